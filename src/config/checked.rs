@@ -1,0 +1,281 @@
+//! What the configuration means: typed, complete, consistent. No option is left where a value must be.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::{HeaderName, Uri};
+
+use super::Secret;
+
+/// The whole configuration, after every check.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address of the public port.
+    pub listen: SocketAddr,
+    /// Address of the ops port.
+    pub admin_listen: SocketAddr,
+    /// Threads of the runtime.
+    pub workers: usize,
+    /// The service behind.
+    pub upstream: Upstream,
+    /// How misses are packed.
+    pub batch: Batch,
+    /// How failed calls are repeated.
+    pub retry: Retry,
+    /// When calling is given up for a while.
+    pub breaker: Breaker,
+    /// What is answered while the upstream is unavailable.
+    pub fallback: Fallback,
+    /// What is kept, for whom, how long.
+    pub cache: Cache,
+    /// Credentials of callers.
+    pub auth: Auth,
+    /// Bounds on what a client may take.
+    pub limits: Limits,
+    /// Bounds on the process.
+    pub memory: Memory,
+    /// TLS on the public port.
+    pub tls: Option<Tls>,
+    /// The ops port.
+    pub admin: Admin,
+    /// Logging.
+    pub log: Log,
+    /// Re-reading the configuration.
+    pub reload: Reload,
+    /// Stopping.
+    pub shutdown: Shutdown,
+}
+
+/// `[upstream]`
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    /// What is called.
+    pub target: UpstreamTarget,
+    /// The API key that vecho holds and sends in place of the caller's.
+    pub api_key: Option<Secret>,
+    /// Which header carries that key.
+    pub api_key_header: KeyHeader,
+    /// In which encoding vectors are asked for.
+    pub encoding: Encoding,
+    /// Embedding calls under way at once.
+    pub max_concurrent: usize,
+    /// Limit of DNS, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// Limit from the last request byte to the answer's headers.
+    pub headers_timeout: Duration,
+    /// Limit of one embeddings call, answer body included.
+    pub call_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// Largest embeddings answer that is read, in bytes.
+    pub max_answer_bytes: usize,
+    /// Further trusted roots, PEM.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What stands behind vecho.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpstreamTarget {
+    /// A server: scheme, authority and base path, as an application would have it in `OPENAI_BASE_URL`.
+    Http(Uri),
+    /// The built-in mock embedder (`mock:`); no network.
+    Mock,
+}
+
+/// The header in which an API key that vecho holds is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyHeader {
+    /// `authorization: Bearer <key>`
+    Authorization,
+    /// `api-key: <key>`, as Azure wants it
+    ApiKey,
+}
+
+/// `upstream.encoding`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Encoding {
+    /// base64 where the vectors are known to be f32, else as the caller asked.
+    Auto,
+    /// What the caller asked.
+    AsAsked,
+    /// Always base64.
+    Base64,
+    /// Always numbers.
+    Float,
+}
+
+/// `[batch]`
+#[derive(Clone, Debug)]
+pub struct Batch {
+    /// Most inputs in one call.
+    pub max_inputs: usize,
+    /// Most tokens in one call, as estimated from the length of the texts.
+    pub max_tokens: usize,
+}
+
+/// `[retry]`
+#[derive(Clone, Debug)]
+pub struct Retry {
+    /// Calls for one batch, the first included.
+    pub max_attempts: u32,
+    /// Wait before the first repetition; doubles from there, with full jitter.
+    pub base_wait: Duration,
+    /// Longest wait between two attempts that vecho chooses itself.
+    pub max_wait: Duration,
+    /// Retries allowed per call made, over time.
+    pub budget_ratio: f64,
+}
+
+/// `[breaker]`
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    /// Unavailable outcomes in a row that open it. 0 switches it off.
+    pub failures: u32,
+    /// How long it stays open the first time; doubles up to `max_open`.
+    pub open_for: Duration,
+    /// Longest time between two probes.
+    pub max_open: Duration,
+}
+
+/// `[fallback]`
+#[derive(Clone, Debug)]
+pub struct Fallback {
+    /// How far an answer may go when the upstream is unavailable.
+    pub mode: FallbackMode,
+    /// Dimension of a mock when neither the request nor an earlier answer tells it.
+    pub mock_dimensions: usize,
+}
+
+/// How far fallback may go; each includes the ones before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FallbackMode {
+    /// The error.
+    Error,
+    /// An entry past its time, else the error.
+    Stale,
+    /// An entry past its time, else a marked mock.
+    Mock,
+}
+
+/// `[cache]`
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// How long an entry is fresh.
+    pub ttl: Duration,
+    /// How long after that it is kept as a stand-in.
+    pub stale_for: Duration,
+    /// Most entries in memory.
+    pub max_entries: Option<u64>,
+    /// Who may share an entry.
+    pub scope: Scope,
+    /// Makes the keys unguessable.
+    pub key_secret: Option<Secret>,
+    /// Request fields that shape the vector and join the key.
+    pub extra_fields: BTreeSet<String>,
+    /// Share of the memory limit for vectors, in percent.
+    pub memory_percent: u64,
+    /// Share of the memory limit for rendered answers, in percent.
+    pub answers_percent: u64,
+}
+
+/// `cache.scope`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One space for each credential.
+    Credential,
+    /// One space; vecho holds the key.
+    Proxy,
+    /// One space, for credentials that the upstream has accepted.
+    Shared,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// How long the upstream's yes to a credential holds.
+    pub vouch_ttl: Duration,
+    /// The headers that together are a caller's credential.
+    pub credential_headers: Vec<HeaderName>,
+}
+
+/// `[limits]`
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of a request head.
+    pub max_header_bytes: usize,
+    /// From the first to the last byte of a request head, and for a TLS handshake.
+    pub header_timeout: Duration,
+    /// Between two requests on one connection, and before the first.
+    pub idle_timeout: Duration,
+    /// Between two pieces of a request body.
+    pub body_timeout: Duration,
+    /// Bytes of an embeddings body.
+    pub max_body_bytes: usize,
+    /// The life of an embeddings request inside vecho.
+    pub request_timeout: Duration,
+    /// Connections on the public port.
+    pub max_connections: usize,
+    /// Requests under way on the public port.
+    pub max_requests: usize,
+    /// Bytes of embeddings bodies under way.
+    pub max_inflight_bytes: usize,
+}
+
+/// `[memory]`
+#[derive(Clone, Debug)]
+pub struct Memory {
+    /// What the process stays under, in bytes; the container's limit where that is less.
+    pub limit_bytes: u64,
+    /// How often the governor looks.
+    pub check_every: Duration,
+}
+
+/// `[tls]`
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate chain, PEM.
+    pub cert_file: PathBuf,
+    /// Private key, PEM.
+    pub key_file: PathBuf,
+}
+
+/// `[admin]`
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Lets a caller from elsewhere than loopback change something.
+    pub token: Option<Secret>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// A level, or a filter such as `info,vecho::upstream=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[reload]`
+#[derive(Clone, Debug)]
+pub struct Reload {
+    /// How often the configuration file and the secret files are looked at; zero: only on SIGHUP.
+    pub poll_every: Duration,
+}
+
+/// `[shutdown]`
+#[derive(Clone, Debug)]
+pub struct Shutdown {
+    /// Time from SIGTERM until what still runs is cut.
+    pub grace: Duration,
+}
