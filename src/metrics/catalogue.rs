@@ -1,0 +1,196 @@
+//! The catalogue: the one table that names every metric, with its type, labels, buckets and help.
+
+use std::fmt::Write;
+
+use super::labels::{
+    AnswerEvent, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult, RetryReason,
+    Route, SourceLabel, Tier, TokenKind,
+};
+
+/// The type of a metric, as Prometheus names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts observations by size.
+    Histogram,
+}
+
+impl Kind {
+    /// The type as Prometheus prints it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One label of a metric and the values it can take.
+#[derive(Clone, Copy, Debug)]
+pub struct LabelSet {
+    /// The label's name.
+    pub name: &'static str,
+    /// Every value; empty where the value is only known at run time.
+    pub values: &'static [&'static str],
+}
+
+/// One metric of the catalogue.
+#[derive(Clone, Copy, Debug)]
+pub struct Family {
+    /// The full name.
+    pub name: &'static str,
+    /// The type.
+    pub kind: Kind,
+    /// What it tells, in one sentence.
+    pub help: &'static str,
+    /// Its labels, in the order in which handles give values.
+    pub labels: &'static [LabelSet],
+    /// Upper bounds of the buckets of a histogram.
+    pub buckets: &'static [f64],
+}
+
+const fn label<L: Label>(name: &'static str) -> LabelSet {
+    LabelSet { name, values: L::LABELS }
+}
+
+const fn counter(name: &'static str, labels: &'static [LabelSet], help: &'static str) -> Family {
+    Family { name, kind: Kind::Counter, help, labels, buckets: &[] }
+}
+
+const fn gauge(name: &'static str, labels: &'static [LabelSet], help: &'static str) -> Family {
+    Family { name, kind: Kind::Gauge, help, labels, buckets: &[] }
+}
+
+const fn histogram(
+    name: &'static str,
+    labels: &'static [LabelSet],
+    buckets: &'static [f64],
+    help: &'static str,
+) -> Family {
+    Family { name, kind: Kind::Histogram, help, labels, buckets }
+}
+
+const ROUTE_OUTCOME: &[LabelSet] = &[label::<Route>("route"), label::<Outcome>("outcome")];
+const TIER: &[LabelSet] = &[label::<Tier>("tier")];
+const PORT: &[LabelSet] = &[label::<Port>("port")];
+
+/// From a hit out of memory to the longest call that is waited for.
+const SECONDS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+];
+const POWERS_OF_TWO: &[f64] = &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0];
+
+macro_rules! catalogue {
+    ($($id:ident: $family:expr;)+) => {
+        $(pub(super) const $id: Family = $family;)+
+
+        /// Every metric, in the order of the documentation.
+        pub const CATALOGUE: &[Family] = &[$($id),+];
+    };
+}
+
+catalogue! {
+    REQUESTS: counter("vecho_requests_total", ROUTE_OUTCOME,
+        "Requests on the public port, by how they ended.");
+    REQUEST_DURATION: histogram("vecho_request_duration_seconds", ROUTE_OUTCOME, SECONDS,
+        "Time from a request's head to the end of its answer; a series appears with its first request.");
+    REQUESTS_IN_FLIGHT: gauge("vecho_requests_in_flight", &[],
+        "Requests under way on the public port.");
+    BODY_BYTES_IN_FLIGHT: gauge("vecho_body_bytes_in_flight", &[],
+        "Bytes of embeddings bodies held for requests under way.");
+    INPUTS: counter("vecho_inputs_total", &[label::<SourceLabel>("source")],
+        "Answered inputs, by where the answer came from.");
+    TOKENS: counter("vecho_tokens_total", &[label::<TokenKind>("kind")],
+        "Tokens of answered inputs: billed by the upstream, or saved because the answer was at hand.");
+    BYPASS: counter("vecho_bypass_total", &[label::<BypassReason>("reason")],
+        "Embeddings requests that went through uncached, by reason.");
+    REJECTED: counter("vecho_rejected_total", &[label::<Rejection>("reason")],
+        "Requests that vecho itself refused, by reason.");
+    UPSTREAM_CALLS: counter("vecho_upstream_calls_total", &[label::<CallOutcome>("outcome")],
+        "Embeddings calls to the upstream, each attempt counted, by how they ended.");
+    UPSTREAM_CALL_DURATION: histogram("vecho_upstream_call_duration_seconds", &[], SECONDS,
+        "Time of one embeddings call to the upstream, answer body included.");
+    UPSTREAM_CALL_INPUTS: histogram("vecho_upstream_call_inputs", &[], POWERS_OF_TWO,
+        "Inputs in one embeddings call to the upstream.");
+    UPSTREAM_CALL_REQUESTS: histogram("vecho_upstream_call_requests", &[], POWERS_OF_TWO,
+        "Requests whose misses were merged into one embeddings call to the upstream.");
+    UPSTREAM_RETRIES: counter("vecho_upstream_retries_total", &[label::<RetryReason>("reason")],
+        "Embeddings calls that were repeated, by reason.");
+    UPSTREAM_SPLITS: counter("vecho_upstream_splits_total", &[],
+        "Embeddings calls that were halved because the upstream found them too large.");
+    UPSTREAM_ISOLATIONS: counter("vecho_upstream_isolations_total", &[],
+        "Refused embeddings calls whose requests were asked again one by one.");
+    UPSTREAM_IN_FLIGHT: gauge("vecho_upstream_in_flight", &[],
+        "Embeddings calls to the upstream under way.");
+    UPSTREAM_QUEUED_INPUTS: gauge("vecho_upstream_queued_inputs", &[],
+        "Inputs that wait for a permit to call the upstream.");
+    BREAKER_STATE: gauge("vecho_upstream_breaker_state", &[],
+        "The breaker in front of the upstream: 0 closed, 1 half-open, 2 open.");
+    BREAKER_OPENED: counter("vecho_upstream_breaker_opened_total", &[],
+        "Times the breaker in front of the upstream opened.");
+    CACHE_ENTRIES: gauge("vecho_cache_entries", TIER,
+        "Entries held, by tier.");
+    CACHE_BYTES: gauge("vecho_cache_bytes", TIER,
+        "Bytes held, by tier.");
+    CACHE_CAPACITY: gauge("vecho_cache_capacity_bytes", TIER,
+        "Bytes that may be held, by tier.");
+    CACHE_EVICTIONS: counter("vecho_cache_evictions_total", TIER,
+        "Entries let go to make room, by tier.");
+    CACHE_PURGES: counter("vecho_cache_purges_total", &[],
+        "Times an operator emptied the cache or a part of it.");
+    CACHE_ANSWERS: counter("vecho_cache_answers_total", &[label::<AnswerEvent>("result")],
+        "Rendered answers, served again or stored.");
+    FLIGHTS: gauge("vecho_flights", &[],
+        "Keys whose fetch is under way.");
+    MODEL_DRIFTS: counter("vecho_model_drifts_total", &[],
+        "Times the upstream began to answer with another model name, which makes older entries misses.");
+    CONNECTIONS: gauge("vecho_connections", PORT,
+        "Open connections, by port.");
+    CONNECTIONS_REJECTED: counter("vecho_connections_rejected_total", PORT,
+        "Connections closed unanswered because too many were open, by port.");
+    MEMORY_RESIDENT: gauge("vecho_memory_resident_bytes", &[],
+        "Resident memory as the governor last saw it.");
+    MEMORY_LIMIT: gauge("vecho_memory_limit_bytes", &[],
+        "Resident memory that the governor stays under.");
+    GOVERNOR_ACTIONS: counter("vecho_governor_actions_total", &[label::<GovernorAction>("action")],
+        "What the governor did to stay under the memory limit, by action.");
+    CONFIG_RELOADS: counter("vecho_config_reloads_total", &[label::<ReloadResult>("result")],
+        "Times the configuration was read again, by result.");
+    READY: gauge("vecho_ready", &[],
+        "1 while requests are accepted, 0 while starting and while draining.");
+    BUILD_INFO: gauge("vecho_build_info", &[LabelSet { name: "version", values: &[] }],
+        "Always 1; the label tells the version.");
+    PROCESS_START_TIME: gauge("process_start_time_seconds", &[],
+        "Start of the process, in seconds since the Unix epoch.");
+    PROCESS_RESIDENT: gauge("process_resident_memory_bytes", &[],
+        "Resident memory of the process.");
+    PROCESS_CPU: counter("process_cpu_seconds_total", &[],
+        "User and system CPU time of the process.");
+    PROCESS_OPEN_FDS: gauge("process_open_fds", &[],
+        "Open file descriptors.");
+    PROCESS_MAX_FDS: gauge("process_max_fds", &[],
+        "Most file descriptors that may be open.");
+}
+
+/// The catalogue as a Markdown table, for the documentation.
+pub fn catalogue_markdown() -> String {
+    let mut table = String::from("| metric | type | labels | what it tells |\n|---|---|---|---|\n");
+    for family in CATALOGUE {
+        let labels: Vec<String> = family.labels.iter().map(label_markdown).collect();
+        writeln!(table, "| `{}` | {} | {} | {} |", family.name, family.kind.name(), labels.join("<br>"), family.help)
+            .expect("writing to a String must succeed");
+    }
+    table
+}
+
+fn label_markdown(label: &LabelSet) -> String {
+    if label.values.is_empty() {
+        return format!("`{}`", label.name);
+    }
+    let values: Vec<String> = label.values.iter().map(|value| format!("`{value}`")).collect();
+    format!("`{}`: {}", label.name, values.join(", "))
+}

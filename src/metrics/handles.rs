@@ -1,0 +1,198 @@
+//! Handles: what a part of the program holds to count. Each is resolved once; using one is an atomic add.
+
+use std::marker::PhantomData;
+
+use prometheus::core::Collector;
+use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+
+use super::catalogue::Family;
+use super::labels::Label;
+
+/// A count without labels.
+#[derive(Clone, Debug)]
+pub struct Counter(prometheus::IntCounter);
+
+impl Counter {
+    /// Counts one.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+
+    /// Counts `n`.
+    pub fn add(&self, n: u64) {
+        self.0.inc_by(n);
+    }
+
+    /// The count so far.
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+
+    /// Lifts the count to a total that is counted elsewhere; a lower total changes nothing.
+    pub(super) fn raise_to(&self, total: u64) {
+        self.0.inc_by(total.saturating_sub(self.0.get()));
+    }
+}
+
+/// A number that goes up and down.
+#[derive(Clone, Debug)]
+pub struct Gauge(prometheus::IntGauge);
+
+impl Gauge {
+    /// Adds one.
+    pub fn inc(&self) {
+        self.0.inc();
+    }
+
+    /// Takes one away.
+    pub fn dec(&self) {
+        self.0.dec();
+    }
+
+    /// Adds `n`.
+    pub fn add(&self, n: usize) {
+        self.0.add(signed(n as u64));
+    }
+
+    /// Takes `n` away.
+    pub fn sub(&self, n: usize) {
+        self.0.sub(signed(n as u64));
+    }
+
+    /// Sets the value.
+    pub fn set(&self, value: u64) {
+        self.0.set(signed(value));
+    }
+
+    /// The value.
+    pub fn get(&self) -> i64 {
+        self.0.get()
+    }
+
+    /// Adds one until the guard is dropped.
+    pub fn enter(&self) -> Entered {
+        self.enter_by(1)
+    }
+
+    /// Adds `n` until the guard is dropped.
+    pub fn enter_by(&self, n: usize) -> Entered {
+        self.add(n);
+        Entered { gauge: self.clone(), n }
+    }
+}
+
+/// A share of a gauge that ends with its holder.
+#[derive(Debug)]
+#[must_use = "the gauge goes down again when this is dropped"]
+pub struct Entered {
+    gauge: Gauge,
+    n: usize,
+}
+
+impl Entered {
+    /// Adds `n` more to the share.
+    pub fn grow(&mut self, n: usize) {
+        self.gauge.add(n);
+        self.n += n;
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        self.gauge.sub(self.n);
+    }
+}
+
+/// One handle for each value of a label.
+#[derive(Debug)]
+pub struct PerLabel<L, H> {
+    handles: Box<[H]>,
+    label: PhantomData<fn(L)>,
+}
+
+impl<L: Label, H> PerLabel<L, H> {
+    fn resolve(handle: impl Fn(&'static str) -> H) -> Self {
+        Self { handles: L::LABELS.iter().map(|label| handle(label)).collect(), label: PhantomData }
+    }
+
+    /// The handle of one value.
+    pub fn of(&self, label: L) -> &H {
+        &self.handles[label.index()]
+    }
+}
+
+/// Puts the families of the catalogue into a registry and hands out their handles.
+pub(super) struct Shelf<'a>(pub(super) &'a Registry);
+
+impl Shelf<'_> {
+    pub(super) fn counter(&self, family: &Family) -> Counter {
+        Counter(self.counter_vec(family).with_label_values::<&str>(&[]))
+    }
+
+    pub(super) fn counters<L: Label>(&self, family: &Family) -> PerLabel<L, Counter> {
+        let vec = self.counter_vec(family);
+        PerLabel::resolve(|label| Counter(vec.with_label_values(&[label])))
+    }
+
+    pub(super) fn counters_by_two<A: Label, B: Label>(&self, family: &Family) -> PerLabel<A, PerLabel<B, Counter>> {
+        let vec = self.counter_vec(family);
+        PerLabel::resolve(|a| PerLabel::resolve(|b| Counter(vec.with_label_values(&[a, b]))))
+    }
+
+    pub(super) fn gauge(&self, family: &Family) -> Gauge {
+        Gauge(self.gauge_vec(family).with_label_values::<&str>(&[]))
+    }
+
+    pub(super) fn gauges<L: Label>(&self, family: &Family) -> PerLabel<L, Gauge> {
+        let vec = self.gauge_vec(family);
+        PerLabel::resolve(|label| Gauge(vec.with_label_values(&[label])))
+    }
+
+    /// A gauge that always shows 1 and tells something by its label.
+    pub(super) fn info(&self, family: &Family, value: &str) {
+        self.gauge_vec(family).with_label_values(&[value]).set(1);
+    }
+
+    pub(super) fn histogram(&self, family: &Family) -> prometheus::Histogram {
+        self.histograms(family).with_label_values::<&str>(&[])
+    }
+
+    pub(super) fn histograms(&self, family: &Family) -> HistogramVec {
+        let opts = HistogramOpts::new(family.name, family.help).buckets(family.buckets.to_vec());
+        self.keep(HistogramVec::new(opts, &names(family)))
+    }
+
+    pub(super) fn float_counter(&self, family: &Family) -> prometheus::Counter {
+        self.keep(CounterVec::new(opts(family), &names(family))).with_label_values::<&str>(&[])
+    }
+
+    pub(super) fn float_gauge(&self, family: &Family) -> prometheus::Gauge {
+        self.keep(GaugeVec::new(opts(family), &names(family))).with_label_values::<&str>(&[])
+    }
+
+    fn counter_vec(&self, family: &Family) -> IntCounterVec {
+        self.keep(IntCounterVec::new(opts(family), &names(family)))
+    }
+
+    fn gauge_vec(&self, family: &Family) -> IntGaugeVec {
+        self.keep(IntGaugeVec::new(opts(family), &names(family)))
+    }
+
+    fn keep<C: Collector + Clone + 'static>(&self, made: prometheus::Result<C>) -> C {
+        let collector = made.expect("the catalogue must hold valid names");
+        self.0.register(Box::new(collector.clone())).expect("the catalogue must hold distinct names");
+        collector
+    }
+}
+
+fn opts(family: &Family) -> Opts {
+    Opts::new(family.name, family.help)
+}
+
+fn names(family: &Family) -> Vec<&'static str> {
+    family.labels.iter().map(|label| label.name).collect()
+}
+
+fn signed(n: u64) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}

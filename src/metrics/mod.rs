@@ -1,0 +1,171 @@
+//! Every number that vecho shows: the catalogue, the handles that count, and the text that Prometheus reads.
+//!
+//! There is no global registry: [`Metrics::new`] makes one, and each part is handed what it counts with.
+
+mod catalogue;
+mod handles;
+mod labels;
+mod performance;
+mod process;
+mod record;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use prometheus::{Histogram, HistogramVec, Registry, TEXT_FORMAT, TextEncoder};
+
+pub use catalogue::{CATALOGUE, Family, Kind, LabelSet, catalogue_markdown};
+pub use handles::{Counter, Entered, Gauge, PerLabel};
+pub use labels::{
+    AnswerEvent, BreakerState, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection,
+    ReloadResult, RetryReason, Route, SourceLabel, Tier, TokenKind,
+};
+pub use performance::{Performance, PerformanceSnapshot};
+pub use record::TierLevels;
+
+use handles::Shelf;
+use process::Process;
+
+type ScrapeHook = Arc<dyn Fn(&Metrics) + Send + Sync>;
+
+/// All metrics of one vecho, and its registry.
+pub struct Metrics {
+    registry: Registry,
+    hooks: Mutex<Vec<ScrapeHook>>,
+    process: Process,
+    performance: Performance,
+    requests: PerLabel<Route, PerLabel<Outcome, Counter>>,
+    request_durations: HistogramVec,
+    request_duration: [[OnceLock<Histogram>; Outcome::ALL.len()]; Route::ALL.len()],
+    inputs: PerLabel<SourceLabel, Counter>,
+    tokens: PerLabel<TokenKind, Counter>,
+    bypass: PerLabel<BypassReason, Counter>,
+    rejected: PerLabel<Rejection, Counter>,
+    upstream_calls: PerLabel<CallOutcome, Counter>,
+    upstream_call_duration: Histogram,
+    upstream_call_inputs: Histogram,
+    upstream_call_requests: Histogram,
+    upstream_retries: PerLabel<RetryReason, Counter>,
+    breaker_state: Gauge,
+    breaker_opened: Counter,
+    cache_entries: PerLabel<Tier, Gauge>,
+    cache_bytes: PerLabel<Tier, Gauge>,
+    cache_capacity: PerLabel<Tier, Gauge>,
+    cache_evictions: PerLabel<Tier, Counter>,
+    answers: PerLabel<AnswerEvent, Counter>,
+    governor_actions: PerLabel<GovernorAction, Counter>,
+    config_reloads: PerLabel<ReloadResult, Counter>,
+    ready: Gauge,
+    /// Requests under way on the public port.
+    pub requests_in_flight: Gauge,
+    /// Bytes of embeddings bodies held for requests under way.
+    pub body_bytes_in_flight: Gauge,
+    /// Upstream calls that were halved because they were too large.
+    pub upstream_splits: Counter,
+    /// Refused upstream calls whose requests were asked again one by one.
+    pub upstream_isolations: Counter,
+    /// Upstream calls under way.
+    pub upstream_in_flight: Gauge,
+    /// Inputs that wait for a permit.
+    pub upstream_queued_inputs: Gauge,
+    /// Times an operator emptied the cache or a part of it.
+    pub cache_purges: Counter,
+    /// Keys whose fetch is under way.
+    pub flights: Gauge,
+    /// Times the upstream began to answer with another model name.
+    pub model_drifts: Counter,
+    /// Open connections, by port.
+    pub connections: PerLabel<Port, Gauge>,
+    /// Connections closed because too many were open, by port.
+    pub connections_rejected: PerLabel<Port, Counter>,
+    /// Resident memory as the governor last saw it.
+    pub memory_resident: Gauge,
+    /// What the governor stays under.
+    pub memory_limit: Gauge,
+}
+
+impl Metrics {
+    /// Every metric at zero.
+    pub fn new(version: &str) -> Arc<Self> {
+        let registry = Registry::new();
+        let metrics = Self::stocked(registry.clone(), &Shelf(&registry));
+        Shelf(&registry).info(&catalogue::BUILD_INFO, version);
+        metrics.show_usual_durations();
+        Arc::new(metrics)
+    }
+
+    fn stocked(registry: Registry, shelf: &Shelf<'_>) -> Self {
+        Self {
+            registry,
+            hooks: Mutex::default(),
+            process: Process::new(shelf),
+            performance: Performance::new(),
+            requests: shelf.counters_by_two(&catalogue::REQUESTS),
+            request_durations: shelf.histograms(&catalogue::REQUEST_DURATION),
+            request_duration: Default::default(),
+            inputs: shelf.counters(&catalogue::INPUTS),
+            tokens: shelf.counters(&catalogue::TOKENS),
+            bypass: shelf.counters(&catalogue::BYPASS),
+            rejected: shelf.counters(&catalogue::REJECTED),
+            upstream_calls: shelf.counters(&catalogue::UPSTREAM_CALLS),
+            upstream_call_duration: shelf.histogram(&catalogue::UPSTREAM_CALL_DURATION),
+            upstream_call_inputs: shelf.histogram(&catalogue::UPSTREAM_CALL_INPUTS),
+            upstream_call_requests: shelf.histogram(&catalogue::UPSTREAM_CALL_REQUESTS),
+            upstream_retries: shelf.counters(&catalogue::UPSTREAM_RETRIES),
+            breaker_state: shelf.gauge(&catalogue::BREAKER_STATE),
+            breaker_opened: shelf.counter(&catalogue::BREAKER_OPENED),
+            cache_entries: shelf.gauges(&catalogue::CACHE_ENTRIES),
+            cache_bytes: shelf.gauges(&catalogue::CACHE_BYTES),
+            cache_capacity: shelf.gauges(&catalogue::CACHE_CAPACITY),
+            cache_evictions: shelf.counters(&catalogue::CACHE_EVICTIONS),
+            answers: shelf.counters(&catalogue::CACHE_ANSWERS),
+            governor_actions: shelf.counters(&catalogue::GOVERNOR_ACTIONS),
+            config_reloads: shelf.counters(&catalogue::CONFIG_RELOADS),
+            ready: shelf.gauge(&catalogue::READY),
+            requests_in_flight: shelf.gauge(&catalogue::REQUESTS_IN_FLIGHT),
+            body_bytes_in_flight: shelf.gauge(&catalogue::BODY_BYTES_IN_FLIGHT),
+            upstream_splits: shelf.counter(&catalogue::UPSTREAM_SPLITS),
+            upstream_isolations: shelf.counter(&catalogue::UPSTREAM_ISOLATIONS),
+            upstream_in_flight: shelf.gauge(&catalogue::UPSTREAM_IN_FLIGHT),
+            upstream_queued_inputs: shelf.gauge(&catalogue::UPSTREAM_QUEUED_INPUTS),
+            cache_purges: shelf.counter(&catalogue::CACHE_PURGES),
+            flights: shelf.gauge(&catalogue::FLIGHTS),
+            model_drifts: shelf.counter(&catalogue::MODEL_DRIFTS),
+            connections: shelf.gauges(&catalogue::CONNECTIONS),
+            connections_rejected: shelf.counters(&catalogue::CONNECTIONS_REJECTED),
+            memory_resident: shelf.gauge(&catalogue::MEMORY_RESIDENT),
+            memory_limit: shelf.gauge(&catalogue::MEMORY_LIMIT),
+        }
+    }
+
+    /// Has `hook` called before every scrape, to set what is measured only then.
+    pub fn on_scrape(&self, hook: Box<dyn Fn(&Self) + Send + Sync>) {
+        self.hooks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::from(hook));
+    }
+
+    /// The content type and the text of a scrape.
+    pub fn render(&self) -> (&'static str, String) {
+        // Called outside the lock, so that a hook may add a hook.
+        let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for hook in &hooks {
+            hook(self);
+        }
+        self.process.refresh();
+        let text = TextEncoder::new().encode_to_string(&self.registry.gather());
+        (TEXT_FORMAT, text.expect("the catalogue must render"))
+    }
+
+    /// Response times, rate and errors, as a person asks for them.
+    pub fn performance(&self) -> &Performance {
+        &self.performance
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests;

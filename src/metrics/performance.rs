@@ -1,0 +1,258 @@
+//! The figures a person asks for first: how many, how fast, how many errors.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+/// Seconds over which the rate is taken.
+const WINDOW_SECONDS: u64 = 60;
+const WINDOW_SLOTS: usize = 60;
+const LOWEST_US: u64 = 1;
+const HIGHEST_US: u64 = 3_600_000_000;
+const SIGNIFICANT_DIGITS: u8 = 3;
+/// A worker that finds a shard taken goes to the next, so recording never waits in practice.
+const SHARDS: usize = 8;
+
+/// Response times, rate and errors of the public port since the start. Recording costs one uncontended lock.
+#[derive(Debug)]
+pub struct Performance {
+    started: Instant,
+    shards: [Mutex<Option<Shard>>; SHARDS],
+}
+
+/// The figures at one moment; times in milliseconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct PerformanceSnapshot {
+    /// Since the start.
+    pub uptime_seconds: f64,
+    /// Requests answered since the start.
+    pub total_requests: u64,
+    /// Mean response time since the start.
+    pub avg_response_time_ms: f64,
+    /// Mean rate over the last 60 seconds, or since the start where that is less.
+    pub requests_per_second: f64,
+    /// Share of requests since the start that ended in an error, 0 to 1.
+    pub error_rate: f64,
+    /// Longest response time since the start.
+    pub max_ms: f64,
+    /// Half of the requests took at most this long.
+    pub p50_ms: f64,
+    /// 95 % of the requests took at most this long.
+    pub p95_ms: f64,
+    /// 99 % of the requests took at most this long.
+    pub p99_ms: f64,
+}
+
+impl Default for Performance {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Performance {
+    /// Starts counting now.
+    pub fn new() -> Self {
+        Self { started: Instant::now(), shards: std::array::from_fn(|_| Mutex::new(None)) }
+    }
+
+    /// Counts one answered request.
+    pub fn record(&self, elapsed: Duration, is_error: bool) {
+        self.record_at(self.started.elapsed(), elapsed, is_error);
+    }
+
+    /// The figures now.
+    pub fn snapshot(&self) -> PerformanceSnapshot {
+        self.snapshot_at(self.started.elapsed())
+    }
+
+    fn record_at(&self, now: Duration, elapsed: Duration, is_error: bool) {
+        let mut shard = self.free_shard();
+        shard.get_or_insert_with(Shard::new).record(now.as_secs(), elapsed, is_error);
+    }
+
+    /// The first shard nobody holds. Shards come into being only under contention, so memory stays small.
+    fn free_shard(&self) -> MutexGuard<'_, Option<Shard>> {
+        let free = self.shards.iter().find_map(|shard| shard.try_lock().ok());
+        free.unwrap_or_else(|| hold(&self.shards[0]))
+    }
+
+    fn snapshot_at(&self, now: Duration) -> PerformanceSnapshot {
+        let mut sum = Shard::new();
+        for shard in &self.shards {
+            if let Some(shard) = hold(shard).as_ref() {
+                sum.absorb(shard, now.as_secs());
+            }
+        }
+        sum.summary(now)
+    }
+}
+
+/// A panic while recording leaves at worst one request uncounted, so a poisoned lock is as good as any.
+fn hold(shard: &Mutex<Option<Shard>>) -> MutexGuard<'_, Option<Shard>> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[derive(Debug)]
+struct Shard {
+    times_us: Histogram<u64>,
+    total: u64,
+    errors: u64,
+    sum: Duration,
+    max: Duration,
+    /// Requests by second, as (second, count); a slot is used again after a full turn.
+    seconds: [(u64, u64); WINDOW_SLOTS],
+}
+
+impl Shard {
+    fn new() -> Self {
+        let times_us = Histogram::new_with_bounds(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
+            .expect("the bounds of the histogram must be valid");
+        let (sum, max) = (Duration::ZERO, Duration::ZERO);
+        Self { times_us, total: 0, errors: 0, sum, max, seconds: [(0, 0); WINDOW_SLOTS] }
+    }
+
+    fn record(&mut self, second: u64, elapsed: Duration, is_error: bool) {
+        self.times_us.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+        self.total += 1;
+        self.errors += u64::from(is_error);
+        self.sum = self.sum.saturating_add(elapsed);
+        self.max = self.max.max(elapsed);
+        self.count_second(second, 1);
+    }
+
+    fn count_second(&mut self, second: u64, n: u64) {
+        let slot = &mut self.seconds[usize::try_from(second % WINDOW_SECONDS).unwrap_or_default()];
+        if slot.0 != second {
+            *slot = (second, 0);
+        }
+        slot.1 += n;
+    }
+
+    fn absorb(&mut self, other: &Self, now_second: u64) {
+        self.times_us.add(&other.times_us).expect("shards must have equal bounds");
+        self.total += other.total;
+        self.errors += other.errors;
+        self.sum = self.sum.saturating_add(other.sum);
+        self.max = self.max.max(other.max);
+        for &(second, n) in other.seconds.iter().filter(|slot| is_recent(slot.0, now_second)) {
+            self.count_second(second, n);
+        }
+    }
+
+    fn summary(&self, now: Duration) -> PerformanceSnapshot {
+        let recent: u64 = self.seconds.iter().map(|slot| slot.1).sum();
+        PerformanceSnapshot {
+            uptime_seconds: now.as_secs_f64(),
+            total_requests: self.total,
+            avg_response_time_ms: ratio(self.sum.as_secs_f64() * 1000.0, self.total),
+            requests_per_second: float(recent) / window_seconds(now),
+            error_rate: ratio(float(self.errors), self.total),
+            max_ms: self.max.as_secs_f64() * 1000.0,
+            p50_ms: self.quantile_ms(0.50),
+            p95_ms: self.quantile_ms(0.95),
+            p99_ms: self.quantile_ms(0.99),
+        }
+    }
+
+    fn quantile_ms(&self, quantile: f64) -> f64 {
+        float(self.times_us.value_at_quantile(quantile)) / 1000.0
+    }
+}
+
+fn is_recent(second: u64, now_second: u64) -> bool {
+    second <= now_second && now_second - second < WINDOW_SECONDS
+}
+
+/// The running second counts by the part of it that has passed, so that a steady rate shows as it is.
+fn window_seconds(now: Duration) -> f64 {
+    let running = f64::from(now.subsec_nanos()) / 1e9;
+    let whole = float(now.as_secs().min(WINDOW_SECONDS - 1));
+    (whole + running).max(1.0)
+}
+
+fn ratio(sum: f64, count: u64) -> f64 {
+    if count == 0 { 0.0 } else { sum / float(count) }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
+fn float(n: u64) -> f64 {
+    n as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(n: u64) -> Duration {
+        Duration::from_millis(n)
+    }
+
+    fn near(actual: f64, expected: f64) -> bool {
+        (actual - expected).abs() <= expected * 0.001
+    }
+
+    #[test]
+    fn percentiles_of_known_times_are_right_to_three_digits() {
+        let performance = Performance::new();
+        for n in 1..=1000 {
+            performance.record_at(ms(10), ms(n), false);
+        }
+        let now = performance.snapshot_at(ms(1000));
+        assert!(near(now.p50_ms, 500.0) && near(now.p95_ms, 950.0) && near(now.p99_ms, 990.0), "{now:?}");
+        assert!(near(now.max_ms, 1000.0) && near(now.avg_response_time_ms, 500.5), "{now:?}");
+        assert_eq!(now.total_requests, 1000);
+    }
+
+    #[test]
+    fn nothing_recorded_shows_zeros_and_no_division_by_zero() {
+        let now = Performance::new().snapshot_at(Duration::ZERO);
+        assert_eq!(now, PerformanceSnapshot::default());
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_minute_only() {
+        let performance = Performance::new();
+        for second in 0..200 {
+            let per_second = if second < 140 { 50 } else { 2 };
+            for _ in 0..per_second {
+                performance.record_at(Duration::from_secs(second), ms(1), false);
+            }
+        }
+        let now = performance.snapshot_at(Duration::from_millis(199_999));
+        assert!((now.requests_per_second - 2.0).abs() < 0.01, "{now:?}");
+        let later = performance.snapshot_at(Duration::from_secs(400));
+        assert!(later.requests_per_second.abs() < f64::EPSILON, "{later:?}");
+    }
+
+    #[test]
+    fn the_error_rate_is_a_share_between_zero_and_one() {
+        let performance = Performance::new();
+        for n in 0..4 {
+            performance.record_at(ms(1), ms(1), n == 0);
+        }
+        assert!((performance.snapshot_at(ms(1)).error_rate - 0.25).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn times_beyond_the_bounds_are_counted_at_the_bound() {
+        let performance = Performance::new();
+        performance.record_at(ms(1), Duration::from_secs(9_999), false);
+        performance.record_at(ms(1), Duration::ZERO, false);
+        let now = performance.snapshot_at(ms(1));
+        assert_eq!(now.total_requests, 2);
+        assert!(near(now.max_ms, 9_999_000.0) && near(now.p99_ms, 3_600_000.0), "{now:?}");
+    }
+
+    #[test]
+    fn a_taken_shard_sends_the_record_to_the_next_and_both_are_summed() {
+        let performance = Performance::new();
+        performance.record_at(ms(1), ms(1), false);
+        let taken = hold(&performance.shards[0]);
+        performance.record_at(ms(1), ms(3), true);
+        drop(taken);
+        let now = performance.snapshot_at(ms(1));
+        assert_eq!(now.total_requests, 2);
+        assert!((now.error_rate - 0.5).abs() < f64::EPSILON && near(now.p99_ms, 3.0), "{now:?}");
+    }
+}

@@ -1,0 +1,101 @@
+//! What the operating system tells about this process, read at each scrape.
+
+use std::fs;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::{Counter, Gauge as FloatGauge};
+
+use super::catalogue;
+use super::handles::{Gauge, Shelf};
+
+/// Ticks a second in `/proc/self/stat`; Linux shows 100 to programs whatever the kernel's own rate is.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// The standard `process_*` metrics.
+#[derive(Debug)]
+pub(super) struct Process {
+    resident_bytes: Gauge,
+    cpu_seconds: Counter,
+    open_fds: Gauge,
+    max_fds: Gauge,
+}
+
+impl Process {
+    pub(super) fn new(shelf: &Shelf<'_>) -> Self {
+        start_time(&shelf.float_gauge(&catalogue::PROCESS_START_TIME));
+        Self {
+            resident_bytes: shelf.gauge(&catalogue::PROCESS_RESIDENT),
+            cpu_seconds: shelf.float_counter(&catalogue::PROCESS_CPU),
+            open_fds: shelf.gauge(&catalogue::PROCESS_OPEN_FDS),
+            max_fds: shelf.gauge(&catalogue::PROCESS_MAX_FDS),
+        }
+    }
+
+    /// Reads everything again. What cannot be read keeps its last value.
+    pub(super) fn refresh(&self) {
+        read("status").and_then(|text| resident_bytes(&text)).inspect(|bytes| self.resident_bytes.set(*bytes));
+        read("stat").and_then(|text| cpu_seconds(&text)).inspect(|seconds| self.raise_cpu(*seconds));
+        read("limits").and_then(|text| max_fds(&text)).inspect(|count| self.max_fds.set(*count));
+        if let Ok(open) = fs::read_dir("/proc/self/fd") {
+            // Reading the folder holds one descriptor itself.
+            self.open_fds.set((open.count() as u64).saturating_sub(1));
+        }
+    }
+
+    fn raise_cpu(&self, seconds: f64) {
+        let more = seconds - self.cpu_seconds.get();
+        if more > 0.0 {
+            self.cpu_seconds.inc_by(more);
+        }
+    }
+}
+
+fn start_time(gauge: &FloatGauge) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    gauge.set(now.as_secs_f64());
+}
+
+fn read(file: &str) -> Option<String> {
+    fs::read_to_string(format!("/proc/self/{file}")).ok()
+}
+
+fn resident_bytes(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}
+
+fn cpu_seconds(stat: &str) -> Option<f64> {
+    // The second field is the program's name, which may hold spaces and brackets itself.
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    let user: f64 = fields.next()?.parse().ok()?;
+    let system: f64 = fields.next()?.parse().ok()?;
+    Some((user + system) / TICKS_PER_SECOND)
+}
+
+fn max_fds(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resident_memory_is_read_in_kibibytes() {
+        assert_eq!(resident_bytes("VmPeak:\t  9 kB\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2 * 1024 * 1024));
+        assert_eq!(resident_bytes("Threads:\t1\n"), None);
+    }
+
+    #[test]
+    fn cpu_time_is_found_behind_a_program_name_with_brackets() {
+        let stat = "7 (a ) b) S 1 7 7 0 -1 4194304 100 0 0 0 150 50 0 0 20 0 1 0 100 1000 10";
+        assert_eq!(cpu_seconds(stat), Some(2.0));
+    }
+
+    #[test]
+    fn the_soft_limit_of_descriptors_is_the_one_that_counts() {
+        assert_eq!(max_fds("Max open files            1024                 4096                 files\n"), Some(1024));
+    }
+}

@@ -1,0 +1,137 @@
+//! What the parts of the program call to count, one method for each event.
+
+use std::time::Duration;
+
+use prometheus::Histogram;
+
+use super::Metrics;
+use super::labels::{
+    AnswerEvent, BreakerState, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Rejection, ReloadResult,
+    RetryReason, Route, SourceLabel, Tier, TokenKind,
+};
+
+/// The series of the duration histogram that every vecho has; the others come with their first request, because
+/// each costs 21 lines of every scrape.
+const USUAL: &[(Route, Outcome)] = &[
+    (Route::Embeddings, Outcome::Hit),
+    (Route::Embeddings, Outcome::Partial),
+    (Route::Embeddings, Outcome::Miss),
+    (Route::Passthrough, Outcome::Forwarded),
+];
+
+/// The size of a tier at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TierLevels {
+    /// Entries held.
+    pub entries: u64,
+    /// Bytes held.
+    pub bytes: u64,
+    /// Bytes that may be held.
+    pub capacity_bytes: u64,
+    /// Entries let go to make room, since the start.
+    pub evictions: u64,
+}
+
+impl Metrics {
+    /// One request of the public port ended.
+    pub fn request(&self, route: Route, outcome: Outcome, elapsed: Duration) {
+        self.requests.of(route).of(outcome).inc();
+        self.duration_of(route, outcome).observe(elapsed.as_secs_f64());
+        self.performance.record(elapsed, outcome.is_error());
+    }
+
+    /// `n` inputs were answered from `source`.
+    pub fn inputs(&self, source: SourceLabel, n: u64) {
+        self.inputs.of(source).add(n);
+    }
+
+    /// The upstream charged `n` tokens.
+    pub fn tokens_billed(&self, n: u64) {
+        self.tokens.of(TokenKind::Billed).add(n);
+    }
+
+    /// `n` tokens were not charged because the answers were at hand.
+    pub fn tokens_saved(&self, n: u64) {
+        self.tokens.of(TokenKind::Saved).add(n);
+    }
+
+    /// An embeddings request went through uncached; `reason` is a label of [`BypassReason`].
+    pub fn bypass(&self, reason: &str) {
+        self.bypass.of(BypassReason::from_label(reason)).inc();
+    }
+
+    /// vecho itself refused a request.
+    pub fn rejected(&self, reason: Rejection) {
+        self.rejected.of(reason).inc();
+    }
+
+    /// One attempt of an upstream call ended; it carried `inputs` of `requests` merged requests.
+    pub fn upstream_call(&self, outcome: CallOutcome, elapsed: Duration, inputs: usize, requests: usize) {
+        self.upstream_calls.of(outcome).inc();
+        self.upstream_call_duration.observe(elapsed.as_secs_f64());
+        self.upstream_call_inputs.observe(float(inputs));
+        self.upstream_call_requests.observe(float(requests));
+    }
+
+    /// An upstream call is repeated.
+    pub fn retry(&self, reason: RetryReason) {
+        self.upstream_retries.of(reason).inc();
+    }
+
+    /// The breaker changed its state. Opening again after a failed probe counts as opening.
+    pub fn breaker(&self, state: BreakerState) {
+        if state == BreakerState::Open {
+            self.breaker_opened.inc();
+        }
+        self.breaker_state.set(state.value());
+    }
+
+    /// Shows the size of a tier; for a hook of [`Metrics::on_scrape`].
+    pub fn tier(&self, tier: Tier, levels: TierLevels) {
+        self.cache_entries.of(tier).set(levels.entries);
+        self.cache_bytes.of(tier).set(levels.bytes);
+        self.cache_capacity.of(tier).set(levels.capacity_bytes);
+        self.cache_evictions.of(tier).raise_to(levels.evictions);
+    }
+
+    /// A rendered answer was served or stored.
+    pub fn answer(&self, event: AnswerEvent) {
+        self.answers.of(event).inc();
+    }
+
+    /// The governor acted.
+    pub fn governor(&self, action: GovernorAction) {
+        self.governor_actions.of(action).inc();
+    }
+
+    /// The configuration was read again.
+    pub fn config_reload(&self, result: ReloadResult) {
+        self.config_reloads.of(result).inc();
+    }
+
+    /// Whether requests are accepted.
+    pub fn ready(&self, ready: bool) {
+        self.ready.set(u64::from(ready));
+    }
+
+    /// Inputs answered from `source` so far.
+    pub fn inputs_so_far(&self, source: SourceLabel) -> u64 {
+        self.inputs.of(source).get()
+    }
+
+    pub(super) fn show_usual_durations(&self) {
+        for (route, outcome) in USUAL {
+            self.duration_of(*route, *outcome);
+        }
+    }
+
+    fn duration_of(&self, route: Route, outcome: Outcome) -> &Histogram {
+        let series = &self.request_duration[route.index()][outcome.index()];
+        series.get_or_init(|| self.request_durations.with_label_values(&[route.label(), outcome.label()]))
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "no call carries 2^53 inputs")]
+fn float(n: usize) -> f64 {
+    n as f64
+}
