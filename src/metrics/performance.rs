@@ -34,6 +34,8 @@ pub struct PerformanceSnapshot {
     pub requests_per_second: f64,
     /// Share of requests since the start that ended in an error, 0 to 1.
     pub error_rate: f64,
+    /// The same over the last 60 seconds: how things are now, where `error_rate` says how they were.
+    pub recent_error_rate: f64,
     /// Longest response time since the start.
     pub max_ms: f64,
     /// Half of the requests took at most this long.
@@ -100,8 +102,17 @@ struct Shard {
     errors: u64,
     sum: Duration,
     max: Duration,
-    /// Requests by second, as (second, count); a slot is used again after a full turn.
-    seconds: [(u64, u64); WINDOW_SLOTS],
+    /// The last minute; a slot is used again after a full turn.
+    seconds: [Second; WINDOW_SLOTS],
+}
+
+/// What ended in one second.
+#[derive(Clone, Copy, Debug, Default)]
+struct Second {
+    /// Which, counted from the start.
+    at: u64,
+    requests: u64,
+    errors: u64,
 }
 
 impl Shard {
@@ -109,7 +120,7 @@ impl Shard {
         let times_us = Histogram::new_with_bounds(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
             .expect("the bounds of the histogram must be valid");
         let (sum, max) = (Duration::ZERO, Duration::ZERO);
-        Self { times_us, total: 0, errors: 0, sum, max, seconds: [(0, 0); WINDOW_SLOTS] }
+        Self { times_us, total: 0, errors: 0, sum, max, seconds: [Second::default(); WINDOW_SLOTS] }
     }
 
     fn record(&mut self, second: u64, elapsed: Duration, is_error: bool) {
@@ -118,15 +129,16 @@ impl Shard {
         self.errors += u64::from(is_error);
         self.sum = self.sum.saturating_add(elapsed);
         self.max = self.max.max(elapsed);
-        self.count_second(second, 1);
+        self.count(Second { at: second, requests: 1, errors: u64::from(is_error) });
     }
 
-    fn count_second(&mut self, second: u64, n: u64) {
-        let slot = &mut self.seconds[usize::try_from(second % WINDOW_SECONDS).unwrap_or_default()];
-        if slot.0 != second {
-            *slot = (second, 0);
+    fn count(&mut self, second: Second) {
+        let slot = &mut self.seconds[usize::try_from(second.at % WINDOW_SECONDS).unwrap_or_default()];
+        if slot.at != second.at {
+            *slot = Second { at: second.at, ..Second::default() };
         }
-        slot.1 += n;
+        slot.requests += second.requests;
+        slot.errors += second.errors;
     }
 
     fn absorb(&mut self, other: &Self, now_second: u64) {
@@ -135,19 +147,21 @@ impl Shard {
         self.errors += other.errors;
         self.sum = self.sum.saturating_add(other.sum);
         self.max = self.max.max(other.max);
-        for &(second, n) in other.seconds.iter().filter(|slot| is_recent(slot.0, now_second)) {
-            self.count_second(second, n);
+        for second in other.seconds.iter().filter(|second| is_recent(second.at, now_second)) {
+            self.count(*second);
         }
     }
 
     fn summary(&self, now: Duration) -> PerformanceSnapshot {
-        let recent: u64 = self.seconds.iter().map(|slot| slot.1).sum();
+        let recent: u64 = self.seconds.iter().map(|second| second.requests).sum();
+        let recent_errors: u64 = self.seconds.iter().map(|second| second.errors).sum();
         PerformanceSnapshot {
             uptime_seconds: now.as_secs_f64(),
             total_requests: self.total,
             avg_response_time_ms: ratio(self.sum.as_secs_f64() * 1000.0, self.total),
             requests_per_second: float(recent) / window_seconds(now),
             error_rate: ratio(float(self.errors), self.total),
+            recent_error_rate: ratio(float(recent_errors), recent),
             max_ms: self.max.as_secs_f64() * 1000.0,
             p50_ms: self.quantile_ms(0.50),
             p95_ms: self.quantile_ms(0.95),
@@ -231,7 +245,10 @@ mod tests {
         for n in 0..4 {
             performance.record_at(ms(1), ms(1), n == 0);
         }
-        assert!((performance.snapshot_at(ms(1)).error_rate - 0.25).abs() < f64::EPSILON);
+        let now = performance.snapshot_at(ms(1));
+        assert!((now.error_rate - 0.25).abs() < f64::EPSILON && (now.recent_error_rate - 0.25).abs() < f64::EPSILON);
+        let later = performance.snapshot_at(Duration::from_secs(70));
+        assert!((later.error_rate - 0.25).abs() < f64::EPSILON && later.recent_error_rate.abs() < f64::EPSILON);
     }
 
     #[test]

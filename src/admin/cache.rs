@@ -1,0 +1,62 @@
+//! What the caches hold, letting go of it, and explaining what they would do with a request.
+
+use bytes::Bytes;
+use http::request;
+use serde_json::{Map, Value, json};
+
+use super::reply::{self, Refusal, Reply, megabytes, rounded, share};
+use super::{AdminContext, CacheCounters, TierStats, body};
+
+/// The tier whose entries are "the cache" to a person.
+const MEMORY_TIER: &str = "memory";
+/// The tiers that live in this process's memory.
+const TIERS_IN_MEMORY: &[&str] = &[MEMORY_TIER, "answers"];
+/// The route that a request to explain is taken to be for, unless it says otherwise.
+const EMBEDDINGS_PATH: &str = "/v1/embeddings";
+
+/// `GET /api/performance/cache/stats`: the summary, and where answers to inputs came from.
+pub(super) fn stats(context: &AdminContext) -> Reply {
+    let mut stats = summary(context);
+    stats["inputs"] = json!(context.cache.counters());
+    reply::ok(&stats)
+}
+
+/// The caches in a few figures.
+pub(super) fn summary(context: &AdminContext) -> Value {
+    let tiers = context.cache.tiers();
+    let entries = tiers.iter().find(|tier| tier.name == MEMORY_TIER).map_or(0, |tier| tier.entries);
+    let bytes = tiers.iter().filter(|tier| TIERS_IN_MEMORY.contains(&tier.name)).map(|tier| tier.bytes).sum();
+    json!({
+        "hit_ratio": rounded(hit_ratio(context.cache.counters()), 4),
+        "cache_size": entries,
+        "memory_usage_mb": megabytes(bytes),
+        "tiers": by_name(&tiers),
+    })
+}
+
+fn by_name(tiers: &[TierStats]) -> Map<String, Value> {
+    tiers.iter().map(|tier| (tier.name.to_owned(), json!(tier))).collect()
+}
+
+/// Share of the inputs that were answered well without a fetch of their own.
+fn hit_ratio(inputs: CacheCounters) -> f64 {
+    let good = inputs.hits + inputs.joined;
+    share(good, good + inputs.misses + inputs.stale + inputs.mock)
+}
+
+/// `DELETE /api/performance/cache?model=&tier=`
+pub(super) fn purge(context: &AdminContext, head: &request::Parts) -> Result<Reply, Refusal> {
+    let [model, tier] = body::parameters(head.uri.query(), ["model", "tier"])?;
+    let purged = context.cache.purge(model.as_deref(), tier.as_deref());
+    let purged =
+        purged.map_err(|unknown| Refusal::BadParameter { param: "tier".to_owned(), message: format!("{unknown}.") })?;
+    context.metrics.cache_purges.inc();
+    Ok(reply::ok(&json!({ "purged_entries": purged, "model": model, "tier": tier })))
+}
+
+/// `POST /api/performance/cache/explain?path=`: the body is an embeddings request, the headers are its headers.
+pub(super) fn explain(context: &AdminContext, head: &request::Parts, body: Bytes) -> Result<Reply, Refusal> {
+    let [path] = body::parameters(head.uri.query(), ["path"])?;
+    let path = path.as_deref().unwrap_or(EMBEDDINGS_PATH);
+    Ok(reply::ok(&context.cache.explain(path, &head.headers, body)))
+}

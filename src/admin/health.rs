@@ -1,0 +1,174 @@
+//! Whether it lives, whether it takes requests, and whether it does well.
+
+use http::StatusCode;
+use serde_json::json;
+
+use super::AdminContext;
+use super::reply::{self, Reply, rounded, share};
+
+/// Above this share of errors the service is degraded.
+const DEGRADED_ERROR_RATE: f64 = 0.05;
+/// Above this share of errors there is no service to speak of.
+const FAILED_ERROR_RATE: f64 = 0.5;
+/// Above this part of the memory limit the governor is at work.
+const DEGRADED_MEMORY_PERCENT: f64 = 85.0;
+
+/// `GET /livez`: whoever can answer lives.
+pub(super) fn live() -> Reply {
+    reply::ok(&json!({ "alive": true }))
+}
+
+/// `GET /readyz`
+pub(super) fn ready(context: &AdminContext) -> Reply {
+    let (ready, reason) = match (context.health.draining(), context.health.ready()) {
+        (true, _) => (false, "draining"),
+        (false, true) => (true, "ready"),
+        (false, false) => (false, "starting"),
+    };
+    let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    reply::json(status, &json!({ "ready": ready, "reason": reason }))
+}
+
+/// `GET /api/performance/health`. Answers 200 whatever it says; the probe for load balancers is `/readyz`.
+pub(super) fn health(context: &AdminContext) -> Reply {
+    let signs = Signs::of(context);
+    let verdict = signs.verdict();
+    reply::ok(&json!({
+        "status": verdict.status,
+        "warnings": verdict.warnings,
+        "key_metrics": {
+            "avg_response_time_ms": rounded(signs.avg_response_time_ms, 3),
+            "error_rate": rounded(signs.error_rate, 4),
+            "memory_percent": rounded(signs.memory_percent, 1),
+        },
+    }))
+}
+
+/// What health is judged by.
+#[derive(Clone, Copy, Debug)]
+struct Signs {
+    ready: bool,
+    draining: bool,
+    breaker: &'static str,
+    mocking_for_seconds: Option<u64>,
+    avg_response_time_ms: f64,
+    /// Of the last minute: an outage that is over is no illness.
+    error_rate: f64,
+    /// Of the limit that vecho stays under.
+    memory_percent: f64,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Verdict {
+    status: &'static str,
+    warnings: Vec<String>,
+}
+
+impl Signs {
+    fn of(context: &AdminContext) -> Self {
+        let performance = context.metrics.performance().snapshot();
+        let now_ms = context.clock.now_ms();
+        Self {
+            ready: context.health.ready(),
+            draining: context.health.draining(),
+            breaker: context.health.breaker(),
+            mocking_for_seconds: context.health.mocking_since_ms().map(|since| now_ms.saturating_sub(since) / 1000),
+            avg_response_time_ms: performance.avg_response_time_ms,
+            error_rate: performance.recent_error_rate,
+            memory_percent: share(context.memory.resident_bytes(), context.memory.limit_bytes()) * 100.0,
+        }
+    }
+
+    fn verdict(&self) -> Verdict {
+        let warnings = self.warnings();
+        let failed = (!self.ready && !self.draining) || self.error_rate > FAILED_ERROR_RATE;
+        let status = match (failed, warnings.is_empty()) {
+            (true, _) => "error",
+            (false, false) => "degraded",
+            (false, true) => "healthy",
+        };
+        Verdict { status, warnings }
+    }
+
+    fn warnings(&self) -> Vec<String> {
+        [self.readiness(), self.mocking(), self.calling(), self.errors(), self.memory()].into_iter().flatten().collect()
+    }
+
+    fn readiness(&self) -> Option<String> {
+        match (self.draining, self.ready) {
+            (true, _) => Some("draining: requests under way are finished, new ones refused".to_owned()),
+            (false, false) => Some("starting: requests are not accepted yet".to_owned()),
+            (false, true) => None,
+        }
+    }
+
+    fn mocking(&self) -> Option<String> {
+        let seconds = self.mocking_for_seconds?;
+        Some(format!("the upstream is unavailable and answers are mocks, since {seconds} s"))
+    }
+
+    fn calling(&self) -> Option<String> {
+        (self.breaker != "closed").then(|| format!("the breaker in front of the upstream is {}", self.breaker))
+    }
+
+    fn errors(&self) -> Option<String> {
+        let percent = rounded(self.error_rate * 100.0, 1);
+        (self.error_rate > DEGRADED_ERROR_RATE)
+            .then(|| format!("{percent} % of the requests of the last minute ended in an error"))
+    }
+
+    fn memory(&self) -> Option<String> {
+        let percent = rounded(self.memory_percent, 1);
+        (self.memory_percent > DEGRADED_MEMORY_PERCENT).then(|| format!("{percent} % of the memory limit is in use"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WELL: Signs = Signs {
+        ready: true,
+        draining: false,
+        breaker: "closed",
+        mocking_for_seconds: None,
+        avg_response_time_ms: 1.0,
+        error_rate: 0.05,
+        memory_percent: 85.0,
+    };
+
+    fn status(signs: Signs) -> &'static str {
+        signs.verdict().status
+    }
+
+    #[test]
+    fn at_the_bounds_all_is_well() {
+        assert_eq!(WELL.verdict(), Verdict { status: "healthy", warnings: vec![] });
+    }
+
+    #[test]
+    fn each_trouble_degrades_and_is_named_once() {
+        let troubles = [
+            (Signs { mocking_for_seconds: Some(9), ..WELL }, "since 9 s"),
+            (Signs { breaker: "open", ..WELL }, "is open"),
+            (Signs { breaker: "half-open", ..WELL }, "is half-open"),
+            (Signs { error_rate: 0.051, ..WELL }, "5.1 %"),
+            (Signs { memory_percent: 85.5, ..WELL }, "85.5 %"),
+            (Signs { ready: false, draining: true, ..WELL }, "draining"),
+        ];
+        for (signs, word) in troubles {
+            let verdict = signs.verdict();
+            assert_eq!(verdict.status, "degraded", "{word}");
+            assert_eq!(verdict.warnings.len(), 1, "{verdict:?}");
+            assert!(verdict.warnings[0].contains(word), "{verdict:?}");
+        }
+    }
+
+    #[test]
+    fn not_ready_or_mostly_errors_is_an_error() {
+        assert_eq!(status(Signs { ready: false, ..WELL }), "error");
+        assert_eq!(status(Signs { error_rate: 0.501, ..WELL }), "error");
+        assert_eq!(status(Signs { error_rate: 0.5, ..WELL }), "degraded");
+        assert_eq!(status(Signs { ready: false, draining: true, error_rate: 1.0, ..WELL }), "error");
+    }
+}

@@ -1,0 +1,51 @@
+//! The ops port: metrics and probes for machines, figures and switches for people.
+//!
+//! [`handle`] answers one request. What it shows and steers it reaches through the traits of [`AdminContext`]; whom
+//! it lets change something is decided in `guard`.
+
+mod body;
+mod cache;
+mod guard;
+mod health;
+mod parts;
+mod performance;
+mod reply;
+mod service;
+mod settings;
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::metrics::Metrics;
+
+pub use guard::Guard;
+pub use parts::{
+    CacheControl, CacheCounters, ConfigView, Eventually, Health, Machine, Memory, Optimized, TierStats, UnknownTier,
+};
+pub use service::handle;
+
+/// Everything the ops port reaches.
+#[derive(Clone, Debug)]
+pub struct AdminContext {
+    /// The numbers.
+    pub metrics: Arc<Metrics>,
+    /// The caches.
+    pub cache: Arc<dyn CacheControl>,
+    /// Whether the process does its work.
+    pub health: Arc<dyn Health>,
+    /// The memory of the process.
+    pub memory: Arc<dyn Memory>,
+    /// The configuration in force.
+    pub config: Arc<dyn ConfigView>,
+    /// The machine around the process.
+    pub machine: Arc<dyn Machine>,
+    /// Who may change something.
+    pub guard: Guard,
+    /// The time of day.
+    pub clock: Clock,
+    /// Largest request that is explained, in bytes; as large as the largest embeddings body makes sense.
+    pub max_explain_bytes: usize,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,148 @@
+//! What the ops port asks of the rest of the program, as traits, so that it knows no other part.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde::Serialize;
+use serde_json::Value;
+
+/// A future behind a trait object.
+pub type Eventually<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The caches.
+pub trait CacheControl: Send + Sync {
+    /// The size of each tier.
+    fn tiers(&self) -> Vec<TierStats>;
+
+    /// Lets entries go: of one model or of all, in one tier or in all. Returns how many.
+    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier>;
+
+    /// Where answers to inputs came from since the start.
+    fn counters(&self) -> CacheCounters;
+
+    /// What would happen to the request `body` sent to `path` with `headers`: per input its key, the tier that
+    /// holds it and its age, or why it cannot be cached.
+    fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value;
+}
+
+/// One tier at one moment. `hits`, `misses` and `evictions` count since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TierStats {
+    /// Its name; the key of the object in JSON.
+    #[serde(skip)]
+    pub name: &'static str,
+    /// Entries held.
+    pub entries: u64,
+    /// Bytes held.
+    pub bytes: u64,
+    /// Bytes that may be held.
+    pub capacity_bytes: u64,
+    /// Look-ups that found something.
+    pub hits: u64,
+    /// Look-ups that found nothing.
+    pub misses: u64,
+    /// Entries let go to make room.
+    pub evictions: u64,
+}
+
+/// Inputs answered since the start, each counted once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct CacheCounters {
+    /// From a tier.
+    pub hits: u64,
+    /// From the upstream.
+    pub misses: u64,
+    /// From a fetch that another request had started.
+    pub joined: u64,
+    /// From an entry past its time, for want of the upstream.
+    pub stale: u64,
+    /// From the mock embedder, for want of the upstream.
+    pub mock: u64,
+}
+
+/// There is no tier of that name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no tier `{0}`")]
+pub struct UnknownTier(pub String);
+
+/// Whether the process does its work.
+pub trait Health: Send + Sync {
+    /// Whether requests are accepted.
+    fn ready(&self) -> bool;
+
+    /// Whether the process is on its way out.
+    fn draining(&self) -> bool;
+
+    /// `closed`, `half-open` or `open`.
+    fn breaker(&self) -> &'static str;
+
+    /// When answering with mocks began, in milliseconds since the epoch; nothing if no mock was served within the
+    /// last minute.
+    fn mocking_since_ms(&self) -> Option<u64>;
+}
+
+/// The memory of the process.
+pub trait Memory: Send + Sync {
+    /// Resident memory now.
+    fn resident_bytes(&self) -> u64;
+
+    /// What the process stays under.
+    fn limit_bytes(&self) -> u64;
+
+    /// Frees memory until at most `target_memory_mb` is resident, as far as that can be done.
+    fn optimize(&self, target_memory_mb: u64) -> Eventually<'_, Optimized>;
+}
+
+/// What an optimisation did. A megabyte is 2^20 bytes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Optimized {
+    /// What was asked.
+    pub target_memory_mb: u64,
+    /// Resident memory afterwards.
+    pub current_memory_mb: f64,
+    /// Whether more than the target was resident before.
+    pub optimization_needed: bool,
+    /// What was done, in order.
+    pub actions_taken: Vec<String>,
+    /// What the operating system got back, as measured.
+    pub memory_saved_mb: f64,
+}
+
+/// The configuration in force.
+pub trait ConfigView: Send + Sync {
+    /// Every key with its value and where that came from, secrets redacted.
+    fn effective(&self) -> Value;
+
+    /// Changes the log level until the next start or reload; the error says what is wrong with `level`.
+    fn set_log_level(&self, level: &str) -> Result<(), String>;
+
+    /// The log level in force.
+    fn log_level(&self) -> String;
+}
+
+/// The machine, or the container, around the process.
+pub trait Machine: Send + Sync {
+    /// Processors that may be used.
+    fn cpu_count(&self) -> usize;
+
+    /// Share of the memory that is in use, 0 to 100.
+    fn memory_percent(&self) -> f64;
+
+    /// Memory that can still be had, in units of 2^30 bytes.
+    fn available_memory_gb(&self) -> f64;
+}
+
+macro_rules! opaque_debug {
+    ($($part:ident),+) => {
+        $(impl Debug for dyn $part {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(stringify!($part))
+            }
+        })+
+    };
+}
+
+opaque_debug!(CacheControl, Health, Memory, ConfigView, Machine);

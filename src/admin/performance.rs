@@ -1,0 +1,72 @@
+//! The figures of the service, and freeing memory on request.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::AdminContext;
+use super::cache;
+use super::reply::{self, Refusal, Reply, rounded};
+
+/// Percent of the memory limit that an optimisation aims at when the request names no target.
+const DEFAULT_TARGET_PERCENT: u64 = 80;
+const BYTES_PER_MB: u64 = 1 << 20;
+
+/// `GET /api/performance/stats`
+pub(super) fn stats(context: &AdminContext) -> Reply {
+    reply::ok(&json!({
+        "performance_monitor": monitor(context),
+        "embedding_cache": cache::summary(context),
+        "system_info": {
+            "cpu_count": context.machine.cpu_count(),
+            "memory_percent": rounded(context.machine.memory_percent(), 1),
+            "available_memory_gb": rounded(context.machine.available_memory_gb(), 2),
+        },
+    }))
+}
+
+/// `max`, `p50`, `p95` and `p99` are response times in milliseconds, since the start.
+fn monitor(context: &AdminContext) -> Value {
+    let now = context.metrics.performance().snapshot();
+    json!({
+        "uptime_seconds": rounded(now.uptime_seconds, 3),
+        "total_requests": now.total_requests,
+        "avg_response_time_ms": rounded(now.avg_response_time_ms, 3),
+        "requests_per_second": rounded(now.requests_per_second, 2),
+        "error_rate": rounded(now.error_rate, 4),
+        "max": rounded(now.max_ms, 3),
+        "p50": rounded(now.p50_ms, 3),
+        "p95": rounded(now.p95_ms, 3),
+        "p99": rounded(now.p99_ms, 3),
+    })
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OptimizeRequest {
+    target_memory_mb: Option<u64>,
+}
+
+/// `POST /api/performance/optimize-memory`
+pub(super) async fn optimize_memory(context: &AdminContext, body: Bytes) -> Result<Reply, Refusal> {
+    let asked = optimize_request(&body)?.target_memory_mb;
+    let by_default = context.memory.limit_bytes() / 100 * DEFAULT_TARGET_PERCENT / BYTES_PER_MB;
+    let mut done = context.memory.optimize(asked.unwrap_or(by_default)).await;
+    done.current_memory_mb = rounded(done.current_memory_mb, 2);
+    done.memory_saved_mb = rounded(done.memory_saved_mb, 2);
+    Ok(reply::ok(&done))
+}
+
+fn optimize_request(body: &[u8]) -> Result<OptimizeRequest, Refusal> {
+    if body.trim_ascii().is_empty() {
+        return Ok(OptimizeRequest::default());
+    }
+    let request: OptimizeRequest = serde_json::from_slice(body).map_err(|error| {
+        Refusal::BadBody(format!("The body must be empty or like {{\"target_memory_mb\": 400}}: {error}."))
+    })?;
+    if request.target_memory_mb == Some(0) {
+        let message = "target_memory_mb must be at least 1.".to_owned();
+        return Err(Refusal::BadParameter { param: "target_memory_mb".to_owned(), message });
+    }
+    Ok(request)
+}

@@ -1,0 +1,117 @@
+//! Answers of the ops port, and its errors in the envelope that the public port uses too.
+
+use bytes::Bytes;
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+use serde::Serialize;
+use serde_json::json;
+
+/// An answer of the ops port.
+pub(super) type Reply = Response<Full<Bytes>>;
+
+/// A body of any type. What the ops port says is of this moment, so nothing may keep it.
+pub(super) fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+    let mut reply = Response::new(Full::new(body.into()));
+    *reply.status_mut() = status;
+    let headers: [(HeaderName, &'static str); 3] =
+        [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    for (name, value) in headers {
+        reply.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    reply
+}
+
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Reply {
+    let text = serde_json::to_vec(body).expect("answers of the ops port must serialize");
+    bytes(status, "application/json", text)
+}
+
+pub(super) fn ok(body: &impl Serialize) -> Reply {
+    json(StatusCode::OK, body)
+}
+
+/// Why a request to the ops port was not carried out.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("Unknown request URL: {method} {path}. `GET /` lists what there is.")]
+    UnknownRoute { method: String, path: String },
+    #[error("Not allowed to {method} on {path}.")]
+    WrongMethod { method: String, path: String, allow: &'static str },
+    #[error("{0}")]
+    Forbidden(&'static str),
+    #[error("The request body is larger than {max_bytes} bytes.")]
+    BodyTooLarge { max_bytes: usize },
+    #[error("The request body did not arrive within {seconds} seconds.")]
+    BodyTimeout { seconds: u64 },
+    #[error("The request body broke off.")]
+    BodyCut,
+    #[error("{0}")]
+    BadBody(String),
+    #[error("{message}")]
+    BadParameter { param: String, message: String },
+}
+
+impl Refusal {
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::UnknownRoute { .. } => StatusCode::NOT_FOUND,
+            Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
+            Self::BodyCut | Self::BadBody(_) | Self::BadParameter { .. } => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    fn code(&self) -> &'static str {
+        match self {
+            Self::UnknownRoute { .. } => "unknown_url",
+            Self::WrongMethod { .. } => "method_not_supported",
+            Self::Forbidden(_) => "forbidden",
+            Self::BodyTooLarge { .. } => "body_too_large",
+            Self::BodyTimeout { .. } => "body_timeout",
+            Self::BodyCut | Self::BadBody(_) => "invalid_body",
+            Self::BadParameter { .. } => "invalid_parameter",
+        }
+    }
+
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::BadParameter { param, .. } => Some(param),
+            _ => None,
+        }
+    }
+
+    pub(super) fn into_reply(self) -> Reply {
+        let error = json!({
+            "message": self.to_string(),
+            "type": "invalid_request_error",
+            "param": self.param(),
+            "code": self.code(),
+        });
+        let mut reply = json(self.status(), &json!({ "error": error }));
+        if let Self::WrongMethod { allow, .. } = self {
+            reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        reply
+    }
+}
+
+/// `value` to `digits` decimals: figures for people.
+pub(super) fn rounded(value: f64, digits: i32) -> f64 {
+    let scale = 10_f64.powi(digits);
+    (value * scale).round() / scale
+}
+
+/// Bytes in units of 2^20, to two decimals.
+#[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
+pub(super) fn megabytes(bytes: u64) -> f64 {
+    rounded(bytes as f64 / f64::from(1 << 20), 2)
+}
+
+/// `part` of `whole`, 0 to 1; nothing of nothing is 0.
+#[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
+pub(super) fn share(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}

@@ -1,0 +1,51 @@
+//! The configuration in force, and the one setting that can be changed while running.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::AdminContext;
+use super::reply::{self, Refusal, Reply};
+
+/// `GET /api/config`
+pub(super) fn show(context: &AdminContext) -> Reply {
+    reply::ok(&context.config.effective())
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum LogLevelRequest {
+    Word(String),
+    Object(LogLevel),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LogLevel {
+    level: String,
+}
+
+/// `PUT /api/log-level`: `{"level":"debug"}`, or the bare word.
+pub(super) fn set_log_level(context: &AdminContext, body: &Bytes) -> Result<Reply, Refusal> {
+    let previous = context.config.log_level();
+    let level = requested_level(body)?;
+    context
+        .config
+        .set_log_level(&level)
+        .map_err(|message| Refusal::BadParameter { param: "level".to_owned(), message })?;
+    Ok(reply::ok(&json!({ "level": context.config.log_level(), "previous": previous })))
+}
+
+fn requested_level(body: &[u8]) -> Result<String, Refusal> {
+    let text = str::from_utf8(body).map(str::trim).unwrap_or_default();
+    let level = if text.starts_with(['{', '"']) { level_in_json(text) } else { Some(text.to_owned()) };
+    level
+        .filter(|level| !level.is_empty())
+        .ok_or_else(|| Refusal::BadBody("The body must be like {\"level\": \"debug\"}, or the bare word.".to_owned()))
+}
+
+fn level_in_json(text: &str) -> Option<String> {
+    match serde_json::from_str(text).ok()? {
+        LogLevelRequest::Word(level) | LogLevelRequest::Object(LogLevel { level }) => Some(level),
+    }
+}
