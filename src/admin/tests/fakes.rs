@@ -1,0 +1,136 @@
+//! Parts that say what a test wants to hear.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::admin::*;
+
+const NOW_MS: u64 = 1_700_000_000_000;
+const MIB: u64 = 1 << 20;
+
+pub(super) struct FakeCache;
+
+impl CacheControl for FakeCache {
+    fn tiers(&self) -> Vec<TierStats> {
+        let tier = |name, entries, bytes| TierStats { name, entries, bytes, ..TierStats::default() };
+        vec![tier("memory", 10, 3 * MIB), tier("answers", 4, MIB), tier("disk", 500, 100 * MIB)]
+    }
+
+    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier> {
+        match (model, tier) {
+            (_, Some("tape")) => Err(UnknownTier("tape".to_owned())),
+            (None, None) => Ok(514),
+            _ => Ok(7),
+        }
+    }
+
+    fn counters(&self) -> CacheCounters {
+        CacheCounters { hits: 5, misses: 3, joined: 1, stale: 0, mock: 1 }
+    }
+
+    fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value {
+        json!({ "path": path, "bytes": body.len(), "namespace": headers.get("x-vecho-namespace").is_some() })
+    }
+}
+
+pub(super) struct FakeHealth {
+    pub(super) ready: bool,
+    pub(super) draining: bool,
+}
+
+impl Health for FakeHealth {
+    fn ready(&self) -> bool {
+        self.ready
+    }
+
+    fn draining(&self) -> bool {
+        self.draining
+    }
+
+    fn breaker(&self) -> &'static str {
+        "closed"
+    }
+
+    fn mocking_since_ms(&self) -> Option<u64> {
+        None
+    }
+}
+
+pub(super) struct FakeMemory;
+
+impl Memory for FakeMemory {
+    fn resident_bytes(&self) -> u64 {
+        100 * MIB
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        500 * MIB
+    }
+
+    fn optimize(&self, target_memory_mb: u64) -> Eventually<'_, Optimized> {
+        let actions_taken = vec!["trim".to_owned()];
+        let (current_memory_mb, memory_saved_mb) = (90.125_9, 9.874_1);
+        let done = Optimized {
+            target_memory_mb,
+            current_memory_mb,
+            optimization_needed: true,
+            actions_taken,
+            memory_saved_mb,
+        };
+        Box::pin(async { done })
+    }
+}
+
+#[derive(Default)]
+pub(super) struct FakeConfig(Mutex<String>);
+
+impl ConfigView for FakeConfig {
+    fn effective(&self) -> Value {
+        json!({ "listen": "127.0.0.1:7861" })
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        if level == "loud" {
+            return Err("unknown level `loud`".to_owned());
+        }
+        *self.0.lock().expect("the lock must hold") = level.to_owned();
+        Ok(())
+    }
+
+    fn log_level(&self) -> String {
+        self.0.lock().expect("the lock must hold").clone()
+    }
+}
+
+pub(super) struct FakeMachine;
+
+impl Machine for FakeMachine {
+    fn cpu_count(&self) -> usize {
+        2
+    }
+
+    fn memory_percent(&self) -> f64 {
+        41.26
+    }
+
+    fn available_memory_gb(&self) -> f64 {
+        7.5
+    }
+}
+
+pub(super) fn context() -> AdminContext {
+    AdminContext {
+        metrics: Metrics::new("1.2.3"),
+        cache: Arc::new(FakeCache),
+        health: Arc::new(FakeHealth { ready: true, draining: false }),
+        memory: Arc::new(FakeMemory),
+        config: Arc::new(FakeConfig(Mutex::new("info".to_owned()))),
+        machine: Arc::new(FakeMachine),
+        guard: Guard::new(None),
+        clock: Clock::manual(NOW_MS),
+        max_explain_bytes: 64 << 20,
+    }
+}

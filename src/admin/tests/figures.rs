@@ -1,0 +1,83 @@
+//! The figures: exactly the promised fields, with the right numbers in them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use serde_json::json;
+
+use super::fakes::{FakeHealth, context};
+use super::{get, keys};
+use crate::admin::AdminContext;
+use crate::metrics::{Outcome, Route};
+
+#[tokio::test]
+async fn stats_have_exactly_the_promised_fields() {
+    let context = context();
+    for ms in [1, 3] {
+        context.metrics.request(Route::Embeddings, Outcome::Hit, Duration::from_millis(ms));
+    }
+    let stats = get(&context, "/api/performance/stats").await.json();
+    assert_eq!(keys(&stats), ["embedding_cache", "performance_monitor", "system_info"]);
+    let monitor = &stats["performance_monitor"];
+    let names = ["avg_response_time_ms", "error_rate", "max", "p50", "p95", "p99"];
+    let more = ["requests_per_second", "total_requests", "uptime_seconds"];
+    assert_eq!(keys(monitor), [&names[..], &more[..]].concat());
+    assert_eq!((&monitor["total_requests"], &monitor["avg_response_time_ms"]), (&json!(2), &json!(2.0)));
+    assert_eq!((&monitor["max"], &monitor["error_rate"]), (&json!(3.0), &json!(0.0)));
+    let system = json!({ "cpu_count": 2, "memory_percent": 41.3, "available_memory_gb": 7.5 });
+    assert_eq!(stats["system_info"], system);
+    assert_eq!(keys(&stats["embedding_cache"]), ["cache_size", "hit_ratio", "memory_usage_mb", "tiers"]);
+}
+
+#[tokio::test]
+async fn cache_stats_count_vectors_once_and_only_what_is_in_memory() {
+    let stats = get(&context(), "/api/performance/cache/stats").await.json();
+    assert_eq!(keys(&stats), ["cache_size", "hit_ratio", "inputs", "memory_usage_mb", "tiers"]);
+    assert_eq!(stats["cache_size"], 10);
+    assert_eq!(stats["memory_usage_mb"], 4.0);
+    assert_eq!(stats["hit_ratio"], 0.6);
+    assert_eq!(stats["inputs"], json!({ "hits": 5, "misses": 3, "joined": 1, "stale": 0, "mock": 1 }));
+    assert_eq!(keys(&stats["tiers"]), ["answers", "disk", "memory"]);
+    let names = ["bytes", "capacity_bytes", "entries", "evictions", "hits", "misses"];
+    assert_eq!(keys(&stats["tiers"]["memory"]), names);
+}
+
+#[tokio::test]
+async fn health_has_exactly_the_promised_fields() {
+    let answer = get(&context(), "/api/performance/health").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    let metrics = json!({ "avg_response_time_ms": 0.0, "error_rate": 0.0, "memory_percent": 20.0 });
+    assert_eq!(answer.json(), json!({ "status": "healthy", "warnings": [], "key_metrics": metrics }));
+}
+
+#[tokio::test]
+async fn errors_of_the_last_minute_show_in_health() {
+    let context = context();
+    context.metrics.request(Route::Embeddings, Outcome::Unavailable, Duration::from_millis(1));
+    let health = get(&context, "/api/performance/health").await.json();
+    assert_eq!((&health["status"], &health["key_metrics"]["error_rate"]), (&json!("error"), &json!(1.0)));
+}
+
+#[tokio::test]
+async fn readyz_says_why_it_refuses_and_livez_never_does() {
+    let cases = [
+        (true, false, 200, json!({ "ready": true, "reason": "ready" })),
+        (false, false, 503, json!({ "ready": false, "reason": "starting" })),
+        (true, true, 503, json!({ "ready": false, "reason": "draining" })),
+    ];
+    for (ready, draining, status, body) in cases {
+        let context = AdminContext { health: Arc::new(FakeHealth { ready, draining }), ..context() };
+        let answer = get(&context, "/readyz").await;
+        assert_eq!((answer.status.as_u16(), answer.json()), (status, body));
+        assert_eq!(get(&context, "/livez").await.json(), json!({ "alive": true }));
+    }
+}
+
+#[tokio::test]
+async fn metrics_are_served_in_prometheus_text_format() {
+    let answer = get(&context(), "/metrics").await;
+    assert_eq!(answer.headers[CONTENT_TYPE], "text/plain; version=0.0.4");
+    assert!(answer.text().contains("vecho_build_info{version=\"1.2.3\"} 1\n"));
+}

@@ -1,0 +1,107 @@
+//! The table of routes, the bounds of bodies, and the guard in its place.
+
+use bytes::Bytes;
+use http::header::{ALLOW, HOST};
+use http::{Method, StatusCode};
+use http_body_util::StreamBody;
+
+use super::fakes::context;
+use super::{assert_error, get, post, request, send};
+use crate::admin::{AdminContext, handle};
+
+#[tokio::test]
+async fn the_index_lists_every_route() {
+    let text = get(&context(), "/").await.text();
+    for route in [
+        "GET    /metrics",
+        "DELETE /api/performance/cache ",
+        "PUT    /api/log-level",
+        "POST   /api/performance/cache/explain",
+    ] {
+        assert!(text.contains(route), "{route}\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn bodies_are_bounded_each_by_its_own_limit() {
+    let context = AdminContext { max_explain_bytes: 4, ..context() };
+    let explained = post(&context, "/api/performance/cache/explain", "12345").await;
+    assert_error(&explained, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
+    let large = " ".repeat((1 << 20) + 1);
+    let levelled = send(&context, request(&Method::PUT, "/api/log-level", large)).await;
+    assert_error(&levelled, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_is_bounded_too() {
+    let context = AdminContext { max_explain_bytes: 4, ..context() };
+    let frames = ["123", "45"].map(|part| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(part))));
+    let body = StreamBody::new(futures_util::stream::iter(frames));
+    let request = request(&Method::POST, "/api/performance/cache/explain", "").map(|_| body);
+    assert_error(&send(&context, request).await, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_a_bad_request() {
+    let broken = [Err::<http_body::Frame<Bytes>, _>(std::io::Error::other("reset"))];
+    let body = StreamBody::new(futures_util::stream::iter(broken));
+    let request = request(&Method::PUT, "/api/log-level", "").map(|_| body);
+    assert_error(&send(&context(), request).await, StatusCode::BAD_REQUEST, "invalid_body");
+}
+
+#[tokio::test]
+async fn unknown_routes_and_wrong_methods_are_told_apart() {
+    let context = context();
+    assert_error(&get(&context, "/api/nothing").await, StatusCode::NOT_FOUND, "unknown_url");
+    for (method, uri, allow) in [
+        (Method::POST, "/metrics", "GET, HEAD"),
+        (Method::GET, "/api/performance/cache", "DELETE"),
+        (Method::POST, "/api/log-level", "PUT"),
+        (Method::GET, "/api/performance/optimize-memory", "POST"),
+    ] {
+        let answer = send(&context, request(&method, uri, "")).await;
+        assert_error(&answer, StatusCode::METHOD_NOT_ALLOWED, "method_not_supported");
+        assert_eq!(answer.headers[ALLOW], allow);
+    }
+    assert_eq!(send(&context, request(&Method::HEAD, "/readyz", "")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn strangers_look_at_figures_and_touch_nothing() {
+    let context = context();
+    let open = [
+        "/",
+        "/metrics",
+        "/livez",
+        "/readyz",
+        "/api/performance/stats",
+        "/api/performance/health",
+        "/api/performance/cache/stats",
+    ];
+    let closed = [
+        (Method::GET, "/api/config"),
+        (Method::PUT, "/api/log-level"),
+        (Method::DELETE, "/api/performance/cache"),
+        (Method::POST, "/api/performance/optimize-memory"),
+        (Method::POST, "/api/performance/cache/explain"),
+    ];
+    let foreign = |method: &Method, uri: &str| {
+        let mut request = request(method, uri, "debug");
+        request.headers_mut().insert(HOST, "evil.example".parse().expect("a header value"));
+        request
+    };
+    for uri in open {
+        assert_eq!(send(&context, foreign(&Method::GET, uri)).await.status, StatusCode::OK, "{uri}");
+    }
+    for (method, uri) in closed {
+        assert_error(&send(&context, foreign(&method, uri)).await, StatusCode::FORBIDDEN, "forbidden");
+    }
+    assert_eq!(context.config.log_level(), "info");
+}
+
+#[test]
+fn answering_can_move_between_threads() {
+    fn must_be_send<T: Send>(_: &T) {}
+    let context = context();
+    must_be_send(&handle(&context, request(&Method::GET, "/", ""), ([127, 0, 0, 1], 1).into()));
+}

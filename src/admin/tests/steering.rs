@@ -1,0 +1,74 @@
+//! The switches: what they take, what they answer, what they refuse.
+
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use super::fakes::context;
+use super::{assert_error, get, post, request, send};
+
+#[tokio::test]
+async fn optimising_takes_a_target_or_four_fifths_of_the_limit() {
+    let uri = "/api/performance/optimize-memory";
+    for (body, target) in [("", 400), ("{}", 400), ("{\"target_memory_mb\":123}", 123)] {
+        let done = post(&context(), uri, body).await.json();
+        let expected = json!({
+            "target_memory_mb": target, "current_memory_mb": 90.13, "optimization_needed": true,
+            "actions_taken": ["trim"], "memory_saved_mb": 9.87,
+        });
+        assert_eq!(done, expected, "{body}");
+    }
+    for (body, code) in
+        [("{\"target\":1}", "invalid_body"), ("[", "invalid_body"), ("{\"target_memory_mb\":0}", "invalid_parameter")]
+    {
+        assert_error(&post(&context(), uri, body).await, StatusCode::BAD_REQUEST, code);
+    }
+}
+
+#[tokio::test]
+async fn a_purge_can_be_narrowed_and_is_counted() {
+    let context = context();
+    let purge = |query: &str| request(&Method::DELETE, &format!("/api/performance/cache{query}"), "");
+    let all = send(&context, purge("")).await.json();
+    assert_eq!(all, json!({ "purged_entries": 514, "model": null, "tier": null }));
+    let some = send(&context, purge("?model=BAAI%2Fbge-m3&tier=memory")).await.json();
+    assert_eq!(some, json!({ "purged_entries": 7, "model": "BAAI/bge-m3", "tier": "memory" }));
+    assert_eq!(context.metrics.cache_purges.get(), 2);
+}
+
+#[tokio::test]
+async fn a_misspelt_purge_lets_nothing_go() {
+    let context = context();
+    for query in ["?modle=x", "?model=", "?tier=tape"] {
+        let answer = send(&context, request(&Method::DELETE, &format!("/api/performance/cache{query}"), "")).await;
+        assert_error(&answer, StatusCode::BAD_REQUEST, "invalid_parameter");
+    }
+    assert_eq!(context.metrics.cache_purges.get(), 0);
+}
+
+#[tokio::test]
+async fn explain_hands_over_path_headers_and_body() {
+    let uri = "/api/performance/cache/explain";
+    let plain = post(&context(), uri, "12345").await.json();
+    assert_eq!(plain, json!({ "path": "/v1/embeddings", "bytes": 5, "namespace": false }));
+    let mut request = request(&Method::POST, &format!("{uri}?path=/openai/x"), "1");
+    request.headers_mut().insert("x-vecho-namespace", "a".parse().expect("a header value"));
+    let other = send(&context(), request).await.json();
+    assert_eq!(other, json!({ "path": "/openai/x", "bytes": 1, "namespace": true }));
+}
+
+#[tokio::test]
+async fn the_log_level_is_set_by_object_or_bare_word() {
+    for body in ["{\"level\":\"debug\"}", "\"debug\"", "debug\n"] {
+        let answer = send(&context(), request(&Method::PUT, "/api/log-level", body)).await;
+        assert_eq!(answer.json(), json!({ "level": "debug", "previous": "info" }), "{body}");
+    }
+    for (body, code) in [("", "invalid_body"), ("{\"lvl\":\"debug\"}", "invalid_body"), ("loud", "invalid_parameter")] {
+        let answer = send(&context(), request(&Method::PUT, "/api/log-level", body)).await;
+        assert_error(&answer, StatusCode::BAD_REQUEST, code);
+    }
+}
+
+#[tokio::test]
+async fn the_configuration_is_shown_as_it_is() {
+    assert_eq!(get(&context(), "/api/config").await.json(), json!({ "listen": "127.0.0.1:7861" }));
+}
