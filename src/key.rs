@@ -20,6 +20,22 @@ impl Key {
         &self.0
     }
 
+    /// The key of one further part in the context that this key stands for. Hashes one short contiguous buffer, which
+    /// is much cheaper than to go on with a hasher that has already started. The context's bytes are as hard to guess
+    /// as its secret, so a keyed context keys what extends it.
+    pub fn extend(&self, tag: Tag, bytes: &[u8]) -> Self {
+        let mut buffer = Vec::with_capacity(32 + PART_HEAD_BYTES + bytes.len());
+        buffer.extend_from_slice(&self.0);
+        buffer.extend_from_slice(&part_head(tag, bytes.len()));
+        buffer.extend_from_slice(bytes);
+        Self(*blake3::hash(&buffer).as_bytes())
+    }
+
+    /// An endless stream of bytes that only this key gives.
+    pub fn stream(&self) -> KeyStream {
+        KeyStream(blake3::Hasher::new().update(&self.0).finalize_xof())
+    }
+
     /// A small number taken from the key, evenly spread, for choosing a shard.
     pub fn shard(&self) -> usize {
         usize::from(self.0[0])
@@ -35,6 +51,16 @@ impl fmt::Display for Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+/// See [`Key::stream`].
+pub struct KeyStream(blake3::OutputReader);
+
+impl KeyStream {
+    /// Fills `bytes` with the next ones.
+    pub fn fill(&mut self, bytes: &mut [u8]) {
+        self.0.fill(bytes);
     }
 }
 
@@ -66,12 +92,22 @@ pub enum Tag {
     HeaderName = 11,
     /// A header's value.
     HeaderValue = 12,
-    /// Any other decision that shapes a rendered answer.
-    Control = 13,
+    /// The form in which vectors travel.
+    Encoding = 13,
+    /// The `user` field.
+    User = 14,
 }
 
-/// Builds keys that share a beginning: start it once a request, [`KeyBuilder::fork`] it per input.
-#[derive(Clone)]
+const PART_HEAD_BYTES: usize = 9;
+
+fn part_head(tag: Tag, length: usize) -> [u8; PART_HEAD_BYTES] {
+    let mut head = [0_u8; PART_HEAD_BYTES];
+    head[0] = tag as u8;
+    head[1..].copy_from_slice(&(length as u64).to_le_bytes());
+    head
+}
+
+/// Builds the key of a context, part by part; [`Key::extend`] goes on from there per input.
 pub struct KeyBuilder(blake3::Hasher);
 
 impl KeyBuilder {
@@ -90,17 +126,9 @@ impl KeyBuilder {
 
     /// Adds one part.
     pub fn part(&mut self, tag: Tag, bytes: &[u8]) -> &mut Self {
-        let mut head = [0_u8; 9];
-        head[0] = tag as u8;
-        head[1..].copy_from_slice(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(&head);
+        self.0.update(&part_head(tag, bytes.len()));
         self.0.update(bytes);
         self
-    }
-
-    /// A copy to go on with, leaving this one as it is.
-    pub fn fork(&self) -> Self {
-        self.clone()
     }
 
     /// The key of all parts so far.
@@ -131,6 +159,15 @@ mod tests {
     #[test]
     fn the_same_bytes_under_another_tag_are_another_key() {
         assert_ne!(key(&[(Tag::Text, b"[1,2]")]), key(&[(Tag::Tokens, b"[1,2]")]));
+    }
+
+    #[test]
+    fn extending_keeps_context_tag_and_bytes_apart() {
+        let context = key(&[(Tag::Model, b"m")]);
+        let text = context.extend(Tag::Text, b"[1,2]");
+        assert_eq!(text, context.extend(Tag::Text, b"[1,2]"));
+        assert_ne!(text, context.extend(Tag::Tokens, b"[1,2]"));
+        assert_ne!(text, key(&[(Tag::Model, b"n")]).extend(Tag::Text, b"[1,2]"));
     }
 
     #[test]

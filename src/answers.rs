@@ -1,0 +1,172 @@
+//! Rendered answers by the hash of the request: a view of the memory tier for bodies that come again and again.
+//!
+//! Never a second truth: an answer lives no longer than the shortest-lived of its records, and neither a purge nor
+//! a change of model leaves it valid.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::HeaderValue;
+
+use crate::bounded::{Bounded, Bounds, Weigh};
+use crate::generation::Generation;
+use crate::key::Key;
+use crate::spaces::{Identity, Lessons};
+
+/// The share of the whole that one answer may take; a larger one would push out too many others.
+const LARGEST_SHARE: u64 = 16;
+
+/// A finished reply to one request body.
+#[derive(Clone)]
+pub struct StoredAnswer(Arc<Parts>);
+
+/// What a stored answer is made of.
+pub struct Parts {
+    /// The body.
+    pub body: Bytes,
+    /// How many inputs it answers.
+    pub inputs: u64,
+    /// Tokens the caller would have paid for.
+    pub tokens: u64,
+    /// Value of `x-vecho-sources`.
+    pub sources: HeaderValue,
+    /// Value of `x-vecho-tokens`.
+    pub token_note: HeaderValue,
+    /// Value of `openai-model`.
+    pub model: HeaderValue,
+    /// Until when all of its records are fresh.
+    pub fresh_until_ms: u64,
+    /// Whose vectors it holds.
+    pub identity: Identity,
+    /// What is known of their space.
+    pub lessons: Arc<Lessons>,
+    /// The purges it has seen.
+    pub generation: Generation,
+}
+
+impl std::ops::Deref for StoredAnswer {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0
+    }
+}
+
+impl Weigh for StoredAnswer {
+    fn weight_bytes(&self) -> u64 {
+        (size_of::<Parts>() + self.body.len() + 128) as u64
+    }
+}
+
+/// The rendered answers at hand.
+pub struct Answers {
+    stored: Bounded<StoredAnswer>,
+    served: AtomicU64,
+    missed: AtomicU64,
+}
+
+impl Answers {
+    /// None at first; none ever where `bounds` leaves no room.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { stored: Bounded::new(bounds), served: AtomicU64::new(0), missed: AtomicU64::new(0) }
+    }
+
+    /// The answer to the request with this hash, if it is still true.
+    pub fn get(&self, request: &Key, now_ms: u64, generation: Generation) -> Option<StoredAnswer> {
+        let answer = self.stored.get(request).filter(|answer| is_true(answer, now_ms, generation));
+        let counter = if answer.is_some() { &self.served } else { &self.missed };
+        counter.fetch_add(1, Ordering::Relaxed);
+        answer
+    }
+
+    /// Keeps an answer, unless it is too large; says whether it did.
+    pub fn put(&self, request: Key, parts: Parts) -> bool {
+        let answer = StoredAnswer(Arc::new(parts));
+        let fits = answer.weight_bytes() <= self.stored.max_bytes() / LARGEST_SHARE;
+        if fits {
+            self.stored.insert(request, answer);
+        }
+        fits
+    }
+
+    /// Forgets all answers.
+    pub fn clear(&self) {
+        self.stored.clear();
+    }
+
+    /// The map itself, for sizes and shedding.
+    pub const fn stored(&self) -> &Bounded<StoredAnswer> {
+        &self.stored
+    }
+
+    /// How many requests were answered from here, and how many were not.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.served.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
+    }
+}
+
+fn is_true(answer: &Parts, now_ms: u64, generation: Generation) -> bool {
+    now_ms < answer.fresh_until_ms && answer.generation == generation && answer.lessons.accepts(&answer.identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::generation::Generations;
+    use crate::key::KeyBuilder;
+
+    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None, keep_for: Duration::from_secs(60) };
+
+    fn parts(purges: &Generations, lessons: &Arc<Lessons>, bytes: usize) -> Parts {
+        let note = HeaderValue::from_static("x");
+        Parts {
+            body: Bytes::from(vec![b'x'; bytes]),
+            inputs: 1,
+            tokens: 1,
+            sources: note.clone(),
+            token_note: note.clone(),
+            model: note,
+            fresh_until_ms: 100,
+            identity: lessons.learn("a", 2).0,
+            lessons: Arc::clone(lessons),
+            generation: purges.current(),
+        }
+    }
+
+    fn setup() -> (Answers, Generations, Arc<Lessons>, Key) {
+        let (answers, purges) = (Answers::new(BOUNDS), Generations::default());
+        let (lessons, request) = (Arc::new(Lessons::default()), KeyBuilder::new(None).finish());
+        assert!(answers.put(request, parts(&purges, &lessons, 10)));
+        assert!(answers.get(&request, 99, purges.current()).is_some());
+        (answers, purges, lessons, request)
+    }
+
+    #[test]
+    fn an_answer_ends_with_its_records() {
+        let (answers, purges, _, request) = setup();
+        assert!(answers.get(&request, 100, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_ends_with_a_purge() {
+        let (answers, purges, _, request) = setup();
+        purges.next();
+        assert!(answers.get(&request, 1, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_ends_when_another_model_answers() {
+        let (answers, purges, lessons, request) = setup();
+        lessons.learn("b", 2);
+        assert!(answers.get(&request, 1, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_that_would_push_out_many_is_not_kept() {
+        let (answers, purges, lessons, request) = setup();
+        assert!(!answers.put(request, parts(&purges, &lessons, 1 << 13)));
+    }
+}

@@ -1,0 +1,110 @@
+//! A deterministic stand-in for an embedding: unit length, and close for texts that share words.
+//!
+//! Each word (or token) draws a fixed random direction from the hash of model and word; a text is the sum of its
+//! words' directions and a small share of its own. That is feature hashing with dense features: a development system
+//! that searches by similarity still finds what it should.
+
+use std::collections::BTreeMap;
+
+use crate::key::{Key, KeyBuilder, Tag};
+use crate::vector::Vector;
+use crate::wire::Input;
+
+/// How much of a text's own direction is mixed in, against one word: enough to tell two orders of the same words apart.
+const OWN_SHARE: f32 = 0.3;
+
+/// The mock vector of an input.
+pub fn vector(model: &str, dimension: usize, input: &Input<'_>) -> Vector {
+    let mut context = KeyBuilder::new(None);
+    let context = context.part(Tag::Model, model.as_bytes()).finish();
+    let mut sum = vec![0.0_f32; dimension.max(1)];
+    for (feature, count) in features(&context, input) {
+        add_direction(&mut sum, &feature, count.sqrt());
+    }
+    add_direction(&mut sum, &input.key(&context), OWN_SHARE);
+    normalised(sum)
+}
+
+/// The distinct words of an input and how often each stands in it. A word's square root counts, so that a repeated
+/// word does not drown the others.
+fn features(context: &Key, input: &Input<'_>) -> BTreeMap<Key, f32> {
+    let mut counts = BTreeMap::new();
+    let mut add = |key: Key| *counts.entry(key).or_insert(0.0) += 1.0;
+    match input {
+        Input::Text(text) => {
+            for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+                add(context.extend(Tag::Text, word.to_lowercase().as_bytes()));
+            }
+        }
+        Input::Tokens(ids) => ids.iter().for_each(|id| add(context.extend(Tag::Tokens, &id.to_le_bytes()))),
+    }
+    counts
+}
+
+fn add_direction(sum: &mut [f32], feature: &Key, weight: f32) {
+    let mut bytes = feature.stream();
+    let mut block = [0_u8; 256];
+    for part in sum.chunks_mut(block.len()) {
+        bytes.fill(&mut block);
+        for (component, byte) in part.iter_mut().zip(block) {
+            *component += weight * (f32::from(byte) - 127.5);
+        }
+    }
+}
+
+fn normalised(mut sum: Vec<f32>) -> Vector {
+    let norm = sum.iter().map(|component| f64::from(*component).powi(2)).sum::<f64>().sqrt();
+    for component in &mut sum {
+        #[expect(clippy::cast_possible_truncation, reason = "a component of a unit vector fits an f32")]
+        let scaled = (f64::from(*component) / norm) as f32;
+        *component = scaled;
+    }
+    Vector::from_components(&sum).unwrap_or_else(|_| unit(sum.len()))
+}
+
+/// What is left when the directions of all words cancel out, which only very few dimensions make possible.
+fn unit(dimension: usize) -> Vector {
+    let mut components = vec![0.0; dimension];
+    components[0] = 1.0;
+    Vector::from_components(&components).expect("a unit vector must be a vector")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use super::*;
+
+    fn mock(text: &str) -> Vector {
+        vector("m", 256, &Input::Text(Cow::Borrowed(text)))
+    }
+
+    fn cosine(a: &Vector, b: &Vector) -> f32 {
+        a.components().zip(b.components()).map(|(a, b)| a * b).sum()
+    }
+
+    #[test]
+    fn a_mock_is_the_same_every_time_and_of_unit_length() {
+        let one = mock("a cat sat on a mat");
+        assert_eq!(one, mock("a cat sat on a mat"));
+        assert!((cosine(&one, &one) - 1.0).abs() < 1e-5);
+        assert_eq!(one.dimension(), 256);
+    }
+
+    #[test]
+    fn model_dimension_and_kind_of_input_change_it() {
+        let text = Input::Text(Cow::Borrowed("1"));
+        assert_ne!(vector("a", 8, &text), vector("b", 8, &text));
+        assert_ne!(vector("a", 8, &text), vector("a", 8, &Input::Tokens(vec![1])));
+        assert_eq!(vector("a", 1, &text).dimension(), 1);
+    }
+
+    #[test]
+    fn texts_that_share_words_are_close() {
+        let (cat, also_cat, other) =
+            (mock("The cat sat on the mat."), mock("the CAT lay on the mat"), mock("quarterly revenue by region"));
+        assert!(cosine(&cat, &also_cat) > 0.5, "{}", cosine(&cat, &also_cat));
+        assert!(cosine(&cat, &other) < 0.3, "{}", cosine(&cat, &other));
+        assert_ne!(mock("a b"), mock("b a"));
+    }
+}

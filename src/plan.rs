@@ -1,0 +1,76 @@
+//! Many inputs to distinct keys, and back: a text that stands twice in a request is looked up and sent once.
+
+use std::collections::HashMap;
+
+use crate::key::Key;
+
+/// The distinct keys of a request and where each input finds its own.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The distinct keys, in order of first appearance.
+    pub keys: Vec<Key>,
+    /// For each distinct key the first input that has it.
+    pub firsts: Vec<usize>,
+    /// For each input the place of its key in `keys`.
+    pub slots: Vec<u32>,
+}
+
+impl Plan {
+    /// Plans a request whose inputs have these keys.
+    pub fn new(inputs: impl ExactSizeIterator<Item = Key>) -> Self {
+        let count = inputs.len();
+        let mut plan =
+            Self { keys: Vec::with_capacity(count), firsts: Vec::with_capacity(count), slots: Vec::with_capacity(count) };
+        let mut places = HashMap::with_capacity(count);
+        for (input, key) in inputs.enumerate() {
+            let place = *places.entry(key).or_insert_with(|| {
+                plan.keys.push(key);
+                plan.firsts.push(input);
+                u32::try_from(plan.keys.len() - 1).expect("a request must have fewer than 2^32 inputs")
+            });
+            plan.slots.push(place);
+        }
+        plan
+    }
+
+    /// How often each distinct key is asked for.
+    pub fn multiplicities(&self) -> Vec<u32> {
+        let mut counts = vec![0; self.keys.len()];
+        for slot in &self.slots {
+            counts[*slot as usize] += 1;
+        }
+        counts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::key::{KeyBuilder, Tag};
+
+    fn key(n: u8) -> Key {
+        KeyBuilder::new(None).part(Tag::Text, &[n]).finish()
+    }
+
+    proptest! {
+        #[test]
+        fn every_input_finds_its_own_key(inputs in prop::collection::vec(0_u8..12, 0..64)) {
+            let plan = Plan::new(inputs.iter().map(|n| key(*n)));
+            let found: Vec<Key> = plan.slots.iter().map(|slot| plan.keys[*slot as usize]).collect();
+            prop_assert_eq!(found, inputs.iter().map(|n| key(*n)).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn no_key_stands_twice(inputs in prop::collection::vec(0_u8..12, 0..64)) {
+            let plan = Plan::new(inputs.iter().map(|n| key(*n)));
+            let distinct: std::collections::BTreeSet<_> = plan.keys.iter().collect();
+            prop_assert_eq!(distinct.len(), plan.keys.len());
+            prop_assert_eq!(plan.multiplicities().iter().sum::<u32>() as usize, inputs.len());
+            for (place, first) in plan.firsts.iter().enumerate() {
+                prop_assert_eq!(plan.slots[*first] as usize, place);
+            }
+        }
+    }
+}

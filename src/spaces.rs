@@ -1,0 +1,146 @@
+//! What the newest answers taught about each space: which model answers, how long its vectors are, which encoding
+//! cannot be read.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use crate::key::Key;
+use crate::wire::Encoding;
+
+/// Spaces remembered at once; beyond it an arbitrary one is forgotten, which costs one re-learning.
+const MAX_SPACES: usize = 10_000;
+
+/// How long an encoding that could not be read is not asked for again.
+const UNREADABLE_FOR_MS: u64 = 60_000;
+
+/// All spaces in use. A space is known by the key of its context: scope, upstream, model and every shaping field.
+#[derive(Default)]
+pub struct Spaces {
+    known: RwLock<HashMap<Key, Arc<Lessons>>>,
+}
+
+/// What is known of one space.
+#[derive(Default)]
+pub struct Lessons {
+    learned: Mutex<Learned>,
+}
+
+#[derive(Default)]
+struct Learned {
+    identity: Option<Identity>,
+    unreadable_until_ms: HashMap<Encoding, u64>,
+}
+
+/// Who made a vector: vectors of two identities must not stand in one answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The model's name as the upstream gave it.
+    pub model: Arc<str>,
+    /// The length of its vectors.
+    pub dimension: usize,
+}
+
+/// What an answer changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lesson {
+    /// Nothing; the same model answered.
+    Known,
+    /// It was the first answer.
+    First,
+    /// Another model answered than before: older vectors are misses.
+    Drift,
+}
+
+impl Spaces {
+    /// The lessons of a space, empty at first.
+    pub fn of(&self, space: Key) -> Arc<Lessons> {
+        if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&space) {
+            return Arc::clone(known);
+        }
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MAX_SPACES
+            && let Some(any) = known.keys().next().copied()
+        {
+            known.remove(&any);
+        }
+        Arc::clone(known.entry(space).or_default())
+    }
+}
+
+impl Lessons {
+    /// Who answers for this space now, as far as known.
+    pub fn identity(&self) -> Option<Identity> {
+        self.lock().identity.clone()
+    }
+
+    /// Whether a vector of `identity` may be served: it may, unless a newer answer named another model.
+    pub fn accepts(&self, identity: &Identity) -> bool {
+        self.lock().identity.as_ref().is_none_or(|current| current == identity)
+    }
+
+    /// Takes in who answered. Returns the identity to keep, sharing its name with earlier ones.
+    pub fn learn(&self, model: &str, dimension: usize) -> (Identity, Lesson) {
+        let mut learned = self.lock();
+        let lesson = match &learned.identity {
+            Some(current) if &*current.model == model && current.dimension == dimension => {
+                return (current.clone(), Lesson::Known);
+            }
+            Some(_) => Lesson::Drift,
+            None => Lesson::First,
+        };
+        let identity = Identity { model: Arc::from(model), dimension };
+        learned.identity = Some(identity.clone());
+        (identity, lesson)
+    }
+
+    /// Notes that answers in `encoding` cannot be read.
+    pub fn mark_unreadable(&self, encoding: Encoding, now_ms: u64) {
+        let mut learned = self.lock();
+        learned.unreadable_until_ms.insert(encoding, now_ms.saturating_add(UNREADABLE_FOR_MS));
+    }
+
+    /// Whether answers in `encoding` could not be read a short while ago.
+    pub fn is_unreadable(&self, encoding: Encoding, now_ms: u64) -> bool {
+        self.lock().unreadable_until_ms.get(&encoding).is_some_and(|until_ms| now_ms < *until_ms)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyBuilder;
+
+    #[test]
+    fn another_model_name_makes_older_vectors_misses() {
+        let lessons = Spaces::default().of(KeyBuilder::new(None).finish());
+        let (first, lesson) = lessons.learn("a", 8);
+        assert_eq!(lesson, Lesson::First);
+        assert!(lessons.accepts(&first));
+        assert_eq!(lessons.learn("a", 8).1, Lesson::Known);
+        assert_eq!(lessons.learn("b", 8).1, Lesson::Drift);
+        assert!(!lessons.accepts(&first));
+    }
+
+    #[test]
+    fn spaces_stay_bounded() {
+        let spaces = Spaces::default();
+        let root = KeyBuilder::new(None).finish();
+        for n in 0..(MAX_SPACES as u64 + 50) {
+            spaces.of(root.extend(crate::key::Tag::Model, &n.to_le_bytes()));
+        }
+        assert_eq!(spaces.known.read().expect("not poisoned").len(), MAX_SPACES);
+    }
+
+    #[test]
+    fn an_unreadable_encoding_is_tried_again_after_a_while() {
+        let lessons = Lessons::default();
+        lessons.mark_unreadable(Encoding::Base64, 1_000);
+        assert!(lessons.is_unreadable(Encoding::Base64, 60_999));
+        assert!(!lessons.is_unreadable(Encoding::Float, 1_001));
+        assert!(!lessons.is_unreadable(Encoding::Base64, 61_000));
+    }
+}

@@ -1,0 +1,45 @@
+//! The first tier: records in this process, bounded in bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Record;
+use crate::bounded::{Bounded, Bounds};
+use crate::key::Key;
+
+/// Records in memory.
+pub struct MemoryTier {
+    records: Bounded<Arc<Record>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl MemoryTier {
+    /// An empty tier.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { records: Bounded::new(bounds), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// The record under `key`, whatever its age.
+    pub fn get(&self, key: &Key) -> Option<Arc<Record>> {
+        let record = self.records.get(key);
+        let counter = if record.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        record
+    }
+
+    /// Keeps a record.
+    pub fn put(&self, key: Key, record: Arc<Record>) {
+        self.records.insert(key, record);
+    }
+
+    /// The map itself, for purges, sizes and shedding.
+    pub const fn records(&self) -> &Bounded<Arc<Record>> {
+        &self.records
+    }
+
+    /// Look-ups that found a record, and those that did not.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+}

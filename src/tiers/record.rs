@@ -1,0 +1,101 @@
+//! One stored vector with what has to be known to serve it.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::bounded::Weigh;
+use crate::spaces::Identity;
+use crate::vector::Vector;
+
+use std::sync::Arc;
+
+/// A vector at rest. Shared by `Arc`: the tier and every answer under way hold the same one.
+#[derive(Debug)]
+pub struct Record {
+    /// The numbers.
+    pub vector: Vector,
+    /// The model that the upstream answered with, and the vector's length.
+    pub identity: Identity,
+    /// When it was made and how long it serves.
+    pub times: Times,
+    /// Tokens of the input; zero while not yet counted.
+    tokens: AtomicU32,
+}
+
+/// A record's life, in milliseconds since the Unix epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Times {
+    /// When the upstream answered.
+    pub created_ms: u64,
+    /// Until when it is served as fresh.
+    pub fresh_until_ms: u64,
+    /// Until when it may stand in for an upstream that is down.
+    pub stale_until_ms: u64,
+}
+
+/// How a record's age looks at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// May be served.
+    Fresh,
+    /// May only stand in.
+    Stale,
+    /// Must not be served.
+    Over,
+}
+
+impl Times {
+    /// Whether a record of these times may be served at `now_ms` to a caller that accepts at most `max_age_ms`.
+    pub fn age(&self, now_ms: u64, max_age_ms: Option<u64>) -> Age {
+        let young_enough = max_age_ms.is_none_or(|max_ms| now_ms.saturating_sub(self.created_ms) <= max_ms);
+        if now_ms >= self.stale_until_ms.max(self.fresh_until_ms) {
+            Age::Over
+        } else if now_ms < self.fresh_until_ms && young_enough {
+            Age::Fresh
+        } else {
+            Age::Stale
+        }
+    }
+}
+
+impl Record {
+    /// A record; `tokens` where they are known.
+    pub fn new(vector: Vector, identity: Identity, times: Times, tokens: Option<u32>) -> Self {
+        Self { vector, identity, times, tokens: AtomicU32::new(tokens.unwrap_or(0)) }
+    }
+
+    /// The input's tokens, if they were counted.
+    pub fn tokens(&self) -> Option<u32> {
+        Some(self.tokens.load(Ordering::Relaxed)).filter(|tokens| *tokens > 0)
+    }
+
+    /// Notes the input's tokens; every count of one text gives the same number.
+    pub fn set_tokens(&self, tokens: u32) {
+        self.tokens.store(tokens, Ordering::Relaxed);
+    }
+}
+
+impl Weigh for Arc<Record> {
+    fn weight_bytes(&self) -> u64 {
+        (size_of::<Record>() + self.vector.as_le_bytes().len()) as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMES: Times = Times { created_ms: 100, fresh_until_ms: 200, stale_until_ms: 300 };
+
+    #[test]
+    fn a_record_is_fresh_then_stale_then_over() {
+        assert_eq!(TIMES.age(199, None), Age::Fresh);
+        assert_eq!(TIMES.age(200, None), Age::Stale);
+        assert_eq!(TIMES.age(300, None), Age::Over);
+    }
+
+    #[test]
+    fn a_caller_may_want_it_younger() {
+        assert_eq!(TIMES.age(150, Some(50)), Age::Fresh);
+        assert_eq!(TIMES.age(151, Some(50)), Age::Stale);
+    }
+}

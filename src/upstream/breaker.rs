@@ -1,0 +1,191 @@
+//! Leaves an upstream alone that keeps failing, and finds out with one probe at a time when it is back.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::config;
+use crate::metrics::{BreakerState, Metrics};
+
+/// The breaker in front of one upstream. Its state changes are logged once each.
+pub struct Breaker {
+    inner: Mutex<Inner>,
+    metrics: Arc<Metrics>,
+}
+
+struct Inner {
+    state: State,
+    failures_in_row: u32,
+    /// How long it stays open the next time.
+    next_open: Duration,
+}
+
+#[derive(Clone, Copy)]
+enum State {
+    Closed,
+    Open { until: Instant },
+    /// A probe is under way.
+    HalfOpen,
+}
+
+/// Leave to make one call. Dropped without a word, as when the caller is cancelled, it gives a probe's place back.
+pub struct Pass<'a> {
+    breaker: &'a Breaker,
+    is_probe: bool,
+    told: bool,
+}
+
+impl Breaker {
+    /// A closed breaker.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        metrics.breaker(BreakerState::Closed);
+        let inner = Inner { state: State::Closed, failures_in_row: 0, next_open: Duration::ZERO };
+        Self { inner: Mutex::new(inner), metrics }
+    }
+
+    /// Asks for leave to call; nothing while it is open or a probe is under way.
+    pub fn pass(&self) -> Option<Pass<'_>> {
+        let mut inner = self.lock();
+        let is_probe = match inner.state {
+            State::Closed => false,
+            State::Open { until } if Instant::now() >= until => {
+                inner.state = State::HalfOpen;
+                self.metrics.breaker(BreakerState::HalfOpen);
+                true
+            }
+            State::Open { .. } | State::HalfOpen => return None,
+        };
+        Some(Pass { breaker: self, is_probe, told: false })
+    }
+
+    /// The state's name.
+    pub fn state(&self) -> &'static str {
+        match self.lock().state {
+            State::Closed => "closed",
+            State::HalfOpen => "half-open",
+            State::Open { .. } => "open",
+        }
+    }
+
+    fn close(&self) {
+        let mut inner = self.lock();
+        inner.failures_in_row = 0;
+        inner.next_open = Duration::ZERO;
+        if !matches!(inner.state, State::Closed) {
+            inner.state = State::Closed;
+            self.metrics.breaker(BreakerState::Closed);
+            tracing::info!("the upstream answers again: breaker closed");
+        }
+    }
+
+    fn fail(&self, terms: &config::Breaker, is_probe: bool) {
+        let mut inner = self.lock();
+        inner.failures_in_row = inner.failures_in_row.saturating_add(1);
+        let too_many = terms.failures > 0 && inner.failures_in_row >= terms.failures;
+        let was_closed = matches!(inner.state, State::Closed);
+        if is_probe || (was_closed && too_many) {
+            let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
+            inner.state = State::Open { until: Instant::now() + open_for };
+            inner.next_open = open_for.saturating_mul(2);
+            self.metrics.breaker(BreakerState::Open);
+            if was_closed {
+                tracing::warn!(failures = inner.failures_in_row, "the upstream keeps failing: breaker opened");
+            }
+        }
+    }
+
+    fn release_probe(&self) {
+        let mut inner = self.lock();
+        if matches!(inner.state, State::HalfOpen) {
+            inner.state = State::Open { until: Instant::now() };
+            self.metrics.breaker(BreakerState::Open);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pass<'_> {
+    /// The upstream gave an answer of its own, be it a refusal.
+    pub fn answered(mut self) {
+        self.told = true;
+        self.breaker.close();
+    }
+
+    /// The upstream was unavailable.
+    pub fn failed(mut self, terms: &config::Breaker) {
+        self.told = true;
+        self.breaker.fail(terms, self.is_probe);
+    }
+}
+
+impl Drop for Pass<'_> {
+    fn drop(&mut self) {
+        if self.is_probe && !self.told {
+            self.breaker.release_probe();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TERMS: config::Breaker =
+        config::Breaker { failures: 3, open_for: Duration::from_secs(1), max_open: Duration::from_secs(3) };
+
+    fn opened() -> Breaker {
+        let breaker = Breaker::new(Metrics::new("test"));
+        for _ in 0..3 {
+            breaker.pass().expect("it is closed").failed(&TERMS);
+        }
+        breaker
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_in_a_row_open_it_and_one_success_between_does_not() {
+        let breaker = Breaker::new(Metrics::new("test"));
+        for _ in 0..10 {
+            breaker.pass().expect("it is closed").failed(&TERMS);
+            breaker.pass().expect("it is closed").failed(&TERMS);
+            breaker.pass().expect("it is closed").answered();
+        }
+        assert_eq!(breaker.state(), "closed");
+        assert!(opened().pass().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_probe_at_a_time_finds_out_whether_it_is_back() {
+        let breaker = opened();
+        tokio::time::advance(Duration::from_millis(999)).await;
+        assert!(breaker.pass().is_none());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        let probe = breaker.pass().expect("its time is over");
+        assert_eq!(breaker.state(), "half-open");
+        assert!(breaker.pass().is_none(), "one probe is enough");
+        probe.answered();
+        assert_eq!(breaker.state(), "closed");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_probe_doubles_the_wait_up_to_the_longest() {
+        let breaker = opened();
+        for open_for_ms in [1_000, 2_000, 3_000, 3_000] {
+            tokio::time::advance(Duration::from_millis(open_for_ms - 1)).await;
+            assert!(breaker.pass().is_none());
+            tokio::time::advance(Duration::from_millis(1)).await;
+            breaker.pass().expect("its time is over").failed(&TERMS);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_vanishes_leaves_its_place_to_the_next() {
+        let breaker = opened();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        drop(breaker.pass().expect("its time is over"));
+        assert!(breaker.pass().is_some());
+    }
+}

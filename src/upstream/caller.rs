@@ -1,0 +1,146 @@
+//! One question to the upstream, asked until there is an answer or no sense in asking: attempts, waits, breaker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode, Uri};
+use tokio::time::Instant;
+
+use super::retry::{Budget, backoff, luck};
+use super::{Breaker, Class, Client, Failure, Reply, Why};
+use crate::config::{Config, Live};
+use crate::metrics::{CallOutcome, Metrics, RetryReason};
+use crate::wire::{Encoding, Input, ReadAnswer, Space, read_answer, write_request};
+
+/// What all inputs of one call have in common.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The address.
+    pub uri: Uri,
+    /// The headers that go up.
+    pub headers: HeaderMap,
+    /// What shapes the vectors.
+    pub space: Space,
+    /// The encoding asked for.
+    pub encoding: Encoding,
+    /// The `user` field.
+    pub user: Option<String>,
+    /// The length every vector must have, where it is known.
+    pub dimension: Option<usize>,
+}
+
+/// One call's inputs.
+pub struct Question<'a> {
+    /// The inputs, all of one kind.
+    pub inputs: Vec<&'a Input<'static>>,
+    /// How many requests they come from.
+    pub requests: usize,
+    /// When nobody waits any more.
+    pub deadline: Instant,
+}
+
+/// Asks questions.
+pub struct Caller {
+    client: Arc<Client>,
+    breaker: Arc<Breaker>,
+    budget: Budget,
+    live: Live,
+    metrics: Arc<Metrics>,
+}
+
+/// What to do after a failed attempt.
+enum Next {
+    GiveUp,
+    RetryAfter(Duration, RetryReason),
+}
+
+/// How often a question has been asked.
+#[derive(Default)]
+struct Tries {
+    attempts: u32,
+    reconnected: bool,
+}
+
+impl Caller {
+    /// A caller over one client and its breaker.
+    pub fn new(client: Arc<Client>, breaker: Arc<Breaker>, live: Live, metrics: Arc<Metrics>) -> Self {
+        Self { client, breaker, budget: Budget::new(), live, metrics }
+    }
+
+    /// Asks until there are vectors, or a failure that asking again would not mend.
+    pub async fn ask(&self, terms: &Terms, question: &Question<'_>) -> Result<(ReadAnswer, Reply), Failure> {
+        let config = self.live.load();
+        let body = write_request(&terms.space, &question.inputs, terms.encoding, terms.user.as_deref());
+        let mut tries = Tries::default();
+        self.budget.deposit(config.retry.budget_ratio);
+        loop {
+            let Some(pass) = self.breaker.pass() else {
+                return Err(Failure::unavailable(Why::BreakerOpen, "the breaker is open: the upstream kept failing"));
+            };
+            tries.attempts += 1;
+            let begun = Instant::now();
+            let reply = self.client.post(&terms.uri, terms.headers.clone(), body.clone(), question.deadline).await;
+            let result = reply.and_then(|reply| read_reply(terms, question.inputs.len(), reply));
+            self.count(&result, begun.elapsed(), question);
+            let failure = match result {
+                Ok(answer) => {
+                    pass.answered();
+                    return Ok(answer);
+                }
+                Err(failure) => failure,
+            };
+            if failure.is_unavailable() { pass.failed(&config.breaker) } else { pass.answered() }
+            match self.next(&failure, &mut tries, question.deadline, &config) {
+                Next::GiveUp => return Err(failure),
+                Next::RetryAfter(wait, reason) => {
+                    self.metrics.retry(reason);
+                    tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "asking the upstream again");
+                    tokio::time::sleep(wait).await;
+                }
+            }
+        }
+    }
+
+    fn next(&self, failure: &Failure, tries: &mut Tries, deadline: Instant, config: &Config) -> Next {
+        // A kept connection that the upstream closed at the same moment looks like this. It says nothing about the
+        // upstream's health, so the one repetition is free.
+        if failure.class == Class::Unavailable(Why::Cut) && !tries.reconnected {
+            tries.reconnected = true;
+            return Next::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
+        }
+        let attempts_left = tries.attempts < config.retry.max_attempts + u32::from(tries.reconnected);
+        if !failure.may_be_retried() || !attempts_left {
+            return Next::GiveUp;
+        }
+        let reason = if failure.class == Class::Throttled { RetryReason::Throttled } else { RetryReason::Unavailable };
+        let wait = match failure.retry_after() {
+            Some(asked) => asked.max(Duration::from_millis(1)),
+            None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), luck()),
+        };
+        let in_time = Instant::now() + wait < deadline;
+        if in_time && self.budget.withdraw() { Next::RetryAfter(wait, reason) } else { Next::GiveUp }
+    }
+
+    fn count(&self, result: &Result<(ReadAnswer, Reply), Failure>, elapsed: Duration, question: &Question<'_>) {
+        let outcome = match result {
+            Ok(_) => CallOutcome::Ok,
+            Err(failure) => match failure.class {
+                Class::Unavailable(_) => CallOutcome::Unavailable,
+                Class::Throttled => CallOutcome::Throttled,
+                Class::Refused => CallOutcome::Refused,
+                Class::Unreadable(..) => CallOutcome::Unreadable,
+            },
+        };
+        self.metrics.upstream_call(outcome, elapsed, question.inputs.len(), question.requests);
+    }
+}
+
+fn read_reply(terms: &Terms, inputs: usize, reply: Reply) -> Result<(ReadAnswer, Reply), Failure> {
+    if reply.status != StatusCode::OK {
+        return Err(Failure::of_reply(reply));
+    }
+    match read_answer(&reply.body, inputs, terms.dimension) {
+        Ok(answer) => Ok((answer, reply)),
+        Err(cause) => Err(Failure::unreadable(cause, terms.encoding, reply)),
+    }
+}

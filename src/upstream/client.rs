@@ -1,0 +1,181 @@
+//! One call to the upstream: the connection pool, the credential that vecho holds, the deadlines of a call.
+
+use std::error::Error;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, Uri};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::{Instant, timeout_at};
+
+use super::connector::{TimedConnector, TlsError};
+use super::{Failure, Reply, Why};
+use crate::config::{KeyHeader, Live, Upstream};
+
+/// Any error of a body or a connection.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// A request body on its way up.
+pub type ClientBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// An upstream inside this process: path and body in, answer out.
+pub type InProcess = Arc<dyn Fn(&str, &[u8]) -> Reply + Send + Sync>;
+
+/// A request that could not be forwarded.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The upstream did not answer.
+    #[error("{0}")]
+    Unavailable(String),
+    /// The body that was to be sent failed: the client's side of it.
+    #[error("the request body ended early")]
+    RequestBody,
+}
+
+/// Makes calls. Cheap to clone by `Arc`.
+pub struct Client {
+    target: Target,
+    live: Live,
+}
+
+enum Target {
+    Http(legacy::Client<TimedConnector, ClientBody>),
+    InProcess(InProcess),
+}
+
+impl Client {
+    /// A client for the configured upstream.
+    pub fn http(live: Live) -> Result<Self, TlsError> {
+        let config = live.load();
+        let upstream = &config.upstream;
+        let connector = TimedConnector::new(upstream.connect_timeout, upstream.ca_file.as_deref())?;
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(upstream.idle_timeout)
+            .pool_max_idle_per_host(upstream.max_concurrent.max(32))
+            .build(connector);
+        Ok(Self { target: Target::Http(client), live })
+    }
+
+    /// A client whose upstream is a function.
+    pub fn in_process(embedder: InProcess, live: Live) -> Self {
+        Self { target: Target::InProcess(embedder), live }
+    }
+
+    /// Posts a JSON body and reads the whole answer, all within the configured limits and `deadline`.
+    pub async fn post(&self, uri: &Uri, headers: HeaderMap, body: Bytes, deadline: Instant) -> Result<Reply, Failure> {
+        let client = match &self.target {
+            Target::Http(client) => client,
+            Target::InProcess(embedder) => return Ok(embedder(uri.path(), &body)),
+        };
+        let config = self.live.load();
+        let mut request = Request::new(Full::new(body).map_err(BoxError::from).boxed_unsync());
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = headers;
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        authorize(&config.upstream, request.headers_mut());
+        let until = deadline.min(Instant::now() + config.upstream.call_timeout);
+        let headers_until = until.min(Instant::now() + config.upstream.headers_timeout);
+        let response = timeout_at(headers_until, client.request(request))
+            .await
+            .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream sent no answer in time"))?
+            .map_err(|error| failure_of(&error))?;
+        timeout_at(until, read_reply(response, config.upstream.max_answer_bytes))
+            .await
+            .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream's answer did not end in time"))?
+    }
+
+    /// Forwards a request as it is, but for the credential that vecho holds, and streams the answer.
+    pub async fn forward(&self, mut request: Request<ClientBody>) -> Result<Response<ForwardedBody>, OpenError> {
+        let client = match &self.target {
+            Target::Http(client) => client,
+            Target::InProcess(embedder) => return forward_in_process(embedder, request).await,
+        };
+        authorize(&self.live.load().upstream, request.headers_mut());
+        let response = client.request(request).await.map_err(|error| open_error(&error))?;
+        Ok(response.map(ForwardedBody::Streamed))
+    }
+
+    /// Whether the upstream is a function of this process.
+    pub const fn is_in_process(&self) -> bool {
+        matches!(self.target, Target::InProcess(_))
+    }
+}
+
+/// The body of a forwarded answer.
+pub enum ForwardedBody {
+    /// As it comes.
+    Streamed(Incoming),
+    /// At hand already.
+    Whole(Bytes),
+}
+
+async fn forward_in_process(
+    embedder: &InProcess,
+    request: Request<ClientBody>,
+) -> Result<Response<ForwardedBody>, OpenError> {
+    let (parts, body) = request.into_parts();
+    let body = body.collect().await.map_err(|_| OpenError::RequestBody)?.to_bytes();
+    let reply = embedder(parts.uri.path(), &body);
+    let mut response = Response::new(ForwardedBody::Whole(reply.body));
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = reply.headers;
+    Ok(response)
+}
+
+/// Puts the key that vecho holds, if any, in place of whatever credential came along.
+fn authorize(upstream: &Upstream, headers: &mut HeaderMap) {
+    let Some(key) = &upstream.api_key else {
+        return;
+    };
+    for name in ["authorization", "api-key", "x-api-key"] {
+        headers.remove(name);
+    }
+    let (name, text) = match upstream.api_key_header {
+        KeyHeader::Authorization => ("authorization", format!("Bearer {}", key.reveal())),
+        KeyHeader::ApiKey => ("api-key", key.reveal().to_owned()),
+    };
+    if let Ok(mut value) = HeaderValue::from_str(&text) {
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+}
+
+async fn read_reply(response: Response<Incoming>, max_bytes: usize) -> Result<Reply, Failure> {
+    let (parts, body) = response.into_parts();
+    let body = Limited::new(body, max_bytes).collect().await.map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            Failure::unavailable(Why::Cut, "the upstream's answer is larger than upstream.max_answer_bytes")
+        } else {
+            Failure::unavailable(Why::Cut, "the upstream's answer was cut off")
+        }
+    })?;
+    Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+}
+
+fn failure_of(error: &legacy::Error) -> Failure {
+    let why = if error.is_connect() { Why::Connect } else { Why::Cut };
+    Failure::unavailable(why, cause_of(error))
+}
+
+fn open_error(error: &legacy::Error) -> OpenError {
+    let from_body = error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
+    if from_body { OpenError::RequestBody } else { OpenError::Unavailable(cause_of(error)) }
+}
+
+/// The chain of causes in one line.
+fn cause_of(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}

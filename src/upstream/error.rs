@@ -1,0 +1,213 @@
+//! What can go wrong with an upstream call: whose fault it is, and whether asking again may help.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+use crate::wire::{Encoding, Unreadable, error_code, error_fields};
+
+/// A whole answer of the upstream.
+#[derive(Clone, Debug)]
+pub struct Reply {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers as they came.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+/// A call that gave no vectors. Shared by all who waited for it.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// What kind of failure it is, which decides what happens next.
+    pub class: Class,
+    /// What the upstream said, if it said anything.
+    pub reply: Option<Reply>,
+    /// The cause in a few words, for logs and for errors of our own. Holds no secret and no input.
+    pub detail: String,
+}
+
+/// The four classes of failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// The upstream could not be reached or failed by itself: worth a retry, then a fallback.
+    Unavailable(Why),
+    /// The upstream asked for patience.
+    Throttled,
+    /// The upstream refused the request: verbatim, at once.
+    Refused,
+    /// The upstream answered something that is not believed.
+    Unreadable(Unreadable, Encoding),
+}
+
+/// Why the upstream counts as unavailable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// Name resolution, TCP or TLS failed.
+    Connect,
+    /// A deadline passed.
+    Timeout,
+    /// The connection ended before the answer was complete.
+    Cut,
+    /// It answered with a status that means "not now".
+    Status,
+    /// It failed so often that it is left alone for a while.
+    BreakerOpen,
+    /// The process is stopping.
+    Stopping,
+}
+
+impl Failure {
+    /// A failure without a reply.
+    pub fn unavailable(why: Why, detail: impl Into<String>) -> Self {
+        Self { class: Class::Unavailable(why), reply: None, detail: detail.into() }
+    }
+
+    /// The failure that an answer other than a success means.
+    pub fn of_reply(reply: Reply) -> Self {
+        let class = match reply.status {
+            StatusCode::TOO_MANY_REQUESTS if error_code(&reply.body) == "insufficient_quota" => Class::Refused,
+            StatusCode::TOO_MANY_REQUESTS => Class::Throttled,
+            status if means_unavailable(status) => Class::Unavailable(Why::Status),
+            _ => Class::Refused,
+        };
+        let detail = format!("the upstream answered {}", reply.status.as_u16());
+        Self { class, reply: Some(reply), detail }
+    }
+
+    /// The failure of an answer that cannot be believed; it is kept so that it can be passed on.
+    pub fn unreadable(cause: Unreadable, asked: Encoding, reply: Reply) -> Self {
+        let detail = format!("the upstream's answer cannot be used: {cause}");
+        Self { class: Class::Unreadable(cause, asked), reply: Some(reply), detail }
+    }
+
+    /// Whether the upstream itself is ill, which is what the breaker counts.
+    pub const fn is_unavailable(&self) -> bool {
+        matches!(self.class, Class::Unavailable(_))
+    }
+
+    /// Whether fewer inputs in a call might pass.
+    pub fn says_too_large(&self) -> bool {
+        let Some(reply) = self.reply.as_ref().filter(|_| self.class == Class::Refused) else {
+            return false;
+        };
+        match reply.status {
+            StatusCode::PAYLOAD_TOO_LARGE => true,
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => speaks_of_size(&reply.body),
+            _ => false,
+        }
+    }
+
+    /// Whether another request in the same call, with the same credential and model, may have caused this.
+    pub fn may_be_a_neighbours(&self) -> bool {
+        let shared_fate = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND];
+        match self.class {
+            Class::Unavailable(_) | Class::Throttled => false,
+            Class::Unreadable(..) => true,
+            Class::Refused => self
+                .reply
+                .as_ref()
+                .is_none_or(|reply| !shared_fate.contains(&reply.status) && reply.status != StatusCode::TOO_MANY_REQUESTS),
+        }
+    }
+
+    /// Whether asking again may help, as far as the answer itself tells.
+    pub fn may_be_retried(&self) -> bool {
+        let vetoed = self.header("x-should-retry") == Some("false");
+        let retryable = match self.class {
+            Class::Unavailable(why) => why != Why::BreakerOpen && why != Why::Stopping,
+            Class::Throttled => true,
+            Class::Refused | Class::Unreadable(..) => false,
+        };
+        retryable && !vetoed
+    }
+
+    /// How long the upstream wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        let millis = self.header("retry-after-ms").and_then(|text| text.parse::<f64>().ok()).map(|ms| ms / 1000.0);
+        let seconds = || self.header("retry-after").and_then(|text| text.parse::<f64>().ok());
+        let wait = millis.or_else(seconds)?;
+        Duration::try_from_secs_f64(wait).ok()
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.reply.as_ref()?.headers.get(name)?.to_str().ok()
+    }
+}
+
+/// 500, 502, 503, 504 and the range that content delivery networks use for "origin not reached".
+fn means_unavailable(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504 | 520..=529)
+}
+
+/// Servers word their limits differently; a wrong guess here costs a few smaller calls, never a wrong answer.
+fn speaks_of_size(body: &[u8]) -> bool {
+    let fields = error_fields(body);
+    if fields.code == "max_tokens_per_request" || fields.kind == "max_tokens_per_request" {
+        return true;
+    }
+    let text = String::from_utf8_lossy(body).to_lowercase();
+    let names_a_batch = ["batch size", "batch of", "inputs", "tokens per request", "input array", "array length"];
+    let names_a_bound = ["max", "exceed", "too many", "too large", "at most", "limit", "should not be larger"];
+    let one_input = text.contains("maximum context length");
+    !one_input && names_a_batch.iter().any(|word| text.contains(word)) && names_a_bound.iter().any(|word| text.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::envelope;
+
+    fn failure(status: u16, body: &str) -> Failure {
+        let status = StatusCode::from_u16(status).expect("a status");
+        Failure::of_reply(Reply { status, headers: HeaderMap::new(), body: Bytes::from(body.to_owned()) })
+    }
+
+    #[test]
+    fn every_status_falls_into_its_class() {
+        for status in [500, 502, 503, 504, 520, 524] {
+            assert_eq!(failure(status, "").class, Class::Unavailable(Why::Status), "{status}");
+        }
+        for status in [301, 400, 401, 403, 404, 408, 409, 413, 422, 501] {
+            assert_eq!(failure(status, "").class, Class::Refused, "{status}");
+        }
+        assert_eq!(failure(429, "{}").class, Class::Throttled);
+        let quota = envelope("You exceeded", "insufficient_quota", None, Some("insufficient_quota"));
+        assert_eq!(failure(429, std::str::from_utf8(&quota).expect("text")).class, Class::Refused);
+    }
+
+    #[test]
+    fn limits_are_recognised_in_the_words_of_several_servers() {
+        let too_large = [
+            (400, r#"{"error":{"message":"Requested 346134 tokens, max 300000 tokens per request","type":"max_tokens_per_request","code":"max_tokens_per_request"}}"#),
+            (400, r#"{"error":{"message":"batch size is invalid, it should not be larger than 10."}}"#),
+            (413, ""),
+            (422, r#"{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}"#),
+            (400, r#"{"error":{"message":"Too many inputs. The max number of inputs is 2048."}}"#),
+        ];
+        for (status, body) in too_large {
+            assert!(failure(status, body).says_too_large(), "{body}");
+        }
+        let other = [
+            (400, r#"{"error":{"message":"This model's maximum context length is 8192 tokens, however you requested 9000 tokens (9000 in your prompt; 0 for the completion). Please reduce your prompt; inputs"}}"#),
+            (400, r#"{"error":{"message":"'$.input' is invalid."}}"#),
+            (429, "too many inputs"),
+        ];
+        for (status, body) in other {
+            assert!(!failure(status, body).says_too_large(), "{body}");
+        }
+    }
+
+    #[test]
+    fn the_wish_to_be_left_alone_is_read_in_both_units() {
+        let mut throttled = failure(429, "{}");
+        let headers = &mut throttled.reply.as_mut().expect("a reply").headers;
+        headers.insert("retry-after", "2".parse().expect("a value"));
+        assert_eq!(throttled.retry_after(), Some(Duration::from_secs(2)));
+        let headers = &mut throttled.reply.as_mut().expect("a reply").headers;
+        headers.insert("retry-after-ms", "150".parse().expect("a value"));
+        assert_eq!(throttled.retry_after(), Some(Duration::from_millis(150)));
+    }
+}

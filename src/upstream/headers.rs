@@ -1,0 +1,105 @@
+//! Which headers cross the proxy, in which direction.
+
+use http::header::{self, HeaderMap, HeaderName};
+
+/// Headers of one connection (RFC 9110, section 7.6.1), and those that hyper writes itself.
+const HOP_BY_HOP: [&str; 9] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// Prefixes of what the service says about one call; good on a miss, wrong on a hit.
+const CALL_PREFIXES: [&str; 2] = ["openai-", "x-ratelimit-"];
+
+/// Whether a header belongs to one connection.
+pub fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(&name.as_str())
+}
+
+/// Takes out what belongs to one connection, also what `connection` names.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .collect();
+    for name in named.iter().map(HeaderName::as_str).chain(HOP_BY_HOP) {
+        headers.remove(name);
+    }
+}
+
+/// The headers of an embeddings request that go up with the call made for it: all but those of the connection, of
+/// the body (which is written anew) and of vecho itself.
+pub fn forwardable(request: &HeaderMap) -> HeaderMap {
+    let mut headers = request.clone();
+    strip_hop_by_hop(&mut headers);
+    let ours: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
+    let rewritten = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::ACCEPT_ENCODING,
+        header::EXPECT,
+        header::CACHE_CONTROL,
+    ];
+    for name in ours.iter().chain(&rewritten) {
+        headers.remove(name);
+    }
+    headers
+}
+
+/// What of a call's answer is shown to the callers it was made for.
+pub fn shown_on_misses(reply: &HeaderMap) -> HeaderMap {
+    filtered(reply, |name| name == "x-request-id" || CALL_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+}
+
+/// What of an error is shown: everything, but for the connection's and the edge's own.
+pub fn shown_on_errors(reply: &HeaderMap) -> HeaderMap {
+    let edge = ["set-cookie", "alt-svc", "strict-transport-security", "content-length"];
+    let mut headers = reply.clone();
+    strip_hop_by_hop(&mut headers);
+    filtered(&headers, |name| !edge.contains(&name))
+}
+
+fn filtered(headers: &HeaderMap, shown: impl Fn(&str) -> bool) -> HeaderMap {
+    headers.iter().filter(|(name, _)| shown(name.as_str())).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value"))).collect()
+    }
+
+    #[test]
+    fn what_connection_names_goes_with_it() {
+        let mut all = headers(&[("connection", "keep-alive, X-Odd"), ("x-odd", "1"), ("te", "x"), ("accept", "*/*")]);
+        strip_hop_by_hop(&mut all);
+        assert_eq!(all, headers(&[("accept", "*/*")]));
+    }
+
+    #[test]
+    fn our_own_controls_do_not_go_up() {
+        let all = headers(&[("x-vecho-namespace", "n"), ("authorization", "b"), ("host", "h"), ("user-agent", "u")]);
+        assert_eq!(forwardable(&all), headers(&[("authorization", "b"), ("user-agent", "u")]));
+    }
+
+    #[test]
+    fn cookies_and_transport_headers_reach_no_one() {
+        let all = headers(&[("set-cookie", "c"), ("alt-svc", "h3"), ("retry-after", "1"), ("x-request-id", "r")]);
+        assert_eq!(shown_on_errors(&all), headers(&[("retry-after", "1"), ("x-request-id", "r")]));
+        assert_eq!(shown_on_misses(&all), headers(&[("x-request-id", "r")]));
+    }
+}

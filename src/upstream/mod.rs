@@ -1,0 +1,20 @@
+//! The service behind: packing misses into calls, making one call, repeating it, giving up for a while.
+
+mod batcher;
+mod breaker;
+mod caller;
+mod client;
+mod connector;
+mod endpoint;
+mod error;
+mod headers;
+mod retry;
+
+pub use batcher::{Batcher, CallInfo, Fetched, Lane, Portion};
+pub use breaker::Breaker;
+pub use caller::Caller;
+pub use client::{BoxError, Client, ClientBody, InProcess, OpenError};
+pub use connector::TlsError;
+pub use endpoint::{RouteKind, classify_path, upstream_uri};
+pub use error::{Class, Failure, Reply, Why};
+pub use headers::{forwardable, is_hop_by_hop, shown_on_errors, shown_on_misses, strip_hop_by_hop};

@@ -1,0 +1,89 @@
+//! How often and when a failed call is made again.
+
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use crate::config;
+
+/// Retries that are always at hand, so that a quiet process may still retry.
+const RESERVE: f64 = 10.0;
+
+/// A token bucket over all calls: a share of them may be repeated, so that retries cannot multiply an outage.
+pub struct Budget {
+    tokens: Mutex<f64>,
+}
+
+impl Budget {
+    /// A full budget.
+    pub const fn new() -> Self {
+        Self { tokens: Mutex::new(RESERVE) }
+    }
+
+    /// A first attempt was made: it pays `ratio` of a retry in.
+    pub fn deposit(&self, ratio: f64) {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        *tokens = (*tokens + ratio).min(RESERVE.max(ratio * 100.0));
+    }
+
+    /// Takes one retry out, if there is one.
+    pub fn withdraw(&self) -> bool {
+        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let granted = *tokens >= 1.0;
+        if granted {
+            *tokens -= 1.0;
+        }
+        granted
+    }
+}
+
+/// The wait before attempt number `attempt` (the first retry is 2), `luck` in `0..1`: exponential with full jitter,
+/// but never less than a tenth, so that a herd of callers spreads and none hammers.
+pub fn backoff(terms: &config::Retry, attempt: u32, luck: f64) -> Duration {
+    let doublings = attempt.saturating_sub(2).min(16);
+    let ceiling = terms.base_wait.saturating_mul(1 << doublings).min(terms.max_wait);
+    ceiling.mul_f64(luck.clamp(0.1, 1.0))
+}
+
+/// An evenly spread number in `0..1`. Needs no quality, only that two processes differ.
+pub fn luck() -> f64 {
+    use std::hash::{BuildHasher, RandomState};
+    let bits = RandomState::new().hash_one(0_u8) >> 11;
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit the mantissa")]
+    let fraction = bits as f64 / (1_u64 << 53) as f64;
+    fraction
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_is_not_multiplied_by_retries() {
+        let budget = Budget::new();
+        let retries = (0..1_000).filter(|_| {
+            budget.deposit(0.2);
+            budget.withdraw()
+        });
+        let retries = retries.count();
+        assert!((200..=211).contains(&retries), "{retries} retries for 1000 calls");
+    }
+
+    #[test]
+    fn waits_double_up_to_the_longest() {
+        let terms = config::Retry {
+            max_attempts: 9,
+            base_wait: Duration::from_millis(100),
+            max_wait: Duration::from_millis(300),
+            budget_ratio: 0.2,
+        };
+        let waits: Vec<u128> = (2..6).map(|attempt| backoff(&terms, attempt, 1.0).as_millis()).collect();
+        assert_eq!(waits, [100, 200, 300, 300]);
+        assert_eq!(backoff(&terms, 2, 0.0).as_millis(), 10);
+    }
+
+    #[test]
+    fn luck_stays_in_its_range() {
+        assert!((0..1_000).map(|_| luck()).all(|luck| (0.0..1.0).contains(&luck)));
+    }
+}

@@ -1,0 +1,67 @@
+//! OpenAI's error envelope, with all four keys: strict clients fail on anything else.
+
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::json;
+
+/// An error body.
+pub fn envelope(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Bytes {
+    let body = json!({ "error": { "message": message, "type": kind, "param": param, "code": code } });
+    Bytes::from(body.to_string())
+}
+
+/// What an error body of the service says, as far as decisions need it. Absent or unreadable fields are empty.
+#[derive(Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct ErrorFields {
+    /// Text for people.
+    #[serde(deserialize_with = "text_or_nothing")]
+    pub message: String,
+    /// Class of the error.
+    #[serde(rename = "type", deserialize_with = "text_or_nothing")]
+    pub kind: String,
+    /// Machine-readable cause.
+    #[serde(deserialize_with = "text_or_nothing")]
+    pub code: String,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    error: ErrorFields,
+}
+
+/// Reads an error body; look-alikes nest differently, then all fields are empty.
+pub fn error_fields(body: &[u8]) -> ErrorFields {
+    serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.error).unwrap_or_default()
+}
+
+/// The `code` of an error body, or its `type` where there is no code.
+pub fn error_code(body: &[u8]) -> String {
+    let fields = error_fields(body);
+    if fields.code.is_empty() { fields.kind } else { fields.code }
+}
+
+fn text_or_nothing<'de, D: serde::Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    let value = serde_json::Value::deserialize(value)?;
+    Ok(value.as_str().unwrap_or_default().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_has_all_four_keys() {
+        let body = envelope("no", "invalid_request_error", None, Some("x"));
+        let read: serde_json::Value = serde_json::from_slice(&body).expect("it is JSON");
+        assert_eq!(read, json!({"error": {"message": "no", "type": "invalid_request_error", "param": null, "code": "x"}}));
+    }
+
+    #[test]
+    fn codes_are_found_and_strange_bodies_have_none() {
+        assert_eq!(error_code(br#"{"error":{"code":"insufficient_quota"}}"#), "insufficient_quota");
+        assert_eq!(error_code(br#"{"error":{"code":null,"type":"server_error"}}"#), "server_error");
+        assert_eq!(error_code(br#"{"error":"flat"}"#), "");
+        assert_eq!(error_code(b"<html>"), "");
+    }
+}

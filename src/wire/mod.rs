@@ -1,0 +1,11 @@
+//! The OpenAI embeddings format, pure: what a request means, what an answer says, what an error looks like.
+
+mod error;
+mod request;
+mod response;
+mod space;
+
+pub use error::{envelope, error_code, error_fields};
+pub use request::{Bypass, EmbedRequest, PathModel, read_request, write_request};
+pub use response::{ReadAnswer, Rendering, Unreadable, read_answer};
+pub use space::{Encoding, Input, InputKind, Space};

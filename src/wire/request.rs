@@ -1,0 +1,400 @@
+//! Reading an embeddings request, and writing one for the upstream.
+//!
+//! Reading either understands every part of a request or says why it does not: a field that is not known might change
+//! the vector, so guessing is not an option. What is not understood is forwarded byte for byte.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use bytes::Bytes;
+use serde::Deserializer as _;
+use serde::de::{self, Deserialize, MapAccess, SeqAccess, Visitor};
+use serde_json::Value;
+
+use super::{Encoding, Input, InputKind, Space};
+
+/// A request that is understood whole.
+#[derive(Debug, PartialEq, Eq)]
+pub struct EmbedRequest<'a> {
+    /// What shapes the vectors.
+    pub space: Space,
+    /// What is to be embedded, in order; never empty, no input empty, all of one kind.
+    pub inputs: Vec<Input<'a>>,
+    /// The form the caller wants.
+    pub encoding: Encoding,
+    /// The caller's `user`; it shapes no vector but belongs to the bill.
+    pub user: Option<String>,
+}
+
+impl EmbedRequest<'_> {
+    /// Texts or tokens.
+    pub fn kind(&self) -> InputKind {
+        self.inputs.first().map_or(InputKind::Text, Input::kind)
+    }
+}
+
+/// Why a request is passed through uncached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bypass {
+    /// The body is not one JSON object.
+    NotJson,
+    /// A text holds half of a surrogate pair, which no UTF-8 string can.
+    LoneSurrogate,
+    /// A field stands twice.
+    DuplicateKey,
+    /// A field that is not known to leave the vector alone.
+    UnknownField,
+    /// A known field with a value that has no known meaning.
+    WrongType,
+    /// No `input`, or no `model` where the path names none.
+    NoInput,
+    /// An empty list, text or token array: the service decides.
+    EmptyInput,
+    /// The content type is not JSON.
+    ContentType,
+    /// The body is compressed.
+    ContentEncoding,
+    /// The upstream's answer to it cannot be read.
+    UnreadableAnswer,
+    /// The answer's model changed several times while it was put together.
+    UnsteadyModel,
+}
+
+impl Bypass {
+    /// The word for headers and metrics.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::NotJson => "not_json",
+            Self::LoneSurrogate => "lone_surrogate",
+            Self::DuplicateKey => "duplicate_key",
+            Self::UnknownField => "unknown_field",
+            Self::WrongType => "wrong_type",
+            Self::NoInput => "no_input",
+            Self::EmptyInput => "empty_input",
+            Self::ContentType => "content_type",
+            Self::ContentEncoding => "content_encoding",
+            Self::UnreadableAnswer => "unreadable_answer",
+            Self::UnsteadyModel => "unsteady_model",
+        }
+    }
+}
+
+/// Whether the request's path already names the model, as Azure's deployment paths do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PathModel {
+    /// The body has to name it.
+    No,
+    /// The path does; the body may.
+    Yes,
+}
+
+/// Reads a request body. `extra_fields` are the further fields that may shape a vector and join its key.
+pub fn read_request<'a>(
+    body: &'a [u8],
+    extra_fields: &BTreeSet<String>,
+    path_model: PathModel,
+) -> Result<EmbedRequest<'a>, Bypass> {
+    let fault = Cell::new(None);
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let fields = json
+        .deserialize_map(FieldsVisitor { extra_fields, fault: &fault })
+        .and_then(|fields| json.end().map(|()| fields))
+        .map_err(|error| fault.get().unwrap_or_else(|| syntax_fault(&error)))?;
+    fields.check(path_model)
+}
+
+/// A JSON error that no visitor explained.
+fn syntax_fault(error: &serde_json::Error) -> Bypass {
+    let text = error.to_string();
+    let surrogate = text.contains("surrogate") || text.contains("unexpected end of hex escape");
+    match error.classify() {
+        serde_json::error::Category::Data => Bypass::WrongType,
+        _ if surrogate => Bypass::LoneSurrogate,
+        _ => Bypass::NotJson,
+    }
+}
+
+#[derive(Default)]
+struct Fields<'a> {
+    model: Option<String>,
+    inputs: Option<Vec<Input<'a>>>,
+    encoding: Option<Encoding>,
+    dimensions: Option<u32>,
+    user: Option<String>,
+    extras: BTreeMap<String, String>,
+}
+
+impl<'a> Fields<'a> {
+    fn check(self, path_model: PathModel) -> Result<EmbedRequest<'a>, Bypass> {
+        let inputs = self.inputs.ok_or(Bypass::NoInput)?;
+        if self.model.is_none() && path_model == PathModel::No {
+            return Err(Bypass::NoInput);
+        }
+        if inputs.is_empty() || inputs.iter().any(Input::is_empty) {
+            return Err(Bypass::EmptyInput);
+        }
+        let space = Space { model: self.model, dimensions: self.dimensions, extras: self.extras };
+        Ok(EmbedRequest { space, inputs, encoding: self.encoding.unwrap_or(Encoding::Float), user: self.user })
+    }
+}
+
+/// Walks the request object. A fault is left in the cell, since a JSON error carries only text.
+struct FieldsVisitor<'f> {
+    extra_fields: &'f BTreeSet<String>,
+    fault: &'f Cell<Option<Bypass>>,
+}
+
+impl FieldsVisitor<'_> {
+    fn fault<E: de::Error>(&self, fault: Bypass) -> E {
+        self.fault.set(Some(fault));
+        E::custom(fault.label())
+    }
+
+    fn read_field<'a, A: MapAccess<'a>>(&self, name: &str, fields: &mut Fields<'a>, map: &mut A) -> Result<(), A::Error> {
+        match name {
+            "input" => fields.inputs = Some(map.next_value::<Inputs<'a>>()?.0),
+            "model" => fields.model = Some(map.next_value::<String>()?),
+            "user" => fields.user = map.next_value::<Option<String>>()?,
+            "encoding_format" => fields.encoding = self.read_encoding(map)?,
+            "dimensions" => fields.dimensions = self.read_dimensions(map)?,
+            extra if self.extra_fields.contains(extra) => {
+                let canonical = self.read_extra(map)?;
+                fields.extras.insert(extra.to_owned(), canonical);
+            }
+            _ => return Err(self.fault(Bypass::UnknownField)),
+        }
+        Ok(())
+    }
+
+    fn read_encoding<'a, A: MapAccess<'a>>(&self, map: &mut A) -> Result<Option<Encoding>, A::Error> {
+        match map.next_value::<Option<Cow<'a, str>>>()?.as_deref() {
+            None => Ok(None),
+            Some("float") => Ok(Some(Encoding::Float)),
+            Some("base64") => Ok(Some(Encoding::Base64)),
+            Some(_) => Err(self.fault(Bypass::WrongType)),
+        }
+    }
+
+    /// Some clients print whole numbers with a fraction of zero.
+    fn read_dimensions<'a, A: MapAccess<'a>>(&self, map: &mut A) -> Result<Option<u32>, A::Error> {
+        let Some(number) = map.next_value::<Option<f64>>()? else {
+            return Ok(None);
+        };
+        let whole = (1.0..=f64::from(u32::MAX)).contains(&number) && number.fract() == 0.0;
+        if !whole {
+            return Err(self.fault(Bypass::WrongType));
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a whole u32 above")]
+        Ok(Some(number as u32))
+    }
+
+    /// Only scalars: a list may hold one value per input, and then a vector's meaning would hang on its place.
+    fn read_extra<'a, A: MapAccess<'a>>(&self, map: &mut A) -> Result<String, A::Error> {
+        let value = map.next_value::<Value>()?;
+        match &value {
+            Value::Null | Value::Bool(_) | Value::String(_) => Ok(value.to_string()),
+            Value::Number(number) if !number.is_f64() => Ok(value.to_string()),
+            _ => Err(self.fault(Bypass::WrongType)),
+        }
+    }
+}
+
+impl<'de> Visitor<'de> for FieldsVisitor<'_> {
+    type Value = Fields<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an embeddings request")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        let mut fields = Fields::default();
+        let mut seen = Vec::<Cow<'de, str>>::with_capacity(6);
+        while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
+            if seen.contains(&name) {
+                return Err(self.fault(Bypass::DuplicateKey));
+            }
+            self.read_field(&name, &mut fields, &mut map)?;
+            seen.push(name);
+        }
+        Ok(fields)
+    }
+}
+
+/// A string that is borrowed from the body where it has no escapes.
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: de::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct NameVisitor;
+        impl<'de> Visitor<'de> for NameVisitor {
+            type Value = Name<'de>;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field name")
+            }
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(text.to_owned())))
+            }
+        }
+        json.deserialize_str(NameVisitor)
+    }
+}
+
+/// The value of `input`: a text, texts, one token array or several.
+struct Inputs<'a>(Vec<Input<'a>>);
+
+impl<'de> Deserialize<'de> for Inputs<'de> {
+    fn deserialize<D: de::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_any(InputsVisitor)
+    }
+}
+
+struct InputsVisitor;
+
+impl<'de> Visitor<'de> for InputsVisitor {
+    type Value = Inputs<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, a list of texts, tokens or a list of tokens")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Inputs<'de>, E> {
+        Ok(Inputs(vec![Input::Text(Cow::Borrowed(text))]))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Inputs<'de>, E> {
+        Ok(Inputs(vec![Input::Text(Cow::Owned(text.to_owned()))]))
+    }
+
+    /// The first element decides what the others have to be.
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Inputs<'de>, A::Error> {
+        match list.next_element::<Element<'de>>()? {
+            None => Ok(Inputs(Vec::new())),
+            Some(Element::Text(first)) => read_texts(first, list),
+            Some(Element::Token(first)) => read_tokens(first, list),
+            Some(Element::Tokens(first)) => read_token_lists(first, list),
+        }
+    }
+}
+
+fn read_texts<'de, A: SeqAccess<'de>>(first: Cow<'de, str>, mut list: A) -> Result<Inputs<'de>, A::Error> {
+    let mut inputs = vec![Input::Text(first)];
+    while let Some(Name(text)) = list.next_element::<Name<'de>>()? {
+        inputs.push(Input::Text(text));
+    }
+    Ok(Inputs(inputs))
+}
+
+fn read_tokens<'de, A: SeqAccess<'de>>(first: u32, mut list: A) -> Result<Inputs<'de>, A::Error> {
+    let mut ids = vec![first];
+    while let Some(id) = list.next_element::<u32>()? {
+        ids.push(id);
+    }
+    Ok(Inputs(vec![Input::Tokens(ids)]))
+}
+
+fn read_token_lists<'de, A: SeqAccess<'de>>(first: Vec<u32>, mut list: A) -> Result<Inputs<'de>, A::Error> {
+    let mut inputs = vec![Input::Tokens(first)];
+    while let Some(ids) = list.next_element::<Vec<u32>>()? {
+        inputs.push(Input::Tokens(ids));
+    }
+    Ok(Inputs(inputs))
+}
+
+/// The first element of an `input` list.
+enum Element<'a> {
+    Text(Cow<'a, str>),
+    Token(u32),
+    Tokens(Vec<u32>),
+}
+
+impl<'de> Deserialize<'de> for Element<'de> {
+    fn deserialize<D: de::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        json.deserialize_any(ElementVisitor)
+    }
+}
+
+struct ElementVisitor;
+
+impl<'de> Visitor<'de> for ElementVisitor {
+    type Value = Element<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text, a token or a list of tokens")
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Element<'de>, E> {
+        Ok(Element::Text(Cow::Borrowed(text)))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Element<'de>, E> {
+        Ok(Element::Text(Cow::Owned(text.to_owned())))
+    }
+
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Element<'de>, E> {
+        u32::try_from(id).map(Element::Token).map_err(E::custom)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Element<'de>, A::Error> {
+        let mut ids = Vec::with_capacity(64);
+        while let Some(id) = list.next_element::<u32>()? {
+            ids.push(id);
+        }
+        Ok(Element::Tokens(ids))
+    }
+}
+
+/// Writes the body of an upstream call for `inputs`, all of one kind.
+pub fn write_request(space: &Space, inputs: &[&Input<'_>], encoding: Encoding, user: Option<&str>) -> Bytes {
+    let mut body = Vec::with_capacity(128 + inputs.iter().map(|input| input.estimated_tokens() * 4).sum::<usize>());
+    body.extend_from_slice(b"{\"input\":[");
+    for (place, input) in inputs.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        match input {
+            Input::Text(text) => write_json(&mut body, text),
+            Input::Tokens(ids) => write_json(&mut body, ids),
+        }
+    }
+    body.push(b']');
+    if let Some(model) = &space.model {
+        write_field(&mut body, "model", model);
+    }
+    write_field(&mut body, "encoding_format", encoding.name());
+    if let Some(dimensions) = space.dimensions {
+        write_field(&mut body, "dimensions", &dimensions);
+    }
+    if let Some(user) = user {
+        write_field(&mut body, "user", user);
+    }
+    for (name, canonical) in &space.extras {
+        write_name(&mut body, name);
+        body.extend_from_slice(canonical.as_bytes());
+    }
+    body.push(b'}');
+    Bytes::from(body)
+}
+
+fn write_name(body: &mut Vec<u8>, name: &str) {
+    body.push(b',');
+    write_json(body, name);
+    body.push(b':');
+}
+
+fn write_field<T: serde::Serialize + ?Sized>(body: &mut Vec<u8>, name: &str, value: &T) {
+    write_name(body, name);
+    write_json(body, value);
+}
+
+fn write_json<T: serde::Serialize + ?Sized>(body: &mut Vec<u8>, value: &T) {
+    serde_json::to_writer(body, value).expect("strings and numbers must serialize into memory");
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

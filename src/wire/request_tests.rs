@@ -1,0 +1,109 @@
+//! What is understood, and what is left to the upstream.
+
+use super::*;
+
+fn extras() -> BTreeSet<String> {
+    ["task", "input_type"].map(str::to_owned).into()
+}
+
+fn read(body: &str) -> Result<EmbedRequest<'_>, Bypass> {
+    read_request(body.as_bytes(), &extras(), PathModel::No)
+}
+
+fn texts(body: &str) -> Vec<String> {
+    let request = read(body).expect("it is understood");
+    request
+        .inputs
+        .iter()
+        .map(|input| match input {
+            Input::Text(text) => text.clone().into_owned(),
+            Input::Tokens(ids) => format!("{ids:?}"),
+        })
+        .collect()
+}
+
+#[test]
+fn all_four_forms_of_input_are_read() {
+    assert_eq!(texts(r#"{"model":"m","input":"a"}"#), ["a"]);
+    assert_eq!(texts(r#"{"model":"m","input":["a","b\u00e9\n"]}"#), ["a", "bé\n"]);
+    assert_eq!(texts(r#"{"model":"m","input":[1,2,3]}"#), ["[1, 2, 3]"]);
+    assert_eq!(texts(r#"{"model":"m","input":[[1],[2,3]]}"#), ["[1]", "[2, 3]"]);
+}
+
+#[test]
+fn every_known_field_is_read() {
+    let request = read(
+        r#"{"input":"a","model":"m","encoding_format":"base64","dimensions":4.0,"user":"u","task":"x","input_type":null}"#,
+    )
+    .expect("it is understood");
+    assert_eq!(request.encoding, Encoding::Base64);
+    assert_eq!(request.user.as_deref(), Some("u"));
+    assert_eq!(request.space.dimensions, Some(4));
+    assert_eq!(request.space.extras["task"], "\"x\"");
+    assert_eq!(request.space.extras["input_type"], "null");
+}
+
+#[test]
+fn null_means_absent_where_the_service_says_so() {
+    let request = read(r#"{"input":"a","model":"m","encoding_format":null,"dimensions":null,"user":null}"#);
+    let plain = read(r#"{"input":"a","model":"m"}"#);
+    assert_eq!(request, plain);
+}
+
+#[test]
+fn escapes_do_not_make_another_text() {
+    assert_eq!(texts(r#"{"model":"m","input":"\u003ca\u003e \u2028 \u0000"}"#), ["<a> \u{2028} \0"]);
+}
+
+#[test]
+fn whatever_is_not_understood_is_named() {
+    let cases = [
+        ("", Bypass::NotJson),
+        ("[]", Bypass::WrongType),
+        (r#"{"input":"a","model":"m"} x"#, Bypass::NotJson),
+        (r#"{"input":"a","model":"m""#, Bypass::NotJson),
+        (r#"{"input":"\ud800","model":"m"}"#, Bypass::LoneSurrogate),
+        (r#"{"input":"\udc00 x","model":"m"}"#, Bypass::LoneSurrogate),
+        (r#"{"input":"a","input":"b","model":"m"}"#, Bypass::DuplicateKey),
+        (r#"{"input":"a","model":"m","late_chunking":true}"#, Bypass::UnknownField),
+        (r#"{"input":"a","model":"m","task":["x","y"]}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":"m","task":0.5}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":null}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":"m","dimensions":"4"}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":"m","dimensions":0}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":"m","dimensions":4.5}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":"m","encoding_format":"int8"}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":"m","encoding_format":""}"#, Bypass::WrongType),
+        (r#"{"input":null,"model":"m"}"#, Bypass::WrongType),
+        (r#"{"input":["a",1],"model":"m"}"#, Bypass::WrongType),
+        (r#"{"input":[1,"a"],"model":"m"}"#, Bypass::WrongType),
+        (r#"{"input":[1,-2],"model":"m"}"#, Bypass::WrongType),
+        (r#"{"input":[1.0],"model":"m"}"#, Bypass::WrongType),
+        (r#"{"input":[{"text":"a"}],"model":"m"}"#, Bypass::WrongType),
+        (r#"{"input":"","model":"m"}"#, Bypass::EmptyInput),
+        (r#"{"input":["a",""],"model":"m"}"#, Bypass::EmptyInput),
+        (r#"{"input":[],"model":"m"}"#, Bypass::EmptyInput),
+        (r#"{"input":[[1],[]],"model":"m"}"#, Bypass::EmptyInput),
+        (r#"{"model":"m"}"#, Bypass::NoInput),
+        (r#"{"input":"a"}"#, Bypass::NoInput),
+    ];
+    for (body, expected) in cases {
+        assert_eq!(read(body).expect_err(body), expected, "{body}");
+    }
+    assert_eq!(read_request(b"{\"input\":\"\xff\",\"model\":\"m\"}", &extras(), PathModel::No).unwrap_err(), Bypass::NotJson);
+}
+
+#[test]
+fn a_path_that_names_the_model_spares_the_field() {
+    let request = read_request(br#"{"input":"a"}"#, &extras(), PathModel::Yes).expect("it is understood");
+    assert_eq!(request.space.model, None);
+}
+
+#[test]
+fn what_is_written_reads_back_as_the_same() {
+    let body = r#"{"model":"m","input":["a\"b","é"],"dimensions":4,"user":"u","task":"x"}"#;
+    let request = read(body).expect("it is understood");
+    let inputs: Vec<&Input<'_>> = request.inputs.iter().collect();
+    let written = write_request(&request.space, &inputs, Encoding::Float, request.user.as_deref());
+    assert_eq!(read_request(&written, &extras(), PathModel::No), Ok(request));
+}

@@ -1,0 +1,7 @@
+//! Embeddings answers: reading the upstream's with every check that a stored vector needs, and rendering our own.
+
+mod read;
+mod render;
+
+pub use read::{ReadAnswer, Unreadable, read_answer};
+pub use render::Rendering;

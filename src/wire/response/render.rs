@@ -1,0 +1,208 @@
+//! Our own answer as bytes, in pieces of a bounded size, so that a very large one is never built whole.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::super::Encoding;
+use crate::vector::Vector;
+
+/// Aim for one frame. Larger frames cost fresh pages, smaller ones cost writes.
+const PIECE_BYTES: usize = 512 * 1024;
+
+/// Upper bound of one component's text with its comma: sign, nine digits, point, exponent.
+const COMPONENT_TEXT_BYTES: usize = 17;
+
+/// An answer that is ready to be written.
+#[derive(Clone, Debug)]
+pub struct Rendering {
+    /// The distinct vectors.
+    pub vectors: Arc<[Vector]>,
+    /// For each input, in order, which of the vectors is its.
+    pub slots: Arc<[u32]>,
+    /// The form of the numbers.
+    pub encoding: Encoding,
+    /// The model's name.
+    pub model: String,
+    /// `usage.prompt_tokens`
+    pub prompt_tokens: u64,
+    /// Inputs whose vector is a mock; any adds the `vecho` member.
+    pub mocks: Vec<u32>,
+}
+
+impl Rendering {
+    /// The whole answer in one buffer.
+    pub fn to_bytes(&self) -> Bytes {
+        let mut body = Vec::with_capacity(self.largest_len());
+        self.write_items(0..self.slots.len(), &mut body);
+        Bytes::from(body)
+    }
+
+    /// The exact length, where it is known without rendering: numbers differ in length, base64 does not.
+    pub fn exact_len(&self) -> Option<u64> {
+        if self.encoding == Encoding::Float {
+            return None;
+        }
+        let items: usize = (0..self.slots.len()).map(|place| self.item_len(place)).sum();
+        Some((self.head().len() + items + self.slots.len().saturating_sub(1) + self.tail().len()) as u64)
+    }
+
+    /// An upper bound of the length.
+    pub fn largest_len(&self) -> usize {
+        let items: usize = (0..self.slots.len()).map(|place| self.item_len(place) + 1).sum();
+        self.head().len() + items + self.tail().len()
+    }
+
+    /// Renders the inputs from `from` on until a piece is full; returns it and the first input not yet rendered.
+    /// The first piece carries the head, the last one the tail.
+    pub fn piece(&self, from: usize) -> (Bytes, usize) {
+        let mut until = from;
+        let mut expected_bytes = 0;
+        while until < self.slots.len() && (expected_bytes < PIECE_BYTES || until == from) {
+            expected_bytes += self.item_len(until) + 1;
+            until += 1;
+        }
+        let mut body = Vec::with_capacity(expected_bytes + 256);
+        self.write_items(from..until, &mut body);
+        (Bytes::from(body), until)
+    }
+
+    /// How many inputs there are.
+    pub fn inputs(&self) -> usize {
+        self.slots.len()
+    }
+
+    fn vector(&self, place: usize) -> &Vector {
+        &self.vectors[self.slots[place] as usize]
+    }
+
+    fn write_items(&self, places: Range<usize>, body: &mut Vec<u8>) {
+        if places.start == 0 {
+            body.extend_from_slice(self.head().as_bytes());
+        }
+        for place in places.clone() {
+            if place > 0 {
+                body.push(b',');
+            }
+            self.write_item(place, body);
+        }
+        if places.end == self.slots.len() {
+            body.extend_from_slice(self.tail().as_bytes());
+        }
+    }
+
+    fn write_item(&self, place: usize, body: &mut Vec<u8>) {
+        body.extend_from_slice(ITEM_HEAD.as_bytes());
+        body.extend_from_slice(place.to_string().as_bytes());
+        match self.encoding {
+            Encoding::Base64 => {
+                body.extend_from_slice(b",\"embedding\":\"");
+                base64_simd::STANDARD.encode_append(self.vector(place).as_le_bytes(), body);
+                body.extend_from_slice(b"\"}");
+            }
+            Encoding::Float => {
+                body.extend_from_slice(b",\"embedding\":");
+                write_numbers(self.vector(place), body);
+                body.push(b'}');
+            }
+        }
+    }
+
+    /// The exact length of an item in base64, a bound of it in numbers.
+    fn item_len(&self, place: usize) -> usize {
+        let frame = ITEM_HEAD.len() + decimal_digits(place) + ",\"embedding\":\"\"}".len();
+        let vector = self.vector(place);
+        frame
+            + match self.encoding {
+                Encoding::Base64 => vector.as_le_bytes().len().div_ceil(3) * 4,
+                Encoding::Float => vector.dimension() * COMPONENT_TEXT_BYTES,
+            }
+    }
+
+    #[expect(clippy::unused_self, reason = "head, items and tail read as one family")]
+    const fn head(&self) -> &'static str {
+        "{\"object\":\"list\",\"data\":["
+    }
+
+    fn tail(&self) -> String {
+        let model = serde_json::Value::from(self.model.as_str());
+        let tokens = self.prompt_tokens;
+        let mocks = if self.mocks.is_empty() { String::new() } else { format!(",\"vecho\":{{\"mock\":{:?}}}", self.mocks) };
+        format!("],\"model\":{model},\"usage\":{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}{mocks}}}")
+    }
+}
+
+const ITEM_HEAD: &str = "{\"object\":\"embedding\",\"index\":";
+
+fn decimal_digits(number: usize) -> usize {
+    number.checked_ilog10().unwrap_or(0) as usize + 1
+}
+
+/// Each component as the shortest decimal that reads back to the same f32.
+fn write_numbers(vector: &Vector, body: &mut Vec<u8>) {
+    let mut text = zmij::Buffer::new();
+    let mut before = b'[';
+    for component in vector.components() {
+        body.push(before);
+        body.extend_from_slice(text.format_finite(component).as_bytes());
+        before = b',';
+    }
+    body.push(b']');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::read_answer;
+
+    fn rendering(encoding: Encoding, mocks: Vec<u32>) -> Rendering {
+        let vectors = [[1.0_f32, -2.5e-10], [0.1, 3.0e30]];
+        let vectors: Vec<_> = vectors.iter().map(|v| Vector::from_components(v).expect("it is a vector")).collect();
+        let slots = [0, 1, 0].repeat(5).into();
+        Rendering { vectors: vectors.into(), slots, encoding, model: "m\"x".to_owned(), prompt_tokens: 8, mocks }
+    }
+
+    #[test]
+    fn both_forms_read_back_bit_for_bit() {
+        for encoding in [Encoding::Float, Encoding::Base64] {
+            let rendering = rendering(encoding, vec![]);
+            let read = read_answer(&rendering.to_bytes(), 15, Some(2)).expect("it is readable");
+            for (place, vector) in read.vectors.iter().enumerate() {
+                assert_eq!(vector, rendering.vector(place));
+            }
+            assert_eq!((read.model.as_deref(), read.prompt_tokens), (Some("m\"x"), Some(8)));
+        }
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_service() {
+        let one = Rendering { slots: [0].into(), ..rendering(Encoding::Float, vec![]) };
+        let expected = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1.0,-2.5e-10]}],"model":"m\"x","usage":{"prompt_tokens":8,"total_tokens":8}}"#;
+        assert_eq!(one.to_bytes(), expected);
+    }
+
+    #[test]
+    fn lengths_are_told_before_rendering() {
+        let base64 = rendering(Encoding::Base64, vec![1, 4]);
+        assert_eq!(base64.exact_len(), Some(base64.to_bytes().len() as u64));
+        let floats = rendering(Encoding::Float, vec![1, 4]);
+        assert_eq!(floats.exact_len(), None);
+        assert!(floats.to_bytes().len() <= floats.largest_len());
+    }
+
+    #[test]
+    fn pieces_add_up_to_the_whole() {
+        let wide = Vector::from_components(&vec![0.123_456_79; 60_000]).expect("it is a vector");
+        let rendering = Rendering { vectors: vec![wide; 2].into(), ..rendering(Encoding::Base64, vec![2]) };
+        let (mut from, mut body, mut pieces) = (0, Vec::new(), 0);
+        while from < rendering.inputs() {
+            let (piece, until) = rendering.piece(from);
+            body.extend_from_slice(&piece);
+            from = until;
+            pieces += 1;
+        }
+        assert!(pieces > 1);
+        assert_eq!(body, rendering.to_bytes());
+    }
+}

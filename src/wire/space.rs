@@ -1,0 +1,128 @@
+//! What a vector is made of: the space it lives in and the input it stands for.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use crate::key::{Key, KeyBuilder, Tag};
+use crate::tokens;
+
+/// Everything in a request that shapes its vectors, beside the inputs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Space {
+    /// The model asked for; absent where the path names it.
+    pub model: Option<String>,
+    /// The length asked for.
+    pub dimensions: Option<u32>,
+    /// Further fields by name, each value as canonical JSON.
+    pub extras: BTreeMap<String, String>,
+}
+
+impl Space {
+    /// Adds this space to a key.
+    pub fn join_key(&self, key: &mut KeyBuilder) {
+        if let Some(model) = &self.model {
+            key.part(Tag::Model, model.as_bytes());
+        }
+        if let Some(dimensions) = self.dimensions {
+            key.part(Tag::Dimensions, &dimensions.to_le_bytes());
+        }
+        for (name, value) in &self.extras {
+            key.part(Tag::ExtraName, name.as_bytes()).part(Tag::ExtraValue, value.as_bytes());
+        }
+    }
+
+    /// The model asked for, or nothing.
+    pub fn model_name(&self) -> &str {
+        self.model.as_deref().unwrap_or_default()
+    }
+}
+
+/// In which form vectors travel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Encoding {
+    /// Decimal numbers.
+    Float,
+    /// Little-endian f32 in base64.
+    Base64,
+}
+
+impl Encoding {
+    /// The value of `encoding_format`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Float => "float",
+            Self::Base64 => "base64",
+        }
+    }
+}
+
+/// Whether inputs are texts or tokens; one call carries one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum InputKind {
+    /// Text.
+    Text,
+    /// Token ids.
+    Tokens,
+}
+
+/// One thing to embed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// A text, decoded, never normalised.
+    Text(Cow<'a, str>),
+    /// Token ids.
+    Tokens(Vec<u32>),
+}
+
+impl Input<'_> {
+    /// The key of this input's vector in the space whose key is `space`.
+    pub fn key(&self, space: &Key) -> Key {
+        match self {
+            Self::Text(text) => space.extend(Tag::Text, text.as_bytes()),
+            Self::Tokens(ids) => {
+                let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
+                space.extend(Tag::Tokens, &bytes)
+            }
+        }
+    }
+
+    /// Text or tokens.
+    pub const fn kind(&self) -> InputKind {
+        match self {
+            Self::Text(_) => InputKind::Text,
+            Self::Tokens(_) => InputKind::Tokens,
+        }
+    }
+
+    /// An input the service would refuse.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Text(text) => text.is_empty(),
+            Self::Tokens(ids) => ids.is_empty(),
+        }
+    }
+
+    /// A quick estimate of its tokens.
+    pub fn estimated_tokens(&self) -> usize {
+        match self {
+            Self::Text(text) => tokens::estimate(text),
+            Self::Tokens(ids) => ids.len(),
+        }
+    }
+
+    /// Its tokens as OpenAI's embedding models count them.
+    pub fn counted_tokens(&self) -> u32 {
+        match self {
+            Self::Text(text) => tokens::count(text),
+            Self::Tokens(ids) => u32::try_from(ids.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// A copy that outlives the request body.
+    pub fn to_owned_input(&self) -> Input<'static> {
+        match self {
+            Self::Text(text) => Input::Text(Cow::Owned(text.clone().into_owned())),
+            Self::Tokens(ids) => Input::Tokens(ids.clone()),
+        }
+    }
+}
