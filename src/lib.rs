@@ -2,6 +2,7 @@
 //!
 //! Read the crate by floor; a module uses only modules of floors below its own.
 
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod key;

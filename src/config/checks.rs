@@ -129,11 +129,8 @@ fn target(text: &str) -> Result<UpstreamTarget, String> {
 }
 
 fn key_header(reader: &mut Reader, target: &UpstreamTarget) -> KeyHeader {
-    let words = [
-        ("auto", None),
-        ("authorization", Some(KeyHeader::Authorization)),
-        ("api-key", Some(KeyHeader::ApiKey)),
-    ];
+    let words =
+        [("auto", None), ("authorization", Some(KeyHeader::Authorization)), ("api-key", Some(KeyHeader::ApiKey))];
     let header = reader.choice("upstream.api_key_header", &words).unwrap_or_else(|| usual_header(target));
     let shown = if header == KeyHeader::ApiKey { "api-key" } else { "authorization" };
     reader.show("upstream.api_key_header", shown);

@@ -75,11 +75,8 @@ impl Source {
 impl Config {
     /// Defaults with these keys changed (values as TOML text or bare strings); no file, no environment. For tests.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Faults> {
-        let flag = |(key, value): &(&str, &str)| Flag {
-            flag: "--set",
-            key: (*key).to_owned(),
-            value: (*value).to_owned(),
-        };
+        let flag =
+            |(key, value): &(&str, &str)| Flag { flag: "--set", key: (*key).to_owned(), value: (*value).to_owned() };
         Source::new(None, [], pairs.iter().map(flag).collect()).load()
     }
 }

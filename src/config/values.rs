@@ -110,7 +110,9 @@ mod tests {
 
     #[test]
     fn a_shown_duration_reads_back_to_itself() {
-        for length in [Duration::ZERO, Duration::from_millis(1_500), Duration::from_hours(720), Duration::from_micros(7)] {
+        for length in
+            [Duration::ZERO, Duration::from_millis(1_500), Duration::from_hours(720), Duration::from_micros(7)]
+        {
             assert_eq!(duration(&said(&shown_duration(length)), &ANY), Ok(length));
         }
         assert_eq!(shown_duration(Duration::from_secs(86_400)), "1d");
