@@ -110,7 +110,7 @@ fn parse(level: &str) -> Result<EnvFilter, BadLevel> {
 /// The filter takes any bare word for the name of a module, so a misspelt level would silence everything.
 fn is_no_level(word: &str) -> bool {
     let bare = !word.contains(['=', '[', ']', '{', '}', '"']);
-    bare && word.parse::<tracing::level_filters::LevelFilter>().is_err()
+    word.is_empty() || bare && word.parse::<tracing::level_filters::LevelFilter>().is_err()
 }
 
 fn bad(level: &str, reason: &dyn fmt::Display) -> BadLevel {

@@ -99,7 +99,7 @@ const ENCODINGS: [(&str, Encoding); 4] = [
 ];
 
 fn target_of(reader: &mut Reader) -> UpstreamTarget {
-    let target = reader.required("upstream.url", |value| target(&values::text(value)?));
+    let target = reader.required("upstream.url", |value| target(value.as_str().unwrap_or_default()));
     let shown = match &target {
         UpstreamTarget::Mock => "mock:".to_owned(),
         UpstreamTarget::Http(uri) => uri.to_string().trim_end_matches('/').to_owned(),
@@ -193,7 +193,7 @@ fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
         max_entries: reader.optional_count("cache.max_entries", 1..=1 << 40),
         scope: scope(reader, upstream),
         key_secret: reader.secret("cache.key_secret"),
-        extra_fields: extra_fields.into_iter().collect(),
+        extra_fields: extra_fields.unwrap_or_default().into_iter().collect(),
         memory_percent: reader.count("cache.memory_percent", 1..=90),
         answers_percent: reader.count("cache.answers_percent", 0..=90),
     }
@@ -224,13 +224,16 @@ fn scope(reader: &mut Reader, upstream: &Upstream) -> Scope {
 
 fn auth(reader: &mut Reader) -> Auth {
     let header = |name: &str| {
-        HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{:?} is not the name of a header", name))
+        HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not the name of a header"))
     };
     let credential_headers = reader.list("auth.credential_headers", header);
-    if credential_headers.is_empty() {
+    if credential_headers.as_ref().is_some_and(Vec::is_empty) {
         reader.fault("auth.credential_headers", "must name at least one header");
     }
-    Auth { vouch_ttl: reader.duration("auth.vouch_ttl", &ANY_LENGTH), credential_headers }
+    Auth {
+        vouch_ttl: reader.duration("auth.vouch_ttl", &ANY_LENGTH),
+        credential_headers: credential_headers.unwrap_or_default(),
+    }
 }
 
 fn limits(reader: &mut Reader) -> Limits {

@@ -69,7 +69,7 @@ impl Effective {
         for entry in self.entries() {
             let (section, name) = entry.key.split();
             if section != at {
-                text.push_str(&format!("\n[{}]\n", section.unwrap_or_default()));
+                write!(text, "\n[{}]\n", section.unwrap_or_default()).expect("a String must take text");
                 at = section;
             }
             writeln!(text, "{name} = {}  # {}", entry.shown.text(), entry.origin).expect("a String must take text");

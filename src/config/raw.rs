@@ -106,6 +106,7 @@ impl Raw {
 
     fn read_named(&mut self, name: &str, value: Value, origin: &Origin) {
         match keys::find(name) {
+            Some(_) if value.is_table() => self.faults.add(name, origin, "must be a value, not a section"),
             Some(key) => self.say(key, value, origin.clone()),
             None => self.faults.add(name, origin, unknown_key(name, &value)),
         }

@@ -30,8 +30,11 @@ impl Reader {
         self.faults.add(name, &origin, message);
     }
 
+    /// What was read tells more than what was said: a secret comes from the file that its twin names.
     fn origin(&self, name: &str) -> Origin {
-        self.raw.get(name).map_or(Origin::Default, |said| said.origin.clone())
+        let read = self.shown.get(name).map(|(_, origin)| origin);
+        let said = || self.raw.get(name).map(|said| &said.origin);
+        read.or_else(said).cloned().unwrap_or(Origin::Default)
     }
 
     /// Notes how a value is shown in its normal form, or what a default such as `auto` came to.
@@ -96,18 +99,16 @@ impl Reader {
         self.required(name, |value| values::choice(value, words))
     }
 
-    /// A list of words, each turned into what it stands for.
-    pub(super) fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Vec<T> {
+    /// A list of words, each turned into what it stands for; nothing where one of them is at fault.
+    pub(super) fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
         let words = self.required(name, values::list);
         self.show(name, words.clone());
-        let mut items = Vec::with_capacity(words.len());
-        for word in words {
-            match read(&word) {
-                Ok(item) => items.push(item),
-                Err(message) => self.fault(name, message),
-            }
+        let (items, faults): (Vec<_>, Vec<_>) = words.iter().map(|word| read(word)).partition(Result::is_ok);
+        for message in faults.into_iter().filter_map(Result::err) {
+            self.fault(name, message);
         }
-        items
+        let items: Vec<T> = items.into_iter().filter_map(Result::ok).collect();
+        (items.len() == words.len()).then_some(items)
     }
 
     /// A file that must be there to be read.
@@ -123,7 +124,7 @@ impl Reader {
     pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
         let twin = format!("{name}_file");
         let outright = self.raw.get(name).map(|said| (secret_text(&said.value), said.origin.clone()));
-        let filed = self.optional(&twin, values::text).map(|path| self.filed(&twin, Path::new(&path)));
+        let filed = self.optional(&twin, values::text).map(|path| filed(Path::new(&path)));
         match (outright, filed) {
             (None, None) => None,
             (Some((said, origin)), None) => self.keep(name, said, origin),
@@ -134,17 +135,6 @@ impl Reader {
                 None
             }
         }
-    }
-
-    /// The content of a secret file. Its origin is the file; what is wrong with it is the twin key's fault.
-    fn filed(&self, twin: &str, path: &Path) -> (Result<Secret, String>, Origin) {
-        debug_assert!(keys::find(twin).is_some(), "every secret must have a file twin");
-        let content = fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
-        let secret = content.and_then(|text| match text.trim() {
-            "" => Err(format!("{} is empty", path.display())),
-            trimmed => Ok(Secret::new(trimmed)),
-        });
-        (secret, Origin::File(path.to_owned()))
     }
 
     fn keep(&mut self, said_as: &str, secret: Result<Secret, String>, origin: Origin) -> Option<Secret> {
@@ -176,6 +166,16 @@ impl Reader {
 
 fn fit<T: TryFrom<u64>>(number: u64) -> T {
     T::try_from(number).ok().expect("the range of a key must fit its type")
+}
+
+/// The content of a secret file, with the file as its origin.
+fn filed(path: &Path) -> (Result<Secret, String>, Origin) {
+    let content = fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
+    let secret = content.and_then(|text| match text.trim() {
+        "" => Err(format!("{} is empty", path.display())),
+        trimmed => Ok(Secret::new(trimmed)),
+    });
+    (secret, Origin::File(path.to_owned()))
 }
 
 /// The message never holds the value.

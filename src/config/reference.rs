@@ -16,13 +16,13 @@ pub fn reference() -> String {
     let mut text = HEAD.to_owned();
     let mut at = None;
     for key in KEYS {
-        let (section, _) = key.split();
-        if section != at {
-            text.push_str(&format!("\n[{}]\n", section.unwrap_or_default()));
-            at = section;
-        } else if section.is_none() {
-            text.push('\n');
+        let section = key.split().0;
+        match section {
+            None => text.push('\n'),
+            Some(name) if section != at => text.extend(["\n[", name, "]\n"]),
+            Some(_) => {}
         }
+        at = section;
         text.push_str(&lines(key));
     }
     text

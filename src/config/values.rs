@@ -115,7 +115,7 @@ mod tests {
         {
             assert_eq!(duration(&said(&shown_duration(length)), &ANY), Ok(length));
         }
-        assert_eq!(shown_duration(Duration::from_secs(86_400)), "1d");
+        assert_eq!(shown_duration(Duration::from_hours(24)), "1d");
     }
 
     #[test]

@@ -1,4 +1,5 @@
 //! The command line, asked through the binary itself.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,4 +1,5 @@
 //! The configuration: layers, origins, faults, secrets, files.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,7 @@ fn lists_are_separated_by_commas_in_the_environment() {
 #[test]
 fn every_fault_of_every_layer_is_told_at_once() {
     let folder = Folder::new("all");
-    let text = "lisen = \"x\"\n[cache]\nttl = \"abc\"\n[upstrem]\nurl = \"x\"\n[batch]\nmax_inptus = 3\n[log]\nlevel = \"inf\"\n";
+    let text = "lisen = 'x'\ncache.ttl = 'abc'\nupstrem.url = 'x'\nbatch.max_inptus = 3\nlog.level = 'inf'\n";
     let file = folder.file("x.toml", text);
     let env = [("VECHO_FALLBACK_MODE", "maybe"), ("VECHO_CASHE_TTL", "1")];
     let found = faults(source(Some(&file), &env, &[("workers", "0"), ("tls.cert_file", "/nowhere/x")]).load());
@@ -231,6 +232,10 @@ fn a_secret_may_stand_in_a_file_and_only_in_one_place() {
     assert!(faults(both)[0].contains("both upstream.api_key and upstream.api_key_file"));
     assert!(fault_of("admin.token_file", empty.to_str().unwrap()).ends_with("is empty"));
     assert!(fault_of("cache.key_secret_file", "/nowhere/key").contains("cannot be read"));
+    let odd = folder.file("odd", "a\nb");
+    let odd = odd.to_str().unwrap();
+    let found = faults(Config::from_pairs(&[("upstream.api_key_file", odd)]));
+    assert_eq!(found, [format!("upstream.api_key ({odd}): holds characters that a header cannot carry")]);
 }
 
 #[test]
@@ -245,6 +250,10 @@ fn no_secret_shows_in_debug_text_json_or_faults() {
     for text in shown.into_iter().chain([format!("{set:?}"), wrong.to_string(), format!("{wrong:?}")]) {
         assert!(!text.contains("s3cr3t"), "{text}");
     }
+    let folder = Folder::new("shown");
+    let file = folder.file("x.toml", "[upstream.url]\napi_key = \"s3cr3t5\"\n[upstream]\napi_key = [\"s3cr3t6\"]\n");
+    let misplaced = faults(source(Some(&file), &[], &[]).load());
+    assert!(misplaced.len() == 2 && !misplaced.concat().contains("s3cr3t"), "{misplaced:?}");
     assert_eq!(config.effective.to_text().matches("[secret]").count(), 3);
 }
 
