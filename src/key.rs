@@ -94,6 +94,8 @@ pub enum Tag {
     HeaderValue = 12,
     /// The form in which vectors travel.
     Encoding = 13,
+    /// Any other decision that keeps two things apart.
+    Control = 15,
     /// The `user` field.
     User = 14,
 }

@@ -25,6 +25,15 @@ pub fn vector(model: &str, dimension: usize, input: &Input<'_>) -> Vector {
     normalised(sum)
 }
 
+/// The length of the vectors of models that everybody knows, when `dimensions` does not ask for another.
+pub fn usual_dimension(model: &str) -> Option<usize> {
+    match model {
+        "text-embedding-3-small" | "text-embedding-ada-002" | "text-embedding-ada-002-v2" => Some(1_536),
+        "text-embedding-3-large" => Some(3_072),
+        _ => None,
+    }
+}
+
 /// The distinct words of an input and how often each stands in it. A word's square root counts, so that a repeated
 /// word does not drown the others.
 fn features(context: &Key, input: &Input<'_>) -> BTreeMap<Key, f32> {

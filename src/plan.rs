@@ -19,8 +19,11 @@ impl Plan {
     /// Plans a request whose inputs have these keys.
     pub fn new(inputs: impl ExactSizeIterator<Item = Key>) -> Self {
         let count = inputs.len();
-        let mut plan =
-            Self { keys: Vec::with_capacity(count), firsts: Vec::with_capacity(count), slots: Vec::with_capacity(count) };
+        let mut plan = Self {
+            keys: Vec::with_capacity(count),
+            firsts: Vec::with_capacity(count),
+            slots: Vec::with_capacity(count),
+        };
         let mut places = HashMap::with_capacity(count);
         for (input, key) in inputs.enumerate() {
             let place = *places.entry(key).or_insert_with(|| {

@@ -10,8 +10,11 @@ use crate::wire::Encoding;
 /// Spaces remembered at once; beyond it an arbitrary one is forgotten, which costs one re-learning.
 const MAX_SPACES: usize = 10_000;
 
-/// How long an encoding that could not be read is not asked for again.
+/// How long an encoding that proved unreadable is not asked for again.
 const UNREADABLE_FOR_MS: u64 = 60_000;
+
+/// Unreadable answers in a row that prove it. One may be an accident.
+const UNREADABLE_PROOF: u32 = 3;
 
 /// All spaces in use. A space is known by the key of its context: scope, upstream, model and every shaping field.
 #[derive(Default)]
@@ -28,7 +31,13 @@ pub struct Lessons {
 #[derive(Default)]
 struct Learned {
     identity: Option<Identity>,
-    unreadable_until_ms: HashMap<Encoding, u64>,
+    unreadable: HashMap<Encoding, Unreadable>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Unreadable {
+    in_row: u32,
+    until_ms: u64,
 }
 
 /// Who made a vector: vectors of two identities must not stand in one answer.
@@ -93,15 +102,23 @@ impl Lessons {
         (identity, lesson)
     }
 
-    /// Notes that answers in `encoding` cannot be read.
-    pub fn mark_unreadable(&self, encoding: Encoding, now_ms: u64) {
-        let mut learned = self.lock();
-        learned.unreadable_until_ms.insert(encoding, now_ms.saturating_add(UNREADABLE_FOR_MS));
+    /// Notes that an answer in `encoding` could be read.
+    pub fn mark_readable(&self, encoding: Encoding) {
+        self.lock().unreadable.remove(&encoding);
     }
 
-    /// Whether answers in `encoding` could not be read a short while ago.
+    /// Notes that an answer in `encoding` could not be read. `proven` where one such answer says it all.
+    pub fn mark_unreadable(&self, encoding: Encoding, proven: bool, now_ms: u64) {
+        let mut learned = self.lock();
+        let lesson = learned.unreadable.entry(encoding).or_default();
+        lesson.in_row = if proven { UNREADABLE_PROOF } else { lesson.in_row.saturating_add(1) };
+        lesson.until_ms = now_ms.saturating_add(UNREADABLE_FOR_MS);
+    }
+
+    /// Whether `encoding` proved unreadable a short while ago.
     pub fn is_unreadable(&self, encoding: Encoding, now_ms: u64) -> bool {
-        self.lock().unreadable_until_ms.get(&encoding).is_some_and(|until_ms| now_ms < *until_ms)
+        let lesson = self.lock().unreadable.get(&encoding).copied().unwrap_or_default();
+        lesson.in_row >= UNREADABLE_PROOF && now_ms < lesson.until_ms
     }
 
     fn lock(&self) -> MutexGuard<'_, Learned> {
@@ -138,9 +155,24 @@ mod tests {
     #[test]
     fn an_unreadable_encoding_is_tried_again_after_a_while() {
         let lessons = Lessons::default();
-        lessons.mark_unreadable(Encoding::Base64, 1_000);
+        lessons.mark_unreadable(Encoding::Base64, true, 1_000);
         assert!(lessons.is_unreadable(Encoding::Base64, 60_999));
         assert!(!lessons.is_unreadable(Encoding::Float, 1_001));
         assert!(!lessons.is_unreadable(Encoding::Base64, 61_000));
+    }
+
+    #[test]
+    fn one_unreadable_answer_is_an_accident_and_three_in_a_row_are_not() {
+        let lessons = Lessons::default();
+        for _ in 0..2 {
+            lessons.mark_unreadable(Encoding::Float, false, 0);
+            lessons.mark_unreadable(Encoding::Float, false, 0);
+            assert!(!lessons.is_unreadable(Encoding::Float, 1));
+            lessons.mark_readable(Encoding::Float);
+        }
+        for _ in 0..3 {
+            lessons.mark_unreadable(Encoding::Float, false, 0);
+        }
+        assert!(lessons.is_unreadable(Encoding::Float, 1));
     }
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use http::{HeaderName, Uri};
 
-use super::Secret;
+use super::{Effective, Secret};
+pub use crate::logs::LogFormat;
 
 /// The whole configuration, after every check.
 #[derive(Clone, Debug)]
@@ -46,6 +47,8 @@ pub struct Config {
     pub reload: Reload,
     /// Stopping.
     pub shutdown: Shutdown,
+    /// Every key as it is shown, with where its value came from.
+    pub effective: Effective,
 }
 
 /// `[upstream]`
@@ -255,15 +258,6 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
-}
-
-/// `log.format`
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// For people.
-    Text,
-    /// One JSON object a line.
-    Json,
 }
 
 /// `[reload]`

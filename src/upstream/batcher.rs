@@ -17,6 +17,7 @@ use crate::config::Live;
 use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
+use crate::tokens;
 use crate::vector::Vector;
 use crate::wire::{Input, ReadAnswer};
 
@@ -37,6 +38,8 @@ pub struct Lane {
 pub struct Fetched {
     /// The numbers.
     pub vector: Vector,
+    /// The input's tokens, where the call tells them or a share of them; not where they are better counted.
+    pub tokens: Option<u32>,
     /// The call that brought it.
     pub call: Arc<CallInfo>,
 }
@@ -50,7 +53,7 @@ pub struct CallInfo {
     pub model: Option<String>,
     /// Tokens of the whole call.
     pub prompt_tokens: Option<u64>,
-    /// Each input's estimated share of them, in the order of the call.
+    /// How many inputs it carried.
     pub inputs: usize,
 }
 
@@ -277,6 +280,8 @@ fn halve(mut batch: Vec<Piece>) -> (Vec<Piece>, Vec<Piece>) {
 }
 
 fn hand_out(batch: Vec<Piece>, answer: ReadAnswer, reply: Reply) {
+    let inputs: Vec<&Input<'_>> = batch.iter().flat_map(|piece| &piece.inputs).collect();
+    let mut tokens = token_shares(&inputs, &answer).into_iter();
     let call = Arc::new(CallInfo {
         headers: reply.headers,
         model: answer.model,
@@ -285,10 +290,24 @@ fn hand_out(batch: Vec<Piece>, answer: ReadAnswer, reply: Reply) {
     });
     let mut vectors = answer.vectors.into_iter();
     for piece in batch {
-        let count = piece.inputs.len();
-        let fetched: Vec<Fetched> =
-            vectors.by_ref().take(count).map(|vector| Fetched { vector, call: Arc::clone(&call) }).collect();
+        let mine = vectors.by_ref().zip(tokens.by_ref()).take(piece.inputs.len());
+        let fetched = mine.map(|(vector, tokens)| Fetched { vector, tokens, call: Arc::clone(&call) }).collect();
         piece.send(Ok(fetched));
+    }
+}
+
+/// What each input cost. A call tells only the sum: one input has all of it, token arrays have their length, texts of
+/// models whose tokenizer is known are left to be counted when somebody wants to know, and other texts get a share.
+fn token_shares(inputs: &[&Input<'_>], answer: &ReadAnswer) -> Vec<Option<u32>> {
+    let counted = answer.model.as_deref().is_some_and(tokens::counts_with_cl100k);
+    match (inputs, answer.prompt_tokens) {
+        ([_], Some(total)) => vec![u32::try_from(total).ok()],
+        ([Input::Tokens(_), ..], _) => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),
+        (_, Some(total)) if !counted => {
+            let weights: Vec<usize> = inputs.iter().map(|input| input.estimated_tokens()).collect();
+            tokens::apportion(total, &weights).into_iter().map(Some).collect()
+        }
+        _ => vec![None; inputs.len()],
     }
 }
 

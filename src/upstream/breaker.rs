@@ -24,7 +24,9 @@ struct Inner {
 #[derive(Clone, Copy)]
 enum State {
     Closed,
-    Open { until: Instant },
+    Open {
+        until: Instant,
+    },
     /// A probe is under way.
     HalfOpen,
 }

@@ -89,7 +89,11 @@ impl Caller {
                 }
                 Err(failure) => failure,
             };
-            if failure.is_unavailable() { pass.failed(&config.breaker) } else { pass.answered() }
+            if failure.is_unavailable() {
+                pass.failed(&config.breaker)
+            } else {
+                pass.answered()
+            }
             match self.next(&failure, &mut tries, question.deadline, &config) {
                 Next::GiveUp => return Err(failure),
                 Next::RetryAfter(wait, reason) => {

@@ -165,7 +165,8 @@ fn failure_of(error: &legacy::Error) -> Failure {
 }
 
 fn open_error(error: &legacy::Error) -> OpenError {
-    let from_body = error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
+    let from_body =
+        error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
     if from_body { OpenError::RequestBody } else { OpenError::Unavailable(cause_of(error)) }
 }
 

@@ -85,7 +85,9 @@ mod tests {
     fn embeddings_paths_are_told_from_others() {
         assert_eq!(classify_path("/embeddings"), RouteKind::Embeddings);
         assert_eq!(classify_path("/openai/deployments/my-d/embeddings"), RouteKind::Deployment);
-        for other in ["/v1/embeddings/", "/v1/models", "/openai/deployments//embeddings", "/openai/deployments/a/b/embeddings"] {
+        for other in
+            ["/v1/embeddings/", "/v1/models", "/openai/deployments//embeddings", "/openai/deployments/a/b/embeddings"]
+        {
             assert_eq!(classify_path(other), RouteKind::Other, "{other}");
         }
     }

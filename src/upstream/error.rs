@@ -106,10 +106,9 @@ impl Failure {
         match self.class {
             Class::Unavailable(_) | Class::Throttled => false,
             Class::Unreadable(..) => true,
-            Class::Refused => self
-                .reply
-                .as_ref()
-                .is_none_or(|reply| !shared_fate.contains(&reply.status) && reply.status != StatusCode::TOO_MANY_REQUESTS),
+            Class::Refused => self.reply.as_ref().is_none_or(|reply| {
+                !shared_fate.contains(&reply.status) && reply.status != StatusCode::TOO_MANY_REQUESTS
+            }),
         }
     }
 
@@ -152,7 +151,9 @@ fn speaks_of_size(body: &[u8]) -> bool {
     let names_a_batch = ["batch size", "batch of", "inputs", "tokens per request", "input array", "array length"];
     let names_a_bound = ["max", "exceed", "too many", "too large", "at most", "limit", "should not be larger"];
     let one_input = text.contains("maximum context length");
-    !one_input && names_a_batch.iter().any(|word| text.contains(word)) && names_a_bound.iter().any(|word| text.contains(word))
+    !one_input
+        && names_a_batch.iter().any(|word| text.contains(word))
+        && names_a_bound.iter().any(|word| text.contains(word))
 }
 
 #[cfg(test)]
@@ -181,7 +182,10 @@ mod tests {
     #[test]
     fn limits_are_recognised_in_the_words_of_several_servers() {
         let too_large = [
-            (400, r#"{"error":{"message":"Requested 346134 tokens, max 300000 tokens per request","type":"max_tokens_per_request","code":"max_tokens_per_request"}}"#),
+            (
+                400,
+                r#"{"error":{"message":"Requested 346134 tokens, max 300000 tokens per request","type":"max_tokens_per_request","code":"max_tokens_per_request"}}"#,
+            ),
             (400, r#"{"error":{"message":"batch size is invalid, it should not be larger than 10."}}"#),
             (413, ""),
             (422, r#"{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}"#),
@@ -191,7 +195,10 @@ mod tests {
             assert!(failure(status, body).says_too_large(), "{body}");
         }
         let other = [
-            (400, r#"{"error":{"message":"This model's maximum context length is 8192 tokens, however you requested 9000 tokens (9000 in your prompt; 0 for the completion). Please reduce your prompt; inputs"}}"#),
+            (
+                400,
+                r#"{"error":{"message":"This model's maximum context length is 8192 tokens, however you requested 9000 tokens (9000 in your prompt; 0 for the completion). Please reduce your prompt; inputs"}}"#,
+            ),
             (400, r#"{"error":{"message":"'$.input' is invalid."}}"#),
             (429, "too many inputs"),
         ];

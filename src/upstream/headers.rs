@@ -42,8 +42,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub fn forwardable(request: &HeaderMap) -> HeaderMap {
     let mut headers = request.clone();
     strip_hop_by_hop(&mut headers);
-    let ours: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
     let rewritten = [
         header::HOST,
         header::CONTENT_LENGTH,

@@ -12,8 +12,8 @@ mod retry;
 
 pub use batcher::{Batcher, CallInfo, Fetched, Lane, Portion};
 pub use breaker::Breaker;
-pub use caller::Caller;
-pub use client::{BoxError, Client, ClientBody, InProcess, OpenError};
+pub use caller::{Caller, Terms};
+pub use client::{BoxError, Client, ClientBody, ForwardedBody, InProcess, OpenError};
 pub use connector::TlsError;
 pub use endpoint::{RouteKind, classify_path, upstream_uri};
 pub use error::{Class, Failure, Reply, Why};

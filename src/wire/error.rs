@@ -54,7 +54,10 @@ mod tests {
     fn an_envelope_has_all_four_keys() {
         let body = envelope("no", "invalid_request_error", None, Some("x"));
         let read: serde_json::Value = serde_json::from_slice(&body).expect("it is JSON");
-        assert_eq!(read, json!({"error": {"message": "no", "type": "invalid_request_error", "param": null, "code": "x"}}));
+        assert_eq!(
+            read,
+            json!({"error": {"message": "no", "type": "invalid_request_error", "param": null, "code": "x"}})
+        );
     }
 
     #[test]

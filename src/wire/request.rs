@@ -152,7 +152,12 @@ impl FieldsVisitor<'_> {
         E::custom(fault.label())
     }
 
-    fn read_field<'a, A: MapAccess<'a>>(&self, name: &str, fields: &mut Fields<'a>, map: &mut A) -> Result<(), A::Error> {
+    fn read_field<'a, A: MapAccess<'a>>(
+        &self,
+        name: &str,
+        fields: &mut Fields<'a>,
+        map: &mut A,
+    ) -> Result<(), A::Error> {
         match name {
             "input" => fields.inputs = Some(map.next_value::<Inputs<'a>>()?.0),
             "model" => fields.model = Some(map.next_value::<String>()?),

@@ -90,7 +90,10 @@ fn whatever_is_not_understood_is_named() {
     for (body, expected) in cases {
         assert_eq!(read(body).expect_err(body), expected, "{body}");
     }
-    assert_eq!(read_request(b"{\"input\":\"\xff\",\"model\":\"m\"}", &extras(), PathModel::No).unwrap_err(), Bypass::NotJson);
+    assert_eq!(
+        read_request(b"{\"input\":\"\xff\",\"model\":\"m\"}", &extras(), PathModel::No).unwrap_err(),
+        Bypass::NotJson
+    );
 }
 
 #[test]

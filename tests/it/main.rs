@@ -1,3 +1,5 @@
-//! The integration tests, one binary.
+//! The integration tests: one binary, a file per stage.
 
+mod cli;
+mod config;
 mod metrics;

@@ -128,7 +128,8 @@ impl Rendering {
     fn tail(&self) -> String {
         let model = serde_json::Value::from(self.model.as_str());
         let tokens = self.prompt_tokens;
-        let mocks = if self.mocks.is_empty() { String::new() } else { format!(",\"vecho\":{{\"mock\":{:?}}}", self.mocks) };
+        let mocks =
+            if self.mocks.is_empty() { String::new() } else { format!(",\"vecho\":{{\"mock\":{:?}}}", self.mocks) };
         format!("],\"model\":{model},\"usage\":{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}{mocks}}}")
     }
 }

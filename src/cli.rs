@@ -1,0 +1,186 @@
+//! The command line: what may be said, and the commands that need no running server.
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{Config, Faults, Flag, Source};
+
+mod health;
+
+/// All is well.
+pub const OK: u8 = 0;
+/// The answer is no, or the work failed.
+pub const FAILED: u8 = 1;
+/// The command line or the configuration is wrong (`EX_USAGE`).
+pub const FAULTY: u8 = 64;
+
+/// A caching reverse proxy in front of an OpenAI-compatible embeddings endpoint.
+#[derive(Parser)]
+#[command(name = "vecho", version, about)]
+struct Arguments {
+    #[command(flatten)]
+    settings: Settings,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Args)]
+struct Settings {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// Address of the public port
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    listen: Option<String>,
+    /// Address of the ops port
+    #[arg(long, value_name = "ADDRESS", global = true)]
+    admin_listen: Option<String>,
+    /// Base URL of the service behind, or mock:
+    #[arg(long, value_name = "URL", global = true)]
+    upstream: Option<String>,
+    /// Threads that serve requests
+    #[arg(long, value_name = "NUMBER", global = true)]
+    workers: Option<String>,
+    /// A level or a filter
+    #[arg(long, value_name = "LEVEL", global = true)]
+    log_level: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT", global = true)]
+    log_format: Option<String>,
+    /// Any key of the configuration; may be repeated
+    #[arg(long, value_name = "KEY=VALUE", global = true)]
+    set: Vec<String>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Subcommand)]
+pub enum Command {
+    /// Serve (the default)
+    #[default]
+    Serve,
+    /// Print the configuration in effect and where each value came from
+    Config {
+        /// How it is printed
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
+    },
+    /// Check the configuration and print every fault
+    Check,
+    /// Ask the ops port whether this vecho is ready
+    Healthcheck {
+        /// What is asked; without it, /readyz at the configured ops port
+        #[arg(long)]
+        url: Option<String>,
+    },
+}
+
+/// How a configuration is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// In the manner of TOML.
+    Text,
+    /// As JSON.
+    Json,
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+pub struct Invocation {
+    /// What is to be done.
+    pub command: Command,
+    /// Where the configuration comes from.
+    pub source: Source,
+}
+
+/// Where a command prints: standard output and standard error, or a test's buffers.
+pub struct Output<'a> {
+    /// Results.
+    pub out: &'a mut dyn Write,
+    /// Faults.
+    pub err: &'a mut dyn Write,
+}
+
+/// Understands a command line. Help, version and usage errors are printed here; `Err` is then the exit status.
+pub fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (String, String)>,
+    output: &mut Output<'_>,
+) -> Result<Invocation, u8> {
+    let arguments = Arguments::try_parse_from(arguments).map_err(|error| print_usage(&error, output))?;
+    let flags = flags(&arguments.settings).map_err(|message| {
+        print(output.err, &message);
+        FAULTY
+    })?;
+    let source = Source::new(arguments.settings.config, environment, flags);
+    Ok(Invocation { command: arguments.command.unwrap_or_default(), source })
+}
+
+/// Carries a command out and returns the exit status; `serve` is handed the configuration that the others only show.
+pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(Source, Config) -> u8) -> u8 {
+    let Invocation { command, source } = invocation;
+    if let Command::Healthcheck { url: Some(url) } = &command {
+        return health::ask_url(url, output);
+    }
+    let config = match source.load() {
+        Ok(config) => config,
+        Err(faults) => return print_faults(&faults, output),
+    };
+    match command {
+        Command::Serve => serve(source, config),
+        Command::Config { format } => print(output.out, &shown(&config, format)),
+        Command::Check => print(output.out, "configuration ok"),
+        Command::Healthcheck { .. } => health::ask_readyz(config.admin_listen, output),
+    }
+}
+
+fn shown(config: &Config, format: Format) -> String {
+    match format {
+        Format::Text => config.effective.to_text().trim_end().to_owned(),
+        Format::Json => format!("{:#}", config.effective.to_json()),
+    }
+}
+
+fn print_faults(faults: &Faults, output: &mut Output<'_>) -> u8 {
+    print(output.err, &faults.to_string());
+    FAULTY
+}
+
+fn print_usage(error: &clap::Error, output: &mut Output<'_>) -> u8 {
+    let text = error.render().to_string();
+    if error.use_stderr() {
+        print(output.err, text.trim_end());
+        return FAULTY;
+    }
+    print(output.out, text.trim_end())
+}
+
+/// A reader that went away (`vecho config | head`) is no reason to panic.
+fn print(to: &mut dyn Write, text: &str) -> u8 {
+    let written: io::Result<()> = writeln!(to, "{text}").and_then(|()| to.flush());
+    if written.is_ok() { OK } else { FAILED }
+}
+
+fn flags(settings: &Settings) -> Result<Vec<Flag>, String> {
+    let set = settings.set.iter().map(|text| assignment(text)).collect::<Result<Vec<_>, _>>()?;
+    let named = [
+        ("--listen", "listen", &settings.listen),
+        ("--admin-listen", "admin_listen", &settings.admin_listen),
+        ("--upstream", "upstream.url", &settings.upstream),
+        ("--workers", "workers", &settings.workers),
+        ("--log-level", "log.level", &settings.log_level),
+        ("--log-format", "log.format", &settings.log_format),
+    ];
+    let named = named
+        .into_iter()
+        .filter_map(|(flag, key, value)| Some(Flag { flag, key: key.to_owned(), value: value.clone()? }));
+    Ok(set.into_iter().chain(named).collect())
+}
+
+/// The text itself is not repeated: it may be a secret whose key was forgotten.
+fn assignment(text: &str) -> Result<Flag, String> {
+    let (key, value) = text.split_once('=').ok_or("--set needs KEY=VALUE, such as cache.ttl=1h")?;
+    Ok(Flag { flag: "--set", key: key.trim().to_owned(), value: value.trim().to_owned() })
+}

@@ -1,0 +1,98 @@
+//! The configuration as it is shown: every key, its value, where that came from; secrets only as a placeholder.
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use serde_json::{Map, json};
+use toml::Value;
+
+use super::{Key, Origin, Secret};
+
+/// A value as it may be shown.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shown {
+    /// The value in its normal form: `3600` seconds and `"1h"` are the same.
+    Value(Value),
+    /// A secret; kept to notice a change, shown as `[secret]`.
+    Secret(Secret),
+    /// Not set.
+    Nothing,
+}
+
+impl Shown {
+    fn text(&self) -> String {
+        match self {
+            Self::Value(value) => value.to_string(),
+            Self::Secret(_) => "[secret]".to_owned(),
+            Self::Nothing => "none".to_owned(),
+        }
+    }
+
+    fn json(&self) -> serde_json::Value {
+        match self {
+            Self::Value(value) => json!(value),
+            Self::Secret(_) => json!("[secret]"),
+            Self::Nothing => serde_json::Value::Null,
+        }
+    }
+}
+
+/// One key with its value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// The row of the table.
+    pub key: &'static Key,
+    /// What it is set to.
+    pub shown: Shown,
+    /// Where that was said.
+    pub origin: Origin,
+}
+
+/// Every key with its value, in the order of the table. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Effective(Arc<[Entry]>);
+
+impl Effective {
+    pub(super) fn new(entries: impl IntoIterator<Item = Entry>) -> Self {
+        Self(entries.into_iter().collect())
+    }
+
+    /// The entries, in the order of the table.
+    pub fn entries(&self) -> &[Entry] {
+        &self.0
+    }
+
+    /// As text in the manner of TOML, with the origin of each value beside it.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let mut at = None;
+        for entry in self.entries() {
+            let (section, name) = entry.key.split();
+            if section != at {
+                write!(text, "\n[{}]\n", section.unwrap_or_default()).expect("a String must take text");
+                at = section;
+            }
+            writeln!(text, "{name} = {}  # {}", entry.shown.text(), entry.origin).expect("a String must take text");
+        }
+        text
+    }
+
+    /// As JSON: `{"upstream": {"url": {"value": .., "origin": ".."}}}`; what is not set is null.
+    pub fn to_json(&self) -> serde_json::Value {
+        let mut root = Map::new();
+        for entry in self.entries() {
+            let (section, name) = entry.key.split();
+            let shown = json!({"value": entry.shown.json(), "origin": entry.origin.to_string()});
+            match section {
+                None => root.insert(name.to_owned(), shown),
+                Some(section) => section_of(&mut root, section).insert(name.to_owned(), shown),
+            };
+        }
+        root.into()
+    }
+}
+
+fn section_of<'a>(root: &'a mut Map<String, serde_json::Value>, name: &str) -> &'a mut Map<String, serde_json::Value> {
+    let section = root.entry(name).or_insert_with(|| Map::new().into());
+    section.as_object_mut().expect("no key must have the name of a section")
+}

@@ -1,0 +1,225 @@
+//! The running configuration, and how a re-read one takes effect without a restart.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+use super::effective::{Effective, Entry, Shown};
+use super::{Auth, Cache, Config, Limits, Log, Upstream};
+
+/// The configuration in force. Cheap to clone; all clones see the same one.
+#[derive(Clone, Debug)]
+pub struct Live(Arc<ArcSwap<Config>>);
+
+impl Live {
+    /// Puts a configuration into force.
+    pub fn new(config: Config) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(config)))
+    }
+
+    /// The configuration in force now. Load once per request and keep it, so that one request sees one configuration.
+    pub fn load(&self) -> Arc<Config> {
+        self.0.load_full()
+    }
+
+    /// Puts another configuration into force as it is.
+    pub fn store(&self, config: Config) {
+        self.0.store(Arc::new(config));
+    }
+
+    /// Puts a re-read configuration into force; keys that need a restart keep the value they run with.
+    pub fn apply(&self, read: Config) -> Changes {
+        let running = self.load();
+        let changes = changes(&running, &read);
+        if !changes.needs_restart.is_empty() {
+            tracing::warn!(keys = changes.needs_restart.join(", "), "these changes take effect at the next start");
+        }
+        self.store(carry(&running, read));
+        changes
+    }
+}
+
+/// Which keys differ between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Those that take effect at once.
+    pub live: Vec<&'static str>,
+    /// Those that wait for the next start.
+    pub needs_restart: Vec<&'static str>,
+}
+
+/// What changes from one configuration to the next.
+pub fn changes(old: &Config, new: &Config) -> Changes {
+    let mut changes = Changes::default();
+    for (old, new) in pairs(old, new).filter(|(old, new)| old.shown != new.shown) {
+        let list = if takes_effect(old, new) { &mut changes.live } else { &mut changes.needs_restart };
+        list.push(new.key.name);
+    }
+    changes
+}
+
+fn pairs<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a Entry, &'a Entry)> {
+    old.effective.entries().iter().zip(new.effective.entries())
+}
+
+/// A secret may be replaced while running, but not come or go: whose credential is sent, and who may share what is
+/// cached, hang on it.
+fn takes_effect(old: &Entry, new: &Entry) -> bool {
+    let comes_or_goes = (old.shown == Shown::Nothing) != (new.shown == Shown::Nothing);
+    new.key.live && !(new.key.secret && comes_or_goes)
+}
+
+/// What runs from now on: the live keys of `read`, all else as it was.
+fn carry(running: &Config, read: Config) -> Config {
+    let effective = pairs(running, &read).map(|(old, new)| if takes_effect(old, new) { new } else { old });
+    let effective = Effective::new(effective.cloned());
+    Config {
+        upstream: carry_upstream(&running.upstream, read.upstream),
+        batch: read.batch,
+        retry: read.retry,
+        breaker: read.breaker,
+        fallback: read.fallback,
+        cache: Cache {
+            ttl: read.cache.ttl,
+            stale_for: read.cache.stale_for,
+            extra_fields: read.cache.extra_fields,
+            ..running.cache.clone()
+        },
+        auth: Auth { vouch_ttl: read.auth.vouch_ttl, ..running.auth.clone() },
+        limits: Limits {
+            request_timeout: read.limits.request_timeout,
+            max_body_bytes: read.limits.max_body_bytes,
+            ..running.limits.clone()
+        },
+        log: Log { level: read.log.level, ..running.log },
+        effective,
+        ..running.clone()
+    }
+}
+
+fn carry_upstream(running: &Upstream, read: Upstream) -> Upstream {
+    let replaced = running.api_key.is_some() && read.api_key.is_some();
+    Upstream {
+        api_key: if replaced { read.api_key } else { running.api_key.clone() },
+        encoding: read.encoding,
+        headers_timeout: read.headers_timeout,
+        call_timeout: read.call_timeout,
+        ..running.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::KEYS;
+    use super::*;
+
+    /// A value other than the default for every key but secrets and files.
+    const OTHERS: &[(&str, &str)] = &[
+        ("listen", "127.0.0.1:1"),
+        ("admin_listen", "127.0.0.1:2"),
+        ("workers", "77"),
+        ("upstream.url", "http://localhost:9/v1"),
+        ("upstream.api_key_header", "api-key"),
+        ("upstream.encoding", "float"),
+        ("upstream.max_concurrent", "7"),
+        ("upstream.connect_timeout", "7s"),
+        ("upstream.headers_timeout", "7s"),
+        ("upstream.call_timeout", "7s"),
+        ("upstream.idle_timeout", "7s"),
+        ("upstream.max_answer_bytes", "777"),
+        ("batch.max_inputs", "7"),
+        ("batch.max_tokens", "777"),
+        ("retry.max_attempts", "7"),
+        ("retry.base_wait", "7ms"),
+        ("retry.max_wait", "7s"),
+        ("retry.budget_ratio", "0.7"),
+        ("breaker.failures", "7"),
+        ("breaker.open_for", "7s"),
+        ("breaker.max_open", "7m"),
+        ("fallback.mode", "error"),
+        ("fallback.mock_dimensions", "7"),
+        ("cache.ttl", "7s"),
+        ("cache.stale_for", "7s"),
+        ("cache.max_entries", "7"),
+        ("cache.scope", "shared"),
+        ("cache.extra_fields", "[\"seven\"]"),
+        ("cache.memory_percent", "7"),
+        ("cache.answers_percent", "7"),
+        ("auth.vouch_ttl", "7s"),
+        ("auth.credential_headers", "seven"),
+        ("limits.max_header_bytes", "7777777"),
+        ("limits.header_timeout", "7s"),
+        ("limits.idle_timeout", "7s"),
+        ("limits.body_timeout", "7s"),
+        ("limits.max_body_bytes", "777"),
+        ("limits.request_timeout", "7s"),
+        ("limits.max_connections", "7"),
+        ("limits.max_requests", "7"),
+        ("limits.max_inflight_bytes", "77777777"),
+        ("memory.limit_mb", "777"),
+        ("memory.check_every", "7s"),
+        ("log.level", "debug"),
+        ("log.format", "json"),
+        ("reload.poll_every", "7s"),
+        ("shutdown.grace", "7s"),
+    ];
+
+    fn config(pairs: &[(&str, &str)]) -> Config {
+        Config::from_pairs(pairs).expect("must be free of faults")
+    }
+
+    fn plain(config: &Config) -> String {
+        format!("{:?}", Config { effective: Effective::default(), ..config.clone() })
+    }
+
+    #[test]
+    fn exactly_the_live_keys_of_the_table_take_effect_on_reload() {
+        let before = config(&[]);
+        for (name, value) in OTHERS {
+            let key = KEYS.iter().find(|key| key.name == *name).expect("must be a key");
+            let read = config(&[(name, value)]);
+            assert_ne!(plain(&before), plain(&read), "{name} = {value} changes nothing");
+            let live = Live::new(before.clone());
+            let changes = live.apply(read.clone());
+            let after = plain(&live.load());
+            assert_eq!(after, plain(if key.live { &read } else { &before }), "{name}");
+            let lists = (changes.live.contains(name), changes.needs_restart.contains(name));
+            assert_eq!(lists, (key.live, !key.live), "{name}");
+        }
+    }
+
+    #[test]
+    fn every_key_but_secrets_and_files_is_tried_on_reload() {
+        let special = |name: &str| name.ends_with("_file") || KEYS.iter().any(|key| key.secret && key.name == name);
+        let tried = |name: &str| OTHERS.iter().any(|(other, _)| *other == name);
+        let missing: Vec<_> = KEYS.iter().map(|key| key.name).filter(|name| !special(name) && !tried(name)).collect();
+        assert!(missing.is_empty(), "give these another value: {missing:?}");
+    }
+
+    #[test]
+    fn an_api_key_is_replaced_while_running() {
+        let live = Live::new(config(&[("upstream.api_key", "old")]));
+        let changes = live.apply(config(&[("upstream.api_key", "new")]));
+        assert_eq!(changes, Changes { live: vec!["upstream.api_key"], needs_restart: vec![] });
+        assert_eq!(live.load().upstream.api_key.as_ref().map(super::super::Secret::reveal), Some("new"));
+    }
+
+    #[test]
+    fn an_api_key_neither_comes_nor_goes_while_running() {
+        let (with, without) = (config(&[("upstream.api_key", "key")]), config(&[]));
+        for (running, read) in [(&with, &without), (&without, &with)] {
+            let live = Live::new(running.clone());
+            let changes = live.apply(read.clone());
+            assert_eq!(changes.needs_restart, ["upstream.api_key", "cache.scope"]);
+            assert_eq!(live.load().upstream.api_key, running.upstream.api_key);
+            assert_eq!(live.load().cache.scope, running.cache.scope);
+            assert_eq!(live.load().effective.to_text(), running.effective.to_text());
+        }
+    }
+
+    #[test]
+    fn the_same_value_said_otherwise_is_no_change() {
+        let changes = changes(&config(&[("cache.ttl", "3600")]), &config(&[("cache.ttl", "60m")]));
+        assert_eq!(changes, Changes::default());
+    }
+}

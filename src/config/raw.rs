@@ -1,0 +1,173 @@
+//! What was said: for every key the last layer's value and where it came from. Nothing is judged here but names.
+//!
+//! Layers, each over the one before: defaults, file, well-known variables, `VECHO_` variables, flags.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use super::keys::{self, WELL_KNOWN};
+use super::{Faults, KEYS, Key};
+
+/// Where a value came from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// The table of keys.
+    Default,
+    /// The configuration file, or the file that holds a secret.
+    File(PathBuf),
+    /// An environment variable.
+    Env(String),
+    /// A command line flag.
+    Flag(&'static str),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Env(name) => write!(f, "environment {name}"),
+            Self::Flag(name) => f.write_str(name),
+        }
+    }
+}
+
+/// One setting from the command line. Has no `Debug`: its value may be a secret.
+#[derive(Clone)]
+pub struct Flag {
+    /// The flag, such as `--listen`.
+    pub flag: &'static str,
+    /// The key it sets.
+    pub key: String,
+    /// The value: TOML text, or a bare string.
+    pub value: String,
+}
+
+/// A value and where it came from. Has no `Debug`: its value may be a secret.
+pub(super) struct Said {
+    pub(super) value: Value,
+    pub(super) origin: Origin,
+}
+
+/// What was said about every key, and the faults met on the way.
+#[derive(Default)]
+pub(super) struct Raw {
+    said: BTreeMap<&'static str, Said>,
+    pub(super) faults: Faults,
+}
+
+impl Raw {
+    /// Only the defaults.
+    pub(super) fn defaults() -> Self {
+        let mut raw = Self::default();
+        for key in KEYS {
+            if let Some(value) = key.default_value() {
+                raw.say(key, value, Origin::Default);
+            }
+        }
+        raw
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&Said> {
+        self.said.get(name)
+    }
+
+    fn say(&mut self, key: &'static Key, value: Value, origin: Origin) {
+        self.said.insert(key.name, Said { value, origin });
+    }
+
+    /// The layer of the configuration file.
+    pub(super) fn read_file(&mut self, path: &Path, text: &str) {
+        let origin = Origin::File(path.to_owned());
+        match toml::from_str::<Table>(text) {
+            Ok(table) => self.read_table(table, &origin),
+            Err(error) => self.faults.add("config", &origin, syntax_fault(text, &error)),
+        }
+    }
+
+    fn read_table(&mut self, table: Table, origin: &Origin) {
+        for (name, value) in table {
+            match value {
+                Value::Table(section) if keys::is_section(&name) => self.read_section(&name, section, origin),
+                _ if keys::is_section(&name) => self.faults.add(&name, origin, "must be a section"),
+                value => self.read_named(&name, value, origin),
+            }
+        }
+    }
+
+    fn read_section(&mut self, section: &str, table: Table, origin: &Origin) {
+        for (name, value) in table {
+            self.read_named(&format!("{section}.{name}"), value, origin);
+        }
+    }
+
+    fn read_named(&mut self, name: &str, value: Value, origin: &Origin) {
+        match keys::find(name) {
+            Some(_) if value.is_table() => self.faults.add(name, origin, "must be a value, not a section"),
+            Some(key) => self.say(key, value, origin.clone()),
+            None => self.faults.add(name, origin, unknown_key(name, &value)),
+        }
+    }
+
+    /// The layer of the environment: well-known names first, so that `VECHO_` names win.
+    pub(super) fn read_env(&mut self, env: &[(String, String)]) {
+        for (variable, name) in WELL_KNOWN {
+            for (_, value) in env.iter().filter(|(set, value)| set == variable && !value.is_empty()) {
+                self.say(keys::known(name), Value::String(value.clone()), Origin::Env((*variable).to_owned()));
+            }
+        }
+        for (variable, value) in env.iter().filter(|(set, value)| set.starts_with("VECHO_") && !value.is_empty()) {
+            self.read_variable(variable, value);
+        }
+    }
+
+    fn read_variable(&mut self, variable: &str, value: &str) {
+        let origin = Origin::Env(variable.to_owned());
+        if let Some(key) = KEYS.iter().find(|key| key.env_name() == variable) {
+            self.say(key, Value::String(value.to_owned()), origin);
+        } else if variable != "VECHO_CONFIG" && !is_service_variable(variable, value) {
+            let known = KEYS.iter().map(Key::env_name).chain(["VECHO_CONFIG".to_owned()]);
+            self.faults.add(variable, &origin, keys::unknown(variable, known));
+        }
+    }
+
+    /// The layer of the command line.
+    pub(super) fn read_flags(&mut self, flags: &[Flag]) {
+        for flag in flags {
+            self.read_named(&flag.key, loose(&flag.value), &Origin::Flag(flag.flag));
+        }
+    }
+}
+
+fn unknown_key(name: &str, value: &Value) -> String {
+    if value.is_table() {
+        return keys::unknown(name, KEYS.iter().filter_map(|key| key.split().0).map(str::to_owned));
+    }
+    keys::unknown(name, KEYS.iter().map(|key| key.name.to_owned()))
+}
+
+/// A value from the command line: TOML where it is marked as such by a quote or bracket, else the text as it stands.
+fn loose(text: &str) -> Value {
+    let marked = text.starts_with(['"', '\'', '[']);
+    marked.then(|| keys::toml_value(text)).flatten().unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+/// The parser's own rendering quotes the line, which may hold a secret; so only its place and the reason are told.
+fn syntax_fault(text: &str, error: &toml::de::Error) -> String {
+    let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count()) + 1;
+    format!("line {line} is not TOML: {}", error.message().lines().next().unwrap_or_default())
+}
+
+/// Whether Kubernetes made this variable up for a service whose name starts with `vecho`.
+fn is_service_variable(variable: &str, value: &str) -> bool {
+    let words: Vec<&str> = variable.split('_').collect();
+    let service = words.windows(2).any(|pair| matches!(pair, ["SERVICE", "HOST" | "PORT"]));
+    let port = words.windows(3).any(|three| {
+        let [word, number, protocol] = three else { return false };
+        *word == "PORT" && number.parse::<u16>().is_ok() && matches!(*protocol, "TCP" | "UDP" | "SCTP")
+    });
+    service || port || (words.last() == Some(&"PORT") && value.contains("://"))
+}

@@ -1,0 +1,197 @@
+//! Reads one key after the other: a fault is noted and the default stands in, so that no fault hides the next one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use toml::Value;
+
+use super::effective::{Effective, Entry, Shown};
+use super::raw::Raw;
+use super::{Faults, KEYS, Origin, Secret, keys, values};
+
+pub(super) struct Reader {
+    raw: Raw,
+    faults: Faults,
+    shown: BTreeMap<&'static str, (Shown, Origin)>,
+}
+
+impl Reader {
+    pub(super) fn new(mut raw: Raw) -> Self {
+        let faults = std::mem::take(&mut raw.faults);
+        Self { raw, faults, shown: BTreeMap::new() }
+    }
+
+    /// Notes a fault of a key, with the origin of its value.
+    pub(super) fn fault(&mut self, name: &str, message: impl Into<String>) {
+        let origin = self.origin(name);
+        self.faults.add(name, &origin, message);
+    }
+
+    /// What was read tells more than what was said: a secret comes from the file that its twin names.
+    fn origin(&self, name: &str) -> Origin {
+        let read = self.shown.get(name).map(|(_, origin)| origin);
+        let said = || self.raw.get(name).map(|said| &said.origin);
+        read.or_else(said).cloned().unwrap_or(Origin::Default)
+    }
+
+    /// Notes how a value is shown in its normal form, or what a default such as `auto` came to.
+    pub(super) fn show(&mut self, name: &str, value: impl Into<Value>) {
+        let origin = self.origin(name);
+        self.shown.insert(keys::known(name).name, (Shown::Value(value.into()), origin));
+    }
+
+    /// The value of a key that may be missing.
+    pub(super) fn optional<T>(&mut self, name: &str, read: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
+        let outcome = self.raw.get(name).map(|said| (read(&said.value), said.value.clone()))?;
+        match outcome {
+            (Ok(value), said) => {
+                self.show(name, said);
+                Some(value)
+            }
+            (Err(message), _) => {
+                self.fault(name, message);
+                None
+            }
+        }
+    }
+
+    /// The value of a key that has a default.
+    pub(super) fn required<T>(&mut self, name: &str, read: impl Fn(&Value) -> Result<T, String>) -> T {
+        self.optional(name, &read).unwrap_or_else(|| {
+            let default = keys::known(name).default_value().expect("a required key must have a default");
+            read(&default).expect("a default in the table must pass its own check")
+        })
+    }
+
+    /// A whole number that may be missing.
+    pub(super) fn optional_count<T: TryFrom<u64>>(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<T> {
+        let number = self.optional(name, |value| values::count(value, &range))?;
+        self.show(name, i64::try_from(number).unwrap_or(i64::MAX));
+        Some(fit(number))
+    }
+
+    /// A whole number.
+    pub(super) fn count<T: TryFrom<u64>>(&mut self, name: &str, range: RangeInclusive<u64>) -> T {
+        let number = self.required(name, |value| values::count(value, &range));
+        self.show(name, i64::try_from(number).unwrap_or(i64::MAX));
+        fit(number)
+    }
+
+    /// A number with a fraction.
+    pub(super) fn ratio(&mut self, name: &str, range: &RangeInclusive<f64>) -> f64 {
+        let number = self.required(name, |value| values::ratio(value, range));
+        self.show(name, number);
+        number
+    }
+
+    /// A length of time.
+    pub(super) fn duration(&mut self, name: &str, range: &RangeInclusive<Duration>) -> Duration {
+        let length = self.required(name, |value| values::duration(value, range));
+        self.show(name, values::shown_duration(length));
+        length
+    }
+
+    /// One of a few words.
+    pub(super) fn choice<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> T {
+        self.required(name, |value| values::choice(value, words))
+    }
+
+    /// A list of words, each turned into what it stands for; nothing where one of them is at fault.
+    pub(super) fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
+        let words = self.required(name, values::list);
+        self.show(name, words.clone());
+        let (items, faults): (Vec<_>, Vec<_>) = words.iter().map(|word| read(word)).partition(Result::is_ok);
+        for message in faults.into_iter().filter_map(Result::err) {
+            self.fault(name, message);
+        }
+        let items: Vec<T> = items.into_iter().filter_map(Result::ok).collect();
+        (items.len() == words.len()).then_some(items)
+    }
+
+    /// A file that must be there to be read.
+    pub(super) fn file(&mut self, name: &str) -> Option<PathBuf> {
+        let path = PathBuf::from(self.optional(name, values::text)?);
+        if let Err(message) = readable(&path) {
+            self.fault(name, message);
+        }
+        Some(path)
+    }
+
+    /// A secret, said outright or in the file that its twin key names.
+    pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
+        let twin = format!("{name}_file");
+        let outright = self.raw.get(name).map(|said| (secret_text(&said.value), said.origin.clone()));
+        let filed = self.optional(&twin, values::text).map(|path| filed(Path::new(&path)));
+        match (outright, filed) {
+            (None, None) => None,
+            (Some((said, origin)), None) => self.keep(name, said, origin),
+            (None, Some((read, origin))) => self.keep(&twin, read, origin),
+            (Some(_), Some(_)) => {
+                let message = format!("both {name} and {twin} ({}) are set; set one", self.origin(&twin));
+                self.fault(name, message);
+                None
+            }
+        }
+    }
+
+    fn keep(&mut self, said_as: &str, secret: Result<Secret, String>, origin: Origin) -> Option<Secret> {
+        let name = keys::known(said_as.strip_suffix("_file").unwrap_or(said_as)).name;
+        match secret {
+            Ok(secret) => {
+                self.shown.insert(name, (Shown::Secret(secret.clone()), origin));
+                Some(secret)
+            }
+            Err(message) => {
+                self.fault(said_as, message);
+                None
+            }
+        }
+    }
+
+    /// What was read, as it is shown; or every fault.
+    pub(super) fn finish(mut self) -> Result<Effective, Faults> {
+        if !self.faults.0.is_empty() {
+            return Err(self.faults);
+        }
+        let entries = KEYS.iter().map(|key| {
+            let (shown, origin) = self.shown.remove(key.name).unwrap_or((Shown::Nothing, Origin::Default));
+            Entry { key, shown, origin }
+        });
+        Ok(Effective::new(entries.collect::<Vec<_>>()))
+    }
+}
+
+fn fit<T: TryFrom<u64>>(number: u64) -> T {
+    T::try_from(number).ok().expect("the range of a key must fit its type")
+}
+
+/// The content of a secret file, with the file as its origin.
+fn filed(path: &Path) -> (Result<Secret, String>, Origin) {
+    let content = fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
+    let secret = content.and_then(|text| match text.trim() {
+        "" => Err(format!("{} is empty", path.display())),
+        trimmed => Ok(Secret::new(trimmed)),
+    });
+    (secret, Origin::File(path.to_owned()))
+}
+
+/// The message never holds the value.
+fn secret_text(value: &Value) -> Result<Secret, String> {
+    match value.as_str().map(str::trim) {
+        Some("") => Err("must not be empty".to_owned()),
+        Some(secret) => Ok(Secret::new(secret)),
+        None => Err("must be text".to_owned()),
+    }
+}
+
+fn readable(path: &Path) -> Result<(), String> {
+    let metadata = File::open(path).and_then(|file| file.metadata());
+    match metadata {
+        Ok(found) if found.is_dir() => Err(format!("{} is a folder", path.display())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{} cannot be read: {error}", path.display())),
+    }
+}

@@ -1,0 +1,97 @@
+//! How the configuration was put together, so that it can be read again: file, environment, flags.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use blake3::Hasher;
+
+use super::keys::WELL_KNOWN;
+use super::raw::Raw;
+use super::{Config, Faults, Flag, KEYS, Origin, checks};
+
+/// Where the configuration comes from. The environment is a snapshot: a running process does not see later changes.
+#[derive(Clone)]
+pub struct Source {
+    file: Option<(PathBuf, Origin)>,
+    env: Vec<(String, String)>,
+    flags: Vec<Flag>,
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let env: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
+        let flags: Vec<&str> = self.flags.iter().map(|flag| flag.key.as_str()).collect();
+        f.debug_struct("Source").field("file", &self.file).field("env", &env).field("flags", &flags).finish()
+    }
+}
+
+impl Source {
+    /// A source of these parts. Without `file`, the variable `VECHO_CONFIG` may name one.
+    pub fn new(file: Option<PathBuf>, env: impl IntoIterator<Item = (String, String)>, flags: Vec<Flag>) -> Self {
+        let env: Vec<_> = env.into_iter().filter(|(name, _)| concerns_us(name)).collect();
+        let from_flag = file.map(|path| (path, Origin::Flag("--config")));
+        let file = from_flag.or_else(|| file_of(&env));
+        Self { file, env, flags }
+    }
+
+    /// The configuration file, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|(path, _)| path.as_path())
+    }
+
+    /// Reads everything anew. Blocks on the disk.
+    pub fn load(&self) -> Result<Config, Faults> {
+        checks::check(self.gather())
+    }
+
+    /// A hash over the contents of the configuration file and of the files that hold secrets. Blocks on the disk.
+    ///
+    /// Contents, not times: Kubernetes swaps mounted files by symbolic links.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        let raw = self.gather();
+        let twins = KEYS.iter().filter(|key| key.secret).map(|key| format!("{}_file", key.name));
+        let secrets = twins.filter_map(|twin| raw.get(&twin)?.value.as_str().map(PathBuf::from));
+        let mut hasher = Hasher::new();
+        for path in self.file().map(Path::to_owned).into_iter().chain(secrets) {
+            add_file(&mut hasher, &path);
+        }
+        *hasher.finalize().as_bytes()
+    }
+
+    fn gather(&self) -> Raw {
+        let mut raw = Raw::defaults();
+        if let Some((path, origin)) = &self.file {
+            match std::fs::read_to_string(path) {
+                Ok(text) => raw.read_file(path, &text),
+                Err(error) => raw.faults.add("config", origin, format!("{} cannot be read: {error}", path.display())),
+            }
+        }
+        raw.read_env(&self.env);
+        raw.read_flags(&self.flags);
+        raw
+    }
+}
+
+impl Config {
+    /// Defaults with these keys changed (values as TOML text or bare strings); no file, no environment. For tests.
+    pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Faults> {
+        let flag =
+            |(key, value): &(&str, &str)| Flag { flag: "--set", key: (*key).to_owned(), value: (*value).to_owned() };
+        Source::new(None, [], pairs.iter().map(flag).collect()).load()
+    }
+}
+
+fn concerns_us(name: &str) -> bool {
+    name.starts_with("VECHO_") || WELL_KNOWN.iter().any(|(known, _)| *known == name)
+}
+
+fn file_of(env: &[(String, String)]) -> Option<(PathBuf, Origin)> {
+    let (name, path) = env.iter().find(|(name, value)| name == "VECHO_CONFIG" && !value.is_empty())?;
+    Some((PathBuf::from(path), Origin::Env(name.clone())))
+}
+
+/// Length first, so that text cannot move from one file to the next unseen; an unreadable file counts as its error.
+fn add_file(hasher: &mut Hasher, path: &Path) {
+    let content = std::fs::read(path).unwrap_or_else(|error| error.kind().to_string().into_bytes());
+    hasher.update(&content.len().to_le_bytes()).update(&content);
+}

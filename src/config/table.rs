@@ -1,0 +1,131 @@
+//! THE table of configuration keys. Files, environment, checks, documentation and reload all go by it.
+
+use super::Key;
+
+const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key::new(name, default, doc)
+}
+
+/// Every key, in the order in which it is documented and shown.
+pub const KEYS: &[Key] = &[
+    key("listen", "\"127.0.0.1:7861\"", "Address of the public port, which applications call."),
+    key("admin_listen", "\"127.0.0.1:7862\"", "Address of the ops port: metrics, health, dashboard."),
+    key("workers", "none", "Threads that serve requests; without it, as many as there are processors."),
+    key(
+        "upstream.url",
+        "\"https://api.openai.com/v1\"",
+        "Base URL of the service behind, as in OPENAI_BASE_URL of an application; \"mock:\" is the built-in mock.",
+    ),
+    key("upstream.api_key", "none", "API key sent in place of the caller's; without it, callers bring their own.")
+        .secret()
+        .live(),
+    key("upstream.api_key_file", "none", "File that holds upstream.api_key.").live(),
+    key(
+        "upstream.api_key_header",
+        "\"auto\"",
+        "Header that carries the API key: authorization, api-key, or auto, which is api-key for Azure.",
+    ),
+    key(
+        "upstream.encoding",
+        "\"auto\"",
+        "Encoding vectors are asked for in: auto (base64 where they are known to be f32), as_asked, base64, float.",
+    )
+    .live(),
+    key("upstream.max_concurrent", "20", "Most embeddings calls under way at once."),
+    key("upstream.connect_timeout", "\"5s\"", "Limit of name lookup, TCP and TLS together."),
+    key("upstream.headers_timeout", "\"60s\"", "Limit from the last byte of a call to the headers of its answer.")
+        .live(),
+    key("upstream.call_timeout", "\"120s\"", "Limit of one embeddings call, its answer included.").live(),
+    key("upstream.idle_timeout", "\"60s\"", "How long an unused connection to the upstream is kept."),
+    key("upstream.max_answer_bytes", "268435456", "Largest embeddings answer that is read, in bytes."),
+    key("upstream.ca_file", "none", "PEM file with roots to trust besides the public ones."),
+    key("batch.max_inputs", "2048", "Most inputs in one upstream call.").live(),
+    key("batch.max_tokens", "300000", "Most tokens in one upstream call, as estimated from the length of its texts.")
+        .live(),
+    key("retry.max_attempts", "3", "Calls made for one batch, the first included.").live(),
+    key("retry.base_wait", "\"200ms\"", "Wait before the first repetition; it doubles from there, with full jitter.")
+        .live(),
+    key("retry.max_wait", "\"5s\"", "Longest wait that is chosen here; a retry-after of the upstream may be longer.")
+        .live(),
+    key("retry.budget_ratio", "0.2", "Repetitions allowed per call made, over time.").live(),
+    key("breaker.failures", "5", "Failures in a row after which calling is given up for a while; 0 means never.")
+        .live(),
+    key("breaker.open_for", "\"1s\"", "How long calling is given up the first time; doubles with each failed probe.")
+        .live(),
+    key("breaker.max_open", "\"30s\"", "Longest time between two probes.").live(),
+    key(
+        "fallback.mode",
+        "\"mock\"",
+        "Answer while the upstream is unavailable: error, stale (else error), mock (stale, else a marked mock).",
+    )
+    .live(),
+    key("fallback.mock_dimensions", "1536", "Dimensions of a mock where neither request nor earlier answers tell.")
+        .live(),
+    key("cache.ttl", "\"30d\"", "How long an entry is fresh.").live(),
+    key("cache.stale_for", "\"7d\"", "How long after that it is kept to stand in while the upstream is unavailable.")
+        .live(),
+    key("cache.max_entries", "none", "Most entries in memory; without it, only the memory limit bounds them."),
+    key(
+        "cache.scope",
+        "\"auto\"",
+        "Who may share an entry: credential, proxy, shared; auto is proxy with an own key or mock:, else credential.",
+    ),
+    key("cache.key_secret", "none", "Secret that makes cache keys unguessable to others who can read a shared tier.")
+        .secret(),
+    key("cache.key_secret_file", "none", "File that holds cache.key_secret."),
+    key(
+        "cache.extra_fields",
+        "[\"input_type\", \"task\", \"task_type\", \"truncate\", \"truncation\", \"prompt_name\"]",
+        "Request fields that shape the vector and join the key; any other unknown field makes a request pass uncached.",
+    )
+    .live(),
+    key("cache.memory_percent", "60", "Share of the memory limit for vectors, in percent."),
+    key("cache.answers_percent", "10", "Share of the memory limit for rendered answers, in percent."),
+    key("auth.vouch_ttl", "\"5m\"", "How long the upstream's yes to a credential holds, in scope shared.").live(),
+    key(
+        "auth.credential_headers",
+        "[\"authorization\", \"api-key\", \"x-api-key\", \"openai-organization\", \"openai-project\"]",
+        "Request headers that together are a caller's credential.",
+    ),
+    key("limits.max_header_bytes", "65536", "Largest request head, in bytes."),
+    key("limits.header_timeout", "\"10s\"", "Limit of a request head from first to last byte, and of a TLS handshake."),
+    key("limits.idle_timeout", "\"120s\"", "How long a connection may wait for its next request."),
+    key("limits.body_timeout", "\"30s\"", "Longest pause between two pieces of a request body."),
+    key("limits.max_body_bytes", "67108864", "Largest embeddings request body, in bytes.").live(),
+    key("limits.request_timeout", "\"120s\"", "Longest life of an embeddings request.").live(),
+    key("limits.max_connections", "4096", "Most connections on the public port."),
+    key("limits.max_requests", "2048", "Most requests under way on the public port."),
+    key("limits.max_inflight_bytes", "134217728", "Most bytes of embeddings request bodies under way together."),
+    key(
+        "memory.limit_mb",
+        "500",
+        "Memory the process stays under, in MiB; the container's limit counts where it is less.",
+    ),
+    key("memory.check_every", "\"1s\"", "How often memory is looked at."),
+    key(
+        "tls.cert_file",
+        "none",
+        "PEM file with the certificate chain of the public port; with tls.key_file, or not at all.",
+    ),
+    key("tls.key_file", "none", "PEM file with the private key of the public port."),
+    key(
+        "admin.token",
+        "none",
+        "Token that lets callers from elsewhere than loopback change something on the ops port.",
+    )
+    .secret(),
+    key("admin.token_file", "none", "File that holds admin.token."),
+    key(
+        "log.level",
+        "\"info\"",
+        "A level (error, warn, info, debug, trace, off) or a filter: \"info,vecho::upstream=debug\".",
+    )
+    .live(),
+    key("log.format", "\"text\"", "How log lines look: text, or json with one object a line."),
+    key(
+        "reload.poll_every",
+        "\"5s\"",
+        "How often configuration and secret files are looked at; \"0s\": only on SIGHUP.",
+    ),
+    key("shutdown.grace", "\"25s\"", "Time from SIGTERM until what still runs is cut."),
+];

@@ -1,0 +1,115 @@
+//! What a caller asks, and the keys that follow from it.
+
+use http::{HeaderMap, Uri};
+
+use crate::config::{FallbackMode, Scope, Secret};
+use crate::key::{Key, KeyBuilder, Tag};
+use crate::wire::{EmbedRequest, Space};
+
+/// One embeddings request with all that decides its answer.
+pub struct Ask<'a> {
+    /// The body, understood.
+    pub request: EmbedRequest<'a>,
+    /// Who asks, and where it would go.
+    pub origin: Origin,
+    /// How the caller wants it handled.
+    pub controls: Controls,
+}
+
+/// Who asks, and where it would go.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    /// The upstream's address for this request.
+    pub uri: Uri,
+    /// The hash of the caller's credential.
+    pub credential: Key,
+    /// Who may share what is stored for this caller.
+    pub scope: Key,
+    /// Whether the upstream has to have accepted the credential before stored vectors are served.
+    pub must_be_vouched: bool,
+    /// The headers that go up.
+    pub headers: HeaderMap,
+}
+
+/// How the caller wants it handled: standard `cache-control`, and the fallback.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Controls {
+    /// Fetch even what is stored.
+    pub no_cache: bool,
+    /// Keep nothing of it.
+    pub no_store: bool,
+    /// Rather fail than fetch.
+    pub only_if_cached: bool,
+    /// The oldest that is accepted.
+    pub max_age_ms: Option<u64>,
+    /// How far a fallback may go; can only narrow the configured mode.
+    pub fallback: Option<FallbackMode>,
+}
+
+/// The key of who may share an entry. A namespace narrows it; nothing widens it.
+pub fn scope_key(scope: Scope, credential: &Key, namespace: Option<&[u8]>, secret: Option<&Secret>) -> Key {
+    let mut key = KeyBuilder::new(secret);
+    match scope {
+        Scope::Credential => key.part(Tag::Scope, b"credential").part(Tag::Scope, credential.as_bytes()),
+        Scope::Proxy => key.part(Tag::Scope, b"proxy"),
+        Scope::Shared => key.part(Tag::Scope, b"shared"),
+    };
+    if let Some(namespace) = namespace {
+        key.part(Tag::Namespace, namespace);
+    }
+    key.finish()
+}
+
+/// The key of everything that shapes a vector but its input: scope, upstream and space.
+pub fn space_key(scope: &Key, uri: &Uri, space: &Space) -> Key {
+    let mut key = KeyBuilder::new(None);
+    key.part(Tag::Scope, scope.as_bytes()).part(Tag::Upstream, uri.to_string().as_bytes());
+    space.join_key(&mut key);
+    key.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn space(model: &str, dimensions: Option<u32>) -> Space {
+        Space { model: Some(model.to_owned()), dimensions, ..Space::default() }
+    }
+
+    fn uri(text: &str) -> Uri {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn scopes_share_exactly_what_they_say() {
+        let (a, b) = (KeyBuilder::new(None).finish(), KeyBuilder::new(Some(&Secret::new("b"))).finish());
+        let key = |scope, credential: &Key, namespace: Option<&[u8]>| scope_key(scope, credential, namespace, None);
+        assert_ne!(key(Scope::Credential, &a, None), key(Scope::Credential, &b, None));
+        assert_eq!(key(Scope::Shared, &a, None), key(Scope::Shared, &b, None));
+        assert_eq!(key(Scope::Proxy, &a, None), key(Scope::Proxy, &b, None));
+        assert_ne!(key(Scope::Proxy, &a, None), key(Scope::Shared, &a, None));
+        assert_ne!(key(Scope::Shared, &a, Some(b"n")), key(Scope::Shared, &a, None));
+        assert_ne!(key(Scope::Shared, &a, Some(b"")), key(Scope::Shared, &a, None));
+    }
+
+    #[test]
+    fn everything_that_shapes_a_vector_is_in_the_key() {
+        let scope = KeyBuilder::new(None).finish();
+        let base = space_key(&scope, &uri("http://h/v1/embeddings"), &space("m", None));
+        let mut with_task = space("m", None);
+        with_task.extras.insert("task".to_owned(), "\"x\"".to_owned());
+        let others = [
+            space_key(&scope, &uri("http://h/v1/embeddings"), &space("m", Some(256))),
+            space_key(&scope, &uri("http://h/v1/embeddings"), &space("n", None)),
+            space_key(&scope, &uri("http://h/v1/embeddings?api-version=2"), &space("m", None)),
+            space_key(&scope, &uri("http://other/v1/embeddings"), &space("m", None)),
+            space_key(&scope, &uri("http://h/v1/embeddings"), &Space::default()),
+            space_key(&scope, &uri("http://h/v1/embeddings"), &with_task),
+            space_key(&base, &uri("http://h/v1/embeddings"), &space("m", None)),
+        ];
+        for (place, other) in others.iter().enumerate() {
+            assert_ne!(base, *other, "{place}");
+            assert!(!others[..place].contains(other), "{place}");
+        }
+    }
+}

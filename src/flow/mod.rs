@@ -1,0 +1,92 @@
+//! The life of one embeddings request, top to bottom: plan, look up, claim, fetch, settle, stand in, assemble.
+//!
+//! A request only waits; fetching and landing is done by a task of its own. So a caller that hangs up takes the
+//! fetch from nobody, and finds its answer stored when it asks again.
+
+mod ask;
+mod assemble;
+mod fetch;
+mod outcome;
+mod request;
+mod stand_in;
+
+use std::sync::Arc;
+
+use crate::clock::Clock;
+use crate::config::Live;
+use crate::inflight::Flights;
+use crate::metrics::Metrics;
+use crate::spaces::Spaces;
+use crate::tasks::Tasks;
+use crate::tiers::Stack;
+use crate::upstream::Batcher;
+use crate::vouch::Vouchers;
+use crate::wire::Bypass;
+
+pub use ask::{Ask, Controls, Origin, scope_key, space_key};
+pub use assemble::{Answer, Keep, Tally};
+pub use outcome::{Outcome, Refusal, Source};
+pub use stand_in::Outage;
+
+use outcome::{Failed, Landed};
+use request::Request;
+
+/// How often a request is put together again because the model changed meanwhile, before it is passed through.
+const MAX_ROUNDS: usize = 3;
+
+/// What a request needs on its way. One per process, used by `Arc`.
+pub struct Flow {
+    /// The configuration in force.
+    pub live: Live,
+    /// The time of day.
+    pub clock: Clock,
+    /// Where vectors are kept.
+    pub tiers: Stack,
+    /// What is being fetched.
+    pub flights: Arc<Flights<Landing>>,
+    /// The way to the upstream.
+    pub batcher: Arc<Batcher>,
+    /// What is known of each space.
+    pub spaces: Spaces,
+    /// Whose credentials the upstream accepts.
+    pub vouchers: Vouchers,
+    /// Whether mocks are being served.
+    pub outage: Outage,
+    /// Where tasks run that outlive their request.
+    pub tasks: Tasks,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What lands for one key.
+pub type Landing = Result<Landed, Arc<Failed>>;
+
+impl Flow {
+    /// Answers one request.
+    pub async fn answer(self: &Arc<Self>, ask: &Ask<'_>) -> Outcome {
+        let request = Request::new(self, ask);
+        let mut progress = request.look_up();
+        if ask.controls.only_if_cached {
+            return if progress.is_complete() { request.assemble(&progress) } else { Outcome::NotCached };
+        }
+        for _ in 0..MAX_ROUNDS {
+            if progress.lacks_any() {
+                if let Some(bypass) = request.known_unreadable() {
+                    return Outcome::PassThrough(bypass);
+                }
+                request.fetch(&mut progress).await;
+            }
+            if let Some(refused) = request.refusal(&progress) {
+                return refused;
+            }
+            if request.drop_older_models(&mut progress) {
+                continue;
+            }
+            return match request.stand_in(&mut progress) {
+                Ok(()) => request.assemble(&progress),
+                Err(failed) => Outcome::Refused(Refusal::of(&failed.failure)),
+            };
+        }
+        Outcome::PassThrough(Bypass::UnsteadyModel)
+    }
+}

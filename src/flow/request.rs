@@ -1,0 +1,166 @@
+//! One request on its way: what it looked up, what it may use, what it has to refuse.
+
+use std::sync::Arc;
+
+use http::Uri;
+use tokio::time::Instant;
+
+use super::outcome::{Failed, Progress, Served, Slot};
+use super::{Ask, Flow, Outcome, Refusal, Source, space_key};
+use crate::config::{self, Config, UpstreamTarget};
+use crate::generation::Generation;
+use crate::key::Key;
+use crate::plan::Plan;
+use crate::spaces::{Identity, Lessons};
+use crate::tiers::{Found, Lookup, Record};
+use crate::upstream::Class;
+use crate::wire::{Bypass, Encoding};
+
+/// A request and what stays the same while it is answered.
+pub(super) struct Request<'a> {
+    pub(super) flow: &'a Arc<Flow>,
+    pub(super) ask: &'a Ask<'a>,
+    pub(super) config: Arc<Config>,
+    pub(super) now_ms: u64,
+    pub(super) deadline: Instant,
+    pub(super) space: Key,
+    pub(super) plan: Plan,
+    pub(super) lessons: Arc<Lessons>,
+    pub(super) generation: Generation,
+    /// Whether stored vectors and other callers' fetches may be used at all.
+    pub(super) trusted: bool,
+}
+
+impl<'a> Request<'a> {
+    pub(super) fn new(flow: &'a Arc<Flow>, ask: &'a Ask<'a>) -> Self {
+        let config = flow.live.load();
+        let now_ms = flow.clock.now_ms();
+        let space = space_key(&ask.origin.scope, &ask.origin.uri, &ask.request.space);
+        Self {
+            flow,
+            ask,
+            now_ms,
+            deadline: Instant::now() + config.limits.request_timeout,
+            space,
+            plan: Plan::new(ask.request.inputs.iter().map(|input| input.key(&space))),
+            lessons: flow.spaces.of(space),
+            generation: flow.tiers.generation(),
+            trusted: !ask.origin.must_be_vouched || flow.vouchers.holds(&ask.origin.credential, now_ms),
+            config,
+        }
+    }
+
+    /// Asks the tiers for every distinct key.
+    pub(super) fn look_up(&self) -> Progress {
+        let count = self.plan.keys.len();
+        let mut progress = Progress { slots: Vec::with_capacity(count), stand_ins: Vec::with_capacity(count) };
+        let terms = self.terms();
+        for key in &self.plan.keys {
+            let found = if self.trusted { self.flow.tiers.look_up(key, &terms) } else { Found::Missing };
+            let (slot, stand_in) = self.take_in(found);
+            progress.slots.push(slot);
+            progress.stand_ins.push(stand_in);
+        }
+        progress
+    }
+
+    pub(super) fn terms(&self) -> Lookup<'_> {
+        Lookup { now_ms: self.now_ms, max_age_ms: self.ask.controls.max_age_ms, lessons: &self.lessons }
+    }
+
+    fn take_in(&self, found: Found) -> (Slot, Option<Arc<Record>>) {
+        match found {
+            Found::Fresh(record, _) if self.ask.controls.no_cache => (Slot::Empty, Some(record)),
+            Found::Fresh(record, tier) => {
+                (Slot::Served(Served { record, source: Source::Tier(tier), call: None }), None)
+            }
+            Found::StandIn(record) => (Slot::Empty, Some(record)),
+            Found::Missing => (Slot::Empty, None),
+        }
+    }
+
+    /// In which encoding the upstream is asked. Numbers prove the dimension, which base64 is then checked against;
+    /// only where vectors are known to be f32 no proof is needed.
+    pub(super) fn upstream_encoding(&self) -> Encoding {
+        let proven = self.ask.request.space.dimensions.is_some() || self.lessons.identity().is_some();
+        let proven = proven && !self.lessons.is_unreadable(Encoding::Base64, self.now_ms);
+        let carefully = |wanted| if proven { wanted } else { Encoding::Float };
+        match self.config.upstream.encoding {
+            config::Encoding::Float => Encoding::Float,
+            config::Encoding::Base64 => carefully(Encoding::Base64),
+            config::Encoding::AsAsked => carefully(self.ask.request.encoding),
+            config::Encoding::Auto if speaks_f32(&self.config.upstream.target, &self.ask.origin.uri) => {
+                if self.lessons.is_unreadable(Encoding::Base64, self.now_ms) {
+                    Encoding::Float
+                } else {
+                    Encoding::Base64
+                }
+            }
+            config::Encoding::Auto => carefully(self.ask.request.encoding),
+        }
+    }
+
+    /// Whether asking is known to bring nothing that can be read.
+    pub(super) fn known_unreadable(&self) -> Option<Bypass> {
+        self.lessons.is_unreadable(self.upstream_encoding(), self.now_ms).then_some(Bypass::UnreadableAnswer)
+    }
+
+    /// How the request ends if a failure ends it: a refusal goes first, since it will not pass by itself.
+    pub(super) fn refusal(&self, progress: &Progress) -> Option<Outcome> {
+        let find = |wanted: fn(Class) -> bool| progress.failed().find(|failed| wanted(failed.failure.class));
+        if let Some(refused) = find(|class| class == Class::Refused) {
+            return Some(Outcome::Refused(Refusal::of(&refused.failure)));
+        }
+        if let Some(unreadable) = find(|class| matches!(class, Class::Unreadable(..))) {
+            return Some(self.pass_on(unreadable));
+        }
+        find(|class| class == Class::Throttled).map(|throttled| Outcome::Refused(Refusal::of(&throttled.failure)))
+    }
+
+    /// An unreadable answer is passed on where it answers exactly what the caller asked; else the caller's own
+    /// request has to go up.
+    fn pass_on(&self, failed: &Failed) -> Outcome {
+        let asked_as_we_did =
+            matches!(failed.failure.class, Class::Unreadable(_, asked) if asked == self.ask.request.encoding);
+        let whole = *failed.keys == *self.plan.keys && self.plan.slots.len() == self.plan.keys.len();
+        match &failed.failure.reply {
+            Some(reply) if asked_as_we_did && whole => Outcome::Unreadable(reply.clone()),
+            _ => Outcome::PassThrough(Bypass::UnreadableAnswer),
+        }
+    }
+
+    /// One answer never mixes two models: where it would, the vectors of all but the newest are asked for again.
+    pub(super) fn drop_older_models(&self, progress: &mut Progress) -> bool {
+        let Some(newest) = self.newest_identity(progress) else {
+            return false;
+        };
+        let mut dropped = false;
+        for slot in &mut progress.slots {
+            if slot.served().is_some_and(|served| served.record.identity != newest) {
+                *slot = Slot::Empty;
+                dropped = true;
+            }
+        }
+        dropped
+    }
+
+    /// The identity to keep, if the vectors at hand have more than one.
+    fn newest_identity(&self, progress: &Progress) -> Option<Identity> {
+        let first = progress.served().next()?;
+        if progress.served().all(|served| served.record.identity == first.record.identity) {
+            return None;
+        }
+        let latest = || progress.served().max_by_key(|served| served.record.times.created_ms);
+        self.lessons.identity().or_else(|| latest().map(|served| served.record.identity.clone()))
+    }
+}
+
+/// OpenAI and Azure send f32 in base64; the built-in mock does too.
+fn speaks_f32(target: &UpstreamTarget, uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default();
+    *target == UpstreamTarget::Mock
+        || host == "api.openai.com"
+        || [".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com"]
+            .iter()
+            .any(|end| host.ends_with(end))
+}

@@ -1,0 +1,117 @@
+//! What is answered while the upstream is unavailable: a record past its time, then a mock, as far as allowed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Source;
+use super::outcome::{Failed, Progress, Served, Slot};
+use super::request::Request;
+use crate::config::FallbackMode;
+use crate::mock;
+use crate::spaces::Identity;
+use crate::tiers::{Record, Times};
+
+/// How long after the last mock health still shows them.
+const SHOWN_FOR_MS: u64 = 60_000;
+
+/// Whether mocks are being served, so that an outage is warned of once and not per request.
+#[derive(Debug, Default)]
+pub struct Outage {
+    since_ms: AtomicU64,
+    last_ms: AtomicU64,
+}
+
+impl Outage {
+    /// A mock was served.
+    fn note(&self, now_ms: u64, cause: &str) {
+        self.last_ms.store(now_ms, Ordering::Relaxed);
+        let first = self.since_ms.compare_exchange(0, now_ms.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if first {
+            tracing::warn!(cause, "the upstream is unavailable: mock vectors are being served");
+        }
+    }
+
+    /// The upstream answered.
+    pub(super) fn end(&self, now_ms: u64) {
+        let since_ms = self.since_ms.load(Ordering::Relaxed);
+        if since_ms != 0 && self.since_ms.swap(0, Ordering::Relaxed) != 0 {
+            let lasted_ms = now_ms.saturating_sub(since_ms);
+            tracing::info!(lasted_ms, "the upstream answers again: no more mock vectors");
+        }
+    }
+
+    /// Since when mocks are served, if one was served within the last minute.
+    pub fn mocking_since_ms(&self, now_ms: u64) -> Option<u64> {
+        let (since_ms, last_ms) = (self.since_ms.load(Ordering::Relaxed), self.last_ms.load(Ordering::Relaxed));
+        let recent = last_ms != 0 && now_ms.saturating_sub(last_ms) < SHOWN_FOR_MS;
+        recent.then_some(if since_ms == 0 { last_ms } else { since_ms })
+    }
+}
+
+impl Request<'_> {
+    /// Puts something in the place of what could not be fetched, or says which failure is the answer.
+    pub(super) fn stand_in(&self, progress: &mut Progress) -> Result<(), Arc<Failed>> {
+        let configured = self.config.fallback.mode;
+        let mode = self.ask.controls.fallback.map_or(configured, |asked| asked.min(configured));
+        let model = self.stand_in_identity(progress);
+        for place in 0..progress.slots.len() {
+            let Slot::Failed(failed) = &progress.slots[place] else {
+                continue;
+            };
+            let stale = progress.stand_ins[place]
+                .take()
+                .filter(|record| mode >= FallbackMode::Stale && model.as_ref() == Some(&record.identity));
+            let served = match stale {
+                Some(record) => Served { record, source: Source::Stale, call: None },
+                None if mode >= FallbackMode::Mock => self.mock(place, model.as_ref(), &failed.failure.detail),
+                None => return Err(Arc::clone(failed)),
+            };
+            progress.slots[place] = Slot::Served(served);
+        }
+        Ok(())
+    }
+
+    /// Whose records may stand in: those of the model that made the vectors at hand, else of the one that would be
+    /// asked, else of the first record there is. One answer never mixes two.
+    fn stand_in_identity(&self, progress: &Progress) -> Option<Identity> {
+        let candidates: Vec<&Identity> = progress.stand_ins.iter().flatten().map(|record| &record.identity).collect();
+        let at_hand = progress.served().next().map(|served| served.record.identity.clone());
+        let current = || self.lessons.identity().filter(|identity| candidates.contains(&identity));
+        at_hand.or_else(current).or_else(|| candidates.first().map(|identity| (*identity).clone()))
+    }
+
+    fn mock(&self, place: usize, at_hand: Option<&Identity>, cause: &str) -> Served {
+        self.flow.outage.note(self.now_ms, cause);
+        let request = &self.ask.request;
+        let model = request.space.model_name();
+        let dimension = at_hand
+            .map(|identity| identity.dimension)
+            .or_else(|| self.lessons.identity().map(|identity| identity.dimension))
+            .or(request.space.dimensions.map(|dimensions| dimensions as usize))
+            .or_else(|| mock::usual_dimension(model))
+            .unwrap_or(self.config.fallback.mock_dimensions);
+        let input = &request.inputs[self.plan.firsts[place]];
+        let vector = mock::vector(model, dimension, input);
+        let times = Times { created_ms: self.now_ms, fresh_until_ms: 0, stale_until_ms: 0 };
+        let identity = Identity { model: Arc::from(model), dimension };
+        let tokens = u32::try_from(input.estimated_tokens()).ok();
+        Served { record: Arc::new(Record::new(vector, identity, times, tokens)), source: Source::Mock, call: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_outage_shows_from_the_first_mock_until_a_minute_after_the_last() {
+        let outage = Outage::default();
+        assert_eq!(outage.mocking_since_ms(5), None);
+        outage.note(1_000, "down");
+        outage.note(50_000, "down");
+        assert_eq!(outage.mocking_since_ms(50_001), Some(1_000));
+        outage.end(51_000);
+        assert_eq!(outage.mocking_since_ms(60_000), Some(50_000));
+        assert_eq!(outage.mocking_since_ms(110_000), None);
+    }
+}

@@ -1,0 +1,201 @@
+//! Log lines: how they look, which are written, and changing that while running.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tracing::Subscriber;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Registry, reload};
+
+/// `log.format`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// A text that says no level.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{level:?} is not a log level or filter: {reason}")]
+pub struct BadLevel {
+    level: String,
+    reason: String,
+}
+
+/// Logging could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum InitError {
+    /// The level is none.
+    #[error(transparent)]
+    Level(#[from] BadLevel),
+    /// This process logs already.
+    #[error("logging is set up already")]
+    Twice,
+}
+
+/// Changes which lines are written while the process runs. Cheap to clone; clones steer the same log.
+#[derive(Clone)]
+pub struct LevelHandle {
+    current: Arc<Mutex<String>>,
+    filter: Option<reload::Handle<EnvFilter, Registry>>,
+}
+
+impl fmt::Debug for LevelHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LevelHandle").field("current", &self.current()).finish_non_exhaustive()
+    }
+}
+
+impl LevelHandle {
+    /// A handle that checks and remembers levels and steers nothing: for an application that runs inside another one.
+    pub fn detached() -> Self {
+        Self { current: Arc::new(Mutex::new("info".to_owned())), filter: None }
+    }
+
+    /// Writes from now on what `level` says: a level, or a filter such as `info,vecho::upstream=debug`.
+    pub fn set(&self, level: &str) -> Result<(), BadLevel> {
+        let filter = parse(level)?;
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = &self.filter {
+            handle.reload(filter).map_err(|error| bad(level, &error))?;
+        }
+        level.clone_into(&mut current);
+        Ok(())
+    }
+
+    /// The level in force, as it was set.
+    pub fn current(&self) -> String {
+        self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Starts logging to standard error, once in the life of a process.
+pub fn init(level: &str, format: LogFormat) -> Result<LevelHandle, InitError> {
+    let (subscriber, handle) = build(level, format, io::stderr)?;
+    subscriber.try_init().map_err(|_| InitError::Twice)?;
+    Ok(handle)
+}
+
+/// Whether `level` is a level or a filter.
+pub fn check(level: &str) -> Result<(), BadLevel> {
+    parse(level).map(drop)
+}
+
+fn build<W>(level: &str, format: LogFormat, writer: W) -> Result<(impl Subscriber, LevelHandle), BadLevel>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let (filter, handle) = reload::Layer::new(parse(level)?);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let handle = LevelHandle { current: Arc::new(Mutex::new(level.to_owned())), filter: Some(handle) };
+    Ok((Registry::default().with(filter).with(lines), handle))
+}
+
+fn parse(level: &str) -> Result<EnvFilter, BadLevel> {
+    if let Some(word) = level.split(',').map(str::trim).find(|word| is_no_level(word)) {
+        return Err(bad(level, &format_args!("{word:?} is none of error, warn, info, debug, trace, off")));
+    }
+    EnvFilter::builder().parse(level).map_err(|error| bad(level, &error))
+}
+
+/// The filter takes any bare word for the name of a module, so a misspelt level would silence everything.
+fn is_no_level(word: &str) -> bool {
+    let bare = !word.contains(['=', '[', ']', '{', '}', '"']);
+    word.is_empty() || bare && word.parse::<tracing::level_filters::LevelFilter>().is_err()
+}
+
+fn bad(level: &str, reason: &dyn fmt::Display) -> BadLevel {
+    BadLevel { level: level.to_owned(), reason: reason.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    fn logged(format: LogFormat, log: impl FnOnce(&LevelHandle)) -> String {
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let (subscriber, handle) = build("info", format, move || writer.clone()).unwrap();
+        tracing::subscriber::with_default(subscriber, || log(&handle));
+        lines.text()
+    }
+
+    #[test]
+    fn a_level_set_while_running_decides_what_is_written() {
+        let text = logged(LogFormat::Text, |handle| {
+            tracing::debug!("before");
+            handle.set("debug").unwrap();
+            tracing::debug!("after");
+            handle.set("off").unwrap();
+            tracing::error!("silenced");
+        });
+        assert!(text.contains("after") && !text.contains("before") && !text.contains("silenced"), "{text}");
+    }
+
+    #[test]
+    fn a_json_line_is_an_object_with_time_level_and_fields() {
+        let text = logged(LogFormat::Json, |_| tracing::warn!(keys = 3, "told"));
+        let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();
+        assert_eq!((&line["level"], &line["message"], &line["keys"]), (&"WARN".into(), &"told".into(), &3.into()));
+        let at = line["timestamp"].as_str().unwrap();
+        assert!(at.len() > 20 && &at[10..11] == "T" && at.ends_with('Z'), "{at} is not RFC 3339 in UTC");
+    }
+
+    #[test]
+    fn a_refused_level_leaves_the_old_one_in_force() {
+        let text = logged(LogFormat::Text, |handle| {
+            assert!(handle.set("verbose").is_err());
+            assert_eq!(handle.current(), "info");
+            tracing::info!("still there");
+        });
+        assert!(text.contains("still there"), "{text}");
+    }
+
+    #[test]
+    fn a_misspelt_level_is_refused_and_filters_are_accepted() {
+        for good in ["info", "WARN", "off", "info,vecho::upstream=debug", "vecho[request]=trace,error"] {
+            assert_eq!(check(good), Ok(()), "{good}");
+        }
+        for wrong in ["", "inf", "info,debgu", "vecho=loud", "info,"] {
+            assert!(check(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn a_detached_handle_checks_and_remembers() {
+        let handle = LevelHandle::detached();
+        handle.clone().set("debug").unwrap();
+        assert_eq!(handle.current(), "debug");
+        assert!(handle.set("nonsense").is_err());
+    }
+}

@@ -1,0 +1,158 @@
+//! The command line, asked through the binary itself.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Output};
+use std::thread;
+
+fn vecho(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vecho"));
+    command.env_clear().envs(environment.iter().copied()).args(arguments).output().unwrap()
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn check_prints_every_fault_on_standard_error_and_exits_64() {
+    let output = vecho(
+        &["check", "--listen", "nowhere", "--set", "cache.ttl=abc"],
+        &[("VECHO_UPSTREAM_ULR", "x"), ("MEMORY_LIMIT_MB", "1")],
+    );
+    let faults = err(&output);
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(64), ""));
+    for part in [
+        "listen (--listen): \"nowhere\" is not an address",
+        "cache.ttl (--set): \"abc\" is not a duration",
+        "VECHO_UPSTREAM_ULR (environment VECHO_UPSTREAM_ULR): unknown; did you mean VECHO_UPSTREAM_URL?",
+        "memory.limit_mb (environment MEMORY_LIMIT_MB): 1 is not between 32 and",
+    ] {
+        assert!(faults.contains(part), "{part:?} is missing in\n{faults}");
+    }
+    assert_eq!(faults.lines().count(), 4, "{faults}");
+}
+
+#[test]
+fn check_says_that_a_good_configuration_is_ok() {
+    let output = vecho(&["check"], &[]);
+    assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "configuration ok\n"));
+}
+
+#[test]
+fn a_faulty_configuration_stops_every_command_with_64() {
+    for command in [&["serve"][..], &[], &["config"], &["check"], &["healthcheck"]] {
+        let arguments = [command, &["--workers", "none"]].concat();
+        assert_eq!(vecho(&arguments, &[]).status.code(), Some(64), "{command:?}");
+    }
+}
+
+#[test]
+fn a_command_line_that_is_not_understood_exits_64_and_help_exits_0() {
+    for wrong in [&["--nonsense"][..], &["fly"], &["check", "--set", "no-equals-sign-s3cr3t"]] {
+        let output = vecho(wrong, &[]);
+        assert_eq!(output.status.code(), Some(64), "{wrong:?}");
+        assert!(!err(&output).is_empty() && !err(&output).contains("s3cr3t"));
+    }
+    let help = vecho(&["--help"], &[]);
+    assert_eq!(help.status.code(), Some(0));
+    for flag in ["--config", "--admin-listen", "--upstream", "--set", "healthcheck"] {
+        assert!(out(&help).contains(flag), "{flag} is missing in the help");
+    }
+}
+
+#[test]
+fn config_prints_values_with_their_origins_before_or_after_the_command() {
+    let output = vecho(&["--upstream", "mock:", "config", "--set", "cache.ttl=90m"], &[("CACHE_MAX_SIZE", "5000")]);
+    let text = out(&output);
+    for line in [
+        "url = \"mock:\"  # --upstream",
+        "ttl = \"90m\"  # --set",
+        "max_entries = 5000  # environment CACHE_MAX_SIZE",
+        "scope = \"proxy\"  # default",
+        "api_key = none  # default",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line:?} is missing in\n{text}");
+    }
+}
+
+#[test]
+fn no_output_shows_a_secret() {
+    let environment = [("OPENAI_API_KEY", "s3cr3t-1"), ("VECHO_ADMIN_TOKEN", "s3cr3t-2")];
+    for arguments in [
+        &["config"][..],
+        &["config", "--format", "json"],
+        &["check", "--set", "cache.key_secret=s3cr3t-3", "--set", "upstream.url=http://me:s3cr3t-4@host/"],
+        &["check", "--set", "upstream.api_key_file=/nowhere"],
+    ] {
+        let output = vecho(arguments, &environment);
+        let printed = out(&output) + &err(&output);
+        assert!(!printed.is_empty() && !printed.contains("s3cr3t"), "{arguments:?} printed\n{printed}");
+    }
+    let json = out(&vecho(&["config", "--format", "json"], &environment));
+    let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["upstream"]["api_key"]["value"], "[secret]");
+    assert_eq!(json["upstream"]["api_key"]["origin"], "environment OPENAI_API_KEY");
+    assert_eq!(json["cache"]["key_secret"]["value"], serde_json::Value::Null);
+}
+
+/// An ops port that answers one request with this status line, and tells what it was asked.
+fn ops_port(bind: &str, status: &'static str) -> (u16, thread::JoinHandle<String>) {
+    let listener = TcpListener::bind(bind).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let asked = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let asked = request_head(&mut stream);
+        write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n").unwrap();
+        asked
+    });
+    (port, asked)
+}
+
+fn request_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") && stream.read(&mut byte).unwrap() == 1 {
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[test]
+fn healthcheck_asks_readyz_on_loopback_of_the_configured_port() {
+    for (status, expected) in [("200 OK", 0), ("503 Service Unavailable", 1)] {
+        let (port, asked) = ops_port("127.0.0.1:0", status);
+        let output = vecho(&["healthcheck"], &[("VECHO_ADMIN_LISTEN", &format!("0.0.0.0:{port}"))]);
+        assert_eq!(output.status.code(), Some(expected), "{status}: {}", err(&output));
+        assert!(asked.join().unwrap().starts_with("GET /readyz HTTP/1.1\r\n"));
+    }
+}
+
+#[test]
+fn healthcheck_asks_the_url_it_is_given_whatever_the_configuration() {
+    let (port, asked) = ops_port("127.0.0.1:0", "204 No Content");
+    let url = format!("http://127.0.0.1:{port}/livez");
+    let output = vecho(&["healthcheck", "--url", &url], &[("VECHO_WORKERS", "none")]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(asked.join().unwrap().starts_with("GET /livez HTTP/1.1\r\n"));
+}
+
+#[test]
+fn healthcheck_fails_where_nobody_answers_or_nothing_is_said() {
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let closed_port = {
+        let gone = TcpListener::bind("127.0.0.1:0").unwrap();
+        gone.local_addr().unwrap().port()
+    };
+    for port in [silent_port, closed_port] {
+        let output = vecho(&["healthcheck", "--admin-listen", &format!("127.0.0.1:{port}")], &[]);
+        assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+        assert!(err(&output).starts_with("no answer: "), "{}", err(&output));
+    }
+}
