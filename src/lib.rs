@@ -5,5 +5,6 @@
 pub mod clock;
 pub mod config;
 pub mod key;
+pub mod serve;
 pub mod tasks;
 pub mod vector;
