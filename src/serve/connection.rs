@@ -23,7 +23,7 @@ use super::drain::Course;
 use super::handler::{BoxError, Handler, Peer};
 use super::limits::{ConnectionHooks, Fault, ServeLimits};
 use super::stream::Watched;
-use super::tls::Tls;
+use super::tls::{self, Tls};
 use super::vitals::{Tracked, Vitals};
 use super::watch::{End, Exchange, Watch};
 use crate::tasks::Tasks;
@@ -35,8 +35,8 @@ const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
 /// How much, and for how long, is read and thrown away after the last answer, so that a peer that is still sending
 /// gets to read it: closing a socket with unread bytes destroys what is on its way to the peer.
-const LINGER_BYTES: usize = 1024 * 1024;
-const LINGER: Duration = Duration::from_secs(1);
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What all connections of a server share.
 pub(super) struct Shared<H> {
@@ -76,12 +76,13 @@ pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, tcp: TcpStream, pe
 }
 
 async fn serve_secured<H: Handler>(shared: &Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: Slot) -> End {
+    // Boxed one by one, so that a plain connection does not take the room of an encrypted one.
     let Some(tls) = &shared.tls else {
-        return serve_http1(shared, tcp, peer, slot).await;
+        return Box::pin(serve_http1(shared, tcp, peer, slot)).await;
     };
-    match handshake(shared, tls, tcp).await {
-        Ok(stream) if tls.chose_http2(&stream) => serve_http2(shared, stream, peer, slot).await,
-        Ok(stream) => serve_http1(shared, stream, peer, slot).await,
+    match Box::pin(handshake(shared, tls, tcp)).await {
+        Ok(stream) if tls::chose_http2(&stream) => Box::pin(serve_http2(shared, stream, peer, slot)).await,
+        Ok(stream) => Box::pin(serve_http1(shared, stream, peer, slot)).await,
         Err(end) => end,
     }
 }

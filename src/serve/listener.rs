@@ -230,7 +230,7 @@ mod tests {
 
     #[test]
     fn a_mapped_address_is_shown_as_the_ipv4_address_it_is() {
-        let mapped = "[::ffff:127.0.0.1]:80".parse().unwrap();
-        assert_eq!(canonical(mapped), "127.0.0.1:80".parse().unwrap());
+        let mapped = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 80));
+        assert_eq!(canonical(mapped), SocketAddr::from(([127, 0, 0, 1], 80)));
     }
 }

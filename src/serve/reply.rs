@@ -50,13 +50,13 @@ mod tests {
 
     #[test]
     fn a_refusal_keeps_its_status_and_date_and_gains_a_body_of_the_stated_length() {
-        let reply = String::from_utf8(explain_refusal(BARE)).unwrap();
-        let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+        let reply = String::from_utf8(explain_refusal(BARE)).expect("replies are text");
+        let (head, body) = reply.split_once("\r\n\r\n").expect("a head ends");
         assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"));
         assert!(head.contains("\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT"));
         assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())));
         assert_eq!(head.matches("content-length").count(), 1);
-        let parsed: serde_json::Value = serde_json::from_str(body).unwrap();
+        let parsed: serde_json::Value = serde_json::from_str(body).expect("the body is JSON");
         assert_eq!(parsed["error"]["type"], "invalid_request_error");
         assert!(parsed["error"]["param"].is_null() && parsed["error"]["code"].is_null());
     }

@@ -137,12 +137,12 @@ mod tests {
         let (near, mut far) = tokio::io::duplex(pipe_bytes);
         let mut watched = Watched::new(near, Arc::clone(vitals), ());
         let write = async {
-            watched.write_all(bytes).await.unwrap();
+            watched.write_all(bytes).await.expect("the pipe is open");
             drop(watched);
         };
         let mut seen = String::new();
         let (read, ()) = tokio::join!(far.read_to_string(&mut seen), write);
-        read.unwrap();
+        read.expect("what was written is text");
         seen
     }
 

@@ -92,11 +92,11 @@ impl Tls {
     pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         self.acceptor.accept(tcp).await
     }
+}
 
-    /// Whether the handshake settled on HTTP/2. A peer that names no protocol gets HTTP/1.1.
-    pub(super) fn chose_http2(&self, stream: &TlsStream<TcpStream>) -> bool {
-        stream.get_ref().1.alpn_protocol() == Some(HTTP2)
-    }
+/// Whether the handshake settled on HTTP/2. A peer that names no protocol gets HTTP/1.1.
+pub(super) fn chose_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(HTTP2)
 }
 
 impl std::fmt::Debug for Tls {

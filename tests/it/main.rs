@@ -1,1 +1,3 @@
-//! x
+//! The tests of the whole, one file for each stage.
+
+mod serve;
