@@ -4,7 +4,9 @@
 
 pub mod clock;
 pub mod config;
+pub mod governor;
 pub mod key;
 pub mod serve;
+pub mod system;
 pub mod tasks;
 pub mod vector;
