@@ -1,6 +1,6 @@
 //! What the governor does, and when.
 
-use super::{
+use super::keeper::{
     Action, ActionKind, CALM_PERCENT, Episode, Governor, MAX_ACTIONS, SHRINK_PERCENT, STEP_PERCENT, TRIM_PERCENT, lock,
 };
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{CALM_PERCENT, Governor, lock};
+use super::keeper::{CALM_PERCENT, Governor, lock};
 
 const MB: u64 = 1024 * 1024;
 

@@ -1,10 +1,4 @@
-//! Keeps the process under its memory limit: settles, gives back, and as a last resort lets caches shrink.
-
-mod act;
-mod optimize;
-
-#[cfg(test)]
-mod tests;
+//! The governor: what it knows, what it is asked, and its loop.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,18 +9,16 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::system::System;
 
-pub use optimize::Optimized;
-
 /// From here on freed memory is given back.
-const TRIM_PERCENT: u64 = 80;
+pub(super) const TRIM_PERCENT: u64 = 80;
 /// Where giving back leaves more than this, caches shrink,
-const SHRINK_PERCENT: u64 = 85;
+pub(super) const SHRINK_PERCENT: u64 = 85;
 /// down to this. An episode is over when this is reached, too.
-const CALM_PERCENT: u64 = 75;
+pub(super) const CALM_PERCENT: u64 = 75;
 /// Growth that makes another try worth its cost within one episode.
-const STEP_PERCENT: u64 = 2;
+pub(super) const STEP_PERCENT: u64 = 2;
 /// Actions that are remembered.
-const MAX_ACTIONS: usize = 64;
+pub(super) const MAX_ACTIONS: usize = 64;
 
 /// A part of the process that can do with less memory.
 pub trait Shrink: Send + Sync {
@@ -126,26 +118,26 @@ pub fn effective_limit(configured_bytes: u64, container_bytes: Option<u64>) -> u
 
 /// Keeps the process under its limit. Shared by its loop and whoever asks it.
 pub struct Governor {
-    meter: Arc<dyn Meter>,
-    limit_bytes: u64,
-    parts: Vec<Arc<dyn Shrink>>,
-    clock: Clock,
-    hooks: Arc<dyn GovernorHooks>,
+    pub(super) meter: Arc<dyn Meter>,
+    pub(super) limit_bytes: u64,
+    pub(super) parts: Vec<Arc<dyn Shrink>>,
+    pub(super) clock: Clock,
+    pub(super) hooks: Arc<dyn GovernorHooks>,
     /// Held while something is done, so that the loop and a caller do not do it twice at once.
-    turn: Mutex<Episode>,
-    log: Mutex<Log>,
+    pub(super) turn: Mutex<Episode>,
+    pub(super) log: Mutex<Log>,
 }
 
 /// What is on record; locked for moments only.
 #[derive(Debug, Default)]
-struct Log {
-    resident_bytes: u64,
-    actions: VecDeque<Action>,
+pub(super) struct Log {
+    pub(super) resident_bytes: u64,
+    pub(super) actions: VecDeque<Action>,
 }
 
 /// A stretch of time above the mark, told about once however many checks it lasts.
 #[derive(Debug, Default, PartialEq, Eq)]
-enum Episode {
+pub(super) enum Episode {
     /// Memory is no concern.
     #[default]
     Calm,
@@ -214,12 +206,12 @@ impl Governor {
         }
     }
 
-    fn percent_of_limit(&self, percent: u64) -> u64 {
+    pub(super) fn percent_of_limit(&self, percent: u64) -> u64 {
         self.limit_bytes / 100 * percent
     }
 }
 
 /// What these locks guard is whole after any statement, so a panic elsewhere does not spoil it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
