@@ -31,10 +31,10 @@ impl<S, T> Watched<S, T> {
         Self { inner, vitals, substitute: None, _slot: slot }
     }
 
-    fn note<V>(&self, polled: Poll<io::Result<V>>) -> Poll<io::Result<V>> {
-        match polled {
+    fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &polled {
             Poll::Pending => self.vitals.write_blocked(),
-            Poll::Ready(_) => self.vitals.wrote(),
+            Poll::Ready(written) => self.vitals.wrote(*written.as_ref().unwrap_or(&0)),
         }
         polled
     }
@@ -121,7 +121,7 @@ impl<S: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Watched<S, T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
-        self.note(polled)
+        self.note(polled.map_ok(|()| 0)).map_ok(|_| ())
     }
 }
 

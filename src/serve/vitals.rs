@@ -7,6 +7,9 @@ use std::task::{Context, Poll};
 
 use http_body::{Body, Frame, SizeHint};
 
+/// A write of this many bytes carries part of an answer; pings, acknowledgements and goodbyes of HTTP/2 are smaller.
+const ANSWER_BYTES: usize = 1024;
+
 /// Noted by the stream, the calls and the answers; read by the watch. Each field is a fact by itself, and on HTTP/1.1
 /// all of them are touched by one task, so relaxed order is enough.
 #[derive(Debug, Default)]
@@ -18,6 +21,8 @@ pub(super) struct Vitals {
     owes_bytes: AtomicBool,
     write_blocked: AtomicBool,
     writes: AtomicU64,
+    unread: AtomicUsize,
+    taken: AtomicU64,
     bare_reply: AtomicBool,
 }
 
@@ -44,14 +49,16 @@ impl Vitals {
         if self.write_blocked.load(Relaxed) {
             return (Phase::Writing, self.writes.load(Relaxed));
         }
-        let phase = if self.in_flight.load(Relaxed) > 0 {
+        let phase = if self.unread.load(Relaxed) > 0 {
+            Phase::Writing
+        } else if self.in_flight.load(Relaxed) > 0 {
             Phase::Serving
         } else if self.head_begun.load(Relaxed) {
             Phase::Head
         } else {
             Phase::Idle
         };
-        (phase, self.requests.load(Relaxed))
+        (phase, self.requests.load(Relaxed) + self.taken.load(Relaxed))
     }
 
     /// Bytes came in.
@@ -63,8 +70,11 @@ impl Vitals {
     }
 
     /// Bytes went out.
-    pub(super) fn wrote(&self) {
+    pub(super) fn wrote(&self, bytes: usize) {
         self.writes.fetch_add(1, Relaxed);
+        if !self.http1 && bytes >= ANSWER_BYTES {
+            self.taken.fetch_add(1, Relaxed);
+        }
         self.write_blocked.store(false, Relaxed);
     }
 
@@ -111,6 +121,24 @@ impl Vitals {
 #[derive(Debug)]
 pub(super) struct Call(Arc<Vitals>);
 
+impl Call {
+    /// The answer's next piece waits for the peer. On HTTP/2 a peer can leave an answer unread without the socket ever
+    /// blocking; on HTTP/1.1 the socket tells.
+    fn await_peer(&self) {
+        if !self.0.http1 {
+            self.0.unread.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The peer has room for the answer's next piece.
+    fn peer_took(&self) {
+        if !self.0.http1 {
+            self.0.unread.fetch_sub(1, Relaxed);
+            self.0.taken.fetch_add(1, Relaxed);
+        }
+    }
+}
+
 impl Drop for Call {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Relaxed);
@@ -121,12 +149,29 @@ impl Drop for Call {
 #[derive(Debug)]
 pub(super) struct Tracked<B> {
     body: B,
-    _call: Call,
+    awaits_peer: bool,
+    call: Call,
 }
 
 impl<B> Tracked<B> {
     pub(super) fn new(body: B, call: Call) -> Self {
-        Self { body, _call: call }
+        call.await_peer();
+        Self { body, awaits_peer: true, call }
+    }
+
+    fn set_awaits_peer(&mut self, awaits_peer: bool) {
+        match (self.awaits_peer, awaits_peer) {
+            (false, true) => self.call.await_peer(),
+            (true, false) => self.call.peer_took(),
+            (true, true) | (false, false) => {}
+        }
+        self.awaits_peer = awaits_peer;
+    }
+}
+
+impl<B> Drop for Tracked<B> {
+    fn drop(&mut self) {
+        self.set_awaits_peer(false);
     }
 }
 
@@ -135,7 +180,11 @@ impl<B: Body + Unpin> Body for Tracked<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        Pin::new(&mut self.body).poll_frame(cx)
+        // hyper asks for a piece only when the peer has room for one.
+        self.set_awaits_peer(false);
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.set_awaits_peer(polled.is_ready());
+        polled
     }
 
     fn is_end_stream(&self) -> bool {
@@ -149,6 +198,8 @@ impl<B: Body + Unpin> Body for Tracked<B> {
 
 #[cfg(test)]
 mod tests {
+    use std::task::Waker;
+
     use super::*;
 
     #[test]
@@ -176,7 +227,7 @@ mod tests {
         let _call = vitals.begin_call();
         vitals.write_blocked();
         assert_eq!(vitals.phase(), (Phase::Writing, 0));
-        vitals.wrote();
+        vitals.wrote(1);
         assert_eq!(vitals.phase().0, Phase::Serving);
         vitals.write_blocked();
         assert_eq!(vitals.phase(), (Phase::Writing, 1));
@@ -193,6 +244,42 @@ mod tests {
         assert!(!vitals.speaks_for_itself(), "the answer is still in hyper's buffer");
         vitals.flushed();
         assert!(vitals.speaks_for_itself());
+    }
+
+    #[test]
+    fn an_http2_answer_that_the_peer_has_no_room_for_is_being_written_and_one_that_is_not_ready_is_not() {
+        let vitals = Vitals::new(false);
+        let mut body = Tracked::new(Slow, vitals.begin_call());
+        assert_eq!(vitals.phase().0, Phase::Writing);
+        assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(vitals.phase().0, Phase::Serving);
+        drop(body);
+        assert_eq!(vitals.phase().0, Phase::Idle);
+    }
+
+    #[test]
+    fn only_writes_that_carry_an_answer_keep_an_http2_connection_from_idling() {
+        let vitals = Vitals::new(false);
+        let stay = vitals.phase();
+        vitals.wrote(ANSWER_BYTES - 1);
+        assert_eq!(vitals.phase(), stay);
+        vitals.wrote(ANSWER_BYTES);
+        assert_ne!(vitals.phase(), stay);
+    }
+
+    /// A body whose next piece is not there yet.
+    struct Slow;
+
+    impl Body for Slow {
+        type Data = bytes::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<bytes::Bytes>, Self::Error>>> {
+            Poll::Pending
+        }
     }
 
     #[test]

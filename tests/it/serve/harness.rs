@@ -19,6 +19,8 @@ use vecho::serve::{Bound, ConnectionHooks, Fault, Peer, Running, ServeLimits, Se
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The bound of `/echo`.
 pub(crate) const ECHO_BYTES: usize = 1000;
+/// The size of the answer of `/huge`.
+pub(crate) const HUGE_BYTES: usize = 32 * 1024 * 1024;
 /// The longest pause in a body sent to `/echo`.
 pub(crate) const ECHO_PAUSE: Duration = Duration::from_millis(300);
 
@@ -102,7 +104,7 @@ async fn answer(
             gate.acquire().await.expect("the gate is never closed").forget();
             say(StatusCode::OK, "waited")
         }
-        "/huge" => say(StatusCode::OK, vec![b'x'; 64 * 1024 * 1024]),
+        "/huge" => say(StatusCode::OK, vec![b'x'; HUGE_BYTES]),
         "/unheard" => say(StatusCode::PAYLOAD_TOO_LARGE, "unheard"),
         "/panic" => panic!("as it was told"),
         "/tunnel" => tunnel(request),

@@ -100,6 +100,15 @@ async fn a_connection_over_the_bound_is_told_so_and_a_closed_one_makes_room() {
 }
 
 #[tokio::test]
+async fn a_connection_over_the_bound_reads_its_503_although_it_is_still_sending() {
+    let served = start(ServeLimits { max_connections: 0, ..wide() }).await;
+    let mut client = served.connect().await;
+    let body = "x".repeat(8 * 1024 * 1024);
+    client.send(&format!("POST / HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}", body.len())).await;
+    assert_eq!(client.answer().await.status(), "503");
+}
+
+#[tokio::test]
 async fn an_occupied_port_is_named_in_the_error() {
     let served = start(wide()).await;
     let addr = served.running.local_addr();

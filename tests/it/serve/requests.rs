@@ -41,7 +41,7 @@ async fn requests_sent_in_one_piece_are_answered_in_order_and_garbage_behind_the
     client.send("GET /a HTTP/1.1\r\nhost: x\r\n\r\nGET /peer HTTP/1.1\r\nhost: x\r\n\r\n\x01garbage\r\n\r\n").await;
     assert_eq!(client.answer().await.body, "hello");
     assert!(client.answer().await.body.ends_with(" false"));
-    assert_eq!(client.answer().await.status(), "400");
+    client.answer().await.assert_envelope("400", "invalid_request_error");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::Request;
@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use vecho::config;
 use vecho::serve::{Drained, Fault, ServeLimits, Tls};
 
-use super::harness::{Client, PATIENCE, Served, start_with, until, wide, within};
+use super::harness::{Client, HUGE_BYTES, PATIENCE, Served, start_with, until, wide, within};
 
 /// A certificate and its key in files that go with this.
 struct Identity {
@@ -122,6 +122,40 @@ async fn an_idle_http2_connection_is_closed_in_order() {
     within(ask.send_request(get("/"))).await.expect("the connection lives");
     within(connection).await.expect("the client does not panic").expect("the server says goodbye");
     until(|| served.seen.closed.load(SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn an_http2_answer_that_takes_long_is_not_cut_by_the_idle_timeout() {
+    let identity = Identity::new("http2-long");
+    let idle = Duration::from_millis(150);
+    let served = start_with(ServeLimits { idle_timeout: idle, ..wide() }, Some(load(&identity.files))).await;
+    let (mut ask, _connection) = http2(&served, &identity).await;
+    let mut body = within(ask.send_request(get("/huge"))).await.expect("the connection lives").into_body();
+    let (began, mut bytes) = (Instant::now(), 0);
+    while let Some(frame) = within(body.frame()).await {
+        bytes += frame.expect("the answer comes whole").into_data().map_or(0, |data| data.len());
+        // A reader that takes its time, several times the limit in all.
+        if bytes * 8 / HUGE_BYTES > usize::try_from(began.elapsed().as_millis() / 100).expect("a short time") {
+            tokio::time::sleep(Duration::from_millis(80)).await;
+        }
+    }
+    assert_eq!(bytes, HUGE_BYTES);
+    assert!(began.elapsed() > idle * 3, "too fast to tell: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_http2_peer_without_room_for_its_answer_is_cut_after_the_write_timeout() {
+    let identity = Identity::new("http2-window");
+    let limits =
+        ServeLimits { write_timeout: Duration::from_millis(150), idle_timeout: Duration::from_millis(100), ..wide() };
+    let served = start_with(limits, Some(load(&identity.files))).await;
+    let stream = shake(&served, &identity.root, &[b"h2"]).await.expect("the handshake succeeds");
+    let mut stingy = http2::Builder::new(TokioExecutor::new());
+    stingy.initial_stream_window_size(0);
+    let (mut ask, connection) = within(stingy.handshake(TokioIo::new(stream))).await.expect("HTTP/2 begins");
+    let _connection = tokio::spawn(connection);
+    let _unread = within(ask.send_request(get("/"))).await.expect("a head needs no room");
+    until(|| served.seen.faults() == [Fault::WriteStalled]).await;
 }
 
 #[tokio::test]
