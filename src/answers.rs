@@ -80,14 +80,16 @@ impl Answers {
         answer
     }
 
-    /// Keeps an answer, unless it is too large; says whether it did.
-    pub fn put(&self, request: Key, parts: Parts) -> bool {
-        let answer = StoredAnswer(Arc::new(parts));
-        let fits = answer.weight_bytes() <= self.stored.max_bytes() / LARGEST_SHARE;
-        if fits {
-            self.stored.insert(request, answer);
+    /// Whether an answer of this size is kept.
+    pub const fn takes(&self, body_bytes: u64) -> bool {
+        body_bytes <= self.stored.max_bytes() / LARGEST_SHARE
+    }
+
+    /// Keeps an answer, unless it is too large.
+    pub fn put(&self, request: Key, parts: Parts) {
+        if self.takes(parts.body.len() as u64) {
+            self.stored.insert(request, StoredAnswer(Arc::new(parts)));
         }
-        fits
     }
 
     /// Forgets all answers.
@@ -139,7 +141,7 @@ mod tests {
     fn setup() -> (Answers, Generations, Arc<Lessons>, Key) {
         let (answers, purges) = (Answers::new(BOUNDS), Generations::default());
         let (lessons, request) = (Arc::new(Lessons::default()), KeyBuilder::new(None).finish());
-        assert!(answers.put(request, parts(&purges, &lessons, 10)));
+        answers.put(request, parts(&purges, &lessons, 10));
         assert!(answers.get(&request, 99, purges.current()).is_some());
         (answers, purges, lessons, request)
     }
@@ -167,6 +169,9 @@ mod tests {
     #[test]
     fn an_answer_that_would_push_out_many_is_not_kept() {
         let (answers, purges, lessons, request) = setup();
-        assert!(!answers.put(request, parts(&purges, &lessons, 1 << 13)));
+        let large = request.extend(crate::key::Tag::Body, b"large");
+        answers.put(large, parts(&purges, &lessons, 1 << 13));
+        assert!(answers.get(&large, 1, purges.current()).is_none());
+        assert!(answers.get(&request, 1, purges.current()).is_some());
     }
 }

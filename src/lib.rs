@@ -3,30 +3,35 @@
 //! Read the crate by floor, from the bottom up or from the top down. A module uses only modules of floors below its
 //! own; the parts of floor 2 do not know one another, and neither do the two ports. A test keeps it so.
 
-// Floor 5: the process.
+// Floor 6: the process.
 pub mod cli;
 
-// Floor 4: wiring, and the order of starting and stopping.
+// Floor 5: wiring, and the order of starting and stopping.
+pub mod app;
 
-// Floor 3: the two ports.
+// Floor 4: the two ports, which do not know each other.
 pub mod admin;
+pub mod proxy;
 
-// Floor 2: the life of one embeddings request.
+// Floor 3: the life of one embeddings request.
 pub mod flow;
 
-// Floor 1: the parts. None of them knows another.
+// Floor 2: the parts, of which none knows another.
 pub mod answers;
+pub mod governor;
 pub mod inflight;
 pub mod mock;
 pub mod plan;
+pub mod serve;
 pub mod tiers;
 pub mod upstream;
 pub mod vouch;
 
-// Floor 0: the vocabulary, in two steps: the second is made of words of the first.
+// Floor 1: the OpenAI format and what is learned about spaces: words that several parts share.
 pub mod spaces;
 pub mod wire;
 
+// Floor 0: the ground.
 pub mod bounded;
 pub mod clock;
 pub mod config;
@@ -34,6 +39,7 @@ pub mod generation;
 pub mod key;
 pub mod logs;
 pub mod metrics;
+pub mod system;
 pub mod tasks;
 pub mod tokens;
 pub mod vector;

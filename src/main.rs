@@ -4,8 +4,13 @@ use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
+use tokio::runtime::Builder;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use vecho::app::{App, Surroundings};
 use vecho::cli::{self, Output};
+use vecho::clock::Clock;
 use vecho::config::{Config, Source};
+use vecho::logs;
 
 fn main() -> ExitCode {
     let output = &mut Output { out: &mut io::stdout(), err: &mut io::stderr() };
@@ -21,7 +26,58 @@ fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
-/// Serves until told to stop.
-fn serve(_source: Source, _config: Config) -> u8 {
-    cli::FAILED
+/// Serves until told to stop. Reads like the life of the process: logging, runtime, start, wait, stop.
+fn serve(source: Source, config: Config) -> u8 {
+    let level = match logs::init(&config.log.level, config.log.format) {
+        Ok(level) => level,
+        Err(error) => return failed(cli::FAILED, &error),
+    };
+    let runtime = match Builder::new_multi_thread().worker_threads(config.workers).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(cli::FAILED, &error),
+    };
+    let surroundings = Surroundings { clock: Clock::System, level, source: Some(source) };
+    runtime.block_on(async {
+        let mut signals = match Signals::listen() {
+            Ok(signals) => signals,
+            Err(error) => return failed(cli::FAILED, &error),
+        };
+        let app = match App::start(config, surroundings).await {
+            Ok(app) => app,
+            Err(error) if error.is_configuration() => return failed(cli::FAULTY, &error),
+            Err(error) => return failed(cli::FAILED, &error),
+        };
+        signals.next().await;
+        tokio::select! {
+            _ = app.stop() => cli::OK,
+            () = signals.next() => {
+                tracing::warn!("told to stop a second time: everything under way is cut");
+                cli::FAILED
+            }
+        }
+    })
+}
+
+fn failed(status: u8, error: &dyn std::error::Error) -> u8 {
+    tracing::error!("vecho cannot start: {error}");
+    status
+}
+
+/// The signals that stop the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }

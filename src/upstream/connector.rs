@@ -35,14 +35,14 @@ pub enum TlsError {
 
 /// A connector whose connections are up within a time limit or fail.
 #[derive(Clone)]
-pub struct TimedConnector {
+pub(super) struct TimedConnector {
     inner: HttpsConnector<HttpConnector>,
     limit: Duration,
 }
 
 impl TimedConnector {
     /// A connector that trusts the public roots and those in `ca_file`.
-    pub fn new(limit: Duration, ca_file: Option<&Path>) -> Result<Self, TlsError> {
+    pub(super) fn new(limit: Duration, ca_file: Option<&Path>) -> Result<Self, TlsError> {
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limit));

@@ -10,24 +10,24 @@ use crate::config;
 const RESERVE: f64 = 10.0;
 
 /// A token bucket over all calls: a share of them may be repeated, so that retries cannot multiply an outage.
-pub struct Budget {
+pub(super) struct Budget {
     tokens: Mutex<f64>,
 }
 
 impl Budget {
     /// A full budget.
-    pub const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self { tokens: Mutex::new(RESERVE) }
     }
 
     /// A first attempt was made: it pays `ratio` of a retry in.
-    pub fn deposit(&self, ratio: f64) {
+    pub(super) fn deposit(&self, ratio: f64) {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         *tokens = (*tokens + ratio).min(RESERVE.max(ratio * 100.0));
     }
 
     /// Takes one retry out, if there is one.
-    pub fn withdraw(&self) -> bool {
+    pub(super) fn withdraw(&self) -> bool {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let granted = *tokens >= 1.0;
         if granted {
@@ -39,14 +39,14 @@ impl Budget {
 
 /// The wait before attempt number `attempt` (the first retry is 2), `luck` in `0..1`: exponential with full jitter,
 /// but never less than a tenth, so that a herd of callers spreads and none hammers.
-pub fn backoff(terms: &config::Retry, attempt: u32, luck: f64) -> Duration {
+pub(super) fn backoff(terms: &config::Retry, attempt: u32, luck: f64) -> Duration {
     let doublings = attempt.saturating_sub(2).min(16);
     let ceiling = terms.base_wait.saturating_mul(1 << doublings).min(terms.max_wait);
     ceiling.mul_f64(luck.clamp(0.1, 1.0))
 }
 
 /// An evenly spread number in `0..1`. Needs no quality, only that two processes differ.
-pub fn luck() -> f64 {
+pub(super) fn luck() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     let bits = RandomState::new().hash_one(0_u8) >> 11;
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit the mantissa")]

@@ -1,0 +1,73 @@
+//! `--upstream mock:`: the mock embedder as the upstream itself, for demos and for the CI of applications.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+
+use crate::config::{Config, Live};
+use crate::mock;
+use crate::upstream::{InProcess, Reply, RouteKind, classify_path};
+use crate::wire::{Bypass, EmbedRequest, PathModel, Rendering, envelope, read_request};
+
+/// An upstream that answers every embeddings request with mock vectors.
+pub(super) fn embedder(live: Live) -> InProcess {
+    Arc::new(move |path, body| match classify_path(path) {
+        RouteKind::Other => {
+            let message = "The built-in mock upstream serves embeddings only.";
+            reply(StatusCode::NOT_FOUND, envelope(message, "invalid_request_error", None, Some("not_found")))
+        }
+        kind => embed(&live.load(), kind, body),
+    })
+}
+
+fn embed(config: &Config, kind: RouteKind, body: &[u8]) -> Reply {
+    let path_model = if kind == RouteKind::Deployment { PathModel::Yes } else { PathModel::No };
+    match read_request(body, &config.cache.extra_fields, path_model) {
+        Ok(request) => reply(StatusCode::OK, answer(config, &request).to_bytes()),
+        Err(bypass) => {
+            let message = explanation(bypass);
+            reply(StatusCode::BAD_REQUEST, envelope(&message, "invalid_request_error", Some("input"), None))
+        }
+    }
+}
+
+fn answer(config: &Config, request: &EmbedRequest<'_>) -> Rendering {
+    let model = if request.space.model_name().is_empty() { "mock" } else { request.space.model_name() };
+    let dimension = request
+        .space
+        .dimensions
+        .map(|dimensions| dimensions as usize)
+        .or_else(|| mock::usual_dimension(model))
+        .unwrap_or(config.fallback.mock_dimensions);
+    let count = u32::try_from(request.inputs.len()).expect("a request must have fewer than 2^32 inputs");
+    Rendering {
+        vectors: request.inputs.iter().map(|input| mock::vector(model, dimension, input)).collect(),
+        slots: (0..count).collect(),
+        encoding: request.encoding,
+        model: model.to_owned(),
+        prompt_tokens: request.inputs.iter().map(|input| u64::from(input.counted_tokens())).sum(),
+        mocks: Vec::new(),
+    }
+}
+
+fn explanation(bypass: Bypass) -> String {
+    let cause = match bypass {
+        Bypass::NotJson | Bypass::LoneSurrogate => "the body is not valid JSON",
+        Bypass::DuplicateKey => "a field stands twice",
+        Bypass::UnknownField => "a field is unknown",
+        Bypass::WrongType => "a field has the wrong type",
+        Bypass::NoInput => "`input` and `model` are needed",
+        Bypass::EmptyInput => "an input is empty",
+        Bypass::ContentType | Bypass::ContentEncoding => "the body is not plain JSON",
+        Bypass::UnreadableAnswer | Bypass::UnsteadyModel => "there is no answer",
+    };
+    format!("The built-in mock upstream cannot embed this: {cause}.")
+}
+
+fn reply(status: StatusCode, body: Bytes) -> Reply {
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Reply { status, headers, body }
+}

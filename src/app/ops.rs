@@ -1,0 +1,218 @@
+//! What the ops port reaches, as the traits it asks for.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use serde_json::Value;
+
+use super::parts::Parts;
+use super::{State, Surroundings};
+use crate::admin::{
+    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Guard, Health, Machine, Memory, Optimized,
+    TierStats, UnknownTier,
+};
+use crate::answers::Answers;
+use crate::bounded::{Bounded, Weigh};
+use crate::clock::Clock;
+use crate::config::Live;
+use crate::flow::Flow;
+use crate::governor::Governor;
+use crate::logs::LevelHandle;
+use crate::metrics::{GovernorAction, Metrics, SourceLabel};
+use crate::proxy::Proxy;
+use crate::system::System;
+use crate::upstream::Breaker;
+
+const GIB: f64 = 1_073_741_824.0;
+
+/// Handles of everything that the ops port shows or steers.
+#[derive(Clone)]
+pub(super) struct Ops {
+    flow: Arc<Flow>,
+    answers: Arc<Answers>,
+    proxy: Arc<Proxy>,
+    breaker: Arc<Breaker>,
+    governor: Arc<Governor>,
+    system: Arc<System>,
+    metrics: Arc<Metrics>,
+    state: Arc<State>,
+    live: Live,
+    level: LevelHandle,
+    clock: Clock,
+}
+
+impl Ops {
+    pub(super) fn new(parts: &Parts, proxy: &Arc<Proxy>, state: &Arc<State>, surroundings: &Surroundings) -> Self {
+        Self {
+            flow: Arc::clone(&parts.flow),
+            answers: Arc::clone(&parts.answers),
+            proxy: Arc::clone(proxy),
+            breaker: Arc::clone(&parts.breaker),
+            governor: Arc::clone(&parts.governor),
+            system: Arc::clone(&parts.system),
+            metrics: Arc::clone(&parts.metrics),
+            state: Arc::clone(state),
+            live: parts.live.clone(),
+            level: surroundings.level.clone(),
+            clock: surroundings.clock.clone(),
+        }
+    }
+}
+
+impl From<&Ops> for AdminContext {
+    fn from(ops: &Ops) -> Self {
+        let shared = Arc::new(ops.clone());
+        let config = ops.live.load();
+        Self {
+            metrics: Arc::clone(&ops.metrics),
+            cache: Arc::clone(&shared) as Arc<dyn CacheControl>,
+            health: Arc::clone(&shared) as Arc<dyn Health>,
+            memory: Arc::clone(&shared) as Arc<dyn Memory>,
+            config: Arc::clone(&shared) as Arc<dyn ConfigView>,
+            machine: shared,
+            guard: Guard::new(config.admin.token.as_ref()),
+            clock: ops.clock.clone(),
+            max_explain_bytes: config.limits.max_body_bytes,
+        }
+    }
+}
+
+impl CacheControl for Ops {
+    fn tiers(&self) -> Vec<TierStats> {
+        let memory = self.flow.tiers.memory();
+        vec![
+            tier_stats("memory", memory.records(), memory.lookups()),
+            tier_stats("answers", self.answers.stored(), self.answers.lookups()),
+        ]
+    }
+
+    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier> {
+        match tier {
+            // Rendered answers are a view of the memory tier and go with it.
+            None | Some("memory") => {
+                let gone = self.flow.tiers.purge(model);
+                self.answers.clear();
+                Ok(gone)
+            }
+            Some("answers") => {
+                self.answers.stored().settle();
+                let gone = self.answers.stored().len();
+                self.answers.clear();
+                Ok(gone)
+            }
+            Some(other) => Err(UnknownTier(other.to_owned())),
+        }
+    }
+
+    fn counters(&self) -> CacheCounters {
+        let so_far = |source| self.metrics.inputs_so_far(source);
+        CacheCounters {
+            hits: so_far(SourceLabel::Memory) + so_far(SourceLabel::Disk) + so_far(SourceLabel::Redis),
+            misses: so_far(SourceLabel::Upstream),
+            joined: so_far(SourceLabel::Joined),
+            stale: so_far(SourceLabel::Stale),
+            mock: so_far(SourceLabel::Mock),
+        }
+    }
+
+    fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value {
+        self.proxy.explain(path, headers, &body)
+    }
+}
+
+fn tier_stats<V>(name: &'static str, map: &Bounded<V>, (hits, misses): (u64, u64)) -> TierStats
+where
+    V: Weigh + Clone + Send + Sync + 'static,
+{
+    map.settle();
+    TierStats {
+        name,
+        entries: map.len(),
+        bytes: map.bytes(),
+        capacity_bytes: map.max_bytes(),
+        hits,
+        misses,
+        evictions: map.evicted(),
+    }
+}
+
+impl Health for Ops {
+    fn ready(&self) -> bool {
+        self.state.ready.load(Ordering::SeqCst) && !self.draining()
+    }
+
+    fn draining(&self) -> bool {
+        self.state.draining.load(Ordering::SeqCst)
+    }
+
+    fn breaker(&self) -> &'static str {
+        self.breaker.state()
+    }
+
+    fn mocking_since_ms(&self) -> Option<u64> {
+        self.flow.outage.mocking_since_ms(self.clock.now_ms())
+    }
+}
+
+impl Memory for Ops {
+    fn resident_bytes(&self) -> u64 {
+        self.system.resident_bytes()
+    }
+
+    fn limit_bytes(&self) -> u64 {
+        self.governor.status().limit_bytes
+    }
+
+    fn optimize(&self, target_memory_mb: u64) -> Eventually<'_, Optimized> {
+        Box::pin(async move {
+            self.metrics.governor(GovernorAction::Optimize);
+            let done = Arc::clone(&self.governor).optimize(Some(target_memory_mb)).await;
+            Optimized {
+                target_memory_mb,
+                current_memory_mb: done.current_memory_mb,
+                optimization_needed: done.optimization_needed,
+                actions_taken: done.actions_taken,
+                memory_saved_mb: done.memory_saved_mb,
+            }
+        })
+    }
+}
+
+impl ConfigView for Ops {
+    fn effective(&self) -> Value {
+        self.live.load().effective.to_json()
+    }
+
+    fn set_log_level(&self, level: &str) -> Result<(), String> {
+        self.level.set(level).map_err(|bad| bad.to_string())
+    }
+
+    fn log_level(&self) -> String {
+        self.level.current()
+    }
+}
+
+impl Machine for Ops {
+    fn cpu_count(&self) -> usize {
+        self.system.machine().cpu_count
+    }
+
+    fn memory_percent(&self) -> f64 {
+        self.system.machine().memory_percent
+    }
+
+    fn available_memory_gb(&self) -> f64 {
+        #[expect(clippy::cast_precision_loss, reason = "a machine's memory fits 53 bits")]
+        let bytes = self.system.machine().available_memory_bytes as f64;
+        bytes / GIB
+    }
+}
+
+impl fmt::Debug for Ops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ops").finish_non_exhaustive()
+    }
+}

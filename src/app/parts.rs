@@ -1,0 +1,198 @@
+//! The parts put together, and the small adapters between those that must not know one another.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::mock_upstream;
+use crate::answers::Answers;
+use crate::bounded::{Bounded, Bounds, Weigh};
+use crate::clock::Clock;
+use crate::config::{Config, Live, UpstreamTarget};
+use crate::flow::Flow;
+use crate::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrink, effective_limit};
+use crate::inflight::Flights;
+use crate::metrics::{GovernorAction, Metrics, Port, Rejection, Tier, TierLevels};
+use crate::serve::{ConnectionHooks, Fault};
+use crate::spaces::Spaces;
+use crate::system::System;
+use crate::tasks::Tasks;
+use crate::tiers::{MemoryTier, Stack};
+use crate::upstream::{Batcher, Breaker, Caller, Client, TlsError};
+use crate::vouch::Vouchers;
+
+/// Everything below the ports.
+pub(super) struct Parts {
+    pub(super) flow: Arc<Flow>,
+    pub(super) answers: Arc<Answers>,
+    pub(super) client: Arc<Client>,
+    pub(super) breaker: Arc<Breaker>,
+    pub(super) governor: Arc<Governor>,
+    pub(super) system: Arc<System>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) live: Live,
+}
+
+impl Parts {
+    pub(super) fn assemble(live: &Live, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Self, TlsError> {
+        let config = live.load();
+        let system = Arc::new(System::new());
+        let limit_bytes = effective_limit(config.memory.limit_bytes, system.container_limit_bytes());
+        let client = Arc::new(match config.upstream.target {
+            UpstreamTarget::Http(_) => Client::http(live.clone())?,
+            UpstreamTarget::Mock => Client::in_process(mock_upstream::embedder(live.clone()), live.clone()),
+        });
+        let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
+        let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), Arc::clone(metrics));
+        let tasks = Tasks::new();
+        let flow = Arc::new(Flow {
+            live: live.clone(),
+            clock: clock.clone(),
+            tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes))),
+            flights: Flights::new(),
+            batcher: Batcher::new(caller, live.clone(), tasks.clone(), Arc::clone(metrics)),
+            spaces: Spaces::default(),
+            vouchers: Vouchers::default(),
+            outage: crate::flow::Outage::default(),
+            tasks,
+            metrics: Arc::clone(metrics),
+        });
+        let answers = Arc::new(Answers::new(answers_bounds(&config, limit_bytes)));
+        let shrinkable: Vec<Arc<dyn Shrink>> =
+            vec![Arc::new(AnswersPart(Arc::clone(&answers))), Arc::new(MemoryPart(Arc::clone(&flow)))];
+        let governor = Governor::new(Arc::clone(&system) as Arc<dyn Meter>, limit_bytes, shrinkable)
+            .with_clock(clock.clone())
+            .with_hooks(Arc::new(MemoryHooks(Arc::clone(metrics))));
+        metrics.memory_limit.set(limit_bytes);
+        show_sizes(metrics, &flow, &answers);
+        let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
+        Ok(Self { flow, answers, client, breaker, governor, system, metrics, live })
+    }
+}
+
+fn memory_bounds(config: &Config, limit_bytes: u64) -> Bounds {
+    Bounds {
+        max_bytes: limit_bytes / 100 * config.cache.memory_percent,
+        max_entries: config.cache.max_entries,
+        keep_for: config.cache.ttl.saturating_add(config.cache.stale_for).min(LONGEST_STAY),
+    }
+}
+
+fn answers_bounds(config: &Config, limit_bytes: u64) -> Bounds {
+    Bounds {
+        max_bytes: limit_bytes / 100 * config.cache.answers_percent,
+        max_entries: None,
+        keep_for: config.cache.ttl.min(LONGEST_STAY),
+    }
+}
+
+/// Just short of what moka accepts as a time to live, which is a thousand years.
+const LONGEST_STAY: Duration = Duration::from_secs(900 * 365 * 24 * 3_600);
+
+/// Sizes are read when somebody looks. The hook must not keep alive what it looks at.
+fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {
+    let (flow, answers): (Weak<Flow>, Weak<Answers>) = (Arc::downgrade(flow), Arc::downgrade(answers));
+    metrics.on_scrape(Box::new(move |metrics| {
+        if let (Some(flow), Some(answers)) = (flow.upgrade(), answers.upgrade()) {
+            metrics.tier(Tier::Memory, levels(flow.tiers.memory().records()));
+            metrics.tier(Tier::Answers, levels(answers.stored()));
+            metrics.flights.set(flow.flights.len() as u64);
+        }
+    }));
+}
+
+fn levels<V: Weigh + Clone + Send + Sync + 'static>(map: &Bounded<V>) -> TierLevels {
+    map.settle();
+    TierLevels { entries: map.len(), bytes: map.bytes(), capacity_bytes: map.max_bytes(), evictions: map.evicted() }
+}
+
+/// Rendered answers go first: they can be rendered again.
+struct AnswersPart(Arc<Answers>);
+
+impl Shrink for AnswersPart {
+    fn name(&self) -> &'static str {
+        "answers"
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.stored().bytes()
+    }
+
+    fn settle(&self) {
+        self.0.stored().settle();
+    }
+
+    fn shrink(&self, bytes: u64) -> u64 {
+        self.0.stored().shed(bytes)
+    }
+}
+
+struct MemoryPart(Arc<Flow>);
+
+impl Shrink for MemoryPart {
+    fn name(&self) -> &'static str {
+        "memory"
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.tiers.memory().records().bytes()
+    }
+
+    fn settle(&self) {
+        self.0.tiers.memory().records().settle();
+    }
+
+    fn shrink(&self, bytes: u64) -> u64 {
+        self.0.tiers.memory().records().shed(bytes)
+    }
+}
+
+struct MemoryHooks(Arc<Metrics>);
+
+impl GovernorHooks for MemoryHooks {
+    fn measured(&self, resident_bytes: u64) {
+        self.0.memory_resident.set(resident_bytes);
+    }
+
+    fn acted(&self, kind: ActionKind) {
+        self.0.governor(match kind {
+            ActionKind::Trim => GovernorAction::Trim,
+            ActionKind::Shrink => GovernorAction::Shrink,
+        });
+    }
+}
+
+/// Counts the connections of one port.
+pub(super) struct PortHooks {
+    port: Port,
+    metrics: Arc<Metrics>,
+}
+
+impl PortHooks {
+    pub(super) const fn new(port: Port, metrics: Arc<Metrics>) -> Self {
+        Self { port, metrics }
+    }
+}
+
+impl ConnectionHooks for PortHooks {
+    fn opened(&self) {
+        self.metrics.connections.of(self.port).inc();
+    }
+
+    fn closed(&self) {
+        self.metrics.connections.of(self.port).dec();
+    }
+
+    fn rejected(&self) {
+        self.metrics.connections_rejected.of(self.port).inc();
+        if self.port == Port::Public {
+            self.metrics.rejected(Rejection::Connections);
+        }
+    }
+
+    fn protocol_error(&self, fault: Fault) {
+        tracing::debug!(port = self.port.label(), fault = fault.label(), "a connection broke the protocol");
+        if self.port == Port::Public {
+            self.metrics.rejected(Rejection::Header);
+        }
+    }
+}

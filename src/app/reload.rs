@@ -1,0 +1,101 @@
+//! Re-reading the configuration: on SIGHUP, and when the contents of its files change. A bad file changes nothing.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::Surroundings;
+use crate::config::{self, Live, Source};
+use crate::key::{Key, KeyBuilder, Tag};
+use crate::logs::LevelHandle;
+use crate::metrics::{Metrics, ReloadResult};
+use crate::serve::Tls;
+
+/// With polling off the timer still has to be some timer; it fires once a day and is ignored.
+const NEVER: Duration = Duration::from_secs(24 * 3_600);
+
+/// Watches for reasons to re-read, until the process stops.
+pub(super) async fn watch(live: Live, surroundings: Surroundings, tls: Option<Tls>, metrics: Arc<Metrics>) {
+    let Some(source) = surroundings.source else {
+        return;
+    };
+    let poll_every = live.load().reload.poll_every;
+    let reloader = Arc::new(Reloader { live, source, tls, level: surroundings.level, metrics });
+    let Ok(mut hangups) = signal(SignalKind::hangup()) else {
+        tracing::warn!("SIGHUP cannot be listened for: the configuration is read at start only");
+        return;
+    };
+    let mut ticks = interval(if poll_every.is_zero() { NEVER } else { poll_every });
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    let mut seen = reloader.fingerprint().await;
+    loop {
+        let asked = tokio::select! {
+            _ = hangups.recv() => true,
+            _ = ticks.tick() => false,
+        };
+        let now = if asked || !poll_every.is_zero() { reloader.fingerprint().await } else { seen };
+        if asked || now != seen {
+            seen = now;
+            reloader.reload().await;
+        }
+    }
+}
+
+struct Reloader {
+    live: Live,
+    source: Source,
+    tls: Option<Tls>,
+    level: LevelHandle,
+    metrics: Arc<Metrics>,
+}
+
+impl Reloader {
+    /// The hash of all that is read. Files are read off the runtime's own threads.
+    async fn fingerprint(self: &Arc<Self>) -> Option<Key> {
+        let reloader = Arc::clone(self);
+        tokio::task::spawn_blocking(move || reloader.hash_files()).await.ok()
+    }
+
+    fn hash_files(&self) -> Key {
+        let mut key = KeyBuilder::new(None);
+        key.part(Tag::Body, &self.source.fingerprint());
+        for file in self.live.load().tls.iter().flat_map(|tls| [&tls.cert_file, &tls.key_file]) {
+            key.part(Tag::Body, &std::fs::read(file).unwrap_or_default());
+        }
+        key.finish()
+    }
+
+    async fn reload(self: &Arc<Self>) {
+        let reloader = Arc::clone(self);
+        let reloaded = tokio::task::spawn_blocking(move || reloader.reload_now()).await.unwrap_or(false);
+        self.metrics.config_reload(if reloaded { ReloadResult::Ok } else { ReloadResult::Failed });
+    }
+
+    fn reload_now(&self) -> bool {
+        let read = match self.source.load() {
+            Ok(read) => read,
+            Err(faults) => {
+                tracing::error!("the configuration was NOT re-read, the old one stays in force:\n{faults}");
+                return false;
+            }
+        };
+        let certificate = self.tls.as_ref().map_or(Ok(()), Tls::reload);
+        if let Err(error) = certificate {
+            tracing::error!(%error, "the configuration was NOT re-read, the old one and its certificate stay in force");
+            return false;
+        }
+        let level_before = self.live.load().log.level.clone();
+        let config::Changes { live, needs_restart } = self.live.apply(read);
+        let level = self.live.load().log.level.clone();
+        if level != level_before
+            && let Err(error) = self.level.set(&level)
+        {
+            tracing::error!(%error, "the log level stays as it is");
+        }
+        tracing::info!(changed = live.join(", "), waiting = needs_restart.join(", "), "configuration re-read");
+        true
+    }
+}

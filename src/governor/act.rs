@@ -1,0 +1,133 @@
+//! What the governor does, and when.
+
+use super::keeper::{
+    Action, ActionKind, CALM_PERCENT, Episode, Governor, MAX_ACTIONS, SHRINK_PERCENT, STEP_PERCENT, TRIM_PERCENT, lock,
+};
+
+/// What a round of shrinking came to.
+pub(super) struct Shrunk {
+    /// What the parts say they let go of.
+    pub(super) freed_bytes: u64,
+    /// What the process occupies now.
+    pub(super) left_bytes: u64,
+    /// The parts that let go of something, and of how much.
+    pub(super) by_part: Vec<(&'static str, u64)>,
+}
+
+impl Governor {
+    /// One check: what was the case before it and what is measured now decide what is done and what is the case after.
+    pub(super) fn govern(&self, episode: Episode, resident: u64) -> Episode {
+        if resident <= self.percent_of_limit(CALM_PERCENT) {
+            return self.calm_down(&episode, resident);
+        }
+        if resident <= self.percent_of_limit(TRIM_PERCENT) || !self.worth_another_try(&episode, resident) {
+            return episode;
+        }
+        let left_bytes = self.trim(resident);
+        if left_bytes <= self.percent_of_limit(SHRINK_PERCENT) {
+            self.tell_once(&episode, resident, left_bytes);
+            return Episode::Acted { left_bytes };
+        }
+        let shrunk = self.shrink_to(self.percent_of_limit(CALM_PERCENT), left_bytes);
+        self.tell_once(&episode, resident, shrunk.left_bytes);
+        self.judge(&episode, &shrunk)
+    }
+
+    fn calm_down(&self, episode: &Episode, resident: u64) -> Episode {
+        if *episode != Episode::Calm {
+            tracing::info!(resident_bytes = resident, limit_bytes = self.limit_bytes, "memory is in bounds again");
+        }
+        Episode::Calm
+    }
+
+    /// Within an episode trying again costs more than it brings, unless the process has grown since, or is over the
+    /// mark for shrinking and has something left to shrink.
+    fn worth_another_try(&self, episode: &Episode, resident: u64) -> bool {
+        let step = self.percent_of_limit(STEP_PERCENT);
+        match *episode {
+            Episode::Calm => true,
+            Episode::Acted { left_bytes } => {
+                resident > left_bytes + step || resident > self.percent_of_limit(SHRINK_PERCENT)
+            }
+            Episode::Helpless { left_bytes } => resident > left_bytes + step || self.held_by_parts() > step,
+        }
+    }
+
+    fn tell_once(&self, episode: &Episode, before: u64, after: u64) {
+        if *episode == Episode::Calm {
+            let limit_bytes = self.limit_bytes;
+            tracing::warn!(before_bytes = before, after_bytes = after, limit_bytes, "memory was near its limit");
+        }
+    }
+
+    fn judge(&self, episode: &Episode, shrunk: &Shrunk) -> Episode {
+        let left_bytes = shrunk.left_bytes;
+        let exhausted = self.held_by_parts() <= self.percent_of_limit(STEP_PERCENT);
+        let stuck = shrunk.freed_bytes == 0 || exhausted;
+        if left_bytes <= self.percent_of_limit(SHRINK_PERCENT) || !stuck {
+            return Episode::Acted { left_bytes };
+        }
+        if !matches!(episode, Episode::Helpless { .. }) {
+            tracing::warn!(
+                resident_bytes = left_bytes,
+                limit_bytes = self.limit_bytes,
+                "memory stays near its limit although nothing is left to let go of; the limit is too low for this load"
+            );
+        }
+        Episode::Helpless { left_bytes }
+    }
+
+    fn held_by_parts(&self) -> u64 {
+        self.parts.iter().map(|part| part.bytes()).sum()
+    }
+
+    pub(super) fn settle(&self) {
+        for part in &self.parts {
+            part.settle();
+        }
+    }
+
+    /// Settles, gives back, and says what is left.
+    pub(super) fn trim(&self, before: u64) -> u64 {
+        self.settle();
+        self.meter.give_back();
+        self.record(ActionKind::Trim, before)
+    }
+
+    /// Has the parts shrink, in their order, until the estimate is `goal_bytes`; then measures what came of it.
+    pub(super) fn shrink_to(&self, goal_bytes: u64, before: u64) -> Shrunk {
+        let mut to_free = before.saturating_sub(goal_bytes);
+        let mut by_part = Vec::new();
+        for part in &self.parts {
+            let freed = if to_free == 0 { 0 } else { part.shrink(to_free) };
+            if freed > 0 {
+                by_part.push((part.name(), freed));
+            }
+            to_free = to_free.saturating_sub(freed);
+        }
+        self.settle();
+        self.meter.give_back();
+        let freed_bytes = by_part.iter().map(|(_, freed)| freed).sum();
+        Shrunk { freed_bytes, left_bytes: self.record(ActionKind::Shrink, before), by_part }
+    }
+
+    /// Measures what an action came to, puts it on record, and says what is left.
+    fn record(&self, kind: ActionKind, resident_before: u64) -> u64 {
+        let resident_after = self.measure();
+        let mut log = lock(&self.log);
+        if log.actions.len() == MAX_ACTIONS {
+            log.actions.pop_front();
+        }
+        log.actions.push_back(Action { at_ms: self.clock.now_ms(), kind, resident_before, resident_after });
+        drop(log);
+        self.hooks.acted(kind);
+        resident_after
+    }
+
+    pub(super) fn measure(&self) -> u64 {
+        let resident = self.meter.resident_bytes();
+        lock(&self.log).resident_bytes = resident;
+        self.hooks.measured(resident);
+        resident
+    }
+}

@@ -1,0 +1,73 @@
+//! Less memory on request.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::keeper::{CALM_PERCENT, Governor, lock};
+
+const MB: u64 = 1024 * 1024;
+
+/// What a request for less memory found and did. Sizes are in units of 1,048,576 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Optimized {
+    /// What was asked for, or the governor's own mark.
+    pub target_memory_mb: f64,
+    /// What the process occupied when it was asked.
+    pub current_memory_mb: f64,
+    /// Whether that was over the target.
+    pub optimization_needed: bool,
+    /// What was done, in order.
+    pub actions_taken: Vec<String>,
+    /// What the operating system got back, measured.
+    pub memory_saved_mb: f64,
+}
+
+impl Governor {
+    /// Brings the process under `target_mb`, or under the mark below which memory is no concern: gives back first, and
+    /// lets caches shrink only if that is not enough. Returns when it is done.
+    pub async fn optimize(self: &Arc<Self>, target_mb: Option<u64>) -> Optimized {
+        let governor = Arc::clone(self);
+        // Settling and trimming take milliseconds in which no request may wait.
+        let done = tokio::task::spawn_blocking(move || governor.optimize_now(target_mb)).await;
+        done.unwrap_or_else(|error| {
+            tracing::error!(%error, "memory was not optimized");
+            Optimized { actions_taken: vec![format!("failed: {error}")], ..Optimized::default() }
+        })
+    }
+
+    /// As [`Governor::optimize`], on this thread. Blocks for milliseconds.
+    pub fn optimize_now(&self, target_mb: Option<u64>) -> Optimized {
+        let _turn = lock(&self.turn);
+        let target = target_mb.map_or(self.percent_of_limit(CALM_PERCENT), |mb| mb.saturating_mul(MB));
+        let before = self.measure();
+        let (actions_taken, after) = if before > target { self.reduce(before, target) } else { (Vec::new(), before) };
+        Optimized {
+            target_memory_mb: in_mb(target),
+            current_memory_mb: in_mb(before),
+            optimization_needed: before > target,
+            actions_taken,
+            memory_saved_mb: in_mb(before.saturating_sub(after)),
+        }
+    }
+
+    /// What was done, and what is left.
+    fn reduce(&self, before: u64, target: u64) -> (Vec<String>, u64) {
+        let trimmed = self.trim(before);
+        let mut done = vec![format!("gave back {:.1} MB of freed memory", in_mb(before.saturating_sub(trimmed)))];
+        if trimmed <= target {
+            return (done, trimmed);
+        }
+        let shrunk = self.shrink_to(target, trimmed);
+        done.extend(shrunk.by_part.iter().map(|(name, freed)| format!("{name} let go of {:.1} MB", in_mb(*freed))));
+        if shrunk.left_bytes > target {
+            done.push("nothing more can be let go of at once".to_owned());
+        }
+        (done, shrunk.left_bytes)
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "memory sizes are far below 2^53")]
+fn in_mb(bytes: u64) -> f64 {
+    bytes as f64 / MB as f64
+}

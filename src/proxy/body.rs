@@ -1,0 +1,93 @@
+//! The body of an answer: at hand, rendered piece by piece, or streamed from the upstream.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+
+use super::gate::Admission;
+use crate::wire::Rendering;
+
+/// What goes out as the answer to one request. Holds the request's admission until it has gone.
+pub struct ReplyBody {
+    content: Content,
+    admission: Option<Admission>,
+}
+
+enum Content {
+    Whole(Bytes),
+    Rendered { rendering: Box<Rendering>, next: usize, sent_bytes: u64 },
+    Streamed(Incoming),
+}
+
+impl ReplyBody {
+    /// A body at hand.
+    pub const fn whole(bytes: Bytes) -> Self {
+        Self { content: Content::Whole(bytes), admission: None }
+    }
+
+    /// A body that is written while it is sent, so that a very large answer is never built whole.
+    pub fn rendered(rendering: Rendering) -> Self {
+        Self { content: Content::Rendered { rendering: Box::new(rendering), next: 0, sent_bytes: 0 }, admission: None }
+    }
+
+    /// A body that is passed on as it comes.
+    pub const fn streamed(incoming: Incoming) -> Self {
+        Self { content: Content::Streamed(incoming), admission: None }
+    }
+
+    /// Holds `admission` until the body has gone.
+    pub(super) fn admitted(mut self, admission: Admission) -> Self {
+        self.admission = Some(admission);
+        self
+    }
+}
+
+impl Body for ReplyBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = match &mut self.content {
+            Content::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(whole),
+            Content::Rendered { rendering, next, sent_bytes } => {
+                let is_next = *next < rendering.inputs();
+                is_next.then(|| {
+                    let (piece, until) = rendering.piece(*next);
+                    *next = until;
+                    *sent_bytes += piece.len() as u64;
+                    whole(piece)
+                })
+            }
+            Content::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(context)),
+        };
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Rendered { rendering, next, .. } => *next >= rendering.inputs(),
+            Content::Streamed(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.content {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Rendered { rendering, sent_bytes, .. } => rendering
+                .exact_len()
+                .map_or_else(SizeHint::default, |bytes| SizeHint::with_exact(bytes.saturating_sub(*sent_bytes))),
+            Content::Streamed(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+fn whole<E>(bytes: Bytes) -> Result<Frame<Bytes>, E> {
+    Ok(Frame::data(bytes))
+}

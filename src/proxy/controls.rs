@@ -1,0 +1,114 @@
+//! Request controls: standard `cache-control`, and vecho's own headers.
+
+use http::header::{CACHE_CONTROL, HeaderMap};
+
+use crate::config::FallbackMode;
+use crate::flow::Controls;
+
+/// Bytes of a namespace.
+const MAX_NAMESPACE_BYTES: usize = 256;
+
+/// A control that says nothing that can be obeyed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BadControl {
+    /// `max-age` is no number of seconds.
+    #[error("cache-control: max-age takes a whole number of seconds")]
+    MaxAge,
+    /// An unknown fallback.
+    #[error("x-vecho-fallback takes error, stale or mock")]
+    Fallback,
+    /// A namespace that is empty, too long or not visible ASCII.
+    #[error("x-vecho-namespace takes 1 to 256 visible ASCII characters")]
+    Namespace,
+}
+
+impl BadControl {
+    /// The header at fault.
+    pub(super) const fn header(self) -> &'static str {
+        match self {
+            Self::MaxAge => "cache-control",
+            Self::Fallback => "x-vecho-fallback",
+            Self::Namespace => "x-vecho-namespace",
+        }
+    }
+}
+
+/// Reads the controls of a request.
+pub(super) fn read_controls(headers: &HeaderMap) -> Result<Controls, BadControl> {
+    let mut controls = Controls { fallback: read_fallback(headers)?, ..Controls::default() };
+    let directives = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    for directive in directives.flat_map(|value| value.split(',')) {
+        read_directive(directive.trim(), &mut controls)?;
+    }
+    Ok(controls)
+}
+
+/// Directives that are not for a cache of this kind are ignored (RFC 9111, section 5.2.3).
+fn read_directive(directive: &str, controls: &mut Controls) -> Result<(), BadControl> {
+    let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
+    match name.trim().to_ascii_lowercase().as_str() {
+        "no-cache" => controls.no_cache = true,
+        "no-store" => controls.no_store = true,
+        "only-if-cached" => controls.only_if_cached = true,
+        "max-age" => {
+            let seconds: u64 = value.trim().trim_matches('"').parse().map_err(|_| BadControl::MaxAge)?;
+            controls.max_age_ms = Some(seconds.saturating_mul(1_000));
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn read_fallback(headers: &HeaderMap) -> Result<Option<FallbackMode>, BadControl> {
+    match headers.get("x-vecho-fallback").map(http::HeaderValue::as_bytes) {
+        None => Ok(None),
+        Some(b"error") => Ok(Some(FallbackMode::Error)),
+        Some(b"stale") => Ok(Some(FallbackMode::Stale)),
+        Some(b"mock") => Ok(Some(FallbackMode::Mock)),
+        Some(_) => Err(BadControl::Fallback),
+    }
+}
+
+/// Reads the namespace. Two of them would leave open which holds.
+pub(super) fn read_namespace(headers: &HeaderMap) -> Result<Option<&[u8]>, BadControl> {
+    let mut values = headers.get_all("x-vecho-namespace").iter();
+    let Some(value) = values.next() else {
+        return Ok(None);
+    };
+    let bytes = value.as_bytes();
+    let fits = (1..=MAX_NAMESPACE_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
+    if fits && values.next().is_none() { Ok(Some(bytes)) } else { Err(BadControl::Namespace) }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderName;
+
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().expect("a value"))).collect()
+    }
+
+    #[test]
+    fn directives_are_read_wherever_they_stand() {
+        let read = read_controls(&headers(&[("cache-control", "No-Cache, max-age=5"), ("x-vecho-fallback", "stale")]));
+        let expected = Controls {
+            no_cache: true,
+            max_age_ms: Some(5_000),
+            fallback: Some(FallbackMode::Stale),
+            ..Controls::default()
+        };
+        assert_eq!(read, Ok(expected));
+        assert_eq!(read_controls(&headers(&[("cache-control", "max-stale=3, foo")])), Ok(Controls::default()));
+    }
+
+    #[test]
+    fn what_cannot_be_obeyed_is_refused_by_name() {
+        assert_eq!(read_controls(&headers(&[("cache-control", "max-age=soon")])), Err(BadControl::MaxAge));
+        assert_eq!(read_controls(&headers(&[("x-vecho-fallback", "maybe")])), Err(BadControl::Fallback));
+        assert_eq!(read_namespace(&headers(&[("x-vecho-namespace", "")])), Err(BadControl::Namespace));
+        assert_eq!(read_namespace(&headers(&[("x-vecho-namespace", "a b")])), Err(BadControl::Namespace));
+        assert_eq!(read_namespace(&headers(&[("x-vecho-namespace", "team-a")])), Ok(Some(b"team-a".as_slice())));
+    }
+}

@@ -1,0 +1,204 @@
+//! An embeddings request: read, answered from a rendered answer or by the flow, or passed through unchanged.
+
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Request, request};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+
+use super::controls::read_controls;
+use super::gate::Admission;
+use super::intake::{Asker, answer_key, path_model, read_asker, unreadable_head};
+use super::reply::{Finished, Notes, Replies};
+use super::{Proxy, ReplyBody};
+use crate::answers;
+use crate::config::Config;
+use crate::flow::{Answer, Ask, Controls, Outcome, Tally};
+use crate::key::Key;
+use crate::metrics::{AnswerEvent, Rejection};
+use crate::serve::{CollectError, collect_bounded};
+use crate::upstream::{ClientBody, RouteKind};
+use crate::wire::{Bypass, read_request};
+
+/// Answers up to this size are built whole; larger ones are written while they are sent.
+const WHOLE_BYTES: usize = 512 * 1024;
+
+/// A request that was let in and read.
+struct Received<'a> {
+    head: request::Parts,
+    body: Bytes,
+    kind: RouteKind,
+    config: &'a Config,
+}
+
+impl Proxy {
+    pub(super) async fn embeddings(
+        &self,
+        request: Request<Incoming>,
+        kind: RouteKind,
+        mut admission: Admission,
+    ) -> Finished {
+        let config = self.live.load();
+        let (head, body) = request.into_parts();
+        if let Some(bypass) = unreadable_head(&head) {
+            let body = self.timed(body);
+            return self.bypass(head, body, bypass, admission).await;
+        }
+        let body = match self.read_body(&config, &head.headers, body, &mut admission).await {
+            Ok(body) => body,
+            Err(finished) => return finished,
+        };
+        let received = Received { head, body, kind, config: &config };
+        self.answer(received, admission).await
+    }
+
+    async fn read_body(
+        &self,
+        config: &Config,
+        headers: &HeaderMap,
+        body: Incoming,
+        admission: &mut Admission,
+    ) -> Result<Bytes, Finished> {
+        let max_bytes = config.limits.max_body_bytes;
+        let length = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
+        if length.is_some_and(|bytes| bytes > max_bytes) {
+            return Err(self.refuse_body(&CollectError::TooLarge { max_bytes }));
+        }
+        let known = headers.contains_key(CONTENT_LENGTH).then_some(length).flatten();
+        self.gate.reserve(admission, known).map_err(|rejection| self.overloaded(rejection))?;
+        let body = collect_bounded(body, max_bytes, config.limits.body_timeout)
+            .await
+            .map_err(|error| self.refuse_body(&error))?;
+        if known.is_none() {
+            self.gate.reserve_rest(admission, body.len()).map_err(|rejection| self.overloaded(rejection))?;
+        }
+        Ok(body)
+    }
+
+    fn refuse_body(&self, error: &CollectError) -> Finished {
+        match error {
+            CollectError::TooLarge { .. } => self.metrics.rejected(Rejection::BodyTooLarge),
+            CollectError::Stalled(_) => self.metrics.rejected(Rejection::BodyTimeout),
+            CollectError::Cut(_) => {}
+        }
+        self.replies.bad_body(error)
+    }
+
+    fn overloaded(&self, rejection: Rejection) -> Finished {
+        self.metrics.rejected(rejection);
+        self.replies.overloaded(rejection)
+    }
+
+    async fn answer(&self, received: Received<'_>, admission: Admission) -> Finished {
+        let headers = &received.head.headers;
+        let read = read_controls(headers).and_then(|controls| Ok((controls, read_asker(received.config, headers)?)));
+        let (controls, asker) = match read {
+            Ok(read) => read,
+            Err(bad) => {
+                self.metrics.rejected(Rejection::BadControl);
+                return self.replies.bad_control(bad);
+            }
+        };
+        let answer_key = may_use_answers(&controls).then(|| answer_key(&asker, &received.head.uri, &received.body));
+        if let Some(finished) = answer_key.and_then(|key| self.at_hand(&key, &asker)) {
+            return finished.admitted(admission);
+        }
+        match self.through_flow(&received, controls, asker).await {
+            Outcome::Answer(answer) => self.write(*answer, answer_key).admitted(admission),
+            Outcome::Refused(refusal) => self.replies.refused(refusal),
+            Outcome::Unreadable(reply) => {
+                self.metrics.bypass(Bypass::UnreadableAnswer.label());
+                Replies::unreadable(reply)
+            }
+            Outcome::NotCached => {
+                self.metrics.rejected(Rejection::OnlyIfCached);
+                self.replies.not_cached()
+            }
+            Outcome::PassThrough(_) if controls.only_if_cached => {
+                self.metrics.rejected(Rejection::OnlyIfCached);
+                self.replies.not_cached()
+            }
+            Outcome::PassThrough(bypass) => {
+                let body = Full::new(received.body).map_err(|never| match never {}).boxed_unsync();
+                self.bypass(received.head, body, bypass, admission).await
+            }
+        }
+    }
+
+    async fn through_flow(&self, received: &Received<'_>, controls: Controls, asker: Asker) -> Outcome {
+        let config = received.config;
+        match read_request(&received.body, &config.cache.extra_fields, path_model(received.kind)) {
+            Err(bypass) => Outcome::PassThrough(bypass),
+            Ok(request) => {
+                let origin = asker.origin(config, &received.head.uri, &received.head.headers);
+                self.flow.answer(&Ask { request, origin, controls }).await
+            }
+        }
+    }
+
+    /// The rendered answer to this very request, if it is at hand and the caller may have it.
+    fn at_hand(&self, key: &Key, asker: &Asker) -> Option<Finished> {
+        let now_ms = self.flow.clock.now_ms();
+        if asker.must_be_vouched && !self.flow.vouchers.holds(&asker.credential, now_ms) {
+            return None;
+        }
+        let answer = self.answers.get(key, now_ms, self.flow.tiers.generation())?;
+        Tally::of_hit(answer.inputs, answer.tokens).count(&self.metrics);
+        self.metrics.answer(AnswerEvent::Served);
+        Some(self.replies.stored(&answer))
+    }
+
+    /// Writes an answer, and keeps the finished body of a full hit.
+    fn write(&self, answer: Answer, key: Option<Key>) -> Finished {
+        answer.tally.count(&self.metrics);
+        let notes = Notes::new(&answer.tally, &answer.rendering.model);
+        let largest = answer.rendering.largest_len();
+        let keep = answer.keep.zip(key).filter(|_| self.answers.takes(largest as u64));
+        let body = if keep.is_some() || largest <= WHOLE_BYTES {
+            let bytes = answer.rendering.to_bytes();
+            if let Some((keep, key)) = keep {
+                let parts = answers::Parts {
+                    body: bytes.clone(),
+                    inputs: answer.tally.memory,
+                    tokens: answer.tally.saved,
+                    sources: notes.sources.clone(),
+                    token_note: notes.tokens.clone(),
+                    model: notes.model.clone(),
+                    fresh_until_ms: keep.fresh_until_ms,
+                    identity: keep.identity,
+                    lessons: keep.lessons,
+                    generation: keep.generation,
+                };
+                self.answers.put(key, parts);
+                self.metrics.answer(AnswerEvent::Stored);
+            }
+            ReplyBody::whole(bytes)
+        } else {
+            ReplyBody::rendered(answer.rendering)
+        };
+        self.replies.answer(notes, answer.call_headers, body)
+    }
+
+    /// Sends an embeddings request up unchanged.
+    async fn bypass(&self, head: request::Parts, body: ClientBody, bypass: Bypass, admission: Admission) -> Finished {
+        self.metrics.bypass(bypass.label());
+        let mut finished = self.forward(Request::from_parts(head, body), admission).await;
+        super::reply::mark_bypass(finished.response.headers_mut(), bypass);
+        if finished.outcome == crate::metrics::Outcome::Forwarded {
+            finished.outcome = crate::metrics::Outcome::Bypass;
+        }
+        finished
+    }
+}
+
+/// Only a request without special wishes: a rendered answer knows its records' common end, not their ages.
+const fn may_use_answers(controls: &Controls) -> bool {
+    !controls.no_cache && !controls.no_store && controls.max_age_ms.is_none()
+}
+
+impl Finished {
+    fn admitted(self, admission: Admission) -> Self {
+        Self { response: self.response.map(|body| body.admitted(admission)), outcome: self.outcome }
+    }
+}

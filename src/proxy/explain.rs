@@ -1,0 +1,78 @@
+//! What would happen to a request, without making it happen.
+
+use bytes::Bytes;
+use http::{HeaderMap, Uri};
+use serde_json::{Value, json};
+
+use super::Proxy;
+use super::controls::read_controls;
+use super::intake::{path_model, read_asker};
+use crate::flow::space_key;
+use crate::tiers::{Found, Lookup};
+use crate::upstream::classify_path;
+use crate::wire::{EmbedRequest, Input, read_request};
+
+impl Proxy {
+    /// For each input of a request its key, the tier that holds it and its age, or why the request cannot be cached.
+    pub fn explain(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Value {
+        let config = self.live.load();
+        let Ok(uri) = path.parse::<Uri>() else {
+            return refusal("bad_path", "the path is not one");
+        };
+        let asker = match read_controls(headers).and_then(|_| read_asker(&config, headers)) {
+            Ok(asker) => asker,
+            Err(bad) => return refusal("bad_control", &bad.to_string()),
+        };
+        match read_request(body, &config.cache.extra_fields, path_model(classify_path(uri.path()))) {
+            Err(bypass) => refusal(bypass.label(), "the request would pass through unchanged"),
+            Ok(request) => {
+                let origin = asker.origin(&config, &uri, headers);
+                let space = space_key(&origin.scope, &origin.uri, &request.space);
+                let now_ms = self.flow.clock.now_ms();
+                let vouched = !origin.must_be_vouched || self.flow.vouchers.holds(&origin.credential, now_ms);
+                let lessons = self.flow.spaces.of(space);
+                let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons };
+                let inputs = request.inputs.iter().map(|input| self.explain_input(input, &input.key(&space), &terms));
+                let inputs: Vec<Value> = inputs.collect();
+                json!({
+                    "cacheable": true,
+                    "upstream": origin.uri.to_string(),
+                    "model": request.space.model,
+                    "dimensions": request.space.dimensions,
+                    "fields": fields(&request),
+                    "credential_accepted": vouched,
+                    "inputs": inputs,
+                })
+            }
+        }
+    }
+
+    fn explain_input(&self, input: &Input<'_>, key: &crate::key::Key, terms: &Lookup<'_>) -> Value {
+        let (state, record, tier) = match self.flow.tiers.look_up(key, terms) {
+            Found::Fresh(record, tier) => ("fresh", Some(record), Some(tier.name())),
+            Found::StandIn(record) => ("stale", Some(record), None),
+            Found::Missing => ("missing", None, None),
+        };
+        let age_seconds = record.as_ref().map(|record| terms.now_ms.saturating_sub(record.times.created_ms) / 1_000);
+        let left_seconds =
+            record.as_ref().map(|record| record.times.fresh_until_ms.saturating_sub(terms.now_ms) / 1_000);
+        json!({
+            "key": key.to_string(),
+            "kind": if matches!(input, Input::Text(_)) { "text" } else { "tokens" },
+            "state": state,
+            "tier": tier,
+            "age_seconds": age_seconds,
+            "fresh_for_seconds": left_seconds,
+            "model": record.as_ref().map(|record| record.identity.model.to_string()),
+            "dimension": record.as_ref().map(|record| record.identity.dimension),
+        })
+    }
+}
+
+fn fields<'a>(request: &'a EmbedRequest<'_>) -> Vec<&'a String> {
+    request.space.extras.keys().collect()
+}
+
+fn refusal(reason: &str, message: &str) -> Value {
+    json!({ "cacheable": false, "reason": reason, "message": message })
+}

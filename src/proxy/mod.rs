@@ -1,0 +1,14 @@
+//! The public port: embeddings answered from the flow, everything else passed through.
+
+mod body;
+mod controls;
+mod embeddings;
+mod explain;
+mod gate;
+mod intake;
+mod passthrough;
+mod reply;
+mod service;
+
+pub use body::ReplyBody;
+pub use service::Proxy;

@@ -1,0 +1,106 @@
+//! Everything that is not an embeddings request: passed to the upstream as it is, streamed both ways.
+
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional;
+
+use super::gate::Admission;
+use super::intake::target_uri;
+use super::reply::Finished;
+use super::{Proxy, ReplyBody};
+use crate::metrics::Outcome;
+use crate::serve::TimedBody;
+use crate::upstream::{ClientBody, ForwardedBody, strip_hop_by_hop};
+
+impl Proxy {
+    pub(super) async fn pass_through(&self, request: Request<Incoming>, admission: Admission) -> Finished {
+        if request.method() == Method::CONNECT {
+            return self.replies.misdirected("CONNECT is not supported: this is a reverse proxy.");
+        }
+        let request = request.map(|body| self.timed(body));
+        self.forward(request, admission).await
+    }
+
+    /// A request body that fails when the client stops sending it.
+    pub(super) fn timed(&self, body: Incoming) -> ClientBody {
+        TimedBody::new(body, self.live.load().limits.body_timeout).map_err(Into::into).boxed_unsync()
+    }
+
+    /// Sends a request up and its answer down, and connects both ends if they switch protocols.
+    pub(super) async fn forward(&self, mut request: Request<ClientBody>, admission: Admission) -> Finished {
+        let below = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
+        let uri = target_uri(&self.live.load(), request.uri());
+        let request = upward(request, uri, below.is_some());
+        match self.client.forward(request).await {
+            Err(error) => self.replies.not_forwarded(&error),
+            Ok(mut response) => {
+                if response.status() == StatusCode::SWITCHING_PROTOCOLS
+                    && let Some(below) = below
+                {
+                    self.connect(below, hyper::upgrade::on(&mut response));
+                    return Finished { response: downward(response, true), outcome: Outcome::Forwarded };
+                }
+                let response = downward(response, false).map(|body| body.admitted(admission));
+                Finished { response, outcome: Outcome::Forwarded }
+            }
+        }
+    }
+
+    /// Lets bytes flow between the two upgraded connections until either ends, or vecho does.
+    fn connect(&self, below: OnUpgrade, above: OnUpgrade) {
+        self.tunnels.spawn_until_stop(async move {
+            match tokio::try_join!(below, above) {
+                Ok((below, above)) => {
+                    let ended = copy_bidirectional(&mut TokioIo::new(below), &mut TokioIo::new(above)).await;
+                    tracing::debug!(error = ended.err().map(tracing::field::display), "an upgraded connection ended");
+                }
+                Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
+            }
+        });
+    }
+}
+
+/// Whether a client wants to speak WebSocket. Other upgrades, such as curl's `h2c`, are the client's wish for this
+/// connection alone and are not passed on.
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
+    upgrade.is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
+}
+
+fn upward(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Request<ClientBody> {
+    *request.uri_mut() = uri;
+    *request.version_mut() = Version::HTTP_11;
+    let headers = request.headers_mut();
+    strip_hop_by_hop(headers);
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
+    // The length is known from the body again, and an expectation was already met on this side.
+    for name in ours.iter().chain(&[HOST, EXPECT, CONTENT_LENGTH]) {
+        headers.remove(name);
+    }
+    if upgrade {
+        switch_to_websocket(headers);
+    }
+    request
+}
+
+fn downward(response: Response<ForwardedBody>, upgrade: bool) -> Response<ReplyBody> {
+    let mut response = response.map(|body| match body {
+        ForwardedBody::Streamed(incoming) => ReplyBody::streamed(incoming),
+        ForwardedBody::Whole(bytes) => ReplyBody::whole(bytes),
+    });
+    *response.version_mut() = Version::HTTP_11;
+    strip_hop_by_hop(response.headers_mut());
+    if upgrade {
+        switch_to_websocket(response.headers_mut());
+    }
+    response
+}
+
+fn switch_to_websocket(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+}

@@ -1,0 +1,228 @@
+//! From how a request ended to what the client sees. The only place of the public port that chooses a status.
+
+use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, Response, StatusCode};
+
+use super::ReplyBody;
+use super::controls::BadControl;
+use crate::answers::StoredAnswer;
+use crate::flow::{Refusal, Tally};
+use crate::metrics::{Outcome, Rejection};
+use crate::serve::CollectError;
+use crate::upstream::{Class, OpenError, Reply, Why, shown_on_errors};
+use crate::wire::{Bypass, envelope};
+
+/// A finished reply and how it counts.
+pub(super) struct Finished {
+    /// What the client gets.
+    pub response: Response<ReplyBody>,
+    /// How it is counted.
+    pub outcome: Outcome,
+}
+
+const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
+const SOURCES: HeaderName = HeaderName::from_static("x-vecho-sources");
+const TOKENS: HeaderName = HeaderName::from_static("x-vecho-tokens");
+const REASON: HeaderName = HeaderName::from_static("x-vecho-bypass-reason");
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const MODEL: HeaderName = HeaderName::from_static("openai-model");
+
+/// Makes replies; the ids of requests that no upstream has seen are its only state.
+pub(super) struct Replies {
+    id_seed: u64,
+    ids_given: AtomicU64,
+}
+
+/// What the headers of an answer with vectors say.
+pub(super) struct Notes {
+    /// How it is counted, and `x-vecho-cache`.
+    pub outcome: Outcome,
+    /// `x-vecho-sources`
+    pub sources: HeaderValue,
+    /// `x-vecho-tokens`
+    pub tokens: HeaderValue,
+    /// `openai-model`
+    pub model: HeaderValue,
+}
+
+impl Notes {
+    /// The notes of an answer.
+    pub(super) fn new(tally: &Tally, model: &str) -> Self {
+        Self {
+            outcome: tally.outcome(),
+            sources: header_text(&tally.sources()),
+            tokens: header_text(&tally.to_string()),
+            model: header_text(model),
+        }
+    }
+}
+
+impl Replies {
+    /// A maker of replies whose ids differ from those of every other process.
+    pub(super) fn new() -> Self {
+        Self { id_seed: RandomState::new().hash_one(0_u8), ids_given: AtomicU64::new(0) }
+    }
+
+    /// A full answer. `call` holds the headers of the upstream call made for it, if one was.
+    pub(super) fn answer(&self, notes: Notes, call: Option<HeaderMap>, body: ReplyBody) -> Finished {
+        let mut response = Response::new(body);
+        let headers = response.headers_mut();
+        *headers = call.unwrap_or_default();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE, HeaderValue::from_static(notes.outcome.label()));
+        headers.insert(SOURCES, notes.sources);
+        headers.insert(TOKENS, notes.tokens);
+        headers.entry(MODEL).or_insert(notes.model);
+        headers.entry(REQUEST_ID).or_insert_with(|| self.next_id());
+        Finished { response, outcome: notes.outcome }
+    }
+
+    /// A rendered answer that was at hand.
+    pub(super) fn stored(&self, answer: &StoredAnswer) -> Finished {
+        let notes = Notes {
+            outcome: Outcome::Hit,
+            sources: answer.sources.clone(),
+            tokens: answer.token_note.clone(),
+            model: answer.model.clone(),
+        };
+        self.answer(notes, None, ReplyBody::whole(answer.body.clone()))
+    }
+
+    /// The upstream's error verbatim, or ours where it had none.
+    pub(super) fn refused(&self, refusal: Refusal) -> Finished {
+        let outcome = match refusal.class {
+            Class::Refused => Outcome::Refused,
+            Class::Throttled => Outcome::Throttled,
+            Class::Unavailable(_) | Class::Unreadable(..) => Outcome::Unavailable,
+        };
+        let response = match refusal.reply {
+            Some(reply) => as_it_came(reply),
+            None => self.unavailable(refusal.class, &refusal.detail),
+        };
+        Finished { response, outcome }
+    }
+
+    fn unavailable(&self, class: Class, detail: &str) -> Response<ReplyBody> {
+        let (status, code) = match class {
+            Class::Unavailable(Why::Timeout) => (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
+            Class::Unavailable(Why::BreakerOpen | Why::Stopping) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable")
+            }
+            _ => (StatusCode::BAD_GATEWAY, "upstream_unavailable"),
+        };
+        let message = format!("The upstream is unavailable: {detail}.");
+        let mut response = self.error(status, envelope(&message, "server_error", None, Some(code)));
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+
+    /// An answer that is not believed, as it came.
+    pub(super) fn unreadable(reply: Reply) -> Finished {
+        let mut response = as_it_came(reply);
+        mark_bypass(response.headers_mut(), Bypass::UnreadableAnswer);
+        Finished { response, outcome: Outcome::Bypass }
+    }
+
+    /// `only-if-cached`, and not everything was: 504, as RFC 9111 (section 5.2.1.7) has it.
+    pub(super) fn not_cached(&self) -> Finished {
+        let message =
+            "Not every input is cached, and the request asked for nothing else (cache-control: only-if-cached).";
+        let body = envelope(message, "invalid_request_error", None, Some("not_cached"));
+        let mut response = self.error(StatusCode::GATEWAY_TIMEOUT, body);
+        // Asking again would not change it, and SDKs repeat a 504.
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+        Finished { response, outcome: Outcome::NotCached }
+    }
+
+    /// A limit of ours is reached for now.
+    pub(super) fn overloaded(&self, rejection: Rejection) -> Finished {
+        let message = match rejection {
+            Rejection::InflightBytes => "Too many bytes of requests are under way (limits.max_inflight_bytes).",
+            _ => "Too many requests are under way (limits.max_requests).",
+        };
+        let body = envelope(message, "server_error", None, Some("overloaded"));
+        let mut response = self.error(StatusCode::SERVICE_UNAVAILABLE, body);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        Finished { response, outcome: Outcome::Rejected }
+    }
+
+    /// A control header says nothing that can be obeyed.
+    pub(super) fn bad_control(&self, bad: BadControl) -> Finished {
+        let body = envelope(&bad.to_string(), "invalid_request_error", Some(bad.header()), Some("invalid_header"));
+        Finished { response: self.error(StatusCode::BAD_REQUEST, body), outcome: Outcome::Rejected }
+    }
+
+    /// The request's body could not be read.
+    pub(super) fn bad_body(&self, error: &CollectError) -> Finished {
+        let (status, limit, code) = match error {
+            CollectError::TooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, " (limits.max_body_bytes)", "body_too_large")
+            }
+            CollectError::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, " (limits.body_timeout)", "body_timeout"),
+            CollectError::Cut(_) => (StatusCode::BAD_REQUEST, "", "body_cut"),
+        };
+        let message = format!("The request could not be read: {error}{limit}.");
+        let body = envelope(&message, "invalid_request_error", None, Some(code));
+        Finished { response: self.error(status, body), outcome: Outcome::Rejected }
+    }
+
+    /// A request that could not be passed through.
+    pub(super) fn not_forwarded(&self, error: &OpenError) -> Finished {
+        let (status, kind, code, outcome) = match error {
+            OpenError::Unavailable(_) => {
+                (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable", Outcome::Unavailable)
+            }
+            OpenError::RequestBody => (StatusCode::BAD_REQUEST, "invalid_request_error", "body_cut", Outcome::Rejected),
+        };
+        let message = format!("The request could not be passed to the upstream: {error}.");
+        Finished { response: self.error(status, envelope(&message, kind, None, Some(code))), outcome }
+    }
+
+    /// A request that is not one for a proxy like this.
+    pub(super) fn misdirected(&self, message: &str) -> Finished {
+        let body = envelope(message, "invalid_request_error", None, Some("unsupported_request"));
+        Finished { response: self.error(StatusCode::BAD_REQUEST, body), outcome: Outcome::Rejected }
+    }
+
+    fn error(&self, status: StatusCode, body: Bytes) -> Response<ReplyBody> {
+        let mut response = Response::new(ReplyBody::whole(body));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.headers_mut().insert(REQUEST_ID, self.next_id());
+        response
+    }
+
+    fn next_id(&self) -> HeaderValue {
+        let number = self.ids_given.fetch_add(1, Ordering::Relaxed);
+        let mut id = String::with_capacity(42);
+        // Odd multipliers permute the numbers, so that neighbours do not look alike.
+        let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.id_seed;
+        write!(id, "req_vecho_{:016x}{mixed:016x}", self.id_seed).expect("writing into a string must work");
+        HeaderValue::from_str(&id).expect("hexadecimal digits must be a header value")
+    }
+}
+
+/// Marks an answer that went through unchanged.
+pub(super) fn mark_bypass(headers: &mut HeaderMap, bypass: Bypass) {
+    headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
+    headers.insert(REASON, HeaderValue::from_static(bypass.label()));
+}
+
+fn as_it_came(reply: Reply) -> Response<ReplyBody> {
+    let mut response = Response::new(ReplyBody::whole(reply.body));
+    *response.status_mut() = reply.status;
+    *response.headers_mut() = shown_on_errors(&reply.headers);
+    response
+}
+
+/// A header value of some text; what no header can carry is left out.
+fn header_text(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}

@@ -1,0 +1,78 @@
+//! One request of the public port: let in, sent down its route, counted.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+
+use super::ReplyBody;
+use super::gate::Gate;
+use super::reply::{Finished, Replies};
+use crate::answers::Answers;
+use crate::config::Live;
+use crate::flow::Flow;
+use crate::metrics::{Metrics, Outcome, Route};
+use crate::tasks::Tasks;
+use crate::upstream::{Client, RouteKind, classify_path};
+
+/// The public port. Used by `Arc`.
+pub struct Proxy {
+    pub(super) flow: Arc<Flow>,
+    pub(super) answers: Arc<Answers>,
+    pub(super) client: Arc<Client>,
+    pub(super) live: Live,
+    pub(super) gate: Gate,
+    pub(super) replies: Replies,
+    /// Where upgraded connections run.
+    pub(super) tunnels: Tasks,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Proxy {
+    /// A proxy in front of `flow`, with the same upstream for whatever passes through.
+    pub fn new(flow: Arc<Flow>, answers: Arc<Answers>, client: Arc<Client>, tunnels: Tasks) -> Arc<Self> {
+        let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
+        let gate = Gate::new(&live.load().limits, Arc::clone(&metrics));
+        Arc::new(Self { flow, answers, client, live, gate, replies: Replies::new(), tunnels, metrics })
+    }
+
+    /// Answers one request.
+    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ReplyBody> {
+        let kind =
+            if request.method() == Method::POST { classify_path(request.uri().path()) } else { RouteKind::Other };
+        let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
+        let mut count = Count { metrics: &self.metrics, route, begun: Instant::now(), outcome: Outcome::Cancelled };
+        let Finished { response, outcome } = match self.gate.admit() {
+            Err(rejection) => {
+                self.metrics.rejected(rejection);
+                self.replies.overloaded(rejection)
+            }
+            Ok(admission) if kind == RouteKind::Other => self.pass_through(request, admission).await,
+            Ok(admission) => self.embeddings(request, kind, admission).await,
+        };
+        count.outcome = outcome;
+        tracing::debug!(
+            route = route.label(),
+            outcome = outcome.label(),
+            status = response.status().as_u16(),
+            elapsed_us = count.begun.elapsed().as_micros(),
+            "request"
+        );
+        response
+    }
+}
+
+/// Counts a request when it ends; one that is dropped before was cancelled by its client.
+struct Count<'a> {
+    metrics: &'a Metrics,
+    route: Route,
+    begun: Instant,
+    outcome: Outcome,
+}
+
+impl Drop for Count<'_> {
+    fn drop(&mut self) {
+        self.metrics.request(self.route, self.outcome, self.begun.elapsed());
+    }
+}

@@ -1,0 +1,224 @@
+//! Request bodies: bounded in size, and in the silence between two pieces.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use tokio::time::{Instant, Sleep};
+
+use super::handler::BoxError;
+
+/// A body did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// No piece of it came for this long.
+    #[error("no part of the body arrived for {} ms", .0.as_millis())]
+    Stalled(Duration),
+    /// The connection or its other end gave up.
+    #[error("the body was cut off: {0}")]
+    Cut(#[source] BoxError),
+}
+
+/// A body could not be collected.
+#[derive(Debug, thiserror::Error)]
+pub enum CollectError {
+    /// It has more bytes than allowed.
+    #[error("the body is larger than {max_bytes} bytes")]
+    TooLarge {
+        /// What is allowed.
+        max_bytes: usize,
+    },
+    /// No piece of it came for this long.
+    #[error("no part of the body arrived for {} ms", .0.as_millis())]
+    Stalled(Duration),
+    /// The connection or its other end gave up.
+    #[error("the body was cut off: {0}")]
+    Cut(#[source] BoxError),
+}
+
+impl From<BodyError> for CollectError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::Stalled(after) => Self::Stalled(after),
+            BodyError::Cut(source) => Self::Cut(source),
+        }
+    }
+}
+
+/// A body that fails when no piece of it comes in time. A body that is there at once never starts a timer.
+#[derive(Debug)]
+pub struct TimedBody<B> {
+    body: B,
+    patience: Duration,
+    alarm: Option<Pin<Box<Sleep>>>,
+    waiting: bool,
+}
+
+impl<B> TimedBody<B> {
+    /// Allows `patience` between two pieces of `body`.
+    pub fn new(body: B, patience: Duration) -> Self {
+        Self { body, patience, alarm: None, waiting: false }
+    }
+
+    /// Whether the wait for this piece is over its time; the wait starts with the first question.
+    fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let patience = self.patience;
+        let alarm = self.alarm.get_or_insert_with(|| Box::pin(tokio::time::sleep(patience)));
+        if !self.waiting {
+            self.waiting = true;
+            alarm.as_mut().reset(Instant::now() + patience);
+        }
+        alarm.as_mut().poll(cx)
+    }
+}
+
+impl<B> Body for TimedBody<B>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            self.waiting = false;
+            return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Cut(error.into()))));
+        }
+        let patience = self.patience;
+        self.poll_stalled(cx).map(|()| Some(Err(BodyError::Stalled(patience))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// The whole of `body`, if it has at most `max_bytes` and never pauses for longer than `body_timeout`. A body of one
+/// piece is not copied; one of known length is copied into one allocation.
+pub async fn collect_bounded<B>(body: B, max_bytes: usize, body_timeout: Duration) -> Result<Bytes, CollectError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    let stated_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if stated_bytes > max_bytes {
+        return Err(CollectError::TooLarge { max_bytes });
+    }
+    let mut pieces = TimedBody::new(body, body_timeout);
+    let mut gathered = Gathered::default();
+    while let Some(frame) = pieces.frame().await {
+        if let Ok(piece) = frame?.into_data() {
+            if gathered.len() + piece.len() > max_bytes {
+                return Err(CollectError::TooLarge { max_bytes });
+            }
+            gathered.add(piece, stated_bytes);
+        }
+        if pieces.is_end_stream() {
+            break;
+        }
+    }
+    Ok(gathered.finish())
+}
+
+/// What came so far.
+enum Gathered {
+    One(Bytes),
+    Many(BytesMut),
+}
+
+impl Default for Gathered {
+    fn default() -> Self {
+        Self::One(Bytes::new())
+    }
+}
+
+impl Gathered {
+    fn len(&self) -> usize {
+        match self {
+            Self::One(piece) => piece.len(),
+            Self::Many(pieces) => pieces.len(),
+        }
+    }
+
+    fn add(&mut self, piece: Bytes, stated_bytes: usize) {
+        match self {
+            Self::One(first) if first.is_empty() => *first = piece,
+            Self::One(first) => {
+                let mut all = BytesMut::with_capacity(stated_bytes.max(first.len() + piece.len()));
+                all.extend_from_slice(first);
+                all.extend_from_slice(&piece);
+                *self = Self::Many(all);
+            }
+            Self::Many(all) => all.extend_from_slice(&piece),
+        }
+    }
+
+    fn finish(self) -> Bytes {
+        match self {
+            Self::One(piece) => piece,
+            Self::Many(pieces) => pieces.freeze(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    fn pieces(pieces: &[&'static str]) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        let frames: Vec<_> = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))).collect();
+        StreamBody::new(stream::iter(frames))
+    }
+
+    #[tokio::test]
+    async fn a_body_of_one_piece_is_handed_on_without_a_copy() {
+        let whole = Bytes::from(vec![7_u8; 4096]);
+        let collected = collect_bounded(Full::new(whole.clone()), 4096, PATIENCE).await.expect("it fits");
+        assert_eq!(collected.as_ptr(), whole.as_ptr());
+        assert_eq!(collected, whole);
+    }
+
+    #[tokio::test]
+    async fn pieces_are_joined_in_order() {
+        let collected = collect_bounded(pieces(&["ab", "", "cd", "e"]), 5, PATIENCE).await.expect("it fits");
+        assert_eq!(collected, "abcde");
+    }
+
+    #[tokio::test]
+    async fn one_byte_over_the_bound_is_too_large_whether_the_length_was_stated_or_not() {
+        let stated = collect_bounded(Full::new(Bytes::from_static(b"abcde")), 4, PATIENCE).await;
+        let unstated = collect_bounded(pieces(&["abc", "de"]), 4, PATIENCE).await;
+        assert!(matches!(stated, Err(CollectError::TooLarge { max_bytes: 4 })), "{stated:?}");
+        assert!(matches!(unstated, Err(CollectError::TooLarge { max_bytes: 4 })), "{unstated:?}");
+    }
+
+    #[tokio::test]
+    async fn silence_is_measured_from_the_last_piece() {
+        const PIECES: u32 = 5;
+        let (patience, pause) = (Duration::from_millis(600), Duration::from_millis(150));
+        let trickle = stream::unfold(0, |sent| async move {
+            if sent == PIECES {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(pause).await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+        });
+        let began = Instant::now();
+        let collected = collect_bounded(StreamBody::new(Box::pin(trickle)), 100, patience).await;
+        assert!(matches!(collected, Err(CollectError::Stalled(after)) if after == patience), "{collected:?}");
+        assert!(began.elapsed() >= pause * PIECES + patience, "gave up after {:?}", began.elapsed());
+    }
+}

@@ -1,0 +1,239 @@
+//! One connection from handshake to close.
+
+use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::Request;
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_rustls::server::TlsStream;
+
+use super::drain::Course;
+use super::handler::{BoxError, Handler, Peer};
+use super::limits::{ConnectionHooks, Fault, ServeLimits};
+use super::stream::Watched;
+use super::tls::{self, Tls};
+use super::vitals::{Tracked, Vitals};
+use super::watch::{End, Exchange, Watch};
+use crate::tasks::Tasks;
+
+/// Streams of one HTTP/2 connection.
+const MAX_STREAMS: u32 = 256;
+/// How often an HTTP/2 peer is asked whether it is still there, and how long it may think about it.
+const PING_EVERY: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// How much, and for how long, is read and thrown away after the last answer, so that a peer that is still sending
+/// gets to read it: closing a socket with unread bytes destroys what is on its way to the peer.
+const LINGER_BYTES: usize = 64 * 1024 * 1024;
+const LINGER: Duration = Duration::from_secs(2);
+
+/// What all connections of a server share.
+pub(super) struct Shared<H> {
+    pub(super) handler: H,
+    pub(super) tls: Option<Tls>,
+    pub(super) limits: ServeLimits,
+    pub(super) hooks: Arc<dyn ConnectionHooks>,
+    pub(super) course: Arc<Course>,
+}
+
+/// An open socket's place among `max_connections`; goes with the socket.
+pub(super) struct Slot {
+    _permit: OwnedSemaphorePermit,
+    hooks: Arc<dyn ConnectionHooks>,
+}
+
+impl Slot {
+    pub(super) fn new(permit: OwnedSemaphorePermit, hooks: Arc<dyn ConnectionHooks>) -> Self {
+        hooks.opened();
+        Self { _permit: permit, hooks }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.hooks.closed();
+    }
+}
+
+/// Serves one connection until it ends.
+pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: Slot) {
+    let mut served = shared.course.serve_one();
+    if let Some(end) = survive(serve_secured(&shared, tcp, peer, slot)).await {
+        served.ended(&end);
+        report(&*shared.hooks, peer, end);
+    }
+}
+
+async fn serve_secured<H: Handler>(shared: &Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: Slot) -> End {
+    // Boxed one by one, so that a plain connection does not take the room of an encrypted one.
+    let Some(tls) = &shared.tls else {
+        return Box::pin(serve_http1(shared, tcp, peer, slot)).await;
+    };
+    match Box::pin(handshake(shared, tls, tcp)).await {
+        Ok(stream) if tls::chose_http2(&stream) => Box::pin(serve_http2(shared, stream, peer, slot)).await,
+        Ok(stream) => Box::pin(serve_http1(shared, stream, peer, slot)).await,
+        Err(end) => end,
+    }
+}
+
+async fn handshake<H>(shared: &Shared<H>, tls: &Tls, tcp: TcpStream) -> Result<TlsStream<TcpStream>, End> {
+    let handshake = tokio::time::timeout(shared.limits.header_timeout, tls.accept(tcp));
+    tokio::select! {
+        () = shared.course.draining() => Err(End::Finished(Ok(()))),
+        shaken = handshake => match shaken {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(_)) | Err(_) => Err(End::Faulted(Fault::TlsHandshake)),
+        }
+    }
+}
+
+async fn serve_http1<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: Slot) -> End
+where
+    H: Handler,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let vitals = Vitals::new(true);
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&vitals), slot));
+    let service = service_fn(|request| answer(shared, &vitals, peer, request));
+    let mut connection = http1_builder(&shared.limits).serve_connection(io, service).with_upgrades();
+    let watch = Watch::new(Arc::clone(&vitals), &shared.limits, shared.course.orders());
+    let end = watch.run(Pin::new(&mut connection)).await;
+    if let (End::Finished(_), Some(parts)) = (&end, connection.into_parts()) {
+        linger(parts.io.into_inner(), vitals.had_bare_reply()).await;
+    }
+    end
+}
+
+fn http1_builder(limits: &ServeLimits) -> http1::Builder {
+    let mut builder = http1::Builder::new();
+    // hyper's own timeout runs while a kept connection is idle, too; the watch tells the two apart.
+    // Its bound of 100 headers stays as it is: any other number costs an allocation for each request.
+    builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(limits.max_header_bytes);
+    builder
+}
+
+async fn serve_http2<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: Slot) -> End
+where
+    H: Handler,
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let vitals = Vitals::new(false);
+    let io = TokioIo::new(Watched::new(stream, Arc::clone(&vitals), slot));
+    let service = service_fn(|request| answer(shared, &vitals, peer, request));
+    let executor = StreamTasks(shared.course.aside.clone());
+    let connection = pin!(http2_builder(executor, &shared.limits).serve_connection(io, service));
+    Watch::new(Arc::clone(&vitals), &shared.limits, shared.course.orders()).run(connection).await
+}
+
+fn http2_builder(executor: StreamTasks, limits: &ServeLimits) -> http2::Builder<StreamTasks> {
+    let mut builder = http2::Builder::new(executor);
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(PING_EVERY)
+        .keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+/// One call of the handler, under way until its answer's body is sent.
+fn answer<H: Handler>(
+    shared: &Arc<Shared<H>>,
+    vitals: &Arc<Vitals>,
+    peer: Peer,
+    request: Request<Incoming>,
+) -> impl Future<Output = Result<http::Response<Tracked<H::Body>>, Infallible>> + Send + use<H> {
+    let call = vitals.begin_call();
+    let answer = shared.handler.call(request, peer);
+    async move { Ok(answer.await.map(|body| Tracked::new(body, call))) }
+}
+
+/// Lets the peer read the last answer although it was not listened to until the end.
+async fn linger<S: AsyncRead + Unpin>(mut io: S, was_refused: bool) {
+    let mut scrap = vec![0_u8; 16 * 1024];
+    let mut left = LINGER_BYTES;
+    // Without a refusal, unread bytes tell that the peer was not heard out; if there are none there is nothing to do.
+    if !was_refused && !matches!(io.read(&mut scrap).now_or_never(), Some(Ok(1..))) {
+        return;
+    }
+    let read_out = async {
+        while let Ok(count @ 1..) = io.read(&mut scrap).await {
+            left = left.saturating_sub(count);
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Running out of time is an end like any other here.
+    let _ = tokio::time::timeout(LINGER, read_out).await;
+}
+
+fn report(hooks: &dyn ConnectionHooks, peer: Peer, end: End) {
+    let fault = match end {
+        End::Faulted(fault) => fault,
+        End::Finished(Err(error)) if error.is_parse_too_large() => Fault::HeadTooLarge,
+        End::Finished(Err(error)) if error.is_parse() => Fault::UnreadableHead,
+        End::Finished(Err(error)) => return tracing::debug!(peer = %peer.addr, %error, "connection broke"),
+        End::Finished(Ok(())) | End::Cut => return,
+    };
+    hooks.protocol_error(fault);
+    tracing::debug!(peer = %peer.addr, fault = fault.label(), "connection ended for what its peer did");
+}
+
+/// Runs `work`; a panic in it becomes a logged error and `None`.
+pub(super) async fn survive<T>(work: impl Future<Output = T>) -> Option<T> {
+    let outcome = AssertUnwindSafe(work).catch_unwind().await;
+    if outcome.is_err() {
+        tracing::error!("a request handler panicked; its connection or stream was closed");
+    }
+    outcome.ok()
+}
+
+/// Where HTTP/2 puts the tasks of its streams.
+#[derive(Clone)]
+struct StreamTasks(Tasks);
+
+impl<F> hyper::rt::Executor<F> for StreamTasks
+where
+    F: Future + Send + 'static,
+{
+    fn execute(&self, stream: F) {
+        self.0.spawn(async move {
+            survive(stream).await;
+        });
+    }
+}
+
+impl<I, B, S> Exchange for http1::UpgradeableConnection<I, S>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
+    S: HttpService<Incoming, ResBody = B, Error: Into<BoxError>>,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}
+
+impl<I, B, S> Exchange for http2::Connection<I, S, StreamTasks>
+where
+    I: hyper::rt::Read + hyper::rt::Write + Unpin,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,
+    S: HttpService<Incoming, ResBody = B, Error: Into<BoxError>>,
+    S::Future: Send + 'static,
+{
+    fn finish(self: Pin<&mut Self>) {
+        self.graceful_shutdown();
+    }
+}

@@ -1,0 +1,71 @@
+//! Replies that no handler gives: the server is full, or the request head could not be read.
+
+/// The reply to a connection over the bound.
+pub(super) fn server_full() -> Vec<u8> {
+    let body = envelope("All connections of this server are taken. Try again in a moment.", "server_error");
+    let head = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n";
+    with_body(head, &body)
+}
+
+/// Whether `written` is a whole bare head with a 4xx status, as hyper writes it for a head that it could not read.
+pub(super) fn is_bare_refusal(written: &[u8]) -> bool {
+    written.starts_with(b"HTTP/1.") && written.get(9) == Some(&b'4') && written.ends_with(b"\r\n\r\n")
+}
+
+/// hyper's bare refusal with the body that clients of this API can read.
+pub(super) fn explain_refusal(bare_head: &[u8]) -> Vec<u8> {
+    let bare_head = String::from_utf8_lossy(bare_head);
+    let mut lines = bare_head.split("\r\n");
+    let status_line = lines.next().unwrap_or_default();
+    let mut head = format!("{status_line}\r\n");
+    if let Some(date) = lines.find(|line| line.starts_with("date:")) {
+        head.push_str(date);
+        head.push_str("\r\n");
+    }
+    let message = match status_line.get(9..12) {
+        Some("431") => "The headers of the request are larger than this server accepts.",
+        Some("414") => "The address of the request is longer than this server accepts.",
+        _ => "The request could not be read as HTTP.",
+    };
+    with_body(&head, &envelope(message, "invalid_request_error"))
+}
+
+fn with_body(head: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("{head}content-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
+        .into_bytes()
+}
+
+/// The error body of the API. The messages are constants of this file and need no escaping.
+fn envelope(message: &str, kind: &str) -> String {
+    format!(r#"{{"error":{{"message":"{message}","type":"{kind}","param":null,"code":null}}}}"#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BARE: &[u8] = b"HTTP/1.1 431 Request Header Fields Too Large\r\n\
+        connection: close\r\ncontent-length: 0\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
+
+    #[test]
+    fn a_refusal_keeps_its_status_and_date_and_gains_a_body_of_the_stated_length() {
+        let reply = String::from_utf8(explain_refusal(BARE)).expect("replies are text");
+        let (head, body) = reply.split_once("\r\n\r\n").expect("a head ends");
+        assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"));
+        assert!(head.contains("\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT"));
+        assert!(head.contains(&format!("\r\ncontent-length: {}\r\n", body.len())));
+        assert_eq!(head.matches("content-length").count(), 1);
+        let parsed: serde_json::Value = serde_json::from_str(body).expect("the body is JSON");
+        assert_eq!(parsed["error"]["type"], "invalid_request_error");
+        assert!(parsed["error"]["param"].is_null() && parsed["error"]["code"].is_null());
+    }
+
+    #[test]
+    fn only_a_bare_4xx_head_is_a_refusal() {
+        assert!(is_bare_refusal(BARE));
+        assert!(!is_bare_refusal(b"HTTP/1.1 200 OK\r\n\r\n"));
+        assert!(!is_bare_refusal(b"HTTP/1.1 404 Not Found\r\ncontent-length: 2\r\n\r\nno"));
+        assert!(!is_bare_refusal(b"HTTP/1.1 4"));
+    }
+}

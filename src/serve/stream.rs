@@ -1,0 +1,170 @@
+//! The socket as hyper sees it: notes what the time limits go by, and gives hyper's bare error replies a body.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::reply;
+use super::vitals::Vitals;
+
+/// A byte stream under watch. Carries `slot`, which is let go when the socket is, also after an upgrade.
+#[derive(Debug)]
+pub(super) struct Watched<S, T> {
+    inner: S,
+    vitals: Arc<Vitals>,
+    substitute: Option<Substitute>,
+    _slot: T,
+}
+
+/// A reply that is written in place of hyper's.
+#[derive(Debug)]
+struct Substitute {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+impl<S, T> Watched<S, T> {
+    pub(super) fn new(inner: S, vitals: Arc<Vitals>, slot: T) -> Self {
+        Self { inner, vitals, substitute: None, _slot: slot }
+    }
+
+    fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &polled {
+            Poll::Pending => self.vitals.write_blocked(),
+            Poll::Ready(written) => self.vitals.wrote(*written.as_ref().unwrap_or(&0)),
+        }
+        polled
+    }
+
+    /// Begins a substitute if `first`, which is all that is written, is hyper's own bare refusal.
+    fn substitute_bare_refusal(&mut self, first: &[u8], all_bytes: usize) {
+        let bare = self.vitals.speaks_for_itself() && first.len() == all_bytes && reply::is_bare_refusal(first);
+        if bare && self.substitute.is_none() {
+            self.vitals.note_bare_reply();
+            self.substitute = Some(Substitute { bytes: reply::explain_refusal(first), written: 0 });
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin, T> Watched<S, T> {
+    /// Writes the substitute, and then says that hyper's `replaced_bytes` were written.
+    fn poll_substitute(&mut self, cx: &mut Context<'_>, replaced_bytes: usize) -> Poll<io::Result<usize>> {
+        while let Some(substitute) = &mut self.substitute {
+            let rest = &substitute.bytes[substitute.written..];
+            if rest.is_empty() {
+                self.substitute = None;
+                break;
+            }
+            let polled = Pin::new(&mut self.inner).poll_write(cx, rest);
+            let written = ready!(self.note(polled))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            if let Some(substitute) = &mut self.substitute {
+                substitute.written += written;
+            }
+        }
+        Poll::Ready(Ok(replaced_bytes))
+    }
+}
+
+impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for Watched<S, T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
+        if buf.filled().len() > before {
+            self.vitals.read_bytes();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Watched<S, T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.substitute_bare_refusal(buf, buf.len());
+        if self.substitute.is_some() {
+            return self.poll_substitute(cx, buf.len());
+        }
+        let polled = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.note(polled)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let all_bytes = bufs.iter().map(|buf| buf.len()).sum();
+        self.substitute_bare_refusal(bufs.first().map_or(&[], |first| first), all_bytes);
+        if self.substitute.is_some() {
+            return self.poll_substitute(cx, all_bytes);
+        }
+        let polled = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.note(polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_flush(cx);
+        match polled {
+            Poll::Pending => self.vitals.write_blocked(),
+            Poll::Ready(_) => self.vitals.flushed(),
+        }
+        polled
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
+        self.note(polled.map_ok(|()| 0)).map_ok(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    const BARE: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+
+    async fn written_through(vitals: &Arc<Vitals>, bytes: &[u8], pipe_bytes: usize) -> String {
+        let (near, mut far) = tokio::io::duplex(pipe_bytes);
+        let mut watched = Watched::new(near, Arc::clone(vitals), ());
+        let write = async {
+            watched.write_all(bytes).await.expect("the pipe is open");
+            drop(watched);
+        };
+        let mut seen = String::new();
+        let (read, ()) = tokio::join!(far.read_to_string(&mut seen), write);
+        read.expect("what was written is text");
+        seen
+    }
+
+    #[tokio::test]
+    async fn a_bare_refusal_gets_a_body_even_through_a_pipe_of_a_few_bytes() {
+        let vitals = Vitals::new(true);
+        let seen = written_through(&vitals, BARE, 7).await;
+        assert!(seen.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{seen}");
+        assert!(seen.ends_with(r#""type":"invalid_request_error","param":null,"code":null}}"#), "{seen}");
+        assert!(vitals.had_bare_reply());
+    }
+
+    #[tokio::test]
+    async fn the_same_bytes_as_a_handlers_answer_pass_untouched() {
+        let vitals = Vitals::new(true);
+        drop(vitals.begin_call());
+        assert_eq!(written_through(&vitals, BARE, 1024).await.as_bytes(), BARE);
+    }
+
+    #[tokio::test]
+    async fn http2_bytes_pass_untouched() {
+        let vitals = Vitals::new(false);
+        assert_eq!(written_through(&vitals, BARE, 1024).await.as_bytes(), BARE);
+    }
+}

@@ -1,0 +1,145 @@
+//! TLS on the public port: certificate and key from PEM files, re-read on demand.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+
+use rustls::ServerConfig;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::config;
+
+const HTTP2: &[u8] = b"h2";
+const HTTP1: &[u8] = b"http/1.1";
+
+/// Certificate or key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// Which.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A file holds something else than it should.
+    #[error("{} holds no usable {expected}: {fault}", path.display())]
+    Content {
+        /// Which.
+        path: PathBuf,
+        /// What should be in it.
+        expected: &'static str,
+        /// What is wrong with it.
+        fault: String,
+    },
+    /// The two do not belong together, or the key is of a kind that cannot be used.
+    #[error("the key in {} cannot be used with the certificate in {}: {source}", key.display(), cert.display())]
+    Pair {
+        /// The certificate's file.
+        cert: PathBuf,
+        /// The key's file.
+        key: PathBuf,
+        /// Why not.
+        source: rustls::Error,
+    },
+    /// The TLS library refuses the settings.
+    #[error("TLS cannot be set up: {0}")]
+    Setup(rustls::Error),
+}
+
+/// Accepts TLS connections. Cheap to clone; a reload reaches all clones.
+#[derive(Clone)]
+pub struct Tls {
+    acceptor: TlsAcceptor,
+    current: Arc<Current>,
+    files: Arc<config::Tls>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Tls {
+    /// Reads certificate and key. Blocks on the files.
+    pub fn load(files: config::Tls) -> Result<Self, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let current = Arc::new(Current(RwLock::new(Arc::new(read_pair(&files, &provider)?))));
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&current);
+        let mut settings = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(TlsError::Setup)?
+            .with_no_client_auth()
+            .with_cert_resolver(resolver);
+        settings.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(settings));
+        Ok(Self { acceptor, current, files: Arc::new(files), provider })
+    }
+
+    /// Reads the same files again; new handshakes use what they hold now. If they cannot be used, the old pair stays.
+    /// Blocks on the files.
+    pub fn reload(&self) -> Result<(), TlsError> {
+        let fresh = Arc::new(read_pair(&self.files, &self.provider)?);
+        *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
+        Ok(())
+    }
+
+    /// Shakes hands.
+    pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
+        self.acceptor.accept(tcp).await
+    }
+}
+
+/// Whether the handshake settled on HTTP/2. A peer that names no protocol gets HTTP/1.1.
+pub(super) fn chose_http2(stream: &TlsStream<TcpStream>) -> bool {
+    stream.get_ref().1.alpn_protocol() == Some(HTTP2)
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("files", &self.files).finish_non_exhaustive()
+    }
+}
+
+/// The pair that handshakes use. The lock is held for the copy of a pointer.
+#[derive(Debug)]
+struct Current(RwLock<Arc<CertifiedKey>>);
+
+impl ResolvesServerCert for Current {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
+    }
+}
+
+fn read_pair(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    let chain = read_chain(&files.cert_file)?;
+    let key = PrivateKeyDer::from_pem_slice(&read(&files.key_file)?)
+        .map_err(|fault| content(&files.key_file, "PEM private key", &fault))?;
+    CertifiedKey::from_der(chain, key, provider).map_err(|source| TlsError::Pair {
+        cert: files.cert_file.clone(),
+        key: files.key_file.clone(),
+        source,
+    })
+}
+
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
+        .collect::<Result<_, _>>()
+        .map_err(|fault| content(path, "PEM certificate chain", &fault))?;
+    if chain.is_empty() {
+        return Err(content(path, "PEM certificate chain", &pem::Error::NoItemsFound));
+    }
+    Ok(chain)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
+    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+}
+
+fn content(path: &Path, expected: &'static str, fault: &pem::Error) -> TlsError {
+    TlsError::Content { path: path.to_owned(), expected, fault: fault.to_string() }
+}

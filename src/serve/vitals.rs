@@ -1,0 +1,292 @@
+//! The facts about one connection that its time limits go by.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+
+use http_body::{Body, Frame, SizeHint};
+
+/// A write of this many bytes carries part of an answer; pings, acknowledgements and goodbyes of HTTP/2 are smaller.
+const ANSWER_BYTES: usize = 1024;
+
+/// Noted by the stream, the calls and the answers; read by the watch. Each field is a fact by itself, and on HTTP/1.1
+/// all of them are touched by one task, so relaxed order is enough.
+#[derive(Debug, Default)]
+pub(super) struct Vitals {
+    http1: bool,
+    in_flight: AtomicUsize,
+    requests: AtomicU64,
+    head_begun: AtomicBool,
+    owes_bytes: AtomicBool,
+    write_blocked: AtomicBool,
+    writes: AtomicU64,
+    unread: AtomicUsize,
+    taken: AtomicU64,
+    bare_reply: AtomicBool,
+}
+
+/// What a connection is waiting for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The peer's next request; no byte of it has come.
+    Idle,
+    /// The rest of a request head.
+    Head,
+    /// Our own answer, or a request body, which has a limit of its own.
+    Serving,
+    /// The peer, to take bytes of an answer.
+    Writing,
+}
+
+impl Vitals {
+    pub(super) fn new(http1: bool) -> Arc<Self> {
+        Arc::new(Self { http1, ..Self::default() })
+    }
+
+    /// The phase, and a number that differs between two stays in the same phase.
+    pub(super) fn phase(&self) -> (Phase, u64) {
+        if self.write_blocked.load(Relaxed) {
+            return (Phase::Writing, self.writes.load(Relaxed));
+        }
+        let phase = if self.unread.load(Relaxed) > 0 {
+            Phase::Writing
+        } else if self.in_flight.load(Relaxed) > 0 {
+            Phase::Serving
+        } else if self.head_begun.load(Relaxed) {
+            Phase::Head
+        } else {
+            Phase::Idle
+        };
+        (phase, self.requests.load(Relaxed) + self.taken.load(Relaxed))
+    }
+
+    /// Bytes came in.
+    pub(super) fn read_bytes(&self) {
+        // HTTP/2 has frames beside requests; there only the idle limit counts.
+        if self.http1 && self.in_flight.load(Relaxed) == 0 {
+            self.head_begun.store(true, Relaxed);
+        }
+    }
+
+    /// Bytes went out.
+    pub(super) fn wrote(&self, bytes: usize) {
+        self.writes.fetch_add(1, Relaxed);
+        if !self.http1 && bytes >= ANSWER_BYTES {
+            self.taken.fetch_add(1, Relaxed);
+        }
+        self.write_blocked.store(false, Relaxed);
+    }
+
+    /// The peer takes no bytes for now.
+    pub(super) fn write_blocked(&self) {
+        self.write_blocked.store(true, Relaxed);
+    }
+
+    /// All that hyper had to say is with the operating system.
+    pub(super) fn flushed(&self) {
+        self.write_blocked.store(false, Relaxed);
+        // hyper flushes the socket only when its own buffer is empty, so with no call under way no answer is left in it.
+        if self.in_flight.load(Relaxed) == 0 {
+            self.owes_bytes.store(false, Relaxed);
+        }
+    }
+
+    /// Whether bytes that hyper writes now can only be its own reply to a head that it could not read.
+    pub(super) fn speaks_for_itself(&self) -> bool {
+        self.http1 && !self.owes_bytes.load(Relaxed)
+    }
+
+    /// hyper answered by itself, and the rest of what the peer sends will not be read as requests.
+    pub(super) fn note_bare_reply(&self) {
+        self.bare_reply.store(true, Relaxed);
+    }
+
+    /// Whether hyper answered by itself.
+    pub(super) fn had_bare_reply(&self) -> bool {
+        self.bare_reply.load(Relaxed)
+    }
+
+    /// A call of the handler begins; it lasts until the guard goes.
+    pub(super) fn begin_call(self: &Arc<Self>) -> Call {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.requests.fetch_add(1, Relaxed);
+        self.head_begun.store(false, Relaxed);
+        self.owes_bytes.store(true, Relaxed);
+        Call(Arc::clone(self))
+    }
+}
+
+/// A request under way, from its head to the last byte of the answer's body.
+#[derive(Debug)]
+pub(super) struct Call(Arc<Vitals>);
+
+impl Call {
+    /// The answer's next piece waits for the peer. On HTTP/2 a peer can leave an answer unread without the socket ever
+    /// blocking; on HTTP/1.1 the socket tells.
+    fn await_peer(&self) {
+        if !self.0.http1 {
+            self.0.unread.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// The peer has room for the answer's next piece.
+    fn peer_took(&self) {
+        if !self.0.http1 {
+            self.0.unread.fetch_sub(1, Relaxed);
+            self.0.taken.fetch_add(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}
+
+/// An answer's body that keeps its request under way for as long as it is sent.
+#[derive(Debug)]
+pub(super) struct Tracked<B> {
+    body: B,
+    awaits_peer: bool,
+    call: Call,
+}
+
+impl<B> Tracked<B> {
+    pub(super) fn new(body: B, call: Call) -> Self {
+        call.await_peer();
+        Self { body, awaits_peer: true, call }
+    }
+
+    fn set_awaits_peer(&mut self, awaits_peer: bool) {
+        match (self.awaits_peer, awaits_peer) {
+            (false, true) => self.call.await_peer(),
+            (true, false) => self.call.peer_took(),
+            (true, true) | (false, false) => {}
+        }
+        self.awaits_peer = awaits_peer;
+    }
+}
+
+impl<B> Drop for Tracked<B> {
+    fn drop(&mut self) {
+        self.set_awaits_peer(false);
+    }
+}
+
+impl<B: Body + Unpin> Body for Tracked<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        // hyper asks for a piece only when the peer has room for one.
+        self.set_awaits_peer(false);
+        let polled = Pin::new(&mut self.body).poll_frame(cx);
+        self.set_awaits_peer(polled.is_ready());
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn a_fresh_connection_is_idle_and_its_first_byte_begins_a_head() {
+        let vitals = Vitals::new(true);
+        assert_eq!(vitals.phase(), (Phase::Idle, 0));
+        vitals.read_bytes();
+        assert_eq!(vitals.phase(), (Phase::Head, 0));
+    }
+
+    #[test]
+    fn a_body_read_during_a_call_begins_no_head() {
+        let vitals = Vitals::new(true);
+        vitals.read_bytes();
+        let call = vitals.begin_call();
+        vitals.read_bytes();
+        assert_eq!(vitals.phase(), (Phase::Serving, 1));
+        drop(call);
+        assert_eq!(vitals.phase(), (Phase::Idle, 1));
+    }
+
+    #[test]
+    fn a_blocked_write_counts_before_all_else_and_each_progress_is_a_new_stay() {
+        let vitals = Vitals::new(true);
+        let _call = vitals.begin_call();
+        vitals.write_blocked();
+        assert_eq!(vitals.phase(), (Phase::Writing, 0));
+        vitals.wrote(1);
+        assert_eq!(vitals.phase().0, Phase::Serving);
+        vitals.write_blocked();
+        assert_eq!(vitals.phase(), (Phase::Writing, 1));
+    }
+
+    #[test]
+    fn an_answer_that_is_not_flushed_is_never_taken_for_hypers_own_reply() {
+        let vitals = Vitals::new(true);
+        assert!(vitals.speaks_for_itself());
+        let call = vitals.begin_call();
+        vitals.flushed();
+        assert!(!vitals.speaks_for_itself(), "a flush during the call says nothing about the answer");
+        drop(call);
+        assert!(!vitals.speaks_for_itself(), "the answer is still in hyper's buffer");
+        vitals.flushed();
+        assert!(vitals.speaks_for_itself());
+    }
+
+    #[test]
+    fn an_http2_answer_that_the_peer_has_no_room_for_is_being_written_and_one_that_is_not_ready_is_not() {
+        let vitals = Vitals::new(false);
+        let mut body = Tracked::new(Slow, vitals.begin_call());
+        assert_eq!(vitals.phase().0, Phase::Writing);
+        assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).is_pending());
+        assert_eq!(vitals.phase().0, Phase::Serving);
+        drop(body);
+        assert_eq!(vitals.phase().0, Phase::Idle);
+    }
+
+    #[test]
+    fn only_writes_that_carry_an_answer_keep_an_http2_connection_from_idling() {
+        let vitals = Vitals::new(false);
+        let stay = vitals.phase();
+        vitals.wrote(ANSWER_BYTES - 1);
+        assert_eq!(vitals.phase(), stay);
+        vitals.wrote(ANSWER_BYTES);
+        assert_ne!(vitals.phase(), stay);
+    }
+
+    /// A body whose next piece is not there yet.
+    struct Slow;
+
+    impl Body for Slow {
+        type Data = bytes::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<bytes::Bytes>, Self::Error>>> {
+            Poll::Pending
+        }
+    }
+
+    #[test]
+    fn http2_has_no_head_phase_and_no_bare_replies() {
+        let vitals = Vitals::new(false);
+        vitals.read_bytes();
+        assert_eq!(vitals.phase(), (Phase::Idle, 0));
+        assert!(!vitals.speaks_for_itself());
+    }
+}

@@ -1,0 +1,132 @@
+//! Drives one connection to its end, and ends it when the peer idles, dawdles or stalls.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::{Instant, Sleep};
+
+use super::drain::Orders;
+use super::limits::{Fault, ServeLimits};
+use super::vitals::{Phase, Vitals};
+
+/// How long a connection that was asked to close may take to do so while nothing is asked on it.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
+/// A connection of hyper, of either protocol.
+pub(super) trait Exchange: Future<Output = hyper::Result<()>> {
+    /// Finish what is under way, begin nothing new.
+    fn finish(self: Pin<&mut Self>);
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub(super) enum End {
+    /// By itself, or as it was asked to; also by an upgrade.
+    Finished(hyper::Result<()>),
+    /// For what the peer did.
+    Faulted(Fault),
+    /// By order, with something still under way.
+    Cut,
+}
+
+/// The time limits of one connection.
+pub(super) struct Watch<'a> {
+    vitals: Arc<Vitals>,
+    limits: &'a ServeLimits,
+    orders: Orders,
+    stay: (Phase, u64),
+    since: Instant,
+    closing: bool,
+    alarm: Pin<Box<Sleep>>,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(vitals: Arc<Vitals>, limits: &'a ServeLimits, orders: Orders) -> Self {
+        let since = Instant::now();
+        let alarm = Box::pin(tokio::time::sleep_until(since + limits.idle_timeout));
+        Self { stay: vitals.phase(), vitals, limits, orders, since, closing: false, alarm }
+    }
+
+    /// Runs the connection until it ends, one way or another.
+    pub(super) async fn run<C: Exchange>(mut self, mut connection: Pin<&mut C>) -> End {
+        std::future::poll_fn(|cx| self.poll(connection.as_mut(), cx)).await
+    }
+
+    fn poll<C: Exchange>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
+        if self.orders.poll_drain(cx) {
+            self.close(connection.as_mut());
+        }
+        if self.orders.poll_cut(cx) {
+            return Poll::Ready(End::Cut);
+        }
+        if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+            return Poll::Ready(End::Finished(result));
+        }
+        self.note_phase();
+        self.poll_alarm(connection, cx)
+    }
+
+    /// Asks the connection to finish.
+    fn close<C: Exchange>(&mut self, connection: Pin<&mut C>) {
+        connection.finish();
+        self.closing = true;
+        if self.stay.0 == Phase::Idle {
+            self.since = Instant::now();
+            self.hasten_alarm();
+        }
+    }
+
+    /// Starts the clock anew when the connection waits for something else than before.
+    fn note_phase(&mut self) {
+        let stay = self.vitals.phase();
+        if stay != self.stay {
+            self.stay = stay;
+            self.since = Instant::now();
+            self.hasten_alarm();
+        }
+    }
+
+    /// The alarm is only ever moved forward in time when it rings, so that requests in quick succession cost no timer.
+    fn hasten_alarm(&mut self) {
+        let due = self.since + self.patience();
+        if due < self.alarm.deadline() {
+            self.alarm.as_mut().reset(due);
+        }
+    }
+
+    /// The limit of the present phase. Serving has none here; the interval after which it is looked at again is.
+    fn patience(&self) -> Duration {
+        match self.stay.0 {
+            Phase::Idle if self.closing => self.limits.idle_timeout.min(CLOSE_GRACE),
+            Phase::Idle | Phase::Serving => self.limits.idle_timeout,
+            Phase::Head => self.limits.header_timeout,
+            Phase::Writing => self.limits.write_timeout,
+        }
+    }
+
+    fn poll_alarm<C: Exchange>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
+        while self.alarm.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let mut due = self.since + self.patience();
+            if now >= due {
+                match self.stay.0 {
+                    Phase::Serving => self.since = now,
+                    Phase::Idle if !self.closing => {
+                        self.close(connection.as_mut());
+                        if let Poll::Ready(result) = connection.as_mut().poll(cx) {
+                            return Poll::Ready(End::Finished(result));
+                        }
+                    }
+                    Phase::Idle => return Poll::Ready(End::Finished(Ok(()))),
+                    Phase::Head => return Poll::Ready(End::Faulted(Fault::HeadTimeout)),
+                    Phase::Writing => return Poll::Ready(End::Faulted(Fault::WriteStalled)),
+                }
+                due = self.since + self.patience();
+            }
+            self.alarm.as_mut().reset(due);
+        }
+        Poll::Pending
+    }
+}

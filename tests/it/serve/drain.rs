@@ -1,0 +1,52 @@
+//! The orderly end.
+
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use vecho::serve::Drained;
+
+use super::harness::{PATIENCE, start, until, wide, within};
+
+#[tokio::test]
+async fn a_drain_refuses_new_connections_closes_idle_ones_and_lets_a_call_finish() {
+    let served = start(wide()).await;
+    let (mut fresh, mut kept, mut busy) = (served.connect().await, served.connect().await, served.connect().await);
+    assert_eq!(kept.get("/").await.status(), "200");
+    busy.send("GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    until(|| served.seen.waiting.load(SeqCst) == 1 && served.running.connections() == 3).await;
+
+    let running = served.running.clone();
+    let drained = tokio::spawn(async move { running.drain(PATIENCE).await });
+    fresh.assert_closes().await;
+    kept.assert_closes().await;
+    until(|| served.running.connections() == 1).await;
+    let refused = TcpStream::connect(served.running.local_addr()).await;
+    assert_eq!(refused.map(drop).map_err(|error| error.kind()), Err(std::io::ErrorKind::ConnectionRefused));
+    assert!(!drained.is_finished(), "a call is still under way");
+
+    served.gate.add_permits(1);
+    let answer = busy.answer().await;
+    assert_eq!((answer.header("connection"), &*answer.body), (Some("close"), "waited"));
+    busy.assert_closes().await;
+    assert_eq!(within(drained).await.expect("the drain ends"), Drained { finished: 3, cut: 0 });
+}
+
+#[tokio::test]
+async fn what_does_not_finish_in_time_is_cut_and_counted() {
+    let served = start(wide()).await;
+    let (mut kept, mut busy) = (served.connect().await, served.connect().await);
+    assert_eq!(kept.get("/").await.status(), "200");
+    busy.send("GET /wait HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    until(|| served.seen.waiting.load(SeqCst) == 1).await;
+    let drained = within(served.running.drain(Duration::from_millis(100))).await;
+    assert_eq!(drained, Drained { finished: 1, cut: 1 });
+    busy.assert_closes().await;
+    assert_eq!(served.running.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_server_with_nothing_to_do_drains_at_once() {
+    let served = start(wide()).await;
+    assert_eq!(within(served.running.drain(PATIENCE * 3)).await, Drained::default());
+}

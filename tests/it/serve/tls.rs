@@ -1,0 +1,214 @@
+//! TLS: both protocols, bad files, and certificates that change under a running server.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use vecho::config;
+use vecho::serve::{Drained, Fault, ServeLimits, Tls};
+
+use super::harness::{Client, HUGE_BYTES, PATIENCE, Served, start_with, until, wide, within};
+
+/// A certificate and its key in files that go with this.
+struct Identity {
+    files: config::Tls,
+    folder: PathBuf,
+    root: CertificateDer<'static>,
+}
+
+impl Identity {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("vecho-tls-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
+        let files = config::Tls { cert_file: folder.join("cert.pem"), key_file: folder.join("key.pem") };
+        let root = write_pair(&files);
+        Self { files, folder, root }
+    }
+}
+
+impl Drop for Identity {
+    fn drop(&mut self) {
+        // What is left behind in a temporary folder harms nobody.
+        let _ = std::fs::remove_dir_all(&self.folder);
+    }
+}
+
+fn write_pair(files: &config::Tls) -> CertificateDer<'static> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
+    std::fs::write(&files.cert_file, made.cert.pem()).expect("the certificate can be written");
+    std::fs::write(&files.key_file, made.signing_key.serialize_pem()).expect("the key can be written");
+    made.cert.der().clone()
+}
+
+fn load(files: &config::Tls) -> Tls {
+    Tls::load(files.clone()).expect("the files are good")
+}
+
+async fn shake(
+    served: &Served,
+    root: &CertificateDer<'static>,
+    alpn: &[&[u8]],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(root.clone()).expect("the certificate is well formed");
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut settings = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider knows the protocols")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    settings.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+    let tcp = served.connect().await.0;
+    let name = ServerName::try_from("localhost").expect("a host name");
+    within(TlsConnector::from(Arc::new(settings)).connect(name, tcp)).await
+}
+
+#[tokio::test]
+async fn http1_is_spoken_with_a_peer_that_names_no_protocol() {
+    let identity = Identity::new("http1");
+    let served = start_with(wide(), Some(load(&identity.files))).await;
+    let mut client = Client(shake(&served, &identity.root, &[]).await.expect("the handshake succeeds"));
+    let answer = client.get("/peer").await;
+    assert_eq!((answer.status(), answer.body.ends_with(" true")), ("200", true), "{answer:?}");
+    client.send("nonsense\r\n\r\n").await;
+    client.answer().await.assert_envelope("400", "invalid_request_error");
+}
+
+/// An HTTP/2 connection: how to ask on it, and the task that ends with it.
+async fn http2(
+    served: &Served,
+    identity: &Identity,
+) -> (http2::SendRequest<Empty<Bytes>>, tokio::task::JoinHandle<hyper::Result<()>>) {
+    let stream = shake(served, &identity.root, &[b"h2", b"http/1.1"]).await.expect("the handshake succeeds");
+    assert_eq!(stream.get_ref().1.alpn_protocol(), Some(&b"h2"[..]));
+    let (ask, connection) =
+        within(http2::handshake(TokioExecutor::new(), TokioIo::new(stream))).await.expect("HTTP/2 begins");
+    (ask, tokio::spawn(connection))
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("https://localhost{path}")).body(Empty::new()).expect("a plain request is valid")
+}
+
+#[tokio::test]
+async fn http2_is_spoken_with_a_peer_that_offers_it_and_a_panic_costs_one_stream() {
+    let identity = Identity::new("http2");
+    let served = start_with(wide(), Some(load(&identity.files))).await;
+    let (mut ask, connection) = http2(&served, &identity).await;
+    within(ask.send_request(get("/panic"))).await.expect_err("a panic answers nothing");
+    let answer = within(ask.send_request(get("/"))).await.expect("the connection lives");
+    let body = within(answer.into_body().collect()).await.expect("the body comes").to_bytes();
+    assert_eq!(body, "hello");
+    drop(connection);
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_is_closed_in_order() {
+    let identity = Identity::new("http2-idle");
+    let limits = ServeLimits { idle_timeout: Duration::from_millis(150), ..wide() };
+    let served = start_with(limits, Some(load(&identity.files))).await;
+    let (mut ask, connection) = http2(&served, &identity).await;
+    within(ask.send_request(get("/"))).await.expect("the connection lives");
+    within(connection).await.expect("the client does not panic").expect("the server says goodbye");
+    until(|| served.seen.closed.load(SeqCst) == 1).await;
+}
+
+#[tokio::test]
+async fn an_http2_answer_that_takes_long_is_not_cut_by_the_idle_timeout() {
+    let identity = Identity::new("http2-long");
+    let idle = Duration::from_millis(150);
+    let served = start_with(ServeLimits { idle_timeout: idle, ..wide() }, Some(load(&identity.files))).await;
+    let (mut ask, _connection) = http2(&served, &identity).await;
+    let mut body = within(ask.send_request(get("/huge"))).await.expect("the connection lives").into_body();
+    let (began, mut bytes) = (Instant::now(), 0);
+    while let Some(frame) = within(body.frame()).await {
+        bytes += frame.expect("the answer comes whole").into_data().map_or(0, |data| data.len());
+        // A reader that takes its time, several times the limit in all.
+        if bytes * 8 / HUGE_BYTES > usize::try_from(began.elapsed().as_millis() / 100).expect("a short time") {
+            tokio::time::sleep(Duration::from_millis(80)).await;
+        }
+    }
+    assert_eq!(bytes, HUGE_BYTES);
+    assert!(began.elapsed() > idle * 3, "too fast to tell: {:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn an_http2_peer_without_room_for_its_answer_is_cut_after_the_write_timeout() {
+    let identity = Identity::new("http2-window");
+    let limits =
+        ServeLimits { write_timeout: Duration::from_millis(150), idle_timeout: Duration::from_millis(100), ..wide() };
+    let served = start_with(limits, Some(load(&identity.files))).await;
+    let stream = shake(&served, &identity.root, &[b"h2"]).await.expect("the handshake succeeds");
+    let mut stingy = http2::Builder::new(TokioExecutor::new());
+    stingy.initial_stream_window_size(0);
+    let (mut ask, connection) = within(stingy.handshake(TokioIo::new(stream))).await.expect("HTTP/2 begins");
+    let _connection = tokio::spawn(connection);
+    let _unread = within(ask.send_request(get("/"))).await.expect("a head needs no room");
+    until(|| served.seen.faults() == [Fault::WriteStalled]).await;
+}
+
+#[tokio::test]
+async fn a_drain_lets_an_http2_call_finish() {
+    let identity = Identity::new("http2-drain");
+    let served = start_with(wide(), Some(load(&identity.files))).await;
+    let (mut ask, _connection) = http2(&served, &identity).await;
+    let call = tokio::spawn(ask.send_request(get("/wait")));
+    until(|| served.seen.waiting.load(SeqCst) == 1).await;
+    let running = served.running.clone();
+    let drained = tokio::spawn(async move { running.drain(PATIENCE).await });
+    until(|| std::net::TcpStream::connect(served.running.local_addr()).is_err()).await;
+    served.gate.add_permits(1);
+    let answer = within(call).await.expect("the client does not panic").expect("the call finishes");
+    assert_eq!(within(answer.into_body().collect()).await.expect("the body comes").to_bytes(), "waited");
+    assert_eq!(within(drained).await.expect("the drain ends"), Drained { finished: 1, cut: 0 });
+}
+
+#[tokio::test]
+async fn a_peer_that_does_not_shake_hands_is_cut_after_the_header_timeout() {
+    let identity = Identity::new("silent");
+    let limits = ServeLimits { header_timeout: Duration::from_millis(150), ..wide() };
+    let served = start_with(limits, Some(load(&identity.files))).await;
+    served.connect().await.assert_closes().await;
+    until(|| served.seen.faults() == [Fault::TlsHandshake]).await;
+}
+
+#[tokio::test]
+async fn a_reload_serves_the_new_certificate_and_keeps_the_old_one_when_the_files_are_bad() {
+    let identity = Identity::new("reload");
+    let tls = load(&identity.files);
+    let served = start_with(wide(), Some(tls.clone())).await;
+    std::fs::write(&identity.files.key_file, "not a key").expect("the key can be written");
+    let error = tls.reload().expect_err("the key is bad").to_string();
+    assert!(error.contains("key.pem holds no usable PEM private key"), "{error}");
+    shake(&served, &identity.root, &[]).await.expect("the old pair still serves");
+
+    let renewed = write_pair(&identity.files);
+    tls.reload().expect("the files are good");
+    shake(&served, &renewed, &[]).await.expect("the new certificate is served");
+    shake(&served, &identity.root, &[]).await.expect_err("the old certificate is gone");
+}
+
+#[test]
+fn what_is_wrong_with_certificate_or_key_is_said_with_the_files_name() {
+    let (good, other) = (Identity::new("good"), Identity::new("other"));
+    let missing = config::Tls { cert_file: good.folder.join("none.pem"), ..good.files.clone() };
+    let swapped = config::Tls { cert_file: good.files.key_file.clone(), ..good.files.clone() };
+    let mixed = config::Tls { key_file: other.files.key_file.clone(), ..good.files.clone() };
+    let error = |files| Tls::load(files).expect_err("these files are bad").to_string();
+    assert!(error(missing).starts_with(&format!("cannot read {}", good.folder.join("none.pem").display())));
+    let swapped = error(swapped);
+    assert!(swapped.contains("key.pem holds no usable PEM certificate chain"), "{swapped}");
+    let mixed = error(mixed);
+    assert!(mixed.contains("cannot be used with the certificate in"), "{mixed}");
+}
