@@ -1,1 +1,4 @@
-//! x
+//! The integration tests: one binary, a file per stage, on one harness.
+
+mod harness;
+mod the_stub;

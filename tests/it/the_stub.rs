@@ -1,0 +1,1 @@
+//! The stub upstream keeps the contract that every other test relies on.
