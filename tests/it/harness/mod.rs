@@ -1,7 +1,9 @@
-//! What every stage's tests stand on: an upstream that can misbehave, and the real binary in front of it.
+//! What every stage's tests stand on: an upstream that can misbehave, the real binary in front of it, and a client.
 
+pub(crate) mod client;
 pub(crate) mod stub;
 pub(crate) mod vecho;
 
+pub(crate) use client::Client;
 pub(crate) use stub::{Behaviour, Stub};
 pub(crate) use vecho::Vecho;

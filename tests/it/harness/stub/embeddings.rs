@@ -49,7 +49,9 @@ impl Draft {
             Behaviour::MissingItem => drop(self.items.pop()),
             Behaviour::ExtraItem => self.add_item(),
             Behaviour::DuplicateIndex => self.repeat_index(),
-            Behaviour::WrongDimension => self.items.iter_mut().for_each(|item| drop(item.vector.pop())),
+            Behaviour::WrongDimension => {
+                self.items.iter_mut().for_each(|item| item.vector.truncate(item.vector.len() - 1))
+            }
             Behaviour::Nan => self.spoil_first(|vector| vector[0] = f32::NAN),
             Behaviour::AllZero => self.spoil_first(|vector| vector.fill(0.0)),
             _ => {}
