@@ -1,4 +1,5 @@
 //! The integration tests: one binary, a file per stage, on one harness.
 
+mod clients;
 mod harness;
 mod the_stub;

@@ -1,6 +1,7 @@
-//! What every stage's tests stand on: an upstream that can misbehave, the real binary in front of it, and a client.
+//! What every stage's tests stand on: an upstream that can misbehave, the real binary in front of it, and clients.
 
 pub(crate) mod client;
+pub(crate) mod script;
 pub(crate) mod stub;
 pub(crate) mod vecho;
 

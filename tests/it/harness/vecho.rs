@@ -2,10 +2,11 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::stub::Stub;
 
@@ -18,6 +19,7 @@ pub(crate) struct Vecho {
     public: SocketAddr,
     admin: SocketAddr,
     log: Arc<Mutex<String>>,
+    home: PathBuf,
 }
 
 /// What is left of a `vecho` that has ended.
@@ -29,27 +31,30 @@ pub(crate) struct Ended {
 }
 
 impl Vecho {
-    /// Starts one in front of a stub, with its disk tier off.
+    /// Starts one in front of a stub, with its defaults.
     pub(crate) fn start(stub: &Stub) -> Self {
-        Self::start_with(&stub.base_url(), &[("VECHO_DISK_ENABLED", "false")])
+        Self::start_with(&stub.base_url(), &[])
     }
 
     /// Starts one in front of any upstream, with these environment variables and no other of the caller's.
     pub(crate) fn start_with(upstream: &str, environment: &[(&str, &str)]) -> Self {
+        let home = fresh_home();
         let mut command = Self::command(environment);
+        command.env("HOME", &home);
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--upstream", upstream]);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary must start");
         let stderr = child.stderr.take().expect("standard error is piped");
         let log = Arc::new(Mutex::new(String::new()));
         let ready = follow(stderr, Arc::clone(&log));
-        let Ok((public, admin)) = ready.recv_timeout(DEADLINE) else {
-            end_by_id(&mut child);
-            panic!("vecho named no addresses; its log:\n{}", read(&log));
-        };
-        Self { child, public, admin, log }
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        // From here on its drop ends the child, also when it never gets ready.
+        let mut vecho = Self { child, public: unknown, admin: unknown, log, home };
+        let named = ready.recv_timeout(DEADLINE);
+        (vecho.public, vecho.admin) = named.unwrap_or_else(|_| panic!("no addresses; the log:\n{}", vecho.log()));
+        vecho
     }
 
-    /// The binary in a clean environment: `PATH`, an empty `HOME`, and what is given.
+    /// The binary in a clean environment: `PATH`, a `HOME` without files of ours, and what is given.
     pub(crate) fn command(environment: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vecho"));
         command.env_clear().env("HOME", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null()).stdout(Stdio::null());
@@ -88,13 +93,19 @@ impl Vecho {
 
 impl Drop for Vecho {
     fn drop(&mut self) {
-        end_by_id(&mut self.child);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.home);
     }
 }
 
-fn end_by_id(child: &mut Child) {
-    let _ = child.kill();
-    let _ = child.wait();
+/// A home of its own, so that no test finds what another one left on disk.
+fn fresh_home() -> PathBuf {
+    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is past 1970");
+    let name = format!("home-{}-{}", std::process::id(), elapsed.as_nanos());
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&home).expect("the target folder is writable");
+    home
 }
 
 fn wait(child: &mut Child) -> Option<ExitStatus> {
