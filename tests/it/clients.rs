@@ -116,3 +116,18 @@ fn assert_errors(errors: &Value) {
         assert_eq!(error["type"], "invalid_request_error", "{name}");
     }
 }
+
+#[test]
+fn langchain_sends_token_lists_and_reports_the_vectors_of_the_upstream() {
+    let stub = stub();
+    let document = LANGCHAIN.run(&stub.base_url(), &stub.root_url());
+    let bytes = |text: &str| Stub::vector(SMALL, None, text.bytes().map(u32::from).collect::<Vec<_>>().as_slice());
+    let results = &document["rounds"][1]["cacheable"];
+    let documents: Vec<Value> = results["documents"].as_array().expect("a list").clone();
+    let read = |vector: &Value| vectors(&json!({"items": [{"embedding": vector}]})).remove(0);
+    let read: Vec<Vec<f32>> = documents.iter().map(read).collect();
+    assert_eq!(read, ["one", "two", "one", "a longer document"].map(bytes));
+    assert_eq!(results["async"], results["documents"]);
+    let first = &stub.embedding_calls()[0];
+    assert_eq!(first.inputs(), [json!([111, 110, 101]), json!([116, 119, 111]), json!([111, 110, 101])]);
+}

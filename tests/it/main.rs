@@ -2,4 +2,5 @@
 
 mod clients;
 mod harness;
+mod real_model;
 mod the_stub;
