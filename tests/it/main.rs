@@ -2,5 +2,6 @@
 
 mod clients;
 mod harness;
+mod process;
 mod real_model;
 mod the_stub;

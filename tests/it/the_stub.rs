@@ -102,7 +102,7 @@ async fn every_prefix_is_served_and_azure_names_the_model_in_its_path() {
 #[tokio::test]
 async fn what_the_service_refuses_is_refused_in_its_words() {
     let stub = Stub::start();
-    stub.set_limits(Limits { max_inputs: 3, max_tokens: 20, max_input_tokens: 15 });
+    stub.set_limits(Limits { inputs: 3, tokens: 20, tokens_per_input: 15 });
     let long = "word ".repeat(30);
     for (body, message) in [
         (json!({"model": "tiny", "input": ["a", ""]}), "'$.input' is invalid."),

@@ -26,7 +26,9 @@ fn queue(state: &State, body: &Value) -> Reply {
     match read {
         Some(behaviours) if !behaviours.is_empty() => {
             let mut script = lock(&state.script);
-            behaviours.into_iter().for_each(|behaviour| script.push(behaviour));
+            for behaviour in behaviours {
+                script.push(behaviour);
+            }
             Reply::json("{}")
         }
         _ => Reply::error(400, "invalid_request_error", None, "no behaviour of that name"),

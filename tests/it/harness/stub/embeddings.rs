@@ -49,12 +49,16 @@ impl Draft {
             Behaviour::MissingItem => drop(self.items.pop()),
             Behaviour::ExtraItem => self.add_item(),
             Behaviour::DuplicateIndex => self.repeat_index(),
-            Behaviour::WrongDimension => {
-                self.items.iter_mut().for_each(|item| item.vector.truncate(item.vector.len() - 1))
-            }
+            Behaviour::WrongDimension => self.shorten(),
             Behaviour::Nan => self.spoil_first(|vector| vector[0] = f32::NAN),
             Behaviour::AllZero => self.spoil_first(|vector| vector.fill(0.0)),
             _ => {}
+        }
+    }
+
+    fn shorten(&mut self) {
+        for item in &mut self.items {
+            item.vector.pop();
         }
     }
 

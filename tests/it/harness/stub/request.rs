@@ -5,9 +5,17 @@ use std::fmt::Write as _;
 use serde_json::{Map, Value};
 
 use super::calls::Call;
-use super::reply::Reply;
 use super::state::Limits;
 use super::vectors::{Input, Space, tokens};
+
+/// What the service answers instead of vectors.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    pub(crate) status: u16,
+    pub(crate) kind: &'static str,
+    pub(crate) code: Option<&'static str>,
+    pub(crate) message: String,
+}
 
 /// A request that will be answered.
 pub(crate) struct EmbedCall {
@@ -19,7 +27,7 @@ pub(crate) struct EmbedCall {
 
 impl EmbedCall {
     /// Reads the call, or says what the service would answer instead.
-    pub(crate) fn read(call: &Call, limits: Limits) -> Result<Self, Reply> {
+    pub(crate) fn read(call: &Call, limits: Limits) -> Result<Self, Refusal> {
         let text = String::from_utf8_lossy(&call.body);
         let body: Value = serde_json::from_str(&without_lone_surrogates(&text)).map_err(|_| not_json())?;
         let body = body.as_object().ok_or_else(not_json)?;
@@ -31,12 +39,13 @@ impl EmbedCall {
     }
 }
 
-fn read_space(call: &Call, body: &Map<String, Value>) -> Result<Space, Reply> {
+fn read_space(call: &Call, body: &Map<String, Value>) -> Result<Space, Refusal> {
     let named = body.get("model").and_then(Value::as_str).map(str::to_owned);
     let model = deployment(call).or(named).ok_or_else(|| bad_request("you must provide a model parameter"))?;
     if model.starts_with("missing-") {
         let message = format!("The model `{model}` does not exist or you do not have access to it.");
-        return Err(Reply::error(404, "invalid_request_error", Some("model_not_found"), &message));
+        let code = Some("model_not_found");
+        return Err(Refusal { status: 404, kind: "invalid_request_error", code, message });
     }
     let dimensions = match body.get("dimensions") {
         None | Some(Value::Null) => None,
@@ -45,15 +54,14 @@ fn read_space(call: &Call, body: &Map<String, Value>) -> Result<Space, Reply> {
     Ok(Space { model, dimensions, extras: extras(body) })
 }
 
-fn read_dimensions(model: &str, value: &Value) -> Result<usize, Reply> {
+fn read_dimensions(model: &str, value: &Value) -> Result<usize, Refusal> {
     if model == "text-embedding-ada-002" {
         return Err(bad_request("This model does not support specifying dimensions."));
     }
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a small whole number")]
-    let whole = value.as_f64().filter(|number| number.fract() == 0.0 && (1.0..=8192.0).contains(number));
-    whole
-        .map(|number| number as usize)
-        .ok_or_else(|| bad_request("Invalid value for 'dimensions' = 0. Must be greater than or equal to 1."))
+    // A whole number may come as `4.0`.
+    let text = value.as_f64().map(|number| number.to_string()).unwrap_or_default();
+    let whole = text.parse().ok().filter(|number| (1..=8192).contains(number));
+    whole.ok_or_else(|| bad_request("Invalid value for 'dimensions' = 0. Must be greater than or equal to 1."))
 }
 
 /// Azure names the model in the path.
@@ -72,7 +80,7 @@ fn extras(body: &Map<String, Value>) -> String {
     extras
 }
 
-fn read_inputs(input: &Value) -> Result<Vec<Input>, Reply> {
+fn read_inputs(input: &Value) -> Result<Vec<Input>, Refusal> {
     let inputs = match input {
         Value::String(_) => read_input(input).map(|input| vec![input]),
         Value::Array(items) if items.is_empty() => None,
@@ -99,34 +107,35 @@ fn read_input(value: &Value) -> Option<Input> {
     }
 }
 
-fn count_tokens(inputs: &[Input], limits: Limits) -> Result<usize, Reply> {
-    if inputs.len() > limits.max_inputs {
-        let (found, most) = (inputs.len(), limits.max_inputs);
+fn count_tokens(inputs: &[Input], limits: Limits) -> Result<usize, Refusal> {
+    if inputs.len() > limits.inputs {
+        let (found, most) = (inputs.len(), limits.inputs);
         return Err(bad_request(&format!(
             "Invalid 'input': array too long. Expected an array with maximum length {most}, but got an array with length {found} instead."
         )));
     }
     let counts: Vec<usize> = inputs.iter().map(|input| tokens(input.clone())).collect();
-    if let Some(count) = counts.iter().find(|count| **count > limits.max_input_tokens) {
-        let most = limits.max_input_tokens;
+    if let Some(count) = counts.iter().find(|count| **count > limits.tokens_per_input) {
+        let most = limits.tokens_per_input;
         return Err(bad_request(&format!(
             "This model's maximum context length is {most} tokens, however you requested {count} tokens ({count} in your \
              prompt; 0 for the completion). Please reduce your prompt; or completion length."
         )));
     }
     let total = counts.iter().sum();
-    if total > limits.max_tokens {
-        let message = format!("Requested {total} tokens, max {} tokens per request", limits.max_tokens);
-        return Err(Reply::error(400, "max_tokens_per_request", Some("max_tokens_per_request"), &message));
+    if total > limits.tokens {
+        let message = format!("Requested {total} tokens, max {} tokens per request", limits.tokens);
+        let kind = "max_tokens_per_request";
+        return Err(Refusal { status: 400, kind, code: Some(kind), message });
     }
     Ok(total)
 }
 
-fn bad_request(message: &str) -> Reply {
-    Reply::error(400, "invalid_request_error", None, message)
+fn bad_request(message: &str) -> Refusal {
+    Refusal { status: 400, kind: "invalid_request_error", code: None, message: message.to_owned() }
 }
 
-fn not_json() -> Reply {
+fn not_json() -> Refusal {
     bad_request("We could not parse the JSON body of your request.")
 }
 

@@ -65,7 +65,9 @@ async fn meet(state: &State, behaviour: &Behaviour) -> Result<Option<Reply>, Hun
         Behaviour::HangUp => return Err(HungUp),
         Behaviour::Status { code, headers, body } => {
             let mut reply = Reply::new(*code, "application/json", body.clone());
-            headers.iter().for_each(|(name, value)| reply.set(name, value));
+            for (name, value) in headers {
+                reply.set(name, value);
+            }
             return Ok(Some(reply));
         }
         Behaviour::RateLimit { retry_after_ms } => return Ok(Some(rate_limited(*retry_after_ms))),
@@ -126,7 +128,7 @@ fn embeddings(state: &State, call: &Call, behaviour: &Behaviour) -> Reply {
     let limits = *lock(&state.limits);
     let read = match EmbedCall::read(call, limits) {
         Ok(read) => read,
-        Err(refusal) => return refusal,
+        Err(refusal) => return Reply::error(refusal.status, refusal.kind, refusal.code, &refusal.message),
     };
     let mut draft = Draft::new(&read);
     draft.apply(behaviour);

@@ -10,17 +10,17 @@ use super::behaviour::Script;
 use super::calls::Call;
 use super::gate::Gate;
 
-/// How much one request may hold before it is refused.
+/// The most that one request may hold before it is refused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    pub(crate) max_inputs: usize,
-    pub(crate) max_tokens: usize,
-    pub(crate) max_input_tokens: usize,
+    pub(crate) inputs: usize,
+    pub(crate) tokens: usize,
+    pub(crate) tokens_per_input: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { max_inputs: 2048, max_tokens: 300_000, max_input_tokens: 8192 }
+        Self { inputs: 2048, tokens: 300_000, tokens_per_input: 8192 }
     }
 }
 
