@@ -22,8 +22,8 @@ run: ## vecho on port 7861 with made-up vectors: no key, no network
 test: ## everything that must hold: formatting, lints, documentation, tests
 	@bash scripts/test
 
-bench: ## the benchmarks
-	@cargo bench --locked
+bench: ## the load scenarios, against reference servers
+	@cargo bench --locked --bench load
 
 lint: ## formatting, lints and documentation, without the tests
 	@bash scripts/lint
