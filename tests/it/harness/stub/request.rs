@@ -111,7 +111,8 @@ fn count_tokens(inputs: &[Input], limits: Limits) -> Result<usize, Refusal> {
     if inputs.len() > limits.inputs {
         let (found, most) = (inputs.len(), limits.inputs);
         return Err(bad_request(&format!(
-            "Invalid 'input': array too long. Expected an array with maximum length {most}, but got an array with length {found} instead."
+            "Invalid 'input': array too long. Expected an array with maximum length {most}, but got an array with \
+             length {found} instead."
         )));
     }
     let counts: Vec<usize> = inputs.iter().map(|input| tokens(input.clone())).collect();
