@@ -1,6 +1,11 @@
-//! The integration tests: one binary, a file per stage.
+//! The integration tests: one binary, a file per stage, on one harness.
 
 mod cli;
+mod clients;
 mod config;
+mod harness;
 mod metrics;
+mod process;
+mod real_model;
 mod serve;
+mod the_stub;

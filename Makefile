@@ -1,0 +1,35 @@
+# What a contributor runs. `make run` needs a Rust toolchain and a C compiler; `make test` also Python 3.11 and Node 20.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test bench lint fmt docs
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## vecho on port 7861 with made-up vectors: no key, no network
+	@cargo build --locked
+	@echo
+	@echo "vecho listens on http://127.0.0.1:7861, its dashboard on http://127.0.0.1:7862. Try, twice:"
+	@echo
+	@echo "  curl -i http://127.0.0.1:7861/v1/embeddings -H 'content-type: application/json' \\"
+	@echo "    -d '{\"model\":\"text-embedding-3-small\",\"dimensions\":8,\"input\":[\"hello\",\"world\"]}'"
+	@echo
+	@echo "  OPENAI_BASE_URL=http://127.0.0.1:7861/v1 OPENAI_API_KEY=any python3 -c 'import openai;" \
+		"print(openai.OpenAI().embeddings.create(model=\"text-embedding-3-small\", input=\"hello\").usage)'"
+	@echo
+	@exec cargo run --locked --quiet -- --upstream mock:
+
+test: ## everything that must hold: formatting, lints, documentation, tests
+	@bash scripts/test
+
+bench: ## the load scenarios, against reference servers
+	@cargo bench --locked --bench load
+
+lint: ## formatting, lints and documentation, without the tests
+	@bash scripts/lint
+
+fmt: ## formats the code
+	@cargo fmt
+
+docs: ## the crate's documentation, in target/doc
+	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

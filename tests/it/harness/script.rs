@@ -1,0 +1,62 @@
+//! Runs programs of other languages with what `scripts/setup-tests` has installed for them.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+/// A client script and the interpreter that runs it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Script {
+    /// Relative to the folder of the installed environments, or a program of the machine.
+    interpreter: &'static str,
+    /// Relative to `tests/clients`, or to the folder of the environments for Node.
+    file: &'static str,
+}
+
+/// The newest openai package for Python.
+pub(crate) const OPENAI_PYTHON: Script = Script { interpreter: "py/bin/python", file: "openai_python.py" };
+/// The first major version of it, without numpy.
+pub(crate) const OPENAI_PYTHON_1: Script = Script { interpreter: "py1/bin/python", file: "openai_python.py" };
+/// `LangChain`'s embeddings.
+pub(crate) const LANGCHAIN: Script = Script { interpreter: "py/bin/python", file: "langchain_python.py" };
+/// The newest openai package that this Node runs.
+pub(crate) const OPENAI_NODE: Script = Script { interpreter: "node", file: "node/openai_node.mjs" };
+/// A server that embeds with a real model.
+pub(crate) const MODEL_SERVER: Script = Script { interpreter: "py/bin/python", file: "model_server.py" };
+
+impl Script {
+    /// The command, ready for its own variables; fails with what to do where something is not installed.
+    pub(crate) fn command(self) -> Command {
+        let installed = installed();
+        let hint = "run `bash scripts/setup-tests` first";
+        let (program, file) = if self.interpreter == "node" {
+            (PathBuf::from("node"), installed.join(self.file))
+        } else {
+            (
+                installed.join(self.interpreter),
+                Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(self.file),
+            )
+        };
+        assert!(file.exists() && (program.exists() || self.interpreter == "node"), "{self:?} is not installed: {hint}");
+        let mut command = Command::new(program);
+        command.arg(file).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", env!("CARGO_TARGET_TMPDIR")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    /// Runs a client against a base URL and reads the document that it prints.
+    pub(crate) fn run(self, base_url: &str, control_url: &str) -> Value {
+        let mut command = self.command();
+        command.env("BASE_URL", base_url).env("CONTROL_URL", control_url);
+        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{self:?} failed against {base_url}:\n{complaint}");
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{self:?}: {error}\n{complaint}"))
+    }
+}
+
+/// The folder that `scripts/setup-tests` fills.
+fn installed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-env")
+}

@@ -1,0 +1,97 @@
+//! What the stub can be told to do with a call, and the order in which it is told.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::calls::Call;
+
+/// One way to treat a call. Those that change an embeddings answer leave other routes as they are.
+#[derive(Clone, Debug)]
+pub(crate) enum Behaviour {
+    /// As the real service would.
+    Normal,
+    /// Waits first.
+    Delay(Duration),
+    /// Holds the call until the test releases it.
+    Gate,
+    /// Answers this and nothing else.
+    Status { code: u16, headers: Vec<(&'static str, String)>, body: String },
+    /// 429 `rate_limit_exceeded` with `retry-after-ms` and `retry-after`.
+    RateLimit { retry_after_ms: u64 },
+    /// 429 `insufficient_quota`.
+    Quota,
+    /// Closes the connection without a byte.
+    HangUp,
+    /// Sends the head and half of the body, then closes.
+    CutBody,
+    /// Data in reverse order, every `index` right.
+    Reorder,
+    /// The last item repeats the first one's `index`.
+    DuplicateIndex,
+    /// The last item is left out.
+    MissingItem,
+    /// One item more than was asked for.
+    ExtraItem,
+    /// Every vector is one component short.
+    WrongDimension,
+    /// The first vector holds something that is not finite: NaN bits as base64, `1e999` as floats.
+    Nan,
+    /// The first vector is all zeros.
+    AllZero,
+    /// Base64 answers hold f64, as some servers send.
+    Float64Base64,
+    /// Floats whatever was asked for.
+    FloatsForBase64,
+    /// Items without `index`.
+    NoIndex,
+    /// 200 with an HTML page.
+    Garbage,
+    /// The answer names this model.
+    ModelName(String),
+    /// An answer without `usage`.
+    NoUsage,
+    /// Claims `content-encoding: gzip` over plain bytes.
+    GzipLie,
+    /// The body in pieces of this many bytes with this pause before each.
+    SlowBody { chunk_bytes: usize, pause: Duration },
+    /// All of these, in order.
+    All(Vec<Behaviour>),
+}
+
+type Predicate = Box<dyn Fn(&Call) -> bool + Send + Sync>;
+
+/// What to do next: queued behaviours first, then the first matching rule, then the standing one.
+pub(crate) struct Script {
+    queue: VecDeque<Behaviour>,
+    rules: Vec<(Predicate, Behaviour)>,
+    standing: Behaviour,
+}
+
+impl Default for Script {
+    fn default() -> Self {
+        Self { queue: VecDeque::new(), rules: Vec::new(), standing: Behaviour::Normal }
+    }
+}
+
+impl Script {
+    pub(crate) fn push(&mut self, behaviour: Behaviour) {
+        self.queue.push_back(behaviour);
+    }
+
+    pub(crate) fn rule(&mut self, predicate: Predicate, behaviour: Behaviour) {
+        self.rules.push((predicate, behaviour));
+    }
+
+    pub(crate) fn stand(&mut self, behaviour: Behaviour) {
+        self.standing = behaviour;
+    }
+
+    /// The behaviour of one call; a queued one is used up by it.
+    pub(crate) fn take(&mut self, call: &Call) -> Behaviour {
+        if let Some(behaviour) = self.queue.pop_front() {
+            return behaviour;
+        }
+        let rule = self.rules.iter().find(|(predicate, _)| predicate(call));
+        rule.map_or_else(|| self.standing.clone(), |(_, behaviour)| behaviour.clone())
+    }
+}

@@ -1,0 +1,134 @@
+//! Writes an embeddings answer, with whatever the script wants to be wrong with it.
+
+use std::fmt::Write as _;
+
+use super::behaviour::Behaviour;
+use super::reply::Reply;
+use super::request::EmbedCall;
+
+/// An answer while it can still be spoilt.
+pub(crate) struct Draft {
+    items: Vec<Item>,
+    model: String,
+    usage: Option<usize>,
+    base64: bool,
+    wide: bool,
+    index: bool,
+}
+
+#[derive(Clone)]
+struct Item {
+    index: usize,
+    vector: Vec<f32>,
+}
+
+impl Draft {
+    /// What the service would say.
+    pub(crate) fn new(call: &EmbedCall) -> Self {
+        let item = |(index, input)| Item { index, vector: call.space.vector(input) };
+        Self {
+            items: call.inputs.iter().enumerate().map(item).collect(),
+            model: answered_model(&call.space.model),
+            usage: Some(call.tokens),
+            base64: call.base64,
+            wide: false,
+            index: true,
+        }
+    }
+
+    /// Spoils the answer; behaviours that concern something else change nothing.
+    pub(crate) fn apply(&mut self, behaviour: &Behaviour) {
+        match behaviour {
+            Behaviour::All(several) => several.iter().for_each(|behaviour| self.apply(behaviour)),
+            Behaviour::Reorder => self.items.reverse(),
+            Behaviour::ModelName(name) => self.model.clone_from(name),
+            Behaviour::NoUsage => self.usage = None,
+            Behaviour::NoIndex => self.index = false,
+            Behaviour::FloatsForBase64 => self.base64 = false,
+            Behaviour::Float64Base64 => self.wide = true,
+            Behaviour::MissingItem => drop(self.items.pop()),
+            Behaviour::ExtraItem => self.add_item(),
+            Behaviour::DuplicateIndex => self.repeat_index(),
+            Behaviour::WrongDimension => self.shorten(),
+            Behaviour::Nan => self.spoil_first(|vector| vector[0] = f32::NAN),
+            Behaviour::AllZero => self.spoil_first(|vector| vector.fill(0.0)),
+            _ => {}
+        }
+    }
+
+    fn shorten(&mut self) {
+        for item in &mut self.items {
+            item.vector.pop();
+        }
+    }
+
+    fn add_item(&mut self) {
+        let mut item = self.items[0].clone();
+        item.index = self.items.len();
+        self.items.push(item);
+    }
+
+    fn repeat_index(&mut self) {
+        let first = self.items[0].index;
+        if let Some(last) = self.items.last_mut() {
+            last.index = first;
+        }
+    }
+
+    fn spoil_first(&mut self, spoil: impl Fn(&mut [f32])) {
+        spoil(&mut self.items[0].vector);
+    }
+
+    pub(crate) fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Key order and number texts as the service writes them.
+    pub(crate) fn render(&self) -> Reply {
+        let mut body = String::from(r#"{"object":"list","data":["#);
+        for (at, item) in self.items.iter().enumerate() {
+            body.push_str(if at == 0 { "" } else { "," });
+            body.push_str(r#"{"object":"embedding","#);
+            if self.index {
+                let _ = write!(body, r#""index":{},"#, item.index);
+            }
+            let _ = write!(body, r#""embedding":{}}}"#, self.embedding(&item.vector));
+        }
+        let _ = write!(body, r#"],"model":{}"#, serde_json::Value::from(self.model.as_str()));
+        if let Some(tokens) = self.usage {
+            let _ = write!(body, r#","usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}"#);
+        }
+        body.push('}');
+        Reply::json(body)
+    }
+
+    fn embedding(&self, vector: &[f32]) -> String {
+        if !self.base64 {
+            return floats(vector);
+        }
+        let bytes: Vec<u8> = if self.wide {
+            vector.iter().flat_map(|value| f64::from(*value).to_le_bytes()).collect()
+        } else {
+            vector.iter().flat_map(|value| value.to_le_bytes()).collect()
+        };
+        format!("\"{}\"", base64_simd::STANDARD.encode_to_string(bytes))
+    }
+}
+
+/// JSON has no NaN; a number beyond every float is what a broken server's text reads as.
+fn floats(vector: &[f32]) -> String {
+    let text = |value: &f32| if value.is_nan() { "1e999".to_owned() } else { shortest(*value) };
+    format!("[{}]", vector.iter().map(text).collect::<Vec<_>>().join(","))
+}
+
+fn shortest(value: f32) -> String {
+    serde_json::to_string(&value).expect("a finite number is JSON")
+}
+
+/// The service answers with the exact version of a model asked for by its family name.
+fn answered_model(model: &str) -> String {
+    match model {
+        "text-embedding-ada-002" => "text-embedding-ada-002-v2".to_owned(),
+        other => other.to_owned(),
+    }
+}

@@ -1,0 +1,23 @@
+//! A real HTTP/1.1 server on a port of its own that answers like the embeddings API and misbehaves on command.
+//!
+//! It runs on a thread and a runtime of its own, so that neither a blocking test nor a paused clock touches it.
+
+mod behaviour;
+mod calls;
+mod control;
+mod embeddings;
+mod gate;
+mod handle;
+mod reply;
+mod request;
+mod routes;
+mod server;
+mod state;
+mod streams;
+mod vectors;
+
+pub(crate) use behaviour::Behaviour;
+pub(crate) use calls::Call;
+pub(crate) use handle::Stub;
+pub(crate) use state::Limits;
+pub(crate) use vectors::{Input, tokens};

@@ -1,0 +1,80 @@
+//! What the stub's connections and its handle share.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+
+use super::behaviour::Script;
+use super::calls::Call;
+use super::gate::Gate;
+
+/// The most that one request may hold before it is refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) inputs: usize,
+    pub(crate) tokens: usize,
+    pub(crate) tokens_per_input: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { inputs: 2048, tokens: 300_000, tokens_per_input: 8192 }
+    }
+}
+
+/// Settings, script and record of one stub.
+pub(crate) struct State {
+    pub(crate) script: Mutex<Script>,
+    pub(crate) calls: Mutex<Vec<Call>>,
+    pub(crate) limits: Mutex<Limits>,
+    /// The accepted API keys; none means that anything is accepted.
+    pub(crate) keys: Mutex<Option<HashSet<String>>>,
+    pub(crate) arrived: watch::Sender<usize>,
+    pub(crate) gate: Gate,
+    /// How many events of each stream may leave.
+    pub(crate) events: watch::Sender<usize>,
+    pub(crate) uploaded_bytes: watch::Sender<usize>,
+    connections: AtomicU64,
+    answers: AtomicU64,
+}
+
+impl State {
+    pub(crate) fn new() -> Self {
+        Self {
+            script: Mutex::default(),
+            calls: Mutex::default(),
+            limits: Mutex::default(),
+            keys: Mutex::default(),
+            arrived: watch::Sender::new(0),
+            gate: Gate::default(),
+            events: watch::Sender::new(usize::MAX),
+            uploaded_bytes: watch::Sender::new(0),
+            connections: AtomicU64::new(0),
+            answers: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn next_connection(&self) -> u64 {
+        self.connections.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn next_answer(&self) -> u64 {
+        self.answers.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(crate) fn record(&self, call: Call) {
+        lock(&self.calls).push(call);
+        self.arrived.send_modify(|arrived| *arrived += 1);
+    }
+}
+
+/// Locks also after a test's panic: the next assertion must see what was recorded.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,147 @@
+//! The real binary as a child process: clean environment, ports of its own, gone when the handle is.
+
+use std::io::{BufRead as _, BufReader};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::stub::Stub;
+
+/// Longer than a start or a drain may take on a busy machine.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A running `vecho`.
+pub(crate) struct Vecho {
+    child: Child,
+    public: SocketAddr,
+    admin: SocketAddr,
+    log: Arc<Mutex<String>>,
+    home: PathBuf,
+}
+
+/// What is left of a `vecho` that has ended.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
+    /// Everything it wrote to standard error.
+    pub(crate) log: String,
+}
+
+impl Vecho {
+    /// Starts one in front of a stub, with its defaults.
+    pub(crate) fn start(stub: &Stub) -> Self {
+        Self::start_with(&stub.base_url(), &[])
+    }
+
+    /// Starts one in front of any upstream, with these environment variables and no other of the caller's.
+    pub(crate) fn start_with(upstream: &str, environment: &[(&str, &str)]) -> Self {
+        let home = fresh_home();
+        let mut command = Self::command(environment);
+        command.env("HOME", &home);
+        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--upstream", upstream]);
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary must start");
+        let stderr = child.stderr.take().expect("standard error is piped");
+        let log = Arc::new(Mutex::new(String::new()));
+        let ready = follow(stderr, Arc::clone(&log));
+        let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
+        // From here on its drop ends the child, also when it never gets ready.
+        let mut vecho = Self { child, public: unknown, admin: unknown, log, home };
+        let named = ready.recv_timeout(DEADLINE);
+        (vecho.public, vecho.admin) = named.unwrap_or_else(|_| panic!("no addresses; the log:\n{}", vecho.log()));
+        vecho
+    }
+
+    /// The binary in a clean environment: `PATH`, a `HOME` without files of ours, and what is given.
+    pub(crate) fn command(environment: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vecho"));
+        command.env_clear().env("HOME", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null()).stdout(Stdio::null());
+        command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.envs(environment.iter().copied());
+        command
+    }
+
+    /// The base URL an application is given, with `/v1`.
+    pub(crate) fn base_url(&self) -> String {
+        format!("http://{}/v1", self.public)
+    }
+
+    pub(crate) fn public(&self) -> SocketAddr {
+        self.public
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// What it wrote to standard error so far.
+    pub(crate) fn log(&self) -> String {
+        read(&self.log)
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub(crate) fn stop(mut self) -> Ended {
+        let id = self.child.id().to_string();
+        let asked = Command::new("kill").args(["-TERM", &id]).status().expect("kill must run");
+        assert!(asked.success(), "process {id} must still run");
+        let status = wait(&mut self.child).unwrap_or_else(|| panic!("it must drain; its log:\n{}", read(&self.log)));
+        Ended { status, log: self.log() }
+    }
+}
+
+impl Drop for Vecho {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.home);
+    }
+}
+
+/// A home of its own, so that no test finds what another one left on disk.
+fn fresh_home() -> PathBuf {
+    let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is past 1970");
+    let name = format!("home-{}-{}", std::process::id(), elapsed.as_nanos());
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&home).expect("the target folder is writable");
+    home
+}
+
+fn wait(child: &mut Child) -> Option<ExitStatus> {
+    let started = Instant::now();
+    while started.elapsed() < DEADLINE {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            return Some(status);
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+    None
+}
+
+/// Collects the log on a thread and reports the addresses as soon as a line names both.
+fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> Receiver<(SocketAddr, SocketAddr)> {
+    let (found, ready) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+            if let (Some(public), Some(admin)) = (address(&line, "public="), address(&line, "admin=")) {
+                let _ = found.send((public, admin));
+            }
+            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+            log.push_str(&line);
+            log.push('\n');
+        }
+    });
+    ready
+}
+
+/// The address behind a name, wherever in the line it stands.
+fn address(line: &str, name: &str) -> Option<SocketAddr> {
+    let (_, rest) = line.split_once(name)?;
+    let end = rest.find(|letter: char| !(letter.is_ascii_hexdigit() || ".:[]".contains(letter)));
+    rest[..end.unwrap_or(rest.len())].parse().ok()
+}
+
+fn read(log: &Mutex<String>) -> String {
+    log.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
