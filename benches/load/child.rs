@@ -110,7 +110,8 @@ fn command(bench: &Bench, core: Core, program: &Path) -> Command {
 }
 
 fn start(mut command: Command, log: &Path) -> Outcome<Server> {
-    let mut child = command.spawn().map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
+    let mut child =
+        command.spawn().map_err(|error| format!("cannot start {}: {error}", command.get_program().display()))?;
     let stderr = child.stderr.take().ok_or("a piped stderr must be there")?;
     let (found, ready) = mpsc::channel();
     let file = File::create(log)?;
