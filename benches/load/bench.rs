@@ -2,10 +2,13 @@
 
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::report::{self, Report};
 use crate::{Outcome, scenarios};
+
+/// A scenario that takes longer than this waits for an answer that will not come.
+const SCENARIO_WITHIN: Duration = Duration::from_secs(300);
 
 /// What every scenario needs to know about this run.
 pub(crate) struct Bench {
@@ -50,7 +53,8 @@ pub(crate) fn run(arguments: &[String]) -> Outcome<bool> {
     for name in chosen {
         let started = Instant::now();
         report::progress(&format!("{name} ..."));
-        match runtime.block_on(scenarios::run(name, &bench)) {
+        let scenario = async { tokio::time::timeout(SCENARIO_WITHIN, scenarios::run(name, &bench)).await };
+        match runtime.block_on(scenario).unwrap_or_else(|_| Err("not done in time; does a server hang?".into())) {
             Ok(rows) => report.add(name, rows),
             Err(error) => report.fail(name, &error.to_string()),
         }
