@@ -8,7 +8,7 @@ use crate::report::{self, Report};
 use crate::{Outcome, scenarios};
 
 /// A scenario that takes longer than this waits for an answer that will not come.
-const SCENARIO_WITHIN: Duration = Duration::from_secs(300);
+const SCENARIO_WITHIN: Duration = Duration::from_mins(5);
 
 /// What every scenario needs to know about this run.
 pub(crate) struct Bench {
