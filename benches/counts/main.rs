@@ -1,0 +1,127 @@
+//! Instructions per operation of the pure steps of a request: `cargo bench --bench counts`.
+//!
+//! Instructions do not depend on how busy the machine is, so a change of a few percent is a change of the code.
+//! Each operation runs N and 2N times under valgrind's cachegrind; the difference over N is what one costs, with start
+//! and set-up cancelled out. That needs valgrind and nothing else; gungraun does the same with more comfort, but wants
+//! its runner installed in exactly the version of the library, on every machine that runs this.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is the product of this program")]
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::hint::black_box;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+use vecho::key::{Key, KeyBuilder, Tag};
+use vecho::vector::Vector;
+
+/// Enough that what differs between two runs (hash seeds, addresses) disappears in the division.
+const ITERATIONS: u64 = 2000;
+
+/// A name, and what executes the operation so many times.
+type Operation = (&'static str, fn(u64));
+
+/// What is counted. The function gets how often; what it prepares before `repeat` costs nothing.
+const OPERATIONS: &[Operation] = &[
+    ("key_builder_new", |n| repeat(n, || KeyBuilder::new(None))),
+    ("key_text_24", |n| key_of_text(n, 24)),
+    ("key_text_500", |n| key_of_text(n, 500)),
+    ("key_text_8000", |n| key_of_text(n, 8000)),
+    ("vector_from_bytes_1536", |n| vector_from_bytes(n, 1536)),
+    ("vector_components_1536", |n| vector_components(n, 1536)),
+];
+
+fn repeat<T>(iterations: u64, operation: impl Fn() -> T) {
+    for _ in 0..iterations {
+        black_box(operation());
+    }
+}
+
+/// A key as a request makes it: the shared beginning is there, the input is added.
+fn key_of_text(iterations: u64, text_bytes: usize) {
+    let text = "e".repeat(text_bytes);
+    let mut begun = KeyBuilder::new(None);
+    begun.part(Tag::Scope, &[7; 32]).part(Tag::Upstream, b"https://api.openai.com/v1/embeddings");
+    begun.part(Tag::Model, b"text-embedding-3-small");
+    repeat(iterations, || -> Key { begun.fork().part(Tag::Text, black_box(text.as_bytes())).finish() });
+}
+
+fn components(dimension: u16) -> Vec<f32> {
+    (0..dimension).map(|index| f32::from(index + 1) / 65536.0).collect()
+}
+
+fn vector_from_bytes(iterations: u64, dimension: u16) {
+    let bytes: Vec<u8> = components(dimension).into_iter().flat_map(f32::to_le_bytes).collect();
+    repeat(iterations, || Vector::from_le_bytes(black_box(&bytes)));
+}
+
+fn vector_components(iterations: u64, dimension: u16) {
+    let vector = Vector::from_components(&components(dimension)).expect("finite and not all zero");
+    repeat(iterations, || black_box(&vector).components().sum::<f32>());
+}
+
+fn main() -> ExitCode {
+    // `cargo bench` adds `--bench` to whatever the user wrote.
+    let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
+    let done = match words.as_slice() {
+        [command, name, iterations] if command == "run" => run(name, iterations),
+        names => report(names),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The process under valgrind: one operation, so many times.
+fn run(name: &str, iterations: &str) -> Result<(), Box<dyn Error>> {
+    let (_, operation) = OPERATIONS.iter().find(|(known, _)| *known == name).ok_or("no such operation")?;
+    operation(iterations.parse()?);
+    Ok(())
+}
+
+/// Counts the operations whose names contain one of `words` (all without words), prints a table, writes the numbers.
+fn report(words: &[String]) -> Result<(), Box<dyn Error>> {
+    let mut counts = BTreeMap::new();
+    println!("| operation | instructions |\n|---|---|");
+    for (name, _) in OPERATIONS {
+        if words.is_empty() || words.iter().any(|word| name.contains(word.as_str())) {
+            let each = instructions(name)?;
+            println!("| {name} | {each} |");
+            counts.insert(*name, each);
+        }
+    }
+    let file = out_dir()?.join("counts.json");
+    Ok(std::fs::write(file, serde_json::to_vec_pretty(&counts)?)?)
+}
+
+/// Instructions of one execution.
+fn instructions(name: &str) -> Result<u64, Box<dyn Error>> {
+    let (once, twice) = (counted(name, ITERATIONS)?, counted(name, 2 * ITERATIONS)?);
+    Ok(twice.saturating_sub(once) / ITERATIONS)
+}
+
+/// Instructions of a whole process that executes the operation `iterations` times.
+fn counted(name: &str, iterations: u64) -> Result<u64, Box<dyn Error>> {
+    let output = Command::new("valgrind")
+        .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
+        .arg(std::env::current_exe()?)
+        .args(["run", name, &iterations.to_string()])
+        .output()
+        .map_err(|error| format!("valgrind is needed to count instructions: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stderr);
+    // As in "==123== I   refs:      1,234,567".
+    let line = text.lines().find(|line| line.contains("refs:") && line.contains("== I"));
+    let number = line.and_then(|line| line.rsplit(':').next()).ok_or_else(|| format!("no count in: {text}"))?;
+    Ok(number.trim().replace(',', "").parse()?)
+}
+
+fn out_dir() -> Result<PathBuf, Box<dyn Error>> {
+    let manifest = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target");
+    let out = std::env::var_os("CARGO_TARGET_DIR").map_or_else(manifest, PathBuf::from).join("bench");
+    std::fs::create_dir_all(&out)?;
+    Ok(out)
+}

@@ -1,0 +1,124 @@
+//! Compares two servers: the same number of requests to each in turn, several rounds, medians.
+
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::bench::Bench;
+use crate::child::Server;
+use crate::client::Connection;
+use crate::drive::{self, Load, Workload};
+
+/// A server with its connections and the requests that it is asked.
+pub(crate) struct Side<'a> {
+    /// The process whose time counts.
+    pub(crate) server: &'a Server,
+    /// Kept open over all rounds.
+    pub(crate) connections: Vec<Connection>,
+    /// What is asked.
+    pub(crate) workload: Workload,
+}
+
+/// What one round showed of one server.
+#[derive(Clone, Copy)]
+pub(crate) struct Sample {
+    /// Processor time of the server per request.
+    pub(crate) cpu_us: f64,
+    /// Median latency.
+    pub(crate) p50_us: f64,
+    /// 99th percentile of latency.
+    pub(crate) p99_us: f64,
+    /// Requests a second.
+    pub(crate) rate: f64,
+}
+
+/// All rounds of two servers.
+pub(crate) struct Comparison {
+    /// The server under test.
+    pub(crate) ours: Vec<Sample>,
+    /// The one it is compared with.
+    pub(crate) theirs: Vec<Sample>,
+}
+
+impl<'a> Side<'a> {
+    /// Opens `connections` to `server`.
+    pub(crate) async fn open(server: &'a Server, connections: usize, workload: Workload) -> Outcome<Self> {
+        let connections = Connection::open_many(server.public, connections).await?;
+        Ok(Self { server, connections, workload })
+    }
+
+    /// `count` requests in a closed loop.
+    pub(crate) async fn round(&mut self, count: u64) -> Outcome<Sample> {
+        let before_ns = self.server.cpu_ns()?;
+        let load = drive::closed(&mut self.connections, &mut self.workload, count).await?;
+        Ok(Sample::new(self.server.cpu_ns()? - before_ns, &load))
+    }
+}
+
+impl Sample {
+    /// Puts the processor time and the latencies of one round together.
+    #[expect(clippy::cast_precision_loss, reason = "counts and times of a round are far below 2^52")]
+    pub(crate) fn new(cpu_ns: u64, load: &Load) -> Self {
+        let count = load.latencies_ns.len() as f64;
+        Self {
+            cpu_us: cpu_ns as f64 / 1e3 / count,
+            p50_us: load.latencies_ns.value_at_quantile(0.5) as f64 / 1e3,
+            p99_us: load.latencies_ns.value_at_quantile(0.99) as f64 / 1e3,
+            rate: count / load.wall.as_secs_f64(),
+        }
+    }
+
+    fn json(self) -> Value {
+        json!({ "cpu_us": self.cpu_us, "p50_us": self.p50_us, "p99_us": self.p99_us, "requests_per_second": self.rate })
+    }
+}
+
+/// Runs both sides in turn, `count` requests a round, after one round each that does not count.
+pub(crate) async fn compare(
+    bench: &Bench,
+    ours: &mut Side<'_>,
+    theirs: &mut Side<'_>,
+    count: u64,
+) -> Outcome<Comparison> {
+    ours.round(count).await?;
+    theirs.round(count).await?;
+    let mut comparison = Comparison { ours: Vec::new(), theirs: Vec::new() };
+    for _ in 0..bench.rounds() {
+        comparison.ours.push(ours.round(count).await?);
+        comparison.theirs.push(theirs.round(count).await?);
+    }
+    Ok(comparison)
+}
+
+impl Comparison {
+    /// Median processor time of ours over that of theirs.
+    pub(crate) fn cpu_ratio(&self) -> f64 {
+        median(&self.ours, |sample| sample.cpu_us) / median(&self.theirs, |sample| sample.cpu_us)
+    }
+
+    /// Both servers' numbers in one sentence.
+    pub(crate) fn reference(&self, name: &str) -> String {
+        let part = |side: &[Sample]| {
+            format!(
+                "{:.1} µs CPU, p50 {:.0} µs, p99 {:.0} µs, {:.0}/s",
+                median(side, |sample| sample.cpu_us),
+                median(side, |sample| sample.p50_us),
+                median(side, |sample| sample.p99_us),
+                median(side, |sample| sample.rate)
+            )
+        };
+        format!("vecho {}; {name} {}", part(&self.ours), part(&self.theirs))
+    }
+
+    /// Every round.
+    pub(crate) fn json(&self) -> Value {
+        let side = |samples: &[Sample]| samples.iter().map(|sample| sample.json()).collect::<Vec<_>>();
+        json!({ "vecho": side(&self.ours), "reference": side(&self.theirs) })
+    }
+}
+
+/// The middle one of what `of` takes from each sample; of an even number the upper middle.
+pub(crate) fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
+    let mut values: Vec<f64> = samples.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}

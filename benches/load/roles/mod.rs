@@ -1,0 +1,86 @@
+//! The reference servers, each a process of its own: one worker thread, HTTP/1.1, loopback.
+
+mod fixed;
+mod thin;
+mod upstream;
+
+use std::error::Error;
+use std::future::Future;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use vecho::tasks::Tasks;
+
+use crate::Outcome;
+
+/// What ends a connection of a reference server.
+type Fault = Box<dyn Error + Send + Sync>;
+
+/// Becomes the server that `words` describe: `static FILE`, `thin ADDRESS` or `upstream DELAY_MS`.
+pub(crate) fn run(words: &[String]) -> Outcome<()> {
+    // One worker of the same kind of runtime as vecho's, so that neither has the cheaper scheduler.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    match words {
+        [role, file] if role == "static" => runtime.block_on(fixed::serve(file)),
+        [role, address] if role == "thin" => runtime.block_on(thin::serve(address)),
+        [role, delay_ms] if role == "upstream" => runtime.block_on(upstream::serve(delay_ms.parse()?)),
+        _ => Err("static FILE, thin ADDRESS or upstream DELAY_MS".into()),
+    }
+}
+
+/// Serves every connection with `answer`, for as long as the process lives.
+async fn serve<A, F, B>(answer: A) -> Outcome<()>
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, Fault>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Fault>,
+{
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    announce(listener.local_addr()?);
+    let tasks = Tasks::new();
+    let accepting = tasks.clone();
+    // The accept loop runs on the worker too: the thread in `block_on` must not take part.
+    tasks.spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            accepting.spawn(connection(stream, answer.clone()));
+        }
+    });
+    tasks.stopped().await;
+    Ok(())
+}
+
+async fn connection<A, F, B>(stream: TcpStream, answer: A)
+where
+    A: Fn(Request<Incoming>) -> F,
+    F: Future<Output = Result<Response<B>, Fault>>,
+    B: Body<Data = Bytes> + 'static,
+    B::Error: Into<Fault>,
+{
+    // Without it small answers wait for acknowledgements; a socket that refuses it still works.
+    drop(stream.set_nodelay(true));
+    let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
+    // A client that hangs up ends its connection, nothing else.
+    drop(served.await);
+}
+
+#[expect(clippy::print_stderr, reason = "the process that started this one reads the address there")]
+fn announce(address: SocketAddr) {
+    eprintln!("ready public={address}");
+}
+
+/// Reads a request body to its end and forgets it.
+async fn drain(mut body: Incoming) -> Result<(), Fault> {
+    use http_body_util::BodyExt;
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(())
+}

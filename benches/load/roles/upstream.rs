@@ -1,0 +1,172 @@
+//! `upstream`: a stand-in for the embeddings service. Right vectors, a fixed delay, and a count of what it was asked.
+
+use std::borrow::Cow;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use serde::Deserialize;
+use tokio::sync::oneshot;
+
+use super::Fault;
+use crate::Outcome;
+use crate::vectors::{self, DEFAULT_DIMENSION};
+
+/// What it was asked since the last reset.
+#[derive(Default)]
+struct Counts {
+    calls: AtomicU64,
+    inputs: AtomicU64,
+}
+
+#[derive(Clone)]
+struct Service {
+    counts: Arc<Counts>,
+    delay: Option<DelayLine>,
+}
+
+/// The part of a request that decides the answer.
+#[derive(Deserialize)]
+struct Asked<'a> {
+    #[serde(borrow)]
+    input: Input<'a>,
+    model: Cow<'a, str>,
+    dimensions: Option<usize>,
+    encoding_format: Option<Cow<'a, str>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Input<'a> {
+    One(#[serde(borrow)] Cow<'a, str>),
+    Many(#[serde(borrow)] Vec<Cow<'a, str>>),
+}
+
+/// Serves embeddings, each call answered `delay_ms` after it was read.
+pub(super) async fn serve(delay_ms: u64) -> Outcome<()> {
+    let delay = (delay_ms > 0).then(|| DelayLine::start(Duration::from_millis(delay_ms)));
+    let service = Service { counts: Arc::default(), delay };
+    super::serve(move |request| service.clone().answer(request)).await
+}
+
+impl Service {
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Fault> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await?.to_bytes();
+        let answer = match (&head.method, head.uri.path()) {
+            (&Method::POST, "/v1/embeddings") => self.embed(&body).await?,
+            (&Method::GET, "/count") => self.counts.json(),
+            (&Method::POST, "/reset") => self.counts.reset(),
+            _ => return Ok(empty(StatusCode::NOT_FOUND)),
+        };
+        let mut response = Response::new(Full::new(Bytes::from(answer)));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(response)
+    }
+
+    async fn embed(&self, body: &[u8]) -> Result<Vec<u8>, Fault> {
+        let asked: Asked<'_> = serde_json::from_slice(body)?;
+        let texts = asked.texts();
+        self.counts.calls.fetch_add(1, Ordering::Relaxed);
+        self.counts.inputs.fetch_add(texts.len() as u64, Ordering::Relaxed);
+        let due = self.delay.as_ref().map(DelayLine::wait);
+        let answer = asked.answer(texts)?;
+        if let Some(due) = due {
+            due.await?;
+        }
+        Ok(answer)
+    }
+}
+
+fn empty(status: StatusCode) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::default());
+    *response.status_mut() = status;
+    response
+}
+
+impl Asked<'_> {
+    fn texts(&self) -> &[Cow<'_, str>] {
+        match &self.input {
+            Input::One(text) => std::slice::from_ref(text),
+            Input::Many(texts) => texts,
+        }
+    }
+
+    fn answer(&self, texts: &[Cow<'_, str>]) -> Result<Vec<u8>, Fault> {
+        let dimension = self.dimensions.unwrap_or(DEFAULT_DIMENSION);
+        let base64 = self.encoding_format.as_deref() == Some("base64");
+        let mut json = Vec::with_capacity(texts.len() * (dimension * if base64 { 6 } else { 13 } + 60) + 200);
+        json.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
+        for (index, text) in texts.iter().enumerate() {
+            let comma = if index == 0 { "" } else { "," };
+            write!(json, "{comma}{{\"object\":\"embedding\",\"index\":{index},\"embedding\":")?;
+            push_vector(&vectors::le_bytes(text.as_bytes(), dimension), base64, &mut json)?;
+            json.push(b'}');
+        }
+        let tokens: usize = texts.iter().map(|text| text.len().div_ceil(4)).sum();
+        write!(json, "],\"model\":{},", serde_json::to_string(&self.model)?)?;
+        write!(json, "\"usage\":{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}}}")?;
+        Ok(json)
+    }
+}
+
+fn push_vector(le_bytes: &[u8], base64: bool, json: &mut Vec<u8>) -> Result<(), Fault> {
+    if base64 {
+        json.push(b'"');
+        base64_simd::STANDARD.encode_append(le_bytes, json);
+        json.push(b'"');
+        return Ok(());
+    }
+    let components = le_bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
+    Ok(serde_json::to_writer(json, &components.collect::<Vec<f32>>())?)
+}
+
+impl Counts {
+    fn json(&self) -> Vec<u8> {
+        let (calls, inputs) = (self.calls.load(Ordering::Relaxed), self.inputs.load(Ordering::Relaxed));
+        format!("{{\"calls\":{calls},\"inputs\":{inputs}}}").into_bytes()
+    }
+
+    fn reset(&self) -> Vec<u8> {
+        self.calls.store(0, Ordering::Relaxed);
+        self.inputs.store(0, Ordering::Relaxed);
+        self.json()
+    }
+}
+
+/// Lets each call wait equally long, to some microseconds.
+///
+/// The runtime's timer rounds up to whole milliseconds; with calls that come every millisecond that would turn a small
+/// delay in the proxy into one of none or a whole one. The wait is the same for all, so a queue and one thread suffice.
+#[derive(Clone)]
+struct DelayLine {
+    delay: Duration,
+    queue: mpsc::Sender<(Instant, oneshot::Sender<()>)>,
+}
+
+impl DelayLine {
+    fn start(delay: Duration) -> Self {
+        let (queue, waiting) = mpsc::channel::<(Instant, oneshot::Sender<()>)>();
+        std::thread::spawn(move || {
+            for (due, waiter) in waiting {
+                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                // A caller that hung up is not waited for.
+                let _ = waiter.send(());
+            }
+        });
+        Self { delay, queue }
+    }
+
+    fn wait(&self) -> oneshot::Receiver<()> {
+        let (waiter, due) = oneshot::channel();
+        self.queue.send((Instant::now() + self.delay, waiter)).expect("the delay line's thread must live");
+        due
+    }
+}

@@ -1,0 +1,45 @@
+//! Does a hit get dearer as more is stored? A thousand entries against a million.
+//!
+//! Ten million would take a quarter of an hour to fill here and show the same: what grows is the share of look-ups that
+//! miss the processor's caches, and a million entries are many times those already.
+
+use super::{CONNECTIONS, Stage, times};
+use crate::Outcome;
+use crate::bench::Bench;
+use crate::drive::Workload;
+use crate::measure::{self, Side};
+use crate::report::Row;
+use crate::shape::Shape;
+use crate::vectors::Random;
+
+/// The most inputs one request may have.
+const BATCH: usize = 2048;
+const FEW: u64 = 1000;
+const MANY: u64 = 1_000_000;
+const MEMORY: [&str; 2] = ["--set", "memory.limit_mb=6000"];
+
+/// Two processes of the same program, one with few entries and one with many, asked in turn.
+pub(super) async fn many_against_few(bench: &Bench) -> Outcome<Vec<Row>> {
+    let many = bench.scaled(MANY);
+    let shape = Shape { text_bytes: 24, dimension: 8, ..Shape::default() };
+    let (full, small) = (Stage::start(bench, 0, &MEMORY)?, Stage::start(bench, 0, &MEMORY)?);
+    full.fill(&shape, 0..many, BATCH).await?;
+    small.fill(&shape, 0..FEW, BATCH).await?;
+    full.reset().await?;
+    small.reset().await?;
+    let mut ours = Side::open(&full.vecho, CONNECTIONS, anyone(&shape, many)).await?;
+    let mut theirs = Side::open(&small.vecho, CONNECTIONS, anyone(&shape, FEW)).await?;
+    let comparison = measure::compare(bench, &mut ours, &mut theirs, bench.scaled(10_000)).await?;
+    full.expect_inputs(0).await?;
+    small.expect_inputs(0).await?;
+    let what = format!("a hit at {many} entries against {FEW} (of 8 dimensions)");
+    let row = Row::limited(&what, (1.3, comparison.cpu_ratio()), times);
+    Ok(vec![row.against(comparison.reference("with few entries"), comparison.json())])
+}
+
+/// Any of the first `count` texts; no two bodies are equal, so that every request is looked up input by input.
+fn anyone(shape: &Shape, count: u64) -> Workload {
+    let mut random = Random(3);
+    let shape = Shape { fresh_user: true, ..shape.clone() };
+    Workload::new(shape, 500, move |ids| ids.push(random.below(count)))
+}

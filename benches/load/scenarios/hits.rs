@@ -1,0 +1,98 @@
+//! Everything asked for is in memory: vecho against a server that sends the same bytes without looking.
+
+use std::fs;
+
+use super::{CONNECTIONS, Stage, times};
+use crate::Outcome;
+use crate::bench::Bench;
+use crate::child::{Core, Server};
+use crate::drive::Workload;
+use crate::measure::{self, Side};
+use crate::report::Row;
+use crate::shape::{Encoding, Shape};
+use crate::vectors::Random;
+
+/// Inputs of a large request.
+const MANY: u64 = 256;
+
+/// One scenario of this file.
+struct Case {
+    what: &'static str,
+    limit: f64,
+    shape: Shape,
+    inputs: u64,
+    shuffled: bool,
+    connections: usize,
+    requests: u64,
+}
+
+/// One input, base64.
+pub(super) async fn one_base64(bench: &Bench) -> Outcome<Vec<Row>> {
+    let what = "full hit, 1 input, base64, 16 connections";
+    let (shape, connections) = (Shape::default(), CONNECTIONS);
+    against_static(bench, Case { what, limit: 1.15, shape, inputs: 1, shuffled: false, connections, requests: 20_000 })
+        .await
+}
+
+/// One input, floats.
+pub(super) async fn one_float(bench: &Bench) -> Outcome<Vec<Row>> {
+    let what = "full hit, 1 input, floats, 16 connections";
+    let shape = Shape { encoding: Encoding::Float, ..Shape::default() };
+    let connections = CONNECTIONS;
+    against_static(bench, Case { what, limit: 1.2, shape, inputs: 1, shuffled: false, connections, requests: 10_000 })
+        .await
+}
+
+/// Many inputs, the same body again and again.
+pub(super) async fn many_same(bench: &Bench) -> Outcome<Vec<Row>> {
+    let what = "full hit, 256 inputs, base64, same body again";
+    against_static(bench, many(what, 1.2, false)).await
+}
+
+/// Many inputs, every body in another order.
+pub(super) async fn many_shuffled(bench: &Bench) -> Outcome<Vec<Row>> {
+    let what = "full hit, 256 inputs, base64, same inputs in another order";
+    against_static(bench, many(what, 1.5, true)).await
+}
+
+fn many(what: &'static str, limit: f64, shuffled: bool) -> Case {
+    Case { what, limit, shape: Shape::default(), inputs: MANY, shuffled, connections: 4, requests: 300 }
+}
+
+async fn against_static(bench: &Bench, case: Case) -> Outcome<Vec<Row>> {
+    let stage = Stage::start(bench, 0, &[])?;
+    let ids: Vec<u64> = (0..case.inputs).collect();
+    stage.ask(&case.shape, &ids).await?;
+    let body = bench.out.join("static.body");
+    fs::write(&body, stage.ask(&case.shape, &ids).await?)?;
+    let fixed = Server::reference(bench, Core::Server, &["static", &body.to_string_lossy()])?;
+    stage.reset().await?;
+
+    // The static server's answers are in one order, whatever the request's; only vecho's are checked.
+    let check_every = (case.requests / 20).max(1);
+    let mut ours = Side::open(&stage.vecho, case.connections, workload(&case, &ids, check_every)).await?;
+    let mut theirs = Side::open(&fixed, case.connections, workload(&case, &ids, 0)).await?;
+    let comparison = measure::compare(bench, &mut ours, &mut theirs, bench.scaled(case.requests)).await?;
+    stage.expect_inputs(0).await?;
+    let row = Row::limited(case.what, (case.limit, comparison.cpu_ratio()), |ratio| times(ratio) + " static");
+    Ok(vec![row.against(comparison.reference("static"), comparison.json())])
+}
+
+fn workload(case: &Case, ids: &[u64], check_every: u64) -> Workload {
+    let (mut order, shuffled) = (ids.to_vec(), case.shuffled);
+    let mut random = Random(7);
+    Workload::new(case.shape.clone(), check_every, move |picked| {
+        if shuffled {
+            shuffle(&mut order, &mut random);
+        }
+        picked.extend_from_slice(&order);
+    })
+}
+
+/// Fisher and Yates.
+fn shuffle(order: &mut [u64], random: &mut Random) {
+    for last in (1..order.len()).rev() {
+        let other = usize::try_from(random.below(last as u64 + 1)).expect("an index must fit");
+        order.swap(last, other);
+    }
+}

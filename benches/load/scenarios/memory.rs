@@ -1,0 +1,63 @@
+//! Resident memory: with nothing stored, and for each vector that is.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::Stage;
+use crate::Outcome;
+use crate::bench::Bench;
+use crate::report::Row;
+use crate::shape::Shape;
+
+/// Lets housekeeping that runs on a timer come round before memory is read.
+const SETTLE: Duration = Duration::from_secs(3);
+/// Inputs of one request while memory is filled.
+const BATCH: usize = 64;
+
+/// Nothing stored, nothing asked.
+pub(super) async fn idle(bench: &Bench) -> Outcome<Vec<Row>> {
+    let stage = Stage::start(bench, 0, &[])?;
+    tokio::time::sleep(SETTLE).await;
+    let resident_mb = megabytes(stage.vecho.resident_bytes()?);
+    let row = Row::limited("resident memory, idle", (15.0, resident_mb), |mb| format!("{mb:.1} MB"));
+    Ok(vec![row.against("one worker, nothing stored".to_owned(), json!(null))])
+}
+
+/// Growth over the number of vectors, all overhead included, rendered answers (which have a share of their own) not.
+pub(super) async fn per_vector(bench: &Bench) -> Outcome<Vec<Row>> {
+    let further = ["--set", "memory.limit_mb=4000", "--set", "cache.answers_percent=0"];
+    let stage = Stage::start(bench, 0, &further)?;
+    let shape = Shape::default();
+    // Buffers, connections and the tokenizer grow with the first requests, not with the vectors.
+    stage.fill(&shape, u64::MAX - 1024..u64::MAX, BATCH).await?;
+    tokio::time::sleep(SETTLE).await;
+    let before = stage.vecho.resident_bytes()?;
+    let mut rows = Vec::new();
+    let mut filled = 0;
+    for entries in [bench.scaled(10_000), bench.scaled(50_000)] {
+        stage.fill(&shape, filled..entries, BATCH).await?;
+        filled = entries;
+        tokio::time::sleep(SETTLE).await;
+        let grown = stage.vecho.resident_bytes()?.saturating_sub(before);
+        stage.reset().await?;
+        stage.fill(&shape, 0..entries.min(1000), BATCH).await?;
+        stage.expect_inputs(0).await?;
+        rows.push(per_vector_row(entries, grown));
+    }
+    Ok(rows)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of one process fit an f64")]
+fn per_vector_row(entries: u64, grown: u64) -> Row {
+    let kilobytes = grown as f64 / entries as f64 / 1e3;
+    let what = format!("memory per cached 1536-vector, everything counted, {entries} of them");
+    let row = Row::limited(&what, (3.6, kilobytes), |kb| format!("{kb:.2} KB"));
+    let reference = "as f32 6.1 KB, as base64 8.2 KB, as JSON 19-33 KB; text of 500 bytes".to_owned();
+    row.against(reference, json!({ "entries": entries, "grown_bytes": grown }))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "bytes of one process fit an f64")]
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}

@@ -1,0 +1,119 @@
+//! Something has to be fetched: vecho against a proxy that only forwards, and against no proxy at all.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{CONNECTIONS, FreshIds, Stage, times};
+use crate::Outcome;
+use crate::bench::Bench;
+use crate::child::{Core, Server};
+use crate::drive::{self, Workload};
+use crate::measure::{self, Comparison, Sample, Side, median};
+use crate::report::Row;
+use crate::shape::Shape;
+
+/// Where numbers of texts that nobody has asked for begin.
+const FRESH: u64 = 1 << 32;
+/// Texts that are known in a mixed batch, and as many that are not.
+const HALF: u64 = 16;
+/// Requests a second at the constant rate.
+const RATE: u64 = 1000;
+
+/// One new text a request.
+pub(super) async fn one(bench: &Bench) -> Outcome<Vec<Row>> {
+    let stage = Stage::start(bench, 0, &[])?;
+    let fresh = FreshIds::from(FRESH);
+    let new_texts = || {
+        let fresh = fresh.clone();
+        Workload::new(Shape::default(), 200, move |ids| ids.push(fresh.next()))
+    };
+    let comparison = against_thin(bench, &stage, (new_texts(), new_texts()), 4_000).await?;
+    stage.expect_inputs(fresh.next() - FRESH).await?;
+    let row = Row::limited("miss, 1 input, upstream without delay", (1.3, comparison.cpu_ratio()), |ratio| {
+        times(ratio) + " thin"
+    });
+    Ok(vec![row.against(comparison.reference("thin"), comparison.json())])
+}
+
+/// Known and new texts in turn in one request.
+pub(super) async fn half_known(bench: &Bench) -> Outcome<Vec<Row>> {
+    let stage = Stage::start(bench, 0, &[])?;
+    stage.fill(&Shape::default(), 0..HALF, 16).await?;
+    let fresh = FreshIds::from(FRESH);
+    let mixed = || {
+        let fresh = fresh.clone();
+        Workload::new(Shape::default(), 50, move |ids| ids.extend((0..HALF).flat_map(|known| [known, fresh.next()])))
+    };
+    let count = bench.scaled(400);
+    let comparison = against_thin(bench, &stage, (mixed(), mixed()), 400).await?;
+    let requests = count * (bench.rounds() as u64 + 1);
+    stage.expect_inputs(requests * HALF + requests * 2 * HALF).await?;
+    let show = |ratio| format!("{} thin; 16 of 32 inputs go upstream", times(ratio));
+    let row = Row::limited("32 inputs, 16 of them known", (1.4, comparison.cpu_ratio()), show);
+    Ok(vec![row.against(comparison.reference("thin"), comparison.json())])
+}
+
+async fn against_thin(
+    bench: &Bench,
+    stage: &Stage,
+    (ours, theirs): (Workload, Workload),
+    requests: u64,
+) -> Outcome<Comparison> {
+    let thin = Server::reference(bench, Core::Server, &["thin", &stage.upstream.public.to_string()])?;
+    // The first fetch of a space proves its dimension and is not like the others.
+    stage.ask(&ours.shape, &[FRESH - 1]).await?;
+    stage.reset().await?;
+    let mut ours = Side::open(&stage.vecho, CONNECTIONS, ours).await?;
+    let mut theirs = Side::open(&thin, CONNECTIONS, theirs).await?;
+    measure::compare(bench, &mut ours, &mut theirs, bench.scaled(requests)).await
+}
+
+/// New texts at a constant rate, through vecho and straight to the upstream.
+pub(super) async fn constant_rate(bench: &Bench) -> Outcome<Vec<Row>> {
+    let stage = Stage::start(bench, 20, &["--set", "upstream.max_concurrent=200"])?;
+    stage.ask(&Shape::default(), &[FRESH - 1]).await?;
+    let fresh = FreshIds::from(FRESH);
+    let mut sides = Vec::new();
+    for server in [&stage.vecho, &stage.upstream] {
+        let fresh = fresh.clone();
+        let workload = Workload::new(Shape::default(), 100, move |ids| ids.push(fresh.next()));
+        sides.push(Side::open(server, 100, workload).await?);
+    }
+    let mut comparison = Comparison { ours: Vec::new(), theirs: Vec::new() };
+    // The first turn opens connections and is not counted.
+    for turn in 0..bench.rounds().min(5) {
+        let ours = rate_round(bench, &mut sides[0]).await?;
+        let theirs = rate_round(bench, &mut sides[1]).await?;
+        if turn > 0 {
+            comparison.ours.push(ours);
+            comparison.theirs.push(theirs);
+        }
+    }
+    Ok(vec![rate_row(&comparison)])
+}
+
+async fn rate_round(bench: &Bench, side: &mut Side<'_>) -> Outcome<Sample> {
+    let before_ns = side.server.cpu_ns()?;
+    let (count, interval) = (bench.scaled(3 * RATE), Duration::from_secs(1) / u32::try_from(RATE)?);
+    let load = drive::constant_rate(&mut side.connections, &mut side.workload, count, interval).await?;
+    Ok(Sample::new(side.server.cpu_ns()? - before_ns, &load))
+}
+
+fn rate_row(comparison: &Comparison) -> Row {
+    let p50_ms = |side: &[Sample]| median(side, |sample| sample.p50_us) / 1e3;
+    let p99_ms = |side: &[Sample]| median(side, |sample| sample.p99_us) / 1e3;
+    let (ours, theirs) = (&comparison.ours, &comparison.theirs);
+    let added_ms = p50_ms(ours) - p50_ms(theirs);
+    let reference = format!(
+        "p50 {:.2} ms and p99 {:.2} ms through vecho, {:.2} ms and {:.2} ms without",
+        p50_ms(ours),
+        p99_ms(ours),
+        p50_ms(theirs),
+        p99_ms(theirs)
+    );
+    let row = Row::limited("miss, upstream 20 ms, constant 1000/s: added median", (0.2, added_ms), |ms| {
+        format!("{ms:.2} ms")
+    });
+    row.against(reference, json!(comparison.json()))
+}

@@ -1,0 +1,116 @@
+//! A long tail: some texts come often, most of them never, as in search queries.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fs;
+use std::rc::Rc;
+
+use serde_json::json;
+
+use super::{CONNECTIONS, Stage, times};
+use crate::Outcome;
+use crate::bench::Bench;
+use crate::child::{Core, Server};
+use crate::drive::Workload;
+use crate::measure::{Comparison, Sample, Side};
+use crate::report::Row;
+use crate::shape::Shape;
+use crate::vectors::Random;
+
+/// Texts there are.
+const TEXTS: usize = 1_000_000;
+/// Stretches between which vecho and the reference take turns.
+const STRETCHES: u64 = 10;
+
+/// The first pass starts with an empty cache, the second asks the same again.
+pub(super) async fn hundred_thousand(bench: &Bench) -> Outcome<Vec<Row>> {
+    let stage = Stage::start(bench, 0, &[])?;
+    let shape = Shape { dimension: 64, ..Shape::default() };
+    let body = bench.out.join("static.body");
+    fs::write(&body, stage.ask(&shape, &[u64::MAX]).await?)?;
+    let fixed = Server::reference(bench, Core::Server, &["static", &body.to_string_lossy()])?;
+    stage.reset().await?;
+
+    let seen = Rc::new(RefCell::new(HashSet::new()));
+    let requests = bench.scaled(100_000);
+    let cold = pass(&stage, &fixed, &shape, (requests, &seen)).await?;
+    let distinct = seen.borrow().len() as u64;
+    let fetched = stage.counts().await?.inputs;
+    stage.reset().await?;
+    let warm = pass(&stage, &fixed, &shape, (requests, &seen)).await?;
+    stage.expect_inputs(0).await?;
+    Ok(vec![
+        hit_ratio(requests, distinct, fetched),
+        cpu_row("Zipf(1.0) over 1 M texts, 100,000 requests, cache empty at first: CPU", &cold),
+        cpu_row("the same requests again, all known: CPU", &warm),
+    ])
+}
+
+/// The same sequence to both servers, in stretches by turns. The seed is fixed, so every pass is the same sequence.
+async fn pass(
+    stage: &Stage,
+    fixed: &Server,
+    shape: &Shape,
+    (requests, seen): (u64, &Rc<RefCell<HashSet<u64>>>),
+) -> Outcome<Comparison> {
+    let mut ours = Side::open(&stage.vecho, CONNECTIONS, zipf(shape, 500, seen)).await?;
+    let mut theirs = Side::open(fixed, CONNECTIONS, zipf(shape, 0, seen)).await?;
+    let mut comparison = Comparison { ours: Vec::new(), theirs: Vec::new() };
+    for _ in 0..STRETCHES {
+        comparison.ours.push(ours.round(requests / STRETCHES).await?);
+        comparison.theirs.push(theirs.round(requests / STRETCHES).await?);
+    }
+    Ok(comparison)
+}
+
+fn zipf(shape: &Shape, check_every: u64, seen: &Rc<RefCell<HashSet<u64>>>) -> Workload {
+    let (ranks, seen, mut random) = (Ranks::new(), seen.clone(), Random(11));
+    Workload::new(shape.clone(), check_every, move |ids| {
+        let id = ranks.draw(&mut random);
+        seen.borrow_mut().insert(id);
+        ids.push(id);
+    })
+}
+
+/// Draws rank r with a probability in proportion to 1/r.
+struct Ranks(Vec<f64>);
+
+impl Ranks {
+    #[expect(clippy::cast_precision_loss, reason = "a million fits an f64")]
+    fn new() -> Self {
+        let weights = (1..=TEXTS).map(|rank| 1.0 / rank as f64);
+        let sums = weights.scan(0.0, |sum, weight| {
+            *sum += weight;
+            Some(*sum)
+        });
+        Self(sums.collect())
+    }
+
+    fn draw(&self, random: &mut Random) -> u64 {
+        let whole = self.0.last().copied().unwrap_or_default();
+        let point = random.unit() * whole;
+        self.0.partition_point(|sum| *sum <= point) as u64
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "request counts fit an f64")]
+fn hit_ratio(requests: u64, distinct: u64, fetched: u64) -> Row {
+    let ratio = |fetched: u64| 1.0 - fetched as f64 / requests as f64;
+    Row {
+        what: "Zipf(1.0) over 1 M texts, 100,000 requests: hit ratio".to_owned(),
+        target: "the ceiling".to_owned(),
+        measured: format!("{:.2} %", ratio(fetched) * 100.0),
+        reference: format!("ceiling {:.2} %: every text fetched once", ratio(distinct) * 100.0),
+        missed: Some(fetched != distinct),
+        raw: json!({ "requests": requests, "distinct": distinct, "fetched": fetched }),
+    }
+}
+
+/// Over all stretches, not their median: the first ones hold most of the misses.
+#[expect(clippy::cast_precision_loss, reason = "a handful of stretches")]
+fn cpu_row(what: &str, comparison: &Comparison) -> Row {
+    let mean = |side: &[Sample]| side.iter().map(|sample| sample.cpu_us).sum::<f64>() / side.len() as f64;
+    let (ours, theirs) = (mean(&comparison.ours), mean(&comparison.theirs));
+    let row = Row::limited(what, (1.5, ours / theirs), |ratio| times(ratio) + " static");
+    row.against(format!("vecho {ours:.1} µs CPU; static {theirs:.1} µs CPU"), comparison.json())
+}

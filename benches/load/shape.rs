@@ -1,0 +1,152 @@
+//! What requests of one scenario have in common: how a list of text numbers becomes a request, and what must come back.
+
+use std::fmt::Write;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::Outcome;
+use crate::vectors::{self, DEFAULT_DIMENSION};
+
+/// Words that fill a text up to its length; their content matters to nobody.
+const FILLER: &str = " The proxy keeps one vector for each text and gives the same answer to whoever asks again.";
+
+/// Why writing into a `String` cannot fail.
+const GROWS: &str = "a String must take what is written";
+
+/// How vectors are written in an answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// Little-endian f32 in base64: what the official clients ask for.
+    Base64,
+    /// Decimal numbers.
+    Float,
+}
+
+/// The common shape of a scenario's requests.
+#[derive(Clone)]
+pub(crate) struct Shape {
+    /// Length of every text.
+    pub(crate) text_bytes: usize,
+    /// Components of every vector.
+    pub(crate) dimension: usize,
+    /// The encoding asked for.
+    pub(crate) encoding: Encoding,
+    /// Puts another `user` into every request, so that no two bodies are equal.
+    pub(crate) fresh_user: bool,
+}
+
+impl Default for Shape {
+    fn default() -> Self {
+        Self { text_bytes: 500, dimension: DEFAULT_DIMENSION, encoding: Encoding::Base64, fresh_user: false }
+    }
+}
+
+impl Shape {
+    /// The text with this number.
+    pub(crate) fn text(&self, id: u64) -> String {
+        let mut text = format!("{id:016x}");
+        while text.len() < self.text_bytes {
+            text.push_str(FILLER);
+        }
+        text.truncate(self.text_bytes.max(16));
+        text
+    }
+
+    /// The whole request for these texts, head included, in place of what `request` holds. `serial` makes it unique.
+    pub(crate) fn write_request(&self, ids: &[u64], serial: u64, request: &mut Vec<u8>) {
+        let body = self.body(ids, serial);
+        let head = format!(
+            "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer sk-load\r\naccept: \
+             application/json\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        request.clear();
+        request.extend_from_slice(head.as_bytes());
+        request.extend_from_slice(body.as_bytes());
+    }
+
+    fn body(&self, ids: &[u64], serial: u64) -> String {
+        let mut body = String::with_capacity(ids.len() * (self.text_bytes + 4) + 200);
+        body.push_str("{\"input\":");
+        if let [id] = ids {
+            self.push_text(*id, &mut body);
+        } else {
+            for (position, id) in ids.iter().enumerate() {
+                body.push(if position == 0 { '[' } else { ',' });
+                self.push_text(*id, &mut body);
+            }
+            body.push(']');
+        }
+        self.push_fields(serial, &mut body);
+        body
+    }
+
+    fn push_text(&self, id: u64, body: &mut String) {
+        body.push('"');
+        body.push_str(&self.text(id));
+        body.push('"');
+    }
+
+    fn push_fields(&self, serial: u64, body: &mut String) {
+        body.push_str(",\"model\":\"text-embedding-3-small\",\"encoding_format\":");
+        body.push_str(if self.encoding == Encoding::Base64 { "\"base64\"" } else { "\"float\"" });
+        if self.dimension != DEFAULT_DIMENSION {
+            write!(body, ",\"dimensions\":{}", self.dimension).expect(GROWS);
+        }
+        if self.fresh_user {
+            write!(body, ",\"user\":\"{serial:016x}\"").expect(GROWS);
+        }
+        body.push('}');
+    }
+
+    /// Says what is wrong with an answer to a request for these texts.
+    pub(crate) fn check(&self, ids: &[u64], body: &[u8]) -> Outcome<()> {
+        let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| format!("unreadable answer: {error}"))?;
+        if answer.data.len() != ids.len() {
+            return Err(format!("{} vectors for {} texts", answer.data.len(), ids.len()).into());
+        }
+        for (position, (item, id)) in answer.data.iter().zip(ids).enumerate() {
+            if item.index != position {
+                return Err(format!("index {} at position {position}", item.index).into());
+            }
+            let expected = vectors::le_bytes(self.text(*id).as_bytes(), self.dimension);
+            if self.le_bytes(item.embedding)? != expected {
+                return Err(format!("wrong vector at position {position}").into());
+            }
+        }
+        Ok(())
+    }
+
+    fn le_bytes(&self, embedding: &RawValue) -> Outcome<Vec<u8>> {
+        let text = embedding.get();
+        match self.encoding {
+            Encoding::Base64 => {
+                let inner = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+                Ok(base64_simd::STANDARD.decode_to_vec(inner.ok_or("numbers where base64 was asked")?)?)
+            }
+            Encoding::Float => {
+                let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+                let numbers = inner.ok_or("a string where numbers were asked")?.split(',');
+                let mut bytes = Vec::with_capacity(self.dimension * 4);
+                for number in numbers {
+                    bytes.extend_from_slice(&number.trim().parse::<f32>()?.to_le_bytes());
+                }
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Answer<'a> {
+    #[serde(borrow)]
+    data: Vec<Item<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Item<'a> {
+    index: usize,
+    #[serde(borrow)]
+    embedding: &'a RawValue,
+}
