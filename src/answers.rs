@@ -120,7 +120,7 @@ mod tests {
     use crate::generation::Generations;
     use crate::key::KeyBuilder;
 
-    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None, keep_for: Duration::from_secs(60) };
+    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None, keep_for: Duration::from_mins(1) };
 
     fn parts(purges: &Generations, lessons: &Arc<Lessons>, bytes: usize) -> Parts {
         let note = HeaderValue::from_static("x");

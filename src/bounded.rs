@@ -183,7 +183,7 @@ mod tests {
     }
 
     fn bounded(max_bytes: u64, max_entries: Option<u64>) -> Bounded<Sized> {
-        Bounded::new(Bounds { max_bytes, max_entries, keep_for: Duration::from_secs(60) })
+        Bounded::new(Bounds { max_bytes, max_entries, keep_for: Duration::from_mins(1) })
     }
 
     #[test]

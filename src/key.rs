@@ -23,6 +23,7 @@ impl Key {
     /// The key of one further part in the context that this key stands for. Hashes one short contiguous buffer, which
     /// is much cheaper than to go on with a hasher that has already started. The context's bytes are as hard to guess
     /// as its secret, so a keyed context keys what extends it.
+    #[must_use]
     pub fn extend(&self, tag: Tag, bytes: &[u8]) -> Self {
         let mut buffer = Vec::with_capacity(32 + PART_HEAD_BYTES + bytes.len());
         buffer.extend_from_slice(&self.0);

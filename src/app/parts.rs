@@ -86,7 +86,7 @@ fn answers_bounds(config: &Config, limit_bytes: u64) -> Bounds {
 }
 
 /// Just short of what moka accepts as a time to live, which is a thousand years.
-const LONGEST_STAY: Duration = Duration::from_secs(900 * 365 * 24 * 3_600);
+const LONGEST_STAY: Duration = Duration::from_hours(900 * 365 * 24);
 
 /// Sizes are read when somebody looks. The hook must not keep alive what it looks at.
 fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {

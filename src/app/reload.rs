@@ -14,7 +14,7 @@ use crate::metrics::{Metrics, ReloadResult};
 use crate::serve::Tls;
 
 /// With polling off the timer still has to be some timer; it fires once a day and is ignored.
-const NEVER: Duration = Duration::from_secs(24 * 3_600);
+const NEVER: Duration = Duration::from_hours(24);
 
 /// Watches for reasons to re-read, until the process stops.
 pub(super) async fn watch(live: Live, surroundings: Surroundings, tls: Option<Tls>, metrics: Arc<Metrics>) {

@@ -143,7 +143,9 @@ impl Request<'_> {
             .collect();
         debug_assert_eq!(parts.len(), self.plan.keys.len(), "assembling needs every key served");
         let mut tally = Tally::default();
-        parts.iter().for_each(|part| tally.add(part.served.source, part.times_asked));
+        for part in &parts {
+            tally.add(part.served.source, part.times_asked);
+        }
         let prompt_tokens = count_tokens(&parts, &mut tally);
         let answer = Answer {
             rendering: self.rendering(&parts, prompt_tokens),

@@ -17,7 +17,7 @@ pub enum Outcome {
     /// With an error of the upstream, or with one of ours because there was none to pass on.
     Refused(Refusal),
     /// With an answer that cannot be believed but was exactly what this caller asked for: it is passed on as it came.
-    Unreadable(Reply),
+    Unreadable(Box<Reply>),
     /// Not here: the original request has to go through unchanged.
     PassThrough(Bypass),
     /// `only-if-cached`, and not everything was.
@@ -30,7 +30,7 @@ pub struct Refusal {
     /// The class of the failure behind it.
     pub class: Class,
     /// The upstream's own words, if it had any.
-    pub reply: Option<Reply>,
+    pub reply: Option<Box<Reply>>,
     /// The cause in a few words.
     pub detail: String,
 }

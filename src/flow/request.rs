@@ -88,7 +88,6 @@ impl<'a> Request<'a> {
         match self.config.upstream.encoding {
             config::Encoding::Float => Encoding::Float,
             config::Encoding::Base64 => carefully(Encoding::Base64),
-            config::Encoding::AsAsked => carefully(self.ask.request.encoding),
             config::Encoding::Auto if speaks_f32(&self.config.upstream.target, &self.ask.origin.uri) => {
                 if self.lessons.is_unreadable(Encoding::Base64, self.now_ms) {
                     Encoding::Float
@@ -96,7 +95,7 @@ impl<'a> Request<'a> {
                     Encoding::Base64
                 }
             }
-            config::Encoding::Auto => carefully(self.ask.request.encoding),
+            config::Encoding::AsAsked | config::Encoding::Auto => carefully(self.ask.request.encoding),
         }
     }
 

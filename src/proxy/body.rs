@@ -54,14 +54,16 @@ impl Body for ReplyBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = match &mut self.content {
-            Content::Whole(bytes) => Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(whole),
+            Content::Whole(bytes) => {
+                Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)
+            }
             Content::Rendered { rendering, next, sent_bytes } => {
                 let is_next = *next < rendering.inputs();
                 is_next.then(|| {
                     let (piece, until) = rendering.piece(*next);
                     *next = until;
                     *sent_bytes += piece.len() as u64;
-                    whole(piece)
+                    Ok(Frame::data(piece))
                 })
             }
             Content::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(context)),
@@ -86,8 +88,4 @@ impl Body for ReplyBody {
             Content::Streamed(incoming) => incoming.size_hint(),
         }
     }
-}
-
-fn whole<E>(bytes: Bytes) -> Result<Frame<Bytes>, E> {
-    Ok(Frame::data(bytes))
 }

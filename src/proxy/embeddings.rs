@@ -109,7 +109,7 @@ impl Proxy {
             Outcome::Refused(refusal) => self.replies.refused(refusal),
             Outcome::Unreadable(reply) => {
                 self.metrics.bypass(Bypass::UnreadableAnswer.label());
-                Replies::unreadable(reply)
+                Replies::unreadable(*reply)
             }
             Outcome::NotCached => {
                 self.metrics.rejected(Rejection::OnlyIfCached);

@@ -101,7 +101,7 @@ impl Replies {
             Class::Unavailable(_) | Class::Unreadable(..) => Outcome::Unavailable,
         };
         let response = match refusal.reply {
-            Some(reply) => as_it_came(reply),
+            Some(reply) => as_it_came(*reply),
             None => self.unavailable(refusal.class, &refusal.detail),
         };
         Finished { response, outcome }

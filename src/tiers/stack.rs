@@ -119,7 +119,7 @@ mod tests {
     use crate::vector::Vector;
 
     fn stack() -> Stack {
-        Stack::new(MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None, keep_for: Duration::from_secs(60) }))
+        Stack::new(MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None, keep_for: Duration::from_mins(1) }))
     }
 
     fn record(model: &str) -> Arc<Record> {
@@ -128,7 +128,7 @@ mod tests {
         Arc::new(Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None))
     }
 
-    fn at<'a>(now_ms: u64, lessons: &'a Lessons) -> Lookup<'a> {
+    fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
         Lookup { now_ms, max_age_ms: None, lessons }
     }
 

@@ -90,9 +90,9 @@ impl Caller {
                 Err(failure) => failure,
             };
             if failure.is_unavailable() {
-                pass.failed(&config.breaker)
+                pass.failed(&config.breaker);
             } else {
-                pass.answered()
+                pass.answered();
             }
             match self.next(&failure, &mut tries, question.deadline, &config) {
                 Next::GiveUp => return Err(failure),

@@ -44,7 +44,7 @@ pub struct Client {
 }
 
 enum Target {
-    Http(legacy::Client<TimedConnector, ClientBody>),
+    Http(Box<legacy::Client<TimedConnector, ClientBody>>),
     InProcess(InProcess),
 }
 
@@ -59,7 +59,7 @@ impl Client {
             .pool_idle_timeout(upstream.idle_timeout)
             .pool_max_idle_per_host(upstream.max_concurrent.max(32))
             .build(connector);
-        Ok(Self { target: Target::Http(client), live })
+        Ok(Self { target: Target::Http(Box::new(client)), live })
     }
 
     /// A client whose upstream is a function.

@@ -24,7 +24,7 @@ pub struct Failure {
     /// What kind of failure it is, which decides what happens next.
     pub class: Class,
     /// What the upstream said, if it said anything.
-    pub reply: Option<Reply>,
+    pub reply: Option<Box<Reply>>,
     /// The cause in a few words, for logs and for errors of our own. Holds no secret and no input.
     pub detail: String,
 }
@@ -74,13 +74,13 @@ impl Failure {
             _ => Class::Refused,
         };
         let detail = format!("the upstream answered {}", reply.status.as_u16());
-        Self { class, reply: Some(reply), detail }
+        Self { class, reply: Some(Box::new(reply)), detail }
     }
 
     /// The failure of an answer that cannot be believed; it is kept so that it can be passed on.
     pub fn unreadable(cause: Unreadable, asked: Encoding, reply: Reply) -> Self {
         let detail = format!("the upstream's answer cannot be used: {cause}");
-        Self { class: Class::Unreadable(cause, asked), reply: Some(reply), detail }
+        Self { class: Class::Unreadable(cause, asked), reply: Some(Box::new(reply)), detail }
     }
 
     /// Whether the upstream itself is ill, which is what the breaker counts.
