@@ -59,9 +59,15 @@ impl Weigh for StoredAnswer {
     }
 }
 
+/// Requests remembered as asked once. A power of two; each costs eight bytes.
+const SEEN_PLACES: usize = 8_192;
+
 /// The rendered answers at hand.
 pub struct Answers {
     stored: Bounded<StoredAnswer>,
+    /// Marks of requests that were asked before, newer ones overwriting older ones. A body is kept when its request
+    /// comes for the second time: storing megabytes for requests that never come again costs more than it saves.
+    seen: Vec<AtomicU64>,
     served: AtomicU64,
     missed: AtomicU64,
 }
@@ -69,7 +75,8 @@ pub struct Answers {
 impl Answers {
     /// None at first; none ever where `bounds` leaves no room.
     pub fn new(bounds: Bounds) -> Self {
-        Self { stored: Bounded::new(bounds), served: AtomicU64::new(0), missed: AtomicU64::new(0) }
+        let seen = (0..SEEN_PLACES).map(|_| AtomicU64::new(0)).collect();
+        Self { stored: Bounded::new(bounds), seen, served: AtomicU64::new(0), missed: AtomicU64::new(0) }
     }
 
     /// The answer to the request with this hash, if it is still true.
@@ -80,16 +87,17 @@ impl Answers {
         answer
     }
 
-    /// Whether an answer of this size is kept.
-    pub const fn takes(&self, body_bytes: u64) -> bool {
-        body_bytes <= self.stored.max_bytes() / LARGEST_SHARE
+    /// Whether the answer to a request is worth keeping: it is not too large, and the request was asked before.
+    pub fn wants(&self, request: &Key, body_bytes: u64) -> bool {
+        let fits = body_bytes <= self.stored.max_bytes() / LARGEST_SHARE;
+        let mark = request.mark();
+        let place = usize::try_from(mark).unwrap_or(usize::MAX) % SEEN_PLACES;
+        fits && self.seen[place].swap(mark, Ordering::Relaxed) == mark
     }
 
-    /// Keeps an answer, unless it is too large.
+    /// Keeps an answer.
     pub fn put(&self, request: Key, parts: Parts) {
-        if self.takes(parts.body.len() as u64) {
-            self.stored.insert(request, StoredAnswer(Arc::new(parts)));
-        }
+        self.stored.insert(request, StoredAnswer(Arc::new(parts)));
     }
 
     /// Forgets all answers.
@@ -167,11 +175,19 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_would_push_out_many_is_not_kept() {
-        let (answers, purges, lessons, request) = setup();
-        let large = request.extend(crate::key::Tag::Body, b"large");
-        answers.put(large, parts(&purges, &lessons, 1 << 13));
-        assert!(answers.get(&large, 1, purges.current()).is_none());
-        assert!(answers.get(&request, 1, purges.current()).is_some());
+    fn an_answer_that_would_push_out_many_is_not_wanted() {
+        let (answers, _, _, request) = setup();
+        for _ in 0..3 {
+            assert!(!answers.wants(&request, BOUNDS.max_bytes / LARGEST_SHARE + 1));
+        }
+    }
+
+    #[test]
+    fn an_answer_is_wanted_when_its_request_comes_again() {
+        let (answers, _, _, request) = setup();
+        assert!(!answers.wants(&request, 10));
+        assert!(answers.wants(&request, 10));
+        let other = request.extend(crate::key::Tag::Body, b"other");
+        assert!(!answers.wants(&other, 10));
     }
 }

@@ -37,6 +37,12 @@ impl Key {
         KeyStream(blake3::Hasher::new().update(&self.0).finalize_xof())
     }
 
+    /// A number taken from the key, evenly spread and never zero.
+    pub fn mark(&self) -> u64 {
+        let first = self.0.first_chunk::<8>().expect("a key must have 32 bytes");
+        u64::from_le_bytes(*first) | 1 << 63
+    }
+
     /// A small number taken from the key, evenly spread, for choosing a shard.
     pub fn shard(&self) -> usize {
         usize::from(self.0[0])

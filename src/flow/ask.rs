@@ -11,14 +11,14 @@ pub struct Ask<'a> {
     /// The body, understood.
     pub request: EmbedRequest<'a>,
     /// Who asks, and where it would go.
-    pub origin: Origin,
+    pub origin: Origin<'a>,
     /// How the caller wants it handled.
     pub controls: Controls,
 }
 
 /// Who asks, and where it would go.
 #[derive(Clone, Debug)]
-pub struct Origin {
+pub struct Origin<'a> {
     /// The upstream's address for this request.
     pub uri: Uri,
     /// The hash of the caller's credential.
@@ -27,8 +27,8 @@ pub struct Origin {
     pub scope: Key,
     /// Whether the upstream has to have accepted the credential before stored vectors are served.
     pub must_be_vouched: bool,
-    /// The headers that go up.
-    pub headers: HeaderMap,
+    /// The headers of the request.
+    pub headers: &'a HeaderMap,
 }
 
 /// How the caller wants it handled: standard `cache-control`, and the fallback.

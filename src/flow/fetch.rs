@@ -14,7 +14,7 @@ use crate::inflight::{Flights, Landing, Lead};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Tier, Times};
-use crate::upstream::{Class, Failure, Fetched, Lane, Portion, Terms, Why};
+use crate::upstream::{Class, Failure, Fetched, Lane, Portion, Terms, Why, forwardable};
 use crate::wire::{Encoding, Input, Unreadable};
 
 /// Request headers that differ from call to call and mean nothing for the answer; they do not keep misses apart.
@@ -127,20 +127,21 @@ impl Request<'_> {
         if let Some(user) = &request.user {
             id.part(Tag::User, user.as_bytes());
         }
-        for (name, value) in origin.headers.iter().filter(|(name, _)| !is_noise(name.as_str())) {
+        let headers = forwardable(origin.headers);
+        for (name, value) in headers.iter().filter(|(name, _)| !is_noise(name.as_str())) {
             id.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
         }
         let asked = request.space.dimensions.map(|dimensions| dimensions as usize);
         let known = || self.lessons.identity().filter(|_| encoding == Encoding::Base64).map(|known| known.dimension);
         let terms = Terms {
             uri: origin.uri.clone(),
-            headers: origin.headers.clone(),
+            headers,
             space: request.space.clone(),
             encoding,
             user: request.user.clone(),
             dimension: asked.or_else(known),
         };
-        Lane { id: id.finish(), terms }
+        Lane { id: id.finish(), terms: Arc::new(terms) }
     }
 }
 

@@ -1,12 +1,14 @@
 //! Request controls: standard `cache-control`, and vecho's own headers.
 
-use http::header::{CACHE_CONTROL, HeaderMap};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
 
 use crate::config::FallbackMode;
 use crate::flow::Controls;
 
 /// Bytes of a namespace.
 const MAX_NAMESPACE_BYTES: usize = 256;
+
+const NAMESPACE: &str = "x-vecho-namespace";
 
 /// A control that says nothing that can be obeyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +37,7 @@ impl BadControl {
 
 /// Reads the controls of a request.
 pub(super) fn read_controls(headers: &HeaderMap) -> Result<Controls, BadControl> {
+    check_namespace(headers)?;
     let mut controls = Controls { fallback: read_fallback(headers)?, ..Controls::default() };
     let directives = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     for directive in directives.flat_map(|value| value.split(',')) {
@@ -60,7 +63,7 @@ fn read_directive(directive: &str, controls: &mut Controls) -> Result<(), BadCon
 }
 
 fn read_fallback(headers: &HeaderMap) -> Result<Option<FallbackMode>, BadControl> {
-    match headers.get("x-vecho-fallback").map(http::HeaderValue::as_bytes) {
+    match headers.get("x-vecho-fallback").map(HeaderValue::as_bytes) {
         None => Ok(None),
         Some(b"error") => Ok(Some(FallbackMode::Error)),
         Some(b"stale") => Ok(Some(FallbackMode::Stale)),
@@ -69,15 +72,19 @@ fn read_fallback(headers: &HeaderMap) -> Result<Option<FallbackMode>, BadControl
     }
 }
 
-/// Reads the namespace. Two of them would leave open which holds.
-pub(super) fn read_namespace(headers: &HeaderMap) -> Result<Option<&[u8]>, BadControl> {
-    let mut values = headers.get_all("x-vecho-namespace").iter();
-    let Some(value) = values.next() else {
-        return Ok(None);
+/// The namespace of a request whose controls are in order.
+pub(super) fn namespace(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(NAMESPACE).map(HeaderValue::as_bytes)
+}
+
+/// Two namespaces would leave open which holds.
+fn check_namespace(headers: &HeaderMap) -> Result<(), BadControl> {
+    let mut values = headers.get_all(NAMESPACE).iter().map(HeaderValue::as_bytes);
+    let Some(first) = values.next() else {
+        return Ok(());
     };
-    let bytes = value.as_bytes();
-    let fits = (1..=MAX_NAMESPACE_BYTES).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic);
-    if fits && values.next().is_none() { Ok(Some(bytes)) } else { Err(BadControl::Namespace) }
+    let fits = (1..=MAX_NAMESPACE_BYTES).contains(&first.len()) && first.iter().all(u8::is_ascii_graphic);
+    if fits && values.next().is_none() { Ok(()) } else { Err(BadControl::Namespace) }
 }
 
 #[cfg(test)]
@@ -107,8 +114,8 @@ mod tests {
     fn what_cannot_be_obeyed_is_refused_by_name() {
         assert_eq!(read_controls(&headers(&[("cache-control", "max-age=soon")])), Err(BadControl::MaxAge));
         assert_eq!(read_controls(&headers(&[("x-vecho-fallback", "maybe")])), Err(BadControl::Fallback));
-        assert_eq!(read_namespace(&headers(&[("x-vecho-namespace", "")])), Err(BadControl::Namespace));
-        assert_eq!(read_namespace(&headers(&[("x-vecho-namespace", "a b")])), Err(BadControl::Namespace));
-        assert_eq!(read_namespace(&headers(&[("x-vecho-namespace", "team-a")])), Ok(Some(b"team-a".as_slice())));
+        assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "")])), Err(BadControl::Namespace));
+        assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "a b")])), Err(BadControl::Namespace));
+        assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "team-a")])), Ok(Controls::default()));
     }
 }

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::controls::read_controls;
 use super::gate::Admission;
-use super::intake::{Asker, answer_key, path_model, read_asker, unreadable_head};
+use super::intake::{answer_key, credential_key, must_be_vouched, path_model, read_origin, unreadable_head};
 use super::reply::{Finished, Notes, Replies};
 use super::{Proxy, ReplyBody};
 use crate::answers;
@@ -30,6 +30,15 @@ struct Received<'a> {
     body: Bytes,
     kind: RouteKind,
     config: &'a Config,
+}
+
+impl Received<'_> {
+    /// The key of a rendered answer, for requests without special wishes: a rendered answer knows its records'
+    /// common end, not their ages.
+    fn answer_key(&self, controls: &Controls) -> Option<Key> {
+        let has_wishes = controls.no_cache || controls.no_store || controls.max_age_ms.is_some();
+        (!has_wishes).then(|| answer_key(self.config, &self.head.headers, &self.head.uri, &self.body))
+    }
 }
 
 impl Proxy {
@@ -92,20 +101,19 @@ impl Proxy {
 
     async fn answer(&self, received: Received<'_>, admission: Admission) -> Finished {
         let headers = &received.head.headers;
-        let read = read_controls(headers).and_then(|controls| Ok((controls, read_asker(received.config, headers)?)));
-        let (controls, asker) = match read {
-            Ok(read) => read,
+        let controls = match read_controls(headers) {
+            Ok(controls) => controls,
             Err(bad) => {
                 self.metrics.rejected(Rejection::BadControl);
                 return self.replies.bad_control(bad);
             }
         };
-        let answer_key = may_use_answers(&controls).then(|| answer_key(&asker, &received.head.uri, &received.body));
-        if let Some(finished) = answer_key.and_then(|key| self.at_hand(&key, &asker)) {
+        let key = received.answer_key(&controls);
+        if let Some(finished) = key.and_then(|key| self.at_hand(&key, &received)) {
             return finished.admitted(admission);
         }
-        match self.through_flow(&received, controls, asker).await {
-            Outcome::Answer(answer) => self.write(*answer, answer_key).admitted(admission),
+        match self.through_flow(&received, controls).await {
+            Outcome::Answer(answer) => self.write(*answer, key).admitted(admission),
             Outcome::Refused(refusal) => self.replies.refused(refusal),
             Outcome::Unreadable(reply) => {
                 self.metrics.bypass(Bypass::UnreadableAnswer.label());
@@ -126,22 +134,25 @@ impl Proxy {
         }
     }
 
-    async fn through_flow(&self, received: &Received<'_>, controls: Controls, asker: Asker) -> Outcome {
+    async fn through_flow(&self, received: &Received<'_>, controls: Controls) -> Outcome {
         let config = received.config;
         match read_request(&received.body, &config.cache.extra_fields, path_model(received.kind)) {
             Err(bypass) => Outcome::PassThrough(bypass),
             Ok(request) => {
-                let origin = asker.origin(config, &received.head.uri, &received.head.headers);
+                let origin = read_origin(config, &received.head.uri, &received.head.headers);
                 self.flow.answer(&Ask { request, origin, controls }).await
             }
         }
     }
 
     /// The rendered answer to this very request, if it is at hand and the caller may have it.
-    fn at_hand(&self, key: &Key, asker: &Asker) -> Option<Finished> {
+    fn at_hand(&self, key: &Key, received: &Received<'_>) -> Option<Finished> {
         let now_ms = self.flow.clock.now_ms();
-        if asker.must_be_vouched && !self.flow.vouchers.holds(&asker.credential, now_ms) {
-            return None;
+        if must_be_vouched(received.config) {
+            let credential = credential_key(received.config, &received.head.headers);
+            if !self.flow.vouchers.holds(&credential, now_ms) {
+                return None;
+            }
         }
         let answer = self.answers.get(key, now_ms, self.flow.tiers.generation())?;
         Tally::of_hit(answer.inputs, answer.tokens).count(&self.metrics);
@@ -154,7 +165,7 @@ impl Proxy {
         answer.tally.count(&self.metrics);
         let notes = Notes::new(&answer.tally, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
-        let keep = answer.keep.zip(key).filter(|_| self.answers.takes(largest as u64));
+        let keep = answer.keep.zip(key).filter(|(_, key)| self.answers.wants(key, largest as u64));
         let body = if keep.is_some() || largest <= WHOLE_BYTES {
             let bytes = answer.rendering.to_bytes();
             if let Some((keep, key)) = keep {
@@ -190,11 +201,6 @@ impl Proxy {
         }
         finished
     }
-}
-
-/// Only a request without special wishes: a rendered answer knows its records' common end, not their ages.
-const fn may_use_answers(controls: &Controls) -> bool {
-    !controls.no_cache && !controls.no_store && controls.max_age_ms.is_none()
 }
 
 impl Finished {

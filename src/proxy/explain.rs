@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Proxy;
 use super::controls::read_controls;
-use super::intake::{path_model, read_asker};
+use super::intake::{path_model, read_origin};
 use crate::flow::space_key;
 use crate::tiers::{Found, Lookup};
 use crate::upstream::classify_path;
@@ -19,14 +19,13 @@ impl Proxy {
         let Ok(uri) = path.parse::<Uri>() else {
             return refusal("bad_path", "the path is not one");
         };
-        let asker = match read_controls(headers).and_then(|_| read_asker(&config, headers)) {
-            Ok(asker) => asker,
-            Err(bad) => return refusal("bad_control", &bad.to_string()),
-        };
+        if let Err(bad) = read_controls(headers) {
+            return refusal("bad_control", &bad.to_string());
+        }
         match read_request(body, &config.cache.extra_fields, path_model(classify_path(uri.path()))) {
             Err(bypass) => refusal(bypass.label(), "the request would pass through unchanged"),
             Ok(request) => {
-                let origin = asker.origin(&config, &uri, headers);
+                let origin = read_origin(&config, &uri, headers);
                 let space = space_key(&origin.scope, &origin.uri, &request.space);
                 let now_ms = self.flow.clock.now_ms();
                 let vouched = !origin.must_be_vouched || self.flow.vouchers.holds(&origin.credential, now_ms);

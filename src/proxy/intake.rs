@@ -4,54 +4,44 @@ use http::HeaderMap;
 use http::uri::PathAndQuery;
 use http::{Uri, request};
 
-use super::controls::{BadControl, read_namespace};
+use super::controls::namespace;
 use crate::config::{Config, Scope, UpstreamTarget};
 use crate::flow::{Origin, scope_key};
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::upstream::{RouteKind, forwardable, upstream_uri};
+use crate::upstream::{RouteKind, upstream_uri};
 use crate::wire::{Bypass, PathModel};
 
-/// Who asks, before it is known whether anything has to go up.
-pub(super) struct Asker {
-    /// The hash of the caller's credential.
-    pub credential: Key,
-    /// Who may share what is stored for this caller.
-    pub scope: Key,
-    /// Whether the upstream has to have accepted the credential first.
-    pub must_be_vouched: bool,
-}
-
-/// Reads who asks from the headers.
-pub(super) fn read_asker(config: &Config, headers: &HeaderMap) -> Result<Asker, BadControl> {
+/// Reads who asks, under which scope, and where it would go. The controls must have been found in order.
+pub(super) fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Origin<'a> {
     let credential = credential_key(config, headers);
-    let namespace = read_namespace(headers)?;
-    let scope = scope_key(config.cache.scope, &credential, namespace, config.cache.key_secret.as_ref());
-    let must_be_vouched = config.cache.scope == Scope::Shared && config.upstream.api_key.is_none();
-    Ok(Asker { credential, scope, must_be_vouched })
-}
-
-impl Asker {
-    /// Adds where the request would go and with which headers.
-    pub(super) fn origin(self, config: &Config, uri: &Uri, headers: &HeaderMap) -> Origin {
-        Origin {
-            uri: target_uri(config, uri),
-            credential: self.credential,
-            scope: self.scope,
-            must_be_vouched: self.must_be_vouched,
-            headers: forwardable(headers),
-        }
+    let secret = config.cache.key_secret.as_ref();
+    Origin {
+        uri: target_uri(config, uri),
+        credential,
+        scope: scope_key(config.cache.scope, &credential, namespace(headers), secret),
+        must_be_vouched: must_be_vouched(config),
+        headers,
     }
 }
 
 /// The hash of all headers that together are a credential, in their configured order.
-fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
+pub(super) fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
     let mut key = KeyBuilder::new(config.cache.key_secret.as_ref());
+    join_credential(&mut key, config, headers);
+    key.finish()
+}
+
+fn join_credential(key: &mut KeyBuilder, config: &Config, headers: &HeaderMap) {
     for name in &config.auth.credential_headers {
         for value in headers.get_all(name) {
             key.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
         }
     }
-    key.finish()
+}
+
+/// Whether stored vectors wait for the upstream's yes to the credential.
+pub(super) fn must_be_vouched(config: &Config) -> bool {
+    config.cache.scope == Scope::Shared && config.upstream.api_key.is_none()
 }
 
 /// The upstream's address for a request of ours.
@@ -64,11 +54,16 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Uri {
     }
 }
 
-/// The hash under which a rendered answer to this request is kept.
-pub(super) fn answer_key(asker: &Asker, uri: &Uri, body: &[u8]) -> Key {
-    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+/// The hash under which a rendered answer to this request is kept: who asks, where, and what. In one go, since on a
+/// hit hashing is most of the work. Under every scope each credential has its own; that costs room, never truth.
+pub(super) fn answer_key(config: &Config, headers: &HeaderMap, uri: &Uri, body: &[u8]) -> Key {
     let mut key = KeyBuilder::new(None);
-    key.part(Tag::Scope, asker.scope.as_bytes()).part(Tag::Upstream, path.as_bytes()).part(Tag::Body, body);
+    join_credential(&mut key, config, headers);
+    if let Some(namespace) = namespace(headers) {
+        key.part(Tag::Namespace, namespace);
+    }
+    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    key.part(Tag::Upstream, path.as_bytes()).part(Tag::Body, body);
     key.finish()
 }
 

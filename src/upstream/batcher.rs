@@ -30,7 +30,7 @@ pub struct Lane {
     /// The hash of everything that has to be equal inside one call.
     pub id: Key,
     /// That everything.
-    pub terms: Terms,
+    pub terms: Arc<Terms>,
 }
 
 /// One vector that came from the upstream.
@@ -135,9 +135,8 @@ impl Batcher {
 
     fn enqueue(&self, lane: &Lane, pieces: Vec<Piece>) {
         let mut queues = lock(&self.queues);
-        let queue = queues
-            .entry(lane.id)
-            .or_insert_with(|| Queue { terms: Arc::new(lane.terms.clone()), pieces: VecDeque::new() });
+        let queue =
+            queues.entry(lane.id).or_insert_with(|| Queue { terms: Arc::clone(&lane.terms), pieces: VecDeque::new() });
         queue.pieces.extend(pieces);
     }
 

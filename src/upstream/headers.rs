@@ -15,6 +15,18 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
+/// Headers of an embeddings request that its call gets anew, or that mean the exchange with vecho. An idempotency key
+/// belongs to one body, and a call's body is seldom the request's.
+const REWRITTEN: [HeaderName; 7] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::ACCEPT_ENCODING,
+    header::EXPECT,
+    header::CACHE_CONTROL,
+    HeaderName::from_static("idempotency-key"),
+];
+
 /// Prefixes of what the service says about one call; good on a miss, wrong on a hit.
 const CALL_PREFIXES: [&str; 2] = ["openai-", "x-ratelimit-"];
 
@@ -25,34 +37,29 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Takes out what belongs to one connection, also what `connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| name.trim().parse().ok())
-        .collect();
-    for name in named.iter().map(HeaderName::as_str).chain(HOP_BY_HOP) {
+    for name in named_by_connection(headers).iter().map(HeaderName::as_str).chain(HOP_BY_HOP) {
         headers.remove(name);
     }
+}
+
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }
 
 /// The headers of an embeddings request that go up with the call made for it: all but those of the connection, of
 /// the body (which is written anew) and of vecho itself.
 pub fn forwardable(request: &HeaderMap) -> HeaderMap {
-    let mut headers = request.clone();
-    strip_hop_by_hop(&mut headers);
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
-    let rewritten = [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::ACCEPT_ENCODING,
-        header::EXPECT,
-        header::CACHE_CONTROL,
-    ];
-    for name in ours.iter().chain(&rewritten) {
-        headers.remove(name);
+    let named = named_by_connection(request);
+    let goes_up = |name: &HeaderName| {
+        !is_hop_by_hop(name)
+            && !REWRITTEN.contains(name)
+            && !name.as_str().starts_with("x-vecho-")
+            && !named.contains(name)
+    };
+    let mut headers = HeaderMap::with_capacity(request.len() + 1);
+    for (name, value) in request.iter().filter(|(name, _)| goes_up(name)) {
+        headers.append(name.clone(), value.clone());
     }
     headers
 }
