@@ -31,6 +31,7 @@ pub struct Lessons {
 #[derive(Default)]
 struct Learned {
     identity: Option<Identity>,
+    tokenizer: Tokenizer,
     unreadable: HashMap<Encoding, Unreadable>,
 }
 
@@ -47,6 +48,18 @@ pub struct Identity {
     pub model: Arc<str>,
     /// The length of its vectors.
     pub dimension: usize,
+}
+
+/// Whether the tokens that the upstream counts are those of `cl100k_base`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tokenizer {
+    /// Not found out yet.
+    #[default]
+    Unknown,
+    /// They are: a text's tokens can be counted here, when somebody wants to know.
+    Cl100k,
+    /// They are not: a text's tokens are only known from what its call cost.
+    Other,
 }
 
 /// What an answer changed.
@@ -100,6 +113,16 @@ impl Lessons {
         let identity = Identity { model: Arc::from(model), dimension };
         learned.identity = Some(identity.clone());
         (identity, lesson)
+    }
+
+    /// How the upstream counts tokens, as far as known.
+    pub fn tokenizer(&self) -> Tokenizer {
+        self.lock().tokenizer
+    }
+
+    /// Notes how the upstream counts tokens.
+    pub fn set_tokenizer(&self, tokenizer: Tokenizer) {
+        self.lock().tokenizer = tokenizer;
     }
 
     /// Notes that an answer in `encoding` could be read.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::time::{Instant, timeout_at};
 
 use super::outcome::{Failed, Landed, Progress, Served, Slot};
+use super::price::price;
 use super::request::Request;
 use super::{Flow, Landing as Result_, Source};
 use crate::config::Config;
@@ -183,7 +184,7 @@ impl Fetch {
         }
         let mut portions = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
         while let Some(portion) = portions.recv().await {
-            self.land(portion, &places);
+            self.land(portion, &places).await;
         }
     }
 
@@ -206,10 +207,11 @@ impl Fetch {
     }
 
     /// Fills the tiers, then lets the waiters go. `places` maps the submitted inputs to the lead's.
-    fn land(&self, portion: Portion, places: &[usize]) {
+    async fn land(&self, portion: Portion, places: &[usize]) {
         let places = &places[portion.places];
         match portion.result {
-            Ok(fetched) => {
+            Ok(mut fetched) => {
+                price(&self.lessons, portion.inputs, &mut fetched).await;
                 let landed = self.keep(fetched, places);
                 self.lead.land(places.iter().copied().zip(landed.into_iter().map(Ok)));
             }

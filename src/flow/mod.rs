@@ -7,6 +7,7 @@ mod ask;
 mod assemble;
 mod fetch;
 mod outcome;
+mod price;
 mod request;
 mod stand_in;
 

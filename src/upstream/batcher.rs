@@ -38,7 +38,8 @@ pub struct Lane {
 pub struct Fetched {
     /// The numbers.
     pub vector: Vector,
-    /// The input's tokens, where the call tells them or a share of them; not where they are better counted.
+    /// The input's tokens: exactly where it was alone in its call or is an array of tokens, else its share of the
+    /// call's sum by length.
     pub tokens: Option<u32>,
     /// The call that brought it.
     pub call: Arc<CallInfo>,
@@ -62,6 +63,8 @@ pub struct CallInfo {
 pub struct Portion {
     /// Which inputs, by their place in the submitted list.
     pub places: Range<usize>,
+    /// Those inputs, handed back.
+    pub inputs: Vec<Input<'static>>,
     /// Their vectors, or why there are none.
     pub result: Result<Vec<Fetched>, Arc<Failure>>,
 }
@@ -296,18 +299,16 @@ fn hand_out(batch: Vec<Piece>, answer: ReadAnswer, reply: Reply) {
     }
 }
 
-/// What each input cost. A call tells only the sum: one input has all of it, token arrays have their length, texts of
-/// models whose tokenizer is known are left to be counted when somebody wants to know, and other texts get a share.
+/// What each input cost. A call tells only the sum.
 fn token_shares(inputs: &[&Input<'_>], answer: &ReadAnswer) -> Vec<Option<u32>> {
-    let counted = answer.model.as_deref().is_some_and(tokens::counts_with_cl100k);
     match (inputs, answer.prompt_tokens) {
         ([_], Some(total)) => vec![u32::try_from(total).ok()],
         ([Input::Tokens(_), ..], _) => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),
-        (_, Some(total)) if !counted => {
+        (_, Some(total)) => {
             let weights: Vec<usize> = inputs.iter().map(|input| input.estimated_tokens()).collect();
             tokens::apportion(total, &weights).into_iter().map(Some).collect()
         }
-        _ => vec![None; inputs.len()],
+        (_, None) => vec![None; inputs.len()],
     }
 }
 
@@ -322,7 +323,7 @@ impl Piece {
     fn send(self, result: Result<Vec<Fetched>, Arc<Failure>>) {
         let places = self.first_place..self.first_place + self.inputs.len();
         // Who submitted the piece stays until every portion has come; if it is gone, the process is stopping.
-        drop(self.results.send(Portion { places, result }));
+        drop(self.results.send(Portion { places, inputs: self.inputs, result }));
     }
 }
 
