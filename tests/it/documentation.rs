@@ -8,10 +8,10 @@ use http::Method;
 use vecho::config::{KEYS, WELL_KNOWN, reference};
 use vecho::metrics::CATALOGUE;
 
-use crate::harness::{Client, Vecho, raw};
+use crate::harness::Vecho;
+use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/METRICS.md", "benches/README.md"];
+const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/METRICS.md", "benches/README.md"];
 
 /// Folders whose files documents call by their path.
 const FOLDERS: [&str; 6] = ["src/", "tests/", "benches/", "config/", "docs/", "scripts/"];
@@ -83,7 +83,10 @@ fn the_headers_of_the_readme_are_those_of_the_program() {
         for cell in first_cells(&section) {
             let parts = cell.split([':', ' ', '=']).map(|part| part.trim_matches('*'));
             for part in parts.filter(|part| part.len() > 1) {
-                assert!(sources.contains(&format!("\"{part}")), "{heading}: nothing in src/ knows {part:?} of {cell:?}");
+                assert!(
+                    sources.contains(&format!("\"{part}")),
+                    "{heading}: nothing in src/ knows {part:?} of {cell:?}"
+                );
             }
         }
     }
