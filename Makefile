@@ -9,7 +9,7 @@ help: ## this list
 run: ## vecho on port 7861 with made-up vectors: no key, no network
 	@cargo build --locked
 	@echo
-	@echo "vecho listens on http://127.0.0.1:7861, its dashboard on http://127.0.0.1:7862. Try, twice:"
+	@echo "vecho listens on http://127.0.0.1:7861, its ops port on http://127.0.0.1:7862. Try, twice:"
 	@echo
 	@echo "  curl -i http://127.0.0.1:7861/v1/embeddings -H 'content-type: application/json' \\"
 	@echo "    -d '{\"model\":\"text-embedding-3-small\",\"dimensions\":8,\"input\":[\"hello\",\"world\"]}'"

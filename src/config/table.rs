@@ -9,7 +9,7 @@ const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Ke
 /// Every key, in the order in which it is documented and shown.
 pub const KEYS: &[Key] = &[
     key("listen", "\"127.0.0.1:7861\"", "Address of the public port, which applications call."),
-    key("admin_listen", "\"127.0.0.1:7862\"", "Address of the ops port: metrics, health, dashboard."),
+    key("admin_listen", "\"127.0.0.1:7862\"", "Address of the ops port: metrics, health, cache control."),
     key("workers", "none", "Threads that serve requests; without it, as many as there are processors."),
     key(
         "upstream.url",

@@ -3,6 +3,7 @@
 mod cli;
 mod clients;
 mod config;
+mod documentation;
 mod harness;
 mod metrics;
 mod process;

@@ -1,0 +1,231 @@
+//! The documents against the program: whatever they name has to exist.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use http::Method;
+use vecho::config::{KEYS, WELL_KNOWN, reference};
+use vecho::metrics::CATALOGUE;
+
+use crate::harness::Vecho;
+use crate::harness::client::{Client, raw};
+
+const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/METRICS.md", "benches/README.md"];
+
+/// Folders whose files documents call by their path.
+const FOLDERS: [&str; 6] = ["src/", "tests/", "benches/", "config/", "docs/", "scripts/"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The part of a document below a heading, up to the next heading of any level.
+fn section(document: &str, heading: &str) -> String {
+    let mut lines = document.lines().skip_while(|line| line.trim_start_matches('#').trim() != heading);
+    assert!(lines.next().is_some(), "there is no section {heading:?}");
+    let body: Vec<&str> = lines.take_while(|line| !line.starts_with('#')).collect();
+    body.join("\n")
+}
+
+/// What stands between single backticks on one line.
+fn code_spans(text: &str) -> Vec<&str> {
+    text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
+}
+
+/// The code in the first cell of each row of a section's tables.
+fn first_cells(section: &str) -> Vec<&str> {
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| "));
+    let cells: Vec<&str> = rows.filter_map(|row| row.split(" |").next()).flat_map(code_spans).collect();
+    assert!(!cells.is_empty(), "there is no table in:\n{section}");
+    cells
+}
+
+/// Every `.rs` file under `src/`, in one text.
+fn sources() -> String {
+    let (mut text, mut folders) = (String::new(), vec![root().join("src")]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).expect("a source folder is readable") {
+            let path = entry.expect("a source file is readable").path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                text.push_str(&fs::read_to_string(path).expect("a source file is text"));
+            }
+        }
+    }
+    text
+}
+
+/// Words of letters, digits and underscores.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'))
+}
+
+#[test]
+fn the_first_block_of_the_readme_runs_and_tests() {
+    let readme = read("README.md");
+    let block = readme.split("```").nth(1).expect("there is a block of code");
+    assert!(block.contains("make run") && block.contains("make test"), "{block}");
+    let makefile = read("Makefile");
+    assert!(makefile.contains("\nrun:") && makefile.contains("\ntest:"), "both are targets");
+}
+
+#[test]
+fn the_headers_of_the_readme_are_those_of_the_program() {
+    let (readme, sources) = (read("README.md"), sources());
+    for heading in ["Request controls", "Response headers"] {
+        let section = section(&readme, heading);
+        for cell in first_cells(&section) {
+            let parts = cell.split([':', ' ', '=']).map(|part| part.trim_matches('*'));
+            for part in parts.filter(|part| part.len() > 1) {
+                assert!(
+                    sources.contains(&format!("\"{part}")),
+                    "{heading}: nothing in src/ knows {part:?} of {cell:?}"
+                );
+            }
+        }
+    }
+    let named: BTreeSet<&str> = readme
+        .split(|letter: char| !(letter.is_ascii_lowercase() || letter == '-'))
+        .filter(|word| word.starts_with("x-vecho-") && word.len() > "x-vecho-".len())
+        .collect();
+    for header in named {
+        assert!(sources.contains(&format!("\"{header}\"")), "nothing in src/ knows {header}");
+    }
+}
+
+#[test]
+fn the_readme_names_every_header_of_ours() {
+    let (readme, sources) = (read("README.md"), sources());
+    let headers: BTreeSet<&str> = sources
+        .split('"')
+        .filter(|text| text.starts_with("x-vecho-") && text.len() > "x-vecho-".len() && !text.contains(' '))
+        .collect();
+    assert!(headers.len() >= 6, "the sources name their headers: {headers:?}");
+    for header in headers {
+        assert!(readme.contains(&format!("`{header}")), "README.md does not name {header}");
+    }
+}
+
+#[test]
+fn the_readme_has_every_reason_to_pass_through() {
+    let (readme, sources) = (read("README.md"), sources());
+    let label = sources.split("impl Bypass {").nth(1).expect("the reasons have labels");
+    let label = label.split("\n}\n").next().expect("the block ends");
+    let known: BTreeSet<&str> = label.split('"').skip(1).step_by(2).collect();
+    let section = section(&readme, "What is cached");
+    let (_, table) = section.split_once("| `x-vecho-bypass-reason` |").expect("there is a table of reasons");
+    let named: BTreeSet<&str> = first_cells(table).into_iter().collect();
+    assert_eq!(named, known);
+}
+
+#[tokio::test]
+async fn the_ops_routes_of_the_readme_are_those_of_the_program() {
+    let vecho = Vecho::start_with("mock:", &[]);
+    let (client, base) = (Client::new(), format!("http://{}", vecho.admin()));
+    let readme = read("README.md");
+    let section = section(&readme, "Ops port");
+    let routes: BTreeSet<(&str, &str)> =
+        first_cells(&section).into_iter().filter_map(|cell| cell.split_once(' ')).collect();
+    for (method, path) in &routes {
+        let body = if path.ends_with("log-level") { "info" } else { "" };
+        let method = Method::from_bytes(method.as_bytes()).expect("the README names a method");
+        let answer = client.send(raw(method, &format!("{base}{path}"), body)).await.expect("an answer must arrive");
+        assert!((200..300).contains(&answer.status), "{path} answers {}", answer.status);
+    }
+    let index = client.get(&format!("{base}/")).await;
+    let index = String::from_utf8(index.body.to_vec()).expect("the index is text");
+    let answered = index.lines().filter(|line| line.contains(" /")).map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next().unwrap_or_default(), words.next().unwrap_or_default())
+    });
+    assert_eq!(routes, answered.collect());
+}
+
+#[test]
+fn the_metrics_of_the_documents_are_in_the_catalogue() {
+    let names: BTreeSet<&str> = CATALOGUE.iter().map(|family| family.name).collect();
+    for document in DOCUMENTS {
+        let text = read(document);
+        for word in words(&text).filter(|word| word.starts_with("vecho_")) {
+            assert!(names.contains(word), "{document}: there is no metric {word}");
+        }
+    }
+}
+
+#[test]
+fn the_keys_of_the_documents_are_keys() {
+    let known: BTreeSet<&str> = KEYS.iter().map(|key| key.name).collect();
+    let sections: BTreeSet<&str> = KEYS.iter().filter_map(|key| key.split().0).collect();
+    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+        let text = read(document);
+        for span in code_spans(&text) {
+            let key = span.split(" =").next().unwrap_or_default();
+            let is_key = key.split_once('.').is_some_and(|(section, name)| {
+                sections.contains(section) && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
+            });
+            // A file `config.rs` or an attribute of a client may look alike; a section of ours does not.
+            assert!(!is_key || known.contains(key), "{document}: there is no key {key}");
+        }
+    }
+}
+
+#[test]
+fn the_reference_file_has_every_key_in_its_section() {
+    let text = read("config/vecho.toml");
+    assert_eq!(text, reference());
+    let mut said = BTreeSet::new();
+    let mut section = None;
+    for line in text.lines() {
+        if let Some(name) = line.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+            section = Some(name);
+        } else if let Some((name, _)) = line.trim_start_matches("# ").split_once(" =") {
+            said.insert(section.map_or_else(|| name.to_owned(), |section| format!("{section}.{name}")));
+        }
+    }
+    for key in KEYS {
+        assert!(said.contains(key.name), "config/vecho.toml lacks {}", key.name);
+    }
+}
+
+#[test]
+fn the_readme_tells_which_keys_are_live_and_which_variables_are_well_known() {
+    let readme = read("README.md");
+    let list = readme.split("<!-- live keys -->").nth(1).and_then(|rest| rest.split("<!-- end").next());
+    let listed: BTreeSet<&str> = code_spans(list.expect("there is a list of live keys")).into_iter().collect();
+    let live: BTreeSet<&str> = KEYS.iter().filter(|key| key.live).map(|key| key.name).collect();
+    assert_eq!(listed, live);
+    for (variable, key) in WELL_KNOWN {
+        assert!(readme.contains(&format!("| `{variable}` | `{key}` |")), "README.md lacks {variable}");
+    }
+}
+
+#[test]
+fn no_document_mentions_a_file_that_does_not_exist() {
+    for document in DOCUMENTS {
+        let text = read(document);
+        let folder = root().join(document).parent().map(Path::to_owned).expect("a file is in a folder");
+        for link in links(&text) {
+            assert!(folder.join(link).exists(), "{document}: there is no {link}");
+        }
+        for path in code_spans(&text).into_iter().filter(|span| is_path(span)) {
+            assert!(root().join(path).exists(), "{document}: there is no {path}");
+        }
+    }
+}
+
+/// The targets of relative links, without their anchors.
+fn links(text: &str) -> impl Iterator<Item = &str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    let targets = targets.filter(|target| !target.contains("://"));
+    targets.filter_map(|target| target.split('#').next()).filter(|target| !target.is_empty())
+}
+
+fn is_path(span: &str) -> bool {
+    FOLDERS.iter().any(|folder| span.starts_with(folder)) && !span.contains([' ', '*'])
+}
