@@ -108,7 +108,8 @@ impl Front {
         let page = self.client.get(&format!("http://{}/metrics", self.app.admin_addr())).await;
         let page = String::from_utf8(page.body.to_vec()).expect("metrics are text");
         let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        value.map_or(0.0, |value| value.parse().expect("a metric is a number"))
+        let value = value.unwrap_or_else(|| panic!("no series {series} on the page:\n{page}"));
+        value.parse().expect("a metric is a number")
     }
 
     /// Waits until a series stands at `value` or above.
