@@ -81,6 +81,28 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
+    /// `x-vecho-cache`: where the answer came from, in one word.
+    pub(crate) fn cache(&self) -> &str {
+        self.header("x-vecho-cache").unwrap_or_else(|| panic!("no x-vecho-cache: {self:?}"))
+    }
+
+    /// `x-vecho-sources`: how many inputs each source gave.
+    pub(crate) fn sources(&self) -> &str {
+        self.header("x-vecho-sources").unwrap_or_else(|| panic!("no x-vecho-sources: {self:?}"))
+    }
+
+    /// `x-vecho-tokens`: what was billed and what was saved.
+    pub(crate) fn tokens(&self) -> &str {
+        self.header("x-vecho-tokens").unwrap_or_else(|| panic!("no x-vecho-tokens: {self:?}"))
+    }
+
+    /// `usage.prompt_tokens`, after checking that `total_tokens` agrees.
+    pub(crate) fn usage(&self) -> u64 {
+        let usage = self.json()["usage"].clone();
+        assert_eq!(usage["prompt_tokens"], usage["total_tokens"]);
+        usage["prompt_tokens"].as_u64().expect("tokens are a number")
+    }
+
     /// The error's type and code, where the body is the API's error envelope with all four keys.
     pub(crate) fn error(&self) -> (String, Value) {
         let error = self.json()["error"].clone();

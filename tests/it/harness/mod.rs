@@ -1,10 +1,12 @@
 //! What every stage's tests stand on: an upstream that can misbehave, the real binary in front of it, and clients.
 
 pub(crate) mod client;
+pub(crate) mod front;
 pub(crate) mod script;
 pub(crate) mod stub;
 pub(crate) mod vecho;
 
 pub(crate) use client::Client;
+pub(crate) use front::Front;
 pub(crate) use stub::{Behaviour, Stub};
 pub(crate) use vecho::Vecho;

@@ -1,0 +1,198 @@
+//! One fetch per key, whoever asks for it at the same time, and whoever hangs up meanwhile.
+
+use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
+
+use crate::harness::client::Answer;
+use crate::harness::front::{TINY, texts_of, tiny};
+use crate::harness::{Behaviour, Front, Stub};
+
+const IN_FLIGHT: &str = "vecho_requests_in_flight";
+const CANCELLED: &str = r#"vecho_requests_total{outcome="cancelled",route="embeddings"}"#;
+
+/// How many of an answer's inputs came from a source.
+fn from(answer: &Answer, source: &str) -> usize {
+    let parts = answer.sources().split(", ").filter_map(|part| part.split_once('='));
+    parts.filter(|(name, _)| *name == source).map(|(_, count)| count.parse::<usize>().expect("a count")).sum()
+}
+
+/// Writes a request on a connection of its own, which hangs up by being dropped.
+async fn write_request(front: &Front, texts: &[&str]) -> TcpStream {
+    let body = texts_of(texts).to_string();
+    let mut socket = TcpStream::connect(front.public()).await.expect("the port is open");
+    let head = format!(
+        "POST /v1/embeddings HTTP/1.1\r\nhost: vecho\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    socket.write_all((head + &body).as_bytes()).await.expect("the request must be taken");
+    socket
+}
+
+#[tokio::test]
+async fn a_hundred_identical_requests_at_once_make_one_call() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::Gate);
+    let asks: Vec<_> = (0..100).map(|_| front.post(texts_of(&["a", "b"]).to_string()).send_meanwhile()).collect();
+    front.reaches(IN_FLIGHT, 100.0).await;
+    front.stub.release(1);
+    let (mut led, mut joined) = (0, 0);
+    for ask in asks {
+        let answer = ask.await.expect("a request must end");
+        assert_eq!(answer.vectors(), tiny(&["a", "b"]));
+        led += from(&answer, "upstream");
+        joined += from(&answer, "joined");
+    }
+    assert_eq!(front.texts_sent(), [["a", "b"]]);
+    assert_eq!((led, joined), (2, 198));
+}
+
+#[tokio::test]
+async fn identical_requests_in_both_encodings_make_one_call_and_get_what_they_asked_for() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::Gate);
+    let ask = |encoding: &str| {
+        let body = json!({"model": TINY, "input": "a", "encoding_format": encoding});
+        front.post(body.to_string()).send_meanwhile()
+    };
+    let asks: Vec<_> = ["float", "base64"].iter().cycle().take(10).map(|encoding| (encoding, ask(encoding))).collect();
+    front.reaches(IN_FLIGHT, 10.0).await;
+    front.stub.release(1);
+    for (encoding, ask) in asks {
+        let answer = ask.await.expect("a request must end");
+        assert_eq!(answer.vectors(), tiny(&["a"]));
+        assert_eq!(answer.json()["data"][0]["embedding"].is_string(), *encoding == "base64");
+    }
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_text_that_two_different_batches_share_is_sent_once() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::Gate);
+    let first = front.post(texts_of(&["a", "shared", "b"]).to_string()).send_meanwhile();
+    front.stub.held(1).await;
+    let second = front.post(texts_of(&["c", "shared"]).to_string()).send_meanwhile();
+    front.stub.held(2).await;
+    front.stub.release_all();
+    let (first, second) = (first.await.expect("it must end"), second.await.expect("it must end"));
+    assert_eq!(first.vectors(), tiny(&["a", "shared", "b"]));
+    assert_eq!(second.vectors(), tiny(&["c", "shared"]));
+    assert_eq!(second.sources(), "joined=1, upstream=1");
+    assert_eq!(front.texts_sent(), [vec!["a", "shared", "b"], vec!["c"]]);
+}
+
+#[tokio::test]
+async fn when_the_first_caller_hangs_up_the_others_get_its_fetch() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::Gate);
+    let first = write_request(&front, &["shared"]).await;
+    front.stub.held(1).await;
+    // The text of its own shows that this request has joined the other's fetch.
+    let second = front.post(texts_of(&["shared", "own"]).to_string()).send_meanwhile();
+    front.stub.held(2).await;
+    drop(first);
+    front.reaches(CANCELLED, 1.0).await;
+    assert_eq!(front.stub.held_now(), 2, "the fetch goes on");
+    front.stub.release_all();
+    let second = second.await.expect("it must end");
+    assert_eq!(second.vectors(), tiny(&["shared", "own"]));
+    assert_eq!(second.sources(), "joined=1, upstream=1");
+    assert_eq!(front.texts_sent(), [["shared"], ["own"]]);
+}
+
+#[tokio::test]
+async fn the_retry_of_a_caller_that_hung_up_finds_the_answer_stored() {
+    let front = Front::start().await;
+    front.stub.next(Behaviour::Gate);
+    drop({
+        let socket = write_request(&front, &["slow"]).await;
+        front.stub.held(1).await;
+        socket
+    });
+    front.reaches(CANCELLED, 1.0).await;
+    front.stub.release(1);
+    front.reaches(r#"vecho_cache_entries{tier="memory"}"#, 1.0).await;
+    let retry = front.embed(&["slow"]).await;
+    assert_eq!((retry.vectors(), retry.cache()), (tiny(&["slow"]), "hit"));
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
+async fn the_retry_of_a_caller_that_hung_up_joins_the_fetch_that_still_runs() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::Gate);
+    let first = write_request(&front, &["slow"]).await;
+    front.stub.held(1).await;
+    drop(first);
+    front.reaches(CANCELLED, 1.0).await;
+    let retry = front.post(texts_of(&["slow"]).to_string()).send_meanwhile();
+    front.reaches(IN_FLIGHT, 1.0).await;
+    front.stub.release(1);
+    assert_eq!(retry.await.expect("it must end").vectors(), tiny(&["slow"]));
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
+async fn when_a_fetch_fails_each_joiner_decides_for_itself() {
+    let front = Front::with(&[("fallback.mode", "mock"), ("retry.max_attempts", "1")]).await;
+    let down = Behaviour::Status { code: 503, headers: Vec::new(), body: "{}".to_owned() };
+    front.stub.always(Behaviour::All(vec![Behaviour::Gate, down]));
+    let ask = |texts: &[&str], fallback: &str| {
+        front.post(texts_of(texts).to_string()).header("x-vecho-fallback", fallback).send_meanwhile()
+    };
+    let lead = ask(&["shared"], "error");
+    front.stub.held(1).await;
+    let joiner = ask(&["shared", "own"], "mock");
+    front.stub.held(2).await;
+    front.stub.release_all();
+    let (lead, joiner) = (lead.await.expect("it must end"), joiner.await.expect("it must end"));
+    assert_eq!(lead.status, 503, "who wants the error gets the error");
+    assert_eq!((joiner.status, joiner.cache()), (200, "mock"), "who takes a mock gets a mock");
+    assert_eq!(joiner.json()["vecho"]["mock"], json!([0, 1]));
+}
+
+#[tokio::test]
+async fn after_a_failed_fetch_the_next_request_asks_again() {
+    let front = Front::with(&[("retry.max_attempts", "1")]).await;
+    front.stub.next(Behaviour::Status { code: 500, headers: Vec::new(), body: "{}".to_owned() });
+    assert_eq!(front.embed(&["a"]).await.status, 500);
+    let again = front.embed(&["a"]).await;
+    assert_eq!((again.vectors(), again.cache()), (tiny(&["a"]), "miss"));
+}
+
+#[tokio::test]
+async fn requests_with_different_credentials_never_share_a_fetch() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::Gate);
+    let ask = |key: &str| front.post(texts_of(&["a"]).to_string()).key(key).send_meanwhile();
+    let asks = [ask("sk-one"), ask("sk-two")];
+    front.stub.held(2).await;
+    front.stub.release_all();
+    for ask in asks {
+        let answer = ask.await.expect("it must end");
+        assert_eq!((answer.vectors(), answer.sources()), (tiny(&["a"]), "upstream=1"));
+    }
+    let mut keys: Vec<_> = front
+        .stub
+        .embedding_calls()
+        .iter()
+        .filter_map(|call| call.header("authorization").map(str::to_owned))
+        .collect();
+    keys.sort();
+    assert_eq!(keys, ["Bearer sk-one", "Bearer sk-two"]);
+}
+
+#[tokio::test]
+async fn requests_of_different_namespaces_never_share_a_fetch() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::Gate);
+    let ask = |name: &str| front.post(texts_of(&["a"]).to_string()).header("x-vecho-namespace", name).send_meanwhile();
+    let asks = [ask("one"), ask("two")];
+    front.reaches(IN_FLIGHT, 2.0).await;
+    front.stub.held(2).await;
+    front.stub.release_all();
+    for ask in asks {
+        assert_eq!(ask.await.expect("it must end").vectors(), [Stub::vector(TINY, None, "a")]);
+    }
+}

@@ -1,0 +1,158 @@
+//! One stored vector serves both encodings bit for bit, whichever was asked for first.
+
+use serde_json::{Value, json};
+
+use crate::harness::client::Answer;
+use crate::harness::front::TINY;
+use crate::harness::{Front, Stub};
+
+const SMALL: &str = "text-embedding-3-small";
+
+fn asked(model: &str, encoding: &str) -> Value {
+    json!({"model": model, "input": ["x", "y"], "encoding_format": encoding})
+}
+
+fn expected(model: &str) -> Vec<Vec<f32>> {
+    ["x", "y"].map(|text| Stub::vector(model, None, text)).into()
+}
+
+/// The text of each embedding as it stands in the body.
+fn embeddings(answer: &Answer) -> Vec<String> {
+    let body = String::from_utf8(answer.body.to_vec()).expect("an answer is text");
+    let rest = body.split("\"embedding\":").skip(1);
+    rest.map(|item| item[..item.find('}').expect("an item ends")].to_owned()).collect()
+}
+
+fn base64(vector: &[f32]) -> String {
+    let bytes: Vec<u8> = vector.iter().flat_map(|component| component.to_le_bytes()).collect();
+    format!("\"{}\"", base64_simd::STANDARD.encode_to_string(bytes))
+}
+
+fn bits(vectors: &[Vec<f32>]) -> Vec<Vec<u32>> {
+    vectors.iter().map(|vector| vector.iter().map(|component| component.to_bits()).collect()).collect()
+}
+
+async fn assert_second_is_served_from_first(model: &str, first: &str, second: &str) {
+    let front = Front::start().await;
+    let fetched = front.ask(&asked(model, first)).await;
+    assert_eq!(bits(&fetched.vectors()), bits(&expected(model)), "{first}");
+    let hit = front.ask(&asked(model, second)).await;
+    assert_eq!((hit.cache(), front.calls()), ("hit", 1));
+    assert_eq!(bits(&hit.vectors()), bits(&expected(model)), "{first} then {second}");
+    assert_eq!(is_base64(&hit), second == "base64");
+}
+
+fn is_base64(answer: &Answer) -> bool {
+    let texts = embeddings(answer);
+    let base64 = texts.iter().filter(|text| text.starts_with('"')).count();
+    assert!(base64 == 0 || base64 == texts.len(), "one answer has one encoding");
+    base64 > 0
+}
+
+#[tokio::test]
+async fn base64_is_served_from_what_came_as_floats() {
+    for model in [TINY, SMALL] {
+        assert_second_is_served_from_first(model, "float", "base64").await;
+    }
+}
+
+#[tokio::test]
+async fn floats_are_served_from_what_came_as_base64() {
+    for model in [TINY, SMALL] {
+        assert_second_is_served_from_first(model, "base64", "float").await;
+    }
+}
+
+#[tokio::test]
+async fn floats_are_served_from_a_call_that_the_upstream_answered_in_base64() {
+    let front = Front::with(&[("upstream.encoding", "base64")]).await;
+    let with_dimensions = |input: &str, encoding: &str| json!({"model": TINY, "input": input, "dimensions": 12, "encoding_format": encoding});
+    front.ask(&with_dimensions("x", "float")).await;
+    let hit = front.ask(&with_dimensions("x", "float")).await;
+    assert_eq!(bits(&hit.vectors()), bits(&[Stub::vector(TINY, Some(12), "x")]));
+    assert_eq!(front.stub.embedding_calls()[0].json()["encoding_format"], "base64");
+    assert!(!is_base64(&hit));
+}
+
+#[tokio::test]
+async fn base64_holds_the_very_bits_on_a_miss_and_on_a_hit() {
+    let front = Front::start().await;
+    for cache in ["miss", "hit", "hit"] {
+        let answer = front.ask(&asked(SMALL, "base64")).await;
+        assert_eq!(answer.cache(), cache);
+        assert_eq!(embeddings(&answer), expected(SMALL).iter().map(|vector| base64(vector)).collect::<Vec<_>>());
+    }
+}
+
+#[tokio::test]
+async fn float_text_is_the_shortest_decimal_that_reads_back_to_the_f32() {
+    let front = Front::start().await;
+    for _ in 0..2 {
+        let answer = front.ask(&asked(SMALL, "float")).await;
+        for (text, vector) in embeddings(&answer).iter().zip(expected(SMALL)) {
+            let numbers: Vec<&str> = text.trim_matches(['[', ']']).split(',').collect();
+            assert_eq!(numbers.len(), vector.len());
+            for (number, component) in numbers.iter().zip(vector) {
+                assert_eq!(number.parse::<f32>().expect("a number").to_bits(), component.to_bits(), "{number}");
+                assert!(digits(number) <= digits(&format!("{component:e}")), "{number} is longer than {component:e}");
+            }
+        }
+    }
+}
+
+/// Significant digits of a decimal.
+fn digits(number: &str) -> usize {
+    let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
+    let all: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    all.trim_start_matches('0').trim_end_matches('0').len()
+}
+
+#[tokio::test]
+async fn no_encoding_and_null_mean_floats() {
+    let front = Front::start().await;
+    for body in [json!({"model": TINY, "input": "x"}), json!({"model": TINY, "input": "x", "encoding_format": null})] {
+        let answer = front.ask(&body).await;
+        assert!(!is_base64(&answer));
+        assert_eq!(answer.vectors(), [Stub::vector(TINY, None, "x")]);
+    }
+}
+
+#[tokio::test]
+async fn a_mixed_batch_is_written_in_the_encoding_asked_for_wherever_its_parts_came_from() {
+    let front = Front::start().await;
+    front.ask(&json!({"model": TINY, "input": "x", "encoding_format": "float"})).await;
+    front.ask(&json!({"model": TINY, "input": "z", "encoding_format": "base64"})).await;
+    for encoding in ["base64", "float"] {
+        let input = if encoding == "float" { ["x", "z", "new"] } else { ["x", "z", "newer"] };
+        let answer = front.ask(&json!({"model": TINY, "input": input, "encoding_format": encoding})).await;
+        assert_eq!(bits(&answer.vectors()), bits(&input.map(|text| Stub::vector(TINY, None, text))));
+        assert_eq!((is_base64(&answer), answer.cache()), (encoding == "base64", "partial"));
+    }
+}
+
+#[tokio::test]
+async fn a_space_of_unknown_dimension_is_asked_for_numbers_once() {
+    let front = Front::start().await;
+    for input in ["first", "second"] {
+        let answer = front.ask(&json!({"model": TINY, "input": input, "encoding_format": "base64"})).await;
+        assert!(is_base64(&answer));
+    }
+    let asked: Vec<Value> =
+        front.stub.embedding_calls().iter().map(|call| call.json()["encoding_format"].clone()).collect();
+    assert_eq!(asked, ["float", "base64"]);
+}
+
+#[tokio::test]
+async fn the_body_is_compact_json_in_the_order_that_clients_know() {
+    let front = Front::start().await;
+    for _ in 0..2 {
+        let answer = front.ask(&json!({"model": TINY, "input": ["x"], "encoding_format": "base64"})).await;
+        let vector = base64(&Stub::vector(TINY, None, "x"));
+        let expected = format!(
+            "{{\"object\":\"list\",\"data\":[{{\"object\":\"embedding\",\"index\":0,\"embedding\":{vector}}}],\
+             \"model\":\"tiny\",\"usage\":{{\"prompt_tokens\":1,\"total_tokens\":1}}}}"
+        );
+        assert_eq!(String::from_utf8_lossy(&answer.body), expected);
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+    }
+}

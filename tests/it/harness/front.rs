@@ -1,0 +1,166 @@
+//! vecho inside the test's own process, in front of a stub of its own, with a clock that the test moves.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method, Request};
+use http_body_util::Full;
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use vecho::app::{App, Surroundings};
+use vecho::clock::Clock;
+use vecho::config::Config;
+
+use super::client::{Answer, Client, raw};
+use super::stub::{DEADLINE, Stub};
+
+/// A model whose vectors are short.
+pub(crate) const TINY: &str = "tiny";
+
+/// Free ports and short waits; errors are shown as they are unless a test asks for a fallback.
+const SETTINGS: [(&str, &str); 6] = [
+    ("listen", "127.0.0.1:0"),
+    ("admin_listen", "127.0.0.1:0"),
+    ("retry.base_wait", "1ms"),
+    ("retry.max_wait", "1ms"),
+    ("breaker.failures", "0"),
+    ("fallback.mode", "error"),
+];
+
+/// A stub, vecho in front of it, and a client.
+pub(crate) struct Front {
+    pub(crate) stub: Stub,
+    pub(crate) clock: Clock,
+    app: App,
+    client: Client,
+}
+
+/// A request that can still be changed.
+pub(crate) struct Ask {
+    client: Client,
+    request: Request<Full<Bytes>>,
+}
+
+impl Front {
+    pub(crate) async fn start() -> Self {
+        Self::with(&[]).await
+    }
+
+    /// Starts with some settings of the test's own.
+    pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        let stub = Stub::start();
+        let (base_url, clock) = (stub.base_url(), Clock::manual(1_700_000_000_000));
+        let is_set = |key: &str| settings.iter().any(|(set, _)| *set == key);
+        let mut pairs = vec![("upstream.url", base_url.as_str())];
+        pairs.extend(SETTINGS.iter().filter(|(key, _)| !is_set(key)));
+        pairs.extend(settings);
+        let config = Config::from_pairs(&pairs).expect("a test's settings are legal");
+        let app = App::start(config, Surroundings::detached(clock.clone())).await.expect("it must start");
+        Self { stub, clock, app, client: Client::new() }
+    }
+
+    /// The address of a path on the public port.
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.app.public_addr())
+    }
+
+    pub(crate) fn public(&self) -> std::net::SocketAddr {
+        self.app.public_addr()
+    }
+
+    /// An embeddings request with this body, byte for byte.
+    pub(crate) fn post(&self, body: impl Into<Bytes>) -> Ask {
+        self.post_to("/v1/embeddings", body)
+    }
+
+    pub(crate) fn post_to(&self, path: &str, body: impl Into<Bytes>) -> Ask {
+        Ask { client: self.client.clone(), request: raw(Method::POST, &self.url(path), body) }
+    }
+
+    /// An embeddings request; the answer must arrive whole.
+    pub(crate) async fn ask(&self, body: &Value) -> Answer {
+        self.post(body.to_string()).send().await
+    }
+
+    /// Asks for texts of [`TINY`].
+    pub(crate) async fn embed(&self, texts: &[&str]) -> Answer {
+        self.ask(&texts_of(texts)).await
+    }
+
+    /// How many calls for embeddings the stub has seen.
+    pub(crate) fn calls(&self) -> usize {
+        self.stub.embedding_calls().len()
+    }
+
+    /// The texts of each call for embeddings, in order of arrival.
+    pub(crate) fn texts_sent(&self) -> Vec<Vec<String>> {
+        self.stub.embedding_calls().iter().map(super::stub::Call::texts).collect()
+    }
+
+    /// Empties the caches through the ops port.
+    pub(crate) async fn purge(&self, query: &str) -> Answer {
+        let url = format!("http://{}/api/performance/cache{query}", self.app.admin_addr());
+        self.client.send(raw(Method::DELETE, &url, "")).await.expect("the answer must arrive")
+    }
+
+    /// The value of one series on the metrics page.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        let page = self.client.get(&format!("http://{}/metrics", self.app.admin_addr())).await;
+        let page = String::from_utf8(page.body.to_vec()).expect("metrics are text");
+        let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        let value = value.unwrap_or_else(|| panic!("no series {series} on the page:\n{page}"));
+        value.parse().expect("a metric is a number")
+    }
+
+    /// Waits until a series stands at `value` or above.
+    pub(crate) async fn reaches(&self, series: &str, value: f64) {
+        let begun = Instant::now();
+        while self.metric(series).await < value {
+            assert!(begun.elapsed() < DEADLINE, "{series} must reach {value}");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Moves the clock.
+    pub(crate) fn pass(&self, time: Duration) {
+        self.clock.advance_ms(u64::try_from(time.as_millis()).expect("a test's time is short"));
+    }
+}
+
+impl Ask {
+    pub(crate) fn header(mut self, name: &'static str, value: &str) -> Self {
+        let value = HeaderValue::from_str(value).expect("a test's header is legal");
+        self.request.headers_mut().insert(HeaderName::from_static(name), value);
+        self
+    }
+
+    pub(crate) fn without(mut self, name: &'static str) -> Self {
+        self.request.headers_mut().remove(name);
+        self
+    }
+
+    /// Brings a credential.
+    pub(crate) fn key(self, key: &str) -> Self {
+        self.header("authorization", &format!("Bearer {key}"))
+    }
+
+    /// Sends it; the answer must arrive whole.
+    pub(crate) async fn send(self) -> Answer {
+        self.client.send(self.request).await.expect("the answer must arrive")
+    }
+
+    /// Sends it while the test goes on.
+    pub(crate) fn send_meanwhile(self) -> JoinHandle<Answer> {
+        tokio::spawn(self.send())
+    }
+}
+
+/// A request for texts of [`TINY`].
+pub(crate) fn texts_of(texts: &[&str]) -> Value {
+    json!({"model": TINY, "input": texts})
+}
+
+/// What the upstream says about texts of [`TINY`].
+pub(crate) fn tiny(texts: &[&str]) -> Vec<Vec<f32>> {
+    texts.iter().map(|text| Stub::vector(TINY, None, *text)).collect()
+}

@@ -1,0 +1,207 @@
+//! What shares a stored vector and what does not: everything that can change a vector keeps two inputs apart.
+
+use serde_json::{Value, json};
+
+use crate::harness::front::{Ask, TINY, texts_of, tiny};
+use crate::harness::{Front, Stub};
+
+fn body(input: &Value) -> Value {
+    json!({"model": TINY, "input": input})
+}
+
+/// Sends all in turn, each twice: the first time it goes up, the second time it is a hit, and both times right.
+async fn assert_kept_apart(cases: &[(Value, Vec<Vec<f32>>)]) {
+    let front = Front::start().await;
+    for (known, (body, expected)) in cases.iter().enumerate() {
+        let fetched = front.ask(body).await;
+        assert_eq!((&fetched.vectors(), fetched.cache()), (expected, "miss"), "{body}");
+        assert_eq!(front.calls(), known + 1, "{body}");
+    }
+    for (body, expected) in cases {
+        let stored = front.ask(body).await;
+        assert_eq!((&stored.vectors(), stored.cache()), (expected, "hit"), "{body}");
+    }
+    assert_eq!(front.calls(), cases.len());
+}
+
+/// Sends all in turn: only the first goes up, and the others get its vector.
+async fn assert_shared(front: &Front, asks: Vec<Ask>, expected: &[Vec<f32>]) {
+    for (place, ask) in asks.into_iter().enumerate() {
+        let answer = ask.send().await;
+        assert_eq!(answer.vectors(), expected, "number {place}");
+        assert_eq!(answer.cache(), if place == 0 { "miss" } else { "hit" }, "number {place}");
+    }
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
+async fn tokens_and_texts_that_look_like_them_are_kept_apart() {
+    let tokens = vec![Stub::vector(TINY, None, [1, 2])];
+    assert_kept_apart(&[
+        (body(&json!([1, 2])), tokens),
+        (body(&json!("[1, 2]")), tiny(&["[1, 2]"])),
+        (body(&json!("[1,2]")), tiny(&["[1,2]"])),
+        (body(&json!(["1", "2"])), tiny(&["1", "2"])),
+        (body(&json!([[1], [2]])), vec![Stub::vector(TINY, None, [1]), Stub::vector(TINY, None, [2])]),
+        (body(&json!([12])), vec![Stub::vector(TINY, None, [12])]),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn one_token_array_is_the_same_input_alone_and_in_a_list() {
+    let front = Front::start().await;
+    let asks = [json!([1, 2]), json!([[1, 2]])].map(|input| front.post(body(&input).to_string())).into();
+    assert_shared(&front, asks, &[Stub::vector(TINY, None, [1, 2])]).await;
+}
+
+#[tokio::test]
+async fn one_text_is_the_same_input_alone_and_in_a_list() {
+    let front = Front::start().await;
+    let asks = [json!("one"), json!(["one"])].map(|input| front.post(body(&input).to_string())).into();
+    assert_shared(&front, asks, &tiny(&["one"])).await;
+}
+
+#[tokio::test]
+async fn a_text_that_spells_a_field_is_not_that_field() {
+    assert_kept_apart(&[
+        (json!({"model": TINY, "input": "x", "dimensions": 256}), vec![Stub::vector(TINY, Some(256), "x")]),
+        (body(&json!("xdimensions: 256")), tiny(&["xdimensions: 256"])),
+        (body(&json!("x")), tiny(&["x"])),
+        (json!({"model": "tinyx", "input": "y"}), vec![Stub::vector("tinyx", None, "y")]),
+        (body(&json!("xy")), tiny(&["xy"])),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn another_dimension_is_another_vector() {
+    let asked = |dimensions: Value| json!({"model": TINY, "input": "x", "dimensions": dimensions});
+    assert_kept_apart(&[
+        (asked(json!(4)), vec![Stub::vector(TINY, Some(4), "x")]),
+        (asked(json!(16)), vec![Stub::vector(TINY, Some(16), "x")]),
+        (asked(Value::Null), tiny(&["x"])),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_dimension_with_a_fraction_of_zero_is_the_whole_number() {
+    let front = Front::start().await;
+    let ask = |dimensions: &str| front.post(format!(r#"{{"model":"tiny","input":"x","dimensions":{dimensions}}}"#));
+    assert_shared(&front, vec![ask("4"), ask("4.0")], &[Stub::vector(TINY, Some(4), "x")]).await;
+}
+
+#[tokio::test]
+async fn another_model_is_another_vector() {
+    let asked = |model: &str| (json!({"model": model, "input": "x"}), vec![Stub::vector(model, None, "x")]);
+    assert_kept_apart(&[asked("tiny"), asked("Tiny"), asked("tiny-2")]).await;
+}
+
+#[tokio::test]
+async fn a_further_field_that_shapes_the_vector_keeps_inputs_apart() {
+    let asked = |name: &str, value: &str| {
+        let expected = vec![Stub::vector_with(TINY, (name, value), "x")];
+        (json!({"model": TINY, "input": "x", name: value}), expected)
+    };
+    assert_kept_apart(&[
+        (body(&json!("x")), tiny(&["x"])),
+        asked("task", "query"),
+        asked("task", "passage"),
+        asked("input_type", "query"),
+        asked("input_type", "passage"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn case_and_whitespace_are_part_of_a_text() {
+    let texts = ["Paris", "paris", "PARIS", " paris", "paris ", "paris\n", "pa ris", "   ", "\u{e9}", "e\u{301}"];
+    let cases: Vec<_> = texts.iter().map(|text| (body(&json!(text)), tiny(&[*text]))).collect();
+    assert_kept_apart(&cases).await;
+}
+
+#[tokio::test]
+async fn a_text_is_the_same_however_json_writes_it() {
+    let front = Front::start().await;
+    let written = [
+        r#"{"model":"tiny","input":"<é> 😀/"}"#,
+        r#"{"model":"tiny","input":"\u003c\u00e9\u003e \ud83d\ude00\/"}"#,
+        r#" { "input" : [ "\u003cé> 😀/" ] , "model" : "tin\u0079" } "#,
+        "{\n\t\"input\": \"<\\u00E9> 😀/\",\n\t\"model\": \"tiny\"\n}",
+    ];
+    let asks = written.map(|json| front.post(json)).into();
+    assert_shared(&front, asks, &tiny(&["<é> 😀/"])).await;
+}
+
+#[tokio::test]
+async fn texts_with_control_characters_are_kept_as_they_are() {
+    let texts = ["nul \0 inside", "line \u{2028} separator", "tab\t", "quote\" and \\"];
+    let cases: Vec<_> = texts.iter().map(|text| (body(&json!(text)), tiny(&[*text]))).collect();
+    assert_kept_apart(&cases).await;
+}
+
+#[tokio::test]
+async fn what_does_not_shape_a_vector_shares_it() {
+    let front = Front::start().await;
+    let ask = |more: Value| {
+        let mut body = texts_of(&["x"]);
+        let fields = more.as_object().expect("further fields").clone();
+        body.as_object_mut().expect("a body is an object").extend(fields);
+        front.post(body.to_string())
+    };
+    let asks = vec![
+        ask(json!({})),
+        ask(json!({"encoding_format": "base64"})),
+        ask(json!({"encoding_format": "float"})),
+        ask(json!({"encoding_format": null})),
+        ask(json!({"user": "somebody"})),
+        ask(json!({"user": "somebody else"})),
+        ask(json!({})).header("x-stainless-retry-count", "2"),
+        ask(json!({})).header("user-agent", "OpenAI/Python 1.2.3"),
+        ask(json!({})).header("x-request-id", "mine"),
+        ask(json!({})).header("content-type", "application/json; charset=utf-8"),
+    ];
+    assert_shared(&front, asks, &tiny(&["x"])).await;
+}
+
+#[tokio::test]
+async fn another_namespace_shares_nothing() {
+    let front = Front::start().await;
+    for (place, namespace) in [None, Some("a"), Some("b"), Some("A")].into_iter().enumerate() {
+        let ask = || {
+            let ask = front.post(texts_of(&["x"]).to_string());
+            namespace
+                .map_or_else(|| front.post(texts_of(&["x"]).to_string()), |name| ask.header("x-vecho-namespace", name))
+        };
+        assert_eq!(ask().send().await.cache(), "miss", "{namespace:?}");
+        assert_eq!(ask().send().await.cache(), "hit", "{namespace:?}");
+        assert_eq!(front.calls(), place + 1);
+    }
+}
+
+#[tokio::test]
+async fn another_deployment_and_another_api_version_share_nothing() {
+    let front = Front::start().await;
+    let paths = [
+        ("/openai/deployments/one/embeddings?api-version=2024-10-21", "one"),
+        ("/openai/deployments/two/embeddings?api-version=2024-10-21", "two"),
+        ("/openai/deployments/one/embeddings?api-version=2025-01-01", "one"),
+        ("/openai/deployments/one/embeddings", "one"),
+    ];
+    for (path, model) in paths {
+        for cache in ["miss", "hit"] {
+            let answer = front.post_to(path, r#"{"input":"x"}"#).header("api-key", "k").send().await;
+            assert_eq!((answer.vectors(), answer.cache()), (vec![Stub::vector(model, None, "x")], cache), "{path}");
+        }
+    }
+    let sent: Vec<String> = front.stub.embedding_calls().into_iter().map(|call| call.path).collect();
+    assert_eq!(sent, paths.map(|(path, _)| path));
+}
+
+#[tokio::test]
+async fn both_paths_that_clients_use_share_their_vectors() {
+    let front = Front::start().await;
+    let asks = ["/v1/embeddings", "/embeddings"].map(|path| front.post_to(path, texts_of(&["x"]).to_string()));
+    assert_shared(&front, asks.into(), &tiny(&["x"])).await;
+}

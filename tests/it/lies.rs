@@ -1,0 +1,222 @@
+//! Nothing wrong is ever stored: errors, mocks and answers that cannot be believed leave no entry behind.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::client::Answer;
+use crate::harness::front::{TINY, texts_of, tiny};
+use crate::harness::{Behaviour, Client, Front, Stub};
+
+/// Two texts whose dimension is known from the request, so that every lie about it shows at once.
+fn asked(encoding: &str) -> Value {
+    json!({"model": TINY, "input": ["a", "b"], "dimensions": 6, "encoding_format": encoding})
+}
+
+fn truth() -> Vec<Vec<f32>> {
+    ["a", "b"].map(|text| Stub::vector(TINY, Some(6), text)).into()
+}
+
+fn assert_passed_on(answer: &Answer) {
+    assert_eq!((answer.cache(), answer.header("x-vecho-bypass-reason")), ("bypass", Some("unreadable_answer")));
+}
+
+/// A lie is passed on as it came, and the next request goes up again and gets the truth.
+async fn assert_leaves_no_entry(lie: Behaviour, encoding: &str) {
+    let front = Front::start().await;
+    front.stub.next(lie.clone());
+    let spoilt = front.ask(&asked(encoding)).await;
+    assert_passed_on(&spoilt);
+    front.stub.next(lie);
+    let direct = Client::new().post(&format!("{}/embeddings", front.stub.base_url()), &asked(encoding)).await;
+    assert_eq!((spoilt.status, &spoilt.body), (direct.status, &direct.body), "byte for byte as it came");
+    assert_eq!(spoilt.header("content-type"), direct.header("content-type"));
+    let again = front.ask(&asked(encoding)).await;
+    assert_eq!((again.vectors(), again.cache(), again.sources()), (truth(), "miss", "upstream=2"));
+    assert_eq!(front.ask(&asked(encoding)).await.cache(), "hit");
+}
+
+macro_rules! leaves_no_entry {
+    ($($name:ident: $lie:expr, $encodings:expr;)+) => {
+        $(#[tokio::test]
+        async fn $name() {
+            for encoding in $encodings {
+                assert_leaves_no_entry($lie, encoding).await;
+            }
+        })+
+    };
+}
+
+leaves_no_entry! {
+    an_index_that_stands_twice_leaves_no_entry: Behaviour::DuplicateIndex, ["float", "base64"];
+    a_missing_item_leaves_no_entry: Behaviour::MissingItem, ["float", "base64"];
+    an_item_too_many_leaves_no_entry: Behaviour::ExtraItem, ["float", "base64"];
+    a_wrong_dimension_leaves_no_entry: Behaviour::WrongDimension, ["float", "base64"];
+    a_number_that_is_not_finite_leaves_no_entry: Behaviour::Nan, ["float", "base64"];
+    a_vector_of_zeros_leaves_no_entry: Behaviour::AllZero, ["float", "base64"];
+    items_without_an_index_leave_no_entry: Behaviour::NoIndex, ["float", "base64"];
+    a_page_instead_of_an_answer_leaves_no_entry: Behaviour::Garbage, ["float", "base64"];
+    float64_in_base64_leaves_no_entry: Behaviour::Float64Base64, ["base64"];
+}
+
+#[tokio::test]
+async fn a_nan_vector_does_not_shift_the_vectors_behind_it() {
+    let front = Front::start().await;
+    let texts = ["a", "b", "c", "d"];
+    front.stub.next(Behaviour::Nan);
+    assert_passed_on(&front.embed(&texts).await);
+    for text in texts {
+        assert_eq!(front.embed(&[text]).await.vectors(), tiny(&[text]));
+    }
+}
+
+#[tokio::test]
+async fn floats_in_answer_to_base64_reach_the_client_as_base64() {
+    let front = Front::start().await;
+    for lie in [Behaviour::FloatsForBase64, Behaviour::Normal] {
+        front.stub.next(lie);
+        let answer = front.ask(&asked("base64")).await;
+        assert!(answer.json()["data"][0]["embedding"].is_string(), "a client that asked base64 gets base64");
+        assert_eq!(answer.vectors(), truth());
+    }
+    assert_eq!(front.calls(), 1, "and it is stored");
+}
+
+#[tokio::test]
+async fn a_false_claim_of_compression_reaches_no_client() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::GzipLie);
+    for _ in 0..3 {
+        let answer = front.ask(&asked("base64")).await;
+        assert_eq!((answer.vectors(), answer.header("content-encoding")), (truth(), None));
+    }
+}
+
+fn status(code: u16) -> Behaviour {
+    let body = json!({"error": {"message": format!("no {code}"), "type": "x", "param": null, "code": null}});
+    Behaviour::Status { code, headers: vec![("x-mark", "seen".to_owned())], body: body.to_string() }
+}
+
+#[tokio::test]
+async fn an_error_is_passed_on_verbatim_and_leaves_no_entry() {
+    for code in [400, 401, 403, 404, 409, 422, 429, 500, 503] {
+        let front = Front::with(&[("retry.max_attempts", "1")]).await;
+        front.stub.next(status(code));
+        let failed = front.embed(&["a", "b"]).await;
+        assert_eq!((failed.status, failed.header("x-mark")), (code, Some("seen")));
+        assert_eq!(failed.json()["error"]["message"], format!("no {code}"));
+        assert_eq!(failed.header("set-cookie"), None);
+        let again = front.embed(&["a", "b"]).await;
+        assert_eq!((again.vectors(), again.sources()), (tiny(&["a", "b"]), "upstream=2"), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn an_exhausted_quota_is_passed_on_at_once_and_leaves_no_entry() {
+    let front = Front::start().await;
+    front.stub.next(Behaviour::Quota);
+    let refused = front.embed(&["a"]).await;
+    assert_eq!((refused.status, refused.error().1), (429, json!("insufficient_quota")));
+    assert_eq!(front.calls(), 1, "asking again would not help");
+    assert_eq!(front.embed(&["a"]).await.vectors(), tiny(&["a"]));
+}
+
+#[tokio::test]
+async fn an_error_for_a_part_of_a_batch_leaves_the_known_part_as_it_was() {
+    let front = Front::with(&[("retry.max_attempts", "1")]).await;
+    front.embed(&["known"]).await;
+    front.stub.next(status(400));
+    assert_eq!(front.embed(&["known", "new"]).await.status, 400);
+    let again = front.embed(&["known", "new"]).await;
+    assert_eq!((again.vectors(), again.sources()), (tiny(&["known", "new"]), "memory=1, upstream=1"));
+}
+
+#[tokio::test]
+async fn a_cut_answer_leaves_no_entry() {
+    let front = Front::with(&[("retry.max_attempts", "1")]).await;
+    front.stub.always(Behaviour::CutBody);
+    let failed = front.embed(&["a"]).await;
+    assert_eq!((failed.status, failed.error().0.as_str()), (502, "server_error"));
+    front.stub.always(Behaviour::Normal);
+    let again = front.embed(&["a"]).await;
+    assert_eq!((again.vectors(), again.cache()), (tiny(&["a"]), "miss"));
+}
+
+#[tokio::test]
+async fn a_mock_is_never_stored() {
+    let front = Front::with(&[("fallback.mode", "mock")]).await;
+    front.stub.down().await;
+    for _ in 0..3 {
+        assert_eq!(front.embed(&["a"]).await.cache(), "mock");
+    }
+    front.stub.up().await;
+    let again = front.embed(&["a"]).await;
+    assert_eq!((again.vectors(), again.cache()), (tiny(&["a"]), "miss"));
+}
+
+#[tokio::test]
+async fn a_mock_beside_known_vectors_is_never_stored() {
+    let front = Front::with(&[("fallback.mode", "mock")]).await;
+    front.embed(&["known"]).await;
+    front.stub.down().await;
+    let mixed = front.embed(&["new", "known"]).await;
+    assert_eq!((mixed.cache(), mixed.sources()), ("mock", "memory=1, mock=1"));
+    assert_eq!(mixed.json()["vecho"], json!({"mock": [0]}));
+    assert_eq!(mixed.vectors()[1], tiny(&["known"])[0]);
+    front.stub.up().await;
+    let again = front.embed(&["new", "known"]).await;
+    assert_eq!((again.vectors(), again.cache()), (tiny(&["new", "known"]), "partial"));
+}
+
+#[tokio::test]
+async fn after_an_unreadable_part_of_a_batch_the_callers_own_request_goes_up_unchanged() {
+    let front = Front::start().await;
+    front.embed(&["known"]).await;
+    front.stub.next(Behaviour::DuplicateIndex);
+    let body = r#" {"input": [ "known", "new", "\u006eewer" ],  "model":"tiny" } "#;
+    let passed = front.post(body).send().await;
+    assert_passed_on(&passed);
+    assert_eq!(passed.vectors(), tiny(&["known", "new", "newer"]));
+    let calls = front.stub.embedding_calls();
+    assert_eq!(calls.len(), 3, "the known one, the new ones, and the request as it is");
+    assert_eq!(calls[2].body, body, "byte for byte");
+    assert_eq!(front.embed(&["new"]).await.cache(), "miss", "what passed through is not stored");
+}
+
+#[tokio::test]
+async fn after_an_unreadable_answer_to_an_altered_question_the_callers_own_request_goes_up_unchanged() {
+    let front = Front::start().await;
+    front.stub.next(Behaviour::Garbage);
+    // The dimension is not known yet, so the upstream is asked for floats.
+    let body = r#"{"model":"tiny", "encoding_format":"base64", "input":["a"]}"#;
+    let passed = front.post(body).send().await;
+    assert_passed_on(&passed);
+    assert_eq!(passed.vectors(), tiny(&["a"]));
+    assert!(passed.json()["data"][0]["embedding"].is_string());
+    assert_eq!(front.stub.embedding_calls()[1].body, body);
+}
+
+#[tokio::test]
+async fn a_repeated_input_in_an_unreadable_batch_is_not_answered_with_too_few_items() {
+    let front = Front::start().await;
+    front.stub.next(Behaviour::NoIndex);
+    let passed = front.embed(&["a", "b", "a"]).await;
+    assert_passed_on(&passed);
+    assert_eq!(passed.vectors(), tiny(&["a", "b", "a"]), "the upstream was asked for all three");
+}
+
+#[tokio::test]
+async fn an_upstream_that_keeps_talking_nonsense_is_passed_through_for_a_while_and_then_tried_again() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::NoIndex);
+    for _ in 0..5 {
+        assert_passed_on(&front.embed(&["a", "b"]).await);
+    }
+    let body = r#"{"input":"a",   "model":"tiny"}"#;
+    front.post(body).send().await;
+    assert_eq!(front.stub.embedding_calls().last().expect("a call").body, body, "it is not rewritten any more");
+    front.stub.always(Behaviour::Normal);
+    front.pass(Duration::from_mins(5));
+    assert_eq!(front.ask(&texts_of(&["a"])).await.cache(), "miss");
+    assert_eq!(front.embed(&["a"]).await.cache(), "hit");
+}

@@ -1,0 +1,220 @@
+//! Misses of several requests travel in one call only where nothing tells them apart, and nobody pays for a
+//! neighbour's mistake.
+
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::harness::client::Answer;
+use crate::harness::front::{Ask, TINY, texts_of, tiny};
+use crate::harness::stub::Limits;
+use crate::harness::{Behaviour, Front};
+
+const QUEUED: &str = "vecho_upstream_queued_inputs";
+
+/// One permit, so that misses gather while a call is held.
+async fn one_call_at_a_time(settings: &[(&str, &str)]) -> Front {
+    let mut all = vec![("upstream.max_concurrent", "1")];
+    all.extend(settings);
+    Front::with(&all).await
+}
+
+/// Takes the only permit and holds it until the stub's gate lets one call go.
+async fn occupy(front: &Front) -> JoinHandle<Answer> {
+    front.stub.next(Behaviour::Gate);
+    let blocker = json!({"model": "blocker", "input": "b"});
+    let blocker = front.post(blocker.to_string()).key("sk-blocker").send_meanwhile();
+    front.stub.held(1).await;
+    blocker
+}
+
+/// Sends all while the only permit is taken, one after the other, and lets them go when the last has queued.
+async fn send_together(front: &Front, asks: Vec<Ask>) -> Vec<Answer> {
+    let blocker = occupy(front).await;
+    let mut sent = Vec::new();
+    for ask in asks {
+        sent.push(ask.send_meanwhile());
+        front.reaches(QUEUED, sent.len() as f64).await;
+    }
+    front.stub.release(1);
+    blocker.await.expect("the blocker must end");
+    let mut answers = Vec::new();
+    for ask in sent {
+        answers.push(ask.await.expect("a request must end"));
+    }
+    answers
+}
+
+/// The texts of the calls that were made after the blocker's, sorted where their order is chance.
+fn sent(front: &Front) -> Vec<Vec<String>> {
+    let calls = front.texts_sent().split_off(1);
+    calls.into_iter().filter(|texts| *texts != ["warm"]).collect()
+}
+
+fn ask(front: &Front, text: &str) -> Ask {
+    front.post(texts_of(&[text]).to_string())
+}
+
+fn long_text() -> String {
+    "word ".repeat(30)
+}
+
+#[tokio::test]
+async fn misses_of_several_requests_travel_in_one_call() {
+    let front = one_call_at_a_time(&[]).await;
+    let asks = vec![ask(&front, "a"), ask(&front, "b"), ask(&front, "c")];
+    let answers = send_together(&front, asks).await;
+    for (answer, text) in answers.iter().zip(["a", "b", "c"]) {
+        assert_eq!(answer.vectors(), tiny(&[text]));
+        assert_eq!((answer.cache(), answer.usage()), ("miss", 1));
+    }
+    assert_eq!(sent(&front), [["a", "b", "c"]]);
+}
+
+#[tokio::test]
+async fn only_the_request_that_caused_a_refusal_gets_it_and_gets_it_verbatim() {
+    let front = one_call_at_a_time(&[]).await;
+    front.stub.set_limits(Limits { tokens_per_input: 15, ..Limits::default() });
+    let long = long_text();
+    let asks = vec![ask(&front, "a"), ask(&front, &long), ask(&front, "c")];
+    let answers = send_together(&front, asks).await;
+    assert_eq!(answers[0].vectors(), tiny(&["a"]));
+    assert_eq!(answers[2].vectors(), tiny(&["c"]));
+    let alone = front.ask(&texts_of(&[&long])).await;
+    assert_eq!((answers[1].status, &answers[1].body), (400, &alone.body));
+    assert!(answers[1].json()["error"]["message"].as_str().expect("text").starts_with("This model's maximum context"));
+    assert_eq!(sent(&front)[0], ["a", &long, "c"], "they did travel together first");
+    assert_eq!(front.embed(&["a"]).await.cache(), "hit", "the neighbours' vectors are kept");
+}
+
+#[tokio::test]
+async fn a_joiner_of_a_refused_batch_is_not_blamed() {
+    let front = Front::start().await;
+    front.stub.set_limits(Limits { tokens_per_input: 15, ..Limits::default() });
+    front.stub.always(Behaviour::Gate);
+    let refused = front.post(texts_of(&["good", &long_text()]).to_string()).send_meanwhile();
+    front.stub.held(1).await;
+    let joiner = front.post(texts_of(&["good", "own"]).to_string()).send_meanwhile();
+    front.stub.held(2).await;
+    front.stub.always(Behaviour::Normal);
+    front.stub.release_all();
+    assert_eq!(refused.await.expect("it must end").status, 400);
+    let joiner = joiner.await.expect("it must end");
+    assert_eq!(joiner.vectors(), tiny(&["good", "own"]));
+    assert_eq!(front.texts_sent()[2], ["good"], "its text is asked again alone");
+}
+
+#[tokio::test]
+async fn after_an_unreadable_merged_call_each_request_is_asked_again_by_itself() {
+    let front = one_call_at_a_time(&[]).await;
+    front.stub.when(|call| call.inputs().len() > 1, Behaviour::MissingItem);
+    let asks = vec![ask(&front, "a"), ask(&front, "b")];
+    let answers = send_together(&front, asks).await;
+    for (answer, text) in answers.iter().zip(["a", "b"]) {
+        assert_eq!((answer.vectors(), answer.cache()), (tiny(&[text]), "miss"));
+    }
+    assert_eq!(sent(&front), [vec!["a", "b"], vec!["a"], vec!["b"]]);
+}
+
+#[tokio::test]
+async fn requests_that_differ_in_noise_alone_are_merged() {
+    let front = one_call_at_a_time(&[]).await;
+    let asks = vec![
+        ask(&front, "a").header("x-request-id", "one").header("user-agent", "OpenAI/Python 2"),
+        ask(&front, "b").header("x-stainless-lang", "js").header("traceparent", "00-1-2-01"),
+    ];
+    for (answer, text) in send_together(&front, asks).await.iter().zip(["a", "b"]) {
+        assert_eq!(answer.vectors(), tiny(&[text]));
+    }
+    assert_eq!(sent(&front), [["a", "b"]]);
+}
+
+/// Sends two misses together and checks that they went up in two calls.
+async fn assert_not_merged(front: &Front, one: Ask, other: Ask) {
+    let answers = send_together(front, vec![one, other]).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let sizes: Vec<usize> = sent(front).iter().map(Vec::len).collect();
+    assert_eq!(sizes, [1, 1]);
+}
+
+#[tokio::test]
+async fn calls_are_never_merged_across_credentials() {
+    let front = one_call_at_a_time(&[]).await;
+    let (one, other) = (ask(&front, "a").key("sk-one"), ask(&front, "b").key("sk-two"));
+    assert_not_merged(&front, one, other).await;
+}
+
+#[tokio::test]
+async fn calls_are_never_merged_across_credentials_that_share_their_entries() {
+    let front = one_call_at_a_time(&[("cache.scope", "shared")]).await;
+    for key in ["sk-one", "sk-two"] {
+        ask(&front, "warm").key(key).send().await;
+    }
+    let (one, other) = (ask(&front, "a").key("sk-one"), ask(&front, "b").key("sk-two"));
+    let answers = send_together(&front, vec![one, other]).await;
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let calls = front.stub.embedding_calls().split_off(3);
+    let seen: Vec<_> = calls.iter().map(|call| (call.header("authorization"), call.texts())).collect();
+    let expected = |key, text: &str| (Some(key), vec![text.to_owned()]);
+    assert_eq!(seen, [expected("Bearer sk-one", "a"), expected("Bearer sk-two", "b")]);
+}
+
+fn with(field: &str, value: &Value, text: &str) -> String {
+    json!({"model": TINY, "input": [text], field: value}).to_string()
+}
+
+#[tokio::test]
+async fn calls_are_never_merged_across_users() {
+    let front = one_call_at_a_time(&[]).await;
+    let (one, other) = (with("user", &json!("one"), "a"), with("user", &json!("two"), "b"));
+    assert_not_merged(&front, front.post(one), front.post(other)).await;
+    let users: Vec<Value> = front.stub.embedding_calls()[1..].iter().map(|call| call.json()["user"].clone()).collect();
+    assert_eq!(users, ["one", "two"]);
+}
+
+#[tokio::test]
+async fn a_call_with_a_user_is_never_merged_with_one_without() {
+    let front = one_call_at_a_time(&[]).await;
+    let with_user = with("user", &json!("one"), "a");
+    assert_not_merged(&front, front.post(with_user), ask(&front, "b")).await;
+}
+
+#[tokio::test]
+async fn calls_are_never_merged_across_encodings() {
+    let front = one_call_at_a_time(&[]).await;
+    // Base64 is only asked for where the dimension is known.
+    front.embed(&["warm"]).await;
+    let (one, other) = (with("encoding_format", &json!("float"), "a"), with("encoding_format", &json!("base64"), "b"));
+    let answers = send_together(&front, vec![front.post(one), front.post(other)]).await;
+    for (answer, text) in answers.iter().zip(["a", "b"]) {
+        assert_eq!(answer.vectors(), tiny(&[text]));
+    }
+    let calls = front.stub.embedding_calls().split_off(2);
+    let asked: Vec<Value> = calls.iter().map(|call| call.json()["encoding_format"].clone()).collect();
+    assert_eq!(asked, ["float", "base64"]);
+}
+
+#[tokio::test]
+async fn calls_are_never_merged_across_headers_that_may_mean_something() {
+    let front = one_call_at_a_time(&[]).await;
+    let (one, other) = (ask(&front, "a").header("x-tenant", "one"), ask(&front, "b").header("x-tenant", "two"));
+    assert_not_merged(&front, one, other).await;
+    let tenants: Vec<_> =
+        front.stub.embedding_calls()[1..].iter().map(|call| call.header("x-tenant").map(str::to_owned)).collect();
+    assert_eq!(tenants, [Some("one".to_owned()), Some("two".to_owned())]);
+}
+
+#[tokio::test]
+async fn calls_are_never_merged_across_spaces_or_kinds_of_input() {
+    for (one, other) in [
+        (json!({"model": TINY, "input": "a"}), json!({"model": "other", "input": "b"})),
+        (json!({"model": TINY, "input": "a"}), json!({"model": TINY, "input": "b", "dimensions": 4})),
+        (json!({"model": TINY, "input": "a"}), json!({"model": TINY, "input": "b", "task": "query"})),
+        (json!({"model": TINY, "input": "a"}), json!({"model": TINY, "input": [1, 2]})),
+    ] {
+        let front = one_call_at_a_time(&[]).await;
+        let asks = vec![front.post(one.to_string()), front.post(other.to_string())];
+        let answers = send_together(&front, asks).await;
+        assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+        assert_eq!(front.calls(), 3, "{other}");
+    }
+}
