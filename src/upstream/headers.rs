@@ -37,6 +37,10 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Headers that speak for the very bytes of the client's body. The call's body is another one, and several calls may
+/// come of one request: under one idempotency key a service would answer the second with the vectors of the first.
+const OF_THE_BODY: [&str; 5] = ["content-digest", "content-md5", "digest", "idempotency-key", "repr-digest"];
+
 /// The headers of an embeddings request that go up with the call made for it: all but those of the connection, of
 /// the body (which is written anew) and of vecho itself.
 pub fn forwardable(request: &HeaderMap) -> HeaderMap {
@@ -51,7 +55,7 @@ pub fn forwardable(request: &HeaderMap) -> HeaderMap {
         header::EXPECT,
         header::CACHE_CONTROL,
     ];
-    for name in ours.iter().chain(&rewritten) {
+    for name in ours.iter().chain(&rewritten).map(HeaderName::as_str).chain(OF_THE_BODY) {
         headers.remove(name);
     }
     headers
@@ -93,6 +97,13 @@ mod tests {
     fn our_own_controls_do_not_go_up() {
         let all = headers(&[("x-vecho-namespace", "n"), ("authorization", "b"), ("host", "h"), ("user-agent", "u")]);
         assert_eq!(forwardable(&all), headers(&[("authorization", "b"), ("user-agent", "u")]));
+    }
+
+    #[test]
+    fn what_speaks_for_the_bytes_of_the_body_does_not_go_up() {
+        let all =
+            headers(&[("idempotency-key", "k"), ("content-digest", "d"), ("content-length", "5"), ("x-any", "1")]);
+        assert_eq!(forwardable(&all), headers(&[("x-any", "1")]));
     }
 
     #[test]
