@@ -148,7 +148,8 @@ fn speaks_of_size(body: &[u8]) -> bool {
         return true;
     }
     let text = String::from_utf8_lossy(body).to_lowercase();
-    let names_a_batch = ["batch size", "batch of", "inputs", "tokens per request", "input array", "array length"];
+    let names_a_batch =
+        ["batch size", "batch of", "inputs", "tokens per request", "input array", "array length", "array too long"];
     let names_a_bound = ["max", "exceed", "too many", "too large", "at most", "limit", "should not be larger"];
     let one_input = text.contains("maximum context length");
     !one_input
@@ -189,6 +190,10 @@ mod tests {
             (400, r#"{"error":{"message":"batch size is invalid, it should not be larger than 10."}}"#),
             (413, ""),
             (422, r#"{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}"#),
+            (
+                400,
+                r#"{"error":{"message":"Invalid 'input': array too long. Expected an array with maximum length 2048, but got an array with length 3000 instead."}}"#,
+            ),
             (400, r#"{"error":{"message":"Too many inputs. The max number of inputs is 2048."}}"#),
         ];
         for (status, body) in too_large {
