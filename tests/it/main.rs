@@ -1,8 +1,12 @@
 //! The integration tests: one binary, a file per stage, on one harness.
 
+mod batching;
+mod breaker;
 mod cli;
 mod clients;
 mod config;
+mod failures;
+mod fallback;
 mod harness;
 mod metrics;
 mod process;

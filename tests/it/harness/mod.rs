@@ -1,10 +1,16 @@
 //! What every stage's tests stand on: an upstream that can misbehave, the real binary in front of it, and clients.
 
 pub(crate) mod client;
+pub(crate) mod inside;
+pub(crate) mod ops;
 pub(crate) mod script;
+pub(crate) mod socket;
 pub(crate) mod stub;
 pub(crate) mod vecho;
+pub(crate) mod wait;
 
 pub(crate) use client::Client;
+pub(crate) use inside::Inside;
 pub(crate) use stub::{Behaviour, Stub};
 pub(crate) use vecho::Vecho;
+pub(crate) use wait::eventually;

@@ -18,6 +18,7 @@ mod vectors;
 
 pub(crate) use behaviour::Behaviour;
 pub(crate) use calls::Call;
+pub(crate) use gate::DEADLINE;
 pub(crate) use handle::Stub;
 pub(crate) use state::Limits;
 pub(crate) use vectors::{Input, tokens};
