@@ -10,6 +10,8 @@ use super::reply::{self, Reply, rounded, share};
 const DEGRADED_ERROR_RATE: f64 = 0.05;
 /// Above this share of errors there is no service to speak of.
 const FAILED_ERROR_RATE: f64 = 0.5;
+/// A share of fewer requests says nothing: one failure among three is no outage.
+const FEWEST_REQUESTS: u64 = 20;
 /// Above this part of the memory limit the governor is at work.
 const DEGRADED_MEMORY_PERCENT: f64 = 85.0;
 
@@ -54,6 +56,8 @@ struct Signs {
     avg_response_time_ms: f64,
     /// Of the last minute: an outage that is over is no illness.
     error_rate: f64,
+    /// Requests of the last minute.
+    requests: u64,
     /// Of the limit that vecho stays under.
     memory_percent: f64,
 }
@@ -75,19 +79,24 @@ impl Signs {
             mocking_for_seconds: context.health.mocking_since_ms().map(|since| now_ms.saturating_sub(since) / 1000),
             avg_response_time_ms: performance.avg_response_time_ms,
             error_rate: performance.recent_error_rate,
+            requests: performance.recent_requests,
             memory_percent: share(context.memory.resident_bytes(), context.memory.limit_bytes()) * 100.0,
         }
     }
 
     fn verdict(&self) -> Verdict {
         let warnings = self.warnings();
-        let failed = (!self.ready && !self.draining) || self.error_rate > FAILED_ERROR_RATE;
+        let failed = (!self.ready && !self.draining) || self.errors_exceed(FAILED_ERROR_RATE);
         let status = match (failed, warnings.is_empty()) {
             (true, _) => "error",
             (false, false) => "degraded",
             (false, true) => "healthy",
         };
         Verdict { status, warnings }
+    }
+
+    fn errors_exceed(&self, rate: f64) -> bool {
+        self.requests >= FEWEST_REQUESTS && self.error_rate > rate
     }
 
     fn warnings(&self) -> Vec<String> {
@@ -113,7 +122,7 @@ impl Signs {
 
     fn errors(&self) -> Option<String> {
         let percent = rounded(self.error_rate * 100.0, 1);
-        (self.error_rate > DEGRADED_ERROR_RATE)
+        self.errors_exceed(DEGRADED_ERROR_RATE)
             .then(|| format!("{percent} % of the requests of the last minute ended in an error"))
     }
 
@@ -134,6 +143,7 @@ mod tests {
         mocking_for_seconds: None,
         avg_response_time_ms: 1.0,
         error_rate: 0.05,
+        requests: 20,
         memory_percent: 85.0,
     };
 
@@ -162,6 +172,12 @@ mod tests {
             assert_eq!(verdict.warnings.len(), 1, "{verdict:?}");
             assert!(verdict.warnings[0].contains(word), "{verdict:?}");
         }
+    }
+
+    #[test]
+    fn a_share_of_a_few_requests_is_no_verdict() {
+        assert_eq!(status(Signs { error_rate: 1.0, requests: 19, ..WELL }), "healthy");
+        assert_eq!(status(Signs { error_rate: 1.0, requests: 20, ..WELL }), "error");
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct PerformanceSnapshot {
     pub error_rate: f64,
     /// The same over the last 60 seconds: how things are now, where `error_rate` says how they were.
     pub recent_error_rate: f64,
+    /// Requests of the last 60 seconds: what `recent_error_rate` is a share of.
+    pub recent_requests: u64,
     /// Longest response time since the start.
     pub max_ms: f64,
     /// Half of the requests took at most this long.
@@ -162,6 +164,7 @@ impl Shard {
             requests_per_second: float(recent) / window_seconds(now),
             error_rate: ratio(float(self.errors), self.total),
             recent_error_rate: ratio(float(recent_errors), recent),
+            recent_requests: recent,
             max_ms: self.max.as_secs_f64() * 1000.0,
             p50_ms: self.quantile_ms(0.50),
             p95_ms: self.quantile_ms(0.95),

@@ -194,6 +194,10 @@ mod tests {
             ),
             (413, ""),
             (422, r#"{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}"#),
+            (
+                400,
+                r#"{"error":{"message":"Invalid 'input': array too long. Expected an array with maximum length 2048, but got an array with length 3000 instead."}}"#,
+            ),
             (400, r#"{"error":{"message":"Too many inputs. The max number of inputs is 2048."}}"#),
         ];
         for (status, body) in too_large {

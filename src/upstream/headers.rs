@@ -46,6 +46,9 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }
+/// Headers that speak for the very bytes of the client's body. The call's body is another one, and several calls may
+/// come of one request: under one idempotency key a service would answer the second with the vectors of the first.
+const OF_THE_BODY: [&str; 5] = ["content-digest", "content-md5", "digest", "idempotency-key", "repr-digest"];
 
 /// The headers of an embeddings request that go up with the call made for it: all but those of the connection, of
 /// the body (which is written anew) and of vecho itself.
@@ -60,6 +63,19 @@ pub fn forwardable(request: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(request.len() + 1);
     for (name, value) in request.iter().filter(|(name, _)| goes_up(name)) {
         headers.append(name.clone(), value.clone());
+    let mut headers = request.clone();
+    strip_hop_by_hop(&mut headers);
+    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
+    let rewritten = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::ACCEPT_ENCODING,
+        header::EXPECT,
+        header::CACHE_CONTROL,
+    ];
+    for name in ours.iter().chain(&rewritten).map(HeaderName::as_str).chain(OF_THE_BODY) {
+        headers.remove(name);
     }
     headers
 }
@@ -100,6 +116,13 @@ mod tests {
     fn our_own_controls_do_not_go_up() {
         let all = headers(&[("x-vecho-namespace", "n"), ("authorization", "b"), ("host", "h"), ("user-agent", "u")]);
         assert_eq!(forwardable(&all), headers(&[("authorization", "b"), ("user-agent", "u")]));
+    }
+
+    #[test]
+    fn what_speaks_for_the_bytes_of_the_body_does_not_go_up() {
+        let all =
+            headers(&[("idempotency-key", "k"), ("content-digest", "d"), ("content-length", "5"), ("x-any", "1")]);
+        assert_eq!(forwardable(&all), headers(&[("x-any", "1")]));
     }
 
     #[test]

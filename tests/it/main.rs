@@ -3,6 +3,8 @@
 mod answers;
 mod batches;
 mod bypass;
+mod batching;
+mod breaker;
 mod cli;
 mod clients;
 mod coalescing;
@@ -11,6 +13,8 @@ mod documentation;
 mod controls;
 mod drift;
 mod encodings;
+mod failures;
+mod fallback;
 mod harness;
 mod keys;
 mod lies;

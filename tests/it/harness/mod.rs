@@ -2,11 +2,17 @@
 
 pub(crate) mod client;
 pub(crate) mod front;
+pub(crate) mod inside;
+pub(crate) mod ops;
 pub(crate) mod script;
+pub(crate) mod socket;
 pub(crate) mod stub;
 pub(crate) mod vecho;
+pub(crate) mod wait;
 
 pub(crate) use client::Client;
 pub(crate) use front::Front;
+pub(crate) use inside::Inside;
 pub(crate) use stub::{Behaviour, Stub};
 pub(crate) use vecho::Vecho;
+pub(crate) use wait::eventually;

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use super::stub::Stub;
+use super::wait::eventually;
 
 /// Longer than a start or a drain may take on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -38,10 +39,16 @@ impl Vecho {
 
     /// Starts one in front of any upstream, with these environment variables and no other of the caller's.
     pub(crate) fn start_with(upstream: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_args(upstream, environment, &[])
+    }
+
+    /// Like [`Vecho::start_with`], with further arguments on its command line.
+    pub(crate) fn start_args(upstream: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let home = fresh_home();
         let mut command = Self::command(environment);
         command.env("HOME", &home);
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--upstream", upstream]);
+        command.args(arguments);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary must start");
         let stderr = child.stderr.take().expect("standard error is piped");
         let log = Arc::new(Mutex::new(String::new()));
@@ -81,11 +88,37 @@ impl Vecho {
         read(&self.log)
     }
 
-    /// Asks it to stop and waits until it has.
-    pub(crate) fn stop(mut self) -> Ended {
-        let id = self.child.id().to_string();
-        let asked = Command::new("kill").args(["-TERM", &id]).status().expect("kill must run");
+    /// The address of something on the ops port.
+    pub(crate) fn ops_url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.admin)
+    }
+
+    /// The number of its process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until its log holds a text.
+    pub(crate) async fn logged(&self, text: &str) {
+        let found = async || self.log().contains(text);
+        eventually(&format!("{text:?} in the log"), found).await;
+    }
+
+    /// Sends it a signal by name.
+    pub(crate) fn signal(&self, name: &str) {
+        let id = self.id().to_string();
+        let asked = Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill must run");
         assert!(asked.success(), "process {id} must still run");
+    }
+
+    /// Asks it to stop and waits until it has.
+    pub(crate) fn stop(self) -> Ended {
+        self.signal("TERM");
+        self.ended()
+    }
+
+    /// Waits until it has stopped.
+    pub(crate) fn ended(mut self) -> Ended {
         let status = wait(&mut self.child).unwrap_or_else(|| panic!("it must drain; its log:\n{}", read(&self.log)));
         Ended { status, log: self.log() }
     }

@@ -1,0 +1,139 @@
+//! Misses travel in few, full calls, none waits for a timer, and limits of the upstream are found out.
+
+use serde_json::{Value, json};
+
+use crate::harness::client::Answer;
+use crate::harness::ops::metric_becomes;
+use crate::harness::stub::Limits;
+use crate::harness::{Behaviour, Inside, Stub};
+
+fn words(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| format!("w{number}")).collect()
+}
+
+fn ask(inputs: &[String]) -> Value {
+    json!({"model": "tiny", "input": inputs})
+}
+
+fn assert_right(answer: &Answer, inputs: &[String]) {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let expected: Vec<_> = inputs.iter().map(|input| Stub::vector("tiny", None, input)).collect();
+    assert_eq!(answer.vectors(), expected);
+    assert_eq!(answer.indices(), (0..inputs.len() as u64).map(Some).collect::<Vec<_>>());
+}
+
+fn call_sizes(stub: &Stub) -> Vec<usize> {
+    stub.embedding_calls().iter().map(|call| call.inputs().len()).collect()
+}
+
+#[tokio::test]
+async fn an_idle_proxy_sends_a_miss_at_once_and_by_itself() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    stub.always(Behaviour::Gate);
+    let inputs = words(0..3);
+    let (answer, ()) = tokio::join!(vecho.embed(ask(&inputs)), async {
+        // The call is under way although nothing else ever comes to fill it.
+        stub.held(1).await;
+        stub.release(1);
+    });
+    assert_right(&answer, &inputs);
+    assert_eq!(call_sizes(&stub), [3]);
+}
+
+#[tokio::test]
+async fn misses_that_come_while_all_permits_are_busy_go_together_in_full_calls() {
+    let stub = Stub::start();
+    let pairs = [("upstream.max_concurrent", "1"), ("batch.max_inputs", "8")];
+    let vecho = Inside::start(&stub.base_url(), &pairs).await;
+    stub.always(Behaviour::Gate);
+    let requests: Vec<Vec<String>> = (0..11).map(|number| words(number * 2..number * 2 + 2)).collect();
+    let first = ask(&requests[0]);
+    let bodies: Vec<Value> = requests[1..].iter().map(|inputs| ask(inputs)).collect();
+    let (upstream, proxy) = (&stub, &vecho);
+    let rest = futures_util::future::join_all(bodies.iter().map(|body| async move {
+        upstream.held(1).await;
+        proxy.embed(body).await
+    }));
+    let (first, rest, ()) = tokio::join!(vecho.embed(&first), rest, async {
+        stub.held(1).await;
+        metric_becomes(vecho.admin(), "vecho_upstream_queued_inputs", 20.0).await;
+        assert_eq!(call_sizes(&stub), [2], "one permit, one call");
+        stub.release(100);
+    });
+    for (answer, inputs) in std::iter::once(first).chain(rest).zip(&requests) {
+        assert_right(&answer, inputs);
+    }
+    assert_eq!(call_sizes(&stub), [2, 8, 8, 4], "20 queued inputs in calls of at most 8");
+}
+
+#[tokio::test]
+async fn a_call_carries_no_more_tokens_than_allowed() {
+    let stub = Stub::start();
+    stub.set_limits(Limits { tokens: 1_000, ..Limits::default() });
+    let vecho = Inside::start(&stub.base_url(), &[("batch.max_tokens", "1000")]).await;
+    let lists: Vec<Vec<u32>> = (0..10).map(|first| (first..first + 300).collect()).collect();
+    let answer = vecho.embed(&json!({"model": "tiny", "input": lists})).await;
+    let expected: Vec<_> = lists.iter().map(|list| Stub::vector("tiny", None, list.as_slice())).collect();
+    assert_eq!(answer.vectors(), expected);
+    let mut sizes = call_sizes(&stub);
+    sizes.sort_unstable();
+    assert_eq!(sizes, [1, 3, 3, 3]);
+    assert_eq!(answer.json()["usage"], json!({"prompt_tokens": 3000, "total_tokens": 3000}));
+}
+
+#[tokio::test]
+async fn a_request_larger_than_any_call_is_split_and_joined_again_in_order() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    let inputs = words(0..5_000);
+    let answer = vecho.embed(&ask(&inputs)).await;
+    assert_right(&answer, &inputs);
+    let mut sizes = call_sizes(&stub);
+    sizes.sort_unstable();
+    assert_eq!(sizes, [904, 2048, 2048]);
+    assert_eq!(answer.header("x-vecho-sources"), Some("upstream=5000"));
+}
+
+#[tokio::test]
+async fn a_lower_limit_of_the_upstream_is_found_by_halving_and_remembered() {
+    let stub = Stub::start();
+    stub.set_limits(Limits { inputs: 10, ..Limits::default() });
+    let vecho = Inside::start(&stub.base_url(), &[("upstream.max_concurrent", "1")]).await;
+    let refused = |from: usize| call_sizes(&stub)[from..].iter().filter(|size| **size > 10).count();
+    let first = words(0..40);
+    assert_right(&vecho.embed(&ask(&first)).await, &first);
+    let (calls, refusals) = (call_sizes(&stub).len(), refused(0));
+    assert_eq!(refusals, 3, "40, 20 and 20: {:?}", call_sizes(&stub));
+    let second = words(100..140);
+    assert_right(&vecho.embed(&ask(&second)).await, &second);
+    assert_eq!(refused(calls), 0, "the limit is known by now: {:?}", call_sizes(&stub));
+}
+
+#[tokio::test]
+async fn what_landed_of_a_request_is_kept_when_another_part_of_it_fails() {
+    let stub = Stub::start();
+    let pairs = [("batch.max_inputs", "2"), ("retry.max_attempts", "1"), ("fallback.mode", "error")];
+    let vecho = Inside::start(&stub.base_url(), &pairs).await;
+    let body = || Behaviour::Status { code: 503, headers: vec![], body: r#"{"error":"down"}"#.to_owned() };
+    stub.when(|call| call.texts().contains(&"w2".to_owned()), body());
+    let failed = vecho.embed(&ask(&words(0..4))).await;
+    assert_eq!(failed.status, 503);
+    let calls = stub.embedding_calls().len();
+    let landed = vecho.embed(&ask(&words(0..2))).await;
+    assert_right(&landed, &words(0..2));
+    assert_eq!(landed.header("x-vecho-sources"), Some("memory=2"));
+    assert_eq!(stub.embedding_calls().len(), calls, "nothing is paid for twice");
+}
+
+#[tokio::test]
+async fn many_calls_in_a_row_share_few_connections() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    for number in 0..40 {
+        let inputs = words(number..number + 1);
+        assert_right(&vecho.embed(&ask(&inputs)).await, &inputs);
+    }
+    assert_eq!(stub.embedding_calls().len(), 40);
+    assert!(stub.connections() <= 2, "{} connections for 40 calls", stub.connections());
+}

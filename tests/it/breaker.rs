@@ -1,0 +1,108 @@
+//! The breaker: an upstream that keeps failing is left alone, asked by single probes, and used again when it is back.
+
+use serde_json::{Value, json};
+
+use crate::harness::{Behaviour, Inside, Stub, eventually};
+
+const STATE: &str = "vecho_upstream_breaker_state";
+
+async fn start(stub: &Stub, more: &[(&str, &str)]) -> Inside {
+    let plain = [("fallback.mode", "error"), ("retry.max_attempts", "1"), ("breaker.failures", "3")];
+    Inside::start(&stub.base_url(), &[&plain[..], more].concat()).await
+}
+
+fn ask(text: impl std::fmt::Display) -> Value {
+    json!({"model": "tiny", "input": text.to_string()})
+}
+
+fn down() -> Behaviour {
+    Behaviour::Status { code: 503, headers: vec![], body: "{}".to_owned() }
+}
+
+async fn assert_state(vecho: &Inside, state: f64) {
+    let shown = vecho.metric(STATE).await;
+    assert!((shown - state).abs() < f64::EPSILON, "{shown} is not {state}");
+}
+
+#[tokio::test]
+async fn after_enough_failures_in_a_row_the_upstream_is_left_alone() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("breaker.open_for", "60s"), ("breaker.max_open", "60s")]).await;
+    stub.always(down());
+    for number in 0..3 {
+        assert_state(&vecho, 0.0).await;
+        assert_eq!(vecho.embed(ask(number)).await.status, 503);
+    }
+    assert_state(&vecho, 2.0).await;
+    stub.always(Behaviour::Normal);
+    for number in 10..20 {
+        let answer = vecho.embed(ask(number)).await;
+        assert_eq!(answer.error(), ("server_error".to_owned(), json!("upstream_unavailable")));
+        assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+    }
+    assert_eq!(stub.embedding_calls().len(), 3, "no call reaches an upstream behind an open breaker");
+    let health = vecho.health().await;
+    assert_eq!(health["status"], "degraded");
+    assert!(health["warnings"].to_string().contains("the breaker in front of the upstream is open"), "{health}");
+    assert!((vecho.metric("vecho_upstream_breaker_opened_total").await - 1.0).abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn a_success_or_a_refusal_between_failures_keeps_it_closed() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[]).await;
+    for (number, good) in [Behaviour::Normal, Behaviour::Quota].into_iter().cycle().take(6).enumerate() {
+        for behaviour in [down(), down(), good] {
+            stub.next(behaviour);
+        }
+        for part in ["a", "b", "c"] {
+            vecho.embed(ask(format!("{part}{number}"))).await;
+        }
+    }
+    assert_state(&vecho, 0.0).await;
+    assert_eq!(stub.embedding_calls().len(), 18);
+}
+
+#[tokio::test]
+async fn single_probes_find_out_when_it_is_back_and_close_it() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("breaker.open_for", "50ms"), ("breaker.max_open", "50ms")]).await;
+    stub.always(down());
+    for number in 0..3 {
+        vecho.embed(ask(number)).await;
+    }
+    stub.always(Behaviour::Gate);
+    let probe = async {
+        let is_probing = async || vecho.embed(ask("probe")).await.status == 200;
+        eventually("a probe that is answered", is_probing).await;
+    };
+    let beside = async {
+        stub.held(1).await;
+        assert_state(&vecho, 1.0).await;
+        assert!(vecho.health().await["warnings"].to_string().contains("half-open"));
+        for number in 10..20 {
+            assert_eq!(vecho.embed(ask(number)).await.status, 503, "one probe is enough");
+        }
+        assert_eq!(stub.held_now(), 1);
+        stub.release(1);
+    };
+    tokio::join!(probe, beside);
+    stub.always(Behaviour::Normal);
+    assert_state(&vecho, 0.0).await;
+    assert_eq!(vecho.embed(ask("after")).await.vectors(), [Stub::vector("tiny", None, "after")]);
+    assert_eq!(stub.embedding_calls().len(), 5, "three failures, one probe, one call");
+    assert!(!vecho.health().await["warnings"].to_string().contains("breaker"));
+}
+
+#[tokio::test]
+async fn stored_vectors_are_served_while_it_is_open() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("breaker.open_for", "60s"), ("breaker.max_open", "60s")]).await;
+    vecho.embed(ask("known")).await;
+    stub.down().await;
+    for number in 0..4 {
+        assert!(vecho.embed(ask(number)).await.status >= 502);
+    }
+    let answer = vecho.embed(ask("known")).await;
+    assert_eq!((answer.status, answer.header("x-vecho-cache")), (200, Some("hit")));
+}

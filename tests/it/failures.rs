@@ -1,0 +1,187 @@
+//! The four classes of failure: what is asked again, what is passed on at once, and in whose words.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::client::Answer;
+use crate::harness::{Behaviour, Inside, Stub};
+
+/// No fallback, and repetitions that cost a test no time.
+const PLAIN: [(&str, &str); 4] =
+    [("fallback.mode", "error"), ("retry.base_wait", "1ms"), ("retry.max_wait", "2ms"), ("breaker.failures", "0")];
+
+async fn start(stub: &Stub, more: &[(&str, &str)]) -> Inside {
+    Inside::start(&stub.base_url(), &[&PLAIN[..], more].concat()).await
+}
+
+fn ask(text: &str) -> Value {
+    json!({"model": "tiny", "input": text})
+}
+
+fn status(code: u16, headers: &[(&'static str, &str)], body: &str) -> Behaviour {
+    let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    Behaviour::Status { code, headers, body: body.to_owned() }
+}
+
+fn assert_right(answer: &Answer, text: &str) {
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.vectors(), [Stub::vector("tiny", None, text)]);
+}
+
+#[tokio::test]
+async fn every_kind_of_unavailability_is_asked_again() {
+    let stub = Stub::start();
+    let timeouts = [("upstream.headers_timeout", "200ms"), ("upstream.call_timeout", "300ms")];
+    let vecho = start(&stub, &timeouts).await;
+    let slow = Behaviour::SlowBody { chunk_bytes: 1, pause: Duration::from_millis(50) };
+    let mut kinds = vec![Behaviour::HangUp, Behaviour::CutBody, Behaviour::Delay(Duration::from_secs(30)), slow];
+    kinds.extend([500, 502, 503, 504, 520].map(|code| status(code, &[], "{}")));
+    for (number, kind) in kinds.into_iter().enumerate() {
+        let (before, text) = (stub.embedding_calls().len(), format!("text {number}"));
+        let shown = format!("{kind:?}");
+        stub.next(kind);
+        assert_right(&vecho.embed(ask(&text)).await, &text);
+        assert_eq!(stub.embedding_calls().len() - before, 2, "{shown}: one repetition");
+        assert_right(&vecho.embed(ask(&format!("between {number}"))).await, &format!("between {number}"));
+    }
+    let retried = vecho.metric(r#"vecho_upstream_retries_total{reason="unavailable"}"#).await
+        + vecho.metric(r#"vecho_upstream_retries_total{reason="reused_connection"}"#).await;
+    assert!((retried - 9.0).abs() < f64::EPSILON, "{retried}");
+}
+
+#[tokio::test]
+async fn a_refused_connection_is_tried_again_until_the_upstream_is_back() {
+    let stub = Stub::start();
+    let vecho =
+        start(&stub, &[("retry.max_attempts", "10"), ("retry.base_wait", "300ms"), ("retry.max_wait", "1s")]).await;
+    stub.down().await;
+    let (answer, ()) = tokio::join!(vecho.embed(ask("x")), async {
+        let tried = r#"vecho_upstream_calls_total{outcome="unavailable"}"#;
+        crate::harness::ops::metric_becomes(vecho.admin(), tried, 1.0).await;
+        stub.up().await;
+    });
+    assert_right(&answer, "x");
+}
+
+#[tokio::test]
+async fn attempts_end_where_configured_and_the_last_error_is_the_upstreams_own() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("retry.max_attempts", "3")]).await;
+    stub.always(status(503, &[("x-odd", "1")], r#"{"error":"maintenance"}"#));
+    let answer = vecho.embed(ask("x")).await;
+    assert_eq!((answer.status, &answer.body[..]), (503, &br#"{"error":"maintenance"}"#[..]));
+    assert_eq!(answer.header("x-odd"), Some("1"));
+    assert_eq!(stub.embedding_calls().len(), 3);
+}
+
+#[tokio::test]
+async fn an_outage_is_not_multiplied_beyond_the_retry_budget() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("retry.max_attempts", "5"), ("retry.budget_ratio", "0.1")]).await;
+    stub.always(status(500, &[], "{}"));
+    for number in 0..40 {
+        assert_eq!(vecho.embed(ask(&number.to_string())).await.status, 500);
+    }
+    let calls = stub.embedding_calls().len();
+    assert!((50..=56).contains(&calls), "40 requests, a reserve of 10 and a tenth of them: {calls}");
+}
+
+#[tokio::test]
+async fn no_attempt_begins_after_the_deadline_of_the_request() {
+    let stub = Stub::start();
+    let limits = [("limits.request_timeout", "1s"), ("retry.max_attempts", "20"), ("retry.base_wait", "5s")];
+    let vecho = start(&stub, &[&limits[..], &[("retry.max_wait", "60s")]].concat()).await;
+    stub.always(status(503, &[("retry-after", "30")], "{}"));
+    let answer = vecho.embed(ask("x")).await;
+    assert_eq!(answer.status, 503);
+    assert_eq!(stub.embedding_calls().len(), 1, "30 s do not fit into 1 s");
+}
+
+#[tokio::test]
+async fn a_request_that_outlives_its_time_gets_a_504_envelope() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("limits.request_timeout", "100ms")]).await;
+    stub.always(Behaviour::Gate);
+    let answer = vecho.embed(ask("x")).await;
+    assert_eq!(answer.status, 504);
+    assert_eq!(answer.error(), ("server_error".to_owned(), json!("upstream_timeout")));
+}
+
+#[tokio::test]
+async fn a_throttled_call_waits_as_long_as_it_is_told_and_succeeds() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[]).await;
+    stub.next(Behaviour::RateLimit { retry_after_ms: 150 });
+    assert_right(&vecho.embed(ask("x")).await, "x");
+    let calls = stub.embedding_calls();
+    assert_eq!(calls.len(), 2);
+    assert!(calls[1].at.duration_since(calls[0].at) >= Duration::from_millis(150), "retry-after-ms is obeyed");
+}
+
+#[tokio::test]
+async fn a_429_that_does_not_pass_arrives_verbatim_with_its_wishes() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("limits.request_timeout", "5s"), ("fallback.mode", "mock")]).await;
+    stub.always(Behaviour::RateLimit { retry_after_ms: 60_000 });
+    let answer = vecho.embed(ask("x")).await;
+    assert_eq!(answer.status, 429);
+    assert_eq!(answer.error(), ("tokens".to_owned(), json!("rate_limit_exceeded")));
+    assert_eq!((answer.header("retry-after-ms"), answer.header("retry-after")), (Some("60000"), Some("60")));
+    assert_eq!(stub.embedding_calls().len(), 1, "a minute does not fit into five seconds");
+}
+
+#[tokio::test]
+async fn an_answer_that_says_not_to_retry_is_not_asked_again() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[]).await;
+    for (number, code) in [503, 429].into_iter().enumerate() {
+        stub.always(status(code, &[("x-should-retry", "false"), ("retry-after-ms", "1")], "{}"));
+        let answer = vecho.embed(ask("x")).await;
+        assert_eq!((answer.status, answer.header("x-should-retry")), (code, Some("false")));
+        assert_eq!(stub.embedding_calls().len(), number + 1);
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_is_passed_on_verbatim_at_once() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("fallback.mode", "mock")]).await;
+    for (number, code) in [400, 401, 403, 404, 408, 409, 422].into_iter().enumerate() {
+        let body = format!(r#"{{"odd":[{code}], "spaces" : true}}"#);
+        stub.always(status(code, &[("x-request-id", "req_theirs"), ("x-odd", "yes")], &body));
+        let answer = vecho.embed(ask("x")).await;
+        assert_eq!((answer.status, &answer.body[..]), (code, body.as_bytes()));
+        assert_eq!((answer.header("x-request-id"), answer.header("x-odd")), (Some("req_theirs"), Some("yes")));
+        assert_eq!(answer.header("content-type"), Some("application/json"));
+        assert_eq!((answer.header("set-cookie"), answer.header("alt-svc")), (None, None));
+        assert_eq!(answer.header("x-vecho-cache"), None, "a refusal is no answer of the cache");
+        assert_eq!(stub.embedding_calls().len(), number + 1, "{code}: one call");
+    }
+    stub.always(Behaviour::Normal);
+    assert_right(&vecho.embed(ask("x")).await, "x");
+}
+
+#[tokio::test]
+async fn a_spent_quota_is_not_asked_again() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("fallback.mode", "mock")]).await;
+    stub.always(Behaviour::Quota);
+    let answer = vecho.embed(ask("x")).await;
+    assert_eq!(answer.status, 429);
+    assert_eq!(answer.error(), ("insufficient_quota".to_owned(), json!("insufficient_quota")));
+    assert_eq!(stub.embedding_calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_kept_connection_that_is_cut_before_any_byte_costs_one_free_repetition_at_once() {
+    let stub = Stub::start();
+    let vecho =
+        start(&stub, &[("retry.max_attempts", "1"), ("retry.base_wait", "60s"), ("retry.max_wait", "60s")]).await;
+    assert_right(&vecho.embed(ask("first")).await, "first");
+    stub.next(Behaviour::HangUp);
+    assert_right(&vecho.embed(ask("second")).await, "second");
+    let calls = stub.embedding_calls();
+    assert_eq!(calls.len(), 3);
+    assert_eq!(calls[0].connection, calls[1].connection, "it was a kept connection");
+}

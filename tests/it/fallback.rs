@@ -1,0 +1,214 @@
+//! While the upstream is unavailable: fresh, stale, mock, error, in this order, and the answer says which it was.
+
+use serde_json::{Value, json};
+
+use crate::harness::client::Answer;
+use crate::harness::{Behaviour, Inside, Stub};
+
+const QUICK: [(&str, &str); 4] =
+    [("retry.max_attempts", "1"), ("breaker.failures", "0"), ("cache.ttl", "1h"), ("cache.stale_for", "1h")];
+const HOUR_MS: u64 = 3_600_000;
+
+async fn start(stub: &Stub, mode: &str) -> Inside {
+    Inside::start(&stub.base_url(), &[&QUICK[..], &[("fallback.mode", mode)]].concat()).await
+}
+
+fn ask(inputs: &[&str]) -> Value {
+    json!({"model": "tiny", "input": inputs})
+}
+
+fn real(text: &str) -> Vec<f32> {
+    Stub::vector("tiny", None, text)
+}
+
+fn down() -> Behaviour {
+    Behaviour::Status { code: 503, headers: vec![], body: r#"{"error":"down"}"#.to_owned() }
+}
+
+fn cache(answer: &Answer) -> (u16, Option<&str>) {
+    (answer.status, answer.header("x-vecho-cache"))
+}
+
+fn assert_unit(vector: &[f32], dimension: usize) {
+    let length: f32 = vector.iter().map(|value| value * value).sum();
+    assert!((length - 1.0).abs() < 1e-5 && vector.len() == dimension, "{} {length}", vector.len());
+}
+
+#[tokio::test]
+async fn the_order_is_fresh_then_stale_then_mock() {
+    let stub = Stub::start();
+    let vecho = start(&stub, "mock").await;
+    assert_eq!(vecho.embed(ask(&["old"])).await.status, 200);
+    vecho.clock.advance_ms(HOUR_MS / 2);
+    assert_eq!(vecho.embed(ask(&["fresh"])).await.status, 200);
+    vecho.clock.advance_ms(HOUR_MS / 2 + 1);
+    stub.down().await;
+    assert_eq!(cache(&vecho.embed(ask(&["fresh"])).await), (200, Some("hit")));
+    let stale = vecho.embed(ask(&["fresh", "old"])).await;
+    assert_eq!((cache(&stale), stale.header("x-vecho-sources")), ((200, Some("stale")), Some("memory=1, stale=1")));
+    assert_eq!(stale.vectors(), [real("fresh"), real("old")]);
+    assert_eq!(stale.json().get("vecho"), None, "real vectors are not marked as mocks");
+    let mixed = vecho.embed(ask(&["old", "new", "fresh", "newer", "new"])).await;
+    assert_eq!(cache(&mixed), (200, Some("mock")));
+    assert_eq!(mixed.header("x-vecho-sources"), Some("memory=1, stale=1, mock=3"));
+    assert_eq!(mixed.json()["vecho"], json!({"mock": [1, 3, 4]}));
+    let vectors = mixed.vectors();
+    assert_eq!((&vectors[0], &vectors[2], &vectors[1]), (&real("old"), &real("fresh"), &vectors[4]));
+    assert_ne!(vectors[1], real("new"));
+    vectors.iter().for_each(|vector| assert_unit(vector, 8));
+}
+
+#[tokio::test]
+async fn a_mock_is_never_stored() {
+    let stub = Stub::start();
+    let vecho = start(&stub, "mock").await;
+    stub.down().await;
+    for _ in 0..2 {
+        assert_eq!(cache(&vecho.embed(ask(&["x", "y"])).await), (200, Some("mock")));
+    }
+    assert!(vecho.metric(r#"vecho_cache_entries{tier="memory"}"#).await.abs() < f64::EPSILON);
+    assert!(vecho.metric(r#"vecho_cache_entries{tier="answers"}"#).await.abs() < f64::EPSILON);
+    stub.up().await;
+    let answer = vecho.embed(ask(&["x", "y"])).await;
+    assert_eq!(cache(&answer), (200, Some("miss")));
+    assert_eq!(answer.vectors(), [real("x"), real("y")]);
+    assert_eq!(answer.json().get("vecho"), None);
+}
+
+#[tokio::test]
+async fn a_mock_has_the_right_dimension_unit_length_and_is_the_same_in_every_process() {
+    let stub = Stub::start();
+    let (one, other) = (start(&stub, "mock").await, start(&stub, "mock").await);
+    stub.down().await;
+    let dimensions = [
+        (json!({"model": "text-embedding-3-small", "input": "x"}), 1536),
+        (json!({"model": "text-embedding-3-large", "input": "x", "encoding_format": "base64"}), 3072),
+        (json!({"model": "text-embedding-3-large", "input": [1, 2], "dimensions": 64}), 64),
+        (json!({"model": "nobody-knows", "input": "x"}), 1536),
+    ];
+    for (body, dimension) in dimensions {
+        let (here, there) = (one.embed(&body).await, other.embed(&body).await);
+        assert_eq!((cache(&here), here.vectors()), ((200, Some("mock")), there.vectors()));
+        assert_unit(&here.vectors()[0], dimension);
+    }
+}
+
+#[tokio::test]
+async fn a_mock_takes_its_dimension_from_earlier_answers_and_is_close_for_texts_that_share_words() {
+    let stub = Stub::start();
+    let vecho = start(&stub, "mock").await;
+    assert_eq!(vecho.embed(ask(&["known"])).await.vectors()[0].len(), 8);
+    stub.down().await;
+    assert_unit(&vecho.embed(ask(&["unknown"])).await.vectors()[0], 8);
+    let inputs = ["the cat sat on the mat", "the cat sat on a mat", "quarterly revenue grew sharply"];
+    let vectors = vecho.embed(json!({"model": "text-embedding-3-small", "input": inputs})).await.vectors();
+    let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+    let (near, far) = (cosine(&vectors[0], &vectors[1]), cosine(&vectors[0], &vectors[2]));
+    assert!(near > 0.6 && far < 0.3, "near {near}, far {far}");
+}
+
+#[tokio::test]
+async fn a_refusal_or_a_429_is_never_answered_with_a_mock_nor_with_something_stale() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[&QUICK[..], &[("limits.request_timeout", "2s")]].concat()).await;
+    vecho.embed(ask(&["old"])).await;
+    vecho.clock.advance_ms(HOUR_MS + 1);
+    let client_error = |code| Behaviour::Status { code, headers: vec![], body: r#"{"error":"no"}"#.to_owned() };
+    let kinds = [client_error(400), client_error(401), client_error(404), client_error(422), Behaviour::Quota];
+    for kind in kinds.into_iter().chain([Behaviour::RateLimit { retry_after_ms: 60_000 }]) {
+        let shown = format!("{kind:?}");
+        stub.always(kind);
+        for text in ["old", "new"] {
+            let answer = vecho.embed(ask(&[text])).await;
+            assert!((400..500).contains(&answer.status), "{shown}: {answer:?}");
+            assert_eq!(answer.header("x-vecho-cache"), None, "{shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_mode_goes_as_far_as_it_says() {
+    for (mode, old, new) in [("error", 503, 503), ("stale", 200, 503), ("mock", 200, 200)] {
+        let stub = Stub::start();
+        let vecho = start(&stub, mode).await;
+        vecho.embed(ask(&["old"])).await;
+        vecho.clock.advance_ms(HOUR_MS + 1);
+        stub.always(down());
+        let (old_answer, new_answer) = (vecho.embed(ask(&["old"])).await, vecho.embed(ask(&["new"])).await);
+        assert_eq!((old_answer.status, new_answer.status), (old, new), "{mode}");
+        for answer in [old_answer, new_answer].iter().filter(|answer| answer.status == 503) {
+            assert_eq!(&answer.body[..], br#"{"error":"down"}"#, "the upstream's own words");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_narrows_the_fallback_and_never_widens_it() {
+    let words = ["error", "stale", "mock"];
+    for (configured, mode) in words.into_iter().enumerate() {
+        let stub = Stub::start();
+        let vecho = start(&stub, mode).await;
+        vecho.embed(ask(&["old"])).await;
+        vecho.clock.advance_ms(HOUR_MS + 1);
+        stub.always(down());
+        for (asked, wish) in words.into_iter().enumerate() {
+            let allowed = asked.min(configured);
+            let header = [("x-vecho-fallback", wish)];
+            let old = vecho.embed_with(&header, ask(&["old"])).await;
+            let new = vecho.embed_with(&header, ask(&["new"])).await;
+            let expected = [(503, None), (200, Some("stale"))][usize::from(allowed >= 1)];
+            assert_eq!(cache(&old), expected, "{mode} narrowed by {wish}");
+            let expected = [(503, None), (200, Some("mock"))][usize::from(allowed >= 2)];
+            assert_eq!(cache(&new), expected, "{mode} narrowed by {wish}");
+        }
+    }
+    let vecho = start(&Stub::start(), "mock").await;
+    let answer = vecho.embed_with(&[("x-vecho-fallback", "perhaps")], ask(&["x"])).await;
+    assert_eq!((answer.status, answer.error().1), (400, json!("invalid_header")));
+}
+
+#[tokio::test]
+async fn what_is_past_its_stale_time_no_longer_stands_in() {
+    let stub = Stub::start();
+    let vecho = start(&stub, "stale").await;
+    vecho.embed(ask(&["old"])).await;
+    stub.always(down());
+    vecho.clock.advance_ms(2 * HOUR_MS - 1);
+    assert_eq!(cache(&vecho.embed(ask(&["old"])).await), (200, Some("stale")));
+    vecho.clock.advance_ms(1);
+    assert_eq!(vecho.embed(ask(&["old"])).await.status, 503);
+}
+
+#[tokio::test]
+async fn without_a_word_of_the_upstream_the_error_is_a_502_or_504_envelope() {
+    let stub = Stub::start();
+    let pairs = [&QUICK[..], &[("fallback.mode", "error"), ("upstream.headers_timeout", "100ms")]].concat();
+    let vecho = Inside::start(&stub.base_url(), &pairs).await;
+    stub.always(Behaviour::Gate);
+    let late = vecho.embed(ask(&["x"])).await;
+    assert_eq!((late.status, late.error()), (504, ("server_error".to_owned(), json!("upstream_timeout"))));
+    stub.always(Behaviour::CutBody);
+    let cut = vecho.embed(ask(&["x"])).await;
+    assert_eq!((cut.status, cut.error()), (502, ("server_error".to_owned(), json!("upstream_unavailable"))));
+    stub.down().await;
+    let refused = vecho.embed(ask(&["x"])).await;
+    assert_eq!((refused.status, refused.error()), (502, ("server_error".to_owned(), json!("upstream_unavailable"))));
+}
+
+#[tokio::test]
+async fn health_is_degraded_while_mocks_are_served_and_a_minute_after() {
+    let stub = Stub::start();
+    let vecho = start(&stub, "mock").await;
+    assert_eq!(vecho.health().await["status"], "healthy");
+    stub.down().await;
+    vecho.embed(ask(&["x"])).await;
+    vecho.clock.advance_ms(9_000);
+    let health = vecho.health().await;
+    assert_eq!(health["status"], "degraded");
+    assert!(health["warnings"][0].as_str().is_some_and(|text| text.contains("mocks, since 9 s")), "{health}");
+    assert!((vecho.metric(r#"vecho_inputs_total{source="mock"}"#).await - 1.0).abs() < f64::EPSILON);
+    stub.up().await;
+    vecho.embed(ask(&["x"])).await;
+    vecho.clock.advance_ms(60_001);
+    assert_eq!(vecho.health().await["status"], "healthy");
+}

@@ -1,0 +1,71 @@
+//! vecho inside the test's own process, for tests that move its clock.
+
+use std::borrow::Borrow;
+use std::net::SocketAddr;
+
+use serde_json::Value;
+use vecho::app::{App, Surroundings};
+use vecho::clock::Clock;
+use vecho::config::Config;
+
+use super::client::{Answer, Client, post};
+use super::ops;
+
+/// A running vecho whose time of day stands still until the test moves it.
+pub(crate) struct Inside {
+    app: App,
+    pub(crate) clock: Clock,
+    pub(crate) client: Client,
+}
+
+impl Inside {
+    /// Starts one in front of an upstream, with these keys of the configuration.
+    pub(crate) async fn start(upstream: &str, pairs: &[(&str, &str)]) -> Self {
+        let own = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0"), ("upstream.url", upstream)];
+        let config = Config::from_pairs(&[&own[..], pairs].concat()).unwrap_or_else(|faults| panic!("{faults}"));
+        let clock = Clock::manual(1_700_000_000_000);
+        let app = App::start(config, Surroundings::detached(clock.clone())).await.expect("it must start");
+        Self { app, clock, client: Client::new() }
+    }
+
+    pub(crate) fn embeddings_url(&self) -> String {
+        format!("http://{}/v1/embeddings", self.app.public_addr())
+    }
+
+    pub(crate) fn public(&self) -> SocketAddr {
+        self.app.public_addr()
+    }
+
+    pub(crate) fn admin(&self) -> SocketAddr {
+        self.app.admin_addr()
+    }
+
+    /// Posts an embeddings request; the answer must arrive whole.
+    pub(crate) async fn embed(&self, body: impl Borrow<Value>) -> Answer {
+        self.client.post(&self.embeddings_url(), body.borrow()).await
+    }
+
+    /// The same with further headers.
+    pub(crate) async fn embed_with(&self, headers: &[(&str, &str)], body: impl Borrow<Value>) -> Answer {
+        let mut request = post(&self.embeddings_url(), body.borrow());
+        for (name, value) in headers {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).expect("a test's header name is legal");
+            request.headers_mut().append(name, value.parse().expect("a test's header value is legal"));
+        }
+        self.client.send(request).await.expect("the answer must arrive")
+    }
+
+    /// The value of one series of its metrics.
+    pub(crate) async fn metric(&self, series: &str) -> f64 {
+        ops::metric(self.admin(), series).await
+    }
+
+    /// What its health says.
+    pub(crate) async fn health(&self) -> Value {
+        self.client.get(&format!("http://{}/api/performance/health", self.admin())).await.json()
+    }
+
+    pub(crate) async fn stop(self) -> vecho::app::Stopped {
+        self.app.stop().await
+    }
+}

@@ -1,0 +1,50 @@
+//! A bare connection, for what no HTTP client would send.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::stub::DEADLINE;
+
+/// One connection; every wait on it has a deadline.
+pub(crate) struct Socket(TcpStream);
+
+impl Socket {
+    pub(crate) async fn connect(addr: SocketAddr) -> Self {
+        Self(TcpStream::connect(addr).await.expect("the port must accept"))
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.expect("the peer must read");
+    }
+
+    /// Everything until and including a text.
+    pub(crate) async fn read_until(&mut self, end: &str) -> String {
+        let mut seen = Vec::new();
+        while !seen.ends_with(end.as_bytes()) {
+            let byte = timeout(DEADLINE, self.0.read_u8()).await;
+            match byte {
+                Ok(Ok(byte)) => seen.push(byte),
+                other => panic!("{other:?} before {end:?}: {:?}", String::from_utf8_lossy(&seen)),
+            }
+        }
+        String::from_utf8_lossy(&seen).into_owned()
+    }
+
+    /// Everything until the peer closes.
+    pub(crate) async fn read_to_end(&mut self) -> String {
+        let mut seen = Vec::new();
+        let read = timeout(DEADLINE, self.0.read_to_end(&mut seen)).await;
+        read.unwrap_or_else(|_| panic!("not closed after {:?}", String::from_utf8_lossy(&seen))).ok();
+        String::from_utf8_lossy(&seen).into_owned()
+    }
+}
+
+/// Sends a request that ends its connection and reads the whole answer.
+pub(crate) async fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> String {
+    let mut socket = Socket::connect(addr).await;
+    socket.send(request).await;
+    socket.read_to_end().await
+}
