@@ -4,6 +4,7 @@ mod cli;
 mod clients;
 mod config;
 mod harness;
+mod layout;
 mod metrics;
 mod process;
 mod real_model;
