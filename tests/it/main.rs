@@ -7,6 +7,7 @@ mod harness;
 mod layout;
 mod metrics;
 mod process;
+mod randomised;
 mod real_model;
 mod serve;
 mod the_stub;
