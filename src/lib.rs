@@ -1,7 +1,8 @@
 //! vecho: a caching reverse proxy in front of an OpenAI-compatible embeddings endpoint.
 //!
 //! Read the crate by floor, from the bottom up or from the top down. A module uses only modules of floors below its
-//! own; the parts of floor 2 do not know one another, and neither do the two ports. A test keeps it so.
+//! own, and others of its own floor only where the heading says that they may use one another; no way leads round.
+//! `tests/it/layout.rs` reads these headings and keeps it so.
 
 // Floor 6: the process.
 pub mod cli;
@@ -27,11 +28,12 @@ pub mod tiers;
 pub mod upstream;
 pub mod vouch;
 
-// Floor 1: the OpenAI format and what is learned about spaces: words that several parts share.
+// Floor 1: the OpenAI format and what is learned about spaces: words that several parts share, and that may use one
+// another.
 pub mod spaces;
 pub mod wire;
 
-// Floor 0: the ground.
+// Floor 0: the ground, whose modules may use one another.
 pub mod bounded;
 pub mod clock;
 pub mod config;

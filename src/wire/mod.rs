@@ -4,8 +4,10 @@ mod error;
 mod request;
 mod response;
 mod space;
+mod write;
 
 pub use error::{envelope, error_code, error_fields};
-pub use request::{Bypass, EmbedRequest, PathModel, read_request, write_request};
+pub use request::{Bypass, EmbedRequest, PathModel, read_request};
 pub use response::{ReadAnswer, Rendering, Unreadable, read_answer};
 pub use space::{Encoding, Input, InputKind, Space};
+pub use write::write_request;

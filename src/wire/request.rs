@@ -1,14 +1,13 @@
-//! Reading an embeddings request, and writing one for the upstream.
+//! Reading an embeddings request: either every part of it is understood, or it is said why not.
 //!
-//! Reading either understands every part of a request or says why it does not: a field that is not known might change
-//! the vector, so guessing is not an option. What is not understood is forwarded byte for byte.
+//! A field that is not known might change the vector, so guessing is not an option. What is not understood is forwarded
+//! byte for byte.
 
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use bytes::Bytes;
 use serde::Deserializer as _;
 use serde::de::{self, Deserialize, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
@@ -351,53 +350,6 @@ impl<'de> Visitor<'de> for ElementVisitor {
         }
         Ok(Element::Tokens(ids))
     }
-}
-
-/// Writes the body of an upstream call for `inputs`, all of one kind.
-pub fn write_request(space: &Space, inputs: &[&Input<'_>], encoding: Encoding, user: Option<&str>) -> Bytes {
-    let mut body = Vec::with_capacity(128 + inputs.iter().map(|input| input.estimated_tokens() * 4).sum::<usize>());
-    body.extend_from_slice(b"{\"input\":[");
-    for (place, input) in inputs.iter().enumerate() {
-        if place > 0 {
-            body.push(b',');
-        }
-        match input {
-            Input::Text(text) => write_json(&mut body, text),
-            Input::Tokens(ids) => write_json(&mut body, ids),
-        }
-    }
-    body.push(b']');
-    if let Some(model) = &space.model {
-        write_field(&mut body, "model", model);
-    }
-    write_field(&mut body, "encoding_format", encoding.name());
-    if let Some(dimensions) = space.dimensions {
-        write_field(&mut body, "dimensions", &dimensions);
-    }
-    if let Some(user) = user {
-        write_field(&mut body, "user", user);
-    }
-    for (name, canonical) in &space.extras {
-        write_name(&mut body, name);
-        body.extend_from_slice(canonical.as_bytes());
-    }
-    body.push(b'}');
-    Bytes::from(body)
-}
-
-fn write_name(body: &mut Vec<u8>, name: &str) {
-    body.push(b',');
-    write_json(body, name);
-    body.push(b':');
-}
-
-fn write_field<T: serde::Serialize + ?Sized>(body: &mut Vec<u8>, name: &str, value: &T) {
-    write_name(body, name);
-    write_json(body, value);
-}
-
-fn write_json<T: serde::Serialize + ?Sized>(body: &mut Vec<u8>, value: &T) {
-    serde_json::to_writer(body, value).expect("strings and numbers must serialize into memory");
 }
 
 #[cfg(test)]

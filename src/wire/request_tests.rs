@@ -1,6 +1,7 @@
 //! What is understood, and what is left to the upstream.
 
 use super::*;
+use crate::wire::write_request;
 
 fn extras() -> BTreeSet<String> {
     ["task", "input_type"].map(str::to_owned).into()

@@ -125,7 +125,7 @@ impl Answer {
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the decimal text of an f32 reads back to it through f64")]
-fn vector(embedding: &Value) -> Vec<f32> {
+pub(crate) fn vector(embedding: &Value) -> Vec<f32> {
     match embedding {
         Value::String(text) => {
             let bytes = base64_simd::STANDARD.decode_to_vec(text.as_bytes()).expect("a vector is base64");

@@ -46,8 +46,10 @@ pub(crate) enum Behaviour {
     NoIndex,
     /// 200 with an HTML page.
     Garbage,
-    /// The answer names this model.
+    /// The answer names this model; its vectors stay those of the model asked for.
     ModelName(String),
+    /// Another model answers: under its own name, with its own vectors of the length asked for.
+    OtherModel(String),
     /// An answer without `usage`.
     NoUsage,
     /// Claims `content-encoding: gzip` over plain bytes.
@@ -58,18 +60,32 @@ pub(crate) enum Behaviour {
     All(Vec<Behaviour>),
 }
 
-type Predicate = Box<dyn Fn(&Call) -> bool + Send + Sync>;
+impl Behaviour {
+    /// The model that answers in place of the one asked for.
+    pub(crate) fn other_model(&self) -> Option<&str> {
+        match self {
+            Self::OtherModel(model) => Some(model),
+            Self::All(several) => several.iter().find_map(Self::other_model),
+            _ => None,
+        }
+    }
+}
 
-/// What to do next: queued behaviours first, then the first matching rule, then the standing one.
+type Predicate = Box<dyn Fn(&Call) -> bool + Send + Sync>;
+type Decision = Box<dyn FnMut(&Call) -> Behaviour + Send>;
+
+/// What to do next: queued behaviours first, then the first matching rule, then the standing one, or what is decided
+/// call by call in its place.
 pub(crate) struct Script {
     queue: VecDeque<Behaviour>,
     rules: Vec<(Predicate, Behaviour)>,
     standing: Behaviour,
+    decision: Option<Decision>,
 }
 
 impl Default for Script {
     fn default() -> Self {
-        Self { queue: VecDeque::new(), rules: Vec::new(), standing: Behaviour::Normal }
+        Self { queue: VecDeque::new(), rules: Vec::new(), standing: Behaviour::Normal, decision: None }
     }
 }
 
@@ -86,12 +102,18 @@ impl Script {
         self.standing = behaviour;
     }
 
+    pub(crate) fn decide(&mut self, decision: Decision) {
+        self.decision = Some(decision);
+    }
+
     /// The behaviour of one call; a queued one is used up by it.
     pub(crate) fn take(&mut self, call: &Call) -> Behaviour {
         if let Some(behaviour) = self.queue.pop_front() {
             return behaviour;
         }
-        let rule = self.rules.iter().find(|(predicate, _)| predicate(call));
-        rule.map_or_else(|| self.standing.clone(), |(_, behaviour)| behaviour.clone())
+        if let Some((_, behaviour)) = self.rules.iter().find(|(predicate, _)| predicate(call)) {
+            return behaviour.clone();
+        }
+        self.decision.as_mut().map_or_else(|| self.standing.clone(), |decide| decide(call))
     }
 }

@@ -79,6 +79,14 @@ impl Draft {
         spoil(&mut self.items[0].vector);
     }
 
+    /// Lets another model answer in place of the one asked for.
+    pub(crate) fn answer_as(&mut self, model: &str, call: &EmbedCall) {
+        let other = call.space.of_model(model);
+        self.items =
+            call.inputs.iter().enumerate().map(|(index, input)| Item { index, vector: other.vector(input) }).collect();
+        model.clone_into(&mut self.model);
+    }
+
     pub(crate) fn model(&self) -> &str {
         &self.model
     }

@@ -65,6 +65,11 @@ impl Stub {
         lock(&self.state.script).stand(behaviour);
     }
 
+    /// Decides call by call how those are treated that have neither a queued behaviour nor a rule.
+    pub(crate) fn decide(&self, decision: impl FnMut(&Call) -> Behaviour + Send + 'static) {
+        lock(&self.state.script).decide(Box::new(decision));
+    }
+
     pub(crate) fn set_limits(&self, limits: Limits) {
         *lock(&self.state.limits) = limits;
     }

@@ -131,6 +131,9 @@ fn embeddings(state: &State, call: &Call, behaviour: &Behaviour) -> Reply {
         Err(refusal) => return Reply::error(refusal.status, refusal.kind, refusal.code, &refusal.message),
     };
     let mut draft = Draft::new(&read);
+    if let Some(model) = behaviour.other_model() {
+        draft.answer_as(model, &read);
+    }
     draft.apply(behaviour);
     let mut reply = draft.render();
     reply.set("openai-model", draft.model());

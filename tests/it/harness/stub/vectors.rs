@@ -60,6 +60,11 @@ impl Space {
         })
     }
 
+    /// The space of another model with vectors of the same length.
+    pub(crate) fn of_model(&self, model: &str) -> Self {
+        Self { model: model.to_owned(), dimensions: Some(self.dimension()), extras: self.extras.clone() }
+    }
+
     /// The vector of one input: `f32(half) / f32(norm)` in every component, as real vectors are.
     pub(crate) fn vector(&self, input: &Input) -> Vec<f32> {
         let mut random = vec![0; self.dimension() * 2];

@@ -1,0 +1,149 @@
+//! The cut of the crate: floors without upward or sideways edges, dependencies with owners, things of a bounded size.
+//!
+//! The floors are read from `src/lib.rs` itself, so that the map and this test cannot drift apart.
+
+mod code;
+mod map;
+mod rules;
+
+use std::collections::BTreeSet;
+
+use code::{File, read_folder};
+use map::{Map, cycle, edges};
+
+fn sources() -> Vec<File> {
+    let files: Vec<File> = read_folder("src").into_iter().filter(|file| !file.is_test()).collect();
+    assert!(files.len() > 50, "the sources must have been found");
+    files
+}
+
+fn map() -> Map {
+    Map::read(&sources().into_iter().find(|file| file.path == "lib.rs").expect("lib.rs is there").text)
+}
+
+fn none(complaints: impl IntoIterator<Item = String>) {
+    let complaints: Vec<String> = complaints.into_iter().collect();
+    assert!(complaints.is_empty(), "\n{}", complaints.join("\n"));
+}
+
+#[test]
+fn every_module_stands_on_a_floor_of_the_map() {
+    let files = sources();
+    let on_disk: BTreeSet<&str> =
+        files.iter().map(File::module).filter(|name| !matches!(*name, "lib" | "main")).collect();
+    assert_eq!(map().modules(), on_disk);
+}
+
+#[test]
+fn no_module_uses_one_of_a_higher_floor_or_a_stranger_on_its_own() {
+    none(map().wrong_edges(&edges(&sources())));
+}
+
+#[test]
+fn there_is_no_way_round_between_modules() {
+    assert_eq!(cycle(&edges(&sources())), None);
+}
+
+#[test]
+fn each_dependency_is_named_by_its_owner_alone() {
+    none(sources().iter().flat_map(rules::strays));
+    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+    for (name, _) in rules::OWNERS {
+        let line = format!("\n{} = ", name.replace('_', "-"));
+        assert!(manifest.contains(&line), "{name} has an owner and is no dependency");
+    }
+}
+
+#[test]
+fn what_must_not_be_written_is_not_written() {
+    none(sources().iter().flat_map(rules::forbidden));
+    none(["src", "tests", "benches"].into_iter().flat_map(read_folder).flat_map(|file| rules::allows(&file)));
+}
+
+#[test]
+fn files_and_functions_stay_small() {
+    none(["src", "tests", "benches"].into_iter().flat_map(read_folder).filter_map(|file| rules::overlong_file(&file)));
+    none(sources().iter().flat_map(rules::overlong_functions));
+}
+
+/// That each of the checks above can fail.
+mod the_checks {
+    use super::rules::{allows, forbidden, overlong_file, overlong_functions, strays};
+    use super::*;
+
+    const LIB: &str = "//! Docs.\n\n// Floor 1: the parts.\npub mod up;\npub mod beside;\n\n// Floor 0: the ground, whose modules may use one\n\
+                       // another.\npub mod down;\npub mod deep;\n";
+
+    fn wrong(path: &str, text: &str) -> usize {
+        Map::read(LIB).wrong_edges(&edges(&[File::new(path, text)])).len()
+    }
+
+    #[test]
+    fn floors_are_read_from_headings() {
+        assert_eq!(Map::read(LIB).modules(), BTreeSet::from(["beside", "deep", "down", "up"]));
+        assert!(std::panic::catch_unwind(|| Map::read("pub mod lost;")).is_err());
+    }
+
+    #[test]
+    fn upward_and_sideways_edges_are_found_and_downward_ones_are_not() {
+        assert_eq!(wrong("up.rs", "use crate::down::X;\nuse crate::up::Y;"), 0);
+        assert_eq!(wrong("up/part.rs", "use crate::beside::X;"), 1, "sideways");
+        assert_eq!(wrong("down.rs", "fn f() { crate::up::g() }"), 1, "upward, by a path in an expression");
+        assert_eq!(wrong("down.rs", "use crate::deep::X;"), 0, "sideways where the heading allows it");
+        assert_eq!(wrong("down.rs", "use crate::{deep::{X, up}, beside};"), 1, "one of a list");
+        assert_eq!(wrong("down.rs", "pub(crate) use crate::nowhere::X;"), 1, "a module that the map does not know");
+    }
+
+    #[test]
+    fn comments_texts_and_unit_tests_are_no_edges() {
+        let text = "// crate::up\n/* crate::up /* */ crate::up */ const A: &str = \"crate::up\";\nconst B: &str = \
+                    r#\"\" crate::up\"#;\nfn f<'a>(c: char) -> bool { c == '\"' }\n#[cfg(test)]\nmod tests {\n use \
+                    crate::up::X;\n fn g() {}\n}\n#[cfg(test)]\n#[path = \"x.rs\"]\nmod more;\nuse crate::deep::Y;\n";
+        assert_eq!(wrong("down.rs", text), 0);
+        assert_eq!(wrong("down.rs", &format!("{text}use crate::up::X;")), 1, "what follows them is");
+    }
+
+    #[test]
+    fn a_way_round_is_found() {
+        let files = [
+            File::new("a.rs", "use crate::b::X;"),
+            File::new("b/x.rs", "use crate::{c, a as other};"),
+            File::new("c.rs", "use crate::d::X;"),
+        ];
+        assert_eq!(cycle(&edges(&files)), Some(vec!["a".to_owned(), "b".to_owned(), "a".to_owned()]));
+        assert_eq!(cycle(&edges(&files[..1])), None);
+        assert_eq!(cycle(&edges(&files[1..])), None);
+    }
+
+    #[test]
+    fn a_dependency_in_the_wrong_place_is_found() {
+        assert_eq!(strays(&File::new("tiers/memory.rs", "use moka::sync::Cache;")).len(), 1);
+        assert_eq!(strays(&File::new("bounded.rs", "use moka::sync::Cache;")).len(), 0);
+        assert_eq!(strays(&File::new("config/x.rs", "fn f() { toml::from_str(x); blake3::hash(y) }")).len(), 1);
+        assert_eq!(strays(&File::new("flow.rs", "use crate::toml::X; use mytoml::Y; // toml::Z")).len(), 0);
+    }
+
+    #[test]
+    fn forbidden_words_are_found() {
+        let found = |path: &str, text: &str| forbidden(&File::new(path, text)).len();
+        assert_eq!(found("a.rs", "fn f() { x.unwrap(); todo!(); println!(); tokio::spawn(y); unsafe { z } }"), 5);
+        assert_eq!(found("a.rs", "x.unwrap_or(1); y.expect_err(2); #![deny(unsafe_code)] // .unwrap()"), 0);
+        assert_eq!(found("tasks.rs", "tokio::spawn(x)"), 0);
+        assert_eq!(found("tasks.rs", "unsafe { x }"), 1);
+        assert_eq!(found("a.rs", "#[cfg(test)]\nmod tests { fn f() { x.unwrap() } }"), 0);
+        assert_eq!(allows(&File::new("a.rs", "#[cfg(test)]\nmod tests { #[allow(unused)] fn f() {} }")).len(), 1);
+    }
+
+    #[test]
+    fn what_is_too_long_is_found() {
+        let body = "    x();\n".repeat(58);
+        let short = format!("fn f(a: [u8; 2]) {{\n{body}}}\n");
+        let long = format!("fn f(a: [u8; 2]) {{\n    x();\n{body}}}\n");
+        let excused = format!("#[expect(clippy::too_many_lines, reason = \"one table\")]\n{long}");
+        let found = |text: &str| overlong_functions(&File::new("a.rs", text)).len();
+        assert_eq!((found(&short), found(&long), found(&excused)), (0, 1, 0));
+        assert_eq!(found(&format!("{excused}{long}")), 1, "an excuse holds for one function");
+        assert!(overlong_file(&File::new("a.rs", &"\n".repeat(400))).is_none());
+        assert!(overlong_file(&File::new("a.rs", &"\n".repeat(401))).is_some());
+    }
+}

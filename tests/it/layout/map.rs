@@ -1,0 +1,132 @@
+//! The map of the crate as `lib.rs` draws it, and the roads between its modules as the sources take them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::code::{File, is_word, words};
+
+/// Words in a floor's heading that let its modules use one another.
+const MUTUAL: &str = "may use one another";
+
+/// The floor of every top-level module.
+#[derive(Debug, Default)]
+pub(super) struct Map {
+    floors: BTreeMap<String, u32>,
+    mutual: BTreeSet<u32>,
+}
+
+/// One module's use of another, and where it happens.
+pub(super) struct Edge {
+    from: String,
+    to: String,
+    at: String,
+}
+
+impl Map {
+    /// Reads the headings `// Floor N: ...` and the modules below each.
+    pub(super) fn read(lib: &str) -> Self {
+        let (mut map, mut floor, mut heading) = (Self::default(), None, String::new());
+        for line in lib.lines() {
+            if let Some(words) = line.strip_prefix("// ") {
+                if let Some(rest) = words.strip_prefix("Floor ") {
+                    floor = rest.split(':').next().and_then(|number| number.parse().ok());
+                    heading.clear();
+                }
+                heading.push_str(words);
+                heading.push(' ');
+                map.mutual.extend(floor.filter(|_| heading.contains(MUTUAL)));
+            } else if let Some(name) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';')) {
+                let floor = floor.unwrap_or_else(|| panic!("the module {name} stands under no floor"));
+                map.floors.insert(name.to_owned(), floor);
+            }
+        }
+        map
+    }
+
+    pub(super) fn modules(&self) -> BTreeSet<&str> {
+        self.floors.keys().map(String::as_str).collect()
+    }
+
+    /// The edges that lead up, or sideways on a floor whose modules do not know one another.
+    pub(super) fn wrong_edges(&self, edges: &[Edge]) -> Vec<String> {
+        let wrong = edges.iter().filter(|edge| match (self.floors.get(&edge.from), self.floors.get(&edge.to)) {
+            (Some(from), Some(to)) => to > from || (to == from && !self.mutual.contains(to)),
+            // What is no module of the map is an item of the crate's root, of which there is none.
+            (from, _) => from.is_some(),
+        });
+        wrong.map(|edge| format!("{}: {} must not use {}", edge.at, edge.from, edge.to)).collect()
+    }
+}
+
+/// Every use of one top-level module by another.
+pub(super) fn edges(files: &[File]) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    for file in files.iter().filter(|file| !matches!(file.module(), "lib" | "main")) {
+        for start in words(&file.code, "crate") {
+            for to in named(&file.code[start + "crate".len()..]) {
+                if to != file.module() {
+                    edges.push(Edge { from: file.module().to_owned(), to, at: file.at(start) });
+                }
+            }
+        }
+    }
+    edges
+}
+
+/// The modules that stand behind one `crate`: one, or those of a list in braces.
+fn named(rest: &str) -> Vec<String> {
+    let Some(path) = rest.strip_prefix("::") else {
+        return Vec::new();
+    };
+    let Some(list) = path.strip_prefix('{') else {
+        return vec![leading_word(path)];
+    };
+    let (mut names, mut depth, mut fresh) = (Vec::new(), 1_usize, true);
+    for (at, letter) in list.char_indices() {
+        match letter {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => fresh = true,
+            _ if fresh && !letter.is_whitespace() => {
+                names.push(leading_word(&list[at..]));
+                fresh = false;
+            }
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    names
+}
+
+fn leading_word(text: &str) -> String {
+    text.bytes().take_while(|byte| is_word(*byte)).map(char::from).collect()
+}
+
+/// A way round, if there is one.
+pub(super) fn cycle(edges: &[Edge]) -> Option<Vec<String>> {
+    let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for edge in edges {
+        uses.entry(&edge.from).or_default().insert(&edge.to);
+    }
+    let mut done = BTreeSet::new();
+    uses.keys().find_map(|module| follow(module, &uses, &mut Vec::new(), &mut done))
+}
+
+fn follow<'a>(
+    module: &'a str,
+    uses: &BTreeMap<&'a str, BTreeSet<&'a str>>,
+    way: &mut Vec<&'a str>,
+    done: &mut BTreeSet<&'a str>,
+) -> Option<Vec<String>> {
+    if let Some(start) = way.iter().position(|passed| *passed == module) {
+        return Some(way[start..].iter().chain([&module]).map(|name| (*name).to_owned()).collect());
+    }
+    if !done.insert(module) {
+        return None;
+    }
+    way.push(module);
+    let found = uses.get(module).into_iter().flatten().find_map(|next| follow(next, uses, way, done));
+    way.pop();
+    found
+}

@@ -1,0 +1,109 @@
+//! Rules for single files: who may name a dependency, what must not be written, how long things may get.
+
+use super::code::{File, end_of_item, words};
+
+/// Most lines of a file.
+const MAX_FILE_LINES: usize = 400;
+/// Most lines of a function without a written reason.
+const MAX_FUNCTION_LINES: usize = 60;
+
+/// Dependencies with an owner: the files, or folders, that may name them.
+pub(super) const OWNERS: &[(&str, &[&str])] = &[
+    ("arc_swap", &["config/live.rs"]),
+    ("base64_simd", &["wire/"]),
+    // The guard compares hashes of tokens, which blake3 does in constant time.
+    ("blake3", &["admin/guard.rs", "config/source.rs", "key.rs"]),
+    ("bpe_openai", &["tokens.rs"]),
+    ("clap", &["cli.rs", "cli/"]),
+    ("hdrhistogram", &["metrics/"]),
+    ("humantime", &["config/"]),
+    ("hyper_rustls", &["upstream/connector.rs"]),
+    ("libc", &["system.rs"]),
+    ("moka", &["bounded.rs"]),
+    ("prometheus", &["metrics/"]),
+    ("strsim", &["config/"]),
+    ("sysinfo", &["system.rs"]),
+    ("tokio_rustls", &["serve/"]),
+    ("toml", &["config/"]),
+    ("tracing_subscriber", &["logs.rs"]),
+    ("webpki_roots", &["upstream/connector.rs"]),
+    ("zmij", &["wire/"]),
+];
+
+/// What must not be written, and the one file that may.
+const FORBIDDEN: &[(&str, Option<&str>)] = &[
+    (".unwrap()", None),
+    ("#[allow", None),
+    ("#![allow", None),
+    ("dbg!", None),
+    ("eprintln!", None),
+    ("print!", None),
+    ("println!", None),
+    ("todo!", None),
+    ("tokio::spawn", Some("tasks.rs")),
+    ("tokio::task::spawn(", Some("tasks.rs")),
+    ("unimplemented!", None),
+    ("unsafe", Some("system.rs")),
+];
+
+/// Dependencies that are named outside their owners.
+pub(super) fn strays(file: &File) -> Vec<String> {
+    let owned_elsewhere = |owners: &&[&str]| !owners.iter().any(|owner| owns(owner, &file.path));
+    let strangers = OWNERS.iter().filter(|(_, owners)| owned_elsewhere(owners));
+    let named = strangers.flat_map(|(name, _)| words(&file.code, name).map(move |at| (at, name)));
+    named
+        .filter(|(at, name)| file.code[at + name.len()..].starts_with("::") && !file.code[..*at].ends_with("::"))
+        .map(|(at, name)| format!("{}: {name} belongs to another file", file.at(at)))
+        .collect()
+}
+
+fn owns(owner: &str, path: &str) -> bool {
+    if owner.ends_with('/') { path.starts_with(owner) } else { path == owner }
+}
+
+/// What must not be written, and is.
+pub(super) fn forbidden(file: &File) -> Vec<String> {
+    let rules = FORBIDDEN.iter().filter(|(_, but)| *but != Some(file.path.as_str()));
+    rules.flat_map(|(what, _)| places(file, what)).collect()
+}
+
+/// `#[allow]` has no reason that could grow old; it is wrong in tests as well.
+pub(super) fn allows(file: &File) -> Vec<String> {
+    let code = super::code::blank(&file.text);
+    let whole = File { code, ..file.clone() };
+    ["#[allow", "#![allow"].iter().flat_map(|what| places(&whole, what)).collect()
+}
+
+fn places(file: &File, what: &str) -> Vec<String> {
+    let begins_word = what.starts_with(|first: char| first.is_alphabetic());
+    let found = file.code.match_indices(what).map(|(at, _)| at);
+    let found = found.filter(|at| {
+        let after = file.code[at + what.len()..].bytes().next().unwrap_or(b' ');
+        let ends_word = !what.ends_with(|last: char| last.is_alphabetic()) || !super::code::is_word(after);
+        let before = file.code[..*at].bytes().last().unwrap_or(b' ');
+        ends_word && !(begins_word && super::code::is_word(before))
+    });
+    found.map(|at| format!("{}: {what} must not stand here", file.at(at))).collect()
+}
+
+/// Whether the file is too long.
+pub(super) fn overlong_file(file: &File) -> Option<String> {
+    let lines = file.text.lines().count();
+    (lines > MAX_FILE_LINES).then(|| format!("{}: {lines} lines, more than {MAX_FILE_LINES}", file.path))
+}
+
+/// Functions that are too long and do not say why.
+pub(super) fn overlong_functions(file: &File) -> Vec<String> {
+    let long = words(&file.code, "fn").filter_map(|at| {
+        let lines = file.code[at..end_of_item(&file.code, at)].matches('\n').count() + 1;
+        (lines > MAX_FUNCTION_LINES && !has_reason(&file.code[..at]))
+            .then(|| format!("{}: a function of {lines} lines, more than {MAX_FUNCTION_LINES}", file.at(at)))
+    });
+    long.collect()
+}
+
+/// The attributes before a function hold the reason for its length.
+fn has_reason(before: &str) -> bool {
+    let item = before.rfind([';', '{', '}']).map_or(before, |at| &before[at..]);
+    item.contains("expect(clippy::too_many_lines")
+}
