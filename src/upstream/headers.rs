@@ -15,16 +15,21 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Headers of an embeddings request that its call gets anew, or that mean the exchange with vecho. An idempotency key
-/// belongs to one body, and a call's body is seldom the request's.
-const REWRITTEN: [HeaderName; 7] = [
+/// Headers of an embeddings request that its call gets anew or that mean the exchange with vecho, and those that speak
+/// for the very bytes of the client's body. The call's body is another one, and several calls may come of one request:
+/// under one idempotency key a service would answer the second with the vectors of the first.
+const REWRITTEN: [HeaderName; 11] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
     header::ACCEPT_ENCODING,
     header::EXPECT,
     header::CACHE_CONTROL,
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("digest"),
     HeaderName::from_static("idempotency-key"),
+    HeaderName::from_static("repr-digest"),
 ];
 
 /// Prefixes of what the service says about one call; good on a miss, wrong on a hit.
@@ -46,9 +51,6 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }
-/// Headers that speak for the very bytes of the client's body. The call's body is another one, and several calls may
-/// come of one request: under one idempotency key a service would answer the second with the vectors of the first.
-const OF_THE_BODY: [&str; 5] = ["content-digest", "content-md5", "digest", "idempotency-key", "repr-digest"];
 
 /// The headers of an embeddings request that go up with the call made for it: all but those of the connection, of
 /// the body (which is written anew) and of vecho itself.
@@ -63,19 +65,6 @@ pub fn forwardable(request: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(request.len() + 1);
     for (name, value) in request.iter().filter(|(name, _)| goes_up(name)) {
         headers.append(name.clone(), value.clone());
-    let mut headers = request.clone();
-    strip_hop_by_hop(&mut headers);
-    let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
-    let rewritten = [
-        header::HOST,
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::ACCEPT_ENCODING,
-        header::EXPECT,
-        header::CACHE_CONTROL,
-    ];
-    for name in ours.iter().chain(&rewritten).map(HeaderName::as_str).chain(OF_THE_BODY) {
-        headers.remove(name);
     }
     headers
 }

@@ -2,24 +2,24 @@
 
 mod answers;
 mod batches;
-mod bypass;
 mod batching;
 mod breaker;
+mod bypass;
 mod cli;
 mod clients;
 mod coalescing;
 mod config;
-mod documentation;
 mod controls;
+mod documentation;
 mod drift;
 mod encodings;
 mod failures;
 mod fallback;
 mod harness;
 mod keys;
+mod layout;
 mod lies;
 mod merging;
-mod layout;
 mod metrics;
 mod process;
 mod randomised;
