@@ -70,7 +70,8 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 fn the_first_block_of_the_readme_runs_and_tests() {
     let readme = read("README.md");
     let block = readme.split("```").nth(1).expect("there is a block of code");
-    assert!(block.contains("make run") && block.contains("make test"), "{block}");
+    let commands: Vec<&str> = block.lines().filter_map(|line| line.split("  ").next()).collect();
+    assert!(commands.contains(&"make run") && commands.contains(&"make test"), "{commands:?}");
     let makefile = read("Makefile");
     assert!(makefile.contains("\nrun:") && makefile.contains("\ntest:"), "both are targets");
 }
@@ -216,6 +217,18 @@ fn no_document_mentions_a_file_that_does_not_exist() {
         for path in code_spans(&text).into_iter().filter(|span| is_path(span)) {
             assert!(root().join(path).exists(), "{document}: there is no {path}");
         }
+    }
+}
+
+#[test]
+fn the_places_in_the_code_that_the_architecture_names_exist() {
+    let (text, sources) = (read("ARCHITECTURE.md"), sources());
+    let places: BTreeSet<(&str, &str)> =
+        code_spans(&text).into_iter().filter_map(|span| span.split_once("::")).collect();
+    assert!(places.len() >= 10, "the invariants name their places: {places:?}");
+    for (owner, function) in places {
+        assert!(sources.contains(&format!("fn {function}(")), "ARCHITECTURE.md: there is no {owner}::{function}");
+        assert!(words(&sources).any(|word| word == owner), "ARCHITECTURE.md: there is no {owner}");
     }
 }
 
