@@ -101,7 +101,7 @@ pub trait Memory: Send + Sync {
 pub struct Optimized {
     /// What was asked.
     pub target_memory_mb: u64,
-    /// Resident memory afterwards.
+    /// Resident memory when it was asked.
     pub current_memory_mb: f64,
     /// Whether more than the target was resident before.
     pub optimization_needed: bool,

@@ -52,11 +52,11 @@ labels! {
 labels! {
     /// How a request on the public port ended; the first six are also the values of `x-vecho-cache`.
     Outcome {
-        /// Every input came from a tier or from a fetch that was already under way.
+        /// Every input came from a tier.
         Hit = "hit",
-        /// Some inputs were fetched for this request.
+        /// Some inputs came from a tier, the others from a fetch.
         Partial = "partial",
-        /// Every input was fetched for this request.
+        /// Every input came from a fetch, its own or one already under way.
         Miss = "miss",
         /// At least one input is an entry past its time, because the upstream is unavailable.
         Stale = "stale",
@@ -141,8 +141,8 @@ labels! {
         LoneSurrogate = "lone_surrogate",
         /// A field stands twice in the body.
         DuplicateKey = "duplicate_key",
-        /// The body nests deeper than it is read.
-        TooDeep = "too_deep",
+        /// The model changed several times while the answer was put together.
+        UnsteadyModel = "unsteady_model",
         /// Any other reason.
         Other = "other",
     }

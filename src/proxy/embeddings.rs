@@ -7,7 +7,7 @@ use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
-use super::controls::read_controls;
+use super::controls::{BadControl, read_controls};
 use super::gate::Admission;
 use super::intake::{answer_key, credential_key, must_be_vouched, path_model, read_origin, unreadable_head};
 use super::reply::{Finished, Notes, Replies};
@@ -29,13 +29,15 @@ struct Received<'a> {
     head: request::Parts,
     body: Bytes,
     kind: RouteKind,
+    controls: Controls,
     config: &'a Config,
 }
 
 impl Received<'_> {
     /// The key of a rendered answer, for requests without special wishes: a rendered answer knows its records'
     /// common end, not their ages.
-    fn answer_key(&self, controls: &Controls) -> Option<Key> {
+    fn answer_key(&self) -> Option<Key> {
+        let controls = &self.controls;
         let has_wishes = controls.no_cache || controls.no_store || controls.max_age_ms.is_some();
         (!has_wishes).then(|| answer_key(self.config, &self.head.headers, &self.head.uri, &self.body))
     }
@@ -50,16 +52,23 @@ impl Proxy {
     ) -> Finished {
         let config = self.live.load();
         let (head, body) = request.into_parts();
+        let controls = match read_controls(&head.headers) {
+            Ok(controls) => controls,
+            Err(bad) => return self.refuse_control(bad),
+        };
         if let Some(bypass) = unreadable_head(&head) {
             let body = self.timed(body);
-            return self.bypass(head, body, bypass, admission).await;
+            return if controls.only_if_cached {
+                self.not_cached()
+            } else {
+                self.bypass(head, body, bypass, admission).await
+            };
         }
         let body = match self.read_body(&config, &head.headers, body, &mut admission).await {
             Ok(body) => body,
             Err(finished) => return finished,
         };
-        let received = Received { head, body, kind, config: &config };
-        self.answer(received, admission).await
+        self.answer(Received { head, body, kind, controls, config: &config }, admission).await
     }
 
     async fn read_body(
@@ -94,39 +103,35 @@ impl Proxy {
         self.replies.bad_body(error)
     }
 
+    fn refuse_control(&self, bad: BadControl) -> Finished {
+        self.metrics.rejected(Rejection::BadControl);
+        self.replies.bad_control(bad)
+    }
+
+    fn not_cached(&self) -> Finished {
+        self.metrics.rejected(Rejection::OnlyIfCached);
+        self.replies.not_cached()
+    }
+
     fn overloaded(&self, rejection: Rejection) -> Finished {
         self.metrics.rejected(rejection);
         self.replies.overloaded(rejection)
     }
 
     async fn answer(&self, received: Received<'_>, admission: Admission) -> Finished {
-        let headers = &received.head.headers;
-        let controls = match read_controls(headers) {
-            Ok(controls) => controls,
-            Err(bad) => {
-                self.metrics.rejected(Rejection::BadControl);
-                return self.replies.bad_control(bad);
-            }
-        };
-        let key = received.answer_key(&controls);
+        let key = received.answer_key();
         if let Some(finished) = key.and_then(|key| self.at_hand(&key, &received)) {
             return finished.admitted(admission);
         }
-        match self.through_flow(&received, controls).await {
+        match self.through_flow(&received).await {
             Outcome::Answer(answer) => self.write(*answer, key).admitted(admission),
             Outcome::Refused(refusal) => self.replies.refused(refusal),
             Outcome::Unreadable(reply) => {
                 self.metrics.bypass(Bypass::UnreadableAnswer.label());
                 Replies::unreadable(*reply)
             }
-            Outcome::NotCached => {
-                self.metrics.rejected(Rejection::OnlyIfCached);
-                self.replies.not_cached()
-            }
-            Outcome::PassThrough(_) if controls.only_if_cached => {
-                self.metrics.rejected(Rejection::OnlyIfCached);
-                self.replies.not_cached()
-            }
+            Outcome::NotCached => self.not_cached(),
+            Outcome::PassThrough(_) if received.controls.only_if_cached => self.not_cached(),
             Outcome::PassThrough(bypass) => {
                 let body = Full::new(received.body).map_err(|never| match never {}).boxed_unsync();
                 self.bypass(received.head, body, bypass, admission).await
@@ -134,13 +139,13 @@ impl Proxy {
         }
     }
 
-    async fn through_flow(&self, received: &Received<'_>, controls: Controls) -> Outcome {
+    async fn through_flow(&self, received: &Received<'_>) -> Outcome {
         let config = received.config;
         match read_request(&received.body, &config.cache.extra_fields, path_model(received.kind)) {
             Err(bypass) => Outcome::PassThrough(bypass),
             Ok(request) => {
                 let origin = read_origin(config, &received.head.uri, &received.head.headers);
-                self.flow.answer(&Ask { request, origin, controls }).await
+                self.flow.answer(&Ask { request, origin, controls: received.controls }).await
             }
         }
     }

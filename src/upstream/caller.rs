@@ -79,7 +79,7 @@ impl Caller {
             };
             tries.attempts += 1;
             let begun = Instant::now();
-            let reply = self.client.post(&terms.uri, terms.headers.clone(), body.clone(), question.deadline).await;
+            let reply = self.client.post(terms, body.clone(), question.deadline).await;
             let result = reply.and_then(|reply| read_reply(terms, question.inputs.len(), reply));
             self.count(&result, begun.elapsed(), question);
             let failure = match result {
@@ -108,7 +108,7 @@ impl Caller {
     fn next(&self, failure: &Failure, tries: &mut Tries, deadline: Instant, config: &Config) -> Next {
         // A kept connection that the upstream closed at the same moment looks like this. It says nothing about the
         // upstream's health, so the one repetition is free.
-        if failure.class == Class::Unavailable(Why::Cut) && !tries.reconnected {
+        if failure.class == Class::Unavailable(Why::Dropped) && !tries.reconnected {
             tries.reconnected = true;
             return Next::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -14,8 +14,9 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
 use super::connector::{TimedConnector, TlsError};
-use super::{Failure, Reply, Why};
+use super::{Failure, Reply, Terms, Why};
 use crate::config::{KeyHeader, Live, Upstream};
+use crate::wire::Encoding;
 
 /// Any error of a body or a connection.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -68,16 +69,16 @@ impl Client {
     }
 
     /// Posts a JSON body and reads the whole answer, all within the configured limits and `deadline`.
-    pub async fn post(&self, uri: &Uri, headers: HeaderMap, body: Bytes, deadline: Instant) -> Result<Reply, Failure> {
+    pub async fn post(&self, terms: &Terms, body: Bytes, deadline: Instant) -> Result<Reply, Failure> {
         let client = match &self.target {
             Target::Http(client) => client,
-            Target::InProcess(embedder) => return Ok(embedder(uri.path(), &body)),
+            Target::InProcess(embedder) => return Ok(embedder(terms.uri.path(), &body)),
         };
         let config = self.live.load();
         let mut request = Request::new(Full::new(body).map_err(BoxError::from).boxed_unsync());
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = uri.clone();
-        *request.headers_mut() = headers;
+        *request.uri_mut() = terms.uri.clone();
+        *request.headers_mut() = terms.headers.clone();
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         authorize(&config.upstream, request.headers_mut());
         let until = deadline.min(Instant::now() + config.upstream.call_timeout);
@@ -86,7 +87,7 @@ impl Client {
             .await
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream sent no answer in time"))?
             .map_err(|error| failure_of(&error))?;
-        timeout_at(until, read_reply(response, config.upstream.max_answer_bytes))
+        timeout_at(until, read_reply(response, config.upstream.max_answer_bytes, terms.encoding))
             .await
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream's answer did not end in time"))?
     }
@@ -147,11 +148,11 @@ fn authorize(upstream: &Upstream, headers: &mut HeaderMap) {
     }
 }
 
-async fn read_reply(response: Response<Incoming>, max_bytes: usize) -> Result<Reply, Failure> {
+async fn read_reply(response: Response<Incoming>, max_bytes: usize, asked: Encoding) -> Result<Reply, Failure> {
     let (parts, body) = response.into_parts();
     let body = Limited::new(body, max_bytes).collect().await.map_err(|error| {
         if error.is::<LengthLimitError>() {
-            Failure::unavailable(Why::Cut, "the upstream's answer is larger than upstream.max_answer_bytes")
+            Failure::too_large(asked)
         } else {
             Failure::unavailable(Why::Cut, "the upstream's answer was cut off")
         }
@@ -160,7 +161,7 @@ async fn read_reply(response: Response<Incoming>, max_bytes: usize) -> Result<Re
 }
 
 fn failure_of(error: &legacy::Error) -> Failure {
-    let why = if error.is_connect() { Why::Connect } else { Why::Cut };
+    let why = if error.is_connect() { Why::Connect } else { Why::Dropped };
     Failure::unavailable(why, cause_of(error))
 }
 

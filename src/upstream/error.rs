@@ -49,6 +49,8 @@ pub enum Why {
     Connect,
     /// A deadline passed.
     Timeout,
+    /// The connection ended before the first byte of an answer.
+    Dropped,
     /// The connection ended before the answer was complete.
     Cut,
     /// It answered with a status that means "not now".
@@ -75,6 +77,12 @@ impl Failure {
         };
         let detail = format!("the upstream answered {}", reply.status.as_u16());
         Self { class, reply: Some(Box::new(reply)), detail }
+    }
+
+    /// The failure of an answer that is larger than what is read. It would be as large the next time.
+    pub fn too_large(asked: Encoding) -> Self {
+        let detail = "the upstream's answer is larger than upstream.max_answer_bytes".to_owned();
+        Self { class: Class::Unreadable(Unreadable::TooLarge, asked), reply: None, detail }
     }
 
     /// The failure of an answer that cannot be believed; it is kept so that it can be passed on.

@@ -21,6 +21,9 @@ pub struct ReadAnswer {
 /// Why a 200 is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
+    /// It has more bytes than are read.
+    #[error("it is too large")]
+    TooLarge,
     /// It is not JSON of the expected shape.
     #[error("it is not an embeddings answer")]
     Shape,
