@@ -29,6 +29,7 @@ use crate::upstream;
 
 use ops::Ops;
 use parts::{Parts, PortHooks};
+use reload::Reloader;
 
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
@@ -112,7 +113,7 @@ impl App {
             Proxy::new(Arc::clone(&parts.flow), Arc::clone(&parts.answers), Arc::clone(&parts.client), tunnels.clone());
         let ops = Arc::new(Ops::new(&parts, &proxy, &state, &surroundings));
         background.spawn_until_stop(Arc::clone(&parts.governor).run(config.memory.check_every));
-        background.spawn_until_stop(reload::watch(live.clone(), surroundings, tls.clone(), Arc::clone(&metrics)));
+        background.spawn_until_stop(reload::watch(Reloader::new(&parts, &surroundings, tls.clone())));
         let limits = ServeLimits::from(&config.limits);
         let public = serve_public(public, limits.clone(), tls, proxy, &metrics);
         let admin = serve_admin(admin, limits, AdminContext::from(&*ops), &metrics);

@@ -7,6 +7,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Surroundings;
+use super::parts::Parts;
+use crate::answers::Answers;
 use crate::config::{self, Live, Source};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::logs::LevelHandle;
@@ -17,12 +19,11 @@ use crate::serve::Tls;
 const NEVER: Duration = Duration::from_hours(24);
 
 /// Watches for reasons to re-read, until the process stops.
-pub(super) async fn watch(live: Live, surroundings: Surroundings, tls: Option<Tls>, metrics: Arc<Metrics>) {
-    let Some(source) = surroundings.source else {
+pub(super) async fn watch(reloader: Option<Reloader>) {
+    let Some(reloader) = reloader.map(Arc::new) else {
         return;
     };
-    let poll_every = live.load().reload.poll_every;
-    let reloader = Arc::new(Reloader { live, source, tls, level: surroundings.level, metrics });
+    let poll_every = reloader.live.load().reload.poll_every;
     let Ok(mut hangups) = signal(SignalKind::hangup()) else {
         tracing::warn!("SIGHUP cannot be listened for: the configuration is read at start only");
         return;
@@ -44,15 +45,29 @@ pub(super) async fn watch(live: Live, surroundings: Surroundings, tls: Option<Tl
     }
 }
 
-struct Reloader {
+/// What is re-read, and what has to hear of it.
+pub(super) struct Reloader {
     live: Live,
     source: Source,
     tls: Option<Tls>,
     level: LevelHandle,
+    answers: Arc<Answers>,
     metrics: Arc<Metrics>,
 }
 
 impl Reloader {
+    /// A reloader, where there is something to read again.
+    pub(super) fn new(parts: &Parts, surroundings: &Surroundings, tls: Option<Tls>) -> Option<Self> {
+        Some(Self {
+            live: parts.live.clone(),
+            source: surroundings.source.clone()?,
+            tls,
+            level: surroundings.level.clone(),
+            answers: Arc::clone(&parts.answers),
+            metrics: Arc::clone(&parts.metrics),
+        })
+    }
+
     /// The hash of all that is read. Files are read off the runtime's own threads.
     async fn fingerprint(self: &Arc<Self>) -> Option<Key> {
         let reloader = Arc::clone(self);
@@ -89,6 +104,8 @@ impl Reloader {
         }
         let level_before = self.live.load().log.level.clone();
         let config::Changes { live, needs_restart } = self.live.apply(read);
+        // Which requests can be cached may have changed, and rendered answers are found without asking that again.
+        self.answers.clear();
         let level = self.live.load().log.level.clone();
         if level != level_before
             && let Err(error) = self.level.set(&level)

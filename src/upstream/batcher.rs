@@ -8,10 +8,11 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::caller::{Question, Terms};
+use super::turn::Turn;
 use super::{Caller, Failure, Reply};
 use crate::config::Live;
 use crate::key::Key;
@@ -142,16 +143,12 @@ impl Batcher {
 
     /// Waits for a permit and makes the next call of a lane, if an earlier worker left anything to do.
     async fn work(self: Arc<Self>, id: Key) {
-        let permit = self.permit().await;
+        let turn = Turn::take(&self.permits).await;
         let Some((terms, batch)) = self.take(&id) else {
             return;
         };
         self.metrics.upstream_queued_inputs.sub(batch.iter().map(|piece| piece.inputs.len()).sum());
-        self.call(id, terms, batch, permit).await;
-    }
-
-    async fn permit(&self) -> OwnedSemaphorePermit {
-        Arc::clone(&self.permits).acquire_owned().await.expect("the semaphore must never be closed")
+        self.call(id, terms, batch, turn).await;
     }
 
     /// Takes the head of a lane and what still fits beside it.
@@ -178,9 +175,9 @@ impl Batcher {
 
     /// Makes one call and hands out what came of it; a call that was too large is halved, one that was refused
     /// because of one of several requests is made again for each of them.
-    async fn call(self: Arc<Self>, id: Key, terms: Arc<Terms>, batch: Vec<Piece>, permit: OwnedSemaphorePermit) {
+    async fn call(self: Arc<Self>, id: Key, terms: Arc<Terms>, batch: Vec<Piece>, mut turn: Turn) {
         let under_way = self.metrics.upstream_in_flight.enter();
-        let result = self.ask(&terms, &batch).await;
+        let result = self.ask(&terms, &batch, &mut turn).await;
         drop(under_way);
         let failure = match result {
             Ok((answer, reply)) => return hand_out(batch, answer, reply),
@@ -190,12 +187,12 @@ impl Batcher {
         if failure.says_too_large() && inputs > 1 {
             self.learn_limit(id, inputs.div_ceil(2));
             self.metrics.upstream_splits.inc();
-            drop(permit);
+            drop(turn);
             let (left, right) = halve(batch);
             self.call_apart(id, &terms, [left, right]);
         } else if failure.may_be_a_neighbours() && batch.len() > 1 {
             self.metrics.upstream_isolations.inc();
-            drop(permit);
+            drop(turn);
             self.call_apart(id, &terms, batch.into_iter().map(|piece| vec![piece]));
         } else {
             fail(batch, failure);
@@ -206,20 +203,20 @@ impl Batcher {
         for batch in batches {
             let (batcher, terms) = (Arc::clone(self), Arc::clone(terms));
             self.tasks.spawn(async move {
-                let permit = batcher.permit().await;
+                let turn = Turn::take(&batcher.permits).await;
                 // Boxed because a call may lead to calls.
-                Box::pin(batcher.call(id, terms, batch, permit)).await;
+                Box::pin(batcher.call(id, terms, batch, turn)).await;
             });
         }
     }
 
-    async fn ask(&self, terms: &Terms, batch: &[Piece]) -> Result<(ReadAnswer, Reply), Failure> {
+    async fn ask(&self, terms: &Terms, batch: &[Piece], turn: &mut Turn) -> Result<(ReadAnswer, Reply), Failure> {
         let question = Question {
             inputs: batch.iter().flat_map(|piece| &piece.inputs).collect(),
             requests: batch.len(),
             deadline: batch.iter().map(|piece| piece.deadline).max().unwrap_or_else(Instant::now),
         };
-        self.caller.ask(terms, &question).await
+        self.caller.ask(terms, &question, turn).await
     }
 
     fn limits(&self, id: &Key) -> CallLimits {

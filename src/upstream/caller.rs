@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::retry::{Budget, backoff, luck};
+use super::turn::Turn;
 use super::{Breaker, Class, Client, Failure, Reply, Why};
 use crate::config::{Config, Live};
 use crate::metrics::{CallOutcome, Metrics, RetryReason};
@@ -68,7 +69,12 @@ impl Caller {
     }
 
     /// Asks until there are vectors, or a failure that asking again would not mend.
-    pub async fn ask(&self, terms: &Terms, question: &Question<'_>) -> Result<(ReadAnswer, Reply), Failure> {
+    pub(super) async fn ask(
+        &self,
+        terms: &Terms,
+        question: &Question<'_>,
+        turn: &mut Turn,
+    ) -> Result<(ReadAnswer, Reply), Failure> {
         let config = self.live.load();
         let body = write_request(&terms.space, &question.inputs, terms.encoding, terms.user.as_deref());
         let mut tries = Tries::default();
@@ -99,7 +105,7 @@ impl Caller {
                 Next::RetryAfter(wait, reason) => {
                     self.metrics.retry(reason);
                     tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "asking the upstream again");
-                    tokio::time::sleep(wait).await;
+                    turn.pause(wait).await;
                 }
             }
         }

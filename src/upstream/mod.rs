@@ -9,6 +9,7 @@ mod endpoint;
 mod error;
 mod headers;
 mod retry;
+mod turn;
 
 pub use batcher::{Batcher, CallInfo, Fetched, Lane, Portion};
 pub use breaker::Breaker;
