@@ -107,6 +107,7 @@ impl Request<'_> {
             generation: self.generation,
             deadline: self.deadline,
             may_use_stored: self.trusted && !self.ask.controls.no_cache,
+            max_age_ms: self.ask.controls.max_age_ms,
             may_store: !self.ask.controls.no_store,
             credential: self.ask.origin.credential,
             asked_model: self.ask.request.space.model_name().to_owned(),
@@ -168,6 +169,7 @@ struct Fetch {
     generation: Generation,
     deadline: Instant,
     may_use_stored: bool,
+    max_age_ms: Option<u64>,
     may_store: bool,
     credential: Key,
     asked_model: String,
@@ -193,7 +195,8 @@ impl Fetch {
         if !self.may_use_stored {
             return Vec::new();
         }
-        let terms = Lookup { now_ms: self.flow.clock.now_ms(), max_age_ms: None, lessons: &self.lessons };
+        let now_ms = self.flow.clock.now_ms();
+        let terms = Lookup { now_ms, max_age_ms: self.max_age_ms, lessons: &self.lessons };
         let found =
             self.lead.keys().iter().enumerate().filter_map(|(place, key)| match self.flow.tiers.look_up(key, &terms) {
                 Found::Fresh(record, _) => Some((place, Ok(Landed { record, call: None }))),
