@@ -42,6 +42,9 @@ impl Proxy {
         let config = self.live.load();
         let (head, body) = request.into_parts();
         if let Some(bypass) = unreadable_head(&head) {
+            if read_controls(&head.headers).is_ok_and(|controls| controls.only_if_cached) {
+                return self.not_cached();
+            }
             let body = self.timed(body);
             return self.bypass(head, body, bypass, admission).await;
         }
@@ -85,6 +88,11 @@ impl Proxy {
         self.replies.bad_body(error)
     }
 
+    fn not_cached(&self) -> Finished {
+        self.metrics.rejected(Rejection::OnlyIfCached);
+        self.replies.not_cached()
+    }
+
     fn overloaded(&self, rejection: Rejection) -> Finished {
         self.metrics.rejected(rejection);
         self.replies.overloaded(rejection)
@@ -111,14 +119,8 @@ impl Proxy {
                 self.metrics.bypass(Bypass::UnreadableAnswer.label());
                 Replies::unreadable(*reply)
             }
-            Outcome::NotCached => {
-                self.metrics.rejected(Rejection::OnlyIfCached);
-                self.replies.not_cached()
-            }
-            Outcome::PassThrough(_) if controls.only_if_cached => {
-                self.metrics.rejected(Rejection::OnlyIfCached);
-                self.replies.not_cached()
-            }
+            Outcome::NotCached => self.not_cached(),
+            Outcome::PassThrough(_) if controls.only_if_cached => self.not_cached(),
             Outcome::PassThrough(bypass) => {
                 let body = Full::new(received.body).map_err(|never| match never {}).boxed_unsync();
                 self.bypass(received.head, body, bypass, admission).await
