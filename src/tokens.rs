@@ -20,14 +20,17 @@ pub const fn estimate(text: &str) -> usize {
 /// as long as there is enough to go around.
 pub fn apportion(total: u64, weights: &[usize]) -> Vec<u32> {
     let sum: u128 = weights.iter().map(|weight| *weight as u128).sum::<u128>().max(1);
+    let weighing = weights.iter().filter(|weight| **weight > 0).count() as u64;
+    // One for each that weighs comes first, for a share of zero would read as "not counted".
+    let (least, rest) = total.checked_sub(weighing).map_or((0, total), |rest| (1, rest));
     let mut seen: u128 = 0;
     let mut given: u128 = 0;
     weights
         .iter()
         .map(|weight| {
             seen += *weight as u128;
-            let until_here = u128::from(total) * seen / sum;
-            let share = until_here - given;
+            let until_here = u128::from(rest) * seen / sum;
+            let share = until_here - given + if *weight > 0 { least } else { 0 };
             given = until_here;
             u32::try_from(share).unwrap_or(u32::MAX)
         })
@@ -51,5 +54,13 @@ mod tests {
             assert_eq!(shares.iter().map(|share| u64::from(*share)).sum::<u64>(), total);
             assert_eq!(shares[2], 0);
         }
+    }
+
+    #[test]
+    fn no_share_is_zero_while_there_is_enough_to_go_around() {
+        assert_eq!(apportion(5, &[1, 7]), [1, 4]);
+        assert_eq!(apportion(3, &[1, 1, 1_000]), [1, 1, 1]);
+        assert_eq!(apportion(100, &[1, 99]), [1, 99]);
+        assert_eq!(apportion(2, &[1, 1, 1]).iter().sum::<u32>(), 2);
     }
 }

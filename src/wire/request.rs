@@ -95,7 +95,8 @@ pub fn read_request<'a>(
     extra_fields: &BTreeSet<String>,
     path_model: PathModel,
 ) -> Result<EmbedRequest<'a>, Bypass> {
-    let fault = Cell::new(None);
+    // Until the visitor is inside an object, whatever goes wrong means that there is none.
+    let fault = Cell::new(Some(Bypass::NotJson));
     let mut json = serde_json::Deserializer::from_slice(body);
     let fields = json
         .deserialize_map(FieldsVisitor { extra_fields, fault: &fault })
@@ -213,6 +214,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        self.fault.set(None);
         let mut fields = Fields::default();
         let mut seen = Vec::<Cow<'de, str>>::with_capacity(6);
         while let Some(Name(name)) = map.next_key::<Name<'de>>()? {

@@ -1,1 +1,95 @@
-//! (in work)
+//! When the upstream begins to answer with another model, older entries are misses and no reply mixes two.
+
+use crate::harness::client::Answer;
+use crate::harness::front::{texts_of, tiny};
+use crate::harness::{Behaviour, Front};
+
+fn model(answer: &Answer) -> String {
+    answer.json()["model"].as_str().expect("a model is text").to_owned()
+}
+
+fn renamed(name: &str) -> Behaviour {
+    Behaviour::ModelName(name.to_owned())
+}
+
+/// Knows texts of the first model and no others.
+async fn knowing(texts: &[&str]) -> Front {
+    let front = Front::start().await;
+    front.stub.always(renamed("tiny-v1"));
+    for _ in 0..3 {
+        assert_eq!(model(&front.embed(texts).await), "tiny-v1");
+    }
+    front.stub.always(renamed("tiny-v2"));
+    front
+}
+
+#[tokio::test]
+async fn the_model_that_answered_is_named_on_misses_and_on_hits() {
+    let front = knowing(&["a"]).await;
+    let hit = front.embed(&["a"]).await;
+    assert_eq!((model(&hit).as_str(), hit.header("openai-model"), hit.cache()), ("tiny-v1", Some("tiny-v1"), "hit"));
+}
+
+#[tokio::test]
+async fn older_entries_are_fetched_again_once_another_model_answers() {
+    let front = knowing(&["a", "b"]).await;
+    assert_eq!(model(&front.embed(&["new"]).await), "tiny-v2");
+    for text in ["a", "b"] {
+        let fetched = front.embed(&[text]).await;
+        assert_eq!((model(&fetched).as_str(), fetched.cache()), ("tiny-v2", "miss"));
+        assert_eq!(fetched.vectors(), tiny(&[text]));
+        assert_eq!(front.embed(&[text]).await.cache(), "hit");
+    }
+}
+
+#[tokio::test]
+async fn a_mixed_batch_never_mixes_two_models() {
+    let front = knowing(&["a", "b"]).await;
+    let mixed = front.embed(&["a", "new", "b"]).await;
+    assert_eq!(mixed.vectors(), tiny(&["a", "new", "b"]));
+    assert_eq!((model(&mixed).as_str(), mixed.sources()), ("tiny-v2", "upstream=3"));
+    assert_eq!(front.texts_sent()[1..], [vec!["new"], vec!["a", "b"]], "the known ones are asked for again");
+    assert_eq!(front.embed(&["b", "a", "new"]).await.cache(), "hit");
+}
+
+#[tokio::test]
+async fn a_rendered_answer_dies_when_another_model_answers() {
+    let front = knowing(&["a"]).await;
+    front.embed(&["new"]).await;
+    let fetched = front.embed(&["a"]).await;
+    assert_eq!((model(&fetched).as_str(), fetched.cache()), ("tiny-v2", "miss"));
+}
+
+#[tokio::test]
+async fn a_model_that_changes_with_every_call_ends_in_a_request_that_passes_through() {
+    let front = Front::with(&[("batch.max_inputs", "1")]).await;
+    front.stub.when(|call| call.texts() == ["a"], renamed("one"));
+    front.stub.when(|call| call.texts() == ["b"], renamed("other"));
+    let body = texts_of(&["a", "b"]).to_string();
+    let passed = front.post(body.clone()).send().await;
+    assert_eq!((passed.cache(), passed.header("x-vecho-bypass-reason")), ("bypass", Some("unsteady_model")));
+    assert_eq!((passed.vectors(), model(&passed)), (tiny(&["a", "b"]), "tiny".to_owned()));
+    assert_eq!(front.stub.embedding_calls().last().expect("a call").body, body);
+}
+
+#[tokio::test]
+async fn a_drift_in_one_space_leaves_the_others() {
+    let front = knowing(&["a"]).await;
+    let other = |text: &str| serde_json::json!({"model": "tiny", "input": text, "dimensions": 4});
+    front.stub.always(renamed("tiny-v1"));
+    front.ask(&other("x")).await;
+    front.stub.always(renamed("tiny-v2"));
+    front.ask(&other("y")).await;
+    assert_eq!(front.embed(&["a"]).await.cache(), "hit");
+}
+
+#[tokio::test]
+async fn a_model_that_answers_under_another_name_than_asked_is_no_drift() {
+    let front = Front::start().await;
+    let ada = |text: &str| serde_json::json!({"model": "text-embedding-ada-002", "input": text});
+    for text in ["a", "b"] {
+        assert_eq!(model(&front.ask(&ada(text)).await), "text-embedding-ada-002-v2");
+    }
+    assert_eq!(front.ask(&ada("a")).await.cache(), "hit");
+    assert_eq!(front.metric("vecho_model_drifts_total").await.to_bits(), 0.0_f64.to_bits());
+}

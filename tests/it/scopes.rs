@@ -1,1 +1,201 @@
-//! (in work)
+//! Who may share a stored vector: nobody but the same credential, everybody behind vecho's own key, or whoever the
+//! upstream has accepted.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::harness::client::Answer;
+use crate::harness::front::{Ask, texts_of, tiny};
+use crate::harness::{Behaviour, Front};
+
+fn ask(front: &Front, text: &str) -> Ask {
+    front.post(texts_of(&[text]).to_string())
+}
+
+async fn ask_as(front: &Front, key: &str, text: &str) -> Answer {
+    ask(front, text).key(key).send().await
+}
+
+fn assert_unauthorized(answer: &Answer) {
+    assert_eq!((answer.status, answer.error().1), (401, json!("invalid_api_key")));
+    let message = answer.json()["error"]["message"].clone();
+    assert!(message.as_str().expect("text").starts_with("Incorrect API key provided"), "{message}");
+}
+
+/// The credentials that the upstream saw, in order.
+fn credentials_seen(front: &Front) -> Vec<String> {
+    let calls = front.stub.calls();
+    calls.iter().map(|call| call.header("authorization").unwrap_or("none").to_owned()).collect()
+}
+
+#[tokio::test]
+async fn each_credential_has_entries_of_its_own() {
+    let front = Front::start().await;
+    for key in ["sk-one", "sk-two"] {
+        for cache in ["miss", "hit", "hit"] {
+            let answer = ask_as(&front, key, "a").await;
+            assert_eq!((answer.vectors(), answer.cache()), (tiny(&["a"]), cache), "{key}");
+        }
+    }
+    assert_eq!(credentials_seen(&front), ["Bearer sk-one", "Bearer sk-two"]);
+}
+
+#[tokio::test]
+async fn a_hit_is_never_served_to_a_wrong_key() {
+    let front = Front::start().await;
+    front.stub.accept_keys(["sk-good"]);
+    for _ in 0..3 {
+        ask_as(&front, "sk-good", "a").await;
+    }
+    for _ in 0..2 {
+        assert_unauthorized(&ask_as(&front, "sk-wrong", "a").await);
+        assert_unauthorized(&ask(&front, "a").send().await);
+    }
+    assert_eq!(ask_as(&front, "sk-good", "a").await.cache(), "hit");
+}
+
+#[tokio::test]
+async fn every_header_of_a_credential_counts() {
+    let front = Front::start().await;
+    let shapes: [fn(Ask) -> Ask; 6] = [
+        |ask| ask,
+        |ask| ask.header("authorization", "Bearer sk-one"),
+        |ask| ask.header("api-key", "sk-one"),
+        |ask| ask.header("x-api-key", "sk-one"),
+        |ask| ask.key("sk-one").header("openai-organization", "org"),
+        |ask| ask.key("sk-one").header("openai-project", "org"),
+    ];
+    for (place, shape) in shapes.iter().enumerate() {
+        assert_eq!(shape(ask(&front, "a")).send().await.cache(), "miss", "number {place}");
+        assert_eq!(shape(ask(&front, "a")).send().await.cache(), "hit", "number {place}");
+    }
+}
+
+#[tokio::test]
+async fn with_a_key_of_its_own_vecho_replaces_the_callers_and_all_callers_share() {
+    let front = Front::with(&[("upstream.api_key", "sk-vecho")]).await;
+    front.stub.accept_keys(["sk-vecho"]);
+    assert_eq!(ask_as(&front, "sk-mine", "a").await.cache(), "miss");
+    for shape in [|ask: Ask| ask, |ask: Ask| ask.key("sk-other"), |ask: Ask| ask.header("api-key", "sk-third")] {
+        let answer = shape(ask(&front, "a")).send().await;
+        assert_eq!((answer.vectors(), answer.cache()), (tiny(&["a"]), "hit"));
+    }
+    assert_eq!(credentials_seen(&front), ["Bearer sk-vecho"]);
+}
+
+#[tokio::test]
+async fn the_callers_credential_is_replaced_on_what_passes_through_too() {
+    let front = Front::with(&[("upstream.api_key", "sk-vecho")]).await;
+    front.stub.accept_keys(["sk-vecho"]);
+    let passed = front.post(r#"{"model":"tiny","input":"a","unknown":1}"#).key("sk-mine").header("api-key", "sk-mine");
+    assert_eq!(passed.send().await.vectors(), tiny(&["a"]));
+    assert_eq!(front.stub.calls()[0].header("api-key"), None);
+    assert_eq!(credentials_seen(&front), ["Bearer sk-vecho"]);
+}
+
+async fn shared() -> Front {
+    let front = Front::with(&[("cache.scope", "shared"), ("auth.vouch_ttl", "60s")]).await;
+    front.stub.accept_keys(["sk-one", "sk-two"]);
+    front
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_wrong_key_gets_the_upstreams_401_even_for_a_cached_text() {
+    let front = shared().await;
+    for _ in 0..3 {
+        ask_as(&front, "sk-one", "a").await;
+    }
+    for wrong in 2..=4 {
+        assert_unauthorized(&ask_as(&front, "sk-wrong", "a").await);
+        assert_eq!(front.calls(), wrong, "the upstream itself said so");
+    }
+    let answer = ask(&front, "a").key("sk-wrong").header("cache-control", "only-if-cached").send().await;
+    assert_eq!(answer.status, 504, "nor does it learn what is cached");
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_key_that_the_upstream_accepted_is_served_what_others_fetched() {
+    let front = shared().await;
+    ask_as(&front, "sk-one", "a").await;
+    assert_eq!(ask_as(&front, "sk-two", "b").await.cache(), "miss", "here the upstream accepts it");
+    let shared = ask_as(&front, "sk-two", "a").await;
+    assert_eq!((shared.vectors(), shared.cache()), (tiny(&["a"]), "hit"));
+    assert_eq!(ask_as(&front, "sk-one", "b").await.cache(), "hit");
+    assert_eq!(front.calls(), 2);
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_the_upstreams_yes_ends_with_its_time() {
+    let front = shared().await;
+    ask_as(&front, "sk-one", "a").await;
+    front.pass(Duration::from_secs(59));
+    assert_eq!(ask_as(&front, "sk-one", "a").await.cache(), "hit");
+    front.pass(Duration::from_secs(1));
+    assert_eq!(ask_as(&front, "sk-one", "a").await.cache(), "miss", "it is asked again");
+    assert_eq!(ask_as(&front, "sk-one", "a").await.cache(), "hit");
+    assert_eq!(front.calls(), 2);
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_revoked_key_is_refused_once_its_time_is_over() {
+    let front = shared().await;
+    for _ in 0..3 {
+        ask_as(&front, "sk-one", "a").await;
+    }
+    front.stub.accept_keys(["sk-two"]);
+    front.pass(Duration::from_mins(1));
+    for _ in 0..2 {
+        assert_unauthorized(&ask_as(&front, "sk-one", "a").await);
+    }
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_401_ends_the_upstreams_yes_at_once() {
+    let front = shared().await;
+    ask_as(&front, "sk-one", "a").await;
+    front.stub.accept_keys(["sk-two"]);
+    assert_unauthorized(&ask_as(&front, "sk-one", "new").await);
+    assert_unauthorized(&ask_as(&front, "sk-one", "a").await);
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_wrong_key_joins_nobodys_fetch() {
+    let front = shared().await;
+    ask_as(&front, "sk-one", "warm").await;
+    front.stub.always(Behaviour::Gate);
+    let good = ask(&front, "a").key("sk-one").send_meanwhile();
+    front.stub.held(1).await;
+    let wrong = ask(&front, "a").key("sk-wrong").send_meanwhile();
+    front.stub.held(2).await;
+    front.stub.release_all();
+    assert_eq!(good.await.expect("it must end").vectors(), tiny(&["a"]));
+    assert_unauthorized(&wrong.await.expect("it must end"));
+}
+
+#[tokio::test]
+async fn an_answer_that_says_nothing_of_the_key_is_no_yes() {
+    let front = shared().await;
+    ask_as(&front, "sk-one", "a").await;
+    for lie in [Behaviour::Garbage, Behaviour::RateLimit { retry_after_ms: 1 }] {
+        front.stub.always(lie);
+        ask_as(&front, "sk-wrong", "b").await;
+        front.stub.always(Behaviour::Normal);
+        assert_unauthorized(&ask_as(&front, "sk-wrong", "a").await);
+    }
+}
+
+#[tokio::test]
+async fn a_namespace_narrows_every_scope() {
+    let settings: [&[(&str, &str)]; 3] = [&[], &[("upstream.api_key", "sk-vecho")], &[("cache.scope", "shared")]];
+    for settings in settings {
+        let front = Front::with(settings).await;
+        let named = |name: &str| ask(&front, "a").key("sk-one").header("x-vecho-namespace", name);
+        ask_as(&front, "sk-one", "a").await;
+        for name in ["one", "two"] {
+            assert_eq!(named(name).send().await.cache(), "miss", "{settings:?}");
+            assert_eq!(named(name).send().await.cache(), "hit", "{settings:?}");
+        }
+        assert_eq!(ask_as(&front, "sk-one", "a").await.cache(), "hit", "{settings:?}");
+    }
+}

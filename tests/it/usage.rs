@@ -1,1 +1,169 @@
-//! (in work)
+//! `usage` is what the upstream would have said, hit or miss; the header tells what was billed of it and what saved.
+
+use serde_json::{Value, json};
+
+use crate::harness::client::Answer;
+use crate::harness::front::TINY;
+use crate::harness::stub::tokens;
+use crate::harness::{Behaviour, Client, Front};
+
+const SMALL: &str = "text-embedding-3-small";
+
+const TEXTS: [&str; 4] =
+    ["a gateway that remembers", "one", "h\u{e9}llo \u{1f600} <|endoftext|>", "tab\tand more words"];
+
+fn asked(model: &str, input: &Value) -> Value {
+    json!({"model": model, "input": input, "dimensions": 8})
+}
+
+fn counted(texts: &[&str]) -> u64 {
+    texts.iter().map(|text| tokens(*text) as u64).sum()
+}
+
+/// Billed and saved.
+fn header(answer: &Answer) -> (u64, u64) {
+    let parts = answer.tokens().strip_prefix("billed=").and_then(|rest| rest.split_once(", saved="));
+    let (billed, saved) = parts.unwrap_or_else(|| panic!("two numbers: {}", answer.tokens()));
+    (billed.parse().expect("a number"), saved.parse().expect("a number"))
+}
+
+/// What the upstream itself says about this body.
+async fn upstream_usage(front: &Front, body: &Value) -> u64 {
+    Client::new().post(&format!("{}/embeddings", front.stub.base_url()), body).await.usage()
+}
+
+#[tokio::test]
+async fn a_hit_reports_the_tokens_that_the_upstream_counts_for_texts() {
+    let front = Front::start().await;
+    let body = asked(SMALL, &json!(TEXTS));
+    let miss = front.ask(&body).await;
+    let total = counted(&TEXTS);
+    assert_eq!((miss.usage(), header(&miss)), (total, (total, 0)));
+    for _ in 0..3 {
+        let hit = front.ask(&body).await;
+        assert_eq!((hit.usage(), header(&hit)), (total, (0, total)));
+    }
+    assert_eq!(upstream_usage(&front, &body).await, total);
+}
+
+#[tokio::test]
+async fn each_input_of_an_earlier_batch_reports_its_own_tokens() {
+    let front = Front::start().await;
+    front.ask(&asked(SMALL, &json!(TEXTS))).await;
+    for text in TEXTS {
+        let hit = front.ask(&asked(SMALL, &json!(text))).await;
+        assert_eq!((hit.cache(), hit.usage()), ("hit", counted(&[text])), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_array_counts_its_length() {
+    let front = Front::start().await;
+    let body = asked(TINY, &json!([[1, 2, 3], [4], [5, 6]]));
+    let miss = front.ask(&body).await;
+    assert_eq!((miss.usage(), header(&miss)), (6, (6, 0)));
+    let hit = front.ask(&asked(TINY, &json!([[5, 6], [1, 2, 3]]))).await;
+    assert_eq!((hit.cache(), hit.usage(), header(&hit)), ("hit", 5, (0, 5)));
+}
+
+#[tokio::test]
+async fn a_mixed_batch_reports_all_tokens_and_bills_only_the_new_ones() {
+    for model in [SMALL, TINY] {
+        let front = Front::start().await;
+        for known in [TEXTS[0], TEXTS[2]] {
+            front.ask(&asked(model, &json!(known))).await;
+        }
+        let mixed = front.ask(&asked(model, &json!(TEXTS))).await;
+        let (new, known) = (counted(&[TEXTS[1], TEXTS[3]]), counted(&[TEXTS[0], TEXTS[2]]));
+        assert_eq!((mixed.usage(), header(&mixed)), (new + known, (new, known)), "{model}");
+    }
+}
+
+#[tokio::test]
+async fn a_model_with_another_tokenizer_reports_the_same_sum_on_a_hit_as_on_the_miss() {
+    let front = Front::start().await;
+    let body = asked(TINY, &json!(TEXTS));
+    let total = front.ask(&body).await.usage();
+    assert_eq!(total, counted(&TEXTS));
+    let hit = front.ask(&body).await;
+    assert_eq!((hit.usage(), header(&hit)), (total, (0, total)));
+}
+
+#[tokio::test]
+async fn the_shares_of_a_call_add_up_to_its_sum() {
+    let front = Front::start().await;
+    let total = front.ask(&asked(TINY, &json!(TEXTS))).await.usage();
+    let mut shares = 0;
+    for text in TEXTS {
+        shares += front.ask(&asked(TINY, &json!(text))).await.usage();
+    }
+    assert_eq!(shares, total);
+}
+
+#[tokio::test]
+async fn a_repeated_input_is_reported_as_often_as_it_stands_and_billed_once() {
+    for model in [SMALL, TINY] {
+        let front = Front::start().await;
+        let (long, short) = (TEXTS[0], TEXTS[1]);
+        let body = asked(model, &json!([long, short, long, long]));
+        let (once, again) = (counted(&[long, short]), counted(&[long, long]));
+        // With apportioned shares the split between the two is an estimate, but for a text of each alone.
+        for text in [long, short] {
+            front.ask(&asked(model, &json!(text))).await;
+        }
+        let hit = front.ask(&body).await;
+        assert_eq!((hit.usage(), header(&hit)), (once + again, (0, once + again)), "{model}");
+        assert_eq!(hit.usage(), upstream_usage(&front, &body).await);
+    }
+}
+
+#[tokio::test]
+async fn a_repeated_new_input_is_billed_once_and_saved_for_its_repetitions() {
+    let front = Front::start().await;
+    let body = asked(SMALL, &json!([TEXTS[0], TEXTS[1], TEXTS[0]]));
+    let miss = front.ask(&body).await;
+    let (once, again) = (counted(&TEXTS[..2]), counted(&TEXTS[..1]));
+    assert_eq!((miss.usage(), header(&miss)), (once + again, (once, again)));
+    let hit = front.ask(&body).await;
+    assert_eq!((hit.usage(), header(&hit)), (once + again, (0, once + again)));
+}
+
+#[tokio::test]
+async fn usage_is_neither_zero_nor_the_number_of_floats_where_the_upstream_tells_none() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::NoUsage);
+    for cache in ["miss", "hit", "hit"] {
+        let answer = front.ask(&asked(SMALL, &json!(TEXTS))).await;
+        assert_eq!((answer.cache(), answer.usage()), (cache, counted(&TEXTS)));
+    }
+}
+
+#[tokio::test]
+async fn a_joined_input_is_billed_to_the_request_that_led() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::Gate);
+    let ask = |texts: &[&str]| front.post(asked(SMALL, &json!(texts)).to_string()).send_meanwhile();
+    let lead = ask(&[TEXTS[0]]);
+    front.stub.held(1).await;
+    let joiner = ask(&[TEXTS[0], TEXTS[3]]);
+    front.stub.held(2).await;
+    front.stub.release_all();
+    let (lead, joiner) = (lead.await.expect("it must end"), joiner.await.expect("it must end"));
+    let (shared, own) = (counted(&TEXTS[..1]), counted(&TEXTS[3..]));
+    assert_eq!((lead.usage(), header(&lead)), (shared, (shared, 0)));
+    assert_eq!((joiner.usage(), header(&joiner)), (shared + own, (own, shared)));
+}
+
+#[tokio::test]
+async fn the_metrics_count_what_the_headers_say() {
+    let front = Front::start().await;
+    let mut said = (0, 0);
+    for input in [json!(TEXTS), json!([TEXTS[0], "new"]), json!(TEXTS), json!(TEXTS)] {
+        let (billed, saved) = header(&front.ask(&asked(SMALL, &input)).await);
+        said = (said.0 + billed, said.1 + saved);
+    }
+    for (kind, expected) in [("billed", said.0), ("saved", said.1)] {
+        let counted = front.metric(&format!("vecho_tokens_total{{kind=\"{kind}\"}}")).await;
+        assert_eq!(counted.to_string(), expected.to_string(), "{kind}");
+    }
+}
