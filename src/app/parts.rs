@@ -49,7 +49,8 @@ impl Parts {
             clock: clock.clone(),
             tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes))),
             flights: Flights::new(),
-            batcher: Batcher::new(caller, live.clone(), tasks.clone(), Arc::clone(metrics)),
+            // Tasks of its own: who counts unfinished fetches must not count their calls, too.
+            batcher: Batcher::new(caller, live.clone(), Tasks::new(), Arc::clone(metrics)),
             spaces: Spaces::default(),
             vouchers: Vouchers::default(),
             outage: crate::flow::Outage::default(),

@@ -32,6 +32,7 @@ pub(super) async fn watch(reloader: Option<Reloader>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks.tick().await;
     let mut seen = reloader.fingerprint().await;
+    reloader.catch_up().await;
     loop {
         let asked = tokio::select! {
             _ = hangups.recv() => true,
@@ -81,6 +82,20 @@ impl Reloader {
             key.part(Tag::Body, &std::fs::read(file).unwrap_or_default());
         }
         key.finish()
+    }
+
+    /// Files that changed between the start's reading of them and the first fingerprint would else never be noticed.
+    async fn catch_up(self: &Arc<Self>) {
+        let reloader = Arc::clone(self);
+        let is_behind = tokio::task::spawn_blocking(move || reloader.is_behind()).await.unwrap_or(false);
+        if is_behind {
+            self.reload().await;
+        }
+    }
+
+    fn is_behind(&self) -> bool {
+        let read = self.source.load();
+        read.map_or(true, |read| config::changes(&self.live.load(), &read) != config::Changes::default())
     }
 
     async fn reload(self: &Arc<Self>) {

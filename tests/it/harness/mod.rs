@@ -7,6 +7,7 @@ pub(crate) mod ops;
 pub(crate) mod script;
 pub(crate) mod socket;
 pub(crate) mod stub;
+pub(crate) mod tls;
 pub(crate) mod vecho;
 pub(crate) mod wait;
 

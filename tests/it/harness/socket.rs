@@ -20,6 +20,11 @@ impl Socket {
         self.0.write_all(bytes.as_ref()).await.expect("the peer must read");
     }
 
+    /// Ends the sending half.
+    pub(crate) async fn finish(&mut self) {
+        self.0.shutdown().await.expect("the peer must still be there");
+    }
+
     /// Everything until and including a text.
     pub(crate) async fn read_until(&mut self, end: &str) -> String {
         let mut seen = Vec::new();

@@ -1,0 +1,108 @@
+//! Certificates made by the test, a TLS front for a plain server, and a client that trusts one root.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use http_body_util::{BodyExt as _, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use super::client::Answer;
+
+/// A folder that goes away with the test.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    pub(crate) fn new(test: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{test}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("the target folder is writable");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Writes a file whole, as a mounted secret changes: under another name first. Returns its path.
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
+        let (draft, path) = (self.path("draft"), self.path(name));
+        std::fs::write(&draft, content).expect("the folder is writable");
+        std::fs::rename(&draft, &path).expect("a rename inside one folder must work");
+        path.to_str().expect("the path is text").to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A certificate with its key, signed by itself.
+pub(crate) struct Identity {
+    pub(crate) cert_pem: String,
+    pub(crate) key_pem: String,
+    der: CertificateDer<'static>,
+}
+
+impl Identity {
+    pub(crate) fn new(host: &str) -> Self {
+        let made = rcgen::generate_simple_self_signed([host.to_owned()]).expect("a certificate can be made");
+        let (cert_pem, key_pem) = (made.cert.pem(), made.signing_key.serialize_pem());
+        Self { cert_pem, key_pem, der: made.cert.der().clone() }
+    }
+
+    fn acceptor(&self) -> TlsAcceptor {
+        use rustls::pki_types::pem::PemObject as _;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("the key is PEM");
+        let builder = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+        let builder = builder.with_safe_default_protocol_versions().expect("the provider knows the protocols");
+        let config = builder.with_no_client_auth().with_single_cert(vec![self.der.clone()], key);
+        TlsAcceptor::from(Arc::new(config.expect("key and certificate belong together")))
+    }
+}
+
+/// Speaks TLS on a port of its own and hands everything on to a plain server, until the test's runtime ends.
+pub(crate) async fn front(identity: &Identity, behind: SocketAddr) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port must bind");
+    let (addr, acceptor) = (listener.local_addr().expect("a bound socket has an address"), identity.acceptor());
+    tokio::spawn(async move {
+        while let Ok((tcp, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let (Ok(mut outside), Ok(mut inside)) = (acceptor.accept(tcp).await, TcpStream::connect(behind).await)
+                else {
+                    return;
+                };
+                let _ = tokio::io::copy_bidirectional(&mut outside, &mut inside).await;
+            });
+        }
+    });
+    addr
+}
+
+/// Sends one request over TLS as `localhost`, trusting this certificate alone; nothing where the handshake fails.
+pub(crate) async fn send(
+    addr: SocketAddr,
+    trusted: &Identity,
+    request: http::Request<Full<bytes::Bytes>>,
+) -> Option<Answer> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.der.clone()).expect("the certificate is well formed");
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider knows the protocols");
+    let config = builder.with_root_certificates(roots).with_no_client_auth();
+    let tcp = TcpStream::connect(addr).await.expect("the port must accept");
+    let name = ServerName::try_from("localhost").expect("a host name");
+    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok()?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await.expect("HTTP/1.1 is spoken");
+    tokio::spawn(connection);
+    let (head, body) = sender.send_request(request).await.expect("an answer must come").into_parts();
+    let body = body.collect().await.expect("the answer must arrive whole").to_bytes();
+    Some(Answer { status: head.status.as_u16(), headers: head.headers, body })
+}

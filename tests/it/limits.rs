@@ -1,0 +1,155 @@
+//! The bounds of the public port: what is over them is refused in the API's words, and every place becomes free again.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::client::Answer;
+use crate::harness::ops::metric_becomes;
+use crate::harness::socket::Socket;
+use crate::harness::{Behaviour, Inside, Stub};
+
+fn ask(text: &str) -> Value {
+    json!({"model": "tiny", "input": text})
+}
+
+async fn assert_idle(vecho: &Inside) {
+    for gauge in ["vecho_requests_in_flight", "vecho_body_bytes_in_flight", "vecho_upstream_in_flight", "vecho_flights"]
+    {
+        metric_becomes(vecho.admin(), gauge, 0.0).await;
+    }
+}
+
+/// The head of an embeddings request whose body is still to come.
+fn head(more: &str) -> String {
+    format!(
+        "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n{more}\r\n\r\n"
+    )
+}
+
+fn assert_overloaded(answer: &Answer) {
+    assert_eq!((answer.status, answer.error()), (503, ("server_error".to_owned(), json!("overloaded"))));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_a_413_with_and_without_a_length() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("limits.max_body_bytes", "1024")]).await;
+    let long = ask(&"x".repeat(2_000)).to_string();
+    let (length, mut answers) = (long.len(), Vec::new());
+    let mut declared = Socket::connect(vecho.public()).await;
+    // Not one byte of the body is needed to see that it is too long.
+    declared.send(head(&format!("content-length: {length}"))).await;
+    answers.push(declared.read_to_end().await);
+    let mut chunked = Socket::connect(vecho.public()).await;
+    chunked.send(head("transfer-encoding: chunked")).await;
+    chunked.send(format!("{length:x}\r\n{long}\r\n0\r\n\r\n")).await;
+    answers.push(chunked.read_to_end().await);
+    for answer in answers {
+        assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("body_too_large"), "{answer}");
+        assert!(answer.contains(r#""type":"invalid_request_error""#) && answer.contains(r#""param":"#), "{answer}");
+    }
+    assert!((vecho.metric(r#"vecho_rejected_total{reason="body_too_large"}"#).await - 2.0).abs() < f64::EPSILON);
+    assert_eq!(vecho.embed(ask(&"x".repeat(900))).await.status, 200);
+    assert_eq!(stub.calls().len(), 1, "nothing of a refused body goes up");
+    assert_idle(&vecho).await;
+}
+
+#[tokio::test]
+async fn one_request_too_many_is_a_503_that_says_when_to_come_back() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("limits.max_requests", "2")]).await;
+    stub.always(Behaviour::Gate);
+    // Another model, so that the two do not share a call.
+    let other = json!({"model": "other", "input": "b"});
+    let crowd = async {
+        stub.held(2).await;
+        assert_overloaded(&vecho.embed(ask("c")).await);
+        let models = vecho.client.get(&format!("http://{}/v1/models", vecho.public())).await;
+        assert_overloaded(&models);
+        stub.release(2);
+    };
+    let (a, b, ()) = tokio::join!(vecho.embed(ask("a")), vecho.embed(other), crowd);
+    assert_eq!((a.status, b.status), (200, 200));
+    assert_idle(&vecho).await;
+    stub.always(Behaviour::Normal);
+    assert_eq!(vecho.embed(ask("c")).await.status, 200);
+}
+
+#[tokio::test]
+async fn bodies_over_the_bytes_in_flight_are_a_503() {
+    let stub = Stub::start();
+    let limits = [("limits.max_inflight_bytes", "3000000"), ("limits.max_body_bytes", "3000000")];
+    let vecho = Inside::start(&stub.base_url(), &limits).await;
+    stub.always(Behaviour::Gate);
+    let long = |letter: &str| json!({"model": "tiny", "input": [letter.repeat(8_000), "x".repeat(1_800_000)]});
+    let crowd = async {
+        stub.arrived(1).await;
+        assert_overloaded(&vecho.embed(long("b")).await);
+        stub.release(10);
+        assert_eq!(vecho.embed(ask("small")).await.status, 200, "what is small still fits");
+    };
+    let (first, ()) = tokio::join!(vecho.embed(long("a")), crowd);
+    assert_ne!(first.status, 503);
+    assert_idle(&vecho).await;
+}
+
+#[tokio::test]
+async fn a_body_that_stalls_is_a_408() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("limits.body_timeout", "100ms")]).await;
+    let mut socket = Socket::connect(vecho.public()).await;
+    socket.send(head("content-length: 100")).await;
+    socket.send(r#"{"model":"#).await;
+    let answer = socket.read_to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("body_timeout"), "{answer}");
+    assert!(stub.calls().is_empty());
+    assert_idle(&vecho).await;
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_frees_its_place_and_its_fetch_still_lands() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("limits.max_requests", "1")]).await;
+    stub.next(Behaviour::Gate);
+    let body = ask("x").to_string();
+    let mut socket = Socket::connect(vecho.public()).await;
+    socket.send(head(&format!("content-length: {}", body.len()))).await;
+    socket.send(body).await;
+    stub.held(1).await;
+    drop(socket);
+    metric_becomes(vecho.admin(), "vecho_requests_in_flight", 0.0).await;
+    metric_becomes(vecho.admin(), "vecho_body_bytes_in_flight", 0.0).await;
+    stub.release(1);
+    assert_idle(&vecho).await;
+    let answer = vecho.embed(ask("x")).await;
+    assert_eq!((answer.status, answer.header("x-vecho-cache")), (200, Some("hit")));
+    assert_eq!(stub.calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_in_the_middle_of_its_body_frees_its_place() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    let mut socket = Socket::connect(vecho.public()).await;
+    socket.send(head("content-length: 100")).await;
+    socket.send("{").await;
+    metric_becomes(vecho.admin(), "vecho_body_bytes_in_flight", 100.0).await;
+    drop(socket);
+    assert_idle(&vecho).await;
+    assert!(stub.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_stream_holds_its_place_until_its_end() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    stub.hold_events();
+    let url = format!("http://{}/v1/slow-download", vecho.public());
+    let request = http::Request::get(url).body(http_body_util::Full::default()).expect("legal");
+    let response = vecho.client.open(request).await.expect("headers");
+    assert!((vecho.metric("vecho_requests_in_flight").await - 1.0).abs() < f64::EPSILON);
+    drop(response);
+    tokio::time::timeout(Duration::from_secs(20), assert_idle(&vecho)).await.expect("its place becomes free");
+}

@@ -1,0 +1,149 @@
+//! What the log says, in both formats, and above all what it never says.
+
+use http::Method;
+use serde_json::{Value, json};
+
+use crate::harness::client::{post, raw};
+use crate::harness::socket::exchange;
+use crate::harness::{Behaviour, Client, Stub, Vecho};
+
+/// Words that must never reach the log, each in its own place.
+const SECRETS: [&str; 8] = [
+    "inputTextThatIsPrivate",
+    "sk-clientCredential",
+    "azureCredential",
+    "sk-heldCredential",
+    "adminTokenWord",
+    "userFieldWord",
+    "namespaceWord",
+    "cookieWord",
+];
+
+fn ask(text: &str) -> Value {
+    json!({"model": "tiny", "input": [text, "inputTextThatIsPrivate"], "user": "userFieldWord"})
+}
+
+/// Everything that vecho does, done once: hits, misses, bypasses, errors of every kind, pass-through, the ops port.
+async fn varied_traffic(stub: &Stub, vecho: &Vecho) {
+    let client = Client::new();
+    let embed = async |body: &Value| {
+        let mut request = post(&format!("{}/embeddings", vecho.base_url()), body);
+        for (name, value) in [
+            ("authorization", "Bearer sk-clientCredential"),
+            ("api-key", "azureCredential"),
+            ("x-vecho-namespace", "namespaceWord"),
+            ("cookie", "c=cookieWord"),
+        ] {
+            request.headers_mut().insert(name, value.parse().expect("legal"));
+        }
+        client.send(request).await.expect("an answer").status
+    };
+    let refusal = r#"{"error":{"message":"no inputTextThatIsPrivate","type":"x","param":null,"code":null}}"#.to_owned();
+    let echoed =
+        Behaviour::Status { code: 400, headers: vec![("x-echo", "sk-clientCredential".to_owned())], body: refusal };
+    let kinds = [
+        Behaviour::Normal,
+        echoed,
+        Behaviour::RateLimit { retry_after_ms: 1 },
+        Behaviour::Quota,
+        Behaviour::HangUp,
+        Behaviour::CutBody,
+        Behaviour::Garbage,
+        Behaviour::Nan,
+        Behaviour::ModelName("another".to_owned()),
+        Behaviour::Status { code: 503, headers: vec![], body: "inputTextThatIsPrivate".to_owned() },
+    ];
+    for (number, kind) in kinds.into_iter().enumerate() {
+        stub.next(kind);
+        embed(&ask(&number.to_string())).await;
+        embed(&ask(&number.to_string())).await;
+    }
+    embed(&json!({"model": "tiny", "input": "inputTextThatIsPrivate", "unknown": 1})).await;
+    embed(&json!({"model": "tiny", "input": ["inputTextThatIsPrivate", ""]})).await;
+    let chat = json!({"messages": [{"role": "user", "content": "inputTextThatIsPrivate"}]});
+    client.post(&format!("{}/chat/completions", vecho.base_url()), &chat).await;
+    let broken =
+        "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nauthorization: Bearer sk-clientCredential\r\nbad header\r\n\r\n";
+    exchange(vecho.public(), broken).await;
+    let explain = post(&vecho.ops_url("/api/performance/cache/explain"), &ask("x"));
+    for token in ["adminTokenWord", "adminTokenWordx"] {
+        let mut request = explain.clone();
+        request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("legal"));
+        client.send(request).await.expect("an answer");
+    }
+    client.send(raw(Method::PUT, &vecho.ops_url("/api/log-level"), "trace")).await.expect("an answer");
+    client.get(&vecho.ops_url("/api/config")).await;
+    stub.down().await;
+    embed(&ask("down")).await;
+    stub.up().await;
+    embed(&ask("up")).await;
+}
+
+fn assert_keeps_secrets(log: &str) {
+    for secret in SECRETS {
+        let line = log.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None, "{secret} is in the log");
+    }
+}
+
+async fn log_of_varied_traffic(format: &str) -> String {
+    let stub = Stub::start();
+    let environment = [
+        ("VECHO_LOG_LEVEL", "trace"),
+        ("VECHO_LOG_FORMAT", format),
+        ("OPENAI_API_KEY", "sk-heldCredential"),
+        ("VECHO_ADMIN_TOKEN", "adminTokenWord"),
+        ("VECHO_RETRY_BASE_WAIT", "1ms"),
+        ("VECHO_BREAKER_FAILURES", "3"),
+    ];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    varied_traffic(&stub, &vecho).await;
+    vecho.signal("HUP");
+    vecho.logged("configuration re-read").await;
+    vecho.stop().log
+}
+
+#[tokio::test]
+async fn no_input_no_credential_and_no_token_is_ever_logged_as_text() {
+    let log = log_of_varied_traffic("text").await;
+    assert_keeps_secrets(&log);
+    for said in [
+        "TRACE",
+        "DEBUG vecho::proxy",
+        "INFO vecho::app: serving",
+        "WARN vecho",
+        "outcome=\"hit\"",
+        "an answer was passed on and not stored",
+    ] {
+        assert!(log.contains(said), "{said:?} is missing in\n{log}");
+    }
+}
+
+#[tokio::test]
+async fn no_input_no_credential_and_no_token_is_ever_logged_as_json() {
+    let log = log_of_varied_traffic("json").await;
+    assert_keeps_secrets(&log);
+    let lines: Vec<Value> =
+        log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))).collect();
+    assert!(lines.iter().all(|line| line["timestamp"].is_string() && line["level"].is_string()));
+    let request = lines.iter().find(|line| line["message"] == "request" && line["outcome"] == "hit").expect("a hit");
+    assert_eq!((&request["route"], &request["status"]), (&json!("embeddings"), &json!(200)));
+}
+
+#[tokio::test]
+async fn an_outage_is_warned_of_once_and_its_end_is_told() {
+    let stub = Stub::start();
+    let vecho =
+        Vecho::start_with(&stub.base_url(), &[("VECHO_RETRY_MAX_ATTEMPTS", "1"), ("VECHO_BREAKER_FAILURES", "0")]);
+    let url = format!("{}/embeddings", vecho.base_url());
+    stub.down().await;
+    for number in 0..20 {
+        assert_eq!(Client::new().post(&url, &ask(&number.to_string())).await.header("x-vecho-cache"), Some("mock"));
+    }
+    stub.up().await;
+    assert_eq!(Client::new().post(&url, &ask("x")).await.header("x-vecho-cache"), Some("miss"));
+    let log = vecho.stop().log;
+    assert_eq!(log.matches("mock vectors are being served").count(), 1, "{log}");
+    assert_eq!(log.matches("no more mock vectors").count(), 1, "{log}");
+    assert_eq!(log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count(), 1, "{log}");
+}

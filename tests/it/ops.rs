@@ -1,0 +1,237 @@
+//! The ops port over real sockets: what it shows, what it steers, and whom it lets.
+
+use serde_json::{Value, json};
+
+use crate::harness::client::{Answer, Client, raw};
+use crate::harness::ops::metric;
+use crate::harness::socket::exchange;
+use crate::harness::{Behaviour, Inside, Stub, Vecho};
+
+fn ask(model: &str, inputs: &[&str]) -> Value {
+    json!({"model": model, "input": inputs})
+}
+
+async fn get(vecho: &Inside, path: &str) -> Answer {
+    Client::new().get(&format!("http://{}{path}", vecho.admin())).await
+}
+
+async fn call(vecho: &Inside, method: http::Method, path: &str, body: impl Into<bytes::Bytes>) -> Answer {
+    let request = raw(method, &format!("http://{}{path}", vecho.admin()), body);
+    Client::new().send(request).await.expect("the ops port answers")
+}
+
+async fn purge(vecho: &Inside, query: &str) -> Value {
+    let answer = call(vecho, http::Method::DELETE, &format!("/api/performance/cache{query}"), "").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()["purged_entries"].clone()
+}
+
+async fn is_hit(vecho: &Inside, model: &str, input: &str) -> bool {
+    let answer = vecho.embed_with(&[("cache-control", "only-if-cached")], ask(model, &[input])).await;
+    answer.status == 200
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    let mut keys: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    keys
+}
+
+#[tokio::test]
+async fn stats_health_and_cache_stats_have_the_promised_fields_and_count_traffic() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    vecho.embed(ask("tiny", &["a", "b"])).await;
+    vecho.embed(ask("tiny", &["a", "b", "c"])).await;
+    let stats = get(&vecho, "/api/performance/stats").await.json();
+    assert_eq!(keys(&stats), ["embedding_cache", "performance_monitor", "system_info"]);
+    let monitor =
+        ["avg_response_time_ms", "error_rate", "max", "p50", "p95", "p99", "requests_per_second", "total_requests"];
+    assert_eq!(keys(&stats["performance_monitor"]), [&monitor[..], &["uptime_seconds"]].concat());
+    assert_eq!(keys(&stats["embedding_cache"]), ["cache_size", "hit_ratio", "memory_usage_mb", "tiers"]);
+    assert_eq!(keys(&stats["system_info"]), ["available_memory_gb", "cpu_count", "memory_percent"]);
+    assert_eq!(stats["performance_monitor"]["total_requests"], 2);
+    assert_eq!(
+        (&stats["embedding_cache"]["cache_size"], &stats["embedding_cache"]["hit_ratio"]),
+        (&json!(3), &json!(0.4))
+    );
+    let health = get(&vecho, "/api/performance/health").await.json();
+    assert_eq!(keys(&health), ["key_metrics", "status", "warnings"]);
+    assert_eq!(keys(&health["key_metrics"]), ["avg_response_time_ms", "error_rate", "memory_percent"]);
+    let cache = get(&vecho, "/api/performance/cache/stats").await.json();
+    assert_eq!(cache["inputs"], json!({"hits": 2, "misses": 3, "joined": 0, "stale": 0, "mock": 0}));
+    let tier = ["bytes", "capacity_bytes", "entries", "evictions", "hits", "misses"];
+    assert_eq!((keys(&cache["tiers"]["memory"]), &cache["tiers"]["memory"]["entries"]), (tier.to_vec(), &json!(3)));
+}
+
+#[tokio::test]
+async fn freeing_memory_answers_with_the_promised_fields_and_what_was_measured() {
+    let vecho = Inside::start("mock:", &[]).await;
+    let path = "/api/performance/optimize-memory";
+    let done = call(&vecho, http::Method::POST, path, r#"{"target_memory_mb":1}"#).await.json();
+    let fields = ["actions_taken", "current_memory_mb", "memory_saved_mb", "optimization_needed", "target_memory_mb"];
+    assert_eq!(keys(&done), fields);
+    assert_eq!((&done["target_memory_mb"], &done["optimization_needed"]), (&json!(1), &json!(true)));
+    assert!(done["current_memory_mb"].as_f64().is_some_and(|mb| mb > 1.0), "{done}");
+    let idle = call(&vecho, http::Method::POST, path, r#"{"target_memory_mb":1000000}"#).await.json();
+    assert_eq!((&idle["optimization_needed"], &idle["actions_taken"]), (&json!(false), &json!([])));
+    for bad in [r#"{"target_memory_mb":0}"#, r#"{"target":1}"#, "[", r#"{"target_memory_mb":-1}"#] {
+        assert_eq!(call(&vecho, http::Method::POST, path, bad).await.status, 400, "{bad}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_takes_all_or_one_model_or_one_tier() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    let fill = async || {
+        for model in ["tiny", "other"] {
+            // Twice, so that rendered answers are there, too.
+            vecho.embed(ask(model, &["a", "b"])).await;
+            vecho.embed(ask(model, &["a", "b"])).await;
+        }
+    };
+    fill().await;
+    assert_eq!(purge(&vecho, "?model=tiny").await, 2);
+    assert_eq!((is_hit(&vecho, "tiny", "a").await, is_hit(&vecho, "other", "a").await), (false, true));
+    fill().await;
+    assert!(purge(&vecho, "?tier=answers").await.as_u64().is_some_and(|gone| gone >= 1));
+    assert!(metric(vecho.admin(), r#"vecho_cache_entries{tier="answers"}"#).await.abs() < f64::EPSILON);
+    assert!(is_hit(&vecho, "tiny", "a").await, "the vectors stay");
+    assert_eq!(purge(&vecho, "?tier=memory&model=other").await, 2);
+    assert!(is_hit(&vecho, "tiny", "a").await);
+    fill().await;
+    assert_eq!(purge(&vecho, "").await, 4);
+    for model in ["tiny", "other"] {
+        let answer = vecho.embed(ask(model, &["a", "b"])).await;
+        assert_eq!(answer.header("x-vecho-cache"), Some("miss"), "no rendered answer outlives a purge");
+    }
+    let unknown = call(&vecho, http::Method::DELETE, "/api/performance/cache?tier=tape", "").await;
+    assert_eq!((unknown.status, unknown.error().1), (400, json!("invalid_parameter")));
+}
+
+#[tokio::test]
+async fn explain_tells_key_tier_and_age_or_why_not_and_asks_nobody() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("cache.ttl", "1h")]).await;
+    let explain = async |body: Value| {
+        call(&vecho, http::Method::POST, "/api/performance/cache/explain", body.to_string()).await.json()
+    };
+    vecho.embed(ask("tiny", &["old"])).await;
+    vecho.clock.advance_ms(1_800_000);
+    vecho.embed(ask("tiny", &["young"])).await;
+    vecho.clock.advance_ms(1_800_000);
+    let calls = stub.calls().len();
+    let explained = explain(ask("tiny", &["young", "old", "never"])).await;
+    assert_eq!((&explained["cacheable"], &explained["model"]), (&json!(true), &json!("tiny")));
+    assert_eq!(explained["upstream"], json!(format!("{}/embeddings", stub.base_url())));
+    let inputs = explained["inputs"].as_array().expect("one entry an input");
+    let states: Vec<_> = inputs
+        .iter()
+        .map(|input| (input["state"].as_str(), input["tier"].as_str(), input["age_seconds"].as_u64()))
+        .collect();
+    assert_eq!(states[0], (Some("fresh"), Some("memory"), Some(1_800)));
+    assert_eq!((states[1].0, states[1].2, states[2].0), (Some("stale"), Some(3_600), Some("missing")));
+    assert!(inputs.iter().all(|input| input["key"].as_str().is_some_and(|key| key.len() == 64)), "{explained}");
+    assert_ne!(inputs[0]["key"], inputs[1]["key"]);
+    for (body, reason) in [
+        (json!({"model": "tiny", "input": "x", "late_chunking": true}), "unknown_field"),
+        (json!({"model": "tiny", "input": ["x", ""]}), "empty_input"),
+        (json!({"model": "tiny", "input": 5}), "wrong_type"),
+        (json!({"model": "tiny"}), "no_input"),
+    ] {
+        let refused = explain(body).await;
+        assert_eq!((&refused["cacheable"], refused["reason"].as_str()), (&json!(false), Some(reason)), "{refused}");
+    }
+    assert_eq!(stub.calls().len(), calls, "explaining costs nothing");
+}
+
+#[tokio::test]
+async fn the_configuration_is_shown_with_origins_and_without_secrets() {
+    let stub = Stub::start();
+    let environment = [("OPENAI_API_KEY", "sk-s3cret"), ("VECHO_ADMIN_TOKEN", "t0ken"), ("CACHE_TTL_SECONDS", "77")];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    let shown = Client::new().get(&vecho.ops_url("/api/config")).await;
+    let text = String::from_utf8_lossy(&shown.body).into_owned();
+    assert_eq!(shown.status, 200);
+    assert!(!text.contains("s3cret") && !text.contains("t0ken"), "{text}");
+    for part in ["CACHE_TTL_SECONDS", "OPENAI_API_KEY", "--upstream", "default", "[secret]"] {
+        assert!(text.contains(part), "{part} is missing in {text}");
+    }
+}
+
+#[tokio::test]
+async fn a_log_level_is_changed_while_running() {
+    let stub = Stub::start();
+    let vecho = Vecho::start(&stub);
+    let put = async |body: &'static str| {
+        let request = raw(http::Method::PUT, &vecho.ops_url("/api/log-level"), body);
+        Client::new().send(request).await.expect("the ops port answers")
+    };
+    let url = format!("{}/embeddings", vecho.base_url());
+    Client::new().post(&url, &ask("tiny", &["a"])).await;
+    assert!(!vecho.log().contains("DEBUG"));
+    let changed = put(r#"{"level":"debug"}"#).await;
+    assert_eq!((changed.status, changed.json()), (200, json!({"level": "debug", "previous": "info"})));
+    Client::new().post(&url, &ask("tiny", &["b"])).await;
+    vecho.logged("DEBUG vecho::proxy").await;
+    let bad = put(r#"{"level":"loud"}"#).await;
+    assert_eq!((bad.status, bad.error().1), (400, json!("invalid_parameter")));
+}
+
+#[tokio::test]
+async fn strangers_neither_change_anything_nor_see_the_configuration() {
+    let vecho = Inside::start("mock:", &[("admin.token", "t0ken")]).await;
+    let ask = async |line: &str, headers: &str| {
+        let request = format!("{line} HTTP/1.1\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n");
+        let answer = exchange(vecho.admin(), request).await;
+        answer.split(' ').nth(1).expect("a status").to_owned()
+    };
+    let local = format!("host: {}\r\n", vecho.admin());
+    let foreign = "host: evil.example\r\n".to_owned();
+    let scripted = format!("{local}origin: https://evil.example\r\n");
+    let bearer = format!("{foreign}origin: https://evil.example\r\nauthorization: Bearer t0ken\r\n");
+    let wrong = format!("{foreign}authorization: Bearer t0kem\r\n");
+    for line in ["DELETE /api/performance/cache", "POST /api/performance/optimize-memory"] {
+        assert_eq!(ask(line, &local).await, "200", "{line}");
+        assert_eq!(ask(line, &foreign).await, "403", "{line}");
+        assert_eq!(ask(line, &scripted).await, "403", "{line}");
+        assert_eq!(ask(line, &wrong).await, "403", "{line}");
+        assert_eq!(ask(line, &bearer).await, "200", "{line}");
+    }
+    assert_eq!(ask("PUT /api/log-level", &foreign).await, "403");
+    assert_eq!(ask("POST /api/performance/cache/explain", &scripted).await, "403");
+    assert_eq!(ask("GET /api/config", &foreign).await, "403");
+    assert_eq!(ask("GET /api/config", &local).await, "200");
+    assert_eq!(ask("GET /metrics", &foreign).await, "200", "scrapers come by any name");
+}
+
+#[tokio::test]
+async fn metrics_move_with_traffic() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("retry.max_attempts", "1")]).await;
+    vecho.embed(ask("tiny", &["a", "b"])).await;
+    vecho.embed(ask("tiny", &["a", "b", "c"])).await;
+    stub.next(Behaviour::Quota);
+    vecho.embed(ask("tiny", &["d"])).await;
+    vecho.client.get(&format!("http://{}/v1/models", vecho.public())).await;
+    for (series, value) in [
+        (r#"vecho_requests_total{outcome="miss",route="embeddings"}"#, 1.0),
+        (r#"vecho_requests_total{outcome="partial",route="embeddings"}"#, 1.0),
+        (r#"vecho_requests_total{outcome="refused",route="embeddings"}"#, 1.0),
+        (r#"vecho_requests_total{outcome="forwarded",route="passthrough"}"#, 1.0),
+        (r#"vecho_inputs_total{source="memory"}"#, 2.0),
+        (r#"vecho_inputs_total{source="upstream"}"#, 3.0),
+        (r#"vecho_upstream_calls_total{outcome="ok"}"#, 2.0),
+        (r#"vecho_upstream_calls_total{outcome="refused"}"#, 1.0),
+        (r#"vecho_tokens_total{kind="billed"}"#, 3.0),
+        (r#"vecho_tokens_total{kind="saved"}"#, 2.0),
+        (r#"vecho_cache_entries{tier="memory"}"#, 3.0),
+        (r#"vecho_request_duration_seconds_count{outcome="miss",route="embeddings"}"#, 1.0),
+        (r#"vecho_upstream_call_inputs_sum"#, 4.0),
+        ("vecho_ready", 1.0),
+    ] {
+        let shown = metric(vecho.admin(), series).await;
+        assert!((shown - value).abs() < f64::EPSILON, "{series} is {shown}, not {value}");
+    }
+}

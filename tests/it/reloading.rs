@@ -1,0 +1,142 @@
+//! Reading the configuration again: live keys change, bad files change nothing, the rest waits for the next start.
+
+use serde_json::{Value, json};
+
+use crate::harness::client::Answer;
+use crate::harness::tls::Folder;
+use crate::harness::{Client, Stub, Vecho, eventually};
+
+const QUICK: &str = "retry.max_attempts = 1\nbreaker.failures = 0\n";
+
+fn ask(text: &str) -> Value {
+    json!({"model": "tiny", "input": text})
+}
+
+async fn embed(vecho: &Vecho, text: &str) -> Answer {
+    Client::new().post(&format!("{}/embeddings", vecho.base_url()), &ask(text)).await
+}
+
+/// A vecho whose configuration file the test can change.
+struct Changing {
+    folder: Folder,
+    vecho: Vecho,
+}
+
+impl Changing {
+    fn start(name: &str, upstream: &str, text: &str) -> Self {
+        Self::start_polling(name, upstream, text, "0s")
+    }
+
+    fn start_polling(name: &str, upstream: &str, text: &str, poll_every: &str) -> Self {
+        let folder = Folder::new(name);
+        let file = folder.write("vecho.toml", format!("{QUICK}{text}"));
+        let environment = [("VECHO_RELOAD_POLL_EVERY", poll_every)];
+        let vecho = Vecho::start_args(upstream, &environment, &["--config", &file]);
+        Self { folder, vecho }
+    }
+
+    fn write(&self, text: &str) {
+        self.folder.write("vecho.toml", format!("{QUICK}{text}"));
+    }
+
+    async fn reloads(&self, result: &str) -> f64 {
+        let series = format!(r#"vecho_config_reloads_total{{result="{result}"}}"#);
+        crate::harness::ops::metric(self.vecho.admin(), &series).await
+    }
+
+    /// Changes the file, asks for it to be read and waits until it was.
+    async fn change(&self, text: &str, result: &str) {
+        let before = self.reloads(result).await;
+        self.write(text);
+        self.vecho.signal("HUP");
+        eventually("a re-read configuration", async || self.reloads(result).await > before).await;
+    }
+
+    async fn effective(&self, key: &str) -> Value {
+        let config = Client::new().get(&self.vecho.ops_url("/api/config")).await.json();
+        config.pointer(&format!("/{}", key.replace('.', "/"))).cloned().unwrap_or(config)
+    }
+}
+
+#[tokio::test]
+async fn live_keys_change_on_a_signal() {
+    let stub = Stub::start();
+    let changing = Changing::start("reload-live", &stub.base_url(), "fallback.mode = 'mock'\n");
+    stub.down().await;
+    assert_eq!(embed(&changing.vecho, "x").await.header("x-vecho-cache"), Some("mock"));
+    changing.change("fallback.mode = 'error'\nlog.level = 'debug'\n", "ok").await;
+    assert_eq!(embed(&changing.vecho, "x").await.status, 502);
+    changing.vecho.logged("DEBUG vecho").await;
+    assert!(changing.vecho.log().contains("fallback.mode, log.level"), "{}", changing.vecho.log());
+    assert!(changing.effective("fallback.mode").await.to_string().contains("error"));
+}
+
+#[tokio::test]
+async fn a_shorter_time_to_live_holds_for_what_is_stored_from_then_on() {
+    let stub = Stub::start();
+    let changing = Changing::start("reload-ttl", &stub.base_url(), "cache.ttl = '1h'\n");
+    embed(&changing.vecho, "before").await;
+    changing.change("cache.ttl = '1s'\n", "ok").await;
+    embed(&changing.vecho, "after").await;
+    let expired = async || embed(&changing.vecho, "after").await.header("x-vecho-cache") == Some("miss");
+    eventually("the end of a second", expired).await;
+    assert_eq!(embed(&changing.vecho, "before").await.header("x-vecho-cache"), Some("hit"));
+}
+
+#[tokio::test]
+async fn a_changed_file_is_noticed_without_a_signal() {
+    let stub = Stub::start();
+    let changing = Changing::start_polling("reload-poll", &stub.base_url(), "fallback.mode = 'mock'\n", "100ms");
+    stub.down().await;
+    assert_eq!(embed(&changing.vecho, "x").await.status, 200);
+    changing.write("fallback.mode = 'error'\n");
+    eventually("the polled change", async || embed(&changing.vecho, "x").await.status == 502).await;
+}
+
+#[tokio::test]
+async fn a_bad_file_keeps_the_old_configuration_and_says_so() {
+    let stub = Stub::start();
+    let changing = Changing::start("reload-bad", &stub.base_url(), "fallback.mode = 'error'\n");
+    stub.down().await;
+    for bad in [
+        "fallback.mode = 'maybe'\n",
+        "fallback.mod = 'mock'\n",
+        "this is not TOML",
+        "fallback.mode = 'mock'\nlimits.x = 1\n",
+    ] {
+        changing.change(bad, "failed").await;
+        assert_eq!(embed(&changing.vecho, "x").await.status, 502, "after {bad:?}");
+    }
+    let log = changing.vecho.log();
+    assert!(log.contains("ERROR") && log.contains("NOT re-read"), "{log}");
+    assert!(log.contains("\"maybe\" is none of error, stale, mock"), "the faults are told: {log}");
+    assert!(changing.reloads("ok").await.abs() < f64::EPSILON);
+}
+
+#[tokio::test]
+async fn a_key_that_waits_for_the_next_start_is_named() {
+    let stub = Stub::start();
+    let changing = Changing::start("reload-restart", &stub.base_url(), "");
+    changing.change("upstream.max_concurrent = 3\nfallback.mode = 'error'\n", "ok").await;
+    let log = changing.vecho.log();
+    let line = log.lines().find(|line| line.contains("these changes take effect at the next start"));
+    assert!(line.is_some_and(|line| line.contains("WARN") && line.contains("upstream.max_concurrent")), "{log}");
+    assert!(changing.effective("upstream.max_concurrent").await.to_string().contains("20"), "the value in force");
+}
+
+#[tokio::test]
+async fn a_rotated_key_file_reaches_the_next_call() {
+    let (stub, folder) = (Stub::start(), Folder::new("key-file"));
+    let file = folder.write("key", "sk-old\n");
+    let environment = [("VECHO_UPSTREAM_API_KEY_FILE", file.as_str()), ("VECHO_RELOAD_POLL_EVERY", "100ms")];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    assert_eq!(embed(&vecho, "a").await.status, 200);
+    folder.write("key", "sk-new\n");
+    vecho.logged("configuration re-read").await;
+    assert_eq!(embed(&vecho, "b").await.status, 200);
+    let sent: Vec<_> =
+        stub.embedding_calls().iter().map(|call| call.header("authorization").map(str::to_owned)).collect();
+    assert_eq!(sent, [Some("Bearer sk-old".to_owned()), Some("Bearer sk-new".to_owned())]);
+    assert_eq!(embed(&vecho, "a").await.header("x-vecho-cache"), Some("hit"), "the store does not hang on the key");
+    assert!(!vecho.log().contains("sk-"), "{}", vecho.log());
+}

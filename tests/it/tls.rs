@@ -1,0 +1,117 @@
+//! TLS on both sides: an upstream with a root of its own, the public port of the real binary, bad files, taken ports.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::harness::client::post;
+use crate::harness::tls::{Folder, Identity, front, send};
+use crate::harness::{Inside, Stub, Vecho, eventually};
+
+fn ask(text: &str) -> Value {
+    json!({"model": "tiny", "input": text})
+}
+
+/// No repetition and no fallback.
+const PLAIN: [(&str, &str); 2] = [("retry.max_attempts", "1"), ("fallback.mode", "error")];
+
+#[tokio::test]
+async fn an_upstream_is_trusted_by_the_roots_in_the_configured_file() {
+    let (stub, folder, identity) = (Stub::start(), Folder::new("ca-file"), Identity::new("localhost"));
+    let addr = front(&identity, stub.addr()).await;
+    let upstream = format!("https://localhost:{}/v1", addr.port());
+    let ca_file = folder.write("ca.pem", &identity.cert_pem);
+    let trusting = Inside::start(&upstream, &[&PLAIN[..], &[("upstream.ca_file", &ca_file)]].concat()).await;
+    let answer = trusting.embed(ask("x")).await;
+    assert_eq!((answer.status, answer.vectors()), (200, vec![Stub::vector("tiny", None, "x")]));
+    let models = trusting.client.get(&format!("http://{}/v1/models", trusting.public())).await;
+    assert_eq!(models.status, 200);
+    let doubting = Inside::start(&upstream, &PLAIN).await;
+    let answer = doubting.embed(ask("x")).await;
+    assert_eq!((answer.status, answer.error().1), (502, json!("upstream_unavailable")));
+    assert_eq!(stub.calls().len(), 2, "no request is sent to a server that is not trusted");
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_host_makes_the_upstream_unavailable() {
+    let (stub, folder, identity) = (Stub::start(), Folder::new("ca-host"), Identity::new("elsewhere.example"));
+    let addr = front(&identity, stub.addr()).await;
+    let ca_file = folder.write("ca.pem", &identity.cert_pem);
+    let upstream = format!("https://localhost:{}/v1", addr.port());
+    let vecho = Inside::start(&upstream, &[("upstream.ca_file", &ca_file), ("retry.max_attempts", "1")]).await;
+    let answer = vecho.embed(ask("x")).await;
+    assert_eq!((answer.status, answer.header("x-vecho-cache")), (200, Some("mock")), "as for every outage");
+    assert!(stub.calls().is_empty());
+}
+
+#[tokio::test]
+async fn the_public_port_of_the_binary_speaks_tls_and_changes_its_certificate_while_running() {
+    let (stub, folder) = (Stub::start(), Folder::new("public-tls"));
+    let (old, new) = (Identity::new("localhost"), Identity::new("localhost"));
+    let cert = folder.write("cert.pem", &old.cert_pem);
+    let key = folder.write("key.pem", &old.key_pem);
+    let environment = [("VECHO_TLS_CERT_FILE", cert.as_str()), ("VECHO_TLS_KEY_FILE", key.as_str())];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    let request = || post("/v1/embeddings", &ask("x"));
+    let answer = send(vecho.public(), &old, request()).await.expect("the certificate is the configured one");
+    assert_eq!((answer.status, answer.vectors()), (200, vec![Stub::vector("tiny", None, "x")]));
+    assert!(send(vecho.public(), &new, request()).await.is_none());
+    folder.write("key.pem", "nonsense");
+    vecho.signal("HUP");
+    vecho.logged("the old one and its certificate stay in force").await;
+    assert!(send(vecho.public(), &old, request()).await.is_some(), "a bad file changes nothing");
+    folder.write("cert.pem", &new.cert_pem);
+    folder.write("key.pem", &new.key_pem);
+    vecho.signal("HUP");
+    let renewed = async || send(vecho.public(), &new, request()).await.is_some();
+    eventually("the new certificate", renewed).await;
+    assert!(send(vecho.public(), &old, request()).await.is_none());
+}
+
+/// Runs the binary to its end with further arguments; what it says and how it ends.
+fn run(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Vecho::command(environment);
+    command.args(arguments).stderr(Stdio::piped());
+    let output = command.output().expect("the binary must run");
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+fn assert_faulty(environment: &[(&str, &str)], named: &str) {
+    let (status, said) = run(environment, &["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
+    assert_eq!(status, Some(64), "{said}");
+    assert!(said.contains(named), "{named} is not named: {said}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_used_ends_the_start_with_64_and_names_the_file() {
+    let (folder, identity) = (Folder::new("bad-tls"), Identity::new("localhost"));
+    let (good, other) = (folder.write("good.pem", &identity.cert_pem), Identity::new("localhost"));
+    let nonsense = folder.write("nonsense.pem", "not a certificate");
+    let (key, foreign) = (folder.write("key.pem", &identity.key_pem), folder.write("foreign.pem", &other.key_pem));
+    let missing = folder.path("missing.pem").display().to_string();
+    for (cert, key, named) in [
+        (&nonsense, &key, &nonsense),
+        (&good, &nonsense, &nonsense),
+        (&missing, &key, &missing),
+        (&good, &foreign, &foreign),
+    ] {
+        let environment = [("VECHO_TLS_CERT_FILE", cert.as_str()), ("VECHO_TLS_KEY_FILE", key.as_str())];
+        assert_faulty(&environment, named);
+    }
+    assert_faulty(&[("VECHO_UPSTREAM_CA_FILE", &nonsense)], &nonsense);
+}
+
+#[test]
+fn a_port_that_is_taken_fails_the_start_and_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a loopback port must bind");
+    let addr = taken.local_addr().expect("a bound socket has an address").to_string();
+    let port = addr.rsplit(':').next().expect("an address has a port");
+    for ports in
+        [["--listen", &addr, "--admin-listen", "127.0.0.1:0"], ["--listen", "127.0.0.1:0", "--admin-listen", &addr]]
+    {
+        let (status, said) = run(&[], &ports);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains(port) && said.contains("already in use"), "{said}");
+    }
+}

@@ -1,0 +1,138 @@
+//! What goes up with a call: whose credential, which headers; and what comes down of a very large answer.
+
+use serde_json::{Value, json};
+
+use crate::harness::stub::Call;
+use crate::harness::{Inside, Stub, Vecho};
+
+fn ask(text: &str) -> Value {
+    json!({"model": "tiny", "input": text})
+}
+
+fn names(call: &Call) -> Vec<&str> {
+    let mut names: Vec<&str> = call.headers.keys().map(http::HeaderName::as_str).collect();
+    names.sort_unstable();
+    names
+}
+
+#[tokio::test]
+async fn the_key_that_vecho_holds_goes_up_in_place_of_every_credential_of_a_client() {
+    let theirs = [("authorization", "Bearer sk-client"), ("api-key", "client"), ("x-api-key", "client")];
+    let held = [("upstream.api_key", "sk-held")];
+    for (style, name, value) in
+        [("authorization", "authorization", "Bearer sk-held"), ("api-key", "api-key", "sk-held")]
+    {
+        let stub = Stub::start();
+        stub.accept_keys(["sk-held"]);
+        let pairs = [&held[..], &[("upstream.api_key_header", style)]].concat();
+        let vecho = Inside::start(&stub.base_url(), &pairs).await;
+        assert_eq!(vecho.embed_with(&theirs, ask("a")).await.status, 200);
+        assert_eq!(vecho.embed(ask("b")).await.status, 200);
+        let bypassed = json!({"model": "tiny", "input": "c", "unknown_field": 1});
+        assert_eq!(vecho.embed_with(&theirs, bypassed).await.status, 200);
+        let mut models =
+            crate::harness::client::raw(http::Method::GET, &format!("http://{}/v1/models", vecho.public()), "");
+        models.headers_mut().insert("authorization", "Bearer sk-client".parse().expect("legal"));
+        assert_eq!(vecho.client.send(models).await.expect("an answer").status, 200);
+        assert_eq!(stub.calls().len(), 4);
+        for call in stub.calls() {
+            assert_eq!(call.header(name), Some(value), "{style}");
+            assert!(!format!("{:?}", call.headers).contains("client\""), "{:?}", call.headers);
+        }
+    }
+}
+
+#[tokio::test]
+async fn without_a_key_of_its_own_the_clients_credential_goes_up() {
+    let stub = Stub::start();
+    stub.accept_keys(["sk-good"]);
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    let good = vecho.embed_with(&[("authorization", "Bearer sk-good"), ("openai-project", "p1")], ask("a")).await;
+    assert_eq!(good.status, 200);
+    assert_eq!(vecho.embed_with(&[("api-key", "sk-good")], ask("a")).await.status, 200);
+    assert_eq!(vecho.embed_with(&[("authorization", "Bearer sk-bad")], ask("a")).await.status, 401);
+    let calls = stub.embedding_calls();
+    assert_eq!(calls.len(), 3, "each credential pays for itself");
+    assert_eq!(
+        (calls[0].header("authorization"), calls[0].header("openai-project")),
+        (Some("Bearer sk-good"), Some("p1"))
+    );
+    assert_eq!((calls[1].header("api-key"), calls[1].header("authorization")), (Some("sk-good"), None));
+}
+
+#[tokio::test]
+async fn nothing_but_what_belongs_to_vecho_the_body_or_the_connection_is_kept_from_the_upstream() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    let sent = [
+        ("authorization", "Bearer k"),
+        ("openai-organization", "o"),
+        ("openai-beta", "b"),
+        ("user-agent", "sdk/1"),
+        ("accept", "application/json"),
+        ("traceparent", "00-1-1-01"),
+        ("x-stainless-lang", "python"),
+        ("x-custom", "1"),
+        ("cookie", "c=1"),
+        ("x-vecho-namespace", "team"),
+        ("x-vecho-fallback", "error"),
+        ("x-vecho-anything", "else"),
+        ("cache-control", "max-age=60"),
+        ("idempotency-key", "once"),
+        ("content-md5", "Q2hlY2sgSW50ZWdyaXR5IQ=="),
+        ("te", "trailers"),
+    ];
+    assert_eq!(vecho.embed_with(&sent, ask("a")).await.status, 200);
+    let call = &stub.embedding_calls()[0];
+    let expected = [
+        "accept",
+        "authorization",
+        "content-length",
+        "content-type",
+        "cookie",
+        "host",
+        "openai-beta",
+        "openai-organization",
+        "traceparent",
+        "user-agent",
+        "x-custom",
+        "x-stainless-lang",
+    ];
+    assert_eq!(names(call), expected);
+}
+
+#[tokio::test]
+async fn two_halves_of_one_request_never_share_an_idempotency_key() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("batch.max_inputs", "1")]).await;
+    let answer = vecho.embed_with(&[("idempotency-key", "once")], json!({"model": "tiny", "input": ["a", "b"]})).await;
+    assert_eq!(answer.vectors(), ["a", "b"].map(|text| Stub::vector("tiny", None, text)));
+    assert!(stub.embedding_calls().iter().all(|call| call.header("idempotency-key").is_none()));
+}
+
+fn resident_bytes(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the process runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("the kernel tells the peak");
+    peak.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
+}
+
+/// As large as answers get: floats of the longest vectors for a full request.
+#[tokio::test]
+async fn a_very_large_answer_is_right_and_is_not_built_more_than_a_few_times() {
+    let stub = Stub::start();
+    let vecho = Vecho::start(&stub);
+    let inputs: Vec<String> = (0..1024).map(|number| format!("w{number}")).collect();
+    let body = json!({"model": "text-embedding-3-large", "input": inputs});
+    let url = format!("{}/embeddings", vecho.base_url());
+    let before = resident_bytes(vecho.id());
+    for cache in ["miss", "hit"] {
+        let answer = crate::harness::Client::new().post(&url, &body).await;
+        assert_eq!((answer.status, answer.header("x-vecho-cache")), (200, Some(cache)));
+        let vectors = answer.vectors();
+        for (input, vector) in inputs.iter().zip(&vectors) {
+            assert_eq!(*vector, Stub::vector("text-embedding-3-large", None, input), "{input}");
+        }
+    }
+    let (grown, text) = (resident_bytes(vecho.id()) - before, 1024 * 3072 * 11);
+    assert!(grown < 3 * text, "{} MiB for {} MiB of floats as text", grown >> 20, text >> 20);
+}
