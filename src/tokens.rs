@@ -16,26 +16,29 @@ pub const fn estimate(text: &str) -> usize {
     text.len().div_ceil(3)
 }
 
-/// Splits `total` over `weights` in proportion, so that the shares add up to it and none that weighs is zero
-/// as long as there is enough to go around.
+/// Splits `total` over `weights` in proportion, so that the shares add up to it and none that weighs is zero as long as
+/// there is enough to go around. Nothing is shared out where nothing weighs.
 pub fn apportion(total: u64, weights: &[usize]) -> Vec<u32> {
+    let weighing = weights.iter().filter(|weight| **weight > 0).count() as u64;
+    let least = u64::from(total >= weighing);
+    let rest = u128::from(total - least * weighing);
     let sum: u128 = weights.iter().map(|weight| *weight as u128).sum::<u128>().max(1);
     let mut seen: u128 = 0;
     let mut given: u128 = 0;
-    weights
-        .iter()
-        .map(|weight| {
-            seen += *weight as u128;
-            let until_here = u128::from(total) * seen / sum;
-            let share = until_here - given;
-            given = until_here;
-            u32::try_from(share).unwrap_or(u32::MAX)
-        })
-        .collect()
+    let share = |weight: &usize| {
+        seen += *weight as u128;
+        let until_here = rest * seen / sum;
+        let share = until_here - given + u128::from(if *weight > 0 { least } else { 0 });
+        given = until_here;
+        u32::try_from(share).unwrap_or(u32::MAX)
+    };
+    weights.iter().map(share).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -50,6 +53,28 @@ mod tests {
             let shares = apportion(total, &[5, 1, 0, 12, 300]);
             assert_eq!(shares.iter().map(|share| u64::from(*share)).sum::<u64>(), total);
             assert_eq!(shares[2], 0);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_add_up_go_by_weight_and_leave_nobody_out(
+            total in 0_u64..1_000_000,
+            weights in prop::collection::vec(prop_oneof![Just(0_usize), 1..10_usize, 1..100_000_usize], 0..40),
+        ) {
+            let shares = apportion(total, &weights);
+            prop_assert_eq!(shares.len(), weights.len());
+            let weighing = weights.iter().filter(|weight| **weight > 0).count() as u64;
+            let sum: u64 = shares.iter().map(|share| u64::from(*share)).sum();
+            prop_assert_eq!(sum, if weighing > 0 { total } else { 0 });
+            let all: usize = weights.iter().sum();
+            for (share, weight) in shares.iter().zip(&weights) {
+                prop_assert!(*weight > 0 || *share == 0);
+                prop_assert!(*weight == 0 || *share > 0 || total < weighing);
+                let exact = total as u128 * *weight as u128 / all.max(1) as u128;
+                // Everybody's first token comes out of the others' shares.
+                prop_assert!(u128::from(*share).abs_diff(exact) <= u128::from(weighing) + 1);
+            }
         }
     }
 }
