@@ -5,6 +5,7 @@ mod clients;
 mod config;
 mod harness;
 mod layout;
+mod memory;
 mod metrics;
 mod process;
 mod randomised;
