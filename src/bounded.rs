@@ -100,6 +100,7 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
             }
             freed += value.weight_bytes() + ENTRY_OVERHEAD_BYTES;
             self.entries.invalidate(&*key);
+            self.evicted.fetch_add(1, Ordering::Relaxed);
         }
         self.settle();
         freed
@@ -130,7 +131,7 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
         self.max_bytes
     }
 
-    /// Entries that had to go because the map was full.
+    /// Entries that had to go because the map was full, or was told to shed.
     pub fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
@@ -219,5 +220,6 @@ mod tests {
         let freed = map.shed(200_000);
         assert!((200_000..210_000).contains(&freed), "{freed}");
         assert_eq!(map.bytes(), before - freed);
+        assert_eq!(map.evicted(), 1_000 - map.len());
     }
 }

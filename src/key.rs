@@ -148,6 +148,8 @@ impl KeyBuilder {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn key(parts: &[(Tag, &[u8])]) -> Key {
@@ -185,5 +187,51 @@ mod tests {
         let keyed = KeyBuilder::new(Some(&Secret::new("s3cret"))).finish();
         assert_ne!(plain, keyed);
         assert_ne!(keyed, KeyBuilder::new(Some(&Secret::new("other"))).finish());
+    }
+
+    const TAGS: [Tag; 3] = [Tag::Model, Tag::Text, Tag::Tokens];
+
+    /// Few tags and bytes, so that equal and nearly equal sequences are common.
+    fn sequences() -> impl Strategy<Value = Vec<(usize, Vec<u8>)>> {
+        prop::collection::vec((0..TAGS.len(), prop::collection::vec(0_u8..2, 0..3)), 0..4)
+    }
+
+    fn key_of(parts: &[(usize, Vec<u8>)]) -> Key {
+        key(&parts.iter().map(|(tag, bytes)| (TAGS[*tag], bytes.as_slice())).collect::<Vec<_>>())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn two_keys_are_equal_exactly_if_their_parts_are(one in sequences(), other in sequences()) {
+            prop_assert_eq!(key_of(&one) == key_of(&other), one == other);
+        }
+
+        #[test]
+        fn a_part_that_spells_two_others_is_another_key(parts in sequences(), more in sequences()) {
+            let mut spelt = Vec::new();
+            for (tag, bytes) in &more {
+                spelt.extend_from_slice(&part_head(TAGS[*tag], bytes.len()));
+                spelt.extend_from_slice(bytes);
+            }
+            let mut one = parts.clone();
+            one.push((0, spelt));
+            let mut other = parts;
+            other.push((0, Vec::new()));
+            other.extend(more.clone());
+            prop_assert_eq!(key_of(&one) == key_of(&other), more.is_empty());
+        }
+
+        #[test]
+        fn extended_keys_are_equal_exactly_if_context_tag_and_bytes_are(
+            one in (sequences(), 0..TAGS.len(), prop::collection::vec(0_u8..2, 0..3)),
+            other in (sequences(), 0..TAGS.len(), prop::collection::vec(0_u8..2, 0..3)),
+        ) {
+            let extended = |(context, tag, bytes): &(Vec<(usize, Vec<u8>)>, usize, Vec<u8>)| {
+                key_of(context).extend(TAGS[*tag], bytes)
+            };
+            prop_assert_eq!(extended(&one) == extended(&other), one == other);
+        }
     }
 }

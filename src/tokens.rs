@@ -16,29 +16,29 @@ pub const fn estimate(text: &str) -> usize {
     text.len().div_ceil(3)
 }
 
-/// Splits `total` over `weights` in proportion, so that the shares add up to it and none that weighs is zero
-/// as long as there is enough to go around.
+/// Splits `total` over `weights` in proportion, so that the shares add up to it and none that weighs is zero as long as
+/// there is enough to go around. Nothing is shared out where nothing weighs.
 pub fn apportion(total: u64, weights: &[usize]) -> Vec<u32> {
-    let sum: u128 = weights.iter().map(|weight| *weight as u128).sum::<u128>().max(1);
     let weighing = weights.iter().filter(|weight| **weight > 0).count() as u64;
-    // One for each that weighs comes first, for a share of zero would read as "not counted".
-    let (least, rest) = total.checked_sub(weighing).map_or((0, total), |rest| (1, rest));
+    let least = u64::from(total >= weighing);
+    let rest = u128::from(total - least * weighing);
+    let sum: u128 = weights.iter().map(|weight| *weight as u128).sum::<u128>().max(1);
     let mut seen: u128 = 0;
     let mut given: u128 = 0;
-    weights
-        .iter()
-        .map(|weight| {
-            seen += *weight as u128;
-            let until_here = u128::from(rest) * seen / sum;
-            let share = until_here - given + if *weight > 0 { least } else { 0 };
-            given = until_here;
-            u32::try_from(share).unwrap_or(u32::MAX)
-        })
-        .collect()
+    let share = |weight: &usize| {
+        seen += *weight as u128;
+        let until_here = rest * seen / sum;
+        let share = until_here - given + u128::from(if *weight > 0 { least } else { 0 });
+        given = until_here;
+        u32::try_from(share).unwrap_or(u32::MAX)
+    };
+    weights.iter().map(share).collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -56,11 +56,25 @@ mod tests {
         }
     }
 
-    #[test]
-    fn no_share_is_zero_while_there_is_enough_to_go_around() {
-        assert_eq!(apportion(5, &[1, 7]), [1, 4]);
-        assert_eq!(apportion(3, &[1, 1, 1_000]), [1, 1, 1]);
-        assert_eq!(apportion(100, &[1, 99]), [1, 99]);
-        assert_eq!(apportion(2, &[1, 1, 1]).iter().sum::<u32>(), 2);
+    proptest! {
+        #[test]
+        fn shares_add_up_go_by_weight_and_leave_nobody_out(
+            total in 0_u64..1_000_000,
+            weights in prop::collection::vec(prop_oneof![Just(0_usize), 1..10_usize, 1..100_000_usize], 0..40),
+        ) {
+            let shares = apportion(total, &weights);
+            prop_assert_eq!(shares.len(), weights.len());
+            let weighing = weights.iter().filter(|weight| **weight > 0).count() as u64;
+            let sum: u64 = shares.iter().map(|share| u64::from(*share)).sum();
+            prop_assert_eq!(sum, if weighing > 0 { total } else { 0 });
+            let all: usize = weights.iter().sum();
+            for (share, weight) in shares.iter().zip(&weights) {
+                prop_assert!(*weight > 0 || *share == 0);
+                prop_assert!(*weight == 0 || *share > 0 || total < weighing);
+                let exact = total as u128 * *weight as u128 / all.max(1) as u128;
+                // Everybody's first token comes out of the others' shares.
+                prop_assert!(u128::from(*share).abs_diff(exact) <= u128::from(weighing) + 1);
+            }
+        }
     }
 }

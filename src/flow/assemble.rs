@@ -129,6 +129,9 @@ struct Part<'a> {
     served: &'a Served,
     input: &'a Input<'a>,
     times_asked: u32,
+    /// Its tokens as known when this answer began. Another request that waited for the same fetch may count them any
+    /// moment, and then they must not be added to a sum that already holds them.
+    known_tokens: Option<u32>,
 }
 
 impl Request<'_> {
@@ -139,7 +142,10 @@ impl Request<'_> {
             .served()
             .zip(&self.plan.firsts)
             .zip(multiplicities)
-            .map(|((served, first), times_asked)| Part { served, input: &self.ask.request.inputs[*first], times_asked })
+            .map(|((served, first), times_asked)| {
+                let (input, known_tokens) = (&self.ask.request.inputs[*first], served.record.tokens());
+                Part { served, input, times_asked, known_tokens }
+            })
             .collect();
         debug_assert_eq!(parts.len(), self.plan.keys.len(), "assembling needs every key served");
         let mut tally = Tally::default();
@@ -194,7 +200,7 @@ fn count_tokens(parts: &[Part<'_>], tally: &mut Tally) -> u64 {
     let sums = sums_of_own_calls(parts);
     let mut total = 0;
     for part in parts {
-        let tokens = match part.served.record.tokens() {
+        let tokens = match part.known_tokens {
             Some(tokens) => u64::from(tokens),
             None if part.served.call.as_ref().is_some_and(|call| sums.contains_key(&Arc::as_ptr(call))) => 0,
             None => count_now(part),
@@ -231,9 +237,9 @@ fn note(part: &Part<'_>, tokens: u64, tally: &mut Tally) {
 /// The token sums of calls whose every input is in this request, once, and not counted yet.
 fn sums_of_own_calls(parts: &[Part<'_>]) -> HashMap<*const CallInfo, u64> {
     let mut seen: HashMap<*const CallInfo, (usize, &CallInfo)> = HashMap::new();
-    let uncounted = parts.iter().filter(|part| {
-        part.times_asked == 1 && part.served.source == Source::Upstream && part.served.record.tokens().is_none()
-    });
+    let uncounted = parts
+        .iter()
+        .filter(|part| part.times_asked == 1 && part.served.source == Source::Upstream && part.known_tokens.is_none());
     for call in uncounted.filter_map(|part| part.served.call.as_ref()) {
         seen.entry(Arc::as_ptr(call)).or_insert((0, call)).0 += 1;
     }

@@ -68,7 +68,9 @@ impl Flow {
         let request = Request::new(self, ask);
         let mut progress = request.look_up();
         if ask.controls.only_if_cached {
-            return if progress.is_complete() { request.assemble(&progress) } else { Outcome::NotCached };
+            // The model may have changed between two look-ups; then not everything is cached any more.
+            let is_whole = !request.drop_older_models(&mut progress) && progress.is_complete();
+            return if is_whole { request.assemble(&progress) } else { Outcome::NotCached };
         }
         for _ in 0..MAX_ROUNDS {
             if progress.lacks_any() {

@@ -11,3 +11,6 @@ pub use request::{Bypass, EmbedRequest, PathModel, read_request};
 pub use response::{ReadAnswer, Rendering, Unreadable, read_answer};
 pub use space::{Encoding, Input, InputKind, Space};
 pub use write::write_request;
+
+#[cfg(test)]
+mod property_tests;

@@ -14,8 +14,8 @@ mod world;
 use dice::Dice;
 use world::World;
 
-/// Run every time. Those with a reason once showed a defect.
-const SEEDS: &[u64] = &[1, 2, 3, 5, 8, 13, 21, 34, 55, 89];
+/// Run every time. The last two once showed a defect.
+const SEEDS: &[u64] = &[1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 101, 181];
 const STEPS: usize = 24;
 
 fn number(name: &str) -> Option<u64> {

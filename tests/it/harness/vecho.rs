@@ -83,6 +83,10 @@ impl Vecho {
         self.admin
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it wrote to standard error so far.
     pub(crate) fn log(&self) -> String {
         read(&self.log)

@@ -15,6 +15,8 @@ pub(super) struct Ledger {
     latest_ms: HashMap<Cell, u64>,
     /// For each cell the wishes of this step that may have it fetched for all.
     asked_now: HashMap<Cell, Vec<usize>>,
+    /// Models change from call to call: a request may have to ask again for what it fetched itself, and find it stored.
+    unsteady: bool,
 }
 
 /// How many inputs of a wish may come from where.
@@ -31,7 +33,8 @@ impl Ledger {
     }
 
     /// Notes the wishes of a step before it begins.
-    pub(super) fn begin(&mut self, wishes: &[Wish]) {
+    pub(super) fn begin(&mut self, wishes: &[Wish], unsteady: bool) {
+        self.unsteady = unsteady;
         self.asked_now.clear();
         for (number, wish) in wishes.iter().enumerate().filter(|(_, wish)| wish.fills()) {
             for cell in wish.cells(self.shared) {
@@ -62,8 +65,11 @@ impl Ledger {
         let max_age_ms = if wish.control == Control::MaxAge { MAX_AGE_SECONDS * 1_000 } else { u64::MAX };
         let cells = wish.cells(self.shared);
         let age = |cell: &Cell| self.latest_ms.get(cell).map(|latest_ms| now_ms - latest_ms);
-        let by_others =
-            |cell: &Cell| self.asked_now.get(cell).is_some_and(|numbers| numbers.iter().any(|other| *other != number));
+        let by_others = |cell: &Cell| {
+            self.asked_now
+                .get(cell)
+                .is_some_and(|numbers| numbers.iter().any(|other| self.unsteady || *other != number))
+        };
         let stored = |cell: &Cell| {
             wish.control != Control::NoCache && age(cell).is_some_and(|age_ms| age_ms < TTL_MS && age_ms <= max_age_ms)
         };

@@ -187,7 +187,7 @@ impl World {
             .collect();
         self.last = format!("{weather:?}, calm {calm}");
         self.stub.decide(weather.decision());
-        self.ledger.begin(&wishes);
+        self.ledger.begin(&wishes, weather.drift % 100 != 0);
         let client = Client::new();
         let asked: Vec<_> =
             wishes.iter().map(|wish| tokio::spawn(ask(client.clone(), wish.clone(), self.base_url()))).collect();

@@ -1,0 +1,170 @@
+//! What holds for every request and every answer: what is written reads back as it was meant, bit for bit.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+use crate::vector::Vector;
+
+const EXTRAS: [&str; 3] = ["input_type", "task", "truncate"];
+
+fn extra_fields() -> BTreeSet<String> {
+    EXTRAS.map(str::to_owned).into()
+}
+
+/// Any text but the empty one, rich in what JSON escapes.
+fn texts() -> impl Strategy<Value = String> {
+    let awkward = prop::collection::vec(
+        prop_oneof![
+            Just('"'),
+            Just('\\'),
+            Just('/'),
+            Just('\n'),
+            Just('\u{0}'),
+            Just('\u{7f}'),
+            Just('\u{2028}'),
+            Just('\u{d7ff}'),
+            Just('\u{e000}'),
+            Just('\u{ffff}'),
+            Just('\u{1f980}'),
+            Just('\u{10ffff}'),
+            any::<char>(),
+        ],
+        1..20,
+    );
+    prop_oneof![awkward.prop_map(|letters| letters.into_iter().collect()), any::<String>()]
+        .prop_filter("an empty text is refused", |text: &String| !text.is_empty())
+}
+
+fn inputs() -> impl Strategy<Value = Vec<Input<'static>>> {
+    let ids = prop::collection::vec(any::<u32>(), 1..10);
+    prop_oneof![
+        prop::collection::vec(texts().prop_map(|text| Input::Text(Cow::Owned(text))), 1..8),
+        prop::collection::vec(ids.prop_map(Input::Tokens), 1..8),
+    ]
+}
+
+fn scalars() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+    ]
+}
+
+fn spaces() -> impl Strategy<Value = Space> {
+    let extras = prop::collection::btree_map(prop::sample::select(&EXTRAS[..]), scalars(), 0..3);
+    (prop::option::of(any::<String>()), prop::option::of(1_u32..), extras).prop_map(|(model, dimensions, extras)| {
+        let extras: BTreeMap<String, String> =
+            extras.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect();
+        Space { model, dimensions, extras }
+    })
+}
+
+fn encodings() -> impl Strategy<Value = Encoding> {
+    prop_oneof![Just(Encoding::Float), Just(Encoding::Base64)]
+}
+
+/// Components of any finite bits, of which one is not zero.
+fn vectors() -> impl Strategy<Value = Vec<Vector>> {
+    let component = any::<u32>().prop_map(f32::from_bits).prop_filter("not finite", |value| value.is_finite());
+    let awkward = prop_oneof![Just(0.0_f32), Just(-0.0), Just(f32::MIN_POSITIVE), Just(1.0e-45), Just(f32::MAX)];
+    (1_usize..9).prop_flat_map(move |dimension| {
+        let components = prop::collection::vec(prop_oneof![3 => component.clone(), 1 => awkward.clone()], dimension);
+        let vector = components.prop_filter_map("all zero", |components| Vector::from_components(&components).ok());
+        prop::collection::vec(vector, 1..6)
+    })
+}
+
+fn renderings() -> impl Strategy<Value = Rendering> {
+    (vectors(), encodings(), any::<String>(), any::<u32>()).prop_flat_map(|(vectors, encoding, model, tokens)| {
+        let slots = prop::collection::vec(0..u32::try_from(vectors.len()).expect("a few"), 1..12);
+        slots.prop_map(move |slots| Rendering {
+            vectors: vectors.clone().into(),
+            slots: slots.into(),
+            encoding,
+            model: model.clone(),
+            prompt_tokens: u64::from(tokens),
+            mocks: Vec::new(),
+        })
+    })
+}
+
+/// The digits of a number's text, without sign, point, exponent and zeros at either end.
+fn significant(text: &str) -> String {
+    let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
+    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
+    digits.trim_matches('0').to_owned()
+}
+
+proptest! {
+    #[test]
+    fn a_written_request_reads_back_as_it_was_meant(
+        space in spaces(),
+        inputs in inputs(),
+        encoding in encodings(),
+        user in prop::option::of(any::<String>()),
+    ) {
+        let written = write_request(&space, &inputs.iter().collect::<Vec<_>>(), encoding, user.as_deref());
+        let read = read_request(&written, &extra_fields(), PathModel::Yes);
+        prop_assert_eq!(read, Ok(EmbedRequest { space, inputs, encoding, user }));
+    }
+
+    #[test]
+    fn however_a_client_escapes_a_text_it_is_the_same_text(text in texts(), escapes in prop::collection::vec(0_u8..3, 1..9)) {
+        let mut spelt = String::new();
+        for (letter, how) in text.chars().zip(escapes.into_iter().cycle()) {
+            let plain = Value::from(letter.to_string()).to_string();
+            match how {
+                0 => spelt.push_str(&plain[1..plain.len() - 1]),
+                1 => letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| spelt.push_str(&format!("\\u{unit:04x}"))),
+                _ => letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| spelt.push_str(&format!("\\u{unit:04X}"))),
+            }
+        }
+        let body = format!(r#"{{ "model" : "m" , "input" : "{spelt}" }}"#);
+        let read = read_request(body.as_bytes(), &extra_fields(), PathModel::No).expect("it is understood");
+        prop_assert_eq!(read.inputs, vec![Input::Text(Cow::Owned(text))]);
+    }
+
+    #[test]
+    fn an_answer_reads_back_bit_for_bit_in_both_encodings(rendering in renderings()) {
+        let dimension = rendering.vectors[0].dimension();
+        let read = read_answer(&rendering.to_bytes(), rendering.slots.len(), Some(dimension)).expect("it is readable");
+        let expected: Vec<Vector> = rendering.slots.iter().map(|slot| rendering.vectors[*slot as usize].clone()).collect();
+        prop_assert_eq!(read.vectors, expected);
+        prop_assert_eq!(read.model.unwrap_or_default(), rendering.model);
+        prop_assert_eq!(read.prompt_tokens, Some(rendering.prompt_tokens));
+    }
+
+    #[test]
+    fn the_length_told_before_is_the_length(rendering in renderings()) {
+        let length = rendering.to_bytes().len();
+        prop_assert!(length <= rendering.largest_len());
+        prop_assert!(rendering.exact_len().is_none_or(|told| told == length as u64));
+    }
+
+    #[test]
+    fn a_component_is_the_shortest_text_that_reads_back(vectors in vectors()) {
+        let rendering = Rendering {
+            slots: [0].into(),
+            encoding: Encoding::Float,
+            model: String::new(),
+            prompt_tokens: 0,
+            mocks: Vec::new(),
+            vectors: vectors.into(),
+        };
+        let body = rendering.to_bytes();
+        let body = std::str::from_utf8(&body).expect("it is text");
+        let list = body.split_once("\"embedding\":[").and_then(|(_, rest)| rest.split_once(']')).expect("a list").0;
+        for (text, component) in list.split(',').zip(rendering.vectors[0].components()) {
+            prop_assert_eq!(text.parse::<f32>().map(f32::to_bits), Ok(component.to_bits()));
+            let shortest = significant(&format!("{component:e}"));
+            prop_assert_eq!(significant(text).len(), shortest.len(), "{} for {:e}", text, component);
+        }
+    }
+}

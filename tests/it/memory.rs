@@ -1,0 +1,182 @@
+//! Memory as the operating system sees it: the limit holds, what is counted is what is used, what is saved was saved.
+
+#![cfg(target_os = "linux")]
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use vecho::{mock, wire};
+
+use crate::harness::{Client, Vecho};
+
+const MIB: u64 = 1024 * 1024;
+const MODEL: &str = "memory-test";
+
+/// Resident memory of a process, from the kernel.
+fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel counts it");
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number");
+    kib * 1024
+}
+
+/// Looks again and again from a thread of its own and remembers the most it saw.
+struct Watch {
+    most: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    thread: JoinHandle<()>,
+}
+
+impl Watch {
+    fn start(pid: u32) -> Self {
+        let (most, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (seen, over) = (Arc::clone(&most), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            while !over.load(Ordering::Relaxed) {
+                seen.fetch_max(resident_bytes(pid), Ordering::Relaxed);
+                std::thread::park_timeout(Duration::from_millis(2));
+            }
+        });
+        Self { most, stop, thread }
+    }
+
+    fn most_bytes(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("looking does not panic");
+        self.most.load(Ordering::Relaxed)
+    }
+}
+
+/// A vecho in front of its own mock, and a client.
+struct Bench {
+    vecho: Vecho,
+    client: Client,
+    dimensions: usize,
+}
+
+impl Bench {
+    fn start(dimensions: usize, environment: &[(&str, &str)]) -> Self {
+        Self { vecho: Vecho::start_with("mock:", environment), client: Client::new(), dimensions }
+    }
+
+    /// Asks for texts that no other number has, and checks a few of the vectors.
+    async fn ask(&self, numbers: Range<usize>) {
+        let texts: Vec<String> = numbers.map(text).collect();
+        let body = json!({
+            "model": MODEL, "input": texts, "dimensions": self.dimensions, "encoding_format": "base64"
+        });
+        let answer = self.client.post(&format!("{}/embeddings", self.vecho.base_url()), &body).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        let vectors = answer.vectors();
+        assert_eq!(vectors.len(), texts.len());
+        for place in [0, texts.len() / 2, texts.len() - 1] {
+            let input = wire::Input::Text(Cow::Borrowed(&texts[place]));
+            let expected: Vec<f32> = mock::vector(MODEL, self.dimensions, &input).components().collect();
+            assert!(vectors[place] == expected, "the vector of {}", texts[place]);
+        }
+    }
+
+    async fn memory_tier(&self) -> Value {
+        let url = format!("http://{}/api/performance/cache/stats", self.vecho.admin());
+        self.client.get(&url).await.json()["tiers"]["memory"].clone()
+    }
+
+    async fn optimize(&self, target_mb: u64) -> Value {
+        let url = format!("http://{}/api/performance/optimize-memory", self.vecho.admin());
+        let answer = self.client.post(&url, &json!({ "target_memory_mb": target_mb })).await;
+        assert_eq!(answer.status, 200, "{:?}", answer.body);
+        answer.json()
+    }
+
+    /// Entries, and their memory by either count, once what is free has been given back.
+    async fn settled(&self) -> Sizes {
+        // One below what is in use: freed memory is given back, and at most a few entries go.
+        let resident_mb = self.resident_bytes() / MIB;
+        self.optimize(resident_mb - 1).await;
+        let tier = self.memory_tier().await;
+        let (entries, counted) = (number(&tier["entries"]), number(&tier["bytes"]));
+        Sizes { entries, counted, resident: self.resident_bytes() }
+    }
+
+    fn resident_bytes(&self) -> u64 {
+        resident_bytes(self.vecho.pid())
+    }
+}
+
+/// What entries take.
+struct Sizes {
+    entries: u64,
+    counted: u64,
+    resident: u64,
+}
+
+fn text(number: usize) -> String {
+    format!("chunk {number}")
+}
+
+fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("{value} is not a count"))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "memory sizes are far below 2^53")]
+fn mb(bytes: u64) -> f64 {
+    bytes as f64 / MIB as f64
+}
+
+#[tokio::test]
+async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
+    const LIMIT_MB: u64 = 96;
+    // An unoptimised build fills memory from a larger base; the governor looks more often in return.
+    let bench = Bench::start(3072, &[("VECHO_MEMORY_LIMIT_MB", "96"), ("VECHO_MEMORY_CHECK_EVERY", "250ms")]);
+    let watch = Watch::start(bench.vecho.pid());
+    // Some 110 MB of vectors, of which little more than half the limit fits.
+    for batch in 0..36 {
+        bench.ask(batch * 256..(batch + 1) * 256).await;
+    }
+    let tier = bench.memory_tier().await;
+    let (entries, bytes) = (number(&tier["entries"]), number(&tier["bytes"]));
+    assert!(number(&tier["evictions"]) > 0, "{tier}");
+    assert!((500..6_000).contains(&entries), "{tier}");
+    assert!(bytes <= number(&tier["capacity_bytes"]), "{tier}");
+    // What was let go of is fetched again, what stayed is served, and all of it is right.
+    for first in (0..36 * 256).step_by(1_536) {
+        bench.ask(first..first + 8).await;
+    }
+    let most = watch.most_bytes();
+    assert!(most <= LIMIT_MB * MIB, "{:.1} MB at most, {LIMIT_MB} MB allowed; {tier}", mb(most));
+
+    let before = bench.resident_bytes();
+    let done = bench.optimize(64).await;
+    let after = bench.resident_bytes();
+    let (saved, dropped) = (done["memory_saved_mb"].as_f64().expect("a number"), mb(before.saturating_sub(after)));
+    assert!(done["optimization_needed"] == true && saved > 1.0, "{done}");
+    assert!((saved - dropped).abs() <= 2.0, "reported {saved:.1} MB, from outside {dropped:.1} MB: {done}");
+    assert!(mb(after) <= 66.0, "{:.1} MB after {done}", mb(after));
+    let again = bench.optimize(1_000).await;
+    assert_eq!((&again["optimization_needed"], &again["memory_saved_mb"]), (&json!(false), &json!(0.0)));
+    bench.ask(0..8).await;
+}
+
+#[tokio::test]
+async fn what_the_memory_tier_counts_is_what_its_entries_take() {
+    const ENTRIES: usize = 4_096;
+    let bench = Bench::start(1536, &[("VECHO_MEMORY_LIMIT_MB", "4000"), ("VECHO_CACHE_ANSWERS_PERCENT", "0")]);
+    // What the first requests need beside their entries stays with the process.
+    for first in (0..2_048).step_by(512) {
+        bench.ask(first..first + 512).await;
+    }
+    let before = bench.settled().await;
+    for first in (2_048..2_048 + ENTRIES).step_by(512) {
+        bench.ask(first..first + 512).await;
+    }
+    let after = bench.settled().await;
+    let (counted, resident) = (after.counted - before.counted, after.resident - before.resident);
+    println!("{} entries: {counted} bytes counted, {resident} bytes resident", after.entries - before.entries);
+    assert!(resident * 10 <= counted * 11, "{counted} bytes counted, {resident} bytes resident");
+    assert!(resident * 10 >= counted * 8, "{counted} bytes counted, {resident} bytes resident");
+}
