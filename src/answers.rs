@@ -87,12 +87,13 @@ impl Answers {
         answer
     }
 
-    /// Whether the answer to a request is worth keeping: it is not too large, and the request was asked before.
+    /// Notes that a request was asked, and says whether its answer is worth keeping: it is not too large, and the
+    /// request was asked before.
     pub fn wants(&self, request: &Key, body_bytes: u64) -> bool {
-        let fits = body_bytes <= self.stored.max_bytes() / LARGEST_SHARE;
         let mark = request.mark();
         let place = usize::try_from(mark).unwrap_or(usize::MAX) % SEEN_PLACES;
-        fits && self.seen[place].swap(mark, Ordering::Relaxed) == mark
+        let seen = self.seen[place].swap(mark, Ordering::Relaxed) == mark;
+        seen && body_bytes <= self.stored.max_bytes() / LARGEST_SHARE
     }
 
     /// Keeps an answer.

@@ -170,7 +170,8 @@ impl Proxy {
         answer.tally.count(&self.metrics);
         let notes = Notes::new(&answer.tally, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
-        let keep = answer.keep.zip(key).filter(|(_, key)| self.answers.wants(key, largest as u64));
+        let wanted = key.filter(|key| self.answers.wants(key, largest as u64));
+        let keep = answer.keep.zip(wanted);
         let body = if keep.is_some() || largest <= WHOLE_BYTES {
             let bytes = answer.rendering.to_bytes();
             if let Some((keep, key)) = keep {

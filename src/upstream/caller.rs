@@ -31,7 +31,7 @@ pub struct Terms {
 }
 
 /// One call's inputs.
-pub struct Question<'a> {
+pub(super) struct Question<'a> {
     /// The inputs, all of one kind.
     pub inputs: Vec<&'a Input<'static>>,
     /// How many requests they come from.

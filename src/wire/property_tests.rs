@@ -122,8 +122,8 @@ proptest! {
             let plain = Value::from(letter.to_string()).to_string();
             match how {
                 0 => spelt.push_str(&plain[1..plain.len() - 1]),
-                1 => letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| spelt.push_str(&format!("\\u{unit:04x}"))),
-                _ => letter.encode_utf16(&mut [0; 2]).iter().for_each(|unit| spelt.push_str(&format!("\\u{unit:04X}"))),
+                1 => spelt.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
+                _ => spelt.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04X}"))),
             }
         }
         let body = format!(r#"{{ "model" : "m" , "input" : "{spelt}" }}"#);

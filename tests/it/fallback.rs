@@ -182,11 +182,12 @@ async fn what_is_past_its_stale_time_no_longer_stands_in() {
 #[tokio::test]
 async fn without_a_word_of_the_upstream_the_error_is_a_502_or_504_envelope() {
     let stub = Stub::start();
-    let pairs = [&QUICK[..], &[("fallback.mode", "error"), ("upstream.headers_timeout", "100ms")]].concat();
-    let vecho = Inside::start(&stub.base_url(), &pairs).await;
+    let impatient = [&QUICK[..], &[("fallback.mode", "error"), ("upstream.headers_timeout", "100ms")]].concat();
+    let impatient = Inside::start(&stub.base_url(), &impatient).await;
     stub.always(Behaviour::Gate);
-    let late = vecho.embed(ask(&["x"])).await;
+    let late = impatient.embed(ask(&["x"])).await;
     assert_eq!((late.status, late.error()), (504, ("server_error".to_owned(), json!("upstream_timeout"))));
+    let vecho = start(&stub, "error").await;
     stub.always(Behaviour::CutBody);
     let cut = vecho.embed(ask(&["x"])).await;
     assert_eq!((cut.status, cut.error()), (502, ("server_error".to_owned(), json!("upstream_unavailable"))));
