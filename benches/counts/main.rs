@@ -6,14 +6,16 @@
 //! its runner installed in exactly the version of the library, on every machine that runs this.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is the product of this program")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use vecho::key::{Key, KeyBuilder, Tag};
+use vecho::plan::Plan;
 use vecho::vector::Vector;
+use vecho::wire::{Encoding, PathModel, Rendering, read_answer, read_request};
 
 /// Enough that what differs between two runs (hash seeds, addresses) disappears in the division.
 const ITERATIONS: u64 = 2000;
@@ -29,6 +31,13 @@ const OPERATIONS: &[Operation] = &[
     ("key_text_8000", |n| key_of_text(n, 8000)),
     ("vector_from_bytes_1536", |n| vector_from_bytes(n, 1536)),
     ("vector_components_1536", |n| vector_components(n, 1536)),
+    ("parse_request_1x500", |n| parse_request(n, 1, 500)),
+    ("parse_request_256x50", |n| parse_request(n, 256, 50)),
+    ("plan_256", plan_256),
+    ("render_base64_1536", |n| render(n, Encoding::Base64)),
+    ("render_float_1536", |n| render(n, Encoding::Float)),
+    ("read_answer_base64_1536", |n| read(n, Encoding::Base64)),
+    ("read_answer_float_1536", |n| read(n, Encoding::Float)),
 ];
 
 fn repeat<T>(iterations: u64, operation: impl Fn() -> T) {
@@ -58,6 +67,36 @@ fn vector_from_bytes(iterations: u64, dimension: u16) {
 fn vector_components(iterations: u64, dimension: u16) {
     let vector = Vector::from_components(&components(dimension)).expect("finite and not all zero");
     repeat(iterations, || black_box(&vector).components().sum::<f32>());
+}
+
+fn parse_request(iterations: u64, texts: usize, text_bytes: usize) {
+    let input: Vec<String> = (0..texts).map(|n| format!("{n:0text_bytes$}")).collect();
+    let body = serde_json::json!({"model": "text-embedding-3-small", "encoding_format": "base64", "input": input});
+    let (body, extra_fields) = (body.to_string(), BTreeSet::new());
+    repeat(iterations, || read_request(black_box(body.as_bytes()), &extra_fields, PathModel::No).is_ok());
+}
+
+fn plan_256(iterations: u64) {
+    let context = KeyBuilder::new(None).finish();
+    let keys: Vec<Key> = (0..256_u32).map(|n| context.extend(Tag::Text, &n.to_le_bytes())).collect();
+    repeat(iterations, || Plan::new(black_box(&keys).iter().copied()));
+}
+
+/// The answer with one vector of 1536 dimensions.
+fn rendering(encoding: Encoding) -> Rendering {
+    let vector = Vector::from_components(&components(1536)).expect("finite and not all zero");
+    let model = "text-embedding-3-small".to_owned();
+    Rendering { vectors: [vector].into(), slots: [0].into(), encoding, model, prompt_tokens: 8, mocks: Vec::new() }
+}
+
+fn render(iterations: u64, encoding: Encoding) {
+    let rendering = rendering(encoding);
+    repeat(iterations, || black_box(&rendering).to_bytes());
+}
+
+fn read(iterations: u64, encoding: Encoding) {
+    let answer = rendering(encoding).to_bytes();
+    repeat(iterations, || read_answer(black_box(&answer), 1, Some(1536)).is_ok());
 }
 
 fn main() -> ExitCode {

@@ -1,7 +1,5 @@
 //! The upstream's answer to vectors, or the reason why it is not fit to be kept.
 
-use std::borrow::Cow;
-
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -99,12 +97,18 @@ fn read_vector(json: &str) -> Result<Vector, Unreadable> {
     if json.starts_with('"') { read_base64(json) } else { read_numbers(json) }
 }
 
+/// The alphabet has no character that JSON must escape, but a server may escape any: then the first try fails.
 fn read_base64(json: &str) -> Result<Vector, Unreadable> {
-    let text: Cow<'_, str> = match json[1..].strip_suffix('"') {
-        Some(plain) if !plain.contains('\\') => Cow::Borrowed(plain),
-        _ => Cow::Owned(serde_json::from_str(json).map_err(|_| Unreadable::Shape)?),
+    let decode = |text: &str| base64_simd::STANDARD.decode_to_vec(text.as_bytes());
+    let plain = json[1..].strip_suffix('"').ok_or(Unreadable::Shape)?;
+    let bytes = match decode(plain) {
+        Ok(bytes) => bytes,
+        Err(_) if plain.contains('\\') => {
+            let text: String = serde_json::from_str(json).map_err(|_| Unreadable::Shape)?;
+            decode(&text).map_err(|_| Unreadable::Base64)?
+        }
+        Err(_) => return Err(Unreadable::Base64),
     };
-    let bytes = base64_simd::STANDARD.decode_to_vec(text.as_bytes()).map_err(|_| Unreadable::Base64)?;
     Ok(Vector::from_le_bytes(&bytes)?)
 }
 
@@ -164,6 +168,12 @@ mod tests {
     fn float64_in_base64_is_noticed_once_the_dimension_is_known() {
         let body = br#"{"data":[{"index":0,"embedding":"AAAAAAAA8D8AAAAAAAAAQA=="}]}"#;
         assert_eq!(read_answer(body, 1, Some(2)), Err(Unreadable::Dimension));
+    }
+
+    #[test]
+    fn escaped_base64_is_base64() {
+        let data = r#"[{"index":0,"embedding":"AACAPwAA\u0041EA\u003d"}]"#;
+        assert_eq!(vectors(data, 1), Ok(vec![vec![1.0, 2.0]]));
     }
 
     #[test]
