@@ -55,7 +55,9 @@ async fn the_order_is_fresh_then_stale_then_mock() {
     let vectors = mixed.vectors();
     assert_eq!((&vectors[0], &vectors[2], &vectors[1]), (&real("old"), &real("fresh"), &vectors[4]));
     assert_ne!(vectors[1], real("new"));
-    vectors.iter().for_each(|vector| assert_unit(vector, 8));
+    for vector in &vectors {
+        assert_unit(vector, 8);
+    }
 }
 
 #[tokio::test]
