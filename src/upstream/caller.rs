@@ -95,12 +95,14 @@ impl Caller {
                 }
                 Err(failure) => failure,
             };
-            if failure.is_unavailable() {
-                pass.failed(&config.breaker);
-            } else {
-                pass.answered();
+            let next = self.next(&failure, &mut tries, question.deadline, &config);
+            match next {
+                // Says nothing about the upstream's health: the leave to call is handed back.
+                Next::RetryAfter(_, RetryReason::ReusedConnection) => drop(pass),
+                _ if failure.is_unavailable() => pass.failed(&config.breaker),
+                _ => pass.answered(),
             }
-            match self.next(&failure, &mut tries, question.deadline, &config) {
+            match next {
                 Next::GiveUp => return Err(failure),
                 Next::RetryAfter(wait, reason) => {
                     self.metrics.retry(reason);

@@ -32,9 +32,9 @@ fn assert_right(answer: &Answer, text: &str) {
 #[tokio::test]
 async fn every_kind_of_unavailability_is_asked_again() {
     let stub = Stub::start();
-    let timeouts = [("upstream.headers_timeout", "200ms"), ("upstream.call_timeout", "300ms")];
+    let timeouts = [("upstream.headers_timeout", "1s"), ("upstream.call_timeout", "2s")];
     let vecho = start(&stub, &timeouts).await;
-    let slow = Behaviour::SlowBody { chunk_bytes: 1, pause: Duration::from_millis(50) };
+    let slow = Behaviour::SlowBody { chunk_bytes: 1, pause: Duration::from_millis(500) };
     let mut kinds = vec![Behaviour::HangUp, Behaviour::CutBody, Behaviour::Delay(Duration::from_secs(30)), slow];
     kinds.extend([500, 502, 503, 504, 520].map(|code| status(code, &[], "{}")));
     for (number, kind) in kinds.into_iter().enumerate() {
@@ -90,12 +90,12 @@ async fn an_outage_is_not_multiplied_beyond_the_retry_budget() {
 #[tokio::test]
 async fn no_attempt_begins_after_the_deadline_of_the_request() {
     let stub = Stub::start();
-    let limits = [("limits.request_timeout", "1s"), ("retry.max_attempts", "20"), ("retry.base_wait", "5s")];
+    let limits = [("limits.request_timeout", "15s"), ("retry.max_attempts", "20"), ("retry.base_wait", "5s")];
     let vecho = start(&stub, &[&limits[..], &[("retry.max_wait", "60s")]].concat()).await;
     stub.always(status(503, &[("retry-after", "30")], "{}"));
     let answer = vecho.embed(ask("x")).await;
     assert_eq!(answer.status, 503);
-    assert_eq!(stub.embedding_calls().len(), 1, "30 s do not fit into 1 s");
+    assert_eq!(stub.embedding_calls().len(), 1, "30 s do not fit into 15 s");
 }
 
 #[tokio::test]
@@ -111,8 +111,9 @@ async fn a_request_that_outlives_its_time_gets_a_504_envelope() {
 #[tokio::test]
 async fn a_throttled_call_waits_as_long_as_it_is_told_and_succeeds() {
     let stub = Stub::start();
-    let vecho = start(&stub, &[]).await;
-    stub.next(Behaviour::RateLimit { retry_after_ms: 150 });
+    let vecho = start(&stub, &[("limits.request_timeout", "10s")]).await;
+    // The finer of the two wishes counts; the other one would not fit into the request's time.
+    stub.next(status(429, &[("retry-after-ms", "150"), ("retry-after", "60")], "{}"));
     assert_right(&vecho.embed(ask("x")).await, "x");
     let calls = stub.embedding_calls();
     assert_eq!(calls.len(), 2);

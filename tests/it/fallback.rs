@@ -55,7 +55,9 @@ async fn the_order_is_fresh_then_stale_then_mock() {
     let vectors = mixed.vectors();
     assert_eq!((&vectors[0], &vectors[2], &vectors[1]), (&real("old"), &real("fresh"), &vectors[4]));
     assert_ne!(vectors[1], real("new"));
-    vectors.iter().for_each(|vector| assert_unit(vector, 8));
+    for vector in &vectors {
+        assert_unit(vector, 8);
+    }
 }
 
 #[tokio::test]
@@ -110,7 +112,7 @@ async fn a_mock_takes_its_dimension_from_earlier_answers_and_is_close_for_texts_
 #[tokio::test]
 async fn a_refusal_or_a_429_is_never_answered_with_a_mock_nor_with_something_stale() {
     let stub = Stub::start();
-    let vecho = Inside::start(&stub.base_url(), &[&QUICK[..], &[("limits.request_timeout", "2s")]].concat()).await;
+    let vecho = Inside::start(&stub.base_url(), &[&QUICK[..], &[("limits.request_timeout", "20s")]].concat()).await;
     vecho.embed(ask(&["old"])).await;
     vecho.clock.advance_ms(HOUR_MS + 1);
     let client_error = |code| Behaviour::Status { code, headers: vec![], body: r#"{"error":"no"}"#.to_owned() };
@@ -182,10 +184,10 @@ async fn what_is_past_its_stale_time_no_longer_stands_in() {
 #[tokio::test]
 async fn without_a_word_of_the_upstream_the_error_is_a_502_or_504_envelope() {
     let stub = Stub::start();
-    let impatient = [&QUICK[..], &[("fallback.mode", "error"), ("upstream.headers_timeout", "100ms")]].concat();
-    let impatient = Inside::start(&stub.base_url(), &impatient).await;
+    let pairs = [&QUICK[..], &[("fallback.mode", "error"), ("upstream.headers_timeout", "100ms")]].concat();
+    let hasty = Inside::start(&stub.base_url(), &pairs).await;
     stub.always(Behaviour::Gate);
-    let late = impatient.embed(ask(&["x"])).await;
+    let late = hasty.embed(ask(&["x"])).await;
     assert_eq!((late.status, late.error()), (504, ("server_error".to_owned(), json!("upstream_timeout"))));
     let vecho = start(&stub, "error").await;
     stub.always(Behaviour::CutBody);

@@ -228,7 +228,7 @@ async fn metrics_move_with_traffic() {
         (r#"vecho_tokens_total{kind="saved"}"#, 2.0),
         (r#"vecho_cache_entries{tier="memory"}"#, 3.0),
         (r#"vecho_request_duration_seconds_count{outcome="miss",route="embeddings"}"#, 1.0),
-        (r#"vecho_upstream_call_inputs_sum"#, 4.0),
+        ("vecho_upstream_call_inputs_sum", 4.0),
         ("vecho_ready", 1.0),
     ] {
         let shown = metric(vecho.admin(), series).await;

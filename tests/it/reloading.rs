@@ -1,8 +1,12 @@
 //! Reading the configuration again: live keys change, bad files change nothing, the rest waits for the next start.
 
 use serde_json::{Value, json};
+use vecho::app::{App, Surroundings};
+use vecho::clock::Clock;
+use vecho::config::{Flag, Source};
 
 use crate::harness::client::Answer;
+use crate::harness::ops::{metric, metric_becomes};
 use crate::harness::tls::Folder;
 use crate::harness::{Client, Stub, Vecho, eventually};
 
@@ -41,7 +45,7 @@ impl Changing {
 
     async fn reloads(&self, result: &str) -> f64 {
         let series = format!(r#"vecho_config_reloads_total{{result="{result}"}}"#);
-        crate::harness::ops::metric(self.vecho.admin(), &series).await
+        metric(self.vecho.admin(), &series).await
     }
 
     /// Changes the file, asks for it to be read and waits until it was.
@@ -91,6 +95,23 @@ async fn a_changed_file_is_noticed_without_a_signal() {
     assert_eq!(embed(&changing.vecho, "x").await.status, 200);
     changing.write("fallback.mode = 'error'\n");
     eventually("the polled change", async || embed(&changing.vecho, "x").await.status == 502).await;
+}
+
+#[tokio::test]
+async fn a_change_that_comes_during_the_start_is_not_missed() {
+    let folder = Folder::new("reload-start");
+    let file = folder.write("vecho.toml", "fallback.mode = 'mock'\n");
+    let pairs = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0"), ("upstream.url", "mock:")];
+    let flag = |(key, value): (&str, &str)| Flag { flag: "--set", key: key.to_owned(), value: value.to_owned() };
+    let source = Source::new(Some(file.into()), [], pairs.map(flag).into());
+    let config = source.load().expect("the file is good");
+    folder.write("vecho.toml", "fallback.mode = 'error'\n");
+    let surroundings = Surroundings { source: Some(source), ..Surroundings::detached(Clock::System) };
+    let app = App::start(config, surroundings).await.expect("it must start");
+    let series = r#"vecho_config_reloads_total{result="ok"}"#;
+    metric_becomes(app.admin_addr(), series, 1.0).await;
+    let config = Client::new().get(&format!("http://{}/api/config", app.admin_addr())).await.json();
+    assert_eq!(config["fallback"]["mode"]["value"], "error");
 }
 
 #[tokio::test]

@@ -62,6 +62,10 @@ async fn a_paid_fetch_whose_caller_is_gone_lands_before_the_end() {
     drop(gone);
     vecho.signal("TERM");
     stops_accepting(&vecho).await;
+    // Nothing else is left to wait for: would the fetch not be waited for, the ops port would be gone by now.
+    for _ in 0..20 {
+        assert_eq!(Client::new().get(&vecho.ops_url("/livez")).await.status, 200);
+    }
     assert_eq!(stub.held_now(), 1, "the call is not given up");
     stub.release(1);
     let ended = vecho.ended();

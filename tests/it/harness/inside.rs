@@ -64,8 +64,4 @@ impl Inside {
     pub(crate) async fn health(&self) -> Value {
         self.client.get(&format!("http://{}/api/performance/health", self.admin())).await.json()
     }
-
-    pub(crate) async fn stop(self) -> vecho::app::Stopped {
-        self.app.stop().await
-    }
 }
