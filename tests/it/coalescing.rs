@@ -153,6 +153,22 @@ async fn when_a_fetch_fails_each_joiner_decides_for_itself() {
 }
 
 #[tokio::test]
+async fn identical_requests_that_are_refused_share_one_call_and_its_words() {
+    let front = Front::start().await;
+    let body = json!({"error": {"message": "no", "type": "x", "param": null, "code": null}}).to_string();
+    let refusal = Behaviour::Status { code: 400, headers: Vec::new(), body: body.clone() };
+    front.stub.always(Behaviour::All(vec![Behaviour::Gate, refusal]));
+    let asks: Vec<_> = (0..20).map(|_| front.post(texts_of(&["a"]).to_string()).send_meanwhile()).collect();
+    front.reaches(IN_FLIGHT, 20.0).await;
+    front.stub.release(20);
+    for ask in asks {
+        let answer = ask.await.expect("it must end");
+        assert_eq!((answer.status, &answer.body[..]), (400, body.as_bytes()));
+    }
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
 async fn after_a_failed_fetch_the_next_request_asks_again() {
     let front = Front::with(&[("retry.max_attempts", "1")]).await;
     front.stub.next(Behaviour::Status { code: 500, headers: Vec::new(), body: "{}".to_owned() });

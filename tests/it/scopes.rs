@@ -174,6 +174,24 @@ async fn in_the_shared_scope_a_wrong_key_joins_nobodys_fetch() {
 }
 
 #[tokio::test]
+async fn in_the_shared_scope_a_joiner_does_not_inherit_the_refusal_of_another_key() {
+    let front = shared().await;
+    for key in ["sk-one", "sk-two"] {
+        ask_as(&front, key, "warm").await;
+    }
+    front.stub.always(Behaviour::Gate);
+    let revoked = ask(&front, "a").key("sk-one").send_meanwhile();
+    front.stub.held(1).await;
+    let joiner = front.post(texts_of(&["a", "own"]).to_string()).key("sk-two").send_meanwhile();
+    front.stub.held(2).await;
+    front.stub.accept_keys(["sk-two"]);
+    front.stub.always(Behaviour::Normal);
+    front.stub.release_all();
+    assert_unauthorized(&revoked.await.expect("it must end"));
+    assert_eq!(joiner.await.expect("it must end").vectors(), tiny(&["a", "own"]));
+}
+
+#[tokio::test]
 async fn an_answer_that_says_nothing_of_the_key_is_no_yes() {
     let front = shared().await;
     ask_as(&front, "sk-one", "a").await;
