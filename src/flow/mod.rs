@@ -67,7 +67,8 @@ impl Flow {
         let request = Request::new(self, ask);
         let mut progress = request.look_up();
         if ask.controls.only_if_cached {
-            return if progress.is_complete() { request.assemble(&progress) } else { Outcome::NotCached };
+            let is_whole = progress.is_complete() && !request.drop_older_models(&mut progress);
+            return if is_whole { request.assemble(&progress) } else { Outcome::NotCached };
         }
         for _ in 0..MAX_ROUNDS {
             if progress.lacks_any() {
