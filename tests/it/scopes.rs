@@ -73,6 +73,15 @@ async fn every_header_of_a_credential_counts() {
 }
 
 #[tokio::test]
+async fn the_headers_that_make_a_credential_can_be_chosen() {
+    let front = Front::with(&[("auth.credential_headers", r#"["x-tenant"]"#)]).await;
+    let as_tenant = |key: &str, tenant: &str| ask(&front, "a").key(key).header("x-tenant", tenant);
+    assert_eq!(as_tenant("sk-one", "t").send().await.cache(), "miss");
+    assert_eq!(as_tenant("sk-two", "t").send().await.cache(), "hit");
+    assert_eq!(as_tenant("sk-one", "u").send().await.cache(), "miss");
+}
+
+#[tokio::test]
 async fn with_a_key_of_its_own_vecho_replaces_the_callers_and_all_callers_share() {
     let front = Front::with(&[("upstream.api_key", "sk-vecho")]).await;
     front.stub.accept_keys(["sk-vecho"]);
