@@ -153,6 +153,22 @@ async fn when_a_fetch_fails_each_joiner_decides_for_itself() {
 }
 
 #[tokio::test]
+async fn identical_requests_that_are_refused_share_one_call_and_its_words() {
+    let front = Front::start().await;
+    let body = json!({"error": {"message": "no", "type": "x", "param": null, "code": null}}).to_string();
+    let refusal = Behaviour::Status { code: 400, headers: Vec::new(), body: body.clone() };
+    front.stub.always(Behaviour::All(vec![Behaviour::Gate, refusal]));
+    let asks: Vec<_> = (0..20).map(|_| front.post(texts_of(&["a"]).to_string()).send_meanwhile()).collect();
+    front.reaches(IN_FLIGHT, 20.0).await;
+    front.stub.release(20);
+    for ask in asks {
+        let answer = ask.await.expect("it must end");
+        assert_eq!((answer.status, &answer.body[..]), (400, body.as_bytes()));
+    }
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
 async fn after_a_failed_fetch_the_next_request_asks_again() {
     let front = Front::with(&[("retry.max_attempts", "1")]).await;
     front.stub.next(Behaviour::Status { code: 500, headers: Vec::new(), body: "{}".to_owned() });
@@ -195,4 +211,36 @@ async fn requests_of_different_namespaces_never_share_a_fetch() {
     for ask in asks {
         assert_eq!(ask.await.expect("it must end").vectors(), [Stub::vector(TINY, None, "a")]);
     }
+}
+
+/// Numbers that look random and are the same in every run.
+fn scattered(seed: usize) -> impl FnMut(usize) -> usize {
+    let mut state = seed.wrapping_mul(0x9e37_79b9) + 1;
+    move |below| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn of_many_overlapping_batches_at_once_no_text_is_sent_twice_and_every_vector_is_right() {
+    let front = Front::with(&[("upstream.max_concurrent", "2"), ("batch.max_inputs", "7")]).await;
+    front.stub.always(Behaviour::Reorder);
+    let (mut wanted, mut asks) = (std::collections::BTreeSet::new(), Vec::new());
+    for seed in 0..80 {
+        let mut next = scattered(seed);
+        let texts: Vec<String> = (0..=next(12)).map(|_| format!("text {}", next(60))).collect();
+        wanted.extend(texts.iter().cloned());
+        let encoding = ["float", "base64"][next(2)];
+        let body = json!({"model": TINY, "input": texts, "encoding_format": encoding});
+        asks.push((texts, front.post(body.to_string()).send_meanwhile()));
+    }
+    for (texts, ask) in asks {
+        let answer = ask.await.expect("it must end");
+        let expected: Vec<_> = texts.iter().map(|text| Stub::vector(TINY, None, text)).collect();
+        assert_eq!(answer.vectors(), expected, "{texts:?}");
+    }
+    let mut sent = front.texts_sent().concat();
+    sent.sort();
+    assert_eq!(sent, wanted.into_iter().collect::<Vec<_>>());
 }

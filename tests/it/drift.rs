@@ -72,6 +72,32 @@ async fn a_model_that_changes_with_every_call_ends_in_a_request_that_passes_thro
     assert_eq!(front.stub.embedding_calls().last().expect("a call").body, body);
 }
 
+/// The upstream's whole answer to one input: a vector of another length under the same name.
+fn two_components() -> Behaviour {
+    let body = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.6,0.8]}],"model":"tiny-v1","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
+    Behaviour::Status { code: 200, headers: Vec::new(), body: body.to_owned() }
+}
+
+#[tokio::test]
+async fn vectors_of_another_length_are_another_model_whatever_its_name() {
+    let front = knowing(&["a", "b"]).await;
+    front.stub.always(two_components());
+    let mixed = front.embed(&["a", "new"]).await;
+    assert_eq!(mixed.vectors(), [[0.6, 0.8], [0.6, 0.8]]);
+    let fetched = front.embed(&["b"]).await;
+    assert_eq!((fetched.cache(), fetched.vectors()), ("miss", vec![vec![0.6, 0.8]]));
+}
+
+#[tokio::test]
+async fn only_if_cached_never_answers_with_an_older_model() {
+    let front = knowing(&["a"]).await;
+    front.embed(&["new"]).await;
+    for texts in [&["a"][..], &["a", "new"]] {
+        let ask = front.post(texts_of(texts).to_string()).header("cache-control", "only-if-cached");
+        assert_eq!(ask.send().await.status, 504, "{texts:?}");
+    }
+}
+
 #[tokio::test]
 async fn a_drift_in_one_space_leaves_the_others() {
     let front = knowing(&["a"]).await;

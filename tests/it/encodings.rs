@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::client::Answer;
 use crate::harness::front::TINY;
-use crate::harness::{Front, Stub};
+use crate::harness::{Behaviour, Front, Stub};
 
 const SMALL: &str = "text-embedding-3-small";
 
@@ -105,6 +105,52 @@ fn digits(number: &str) -> usize {
     let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
     let all: String = mantissa.chars().filter(char::is_ascii_digit).collect();
     all.trim_start_matches('0').trim_end_matches('0').len()
+}
+
+/// The upstream's next answer holds one vector, written like this.
+fn answer_with(numbers: &str) -> Behaviour {
+    let body = format!(
+        r#"{{"object":"list","data":[{{"object":"embedding","index":0,"embedding":{numbers}}}],"model":"tiny","usage":{{"prompt_tokens":1,"total_tokens":1}}}}"#
+    );
+    Behaviour::Status { code: 200, headers: Vec::new(), body }
+}
+
+async fn assert_reads_back(numbers: &str, expected: &[f32]) {
+    let front = Front::start().await;
+    front.stub.next(answer_with(numbers));
+    for encoding in ["float", "base64", "float"] {
+        let answer = front.ask(&json!({"model": TINY, "input": "x", "encoding_format": encoding})).await;
+        assert_eq!(bits(&answer.vectors()), bits(&[expected.to_vec()]), "{numbers} as {encoding}");
+    }
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
+async fn numbers_at_the_edges_of_f32_survive_in_both_encodings() {
+    let edges = [f32::MIN_POSITIVE, f32::MAX, f32::MIN, -0.0, 0.1, 16_777_216.0, 1e-45, -1.5e-42, 0.333_333_34, 1.0];
+    let text = edges.map(|number| format!("{number:e}")).join(", ");
+    assert_reads_back(&format!("[{text}]"), &edges).await;
+}
+
+#[tokio::test]
+async fn numbers_with_more_digits_than_f32_holds_are_rounded_once_and_to_the_nearest() {
+    let text = "[ 0.012345678901234567 ,1.00000005960464477540,-3.0000001788139343262,\n2E-3,7 ]";
+    assert_reads_back(text, &[0.012_345_679, 1.000_000_1, -3.000_000_2, 0.002, 7.0]).await;
+}
+
+#[tokio::test]
+async fn an_answer_too_large_to_be_built_whole_holds_every_vector() {
+    let texts: Vec<String> = (0..128).map(|number| format!("text {number}")).collect();
+    let expected: Vec<Vec<f32>> = texts.iter().map(|text| Stub::vector(SMALL, None, text)).collect();
+    for encoding in ["float", "base64"] {
+        let front = Front::start().await;
+        for cache in ["miss", "hit", "hit"] {
+            let answer = front.ask(&json!({"model": SMALL, "input": texts, "encoding_format": encoding})).await;
+            assert!(answer.body.len() > 1_000_000);
+            assert_eq!((answer.cache(), bits(&answer.vectors())), (cache, bits(&expected)), "{encoding}");
+            assert_eq!(answer.indices(), (0..128).map(Some).collect::<Vec<_>>());
+        }
+    }
 }
 
 #[tokio::test]

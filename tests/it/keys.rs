@@ -135,6 +135,18 @@ async fn a_text_is_the_same_however_json_writes_it() {
 }
 
 #[tokio::test]
+async fn the_order_of_a_requests_fields_does_not_matter() {
+    let front = Front::start().await;
+    let written = [
+        r#"{"model":"tiny","input":"x","dimensions":4,"task":"query","input_type":"q"}"#,
+        r#"{"input_type":"q","task":"query","dimensions":4,"input":"x","model":"tiny"}"#,
+    ];
+    let expected = front.post(written[0]).send().await.vectors();
+    let hit = front.post(written[1]).send().await;
+    assert_eq!((hit.vectors(), hit.cache(), front.calls()), (expected, "hit", 1));
+}
+
+#[tokio::test]
 async fn texts_with_control_characters_are_kept_as_they_are() {
     let texts = ["nul \0 inside", "line \u{2028} separator", "tab\t", "quote\" and \\"];
     let cases: Vec<_> = texts.iter().map(|text| (body(&json!(text)), tiny(&[*text]))).collect();

@@ -218,3 +218,28 @@ async fn calls_are_never_merged_across_spaces_or_kinds_of_input() {
         assert_eq!(front.calls(), 3, "{other}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn in_a_crowd_of_overlapping_requests_only_those_with_a_refused_text_are_refused() {
+    let front = Front::with(&[("upstream.max_concurrent", "2")]).await;
+    front.stub.set_limits(Limits { tokens_per_input: 15, ..Limits::default() });
+    let mut asks = Vec::new();
+    for number in 0..60_usize {
+        let mut texts: Vec<String> =
+            (0..5).map(|step| format!("text {}", (number * 7 + step * step * 3) % 40)).collect();
+        if number % 6 == 0 {
+            texts.insert(number % 5, long_text());
+        }
+        let body = json!({"model": TINY, "input": texts}).to_string();
+        asks.push((texts, front.post(body).send_meanwhile()));
+    }
+    for (number, (texts, ask)) in asks.into_iter().enumerate() {
+        let answer = ask.await.expect("it must end");
+        if number % 6 == 0 {
+            assert_eq!(answer.status, 400, "{texts:?}");
+        } else {
+            let expected: Vec<_> = texts.iter().flat_map(|text| tiny(&[text])).collect();
+            assert_eq!((answer.status, answer.vectors()), (200, expected), "{texts:?}");
+        }
+    }
+}

@@ -73,6 +73,15 @@ async fn every_header_of_a_credential_counts() {
 }
 
 #[tokio::test]
+async fn the_headers_that_make_a_credential_can_be_chosen() {
+    let front = Front::with(&[("auth.credential_headers", r#"["x-tenant"]"#)]).await;
+    let as_tenant = |key: &str, tenant: &str| ask(&front, "a").key(key).header("x-tenant", tenant);
+    assert_eq!(as_tenant("sk-one", "t").send().await.cache(), "miss");
+    assert_eq!(as_tenant("sk-two", "t").send().await.cache(), "hit");
+    assert_eq!(as_tenant("sk-one", "u").send().await.cache(), "miss");
+}
+
+#[tokio::test]
 async fn with_a_key_of_its_own_vecho_replaces_the_callers_and_all_callers_share() {
     let front = Front::with(&[("upstream.api_key", "sk-vecho")]).await;
     front.stub.accept_keys(["sk-vecho"]);
@@ -171,6 +180,24 @@ async fn in_the_shared_scope_a_wrong_key_joins_nobodys_fetch() {
     front.stub.release_all();
     assert_eq!(good.await.expect("it must end").vectors(), tiny(&["a"]));
     assert_unauthorized(&wrong.await.expect("it must end"));
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_joiner_does_not_inherit_the_refusal_of_another_key() {
+    let front = shared().await;
+    for key in ["sk-one", "sk-two"] {
+        ask_as(&front, key, "warm").await;
+    }
+    front.stub.always(Behaviour::Gate);
+    let revoked = ask(&front, "a").key("sk-one").send_meanwhile();
+    front.stub.held(1).await;
+    let joiner = front.post(texts_of(&["a", "own"]).to_string()).key("sk-two").send_meanwhile();
+    front.stub.held(2).await;
+    front.stub.accept_keys(["sk-two"]);
+    front.stub.always(Behaviour::Normal);
+    front.stub.release_all();
+    assert_unauthorized(&revoked.await.expect("it must end"));
+    assert_eq!(joiner.await.expect("it must end").vectors(), tiny(&["a", "own"]));
 }
 
 #[tokio::test]
