@@ -7,6 +7,7 @@ mod harness;
 mod layout;
 mod memory;
 mod metrics;
+mod parsing;
 mod process;
 mod randomised;
 mod real_model;
