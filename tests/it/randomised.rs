@@ -6,6 +6,7 @@
 
 pub(crate) mod dice;
 mod ledger;
+mod newest;
 mod verdict;
 mod weather;
 mod wish;
