@@ -120,8 +120,8 @@ impl World {
 
     /// Something happens; then nothing is under way any more.
     pub(super) async fn step(&mut self, dice: &mut Dice) -> Result<(), String> {
-        match dice.below(12) {
-            0 => self.jump(dice),
+        match dice.below(13) {
+            0 | 12 => self.jump(dice),
             1 => self.purge_at_rest(dice).await?,
             2 if !self.breaks => self.purge_under_way(dice).await?,
             3 => {
@@ -144,7 +144,8 @@ impl World {
     }
 
     fn jump(&mut self, dice: &mut Dice) {
-        let by_ms = dice.pick(&[1, 5_000, 11_000, 61_000, TTL_MS - 1, TTL_MS, TTL_MS + 1, TTL_MS + STALE_MS]);
+        const OVER_MS: u64 = TTL_MS + STALE_MS;
+        let by_ms = dice.pick(&[1, 5_000, 11_000, 61_000, TTL_MS - 1, TTL_MS, OVER_MS - 1, OVER_MS, OVER_MS]);
         self.last = format!("{by_ms} ms go by");
         self.clock.advance_ms(by_ms);
     }
