@@ -206,7 +206,7 @@ impl World {
         let herd = dice.percent(30).then(|| Wish::draw(dice));
         let count = 1 + dice.below(12);
         let mut wish = || match (dice.below(10), &herd) {
-            (0..=2, _) => dice.pick(&self.habits),
+            (0..=2, _) => Wish { control: Control::draw(dice), ..dice.pick(&self.habits) },
             (3..=6, Some(herd)) => herd.clone(),
             _ => Wish::draw(dice),
         };
