@@ -109,7 +109,11 @@ fn means(request: &EmbedRequest<'_>, body: &Value) -> bool {
         && request.space.dimensions.map(f64::from) == body["dimensions"].as_f64()
         && request.user.as_deref() == body["user"].as_str()
         && request.encoding.name() == format
-        && request.space.extras.iter().all(|(name, canonical)| body[name].to_string() == *canonical)
+        && request
+            .space
+            .extras
+            .iter()
+            .all(|(name, canonical)| serde_json::from_str(canonical).is_ok_and(|value: Value| value == body[name]))
         && body.as_object().expect("it is an object").len() <= 5 + request.space.extras.len()
 }
 
@@ -133,7 +137,7 @@ fn a_bent_request_is_refused_or_means_what_it_says() {
 }
 
 fn rewritten(answer: &ReadAnswer, encoding: Encoding) -> ReadAnswer {
-    let count = u32::try_from(answer.vectors.len()).unwrap();
+    let count = u32::try_from(answer.vectors.len()).expect("there are a few");
     let rendering = Rendering {
         vectors: answer.vectors.clone().into(),
         slots: (0..count).collect(),

@@ -218,7 +218,7 @@ impl World {
         let wishes = self.draw_wishes(dice);
         self.last = format!("{weather:?}, calm {calm}");
         self.stub.decide(weather.decision());
-        self.ledger.begin(&wishes, weather.drift % 100 != 0);
+        self.ledger.begin(&wishes, !weather.drift.is_multiple_of(100));
         let client = Client::new();
         let asked: Vec<_> =
             wishes.iter().map(|wish| tokio::spawn(ask(client.clone(), wish.clone(), self.base_url()))).collect();
