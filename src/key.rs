@@ -191,12 +191,15 @@ mod tests {
 
     const TAGS: [Tag; 3] = [Tag::Model, Tag::Text, Tag::Tokens];
 
+    /// The place of a tag in [`TAGS`], and bytes.
+    type OwnedPart = (usize, Vec<u8>);
+
     /// Few tags and bytes, so that equal and nearly equal sequences are common.
-    fn sequences() -> impl Strategy<Value = Vec<(usize, Vec<u8>)>> {
+    fn sequences() -> impl Strategy<Value = Vec<OwnedPart>> {
         prop::collection::vec((0..TAGS.len(), prop::collection::vec(0_u8..2, 0..3)), 0..4)
     }
 
-    fn key_of(parts: &[(usize, Vec<u8>)]) -> Key {
+    fn key_of(parts: &[OwnedPart]) -> Key {
         key(&parts.iter().map(|(tag, bytes)| (TAGS[*tag], bytes.as_slice())).collect::<Vec<_>>())
     }
 
@@ -228,7 +231,7 @@ mod tests {
             one in (sequences(), 0..TAGS.len(), prop::collection::vec(0_u8..2, 0..3)),
             other in (sequences(), 0..TAGS.len(), prop::collection::vec(0_u8..2, 0..3)),
         ) {
-            let extended = |(context, tag, bytes): &(Vec<(usize, Vec<u8>)>, usize, Vec<u8>)| {
+            let extended = |(context, tag, bytes): &(Vec<OwnedPart>, usize, Vec<u8>)| {
                 key_of(context).extend(TAGS[*tag], bytes)
             };
             prop_assert_eq!(extended(&one) == extended(&other), one == other);

@@ -71,7 +71,7 @@ mod tests {
             for (share, weight) in shares.iter().zip(&weights) {
                 prop_assert!(*weight > 0 || *share == 0);
                 prop_assert!(*weight == 0 || *share > 0 || total < weighing);
-                let exact = total as u128 * *weight as u128 / all.max(1) as u128;
+                let exact = u128::from(total) * *weight as u128 / all.max(1) as u128;
                 // Everybody's first token comes out of the others' shares.
                 prop_assert!(u128::from(*share).abs_diff(exact) <= u128::from(weighing) + 1);
             }

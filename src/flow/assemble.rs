@@ -246,3 +246,30 @@ fn sums_of_own_calls(parts: &[Part<'_>]) -> HashMap<*const CallInfo, u64> {
     let whole = seen.into_iter().filter(|(_, (count, call))| *count == call.inputs);
     whole.filter_map(|(pointer, (_, call))| Some((pointer, call.prompt_tokens?))).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tiers::{Record, Times};
+
+    #[test]
+    fn what_another_request_counts_meanwhile_is_not_added_to_a_sum_that_holds_it() {
+        let info = CallInfo { headers: HeaderMap::new(), model: None, prompt_tokens: Some(10), inputs: 2 };
+        let call = Arc::new(info);
+        let served = || {
+            let vector = Vector::from_components(&[1.0]).expect("it is a vector");
+            let identity = Identity { model: Arc::from("m"), dimension: 1 };
+            let times = Times { created_ms: 0, fresh_until_ms: 1, stale_until_ms: 1 };
+            let record = Arc::new(Record::new(vector, identity, times, None));
+            Served { record, source: Source::Upstream, call: Some(Arc::clone(&call)) }
+        };
+        let (first, second) = (served(), served());
+        let input = Input::Text("two words".into());
+        let part = |served| Part { served, input: &input, times_asked: 1, known_tokens: None };
+        let parts = [part(&first), part(&second)];
+        first.record.set_tokens(4);
+        let mut tally = Tally::default();
+        assert_eq!(count_tokens(&parts, &mut tally), 10);
+        assert_eq!((tally.billed, tally.saved), (10, 0));
+    }
+}

@@ -119,11 +119,13 @@ proptest! {
     fn however_a_client_escapes_a_text_it_is_the_same_text(text in texts(), escapes in prop::collection::vec(0_u8..3, 1..9)) {
         let mut spelt = String::new();
         for (letter, how) in text.chars().zip(escapes.into_iter().cycle()) {
+            let mut units = [0; 2];
+            let units = letter.encode_utf16(&mut units).iter();
             let plain = Value::from(letter.to_string()).to_string();
             match how {
                 0 => spelt.push_str(&plain[1..plain.len() - 1]),
-                1 => spelt.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04x}"))),
-                _ => spelt.extend(letter.encode_utf16(&mut [0; 2]).iter().map(|unit| format!("\\u{unit:04X}"))),
+                1 => spelt.extend(units.map(|unit| format!("\\u{unit:04x}"))),
+                _ => spelt.extend(units.map(|unit| format!("\\u{unit:04X}"))),
             }
         }
         let body = format!(r#"{{ "model" : "m" , "input" : "{spelt}" }}"#);

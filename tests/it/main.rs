@@ -25,6 +25,7 @@ mod memory;
 mod merging;
 mod metrics;
 mod ops;
+mod parsing;
 mod passthrough;
 mod process;
 mod randomised;

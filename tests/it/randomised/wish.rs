@@ -56,6 +56,12 @@ pub(super) enum Control {
     MaxAge,
 }
 
+impl Control {
+    pub(super) fn draw(dice: &mut Dice) -> Self {
+        if dice.percent(60) { Self::Plain } else { dice.pick(CONTROLS) }
+    }
+}
+
 pub(super) const MAX_AGE_SECONDS: u64 = 10;
 
 /// What decides which vector an input has, and who may share it.
@@ -97,7 +103,7 @@ impl Wish {
             dimensions,
             inputs: (0..count).map(|_| if texts { text(dice) } else { tokens(dice) }).collect(),
             encoding: dice.pick(&[None, Some("float"), Some("base64"), Some("base64")]),
-            control: if dice.percent(60) { Control::Plain } else { dice.pick(CONTROLS) },
+            control: Control::draw(dice),
             fallback: if dice.percent(70) { None } else { Some(dice.pick(&["error", "stale", "mock"])) },
             user: dice.percent(10).then_some("somebody"),
             bare: dice.percent(50),

@@ -12,6 +12,7 @@ use vecho::config::Config;
 
 use super::dice::Dice;
 use super::ledger::{Ledger, STALE_MS, TTL_MS};
+use super::newest::Newest;
 use super::verdict::{Terms, judge};
 use super::weather::{Weather, successor};
 use super::wish::{Control, Wish};
@@ -42,6 +43,10 @@ pub(super) struct World {
     pairs: Vec<(&'static str, String)>,
     breaks: bool,
     fallback: &'static str,
+    /// Wishes that come again and again, word for word.
+    habits: Vec<Wish>,
+    /// Which model answered last, where that is known.
+    newest: Newest,
     fresh: usize,
     last: String,
 }
@@ -90,7 +95,22 @@ impl World {
         let config = Config::from_pairs(&borrowed).expect("the configuration is free of faults");
         let app = App::start(config, Surroundings::detached(clock.clone())).await.expect("it starts");
         let (client, ledger) = (Client::new(), Ledger::new(scope == "shared"));
-        Self { app, stub, client, clock, ledger, pairs, breaks, fallback, fresh: 0, last: String::new() }
+        let habits = (0..3).map(|_| Wish::draw(dice)).map(|wish| wish.plain(wish.inputs.clone())).collect();
+        let newest = Newest::new(scope == "shared");
+        Self {
+            app,
+            stub,
+            client,
+            clock,
+            ledger,
+            pairs,
+            breaks,
+            fallback,
+            habits,
+            newest,
+            fresh: 0,
+            last: String::new(),
+        }
     }
 
     pub(super) async fn stop(self) {
@@ -100,8 +120,8 @@ impl World {
 
     /// Something happens; then nothing is under way any more.
     pub(super) async fn step(&mut self, dice: &mut Dice) -> Result<(), String> {
-        match dice.below(12) {
-            0 => self.jump(dice),
+        match dice.below(13) {
+            0 | 12 => self.jump(dice),
             1 => self.purge_at_rest(dice).await?,
             2 if !self.breaks => self.purge_under_way(dice).await?,
             3 => {
@@ -124,7 +144,8 @@ impl World {
     }
 
     fn jump(&mut self, dice: &mut Dice) {
-        let by_ms = dice.pick(&[1, 5_000, 11_000, 61_000, TTL_MS - 1, TTL_MS, TTL_MS + 1, TTL_MS + STALE_MS]);
+        const OVER_MS: u64 = TTL_MS + STALE_MS;
+        let by_ms = dice.pick(&[1, 5_000, 11_000, 61_000, TTL_MS - 1, TTL_MS, OVER_MS - 1, OVER_MS, OVER_MS]);
         self.last = format!("{by_ms} ms go by");
         self.clock.advance_ms(by_ms);
     }
@@ -158,6 +179,7 @@ impl World {
         self.fresh += 1;
         let wish = Wish::draw(dice).plain(vec![Input::Text(format!("fresh {}", self.fresh))]);
         self.last = format!("a purge while {wish:?} is fetched");
+        self.newest.forget(&wish);
         self.stub.decide(|_| Behaviour::Gate);
         let asked = tokio::spawn(ask(self.client.clone(), wish.clone(), self.base_url()));
         self.stub.held(1).await;
@@ -179,15 +201,24 @@ impl World {
         }
     }
 
+    /// Some wishes: new ones, habits, and perhaps many times the same.
+    fn draw_wishes(&self, dice: &mut Dice) -> Vec<Wish> {
+        let herd = dice.percent(30).then(|| Wish::draw(dice));
+        let count = 1 + dice.below(12);
+        let mut wish = || match (dice.below(10), &herd) {
+            (0..=2, _) => Wish { control: Control::draw(dice), ..dice.pick(&self.habits) },
+            (3..=6, Some(herd)) => herd.clone(),
+            _ => Wish::draw(dice),
+        };
+        (0..count).map(|_| wish()).collect()
+    }
+
     /// Several callers at once, and in the middle of them perhaps a purge.
     async fn traffic(&mut self, dice: &mut Dice, weather: Weather, calm: bool) -> Result<(), String> {
-        let herd = dice.percent(30).then(|| Wish::draw(dice));
-        let wishes: Vec<Wish> = (0..1 + dice.below(12))
-            .map(|_| herd.clone().filter(|_| dice.percent(60)).unwrap_or_else(|| Wish::draw(dice)))
-            .collect();
+        let wishes = self.draw_wishes(dice);
         self.last = format!("{weather:?}, calm {calm}");
         self.stub.decide(weather.decision());
-        self.ledger.begin(&wishes, weather.drift % 100 != 0);
+        self.ledger.begin(&wishes, !weather.drift.is_multiple_of(100));
         let client = Client::new();
         let asked: Vec<_> =
             wishes.iter().map(|wish| tokio::spawn(ask(client.clone(), wish.clone(), self.base_url()))).collect();
@@ -196,7 +227,7 @@ impl World {
             Self::purge(self.client.clone(), self.purge_url(model)).await?;
         }
         let (now_ms, terms) = (self.clock.now_ms(), Terms { fallback: self.fallback, calm });
-        let mut complaints = Vec::new();
+        let (mut complaints, mut answers) = (Vec::new(), Vec::new());
         for (number, (wish, asked)) in wishes.iter().zip(asked).enumerate() {
             let verdict = match timeout(DEADLINE, asked).await {
                 Err(_) => Err("no answer at all".to_owned()),
@@ -211,6 +242,7 @@ impl World {
                     }
                 }
                 Ok(Ok(Some(Ok(answer)))) => {
+                    answers.push((wish, answer.clone()));
                     let verdict = judge(wish, &answer, &self.ledger.allowed(number, wish, now_ms), terms);
                     verdict.map_err(|complaint| format!("{complaint}\n{answer:?}"))
                 }
@@ -218,6 +250,7 @@ impl World {
             complaints.extend(verdict.err().map(|complaint| format!("{complaint}\nto {wish:?}")));
         }
         self.ledger.end(now_ms);
+        complaints.extend(self.newest.judge_and_learn(&wishes, &answers));
         if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n\n")) }
     }
 
