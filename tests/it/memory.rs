@@ -154,7 +154,7 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     let (saved, dropped) = (done["memory_saved_mb"].as_f64().expect("a number"), mb(before.saturating_sub(after)));
     assert!(done["optimization_needed"] == true && saved > 1.0, "{done}");
     assert!((saved - dropped).abs() <= 2.0, "reported {saved:.1} MB, from outside {dropped:.1} MB: {done}");
-    assert!(mb(after) <= 66.0, "{:.1} MB after {done}", mb(after));
+    assert!(mb(after) <= 70.0, "{:.1} MB after {done}", mb(after));
     let again = bench.optimize(1_000).await;
     assert_eq!((&again["optimization_needed"], &again["memory_saved_mb"]), (&json!(false), &json!(0.0)));
     bench.ask(0..8).await;
@@ -162,15 +162,16 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
 
 #[tokio::test]
 async fn what_the_memory_tier_counts_is_what_its_entries_take() {
-    const ENTRIES: usize = 4_096;
+    // Enough that what single requests leave behind does not count.
+    const ENTRIES: usize = 20_480;
     let bench = Bench::start(1536, &[("VECHO_MEMORY_LIMIT_MB", "4000"), ("VECHO_CACHE_ANSWERS_PERCENT", "0")]);
     // What the first requests need beside their entries stays with the process.
-    for first in (0..2_048).step_by(512) {
-        bench.ask(first..first + 512).await;
+    for first in (0..2_048).step_by(256) {
+        bench.ask(first..first + 256).await;
     }
     let before = bench.settled().await;
-    for first in (2_048..2_048 + ENTRIES).step_by(512) {
-        bench.ask(first..first + 512).await;
+    for first in (2_048..2_048 + ENTRIES).step_by(256) {
+        bench.ask(first..first + 256).await;
     }
     let after = bench.settled().await;
     let (counted, resident) = (after.counted - before.counted, after.resident - before.resident);
