@@ -21,7 +21,7 @@ pub struct Ask<'a> {
 pub struct Origin<'a> {
     /// The upstream's address for this request.
     pub uri: Uri,
-    /// The hash of the caller's credential.
+    /// The hash of the credential that the upstream is shown.
     pub credential: Key,
     /// Who may share what is stored for this caller.
     pub scope: Key,

@@ -128,7 +128,7 @@ impl Request<'_> {
         if let Some(user) = &request.user {
             id.part(Tag::User, user.as_bytes());
         }
-        let headers = forwardable(origin.headers);
+        let headers = forwardable(origin.headers, self.config.upstream.api_key.is_some());
         for (name, value) in headers.iter().filter(|(name, _)| !is_noise(name.as_str())) {
             id.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
         }
@@ -200,7 +200,7 @@ impl Fetch {
         let now_ms = self.flow.clock.now_ms();
         let terms = Lookup { now_ms, max_age_ms: self.max_age_ms, lessons: &self.lessons };
         let found =
-            self.lead.keys().iter().enumerate().filter_map(|(place, key)| match self.flow.tiers.look_up(key, &terms) {
+            self.lead.keys().iter().enumerate().filter_map(|(place, key)| match self.flow.tiers.peek(key, &terms) {
                 Found::Fresh(record, _) => Some((place, Ok(Landed { record, call: None }))),
                 _ => None,
             });

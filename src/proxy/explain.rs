@@ -47,7 +47,7 @@ impl Proxy {
     }
 
     fn explain_input(&self, input: &Input<'_>, key: &crate::key::Key, terms: &Lookup<'_>) -> Value {
-        let (state, record, tier) = match self.flow.tiers.look_up(key, terms) {
+        let (state, record, tier) = match self.flow.tiers.peek(key, terms) {
             Found::Fresh(record, tier) => ("fresh", Some(record), Some(tier.name())),
             Found::StandIn(record) => ("stale", Some(record), None),
             Found::Missing => ("missing", None, None),

@@ -17,7 +17,8 @@ pub(super) fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap
     let secret = config.cache.key_secret.as_ref();
     Origin {
         uri: target_uri(config, uri),
-        credential,
+        // Where vecho's own key is sent, all callers are one to the upstream.
+        credential: if config.upstream.api_key.is_some() { KeyBuilder::new(None).finish() } else { credential },
         scope: scope_key(config.cache.scope, &credential, namespace(headers), secret),
         must_be_vouched: must_be_vouched(config),
         headers,

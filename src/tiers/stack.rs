@@ -59,7 +59,16 @@ impl Stack {
 
     /// Looks one key up.
     pub fn look_up(&self, key: &Key, terms: &Lookup<'_>) -> Found {
-        let Some(record) = self.memory.get(key) else {
+        self.judge(key, self.memory.get(key), terms)
+    }
+
+    /// Looks once more, or out of curiosity: not counted.
+    pub fn peek(&self, key: &Key, terms: &Lookup<'_>) -> Found {
+        self.judge(key, self.memory.peek(key), terms)
+    }
+
+    fn judge(&self, key: &Key, record: Option<Arc<Record>>, terms: &Lookup<'_>) -> Found {
+        let Some(record) = record else {
             return Found::Missing;
         };
         match record.times.age(terms.now_ms, terms.max_age_ms) {

@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
 use super::connector::{TimedConnector, TlsError};
+use super::headers::KEY_HEADERS;
 use super::{Failure, Reply, Terms, Why};
 use crate::config::{KeyHeader, Live, Upstream};
 use crate::wire::Encoding;
@@ -135,7 +136,7 @@ fn authorize(upstream: &Upstream, headers: &mut HeaderMap) {
     let Some(key) = &upstream.api_key else {
         return;
     };
-    for name in ["authorization", "api-key", "x-api-key"] {
+    for name in KEY_HEADERS {
         headers.remove(name);
     }
     let (name, text) = match upstream.api_key_header {

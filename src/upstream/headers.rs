@@ -32,6 +32,10 @@ const REWRITTEN: [HeaderName; 11] = [
     HeaderName::from_static("repr-digest"),
 ];
 
+/// Where a caller's key stands. It goes up unless vecho sends its own in its place.
+pub(super) const KEY_HEADERS: [HeaderName; 3] =
+    [header::AUTHORIZATION, HeaderName::from_static("api-key"), HeaderName::from_static("x-api-key")];
+
 /// Prefixes of what the service says about one call; good on a miss, wrong on a hit.
 const CALL_PREFIXES: [&str; 2] = ["openai-", "x-ratelimit-"];
 
@@ -54,10 +58,11 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 
 /// The headers of an embeddings request that go up with the call made for it: all but those of the connection, of
 /// the body (which is written anew) and of vecho itself.
-pub fn forwardable(request: &HeaderMap) -> HeaderMap {
+pub fn forwardable(request: &HeaderMap, key_is_ours: bool) -> HeaderMap {
     let named = named_by_connection(request);
     let goes_up = |name: &HeaderName| {
         !is_hop_by_hop(name)
+            && !(key_is_ours && KEY_HEADERS.contains(name))
             && !REWRITTEN.contains(name)
             && !name.as_str().starts_with("x-vecho-")
             && !named.contains(name)
@@ -104,14 +109,20 @@ mod tests {
     #[test]
     fn our_own_controls_do_not_go_up() {
         let all = headers(&[("x-vecho-namespace", "n"), ("authorization", "b"), ("host", "h"), ("user-agent", "u")]);
-        assert_eq!(forwardable(&all), headers(&[("authorization", "b"), ("user-agent", "u")]));
+        assert_eq!(forwardable(&all, false), headers(&[("authorization", "b"), ("user-agent", "u")]));
     }
 
     #[test]
     fn what_speaks_for_the_bytes_of_the_body_does_not_go_up() {
         let all =
             headers(&[("idempotency-key", "k"), ("content-digest", "d"), ("content-length", "5"), ("x-any", "1")]);
-        assert_eq!(forwardable(&all), headers(&[("x-any", "1")]));
+        assert_eq!(forwardable(&all, false), headers(&[("x-any", "1")]));
+    }
+
+    #[test]
+    fn a_callers_key_does_not_go_up_where_vecho_sends_its_own() {
+        let all = headers(&[("authorization", "b"), ("api-key", "k"), ("x-api-key", "k"), ("openai-project", "p")]);
+        assert_eq!(forwardable(&all, true), headers(&[("openai-project", "p")]));
     }
 
     #[test]
