@@ -60,15 +60,15 @@ fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
 /// the body (which is written anew) and of vecho itself.
 pub fn forwardable(request: &HeaderMap, key_is_ours: bool) -> HeaderMap {
     let named = named_by_connection(request);
-    let goes_up = |name: &HeaderName| {
-        !is_hop_by_hop(name)
-            && !(key_is_ours && KEY_HEADERS.contains(name))
-            && !REWRITTEN.contains(name)
-            && !name.as_str().starts_with("x-vecho-")
-            && !named.contains(name)
+    let stays = |name: &HeaderName| {
+        is_hop_by_hop(name)
+            || REWRITTEN.contains(name)
+            || name.as_str().starts_with("x-vecho-")
+            || named.contains(name)
+            || (key_is_ours && KEY_HEADERS.contains(name))
     };
     let mut headers = HeaderMap::with_capacity(request.len() + 1);
-    for (name, value) in request.iter().filter(|(name, _)| goes_up(name)) {
+    for (name, value) in request.iter().filter(|(name, _)| !stays(name)) {
         headers.append(name.clone(), value.clone());
     }
     headers

@@ -163,6 +163,15 @@ fn with(field: &str, value: &Value, text: &str) -> String {
 }
 
 #[tokio::test]
+async fn with_a_key_of_its_own_vecho_merges_calls_whatever_placeholder_the_callers_send() {
+    let front = one_call_at_a_time(&[("upstream.api_key", "sk-real")]).await;
+    let asks = vec![ask(&front, "a").key("any"), ask(&front, "b").key("other")];
+    let answers = send_together(&front, asks).await;
+    assert_eq!((answers[0].vectors(), answers[1].vectors()), (tiny(&["a"]), tiny(&["b"])));
+    assert_eq!(sent(&front), [["a", "b"]]);
+}
+
+#[tokio::test]
 async fn calls_are_never_merged_across_users() {
     let front = one_call_at_a_time(&[]).await;
     let (one, other) = (with("user", &json!("one"), "a"), with("user", &json!("two"), "b"));
