@@ -13,6 +13,7 @@ use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::generation::Generation;
 use crate::key::Key;
 use crate::spaces::{Identity, Lessons};
+use crate::vouch::Voucher;
 
 /// The share of the whole that one answer may take; a larger one would push out too many others.
 const LARGEST_SHARE: u64 = 16;
@@ -43,6 +44,8 @@ pub struct Parts {
     pub lessons: Arc<Lessons>,
     /// The purges it has seen.
     pub generation: Generation,
+    /// What the upstream has to have accepted, where it has to.
+    pub voucher: Option<Voucher>,
 }
 
 impl std::ops::Deref for StoredAnswer {
@@ -144,6 +147,7 @@ mod tests {
             identity: lessons.learn("a", 2).0,
             lessons: Arc::clone(lessons),
             generation: purges.current(),
+            voucher: None,
         }
     }
 

@@ -109,6 +109,9 @@ pub enum Tag {
 
 const PART_HEAD_BYTES: usize = 9;
 
+/// Up to here a part is put together before it is hashed.
+const SMALL_PART_BYTES: usize = 128;
+
 fn part_head(tag: Tag, length: usize) -> [u8; PART_HEAD_BYTES] {
     let mut head = [0_u8; PART_HEAD_BYTES];
     head[0] = tag as u8;
@@ -135,8 +138,18 @@ impl KeyBuilder {
 
     /// Adds one part.
     pub fn part(&mut self, tag: Tag, bytes: &[u8]) -> &mut Self {
-        self.0.update(&part_head(tag, bytes.len()));
-        self.0.update(bytes);
+        let head = part_head(tag, bytes.len());
+        let mut small = [0; SMALL_PART_BYTES];
+        let whole = PART_HEAD_BYTES + bytes.len();
+        if whole <= SMALL_PART_BYTES {
+            // Most parts are small, and each update has a price of its own.
+            small[..PART_HEAD_BYTES].copy_from_slice(&head);
+            small[PART_HEAD_BYTES..whole].copy_from_slice(bytes);
+            self.0.update(&small[..whole]);
+        } else {
+            self.0.update(&head);
+            self.0.update(bytes);
+        }
         self
     }
 

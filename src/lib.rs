@@ -26,11 +26,11 @@ pub mod plan;
 pub mod serve;
 pub mod tiers;
 pub mod upstream;
-pub mod vouch;
 
-// Floor 1: the OpenAI format and what is learned about spaces: words that several parts share, and that may use one
+// Floor 1: the OpenAI format and what is learned from answers: words that several parts share, and that may use one
 // another.
 pub mod spaces;
+pub mod vouch;
 pub mod wire;
 
 // Floor 0: the ground, whose modules may use one another.

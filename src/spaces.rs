@@ -31,6 +31,7 @@ pub struct Lessons {
 #[derive(Default)]
 struct Learned {
     identity: Option<Identity>,
+    is_forgotten: bool,
     tokenizer: Tokenizer,
     unreadable: HashMap<Encoding, Unreadable>,
 }
@@ -83,7 +84,10 @@ impl Spaces {
         if known.len() >= MAX_SPACES
             && let Some(any) = known.keys().next().copied()
         {
-            known.remove(&any);
+            // A rendered answer may still hold these lessons, and would never hear of a change of model.
+            if let Some(forgotten) = known.remove(&any) {
+                forgotten.lock().is_forgotten = true;
+            }
         }
         Arc::clone(known.entry(space).or_default())
     }
@@ -97,7 +101,8 @@ impl Lessons {
 
     /// Whether a vector of `identity` may be served: it may, unless a newer answer named another model.
     pub fn accepts(&self, identity: &Identity) -> bool {
-        self.lock().identity.as_ref().is_none_or(|current| current == identity)
+        let learned = self.lock();
+        !learned.is_forgotten && learned.identity.as_ref().is_none_or(|current| current == identity)
     }
 
     /// Takes in who answered. Returns the identity to keep, sharing its name with earlier ones.
@@ -163,6 +168,18 @@ mod tests {
         assert_eq!(lessons.learn("a", 8).1, Lesson::Known);
         assert_eq!(lessons.learn("b", 8).1, Lesson::Drift);
         assert!(!lessons.accepts(&first));
+    }
+
+    #[test]
+    fn what_is_forgotten_accepts_nothing_any_more() {
+        let spaces = Spaces::default();
+        let root = KeyBuilder::new(None).finish();
+        let learned: Vec<_> = (0..=MAX_SPACES as u64)
+            .map(|n| spaces.of(root.extend(crate::key::Tag::Model, &n.to_le_bytes())))
+            .map(|lessons| (lessons.learn("a", 8).0, lessons))
+            .collect();
+        let forgotten = learned.iter().filter(|(identity, lessons)| !lessons.accepts(identity)).count();
+        assert_eq!(forgotten, 1, "one had to go for the last one");
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Which credentials the upstream has accepted of late. In the shared scope only those are served stored vectors.
+//! What the upstream has accepted of late, by credential and by what was asked with it. In the shared scope only that
+//! is served from the store: a key may be good for one model and not for another.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,38 +9,66 @@ use crate::key::Key;
 /// Credentials remembered at once; beyond it the ones whose time is over go, then an arbitrary one.
 const MAX_CREDENTIALS: usize = 10_000;
 
-/// The accepted credentials, by their hash.
+/// Models remembered for one credential; beyond it all of them are forgotten, which costs a call each.
+const MAX_SUBJECTS: usize = 64;
+
+/// A credential and what is asked with it, both by their hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Voucher {
+    /// The credential.
+    pub credential: Key,
+    /// The address and the model.
+    pub subject: Key,
+}
+
+/// Until when each subject is accepted, in milliseconds since the epoch.
+type Subjects = HashMap<Key, u64>;
+
+/// What was accepted.
 #[derive(Default)]
 pub struct Vouchers {
-    until_ms: Mutex<HashMap<Key, u64>>,
+    until_ms: Mutex<HashMap<Key, Subjects>>,
 }
 
 impl Vouchers {
-    /// Notes that the upstream accepted `credential`, which holds until `until_ms`.
-    pub fn accept(&self, credential: Key, until_ms: u64, now_ms: u64) {
+    /// Notes that the upstream accepted this, which holds until `until_ms`.
+    pub fn accept(&self, voucher: Voucher, until_ms: u64, now_ms: u64) {
         let mut known = self.lock();
-        if known.len() >= MAX_CREDENTIALS && !known.contains_key(&credential) {
-            known.retain(|_, until_ms| *until_ms > now_ms);
+        if known.len() >= MAX_CREDENTIALS && !known.contains_key(&voucher.credential) {
+            known.retain(|_, subjects| subjects.values().any(|until_ms| *until_ms > now_ms));
         }
         if known.len() >= MAX_CREDENTIALS
             && let Some(any) = known.keys().next().copied()
         {
             known.remove(&any);
         }
-        known.insert(credential, until_ms);
+        let subjects = known.entry(voucher.credential).or_default();
+        if subjects.len() >= MAX_SUBJECTS {
+            subjects.clear();
+        }
+        subjects.insert(voucher.subject, until_ms);
     }
 
-    /// Notes that the upstream refused `credential`.
+    /// Notes that the upstream does not know the credential.
     pub fn refuse(&self, credential: &Key) {
         self.lock().remove(credential);
     }
 
-    /// Whether the upstream's yes to `credential` still holds.
-    pub fn holds(&self, credential: &Key, now_ms: u64) -> bool {
-        self.lock().get(credential).is_some_and(|until_ms| now_ms < *until_ms)
+    /// Notes that the upstream does not let the credential ask this.
+    pub fn forbid(&self, voucher: &Voucher) {
+        if let Some(subjects) = self.lock().get_mut(&voucher.credential) {
+            subjects.remove(&voucher.subject);
+        }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, u64>> {
+    /// Whether the upstream's yes to this still holds.
+    pub fn holds(&self, voucher: &Voucher, now_ms: u64) -> bool {
+        let known = self.lock();
+        let until_ms = known.get(&voucher.credential).and_then(|subjects| subjects.get(&voucher.subject));
+        until_ms.is_some_and(|until_ms| now_ms < *until_ms)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Subjects>> {
         self.until_ms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -47,18 +76,33 @@ impl Vouchers {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::KeyBuilder;
+    use crate::key::{KeyBuilder, Tag};
+
+    fn voucher(credential: u8, subject: u8) -> Voucher {
+        let root = KeyBuilder::new(None).finish();
+        Voucher { credential: root.extend(Tag::Scope, &[credential]), subject: root.extend(Tag::Model, &[subject]) }
+    }
 
     #[test]
-    fn a_yes_holds_for_its_time_and_a_no_ends_it() {
+    fn a_yes_holds_for_its_time_and_a_no_to_the_credential_ends_every_yes() {
         let vouchers = Vouchers::default();
-        let credential = KeyBuilder::new(None).finish();
-        assert!(!vouchers.holds(&credential, 0));
-        vouchers.accept(credential, 10, 0);
-        assert!(vouchers.holds(&credential, 9));
-        assert!(!vouchers.holds(&credential, 10));
-        vouchers.accept(credential, 20, 0);
-        vouchers.refuse(&credential);
-        assert!(!vouchers.holds(&credential, 1));
+        assert!(!vouchers.holds(&voucher(1, 1), 0));
+        vouchers.accept(voucher(1, 1), 10, 0);
+        assert!(vouchers.holds(&voucher(1, 1), 9));
+        assert!(!vouchers.holds(&voucher(1, 1), 10));
+        vouchers.accept(voucher(1, 2), 20, 0);
+        vouchers.refuse(&voucher(1, 1).credential);
+        assert!(!vouchers.holds(&voucher(1, 2), 1));
+    }
+
+    #[test]
+    fn a_yes_is_for_one_subject_and_so_is_being_forbidden_it() {
+        let vouchers = Vouchers::default();
+        vouchers.accept(voucher(1, 1), 10, 0);
+        assert!(!vouchers.holds(&voucher(1, 2), 1));
+        assert!(!vouchers.holds(&voucher(2, 1), 1));
+        vouchers.accept(voucher(1, 2), 10, 0);
+        vouchers.forbid(&voucher(1, 2));
+        assert!(vouchers.holds(&voucher(1, 1), 1));
     }
 }

@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 use vecho::key::{Key, KeyBuilder, Tag};
 use vecho::plan::Plan;
 use vecho::vector::Vector;
-use vecho::wire::{Encoding, PathModel, Rendering, read_answer, read_request};
+use vecho::wire::{Base64, Encoding, Expected, PathModel, Rendering, read_answer, read_request};
 
 /// Enough that what differs between two runs (hash seeds, addresses) disappears in the division.
 const ITERATIONS: u64 = 2000;
@@ -96,7 +96,8 @@ fn render(iterations: u64, encoding: Encoding) {
 
 fn read(iterations: u64, encoding: Encoding) {
     let answer = rendering(encoding).to_bytes();
-    repeat(iterations, || read_answer(black_box(&answer), 1, Some(1536)).is_ok());
+    let expected = Expected { inputs: 1, dimension: Some(1536), base64: Base64::Proven(1536) };
+    repeat(iterations, || read_answer(black_box(&answer), &expected).is_ok());
 }
 
 fn main() -> ExitCode {

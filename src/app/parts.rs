@@ -50,7 +50,7 @@ impl Parts {
             tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes))),
             flights: Flights::new(),
             // Tasks of its own: who counts unfinished fetches must not count their calls, too.
-            batcher: Batcher::new(caller, live.clone(), Tasks::new(), Arc::clone(metrics)),
+            batcher: Batcher::new(caller, live.clone(), limit_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
             vouchers: Vouchers::default(),
             outage: crate::flow::Outage::default(),

@@ -4,6 +4,7 @@ use http::{HeaderMap, Uri};
 
 use crate::config::{FallbackMode, Scope, Secret};
 use crate::key::{Key, KeyBuilder, Tag};
+use crate::vouch::Voucher;
 use crate::wire::{EmbedRequest, Space};
 
 /// One embeddings request with all that decides its answer.
@@ -29,6 +30,18 @@ pub struct Origin<'a> {
     pub must_be_vouched: bool,
     /// The headers of the request.
     pub headers: &'a HeaderMap,
+}
+
+impl Origin<'_> {
+    /// What the upstream has to have accepted before stored vectors of `space` are served, where it has to: the
+    /// credential, for this address and model.
+    pub fn voucher(&self, space: &Space) -> Option<Voucher> {
+        let mut subject = KeyBuilder::new(None);
+        subject.part(Tag::Upstream, self.uri.to_string().as_bytes());
+        subject.part(Tag::Model, space.model_name().as_bytes());
+        let voucher = Voucher { credential: self.credential, subject: subject.finish() };
+        self.must_be_vouched.then_some(voucher)
+    }
 }
 
 /// How the caller wants it handled: standard `cache-control`, and the fallback.

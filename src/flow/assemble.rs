@@ -15,6 +15,7 @@ use crate::spaces::{Identity, Lessons};
 use crate::tiers::Tier;
 use crate::upstream::{CallInfo, shown_on_misses};
 use crate::vector::Vector;
+use crate::vouch::Voucher;
 use crate::wire::{Input, Rendering};
 
 /// A request's vectors, ready to be written.
@@ -39,6 +40,8 @@ pub struct Keep {
     pub lessons: Arc<Lessons>,
     /// The purges it has seen.
     pub generation: Generation,
+    /// What the upstream has to have accepted, where it has to.
+    pub voucher: Option<Voucher>,
 }
 
 /// Inputs by source, and tokens.
@@ -134,25 +137,22 @@ struct Part<'a> {
     known_tokens: Option<u32>,
 }
 
+impl Part<'_> {
+    fn call(&self) -> Option<*const CallInfo> {
+        self.served.call.as_ref().map(Arc::as_ptr)
+    }
+}
+
 impl Request<'_> {
     /// The answer; every key must be served.
-    pub(super) fn assemble(&self, progress: &Progress) -> Outcome {
-        let multiplicities = self.plan.multiplicities();
-        let parts: Vec<Part<'_>> = progress
-            .served()
-            .zip(&self.plan.firsts)
-            .zip(multiplicities)
-            .map(|((served, first), times_asked)| {
-                let (input, known_tokens) = (&self.ask.request.inputs[*first], served.record.tokens());
-                Part { served, input, times_asked, known_tokens }
-            })
-            .collect();
-        debug_assert_eq!(parts.len(), self.plan.keys.len(), "assembling needs every key served");
+    pub(super) async fn assemble(&self, progress: &Progress) -> Outcome {
+        let mut parts = self.parts(progress);
+        count_what_nobody_told(&mut parts).await;
         let mut tally = Tally::default();
         for part in &parts {
             tally.add(part.served.source, part.times_asked);
         }
-        let prompt_tokens = count_tokens(&parts, &mut tally);
+        let prompt_tokens = sum_tokens(&parts, &mut tally);
         let answer = Answer {
             rendering: self.rendering(&parts, prompt_tokens),
             call_headers: call_headers(&parts),
@@ -160,6 +160,18 @@ impl Request<'_> {
             tally,
         };
         Outcome::Answer(Box::new(answer))
+    }
+
+    fn parts<'p>(&'p self, progress: &'p Progress) -> Vec<Part<'p>> {
+        let slots = progress.slots.iter().zip(&self.plan.firsts).zip(self.plan.multiplicities());
+        slots
+            .map(|((slot, first), times_asked)| {
+                // A gap here would move every later vector to another input.
+                let served = slot.served().expect("assembling must come after every key was served");
+                let (input, known_tokens) = (&self.ask.request.inputs[*first], served.record.tokens());
+                Part { served, input, times_asked, known_tokens }
+            })
+            .collect()
     }
 
     fn rendering(&self, parts: &[Part<'_>], prompt_tokens: u64) -> Rendering {
@@ -183,6 +195,7 @@ impl Request<'_> {
             identity: parts.first()?.served.record.identity.clone(),
             lessons: Arc::clone(&self.lessons),
             generation: self.generation,
+            voucher: self.voucher,
         })
     }
 }
@@ -193,32 +206,43 @@ fn call_headers(parts: &[Part<'_>]) -> Option<HeaderMap> {
     own.served.call_headers().map(shown_on_misses)
 }
 
-/// `usage.prompt_tokens`, and in the tally what of it was billed and what saved.
-///
-/// A call's sum is taken where the whole call was for this request; else each input is counted, once in its life.
-fn count_tokens(parts: &[Part<'_>], tally: &mut Tally) -> u64 {
+/// Counts the inputs whose tokens neither their record nor the sum of a call tells; each is counted once in its life.
+/// Not on the runtime's own threads: a text may be long, and the first use loads the tokenizer's tables.
+async fn count_what_nobody_told(parts: &mut [Part<'_>]) {
+    let untold = untold(parts);
+    if untold.is_empty() {
+        return;
+    }
+    let inputs: Vec<Input<'static>> = untold.iter().map(|place| parts[*place].input.to_owned_input()).collect();
+    let counting = tokio::task::spawn_blocking(move || inputs.iter().map(Input::counted_tokens).collect());
+    let counts: Vec<u32> = counting.await.unwrap_or_default();
+    for (place, tokens) in untold.into_iter().zip(counts) {
+        parts[place].served.record.set_tokens(tokens);
+        parts[place].known_tokens = Some(tokens);
+    }
+}
+
+fn untold(parts: &[Part<'_>]) -> Vec<usize> {
     let sums = sums_of_own_calls(parts);
+    let is_told =
+        |part: &Part<'_>| part.known_tokens.is_some() || part.call().is_some_and(|call| sums.contains_key(&call));
+    (0..parts.len()).filter(|place| !is_told(&parts[*place])).collect()
+}
+
+/// `usage.prompt_tokens`, and in the tally what of it was billed and what saved. A call's sum is taken where the whole
+/// call was for this request.
+fn sum_tokens(parts: &[Part<'_>], tally: &mut Tally) -> u64 {
     let mut total = 0;
     for part in parts {
-        let tokens = match part.known_tokens {
-            Some(tokens) => u64::from(tokens),
-            None if part.served.call.as_ref().is_some_and(|call| sums.contains_key(&Arc::as_ptr(call))) => 0,
-            None => count_now(part),
-        };
+        let tokens = part.known_tokens.map_or(0, u64::from);
         note(part, tokens, tally);
         total += tokens * u64::from(part.times_asked);
     }
-    for sum in sums.values() {
+    for sum in sums_of_own_calls(parts).values() {
         tally.billed += sum;
         total += sum;
     }
     total
-}
-
-fn count_now(part: &Part<'_>) -> u64 {
-    let tokens = part.input.counted_tokens();
-    part.served.record.set_tokens(tokens);
-    u64::from(tokens)
 }
 
 /// The first of several equal inputs is billed where a fetch was made for it; its repetitions are always saved.
@@ -269,7 +293,7 @@ mod tests {
         let parts = [part(&first), part(&second)];
         first.record.set_tokens(4);
         let mut tally = Tally::default();
-        assert_eq!(count_tokens(&parts, &mut tally), 10);
+        assert_eq!(sum_tokens(&parts, &mut tally), 10);
         assert_eq!((tally.billed, tally.saved), (10, 0));
     }
 }

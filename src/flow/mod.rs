@@ -6,10 +6,12 @@
 mod ask;
 mod assemble;
 mod fetch;
+mod lane;
 mod outcome;
 mod price;
 mod request;
 mod stand_in;
+mod wait;
 
 use std::sync::Arc;
 
@@ -70,7 +72,7 @@ impl Flow {
         if ask.controls.only_if_cached {
             // The model may have changed between two look-ups; then not everything is cached any more.
             let is_whole = !request.drop_older_models(&mut progress) && progress.is_complete();
-            return if is_whole { request.assemble(&progress) } else { Outcome::NotCached };
+            return if is_whole { request.assemble(&progress).await } else { Outcome::NotCached };
         }
         for _ in 0..MAX_ROUNDS {
             if progress.lacks_any() {
@@ -85,8 +87,8 @@ impl Flow {
             if request.drop_older_models(&mut progress) {
                 continue;
             }
-            return match request.stand_in(&mut progress) {
-                Ok(()) => request.assemble(&progress),
+            return match request.stand_in(&mut progress).await {
+                Ok(()) => request.assemble(&progress).await,
                 Err(failed) => Outcome::Refused(Refusal::of(&failed.failure)),
             };
         }

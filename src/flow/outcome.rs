@@ -7,7 +7,7 @@ use http::HeaderMap;
 use super::Answer;
 use crate::key::Key;
 use crate::tiers::{Record, Tier};
-use crate::upstream::{CallInfo, Class, Failure, Reply, Why};
+use crate::upstream::{CallInfo, Class, Failure, Reply};
 use crate::wire::Bypass;
 
 /// How a request ends.
@@ -39,11 +39,6 @@ impl Refusal {
     /// The refusal that a failure means for a caller.
     pub fn of(failure: &Failure) -> Self {
         Self { class: failure.class, reply: failure.reply.clone(), detail: failure.detail.clone() }
-    }
-
-    /// Whether a deadline was the cause.
-    pub fn is_timeout(&self) -> bool {
-        self.class == Class::Unavailable(Why::Timeout)
     }
 }
 

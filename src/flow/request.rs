@@ -14,6 +14,7 @@ use crate::plan::Plan;
 use crate::spaces::{Identity, Lessons};
 use crate::tiers::{Found, Lookup, Record};
 use crate::upstream::Class;
+use crate::vouch::Voucher;
 use crate::wire::{Bypass, Encoding};
 
 /// A request and what stays the same while it is answered.
@@ -27,6 +28,8 @@ pub(super) struct Request<'a> {
     pub(super) plan: Plan,
     pub(super) lessons: Arc<Lessons>,
     pub(super) generation: Generation,
+    /// What has to be accepted by the upstream before stored vectors are served, where it has to.
+    pub(super) voucher: Option<Voucher>,
     /// Whether stored vectors and other callers' fetches may be used at all.
     pub(super) trusted: bool,
 }
@@ -36,6 +39,7 @@ impl<'a> Request<'a> {
         let config = flow.live.load();
         let now_ms = flow.clock.now_ms();
         let space = space_key(&ask.origin.scope, &ask.origin.uri, &ask.request.space);
+        let voucher = ask.origin.voucher(&ask.request.space);
         Self {
             flow,
             ask,
@@ -45,7 +49,8 @@ impl<'a> Request<'a> {
             plan: Plan::new(ask.request.inputs.iter().map(|input| input.key(&space))),
             lessons: flow.spaces.of(space),
             generation: flow.tiers.generation(),
-            trusted: !ask.origin.must_be_vouched || flow.vouchers.holds(&ask.origin.credential, now_ms),
+            trusted: voucher.is_none_or(|voucher| flow.vouchers.holds(&voucher, now_ms)),
+            voucher,
             config,
         }
     }
@@ -88,7 +93,7 @@ impl<'a> Request<'a> {
         match self.config.upstream.encoding {
             config::Encoding::Float => Encoding::Float,
             config::Encoding::Base64 => carefully(Encoding::Base64),
-            config::Encoding::Auto if speaks_f32(&self.config.upstream.target, &self.ask.origin.uri) => {
+            config::Encoding::Auto if self.speaks_f32() => {
                 if self.lessons.is_unreadable(Encoding::Base64, self.now_ms) {
                     Encoding::Float
                 } else {
@@ -97,6 +102,11 @@ impl<'a> Request<'a> {
             }
             config::Encoding::AsAsked | config::Encoding::Auto => carefully(self.ask.request.encoding),
         }
+    }
+
+    /// Whether the upstream is known to put f32 into base64.
+    pub(super) fn speaks_f32(&self) -> bool {
+        speaks_f32(&self.config.upstream.target, &self.ask.origin.uri)
     }
 
     /// Whether asking is known to bring nothing that can be read.

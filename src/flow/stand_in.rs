@@ -10,6 +10,7 @@ use crate::config::FallbackMode;
 use crate::mock;
 use crate::spaces::Identity;
 use crate::tiers::{Record, Times};
+use crate::wire::Input;
 
 /// How long after the last mock health still shows them.
 const SHOWN_FOR_MS: u64 = 60_000;
@@ -50,10 +51,11 @@ impl Outage {
 
 impl Request<'_> {
     /// Puts something in the place of what could not be fetched, or says which failure is the answer.
-    pub(super) fn stand_in(&self, progress: &mut Progress) -> Result<(), Arc<Failed>> {
+    pub(super) async fn stand_in(&self, progress: &mut Progress) -> Result<(), Arc<Failed>> {
         let configured = self.config.fallback.mode;
         let mode = self.ask.controls.fallback.map_or(configured, |asked| asked.min(configured));
         let model = self.stand_in_identity(progress);
+        let mut to_mock = Vec::new();
         for place in 0..progress.slots.len() {
             let Slot::Failed(failed) = &progress.slots[place] else {
                 continue;
@@ -61,13 +63,18 @@ impl Request<'_> {
             let stale = progress.stand_ins[place]
                 .take()
                 .filter(|record| mode >= FallbackMode::Stale && model.as_ref() == Some(&record.identity));
-            let served = match stale {
-                Some(record) => Served { record, source: Source::Stale, call: None },
-                None if mode >= FallbackMode::Mock => self.mock(place, model.as_ref(), &failed.failure.detail),
+            match stale {
+                Some(record) => {
+                    progress.slots[place] = Slot::Served(Served { record, source: Source::Stale, call: None });
+                }
+                None if mode >= FallbackMode::Mock => {
+                    self.flow.outage.note(self.now_ms, &failed.failure.detail);
+                    to_mock.push(place);
+                }
                 None => return Err(Arc::clone(failed)),
-            };
-            progress.slots[place] = Slot::Served(served);
+            }
         }
+        self.mock(progress, &to_mock, model).await;
         Ok(())
     }
 
@@ -80,23 +87,41 @@ impl Request<'_> {
         at_hand.or_else(current).or_else(|| candidates.first().map(|identity| (*identity).clone()))
     }
 
-    fn mock(&self, place: usize, at_hand: Option<&Identity>, cause: &str) -> Served {
-        self.flow.outage.note(self.now_ms, cause);
-        let request = &self.ask.request;
-        let model = request.space.model_name();
-        let dimension = at_hand
-            .map(|identity| identity.dimension)
-            .or_else(|| self.lessons.identity().map(|identity| identity.dimension))
-            .or(request.space.dimensions.map(|dimensions| dimensions as usize))
-            .or_else(|| mock::usual_dimension(model))
-            .unwrap_or(self.config.fallback.mock_dimensions);
-        let input = &request.inputs[self.plan.firsts[place]];
-        let vector = mock::vector(model, dimension, input);
+    /// Fills these places with mocks. A large request is a second of work: not for the runtime's own threads.
+    async fn mock(&self, progress: &mut Progress, places: &[usize], at_hand: Option<Identity>) {
+        if places.is_empty() {
+            return;
+        }
+        let model: Arc<str> = Arc::from(self.ask.request.space.model_name());
+        let identity = Identity { model: Arc::clone(&model), dimension: self.mock_dimension(at_hand) };
+        let input = |place: &usize| self.ask.request.inputs[self.plan.firsts[*place]].to_owned_input();
+        let inputs: Vec<Input<'static>> = places.iter().map(input).collect();
+        let dimension = identity.dimension;
+        let embed =
+            move || inputs.iter().map(|input| (mock::vector(&model, dimension, input), tokens(input))).collect();
+        let mocks: Vec<_> = tokio::task::spawn_blocking(embed).await.expect("the mock embedder must not panic");
         let times = Times { created_ms: self.now_ms, fresh_until_ms: 0, stale_until_ms: 0 };
-        let identity = Identity { model: Arc::from(model), dimension };
-        let tokens = u32::try_from(input.estimated_tokens()).ok();
-        Served { record: Arc::new(Record::new(vector, identity, times, tokens)), source: Source::Mock, call: None }
+        for (place, (vector, tokens)) in places.iter().zip(mocks) {
+            let record = Arc::new(Record::new(vector, identity.clone(), times, tokens));
+            progress.slots[*place] = Slot::Served(Served { record, source: Source::Mock, call: None });
+        }
     }
+
+    /// As long as the real vectors are, as far as that is known.
+    fn mock_dimension(&self, at_hand: Option<Identity>) -> usize {
+        let space = &self.ask.request.space;
+        at_hand
+            .or_else(|| self.lessons.identity())
+            .map(|identity| identity.dimension)
+            .or(space.dimensions.map(|dimensions| dimensions as usize))
+            .or_else(|| mock::usual_dimension(space.model_name()))
+            .unwrap_or(self.config.fallback.mock_dimensions)
+    }
+}
+
+/// A guess: nobody is billed for a mock.
+fn tokens(input: &Input<'_>) -> Option<u32> {
+    u32::try_from(input.estimated_tokens()).ok()
 }
 
 #[cfg(test)]

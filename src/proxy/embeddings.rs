@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 
 use super::controls::{BadControl, read_controls};
 use super::gate::Admission;
-use super::intake::{answer_key, credential_key, must_be_vouched, path_model, read_origin, unreadable_head};
+use super::intake::{answer_key, path_model, read_origin, unreadable_head};
 use super::reply::{Finished, Notes, Replies};
 use super::{Proxy, ReplyBody};
 use crate::answers;
@@ -120,7 +120,7 @@ impl Proxy {
 
     async fn answer(&self, received: Received<'_>, admission: Admission) -> Finished {
         let key = received.answer_key();
-        if let Some(finished) = key.and_then(|key| self.at_hand(&key, &received)) {
+        if let Some(finished) = key.and_then(|key| self.at_hand(&key)) {
             return finished.admitted(admission);
         }
         match self.through_flow(&received).await {
@@ -151,15 +151,12 @@ impl Proxy {
     }
 
     /// The rendered answer to this very request, if it is at hand and the caller may have it.
-    fn at_hand(&self, key: &Key, received: &Received<'_>) -> Option<Finished> {
+    fn at_hand(&self, key: &Key) -> Option<Finished> {
         let now_ms = self.flow.clock.now_ms();
-        if must_be_vouched(received.config) {
-            let credential = credential_key(received.config, &received.head.headers);
-            if !self.flow.vouchers.holds(&credential, now_ms) {
-                return None;
-            }
-        }
         let answer = self.answers.get(key, now_ms, self.flow.tiers.generation())?;
+        if answer.voucher.is_some_and(|voucher| !self.flow.vouchers.holds(&voucher, now_ms)) {
+            return None;
+        }
         Tally::of_hit(answer.inputs, answer.tokens).count(&self.metrics);
         self.metrics.answer(AnswerEvent::Served);
         Some(self.replies.stored(&answer))
@@ -186,6 +183,7 @@ impl Proxy {
                     identity: keep.identity,
                     lessons: keep.lessons,
                     generation: keep.generation,
+                    voucher: keep.voucher,
                 };
                 self.answers.put(key, parts);
                 self.metrics.answer(AnswerEvent::Stored);

@@ -28,7 +28,8 @@ impl Proxy {
                 let origin = read_origin(&config, &uri, headers);
                 let space = space_key(&origin.scope, &origin.uri, &request.space);
                 let now_ms = self.flow.clock.now_ms();
-                let vouched = !origin.must_be_vouched || self.flow.vouchers.holds(&origin.credential, now_ms);
+                let voucher = origin.voucher(&request.space);
+                let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
                 let lessons = self.flow.spaces.of(space);
                 let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons };
                 let inputs = request.inputs.iter().map(|input| self.explain_input(input, &input.key(&space), &terms));

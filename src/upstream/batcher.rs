@@ -4,26 +4,22 @@
 //! holds, up to the limits of a call. So an idle proxy adds no wait, and a busy one sends few, full calls.
 
 use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use http::HeaderMap;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::caller::{Question, Terms};
+use super::error::TooLarge;
+use super::learned::LearnedLimits;
+use super::portion::{CallLimits, Piece, Portion, cut, estimated_tokens, fail, halve, hand_out};
 use super::turn::Turn;
-use super::{Caller, Failure, Reply};
+use super::{Caller, Failure, Reply, Why};
 use crate::config::Live;
 use crate::key::Key;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
-use crate::tokens;
-use crate::vector::Vector;
 use crate::wire::{Input, ReadAnswer};
-
-/// Limits learned from refusals that are remembered at once.
-const MAX_LEARNED: usize = 1_024;
 
 /// Where a miss queues. Two misses share a call only when their lanes have the same id.
 #[derive(Clone, Debug)]
@@ -34,61 +30,10 @@ pub struct Lane {
     pub terms: Arc<Terms>,
 }
 
-/// One vector that came from the upstream.
-#[derive(Clone, Debug)]
-pub struct Fetched {
-    /// The numbers.
-    pub vector: Vector,
-    /// The input's tokens: exactly where it was alone in its call or is an array of tokens, else its share of the
-    /// call's sum by length.
-    pub tokens: Option<u32>,
-    /// The call that brought it.
-    pub call: Arc<CallInfo>,
-}
-
-/// What one call's answer said beside its vectors.
-#[derive(Debug)]
-pub struct CallInfo {
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// The model that answered, as far as it said.
-    pub model: Option<String>,
-    /// Tokens of the whole call.
-    pub prompt_tokens: Option<u64>,
-    /// How many inputs it carried.
-    pub inputs: usize,
-}
-
-/// The result for some of the inputs that were submitted.
-#[derive(Debug)]
-pub struct Portion {
-    /// Which inputs, by their place in the submitted list.
-    pub places: Range<usize>,
-    /// Those inputs, handed back.
-    pub inputs: Vec<Input<'static>>,
-    /// Their vectors, or why there are none.
-    pub result: Result<Vec<Fetched>, Arc<Failure>>,
-}
-
-/// Inputs of one request that travel together.
-struct Piece {
-    first_place: usize,
-    inputs: Vec<Input<'static>>,
-    deadline: Instant,
-    results: mpsc::UnboundedSender<Portion>,
-}
-
 /// The queue of one lane; it exists while something is in it.
 struct Queue {
     terms: Arc<Terms>,
     pieces: VecDeque<Piece>,
-}
-
-/// The most that one call may carry.
-#[derive(Clone, Copy)]
-struct CallLimits {
-    max_inputs: usize,
-    max_tokens: usize,
 }
 
 /// The lanes and the permits. Used by `Arc`.
@@ -96,18 +41,23 @@ pub struct Batcher {
     caller: Caller,
     permits: Arc<Semaphore>,
     queues: Mutex<HashMap<Key, Queue>>,
-    /// Most inputs a call may carry on lanes whose upstream refused more.
-    learned: Mutex<HashMap<Key, usize>>,
+    learned: LearnedLimits,
+    /// Bounds the memory of answers under way, in KiB.
+    room: Arc<Semaphore>,
+    room_kib: u32,
     live: Live,
     tasks: Tasks,
     metrics: Arc<Metrics>,
 }
 
 impl Batcher {
-    /// A batcher without work. `max_concurrent` bounds the calls under way.
-    pub fn new(caller: Caller, live: Live, tasks: Tasks, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// A batcher without work. Answers under way may take a quarter of `memory_bytes`.
+    pub fn new(caller: Caller, live: Live, memory_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(live.load().upstream.max_concurrent));
-        Arc::new(Self { caller, permits, queues: Mutex::default(), learned: Mutex::default(), live, tasks, metrics })
+        let room_kib = u32::try_from(memory_bytes / 4 / 1024).unwrap_or(u32::MAX).max(1);
+        let room = Arc::new(Semaphore::new(room_kib as usize));
+        let (queues, learned, tasks) = (Mutex::default(), LearnedLimits::default(), Tasks::new());
+        Arc::new(Self { caller, permits, queues, learned, room, room_kib, live, tasks, metrics })
     }
 
     /// Queues inputs, all of one kind; the results come in portions that together cover every place once.
@@ -151,14 +101,18 @@ impl Batcher {
         self.call(id, terms, batch, turn).await;
     }
 
-    /// Takes the head of a lane and what still fits beside it.
+    /// Takes the head of a lane and what still fits beside it, and drops what has waited too long.
     fn take(&self, id: &Key) -> Option<(Arc<Terms>, Vec<Piece>)> {
-        let limits = self.limits(id);
+        let (limits, now) = (self.limits(id), Instant::now());
         let mut queues = lock(&self.queues);
         let queue = queues.get_mut(id)?;
-        let (terms, mut batch) = (Arc::clone(&queue.terms), Vec::new());
+        let (terms, mut batch, mut expired) = (Arc::clone(&queue.terms), Vec::new(), Vec::new());
         let (mut inputs, mut tokens) = (0, 0);
         while let Some(piece) = queue.pieces.front() {
+            if piece.deadline <= now {
+                expired.extend(queue.pieces.pop_front());
+                continue;
+            }
             inputs += piece.inputs.len();
             tokens += estimated_tokens(&piece.inputs);
             let fits = inputs <= limits.max_inputs && tokens <= limits.max_tokens;
@@ -170,22 +124,34 @@ impl Batcher {
         if queue.pieces.is_empty() {
             queues.remove(id);
         }
+        drop(queues);
+        self.give_up(expired);
         (!batch.is_empty()).then_some((terms, batch))
+    }
+
+    /// Nobody waits for these any more; that says nothing about the upstream.
+    fn give_up(&self, expired: Vec<Piece>) {
+        let inputs: usize = expired.iter().map(|piece| piece.inputs.len()).sum();
+        self.metrics.upstream_queued_inputs.sub(inputs);
+        fail(expired, Failure::unavailable(Why::Expired, "the request's time was over before its turn came"));
     }
 
     /// Makes one call and hands out what came of it; a call that was too large is halved, one that was refused
     /// because of one of several requests is made again for each of them.
     async fn call(self: Arc<Self>, id: Key, terms: Arc<Terms>, batch: Vec<Piece>, mut turn: Turn) {
         let under_way = self.metrics.upstream_in_flight.enter();
+        let room = self.make_room(&terms, &batch).await;
         let result = self.ask(&terms, &batch, &mut turn).await;
-        drop(under_way);
+        drop((under_way, room));
         let failure = match result {
             Ok((answer, reply)) => return hand_out(batch, answer, reply),
             Err(failure) => failure,
         };
         let inputs: usize = batch.iter().map(|piece| piece.inputs.len()).sum();
-        if failure.says_too_large() && inputs > 1 {
-            self.learn_limit(id, inputs.div_ceil(2));
+        if let Some(of_what) = failure.too_large_by().filter(|_| inputs > 1) {
+            if of_what == TooLarge::Inputs {
+                self.learned.note(id, inputs.div_ceil(2));
+            }
             self.metrics.upstream_splits.inc();
             drop(turn);
             let (left, right) = halve(batch);
@@ -219,107 +185,17 @@ impl Batcher {
         self.caller.ask(terms, &question, turn).await
     }
 
+    /// Waits until the answer to a call has room beside the others under way.
+    async fn make_room(&self, terms: &Terms, batch: &[Piece]) -> OwnedSemaphorePermit {
+        let inputs: usize = batch.iter().map(|piece| piece.inputs.len()).sum();
+        let kib = u32::try_from(inputs * terms.answer_bytes() / 1024 + 1).unwrap_or(u32::MAX).min(self.room_kib);
+        Arc::clone(&self.room).acquire_many_owned(kib).await.expect("the semaphore must never be closed")
+    }
+
     fn limits(&self, id: &Key) -> CallLimits {
         let config = self.live.load();
-        let learned = lock(&self.learned).get(id).copied().unwrap_or(usize::MAX);
-        CallLimits { max_inputs: config.batch.max_inputs.min(learned).max(1), max_tokens: config.batch.max_tokens }
-    }
-
-    fn learn_limit(&self, id: Key, max_inputs: usize) {
-        let mut learned = lock(&self.learned);
-        if learned.len() >= MAX_LEARNED {
-            learned.clear();
-        }
-        let known = learned.entry(id).or_insert(usize::MAX);
-        *known = max_inputs.min(*known);
-    }
-}
-
-/// Cuts a list of inputs into runs that fit one call each.
-fn cut<T>(inputs: Vec<Input<'static>>, limits: CallLimits, make: impl Fn(usize, Vec<Input<'static>>) -> T) -> Vec<T> {
-    let (mut runs, mut run, mut first_place, mut tokens) = (Vec::new(), Vec::new(), 0, 0);
-    for (place, input) in inputs.into_iter().enumerate() {
-        let more = input.estimated_tokens();
-        if !run.is_empty() && (run.len() >= limits.max_inputs || tokens + more > limits.max_tokens) {
-            runs.push(make(first_place, std::mem::take(&mut run)));
-            (first_place, tokens) = (place, 0);
-        }
-        tokens += more;
-        run.push(input);
-    }
-    if !run.is_empty() {
-        runs.push(make(first_place, run));
-    }
-    runs
-}
-
-fn estimated_tokens(inputs: &[Input<'_>]) -> usize {
-    inputs.iter().map(Input::estimated_tokens).sum()
-}
-
-/// Two halves of a batch: by requests where there are several, else by inputs.
-fn halve(mut batch: Vec<Piece>) -> (Vec<Piece>, Vec<Piece>) {
-    if batch.len() > 1 {
-        let right = batch.split_off(batch.len() / 2);
-        return (batch, right);
-    }
-    let rights = batch
-        .iter_mut()
-        .map(|piece| {
-            let middle = piece.inputs.len() / 2;
-            Piece {
-                first_place: piece.first_place + middle,
-                inputs: piece.inputs.split_off(middle),
-                deadline: piece.deadline,
-                results: piece.results.clone(),
-            }
-        })
-        .collect();
-    (batch, rights)
-}
-
-fn hand_out(batch: Vec<Piece>, answer: ReadAnswer, reply: Reply) {
-    let inputs: Vec<&Input<'_>> = batch.iter().flat_map(|piece| &piece.inputs).collect();
-    let mut tokens = token_shares(&inputs, &answer).into_iter();
-    let call = Arc::new(CallInfo {
-        headers: reply.headers,
-        model: answer.model,
-        prompt_tokens: answer.prompt_tokens,
-        inputs: answer.vectors.len(),
-    });
-    let mut vectors = answer.vectors.into_iter();
-    for piece in batch {
-        let mine = vectors.by_ref().zip(tokens.by_ref()).take(piece.inputs.len());
-        let fetched = mine.map(|(vector, tokens)| Fetched { vector, tokens, call: Arc::clone(&call) }).collect();
-        piece.send(Ok(fetched));
-    }
-}
-
-/// What each input cost. A call tells only the sum.
-fn token_shares(inputs: &[&Input<'_>], answer: &ReadAnswer) -> Vec<Option<u32>> {
-    match (inputs, answer.prompt_tokens) {
-        ([_], Some(total)) => vec![u32::try_from(total).ok()],
-        ([Input::Tokens(_), ..], _) => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),
-        (_, Some(total)) => {
-            let weights: Vec<usize> = inputs.iter().map(|input| input.estimated_tokens()).collect();
-            tokens::apportion(total, &weights).into_iter().map(Some).collect()
-        }
-        (_, None) => vec![None; inputs.len()],
-    }
-}
-
-fn fail(batch: Vec<Piece>, failure: Failure) {
-    let failure = Arc::new(failure);
-    for piece in batch {
-        piece.send(Err(Arc::clone(&failure)));
-    }
-}
-
-impl Piece {
-    fn send(self, result: Result<Vec<Fetched>, Arc<Failure>>) {
-        let places = self.first_place..self.first_place + self.inputs.len();
-        // Who submitted the piece stays until every portion has come; if it is gone, the process is stopping.
-        drop(self.results.send(Portion { places, inputs: self.inputs, result }));
+        let max_inputs = config.batch.max_inputs.min(self.learned.of(id)).max(1);
+        CallLimits { max_inputs, max_tokens: config.batch.max_tokens }
     }
 }
 

@@ -11,7 +11,7 @@ use super::turn::Turn;
 use super::{Breaker, Class, Client, Failure, Reply, Why};
 use crate::config::{Config, Live};
 use crate::metrics::{CallOutcome, Metrics, RetryReason};
-use crate::wire::{Encoding, Input, ReadAnswer, Space, read_answer, write_request};
+use crate::wire::{Base64, Encoding, Expected, Input, ReadAnswer, Space, Unreadable, read_answer, write_request};
 
 /// What all inputs of one call have in common.
 #[derive(Clone, Debug)]
@@ -26,9 +26,26 @@ pub struct Terms {
     pub encoding: Encoding,
     /// The `user` field.
     pub user: Option<String>,
-    /// The length every vector must have, where it is known.
+    /// The length every vector must have, where one was asked for.
     pub dimension: Option<usize>,
+    /// What is known of the upstream's base64.
+    pub base64: Base64,
 }
+
+impl Terms {
+    /// About what the answer to one input takes in memory, as bytes on the wire and as a vector.
+    pub(super) fn answer_bytes(&self) -> usize {
+        let known = match self.base64 {
+            Base64::Proven(dimension) => Some(dimension),
+            Base64::Trusted | Base64::Unproven => self.dimension,
+        };
+        let bytes_per_component = if self.encoding == Encoding::Base64 { 10 } else { 17 };
+        known.unwrap_or(LIKELY_DIMENSION) * bytes_per_component
+    }
+}
+
+/// What a vector's length is taken to be while it is not known: that of the largest common model.
+const LIKELY_DIMENSION: usize = 3_072;
 
 /// One call's inputs.
 pub(super) struct Question<'a> {
@@ -36,7 +53,7 @@ pub(super) struct Question<'a> {
     pub inputs: Vec<&'a Input<'static>>,
     /// How many requests they come from.
     pub requests: usize,
-    /// When nobody waits any more.
+    /// When nobody waits any more: no retry is begun that would end later.
     pub deadline: Instant,
 }
 
@@ -85,7 +102,7 @@ impl Caller {
             };
             tries.attempts += 1;
             let begun = Instant::now();
-            let reply = self.client.post(terms, body.clone(), question.deadline).await;
+            let reply = self.client.post(terms, body.clone()).await;
             let result = reply.and_then(|reply| read_reply(terms, question.inputs.len(), reply));
             self.count(&result, begun.elapsed(), question);
             let failure = match result {
@@ -129,7 +146,7 @@ impl Caller {
             Some(asked) => asked.max(Duration::from_millis(1)),
             None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), luck()),
         };
-        let in_time = Instant::now() + wait < deadline;
+        let in_time = Instant::now().checked_add(wait).is_some_and(|at| at < deadline);
         if in_time && self.budget.withdraw() { Next::RetryAfter(wait, reason) } else { Next::GiveUp }
     }
 
@@ -151,8 +168,22 @@ fn read_reply(terms: &Terms, inputs: usize, reply: Reply) -> Result<(ReadAnswer,
     if reply.status != StatusCode::OK {
         return Err(Failure::of_reply(reply));
     }
-    match read_answer(&reply.body, inputs, terms.dimension) {
+    let expected = Expected { inputs, dimension: terms.dimension, base64: terms.base64 };
+    match read_answer(&reply.body, &expected) {
+        Ok(_) if says_stand_in(&reply) => Err(stand_in()),
+        Err(Unreadable::StandIn) => Err(stand_in()),
         Ok(answer) => Ok((answer, reply)),
         Err(cause) => Err(Failure::unreadable(cause, terms.encoding, reply)),
     }
+}
+
+/// Another vecho behind this one may stand in for its own upstream. That is no answer to be kept: this one's fallback
+/// decides what its callers get.
+fn says_stand_in(reply: &Reply) -> bool {
+    let mark = reply.headers.get("x-vecho-cache").and_then(|value| value.to_str().ok());
+    matches!(mark, Some("mock" | "stale"))
+}
+
+fn stand_in() -> Failure {
+    Failure::unavailable(Why::Status, "the upstream had only a stand-in to offer")
 }

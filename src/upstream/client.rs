@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout_at};
 use super::connector::{TimedConnector, TlsError};
 use super::headers::KEY_HEADERS;
 use super::{Failure, Reply, Terms, Why};
-use crate::config::{KeyHeader, Live, Upstream};
+use crate::config::{Config, KeyHeader, Live};
 use crate::wire::Encoding;
 
 /// Any error of a body or a connection.
@@ -69,11 +69,12 @@ impl Client {
         Self { target: Target::InProcess(embedder), live }
     }
 
-    /// Posts a JSON body and reads the whole answer, all within the configured limits and `deadline`.
-    pub async fn post(&self, terms: &Terms, body: Bytes, deadline: Instant) -> Result<Reply, Failure> {
+    /// Posts a JSON body and reads the whole answer within the configured limits. Who asked may be gone by then: what
+    /// is paid for is read to its end.
+    pub async fn post(&self, terms: &Terms, body: Bytes) -> Result<Reply, Failure> {
         let client = match &self.target {
             Target::Http(client) => client,
-            Target::InProcess(embedder) => return Ok(embedder(terms.uri.path(), &body)),
+            Target::InProcess(embedder) => return post_in_process(embedder, terms, body).await,
         };
         let config = self.live.load();
         let mut request = Request::new(Full::new(body).map_err(BoxError::from).boxed_unsync());
@@ -81,8 +82,8 @@ impl Client {
         *request.uri_mut() = terms.uri.clone();
         *request.headers_mut() = terms.headers.clone();
         request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        authorize(&config.upstream, request.headers_mut());
-        let until = deadline.min(Instant::now() + config.upstream.call_timeout);
+        authorize(&config, request.headers_mut());
+        let until = Instant::now() + config.upstream.call_timeout;
         let headers_until = until.min(Instant::now() + config.upstream.headers_timeout);
         let response = timeout_at(headers_until, client.request(request))
             .await
@@ -99,14 +100,9 @@ impl Client {
             Target::Http(client) => client,
             Target::InProcess(embedder) => return forward_in_process(embedder, request).await,
         };
-        authorize(&self.live.load().upstream, request.headers_mut());
+        authorize(&self.live.load(), request.headers_mut());
         let response = client.request(request).await.map_err(|error| open_error(&error))?;
         Ok(response.map(ForwardedBody::Streamed))
-    }
-
-    /// Whether the upstream is a function of this process.
-    pub const fn is_in_process(&self) -> bool {
-        matches!(self.target, Target::InProcess(_))
     }
 }
 
@@ -116,6 +112,14 @@ pub enum ForwardedBody {
     Streamed(Incoming),
     /// At hand already.
     Whole(Bytes),
+}
+
+/// Embedding is work for a processor, so not for the threads that serve connections.
+async fn post_in_process(embedder: &InProcess, terms: &Terms, body: Bytes) -> Result<Reply, Failure> {
+    let (embedder, path) = (Arc::clone(embedder), terms.uri.path().to_owned());
+    tokio::task::spawn_blocking(move || embedder(&path, &body))
+        .await
+        .map_err(|_| Failure::unavailable(Why::Stopping, "the built-in embedder gave no answer"))
 }
 
 async fn forward_in_process(
@@ -132,14 +136,14 @@ async fn forward_in_process(
 }
 
 /// Puts the key that vecho holds, if any, in place of whatever credential came along.
-fn authorize(upstream: &Upstream, headers: &mut HeaderMap) {
-    let Some(key) = &upstream.api_key else {
+fn authorize(config: &Config, headers: &mut HeaderMap) {
+    let Some(key) = &config.upstream.api_key else {
         return;
     };
-    for name in KEY_HEADERS {
+    for name in KEY_HEADERS.iter().chain(&config.auth.credential_headers) {
         headers.remove(name);
     }
-    let (name, text) = match upstream.api_key_header {
+    let (name, text) = match config.upstream.api_key_header {
         KeyHeader::Authorization => ("authorization", format!("Bearer {}", key.reveal())),
         KeyHeader::ApiKey => ("api-key", key.reveal().to_owned()),
     };

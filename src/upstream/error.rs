@@ -42,6 +42,15 @@ pub enum Class {
     Unreadable(Unreadable, Encoding),
 }
 
+/// Of what a call carried too much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TooLarge {
+    /// Inputs: another call will meet the same bound.
+    Inputs,
+    /// Tokens or bytes: this call's inputs were large.
+    Size,
+}
+
 /// Why the upstream counts as unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
@@ -57,6 +66,8 @@ pub enum Why {
     Status,
     /// It failed so often that it is left alone for a while.
     BreakerOpen,
+    /// The request's time was over before its turn came; the upstream was not asked.
+    Expired,
     /// The process is stopping.
     Stopping,
 }
@@ -96,15 +107,13 @@ impl Failure {
         matches!(self.class, Class::Unavailable(_))
     }
 
-    /// Whether fewer inputs in a call might pass.
-    pub fn says_too_large(&self) -> bool {
-        let Some(reply) = self.reply.as_ref().filter(|_| self.class == Class::Refused) else {
-            return false;
-        };
+    /// Whether fewer inputs in a call might pass, and of what there were too many.
+    pub fn too_large_by(&self) -> Option<TooLarge> {
+        let reply = self.reply.as_ref().filter(|_| self.class == Class::Refused)?;
         match reply.status {
-            StatusCode::PAYLOAD_TOO_LARGE => true,
-            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => speaks_of_size(&reply.body),
-            _ => false,
+            StatusCode::PAYLOAD_TOO_LARGE => Some(TooLarge::Size),
+            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => size_complaint(&reply.body),
+            _ => None,
         }
     }
 
@@ -124,7 +133,7 @@ impl Failure {
     pub fn may_be_retried(&self) -> bool {
         let vetoed = self.header("x-should-retry") == Some("false");
         let retryable = match self.class {
-            Class::Unavailable(why) => why != Why::BreakerOpen && why != Why::Stopping,
+            Class::Unavailable(why) => !matches!(why, Why::BreakerOpen | Why::Expired | Why::Stopping),
             Class::Throttled => true,
             Class::Refused | Class::Unreadable(..) => false,
         };
@@ -150,19 +159,21 @@ fn means_unavailable(status: StatusCode) -> bool {
 }
 
 /// Servers word their limits differently; a wrong guess here costs a few smaller calls, never a wrong answer.
-fn speaks_of_size(body: &[u8]) -> bool {
+fn size_complaint(body: &[u8]) -> Option<TooLarge> {
     let fields = error_fields(body);
-    if fields.code == "max_tokens_per_request" || fields.kind == "max_tokens_per_request" {
-        return true;
-    }
     let text = String::from_utf8_lossy(body).to_lowercase();
-    let names_a_batch =
-        ["batch size", "batch of", "inputs", "tokens per request", "input array", "array length", "array too long"];
-    let names_a_bound = ["max", "exceed", "too many", "too large", "at most", "limit", "should not be larger"];
-    let one_input = text.contains("maximum context length");
-    !one_input
-        && names_a_batch.iter().any(|word| text.contains(word))
-        && names_a_bound.iter().any(|word| text.contains(word))
+    let has_one_of = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if fields.code == "max_tokens_per_request" || fields.kind == "max_tokens_per_request" {
+        return Some(TooLarge::Size);
+    }
+    // One input that is too long stays too long however few others go with it.
+    let names_a_bound =
+        has_one_of(&["max", "exceed", "too many", "too large", "at most", "limit", "should not be larger"]);
+    if !names_a_bound || text.contains("maximum context length") {
+        return None;
+    }
+    let of_inputs = has_one_of(&["batch size", "batch of", "inputs", "input array", "array length", "array too long"]);
+    if of_inputs { Some(TooLarge::Inputs) } else { text.contains("tokens per request").then_some(TooLarge::Size) }
 }
 
 #[cfg(test)]
@@ -192,24 +203,30 @@ mod tests {
     fn limits_are_recognised_in_the_words_of_several_servers() {
         let too_large = [
             (
+                TooLarge::Size,
                 400,
                 r#"{"error":{"message":"Requested 346134 tokens, max 300000 tokens per request","type":"max_tokens_per_request","code":"max_tokens_per_request"}}"#,
             ),
-            (400, r#"{"error":{"message":"batch size is invalid, it should not be larger than 10."}}"#),
             (
+                TooLarge::Inputs,
                 400,
-                r#"{"error":{"message":"Invalid 'input': array too long. Expected an array with maximum length 2048, but got an array with length 2049 instead."}}"#,
+                r#"{"error":{"message":"batch size is invalid, it should not be larger than 10."}}"#,
             ),
-            (413, ""),
-            (422, r#"{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}"#),
             (
+                TooLarge::Inputs,
                 400,
                 r#"{"error":{"message":"Invalid 'input': array too long. Expected an array with maximum length 2048, but got an array with length 3000 instead."}}"#,
             ),
-            (400, r#"{"error":{"message":"Too many inputs. The max number of inputs is 2048."}}"#),
+            (TooLarge::Size, 413, ""),
+            (
+                TooLarge::Inputs,
+                422,
+                r#"{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}"#,
+            ),
+            (TooLarge::Inputs, 400, r#"{"error":{"message":"Too many inputs. The max number of inputs is 2048."}}"#),
         ];
-        for (status, body) in too_large {
-            assert!(failure(status, body).says_too_large(), "{body}");
+        for (of_what, status, body) in too_large {
+            assert_eq!(failure(status, body).too_large_by(), Some(of_what), "{body}");
         }
         let other = [
             (
@@ -220,7 +237,7 @@ mod tests {
             (429, "too many inputs"),
         ];
         for (status, body) in other {
-            assert!(!failure(status, body).says_too_large(), "{body}");
+            assert_eq!(failure(status, body).too_large_by(), None, "{body}");
         }
     }
 

@@ -8,10 +8,12 @@ mod connector;
 mod endpoint;
 mod error;
 mod headers;
+mod learned;
+mod portion;
 mod retry;
 mod turn;
 
-pub use batcher::{Batcher, CallInfo, Fetched, Lane, Portion};
+pub use batcher::{Batcher, Lane};
 pub use breaker::Breaker;
 pub use caller::{Caller, Terms};
 pub use client::{BoxError, Client, ClientBody, ForwardedBody, InProcess, OpenError};
@@ -19,3 +21,4 @@ pub use connector::TlsError;
 pub use endpoint::{RouteKind, classify_path, upstream_uri};
 pub use error::{Class, Failure, Reply, Why};
 pub use headers::{forwardable, is_hop_by_hop, shown_on_errors, shown_on_misses, strip_hop_by_hop};
+pub use portion::{CallInfo, Fetched, Portion};

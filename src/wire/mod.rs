@@ -8,7 +8,7 @@ mod write;
 
 pub use error::{envelope, error_code, error_fields};
 pub use request::{Bypass, EmbedRequest, PathModel, read_request};
-pub use response::{ReadAnswer, Rendering, Unreadable, read_answer};
+pub use response::{Base64, Expected, ReadAnswer, Rendering, Unreadable, read_answer};
 pub use space::{Encoding, Input, InputKind, Space};
 pub use write::write_request;
 

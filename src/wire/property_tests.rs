@@ -136,7 +136,7 @@ proptest! {
     #[test]
     fn an_answer_reads_back_bit_for_bit_in_both_encodings(rendering in renderings()) {
         let dimension = rendering.vectors[0].dimension();
-        let read = read_answer(&rendering.to_bytes(), rendering.slots.len(), Some(dimension)).expect("it is readable");
+        let read = read_answer(&rendering.to_bytes(), &Expected { inputs: rendering.slots.len(), dimension: Some(dimension), base64: Base64::Proven(dimension) }).expect("it is readable");
         let expected: Vec<Vector> = rendering.slots.iter().map(|slot| rendering.vectors[*slot as usize].clone()).collect();
         prop_assert_eq!(read.vectors, expected);
         prop_assert_eq!(read.model.unwrap_or_default(), rendering.model);

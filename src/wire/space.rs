@@ -65,6 +65,16 @@ pub enum InputKind {
     Tokens,
 }
 
+impl InputKind {
+    /// The word for it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
 /// One thing to embed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input<'a> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::client::Answer;
-use crate::harness::{Behaviour, Inside, Stub};
+use crate::harness::{Behaviour, Inside, Stub, eventually};
 
 /// No fallback, and repetitions that cost a test no time.
 const PLAIN: [(&str, &str); 4] =
@@ -185,4 +185,59 @@ async fn a_kept_connection_that_is_cut_before_any_byte_costs_one_free_repetition
     let calls = stub.embedding_calls();
     assert_eq!(calls.len(), 3);
     assert_eq!(calls[0].connection, calls[1].connection, "it was a kept connection");
+}
+
+#[tokio::test]
+async fn what_is_paid_for_is_stored_even_if_the_call_outlives_the_request_that_began_it() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("limits.request_timeout", "200ms"), ("retry.max_attempts", "1")]).await;
+    stub.next(Behaviour::Gate);
+    assert_eq!(vecho.embed(ask("x")).await.status, 504);
+    stub.release(1);
+    eventually("the answer is stored", async || {
+        let answer = vecho.embed_with(&[("cache-control", "only-if-cached")], ask("x")).await;
+        answer.status == 200 && answer.vectors() == [Stub::vector("tiny", None, "x")]
+    })
+    .await;
+    assert_eq!(stub.embedding_calls().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_whose_time_ends_in_the_queue_says_nothing_about_the_upstream() {
+    let stub = Stub::start();
+    let settings = [("limits.request_timeout", "200ms"), ("upstream.max_concurrent", "1"), ("breaker.failures", "1")];
+    let vecho = start(&stub, &settings).await;
+    stub.next(Behaviour::Gate);
+    let (first, queued) = tokio::join!(vecho.embed(ask("x")), vecho.embed(json!({"model": "other", "input": "y"})));
+    assert_eq!((first.status, queued.status), (504, 504));
+    stub.release(1);
+    eventually("the place is free again", async || vecho.embed(ask("z")).await.status == 200).await;
+    assert!(vecho.metric("vecho_upstream_breaker_opened_total").await.abs() < f64::EPSILON);
+    let asked: Vec<String> = stub.embedding_calls().iter().flat_map(|call| call.texts()).collect();
+    assert!(!asked.contains(&"y".to_owned()), "nobody waited for it any more: {asked:?}");
+}
+
+#[tokio::test]
+async fn a_wait_beyond_all_time_is_not_waited_for() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[]).await;
+    stub.next(status(429, &[("retry-after", "10000000000000000000")], "{}"));
+    let throttled = vecho.embed(ask("x")).await;
+    assert_eq!((throttled.status, throttled.body.as_ref()), (429, b"{}".as_slice()));
+    assert_right(&vecho.embed(ask("x")).await, "x");
+}
+
+#[tokio::test]
+async fn the_stand_ins_of_a_vecho_behind_this_one_are_not_taken_for_answers() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("retry.max_attempts", "1")]).await;
+    let body = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1,0]}],"model":"tiny"}"#;
+    let marked = body.replace("\"model\"", "\"vecho\":{\"mock\":[0]},\"model\"");
+    for stand_in in [status(200, &[("x-vecho-cache", "stale")], body), status(200, &[], &marked)] {
+        stub.next(stand_in);
+        assert_eq!(vecho.embed(ask("x")).await.status, 502);
+    }
+    let answer = vecho.embed(ask("x")).await;
+    assert_right(&answer, "x");
+    assert_eq!(answer.header("x-vecho-cache"), Some("miss"));
 }

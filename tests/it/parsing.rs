@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 use vecho::vector::Vector;
 use vecho::wire::{
-    EmbedRequest, Encoding, Input, PathModel, ReadAnswer, Rendering, read_answer, read_request, write_request,
+    Base64, EmbedRequest, Encoding, Expected, Input, PathModel, ReadAnswer, Rendering, read_answer, read_request,
+    write_request,
 };
 
 use crate::randomised::dice::Dice;
@@ -146,8 +147,12 @@ fn rewritten(answer: &ReadAnswer, encoding: Encoding) -> ReadAnswer {
         prompt_tokens: answer.prompt_tokens.unwrap_or_default(),
         mocks: Vec::new(),
     };
-    read_answer(&rendering.to_bytes(), answer.vectors.len(), answer.vectors.first().map(Vector::dimension))
-        .expect("what was written can be read")
+    let expected = Expected {
+        inputs: answer.vectors.len(),
+        dimension: answer.vectors.first().map(Vector::dimension),
+        base64: Base64::Trusted,
+    };
+    read_answer(&rendering.to_bytes(), &expected).expect("what was written can be read")
 }
 
 #[test]
@@ -159,7 +164,7 @@ fn a_bent_answer_is_refused_or_keeps_every_bit() {
         let items = String::from_utf8_lossy(&body).matches("\"embedding\":").count();
         let inputs = if dice.percent(80) { items.max(1) } else { 1 + dice.below(3) };
         let dimension = Some(1 + dice.below(3)).filter(|_| dice.percent(30));
-        let Ok(answer) = read_answer(&body, inputs, dimension) else { continue };
+        let Ok(answer) = read_answer(&body, &Expected { inputs, dimension, base64: Base64::Trusted }) else { continue };
         read += 1;
         let shown = String::from_utf8_lossy(&body);
         assert_eq!(answer.vectors.len(), inputs, "{shown}");

@@ -226,3 +226,22 @@ async fn a_namespace_narrows_every_scope() {
         assert_eq!(ask_as(&front, "sk-one", "a").await.cache(), "hit", "{settings:?}");
     }
 }
+
+#[tokio::test]
+async fn in_the_shared_scope_a_key_is_accepted_for_one_model_at_a_time() {
+    let front = shared().await;
+    let other = |key: &str| front.post(r#"{"model":"other","input":"a"}"#).key(key).send();
+    assert_eq!(other("sk-one").await.cache(), "miss");
+    assert_eq!(ask_as(&front, "sk-two", "a").await.cache(), "miss");
+    assert_eq!(other("sk-two").await.cache(), "miss", "the upstream may not let this key use that model");
+    assert_eq!(other("sk-two").await.cache(), "hit");
+}
+
+#[tokio::test]
+async fn a_header_that_is_part_of_the_credential_stays_here_where_vecho_sends_its_own_key() {
+    let settings = [("upstream.api_key", "sk-vecho"), ("auth.credential_headers", r#"["authorization","x-team"]"#)];
+    let front = Front::with(&settings).await;
+    let answer = ask(&front, "a").key("any").header("x-team", "secret").send().await;
+    assert_eq!(answer.vectors(), tiny(&["a"]));
+    assert_eq!(front.stub.calls()[0].header("x-team"), None);
+}

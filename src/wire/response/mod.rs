@@ -3,5 +3,5 @@
 mod read;
 mod render;
 
-pub use read::{ReadAnswer, Unreadable, read_answer};
+pub use read::{Base64, Expected, ReadAnswer, Unreadable, read_answer};
 pub use render::Rendering;

@@ -34,12 +34,37 @@ pub enum Unreadable {
     /// Vectors differ in length, or are not as long as they have to be.
     #[error("a vector has the wrong dimension")]
     Dimension,
+    /// It stands in for an answer that its sender did not have.
+    #[error("it is a stand-in and says so")]
+    StandIn,
     /// Some base64 is broken.
     #[error("its base64 is broken")]
     Base64,
     /// The numbers are no vector.
     #[error("a vector is unusable: {0}")]
     Vector(#[from] NotAVector),
+}
+
+/// What an answer has to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// How many inputs it answers.
+    pub inputs: usize,
+    /// The length that was asked for.
+    pub dimension: Option<usize>,
+    /// What base64 is measured against.
+    pub base64: Base64,
+}
+
+/// What is known of an upstream's base64. Some put float64 or int8 there, and nothing in the bytes tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Base64 {
+    /// It is known to be f32.
+    Trusted,
+    /// Numbers have proven how long a vector is.
+    Proven(usize),
+    /// Nothing is known: it is not believed.
+    Unproven,
 }
 
 #[derive(Deserialize)]
@@ -50,6 +75,15 @@ struct Body<'a> {
     model: Option<String>,
     #[serde(default)]
     usage: Option<Usage>,
+    #[serde(default)]
+    vecho: Option<Marks>,
+}
+
+/// What another vecho behind this one marks.
+#[derive(Deserialize)]
+struct Marks {
+    #[serde(default)]
+    mock: Vec<u64>,
 }
 
 #[derive(Deserialize)]
@@ -65,23 +99,25 @@ struct Usage {
     prompt_tokens: Option<u64>,
 }
 
-/// Reads an answer to `inputs` inputs. Vectors may be base64 or numbers, whatever was asked; where the dimension is
-/// known every vector has to have it.
-pub fn read_answer(body: &[u8], inputs: usize, dimension: Option<usize>) -> Result<ReadAnswer, Unreadable> {
+/// Reads an answer. Vectors may be base64 or numbers, whatever was asked.
+pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unreadable> {
     let answer: Body<'_> = serde_json::from_slice(body).map_err(|_| Unreadable::Shape)?;
-    if answer.data.len() != inputs {
+    if answer.vecho.is_some_and(|marks| !marks.mock.is_empty()) {
+        return Err(Unreadable::StandIn);
+    }
+    if answer.data.len() != expected.inputs {
         return Err(Unreadable::Count);
     }
-    let mut slots: Vec<Option<Vector>> = vec![None; inputs];
+    let mut slots: Vec<Option<Vector>> = vec![None; expected.inputs];
     for item in &answer.data {
         let slot = item.index.and_then(|index| slots.get_mut(usize::try_from(index).ok()?)).ok_or(Unreadable::Index)?;
         if slot.is_some() {
             return Err(Unreadable::Index);
         }
-        *slot = Some(read_vector(item.embedding.get())?);
+        *slot = Some(read_vector(item.embedding.get(), expected.base64)?);
     }
     let vectors: Vec<Vector> = slots.into_iter().flatten().collect();
-    check_dimensions(&vectors, dimension)?;
+    check_dimensions(&vectors, expected.dimension)?;
     let prompt_tokens = answer.usage.and_then(|usage| usage.prompt_tokens);
     Ok(ReadAnswer { vectors, model: answer.model.filter(|model| !model.is_empty()), prompt_tokens })
 }
@@ -93,8 +129,16 @@ fn check_dimensions(vectors: &[Vector], known: Option<usize>) -> Result<(), Unre
     if vectors.iter().all(|vector| vector.dimension() == expected) { Ok(()) } else { Err(Unreadable::Dimension) }
 }
 
-fn read_vector(json: &str) -> Result<Vector, Unreadable> {
-    if json.starts_with('"') { read_base64(json) } else { read_numbers(json) }
+fn read_vector(json: &str, base64: Base64) -> Result<Vector, Unreadable> {
+    if !json.starts_with('"') {
+        return read_numbers(json);
+    }
+    let vector = read_base64(json)?;
+    match base64 {
+        Base64::Trusted => Ok(vector),
+        Base64::Proven(dimension) if vector.dimension() == dimension => Ok(vector),
+        Base64::Proven(_) | Base64::Unproven => Err(Unreadable::Dimension),
+    }
 }
 
 /// The alphabet has no character that JSON must escape, but a server may escape any: then the first try fails.
@@ -127,9 +171,13 @@ fn read_numbers(json: &str) -> Result<Vector, Unreadable> {
 mod tests {
     use super::*;
 
+    fn expected(inputs: usize, base64: Base64) -> Expected {
+        Expected { inputs, dimension: None, base64 }
+    }
+
     fn vectors(data: &str, inputs: usize) -> Result<Vec<Vec<f32>>, Unreadable> {
         let body = format!(r#"{{"object":"list","data":{data},"model":"m","usage":{{"prompt_tokens":3}}}}"#);
-        let answer = read_answer(body.as_bytes(), inputs, None)?;
+        let answer = read_answer(body.as_bytes(), &expected(inputs, Base64::Trusted))?;
         assert_eq!((answer.model.as_deref(), answer.prompt_tokens), (Some("m"), Some(3)));
         Ok(answer.vectors.iter().map(|vector| vector.components().collect()).collect())
     }
@@ -161,13 +209,28 @@ mod tests {
         for (data, inputs, expected) in cases {
             assert_eq!(vectors(data, inputs), Err(expected), "{data}");
         }
-        assert_eq!(read_answer(b"<html>", 1, None), Err(Unreadable::Shape));
+        assert_eq!(read_answer(b"<html>", &expected(1, Base64::Trusted)), Err(Unreadable::Shape));
     }
 
     #[test]
     fn float64_in_base64_is_noticed_once_the_dimension_is_known() {
         let body = br#"{"data":[{"index":0,"embedding":"AAAAAAAA8D8AAAAAAAAAQA=="}]}"#;
-        assert_eq!(read_answer(body, 1, Some(2)), Err(Unreadable::Dimension));
+        assert_eq!(read_answer(body, &expected(1, Base64::Proven(2))), Err(Unreadable::Dimension));
+    }
+
+    #[test]
+    fn base64_proves_nothing_by_itself() {
+        let body = br#"{"data":[{"index":0,"embedding":"AACAPwAAAEA="}]}"#;
+        assert_eq!(read_answer(body, &expected(1, Base64::Unproven)), Err(Unreadable::Dimension));
+        assert!(read_answer(body, &expected(1, Base64::Proven(2))).is_ok());
+    }
+
+    #[test]
+    fn another_vechos_mock_is_not_believed() {
+        let answer = |marks: &str| format!(r#"{{"data":[{{"index":0,"embedding":[1]}}],"vecho":{marks}}}"#);
+        let read = |marks: &str| read_answer(answer(marks).as_bytes(), &expected(1, Base64::Trusted));
+        assert_eq!(read(r#"{"mock":[0]}"#), Err(Unreadable::StandIn));
+        assert!(read(r#"{"mock":[]}"#).is_ok());
     }
 
     #[test]

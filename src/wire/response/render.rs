@@ -155,7 +155,7 @@ fn write_numbers(vector: &Vector, body: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::read_answer;
+    use crate::wire::{Base64, Expected, read_answer};
 
     fn rendering(encoding: Encoding, mocks: Vec<u32>) -> Rendering {
         let vectors = [[1.0_f32, -2.5e-10], [0.1, 3.0e30]];
@@ -168,7 +168,11 @@ mod tests {
     fn both_forms_read_back_bit_for_bit() {
         for encoding in [Encoding::Float, Encoding::Base64] {
             let rendering = rendering(encoding, vec![]);
-            let read = read_answer(&rendering.to_bytes(), 15, Some(2)).expect("it is readable");
+            let read = read_answer(
+                &rendering.to_bytes(),
+                &Expected { inputs: 15, dimension: Some(2), base64: Base64::Proven(2) },
+            )
+            .expect("it is readable");
             for (place, vector) in read.vectors.iter().enumerate() {
                 assert_eq!(vector, rendering.vector(place));
             }

@@ -1,0 +1,128 @@
+//! Waiting for what is missing: claiming it, having it fetched, and what a landing means for this request.
+
+use std::sync::Arc;
+
+use tokio::time::timeout_at;
+
+use super::fetch::Fetch;
+use super::outcome::{Failed, Landed, Progress, Served, Slot};
+use super::request::Request;
+use super::{Landing, Source};
+use crate::inflight::{self, Flights, Lead};
+use crate::key::Key;
+use crate::tiers::Tier;
+use crate::upstream::{Class, Failure, Why};
+
+/// What to do about an input whose fetch failed in another's hands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Ask for it alone: what failed may have been another's request.
+    Alone,
+    /// Ask for it like any other: only the other's time was over.
+    Together,
+}
+
+impl Request<'_> {
+    /// Fetches what is missing. A failure that another caller's request may have caused is not taken over: those
+    /// inputs are asked for once more.
+    pub(super) async fn fetch(&self, progress: &mut Progress) {
+        let alone = self.ask.controls.no_store || !self.trusted;
+        let again = self.fetch_places(&progress.empty_places(), alone, progress).await;
+        for (kind, alone) in [(Again::Together, false), (Again::Alone, true)] {
+            let places: Vec<usize> =
+                again.iter().filter(|(_, again)| *again == kind).map(|(place, _)| *place).collect();
+            if !places.is_empty() {
+                // Whoever failed this time, the request has had its second chance.
+                let left = self.fetch_places(&places, alone, progress).await;
+                for (place, _) in left {
+                    progress.slots[place] = self.failed(Why::Timeout, "no answer within limits.request_timeout");
+                }
+            }
+        }
+    }
+
+    /// Fetches some keys, `alone` or together with other callers. Returns the places whose failure is another's.
+    async fn fetch_places(&self, places: &[usize], alone: bool, progress: &mut Progress) -> Vec<(usize, Again)> {
+        let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
+        // A table of its own: nobody joins, nobody is joined.
+        let flights = if alone { Flights::new() } else { Arc::clone(&self.flow.flights) };
+        let claims = flights.claim(&keys);
+        let mut is_led = vec![false; keys.len()];
+        if let Some(lead) = claims.lead {
+            claims.led.iter().for_each(|place| is_led[*place] = true);
+            self.launch(lead, claims.led.iter().map(|place| places[*place]));
+        }
+        let mut again = Vec::new();
+        for ((place, join), led) in places.iter().zip(&claims.joins).zip(is_led) {
+            let landing = timeout_at(self.deadline, join.landing()).await;
+            match self.settle(landing.ok(), led) {
+                Ok(slot) => progress.slots[*place] = slot,
+                Err(kind) => again.push((*place, kind)),
+            }
+        }
+        again
+    }
+
+    /// What a landing means for this request.
+    fn settle(&self, landing: Option<inflight::Landing<Landing>>, led: bool) -> Result<Slot, Again> {
+        match landing {
+            Some(inflight::Landing::Landed(Ok(landed))) => Ok(Slot::Served(landed.served(led))),
+            Some(inflight::Landing::Landed(Err(failed))) if led => Ok(Slot::Failed(failed)),
+            Some(inflight::Landing::Landed(Err(failed))) => self.take_over(failed),
+            Some(inflight::Landing::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
+            None => Ok(self.failed(Why::Timeout, "no answer within limits.request_timeout")),
+        }
+    }
+
+    /// Whether the failure of a fetch that another request led is this request's too. That the upstream is down is
+    /// everybody's; a refusal is if everything that was asked together is also asked here, by the same caller.
+    fn take_over(&self, failed: Arc<Failed>) -> Result<Slot, Again> {
+        let same_caller = failed.credential == self.ask.origin.credential;
+        let asked_here = || failed.keys.iter().all(|key| self.plan.keys.contains(key));
+        match failed.failure.class {
+            Class::Unavailable(Why::Expired) => Err(Again::Together),
+            // The upstream's words may speak of the other caller's account.
+            Class::Unavailable(why) if !same_caller => Ok(self.failed(why, &failed.failure.detail)),
+            Class::Unavailable(_) => Ok(Slot::Failed(failed)),
+            Class::Throttled if same_caller => Ok(Slot::Failed(failed)),
+            Class::Refused | Class::Unreadable(..) if same_caller && asked_here() => Ok(Slot::Failed(failed)),
+            Class::Throttled | Class::Refused | Class::Unreadable(..) => Err(Again::Alone),
+        }
+    }
+
+    fn failed(&self, why: Why, detail: &str) -> Slot {
+        let failure = Arc::new(Failure::unavailable(why, detail));
+        Slot::Failed(Arc::new(Failed { failure, keys: [].into(), credential: self.ask.origin.credential }))
+    }
+
+    fn launch(&self, lead: Lead<Landing>, places: impl Iterator<Item = usize>) {
+        let inputs = places.map(|place| self.ask.request.inputs[self.plan.firsts[place]].to_owned_input()).collect();
+        let fetch = Fetch {
+            flow: Arc::clone(self.flow),
+            config: Arc::clone(&self.config),
+            lead,
+            lane: self.lane(),
+            lessons: Arc::clone(&self.lessons),
+            generation: self.generation,
+            deadline: self.deadline,
+            may_use_stored: self.trusted && !self.ask.controls.no_cache,
+            max_age_ms: self.ask.controls.max_age_ms,
+            may_store: !self.ask.controls.no_store,
+            credential: self.ask.origin.credential,
+            voucher: self.voucher,
+            asked_model: self.ask.request.space.model_name().to_owned(),
+        };
+        self.flow.tasks.spawn(fetch.run(inputs));
+    }
+}
+
+impl Landed {
+    fn served(self, led: bool) -> Served {
+        let source = match (&self.call, led) {
+            (None, _) => Source::Tier(Tier::Memory),
+            (Some(_), true) => Source::Upstream,
+            (Some(_), false) => Source::Joined,
+        };
+        Served { record: self.record, source, call: self.call }
+    }
+}
