@@ -22,7 +22,7 @@ use crate::upstream::{ClientBody, RouteKind};
 use crate::wire::{Bypass, read_request};
 
 /// Answers up to this size are built whole; larger ones are written while they are sent.
-const WHOLE_BYTES: usize = 512 * 1024;
+const WHOLE_BYTES: usize = 64 * 1024;
 
 /// A request that was let in and read.
 struct Received<'a> {

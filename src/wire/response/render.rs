@@ -8,8 +8,8 @@ use bytes::Bytes;
 use super::super::Encoding;
 use crate::vector::Vector;
 
-/// Aim for one frame. Larger frames cost fresh pages, smaller ones cost writes.
-const PIECE_BYTES: usize = 512 * 1024;
+/// Aim for one frame. Larger ones come from fresh pages instead of the allocator's free lists; smaller ones cost writes.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Upper bound of one component's text with its comma: sign, nine digits, point, exponent.
 const COMPONENT_TEXT_BYTES: usize = 17;
