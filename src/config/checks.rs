@@ -31,6 +31,7 @@ pub(super) fn check(raw: Raw) -> Result<Config, Faults> {
     check_addresses(&mut reader, &config);
     check_shares(&mut reader, &config);
     check_orders(&mut reader, &config);
+    check_scope(&mut reader, &config);
     config.effective = reader.finish()?;
     Ok(config)
 }
@@ -301,6 +302,16 @@ fn check_shares(reader: &mut Reader, config: &Config) {
     if body > inflight {
         let message = format!("{inflight} is less than limits.max_body_bytes ({body}): the largest body never gets in");
         reader.fault("limits.max_inflight_bytes", message);
+    }
+}
+
+/// Where callers' own credentials decide at the upstream, one cache for all of them would let anybody in.
+fn check_scope(reader: &mut Reader, config: &Config) {
+    let is_open = config.upstream.api_key.is_none() && config.upstream.target != UpstreamTarget::Mock;
+    if config.cache.scope == Scope::Proxy && is_open {
+        let message = "proxy needs upstream.api_key, else any caller is served what others fetched; \
+                       shared asks the upstream about each credential first";
+        reader.fault("cache.scope", message);
     }
 }
 
