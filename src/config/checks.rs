@@ -188,6 +188,7 @@ fn fallback(reader: &mut Reader) -> Fallback {
 
 fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
     let extra_fields = reader.list("cache.extra_fields", extra_field);
+    let key_headers = reader.list("cache.key_headers", header_name);
     Cache {
         ttl: reader.duration("cache.ttl", &(Duration::from_secs(1)..=*ANY_LENGTH.end())),
         stale_for: reader.duration("cache.stale_for", &ANY_LENGTH),
@@ -195,6 +196,7 @@ fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
         scope: scope(reader, upstream),
         key_secret: reader.secret("cache.key_secret"),
         extra_fields: extra_fields.unwrap_or_default().into_iter().collect(),
+        key_headers: key_headers.unwrap_or_default(),
         memory_percent: reader.count("cache.memory_percent", 1..=90),
         answers_percent: reader.count("cache.answers_percent", 0..=90),
     }
@@ -224,10 +226,7 @@ fn scope(reader: &mut Reader, upstream: &Upstream) -> Scope {
 }
 
 fn auth(reader: &mut Reader) -> Auth {
-    let header = |name: &str| {
-        HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not the name of a header"))
-    };
-    let credential_headers = reader.list("auth.credential_headers", header);
+    let credential_headers = reader.list("auth.credential_headers", header_name);
     if credential_headers.as_ref().is_some_and(Vec::is_empty) {
         reader.fault("auth.credential_headers", "must name at least one header");
     }
@@ -235,6 +234,10 @@ fn auth(reader: &mut Reader) -> Auth {
         vouch_ttl: reader.duration("auth.vouch_ttl", &ANY_LENGTH),
         credential_headers: credential_headers.unwrap_or_default(),
     }
+}
+
+fn header_name(name: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not the name of a header"))
 }
 
 fn limits(reader: &mut Reader) -> Limits {

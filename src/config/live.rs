@@ -143,6 +143,7 @@ mod tests {
         ("cache.max_entries", "7"),
         ("cache.scope", "shared"),
         ("cache.extra_fields", "[\"seven\"]"),
+        ("cache.key_headers", "x-seven"),
         ("cache.memory_percent", "7"),
         ("cache.answers_percent", "7"),
         ("auth.vouch_ttl", "7s"),

@@ -79,6 +79,11 @@ pub const KEYS: &[Key] = &[
         "Request fields that shape the vector and join the key; any other unknown field makes a request pass uncached.",
     )
     .live(),
+    key(
+        "cache.key_headers",
+        "[]",
+        "Request headers that choose who answers, such as a gateway's x-portkey-provider; their values join the key.",
+    ),
     key("cache.memory_percent", "60", "Share of the memory limit for vectors, in percent."),
     key("cache.answers_percent", "10", "Share of the memory limit for rendered answers, in percent."),
     key("auth.vouch_ttl", "\"5m\"", "How long the upstream's yes to a credential holds, in scope shared.").live(),
