@@ -164,7 +164,7 @@ mod tests {
     #[test]
     fn an_answer_ends_with_a_purge() {
         let (answers, purges, _, request) = setup();
-        purges.next();
+        purges.next(None);
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 
