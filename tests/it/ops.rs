@@ -113,6 +113,18 @@ async fn a_purge_takes_all_or_one_model_or_one_tier() {
 }
 
 #[tokio::test]
+async fn a_purge_of_one_models_rendered_answers_leaves_those_of_others() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    for model in ["tiny", "other", "tiny", "other", "tiny", "other"] {
+        vecho.embed(ask(model, &["a", "b"])).await;
+    }
+    for (query, gone) in [("model=tiny", 1), ("model=tiny", 0), ("model=other", 1)] {
+        assert_eq!(purge(&vecho, &format!("?tier=answers&{query}")).await, gone, "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_purge_finds_a_model_by_the_upstreams_name_and_by_the_askers() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
