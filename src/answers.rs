@@ -123,13 +123,11 @@ fn is_true(answer: &Parts, now_ms: u64, generation: Generation) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::generation::Generations;
     use crate::key::KeyBuilder;
 
-    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None, keep_for: Duration::from_mins(1) };
+    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None };
 
     fn parts(purges: &Generations, lessons: &Arc<Lessons>, bytes: usize) -> Parts {
         let note = HeaderValue::from_static("x");

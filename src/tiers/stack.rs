@@ -120,8 +120,6 @@ impl Stack {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::bounded::Bounds;
     use crate::key::KeyBuilder;
@@ -130,7 +128,7 @@ mod tests {
     use crate::vector::Vector;
 
     fn stack() -> Stack {
-        Stack::new(MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None, keep_for: Duration::from_mins(1) }))
+        Stack::new(MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None }))
     }
 
     fn record(model: &str) -> Arc<Record> {
