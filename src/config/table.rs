@@ -96,7 +96,7 @@ pub const KEYS: &[Key] = &[
     key("limits.header_timeout", "\"10s\"", "Limit of a request head from first to last byte, and of a TLS handshake."),
     key("limits.idle_timeout", "\"120s\"", "How long a connection may wait for its next request."),
     key("limits.body_timeout", "\"30s\"", "Longest pause between two pieces of a request body."),
-    key("limits.max_body_bytes", "67108864", "Largest embeddings request body, in bytes.").live(),
+    key("limits.max_body_bytes", "67108864", "Largest embeddings request body, in bytes."),
     key("limits.request_timeout", "\"120s\"", "Longest life of an embeddings request.").live(),
     key("limits.max_connections", "4096", "Most connections on the public port."),
     key("limits.max_requests", "2048", "Most requests under way on the public port."),
