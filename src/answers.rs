@@ -126,13 +126,11 @@ fn is_true(answer: &Parts, now_ms: u64, generation: Generation) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::generation::Generations;
     use crate::key::KeyBuilder;
 
-    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None, keep_for: Duration::from_mins(1) };
+    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None };
 
     fn parts(purges: &Generations, lessons: &Arc<Lessons>, bytes: usize) -> Parts {
         let note = HeaderValue::from_static("x");
@@ -168,7 +166,7 @@ mod tests {
     #[test]
     fn an_answer_ends_with_a_purge() {
         let (answers, purges, _, request) = setup();
-        purges.next();
+        purges.next(None);
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 

@@ -1,6 +1,11 @@
 //! Counts purges, so that nothing that was fetched or rendered before one survives it.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Purges of which it is known what they took. Whatever began before those counts as purged.
+const MAX_KNOWN: usize = 64;
 
 /// One stretch of time between two purges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,16 +13,71 @@ pub struct Generation(u64);
 
 /// The count itself.
 #[derive(Debug, Default)]
-pub struct Generations(AtomicU64);
+pub struct Generations {
+    count: AtomicU64,
+    /// The last purges, the newest at the end: the model whose entries went, or nothing where all went.
+    known: Mutex<VecDeque<Option<Box<str>>>>,
+}
 
 impl Generations {
     /// The generation to which whatever begins now belongs.
     pub fn current(&self) -> Generation {
-        Generation(self.0.load(Ordering::SeqCst))
+        Generation(self.count.load(Ordering::SeqCst))
     }
 
-    /// Ends the current generation: a purge begins.
-    pub fn next(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
+    /// Ends the current generation: a purge begins, of one model or of everything.
+    pub fn next(&self, model: Option<&str>) {
+        let mut known = self.known();
+        if known.len() == MAX_KNOWN {
+            known.pop_front();
+        }
+        known.push_back(model.map(Box::from));
+        self.count.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Whether a purge since `begun` took what goes by any of these names.
+    pub fn took(&self, names: &[&str], begun: Generation) -> bool {
+        if self.current() == begun {
+            return false;
+        }
+        let known = self.known();
+        let since = usize::try_from(self.current().0.saturating_sub(begun.0)).unwrap_or(usize::MAX);
+        let took = |model: &Option<Box<str>>| model.as_deref().is_none_or(|model| names.contains(&model));
+        since > known.len() || known.iter().rev().take(since).any(took)
+    }
+
+    fn known(&self) -> MutexGuard<'_, VecDeque<Option<Box<str>>>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_takes_what_began_before_it_and_goes_by_its_name() {
+        let purges = Generations::default();
+        let begun = purges.current();
+        assert!(!purges.took(&["a"], begun));
+        purges.next(Some("a"));
+        assert!(purges.took(&["a"], begun) && purges.took(&["b", "a"], begun));
+        assert!(!purges.took(&["b"], begun) && !purges.took(&["a"], purges.current()));
+        purges.next(Some("b"));
+        assert!(purges.took(&["a"], begun), "a later purge hides no earlier one");
+        purges.next(None);
+        assert!(purges.took(&["c"], begun) && !purges.took(&["c"], purges.current()));
+    }
+
+    #[test]
+    fn what_began_before_all_known_purges_counts_as_purged() {
+        let purges = Generations::default();
+        let begun = purges.current();
+        for _ in 0..MAX_KNOWN {
+            purges.next(Some("a"));
+        }
+        assert!(!purges.took(&["b"], begun));
+        purges.next(Some("a"));
+        assert!(purges.took(&["b"], begun));
     }
 }

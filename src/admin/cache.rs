@@ -1,5 +1,7 @@
 //! What the caches hold, letting go of it, and explaining what they would do with a request.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::request;
 use serde_json::{Map, Value, json};
@@ -45,9 +47,12 @@ fn hit_ratio(inputs: CacheCounters) -> f64 {
 }
 
 /// `DELETE /api/performance/cache?model=&tier=`
-pub(super) fn purge(context: &AdminContext, head: &request::Parts) -> Result<Reply, Refusal> {
+pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Result<Reply, Refusal> {
     let [model, tier] = body::parameters(head.uri.query(), ["model", "tier"])?;
-    let purged = context.cache.purge(model.as_deref(), tier.as_deref());
+    let (cache, asked) = (Arc::clone(&context.cache), (model.clone(), tier.clone()));
+    // To go through all entries takes milliseconds in which no request may wait.
+    let purge = tokio::task::spawn_blocking(move || cache.purge(asked.0.as_deref(), asked.1.as_deref()));
+    let purged = purge.await.expect("a purge must not panic");
     let purged =
         purged.map_err(|unknown| Refusal::BadParameter { param: "tier".to_owned(), message: format!("{unknown}.") })?;
     context.metrics.cache_purges.inc();

@@ -126,7 +126,7 @@ where
         Endpoint::Health => Ok(health::health(context)),
         Endpoint::CacheStats => Ok(cache::stats(context)),
         Endpoint::Config => Ok(settings::show(context)),
-        Endpoint::Purge => cache::purge(context, head),
+        Endpoint::Purge => cache::purge(context, head).await,
         Endpoint::OptimizeMemory => {
             performance::optimize_memory(context, body::read(body, MAX_BODY_BYTES).await?).await
         }

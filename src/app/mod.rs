@@ -31,6 +31,9 @@ use ops::Ops;
 use parts::{Parts, PortHooks};
 use reload::Reloader;
 
+/// What a goodbye may take when the grace period is over.
+const A_MOMENT: Duration = Duration::from_millis(100);
+
 /// Why the process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -95,6 +98,8 @@ pub struct Stopped {
     pub cut_connections: usize,
     /// Upstream fetches that had not landed.
     pub cut_fetches: usize,
+    /// Upgraded connections that neither end had closed.
+    pub cut_tunnels: usize,
 }
 
 impl App {
@@ -139,28 +144,38 @@ impl App {
     }
 
     /// Stops in order, all of it within the grace period: readiness off, the public port closed, open requests
-    /// finished, paid fetches landed, the ops port closed.
+    /// finished, paid fetches landed, upgraded connections ended, the ops port closed.
     pub async fn stop(self) -> Stopped {
         let until = Instant::now() + self.grace;
         let left = || until.saturating_duration_since(Instant::now());
         self.state.draining.store(true, Ordering::SeqCst);
         self.parts.metrics.ready(false);
         tracing::info!(grace_ms = self.grace.as_millis(), "stopping: no new connections, open requests finish");
-        let public = self.public.drain(left()).await;
-        self.tunnels.stop();
-        self.tunnels.join(left()).await;
+        // All three go on meanwhile and have the same end. The port comes first, since open requests still start the
+        // others.
+        let cut_connections = self.public.drain(left()).await.cut;
         let cut_fetches = self.parts.flow.tasks.join(left()).await;
-        let stopped = Stopped { cut_connections: public.cut, cut_fetches };
-        if stopped == Stopped::default() {
-            tracing::info!("stopped: nothing was cut");
-        } else {
-            let Stopped { cut_connections, cut_fetches } = stopped;
-            tracing::warn!(cut_connections, cut_fetches, "stopped: the grace period was over and this was cut");
-        }
+        let cut_tunnels = self.tunnels.join(left()).await;
+        self.tunnels.stop();
+        self.tunnels.join(A_MOMENT).await;
+        let stopped = Stopped { cut_connections, cut_fetches, cut_tunnels };
+        stopped.tell();
         self.background.stop();
         // A probe or a scrape gets a moment even when the grace period is over.
-        self.admin.drain(left().min(Duration::from_secs(1)).max(Duration::from_millis(100))).await;
+        self.admin.drain(left().min(Duration::from_secs(1)).max(A_MOMENT)).await;
         stopped
+    }
+}
+
+impl Stopped {
+    fn tell(self) {
+        if self == Self::default() {
+            tracing::info!("stopped: nothing was cut");
+        } else {
+            let Self { cut_connections, cut_fetches, cut_tunnels } = self;
+            let message = "stopped: the grace period was over and this was cut";
+            tracing::warn!(cut_connections, cut_fetches, cut_tunnels, "{message}");
+        }
     }
 }
 

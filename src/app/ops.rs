@@ -80,6 +80,20 @@ impl From<&Ops> for AdminContext {
     }
 }
 
+impl Ops {
+    /// Rendered answers know the upstream's name for their model alone.
+    fn purge_answers(&self, model: Option<&str>) -> u64 {
+        let stored = self.answers.stored();
+        if let Some(model) = model {
+            return stored.remove_where(|answer| &*answer.identity.model == model);
+        }
+        stored.settle();
+        let gone = stored.len();
+        self.answers.clear();
+        gone
+    }
+}
+
 impl CacheControl for Ops {
     fn tiers(&self) -> Vec<TierStats> {
         let memory = self.flow.tiers.memory();
@@ -97,12 +111,7 @@ impl CacheControl for Ops {
                 self.answers.clear();
                 Ok(gone)
             }
-            Some("answers") => {
-                self.answers.stored().settle();
-                let gone = self.answers.stored().len();
-                self.answers.clear();
-                Ok(gone)
-            }
+            Some("answers") => Ok(self.purge_answers(model)),
             Some(other) => Err(UnknownTier(other.to_owned())),
         }
     }

@@ -1,7 +1,6 @@
 //! The parts put together, and the small adapters between those that must not know one another.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use super::mock_upstream;
 use crate::answers::Answers;
@@ -71,23 +70,12 @@ impl Parts {
 }
 
 fn memory_bounds(config: &Config, limit_bytes: u64) -> Bounds {
-    Bounds {
-        max_bytes: limit_bytes / 100 * config.cache.memory_percent,
-        max_entries: config.cache.max_entries,
-        keep_for: config.cache.ttl.saturating_add(config.cache.stale_for).min(LONGEST_STAY),
-    }
+    Bounds { max_bytes: limit_bytes / 100 * config.cache.memory_percent, max_entries: config.cache.max_entries }
 }
 
 fn answers_bounds(config: &Config, limit_bytes: u64) -> Bounds {
-    Bounds {
-        max_bytes: limit_bytes / 100 * config.cache.answers_percent,
-        max_entries: None,
-        keep_for: config.cache.ttl.min(LONGEST_STAY),
-    }
+    Bounds { max_bytes: limit_bytes / 100 * config.cache.answers_percent, max_entries: None }
 }
-
-/// Just short of what moka accepts as a time to live, which is a thousand years.
-const LONGEST_STAY: Duration = Duration::from_hours(900 * 365 * 24);
 
 /// Sizes are read when somebody looks. The hook must not keep alive what it looks at.
 fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {

@@ -177,6 +177,8 @@ pub struct Cache {
     pub key_secret: Option<Secret>,
     /// Request fields that shape the vector and join the key.
     pub extra_fields: BTreeSet<String>,
+    /// Request headers whose values join the key.
+    pub key_headers: Vec<HeaderName>,
     /// Share of the memory limit for vectors, in percent.
     pub memory_percent: u64,
     /// Share of the memory limit for rendered answers, in percent.

@@ -31,6 +31,7 @@ pub(super) fn check(raw: Raw) -> Result<Config, Faults> {
     check_addresses(&mut reader, &config);
     check_shares(&mut reader, &config);
     check_orders(&mut reader, &config);
+    check_scope(&mut reader, &config);
     config.effective = reader.finish()?;
     Ok(config)
 }
@@ -187,6 +188,7 @@ fn fallback(reader: &mut Reader) -> Fallback {
 
 fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
     let extra_fields = reader.list("cache.extra_fields", extra_field);
+    let key_headers = reader.list("cache.key_headers", header_name);
     Cache {
         ttl: reader.duration("cache.ttl", &(Duration::from_secs(1)..=*ANY_LENGTH.end())),
         stale_for: reader.duration("cache.stale_for", &ANY_LENGTH),
@@ -194,6 +196,7 @@ fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
         scope: scope(reader, upstream),
         key_secret: reader.secret("cache.key_secret"),
         extra_fields: extra_fields.unwrap_or_default().into_iter().collect(),
+        key_headers: key_headers.unwrap_or_default(),
         memory_percent: reader.count("cache.memory_percent", 1..=90),
         answers_percent: reader.count("cache.answers_percent", 0..=90),
     }
@@ -223,10 +226,7 @@ fn scope(reader: &mut Reader, upstream: &Upstream) -> Scope {
 }
 
 fn auth(reader: &mut Reader) -> Auth {
-    let header = |name: &str| {
-        HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not the name of a header"))
-    };
-    let credential_headers = reader.list("auth.credential_headers", header);
+    let credential_headers = reader.list("auth.credential_headers", header_name);
     if credential_headers.as_ref().is_some_and(Vec::is_empty) {
         reader.fault("auth.credential_headers", "must name at least one header");
     }
@@ -234,6 +234,10 @@ fn auth(reader: &mut Reader) -> Auth {
         vouch_ttl: reader.duration("auth.vouch_ttl", &ANY_LENGTH),
         credential_headers: credential_headers.unwrap_or_default(),
     }
+}
+
+fn header_name(name: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not the name of a header"))
 }
 
 fn limits(reader: &mut Reader) -> Limits {
@@ -301,6 +305,16 @@ fn check_shares(reader: &mut Reader, config: &Config) {
     if body > inflight {
         let message = format!("{inflight} is less than limits.max_body_bytes ({body}): the largest body never gets in");
         reader.fault("limits.max_inflight_bytes", message);
+    }
+}
+
+/// Where callers' own credentials decide at the upstream, one cache for all of them would let anybody in.
+fn check_scope(reader: &mut Reader, config: &Config) {
+    let is_open = config.upstream.api_key.is_none() && config.upstream.target != UpstreamTarget::Mock;
+    if config.cache.scope == Scope::Proxy && is_open {
+        let message = "proxy needs upstream.api_key, else any caller is served what others fetched; \
+                       shared asks the upstream about each credential first";
+        reader.fault("cache.scope", message);
     }
 }
 

@@ -86,11 +86,7 @@ fn carry(running: &Config, read: Config) -> Config {
             ..running.cache.clone()
         },
         auth: Auth { vouch_ttl: read.auth.vouch_ttl, ..running.auth.clone() },
-        limits: Limits {
-            request_timeout: read.limits.request_timeout,
-            max_body_bytes: read.limits.max_body_bytes,
-            ..running.limits.clone()
-        },
+        limits: Limits { request_timeout: read.limits.request_timeout, ..running.limits.clone() },
         log: Log { level: read.log.level, ..running.log },
         effective,
         ..running.clone()
@@ -143,6 +139,7 @@ mod tests {
         ("cache.max_entries", "7"),
         ("cache.scope", "shared"),
         ("cache.extra_fields", "[\"seven\"]"),
+        ("cache.key_headers", "x-seven"),
         ("cache.memory_percent", "7"),
         ("cache.answers_percent", "7"),
         ("auth.vouch_ttl", "7s"),
@@ -215,6 +212,15 @@ mod tests {
             assert_eq!(live.load().cache.scope, running.cache.scope);
             assert_eq!(live.load().effective.to_text(), running.effective.to_text());
         }
+    }
+
+    /// Each of the two was read beside another value of the other.
+    #[test]
+    fn a_reload_leaves_room_for_the_largest_body() {
+        let live = Live::new(config(&[("limits.max_body_bytes", "1000"), ("limits.max_inflight_bytes", "2000")]));
+        live.apply(config(&[("limits.max_body_bytes", "3000"), ("limits.max_inflight_bytes", "4000")]));
+        let limits = &live.load().limits;
+        assert!(limits.max_body_bytes <= limits.max_inflight_bytes, "{limits:?}");
     }
 
     #[test]

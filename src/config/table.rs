@@ -79,6 +79,11 @@ pub const KEYS: &[Key] = &[
         "Request fields that shape the vector and join the key; any other unknown field makes a request pass uncached.",
     )
     .live(),
+    key(
+        "cache.key_headers",
+        "[]",
+        "Request headers that choose who answers, such as a gateway's x-portkey-provider; their values join the key.",
+    ),
     key("cache.memory_percent", "60", "Share of the memory limit for vectors, in percent."),
     key("cache.answers_percent", "10", "Share of the memory limit for rendered answers, in percent."),
     key("auth.vouch_ttl", "\"5m\"", "How long the upstream's yes to a credential holds, in scope shared.").live(),
@@ -91,7 +96,7 @@ pub const KEYS: &[Key] = &[
     key("limits.header_timeout", "\"10s\"", "Limit of a request head from first to last byte, and of a TLS handshake."),
     key("limits.idle_timeout", "\"120s\"", "How long a connection may wait for its next request."),
     key("limits.body_timeout", "\"30s\"", "Longest pause between two pieces of a request body."),
-    key("limits.max_body_bytes", "67108864", "Largest embeddings request body, in bytes.").live(),
+    key("limits.max_body_bytes", "67108864", "Largest embeddings request body, in bytes."),
     key("limits.request_timeout", "\"120s\"", "Longest life of an embeddings request.").live(),
     key("limits.max_connections", "4096", "Most connections on the public port."),
     key("limits.max_requests", "2048", "Most requests under way on the public port."),

@@ -1,8 +1,8 @@
 //! What a caller asks, and the keys that follow from it.
 
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, HeaderName, Uri};
 
-use crate::config::{FallbackMode, Scope, Secret};
+use crate::config::{Cache, FallbackMode, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::vouch::Voucher;
 use crate::wire::{EmbedRequest, Space};
@@ -59,10 +59,10 @@ pub struct Controls {
     pub fallback: Option<FallbackMode>,
 }
 
-/// The key of who may share an entry. A namespace narrows it; nothing widens it.
-pub fn scope_key(scope: Scope, credential: &Key, namespace: Option<&[u8]>, secret: Option<&Secret>) -> Key {
-    let mut key = KeyBuilder::new(secret);
-    match scope {
+/// The key of who may share an entry. A namespace and the headers that choose who answers narrow it; nothing widens it.
+pub fn scope_key(cache: &Cache, credential: &Key, namespace: Option<&[u8]>, headers: &HeaderMap) -> Key {
+    let mut key = KeyBuilder::new(cache.key_secret.as_ref());
+    match cache.scope {
         Scope::Credential => key.part(Tag::Scope, b"credential").part(Tag::Scope, credential.as_bytes()),
         Scope::Proxy => key.part(Tag::Scope, b"proxy"),
         Scope::Shared => key.part(Tag::Scope, b"shared"),
@@ -70,7 +70,17 @@ pub fn scope_key(scope: Scope, credential: &Key, namespace: Option<&[u8]>, secre
     if let Some(namespace) = namespace {
         key.part(Tag::Namespace, namespace);
     }
+    join_headers(&mut key, &cache.key_headers, headers);
     key.finish()
+}
+
+/// Joins the values of some headers in the order of `names`; one that is absent adds nothing.
+pub fn join_headers(key: &mut KeyBuilder, names: &[HeaderName], headers: &HeaderMap) {
+    for name in names {
+        for value in headers.get_all(name) {
+            key.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
+        }
+    }
 }
 
 /// The key of everything that shapes a vector but its input: scope, upstream and space.
@@ -83,10 +93,17 @@ pub fn space_key(scope: &Key, uri: &Uri, space: &Space) -> Key {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
+    use crate::config::{Config, Secret};
 
     fn space(model: &str, dimensions: Option<u32>) -> Space {
         Space { model: Some(model.to_owned()), dimensions, ..Space::default() }
+    }
+
+    fn cache(pairs: &[(&str, &str)]) -> Cache {
+        Config::from_pairs(pairs).expect("must be free of faults").cache
     }
 
     fn uri(text: &str) -> Uri {
@@ -96,13 +113,39 @@ mod tests {
     #[test]
     fn scopes_share_exactly_what_they_say() {
         let (a, b) = (KeyBuilder::new(None).finish(), KeyBuilder::new(Some(&Secret::new("b"))).finish());
-        let key = |scope, credential: &Key, namespace: Option<&[u8]>| scope_key(scope, credential, namespace, None);
+        let (cache, headers) = (cache(&[]), HeaderMap::new());
+        let key = |scope, credential: &Key, namespace: Option<&[u8]>| {
+            scope_key(&Cache { scope, ..cache.clone() }, credential, namespace, &headers)
+        };
         assert_ne!(key(Scope::Credential, &a, None), key(Scope::Credential, &b, None));
         assert_eq!(key(Scope::Shared, &a, None), key(Scope::Shared, &b, None));
         assert_eq!(key(Scope::Proxy, &a, None), key(Scope::Proxy, &b, None));
         assert_ne!(key(Scope::Proxy, &a, None), key(Scope::Shared, &a, None));
         assert_ne!(key(Scope::Shared, &a, Some(b"n")), key(Scope::Shared, &a, None));
         assert_ne!(key(Scope::Shared, &a, Some(b"")), key(Scope::Shared, &a, None));
+    }
+
+    #[test]
+    fn the_headers_that_choose_who_answers_are_in_the_scope() {
+        let (cache, credential) = (cache(&[("cache.key_headers", "x-one,x-two")]), KeyBuilder::new(None).finish());
+        let key = |said: &[(&'static str, &'static str)]| {
+            let named =
+                said.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+            scope_key(&cache, &credential, None, &named.collect())
+        };
+        let all = [
+            key(&[]),
+            key(&[("x-one", "a")]),
+            key(&[("x-one", "b")]),
+            key(&[("x-two", "a")]),
+            key(&[("x-one", "a"), ("x-two", "b")]),
+            key(&[("x-one", "b"), ("x-two", "a")]),
+        ];
+        for (place, one) in all.iter().enumerate() {
+            assert!(!all[..place].contains(one), "{place}");
+        }
+        assert_eq!(key(&[("x-other", "a")]), all[0]);
+        assert_eq!(key(&[("x-two", "b"), ("x-one", "a")]), all[4], "the order in the request means nothing");
     }
 
     #[test]

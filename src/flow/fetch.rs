@@ -97,15 +97,22 @@ impl Fetch {
             let until_ms = now_ms.saturating_add(millis(self.config.auth.vouch_ttl));
             self.flow.vouchers.accept(voucher, until_ms, now_ms);
         }
-        let times = self.times(now_ms);
+        let (times, asked_model) = (self.times(now_ms), self.asked_as(&identity));
         let keep_one = |(fetched, place): (Fetched, &usize)| {
-            let record = Arc::new(Record::new(fetched.vector, identity.clone(), times, fetched.tokens));
+            let record = Record::new(fetched.vector, identity.clone(), times, fetched.tokens);
+            let record = Arc::new(record.asked_as(&asked_model));
             if self.may_store {
                 self.flow.tiers.fill(self.lead.keys()[*place], Arc::clone(&record), self.generation);
             }
             Landed { record, call: Some(fetched.call) }
         };
         fetched.into_iter().zip(places).map(keep_one).collect()
+    }
+
+    /// The asker's name for the model, to be shared by all records of a portion. A path may name it in its place.
+    fn asked_as(&self, identity: &Identity) -> Arc<str> {
+        let is_other = !self.asked_model.is_empty() && *self.asked_model != *identity.model;
+        if is_other { Arc::from(&*self.asked_model) } else { Arc::clone(&identity.model) }
     }
 
     fn learn_identity(&self, fetched: &Fetched) -> Identity {

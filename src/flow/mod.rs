@@ -26,7 +26,7 @@ use crate::upstream::Batcher;
 use crate::vouch::Vouchers;
 use crate::wire::Bypass;
 
-pub use ask::{Ask, Controls, Origin, scope_key, space_key};
+pub use ask::{Ask, Controls, Origin, join_headers, scope_key, space_key};
 pub use assemble::{Answer, Keep, Tally};
 pub use outcome::{Outcome, Refusal, Source};
 pub use stand_in::Outage;

@@ -28,7 +28,8 @@ pub trait Shrink: Send + Sync {
     fn bytes(&self) -> u64;
     /// Does the housekeeping that it has put off.
     fn settle(&self);
-    /// Lets go of about `bytes` of what is worth least, and says how much it let go.
+    /// Lets go of about `bytes`, and says how much it let go. Which entries go is the part's choice; nobody may count on
+    /// the least useful ones.
     fn shrink(&self, bytes: u64) -> u64;
 }
 

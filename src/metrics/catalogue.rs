@@ -97,7 +97,7 @@ catalogue! {
     REQUESTS: counter("vecho_requests_total", ROUTE_OUTCOME,
         "Requests on the public port, by how they ended.");
     REQUEST_DURATION: histogram("vecho_request_duration_seconds", ROUTE_OUTCOME, SECONDS,
-        "Time from a request's head to the end of its answer; a series appears with its first request.");
+        "Time from a request's head until its answer begins; a series appears with its first request.");
     REQUESTS_IN_FLIGHT: gauge("vecho_requests_in_flight", &[],
         "Requests under way on the public port.");
     BODY_BYTES_IN_FLIGHT: gauge("vecho_body_bytes_in_flight", &[],

@@ -82,9 +82,10 @@ labels! {
 }
 
 impl Outcome {
-    /// Whether it counts in the error rate: the client asked for an answer and got an error.
+    /// Whether it counts in the error rate: a client did not get its answer, for want of the upstream or of room. What
+    /// the upstream refuses is between the client and the upstream.
     pub const fn is_error(self) -> bool {
-        matches!(self, Self::Refused | Self::Throttled | Self::Unavailable | Self::Rejected)
+        matches!(self, Self::Throttled | Self::Unavailable | Self::Rejected)
     }
 }
 

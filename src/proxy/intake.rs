@@ -6,7 +6,7 @@ use http::{Uri, request};
 
 use super::controls::namespace;
 use crate::config::{Config, Scope, UpstreamTarget};
-use crate::flow::{Origin, scope_key};
+use crate::flow::{Origin, join_headers, scope_key};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::upstream::{RouteKind, upstream_uri};
 use crate::wire::{Bypass, PathModel};
@@ -14,12 +14,11 @@ use crate::wire::{Bypass, PathModel};
 /// Reads who asks, under which scope, and where it would go. The controls must have been found in order.
 pub(super) fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Origin<'a> {
     let credential = credential_key(config, headers);
-    let secret = config.cache.key_secret.as_ref();
     Origin {
         uri: target_uri(config, uri),
         // Where vecho's own key is sent, all callers are one to the upstream.
         credential: if config.upstream.api_key.is_some() { KeyBuilder::new(None).finish() } else { credential },
-        scope: scope_key(config.cache.scope, &credential, namespace(headers), secret),
+        scope: scope_key(&config.cache, &credential, namespace(headers), headers),
         must_be_vouched: must_be_vouched(config),
         headers,
     }
@@ -28,16 +27,8 @@ pub(super) fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap
 /// The hash of all headers that together are a credential, in their configured order.
 pub(super) fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
     let mut key = KeyBuilder::new(config.cache.key_secret.as_ref());
-    join_credential(&mut key, config, headers);
+    join_headers(&mut key, &config.auth.credential_headers, headers);
     key.finish()
-}
-
-fn join_credential(key: &mut KeyBuilder, config: &Config, headers: &HeaderMap) {
-    for name in &config.auth.credential_headers {
-        for value in headers.get_all(name) {
-            key.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
-        }
-    }
 }
 
 /// Whether stored vectors wait for the upstream's yes to the credential.
@@ -59,10 +50,10 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Uri {
 /// hit hashing is most of the work. Under every scope each credential has its own; that costs room, never truth.
 pub(super) fn answer_key(config: &Config, headers: &HeaderMap, uri: &Uri, body: &[u8]) -> Key {
     let mut key = KeyBuilder::new(None);
-    join_credential(&mut key, config, headers);
-    if let Some(namespace) = namespace(headers) {
-        key.part(Tag::Namespace, namespace);
-    }
+    join_headers(&mut key, &config.auth.credential_headers, headers);
+    // Always there, so that it parts the headers before it from those after it.
+    key.part(Tag::Namespace, namespace(headers).unwrap_or_default());
+    join_headers(&mut key, &config.cache.key_headers, headers);
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     key.part(Tag::Upstream, path.as_bytes()).part(Tag::Body, body);
     key.finish()

@@ -15,6 +15,8 @@ pub struct Record {
     pub vector: Vector,
     /// The model that the upstream answered with, and the vector's length.
     pub identity: Identity,
+    /// The model that was asked for, which many upstreams answer under another name.
+    asked_model: Arc<str>,
     /// When it was made and how long it serves.
     pub times: Times,
     /// Tokens of the input; zero while not yet counted.
@@ -60,7 +62,19 @@ impl Times {
 impl Record {
     /// A record; `tokens` where they are known.
     pub fn new(vector: Vector, identity: Identity, times: Times, tokens: Option<u32>) -> Self {
-        Self { vector, identity, times, tokens: AtomicU32::new(tokens.unwrap_or(0)) }
+        let asked_model = Arc::clone(&identity.model);
+        Self { vector, identity, asked_model, times, tokens: AtomicU32::new(tokens.unwrap_or(0)) }
+    }
+
+    /// With the model that was asked for, where that is not the one that answered.
+    #[must_use]
+    pub fn asked_as(self, asked_model: &Arc<str>) -> Self {
+        Self { asked_model: Arc::clone(asked_model), ..self }
+    }
+
+    /// The names of its model: the upstream's, and the asker's.
+    pub fn models(&self) -> [&str; 2] {
+        [&self.identity.model, &self.asked_model]
     }
 
     /// The input's tokens, if they were counted.
@@ -76,7 +90,9 @@ impl Record {
 
 impl Weigh for Arc<Record> {
     fn weight_bytes(&self) -> u64 {
-        (size_of::<Record>() + self.vector.as_le_bytes().len()) as u64
+        let is_shared = Arc::ptr_eq(&self.asked_model, &self.identity.model);
+        let name_bytes = if is_shared { 0 } else { self.asked_model.len() };
+        (size_of::<Record>() + self.vector.as_le_bytes().len() + name_bytes) as u64
     }
 }
 

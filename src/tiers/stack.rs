@@ -81,12 +81,13 @@ impl Stack {
         }
     }
 
-    /// Keeps a record in every tier, unless there was a purge since `begun`: what was purged must not come back.
+    /// Keeps a record in every tier, unless a purge since `begun` took its like: what was purged must not come back.
     pub fn fill(&self, key: Key, record: Arc<Record>, begun: Generation) {
-        if self.generation() == begun {
-            self.memory.put(key, record);
+        let is_purged = || self.generations.took(&record.models(), begun);
+        if !is_purged() {
+            self.memory.put(key, Arc::clone(&record));
             // A purge may have passed between the check and the insert; then the record must go again.
-            if self.generation() != begun {
+            if is_purged() {
                 self.memory.records().remove(&key);
             }
         }
@@ -97,12 +98,13 @@ impl Stack {
         self.generations.current()
     }
 
-    /// Forgets everything, or the records of one model as the upstream names it; says how many records went.
+    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers'; says how many
+    /// records went.
     pub fn purge(&self, model: Option<&str>) -> u64 {
-        self.generations.next();
+        self.generations.next(model);
         let records = self.memory.records();
         if let Some(model) = model {
-            return records.remove_where(|record| &*record.identity.model == model);
+            return records.remove_where(|record| record.models().contains(&model));
         }
         records.settle();
         let before = records.len();
@@ -118,8 +120,6 @@ impl Stack {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::bounded::Bounds;
     use crate::key::KeyBuilder;
@@ -128,7 +128,7 @@ mod tests {
     use crate::vector::Vector;
 
     fn stack() -> Stack {
-        Stack::new(MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None, keep_for: Duration::from_mins(1) }))
+        Stack::new(MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None }))
     }
 
     fn record(model: &str) -> Arc<Record> {
@@ -166,6 +166,26 @@ mod tests {
         stack.purge(None);
         stack.fill(key, record("a"), begun);
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
+    }
+
+    #[test]
+    fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
+        let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+        let keys: Vec<Key> = (0..3_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
+        let begun = stack.generation();
+        let asked = |model: &str| {
+            let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
+            let identity = Identity { model: "answering".into(), dimension: 1 };
+            let vector = Vector::from_components(&[1.0]).expect("it is a vector");
+            Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
+        };
+        stack.purge(Some("a"));
+        for (key, model) in keys.iter().zip(["a", "b", "b"]) {
+            stack.fill(*key, asked(model), begun);
+        }
+        assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
+        assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
+        assert_eq!((stack.purge(Some("b")), stack.purge(Some("answering"))), (2, 0));
     }
 
     #[test]

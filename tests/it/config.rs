@@ -221,6 +221,15 @@ fn values_that_make_no_sense_are_refused_one_by_one() {
 }
 
 #[test]
+fn one_cache_for_all_callers_needs_a_key_that_is_not_theirs() {
+    let fault = fault_of("cache.scope", "proxy");
+    assert!(fault.contains("upstream.api_key"), "{fault}");
+    for served in [("upstream.api_key", "sk-vecho"), ("upstream.url", "mock:")] {
+        assert!(Config::from_pairs(&[("cache.scope", "proxy"), served]).is_ok(), "{served:?}");
+    }
+}
+
+#[test]
 fn a_secret_may_stand_in_a_file_and_only_in_one_place() {
     let folder = Folder::new("secrets");
     let full = folder.file("key", " sk-file \n");

@@ -1,5 +1,7 @@
 //! The ops port over real sockets: what it shows, what it steers, and whom it lets.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use crate::harness::client::{Answer, Client, raw};
@@ -108,6 +110,48 @@ async fn a_purge_takes_all_or_one_model_or_one_tier() {
     }
     let unknown = call(&vecho, http::Method::DELETE, "/api/performance/cache?tier=tape", "").await;
     assert_eq!((unknown.status, unknown.error().1), (400, json!("invalid_parameter")));
+}
+
+#[tokio::test]
+async fn a_purge_of_one_models_rendered_answers_leaves_those_of_others() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    for model in ["tiny", "other", "tiny", "other", "tiny", "other"] {
+        vecho.embed(ask(model, &["a", "b"])).await;
+    }
+    for (query, gone) in [("model=tiny", 1), ("model=tiny", 0), ("model=other", 1)] {
+        assert_eq!(purge(&vecho, &format!("?tier=answers&{query}")).await, gone, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_finds_a_model_by_the_upstreams_name_and_by_the_askers() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    for name in ["text-embedding-ada-002", "text-embedding-ada-002-v2"] {
+        let answer = vecho.embed(ask("text-embedding-ada-002", &["a", "b"])).await;
+        assert_eq!(answer.json()["model"], "text-embedding-ada-002-v2");
+        assert_eq!(purge(&vecho, "?model=other").await, 0);
+        assert_eq!(purge(&vecho, &format!("?model={name}")).await, 2, "{name}");
+        assert!(!is_hit(&vecho, "text-embedding-ada-002", "a").await, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_of_one_model_takes_no_other_models_fetch_under_way() {
+    let stub = Stub::start();
+    let vecho = Arc::new(Inside::start(&stub.base_url(), &[]).await);
+    for (purged, is_kept) in [("other", true), ("tiny", false)] {
+        stub.always(Behaviour::Gate);
+        let asking = Arc::clone(&vecho);
+        let under_way = tokio::spawn(async move { asking.embed(ask("tiny", &[purged])).await });
+        stub.held(1).await;
+        purge(&vecho, &format!("?model={purged}")).await;
+        stub.always(Behaviour::Normal);
+        stub.release_all();
+        assert_eq!(under_way.await.expect("it ends").status, 200);
+        assert_eq!(is_hit(&vecho, "tiny", purged).await, is_kept, "after a purge of {purged}");
+    }
 }
 
 #[tokio::test]

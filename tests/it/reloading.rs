@@ -88,6 +88,20 @@ async fn a_shorter_time_to_live_holds_for_what_is_stored_from_then_on() {
 }
 
 #[tokio::test]
+async fn a_longer_time_to_live_holds_although_the_process_began_with_a_shorter_one() {
+    let stub = Stub::start();
+    let short = "cache.ttl = '1s'\ncache.stale_for = '0s'\n";
+    let changing = Changing::start("reload-longer-ttl", &stub.base_url(), short);
+    changing.change("cache.ttl = '1h'\n", "ok").await;
+    embed(&changing.vecho, "long").await;
+    changing.change(short, "ok").await;
+    embed(&changing.vecho, "short").await;
+    let expired = async || embed(&changing.vecho, "short").await.header("x-vecho-cache") == Some("miss");
+    eventually("the end of a second", expired).await;
+    assert_eq!(embed(&changing.vecho, "long").await.header("x-vecho-cache"), Some("hit"));
+}
+
+#[tokio::test]
 async fn a_changed_file_is_noticed_without_a_signal() {
     let stub = Stub::start();
     let changing = Changing::start_polling("reload-poll", &stub.base_url(), "fallback.mode = 'mock'\n", "100ms");

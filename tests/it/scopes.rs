@@ -245,3 +245,21 @@ async fn a_header_that_is_part_of_the_credential_stays_here_where_vecho_sends_it
     assert_eq!(answer.vectors(), tiny(&["a"]));
     assert_eq!(front.stub.calls()[0].header("x-team"), None);
 }
+
+#[tokio::test]
+async fn the_headers_that_choose_who_answers_keep_entries_apart() {
+    let settings: [&[(&str, &str)]; 2] = [&[], &[("upstream.api_key", "sk-vecho")]];
+    for settings in settings {
+        let front = Front::with(&[settings, &[("cache.key_headers", r#"["x-provider"]"#)]].concat()).await;
+        let sent_to = |provider: &str| ask(&front, "a").header("x-provider", provider);
+        assert_eq!(ask(&front, "a").send().await.cache(), "miss", "{settings:?}");
+        for provider in ["one", "two"] {
+            // Three times, so that vectors and rendered answers are both tried.
+            for cache in ["miss", "hit", "hit"] {
+                assert_eq!(sent_to(provider).send().await.cache(), cache, "{provider} {settings:?}");
+            }
+        }
+        assert_eq!(sent_to("one").header("x-other", "2").send().await.cache(), "hit", "{settings:?}");
+        assert_eq!(front.calls(), 3, "{settings:?}");
+    }
+}

@@ -114,16 +114,42 @@ async fn an_idle_process_stops_at_once_although_clients_keep_connections() {
     assert_eq!(idle.read_to_end().await, "");
 }
 
-#[tokio::test]
-async fn an_upgraded_connection_does_not_hold_the_end_up() {
-    let stub = Stub::start();
-    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_SHUTDOWN_GRACE", "10m")]);
+/// An upgraded connection that has carried something already.
+async fn tunnel(vecho: &Vecho) -> Socket {
     let mut socket = Socket::connect(vecho.public()).await;
     let head = "GET /v1/realtime HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";
     socket.send(head).await;
     socket.read_until("\r\n\r\n").await;
     socket.send("up!").await;
     socket.read_until("up!").await;
-    assert_eq!(vecho.stop().status.code(), Some(0));
+    socket
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_goes_on_within_the_grace_period() {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_SHUTDOWN_GRACE", "10m")]);
+    let mut socket = tunnel(&vecho).await;
+    vecho.signal("TERM");
+    stops_accepting(&vecho).await;
+    for word in ["still", "there"] {
+        socket.send(word).await;
+        socket.read_until(word).await;
+    }
+    drop(socket);
+    let ended = vecho.ended();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(ended.log.contains("stopped: nothing was cut"), "{}", ended.log);
+}
+
+#[tokio::test]
+async fn an_upgraded_connection_does_not_outlive_the_grace_period() {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_SHUTDOWN_GRACE", "300ms")]);
+    let mut socket = tunnel(&vecho).await;
+    vecho.signal("TERM");
     assert_eq!(socket.read_to_end().await, "");
+    let ended = vecho.ended();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(ended.log.contains("cut_connections=0 cut_fetches=0 cut_tunnels=1"), "{}", ended.log);
 }

@@ -1,6 +1,7 @@
 //! Parts that say what a test wants to hear.
 
 use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -33,6 +34,29 @@ impl CacheControl for FakeCache {
 
     fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value {
         json!({ "path": path, "bytes": body.len(), "namespace": headers.get("x-vecho-namespace").is_some() })
+    }
+}
+
+/// Notes which thread purges.
+#[derive(Default)]
+pub(super) struct ThreadOfPurge(pub(super) Mutex<Option<ThreadId>>);
+
+impl CacheControl for ThreadOfPurge {
+    fn tiers(&self) -> Vec<TierStats> {
+        FakeCache.tiers()
+    }
+
+    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier> {
+        *self.0.lock().expect("the lock must hold") = Some(std::thread::current().id());
+        FakeCache.purge(model, tier)
+    }
+
+    fn counters(&self) -> CacheCounters {
+        FakeCache.counters()
+    }
+
+    fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value {
+        FakeCache.explain(path, headers, body)
     }
 }
 

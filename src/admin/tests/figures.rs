@@ -65,6 +65,18 @@ async fn errors_of_the_last_minute_show_in_health() {
 }
 
 #[tokio::test]
+async fn what_the_upstream_refuses_to_clients_is_no_error_of_the_service() {
+    let context = context();
+    for _ in 0..100 {
+        context.metrics.request(Route::Embeddings, Outcome::Refused, Duration::from_millis(1));
+    }
+    let health = get(&context, "/api/performance/health").await.json();
+    assert_eq!((&health["status"], &health["key_metrics"]["error_rate"]), (&json!("healthy"), &json!(0.0)));
+    let stats = get(&context, "/api/performance/stats").await.json();
+    assert_eq!(stats["performance_monitor"]["error_rate"], json!(0.0));
+}
+
+#[tokio::test]
 async fn readyz_says_why_it_refuses_and_livez_never_does() {
     let cases = [
         (true, false, 200, json!({ "ready": true, "reason": "ready" })),

@@ -1,10 +1,13 @@
 //! The switches: what they take, what they answer, what they refuse.
 
+use std::sync::Arc;
+
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::fakes::context;
+use super::fakes::{ThreadOfPurge, context};
 use super::{assert_error, get, post, request, send};
+use crate::admin::{AdminContext, CacheControl};
 
 #[tokio::test]
 async fn optimising_takes_a_target_or_four_fifths_of_the_limit() {
@@ -33,6 +36,15 @@ async fn a_purge_can_be_narrowed_and_is_counted() {
     let some = send(&context, purge("?model=BAAI%2Fbge-m3&tier=memory")).await.json();
     assert_eq!(some, json!({ "purged_entries": 7, "model": "BAAI/bge-m3", "tier": "memory" }));
     assert_eq!(context.metrics.cache_purges.get(), 2);
+}
+
+#[tokio::test]
+async fn a_purge_keeps_no_thread_of_the_runtime_busy() {
+    let cache = Arc::new(ThreadOfPurge::default());
+    let context = AdminContext { cache: Arc::clone(&cache) as Arc<dyn CacheControl>, ..context() };
+    send(&context, request(&Method::DELETE, "/api/performance/cache", "")).await;
+    let purged_on = cache.0.lock().expect("the lock must hold").expect("it was purged");
+    assert_ne!(purged_on, std::thread::current().id());
 }
 
 #[tokio::test]
