@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
+use serde::Serialize;
+
 /// Where the numbers come from. The folders of the kernel can be looked up under another root, for tests.
 #[derive(Clone, Debug)]
 pub struct System {
@@ -21,6 +23,21 @@ pub struct Machine {
     pub available_memory_bytes: u64,
     /// Share of the machine's memory that is taken, in percent.
     pub memory_percent: f64,
+}
+
+/// What a request for less memory found and did. Sizes are in units of 1,048,576 bytes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Optimized {
+    /// What was asked for.
+    pub target_memory_mb: u64,
+    /// What the process occupied when it was asked.
+    pub current_memory_mb: f64,
+    /// Whether that was over the target.
+    pub optimization_needed: bool,
+    /// What was done, in order.
+    pub actions_taken: Vec<String>,
+    /// What the operating system got back, measured.
+    pub memory_saved_mb: f64,
 }
 
 impl Default for System {

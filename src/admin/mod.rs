@@ -19,9 +19,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 pub use guard::Guard;
-pub use parts::{
-    CacheControl, CacheCounters, ConfigView, Eventually, Health, Machine, Memory, Optimized, TierStats, UnknownTier,
-};
+pub use parts::{CacheControl, CacheCounters, ConfigView, Eventually, Health, Machine, Memory, TierStats, UnknownTier};
 pub use service::handle;
 
 /// Everything the ops port reaches.

@@ -9,6 +9,8 @@ use http::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::system::Optimized;
+
 /// A future behind a trait object.
 pub type Eventually<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -94,21 +96,6 @@ pub trait Memory: Send + Sync {
 
     /// Frees memory until at most `target_memory_mb` is resident, as far as that can be done.
     fn optimize(&self, target_memory_mb: u64) -> Eventually<'_, Optimized>;
-}
-
-/// What an optimisation did. A megabyte is 2^20 bytes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Optimized {
-    /// What was asked.
-    pub target_memory_mb: u64,
-    /// Resident memory when it was asked.
-    pub current_memory_mb: f64,
-    /// Whether more than the target was resident before.
-    pub optimization_needed: bool,
-    /// What was done, in order.
-    pub actions_taken: Vec<String>,
-    /// What the operating system got back, as measured.
-    pub memory_saved_mb: f64,
 }
 
 /// The configuration in force.

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::parts::Parts;
 use super::{State, Surroundings};
 use crate::admin::{
-    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Guard, Health, Machine, Memory, Optimized,
-    TierStats, UnknownTier,
+    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Guard, Health, Machine, Memory, TierStats,
+    UnknownTier,
 };
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Weigh};
@@ -23,7 +23,7 @@ use crate::governor::Governor;
 use crate::logs::LevelHandle;
 use crate::metrics::{GovernorAction, Metrics, SourceLabel};
 use crate::proxy::Proxy;
-use crate::system::System;
+use crate::system::{Optimized, System};
 use crate::upstream::Breaker;
 
 const GIB: f64 = 1_073_741_824.0;
@@ -178,14 +178,7 @@ impl Memory for Ops {
     fn optimize(&self, target_memory_mb: u64) -> Eventually<'_, Optimized> {
         Box::pin(async move {
             self.metrics.governor(GovernorAction::Optimize);
-            let done = Arc::clone(&self.governor).optimize(Some(target_memory_mb)).await;
-            Optimized {
-                target_memory_mb,
-                current_memory_mb: done.current_memory_mb,
-                optimization_needed: done.optimization_needed,
-                actions_taken: done.actions_taken,
-                memory_saved_mb: done.memory_saved_mb,
-            }
+            self.governor.optimize(Some(target_memory_mb)).await
         })
     }
 }

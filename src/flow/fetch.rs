@@ -102,7 +102,7 @@ impl Fetch {
             let record = Record::new(fetched.vector, identity.clone(), times, fetched.tokens);
             let record = Arc::new(record.asked_as(&asked_model));
             if self.may_store {
-                self.flow.tiers.fill(self.lead.keys()[*place], Arc::clone(&record), self.generation);
+                self.flow.tiers.fill(self.lead.keys()[*place], &record, self.generation);
             }
             Landed { record, call: Some(fetched.call) }
         };

@@ -18,4 +18,3 @@ mod optimize;
 mod tests;
 
 pub use keeper::{Action, ActionKind, Governor, GovernorHooks, Meter, Shrink, Status, effective_limit};
-pub use optimize::Optimized;

@@ -2,26 +2,10 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
-
 use super::keeper::{CALM_PERCENT, Governor, lock};
+use crate::system::Optimized;
 
 const MB: u64 = 1024 * 1024;
-
-/// What a request for less memory found and did. Sizes are in units of 1,048,576 bytes.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub struct Optimized {
-    /// What was asked for, or the governor's own mark.
-    pub target_memory_mb: f64,
-    /// What the process occupied when it was asked.
-    pub current_memory_mb: f64,
-    /// Whether that was over the target.
-    pub optimization_needed: bool,
-    /// What was done, in order.
-    pub actions_taken: Vec<String>,
-    /// What the operating system got back, measured.
-    pub memory_saved_mb: f64,
-}
 
 impl Governor {
     /// Brings the process under `target_mb`, or under the mark below which memory is no concern: gives back first, and
@@ -32,7 +16,8 @@ impl Governor {
         let done = tokio::task::spawn_blocking(move || governor.optimize_now(target_mb)).await;
         done.unwrap_or_else(|error| {
             tracing::error!(%error, "memory was not optimized");
-            Optimized { actions_taken: vec![format!("failed: {error}")], ..Optimized::default() }
+            let target_memory_mb = target_mb.unwrap_or_default();
+            Optimized { target_memory_mb, actions_taken: vec![format!("failed: {error}")], ..Optimized::default() }
         })
     }
 
@@ -43,7 +28,7 @@ impl Governor {
         let before = self.measure();
         let (actions_taken, after) = if before > target { self.reduce(before, target) } else { (Vec::new(), before) };
         Optimized {
-            target_memory_mb: in_mb(target),
+            target_memory_mb: target_mb.unwrap_or(target / MB),
             current_memory_mb: in_mb(before),
             optimization_needed: before > target,
             actions_taken,

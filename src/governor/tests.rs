@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use super::keeper::*;
-use super::optimize::Optimized;
 use crate::clock::Clock;
+use crate::system::Optimized;
 
 const MB: u64 = 1024 * 1024;
 const LIMIT: u64 = 100 * MB;
@@ -202,7 +202,7 @@ fn only_the_latest_actions_are_kept() {
 fn a_target_already_met_changes_nothing() {
     let bench = Bench::new(30, 10, 10, 0);
     let done = bench.governor.optimize_now(Some(60));
-    let expected = Optimized { target_memory_mb: 60.0, current_memory_mb: 50.0, ..Optimized::default() };
+    let expected = Optimized { target_memory_mb: 60, current_memory_mb: 50.0, ..Optimized::default() };
     assert_eq!(done, expected);
     assert_eq!(bench.memory.given_back.load(SeqCst), 0);
 }
@@ -249,7 +249,7 @@ fn memory_that_grew_meanwhile_is_no_negative_saving() {
 async fn optimizing_without_a_target_aims_at_the_lower_mark() {
     let bench = Bench::new(60, 0, 30, 0);
     let done = bench.governor.optimize(None).await;
-    assert_eq!((done.target_memory_mb, done.memory_saved_mb), (75.0, 15.0));
+    assert_eq!((done.target_memory_mb, done.memory_saved_mb), (75, 15.0));
 }
 
 #[test]

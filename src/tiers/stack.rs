@@ -82,10 +82,10 @@ impl Stack {
     }
 
     /// Keeps a record in every tier, unless a purge since `begun` took its like: what was purged must not come back.
-    pub fn fill(&self, key: Key, record: Arc<Record>, begun: Generation) {
+    pub fn fill(&self, key: Key, record: &Arc<Record>, begun: Generation) {
         let is_purged = || self.generations.took(&record.models(), begun);
         if !is_purged() {
-            self.memory.put(key, Arc::clone(&record));
+            self.memory.put(key, Arc::clone(record));
             // A purge may have passed between the check and the insert; then the record must go again.
             if is_purged() {
                 self.memory.records().remove(&key);
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
         let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        stack.fill(key, record("a"), stack.generation());
+        stack.fill(key, &record("a"), stack.generation());
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
         lessons.learn("b", 2);
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::StandIn(_)));
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn an_entry_past_its_stale_time_is_gone() {
         let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        stack.fill(key, record("a"), stack.generation());
+        stack.fill(key, &record("a"), stack.generation());
         assert!(matches!(stack.look_up(&key, &at(100, &lessons)), Found::StandIn(_)));
         assert!(matches!(stack.look_up(&key, &at(200, &lessons)), Found::Missing));
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing), "it was dropped for good");
@@ -164,7 +164,7 @@ mod tests {
         let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
         let begun = stack.generation();
         stack.purge(None);
-        stack.fill(key, record("a"), begun);
+        stack.fill(key, &record("a"), begun);
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
     }
 
@@ -181,7 +181,7 @@ mod tests {
         };
         stack.purge(Some("a"));
         for (key, model) in keys.iter().zip(["a", "b", "b"]) {
-            stack.fill(*key, asked(model), begun);
+            stack.fill(*key, &asked(model), begun);
         }
         assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
         assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
@@ -193,7 +193,7 @@ mod tests {
         let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
         let keys: Vec<Key> = (0..4_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
         for (place, key) in keys.iter().enumerate() {
-            stack.fill(*key, record(if place == 3 { "b" } else { "a" }), stack.generation());
+            stack.fill(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
         }
         assert_eq!(stack.purge(Some("a")), 3);
         assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
