@@ -1,8 +1,7 @@
 //! An embeddings request: read, answered from a rendered answer or by the flow, or passed through unchanged.
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Request, request};
+use http::{Request, request};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -17,7 +16,7 @@ use crate::config::Config;
 use crate::flow::{Answer, Ask, Controls, Outcome, Tally};
 use crate::key::Key;
 use crate::metrics::{AnswerEvent, Rejection};
-use crate::serve::{CollectError, collect_bounded};
+use crate::serve::{BodyBounds, CollectError, collect_bounded};
 use crate::upstream::{ClientBody, RouteKind};
 use crate::wire::{Bypass, read_request};
 
@@ -64,40 +63,30 @@ impl Proxy {
                 self.bypass(head, body, bypass, admission).await
             };
         }
-        let body = match self.read_body(&config, &head.headers, body, &mut admission).await {
+        let body = match self.read_body(&config, body, &mut admission).await {
             Ok(body) => body,
             Err(finished) => return finished,
         };
         self.answer(Received { head, body, kind, controls, config: &config }, admission).await
     }
 
-    async fn read_body(
-        &self,
-        config: &Config,
-        headers: &HeaderMap,
-        body: Incoming,
-        admission: &mut Admission,
-    ) -> Result<Bytes, Finished> {
-        let max_bytes = config.limits.max_body_bytes;
-        let length = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-        if length.is_some_and(|bytes| bytes > max_bytes) {
-            return Err(self.refuse_body(&CollectError::TooLarge { max_bytes }));
+    async fn read_body(&self, config: &Config, body: Incoming, admission: &mut Admission) -> Result<Bytes, Finished> {
+        let limits = &config.limits;
+        let stated_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if stated_bytes <= limits.max_body_bytes && !self.gate.has_room(stated_bytes) {
+            return Err(self.overloaded(Rejection::InflightBytes));
         }
-        let known = headers.contains_key(CONTENT_LENGTH).then_some(length).flatten();
-        self.gate.reserve(admission, known).map_err(|rejection| self.overloaded(rejection))?;
-        let body = collect_bounded(body, max_bytes, config.limits.body_timeout)
-            .await
-            .map_err(|error| self.refuse_body(&error))?;
-        if known.is_none() {
-            self.gate.reserve_rest(admission, body.len()).map_err(|rejection| self.overloaded(rejection))?;
-        }
-        Ok(body)
+        let bounds =
+            BodyBounds { max_bytes: limits.max_body_bytes, pause: limits.body_timeout, whole: limits.request_timeout };
+        let admit = |bytes| self.gate.reserve(admission, bytes);
+        collect_bounded(body, bounds, admit).await.map_err(|error| self.refuse_body(&error))
     }
 
     fn refuse_body(&self, error: &CollectError) -> Finished {
         match error {
+            CollectError::NoRoom => self.metrics.rejected(Rejection::InflightBytes),
             CollectError::TooLarge { .. } => self.metrics.rejected(Rejection::BodyTooLarge),
-            CollectError::Stalled(_) => self.metrics.rejected(Rejection::BodyTimeout),
+            CollectError::Stalled(_) | CollectError::Late(_) => self.metrics.rejected(Rejection::BodyTimeout),
             CollectError::Cut(_) => {}
         }
         self.replies.bad_body(error)

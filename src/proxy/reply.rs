@@ -166,6 +166,8 @@ impl Replies {
                 (StatusCode::PAYLOAD_TOO_LARGE, " (limits.max_body_bytes)", "body_too_large")
             }
             CollectError::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, " (limits.body_timeout)", "body_timeout"),
+            CollectError::Late(_) => (StatusCode::REQUEST_TIMEOUT, " (limits.request_timeout)", "body_timeout"),
+            CollectError::NoRoom => return self.overloaded(Rejection::InflightBytes),
             CollectError::Cut(_) => (StatusCode::BAD_REQUEST, "", "body_cut"),
         };
         let message = format!("The request could not be read: {error}{limit}.");
