@@ -87,6 +87,11 @@ impl Spaces {
         }
         Arc::clone(known.entry(space).or_default())
     }
+
+    /// The lessons of a space, where there are any. Makes no entry for it.
+    pub fn find(&self, space: &Key) -> Option<Arc<Lessons>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(space).cloned()
+    }
 }
 
 impl Lessons {
@@ -163,6 +168,15 @@ mod tests {
         assert_eq!(lessons.learn("a", 8).1, Lesson::Known);
         assert_eq!(lessons.learn("b", 8).1, Lesson::Drift);
         assert!(!lessons.accepts(&first));
+    }
+
+    #[test]
+    fn looking_for_a_space_makes_none() {
+        let spaces = Spaces::default();
+        let space = KeyBuilder::new(None).finish();
+        assert!(spaces.find(&space).is_none() && spaces.known.read().expect("not poisoned").is_empty());
+        spaces.of(space).learn("a", 8);
+        assert!(spaces.find(&space).is_some_and(|lessons| lessons.identity().is_some()));
     }
 
     #[test]

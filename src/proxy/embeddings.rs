@@ -17,7 +17,7 @@ use crate::flow::{Answer, Ask, Controls, Outcome, Tally};
 use crate::key::Key;
 use crate::metrics::{AnswerEvent, Rejection};
 use crate::serve::{BodyBounds, CollectError, collect_bounded};
-use crate::upstream::{ClientBody, RouteKind};
+use crate::upstream::{ClientBody, RouteKind, TooLong};
 use crate::wire::{Bypass, read_request};
 
 /// Answers up to this size are built whole; larger ones are written while they are sent.
@@ -112,7 +112,11 @@ impl Proxy {
         if let Some(finished) = key.and_then(|key| self.at_hand(&key, &received)) {
             return finished.admitted(admission);
         }
-        match self.through_flow(&received).await {
+        let outcome = match self.through_flow(&received).await {
+            Ok(outcome) => outcome,
+            Err(error) => return self.refuse_path(error),
+        };
+        match outcome {
             Outcome::Answer(answer) => self.write(*answer, key).admitted(admission),
             Outcome::Refused(refusal) => self.replies.refused(refusal),
             Outcome::Unreadable(reply) => {
@@ -128,14 +132,12 @@ impl Proxy {
         }
     }
 
-    async fn through_flow(&self, received: &Received<'_>) -> Outcome {
+    async fn through_flow(&self, received: &Received<'_>) -> Result<Outcome, TooLong> {
         let config = received.config;
+        let origin = read_origin(config, &received.head.uri, &received.head.headers)?;
         match read_request(&received.body, &config.cache.extra_fields, path_model(received.kind)) {
-            Err(bypass) => Outcome::PassThrough(bypass),
-            Ok(request) => {
-                let origin = read_origin(config, &received.head.uri, &received.head.headers);
-                self.flow.answer(&Ask { request, origin, controls: received.controls }).await
-            }
+            Err(bypass) => Ok(Outcome::PassThrough(bypass)),
+            Ok(request) => Ok(self.flow.answer(&Ask { request, origin, controls: received.controls }).await),
         }
     }
 

@@ -12,9 +12,9 @@ use super::gate::Admission;
 use super::intake::target_uri;
 use super::reply::Finished;
 use super::{Proxy, ReplyBody};
-use crate::metrics::Outcome;
+use crate::metrics::{Outcome, Rejection};
 use crate::serve::TimedBody;
-use crate::upstream::{ClientBody, ForwardedBody, strip_hop_by_hop};
+use crate::upstream::{ClientBody, ForwardedBody, TooLong, strip_hop_by_hop};
 
 impl Proxy {
     pub(super) async fn pass_through(&self, request: Request<Incoming>, admission: Admission) -> Finished {
@@ -33,7 +33,10 @@ impl Proxy {
     /// Sends a request up and its answer down, and connects both ends if they switch protocols.
     pub(super) async fn forward(&self, mut request: Request<ClientBody>, admission: Admission) -> Finished {
         let below = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
-        let uri = target_uri(&self.live.load(), request.uri());
+        let uri = match target_uri(&self.live.load(), request.uri()) {
+            Ok(uri) => uri,
+            Err(error) => return self.refuse_path(error),
+        };
         let request = upward(request, uri, below.is_some());
         match self.client.forward(request).await {
             Err(error) => self.replies.not_forwarded(&error),
@@ -48,6 +51,11 @@ impl Proxy {
                 Finished { response, outcome: Outcome::Forwarded }
             }
         }
+    }
+
+    pub(super) fn refuse_path(&self, error: TooLong) -> Finished {
+        self.metrics.rejected(Rejection::Header);
+        self.replies.too_long(error)
     }
 
     /// Lets bytes flow between the two upgraded connections until either ends, or vecho does.

@@ -14,7 +14,7 @@ use crate::answers::StoredAnswer;
 use crate::flow::{Refusal, Tally};
 use crate::metrics::{Outcome, Rejection};
 use crate::serve::CollectError;
-use crate::upstream::{Class, OpenError, Reply, Why, shown_on_errors};
+use crate::upstream::{Class, OpenError, Reply, TooLong, Why, shown_on_errors};
 use crate::wire::{Bypass, envelope};
 
 /// A finished reply and how it counts.
@@ -185,6 +185,13 @@ impl Replies {
         };
         let message = format!("The request could not be passed to the upstream: {error}.");
         Finished { response: self.error(status, envelope(&message, kind, None, Some(code))), outcome }
+    }
+
+    /// A request whose address is too long to be passed on.
+    pub(super) fn too_long(&self, error: TooLong) -> Finished {
+        let message = format!("The request cannot be passed to the upstream: {error}.");
+        let body = envelope(&message, "invalid_request_error", None, Some("uri_too_long"));
+        Finished { response: self.error(StatusCode::URI_TOO_LONG, body), outcome: Outcome::Rejected }
     }
 
     /// A request that is not one for a proxy like this.

@@ -208,3 +208,30 @@ async fn a_stream_holds_its_place_until_its_end() {
     drop(response);
     tokio::time::timeout(Duration::from_secs(20), assert_idle(&vecho)).await.expect("its place becomes free");
 }
+
+/// A path that is a legal one here, and no longer one behind a base with a path of its own.
+fn long_path(path: &str) -> String {
+    format!("{path}?x={}", "x".repeat(65_400 - path.len()))
+}
+
+#[tokio::test]
+async fn a_path_too_long_for_the_upstream_is_a_414_on_every_route() {
+    let stub = Stub::start();
+    let base = stub.base_url().replace("/v1", &format!("/{}/v1", "b".repeat(200)));
+    let vecho = Inside::start(&base, &[("limits.max_header_bytes", "131072")]).await;
+    let url = |path: &str| format!("http://{}{}", vecho.public(), long_path(path));
+    let mut answers = vec![vecho.client.post(&url("/v1/embeddings"), &ask("a")).await];
+    answers.push(vecho.client.post(&url("/v1/embeddings"), &json!({"model": "tiny", "input": "a", "more": 1})).await);
+    answers.push(vecho.client.get(&url("/v1/models")).await);
+    for answer in answers {
+        let error = ("invalid_request_error".to_owned(), json!("uri_too_long"));
+        assert_eq!((answer.status, answer.error()), (414, error));
+    }
+    assert!((vecho.metric(r#"vecho_rejected_total{reason="header"}"#).await - 3.0).abs() < f64::EPSILON);
+    assert!(stub.calls().is_empty());
+    assert_idle(&vecho).await;
+    let explain =
+        format!("http://{}/api/performance/cache/explain?path={}", vecho.admin(), long_path("/v1/embeddings"));
+    let explained = vecho.client.post(&explain, &ask("a")).await.json();
+    assert_eq!((&explained["cacheable"], &explained["reason"]), (&json!(false), &json!("uri_too_long")));
+}
