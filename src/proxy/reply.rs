@@ -181,7 +181,11 @@ impl Replies {
             OpenError::Unavailable(_) => {
                 (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable", Outcome::Unavailable)
             }
+            OpenError::Late => (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout", Outcome::Unavailable),
             OpenError::RequestBody => (StatusCode::BAD_REQUEST, "invalid_request_error", "body_cut", Outcome::Rejected),
+            OpenError::TooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", Outcome::Rejected)
+            }
         };
         let message = format!("The request could not be passed to the upstream: {error}.");
         Finished { response: self.error(status, envelope(&message, kind, None, Some(code))), outcome }

@@ -7,7 +7,7 @@ use vecho::wire::MAX_INPUTS;
 
 use crate::harness::client::raw;
 use crate::harness::front::{Ask, tiny};
-use crate::harness::{Client, Front, Inside};
+use crate::harness::{Behaviour, Client, Front, Inside};
 
 /// Sends it twice: both times the upstream gets these very bytes, and the client the upstream's very answer.
 async fn assert_passes(front: &Front, body: &[u8], reason: &str, shape: impl Fn(Ask) -> Ask) {
@@ -183,6 +183,22 @@ async fn what_passed_through_is_not_served_to_a_request_that_is_understood() {
     front.post(r#"{"model":"tiny","input":"a","nothing":1}"#).send().await;
     let understood = front.embed(&["a"]).await;
     assert_eq!((understood.vectors(), understood.cache()), (tiny(&["a"]), "miss"));
+}
+
+#[tokio::test]
+async fn a_bypass_whose_answer_does_not_begin_in_time_is_a_504() {
+    let front = Front::with(&[("limits.request_timeout", "200ms")]).await;
+    front.stub.always(Behaviour::Gate);
+    let read = front.post(r#"{"model":"tiny","input":"a","nothing":1}"#);
+    let unread = front.post(PLAIN).header("content-type", "text/plain");
+    for (ask, reason) in [(read, "unknown_field"), (unread, "content_type")] {
+        let answer = ask.send().await;
+        let error = ("server_error".to_owned(), json!("upstream_timeout"));
+        assert_eq!((answer.status, answer.error()), (504, error));
+        assert_eq!(answer.header("x-vecho-bypass-reason"), Some(reason));
+    }
+    front.stub.always(Behaviour::Normal);
+    front.stub.release(2);
 }
 
 #[tokio::test]

@@ -235,3 +235,23 @@ async fn a_path_too_long_for_the_upstream_is_a_414_on_every_route() {
     let explained = vecho.client.post(&explain, &ask("a")).await.json();
     assert_eq!((&explained["cacheable"], &explained["reason"]), (&json!(false), &json!("uri_too_long")));
 }
+
+#[tokio::test]
+async fn the_built_in_mock_collects_no_body_that_it_has_no_use_for() {
+    let vecho = Inside::start("mock:", &[("limits.max_body_bytes", "1024")]).await;
+    let post = |path: &str, more: &str| {
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: text/plain\r\n{more}\r\n\r\n")
+    };
+    let mut upload = Socket::connect(vecho.public()).await;
+    // Its body never comes.
+    upload.send(post("/v1/files", "content-length: 1000000000")).await;
+    let answer = upload.read_to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let mut unread = Socket::connect(vecho.public()).await;
+    unread.send(post("/v1/embeddings", "transfer-encoding: chunked")).await;
+    // Its end is still to come.
+    unread.send(format!("800\r\n{}\r\n", "x".repeat(0x800))).await;
+    let answer = unread.read_to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains(r#""code":"body_too_large""#), "{answer}");
+    assert_idle(&vecho).await;
+}
