@@ -15,8 +15,9 @@ use crate::key::Key;
 use crate::spaces::{Identity, Lessons};
 use crate::vouch::Voucher;
 
-/// The share of the whole that one answer may take; a larger one would push out too many others.
-const LARGEST_SHARE: u64 = 16;
+/// The share of the whole that one answer may take; a larger one would push out too many others. With the usual room it
+/// takes in 256 vectors of 1,536 numbers, a common size of batches.
+const LARGEST_SHARE: u64 = 4;
 
 /// A finished reply to one request body.
 #[derive(Clone)]
@@ -183,6 +184,16 @@ mod tests {
         for _ in 0..3 {
             assert!(!answers.wants(&request, BOUNDS.max_bytes / LARGEST_SHARE + 1));
         }
+    }
+
+    #[test]
+    fn a_large_batch_as_floats_is_wanted_with_the_usual_room() {
+        let answers = Answers::new(Bounds { max_bytes: 50 << 20, ..BOUNDS });
+        let request = KeyBuilder::new(None).finish();
+        // The longest text of a number and its comma is 17 bytes.
+        let longest = 256 * (1_536 * 17 + 100);
+        answers.wants(&request, longest);
+        assert!(answers.wants(&request, longest));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The process: arguments, environment, exit status.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use tokio::runtime::Builder;
@@ -58,8 +58,10 @@ fn serve(source: Source, config: Config) -> u8 {
     })
 }
 
+/// Says why there is no start, on standard error itself: a log level or format must not hide or dress it.
 fn failed(status: u8, error: &dyn std::error::Error) -> u8 {
-    tracing::error!("vecho cannot start: {error}");
+    // Where even that cannot be written, the exit status has to do.
+    writeln!(io::stderr(), "vecho: cannot start: {error}").ok();
     status
 }
 

@@ -91,6 +91,11 @@ impl Spaces {
         }
         Arc::clone(known.entry(space).or_default())
     }
+
+    /// The lessons of a space, where there are any. Makes no entry for it.
+    pub fn find(&self, space: &Key) -> Option<Arc<Lessons>> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).get(space).cloned()
+    }
 }
 
 impl Lessons {
@@ -180,6 +185,15 @@ mod tests {
             .collect();
         let forgotten = learned.iter().filter(|(identity, lessons)| !lessons.accepts(identity)).count();
         assert_eq!(forgotten, 1, "one had to go for the last one");
+    }
+
+    #[test]
+    fn looking_for_a_space_makes_none() {
+        let spaces = Spaces::default();
+        let space = KeyBuilder::new(None).finish();
+        assert!(spaces.find(&space).is_none() && spaces.known.read().expect("not poisoned").is_empty());
+        spaces.of(space).learn("a", 8);
+        assert!(spaces.find(&space).is_some_and(|lessons| lessons.identity().is_some()));
     }
 
     #[test]

@@ -57,9 +57,10 @@ fn explanation(bypass: Bypass) -> String {
         Bypass::NotJson | Bypass::LoneSurrogate => "the body is not valid JSON",
         Bypass::DuplicateKey => "a field stands twice",
         Bypass::UnknownField => "a field is unknown",
-        Bypass::WrongType => "a field has the wrong type",
+        Bypass::WrongType => "a field has the wrong type or a value out of range",
         Bypass::NoInput => "`input` and `model` are needed",
         Bypass::EmptyInput => "an input is empty",
+        Bypass::TooManyInputs => "there are too many inputs",
         Bypass::ContentType | Bypass::ContentEncoding => "the body is not plain JSON",
         Bypass::UnreadableAnswer | Bypass::UnsteadyModel => "there is no answer",
     };

@@ -144,6 +144,8 @@ labels! {
         DuplicateKey = "duplicate_key",
         /// The model changed several times while the answer was put together.
         UnsteadyModel = "unsteady_model",
+        /// There are more inputs than are kept apart in one request.
+        TooManyInputs = "too_many_inputs",
         /// Any other reason.
         Other = "other",
     }

@@ -1,11 +1,13 @@
 //! An embeddings request: read, answered from a rendered answer or by the flow, or passed through unchanged.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, Request, request};
+use http::{Request, request};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::controls::{BadControl, read_controls};
 use super::gate::Admission;
@@ -14,11 +16,11 @@ use super::reply::{Finished, Notes, Replies};
 use super::{Proxy, ReplyBody};
 use crate::answers;
 use crate::config::Config;
-use crate::flow::{Answer, Ask, Controls, Outcome, Tally};
+use crate::flow::{Answer, Ask, Controls, Keep, Outcome, Tally};
 use crate::key::Key;
 use crate::metrics::{AnswerEvent, Rejection};
-use crate::serve::{CollectError, collect_bounded};
-use crate::upstream::{ClientBody, RouteKind};
+use crate::serve::{BodyBounds, CollectError, collect_bounded};
+use crate::upstream::{ClientBody, RouteKind, TooLong};
 use crate::wire::{Bypass, read_request};
 
 /// Answers up to this size are built whole; larger ones are written while they are sent.
@@ -30,7 +32,8 @@ struct Received<'a> {
     body: Bytes,
     kind: RouteKind,
     controls: Controls,
-    config: &'a Config,
+    config: &'a Arc<Config>,
+    deadline: Instant,
 }
 
 impl Received<'_> {
@@ -51,6 +54,7 @@ impl Proxy {
         mut admission: Admission,
     ) -> Finished {
         let config = self.live.load();
+        let deadline = Instant::now() + config.limits.request_timeout;
         let (head, body) = request.into_parts();
         let controls = match read_controls(&head.headers) {
             Ok(controls) => controls,
@@ -61,43 +65,33 @@ impl Proxy {
             return if controls.only_if_cached {
                 self.not_cached()
             } else {
-                self.bypass(head, body, bypass, admission).await
+                self.bypass(Request::from_parts(head, body), bypass, admission, deadline).await
             };
         }
-        let body = match self.read_body(&config, &head.headers, body, &mut admission).await {
+        let body = match self.read_body(&config, body, &mut admission).await {
             Ok(body) => body,
             Err(finished) => return finished,
         };
-        self.answer(Received { head, body, kind, controls, config: &config }, admission).await
+        self.answer(Received { head, body, kind, controls, config: &config, deadline }, admission).await
     }
 
-    async fn read_body(
-        &self,
-        config: &Config,
-        headers: &HeaderMap,
-        body: Incoming,
-        admission: &mut Admission,
-    ) -> Result<Bytes, Finished> {
-        let max_bytes = config.limits.max_body_bytes;
-        let length = body.size_hint().exact().and_then(|bytes| usize::try_from(bytes).ok());
-        if length.is_some_and(|bytes| bytes > max_bytes) {
-            return Err(self.refuse_body(&CollectError::TooLarge { max_bytes }));
+    async fn read_body(&self, config: &Config, body: Incoming, admission: &mut Admission) -> Result<Bytes, Finished> {
+        let limits = &config.limits;
+        let stated_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if stated_bytes <= limits.max_body_bytes && !self.gate.has_room(stated_bytes) {
+            return Err(self.overloaded(Rejection::InflightBytes));
         }
-        let known = headers.contains_key(CONTENT_LENGTH).then_some(length).flatten();
-        self.gate.reserve(admission, known).map_err(|rejection| self.overloaded(rejection))?;
-        let body = collect_bounded(body, max_bytes, config.limits.body_timeout)
-            .await
-            .map_err(|error| self.refuse_body(&error))?;
-        if known.is_none() {
-            self.gate.reserve_rest(admission, body.len()).map_err(|rejection| self.overloaded(rejection))?;
-        }
-        Ok(body)
+        let bounds =
+            BodyBounds { max_bytes: limits.max_body_bytes, pause: limits.body_timeout, whole: limits.request_timeout };
+        let admit = |bytes| self.gate.reserve(admission, bytes);
+        collect_bounded(body, bounds, admit).await.map_err(|error| self.refuse_body(&error))
     }
 
     fn refuse_body(&self, error: &CollectError) -> Finished {
         match error {
+            CollectError::NoRoom => self.metrics.rejected(Rejection::InflightBytes),
             CollectError::TooLarge { .. } => self.metrics.rejected(Rejection::BodyTooLarge),
-            CollectError::Stalled(_) => self.metrics.rejected(Rejection::BodyTimeout),
+            CollectError::Stalled(_) | CollectError::Late(_) => self.metrics.rejected(Rejection::BodyTimeout),
             CollectError::Cut(_) => {}
         }
         self.replies.bad_body(error)
@@ -123,8 +117,12 @@ impl Proxy {
         if let Some(finished) = key.and_then(|key| self.at_hand(&key)) {
             return finished.admitted(admission);
         }
-        match self.through_flow(&received).await {
-            Outcome::Answer(answer) => self.write(*answer, key).admitted(admission),
+        let outcome = match self.through_flow(&received).await {
+            Ok(outcome) => outcome,
+            Err(error) => return self.refuse_path(error),
+        };
+        match outcome {
+            Outcome::Answer(answer) => self.write(*answer, key, received.config).admitted(admission),
             Outcome::Refused(refusal) => self.replies.refused(refusal),
             Outcome::Unreadable(reply) => {
                 self.metrics.bypass(Bypass::UnreadableAnswer.label());
@@ -134,19 +132,18 @@ impl Proxy {
             Outcome::PassThrough(_) if received.controls.only_if_cached => self.not_cached(),
             Outcome::PassThrough(bypass) => {
                 let body = Full::new(received.body).map_err(|never| match never {}).boxed_unsync();
-                self.bypass(received.head, body, bypass, admission).await
+                let request = Request::from_parts(received.head, body);
+                self.bypass(request, bypass, admission, received.deadline).await
             }
         }
     }
 
-    async fn through_flow(&self, received: &Received<'_>) -> Outcome {
+    async fn through_flow(&self, received: &Received<'_>) -> Result<Outcome, TooLong> {
         let config = received.config;
+        let origin = read_origin(config, &received.head.uri, &received.head.headers)?;
         match read_request(&received.body, &config.cache.extra_fields, path_model(received.kind)) {
-            Err(bypass) => Outcome::PassThrough(bypass),
-            Ok(request) => {
-                let origin = read_origin(config, &received.head.uri, &received.head.headers);
-                self.flow.answer(&Ask { request, origin, controls: received.controls }).await
-            }
+            Err(bypass) => Ok(Outcome::PassThrough(bypass)),
+            Ok(request) => Ok(self.flow.answer(&Ask { request, origin, controls: received.controls }).await),
         }
     }
 
@@ -163,7 +160,7 @@ impl Proxy {
     }
 
     /// Writes an answer, and keeps the finished body of a full hit.
-    fn write(&self, answer: Answer, key: Option<Key>) -> Finished {
+    fn write(&self, answer: Answer, key: Option<Key>, received_under: &Arc<Config>) -> Finished {
         answer.tally.count(&self.metrics);
         let notes = Notes::new(&answer.tally, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
@@ -172,21 +169,7 @@ impl Proxy {
         let body = if keep.is_some() || largest <= WHOLE_BYTES {
             let bytes = answer.rendering.to_bytes();
             if let Some((keep, key)) = keep {
-                let parts = answers::Parts {
-                    body: bytes.clone(),
-                    inputs: answer.tally.memory,
-                    tokens: answer.tally.saved,
-                    sources: notes.sources.clone(),
-                    token_note: notes.tokens.clone(),
-                    model: notes.model.clone(),
-                    fresh_until_ms: keep.fresh_until_ms,
-                    identity: keep.identity,
-                    lessons: keep.lessons,
-                    generation: keep.generation,
-                    voucher: keep.voucher,
-                };
-                self.answers.put(key, parts);
-                self.metrics.answer(AnswerEvent::Stored);
+                self.keep(key, parts(&bytes, &answer.tally, &notes, keep), received_under);
             }
             ReplyBody::whole(bytes)
         } else {
@@ -195,15 +178,51 @@ impl Proxy {
         self.replies.answer(notes, answer.call_headers, body)
     }
 
-    /// Sends an embeddings request up unchanged.
-    async fn bypass(&self, head: request::Parts, body: ClientBody, bypass: Bypass, admission: Admission) -> Finished {
+    /// Keeps a finished answer, if the configuration that its request was read under is still in force. Which requests
+    /// may be answered hangs on it, and a change of it forgets what was kept before.
+    fn keep(&self, key: Key, parts: answers::Parts, received_under: &Arc<Config>) {
+        self.answers.put(key, parts);
+        // Asked only now: a change from here on comes before the forgetting, which then finds this answer.
+        if Arc::ptr_eq(&self.live.load(), received_under) {
+            self.metrics.answer(AnswerEvent::Stored);
+        } else {
+            self.answers.stored().remove(&key);
+        }
+    }
+
+    /// Sends an embeddings request up unchanged. Its answer has to begin by the `deadline` that any other answer to an
+    /// embeddings request has; from there on it takes the time it takes.
+    async fn bypass(
+        &self,
+        request: Request<ClientBody>,
+        bypass: Bypass,
+        admission: Admission,
+        deadline: Instant,
+    ) -> Finished {
         self.metrics.bypass(bypass.label());
-        let mut finished = self.forward(Request::from_parts(head, body), admission).await;
+        let mut finished = self.forward(request, admission, Some(deadline)).await;
         super::reply::mark_bypass(finished.response.headers_mut(), bypass);
         if finished.outcome == crate::metrics::Outcome::Forwarded {
             finished.outcome = crate::metrics::Outcome::Bypass;
         }
         finished
+    }
+}
+
+/// What is kept of a finished answer.
+fn parts(body: &Bytes, tally: &Tally, notes: &Notes, keep: Keep) -> answers::Parts {
+    answers::Parts {
+        body: body.clone(),
+        inputs: tally.memory,
+        tokens: tally.saved,
+        sources: notes.sources.clone(),
+        token_note: notes.tokens.clone(),
+        model: notes.model.clone(),
+        fresh_until_ms: keep.fresh_until_ms,
+        identity: keep.identity,
+        lessons: keep.lessons,
+        generation: keep.generation,
+        voucher: keep.voucher,
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Proxy;
 use super::controls::read_controls;
 use super::intake::{path_model, read_origin};
-use crate::flow::space_key;
+use crate::flow::{Origin, space_key};
 use crate::tiers::{Found, Lookup};
 use crate::upstream::classify_path;
 use crate::wire::{EmbedRequest, Input, read_request};
@@ -24,27 +24,31 @@ impl Proxy {
         }
         match read_request(body, &config.cache.extra_fields, path_model(classify_path(uri.path()))) {
             Err(bypass) => refusal(bypass.label(), "the request would pass through unchanged"),
-            Ok(request) => {
-                let origin = read_origin(&config, &uri, headers);
-                let space = space_key(&origin.scope, &origin.uri, &request.space);
-                let now_ms = self.flow.clock.now_ms();
-                let voucher = origin.voucher(&request.space);
-                let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
-                let lessons = self.flow.spaces.of(space);
-                let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons };
-                let inputs = request.inputs.iter().map(|input| self.explain_input(input, &input.key(&space), &terms));
-                let inputs: Vec<Value> = inputs.collect();
-                json!({
-                    "cacheable": true,
-                    "upstream": origin.uri.to_string(),
-                    "model": request.space.model,
-                    "dimensions": request.space.dimensions,
-                    "fields": fields(&request),
-                    "credential_accepted": vouched,
-                    "inputs": inputs,
-                })
-            }
+            Ok(request) => match read_origin(&config, &uri, headers) {
+                Err(error) => refusal("uri_too_long", &error.to_string()),
+                Ok(origin) => self.explain_request(&request, &origin),
+            },
         }
+    }
+
+    fn explain_request(&self, request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Value {
+        let space = space_key(&origin.scope, &origin.uri, &request.space);
+        let now_ms = self.flow.clock.now_ms();
+        let voucher = origin.voucher(&request.space);
+        let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
+        let lessons = self.flow.spaces.find(&space).unwrap_or_default();
+        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons };
+        let inputs = request.inputs.iter().map(|input| self.explain_input(input, &input.key(&space), &terms));
+        let inputs: Vec<Value> = inputs.collect();
+        json!({
+            "cacheable": true,
+            "upstream": origin.uri.to_string(),
+            "model": request.space.model,
+            "dimensions": request.space.dimensions,
+            "fields": fields(request),
+            "credential_accepted": vouched,
+            "inputs": inputs,
+        })
     }
 
     fn explain_input(&self, input: &Input<'_>, key: &crate::key::Key, terms: &Lookup<'_>) -> Value {

@@ -7,9 +7,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 use crate::config::Limits;
 use crate::metrics::{Entered, Metrics, Rejection};
 
-/// What a body of unknown length is taken to be until it is read.
-const UNKNOWN_BYTES: usize = 1 << 20;
-
 /// The two bounds.
 pub(super) struct Gate {
     requests: Arc<Semaphore>,
@@ -49,11 +46,19 @@ impl Gate {
         }
     }
 
-    /// Makes room for a body of `length` bytes, or of as yet unknown length.
-    pub(super) fn reserve(&self, admission: &mut Admission, length: Option<usize>) -> Result<(), Rejection> {
-        let bytes = length.unwrap_or(UNKNOWN_BYTES).max(1);
-        let permits = u32::try_from(bytes).map_err(|_| Rejection::InflightBytes)?;
-        let reserved = Arc::clone(&self.bytes).try_acquire_many_owned(permits).map_err(|_| Rejection::InflightBytes)?;
+    /// Whether a body that says to have `bytes` would fit now. Nothing is held for it: who only says so pays nothing.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        bytes <= self.bytes.available_permits()
+    }
+
+    /// Makes room for `bytes` of a body that have arrived, if there is any.
+    pub(super) fn reserve(&self, admission: &mut Admission, bytes: usize) -> bool {
+        let Ok(permits) = u32::try_from(bytes) else {
+            return false;
+        };
+        let Ok(reserved) = Arc::clone(&self.bytes).try_acquire_many_owned(permits) else {
+            return false;
+        };
         match &mut admission.body {
             Some(held) => held.merge(reserved),
             none => *none = Some(reserved),
@@ -62,14 +67,6 @@ impl Gate {
             Some(counted) => counted.grow(bytes),
             none => *none = Some(self.metrics.body_bytes_in_flight.enter_by(bytes)),
         }
-        Ok(())
-    }
-
-    /// Makes room for what a body of unknown length turned out to hold beyond what was reserved for it.
-    pub(super) fn reserve_rest(&self, admission: &mut Admission, length: usize) -> Result<(), Rejection> {
-        match length.checked_sub(UNKNOWN_BYTES) {
-            Some(more) if more > 0 => self.reserve(admission, Some(more)),
-            _ => Ok(()),
-        }
+        true
     }
 }

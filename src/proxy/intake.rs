@@ -8,20 +8,20 @@ use super::controls::namespace;
 use crate::config::{Config, Scope, UpstreamTarget};
 use crate::flow::{Origin, join_headers, scope_key};
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::upstream::{RouteKind, upstream_uri};
+use crate::upstream::{RouteKind, TooLong, upstream_uri};
 use crate::wire::{Bypass, PathModel};
 
 /// Reads who asks, under which scope, and where it would go. The controls must have been found in order.
-pub(super) fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Origin<'a> {
+pub(super) fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
     let credential = credential_key(config, headers);
-    Origin {
-        uri: target_uri(config, uri),
+    Ok(Origin {
+        uri: target_uri(config, uri)?,
         // Where vecho's own key is sent, all callers are one to the upstream.
         credential: if config.upstream.api_key.is_some() { KeyBuilder::new(None).finish() } else { credential },
         scope: scope_key(&config.cache, &credential, namespace(headers), headers),
         must_be_vouched: must_be_vouched(config),
         headers,
-    }
+    })
 }
 
 /// The hash of all headers that together are a credential, in their configured order.
@@ -37,7 +37,7 @@ pub(super) fn must_be_vouched(config: &Config) -> bool {
 }
 
 /// The upstream's address for a request of ours.
-pub(super) fn target_uri(config: &Config, uri: &Uri) -> Uri {
+pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, TooLong> {
     let root = PathAndQuery::from_static("/");
     let path = uri.path_and_query().unwrap_or(&root);
     match &config.upstream.target {

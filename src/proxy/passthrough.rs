@@ -7,14 +7,15 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
+use tokio::time::{Instant, timeout_at};
 
 use super::gate::Admission;
 use super::intake::target_uri;
 use super::reply::Finished;
 use super::{Proxy, ReplyBody};
-use crate::metrics::Outcome;
+use crate::metrics::{Outcome, Rejection};
 use crate::serve::TimedBody;
-use crate::upstream::{ClientBody, ForwardedBody, strip_hop_by_hop};
+use crate::upstream::{ClientBody, ForwardedBody, OpenError, TooLong, strip_hop_by_hop};
 
 impl Proxy {
     pub(super) async fn pass_through(&self, request: Request<Incoming>, admission: Admission) -> Finished {
@@ -22,7 +23,7 @@ impl Proxy {
             return self.replies.misdirected("CONNECT is not supported: this is a reverse proxy.");
         }
         let request = request.map(|body| self.timed(body));
-        self.forward(request, admission).await
+        self.forward(request, admission, None).await
     }
 
     /// A request body that fails when the client stops sending it.
@@ -30,12 +31,25 @@ impl Proxy {
         TimedBody::new(body, self.live.load().limits.body_timeout).map_err(Into::into).boxed_unsync()
     }
 
-    /// Sends a request up and its answer down, and connects both ends if they switch protocols.
-    pub(super) async fn forward(&self, mut request: Request<ClientBody>, admission: Admission) -> Finished {
+    /// Sends a request up and its answer down, and connects both ends if they switch protocols. The answer has to begin
+    /// by the `deadline`, if there is one.
+    pub(super) async fn forward(
+        &self,
+        mut request: Request<ClientBody>,
+        admission: Admission,
+        deadline: Option<Instant>,
+    ) -> Finished {
         let below = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
-        let uri = target_uri(&self.live.load(), request.uri());
+        let uri = match target_uri(&self.live.load(), request.uri()) {
+            Ok(uri) => uri,
+            Err(error) => return self.refuse_path(error),
+        };
         let request = upward(request, uri, below.is_some());
-        match self.client.forward(request).await {
+        let opened = match deadline {
+            Some(deadline) => timeout_at(deadline, self.client.forward(request)).await.unwrap_or(Err(OpenError::Late)),
+            None => self.client.forward(request).await,
+        };
+        match opened {
             Err(error) => self.replies.not_forwarded(&error),
             Ok(mut response) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -48,6 +62,11 @@ impl Proxy {
                 Finished { response, outcome: Outcome::Forwarded }
             }
         }
+    }
+
+    pub(super) fn refuse_path(&self, error: TooLong) -> Finished {
+        self.metrics.rejected(Rejection::Header);
+        self.replies.too_long(error)
     }
 
     /// Lets bytes flow between the two upgraded connections until either ends, or vecho does.

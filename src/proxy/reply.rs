@@ -13,7 +13,7 @@ use crate::answers::StoredAnswer;
 use crate::flow::{Refusal, Tally};
 use crate::metrics::{Outcome, Rejection};
 use crate::serve::CollectError;
-use crate::upstream::{Class, OpenError, Reply, Why, shown_on_errors};
+use crate::upstream::{Class, OpenError, Reply, TooLong, Why, shown_on_errors};
 use crate::wire::{Bypass, envelope};
 
 /// A finished reply and how it counts.
@@ -165,6 +165,8 @@ impl Replies {
                 (StatusCode::PAYLOAD_TOO_LARGE, " (limits.max_body_bytes)", "body_too_large")
             }
             CollectError::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, " (limits.body_timeout)", "body_timeout"),
+            CollectError::Late(_) => (StatusCode::REQUEST_TIMEOUT, " (limits.request_timeout)", "body_timeout"),
+            CollectError::NoRoom => return self.overloaded(Rejection::InflightBytes),
             CollectError::Cut(_) => (StatusCode::BAD_REQUEST, "", "body_cut"),
         };
         let message = format!("The request could not be read: {error}{limit}.");
@@ -178,10 +180,21 @@ impl Replies {
             OpenError::Unavailable(_) => {
                 (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable", Outcome::Unavailable)
             }
+            OpenError::Late => (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout", Outcome::Unavailable),
             OpenError::RequestBody => (StatusCode::BAD_REQUEST, "invalid_request_error", "body_cut", Outcome::Rejected),
+            OpenError::TooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", Outcome::Rejected)
+            }
         };
         let message = format!("The request could not be passed to the upstream: {error}.");
         Finished { response: self.error(status, envelope(&message, kind, None, Some(code))), outcome }
+    }
+
+    /// A request whose address is too long to be passed on.
+    pub(super) fn too_long(&self, error: TooLong) -> Finished {
+        let message = format!("The request cannot be passed to the upstream: {error}.");
+        let body = envelope(&message, "invalid_request_error", None, Some("uri_too_long"));
+        Finished { response: self.error(StatusCode::URI_TOO_LONG, body), outcome: Outcome::Rejected }
     }
 
     /// A request that is not one for a proxy like this.

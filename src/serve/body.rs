@@ -7,9 +7,12 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
-use tokio::time::{Instant, Sleep};
+use tokio::time::{Instant, Sleep, timeout};
 
 use super::handler::BoxError;
+
+/// Room made for a stated length before its bytes come.
+const AHEAD_BYTES: usize = 256 * 1024;
 
 /// A body did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -31,12 +34,29 @@ pub enum CollectError {
         /// What is allowed.
         max_bytes: usize,
     },
+    /// There was no room for one of its pieces.
+    #[error("there is no room for the body")]
+    NoRoom,
     /// No piece of it came for this long.
     #[error("no part of the body arrived for {} ms", .0.as_millis())]
     Stalled(Duration),
+    /// It was not whole after this long.
+    #[error("the body was not complete after {} ms", .0.as_millis())]
+    Late(Duration),
     /// The connection or its other end gave up.
     #[error("the body was cut off: {0}")]
     Cut(#[source] BoxError),
+}
+
+/// What a body may take to arrive.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyBounds {
+    /// Most bytes.
+    pub max_bytes: usize,
+    /// Longest pause between two pieces.
+    pub pause: Duration,
+    /// Longest time until it is whole.
+    pub whole: Duration,
 }
 
 impl From<BodyError> for CollectError {
@@ -100,22 +120,38 @@ where
     }
 }
 
-/// The whole of `body`, if it has at most `max_bytes` and never pauses for longer than `body_timeout`. A body of one
-/// piece is not copied; one of known length is copied into one allocation.
-pub async fn collect_bounded<B>(body: B, max_bytes: usize, body_timeout: Duration) -> Result<Bytes, CollectError>
+/// The whole of `body`, if it stays within `bounds` and `admit` finds room for each piece, which it is told the length
+/// of as the piece arrives. A body of one piece is not copied.
+pub async fn collect_bounded<B>(
+    body: B,
+    bounds: BodyBounds,
+    admit: impl FnMut(usize) -> bool,
+) -> Result<Bytes, CollectError>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
+    // A body that is there at once ends before the timer is even registered.
+    timeout(bounds.whole, collect(body, bounds, admit)).await.unwrap_or(Err(CollectError::Late(bounds.whole)))
+}
+
+async fn collect<B>(body: B, bounds: BodyBounds, mut admit: impl FnMut(usize) -> bool) -> Result<Bytes, CollectError>
+where
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+{
+    let max_bytes = bounds.max_bytes;
     let stated_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if stated_bytes > max_bytes {
         return Err(CollectError::TooLarge { max_bytes });
     }
-    let mut pieces = TimedBody::new(body, body_timeout);
+    let mut pieces = TimedBody::new(body, bounds.pause);
     let mut gathered = Gathered::default();
     while let Some(frame) = pieces.frame().await {
         if let Ok(piece) = frame?.into_data() {
             if gathered.len() + piece.len() > max_bytes {
                 return Err(CollectError::TooLarge { max_bytes });
+            }
+            if !admit(piece.len()) {
+                return Err(CollectError::NoRoom);
             }
             gathered.add(piece, stated_bytes);
         }
@@ -150,12 +186,11 @@ impl Gathered {
         match self {
             Self::One(first) if first.is_empty() => *first = piece,
             Self::One(first) => {
-                let mut all = BytesMut::with_capacity(stated_bytes.max(first.len() + piece.len()));
-                all.extend_from_slice(first);
-                all.extend_from_slice(&piece);
+                let mut all = BytesMut::from(&**first);
+                append(&mut all, &piece, stated_bytes);
                 *self = Self::Many(all);
             }
-            Self::Many(all) => all.extend_from_slice(&piece),
+            Self::Many(all) => append(all, &piece, stated_bytes),
         }
     }
 
@@ -165,6 +200,15 @@ impl Gathered {
             Self::Many(pieces) => pieces.freeze(),
         }
     }
+}
+
+/// Grows by what is still to come, but by no more than what came already: a length that is only claimed takes no room.
+fn append(all: &mut BytesMut, piece: &[u8], stated_bytes: usize) {
+    if all.capacity() - all.len() < piece.len() {
+        let to_come = stated_bytes.saturating_sub(all.len());
+        all.reserve(to_come.min(all.len().max(AHEAD_BYTES)).max(piece.len()));
+    }
+    all.extend_from_slice(piece);
 }
 
 #[cfg(test)]
@@ -178,6 +222,22 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(5);
 
+    fn up_to(max_bytes: usize) -> BodyBounds {
+        BodyBounds { max_bytes, pause: PATIENCE, whole: PATIENCE }
+    }
+
+    /// A byte each `pause`, and after `count` of them silence.
+    fn trickle(count: u32, pause: Duration) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        let bytes = stream::unfold(0, move |sent| async move {
+            if sent == count {
+                return std::future::pending().await;
+            }
+            tokio::time::sleep(pause).await;
+            Some((Ok(Frame::data(Bytes::from_static(b"x"))), sent + 1))
+        });
+        StreamBody::new(Box::pin(bytes))
+    }
+
     fn pieces(pieces: &[&'static str]) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
         let frames: Vec<_> = pieces.iter().map(|piece| Ok(Frame::data(Bytes::from_static(piece.as_bytes())))).collect();
         StreamBody::new(stream::iter(frames))
@@ -186,21 +246,21 @@ mod tests {
     #[tokio::test]
     async fn a_body_of_one_piece_is_handed_on_without_a_copy() {
         let whole = Bytes::from(vec![7_u8; 4096]);
-        let collected = collect_bounded(Full::new(whole.clone()), 4096, PATIENCE).await.expect("it fits");
+        let collected = collect_bounded(Full::new(whole.clone()), up_to(4096), |_| true).await.expect("it fits");
         assert_eq!(collected.as_ptr(), whole.as_ptr());
         assert_eq!(collected, whole);
     }
 
     #[tokio::test]
     async fn pieces_are_joined_in_order() {
-        let collected = collect_bounded(pieces(&["ab", "", "cd", "e"]), 5, PATIENCE).await.expect("it fits");
+        let collected = collect_bounded(pieces(&["ab", "", "cd", "e"]), up_to(5), |_| true).await.expect("it fits");
         assert_eq!(collected, "abcde");
     }
 
     #[tokio::test]
     async fn one_byte_over_the_bound_is_too_large_whether_the_length_was_stated_or_not() {
-        let stated = collect_bounded(Full::new(Bytes::from_static(b"abcde")), 4, PATIENCE).await;
-        let unstated = collect_bounded(pieces(&["abc", "de"]), 4, PATIENCE).await;
+        let stated = collect_bounded(Full::new(Bytes::from_static(b"abcde")), up_to(4), |_| true).await;
+        let unstated = collect_bounded(pieces(&["abc", "de"]), up_to(4), |_| true).await;
         assert!(matches!(stated, Err(CollectError::TooLarge { max_bytes: 4 })), "{stated:?}");
         assert!(matches!(unstated, Err(CollectError::TooLarge { max_bytes: 4 })), "{unstated:?}");
     }
@@ -209,16 +269,36 @@ mod tests {
     async fn silence_is_measured_from_the_last_piece() {
         const PIECES: u32 = 5;
         let (patience, pause) = (Duration::from_millis(600), Duration::from_millis(150));
-        let trickle = stream::unfold(0, |sent| async move {
-            if sent == PIECES {
-                return std::future::pending().await;
-            }
-            tokio::time::sleep(pause).await;
-            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), sent + 1))
-        });
         let began = Instant::now();
-        let collected = collect_bounded(StreamBody::new(Box::pin(trickle)), 100, patience).await;
+        let bounds = BodyBounds { max_bytes: 100, pause: patience, whole: PATIENCE };
+        let collected = collect_bounded(trickle(PIECES, pause), bounds, |_| true).await;
         assert!(matches!(collected, Err(CollectError::Stalled(after)) if after == patience), "{collected:?}");
         assert!(began.elapsed() >= pause * PIECES + patience, "gave up after {:?}", began.elapsed());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_never_pauses_for_long_still_has_to_end() {
+        let bounds = BodyBounds { max_bytes: 100_000, pause: PATIENCE, whole: Duration::from_millis(100) };
+        let collected = collect_bounded(trickle(u32::MAX, Duration::from_millis(1)), bounds, |_| true).await;
+        assert!(matches!(collected, Err(CollectError::Late(after)) if after == bounds.whole), "{collected:?}");
+    }
+
+    #[tokio::test]
+    async fn room_is_asked_for_piece_by_piece_and_none_ends_the_body() {
+        let mut asked = Vec::new();
+        let admit = |bytes: usize| {
+            asked.push(bytes);
+            asked.len() < 3
+        };
+        let collected = collect_bounded(pieces(&["ab", "cde", "f", "g"]), up_to(100), admit).await;
+        assert!(matches!(collected, Err(CollectError::NoRoom)), "{collected:?}");
+        assert_eq!(asked, [2, 3, 1]);
+    }
+
+    #[test]
+    fn a_length_that_is_only_stated_takes_no_room() {
+        let mut all = BytesMut::new();
+        append(&mut all, b"ab", usize::MAX);
+        assert!(all.capacity() <= 2 * AHEAD_BYTES, "{}", all.capacity());
     }
 }

@@ -25,7 +25,7 @@ mod tls;
 mod vitals;
 mod watch;
 
-pub use body::{BodyError, CollectError, TimedBody, collect_bounded};
+pub use body::{BodyBounds, BodyError, CollectError, TimedBody, collect_bounded};
 pub use drain::{Drained, Running};
 pub use handler::{BoxError, Handler, Peer};
 pub use limits::{ConnectionHooks, Fault, ServeLimits};

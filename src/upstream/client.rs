@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::connector::{TimedConnector, TlsError};
 use super::headers::KEY_HEADERS;
-use super::{Failure, Reply, Terms, Why};
+use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
 use crate::config::{Config, KeyHeader, Live};
 use crate::wire::Encoding;
 
@@ -34,9 +34,18 @@ pub enum OpenError {
     /// The upstream did not answer.
     #[error("{0}")]
     Unavailable(String),
+    /// Its answer did not begin in time.
+    #[error("it did not begin to answer within limits.request_timeout")]
+    Late,
     /// The body that was to be sent failed: the client's side of it.
     #[error("the request body ended early")]
     RequestBody,
+    /// The body that was to be sent is larger than what is collected in one piece.
+    #[error("the body is larger than {max_bytes} bytes")]
+    TooLarge {
+        /// What is allowed.
+        max_bytes: usize,
+    },
 }
 
 /// Makes calls. Cheap to clone by `Arc`.
@@ -98,7 +107,9 @@ impl Client {
     pub async fn forward(&self, mut request: Request<ClientBody>) -> Result<Response<ForwardedBody>, OpenError> {
         let client = match &self.target {
             Target::Http(client) => client,
-            Target::InProcess(embedder) => return forward_in_process(embedder, request).await,
+            Target::InProcess(embedder) => {
+                return forward_in_process(embedder, request, self.live.load().limits.max_body_bytes).await;
+            }
         };
         authorize(&self.live.load(), request.headers_mut());
         let response = client.request(request).await.map_err(|error| open_error(&error))?;
@@ -125,14 +136,32 @@ async fn post_in_process(embedder: &InProcess, terms: &Terms, body: Bytes) -> Re
 async fn forward_in_process(
     embedder: &InProcess,
     request: Request<ClientBody>,
+    max_bytes: usize,
 ) -> Result<Response<ForwardedBody>, OpenError> {
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map_err(|_| OpenError::RequestBody)?.to_bytes();
+    // Only embeddings are answered from what the body says.
+    let body = match classify_path(parts.uri.path()) {
+        RouteKind::Other => Bytes::new(),
+        RouteKind::Embeddings | RouteKind::Deployment => collect_request(body, max_bytes).await?,
+    };
     let reply = embedder(parts.uri.path(), &body);
     let mut response = Response::new(ForwardedBody::Whole(reply.body));
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
     Ok(response)
+}
+
+async fn collect_request(mut body: ClientBody, max_bytes: usize) -> Result<Bytes, OpenError> {
+    let mut whole = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.map_err(|_| OpenError::RequestBody)?.into_data() {
+            if whole.len() + piece.len() > max_bytes {
+                return Err(OpenError::TooLarge { max_bytes });
+            }
+            whole.extend_from_slice(&piece);
+        }
+    }
+    Ok(whole.freeze())
 }
 
 /// Puts the key that vecho holds, if any, in place of whatever credential came along.

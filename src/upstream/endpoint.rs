@@ -26,11 +26,16 @@ pub fn classify_path(path: &str) -> RouteKind {
     }
 }
 
+/// The path of a request, put behind the base, is longer than an address may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the upstream's address for this path would be too long")]
+pub struct TooLong;
+
 /// The upstream's address for a path and query of ours. `base` is what an application would have called its base URL.
 ///
 /// A base with a path (`https://api.openai.com/v1`) stands for our `/v1` and for our root alike, since clients are
 /// given either. A base without one takes every path as it is, and so do Azure's paths, which begin at the root.
-pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Uri {
+pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, TooLong> {
     let base_path = base.path().trim_end_matches('/');
     let rest = if base_path.is_empty() || is_under(ours.as_str(), "/openai") || is_under(ours.as_str(), base_path) {
         ours.as_str().to_owned()
@@ -40,8 +45,9 @@ pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Uri {
         format!("{base_path}{}", ours.as_str())
     };
     let mut parts = base.clone().into_parts();
-    parts.path_and_query = Some(rest.parse().expect("a valid path behind a valid base must be a valid path"));
-    Uri::from_parts(parts).expect("a base with scheme and authority must stay a valid address")
+    // Two valid paths one after the other are a valid path, but for the length that an address may have.
+    parts.path_and_query = Some(rest.parse().map_err(|_| TooLong)?);
+    Uri::from_parts(parts).map_err(|_| TooLong)
 }
 
 fn is_under(path: &str, prefix: &str) -> bool {
@@ -53,7 +59,7 @@ mod tests {
     use super::*;
 
     fn mapped(base: &str, ours: &str) -> String {
-        upstream_uri(&base.parse().expect("a base"), &ours.parse().expect("a path")).to_string()
+        upstream_uri(&base.parse().expect("a base"), &ours.parse().expect("a path")).expect("it is short").to_string()
     }
 
     #[test]
@@ -71,6 +77,14 @@ mod tests {
     fn a_base_without_a_path_takes_every_path_as_it_is() {
         assert_eq!(mapped("http://h:1", "/v1/embeddings"), "http://h:1/v1/embeddings");
         assert_eq!(mapped("http://h:1", "/"), "http://h:1/");
+    }
+
+    #[test]
+    fn a_path_that_becomes_too_long_behind_the_base_is_an_error() {
+        let ours: PathAndQuery = format!("/{}", "x".repeat(usize::from(u16::MAX) - 10)).parse().expect("a path");
+        let uri = |base: &'static str| upstream_uri(&Uri::from_static(base), &ours);
+        assert!(uri("http://h").is_ok());
+        assert_eq!(uri("http://h/a/long/base/v1"), Err(TooLong));
     }
 
     #[test]

@@ -9,10 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserializer as _;
-use serde::de::{self, Deserialize, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
 
 use super::{Encoding, Input, InputKind, Space};
+
+/// Most components a vector may be asked to have. It sizes what is made here, and no model comes near it.
+pub const MAX_DIMENSIONS: u32 = 1 << 16;
+
+/// Most inputs in a request that is understood; whatever a request costs here grows with them.
+pub const MAX_INPUTS: usize = 100_000;
 
 /// A request that is understood whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,6 +57,8 @@ pub enum Bypass {
     NoInput,
     /// An empty list, text or token array: the service decides.
     EmptyInput,
+    /// More than [`MAX_INPUTS`] inputs.
+    TooManyInputs,
     /// The content type is not JSON.
     ContentType,
     /// The body is compressed.
@@ -72,6 +80,7 @@ impl Bypass {
             Self::WrongType => "wrong_type",
             Self::NoInput => "no_input",
             Self::EmptyInput => "empty_input",
+            Self::TooManyInputs => "too_many_inputs",
             Self::ContentType => "content_type",
             Self::ContentEncoding => "content_encoding",
             Self::UnreadableAnswer => "unreadable_answer",
@@ -159,7 +168,7 @@ impl FieldsVisitor<'_> {
         map: &mut A,
     ) -> Result<(), A::Error> {
         match name {
-            "input" => fields.inputs = Some(map.next_value::<Inputs<'a>>()?.0),
+            "input" => fields.inputs = Some(map.next_value_seed(InputsVisitor { fault: self.fault })?),
             "model" => fields.model = Some(map.next_value::<String>()?),
             "user" => fields.user = map.next_value::<Option<String>>()?,
             "encoding_format" => fields.encoding = self.read_encoding(map)?,
@@ -187,11 +196,15 @@ impl FieldsVisitor<'_> {
         let Some(number) = map.next_value::<Option<f64>>()? else {
             return Ok(None);
         };
-        let whole = (1.0..=f64::from(u32::MAX)).contains(&number) && number.fract() == 0.0;
+        let whole = (1.0..=f64::from(MAX_DIMENSIONS)).contains(&number) && number.fract() == 0.0;
         if !whole {
             return Err(self.fault(Bypass::WrongType));
         }
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a whole u32 above")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "checked to be a small whole number above"
+        )]
         Ok(Some(number as u32))
     }
 
@@ -250,65 +263,87 @@ impl<'de> Deserialize<'de> for Name<'de> {
     }
 }
 
-/// The value of `input`: a text, texts, one token array or several.
-struct Inputs<'a>(Vec<Input<'a>>);
+/// Reads the value of `input`: a text, texts, one token array or several.
+struct InputsVisitor<'f> {
+    fault: &'f Cell<Option<Bypass>>,
+}
 
-impl<'de> Deserialize<'de> for Inputs<'de> {
-    fn deserialize<D: de::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_any(InputsVisitor)
+impl InputsVisitor<'_> {
+    /// Adds one more, up to the bound: what is over it is not even collected.
+    fn add<'a, E: de::Error>(&self, inputs: &mut Vec<Input<'a>>, input: Input<'a>) -> Result<(), E> {
+        if inputs.len() == MAX_INPUTS {
+            self.fault.set(Some(Bypass::TooManyInputs));
+            return Err(E::custom(Bypass::TooManyInputs.label()));
+        }
+        inputs.push(input);
+        Ok(())
+    }
+
+    fn read_texts<'de, A: SeqAccess<'de>>(
+        &self,
+        first: Cow<'de, str>,
+        mut list: A,
+    ) -> Result<Vec<Input<'de>>, A::Error> {
+        let mut inputs = vec![Input::Text(first)];
+        while let Some(Name(text)) = list.next_element::<Name<'de>>()? {
+            self.add(&mut inputs, Input::Text(text))?;
+        }
+        Ok(inputs)
+    }
+
+    fn read_token_lists<'de, A: SeqAccess<'de>>(
+        &self,
+        first: Vec<u32>,
+        mut list: A,
+    ) -> Result<Vec<Input<'de>>, A::Error> {
+        let mut inputs = vec![Input::Tokens(first)];
+        while let Some(ids) = list.next_element::<Vec<u32>>()? {
+            self.add(&mut inputs, Input::Tokens(ids))?;
+        }
+        Ok(inputs)
     }
 }
 
-struct InputsVisitor;
+impl<'de> DeserializeSeed<'de> for InputsVisitor<'_> {
+    type Value = Vec<Input<'de>>;
 
-impl<'de> Visitor<'de> for InputsVisitor {
-    type Value = Inputs<'de>;
+    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for InputsVisitor<'_> {
+    type Value = Vec<Input<'de>>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a text, a list of texts, tokens or a list of tokens")
     }
 
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Inputs<'de>, E> {
-        Ok(Inputs(vec![Input::Text(Cow::Borrowed(text))]))
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(vec![Input::Text(Cow::Borrowed(text))])
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<Inputs<'de>, E> {
-        Ok(Inputs(vec![Input::Text(Cow::Owned(text.to_owned()))]))
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(vec![Input::Text(Cow::Owned(text.to_owned()))])
     }
 
     /// The first element decides what the others have to be.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Inputs<'de>, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         match list.next_element::<Element<'de>>()? {
-            None => Ok(Inputs(Vec::new())),
-            Some(Element::Text(first)) => read_texts(first, list),
+            None => Ok(Vec::new()),
+            Some(Element::Text(first)) => self.read_texts(first, list),
             Some(Element::Token(first)) => read_tokens(first, list),
-            Some(Element::Tokens(first)) => read_token_lists(first, list),
+            Some(Element::Tokens(first)) => self.read_token_lists(first, list),
         }
     }
 }
 
-fn read_texts<'de, A: SeqAccess<'de>>(first: Cow<'de, str>, mut list: A) -> Result<Inputs<'de>, A::Error> {
-    let mut inputs = vec![Input::Text(first)];
-    while let Some(Name(text)) = list.next_element::<Name<'de>>()? {
-        inputs.push(Input::Text(text));
-    }
-    Ok(Inputs(inputs))
-}
-
-fn read_tokens<'de, A: SeqAccess<'de>>(first: u32, mut list: A) -> Result<Inputs<'de>, A::Error> {
+fn read_tokens<'de, A: SeqAccess<'de>>(first: u32, mut list: A) -> Result<Vec<Input<'de>>, A::Error> {
     let mut ids = vec![first];
     while let Some(id) = list.next_element::<u32>()? {
         ids.push(id);
     }
-    Ok(Inputs(vec![Input::Tokens(ids)]))
-}
-
-fn read_token_lists<'de, A: SeqAccess<'de>>(first: Vec<u32>, mut list: A) -> Result<Inputs<'de>, A::Error> {
-    let mut inputs = vec![Input::Tokens(first)];
-    while let Some(ids) = list.next_element::<Vec<u32>>()? {
-        inputs.push(Input::Tokens(ids));
-    }
-    Ok(Inputs(inputs))
+    Ok(vec![Input::Tokens(ids)])
 }
 
 /// The first element of an `input` list.

@@ -73,6 +73,8 @@ fn whatever_is_not_understood_is_named() {
         (r#"{"input":"a","model":"m","dimensions":"4"}"#, Bypass::WrongType),
         (r#"{"input":"a","model":"m","dimensions":0}"#, Bypass::WrongType),
         (r#"{"input":"a","model":"m","dimensions":4.5}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":"m","dimensions":65537}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":"m","dimensions":4294967295}"#, Bypass::WrongType),
         (r#"{"input":"a","model":"m","encoding_format":"int8"}"#, Bypass::WrongType),
         (r#"{"input":"a","model":"m","encoding_format":""}"#, Bypass::WrongType),
         (r#"{"input":null,"model":"m"}"#, Bypass::WrongType),
@@ -95,6 +97,24 @@ fn whatever_is_not_understood_is_named() {
         read_request(b"{\"input\":\"\xff\",\"model\":\"m\"}", &extras(), PathModel::No).unwrap_err(),
         Bypass::NotJson
     );
+}
+
+#[test]
+fn the_most_inputs_are_read_and_one_more_is_too_many() {
+    for input in ["\"a\"", "[1]"] {
+        let body = |count: usize, end: &str| format!(r#"{{"model":"m","input":[{}{end}"#, vec![input; count].join(","));
+        let most = body(MAX_INPUTS, "]}");
+        assert_eq!(read(&most).expect("it is understood").inputs.len(), MAX_INPUTS);
+        assert_eq!(read(&body(MAX_INPUTS + 1, "]}")), Err(Bypass::TooManyInputs));
+        // Reading ends there: what follows is not looked at.
+        assert_eq!(read(&body(MAX_INPUTS + 1, ",no json")), Err(Bypass::TooManyInputs));
+    }
+}
+
+#[test]
+fn one_list_of_many_tokens_is_one_input() {
+    let body = format!(r#"{{"model":"m","input":[{}]}}"#, vec!["7"; MAX_INPUTS + 1].join(","));
+    assert_eq!(read(&body).expect("it is understood").inputs.len(), 1);
 }
 
 #[test]

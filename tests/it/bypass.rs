@@ -2,10 +2,12 @@
 
 use bytes::Bytes;
 use http::Method;
+use serde_json::json;
+use vecho::wire::MAX_INPUTS;
 
 use crate::harness::client::raw;
 use crate::harness::front::{Ask, tiny};
-use crate::harness::{Client, Front};
+use crate::harness::{Behaviour, Client, Front, Inside};
 
 /// Sends it twice: both times the upstream gets these very bytes, and the client the upstream's very answer.
 async fn assert_passes(front: &Front, body: &[u8], reason: &str, shape: impl Fn(Ask) -> Ask) {
@@ -64,6 +66,7 @@ async fn a_request_with_a_value_of_another_type_passes_unchanged() {
             r#"{"model":"tiny","input":"a","dimensions":0}"#,
             r#"{"model":"tiny","input":"a","dimensions":-4}"#,
             r#"{"model":"tiny","input":"a","dimensions":4.5}"#,
+            r#"{"model":"tiny","input":"a","dimensions":65537}"#,
             r#"{"model":"tiny","input":"a","encoding_format":"int8"}"#,
             r#"{"model":"tiny","input":"a","encoding_format":""}"#,
             r#"{"model":"tiny","input":"a","user":5}"#,
@@ -183,6 +186,22 @@ async fn what_passed_through_is_not_served_to_a_request_that_is_understood() {
 }
 
 #[tokio::test]
+async fn a_bypass_whose_answer_does_not_begin_in_time_is_a_504() {
+    let front = Front::with(&[("limits.request_timeout", "200ms")]).await;
+    front.stub.always(Behaviour::Gate);
+    let read = front.post(r#"{"model":"tiny","input":"a","nothing":1}"#);
+    let unread = front.post(PLAIN).header("content-type", "text/plain");
+    for (ask, reason) in [(read, "unknown_field"), (unread, "content_type")] {
+        let answer = ask.send().await;
+        let error = ("server_error".to_owned(), json!("upstream_timeout"));
+        assert_eq!((answer.status, answer.error()), (504, error));
+        assert_eq!(answer.header("x-vecho-bypass-reason"), Some(reason));
+    }
+    front.stub.always(Behaviour::Normal);
+    front.stub.release(2);
+}
+
+#[tokio::test]
 async fn the_callers_headers_go_up_and_vechos_own_do_not() {
     let front = Front::start().await;
     let ask = front.post(r#"{"model":"tiny","input":"a","nothing":1}"#).key("sk-mine");
@@ -204,4 +223,23 @@ async fn a_content_type_with_parameters_or_a_json_suffix_is_json() {
         assert_ne!(answer.cache(), "bypass", "{content_type}");
     }
     assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_request_with_more_inputs_than_are_kept_apart_passes_unchanged() {
+    let front = Front::start().await;
+    let body = json!({"model": "tiny", "input": vec!["a"; MAX_INPUTS + 1]}).to_string();
+    let answer = front.post(body.clone()).send().await;
+    assert_eq!((answer.cache(), answer.header("x-vecho-bypass-reason")), ("bypass", Some("too_many_inputs")));
+    assert_eq!(front.stub.embedding_calls().pop().expect("a call").body, body);
+    assert_eq!(front.metric(r#"vecho_bypass_total{reason="too_many_inputs"}"#).await.to_string(), "1");
+}
+
+#[tokio::test]
+async fn the_built_in_mock_makes_no_vector_longer_than_any_model_has() {
+    let vecho = Inside::start("mock:", &[]).await;
+    let answer = vecho.embed(json!({"model": "m", "input": "a", "dimensions": u32::MAX})).await;
+    assert_eq!((answer.status, answer.header("x-vecho-bypass-reason")), (400, Some("wrong_type")));
+    let largest = vecho.embed(json!({"model": "m", "input": "a", "dimensions": 65_536})).await;
+    assert_eq!(largest.vectors()[0].len(), 65_536);
 }

@@ -96,6 +96,61 @@ async fn bodies_over_the_bytes_in_flight_are_a_503() {
 }
 
 #[tokio::test]
+async fn bodies_that_are_only_announced_lock_nobody_out() {
+    let stub = Stub::start();
+    let limits = [("limits.max_inflight_bytes", "2000000"), ("limits.max_body_bytes", "2000000")];
+    let vecho = Inside::start(&stub.base_url(), &limits).await;
+    let mut slow = Vec::new();
+    for sent in 1..=3 {
+        let mut socket = Socket::connect(vecho.public()).await;
+        socket.send(head("content-length: 1900000")).await;
+        socket.send("{").await;
+        metric_becomes(vecho.admin(), "vecho_body_bytes_in_flight", f64::from(sent)).await;
+        slow.push(socket);
+    }
+    let fits = vecho.embed(ask(&"x".repeat(1_000_000))).await.status;
+    assert_ne!(fits, 503, "it gets as far as the upstream");
+    assert_eq!(stub.calls().len(), 1);
+    drop(slow);
+    assert_idle(&vecho).await;
+}
+
+#[tokio::test]
+async fn a_body_without_a_length_takes_no_more_than_the_room_there_is() {
+    let stub = Stub::start();
+    let limits = [("limits.max_inflight_bytes", "2000000"), ("limits.max_body_bytes", "2000000")];
+    let vecho = Inside::start(&stub.base_url(), &limits).await;
+    let mut first = Socket::connect(vecho.public()).await;
+    let piece = "x".repeat(1_200_000);
+    first.send(head("transfer-encoding: chunked")).await;
+    first.send(format!("{:x}\r\n{piece}\r\n", piece.len())).await;
+    metric_becomes(vecho.admin(), "vecho_body_bytes_in_flight", 1_200_000.0).await;
+    let mut second = Socket::connect(vecho.public()).await;
+    second.send(head("transfer-encoding: chunked")).await;
+    // Its end is still to come: it is refused as soon as it finds no room.
+    second.send(format!("{:x}\r\n{piece}\r\n", piece.len())).await;
+    let refused = second.read_to_end().await;
+    assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("limits.max_inflight_bytes"), "{refused}");
+    assert!(refused.contains("retry-after: 1") && refused.contains(r#""code":"overloaded""#), "{refused}");
+    drop(first);
+    assert_idle(&vecho).await;
+    assert_eq!(vecho.embed(ask("small")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_body_that_trickles_in_has_to_end_within_the_life_of_a_request() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("limits.request_timeout", "300ms")]).await;
+    let mut socket = Socket::connect(vecho.public()).await;
+    socket.send(head("content-length: 1000000")).await;
+    let answer = tokio::time::timeout(Duration::from_secs(20), socket.trickle(Duration::from_millis(10))).await;
+    let answer = answer.expect("it is given up");
+    assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("limits.request_timeout"), "{answer}");
+    assert!((vecho.metric(r#"vecho_rejected_total{reason="body_timeout"}"#).await - 1.0).abs() < f64::EPSILON);
+    assert_idle(&vecho).await;
+}
+
+#[tokio::test]
 async fn a_body_that_stalls_is_a_408() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("limits.body_timeout", "100ms")]).await;
@@ -135,7 +190,7 @@ async fn a_client_that_hangs_up_in_the_middle_of_its_body_frees_its_place() {
     let mut socket = Socket::connect(vecho.public()).await;
     socket.send(head("content-length: 100")).await;
     socket.send("{").await;
-    metric_becomes(vecho.admin(), "vecho_body_bytes_in_flight", 100.0).await;
+    metric_becomes(vecho.admin(), "vecho_body_bytes_in_flight", 1.0).await;
     drop(socket);
     assert_idle(&vecho).await;
     assert!(stub.calls().is_empty());
@@ -152,4 +207,51 @@ async fn a_stream_holds_its_place_until_its_end() {
     assert!((vecho.metric("vecho_requests_in_flight").await - 1.0).abs() < f64::EPSILON);
     drop(response);
     tokio::time::timeout(Duration::from_secs(20), assert_idle(&vecho)).await.expect("its place becomes free");
+}
+
+/// A path that is a legal one here, and no longer one behind a base with a path of its own.
+fn long_path(path: &str) -> String {
+    format!("{path}?x={}", "x".repeat(65_400 - path.len()))
+}
+
+#[tokio::test]
+async fn a_path_too_long_for_the_upstream_is_a_414_on_every_route() {
+    let stub = Stub::start();
+    let base = stub.base_url().replace("/v1", &format!("/{}/v1", "b".repeat(200)));
+    let vecho = Inside::start(&base, &[("limits.max_header_bytes", "131072")]).await;
+    let url = |path: &str| format!("http://{}{}", vecho.public(), long_path(path));
+    let mut answers = vec![vecho.client.post(&url("/v1/embeddings"), &ask("a")).await];
+    answers.push(vecho.client.post(&url("/v1/embeddings"), &json!({"model": "tiny", "input": "a", "more": 1})).await);
+    answers.push(vecho.client.get(&url("/v1/models")).await);
+    for answer in answers {
+        let error = ("invalid_request_error".to_owned(), json!("uri_too_long"));
+        assert_eq!((answer.status, answer.error()), (414, error));
+    }
+    assert!((vecho.metric(r#"vecho_rejected_total{reason="header"}"#).await - 3.0).abs() < f64::EPSILON);
+    assert!(stub.calls().is_empty());
+    assert_idle(&vecho).await;
+    let explain =
+        format!("http://{}/api/performance/cache/explain?path={}", vecho.admin(), long_path("/v1/embeddings"));
+    let explained = vecho.client.post(&explain, &ask("a")).await.json();
+    assert_eq!((&explained["cacheable"], &explained["reason"]), (&json!(false), &json!("uri_too_long")));
+}
+
+#[tokio::test]
+async fn the_built_in_mock_collects_no_body_that_it_has_no_use_for() {
+    let vecho = Inside::start("mock:", &[("limits.max_body_bytes", "1024")]).await;
+    let post = |path: &str, more: &str| {
+        format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: text/plain\r\n{more}\r\n\r\n")
+    };
+    let mut upload = Socket::connect(vecho.public()).await;
+    // Its body never comes.
+    upload.send(post("/v1/files", "content-length: 1000000000")).await;
+    let answer = upload.read_to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+    let mut unread = Socket::connect(vecho.public()).await;
+    unread.send(post("/v1/embeddings", "transfer-encoding: chunked")).await;
+    // Its end is still to come.
+    unread.send(format!("800\r\n{}\r\n", "x".repeat(0x800))).await;
+    let answer = unread.read_to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains(r#""code":"body_too_large""#), "{answer}");
+    assert_idle(&vecho).await;
 }

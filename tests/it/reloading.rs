@@ -5,8 +5,9 @@ use vecho::app::{App, Surroundings};
 use vecho::clock::Clock;
 use vecho::config::{Flag, Source};
 
-use crate::harness::client::Answer;
+use crate::harness::client::{Answer, raw};
 use crate::harness::ops::{metric, metric_becomes};
+use crate::harness::socket::Socket;
 use crate::harness::tls::Folder;
 use crate::harness::{Client, Stub, Vecho, eventually};
 
@@ -73,6 +74,25 @@ async fn live_keys_change_on_a_signal() {
     changing.vecho.logged("DEBUG vecho").await;
     assert!(changing.vecho.log().contains("fallback.mode, log.level"), "{}", changing.vecho.log());
     assert!(changing.effective("fallback.mode").await.to_string().contains("error"));
+}
+
+#[tokio::test]
+async fn an_answer_that_was_under_way_during_the_change_is_not_kept_rendered() {
+    let stub = Stub::start();
+    let changing = Changing::start("reload-rendered", &stub.base_url(), "cache.extra_fields = ['task']\n");
+    let body = json!({"model": "tiny", "input": "x", "task": "t"}).to_string();
+    let post = || raw(http::Method::POST, &format!("{}/embeddings", changing.vecho.base_url()), body.clone());
+    assert_eq!(Client::new().send(post()).await.expect("an answer").cache(), "miss");
+    let mut socket = Socket::connect(changing.vecho.public()).await;
+    let head = "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json";
+    let (first, rest) = body.split_at(10);
+    socket.send(format!("{head}\r\ncontent-length: {}\r\n\r\n{first}", body.len())).await;
+    metric_becomes(changing.vecho.admin(), "vecho_body_bytes_in_flight", 10.0).await;
+    changing.change("cache.extra_fields = []\n", "ok").await;
+    socket.send(rest).await;
+    let under_way = socket.read_to_end().await;
+    assert!(under_way.contains("x-vecho-cache: hit"), "it was read under the old configuration: {under_way}");
+    assert_eq!(Client::new().send(post()).await.expect("an answer").cache(), "bypass");
 }
 
 #[tokio::test]

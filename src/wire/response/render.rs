@@ -36,6 +36,8 @@ impl Rendering {
     pub fn to_bytes(&self) -> Bytes {
         let mut body = Vec::with_capacity(self.largest_len());
         self.write_items(0..self.slots.len(), &mut body);
+        // It may be kept for long, and the room for numbers was for their longest text.
+        body.shrink_to_fit();
         Bytes::from(body)
     }
 
@@ -194,6 +196,14 @@ mod tests {
         let floats = rendering(Encoding::Float, vec![1, 4]);
         assert_eq!(floats.exact_len(), None);
         assert!(floats.to_bytes().len() <= floats.largest_len());
+    }
+
+    #[test]
+    fn a_whole_answer_holds_no_room_that_it_does_not_need() {
+        for encoding in [Encoding::Float, Encoding::Base64] {
+            let body = Vec::from(rendering(encoding, vec![]).to_bytes());
+            assert_eq!(body.capacity(), body.len());
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A bare connection, for what no HTTP client would send.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -23,6 +24,18 @@ impl Socket {
     /// Ends the sending half.
     pub(crate) async fn finish(&mut self) {
         self.0.shutdown().await.expect("the peer must still be there");
+    }
+
+    /// Sends a space after each `pause` until the peer answers and closes; what it said.
+    pub(crate) async fn trickle(&mut self, pause: Duration) -> String {
+        let mut seen = Vec::new();
+        loop {
+            match timeout(pause, self.0.read_buf(&mut seen)).await {
+                Err(_) => self.0.write_all(b" ").await.ok(),
+                Ok(Ok(bytes)) if bytes > 0 => None,
+                Ok(_) => return String::from_utf8_lossy(&seen).into_owned(),
+            };
+        }
     }
 
     /// Everything until and including a text.

@@ -13,7 +13,9 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
-use vecho::serve::{Bound, ConnectionHooks, Fault, Peer, Running, ServeLimits, Server, Tls, collect_bounded};
+use vecho::serve::{
+    BodyBounds, Bound, ConnectionHooks, Fault, Peer, Running, ServeLimits, Server, Tls, collect_bounded,
+};
 
 /// Longer than anything here takes; a test that gets there has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +24,9 @@ pub(crate) const ECHO_BYTES: usize = 1000;
 /// The size of the answer of `/huge`.
 pub(crate) const HUGE_BYTES: usize = 32 * 1024 * 1024;
 /// The longest pause in a body sent to `/echo`.
-pub(crate) const ECHO_PAUSE: Duration = Duration::from_millis(300);
+const ECHO_PAUSE: Duration = Duration::from_millis(300);
+
+const ECHO_BOUNDS: BodyBounds = BodyBounds { max_bytes: ECHO_BYTES, pause: ECHO_PAUSE, whole: Duration::from_mins(1) };
 
 /// What the server told, and the gate that `/wait` stands at.
 #[derive(Default)]
@@ -95,7 +99,7 @@ async fn answer(
     gate: Arc<Semaphore>,
 ) -> Response<Full<Bytes>> {
     match request.uri().path() {
-        "/echo" => match collect_bounded(request.into_body(), ECHO_BYTES, ECHO_PAUSE).await {
+        "/echo" => match collect_bounded(request.into_body(), ECHO_BOUNDS, |_| true).await {
             Ok(body) => say(StatusCode::OK, body),
             Err(error) => say(StatusCode::BAD_REQUEST, error.to_string()),
         },
