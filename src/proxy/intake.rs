@@ -24,10 +24,12 @@ pub(super) fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap
     })
 }
 
-/// The hash of all headers that together are a credential, in their configured order.
+/// The hash of all headers that together are a credential, in their configured order, and of those that choose who is
+/// shown it: one provider's yes is not another's.
 pub(super) fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
     let mut key = KeyBuilder::new(config.cache.key_secret.as_ref());
     join_headers(&mut key, &config.auth.credential_headers, headers);
+    join_headers(&mut key, &config.cache.key_headers, headers);
     key.finish()
 }
 

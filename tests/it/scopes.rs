@@ -263,3 +263,16 @@ async fn the_headers_that_choose_who_answers_keep_entries_apart() {
         assert_eq!(front.calls(), 3, "{settings:?}");
     }
 }
+
+#[tokio::test]
+async fn in_the_shared_scope_one_providers_yes_is_not_anothers() {
+    let front = Front::with(&[("cache.scope", "shared"), ("cache.key_headers", "x-provider")]).await;
+    let sent_to = |provider: &str, key: &str, text: &str| ask(&front, text).key(key).header("x-provider", provider);
+    for _ in 0..2 {
+        sent_to("one", "sk-one", "a").send().await;
+    }
+    sent_to("two", "sk-two", "b").send().await;
+    front.stub.accept_keys(["sk-one"]);
+    assert_unauthorized(&sent_to("one", "sk-two", "a").send().await);
+    assert_eq!(sent_to("one", "sk-one", "a").send().await.cache(), "hit");
+}
