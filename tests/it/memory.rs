@@ -152,8 +152,11 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     let done = bench.optimize(64).await;
     let after = bench.resident_bytes();
     let (saved, dropped) = (done["memory_saved_mb"].as_f64().expect("a number"), mb(before.saturating_sub(after)));
+    let found = done["current_memory_mb"].as_f64().expect("a number");
     assert!(done["optimization_needed"] == true && saved > 1.0, "{done}");
-    assert!((saved - dropped).abs() <= 2.0, "reported {saved:.1} MB, from outside {dropped:.1} MB: {done}");
+    // The governor's own round may have come between the measurement and the request: then more has gone.
+    assert!(saved <= dropped + 2.0, "reported {saved:.1} MB, from outside {dropped:.1} MB: {done}");
+    assert!((found - mb(after) - saved).abs() <= 2.0, "{:.1} MB after: {done}", mb(after));
     assert!(mb(after) <= 70.0, "{:.1} MB after {done}", mb(after));
     let again = bench.optimize(1_000).await;
     assert_eq!((&again["optimization_needed"], &again["memory_saved_mb"]), (&json!(false), &json!(0.0)));
