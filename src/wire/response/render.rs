@@ -130,8 +130,10 @@ impl Rendering {
     fn tail(&self) -> String {
         let model = serde_json::Value::from(self.model.as_str());
         let tokens = self.prompt_tokens;
-        let mocks =
-            if self.mocks.is_empty() { String::new() } else { format!(",\"vecho\":{{\"mock\":{:?}}}", self.mocks) };
+        let mocks = match serde_json::to_string(&self.mocks) {
+            Ok(places) if !self.mocks.is_empty() => format!(",\"vecho\":{{\"mock\":{places}}}"),
+            _ => String::new(),
+        };
         format!("],\"model\":{model},\"usage\":{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}{mocks}}}")
     }
 }
