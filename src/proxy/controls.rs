@@ -1,6 +1,6 @@
 //! Request controls: standard `cache-control`, and vecho's own headers.
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::FallbackMode;
 use crate::flow::Controls;
@@ -8,7 +8,8 @@ use crate::flow::Controls;
 /// Bytes of a namespace.
 const MAX_NAMESPACE_BYTES: usize = 256;
 
-const NAMESPACE: &str = "x-vecho-namespace";
+const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
+const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback");
 
 /// A control that says nothing that can be obeyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -63,7 +64,7 @@ fn read_directive(directive: &str, controls: &mut Controls) -> Result<(), BadCon
 }
 
 fn read_fallback(headers: &HeaderMap) -> Result<Option<FallbackMode>, BadControl> {
-    match headers.get("x-vecho-fallback").map(HeaderValue::as_bytes) {
+    match headers.get(FALLBACK).map(HeaderValue::as_bytes) {
         None => Ok(None),
         Some(b"error") => Ok(Some(FallbackMode::Error)),
         Some(b"stale") => Ok(Some(FallbackMode::Stale)),
@@ -89,7 +90,6 @@ fn check_namespace(headers: &HeaderMap) -> Result<(), BadControl> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderName;
 
     use super::*;
 
