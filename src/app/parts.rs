@@ -1,5 +1,6 @@
 //! The parts put together, and the small adapters between those that must not know one another.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 use super::mock_upstream;
@@ -53,6 +54,7 @@ impl Parts {
             spaces: Spaces::default(),
             vouchers: Vouchers::default(),
             outage: crate::flow::Outage::default(),
+            tokenizer_is_loaded: AtomicBool::new(false),
             tasks,
             metrics: Arc::clone(metrics),
         });

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use http::HeaderMap;
 
@@ -147,7 +148,7 @@ impl Request<'_> {
     /// The answer; every key must be served.
     pub(super) async fn assemble(&self, progress: &Progress) -> Outcome {
         let mut parts = self.parts(progress);
-        count_what_nobody_told(&mut parts).await;
+        self.count_what_nobody_told(&mut parts).await;
         let mut tally = Tally::default();
         for part in &parts {
             tally.add(part.served.source, part.times_asked);
@@ -206,17 +207,33 @@ fn call_headers(parts: &[Part<'_>]) -> Option<HeaderMap> {
     own.served.call_headers().map(shown_on_misses)
 }
 
-/// Counts the inputs whose tokens neither their record nor the sum of a call tells; each is counted once in its life.
-/// Not on the runtime's own threads: a text may be long, and the first use loads the tokenizer's tables.
-async fn count_what_nobody_told(parts: &mut [Part<'_>]) {
-    let untold = untold(parts);
-    if untold.is_empty() {
-        return;
+/// Tokens that are counted on the spot; more take long enough to be in the way of other requests.
+const FEW_TOKENS: usize = 1_000;
+
+impl Request<'_> {
+    /// Counts the inputs whose tokens neither their record nor the sum of a call tells; each is counted once in its
+    /// life. The first use loads the tokenizer's tables: that, like much text, is not for the runtime's own threads.
+    async fn count_what_nobody_told(&self, parts: &mut [Part<'_>]) {
+        let untold = untold(parts);
+        if untold.is_empty() {
+            return;
+        }
+        let estimate: usize = untold.iter().map(|place| parts[*place].input.estimated_tokens()).sum();
+        let counts: Vec<u32> = if estimate <= FEW_TOKENS && self.flow.tokenizer_is_loaded.load(Ordering::Relaxed) {
+            untold.iter().map(|place| parts[*place].input.counted_tokens()).collect()
+        } else {
+            let inputs: Vec<Input<'static>> = untold.iter().map(|place| parts[*place].input.to_owned_input()).collect();
+            let counting = tokio::task::spawn_blocking(move || inputs.iter().map(Input::counted_tokens).collect());
+            let counts = counting.await.unwrap_or_default();
+            self.flow.tokenizer_is_loaded.store(true, Ordering::Relaxed);
+            counts
+        };
+        keep_counts(parts, &untold, &counts);
     }
-    let inputs: Vec<Input<'static>> = untold.iter().map(|place| parts[*place].input.to_owned_input()).collect();
-    let counting = tokio::task::spawn_blocking(move || inputs.iter().map(Input::counted_tokens).collect());
-    let counts: Vec<u32> = counting.await.unwrap_or_default();
-    for (place, tokens) in untold.into_iter().zip(counts) {
+}
+
+fn keep_counts(parts: &mut [Part<'_>], untold: &[usize], counts: &[u32]) {
+    for (&place, &tokens) in untold.iter().zip(counts) {
         parts[place].served.record.set_tokens(tokens);
         parts[place].known_tokens = Some(tokens);
     }

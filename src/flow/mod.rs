@@ -14,6 +14,7 @@ mod stand_in;
 mod wait;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use crate::clock::Clock;
 use crate::config::Live;
@@ -55,6 +56,8 @@ pub struct Flow {
     pub vouchers: Vouchers,
     /// Whether mocks are being served.
     pub outage: Outage,
+    /// Whether the tokenizer's tables are in memory.
+    pub tokenizer_is_loaded: AtomicBool,
     /// Where tasks run that outlive their request.
     pub tasks: Tasks,
     /// What is counted.

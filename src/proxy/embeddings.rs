@@ -91,7 +91,7 @@ impl Proxy {
         match error {
             CollectError::NoRoom => self.metrics.rejected(Rejection::InflightBytes),
             CollectError::TooLarge { .. } => self.metrics.rejected(Rejection::BodyTooLarge),
-            CollectError::Stalled(_) | CollectError::Late(_) => self.metrics.rejected(Rejection::BodyTimeout),
+            CollectError::Stalled(_) | CollectError::Late => self.metrics.rejected(Rejection::BodyTimeout),
             CollectError::Cut(_) => {}
         }
         self.replies.bad_body(error)

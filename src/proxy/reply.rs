@@ -165,7 +165,7 @@ impl Replies {
                 (StatusCode::PAYLOAD_TOO_LARGE, " (limits.max_body_bytes)", "body_too_large")
             }
             CollectError::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, " (limits.body_timeout)", "body_timeout"),
-            CollectError::Late(_) => (StatusCode::REQUEST_TIMEOUT, " (limits.request_timeout)", "body_timeout"),
+            CollectError::Late => (StatusCode::REQUEST_TIMEOUT, " (limits.request_timeout)", "body_timeout"),
             CollectError::NoRoom => return self.overloaded(Rejection::InflightBytes),
             CollectError::Cut(_) => (StatusCode::BAD_REQUEST, "", "body_cut"),
         };
