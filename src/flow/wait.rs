@@ -28,21 +28,18 @@ impl Request<'_> {
     pub(super) async fn fetch(&self, progress: &mut Progress) {
         let alone = self.ask.controls.no_store || !self.trusted;
         let again = self.fetch_places(&progress.empty_places(), alone, progress).await;
-        for (kind, alone) in [(Again::Together, false), (Again::Alone, true)] {
-            let places: Vec<usize> =
-                again.iter().filter(|(_, again)| *again == kind).map(|(place, _)| *place).collect();
-            if !places.is_empty() {
-                // Whoever failed this time, the request has had its second chance.
-                let left = self.fetch_places(&places, alone, progress).await;
-                for (place, _) in left {
-                    progress.slots[place] = self.failed(Why::Timeout, "no answer within limits.request_timeout");
-                }
-            }
-        }
+        let (together, mut rest): (Vec<_>, Vec<_>) = again.into_iter().partition(|(_, kind)| *kind == Again::Together);
+        // Another's failure in the second try says no more of this request than in the first.
+        rest.extend(self.fetch_places(&places_of(&together), false, progress).await);
+        // Alone, every failure is this request's own, so nothing is left after this.
+        self.fetch_places(&places_of(&rest), true, progress).await;
     }
 
     /// Fetches some keys, `alone` or together with other callers. Returns the places whose failure is another's.
     async fn fetch_places(&self, places: &[usize], alone: bool, progress: &mut Progress) -> Vec<(usize, Again)> {
+        if places.is_empty() {
+            return Vec::new();
+        }
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
         // A table of its own: nobody joins, nobody is joined.
         let flights = if alone { Flights::new() } else { Arc::clone(&self.flow.flights) };
@@ -114,6 +111,10 @@ impl Request<'_> {
         };
         self.flow.tasks.spawn(fetch.run(inputs));
     }
+}
+
+fn places_of(again: &[(usize, Again)]) -> Vec<usize> {
+    again.iter().map(|(place, _)| *place).collect()
 }
 
 impl Landed {

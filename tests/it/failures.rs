@@ -1,6 +1,6 @@
 //! The four classes of failure: what is asked again, what is passed on at once, and in whose words.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -218,6 +218,28 @@ async fn a_request_whose_time_ends_in_the_queue_says_nothing_about_the_upstream(
         asked.extend(call.texts());
     }
     assert!(!asked.contains(&"y".to_owned()), "nobody waited for it any more: {asked:?}");
+}
+
+#[tokio::test]
+async fn who_joined_a_request_whose_time_ended_in_the_queue_is_still_answered() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("limits.request_timeout", "2s"), ("upstream.max_concurrent", "1")]).await;
+    stub.next(Behaviour::Gate);
+    let begun = Instant::now();
+    let blocker = vecho.embed(json!({"model": "other", "input": "x"}));
+    let first = async {
+        stub.held(1).await;
+        let first = vecho.embed(ask("y")).await;
+        stub.release(1);
+        first
+    };
+    let joiner = async {
+        eventually("half of the first one's time is over", async || begun.elapsed() >= Duration::from_secs(1)).await;
+        vecho.embed(ask("y")).await
+    };
+    let (_, first, joiner) = tokio::join!(blocker, first, joiner);
+    assert_eq!(first.status, 504);
+    assert_right(&joiner, "y");
 }
 
 #[tokio::test]
