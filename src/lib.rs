@@ -37,6 +37,7 @@ pub mod wire;
 pub mod bounded;
 pub mod clock;
 pub mod config;
+pub mod epochs;
 pub mod generation;
 pub mod key;
 pub mod logs;

@@ -49,6 +49,12 @@ fn hit_ratio(inputs: CacheCounters) -> f64 {
 /// `DELETE /api/performance/cache?model=&tier=`
 pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Result<Reply, Refusal> {
     let [model, tier] = body::parameters(head.uri.query(), ["model", "tier"])?;
+    if let Some(tier) = tier.as_deref().filter(|_| model.is_none())
+        && let Some(purged) = context.cache.clear_lower(tier).await
+    {
+        context.metrics.cache_purges.inc();
+        return Ok(reply::ok(&json!({ "purged_entries": purged, "model": null, "tier": tier })));
+    }
     let (cache, asked) = (Arc::clone(&context.cache), (model.clone(), tier.clone()));
     // To go through all entries takes milliseconds in which no request may wait.
     let purge = tokio::task::spawn_blocking(move || cache.purge(asked.0.as_deref(), asked.1.as_deref()));
@@ -60,8 +66,8 @@ pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Resu
 }
 
 /// `POST /api/performance/cache/explain?path=`: the body is an embeddings request, the headers are its headers.
-pub(super) fn explain(context: &AdminContext, head: &request::Parts, body: Bytes) -> Result<Reply, Refusal> {
+pub(super) async fn explain(context: &AdminContext, head: &request::Parts, body: Bytes) -> Result<Reply, Refusal> {
     let [path] = body::parameters(head.uri.query(), ["path"])?;
     let path = path.as_deref().unwrap_or(EMBEDDINGS_PATH);
-    Ok(reply::ok(&context.cache.explain(path, &head.headers, body)))
+    Ok(reply::ok(&context.cache.explain(path, &head.headers, body).await))
 }

@@ -22,12 +22,15 @@ pub trait CacheControl: Send + Sync {
     /// Lets entries go: of one model or of all, in one tier or in all. Returns how many.
     fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier>;
 
+    /// Empties one tier below memory; nothing where there is none of that name.
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<u64>>;
+
     /// Where answers to inputs came from since the start.
     fn counters(&self) -> CacheCounters;
 
     /// What would happen to the request `body` sent to `path` with `headers`: per input its key, the tier that
     /// holds it and its age, or why it cannot be cached.
-    fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value;
+    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value>;
 }
 
 /// One tier at one moment. `hits`, `misses` and `evictions` count since the start.
@@ -36,6 +39,8 @@ pub struct TierStats {
     /// Its name; the key of the object in JSON.
     #[serde(skip)]
     pub name: &'static str,
+    /// Whether it works at this moment.
+    pub up: bool,
     /// Entries held.
     pub entries: u64,
     /// Bytes held.
@@ -48,6 +53,8 @@ pub struct TierStats {
     pub misses: u64,
     /// Entries let go to make room.
     pub evictions: u64,
+    /// Entries that were not written: too many waited, or the tier was down.
+    pub dropped: u64,
 }
 
 /// Inputs answered since the start, each counted once.

@@ -130,7 +130,7 @@ where
         Endpoint::OptimizeMemory => {
             performance::optimize_memory(context, body::read(body, MAX_BODY_BYTES).await?).await
         }
-        Endpoint::Explain => cache::explain(context, head, body::read(body, context.max_explain_bytes).await?),
+        Endpoint::Explain => cache::explain(context, head, body::read(body, context.max_explain_bytes).await?).await,
         Endpoint::LogLevel => settings::set_log_level(context, &body::read(body, MAX_BODY_BYTES).await?),
     }
 }

@@ -7,6 +7,7 @@ mod mock_upstream;
 mod ops;
 mod parts;
 mod reload;
+mod tiers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -100,6 +101,8 @@ pub struct Stopped {
     pub cut_fetches: usize,
     /// Upgraded connections that neither end had closed.
     pub cut_tunnels: usize,
+    /// Entries that the tiers below memory had not written.
+    pub unwritten: usize,
 }
 
 impl App {
@@ -112,7 +115,7 @@ impl App {
         let live = Live::new(config);
         let config = live.load();
         let (tunnels, background) = (Tasks::new(), Tasks::new());
-        let parts = Parts::assemble(&live, &metrics, &surroundings.clock)?;
+        let parts = Parts::assemble(&live, &metrics, &surroundings.clock).await?;
         let state = Arc::new(State::default());
         let proxy =
             Proxy::new(Arc::clone(&parts.flow), Arc::clone(&parts.answers), Arc::clone(&parts.client), tunnels.clone());
@@ -155,10 +158,11 @@ impl App {
         // others.
         let cut_connections = self.public.drain(left()).await.cut;
         let cut_fetches = self.parts.flow.tasks.join(left()).await;
+        let unwritten = self.parts.close_lower(left()).await;
         let cut_tunnels = self.tunnels.join(left()).await;
         self.tunnels.stop();
         self.tunnels.join(A_MOMENT).await;
-        let stopped = Stopped { cut_connections, cut_fetches, cut_tunnels };
+        let stopped = Stopped { cut_connections, cut_fetches, cut_tunnels, unwritten };
         stopped.tell();
         self.background.stop();
         // A probe or a scrape gets a moment even when the grace period is over.
@@ -172,9 +176,9 @@ impl Stopped {
         if self == Self::default() {
             tracing::info!("stopped: nothing was cut");
         } else {
-            let Self { cut_connections, cut_fetches, cut_tunnels } = self;
+            let Self { cut_connections, cut_fetches, cut_tunnels, unwritten } = self;
             let message = "stopped: the grace period was over and this was cut";
-            tracing::warn!(cut_connections, cut_fetches, cut_tunnels, "{message}");
+            tracing::warn!(cut_connections, cut_fetches, cut_tunnels, unwritten, "{message}");
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::logs::LevelHandle;
 use crate::metrics::{GovernorAction, Metrics, SourceLabel};
 use crate::proxy::Proxy;
 use crate::system::{Optimized, System};
+use crate::tiers::LowerStats;
 use crate::upstream::Breaker;
 
 const GIB: f64 = 1_073_741_824.0;
@@ -97,23 +98,33 @@ impl Ops {
 impl CacheControl for Ops {
     fn tiers(&self) -> Vec<TierStats> {
         let memory = self.flow.tiers.memory();
-        vec![
+        let own = [
             tier_stats("memory", memory.records(), memory.lookups()),
             tier_stats("answers", self.answers.stored(), self.answers.lookups()),
-        ]
+        ];
+        let lower = self.flow.tiers.lower().iter().map(|tier| lower_stats(tier.tier().name(), tier.stats()));
+        own.into_iter().chain(lower).collect()
     }
 
     fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier> {
         match tier {
             // Rendered answers are a view of the memory tier and go with it.
             None | Some("memory") => {
-                let gone = self.flow.tiers.purge(model);
+                let tiers = &self.flow.tiers;
+                let gone = if tier.is_none() { tiers.purge(model) } else { tiers.forget(model) };
                 self.answers.clear();
                 Ok(gone)
             }
             Some("answers") => Ok(self.purge_answers(model)),
             Some(other) => Err(UnknownTier(other.to_owned())),
         }
+    }
+
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<u64>> {
+        Box::pin(async move {
+            let lower = self.flow.tiers.lower().iter().find(|lower| lower.tier().name() == tier)?;
+            Some(lower.clear().await)
+        })
     }
 
     fn counters(&self) -> CacheCounters {
@@ -127,8 +138,8 @@ impl CacheControl for Ops {
         }
     }
 
-    fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value {
-        self.proxy.explain(path, headers, &body)
+    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value> {
+        Box::pin(async move { self.proxy.explain(path, headers, &body).await })
     }
 }
 
@@ -145,7 +156,14 @@ where
         hits,
         misses,
         evictions: map.evicted(),
+        up: true,
+        dropped: 0,
     }
+}
+
+fn lower_stats(name: &'static str, stats: LowerStats) -> TierStats {
+    let LowerStats { up, entries, bytes, capacity_bytes, hits, misses, evictions, dropped } = stats;
+    TierStats { name, up, entries, bytes, capacity_bytes, hits, misses, evictions, dropped }
 }
 
 impl Health for Ops {

@@ -2,8 +2,12 @@
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::future::join_all;
 
 use super::mock_upstream;
+use super::tiers::{Ground, lower as lower_tiers};
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::clock::Clock;
@@ -16,7 +20,7 @@ use crate::serve::{ConnectionHooks, Fault};
 use crate::spaces::Spaces;
 use crate::system::System;
 use crate::tasks::Tasks;
-use crate::tiers::{MemoryTier, Stack};
+use crate::tiers::{self, LowerStats, MemoryTier, Stack};
 use crate::upstream::{Batcher, Breaker, Caller, Client, TlsError};
 use crate::vouch::Vouchers;
 
@@ -33,7 +37,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn assemble(live: &Live, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Self, TlsError> {
+    pub(super) async fn assemble(live: &Live, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Self, TlsError> {
         let config = live.load();
         let system = Arc::new(System::new());
         let limit_bytes = effective_limit(config.memory.limit_bytes, system.container_limit_bytes());
@@ -44,10 +48,12 @@ impl Parts {
         let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
         let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), Arc::clone(metrics));
         let tasks = Tasks::new();
+        let epochs = Arc::default();
+        let lower = lower_tiers(Ground { live, clock, metrics, epochs: &epochs }).await;
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),
-            tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes))),
+            tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, epochs),
             flights: Flights::new(),
             // Tasks of its own: who counts unfinished fetches must not count their calls, too.
             batcher: Batcher::new(caller, live.clone(), limit_bytes, Arc::clone(metrics)),
@@ -71,6 +77,14 @@ impl Parts {
     }
 }
 
+impl Parts {
+    /// Lets the tiers below memory write what waits, all of them within `patience`; says how many entries are left.
+    pub(super) async fn close_lower(&self, patience: Duration) -> usize {
+        let lower = self.flow.tiers.lower();
+        join_all(lower.iter().map(|tier| tier.close(patience))).await.into_iter().sum()
+    }
+}
+
 fn memory_bounds(config: &Config, limit_bytes: u64) -> Bounds {
     Bounds { max_bytes: limit_bytes / 100 * config.cache.memory_percent, max_entries: config.cache.max_entries }
 }
@@ -86,9 +100,23 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {
         if let (Some(flow), Some(answers)) = (flow.upgrade(), answers.upgrade()) {
             metrics.tier(Tier::Memory, levels(flow.tiers.memory().records()));
             metrics.tier(Tier::Answers, levels(answers.stored()));
+            for tier in flow.tiers.lower() {
+                show_lower(metrics, tier.tier(), tier.stats());
+            }
             metrics.flights.set(flow.flights.len() as u64);
         }
     }));
+}
+
+fn show_lower(metrics: &Metrics, tier: tiers::Tier, stats: LowerStats) {
+    let label = match tier {
+        tiers::Tier::Memory => Tier::Memory,
+        tiers::Tier::Disk => Tier::Disk,
+        tiers::Tier::Redis => Tier::Redis,
+    };
+    let LowerStats { up, entries, bytes, capacity_bytes, evictions, dropped, .. } = stats;
+    metrics.tier(label, TierLevels { entries, bytes, capacity_bytes, evictions });
+    metrics.lower_tier(label, up, dropped);
 }
 
 fn levels<V: Weigh + Clone + Send + Sync + 'static>(map: &Bounded<V>) -> TierLevels {

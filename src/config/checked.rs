@@ -31,6 +31,10 @@ pub struct Config {
     pub fallback: Fallback,
     /// What is kept, for whom, how long.
     pub cache: Cache,
+    /// The tier on disk.
+    pub disk: Disk,
+    /// The tier in Redis or Valkey.
+    pub redis: Redis,
     /// Credentials of callers.
     pub auth: Auth,
     /// Bounds on what a client may take.
@@ -194,6 +198,61 @@ pub enum Scope {
     Proxy,
     /// One space, for credentials that the upstream has accepted.
     Shared,
+}
+
+/// `[disk]`
+#[derive(Clone, Debug)]
+pub struct Disk {
+    /// Whether there is to be one.
+    pub enabled: bool,
+    /// Its folder, where one is known.
+    pub path: Option<PathBuf>,
+    /// What its files take together, in bytes.
+    pub max_bytes: u64,
+    /// What may wait to be written, in bytes.
+    pub queue_bytes: usize,
+    /// How long it is left alone after a failure.
+    pub off_for: Duration,
+}
+
+/// `[redis]`
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// Where it is; nothing without the tier.
+    pub nodes: Vec<RedisNode>,
+    /// Whether the nodes are of a cluster.
+    pub cluster: bool,
+    /// ACL user.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<Secret>,
+    /// What all names of keys begin with.
+    pub key_prefix: String,
+    /// Further trusted roots, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Client certificate chain and private key, PEM.
+    pub identity: Option<Tls>,
+    /// Limit of one question.
+    pub timeout: Duration,
+    /// Limit of a connection's making.
+    pub connect_timeout: Duration,
+    /// What may wait to be written, in bytes.
+    pub queue_bytes: usize,
+    /// How long one replica may keep the others from fetching; nothing where each asks for itself.
+    pub lease: Option<Duration>,
+}
+
+/// One address in `redis.url`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisNode {
+    /// Name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Whether it speaks TLS.
+    pub tls: bool,
+    /// Number of the database.
+    pub database: i64,
 }
 
 /// `[auth]`

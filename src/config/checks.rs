@@ -1,5 +1,7 @@
 //! From what was said to what it means, section by section, then what must hold between keys.
 
+mod stores;
+
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::thread::available_parallelism;
@@ -52,6 +54,8 @@ fn read(reader: &mut Reader) -> Config {
         breaker: breaker(reader),
         fallback: fallback(reader),
         cache,
+        disk: stores::disk(reader),
+        redis: stores::redis(reader),
         auth: auth(reader),
         limits: limits(reader),
         memory: memory(reader),

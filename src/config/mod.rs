@@ -19,8 +19,8 @@ mod table;
 mod values;
 
 pub use checked::{
-    Admin, Auth, Batch, Breaker, Cache, Config, Encoding, Fallback, FallbackMode, KeyHeader, Limits, Log, LogFormat,
-    Memory, Reload, Retry, Scope, Shutdown, Tls, Upstream, UpstreamTarget,
+    Admin, Auth, Batch, Breaker, Cache, Config, Disk, Encoding, Fallback, FallbackMode, KeyHeader, Limits, Log,
+    LogFormat, Memory, Redis, RedisNode, Reload, Retry, Scope, Shutdown, Tls, Upstream, UpstreamTarget,
 };
 pub use effective::{Effective, Entry, Shown};
 pub use faults::{Fault, Faults};

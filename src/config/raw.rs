@@ -11,6 +11,9 @@ use toml::{Table, Value};
 use super::keys::{self, WELL_KNOWN};
 use super::{Faults, KEYS, Key};
 
+/// Variables that tell where a user's caches are, and the folder for ours below it.
+const CACHE_FOLDERS: [(&str, &str); 2] = [("XDG_CACHE_HOME", "vecho"), ("HOME", ".cache/vecho")];
+
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -114,6 +117,7 @@ impl Raw {
 
     /// The layer of the environment: well-known names first, so that `VECHO_` names win.
     pub(super) fn read_env(&mut self, env: &[(String, String)]) {
+        self.read_cache_folder(env);
         for (variable, name) in WELL_KNOWN {
             for (_, value) in env.iter().filter(|(set, value)| set == variable && !value.is_empty()) {
                 self.say(keys::known(name), Value::String(value.clone()), Origin::Env((*variable).to_owned()));
@@ -121,6 +125,17 @@ impl Raw {
         }
         for (variable, value) in env.iter().filter(|(set, value)| set.starts_with("VECHO_") && !value.is_empty()) {
             self.read_variable(variable, value);
+        }
+    }
+
+    /// The platform's folder for caches, where no other was named.
+    fn read_cache_folder(&mut self, env: &[(String, String)]) {
+        let folder = CACHE_FOLDERS.iter().find_map(|(variable, below)| {
+            let set = env.iter().find(|(name, value)| name == variable && value.starts_with('/'))?;
+            Some((Path::new(&set.1).join(below), Origin::Env((*variable).to_owned())))
+        });
+        if let (Some((path, origin)), None) = (folder, self.get("disk.path")) {
+            self.say(keys::known("disk.path"), Value::String(path.display().to_string()), origin);
         }
     }
 

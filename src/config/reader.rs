@@ -99,6 +99,13 @@ impl Reader {
         self.required(name, |value| values::choice(value, words))
     }
 
+    /// Yes or no.
+    pub(super) fn switch(&mut self, name: &str) -> bool {
+        let on = self.required(name, values::switch);
+        self.show(name, on);
+        on
+    }
+
     /// A list of words, each turned into what it stands for; nothing where one of them is at fault.
     pub(super) fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
         let words = self.required(name, values::list);

@@ -56,6 +56,15 @@ pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
     }
 }
 
+pub(super) fn switch(value: &Value) -> Result<bool, String> {
+    match value {
+        Value::Boolean(on) => Ok(*on),
+        Value::String(text) if text == "true" => Ok(true),
+        Value::String(text) if text == "false" => Ok(false),
+        other => Err(format!("{other} is neither true nor false")),
+    }
+}
+
 /// The meaning of one of a few words.
 pub(super) fn choice<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
     let said = value.as_str().unwrap_or_default();

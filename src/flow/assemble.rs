@@ -50,6 +50,10 @@ pub struct Keep {
 pub struct Tally {
     /// Inputs from memory.
     pub memory: u64,
+    /// Inputs from the disk tier.
+    pub disk: u64,
+    /// Inputs from the Redis tier.
+    pub redis: u64,
     /// Inputs from a fetch of another request.
     pub joined: u64,
     /// Inputs from the upstream.
@@ -72,7 +76,7 @@ impl Tally {
 
     /// The answer in one word: the least trustworthy source decides.
     pub const fn outcome(&self) -> metrics::Outcome {
-        let stored = self.memory;
+        let stored = self.stored();
         match self {
             Self { mock: 1.., .. } => metrics::Outcome::Mock,
             Self { stale: 1.., .. } => metrics::Outcome::Stale,
@@ -80,6 +84,11 @@ impl Tally {
             _ if stored > 0 => metrics::Outcome::Partial,
             _ => metrics::Outcome::Miss,
         }
+    }
+
+    /// Inputs from any tier.
+    pub const fn stored(&self) -> u64 {
+        self.memory + self.disk + self.redis
     }
 
     /// Counts it.
@@ -99,9 +108,11 @@ impl Tally {
         parts.map(|(label, inputs)| format!("{}={inputs}", label.label())).collect::<Vec<_>>().join(", ")
     }
 
-    const fn by_source(&self) -> [(SourceLabel, u64); 5] {
+    const fn by_source(&self) -> [(SourceLabel, u64); 7] {
         [
             (SourceLabel::Memory, self.memory),
+            (SourceLabel::Disk, self.disk),
+            (SourceLabel::Redis, self.redis),
             (SourceLabel::Joined, self.joined),
             (SourceLabel::Upstream, self.upstream),
             (SourceLabel::Stale, self.stale),
@@ -112,6 +123,8 @@ impl Tally {
     fn add(&mut self, source: Source, inputs: u32) {
         let count = match source {
             Source::Tier(Tier::Memory) => &mut self.memory,
+            Source::Tier(Tier::Disk) => &mut self.disk,
+            Source::Tier(Tier::Redis) => &mut self.redis,
             Source::Joined => &mut self.joined,
             Source::Upstream => &mut self.upstream,
             Source::Stale => &mut self.stale,

@@ -75,7 +75,12 @@ impl Fetch {
             Ok(mut fetched) => {
                 price(&self.lessons, portion.inputs, &mut fetched).await;
                 let landed = self.keep(fetched, places);
-                self.lead.land(places.iter().copied().zip(landed.into_iter().map(Ok)));
+                self.lead.land(places.iter().copied().zip(landed.iter().cloned().map(Ok)));
+                if self.may_store {
+                    let kept = places.iter().map(|place| self.lead.keys()[*place]);
+                    let kept = kept.zip(landed.iter().map(|landed| &landed.record));
+                    self.flow.tiers.keep_below(kept, self.generation);
+                }
             }
             Err(failure) => {
                 self.learn_from(&failure);
@@ -102,7 +107,7 @@ impl Fetch {
             let record = Record::new(fetched.vector, identity.clone(), times, fetched.tokens);
             let record = Arc::new(record.asked_as(&asked_model));
             if self.may_store {
-                self.flow.tiers.fill(self.lead.keys()[*place], &record, self.generation);
+                self.flow.tiers.remember(self.lead.keys()[*place], &record, self.generation);
             }
             Landed { record, call: Some(fetched.call) }
         };

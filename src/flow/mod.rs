@@ -71,7 +71,7 @@ impl Flow {
     /// Answers one request.
     pub async fn answer(self: &Arc<Self>, ask: &Ask<'_>) -> Outcome {
         let request = Request::new(self, ask);
-        let mut progress = request.look_up();
+        let mut progress = request.look_up().await;
         if ask.controls.only_if_cached {
             // The model may have changed between two look-ups; then not everything is cached any more.
             let is_whole = !request.drop_older_models(&mut progress) && progress.is_complete();

@@ -55,8 +55,30 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Asks the tiers for every distinct key.
-    pub(super) fn look_up(&self) -> Progress {
+    /// Asks the tiers for every distinct key: memory first, then those below it for what memory lacks.
+    pub(super) async fn look_up(&self) -> Progress {
+        let mut progress = self.look_into_memory();
+        if self.trusted && self.flow.tiers.has_lower() && progress.lacks_any() {
+            self.look_below(&mut progress).await;
+        }
+        progress
+    }
+
+    async fn look_below(&self, progress: &mut Progress) {
+        // Where stored vectors are not wanted, one that may stand in is all there is to find.
+        let is_open = |place: &usize| !self.ask.controls.no_cache || progress.stand_ins[*place].is_none();
+        let places: Vec<usize> = progress.empty_places().into_iter().filter(is_open).collect();
+        let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
+        let found = self.flow.tiers.look_below(&keys, &self.terms(), self.generation).await;
+        for (place, found) in places.into_iter().zip(found) {
+            let (slot, stand_in) = self.take_in(found);
+            progress.slots[place] = slot;
+            // What memory had serves as well as what lay below it.
+            progress.stand_ins[place] = progress.stand_ins[place].take().or(stand_in);
+        }
+    }
+
+    fn look_into_memory(&self) -> Progress {
         let count = self.plan.keys.len();
         let mut progress = Progress { slots: Vec::with_capacity(count), stand_ins: Vec::with_capacity(count) };
         let terms = self.terms();

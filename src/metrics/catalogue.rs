@@ -140,6 +140,12 @@ catalogue! {
         "Bytes that may be held, by tier.");
     CACHE_EVICTIONS: counter("vecho_cache_evictions_total", TIER,
         "Entries let go to make room, by tier.");
+    CACHE_DROPPED: counter("vecho_cache_dropped_total", TIER,
+        "Entries that were not written, by tier: too many waited, or the tier was down.");
+    CACHE_TIER_DOWN: gauge("vecho_cache_tier_down", TIER,
+        "1 while a tier that is configured does not work, by tier.");
+    CACHE_LOOKUP_DURATION: histogram("vecho_cache_lookup_duration_seconds", TIER, SECONDS,
+        "Time of one question to a tier below memory, by tier; a series appears with its first question.");
     CACHE_PURGES: counter("vecho_cache_purges_total", &[],
         "Times an operator emptied the cache or a part of it.");
     CACHE_ANSWERS: counter("vecho_cache_answers_total", &[label::<AnswerEvent>("result")],

@@ -215,6 +215,10 @@ labels! {
         Memory = "memory",
         /// The rendered answers.
         Answers = "answers",
+        /// The disk tier.
+        Disk = "disk",
+        /// The Redis tier.
+        Redis = "redis",
     }
 }
 

@@ -94,6 +94,17 @@ impl Metrics {
         self.cache_evictions.of(tier).raise_to(levels.evictions);
     }
 
+    /// Shows whether a tier below memory works, and what it did not write; for a hook of [`Metrics::on_scrape`].
+    pub fn lower_tier(&self, tier: Tier, up: bool, dropped: u64) {
+        self.cache_tier_down.of(tier).set(u64::from(!up));
+        self.cache_dropped.of(tier).raise_to(dropped);
+    }
+
+    /// A tier below memory was asked.
+    pub fn lookup(&self, tier: Tier, elapsed: Duration) {
+        self.cache_lookup_duration.with_label_values(&[tier.label()]).observe(elapsed.as_secs_f64());
+    }
+
     /// A rendered answer was served or stored.
     pub fn answer(&self, event: AnswerEvent) {
         self.answers.of(event).inc();

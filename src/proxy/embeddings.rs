@@ -211,11 +211,13 @@ impl Proxy {
 
 /// What is kept of a finished answer.
 fn parts(body: &Bytes, tally: &Tally, notes: &Notes, keep: Keep) -> answers::Parts {
+    // Whatever tier it came from, from now on it is in memory.
+    let as_hit = Tally::of_hit(tally.stored(), tally.saved);
     answers::Parts {
         body: body.clone(),
-        inputs: tally.memory,
-        tokens: tally.saved,
-        sources: notes.sources.clone(),
+        inputs: as_hit.memory,
+        tokens: as_hit.saved,
+        sources: Notes::new(&as_hit, "").sources,
         token_note: notes.tokens.clone(),
         model: notes.model.clone(),
         fresh_until_ms: keep.fresh_until_ms,

@@ -8,13 +8,14 @@ use super::Proxy;
 use super::controls::read_controls;
 use super::intake::{path_model, read_origin};
 use crate::flow::{Origin, space_key};
+use crate::key::Key;
 use crate::tiers::{Found, Lookup};
 use crate::upstream::classify_path;
 use crate::wire::{EmbedRequest, Input, read_request};
 
 impl Proxy {
     /// For each input of a request its key, the tier that holds it and its age, or why the request cannot be cached.
-    pub fn explain(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Value {
+    pub async fn explain(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Value {
         let config = self.live.load();
         let Ok(uri) = path.parse::<Uri>() else {
             return refusal("bad_path", "the path is not one");
@@ -26,20 +27,26 @@ impl Proxy {
             Err(bypass) => refusal(bypass.label(), "the request would pass through unchanged"),
             Ok(request) => match read_origin(&config, &uri, headers) {
                 Err(error) => refusal("uri_too_long", &error.to_string()),
-                Ok(origin) => self.explain_request(&request, &origin),
+                Ok(origin) => self.explain_request(&request, &origin).await,
             },
         }
     }
 
-    fn explain_request(&self, request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Value {
+    async fn explain_request(&self, request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Value {
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let now_ms = self.flow.clock.now_ms();
         let voucher = origin.voucher(&request.space);
         let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
         let lessons = self.flow.spaces.find(&space).unwrap_or_default();
         let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons };
-        let inputs = request.inputs.iter().map(|input| self.explain_input(input, &input.key(&space), &terms));
-        let inputs: Vec<Value> = inputs.collect();
+        let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
+        let found = self.flow.tiers.examine(&keys, &terms).await;
+        let inputs: Vec<Value> = request
+            .inputs
+            .iter()
+            .zip(keys.iter().zip(found))
+            .map(|(input, (key, found))| explain_input(input, key, found, now_ms))
+            .collect();
         json!({
             "cacheable": true,
             "upstream": origin.uri.to_string(),
@@ -50,27 +57,26 @@ impl Proxy {
             "inputs": inputs,
         })
     }
+}
 
-    fn explain_input(&self, input: &Input<'_>, key: &crate::key::Key, terms: &Lookup<'_>) -> Value {
-        let (state, record, tier) = match self.flow.tiers.peek(key, terms) {
-            Found::Fresh(record, tier) => ("fresh", Some(record), Some(tier.name())),
-            Found::StandIn(record) => ("stale", Some(record), None),
-            Found::Missing => ("missing", None, None),
-        };
-        let age_seconds = record.as_ref().map(|record| terms.now_ms.saturating_sub(record.times.created_ms) / 1_000);
-        let left_seconds =
-            record.as_ref().map(|record| record.times.fresh_until_ms.saturating_sub(terms.now_ms) / 1_000);
-        json!({
-            "key": key.to_string(),
-            "kind": if matches!(input, Input::Text(_)) { "text" } else { "tokens" },
-            "state": state,
-            "tier": tier,
-            "age_seconds": age_seconds,
-            "fresh_for_seconds": left_seconds,
-            "model": record.as_ref().map(|record| record.identity.model.to_string()),
-            "dimension": record.as_ref().map(|record| record.identity.dimension),
-        })
-    }
+fn explain_input(input: &Input<'_>, key: &Key, found: Found, now_ms: u64) -> Value {
+    let (state, record, tier) = match found {
+        Found::Fresh(record, tier) => ("fresh", Some(record), Some(tier.name())),
+        Found::StandIn(record) => ("stale", Some(record), None),
+        Found::Missing => ("missing", None, None),
+    };
+    let age_seconds = record.as_ref().map(|record| now_ms.saturating_sub(record.times.created_ms) / 1_000);
+    let left_seconds = record.as_ref().map(|record| record.times.fresh_until_ms.saturating_sub(now_ms) / 1_000);
+    json!({
+        "key": key.to_string(),
+        "kind": if matches!(input, Input::Text(_)) { "text" } else { "tokens" },
+        "state": state,
+        "tier": tier,
+        "age_seconds": age_seconds,
+        "fresh_for_seconds": left_seconds,
+        "model": record.as_ref().map(|record| record.identity.model.to_string()),
+        "dimension": record.as_ref().map(|record| record.identity.dimension),
+    })
 }
 
 fn fields<'a>(request: &'a EmbedRequest<'_>) -> Vec<&'a String> {

@@ -1,9 +1,14 @@
 //! Where vectors are kept. Every tier holds [`Record`]s under [`crate::key::Key`]s; the stack asks them in order.
 
+pub mod at_rest;
+mod lower;
 mod memory;
 mod record;
 mod stack;
+mod writer;
 
+pub use lower::{AtRest, Eventually, LowerStats, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
 pub use stack::{Found, Lookup, Stack, Tier};
+pub use writer::{Batch, Queued, WriteQueue};

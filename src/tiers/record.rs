@@ -72,6 +72,18 @@ impl Record {
         Self { asked_model: Arc::clone(asked_model), ..self }
     }
 
+    /// The same, sharing its names with `known` where they are equal: each copy of a name would cost as much again.
+    #[must_use]
+    pub fn known_as(mut self, known: Option<Identity>) -> Self {
+        if let Some(known) = known.filter(|known| *known == self.identity) {
+            if self.asked_model == known.model {
+                self.asked_model = Arc::clone(&known.model);
+            }
+            self.identity = known;
+        }
+        self
+    }
+
     /// The names of its model: the upstream's, and the asker's.
     pub fn models(&self) -> [&str; 2] {
         [&self.identity.model, &self.asked_model]

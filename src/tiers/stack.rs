@@ -1,8 +1,11 @@
-//! The tiers in the order they are asked.
+//! The tiers in the order they are asked: memory at once, then those below it, each once for all keys.
 
 use std::sync::Arc;
 
-use super::{Age, MemoryTier, Record};
+use bytes::Bytes;
+
+use super::{Age, AtRest, LowerTier, MemoryTier, Record, at_rest};
+use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
 use crate::key::Key;
 use crate::spaces::Lessons;
@@ -12,6 +15,10 @@ use crate::spaces::Lessons;
 pub enum Tier {
     /// This process.
     Memory,
+    /// This machine.
+    Disk,
+    /// Redis or Valkey, shared by replicas.
+    Redis,
 }
 
 impl Tier {
@@ -19,6 +26,8 @@ impl Tier {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Redis => "redis",
         }
     }
 }
@@ -32,6 +41,13 @@ pub enum Found {
     StandIn(Arc<Record>),
     /// Nothing of use.
     Missing,
+}
+
+impl Found {
+    /// Whether it may be served.
+    pub const fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh(..))
+    }
 }
 
 /// The terms of a look-up.
@@ -48,47 +64,131 @@ pub struct Lookup<'a> {
 /// All tiers.
 pub struct Stack {
     memory: MemoryTier,
+    /// In the order they are asked.
+    lower: Vec<Arc<dyn LowerTier>>,
     generations: Generations,
+    epochs: Arc<Epochs>,
 }
 
 impl Stack {
-    /// A stack with the memory tier alone.
-    pub fn new(memory: MemoryTier) -> Self {
-        Self { memory, generations: Generations::default() }
+    /// The memory tier over those in `lower`, which are asked in that order.
+    pub fn new(memory: MemoryTier, lower: Vec<Arc<dyn LowerTier>>, epochs: Arc<Epochs>) -> Self {
+        Self { memory, lower, generations: Generations::default(), epochs }
     }
 
-    /// Looks one key up.
+    /// Looks one key up in memory.
     pub fn look_up(&self, key: &Key, terms: &Lookup<'_>) -> Found {
-        self.judge(key, self.memory.get(key), terms)
+        self.judge_remembered(key, self.memory.get(key), terms)
     }
 
-    /// Looks once more, or out of curiosity: not counted.
+    /// Looks into memory once more, or out of curiosity: not counted.
     pub fn peek(&self, key: &Key, terms: &Lookup<'_>) -> Found {
-        self.judge(key, self.memory.peek(key), terms)
+        self.judge_remembered(key, self.memory.peek(key), terms)
     }
 
-    fn judge(&self, key: &Key, record: Option<Arc<Record>>, terms: &Lookup<'_>) -> Found {
+    fn judge_remembered(&self, key: &Key, record: Option<Arc<Record>>, terms: &Lookup<'_>) -> Found {
         let Some(record) = record else {
             return Found::Missing;
         };
-        match record.times.age(terms.now_ms, terms.max_age_ms) {
-            Age::Over => {
-                self.memory.records().remove(key);
-                Found::Missing
+        if record.times.age(terms.now_ms, terms.max_age_ms) == Age::Over {
+            self.memory.records().remove(key);
+        }
+        judge(record, Tier::Memory, terms)
+    }
+
+    /// Whether there are tiers below memory.
+    pub const fn has_lower(&self) -> bool {
+        !self.lower.is_empty()
+    }
+
+    /// Looks for keys in the tiers below memory, in their order. What is found moves up, unless a purge since `begun`
+    /// took its like.
+    pub async fn look_below(&self, keys: &[Key], terms: &Lookup<'_>, begun: Generation) -> Vec<Found> {
+        self.search(vec![Found::Missing; keys.len()], keys, terms, Some(begun)).await
+    }
+
+    /// Looks for keys in all tiers out of curiosity: nothing moves.
+    pub async fn examine(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Found> {
+        let remembered = keys.iter().map(|key| self.peek(key, terms)).collect();
+        self.search(remembered, keys, terms, None).await
+    }
+
+    async fn search(
+        &self,
+        mut found: Vec<Found>,
+        keys: &[Key],
+        terms: &Lookup<'_>,
+        move_up_since: Option<Generation>,
+    ) -> Vec<Found> {
+        for (depth, tier) in self.lower.iter().enumerate() {
+            let open: Vec<usize> = (0..keys.len()).filter(|place| !found[*place].is_fresh()).collect();
+            if open.is_empty() {
+                break;
             }
-            Age::Fresh if terms.lessons.accepts(&record.identity) => Found::Fresh(record, Tier::Memory),
-            Age::Fresh | Age::Stale => Found::StandIn(record),
+            let asked: Vec<Key> = open.iter().map(|place| keys[*place]).collect();
+            for (place, bytes) in open.into_iter().zip(tier.get(&asked).await) {
+                let Some(bytes) = bytes else { continue };
+                let Some(record) = self.wake(&bytes, terms) else { continue };
+                match judge(Arc::clone(&record), tier.tier(), terms) {
+                    Found::Missing => continue,
+                    Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
+                    better => found[place] = better,
+                }
+                if let Some(begun) = move_up_since {
+                    self.move_up(keys[place], &record, &bytes, depth, begun);
+                }
+            }
+        }
+        found
+    }
+
+    /// The record in these bytes, if they are whole and no purge has taken it.
+    fn wake(&self, bytes: &Bytes, terms: &Lookup<'_>) -> Option<Arc<Record>> {
+        let (record, epoch) = at_rest::from_bytes(bytes).ok()?;
+        let is_purged = epoch < self.epochs.of(&record.models());
+        (!is_purged).then(|| Arc::new(record.known_as(terms.lessons.identity())))
+    }
+
+    /// Keeps what was found at `depth` in the tiers above it, as it is.
+    fn move_up(&self, key: Key, record: &Arc<Record>, bytes: &Bytes, depth: usize, begun: Generation) {
+        if self.remember(key, record, begun) {
+            let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
+            for tier in &self.lower[..depth] {
+                tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
+            }
         }
     }
 
-    /// Keeps a record in every tier, unless a purge since `begun` took its like: what was purged must not come back.
-    pub fn fill(&self, key: Key, record: &Arc<Record>, begun: Generation) {
+    /// Keeps a record in memory, unless a purge since `begun` took its like: what was purged must not come back.
+    pub fn remember(&self, key: Key, record: &Arc<Record>, begun: Generation) -> bool {
         let is_purged = || self.generations.took(&record.models(), begun);
-        if !is_purged() {
-            self.memory.put(key, Arc::clone(record));
-            // A purge may have passed between the check and the insert; then the record must go again.
-            if is_purged() {
-                self.memory.records().remove(&key);
+        if is_purged() {
+            return false;
+        }
+        self.memory.put(key, Arc::clone(record));
+        // A purge may have passed between the check and the insert; then the record must go again.
+        let came_too_late = is_purged();
+        if came_too_late {
+            self.memory.records().remove(&key);
+        }
+        !came_too_late
+    }
+
+    /// Keeps records in the tiers below memory, with the same exception.
+    pub fn keep_below<'r>(&self, records: impl Iterator<Item = (Key, &'r Arc<Record>)>, begun: Generation) {
+        if self.lower.is_empty() {
+            return;
+        }
+        for (key, record) in records {
+            // The epoch is read before the generation: a purge in between is then seen by one of the two.
+            let epoch = self.epochs.of(&record.models());
+            if self.generations.took(&record.models(), begun) {
+                continue;
+            }
+            let bytes = Bytes::from(at_rest::to_bytes(record, epoch));
+            let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
+            for tier in &self.lower {
+                tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
             }
         }
     }
@@ -98,9 +198,30 @@ impl Stack {
         self.generations.current()
     }
 
-    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers'; says how many
-    /// records went.
+    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers', in every tier;
+    /// says how many records went from memory.
     pub fn purge(&self, model: Option<&str>) -> u64 {
+        let name = self.epochs.raise(model);
+        for tier in &self.lower {
+            tier.purged(&self.epochs, &name);
+        }
+        self.forget(model)
+    }
+
+    /// Takes in the purges that are known elsewhere: those not known here happen here, too. Says whether there were any.
+    pub fn learn_purges(&self, elsewhere: &PurgeCounts) -> bool {
+        let missed = self.epochs.learn(elsewhere);
+        for name in &missed {
+            for tier in &self.lower {
+                tier.purged(&self.epochs, name);
+            }
+            self.forget(Some(name.as_str()).filter(|name| *name != EVERYTHING));
+        }
+        !missed.is_empty()
+    }
+
+    /// Empties memory, or takes one model's records out of it.
+    pub fn forget(&self, model: Option<&str>) -> u64 {
         self.generations.next(model);
         let records = self.memory.records();
         if let Some(model) = model {
@@ -116,6 +237,19 @@ impl Stack {
     pub const fn memory(&self) -> &MemoryTier {
         &self.memory
     }
+
+    /// The tiers below it.
+    pub fn lower(&self) -> &[Arc<dyn LowerTier>] {
+        &self.lower
+    }
+}
+
+fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
+    match record.times.age(terms.now_ms, terms.max_age_ms) {
+        Age::Over => Found::Missing,
+        Age::Fresh if terms.lessons.accepts(&record.identity) => Found::Fresh(record, tier),
+        Age::Fresh | Age::Stale => Found::StandIn(record),
+    }
 }
 
 #[cfg(test)]
@@ -128,7 +262,12 @@ mod tests {
     use crate::vector::Vector;
 
     fn stack() -> Stack {
-        Stack::new(MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None }))
+        over(Vec::new())
+    }
+
+    fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
+        let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+        Stack::new(memory, lower, Arc::default())
     }
 
     fn record(model: &str) -> Arc<Record> {
@@ -144,7 +283,7 @@ mod tests {
     #[test]
     fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
         let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        stack.fill(key, &record("a"), stack.generation());
+        stack.remember(key, &record("a"), stack.generation());
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
         lessons.learn("b", 2);
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::StandIn(_)));
@@ -153,7 +292,7 @@ mod tests {
     #[test]
     fn an_entry_past_its_stale_time_is_gone() {
         let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        stack.fill(key, &record("a"), stack.generation());
+        stack.remember(key, &record("a"), stack.generation());
         assert!(matches!(stack.look_up(&key, &at(100, &lessons)), Found::StandIn(_)));
         assert!(matches!(stack.look_up(&key, &at(200, &lessons)), Found::Missing));
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing), "it was dropped for good");
@@ -164,7 +303,7 @@ mod tests {
         let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
         let begun = stack.generation();
         stack.purge(None);
-        stack.fill(key, &record("a"), begun);
+        stack.remember(key, &record("a"), begun);
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
     }
 
@@ -181,7 +320,7 @@ mod tests {
         };
         stack.purge(Some("a"));
         for (key, model) in keys.iter().zip(["a", "b", "b"]) {
-            stack.fill(*key, &asked(model), begun);
+            stack.remember(*key, &asked(model), begun);
         }
         assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
         assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
@@ -193,7 +332,7 @@ mod tests {
         let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
         let keys: Vec<Key> = (0..4_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
         for (place, key) in keys.iter().enumerate() {
-            stack.fill(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
+            stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
         }
         assert_eq!(stack.purge(Some("a")), 3);
         assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));

@@ -33,8 +33,13 @@ impl CacheControl for FakeCache {
         CacheCounters { hits: 5, misses: 3, joined: 1, stale: 0, mock: 1 }
     }
 
-    fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value {
-        json!({ "path": path, "bytes": body.len(), "namespace": headers.get("x-vecho-namespace").is_some() })
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<u64>> {
+        Box::pin(async move { (tier == "disk").then_some(500) })
+    }
+
+    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value> {
+        let namespace = headers.get("x-vecho-namespace").is_some();
+        Box::pin(async move { json!({ "path": path, "bytes": body.len(), "namespace": namespace }) })
     }
 }
 
@@ -56,7 +61,11 @@ impl CacheControl for ThreadOfPurge {
         FakeCache.counters()
     }
 
-    fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value {
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<u64>> {
+        FakeCache.clear_lower(tier)
+    }
+
+    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value> {
         FakeCache.explain(path, headers, body)
     }
 }

@@ -35,7 +35,9 @@ async fn a_purge_can_be_narrowed_and_is_counted() {
     assert_eq!(all, json!({ "purged_entries": 514, "model": null, "tier": null }));
     let some = send(&context, purge("?model=BAAI%2Fbge-m3&tier=memory")).await.json();
     assert_eq!(some, json!({ "purged_entries": 7, "model": "BAAI/bge-m3", "tier": "memory" }));
-    assert_eq!(context.metrics.cache_purges.get(), 2);
+    let lower = send(&context, purge("?tier=disk")).await.json();
+    assert_eq!(lower, json!({ "purged_entries": 500, "model": null, "tier": "disk" }));
+    assert_eq!(context.metrics.cache_purges.get(), 3);
 }
 
 #[tokio::test]

@@ -1,0 +1,144 @@
+//! The tiers under memory.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+
+use super::{MIB, TIMEOUT};
+use crate::config::reader::Reader;
+use crate::config::{Disk, Redis, RedisNode, Tls, values};
+
+/// A smaller store holds no vectors to speak of, a larger one takes minutes to open.
+const DISK_MIB: RangeInclusive<u64> = 16..=16 * MIB;
+const QUEUE_MIB: RangeInclusive<u64> = 1..=4096;
+/// A lease of a dead replica holds up everybody else for as long.
+const LEASE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
+const REDIS_PORT: u16 = 6379;
+
+pub(super) fn disk(reader: &mut Reader) -> Disk {
+    Disk {
+        enabled: reader.switch("disk.enabled"),
+        path: reader.optional("disk.path", values::text).map(PathBuf::from),
+        max_bytes: reader.count::<u64>("disk.max_mb", DISK_MIB) * MIB,
+        queue_bytes: queue_bytes(reader, "disk.queue_mb"),
+        off_for: reader.duration("disk.off_for", &TIMEOUT),
+    }
+}
+
+pub(super) fn redis(reader: &mut Reader) -> Redis {
+    let lease = reader.duration("redis.lease", &LEASE);
+    let redis = Redis {
+        nodes: reader.optional("redis.url", |value| nodes(&values::text(value)?)).unwrap_or_default(),
+        cluster: reader.switch("redis.cluster"),
+        username: reader.optional("redis.username", values::text),
+        password: reader.secret("redis.password"),
+        key_prefix: reader.required("redis.key_prefix", values::text),
+        ca_file: reader.file("redis.ca_file"),
+        identity: identity(reader),
+        timeout: reader.duration("redis.timeout", &TIMEOUT),
+        connect_timeout: reader.duration("redis.connect_timeout", &TIMEOUT),
+        queue_bytes: queue_bytes(reader, "redis.queue_mb"),
+        lease: Some(lease).filter(|lease| !lease.is_zero()),
+    };
+    check(reader, &redis);
+    redis
+}
+
+fn queue_bytes(reader: &mut Reader, name: &str) -> usize {
+    let mib: usize = reader.count(name, QUEUE_MIB);
+    mib << 20
+}
+
+fn identity(reader: &mut Reader) -> Option<Tls> {
+    match (reader.file("redis.cert_file"), reader.file("redis.key_file")) {
+        (Some(cert_file), Some(key_file)) => Some(Tls { cert_file, key_file }),
+        (None, None) => None,
+        (Some(_), None) => fault(reader, "redis.cert_file", "needs redis.key_file beside it"),
+        (None, Some(_)) => fault(reader, "redis.key_file", "needs redis.cert_file beside it"),
+    }
+}
+
+fn fault<T>(reader: &mut Reader, name: &str, message: &str) -> Option<T> {
+    reader.fault(name, message);
+    None
+}
+
+/// No message repeats the text: it may hold a password.
+fn nodes(text: &str) -> Result<Vec<RedisNode>, String> {
+    text.split(',').map(|one| node(one.trim())).collect()
+}
+
+fn node(text: &str) -> Result<RedisNode, String> {
+    let form = || "must be redis://HOST:PORT/DATABASE or rediss://HOST:PORT/DATABASE".to_owned();
+    let uri: Uri = text.parse().map_err(|_| form())?;
+    if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        return Err("must not hold a user or password; use redis.username and redis.password".to_owned());
+    }
+    let tls = match uri.scheme_str() {
+        Some("redis") => false,
+        Some("rediss") => true,
+        _ => return Err(form()),
+    };
+    let database = match uri.path().trim_matches('/') {
+        "" => 0,
+        number => number.parse::<u16>().map_err(|_| form())?.into(),
+    };
+    let host = uri.host().filter(|host| !host.is_empty() && uri.query().is_none()).ok_or_else(form)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    Ok(RedisNode { host, port: uri.port_u16().unwrap_or(REDIS_PORT), tls, database })
+}
+
+fn check(reader: &mut Reader, redis: &Redis) {
+    let Some(first) = redis.nodes.first() else { return };
+    if redis.nodes.len() > 1 && !redis.cluster {
+        reader.fault("redis.url", "names several nodes, which only a cluster has; set redis.cluster");
+    }
+    if redis.cluster && redis.nodes.iter().any(|node| node.database != 0) {
+        reader.fault("redis.url", "names a database, of which a cluster has only 0");
+    }
+    if redis.nodes.iter().any(|node| node.tls != first.tls) {
+        reader.fault("redis.url", "mixes redis:// and rediss://");
+    }
+    if redis.username.is_some() && redis.password.is_none() {
+        reader.fault("redis.username", "needs redis.password beside it");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn faults(pairs: &[(&str, &str)]) -> String {
+        Config::from_pairs(pairs).expect_err("must have a fault").to_string()
+    }
+
+    #[test]
+    fn an_address_has_a_host_a_port_a_database_and_maybe_tls() {
+        let node = |host: &str, port, tls, database| Ok(RedisNode { host: host.to_owned(), port, tls, database });
+        assert_eq!(super::node("redis://cache"), node("cache", 6379, false, 0));
+        assert_eq!(super::node("rediss://cache:1/2"), node("cache", 1, true, 2));
+        assert_eq!(super::node("redis://[::1]:7"), node("::1", 7, false, 0));
+        for wrong in ["cache:6379", "http://cache", "redis://", "redis://h/x", "redis://h/1?x=y", "redis:///1"] {
+            assert!(super::node(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_the_address_is_refused_and_not_repeated() {
+        let said = faults(&[("redis.url", "redis://me:hunter2@cache")]);
+        assert!(said.contains("redis.password") && !said.contains("hunter2"), "{said}");
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_named() {
+        let url = ("redis.url", "redis://a,redis://b");
+        assert!(faults(&[url]).contains("redis.cluster"));
+        assert!(faults(&[("redis.url", "redis://a/1"), ("redis.cluster", "true")]).contains("a cluster has only 0"));
+        assert!(faults(&[("redis.url", "redis://a,rediss://b"), ("redis.cluster", "true")]).contains("mixes"));
+        assert!(faults(&[("redis.url", "redis://a"), ("redis.username", "me")]).contains("redis.password"));
+        assert!(Config::from_pairs(&[url, ("redis.cluster", "true")]).is_ok());
+    }
+}

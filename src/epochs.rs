@@ -1,0 +1,114 @@
+//! Counts purges for what outlives the process or is shared between several.
+//!
+//! Every purge raises one count: that of a model's name, or the one of everything. A record that is put at rest carries
+//! its epoch, the sum of the counts that concern it. Counts only grow, so a later purge of its like makes the sum
+//! larger than what the record carries, and it is never served again, wherever it lay meanwhile. Who learns of the
+//! counts of others takes the larger ones.
+
+use std::collections::BTreeMap;
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// The name under which purges of everything are counted. No model can have it: their names are never empty.
+pub const EVERYTHING: &str = "";
+
+/// Names that are counted apart; with more of them, a purge of one more is a purge of everything.
+const MAX_NAMES: usize = 1_000;
+
+/// Purges by the name of the model that they concern.
+pub type PurgeCounts = BTreeMap<String, u64>;
+
+/// The counts as known here.
+#[derive(Debug, Default)]
+pub struct Epochs {
+    counts: RwLock<PurgeCounts>,
+}
+
+impl Epochs {
+    /// The epoch of what goes by these names, of which some may be equal.
+    pub fn of(&self, names: &[&str]) -> u64 {
+        let counts = self.read();
+        let count = |name: &str| counts.get(name).copied().unwrap_or(0);
+        let is_new = |place: usize| !names[..place].contains(&names[place]);
+        let named: u64 = (0..names.len()).filter(|place| is_new(*place)).map(|place| count(names[place])).sum();
+        count(EVERYTHING) + named
+    }
+
+    /// Notes a purge of one model, or of everything; returns the name whose count it raised.
+    pub fn raise(&self, model: Option<&str>) -> String {
+        let mut counts = self.write();
+        let name = model.unwrap_or(EVERYTHING);
+        let name = if counts.contains_key(name) || counts.len() < MAX_NAMES { name } else { EVERYTHING };
+        *counts.entry(name.to_owned()).or_default() += 1;
+        name.to_owned()
+    }
+
+    /// Takes in what is known elsewhere. Returns the names whose counts were lower here: the purges missed.
+    pub fn learn(&self, elsewhere: &PurgeCounts) -> Vec<String> {
+        let is_behind = |counts: &PurgeCounts, name: &str, count: u64| counts.get(name).copied().unwrap_or(0) < count;
+        if !elsewhere.iter().any(|(name, count)| is_behind(&self.read(), name, *count)) {
+            return Vec::new();
+        }
+        let mut counts = self.write();
+        let mut missed = Vec::new();
+        for (name, count) in elsewhere {
+            if is_behind(&counts, name, *count) {
+                counts.insert(name.clone(), *count);
+                missed.push(name.clone());
+            }
+        }
+        missed
+    }
+
+    /// All counts.
+    pub fn counts(&self) -> PurgeCounts {
+        self.read().clone()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, PurgeCounts> {
+        self.counts.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, PurgeCounts> {
+        self.counts.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purge_raises_the_epoch_of_its_like_alone() {
+        let epochs = Epochs::default();
+        let before = [epochs.of(&["a", "a-v2"]), epochs.of(&["b", "b"])];
+        epochs.raise(Some("a-v2"));
+        assert!(epochs.of(&["a", "a-v2"]) > before[0]);
+        assert_eq!(epochs.of(&["b", "b"]), before[1]);
+        epochs.raise(None);
+        assert!(epochs.of(&["b", "b"]) > before[1]);
+    }
+
+    #[test]
+    fn what_others_purged_is_learnt_once() {
+        let (here, there) = (Epochs::default(), Epochs::default());
+        there.raise(Some("a"));
+        there.raise(None);
+        assert_eq!(here.learn(&there.counts()), [EVERYTHING, "a"]);
+        assert_eq!(here.learn(&there.counts()), [""; 0]);
+        assert_eq!(here.of(&["a"]), there.of(&["a"]));
+        here.raise(Some("a"));
+        assert_eq!(here.learn(&there.counts()), [""; 0], "fewer purges are no news");
+    }
+
+    #[test]
+    fn a_name_too_many_purges_everything() {
+        let epochs = Epochs::default();
+        for n in 0..MAX_NAMES {
+            epochs.raise(Some(&n.to_string()));
+        }
+        let before = epochs.of(&["other"]);
+        assert_eq!(epochs.raise(Some("one more")), EVERYTHING);
+        assert!(epochs.of(&["other"]) > before);
+        assert_eq!(epochs.counts().len(), MAX_NAMES + 1);
+    }
+}

@@ -1,0 +1,73 @@
+//! What a tier below memory is to the stack: a place that may answer, soon or not at all, and never with an error.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Tier;
+use crate::epochs::Epochs;
+use crate::key::Key;
+
+/// A future behind a trait object.
+pub type Eventually<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Bytes at rest: a record as [`super::at_rest`] writes it. No tier looks into them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtRest {
+    /// The record.
+    pub bytes: Bytes,
+    /// When it is of no use any more, in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
+/// The size and the luck of a tier since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LowerStats {
+    /// Whether it works at this moment.
+    pub up: bool,
+    /// Entries held, where that is known.
+    pub entries: u64,
+    /// Bytes held, where that is known.
+    pub bytes: u64,
+    /// Bytes that may be held; zero where somebody else sees to that.
+    pub capacity_bytes: u64,
+    /// Keys that were found.
+    pub hits: u64,
+    /// Keys that were not.
+    pub misses: u64,
+    /// Entries let go to make room.
+    pub evictions: u64,
+    /// Entries that were not written, for want of room in the queue or because the tier was down.
+    pub dropped: u64,
+}
+
+/// A tier below memory.
+pub trait LowerTier: Send + Sync + Debug {
+    /// Which one.
+    fn tier(&self) -> Tier;
+
+    /// What is under each of `keys`, in their order. A tier that is down, slow, full or damaged answers nothing, within
+    /// a time of its own. What waits to be written is found.
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>>;
+
+    /// Queues something to be written, or drops it if too much waits already. Never waits.
+    fn put(&self, key: Key, entry: AtRest);
+
+    /// A purge was noted in the [`Epochs`] under this name; it should outlive the process, and reach whoever shares
+    /// this tier. Never waits.
+    fn purged(&self, epochs: &Arc<Epochs>, name: &str);
+
+    /// Lets everything in this tier go, here and for whoever shares it. Says how many entries those were, where that
+    /// is known.
+    fn clear(&self) -> Eventually<'_, u64>;
+
+    /// How it is doing.
+    fn stats(&self) -> LowerStats;
+
+    /// Writes out what still waits, at most for `patience`. Says how many entries were left.
+    fn close(&self, patience: Duration) -> Eventually<'_, usize>;
+}

@@ -1,0 +1,240 @@
+//! Write-behind: what is to be written waits here, bounded in bytes, and is found by reads until it is written.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use super::AtRest;
+use crate::key::Key;
+
+/// What a waiting entry costs beside its bytes.
+const OVERHEAD_BYTES: usize = 128;
+
+/// The queue of one tier.
+#[derive(Debug)]
+pub struct WriteQueue {
+    waiting: Mutex<Waiting>,
+    arrived: Notify,
+    settled: Notify,
+    max_bytes: usize,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    order: VecDeque<Key>,
+    /// An entry that is put in twice stands in the order twice, and the later one is what counts.
+    entries: HashMap<Key, (AtRest, u64)>,
+    bytes: usize,
+    puts: u64,
+}
+
+/// What became of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Queued {
+    /// It waits to be written.
+    Waiting,
+    /// There was no room.
+    Dropped,
+}
+
+/// Entries that are being written. Reads find them until [`WriteQueue::done`].
+#[derive(Debug)]
+pub struct Batch {
+    /// The entries.
+    pub entries: Vec<(Key, AtRest)>,
+    puts: Vec<u64>,
+}
+
+impl WriteQueue {
+    /// An empty queue.
+    pub fn new(max_bytes: usize) -> Self {
+        Self {
+            waiting: Mutex::default(),
+            arrived: Notify::new(),
+            settled: Notify::new(),
+            max_bytes,
+            dropped: AtomicU64::new(0),
+        }
+    }
+
+    /// Queues an entry, if there is room for it.
+    pub fn push(&self, key: Key, entry: AtRest) -> Queued {
+        let size = size(&entry);
+        let mut waiting = self.lock();
+        if waiting.bytes + size > self.max_bytes {
+            drop(waiting);
+            self.dropped.fetch_add(1, Ordering::Relaxed);
+            return Queued::Dropped;
+        }
+        waiting.puts += 1;
+        let puts = waiting.puts;
+        if let Some((old, _)) = waiting.entries.insert(key, (entry, puts)) {
+            waiting.bytes -= self::size(&old);
+        }
+        waiting.bytes += size;
+        waiting.order.push_back(key);
+        drop(waiting);
+        self.arrived.notify_one();
+        Queued::Waiting
+    }
+
+    /// The entry under `key`, if it waits or is being written.
+    pub fn get(&self, key: &Key) -> Option<Bytes> {
+        self.lock().entries.get(key).map(|(entry, _)| entry.bytes.clone())
+    }
+
+    /// The next entries to write, at least one and not much more than `max_bytes` of them; waits for the first.
+    pub async fn next(&self, max_bytes: usize) -> Batch {
+        loop {
+            let batch = self.take(max_bytes);
+            if !batch.entries.is_empty() {
+                return batch;
+            }
+            self.arrived.notified().await;
+        }
+    }
+
+    fn take(&self, max_bytes: usize) -> Batch {
+        let mut waiting = self.lock();
+        let (mut batch, mut bytes) = (Batch { entries: Vec::new(), puts: Vec::new() }, 0);
+        while bytes < max_bytes
+            && let Some(key) = waiting.order.pop_front()
+        {
+            let Some((entry, put)) = waiting.entries.get(&key) else { continue };
+            if batch.puts.contains(put) {
+                continue;
+            }
+            bytes += size(entry);
+            batch.entries.push((key, entry.clone()));
+            batch.puts.push(*put);
+        }
+        batch
+    }
+
+    /// The entries of a batch were written, or given up.
+    pub fn done(&self, batch: &Batch) {
+        let mut waiting = self.lock();
+        for ((key, entry), put) in batch.entries.iter().zip(&batch.puts) {
+            // One that was put in again meanwhile has yet to be written.
+            if waiting.entries.get(key).is_some_and(|(_, latest)| latest == put) {
+                waiting.entries.remove(key);
+                waiting.bytes -= size(entry);
+            }
+        }
+        drop(waiting);
+        self.settled.notify_waiters();
+    }
+
+    /// The entries of a batch could not be written, and nobody will try again.
+    pub fn give_up(&self, batch: &Batch) {
+        self.dropped.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
+        self.done(batch);
+    }
+
+    /// Forgets all that waits.
+    pub fn clear(&self) {
+        let mut waiting = self.lock();
+        waiting.order.clear();
+        waiting.entries.clear();
+        waiting.bytes = 0;
+        drop(waiting);
+        self.settled.notify_waiters();
+    }
+
+    /// How many entries wait or are being written.
+    pub fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Entries that were never written.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Resolves once nothing waits.
+    pub async fn drained(&self) {
+        loop {
+            let settled = self.settled.notified();
+            tokio::pin!(settled);
+            settled.as_mut().enable();
+            if self.is_empty() {
+                return;
+            }
+            settled.await;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn size(entry: &AtRest) -> usize {
+    entry.bytes.len() + OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{KeyBuilder, Tag};
+
+    fn key(n: u8) -> Key {
+        KeyBuilder::new(None).part(Tag::Text, &[n]).finish()
+    }
+
+    fn entry(text: &'static str) -> AtRest {
+        AtRest { bytes: Bytes::from_static(text.as_bytes()), until_ms: 1 }
+    }
+
+    #[tokio::test]
+    async fn what_waits_or_is_being_written_is_found_until_it_is_written() {
+        let queue = WriteQueue::new(10_000);
+        assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
+        assert_eq!(queue.get(&key(1)).as_deref(), Some(&b"one"[..]));
+        let batch = queue.next(1_000).await;
+        assert_eq!(batch.entries, [(key(1), entry("one"))]);
+        assert!(queue.get(&key(1)).is_some() && !queue.is_empty());
+        queue.done(&batch);
+        assert!(queue.get(&key(1)).is_none() && queue.is_empty());
+        queue.drained().await;
+    }
+
+    #[tokio::test]
+    async fn what_is_put_in_again_while_it_is_written_is_written_again() {
+        let queue = WriteQueue::new(10_000);
+        queue.push(key(1), entry("old"));
+        let batch = queue.next(1_000).await;
+        queue.push(key(1), entry("new"));
+        queue.done(&batch);
+        assert_eq!(queue.get(&key(1)).as_deref(), Some(&b"new"[..]));
+        assert_eq!(queue.next(1_000).await.entries, [(key(1), entry("new"))]);
+    }
+
+    #[tokio::test]
+    async fn the_later_of_two_is_written_once() {
+        let queue = WriteQueue::new(10_000);
+        queue.push(key(1), entry("old"));
+        queue.push(key(1), entry("new"));
+        let batch = queue.next(1_000).await;
+        assert_eq!(batch.entries, [(key(1), entry("new"))]);
+        queue.done(&batch);
+        assert_eq!((queue.len(), queue.lock().bytes), (0, 0));
+    }
+
+    #[test]
+    fn more_than_the_bound_is_dropped_and_counted() {
+        let queue = WriteQueue::new(OVERHEAD_BYTES + 3);
+        assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
+        assert_eq!(queue.push(key(2), entry("two")), Queued::Dropped);
+        assert_eq!((queue.len(), queue.dropped()), (1, 1));
+    }
+}
