@@ -65,14 +65,19 @@ impl Proxy {
             return if controls.only_if_cached {
                 self.not_cached()
             } else {
-                self.bypass(Request::from_parts(head, body), bypass, admission, deadline).await
+                Box::pin(self.bypass(Request::from_parts(head, body), bypass, admission, deadline)).await
             };
         }
         let body = match self.read_body(&config, body, &mut admission).await {
             Ok(body) => body,
             Err(finished) => return finished,
         };
-        self.answer(Received { head, body, kind, controls, config: &config, deadline }, admission).await
+        let received = Received { head, body, kind, controls, config: &config, deadline };
+        let key = received.answer_key();
+        match key.and_then(|key| self.at_hand(&key)) {
+            Some(finished) => finished.admitted(admission),
+            None => Box::pin(self.answer(received, key, admission)).await,
+        }
     }
 
     async fn read_body(&self, config: &Config, body: Incoming, admission: &mut Admission) -> Result<Bytes, Finished> {
@@ -112,11 +117,8 @@ impl Proxy {
         self.replies.overloaded(rejection)
     }
 
-    async fn answer(&self, received: Received<'_>, admission: Admission) -> Finished {
-        let key = received.answer_key();
-        if let Some(finished) = key.and_then(|key| self.at_hand(&key)) {
-            return finished.admitted(admission);
-        }
+    /// Answers what has no rendered answer.
+    async fn answer(&self, received: Received<'_>, key: Option<Key>, admission: Admission) -> Finished {
         let outcome = match self.through_flow(&received).await {
             Ok(outcome) => outcome,
             Err(error) => return self.refuse_path(error),

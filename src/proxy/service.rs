@@ -48,7 +48,9 @@ impl Proxy {
                 self.metrics.rejected(rejection);
                 self.replies.overloaded(rejection)
             }
-            Ok(admission) if kind == RouteKind::Other => self.pass_through(request, admission).await,
+            // In a box of its own, as all that a hit does not do: a future takes room for its longest branch, and is
+            // copied several times before it runs.
+            Ok(admission) if kind == RouteKind::Other => Box::pin(self.pass_through(request, admission)).await,
             Ok(admission) => self.embeddings(request, kind, admission).await,
         };
         count.outcome = outcome;
