@@ -109,8 +109,8 @@ pub enum Tag {
 
 const PART_HEAD_BYTES: usize = 9;
 
-/// Up to here a part is put together before it is hashed.
-const SMALL_PART_BYTES: usize = 128;
+/// Up to here the parts of a key are gathered and hashed in one go, since each update of a hasher has a price of its own.
+const GATHERED_BYTES: usize = 1024;
 
 fn part_head(tag: Tag, length: usize) -> [u8; PART_HEAD_BYTES] {
     let mut head = [0_u8; PART_HEAD_BYTES];
@@ -120,42 +120,49 @@ fn part_head(tag: Tag, length: usize) -> [u8; PART_HEAD_BYTES] {
 }
 
 /// Builds the key of a context, part by part; [`Key::extend`] goes on from there per input.
-pub struct KeyBuilder(blake3::Hasher);
+pub struct KeyBuilder {
+    secret: Option<[u8; 32]>,
+    /// What is not hashed yet.
+    gathered: Vec<u8>,
+    /// The hasher of all before it, once there was more than is gathered.
+    begun: Option<Box<blake3::Hasher>>,
+}
 
 impl KeyBuilder {
     /// Starts a key. With a secret the hash is keyed, so that who can read a shared store cannot test it for known texts.
     pub fn new(secret: Option<&Secret>) -> Self {
-        let mut hasher = match secret {
-            Some(secret) => blake3::Hasher::new_keyed(&blake3::derive_key(
-                "vecho 2026 cache key secret",
-                secret.reveal().as_bytes(),
-            )),
-            None => blake3::Hasher::new(),
-        };
-        hasher.update(RECIPE);
-        Self(hasher)
+        let derive = |secret: &Secret| blake3::derive_key("vecho 2026 cache key secret", secret.reveal().as_bytes());
+        let mut gathered = Vec::with_capacity(GATHERED_BYTES);
+        gathered.extend_from_slice(RECIPE);
+        Self { secret: secret.map(derive), gathered, begun: None }
     }
 
     /// Adds one part.
     pub fn part(&mut self, tag: Tag, bytes: &[u8]) -> &mut Self {
-        let head = part_head(tag, bytes.len());
-        let mut small = [0; SMALL_PART_BYTES];
-        let whole = PART_HEAD_BYTES + bytes.len();
-        if whole <= SMALL_PART_BYTES {
-            // Most parts are small, and each update has a price of its own.
-            small[..PART_HEAD_BYTES].copy_from_slice(&head);
-            small[PART_HEAD_BYTES..whole].copy_from_slice(bytes);
-            self.0.update(&small[..whole]);
-        } else {
-            self.0.update(&head);
-            self.0.update(bytes);
-        }
+        self.add(&part_head(tag, bytes.len()));
+        self.add(bytes);
         self
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        if self.gathered.len() + bytes.len() <= GATHERED_BYTES {
+            self.gathered.extend_from_slice(bytes);
+            return;
+        }
+        let secret = &self.secret;
+        let start = || Box::new(secret.as_ref().map_or_else(blake3::Hasher::new, blake3::Hasher::new_keyed));
+        self.begun.get_or_insert_with(start).update(&self.gathered).update(bytes);
+        self.gathered.clear();
     }
 
     /// The key of all parts so far.
     pub fn finish(&self) -> Key {
-        Key(*self.0.finalize().as_bytes())
+        let hash = match (&self.begun, &self.secret) {
+            (Some(begun), _) => begun.clone().update(&self.gathered).finalize(),
+            (None, Some(secret)) => blake3::keyed_hash(secret, &self.gathered),
+            (None, None) => blake3::hash(&self.gathered),
+        };
+        Key(*hash.as_bytes())
     }
 }
 
@@ -200,6 +207,25 @@ mod tests {
         let keyed = KeyBuilder::new(Some(&Secret::new("s3cret"))).finish();
         assert_ne!(plain, keyed);
         assert_ne!(keyed, KeyBuilder::new(Some(&Secret::new("other"))).finish());
+    }
+
+    #[test]
+    fn a_key_is_the_hash_of_its_parts_in_a_row_however_long_they_are() {
+        let secret = Secret::new("s3cret");
+        let derived = blake3::derive_key("vecho 2026 cache key secret", b"s3cret");
+        for lengths in [[0, 5, 7], [995, 0, 0], [996, 1, 1], [10, 5_000, 30], [2_000, 2_000, 1_000]] {
+            let (mut plain, mut keyed) = (KeyBuilder::new(None), KeyBuilder::new(Some(&secret)));
+            let mut row = RECIPE.to_vec();
+            for (fill, length) in (1..).zip(lengths) {
+                let bytes = vec![fill; length];
+                plain.part(Tag::Text, &bytes);
+                keyed.part(Tag::Text, &bytes);
+                row.extend_from_slice(&part_head(Tag::Text, length));
+                row.extend_from_slice(&bytes);
+            }
+            assert_eq!(plain.finish().as_bytes(), blake3::hash(&row).as_bytes(), "{lengths:?}");
+            assert_eq!(keyed.finish().as_bytes(), blake3::keyed_hash(&derived, &row).as_bytes(), "{lengths:?}");
+        }
     }
 
     const TAGS: [Tag; 3] = [Tag::Model, Tag::Text, Tag::Tokens];
