@@ -78,13 +78,16 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Starts the clock anew when the connection waits for something else than before.
+    /// Starts the clock anew when the connection waits for something else than before. For our own answer nothing is
+    /// limited here, so each request saves a look at the clock.
     fn note_phase(&mut self) {
         let stay = self.vitals.phase();
         if stay != self.stay {
             self.stay = stay;
-            self.since = Instant::now();
-            self.hasten_alarm();
+            if stay.0 != Phase::Serving {
+                self.since = Instant::now();
+                self.hasten_alarm();
+            }
         }
     }
 
