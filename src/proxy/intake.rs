@@ -1,6 +1,6 @@
 //! From the head of a request to who asks, under which scope, and where it would go.
 
-use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Uri, request};
 
@@ -71,17 +71,20 @@ pub(super) const fn path_model(kind: RouteKind) -> PathModel {
 
 /// Why a body need not be read: it is not JSON, or not plain.
 pub(super) fn unreadable_head(head: &request::Parts) -> Option<Bypass> {
-    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let encoded = text(http::header::CONTENT_ENCODING).is_some_and(|value| !value.eq_ignore_ascii_case("identity"));
-    let is_json = text(http::header::CONTENT_TYPE).is_some_and(|value| {
-        let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        kind == "application/json" || kind.ends_with("+json")
-    });
+    let bytes = |name| head.headers.get(name).map(HeaderValue::as_bytes);
+    let encoded = bytes(CONTENT_ENCODING).is_some_and(|value| !value.eq_ignore_ascii_case(b"identity"));
     if encoded {
         Some(Bypass::ContentEncoding)
-    } else if is_json {
+    } else if bytes(CONTENT_TYPE).is_some_and(is_json) {
         None
     } else {
         Some(Bypass::ContentType)
     }
+}
+
+/// Whether a content type names JSON, whatever its parameters.
+fn is_json(content_type: &[u8]) -> bool {
+    let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let ends_in = |end: &[u8]| kind.len() >= end.len() && kind[kind.len() - end.len()..].eq_ignore_ascii_case(end);
+    kind.eq_ignore_ascii_case(b"application/json") || ends_in(b"+json")
 }
