@@ -88,8 +88,7 @@ impl Proxy {
         }
         let bounds =
             BodyBounds { max_bytes: limits.max_body_bytes, pause: limits.body_timeout, whole: limits.request_timeout };
-        let admit = |bytes| self.gate.reserve(admission, bytes);
-        collect_bounded(body, bounds, admit).await.map_err(|error| self.refuse_body(&error))
+        collect_bounded(body, bounds, |bytes| admission.reserve(bytes)).await.map_err(|error| self.refuse_body(&error))
     }
 
     fn refuse_body(&self, error: &CollectError) -> Finished {
@@ -177,7 +176,7 @@ impl Proxy {
         } else {
             ReplyBody::rendered(answer.rendering)
         };
-        self.replies.answer(notes, answer.call_headers, body)
+        self.replies.answer(&notes, answer.call_headers, body)
     }
 
     /// Keeps a finished answer, if the configuration that its request was read under is still in force. Which requests
@@ -217,9 +216,7 @@ fn parts(body: &Bytes, tally: &Tally, notes: &Notes, keep: Keep) -> answers::Par
         body: body.clone(),
         inputs: tally.memory,
         tokens: tally.saved,
-        sources: notes.sources.clone(),
-        token_note: notes.tokens.clone(),
-        model: notes.model.clone(),
+        headers: notes.kept(),
         fresh_until_ms: keep.fresh_until_ms,
         identity: keep.identity,
         lessons: keep.lessons,
