@@ -3,9 +3,14 @@
 //! Every part goes into the hash behind a one-byte tag and its length, so that no two different sequences of parts
 //! feed the hash the same bytes. Texts are never kept, only these keys.
 
+mod passing;
+
 use std::fmt;
 
 use crate::config::Secret;
+use passing::MAC_BYTES;
+
+pub use passing::PassingSecret;
 
 /// Bumped whenever the recipe below changes, so that entries of an older recipe are never found.
 const RECIPE: &[u8] = b"vecho key 1";
@@ -39,6 +44,12 @@ impl Key {
         buffer[32..HEAD_BYTES].copy_from_slice(&part_head(tag, bytes.len()));
         buffer[HEAD_BYTES..].copy_from_slice(bytes);
         Self(*blake3::hash(buffer).as_bytes())
+    }
+
+    fn of_mac(mac: [u8; MAC_BYTES]) -> Self {
+        let mut key = [0; 32];
+        key[..MAC_BYTES].copy_from_slice(&mac);
+        Self(key)
     }
 
     /// An endless stream of bytes that only this key gives.
@@ -130,21 +141,39 @@ fn part_head(tag: Tag, length: usize) -> [u8; PART_HEAD_BYTES] {
 }
 
 /// Builds the key of a context, part by part; [`Key::extend`] goes on from there per input.
-pub struct KeyBuilder {
-    secret: Option<[u8; 32]>,
+pub struct KeyBuilder<'a> {
+    recipe: Recipe<'a>,
     /// What is not hashed yet.
     gathered: Vec<u8>,
     /// The hasher of all before it, once there was more than is gathered.
     begun: Option<Box<blake3::Hasher>>,
 }
 
-impl KeyBuilder {
+/// How the parts become a key.
+enum Recipe<'a> {
+    Plain,
+    Keyed([u8; 32]),
+    Passing(&'a PassingSecret),
+}
+
+impl KeyBuilder<'static> {
     /// Starts a key. With a secret the hash is keyed, so that who can read a shared store cannot test it for known texts.
     pub fn new(secret: Option<&Secret>) -> Self {
         let derive = |secret: &Secret| blake3::derive_key("vecho 2026 cache key secret", secret.reveal().as_bytes());
+        Self::start(secret.map_or(Recipe::Plain, |secret| Recipe::Keyed(derive(secret))))
+    }
+}
+
+impl<'a> KeyBuilder<'a> {
+    /// Starts a key that is only compared with others of the same secret.
+    pub fn passing(secret: &'a PassingSecret) -> Self {
+        Self::start(Recipe::Passing(secret))
+    }
+
+    fn start(recipe: Recipe<'a>) -> Self {
         let mut gathered = Vec::with_capacity(GATHERED_BYTES);
         gathered.extend_from_slice(RECIPE);
-        Self { secret: secret.map(derive), gathered, begun: None }
+        Self { recipe, gathered, begun: None }
     }
 
     /// Adds one part.
@@ -159,18 +188,27 @@ impl KeyBuilder {
             self.gathered.extend_from_slice(bytes);
             return;
         }
-        let secret = &self.secret;
-        let start = || Box::new(secret.as_ref().map_or_else(blake3::Hasher::new, blake3::Hasher::new_keyed));
+        let start = match &self.recipe {
+            Recipe::Plain => None,
+            Recipe::Keyed(secret) => Some(secret),
+            Recipe::Passing(secret) => {
+                // What stands there as its MAC follows from what stands before it, so this leaves no doubt either.
+                self.gathered.extend_from_slice(&secret.mac(bytes));
+                return;
+            }
+        };
+        let start = || Box::new(start.map_or_else(blake3::Hasher::new, blake3::Hasher::new_keyed));
         self.begun.get_or_insert_with(start).update(&self.gathered).update(bytes);
         self.gathered.clear();
     }
 
     /// The key of all parts so far.
     pub fn finish(&self) -> Key {
-        let hash = match (&self.begun, &self.secret) {
+        let hash = match (&self.begun, &self.recipe) {
             (Some(begun), _) => begun.clone().update(&self.gathered).finalize(),
-            (None, Some(secret)) => blake3::keyed_hash(secret, &self.gathered),
-            (None, None) => blake3::hash(&self.gathered),
+            (None, Recipe::Plain) => blake3::hash(&self.gathered),
+            (None, Recipe::Keyed(secret)) => blake3::keyed_hash(secret, &self.gathered),
+            (None, Recipe::Passing(secret)) => return Key::of_mac(secret.mac(&self.gathered)),
         };
         Key(*hash.as_bytes())
     }
@@ -209,6 +247,25 @@ mod tests {
         assert_eq!(text, context.extend(Tag::Text, b"[1,2]"));
         assert_ne!(text, context.extend(Tag::Tokens, b"[1,2]"));
         assert_ne!(text, key(&[(Tag::Model, b"n")]).extend(Tag::Text, b"[1,2]"));
+    }
+
+    #[test]
+    fn passing_keys_are_equal_exactly_for_equal_parts_under_one_secret() {
+        let (secret, other) = (PassingSecret::new(), PassingSecret::new());
+        let lengths = [0, 1, 15, 16, 900, 940, 941, 960, 5_000, 100_000];
+        let key = |secret: &PassingSecret, length: usize, last: u8| {
+            let mut bytes = vec![7; length];
+            bytes.push(last);
+            KeyBuilder::passing(secret).part(Tag::Model, b"m").part(Tag::Body, &bytes).finish()
+        };
+        let keys: Vec<Key> = lengths.iter().flat_map(|length| [1, 2].map(|last| key(&secret, *length, last))).collect();
+        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len());
+        for (place, length) in lengths.iter().enumerate() {
+            assert_eq!(keys[2 * place], key(&secret, *length, 1), "{length}");
+            assert_ne!(keys[2 * place], key(&other, *length, 1), "{length}");
+        }
+        let halves = KeyBuilder::passing(&secret).part(Tag::Model, b"m7").part(Tag::Body, &[1]).finish();
+        assert_ne!(halves, key(&secret, 1, 1));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::{Proxy, ReplyBody};
 use crate::answers;
 use crate::config::Config;
 use crate::flow::{Answer, Ask, Controls, Keep, Outcome, Tally};
-use crate::key::Key;
+use crate::key::{Key, PassingSecret};
 use crate::metrics::{AnswerEvent, Rejection};
 use crate::serve::{BodyBounds, CollectError, collect_bounded};
 use crate::upstream::{ClientBody, RouteKind, TooLong};
@@ -39,10 +39,10 @@ struct Received<'a> {
 impl Received<'_> {
     /// The key of a rendered answer, for requests without special wishes: a rendered answer knows its records'
     /// common end, not their ages.
-    fn answer_key(&self) -> Option<Key> {
+    fn answer_key(&self, secret: &PassingSecret) -> Option<Key> {
         let controls = &self.controls;
         let has_wishes = controls.no_cache || controls.no_store || controls.max_age_ms.is_some();
-        (!has_wishes).then(|| answer_key(self.config, &self.head.headers, &self.head.uri, &self.body))
+        (!has_wishes).then(|| answer_key(self.config, secret, &self.head, &self.body))
     }
 }
 
@@ -73,7 +73,7 @@ impl Proxy {
             Err(finished) => return finished,
         };
         let received = Received { head, body, kind, controls, config: &config, deadline };
-        let key = received.answer_key();
+        let key = received.answer_key(&self.answer_secret);
         match key.and_then(|key| self.at_hand(&key)) {
             Some(finished) => finished.admitted(admission),
             None => Box::pin(self.answer(received, key, admission)).await,

@@ -7,7 +7,7 @@ use http::{Uri, request};
 use super::controls::namespace;
 use crate::config::{Config, Scope, UpstreamTarget};
 use crate::flow::{Origin, join_headers, scope_key};
-use crate::key::{Key, KeyBuilder, Tag};
+use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
 use crate::upstream::{RouteKind, TooLong, upstream_uri};
 use crate::wire::{Bypass, PathModel};
 
@@ -48,15 +48,16 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, TooLong> {
     }
 }
 
-/// The hash under which a rendered answer to this request is kept: who asks, where, and what. In one go, since on a
-/// hit hashing is most of the work. Under every scope each credential has its own; that costs room, never truth.
-pub(super) fn answer_key(config: &Config, headers: &HeaderMap, uri: &Uri, body: &[u8]) -> Key {
-    let mut key = KeyBuilder::new(None);
+/// The key under which a rendered answer to this request is kept: who asks, where, and what. It lives no longer than
+/// the process, so it need not cost what a hash of the body does. Under every scope each credential has its own; that
+/// costs room, never truth.
+pub(super) fn answer_key(config: &Config, secret: &PassingSecret, head: &request::Parts, body: &[u8]) -> Key {
+    let (headers, mut key) = (&head.headers, KeyBuilder::passing(secret));
     join_headers(&mut key, &config.auth.credential_headers, headers);
     // Always there, so that it parts the headers before it from those after it.
     key.part(Tag::Namespace, namespace(headers).unwrap_or_default());
     join_headers(&mut key, &config.cache.key_headers, headers);
-    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     key.part(Tag::Upstream, path.as_bytes()).part(Tag::Body, body);
     key.finish()
 }
