@@ -52,9 +52,10 @@ impl Proxy {
         request: Request<Incoming>,
         kind: RouteKind,
         mut admission: Admission,
+        begun: Instant,
     ) -> Finished {
         let config = self.live.load();
-        let deadline = Instant::now() + config.limits.request_timeout;
+        let deadline = begun + config.limits.request_timeout;
         let (head, body) = request.into_parts();
         let controls = match read_controls(&head.headers) {
             Ok(controls) => controls,

@@ -1,10 +1,10 @@
 //! One request of the public port: let in, sent down its route, counted.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::ReplyBody;
 use super::gate::Gate;
@@ -55,7 +55,7 @@ impl Proxy {
             // In a box of its own, as all that a hit does not do: a future takes room for its longest branch, and is
             // copied several times before it runs.
             Ok(admission) if kind == RouteKind::Other => Box::pin(self.pass_through(request, admission)).await,
-            Ok(admission) => self.embeddings(request, kind, admission).await,
+            Ok(admission) => self.embeddings(request, kind, admission, count.begun).await,
         };
         count.outcome = outcome;
         tracing::debug!(
