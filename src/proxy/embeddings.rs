@@ -168,12 +168,12 @@ impl Proxy {
         let largest = answer.rendering.largest_len();
         let wanted = key.filter(|key| self.answers.wants(key, largest as u64));
         let keep = answer.keep.zip(wanted);
-        let body = if keep.is_some() || largest <= WHOLE_BYTES {
-            let bytes = answer.rendering.to_bytes();
-            if let Some((keep, key)) = keep {
-                self.keep(key, parts(&bytes, &answer.tally, &notes, keep), received_under);
-            }
+        let body = if let Some((keep, key)) = keep {
+            let bytes = answer.rendering.to_lasting_bytes();
+            self.keep(key, parts(&bytes, &answer.tally, &notes, keep), received_under);
             ReplyBody::whole(bytes)
+        } else if largest <= WHOLE_BYTES {
+            ReplyBody::whole(answer.rendering.to_bytes())
         } else {
             ReplyBody::rendered(answer.rendering)
         };

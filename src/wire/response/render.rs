@@ -32,13 +32,22 @@ pub struct Rendering {
 }
 
 impl Rendering {
-    /// The whole answer in one buffer.
+    /// The whole answer in one buffer, which may have room to spare.
     pub fn to_bytes(&self) -> Bytes {
-        let mut body = Vec::with_capacity(self.largest_len());
-        self.write_items(0..self.slots.len(), &mut body);
-        // It may be kept for long, and the room was for the longest text.
+        Bytes::from(self.to_vec())
+    }
+
+    /// The same for an answer that is kept for long: without spare room.
+    pub fn to_lasting_bytes(&self) -> Bytes {
+        let mut body = self.to_vec();
         body.shrink_to_fit();
         Bytes::from(body)
+    }
+
+    fn to_vec(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.largest_len());
+        self.write_items(0..self.slots.len(), &mut body);
+        body
     }
 
     /// The exact length, where it is known without rendering: numbers differ in length, base64 does not.
@@ -218,10 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_answer_holds_no_room_that_it_does_not_need() {
+    fn a_lasting_answer_holds_no_room_that_it_does_not_need() {
         for encoding in [Encoding::Float, Encoding::Base64] {
-            let body = Vec::from(rendering(encoding, vec![]).to_bytes());
+            let rendering = rendering(encoding, vec![]);
+            let body = Vec::from(rendering.to_lasting_bytes());
             assert_eq!(body.capacity(), body.len());
+            assert_eq!(body, rendering.to_bytes());
         }
     }
 
