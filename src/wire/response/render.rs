@@ -32,13 +32,22 @@ pub struct Rendering {
 }
 
 impl Rendering {
-    /// The whole answer in one buffer.
+    /// The whole answer in one buffer, which may have room to spare.
     pub fn to_bytes(&self) -> Bytes {
-        let mut body = Vec::with_capacity(self.largest_len());
-        self.write_items(0..self.slots.len(), &mut body);
-        // It may be kept for long, and the room for numbers was for their longest text.
+        Bytes::from(self.to_vec())
+    }
+
+    /// The same for an answer that is kept for long: without spare room.
+    pub fn to_lasting_bytes(&self) -> Bytes {
+        let mut body = self.to_vec();
         body.shrink_to_fit();
         Bytes::from(body)
+    }
+
+    fn to_vec(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.largest_len());
+        self.write_items(0..self.slots.len(), &mut body);
+        body
     }
 
     /// The exact length, where it is known without rendering: numbers differ in length, base64 does not.
@@ -46,14 +55,17 @@ impl Rendering {
         if self.encoding == Encoding::Float {
             return None;
         }
-        let items: usize = (0..self.slots.len()).map(|place| self.item_len(place)).sum();
-        Some((self.head().len() + items + self.slots.len().saturating_sub(1) + self.tail().len()) as u64)
+        let items: usize = (0..self.slots.len()).map(|place| self.largest_item_len(place) - spare_digits(place)).sum();
+        let mut tail = Vec::new();
+        self.write_tail(&mut tail);
+        Some((HEAD.len() + items + self.slots.len().saturating_sub(1) + tail.len()) as u64)
     }
 
     /// An upper bound of the length.
     pub fn largest_len(&self) -> usize {
-        let items: usize = (0..self.slots.len()).map(|place| self.item_len(place) + 1).sum();
-        self.head().len() + items + self.tail().len()
+        let items: usize = (0..self.slots.len()).map(|place| self.largest_item_len(place) + 1).sum();
+        // A character of a name takes at most six bytes, and the place of a mock ten digits and a comma.
+        HEAD.len() + items + TAIL_BYTES + self.model.len() * 6 + self.mocks.len() * 11
     }
 
     /// Renders the inputs from `from` on until a piece is full; returns it and the first input not yet rendered.
@@ -62,7 +74,7 @@ impl Rendering {
         let mut until = from;
         let mut expected_bytes = 0;
         while until < self.slots.len() && (expected_bytes < PIECE_BYTES || until == from) {
-            expected_bytes += self.item_len(until) + 1;
+            expected_bytes += self.largest_item_len(until) + 1;
             until += 1;
         }
         let mut body = Vec::with_capacity(expected_bytes + 256);
@@ -81,7 +93,7 @@ impl Rendering {
 
     fn write_items(&self, places: Range<usize>, body: &mut Vec<u8>) {
         if places.start == 0 {
-            body.extend_from_slice(self.head().as_bytes());
+            body.extend_from_slice(HEAD.as_bytes());
         }
         for place in places.clone() {
             if place > 0 {
@@ -90,13 +102,13 @@ impl Rendering {
             self.write_item(place, body);
         }
         if places.end == self.slots.len() {
-            body.extend_from_slice(self.tail().as_bytes());
+            self.write_tail(body);
         }
     }
 
     fn write_item(&self, place: usize, body: &mut Vec<u8>) {
         body.extend_from_slice(ITEM_HEAD.as_bytes());
-        body.extend_from_slice(place.to_string().as_bytes());
+        write_json(body, &place);
         match self.encoding {
             Encoding::Base64 => {
                 body.extend_from_slice(b",\"embedding\":\"");
@@ -111,9 +123,9 @@ impl Rendering {
         }
     }
 
-    /// The exact length of an item in base64, a bound of it in numbers.
-    fn item_len(&self, place: usize) -> usize {
-        let frame = ITEM_HEAD.len() + decimal_digits(place) + ",\"embedding\":\"\"}".len();
+    /// The length of an item in base64, but for the digits of its place; a bound of it in numbers.
+    fn largest_item_len(&self, place: usize) -> usize {
+        let frame = ITEM_HEAD.len() + PLACE_DIGITS + ",\"embedding\":\"\"}".len();
         let vector = self.vector(place);
         frame
             + match self.encoding {
@@ -122,26 +134,40 @@ impl Rendering {
             }
     }
 
-    #[expect(clippy::unused_self, reason = "head, items and tail read as one family")]
-    const fn head(&self) -> &'static str {
-        "{\"object\":\"list\",\"data\":["
-    }
-
-    fn tail(&self) -> String {
-        let model = serde_json::Value::from(self.model.as_str());
-        let tokens = self.prompt_tokens;
-        let mocks = match serde_json::to_string(&self.mocks) {
-            Ok(places) if !self.mocks.is_empty() => format!(",\"vecho\":{{\"mock\":{places}}}"),
-            _ => String::new(),
-        };
-        format!("],\"model\":{model},\"usage\":{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}{mocks}}}")
+    fn write_tail(&self, body: &mut Vec<u8>) {
+        body.extend_from_slice(b"],\"model\":");
+        write_json(body, &self.model);
+        body.extend_from_slice(b",\"usage\":{\"prompt_tokens\":");
+        write_json(body, &self.prompt_tokens);
+        body.extend_from_slice(b",\"total_tokens\":");
+        write_json(body, &self.prompt_tokens);
+        body.push(b'}');
+        if !self.mocks.is_empty() {
+            body.extend_from_slice(b",\"vecho\":{\"mock\":");
+            write_json(body, &self.mocks);
+            body.push(b'}');
+        }
+        body.push(b'}');
     }
 }
 
+fn write_json(body: &mut Vec<u8>, value: &impl serde::Serialize) {
+    serde_json::to_writer(body, value).expect("names and numbers must serialize into memory");
+}
+
+const HEAD: &str = "{\"object\":\"list\",\"data\":[";
+
+/// A tail without the model's name and the places of mocks, but with room for the longest numbers.
+const TAIL_BYTES: usize = 160;
+
+/// Room for the place of an item: requests have fewer inputs than would need another digit.
+const PLACE_DIGITS: usize = 10;
+
 const ITEM_HEAD: &str = "{\"object\":\"embedding\",\"index\":";
 
-fn decimal_digits(number: usize) -> usize {
-    number.checked_ilog10().unwrap_or(0) as usize + 1
+/// Of the room for the digits of a place what it does not need.
+fn spare_digits(place: usize) -> usize {
+    PLACE_DIGITS - 1 - place.checked_ilog10().unwrap_or(0) as usize
 }
 
 /// Each component as the shortest decimal that reads back to the same f32.
@@ -201,10 +227,12 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_answer_holds_no_room_that_it_does_not_need() {
+    fn a_lasting_answer_holds_no_room_that_it_does_not_need() {
         for encoding in [Encoding::Float, Encoding::Base64] {
-            let body = Vec::from(rendering(encoding, vec![]).to_bytes());
+            let rendering = rendering(encoding, vec![]);
+            let body = Vec::from(rendering.to_lasting_bytes());
             assert_eq!(body.capacity(), body.len());
+            assert_eq!(body, rendering.to_bytes());
         }
     }
 
