@@ -86,7 +86,14 @@ fn plan_256(iterations: u64) {
 fn rendering(encoding: Encoding) -> Rendering {
     let vector = Vector::from_components(&components(1536)).expect("finite and not all zero");
     let model = "text-embedding-3-small".to_owned();
-    Rendering { vectors: [vector].into(), slots: [0].into(), encoding, model, prompt_tokens: 8, mocks: Vec::new() }
+    Rendering {
+        vectors: [vector.into()].into(),
+        slots: [0].into(),
+        encoding,
+        model,
+        prompt_tokens: 8,
+        mocks: Vec::new(),
+    }
 }
 
 fn render(iterations: u64, encoding: Encoding) {

@@ -1,5 +1,6 @@
 //! Where vectors are kept. Every tier holds [`Record`]s under [`crate::key::Key`]s; the stack asks them in order.
 
+pub mod at_rest;
 mod memory;
 mod record;
 mod stack;
