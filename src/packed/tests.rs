@@ -96,7 +96,18 @@ fn vectors_at_the_edges_of_the_forms_stay_vectors() {
         }
     }
     assert_eq!(Packed::pack(&vector(&[f32::MAX]), Codec::Bf16).form(), Form::F32, "rounding would make it infinite");
-    assert_eq!(Packed::pack(&vector(&[1e-45]), Codec::Int8).form(), Form::F32, "there is no scale that small");
+    for small in [1e-45, 1e-37] {
+        let packed = Packed::pack(&vector(&[small]), Codec::Int8);
+        assert_eq!(packed.form(), Form::F32, "there is no exact scale that small");
+    }
+}
+
+#[test]
+fn bf16_is_the_nearest_and_of_two_equally_near_the_even_one() {
+    let [below, even, odd, above] = [0x3f80_7fff, 0x3f80_8000, 0x3f81_8000, 0xbf81_8001].map(f32::from_bits);
+    let packed = rounded::pack(&vector(&[below, even, odd, above])).expect("it can be rounded");
+    let halves: Vec<u16> = packed.as_chunks().0.iter().map(|half| u16::from_le_bytes(*half)).collect();
+    assert_eq!(halves, [0x3f80, 0x3f80, 0x3f82, 0xbf82]);
 }
 
 #[test]
