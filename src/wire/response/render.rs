@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::Encoding;
-use crate::vector::Vector;
+use crate::packed::Packed;
+use crate::vector::COMPONENT_BYTES;
 
 /// Aim for one frame. Larger ones come from fresh pages instead of the allocator's free lists; smaller ones cost writes.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -18,7 +19,7 @@ const COMPONENT_TEXT_BYTES: usize = 17;
 #[derive(Clone, Debug)]
 pub struct Rendering {
     /// The distinct vectors.
-    pub vectors: Arc<[Vector]>,
+    pub vectors: Arc<[Packed]>,
     /// For each input, in order, which of the vectors is its.
     pub slots: Arc<[u32]>,
     /// The form of the numbers.
@@ -87,7 +88,7 @@ impl Rendering {
         self.slots.len()
     }
 
-    fn vector(&self, place: usize) -> &Vector {
+    fn vector(&self, place: usize) -> &Packed {
         &self.vectors[self.slots[place] as usize]
     }
 
@@ -112,7 +113,7 @@ impl Rendering {
         match self.encoding {
             Encoding::Base64 => {
                 body.extend_from_slice(b",\"embedding\":\"");
-                base64_simd::STANDARD.encode_append(self.vector(place).as_le_bytes(), body);
+                self.vector(place).for_each_piece(|piece| base64_simd::STANDARD.encode_append(piece, body));
                 body.extend_from_slice(b"\"}");
             }
             Encoding::Float => {
@@ -129,7 +130,7 @@ impl Rendering {
         let vector = self.vector(place);
         frame
             + match self.encoding {
-                Encoding::Base64 => vector.as_le_bytes().len().div_ceil(3) * 4,
+                Encoding::Base64 => (vector.dimension() * COMPONENT_BYTES).div_ceil(3) * 4,
                 Encoding::Float => vector.dimension() * COMPONENT_TEXT_BYTES,
             }
     }
@@ -171,25 +172,30 @@ fn spare_digits(place: usize) -> usize {
 }
 
 /// Each component as the shortest decimal that reads back to the same f32.
-fn write_numbers(vector: &Vector, body: &mut Vec<u8>) {
+fn write_numbers(vector: &Packed, body: &mut Vec<u8>) {
     let mut text = zmij::Buffer::new();
     let mut before = b'[';
-    for component in vector.components() {
-        body.push(before);
-        body.extend_from_slice(text.format_finite(component).as_bytes());
-        before = b',';
-    }
+    vector.for_each_piece(|piece| {
+        for component in piece.as_chunks::<COMPONENT_BYTES>().0 {
+            body.push(before);
+            body.extend_from_slice(text.format_finite(f32::from_le_bytes(*component)).as_bytes());
+            before = b',';
+        }
+    });
     body.push(b']');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packed::Codec;
+    use crate::vector::Vector;
     use crate::wire::{Base64, Expected, read_answer};
 
     fn rendering(encoding: Encoding, mocks: Vec<u32>) -> Rendering {
         let vectors = [[1.0_f32, -2.5e-10], [0.1, 3.0e30]];
-        let vectors: Vec<_> = vectors.iter().map(|v| Vector::from_components(v).expect("it is a vector")).collect();
+        let vectors = vectors.iter().map(|v| Vector::from_components(v).expect("it is a vector"));
+        let vectors: Vec<_> = vectors.map(Packed::from).collect();
         let slots = [0, 1, 0].repeat(5).into();
         Rendering { vectors: vectors.into(), slots, encoding, model: "m\"x".to_owned(), prompt_tokens: 8, mocks }
     }
@@ -204,9 +210,26 @@ mod tests {
             )
             .expect("it is readable");
             for (place, vector) in read.vectors.iter().enumerate() {
-                assert_eq!(vector, rendering.vector(place));
+                assert_eq!(vector, &rendering.vector(place).unpack());
             }
             assert_eq!((read.model.as_deref(), read.prompt_tokens), (Some("m\"x"), Some(8)));
+        }
+    }
+
+    #[test]
+    fn packed_vectors_are_written_like_the_numbers_they_unpack_to() {
+        let components: Vec<f32> = (1..1000_u16).map(|n| f32::from(n) / 1234.5).collect();
+        let plain = Vector::from_components(&components).expect("it is a vector");
+        let write = |vector: &Packed, encoding| {
+            let vectors = [vector.clone()].into();
+            Rendering { vectors, slots: [0, 0].into(), ..rendering(encoding, vec![]) }.to_bytes()
+        };
+        for codec in [Codec::Lossless, Codec::Bf16, Codec::Int8] {
+            let packed = Packed::pack(&plain, codec);
+            assert!(packed.payload().len() < plain.as_le_bytes().len());
+            for encoding in [Encoding::Float, Encoding::Base64] {
+                assert_eq!(write(&packed, encoding), write(&packed.unpack().into(), encoding));
+            }
         }
     }
 
@@ -239,7 +262,8 @@ mod tests {
     #[test]
     fn pieces_add_up_to_the_whole() {
         let wide = Vector::from_components(&vec![0.123_456_79; 60_000]).expect("it is a vector");
-        let rendering = Rendering { vectors: vec![wide; 2].into(), ..rendering(Encoding::Base64, vec![2]) };
+        let rendering =
+            Rendering { vectors: vec![Packed::from(wide); 2].into(), ..rendering(Encoding::Base64, vec![2]) };
         let (mut from, mut body, mut pieces) = (0, Vec::new(), 0);
         while from < rendering.inputs() {
             let (piece, until) = rendering.piece(from);
