@@ -103,12 +103,27 @@ impl<V: Clone> Flights<V> {
 }
 
 impl<V: Clone> Join<V> {
+    /// What came of the key, if anything has yet.
+    pub fn landed(&self) -> Option<Landing<V>> {
+        lock(&self.flight.landings)[self.place].clone()
+    }
+
     /// Waits until the key has landed.
     pub async fn landing(&self) -> Landing<V> {
+        self.wait(|landings| landings[self.place].clone()).await
+    }
+
+    /// Waits until every key has landed that the same request leads.
+    pub async fn whole_flight(&self) {
+        self.wait(|landings| landings.iter().all(Option::is_some).then_some(())).await;
+    }
+
+    async fn wait<T>(&self, seen: impl Fn(&[Option<Landing<V>>]) -> Option<T>) -> T {
         loop {
             let landed = self.flight.landed.notified();
-            if let Some(landing) = lock(&self.flight.landings)[self.place].clone() {
-                return landing;
+            let found = seen(&lock(&self.flight.landings));
+            if let Some(found) = found {
+                return found;
             }
             landed.await;
         }

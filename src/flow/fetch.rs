@@ -17,7 +17,7 @@ use crate::upstream::{Class, Failure, Fetched, Lane, Portion};
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
 
-/// The fetch of everything that one request leads. It runs to its end whoever still waits for it.
+/// The fetch of everything that one request leads. It runs to its end whoever still waits for it: see `launch`.
 pub(super) struct Fetch {
     pub(super) flow: Arc<Flow>,
     pub(super) config: Arc<Config>,
@@ -43,10 +43,14 @@ impl Fetch {
         if places.is_empty() {
             return;
         }
-        let mut portions = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
-        while let Some(portion) = portions.recv().await {
-            self.land(portion, &places).await;
-        }
+        let (mut portions, work) = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
+        let landing = async {
+            while let Some(portion) = portions.recv().await {
+                self.land(portion, &places).await;
+            }
+        };
+        // The work first: what it brings lands in the same go.
+        tokio::join!(biased; work, landing);
     }
 
     /// Looks into memory once more. Between the look-up and the claim an earlier fetch may have landed and left;
