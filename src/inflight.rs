@@ -3,19 +3,18 @@
 //! All keys that one request leads share one flight object, so that a request of 2048 misses costs one allocation
 //! and one wake-up. A lead that vanishes releases its waiters: there is no flag to forget.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::key::Key;
+use crate::key::{Key, KeyMap};
 
 const SHARDS: usize = 64;
 
 /// The table of fetches in progress. `V` is what lands.
 pub struct Flights<V> {
-    shards: Vec<Mutex<HashMap<Key, Join<V>>>>,
+    shards: Vec<Mutex<KeyMap<Join<V>>>>,
 }
 
 /// What came of a flight.
@@ -64,7 +63,7 @@ impl<V> Clone for Join<V> {
 impl<V: Clone> Flights<V> {
     /// An empty table.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect() })
+        Arc::new(Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() })
     }
 
     /// Joins the flights that are under way for `keys` (distinct) and starts one for those that are not.
@@ -97,7 +96,7 @@ impl<V: Clone> Flights<V> {
         self.len() == 0
     }
 
-    fn shard(&self, key: &Key) -> &Mutex<HashMap<Key, Join<V>>> {
+    fn shard(&self, key: &Key) -> &Mutex<KeyMap<Join<V>>> {
         &self.shards[key.shard() % SHARDS]
     }
 }

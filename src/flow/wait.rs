@@ -49,7 +49,9 @@ impl Request<'_> {
         let flights = if alone { Flights::new() } else { Arc::clone(&self.flow.flights) };
         let Claims { joins, led, lead } = flights.claim(&keys);
         let mut is_led = vec![false; keys.len()];
-        led.iter().for_each(|place| is_led[*place] = true);
+        for place in &led {
+            is_led[*place] = true;
+        }
         let fetch = lead.map(|lead| self.launch(lead, led.iter().map(|place| places[*place])));
         let own = led.first().map(|place| &joins[*place]);
         self.wait(fetch.zip(own), &joins).await;

@@ -4,7 +4,7 @@
 //! holds, up to the limits of a call. So an idle proxy adds no wait, and a busy one sends few, full calls. The first
 //! worker of a submission is its submitter itself.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -17,7 +17,7 @@ use super::portion::{CallLimits, Piece, Portion, cut, estimated_tokens, fail, ha
 use super::turn::Turn;
 use super::{Caller, Failure, Reply, Why};
 use crate::config::Live;
-use crate::key::Key;
+use crate::key::{Key, KeyMap};
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 use crate::wire::{Input, ReadAnswer};
@@ -41,7 +41,7 @@ struct Queue {
 pub struct Batcher {
     caller: Caller,
     permits: Arc<Semaphore>,
-    queues: Mutex<HashMap<Key, Queue>>,
+    queues: Mutex<KeyMap<Queue>>,
     learned: LearnedLimits,
     /// Bounds the memory of answers under way, in KiB.
     room: Arc<Semaphore>,
@@ -126,7 +126,9 @@ impl Batcher {
             queues.remove(id);
         }
         drop(queues);
-        self.give_up(expired);
+        if !expired.is_empty() {
+            self.give_up(expired);
+        }
         (!batch.is_empty()).then_some((terms, batch))
     }
 

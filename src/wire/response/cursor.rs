@@ -55,22 +55,21 @@ impl<'a> Cursor<'a> {
 
     /// Walks over a value and gives it as it stands there. What is in a string is for the caller to check.
     pub(super) fn raw(&mut self) -> Result<&'a [u8], Unreadable> {
-        if self.peek() != Some(b'"') {
-            return self.value::<&RawValue>().map(|value| value.get().as_bytes());
+        if let Some(length) = self.length_of_plain_string() {
+            let (string, rest) = self.rest.split_at(length);
+            self.rest = rest;
+            return Ok(string);
         }
-        let mut length = 1;
-        loop {
-            let unseen = self.rest.get(length..).ok_or(Unreadable::Shape)?;
-            length += memchr::memchr2(b'"', b'\\', unseen).ok_or(Unreadable::Shape)? + 1;
-            if self.rest[length - 1] == b'"' {
-                break;
-            }
-            // What is escaped ends nothing.
-            length += 1;
-        }
-        let (value, rest) = self.rest.split_at(length);
-        self.rest = rest;
-        Ok(value)
+        self.value::<&RawValue>().map(|value| value.get().as_bytes())
+    }
+
+    /// The length of the string that stands here, quotes included, if the quote that ends it is easy to tell.
+    fn length_of_plain_string(&mut self) -> Option<usize> {
+        let after_quote = self.peek().and(self.rest.strip_prefix(b"\""))?;
+        let length = memchr::memchr(b'"', after_quote)?;
+        // A quote that is the first and has no backslash before it cannot be part of the string.
+        let is_escaped = length > 0 && after_quote[length - 1] == b'\\';
+        (!is_escaped).then_some(length + 2)
     }
 
     /// Nothing may follow.

@@ -75,10 +75,14 @@ pub enum Base64 {
 #[derive(Default)]
 struct Body<'a> {
     data: Option<Vec<Item<'a>>>,
-    model: Option<Option<String>>,
-    usage: Option<Option<Usage>>,
-    vecho: Option<Option<Marks>>,
+    model: Option<Nullable<String>>,
+    usage: Option<Nullable<Usage>>,
+    vecho: Option<Nullable<Marks>>,
 }
+
+/// A value or `null`, which mean that the member stands there.
+#[derive(Deserialize)]
+struct Nullable<T>(Option<T>);
 
 /// What another vecho behind this one marks.
 #[derive(Deserialize)]
@@ -90,7 +94,7 @@ struct Marks {
 /// One vector, not yet looked into.
 #[derive(Default)]
 struct Item<'a> {
-    index: Option<Option<u64>>,
+    index: Option<Nullable<u64>>,
     embedding: Option<&'a [u8]>,
 }
 
@@ -103,7 +107,7 @@ struct Usage {
 /// Reads an answer. Vectors may be base64 or numbers, whatever was asked.
 pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unreadable> {
     let answer = read_body(body, expected.inputs)?;
-    if answer.vecho.flatten().is_some_and(|marks| !marks.mock.is_empty()) {
+    if answer.vecho.and_then(into_option).is_some_and(|marks| !marks.mock.is_empty()) {
         return Err(Unreadable::StandIn);
     }
     let data = answer.data.ok_or(Unreadable::Shape)?;
@@ -112,7 +116,7 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unrea
     }
     let mut slots: Vec<Option<Vector>> = vec![None; expected.inputs];
     for item in data {
-        let index = item.index.flatten().and_then(|index| usize::try_from(index).ok());
+        let index = item.index.and_then(into_option).and_then(|index| usize::try_from(index).ok());
         let slot = index.and_then(|index| slots.get_mut(index)).ok_or(Unreadable::Index)?;
         if slot.is_some() {
             return Err(Unreadable::Index);
@@ -121,8 +125,8 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unrea
     }
     let vectors: Vec<Vector> = slots.into_iter().flatten().collect();
     check_dimensions(&vectors, expected.dimension)?;
-    let prompt_tokens = answer.usage.flatten().and_then(|usage| usage.prompt_tokens);
-    let model = answer.model.flatten().filter(|model| !model.is_empty());
+    let prompt_tokens = answer.usage.and_then(into_option).and_then(|usage| usage.prompt_tokens);
+    let model = answer.model.and_then(into_option).filter(|model| !model.is_empty());
     Ok(ReadAnswer { vectors, model, prompt_tokens })
 }
 
@@ -152,6 +156,10 @@ fn read_items<'a>(cursor: &mut Cursor<'a>, likely_items: usize) -> Result<Vec<It
         Ok(())
     })?;
     Ok(items)
+}
+
+fn into_option<T>(Nullable(value): Nullable<T>) -> Option<T> {
+    value
 }
 
 /// A member that stands there twice says nothing.
