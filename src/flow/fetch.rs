@@ -26,7 +26,8 @@ pub(super) struct Fetch {
     pub(super) lessons: Arc<Lessons>,
     pub(super) generation: Generation,
     pub(super) deadline: Instant,
-    pub(super) may_use_stored: bool,
+    /// Whether a stored vector would do, and one may have come since the look-up.
+    pub(super) may_be_stored: bool,
     pub(super) max_age_ms: Option<u64>,
     pub(super) may_store: bool,
     pub(super) credential: Key,
@@ -53,10 +54,10 @@ impl Fetch {
         tokio::join!(biased; work, landing);
     }
 
-    /// Looks into memory once more. Between the look-up and the claim an earlier fetch may have landed and left;
-    /// without this look its result would be paid for twice.
+    /// Looks into memory once more, if an earlier fetch has landed and left between the look-up and the claim; without
+    /// this look its result would be paid for twice.
     fn land_stored(&self) -> Vec<usize> {
-        if !self.may_use_stored {
+        if !self.may_be_stored {
             return Vec::new();
         }
         let now_ms = self.flow.clock.now_ms();

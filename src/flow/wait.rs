@@ -1,7 +1,7 @@
 //! Waiting for what is missing: claiming it, having it fetched, and what a landing means for this request.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
@@ -70,10 +70,10 @@ impl Request<'_> {
     async fn wait(&self, own: Option<(Lent, &Join<Landing>)>, joins: &[Join<Landing>]) {
         let everything = async {
             if let Some((mut fetch, join)) = own {
-                let mut flight = pin!(join.whole_flight());
+                // Nobody but this fetch lands what is led here, so it is enough to look after each step of it.
                 poll_fn(|cx| {
                     let is_done = Pin::new(&mut fetch).poll(cx).is_ready();
-                    if is_done { Poll::Ready(()) } else { flight.as_mut().poll(cx) }
+                    if is_done || join.has_whole_flight_landed() { Poll::Ready(()) } else { Poll::Pending }
                 })
                 .await;
             }
@@ -128,7 +128,9 @@ impl Request<'_> {
             lessons: Arc::clone(&self.lessons),
             generation: self.generation,
             deadline: self.deadline,
-            may_use_stored: self.trusted && !self.ask.controls.no_cache,
+            may_be_stored: self.trusted
+                && !self.ask.controls.no_cache
+                && self.flow.flights.landings() != self.landings_before,
             max_age_ms: self.ask.controls.max_age_ms,
             may_store: !self.ask.controls.no_store,
             credential: self.ask.origin.credential,
