@@ -17,7 +17,7 @@ use crate::upstream::{Class, Failure, Fetched, Lane, Portion};
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
 
-/// The fetch of everything that one request leads. It runs to its end whoever still waits for it: see `launch`.
+/// The fetch of everything that one request leads. It runs to its end whoever still waits for it: see `Request::launch`.
 pub(super) struct Fetch {
     pub(super) flow: Arc<Flow>,
     pub(super) config: Arc<Config>,
