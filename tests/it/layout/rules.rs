@@ -21,6 +21,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("humantime", &["config/"]),
     ("hyper_rustls", &["upstream/connector.rs"]),
     ("libc", &["system.rs"]),
+    ("memchr", &["wire/"]),
     ("moka", &["bounded.rs"]),
     ("prometheus", &["metrics/"]),
     ("strsim", &["config/"]),
