@@ -1,6 +1,7 @@
 {{/*
 A YAML value as a CEL literal. Kubernetes' CEL wants maps of one type, so structures become `Object...{}` initializers,
-whose names follow the path of fields; only the free maps of resources stay maps. Takes `value`, `type`, `indent`.
+whose names follow the path of fields; only the free maps of resources stay maps, of texts. Takes `value`, `type`,
+`indent`.
 */}}
 {{- define "vecho.cel" -}}
 {{- $at := . -}}
@@ -9,6 +10,7 @@ whose names follow the path of fields; only the free maps of resources stay maps
 {{- $free := or (hasSuffix ".limits" .type) (hasSuffix ".requests" .type) -}}
 {{- $fields := list -}}
 {{- range $key, $value := .value -}}
+{{- $value = $free | ternary (toString $value) $value -}}
 {{- $literal := include "vecho.cel" (dict "value" $value "type" (printf "%s.%s" $at.type $key) "indent" $inner) -}}
 {{- $fields = printf "%s: %s" ($free | ternary (toJson $key) $key) $literal | append $fields -}}
 {{- end -}}
