@@ -49,7 +49,7 @@ MATRIX = {
             "networkPolicy": {
                 "clients": [{"namespaceSelector": {"matchLabels": {"team": "search"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}],
                 "monitoring": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "prometheus"}}}],
-                "egressPorts": [443, 6380],
+                "egressPorts": [7000],
             },
             "podAnnotations": {"a": "b"},
             "podLabels": {"team": "search"},
@@ -163,6 +163,7 @@ def metrics():
 
 
 def run(*command, **options):
+    assert shutil.which(command[0]), f"{command[0]} is missing: run `bash scripts/setup-tests`"
     done = subprocess.run(command, capture_output=True, text=True, **options)
     assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -11,15 +11,19 @@ import kubernetes_validate
 
 from common import CHART, EXAMPLE, MATRIX, ROOT, containers, everything, example, main, manifests, one, pods, render
 
-VERSIONS = [f"1.{minor}" for minor in range(30, 38)]
+# The first that the chart takes, those that brought the admission policy, and the newest.
+VERSIONS = [30, 34, 36, 37]
 OPERATOR = "monitoring.coreos.com/v1"
 
 
 def both_charts_are_without_fault():
-    for values in MATRIX.values():
-        report = helm.lint(CHART, values, strict=True)
-        faults = [message for message in report["messages"] if message["severity"] > 1]
-        assert not faults and not report["errors"], faults
+    with tempfile.TemporaryDirectory() as folder:
+        charts = [(CHART, values) for values in MATRIX.values()]
+        charts.append((example(Path(folder)), {}))
+        for chart, values in charts:
+            report = helm.lint(chart, values, strict=True)
+            faults = [message for message in report["messages"] if message["severity"] > 1]
+            assert not faults and not report["errors"], faults
 
 
 def every_manifest_is_valid():
@@ -31,11 +35,11 @@ def every_manifest_is_valid():
                 assert_operator(document)
                 continue
             first = {"v1": 36, "v1beta1": 34}[version(document)] if "Mutating" in document["kind"] else 30
-            for kubernetes in VERSIONS[first - 30 :]:
+            for minor in (minor for minor in VERSIONS if minor >= first):
                 try:
-                    kubernetes_validate.validate(document, kubernetes, strict=True)
+                    kubernetes_validate.validate(document, f"1.{minor}", strict=True)
                 except kubernetes_validate.ValidationError as error:
-                    raise AssertionError(f"{label}, {document['kind']}, {kubernetes}: {error.message}") from None
+                    raise AssertionError(f"{label}, {document['kind']}, 1.{minor}: {error.message}") from None
     expected = "Deployment Service HorizontalPodAutoscaler PodDisruptionBudget NetworkPolicy ConfigMap PodMonitor "
     expected += "ServiceMonitor PrometheusRule MutatingAdmissionPolicy MutatingAdmissionPolicyBinding"
     assert seen == set(expected.split()), seen
@@ -74,8 +78,22 @@ def selectors_find_what_they_mean():
     monitor = one(documents, "ServiceMonitor")["spec"]
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+    egress = [port["port"] for entry in one(documents, "NetworkPolicy")["spec"]["egress"] for port in entry["ports"]]
+    assert egress == [53, 53, 7000, 6380, 443], "name service, what is named, Redis, the upstream"
     allowed = {entry["ports"][0]["port"] for entry in one(documents, "NetworkPolicy")["spec"]["ingress"]}
     assert allowed == ports
+
+
+def the_network_policy_follows_the_addresses():
+    for config, expected in [
+        ({"upstream": {"url": "http://gateway:8080/v1"}}, [8080]),
+        ({"upstream": {"url": "http://gateway"}}, [80]),
+        ({"redis": {"url": "redis://a:7000,redis://b,rediss://[fd00::1]:7001/2"}}, [7000, 6379, 7001, 443]),
+        ({"upstream": {"url": "mock:"}}, []),
+        ({"upstream": None}, [443]),
+    ]:
+        _, *rest = one(manifests({"config": config}), "NetworkPolicy")["spec"]["egress"]
+        assert [port["port"] for entry in rest for port in entry["ports"]] == expected, config
 
 
 def the_monitor_of_an_application_finds_its_own_pods():
@@ -186,6 +204,7 @@ WRONG = [
     {"config": {"disk": {"path": "/tmp"}}},
     {"secrets": {"upstream": {"api_key_file": {"name": "openai"}}}},
     {"secrets": {"upstream": {"api_key_file": "openai"}}},
+    {"secrets": {"upstream": {}}},
     {"disk": {"volume": "hostPath"}},
     {"disk": {"size": "3 GB"}},
     {"disk": {"size": 3}},
@@ -216,6 +235,7 @@ def values_that_do_not_fit_each_other_are_refused():
         ({"disk": {"size": "2G"}}, "max_mb is 2048, and a volume of disk.size 2G has room for 1716"),
         ({"config": {"memory": {"limit_mb": 513}}}, "limit_mb is 513.*640Mi leaves 512"),
         ({"config": {"memory": None}, "resources": {"limits": {"memory": "512Mi"}}}, "limit_mb is 500"),
+        ({"ports": {"ops": 7861}}, "are the same"),
         ({"disk": claim}, "one replica"),
         ({"disk": claim, "standalone": {"replicas": 1, "autoscaling": {"enabled": True}}}, "one replica"),
         ({"disk": claim, "mode": "injection"}, "mode has to be standalone"),

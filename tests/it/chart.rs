@@ -45,6 +45,7 @@ checks! {
         both_charts_are_without_fault
         every_manifest_is_valid
         selectors_find_what_they_mean
+        the_network_policy_follows_the_addresses
         the_monitor_of_an_application_finds_its_own_pods
         containers_are_restricted
         the_sidecar_is_native_and_the_deployment_leaves_slowly

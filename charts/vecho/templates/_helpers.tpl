@@ -73,8 +73,29 @@ vecho/sidecar: {{ .Release.Name }}
 {{- mulf (trimSuffix $unit $text | float64) (index $seconds $unit | float64) -}}
 {{- end -}}
 
+{{/* The ports that the configuration calls, and those of standalone.networkPolicy.egressPorts, as a JSON list. */}}
+{{- define "vecho.egressPorts" -}}
+{{- $defaults := dict "http" 80 "https" 443 "redis" 6379 "rediss" 6379 -}}
+{{- $ports := list -}}
+{{- range .Values.standalone.networkPolicy.egressPorts -}}
+{{- $ports = append $ports (int .) -}}
+{{- end -}}
+{{- $upstream := dig "upstream" "url" "https://default" .Values.config -}}
+{{- range append (dig "redis" "url" "" .Values.config | splitList ",") $upstream -}}
+{{- $scheme := regexFind "^[a-z]+" . -}}
+{{- $explicit := regexFind ":[0-9]+(/|$)" . | trimPrefix ":" | trimSuffix "/" -}}
+{{- if hasKey $defaults $scheme -}}
+{{- $ports = append $ports ($explicit | default (get $defaults $scheme) | int) -}}
+{{- end -}}
+{{- end -}}
+{{- $ports | uniq | toJson -}}
+{{- end -}}
+
 {{/* What the schema cannot say: values that have to fit each other. */}}
 {{- define "vecho.checks" -}}
+{{- if eq (int .Values.ports.public) (int .Values.ports.ops) -}}
+{{- fail "ports.public and ports.ops are the same" -}}
+{{- end -}}
 {{- $standalone := eq .Values.mode "standalone" -}}
 {{- with .Values.disk -}}
 {{- if .enabled -}}
