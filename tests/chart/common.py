@@ -1,5 +1,6 @@
 """What the checks of the charts share: Helm's own engine, the manifests it makes, and the real binary."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,7 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -18,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/vecho"
 EXAMPLE = ROOT / "charts/example-app"
 BINARY = os.environ["VECHO"]
+SERVING = re.compile(r"public=([\d.:]+) admin=([\d.:]+)")
 KEY = {"upstream": {"api_key_file": {"name": "openai", "key": "api-key"}}}
 
 # Each mode with what can be chosen in it; every check that can goes over all of them.
@@ -169,9 +173,37 @@ def run(*command, **options):
     return done.stdout
 
 
+@contextlib.contextmanager
+def started(line, environment):
+    """A running vecho and the addresses that it says it serves; it has to stop in order, and is gone afterwards."""
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
+    ended = threading.Timer(60, process.kill)
+    ended.start()
+    try:
+        found = next((found for text in process.stderr if (found := SERVING.search(text))), None)
+        assert found, f"it ended with {process.wait()} before it listened"
+        yield process.pid, *found.groups()
+        process.terminate()
+        assert process.wait() == 0, "it has to stop in order"
+    finally:
+        process.kill()
+        ended.cancel()
+
+
 def get(url):
     with urllib.request.urlopen(url, timeout=5) as answer:
         return answer.status, answer.read().decode()
+
+
+def embed(public):
+    body = json.dumps({"model": "tiny", "input": "x"}).encode()
+    headers = {"content-type": "application/json", "authorization": "Bearer sk-test"}
+    request = urllib.request.Request(f"http://{public}/v1/embeddings", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["data"]
+    except urllib.error.HTTPError as error:
+        raise AssertionError(error.read().decode()) from None
 
 
 def main(checks):

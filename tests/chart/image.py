@@ -4,16 +4,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import tempfile
-import threading
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from common import BINARY, ROOT, get, main, run
-
-SEEN = re.compile(r"public=([\d.:]+) admin=([\d.:]+)")
+from common import BINARY, ROOT, embed, main, run, started
 
 
 def steps():
@@ -85,38 +79,17 @@ def the_program_runs_in_the_image_as_nobody_on_a_root_that_it_cannot_write():
         }
         line = [*chroot, *json.loads(final("ENTRYPOINT"))]
         search = {"PATH": os.environ["PATH"]}
-        process = subprocess.Popen(line, env=search | settings, stderr=subprocess.PIPE, text=True)
-        ended = threading.Timer(60, process.kill)
-        ended.start()
         try:
-            found = next((found for text in process.stderr if (found := SEEN.search(text))), None)
-            assert found, f"it ended with {process.wait()} before it listened"
-            public, admin = found.groups()
-            assert embed(public)[0]["embedding"], "a vector by TLS, from a host by name"
-            if os.geteuid() == 0:
-                assert Path(f"/proc/{process.pid}").stat().st_uid == int(final("USER").split(":")[0])
-            check = json.loads(re.search(r"CMD (\[.*\])", final("HEALTHCHECK"))[1])
-            run(*chroot, *check, env=search | settings | {"VECHO_ADMIN_LISTEN": admin})
-            assert get(f"http://{admin}/livez")[0] == 200
-            process.terminate()
-            assert process.wait() == 0
-        finally:
-            process.kill()
-            ended.cancel()
+            with started(line, search | settings) as (pid, public, admin):
+                assert embed(public)[0]["embedding"], "a vector by TLS, from a host by name"
+                if os.geteuid() == 0:
+                    assert Path(f"/proc/{pid}").stat().st_uid == int(final("USER").split(":")[0])
+                check = json.loads(re.search(r"CMD (\[.*\])", final("HEALTHCHECK"))[1])
+                run(*chroot, *check, env=search | settings | {"VECHO_ADMIN_LISTEN": admin})
             after = run("find", root, "-printf", "%p %m %s %T@\n")
+        finally:
             run("chmod", "-R", "u+w", root)
         assert after == before, "nothing was written"
-
-
-def embed(public):
-    body = json.dumps({"model": "tiny", "input": "x"}).encode()
-    headers = {"content-type": "application/json", "authorization": "Bearer sk-test"}
-    request = urllib.request.Request(f"http://{public}/v1/embeddings", body, headers)
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return json.load(answer)["data"]
-    except urllib.error.HTTPError as error:
-        raise AssertionError(error.read().decode()) from None
 
 
 def the_image_holds_the_program_and_its_libraries_alone():
@@ -139,6 +112,7 @@ def the_build_context_is_enough_to_build():
                 shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
         told = run("cargo", "metadata", "--locked", "--offline", "--no-deps", "--format-version=1", cwd=folder)
         (package,) = json.loads(told)["packages"]
+        assert steps()[0][0] == ("FROM", f"rust:{package['rust_version']}-bookworm AS build")
         for target in package["targets"]:
             assert Path(target["src_path"]).exists(), target["src_path"]
         assert (Path(folder) / "scripts/image-root").exists()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from common import CHART, MATRIX, ROOT, main, manifests, metrics, one, run
+from common import BINARY, CHART, MATRIX, ROOT, embed, get, main, manifests, metrics, one, run, started
 
 RULES = CHART / "files/alerts.yaml"
 TESTS = ROOT / "tests/chart/alerts_test.yaml"
@@ -45,16 +45,31 @@ def every_alert_has_its_section_in_the_runbook():
         assert rule["labels"]["severity"] in {"critical", "warning"}
 
 
-def every_metric_that_is_named_exists():
-    known = metrics()
+def named():
+    """Every metric that a rule, the runbook or the dashboard speaks of."""
     recorded = {rule["record"] for rule in rules("record")}
     expressions = [rule["expr"] for rule in rules("expr")] + [expression for _, expression in targets()]
     expressions += re.findall(r"`(vecho_\w+|process_\w+)`", (ROOT / "docs/RUNBOOK.md").read_text())
     variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
     expressions += [variable["query"]["query"] for variable in variables if variable["type"] == "query"]
-    named = {name for text in expressions for name in re.findall(r"\b(?:vecho|process)[:_][\w:]+", text)}
-    assert len(named) > 30
-    assert named <= known | recorded, f"not in docs/METRICS.md: {named - known - recorded}"
+    names = {name for text in expressions for name in re.findall(r"\b(?:vecho|process)[:_][\w:]+", text)}
+    assert len(names) > 30
+    return names - recorded
+
+
+def every_metric_that_is_named_exists():
+    assert named() <= metrics(), f"not in docs/METRICS.md: {named() - metrics()}"
+
+
+def every_metric_that_is_named_is_scraped():
+    addresses = {"VECHO_LISTEN": "127.0.0.1:0", "VECHO_ADMIN_LISTEN": "127.0.0.1:0", "VECHO_UPSTREAM_URL": "mock:"}
+    with started([BINARY], addresses) as (_, public, admin):
+        embed(public)
+        _, text = get(f"http://{admin}/metrics")
+    scraped = set(re.findall(r"^(\w+)(?:\{.*\})? ", text, re.M))
+    # Its series come with the first question to a tier below memory.
+    later = {"vecho_cache_lookup_duration_seconds_bucket"}
+    assert named() - later <= scraped, f"not scraped: {named() - later - scraped}"
 
 
 def every_label_value_that_is_named_exists():

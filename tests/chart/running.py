@@ -1,15 +1,12 @@
 """What the manifests say, put to the real binary: its configuration, its arguments, its probes, its stop."""
 
-import re
+import runpy
 import subprocess
 import tempfile
-import threading
 import tomllib
 from pathlib import Path
 
-from common import BINARY, ROOT, containers, everything, get, main, pods
-
-SEEN = re.compile(r'\badmin=([\d.:]+)')
+from common import BINARY, ROOT, containers, everything, get, main, pods, started
 
 
 def command(container, folder):
@@ -54,8 +51,7 @@ def the_binary_accepts_every_configuration():
 
 
 def the_words_of_the_schema_are_those_of_the_binary():
-    script = {}
-    exec(compile((ROOT / "scripts/chart").read_text(), "chart", "exec"), {"__name__": "chart", "__file__": __file__}, script)
+    script = runpy.run_path(str(ROOT / "scripts/chart"))
     for key, words in script["WORDS"].items():
         for word in [*words, "something-else"]:
             line = [BINARY, "check", "--set", f"{key}={word}", "--set", "upstream.api_key=sk-test"]
@@ -71,20 +67,10 @@ def every_container_starts_answers_its_probes_and_stops():
     for label, container, line, environment in cases():
         environment |= {"VECHO_LISTEN": "127.0.0.1:0", "VECHO_ADMIN_LISTEN": "127.0.0.1:0"}
         environment.pop("VECHO_REDIS_URL", None)
-        process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
-        ended = threading.Timer(60, process.kill)
-        ended.start()
-        try:
-            address = next((found[1] for text in process.stderr if (found := SEEN.search(text))), None)
-            assert address, f"{label}: it ended with {process.wait()} before it listened"
+        with started(line, environment) as (_, _, address):
             for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
                 status, _ = get(f"http://{address}{container[probe]['httpGet']['path']}")
                 assert status == 200, f"{label}: {probe}"
-            process.terminate()
-            assert process.wait() == 0, f"{label}: it has to stop in order"
-        finally:
-            process.kill()
-            ended.cancel()
 
 
 if __name__ == "__main__":

@@ -74,6 +74,7 @@ checks! {
         every_alert_is_seen_to_fire_and_not_to_fire
         every_alert_has_its_section_in_the_runbook
         every_metric_that_is_named_exists
+        every_metric_that_is_named_is_scraped
         every_label_value_that_is_named_exists
         promtool_parses_every_query_of_the_dashboard
         the_dashboard_is_laid_out
@@ -85,6 +86,7 @@ checks! {
     }
     documents {
         schema_and_table_are_current
+        the_keys_of_runbook_and_readme_are_keys
         the_readme_of_the_chart_links_to_files_that_exist
     }
 }

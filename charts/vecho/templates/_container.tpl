@@ -136,14 +136,14 @@ volumeMounts:
 - name: vecho-cache
   {{- if eq .volume "claim" }}
   persistentVolumeClaim:
-    claimName: {{ .claim }}
+    claimName: {{ .claim | quote }}
   {{- else if eq .volume "ephemeral" }}
   ephemeral:
     volumeClaimTemplate:
       spec:
         accessModes: ["ReadWriteOnce"]
         {{- with .storageClass }}
-        storageClassName: {{ . }}
+        storageClassName: {{ . | quote }}
         {{- end }}
         resources:
           requests:
@@ -158,7 +158,7 @@ volumeMounts:
 {{- if .configMap }}
 - name: vecho-config
   configMap:
-    name: {{ .configMap }}
+    name: {{ .configMap | quote }}
 {{- end }}
 {{- end }}
 {{- with .Values.secrets }}
@@ -168,8 +168,8 @@ volumeMounts:
       {{- range $section, $files := . }}
       {{- range $key, $file := $files }}
       - secret:
-          name: {{ $file.name }}
-          items: [{key: {{ $file.key }}, path: {{ $section }}.{{ $key }}}]
+          name: {{ $file.name | quote }}
+          items: [{key: {{ $file.key | quote }}, path: {{ $section }}.{{ $key }}}]
       {{- end }}
       {{- end }}
 {{- end }}

@@ -10,7 +10,7 @@
 
 {{- define "vecho.selectorLabels" -}}
 app.kubernetes.io/name: vecho
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "vecho.labels" -}}
@@ -22,7 +22,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* Labels that a pod with the sidecar needs, so that the monitor of this release finds it and no other does. */}}
 {{- define "vecho.sidecarLabels" -}}
-vecho/sidecar: {{ .Release.Name }}
+vecho/sidecar: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "vecho.image" -}}
