@@ -180,8 +180,13 @@ def started(line, environment):
     ended = threading.Timer(60, process.kill)
     ended.start()
     try:
-        found = next((found for text in process.stderr if (found := SERVING.search(text))), None)
-        assert found, f"it ended with {process.wait()} before it listened"
+        log = ""
+        for text in process.stderr:
+            log += text
+            if found := SERVING.search(text):
+                break
+        else:
+            raise AssertionError(f"it ended with {process.wait()} before it listened: {log}")
         yield process.pid, *found.groups()
         process.terminate()
         assert process.wait() == 0, "it has to stop in order"
