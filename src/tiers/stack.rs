@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::{Age, AtRest, LowerTier, MemoryTier, Record, at_rest};
 use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
@@ -48,6 +49,16 @@ impl Found {
     pub const fn is_fresh(&self) -> bool {
         matches!(self, Self::Fresh(..))
     }
+}
+
+/// A purge that has happened in this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the tiers below memory have yet to be told"]
+pub struct Purge {
+    /// Records that went from memory.
+    pub forgotten: u64,
+    /// Under which it is counted.
+    name: String,
 }
 
 /// The terms of a look-up.
@@ -198,26 +209,30 @@ impl Stack {
         self.generations.current()
     }
 
-    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers', in every tier;
-    /// says how many records went from memory.
-    pub fn purge(&self, model: Option<&str>) -> u64 {
+    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers'. From here on no
+    /// tier's records of that kind are served; [`Stack::settle`] makes that outlive the process.
+    pub fn purge(&self, model: Option<&str>) -> Purge {
         let name = self.epochs.raise(model);
-        for tier in &self.lower {
-            tier.purged(&self.epochs, &name);
-        }
-        self.forget(model)
+        Purge { forgotten: self.forget(model), name }
+    }
+
+    /// Tells the tiers below memory of a purge, and waits until it outlives the process.
+    pub async fn settle(&self, purge: &Purge) {
+        self.tell(&purge.name).await;
     }
 
     /// Takes in the purges that are known elsewhere: those not known here happen here, too. Says whether there were any.
-    pub fn learn_purges(&self, elsewhere: &PurgeCounts) -> bool {
+    pub async fn learn_purges(&self, elsewhere: &PurgeCounts) -> bool {
         let missed = self.epochs.learn(elsewhere);
         for name in &missed {
-            for tier in &self.lower {
-                tier.purged(&self.epochs, name);
-            }
             self.forget(Some(name.as_str()).filter(|name| *name != EVERYTHING));
+            self.tell(name).await;
         }
         !missed.is_empty()
+    }
+
+    async fn tell(&self, name: &str) {
+        join_all(self.lower.iter().map(|tier| tier.purged(&self.epochs, name))).await;
     }
 
     /// Empties memory, or takes one model's records out of it.
@@ -302,7 +317,7 @@ mod tests {
     fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
         let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
         let begun = stack.generation();
-        stack.purge(None);
+        let _ = stack.purge(None);
         stack.remember(key, &record("a"), begun);
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
     }
@@ -318,13 +333,13 @@ mod tests {
             let vector = Vector::from_components(&[1.0]).expect("it is a vector");
             Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
         };
-        stack.purge(Some("a"));
+        let _ = stack.purge(Some("a"));
         for (key, model) in keys.iter().zip(["a", "b", "b"]) {
             stack.remember(*key, &asked(model), begun);
         }
         assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
         assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
-        assert_eq!((stack.purge(Some("b")), stack.purge(Some("answering"))), (2, 0));
+        assert_eq!((stack.purge(Some("b")).forgotten, stack.purge(Some("answering")).forgotten), (2, 0));
     }
 
     #[test]
@@ -334,7 +349,7 @@ mod tests {
         for (place, key) in keys.iter().enumerate() {
             stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
         }
-        assert_eq!(stack.purge(Some("a")), 3);
+        assert_eq!(stack.purge(Some("a")).forgotten, 3);
         assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
         assert!(matches!(stack.look_up(&keys[3], &at(1, &lessons)), Found::Fresh(..)));
     }
