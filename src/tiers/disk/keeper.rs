@@ -109,7 +109,8 @@ fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Resul
 
 fn make_true(store: &DiskStore, switch: &Switch, epochs: &Epochs, is_down: bool) -> std::io::Result<()> {
     if is_down {
-        store.probe()?;
+        // With less room it would be gone again soon.
+        store.probe(BATCH_BYTES + BATCH_BYTES / 4)?;
     }
     let noted = store.purges()?;
     epochs.learn(&noted);

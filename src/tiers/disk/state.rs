@@ -58,7 +58,7 @@ impl Switch {
     }
 
     /// Something went wrong: the tier goes off.
-    pub(super) fn fail(&self, fault: impl ToString) {
+    pub(super) fn fail(&self, fault: &impl ToString) {
         // One fault is enough, and more of them are of the same time.
         self.faults.try_send(fault.to_string()).ok();
     }

@@ -97,9 +97,9 @@ impl DiskTier {
         });
         match timeout(READ_WITHIN, read).await {
             Ok(Ok(Ok(values))) => return values,
-            Ok(Ok(Err(fault))) => self.switch.fail(fault),
-            Ok(Err(panicked)) => self.switch.fail(panicked),
-            Err(_) => self.switch.fail("reading takes too long"),
+            Ok(Ok(Err(fault))) => self.switch.fail(&fault),
+            Ok(Err(panicked)) => self.switch.fail(&panicked),
+            Err(_) => self.switch.fail(&"reading takes too long"),
         }
         Vec::new()
     }
@@ -158,7 +158,7 @@ impl DiskTier {
         let cleared = spawn_blocking(move || store.clear()).await.map_err(io::Error::other).flatten();
         cleared.unwrap_or_else(|fault| {
             self.switch.owe_purge();
-            self.switch.fail(fault);
+            self.switch.fail(&fault);
             0
         })
     }
