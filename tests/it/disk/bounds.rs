@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use serde_json::json;
+
 use super::ground::{Ground, texts};
 
 const MODEL: &str = "text-embedding-3-large";
@@ -20,7 +22,8 @@ async fn three_times_the_bound_goes_in_and_the_newest_of_it_stays() {
     let vecho = ground.start_with(&[("VECHO_DISK_MAX_MB", "16")]);
     let mut most = 0;
     for part in texts.chunks(96) {
-        ground.ask(&vecho, MODEL, part).await;
+        let body = json!({"model": MODEL, "input": part, "encoding_format": "base64"});
+        assert_eq!(ground.embed(&vecho, &body).await.status, 200);
         most = most.max(taken_bytes(&ground));
     }
     let ended = vecho.stop();

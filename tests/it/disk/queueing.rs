@@ -5,7 +5,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::ground::{Ground, SMALL, TINY, texts, written};
-use crate::harness::{Vecho, eventually};
+use crate::harness::Vecho;
 
 /// A folder whose opening waits until the test says otherwise: reading its note of purges blocks.
 struct Held<'a> {
@@ -28,7 +28,7 @@ impl<'a> Held<'a> {
     }
 }
 
-async fn start(ground: &Ground, environment: &[(&str, &str)]) -> Vecho {
+fn start(ground: &Ground, environment: &[(&str, &str)]) -> Vecho {
     let vecho = ground.start_with(environment);
     assert!(!vecho.log().contains("the disk tier is open"), "a start does not wait for it");
     vecho
@@ -38,7 +38,7 @@ async fn start(ground: &Ground, environment: &[(&str, &str)]) -> Vecho {
 async fn entries_are_found_before_they_are_written() {
     let (ground, texts) = (Ground::new(), texts("waiting", 20));
     let held = Held::new(&ground);
-    let vecho = start(&ground, &[]).await;
+    let vecho = start(&ground, &[]);
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
     ground.purge(&vecho, "?tier=memory").await;
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 20);
@@ -56,7 +56,7 @@ async fn entries_are_found_before_they_are_written() {
 async fn a_full_queue_drops_and_counts() {
     let (ground, texts) = (Ground::new(), texts("too many", 800));
     let held = Held::new(&ground);
-    let vecho = start(&ground, &[("VECHO_DISK_QUEUE_MB", "1")]).await;
+    let vecho = start(&ground, &[("VECHO_DISK_QUEUE_MB", "1")]);
     ground.ask(&vecho, SMALL, &texts).await;
     let dropped = ground.stats(&vecho).await["dropped"].as_u64().expect("it is a number");
     assert!((400..800).contains(&dropped), "{dropped}");
@@ -74,11 +74,19 @@ async fn a_purge_that_comes_before_the_store_is_open_is_kept() {
     ground.ask(&vecho, TINY, &texts).await;
     assert!(vecho.stop().status.success());
     let held = Held::new(&ground);
-    let vecho = start(&ground, &[]).await;
-    let (purged, ()) = tokio::join!(ground.purge(&vecho, "?model=tiny"), async {
-        eventually("the purge waits", async || true).await;
-        held.let_go().await;
-    });
+    let vecho = start(&ground, &[]);
+    let mut purge = Box::pin(ground.purge(&vecho, "?model=tiny"));
+    let other_questions = async {
+        for _ in 0..20 {
+            ground.stats(&vecho).await;
+        }
+    };
+    tokio::select! {
+        told = &mut purge => panic!("it cannot be noted yet: {told}"),
+        () = other_questions => {}
+    }
+    held.let_go().await;
+    let purged = purge.await;
     assert_eq!(purged["model"], "tiny");
     vecho.signal("KILL");
     vecho.ended();

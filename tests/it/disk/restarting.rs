@@ -48,7 +48,7 @@ async fn the_figures_and_the_explanation_name_the_tier() {
     let vecho = ground.start().await;
     let stats = ground.stats(&vecho).await;
     assert_eq!((&stats["up"], &stats["entries"], &stats["hits"]), (&json!(true), &json!(3), &json!(0)));
-    assert_eq!(stats["capacity_bytes"], 2048 << 20);
+    assert_eq!(stats["capacity_bytes"], 2_u64 << 30);
     let body = json!({"model": TINY, "input": [texts[0], "unknown"]});
     let url = vecho.ops_url("/api/performance/cache/explain");
     let told = crate::harness::Client::new().post(&url, &body).await.json();
