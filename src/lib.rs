@@ -42,6 +42,7 @@ pub mod generation;
 pub mod key;
 pub mod logs;
 pub mod metrics;
+pub mod packed;
 pub mod system;
 pub mod tasks;
 pub mod tokens;

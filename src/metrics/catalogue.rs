@@ -145,7 +145,7 @@ catalogue! {
     CACHE_TIER_DOWN: gauge("vecho_cache_tier_down", TIER,
         "1 while a tier that is configured does not work, by tier.");
     CACHE_LOOKUP_DURATION: histogram("vecho_cache_lookup_duration_seconds", TIER, SECONDS,
-        "Time of one question to a tier below memory, by tier; a series appears with its first question.");
+        "Time of one question to a tier below memory, by tier.");
     CACHE_PURGES: counter("vecho_cache_purges_total", &[],
         "Times an operator emptied the cache or a part of it.");
     CACHE_ANSWERS: counter("vecho_cache_answers_total", &[label::<AnswerEvent>("result")],

@@ -134,6 +134,9 @@ impl Metrics {
         for (route, outcome) in USUAL {
             self.duration_of(*route, *outcome);
         }
+        for tier in [Tier::Disk, Tier::Redis] {
+            self.cache_lookup_duration.with_label_values(&[tier.label()]);
+        }
     }
 
     fn duration_of(&self, route: Route, outcome: Outcome) -> &Histogram {

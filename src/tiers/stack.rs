@@ -145,7 +145,9 @@ impl Stack {
                     Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
                     better => found[place] = better,
                 }
-                if let Some(begun) = move_up_since {
+                // What memory has is not older than what a tier below it has.
+                let is_news = found[place].is_fresh() || self.memory.peek(&keys[place]).is_none();
+                if let Some(begun) = move_up_since.filter(|_| is_news) {
                     self.move_up(keys[place], &record, &bytes, depth, begun);
                 }
             }
@@ -212,8 +214,8 @@ impl Stack {
     /// Forgets everything, or the records of one model, by the upstream's name for it or the askers'. From here on no
     /// tier's records of that kind are served; [`Stack::settle`] makes that outlive the process.
     pub fn purge(&self, model: Option<&str>) -> Purge {
-        let name = self.epochs.raise(model);
-        Purge { forgotten: self.forget(model), name }
+        let name = self.between_generations(&[model], || self.epochs.raise(model));
+        Purge { forgotten: self.empty_memory(model), name }
     }
 
     /// Tells the tiers below memory of a purge, and waits until it outlives the process.
@@ -223,9 +225,12 @@ impl Stack {
 
     /// Takes in the purges that are known elsewhere: those not known here happen here, too. Says whether there were any.
     pub async fn learn_purges(&self, elsewhere: &PurgeCounts) -> bool {
-        let missed = self.epochs.learn(elsewhere);
-        for name in &missed {
-            self.forget(Some(name.as_str()).filter(|name| *name != EVERYTHING));
+        let missed = self.epochs.missed(elsewhere);
+        let models: Vec<Option<&str>> =
+            missed.iter().map(|name| Some(name.as_str()).filter(|name| *name != EVERYTHING)).collect();
+        self.between_generations(&models, || self.epochs.learn(elsewhere));
+        for (name, model) in missed.iter().zip(models) {
+            self.empty_memory(model);
             self.tell(name).await;
         }
         !missed.is_empty()
@@ -235,9 +240,27 @@ impl Stack {
         join_all(self.lower.iter().map(|tier| tier.purged(&self.epochs, name))).await;
     }
 
-    /// Empties memory, or takes one model's records out of it.
+    /// Ends the generation before and after the epochs change. Before, because what is put at rest under the new epoch
+    /// must have begun after the purge; after, because what was still found under the old one must not be remembered.
+    fn between_generations<T>(&self, models: &[Option<&str>], change_epochs: impl FnOnce() -> T) -> T {
+        let next = || {
+            for model in models {
+                self.generations.next(*model);
+            }
+        };
+        next();
+        let changed = change_epochs();
+        next();
+        changed
+    }
+
+    /// Empties memory alone, or takes one model's records out of it; says how many went.
     pub fn forget(&self, model: Option<&str>) -> u64 {
         self.generations.next(model);
+        self.empty_memory(model)
+    }
+
+    fn empty_memory(&self, model: Option<&str>) -> u64 {
         let records = self.memory.records();
         if let Some(model) = model {
             return records.remove_where(|record| record.models().contains(&model));
@@ -268,89 +291,4 @@ fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bounded::Bounds;
-    use crate::key::KeyBuilder;
-    use crate::spaces::Identity;
-    use crate::tiers::Times;
-    use crate::vector::Vector;
-
-    fn stack() -> Stack {
-        over(Vec::new())
-    }
-
-    fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
-        let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
-        Stack::new(memory, lower, Arc::default())
-    }
-
-    fn record(model: &str) -> Arc<Record> {
-        let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
-        let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-        Arc::new(Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None))
-    }
-
-    fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
-        Lookup { now_ms, max_age_ms: None, lessons }
-    }
-
-    #[test]
-    fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
-        let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        stack.remember(key, &record("a"), stack.generation());
-        assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
-        lessons.learn("b", 2);
-        assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::StandIn(_)));
-    }
-
-    #[test]
-    fn an_entry_past_its_stale_time_is_gone() {
-        let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        stack.remember(key, &record("a"), stack.generation());
-        assert!(matches!(stack.look_up(&key, &at(100, &lessons)), Found::StandIn(_)));
-        assert!(matches!(stack.look_up(&key, &at(200, &lessons)), Found::Missing));
-        assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing), "it was dropped for good");
-    }
-
-    #[test]
-    fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
-        let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        let begun = stack.generation();
-        let _ = stack.purge(None);
-        stack.remember(key, &record("a"), begun);
-        assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
-    }
-
-    #[test]
-    fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
-        let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        let keys: Vec<Key> = (0..3_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
-        let begun = stack.generation();
-        let asked = |model: &str| {
-            let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-            let identity = Identity { model: "answering".into(), dimension: 1 };
-            let vector = Vector::from_components(&[1.0]).expect("it is a vector");
-            Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
-        };
-        let _ = stack.purge(Some("a"));
-        for (key, model) in keys.iter().zip(["a", "b", "b"]) {
-            stack.remember(*key, &asked(model), begun);
-        }
-        assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
-        assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
-        assert_eq!((stack.purge(Some("b")).forgotten, stack.purge(Some("answering")).forgotten), (2, 0));
-    }
-
-    #[test]
-    fn a_purge_by_model_leaves_the_others() {
-        let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        let keys: Vec<Key> = (0..4_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
-        for (place, key) in keys.iter().enumerate() {
-            stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
-        }
-        assert_eq!(stack.purge(Some("a")).forgotten, 3);
-        assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
-        assert!(matches!(stack.look_up(&keys[3], &at(1, &lessons)), Found::Fresh(..)));
-    }
-}
+mod tests;
