@@ -90,6 +90,19 @@ async fn the_tier_alone_can_be_emptied() {
 }
 
 #[tokio::test]
+async fn a_purge_of_a_process_that_waits_for_the_folder_holds_once_it_has_it() {
+    let (ground, texts) = (Ground::new(), texts("waits", 20));
+    let first = filled(&ground, &texts).await;
+    let second = ground.start_with(&[("VECHO_DISK_OFF_FOR", "100ms")]);
+    second.logged("another process uses").await;
+    ground.purge(&second, "?model=tiny").await;
+    assert_eq!(ground.stats(&first).await["entries"], 20, "the folder is the other one's");
+    assert!(first.stop().status.success());
+    second.logged("the disk tier is back").await;
+    assert_eq!(ground.ask(&second, TINY, &texts).await, 0);
+}
+
+#[tokio::test]
 async fn damage_to_the_note_of_purges_purges_everything() {
     let (ground, texts) = (Ground::new(), texts("note", 10));
     let vecho = ground.start().await;
