@@ -22,6 +22,11 @@ const RECIPE: &[u8] = b"vecho key 1";
 pub struct Key([u8; 32]);
 
 impl Key {
+    /// A key that was written down as its raw bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The raw bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,6 +1,7 @@
 //! Where vectors are kept. Every tier holds [`Record`]s under [`crate::key::Key`]s; the stack asks them in order.
 
 pub mod at_rest;
+pub mod disk;
 mod lower;
 mod memory;
 mod record;
@@ -10,5 +11,5 @@ mod writer;
 pub use lower::{AtRest, Eventually, LowerStats, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
-pub use stack::{Found, Lookup, Stack, Tier};
+pub use stack::{Found, Lookup, Purge, Stack, Tier};
 pub use writer::{Batch, Queued, WriteQueue};

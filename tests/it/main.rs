@@ -12,6 +12,7 @@ mod coalescing;
 mod codecs;
 mod config;
 mod controls;
+mod disk;
 mod documentation;
 mod drift;
 mod encodings;

@@ -14,7 +14,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("aws_lc_rs", &["key/passing.rs", "serve/tls.rs"]),
     ("base64_simd", &["wire/"]),
     // The guard compares hashes of tokens, which blake3 does in constant time.
-    ("blake3", &["admin/guard.rs", "config/source.rs", "key.rs", "tiers/at_rest.rs"]),
+    ("blake3", &["admin/guard.rs", "config/source.rs", "key.rs", "tiers/at_rest.rs", "tiers/disk/checksum.rs"]),
     ("bpe_openai", &["tokens.rs"]),
     ("clap", &["cli.rs", "cli/"]),
     ("hdrhistogram", &["metrics/"]),
