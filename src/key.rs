@@ -15,6 +15,11 @@ const RECIPE: &[u8] = b"vecho key 1";
 pub struct Key([u8; 32]);
 
 impl Key {
+    /// The key of these raw bytes, which some key had before.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The raw bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

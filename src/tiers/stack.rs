@@ -1,5 +1,7 @@
 //! The tiers in the order they are asked: memory at once, then those below it, each once for all keys.
 
+mod moving;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,6 +11,8 @@ use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
 use crate::key::Key;
 use crate::spaces::Lessons;
+
+pub use moving::{Arrivals, Fate};
 
 /// Where a record was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
