@@ -41,6 +41,7 @@ pub mod config;
 pub mod epochs;
 pub mod generation;
 pub mod key;
+pub mod lines;
 pub mod logs;
 pub mod metrics;
 pub mod system;

@@ -11,8 +11,8 @@ use serde_json::Value;
 use super::parts::Parts;
 use super::{State, Surroundings};
 use crate::admin::{
-    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Guard, Health, Machine, Memory, TierStats,
-    UnknownTier,
+    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Guard, Health, Machine, Memory, Moving,
+    TierStats, UnknownTier,
 };
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Weigh};
@@ -32,7 +32,7 @@ const GIB: f64 = 1_073_741_824.0;
 /// Handles of everything that the ops port shows or steers.
 #[derive(Clone)]
 pub(super) struct Ops {
-    flow: Arc<Flow>,
+    pub(super) flow: Arc<Flow>,
     answers: Arc<Answers>,
     proxy: Arc<Proxy>,
     breaker: Arc<Breaker>,
@@ -42,7 +42,7 @@ pub(super) struct Ops {
     state: Arc<State>,
     live: Live,
     level: LevelHandle,
-    clock: Clock,
+    pub(super) clock: Clock,
 }
 
 impl Ops {
@@ -70,6 +70,7 @@ impl From<&Ops> for AdminContext {
         Self {
             metrics: Arc::clone(&ops.metrics),
             cache: Arc::clone(&shared) as Arc<dyn CacheControl>,
+            moving: Arc::clone(&shared) as Arc<dyn Moving>,
             health: Arc::clone(&shared) as Arc<dyn Health>,
             memory: Arc::clone(&shared) as Arc<dyn Memory>,
             config: Arc::clone(&shared) as Arc<dyn ConfigView>,

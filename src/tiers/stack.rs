@@ -150,9 +150,7 @@ impl Stack {
 
     /// The record in these bytes, if they are whole and no purge has taken it.
     fn wake(&self, bytes: &Bytes, terms: &Lookup<'_>) -> Option<Arc<Record>> {
-        let (record, epoch) = at_rest::from_bytes(bytes).ok()?;
-        let is_purged = epoch < self.epochs.of(&record.models());
-        (!is_purged).then(|| Arc::new(record.known_as(terms.lessons.identity())))
+        Some(Arc::new(self.unpurged(bytes)?.known_as(terms.lessons.identity())))
     }
 
     /// Keeps what was found at `depth` in the tiers above it, as it is.

@@ -43,11 +43,7 @@ pub struct Arrivals {
 
 impl Stack {
     /// Shows every record that may still be of use, each once, as it is put at rest. Blocks.
-    pub fn each_at_rest(
-        &self,
-        now_ms: u64,
-        visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>,
-    ) -> ControlFlow<()> {
+    pub fn each_at_rest(&self, now_ms: u64, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
         let mut seen = HashSet::new();
         let is_over = |record: &Record| record.times.age(now_ms, None) == Age::Over;
         self.memory.records().each(|key, record| {
@@ -131,7 +127,7 @@ impl Stack {
     }
 
     /// The record in these bytes, if they are whole and no purge has taken it.
-    fn unpurged(&self, bytes: &[u8]) -> Option<Record> {
+    pub(super) fn unpurged(&self, bytes: &[u8]) -> Option<Record> {
         let (record, epoch) = at_rest::from_bytes(bytes).ok()?;
         (epoch >= self.epochs.of(&record.models())).then_some(record)
     }
@@ -178,10 +174,7 @@ mod tests {
         let arrivals = &mut stack.arrivals();
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Kept]);
         let again = [arriving(1, 950), arriving(1, 940), arriving(2, 700), (key(3), Bytes::from_static(b"x"))];
-        assert_eq!(
-            keep(&stack, arrivals, &again).await,
-            [Fate::Known, Fate::Known, Fate::Over, Fate::Damaged]
-        );
+        assert_eq!(keep(&stack, arrivals, &again).await, [Fate::Known, Fate::Known, Fate::Over, Fate::Damaged]);
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 960)]).await, [Fate::Kept]);
         assert_eq!(stack.memory().peek(&key(1)).map(|record| record.times.created_ms), Some(960));
     }
