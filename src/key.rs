@@ -16,7 +16,7 @@ const RECIPE: &[u8] = b"vecho key 1";
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// The key of these raw bytes, which some key had before.
+    /// A key that was written down as its raw bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }

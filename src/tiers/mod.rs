@@ -1,6 +1,7 @@
 //! Where vectors are kept. Every tier holds [`Record`]s under [`crate::key::Key`]s; the stack asks them in order.
 
 pub mod at_rest;
+pub mod disk;
 mod lower;
 mod memory;
 mod record;

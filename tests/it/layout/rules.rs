@@ -12,7 +12,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("arc_swap", &["config/live.rs"]),
     ("base64_simd", &["wire/"]),
     // The guard compares hashes of tokens, which blake3 does in constant time.
-    ("blake3", &["admin/guard.rs", "config/source.rs", "key.rs"]),
+    ("blake3", &["admin/guard.rs", "config/source.rs", "key.rs", "tiers/disk/checksum.rs"]),
     ("bpe_openai", &["tokens.rs"]),
     ("clap", &["cli.rs", "cli/"]),
     ("hdrhistogram", &["metrics/"]),

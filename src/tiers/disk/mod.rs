@@ -1,0 +1,20 @@
+//! The tier on this machine's disk.
+//!
+//! A store of its own: a log of segments ([`DiskStore`]), read through an index in memory. Cheap to write, exact in
+//! size, quick to open, and nothing in it is believed that does not prove itself.
+
+mod appender;
+mod checksum;
+mod folder;
+mod footer;
+mod frame;
+mod index;
+mod opening;
+mod purges;
+mod segment;
+mod store;
+#[cfg(test)]
+mod tests;
+
+pub use folder::OpenError;
+pub use store::{Bounds, DiskStore, StoreStats};
