@@ -94,7 +94,7 @@ impl Place {
             Self::Running(port) => port,
             Self::Stopped(folder) => {
                 let imported = folder.import(file).await;
-                return folder.close().and(imported);
+                return folder.close().map_err(|error| format!("the folder cannot be closed: {error}")).and(imported);
             }
         };
         let body = StreamBody::new(file.map_ok(Frame::data)).boxed_unsync();

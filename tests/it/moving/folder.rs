@@ -1,0 +1,46 @@
+//! The same with an instance that does not run: its folder is opened.
+
+use vecho::tiers::disk::DiskStore;
+
+use super::command::{NOWHERE, embed, is_hit, run, run_at, run_at_with, run_with};
+use crate::harness::tls::Folder;
+use crate::harness::{Stub, Vecho};
+
+const TEXTS: [&str; 3] = ["one", "two", "three"];
+
+/// A command for an instance that does not run, with its folder.
+fn stopped(folder: &Folder, arguments: &[&str], input: &[u8]) -> super::command::Ended {
+    let path = format!("disk.path={}", folder.path("disk").display());
+    run_with(&[&["--admin-listen", NOWHERE, "--set", &path], arguments].concat(), &[], input)
+}
+
+#[tokio::test]
+async fn a_cache_goes_into_a_folder_and_out_of_it_while_nothing_runs() {
+    let stub = Stub::start();
+    let (from, to) = (Vecho::start(&stub), Vecho::start(&stub));
+    embed(&from, &TEXTS, "float").await;
+    let file = run_at(&from, &["export", "-"]).well().out;
+    let folder = Folder::new("stopped");
+    stopped(&folder, &["import", "-"], &file).well().said("imported 3 records, skipped 0");
+    stopped(&folder, &["import", "-"], &file).well().said("imported 0 records, skipped 3 (3 already there");
+    let again = stopped(&folder, &["export", "-"], b"").well().said("exported 3 records").out;
+    run_at_with(&to, &["import", "-"], &[], &again).well().said("imported 3 records");
+    is_hit(&to, &stub, &TEXTS).await;
+}
+
+#[tokio::test]
+async fn a_folder_that_somebody_else_uses_is_named() {
+    let folder = Folder::new("locked");
+    let _held = DiskStore::open(&folder.path("disk"), 64 << 20).expect("the folder is free");
+    for command in ["export", "import"] {
+        let refused = stopped(&folder, &[command, "-"], b"").said("another process uses").said("no vecho runs");
+        assert_eq!(refused.status, Some(1));
+    }
+}
+
+#[tokio::test]
+async fn without_an_instance_and_without_a_folder_there_is_nothing_to_move() {
+    let refused = run(&["--admin-listen", NOWHERE, "--set", "disk.enabled=false", "export", "-"]);
+    let refused = refused.said("no vecho runs at admin_listen").said("has no disk tier");
+    assert_eq!((refused.status, refused.out.len()), (Some(1), 0));
+}

@@ -1,0 +1,1 @@
+//! `vecho warm`.
