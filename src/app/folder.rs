@@ -127,10 +127,11 @@ impl LowerTier for Straight {
         self.lock().entries.push((key, entry));
     }
 
-    fn purged(&self, epochs: &Arc<Epochs>, _name: &str) {
+    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, _name: &'a str) -> Eventually<'a, ()> {
         if let Err(error) = self.store.note_purges(epochs) {
             self.lock().failed = Some(error);
         }
+        Box::pin(std::future::ready(()))
     }
 
     fn clear(&self) -> Eventually<'_, u64> {

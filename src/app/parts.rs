@@ -49,7 +49,7 @@ impl Parts {
         let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), Arc::clone(metrics));
         let tasks = Tasks::new();
         let epochs = Arc::default();
-        let lower = lower_tiers(Ground { live, clock, metrics, epochs: &epochs }).await;
+        let lower = lower_tiers(Ground { live, clock, metrics, epochs: &epochs, limit_bytes }).await;
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),

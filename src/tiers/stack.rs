@@ -5,6 +5,7 @@ mod moving;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::{Age, AtRest, LowerTier, MemoryTier, Record, at_rest};
 use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
@@ -52,6 +53,16 @@ impl Found {
     pub const fn is_fresh(&self) -> bool {
         matches!(self, Self::Fresh(..))
     }
+}
+
+/// A purge that has happened in this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the tiers below memory have yet to be told"]
+pub struct Purge {
+    /// Records that went from memory.
+    pub forgotten: u64,
+    /// Under which it is counted.
+    name: String,
 }
 
 /// The terms of a look-up.
@@ -202,27 +213,27 @@ impl Stack {
         self.generations.current()
     }
 
-    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers', in every tier;
-    /// says how many records went from memory.
-    pub fn purge(&self, model: Option<&str>) -> u64 {
+    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers'. From here on no
+    /// tier's records of that kind are served; [`Stack::settle`] makes that outlive the process.
+    pub fn purge(&self, model: Option<&str>) -> Purge {
         let name = self.between_generations(&[model], || self.epochs.raise(model));
-        for tier in &self.lower {
-            tier.purged(&self.epochs, &name);
-        }
-        self.empty_memory(model)
+        Purge { forgotten: self.empty_memory(model), name }
+    }
+
+    /// Tells the tiers below memory of a purge, and waits until it outlives the process.
+    pub async fn settle(&self, purge: &Purge) {
+        self.tell(&purge.name).await;
     }
 
     /// Takes in the purges that are known elsewhere: those not known here happen here, too. Says whether there were any.
-    pub fn learn_purges(&self, elsewhere: &PurgeCounts) -> bool {
+    pub async fn learn_purges(&self, elsewhere: &PurgeCounts) -> bool {
         let missed = self.epochs.missed(elsewhere);
         let models: Vec<Option<&str>> =
             missed.iter().map(|name| Some(name.as_str()).filter(|name| *name != EVERYTHING)).collect();
         self.between_generations(&models, || self.epochs.learn(elsewhere));
         for (name, model) in missed.iter().zip(models) {
-            for tier in &self.lower {
-                tier.purged(&self.epochs, name);
-            }
             self.empty_memory(model);
+            self.tell(name).await;
         }
         !missed.is_empty()
     }
@@ -239,6 +250,10 @@ impl Stack {
         let changed = change_epochs();
         next();
         changed
+    }
+
+    async fn tell(&self, name: &str) {
+        join_all(self.lower.iter().map(|tier| tier.purged(&self.epochs, name))).await;
     }
 
     /// Empties memory alone, or takes one model's records out of it; says how many went.

@@ -61,13 +61,18 @@ impl WriteQueue {
         }
     }
 
+    /// An entry is not even queued.
+    pub fn refuse(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Queues an entry, if there is room for it.
     pub fn push(&self, key: Key, entry: AtRest) -> Queued {
         let size = size(&entry);
         let mut waiting = self.lock();
         if waiting.bytes + size > self.max_bytes {
             drop(waiting);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.refuse();
             return Queued::Dropped;
         }
         waiting.puts += 1;
@@ -133,6 +138,12 @@ impl WriteQueue {
     pub fn give_up(&self, batch: &Batch) {
         self.dropped.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
         self.done(batch);
+    }
+
+    /// Nothing that waits can be written.
+    pub fn give_up_all(&self) {
+        self.dropped.fetch_add(self.len() as u64, Ordering::Relaxed);
+        self.clear();
     }
 
     /// Forgets all that waits.

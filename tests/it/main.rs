@@ -10,6 +10,7 @@ mod clients;
 mod coalescing;
 mod config;
 mod controls;
+mod disk;
 mod documentation;
 mod drift;
 mod encodings;

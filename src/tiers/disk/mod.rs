@@ -10,12 +10,17 @@ mod folder;
 mod footer;
 mod frame;
 mod index;
+mod keeper;
 mod opening;
 mod purges;
 mod segment;
+mod state;
 mod store;
 #[cfg(test)]
 mod tests;
+mod tier;
 
 pub use folder::OpenError;
+pub use keeper::DiskSettings;
 pub use store::{Bounds, DiskStore, StoreStats};
+pub use tier::{DiskParts, DiskTier};

@@ -23,7 +23,7 @@ use crate::tiers::AtRest;
 /// The file of purges.
 const PURGES: &str = "purges";
 /// Room for the folder itself, the lock and what is written to see whether writing works.
-const ASIDE_BYTES: u64 = 1 << 19;
+const ASIDE_BYTES: u64 = 3 << 19;
 const MIN_SEGMENT_BYTES: u64 = 1 << 20;
 const MAX_SEGMENT_BYTES: u64 = 1 << 31;
 const SEGMENTS: u64 = 64;
@@ -108,9 +108,9 @@ impl DiskStore {
         Ok(store)
     }
 
-    /// Fails if the medium takes no more bytes.
-    pub fn probe(&self) -> io::Result<()> {
-        self.folder.probe(1 << 18)
+    /// Fails if the medium has no room for so many bytes.
+    pub fn probe(&self, bytes: usize) -> io::Result<()> {
+        self.folder.probe(bytes)
     }
 
     /// Whether something may be there for this key. Does not look at the disk.

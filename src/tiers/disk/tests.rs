@@ -341,7 +341,7 @@ fn a_folder_that_vanishes_is_an_error_and_no_panic() {
     let entries: Vec<_> = (0..1_000).map(|n| (key(n), entry(n, 3_000))).collect();
     assert!(store.append(entries.iter().map(|(key, entry)| (key, entry))).is_err());
     assert!(store.note_purges(&Epochs::default()).is_err());
-    assert!(store.probe().is_err());
+    assert!(store.probe(1).is_err());
 }
 
 #[test]

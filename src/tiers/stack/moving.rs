@@ -183,7 +183,7 @@ mod tests {
     async fn a_purge_ends_the_arrival_of_what_was_on_its_way() {
         let stack = stack();
         let arrivals = &mut stack.arrivals();
-        stack.purge(Some("m"));
+        let _ = stack.purge(Some("m"));
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Purged]);
         assert_eq!(keep(&stack, &mut stack.arrivals(), &[arriving(1, 950)]).await, [Fate::Kept]);
     }

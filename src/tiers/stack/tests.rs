@@ -52,7 +52,7 @@ fn an_entry_past_its_stale_time_is_gone() {
 fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
     let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
     let begun = stack.generation();
-    stack.purge(None);
+    let _ = stack.purge(None);
     stack.remember(key, &record("a"), begun);
     assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
 }
@@ -68,13 +68,13 @@ fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
         let vector = Vector::from_components(&[1.0]).expect("it is a vector");
         Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
     };
-    stack.purge(Some("a"));
+    let _ = stack.purge(Some("a"));
     for (key, model) in keys.iter().zip(["a", "b", "b"]) {
         stack.remember(*key, &asked(model), begun);
     }
     assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
     assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
-    assert_eq!((stack.purge(Some("b")), stack.purge(Some("answering"))), (2, 0));
+    assert_eq!((stack.purge(Some("b")).forgotten, stack.purge(Some("answering")).forgotten), (2, 0));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn a_purge_by_model_leaves_the_others() {
     for (place, key) in keys.iter().enumerate() {
         stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
     }
-    assert_eq!(stack.purge(Some("a")), 3);
+    assert_eq!(stack.purge(Some("a")).forgotten, 3);
     assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
     assert!(matches!(stack.look_up(&keys[3], &at(1, &lessons)), Found::Fresh(..)));
 }
@@ -125,8 +125,9 @@ impl LowerTier for Shelf {
         self.entries.lock().unwrap().insert(key, entry);
     }
 
-    fn purged(&self, _epochs: &Arc<Epochs>, name: &str) {
+    fn purged<'a>(&'a self, _epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, ()> {
         self.purged.lock().unwrap().push(name.to_owned());
+        Box::pin(std::future::ready(()))
     }
 
     fn clear(&self) -> Eventually<'_, u64> {
@@ -222,7 +223,7 @@ async fn what_is_damaged_over_or_purged_is_missing() {
     let look = async |now_ms| stack.look_below(&keys, &at(now_ms, &lessons), stack.generation()).await;
     assert!(matches!(look(1).await[..], [Found::Fresh(..), Found::Missing, Found::Missing]));
     assert!(matches!(look(200).await[..], [Found::Missing, Found::Missing, Found::Missing]));
-    stack.purge(Some("a"));
+    stack.settle(&stack.purge(Some("a"))).await;
     assert!(matches!(look(1).await[..], [Found::Missing, Found::Missing, Found::Missing]));
     assert_eq!((&*disk.purged.lock().unwrap(), &*redis.purged.lock().unwrap()), (&vec!["a".into()], &vec!["a".into()]));
 }
@@ -231,7 +232,7 @@ async fn what_is_damaged_over_or_purged_is_missing() {
 async fn what_was_fetched_before_a_purge_is_not_put_at_rest_after_it() {
     let (stack, disk, _redis) = two_shelves();
     let (keys, begun) = (keys(2), stack.generation());
-    stack.purge(Some("a"));
+    let _ = stack.purge(Some("a"));
     let (gone, other) = (record("a"), record("b"));
     stack.keep_below([(keys[0], &gone), (keys[1], &other)].into_iter(), begun);
     assert!(!disk.holds(&keys[0]) && disk.holds(&keys[1]));
@@ -246,7 +247,7 @@ async fn a_purge_elsewhere_happens_here_once() {
         keep(&stack, *key, &record(model));
     }
     elsewhere.raise(Some("a"));
-    assert!(stack.learn_purges(&elsewhere.counts()) && !stack.learn_purges(&elsewhere.counts()));
+    assert!(stack.learn_purges(&elsewhere.counts()).await && !stack.learn_purges(&elsewhere.counts()).await);
     let memory = keys.iter().map(|key| stack.look_up(key, &at(1, &lessons)).is_fresh());
     assert_eq!(memory.collect::<Vec<_>>(), [false, true]);
     let below = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;

@@ -9,6 +9,11 @@ use crate::harness::{Behaviour, Stub, Vecho};
 
 const FILE: &str = "\"one\"\n{\"text\":\"two\",\"id\":7}\n{\"input\":\"three\"}\n{\"input\":[5,6,7]}\n";
 
+fn ten_texts() -> String {
+    let lines: Vec<String> = (0..10).map(|n| format!("\"text {n}\"")).collect();
+    lines.join("\n")
+}
+
 fn warm(vecho: &Vecho, arguments: &[&str], file: &str) -> super::command::Ended {
     run_at_with(vecho, &[&["warm", "--model", TINY, "-"], arguments].concat(), &[], file.as_bytes())
 }
@@ -31,7 +36,7 @@ async fn texts_and_tokens_of_a_file_are_hits_afterwards() {
 async fn requests_are_as_large_as_was_said_and_ask_what_was_said() {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_UPSTREAM_MAX_CONCURRENT", "1")]);
-    let file: String = (0..10).map(|n| format!("\"text {n}\"\n")).collect();
+    let file = ten_texts();
     let arguments = ["--batch", "4", "--concurrency", "1", "--dimensions", "8", "--namespace", "n"];
     warm(&vecho, &arguments, &file).well().said("10 were fetched");
     let sizes: Vec<usize> = stub.embedding_calls().iter().map(|call| call.inputs().len()).collect();
@@ -99,7 +104,7 @@ async fn a_key_that_is_refused_ends_it() {
     let stub = Stub::start();
     stub.accept_keys(["right"]);
     let vecho = Vecho::start(&stub);
-    let file: String = (0..10).map(|n| format!("\"text {n}\"\n")).collect();
+    let file = ten_texts();
     let arguments = ["warm", "--model", TINY, "--batch", "1", "--concurrency", "1", "-"];
     let refused = run_at_with(&vecho, &arguments, &[("OPENAI_API_KEY", "wrong")], file.as_bytes());
     assert_eq!(refused.status, Some(1));
