@@ -132,7 +132,7 @@ async fn without_a_vecho_that_runs_the_vectors_go_into_its_folder() {
     let stub = Stub::start();
     let (upstream, folder) = (stub.base_url(), Folder::new("warmed"));
     let path = format!("disk.path={}", folder.path("disk").display());
-    let place = ["--listen", NOWHERE, "--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
+    let place = ["--listen", "127.0.0.1:2", "--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
     let warmed = run_with(&[&place[..], &["warm", "--model", TINY, "-"]].concat(), &[], FILE.as_bytes()).well();
     warmed.said("4 were fetched, 0 failed");
     let file = run_with(&[&place[..], &["export", "-"]].concat(), &[], b"").well().said("exported 4 records").out;
