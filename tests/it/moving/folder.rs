@@ -49,8 +49,10 @@ async fn without_an_instance_and_without_a_folder_there_is_nothing_to_move() {
 
 #[tokio::test]
 async fn an_instance_exports_what_is_in_memory_and_on_disk_each_once() {
-    let stub = Stub::start();
-    let (from, to) = (Vecho::start_with(&stub.base_url(), &[("CACHE_MAX_SIZE", "10")]), Vecho::start(&stub));
+    let (stub, folder) = (Stub::start(), Folder::new("both-tiers"));
+    let path = folder.path("disk");
+    let environment = [("CACHE_MAX_SIZE", "10"), ("VECHO_DISK_PATH", path.to_str().expect("the path is text"))];
+    let (from, to) = (Vecho::start_with(&stub.base_url(), &environment), Vecho::start(&stub));
     let texts: Vec<String> = (0..100).map(|n| format!("text {n}")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
     embed(&from, &texts, "float").await;
