@@ -44,6 +44,7 @@ pub mod key;
 pub mod lines;
 pub mod logs;
 pub mod metrics;
+pub mod packed;
 pub mod system;
 pub mod tasks;
 pub mod tokens;

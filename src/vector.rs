@@ -60,6 +60,16 @@ impl Vector {
         Self::from_le_bytes(&bytes)
     }
 
+    /// Takes bytes that were a vector's before.
+    pub(crate) const fn from_checked(bytes: Arc<[u8]>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, without a copy.
+    pub(crate) fn into_shared(self) -> Arc<[u8]> {
+        self.0
+    }
+
     /// The components as little-endian bytes.
     pub fn as_le_bytes(&self) -> &[u8] {
         &self.0

@@ -130,8 +130,9 @@ pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut 
 async fn export_to(file: &Path, pieces: Pieces<'static>, progress: &Progress) -> Result<u64, Failed> {
     let failed = |error: io::Error| format!("{}: {error}", file.display());
     let draft = draft_of(file);
+    fs::remove_file(&draft).ok();
     // What is in it is for its owner alone: vectors tell of their texts.
-    let opened = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft);
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
     let mut out = opened.map_err(failed)?;
     let written = match write_checked(pieces, &mut out, progress).await {
         Ok(records) => out.sync_all().and_then(|()| fs::rename(&draft, file)).map_err(failed).map(|()| records),

@@ -11,6 +11,7 @@ use crate::config::Config;
 use crate::generation::Generation;
 use crate::inflight::Lead;
 use crate::key::Key;
+use crate::packed::Packed;
 use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Times};
 use crate::upstream::{Class, Failure, Fetched, Lane, Portion};
@@ -104,7 +105,8 @@ impl Fetch {
         }
         let (times, asked_model) = (self.times(now_ms), self.asked_as(&identity));
         let keep_one = |(fetched, place): (Fetched, &usize)| {
-            let record = Record::new(fetched.vector, identity.clone(), times, fetched.tokens);
+            let packed = Packed::pack(&fetched.vector, self.config.cache.codec);
+            let record = Record::new(packed, identity.clone(), times, fetched.tokens);
             let record = Arc::new(record.asked_as(&asked_model));
             if self.may_store {
                 self.flow.tiers.remember(self.lead.keys()[*place], &record, self.generation);

@@ -40,13 +40,15 @@ pub(super) struct Watch<'a> {
     since: Instant,
     closing: bool,
     alarm: Pin<Box<Sleep>>,
+    /// Whether the alarm wakes this task when it rings.
+    listens: bool,
 }
 
 impl<'a> Watch<'a> {
     pub(super) fn new(vitals: Arc<Vitals>, limits: &'a ServeLimits, orders: Orders) -> Self {
         let since = Instant::now();
         let alarm = Box::pin(tokio::time::sleep_until(since + limits.idle_timeout));
-        Self { stay: vitals.phase(), vitals, limits, orders, since, closing: false, alarm }
+        Self { stay: vitals.phase(), vitals, limits, orders, since, closing: false, alarm, listens: false }
     }
 
     /// Runs the connection until it ends, one way or another.
@@ -78,13 +80,16 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Starts the clock anew when the connection waits for something else than before.
+    /// Starts the clock anew when the connection waits for something else than before. For our own answer nothing is
+    /// limited here, so each request saves a look at the clock.
     fn note_phase(&mut self) {
         let stay = self.vitals.phase();
         if stay != self.stay {
             self.stay = stay;
-            self.since = Instant::now();
-            self.hasten_alarm();
+            if stay.0 != Phase::Serving {
+                self.since = Instant::now();
+                self.hasten_alarm();
+            }
         }
     }
 
@@ -93,6 +98,7 @@ impl<'a> Watch<'a> {
         let due = self.since + self.patience();
         if due < self.alarm.deadline() {
             self.alarm.as_mut().reset(due);
+            self.listens = false;
         }
     }
 
@@ -107,6 +113,11 @@ impl<'a> Watch<'a> {
     }
 
     fn poll_alarm<C: Exchange>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
+        // To look whether it rang is much cheaper than to ask it, and each request comes by here twice.
+        if self.listens && !self.alarm.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.listens = true;
         while self.alarm.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
             let mut due = self.since + self.patience();

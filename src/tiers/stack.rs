@@ -238,6 +238,10 @@ impl Stack {
         !missed.is_empty()
     }
 
+    async fn tell(&self, name: &str) {
+        join_all(self.lower.iter().map(|tier| tier.purged(&self.epochs, name))).await;
+    }
+
     /// Ends the generation before and after the epochs change. Before, because what is put at rest under the new epoch
     /// must have begun after the purge; after, because what was still found under the old one must not be remembered.
     fn between_generations<T>(&self, models: &[Option<&str>], change_epochs: impl FnOnce() -> T) -> T {
@@ -250,10 +254,6 @@ impl Stack {
         let changed = change_epochs();
         next();
         changed
-    }
-
-    async fn tell(&self, name: &str) {
-        join_all(self.lower.iter().map(|tier| tier.purged(&self.epochs, name))).await;
     }
 
     /// Empties memory alone, or takes one model's records out of it; says how many went.

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::packed::Packed;
 use crate::vector::Vector;
 
 const EXTRAS: [&str; 3] = ["input_type", "task", "truncate"];
@@ -87,7 +88,7 @@ fn renderings() -> impl Strategy<Value = Rendering> {
     (vectors(), encodings(), any::<String>(), any::<u32>()).prop_flat_map(|(vectors, encoding, model, tokens)| {
         let slots = prop::collection::vec(0..u32::try_from(vectors.len()).expect("a few"), 1..12);
         slots.prop_map(move |slots| Rendering {
-            vectors: vectors.clone().into(),
+            vectors: vectors.iter().cloned().map(Packed::from).collect(),
             slots: slots.into(),
             encoding,
             model: model.clone(),
@@ -139,7 +140,7 @@ proptest! {
     fn an_answer_reads_back_bit_for_bit_in_both_encodings(rendering in renderings()) {
         let dimension = rendering.vectors[0].dimension();
         let read = read_answer(&rendering.to_bytes(), &Expected { inputs: rendering.slots.len(), dimension: Some(dimension), base64: Base64::Proven(dimension) }).expect("it is readable");
-        let expected: Vec<Vector> = rendering.slots.iter().map(|slot| rendering.vectors[*slot as usize].clone()).collect();
+        let expected: Vec<Vector> = rendering.slots.iter().map(|slot| rendering.vectors[*slot as usize].unpack()).collect();
         prop_assert_eq!(read.vectors, expected);
         prop_assert_eq!(read.model.unwrap_or_default(), rendering.model);
         prop_assert_eq!(read.prompt_tokens, Some(rendering.prompt_tokens));
@@ -160,12 +161,12 @@ proptest! {
             model: String::new(),
             prompt_tokens: 0,
             mocks: Vec::new(),
-            vectors: vectors.into(),
+            vectors: vectors.into_iter().map(Packed::from).collect(),
         };
         let body = rendering.to_bytes();
         let body = std::str::from_utf8(&body).expect("it is text");
         let list = body.split_once("\"embedding\":[").and_then(|(_, rest)| rest.split_once(']')).expect("a list").0;
-        for (text, component) in list.split(',').zip(rendering.vectors[0].components()) {
+        for (text, component) in list.split(',').zip(rendering.vectors[0].unpack().components()) {
             prop_assert_eq!(text.parse::<f32>().map(f32::to_bits), Ok(component.to_bits()));
             let shortest = significant(&format!("{component:e}"));
             prop_assert_eq!(significant(text).len(), shortest.len(), "{} for {:e}", text, component);

@@ -8,6 +8,7 @@ mod bypass;
 mod cli;
 mod clients;
 mod coalescing;
+mod codecs;
 mod config;
 mod controls;
 mod disk;

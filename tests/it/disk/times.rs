@@ -49,7 +49,7 @@ async fn an_entry_is_fresh_then_stands_in_then_is_gone() {
     assert_eq!(told(&inside.embed(ask()).await), (200, "stale", "stale=2"), "while the upstream is down");
     inside.stop().await;
     let inside = start(&stub, &folder, 2 * HOUR_MS + 1).await;
-    assert_eq!(inside.embed(ask()).await.status, 503);
+    assert_eq!(inside.embed(ask()).await.status, 502);
     inside.stop().await;
     stub.up().await;
     let inside = start(&stub, &folder, HOUR_MS + 1).await;
