@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::ops::Ops;
-use crate::admin::{BoxError, Eventually, Imported, Moving, Pieces};
+use crate::admin::{BoxError, Eventually, Health, Imported, Moving, Pieces};
 use crate::clock::Clock;
 use crate::flow::Flow;
 use crate::key::Key;
@@ -46,7 +46,15 @@ impl Moving for Ops {
     }
 
     fn import<'a>(&'a self, file: Pieces<'a>) -> Eventually<'a, Result<Imported, String>> {
-        Box::pin(async move { import(&self.flow.tiers, &self.clock, file).await.map_err(|error| error.to_string()) })
+        Box::pin(async move {
+            let imported = import(&self.flow.tiers, &self.clock, file).await.map_err(|error| error.to_string());
+            // The tiers below memory may have closed before its last records came.
+            if self.draining() {
+                Err("the process is stopping; begin again when it is back".to_owned())
+            } else {
+                imported
+            }
+        })
     }
 }
 

@@ -167,3 +167,22 @@ async fn an_export_that_nobody_reads_to_its_end_ends() {
     let whole = tokio::time::timeout(Duration::from_secs(20), export(&vecho)).await.expect("it must come");
     assert!(whole.len() > 5_000 * 512);
 }
+
+#[tokio::test]
+async fn an_import_that_meets_the_end_of_the_process_is_not_said_to_have_succeeded() {
+    let stub = Stub::start();
+    let from = Inside::start(&stub.base_url(), &[]).await;
+    from.embed(texts_of(&["one", "two"])).await;
+    let file = export(&from).await;
+    let vecho = Vecho::start(&stub);
+    let mut socket = socket::Socket::connect(vecho.admin()).await;
+    let head = format!("POST {IMPORT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n", file.len());
+    socket.send(head.as_bytes()).await;
+    socket.send(&file[..100]).await;
+    vecho.signal("TERM");
+    vecho.logged("stopping").await;
+    socket.send(&file[100..]).await;
+    let answer = socket.read_to_end().await;
+    assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
+    assert!(vecho.ended().status.success());
+}
