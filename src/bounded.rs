@@ -1,6 +1,7 @@
 //! A concurrent map from [`Key`] that stays under a bound in bytes. The only file that knows moka.
 
 use std::hash::BuildHasherDefault;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -74,6 +75,11 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
     pub fn clear(&self) {
         self.entries.invalidate_all();
         self.settle();
+    }
+
+    /// Shows every entry until `visit` breaks off. What is put in or taken out meanwhile may be shown or not.
+    pub fn each(&self, mut visit: impl FnMut(&Key, &V) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.entries.iter().try_for_each(|(key, value)| visit(&key, &value))
     }
 
     /// Takes out the entries for which `gone` holds; says how many those were.

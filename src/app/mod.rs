@@ -3,7 +3,10 @@
 //! Ports are bound before anything serves, so that a port in use is a failed start and not a half-running process.
 //! Stopping goes the other way round: readiness first, the ops port last.
 
+mod batches;
+mod folder;
 mod mock_upstream;
+mod moving;
 mod ops;
 mod parts;
 mod reload;
@@ -28,6 +31,8 @@ use crate::serve::{self, Bound, Peer, Running, ServeLimits, Server, Tls};
 use crate::tasks::Tasks;
 use crate::upstream;
 
+pub use batches::{BatchCounts, BatchFiles, Keying, Sample, Tell};
+pub use folder::{Folder, NoFolder};
 use ops::Ops;
 use parts::{Parts, PortHooks};
 use reload::Reloader;

@@ -190,7 +190,7 @@ impl<'a> Request<'a> {
 }
 
 /// OpenAI and Azure send f32 in base64; the built-in mock does too.
-fn speaks_f32(target: &UpstreamTarget, uri: &Uri) -> bool {
+pub fn speaks_f32(target: &UpstreamTarget, uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     *target == UpstreamTarget::Mock
         || host == "api.openai.com"

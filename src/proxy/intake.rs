@@ -12,7 +12,7 @@ use crate::upstream::{RouteKind, TooLong, upstream_uri};
 use crate::wire::{Bypass, PathModel};
 
 /// Reads who asks, under which scope, and where it would go. The controls must have been found in order.
-pub(super) fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
+pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
     let credential = credential_key(config, headers);
     Ok(Origin {
         uri: target_uri(config, uri)?,
@@ -63,7 +63,7 @@ pub(super) fn answer_key(config: &Config, secret: &PassingSecret, head: &request
 }
 
 /// Whether the path names the model.
-pub(super) const fn path_model(kind: RouteKind) -> PathModel {
+pub const fn path_model(kind: RouteKind) -> PathModel {
     match kind {
         RouteKind::Deployment => PathModel::Yes,
         RouteKind::Embeddings | RouteKind::Other => PathModel::No,

@@ -11,5 +11,5 @@ mod writer;
 pub use lower::{AtRest, Eventually, LowerStats, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
-pub use stack::{Found, Lookup, Purge, Stack, Tier};
+pub use stack::{Arrivals, Fate, Found, Lookup, Purge, Stack, Tier};
 pub use writer::{Batch, Queued, WriteQueue};

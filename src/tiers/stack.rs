@@ -1,5 +1,7 @@
 //! The tiers in the order they are asked: memory at once, then those below it, each once for all keys.
 
+mod moving;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +12,8 @@ use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
 use crate::key::Key;
 use crate::spaces::Lessons;
+
+pub use moving::{Arrivals, Fate};
 
 /// Where a record was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -157,9 +161,7 @@ impl Stack {
 
     /// The record in these bytes, if they are whole and no purge has taken it.
     fn wake(&self, bytes: &Bytes, terms: &Lookup<'_>) -> Option<Arc<Record>> {
-        let (record, epoch) = at_rest::from_bytes(bytes).ok()?;
-        let is_purged = epoch < self.epochs.of(&record.models());
-        (!is_purged).then(|| Arc::new(record.known_as(terms.lessons.identity())))
+        Some(Arc::new(self.unpurged(bytes)?.known_as(terms.lessons.identity())))
     }
 
     /// Keeps what was found at `depth` in the tiers above it, as it is.

@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
 use http::Method;
 use vecho::config::{KEYS, WELL_KNOWN, reference};
 use vecho::metrics::CATALOGUE;
+use vecho::portable::Writer;
 
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
@@ -134,7 +136,11 @@ async fn the_ops_routes_of_the_readme_are_those_of_the_program() {
     let routes: BTreeSet<(&str, &str)> =
         first_cells(&section).into_iter().filter_map(|cell| cell.split_once(' ')).collect();
     for (method, path) in &routes {
-        let body = if path.ends_with("log-level") { "info" } else { "" };
+        let body = match path.rsplit('/').next() {
+            Some("log-level") => Bytes::from_static(b"info"),
+            Some("import") => exported_nothing(),
+            _ => Bytes::new(),
+        };
         let method = Method::from_bytes(method.as_bytes()).expect("the README names a method");
         let answer = client.send(raw(method, &format!("{base}{path}"), body)).await.expect("an answer must arrive");
         assert!((200..300).contains(&answer.status), "{path} answers {}", answer.status);
@@ -146,6 +152,13 @@ async fn the_ops_routes_of_the_readme_are_those_of_the_program() {
         (words.next().unwrap_or_default(), words.next().unwrap_or_default())
     });
     assert_eq!(routes, answered.collect());
+}
+
+/// The file of a cache that holds nothing.
+fn exported_nothing() -> Bytes {
+    let mut file = Vec::new();
+    Writer::begin(&mut file).end(&mut file);
+    file.into()
 }
 
 #[test]

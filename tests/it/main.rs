@@ -27,6 +27,7 @@ mod logging;
 mod memory;
 mod merging;
 mod metrics;
+mod moving;
 mod ops;
 mod parsing;
 mod passthrough;

@@ -5,6 +5,7 @@
 
 mod appender;
 mod checksum;
+mod each;
 mod folder;
 mod footer;
 mod frame;

@@ -1,6 +1,7 @@
 //! The store as a tier: reads off the async threads, writes behind, purges that outlive the process.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -224,6 +225,14 @@ impl LowerTier for DiskTier {
                 0
             })
         })
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.switch.store().map_or(ControlFlow::Continue(()), |store| store.each(visit))
+    }
+
+    fn drained(&self) -> Eventually<'_, ()> {
+        Box::pin(self.queue.drained())
     }
 
     fn stats(&self) -> LowerStats {

@@ -20,6 +20,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("hdrhistogram", &["metrics/"]),
     ("humantime", &["config/"]),
     ("hyper_rustls", &["upstream/connector.rs"]),
+    ("indicatif", &["cli/progress.rs"]),
     ("libc", &["system.rs"]),
     ("memchr", &["wire/"]),
     ("moka", &["bounded.rs"]),
