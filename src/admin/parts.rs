@@ -19,7 +19,8 @@ pub trait CacheControl: Send + Sync {
     /// The size of each tier.
     fn tiers(&self) -> Vec<TierStats>;
 
-    /// Lets entries go: of one model or of all, in one tier or in all. Returns how many.
+    /// Lets entries go: of one model or of all, in one tier or in all. Returns how many, once they cannot come back any
+    /// more, not even after a restart. Blocks meanwhile.
     fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier>;
 
     /// Empties one tier below memory; nothing where there is none of that name.

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::Value;
+use tokio::runtime::Handle;
 
 use super::parts::Parts;
 use super::{State, Surroundings};
@@ -82,6 +83,15 @@ impl From<&Ops> for AdminContext {
 }
 
 impl Ops {
+    /// Returns once the purge outlives the process. Not to be called from async code: it blocks.
+    fn purge_tiers(&self, model: Option<&str>) -> u64 {
+        let purge = self.flow.tiers.purge(model);
+        // What was rendered from purged records must not be served while the slower tiers are told.
+        self.answers.clear();
+        Handle::current().block_on(self.flow.tiers.settle(&purge));
+        purge.forgotten
+    }
+
     /// Rendered answers know the upstream's name for their model alone.
     fn purge_answers(&self, model: Option<&str>) -> u64 {
         let stored = self.answers.stored();
@@ -110,8 +120,7 @@ impl CacheControl for Ops {
         match tier {
             // Rendered answers are a view of the memory tier and go with it.
             None | Some("memory") => {
-                let tiers = &self.flow.tiers;
-                let gone = if tier.is_none() { tiers.purge(model) } else { tiers.forget(model) };
+                let gone = if tier.is_none() { self.purge_tiers(model) } else { self.flow.tiers.forget(model) };
                 self.answers.clear();
                 Ok(gone)
             }

@@ -12,7 +12,7 @@ use crate::generation::Generation;
 use crate::inflight::Lead;
 use crate::key::Key;
 use crate::spaces::{Identity, Lesson, Lessons};
-use crate::tiers::{Found, Lookup, Record, Times};
+use crate::tiers::{Found, Lookup, Record, Tier, Times};
 use crate::upstream::{Class, Failure, Fetched, Lane, Portion};
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
@@ -38,14 +38,25 @@ pub(super) struct Fetch {
 impl Fetch {
     pub(super) async fn run(self, inputs: Vec<Input<'static>>) {
         let stored = self.land_stored();
-        let (places, inputs): (Vec<usize>, Vec<_>) =
-            inputs.into_iter().enumerate().filter(|(place, _)| !stored.contains(place)).unzip();
-        if places.is_empty() {
+        let open = inputs.into_iter().enumerate().filter(|(place, _)| !stored.contains(place)).collect();
+        match self.leases() {
+            Some(leases) => self.fetch_by_lease(&leases, open).await,
+            None => self.fetch(open).await,
+        }
+    }
+
+    /// Asks the upstream for inputs, given with their places in the lead.
+    pub(super) async fn fetch(&self, open: Vec<(usize, Input<'static>)>) {
+        if open.is_empty() {
             return;
         }
+        let (places, inputs): (Vec<usize>, Vec<_>) = open.into_iter().unzip();
         let mut portions = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
         while let Some(portion) = portions.recv().await {
+            let landed = portion.places.clone();
             self.land(portion, &places).await;
+            // After what was stored is on its way: whoever gets the lease next must find it.
+            self.release(&places[landed]);
         }
     }
 
@@ -55,17 +66,20 @@ impl Fetch {
         if !self.may_use_stored {
             return Vec::new();
         }
-        let now_ms = self.flow.clock.now_ms();
-        let terms = Lookup { now_ms, max_age_ms: self.max_age_ms, lessons: &self.lessons };
+        let terms = self.terms();
         let found =
             self.lead.keys().iter().enumerate().filter_map(|(place, key)| match self.flow.tiers.peek(key, &terms) {
-                Found::Fresh(record, _) => Some((place, Ok(Landed { record, call: None }))),
+                Found::Fresh(record, tier) => Some((place, Ok(Landed { record, call: None, tier }))),
                 _ => None,
             });
         let found: Vec<_> = found.collect();
         let places = found.iter().map(|(place, _)| *place).collect();
         self.lead.land(found);
         places
+    }
+
+    pub(super) fn terms(&self) -> Lookup<'_> {
+        Lookup { now_ms: self.flow.clock.now_ms(), max_age_ms: self.max_age_ms, lessons: &self.lessons }
     }
 
     /// Fills the tiers, then lets the waiters go. `places` maps the submitted inputs to the lead's.
@@ -109,7 +123,7 @@ impl Fetch {
             if self.may_store {
                 self.flow.tiers.remember(self.lead.keys()[*place], &record, self.generation);
             }
-            Landed { record, call: Some(fetched.call) }
+            Landed { record, call: Some(fetched.call), tier: Tier::Memory }
         };
         fetched.into_iter().zip(places).map(keep_one).collect()
     }

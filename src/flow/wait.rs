@@ -10,7 +10,6 @@ use super::request::Request;
 use super::{Landing, Source};
 use crate::inflight::{self, Flights, Lead};
 use crate::key::Key;
-use crate::tiers::Tier;
 use crate::upstream::{Class, Failure, Why};
 
 /// What to do about an input whose fetch failed in another's hands.
@@ -120,7 +119,7 @@ fn places_of(again: &[(usize, Again)]) -> Vec<usize> {
 impl Landed {
     fn served(self, led: bool) -> Served {
         let source = match (&self.call, led) {
-            (None, _) => Source::Tier(Tier::Memory),
+            (None, _) => Source::Tier(self.tier),
             (Some(_), true) => Source::Upstream,
             (Some(_), false) => Source::Joined,
         };

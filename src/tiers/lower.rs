@@ -57,9 +57,9 @@ pub trait LowerTier: Send + Sync + Debug {
     /// Queues something to be written, or drops it if too much waits already. Never waits.
     fn put(&self, key: Key, entry: AtRest);
 
-    /// A purge was noted in the [`Epochs`] under this name; it should outlive the process, and reach whoever shares
-    /// this tier. Never waits.
-    fn purged(&self, epochs: &Arc<Epochs>, name: &str);
+    /// A purge was noted in the [`Epochs`] under this name. Resolves once it will outlive the process and has reached
+    /// whoever shares this tier, or once it is certain that it cannot.
+    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, ()>;
 
     /// Lets everything in this tier go, here and for whoever shares it. Says how many entries those were, where that
     /// is known.

@@ -1,14 +1,17 @@
 //! Where vectors are kept. Every tier holds [`Record`]s under [`crate::key::Key`]s; the stack asks them in order.
 
 pub mod at_rest;
+mod leases;
 mod lower;
 mod memory;
 mod record;
+pub mod redis;
 mod stack;
 mod writer;
 
+pub use leases::{Leases, Sight, Standing};
 pub use lower::{AtRest, Eventually, LowerStats, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
-pub use stack::{Found, Lookup, Stack, Tier};
+pub use stack::{Found, Lookup, Purge, Stack, Tier};
 pub use writer::{Batch, Queued, WriteQueue};

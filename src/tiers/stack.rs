@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::join_all;
 
 use super::{Age, AtRest, LowerTier, MemoryTier, Record, at_rest};
 use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
@@ -48,6 +49,18 @@ impl Found {
     pub const fn is_fresh(&self) -> bool {
         matches!(self, Self::Fresh(..))
     }
+}
+
+/// A purge that has happened in this process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[must_use = "the tiers below memory have yet to be told"]
+pub struct Purge {
+    /// Records that went from memory.
+    pub forgotten: u64,
+    /// Under which it is counted.
+    name: String,
+    /// The tier that it became known from, if it happened elsewhere.
+    learnt_from: Option<Tier>,
 }
 
 /// The terms of a look-up.
@@ -142,6 +155,15 @@ impl Stack {
         found
     }
 
+    /// Judges what another way than a look-up brought out of `tier`, and moves it up like anything found there.
+    pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
+        let Some(record) = self.wake(bytes, terms) else { return Found::Missing };
+        if let Some(depth) = self.lower.iter().position(|lower| lower.tier() == tier) {
+            self.move_up(key, &record, bytes, depth, begun);
+        }
+        judge(record, tier, terms)
+    }
+
     /// The record in these bytes, if they are whole and no purge has taken it.
     fn wake(&self, bytes: &Bytes, terms: &Lookup<'_>) -> Option<Arc<Record>> {
         let (record, epoch) = at_rest::from_bytes(bytes).ok()?;
@@ -198,26 +220,27 @@ impl Stack {
         self.generations.current()
     }
 
-    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers', in every tier;
-    /// says how many records went from memory.
-    pub fn purge(&self, model: Option<&str>) -> u64 {
+    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers'. From here on no
+    /// tier's records of that kind are served; [`Stack::settle`] makes that outlive the process.
+    pub fn purge(&self, model: Option<&str>) -> Purge {
         let name = self.epochs.raise(model);
-        for tier in &self.lower {
-            tier.purged(&self.epochs, &name);
-        }
-        self.forget(model)
+        Purge { forgotten: self.forget(model), name, learnt_from: None }
     }
 
-    /// Takes in the purges that are known elsewhere: those not known here happen here, too. Says whether there were any.
-    pub fn learn_purges(&self, elsewhere: &PurgeCounts) -> bool {
-        let missed = self.epochs.learn(elsewhere);
-        for name in &missed {
-            for tier in &self.lower {
-                tier.purged(&self.epochs, name);
-            }
-            self.forget(Some(name.as_str()).filter(|name| *name != EVERYTHING));
-        }
-        !missed.is_empty()
+    /// Tells the tiers below memory of a purge, and waits until it outlives the process. Whoever brought it knows.
+    pub async fn settle(&self, purge: &Purge) {
+        let others = self.lower.iter().filter(|tier| Some(tier.tier()) != purge.learnt_from);
+        join_all(others.map(|tier| tier.purged(&self.epochs, &purge.name))).await;
+    }
+
+    /// Takes in the purges that `tier` knows of: those not known here happen here, too. They are to be settled.
+    #[must_use = "the other tiers below memory have yet to be told"]
+    pub fn learn_purges(&self, elsewhere: &PurgeCounts, tier: Tier) -> Vec<Purge> {
+        let happen = |name: String| {
+            let forgotten = self.forget(Some(name.as_str()).filter(|name| *name != EVERYTHING));
+            Purge { forgotten, name, learnt_from: Some(tier) }
+        };
+        self.epochs.learn(elsewhere).into_iter().map(happen).collect()
     }
 
     /// Empties memory, or takes one model's records out of it.
@@ -302,7 +325,7 @@ mod tests {
     fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
         let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
         let begun = stack.generation();
-        stack.purge(None);
+        let _ = stack.purge(None);
         stack.remember(key, &record("a"), begun);
         assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
     }
@@ -318,13 +341,13 @@ mod tests {
             let vector = Vector::from_components(&[1.0]).expect("it is a vector");
             Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
         };
-        stack.purge(Some("a"));
+        let _ = stack.purge(Some("a"));
         for (key, model) in keys.iter().zip(["a", "b", "b"]) {
             stack.remember(*key, &asked(model), begun);
         }
         assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
         assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
-        assert_eq!((stack.purge(Some("b")), stack.purge(Some("answering"))), (2, 0));
+        assert_eq!((stack.purge(Some("b")).forgotten, stack.purge(Some("answering")).forgotten), (2, 0));
     }
 
     #[test]
@@ -334,7 +357,7 @@ mod tests {
         for (place, key) in keys.iter().enumerate() {
             stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
         }
-        assert_eq!(stack.purge(Some("a")), 3);
+        assert_eq!(stack.purge(Some("a")).forgotten, 3);
         assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
         assert!(matches!(stack.look_up(&keys[3], &at(1, &lessons)), Found::Fresh(..)));
     }

@@ -61,6 +61,11 @@ impl WriteQueue {
         }
     }
 
+    /// As many entries were turned away where they should have gone.
+    pub fn lose(&self, entries: u64) {
+        self.dropped.fetch_add(entries, Ordering::Relaxed);
+    }
+
     /// Queues an entry, if there is room for it.
     pub fn push(&self, key: Key, entry: AtRest) -> Queued {
         let size = size(&entry);

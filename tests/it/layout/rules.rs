@@ -21,6 +21,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("libc", &["system.rs"]),
     ("moka", &["bounded.rs"]),
     ("prometheus", &["metrics/"]),
+    ("redis", &["tiers/redis/"]),
     ("strsim", &["config/"]),
     ("sysinfo", &["system.rs"]),
     ("tokio_rustls", &["serve/"]),
