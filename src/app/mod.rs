@@ -115,7 +115,7 @@ impl App {
         let live = Live::new(config);
         let config = live.load();
         let (tunnels, background) = (Tasks::new(), Tasks::new());
-        let parts = Parts::assemble(&live, &metrics, &surroundings.clock).await?;
+        let parts = Parts::assemble(&live, &metrics, &surroundings.clock)?;
         let state = Arc::new(State::default());
         let proxy =
             Proxy::new(Arc::clone(&parts.flow), Arc::clone(&parts.answers), Arc::clone(&parts.client), tunnels.clone());

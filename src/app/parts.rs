@@ -37,7 +37,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) async fn assemble(live: &Live, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Self, TlsError> {
+    pub(super) fn assemble(live: &Live, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Self, TlsError> {
         let config = live.load();
         let system = Arc::new(System::new());
         let limit_bytes = effective_limit(config.memory.limit_bytes, system.container_limit_bytes());
@@ -51,7 +51,7 @@ impl Parts {
         let epochs = Arc::default();
         let ground = Ground { live, clock, metrics, epochs: &epochs };
         let redis = wanted::redis(&ground);
-        let lower = wanted::lower(ground, redis.as_ref()).await;
+        let lower = wanted::lower(redis.as_ref());
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),

@@ -20,12 +20,8 @@ pub(super) struct Ground<'a> {
 }
 
 /// The tiers below memory, in the order they are asked.
-pub(super) async fn lower(_ground: Ground<'_>, redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
-    let mut lower: Vec<Arc<dyn LowerTier>> = Vec::new();
-    if let Some(redis) = redis {
-        lower.push(Arc::clone(redis) as Arc<dyn LowerTier>);
-    }
-    lower
+pub(super) fn lower(redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
+    redis.map(|redis| Arc::clone(redis) as Arc<dyn LowerTier>).into_iter().collect()
 }
 
 /// The tier in Redis, if there is to be one. It has yet to begin.

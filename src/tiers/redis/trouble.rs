@@ -24,14 +24,12 @@ impl Trouble {
     pub(super) fn of(error: &RedisError) -> Option<Self> {
         let cause = cause(error);
         match error.code() {
-            Some("WRONGTYPE" | "ASK" | "TRYAGAIN") => None,
+            // `ERR` is whatever has no name of its own: about this key, as far as anybody can tell.
+            Some("WRONGTYPE" | "ASK" | "TRYAGAIN" | "ERR") => None,
             Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => Some(Self::Refused(cause)),
             Some("MOVED" | "CROSSSLOT") => Some(Self::Lost(format!("{cause} (a cluster needs redis.cluster = true)"))),
-            // An error that no version of today knows: about this key, as far as anybody can tell.
-            Some("ERR") => None,
-            Some(_) => Some(Self::Lost(cause)),
             None if error.is_timeout() => Some(Self::Slow(cause)),
-            None => Some(Self::Lost(cause)),
+            _ => Some(Self::Lost(cause)),
         }
     }
 
