@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 
 use super::mock_upstream;
-use super::tiers::{Ground, lower as lower_tiers};
+use super::tiers::{self as wanted, Ground};
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::clock::Clock;
@@ -49,11 +49,14 @@ impl Parts {
         let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), Arc::clone(metrics));
         let tasks = Tasks::new();
         let epochs = Arc::default();
-        let lower = lower_tiers(Ground { live, clock, metrics, epochs: &epochs, limit_bytes }).await;
+        let ground = Ground { live, clock, metrics, epochs: &epochs, limit_bytes };
+        let redis = wanted::redis(&ground);
+        let lower = wanted::lower(&ground, redis.as_ref()).await;
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),
             tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, epochs),
+            leases: wanted::leases(live, redis.as_ref()),
             flights: Flights::new(),
             // Tasks of its own: who counts unfinished fetches must not count their calls, too.
             batcher: Batcher::new(caller, live.clone(), limit_bytes, Arc::clone(metrics)),
@@ -65,6 +68,9 @@ impl Parts {
             metrics: Arc::clone(metrics),
         });
         let answers = Arc::new(Answers::new(answers_bounds(&config, limit_bytes)));
+        if let Some(redis) = redis {
+            redis.begin(wanted::on_purges(&flow, &answers));
+        }
         let shrinkable: Vec<Arc<dyn Shrink>> =
             vec![Arc::new(AnswersPart(Arc::clone(&answers))), Arc::new(MemoryPart(Arc::clone(&flow)))];
         let governor = Governor::new(Arc::clone(&system) as Arc<dyn Meter>, limit_bytes, shrinkable)

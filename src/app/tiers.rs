@@ -1,13 +1,16 @@
 //! The tiers below memory, as the configuration wants them.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
+use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::config::Live;
 use crate::epochs::Epochs;
+use crate::flow::Flow;
 use crate::metrics::Metrics;
-use crate::tiers::LowerTier;
 use crate::tiers::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
+use crate::tiers::redis::{OnPurges, RedisParts, RedisTier};
+use crate::tiers::{Eventually, Leases, LowerTier, Tier};
 
 /// What an entry on disk takes in memory at most, for finding it.
 const INDEX_BYTES: u64 = 48;
@@ -23,10 +26,9 @@ pub(super) struct Ground<'a> {
 }
 
 /// The tiers below memory, in the order they are asked.
-pub(super) async fn lower(ground: Ground<'_>) -> Vec<Arc<dyn LowerTier>> {
-    let mut lower = Vec::new();
-    lower.extend(disk(&ground).await);
-    lower
+pub(super) async fn lower(ground: &Ground<'_>, redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
+    let redis = redis.map(|redis| Arc::clone(redis) as Arc<dyn LowerTier>);
+    disk(ground).await.into_iter().chain(redis).collect()
 }
 
 /// The index of what is on disk takes a tenth of the memory limit at most.
@@ -40,4 +42,37 @@ async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
     };
     let (clock, metrics, epochs) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.epochs));
     Some(Arc::new(DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await))
+}
+
+/// The tier in Redis, if there is to be one. It has yet to begin.
+pub(super) fn redis(ground: &Ground<'_>) -> Option<Arc<RedisTier>> {
+    let config = ground.live.load().redis.clone();
+    let (clock, metrics, epochs) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.epochs));
+    let is_wanted = !config.nodes.is_empty();
+    is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, epochs })))
+}
+
+/// The agreement between replicas, if they are to agree.
+pub(super) fn leases(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<Arc<dyn Leases>> {
+    let redis = redis.filter(|_| live.load().redis.lease.is_some())?;
+    Some(Arc::clone(redis) as Arc<dyn Leases>)
+}
+
+/// What happens when purges of other replicas become known. It must not keep alive what it reaches.
+pub(super) fn on_purges(flow: &Arc<Flow>, answers: &Arc<Answers>) -> OnPurges {
+    let (flow, answers): (Weak<Flow>, Weak<Answers>) = (Arc::downgrade(flow), Arc::downgrade(answers));
+    Box::new(move |elsewhere| {
+        let (flow, answers) = (flow.upgrade()?, answers.upgrade()?);
+        let purges = flow.tiers.learn_purges(elsewhere, Tier::Redis);
+        if purges.is_empty() {
+            return None;
+        }
+        answers.clear();
+        let settle: Eventually<'static, ()> = Box::pin(async move {
+            for purge in &purges {
+                flow.tiers.settle(purge).await;
+            }
+        });
+        Some(settle)
+    })
 }

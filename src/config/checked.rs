@@ -231,7 +231,7 @@ pub struct Redis {
     pub password: Option<Secret>,
     /// What all names of keys begin with.
     pub key_prefix: String,
-    /// Further trusted roots, PEM.
+    /// Trusted roots in place of the public ones, PEM.
     pub ca_file: Option<PathBuf>,
     /// Client certificate chain and private key, PEM.
     pub identity: Option<Tls>,

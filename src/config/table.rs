@@ -115,7 +115,7 @@ pub const KEYS: &[Key] = &[
     key("redis.password", "none", "Password of the Redis tier.").secret(),
     key("redis.password_file", "none", "File that holds redis.password."),
     key("redis.key_prefix", "\"vecho:\"", "What the names of all keys in Redis begin with."),
-    key("redis.ca_file", "none", "PEM file with roots to trust besides the public ones."),
+    key("redis.ca_file", "none", "PEM file with the roots to trust for Redis, in place of the public ones."),
     key(
         "redis.cert_file",
         "none",

@@ -13,7 +13,7 @@ use crate::inflight::Lead;
 use crate::key::Key;
 use crate::packed::Packed;
 use crate::spaces::{Identity, Lesson, Lessons};
-use crate::tiers::{Found, Lookup, Record, Times};
+use crate::tiers::{Found, Lookup, Record, Tier, Times};
 use crate::upstream::{Class, Failure, Fetched, Lane, Portion};
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
@@ -27,8 +27,10 @@ pub(super) struct Fetch {
     pub(super) lessons: Arc<Lessons>,
     pub(super) generation: Generation,
     pub(super) deadline: Instant,
-    /// Whether a stored vector would do, and one may have come since the look-up.
-    pub(super) may_be_stored: bool,
+    /// Whether a stored vector would do.
+    pub(super) may_use_stored: bool,
+    /// Whether something has landed since the look-up.
+    pub(super) has_news: bool,
     pub(super) max_age_ms: Option<u64>,
     pub(super) may_store: bool,
     pub(super) credential: Key,
@@ -40,15 +42,26 @@ pub(super) struct Fetch {
 impl Fetch {
     pub(super) async fn run(self, inputs: Vec<Input<'static>>) {
         let stored = self.land_stored();
-        let (places, inputs): (Vec<usize>, Vec<_>) =
-            inputs.into_iter().enumerate().filter(|(place, _)| !stored.contains(place)).unzip();
-        if places.is_empty() {
+        let open = inputs.into_iter().enumerate().filter(|(place, _)| !stored.contains(place)).collect();
+        match self.leases() {
+            Some(leases) => self.fetch_by_lease(&leases, open).await,
+            None => self.fetch(open).await,
+        }
+    }
+
+    /// Asks the upstream for inputs, given with their places in the lead.
+    pub(super) async fn fetch(&self, open: Vec<(usize, Input<'static>)>) {
+        if open.is_empty() {
             return;
         }
+        let (places, inputs): (Vec<usize>, Vec<_>) = open.into_iter().unzip();
         let (mut portions, work) = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
         let landing = async {
             while let Some(portion) = portions.recv().await {
+                let landed = portion.places.clone();
                 self.land(portion, &places).await;
+                // After what was stored is on its way: whoever gets the lease next must find it.
+                self.release(&places[landed]);
             }
         };
         // The work first: what it brings lands in the same go.
@@ -58,20 +71,23 @@ impl Fetch {
     /// Looks into memory once more, if an earlier fetch has landed and left between the look-up and the claim; without
     /// this look its result would be paid for twice.
     fn land_stored(&self) -> Vec<usize> {
-        if !self.may_be_stored {
+        if !(self.may_use_stored && self.has_news) {
             return Vec::new();
         }
-        let now_ms = self.flow.clock.now_ms();
-        let terms = Lookup { now_ms, max_age_ms: self.max_age_ms, lessons: &self.lessons };
+        let terms = self.terms();
         let found =
             self.lead.keys().iter().enumerate().filter_map(|(place, key)| match self.flow.tiers.peek(key, &terms) {
-                Found::Fresh(record, _) => Some((place, Ok(Landed { record, call: None }))),
+                Found::Fresh(record, tier) => Some((place, Ok(Landed { record, call: None, tier }))),
                 _ => None,
             });
         let found: Vec<_> = found.collect();
         let places = found.iter().map(|(place, _)| *place).collect();
         self.lead.land(found);
         places
+    }
+
+    pub(super) fn terms(&self) -> Lookup<'_> {
+        Lookup { now_ms: self.flow.clock.now_ms(), max_age_ms: self.max_age_ms, lessons: &self.lessons }
     }
 
     /// Fills the tiers, then lets the waiters go. `places` maps the submitted inputs to the lead's.
@@ -116,7 +132,7 @@ impl Fetch {
             if self.may_store {
                 self.flow.tiers.remember(self.lead.keys()[*place], &record, self.generation);
             }
-            Landed { record, call: Some(fetched.call) }
+            Landed { record, call: Some(fetched.call), tier: Tier::Memory }
         };
         fetched.into_iter().zip(places).map(keep_one).collect()
     }

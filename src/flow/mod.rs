@@ -7,6 +7,7 @@ mod ask;
 mod assemble;
 mod fetch;
 mod lane;
+mod lease;
 mod outcome;
 mod price;
 mod request;
@@ -22,7 +23,7 @@ use crate::inflight::Flights;
 use crate::metrics::Metrics;
 use crate::spaces::Spaces;
 use crate::tasks::Tasks;
-use crate::tiers::Stack;
+use crate::tiers::{Leases, Stack};
 use crate::upstream::Batcher;
 use crate::vouch::Vouchers;
 use crate::wire::Bypass;
@@ -47,6 +48,8 @@ pub struct Flow {
     pub clock: Clock,
     /// Where vectors are kept.
     pub tiers: Stack,
+    /// Who fetches what, where replicas agree on that.
+    pub leases: Option<Arc<dyn Leases>>,
     /// What is being fetched.
     pub flights: Arc<Flights<Landing>>,
     /// The way to the upstream.

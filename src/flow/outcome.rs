@@ -62,8 +62,10 @@ pub enum Source {
 pub struct Landed {
     /// The vector.
     pub(super) record: Arc<Record>,
-    /// The call that brought it; nothing where a look-up after the claim found it stored.
+    /// The call that brought it; nothing where a look after the claim found it stored.
     pub(super) call: Option<Arc<CallInfo>>,
+    /// Where it was found, if no call brought it.
+    pub(super) tier: Tier,
 }
 
 /// A fetch that failed, with what tells whose fault it may be.

@@ -14,7 +14,7 @@ use super::{Landing, Source};
 use crate::inflight::{self, Claims, Flights, Join, Lead};
 use crate::key::Key;
 use crate::tasks::Lent;
-use crate::tiers::Tier;
+use crate::tiers::Age;
 use crate::upstream::{Class, Failure, Why};
 
 /// What to do about an input whose fetch failed in another's hands.
@@ -88,12 +88,23 @@ impl Request<'_> {
     /// What a landing means for this request.
     fn settle(&self, landing: Option<inflight::Landing<Landing>>, led: bool) -> Result<Slot, Again> {
         match landing {
-            Some(inflight::Landing::Landed(Ok(landed))) => Ok(Slot::Served(landed.served(led))),
+            Some(inflight::Landing::Landed(Ok(landed))) if self.accepts(&landed) => {
+                Ok(Slot::Served(landed.served(led)))
+            }
+            // Its lead was content with something older than this request is.
+            Some(inflight::Landing::Landed(Ok(_))) => Err(Again::Alone),
             Some(inflight::Landing::Landed(Err(failed))) if led => Ok(Slot::Failed(failed)),
             Some(inflight::Landing::Landed(Err(failed))) => self.take_over(failed),
             Some(inflight::Landing::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
             None => Ok(self.failed(Why::Timeout, "no answer within limits.request_timeout")),
         }
+    }
+
+    /// Whether what landed is young enough for this request. What was fetched always is.
+    fn accepts(&self, landed: &Landed) -> bool {
+        let (controls, times) = (&self.ask.controls, &landed.record.times);
+        let is_young = || times.age(self.now_ms, controls.max_age_ms) == Age::Fresh;
+        landed.call.is_some() || (!controls.no_cache && is_young())
     }
 
     /// Whether the failure of a fetch that another request led is this request's too. That the upstream is down is
@@ -128,9 +139,8 @@ impl Request<'_> {
             lessons: Arc::clone(&self.lessons),
             generation: self.generation,
             deadline: self.deadline,
-            may_be_stored: self.trusted
-                && !self.ask.controls.no_cache
-                && self.flow.flights.landings() != self.landings_before,
+            may_use_stored: self.trusted && !self.ask.controls.no_cache,
+            has_news: self.flow.flights.landings() != self.landings_before,
             max_age_ms: self.ask.controls.max_age_ms,
             may_store: !self.ask.controls.no_store,
             credential: self.ask.origin.credential,
@@ -148,7 +158,7 @@ fn places_of(again: &[(usize, Again)]) -> Vec<usize> {
 impl Landed {
     fn served(self, led: bool) -> Served {
         let source = match (&self.call, led) {
-            (None, _) => Source::Tier(Tier::Memory),
+            (None, _) => Source::Tier(self.tier),
             (Some(_), true) => Source::Upstream,
             (Some(_), false) => Source::Joined,
         };

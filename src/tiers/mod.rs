@@ -2,12 +2,15 @@
 
 pub mod at_rest;
 pub mod disk;
+mod leases;
 mod lower;
 mod memory;
 mod record;
+pub mod redis;
 mod stack;
 mod writer;
 
+pub use leases::{Leases, Sight, Standing};
 pub use lower::{AtRest, Eventually, LowerStats, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};

@@ -63,6 +63,8 @@ pub struct Purge {
     pub forgotten: u64,
     /// Under which it is counted.
     name: String,
+    /// The tier that it became known from, if it happened elsewhere.
+    learnt_from: Option<Tier>,
 }
 
 /// The terms of a look-up.
@@ -159,6 +161,15 @@ impl Stack {
         found
     }
 
+    /// Judges what another way than a look-up brought out of `tier`, and moves it up like anything found there.
+    pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
+        let Some(record) = self.wake(bytes, terms) else { return Found::Missing };
+        if let Some(depth) = self.lower.iter().position(|lower| lower.tier() == tier) {
+            self.move_up(key, &record, bytes, depth, begun);
+        }
+        judge(record, tier, terms)
+    }
+
     /// The record in these bytes, if they are whole and no purge has taken it.
     fn wake(&self, bytes: &Bytes, terms: &Lookup<'_>) -> Option<Arc<Record>> {
         Some(Arc::new(self.unpurged(bytes)?.known_as(terms.lessons.identity())))
@@ -217,29 +228,27 @@ impl Stack {
     /// tier's records of that kind are served; [`Stack::settle`] makes that outlive the process.
     pub fn purge(&self, model: Option<&str>) -> Purge {
         let name = self.between_generations(&[model], || self.epochs.raise(model));
-        Purge { forgotten: self.empty_memory(model), name }
+        Purge { forgotten: self.empty_memory(model), name, learnt_from: None }
     }
 
-    /// Tells the tiers below memory of a purge, and waits until it outlives the process.
+    /// Tells the tiers below memory of a purge, and waits until it outlives the process. Whoever brought it knows.
     pub async fn settle(&self, purge: &Purge) {
-        self.tell(&purge.name).await;
+        let others = self.lower.iter().filter(|tier| Some(tier.tier()) != purge.learnt_from);
+        join_all(others.map(|tier| tier.purged(&self.epochs, &purge.name))).await;
     }
 
-    /// Takes in the purges that are known elsewhere: those not known here happen here, too. Says whether there were any.
-    pub async fn learn_purges(&self, elsewhere: &PurgeCounts) -> bool {
+    /// Takes in the purges that `tier` knows of: those not known here happen here, too. They are to be settled.
+    #[must_use = "the other tiers below memory have yet to be told"]
+    pub fn learn_purges(&self, elsewhere: &PurgeCounts, tier: Tier) -> Vec<Purge> {
         let missed = self.epochs.missed(elsewhere);
-        let models: Vec<Option<&str>> =
-            missed.iter().map(|name| Some(name.as_str()).filter(|name| *name != EVERYTHING)).collect();
+        let model = |name: &String| (name != EVERYTHING).then(|| name.clone());
+        let models: Vec<Option<String>> = missed.iter().map(model).collect();
+        let models: Vec<Option<&str>> = models.iter().map(Option::as_deref).collect();
         self.between_generations(&models, || self.epochs.learn(elsewhere));
-        for (name, model) in missed.iter().zip(models) {
-            self.empty_memory(model);
-            self.tell(name).await;
-        }
-        !missed.is_empty()
-    }
-
-    async fn tell(&self, name: &str) {
-        join_all(self.lower.iter().map(|tier| tier.purged(&self.epochs, name))).await;
+        let happened = missed.into_iter().zip(&models);
+        happened
+            .map(|(name, model)| Purge { forgotten: self.empty_memory(*model), name, learnt_from: Some(tier) })
+            .collect()
     }
 
     /// Ends the generation before and after the epochs change. Before, because what is put at rest under the new epoch

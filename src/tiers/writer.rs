@@ -61,9 +61,9 @@ impl WriteQueue {
         }
     }
 
-    /// An entry is not even queued.
-    pub fn refuse(&self) {
-        self.dropped.fetch_add(1, Ordering::Relaxed);
+    /// As many entries were turned away where they should have gone.
+    pub fn lose(&self, entries: u64) {
+        self.dropped.fetch_add(entries, Ordering::Relaxed);
     }
 
     /// Queues an entry, if there is room for it.
@@ -72,7 +72,7 @@ impl WriteQueue {
         let mut waiting = self.lock();
         if waiting.bytes + size > self.max_bytes {
             drop(waiting);
-            self.refuse();
+            self.lose(1);
             return Queued::Dropped;
         }
         waiting.puts += 1;

@@ -34,6 +34,7 @@ mod passthrough;
 mod process;
 mod randomised;
 mod real_model;
+mod redis;
 mod reloading;
 mod scopes;
 mod serve;

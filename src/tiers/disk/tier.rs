@@ -203,7 +203,7 @@ impl LowerTier for DiskTier {
 
     fn put(&self, key: Key, entry: AtRest) {
         if self.switch.is_off() {
-            self.queue.refuse();
+            self.queue.lose(1);
         } else if self.queue.push(key, entry) == Queued::Dropped {
             tracing::debug!("the disk is slower than the upstream: an entry is not written");
         }

@@ -240,17 +240,23 @@ async fn what_was_fetched_before_a_purge_is_not_put_at_rest_after_it() {
 
 #[tokio::test]
 async fn a_purge_elsewhere_happens_here_once() {
-    let (stack, disk, _redis) = two_shelves();
+    let (stack, disk, redis) = two_shelves();
     let (keys, lessons, elsewhere) = (keys(2), Lessons::default(), Epochs::default());
     for (key, model) in keys.iter().zip(["a", "b"]) {
         stack.remember(*key, &record(model), stack.generation());
         keep(&stack, *key, &record(model));
     }
     elsewhere.raise(Some("a"));
-    assert!(stack.learn_purges(&elsewhere.counts()).await && !stack.learn_purges(&elsewhere.counts()).await);
+    let learnt = stack.learn_purges(&elsewhere.counts(), Tier::Redis);
+    assert_eq!(learnt.iter().map(|purge| purge.forgotten).collect::<Vec<_>>(), [1]);
+    assert!(stack.learn_purges(&elsewhere.counts(), Tier::Redis).is_empty());
+    for purge in &learnt {
+        stack.settle(purge).await;
+    }
     let memory = keys.iter().map(|key| stack.look_up(key, &at(1, &lessons)).is_fresh());
     assert_eq!(memory.collect::<Vec<_>>(), [false, true]);
     let below = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
     assert!(matches!(below[..], [Found::Missing, Found::Fresh(_, Tier::Disk)]));
     assert_eq!(*disk.purged.lock().unwrap(), ["a"]);
+    assert_eq!(*redis.purged.lock().unwrap(), [""; 0], "whoever brought it knows");
 }

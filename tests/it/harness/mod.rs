@@ -4,6 +4,8 @@ pub(crate) mod client;
 pub(crate) mod front;
 pub(crate) mod inside;
 pub(crate) mod ops;
+pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod script;
 pub(crate) mod socket;
 pub(crate) mod stub;

@@ -25,6 +25,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("memchr", &["wire/"]),
     ("moka", &["bounded.rs"]),
     ("prometheus", &["metrics/"]),
+    ("redis", &["tiers/redis/"]),
     ("strsim", &["config/"]),
     ("sysinfo", &["system.rs"]),
     ("tokio_rustls", &["serve/"]),

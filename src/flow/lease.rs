@@ -1,0 +1,121 @@
+//! One fetch across replicas: for each missing key one of them asks the upstream, and the others take what it stores.
+//!
+//! Whoever gets the lease of a key fetches it, stores it, and gives the lease back in this order. The others ask for the
+//! lease again and again: they get the record, or the lease if its holder failed or vanished. Where there is no
+//! agreement to be had, everybody fetches.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::future::{Either, select};
+use futures_util::stream::FuturesUnordered;
+use tokio::time::{Instant, sleep};
+
+use super::fetch::Fetch;
+use super::outcome::Landed;
+use crate::key::Key;
+use crate::tiers::{Found, Leases, Sight, Standing};
+use crate::wire::Input;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(10);
+const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+/// Added for each key that is waited for, so that large requests do not become a load of their own.
+const PAUSE_PER_KEY: Duration = Duration::from_micros(50);
+/// Leases that one fetch waits for: that of a holder that vanished, and that of whoever took over from it.
+const PATIENCE: u32 = 2;
+
+/// Inputs with their places in the lead.
+type Open = Vec<(usize, Input<'static>)>;
+
+impl Fetch {
+    /// The leases, if this fetch is to use any: what must not be stored, or not be taken from the store, is fetched
+    /// for its own request alone.
+    pub(super) fn leases(&self) -> Option<Arc<dyn Leases>> {
+        self.flow.leases.clone().filter(|_| self.may_use_stored && self.may_store)
+    }
+
+    /// Fetches what no other replica is fetching, and waits for the rest.
+    pub(super) async fn fetch_by_lease(&self, leases: &Arc<dyn Leases>, open: Open) {
+        // Also when this is dropped half-way.
+        let _held = Held { fetch: self, leases };
+        let give_up_at = self.deadline.min(Instant::now() + leases.length() * PATIENCE);
+        let (mut fetches, mut open, mut pause) = (FuturesUnordered::new(), open, FIRST_PAUSE);
+        loop {
+            let keys = self.keys_of(&open);
+            let sights = beside(&mut fetches, leases.take(&keys)).await;
+            let (to_fetch, theirs) = self.sort(leases, open, sights);
+            fetches.push(self.fetch(to_fetch));
+            open = theirs;
+            if open.is_empty() {
+                break;
+            }
+            if Instant::now() >= give_up_at {
+                fetches.push(self.fetch(open));
+                break;
+            }
+            let long = pause + PAUSE_PER_KEY * u32::try_from(open.len()).unwrap_or(u32::MAX);
+            beside(&mut fetches, sleep(long)).await;
+            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+        }
+        while fetches.next().await.is_some() {}
+    }
+
+    /// Lands what is stored by now. The rest is to be fetched here, or to be waited for.
+    fn sort(&self, leases: &Arc<dyn Leases>, open: Open, sights: Vec<Sight>) -> (Open, Open) {
+        let (mut to_fetch, mut theirs, mut stored) = (Vec::new(), Vec::new(), Vec::new());
+        for ((place, input), sight) in open.into_iter().zip(sights) {
+            let key = self.lead.keys()[place];
+            let found = sight
+                .stored
+                .map(|bytes| self.flow.tiers.take_in(leases.tier(), key, &bytes, &self.terms(), self.generation));
+            match (found, sight.standing) {
+                (Some(Found::Fresh(record, tier)), _) => stored.push((place, Landed { record, call: None, tier })),
+                (_, Standing::Theirs) => theirs.push((place, input)),
+                (_, Standing::Ours | Standing::Unknown) => to_fetch.push((place, input)),
+            }
+        }
+        let places: Vec<usize> = stored.iter().map(|(place, _)| *place).collect();
+        self.lead.land(stored.into_iter().map(|(place, landed)| (place, Ok(landed))));
+        self.release(&places);
+        (to_fetch, theirs)
+    }
+
+    /// Gives back the leases of these places of the lead, where there are any.
+    pub(super) fn release(&self, places: &[usize]) {
+        if let Some(leases) = self.leases() {
+            leases.release(&places.iter().map(|place| self.lead.keys()[*place]).collect::<Vec<Key>>());
+        }
+    }
+
+    fn keys_of(&self, open: &Open) -> Vec<Key> {
+        open.iter().map(|(place, _)| self.lead.keys()[*place]).collect()
+    }
+}
+
+/// Gives back at its end what is left.
+struct Held<'a> {
+    fetch: &'a Fetch,
+    leases: &'a Arc<dyn Leases>,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.leases.release(self.fetch.lead.keys());
+    }
+}
+
+/// Waits for something while the fetches go on.
+async fn beside<T>(fetches: &mut FuturesUnordered<impl Future<Output = ()>>, wanted: impl Future<Output = T>) -> T {
+    let mut wanted = pin!(wanted);
+    loop {
+        let next = if fetches.is_empty() { None } else { Some(fetches.next()) };
+        let Some(next) = next else { return wanted.await };
+        match select(wanted.as_mut(), next).await {
+            Either::Left((done, _)) => return done,
+            Either::Right(_) => {}
+        }
+    }
+}

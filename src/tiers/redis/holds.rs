@@ -1,0 +1,86 @@
+//! The leases that this process holds.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::keeper::Keeper;
+use crate::key::Key;
+use crate::tasks::Tasks;
+use crate::tiers::WriteQueue;
+
+/// See above.
+pub(super) struct Holds {
+    /// What stands in this process's leases and in nobody else's.
+    pub(super) token: String,
+    held: Mutex<HashMap<Key, Hold>>,
+    tasks: Tasks,
+}
+
+/// What a lease waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hold {
+    /// The fetch.
+    Fetch,
+    /// Its result's being written: then it is given back.
+    Write,
+}
+
+impl Holds {
+    pub(super) fn new(tasks: Tasks) -> Self {
+        // The map's own source of randomness: differs from process to process.
+        let random = || RandomState::new().hash_one(std::process::id());
+        Self { token: format!("{:016x}{:016x}", random(), random()), held: Mutex::default(), tasks }
+    }
+
+    /// These are ours now.
+    pub(super) fn add(&self, keys: impl IntoIterator<Item = Key>) {
+        self.lock().extend(keys.into_iter().map(|key| (key, Hold::Fetch)));
+    }
+
+    /// These are to be given back, as soon as nothing of theirs waits to be written.
+    pub(super) fn release(&self, keys: &[Key], queue: &WriteQueue, keeper: &Arc<Keeper>) {
+        let mut held = self.lock();
+        let mut now = Vec::new();
+        for key in keys {
+            match held.get_mut(key) {
+                Some(hold) if queue.get(key).is_some() => *hold = Hold::Write,
+                Some(_) => now.extend(held.remove_entry(key).map(|(key, _)| key)),
+                None => {}
+            }
+        }
+        // Whoever writes looks here only after an entry has left the queue, so none is missed by both.
+        drop(held);
+        self.give_back(now, keeper);
+    }
+
+    /// What waited for these keys has been written, or given up.
+    pub(super) fn written(&self, keys: &[Key], keeper: &Arc<Keeper>) {
+        let mut held = self.lock();
+        let mut now = Vec::new();
+        for key in keys {
+            if held.get(key) == Some(&Hold::Write) {
+                now.extend(held.remove_entry(key).map(|(key, _)| key));
+            }
+        }
+        drop(held);
+        self.give_back(now, keeper);
+    }
+
+    /// Where Redis cannot be reached the leases end by themselves.
+    pub(super) fn give_back(&self, keys: Vec<Key>, keeper: &Arc<Keeper>) {
+        let Some(link) = keeper.switch.link().filter(|_| !keys.is_empty()) else { return };
+        let (keeper, token) = (Arc::clone(keeper), self.token.clone());
+        self.tasks.spawn(async move {
+            let leases = keys.iter().map(|key| keeper.names.lease(key)).collect();
+            let given_back = link.give_back(leases, &token, keeper.config.timeout).await;
+            if let Some(trouble) = given_back.trouble {
+                keeper.switch.failed(&link, &trouble);
+            }
+        });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Hold>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

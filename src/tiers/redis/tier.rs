@@ -1,0 +1,209 @@
+//! Redis as a tier: one question for all keys of a request, writes behind, purges that every replica hears of.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::holds::Holds;
+use super::keeper::{Keeper, OnPurges};
+use super::ledger::Ledger;
+use super::link::{Answers, Link};
+use super::writing::Writer;
+use crate::clock::Clock;
+use crate::config::Redis;
+use crate::epochs::Epochs;
+use crate::key::Key;
+use crate::metrics::{Metrics, Tier as TierLabel};
+use crate::tasks::Tasks;
+use crate::tiers::{AtRest, Eventually, Leases, LowerStats, LowerTier, Queued, Sight, Standing, Tier, WriteQueue};
+
+/// The handles that the tier works with.
+#[derive(Clone, Debug)]
+pub struct RedisParts {
+    /// The time of day.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The purges.
+    pub epochs: Arc<Epochs>,
+}
+
+/// The tier in Redis or Valkey.
+pub struct RedisTier {
+    keeper: Arc<Keeper>,
+    queue: Arc<WriteQueue>,
+    holds: Arc<Holds>,
+    parts: RedisParts,
+    tasks: Tasks,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl RedisTier {
+    /// A tier that asks nobody until it has [begun](Self::begin).
+    pub fn new(config: Redis, parts: RedisParts) -> Self {
+        let tasks = Tasks::new();
+        let queue = Arc::new(WriteQueue::new(config.queue_bytes));
+        let ledger = Ledger::new(Arc::clone(&parts.epochs));
+        let keeper = Arc::new(Keeper::new(config, ledger, tasks.clone()));
+        let holds = Arc::new(Holds::new(tasks.clone()));
+        Self { keeper, queue, holds, parts, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// Begins to look for Redis, and goes on beside everything else: whoever starts does not wait for it.
+    pub fn begin(&self, on_purges: OnPurges) {
+        self.tasks.spawn_until_stop(Arc::clone(&self.keeper).run(on_purges));
+        let (keeper, queue, holds) = (Arc::clone(&self.keeper), Arc::clone(&self.queue), Arc::clone(&self.holds));
+        self.tasks.spawn_until_stop(Writer { keeper, queue, holds, clock: self.parts.clock.clone() }.run());
+    }
+
+    async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
+        let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
+        let places: Vec<usize> = (0..keys.len()).filter(|place| found[*place].is_none()).collect();
+        if let Some(link) = self.keeper.switch.link().filter(|_| !places.is_empty()) {
+            let begun = Instant::now();
+            let era = self.keeper.ledger.era();
+            let names: Vec<String> = places.iter().map(|place| self.keeper.names.record(&keys[*place], era)).collect();
+            let answers = link.read(&names, self.keeper.config.timeout).await;
+            for (place, bytes) in places.into_iter().zip(self.judge(&link, answers)) {
+                found[place] = bytes;
+            }
+            self.parts.metrics.lookup(TierLabel::Redis, begun.elapsed());
+        }
+        let hits = found.iter().flatten().count();
+        self.hits.fetch_add(hits as u64, Ordering::Relaxed);
+        self.misses.fetch_add((keys.len() - hits) as u64, Ordering::Relaxed);
+        found
+    }
+
+    /// The answers, and a word to the switch about how they came.
+    fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
+        match &answers.trouble {
+            None => self.keeper.switch.answered(),
+            Some(trouble) => self.keeper.switch.failed(link, trouble),
+        }
+        answers.each
+    }
+
+    /// Tells everybody at once, if they can be told; else it is done as soon as they can.
+    async fn tell(&self) {
+        if let Some(link) = self.keeper.switch.link() {
+            let limit = self.keeper.config.timeout;
+            if let Ok(Err(trouble)) = timeout(limit, self.keeper.agree(&link, limit)).await {
+                self.keeper.switch.failed(&link, &trouble);
+            }
+        }
+        if !self.keeper.ledger.is_settled() {
+            tracing::warn!("Redis could not be told of a purge: other replicas hear of it once it can be");
+        }
+    }
+
+    async fn ask_for_leases(&self, keys: &[Key]) -> Vec<Sight> {
+        let unknown = || vec![Sight::UNKNOWN; keys.len()];
+        let (Some(link), Some(length)) = (self.keeper.switch.link(), self.keeper.config.lease) else {
+            return unknown();
+        };
+        let (names, era) = (&self.keeper.names, self.keeper.ledger.era());
+        let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, era))).collect();
+        let answers = link.lease(pairs, &self.holds.token, length, self.keeper.config.timeout).await;
+        let answers = self.judge(&link, answers);
+        let is_ours = |answer: &Option<(bool, Option<Bytes>)>| matches!(answer, Some((true, _)));
+        let ours = keys.iter().zip(&answers).filter(|(_, answer)| is_ours(answer));
+        self.holds.add(ours.map(|(key, _)| *key));
+        // A lease that was given in an answer that came too late would hold up everybody.
+        let unclear = keys.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
+        self.holds.give_back(unclear.map(|(key, _)| *key).collect(), &self.keeper);
+        let sight = |answer| match answer {
+            Some((true, stored)) => Sight { stored, standing: Standing::Ours },
+            Some((false, stored)) => Sight { stored, standing: Standing::Theirs },
+            None => Sight::UNKNOWN,
+        };
+        answers.into_iter().map(sight).collect()
+    }
+
+    async fn finish(&self, patience: Duration) -> usize {
+        let until = Instant::now() + patience;
+        // Where it cannot be reached there is nothing to wait for.
+        if self.keeper.switch.link().is_some() {
+            timeout_at(until, self.queue.drained()).await.ok();
+        }
+        let left = self.queue.len();
+        self.tasks.stop();
+        self.tasks.join(until.saturating_duration_since(Instant::now()).min(self.keeper.config.timeout)).await;
+        left
+    }
+}
+
+impl LowerTier for RedisTier {
+    fn tier(&self) -> Tier {
+        Tier::Redis
+    }
+
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+        Box::pin(self.find(keys))
+    }
+
+    fn put(&self, key: Key, entry: AtRest) {
+        if self.queue.push(key, entry) == Queued::Dropped {
+            tracing::debug!("too much waits for Redis: an entry is not written");
+        }
+    }
+
+    fn purged<'a>(&'a self, _: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, ()> {
+        Box::pin(async move {
+            self.keeper.ledger.owe(name);
+            self.tell().await;
+        })
+    }
+
+    fn clear(&self) -> Eventually<'_, u64> {
+        Box::pin(async move {
+            self.keeper.ledger.owe_era();
+            self.queue.clear();
+            self.tell().await;
+            0
+        })
+    }
+
+    fn stats(&self) -> LowerStats {
+        LowerStats {
+            up: self.keeper.switch.link().is_some(),
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            dropped: self.queue.dropped(),
+            ..LowerStats::default()
+        }
+    }
+
+    fn close(&self, patience: Duration) -> Eventually<'_, usize> {
+        Box::pin(self.finish(patience))
+    }
+}
+
+impl Leases for RedisTier {
+    fn tier(&self) -> Tier {
+        Tier::Redis
+    }
+
+    fn length(&self) -> Duration {
+        self.keeper.config.lease.unwrap_or_default()
+    }
+
+    fn take<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Sight>> {
+        Box::pin(self.ask_for_leases(keys))
+    }
+
+    fn release(&self, keys: &[Key]) {
+        self.holds.release(keys, &self.queue, &self.keeper);
+    }
+}
+
+impl fmt::Debug for RedisTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisTier").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,114 @@
+//! What an error of Redis means for the tier.
+
+use std::time::Duration;
+
+use redis::{ErrorKind, RedisError};
+
+/// Why something was not answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// It takes too long. Once is no sign, several times in a row are.
+    Slow(String),
+    /// It is not there, does not let this process in, or cannot answer.
+    Lost(String),
+    /// It answers questions, but takes nothing: full, or a copy that must not be written to.
+    Refused(String),
+}
+
+impl Trouble {
+    pub(super) fn slow(limit: Duration) -> Self {
+        Self::Slow(format!("no answer within {} ms", limit.as_millis()))
+    }
+
+    /// Nothing where the error speaks of one key alone: it is a miss, and no sign of anything.
+    pub(super) fn of(error: &RedisError) -> Option<Self> {
+        let cause = cause(error);
+        match error.code() {
+            // `ERR` is whatever has no name of its own: about this key, as far as anybody can tell.
+            Some("WRONGTYPE" | "ASK" | "TRYAGAIN" | "ERR") => None,
+            Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => Some(Self::Refused(cause)),
+            Some("MOVED" | "CROSSSLOT") => Some(Self::Lost(format!("{cause} (a cluster needs redis.cluster = true)"))),
+            None if error.is_timeout() => Some(Self::Slow(cause)),
+            _ => Some(Self::Lost(cause)),
+        }
+    }
+
+    /// The same, for something that was to be written: what is not permitted is not written.
+    pub(super) fn of_write(error: &RedisError) -> Self {
+        match (Self::of(error), error.code()) {
+            (Some(Self::Lost(cause)), Some("NOPERM")) => Self::Refused(cause),
+            (Some(trouble), _) => trouble,
+            (None, _) => Self::Refused(cause(error)),
+        }
+    }
+
+    pub(super) fn cause(&self) -> &str {
+        let (Self::Slow(cause) | Self::Lost(cause) | Self::Refused(cause)) = self;
+        cause
+    }
+}
+
+/// The server's own words where there are any. They never hold a password.
+fn cause(error: &RedisError) -> String {
+    match (error.kind(), error.code()) {
+        (ErrorKind::Io, _) => error.to_string(),
+        (_, Some(code)) => format!("{code} {}", error.detail().unwrap_or_default()).trim_end().to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::{Value, parse_redis_value};
+
+    use super::*;
+
+    fn said(line: &str) -> RedisError {
+        let value = parse_redis_value(format!("-{line}\r\n").as_bytes()).expect("it is an answer");
+        let Value::ServerError(error) = value else { panic!("{value:?} must be an error") };
+        error.into()
+    }
+
+    #[test]
+    fn an_error_of_one_key_is_no_sign_of_anything() {
+        let wrong = said("WRONGTYPE Operation against a key holding the wrong kind of value");
+        assert_eq!(Trouble::of(&wrong), None);
+        assert!(matches!(Trouble::of_write(&wrong), Trouble::Refused(_)));
+    }
+
+    #[test]
+    fn a_server_that_lets_nobody_in_or_cannot_answer_is_lost() {
+        for line in [
+            "NOAUTH Authentication required.",
+            "WRONGPASS invalid username-password pair or user is disabled.",
+            "LOADING Redis is loading the dataset in memory",
+            "CLUSTERDOWN The cluster is down",
+            "MASTERDOWN Link with MASTER is down",
+            "NOPERM this user has no permissions to run the 'mget' command",
+        ] {
+            let Some(Trouble::Lost(cause)) = Trouble::of(&said(line)) else { panic!("{line}") };
+            assert!(line.starts_with(&cause), "{cause:?} must be the words of {line:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_is_full_or_a_copy_takes_nothing_and_is_there() {
+        for line in [
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "READONLY You can't write against a read only replica.",
+            "MISCONF Redis is configured to save RDB snapshots",
+        ] {
+            assert_eq!(Trouble::of(&said(line)), Some(Trouble::Refused(line.to_owned())));
+        }
+        let forbidden = said("NOPERM this user has no permissions to run the 'set' command");
+        assert!(matches!(Trouble::of_write(&forbidden), Trouble::Refused(_)));
+    }
+
+    #[test]
+    fn a_node_of_a_cluster_that_was_taken_for_a_single_one_says_what_to_do() {
+        for line in ["MOVED 3999 127.0.0.1:6381", "CROSSSLOT Keys in request don't hash to the same slot"] {
+            let Some(Trouble::Lost(cause)) = Trouble::of(&said(line)) else { panic!("{line}") };
+            assert!(cause.contains("redis.cluster = true"), "{cause}");
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! A real Redis as a child process: a port and a folder of its own, nothing on disk, gone when the handle is.
+
+use std::net::TcpListener;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use super::stub::DEADLINE;
+use super::tls::Folder;
+
+const MISSING: &str =
+    "redis-server or redis-cli is missing: run scripts/setup-tests (Debian: redis-server, redis-tools)";
+
+/// A server that can be killed and started again on its port.
+pub(crate) struct Redis {
+    child: Option<Child>,
+    port: u16,
+    folder: Folder,
+    arguments: Vec<String>,
+    cli_arguments: Vec<String>,
+}
+
+impl Redis {
+    /// Starts one.
+    pub(crate) fn start() -> Self {
+        let mut redis = Self::absent();
+        redis.go_on();
+        redis
+    }
+
+    /// One that has a port and does not run yet.
+    pub(crate) fn absent() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let folder = Folder::new(&format!("redis-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
+        let port = free_port();
+        let arguments = vec!["--port".to_owned(), port.to_string()];
+        Self { child: None, port, folder, arguments, cli_arguments: vec!["-p".to_owned(), port.to_string()] }
+    }
+
+    /// With further arguments for the server, from its next start on.
+    pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    /// With TLS on its port in place of plain text, and these files.
+    pub(crate) fn with_tls(mut self, cert_file: &str, key_file: &str, ca_file: &str) -> Self {
+        let port = self.port.to_string();
+        self.arguments = vec!["--port".to_owned(), "0".to_owned()];
+        let files = ["--tls-port", &port, "--tls-cert-file", cert_file, "--tls-key-file", key_file];
+        let cli = ["--tls", "--sni", "localhost", "--cacert", ca_file, "--cert", cert_file, "--key", key_file];
+        self.cli_arguments.extend(cli.map(str::to_owned));
+        self.with(&files).with(&["--tls-ca-cert-file", ca_file])
+    }
+
+    /// Logs in like this to look into it.
+    pub(crate) fn looked_into_with(mut self, arguments: &[&str]) -> Self {
+        self.cli_arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Runs it, on the port that it always has and with nothing of what it held.
+    pub(crate) fn go_on(&mut self) {
+        let mut command = Command::new("redis-server");
+        command.args(&self.arguments).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
+        command.arg("--dir").arg(self.folder.path("")).args(["--loglevel", "warning"]);
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        self.child = Some(child.unwrap_or_else(|error| panic!("{MISSING}: {error}")));
+        let begun = Instant::now();
+        while self.try_cli(&["ping"]) != "PONG" {
+            assert!(begun.elapsed() < DEADLINE, "the server must answer: {}", self.try_cli(&["ping"]));
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    }
+
+    /// Ends it at once, and all that it holds.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Stops it in the middle of whatever it does; its connections stay open.
+    pub(crate) fn freeze(&self) {
+        self.signal("STOP");
+    }
+
+    pub(crate) fn thaw(&self) {
+        self.signal("CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let id = self.child.as_ref().expect("it must run").id().to_string();
+        let sent = Command::new("kill").args([&format!("-{name}"), &id]).status().expect("kill must run");
+        assert!(sent.success());
+    }
+
+    /// What a command answers, which must not be an error.
+    pub(crate) fn cli(&self, arguments: &[&str]) -> String {
+        let output = self.run_cli(arguments);
+        let said = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
+        assert!(output.status.success(), "{arguments:?}: {said} {}", String::from_utf8_lossy(&output.stderr));
+        said
+    }
+
+    fn try_cli(&self, arguments: &[&str]) -> String {
+        String::from_utf8_lossy(&self.run_cli(arguments).stdout).trim_end().to_owned()
+    }
+
+    fn run_cli(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new("redis-cli");
+        command.args(&self.cli_arguments).args(["--no-auth-warning", "-e"]).args(arguments);
+        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{MISSING}: {error}"))
+    }
+
+    /// The names of all records in it.
+    pub(crate) fn records(&self) -> Vec<String> {
+        let names = self.cli(&["--scan", "--pattern", "*:{*}"]);
+        let mut names: Vec<String> =
+            names.lines().filter(|name| !name.contains(":lease:")).map(str::to_owned).collect();
+        names.sort();
+        names
+    }
+
+    /// How often a command was called, in small letters.
+    pub(crate) fn calls(&self, command: &str) -> u64 {
+        let stats = self.cli(&["info", "commandstats"]);
+        let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
+        line.map_or(0, |rest| rest.split(',').next().unwrap_or_default().parse().expect("a count is a number"))
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+/// Free a moment ago, at least.
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port must bind");
+    listener.local_addr().expect("a bound socket has an address").port()
+}
+
+/// Servers that are one cluster and share all slots.
+pub(crate) struct Cluster(pub(crate) Vec<Redis>);
+
+impl Cluster {
+    /// Three nodes without copies; the cluster serves only while all of them are there.
+    pub(crate) fn start() -> Self {
+        let node = || {
+            let bus = free_port().to_string();
+            let mut node = Redis::absent().with(&["--cluster-enabled", "yes", "--cluster-port", &bus]);
+            node = node.with(&["--cluster-node-timeout", "1000"]);
+            node.go_on();
+            (node, bus)
+        };
+        let nodes: Vec<(Redis, String)> = (0..3).map(|_| node()).collect();
+        let first = &nodes[0].0;
+        for ((node, bus), slots) in nodes.iter().zip([["0", "5461"], ["5462", "10922"], ["10923", "16383"]]) {
+            node.cli(&["cluster", "addslotsrange", slots[0], slots[1]]);
+            first.cli(&["cluster", "meet", "127.0.0.1", &node.port().to_string(), bus]);
+        }
+        let cluster = Self(nodes.into_iter().map(|(node, _)| node).collect());
+        let begun = Instant::now();
+        while !cluster.0.iter().all(|node| node.try_cli(&["cluster", "info"]).contains("cluster_state:ok")) {
+            assert!(begun.elapsed() < DEADLINE, "the nodes must find one another");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+        cluster
+    }
+
+    /// Starts a node again that was killed: empty, and with its old name and slots, which stand in its folder.
+    pub(crate) fn revive(&mut self, place: usize) {
+        self.0[place].go_on();
+    }
+
+    /// What `redis.url` names.
+    pub(crate) fn url(&self) -> String {
+        self.0.iter().map(Redis::url).collect::<Vec<_>>().join(",")
+    }
+}

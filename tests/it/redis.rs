@@ -1,0 +1,75 @@
+//! The tier in Redis, against real servers.
+
+mod cluster;
+mod leases;
+mod outages;
+mod purges;
+mod secure;
+mod shared;
+
+use serde_json::Value;
+
+use crate::harness::front::texts_of;
+use crate::harness::ops::metric_becomes;
+use crate::harness::redis::Redis;
+use crate::harness::{Inside, Stub, eventually};
+
+/// Whether the tier does not work.
+const DOWN: &str = r#"vecho_cache_tier_down{tier="redis"}"#;
+/// How often it was asked.
+const LOOKUPS: &str = r#"vecho_cache_lookup_duration_seconds_count{tier="redis"}"#;
+/// What was not written.
+const DROPPED: &str = r#"vecho_cache_dropped_total{tier="redis"}"#;
+
+/// Patient where a test is not about patience.
+const SETTINGS: [(&str, &str); 5] = [
+    ("redis.timeout", "5s"),
+    ("redis.connect_timeout", "5s"),
+    ("retry.max_attempts", "1"),
+    ("breaker.failures", "0"),
+    ("fallback.mode", "error"),
+];
+
+/// A replica on a Redis, whatever becomes of that.
+async fn started(stub: &Stub, url: &str, settings: &[(&str, &str)]) -> Inside {
+    let is_set = |key: &str| settings.iter().any(|(set, _)| *set == key);
+    let mut pairs = vec![("redis.url", url)];
+    pairs.extend(SETTINGS.iter().filter(|(key, _)| !is_set(key)));
+    pairs.extend(settings);
+    Inside::start(&stub.base_url(), &pairs).await
+}
+
+/// A replica whose Redis answers.
+async fn replica(stub: &Stub, url: &str, settings: &[(&str, &str)]) -> Inside {
+    let replica = started(stub, url, settings).await;
+    comes_up(&replica).await;
+    replica
+}
+
+async fn comes_up(replica: &Inside) {
+    metric_becomes(replica.admin(), DOWN, 0.0).await;
+}
+
+async fn goes_down(replica: &Inside) {
+    metric_becomes(replica.admin(), DOWN, 1.0).await;
+}
+
+/// What the sources of an answer for these texts are.
+async fn sources(replica: &Inside, texts: &[&str]) -> String {
+    let answer = replica.embed(texts_of(texts)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.sources().to_owned()
+}
+
+/// Waits until as many records are stored.
+async fn stored(redis: &Redis, records: usize) {
+    eventually(&format!("{records} records in Redis"), async || redis.records().len() == records).await;
+}
+
+async fn purge(replica: &Inside, query: &str) -> Value {
+    let url = format!("http://{}/api/performance/cache{query}", replica.admin());
+    let request = crate::harness::client::raw(http::Method::DELETE, &url, "");
+    let answer = replica.client.send(request).await.expect("the answer must arrive");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.json()
+}

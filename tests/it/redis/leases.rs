@@ -1,0 +1,189 @@
+//! One fetch across replicas.
+
+use std::time::{Duration, Instant};
+
+use super::{LOOKUPS, goes_down, replica, sources, started, stored};
+use crate::harness::front::texts_of;
+use crate::harness::redis::Redis;
+use crate::harness::{Behaviour, Client, Inside, Stub, Vecho, eventually};
+
+const LEASE: (&str, &str) = ("redis.lease", "20s");
+
+async fn replicas(stub: &Stub, redis: &Redis, settings: &[(&str, &str)]) -> [Inside; 3] {
+    let one = async || replica(stub, &redis.url(), settings).await;
+    [one().await, one().await, one().await]
+}
+
+/// Waits until a lease is held, or none is.
+async fn leases(redis: &Redis, count: usize) {
+    let held = async || redis.cli(&["--scan", "--pattern", "*:lease:*"]).lines().count() == count;
+    eventually(&format!("{count} leases"), held).await;
+}
+
+#[tokio::test]
+async fn a_herd_of_equal_misses_on_all_replicas_makes_one_call() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let replicas = replicas(&stub, &redis, &[LEASE]).await;
+    stub.always(Behaviour::Delay(Duration::from_millis(200)));
+    let asked = (0..30).map(|n| sources(&replicas[n % 3], &["a", "b"]));
+    let answers = futures_util::future::join_all(asked).await;
+    assert_eq!(stub.embedding_calls().len(), 1, "{answers:?}");
+    assert_eq!(answers.iter().filter(|sources| *sources == "upstream=2").count(), 1, "{answers:?}");
+    assert!(answers.iter().any(|sources| sources == "redis=2"), "{answers:?}");
+    leases(&redis, 0).await;
+}
+
+#[tokio::test]
+async fn each_of_overlapping_requests_fetches_what_no_other_does() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let [one, other, _] = replicas(&stub, &redis, &[LEASE]).await;
+    stub.always(Behaviour::Gate);
+    let first = async { sources(&one, &["a", "b"]).await };
+    let second = async {
+        stub.held(1).await;
+        sources(&other, &["b", "c"]).await
+    };
+    let release = async {
+        stub.held(2).await;
+        stub.release_all();
+    };
+    let (first, second, ()) = tokio::join!(first, second, release);
+    assert_eq!((&*first, &*second), ("upstream=2", "redis=1, upstream=1"));
+    assert_eq!(stub.inputs_sent(), 3);
+}
+
+#[tokio::test]
+async fn without_leases_each_replica_asks_for_itself() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let [one, other, _] = replicas(&stub, &redis, &[]).await;
+    stub.always(Behaviour::Gate);
+    let asked = futures_util::future::join(sources(&one, &["a"]), sources(&other, &["a"]));
+    let release = async {
+        stub.held(2).await;
+        stub.release_all();
+    };
+    let (answers, ()) = tokio::join!(asked, release);
+    assert_eq!(answers, ("upstream=1".to_owned(), "upstream=1".to_owned()));
+}
+
+#[tokio::test]
+async fn a_leader_that_dies_costs_one_lease() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let environment = [
+        ("VECHO_REDIS_URL", &*redis.url()),
+        ("VECHO_REDIS_TIMEOUT", "5s"),
+        ("VECHO_REDIS_LEASE", "3s"),
+        ("VECHO_DISK_ENABLED", "false"),
+    ];
+    let leader = Vecho::start_with(&stub.base_url(), &environment);
+    leader.logged("its tier is up").await;
+    let [one, other, _] = replicas(&stub, &redis, &[("redis.lease", "3s")]).await;
+    stub.next(Behaviour::Gate);
+    let url = format!("{}/embeddings", leader.base_url());
+    let lost =
+        tokio::spawn(async move { Client::new().send(crate::harness::client::post(&url, &texts_of(&["a"]))).await });
+    stub.held(1).await;
+    leases(&redis, 1).await;
+    let begun = Instant::now();
+    let waiting = futures_util::future::join(sources(&one, &["a"]), sources(&other, &["a"]));
+    let kill = async {
+        eventually("both wait", async || one.metric(LOOKUPS).await + other.metric(LOOKUPS).await >= 2.0).await;
+        leader.signal("KILL");
+    };
+    let (answers, ()) = tokio::join!(waiting, kill);
+    assert!(lost.await.expect("the task ends").is_err(), "its caller gets no answer");
+    assert_eq!(stub.embedding_calls().len(), 2, "one of the two takes over: {answers:?}");
+    assert!(begun.elapsed() < Duration::from_secs(3 + 3), "{:?}", begun.elapsed());
+    let mut answers = [answers.0, answers.1];
+    answers.sort();
+    assert_eq!(answers, ["redis=1", "upstream=1"]);
+}
+
+#[tokio::test]
+async fn a_leader_that_fails_gives_way_at_once() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let [one, other, _] = replicas(&stub, &redis, &[LEASE]).await;
+    stub.next(Behaviour::All(vec![
+        Behaviour::Gate,
+        Behaviour::Status { code: 500, headers: vec![], body: "{}".to_owned() },
+    ]));
+    let body = texts_of(&["a"]);
+    let failing = one.embed(&body);
+    let waiting = async {
+        stub.held(1).await;
+        sources(&other, &["a"]).await
+    };
+    let release = async {
+        eventually("the other waits", async || redis.calls("set") >= 2).await;
+        stub.release_all();
+    };
+    let begun = Instant::now();
+    let (failed, answered, ()) = tokio::join!(failing, waiting, release);
+    assert!(failed.status >= 500, "{failed:?}");
+    assert_eq!(answered, "upstream=1");
+    assert!(begun.elapsed() < Duration::from_secs(10), "it did not wait for the lease: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn who_wants_nothing_stored_or_nothing_old_neither_waits_nor_holds_up() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let [one, other, _] = replicas(&stub, &redis, &[LEASE]).await;
+    stub.next(Behaviour::Gate);
+    let holding = async { sources(&one, &["a"]).await };
+    let others = async {
+        stub.held(1).await;
+        leases(&redis, 1).await;
+        for control in ["no-store", "no-cache"] {
+            let answer = other.embed_with(&[("cache-control", control)], texts_of(&["a"])).await;
+            assert_eq!(answer.sources(), "upstream=1", "{control}");
+        }
+        leases(&redis, 1).await;
+        stub.release_all();
+    };
+    tokio::join!(holding, others);
+    assert_eq!(stub.embedding_calls().len(), 3);
+}
+
+#[tokio::test]
+async fn without_redis_everybody_asks() {
+    let (redis, stub) = (Redis::absent(), Stub::start());
+    let one = started(&stub, &redis.url(), &[LEASE]).await;
+    goes_down(&one).await;
+    assert_eq!(sources(&one, &["a"]).await, "upstream=1");
+}
+
+#[tokio::test]
+async fn who_waits_when_redis_is_lost_asks_for_itself() {
+    let (mut redis, stub) = (Redis::start(), Stub::start());
+    let [one, other, _] = replicas(&stub, &redis, &[LEASE, ("redis.timeout", "300ms")]).await;
+    stub.next(Behaviour::Gate);
+    let holding = async { sources(&one, &["a"]).await };
+    let waiting = async {
+        stub.held(1).await;
+        sources(&other, &["a"]).await
+    };
+    let lose = async {
+        eventually("the other waits", async || redis.calls("set") >= 2).await;
+        redis.kill();
+        stub.arrived(2).await;
+        stub.release_all();
+    };
+    let begun = Instant::now();
+    let (first, second, ()) = tokio::join!(holding, waiting, lose);
+    assert_eq!((&*first, &*second), ("upstream=1", "upstream=1"));
+    assert!(begun.elapsed() < Duration::from_secs(10), "it did not wait for the lease: {:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn what_comes_out_of_a_wait_is_kept_like_any_other() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let [one, other, _] = replicas(&stub, &redis, &[LEASE]).await;
+    stub.next(Behaviour::Delay(Duration::from_millis(300)));
+    let (first, second) = tokio::join!(sources(&one, &["a"]), async {
+        stub.arrived(1).await;
+        sources(&other, &["a"]).await
+    });
+    assert_eq!((&*first, &*second), ("upstream=1", "redis=1"));
+    assert_eq!(sources(&other, &["a"]).await, "memory=1");
+    stored(&redis, 1).await;
+}

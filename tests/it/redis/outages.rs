@@ -1,0 +1,228 @@
+//! Whatever happens to Redis, requests take their time and no other.
+
+use std::time::{Duration, Instant};
+
+use super::{DOWN, DROPPED, LOOKUPS, comes_up, goes_down, replica, sources, started, stored};
+use crate::harness::front::texts_of;
+use crate::harness::ops::metric;
+use crate::harness::proxy::Proxy;
+use crate::harness::redis::Redis;
+use crate::harness::{Client, Inside, Stub, Vecho, eventually};
+
+const TIMEOUT: Duration = Duration::from_millis(300);
+/// What a request may take beside that, on a busy machine.
+const MARGIN: Duration = Duration::from_millis(1_500);
+
+const IMPATIENT: [(&str, &str); 2] = [("redis.timeout", "300ms"), ("redis.connect_timeout", "1s")];
+
+/// Asks for texts that nobody has asked for, one by one; each answer comes in time.
+async fn go_on(replica: &Inside, name: &str, count: usize) {
+    for n in 0..count {
+        let begun = Instant::now();
+        assert_eq!(sources(replica, &[&format!("{name} {n}")]).await, "upstream=1");
+        assert!(begun.elapsed() < TIMEOUT + MARGIN, "request {n} took {:?}", begun.elapsed());
+    }
+}
+
+/// Once it is known to be down, nobody asks it.
+async fn go_on_without_asking(replica: &Inside, name: &str) {
+    goes_down(replica).await;
+    let asked = replica.metric(LOOKUPS).await;
+    go_on(replica, name, 20).await;
+    assert!((replica.metric(LOOKUPS).await - asked).abs() < f64::EPSILON, "nobody asks it");
+}
+
+/// Another replica finds what this one fetches.
+async fn is_shared(one: &Inside, stub: &Stub, url: &str, text: &str) {
+    sources(one, &[text]).await;
+    let other = replica(stub, url, &[]).await;
+    let found = async || {
+        let url = format!("http://{}/api/performance/cache/explain", other.admin());
+        other.client.post(&url, &texts_of(&[text])).await.json()["inputs"][0]["tier"] == "redis"
+    };
+    eventually("it is shared", found).await;
+}
+
+#[tokio::test]
+async fn absent_at_the_start() {
+    let (mut redis, stub) = (Redis::absent(), Stub::start());
+    let replica = started(&stub, &redis.url(), &IMPATIENT).await;
+    go_on(&replica, "early", 5).await;
+    go_on_without_asking(&replica, "absent").await;
+    redis.go_on();
+    comes_up(&replica).await;
+    is_shared(&replica, &stub, &redis.url(), "late").await;
+}
+
+#[tokio::test]
+async fn killed_in_the_middle_and_started_again() {
+    let (mut redis, stub) = (Redis::start(), Stub::start());
+    let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
+    go_on(&replica, "before", 3).await;
+    redis.kill();
+    go_on(&replica, "at once", 5).await;
+    go_on_without_asking(&replica, "without").await;
+    redis.go_on();
+    comes_up(&replica).await;
+    is_shared(&replica, &stub, &redis.url(), "after").await;
+    assert_eq!(sources(&replica, &["before 0"]).await, "memory=1", "what it lost is not missed");
+}
+
+#[tokio::test]
+async fn half_dead() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
+    redis.freeze();
+    go_on(&replica, "frozen", 5).await;
+    go_on_without_asking(&replica, "left alone").await;
+    assert!(replica.metric(LOOKUPS).await <= 5.0, "a few late answers are enough");
+    redis.thaw();
+    comes_up(&replica).await;
+    is_shared(&replica, &stub, &redis.url(), "thawed").await;
+}
+
+#[tokio::test]
+async fn half_dead_while_many_ask() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
+    redis.freeze();
+    let begun = Instant::now();
+    let texts: Vec<String> = (0..50).map(|n| format!("herd {n}")).collect();
+    let asked = texts.iter().map(|text| async { sources(&replica, &[text]).await });
+    futures_util::future::join_all(asked).await;
+    assert!(begun.elapsed() < TIMEOUT + 2 * MARGIN, "they wait together: {:?}", begun.elapsed());
+    go_on_without_asking(&replica, "left alone").await;
+    redis.thaw();
+    comes_up(&replica).await;
+}
+
+#[tokio::test]
+async fn half_dead_while_nobody_asks() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
+    redis.freeze();
+    go_on_without_asking(&replica, "left alone").await;
+    redis.thaw();
+    comes_up(&replica).await;
+}
+
+#[tokio::test]
+async fn too_slow_to_be_of_use() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let proxy = Proxy::start(redis.port()).await;
+    let replica = replica(&stub, &format!("redis://{}", proxy.addr), &IMPATIENT).await;
+    proxy.delay(TIMEOUT * 2);
+    go_on(&replica, "slow", 5).await;
+    go_on_without_asking(&replica, "left alone").await;
+    let tried = redis.calls("hgetall");
+    eventually("it is tried again", async || redis.calls("hgetall") >= tried + 2).await;
+    assert!((replica.metric(DOWN).await - 1.0).abs() < f64::EPSILON, "an answer that comes too late is none");
+    proxy.delay(Duration::ZERO);
+    comes_up(&replica).await;
+    is_shared(&replica, &stub, &redis.url(), "fast").await;
+}
+
+#[tokio::test]
+async fn stopped_for_a_while_by_its_operator() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
+    redis.cli(&["client", "pause", "3000", "all"]);
+    go_on(&replica, "paused", 5).await;
+    go_on_without_asking(&replica, "left alone").await;
+    comes_up(&replica).await;
+}
+
+#[tokio::test]
+async fn one_late_answer_is_no_outage() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
+    redis.cli(&["client", "pause", "400", "all"]);
+    go_on(&replica, "late", 1).await;
+    let asked = replica.metric(LOOKUPS).await;
+    go_on(&replica, "then", 3).await;
+    assert!((replica.metric(LOOKUPS).await - asked - 3.0).abs() < f64::EPSILON, "it is still asked");
+}
+
+#[tokio::test]
+async fn full() {
+    let mut redis = Redis::absent().with(&["--maxmemory-policy", "noeviction"]);
+    redis.go_on();
+    let stub = Stub::start();
+    let environment =
+        [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_REDIS_TIMEOUT", "5s"), ("VECHO_DISK_ENABLED", "false")];
+    let (one, other) = (Vecho::start_with(&stub.base_url(), &environment), replica(&stub, &redis.url(), &[]).await);
+    let ask = async |text: &str| {
+        let answer = Client::new().post(&format!("{}/embeddings", one.base_url()), &texts_of(&[text])).await;
+        answer.sources().to_owned()
+    };
+    one.logged("its tier is up").await;
+    sources(&other, &["old"]).await;
+    stored(&redis, 1).await;
+    redis.cli(&["config", "set", "maxmemory", "1"]);
+    for n in 0..5 {
+        assert_eq!(ask(&format!("new {n}")).await, "upstream=1");
+    }
+    eventually("what is not written is counted", async || metric(one.admin(), DROPPED).await >= 5.0).await;
+    assert_eq!(ask("old").await, "redis=1", "what it holds is still used");
+    redis.cli(&["config", "set", "maxmemory", "0"]);
+    ask("newer").await;
+    stored(&redis, 2).await;
+    one.logged("takes new vectors again").await;
+    let log = one.stop().log;
+    assert_eq!(log.matches("Redis takes nothing").count(), 1, "{log}");
+    assert!(log.contains("OOM") && !log.contains("tier is down"), "{log}");
+}
+
+#[tokio::test]
+async fn a_copy_that_takes_no_writes() {
+    let (master, stub) = (Redis::start(), Stub::start());
+    let mut copy = Redis::absent().with(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
+    copy.go_on();
+    let one = replica(&stub, &master.url(), &[]).await;
+    let reader = replica(&stub, &copy.url(), &[]).await;
+    sources(&one, &["a"]).await;
+    stored(&copy, 1).await;
+    assert_eq!(sources(&reader, &["a"]).await, "redis=1");
+    assert_eq!(sources(&reader, &["b"]).await, "upstream=1");
+    eventually("what is not written is counted", async || reader.metric(DROPPED).await >= 1.0).await;
+    comes_up(&reader).await;
+}
+
+#[tokio::test]
+async fn an_outage_is_told_in_two_lines() {
+    let (mut redis, stub) = (Redis::start(), Stub::start());
+    let environment =
+        [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_REDIS_TIMEOUT", "300ms"), ("VECHO_DISK_ENABLED", "false")];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    vecho.logged("its tier is up").await;
+    redis.kill();
+    let ask = async |n: usize| {
+        let answer =
+            Client::new().post(&format!("{}/embeddings", vecho.base_url()), &texts_of(&[&n.to_string()])).await;
+        assert_eq!(answer.sources(), "upstream=1");
+    };
+    vecho.logged("the Redis tier is down").await;
+    for n in 0..10 {
+        ask(n).await;
+    }
+    redis.go_on();
+    eventually("it is up again", async || vecho.log().matches("its tier is up").count() == 2).await;
+    let log = vecho.stop().log;
+    assert_eq!((log.matches("the Redis tier is down").count(), log.matches("its tier is up").count()), (1, 2), "{log}");
+}
+
+#[tokio::test]
+async fn too_much_to_write_is_dropped_and_counted() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let settings = [IMPATIENT[0], IMPATIENT[1], ("redis.queue_mb", "1")];
+    let replica = replica(&stub, &redis.url(), &settings).await;
+    redis.freeze();
+    for n in 0..4 {
+        let texts: Vec<String> = (0..100).map(|text| format!("{n} {text}")).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        let body = serde_json::json!({"model": "text-embedding-3-small", "input": texts});
+        assert_eq!(replica.embed(body).await.status, 200);
+    }
+    assert!(replica.metric(DROPPED).await > 0.0);
+    redis.thaw();
+}

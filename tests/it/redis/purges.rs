@@ -1,0 +1,136 @@
+//! Purges that every replica hears of.
+
+use serde_json::json;
+
+use super::{comes_up, goes_down, purge, replica, sources, stored};
+use crate::harness::redis::Redis;
+use crate::harness::{Inside, Stub, eventually};
+
+/// Waits until a replica has nothing under this text any more, in memory or below.
+async fn forgets(replica: &Inside, model: &str, text: &str) {
+    let url = format!("http://{}/api/performance/cache/explain", replica.admin());
+    let is_missing = async || {
+        let explained = replica.client.post(&url, &json!({"model": model, "input": text})).await.json();
+        explained["inputs"][0]["state"] == "missing"
+    };
+    eventually(&format!("{text} is forgotten"), is_missing).await;
+}
+
+#[tokio::test]
+async fn a_purge_on_one_replica_reaches_the_others_in_memory_and_in_redis() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
+    sources(&one, &["a"]).await;
+    stored(&redis, 1).await;
+    // Asked twice, it is a rendered answer as well.
+    assert_eq!(sources(&other, &["a"]).await, "redis=1");
+    assert_eq!(sources(&other, &["a"]).await, "memory=1");
+    assert_eq!(sources(&other, &["a"]).await, "memory=1");
+    purge(&one, "").await;
+    forgets(&other, "tiny", "a").await;
+    assert_eq!(sources(&other, &["a"]).await, "upstream=1");
+    // Also who comes later, and knows no purges of its own.
+    let late = replica(&stub, &redis.url(), &[]).await;
+    assert!(["redis=1", "upstream=1"].contains(&&*sources(&late, &["a"]).await));
+    assert_eq!(redis.cli(&["hget", "vecho:1:purges", "everything"]), "1");
+    assert_eq!(redis.cli(&["ttl", "vecho:1:purges"]), "-1", "purges never expire");
+}
+
+#[tokio::test]
+async fn who_starts_after_a_purge_is_served_nothing_from_before_it() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let one = replica(&stub, &redis.url(), &[]).await;
+    sources(&one, &["a"]).await;
+    stored(&redis, 1).await;
+    purge(&one, "").await;
+    let late = replica(&stub, &redis.url(), &[]).await;
+    assert_eq!(redis.records().len(), 1, "the old record is still there");
+    assert_eq!(sources(&late, &["a"]).await, "upstream=1");
+}
+
+#[tokio::test]
+async fn a_purge_of_one_model_leaves_the_others() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
+    for model in ["tiny", "small"] {
+        one.embed(json!({"model": model, "input": "a"})).await;
+    }
+    stored(&redis, 2).await;
+    purge(&one, "?model=tiny").await;
+    forgets(&other, "tiny", "a").await;
+    assert_eq!(other.embed(json!({"model": "small", "input": "a"})).await.sources(), "redis=1");
+    assert_eq!(redis.cli(&["hgetall", "vecho:1:purges"]), "model:tiny\n1");
+}
+
+#[tokio::test]
+async fn a_purge_made_in_an_outage_is_told_when_it_is_over() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let settings = [("redis.timeout", "300ms")];
+    let one = replica(&stub, &redis.url(), &settings).await;
+    let other = replica(&stub, &redis.url(), &settings).await;
+    sources(&one, &["a"]).await;
+    stored(&redis, 1).await;
+    assert_eq!(sources(&other, &["a"]).await, "redis=1");
+    redis.freeze();
+    goes_down(&one).await;
+    goes_down(&other).await;
+    purge(&one, "").await;
+    assert_eq!(sources(&other, &["a"]).await, "memory=1", "it cannot know");
+    redis.thaw();
+    forgets(&other, "tiny", "a").await;
+    comes_up(&one).await;
+    forgets(&one, "tiny", "a").await;
+    assert_eq!(sources(&one, &["a"]).await, "upstream=1");
+}
+
+#[tokio::test]
+async fn purges_of_two_replicas_that_do_not_hear_of_one_another_both_count() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let settings = [("redis.timeout", "300ms")];
+    let one = replica(&stub, &redis.url(), &settings).await;
+    let other = replica(&stub, &redis.url(), &settings).await;
+    redis.freeze();
+    goes_down(&one).await;
+    goes_down(&other).await;
+    purge(&one, "").await;
+    // Fetched between both purges, and queued under a count that the second one must outdo.
+    sources(&one, &["a"]).await;
+    purge(&other, "").await;
+    redis.thaw();
+    comes_up(&one).await;
+    comes_up(&other).await;
+    forgets(&one, "tiny", "a").await;
+    forgets(&other, "tiny", "a").await;
+}
+
+#[tokio::test]
+async fn a_server_that_lost_its_purges_is_told_them_again_and_nobody_forgets_anything() {
+    let (mut redis, stub) = (Redis::start(), Stub::start());
+    let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
+    purge(&one, "").await;
+    sources(&one, &["a"]).await;
+    stored(&redis, 1).await;
+    redis.kill();
+    goes_down(&one).await;
+    goes_down(&other).await;
+    redis.go_on();
+    comes_up(&one).await;
+    comes_up(&other).await;
+    assert_eq!(redis.cli(&["hget", "vecho:1:purges", "everything"]), "1");
+    assert_eq!(sources(&one, &["a"]).await, "memory=1");
+}
+
+#[tokio::test]
+async fn clearing_the_tier_makes_its_records_unreachable_for_all_and_leaves_memory() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
+    sources(&one, &["a"]).await;
+    stored(&redis, 1).await;
+    purge(&one, "?tier=redis").await;
+    assert_eq!(sources(&one, &["a"]).await, "memory=1");
+    forgets(&other, "tiny", "a").await;
+    assert_eq!(sources(&other, &["a"]).await, "upstream=1");
+    stored(&redis, 2).await;
+    let late = replica(&stub, &redis.url(), &[]).await;
+    assert_eq!(sources(&late, &["a"]).await, "redis=1", "what was stored after it is found");
+}

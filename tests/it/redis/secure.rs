@@ -1,0 +1,80 @@
+//! Encrypted, with a password, in a database of its own.
+
+use super::{goes_down, replica, sources, started, stored};
+use crate::harness::redis::Redis;
+use crate::harness::tls::{Folder, Identity};
+use crate::harness::{Stub, Vecho};
+
+#[tokio::test]
+async fn tls_with_a_root_and_a_client_certificate_of_its_own() {
+    let (folder, stub) = (Folder::new("redis-tls"), Stub::start());
+    let identity = Identity::new("localhost");
+    let (cert, key) = (folder.write("cert.pem", &identity.cert_pem), folder.write("key.pem", &identity.key_pem));
+    let mut redis = Redis::absent().with_tls(&cert, &key, &cert);
+    redis.go_on();
+    let url = format!("rediss://localhost:{}", redis.port());
+    let trusting = [("redis.ca_file", &*cert), ("redis.cert_file", &*cert), ("redis.key_file", &*key)];
+    let one = replica(&stub, &url, &trusting).await;
+    assert_eq!(sources(&one, &["a"]).await, "upstream=1");
+    stored(&redis, 1).await;
+    let other = replica(&stub, &url, &trusting).await;
+    assert_eq!(sources(&other, &["a"]).await, "redis=1");
+    // Without the root it is not trusted, without the certificate it trusts nobody.
+    for settings in [&trusting[1..], &trusting[..1]] {
+        let refused = started(&stub, &url, settings).await;
+        goes_down(&refused).await;
+        assert_eq!(sources(&refused, &["a"]).await, "upstream=1");
+    }
+}
+
+#[tokio::test]
+async fn a_user_with_the_least_rights_and_a_database_of_its_own() {
+    let stub = Stub::start();
+    let acl = "app on >right ~vecho:* +mget +get +set +hgetall +hget +hset +eval +select +client|setinfo";
+    let mut redis = Redis::absent().with(&["--user", acl, "--requirepass", "admin"]);
+    redis = redis.looked_into_with(&["-a", "admin", "-n", "3"]);
+    redis.go_on();
+    let url = format!("{}/3", redis.url());
+    let login = [("redis.username", "app"), ("redis.password", "right")];
+    let one = replica(&stub, &url, &login).await;
+    sources(&one, &["a"]).await;
+    stored(&redis, 1).await;
+    let other = replica(&stub, &url, &login).await;
+    assert_eq!(sources(&other, &["a"]).await, "redis=1");
+    assert_eq!(redis.cli(&["-n", "0", "dbsize"]), "0", "the other databases are left alone");
+}
+
+#[tokio::test]
+async fn a_wrong_password_is_named_once_and_never_shown() {
+    let stub = Stub::start();
+    let mut redis = Redis::absent().with(&["--requirepass", "right"]).looked_into_with(&["-a", "right"]);
+    redis.go_on();
+    let environment = [
+        ("VECHO_REDIS_URL", &*redis.url()),
+        ("VECHO_REDIS_PASSWORD", "hunter2"),
+        ("VECHO_LOG_LEVEL", "debug"),
+        ("VECHO_DISK_ENABLED", "false"),
+    ];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    vecho.logged("the Redis tier is down").await;
+    let tried = || {
+        redis.cli(&["info", "stats"]).lines().find_map(|line| {
+            line.strip_prefix("total_connections_received:").map(|count| count.trim().parse::<u64>().expect("a number"))
+        })
+    };
+    let before = tried();
+    crate::harness::eventually("it tries again", async || tried() > before.map(|count| count + 10)).await;
+    let log = vecho.stop().log;
+    assert_eq!(log.matches("the Redis tier is down").count(), 1, "{log}");
+    assert!(log.contains("WRONGPASS") && !log.contains("hunter2"), "{log}");
+}
+
+#[tokio::test]
+async fn a_password_that_is_missing_is_named() {
+    let stub = Stub::start();
+    let mut redis = Redis::absent().with(&["--requirepass", "right"]).looked_into_with(&["-a", "right"]);
+    redis.go_on();
+    let environment = [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_DISK_ENABLED", "false")];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    vecho.logged("NOAUTH").await;
+}

@@ -1,0 +1,143 @@
+//! What replicas share.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{comes_up, purge, replica, sources, started, stored};
+use crate::harness::front::texts_of;
+use crate::harness::redis::Redis;
+use crate::harness::{Inside, Stub};
+
+async fn explained(replica: &Inside, texts: &[&str]) -> serde_json::Value {
+    let url = format!("http://{}/api/performance/cache/explain", replica.admin());
+    replica.client.post(&url, &texts_of(texts)).await.json()["inputs"].clone()
+}
+
+#[tokio::test]
+async fn what_one_replica_fetched_another_finds() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
+    let texts = ["a", "b", "c"];
+    let fetched = one.embed(texts_of(&texts)).await;
+    assert_eq!(fetched.sources(), "upstream=3");
+    stored(&redis, 3).await;
+    assert_eq!(explained(&other, &["b"]).await[0]["tier"], "redis");
+    let found = other.embed(texts_of(&texts)).await;
+    assert_eq!((found.cache(), found.sources()), ("hit", "redis=3"));
+    assert_eq!(found.vectors(), fetched.vectors(), "bit for bit");
+    assert_eq!(sources(&other, &texts).await, "memory=3", "what was found moves up");
+    assert_eq!(stub.embedding_calls().len(), 1);
+    let stats = other.client.get(&format!("http://{}/api/performance/cache/stats", other.admin())).await.json();
+    let tier = &stats["tiers"]["redis"];
+    assert_eq!((&tier["hits"], &tier["up"]), (&json!(4), &json!(true)), "{tier}");
+    assert_eq!(stats["inputs"]["hits"], 6, "{stats}");
+}
+
+#[tokio::test]
+async fn a_request_asks_once_however_many_inputs_it_has() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let replica = replica(&stub, &redis.url(), &[]).await;
+    let texts: Vec<String> = (0..100).map(|n| format!("text {n}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let (asked, single) = (redis.calls("mget"), redis.calls("get"));
+    sources(&replica, &texts).await;
+    assert_eq!((redis.calls("mget") - asked, redis.calls("get") - single), (1, 0));
+    stored(&redis, 100).await;
+}
+
+#[tokio::test]
+async fn records_are_named_after_prefix_and_key_and_expire_in_redis_itself() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let settings = [("redis.key_prefix", "app:"), ("cache.ttl", "100s"), ("cache.stale_for", "1000s")];
+    let replica = replica(&stub, &redis.url(), &settings).await;
+    sources(&replica, &["a"]).await;
+    stored(&redis, 1).await;
+    let key = explained(&replica, &["a"]).await[0]["key"].as_str().expect("a key is a text").to_owned();
+    assert_eq!(redis.records(), [format!("app:1:0:{{{key}}}")]);
+    let left_ms: u64 = redis.cli(&["pttl", &redis.records()[0]]).parse().expect("a time is a number");
+    assert!((1_000_000..=1_100_000).contains(&left_ms), "fresh and stale together, not {left_ms}");
+}
+
+#[tokio::test]
+async fn replicas_with_different_prefixes_share_nothing() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let one = replica(&stub, &redis.url(), &[("redis.key_prefix", "one:")]).await;
+    let other = replica(&stub, &redis.url(), &[("redis.key_prefix", "other:")]).await;
+    sources(&one, &["a"]).await;
+    stored(&redis, 1).await;
+    assert_eq!(sources(&other, &["a"]).await, "upstream=1");
+    purge(&one, "").await;
+    stored(&redis, 2).await;
+    assert_eq!(sources(&other, &["a"]).await, "memory=1");
+}
+
+#[tokio::test]
+async fn what_is_no_record_is_a_miss_and_takes_nothing_from_its_neighbours() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let one = replica(&stub, &redis.url(), &[]).await;
+    sources(&one, &["a", "b", "c"]).await;
+    stored(&redis, 3).await;
+    let records = redis.records();
+    redis.cli(&["del", &records[0]]);
+    redis.cli(&["rpush", &records[0], "a list"]);
+    redis.cli(&["set", &records[1], "an older or newer version's record"]);
+    let other = replica(&stub, &redis.url(), &[]).await;
+    assert_eq!(sources(&other, &["a", "b", "c"]).await, "redis=1, upstream=2");
+    comes_up(&other).await;
+    crate::harness::eventually("both are replaced", async || {
+        records.iter().all(|record| redis.cli(&["strlen", record]).parse::<usize>().is_ok_and(|bytes| bytes > 50))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_record_past_its_time_stands_in_for_an_upstream_that_is_down() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let settings = [("cache.ttl", "10s"), ("cache.stale_for", "1h"), ("fallback.mode", "stale")];
+    let one = replica(&stub, &redis.url(), &settings).await;
+    sources(&one, &["a"]).await;
+    stored(&redis, 1).await;
+    let other = replica(&stub, &redis.url(), &settings).await;
+    other.clock.advance_ms(11_000);
+    stub.down().await;
+    let answer = other.embed(texts_of(&["a"])).await;
+    assert_eq!((answer.status, answer.cache(), answer.sources()), (200, "stale", "stale=1"));
+}
+
+#[tokio::test]
+async fn what_must_not_be_stored_is_not_sent() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let replica = replica(&stub, &redis.url(), &[]).await;
+    replica.embed_with(&[("cache-control", "no-store")], texts_of(&["secret"])).await;
+    sources(&replica, &["other"]).await;
+    stored(&redis, 1).await;
+}
+
+#[tokio::test]
+async fn what_waits_when_the_process_stops_is_written() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let environment = [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_DISK_ENABLED", "false")];
+    let vecho = crate::harness::Vecho::start_with(&stub.base_url(), &environment);
+    vecho.logged("its tier is up").await;
+    let texts: Vec<String> = (0..200).map(|n| format!("text {n}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let answer =
+        crate::harness::Client::new().post(&format!("{}/embeddings", vecho.base_url()), &texts_of(&texts)).await;
+    assert_eq!(answer.status, 200);
+    let ended = vecho.stop();
+    assert!(ended.log.contains("nothing was cut"), "{}", ended.log);
+    assert_eq!(redis.records().len(), 200);
+}
+
+#[tokio::test]
+async fn a_start_waits_for_nothing() {
+    let (mut redis, stub) = (Redis::absent(), Stub::start());
+    let replica = started(&stub, &redis.url(), &[]).await;
+    assert_eq!(sources(&replica, &["a"]).await, "upstream=1");
+    redis.go_on();
+    comes_up(&replica).await;
+    // What was fetched meanwhile waited for it.
+    stored(&redis, 1).await;
+    tokio::time::timeout(Duration::from_secs(10), sources(&replica, &["b"])).await.expect("it answers");
+}
