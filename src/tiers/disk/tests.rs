@@ -18,10 +18,10 @@ use crate::tiers::AtRest;
 const MIB: u64 = 1 << 20;
 
 /// A folder that goes with the test.
-struct Folder(PathBuf);
+pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("vecho-store-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
@@ -30,7 +30,7 @@ impl Folder {
         Self(path)
     }
 
-    fn open(&self) -> DiskStore {
+    pub(super) fn open(&self) -> DiskStore {
         DiskStore::open(&self.0, 16 * MIB).expect("it must open")
     }
 
