@@ -127,3 +127,29 @@ fn tell_open(store: &DiskStore, was_down: bool) {
         tracing::info!(entries, "the disk tier is open: {path}");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::key::{KeyBuilder, Tag};
+    use crate::tiers::AtRest;
+    use crate::tiers::disk::tests::Folder;
+
+    #[tokio::test]
+    async fn what_was_cleared_while_its_turn_came_is_not_written() {
+        let (folder, queue) = (Folder::new(), WriteQueue::new(1 << 20));
+        let store = folder.open();
+        let keys = [1, 2].map(|n| KeyBuilder::new(None).part(Tag::Text, &[n]).finish());
+        let entry = || AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 };
+        queue.push(keys[0], entry());
+        let batch = queue.next(BATCH_BYTES).await;
+        queue.clear();
+        write(&store, &queue, &batch).expect("it can be written");
+        assert!(!store.holds(&keys[0]));
+        queue.push(keys[1], entry());
+        write(&store, &queue, &queue.next(BATCH_BYTES).await).expect("it can be written");
+        assert!(store.holds(&keys[1]));
+    }
+}
