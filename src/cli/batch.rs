@@ -49,7 +49,7 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
         number => teller.say(&format!("line {number} of the output: {cause}")),
     };
     let (records, counts) = files.records(keying, Box::new(tell));
-    let imported = place.import(records).await?;
+    let imported = progress.alongside(place.import(records)).await?;
     let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);
     let reported = report(&imported, &progress);
     let [vectors, errors, unusable_shown] = [vectors, errors, unusable].map(grouped);
