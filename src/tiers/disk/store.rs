@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::appender::{Appender, Ground, Segments};
-use super::folder::{Folder, OpenError};
+use super::folder::{self, Folder, OpenError};
 use super::footer::{Lying, Tag};
 use super::index::{Index, Place};
 use super::opening::{self, Opened};
@@ -82,7 +82,7 @@ impl DiskStore {
     }
 
     fn load(folder: Folder, bounds: Bounds) -> io::Result<Self> {
-        let purges_bytes = match folder.read(PURGES)? {
+        let purges_bytes = match folder::read(&folder.path().join(PURGES))? {
             None => 0,
             Some(bytes) if purges::from_bytes(&bytes).is_some() => bytes.len() as u64,
             // What was purged is not known any more, so everything counts as purged.
@@ -172,7 +172,12 @@ impl DiskStore {
 
     /// The purges that were noted here.
     pub fn purges(&self) -> io::Result<PurgeCounts> {
-        let bytes = self.folder.read(PURGES)?;
+        Self::purges_in(self.path())
+    }
+
+    /// The purges that were noted in a folder, whoever has it open.
+    pub fn purges_in(path: &Path) -> io::Result<PurgeCounts> {
+        let bytes = folder::read(&path.join(PURGES))?;
         Ok(bytes.and_then(|bytes| purges::from_bytes(&bytes)).unwrap_or_default())
     }
 

@@ -141,6 +141,8 @@ fn a_torn_end_costs_the_entry_that_it_tears() {
     file.set_len(file.metadata().expect("it is there").len() - 1).expect("it can be cut");
     let store = folder.open();
     assert_eq!(found(&store, 0..10), all(9));
+    let length = fs::metadata(segment).expect("it is there").len();
+    assert_eq!(length, 16 + 9 * (64 + 3_000), "what is of no use takes no room");
     put(&store, 9..20);
     drop(store);
     assert_eq!(found(&folder.open(), 0..20), all(20), "what comes later follows the last whole one");

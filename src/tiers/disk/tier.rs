@@ -63,8 +63,13 @@ impl DiskTier {
             epochs: Arc::clone(&parts.epochs),
             faults,
         };
+        let until = Instant::now() + OPEN_WITHIN;
+        // Purges of this process count on from those of earlier ones, so those come first; `Keeper` reads them again.
+        let (path, epochs) = (settings.path.clone(), Arc::clone(&parts.epochs));
+        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| epochs.learn(&noted)));
+        timeout_at(until, learnt).await.ok();
         tasks.spawn_until_stop(keeper.run());
-        timeout(OPEN_WITHIN, switch.known()).await.ok();
+        timeout_at(until, switch.known()).await.ok();
         Self { settings, parts, switch, queue, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
@@ -107,11 +112,13 @@ impl DiskTier {
 
     async fn note_purge(&self, name: &str) {
         loop {
-            match self.switch.known().await {
-                State::Open(store) => return self.note(store, name == EVERYTHING).await,
-                State::Opening | State::Off => {}
+            if self.switch.store().is_none() {
+                // What is noted in the folder may not be known yet, and so this purge may count for less than it should.
+                self.switch.owe_purge();
             }
-            self.switch.owe_purge();
+            if let State::Open(store) = self.switch.known().await {
+                return self.note(store, name == EVERYTHING).await;
+            }
             match self.wipe().await {
                 // Somebody has the folder; if that is this process by now, the purge can be noted.
                 Err(OpenError::Held(_)) if !self.switch.is_off() => {}

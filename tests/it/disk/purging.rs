@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::ground::{Ground, TINY, texts, written};
+use crate::harness::Vecho;
 
-async fn filled(ground: &Ground, texts: &[String]) -> crate::harness::Vecho {
+async fn filled(ground: &Ground, texts: &[String]) -> Vecho {
     let vecho = ground.start().await;
     ground.ask(&vecho, TINY, texts).await;
     written(&vecho, texts.len()).await;
@@ -87,6 +88,41 @@ async fn the_tier_alone_can_be_emptied() {
     assert!(ground.folder.segments().is_empty());
     let answer = ground.embed(&vecho, &json!({"model": TINY, "input": texts})).await;
     assert_eq!(answer.sources(), "memory=30", "memory keeps what it has");
+}
+
+/// Two processes on one folder, of which the second waits for the first to end.
+async fn two(ground: &Ground, texts: &[String]) -> (Vecho, Vecho) {
+    let first = filled(ground, texts).await;
+    let second = ground.start_with(&[("VECHO_DISK_OFF_FOR", "100ms")]);
+    second.logged("another process uses").await;
+    (first, second)
+}
+
+async fn assert_gone_for_the_second(ground: &Ground, (first, second): (Vecho, Vecho), texts: &[String]) {
+    assert!(first.stop().status.success());
+    second.logged("the disk tier is back").await;
+    assert_eq!(ground.ask(&second, TINY, texts).await, 0);
+}
+
+#[tokio::test]
+async fn a_process_that_takes_a_folder_over_knows_the_purges_of_the_one_before() {
+    let (ground, texts) = (Ground::new(), texts("known", 20));
+    let both = two(&ground, &texts).await;
+    ground.purge(&both.0, "?model=tiny").await;
+    assert_gone_for_the_second(&ground, both, &texts).await;
+}
+
+#[tokio::test]
+async fn a_purge_of_a_process_that_waits_for_the_folder_holds_once_it_has_it() {
+    let (ground, texts) = (Ground::new(), texts("waits", 20));
+    let both = two(&ground, &texts).await;
+    // The first has counted as many purges as the second will have, and its entries are younger than those.
+    ground.purge(&both.0, "?model=tiny").await;
+    ground.ask(&both.0, TINY, &super::ground::texts("younger", 20)).await;
+    written(&both.0, 40).await;
+    ground.purge(&both.1, "?model=tiny").await;
+    assert_eq!(ground.stats(&both.0).await["entries"], 40, "the folder is the other one's");
+    assert_gone_for_the_second(&ground, both, &super::ground::texts("younger", 20)).await;
 }
 
 #[tokio::test]

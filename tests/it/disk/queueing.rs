@@ -53,6 +53,17 @@ async fn entries_are_found_before_they_are_written() {
 }
 
 #[tokio::test]
+async fn a_disk_that_hangs_holds_up_no_stop() {
+    let (ground, texts) = (Ground::new(), texts("hanging", 20));
+    let _held = Held::new(&ground);
+    let vecho = start(&ground, &[("VECHO_SHUTDOWN_GRACE", "300ms")]);
+    ground.ask(&vecho, TINY, &texts).await;
+    let ended = vecho.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(ended.log.contains("unwritten=20"), "{}", ended.log);
+}
+
+#[tokio::test]
 async fn a_full_queue_drops_and_counts() {
     let (ground, texts) = (Ground::new(), texts("too many", 800));
     let held = Held::new(&ground);
