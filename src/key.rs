@@ -5,7 +5,9 @@
 
 mod passing;
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::str::FromStr;
 
 use crate::config::Secret;
@@ -69,9 +71,9 @@ impl Key {
         u64::from_le_bytes(*first) | 1 << 63
     }
 
-    /// A small number taken from the key, evenly spread, for choosing a shard.
+    /// A small number taken from the key, evenly spread, for choosing a shard. A map inside of it goes by other bytes.
     pub fn shard(&self) -> usize {
-        usize::from(self.0[0])
+        usize::from(self.0[31])
     }
 }
 
@@ -106,6 +108,27 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// A map from keys.
+pub type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<KeyHasher>>;
+
+/// Keys are uniformly spread hashes already: eight of their bytes serve as they are.
+#[derive(Default)]
+pub struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.0 ^= u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length_prefix: usize) {}
 }
 
 /// See [`Key::stream`].

@@ -172,6 +172,13 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_told_as_it_is_written() {
+        for text in ["http://h:1/v1/embeddings?a=b", "https://h/", "https://user@h:2/x?y"] {
+            assert_eq!(address(&uri(text)), uri(text).to_string());
+        }
+    }
+
+    #[test]
     fn everything_that_shapes_a_vector_is_in_the_key() {
         let scope = KeyBuilder::new(None).finish();
         let base = space_key(&scope, &uri("http://h/v1/embeddings"), &space("m", None));

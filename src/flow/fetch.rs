@@ -18,7 +18,7 @@ use crate::upstream::{Class, Failure, Fetched, Lane, Portion};
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
 
-/// The fetch of everything that one request leads. It runs to its end whoever still waits for it.
+/// The fetch of everything that one request leads. It runs to its end whoever still waits for it: see `Request::launch`.
 pub(super) struct Fetch {
     pub(super) flow: Arc<Flow>,
     pub(super) config: Arc<Config>,
@@ -27,7 +27,8 @@ pub(super) struct Fetch {
     pub(super) lessons: Arc<Lessons>,
     pub(super) generation: Generation,
     pub(super) deadline: Instant,
-    pub(super) may_use_stored: bool,
+    /// Whether a stored vector would do, and one may have come since the look-up.
+    pub(super) may_be_stored: bool,
     pub(super) max_age_ms: Option<u64>,
     pub(super) may_store: bool,
     pub(super) credential: Key,
@@ -44,16 +45,20 @@ impl Fetch {
         if places.is_empty() {
             return;
         }
-        let mut portions = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
-        while let Some(portion) = portions.recv().await {
-            self.land(portion, &places).await;
-        }
+        let (mut portions, work) = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
+        let landing = async {
+            while let Some(portion) = portions.recv().await {
+                self.land(portion, &places).await;
+            }
+        };
+        // The work first: what it brings lands in the same go.
+        tokio::join!(biased; work, landing);
     }
 
-    /// Looks into memory once more. Between the look-up and the claim an earlier fetch may have landed and left;
-    /// without this look its result would be paid for twice.
+    /// Looks into memory once more, if an earlier fetch has landed and left between the look-up and the claim; without
+    /// this look its result would be paid for twice.
     fn land_stored(&self) -> Vec<usize> {
-        if !self.may_use_stored {
+        if !self.may_be_stored {
             return Vec::new();
         }
         let now_ms = self.flow.clock.now_ms();

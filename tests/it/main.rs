@@ -5,6 +5,7 @@ mod batches;
 mod batching;
 mod breaker;
 mod bypass;
+mod chart;
 mod cli;
 mod clients;
 mod coalescing;

@@ -22,6 +22,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("hyper_rustls", &["upstream/connector.rs"]),
     ("indicatif", &["cli/progress.rs"]),
     ("libc", &["system.rs"]),
+    ("memchr", &["wire/"]),
     ("moka", &["bounded.rs"]),
     ("prometheus", &["metrics/"]),
     ("strsim", &["config/"]),
