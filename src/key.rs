@@ -8,7 +8,6 @@ mod passing;
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::str::FromStr;
 
 use crate::config::Secret;
 use passing::MAC_BYTES;
@@ -74,27 +73,6 @@ impl Key {
     /// A small number taken from the key, evenly spread, for choosing a shard. A map inside of it goes by other bytes.
     pub fn shard(&self) -> usize {
         usize::from(self.0[31])
-    }
-}
-
-/// This is no key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a key is 64 hexadecimal digits")]
-pub struct NotAKey;
-
-impl FromStr for Key {
-    type Err = NotAKey;
-
-    /// Reads what [`fmt::Display`] writes.
-    fn from_str(text: &str) -> Result<Self, NotAKey> {
-        let (digits, rest) = text.as_bytes().as_chunks::<2>();
-        let digits: &[[u8; 2]; 32] = digits.try_into().map_err(|_| NotAKey)?;
-        let value = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let mut bytes = [0; 32];
-        for (byte, [high, low]) in bytes.iter_mut().zip(digits) {
-            *byte = value(*high).ok_or(NotAKey)? << 4 | value(*low).ok_or(NotAKey)?;
-        }
-        if rest.is_empty() { Ok(Self(bytes)) } else { Err(NotAKey) }
     }
 }
 
@@ -269,16 +247,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn a_key_reads_back_from_its_digits_and_nothing_else_does() {
-        let key = key(&[(Tag::Text, b"a")]);
-        assert_eq!(key.to_string().parse(), Ok(key));
-        let text = key.to_string();
-        for wrong in ["", "ab", &text[1..], &format!("{text}0"), &format!("{text}00"), &format!("+{}", &text[1..])] {
-            assert_eq!(wrong.parse::<Key>(), Err(NotAKey), "{wrong}");
-        }
-    }
 
     fn key(parts: &[(Tag, &[u8])]) -> Key {
         let mut builder = KeyBuilder::new(None);

@@ -49,7 +49,7 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
         number => teller.say(&format!("line {number} of the output: {cause}")),
     };
     let (records, counts) = files.records(keying, Box::new(tell));
-    let imported = place.import(records).await?;
+    let imported = progress.alongside(place.import(records)).await?;
     let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);
     let reported = report(&imported, &progress);
     let [vectors, errors, unusable_shown] = [vectors, errors, unusable].map(grouped);
@@ -94,7 +94,9 @@ async fn agreed(
     candidates.insert(0, keying(config, credential, options)?);
     for keying in &candidates {
         let Some(sample) = files.sample(keying) else { return Ok(keying.clone()) };
-        if explained(port, &keying.headers, &sample).await? == Some(sample.keys) {
+        if explained(port, &keying.headers, &sample).await?
+            == Some(sample.keys.iter().map(ToString::to_string).collect())
+        {
             return Ok(keying.clone());
         }
     }
@@ -104,7 +106,7 @@ async fn agreed(
 }
 
 /// The keys under which the vecho that runs would look for a request.
-async fn explained(port: &Port, headers: &HeaderMap, sample: &Sample) -> Result<Option<Vec<crate::key::Key>>, Failed> {
+async fn explained(port: &Port, headers: &HeaderMap, sample: &Sample) -> Result<Option<Vec<String>>, Failed> {
     let path = format!("{EXPLAIN_PATH}?path={}", encoded(&sample.url));
     let mut request = port.request(Method::POST, &path, whole(sample.body.clone()));
     request.headers_mut().extend(headers.clone());
@@ -114,7 +116,7 @@ async fn explained(port: &Port, headers: &HeaderMap, sample: &Sample) -> Result<
     }
     let body: Value = serde_json::from_slice(&read_whole(answer.into_body()).await?).unwrap_or_default();
     let inputs = body["inputs"].as_array();
-    Ok(inputs.and_then(|inputs| inputs.iter().map(|input| input["key"].as_str()?.parse().ok()).collect()))
+    Ok(inputs.and_then(|inputs| inputs.iter().map(|input| input["key"].as_str().map(str::to_owned)).collect()))
 }
 
 /// A path as a query parameter.

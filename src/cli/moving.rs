@@ -119,9 +119,9 @@ pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut 
     let progress = Progress::new(quiet, "records", place.records().await);
     let pieces = place.export().await?;
     let records = if file == Path::new(STANDARD) {
-        write_checked(pieces, out, &progress).await?
+        progress.alongside(write_checked(pieces, out, &progress)).await?
     } else {
-        export_to(file, pieces, &progress).await?
+        progress.alongside(export_to(file, pieces, &progress)).await?
     };
     progress.end(&format!("exported {} records to {}", grouped(records), file.display()));
     Ok(())
@@ -191,7 +191,7 @@ pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<
         (Box::new(opened), bytes)
     };
     let progress = Arc::new(Progress::new(quiet, "MiB", bytes));
-    let imported = place.import(pieces_of(source, Arc::clone(&progress))).await?;
+    let imported = progress.alongside(place.import(pieces_of(source, Arc::clone(&progress)))).await?;
     report(&imported, &progress)
 }
 

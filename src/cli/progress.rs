@@ -6,9 +6,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::time::interval;
 
 /// Between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
+/// Between two looks at work that does not go on.
+const TICK_EVERY: Duration = Duration::from_secs(1);
 /// Redraws of the bar a second.
 const REDRAWS: u8 = 8;
 
@@ -62,6 +65,18 @@ impl Progress {
                 say(&self.words(&so_far));
             }
             Look::Lines | Look::Quiet => {}
+        }
+    }
+
+    /// Waits for the work, and shows now and then how far it is: also while it waits itself.
+    pub(super) async fn alongside<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut ticks = interval(TICK_EVERY);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = ticks.tick() => self.advance(0, 0),
+            }
         }
     }
 

@@ -149,7 +149,7 @@ async fn run(
     let concurrency = options.concurrency as usize;
     let read = batches_of(Batches::new(file.lines, bounds), concurrency * AHEAD_BATCHES);
     let read = read.take_while(|_| std::future::ready(done.borrow().stopped.is_none()));
-    read.for_each_concurrent(concurrency, |next| async {
+    let work = read.for_each_concurrent(concurrency, |next| async {
         match next {
             Next::Fault { number, size, cause } => done.borrow_mut().fault(number, size, cause),
             Next::Batch(batch) => {
@@ -158,8 +158,8 @@ async fn run(
             }
             Next::Unreadable(error) => done.borrow_mut().stopped = Some(format!("cannot read: {error}")),
         }
-    })
-    .await;
+    });
+    progress.alongside(work).await;
     done.into_inner().report()
 }
 

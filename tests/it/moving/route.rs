@@ -181,7 +181,7 @@ async fn an_import_that_meets_the_end_of_the_process_is_not_said_to_have_succeed
     socket.send(&file[..100]).await;
     vecho.signal("TERM");
     vecho.logged("stopping").await;
-    socket.send(&file[100..]).await;
+    socket.offer(&file[100..]).await;
     let answer = socket.read_to_end().await;
     assert!(!answer.starts_with("HTTP/1.1 200"), "{answer}");
     assert!(vecho.ended().status.success());

@@ -149,3 +149,14 @@ async fn what_listens_has_to_be_a_vecho() {
     let refused = run_with(&arguments, &[], FILE.as_bytes()).said("no vecho");
     assert_eq!(refused.status, Some(1));
 }
+
+#[tokio::test]
+async fn elsewhere_than_on_a_terminal_progress_is_a_line_now_and_then() {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_RETRY_MAX_ATTEMPTS", "1")]);
+    stub.next(Behaviour::RateLimit { retry_after_ms: 6_500 });
+    warm(&vecho, &[], FILE).well().said(" texts, 0/s").said("4 were fetched, 0 failed");
+    stub.next(Behaviour::RateLimit { retry_after_ms: 1 });
+    let quiet = warm(&vecho, &["--quiet", "--namespace", "n"], FILE).well();
+    assert_eq!(quiet.err, "");
+}
