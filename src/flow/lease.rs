@@ -68,9 +68,9 @@ impl Fetch {
         let (mut to_fetch, mut theirs, mut stored) = (Vec::new(), Vec::new(), Vec::new());
         for ((place, input), sight) in open.into_iter().zip(sights) {
             let key = self.lead.keys()[place];
-            let found = sight.stored.map(|bytes| {
-                self.flow.tiers.take_in(leases.tier(), key, &bytes, &self.terms(), self.generation)
-            });
+            let found = sight
+                .stored
+                .map(|bytes| self.flow.tiers.take_in(leases.tier(), key, &bytes, &self.terms(), self.generation));
             match (found, sight.standing) {
                 (Some(Found::Fresh(record, tier)), _) => stored.push((place, Landed { record, call: None, tier })),
                 (_, Standing::Theirs) => theirs.push((place, input)),

@@ -6,8 +6,8 @@ use redis::aio::MultiplexedConnection;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, RedisConnectionInfo,
-    RedisResult, TlsCertificates,
+    AsyncConnectionConfig, Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _,
+    RedisConnectionInfo, RedisResult, TlsCertificates,
 };
 
 use super::trouble::Trouble;
@@ -44,9 +44,8 @@ async fn single(config: &Redis, certificates: Option<TlsCertificates>) -> RedisR
         None => Client::open(address)?,
     };
     // Each question has a limit of ours.
-    let settings = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(config.connect_timeout))
-        .set_response_timeout(None);
+    let settings =
+        AsyncConnectionConfig::new().set_connection_timeout(Some(config.connect_timeout)).set_response_timeout(None);
     client.get_multiplexed_async_connection_with_config(&settings).await.map(Connection::Single)
 }
 
@@ -72,7 +71,8 @@ fn address(node: &RedisNode, config: &Redis) -> RedisResult<ConnectionInfo> {
     } else {
         ConnectionAddr::Tcp(host, node.port)
     };
-    let mut login = RedisConnectionInfo::default().set_db(node.database).set_lib_name("vecho", env!("CARGO_PKG_VERSION"));
+    let mut login =
+        RedisConnectionInfo::default().set_db(node.database).set_lib_name("vecho", env!("CARGO_PKG_VERSION"));
     if let Some(username) = &config.username {
         login = login.set_username(username);
     }
@@ -88,7 +88,9 @@ async fn certificates(config: &Redis) -> Result<Option<TlsCertificates>, Trouble
         return Ok(None);
     }
     let client_tls = match &config.identity {
-        Some(tls) => Some(ClientTlsConfig { client_cert: read(&tls.cert_file).await?, client_key: read(&tls.key_file).await? }),
+        Some(tls) => {
+            Some(ClientTlsConfig { client_cert: read(&tls.cert_file).await?, client_key: read(&tls.key_file).await? })
+        }
         None => None,
     };
     let root_cert = match &config.ca_file {

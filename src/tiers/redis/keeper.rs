@@ -45,7 +45,15 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn new(config: Redis, ledger: Ledger, tasks: Tasks) -> Self {
         let names = Names::new(&config.key_prefix);
-        Self { config, names, switch: Switch::default(), ledger, on_purges: OnceLock::new(), turn: Mutex::default(), tasks }
+        Self {
+            config,
+            names,
+            switch: Switch::default(),
+            ledger,
+            on_purges: OnceLock::new(),
+            turn: Mutex::default(),
+            tasks,
+        }
     }
 
     /// Goes on until it is stopped.

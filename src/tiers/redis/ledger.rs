@@ -81,7 +81,8 @@ impl Ledger {
     /// What to do, as the shared hash stands.
     pub(super) fn plan(&self, hash: &BTreeMap<String, String>) -> Plan {
         let known = |field: &&String| *field == ALL_FIELD || *field == ERA_FIELD || field.starts_with(MODEL_FIELD);
-        let found: Counts = hash.iter().filter(|(field, _)| known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
+        let found: Counts =
+            hash.iter().filter(|(field, _)| known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
         let inner = self.lock();
         let here = self.here(&inner);
         let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(inner.owed.keys()).collect();

@@ -222,7 +222,8 @@ impl<T> Answers<T> {
             None => Err(Some(Trouble::slow(within))),
             Some(Err(error)) => Err(judge(&error)),
             Some(Ok(values)) => {
-                let values = values.into_iter().map(|value| value.or_else(|error| judge(&error).map_or(Ok(Value::Nil), Err)));
+                let values =
+                    values.into_iter().map(|value| value.or_else(|error| judge(&error).map_or(Ok(Value::Nil), Err)));
                 values.collect::<Result<Vec<_>, Trouble>>().map_err(Some).map(&read)
             }
         };

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use super::stub::DEADLINE;
 use super::tls::Folder;
 
-const MISSING: &str = "redis-server or redis-cli is missing: run scripts/setup-tests (Debian: redis-server, redis-tools)";
+const MISSING: &str =
+    "redis-server or redis-cli is missing: run scripts/setup-tests (Debian: redis-server, redis-tools)";
 
 /// A server that can be killed and started again on its port.
 pub(crate) struct Redis {

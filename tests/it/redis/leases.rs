@@ -80,7 +80,8 @@ async fn a_leader_that_dies_costs_one_lease() {
     let [one, other, _] = replicas(&stub, &redis, &[("redis.lease", "3s")]).await;
     stub.next(Behaviour::Gate);
     let url = format!("{}/embeddings", leader.base_url());
-    let lost = tokio::spawn(async move { Client::new().send(crate::harness::client::post(&url, &texts_of(&["a"]))).await });
+    let lost =
+        tokio::spawn(async move { Client::new().send(crate::harness::client::post(&url, &texts_of(&["a"]))).await });
     stub.held(1).await;
     leases(&redis, 1).await;
     let begun = Instant::now();

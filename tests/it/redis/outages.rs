@@ -148,17 +148,18 @@ async fn full() {
     let mut redis = Redis::absent().with(&["--maxmemory-policy", "noeviction"]);
     redis.go_on();
     let stub = Stub::start();
-    let environment = [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_REDIS_TIMEOUT", "5s"), ("VECHO_DISK_ENABLED", "false")];
-    let (one, other) = (
-        Vecho::start_with(&stub.base_url(), &environment),
-        replica(&stub, &redis.url(), &[]).await,
-    );
-    let ask = async |text: &str| {
-        let answer = Client::new().post(&format!("{}/embeddings", one.base_url()), &texts_of(&[text])).await;
+    let environment =
+        [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_REDIS_TIMEOUT", "5s"), ("VECHO_DISK_ENABLED", "false")];
+    let start = || Vecho::start_with(&stub.base_url(), &environment);
+    let (one, other) = (start(), start());
+    let ask_of = async |vecho: &Vecho, text: &str| {
+        let answer = Client::new().post(&format!("{}/embeddings", vecho.base_url()), &texts_of(&[text])).await;
         answer.sources().to_owned()
     };
+    let ask = async |text: &str| ask_of(&one, text).await;
     one.logged("its tier is up").await;
-    sources(&other, &["old"]).await;
+    other.logged("its tier is up").await;
+    ask_of(&other, "old").await;
     stored(&redis, 1).await;
     redis.cli(&["config", "set", "maxmemory", "1"]);
     for n in 0..5 {
@@ -193,16 +194,14 @@ async fn a_copy_that_takes_no_writes() {
 #[tokio::test]
 async fn an_outage_is_told_in_two_lines() {
     let (mut redis, stub) = (Redis::start(), Stub::start());
-    let environment = [
-        ("VECHO_REDIS_URL", &*redis.url()),
-        ("VECHO_REDIS_TIMEOUT", "300ms"),
-        ("VECHO_DISK_ENABLED", "false"),
-    ];
+    let environment =
+        [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_REDIS_TIMEOUT", "300ms"), ("VECHO_DISK_ENABLED", "false")];
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
     vecho.logged("its tier is up").await;
     redis.kill();
     let ask = async |n: usize| {
-        let answer = Client::new().post(&format!("{}/embeddings", vecho.base_url()), &texts_of(&[&n.to_string()])).await;
+        let answer =
+            Client::new().post(&format!("{}/embeddings", vecho.base_url()), &texts_of(&[&n.to_string()])).await;
         assert_eq!(answer.sources(), "upstream=1");
     };
     vecho.logged("the Redis tier is down").await;

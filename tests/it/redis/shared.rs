@@ -122,7 +122,8 @@ async fn what_waits_when_the_process_stops_is_written() {
     vecho.logged("its tier is up").await;
     let texts: Vec<String> = (0..200).map(|n| format!("text {n}")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let answer = crate::harness::Client::new().post(&format!("{}/embeddings", vecho.base_url()), &texts_of(&texts)).await;
+    let answer =
+        crate::harness::Client::new().post(&format!("{}/embeddings", vecho.base_url()), &texts_of(&texts)).await;
     assert_eq!(answer.status, 200);
     let ended = vecho.stop();
     assert!(ended.log.contains("nothing was cut"), "{}", ended.log);
