@@ -1,6 +1,6 @@
 //! Encrypted, with a password, in a database of its own.
 
-use super::{goes_down, replica, sources, started, stored};
+use super::{goes_down, purge, replica, sources, started, stored};
 use crate::harness::redis::Redis;
 use crate::harness::tls::{Folder, Identity};
 use crate::harness::{Stub, Vecho};
@@ -30,18 +30,21 @@ async fn tls_with_a_root_and_a_client_certificate_of_its_own() {
 #[tokio::test]
 async fn a_user_with_the_least_rights_and_a_database_of_its_own() {
     let stub = Stub::start();
-    let rights = ["+mget", "+get", "+set", "+hgetall", "+hget", "+hset", "+eval", "+select"];
+    let rights = ["+mget", "+get", "+set", "+hgetall", "+hget", "+hset", "+eval", "+del", "+select"];
     let mut redis = Redis::absent().with(&["--requirepass", "admin", "--user", "app", "on", ">right", "~vecho:*"]);
     redis = redis.with(&rights);
     redis = redis.looked_into_with(&["-a", "admin", "-n", "3"]);
     redis.go_on();
     let url = format!("{}/3", redis.url());
-    let login = [("redis.username", "app"), ("redis.password", "right")];
+    let login = [("redis.username", "app"), ("redis.password", "right"), ("redis.lease", "1m")];
     let one = replica(&stub, &url, &login).await;
     sources(&one, &["a"]).await;
     stored(&redis, 1).await;
     let other = replica(&stub, &url, &login).await;
     assert_eq!(sources(&other, &["a"]).await, "redis=1");
+    purge(&one, "").await;
+    assert_eq!(redis.cli(&["hget", "vecho:1:purges", "everything"]), "1");
+    crate::harness::eventually("the lease is given back", async || redis.cli(&["dbsize"]) == "2").await;
     assert_eq!(redis.cli(&["-n", "0", "dbsize"]), "0", "the other databases are left alone");
 }
 
