@@ -77,3 +77,22 @@ async fn a_password_that_is_missing_is_named() {
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
     vecho.logged("NOAUTH").await;
 }
+
+#[tokio::test]
+async fn a_user_that_may_not_ask_is_told_of_once() {
+    let stub = Stub::start();
+    let mut redis = Redis::absent().with(&["--user", "app", "on", ">right", "~*", "+hgetall"]);
+    redis.go_on();
+    let environment = [
+        ("VECHO_REDIS_URL", &*redis.url()),
+        ("VECHO_REDIS_USERNAME", "app"),
+        ("VECHO_REDIS_PASSWORD", "right"),
+        ("VECHO_REDIS_TIMEOUT", "5s"),
+        ("VECHO_DISK_ENABLED", "false"),
+    ];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    crate::harness::eventually("it tries again", async || redis.calls("hgetall") >= 4).await;
+    let log = vecho.stop().log;
+    assert!(log.contains("NOPERM"), "{log}");
+    assert_eq!((log.matches("tier is down").count(), log.matches("tier is up").count()), (1, 0), "{log}");
+}
