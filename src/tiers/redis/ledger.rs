@@ -158,3 +158,162 @@ fn name(field: &str) -> Option<String> {
 fn number(text: &str) -> u64 {
     text.parse().unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A process with memory and a ledger.
+    struct Replica {
+        epochs: Arc<Epochs>,
+        ledger: Ledger,
+        /// When what is in its memory was fetched.
+        memory: Vec<usize>,
+    }
+
+    /// Something stored below memory: when it was fetched, and the count it carries.
+    struct Stored {
+        at: usize,
+        epoch: u64,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Purge(usize),
+        Fetch(usize),
+        /// It looks at the shared counts and changes them.
+        Agree(usize),
+        /// The same, while it purges itself.
+        AgreeWhilePurging(usize),
+        /// It may look and not change.
+        LookOnly(usize),
+    }
+
+    impl Replica {
+        fn new() -> Self {
+            let epochs = Arc::<Epochs>::default();
+            Self { ledger: Ledger::new(Arc::clone(&epochs)), epochs, memory: Vec::new() }
+        }
+
+        fn purge(&mut self) {
+            let name = self.epochs.raise(None);
+            self.ledger.owe(&name);
+            self.memory.clear();
+        }
+
+        fn agree(&mut self, hash: &mut BTreeMap<String, String>, may_change: bool, purges_meanwhile: bool) {
+            let plan = self.ledger.plan(hash);
+            if purges_meanwhile {
+                self.purge();
+            }
+            if may_change {
+                hash.extend(plan.changes.iter().map(|change| (change.field.clone(), change.to.clone())));
+            }
+            let is_told = may_change || plan.changes.is_empty();
+            let counts = self.ledger.settle(plan, is_told);
+            if !self.epochs.missed(&counts).is_empty() {
+                self.memory.clear();
+            }
+            self.epochs.learn(&counts);
+        }
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = (0..3_usize, 0..5_u8).prop_map(|(who, what)| match what {
+            0 => Event::Purge(who),
+            1 => Event::Fetch(who),
+            2 => Event::Agree(who),
+            3 => Event::AgreeWhilePurging(who),
+            _ => Event::LookOnly(who),
+        });
+        prop::collection::vec(event, 1..40)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn nothing_from_before_a_purge_outlives_it_once_everybody_has_heard_of_it(events in events()) {
+            let mut replicas = [Replica::new(), Replica::new(), Replica::new()];
+            let (mut hash, mut stored, mut last_purge) = (BTreeMap::new(), Vec::<Stored>::new(), None);
+            for (at, event) in events.into_iter().enumerate() {
+                match event {
+                    Event::Purge(who) => {
+                        replicas[who].purge();
+                        last_purge = Some(at);
+                    }
+                    Event::Fetch(who) => {
+                        stored.push(Stored { at, epoch: replicas[who].epochs.of(&["m"]) });
+                        replicas[who].memory.push(at);
+                    }
+                    Event::Agree(who) => replicas[who].agree(&mut hash, true, false),
+                    Event::AgreeWhilePurging(who) => {
+                        replicas[who].agree(&mut hash, true, true);
+                        last_purge = Some(at);
+                    }
+                    Event::LookOnly(who) => replicas[who].agree(&mut hash, false, false),
+                }
+            }
+            for _ in 0..2 {
+                for replica in &mut replicas {
+                    replica.agree(&mut hash, true, false);
+                }
+            }
+            for replica in &replicas {
+                prop_assert!(replica.ledger.is_settled());
+                let now = replica.epochs.of(&["m"]);
+                for stored in stored.iter().filter(|stored| last_purge.is_some_and(|purge| stored.at < purge)) {
+                    prop_assert!(stored.epoch < now, "stored at {} under {}, now {now}", stored.at, stored.epoch);
+                }
+                for at in &replica.memory {
+                    prop_assert!(last_purge.is_none_or(|purge| *at > purge), "in memory since {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_purge_is_one_change_and_everybody_ends_at_the_same_count() {
+        let (mut one, mut other, mut hash) = (Replica::new(), Replica::new(), BTreeMap::new());
+        one.agree(&mut hash, true, false);
+        other.agree(&mut hash, true, false);
+        assert!(hash.is_empty(), "nothing happened");
+        one.purge();
+        one.agree(&mut hash, true, false);
+        other.memory.push(0);
+        other.agree(&mut hash, true, false);
+        assert_eq!((one.epochs.of(&["m"]), other.epochs.of(&["m"])), (1, 1));
+        assert!(other.memory.is_empty());
+        assert_eq!(hash, BTreeMap::from([(ALL_FIELD.to_owned(), "1".to_owned())]));
+    }
+
+    #[test]
+    fn a_lost_hash_is_restored_and_nobody_forgets_anything_for_it() {
+        let (mut one, mut other, mut hash) = (Replica::new(), Replica::new(), BTreeMap::new());
+        one.agree(&mut hash, true, false);
+        one.purge();
+        for replica in [&mut one, &mut other] {
+            replica.agree(&mut hash, true, false);
+            replica.memory.push(1);
+        }
+        hash.clear();
+        for replica in [&mut one, &mut other] {
+            replica.agree(&mut hash, true, false);
+            assert_eq!(replica.memory, [1]);
+        }
+        assert_eq!(hash[ALL_FIELD], "1");
+    }
+
+    #[test]
+    fn what_is_not_understood_in_the_hash_is_left_alone() {
+        let ledger = Ledger::new(Arc::default());
+        let hash = BTreeMap::from([("of a later version".to_owned(), "7".to_owned())]);
+        assert!(ledger.plan(&hash).changes.is_empty());
+        ledger.owe("m");
+        let hash = BTreeMap::from([("model:m".to_owned(), "rubbish".to_owned())]);
+        let change = Change { field: "model:m".to_owned(), from: "rubbish".to_owned(), to: "1".to_owned() };
+        assert_eq!(ledger.plan(&hash).changes, [change]);
+    }
+}

@@ -51,7 +51,7 @@ impl Trouble {
 /// The server's own words where there are any. They never hold a password.
 fn cause(error: &RedisError) -> String {
     match (error.kind(), error.code()) {
-        (ErrorKind::Io, _) => error.to_string(),
+        (ErrorKind::AuthenticationFailed, _) => "redis.username and redis.password are refused".to_owned(),
         (_, Some(code)) => format!("{code} {}", error.detail().unwrap_or_default()).trim_end().to_owned(),
         _ => error.to_string(),
     }

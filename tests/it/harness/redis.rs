@@ -1,5 +1,6 @@
 //! A real Redis as a child process: a port and a folder of its own, nothing on disk, gone when the handle is.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -71,14 +72,18 @@ impl Redis {
     pub(crate) fn go_on(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(&self.arguments).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
-        command.arg("--dir").arg(self.folder.path("")).args(["--loglevel", "warning"]);
+        command.arg("--dir").arg(self.folder.path("")).args(["--logfile", "log"]);
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         self.child = Some(child.unwrap_or_else(|error| panic!("{MISSING}: {error}")));
         let begun = Instant::now();
         while self.try_cli(&["ping"]) != "PONG" {
-            assert!(begun.elapsed() < DEADLINE, "the server must answer: {}", self.try_cli(&["ping"]));
+            assert!(begun.elapsed() < DEADLINE, "the server must answer; its log:\n{}", self.log());
             std::thread::park_timeout(Duration::from_millis(10));
         }
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path("log")).unwrap_or_default()
     }
 
     /// Ends it at once, and all that it holds.
@@ -145,10 +150,12 @@ impl Drop for Redis {
     }
 }
 
-/// Free a moment ago, at least.
+/// Free a moment ago, and below those that the system hands out to whoever connects: a server that is started again
+/// must find its port free.
 fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a loopback port must bind");
-    listener.local_addr().expect("a bound socket has an address").port()
+    let seed = RandomState::new().hash_one(std::process::id());
+    let mut ports = (0..).map(|step: u64| 10_000 + u16::try_from(seed.wrapping_add(step * 7) % 20_000).unwrap_or(0));
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("the range has no end")
 }
 
 /// Servers that are one cluster and share all slots.

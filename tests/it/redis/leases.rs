@@ -20,16 +20,76 @@ async fn leases(redis: &Redis, count: usize) {
     eventually(&format!("{count} leases"), held).await;
 }
 
+/// The real binary, up and on Redis.
+async fn process(stub: &Stub, redis: &Redis, lease: &str) -> Vecho {
+    let environment = [
+        ("VECHO_REDIS_URL", &*redis.url()),
+        ("VECHO_REDIS_TIMEOUT", "5s"),
+        ("VECHO_REDIS_LEASE", lease),
+        ("VECHO_DISK_ENABLED", "false"),
+    ];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    vecho.logged("its tier is up").await;
+    vecho
+}
+
+async fn sources_of(vecho: &Vecho, texts: &[&str]) -> String {
+    let answer = Client::new().post(&format!("{}/embeddings", vecho.base_url()), &texts_of(texts)).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    answer.sources().to_owned()
+}
+
 #[tokio::test]
-async fn a_herd_of_equal_misses_on_all_replicas_makes_one_call() {
+async fn a_herd_of_equal_misses_on_three_processes_makes_one_call() {
     let (redis, stub) = (Redis::start(), Stub::start());
-    let replicas = replicas(&stub, &redis, &[LEASE]).await;
+    let processes =
+        [process(&stub, &redis, "20s").await, process(&stub, &redis, "20s").await, process(&stub, &redis, "20s").await];
     stub.always(Behaviour::Delay(Duration::from_millis(200)));
-    let asked = (0..30).map(|n| sources(&replicas[n % 3], &["a", "b"]));
+    let asked = (0..30).map(|n| sources_of(&processes[n % 3], &["a", "b"]));
     let answers = futures_util::future::join_all(asked).await;
     assert_eq!(stub.embedding_calls().len(), 1, "{answers:?}");
     assert_eq!(answers.iter().filter(|sources| *sources == "upstream=2").count(), 1, "{answers:?}");
     assert!(answers.iter().any(|sources| sources == "redis=2"), "{answers:?}");
+    leases(&redis, 0).await;
+}
+
+#[tokio::test]
+async fn two_processes_without_leases_share_what_is_stored() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let (one, other) = (process(&stub, &redis, "0s").await, process(&stub, &redis, "0s").await);
+    assert_eq!(sources_of(&one, &["a", "b"]).await, "upstream=2");
+    stored(&redis, 2).await;
+    assert_eq!(sources_of(&other, &["a", "b"]).await, "redis=2");
+    assert_eq!(redis.calls("eval"), 0);
+}
+
+#[tokio::test]
+async fn a_lease_that_ended_is_not_taken_from_its_next_holder() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let [one, other, _] = replicas(&stub, &redis, &[("redis.lease", "1s")]).await;
+    stub.always(Behaviour::Gate);
+    let late = async {
+        let answer = sources(&one, &["a"]).await;
+        eventually("it tried to give it back", async || redis.calls("eval") >= 1).await;
+        leases(&redis, 1).await;
+        stub.release_all();
+        answer
+    };
+    let next = async {
+        stub.held(1).await;
+        redis.cli(&["config", "resetstat"]);
+        // The first one's lease ends while it is still being answered; the next one's is made to last.
+        let taken = sources(&other, &["a"]);
+        let lasting = async {
+            stub.held(2).await;
+            let lease = redis.cli(&["--scan", "--pattern", "*:lease:*"]);
+            redis.cli(&["persist", &lease]);
+            stub.release(1);
+        };
+        tokio::join!(taken, lasting).0
+    };
+    let answers = tokio::join!(late, next);
+    assert_eq!(answers, ("upstream=1".to_owned(), "upstream=1".to_owned()));
     leases(&redis, 0).await;
 }
 
@@ -69,14 +129,7 @@ async fn without_leases_each_replica_asks_for_itself() {
 #[tokio::test]
 async fn a_leader_that_dies_costs_one_lease() {
     let (redis, stub) = (Redis::start(), Stub::start());
-    let environment = [
-        ("VECHO_REDIS_URL", &*redis.url()),
-        ("VECHO_REDIS_TIMEOUT", "5s"),
-        ("VECHO_REDIS_LEASE", "3s"),
-        ("VECHO_DISK_ENABLED", "false"),
-    ];
-    let leader = Vecho::start_with(&stub.base_url(), &environment);
-    leader.logged("its tier is up").await;
+    let leader = process(&stub, &redis, "3s").await;
     let [one, other, _] = replicas(&stub, &redis, &[("redis.lease", "3s")]).await;
     stub.next(Behaviour::Gate);
     let url = format!("{}/embeddings", leader.base_url());

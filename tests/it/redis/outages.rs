@@ -150,13 +150,16 @@ async fn full() {
     let stub = Stub::start();
     let environment =
         [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_REDIS_TIMEOUT", "5s"), ("VECHO_DISK_ENABLED", "false")];
-    let (one, other) = (Vecho::start_with(&stub.base_url(), &environment), replica(&stub, &redis.url(), &[]).await);
-    let ask = async |text: &str| {
-        let answer = Client::new().post(&format!("{}/embeddings", one.base_url()), &texts_of(&[text])).await;
+    let start = || Vecho::start_with(&stub.base_url(), &environment);
+    let (one, other) = (start(), start());
+    let ask_of = async |vecho: &Vecho, text: &str| {
+        let answer = Client::new().post(&format!("{}/embeddings", vecho.base_url()), &texts_of(&[text])).await;
         answer.sources().to_owned()
     };
+    let ask = async |text: &str| ask_of(&one, text).await;
     one.logged("its tier is up").await;
-    sources(&other, &["old"]).await;
+    other.logged("its tier is up").await;
+    ask_of(&other, "old").await;
     stored(&redis, 1).await;
     redis.cli(&["config", "set", "maxmemory", "1"]);
     for n in 0..5 {

@@ -1,6 +1,6 @@
 //! Encrypted, with a password, in a database of its own.
 
-use super::{goes_down, replica, sources, started, stored};
+use super::{goes_down, purge, replica, sources, started, stored};
 use crate::harness::redis::Redis;
 use crate::harness::tls::{Folder, Identity};
 use crate::harness::{Stub, Vecho};
@@ -30,17 +30,21 @@ async fn tls_with_a_root_and_a_client_certificate_of_its_own() {
 #[tokio::test]
 async fn a_user_with_the_least_rights_and_a_database_of_its_own() {
     let stub = Stub::start();
-    let acl = "app on >right ~vecho:* +mget +get +set +hgetall +hget +hset +eval +select +client|setinfo";
-    let mut redis = Redis::absent().with(&["--user", acl, "--requirepass", "admin"]);
+    let rights = ["+mget", "+get", "+set", "+hgetall", "+hget", "+hset", "+eval", "+del", "+select"];
+    let mut redis = Redis::absent().with(&["--requirepass", "admin", "--user", "app", "on", ">right", "~vecho:*"]);
+    redis = redis.with(&rights);
     redis = redis.looked_into_with(&["-a", "admin", "-n", "3"]);
     redis.go_on();
     let url = format!("{}/3", redis.url());
-    let login = [("redis.username", "app"), ("redis.password", "right")];
+    let login = [("redis.username", "app"), ("redis.password", "right"), ("redis.lease", "1m")];
     let one = replica(&stub, &url, &login).await;
     sources(&one, &["a"]).await;
     stored(&redis, 1).await;
     let other = replica(&stub, &url, &login).await;
     assert_eq!(sources(&other, &["a"]).await, "redis=1");
+    purge(&one, "").await;
+    assert_eq!(redis.cli(&["hget", "vecho:1:purges", "everything"]), "1");
+    crate::harness::eventually("the lease is given back", async || redis.cli(&["dbsize"]) == "2").await;
     assert_eq!(redis.cli(&["-n", "0", "dbsize"]), "0", "the other databases are left alone");
 }
 
@@ -57,16 +61,11 @@ async fn a_wrong_password_is_named_once_and_never_shown() {
     ];
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
     vecho.logged("the Redis tier is down").await;
-    let tried = || {
-        redis.cli(&["info", "stats"]).lines().find_map(|line| {
-            line.strip_prefix("total_connections_received:").map(|count| count.trim().parse::<u64>().expect("a number"))
-        })
-    };
-    let before = tried();
-    crate::harness::eventually("it tries again", async || tried() > before.map(|count| count + 10)).await;
+    let refused = |times: u32| redis.cli(&["info", "errorstats"]).contains(&format!("WRONGPASS:count={times}"));
+    crate::harness::eventually("it tries again", async || (6..20).any(refused)).await;
     let log = vecho.stop().log;
     assert_eq!(log.matches("the Redis tier is down").count(), 1, "{log}");
-    assert!(log.contains("WRONGPASS") && !log.contains("hunter2"), "{log}");
+    assert!(log.contains("redis.password are refused") && !log.contains("hunter2"), "{log}");
 }
 
 #[tokio::test]
@@ -77,4 +76,23 @@ async fn a_password_that_is_missing_is_named() {
     let environment = [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_DISK_ENABLED", "false")];
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
     vecho.logged("NOAUTH").await;
+}
+
+#[tokio::test]
+async fn a_user_that_may_not_ask_is_told_of_once() {
+    let stub = Stub::start();
+    let mut redis = Redis::absent().with(&["--user", "app", "on", ">right", "~*", "+hgetall"]);
+    redis.go_on();
+    let environment = [
+        ("VECHO_REDIS_URL", &*redis.url()),
+        ("VECHO_REDIS_USERNAME", "app"),
+        ("VECHO_REDIS_PASSWORD", "right"),
+        ("VECHO_REDIS_TIMEOUT", "5s"),
+        ("VECHO_DISK_ENABLED", "false"),
+    ];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    crate::harness::eventually("it tries again", async || redis.calls("hgetall") >= 4).await;
+    let log = vecho.stop().log;
+    assert!(log.contains("NOPERM"), "{log}");
+    assert_eq!((log.matches("tier is down").count(), log.matches("tier is up").count()), (1, 0), "{log}");
 }
