@@ -88,6 +88,7 @@ checks! {
     documents {
         schema_and_table_are_current
         the_keys_of_runbook_and_readme_are_keys
+        the_image_that_is_built_is_the_one_that_the_chart_runs
         the_readme_of_the_chart_links_to_files_that_exist
     }
 }
