@@ -100,6 +100,8 @@ def the_network_policy_follows_the_addresses():
         ({"upstream": {"url": "http://gateway:8080/v1"}}, [8080]),
         ({"upstream": {"url": "http://gateway"}}, [80]),
         ({"redis": {"url": "redis://a:7000,redis://b,rediss://[fd00::1]:7001/2"}}, [7000, 6379, 7001, 443]),
+        ({"redis": {"url": "redis://a:7000, redis://b:7001"}}, [7000, 7001, 443]),
+        ({"upstream": {"url": "HTTPS://gateway/tenant:80/v1"}}, [443]),
         ({"upstream": {"url": "mock:"}}, []),
         ({"upstream": None}, [443]),
     ]:

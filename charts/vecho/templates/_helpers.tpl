@@ -86,8 +86,9 @@ vecho/sidecar: {{ .Release.Name | quote }}
 {{- end -}}
 {{- $upstream := dig "upstream" "url" "https://default" .Values.config -}}
 {{- range append (dig "redis" "url" "" .Values.config | splitList ",") $upstream -}}
-{{- $scheme := regexFind "^[a-z]+" . -}}
-{{- $explicit := regexFind ":[0-9]+(/|$)" . | trimPrefix ":" | trimSuffix "/" -}}
+{{- $host := trim . | lower | regexFind "^[a-z]+://[^/?#]*" -}}
+{{- $scheme := regexFind "^[a-z]+" $host -}}
+{{- $explicit := regexFind ":[0-9]+$" $host | trimPrefix ":" -}}
 {{- if hasKey $defaults $scheme -}}
 {{- $ports = append $ports ($explicit | default (get $defaults $scheme) | int) -}}
 {{- end -}}
