@@ -148,9 +148,11 @@ def the_sidecar_is_native_and_the_deployment_leaves_slowly():
                 assert (container.get("restartPolicy") == "Always") == sidecar, label
                 pause = container.get("lifecycle", {}).get("preStop")
                 assert pause == (None if sidecar or "bare" in label else {"sleep": {"seconds": 5}}), label
+                settings = {item["name"]: item["value"] for item in container["env"]}
                 for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                    assert type(container[probe]["httpGet"]["port"]) is int, label
-                public = {item["name"]: item["value"] for item in container["env"]}["VECHO_LISTEN"]
+                    port = container[probe]["httpGet"]["port"]
+                    assert type(port) is int and settings["VECHO_ADMIN_LISTEN"].endswith(f":{port}"), label
+                public = settings["VECHO_LISTEN"]
                 assert public.startswith("127.0.0.1:") == sidecar, f"{label}: {public}"
                 assert (7861 in {port["containerPort"] for port in container["ports"]}) != sidecar, label
     pod = pods(dict(everything())["application"])[0]["spec"]
