@@ -1,4 +1,4 @@
-# docker build -t vecho .
+# docker build -t vecho:0.1.0 .
 #
 # The image holds the program, the C library that it is linked to, and nothing else: no shell, no package manager.
 

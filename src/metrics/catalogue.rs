@@ -166,6 +166,8 @@ catalogue! {
         "What the governor did to stay under the memory limit, by action.");
     CONFIG_RELOADS: counter("vecho_config_reloads_total", &[label::<ReloadResult>("result")],
         "Times the configuration was read again, by result.");
+    CONFIG_CURRENT: gauge("vecho_config_last_reload_successful", &[],
+        "0 while the configuration, a secret or a certificate was last read again in vain and an old one is in force.");
     READY: gauge("vecho_ready", &[],
         "1 while requests are accepted, 0 while starting and while draining.");
     BUILD_INFO: gauge("vecho_build_info", &[LabelSet { name: "version", values: &[] }],

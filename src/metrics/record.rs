@@ -118,6 +118,7 @@ impl Metrics {
     /// The configuration was read again.
     pub fn config_reload(&self, result: ReloadResult) {
         self.config_reloads.of(result).inc();
+        self.config_current.set(u64::from(result == ReloadResult::Ok));
     }
 
     /// Whether requests are accepted.

@@ -3,8 +3,9 @@
 import re
 import runpy
 import sys
+import tomllib
 
-from common import CHART, ROOT, main, run
+from common import CHART, ROOT, containers, main, manifests, pods, run
 
 
 def schema_and_table_are_current():
@@ -25,6 +26,14 @@ def the_keys_of_runbook_and_readme_are_keys():
         # `disk.size` and its like are values of the chart.
         unknown = {name for name in named if name.split(".")[0] in sections} - known
         assert unknown <= {"disk.enabled", "disk.volume", "disk.size", "disk.storageClass", "disk.claim"}, f"{path}: {unknown}"
+
+
+def the_image_that_is_built_is_the_one_that_the_chart_runs():
+    (container,) = containers(pods(manifests({}))[0])
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    assert container["image"] == f"vecho:{version}"
+    for path in (ROOT / "README.md", ROOT / "Dockerfile"):
+        assert f"docker build -t {container['image']} ." in path.read_text(), path
 
 
 if __name__ == "__main__":

@@ -115,6 +115,9 @@ def the_build_context_is_enough_to_build():
         assert steps()[0][0] == ("FROM", f"rust:{package['rust_version']}-bookworm AS build")
         for target in package["targets"]:
             assert Path(target["src_path"]).exists(), target["src_path"]
+        for source in Path(folder).glob("src/**/*.rs"):
+            for embedded in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', source.read_text()):
+                assert (source.parent / embedded).exists(), f"{source.relative_to(folder)} embeds {embedded}"
         assert (Path(folder) / "scripts/image-root").exists()
         assert not (Path(folder) / "target").exists()
 

@@ -128,7 +128,9 @@ def other_pods_are_left_alone():
     there = a_pod(initContainers=[{"name": "vecho", "image": "vecho"}])
     other = a_pod(asks=None)
     other["metadata"]["annotations"] = {"other": "true"}
-    for pod in [a_pod(asks=None), a_pod(asks="false"), other, a_pod(hostNetwork=True), there]:
+    # Two containers of one name would be refused, and with them the pod.
+    classic = a_pod(containers=[{"name": "app", "image": "app"}, {"name": "vecho", "image": "vecho"}])
+    for pod in [a_pod(asks=None), a_pod(asks="false"), other, a_pod(hostNetwork=True), there, classic]:
         assert inject(values, copy.deepcopy(pod)) == pod
     assert inject(values, a_pod(hostNetwork=False)) != a_pod(hostNetwork=False)
 

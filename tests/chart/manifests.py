@@ -8,6 +8,7 @@ from pathlib import Path
 
 import helm_python as helm
 import kubernetes_validate
+import yaml
 
 from common import CHART, MATRIX, ROOT, containers, everything, example, main, manifests, one, pods, render
 
@@ -28,11 +29,15 @@ def both_charts_are_without_fault():
 
 def every_manifest_is_valid():
     seen = set()
-    # A release may be called by a number.
-    numbered = [("a number", manifests(MATRIX[label], name="123")) for label in ("standalone, all of it", "injection")]
-    for label, documents in [*everything(), *numbered]:
+    # A release may be called by a number, or with dots.
+    labels, names = ("standalone, all of it", "injection"), ("123", "my.cache.v2", "4vecho", "a" * 53)
+    named = [(name, manifests(MATRIX[label], name=name)) for label in labels for name in names]
+    for label, documents in [*everything(), *named]:
         for document in documents:
             seen.add(document["kind"])
+            if document["kind"] == "Service":
+                name = document["metadata"]["name"]
+                assert re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name), f"{label}: {name} is no name for a Service"
             if document["apiVersion"] == OPERATOR:
                 assert_operator(document)
                 continue
@@ -77,6 +82,10 @@ def selectors_find_what_they_mean():
         spec = one(documents, kind)["spec"]
         selector = spec.get("selector") or spec["podSelector"]
         assert selector["matchLabels"].items() <= labels.items(), kind
+    assert [port["name"] for port in service["spec"]["ports"]] == ["http", "ops"]
+    key = {"name": "tls", "key": "tls.key"}
+    secure = one(manifests({"secrets": {"tls": {"cert_file": key, "key_file": key}}}), "Service")
+    assert [port["name"] for port in secure["spec"]["ports"]] == ["https"]
     monitor = one(documents, "ServiceMonitor")["spec"]
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
     assert monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
@@ -91,6 +100,8 @@ def the_network_policy_follows_the_addresses():
         ({"upstream": {"url": "http://gateway:8080/v1"}}, [8080]),
         ({"upstream": {"url": "http://gateway"}}, [80]),
         ({"redis": {"url": "redis://a:7000,redis://b,rediss://[fd00::1]:7001/2"}}, [7000, 6379, 7001, 443]),
+        ({"redis": {"url": "redis://a:7000, redis://b:7001"}}, [7000, 7001, 443]),
+        ({"upstream": {"url": "HTTPS://gateway/tenant:80/v1"}}, [443]),
         ({"upstream": {"url": "mock:"}}, []),
         ({"upstream": None}, [443]),
     ]:
@@ -137,9 +148,11 @@ def the_sidecar_is_native_and_the_deployment_leaves_slowly():
                 assert (container.get("restartPolicy") == "Always") == sidecar, label
                 pause = container.get("lifecycle", {}).get("preStop")
                 assert pause == (None if sidecar or "bare" in label else {"sleep": {"seconds": 5}}), label
+                settings = {item["name"]: item["value"] for item in container["env"]}
                 for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
-                    assert type(container[probe]["httpGet"]["port"]) is int, label
-                public = {item["name"]: item["value"] for item in container["env"]}["VECHO_LISTEN"]
+                    port = container[probe]["httpGet"]["port"]
+                    assert type(port) is int and settings["VECHO_ADMIN_LISTEN"].endswith(f":{port}"), label
+                public = settings["VECHO_LISTEN"]
                 assert public.startswith("127.0.0.1:") == sidecar, f"{label}: {public}"
                 assert (7861 in {port["containerPort"] for port in container["ports"]}) != sidecar, label
     pod = pods(dict(everything())["application"])[0]["spec"]
@@ -188,6 +201,43 @@ def wrong_and_unknown_values_are_refused():
         refused(values, "- at '")
 
 
+def no_value_can_be_taken_away():
+    """Null takes a value away; what the templates then write would be refused by the server, or mean something else."""
+    taken = set()
+    for path in values_of(yaml.safe_load((CHART / "values.yaml").read_text())):
+        values = None
+        for name in reversed(path):
+            values = {name: values}
+        try:
+            render(values)
+            taken.add(".".join(path))
+        except helm.HelmError as error:
+            assert "- at '" in str(error), f"{path}: {error}"
+    # vecho has a default, a container may be without a bound, the platform chooses, a selector holds less.
+    config = {name for name in taken if name.startswith("config.")}
+    assert not config & {"config.fallback", "config.fallback.mode"}
+    assert taken - config == MAY_GO, taken - config
+
+
+MAY_GO = {
+    "resources.requests",
+    "resources.requests.cpu",
+    "resources.requests.memory",
+    "resources.limits",
+    "resources.limits.memory",
+    "runAsUser",
+    "injection.namespaceSelector.matchExpressions",
+    "monitoring.dashboard.labels.grafana_dashboard",
+}
+
+
+def values_of(values, path=()):
+    for name, value in values.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from values_of(value, (*path, name))
+
+
 WRONG = [
     {"mode": "daemon"},
     {"mode": None},
@@ -210,6 +260,10 @@ WRONG = [
     {"disk": {"volume": "hostPath"}},
     {"disk": {"size": "3 GB"}},
     {"disk": {"size": 3}},
+    {"image": {"repository": "Vecho image"}},
+    {"configFile": {"configMap": "live", "key": "../vecho.toml"}},
+    {"runAsUser": 2**31},
+    {"standalone": {"podLabels": {"app.kubernetes.io/name": "other"}}},
     {"ports": {"public": 0}},
     {"ports": {"ops": "7862"}},
     {"listenHost": "127.0.0.1"},
@@ -244,6 +298,10 @@ def values_that_do_not_fit_each_other_are_refused():
         ({"disk": {"volume": "claim"}, "standalone": {"replicas": 1}}, "disk.claim has to name one"),
         ({"config": {"shutdown": {"grace": "31s"}}}, "terminationGracePeriodSeconds"),
         ({"config": {"shutdown": {"grace": "1m"}}}, "terminationGracePeriodSeconds"),
+        ({"config": {"shutdown": {"grace": "1d"}}}, "terminationGracePeriodSeconds"),
+        ({"resources": {"requests": {"memory": "1Gi"}}}, "requests.memory 1Gi is more than resources.limits.memory 640Mi"),
+        ({"standalone": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, "minReplicas is more than maxReplicas"),
+        ({"standalone": {"autoscaling": {"enabled": True}}, "resources": {"requests": {"cpu": None}}}, "requests.cpu"),
         ({"monitoring": {"monitor": {"enabled": True}}}, "has to let Prometheus in"),
         ({"mode": "injection", "secrets": {"tls": {"cert_file": key, "key_file": key}}}, "secrets.tls"),
     ]:

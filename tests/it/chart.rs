@@ -51,6 +51,7 @@ checks! {
         the_sidecar_is_native_and_the_deployment_leaves_slowly
         nothing_of_monitoring_comes_unasked
         wrong_and_unknown_values_are_refused
+        no_value_can_be_taken_away
         values_that_do_not_fit_each_other_are_refused
         an_application_has_to_choose_the_mode
         the_notes_tell_how_to_point_an_application_at_it
@@ -87,6 +88,7 @@ checks! {
     documents {
         schema_and_table_are_current
         the_keys_of_runbook_and_readme_are_keys
+        the_image_that_is_built_is_the_one_that_the_chart_runs
         the_readme_of_the_chart_links_to_files_that_exist
     }
 }

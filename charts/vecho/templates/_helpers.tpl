@@ -1,10 +1,14 @@
 {{/* Names, labels and the reading of values. What makes a container of them stands in _container.tpl. */}}
 
+{{/* A Service's name begins with a letter and holds no dot; a release's may do otherwise. */}}
 {{- define "vecho.fullname" -}}
-{{- if contains "vecho" .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- $release := .Release.Name | replace "." "-" -}}
+{{- if regexMatch "^[0-9]" $release -}}
+{{- printf "vecho-%s" $release | trunc 52 | trimSuffix "-" -}}
+{{- else if contains "vecho" $release -}}
+{{- $release | trunc 52 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-vecho" (.Release.Name | trunc 46 | trimSuffix "-") -}}
+{{- printf "%s-vecho" ($release | trunc 46 | trimSuffix "-") -}}
 {{- end -}}
 {{- end -}}
 
@@ -65,11 +69,11 @@ vecho/sidecar: {{ .Release.Name | quote }}
 {{- divf (mulf (trimSuffix $unit $text | float64) (index $bytes $unit)) 1048576 | floor | int64 -}}
 {{- end -}}
 
-{{/* A duration in seconds: 25s, 1m, 500ms, 25. */}}
+{{/* A duration in seconds: 25s, 1m, 500ms, 1d, 25. */}}
 {{- define "vecho.seconds" -}}
 {{- $text := include "vecho.text" . -}}
 {{- $unit := regexFind "[a-z]*$" $text -}}
-{{- $seconds := dict "" 1 "ms" 0.001 "s" 1 "m" 60 "h" 3600 -}}
+{{- $seconds := dict "" 1 "ms" 0.001 "s" 1 "m" 60 "h" 3600 "d" 86400 -}}
 {{- mulf (trimSuffix $unit $text | float64) (index $seconds $unit | float64) -}}
 {{- end -}}
 
@@ -82,8 +86,9 @@ vecho/sidecar: {{ .Release.Name | quote }}
 {{- end -}}
 {{- $upstream := dig "upstream" "url" "https://default" .Values.config -}}
 {{- range append (dig "redis" "url" "" .Values.config | splitList ",") $upstream -}}
-{{- $scheme := regexFind "^[a-z]+" . -}}
-{{- $explicit := regexFind ":[0-9]+(/|$)" . | trimPrefix ":" | trimSuffix "/" -}}
+{{- $host := trim . | lower | regexFind "^[a-z]+://[^/?#]*" -}}
+{{- $scheme := regexFind "^[a-z]+" $host -}}
+{{- $explicit := regexFind ":[0-9]+$" $host | trimPrefix ":" -}}
 {{- if hasKey $defaults $scheme -}}
 {{- $ports = append $ports ($explicit | default (get $defaults $scheme) | int) -}}
 {{- end -}}
@@ -119,12 +124,24 @@ vecho/sidecar: {{ .Release.Name | quote }}
 {{- if gt $memory $most -}}
 {{- fail (printf "config.memory.limit_mb is %d, and resources.limits.memory %s leaves %d: a fifth stays free" $memory $limit $most) -}}
 {{- end -}}
+{{- $request := dig "requests" "memory" "0" .Values.resources -}}
+{{- if gt (include "vecho.mebibytes" $request | int64) (include "vecho.mebibytes" $limit | int64) -}}
+{{- fail (printf "resources.requests.memory %s is more than resources.limits.memory %s" $request $limit) -}}
+{{- end -}}
 {{- end -}}
 {{- if $standalone -}}
 {{- with .Values.standalone -}}
 {{- $grace := include "vecho.seconds" (dig "shutdown" "grace" "25s" $.Values.config) | float64 -}}
 {{- if lt (float64 .terminationGracePeriodSeconds) (addf $grace .preStopSeconds) -}}
 {{- fail "standalone.terminationGracePeriodSeconds is less than standalone.preStopSeconds and config.shutdown.grace together" -}}
+{{- end -}}
+{{- if .autoscaling.enabled -}}
+{{- if gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas) -}}
+{{- fail "standalone.autoscaling.minReplicas is more than maxReplicas" -}}
+{{- end -}}
+{{- if not (or (dig "requests" "cpu" "" $.Values.resources) (dig "limits" "cpu" "" $.Values.resources)) -}}
+{{- fail "standalone.autoscaling.enabled: targetCPU is a percentage of resources.requests.cpu, which has to be there" -}}
+{{- end -}}
 {{- end -}}
 {{- if and $.Values.monitoring.monitor.enabled .networkPolicy.enabled (not .networkPolicy.monitoring) -}}
 {{- fail "monitoring.monitor is enabled: standalone.networkPolicy.monitoring has to let Prometheus in" -}}
