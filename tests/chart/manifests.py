@@ -163,6 +163,39 @@ def the_sidecar_is_native_and_the_deployment_leaves_slowly():
     assert "vecho" not in json.dumps(without), "switched off, nothing of it is left"
 
 
+def every_path_that_is_named_is_mounted():
+    """The projected secrets stand where the variables look for them; the disk tier has its volume."""
+    for label, documents in everything():
+        for pod in pods(documents):
+            for container in containers(pod):
+                mounts = {mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts", [])}
+                there = {mounts["vecho-cache"]} if "vecho-cache" in mounts else set()
+                for volume in pod["spec"].get("volumes", []):
+                    for source in volume.get("projected", {}).get("sources", []):
+                        there |= {f"{mounts[volume['name']]}/{item['path']}" for item in source["secret"]["items"]}
+                named = {item["value"] for item in container["env"] if re.search("_(FILE|PATH)$", item["name"])}
+                assert named == there, f"{label}: {named} against {there}"
+
+
+def the_deployment_does_as_its_values_say():
+    full = manifests(MATRIX["standalone, all of it"])
+    deployment, scaler = one(full, "Deployment"), one(full, "HorizontalPodAutoscaler")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 8)
+    assert "replicas" not in deployment["spec"], "they are the autoscaler's"
+    assert one(full, "PodDisruptionBudget")["spec"]["maxUnavailable"] == "25%"
+    spec = deployment["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["fsGroup"] == 65532, "a claim belongs to root otherwise"
+    keys = [spread["topologyKey"] for spread in spec["topologySpreadConstraints"]]
+    assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    plain = manifests(MATRIX["standalone"])
+    assert one(plain, "Deployment")["spec"]["replicas"] == 2
+    assert one(plain, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    claim = one(manifests(MATRIX["standalone on a claim"]), "Deployment")["spec"]
+    assert claim["strategy"] == {"type": "Recreate"}, "one folder serves one vecho"
+
+
 def nothing_of_monitoring_comes_unasked():
     for label in ("standalone", "injection"):
         kinds = {document["kind"] for document in manifests(MATRIX[label])}

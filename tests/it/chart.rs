@@ -49,6 +49,8 @@ checks! {
         the_monitor_of_an_application_finds_its_own_pods
         containers_are_restricted
         the_sidecar_is_native_and_the_deployment_leaves_slowly
+        every_path_that_is_named_is_mounted
+        the_deployment_does_as_its_values_say
         nothing_of_monitoring_comes_unasked
         wrong_and_unknown_values_are_refused
         no_value_can_be_taken_away
