@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Age, AtRest, LowerTier, MemoryTier, Record, at_rest};
+use super::at_rest::{self, Damaged};
+use super::{Age, AtRest, LowerTier, MemoryTier, Record};
 use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
 use crate::key::Key;
@@ -128,7 +129,7 @@ impl Stack {
             let asked: Vec<Key> = open.iter().map(|place| keys[*place]).collect();
             for (place, bytes) in open.into_iter().zip(tier.get(&asked).await) {
                 let Some(bytes) = bytes else { continue };
-                let Some(record) = self.wake(&bytes, terms) else { continue };
+                let Some(record) = self.wake(&bytes, tier.tier(), terms) else { continue };
                 match judge(Arc::clone(&record), tier.tier(), terms) {
                     Found::Missing => continue,
                     Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
@@ -145,8 +146,8 @@ impl Stack {
     }
 
     /// The record in these bytes, if they are whole and no purge has taken it.
-    fn wake(&self, bytes: &Bytes, terms: &Lookup<'_>) -> Option<Arc<Record>> {
-        let (record, epoch) = at_rest::from_bytes(bytes).ok()?;
+    fn wake(&self, bytes: &Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Arc<Record>> {
+        let (record, epoch) = at_rest::from_bytes(bytes).inspect_err(|damage| tell(tier, *damage)).ok()?;
         let is_purged = epoch < self.epochs.of(&record.models());
         (!is_purged).then(|| Arc::new(record.known_as(terms.lessons.identity())))
     }
@@ -264,6 +265,13 @@ impl Stack {
     /// The tiers below it.
     pub fn lower(&self) -> &[Arc<dyn LowerTier>] {
         &self.lower
+    }
+}
+
+/// Another program's records are none of our business; a damaged one is somebody's.
+fn tell(tier: Tier, damage: Damaged) {
+    if !matches!(damage, Damaged::UnknownVersion(_)) {
+        tracing::warn!(tier = tier.name(), cause = %damage, "a record at rest is damaged: it is a miss");
     }
 }
 
