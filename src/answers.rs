@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 
 use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::generation::Generation;
@@ -53,12 +53,14 @@ impl std::ops::Deref for StoredAnswer {
     }
 }
 
-/// What a kept map of seven headers takes: 8 places of 104 bytes, their index, and the few values that are not static.
+/// What a kept map of seven headers takes: 8 places of 104 bytes, their index, and short values.
 const HEADER_BYTES: usize = 1_024;
 
 impl Weigh for StoredAnswer {
     fn weight_bytes(&self) -> u64 {
-        (size_of::<Parts>() + self.body.len() + HEADER_BYTES) as u64
+        // The model's name may be long, and is not only in the body.
+        let value_bytes: usize = self.headers.values().map(HeaderValue::len).sum();
+        (size_of::<Parts>() + self.body.len() + HEADER_BYTES + value_bytes + self.identity.model.len()) as u64
     }
 }
 
@@ -152,6 +154,18 @@ mod tests {
         answers.put(request, parts(&purges, &lessons, 10));
         assert!(answers.get(&request, 99, purges.current()).is_some());
         (answers, purges, lessons, request)
+    }
+
+    #[test]
+    fn a_long_name_of_a_model_weighs_what_it_takes() {
+        let (_, purges, lessons, _) = setup();
+        let weight = |name: &str| {
+            let mut parts = parts(&purges, &lessons, 10);
+            parts.headers.insert("openai-model", name.parse().expect("it is a header value"));
+            parts.identity.model = name.into();
+            StoredAnswer(Arc::new(parts)).weight_bytes()
+        };
+        assert_eq!(weight(&"m".repeat(5_000)) - weight("m"), 2 * 4_999);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! A concurrent map from [`Key`] that stays under a bound in bytes. The only file that knows moka.
 
-use std::hash::BuildHasherDefault;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
 
-use crate::key::{Key, KeyHasher};
+use crate::key::{Key, Spread};
 
 /// What an entry costs beside its value: key, hash table slot and the policy's queues.
 /// Measured over 20,000 to 40,000 entries: resident memory grows by what is counted and 8 % with vectors of 64
@@ -33,7 +32,7 @@ pub struct Bounds {
 
 /// A byte-bounded map. Cheap handles are made by `Arc`.
 pub struct Bounded<V> {
-    entries: Cache<Key, V, BuildHasherDefault<KeyHasher>>,
+    entries: Cache<Key, V, Spread>,
     evicted: Arc<AtomicU64>,
     max_bytes: u64,
 }
@@ -52,7 +51,7 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
             })
-            .build_with_hasher(BuildHasherDefault::default());
+            .build_with_hasher(Spread::default());
         Self { entries, evicted, max_bytes: bounds.max_bytes }
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::key::{Key, KeyMap};
+use crate::key::{Key, KeyMap, Spread};
 
 const SHARDS: usize = 64;
 
@@ -65,7 +65,9 @@ impl<V> Clone for Join<V> {
 impl<V: Clone> Flights<V> {
     /// An empty table.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect(), landings: AtomicU64::new(0) })
+        let spread = Spread::default();
+        let shard = |_| Mutex::new(KeyMap::with_hasher(spread));
+        Arc::new(Self { shards: (0..SHARDS).map(shard).collect(), landings: AtomicU64::new(0) })
     }
 
     /// Joins the flights that are under way for `keys` (distinct) and starts one for those that are not.

@@ -4,15 +4,15 @@
 //! feed the hash the same bytes. Texts are never kept, only these keys.
 
 mod passing;
+mod spread;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::hash::{BuildHasherDefault, Hasher};
 
 use crate::config::Secret;
 use passing::MAC_BYTES;
 
 pub use passing::PassingSecret;
+pub use spread::{KeyMap, Spread};
 
 /// Bumped whenever the recipe below changes, so that entries of an older recipe are never found.
 const RECIPE: &[u8] = b"vecho key 1";
@@ -86,27 +86,6 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
-}
-
-/// A map from keys.
-pub type KeyMap<V> = HashMap<Key, V, BuildHasherDefault<KeyHasher>>;
-
-/// Keys are uniformly spread hashes already: eight of their bytes serve as they are.
-#[derive(Default)]
-pub struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_le_bytes(*first);
-        }
-    }
-
-    fn write_usize(&mut self, _length_prefix: usize) {}
 }
 
 /// See [`Key::stream`].

@@ -1,9 +1,6 @@
 //! Many inputs to distinct keys, and back: a text that stands twice in a request is looked up and sent once.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
-
-use crate::key::Key;
+use crate::key::{Key, KeyMap, Spread};
 
 /// The distinct keys of a request and where each input finds its own.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +22,7 @@ impl Plan {
             firsts: Vec::with_capacity(count),
             slots: Vec::with_capacity(count),
         };
-        let mut places = HashMap::with_capacity_and_hasher(count, Spread::new());
+        let mut places = KeyMap::with_capacity_and_hasher(count, Spread::default());
         for (input, key) in inputs.enumerate() {
             let place = *places.entry(key).or_insert_with(|| {
                 plan.keys.push(key);
@@ -45,42 +42,6 @@ impl Plan {
         }
         counts
     }
-}
-
-/// Spreads keys over a table. They are hashes already, but whoever asks can try texts until the ends of many are alike;
-/// a factor that nobody knows scatters those again.
-#[derive(Clone, Copy)]
-struct Spread {
-    factor: u64,
-    first: u64,
-}
-
-impl Spread {
-    fn new() -> Self {
-        Self { factor: RandomState::new().hash_one(0_u8) | 1, first: 0 }
-    }
-}
-
-impl BuildHasher for Spread {
-    type Hasher = Self;
-
-    fn build_hasher(&self) -> Self {
-        *self
-    }
-}
-
-impl Hasher for Spread {
-    fn finish(&self) -> u64 {
-        ((u128::from(self.first) * u128::from(self.factor)) >> 64) as u64
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.first = u64::from_le_bytes(*first);
-        }
-    }
-
-    fn write_usize(&mut self, _length_prefix: usize) {}
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
 use super::drain::Orders;
@@ -117,8 +118,7 @@ impl<'a> Watch<'a> {
         if self.listens && !self.alarm.is_elapsed() {
             return Poll::Pending;
         }
-        self.listens = true;
-        while self.alarm.as_mut().poll(cx).is_ready() {
+        while self.ask_alarm(cx).is_ready() {
             let now = Instant::now();
             let mut due = self.since + self.patience();
             if now >= due {
@@ -139,5 +139,55 @@ impl<'a> Watch<'a> {
             self.alarm.as_mut().reset(due);
         }
         Poll::Pending
+    }
+
+    /// A task whose budget is spent is woken at once, but not by the alarm: then that has to be asked again.
+    fn ask_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.listens = has_budget_remaining();
+        self.alarm.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::coop::consume_budget;
+
+    use super::super::drain::Course;
+    use super::*;
+    use crate::config::Config;
+
+    /// A peer that first gives so much to do that the task's turn is over, and then is silent.
+    #[derive(Default)]
+    struct Burst {
+        is_over: bool,
+        is_told_to_finish: bool,
+    }
+
+    impl Future for Burst {
+        type Output = hyper::Result<()>;
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+            while !self.is_over && has_budget_remaining() {
+                assert!(std::pin::pin!(consume_budget()).poll(cx).is_ready());
+            }
+            self.is_over = true;
+            if self.is_told_to_finish { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+    }
+
+    impl Exchange for Burst {
+        fn finish(mut self: Pin<&mut Self>) {
+            self.is_told_to_finish = true;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_that_takes_a_whole_turn_does_not_disarm_the_limits() {
+        let config = Config::from_pairs(&[]).expect("the defaults must be free of faults");
+        let (limits, orders) = (ServeLimits::from(&config.limits), Arc::new(Course::default()).orders());
+        let watch = Watch::new(Vitals::new(true), &limits, orders);
+        let mut burst = Burst::default();
+        let end = tokio::time::timeout(2 * limits.idle_timeout, watch.run(Pin::new(&mut burst))).await;
+        assert!(matches!(end, Ok(End::Finished(Ok(())))), "{end:?}");
     }
 }

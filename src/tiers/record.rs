@@ -102,9 +102,11 @@ impl Record {
 
 impl Weigh for Arc<Record> {
     fn weight_bytes(&self) -> u64 {
+        // A name may be shared by all records of its space, or be this one's own, as one that came from bytes: nothing
+        // tells, and in bytes that somebody else wrote it may be long.
         let is_shared = Arc::ptr_eq(&self.asked_model, &self.identity.model);
-        let name_bytes = if is_shared { 0 } else { self.asked_model.len() };
-        (size_of::<Record>() + self.vector.payload().len() + name_bytes) as u64
+        let asked_bytes = if is_shared { 0 } else { self.asked_model.len() };
+        (size_of::<Record>() + self.vector.payload().len() + self.identity.model.len() + asked_bytes) as u64
     }
 }
 
@@ -119,6 +121,18 @@ mod tests {
         assert_eq!(TIMES.age(199, None), Age::Fresh);
         assert_eq!(TIMES.age(200, None), Age::Stale);
         assert_eq!(TIMES.age(300, None), Age::Over);
+    }
+
+    #[test]
+    fn a_long_name_weighs_what_it_takes() {
+        let weight = |model: &str, asked_model: &str| {
+            let vector = crate::vector::Vector::from_components(&[1.0]).expect("it is a vector");
+            let record = Record::new(vector, Identity { model: model.into(), dimension: 1 }, TIMES, None);
+            Arc::new(record.asked_as(&asked_model.into())).weight_bytes()
+        };
+        let long = "m".repeat(5_000);
+        assert_eq!(weight(&long, "a") - weight("m", "a"), 4_999);
+        assert_eq!(weight("m", &long) - weight("m", "a"), 4_999);
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{Age, AtRest, LowerTier, MemoryTier, Record, at_rest};
+use super::at_rest::{self, Damaged};
+use super::{Age, AtRest, LowerTier, MemoryTier, Record};
 use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
 use crate::key::Key;
@@ -145,7 +146,7 @@ impl Stack {
             let asked: Vec<Key> = open.iter().map(|place| keys[*place]).collect();
             for (place, bytes) in open.into_iter().zip(tier.get(&asked).await) {
                 let Some(bytes) = bytes else { continue };
-                let Some(record) = self.wake(&bytes, terms) else { continue };
+                let Some(record) = self.wake(&bytes, tier.tier(), terms) else { continue };
                 match judge(Arc::clone(&record), tier.tier(), terms) {
                     Found::Missing => continue,
                     Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
@@ -163,7 +164,7 @@ impl Stack {
 
     /// Judges what another way than a look-up brought out of `tier`, and moves it up like anything found there.
     pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
-        let Some(record) = self.wake(bytes, terms) else { return Found::Missing };
+        let Some(record) = self.wake(bytes, tier, terms) else { return Found::Missing };
         if let Some(depth) = self.lower.iter().position(|lower| lower.tier() == tier) {
             self.move_up(key, &record, bytes, depth, begun);
         }
@@ -171,8 +172,9 @@ impl Stack {
     }
 
     /// The record in these bytes, if they are whole and no purge has taken it.
-    fn wake(&self, bytes: &Bytes, terms: &Lookup<'_>) -> Option<Arc<Record>> {
-        Some(Arc::new(self.unpurged(bytes)?.known_as(terms.lessons.identity())))
+    fn wake(&self, bytes: &Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Arc<Record>> {
+        let record = self.unpurged(bytes).inspect_err(|damage| tell(tier, *damage)).ok()??;
+        Some(Arc::new(record.known_as(terms.lessons.identity())))
     }
 
     /// Keeps what was found at `depth` in the tiers above it, as it is.
@@ -290,6 +292,13 @@ impl Stack {
     /// The tiers below it.
     pub fn lower(&self) -> &[Arc<dyn LowerTier>] {
         &self.lower
+    }
+}
+
+/// Another program's records are none of our business; a damaged one is somebody's.
+fn tell(tier: Tier, damage: Damaged) {
+    if !matches!(damage, Damaged::UnknownVersion(_)) {
+        tracing::warn!(tier = tier.name(), cause = %damage, "a record at rest is damaged: it is a miss");
     }
 }
 

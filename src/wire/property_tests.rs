@@ -173,3 +173,71 @@ proptest! {
         }
     }
 }
+
+/// Answers that are read, and pieces that bend them.
+const READABLE: [&str; 4] = [
+    r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}],"model":"m","usage":{"prompt_tokens":3}}"#,
+    r#" { "d\u0061ta" : [ { "embedding" : "AACAPwAA\/AA=" , "object" : null, "index" : 0 } ] , "usage" : null } "#,
+    r#"{"data":[{"index":1,"embedding":[1.5, -2e-3,0]},{"embedding":"AACAPwAAAEAAAABA","index":0}],"x":[{"y":"\\"},-1.0e+7,true]}"#,
+    r#"{"vecho":{"mock":[]},"data":[{"x":{"index":[]},"index":0,"embedding":"AACAPw\u003d="}]}"#,
+];
+const PIECES: [&str; 28] = [
+    "\"",
+    "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    " ",
+    "\n",
+    "\u{0}",
+    "\u{c}",
+    "0",
+    "-",
+    "1e9",
+    ".",
+    "null",
+    "nan",
+    "true",
+    "\"data\":",
+    "\"index\":0,",
+    "\"embedding\":",
+    "{}",
+    "[]",
+    "\\u0041",
+    "/",
+    "=",
+    "\u{7f}",
+];
+
+fn bent_answers() -> impl Strategy<Value = Vec<u8>> {
+    let cut = (any::<prop::sample::Index>(), 0_usize..6, prop::option::of(prop::sample::select(&PIECES[..])));
+    (prop::sample::select(&READABLE[..]), prop::collection::vec(cut, 0..3), prop::option::weighted(0.05, any::<u8>()))
+        .prop_map(|(whole, cuts, byte)| {
+            let mut body = whole.as_bytes().to_vec();
+            for (place, length, piece) in cuts {
+                let from = place.index(body.len() + 1);
+                let until = body.len().min(from + length);
+                body.splice(from..until, piece.unwrap_or_default().bytes());
+            }
+            if let Some(byte) = byte {
+                let middle = body.len() / 2;
+                body.insert(middle, byte);
+            }
+            body
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn what_is_no_json_is_no_answer(body in bent_answers()) {
+        let expected = |inputs| Expected { inputs, dimension: None, base64: Base64::Trusted };
+        let read = [1, 2].map(|inputs| read_answer(&body, &expected(inputs)).is_ok());
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+        prop_assert!(is_json || read == [false; 2]);
+    }
+}

@@ -12,7 +12,8 @@ use super::Stack;
 use crate::generation::Generation;
 use crate::key::Key;
 use crate::spaces::Identity;
-use crate::tiers::{Age, Record, at_rest};
+use crate::tiers::at_rest::{self, Damaged};
+use crate::tiers::{Age, Record};
 
 /// How long records that arrive wait for the tiers below memory to write those before them. A tier that takes longer
 /// is down, and drops what it has no room for.
@@ -54,7 +55,7 @@ impl Stack {
             visit(key, &at_rest::to_bytes(record, self.epochs.of(&record.models())))
         })?;
         for tier in &self.lower {
-            tier.each(&mut |key, bytes| match self.unpurged(bytes) {
+            tier.each(&mut |key, bytes| match self.unpurged(bytes).ok().flatten() {
                 Some(record) if !is_over(&record) && seen.insert(*key) => visit(key, bytes),
                 _ => ControlFlow::Continue(()),
             })?;
@@ -119,7 +120,7 @@ impl Stack {
             keys.iter().map(|key| self.memory.peek(key).and_then(|record| created_ms(&record))).collect();
         for tier in &self.lower {
             for (newest, bytes) in newest.iter_mut().zip(tier.get(keys).await) {
-                let below = bytes.and_then(|bytes| self.unpurged(&bytes)).and_then(|record| created_ms(&record));
+                let below = bytes.and_then(|bytes| self.unpurged(&bytes).ok()?).and_then(|record| created_ms(&record));
                 *newest = (*newest).max(below);
             }
         }
@@ -127,9 +128,9 @@ impl Stack {
     }
 
     /// The record in these bytes, if they are whole and no purge has taken it.
-    pub(super) fn unpurged(&self, bytes: &[u8]) -> Option<Record> {
-        let (record, epoch) = at_rest::from_bytes(bytes).ok()?;
-        (epoch >= self.epochs.of(&record.models())).then_some(record)
+    pub(super) fn unpurged(&self, bytes: &[u8]) -> Result<Option<Record>, Damaged> {
+        let (record, epoch) = at_rest::from_bytes(bytes)?;
+        Ok((epoch >= self.epochs.of(&record.models())).then_some(record))
     }
 
     /// Waits until the tiers below memory have written what they were given, as far as they do.

@@ -130,10 +130,10 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unrea
     Ok(ReadAnswer { vectors, model, prompt_tokens })
 }
 
-fn read_body(text: &[u8], likely_items: usize) -> Result<Body<'_>, Unreadable> {
+fn read_body(text: &[u8], most_items: usize) -> Result<Body<'_>, Unreadable> {
     let (mut body, mut cursor) = (Body::default(), Cursor::new(text));
     cursor.object(|cursor, name| match name {
-        "data" => put(&mut body.data, read_items(cursor, likely_items)?),
+        "data" => put(&mut body.data, read_items(cursor, most_items)?),
         "model" => put(&mut body.model, cursor.value()?),
         "usage" => put(&mut body.usage, cursor.value()?),
         "vecho" => put(&mut body.vecho, cursor.value()?),
@@ -143,8 +143,8 @@ fn read_body(text: &[u8], likely_items: usize) -> Result<Body<'_>, Unreadable> {
     Ok(body)
 }
 
-fn read_items<'a>(cursor: &mut Cursor<'a>, likely_items: usize) -> Result<Vec<Item<'a>>, Unreadable> {
-    let mut items = Vec::with_capacity(likely_items);
+fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item<'a>>, Unreadable> {
+    let mut items = Vec::with_capacity(most_items);
     cursor.array(|cursor| {
         let mut item = Item::default();
         cursor.object(|cursor, name| match name {
@@ -152,6 +152,10 @@ fn read_items<'a>(cursor: &mut Cursor<'a>, likely_items: usize) -> Result<Vec<It
             "embedding" => put(&mut item.embedding, cursor.raw()?),
             _ => cursor.skip(),
         })?;
+        // Three bytes make an item, which takes many more here.
+        if items.len() == most_items {
+            return Err(Unreadable::Count);
+        }
         items.push(item);
         Ok(())
     })?;
@@ -245,6 +249,7 @@ mod tests {
             (r#"[{"index":0,"embedding":[1]}]"#, 2, Unreadable::Count),
             (r#"[{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, Unreadable::Index),
             (r#"[{"index":0,"embedding":[1]},{"index":2,"embedding":[2]}]"#, 2, Unreadable::Index),
+            (r"[{},{},and so on]", 1, Unreadable::Count),
             (r#"[{"embedding":[1]}]"#, 1, Unreadable::Index),
             (r#"[{"index":0,"embedding":[1]},{"index":1,"embedding":[2,3]}]"#, 2, Unreadable::Dimension),
             (r#"[{"index":0,"embedding":"AACAPw"}]"#, 1, Unreadable::Base64),

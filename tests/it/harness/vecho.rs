@@ -48,7 +48,9 @@ impl Vecho {
     pub(crate) fn start_args(upstream: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let home = fresh_home();
         let mut command = Self::command(environment);
-        command.env("HOME", &home);
+        if !environment.iter().any(|(name, _)| *name == "HOME") {
+            command.env("HOME", &home);
+        }
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--upstream", upstream]);
         command.args(arguments);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary must start");
