@@ -31,6 +31,8 @@ pub struct Lessons {
 #[derive(Default)]
 struct Learned {
     identity: Option<Identity>,
+    /// Whose record lies below memory as the newest of the space.
+    noted: Option<Identity>,
     is_forgotten: bool,
     tokenizer: Tokenizer,
     unreadable: HashMap<Encoding, Unreadable>,
@@ -125,6 +127,25 @@ impl Lessons {
         (identity, lesson)
     }
 
+    /// Takes in who answered last in the life of another process, if nobody has answered in this one's yet.
+    pub fn recall(&self, identity: &Identity) {
+        let mut learned = self.lock();
+        if learned.identity.is_none() {
+            learned.identity = Some(identity.clone());
+            learned.noted = Some(identity.clone());
+        }
+    }
+
+    /// Whether it has yet to be noted below memory that `identity` answers; from now on it has not.
+    pub fn must_be_noted(&self, identity: &Identity) -> bool {
+        let mut learned = self.lock();
+        let is_news = learned.noted.as_ref() != Some(identity);
+        if is_news {
+            learned.noted = Some(identity.clone());
+        }
+        is_news
+    }
+
     /// How the upstream counts tokens, as far as known.
     pub fn tokenizer(&self) -> Tokenizer {
         self.lock().tokenizer
@@ -173,6 +194,27 @@ mod tests {
         assert_eq!(lessons.learn("a", 8).1, Lesson::Known);
         assert_eq!(lessons.learn("b", 8).1, Lesson::Drift);
         assert!(!lessons.accepts(&first));
+    }
+
+    #[test]
+    fn what_is_recalled_counts_until_somebody_answers() {
+        let (then, now) = (Lessons::default().learn("a", 8).0, Lessons::default());
+        now.recall(&then);
+        assert_eq!(now.learn("b", 8).1, Lesson::Drift);
+        now.recall(&then);
+        assert_eq!(now.identity().map(|identity| identity.model.to_string()).as_deref(), Some("b"));
+    }
+
+    #[test]
+    fn each_change_of_who_answers_is_noted_once() {
+        let lessons = Lessons::default();
+        let (a, _) = lessons.learn("a", 8);
+        let (b, _) = lessons.learn("b", 8);
+        let noted = [&a, &a, &b, &b, &a].map(|identity| lessons.must_be_noted(identity));
+        assert_eq!(noted, [true, false, true, false, true]);
+        let recalling = Lessons::default();
+        recalling.recall(&a);
+        assert!(!recalling.must_be_noted(&a));
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub(super) struct Fetch {
     pub(super) config: Arc<Config>,
     pub(super) lead: Lead<Landing>,
     pub(super) lane: Lane,
+    pub(super) space: Key,
     pub(super) lessons: Arc<Lessons>,
     pub(super) generation: Generation,
     pub(super) deadline: Instant,
@@ -87,7 +88,8 @@ impl Fetch {
     }
 
     pub(super) fn terms(&self) -> Lookup<'_> {
-        Lookup { now_ms: self.flow.clock.now_ms(), max_age_ms: self.max_age_ms, lessons: &self.lessons }
+        let now_ms = self.flow.clock.now_ms();
+        Lookup { now_ms, max_age_ms: self.max_age_ms, lessons: &self.lessons, space: self.space }
     }
 
     /// Fills the tiers, then lets the waiters go. `places` maps the submitted inputs to the lead's.
@@ -102,6 +104,9 @@ impl Fetch {
                     let kept = places.iter().map(|place| self.lead.keys()[*place]);
                     let kept = kept.zip(landed.iter().map(|landed| &landed.record));
                     self.flow.tiers.keep_below(kept, self.generation);
+                    if let Some(newest) = landed.last() {
+                        self.flow.tiers.note_newest(&self.space, &newest.record, &self.lessons, self.generation);
+                    }
                 }
             }
             Err(failure) => {

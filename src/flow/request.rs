@@ -95,7 +95,8 @@ impl<'a> Request<'a> {
     }
 
     pub(super) fn terms(&self) -> Lookup<'_> {
-        Lookup { now_ms: self.now_ms, max_age_ms: self.ask.controls.max_age_ms, lessons: &self.lessons }
+        let max_age_ms = self.ask.controls.max_age_ms;
+        Lookup { now_ms: self.now_ms, max_age_ms, lessons: &self.lessons, space: self.space }
     }
 
     fn take_in(&self, found: Found) -> (Slot, Option<Arc<Record>>) {

@@ -136,6 +136,7 @@ impl Request<'_> {
             config: Arc::clone(&self.config),
             lead,
             lane: self.lane(),
+            space: self.space,
             lessons: Arc::clone(&self.lessons),
             generation: self.generation,
             deadline: self.deadline,

@@ -38,7 +38,7 @@ impl Proxy {
         let voucher = origin.voucher(&request.space);
         let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
         let lessons = self.flow.spaces.find(&space).unwrap_or_default();
-        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons };
+        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons, space };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &terms).await;
         let inputs: Vec<Value> = request

@@ -11,7 +11,7 @@ use super::at_rest::{self, Damaged};
 use super::{Age, AtRest, LowerTier, MemoryTier, Record};
 use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
-use crate::key::Key;
+use crate::key::{Key, Tag};
 use crate::spaces::Lessons;
 
 pub use moving::{Arrivals, Fate};
@@ -77,6 +77,8 @@ pub struct Lookup<'a> {
     pub max_age_ms: Option<u64>,
     /// What is known of the space: records of another model than the newest are misses.
     pub lessons: &'a Lessons,
+    /// The space.
+    pub space: Key,
 }
 
 /// All tiers.
@@ -143,8 +145,8 @@ impl Stack {
             if open.is_empty() {
                 break;
             }
-            let asked: Vec<Key> = open.iter().map(|place| keys[*place]).collect();
-            for (place, bytes) in open.into_iter().zip(tier.get(&asked).await) {
+            let asked = open.iter().map(|place| keys[*place]).collect();
+            for (place, bytes) in open.into_iter().zip(ask(&**tier, asked, terms).await) {
                 let Some(bytes) = bytes else { continue };
                 let Some(record) = self.wake(&bytes, tier.tier(), terms) else { continue };
                 match judge(Arc::clone(&record), tier.tier(), terms) {
@@ -218,6 +220,13 @@ impl Stack {
             for tier in &self.lower {
                 tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
             }
+        }
+    }
+
+    /// Keeps a record in the tiers below memory as the newest of its space, if it is the first of its model.
+    pub fn note_newest(&self, space: &Key, record: &Arc<Record>, lessons: &Lessons, begun: Generation) {
+        if self.has_lower() && lessons.must_be_noted(&record.identity) {
+            self.keep_below([(newest_of(space), record)].into_iter(), begun);
         }
     }
 
@@ -300,6 +309,28 @@ fn tell(tier: Tier, damage: Damaged) {
     if !matches!(damage, Damaged::UnknownVersion(_)) {
         tracing::warn!(tier = tier.name(), cause = %damage, "a record at rest is damaged: it is a miss");
     }
+}
+
+/// Asks a tier; while nobody knows who answers for the space, also for the record that tells.
+async fn ask(tier: &dyn LowerTier, mut keys: Vec<Key>, terms: &Lookup<'_>) -> Vec<Option<Bytes>> {
+    let is_unknown = terms.lessons.identity().is_none();
+    if is_unknown {
+        keys.push(newest_of(&terms.space));
+    }
+    let mut found = tier.get(&keys).await;
+    if is_unknown
+        && let Some(newest) = found.pop().flatten()
+        && let Ok((newest, _)) = at_rest::from_bytes(&newest)
+    {
+        terms.lessons.recall(&newest.identity);
+    }
+    found
+}
+
+/// Under which the newest record of a space lies a second time, whenever another model began to answer. So a process
+/// that has just started knows which of the records it finds are of an older one.
+fn newest_of(space: &Key) -> Key {
+    space.extend(Tag::Control, b"newest")
 }
 
 fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {

@@ -27,7 +27,7 @@ fn record(model: &str) -> Arc<Record> {
 }
 
 fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
-    Lookup { now_ms, max_age_ms: None, lessons }
+    Lookup { now_ms, max_age_ms: None, lessons, space: KeyBuilder::new(None).finish() }
 }
 
 #[test]
@@ -162,6 +162,7 @@ fn keep(stack: &Stack, key: Key, record: &Arc<Record>) {
 async fn each_tier_is_asked_once_and_only_for_what_those_above_lack() {
     let (stack, disk, redis) = two_shelves();
     let (keys, lessons) = (keys(3), Lessons::default());
+    lessons.learn("a", 2);
     keep(&stack, keys[0], &record("a"));
     keep(&stack, keys[1], &record("a"));
     disk.entries.lock().unwrap().remove(&keys[1]);
@@ -259,4 +260,21 @@ async fn a_purge_elsewhere_happens_here_once() {
     assert!(matches!(below[..], [Found::Missing, Found::Fresh(_, Tier::Disk)]));
     assert_eq!(*disk.purged.lock().unwrap(), ["a"]);
     assert_eq!(*redis.purged.lock().unwrap(), [""; 0], "whoever brought it knows");
+}
+
+#[tokio::test]
+async fn who_starts_anew_knows_which_model_answered_last() {
+    let (stack, disk, _redis) = two_shelves();
+    let (keys, before, space) = (keys(2), Lessons::default(), at(1, &Lessons::default()).space);
+    for (key, model) in keys.iter().zip(["old", "new"]) {
+        before.learn(model, 2);
+        keep(&stack, *key, &record(model));
+        stack.note_newest(&space, &record(model), &before, stack.generation());
+    }
+    let after = Lessons::default();
+    let found = stack.look_below(&keys[..1], &at(1, &after), stack.generation()).await;
+    assert!(matches!(found[..], [Found::StandIn(_)]), "{found:?}");
+    let found = stack.look_below(&keys[1..], &at(1, &after), stack.generation()).await;
+    assert!(matches!(found[..], [Found::Fresh(..)]), "{found:?}");
+    assert_eq!(disk.asked.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [2, 1], "asked for once");
 }
