@@ -10,6 +10,7 @@ mod child;
 mod client;
 mod drive;
 mod measure;
+mod redis;
 mod report;
 mod roles;
 mod scenarios;

@@ -37,6 +37,18 @@ impl Row {
         }
     }
 
+    /// A row whose number has no target.
+    pub(crate) fn told(what: &str, measured: String) -> Self {
+        Self {
+            what: what.to_owned(),
+            target: String::new(),
+            measured,
+            reference: String::new(),
+            missed: None,
+            raw: json!({}),
+        }
+    }
+
     /// The same row with another text for the number found.
     pub(crate) fn saying(self, measured: String) -> Self {
         Self { measured, ..self }

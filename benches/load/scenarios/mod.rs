@@ -5,6 +5,7 @@ mod herd;
 mod hits;
 mod memory;
 mod misses;
+mod tiers;
 mod zipf;
 
 use std::cell::Cell;
@@ -30,6 +31,7 @@ pub(crate) const NAMES: &[&str] = &[
     "miss_rate",
     "herd500",
     "zipf",
+    "tiers",
     "idle_rss",
     "mem_per_vector",
     "entries",
@@ -50,6 +52,7 @@ pub(crate) async fn run(name: &str, bench: &Bench) -> Outcome<Vec<Row>> {
         "miss_rate" => misses::constant_rate(bench).await,
         "herd500" => herd::five_hundred(bench).await,
         "zipf" => zipf::hundred_thousand(bench).await,
+        "tiers" => tiers::by_tier(bench).await,
         "idle_rss" => memory::idle(bench).await,
         "mem_per_vector" => memory::per_vector(bench).await,
         "entries" => entries::many_against_few(bench).await,
