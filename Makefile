@@ -1,7 +1,7 @@
 # What a contributor runs. `make run` needs a Rust toolchain and a C compiler; `make test` also Python 3.11 and Node 20.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint fmt docs
+.PHONY: help run test bench lint fmt docs chart
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ lint: ## formatting, lints and documentation, without the tests
 
 fmt: ## formats the code
 	@cargo fmt
+
+chart: ## the chart's schema and table of values, from config/vecho.toml and values.yaml
+	@target/test-env/chart/bin/python scripts/chart
 
 docs: ## the crate's documentation, in target/doc
 	@RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderMap, HeaderValue};
 
 use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::generation::Generation;
@@ -31,12 +31,8 @@ pub struct Parts {
     pub inputs: u64,
     /// Tokens the caller would have paid for.
     pub tokens: u64,
-    /// Value of `x-vecho-sources`.
-    pub sources: HeaderValue,
-    /// Value of `x-vecho-tokens`.
-    pub token_note: HeaderValue,
-    /// Value of `openai-model`.
-    pub model: HeaderValue,
+    /// Its headers, with room for those that differ from answer to answer.
+    pub headers: HeaderMap,
     /// Until when all of its records are fresh.
     pub fresh_until_ms: u64,
     /// Whose vectors it holds.
@@ -57,9 +53,14 @@ impl std::ops::Deref for StoredAnswer {
     }
 }
 
+/// What a kept map of seven headers takes: 8 places of 104 bytes, their index, and short values.
+const HEADER_BYTES: usize = 1_024;
+
 impl Weigh for StoredAnswer {
     fn weight_bytes(&self) -> u64 {
-        (size_of::<Parts>() + self.body.len() + 128) as u64
+        // The model's name may be long, and is not only in the body.
+        let value_bytes: usize = self.headers.values().map(HeaderValue::len).sum();
+        (size_of::<Parts>() + self.body.len() + HEADER_BYTES + value_bytes + self.identity.model.len()) as u64
     }
 }
 
@@ -134,14 +135,11 @@ mod tests {
     const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None };
 
     fn parts(purges: &Generations, lessons: &Arc<Lessons>, bytes: usize) -> Parts {
-        let note = HeaderValue::from_static("x");
         Parts {
             body: Bytes::from(vec![b'x'; bytes]),
             inputs: 1,
             tokens: 1,
-            sources: note.clone(),
-            token_note: note.clone(),
-            model: note,
+            headers: HeaderMap::new(),
             fresh_until_ms: 100,
             identity: lessons.learn("a", 2).0,
             lessons: Arc::clone(lessons),
@@ -156,6 +154,18 @@ mod tests {
         answers.put(request, parts(&purges, &lessons, 10));
         assert!(answers.get(&request, 99, purges.current()).is_some());
         (answers, purges, lessons, request)
+    }
+
+    #[test]
+    fn a_long_name_of_a_model_weighs_what_it_takes() {
+        let (_, purges, lessons, _) = setup();
+        let weight = |name: &str| {
+            let mut parts = parts(&purges, &lessons, 10);
+            parts.headers.insert("openai-model", name.parse().expect("it is a header value"));
+            parts.identity.model = name.into();
+            StoredAnswer(Arc::new(parts)).weight_bytes()
+        };
+        assert_eq!(weight(&"m".repeat(5_000)) - weight("m"), 2 * 4_999);
     }
 
     #[test]

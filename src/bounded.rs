@@ -1,13 +1,13 @@
 //! A concurrent map from [`Key`] that stays under a bound in bytes. The only file that knows moka.
 
-use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::notification::RemovalCause;
 use moka::sync::Cache;
 
-use crate::key::Key;
+use crate::key::{Key, Spread};
 
 /// What an entry costs beside its value: key, hash table slot and the policy's queues.
 /// Measured over 20,000 to 40,000 entries: resident memory grows by what is counted and 8 % with vectors of 64
@@ -32,7 +32,7 @@ pub struct Bounds {
 
 /// A byte-bounded map. Cheap handles are made by `Arc`.
 pub struct Bounded<V> {
-    entries: Cache<Key, V, BuildHasherDefault<KeyHasher>>,
+    entries: Cache<Key, V, Spread>,
     evicted: Arc<AtomicU64>,
     max_bytes: u64,
 }
@@ -51,7 +51,7 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
                     counter.fetch_add(1, Ordering::Relaxed);
                 }
             })
-            .build_with_hasher(BuildHasherDefault::default());
+            .build_with_hasher(Spread::default());
         Self { entries, evicted, max_bytes: bounds.max_bytes }
     }
 
@@ -74,6 +74,11 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
     pub fn clear(&self) {
         self.entries.invalidate_all();
         self.settle();
+    }
+
+    /// Shows every entry until `visit` breaks off. What is put in or taken out meanwhile may be shown or not.
+    pub fn each(&self, mut visit: impl FnMut(&Key, &V) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.entries.iter().try_for_each(|(key, value)| visit(&key, &value))
     }
 
     /// Takes out the entries for which `gone` holds; says how many those were.
@@ -143,24 +148,6 @@ fn least_weight(bounds: Bounds) -> u64 {
 fn entry_weight(value: &impl Weigh, least: u64) -> u32 {
     let bytes = (value.weight_bytes() + ENTRY_OVERHEAD_BYTES).max(least);
     u32::try_from(bytes).unwrap_or(u32::MAX)
-}
-
-/// Keys are uniformly spread hashes already: eight of their bytes serve as they are.
-#[derive(Default)]
-struct KeyHasher(u64);
-
-impl Hasher for KeyHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        if let Some(first) = bytes.first_chunk::<8>() {
-            self.0 ^= u64::from_le_bytes(*first);
-        }
-    }
-
-    fn write_usize(&mut self, _length_prefix: usize) {}
 }
 
 #[cfg(test)]

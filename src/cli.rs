@@ -5,10 +5,21 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tokio::runtime::Builder;
 
 use crate::config::{Config, Faults, Flag, Source};
 
+mod batch;
+mod credential;
 mod health;
+mod http;
+mod moving;
+mod progress;
+mod warm;
+
+pub use batch::BatchOptions;
+pub use credential::Credential;
+pub use warm::WarmOptions;
 
 /// All is well.
 pub const OK: u8 = 0;
@@ -75,6 +86,26 @@ pub enum Command {
         #[arg(long)]
         url: Option<String>,
     },
+    /// Write the cache to a file: of the vecho that runs, else of the folder on disk
+    Export {
+        /// Where to; - for standard output
+        file: PathBuf,
+        /// Show no progress
+        #[arg(long)]
+        quiet: bool,
+    },
+    /// Take in a file that another vecho exported; what is there already is skipped, so it may be begun again
+    Import {
+        /// Where from; - for standard input
+        file: PathBuf,
+        /// Show no progress
+        #[arg(long)]
+        quiet: bool,
+    },
+    /// Take in the vectors of a batch job of the OpenAI API
+    ImportBatch(BatchOptions),
+    /// Fetch the vectors of many texts, so that they are cached
+    Warm(WarmOptions),
 }
 
 /// How a configuration is printed.
@@ -93,6 +124,8 @@ pub struct Invocation {
     pub command: Command,
     /// Where the configuration comes from.
     pub source: Source,
+    /// The credential that applications of this environment send.
+    pub credential: Credential,
 }
 
 /// Where a command prints: standard output and standard error, or a test's buffers.
@@ -114,13 +147,15 @@ pub fn parse(
         print(output.err, &message);
         FAULTY
     })?;
+    let environment: Vec<(String, String)> = environment.into_iter().collect();
+    let credential = Credential::from_environment(&environment);
     let source = Source::new(arguments.settings.config, environment, flags);
-    Ok(Invocation { command: arguments.command.unwrap_or_default(), source })
+    Ok(Invocation { command: arguments.command.unwrap_or_default(), source, credential })
 }
 
 /// Carries a command out and returns the exit status; `serve` is handed the configuration that the others only show.
 pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(Source, Config) -> u8) -> u8 {
-    let Invocation { command, source } = invocation;
+    let Invocation { command, source, credential } = invocation;
     if let Command::Healthcheck { url: Some(url) } = &command {
         return health::ask_url(url, output);
     }
@@ -133,6 +168,35 @@ pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(S
         Command::Config { format } => print(output.out, &shown(&config, format)),
         Command::Check => print(output.out, "configuration ok"),
         Command::Healthcheck { .. } => health::ask_readyz(config.admin_listen, output),
+        Command::Export { file, quiet } => {
+            let Output { out, err } = output;
+            let workers = config.workers;
+            work(workers, err, async { moving::export(&config, &file, quiet, *out).await })
+        }
+        Command::Import { file, quiet } => work(config.workers, output.err, moving::import(&config, &file, quiet)),
+        Command::ImportBatch(options) => work(config.workers, output.err, batch::import(config, &credential, &options)),
+        Command::Warm(options) => work(config.workers, output.err, warm::warm(config, &credential, &options)),
+    }
+}
+
+/// Runs a command that waits for others, and says why it failed.
+fn work(workers: usize, err: &mut dyn Write, command: impl Future<Output = Result<(), String>>) -> u8 {
+    let runtime = match Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print(err, &format!("vecho: {error}"));
+            return FAILED;
+        }
+    };
+    let done = runtime.block_on(command);
+    // A thread may wait for standard input for ever.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => OK,
+        Err(failed) => {
+            print(err, &format!("vecho: {failed}"));
+            FAILED
+        }
     }
 }
 

@@ -42,21 +42,20 @@ impl Epochs {
         name.to_owned()
     }
 
-    /// Takes in what is known elsewhere. Returns the names whose counts were lower here: the purges missed.
-    pub fn learn(&self, elsewhere: &PurgeCounts) -> Vec<String> {
-        let is_behind = |counts: &PurgeCounts, name: &str, count: u64| counts.get(name).copied().unwrap_or(0) < count;
-        if !elsewhere.iter().any(|(name, count)| is_behind(&self.read(), name, *count)) {
-            return Vec::new();
-        }
+    /// The names whose counts are lower here than elsewhere: the purges missed.
+    pub fn missed(&self, elsewhere: &PurgeCounts) -> Vec<String> {
+        let counts = self.read();
+        let is_behind = |name: &str, count: u64| counts.get(name).copied().unwrap_or(0) < count;
+        elsewhere.iter().filter(|(name, count)| is_behind(name, **count)).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Takes in what is known elsewhere, where it is more.
+    pub fn learn(&self, elsewhere: &PurgeCounts) {
         let mut counts = self.write();
-        let mut missed = Vec::new();
         for (name, count) in elsewhere {
-            if is_behind(&counts, name, *count) {
-                counts.insert(name.clone(), *count);
-                missed.push(name.clone());
-            }
+            let known = counts.entry(name.clone()).or_default();
+            *known = (*known).max(*count);
         }
-        missed
     }
 
     /// All counts.
@@ -93,11 +92,15 @@ mod tests {
         let (here, there) = (Epochs::default(), Epochs::default());
         there.raise(Some("a"));
         there.raise(None);
-        assert_eq!(here.learn(&there.counts()), [EVERYTHING, "a"]);
-        assert_eq!(here.learn(&there.counts()), [""; 0]);
+        assert_eq!(here.missed(&there.counts()), [EVERYTHING, "a"]);
+        here.learn(&there.counts());
+        assert_eq!(here.missed(&there.counts()), [""; 0]);
         assert_eq!(here.of(&["a"]), there.of(&["a"]));
         here.raise(Some("a"));
-        assert_eq!(here.learn(&there.counts()), [""; 0], "fewer purges are no news");
+        assert_eq!(here.missed(&there.counts()), [""; 0], "fewer purges are no news");
+        let before = here.of(&["a"]);
+        here.learn(&there.counts());
+        assert_eq!(here.of(&["a"]), before);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Purges of which it is known what they took. Whatever began before those counts as purged.
-const MAX_KNOWN: usize = 64;
+const MAX_KNOWN: usize = 128;
 
 /// One stretch of time between two purges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,19 +3,20 @@
 //! All keys that one request leads share one flight object, so that a request of 2048 misses costs one allocation
 //! and one wake-up. A lead that vanishes releases its waiters: there is no flag to forget.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::key::Key;
+use crate::key::{Key, KeyMap, Spread};
 
 const SHARDS: usize = 64;
 
 /// The table of fetches in progress. `V` is what lands.
 pub struct Flights<V> {
-    shards: Vec<Mutex<HashMap<Key, Join<V>>>>,
+    shards: Vec<Mutex<KeyMap<Join<V>>>>,
+    landings: AtomicU64,
 }
 
 /// What came of a flight.
@@ -64,7 +65,9 @@ impl<V> Clone for Join<V> {
 impl<V: Clone> Flights<V> {
     /// An empty table.
     pub fn new() -> Arc<Self> {
-        Arc::new(Self { shards: (0..SHARDS).map(|_| Mutex::new(HashMap::new())).collect() })
+        let spread = Spread::default();
+        let shard = |_| Mutex::new(KeyMap::with_hasher(spread));
+        Arc::new(Self { shards: (0..SHARDS).map(shard).collect(), landings: AtomicU64::new(0) })
     }
 
     /// Joins the flights that are under way for `keys` (distinct) and starts one for those that are not.
@@ -87,6 +90,12 @@ impl<V: Clone> Flights<V> {
         Claims { joins, led, lead }
     }
 
+    /// Rises before a key that has landed leaves the table. As long as it is what it was, no key has left, and what was
+    /// not stored then is either in the table or was not fetched in the meantime.
+    pub fn landings(&self) -> u64 {
+        self.landings.load(Ordering::Acquire)
+    }
+
     /// How many keys are being fetched.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
@@ -97,21 +106,31 @@ impl<V: Clone> Flights<V> {
         self.len() == 0
     }
 
-    fn shard(&self, key: &Key) -> &Mutex<HashMap<Key, Join<V>>> {
+    fn shard(&self, key: &Key) -> &Mutex<KeyMap<Join<V>>> {
         &self.shards[key.shard() % SHARDS]
     }
 }
 
 impl<V: Clone> Join<V> {
+    /// What came of the key, if anything has yet.
+    pub fn landed(&self) -> Option<Landing<V>> {
+        lock(&self.flight.landings)[self.place].clone()
+    }
+
     /// Waits until the key has landed.
     pub async fn landing(&self) -> Landing<V> {
         loop {
             let landed = self.flight.landed.notified();
-            if let Some(landing) = lock(&self.flight.landings)[self.place].clone() {
+            if let Some(landing) = self.landed() {
                 return landing;
             }
             landed.await;
         }
+    }
+
+    /// Whether every key has landed that the same request leads.
+    pub fn has_whole_flight_landed(&self) -> bool {
+        lock(&self.flight.landings).iter().all(Option::is_some)
     }
 }
 
@@ -131,6 +150,7 @@ impl<V: Clone> Lead<V> {
         }
         drop(landings);
         self.flight.landed.notify_waiters();
+        self.flights.landings.fetch_add(1, Ordering::Release);
         for place in places {
             self.leave(place);
         }
@@ -190,6 +210,18 @@ mod tests {
         first.lead.expect("it leads").land([(0, ())]);
         assert!(flights.is_empty());
         assert_eq!(flights.claim(&[key(1)]).led, [0]);
+    }
+
+    #[tokio::test]
+    async fn that_a_key_left_is_seen_by_who_finds_it_free() {
+        let flights = Flights::new();
+        let first = flights.claim(&[key(1)]);
+        let before = flights.landings();
+        assert!(flights.claim(&[key(1)]).lead.is_none());
+        assert_eq!(flights.landings(), before, "nothing has left");
+        first.lead.expect("it leads").land([(0, ())]);
+        assert!(flights.claim(&[key(1)]).lead.is_some());
+        assert_ne!(flights.landings(), before);
     }
 
     #[tokio::test]

@@ -3,9 +3,16 @@
 //! Every part goes into the hash behind a one-byte tag and its length, so that no two different sequences of parts
 //! feed the hash the same bytes. Texts are never kept, only these keys.
 
+mod passing;
+mod spread;
+
 use std::fmt;
 
 use crate::config::Secret;
+use passing::MAC_BYTES;
+
+pub use passing::PassingSecret;
+pub use spread::{KeyMap, Spread};
 
 /// Bumped whenever the recipe below changes, so that entries of an older recipe are never found.
 const RECIPE: &[u8] = b"vecho key 1";
@@ -15,6 +22,11 @@ const RECIPE: &[u8] = b"vecho key 1";
 pub struct Key([u8; 32]);
 
 impl Key {
+    /// A key that was written down as its raw bytes.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// The raw bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
@@ -25,11 +37,26 @@ impl Key {
     /// as its secret, so a keyed context keys what extends it.
     #[must_use]
     pub fn extend(&self, tag: Tag, bytes: &[u8]) -> Self {
-        let mut buffer = Vec::with_capacity(32 + PART_HEAD_BYTES + bytes.len());
-        buffer.extend_from_slice(&self.0);
-        buffer.extend_from_slice(&part_head(tag, bytes.len()));
-        buffer.extend_from_slice(bytes);
-        Self(*blake3::hash(&buffer).as_bytes())
+        const HEAD_BYTES: usize = 32 + PART_HEAD_BYTES;
+        let whole = HEAD_BYTES + bytes.len();
+        // Most inputs are short, and a batch of them would ask the allocator for each.
+        let (mut short, mut long) = ([0; GATHERED_BYTES], Vec::new());
+        let buffer = if whole <= GATHERED_BYTES {
+            &mut short[..whole]
+        } else {
+            long.resize(whole, 0);
+            &mut long[..]
+        };
+        buffer[..32].copy_from_slice(&self.0);
+        buffer[32..HEAD_BYTES].copy_from_slice(&part_head(tag, bytes.len()));
+        buffer[HEAD_BYTES..].copy_from_slice(bytes);
+        Self(*blake3::hash(buffer).as_bytes())
+    }
+
+    fn of_mac(mac: [u8; MAC_BYTES]) -> Self {
+        let mut key = [0; 32];
+        key[..MAC_BYTES].copy_from_slice(&mac);
+        Self(key)
     }
 
     /// An endless stream of bytes that only this key gives.
@@ -43,9 +70,9 @@ impl Key {
         u64::from_le_bytes(*first) | 1 << 63
     }
 
-    /// A small number taken from the key, evenly spread, for choosing a shard.
+    /// A small number taken from the key, evenly spread, for choosing a shard. A map inside of it goes by other bytes.
     pub fn shard(&self) -> usize {
-        usize::from(self.0[0])
+        usize::from(self.0[31])
     }
 }
 
@@ -109,8 +136,9 @@ pub enum Tag {
 
 const PART_HEAD_BYTES: usize = 9;
 
-/// Up to here a part is put together before it is hashed.
-const SMALL_PART_BYTES: usize = 128;
+/// Up to here the parts of a key are gathered and hashed in one go, since each update of a hasher has a price of its own.
+/// Allocators have ready-made room of up to 1 KB.
+const GATHERED_BYTES: usize = 960;
 
 fn part_head(tag: Tag, length: usize) -> [u8; PART_HEAD_BYTES] {
     let mut head = [0_u8; PART_HEAD_BYTES];
@@ -120,42 +148,76 @@ fn part_head(tag: Tag, length: usize) -> [u8; PART_HEAD_BYTES] {
 }
 
 /// Builds the key of a context, part by part; [`Key::extend`] goes on from there per input.
-pub struct KeyBuilder(blake3::Hasher);
+pub struct KeyBuilder<'a> {
+    recipe: Recipe<'a>,
+    /// What is not hashed yet.
+    gathered: Vec<u8>,
+    /// The hasher of all before it, once there was more than is gathered.
+    begun: Option<Box<blake3::Hasher>>,
+}
 
-impl KeyBuilder {
+/// How the parts become a key.
+enum Recipe<'a> {
+    Plain,
+    Keyed([u8; 32]),
+    Passing(&'a PassingSecret),
+}
+
+impl KeyBuilder<'static> {
     /// Starts a key. With a secret the hash is keyed, so that who can read a shared store cannot test it for known texts.
     pub fn new(secret: Option<&Secret>) -> Self {
-        let mut hasher = match secret {
-            Some(secret) => blake3::Hasher::new_keyed(&blake3::derive_key(
-                "vecho 2026 cache key secret",
-                secret.reveal().as_bytes(),
-            )),
-            None => blake3::Hasher::new(),
-        };
-        hasher.update(RECIPE);
-        Self(hasher)
+        let derive = |secret: &Secret| blake3::derive_key("vecho 2026 cache key secret", secret.reveal().as_bytes());
+        Self::start(secret.map_or(Recipe::Plain, |secret| Recipe::Keyed(derive(secret))))
+    }
+}
+
+impl<'a> KeyBuilder<'a> {
+    /// Starts a key that is only compared with others of the same secret.
+    pub fn passing(secret: &'a PassingSecret) -> Self {
+        Self::start(Recipe::Passing(secret))
+    }
+
+    fn start(recipe: Recipe<'a>) -> Self {
+        let mut gathered = Vec::with_capacity(GATHERED_BYTES);
+        gathered.extend_from_slice(RECIPE);
+        Self { recipe, gathered, begun: None }
     }
 
     /// Adds one part.
     pub fn part(&mut self, tag: Tag, bytes: &[u8]) -> &mut Self {
-        let head = part_head(tag, bytes.len());
-        let mut small = [0; SMALL_PART_BYTES];
-        let whole = PART_HEAD_BYTES + bytes.len();
-        if whole <= SMALL_PART_BYTES {
-            // Most parts are small, and each update has a price of its own.
-            small[..PART_HEAD_BYTES].copy_from_slice(&head);
-            small[PART_HEAD_BYTES..whole].copy_from_slice(bytes);
-            self.0.update(&small[..whole]);
-        } else {
-            self.0.update(&head);
-            self.0.update(bytes);
-        }
+        self.add(&part_head(tag, bytes.len()));
+        self.add(bytes);
         self
+    }
+
+    fn add(&mut self, bytes: &[u8]) {
+        if self.gathered.len() + bytes.len() <= GATHERED_BYTES {
+            self.gathered.extend_from_slice(bytes);
+            return;
+        }
+        let start = match &self.recipe {
+            Recipe::Plain => None,
+            Recipe::Keyed(secret) => Some(secret),
+            Recipe::Passing(secret) => {
+                // What stands there as its MAC follows from what stands before it, so this leaves no doubt either.
+                self.gathered.extend_from_slice(&secret.mac(bytes));
+                return;
+            }
+        };
+        let start = || Box::new(start.map_or_else(blake3::Hasher::new, blake3::Hasher::new_keyed));
+        self.begun.get_or_insert_with(start).update(&self.gathered).update(bytes);
+        self.gathered.clear();
     }
 
     /// The key of all parts so far.
     pub fn finish(&self) -> Key {
-        Key(*self.0.finalize().as_bytes())
+        let hash = match (&self.begun, &self.recipe) {
+            (Some(begun), _) => begun.clone().update(&self.gathered).finalize(),
+            (None, Recipe::Plain) => blake3::hash(&self.gathered),
+            (None, Recipe::Keyed(secret)) => blake3::keyed_hash(secret, &self.gathered),
+            (None, Recipe::Passing(secret)) => return Key::of_mac(secret.mac(&self.gathered)),
+        };
+        Key(*hash.as_bytes())
     }
 }
 
@@ -195,11 +257,59 @@ mod tests {
     }
 
     #[test]
+    fn passing_keys_are_equal_exactly_for_equal_parts_under_one_secret() {
+        let (secret, other) = (PassingSecret::new(), PassingSecret::new());
+        let lengths = [0, 1, 15, 16, 900, 940, 941, 960, 5_000, 100_000];
+        let key = |secret: &PassingSecret, length: usize, last: u8| {
+            let mut bytes = vec![7; length];
+            bytes.push(last);
+            KeyBuilder::passing(secret).part(Tag::Model, b"m").part(Tag::Body, &bytes).finish()
+        };
+        let keys: Vec<Key> = lengths.iter().flat_map(|length| [1, 2].map(|last| key(&secret, *length, last))).collect();
+        assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len());
+        for (place, length) in lengths.iter().enumerate() {
+            assert_eq!(keys[2 * place], key(&secret, *length, 1), "{length}");
+            assert_ne!(keys[2 * place], key(&other, *length, 1), "{length}");
+        }
+        let halves = KeyBuilder::passing(&secret).part(Tag::Model, b"m7").part(Tag::Body, &[1]).finish();
+        assert_ne!(halves, key(&secret, 1, 1));
+    }
+
+    #[test]
+    fn an_extended_key_is_the_hash_of_context_and_part_however_long_it_is() {
+        let context = key(&[(Tag::Model, b"m")]);
+        for length in [0, 1, 919, 920, 5_000] {
+            let bytes = vec![7; length];
+            let row = [context.as_bytes().as_slice(), &part_head(Tag::Text, length), &bytes].concat();
+            assert_eq!(context.extend(Tag::Text, &bytes).as_bytes(), blake3::hash(&row).as_bytes(), "{length}");
+        }
+    }
+
+    #[test]
     fn a_secret_changes_every_key() {
         let plain = KeyBuilder::new(None).finish();
         let keyed = KeyBuilder::new(Some(&Secret::new("s3cret"))).finish();
         assert_ne!(plain, keyed);
         assert_ne!(keyed, KeyBuilder::new(Some(&Secret::new("other"))).finish());
+    }
+
+    #[test]
+    fn a_key_is_the_hash_of_its_parts_in_a_row_however_long_they_are() {
+        let secret = Secret::new("s3cret");
+        let derived = blake3::derive_key("vecho 2026 cache key secret", b"s3cret");
+        for lengths in [[0, 5, 7], [922, 0, 0], [940, 1, 1], [10, 5_000, 30], [2_000, 2_000, 1_000]] {
+            let (mut plain, mut keyed) = (KeyBuilder::new(None), KeyBuilder::new(Some(&secret)));
+            let mut row = RECIPE.to_vec();
+            for (fill, length) in (1..).zip(lengths) {
+                let bytes = vec![fill; length];
+                plain.part(Tag::Text, &bytes);
+                keyed.part(Tag::Text, &bytes);
+                row.extend_from_slice(&part_head(Tag::Text, length));
+                row.extend_from_slice(&bytes);
+            }
+            assert_eq!(plain.finish().as_bytes(), blake3::hash(&row).as_bytes(), "{lengths:?}");
+            assert_eq!(keyed.finish().as_bytes(), blake3::keyed_hash(&derived, &row).as_bytes(), "{lengths:?}");
+        }
     }
 
     const TAGS: [Tag; 3] = [Tag::Model, Tag::Text, Tag::Tokens];

@@ -27,8 +27,9 @@ pub mod serve;
 pub mod tiers;
 pub mod upstream;
 
-// Floor 1: the OpenAI format and what is learned from answers: words that several parts share, and that may use one
-// another.
+// Floor 1: the OpenAI format, the file in which a cache travels, and what is learned from answers: words that several
+// parts share, and that may use one another.
+pub mod portable;
 pub mod spaces;
 pub mod vouch;
 pub mod wire;
@@ -40,8 +41,10 @@ pub mod config;
 pub mod epochs;
 pub mod generation;
 pub mod key;
+pub mod lines;
 pub mod logs;
 pub mod metrics;
+pub mod packed;
 pub mod system;
 pub mod tasks;
 pub mod tokens;

@@ -37,7 +37,7 @@ fn serve(source: Source, config: Config) -> u8 {
         Err(error) => return failed(cli::FAILED, &error),
     };
     let surroundings = Surroundings { clock: Clock::System, level, source: Some(source) };
-    runtime.block_on(async {
+    let status = runtime.block_on(async {
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => return failed(cli::FAILED, &error),
@@ -55,7 +55,10 @@ fn serve(source: Source, config: Config) -> u8 {
                 cli::FAILED
             }
         }
-    })
+    });
+    // A disk that hangs would keep its thread, and the process, for ever.
+    runtime.shutdown_background();
+    status
 }
 
 /// Says why there is no start, on standard error itself: a log level or format must not hide or dress it.

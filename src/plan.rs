@@ -1,8 +1,6 @@
 //! Many inputs to distinct keys, and back: a text that stands twice in a request is looked up and sent once.
 
-use std::collections::HashMap;
-
-use crate::key::Key;
+use crate::key::{Key, KeyMap, Spread};
 
 /// The distinct keys of a request and where each input finds its own.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,7 +22,7 @@ impl Plan {
             firsts: Vec::with_capacity(count),
             slots: Vec::with_capacity(count),
         };
-        let mut places = HashMap::with_capacity(count);
+        let mut places = KeyMap::with_capacity_and_hasher(count, Spread::default());
         for (input, key) in inputs.enumerate() {
             let place = *places.entry(key).or_insert_with(|| {
                 plan.keys.push(key);

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use crate::key::Key;
+use crate::key::{Key, KeyMap};
 use crate::wire::Encoding;
 
 /// Spaces remembered at once; beyond it an arbitrary one is forgotten, which costs one re-learning.
@@ -19,7 +19,7 @@ const UNREADABLE_PROOF: u32 = 3;
 /// All spaces in use. A space is known by the key of its context: scope, upstream, model and every shaping field.
 #[derive(Default)]
 pub struct Spaces {
-    known: RwLock<HashMap<Key, Arc<Lessons>>>,
+    known: RwLock<KeyMap<Arc<Lessons>>>,
 }
 
 /// What is known of one space.

@@ -1,8 +1,12 @@
 //! The only place that spawns: every task is counted, so that a drain can wait for all of them.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
@@ -25,6 +29,15 @@ impl Tasks {
         F: Future<Output = ()> + Send + 'static,
     {
         drop(self.tracker.spawn(task));
+    }
+
+    /// Lends `task` to whoever waits for it: it goes on while it is waited for, without the price of a task, and becomes
+    /// a task of its own when the waiter leaves. It counts as a task of the group from now on.
+    pub fn lend<F>(&self, task: F) -> Lent
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        Lent(Some(Box::pin(self.tracker.track_future(task))))
     }
 
     /// Runs `task` until it ends or the group is told to stop, whichever comes first.
@@ -61,5 +74,70 @@ impl Tasks {
         self.tracker.close();
         let waited = tokio::time::timeout(patience, self.tracker.wait()).await;
         if waited.is_ok() { 0 } else { self.running() }
+    }
+}
+
+/// See [`Tasks::lend`]. Ready when the work is done, and like a task it keeps a panic to itself.
+pub struct Lent(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+
+impl Future for Lent {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let polled = self.0.as_mut().map(|task| catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))));
+        if let Some(Ok(Poll::Pending)) = polled {
+            return Poll::Pending;
+        }
+        self.0 = None;
+        Poll::Ready(())
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        // Without a runtime the process is at its end, and what is left of the work is dropped with it.
+        if let (Some(task), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            drop(runtime.spawn(task));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn lent_work_is_done_by_who_waits_for_it() {
+        let tasks = Tasks::new();
+        let (done, mut seen) = oneshot::channel();
+        let lent = tasks.lend(async { done.send(()).expect("the test waits") });
+        assert_eq!((tasks.running(), seen.try_recv().is_err()), (1, true), "counted, and not begun");
+        lent.await;
+        assert_eq!((tasks.running(), seen.try_recv()), (0, Ok(())));
+    }
+
+    #[tokio::test]
+    async fn lent_work_goes_on_when_the_waiter_leaves() {
+        let tasks = Tasks::new();
+        let ((go, gone), (done, seen)) = (oneshot::channel(), oneshot::channel());
+        let mut lent = tasks.lend(async {
+            gone.await.expect("the test says when");
+            done.send(()).expect("the test waits");
+        });
+        assert!(futures_util::poll!(&mut lent).is_pending());
+        drop(lent);
+        assert_eq!(tasks.running(), 1, "a drain waits for it all the time");
+        go.send(()).expect("the work waits");
+        assert_eq!(seen.await, Ok(()));
+        assert_eq!(tasks.join(Duration::from_secs(10)).await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_lent_work_is_not_the_waiters() {
+        let tasks = Tasks::new();
+        tasks.lend(async { panic!("for the test") }).await;
+        assert_eq!(tasks.running(), 0);
     }
 }

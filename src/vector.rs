@@ -29,6 +29,11 @@ pub enum NotAVector {
 impl Vector {
     /// Takes f32 components in little-endian order.
     pub fn from_le_bytes(bytes: &[u8]) -> Result<Self, NotAVector> {
+        Self::from_shared(Arc::from(bytes))
+    }
+
+    /// The same, of bytes that need not be copied any more.
+    pub fn from_shared(bytes: Arc<[u8]>) -> Result<Self, NotAVector> {
         if bytes.is_empty() {
             return Err(NotAVector::Empty);
         }
@@ -48,7 +53,7 @@ impl Vector {
         if magnitude_bits == 0 {
             return Err(NotAVector::AllZero);
         }
-        Ok(Self(Arc::from(bytes)))
+        Ok(Self(bytes))
     }
 
     /// Takes components as numbers.
@@ -58,6 +63,16 @@ impl Vector {
             bytes.extend_from_slice(&component.to_le_bytes());
         }
         Self::from_le_bytes(&bytes)
+    }
+
+    /// Takes bytes that were a vector's before.
+    pub(crate) const fn from_checked(bytes: Arc<[u8]>) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes, without a copy.
+    pub(crate) fn into_shared(self) -> Arc<[u8]> {
+        self.0
     }
 
     /// The components as little-endian bytes.

@@ -13,7 +13,10 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use vecho::key::{Key, KeyBuilder, Tag};
+use vecho::packed::{Codec, Form, Packed};
 use vecho::plan::Plan;
+use vecho::spaces::Identity;
+use vecho::tiers::{Record, Times, at_rest};
 use vecho::vector::Vector;
 use vecho::wire::{Base64, Encoding, Expected, PathModel, Rendering, read_answer, read_request};
 
@@ -31,6 +34,13 @@ const OPERATIONS: &[Operation] = &[
     ("key_text_8000", |n| key_of_text(n, 8000)),
     ("vector_from_bytes_1536", |n| vector_from_bytes(n, 1536)),
     ("vector_components_1536", |n| vector_components(n, 1536)),
+    ("pack_ratio_1536", |n| pack(n, &form_of_services())),
+    ("pack_in_vain_1536", |n| pack(n, &off_the_form())),
+    ("unpack_ratio_1536", |n| unpack(n, Codec::Lossless)),
+    ("unpack_bf16_1536", |n| unpack(n, Codec::Bf16)),
+    ("unpack_int8_1536", |n| unpack(n, Codec::Int8)),
+    ("record_to_bytes_1536", record_to_bytes),
+    ("record_from_bytes_1536", record_from_bytes),
     ("parse_request_1x500", |n| parse_request(n, 1, 500)),
     ("parse_request_256x50", |n| parse_request(n, 256, 50)),
     ("plan_256", plan_256),
@@ -69,6 +79,51 @@ fn vector_components(iterations: u64, dimension: u16) {
     repeat(iterations, || black_box(&vector).components().sum::<f32>());
 }
 
+/// Components of the form that services answer in: whole numbers over a norm, in no order.
+fn form_of_services() -> Vector {
+    let numerators = (1..=1536_u16).map(|index| f32::from(index.wrapping_mul(40_503) >> 5) - 1023.0);
+    let components: Vec<f32> = numerators.map(|numerator| numerator / 23_456.79).collect();
+    Vector::from_components(&components).expect("finite and not all zero")
+}
+
+/// Components of no form that could be packed without a loss.
+fn off_the_form() -> Vector {
+    let components: Vec<f32> = (1..=1536_u16).map(|index| (f32::from(index) * 0.7).sin()).collect();
+    Vector::from_components(&components).expect("finite and not all zero")
+}
+
+fn pack(iterations: u64, vector: &Vector) {
+    repeat(iterations, || Packed::pack(black_box(vector), Codec::Lossless));
+}
+
+fn unpack(iterations: u64, codec: Codec) {
+    let vector = if codec == Codec::Bf16 { off_the_form() } else { form_of_services() };
+    let packed = Packed::pack(&vector, codec);
+    assert_ne!(packed.form(), Form::F32, "it must have been packed");
+    let mut bytes = Vec::new();
+    for _ in 0..iterations {
+        bytes.clear();
+        black_box(&packed).write_le_bytes(&mut bytes);
+        black_box(&bytes);
+    }
+}
+
+fn record() -> Record {
+    let vector = Packed::pack(&form_of_services(), Codec::Lossless);
+    let identity = Identity { model: "text-embedding-3-small".into(), dimension: 1536 };
+    Record::new(vector, identity, Times { created_ms: 1, fresh_until_ms: 2, stale_until_ms: 3 }, Some(8))
+}
+
+fn record_to_bytes(iterations: u64) {
+    let record = record();
+    repeat(iterations, || at_rest::to_bytes(black_box(&record), 1));
+}
+
+fn record_from_bytes(iterations: u64) {
+    let bytes = at_rest::to_bytes(&record(), 1);
+    repeat(iterations, || at_rest::from_bytes(black_box(&bytes)).is_ok());
+}
+
 fn parse_request(iterations: u64, texts: usize, text_bytes: usize) {
     let input: Vec<String> = (0..texts).map(|n| format!("{n:0text_bytes$}")).collect();
     let body = serde_json::json!({"model": "text-embedding-3-small", "encoding_format": "base64", "input": input});
@@ -82,9 +137,9 @@ fn plan_256(iterations: u64) {
     repeat(iterations, || Plan::new(black_box(&keys).iter().copied()));
 }
 
-/// The answer with one vector of 1536 dimensions.
+/// The answer with one vector of 1536 dimensions, packed as memory holds it.
 fn rendering(encoding: Encoding) -> Rendering {
-    let vector = Vector::from_components(&components(1536)).expect("finite and not all zero");
+    let vector = Packed::pack(&form_of_services(), Codec::Lossless);
     let model = "text-embedding-3-small".to_owned();
     Rendering { vectors: [vector].into(), slots: [0].into(), encoding, model, prompt_tokens: 8, mocks: Vec::new() }
 }

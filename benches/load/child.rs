@@ -40,13 +40,11 @@ impl Server {
         start(command, &bench.out.join(format!("{}.log", words[0])))
     }
 
-    /// Starts vecho in front of `upstream`, with further arguments.
+    /// Starts vecho in front of `upstream`, with further arguments. It has no home, and so no folder and no disk tier:
+    /// what is measured is the memory tier, and nothing of an earlier run.
     pub(crate) fn vecho(bench: &Bench, upstream: &Self, further: &[&str]) -> Outcome<Self> {
         let program = std::env::var("VECHO_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_vecho").to_owned());
-        let home = bench.out.join("home");
-        fs::create_dir_all(&home)?;
         let mut command = command(bench, Core::Server, Path::new(&program));
-        command.env("HOME", home);
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--workers", "1"]);
         command.args(["--log-level", "info", "--upstream", &format!("http://{}/v1", upstream.public)]);
         command.args(further);

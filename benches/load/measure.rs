@@ -31,12 +31,15 @@ pub(crate) struct Sample {
     pub(crate) rate: f64,
 }
 
-/// All rounds of two servers.
+/// All rounds of some servers.
+#[derive(Default)]
 pub(crate) struct Comparison {
     /// The server under test.
     pub(crate) ours: Vec<Sample>,
     /// The one it is compared with.
     pub(crate) theirs: Vec<Sample>,
+    /// The one that does the least a cache can do, where it was measured too.
+    pub(crate) least: Vec<Sample>,
 }
 
 impl<'a> Side<'a> {
@@ -72,19 +75,26 @@ impl Sample {
     }
 }
 
-/// Runs both sides in turn, `count` requests a round, after one round each that does not count.
+/// Runs two sides in turn, and the least a cache can do where it is given, `count` requests a round, after one round
+/// each that does not count.
 pub(crate) async fn compare(
     bench: &Bench,
-    ours: &mut Side<'_>,
-    theirs: &mut Side<'_>,
+    [ours, theirs]: [&mut Side<'_>; 2],
+    mut least: Option<&mut Side<'_>>,
     count: u64,
 ) -> Outcome<Comparison> {
-    ours.round(count).await?;
-    theirs.round(count).await?;
-    let mut comparison = Comparison { ours: Vec::new(), theirs: Vec::new() };
-    for _ in 0..bench.rounds() {
-        comparison.ours.push(ours.round(count).await?);
-        comparison.theirs.push(theirs.round(count).await?);
+    let mut comparison = Comparison::default();
+    for round in 0..=bench.rounds() {
+        let samples = (ours.round(count).await?, theirs.round(count).await?);
+        let third = match &mut least {
+            Some(least) => Some(least.round(count).await?),
+            None => None,
+        };
+        if round > 0 {
+            comparison.ours.push(samples.0);
+            comparison.theirs.push(samples.1);
+            comparison.least.extend(third);
+        }
     }
     Ok(comparison)
 }
@@ -95,7 +105,17 @@ impl Comparison {
         median(&self.ours, |sample| sample.cpu_us) / median(&self.theirs, |sample| sample.cpu_us)
     }
 
-    /// Both servers' numbers in one sentence.
+    /// The ratio in words, with that of the least a cache can do beside it.
+    pub(crate) fn shown(&self, ratio: f64, reference: &str) -> String {
+        let shown = format!("{ratio:.2} × {reference}");
+        if self.least.is_empty() {
+            return shown;
+        }
+        let floor = median(&self.least, |sample| sample.cpu_us) / median(&self.theirs, |sample| sample.cpu_us);
+        format!("{shown}, {:.2} × the least, which is {floor:.2} × {reference}", ratio / floor)
+    }
+
+    /// The servers' numbers in one sentence.
     pub(crate) fn reference(&self, name: &str) -> String {
         let part = |side: &[Sample]| {
             format!(
@@ -106,13 +126,14 @@ impl Comparison {
                 median(side, |sample| sample.rate)
             )
         };
-        format!("vecho {}; {name} {}", part(&self.ours), part(&self.theirs))
+        let least = if self.least.is_empty() { String::new() } else { format!("; least {}", part(&self.least)) };
+        format!("vecho {}; {name} {}{least}", part(&self.ours), part(&self.theirs))
     }
 
     /// Every round.
     pub(crate) fn json(&self) -> Value {
         let side = |samples: &[Sample]| samples.iter().map(|sample| sample.json()).collect::<Vec<_>>();
-        json!({ "vecho": side(&self.ours), "reference": side(&self.theirs) })
+        json!({ "vecho": side(&self.ours), "reference": side(&self.theirs), "least": side(&self.least) })
     }
 }
 

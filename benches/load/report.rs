@@ -37,6 +37,11 @@ impl Row {
         }
     }
 
+    /// The same row with another text for the number found.
+    pub(crate) fn saying(self, measured: String) -> Self {
+        Self { measured, ..self }
+    }
+
     /// The same row with what the number is compared with.
     pub(crate) fn against(mut self, reference: String, rounds: Value) -> Self {
         self.reference = reference;

@@ -7,6 +7,7 @@ mod body;
 mod cache;
 mod guard;
 mod health;
+mod moving;
 mod parts;
 mod performance;
 mod reply;
@@ -19,7 +20,12 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 pub use guard::Guard;
-pub use parts::{CacheControl, CacheCounters, ConfigView, Eventually, Health, Machine, Memory, TierStats, UnknownTier};
+pub use moving::{EXPORT_PATH, IMPORT_PATH};
+pub use parts::{
+    BoxError, CacheControl, CacheCounters, ConfigView, Eventually, Health, Imported, Machine, Memory, Moving, Pieces,
+    TierStats, UnknownTier,
+};
+pub use reply::AdminBody;
 pub use service::handle;
 
 /// Everything the ops port reaches.
@@ -29,6 +35,8 @@ pub struct AdminContext {
     pub metrics: Arc<Metrics>,
     /// The caches.
     pub cache: Arc<dyn CacheControl>,
+    /// What leaves for another instance, and what comes from one.
+    pub moving: Arc<dyn Moving>,
     /// Whether the process does its work.
     pub health: Arc<dyn Health>,
     /// The memory of the process.

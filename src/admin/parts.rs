@@ -1,12 +1,14 @@
 //! What the ops port asks of the rest of the program, as traits, so that it knows no other part.
 
+use std::error::Error;
 use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
+use futures_util::Stream;
 use http::HeaderMap;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::system::Optimized;
@@ -78,6 +80,39 @@ pub struct CacheCounters {
 #[error("there is no tier `{0}`")]
 pub struct UnknownTier(pub String);
 
+/// Bytes of a file, as they come.
+pub type Pieces<'a> = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send + 'a>>;
+
+/// An error of any kind, as bodies have it.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What leaves for another instance, and what comes from one.
+pub trait Moving: Send + Sync {
+    /// All that is kept, as one file.
+    fn export(&self) -> Eventually<'_, Pieces<'static>>;
+
+    /// Takes in what another instance exported; the error says why this is no such file.
+    fn import<'a>(&'a self, file: Pieces<'a>) -> Eventually<'a, Result<Imported, String>>;
+}
+
+/// What became of a file that was taken in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Imported {
+    /// Records that are kept now.
+    pub imported: u64,
+    /// Records left out, since what is there is as new, or newer.
+    pub known: u64,
+    /// Records left out, since their time is over.
+    pub expired: u64,
+    /// Records left out, since a purge came in between.
+    pub purged: u64,
+    /// Places in the file that hold no whole record.
+    pub damaged: u64,
+    /// Whether the file came to its end, with nothing damaged or missing.
+    pub whole: bool,
+}
+
 /// Whether the process does its work.
 pub trait Health: Send + Sync {
     /// Whether requests are accepted.
@@ -140,4 +175,4 @@ macro_rules! opaque_debug {
     };
 }
 
-opaque_debug!(CacheControl, Health, Memory, ConfigView, Machine);
+opaque_debug!(CacheControl, Moving, Health, Memory, ConfigView, Machine);

@@ -1,18 +1,37 @@
 //! Answers of the ops port, and its errors in the envelope that the public port uses too.
 
 use bytes::Bytes;
+use futures_util::TryStreamExt;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
-use http_body_util::Full;
+use http_body::Frame;
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
 use serde::Serialize;
 use serde_json::json;
 
-/// An answer of the ops port.
-pub(super) type Reply = Response<Full<Bytes>>;
+use super::{BoxError, Pieces};
 
-/// A body of any type. What the ops port says is of this moment, so nothing may keep it.
+/// A body of the ops port: whole, or as it comes.
+pub type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
+
+/// An answer of the ops port.
+pub(super) type Reply = Response<AdminBody>;
+
+/// An answer whose body comes piece by piece.
+pub(super) fn streamed(content_type: &'static str, pieces: Pieces<'static>) -> Reply {
+    let body = StreamBody::new(pieces.map_ok(Frame::data));
+    dressed(StatusCode::OK, content_type, body.boxed_unsync())
+}
+
+/// A body of any type.
 pub(super) fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
-    let mut reply = Response::new(Full::new(body.into()));
+    dressed(status, content_type, Full::new(body.into()).map_err(|never| match never {}).boxed_unsync())
+}
+
+/// What the ops port says is of this moment, so nothing may keep it.
+fn dressed(status: StatusCode, content_type: &'static str, body: AdminBody) -> Reply {
+    let mut reply = Response::new(body);
     *reply.status_mut() = status;
     let headers: [(HeaderName, &'static str); 3] =
         [(CONTENT_TYPE, content_type), (CACHE_CONTROL, "no-store"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];

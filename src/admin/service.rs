@@ -7,11 +7,10 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body;
-use http_body_util::Full;
 
 use super::guard::Access;
 use super::reply::{self, Refusal, Reply};
-use super::{AdminContext, body, cache, health, performance, settings};
+use super::{AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, health, moving, performance, settings};
 
 /// Largest body of a request that is not explained.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -38,6 +37,8 @@ enum Endpoint {
     OptimizeMemory,
     Purge,
     Explain,
+    Export,
+    Import,
     Config,
     LogLevel,
 }
@@ -66,6 +67,13 @@ const ROUTES: &[Route] = &[
         Endpoint::Explain,
         "what would happen to the embeddings request in the body",
     ),
+    get(
+        EXPORT_PATH,
+        Access::Change,
+        Endpoint::Export,
+        "all that is kept, as a file; it holds vectors, so it is guarded",
+    ),
+    change("POST", IMPORT_PATH, Endpoint::Import, "takes in the file in the body, which another instance exported"),
     get("/api/config", Access::Local, Endpoint::Config, "the configuration in force and where it came from"),
     change("PUT", "/api/log-level", Endpoint::LogLevel, "changes the log level until the next start"),
 ];
@@ -81,9 +89,9 @@ impl Route {
 }
 
 /// Answers one request of `peer` on the ops port.
-pub async fn handle<B>(context: &AdminContext, request: Request<B>, peer: SocketAddr) -> Response<Full<Bytes>>
+pub async fn handle<B>(context: &AdminContext, request: Request<B>, peer: SocketAddr) -> Response<AdminBody>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     let (head, body) = request.into_parts();
@@ -114,7 +122,7 @@ async fn respond<B>(
     body: B,
 ) -> Result<Reply, Refusal>
 where
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     match endpoint {
@@ -131,6 +139,9 @@ where
             performance::optimize_memory(context, body::read(body, MAX_BODY_BYTES).await?).await
         }
         Endpoint::Explain => cache::explain(context, head, body::read(body, context.max_explain_bytes).await?).await,
+        Endpoint::Export if head.method == Method::HEAD => Ok(moving::no_export()),
+        Endpoint::Export => Ok(moving::export(context).await),
+        Endpoint::Import => moving::import(context, body).await,
         Endpoint::LogLevel => settings::set_log_level(context, &body::read(body, MAX_BODY_BYTES).await?),
     }
 }

@@ -43,7 +43,7 @@ fn answer(config: &Config, request: &EmbedRequest<'_>) -> Rendering {
         .unwrap_or(config.fallback.mock_dimensions);
     let count = u32::try_from(request.inputs.len()).expect("a request must have fewer than 2^32 inputs");
     Rendering {
-        vectors: request.inputs.iter().map(|input| mock::vector(model, dimension, input)).collect(),
+        vectors: request.inputs.iter().map(|input| mock::vector(model, dimension, input).into()).collect(),
         slots: (0..count).collect(),
         encoding: request.encoding,
         model: model.to_owned(),

@@ -3,7 +3,10 @@
 //! Ports are bound before anything serves, so that a port in use is a failed start and not a half-running process.
 //! Stopping goes the other way round: readiness first, the ops port last.
 
+mod batches;
+mod folder;
 mod mock_upstream;
+mod moving;
 mod ops;
 mod parts;
 mod reload;
@@ -28,6 +31,8 @@ use crate::serve::{self, Bound, Peer, Running, ServeLimits, Server, Tls};
 use crate::tasks::Tasks;
 use crate::upstream;
 
+pub use batches::{BatchCounts, BatchFiles, Keying, Sample, Tell};
+pub use folder::{Folder, NoFolder};
 use ops::Ops;
 use parts::{Parts, PortHooks};
 use reload::Reloader;
@@ -115,7 +120,7 @@ impl App {
         let live = Live::new(config);
         let config = live.load();
         let (tunnels, background) = (Tasks::new(), Tasks::new());
-        let parts = Parts::assemble(&live, &metrics, &surroundings.clock)?;
+        let parts = Parts::assemble(&live, &metrics, &surroundings.clock).await?;
         let state = Arc::new(State::default());
         let proxy =
             Proxy::new(Arc::clone(&parts.flow), Arc::clone(&parts.answers), Arc::clone(&parts.client), tunnels.clone());

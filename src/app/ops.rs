@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use super::parts::Parts;
 use super::{State, Surroundings};
 use crate::admin::{
-    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Guard, Health, Machine, Memory, TierStats,
-    UnknownTier,
+    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Guard, Health, Machine, Memory, Moving,
+    TierStats, UnknownTier,
 };
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Weigh};
@@ -33,7 +33,7 @@ const GIB: f64 = 1_073_741_824.0;
 /// Handles of everything that the ops port shows or steers.
 #[derive(Clone)]
 pub(super) struct Ops {
-    flow: Arc<Flow>,
+    pub(super) flow: Arc<Flow>,
     answers: Arc<Answers>,
     proxy: Arc<Proxy>,
     breaker: Arc<Breaker>,
@@ -43,7 +43,7 @@ pub(super) struct Ops {
     state: Arc<State>,
     live: Live,
     level: LevelHandle,
-    clock: Clock,
+    pub(super) clock: Clock,
 }
 
 impl Ops {
@@ -71,6 +71,7 @@ impl From<&Ops> for AdminContext {
         Self {
             metrics: Arc::clone(&ops.metrics),
             cache: Arc::clone(&shared) as Arc<dyn CacheControl>,
+            moving: Arc::clone(&shared) as Arc<dyn Moving>,
             health: Arc::clone(&shared) as Arc<dyn Health>,
             memory: Arc::clone(&shared) as Arc<dyn Memory>,
             config: Arc::clone(&shared) as Arc<dyn ConfigView>,

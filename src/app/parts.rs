@@ -37,7 +37,7 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) fn assemble(live: &Live, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Self, TlsError> {
+    pub(super) async fn assemble(live: &Live, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Self, TlsError> {
         let config = live.load();
         let system = Arc::new(System::new());
         let limit_bytes = effective_limit(config.memory.limit_bytes, system.container_limit_bytes());
@@ -49,9 +49,9 @@ impl Parts {
         let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), Arc::clone(metrics));
         let tasks = Tasks::new();
         let epochs = Arc::default();
-        let ground = Ground { live, clock, metrics, epochs: &epochs };
+        let ground = Ground { live, clock, metrics, epochs: &epochs, limit_bytes };
         let redis = wanted::redis(&ground);
-        let lower = wanted::lower(redis.as_ref());
+        let lower = wanted::lower(&ground, redis.as_ref()).await;
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),

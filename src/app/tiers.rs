@@ -8,8 +8,12 @@ use crate::config::Live;
 use crate::epochs::Epochs;
 use crate::flow::Flow;
 use crate::metrics::Metrics;
+use crate::tiers::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
 use crate::tiers::redis::{OnPurges, RedisParts, RedisTier};
 use crate::tiers::{Eventually, Leases, LowerTier, Tier};
+
+/// What an entry on disk takes in memory at most, for finding it.
+const INDEX_BYTES: u64 = 48;
 
 /// What the tiers below memory are made of.
 pub(super) struct Ground<'a> {
@@ -17,11 +21,27 @@ pub(super) struct Ground<'a> {
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) epochs: &'a Arc<Epochs>,
+    /// What the process may take, in bytes.
+    pub(super) limit_bytes: u64,
 }
 
 /// The tiers below memory, in the order they are asked.
-pub(super) fn lower(redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
-    redis.map(|redis| Arc::clone(redis) as Arc<dyn LowerTier>).into_iter().collect()
+pub(super) async fn lower(ground: &Ground<'_>, redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
+    let redis = redis.map(|redis| Arc::clone(redis) as Arc<dyn LowerTier>);
+    disk(ground).await.into_iter().chain(redis).collect()
+}
+
+/// The index of what is on disk takes a tenth of the memory limit at most.
+async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
+    let disk = ground.live.load().disk.clone();
+    let settings = DiskSettings {
+        path: disk.path.filter(|_| disk.enabled)?,
+        bounds: Bounds { max_bytes: disk.max_bytes, max_entries: ground.limit_bytes / 10 / INDEX_BYTES },
+        queue_bytes: disk.queue_bytes,
+        off_for: disk.off_for,
+    };
+    let (clock, metrics, epochs) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.epochs));
+    Some(Arc::new(DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await))
 }
 
 /// The tier in Redis, if there is to be one. It has yet to begin.

@@ -9,6 +9,7 @@ use http::{HeaderName, Uri};
 
 use super::{Effective, Secret};
 pub use crate::logs::LogFormat;
+use crate::packed::Codec;
 
 /// The whole configuration, after every check.
 #[derive(Clone, Debug)]
@@ -183,6 +184,8 @@ pub struct Cache {
     pub extra_fields: BTreeSet<String>,
     /// Request headers whose values join the key.
     pub key_headers: Vec<HeaderName>,
+    /// How vectors are packed.
+    pub codec: Codec,
     /// Share of the memory limit for vectors, in percent.
     pub memory_percent: u64,
     /// Share of the memory limit for rendered answers, in percent.

@@ -17,6 +17,7 @@ use super::{
     Log, LogFormat, Memory, Reload, Retry, Scope, Secret, Shutdown, Tls, Upstream, UpstreamTarget, values,
 };
 use crate::logs;
+use crate::packed::Codec;
 
 const MIB: u64 = 1024 * 1024;
 const ANY_LENGTH: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hours(24 * 3650);
@@ -201,10 +202,14 @@ fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
         key_secret: reader.secret("cache.key_secret"),
         extra_fields: extra_fields.unwrap_or_default().into_iter().collect(),
         key_headers: key_headers.unwrap_or_default(),
+        codec: reader.choice("cache.codec", &CODECS),
         memory_percent: reader.count("cache.memory_percent", 1..=90),
         answers_percent: reader.count("cache.answers_percent", 0..=90),
     }
 }
+
+const CODECS: [(&str, Codec); 4] =
+    [("lossless", Codec::Lossless), ("bf16", Codec::Bf16), ("int8", Codec::Int8), ("f32", Codec::F32)];
 
 fn extra_field(name: &str) -> Result<String, String> {
     match name {

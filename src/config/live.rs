@@ -83,6 +83,7 @@ fn carry(running: &Config, read: Config) -> Config {
             ttl: read.cache.ttl,
             stale_for: read.cache.stale_for,
             extra_fields: read.cache.extra_fields,
+            codec: read.cache.codec,
             ..running.cache.clone()
         },
         auth: Auth { vouch_ttl: read.auth.vouch_ttl, ..running.auth.clone() },
@@ -140,6 +141,7 @@ mod tests {
         ("cache.scope", "shared"),
         ("cache.extra_fields", "[\"seven\"]"),
         ("cache.key_headers", "x-seven"),
+        ("cache.codec", "int8"),
         ("cache.memory_percent", "7"),
         ("cache.answers_percent", "7"),
         ("disk.enabled", "false"),

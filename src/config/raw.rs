@@ -12,7 +12,7 @@ use super::keys::{self, WELL_KNOWN};
 use super::{Faults, KEYS, Key};
 
 /// Variables that tell where a user's caches are, and the folder for ours below it.
-const CACHE_FOLDERS: [(&str, &str); 2] = [("XDG_CACHE_HOME", "vecho"), ("HOME", ".cache/vecho")];
+pub(super) const CACHE_FOLDERS: [(&str, &str); 2] = [("XDG_CACHE_HOME", "vecho"), ("HOME", ".cache/vecho")];
 
 /// Where a value came from.
 #[derive(Clone, Debug, PartialEq, Eq)]

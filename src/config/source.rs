@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use blake3::Hasher;
 
 use super::keys::WELL_KNOWN;
-use super::raw::Raw;
+use super::raw::{CACHE_FOLDERS, Raw};
 use super::{Config, Faults, Flag, KEYS, Origin, checks};
 
 /// Where the configuration comes from. The environment is a snapshot: a running process does not see later changes.
@@ -82,7 +82,8 @@ impl Config {
 }
 
 fn concerns_us(name: &str) -> bool {
-    name.starts_with("VECHO_") || WELL_KNOWN.iter().any(|(known, _)| *known == name)
+    let is_well_known = WELL_KNOWN.iter().chain(&CACHE_FOLDERS).any(|(known, _)| *known == name);
+    is_well_known || name.starts_with("VECHO_")
 }
 
 fn file_of(env: &[(String, String)]) -> Option<(PathBuf, Origin)> {

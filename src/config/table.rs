@@ -84,6 +84,12 @@ pub const KEYS: &[Key] = &[
         "[]",
         "Request headers that choose who answers, such as a gateway's x-portkey-provider; their values join the key.",
     ),
+    key(
+        "cache.codec",
+        "\"lossless\"",
+        "How vectors are packed: lossless (half size where no bit is lost), bf16, int8 (both lossy), f32 (not at all).",
+    )
+    .live(),
     key("cache.memory_percent", "60", "Share of the memory limit for vectors, in percent."),
     key("cache.answers_percent", "10", "Share of the memory limit for rendered answers, in percent."),
     key("disk.enabled", "true", "Whether vectors are kept on disk, where they outlive the process."),

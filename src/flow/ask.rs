@@ -1,5 +1,6 @@
 //! What a caller asks, and the keys that follow from it.
 
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Uri};
 
 use crate::config::{Cache, FallbackMode, Scope};
@@ -36,11 +37,12 @@ impl Origin<'_> {
     /// What the upstream has to have accepted before stored vectors of `space` are served, where it has to: the
     /// credential, for this address and model.
     pub fn voucher(&self, space: &Space) -> Option<Voucher> {
-        let mut subject = KeyBuilder::new(None);
-        subject.part(Tag::Upstream, self.uri.to_string().as_bytes());
-        subject.part(Tag::Model, space.model_name().as_bytes());
-        let voucher = Voucher { credential: self.credential, subject: subject.finish() };
-        self.must_be_vouched.then_some(voucher)
+        self.must_be_vouched.then(|| {
+            let mut subject = KeyBuilder::new(None);
+            subject.part(Tag::Upstream, address(&self.uri).as_bytes());
+            subject.part(Tag::Model, space.model_name().as_bytes());
+            Voucher { credential: self.credential, subject: subject.finish() }
+        })
     }
 }
 
@@ -86,9 +88,23 @@ pub fn join_headers(key: &mut KeyBuilder, names: &[HeaderName], headers: &Header
 /// The key of everything that shapes a vector but its input: scope, upstream and space.
 pub fn space_key(scope: &Key, uri: &Uri, space: &Space) -> Key {
     let mut key = KeyBuilder::new(None);
-    key.part(Tag::Scope, scope.as_bytes()).part(Tag::Upstream, uri.to_string().as_bytes());
+    key.part(Tag::Scope, scope.as_bytes()).part(Tag::Upstream, address(uri).as_bytes());
     space.join_key(&mut key);
     key.finish()
+}
+
+/// The text of an address, as its `Display` writes it. Put together by hand, since every request needs it.
+fn address(uri: &Uri) -> String {
+    let mut text = String::with_capacity(128);
+    if let Some(scheme) = uri.scheme_str() {
+        text.extend([scheme, "://"]);
+    }
+    text.push_str(uri.authority().map_or("", Authority::as_str));
+    text.push_str(uri.path());
+    if let Some(query) = uri.query() {
+        text.extend(["?", query]);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -108,6 +124,20 @@ mod tests {
 
     fn uri(text: &str) -> Uri {
         text.parse().expect("an address")
+    }
+
+    #[test]
+    fn an_address_is_written_as_it_displays() {
+        for text in [
+            "http://h/v1",
+            "https://h:8443/v1/embeddings?api-version=2&x=",
+            "http://h",
+            "https://user@h:2/x?y",
+            "/only/path?q",
+            "/",
+        ] {
+            assert_eq!(address(&uri(text)), uri(text).to_string());
+        }
     }
 
     #[test]

@@ -12,10 +12,10 @@ use super::request::Request;
 use super::{Outcome, Source};
 use crate::generation::Generation;
 use crate::metrics::{self, Metrics, SourceLabel};
+use crate::packed::Packed;
 use crate::spaces::{Identity, Lessons};
 use crate::tiers::Tier;
 use crate::upstream::{CallInfo, shown_on_misses};
-use crate::vector::Vector;
 use crate::vouch::Voucher;
 use crate::wire::{Input, Rendering};
 
@@ -193,7 +193,7 @@ impl Request<'_> {
         let mocks = self.plan.slots.iter().enumerate().filter(|(_, slot)| is_mock(slot));
         let real = parts.iter().find(|part| part.served.source != Source::Mock).or(parts.first());
         Rendering {
-            vectors: parts.iter().map(|part| part.served.record.vector.clone()).collect::<Vec<Vector>>().into(),
+            vectors: parts.iter().map(|part| part.served.record.vector.clone()).collect::<Vec<Packed>>().into(),
             slots: self.plan.slots.clone().into(),
             encoding: self.ask.request.encoding,
             model: real.map_or_else(String::new, |part| part.served.record.identity.model.to_string()),
@@ -305,6 +305,7 @@ fn sums_of_own_calls(parts: &[Part<'_>]) -> HashMap<*const CallInfo, u64> {
 mod tests {
     use super::*;
     use crate::tiers::{Record, Times};
+    use crate::vector::Vector;
 
     #[test]
     fn what_another_request_counts_meanwhile_is_not_added_to_a_sum_that_holds_it() {

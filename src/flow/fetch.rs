@@ -11,13 +11,14 @@ use crate::config::Config;
 use crate::generation::Generation;
 use crate::inflight::Lead;
 use crate::key::Key;
+use crate::packed::Packed;
 use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Tier, Times};
 use crate::upstream::{Class, Failure, Fetched, Lane, Portion};
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
 
-/// The fetch of everything that one request leads. It runs to its end whoever still waits for it.
+/// The fetch of everything that one request leads. It runs to its end whoever still waits for it: see `Request::launch`.
 pub(super) struct Fetch {
     pub(super) flow: Arc<Flow>,
     pub(super) config: Arc<Config>,
@@ -26,7 +27,10 @@ pub(super) struct Fetch {
     pub(super) lessons: Arc<Lessons>,
     pub(super) generation: Generation,
     pub(super) deadline: Instant,
+    /// Whether a stored vector would do.
     pub(super) may_use_stored: bool,
+    /// Whether something has landed since the look-up.
+    pub(super) has_news: bool,
     pub(super) max_age_ms: Option<u64>,
     pub(super) may_store: bool,
     pub(super) credential: Key,
@@ -51,19 +55,23 @@ impl Fetch {
             return;
         }
         let (places, inputs): (Vec<usize>, Vec<_>) = open.into_iter().unzip();
-        let mut portions = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
-        while let Some(portion) = portions.recv().await {
-            let landed = portion.places.clone();
-            self.land(portion, &places).await;
-            // After what was stored is on its way: whoever gets the lease next must find it.
-            self.release(&places[landed]);
-        }
+        let (mut portions, work) = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
+        let landing = async {
+            while let Some(portion) = portions.recv().await {
+                let landed = portion.places.clone();
+                self.land(portion, &places).await;
+                // After what was stored is on its way: whoever gets the lease next must find it.
+                self.release(&places[landed]);
+            }
+        };
+        // The work first: what it brings lands in the same go.
+        tokio::join!(biased; work, landing);
     }
 
-    /// Looks into memory once more. Between the look-up and the claim an earlier fetch may have landed and left;
-    /// without this look its result would be paid for twice.
+    /// Looks into memory once more, if an earlier fetch has landed and left between the look-up and the claim; without
+    /// this look its result would be paid for twice.
     fn land_stored(&self) -> Vec<usize> {
-        if !self.may_use_stored {
+        if !(self.may_use_stored && self.has_news) {
             return Vec::new();
         }
         let terms = self.terms();
@@ -118,7 +126,8 @@ impl Fetch {
         }
         let (times, asked_model) = (self.times(now_ms), self.asked_as(&identity));
         let keep_one = |(fetched, place): (Fetched, &usize)| {
-            let record = Record::new(fetched.vector, identity.clone(), times, fetched.tokens);
+            let packed = Packed::pack(&fetched.vector, self.config.cache.codec);
+            let record = Record::new(packed, identity.clone(), times, fetched.tokens);
             let record = Arc::new(record.asked_as(&asked_model));
             if self.may_store {
                 self.flow.tiers.remember(self.lead.keys()[*place], &record, self.generation);

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+
 use super::request::Request;
 use crate::key::{KeyBuilder, Tag};
 use crate::upstream::{Lane, Terms, forwardable};
@@ -41,10 +44,11 @@ impl Request<'_> {
         if let Some(user) = &request.user {
             id.part(Tag::User, user.as_bytes());
         }
-        let headers = forwardable(origin.headers, self.config.upstream.api_key.is_some());
+        let mut headers = forwardable(origin.headers, self.config.upstream.api_key.is_some());
         for (name, value) in headers.iter().filter(|(name, _)| !is_noise(name.as_str())) {
             id.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
         }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let terms = Terms {
             uri: origin.uri.clone(),
             headers,

@@ -1,7 +1,7 @@
 //! The life of one embeddings request, top to bottom: plan, look up, claim, fetch, settle, stand in, assemble.
 //!
-//! A request only waits; fetching and landing is done by a task of its own. So a caller that hangs up takes the
-//! fetch from nobody, and finds its answer stored when it asks again.
+//! Fetching and landing is a future of its own, which the request drives while it waits and leaves to a task when it
+//! ends first. So a caller that hangs up takes the fetch from nobody, and finds its answer stored when it asks again.
 
 mod ask;
 mod assemble;
@@ -31,6 +31,7 @@ use crate::wire::Bypass;
 pub use ask::{Ask, Controls, Origin, join_headers, scope_key, space_key};
 pub use assemble::{Answer, Keep, Tally};
 pub use outcome::{Outcome, Refusal, Source};
+pub use request::speaks_f32;
 pub use stand_in::Outage;
 
 use outcome::{Failed, Landed};

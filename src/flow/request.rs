@@ -28,6 +28,8 @@ pub(super) struct Request<'a> {
     pub(super) plan: Plan,
     pub(super) lessons: Arc<Lessons>,
     pub(super) generation: Generation,
+    /// How many fetches had landed before the look-up.
+    pub(super) landings_before: u64,
     /// What has to be accepted by the upstream before stored vectors are served, where it has to.
     pub(super) voucher: Option<Voucher>,
     /// Whether stored vectors and other callers' fetches may be used at all.
@@ -49,6 +51,7 @@ impl<'a> Request<'a> {
             plan: Plan::new(ask.request.inputs.iter().map(|input| input.key(&space))),
             lessons: flow.spaces.of(space),
             generation: flow.tiers.generation(),
+            landings_before: flow.flights.landings(),
             trusted: voucher.is_none_or(|voucher| flow.vouchers.holds(&voucher, now_ms)),
             voucher,
             config,
@@ -187,7 +190,7 @@ impl<'a> Request<'a> {
 }
 
 /// OpenAI and Azure send f32 in base64; the built-in mock does too.
-fn speaks_f32(target: &UpstreamTarget, uri: &Uri) -> bool {
+pub fn speaks_f32(target: &UpstreamTarget, uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     *target == UpstreamTarget::Mock
         || host == "api.openai.com"

@@ -1,6 +1,9 @@
 //! Waiting for what is missing: claiming it, having it fetched, and what a landing means for this request.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use tokio::time::timeout_at;
 
@@ -8,8 +11,10 @@ use super::fetch::Fetch;
 use super::outcome::{Failed, Landed, Progress, Served, Slot};
 use super::request::Request;
 use super::{Landing, Source};
-use crate::inflight::{self, Flights, Lead};
+use crate::inflight::{self, Claims, Flights, Join, Lead};
 use crate::key::Key;
+use crate::tasks::Lent;
+use crate::tiers::Age;
 use crate::upstream::{Class, Failure, Why};
 
 /// What to do about an input whose fetch failed in another's hands.
@@ -42,16 +47,17 @@ impl Request<'_> {
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
         // A table of its own: nobody joins, nobody is joined.
         let flights = if alone { Flights::new() } else { Arc::clone(&self.flow.flights) };
-        let claims = flights.claim(&keys);
+        let Claims { joins, led, lead } = flights.claim(&keys);
         let mut is_led = vec![false; keys.len()];
-        if let Some(lead) = claims.lead {
-            claims.led.iter().for_each(|place| is_led[*place] = true);
-            self.launch(lead, claims.led.iter().map(|place| places[*place]));
+        for place in &led {
+            is_led[*place] = true;
         }
+        let fetch = lead.map(|lead| self.launch(lead, led.iter().map(|place| places[*place])));
+        let own = led.first().map(|place| &joins[*place]);
+        self.wait(fetch.zip(own), &joins).await;
         let mut again = Vec::new();
-        for ((place, join), led) in places.iter().zip(&claims.joins).zip(is_led) {
-            let landing = timeout_at(self.deadline, join.landing()).await;
-            match self.settle(landing.ok(), led) {
+        for ((place, join), led) in places.iter().zip(&joins).zip(is_led) {
+            match self.settle(join.landed(), led) {
                 Ok(slot) => progress.slots[*place] = slot,
                 Err(kind) => again.push((*place, kind)),
             }
@@ -59,15 +65,46 @@ impl Request<'_> {
         again
     }
 
+    /// Waits until everything has landed, at most until the deadline, and does its own fetch in the meantime. What of
+    /// that is not done by then, or is only of use to others, becomes a task.
+    async fn wait(&self, own: Option<(Lent, &Join<Landing>)>, joins: &[Join<Landing>]) {
+        let everything = async {
+            if let Some((mut fetch, join)) = own {
+                // Nobody but this fetch lands what is led here, so it is enough to look after each step of it.
+                poll_fn(|cx| {
+                    let is_done = Pin::new(&mut fetch).poll(cx).is_ready();
+                    if is_done || join.has_whole_flight_landed() { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+            }
+            for join in joins {
+                join.landing().await;
+            }
+        };
+        // What has landed until then is used, whether it was waited for or not.
+        drop(timeout_at(self.deadline, everything).await);
+    }
+
     /// What a landing means for this request.
     fn settle(&self, landing: Option<inflight::Landing<Landing>>, led: bool) -> Result<Slot, Again> {
         match landing {
-            Some(inflight::Landing::Landed(Ok(landed))) => Ok(Slot::Served(landed.served(led))),
+            Some(inflight::Landing::Landed(Ok(landed))) if self.accepts(&landed) => {
+                Ok(Slot::Served(landed.served(led)))
+            }
+            // Its lead was content with something older than this request is.
+            Some(inflight::Landing::Landed(Ok(_))) => Err(Again::Alone),
             Some(inflight::Landing::Landed(Err(failed))) if led => Ok(Slot::Failed(failed)),
             Some(inflight::Landing::Landed(Err(failed))) => self.take_over(failed),
             Some(inflight::Landing::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
             None => Ok(self.failed(Why::Timeout, "no answer within limits.request_timeout")),
         }
+    }
+
+    /// Whether what landed is young enough for this request. What was fetched always is.
+    fn accepts(&self, landed: &Landed) -> bool {
+        let (controls, times) = (&self.ask.controls, &landed.record.times);
+        let is_young = || times.age(self.now_ms, controls.max_age_ms) == Age::Fresh;
+        landed.call.is_some() || (!controls.no_cache && is_young())
     }
 
     /// Whether the failure of a fetch that another request led is this request's too. That the upstream is down is
@@ -91,7 +128,8 @@ impl Request<'_> {
         Slot::Failed(Arc::new(Failed { failure, keys: [].into(), credential: self.ask.origin.credential }))
     }
 
-    fn launch(&self, lead: Lead<Landing>, places: impl Iterator<Item = usize>) {
+    /// Begins a fetch. It ends even if nobody waits for it.
+    fn launch(&self, lead: Lead<Landing>, places: impl Iterator<Item = usize>) -> Lent {
         let inputs = places.map(|place| self.ask.request.inputs[self.plan.firsts[place]].to_owned_input()).collect();
         let fetch = Fetch {
             flow: Arc::clone(self.flow),
@@ -102,13 +140,14 @@ impl Request<'_> {
             generation: self.generation,
             deadline: self.deadline,
             may_use_stored: self.trusted && !self.ask.controls.no_cache,
+            has_news: self.flow.flights.landings() != self.landings_before,
             max_age_ms: self.ask.controls.max_age_ms,
             may_store: !self.ask.controls.no_store,
             credential: self.ask.origin.credential,
             voucher: self.voucher,
             asked_model: self.ask.request.space.model_name().to_owned(),
         };
-        self.flow.tasks.spawn(fetch.run(inputs));
+        self.flow.tasks.lend(fetch.run(inputs))
     }
 }
 

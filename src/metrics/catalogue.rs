@@ -145,7 +145,7 @@ catalogue! {
     CACHE_TIER_DOWN: gauge("vecho_cache_tier_down", TIER,
         "1 while a tier that is configured does not work, by tier.");
     CACHE_LOOKUP_DURATION: histogram("vecho_cache_lookup_duration_seconds", TIER, SECONDS,
-        "Time of one question to a tier below memory, by tier; a series appears with its first question.");
+        "Time of one question to a tier below memory, by tier.");
     CACHE_PURGES: counter("vecho_cache_purges_total", &[],
         "Times an operator emptied the cache or a part of it.");
     CACHE_ANSWERS: counter("vecho_cache_answers_total", &[label::<AnswerEvent>("result")],
@@ -166,6 +166,8 @@ catalogue! {
         "What the governor did to stay under the memory limit, by action.");
     CONFIG_RELOADS: counter("vecho_config_reloads_total", &[label::<ReloadResult>("result")],
         "Times the configuration was read again, by result.");
+    CONFIG_CURRENT: gauge("vecho_config_last_reload_successful", &[],
+        "0 while the configuration, a secret or a certificate was last read again in vain and an old one is in force.");
     READY: gauge("vecho_ready", &[],
         "1 while requests are accepted, 0 while starting and while draining.");
     BUILD_INFO: gauge("vecho_build_info", &[LabelSet { name: "version", values: &[] }],

@@ -71,35 +71,19 @@ impl Gauge {
 
     /// Adds one until the guard is dropped.
     pub fn enter(&self) -> Entered {
-        self.enter_by(1)
-    }
-
-    /// Adds `n` until the guard is dropped.
-    pub fn enter_by(&self, n: usize) -> Entered {
-        self.add(n);
-        Entered { gauge: self.clone(), n }
+        self.inc();
+        Entered(self.clone())
     }
 }
 
-/// A share of a gauge that ends with its holder.
+/// One in a gauge that ends with its holder.
 #[derive(Debug)]
 #[must_use = "the gauge goes down again when this is dropped"]
-pub struct Entered {
-    gauge: Gauge,
-    n: usize,
-}
-
-impl Entered {
-    /// Adds `n` more to the share.
-    pub fn grow(&mut self, n: usize) {
-        self.gauge.add(n);
-        self.n += n;
-    }
-}
+pub struct Entered(Gauge);
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        self.gauge.sub(self.n);
+        self.0.dec();
     }
 }
 

@@ -58,6 +58,7 @@ pub struct Metrics {
     answers: PerLabel<AnswerEvent, Counter>,
     governor_actions: PerLabel<GovernorAction, Counter>,
     config_reloads: PerLabel<ReloadResult, Counter>,
+    config_current: Gauge,
     ready: Gauge,
     /// Requests under way on the public port.
     pub requests_in_flight: Gauge,
@@ -88,12 +89,13 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// Every metric at zero.
+    /// Every metric at zero, but for those that tell that all is well.
     pub fn new(version: &str) -> Arc<Self> {
         let registry = Registry::new();
         let metrics = Self::stocked(registry.clone(), &Shelf(&registry));
         Shelf(&registry).info(&catalogue::BUILD_INFO, version);
         metrics.show_usual_durations();
+        metrics.config_current.set(1);
         Arc::new(metrics)
     }
 
@@ -127,6 +129,7 @@ impl Metrics {
             answers: shelf.counters(&catalogue::CACHE_ANSWERS),
             governor_actions: shelf.counters(&catalogue::GOVERNOR_ACTIONS),
             config_reloads: shelf.counters(&catalogue::CONFIG_RELOADS),
+            config_current: shelf.gauge(&catalogue::CONFIG_CURRENT),
             ready: shelf.gauge(&catalogue::READY),
             requests_in_flight: shelf.gauge(&catalogue::REQUESTS_IN_FLIGHT),
             body_bytes_in_flight: shelf.gauge(&catalogue::BODY_BYTES_IN_FLIGHT),

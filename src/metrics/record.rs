@@ -118,6 +118,7 @@ impl Metrics {
     /// The configuration was read again.
     pub fn config_reload(&self, result: ReloadResult) {
         self.config_reloads.of(result).inc();
+        self.config_current.set(u64::from(result == ReloadResult::Ok));
     }
 
     /// Whether requests are accepted.
@@ -133,6 +134,9 @@ impl Metrics {
     pub(super) fn show_usual_durations(&self) {
         for (route, outcome) in USUAL {
             self.duration_of(*route, *outcome);
+        }
+        for tier in [Tier::Disk, Tier::Redis] {
+            self.cache_lookup_duration.with_label_values(&[tier.label()]);
         }
     }
 

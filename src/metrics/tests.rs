@@ -85,11 +85,10 @@ fn an_unknown_bypass_reason_counts_as_other() {
 #[test]
 fn a_guard_gives_back_what_it_took() {
     let metrics = Metrics::new("0");
-    let mut held = metrics.body_bytes_in_flight.enter_by(10);
-    held.grow(5);
-    assert_eq!(metrics.body_bytes_in_flight.get(), 15);
+    let held = metrics.upstream_in_flight.enter();
+    assert_eq!(metrics.upstream_in_flight.get(), 1);
     drop(held);
-    assert_eq!(metrics.body_bytes_in_flight.get(), 0);
+    assert_eq!(metrics.upstream_in_flight.get(), 0);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use super::{Proxy, ReplyBody};
 use crate::answers;
 use crate::config::Config;
 use crate::flow::{Answer, Ask, Controls, Keep, Outcome, Tally};
-use crate::key::Key;
+use crate::key::{Key, PassingSecret};
 use crate::metrics::{AnswerEvent, Rejection};
 use crate::serve::{BodyBounds, CollectError, collect_bounded};
 use crate::upstream::{ClientBody, RouteKind, TooLong};
@@ -39,10 +39,10 @@ struct Received<'a> {
 impl Received<'_> {
     /// The key of a rendered answer, for requests without special wishes: a rendered answer knows its records'
     /// common end, not their ages.
-    fn answer_key(&self) -> Option<Key> {
+    fn answer_key(&self, secret: &PassingSecret) -> Option<Key> {
         let controls = &self.controls;
         let has_wishes = controls.no_cache || controls.no_store || controls.max_age_ms.is_some();
-        (!has_wishes).then(|| answer_key(self.config, &self.head.headers, &self.head.uri, &self.body))
+        (!has_wishes).then(|| answer_key(self.config, secret, &self.head, &self.body))
     }
 }
 
@@ -52,9 +52,10 @@ impl Proxy {
         request: Request<Incoming>,
         kind: RouteKind,
         mut admission: Admission,
+        begun: Instant,
     ) -> Finished {
         let config = self.live.load();
-        let deadline = Instant::now() + config.limits.request_timeout;
+        let deadline = begun + config.limits.request_timeout;
         let (head, body) = request.into_parts();
         let controls = match read_controls(&head.headers) {
             Ok(controls) => controls,
@@ -65,14 +66,19 @@ impl Proxy {
             return if controls.only_if_cached {
                 self.not_cached()
             } else {
-                self.bypass(Request::from_parts(head, body), bypass, admission, deadline).await
+                Box::pin(self.bypass(Request::from_parts(head, body), bypass, admission, deadline)).await
             };
         }
         let body = match self.read_body(&config, body, &mut admission).await {
             Ok(body) => body,
             Err(finished) => return finished,
         };
-        self.answer(Received { head, body, kind, controls, config: &config, deadline }, admission).await
+        let received = Received { head, body, kind, controls, config: &config, deadline };
+        let key = received.answer_key(&self.answer_secret);
+        match key.and_then(|key| self.at_hand(&key)) {
+            Some(finished) => finished.admitted(admission),
+            None => Box::pin(self.answer(received, key, admission)).await,
+        }
     }
 
     async fn read_body(&self, config: &Config, body: Incoming, admission: &mut Admission) -> Result<Bytes, Finished> {
@@ -83,8 +89,7 @@ impl Proxy {
         }
         let bounds =
             BodyBounds { max_bytes: limits.max_body_bytes, pause: limits.body_timeout, whole: limits.request_timeout };
-        let admit = |bytes| self.gate.reserve(admission, bytes);
-        collect_bounded(body, bounds, admit).await.map_err(|error| self.refuse_body(&error))
+        collect_bounded(body, bounds, |bytes| admission.reserve(bytes)).await.map_err(|error| self.refuse_body(&error))
     }
 
     fn refuse_body(&self, error: &CollectError) -> Finished {
@@ -112,11 +117,8 @@ impl Proxy {
         self.replies.overloaded(rejection)
     }
 
-    async fn answer(&self, received: Received<'_>, admission: Admission) -> Finished {
-        let key = received.answer_key();
-        if let Some(finished) = key.and_then(|key| self.at_hand(&key)) {
-            return finished.admitted(admission);
-        }
+    /// Answers what has no rendered answer.
+    async fn answer(&self, received: Received<'_>, key: Option<Key>, admission: Admission) -> Finished {
         let outcome = match self.through_flow(&received).await {
             Ok(outcome) => outcome,
             Err(error) => return self.refuse_path(error),
@@ -166,16 +168,16 @@ impl Proxy {
         let largest = answer.rendering.largest_len();
         let wanted = key.filter(|key| self.answers.wants(key, largest as u64));
         let keep = answer.keep.zip(wanted);
-        let body = if keep.is_some() || largest <= WHOLE_BYTES {
-            let bytes = answer.rendering.to_bytes();
-            if let Some((keep, key)) = keep {
-                self.keep(key, parts(&bytes, &answer.tally, &notes, keep), received_under);
-            }
+        let body = if let Some((keep, key)) = keep {
+            let bytes = answer.rendering.to_lasting_bytes();
+            self.keep(key, parts(&bytes, &answer.tally, &notes, keep), received_under);
             ReplyBody::whole(bytes)
+        } else if largest <= WHOLE_BYTES {
+            ReplyBody::whole(answer.rendering.to_bytes())
         } else {
             ReplyBody::rendered(answer.rendering)
         };
-        self.replies.answer(notes, answer.call_headers, body)
+        self.replies.answer(&notes, answer.call_headers, body)
     }
 
     /// Keeps a finished answer, if the configuration that its request was read under is still in force. Which requests
@@ -217,9 +219,7 @@ fn parts(body: &Bytes, tally: &Tally, notes: &Notes, keep: Keep) -> answers::Par
         body: body.clone(),
         inputs: as_hit.memory,
         tokens: as_hit.saved,
-        sources: Notes::new(&as_hit, "").sources,
-        token_note: notes.tokens.clone(),
-        model: notes.model.clone(),
+        headers: notes.kept(&as_hit),
         fresh_until_ms: keep.fresh_until_ms,
         identity: keep.identity,
         lessons: keep.lessons,

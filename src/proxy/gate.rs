@@ -1,72 +1,82 @@
 //! How much is let in at once: requests under way, and bytes of embeddings bodies held for them.
 
 use std::sync::Arc;
-
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use crate::config::Limits;
-use crate::metrics::{Entered, Metrics, Rejection};
+use crate::metrics::{Metrics, Rejection};
 
 /// The two bounds.
-pub(super) struct Gate {
-    requests: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+pub(super) struct Gate(Arc<Room>);
+
+/// Counters and not semaphores: nobody ever waits here, and every hit passes twice.
+struct Room {
+    max_requests: usize,
+    max_bytes: usize,
+    requests: AtomicUsize,
+    bytes: AtomicUsize,
     metrics: Arc<Metrics>,
 }
 
 /// A place inside. Dropping it makes room.
 pub(super) struct Admission {
-    _request: OwnedSemaphorePermit,
-    body: Option<OwnedSemaphorePermit>,
-    _counted: Entered,
-    counted_bytes: Option<Entered>,
+    room: Arc<Room>,
+    body_bytes: usize,
 }
 
 impl Gate {
     /// An open gate.
     pub(super) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
-        let bytes = limits.max_inflight_bytes.min(Semaphore::MAX_PERMITS);
-        Self {
-            requests: Arc::new(Semaphore::new(limits.max_requests)),
-            bytes: Arc::new(Semaphore::new(bytes)),
+        Self(Arc::new(Room {
+            max_requests: limits.max_requests,
+            max_bytes: limits.max_inflight_bytes,
+            requests: AtomicUsize::new(0),
+            bytes: AtomicUsize::new(0),
             metrics,
-        }
+        }))
     }
 
     /// Lets a request in, if there is room.
     pub(super) fn admit(&self) -> Result<Admission, Rejection> {
-        match Arc::clone(&self.requests).try_acquire_owned() {
-            Ok(request) => Ok(Admission {
-                _request: request,
-                body: None,
-                _counted: self.metrics.requests_in_flight.enter(),
-                counted_bytes: None,
-            }),
-            Err(TryAcquireError::NoPermits | TryAcquireError::Closed) => Err(Rejection::Requests),
+        let room = &self.0;
+        if !take(&room.requests, 1, room.max_requests) {
+            return Err(Rejection::Requests);
         }
+        room.metrics.requests_in_flight.inc();
+        Ok(Admission { room: Arc::clone(room), body_bytes: 0 })
     }
 
     /// Whether a body that says to have `bytes` would fit now. Nothing is held for it: who only says so pays nothing.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        bytes <= self.bytes.available_permits()
+        self.0.bytes.load(Relaxed).checked_add(bytes).is_some_and(|held| held <= self.0.max_bytes)
     }
+}
 
+impl Admission {
     /// Makes room for `bytes` of a body that have arrived, if there is any.
-    pub(super) fn reserve(&self, admission: &mut Admission, bytes: usize) -> bool {
-        let Ok(permits) = u32::try_from(bytes) else {
-            return false;
-        };
-        let Ok(reserved) = Arc::clone(&self.bytes).try_acquire_many_owned(permits) else {
-            return false;
-        };
-        match &mut admission.body {
-            Some(held) => held.merge(reserved),
-            none => *none = Some(reserved),
+    pub(super) fn reserve(&mut self, bytes: usize) -> bool {
+        let has_room = take(&self.room.bytes, bytes, self.room.max_bytes);
+        if has_room {
+            self.room.metrics.body_bytes_in_flight.add(bytes);
+            self.body_bytes += bytes;
         }
-        match &mut admission.counted_bytes {
-            Some(counted) => counted.grow(bytes),
-            none => *none = Some(self.metrics.body_bytes_in_flight.enter_by(bytes)),
-        }
-        true
+        has_room
     }
+}
+
+impl Drop for Admission {
+    fn drop(&mut self) {
+        let room = &self.room;
+        room.requests.fetch_sub(1, Relaxed);
+        room.metrics.requests_in_flight.dec();
+        if self.body_bytes > 0 {
+            room.bytes.fetch_sub(self.body_bytes, Relaxed);
+            room.metrics.body_bytes_in_flight.sub(self.body_bytes);
+        }
+    }
+}
+
+/// Adds `more` to what is held, unless that would be over `most`.
+fn take(held: &AtomicUsize, more: usize, most: usize) -> bool {
+    held.fetch_update(Relaxed, Relaxed, |held| held.checked_add(more).filter(|sum| *sum <= most)).is_ok()
 }

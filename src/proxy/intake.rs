@@ -1,18 +1,18 @@
 //! From the head of a request to who asks, under which scope, and where it would go.
 
-use http::HeaderMap;
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use http::{Uri, request};
 
 use super::controls::namespace;
 use crate::config::{Config, Scope, UpstreamTarget};
 use crate::flow::{Origin, join_headers, scope_key};
-use crate::key::{Key, KeyBuilder, Tag};
+use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
 use crate::upstream::{RouteKind, TooLong, upstream_uri};
 use crate::wire::{Bypass, PathModel};
 
 /// Reads who asks, under which scope, and where it would go. The controls must have been found in order.
-pub(super) fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
+pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
     let credential = credential_key(config, headers);
     Ok(Origin {
         uri: target_uri(config, uri)?,
@@ -48,21 +48,22 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, TooLong> {
     }
 }
 
-/// The hash under which a rendered answer to this request is kept: who asks, where, and what. In one go, since on a
-/// hit hashing is most of the work. Under every scope each credential has its own; that costs room, never truth.
-pub(super) fn answer_key(config: &Config, headers: &HeaderMap, uri: &Uri, body: &[u8]) -> Key {
-    let mut key = KeyBuilder::new(None);
+/// The key under which a rendered answer to this request is kept: who asks, where, and what. It lives no longer than
+/// the process, so it need not cost what a hash of the body does. Under every scope each credential has its own; that
+/// costs room, never truth.
+pub(super) fn answer_key(config: &Config, secret: &PassingSecret, head: &request::Parts, body: &[u8]) -> Key {
+    let (headers, mut key) = (&head.headers, KeyBuilder::passing(secret));
     join_headers(&mut key, &config.auth.credential_headers, headers);
     // Always there, so that it parts the headers before it from those after it.
     key.part(Tag::Namespace, namespace(headers).unwrap_or_default());
     join_headers(&mut key, &config.cache.key_headers, headers);
-    let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     key.part(Tag::Upstream, path.as_bytes()).part(Tag::Body, body);
     key.finish()
 }
 
 /// Whether the path names the model.
-pub(super) const fn path_model(kind: RouteKind) -> PathModel {
+pub const fn path_model(kind: RouteKind) -> PathModel {
     match kind {
         RouteKind::Deployment => PathModel::Yes,
         RouteKind::Embeddings | RouteKind::Other => PathModel::No,
@@ -71,17 +72,20 @@ pub(super) const fn path_model(kind: RouteKind) -> PathModel {
 
 /// Why a body need not be read: it is not JSON, or not plain.
 pub(super) fn unreadable_head(head: &request::Parts) -> Option<Bypass> {
-    let text = |name| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let encoded = text(http::header::CONTENT_ENCODING).is_some_and(|value| !value.eq_ignore_ascii_case("identity"));
-    let is_json = text(http::header::CONTENT_TYPE).is_some_and(|value| {
-        let kind = value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-        kind == "application/json" || kind.ends_with("+json")
-    });
+    let bytes = |name| head.headers.get(name).map(HeaderValue::as_bytes);
+    let encoded = bytes(CONTENT_ENCODING).is_some_and(|value| !value.eq_ignore_ascii_case(b"identity"));
     if encoded {
         Some(Bypass::ContentEncoding)
-    } else if is_json {
+    } else if bytes(CONTENT_TYPE).is_some_and(is_json) {
         None
     } else {
         Some(Bypass::ContentType)
     }
+}
+
+/// Whether a content type names JSON, whatever its parameters.
+fn is_json(content_type: &[u8]) -> bool {
+    let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    let ends_in = |end: &[u8]| kind.len() >= end.len() && kind[kind.len() - end.len()..].eq_ignore_ascii_case(end);
+    kind.eq_ignore_ascii_case(b"application/json") || ends_in(b"+json")
 }

@@ -11,4 +11,5 @@ mod reply;
 mod service;
 
 pub use body::ReplyBody;
+pub use intake::{path_model, read_origin};
 pub use service::Proxy;

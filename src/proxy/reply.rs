@@ -34,6 +34,7 @@ const MODEL: HeaderName = HeaderName::from_static("openai-model");
 /// Makes replies; the ids of requests that no upstream has seen are its only state.
 pub(super) struct Replies {
     id_seed: u64,
+    id_start: [u8; ID_BYTES],
     ids_given: AtomicU64,
 }
 
@@ -59,37 +60,53 @@ impl Notes {
             model: header_text(model),
         }
     }
+
+    /// The headers to keep with a rendered answer. Copying them is much cheaper than putting them in one by one, and
+    /// so is replacing an id against adding one.
+    pub(super) fn kept(&self, as_hit: &Tally) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(8);
+        self.write(&mut headers);
+        headers.insert(SOURCES, header_text(&as_hit.sources()));
+        headers.insert(REQUEST_ID, HeaderValue::from_static(""));
+        headers
+    }
+
+    /// The upstream's own name of the model stays.
+    fn write(&self, headers: &mut HeaderMap) {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(CACHE, HeaderValue::from_static(self.outcome.label()));
+        headers.insert(SOURCES, self.sources.clone());
+        headers.insert(TOKENS, self.tokens.clone());
+        headers.entry(MODEL).or_insert_with(|| self.model.clone());
+    }
 }
 
 impl Replies {
     /// A maker of replies whose ids differ from those of every other process.
     pub(super) fn new() -> Self {
-        Self { id_seed: RandomState::new().hash_one(0_u8), ids_given: AtomicU64::new(0) }
+        let id_seed = RandomState::new().hash_one(0_u8);
+        let mut id_start = *b"req_vecho_................................";
+        write_hex(id_seed, &mut id_start[ID_BYTES - 2 * DIGITS..]);
+        Self { id_seed, id_start, ids_given: AtomicU64::new(0) }
     }
 
     /// A full answer. `call` holds the headers of the upstream call made for it, if one was.
-    pub(super) fn answer(&self, notes: Notes, call: Option<HeaderMap>, body: ReplyBody) -> Finished {
+    pub(super) fn answer(&self, notes: &Notes, call: Option<HeaderMap>, body: ReplyBody) -> Finished {
         let mut response = Response::new(body);
         let headers = response.headers_mut();
         *headers = call.unwrap_or_else(|| HeaderMap::with_capacity(8));
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE, HeaderValue::from_static(notes.outcome.label()));
-        headers.insert(SOURCES, notes.sources);
-        headers.insert(TOKENS, notes.tokens);
-        headers.entry(MODEL).or_insert(notes.model);
+        notes.write(headers);
         headers.entry(REQUEST_ID).or_insert_with(|| self.next_id());
         Finished { response, outcome: notes.outcome }
     }
 
     /// A rendered answer that was at hand.
     pub(super) fn stored(&self, answer: &StoredAnswer) -> Finished {
-        let notes = Notes {
-            outcome: Outcome::Hit,
-            sources: answer.sources.clone(),
-            tokens: answer.token_note.clone(),
-            model: answer.model.clone(),
-        };
-        self.answer(notes, None, ReplyBody::whole(answer.body.clone()))
+        let mut response = Response::new(ReplyBody::whole(answer.body.clone()));
+        let headers = response.headers_mut();
+        *headers = answer.headers.clone();
+        headers.insert(REQUEST_ID, self.next_id());
+        Finished { response, outcome: Outcome::Hit }
     }
 
     /// The upstream's error verbatim, or ours where it had none.
@@ -215,21 +232,23 @@ impl Replies {
         let number = self.ids_given.fetch_add(1, Ordering::Relaxed);
         // An odd multiplier permutes the numbers, so that neighbours do not look alike.
         let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.id_seed;
-        let mut id = Vec::with_capacity(ID_PREFIX.len() + 32);
-        id.extend_from_slice(ID_PREFIX);
-        write_hex(self.id_seed, &mut id);
-        write_hex(mixed, &mut id);
-        HeaderValue::from_maybe_shared(Bytes::from(id)).expect("hexadecimal digits must be a header value")
+        let mut id = self.id_start;
+        write_hex(mixed, &mut id[ID_BYTES - DIGITS..]);
+        HeaderValue::from_bytes(&id).expect("hexadecimal digits must be a header value")
     }
 }
 
-const ID_PREFIX: &[u8] = b"req_vecho_";
+/// Hexadecimal digits of a `u64`.
+const DIGITS: usize = 16;
+/// `req_vecho_`, the seed, and a number.
+const ID_BYTES: usize = 10 + 2 * DIGITS;
 
-/// Sixteen digits. By hand because every hit pays for it: the formatting machinery takes ten times as long.
-fn write_hex(number: u64, text: &mut Vec<u8>) {
-    let digit = |nibble: u8| if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
-    for byte in number.to_be_bytes() {
-        text.extend([digit(byte >> 4), digit(byte & 15)]);
+/// Writes sixteen digits. By hand because every hit pays for it: the formatting machinery takes ten times as long.
+fn write_hex(number: u64, digits: &mut [u8]) {
+    const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
+        pair[0] = HEXADECIMAL[usize::from(byte >> 4)];
+        pair[1] = HEXADECIMAL[usize::from(byte & 15)];
     }
 }
 

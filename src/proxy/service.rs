@@ -1,10 +1,10 @@
 //! One request of the public port: let in, sent down its route, counted.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use tokio::time::Instant;
 
 use super::ReplyBody;
 use super::gate::Gate;
@@ -12,6 +12,7 @@ use super::reply::{Finished, Replies};
 use crate::answers::Answers;
 use crate::config::Live;
 use crate::flow::Flow;
+use crate::key::PassingSecret;
 use crate::metrics::{Metrics, Outcome, Route};
 use crate::tasks::Tasks;
 use crate::upstream::{Client, RouteKind, classify_path};
@@ -24,6 +25,8 @@ pub struct Proxy {
     pub(super) live: Live,
     pub(super) gate: Gate,
     pub(super) replies: Replies,
+    /// What the keys of rendered answers are made with.
+    pub(super) answer_secret: PassingSecret,
     /// Where upgraded connections run.
     pub(super) tunnels: Tasks,
     pub(super) metrics: Arc<Metrics>,
@@ -34,7 +37,8 @@ impl Proxy {
     pub fn new(flow: Arc<Flow>, answers: Arc<Answers>, client: Arc<Client>, tunnels: Tasks) -> Arc<Self> {
         let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
         let gate = Gate::new(&live.load().limits, Arc::clone(&metrics));
-        Arc::new(Self { flow, answers, client, live, gate, replies: Replies::new(), tunnels, metrics })
+        let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
+        Arc::new(Self { flow, answers, client, live, gate, replies, answer_secret, tunnels, metrics })
     }
 
     /// Answers one request.
@@ -48,8 +52,10 @@ impl Proxy {
                 self.metrics.rejected(rejection);
                 self.replies.overloaded(rejection)
             }
-            Ok(admission) if kind == RouteKind::Other => self.pass_through(request, admission).await,
-            Ok(admission) => self.embeddings(request, kind, admission).await,
+            // In a box of its own, as all that a hit does not do: a future takes room for its longest branch, and is
+            // copied several times before it runs.
+            Ok(admission) if kind == RouteKind::Other => Box::pin(self.pass_through(request, admission)).await,
+            Ok(admission) => self.embeddings(request, kind, admission, count.begun).await,
         };
         count.outcome = outcome;
         tracing::debug!(

@@ -77,6 +77,7 @@ impl From<BodyError> for CollectError {
 pub struct TimedBody<B> {
     body: B,
     patience: Duration,
+    whole: Option<Duration>,
     deadline: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
     waiting: bool,
@@ -85,28 +86,34 @@ pub struct TimedBody<B> {
 impl<B> TimedBody<B> {
     /// Allows `patience` between two pieces of `body`.
     pub fn new(body: B, patience: Duration) -> Self {
-        Self { body, patience, deadline: None, alarm: None, waiting: false }
+        Self { body, patience, whole: None, deadline: None, alarm: None, waiting: false }
     }
 
-    /// Allows no wait beyond `deadline` either. One timer serves both.
-    fn whole_by(self, deadline: Instant) -> Self {
-        Self { deadline: Some(deadline), ..self }
+    /// Allows no more than `whole` for all of it either, from the first wait on. One timer serves both.
+    fn whole_within(self, whole: Duration) -> Self {
+        Self { whole: Some(whole), ..self }
     }
 
     /// Whether the wait for this piece is over its time; the wait starts with the first question.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let (patience, deadline) = (self.patience, self.deadline);
-        let until = || {
-            let stalled = Instant::now() + patience;
-            deadline.map_or(stalled, |deadline| deadline.min(stalled))
-        };
-        let is_new = self.alarm.is_none();
-        let alarm = self.alarm.get_or_insert_with(|| Box::pin(sleep_until(until())));
-        if !self.waiting && !is_new {
-            alarm.as_mut().reset(until());
+        if !self.waiting {
+            self.waiting = true;
+            self.set_alarm();
         }
-        self.waiting = true;
-        alarm.as_mut().poll(cx)
+        self.alarm.as_mut().map_or(Poll::Pending, |alarm| alarm.as_mut().poll(cx))
+    }
+
+    fn set_alarm(&mut self) {
+        let now = Instant::now();
+        if self.deadline.is_none() {
+            self.deadline = self.whole.map(|whole| now + whole);
+        }
+        let stalled = now + self.patience;
+        let until = self.deadline.map_or(stalled, |deadline| deadline.min(stalled));
+        match &mut self.alarm {
+            Some(alarm) => alarm.as_mut().reset(until),
+            none => *none = Some(Box::pin(sleep_until(until))),
+        }
     }
 
     fn overdue(&self) -> BodyError {
@@ -154,7 +161,7 @@ where
     if stated_bytes > max_bytes {
         return Err(CollectError::TooLarge { max_bytes });
     }
-    let mut pieces = TimedBody::new(body, bounds.pause).whole_by(Instant::now() + bounds.whole);
+    let mut pieces = TimedBody::new(body, bounds.pause).whole_within(bounds.whole);
     let mut gathered = Gathered::default();
     while let Some(frame) = pieces.frame().await {
         if let Ok(piece) = frame?.into_data() {

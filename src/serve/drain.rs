@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::task::Context;
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ impl Running {
     /// over and is then cut.
     pub async fn drain(&self, patience: Duration) -> Drained {
         let course = &self.course;
+        // Before the wake-ups: who is woken looks here.
+        course.drains.store(true, SeqCst);
         course.drain.cancel();
         let mut stuck = course.connections.join(patience).await;
         if stuck > 0 {
@@ -63,6 +65,7 @@ impl Running {
 /// What a server and all its connections share about running and ending.
 #[derive(Debug, Default)]
 pub(super) struct Course {
+    drains: AtomicBool,
     drain: CancellationToken,
     cut: CancellationToken,
     served: AtomicUsize,
@@ -81,9 +84,11 @@ impl Course {
     }
 
     /// The orders to one connection.
-    pub(super) fn orders(&self) -> Orders {
+    pub(super) fn orders(self: &Arc<Self>) -> Orders {
         // Children, so that connections on different threads do not meet at one lock.
         Orders {
+            course: Arc::clone(self),
+            listens: false,
             drain: Some(Box::pin(self.drain.child_token().cancelled_owned())),
             cut: Box::pin(self.cut.child_token().cancelled_owned()),
         }
@@ -122,13 +127,20 @@ impl Drop for Served {
 
 /// What one connection is told to do.
 pub(super) struct Orders {
+    course: Arc<Course>,
+    listens: bool,
     drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
 impl Orders {
-    /// Whether the order to finish has just come. True once.
+    /// Whether the order to finish has just come. True once. Must always be asked by the same task: once that listens,
+    /// a flag is looked at, since the order itself is behind locks and each request would take several.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.listens && !self.course.drains.load(SeqCst) {
+            return false;
+        }
+        self.listens = true;
         let ordered = self.drain.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready());
         if ordered {
             self.drain = None;

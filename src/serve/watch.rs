@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
 use super::drain::Orders;
@@ -40,13 +41,15 @@ pub(super) struct Watch<'a> {
     since: Instant,
     closing: bool,
     alarm: Pin<Box<Sleep>>,
+    /// Whether the alarm wakes this task when it rings.
+    listens: bool,
 }
 
 impl<'a> Watch<'a> {
     pub(super) fn new(vitals: Arc<Vitals>, limits: &'a ServeLimits, orders: Orders) -> Self {
         let since = Instant::now();
         let alarm = Box::pin(tokio::time::sleep_until(since + limits.idle_timeout));
-        Self { stay: vitals.phase(), vitals, limits, orders, since, closing: false, alarm }
+        Self { stay: vitals.phase(), vitals, limits, orders, since, closing: false, alarm, listens: false }
     }
 
     /// Runs the connection until it ends, one way or another.
@@ -78,13 +81,16 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Starts the clock anew when the connection waits for something else than before.
+    /// Starts the clock anew when the connection waits for something else than before. For our own answer nothing is
+    /// limited here, so each request saves a look at the clock.
     fn note_phase(&mut self) {
         let stay = self.vitals.phase();
         if stay != self.stay {
             self.stay = stay;
-            self.since = Instant::now();
-            self.hasten_alarm();
+            if stay.0 != Phase::Serving {
+                self.since = Instant::now();
+                self.hasten_alarm();
+            }
         }
     }
 
@@ -93,6 +99,7 @@ impl<'a> Watch<'a> {
         let due = self.since + self.patience();
         if due < self.alarm.deadline() {
             self.alarm.as_mut().reset(due);
+            self.listens = false;
         }
     }
 
@@ -107,7 +114,11 @@ impl<'a> Watch<'a> {
     }
 
     fn poll_alarm<C: Exchange>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
-        while self.alarm.as_mut().poll(cx).is_ready() {
+        // To look whether it rang is much cheaper than to ask it, and each request comes by here twice.
+        if self.listens && !self.alarm.is_elapsed() {
+            return Poll::Pending;
+        }
+        while self.ask_alarm(cx).is_ready() {
             let now = Instant::now();
             let mut due = self.since + self.patience();
             if now >= due {
@@ -128,5 +139,55 @@ impl<'a> Watch<'a> {
             self.alarm.as_mut().reset(due);
         }
         Poll::Pending
+    }
+
+    /// A task whose budget is spent is woken at once, but not by the alarm: then that has to be asked again.
+    fn ask_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.listens = has_budget_remaining();
+        self.alarm.as_mut().poll(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::coop::consume_budget;
+
+    use super::super::drain::Course;
+    use super::*;
+    use crate::config::Config;
+
+    /// A peer that first gives so much to do that the task's turn is over, and then is silent.
+    #[derive(Default)]
+    struct Burst {
+        is_over: bool,
+        is_told_to_finish: bool,
+    }
+
+    impl Future for Burst {
+        type Output = hyper::Result<()>;
+
+        fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+            while !self.is_over && has_budget_remaining() {
+                assert!(std::pin::pin!(consume_budget()).poll(cx).is_ready());
+            }
+            self.is_over = true;
+            if self.is_told_to_finish { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+    }
+
+    impl Exchange for Burst {
+        fn finish(mut self: Pin<&mut Self>) {
+            self.is_told_to_finish = true;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_that_takes_a_whole_turn_does_not_disarm_the_limits() {
+        let config = Config::from_pairs(&[]).expect("the defaults must be free of faults");
+        let (limits, orders) = (ServeLimits::from(&config.limits), Arc::new(Course::default()).orders());
+        let watch = Watch::new(Vitals::new(true), &limits, orders);
+        let mut burst = Burst::default();
+        let end = tokio::time::timeout(2 * limits.idle_timeout, watch.run(Pin::new(&mut burst))).await;
+        assert!(matches!(end, Ok(End::Finished(Ok(())))), "{end:?}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -64,6 +65,17 @@ pub trait LowerTier: Send + Sync + Debug {
     /// Lets everything in this tier go, here and for whoever shares it. Says how many entries those were, where that
     /// is known.
     fn clear(&self) -> Eventually<'_, u64>;
+
+    /// Shows every entry in this tier until `visit` breaks off, if its entries are this process's own. Blocks.
+    fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let _ = visit;
+        ControlFlow::Continue(())
+    }
+
+    /// Resolves once nothing waits to be written.
+    fn drained(&self) -> Eventually<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// How it is doing.
     fn stats(&self) -> LowerStats;

@@ -1,6 +1,7 @@
 //! Where vectors are kept. Every tier holds [`Record`]s under [`crate::key::Key`]s; the stack asks them in order.
 
 pub mod at_rest;
+pub mod disk;
 mod leases;
 mod lower;
 mod memory;
@@ -13,5 +14,5 @@ pub use leases::{Leases, Sight, Standing};
 pub use lower::{AtRest, Eventually, LowerStats, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
-pub use stack::{Found, Lookup, Purge, Stack, Tier};
+pub use stack::{Arrivals, Fate, Found, Lookup, Purge, Stack, Tier};
 pub use writer::{Batch, Queued, WriteQueue};

@@ -3,16 +3,16 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::bounded::Weigh;
+use crate::packed::Packed;
 use crate::spaces::Identity;
-use crate::vector::Vector;
 
 use std::sync::Arc;
 
 /// A vector at rest. Shared by `Arc`: the tier and every answer under way hold the same one.
 #[derive(Debug)]
 pub struct Record {
-    /// The numbers.
-    pub vector: Vector,
+    /// The numbers, packed.
+    pub vector: Packed,
     /// The model that the upstream answered with, and the vector's length.
     pub identity: Identity,
     /// The model that was asked for, which many upstreams answer under another name.
@@ -61,9 +61,9 @@ impl Times {
 
 impl Record {
     /// A record; `tokens` where they are known.
-    pub fn new(vector: Vector, identity: Identity, times: Times, tokens: Option<u32>) -> Self {
+    pub fn new(vector: impl Into<Packed>, identity: Identity, times: Times, tokens: Option<u32>) -> Self {
         let asked_model = Arc::clone(&identity.model);
-        Self { vector, identity, asked_model, times, tokens: AtomicU32::new(tokens.unwrap_or(0)) }
+        Self { vector: vector.into(), identity, asked_model, times, tokens: AtomicU32::new(tokens.unwrap_or(0)) }
     }
 
     /// With the model that was asked for, where that is not the one that answered.
@@ -102,9 +102,11 @@ impl Record {
 
 impl Weigh for Arc<Record> {
     fn weight_bytes(&self) -> u64 {
+        // A name may be shared by all records of its space, or be this one's own, as one that came from bytes: nothing
+        // tells, and in bytes that somebody else wrote it may be long.
         let is_shared = Arc::ptr_eq(&self.asked_model, &self.identity.model);
-        let name_bytes = if is_shared { 0 } else { self.asked_model.len() };
-        (size_of::<Record>() + self.vector.as_le_bytes().len() + name_bytes) as u64
+        let asked_bytes = if is_shared { 0 } else { self.asked_model.len() };
+        (size_of::<Record>() + self.vector.payload().len() + self.identity.model.len() + asked_bytes) as u64
     }
 }
 
@@ -119,6 +121,18 @@ mod tests {
         assert_eq!(TIMES.age(199, None), Age::Fresh);
         assert_eq!(TIMES.age(200, None), Age::Stale);
         assert_eq!(TIMES.age(300, None), Age::Over);
+    }
+
+    #[test]
+    fn a_long_name_weighs_what_it_takes() {
+        let weight = |model: &str, asked_model: &str| {
+            let vector = crate::vector::Vector::from_components(&[1.0]).expect("it is a vector");
+            let record = Record::new(vector, Identity { model: model.into(), dimension: 1 }, TIMES, None);
+            Arc::new(record.asked_as(&asked_model.into())).weight_bytes()
+        };
+        let long = "m".repeat(5_000);
+        assert_eq!(weight(&long, "a") - weight("m", "a"), 4_999);
+        assert_eq!(weight("m", &long) - weight("m", "a"), 4_999);
     }
 
     #[test]

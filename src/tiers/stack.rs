@@ -1,15 +1,20 @@
 //! The tiers in the order they are asked: memory at once, then those below it, each once for all keys.
 
+mod moving;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::{Age, AtRest, LowerTier, MemoryTier, Record, at_rest};
+use super::at_rest::{self, Damaged};
+use super::{Age, AtRest, LowerTier, MemoryTier, Record};
 use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
 use crate::key::Key;
 use crate::spaces::Lessons;
+
+pub use moving::{Arrivals, Fate};
 
 /// Where a record was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,13 +146,15 @@ impl Stack {
             let asked: Vec<Key> = open.iter().map(|place| keys[*place]).collect();
             for (place, bytes) in open.into_iter().zip(tier.get(&asked).await) {
                 let Some(bytes) = bytes else { continue };
-                let Some(record) = self.wake(&bytes, terms) else { continue };
+                let Some(record) = self.wake(&bytes, tier.tier(), terms) else { continue };
                 match judge(Arc::clone(&record), tier.tier(), terms) {
                     Found::Missing => continue,
                     Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
                     better => found[place] = better,
                 }
-                if let Some(begun) = move_up_since {
+                // What memory has is not older than what a tier below it has.
+                let is_news = found[place].is_fresh() || self.memory.peek(&keys[place]).is_none();
+                if let Some(begun) = move_up_since.filter(|_| is_news) {
                     self.move_up(keys[place], &record, &bytes, depth, begun);
                 }
             }
@@ -157,7 +164,7 @@ impl Stack {
 
     /// Judges what another way than a look-up brought out of `tier`, and moves it up like anything found there.
     pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
-        let Some(record) = self.wake(bytes, terms) else { return Found::Missing };
+        let Some(record) = self.wake(bytes, tier, terms) else { return Found::Missing };
         if let Some(depth) = self.lower.iter().position(|lower| lower.tier() == tier) {
             self.move_up(key, &record, bytes, depth, begun);
         }
@@ -165,10 +172,9 @@ impl Stack {
     }
 
     /// The record in these bytes, if they are whole and no purge has taken it.
-    fn wake(&self, bytes: &Bytes, terms: &Lookup<'_>) -> Option<Arc<Record>> {
-        let (record, epoch) = at_rest::from_bytes(bytes).ok()?;
-        let is_purged = epoch < self.epochs.of(&record.models());
-        (!is_purged).then(|| Arc::new(record.known_as(terms.lessons.identity())))
+    fn wake(&self, bytes: &Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Arc<Record>> {
+        let record = self.unpurged(bytes).inspect_err(|damage| tell(tier, *damage)).ok()??;
+        Some(Arc::new(record.known_as(terms.lessons.identity())))
     }
 
     /// Keeps what was found at `depth` in the tiers above it, as it is.
@@ -223,8 +229,8 @@ impl Stack {
     /// Forgets everything, or the records of one model, by the upstream's name for it or the askers'. From here on no
     /// tier's records of that kind are served; [`Stack::settle`] makes that outlive the process.
     pub fn purge(&self, model: Option<&str>) -> Purge {
-        let name = self.epochs.raise(model);
-        Purge { forgotten: self.forget(model), name, learnt_from: None }
+        let name = self.between_generations(&[model], || self.epochs.raise(model));
+        Purge { forgotten: self.empty_memory(model), name, learnt_from: None }
     }
 
     /// Tells the tiers below memory of a purge, and waits until it outlives the process. Whoever brought it knows.
@@ -236,16 +242,38 @@ impl Stack {
     /// Takes in the purges that `tier` knows of: those not known here happen here, too. They are to be settled.
     #[must_use = "the other tiers below memory have yet to be told"]
     pub fn learn_purges(&self, elsewhere: &PurgeCounts, tier: Tier) -> Vec<Purge> {
-        let happen = |name: String| {
-            let forgotten = self.forget(Some(name.as_str()).filter(|name| *name != EVERYTHING));
-            Purge { forgotten, name, learnt_from: Some(tier) }
-        };
-        self.epochs.learn(elsewhere).into_iter().map(happen).collect()
+        let missed = self.epochs.missed(elsewhere);
+        let model = |name: &String| (name != EVERYTHING).then(|| name.clone());
+        let models: Vec<Option<String>> = missed.iter().map(model).collect();
+        let models: Vec<Option<&str>> = models.iter().map(Option::as_deref).collect();
+        self.between_generations(&models, || self.epochs.learn(elsewhere));
+        let happened = missed.into_iter().zip(&models);
+        happened
+            .map(|(name, model)| Purge { forgotten: self.empty_memory(*model), name, learnt_from: Some(tier) })
+            .collect()
     }
 
-    /// Empties memory, or takes one model's records out of it.
+    /// Ends the generation before and after the epochs change. Before, because what is put at rest under the new epoch
+    /// must have begun after the purge; after, because what was still found under the old one must not be remembered.
+    fn between_generations<T>(&self, models: &[Option<&str>], change_epochs: impl FnOnce() -> T) -> T {
+        let next = || {
+            for model in models {
+                self.generations.next(*model);
+            }
+        };
+        next();
+        let changed = change_epochs();
+        next();
+        changed
+    }
+
+    /// Empties memory alone, or takes one model's records out of it; says how many went.
     pub fn forget(&self, model: Option<&str>) -> u64 {
         self.generations.next(model);
+        self.empty_memory(model)
+    }
+
+    fn empty_memory(&self, model: Option<&str>) -> u64 {
         let records = self.memory.records();
         if let Some(model) = model {
             return records.remove_where(|record| record.models().contains(&model));
@@ -267,6 +295,13 @@ impl Stack {
     }
 }
 
+/// Another program's records are none of our business; a damaged one is somebody's.
+fn tell(tier: Tier, damage: Damaged) {
+    if !matches!(damage, Damaged::UnknownVersion(_)) {
+        tracing::warn!(tier = tier.name(), cause = %damage, "a record at rest is damaged: it is a miss");
+    }
+}
+
 fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
     match record.times.age(terms.now_ms, terms.max_age_ms) {
         Age::Over => Found::Missing,
@@ -276,89 +311,4 @@ fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::bounded::Bounds;
-    use crate::key::KeyBuilder;
-    use crate::spaces::Identity;
-    use crate::tiers::Times;
-    use crate::vector::Vector;
-
-    fn stack() -> Stack {
-        over(Vec::new())
-    }
-
-    fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
-        let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
-        Stack::new(memory, lower, Arc::default())
-    }
-
-    fn record(model: &str) -> Arc<Record> {
-        let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
-        let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-        Arc::new(Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None))
-    }
-
-    fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
-        Lookup { now_ms, max_age_ms: None, lessons }
-    }
-
-    #[test]
-    fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
-        let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        stack.remember(key, &record("a"), stack.generation());
-        assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
-        lessons.learn("b", 2);
-        assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::StandIn(_)));
-    }
-
-    #[test]
-    fn an_entry_past_its_stale_time_is_gone() {
-        let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        stack.remember(key, &record("a"), stack.generation());
-        assert!(matches!(stack.look_up(&key, &at(100, &lessons)), Found::StandIn(_)));
-        assert!(matches!(stack.look_up(&key, &at(200, &lessons)), Found::Missing));
-        assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing), "it was dropped for good");
-    }
-
-    #[test]
-    fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
-        let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        let begun = stack.generation();
-        let _ = stack.purge(None);
-        stack.remember(key, &record("a"), begun);
-        assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
-    }
-
-    #[test]
-    fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
-        let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        let keys: Vec<Key> = (0..3_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
-        let begun = stack.generation();
-        let asked = |model: &str| {
-            let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-            let identity = Identity { model: "answering".into(), dimension: 1 };
-            let vector = Vector::from_components(&[1.0]).expect("it is a vector");
-            Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
-        };
-        let _ = stack.purge(Some("a"));
-        for (key, model) in keys.iter().zip(["a", "b", "b"]) {
-            stack.remember(*key, &asked(model), begun);
-        }
-        assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
-        assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
-        assert_eq!((stack.purge(Some("b")).forgotten, stack.purge(Some("answering")).forgotten), (2, 0));
-    }
-
-    #[test]
-    fn a_purge_by_model_leaves_the_others() {
-        let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
-        let keys: Vec<Key> = (0..4_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
-        for (place, key) in keys.iter().enumerate() {
-            stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
-        }
-        assert_eq!(stack.purge(Some("a")).forgotten, 3);
-        assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
-        assert!(matches!(stack.look_up(&keys[3], &at(1, &lessons)), Found::Fresh(..)));
-    }
-}
+mod tests;

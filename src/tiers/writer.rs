@@ -25,11 +25,20 @@ pub struct WriteQueue {
 
 #[derive(Debug, Default)]
 struct Waiting {
+    /// The keys of what no batch has taken yet, each once.
     order: VecDeque<Key>,
-    /// An entry that is put in twice stands in the order twice, and the later one is what counts.
-    entries: HashMap<Key, (AtRest, u64)>,
+    entries: HashMap<Key, Entry>,
     bytes: usize,
     puts: u64,
+}
+
+#[derive(Debug)]
+struct Entry {
+    at_rest: AtRest,
+    /// Which put it came with.
+    put: u64,
+    /// Whether a batch has taken it.
+    is_taken: bool,
 }
 
 /// What became of an entry.
@@ -72,16 +81,18 @@ impl WriteQueue {
         let mut waiting = self.lock();
         if waiting.bytes + size > self.max_bytes {
             drop(waiting);
-            self.dropped.fetch_add(1, Ordering::Relaxed);
+            self.lose(1);
             return Queued::Dropped;
         }
         waiting.puts += 1;
-        let puts = waiting.puts;
-        if let Some((old, _)) = waiting.entries.insert(key, (entry, puts)) {
-            waiting.bytes -= self::size(&old);
-        }
+        let put = waiting.puts;
+        let old = waiting.entries.insert(key, Entry { at_rest: entry, put, is_taken: false });
         waiting.bytes += size;
-        waiting.order.push_back(key);
+        waiting.bytes -= old.as_ref().map_or(0, |old| self::size(&old.at_rest));
+        // One that is put in again and again keeps its place, so that the order grows with the entries alone.
+        if old.is_none_or(|old| old.is_taken) {
+            waiting.order.push_back(key);
+        }
         drop(waiting);
         self.arrived.notify_one();
         Queued::Waiting
@@ -89,7 +100,7 @@ impl WriteQueue {
 
     /// The entry under `key`, if it waits or is being written.
     pub fn get(&self, key: &Key) -> Option<Bytes> {
-        self.lock().entries.get(key).map(|(entry, _)| entry.bytes.clone())
+        self.lock().entries.get(key).map(|entry| entry.at_rest.bytes.clone())
     }
 
     /// The next entries to write, at least one and not much more than `max_bytes` of them; waits for the first.
@@ -104,18 +115,16 @@ impl WriteQueue {
     }
 
     fn take(&self, max_bytes: usize) -> Batch {
-        let mut waiting = self.lock();
+        let waiting = &mut *self.lock();
         let (mut batch, mut bytes) = (Batch { entries: Vec::new(), puts: Vec::new() }, 0);
         while bytes < max_bytes
             && let Some(key) = waiting.order.pop_front()
         {
-            let Some((entry, put)) = waiting.entries.get(&key) else { continue };
-            if batch.puts.contains(put) {
-                continue;
-            }
-            bytes += size(entry);
-            batch.entries.push((key, entry.clone()));
-            batch.puts.push(*put);
+            let Some(entry) = waiting.entries.get_mut(&key) else { continue };
+            entry.is_taken = true;
+            bytes += size(&entry.at_rest);
+            batch.entries.push((key, entry.at_rest.clone()));
+            batch.puts.push(entry.put);
         }
         batch
     }
@@ -125,7 +134,7 @@ impl WriteQueue {
         let mut waiting = self.lock();
         for ((key, entry), put) in batch.entries.iter().zip(&batch.puts) {
             // One that was put in again meanwhile has yet to be written.
-            if waiting.entries.get(key).is_some_and(|(_, latest)| latest == put) {
+            if waiting.entries.get(key).is_some_and(|latest| latest.put == *put) {
                 waiting.entries.remove(key);
                 waiting.bytes -= size(entry);
             }
@@ -138,6 +147,12 @@ impl WriteQueue {
     pub fn give_up(&self, batch: &Batch) {
         self.dropped.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
         self.done(batch);
+    }
+
+    /// Nothing that waits can be written.
+    pub fn give_up_all(&self) {
+        self.dropped.fetch_add(self.len() as u64, Ordering::Relaxed);
+        self.clear();
     }
 
     /// Forgets all that waits.
@@ -233,6 +248,26 @@ mod tests {
         assert_eq!(batch.entries, [(key(1), entry("new"))]);
         queue.done(&batch);
         assert_eq!((queue.len(), queue.lock().bytes), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn what_is_put_in_again_and_again_takes_no_more_room() {
+        let queue = WriteQueue::new(10_000);
+        for _ in 0..1_000 {
+            assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
+        }
+        let room = || {
+            let waiting = queue.lock();
+            (waiting.order.len(), waiting.entries.len(), waiting.bytes)
+        };
+        assert_eq!(room(), (1, 1, OVERHEAD_BYTES + 3));
+        let batch = queue.next(1_000).await;
+        for _ in 0..1_000 {
+            assert_eq!(queue.push(key(1), entry("two")), Queued::Waiting);
+        }
+        queue.done(&batch);
+        assert_eq!(room(), (1, 1, OVERHEAD_BYTES + 3));
+        assert_eq!(queue.next(1_000).await.entries, [(key(1), entry("two"))]);
     }
 
     #[test]

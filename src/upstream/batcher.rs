@@ -1,9 +1,10 @@
 //! Packs misses into calls. A lane holds the misses that may share one: same space, same credential.
 //!
 //! There is no timer. Each piece of work brings a worker that waits for a permit and then takes whatever its lane
-//! holds, up to the limits of a call. So an idle proxy adds no wait, and a busy one sends few, full calls.
+//! holds, up to the limits of a call. So an idle proxy adds no wait, and a busy one sends few, full calls. The first
+//! worker of a submission is its submitter itself.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
@@ -16,7 +17,7 @@ use super::portion::{CallLimits, Piece, Portion, cut, estimated_tokens, fail, ha
 use super::turn::Turn;
 use super::{Caller, Failure, Reply, Why};
 use crate::config::Live;
-use crate::key::Key;
+use crate::key::{Key, KeyMap};
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 use crate::wire::{Input, ReadAnswer};
@@ -40,7 +41,7 @@ struct Queue {
 pub struct Batcher {
     caller: Caller,
     permits: Arc<Semaphore>,
-    queues: Mutex<HashMap<Key, Queue>>,
+    queues: Mutex<KeyMap<Queue>>,
     learned: LearnedLimits,
     /// Bounds the memory of answers under way, in KiB.
     room: Arc<Semaphore>,
@@ -60,13 +61,14 @@ impl Batcher {
         Arc::new(Self { caller, permits, queues, learned, room, room_kib, live, tasks, metrics })
     }
 
-    /// Queues inputs, all of one kind; the results come in portions that together cover every place once.
+    /// Queues inputs, all of one kind; the results come in portions that together cover every place once. The work that
+    /// is returned has to be done to its end beside waiting for them, since others' inputs may be in it.
     pub fn submit(
         self: &Arc<Self>,
         lane: &Lane,
         inputs: Vec<Input<'static>>,
         deadline: Instant,
-    ) -> mpsc::UnboundedReceiver<Portion> {
+    ) -> (mpsc::UnboundedReceiver<Portion>, impl Future<Output = ()> + Send + 'static) {
         let (results, portions) = mpsc::unbounded_channel();
         self.metrics.upstream_queued_inputs.add(inputs.len());
         let pieces = cut(inputs, self.limits(&lane.id), |first_place, inputs| Piece {
@@ -77,11 +79,10 @@ impl Batcher {
         });
         let workers = pieces.len();
         self.enqueue(lane, pieces);
-        for _ in 0..workers {
-            let (batcher, id) = (Arc::clone(self), lane.id);
-            self.tasks.spawn(async move { batcher.work(id).await });
+        for _ in 1..workers {
+            self.tasks.spawn(Arc::clone(self).work(lane.id));
         }
-        portions
+        (portions, Arc::clone(self).work(lane.id))
     }
 
     fn enqueue(&self, lane: &Lane, pieces: Vec<Piece>) {
@@ -125,7 +126,9 @@ impl Batcher {
             queues.remove(id);
         }
         drop(queues);
-        self.give_up(expired);
+        if !expired.is_empty() {
+            self.give_up(expired);
+        }
         (!batch.is_empty()).then_some((terms, batch))
     }
 

@@ -18,7 +18,7 @@ use crate::wire::{Base64, Encoding, Expected, Input, ReadAnswer, Space, Unreadab
 pub struct Terms {
     /// The address.
     pub uri: Uri,
-    /// The headers that go up.
+    /// The headers that go up, but for a key that vecho holds.
     pub headers: HeaderMap,
     /// What shapes the vectors.
     pub space: Space,

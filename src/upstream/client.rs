@@ -4,7 +4,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -90,7 +90,6 @@ impl Client {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = terms.uri.clone();
         *request.headers_mut() = terms.headers.clone();
-        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         authorize(&config, request.headers_mut());
         let until = Instant::now() + config.upstream.call_timeout;
         let headers_until = until.min(Instant::now() + config.upstream.headers_timeout);

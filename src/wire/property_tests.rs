@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+use crate::packed::Packed;
 use crate::vector::Vector;
 
 const EXTRAS: [&str; 3] = ["input_type", "task", "truncate"];
@@ -87,7 +88,7 @@ fn renderings() -> impl Strategy<Value = Rendering> {
     (vectors(), encodings(), any::<String>(), any::<u32>()).prop_flat_map(|(vectors, encoding, model, tokens)| {
         let slots = prop::collection::vec(0..u32::try_from(vectors.len()).expect("a few"), 1..12);
         slots.prop_map(move |slots| Rendering {
-            vectors: vectors.clone().into(),
+            vectors: vectors.iter().cloned().map(Packed::from).collect(),
             slots: slots.into(),
             encoding,
             model: model.clone(),
@@ -139,7 +140,7 @@ proptest! {
     fn an_answer_reads_back_bit_for_bit_in_both_encodings(rendering in renderings()) {
         let dimension = rendering.vectors[0].dimension();
         let read = read_answer(&rendering.to_bytes(), &Expected { inputs: rendering.slots.len(), dimension: Some(dimension), base64: Base64::Proven(dimension) }).expect("it is readable");
-        let expected: Vec<Vector> = rendering.slots.iter().map(|slot| rendering.vectors[*slot as usize].clone()).collect();
+        let expected: Vec<Vector> = rendering.slots.iter().map(|slot| rendering.vectors[*slot as usize].unpack()).collect();
         prop_assert_eq!(read.vectors, expected);
         prop_assert_eq!(read.model.unwrap_or_default(), rendering.model);
         prop_assert_eq!(read.prompt_tokens, Some(rendering.prompt_tokens));
@@ -160,15 +161,83 @@ proptest! {
             model: String::new(),
             prompt_tokens: 0,
             mocks: Vec::new(),
-            vectors: vectors.into(),
+            vectors: vectors.into_iter().map(Packed::from).collect(),
         };
         let body = rendering.to_bytes();
         let body = std::str::from_utf8(&body).expect("it is text");
         let list = body.split_once("\"embedding\":[").and_then(|(_, rest)| rest.split_once(']')).expect("a list").0;
-        for (text, component) in list.split(',').zip(rendering.vectors[0].components()) {
+        for (text, component) in list.split(',').zip(rendering.vectors[0].unpack().components()) {
             prop_assert_eq!(text.parse::<f32>().map(f32::to_bits), Ok(component.to_bits()));
             let shortest = significant(&format!("{component:e}"));
             prop_assert_eq!(significant(text).len(), shortest.len(), "{} for {:e}", text, component);
         }
+    }
+}
+
+/// Answers that are read, and pieces that bend them.
+const READABLE: [&str; 4] = [
+    r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}],"model":"m","usage":{"prompt_tokens":3}}"#,
+    r#" { "d\u0061ta" : [ { "embedding" : "AACAPwAA\/AA=" , "object" : null, "index" : 0 } ] , "usage" : null } "#,
+    r#"{"data":[{"index":1,"embedding":[1.5, -2e-3,0]},{"embedding":"AACAPwAAAEAAAABA","index":0}],"x":[{"y":"\\"},-1.0e+7,true]}"#,
+    r#"{"vecho":{"mock":[]},"data":[{"x":{"index":[]},"index":0,"embedding":"AACAPw\u003d="}]}"#,
+];
+const PIECES: [&str; 28] = [
+    "\"",
+    "\\",
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    " ",
+    "\n",
+    "\u{0}",
+    "\u{c}",
+    "0",
+    "-",
+    "1e9",
+    ".",
+    "null",
+    "nan",
+    "true",
+    "\"data\":",
+    "\"index\":0,",
+    "\"embedding\":",
+    "{}",
+    "[]",
+    "\\u0041",
+    "/",
+    "=",
+    "\u{7f}",
+];
+
+fn bent_answers() -> impl Strategy<Value = Vec<u8>> {
+    let cut = (any::<prop::sample::Index>(), 0_usize..6, prop::option::of(prop::sample::select(&PIECES[..])));
+    (prop::sample::select(&READABLE[..]), prop::collection::vec(cut, 0..3), prop::option::weighted(0.05, any::<u8>()))
+        .prop_map(|(whole, cuts, byte)| {
+            let mut body = whole.as_bytes().to_vec();
+            for (place, length, piece) in cuts {
+                let from = place.index(body.len() + 1);
+                let until = body.len().min(from + length);
+                body.splice(from..until, piece.unwrap_or_default().bytes());
+            }
+            if let Some(byte) = byte {
+                let middle = body.len() / 2;
+                body.insert(middle, byte);
+            }
+            body
+        })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn what_is_no_json_is_no_answer(body in bent_answers()) {
+        let expected = |inputs| Expected { inputs, dimension: None, base64: Base64::Trusted };
+        let read = [1, 2].map(|inputs| read_answer(&body, &expected(inputs)).is_ok());
+        let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
+        prop_assert!(is_json || read == [false; 2]);
     }
 }

@@ -13,7 +13,7 @@ pub fn write_request(space: &Space, inputs: &[&Input<'_>], encoding: Encoding, u
             body.push(b',');
         }
         match input {
-            Input::Text(text) => write_json(&mut body, text),
+            Input::Text(text) => write_text(&mut body, text),
             Input::Tokens(ids) => write_json(&mut body, ids),
         }
     }
@@ -34,6 +34,18 @@ pub fn write_request(space: &Space, inputs: &[&Input<'_>], encoding: Encoding, u
     }
     body.push(b'}');
     Bytes::from(body)
+}
+
+/// Most texts have nothing to escape, and to see that takes a tenth of the time that looking for each place does.
+fn write_text(body: &mut Vec<u8>, text: &str) {
+    let needs_escape = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
+    // No way out before the end, so that the compiler can take many bytes at a time.
+    if text.bytes().fold(false, |found, byte| found | needs_escape(byte)) {
+        return write_json(body, text);
+    }
+    body.push(b'"');
+    body.extend_from_slice(text.as_bytes());
+    body.push(b'"');
 }
 
 fn write_name(body: &mut Vec<u8>, name: &str) {

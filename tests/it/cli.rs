@@ -66,7 +66,17 @@ fn a_failed_start_is_one_plain_line_whatever_the_log_settings() {
 
 #[test]
 fn a_faulty_configuration_stops_every_command_with_64() {
-    for command in [&["serve"][..], &[], &["config"], &["check"], &["healthcheck"]] {
+    for command in [
+        &["serve"][..],
+        &[],
+        &["config"],
+        &["check"],
+        &["healthcheck"],
+        &["export", "-"],
+        &["import", "-"],
+        &["import-batch", "a", "b"],
+        &["warm", "--model", "m", "-"],
+    ] {
         let arguments = [command, &["--workers", "none"]].concat();
         assert_eq!(vecho(&arguments, &[]).status.code(), Some(64), "{command:?}");
     }
@@ -74,14 +84,22 @@ fn a_faulty_configuration_stops_every_command_with_64() {
 
 #[test]
 fn a_command_line_that_is_not_understood_exits_64_and_help_exits_0() {
-    for wrong in [&["--nonsense"][..], &["fly"], &["check", "--set", "no-equals-sign-s3cr3t"]] {
+    for wrong in [
+        &["--nonsense"][..],
+        &["fly"],
+        &["check", "--set", "no-equals-sign-s3cr3t"],
+        &["export"],
+        &["warm", "-"],
+        &["warm", "--model", "m", "--batch", "0", "-"],
+        &["import-batch", "requests.jsonl"],
+    ] {
         let output = vecho(wrong, &[]);
         assert_eq!(output.status.code(), Some(64), "{wrong:?}");
         assert!(!err(&output).is_empty() && !err(&output).contains("s3cr3t"));
     }
     let help = vecho(&["--help"], &[]);
     assert_eq!(help.status.code(), Some(0));
-    for flag in ["--config", "--admin-listen", "--upstream", "--set", "healthcheck"] {
+    for flag in ["--config", "--admin-listen", "--upstream", "--set", "healthcheck", "export", "import-batch", "warm"] {
         assert!(out(&help).contains(flag), "{flag} is missing in the help");
     }
 }

@@ -62,7 +62,7 @@ async fn stats_health_and_cache_stats_have_the_promised_fields_and_count_traffic
     assert_eq!(keys(&health["key_metrics"]), ["avg_response_time_ms", "error_rate", "memory_percent"]);
     let cache = get(&vecho, "/api/performance/cache/stats").await.json();
     assert_eq!(cache["inputs"], json!({"hits": 2, "misses": 3, "joined": 0, "stale": 0, "mock": 0}));
-    let tier = ["bytes", "capacity_bytes", "entries", "evictions", "hits", "misses"];
+    let tier = ["bytes", "capacity_bytes", "dropped", "entries", "evictions", "hits", "misses", "up"];
     assert_eq!((keys(&cache["tiers"]["memory"]), &cache["tiers"]["memory"]["entries"]), (tier.to_vec(), &json!(3)));
 }
 

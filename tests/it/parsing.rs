@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
+use vecho::packed::Packed;
 use vecho::vector::Vector;
 use vecho::wire::{
     Base64, EmbedRequest, Encoding, Expected, Input, PathModel, ReadAnswer, Rendering, read_answer, read_request,
@@ -140,7 +141,7 @@ fn a_bent_request_is_refused_or_means_what_it_says() {
 fn rewritten(answer: &ReadAnswer, encoding: Encoding) -> ReadAnswer {
     let count = u32::try_from(answer.vectors.len()).expect("there are a few");
     let rendering = Rendering {
-        vectors: answer.vectors.clone().into(),
+        vectors: answer.vectors.iter().cloned().map(Packed::from).collect(),
         slots: (0..count).collect(),
         encoding,
         model: answer.model.clone().unwrap_or_default(),

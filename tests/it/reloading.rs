@@ -169,6 +169,18 @@ async fn a_bad_file_keeps_the_old_configuration_and_says_so() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_not_taken_over_shows_until_one_is() {
+    let stub = Stub::start();
+    let changing = Changing::start("reload-current", &stub.base_url(), "fallback.mode = 'error'\n");
+    let current = async || metric(changing.vecho.admin(), "vecho_config_last_reload_successful").await > 0.5;
+    assert!(current().await, "nothing was refused yet");
+    changing.change("fallback.mode = 'maybe'\n", "failed").await;
+    assert!(!current().await);
+    changing.change("", "ok").await;
+    assert!(current().await);
+}
+
+#[tokio::test]
 async fn a_key_that_waits_for_the_next_start_is_named() {
     let stub = Stub::start();
     let changing = Changing::start("reload-restart", &stub.base_url(), "");

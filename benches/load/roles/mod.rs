@@ -1,6 +1,7 @@
 //! The reference servers, each a process of its own: one worker thread, HTTP/1.1, loopback.
 
 mod fixed;
+mod least;
 mod thin;
 mod upstream;
 
@@ -23,15 +24,16 @@ use crate::Outcome;
 /// What ends a connection of a reference server.
 type Fault = Box<dyn Error + Send + Sync>;
 
-/// Becomes the server that `words` describe: `static FILE`, `thin ADDRESS` or `upstream DELAY_MS`.
+/// Becomes the server that `words` describe: `static FILE`, `thin ADDRESS`, `least ADDRESS` or `upstream DELAY_MS`.
 pub(crate) fn run(words: &[String]) -> Outcome<()> {
     // One worker of the same kind of runtime as vecho's, so that neither has the cheaper scheduler.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     match words {
         [role, file] if role == "static" => runtime.block_on(fixed::serve(file)),
         [role, address] if role == "thin" => runtime.block_on(thin::serve(address)),
+        [role, address] if role == "least" => runtime.block_on(least::serve(address)),
         [role, delay_ms] if role == "upstream" => runtime.block_on(upstream::serve(delay_ms.parse()?)),
-        _ => Err("static FILE, thin ADDRESS or upstream DELAY_MS".into()),
+        _ => Err("static FILE, thin ADDRESS, least ADDRESS or upstream DELAY_MS".into()),
     }
 }
 

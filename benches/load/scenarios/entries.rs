@@ -29,7 +29,7 @@ pub(super) async fn many_against_few(bench: &Bench) -> Outcome<Vec<Row>> {
     small.reset().await?;
     let mut ours = Side::open(&full.vecho, CONNECTIONS, anyone(&shape, many)).await?;
     let mut theirs = Side::open(&small.vecho, CONNECTIONS, anyone(&shape, FEW)).await?;
-    let comparison = measure::compare(bench, &mut ours, &mut theirs, bench.scaled(10_000)).await?;
+    let comparison = measure::compare(bench, [&mut ours, &mut theirs], None, bench.scaled(10_000)).await?;
     full.expect_inputs(0).await?;
     small.expect_inputs(0).await?;
     let what = format!("a hit at {many} entries against {FEW} (of 8 dimensions)");

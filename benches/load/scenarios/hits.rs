@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{CONNECTIONS, Stage, times};
+use super::{CONNECTIONS, Stage, ask, times};
 use crate::Outcome;
 use crate::bench::Bench;
 use crate::child::{Core, Server};
@@ -66,15 +66,23 @@ async fn against_static(bench: &Bench, case: Case) -> Outcome<Vec<Row>> {
     let body = bench.out.join("static.body");
     fs::write(&body, stage.ask(&case.shape, &ids).await?)?;
     let fixed = Server::reference(bench, Core::Server, &["static", &body.to_string_lossy()])?;
+    let least = Server::reference(bench, Core::Server, &["least", &stage.upstream.public.to_string()])?;
+    for _ in 0..2 {
+        ask(&least, &case.shape, &ids).await?;
+    }
     stage.reset().await?;
 
     // The static server's answers are in one order, whatever the request's; only vecho's are checked.
     let check_every = (case.requests / 20).max(1);
     let mut ours = Side::open(&stage.vecho, case.connections, workload(&case, &ids, check_every)).await?;
     let mut theirs = Side::open(&fixed, case.connections, workload(&case, &ids, 0)).await?;
-    let comparison = measure::compare(bench, &mut ours, &mut theirs, bench.scaled(case.requests)).await?;
+    let mut least = Side::open(&least, case.connections, workload(&case, &ids, check_every)).await?;
+    let sides = [&mut ours, &mut theirs];
+    let comparison = measure::compare(bench, sides, Some(&mut least), bench.scaled(case.requests)).await?;
     stage.expect_inputs(0).await?;
-    let row = Row::limited(case.what, (case.limit, comparison.cpu_ratio()), |ratio| times(ratio) + " static");
+    let ratio = comparison.cpu_ratio();
+    let row = Row::limited(case.what, (case.limit, ratio), |ratio| times(ratio) + " static");
+    let row = row.saying(comparison.shown(ratio, "static"));
     Ok(vec![row.against(comparison.reference("static"), comparison.json())])
 }
 

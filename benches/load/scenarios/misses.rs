@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{CONNECTIONS, FreshIds, Stage, times};
+use super::{CONNECTIONS, FreshIds, Stage, ask, times};
 use crate::Outcome;
 use crate::bench::Bench;
 use crate::child::{Core, Server};
@@ -28,11 +28,12 @@ pub(super) async fn one(bench: &Bench) -> Outcome<Vec<Row>> {
         let fresh = fresh.clone();
         Workload::new(Shape::default(), 200, move |ids| ids.push(fresh.next()))
     };
-    let comparison = against_thin(bench, &stage, (new_texts(), new_texts()), 4_000).await?;
+    let comparison = against_thin(bench, &stage, new_texts, 4_000).await?;
     stage.expect_inputs(fresh.next() - FRESH).await?;
-    let row = Row::limited("miss, 1 input, upstream without delay", (1.3, comparison.cpu_ratio()), |ratio| {
-        times(ratio) + " thin"
-    });
+    let ratio = comparison.cpu_ratio();
+    let show = |ratio| times(ratio) + " thin";
+    let row = Row::limited("miss, 1 input, upstream without delay", (1.3, ratio), show);
+    let row = row.saying(comparison.shown(ratio, "thin"));
     Ok(vec![row.against(comparison.reference("thin"), comparison.json())])
 }
 
@@ -46,27 +47,34 @@ pub(super) async fn half_known(bench: &Bench) -> Outcome<Vec<Row>> {
         Workload::new(Shape::default(), 50, move |ids| ids.extend((0..HALF).flat_map(|known| [known, fresh.next()])))
     };
     let count = bench.scaled(400);
-    let comparison = against_thin(bench, &stage, (mixed(), mixed()), 400).await?;
+    let comparison = against_thin(bench, &stage, mixed, 400).await?;
     let requests = count * (bench.rounds() as u64 + 1);
-    stage.expect_inputs(requests * HALF + requests * 2 * HALF).await?;
+    // For vecho and for the least the unknown half, for thin all.
+    stage.expect_inputs(2 * requests * HALF + requests * 2 * HALF).await?;
     let show = |ratio| format!("{} thin; 16 of 32 inputs go upstream", times(ratio));
-    let row = Row::limited("32 inputs, 16 of them known", (1.4, comparison.cpu_ratio()), show);
+    let ratio = comparison.cpu_ratio();
+    let row = Row::limited("32 inputs, 16 of them known", (1.4, ratio), show);
+    let row = row.saying(format!("{}; 16 of 32 inputs go upstream", comparison.shown(ratio, "thin")));
     Ok(vec![row.against(comparison.reference("thin"), comparison.json())])
 }
 
 async fn against_thin(
     bench: &Bench,
     stage: &Stage,
-    (ours, theirs): (Workload, Workload),
+    workload: impl Fn() -> Workload,
     requests: u64,
 ) -> Outcome<Comparison> {
-    let thin = Server::reference(bench, Core::Server, &["thin", &stage.upstream.public.to_string()])?;
+    let upstream = stage.upstream.public.to_string();
+    let thin = Server::reference(bench, Core::Server, &["thin", &upstream])?;
+    let least = Server::reference(bench, Core::Server, &["least", &upstream])?;
     // The first fetch of a space proves its dimension and is not like the others.
-    stage.ask(&ours.shape, &[FRESH - 1]).await?;
+    stage.ask(&workload().shape, &[FRESH - 1]).await?;
+    ask(&least, &workload().shape, &(0..HALF).collect::<Vec<_>>()).await?;
     stage.reset().await?;
-    let mut ours = Side::open(&stage.vecho, CONNECTIONS, ours).await?;
-    let mut theirs = Side::open(&thin, CONNECTIONS, theirs).await?;
-    measure::compare(bench, &mut ours, &mut theirs, bench.scaled(requests)).await
+    let mut ours = Side::open(&stage.vecho, CONNECTIONS, workload()).await?;
+    let mut theirs = Side::open(&thin, CONNECTIONS, workload()).await?;
+    let mut least = Side::open(&least, CONNECTIONS, workload()).await?;
+    measure::compare(bench, [&mut ours, &mut theirs], Some(&mut least), bench.scaled(requests)).await
 }
 
 /// New texts at a constant rate, through vecho and straight to the upstream.
@@ -80,7 +88,7 @@ pub(super) async fn constant_rate(bench: &Bench) -> Outcome<Vec<Row>> {
         let workload = Workload::new(Shape::default(), 100, move |ids| ids.push(fresh.next()));
         sides.push(Side::open(server, 100, workload).await?);
     }
-    let mut comparison = Comparison { ours: Vec::new(), theirs: Vec::new() };
+    let mut comparison = Comparison::default();
     // The first turn opens connections and is not counted.
     for turn in 0..bench.rounds().min(5) {
         let ours = rate_round(bench, &mut sides[0]).await?;

@@ -103,12 +103,7 @@ impl Stage {
 
     /// Asks vecho once for these texts, checks the answer, and gives its body.
     async fn ask(&self, shape: &Shape, ids: &[u64]) -> Outcome<Vec<u8>> {
-        let mut request = Vec::new();
-        shape.write_request(ids, u64::MAX, &mut request);
-        let mut connection = Connection::open(self.vecho.public).await?;
-        let body = connection.exchange(&request).await?;
-        shape.check(ids, body)?;
-        Ok(body.to_vec())
+        ask(&self.vecho, shape, ids).await
     }
 
     /// Asks vecho for the texts in `ids`, many at a time, so that it holds them afterwards.
@@ -125,6 +120,16 @@ impl Stage {
         }
         Ok(())
     }
+}
+
+/// Asks a server once for these texts, checks the answer, and gives its body.
+async fn ask(server: &Server, shape: &Shape, ids: &[u64]) -> Outcome<Vec<u8>> {
+    let mut request = Vec::new();
+    shape.write_request(ids, u64::MAX, &mut request);
+    let mut connection = Connection::open(server.public).await?;
+    let body = connection.exchange(&request).await?;
+    shape.check(ids, body)?;
+    Ok(body.to_vec())
 }
 
 /// Text numbers that no request has asked for yet; clones share the count.

@@ -55,7 +55,7 @@ async fn pass(
 ) -> Outcome<Comparison> {
     let mut ours = Side::open(&stage.vecho, CONNECTIONS, zipf(shape, 500, seen)).await?;
     let mut theirs = Side::open(fixed, CONNECTIONS, zipf(shape, 0, seen)).await?;
-    let mut comparison = Comparison { ours: Vec::new(), theirs: Vec::new() };
+    let mut comparison = Comparison::default();
     for _ in 0..STRETCHES {
         comparison.ours.push(ours.round(requests / STRETCHES).await?);
         comparison.theirs.push(theirs.round(requests / STRETCHES).await?);

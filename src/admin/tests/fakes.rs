@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 
 use bytes::Bytes;
+use futures_util::{StreamExt, stream};
 use http::HeaderMap;
 use serde_json::{Value, json};
 
@@ -67,6 +68,30 @@ impl CacheControl for ThreadOfPurge {
 
     fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value> {
         FakeCache.explain(path, headers, body)
+    }
+}
+
+/// Exports two pieces, and counts the bytes of what it imports.
+pub(super) struct FakeMoving;
+
+impl Moving for FakeMoving {
+    fn export(&self) -> Eventually<'_, Pieces<'static>> {
+        let pieces = ["one", "two"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
+        Box::pin(async { Box::pin(stream::iter(pieces)) as Pieces<'static> })
+    }
+
+    fn import<'a>(&'a self, mut file: Pieces<'a>) -> Eventually<'a, Result<Imported, String>> {
+        Box::pin(async move {
+            let mut imported = Imported { whole: true, ..Imported::default() };
+            while let Some(piece) = file.next().await {
+                match piece {
+                    Ok(piece) if piece.starts_with(b"not") => return Err("this is not an exported cache".to_owned()),
+                    Ok(piece) => imported.imported += piece.len() as u64,
+                    Err(_) => imported.whole = false,
+                }
+            }
+            Ok(imported)
+        })
     }
 }
 
@@ -159,6 +184,7 @@ pub(super) fn context() -> AdminContext {
     AdminContext {
         metrics: Metrics::new("1.2.3"),
         cache: Arc::new(FakeCache),
+        moving: Arc::new(FakeMoving),
         health: Arc::new(FakeHealth { ready: true, draining: false }),
         memory: Arc::new(FakeMemory),
         config: Arc::new(FakeConfig(Mutex::new("info".to_owned()))),

@@ -40,7 +40,7 @@ async fn cache_stats_count_vectors_once_and_only_what_is_in_memory() {
     assert_eq!(stats["hit_ratio"], 0.6);
     assert_eq!(stats["inputs"], json!({ "hits": 5, "misses": 3, "joined": 1, "stale": 0, "mock": 1 }));
     assert_eq!(keys(&stats["tiers"]), ["answers", "disk", "memory"]);
-    let names = ["bytes", "capacity_bytes", "entries", "evictions", "hits", "misses"];
+    let names = ["bytes", "capacity_bytes", "dropped", "entries", "evictions", "hits", "misses", "up"];
     assert_eq!(keys(&stats["tiers"]["memory"]), names);
 }
 

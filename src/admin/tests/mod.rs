@@ -37,7 +37,7 @@ pub(super) fn request(method: &Method, uri: &str, body: impl Into<Bytes>) -> Req
 
 pub(super) async fn send<B>(context: &AdminContext, request: Request<B>) -> Answer
 where
-    B: http_body::Body<Data = Bytes>,
+    B: http_body::Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let peer = "127.0.0.1:50000".parse().expect("the peer must be an address");

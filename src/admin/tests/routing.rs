@@ -84,6 +84,9 @@ async fn strangers_look_at_figures_and_touch_nothing() {
         (Method::DELETE, "/api/performance/cache"),
         (Method::POST, "/api/performance/optimize-memory"),
         (Method::POST, "/api/performance/cache/explain"),
+        (Method::GET, "/api/performance/cache/export"),
+        (Method::HEAD, "/api/performance/cache/export"),
+        (Method::POST, "/api/performance/cache/import"),
     ];
     let foreign = |method: &Method, uri: &str| {
         let mut request = request(method, uri, "debug");

@@ -1,13 +1,19 @@
 //! The switches: what they take, what they answer, what they refuse.
 
+use std::io;
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::stream;
+use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
+use http_body::Frame;
+use http_body_util::StreamBody;
 use serde_json::json;
 
 use super::fakes::{ThreadOfPurge, context};
 use super::{assert_error, get, post, request, send};
-use crate::admin::{AdminContext, CacheControl};
+use crate::admin::{AdminContext, CacheControl, EXPORT_PATH, IMPORT_PATH};
 
 #[tokio::test]
 async fn optimising_takes_a_target_or_four_fifths_of_the_limit() {
@@ -47,6 +53,25 @@ async fn a_purge_keeps_no_thread_of_the_runtime_busy() {
     send(&context, request(&Method::DELETE, "/api/performance/cache", "")).await;
     let purged_on = cache.0.lock().expect("the lock must hold").expect("it was purged");
     assert_ne!(purged_on, std::thread::current().id());
+}
+
+#[tokio::test]
+async fn a_cache_leaves_piece_by_piece_and_who_only_asks_gets_no_piece() {
+    let exported = get(&context(), EXPORT_PATH).await;
+    assert_eq!((exported.status, exported.text().as_str()), (StatusCode::OK, "onetwo"));
+    assert_eq!(exported.headers[CONTENT_TYPE], "application/octet-stream");
+    let asked = send(&context(), request(&Method::HEAD, EXPORT_PATH, "")).await;
+    assert_eq!((asked.status, asked.text().as_str()), (StatusCode::OK, ""));
+}
+
+#[tokio::test]
+async fn a_cache_comes_in_as_far_as_it_comes() {
+    let counts = |imported, whole| json!({ "imported": imported, "known": 0, "expired": 0, "purged": 0, "damaged": 0, "whole": whole });
+    assert_eq!(post(&context(), IMPORT_PATH, "a file").await.json(), counts(6, true));
+    let pieces = stream::iter([Ok(Frame::data(Bytes::from_static(b"half"))), Err(io::Error::other("gone"))]);
+    let cut = request(&Method::POST, IMPORT_PATH, "").map(|_| StreamBody::new(pieces));
+    assert_eq!(send(&context(), cut).await.json(), counts(4, false));
+    assert_error(&post(&context(), IMPORT_PATH, "not a cache").await, StatusCode::BAD_REQUEST, "invalid_body");
 }
 
 #[tokio::test]

@@ -213,9 +213,10 @@ mod tests {
             }
             let is_told = may_change || plan.changes.is_empty();
             let counts = self.ledger.settle(plan, is_told);
-            if !self.epochs.learn(&counts).is_empty() {
+            if !self.epochs.missed(&counts).is_empty() {
                 self.memory.clear();
             }
+            self.epochs.learn(&counts);
         }
     }
 

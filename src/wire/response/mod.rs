@@ -1,5 +1,6 @@
 //! Embeddings answers: reading the upstream's with every check that a stored vector needs, and rendering our own.
 
+mod cursor;
 mod read;
 mod render;
 

@@ -1,8 +1,12 @@
 //! The upstream's answer to vectors, or the reason why it is not fit to be kept.
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use std::iter;
+use std::sync::Arc;
 
+use base64_simd::AsOut;
+use serde::Deserialize;
+
+use super::cursor::Cursor;
 use crate::vector::{NotAVector, Vector};
 
 /// A validated answer.
@@ -67,17 +71,18 @@ pub enum Base64 {
     Unproven,
 }
 
-#[derive(Deserialize)]
+/// What stands in an answer: the members that mean something here.
+#[derive(Default)]
 struct Body<'a> {
-    #[serde(borrow)]
-    data: Vec<Item<'a>>,
-    #[serde(default)]
-    model: Option<String>,
-    #[serde(default)]
-    usage: Option<Usage>,
-    #[serde(default)]
-    vecho: Option<Marks>,
+    data: Option<Vec<Item<'a>>>,
+    model: Option<Nullable<String>>,
+    usage: Option<Nullable<Usage>>,
+    vecho: Option<Nullable<Marks>>,
 }
+
+/// A value or `null`, which mean that the member stands there.
+#[derive(Deserialize)]
+struct Nullable<T>(Option<T>);
 
 /// What another vecho behind this one marks.
 #[derive(Deserialize)]
@@ -86,11 +91,11 @@ struct Marks {
     mock: Vec<u64>,
 }
 
-#[derive(Deserialize)]
+/// One vector, not yet looked into.
+#[derive(Default)]
 struct Item<'a> {
-    index: Option<u64>,
-    #[serde(borrow)]
-    embedding: &'a RawValue,
+    index: Option<Nullable<u64>>,
+    embedding: Option<&'a [u8]>,
 }
 
 #[derive(Deserialize)]
@@ -101,25 +106,69 @@ struct Usage {
 
 /// Reads an answer. Vectors may be base64 or numbers, whatever was asked.
 pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unreadable> {
-    let answer: Body<'_> = serde_json::from_slice(body).map_err(|_| Unreadable::Shape)?;
-    if answer.vecho.is_some_and(|marks| !marks.mock.is_empty()) {
+    let answer = read_body(body, expected.inputs)?;
+    if answer.vecho.and_then(into_option).is_some_and(|marks| !marks.mock.is_empty()) {
         return Err(Unreadable::StandIn);
     }
-    if answer.data.len() != expected.inputs {
+    let data = answer.data.ok_or(Unreadable::Shape)?;
+    if data.len() != expected.inputs {
         return Err(Unreadable::Count);
     }
     let mut slots: Vec<Option<Vector>> = vec![None; expected.inputs];
-    for item in &answer.data {
-        let slot = item.index.and_then(|index| slots.get_mut(usize::try_from(index).ok()?)).ok_or(Unreadable::Index)?;
+    for item in data {
+        let index = item.index.and_then(into_option).and_then(|index| usize::try_from(index).ok());
+        let slot = index.and_then(|index| slots.get_mut(index)).ok_or(Unreadable::Index)?;
         if slot.is_some() {
             return Err(Unreadable::Index);
         }
-        *slot = Some(read_vector(item.embedding.get(), expected.base64)?);
+        *slot = Some(read_vector(item.embedding.ok_or(Unreadable::Shape)?, expected.base64)?);
     }
     let vectors: Vec<Vector> = slots.into_iter().flatten().collect();
     check_dimensions(&vectors, expected.dimension)?;
-    let prompt_tokens = answer.usage.and_then(|usage| usage.prompt_tokens);
-    Ok(ReadAnswer { vectors, model: answer.model.filter(|model| !model.is_empty()), prompt_tokens })
+    let prompt_tokens = answer.usage.and_then(into_option).and_then(|usage| usage.prompt_tokens);
+    let model = answer.model.and_then(into_option).filter(|model| !model.is_empty());
+    Ok(ReadAnswer { vectors, model, prompt_tokens })
+}
+
+fn read_body(text: &[u8], most_items: usize) -> Result<Body<'_>, Unreadable> {
+    let (mut body, mut cursor) = (Body::default(), Cursor::new(text));
+    cursor.object(|cursor, name| match name {
+        "data" => put(&mut body.data, read_items(cursor, most_items)?),
+        "model" => put(&mut body.model, cursor.value()?),
+        "usage" => put(&mut body.usage, cursor.value()?),
+        "vecho" => put(&mut body.vecho, cursor.value()?),
+        _ => cursor.skip(),
+    })?;
+    cursor.end()?;
+    Ok(body)
+}
+
+fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item<'a>>, Unreadable> {
+    let mut items = Vec::with_capacity(most_items);
+    cursor.array(|cursor| {
+        let mut item = Item::default();
+        cursor.object(|cursor, name| match name {
+            "index" => put(&mut item.index, cursor.value()?),
+            "embedding" => put(&mut item.embedding, cursor.raw()?),
+            _ => cursor.skip(),
+        })?;
+        // Three bytes make an item, which takes many more here.
+        if items.len() == most_items {
+            return Err(Unreadable::Count);
+        }
+        items.push(item);
+        Ok(())
+    })?;
+    Ok(items)
+}
+
+fn into_option<T>(Nullable(value): Nullable<T>) -> Option<T> {
+    value
+}
+
+/// A member that stands there twice says nothing.
+fn put<T>(place: &mut Option<T>, value: T) -> Result<(), Unreadable> {
+    if place.replace(value).is_some() { Err(Unreadable::Shape) } else { Ok(()) }
 }
 
 fn check_dimensions(vectors: &[Vector], known: Option<usize>) -> Result<(), Unreadable> {
@@ -129,8 +178,8 @@ fn check_dimensions(vectors: &[Vector], known: Option<usize>) -> Result<(), Unre
     if vectors.iter().all(|vector| vector.dimension() == expected) { Ok(()) } else { Err(Unreadable::Dimension) }
 }
 
-fn read_vector(json: &str, base64: Base64) -> Result<Vector, Unreadable> {
-    if !json.starts_with('"') {
+fn read_vector(json: &[u8], base64: Base64) -> Result<Vector, Unreadable> {
+    if !json.starts_with(b"\"") {
         return read_numbers(json);
     }
     let vector = read_base64(json)?;
@@ -142,22 +191,28 @@ fn read_vector(json: &str, base64: Base64) -> Result<Vector, Unreadable> {
 }
 
 /// The alphabet has no character that JSON must escape, but a server may escape any: then the first try fails.
-fn read_base64(json: &str) -> Result<Vector, Unreadable> {
-    let decode = |text: &str| base64_simd::STANDARD.decode_to_vec(text.as_bytes());
-    let plain = json[1..].strip_suffix('"').ok_or(Unreadable::Shape)?;
-    let bytes = match decode(plain) {
-        Ok(bytes) => bytes,
-        Err(_) if plain.contains('\\') => {
-            let text: String = serde_json::from_str(json).map_err(|_| Unreadable::Shape)?;
-            decode(&text).map_err(|_| Unreadable::Base64)?
+fn read_base64(json: &[u8]) -> Result<Vector, Unreadable> {
+    match decode(&json[1..json.len() - 1]) {
+        Err(Unreadable::Base64) if json.contains(&b'\\') => {
+            let text: String = serde_json::from_slice(json).map_err(|_| Unreadable::Shape)?;
+            decode(text.as_bytes())
         }
-        Err(_) => return Err(Unreadable::Base64),
-    };
-    Ok(Vector::from_le_bytes(&bytes)?)
+        decoded => decoded,
+    }
+}
+
+/// Decodes into the memory that the vector stays in.
+fn decode(text: &[u8]) -> Result<Vector, Unreadable> {
+    let length = base64_simd::STANDARD.decoded_length(text).map_err(|_| Unreadable::Base64)?;
+    let mut bytes: Arc<[u8]> = iter::repeat_n(0, length).collect();
+    let room = Arc::get_mut(&mut bytes).expect("nobody else must have it yet");
+    base64_simd::STANDARD.decode(text, room.as_out()).map_err(|_| Unreadable::Base64)?;
+    Ok(Vector::from_shared(bytes)?)
 }
 
 /// Reads each number straight to f32: the way through f64 would round twice.
-fn read_numbers(json: &str) -> Result<Vector, Unreadable> {
+fn read_numbers(json: &[u8]) -> Result<Vector, Unreadable> {
+    let json = str::from_utf8(json).map_err(|_| Unreadable::Shape)?;
     let list = json.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(Unreadable::Shape)?;
     let mut bytes = Vec::with_capacity(list.len() / 2);
     for number in list.split(',') {
@@ -194,6 +249,7 @@ mod tests {
             (r#"[{"index":0,"embedding":[1]}]"#, 2, Unreadable::Count),
             (r#"[{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, Unreadable::Index),
             (r#"[{"index":0,"embedding":[1]},{"index":2,"embedding":[2]}]"#, 2, Unreadable::Index),
+            (r"[{},{},and so on]", 1, Unreadable::Count),
             (r#"[{"embedding":[1]}]"#, 1, Unreadable::Index),
             (r#"[{"index":0,"embedding":[1]},{"index":1,"embedding":[2,3]}]"#, 2, Unreadable::Dimension),
             (r#"[{"index":0,"embedding":"AACAPw"}]"#, 1, Unreadable::Base64),
@@ -244,5 +300,44 @@ mod tests {
         // Lies just above the middle of two f32; by way of f64 it would be rounded to even, downwards.
         let data = r#"[{"index":0,"embedding":[1.00000005960464477540]}]"#;
         assert_eq!(vectors(data, 1), Ok(vec![vec![1.000_000_1]]));
+    }
+
+    #[test]
+    fn what_is_not_the_json_of_an_answer_is_not_read() {
+        let item = r#"{"index":0,"embedding":"AACAPwAAAEA="}"#;
+        let good = format!(r#"{{"data":[{item}]}}"#);
+        let cases = [
+            format!("{good}x"),
+            format!("{good}{good}"),
+            good[..good.len() - 1].to_owned(),
+            format!(r#"{{"data":[{item}],}}"#),
+            format!(r#"{{"data":[{item},]}}"#),
+            format!(r#"{{"data":[{item}] "model":"m"}}"#),
+            format!(r#"{{"data":[{item}],"data":[{item}]}}"#),
+            format!(r#"{{"data":[{item}],"model":"a","model":"b"}}"#),
+            format!(r#"{{"data":[{item}],"other":nul}}"#),
+            format!(r#"{{"data":[{item}],"model":1}}"#),
+            format!("[{good}]"),
+            r#"{"model":"m"}"#.to_owned(),
+            r#"{"data":[{"index":0,"index":0,"embedding":"AACAPwAAAEA="}]}"#.to_owned(),
+            r#"{"data":[{"index":0,"embedding":"AACAPwAAAEA=","embedding":[1,2]}]}"#.to_owned(),
+            r#"{"data":[{"index":0}]}"#.to_owned(),
+            r#"{"data":[{"index":0,"embedding":"AACAPwAAAEA="#.to_owned(),
+            r#"{"data":[{"index":0,"embedding":"AACAPwAAAEA=\"#.to_owned(),
+            r#"{"data":[{"index":0,"embedding":"AACAPwAA\x41EA="}]}"#.to_owned(),
+        ];
+        assert!(read_answer(good.as_bytes(), &expected(1, Base64::Trusted)).is_ok());
+        for body in cases {
+            assert_eq!(read_answer(body.as_bytes(), &expected(1, Base64::Trusted)), Err(Unreadable::Shape), "{body}");
+        }
+    }
+
+    #[test]
+    fn spaces_escapes_and_members_that_nobody_knows_change_nothing() {
+        let body = r#"
+            { "object" : "li\"st", "x" : { "data" : [ 1, {} ], "y" : "\\" } ,
+              "d\u0061ta" : [ { "embedding" : "AACAPwAA\/AA=" , "object" : null, "index" : 0 } ] , "usage" : null } "#;
+        let answer = read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("it is readable");
+        assert_eq!(answer.vectors[0].as_le_bytes(), [0, 0, 0x80, 0x3f, 0, 0, 0xfc, 0]);
     }
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::Encoding;
-use crate::vector::Vector;
+use crate::packed::Packed;
+use crate::vector::COMPONENT_BYTES;
 
 /// Aim for one frame. Larger ones come from fresh pages instead of the allocator's free lists; smaller ones cost writes.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -18,7 +19,7 @@ const COMPONENT_TEXT_BYTES: usize = 17;
 #[derive(Clone, Debug)]
 pub struct Rendering {
     /// The distinct vectors.
-    pub vectors: Arc<[Vector]>,
+    pub vectors: Arc<[Packed]>,
     /// For each input, in order, which of the vectors is its.
     pub slots: Arc<[u32]>,
     /// The form of the numbers.
@@ -32,13 +33,22 @@ pub struct Rendering {
 }
 
 impl Rendering {
-    /// The whole answer in one buffer.
+    /// The whole answer in one buffer, which may have room to spare.
     pub fn to_bytes(&self) -> Bytes {
-        let mut body = Vec::with_capacity(self.largest_len());
-        self.write_items(0..self.slots.len(), &mut body);
-        // It may be kept for long, and the room for numbers was for their longest text.
+        Bytes::from(self.to_vec())
+    }
+
+    /// The same for an answer that is kept for long: without spare room.
+    pub fn to_lasting_bytes(&self) -> Bytes {
+        let mut body = self.to_vec();
         body.shrink_to_fit();
         Bytes::from(body)
+    }
+
+    fn to_vec(&self) -> Vec<u8> {
+        let mut body = Vec::with_capacity(self.largest_len());
+        self.write_items(0..self.slots.len(), &mut body);
+        body
     }
 
     /// The exact length, where it is known without rendering: numbers differ in length, base64 does not.
@@ -46,14 +56,17 @@ impl Rendering {
         if self.encoding == Encoding::Float {
             return None;
         }
-        let items: usize = (0..self.slots.len()).map(|place| self.item_len(place)).sum();
-        Some((self.head().len() + items + self.slots.len().saturating_sub(1) + self.tail().len()) as u64)
+        let items: usize = (0..self.slots.len()).map(|place| self.largest_item_len(place) - spare_digits(place)).sum();
+        let mut tail = Vec::new();
+        self.write_tail(&mut tail);
+        Some((HEAD.len() + items + self.slots.len().saturating_sub(1) + tail.len()) as u64)
     }
 
     /// An upper bound of the length.
     pub fn largest_len(&self) -> usize {
-        let items: usize = (0..self.slots.len()).map(|place| self.item_len(place) + 1).sum();
-        self.head().len() + items + self.tail().len()
+        let items: usize = (0..self.slots.len()).map(|place| self.largest_item_len(place) + 1).sum();
+        // A character of a name takes at most six bytes, and the place of a mock ten digits and a comma.
+        HEAD.len() + items + TAIL_BYTES + self.model.len() * 6 + self.mocks.len() * 11
     }
 
     /// Renders the inputs from `from` on until a piece is full; returns it and the first input not yet rendered.
@@ -62,7 +75,7 @@ impl Rendering {
         let mut until = from;
         let mut expected_bytes = 0;
         while until < self.slots.len() && (expected_bytes < PIECE_BYTES || until == from) {
-            expected_bytes += self.item_len(until) + 1;
+            expected_bytes += self.largest_item_len(until) + 1;
             until += 1;
         }
         let mut body = Vec::with_capacity(expected_bytes + 256);
@@ -75,13 +88,13 @@ impl Rendering {
         self.slots.len()
     }
 
-    fn vector(&self, place: usize) -> &Vector {
+    fn vector(&self, place: usize) -> &Packed {
         &self.vectors[self.slots[place] as usize]
     }
 
     fn write_items(&self, places: Range<usize>, body: &mut Vec<u8>) {
         if places.start == 0 {
-            body.extend_from_slice(self.head().as_bytes());
+            body.extend_from_slice(HEAD.as_bytes());
         }
         for place in places.clone() {
             if place > 0 {
@@ -90,17 +103,17 @@ impl Rendering {
             self.write_item(place, body);
         }
         if places.end == self.slots.len() {
-            body.extend_from_slice(self.tail().as_bytes());
+            self.write_tail(body);
         }
     }
 
     fn write_item(&self, place: usize, body: &mut Vec<u8>) {
         body.extend_from_slice(ITEM_HEAD.as_bytes());
-        body.extend_from_slice(place.to_string().as_bytes());
+        write_json(body, &place);
         match self.encoding {
             Encoding::Base64 => {
                 body.extend_from_slice(b",\"embedding\":\"");
-                base64_simd::STANDARD.encode_append(self.vector(place).as_le_bytes(), body);
+                self.vector(place).for_each_piece(|piece| base64_simd::STANDARD.encode_append(piece, body));
                 body.extend_from_slice(b"\"}");
             }
             Encoding::Float => {
@@ -111,59 +124,78 @@ impl Rendering {
         }
     }
 
-    /// The exact length of an item in base64, a bound of it in numbers.
-    fn item_len(&self, place: usize) -> usize {
-        let frame = ITEM_HEAD.len() + decimal_digits(place) + ",\"embedding\":\"\"}".len();
+    /// The length of an item in base64, but for the digits of its place; a bound of it in numbers.
+    fn largest_item_len(&self, place: usize) -> usize {
+        let frame = ITEM_HEAD.len() + PLACE_DIGITS + ",\"embedding\":\"\"}".len();
         let vector = self.vector(place);
         frame
             + match self.encoding {
-                Encoding::Base64 => vector.as_le_bytes().len().div_ceil(3) * 4,
+                Encoding::Base64 => (vector.dimension() * COMPONENT_BYTES).div_ceil(3) * 4,
                 Encoding::Float => vector.dimension() * COMPONENT_TEXT_BYTES,
             }
     }
 
-    #[expect(clippy::unused_self, reason = "head, items and tail read as one family")]
-    const fn head(&self) -> &'static str {
-        "{\"object\":\"list\",\"data\":["
-    }
-
-    fn tail(&self) -> String {
-        let model = serde_json::Value::from(self.model.as_str());
-        let tokens = self.prompt_tokens;
-        let mocks = match serde_json::to_string(&self.mocks) {
-            Ok(places) if !self.mocks.is_empty() => format!(",\"vecho\":{{\"mock\":{places}}}"),
-            _ => String::new(),
-        };
-        format!("],\"model\":{model},\"usage\":{{\"prompt_tokens\":{tokens},\"total_tokens\":{tokens}}}{mocks}}}")
+    fn write_tail(&self, body: &mut Vec<u8>) {
+        body.extend_from_slice(b"],\"model\":");
+        write_json(body, &self.model);
+        body.extend_from_slice(b",\"usage\":{\"prompt_tokens\":");
+        write_json(body, &self.prompt_tokens);
+        body.extend_from_slice(b",\"total_tokens\":");
+        write_json(body, &self.prompt_tokens);
+        body.push(b'}');
+        if !self.mocks.is_empty() {
+            body.extend_from_slice(b",\"vecho\":{\"mock\":");
+            write_json(body, &self.mocks);
+            body.push(b'}');
+        }
+        body.push(b'}');
     }
 }
+
+fn write_json(body: &mut Vec<u8>, value: &impl serde::Serialize) {
+    serde_json::to_writer(body, value).expect("names and numbers must serialize into memory");
+}
+
+const HEAD: &str = "{\"object\":\"list\",\"data\":[";
+
+/// A tail without the model's name and the places of mocks, but with room for the longest numbers.
+const TAIL_BYTES: usize = 160;
+
+/// Room for the place of an item: requests have fewer inputs than would need another digit.
+const PLACE_DIGITS: usize = 10;
 
 const ITEM_HEAD: &str = "{\"object\":\"embedding\",\"index\":";
 
-fn decimal_digits(number: usize) -> usize {
-    number.checked_ilog10().unwrap_or(0) as usize + 1
+/// Of the room for the digits of a place what it does not need.
+fn spare_digits(place: usize) -> usize {
+    PLACE_DIGITS - 1 - place.checked_ilog10().unwrap_or(0) as usize
 }
 
 /// Each component as the shortest decimal that reads back to the same f32.
-fn write_numbers(vector: &Vector, body: &mut Vec<u8>) {
+fn write_numbers(vector: &Packed, body: &mut Vec<u8>) {
     let mut text = zmij::Buffer::new();
     let mut before = b'[';
-    for component in vector.components() {
-        body.push(before);
-        body.extend_from_slice(text.format_finite(component).as_bytes());
-        before = b',';
-    }
+    vector.for_each_piece(|piece| {
+        for component in piece.as_chunks::<COMPONENT_BYTES>().0 {
+            body.push(before);
+            body.extend_from_slice(text.format_finite(f32::from_le_bytes(*component)).as_bytes());
+            before = b',';
+        }
+    });
     body.push(b']');
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packed::Codec;
+    use crate::vector::Vector;
     use crate::wire::{Base64, Expected, read_answer};
 
     fn rendering(encoding: Encoding, mocks: Vec<u32>) -> Rendering {
         let vectors = [[1.0_f32, -2.5e-10], [0.1, 3.0e30]];
-        let vectors: Vec<_> = vectors.iter().map(|v| Vector::from_components(v).expect("it is a vector")).collect();
+        let vectors = vectors.iter().map(|v| Vector::from_components(v).expect("it is a vector"));
+        let vectors: Vec<_> = vectors.map(Packed::from).collect();
         let slots = [0, 1, 0].repeat(5).into();
         Rendering { vectors: vectors.into(), slots, encoding, model: "m\"x".to_owned(), prompt_tokens: 8, mocks }
     }
@@ -178,9 +210,26 @@ mod tests {
             )
             .expect("it is readable");
             for (place, vector) in read.vectors.iter().enumerate() {
-                assert_eq!(vector, rendering.vector(place));
+                assert_eq!(vector, &rendering.vector(place).unpack());
             }
             assert_eq!((read.model.as_deref(), read.prompt_tokens), (Some("m\"x"), Some(8)));
+        }
+    }
+
+    #[test]
+    fn packed_vectors_are_written_like_the_numbers_they_unpack_to() {
+        let components: Vec<f32> = (1..1000_u16).map(|n| f32::from(n) / 1234.5).collect();
+        let plain = Vector::from_components(&components).expect("it is a vector");
+        let write = |vector: &Packed, encoding| {
+            let vectors = [vector.clone()].into();
+            Rendering { vectors, slots: [0, 0].into(), ..rendering(encoding, vec![]) }.to_bytes()
+        };
+        for codec in [Codec::Lossless, Codec::Bf16, Codec::Int8] {
+            let packed = Packed::pack(&plain, codec);
+            assert!(packed.payload().len() < plain.as_le_bytes().len());
+            for encoding in [Encoding::Float, Encoding::Base64] {
+                assert_eq!(write(&packed, encoding), write(&packed.unpack().into(), encoding));
+            }
         }
     }
 
@@ -201,17 +250,20 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_answer_holds_no_room_that_it_does_not_need() {
+    fn a_lasting_answer_holds_no_room_that_it_does_not_need() {
         for encoding in [Encoding::Float, Encoding::Base64] {
-            let body = Vec::from(rendering(encoding, vec![]).to_bytes());
+            let rendering = rendering(encoding, vec![]);
+            let body = Vec::from(rendering.to_lasting_bytes());
             assert_eq!(body.capacity(), body.len());
+            assert_eq!(body, rendering.to_bytes());
         }
     }
 
     #[test]
     fn pieces_add_up_to_the_whole() {
         let wide = Vector::from_components(&vec![0.123_456_79; 60_000]).expect("it is a vector");
-        let rendering = Rendering { vectors: vec![wide; 2].into(), ..rendering(Encoding::Base64, vec![2]) };
+        let rendering =
+            Rendering { vectors: vec![Packed::from(wide); 2].into(), ..rendering(Encoding::Base64, vec![2]) };
         let (mut from, mut body, mut pieces) = (0, Vec::new(), 0);
         while from < rendering.inputs() {
             let (piece, until) = rendering.piece(from);

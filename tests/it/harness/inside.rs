@@ -4,7 +4,7 @@ use std::borrow::Borrow;
 use std::net::SocketAddr;
 
 use serde_json::Value;
-use vecho::app::{App, Surroundings};
+use vecho::app::{App, Stopped, Surroundings};
 use vecho::clock::Clock;
 use vecho::config::Config;
 
@@ -38,6 +38,11 @@ impl Inside {
 
     pub(crate) fn admin(&self) -> SocketAddr {
         self.app.admin_addr()
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(self) -> Stopped {
+        self.app.stop().await
     }
 
     /// Posts an embeddings request; the answer must arrive whole.

@@ -21,6 +21,11 @@ impl Socket {
         self.0.write_all(bytes.as_ref()).await.expect("the peer must read");
     }
 
+    /// Sends to a peer that may be gone.
+    pub(crate) async fn offer(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0.write_all(bytes.as_ref()).await.ok();
+    }
+
     /// Ends the sending half.
     pub(crate) async fn finish(&mut self) {
         self.0.shutdown().await.expect("the peer must still be there");

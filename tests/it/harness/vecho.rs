@@ -4,8 +4,9 @@ use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::stub::Stub;
@@ -20,6 +21,7 @@ pub(crate) struct Vecho {
     public: SocketAddr,
     admin: SocketAddr,
     log: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
     home: PathBuf,
 }
 
@@ -46,16 +48,20 @@ impl Vecho {
     pub(crate) fn start_args(upstream: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let home = fresh_home();
         let mut command = Self::command(environment);
-        command.env("HOME", &home);
+        if !environment.iter().any(|(name, _)| *name == "HOME") {
+            command.env("HOME", &home);
+        }
         command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--upstream", upstream]);
         command.args(arguments);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("the binary must start");
         let stderr = child.stderr.take().expect("standard error is piped");
         let log = Arc::new(Mutex::new(String::new()));
-        let ready = follow(stderr, Arc::clone(&log));
+        let (found, ready) = mpsc::channel();
+        let written = Arc::clone(&log);
+        let reader = Some(std::thread::spawn(move || follow(stderr, &written, &found)));
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         // From here on its drop ends the child, also when it never gets ready.
-        let mut vecho = Self { child, public: unknown, admin: unknown, log, home };
+        let mut vecho = Self { child, public: unknown, admin: unknown, log, reader, home };
         let named = ready.recv_timeout(DEADLINE);
         (vecho.public, vecho.admin) = named.unwrap_or_else(|_| panic!("no addresses; the log:\n{}", vecho.log()));
         vecho
@@ -124,6 +130,10 @@ impl Vecho {
     /// Waits until it has stopped.
     pub(crate) fn ended(mut self) -> Ended {
         let status = wait(&mut self.child).unwrap_or_else(|| panic!("it must drain; its log:\n{}", read(&self.log)));
+        // Its last lines may still be on their way.
+        if let Some(reader) = self.reader.take() {
+            reader.join().expect("reading the log does not panic");
+        }
         Ended { status, log: self.log() }
     }
 }
@@ -156,20 +166,16 @@ fn wait(child: &mut Child) -> Option<ExitStatus> {
     None
 }
 
-/// Collects the log on a thread and reports the addresses as soon as a line names both.
-fn follow(stderr: ChildStderr, log: Arc<Mutex<String>>) -> Receiver<(SocketAddr, SocketAddr)> {
-    let (found, ready) = mpsc::channel();
-    std::thread::spawn(move || {
-        for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-            if let (Some(public), Some(admin)) = (address(&line, "public="), address(&line, "admin=")) {
-                let _ = found.send((public, admin));
-            }
-            let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
-            log.push_str(&line);
-            log.push('\n');
+/// Collects the log and reports the addresses as soon as a line names both.
+fn follow(stderr: ChildStderr, log: &Mutex<String>, found: &Sender<(SocketAddr, SocketAddr)>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        if let (Some(public), Some(admin)) = (address(&line, "public="), address(&line, "admin=")) {
+            let _ = found.send((public, admin));
         }
-    });
-    ready
+        let mut log = log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.push_str(&line);
+        log.push('\n');
+    }
 }
 
 /// The address behind a name, wherever in the line it stands.

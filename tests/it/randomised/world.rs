@@ -83,6 +83,7 @@ impl World {
             ("cache.ttl", format!("{TTL_MS}ms")),
             ("cache.stale_for", format!("{STALE_MS}ms")),
             ("cache.scope", scope.to_owned()),
+            ("cache.codec", dice.pick(&["lossless", "f32"]).to_owned()),
             ("cache.answers_percent", dice.pick(&[0, 10, 10]).to_string()),
         ];
         if dice.percent(30) {

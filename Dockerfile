@@ -1,0 +1,20 @@
+# docker build -t vecho:0.1.0 .
+#
+# The image holds the program, the C library that it is linked to, and nothing else: no shell, no package manager.
+
+FROM rust:1.95-bookworm AS build
+WORKDIR /build
+COPY . .
+RUN cargo build --locked --release
+RUN bash scripts/image-root target/release/vecho /image
+
+FROM scratch
+COPY --from=build /image/ /
+# A number, so that Kubernetes can tell that it is not root.
+USER 65532:65532
+# Mount a volume there; on a read-only root without one, the disk tier stays off.
+ENV VECHO_DISK_PATH=/var/cache/vecho
+# The public port stays on loopback unless VECHO_LISTEN says otherwise; likewise the ops port and VECHO_ADMIN_LISTEN.
+EXPOSE 7861 7862
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s CMD ["/vecho", "healthcheck"]
+ENTRYPOINT ["/vecho"]

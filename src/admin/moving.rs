@@ -1,0 +1,49 @@
+//! The cache as a file: out of this instance, and into it.
+
+use std::error::Error;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::StatusCode;
+use http_body::Body;
+use http_body_util::{BodyExt, BodyStream};
+use tokio::time::timeout;
+
+use super::reply::{self, Refusal, Reply};
+use super::{AdminContext, BoxError};
+
+/// Where the cache is read from.
+pub const EXPORT_PATH: &str = "/api/performance/cache/export";
+/// Where a cache is sent to.
+pub const IMPORT_PATH: &str = "/api/performance/cache/import";
+
+const CONTENT_TYPE: &str = "application/octet-stream";
+
+/// Longest pause between two pieces of a file that comes in. Whoever sends it may itself be reading from a pipe.
+const PAUSE: Duration = Duration::from_mins(1);
+
+/// `GET /api/performance/cache/export`
+pub(super) async fn export(context: &AdminContext) -> Reply {
+    reply::streamed(CONTENT_TYPE, context.moving.export().await)
+}
+
+/// The same without the file: whoever may have it learns that.
+pub(super) fn no_export() -> Reply {
+    reply::bytes(StatusCode::OK, CONTENT_TYPE, "")
+}
+
+/// `POST /api/performance/cache/import`: the body is the file.
+pub(super) async fn import<B>(context: &AdminContext, body: B) -> Result<Reply, Refusal>
+where
+    B: Body<Data = Bytes> + Send,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+{
+    let body = Box::pin(BodyStream::new(body.map_err(Into::<BoxError>::into)));
+    let pieces = stream::unfold(body, |mut body| async {
+        let next = timeout(PAUSE, body.next()).await.unwrap_or_else(|late| Some(Err(late.into())))?;
+        Some((next.map(|frame| frame.into_data().unwrap_or_default()), body))
+    });
+    let imported = context.moving.import(Box::pin(pieces)).await.map_err(Refusal::BadBody)?;
+    Ok(reply::ok(&imported))
+}

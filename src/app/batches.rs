@@ -1,0 +1,290 @@
+//! The files of a batch job of the OpenAI API, as records: its requests, and the answers to them.
+//!
+//! A vector of a job goes under the very key that a request for its text would have, so keys and answers are read by
+//! the same functions as those of live requests, and are believed as little.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use http::{HeaderMap, Method, Uri};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::moving::{Growing, file_of};
+use crate::admin::Pieces;
+use crate::config::Config;
+use crate::flow::{space_key, speaks_f32};
+use crate::key::Key;
+use crate::lines::{Line, Lines};
+use crate::proxy::{path_model, read_origin};
+use crate::spaces::Identity;
+use crate::tiers::{Record, Times, at_rest};
+use crate::tokens;
+use crate::upstream::{RouteKind, classify_path};
+use crate::wire::{Base64, EmbedRequest, Encoding, Expected, Input, InputKind, ReadAnswer, read_answer, read_request};
+
+/// Longest line of requests. One has at most so many inputs and tokens.
+const MAX_REQUEST_BYTES: usize = 64 << 20;
+
+/// A line of the file of requests.
+#[derive(Deserialize)]
+struct RequestLine<'a> {
+    custom_id: String,
+    #[serde(default)]
+    method: Option<String>,
+    url: String,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+/// A line of the file of answers.
+#[derive(Deserialize)]
+struct AnswerLine<'a> {
+    custom_id: String,
+    #[serde(borrow, default)]
+    response: Option<Response<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Response<'a> {
+    status_code: u16,
+    #[serde(borrow)]
+    body: &'a RawValue,
+}
+
+/// What decides the keys of a request, beside itself.
+#[derive(Clone, Debug)]
+pub struct Keying {
+    /// The configuration of the instance that will be asked.
+    pub config: Config,
+    /// The headers that its callers send.
+    pub headers: HeaderMap,
+}
+
+/// One request of a job with the keys of its inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// Its path.
+    pub url: String,
+    /// Its body.
+    pub body: String,
+    /// The keys of its inputs, in their order.
+    pub keys: Vec<Key>,
+}
+
+/// What was in the file of answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BatchCounts {
+    /// Vectors that can be kept.
+    pub vectors: u64,
+    /// Lines that are errors of the service.
+    pub errors: u64,
+    /// Lines that cannot be used.
+    pub unusable: u64,
+}
+
+/// The two files of one job.
+#[derive(Debug)]
+pub struct BatchFiles {
+    requests: PathBuf,
+    answers: PathBuf,
+    /// Where the request of each name begins; nothing where two have it.
+    places: HashMap<String, Option<u64>>,
+    first: Option<u64>,
+    answered_ms: u64,
+}
+
+/// Tells of a line that cannot be used: its number, and why.
+pub type Tell = Box<dyn Fn(u64, &str) + Send>;
+
+impl BatchFiles {
+    /// Reads where each request stands. Blocks on the disk.
+    pub fn open(requests: &Path, answers: &Path) -> io::Result<Self> {
+        let mut places = HashMap::new();
+        let mut first = None;
+        let mut lines = Lines::new(BufReader::new(File::open(requests)?), MAX_REQUEST_BYTES);
+        while let Some(Line { offset, bytes, .. }) = lines.next_line()? {
+            let Some(bytes) = bytes else { continue };
+            let Ok(line) = serde_json::from_slice::<RequestLine<'_>>(&bytes) else { continue };
+            first.get_or_insert(offset);
+            // Of two requests of one name it is not known which one an answer answers.
+            places.entry(line.custom_id).and_modify(|place| *place = None).or_insert(Some(offset));
+        }
+        let written = File::open(answers)?.metadata()?.modified()?;
+        let since_epoch = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let answered_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
+        Ok(Self { requests: requests.to_owned(), answers: answers.to_owned(), places, first, answered_ms })
+    }
+
+    /// The first request with the keys that it has, if it can be cached. Blocks on the disk.
+    pub fn sample(&self, keying: &Keying) -> Option<Sample> {
+        let mut requests = File::open(&self.requests).ok()?;
+        let bytes = line_at(&mut requests, self.first?).ok()?;
+        let line: RequestLine<'_> = serde_json::from_slice(&bytes).ok()?;
+        let asked = keying.read(&line).ok()?;
+        Some(Sample { url: line.url.clone(), body: line.body.get().to_owned(), keys: asked.keys })
+    }
+
+    /// All answers as a file of records, as old as the file that holds them. What was in it is known at its end.
+    pub fn records(self, keying: Keying, tell: Tell) -> (Pieces<'static>, Arc<Mutex<BatchCounts>>) {
+        let counts = Arc::new(Mutex::new(BatchCounts::default()));
+        let shared = Arc::clone(&counts);
+        let pieces = file_of(move |file| {
+            let mut reading = Reading { files: self, keying, lengths: HashMap::new() };
+            let read = reading.write(file, &tell, &shared);
+            read.unwrap_or_else(|error| {
+                tell(0, &error.to_string());
+                ControlFlow::Break(())
+            })
+        });
+        (pieces, counts)
+    }
+}
+
+/// A request, understood.
+struct Asked<'a> {
+    request: EmbedRequest<'a>,
+    uri: Uri,
+    space: Key,
+    keys: Vec<Key>,
+}
+
+impl Keying {
+    fn read<'a>(&self, line: &RequestLine<'a>) -> Result<Asked<'a>, String> {
+        let url: Uri = line.url.parse().map_err(|_| "its url is not one")?;
+        let kind = classify_path(url.path());
+        if kind == RouteKind::Other || line.method.as_deref().is_some_and(|method| method != Method::POST.as_str()) {
+            return Err("it is no request for embeddings".to_owned());
+        }
+        let request = read_request(line.body.get().as_bytes(), &self.config.cache.extra_fields, path_model(kind))
+            .map_err(|bypass| format!("such a request is not cached ({})", bypass.label()))?;
+        let origin = read_origin(&self.config, &url, &self.headers).map_err(|error| error.to_string())?;
+        let space = space_key(&origin.scope, &origin.uri, &request.space);
+        let keys = request.inputs.iter().map(|input| input.key(&space)).collect();
+        Ok(Asked { request, uri: origin.uri, space, keys })
+    }
+}
+
+/// The files while they are read.
+struct Reading {
+    files: BatchFiles,
+    keying: Keying,
+    /// How long vectors of a space are, where numbers have proven it.
+    lengths: HashMap<Key, usize>,
+}
+
+impl Reading {
+    fn write(&mut self, file: &mut Growing, tell: &Tell, counts: &Mutex<BatchCounts>) -> io::Result<ControlFlow<()>> {
+        let mut requests = File::open(&self.files.requests)?;
+        let max_bytes = self.keying.config.upstream.max_answer_bytes;
+        let mut answers = Lines::new(BufReader::new(File::open(&self.files.answers)?), max_bytes);
+        while let Some(line) = answers.next_line()? {
+            let records = self.records_of(line.bytes.as_deref(), &mut requests)?;
+            let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
+            match records {
+                Ok(Some(records)) => {
+                    counts.vectors += records.len() as u64;
+                    drop(counts);
+                    if records.iter().any(|(key, record)| file.add(key, record).is_break()) {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(None) => counts.errors += 1,
+                Err(cause) => {
+                    counts.unusable += 1;
+                    tell(line.number, &cause);
+                }
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// The records of one answer; nothing if it is an error of the service.
+    fn records_of(&mut self, line: Option<&[u8]>, requests: &mut File) -> io::Result<Result<Option<Records>, String>> {
+        let Some(line) = line else { return Ok(Err("it is too long".to_owned())) };
+        let Ok(answer) = serde_json::from_slice::<AnswerLine<'_>>(line) else {
+            return Ok(Err("it is no answer of a batch".to_owned()));
+        };
+        let Some(response) = answer.response.filter(|response| response.status_code == 200) else {
+            return Ok(Ok(None));
+        };
+        let offset = match self.files.places.get(&answer.custom_id) {
+            Some(Some(offset)) => *offset,
+            Some(None) => return Ok(Err("several requests have its custom_id".to_owned())),
+            None => return Ok(Err("no request has its custom_id".to_owned())),
+        };
+        let bytes = line_at(requests, offset)?;
+        Ok(serde_json::from_slice::<RequestLine<'_>>(&bytes)
+            .map_err(|_| "its request changed meanwhile".to_owned())
+            .and_then(|request| self.keying.read(&request))
+            .and_then(|asked| self.believe(&asked, response.body))
+            .map(Some))
+    }
+
+    /// The records in an answer that is fit to be kept.
+    fn believe(&mut self, asked: &Asked<'_>, body: &RawValue) -> Result<Records, String> {
+        let request = &asked.request;
+        let dimension = request.space.dimensions.map(|dimension| dimension as usize);
+        let proven = dimension.or_else(|| self.lengths.get(&asked.space).copied());
+        let base64 = match proven {
+            _ if speaks_f32(&self.keying.config.upstream.target, &asked.uri) => Base64::Trusted,
+            Some(length) => Base64::Proven(length),
+            None => Base64::Unproven,
+        };
+        let expected = Expected { inputs: request.inputs.len(), dimension, base64 };
+        let answer = read_answer(body.get().as_bytes(), &expected).map_err(|unreadable| unreadable.to_string())?;
+        if let Some(vector) = answer.vectors.first().filter(|_| request.encoding == Encoding::Float) {
+            self.lengths.insert(asked.space, vector.dimension());
+        }
+        Ok(self.records(asked, &answer))
+    }
+
+    fn records(&self, asked: &Asked<'_>, answer: &ReadAnswer) -> Records {
+        let asked_model = asked.request.space.model_name();
+        let model: Arc<str> = Arc::from(answer.model.as_deref().unwrap_or(asked_model));
+        let asked_as = if asked_model.is_empty() { Arc::clone(&model) } else { Arc::from(asked_model) };
+        let (times, counts) = (self.times(), token_counts(&asked.request, answer));
+        let records = answer.vectors.iter().zip(counts).map(|(vector, tokens)| {
+            let identity = Identity { model: Arc::clone(&model), dimension: vector.dimension() };
+            // Whoever takes it in gives it an epoch of his own.
+            at_rest::to_bytes(&Record::new(vector.clone(), identity, times, tokens).asked_as(&asked_as), 0)
+        });
+        asked.keys.iter().copied().zip(records).collect()
+    }
+
+    fn times(&self) -> Times {
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let (cache, created_ms) = (&self.keying.config.cache, self.files.answered_ms);
+        let fresh_until_ms = created_ms.saturating_add(millis(cache.ttl));
+        Times { created_ms, fresh_until_ms, stale_until_ms: fresh_until_ms.saturating_add(millis(cache.stale_for)) }
+    }
+}
+
+/// Records at rest under their keys.
+type Records = Vec<(Key, Vec<u8>)>;
+
+/// What each input cost, as far as the sum of its answer tells. Texts that `cl100k_base` counts are counted when
+/// somebody wants to know.
+fn token_counts(request: &EmbedRequest<'_>, answer: &ReadAnswer) -> Vec<Option<u32>> {
+    let inputs = &request.inputs;
+    let counts_itself = answer.model.as_deref().is_some_and(tokens::counts_with_cl100k);
+    match answer.prompt_tokens {
+        Some(sum) if inputs.len() == 1 => vec![u32::try_from(sum).ok()],
+        _ if request.kind() == InputKind::Tokens => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),
+        Some(sum) if !counts_itself => {
+            let weights: Vec<usize> = inputs.iter().map(Input::estimated_tokens).collect();
+            tokens::apportion(sum, &weights).into_iter().map(Some).collect()
+        }
+        _ => vec![None; inputs.len()],
+    }
+}
+
+fn line_at(file: &mut File, offset: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(offset))?;
+    let line = Lines::new(BufReader::new(file.by_ref()), MAX_REQUEST_BYTES).next_line()?;
+    Ok(line.and_then(|line| line.bytes).unwrap_or_default())
+}

@@ -1,0 +1,160 @@
+//! The cache of a vecho that does not run: the folder of its disk tier, under a stack of its own.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{fmt, io};
+
+use bytes::Bytes;
+
+use super::moving;
+use crate::admin::{Imported, Pieces};
+use crate::bounded::Bounds;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::epochs::Epochs;
+use crate::key::Key;
+use crate::tiers::disk::{DiskStore, OpenError};
+use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Stack, Tier};
+
+/// Memory of records on their way to the folder: next to none, since nobody asks for them here.
+const MEMORY_BYTES: u64 = 1 << 20;
+
+/// A folder that is this process's alone, until it is closed.
+pub struct Folder {
+    stack: Arc<Stack>,
+    disk: Arc<Straight>,
+    clock: Clock,
+}
+
+/// Why there is no folder to work on.
+#[derive(Debug, thiserror::Error)]
+pub enum NoFolder {
+    /// The configuration wants none.
+    #[error("its configuration has no disk tier, so nothing is left of it")]
+    Disabled,
+    /// Somebody else has it, or it cannot be used.
+    #[error(transparent)]
+    Closed(#[from] OpenError),
+    /// It cannot be read.
+    #[error("its folder cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+}
+
+impl Folder {
+    /// Opens the folder of a configuration.
+    pub fn open(config: &Config) -> Result<Self, NoFolder> {
+        let path = config.disk.path.as_ref().filter(|_| config.disk.enabled).ok_or(NoFolder::Disabled)?;
+        let store = DiskStore::open(path, config.disk.max_bytes)?;
+        let epochs = Arc::new(Epochs::default());
+        epochs.learn(&store.purges()?);
+        let disk = Arc::new(Straight { store, waiting: Mutex::default() });
+        let memory = MemoryTier::new(Bounds { max_bytes: MEMORY_BYTES, max_entries: None });
+        let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], epochs);
+        Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System })
+    }
+
+    /// About how many records it holds.
+    pub fn records(&self) -> u64 {
+        self.disk.store.stats().entries
+    }
+
+    /// All that is in it and not over, as a file.
+    pub async fn export(&self) -> Pieces<'static> {
+        moving::export(Arc::clone(&self.stack), self.clock.now_ms()).await
+    }
+
+    /// Takes in what another instance exported; the error says why that did not work.
+    pub async fn import(&self, file: Pieces<'_>) -> Result<Imported, String> {
+        let imported = moving::import(&self.stack, &self.clock, file).await.map_err(|error| error.to_string())?;
+        match self.disk.lock().failed.take() {
+            None => Ok(imported),
+            Some(error) => Err(format!("the folder cannot be written: {error}")),
+        }
+    }
+
+    /// Lets others have the folder.
+    pub fn close(self) -> io::Result<()> {
+        self.disk.store.close()
+    }
+}
+
+impl fmt::Debug for Folder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Folder").field("disk", &self.disk).finish_non_exhaustive()
+    }
+}
+
+/// A store without a queue: who puts something in waits until it is written. It blocks its callers, of whom there is
+/// one here.
+#[derive(Debug)]
+struct Straight {
+    store: DiskStore,
+    waiting: Mutex<Waiting>,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: Vec<(Key, AtRest)>,
+    failed: Option<io::Error>,
+}
+
+impl Straight {
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) {
+        let mut waiting = self.lock();
+        let entries = std::mem::take(&mut waiting.entries);
+        let written = self.store.append(entries.iter().map(|(key, entry)| (key, entry)));
+        waiting.failed = written.err().or(waiting.failed.take());
+    }
+}
+
+impl LowerTier for Straight {
+    fn tier(&self) -> Tier {
+        Tier::Disk
+    }
+
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+        // Entries past their time are told apart by who reads them.
+        let entry = |key| self.store.get(key, 0).ok().flatten().map(|entry| entry.bytes);
+        Box::pin(std::future::ready(keys.iter().map(entry).collect()))
+    }
+
+    fn put(&self, key: Key, entry: AtRest) {
+        self.lock().entries.push((key, entry));
+    }
+
+    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, _name: &'a str) -> Eventually<'a, ()> {
+        if let Err(error) = self.store.note_purges(epochs) {
+            self.lock().failed = Some(error);
+        }
+        Box::pin(std::future::ready(()))
+    }
+
+    fn clear(&self) -> Eventually<'_, u64> {
+        Box::pin(std::future::ready(self.store.clear().unwrap_or(0)))
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.store.each(visit)
+    }
+
+    fn drained(&self) -> Eventually<'_, ()> {
+        Box::pin(async { self.write() })
+    }
+
+    fn stats(&self) -> LowerStats {
+        let stats = self.store.stats();
+        LowerStats { up: true, entries: stats.entries, bytes: stats.bytes, ..LowerStats::default() }
+    }
+
+    fn close(&self, _patience: Duration) -> Eventually<'_, usize> {
+        Box::pin(async {
+            self.write();
+            0
+        })
+    }
+}

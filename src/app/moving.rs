@@ -1,0 +1,189 @@
+//! The cache on its way: out of the tiers as a file, and from a file into the tiers.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio::task::{JoinHandle, spawn_blocking};
+
+use super::ops::Ops;
+use crate::admin::{BoxError, Eventually, Health, Imported, Moving, Pieces};
+use crate::clock::Clock;
+use crate::flow::Flow;
+use crate::key::Key;
+use crate::portable::{Ending, NotPortable, Piece, Reader, Writer};
+use crate::tiers::{Arrivals, Fate, Stack};
+
+/// Bytes of a piece of an exported file.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Pieces that are ready before they are wanted.
+const AHEAD_PIECES: usize = 4;
+/// Bytes of records that are kept together. Well below what the queue of a tier has room for.
+const BATCH_BYTES: usize = 256 * 1024;
+
+/// Whoever has the tiers.
+pub(super) trait HasTiers: Send + Sync + 'static {
+    fn tiers(&self) -> &Stack;
+}
+
+impl HasTiers for Flow {
+    fn tiers(&self) -> &Stack {
+        &self.tiers
+    }
+}
+
+impl HasTiers for Stack {
+    fn tiers(&self) -> &Stack {
+        self
+    }
+}
+
+impl Moving for Ops {
+    fn export(&self) -> Eventually<'_, Pieces<'static>> {
+        Box::pin(export(Arc::clone(&self.flow), self.clock.now_ms()))
+    }
+
+    fn import<'a>(&'a self, file: Pieces<'a>) -> Eventually<'a, Result<Imported, String>> {
+        Box::pin(async move {
+            let imported = import(&self.flow.tiers, &self.clock, file).await.map_err(|error| error.to_string());
+            // The tiers below memory may have closed before its last records came.
+            if self.draining() {
+                Err("the process is stopping; begin again when it is back".to_owned())
+            } else {
+                imported
+            }
+        })
+    }
+}
+
+/// All that is kept and not over, as a file.
+pub(super) async fn export(kept: Arc<impl HasTiers>, now_ms: u64) -> Pieces<'static> {
+    // What still waits to be written below memory may have left memory already.
+    kept.tiers().written().await;
+    file_of(move |file| kept.tiers().each_at_rest(now_ms, &mut |key, record| file.add(key, record)))
+}
+
+/// A file whose records `write` adds. It is written while it is read: whoever stops reading stops it. It has an end
+/// only if `write` came to its own.
+pub(super) fn file_of(write: impl FnOnce(&mut Growing) -> ControlFlow<()> + Send + 'static) -> Pieces<'static> {
+    let (pieces, written) = mpsc::channel(AHEAD_PIECES);
+    let writing = spawn_blocking(move || {
+        let mut file = Growing::begin(pieces);
+        if write(&mut file).is_continue() {
+            file.end();
+        }
+    });
+    Box::pin(stream::unfold((written, Some(writing)), next_piece))
+}
+
+type Written = (mpsc::Receiver<Bytes>, Option<JoinHandle<()>>);
+
+/// The file ends well only if its writer did.
+async fn next_piece((mut written, mut writing): Written) -> Option<(Result<Bytes, BoxError>, Written)> {
+    if let Some(piece) = written.recv().await {
+        return Some((Ok(piece), (written, writing)));
+    }
+    match writing.take()?.await {
+        Ok(()) => None,
+        Err(error) => Some((Err(error.into()), (written, None))),
+    }
+}
+
+/// A file that is being written.
+pub(super) struct Growing {
+    file: Writer,
+    piece: Vec<u8>,
+    pieces: mpsc::Sender<Bytes>,
+}
+
+impl Growing {
+    fn begin(pieces: mpsc::Sender<Bytes>) -> Self {
+        let mut piece = Vec::with_capacity(2 * PIECE_BYTES);
+        Self { file: Writer::begin(&mut piece), piece, pieces }
+    }
+
+    /// Adds a record, and waits until there is room for what is written. Breaks off when nobody reads any more.
+    pub(super) fn add(&mut self, key: &Key, record: &[u8]) -> ControlFlow<()> {
+        if let Err(error) = self.file.record(key, record, &mut self.piece) {
+            tracing::warn!(%key, %error, "left out of an export");
+        }
+        if self.piece.len() < PIECE_BYTES {
+            return ControlFlow::Continue(());
+        }
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(2 * PIECE_BYTES));
+        match self.pieces.blocking_send(piece.into()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+
+    fn end(mut self) {
+        let records = self.file.end(&mut self.piece);
+        if self.pieces.blocking_send(self.piece.into()).is_ok() {
+            tracing::info!(records, "a cache was exported");
+        }
+    }
+}
+
+/// Takes a file in, piece by piece. One that breaks off is like one that was cut.
+pub(super) async fn import(tiers: &Stack, clock: &Clock, mut file: Pieces<'_>) -> Result<Imported, NotPortable> {
+    let (arrivals, batch, imported) = (tiers.arrivals(), Vec::new(), Imported::default());
+    let mut import = Import { tiers, clock, arrivals, batch, batch_bytes: 0, imported };
+    let mut reader = Reader::default();
+    while let Some(Ok(piece)) = file.next().await {
+        reader.feed(&piece);
+        import.read(&mut reader).await?;
+    }
+    reader.fed();
+    import.read(&mut reader).await?;
+    import.keep_batch().await;
+    let Imported { imported, known, expired, purged, damaged, .. } = import.imported;
+    let whole = reader.ending() == Ending::Whole && damaged == 0;
+    tracing::info!(imported, known, expired, purged, damaged, whole, "a cache was imported");
+    Ok(Imported { whole, ..import.imported })
+}
+
+/// A file that is being taken in.
+struct Import<'a> {
+    tiers: &'a Stack,
+    clock: &'a Clock,
+    arrivals: Arrivals,
+    batch: Vec<(Key, Bytes)>,
+    batch_bytes: usize,
+    imported: Imported,
+}
+
+impl Import<'_> {
+    async fn read(&mut self, reader: &mut Reader) -> Result<(), NotPortable> {
+        while let Some(piece) = reader.piece()? {
+            match piece {
+                Piece::Record(key, record) => {
+                    self.batch_bytes += record.len() + size_of::<(Key, Bytes)>();
+                    self.batch.push((key, record));
+                }
+                Piece::Damaged => self.imported.damaged += 1,
+            }
+            if self.batch_bytes >= BATCH_BYTES {
+                self.keep_batch().await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep_batch(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        self.batch_bytes = 0;
+        let fates = self.tiers.keep_arrived(&batch, &mut self.arrivals, self.clock.now_ms()).await;
+        for fate in fates {
+            *match fate {
+                Fate::Kept => &mut self.imported.imported,
+                Fate::Known => &mut self.imported.known,
+                Fate::Over => &mut self.imported.expired,
+                Fate::Purged => &mut self.imported.purged,
+                Fate::Damaged => &mut self.imported.damaged,
+            } += 1;
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! `vecho import-batch`: the vectors of a batch job that was paid for elsewhere.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError};
+
+use clap::Args;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde_json::Value;
+
+use super::credential::Credential;
+use super::http::{Port, read_whole, whole};
+use super::moving::{Failed, Place, report};
+use super::progress::{Progress, grouped};
+use crate::app::{BatchCounts, BatchFiles, Keying, Sample};
+use crate::config::{Config, Scope};
+
+const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
+const EXPLAIN_PATH: &str = "/api/performance/cache/explain";
+
+/// The files of the job.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct BatchOptions {
+    /// The job's requests, as they were uploaded (JSONL)
+    requests: PathBuf,
+    /// Its output, as it was downloaded (JSONL)
+    output: PathBuf,
+    /// Namespace of the cache, as in x-vecho-namespace
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Show no progress
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Takes the answers of a batch job in, under the keys that live requests for the same texts have.
+pub(super) async fn import(config: Config, credential: &Credential, options: &BatchOptions) -> Result<(), Failed> {
+    let place = Place::find(&config).await?;
+    let files = BatchFiles::open(&options.requests, &options.output)
+        .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
+    let keying = match &place {
+        Place::Stopped(_) => keying(config, credential, options)?,
+        Place::Running(port) => agreed(port, config, credential, options, &files).await?,
+    };
+    let progress = Arc::new(Progress::new(options.quiet, "vectors", None));
+    let teller = Arc::clone(&progress);
+    let tell = move |number: u64, cause: &str| match number {
+        0 => teller.say(cause),
+        number => teller.say(&format!("line {number} of the output: {cause}")),
+    };
+    let (records, counts) = files.records(keying, Box::new(tell));
+    let imported = progress.alongside(place.import(records)).await?;
+    let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);
+    let reported = report(&imported, &progress);
+    let [vectors, errors, unusable_shown] = [vectors, errors, unusable].map(grouped);
+    progress.end(&format!(
+        "the output held {vectors} vectors, {errors} lines with errors, and {unusable_shown} that cannot be used"
+    ));
+    reported.and(if unusable == 0 { Ok(()) } else { Err("some lines cannot be used".to_owned()) })
+}
+
+/// What decides the keys, as this environment has it.
+fn keying(config: Config, credential: &Credential, options: &BatchOptions) -> Result<Keying, Failed> {
+    let mut headers = credential.headers(&config);
+    if config.cache.scope == Scope::Credential && !credential.has_key() {
+        return Err("in scope credential, entries belong to a key: set OPENAI_API_KEY as the application has it".into());
+    }
+    if let Some(namespace) = &options.namespace {
+        let fits = (1..=256).contains(&namespace.len()) && namespace.bytes().all(|byte| byte.is_ascii_graphic());
+        let value = HeaderValue::from_str(namespace).ok().filter(|_| fits);
+        headers.insert(NAMESPACE, value.ok_or("--namespace takes 1 to 256 visible ASCII characters")?);
+    }
+    Ok(Keying { config, headers })
+}
+
+/// The same, if the vecho that runs would look the first request up under the same keys.
+///
+/// With `OPENAI_API_KEY` set, this process takes itself for one that holds the key, while the one that runs may have
+/// been started without it, so that its callers bring theirs. Then their credential is in the keys.
+async fn agreed(
+    port: &Port,
+    config: Config,
+    credential: &Credential,
+    options: &BatchOptions,
+    files: &BatchFiles,
+) -> Result<Keying, Failed> {
+    let mut candidates = Vec::new();
+    if config.upstream.api_key.is_some() && credential.has_key() {
+        let mut of_callers = config.clone();
+        of_callers.upstream.api_key = None;
+        of_callers.cache.scope = Scope::Credential;
+        candidates.push(keying(of_callers, credential, options)?);
+    }
+    candidates.insert(0, keying(config, credential, options)?);
+    for keying in &candidates {
+        let Some(sample) = files.sample(keying) else { return Ok(keying.clone()) };
+        if explained(port, &keying.headers, &sample).await?
+            == Some(sample.keys.iter().map(ToString::to_string).collect())
+        {
+            return Ok(keying.clone());
+        }
+    }
+    Err("the vecho that runs would look for these vectors under other keys: its scope, upstream.url, cache.key_secret \
+         or cache.key_headers are not those of this configuration, or OPENAI_API_KEY is not what its callers send"
+        .to_owned())
+}
+
+/// The keys under which the vecho that runs would look for a request.
+async fn explained(port: &Port, headers: &HeaderMap, sample: &Sample) -> Result<Option<Vec<String>>, Failed> {
+    let path = format!("{EXPLAIN_PATH}?path={}", encoded(&sample.url));
+    let mut request = port.request(Method::POST, &path, whole(sample.body.clone()));
+    request.headers_mut().extend(headers.clone());
+    let answer = port.send(request).await.map_err(|error| error.to_string())?;
+    if answer.status() != StatusCode::OK {
+        return Err(format!("the ops port does not tell its keys ({})", answer.status()));
+    }
+    let body: Value = serde_json::from_slice(&read_whole(answer.into_body()).await?).unwrap_or_default();
+    let inputs = body["inputs"].as_array();
+    Ok(inputs.and_then(|inputs| inputs.iter().map(|input| input["key"].as_str().map(str::to_owned)).collect()))
+}
+
+/// A path as a query parameter.
+fn encoded(path: &str) -> String {
+    let mut encoded = String::new();
+    for byte in path.bytes() {
+        write!(encoded, "%{byte:02X}").expect("writing to a String must succeed");
+    }
+    encoded
+}

@@ -1,0 +1,105 @@
+//! Talking to a vecho that runs.
+
+use std::error::Error;
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, Method, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+use super::health::reachable;
+use crate::config::Secret;
+
+/// Largest answer that is read whole.
+const MAX_ANSWER_BYTES: usize = 16 << 20;
+
+pub(super) type BoxError = Box<dyn Error + Send + Sync>;
+pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// One of the two ports.
+#[derive(Clone)]
+pub(super) struct Port {
+    client: Client<HttpConnector, Body>,
+    base: String,
+    token: Option<HeaderValue>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NoAnswer {
+    /// Nothing listens there.
+    #[error("nothing listens at {0}")]
+    NobodyThere(String),
+    /// Somebody may listen, but did not answer.
+    #[error("no answer from {0}: {1}")]
+    Failed(String, String),
+}
+
+impl Port {
+    /// The port at an address of the configuration, with the token that it may ask for.
+    pub(super) fn new(address: SocketAddr, token: Option<&Secret>) -> Self {
+        let bearer = token.map(|token| format!("Bearer {}", token.reveal()));
+        Self {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            base: format!("http://{}", reachable(address)),
+            token: bearer.and_then(|bearer| HeaderValue::from_str(&bearer).ok()),
+        }
+    }
+
+    /// A request without headers but for the token.
+    pub(super) fn request(&self, method: Method, path: &str, body: Body) -> Request<Body> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method;
+        // An address and a path of ours are always a URI.
+        *request.uri_mut() = format!("{}{path}", self.base).parse().unwrap_or_default();
+        if let Some(token) = &self.token {
+            request.headers_mut().insert(AUTHORIZATION, token.clone());
+        }
+        request
+    }
+
+    /// Sends a request; the body of the answer is still to come.
+    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, NoAnswer> {
+        self.client.request(request).await.map_err(|error| {
+            let refused = causes(&error).any(|cause| {
+                let io = cause.downcast_ref::<io::Error>();
+                io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused)
+            });
+            if error.is_connect() && refused {
+                NoAnswer::NobodyThere(self.base.clone())
+            } else {
+                NoAnswer::Failed(self.base.clone(), told(&error))
+            }
+        })
+    }
+}
+
+/// A body that is there at once.
+pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// The whole body of an answer, if it is not too large.
+pub(super) async fn read_whole(body: Incoming) -> Result<Bytes, String> {
+    match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err("the answer is too large".to_owned()),
+        Err(error) => Err(told(&*error)),
+    }
+}
+
+/// An error with what caused it: of hyper's, the first says little.
+pub(super) fn told(error: &(dyn Error + 'static)) -> String {
+    causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn causes<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
+}

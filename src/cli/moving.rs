@@ -1,0 +1,234 @@
+//! `vecho export` and `vecho import`: the cache of a vecho that runs, or of one that does not, to and from a file.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, stream};
+use http::{Method, StatusCode};
+use http_body::Frame;
+use http_body_util::{BodyExt, BodyStream, StreamBody};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::http::{self as ops, NoAnswer, Port, read_whole};
+use super::progress::{Progress, grouped};
+use crate::admin::{EXPORT_PATH, IMPORT_PATH, Imported, Pieces};
+use crate::app::Folder;
+use crate::config::Config;
+use crate::portable::{Ending, Piece, Reader};
+use crate::wire::error_fields;
+
+/// What stands for standard input or output.
+pub(super) const STANDARD: &str = "-";
+/// Bytes that are read from a file at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+const AHEAD_CHUNKS: usize = 4;
+const MIB: u64 = 1 << 20;
+
+/// Why a command did not do its work: a line for its user.
+pub(super) type Failed = String;
+
+/// Whose cache it is.
+pub(super) enum Place {
+    /// A vecho that runs, by its ops port.
+    Running(Box<Port>),
+    /// One that does not, by its folder on disk.
+    Stopped(Folder),
+}
+
+impl Place {
+    /// Asks the ops port of this configuration; where nothing listens, the folder of its disk tier is opened.
+    pub(super) async fn find(config: &Config) -> Result<Self, Failed> {
+        let port = Port::new(config.admin_listen, config.admin.token.as_ref());
+        match port.send(port.request(Method::HEAD, EXPORT_PATH, ops::whole(""))).await {
+            Ok(answer) if answer.status() == StatusCode::OK => Ok(Self::Running(Box::new(port))),
+            Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
+                Err("the ops port refuses: it answers only on its own machine, or with its admin.token".to_owned())
+            }
+            Ok(answer) => {
+                Err(format!("what listens at admin_listen is no vecho that can do this ({})", answer.status()))
+            }
+            Err(NoAnswer::NobodyThere(_)) => Folder::open(config)
+                .map(Self::Stopped)
+                .map_err(|error| format!("no vecho runs at admin_listen ({}), and {error}", config.admin_listen)),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// About how many records there are, where that can be told.
+    async fn records(&self) -> Option<u64> {
+        match self {
+            Self::Stopped(folder) => Some(folder.records()),
+            Self::Running(port) => {
+                let stats = port.request(Method::GET, "/api/performance/cache/stats", ops::whole(""));
+                let stats = read_whole(port.send(stats).await.ok()?.into_body()).await.ok()?;
+                let stats: Value = serde_json::from_slice(&stats).ok()?;
+                let entries = |tier: &str| stats["tiers"][tier]["entries"].as_u64();
+                entries("memory").max(entries("disk"))
+            }
+        }
+    }
+
+    async fn export(&self) -> Result<Pieces<'static>, Failed> {
+        let port = match self {
+            Self::Stopped(folder) => return Ok(folder.export().await),
+            Self::Running(port) => port,
+        };
+        let answer = port.send(port.request(Method::GET, EXPORT_PATH, ops::whole(""))).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        if answer.status() != StatusCode::OK {
+            return Err(refused(answer.status(), &read_whole(answer.into_body()).await?));
+        }
+        let body = answer.into_body().map_err(Into::into);
+        Ok(Box::pin(BodyStream::new(body).map_ok(|frame: Frame<Bytes>| frame.into_data().unwrap_or_default())))
+    }
+
+    /// Takes a file in.
+    pub(super) async fn import(self, file: Pieces<'static>) -> Result<Imported, Failed> {
+        let port = match self {
+            Self::Running(port) => port,
+            Self::Stopped(folder) => {
+                let imported = folder.import(file).await;
+                return folder.close().map_err(|error| format!("the folder cannot be closed: {error}")).and(imported);
+            }
+        };
+        let body = StreamBody::new(file.map_ok(Frame::data)).boxed_unsync();
+        let answer = port.send(port.request(Method::POST, IMPORT_PATH, body)).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let (status, body) = (answer.status(), read_whole(answer.into_body()).await?);
+        if status != StatusCode::OK {
+            return Err(refused(status, &body));
+        }
+        serde_json::from_slice(&body).map_err(|_| "the ops port's answer cannot be read".to_owned())
+    }
+}
+
+fn refused(status: StatusCode, body: &[u8]) -> Failed {
+    let said = error_fields(body).message;
+    if said.is_empty() { format!("the ops port refuses ({status})") } else { said }
+}
+
+/// Writes the cache to `file`, or to `out` where that is `-`. A file has its name once it is whole.
+pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut dyn Write) -> Result<(), Failed> {
+    let place = Place::find(config).await?;
+    let progress = Progress::new(quiet, "records", place.records().await);
+    let pieces = place.export().await?;
+    let records = if file == Path::new(STANDARD) {
+        progress.alongside(write_checked(pieces, out, &progress)).await?
+    } else {
+        progress.alongside(export_to(file, pieces, &progress)).await?
+    };
+    progress.end(&format!("exported {} records to {}", grouped(records), file.display()));
+    Ok(())
+}
+
+async fn export_to(file: &Path, pieces: Pieces<'static>, progress: &Progress) -> Result<u64, Failed> {
+    let failed = |error: io::Error| format!("{}: {error}", file.display());
+    let draft = draft_of(file);
+    fs::remove_file(&draft).ok();
+    // What is in it is for its owner alone: vectors tell of their texts.
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
+    let mut out = opened.map_err(failed)?;
+    let written = match write_checked(pieces, &mut out, progress).await {
+        Ok(records) => out.sync_all().and_then(|()| fs::rename(&draft, file)).map_err(failed).map(|()| records),
+        Err(failed) => Err(failed),
+    };
+    if written.is_err() {
+        fs::remove_file(&draft).ok();
+    }
+    written
+}
+
+fn draft_of(file: &Path) -> PathBuf {
+    let mut draft = file.as_os_str().to_owned();
+    draft.push(".part");
+    draft.into()
+}
+
+/// Writes all pieces and reads them, too: only so it is known that the file is whole.
+async fn write_checked(mut pieces: Pieces<'static>, out: &mut dyn Write, progress: &Progress) -> Result<u64, Failed> {
+    let mut reader = Reader::default();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.map_err(|error| format!("the export broke off: {}", ops::told(&*error)))?;
+        out.write_all(&piece).map_err(|error| format!("cannot write: {error}"))?;
+        reader.feed(&piece);
+        let before = reader.records();
+        drain(&mut reader)?;
+        let read = reader.records() - before;
+        progress.advance(read, read);
+    }
+    reader.fed();
+    drain(&mut reader)?;
+    out.flush().map_err(|error| format!("cannot write: {error}"))?;
+    match reader.ending() {
+        Ending::Whole => Ok(reader.records()),
+        _ => Err("the export broke off: its end did not come".to_owned()),
+    }
+}
+
+fn drain(reader: &mut Reader) -> Result<(), Failed> {
+    while let Some(piece) = reader.piece().map_err(|error| error.to_string())? {
+        if piece == Piece::Damaged {
+            return Err("the export came damaged".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Reads a cache from `file`, or from standard input.
+pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<(), Failed> {
+    let place = Place::find(config).await?;
+    let (source, bytes): (Box<dyn Read + Send>, Option<u64>) = if file == Path::new(STANDARD) {
+        (Box::new(io::stdin()), None)
+    } else {
+        let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        let bytes = opened.metadata().ok().filter(fs::Metadata::is_file).map(|data| data.len());
+        (Box::new(opened), bytes)
+    };
+    let progress = Arc::new(Progress::new(quiet, "MiB", bytes));
+    let imported = progress.alongside(place.import(pieces_of(source, Arc::clone(&progress)))).await?;
+    report(&imported, &progress)
+}
+
+/// Says what became of a file.
+pub(super) fn report(imported: &Imported, progress: &Progress) -> Result<(), Failed> {
+    let Imported { imported, known, expired, purged, damaged, whole } = *imported;
+    let [imported, skipped, known, expired, purged, damaged] =
+        [imported, known + expired + purged, known, expired, purged, damaged].map(grouped);
+    progress.end(&format!(
+        "imported {imported} records, skipped {skipped} ({known} already there, {expired} expired, {purged} purged \
+         meanwhile), {damaged} damaged"
+    ));
+    if whole { Ok(()) } else { Err("the file is cut or damaged; what is whole of it was imported".to_owned()) }
+}
+
+/// The bytes of a file, read on a thread that may wait for them. A fault in reading ends them, as a cut does.
+fn pieces_of(mut source: Box<dyn Read + Send>, progress: Arc<Progress>) -> Pieces<'static> {
+    let (chunks, read) = mpsc::channel(AHEAD_CHUNKS);
+    drop(spawn_blocking(move || {
+        let mut buffer = vec![0; CHUNK_BYTES];
+        loop {
+            let chunk = match source.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => Ok(Bytes::copy_from_slice(&buffer[..length])),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => Err(error),
+            };
+            let is_last = chunk.is_err();
+            if chunks.blocking_send(chunk).is_err() || is_last {
+                break;
+            }
+        }
+    }));
+    Box::pin(stream::unfold((read, progress, 0), |(mut read, progress, seen)| async move {
+        let chunk: io::Result<Bytes> = read.recv().await?;
+        let length = chunk.as_ref().map_or(0, |chunk| chunk.len() as u64);
+        progress.advance(length, (seen + length) / MIB - seen / MIB);
+        Some((chunk.map_err(Into::into), (read, progress, seen + length)))
+    }))
+}

@@ -1,0 +1,278 @@
+//! One batch, asked until it is answered, refused or given up.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::WarmOptions;
+use super::read::{Batch, Input};
+use crate::cli::http::{NoAnswer, Port, read_whole, whole};
+use crate::cli::moving::Failed;
+use crate::config::Config;
+use crate::wire::error_fields;
+
+const PATH: &str = "/v1/embeddings";
+const CACHE: &str = "x-vecho-cache";
+const SOURCES: &str = "x-vecho-sources";
+const TOKENS: &str = "x-vecho-tokens";
+const SHOULD_RETRY: &str = "x-should-retry";
+const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback");
+const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
+
+/// Times one request is sent.
+const MAX_ATTEMPTS: u32 = 8;
+/// Wait before the second time, where the answer names none; it doubles from there.
+const FIRST_WAIT: Duration = Duration::from_millis(500);
+const MAX_WAIT: Duration = Duration::from_secs(30);
+/// Longest wait that an answer may ask for.
+const MAX_ASKED_WAIT: Duration = Duration::from_mins(5);
+/// Largest request, where the configuration allows larger ones.
+const MAX_BATCH_BYTES: usize = 8 << 20;
+/// Bytes of a request beside its inputs.
+const ENVELOPE_BYTES: usize = 4_096;
+
+/// Asks the public port.
+pub(super) struct Asker {
+    port: Port,
+    headers: HeaderMap,
+    /// The request but for its inputs, which follow.
+    opening: String,
+}
+
+/// How many inputs came from where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) cached: u64,
+    pub(super) fetched: u64,
+    pub(super) billed: u64,
+}
+
+/// Why nothing more is to be asked: every request would fail.
+#[derive(Debug)]
+pub(super) struct Stop(pub(super) Failed);
+
+/// What became of a batch.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) tally: Tally,
+    /// Lines that failed, and why.
+    pub(super) failed: Vec<(u64, String)>,
+    pub(super) stopped: Option<Stop>,
+}
+
+/// What became of one request.
+enum Outcome {
+    Cached(Tally),
+    /// One of the inputs may be to blame.
+    Refused(String),
+    /// No input is.
+    Failed(String),
+    /// And the next request will fail as well.
+    Stopped(String),
+}
+
+/// What to do with an answer that is none.
+enum Answered {
+    Final(Outcome),
+    Again { cause: String, wait: Option<Duration> },
+}
+
+impl Tally {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.cached += other.cached;
+        self.fetched += other.fetched;
+        self.billed += other.billed;
+    }
+}
+
+impl Asker {
+    pub(super) fn new(port: Port, mut headers: HeaderMap, options: &WarmOptions) -> Result<Self, Failed> {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        // What was made up for want of the upstream is not to be taken for a vector.
+        headers.insert(FALLBACK, HeaderValue::from_static("error"));
+        if let Some(namespace) = &options.namespace {
+            let value = HeaderValue::from_str(namespace).map_err(|_| "--namespace takes visible ASCII characters")?;
+            headers.insert(NAMESPACE, value);
+        }
+        let dimensions = options.dimensions.map_or_else(String::new, |number| format!("\"dimensions\":{number},"));
+        let opening = format!(r#"{{"model":{},"encoding_format":"base64",{dimensions}"input":["#, json!(options.model));
+        Ok(Self { port, headers, opening })
+    }
+
+    /// Bytes of inputs that fit into one request.
+    pub(super) fn max_batch_bytes(&self, config: &Config) -> usize {
+        let around = self.opening.len() + ENVELOPE_BYTES;
+        config.limits.max_body_bytes.min(MAX_BATCH_BYTES).saturating_sub(around).max(1)
+    }
+
+    /// Asks for a batch. Where it is refused, each half is asked by itself, down to the lines at fault.
+    pub(super) async fn ask(&self, batch: &Batch) -> Asked {
+        let (mut asked, mut open) = (Asked::default(), vec![&batch.inputs[..]]);
+        while let Some(inputs) = open.pop() {
+            match self.ask_for(inputs).await {
+                Outcome::Cached(tally) => asked.tally.add(&tally),
+                Outcome::Refused(_) if inputs.len() > 1 => {
+                    let (first, second) = inputs.split_at(inputs.len() / 2);
+                    open.extend([second, first]);
+                }
+                Outcome::Refused(cause) | Outcome::Failed(cause) => asked.fail(inputs, &cause),
+                Outcome::Stopped(cause) => {
+                    open.into_iter().chain([inputs]).for_each(|inputs| asked.fail(inputs, &cause));
+                    asked.stopped = Some(Stop(cause));
+                    break;
+                }
+            }
+        }
+        asked
+    }
+
+    async fn ask_for(&self, inputs: &[Input]) -> Outcome {
+        let body = self.body(inputs);
+        let mut wait = FIRST_WAIT;
+        for attempt in 1.. {
+            let (cause, asked) = match self.ask_once(&body, inputs.len()).await {
+                Answered::Final(outcome) => return outcome,
+                Answered::Again { cause, .. } if attempt == MAX_ATTEMPTS => return Outcome::Failed(cause),
+                Answered::Again { cause, wait } => (cause, wait),
+            };
+            tracing::debug!(cause, "asked again");
+            sleep(asked.unwrap_or(wait).min(MAX_ASKED_WAIT)).await;
+            wait = (wait * 2).min(MAX_WAIT);
+        }
+        unreachable!("the last attempt must have ended the loop")
+    }
+
+    fn body(&self, inputs: &[Input]) -> Bytes {
+        let inputs: Vec<&str> = inputs.iter().map(|input| &*input.json).collect();
+        format!("{}{}]}}", self.opening, inputs.join(",")).into()
+    }
+
+    async fn ask_once(&self, body: &Bytes, inputs: usize) -> Answered {
+        let mut request = self.port.request(Method::POST, PATH, whole(body.clone()));
+        request.headers_mut().extend(self.headers.clone());
+        let answer = match self.port.send(request).await {
+            Ok(answer) => answer,
+            Err(error @ NoAnswer::NobodyThere(_)) => return Answered::Final(Outcome::Stopped(error.to_string())),
+            Err(error) => return Answered::Again { cause: error.to_string(), wait: None },
+        };
+        let (head, body) = answer.into_parts();
+        if head.status != StatusCode::OK {
+            let body = read_whole(body).await.unwrap_or_default();
+            return judge_error(head.status, &head.headers, &body);
+        }
+        match drain(body).await {
+            Ok(()) => Answered::Final(judge(&head.headers, inputs)),
+            Err(error) => Answered::Again { cause: format!("the answer broke off: {error}"), wait: None },
+        }
+    }
+}
+
+impl Asked {
+    fn fail(&mut self, inputs: &[Input], cause: &str) {
+        self.failed.extend(inputs.iter().map(|input| (input.number, cause.to_owned())));
+    }
+}
+
+/// The vectors are not wanted here.
+async fn drain(mut body: Incoming) -> hyper::Result<()> {
+    while let Some(frame) = body.frame().await {
+        frame?;
+    }
+    Ok(())
+}
+
+/// What a success is worth: only what came from a tier or from the upstream is cached.
+fn judge(headers: &HeaderMap, inputs: usize) -> Outcome {
+    let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    match text(CACHE) {
+        None => return Outcome::Stopped("what listens at `listen` is no vecho".to_owned()),
+        Some("hit" | "partial" | "miss") => {}
+        Some("bypass") => return Outcome::Refused("the answer could not be cached".to_owned()),
+        Some(other) => return Outcome::Failed(format!("only a stand-in was answered ({other})")),
+    }
+    let (mut tally, mut seen) = (Tally::default(), 0);
+    for (source, count) in pairs(text(SOURCES).unwrap_or_default()) {
+        seen += count;
+        match source {
+            "upstream" | "joined" => tally.fetched += count,
+            "memory" | "disk" | "redis" => tally.cached += count,
+            _ => return Outcome::Failed(format!("only a stand-in was answered ({source})")),
+        }
+    }
+    tally.billed = pairs(text(TOKENS).unwrap_or_default()).find(|(name, _)| *name == "billed").map_or(0, |pair| pair.1);
+    if seen == inputs as u64 { Outcome::Cached(tally) } else { Outcome::Failed("the answer is not whole".to_owned()) }
+}
+
+/// `a=1, b=2`
+fn pairs(text: &str) -> impl Iterator<Item = (&str, u64)> {
+    text.split(',').filter_map(|pair| {
+        let (name, count) = pair.trim().split_once('=')?;
+        Some((name, count.parse().ok()?))
+    })
+}
+
+fn judge_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answered {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let message = error_fields(body).message;
+    let cause = if message.is_empty() { status.to_string() } else { message };
+    let is_vetoed = text(SHOULD_RETRY) == Some("false");
+    match status.as_u16() {
+        401 | 403 | 404 => Answered::Final(Outcome::Stopped(cause)),
+        429 if is_vetoed || error_fields(body).code == "insufficient_quota" => Answered::Final(Outcome::Stopped(cause)),
+        408 | 429 | 500.. if !is_vetoed => Answered::Again { cause, wait: asked_wait(headers) },
+        408 | 429 | 500.. => Answered::Final(Outcome::Failed(cause)),
+        _ => Answered::Final(Outcome::Refused(cause)),
+    }
+}
+
+/// How long an answer asks to wait.
+fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
+    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let seconds = number("retry-after-ms").map(|ms| ms / 1_000.0).or_else(|| number(RETRY_AFTER.as_str()))?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn only_what_came_from_a_tier_or_the_upstream_counts() {
+        let judged =
+            |cache, sources| judge(&headers(&[(CACHE, cache), (SOURCES, sources), (TOKENS, "billed=7, saved=1")]), 3);
+        let sum = Tally { cached: 2, fetched: 1, billed: 7 };
+        assert!(matches!(judged("partial", "memory=1, disk=1, upstream=1"), Outcome::Cached(tally) if tally == sum));
+        assert!(matches!(judged("mock", "mock=3"), Outcome::Failed(_)));
+        assert!(matches!(judged("stale", "stale=3"), Outcome::Failed(_)));
+        assert!(matches!(judged("partial", "memory=2, mock=1"), Outcome::Failed(_)));
+        assert!(matches!(judged("miss", "upstream=2"), Outcome::Failed(_)), "one input is missing");
+        assert!(matches!(judged("bypass", ""), Outcome::Refused(_)));
+        assert!(matches!(judge(&headers(&[]), 3), Outcome::Stopped(_)));
+    }
+
+    #[test]
+    fn what_passes_is_asked_again_and_what_does_not_is_not() {
+        let judged = |status: u16, pairs: &[(&'static str, &'static str)]| {
+            judge_error(StatusCode::from_u16(status).expect("a status"), &headers(pairs), b"{}")
+        };
+        let again = judged(429, &[("retry-after", "2"), ("retry-after-ms", "1500")]);
+        assert!(matches!(again, Answered::Again { wait: Some(wait), .. } if wait == Duration::from_millis(1_500)));
+        assert!(matches!(judged(503, &[("retry-after", "-1")]), Answered::Again { wait: None, .. }));
+        assert!(matches!(judged(503, &[(SHOULD_RETRY, "false")]), Answered::Final(Outcome::Failed(_))));
+        assert!(matches!(judged(400, &[]), Answered::Final(Outcome::Refused(_))));
+        assert!(matches!(judged(401, &[]), Answered::Final(Outcome::Stopped(_))));
+        let quota = br#"{"error":{"message":"no","type":"insufficient_quota","code":"insufficient_quota"}}"#;
+        let quota = judge_error(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), quota);
+        assert!(matches!(quota, Answered::Final(Outcome::Stopped(_))));
+    }
+}

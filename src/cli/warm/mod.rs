@@ -1,0 +1,230 @@
+//! `vecho warm`: texts in a file, their vectors into the cache, through the public port like any application.
+
+mod ask;
+mod read;
+
+use std::cell::RefCell;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::{StreamExt, stream};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use self::ask::{Asker, Stop, Tally};
+use self::read::{Batch, BatchBounds, Batches, Next};
+use super::credential::Credential;
+use super::health::reachable;
+use super::http::{self, Port, read_whole};
+use super::moving::{Failed, STANDARD};
+use super::progress::{Progress, grouped};
+use crate::app::{App, Surroundings};
+use crate::clock::Clock;
+use crate::config::Config;
+
+/// Longest wait for the public port to take a connection.
+const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// Lines at fault that are told one by one.
+const MAX_TOLD: u64 = 100;
+/// Batches that are read before they are wanted.
+const AHEAD_BATCHES: usize = 2;
+
+/// What is to be fetched, and how.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct WarmOptions {
+    /// Texts: on each line a JSON string, or an object with `text` or `input`, which may be a token array; - for
+    /// standard input
+    file: PathBuf,
+    /// Model that is asked
+    #[arg(long)]
+    model: String,
+    /// Length of the vectors, where another than the model's usual one is wanted
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    dimensions: Option<u32>,
+    /// Namespace of the cache, as in x-vecho-namespace
+    #[arg(long)]
+    namespace: Option<String>,
+    /// Inputs in one request
+    #[arg(long, value_name = "NUMBER", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=2_048))]
+    batch: u32,
+    /// Requests under way at once
+    #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
+    concurrency: u32,
+    /// Show no progress
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Fetches what is not cached yet. Starts a vecho for the time being where none runs.
+pub(super) async fn warm(config: Config, credential: &Credential, options: &WarmOptions) -> Result<(), Failed> {
+    let file = open(&options.file)?;
+    if is_running(&config).await? {
+        if config.tls.is_some() {
+            return Err("the public port speaks TLS, which this command does not".to_owned());
+        }
+        let port = Port::new(config.listen, None);
+        return run(port, &config, credential, options, file).await;
+    }
+    let (own, config) = start(config).await?;
+    let warmed = run(Port::new(own.public_addr(), None), &config, credential, options, file).await;
+    let kept = stop(own).await;
+    warmed.and(kept)
+}
+
+/// Whether something takes connections at the public port.
+async fn is_running(config: &Config) -> Result<bool, Failed> {
+    match timeout(CONNECT_PATIENCE, TcpStream::connect(reachable(config.listen))).await {
+        Ok(Ok(_)) => Ok(true),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
+        // Port 0 is nobody's.
+        Ok(Err(_)) if config.listen.port() == 0 => Ok(false),
+        Ok(Err(error)) => Err(format!("no answer from {}: {error}", config.listen)),
+        Err(_) => Err(format!("no answer from {}", config.listen)),
+    }
+}
+
+/// Starts a vecho of this configuration on ports that nobody else knows.
+async fn start(config: Config) -> Result<(App, Config), Failed> {
+    let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let config = Config { listen: any, admin_listen: any, tls: None, ..config };
+    let own = App::start(config.clone(), Surroundings::detached(Clock::System)).await;
+    let own = own.map_err(|error| error.to_string())?;
+    let tiers = tiers_of(&own).await.unwrap_or_default();
+    let outlives = ["disk", "redis"].iter().any(|tier| tiers[tier]["up"] == true);
+    if outlives {
+        return Ok((own, config));
+    }
+    own.stop().await;
+    Err("no vecho runs at `listen`, and without one there is no tier below memory that would keep anything".to_owned())
+}
+
+async fn stop(own: App) -> Result<(), Failed> {
+    let tiers = tiers_of(&own).await.unwrap_or_default();
+    let dropped: u64 = ["disk", "redis"].iter().filter_map(|tier| tiers[tier]["dropped"].as_u64()).sum();
+    let lost = dropped + own.stop().await.unwritten as u64;
+    if lost == 0 { Ok(()) } else { Err(format!("{} vectors were fetched and could not be kept", grouped(lost))) }
+}
+
+async fn tiers_of(own: &App) -> Option<Value> {
+    let port = Port::new(own.admin_addr(), None);
+    let stats = port.request(::http::Method::GET, "/api/performance/cache/stats", http::whole(""));
+    let stats = read_whole(port.send(stats).await.ok()?.into_body()).await.ok()?;
+    serde_json::from_slice::<Value>(&stats).ok().map(|mut stats| stats["tiers"].take())
+}
+
+/// A file with its length, where it has one.
+struct Opened {
+    lines: Box<dyn BufRead + Send>,
+    bytes: Option<u64>,
+}
+
+fn open(file: &Path) -> Result<Opened, Failed> {
+    if file == Path::new(STANDARD) {
+        return Ok(Opened { lines: Box::new(BufReader::new(io::stdin())), bytes: None });
+    }
+    let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let bytes = opened.metadata().ok().filter(fs::Metadata::is_file).map(|data| data.len());
+    Ok(Opened { lines: Box::new(BufReader::new(opened)), bytes })
+}
+
+async fn run(
+    port: Port,
+    config: &Config,
+    credential: &Credential,
+    options: &WarmOptions,
+    file: Opened,
+) -> Result<(), Failed> {
+    let asker = Asker::new(port, credential.headers(config), options)?;
+    let progress = Progress::new(options.quiet, "texts", file.bytes);
+    let bounds = BatchBounds { inputs: options.batch as usize, bytes: asker.max_batch_bytes(config) };
+    let done = RefCell::new(Done { progress: &progress, tally: Tally::default(), failed: 0, stopped: None });
+    let concurrency = options.concurrency as usize;
+    let read = batches_of(Batches::new(file.lines, bounds), concurrency * AHEAD_BATCHES);
+    let read = read.take_while(|_| std::future::ready(done.borrow().stopped.is_none()));
+    let work = read.for_each_concurrent(concurrency, |next| async {
+        match next {
+            Next::Fault { number, size, cause } => done.borrow_mut().fault(number, size, cause),
+            Next::Batch(batch) => {
+                let asked = asker.ask(&batch).await;
+                done.borrow_mut().batch(&batch, asked);
+            }
+            Next::Unreadable(error) => done.borrow_mut().stopped = Some(format!("cannot read: {error}")),
+        }
+    });
+    progress.alongside(work).await;
+    done.into_inner().report()
+}
+
+/// Batches, read on a thread that may wait for them.
+fn batches_of(mut batches: Batches<Box<dyn BufRead + Send>>, ahead: usize) -> impl futures_util::Stream<Item = Next> {
+    let (ready, read) = mpsc::channel(ahead);
+    drop(spawn_blocking(move || {
+        while let Some(next) = batches.next_batch() {
+            let is_last = matches!(next, Next::Unreadable(_));
+            if ready.blocking_send(next).is_err() || is_last {
+                break;
+            }
+        }
+    }));
+    stream::unfold(read, |mut read| async { Some((read.recv().await?, read)) })
+}
+
+/// What has been done so far.
+struct Done<'p> {
+    progress: &'p Progress,
+    tally: Tally,
+    failed: u64,
+    /// Why nothing more is asked.
+    stopped: Option<Failed>,
+}
+
+impl Done<'_> {
+    fn fault(&mut self, number: u64, size: u64, cause: &str) {
+        self.tell(number, cause);
+        self.progress.advance(size, 1);
+    }
+
+    fn tell(&mut self, number: u64, cause: &str) {
+        self.failed += 1;
+        match self.failed {
+            ..=MAX_TOLD => self.progress.say(&format!("line {number}: {cause}")),
+            n if n == MAX_TOLD + 1 => self.progress.say("there are more lines at fault; they are only counted"),
+            _ => {}
+        }
+    }
+
+    fn batch(&mut self, batch: &Batch, asked: ask::Asked) {
+        self.tally.add(&asked.tally);
+        for (number, cause) in &asked.failed {
+            self.tell(*number, cause);
+        }
+        if let Some(Stop(cause)) = asked.stopped {
+            self.stopped.get_or_insert(cause);
+        }
+        self.progress.advance(batch.size, batch.inputs.len() as u64);
+    }
+
+    fn report(self) -> Result<(), Failed> {
+        let Tally { cached, fetched, billed } = self.tally;
+        let [cached, fetched, failed, billed] = [cached, fetched, self.failed, billed].map(grouped);
+        self.progress.end(&format!(
+            "{cached} were cached already, {fetched} were fetched, {failed} failed; {billed} tokens were billed"
+        ));
+        match self.stopped {
+            Some(cause) => Err(cause),
+            None if self.failed > 0 => Err(format!("{failed} lines failed")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Shared with what is asked concurrently.
+type Inputs = Arc<[read::Input]>;

@@ -1,0 +1,80 @@
+//! How keys spread over the tables that they are looked up in.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+use super::Key;
+
+/// A map from keys.
+pub type KeyMap<V> = HashMap<Key, V, Spread>;
+
+/// Makes a key's place in a table from eight of its bytes. Keys are hashes already, but whoever asks can try texts until
+/// the ends of many are alike; a factor that nobody knows scatters those again. Copies have the same factor.
+#[derive(Clone, Copy, Debug)]
+pub struct Spread {
+    factor: u64,
+    first: u64,
+}
+
+impl Default for Spread {
+    fn default() -> Self {
+        Self { factor: RandomState::new().hash_one(0_u8) | 1, first: 0 }
+    }
+}
+
+impl BuildHasher for Spread {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        *self
+    }
+}
+
+impl Hasher for Spread {
+    fn finish(&self) -> u64 {
+        let product = u128::from(self.first) * u128::from(self.factor);
+        // Both halves: tables go by the lowest bits and by the uppermost.
+        #[expect(clippy::cast_possible_truncation, reason = "it takes the halves")]
+        let folded = (product >> 64) as u64 ^ product as u64;
+        folded
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk::<8>() {
+            self.first = u64::from_le_bytes(*first);
+        }
+    }
+
+    fn write_usize(&mut self, _length_prefix: usize) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn key(first: u64) -> Key {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&first.to_le_bytes());
+        Key(bytes)
+    }
+
+    #[test]
+    fn keys_that_were_made_alike_do_not_meet_in_one_place() {
+        let spread = Spread { factor: 0x9e37_79b9_7f4a_7c15, first: 0 };
+        for shift in [0, 20, 40, 54] {
+            let hashes: Vec<u64> = (0..1_024).map(|n| spread.hash_one(key(n << shift))).collect();
+            let lowest: BTreeSet<u64> = hashes.iter().map(|hash| hash & 1_023).collect();
+            assert!(lowest.len() > 500, "{shift}: {}", lowest.len());
+        }
+    }
+
+    #[test]
+    fn nobody_can_tell_where_a_key_will_be() {
+        let places = || Spread::default().hash_one(key(7));
+        assert_ne!(places(), places());
+        let spread = Spread::default();
+        assert_eq!(spread.hash_one(key(7)), { spread }.hash_one(key(7)));
+    }
+}

@@ -1,0 +1,101 @@
+//! Lines of a file, as they are read, none of them longer than a bound: JSON, one value a line.
+
+use std::io::{self, BufRead};
+
+/// Reads lines and counts them.
+#[derive(Debug)]
+pub struct Lines<R> {
+    from: R,
+    max_bytes: usize,
+    number: u64,
+    offset: u64,
+}
+
+/// One line.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its place in the file, from 1.
+    pub number: u64,
+    /// Where it begins, in bytes.
+    pub offset: u64,
+    /// Bytes that it takes, its end included.
+    pub size: u64,
+    /// Its bytes without its end; nothing if they are more than the bound.
+    pub bytes: Option<Vec<u8>>,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Lines of at most `max_bytes`, their ends not counted.
+    pub const fn new(from: R, max_bytes: usize) -> Self {
+        Self { from, max_bytes, number: 0, offset: 0 }
+    }
+
+    /// The next line that is not blank.
+    pub fn next_line(&mut self) -> io::Result<Option<Line>> {
+        while let Some(line) = self.any_line()? {
+            if line.bytes.as_ref().is_none_or(|bytes| !bytes.trim_ascii().is_empty()) {
+                return Ok(Some(line));
+            }
+        }
+        Ok(None)
+    }
+
+    fn any_line(&mut self) -> io::Result<Option<Line>> {
+        let (mut bytes, mut size, mut fits) = (Vec::new(), 0, true);
+        loop {
+            let piece = match self.from.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                piece => piece?,
+            };
+            let end = piece.iter().position(|byte| *byte == b'\n');
+            let used = end.map_or(piece.len(), |end| end + 1);
+            fits &= bytes.len() + end.unwrap_or(used) <= self.max_bytes;
+            if fits {
+                bytes.extend_from_slice(&piece[..end.unwrap_or(used)]);
+            }
+            self.from.consume(used);
+            size += used as u64;
+            if end.is_some() || used == 0 {
+                break;
+            }
+        }
+        if size == 0 {
+            return Ok(None);
+        }
+        self.number += 1;
+        let offset = self.offset;
+        self.offset += size;
+        Ok(Some(Line { number: self.number, offset, size, bytes: fits.then_some(bytes) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<(u64, u64, Option<String>)> {
+        // A small buffer, so that lines come in pieces.
+        let mut lines = Lines::new(io::BufReader::with_capacity(2, text.as_bytes()), 5);
+        let mut read = Vec::new();
+        while let Some(line) = lines.next_line().expect("memory can be read") {
+            let text = line.bytes.map(|bytes| String::from_utf8(bytes).expect("it is text"));
+            read.push((line.number, line.offset, text));
+        }
+        read
+    }
+
+    #[test]
+    fn lines_are_numbered_and_blank_ones_only_count() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(lines("one\n\n  \ntwo"), [(1, 0, text("one")), (4, 8, text("two"))]);
+        assert_eq!(lines(""), []);
+        assert_eq!(lines("\n"), []);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over_and_keeps_its_number() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(lines("12345\n123456\n1\n"), [(1, 0, text("12345")), (2, 6, None), (3, 13, text("1"))]);
+        assert_eq!(lines("1234567"), [(1, 0, None)]);
+    }
+}

@@ -1,0 +1,234 @@
+//! A vector at rest: the same numbers in fewer bytes, or the numbers as they came.
+//!
+//! [`Form`] says how a payload reads; each form but [`Form::F32`] has its own file.
+
+mod int8;
+mod ratio;
+mod rounded;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use crate::vector::{COMPONENT_BYTES, NotAVector, Vector};
+
+/// How vectors are packed, as configured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Codec {
+    /// Half the bytes where that gives back every bit, else f32.
+    #[default]
+    Lossless,
+    /// As lossless; where that finds nothing to save, components are rounded to bfloat16.
+    Bf16,
+    /// Components are rounded to 255 steps between the largest and its opposite.
+    Int8,
+    /// Four bytes a component, always.
+    F32,
+}
+
+/// How a payload reads. The numbers are on disks and in other processes: one is never used again for another form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Form {
+    /// The components as f32.
+    F32 = 0,
+    /// An f32 `n`, then for each component a half `h`; the component is `h / n`, rounded to f32.
+    Ratio = 1,
+    /// The upper halves of the components' f32.
+    Bf16 = 2,
+    /// An f32 `scale`, then for each component an i8 `q`; the component is `q * scale`, rounded to f32.
+    Int8 = 3,
+}
+
+impl Form {
+    /// The form with this number.
+    pub fn from_number(number: u8) -> Option<Self> {
+        [Self::F32, Self::Ratio, Self::Bf16, Self::Int8].into_iter().find(|form| *form as u8 == number)
+    }
+
+    /// Bytes of a payload of so many components.
+    const fn payload_bytes(self, dimension: usize) -> Option<usize> {
+        match self {
+            Self::F32 => dimension.checked_mul(COMPONENT_BYTES),
+            Self::Bf16 => dimension.checked_mul(2),
+            Self::Ratio => match dimension.checked_mul(2) {
+                Some(bytes) => bytes.checked_add(FACTOR_BYTES),
+                None => None,
+            },
+            Self::Int8 => dimension.checked_add(FACTOR_BYTES),
+        }
+    }
+}
+
+/// The f32 in front of a payload that has one.
+const FACTOR_BYTES: usize = 4;
+
+/// Components that are unpacked at once: a little block that stays in the first cache, and whole groups of base64.
+const BLOCK_COMPONENTS: usize = 384;
+
+/// A packed vector. Cheap to clone. Whatever it was made from, it unpacks to a [`Vector`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packed {
+    form: Form,
+    payload: Arc<[u8]>,
+}
+
+/// Why bytes are no packed vector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotPacked {
+    /// The payload has not the length that form and dimension give.
+    #[error("its length is not that of its form and dimension")]
+    Length,
+    /// The factor in front of the components is none that packing writes.
+    #[error("its factor is out of range")]
+    Factor,
+    /// What it unpacks to is not a vector.
+    #[error(transparent)]
+    Vector(#[from] NotAVector),
+}
+
+impl Packed {
+    /// Packs a vector. One that the codec would lose, because a component would become infinite or all would become
+    /// zero, is kept as f32.
+    pub fn pack(vector: &Vector, codec: Codec) -> Self {
+        let packed = match codec {
+            Codec::F32 => None,
+            Codec::Lossless => Self::smaller(Form::Ratio, ratio::pack(vector)),
+            Codec::Bf16 => Self::smaller(Form::Ratio, ratio::pack(vector))
+                .or_else(|| Self::smaller(Form::Bf16, rounded::pack(vector))),
+            Codec::Int8 => Self::smaller(Form::Int8, int8::pack(vector)),
+        };
+        packed.unwrap_or_else(|| Self::from(vector.clone()))
+    }
+
+    fn smaller(form: Form, payload: Option<Arc<[u8]>>) -> Option<Self> {
+        payload.map(|payload| Self { form, payload })
+    }
+
+    /// Takes back what [`form`](Self::form), [`dimension`](Self::dimension) and [`payload`](Self::payload) gave.
+    pub fn from_parts(form: Form, dimension: usize, payload: &[u8]) -> Result<Self, NotPacked> {
+        if form.payload_bytes(dimension) != Some(payload.len()) {
+            return Err(NotPacked::Length);
+        }
+        let is_sound = match form {
+            Form::F32 => return Ok(Self::from(Vector::from_le_bytes(payload)?)),
+            Form::Bf16 => true,
+            Form::Ratio => ratio::is_sound(payload),
+            Form::Int8 => int8::is_sound(payload),
+        };
+        if !is_sound {
+            return Err(NotPacked::Factor);
+        }
+        let packed = Self { form, payload: Arc::from(payload) };
+        Vector::from_le_bytes(&packed.unpacked_bytes())?;
+        Ok(packed)
+    }
+
+    /// The numbers again.
+    pub fn unpack(&self) -> Vector {
+        if self.form == Form::F32 {
+            return Vector::from_checked(Arc::clone(&self.payload));
+        }
+        Vector::from_le_bytes(&self.unpacked_bytes()).expect("what was packed must unpack")
+    }
+
+    /// Hands over the components as little-endian f32, in order and in pieces; each but the last is a multiple of
+    /// twelve bytes long, so that each can be written as base64 by itself.
+    pub fn for_each_piece(&self, mut take: impl FnMut(&[u8])) {
+        if self.form == Form::F32 {
+            return take(&self.payload);
+        }
+        let (mut block, mut at) = ([0; BLOCK_COMPONENTS * COMPONENT_BYTES], 0);
+        let dimension = self.dimension();
+        while at < dimension {
+            let until = dimension.min(at + BLOCK_COMPONENTS);
+            let piece = &mut block[..(until - at) * COMPONENT_BYTES];
+            self.unpack_part(at, piece.as_chunks_mut().0);
+            take(piece);
+            at = until;
+        }
+    }
+
+    /// Appends the components as little-endian f32.
+    pub fn write_le_bytes(&self, out: &mut Vec<u8>) {
+        out.reserve(self.dimension() * COMPONENT_BYTES);
+        self.for_each_piece(|piece| out.extend_from_slice(piece));
+    }
+
+    fn unpacked_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        self.write_le_bytes(&mut bytes);
+        bytes
+    }
+
+    /// Unpacks as many components as `out` holds, from the one at `at` on.
+    fn unpack_part(&self, at: usize, out: &mut [[u8; COMPONENT_BYTES]]) {
+        match self.form {
+            Form::F32 => out.copy_from_slice(&self.payload.as_chunks().0[at..at + out.len()]),
+            Form::Ratio => ratio::unpack(&self.payload, at, out),
+            Form::Bf16 => rounded::unpack(&self.payload, at, out),
+            Form::Int8 => int8::unpack(&self.payload, at, out),
+        }
+    }
+
+    /// How many components there are.
+    pub fn dimension(&self) -> usize {
+        let bytes = self.payload.len();
+        match self.form {
+            Form::F32 => bytes / COMPONENT_BYTES,
+            Form::Bf16 => bytes / 2,
+            Form::Ratio => (bytes - FACTOR_BYTES) / 2,
+            Form::Int8 => bytes - FACTOR_BYTES,
+        }
+    }
+
+    /// How the payload reads.
+    pub const fn form(&self) -> Form {
+        self.form
+    }
+
+    /// The packed bytes.
+    pub fn payload(&self) -> &[u8] {
+        &self.payload
+    }
+}
+
+/// The numbers as they are, in the same memory.
+impl From<Vector> for Packed {
+    fn from(vector: Vector) -> Self {
+        Self { form: Form::F32, payload: vector.into_shared() }
+    }
+}
+
+/// The factor in front of a payload, and the components behind it.
+fn split_factor(payload: &[u8]) -> (f32, &[u8]) {
+    let (factor, components) = payload.split_first_chunk().expect("a payload must begin with its factor");
+    (f32::from_le_bytes(*factor), components)
+}
+
+/// Room for a payload of a form, to be written in place while nobody else has it.
+fn room(form: Form, dimension: usize) -> Arc<[u8]> {
+    let bytes = form.payload_bytes(dimension).expect("a packed vector must be smaller than the vector");
+    std::iter::repeat_n(0, bytes).collect()
+}
+
+/// The part of a new payload in front of the components, and these.
+fn parts_mut(room: &mut Arc<[u8]>) -> (&mut [u8; FACTOR_BYTES], &mut [u8]) {
+    let bytes = Arc::get_mut(room).expect("a new payload must have no other owner");
+    bytes.split_first_chunk_mut().expect("a payload must begin with its factor")
+}
+
+/// The largest magnitude of a vector's components.
+fn largest_magnitude(components: &[[u8; COMPONENT_BYTES]]) -> f32 {
+    let mut largest = [0.0_f32; 8];
+    let (blocks, rest) = components.as_chunks::<8>();
+    for block in blocks {
+        for (largest, component) in largest.iter_mut().zip(block) {
+            let magnitude = f32::from_le_bytes(*component).abs();
+            *largest = if magnitude > *largest { magnitude } else { *largest };
+        }
+    }
+    let rest = rest.iter().map(|component| f32::from_le_bytes(*component).abs());
+    rest.chain(largest).fold(0.0, f32::max)
+}

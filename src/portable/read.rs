@@ -1,0 +1,286 @@
+//! Reading: bytes are fed in as they come, and records come out as soon as they are whole.
+
+use bytes::{Buf, Bytes, BytesMut};
+
+use super::{
+    ANY_HEAD, CHECKSUM_BYTES, END_BYTES, END_MARK, FRAME_HEAD_BYTES, HEAD, KEY_BYTES, MARK_BYTES, MAX_RECORD_BYTES,
+    RECORD_MARK, add, checksum, empty_sum, end_checksum,
+};
+use crate::key::Key;
+
+/// Damaged places after which a file is given up. Each costs the hash of at most one frame, also in a file that was
+/// made to cost as much as it can.
+const MAX_DAMAGED: u64 = 1_000;
+
+/// Reads one file. Holds no more than one frame and what was fed last.
+#[derive(Debug)]
+pub struct Reader {
+    pub(super) pending: BytesMut,
+    place: Place,
+    /// Whether all bytes were fed.
+    is_fed: bool,
+    /// The last frame is not there whole: cut, unless something whole follows.
+    is_short: bool,
+    records: u64,
+    damaged: u64,
+    sum: Key,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Head,
+    /// A mark is due.
+    Frames,
+    /// Damage: the next mark is looked for.
+    Lost,
+    /// Nothing more is read.
+    Over(Ending),
+}
+
+/// What comes out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// A whole record under its key.
+    Record(Key, Bytes),
+    /// Something that is not whole, and is left out.
+    Damaged,
+}
+
+/// How a file ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// All of it is as it was written.
+    Whole,
+    /// Its end is there, but something before it is damaged, missing or too much.
+    Damaged,
+    /// Its end is missing.
+    Cut,
+    /// So much is damaged that the rest was not read.
+    GivenUp,
+}
+
+/// This is no file of this kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotPortable {
+    /// Its first line is another one.
+    #[error("this is not an exported cache")]
+    Other,
+    /// Its first line names a version that is not known here.
+    #[error("this cache was exported in a format that this version does not know")]
+    Version,
+}
+
+/// What stands at the beginning of the pending bytes.
+enum Step {
+    /// A whole frame with a record of this length.
+    Record(usize),
+    End,
+    /// Too few bytes to tell.
+    Short,
+    /// Nothing whole.
+    Wrong,
+}
+
+/// What comes of one look at the pending bytes.
+enum Turn {
+    /// The next look.
+    GoOn,
+    /// Nothing, until more bytes are there.
+    Wait,
+    Out(Piece),
+}
+
+impl Default for Reader {
+    fn default() -> Self {
+        Self {
+            pending: BytesMut::new(),
+            place: Place::Head,
+            is_fed: false,
+            is_short: false,
+            records: 0,
+            damaged: 0,
+            sum: empty_sum(),
+        }
+    }
+}
+
+impl Reader {
+    /// Takes the next bytes of the file. [`Reader::piece`] has to be asked until it has nothing before the next are fed.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        match &mut self.place {
+            Place::Over(ending) if *ending == Ending::Whole && !bytes.is_empty() => *ending = Ending::Damaged,
+            Place::Over(_) => {}
+            _ => self.pending.extend_from_slice(bytes),
+        }
+    }
+
+    /// The file has no more bytes. What is left still has to be asked for.
+    pub const fn fed(&mut self) {
+        self.is_fed = true;
+    }
+
+    /// The next piece, if one is there.
+    pub fn piece(&mut self) -> Result<Option<Piece>, NotPortable> {
+        loop {
+            let turn = match self.place {
+                Place::Over(_) => Turn::Wait,
+                Place::Head => self.read_head()?,
+                Place::Lost => self.find_mark(),
+                Place::Frames => self.read_frame(),
+            };
+            match turn {
+                Turn::GoOn => {}
+                Turn::Wait => return Ok(None),
+                Turn::Out(piece) => return Ok(Some(piece)),
+            }
+        }
+    }
+
+    /// Reads what stands at a mark.
+    fn read_frame(&mut self) -> Turn {
+        match self.step() {
+            Step::Short if !self.is_fed => Turn::Wait,
+            Step::Short => self.read_short(),
+            Step::Wrong => self.read_damage(),
+            Step::Record(length) => self.read_record(length),
+            Step::End => self.read_end(),
+        }
+    }
+
+    /// How the file ended, once there is no piece left; and until then, that it is not whole.
+    pub const fn ending(&self) -> Ending {
+        match self.place {
+            Place::Over(ending) => ending,
+            Place::Head | Place::Frames | Place::Lost => Ending::Cut,
+        }
+    }
+
+    /// Records that came out whole.
+    pub const fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Places that are damaged.
+    pub const fn damaged(&self) -> u64 {
+        self.damaged
+    }
+
+    fn read_head(&mut self) -> Result<Turn, NotPortable> {
+        let begins = |with: &[u8]| {
+            let shared = self.pending.len().min(with.len());
+            self.pending[..shared] == with[..shared]
+        };
+        if !begins(HEAD) {
+            return Err(if begins(ANY_HEAD) { NotPortable::Version } else { NotPortable::Other });
+        }
+        if self.pending.len() < HEAD.len() {
+            return if self.is_fed { Err(NotPortable::Other) } else { Ok(Turn::Wait) };
+        }
+        self.pending.advance(HEAD.len());
+        self.place = Place::Frames;
+        Ok(Turn::GoOn)
+    }
+
+    fn step(&self) -> Step {
+        let pending = &self.pending[..];
+        let Some(mark) = pending.first_chunk::<MARK_BYTES>() else { return Step::Short };
+        if *mark == END_MARK {
+            return if pending.len() < END_BYTES { Step::Short } else { Step::End };
+        }
+        if *mark != RECORD_MARK {
+            return Step::Wrong;
+        }
+        let Some(length) = pending[MARK_BYTES..].first_chunk::<4>() else { return Step::Short };
+        let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        if length == 0 || length > MAX_RECORD_BYTES {
+            Step::Wrong
+        } else if pending.len() < FRAME_HEAD_BYTES + length + CHECKSUM_BYTES {
+            Step::Short
+        } else {
+            Step::Record(length)
+        }
+    }
+
+    fn read_record(&mut self, length: usize) -> Turn {
+        let key = key_at(&self.pending, FRAME_HEAD_BYTES - KEY_BYTES);
+        let checksum = checksum(&key, &self.pending[FRAME_HEAD_BYTES..FRAME_HEAD_BYTES + length]);
+        if key_at(&self.pending, FRAME_HEAD_BYTES + length) != checksum {
+            return self.read_damage();
+        }
+        self.note_short();
+        self.sum = add(&self.sum, &checksum);
+        self.records += 1;
+        self.pending.advance(FRAME_HEAD_BYTES);
+        let record = self.pending.split_to(length).freeze();
+        self.pending.advance(CHECKSUM_BYTES);
+        Turn::Out(Piece::Record(key, record))
+    }
+
+    fn read_end(&mut self) -> Turn {
+        let count = self.pending[MARK_BYTES..].first_chunk::<8>().map_or(0, |count| u64::from_le_bytes(*count));
+        let sum = key_at(&self.pending, MARK_BYTES + 8);
+        if key_at(&self.pending, END_BYTES - CHECKSUM_BYTES) != end_checksum(count, &sum) {
+            return self.read_damage();
+        }
+        self.note_short();
+        self.pending.advance(END_BYTES);
+        let is_whole = self.damaged == 0 && count == self.records && sum == self.sum && self.pending.is_empty();
+        self.end(if is_whole { Ending::Whole } else { Ending::Damaged });
+        Turn::Wait
+    }
+
+    /// There was something whole after all behind a frame that seemed to be cut.
+    const fn note_short(&mut self) {
+        if self.is_short {
+            self.is_short = false;
+            self.damaged += 1;
+        }
+    }
+
+    /// A frame that the file is too short for: its length may be damaged, so what follows is looked through.
+    fn read_short(&mut self) -> Turn {
+        self.is_short = true;
+        self.skip_mark();
+        Turn::GoOn
+    }
+
+    fn read_damage(&mut self) -> Turn {
+        self.damaged += 1;
+        self.skip_mark();
+        if self.damaged >= MAX_DAMAGED {
+            self.end(Ending::GivenUp);
+        }
+        Turn::Out(Piece::Damaged)
+    }
+
+    fn skip_mark(&mut self) {
+        self.pending.advance(self.pending.len().min(1));
+        self.place = Place::Lost;
+    }
+
+    /// Goes on to the next mark.
+    fn find_mark(&mut self) -> Turn {
+        let is_mark = |bytes: &[u8]| *bytes == RECORD_MARK || *bytes == END_MARK;
+        if let Some(at) = self.pending.windows(MARK_BYTES).position(is_mark) {
+            self.pending.advance(at);
+            self.place = Place::Frames;
+            return Turn::GoOn;
+        }
+        let kept = self.pending.len().min(MARK_BYTES - 1);
+        self.pending.advance(self.pending.len() - kept);
+        if self.is_fed {
+            self.end(Ending::Cut);
+        }
+        Turn::Wait
+    }
+
+    fn end(&mut self, ending: Ending) {
+        self.place = Place::Over(ending);
+        self.pending = BytesMut::new();
+    }
+}
+
+/// The 32 bytes at a place, which must be there.
+fn key_at(bytes: &[u8], at: usize) -> Key {
+    Key::from_bytes(*bytes[at..].first_chunk().expect("a frame must have been seen to be whole"))
+}

@@ -1,0 +1,184 @@
+//! A file is read as it was written, or it is said what is wrong with it.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn key(n: u64) -> Key {
+    empty_sum().extend(Tag::Text, &n.to_le_bytes())
+}
+
+fn record(n: u64, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    key(n).stream().fill(&mut bytes);
+    bytes
+}
+
+fn file(lengths: &[usize]) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut writer = Writer::begin(&mut out);
+    for (n, length) in lengths.iter().enumerate() {
+        writer.record(&key(n as u64), &record(n as u64, *length), &mut out).expect("it fits");
+    }
+    assert_eq!(writer.end(&mut out), lengths.len() as u64);
+    out
+}
+
+/// The records that come out, the places that are damaged, and the ending.
+type Read = (Vec<(Key, Vec<u8>)>, u64, Ending);
+
+fn read(bytes: &[u8], chunk_bytes: usize) -> Result<Read, NotPortable> {
+    let (mut reader, mut records) = (Reader::default(), Vec::new());
+    let mut drain = |reader: &mut Reader| {
+        while let Some(piece) = reader.piece()? {
+            if let Piece::Record(key, record) = piece {
+                records.push((key, record.to_vec()));
+            }
+        }
+        Ok(())
+    };
+    for chunk in bytes.chunks(chunk_bytes) {
+        reader.feed(chunk);
+        drain(&mut reader)?;
+        assert!(reader.pending.len() <= MAX_RECORD_BYTES + FRAME_HEAD_BYTES + CHECKSUM_BYTES + chunk_bytes);
+    }
+    reader.fed();
+    drain(&mut reader)?;
+    assert_eq!(reader.records(), records.len() as u64);
+    Ok((records, reader.damaged(), reader.ending()))
+}
+
+fn written(lengths: &[usize]) -> Vec<(Key, Vec<u8>)> {
+    lengths.iter().enumerate().map(|(n, length)| (key(n as u64), record(n as u64, *length))).collect()
+}
+
+#[test]
+fn a_file_without_records_is_whole() {
+    assert_eq!(read(&file(&[]), 7), Ok((Vec::new(), 0, Ending::Whole)));
+}
+
+#[test]
+fn what_is_no_such_file_is_refused_by_its_first_line() {
+    for other in [&b""[..], b"v", b"vecho", b"vecho cache", b"{\"custom_id\":1}", b"vecho cash 1\n"] {
+        assert_eq!(read(other, 5), Err(NotPortable::Other), "{other:?}");
+    }
+    assert_eq!(read(b"vecho cache 2\n", 5), Err(NotPortable::Version));
+    assert_eq!(read(b"vecho cache 10\n", 5), Err(NotPortable::Version));
+}
+
+#[test]
+fn a_record_that_is_too_long_leaves_the_file_as_it_is() {
+    let mut out = Vec::new();
+    let mut writer = Writer::begin(&mut out);
+    let before = out.len();
+    assert_eq!(writer.record(&key(0), &vec![1; MAX_RECORD_BYTES + 1], &mut out), Err(TooLong));
+    assert_eq!(writer.record(&key(0), &[], &mut out), Err(TooLong));
+    assert_eq!(out.len(), before);
+    assert_eq!(writer.record(&key(0), &vec![1; MAX_RECORD_BYTES], &mut out), Ok(()));
+    writer.end(&mut out);
+    assert!(matches!(read(&out, 10_000), Ok((records, 0, Ending::Whole)) if records.len() == 1));
+}
+
+#[test]
+fn a_record_that_is_missing_doubled_or_moved_is_noticed_at_the_end() {
+    let frame = FRAME_HEAD_BYTES + 50 + CHECKSUM_BYTES;
+    let whole = file(&[50; 3]);
+    let (head, rest) = whole.split_at(HEAD.len());
+    let frames: Vec<&[u8]> = (0..3).map(|n| &rest[n * frame..(n + 1) * frame]).collect();
+    let end = &rest[3 * frame..];
+    for changed in [&[0, 2][..], &[0, 1, 1, 2], &[1, 0, 2], &[]] {
+        let bytes = [head, &changed.iter().flat_map(|n| frames[*n]).copied().collect::<Vec<u8>>(), end].concat();
+        let (records, damaged, ending) = read(&bytes, 64).expect("it begins well");
+        assert_eq!((records.len(), damaged, ending), (changed.len(), 0, Ending::Damaged));
+    }
+    assert_eq!(read(&[&whole[..], b"x"].concat(), 64).expect("it begins well").2, Ending::Damaged);
+    assert_eq!(read(&[&whole[..], b"x"].concat(), 9_999).expect("it begins well").2, Ending::Damaged);
+}
+
+#[test]
+fn a_length_that_grew_costs_one_record() {
+    let mut bytes = file(&[50; 5]);
+    let at = HEAD.len() + (FRAME_HEAD_BYTES + 50 + CHECKSUM_BYTES) * 2 + MARK_BYTES;
+    bytes[at + 2] = 1;
+    let (records, damaged, ending) = read(&bytes, 64).expect("it begins well");
+    assert_eq!((records.len(), damaged, ending), (4, 1, Ending::Damaged));
+}
+
+#[test]
+fn a_file_of_nothing_but_false_marks_is_given_up() {
+    let mut bytes = HEAD.to_vec();
+    for _ in 0..200_000 {
+        bytes.extend_from_slice(&RECORD_MARK);
+        bytes.extend_from_slice(&100_000_u32.to_le_bytes());
+    }
+    let (records, damaged, ending) = read(&bytes, 65_536).expect("it begins well");
+    assert_eq!((records.len(), damaged, ending), (0, 1_000, Ending::GivenUp));
+}
+
+proptest! {
+    #[test]
+    fn what_was_written_is_read_however_it_is_cut_into_chunks(
+        lengths in prop::collection::vec(1_usize..300, 0..12),
+        chunk_bytes in 1_usize..400,
+    ) {
+        prop_assert_eq!(read(&file(&lengths), chunk_bytes), Ok((written(&lengths), 0, Ending::Whole)));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_gives_the_records_before_the_cut(
+        lengths in prop::collection::vec(1_usize..300, 1..8),
+        cut in 0.0..1.0_f64,
+        chunk_bytes in 1_usize..400,
+    ) {
+        let bytes = file(&lengths);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "small")]
+        let kept = (bytes.len() as f64 * cut) as usize;
+        match read(&bytes[..kept], chunk_bytes) {
+            Err(NotPortable::Other) => prop_assert!(kept < HEAD.len()),
+            Err(NotPortable::Version) => prop_assert!(false, "the version is known"),
+            Ok((records, damaged, ending)) => {
+                prop_assert_eq!((damaged, ending), (0, Ending::Cut));
+                let ends = lengths.iter().scan(HEAD.len(), |at, length| {
+                    *at += FRAME_HEAD_BYTES + length + CHECKSUM_BYTES;
+                    Some(*at)
+                });
+                prop_assert_eq!(records.len(), ends.filter(|end| *end <= kept).count());
+                prop_assert_eq!(&records[..], &written(&lengths)[..records.len()]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_flipped_bit_costs_one_record_and_changes_none(
+        lengths in prop::collection::vec(1_usize..300, 1..8),
+        place in any::<prop::sample::Index>(),
+        bit in 0..8_u32,
+        chunk_bytes in 1_usize..400,
+    ) {
+        let mut bytes = file(&lengths);
+        let place = place.index(bytes.len());
+        bytes[place] ^= 1 << bit;
+        match read(&bytes, chunk_bytes) {
+            Err(_) => prop_assert!(place < HEAD.len()),
+            Ok((records, _, ending)) => {
+                prop_assert!(ending != Ending::Whole);
+                let written = written(&lengths);
+                prop_assert!(records.len() + 1 >= written.len());
+                prop_assert!(records.iter().all(|record| written.contains(record)));
+            }
+        }
+    }
+
+    #[test]
+    fn no_bytes_make_it_panic(
+        bytes in prop::collection::vec(prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            Just(RECORD_MARK.to_vec()), Just(END_MARK.to_vec()), Just(vec![9, 0, 0, 0]),
+        ], 0..40),
+        chunk_bytes in 1_usize..100,
+    ) {
+        let bytes = [HEAD, &bytes.concat()].concat();
+        let (records, _, ending) = read(&bytes, chunk_bytes).expect("it begins well");
+        prop_assert!(records.is_empty() && ending != Ending::Whole);
+    }
+}

@@ -1,0 +1,155 @@
+//! Where each key's newest frame lies, in memory.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use super::footer::Tag;
+
+/// Nobody waits long for a part of the index while another one is changed.
+const SHARDS: usize = 64;
+
+/// A place on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub(super) segment: u32,
+    pub(super) offset: u32,
+    /// Of the value, in bytes.
+    pub(super) length: u32,
+}
+
+/// A tag whose alignment wastes nothing: with its place and the map's own byte it takes 21 bytes of a slot.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Packed([u32; 2]);
+
+impl From<Tag> for Packed {
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are kept")]
+    fn from(Tag(tag): Tag) -> Self {
+        Self([tag as u32, (tag >> 32) as u32])
+    }
+}
+
+impl Hash for Packed {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(u64::from(self.0[0]) | u64::from(self.0[1]) << 32);
+    }
+}
+
+/// Tags are taken from hashes, and are spread as evenly as any hash of them.
+#[derive(Default)]
+struct AsItIs(u64);
+
+impl Hasher for AsItIs {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+}
+
+type Shard = HashMap<Packed, Place, BuildHasherDefault<AsItIs>>;
+
+/// The index. A tag stands for one key: of two keys with equal tags, which one store is not likely to see, the later
+/// one hides the earlier.
+pub(super) struct Index {
+    shards: Box<[RwLock<Shard>]>,
+}
+
+impl Index {
+    /// An index with room for so many entries.
+    pub(super) fn with_room(entries: usize) -> Self {
+        let room = entries / SHARDS + entries / (8 * SHARDS);
+        let shard = |_| RwLock::new(Shard::with_capacity_and_hasher(room, BuildHasherDefault::default()));
+        Self { shards: (0..SHARDS).map(shard).collect() }
+    }
+
+    pub(super) fn get(&self, tag: Tag) -> Option<Place> {
+        self.read(tag).get(&tag.into()).copied()
+    }
+
+    pub(super) fn insert(&self, tag: Tag, place: Place) {
+        self.write(tag).insert(tag.into(), place);
+    }
+
+    /// Forgets what lies at this very place.
+    pub(super) fn remove(&self, tag: Tag, place: Place) {
+        let mut shard = self.write(tag);
+        if shard.get(&tag.into()) == Some(&place) {
+            shard.remove(&tag.into());
+        }
+    }
+
+    /// Forgets a segment; says how many entries it held.
+    pub(super) fn remove_segment(&self, segment: u32) -> u64 {
+        self.remove_where(|place| place.segment == segment)
+    }
+
+    /// Forgets everything; says how much that was.
+    pub(super) fn clear(&self) -> u64 {
+        self.remove_where(|_| true)
+    }
+
+    fn remove_where(&self, goes: impl Fn(&Place) -> bool) -> u64 {
+        let gone = self.shards.iter().map(|shard| {
+            let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
+            let before = shard.len();
+            shard.retain(|_, place| !goes(place));
+            (before - shard.len()) as u64
+        });
+        gone.sum()
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        let lengths = self.shards.iter().map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner).len() as u64);
+        lengths.sum()
+    }
+
+    fn read(&self, tag: Tag) -> RwLockReadGuard<'_, Shard> {
+        self.shards[shard_of(tag)].read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, tag: Tag) -> RwLockWriteGuard<'_, Shard> {
+        self.shards[shard_of(tag)].write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Not by the lowest or highest bits: the map goes by those.
+fn shard_of(tag: Tag) -> usize {
+    usize::from(tag.0.to_le_bytes()[5]) % SHARDS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn place(segment: u32) -> Place {
+        Place { segment, offset: 16, length: 1 }
+    }
+
+    #[test]
+    fn a_slot_takes_twenty_bytes() {
+        assert_eq!(size_of::<(Packed, Place)>(), 20);
+    }
+
+    #[test]
+    fn a_segment_takes_along_what_still_lies_in_it() {
+        let index = Index::with_room(10);
+        for tag in 0..10 {
+            index.insert(Tag(tag << 37), place(1));
+        }
+        index.insert(Tag(0), place(2));
+        assert_eq!(index.remove_segment(1), 9);
+        assert_eq!((index.len(), index.get(Tag(0))), (1, Some(place(2))));
+        index.remove(Tag(0), place(1));
+        assert_eq!(index.len(), 1, "another one lies there by now");
+        assert_eq!(index.clear(), 1);
+    }
+}

@@ -1,0 +1,155 @@
+//! Keeps the store open and writes to it; leaves it alone for a while after a failure.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::state::{State, Switch};
+use super::{Bounds, DiskStore, OpenError};
+use crate::epochs::Epochs;
+use crate::tiers::{Batch, WriteQueue};
+
+/// What is written in one go, in bytes.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// What the tier runs by.
+#[derive(Clone, Debug)]
+pub struct DiskSettings {
+    /// Its folder.
+    pub path: PathBuf,
+    /// What it may hold.
+    pub bounds: Bounds,
+    /// What may wait to be written, in bytes.
+    pub queue_bytes: usize,
+    /// How long it is left alone after it failed.
+    pub off_for: Duration,
+}
+
+/// The background work of the tier.
+pub(super) struct Keeper {
+    pub(super) settings: DiskSettings,
+    pub(super) switch: Arc<Switch>,
+    pub(super) queue: Arc<WriteQueue>,
+    pub(super) epochs: Arc<Epochs>,
+    pub(super) faults: mpsc::Receiver<String>,
+}
+
+impl Keeper {
+    /// Opens the store, writes, and begins anew some time after a failure, without an end. Says one sentence when the
+    /// tier goes and one when it is back.
+    pub(super) async fn run(mut self) {
+        let mut is_down = false;
+        loop {
+            match self.open(is_down).await {
+                Ok(store) => {
+                    tell_open(&store, is_down);
+                    let fault = self.write_behind(store).await;
+                    self.tell_off(&fault);
+                }
+                Err(error) if is_down => tracing::debug!(%error, "the disk tier is still off"),
+                Err(error) => self.tell_off(&error.to_string()),
+            }
+            is_down = true;
+            self.switch.set(State::Off);
+            self.queue.give_up_all();
+            tokio::time::sleep(self.settings.off_for).await;
+            self.switch.set(State::Opening);
+        }
+    }
+
+    fn tell_off(&self, fault: &str) {
+        let off_for = self.settings.off_for;
+        tracing::warn!(%fault, "the disk tier is off; it is tried again every {off_for:?}, and requests go on without it");
+    }
+
+    /// Opens the store. Nobody sees it before its purges are known, and what was purged meanwhile is gone.
+    async fn open(&mut self, is_down: bool) -> Result<Arc<DiskStore>, OpenError> {
+        let (settings, switch, epochs) = (self.settings.clone(), Arc::clone(&self.switch), Arc::clone(&self.epochs));
+        let opened = spawn_blocking(move || {
+            let store = DiskStore::open_within(&settings.path, settings.bounds)?;
+            make_true(&store, &switch, &epochs, is_down)
+                .map_err(|fault| OpenError::Unusable { path: settings.path, fault })?;
+            Ok(Arc::new(store))
+        });
+        let store = opened.await.expect("opening must not panic")?;
+        while self.faults.try_recv().is_ok() {}
+        self.switch.set(State::Open(Arc::clone(&store)));
+        Ok(store)
+    }
+
+    /// Writes what is queued until something fails; says what.
+    async fn write_behind(&mut self, store: Arc<DiskStore>) -> String {
+        loop {
+            let batch = tokio::select! {
+                fault = self.faults.recv() => return fault.unwrap_or_default(),
+                batch = self.queue.next(BATCH_BYTES) => batch,
+            };
+            let (store, queue) = (Arc::clone(&store), Arc::clone(&self.queue));
+            let (written, batch) =
+                spawn_blocking(move || (write(&store, &queue, &batch), batch)).await.expect("writing must not panic");
+            match written {
+                Ok(()) => self.queue.done(&batch),
+                Err(fault) => {
+                    self.queue.give_up(&batch);
+                    return fault.to_string();
+                }
+            }
+        }
+    }
+}
+
+/// What left the queue meanwhile was cleared, and must not come back.
+fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Result<()> {
+    let still_wanted = batch.entries.iter().filter(|(key, _)| queue.get(key).is_some());
+    store.append(still_wanted.map(|(key, entry)| (key, entry)))
+}
+
+fn make_true(store: &DiskStore, switch: &Switch, epochs: &Epochs, is_down: bool) -> std::io::Result<()> {
+    if is_down {
+        // With less room it would be gone again soon.
+        store.probe(BATCH_BYTES + BATCH_BYTES / 4)?;
+    }
+    let noted = store.purges()?;
+    epochs.learn(&noted);
+    switch.pay_purge(store)?;
+    if epochs.counts() == noted { Ok(()) } else { store.note_purges(epochs) }
+}
+
+fn tell_open(store: &DiskStore, was_down: bool) {
+    let entries = store.stats().entries;
+    let path = store.path().display();
+    if was_down {
+        tracing::info!(entries, "the disk tier is back: {path}");
+    } else {
+        tracing::info!(entries, "the disk tier is open: {path}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::key::{KeyBuilder, Tag};
+    use crate::tiers::AtRest;
+    use crate::tiers::disk::tests::Folder;
+
+    #[tokio::test]
+    async fn what_was_cleared_while_its_turn_came_is_not_written() {
+        let (folder, queue) = (Folder::new(), WriteQueue::new(1 << 20));
+        let store = folder.open();
+        let keys = [1, 2].map(|n| KeyBuilder::new(None).part(Tag::Text, &[n]).finish());
+        let entry = || AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 };
+        queue.push(keys[0], entry());
+        let batch = queue.next(BATCH_BYTES).await;
+        queue.clear();
+        write(&store, &queue, &batch).expect("it can be written");
+        assert!(!store.holds(&keys[0]));
+        queue.push(keys[1], entry());
+        write(&store, &queue, &queue.next(BATCH_BYTES).await).expect("it can be written");
+        assert!(store.holds(&keys[1]));
+    }
+}

@@ -1,0 +1,52 @@
+//! Reading a folder into an index.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use super::appender::Appender;
+use super::folder::Folder;
+use super::footer::footer_bytes;
+use super::index::{Index, Place};
+use super::segment::{Contents, Segment};
+use super::store::Bounds;
+
+/// What a folder holds.
+pub(super) struct Opened {
+    pub(super) index: Index,
+    pub(super) segments: BTreeMap<u32, Arc<Segment>>,
+    pub(super) appender: Appender,
+}
+
+/// Reads what the segments hold, the oldest first, so that of two entries of one key the later one is found. Files that
+/// are no segments of this version go.
+pub(super) fn read(folder: &Folder, bounds: Bounds) -> io::Result<Opened> {
+    let mut found = Vec::new();
+    for number in folder.segments()? {
+        match Segment::open(&folder.segment(number), number)? {
+            Some(segment) => found.push((segment.contents()?, Arc::new(segment))),
+            None => folder.remove_segment(number)?,
+        }
+    }
+    let index = Index::with_room(found.iter().map(|(contents, _)| contents.frames.len()).sum());
+    for (contents, segment) in &found {
+        for frame in &contents.frames {
+            let place = Place { segment: segment.number, offset: frame.offset, length: frame.length };
+            index.insert(frame.tag, place);
+        }
+    }
+    let segments = found.iter().map(|(_, segment)| (segment.number, Arc::clone(segment))).collect();
+    let last = found.pop();
+    if let Some((Contents { data_end, sealed: false, .. }, segment)) = &last {
+        segment.cut(*data_end)?;
+    }
+    let number = last.as_ref().map_or(0, |(_, segment)| segment.number);
+    let growing =
+        last.filter(|(contents, _)| has_room(contents, bounds)).map(|(contents, segment)| (segment, contents));
+    Ok(Opened { index, segments, appender: Appender::new(number, growing) })
+}
+
+/// A segment without a footer grows on in any case: it needs one.
+fn has_room(contents: &Contents, bounds: Bounds) -> bool {
+    !contents.sealed || contents.data_end + footer_bytes(contents.frames.len()) < bounds.segment_bytes()
+}

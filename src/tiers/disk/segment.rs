@@ -1,0 +1,150 @@
+//! One file of the store: sixteen bytes that say so, frames, and a footer once it is sealed.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::folder::writable;
+use super::footer::{self, END_BYTES, Lying, Tag, footer_bytes};
+use super::frame::{HEAD_BYTES, Head};
+use crate::key::Key;
+
+/// Bytes before the first frame. Whoever changes any layout changes the number in it.
+const START: [u8; 16] = *b"vecho segment 1\n";
+pub(super) const START_BYTES: u64 = START.len() as u64;
+
+/// What file systems round sizes up to.
+const BLOCK_BYTES: u64 = 4096;
+
+/// A file of the store.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) number: u32,
+    file: File,
+    /// What it takes on the medium.
+    bytes: AtomicU64,
+}
+
+/// What is in a segment.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Contents {
+    /// In the order they were written.
+    pub(super) frames: Vec<Lying>,
+    /// Where they end. What follows is a footer, or damaged.
+    pub(super) data_end: u64,
+    pub(super) sealed: bool,
+}
+
+impl Segment {
+    pub(super) fn create(path: &Path, number: u32) -> io::Result<Self> {
+        let file = writable().create_new(true).open(path)?;
+        file.write_all_at(&START, 0)?;
+        Ok(Self { number, file, bytes: AtomicU64::new(BLOCK_BYTES) })
+    }
+
+    /// Opens what is there; nothing if it is not a segment of this version.
+    pub(super) fn open(path: &Path, number: u32) -> io::Result<Option<Self>> {
+        let file = writable().open(path)?;
+        let bytes = AtomicU64::new(file.metadata()?.len().next_multiple_of(BLOCK_BYTES));
+        let segment = Self { number, file, bytes };
+        Ok((segment.read(0, START.len())?.as_deref() == Some(&START)).then_some(segment))
+    }
+
+    /// A segment over any file, to see what becomes of errors.
+    #[cfg(test)]
+    pub(super) const fn over(file: File) -> Self {
+        Self { number: u32::MAX, file, bytes: AtomicU64::new(0) }
+    }
+
+    /// What it takes on the medium, in bytes.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// The frames in it: as its footer says, or as they lie there up to the first that is damaged.
+    pub(super) fn contents(&self) -> io::Result<Contents> {
+        let file_bytes = self.file.metadata()?.len();
+        match self.footer(file_bytes)? {
+            Some(sealed) => Ok(sealed),
+            None => self.scan(file_bytes),
+        }
+    }
+
+    fn footer(&self, file_bytes: u64) -> io::Result<Option<Contents>> {
+        let Some(end_at) = file_bytes.checked_sub(END_BYTES) else { return Ok(None) };
+        let end = self.read(end_at, length_of(END_BYTES))?.unwrap_or_default();
+        let Some(data_end) = footer::data_end(&end, file_bytes) else { return Ok(None) };
+        let bytes = self.read(data_end, length_of(file_bytes - data_end))?.unwrap_or_default();
+        let frames = footer::read(&bytes, self.number);
+        Ok(frames.map(|frames| Contents { frames, data_end, sealed: true }))
+    }
+
+    fn scan(&self, file_bytes: u64) -> io::Result<Contents> {
+        let (mut frames, mut at) = (Vec::new(), START_BYTES);
+        while let Some(head) = self.read(at, HEAD_BYTES)?.as_deref().and_then(Head::read) {
+            let next = at + head.frame_bytes();
+            let Ok(offset) = u32::try_from(at) else { break };
+            if next > file_bytes {
+                break;
+            }
+            frames.push(Lying { tag: Tag::from(&head.key), until_ms: head.until_ms, offset, length: head.length });
+            at = next;
+        }
+        Ok(Contents { frames, data_end: at, sealed: false })
+    }
+
+    /// The frame at `offset`, if it is whole and its value has `length` bytes.
+    pub(super) fn frame(&self, offset: u32, length: u32) -> io::Result<Option<(Head, Bytes)>> {
+        let frame_bytes = HEAD_BYTES as u64 + u64::from(length);
+        let Some(bytes) = self.read(offset.into(), length_of(frame_bytes))? else { return Ok(None) };
+        let head = Head::read(&bytes).filter(|head| head.length == length);
+        Ok(head.map(|head| (head, Bytes::from(bytes).slice(HEAD_BYTES..))))
+    }
+
+    /// So many bytes from `offset` on; nothing if the file ends before.
+    fn read(&self, offset: u64, length: usize) -> io::Result<Option<Vec<u8>>> {
+        let mut bytes = vec![0; length];
+        match self.file.read_exact_at(&mut bytes, offset) {
+            Ok(()) => Ok(Some(bytes)),
+            Err(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(fault) => Err(fault),
+        }
+    }
+
+    /// Cuts off what lies behind the frames.
+    pub(super) fn cut(&self, data_end: u64) -> io::Result<()> {
+        self.file.set_len(data_end)
+    }
+
+    /// Writes at the end of the frames. What could be written of a failed write is cut off again.
+    pub(super) fn write(&self, bytes: &[u8], data_end: u64) -> io::Result<()> {
+        // If that fails too, the next one to open the segment cuts it.
+        self.file.write_all_at(bytes, data_end).inspect_err(|_| drop(self.cut(data_end)))
+    }
+
+    /// Writes the footer, and waits until all of it is on the medium.
+    pub(super) fn seal(&self, frames: &[Lying], data_end: u64) -> io::Result<()> {
+        self.write(&footer::to_bytes(frames, self.number, data_end), data_end)?;
+        self.file.sync_data()
+    }
+
+    /// Counts so many frames as its own, and a footer for them.
+    pub(super) fn grown_to(&self, data_end: u64, frames: usize) {
+        self.bytes.store((data_end + footer_bytes(frames)).next_multiple_of(BLOCK_BYTES), Ordering::Relaxed);
+    }
+
+    /// Whether the frame at this place is of another key, or none.
+    pub(super) fn entry(&self, key: &Key, offset: u32, length: u32) -> io::Result<Option<(u64, Bytes)>> {
+        let frame = self.frame(offset, length)?.filter(|(head, _)| head.key == *key);
+        Ok(frame.map(|(head, value)| (head.until_ms, value)))
+    }
+}
+
+/// Segments are smaller than 4 GiB.
+fn length_of(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,78 @@
+//! Whether the store can be used at this moment.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{mpsc, watch};
+
+use super::DiskStore;
+
+/// Where the tier stands.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    /// It will be known in a moment.
+    Opening,
+    /// It works.
+    Open(Arc<DiskStore>),
+    /// It failed, or another process has the folder.
+    Off,
+}
+
+/// The state, and what changes it.
+#[derive(Debug)]
+pub(super) struct Switch {
+    state: watch::Sender<State>,
+    faults: mpsc::Sender<String>,
+    /// Whether a purge came while the store was not open: what is in it then may be purged, and goes once it is open.
+    owes_purge: AtomicBool,
+}
+
+impl Switch {
+    /// A tier that is about to open, and where faults are told.
+    pub(super) fn new() -> (Self, mpsc::Receiver<String>) {
+        let (faults, told) = mpsc::channel(1);
+        (Self { state: watch::Sender::new(State::Opening), faults, owes_purge: AtomicBool::new(false) }, told)
+    }
+
+    pub(super) fn set(&self, state: State) {
+        self.state.send_replace(state);
+    }
+
+    /// The store, if it is open.
+    pub(super) fn store(&self) -> Option<Arc<DiskStore>> {
+        match &*self.state.borrow() {
+            State::Open(store) => Some(Arc::clone(store)),
+            State::Opening | State::Off => None,
+        }
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        matches!(*self.state.borrow(), State::Off)
+    }
+
+    /// The state once it is known. Nothing if the tier was told to stop.
+    pub(super) async fn known(&self) -> State {
+        let mut state = self.state.subscribe();
+        let known = state.wait_for(|state| !matches!(state, State::Opening)).await;
+        known.map_or(State::Off, |state| state.clone())
+    }
+
+    /// Something went wrong: the tier goes off.
+    pub(super) fn fail(&self, fault: &impl ToString) {
+        // One fault is enough, and more of them are of the same time.
+        self.faults.try_send(fault.to_string()).ok();
+    }
+
+    /// What is in the store may be purged.
+    pub(super) fn owe_purge(&self) {
+        self.owes_purge.store(true, Ordering::SeqCst);
+    }
+
+    /// Empties the store if that is owed.
+    pub(super) fn pay_purge(&self, store: &DiskStore) -> std::io::Result<()> {
+        if self.owes_purge.swap(false, Ordering::SeqCst) {
+            store.clear().inspect_err(|_| self.owe_purge())?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,256 @@
+//! The store as a tier: reads off the async threads, writes behind, purges that outlive the process.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::keeper::{DiskSettings, Keeper};
+use super::state::{State, Switch};
+use super::{DiskStore, OpenError};
+use crate::clock::Clock;
+use crate::epochs::{EVERYTHING, Epochs};
+use crate::key::Key;
+use crate::metrics::{Metrics, Tier as TierLabel};
+use crate::tasks::Tasks;
+use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, Queued, Tier, WriteQueue};
+
+/// Most that a start waits for the store; what takes longer goes on beside the first requests.
+const OPEN_WITHIN: Duration = Duration::from_millis(500);
+/// A disk that takes longer to read is worse than none.
+const READ_WITHIN: Duration = Duration::from_secs(2);
+/// Most that a purge waits to be noted.
+const NOTE_WITHIN: Duration = Duration::from_secs(10);
+
+/// The handles that the tier works with.
+#[derive(Clone, Debug)]
+pub struct DiskParts {
+    /// The time of day.
+    pub clock: Clock,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The purges.
+    pub epochs: Arc<Epochs>,
+}
+
+/// The tier on disk.
+#[derive(Debug)]
+pub struct DiskTier {
+    settings: DiskSettings,
+    parts: DiskParts,
+    switch: Arc<Switch>,
+    queue: Arc<WriteQueue>,
+    tasks: Tasks,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl DiskTier {
+    /// Opens the store in the background; waits for it if that takes a moment only.
+    pub async fn start(settings: DiskSettings, parts: DiskParts) -> Self {
+        let (switch, faults) = Switch::new();
+        let (switch, queue) = (Arc::new(switch), Arc::new(WriteQueue::new(settings.queue_bytes)));
+        let tasks = Tasks::new();
+        let keeper = Keeper {
+            settings: settings.clone(),
+            switch: Arc::clone(&switch),
+            queue: Arc::clone(&queue),
+            epochs: Arc::clone(&parts.epochs),
+            faults,
+        };
+        let until = Instant::now() + OPEN_WITHIN;
+        // Purges of this process count on from those of earlier ones, so those come first; `Keeper` reads them again.
+        let (path, epochs) = (settings.path.clone(), Arc::clone(&parts.epochs));
+        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| epochs.learn(&noted)));
+        timeout_at(until, learnt).await.ok();
+        tasks.spawn_until_stop(keeper.run());
+        timeout_at(until, switch.known()).await.ok();
+        Self { settings, parts, switch, queue, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
+        let begun = Instant::now();
+        let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
+        if let Some(store) = self.switch.store() {
+            let held = |place: &usize| found[*place].is_none() && store.holds(&keys[*place]);
+            let places: Vec<usize> = (0..keys.len()).filter(held).collect();
+            // Most misses need no look at the disk.
+            if !places.is_empty() {
+                let wanted = places.iter().map(|place| keys[*place]).collect();
+                for (place, bytes) in places.into_iter().zip(self.read(store, wanted).await) {
+                    found[place] = bytes;
+                }
+            }
+        }
+        let hits = found.iter().flatten().count();
+        self.hits.fetch_add(hits as u64, Ordering::Relaxed);
+        self.misses.fetch_add((keys.len() - hits) as u64, Ordering::Relaxed);
+        self.parts.metrics.lookup(TierLabel::Disk, begun.elapsed());
+        found
+    }
+
+    /// All keys in one visit to a thread that may block.
+    async fn read(&self, store: Arc<DiskStore>, keys: Vec<Key>) -> Vec<Option<Bytes>> {
+        let now_ms = self.parts.clock.now_ms();
+        let read = spawn_blocking(move || {
+            let entry = |key| Ok(store.get(key, now_ms)?.map(|entry| entry.bytes));
+            keys.iter().map(entry).collect::<io::Result<Vec<_>>>()
+        });
+        match timeout(READ_WITHIN, read).await {
+            Ok(Ok(Ok(values))) => return values,
+            Ok(Ok(Err(fault))) => self.switch.fail(&fault),
+            Ok(Err(panicked)) => self.switch.fail(&panicked),
+            Err(_) => self.switch.fail(&"reading takes too long"),
+        }
+        Vec::new()
+    }
+
+    async fn note_purge(&self, name: &str) {
+        loop {
+            if self.switch.store().is_none() {
+                // What is noted in the folder may not be known yet, and so this purge may count for less than it should.
+                self.switch.owe_purge();
+            }
+            if let State::Open(store) = self.switch.known().await {
+                return self.note(store, name == EVERYTHING).await;
+            }
+            match self.wipe().await {
+                // Somebody has the folder; if that is this process by now, the purge can be noted.
+                Err(OpenError::Held(_)) if !self.switch.is_off() => {}
+                Err(error @ OpenError::Unusable { .. }) => return tell_unnoted(&error.to_string()),
+                _ => return,
+            }
+        }
+    }
+
+    /// Notes all purges; what was written before one that cannot be noted goes itself.
+    async fn note(&self, store: Arc<DiskStore>, is_all: bool) {
+        let (switch, epochs) = (Arc::clone(&self.switch), Arc::clone(&self.parts.epochs));
+        let noted = spawn_blocking(move || {
+            if store.note_purges(&epochs).is_err() {
+                switch.owe_purge();
+                switch.pay_purge(&store)?;
+                // That has made room, too.
+                store.note_purges(&epochs)?;
+            }
+            if is_all { store.clear().map(drop) } else { switch.pay_purge(&store) }
+        });
+        match noted.await.map_err(io::Error::other).flatten() {
+            Ok(()) => {}
+            Err(fault) => {
+                self.switch.owe_purge();
+                self.switch.fail(&fault);
+                tell_unnoted(&fault.to_string());
+            }
+        }
+    }
+
+    /// What cannot be opened can mostly be removed.
+    async fn wipe(&self) -> Result<(), OpenError> {
+        let path = self.settings.path.clone();
+        spawn_blocking(move || DiskStore::wipe(&path)).await.expect("removing files must not panic")
+    }
+
+    async fn let_go(&self) -> u64 {
+        self.queue.clear();
+        let State::Open(store) = self.switch.known().await else {
+            self.switch.owe_purge();
+            self.wipe().await.ok();
+            return 0;
+        };
+        let cleared = spawn_blocking(move || store.clear()).await.map_err(io::Error::other).flatten();
+        cleared.unwrap_or_else(|fault| {
+            self.switch.owe_purge();
+            self.switch.fail(&fault);
+            0
+        })
+    }
+
+    async fn finish(&self, patience: Duration) -> usize {
+        let until = Instant::now() + patience;
+        timeout_at(until, self.switch.known()).await.ok();
+        timeout_at(until, self.queue.drained()).await.ok();
+        self.tasks.stop();
+        let left = self.queue.len();
+        if let Some(store) = self.switch.store() {
+            self.switch.set(State::Off);
+            let closed = timeout_at(until, spawn_blocking(move || store.close())).await;
+            if let Ok(Ok(Err(fault))) = closed {
+                tracing::warn!(%fault, "the disk tier did not close well; it opens somewhat slower next time");
+            }
+        }
+        left
+    }
+}
+
+fn tell_unnoted(fault: &str) {
+    tracing::warn!(fault, "a purge could not be noted on disk: after a restart, what was purged may be served again");
+}
+
+impl LowerTier for DiskTier {
+    fn tier(&self) -> Tier {
+        Tier::Disk
+    }
+
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+        Box::pin(self.find(keys))
+    }
+
+    fn put(&self, key: Key, entry: AtRest) {
+        if self.switch.is_off() {
+            self.queue.lose(1);
+        } else if self.queue.push(key, entry) == Queued::Dropped {
+            tracing::debug!("the disk is slower than the upstream: an entry is not written");
+        }
+    }
+
+    fn purged<'a>(&'a self, _: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, ()> {
+        Box::pin(async move {
+            if timeout(NOTE_WITHIN, self.note_purge(name)).await.is_err() {
+                self.switch.owe_purge();
+                tell_unnoted("it takes too long");
+            }
+        })
+    }
+
+    fn clear(&self) -> Eventually<'_, u64> {
+        Box::pin(async move {
+            timeout(NOTE_WITHIN, self.let_go()).await.unwrap_or_else(|_| {
+                self.switch.owe_purge();
+                0
+            })
+        })
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.switch.store().map_or(ControlFlow::Continue(()), |store| store.each(visit))
+    }
+
+    fn drained(&self) -> Eventually<'_, ()> {
+        Box::pin(self.queue.drained())
+    }
+
+    fn stats(&self) -> LowerStats {
+        let store = self.switch.store();
+        let held = store.as_ref().map(|store| store.stats()).unwrap_or_default();
+        LowerStats {
+            up: store.is_some(),
+            entries: held.entries,
+            bytes: held.bytes,
+            capacity_bytes: self.settings.bounds.max_bytes,
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            evictions: held.evicted,
+            dropped: self.queue.dropped(),
+        }
+    }
+
+    fn close(&self, patience: Duration) -> Eventually<'_, usize> {
+        Box::pin(self.finish(patience))
+    }
+}

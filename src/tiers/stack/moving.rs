@@ -1,0 +1,211 @@
+//! Records that leave for another instance, and records that arrive from one.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::Stack;
+use crate::generation::Generation;
+use crate::key::Key;
+use crate::spaces::Identity;
+use crate::tiers::at_rest::{self, Damaged};
+use crate::tiers::{Age, Record};
+
+/// How long records that arrive wait for the tiers below memory to write those before them. A tier that takes longer
+/// is down, and drops what it has no room for.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What became of a record that arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is kept.
+    Kept,
+    /// What is there is as new, or newer.
+    Known,
+    /// Its time is over.
+    Over,
+    /// It was purged after the first of its kind arrived.
+    Purged,
+    /// It is no record.
+    Damaged,
+}
+
+/// Records that arrive together, from the first to the last.
+#[derive(Debug)]
+pub struct Arrivals {
+    begun: Generation,
+    /// Whoever arrived last lends his name to the next.
+    identity: Option<Identity>,
+}
+
+impl Stack {
+    /// Shows every record that may still be of use, each once, as it is put at rest. Blocks.
+    pub fn each_at_rest(&self, now_ms: u64, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let mut seen = HashSet::new();
+        let is_over = |record: &Record| record.times.age(now_ms, None) == Age::Over;
+        self.memory.records().each(|key, record| {
+            if is_over(record) {
+                return ControlFlow::Continue(());
+            }
+            seen.insert(*key);
+            visit(key, &at_rest::to_bytes(record, self.epochs.of(&record.models())))
+        })?;
+        for tier in &self.lower {
+            tier.each(&mut |key, bytes| match self.unpurged(bytes).ok().flatten() {
+                Some(record) if !is_over(&record) && seen.insert(*key) => visit(key, bytes),
+                _ => ControlFlow::Continue(()),
+            })?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Records begin to arrive. What is purged from now on is not kept.
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals { begun: self.generation(), identity: None }
+    }
+
+    /// Keeps the records that are newer than what is there, with their own times, as if they had been fetched here.
+    /// Says what became of each, in their order, once the tiers below memory have written them.
+    pub async fn keep_arrived(&self, arrived: &[(Key, Bytes)], arrivals: &mut Arrivals, now_ms: u64) -> Vec<Fate> {
+        let keys: Vec<Key> = arrived.iter().map(|(key, _)| *key).collect();
+        let known_since = self.created_ms_of(&keys, now_ms).await;
+        let (mut fates, mut kept) = (Vec::with_capacity(arrived.len()), Vec::new());
+        for ((key, bytes), known_ms) in arrived.iter().zip(known_since) {
+            let Ok((record, _)) = at_rest::from_bytes(bytes) else {
+                fates.push(Fate::Damaged);
+                continue;
+            };
+            let record = Arc::new(record.known_as(arrivals.identity.take()));
+            arrivals.identity = Some(record.identity.clone());
+            fates.push(self.keep_one(*key, &record, known_ms, arrivals, now_ms));
+            if fates.last() == Some(&Fate::Kept) {
+                kept.push((*key, record));
+            }
+        }
+        self.keep_below(kept.iter().map(|(key, record)| (*key, record)), arrivals.begun);
+        self.written().await;
+        fates
+    }
+
+    fn keep_one(
+        &self,
+        key: Key,
+        record: &Arc<Record>,
+        known_ms: Option<u64>,
+        arrivals: &Arrivals,
+        now_ms: u64,
+    ) -> Fate {
+        if record.times.age(now_ms, None) == Age::Over {
+            Fate::Over
+        } else if known_ms.is_some_and(|known_ms| known_ms >= record.times.created_ms) {
+            Fate::Known
+        } else if self.remember(key, record, arrivals.begun) {
+            Fate::Kept
+        } else {
+            Fate::Purged
+        }
+    }
+
+    /// When what is kept under each of `keys` was made, where something of use is.
+    async fn created_ms_of(&self, keys: &[Key], now_ms: u64) -> Vec<Option<u64>> {
+        let created_ms = |record: &Record| {
+            let is_over = record.times.age(now_ms, None) == Age::Over;
+            (!is_over).then_some(record.times.created_ms)
+        };
+        let mut newest: Vec<Option<u64>> =
+            keys.iter().map(|key| self.memory.peek(key).and_then(|record| created_ms(&record))).collect();
+        for tier in &self.lower {
+            for (newest, bytes) in newest.iter_mut().zip(tier.get(keys).await) {
+                let below = bytes.and_then(|bytes| self.unpurged(&bytes).ok()?).and_then(|record| created_ms(&record));
+                *newest = (*newest).max(below);
+            }
+        }
+        newest
+    }
+
+    /// The record in these bytes, if they are whole and no purge has taken it.
+    pub(super) fn unpurged(&self, bytes: &[u8]) -> Result<Option<Record>, Damaged> {
+        let (record, epoch) = at_rest::from_bytes(bytes)?;
+        Ok((epoch >= self.epochs.of(&record.models())).then_some(record))
+    }
+
+    /// Waits until the tiers below memory have written what they were given, as far as they do.
+    pub async fn written(&self) {
+        for tier in &self.lower {
+            // A tier that is down loses what comes; that is for its figures to tell.
+            timeout(WRITE_PATIENCE, tier.drained()).await.ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bounded::Bounds;
+    use crate::key::{KeyBuilder, Tag};
+    use crate::tiers::{MemoryTier, Times};
+    use crate::vector::Vector;
+
+    fn stack() -> Stack {
+        Stack::new(MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None }), Vec::new(), Arc::default())
+    }
+
+    fn key(n: u8) -> Key {
+        KeyBuilder::new(None).part(Tag::Text, &[n]).finish()
+    }
+
+    fn arriving(n: u8, created_ms: u64) -> (Key, Bytes) {
+        let vector = Vector::from_components(&[f32::from(n) + 1.0, 1.0]).expect("it is a vector");
+        let identity = Identity { model: Arc::from("m"), dimension: 2 };
+        let times = Times { created_ms, fresh_until_ms: created_ms + 100, stale_until_ms: created_ms + 200 };
+        (key(n), Bytes::from(at_rest::to_bytes(&Record::new(vector, identity, times, None), 7)))
+    }
+
+    async fn keep(stack: &Stack, arrivals: &mut Arrivals, arrived: &[(Key, Bytes)]) -> Vec<Fate> {
+        stack.keep_arrived(arrived, arrivals, 1_000).await
+    }
+
+    #[tokio::test]
+    async fn only_what_is_newer_than_what_is_there_is_kept() {
+        let stack = stack();
+        let arrivals = &mut stack.arrivals();
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Kept]);
+        let again = [arriving(1, 950), arriving(1, 940), arriving(2, 700), (key(3), Bytes::from_static(b"x"))];
+        assert_eq!(keep(&stack, arrivals, &again).await, [Fate::Known, Fate::Known, Fate::Over, Fate::Damaged]);
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 960)]).await, [Fate::Kept]);
+        assert_eq!(stack.memory().peek(&key(1)).map(|record| record.times.created_ms), Some(960));
+    }
+
+    #[tokio::test]
+    async fn a_purge_ends_the_arrival_of_what_was_on_its_way() {
+        let stack = stack();
+        let arrivals = &mut stack.arrivals();
+        let _ = stack.purge(Some("m"));
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Purged]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(), &[arriving(1, 950)]).await, [Fate::Kept]);
+    }
+
+    #[tokio::test]
+    async fn names_are_shared_between_records_that_arrive() {
+        let stack = stack();
+        keep(&stack, &mut stack.arrivals(), &[arriving(1, 950), arriving(2, 950)]).await;
+        let name = |n| stack.memory().peek(&key(n)).expect("it was kept").identity.model.clone();
+        assert!(Arc::ptr_eq(&name(1), &name(2)));
+    }
+
+    #[tokio::test]
+    async fn what_is_over_does_not_leave() {
+        let stack = stack();
+        keep(&stack, &mut stack.arrivals(), &[arriving(1, 950), arriving(2, 990)]).await;
+        let mut left = Vec::new();
+        let shown = stack.each_at_rest(1_170, &mut |key, _| {
+            left.push(*key);
+            ControlFlow::Continue(())
+        });
+        assert_eq!((shown, left), (ControlFlow::Continue(()), vec![key(2)]));
+    }
+}

@@ -1,0 +1,262 @@
+//! What the stack serves, keeps and forgets.
+
+use std::collections::HashMap;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::*;
+use crate::bounded::Bounds;
+use crate::key::{KeyBuilder, Tag};
+use crate::spaces::Identity;
+use crate::tiers::{Eventually, LowerStats, Times};
+use crate::vector::Vector;
+
+fn stack() -> Stack {
+    over(Vec::new())
+}
+
+fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
+    let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+    Stack::new(memory, lower, Arc::default())
+}
+
+fn record(model: &str) -> Arc<Record> {
+    let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
+    let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
+    Arc::new(Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None))
+}
+
+fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
+    Lookup { now_ms, max_age_ms: None, lessons }
+}
+
+#[test]
+fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
+    let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    stack.remember(key, &record("a"), stack.generation());
+    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
+    lessons.learn("b", 2);
+    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::StandIn(_)));
+}
+
+#[test]
+fn an_entry_past_its_stale_time_is_gone() {
+    let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    stack.remember(key, &record("a"), stack.generation());
+    assert!(matches!(stack.look_up(&key, &at(100, &lessons)), Found::StandIn(_)));
+    assert!(matches!(stack.look_up(&key, &at(200, &lessons)), Found::Missing));
+    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing), "it was dropped for good");
+}
+
+#[test]
+fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
+    let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let begun = stack.generation();
+    let _ = stack.purge(None);
+    stack.remember(key, &record("a"), begun);
+    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
+}
+
+#[test]
+fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
+    let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let keys: Vec<Key> = (0..3_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
+    let begun = stack.generation();
+    let asked = |model: &str| {
+        let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
+        let identity = Identity { model: "answering".into(), dimension: 1 };
+        let vector = Vector::from_components(&[1.0]).expect("it is a vector");
+        Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
+    };
+    let _ = stack.purge(Some("a"));
+    for (key, model) in keys.iter().zip(["a", "b", "b"]) {
+        stack.remember(*key, &asked(model), begun);
+    }
+    assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
+    assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
+    assert_eq!((stack.purge(Some("b")).forgotten, stack.purge(Some("answering")).forgotten), (2, 0));
+}
+
+#[test]
+fn a_purge_by_model_leaves_the_others() {
+    let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let keys: Vec<Key> = (0..4_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
+    for (place, key) in keys.iter().enumerate() {
+        stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
+    }
+    assert_eq!(stack.purge(Some("a")).forgotten, 3);
+    assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
+    assert!(matches!(stack.look_up(&keys[3], &at(1, &lessons)), Found::Fresh(..)));
+}
+
+/// A tier below memory that is a map, and notes what it is asked.
+#[derive(Debug)]
+struct Shelf {
+    tier: Tier,
+    entries: Mutex<HashMap<Key, AtRest>>,
+    asked: Mutex<Vec<Vec<Key>>>,
+    purged: Mutex<Vec<String>>,
+}
+
+impl Shelf {
+    fn new(tier: Tier) -> Arc<Self> {
+        let (entries, asked, purged) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { tier, entries, asked, purged })
+    }
+
+    fn holds(&self, key: &Key) -> bool {
+        self.entries.lock().unwrap().contains_key(key)
+    }
+}
+
+impl LowerTier for Shelf {
+    fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+        self.asked.lock().unwrap().push(keys.to_vec());
+        let entries = self.entries.lock().unwrap();
+        let found = keys.iter().map(|key| entries.get(key).map(|entry| entry.bytes.clone())).collect();
+        Box::pin(std::future::ready(found))
+    }
+
+    fn put(&self, key: Key, entry: AtRest) {
+        self.entries.lock().unwrap().insert(key, entry);
+    }
+
+    fn purged<'a>(&'a self, _epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, ()> {
+        self.purged.lock().unwrap().push(name.to_owned());
+        Box::pin(std::future::ready(()))
+    }
+
+    fn clear(&self) -> Eventually<'_, u64> {
+        Box::pin(std::future::ready(0))
+    }
+
+    fn stats(&self) -> LowerStats {
+        LowerStats::default()
+    }
+
+    fn close(&self, _patience: Duration) -> Eventually<'_, usize> {
+        Box::pin(std::future::ready(0))
+    }
+}
+
+fn keys(count: u8) -> Vec<Key> {
+    let root = KeyBuilder::new(None).finish();
+    (0..count).map(|n| root.extend(Tag::Text, &[n])).collect()
+}
+
+/// A stack with a disk and a Redis that are maps.
+fn two_shelves() -> (Stack, Arc<Shelf>, Arc<Shelf>) {
+    let (disk, redis) = (Shelf::new(Tier::Disk), Shelf::new(Tier::Redis));
+    (over(vec![Arc::clone(&disk) as Arc<dyn LowerTier>, Arc::clone(&redis) as _]), disk, redis)
+}
+
+fn keep(stack: &Stack, key: Key, record: &Arc<Record>) {
+    stack.keep_below([(key, record)].into_iter(), stack.generation());
+}
+
+#[tokio::test]
+async fn each_tier_is_asked_once_and_only_for_what_those_above_lack() {
+    let (stack, disk, redis) = two_shelves();
+    let (keys, lessons) = (keys(3), Lessons::default());
+    keep(&stack, keys[0], &record("a"));
+    keep(&stack, keys[1], &record("a"));
+    disk.entries.lock().unwrap().remove(&keys[1]);
+    let found = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
+    assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk), Found::Fresh(_, Tier::Redis), Found::Missing]));
+    assert_eq!(*disk.asked.lock().unwrap(), std::slice::from_ref(&keys));
+    assert_eq!(*redis.asked.lock().unwrap(), [keys[1..].to_vec()]);
+}
+
+#[tokio::test]
+async fn what_is_found_below_moves_up() {
+    let (stack, disk, redis) = two_shelves();
+    let (keys, lessons) = (keys(1), Lessons::default());
+    keep(&stack, keys[0], &record("a"));
+    disk.entries.lock().unwrap().clear();
+    stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
+    assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
+    assert_eq!(*disk.entries.lock().unwrap(), *redis.entries.lock().unwrap());
+}
+
+#[tokio::test]
+async fn who_only_looks_moves_nothing() {
+    let (stack, disk, _redis) = two_shelves();
+    let (keys, lessons) = (keys(1), Lessons::default());
+    keep(&stack, keys[0], &record("a"));
+    disk.entries.lock().unwrap().clear();
+    let found = stack.examine(&keys, &at(1, &lessons)).await;
+    assert!(matches!(found[0], Found::Fresh(_, Tier::Redis)));
+    assert!(matches!(stack.peek(&keys[0], &at(1, &lessons)), Found::Missing) && !disk.holds(&keys[0]));
+}
+
+#[tokio::test]
+async fn a_fresh_record_further_down_is_better_than_a_stale_one() {
+    let (stack, disk, _redis) = two_shelves();
+    let (keys, lessons) = (keys(2), Lessons::default());
+    let later = Times { created_ms: 100, fresh_until_ms: 300, stale_until_ms: 400 };
+    let identity = Identity { model: "a".into(), dimension: 2 };
+    let vector = Vector::from_components(&[1.0, 2.0]).unwrap();
+    keep(&stack, keys[0], &Arc::new(Record::new(vector, identity, later, None)));
+    for key in &keys {
+        let (bytes, until_ms) = (Bytes::from(at_rest::to_bytes(&record("a"), 0)), 200);
+        disk.put(*key, AtRest { bytes, until_ms });
+    }
+    let found = stack.look_below(&keys, &at(150, &lessons), stack.generation()).await;
+    assert!(matches!(found[..], [Found::Fresh(_, Tier::Redis), Found::StandIn(_)]), "{found:?}");
+    assert!(matches!(stack.look_up(&keys[0], &at(150, &lessons)), Found::Fresh(..)));
+}
+
+#[tokio::test]
+async fn what_is_damaged_over_or_purged_is_missing() {
+    let (stack, disk, redis) = two_shelves();
+    let (keys, lessons) = (keys(3), Lessons::default());
+    keep(&stack, keys[0], &record("a"));
+    for shelf in [&disk, &redis] {
+        let mut damaged = at_rest::to_bytes(&record("a"), 0);
+        *damaged.last_mut().unwrap() ^= 1;
+        shelf.put(keys[1], AtRest { bytes: damaged.into(), until_ms: 200 });
+    }
+    let look = async |now_ms| stack.look_below(&keys, &at(now_ms, &lessons), stack.generation()).await;
+    assert!(matches!(look(1).await[..], [Found::Fresh(..), Found::Missing, Found::Missing]));
+    assert!(matches!(look(200).await[..], [Found::Missing, Found::Missing, Found::Missing]));
+    stack.settle(&stack.purge(Some("a"))).await;
+    assert!(matches!(look(1).await[..], [Found::Missing, Found::Missing, Found::Missing]));
+    assert_eq!((&*disk.purged.lock().unwrap(), &*redis.purged.lock().unwrap()), (&vec!["a".into()], &vec!["a".into()]));
+}
+
+#[tokio::test]
+async fn what_was_fetched_before_a_purge_is_not_put_at_rest_after_it() {
+    let (stack, disk, _redis) = two_shelves();
+    let (keys, begun) = (keys(2), stack.generation());
+    let _ = stack.purge(Some("a"));
+    let (gone, other) = (record("a"), record("b"));
+    stack.keep_below([(keys[0], &gone), (keys[1], &other)].into_iter(), begun);
+    assert!(!disk.holds(&keys[0]) && disk.holds(&keys[1]));
+}
+
+#[tokio::test]
+async fn a_purge_elsewhere_happens_here_once() {
+    let (stack, disk, redis) = two_shelves();
+    let (keys, lessons, elsewhere) = (keys(2), Lessons::default(), Epochs::default());
+    for (key, model) in keys.iter().zip(["a", "b"]) {
+        stack.remember(*key, &record(model), stack.generation());
+        keep(&stack, *key, &record(model));
+    }
+    elsewhere.raise(Some("a"));
+    let learnt = stack.learn_purges(&elsewhere.counts(), Tier::Redis);
+    assert_eq!(learnt.iter().map(|purge| purge.forgotten).collect::<Vec<_>>(), [1]);
+    assert!(stack.learn_purges(&elsewhere.counts(), Tier::Redis).is_empty());
+    for purge in &learnt {
+        stack.settle(purge).await;
+    }
+    let memory = keys.iter().map(|key| stack.look_up(key, &at(1, &lessons)).is_fresh());
+    assert_eq!(memory.collect::<Vec<_>>(), [false, true]);
+    let below = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
+    assert!(matches!(below[..], [Found::Missing, Found::Fresh(_, Tier::Disk)]));
+    assert_eq!(*disk.purged.lock().unwrap(), ["a"]);
+    assert_eq!(*redis.purged.lock().unwrap(), [""; 0], "whoever brought it knows");
+}

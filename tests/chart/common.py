@@ -1,0 +1,221 @@
+"""What the checks of the charts share: Helm's own engine, the manifests it makes, and the real binary."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import traceback
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import helm_python as helm
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts/vecho"
+EXAMPLE = ROOT / "charts/example-app"
+BINARY = os.environ["VECHO"]
+SERVING = re.compile(r"public=([\d.:]+) admin=([\d.:]+)")
+KEY = {"upstream": {"api_key_file": {"name": "openai", "key": "api-key"}}}
+
+# Each mode with what can be chosen in it; every check that can goes over all of them.
+MATRIX = {
+    "standalone": {},
+    "standalone with a key": {"secrets": KEY},
+    "standalone, all of it": {
+        "image": {"digest": "sha256:" + "0" * 64},
+        "imagePullSecrets": ["pull"],
+        "config": {
+            "workers": 2,
+            "limits": {"max_body_bytes": 16777216, "max_inflight_bytes": 67108864},
+            "retry": {"budget_ratio": 0.1},
+            "cache": {"key_headers": ["x-portkey-provider", "x-other"], "ttl": 3600},
+            "redis": {"url": "rediss://redis:6380/0", "username": "vecho"},
+        },
+        "configFile": {"configMap": "vecho-live"},
+        "secrets": KEY
+        | {
+            "admin": {"token_file": {"name": "admin", "key": "token"}},
+            "redis": {"password_file": {"name": "redis", "key": "password"}},
+        },
+        "disk": {"volume": "ephemeral", "size": "4G", "storageClass": "fast"},
+        "listenHost": "[::]",
+        "resources": {"limits": {"cpu": 2, "memory": "1Gi"}},
+        "standalone": {
+            "autoscaling": {"enabled": True},
+            "podDisruptionBudget": {"maxUnavailable": "25%"},
+            "networkPolicy": {
+                "clients": [{"namespaceSelector": {"matchLabels": {"team": "search"}}}, {"ipBlock": {"cidr": "10.0.0.0/8"}}],
+                "monitoring": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "prometheus"}}}],
+                "egressPorts": [7000],
+            },
+            "podAnnotations": {"a": "b"},
+            "podLabels": {"team": "search"},
+            "nodeSelector": {"disk": "ssd"},
+            "tolerations": [{"key": "cache", "operator": "Exists", "effect": "NoSchedule"}],
+            "priorityClassName": "high",
+        },
+        "monitoring": {
+            "monitor": {"enabled": True, "labels": {"release": "prometheus"}},
+            "rules": {"enabled": True, "labels": {"release": "prometheus"}},
+            "dashboard": {"enabled": True},
+        },
+    },
+    "standalone, bare": {
+        "disk": {"enabled": False},
+        "runAsUser": None,
+        "standalone": {
+            "podDisruptionBudget": {"enabled": False},
+            "networkPolicy": {"enabled": False},
+            "preStopSeconds": 0,
+            "topologySpread": False,
+        },
+    },
+    "standalone on a claim": {
+        "disk": {"volume": "claim", "claim": "vecho", "size": "20Gi"},
+        "config": {"disk": {"max_mb": 16384}},
+        "standalone": {"replicas": 1},
+    },
+    "injection": {"mode": "injection"},
+    "injection, all of it": {
+        "mode": "injection",
+        "secrets": KEY,
+        "configFile": {"configMap": "vecho-live"},
+        "disk": {"volume": "ephemeral"},
+        "resources": {"limits": {"cpu": 1, "memory": "640Mi"}},
+        "injection": {"failurePolicy": "Fail", "variables": ["OPENAI_BASE_URL", "OPENAI_API_BASE"]},
+        "monitoring": {"monitor": {"enabled": True}},
+    },
+    "injection before 1.36": {"mode": "injection", "injection": {"apiVersion": "v1beta1"}, "disk": {"enabled": False}},
+    "sidecar": {"mode": "sidecar", "monitoring": {"monitor": {"enabled": True}}},
+}
+
+# The application's chart with values of its dependency.
+APPLICATIONS = {
+    "application": {},
+    "application with a key": {"vecho": {"secrets": KEY, "monitoring": {"monitor": {"enabled": True}}}},
+    "application without disk": {"vecho": {"disk": {"enabled": False}, "listenHost": "[::]"}},
+    "application with an ephemeral claim": {"vecho": {"disk": {"volume": "ephemeral"}, "configFile": {"configMap": "live"}}},
+    "application without vecho": {"vecho": {"enabled": False}},
+}
+
+
+def render(values, chart=CHART, name="cache"):
+    """The manifests by template; values are checked against the schema, as Helm does on install."""
+    with helm.Chart.load(chart) as loaded:
+        loaded.validate_schema(values)
+        return loaded.render(values, name=name, namespace="shop")
+
+
+def parse(templates):
+    texts = [text for path, text in templates.items() if path.endswith(".yaml")]
+    return [document for text in texts for document in yaml.safe_load_all(text) if document]
+
+
+def manifests(values, **options):
+    return parse(render(values, **options))
+
+
+def example(folder):
+    """The application's chart with vecho's chart fetched into it, as `helm dependency update` does."""
+    shutil.copytree(CHART, folder / "vecho")
+    shutil.copytree(EXAMPLE, folder / "example-app", ignore=shutil.ignore_patterns("charts", "Chart.lock"))
+    helm.dependency_update(folder / "example-app")
+    return folder / "example-app"
+
+
+def everything():
+    """Every entry of both matrices with its manifests."""
+    for label, values in MATRIX.items():
+        yield label, manifests(values)
+    with tempfile.TemporaryDirectory() as folder:
+        chart = example(Path(folder))
+        for label, values in APPLICATIONS.items():
+            yield label, manifests(values, chart=chart, name="app")
+
+
+def one(documents, kind):
+    found = [document for document in documents if document["kind"] == kind]
+    assert len(found) == 1, f"{len(found)} of {kind}"
+    return found[0]
+
+
+def pods(documents):
+    """The pod templates among manifests."""
+    return [document["spec"]["template"] for document in documents if document["kind"] == "Deployment"]
+
+
+def containers(pod):
+    """vecho's containers of a pod."""
+    spec = pod["spec"]
+    return [item for item in spec.get("initContainers", []) + spec["containers"] if item["name"] == "vecho"]
+
+
+def metrics():
+    """The names in docs/METRICS.md, with the series of histograms."""
+    names = set()
+    for name, kind in re.findall(r"^\| `(\w+)` \| (\w+) ", (ROOT / "docs/METRICS.md").read_text(), re.M):
+        names |= {f"{name}_{part}" for part in ("bucket", "sum", "count")} if kind == "histogram" else {name}
+    assert len(names) > 40
+    return names
+
+
+def run(*command, **options):
+    assert shutil.which(command[0]), f"{command[0]} is missing: run `bash scripts/setup-tests`"
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    assert done.returncode == 0, f"{' '.join(map(str, command))}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@contextlib.contextmanager
+def started(line, environment):
+    """A running vecho and the addresses that it says it serves; it has to stop in order, and is gone afterwards."""
+    process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
+    ended = threading.Timer(60, process.kill)
+    ended.start()
+    try:
+        log = ""
+        for text in process.stderr:
+            log += text
+            if found := SERVING.search(text):
+                break
+        else:
+            raise AssertionError(f"it ended with {process.wait()} before it listened: {log}")
+        yield process.pid, *found.groups()
+        process.terminate()
+        assert process.wait() == 0, "it has to stop in order"
+    finally:
+        process.kill()
+        ended.cancel()
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.status, answer.read().decode()
+
+
+def embed(public):
+    body = json.dumps({"model": "tiny", "input": "x"}).encode()
+    headers = {"content-type": "application/json", "authorization": "Bearer sk-test"}
+    request = urllib.request.Request(f"http://{public}/v1/embeddings", body, headers)
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return json.load(answer)["data"]
+    except urllib.error.HTTPError as error:
+        raise AssertionError(error.read().decode()) from None
+
+
+def main(checks):
+    """Runs the check that is named on the command line; says what is wrong without a page of Python."""
+    try:
+        checks[sys.argv[1]]()
+    except AssertionError as error:
+        traceback.print_exc()
+        sys.exit(f"{sys.argv[1]}: {error}")
+    print(json.dumps({"check": sys.argv[1]}))

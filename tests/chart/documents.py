@@ -1,0 +1,40 @@
+"""What is written from other files is current."""
+
+import re
+import runpy
+import sys
+import tomllib
+
+from common import CHART, ROOT, containers, main, manifests, pods, run
+
+
+def schema_and_table_are_current():
+    run(sys.executable, ROOT / "scripts/chart", "--check")
+
+
+def the_readme_of_the_chart_links_to_files_that_exist():
+    for link in re.findall(r"\]\(([^)#:]+)\)", (CHART / "README.md").read_text()):
+        assert (CHART / link).exists(), link
+
+
+def the_keys_of_runbook_and_readme_are_keys():
+    script = runpy.run_path(str(ROOT / "scripts/chart"))
+    known = {key for key, _, _ in script["keys"]()}
+    sections = {key.split(".")[0] for key in known if "." in key}
+    for path in (ROOT / "docs/RUNBOOK.md", CHART / "README.md", CHART / "values.yaml"):
+        named = re.findall(r"`(?:config\.|secrets\.)?(\w+\.\w+)`", path.read_text())
+        # `disk.size` and its like are values of the chart.
+        unknown = {name for name in named if name.split(".")[0] in sections} - known
+        assert unknown <= {"disk.enabled", "disk.volume", "disk.size", "disk.storageClass", "disk.claim"}, f"{path}: {unknown}"
+
+
+def the_image_that_is_built_is_the_one_that_the_chart_runs():
+    (container,) = containers(pods(manifests({}))[0])
+    version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
+    assert container["image"] == f"vecho:{version}"
+    for path in (ROOT / "README.md", ROOT / "Dockerfile"):
+        assert f"docker build -t {container['image']} ." in path.read_text(), path
+
+
+if __name__ == "__main__":
+    main(globals())

@@ -1,0 +1,157 @@
+"""The admission policy, evaluated: its expressions run on pods, their patches are applied, the pods are looked at."""
+
+import copy
+import json
+import re
+
+import cel
+import kubernetes_validate
+
+from common import KEY, MATRIX, containers, everything, main, manifests, one, pods
+
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z_][\w.]*|\s+|.', re.S)
+NAMED = re.compile(r"(Object|JSONPatch)\b")
+
+
+def plain(expression):
+    """The expression with maps in place of `JSONPatch{}` and `Object...{}`, for an evaluator without these types.
+
+    Each Object has to be named after the path of the fields that it stands in, as the API server demands.
+    """
+    out, open_braces, tokens = [], [["", ""]], TOKEN.findall(expression)
+    for at, (token, following) in enumerate(zip(tokens, [*tokens[1:], ""])):
+        if token == "{":
+            (parent, field), name = open_braces[-1], tokens[at - 1]
+            name = name if NAMED.match(name) else ""
+            if name.startswith("Object") and parent.startswith("Object"):
+                assert name == f"{parent}.{field}", f"{name} stands in the field {field} of {parent}"
+            open_braces.append([name, ""])
+        elif token == "}":
+            open_braces.pop()
+        elif following == ":":
+            open_braces[-1][1] = token
+            # In a map the key is a text already.
+            token = json.dumps(token) if open_braces[-1][0] else token
+        if not (following == "{" and NAMED.match(token)):
+            out.append(token)
+    return "".join(out)
+
+
+def evaluate(expression, pod):
+    context = cel.Context()
+    context.add_variable("object", pod)
+    # One of Kubernetes' own functions.
+    context.add_function("indexOf", lambda items, item: items.index(item))
+    return cel.evaluate(plain(expression), context)
+
+
+def apply(pod, patch):
+    """RFC 6902, the operation `add` alone: the parent has to be there, and `-` is the end of a list."""
+    for operation in patch:
+        assert operation["op"] == "add"
+        *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
+        target = pod
+        for part in parents:
+            target = target[int(part)] if isinstance(target, list) else target[part]
+        if isinstance(target, list):
+            index = len(target) if last == "-" else int(last)
+            assert index <= len(target)
+            target.insert(index, operation["value"])
+        else:
+            target[last] = operation["value"]
+    return pod
+
+
+def inject(values, pod):
+    """The pod as the policy leaves it; untouched where a condition does not hold."""
+    spec = one(manifests(values), "MutatingAdmissionPolicy")["spec"]
+    if not all(evaluate(condition["expression"], pod) for condition in spec["matchConditions"]):
+        return pod
+    (mutation,) = spec["mutations"]
+    assert mutation["patchType"] == "JSONPatch"
+    return apply(copy.deepcopy(pod), evaluate(mutation["jsonPatch"]["expression"], pod))
+
+
+def a_pod(asks="true", **spec):
+    container = {"name": "app", "image": "app:1"}
+    metadata = {"name": "app", **({"annotations": {"vecho/inject": asks}} if asks else {})}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container], **spec}}
+
+
+def variables(container):
+    return [(item["name"], item.get("value")) for item in container["env"]]
+
+
+def an_annotated_pod_gets_vecho_and_its_address():
+    for label in ("injection", "injection, all of it", "injection before 1.36"):
+        pod = inject(MATRIX[label], a_pod())
+        kubernetes_validate.validate(pod, "1.36", strict=True)
+        assert pod["metadata"]["labels"] == {"vecho/sidecar": "cache"}, label
+        assert [container["name"] for container in pod["spec"]["initContainers"]] == ["vecho"]
+        url = "http://127.0.0.1:7861/v1"
+        names = MATRIX[label].get("injection", {}).get("variables", ["OPENAI_BASE_URL"])
+        assert variables(pod["spec"]["containers"][0]) == [(name, url) for name in names], label
+
+
+def it_gets_what_an_application_would_include():
+    for label, values in [("application", {}), ("application with a key", {"secrets": KEY})]:
+        included = pods(dict(everything())[label])[0]
+        injected = inject({"mode": "injection", **values}, a_pod())
+        assert containers(injected) == containers(included), label
+        assert injected["spec"]["volumes"] == included["spec"]["volumes"], label
+
+
+def what_a_pod_has_stays():
+    first = {"name": "a", "image": "a", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}
+    second = {"name": "b", "image": "b", "env": [{"name": "OPENAI_BASE_URL", "value": "http://elsewhere"}]}
+    third = {"name": "c", "image": "c"}
+    before = a_pod(
+        initContainers=[{"name": "init", "image": "init"}],
+        volumes=[{"name": "data", "emptyDir": {}}],
+        containers=[first, second, third],
+    )
+    before["metadata"]["labels"] = {"app": "shop"}
+    pod = inject(MATRIX["injection, all of it"], before)
+    kubernetes_validate.validate(pod, "1.36", strict=True)
+    assert pod["metadata"]["labels"] == {"app": "shop", "vecho/sidecar": "cache"}
+    assert [container["name"] for container in pod["spec"]["initContainers"]] == ["vecho", "init"], "vecho starts first"
+    assert [volume["name"] for volume in pod["spec"]["volumes"]][0] == "data"
+    a, b, c = pod["spec"]["containers"]
+    url = "http://127.0.0.1:7861/v1"
+    assert variables(a) == [("A", "1"), ("A", "2"), ("OPENAI_BASE_URL", url), ("OPENAI_API_BASE", url)]
+    assert variables(b) == [("OPENAI_BASE_URL", "http://elsewhere"), ("OPENAI_API_BASE", url)], "its own address stays"
+    assert variables(c) == [("OPENAI_BASE_URL", url), ("OPENAI_API_BASE", url)]
+
+
+def other_pods_are_left_alone():
+    values = MATRIX["injection"]
+    there = a_pod(initContainers=[{"name": "vecho", "image": "vecho"}])
+    other = a_pod(asks=None)
+    other["metadata"]["annotations"] = {"other": "true"}
+    # Two containers of one name would be refused, and with them the pod.
+    classic = a_pod(containers=[{"name": "app", "image": "app"}, {"name": "vecho", "image": "vecho"}])
+    for pod in [a_pod(asks=None), a_pod(asks="false"), other, a_pod(hostNetwork=True), there, classic]:
+        assert inject(values, copy.deepcopy(pod)) == pod
+    assert inject(values, a_pod(hostNetwork=False)) != a_pod(hostNetwork=False)
+
+
+def free_maps_hold_texts_alone():
+    """CEL in Kubernetes refuses a map of numbers and texts, which a processor limit of 1 beside 640Mi would make."""
+    (mutation,) = one(manifests(MATRIX["injection, all of it"]), "MutatingAdmissionPolicy")["spec"]["mutations"]
+    maps = re.findall(r"(?:limits|requests): \{([^}]*)\}", mutation["jsonPatch"]["expression"])
+    assert len(maps) == 3, maps
+    for entries in maps:
+        assert all(re.fullmatch(r'\s*"[\w-]+": "[^"]+"\s*', entry) for entry in entries.split(",")), entries
+
+
+def the_binding_names_the_policy_and_spares_the_system():
+    documents = manifests(MATRIX["injection"])
+    policy, binding = (one(documents, f"MutatingAdmissionPolicy{suffix}") for suffix in ("", "Binding"))
+    assert binding["spec"]["policyName"] == policy["metadata"]["name"]
+    (expression,) = binding["spec"]["matchResources"]["namespaceSelector"]["matchExpressions"]
+    assert "kube-system" in expression["values"] and expression["operator"] == "NotIn"
+    assert policy["spec"]["failurePolicy"] == "Ignore", "a policy that is broken may not keep pods from starting"
+
+
+if __name__ == "__main__":
+    main(globals())

@@ -1,0 +1,371 @@
+"""The manifests: valid for Kubernetes, fit for each other, restricted; the schema refuses what is wrong."""
+
+import copy
+import json
+import re
+import tempfile
+from pathlib import Path
+
+import helm_python as helm
+import kubernetes_validate
+import yaml
+
+from common import CHART, MATRIX, ROOT, containers, everything, example, main, manifests, one, pods, render
+
+# The first that the chart takes, those that brought the admission policy, and the newest.
+VERSIONS = [30, 34, 36, 37]
+OPERATOR = "monitoring.coreos.com/v1"
+
+
+def both_charts_are_without_fault():
+    with tempfile.TemporaryDirectory() as folder:
+        charts = [(CHART, values) for values in MATRIX.values()]
+        charts.append((example(Path(folder)), {}))
+        for chart, values in charts:
+            report = helm.lint(chart, values, strict=True)
+            faults = [message for message in report["messages"] if message["severity"] > 1]
+            assert not faults and not report["errors"], faults
+
+
+def every_manifest_is_valid():
+    seen = set()
+    # A release may be called by a number, or with dots.
+    labels, names = ("standalone, all of it", "injection"), ("123", "my.cache.v2", "4vecho", "a" * 53)
+    named = [(name, manifests(MATRIX[label], name=name)) for label in labels for name in names]
+    for label, documents in [*everything(), *named]:
+        for document in documents:
+            seen.add(document["kind"])
+            if document["kind"] == "Service":
+                name = document["metadata"]["name"]
+                assert re.fullmatch("[a-z]([-a-z0-9]{0,61}[a-z0-9])?", name), f"{label}: {name} is no name for a Service"
+            if document["apiVersion"] == OPERATOR:
+                assert_operator(document)
+                continue
+            first = {"v1": 36, "v1beta1": 34}[version(document)] if "Mutating" in document["kind"] else 30
+            for minor in (minor for minor in VERSIONS if minor >= first):
+                try:
+                    kubernetes_validate.validate(document, f"1.{minor}", strict=True)
+                except kubernetes_validate.ValidationError as error:
+                    raise AssertionError(f"{label}, {document['kind']}, 1.{minor}: {error.message}") from None
+    expected = "Deployment Service HorizontalPodAutoscaler PodDisruptionBudget NetworkPolicy ConfigMap PodMonitor "
+    expected += "ServiceMonitor PrometheusRule MutatingAdmissionPolicy MutatingAdmissionPolicyBinding"
+    assert seen == set(expected.split()), seen
+
+
+def version(document):
+    return document["apiVersion"].rpartition("/")[2]
+
+
+def assert_operator(document):
+    """The shape of the operator's own kinds, which are not among Kubernetes' schemas."""
+    spec, kind = document["spec"], document["kind"]
+    if kind == "PrometheusRule":
+        assert set(spec) == {"groups"}
+        for rule in (rule for group in spec["groups"] for rule in group["rules"]):
+            assert ("alert" in rule) != ("record" in rule) and isinstance(rule["expr"], str)
+            assert set(rule) <= {"alert", "record", "expr", "for", "labels", "annotations"}
+        return
+    endpoints = {"PodMonitor": "podMetricsEndpoints", "ServiceMonitor": "endpoints"}[kind]
+    assert set(spec) - {"namespaceSelector"} == {"selector", endpoints}, spec
+    assert spec.get("namespaceSelector", {"any": True}) == {"any": True}
+    assert [set(endpoint) for endpoint in spec[endpoints]] == [{"port", "path", "interval"}]
+
+
+def selectors_find_what_they_mean():
+    documents = manifests(MATRIX["standalone, all of it"])
+    labels = pods(documents)[0]["metadata"]["labels"]
+    ports = {port["containerPort"] for port in containers(pods(documents)[0])[0]["ports"]}
+    service = one(documents, "Service")
+    assert service["spec"]["selector"].items() <= labels.items()
+    assert {port["targetPort"] for port in service["spec"]["ports"]} == ports, "numbers, not names"
+    for kind in ("PodDisruptionBudget", "NetworkPolicy"):
+        spec = one(documents, kind)["spec"]
+        selector = spec.get("selector") or spec["podSelector"]
+        assert selector["matchLabels"].items() <= labels.items(), kind
+    assert [port["name"] for port in service["spec"]["ports"]] == ["http", "ops"]
+    key = {"name": "tls", "key": "tls.key"}
+    secure = one(manifests({"secrets": {"tls": {"cert_file": key, "key_file": key}}}), "Service")
+    assert [port["name"] for port in secure["spec"]["ports"]] == ["https"]
+    monitor = one(documents, "ServiceMonitor")["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert monitor["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+    egress = [port["port"] for entry in one(documents, "NetworkPolicy")["spec"]["egress"] for port in entry["ports"]]
+    assert egress == [53, 53, 7000, 6380, 443], "name service, what is named, Redis, the upstream"
+    allowed = {entry["ports"][0]["port"] for entry in one(documents, "NetworkPolicy")["spec"]["ingress"]}
+    assert allowed == ports
+
+
+def the_network_policy_follows_the_addresses():
+    for config, expected in [
+        ({"upstream": {"url": "http://gateway:8080/v1"}}, [8080]),
+        ({"upstream": {"url": "http://gateway"}}, [80]),
+        ({"redis": {"url": "redis://a:7000,redis://b,rediss://[fd00::1]:7001/2"}}, [7000, 6379, 7001, 443]),
+        ({"redis": {"url": "redis://a:7000, redis://b:7001"}}, [7000, 7001, 443]),
+        ({"upstream": {"url": "HTTPS://gateway/tenant:80/v1"}}, [443]),
+        ({"upstream": {"url": "mock:"}}, []),
+        ({"upstream": None}, [443]),
+    ]:
+        _, *rest = one(manifests({"config": config}), "NetworkPolicy")["spec"]["egress"]
+        assert [port["port"] for entry in rest for port in entry["ports"]] == expected, config
+
+
+def the_monitor_of_an_application_finds_its_own_pods():
+    documents = dict(everything())["application with a key"]
+    monitor, pod = one(documents, "PodMonitor")["spec"], pods(documents)[0]
+    assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
+    names = {port["name"] for port in containers(pod)[0]["ports"]}
+    assert monitor["podMetricsEndpoints"][0]["port"] in names
+    assert monitor["selector"]["matchLabels"] == {"vecho/sidecar": "app"}, "by release, so that no pod is scraped twice"
+
+
+def containers_are_restricted():
+    """The rules of the pod security standard `restricted`, and a read-only root."""
+    for label, documents in everything():
+        for pod in pods(documents):
+            kinds = {kind for volume in pod["spec"].get("volumes", []) for kind in volume if kind != "name"}
+            assert kinds <= {"emptyDir", "ephemeral", "persistentVolumeClaim", "projected", "configMap"}, label
+            for container in containers(pod):
+                context = container["securityContext"]
+                user = {key: context.pop(key, None) for key in ("runAsUser", "runAsGroup")}
+                bare = label == "standalone, bare"
+                assert set(user.values()) == ({None} if bare else {65532}), label
+                assert context == {
+                    "runAsNonRoot": True,
+                    "readOnlyRootFilesystem": True,
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                    "seccompProfile": {"type": "RuntimeDefault"},
+                }, label
+                mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+                assert mounted == {volume["name"] for volume in pod["spec"].get("volumes", [])}, label
+
+
+def the_sidecar_is_native_and_the_deployment_leaves_slowly():
+    for label, documents in everything():
+        for pod in pods(documents):
+            for container in containers(pod):
+                sidecar = label.startswith("application")
+                assert (container.get("restartPolicy") == "Always") == sidecar, label
+                pause = container.get("lifecycle", {}).get("preStop")
+                assert pause == (None if sidecar or "bare" in label else {"sleep": {"seconds": 5}}), label
+                settings = {item["name"]: item["value"] for item in container["env"]}
+                for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
+                    port = container[probe]["httpGet"]["port"]
+                    assert type(port) is int and settings["VECHO_ADMIN_LISTEN"].endswith(f":{port}"), label
+                public = settings["VECHO_LISTEN"]
+                assert public.startswith("127.0.0.1:") == sidecar, f"{label}: {public}"
+                assert (7861 in {port["containerPort"] for port in container["ports"]}) != sidecar, label
+    pod = pods(dict(everything())["application"])[0]["spec"]
+    assert pod["initContainers"][0]["name"] == "vecho"
+    variables = {item["name"]: item.get("value") for item in pod["containers"][0]["env"]}
+    assert variables["OPENAI_BASE_URL"] == "http://127.0.0.1:7861/v1"
+    without = pods(dict(everything())["application without vecho"])[0]
+    assert "vecho" not in json.dumps(without), "switched off, nothing of it is left"
+
+
+def every_path_that_is_named_is_mounted():
+    """The projected secrets stand where the variables look for them; the disk tier has its volume."""
+    for label, documents in everything():
+        for pod in pods(documents):
+            for container in containers(pod):
+                mounts = {mount["name"]: mount["mountPath"] for mount in container.get("volumeMounts", [])}
+                there = {mounts["vecho-cache"]} if "vecho-cache" in mounts else set()
+                for volume in pod["spec"].get("volumes", []):
+                    for source in volume.get("projected", {}).get("sources", []):
+                        there |= {f"{mounts[volume['name']]}/{item['path']}" for item in source["secret"]["items"]}
+                named = {item["value"] for item in container["env"] if re.search("_(FILE|PATH)$", item["name"])}
+                assert named == there, f"{label}: {named} against {there}"
+
+
+def the_deployment_does_as_its_values_say():
+    full = manifests(MATRIX["standalone, all of it"])
+    deployment, scaler = one(full, "Deployment"), one(full, "HorizontalPodAutoscaler")["spec"]
+    assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert (scaler["minReplicas"], scaler["maxReplicas"]) == (2, 8)
+    assert "replicas" not in deployment["spec"], "they are the autoscaler's"
+    assert one(full, "PodDisruptionBudget")["spec"]["maxUnavailable"] == "25%"
+    spec = deployment["spec"]["template"]["spec"]
+    assert spec["automountServiceAccountToken"] is False and spec["enableServiceLinks"] is False
+    assert spec["securityContext"]["fsGroup"] == 65532, "a claim belongs to root otherwise"
+    keys = [spread["topologyKey"] for spread in spec["topologySpreadConstraints"]]
+    assert keys == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    plain = manifests(MATRIX["standalone"])
+    assert one(plain, "Deployment")["spec"]["replicas"] == 2
+    assert one(plain, "PodDisruptionBudget")["spec"]["maxUnavailable"] == 1
+    claim = one(manifests(MATRIX["standalone on a claim"]), "Deployment")["spec"]
+    assert claim["strategy"] == {"type": "Recreate"}, "one folder serves one vecho"
+
+
+def nothing_of_monitoring_comes_unasked():
+    for label in ("standalone", "injection"):
+        kinds = {document["kind"] for document in manifests(MATRIX[label])}
+        assert not kinds & {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ConfigMap"}, label
+
+
+def refused(values, complaint, chart=CHART):
+    try:
+        render(values, chart=chart)
+    except helm.HelmError as error:
+        assert re.search(complaint, str(error)), f"{values}: {error}"
+        return
+    raise AssertionError(f"{values} is taken")
+
+
+def objects(schema, path=()):
+    """Every object of the schema with its path of properties."""
+    if "properties" in schema:
+        yield path, schema
+        for name, part in schema["properties"].items():
+            yield from objects(part, (*path, name))
+
+
+def wrong_and_unknown_values_are_refused():
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    known = [(path, part) for path, part in objects(schema) if path != ("global",)]
+    assert len(known) > 30, len(known)
+    for path, part in known + [((name,), part) for name, part in schema["$defs"].items() if "properties" in part]:
+        assert part.get("additionalProperties") is False, path
+    for path, _ in known:
+        values = {"unknown": 1}
+        for name in reversed(path):
+            values = {name: values}
+        refused(values, "unknown")
+    for values in WRONG:
+        refused(values, "- at '")
+
+
+def no_value_can_be_taken_away():
+    """Null takes a value away; what the templates then write would be refused by the server, or mean something else."""
+    taken = set()
+    for path in values_of(yaml.safe_load((CHART / "values.yaml").read_text())):
+        values = None
+        for name in reversed(path):
+            values = {name: values}
+        try:
+            render(values)
+            taken.add(".".join(path))
+        except helm.HelmError as error:
+            assert "- at '" in str(error), f"{path}: {error}"
+    # vecho has a default, a container may be without a bound, the platform chooses, a selector holds less.
+    config = {name for name in taken if name.startswith("config.")}
+    assert not config & {"config.fallback", "config.fallback.mode"}
+    assert taken - config == MAY_GO, taken - config
+
+
+MAY_GO = {
+    "resources.requests",
+    "resources.requests.cpu",
+    "resources.requests.memory",
+    "resources.limits",
+    "resources.limits.memory",
+    "runAsUser",
+    "injection.namespaceSelector.matchExpressions",
+    "monitoring.dashboard.labels.grafana_dashboard",
+}
+
+
+def values_of(values, path=()):
+    for name, value in values.items():
+        yield (*path, name)
+        if isinstance(value, dict):
+            yield from values_of(value, (*path, name))
+
+
+WRONG = [
+    {"mode": "daemon"},
+    {"mode": None},
+    {"image": {"digest": "sha256:short"}},
+    {"image": {"pullPolicy": "Sometimes"}},
+    {"config": {"fallback": {"mode": "maybe"}}},
+    {"config": {"fallback": {"mode": None}}},
+    {"config": {"fallback": None}},
+    {"config": {"cache": {"ttl": "long"}}},
+    {"config": {"limits": {"max_body_bytes": "16M"}}},
+    {"config": {"limits": {"max_body_bytes": -1}}},
+    {"config": {"upstream": {"api_key": "sk-in-the-open"}}},
+    {"config": {"upstream": {"api_key_file": "/somewhere"}}},
+    {"config": {"redis": {"password": "in-the-open"}}},
+    {"config": {"listen": "0.0.0.0:7861"}},
+    {"config": {"disk": {"path": "/tmp"}}},
+    {"secrets": {"upstream": {"api_key_file": {"name": "openai"}}}},
+    {"secrets": {"upstream": {"api_key_file": "openai"}}},
+    {"secrets": {"upstream": {}}},
+    {"disk": {"volume": "hostPath"}},
+    {"disk": {"size": "3 GB"}},
+    {"disk": {"size": 3}},
+    {"image": {"repository": "Vecho image"}},
+    {"configFile": {"configMap": "live", "key": "../vecho.toml"}},
+    {"runAsUser": 2**31},
+    {"standalone": {"podLabels": {"app.kubernetes.io/name": "other"}}},
+    {"ports": {"public": 0}},
+    {"ports": {"ops": "7862"}},
+    {"listenHost": "127.0.0.1"},
+    {"resources": {"limits": {"memory": "much"}}},
+    {"runAsUser": 0},
+    {"standalone": {"replicas": 0}},
+    {"standalone": {"podDisruptionBudget": {"maxUnavailable": "0%"}}},
+    {"standalone": {"networkPolicy": {"clients": [{}]}}},
+    {"standalone": {"networkPolicy": {"clients": []}}},
+    {"standalone": {"tolerations": [{"operator": "Like"}]}},
+    {"injection": {"apiVersion": "v1alpha1"}},
+    {"injection": {"failurePolicy": "Warn"}},
+    {"injection": {"variables": []}},
+    {"injection": {"variables": ["OPENAI BASE URL"]}},
+    {"monitoring": {"monitor": {"enabled": "yes"}}},
+    {"monitoring": {"rules": {"labels": {"a": 1}}}},
+]
+
+
+def values_that_do_not_fit_each_other_are_refused():
+    claim = {"volume": "claim", "claim": "vecho"}
+    key = {"name": "tls", "key": "tls.crt"}
+    for values, complaint in [
+        ({"config": {"disk": {"max_mb": 2765}}}, "config.disk.max_mb is 2765.* has room for 2764"),
+        ({"disk": {"size": "2G"}}, "max_mb is 2048, and a volume of disk.size 2G has room for 1716"),
+        ({"config": {"memory": {"limit_mb": 513}}}, "limit_mb is 513.*640Mi leaves 512"),
+        ({"config": {"memory": None}, "resources": {"limits": {"memory": "512Mi"}}}, "limit_mb is 500"),
+        ({"ports": {"ops": 7861}}, "are the same"),
+        ({"disk": claim}, "one replica"),
+        ({"disk": claim, "standalone": {"replicas": 1, "autoscaling": {"enabled": True}}}, "one replica"),
+        ({"disk": claim, "mode": "injection"}, "mode has to be standalone"),
+        ({"disk": {"volume": "claim"}, "standalone": {"replicas": 1}}, "disk.claim has to name one"),
+        ({"config": {"shutdown": {"grace": "31s"}}}, "terminationGracePeriodSeconds"),
+        ({"config": {"shutdown": {"grace": "1m"}}}, "terminationGracePeriodSeconds"),
+        ({"config": {"shutdown": {"grace": "1d"}}}, "terminationGracePeriodSeconds"),
+        ({"resources": {"requests": {"memory": "1Gi"}}}, "requests.memory 1Gi is more than resources.limits.memory 640Mi"),
+        ({"standalone": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, "minReplicas is more than maxReplicas"),
+        ({"standalone": {"autoscaling": {"enabled": True}}, "resources": {"requests": {"cpu": None}}}, "requests.cpu"),
+        ({"monitoring": {"monitor": {"enabled": True}}}, "has to let Prometheus in"),
+        ({"mode": "injection", "secrets": {"tls": {"cert_file": key, "key_file": key}}}, "secrets.tls"),
+    ]:
+        refused(values, complaint)
+    fits = copy.deepcopy(MATRIX["standalone"]) | {"config": {"disk": {"max_mb": 2764}, "memory": {"limit_mb": 512}}}
+    render(fits)
+
+
+def an_application_has_to_choose_the_mode():
+    with tempfile.TemporaryDirectory() as folder:
+        chart = example(Path(folder))
+        refused({"vecho": {"mode": "standalone"}}, "vecho.mode has to be sidecar", chart)
+        refused({"vecho": {"config": {"fallback": {"mode": "maybe"}}}}, "mode", chart)
+
+
+def the_notes_tell_how_to_point_an_application_at_it():
+    for label, values in MATRIX.items():
+        notes = render(values)["vecho/templates/NOTES.txt"]
+        assert "OPENAI_BASE_URL" in notes and "http" in notes, label
+        assert ("API keys" in notes) == ("api_key_file" not in json.dumps(values)), label
+    mock = {"config": {"fallback": {"mode": "mock"}}}
+    assert "made-up vectors" in render(mock)["vecho/templates/NOTES.txt"]
+    secure = {"secrets": {"tls": {key: {"name": "tls", "key": key} for key in ("cert_file", "key_file")}}}
+    assert "https://cache-vecho.shop:7861/v1" in render(secure)["vecho/templates/NOTES.txt"]
+
+
+def no_registry_is_named():
+    images = [item["image"] for _, documents in everything() for pod in pods(documents) for item in containers(pod)]
+    images += re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.M)
+    assert len(images) > 8 and not [image for image in images if "/" in image], images
+
+
+if __name__ == "__main__":
+    main(globals())

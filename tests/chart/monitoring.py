@@ -1,0 +1,129 @@
+"""Alerts, runbook and dashboard: promtool takes them, they fire when they should, and every metric exists."""
+
+import json
+import re
+import tempfile
+from pathlib import Path
+
+import yaml
+
+from common import BINARY, CHART, MATRIX, ROOT, embed, get, main, manifests, metrics, one, run, started
+
+RULES = CHART / "files/alerts.yaml"
+TESTS = ROOT / "tests/chart/alerts_test.yaml"
+DASHBOARD = CHART / "files/dashboard.json"
+
+
+def rules(kind):
+    return [rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"] if kind in rule]
+
+
+def targets():
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    return [(panel, target["expr"]) for panel in panels for target in panel.get("targets", [])]
+
+
+def promtool_takes_the_rules_and_their_tests_pass():
+    run("promtool", "check", "rules", RULES)
+    run("promtool", "test", "rules", TESTS)
+
+
+def every_alert_is_seen_to_fire_and_not_to_fire():
+    seen = {}
+    for test in yaml.safe_load(TESTS.read_text())["tests"]:
+        for case in test["alert_rule_test"]:
+            seen.setdefault(case["alertname"], set()).add(bool(case["exp_alerts"]))
+    assert seen == {rule["alert"]: {True, False} for rule in rules("alert")}
+
+
+def every_alert_has_its_section_in_the_runbook():
+    headings = re.findall(r"^## (\w+)\n\n(\S.{40,})", (ROOT / "docs/RUNBOOK.md").read_text(), re.M)
+    assert sorted(heading for heading, _ in headings) == sorted(rule["alert"] for rule in rules("alert"))
+    for rule in rules("alert"):
+        assert rule["annotations"]["runbook"] == f"docs/RUNBOOK.md#{rule['alert'].lower()}"
+        assert set(rule["annotations"]) == {"summary", "description", "runbook"}
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+
+
+def named():
+    """Every metric that a rule, the runbook or the dashboard speaks of."""
+    recorded = {rule["record"] for rule in rules("record")}
+    expressions = [rule["expr"] for rule in rules("expr")] + [expression for _, expression in targets()]
+    expressions += re.findall(r"`(vecho_\w+|process_\w+)`", (ROOT / "docs/RUNBOOK.md").read_text())
+    variables = json.loads(DASHBOARD.read_text())["templating"]["list"]
+    expressions += [variable["query"]["query"] for variable in variables if variable["type"] == "query"]
+    names = {name for text in expressions for name in re.findall(r"\b(?:vecho|process)[:_][\w:]+", text)}
+    assert len(names) > 30
+    return names - recorded
+
+
+def every_metric_that_is_named_exists():
+    assert named() <= metrics(), f"not in docs/METRICS.md: {named() - metrics()}"
+
+
+def every_metric_that_is_named_is_scraped():
+    addresses = {"VECHO_LISTEN": "127.0.0.1:0", "VECHO_ADMIN_LISTEN": "127.0.0.1:0", "VECHO_UPSTREAM_URL": "mock:"}
+    with started([BINARY], addresses) as (_, public, admin):
+        embed(public)
+        _, text = get(f"http://{admin}/metrics")
+    scraped = set(re.findall(r"^(\w+)(?:\{.*\})? ", text, re.M))
+    # Its series come with the first question to a tier below memory.
+    later = {"vecho_cache_lookup_duration_seconds_bucket"}
+    assert named() - later <= scraped, f"not scraped: {named() - later - scraped}"
+
+
+def every_label_value_that_is_named_exists():
+    """A filter on a value that a label never has would stay silent for ever."""
+    rows = re.findall(r"^\| `(\w+)` \| \w+ \| (.*?) \|", (ROOT / "docs/METRICS.md").read_text(), re.M)
+    labels = {}
+    for name, cell in rows:
+        for label in cell.split("<br>"):
+            words = re.findall(r"`(\w+)`", label)
+            labels.setdefault(name, {}).update({words[0]: set(words[1:])} if words else {})
+    for text in [rule["expr"] for rule in rules("expr")] + [expression for _, expression in targets()]:
+        for name, matchers in re.findall(r"\b(vecho_\w+)\{([^}]*)\}", text):
+            name = name if name in labels else re.sub("_(bucket|sum|count)$", "", name)
+            for label, values in re.findall(r'(\w+)=~?"([^"$]+)"', matchers):
+                assert set(values.split("|")) <= labels[name][label], f"{name}: {label} is never {values}"
+
+
+def promtool_parses_every_query_of_the_dashboard():
+    def concrete(expression):
+        for name, value in [("$__rate_interval", "5m"), ("$__range", "1h"), ("$namespace", ".*"), ("$job", ".*")]:
+            expression = expression.replace(name, value)
+        return expression
+
+    records = [{"record": f"panel:{at}", "expr": concrete(query)} for at, (_, query) in enumerate(targets())]
+    assert len(records) > 30
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dashboard.yaml"
+        path.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": records}]}))
+        run("promtool", "check", "rules", path)
+
+
+def the_dashboard_is_laid_out():
+    panels = json.loads(DASHBOARD.read_text())["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        assert place["x"] + place["w"] <= 24, panel["title"]
+        columns, lines = (range(place[at], place[at] + place[size]) for at, size in (("x", "w"), ("y", "h")))
+        cells = {(x, y) for x in columns for y in lines}
+        assert not cells & taken, f"{panel['title']} covers another"
+        taken |= cells
+    for panel, expression in targets():
+        assert "namespace=~\"$namespace\", job=~\"$job\"" in expression, panel["title"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
+
+
+def the_chart_carries_both_as_they_are():
+    documents = manifests(MATRIX["standalone, all of it"])
+    assert one(documents, "PrometheusRule")["spec"] == yaml.safe_load(RULES.read_text())
+    carried = one(documents, "ConfigMap")
+    assert json.loads(carried["data"]["vecho.json"]) == json.loads(DASHBOARD.read_text())
+    assert carried["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+if __name__ == "__main__":
+    main(globals())

@@ -1,0 +1,72 @@
+//! The process is killed at any moment: nothing wrong is served afterwards, and what was written is there.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::ground::{Ground, SMALL, assert_right, texts, written};
+use crate::harness::{Client, Vecho};
+use crate::randomised::dice::Dice;
+
+const ROUNDS: u64 = 6;
+const CALLERS: usize = 4;
+
+/// Asks for new texts from several callers until the process is gone; says which texts were answered.
+async fn under_load(vecho: Vecho, round: u64, dice: &mut Dice) -> Vec<String> {
+    let (over, url) = (Arc::new(AtomicBool::new(false)), format!("{}/embeddings", vecho.base_url()));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|caller| {
+            let (over, url) = (Arc::clone(&over), url.clone());
+            tokio::spawn(async move {
+                let (client, mut asked) = (Client::new(), Vec::new());
+                for n in 0.. {
+                    if over.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    let chunk = texts(&format!("load {round} {caller} {n}"), 8);
+                    let body = json!({"model": SMALL, "input": chunk, "encoding_format": "base64"});
+                    let Ok(answer) = client.send(crate::harness::client::post(&url, &body)).await else { break };
+                    assert_right(&answer, SMALL, &chunk);
+                    asked.extend(chunk);
+                }
+                asked
+            })
+        })
+        .collect();
+    let moment = Duration::from_millis(20 + dice.number() % 300);
+    tokio::time::sleep(moment).await;
+    vecho.signal("KILL");
+    over.store(true, Ordering::Relaxed);
+    vecho.ended();
+    let mut answered = Vec::new();
+    for caller in callers {
+        answered.extend(caller.await.expect("a caller does not panic"));
+    }
+    answered
+}
+
+#[tokio::test]
+async fn killed_at_random_moments_it_starts_in_time_and_serves_nothing_wrong() {
+    let (ground, mut dice) = (Ground::new(), Dice::new(20_261_123));
+    let (mut settled, mut loaded) = (Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
+        let begun = Instant::now();
+        let vecho = ground.start().await;
+        assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+        let survived = ground.ask(&vecho, SMALL, &settled).await;
+        assert_eq!(survived, settled.len(), "what was written before a pause is there");
+        let before = super::ground::entries(&ground, &vecho).await;
+        let calm = texts(&format!("calm {round}"), 64);
+        ground.ask(&vecho, SMALL, &calm).await;
+        written(&vecho, before + calm.len()).await;
+        settled.extend(calm);
+        loaded.extend(under_load(vecho, round, &mut dice).await);
+    }
+    let vecho = ground.start().await;
+    let survived = ground.ask(&vecho, SMALL, &loaded).await;
+    // What waited in the queue when the process died is lost; that is little at this pace.
+    assert!(survived * 2 > loaded.len() && !loaded.is_empty(), "{survived} of {}", loaded.len());
+    assert_eq!(ground.ask(&vecho, SMALL, &settled).await, settled.len());
+}

@@ -1,0 +1,103 @@
+//! Damaged files: what is damaged is fetched again, what is whole is served, and nothing wrong ever.
+
+use std::fs::{self, OpenOptions};
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use super::ground::{Ground, SMALL, TINY, texts};
+use crate::randomised::dice::Dice;
+
+fn flip(path: &Path, bit: u64) {
+    let file = OpenOptions::new().read(true).write(true).open(path).expect("the file is there");
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, bit / 8).expect("the file is that long");
+    file.write_all_at(&[byte[0] ^ (1 << (bit % 8))], bit / 8).expect("the file can be written");
+}
+
+/// Bits anywhere in the files that hold entries.
+fn flip_many(ground: &Ground, count: usize, dice: &mut Dice) {
+    let segments = ground.folder.segments();
+    for _ in 0..count {
+        let segment = dice.pick(&segments);
+        let bits = fs::metadata(&segment).expect("the file is there").len() * 8;
+        flip(&segment, dice.number() % bits);
+    }
+}
+
+async fn filled(ground: &Ground, model: &str, texts: &[String]) {
+    let vecho = ground.start().await;
+    ground.ask(&vecho, model, texts).await;
+    assert!(vecho.stop().status.success());
+}
+
+#[tokio::test]
+async fn flipped_bits_are_never_served() {
+    let (ground, texts, mut dice) = (Ground::new(), texts("bits", 600), Dice::new(7));
+    filled(&ground, SMALL, &texts).await;
+    flip_many(&ground, 200, &mut dice);
+    let vecho = ground.start().await;
+    let whole = ground.ask(&vecho, SMALL, &texts).await;
+    assert!((300..600).contains(&whole), "{whole}: most bits hit an entry of their own");
+    assert_eq!(ground.stub.inputs_sent(), 600 + (600 - whole), "what is damaged is fetched again");
+    // That healed it.
+    assert!(vecho.stop().status.success());
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, SMALL, &texts).await, 600);
+}
+
+#[tokio::test]
+async fn flipped_bits_among_many_small_entries_are_never_served() {
+    let (ground, texts, mut dice) = (Ground::new(), texts("small bits", 2_000), Dice::new(11));
+    filled(&ground, TINY, &texts).await;
+    flip_many(&ground, 200, &mut dice);
+    let vecho = ground.start().await;
+    let whole = ground.ask(&vecho, TINY, &texts).await;
+    // The footer is damaged too, and so what lies behind the first damaged frame is not found.
+    assert!(whole < 2_000, "{whole}");
+    assert_eq!(ground.stub.inputs_sent(), 4_000 - whole);
+}
+
+#[tokio::test]
+async fn truncated_files_give_what_is_left_of_them() {
+    let (ground, texts) = (Ground::new(), texts("cut", 400));
+    filled(&ground, SMALL, &texts).await;
+    let segments = ground.folder.segments();
+    for segment in &segments {
+        let length = fs::metadata(segment).expect("the file is there").len();
+        let file = OpenOptions::new().write(true).open(segment).expect("the file is there");
+        file.set_len(length * 2 / 3 + 1).expect("it can be cut");
+    }
+    let vecho = ground.start().await;
+    let whole = ground.ask(&vecho, SMALL, &texts).await;
+    assert!((200..400).contains(&whole), "{whole}");
+}
+
+#[tokio::test]
+async fn files_of_nothing_or_nonsense_hold_nobody_up() {
+    let (ground, texts) = (Ground::new(), texts("nonsense", 40));
+    filled(&ground, TINY, &texts).await;
+    let [segment] = &ground.folder.segments()[..] else { panic!("there is one") };
+    fs::write(ground.folder.path().join("0000000002.segment"), "").expect("it can be written");
+    fs::write(ground.folder.path().join("0000000003.segment"), vec![0xff; 100_000]).expect("it can be written");
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 40);
+    assert!(vecho.stop().status.success());
+    fs::write(segment, "").expect("it can be written");
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+}
+
+#[tokio::test]
+async fn files_that_are_damaged_while_they_are_read_are_misses() {
+    let (ground, texts) = (Ground::new(), texts("meanwhile", 300));
+    filled(&ground, SMALL, &texts).await;
+    let vecho = ground.start().await;
+    flip_many(&ground, 100, &mut Dice::new(3));
+    let whole = ground.ask(&vecho, SMALL, &texts).await;
+    assert!((150..300).contains(&whole), "{whole}");
+    let [segment] = &ground.folder.segments()[..] else { panic!("there is one") };
+    OpenOptions::new().write(true).open(segment).expect("it is there").set_len(1_000).expect("it can be cut");
+    ground.purge(&vecho, "?tier=memory").await;
+    ground.ask(&vecho, SMALL, &texts).await;
+    assert!(!vecho.log().contains("panicked"), "{}", vecho.log());
+}

@@ -1,0 +1,140 @@
+//! A disk that fails costs nobody a request: the tier goes, says so once, and comes back by itself.
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::json;
+
+use super::ground::{Ground, SMALL, TINY, texts, written};
+
+const OFF: &str = "the disk tier is off";
+const BACK: &str = "the disk tier is back";
+const SOON: (&str, &str) = ("VECHO_DISK_OFF_FOR", "200ms");
+
+/// A small disk of its own.
+struct Small<'a>(&'a Path);
+
+impl<'a> Small<'a> {
+    fn mount(path: &'a Path) -> Self {
+        std::fs::create_dir_all(path).expect("it can be made");
+        run("mount", &["-t", "tmpfs", "-o", "size=4m", "tmpfs"], path);
+        Self(path)
+    }
+
+    fn grow(&self) {
+        run("mount", &["-o", "remount,size=64m"], self.0);
+    }
+}
+
+impl Drop for Small<'_> {
+    fn drop(&mut self) {
+        // It goes at once, whoever still has files open in it.
+        Command::new("umount").arg("-l").arg(self.0).status().expect("umount must run");
+    }
+}
+
+fn run(program: &str, arguments: &[&str], path: &Path) {
+    let ran = Command::new(program).args(arguments).arg(path).status();
+    let ran = ran.unwrap_or_else(|error| panic!("{program} must run: {error}"));
+    assert!(ran.success(), "this test mounts a small tmpfs: run it as root, in a container with CAP_SYS_ADMIN");
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_no_request_and_the_tier_is_back_once_there_is_room() {
+    let (ground, texts) = (Ground::new(), texts("full", 2_000));
+    let small = Small::mount(ground.folder.path());
+    let vecho = ground.start_with(&[SOON]);
+    ground.ask(&vecho, SMALL, &texts).await;
+    vecho.logged(OFF).await;
+    assert!(vecho.log().contains("No space left on device"), "{}", vecho.log());
+    let stats = ground.stats(&vecho).await;
+    assert!(stats["dropped"].as_u64().is_some_and(|dropped| dropped > 0), "{stats}");
+    small.grow();
+    vecho.logged(BACK).await;
+    let more = super::ground::texts("more", 100);
+    let before = super::ground::entries(&ground, &vecho).await;
+    assert!(before > 100, "what was there is there again: {before}");
+    ground.ask(&vecho, SMALL, &more).await;
+    written(&vecho, before + 100).await;
+    let [off, back] = [OFF, BACK].map(|said| vecho.log().matches(said).count());
+    assert_eq!((off, back), (1, 1), "{}", vecho.log());
+    assert!(vecho.stop().status.success());
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, SMALL, &more).await, 100);
+    drop(vecho);
+}
+
+#[tokio::test]
+async fn a_purge_on_a_full_disk_holds_after_a_kill() {
+    let (ground, texts) = (Ground::new(), texts("full", 2_000));
+    let _small = Small::mount(ground.folder.path());
+    let vecho = ground.start_with(&[("VECHO_DISK_OFF_FOR", "10m")]);
+    ground.ask(&vecho, SMALL, &texts).await;
+    vecho.logged(OFF).await;
+    // Not a byte is left for a note.
+    let rest =
+        Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}/rest", ground.folder.text())).output();
+    assert!(!rest.expect("dd must run; it is part of coreutils").status.success(), "dd must run out of room");
+    ground.purge(&vecho, "?model=text-embedding-3-small").await;
+    vecho.signal("KILL");
+    vecho.ended();
+    std::fs::remove_file(ground.folder.path().join("rest")).expect("it is there");
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, SMALL, &texts).await, 0);
+    drop(vecho);
+}
+
+#[tokio::test]
+async fn a_file_in_place_of_the_folder_is_told_once_and_a_folder_is_taken_later() {
+    let (ground, texts) = (Ground::new(), texts("file", 20));
+    std::fs::write(ground.folder.path(), "in the way").expect("it can be written");
+    let vecho = ground.start_with(&[SOON]);
+    vecho.logged(OFF).await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+    assert_eq!(ground.stats(&vecho).await["up"], json!(false));
+    assert_eq!(ground.stats(&vecho).await["dropped"], 20);
+    ground.purge(&vecho, "").await;
+    std::fs::remove_file(ground.folder.path()).expect("it is there");
+    vecho.logged(BACK).await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+    written(&vecho, 20).await;
+    assert_eq!(vecho.log().matches(OFF).count(), 1, "{}", vecho.log());
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_made_costs_nothing() {
+    let (ground, texts) = (Ground::new(), texts("nowhere", 20));
+    let vecho = ground.start_with(&[("VECHO_DISK_PATH", "/proc/vecho"), SOON]);
+    vecho.logged(OFF).await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+    assert!(vecho.stop().status.success());
+}
+
+#[tokio::test]
+async fn a_folder_that_vanishes_is_made_anew() {
+    let (ground, texts) = (Ground::new(), texts("vanishes", 20));
+    let vecho = ground.start_with(&[SOON, ("VECHO_DISK_MAX_MB", "16")]);
+    ground.ask(&vecho, TINY, &texts).await;
+    written(&vecho, 20).await;
+    std::fs::remove_dir_all(ground.folder.path()).expect("it is there");
+    // The files that are open are still there; the next one cannot be made.
+    ground.ask(&vecho, SMALL, &super::ground::texts("much", 1_000)).await;
+    vecho.logged(OFF).await;
+    vecho.logged(BACK).await;
+    ground.ask(&vecho, TINY, &super::ground::texts("after", 30)).await;
+    written(&vecho, 30).await;
+}
+
+#[tokio::test]
+async fn a_read_only_disk_is_left_alone() {
+    let (ground, texts) = (Ground::new(), texts("read-only", 20));
+    let small = Small::mount(ground.folder.path());
+    run("mount", &["-o", "remount,ro"], small.0);
+    let vecho = ground.start_with(&[SOON]);
+    vecho.logged(OFF).await;
+    assert!(vecho.log().contains("Read-only file system"), "{}", vecho.log());
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+    run("mount", &["-o", "remount,rw"], small.0);
+    vecho.logged(BACK).await;
+    drop(vecho);
+}

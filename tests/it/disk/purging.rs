@@ -1,0 +1,141 @@
+//! What was purged does not come back, however the process ends.
+
+use serde_json::json;
+
+use super::ground::{Ground, TINY, texts, written};
+use crate::harness::Vecho;
+
+async fn filled(ground: &Ground, texts: &[String]) -> Vecho {
+    let vecho = ground.start().await;
+    ground.ask(&vecho, TINY, texts).await;
+    written(&vecho, texts.len()).await;
+    vecho
+}
+
+#[tokio::test]
+async fn nothing_comes_back_after_a_purge_and_a_restart() {
+    let (ground, texts) = (Ground::new(), texts("purged", 50));
+    let vecho = filled(&ground, &texts).await;
+    ground.purge(&vecho, "").await;
+    assert_eq!(ground.stats(&vecho).await["entries"], 0, "the room is free at once");
+    assert!(vecho.stop().status.success());
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+    assert!(vecho.stop().status.success());
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 50, "what was fetched since is kept");
+}
+
+#[tokio::test]
+async fn nothing_comes_back_after_a_purge_and_a_kill() {
+    for (round, query) in ["", "?model=tiny", "?tier=disk"].into_iter().enumerate() {
+        let (ground, texts) = (Ground::new(), texts(&format!("killed {round}"), 50));
+        let vecho = filled(&ground, &texts).await;
+        ground.purge(&vecho, query).await;
+        vecho.signal("KILL");
+        vecho.ended();
+        let vecho = ground.start().await;
+        assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0, "{query:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_waits_to_be_written_is_purged_like_the_rest() {
+    for query in ["", "?model=tiny", "?tier=disk"] {
+        let (ground, texts) = (Ground::new(), texts("queued", 200));
+        let vecho = ground.start().await;
+        ground.ask(&vecho, TINY, &texts).await;
+        ground.purge(&vecho, query).await;
+        assert!(vecho.stop().status.success());
+        let vecho = ground.start().await;
+        assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0, "{query:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_purge_of_one_model_leaves_the_others() {
+    let (ground, texts) = (Ground::new(), texts("models", 20));
+    let vecho = filled(&ground, &texts).await;
+    ground.ask(&vecho, "other", &texts).await;
+    written(&vecho, 40).await;
+    ground.purge(&vecho, "?model=other").await;
+    vecho.signal("KILL");
+    vecho.ended();
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, "other", &texts).await, 0);
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 20);
+}
+
+#[tokio::test]
+async fn purges_add_up_over_many_restarts() {
+    let (ground, texts) = (Ground::new(), texts("again", 10));
+    for round in 0..3 {
+        let vecho = ground.start().await;
+        assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0, "round {round}");
+        written(&vecho, 10).await;
+        ground.purge(&vecho, if round == 1 { "" } else { "?model=tiny" }).await;
+        vecho.signal("KILL");
+        vecho.ended();
+    }
+}
+
+#[tokio::test]
+async fn the_tier_alone_can_be_emptied() {
+    let (ground, texts) = (Ground::new(), texts("alone", 30));
+    let vecho = filled(&ground, &texts).await;
+    let told = ground.purge(&vecho, "?tier=disk").await;
+    assert_eq!(told, json!({"purged_entries": 30, "model": null, "tier": "disk"}));
+    assert!(ground.folder.segments().is_empty());
+    let answer = ground.embed(&vecho, &json!({"model": TINY, "input": texts})).await;
+    assert_eq!(answer.sources(), "memory=30", "memory keeps what it has");
+}
+
+/// Two processes on one folder, of which the second waits for the first to end.
+async fn two(ground: &Ground, texts: &[String]) -> (Vecho, Vecho) {
+    let first = filled(ground, texts).await;
+    let second = ground.start_with(&[("VECHO_DISK_OFF_FOR", "100ms")]);
+    second.logged("another process uses").await;
+    (first, second)
+}
+
+async fn assert_gone_for_the_second(ground: &Ground, (first, second): (Vecho, Vecho), texts: &[String]) {
+    assert!(first.stop().status.success());
+    second.logged("the disk tier is back").await;
+    assert_eq!(ground.ask(&second, TINY, texts).await, 0);
+}
+
+#[tokio::test]
+async fn a_process_that_takes_a_folder_over_knows_the_purges_of_the_one_before() {
+    let (ground, texts) = (Ground::new(), texts("known", 20));
+    let both = two(&ground, &texts).await;
+    ground.purge(&both.0, "?model=tiny").await;
+    assert_gone_for_the_second(&ground, both, &texts).await;
+}
+
+#[tokio::test]
+async fn a_purge_of_a_process_that_waits_for_the_folder_holds_once_it_has_it() {
+    let (ground, texts) = (Ground::new(), texts("waits", 20));
+    let both = two(&ground, &texts).await;
+    // The first has counted as many purges as the second will have, and its entries are younger than those.
+    ground.purge(&both.0, "?model=tiny").await;
+    ground.ask(&both.0, TINY, &super::ground::texts("younger", 20)).await;
+    written(&both.0, 40).await;
+    ground.purge(&both.1, "?model=tiny").await;
+    assert_eq!(ground.stats(&both.0).await["entries"], 40, "the folder is the other one's");
+    assert_gone_for_the_second(&ground, both, &super::ground::texts("younger", 20)).await;
+}
+
+#[tokio::test]
+async fn damage_to_the_note_of_purges_purges_everything() {
+    let (ground, texts) = (Ground::new(), texts("note", 10));
+    let vecho = ground.start().await;
+    ground.purge(&vecho, "").await;
+    ground.ask(&vecho, TINY, &texts).await;
+    assert!(vecho.stop().status.success());
+    let note = ground.folder.path().join("purges");
+    let mut bytes = std::fs::read(&note).expect("purges are noted");
+    bytes[16] ^= 1;
+    std::fs::write(&note, bytes).expect("it can be written");
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+}

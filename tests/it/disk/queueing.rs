@@ -1,0 +1,106 @@
+//! What waits to be written is served; what the queue cannot hold is dropped and counted.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use super::ground::{Ground, SMALL, TINY, texts, written};
+use crate::harness::Vecho;
+
+/// A folder whose opening waits until the test says otherwise: reading its note of purges blocks.
+struct Held<'a> {
+    ground: &'a Ground,
+}
+
+impl<'a> Held<'a> {
+    fn new(ground: &'a Ground) -> Self {
+        std::fs::create_dir_all(ground.folder.path()).expect("it can be made");
+        let made = Command::new("mkfifo").arg(ground.folder.path().join("purges")).status();
+        assert!(made.expect("mkfifo must run; it is part of coreutils").success());
+        Self { ground }
+    }
+
+    /// The reader gets an end at once, and what is no note of purges is replaced.
+    async fn let_go(self) {
+        let note = self.ground.folder.path().join("purges");
+        let opened = tokio::task::spawn_blocking(move || std::fs::File::options().write(true).open(note));
+        drop(opened.await.expect("it does not panic").expect("it opens once somebody reads"));
+    }
+}
+
+fn start(ground: &Ground, environment: &[(&str, &str)]) -> Vecho {
+    let vecho = ground.start_with(environment);
+    assert!(!vecho.log().contains("the disk tier is open"), "a start does not wait for it");
+    vecho
+}
+
+#[tokio::test]
+async fn entries_are_found_before_they_are_written() {
+    let (ground, texts) = (Ground::new(), texts("waiting", 20));
+    let held = Held::new(&ground);
+    let vecho = start(&ground, &[]);
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+    ground.purge(&vecho, "?tier=memory").await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 20);
+    assert_eq!(ground.stub.inputs_sent(), 20);
+    assert_eq!(ground.stats(&vecho).await["up"], json!(false), "nothing can be written yet");
+    held.let_go().await;
+    written(&vecho, 20).await;
+    vecho.signal("KILL");
+    vecho.ended();
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 20);
+}
+
+#[tokio::test]
+async fn a_disk_that_hangs_holds_up_no_stop() {
+    let (ground, texts) = (Ground::new(), texts("hanging", 20));
+    let _held = Held::new(&ground);
+    let vecho = start(&ground, &[("VECHO_SHUTDOWN_GRACE", "300ms")]);
+    ground.ask(&vecho, TINY, &texts).await;
+    let ended = vecho.stop();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(ended.log.contains("unwritten=20"), "{}", ended.log);
+}
+
+#[tokio::test]
+async fn a_full_queue_drops_and_counts() {
+    let (ground, texts) = (Ground::new(), texts("too many", 800));
+    let held = Held::new(&ground);
+    let vecho = start(&ground, &[("VECHO_DISK_QUEUE_MB", "1")]);
+    ground.ask(&vecho, SMALL, &texts).await;
+    let dropped = ground.stats(&vecho).await["dropped"].as_u64().expect("it is a number");
+    assert!((400..800).contains(&dropped), "{dropped}");
+    held.let_go().await;
+    let left = 800 - usize::try_from(dropped).expect("it is small");
+    written(&vecho, left).await;
+    ground.purge(&vecho, "?tier=memory").await;
+    assert_eq!(ground.ask(&vecho, SMALL, &texts).await, left);
+}
+
+#[tokio::test]
+async fn a_purge_that_comes_before_the_store_is_open_is_kept() {
+    let (ground, texts) = (Ground::new(), texts("early", 10));
+    let vecho = ground.start().await;
+    ground.ask(&vecho, TINY, &texts).await;
+    assert!(vecho.stop().status.success());
+    let held = Held::new(&ground);
+    let vecho = start(&ground, &[]);
+    let mut purge = Box::pin(ground.purge(&vecho, "?model=tiny"));
+    let other_questions = async {
+        for _ in 0..20 {
+            ground.stats(&vecho).await;
+        }
+    };
+    tokio::select! {
+        told = &mut purge => panic!("it cannot be noted yet: {told}"),
+        () = other_questions => {}
+    }
+    held.let_go().await;
+    let purged = purge.await;
+    assert_eq!(purged["model"], "tiny");
+    vecho.signal("KILL");
+    vecho.ended();
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+}

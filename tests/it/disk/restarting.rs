@@ -1,0 +1,91 @@
+//! What was fetched once is there after a restart.
+
+use serde_json::json;
+
+use super::ground::{Ground, SMALL, TINY, assert_right, texts, written};
+use crate::harness::Vecho;
+
+#[tokio::test]
+async fn a_restarted_process_serves_from_disk_both_encodings_bit_for_bit_and_asks_nobody() {
+    let (ground, texts) = (Ground::new(), texts("kept", 40));
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, SMALL, &texts).await, 0);
+    assert!(vecho.stop().status.success());
+    ground.stub.down().await;
+    for encoding in ["base64", "float"] {
+        let vecho = ground.start().await;
+        let body = json!({"model": SMALL, "input": texts, "encoding_format": encoding});
+        let answer = ground.embed(&vecho, &body).await;
+        assert_eq!((answer.cache(), answer.sources()), ("hit", "disk=40"));
+        assert_right(&answer, SMALL, &texts);
+        let saved = answer.tokens().split("saved=").nth(1).expect("it is told");
+        assert_eq!(answer.usage().to_string(), saved);
+        let again = ground.embed(&vecho, &body).await;
+        assert_eq!(again.sources(), "memory=40", "what was found moved up");
+        assert!(vecho.stop().status.success());
+    }
+    assert_eq!(ground.stub.inputs_sent(), 40);
+}
+
+#[tokio::test]
+async fn a_stop_writes_what_waits() {
+    let (ground, texts) = (Ground::new(), texts("late", 500));
+    let vecho = ground.start().await;
+    ground.ask(&vecho, TINY, &texts).await;
+    let ended = vecho.stop();
+    assert!(ended.log.contains("stopped: nothing was cut"), "{}", ended.log);
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 500);
+}
+
+#[tokio::test]
+async fn the_figures_and_the_explanation_name_the_tier() {
+    let (ground, texts) = (Ground::new(), texts("named", 3));
+    let vecho = ground.start().await;
+    ground.ask(&vecho, TINY, &texts).await;
+    written(&vecho, 3).await;
+    drop(vecho);
+    let vecho = ground.start().await;
+    let stats = ground.stats(&vecho).await;
+    assert_eq!((&stats["up"], &stats["entries"], &stats["hits"]), (&json!(true), &json!(3), &json!(0)));
+    assert_eq!(stats["capacity_bytes"], 2_u64 << 30);
+    let body = json!({"model": TINY, "input": [texts[0], "unknown"]});
+    let url = vecho.ops_url("/api/performance/cache/explain");
+    let told = crate::harness::Client::new().post(&url, &body).await.json();
+    let inputs = &told["inputs"];
+    assert_eq!((&inputs[0]["tier"], &inputs[0]["state"]), (&json!("disk"), &json!("fresh")), "{told}");
+    assert_eq!(inputs[1]["state"], "missing");
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 3, "to explain moves nothing");
+    let lookups =
+        crate::harness::ops::metric(vecho.admin(), "vecho_cache_lookup_duration_seconds_count{tier=\"disk\"}");
+    assert!(lookups.await >= 1.0);
+}
+
+#[tokio::test]
+async fn without_the_tier_or_a_folder_nothing_is_kept() {
+    let (ground, texts) = (Ground::new(), texts("gone", 3));
+    let vecho = ground.start_with(&[("VECHO_DISK_ENABLED", "false")]);
+    ground.ask(&vecho, TINY, &texts).await;
+    assert!(ground.stats(&vecho).await.is_null());
+    assert!(vecho.stop().status.success());
+    assert!(!ground.folder.path().exists());
+    let homeless = Vecho::start_with(&ground.stub.base_url(), &[("HOME", "")]);
+    assert!(!homeless.log().contains("disk tier"), "{}", homeless.log());
+}
+
+#[tokio::test]
+async fn a_second_process_on_a_folder_goes_without_and_takes_over() {
+    let (ground, texts) = (Ground::new(), texts("shared", 8));
+    let first = ground.start().await;
+    let second = ground.start_with(&[("VECHO_DISK_OFF_FOR", "100ms")]);
+    second.logged("another process uses").await;
+    assert_eq!(ground.stats(&second).await["up"], json!(false));
+    assert_eq!(ground.ask(&second, TINY, &texts).await, 0, "it serves all the same");
+    assert_eq!(ground.ask(&first, TINY, &texts).await, 0);
+    assert!(first.stop().status.success());
+    second.logged("the disk tier is back").await;
+    ground.purge(&second, "?tier=memory").await;
+    assert_eq!(ground.ask(&second, TINY, &texts).await, 8);
+    let log = second.log();
+    assert_eq!(log.matches("the disk tier is off").count(), 1, "{log}");
+}

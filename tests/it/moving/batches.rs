@@ -1,0 +1,165 @@
+//! `vecho import-batch`: vectors that a batch job paid for.
+
+use serde_json::{Value, json};
+
+use super::command::{Ended, NOWHERE, TINY, ask, bits, run_at_with, run_with};
+use crate::harness::tls::Folder;
+use crate::harness::{Stub, Vecho};
+
+fn request(custom_id: &str, body: &Value) -> String {
+    json!({"custom_id": custom_id, "method": "POST", "url": "/v1/embeddings", "body": body}).to_string()
+}
+
+fn answer(custom_id: &str, body: &Value) -> String {
+    let response = json!({"status_code": 200, "request_id": "req_1", "body": body});
+    json!({"id": "batch_req_1", "custom_id": custom_id, "response": response, "error": null}).to_string()
+}
+
+/// An embeddings answer of these vectors, in an order of its own.
+fn vectors(vectors: &[Vec<f32>]) -> Value {
+    let item =
+        |(index, vector): (usize, &Vec<f32>)| json!({"object": "embedding", "index": index, "embedding": vector});
+    let data: Vec<Value> = vectors.iter().enumerate().rev().map(item).collect();
+    let tokens = 3 * vectors.len();
+    json!({"object": "list", "data": data, "model": TINY, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+}
+
+/// Vectors that no upstream would give, so that they can only come from the file.
+fn own(n: u8) -> Vec<f32> {
+    (0..8_u8).map(|component| f32::from(component) * 0.1 + f32::from(n) + 0.25).collect()
+}
+
+/// Two texts in one request, an array of tokens in another, a text in a third, and what cannot be used.
+fn job(folder: &Folder) -> (String, String) {
+    let requests = [
+        request("pair", &json!({"model": TINY, "input": ["one", "two"], "encoding_format": "float"})),
+        request("tokens", &json!({"model": TINY, "input": [7, 8]})),
+        request("three", &json!({"input": "three", "model": TINY})),
+        request("failed", &json!({"model": TINY, "input": "failed"})),
+        request("short", &json!({"model": TINY, "input": ["short", "er"]})),
+        request("twice", &json!({"model": TINY, "input": "first of two"})),
+        request("twice", &json!({"model": TINY, "input": "second of two"})),
+        request("chat", &json!({"model": TINY, "messages": []})),
+    ];
+    let refused = json!({"id": "b", "custom_id": "failed", "response": {"status_code": 429, "request_id": "r",
+                         "body": {"error": {"message": "no"}}}, "error": null});
+    let expired = json!({"id": "b", "custom_id": "late", "response": null, "error": {"code": "batch_expired"}});
+    let answers = [
+        answer("three", &vectors(&[own(3)])),
+        refused.to_string(),
+        answer("short", &vectors(&[own(9)])),
+        answer("pair", &vectors(&[own(1), own(2)])),
+        answer("twice", &vectors(&[own(9)])),
+        answer("unknown", &vectors(&[own(9)])),
+        answer("chat", &vectors(&[own(9)])),
+        expired.to_string(),
+        answer("tokens", &vectors(&[own(4)])),
+        "{".to_owned(),
+    ];
+    (folder.write("requests.jsonl", requests.join("\n")), folder.write("output.jsonl", answers.join("\n")))
+}
+
+fn import(vecho: &Vecho, job: &(String, String), environment: &[(&str, &str)]) -> Ended {
+    run_at_with(vecho, &["import-batch", &job.0, &job.1], environment, b"")
+}
+
+/// That the vectors of the job answer live requests, without a call.
+async fn holds_the_job(vecho: &Vecho, stub: &Stub, key: Option<&str>) {
+    for (input, expected) in
+        [(json!(["two", "one"]), vec![own(2), own(1)]), (json!("three"), vec![own(3)]), (json!([7, 8]), vec![own(4)])]
+    {
+        for encoding in ["float", "base64"] {
+            let body = json!({"model": TINY, "input": input, "encoding_format": encoding});
+            let answer = ask(vecho, &body, key).await;
+            assert_eq!((answer.cache(), bits(&answer.vectors())), ("hit", bits(&expected)), "{input}");
+        }
+    }
+    assert_eq!(stub.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn the_vectors_of_a_job_are_hits_for_the_applications_whose_key_paid_for_it() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-credential"));
+    let vecho = Vecho::start(&stub);
+    let (job, upstream) = (job(&folder), stub.base_url());
+    let environment = [("OPENAI_API_KEY", "sk-app"), ("VECHO_UPSTREAM_URL", upstream.as_str())];
+    let imported = import(&vecho, &job, &environment);
+    assert_eq!(imported.status, Some(1), "some lines cannot be used");
+    let said = imported
+        .said("imported 4 records, skipped 0")
+        .said("the output held 4 vectors, 2 lines with errors, and 5 that cannot be used")
+        .said("line 3 of the output: it holds another number of vectors than there were inputs")
+        .said("line 5 of the output: several requests have its custom_id")
+        .said("line 6 of the output: no request has its custom_id")
+        .said("line 7 of the output: such a request is not cached (unknown_field)")
+        .said("line 10 of the output: it is no answer of a batch");
+    assert!(!said.err.contains("sk-app"));
+    holds_the_job(&vecho, &stub, Some("sk-app")).await;
+    for other in [None, Some("sk-other")] {
+        let answer = ask(&vecho, &json!({"model": TINY, "input": "three"}), other).await;
+        assert_eq!(answer.cache(), "miss", "the job belongs to another key");
+    }
+    import(&vecho, &job, &environment).said("imported 0 records, skipped 4 (4 already there");
+}
+
+#[tokio::test]
+async fn a_vecho_that_holds_the_key_shares_the_job_among_its_callers() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-proxy"));
+    let vecho = Vecho::start_with(&stub.base_url(), &[("OPENAI_API_KEY", "sk-own")]);
+    let upstream = stub.base_url();
+    let environment = [("OPENAI_API_KEY", "sk-own"), ("VECHO_UPSTREAM_URL", upstream.as_str())];
+    import(&vecho, &job(&folder), &environment).said("imported 4 records");
+    holds_the_job(&vecho, &stub, None).await;
+}
+
+#[tokio::test]
+async fn a_job_whose_keys_would_not_be_found_is_not_taken_in() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-elsewhere"));
+    let vecho = Vecho::start(&stub);
+    let environment = [("OPENAI_API_KEY", "sk-app"), ("VECHO_UPSTREAM_URL", "http://elsewhere.example/v1")];
+    let refused = import(&vecho, &job(&folder), &environment).said("would look for these vectors under other keys");
+    assert_eq!(refused.status, Some(1));
+    let upstream = stub.base_url();
+    let without = import(&vecho, &job(&folder), &[("VECHO_UPSTREAM_URL", upstream.as_str())]);
+    assert_eq!(without.status, Some(1));
+    without.said("set OPENAI_API_KEY as the application has it");
+}
+
+#[tokio::test]
+async fn a_job_goes_into_the_folder_of_a_vecho_that_does_not_run() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-folder"));
+    let (job, upstream) = (job(&folder), stub.base_url());
+    let path = format!("disk.path={}", folder.path("disk").display());
+    let place = ["--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
+    let environment = [("OPENAI_API_KEY", "sk-own")];
+    let imported = run_with(&[&place[..], &["import-batch", &job.0, &job.1]].concat(), &environment, b"");
+    imported.said("imported 4 records");
+    let file = run_with(&[&place[..], &["export", "-"]].concat(), &environment, b"").well().out;
+    let vecho = Vecho::start_with(&upstream, &environment);
+    run_at_with(&vecho, &["import", "-"], &[], &file).well().said("imported 4 records");
+    holds_the_job(&vecho, &stub, None).await;
+}
+
+#[tokio::test]
+async fn base64_of_a_job_is_believed_only_where_its_length_is_proven() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-base64"));
+    let vecho = Vecho::start(&stub);
+    let bytes: Vec<u8> = own(1).iter().flat_map(|component| component.to_le_bytes()).collect();
+    let item = json!({"object": "embedding", "index": 0, "embedding": base64_simd::STANDARD.encode_to_string(bytes)});
+    let body = json!({"object": "list", "data": [item], "model": TINY, "usage": {"prompt_tokens": 1}});
+    let requests = [
+        request("bare", &json!({"model": TINY, "input": "bare", "encoding_format": "base64"})),
+        request("wrong", &json!({"model": TINY, "input": "wrong", "encoding_format": "base64", "dimensions": 4})),
+        request("right", &json!({"model": TINY, "input": "right", "encoding_format": "base64", "dimensions": 8})),
+    ];
+    let answers = ["bare", "wrong", "right"].map(|name| answer(name, &body));
+    let job = (folder.write("requests.jsonl", requests.join("\n")), folder.write("output.jsonl", answers.join("\n")));
+    let upstream = stub.base_url();
+    let environment = [("OPENAI_API_KEY", "k"), ("VECHO_UPSTREAM_URL", upstream.as_str())];
+    import(&vecho, &job, &environment)
+        .said("imported 1 records")
+        .said("the output held 1 vectors")
+        .said("2 that cannot");
+    let asked = json!({"model": TINY, "input": "right", "dimensions": 8});
+    assert_eq!(bits(&ask(&vecho, &asked, Some("k")).await.vectors()), bits(&[own(1)]));
+}

@@ -1,0 +1,118 @@
+//! `vecho export` and `vecho import` between instances that run.
+
+use std::process::Command;
+
+use super::command::{at, embed, is_hit, run_at, run_at_with};
+use crate::harness::client::{Client, raw};
+use crate::harness::tls::Folder;
+use crate::harness::{Stub, Vecho};
+
+const TEXTS: [&str; 3] = ["one", "two", "three"];
+
+/// Two of one upstream, the first of which has seen the texts.
+async fn pair() -> (Stub, Vecho, Vecho) {
+    let stub = Stub::start();
+    let (from, to) = (Vecho::start(&stub), Vecho::start(&stub));
+    assert_eq!(embed(&from, &TEXTS, "float").await.cache(), "miss");
+    (stub, from, to)
+}
+
+#[tokio::test]
+async fn what_one_instance_exports_is_a_hit_on_another_bit_for_bit() {
+    let (stub, from, to) = pair().await;
+    let folder = Folder::new("moved");
+    let file = folder.path("cache");
+    let file = file.to_str().expect("the path is text");
+    run_at(&from, &["export", file]).well().said("exported 3 records");
+    run_at(&to, &["import", file]).well().said("imported 3 records, skipped 0");
+    is_hit(&to, &stub, &TEXTS).await;
+    is_hit(&to, &stub, &["three", "one"]).await;
+    let listed: Vec<_> = std::fs::read_dir(folder.path("")).expect("the folder is there").flatten().collect();
+    assert_eq!(listed.len(), 1, "no draft is left: {listed:?}");
+}
+
+#[tokio::test]
+async fn a_file_holds_keys_and_vectors_and_no_texts() {
+    let stub = Stub::start();
+    let vecho = Vecho::start(&stub);
+    embed(&vecho, &["something very private"], "float").await;
+    let file = run_at(&vecho, &["export", "-"]).well().out;
+    assert!(file.starts_with(b"vecho cache 1\n"));
+    assert!(!file.windows(4).any(|bytes| bytes == b"priv"), "no text is in it");
+}
+
+#[tokio::test]
+async fn it_moves_through_a_pipe() {
+    let (stub, from, to) = pair().await;
+    let binary = env!("CARGO_BIN_EXE_vecho");
+    let (from_at, to_at) = (at(&from).join(" "), at(&to).join(" "));
+    let line = format!("{binary} {from_at} export - | {binary} {to_at} import -");
+    let piped = Command::new("sh").args(["-c", &line]).output().expect("sh must run");
+    let said = String::from_utf8_lossy(&piped.stderr).into_owned();
+    assert!(piped.status.success() && piped.stdout.is_empty(), "{said}");
+    assert!(said.contains("exported 3 records to -") && said.contains("imported 3 records"), "{said}");
+    is_hit(&to, &stub, &TEXTS).await;
+}
+
+#[tokio::test]
+async fn an_import_that_was_cut_goes_on_when_it_is_begun_again() {
+    let (stub, from, to) = pair().await;
+    let file = run_at(&from, &["export", "-"]).well().out;
+    let cut = run_at_with(&to, &["import", "-"], &[], &file[..file.len() / 2]);
+    assert_eq!(cut.status, Some(1));
+    let cut = cut.said("imported 1 records, skipped 0").said("the file is cut or damaged");
+    assert!(!cut.err.contains("1 damaged"), "{}", cut.err);
+    run_at_with(&to, &["import", "-"], &[], &file).well().said("imported 2 records, skipped 1 (1 already there");
+    run_at_with(&to, &["import", "-"], &[], &file).well().said("imported 0 records, skipped 3 (3 already there");
+    is_hit(&to, &stub, &TEXTS).await;
+}
+
+#[tokio::test]
+async fn what_was_purged_can_be_brought_back() {
+    let (stub, from, to) = pair().await;
+    let file = run_at(&from, &["export", "-"]).well().out;
+    embed(&to, &TEXTS, "float").await;
+    let purged = Client::new().send(raw(http::Method::DELETE, &to.ops_url("/api/performance/cache"), "")).await;
+    assert_eq!(purged.expect("it answers").status, 200);
+    run_at_with(&to, &["import", "-"], &[], &file).well().said("imported 3 records");
+    is_hit(&to, &stub, &TEXTS).await;
+}
+
+#[tokio::test]
+async fn a_file_of_another_kind_is_refused_and_says_so() {
+    let stub = Stub::start();
+    let vecho = Vecho::start(&stub);
+    for (file, cause) in [
+        (&b""[..], "this is not an exported cache"),
+        (b"{\"custom_id\":\"1\"}\n", "this is not an exported cache"),
+        (b"vecho cache 9\n", "a format that this version does not know"),
+    ] {
+        let refused = run_at_with(&vecho, &["import", "-"], &[], file).said(cause);
+        assert_eq!(refused.status, Some(1));
+    }
+    let missing = run_at(&vecho, &["import", "/nowhere/at/all"]).said("/nowhere/at/all: ");
+    assert_eq!(missing.status, Some(1));
+}
+
+#[tokio::test]
+async fn quiet_is_quiet_but_for_what_went_wrong() {
+    let (_stub, from, to) = pair().await;
+    let exported = run_at(&from, &["export", "-", "--quiet"]).well();
+    assert_eq!(exported.err, "");
+    let half = &exported.out[..exported.out.len() / 2];
+    let imported = run_at_with(&to, &["import", "-", "--quiet"], &[], half);
+    assert_eq!(imported.err, "vecho: the file is cut or damaged; what is whole of it was imported\n");
+    assert_eq!(imported.status, Some(1));
+}
+
+#[tokio::test]
+async fn an_export_that_cannot_be_written_leaves_nothing_behind() {
+    let (_stub, from, _to) = pair().await;
+    let folder = Folder::new("unwritable");
+    std::fs::create_dir_all(folder.path("taken/inside")).expect("the target folder is writable");
+    let taken = folder.path("taken");
+    // A folder that is not empty cannot be replaced by a file.
+    let failed = run_at(&from, &["export", taken.to_str().expect("the path is text")]);
+    assert_eq!(failed.status, Some(1), "{}", failed.err);
+    assert!(!folder.path("taken.part").exists());
+}

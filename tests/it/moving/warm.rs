@@ -1,0 +1,162 @@
+//! `vecho warm`: texts in, vectors cached, and nothing believed that is none.
+
+use serde_json::json;
+
+use super::command::{NOWHERE, TINY, ask, embed, is_hit, run_at_with, run_with};
+use crate::harness::stub::Limits;
+use crate::harness::tls::Folder;
+use crate::harness::{Behaviour, Stub, Vecho};
+
+const FILE: &str = "\"one\"\n{\"text\":\"two\",\"id\":7}\n{\"input\":\"three\"}\n{\"input\":[5,6,7]}\n";
+
+fn ten_texts() -> String {
+    let lines: Vec<String> = (0..10).map(|n| format!("\"text {n}\"")).collect();
+    lines.join("\n")
+}
+
+fn warm(vecho: &Vecho, arguments: &[&str], file: &str) -> super::command::Ended {
+    run_at_with(vecho, &[&["warm", "--model", TINY, "-"], arguments].concat(), &[], file.as_bytes())
+}
+
+#[tokio::test]
+async fn texts_and_tokens_of_a_file_are_hits_afterwards() {
+    let stub = Stub::start();
+    let vecho = Vecho::start(&stub);
+    let warmed = warm(&vecho, &[], FILE).well();
+    warmed.said("0 were cached already, 4 were fetched, 0 failed; ");
+    assert_eq!(stub.inputs_sent(), 4);
+    is_hit(&vecho, &stub, &["one", "two", "three"]).await;
+    let tokens = ask(&vecho, &json!({"model": TINY, "input": [5, 6, 7]}), None).await;
+    assert_eq!(tokens.cache(), "hit");
+    warm(&vecho, &[], FILE).well().said("4 were cached already, 0 were fetched, 0 failed; 0 tokens were billed");
+    assert_eq!(stub.inputs_sent(), 4);
+}
+
+#[tokio::test]
+async fn requests_are_as_large_as_was_said_and_ask_what_was_said() {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_UPSTREAM_MAX_CONCURRENT", "1")]);
+    let file = ten_texts();
+    let arguments = ["--batch", "4", "--concurrency", "1", "--dimensions", "8", "--namespace", "n"];
+    warm(&vecho, &arguments, &file).well().said("10 were fetched");
+    let sizes: Vec<usize> = stub.embedding_calls().iter().map(|call| call.inputs().len()).collect();
+    assert_eq!(sizes, [4, 4, 2]);
+    let body = json!({"model": TINY, "input": "text 3", "dimensions": 8});
+    assert_eq!(ask(&vecho, &body, None).await.cache(), "miss", "it is in a namespace");
+}
+
+#[tokio::test]
+async fn a_line_at_fault_is_told_with_its_number_and_stops_no_other() {
+    let stub = Stub::start();
+    let vecho = Vecho::start(&stub);
+    let huge = format!("\"{}\"", "x".repeat(1 << 20));
+    let file = format!("\"one\"\nnonsense\n\n\"\"\n{huge}\n{{\"input\":[1,\"a\"]}}\n\"two\"");
+    let warmed = warm(&vecho, &[], &file);
+    assert_eq!(warmed.status, Some(1));
+    let warmed = warmed
+        .said("line 2: it is neither a text nor an array of tokens")
+        .said("line 4: the text is empty")
+        .said("line 5: it is longer than 1 MiB")
+        .said("line 6: it is not an array of tokens")
+        .said("2 were fetched, 4 failed");
+    assert!(!warmed.err.contains("line 3"), "{}", warmed.err);
+    is_hit(&vecho, &stub, &["one", "two"]).await;
+}
+
+#[tokio::test]
+async fn a_text_that_the_upstream_refuses_is_found_among_its_neighbours() {
+    let stub = Stub::start();
+    stub.set_limits(Limits { tokens_per_input: 20, ..Limits::default() });
+    let vecho = Vecho::start(&stub);
+    let long = "word ".repeat(50);
+    let file = format!("\"one\"\n\"two\"\n\"{long}\"\n\"three\"\n");
+    let warmed = warm(&vecho, &[], &file).said("line 3: ").said("3 were fetched, 1 failed");
+    assert_eq!(warmed.status, Some(1));
+    is_hit(&vecho, &stub, &["one", "two", "three"]).await;
+}
+
+#[tokio::test]
+async fn an_upstream_that_throttles_is_asked_again_when_it_says() {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_RETRY_MAX_ATTEMPTS", "1")]);
+    for _ in 0..3 {
+        stub.next(Behaviour::RateLimit { retry_after_ms: 20 });
+    }
+    warm(&vecho, &[], FILE).well().said("4 were fetched, 0 failed");
+    is_hit(&vecho, &stub, &["one", "two", "three"]).await;
+}
+
+#[tokio::test]
+async fn mocks_are_not_taken_for_vectors() {
+    let stub = Stub::start();
+    let settings = [("VECHO_RETRY_MAX_ATTEMPTS", "1"), ("VECHO_FALLBACK_MODE", "mock")];
+    let vecho = Vecho::start_with(&stub.base_url(), &settings);
+    // As a refusal that does not pass by itself, so that the test need not wait for all repetitions.
+    let headers = vec![("x-should-retry", "false".to_owned())];
+    stub.always(Behaviour::Status { code: 503, headers, body: "{}".to_owned() });
+    assert_eq!(embed(&vecho, &["one"], "float").await.cache(), "mock");
+    let warmed = warm(&vecho, &[], FILE).said("0 were fetched, 4 failed");
+    assert_eq!(warmed.status, Some(1));
+}
+
+#[tokio::test]
+async fn a_key_that_is_refused_ends_it() {
+    let stub = Stub::start();
+    stub.accept_keys(["right"]);
+    let vecho = Vecho::start(&stub);
+    let file = ten_texts();
+    let arguments = ["warm", "--model", TINY, "--batch", "1", "--concurrency", "1", "-"];
+    let refused = run_at_with(&vecho, &arguments, &[("OPENAI_API_KEY", "wrong")], file.as_bytes());
+    assert_eq!(refused.status, Some(1));
+    refused.said("Incorrect API key provided").said("0 were fetched, 1 failed");
+    assert_eq!(stub.embedding_calls().len(), 1);
+    run_at_with(&vecho, &arguments, &[("OPENAI_API_KEY", "right")], file.as_bytes()).well().said("10 were fetched");
+    let hit = ask(&vecho, &json!({"model": TINY, "input": "text 3"}), Some("right")).await;
+    assert_eq!(hit.cache(), "hit", "an application with that key finds it");
+}
+
+#[tokio::test]
+async fn without_a_vecho_that_runs_nothing_is_fetched_that_nobody_would_keep() {
+    let stub = Stub::start();
+    let upstream = stub.base_url();
+    let arguments =
+        ["--listen", NOWHERE, "--upstream", &upstream, "--set", "disk.enabled=false", "warm", "--model", TINY];
+    let refused = run_with(&[&arguments[..], &["-"]].concat(), &[], FILE.as_bytes());
+    assert_eq!(refused.status, Some(1));
+    refused.said("no vecho runs at `listen`");
+    assert_eq!(stub.calls().len(), 0);
+}
+
+#[tokio::test]
+async fn without_a_vecho_that_runs_the_vectors_go_into_its_folder() {
+    let stub = Stub::start();
+    let (upstream, folder) = (stub.base_url(), Folder::new("warmed"));
+    let path = format!("disk.path={}", folder.path("disk").display());
+    let place = ["--listen", "127.0.0.1:2", "--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
+    let warmed = run_with(&[&place[..], &["warm", "--model", TINY, "-"]].concat(), &[], FILE.as_bytes()).well();
+    warmed.said("4 were fetched, 0 failed");
+    let file = run_with(&[&place[..], &["export", "-"]].concat(), &[], b"").well().said("exported 4 records").out;
+    let vecho = Vecho::start(&stub);
+    run_at_with(&vecho, &["import", "-"], &[], &file).well();
+    is_hit(&vecho, &stub, &["one", "two", "three"]).await;
+}
+
+#[tokio::test]
+async fn what_listens_has_to_be_a_vecho() {
+    let stub = Stub::start();
+    let listen = stub.addr().to_string();
+    let arguments = ["--listen", &listen, "warm", "--model", TINY, "-"];
+    let refused = run_with(&arguments, &[], FILE.as_bytes()).said("no vecho");
+    assert_eq!(refused.status, Some(1));
+}
+
+#[tokio::test]
+async fn elsewhere_than_on_a_terminal_progress_is_a_line_now_and_then() {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_RETRY_MAX_ATTEMPTS", "1")]);
+    stub.next(Behaviour::RateLimit { retry_after_ms: 6_500 });
+    warm(&vecho, &[], FILE).well().said(" texts, 0/s").said("4 were fetched, 0 failed");
+    stub.next(Behaviour::RateLimit { retry_after_ms: 1 });
+    let quiet = warm(&vecho, &["--quiet", "--namespace", "n"], FILE).well();
+    assert_eq!(quiet.err, "");
+}
