@@ -84,3 +84,29 @@ impl Holds {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::Ledger;
+    use super::*;
+    use crate::config::Config;
+    use crate::key::{KeyBuilder, Tag};
+    use crate::tiers::AtRest;
+
+    #[tokio::test]
+    async fn a_lease_whose_record_waits_to_be_written_is_kept_until_it_is() {
+        let config = Config::from_pairs(&[]).expect("the defaults are legal").redis;
+        let keeper = Arc::new(Keeper::new(config, Ledger::new(Arc::default()), Tasks::new()));
+        let (holds, queue) = (Holds::new(Tasks::new()), WriteQueue::new(10_000));
+        let key = |n: u8| KeyBuilder::new(None).part(Tag::Text, &[n]).finish();
+        holds.add([key(1), key(2)]);
+        queue.push(key(1), AtRest { bytes: bytes::Bytes::from_static(b"record"), until_ms: 1 });
+        holds.release(&[key(1), key(2)], &queue, &keeper);
+        let held = || holds.lock().keys().copied().collect::<Vec<_>>();
+        assert_eq!(held(), [key(1)], "nothing of the other waits");
+        let batch = queue.next(1_000).await;
+        queue.done(&batch);
+        holds.written(&[key(1), key(2)], &keeper);
+        assert_eq!(held(), []);
+    }
+}

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use super::{LOOKUPS, goes_down, replica, sources, started, stored};
 use crate::harness::front::texts_of;
 use crate::harness::redis::Redis;
@@ -187,7 +189,9 @@ async fn who_wants_nothing_stored_or_nothing_old_neither_waits_nor_holds_up() {
         stub.held(1).await;
         leases(&redis, 1).await;
         for control in ["no-store", "no-cache"] {
-            let answer = other.embed_with(&[("cache-control", control)], texts_of(&["a"])).await;
+            let headers = [("cache-control", control)];
+            let asked = other.embed_with(&headers, texts_of(&["a"]));
+            let answer = timeout(Duration::from_secs(15), asked).await.expect("it waits for no lease");
             assert_eq!(answer.sources(), "upstream=1", "{control}");
         }
         leases(&redis, 1).await;
