@@ -53,6 +53,8 @@ struct Signs {
     draining: bool,
     breaker: &'static str,
     mocking_for_seconds: Option<u64>,
+    /// Tiers that are configured and do not work. None is needed: a tier that is down is a miss.
+    tiers_down: [Option<&'static str>; 2],
     avg_response_time_ms: f64,
     /// Of the last minute: an outage that is over is no illness.
     error_rate: f64,
@@ -72,7 +74,9 @@ impl Signs {
     fn of(context: &AdminContext) -> Self {
         let performance = context.metrics.performance().snapshot();
         let now_ms = context.clock.now_ms();
+        let mut down = context.cache.tiers().into_iter().filter(|tier| !tier.up).map(|tier| tier.name);
         Self {
+            tiers_down: [down.next(), down.next()],
             ready: context.health.ready(),
             draining: context.health.draining(),
             breaker: context.health.breaker(),
@@ -100,7 +104,9 @@ impl Signs {
     }
 
     fn warnings(&self) -> Vec<String> {
-        [self.readiness(), self.mocking(), self.calling(), self.errors(), self.memory()].into_iter().flatten().collect()
+        let signs = [self.readiness(), self.mocking(), self.calling(), self.errors(), self.memory()];
+        let tiers = self.tiers_down.into_iter().flatten().map(|tier| format!("the {tier} tier is down"));
+        signs.into_iter().flatten().chain(tiers).collect()
     }
 
     fn readiness(&self) -> Option<String> {
@@ -141,6 +147,7 @@ mod tests {
         draining: false,
         breaker: "closed",
         mocking_for_seconds: None,
+        tiers_down: [None; 2],
         avg_response_time_ms: 1.0,
         error_rate: 0.05,
         requests: 20,
@@ -160,6 +167,7 @@ mod tests {
     fn each_trouble_degrades_and_is_named_once() {
         let troubles = [
             (Signs { mocking_for_seconds: Some(9), ..WELL }, "since 9 s"),
+            (Signs { tiers_down: [Some("redis"), None], ..WELL }, "the redis tier is down"),
             (Signs { breaker: "open", ..WELL }, "is open"),
             (Signs { breaker: "half-open", ..WELL }, "is half-open"),
             (Signs { error_rate: 0.051, ..WELL }, "5.1 %"),

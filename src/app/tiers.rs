@@ -25,6 +25,13 @@ pub(super) struct Ground<'a> {
     pub(super) limit_bytes: u64,
 }
 
+impl Ground<'_> {
+    /// What may wait to be written: as configured, but no more than a sixteenth of what the process may take.
+    fn queue_bytes(&self, configured: usize) -> usize {
+        configured.min(usize::try_from(self.limit_bytes / 16).unwrap_or(usize::MAX))
+    }
+}
+
 /// The tiers below memory, in the order they are asked.
 pub(super) async fn lower(ground: &Ground<'_>, redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
     let redis = redis.map(|redis| Arc::clone(redis) as Arc<dyn LowerTier>);
@@ -37,7 +44,7 @@ async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
     let settings = DiskSettings {
         path: disk.path.filter(|_| disk.enabled)?,
         bounds: Bounds { max_bytes: disk.max_bytes, max_entries: ground.limit_bytes / 10 / INDEX_BYTES },
-        queue_bytes: disk.queue_bytes,
+        queue_bytes: ground.queue_bytes(disk.queue_bytes),
         off_for: disk.off_for,
     };
     let (clock, metrics, epochs) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.epochs));
@@ -46,7 +53,8 @@ async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
 
 /// The tier in Redis, if there is to be one. It has yet to begin.
 pub(super) fn redis(ground: &Ground<'_>) -> Option<Arc<RedisTier>> {
-    let config = ground.live.load().redis.clone();
+    let mut config = ground.live.load().redis.clone();
+    config.queue_bytes = ground.queue_bytes(config.queue_bytes);
     let (clock, metrics, epochs) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.epochs));
     let is_wanted = !config.nodes.is_empty();
     is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, epochs })))

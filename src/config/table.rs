@@ -102,7 +102,7 @@ pub const KEYS: &[Key] = &[
     key(
         "disk.queue_mb",
         "32",
-        "Most that waits in memory to be written to disk, in MiB; what is beyond is not written.",
+        "Most that waits in memory to be written to disk, in MiB; at most a sixteenth of the memory limit.",
     ),
     key("disk.off_for", "\"30s\"", "How long the disk tier is left alone after it failed."),
     key(
@@ -127,7 +127,7 @@ pub const KEYS: &[Key] = &[
     key(
         "redis.queue_mb",
         "16",
-        "Most that waits in memory to be written to Redis, in MiB; what is beyond is not written.",
+        "Most that waits in memory to be written to Redis, in MiB; at most a sixteenth of the memory limit.",
     ),
     key(
         "redis.lease",

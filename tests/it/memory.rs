@@ -129,20 +129,23 @@ fn mb(bytes: u64) -> f64 {
 #[tokio::test]
 async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     const LIMIT_MB: u64 = 96;
-    // An unoptimised build fills memory from a larger base; the governor looks more often in return.
-    let bench = Bench::start(3072, &[("VECHO_MEMORY_LIMIT_MB", "96"), ("VECHO_MEMORY_CHECK_EVERY", "250ms")]);
+    // An unoptimised build fills memory from a larger base; the governor looks more often in return. What memory let go
+    // of has to be fetched again, not found on disk.
+    let environment =
+        [("VECHO_MEMORY_LIMIT_MB", "96"), ("VECHO_MEMORY_CHECK_EVERY", "250ms"), ("VECHO_DISK_ENABLED", "false")];
+    let bench = Bench::start(3072, &environment);
     let watch = Watch::start(bench.vecho.pid());
-    // Some 110 MB of vectors, of which little more than half the limit fits.
-    for batch in 0..36 {
+    // Some 110 MB of vectors at two bytes a component, of which little more than half the limit fits.
+    for batch in 0..72 {
         bench.ask(batch * 256..(batch + 1) * 256).await;
     }
     let tier = bench.memory_tier().await;
     let (entries, bytes) = (number(&tier["entries"]), number(&tier["bytes"]));
     assert!(number(&tier["evictions"]) > 0, "{tier}");
-    assert!((500..6_000).contains(&entries), "{tier}");
+    assert!((500..9_000).contains(&entries), "{tier}");
     assert!(bytes <= number(&tier["capacity_bytes"]), "{tier}");
     // What was let go of is fetched again, what stayed is served, and all of it is right.
-    for first in (0..36 * 256).step_by(1_536) {
+    for first in (0..72 * 256).step_by(3_072) {
         bench.ask(first..first + 8).await;
     }
     let most = watch.most_bytes();

@@ -18,7 +18,7 @@ pub(super) struct FakeCache;
 
 impl CacheControl for FakeCache {
     fn tiers(&self) -> Vec<TierStats> {
-        let tier = |name, entries, bytes| TierStats { name, entries, bytes, ..TierStats::default() };
+        let tier = |name, entries, bytes| TierStats { name, up: true, entries, bytes, ..TierStats::default() };
         vec![tier("memory", 10, 3 * MIB), tier("answers", 4, MIB), tier("disk", 500, 100 * MIB)]
     }
 
