@@ -31,6 +31,8 @@ pub struct Lessons {
 #[derive(Default)]
 struct Learned {
     identity: Option<Identity>,
+    /// Whether another identity than the present one has been met.
+    has_changed: bool,
     /// Whose record lies below memory as the newest of the space.
     noted: Option<Identity>,
     is_forgotten: bool,
@@ -123,6 +125,7 @@ impl Lessons {
             None => Lesson::First,
         };
         let identity = Identity { model: Arc::from(model), dimension };
+        learned.has_changed |= lesson == Lesson::Drift;
         learned.identity = Some(identity.clone());
         (identity, lesson)
     }
@@ -133,13 +136,20 @@ impl Lessons {
         if learned.identity.is_none() {
             learned.identity = Some(identity.clone());
             learned.noted = Some(identity.clone());
+            learned.has_changed = true;
         }
     }
 
-    /// Whether it has yet to be noted below memory that `identity` answers; from now on it has not.
+    /// A record of an older identity was met.
+    pub fn meet_older(&self) {
+        self.lock().has_changed = true;
+    }
+
+    /// Whether it has yet to be noted below memory that `identity` answers where another one did before; from now on it
+    /// has not.
     pub fn must_be_noted(&self, identity: &Identity) -> bool {
         let mut learned = self.lock();
-        let is_news = learned.noted.as_ref() != Some(identity);
+        let is_news = learned.has_changed && learned.noted.as_ref() != Some(identity);
         if is_news {
             learned.noted = Some(identity.clone());
         }
@@ -209,12 +219,17 @@ mod tests {
     fn each_change_of_who_answers_is_noted_once() {
         let lessons = Lessons::default();
         let (a, _) = lessons.learn("a", 8);
+        assert!(!lessons.must_be_noted(&a), "nothing else has ever answered");
         let (b, _) = lessons.learn("b", 8);
-        let noted = [&a, &a, &b, &b, &a].map(|identity| lessons.must_be_noted(identity));
-        assert_eq!(noted, [true, false, true, false, true]);
+        let noted = [&b, &b, &a, &b].map(|identity| lessons.must_be_noted(identity));
+        assert_eq!(noted, [true, false, true, true]);
         let recalling = Lessons::default();
         recalling.recall(&a);
         assert!(!recalling.must_be_noted(&a));
+        let meeting = Lessons::default();
+        let (a, _) = meeting.learn("a", 8);
+        meeting.meet_older();
+        assert!(meeting.must_be_noted(&a));
     }
 
     #[test]

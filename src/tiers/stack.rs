@@ -223,7 +223,7 @@ impl Stack {
         }
     }
 
-    /// Keeps a record in the tiers below memory as the newest of its space, if it is the first of its model.
+    /// Keeps a record in the tiers below memory as the newest of its space, if another model answered before.
     pub fn note_newest(&self, space: &Key, record: &Arc<Record>, lessons: &Lessons, begun: Generation) {
         if self.has_lower() && lessons.must_be_noted(&record.identity) {
             self.keep_below([(newest_of(space), record)].into_iter(), begun);
@@ -327,8 +327,9 @@ async fn ask(tier: &dyn LowerTier, mut keys: Vec<Key>, terms: &Lookup<'_>) -> Ve
     found
 }
 
-/// Under which the newest record of a space lies a second time, whenever another model began to answer. So a process
-/// that has just started knows which of the records it finds are of an older one.
+/// Under which the newest record of a space lies a second time once another model has begun to answer. So a process that
+/// has just started knows which of the records it finds are of an older one. Older records go first, by age and for want
+/// of room, so this one outlives them.
 fn newest_of(space: &Key) -> Key {
     space.extend(Tag::Control, b"newest")
 }
@@ -337,7 +338,11 @@ fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
     match record.times.age(terms.now_ms, terms.max_age_ms) {
         Age::Over => Found::Missing,
         Age::Fresh if terms.lessons.accepts(&record.identity) => Found::Fresh(record, tier),
-        Age::Fresh | Age::Stale => Found::StandIn(record),
+        Age::Fresh => {
+            terms.lessons.meet_older();
+            Found::StandIn(record)
+        }
+        Age::Stale => Found::StandIn(record),
     }
 }
 
