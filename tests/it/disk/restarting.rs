@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::ground::{Ground, SMALL, TINY, assert_right, texts, written};
-use crate::harness::Vecho;
+use crate::harness::{Behaviour, Vecho};
 
 #[tokio::test]
 async fn a_restarted_process_serves_from_disk_both_encodings_bit_for_bit_and_asks_nobody() {
@@ -25,6 +25,20 @@ async fn a_restarted_process_serves_from_disk_both_encodings_bit_for_bit_and_ask
         assert!(vecho.stop().status.success());
     }
     assert_eq!(ground.stub.inputs_sent(), 40);
+}
+
+#[tokio::test]
+async fn after_a_restart_too_the_vectors_of_an_older_model_are_not_served() {
+    let (ground, texts, newer) = (Ground::new(), texts("old", 2), texts("new", 1));
+    let vecho = ground.start().await;
+    ground.stub.always(Behaviour::ModelName("tiny-v1".to_owned()));
+    ground.ask(&vecho, TINY, &texts).await;
+    ground.stub.always(Behaviour::ModelName("tiny-v2".to_owned()));
+    ground.ask(&vecho, TINY, &newer).await;
+    assert!(vecho.stop().status.success());
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &newer).await, 1, "the newer model's is served");
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0, "the older one's are fetched again");
 }
 
 #[tokio::test]
