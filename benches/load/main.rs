@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     // `cargo bench` adds `--bench` to whatever the user wrote.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let done = match arguments.first().map(String::as_str) {
-        Some("static" | "thin" | "upstream") => roles::run(&arguments).map(|()| true),
+        Some("static" | "thin" | "least" | "upstream") => roles::run(&arguments).map(|()| true),
         _ => bench::run(&arguments),
     };
     match done {
