@@ -72,7 +72,7 @@ pub trait LowerTier: Send + Sync + Debug {
         ControlFlow::Continue(())
     }
 
-    /// Resolves once nothing waits to be written.
+    /// Resolves once nothing waits to be written, or nothing can be.
     fn drained(&self) -> Eventually<'_, ()> {
         Box::pin(std::future::ready(()))
     }

@@ -1,5 +1,6 @@
 //! The tiers in the order they are asked: memory at once, then those below it, each once for all keys.
 
+mod damage;
 mod moving;
 
 use std::sync::Arc;
@@ -7,7 +8,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::future::join_all;
 
-use super::at_rest::{self, Damaged};
+use self::damage::Damage;
+use super::at_rest;
 use super::{Age, AtRest, LowerTier, MemoryTier, Record};
 use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
@@ -88,12 +90,13 @@ pub struct Stack {
     lower: Vec<Arc<dyn LowerTier>>,
     generations: Generations,
     epochs: Arc<Epochs>,
+    damage: Damage,
 }
 
 impl Stack {
     /// The memory tier over those in `lower`, which are asked in that order.
     pub fn new(memory: MemoryTier, lower: Vec<Arc<dyn LowerTier>>, epochs: Arc<Epochs>) -> Self {
-        Self { memory, lower, generations: Generations::default(), epochs }
+        Self { memory, lower, generations: Generations::default(), epochs, damage: Damage::default() }
     }
 
     /// Looks one key up in memory.
@@ -175,7 +178,8 @@ impl Stack {
 
     /// The record in these bytes, if they are whole and no purge has taken it.
     fn wake(&self, bytes: &Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Arc<Record>> {
-        let record = self.unpurged(bytes).inspect_err(|damage| tell(tier, *damage)).ok()??;
+        let tell = |damage: &_| self.damage.tell(tier, *damage, terms.now_ms);
+        let record = self.unpurged(bytes).inspect_err(tell).ok()??;
         Some(Arc::new(record.known_as(terms.lessons.identity())))
     }
 
@@ -301,13 +305,6 @@ impl Stack {
     /// The tiers below it.
     pub fn lower(&self) -> &[Arc<dyn LowerTier>] {
         &self.lower
-    }
-}
-
-/// Another program's records are none of our business; a damaged one is somebody's.
-fn tell(tier: Tier, damage: Damaged) {
-    if !matches!(damage, Damaged::UnknownVersion(_)) {
-        tracing::warn!(tier = tier.name(), cause = %damage, "a record at rest is damaged: it is a miss");
     }
 }
 

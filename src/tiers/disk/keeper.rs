@@ -80,7 +80,8 @@ impl Keeper {
         Ok(store)
     }
 
-    /// Writes what is queued until something fails; says what.
+    /// Writes what is queued until something fails; says what. A write that hangs when something else has failed is left
+    /// behind: it has the folder until it ends, so nothing is opened beside it.
     async fn write_behind(&mut self, store: Arc<DiskStore>) -> String {
         loop {
             let batch = tokio::select! {
@@ -88,8 +89,11 @@ impl Keeper {
                 batch = self.queue.next(BATCH_BYTES) => batch,
             };
             let (store, queue) = (Arc::clone(&store), Arc::clone(&self.queue));
-            let (written, batch) =
-                spawn_blocking(move || (write(&store, &queue, &batch), batch)).await.expect("writing must not panic");
+            let writing = spawn_blocking(move || (write(&store, &queue, &batch), batch));
+            let (written, batch) = tokio::select! {
+                fault = self.faults.recv() => return fault.unwrap_or_default(),
+                done = writing => done.expect("writing must not panic"),
+            };
             match written {
                 Ok(()) => self.queue.done(&batch),
                 Err(fault) => {
@@ -130,12 +134,60 @@ fn tell_open(store: &DiskStore, was_down: bool) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc as threads;
+
     use bytes::Bytes;
+    use tokio::task::yield_now;
 
     use super::*;
     use crate::key::{KeyBuilder, Tag};
+    use crate::tasks::Tasks;
     use crate::tiers::AtRest;
     use crate::tiers::disk::tests::Folder;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn becomes(condition: impl Fn() -> bool) {
+        let met = async {
+            while !condition() {
+                yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, met).await.expect("it must come to that");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_while_it_is_written_is_asked_no_more_and_comes_back() {
+        let (folder, tasks, (switch, faults)) = (Folder::new(), Tasks::new(), Switch::new());
+        let (switch, queue) = (Arc::new(switch), Arc::new(WriteQueue::new(1 << 20)));
+        let bounds = Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
+        let off_for = Duration::from_millis(1);
+        let settings = DiskSettings { path: folder.path().to_owned(), bounds, queue_bytes: 1 << 20, off_for };
+        let (epochs, to_write) = (Arc::default(), Arc::clone(&queue));
+        tasks.spawn_until_stop(Keeper { settings, switch: Arc::clone(&switch), queue: to_write, epochs, faults }.run());
+        let State::Open(store) = switch.known().await else { panic!("it must open") };
+        let ((holds, held), (let_go, until)) = (threads::channel(), threads::channel::<()>());
+        let hung = Arc::clone(&store);
+        let hanging = spawn_blocking(move || {
+            let _appender = hung.lock_appender();
+            holds.send(()).expect("somebody waits for it");
+            until.recv().ok();
+        });
+        held.recv().expect("it is held");
+        let holders = Arc::strong_count(&store);
+        let key = KeyBuilder::new(None).finish();
+        queue.push(key, AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 });
+        becomes(|| Arc::strong_count(&store) > holders).await;
+        switch.fail(&"reading takes too long");
+        assert!(switch.store().is_none(), "nobody asks it any more");
+        becomes(|| queue.is_empty()).await;
+        assert_eq!(queue.dropped(), 1, "what cannot be written is given up");
+        drop((store, let_go));
+        hanging.await.expect("it does not panic");
+        becomes(|| switch.store().is_some()).await;
+        tasks.stop();
+        tasks.join(PATIENCE).await;
+    }
 
     #[tokio::test]
     async fn what_was_cleared_while_its_turn_came_is_not_written() {

@@ -57,8 +57,16 @@ impl Switch {
         known.map_or(State::Off, |state| state.clone())
     }
 
-    /// Something went wrong: the tier goes off.
+    /// Something went wrong: the tier goes off. At once, since whoever writes may hang on the same disk: each request
+    /// that still asked would wait for it, and leave a thread behind.
     pub(super) fn fail(&self, fault: &impl ToString) {
+        self.state.send_if_modified(|state| {
+            let was_open = matches!(state, State::Open(_));
+            if was_open {
+                *state = State::Off;
+            }
+            was_open
+        });
         // One fault is enough, and more of them are of the same time.
         self.faults.try_send(fault.to_string()).ok();
     }

@@ -67,6 +67,12 @@ impl Holds {
         self.give_back(now, keeper);
     }
 
+    /// Nothing that these leases wait for will be written any more.
+    pub(super) fn nothing_waits(&self, keeper: &Arc<Keeper>) {
+        let now = self.lock().extract_if(|_, hold| *hold == Hold::Write).map(|(key, _)| key).collect();
+        self.give_back(now, keeper);
+    }
+
     /// Where Redis cannot be reached the leases end by themselves.
     pub(super) fn give_back(&self, keys: Vec<Key>, keeper: &Arc<Keeper>) {
         let Some(link) = keeper.switch.link().filter(|_| !keys.is_empty()) else { return };

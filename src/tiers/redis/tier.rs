@@ -162,10 +162,23 @@ impl LowerTier for RedisTier {
 
     fn clear(&self) -> Eventually<'_, u64> {
         Box::pin(async move {
-            self.keeper.ledger.owe_era();
+            // In this order: see `Writer::write_over`.
             self.queue.clear();
+            self.keeper.ledger.owe_era();
+            self.holds.nothing_waits(&self.keeper);
             self.tell().await;
             0
+        })
+    }
+
+    fn drained(&self) -> Eventually<'_, ()> {
+        Box::pin(async move {
+            // While it cannot be reached nothing is written, however long somebody waits.
+            let Some(link) = self.keeper.switch.link() else { return };
+            tokio::select! {
+                () = self.queue.drained() => {}
+                () = self.keeper.switch.left(&link) => {}
+            }
         })
     }
 

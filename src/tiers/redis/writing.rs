@@ -59,6 +59,9 @@ impl Writer {
     async fn write_over(&self, link: &Arc<Link>, batch: &Batch) -> Option<u64> {
         let (now_ms, era) = (self.clock.now_ms(), self.keeper.ledger.era());
         let entry = |(key, entry): &(Key, crate::tiers::AtRest)| {
+            // What left the queue meanwhile was cleared. A clearing empties the queue before it begins the next era, so
+            // nothing from before it gets a name from after it.
+            self.queue.get(key)?;
             let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
             (for_ms > 0).then(|| (self.keeper.names.record(key, era), entry.bytes.clone(), for_ms))
         };

@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::{comes_up, goes_down, purge, replica, sources, stored};
+use super::{comes_up, goes_down, purge, replica, sources, started, stored};
 use crate::harness::redis::Redis;
 use crate::harness::{Inside, Stub, eventually};
 
@@ -133,4 +133,25 @@ async fn clearing_the_tier_makes_its_records_unreachable_for_all_and_leaves_memo
     stored(&redis, 2).await;
     let late = replica(&stub, &redis.url(), &[]).await;
     assert_eq!(sources(&late, &["a"]).await, "redis=1", "what was stored after it is found");
+}
+
+#[tokio::test]
+async fn what_waits_to_be_written_while_the_tier_is_cleared_does_not_come_back() {
+    let (mut redis, stub) = (Redis::absent(), Stub::start());
+    let one = started(&stub, &redis.url(), &[]).await;
+    goes_down(&one).await;
+    sources(&one, &["before"]).await;
+    purge(&one, "?tier=redis").await;
+    sources(&one, &["after"]).await;
+    redis.go_on();
+    comes_up(&one).await;
+    let late = replica(&stub, &redis.url(), &[]).await;
+    let url = format!("http://{}/api/performance/cache/explain", late.admin());
+    let state = async |text: &str| {
+        let told = late.client.post(&url, &json!({"model": "tiny", "input": text})).await.json();
+        told["inputs"][0]["state"].clone()
+    };
+    // It was queued later, so it is written later.
+    eventually("what came after is shared", async || state("after").await == "fresh").await;
+    assert_eq!(state("before").await, "missing");
 }

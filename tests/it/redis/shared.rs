@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{comes_up, purge, replica, sources, started, stored};
+use super::{DROPPED, comes_up, purge, replica, sources, started, stored};
 use crate::harness::front::texts_of;
+use crate::harness::proxy::Proxy;
 use crate::harness::redis::Redis;
 use crate::harness::{Inside, Stub};
 
@@ -140,4 +141,24 @@ async fn a_start_waits_for_nothing() {
     // What was fetched meanwhile waited for it.
     stored(&redis, 1).await;
     tokio::time::timeout(Duration::from_secs(10), sources(&replica, &["b"])).await.expect("it answers");
+}
+
+#[tokio::test]
+async fn an_import_comes_no_faster_than_it_is_written() {
+    const MODEL: &str = "text-embedding-3-small";
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let from = Inside::start(&stub.base_url(), &[]).await;
+    let texts: Vec<String> = (0..800).map(|n| format!("text {n}")).collect();
+    assert_eq!(from.embed(json!({"model": MODEL, "input": texts})).await.sources(), "upstream=800");
+    let file = from.client.get(&format!("http://{}/api/performance/cache/export", from.admin())).await.body;
+    assert!(file.len() > 2 << 20, "it is more than may wait: {}", file.len());
+    let proxy = Proxy::start(redis.port()).await;
+    let to = replica(&stub, &format!("redis://{}", proxy.addr), &[("redis.queue_mb", "1")]).await;
+    proxy.delay(Duration::from_millis(50));
+    let url = format!("http://{}/api/performance/cache/import", to.admin());
+    let request = crate::harness::client::raw(http::Method::POST, &url, file);
+    let imported = to.client.send(request).await.expect("the answer must arrive").json();
+    assert_eq!(imported["imported"], 800, "{imported}");
+    assert!(to.metric(DROPPED).await < 1.0, "nothing is dropped");
+    assert_eq!(redis.records().len(), 800);
 }
