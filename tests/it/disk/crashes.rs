@@ -1,13 +1,13 @@
 //! The process is killed at any moment: nothing wrong is served afterwards, and what was written is there.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::ground::{Ground, SMALL, assert_right, texts, written};
-use crate::harness::{Client, Vecho};
+use crate::harness::{Client, Vecho, eventually};
 use crate::randomised::dice::Dice;
 
 const ROUNDS: u64 = 6;
@@ -16,9 +16,10 @@ const CALLERS: usize = 4;
 /// Asks for new texts from several callers until the process is gone; says which texts were answered.
 async fn under_load(vecho: Vecho, round: u64, dice: &mut Dice) -> Vec<String> {
     let (over, url) = (Arc::new(AtomicBool::new(false)), format!("{}/embeddings", vecho.base_url()));
+    let answers = Arc::new(AtomicU64::new(0));
     let callers: Vec<_> = (0..CALLERS)
         .map(|caller| {
-            let (over, url) = (Arc::clone(&over), url.clone());
+            let (over, answers, url) = (Arc::clone(&over), Arc::clone(&answers), url.clone());
             tokio::spawn(async move {
                 let (client, mut asked) = (Client::new(), Vec::new());
                 for n in 0.. {
@@ -30,13 +31,15 @@ async fn under_load(vecho: Vecho, round: u64, dice: &mut Dice) -> Vec<String> {
                     let Ok(answer) = client.send(crate::harness::client::post(&url, &body)).await else { break };
                     assert_right(&answer, SMALL, &chunk);
                     asked.extend(chunk);
+                    answers.fetch_add(1, Ordering::Relaxed);
                 }
                 asked
             })
         })
         .collect();
-    let moment = Duration::from_millis(20 + dice.number() % 300);
-    tokio::time::sleep(moment).await;
+    // A moment by what has happened, not by the clock: a slow machine gets as far as a fast one.
+    let enough = 1 + dice.number() % 100;
+    eventually("enough is answered", async || answers.load(Ordering::Relaxed) >= enough).await;
     vecho.signal("KILL");
     over.store(true, Ordering::Relaxed);
     vecho.ended();
