@@ -10,6 +10,9 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
+/// A future behind a trait object.
+pub type Eventually<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// A group of tasks with one end. Cheap to clone; clones are the same group.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {

@@ -2,7 +2,6 @@
 
 use std::error::Error;
 use std::fmt::Debug;
-use std::future::Future;
 use std::pin::Pin;
 
 use bytes::Bytes;
@@ -12,9 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::system::Optimized;
-
-/// A future behind a trait object.
-pub type Eventually<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub use crate::tasks::Eventually;
 
 /// The caches.
 pub trait CacheControl: Send + Sync {
@@ -109,6 +106,9 @@ pub struct Imported {
     pub purged: u64,
     /// Places in the file that hold no whole record.
     pub damaged: u64,
+    /// How often a tier below memory did not take a record meanwhile, being down or slow. What no tier takes is in
+    /// memory alone.
+    pub unwritten: u64,
     /// Whether the file came to its end, with nothing damaged or missing.
     pub whole: bool,
 }

@@ -130,6 +130,7 @@ impl Growing {
 /// Takes a file in, piece by piece. One that breaks off is like one that was cut.
 pub(super) async fn import(tiers: &Stack, clock: &Clock, mut file: Pieces<'_>) -> Result<Imported, NotPortable> {
     let (arrivals, batch, imported) = (tiers.arrivals(), Vec::new(), Imported::default());
+    let dropped_before = dropped(tiers);
     let mut import = Import { tiers, clock, arrivals, batch, batch_bytes: 0, imported };
     let mut reader = Reader::default();
     while let Some(Ok(piece)) = file.next().await {
@@ -141,8 +142,14 @@ pub(super) async fn import(tiers: &Stack, clock: &Clock, mut file: Pieces<'_>) -
     import.keep_batch().await;
     let Imported { imported, known, expired, purged, damaged, .. } = import.imported;
     let whole = reader.ending() == Ending::Whole && damaged == 0;
-    tracing::info!(imported, known, expired, purged, damaged, whole, "a cache was imported");
-    Ok(Imported { whole, ..import.imported })
+    let unwritten = dropped(tiers).saturating_sub(dropped_before);
+    tracing::info!(imported, known, expired, purged, damaged, unwritten, whole, "a cache was imported");
+    Ok(Imported { unwritten, whole, ..import.imported })
+}
+
+/// Entries that tiers below memory have not taken, whoever they came from.
+fn dropped(tiers: &Stack) -> u64 {
+    tiers.lower().iter().map(|tier| tier.stats().dropped).sum()
 }
 
 /// A file that is being taken in.

@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -14,6 +15,7 @@ use http_body_util::{BodyExt, BodyStream, StreamBody};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 use super::http::{self as ops, NoAnswer, Port, read_whole};
 use super::progress::{Progress, grouped};
@@ -28,6 +30,8 @@ pub(super) const STANDARD: &str = "-";
 /// Bytes that are read from a file at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 const AHEAD_CHUNKS: usize = 4;
+/// Longest wait for a vecho to say that it is one.
+const ASK_WITHIN: Duration = Duration::from_secs(5);
 const MIB: u64 = 1 << 20;
 
 /// Why a command did not do its work: a line for its user.
@@ -45,7 +49,9 @@ impl Place {
     /// Asks the ops port of this configuration; where nothing listens, the folder of its disk tier is opened.
     pub(super) async fn find(config: &Config) -> Result<Self, Failed> {
         let port = Port::new(config.admin_listen, config.admin.token.as_ref());
-        match port.send(port.request(Method::HEAD, EXPORT_PATH, ops::whole(""))).await {
+        let asked = port.send(port.request(Method::HEAD, EXPORT_PATH, ops::whole("")));
+        let late = |_| Err(format!("no answer from admin_listen ({}) within {ASK_WITHIN:?}", config.admin_listen));
+        match timeout(ASK_WITHIN, asked).await.or_else(late)? {
             Ok(answer) if answer.status() == StatusCode::OK => Ok(Self::Running(Box::new(port))),
             Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
                 Err("the ops port refuses: it answers only on its own machine, or with its admin.token".to_owned())
@@ -197,14 +203,18 @@ pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<
 
 /// Says what became of a file.
 pub(super) fn report(imported: &Imported, progress: &Progress) -> Result<(), Failed> {
-    let Imported { imported, known, expired, purged, damaged, whole } = *imported;
+    let Imported { imported, known, expired, purged, damaged, unwritten, whole } = *imported;
     let [imported, skipped, known, expired, purged, damaged] =
         [imported, known + expired + purged, known, expired, purged, damaged].map(grouped);
     progress.end(&format!(
         "imported {imported} records, skipped {skipped} ({known} already there, {expired} expired, {purged} purged \
          meanwhile), {damaged} damaged"
     ));
-    if whole { Ok(()) } else { Err("the file is cut or damaged; what is whole of it was imported".to_owned()) }
+    match (whole, unwritten) {
+        (false, _) => Err("the file is cut or damaged; what is whole of it was imported".to_owned()),
+        (true, 0) => Ok(()),
+        (true, _) => Err(format!("a tier below memory is down or slow, and left out {} records", grouped(unwritten))),
+    }
 }
 
 /// The bytes of a file, read on a thread that may wait for them. A fault in reading ends them, as a cut does.

@@ -1,9 +1,7 @@
 //! What a tier below memory is to the stack: a place that may answer, soon or not at all, and never with an error.
 
 use std::fmt::Debug;
-use std::future::Future;
 use std::ops::ControlFlow;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +10,7 @@ use bytes::Bytes;
 use super::Tier;
 use crate::epochs::Epochs;
 use crate::key::Key;
-
-/// A future behind a trait object.
-pub type Eventually<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub use crate::tasks::Eventually;
 
 /// Bytes at rest: a record as [`super::at_rest`] writes it. No tier looks into them.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -66,7 +66,7 @@ async fn a_cache_leaves_piece_by_piece_and_who_only_asks_gets_no_piece() {
 
 #[tokio::test]
 async fn a_cache_comes_in_as_far_as_it_comes() {
-    let counts = |imported, whole| json!({ "imported": imported, "known": 0, "expired": 0, "purged": 0, "damaged": 0, "whole": whole });
+    let counts = |imported, whole| json!({ "imported": imported, "known": 0, "expired": 0, "purged": 0, "damaged": 0, "unwritten": 0, "whole": whole });
     assert_eq!(post(&context(), IMPORT_PATH, "a file").await.json(), counts(6, true));
     let pieces = stream::iter([Ok(Frame::data(Bytes::from_static(b"half"))), Err(io::Error::other("gone"))]);
     let cut = request(&Method::POST, IMPORT_PATH, "").map(|_| StreamBody::new(pieces));

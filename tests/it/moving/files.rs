@@ -1,8 +1,9 @@
 //! `vecho export` and `vecho import` between instances that run.
 
+use std::net::TcpListener;
 use std::process::Command;
 
-use super::command::{at, embed, is_hit, run_at, run_at_with};
+use super::command::{NOWHERE, at, embed, is_hit, run, run_at, run_at_with};
 use crate::harness::client::{Client, raw};
 use crate::harness::tls::Folder;
 use crate::harness::{Stub, Vecho};
@@ -115,4 +116,25 @@ async fn an_export_that_cannot_be_written_leaves_nothing_behind() {
     let failed = run_at(&from, &["export", taken.to_str().expect("the path is text")]);
     assert_eq!(failed.status, Some(1), "{}", failed.err);
     assert!(!folder.path("taken.part").exists());
+}
+
+#[tokio::test]
+async fn an_import_that_a_tier_does_not_take_says_so() {
+    let (stub, from, _to) = pair().await;
+    let forgetful = Vecho::start_with(&stub.base_url(), &[("VECHO_DISK_PATH", "/proc/vecho")]);
+    forgetful.logged("the disk tier is off").await;
+    let file = run_at(&from, &["export", "-"]).well().out;
+    let imported = run_at_with(&forgetful, &["import", "-"], &[], &file);
+    let imported = imported.said("imported 3 records").said("left out 3 records");
+    assert_eq!(imported.status, Some(1));
+    is_hit(&forgetful, &stub, &TEXTS).await;
+}
+
+#[tokio::test]
+async fn somebody_who_listens_and_never_answers_is_not_waited_for() {
+    let silent = TcpListener::bind("127.0.0.1:0").expect("a loopback port must bind");
+    let admin = silent.local_addr().expect("a bound socket has an address").to_string();
+    let ended = run(&["--listen", NOWHERE, "--admin-listen", &admin, "export", "-"]);
+    assert_eq!(ended.status, Some(1));
+    ended.said("no answer from admin_listen").said(&admin);
 }
