@@ -19,8 +19,12 @@ const MODEL: &str = "memory-test";
 
 /// Resident memory of a process, from the kernel.
 fn resident_bytes(pid: u32) -> u64 {
+    counted_bytes(pid, "VmRSS:")
+}
+
+fn counted_bytes(pid: u32, what: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process is there");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("the kernel counts it");
+    let line = status.lines().find_map(|line| line.strip_prefix(what)).expect("the kernel counts it");
     let kib: u64 = line.trim().trim_end_matches(" kB").parse().expect("it is a number");
     kib * 1024
 }
@@ -160,8 +164,9 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     // The governor's own round may have come between the measurement and the request: then more has gone.
     assert!(saved <= dropped + 2.0, "reported {saved:.1} MB, from outside {dropped:.1} MB: {done}");
     assert!((found - mb(after) - saved).abs() <= 2.0, "{:.1} MB after: {done}", mb(after));
-    // The pages of the unoptimised program and the tokenizer's tables alone are some 60 MB.
-    assert!(mb(after) <= 80.0, "{:.1} MB after {done}", mb(after));
+    // What is left beside the program's own pages, which are many in an unoptimised build: the tokenizer's 30 MB, mainly.
+    let left = counted_bytes(bench.vecho.pid(), "RssAnon:");
+    assert!(mb(left) <= 44.0, "{:.1} MB after {done}", mb(left));
     let again = bench.optimize(1_000).await;
     assert_eq!((&again["optimization_needed"], &again["memory_saved_mb"]), (&json!(false), &json!(0.0)));
     bench.ask(0..8).await;
