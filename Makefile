@@ -17,7 +17,7 @@ run: ## vecho on port 7861 with made-up vectors: no key, no network
 	@echo "  OPENAI_BASE_URL=http://127.0.0.1:7861/v1 OPENAI_API_KEY=any python3 -c 'import openai;" \
 		"print(openai.OpenAI().embeddings.create(model=\"text-embedding-3-small\", input=\"hello\").usage)'"
 	@echo
-	@exec cargo run --locked --quiet -- --upstream mock:
+	@exec cargo run --locked --quiet -- --upstream mock: --set disk.enabled=false
 
 test: ## everything that must hold: formatting, lints, documentation, tests
 	@bash scripts/test
