@@ -151,6 +151,10 @@ impl Fetch {
     fn learn_identity(&self, fetched: &Fetched) -> Identity {
         let model = fetched.call.model.as_deref().unwrap_or(&self.asked_model);
         let (identity, lesson) = self.lessons.learn(model, fetched.vector.dimension());
+        if lesson == Lesson::First && self.flow.tiers.may_hold_older() {
+            // Whatever lies there may be of another model, met by nobody yet in this process's life.
+            self.lessons.meet_older();
+        }
         if lesson == Lesson::Drift {
             self.flow.metrics.model_drifts.inc();
             tracing::warn!(model, "another model answers than before: older vectors of its space are fetched again");

@@ -183,8 +183,12 @@ impl Stack {
         Some(Arc::new(record.known_as(terms.lessons.identity())))
     }
 
-    /// Keeps what was found at `depth` in the tiers above it, as it is.
+    /// Keeps what was found at `depth` in the tiers above it, as it is; but not in place of what was fetched while that
+    /// tier was asked.
     fn move_up(&self, key: Key, record: &Arc<Record>, bytes: &Bytes, depth: usize, begun: Generation) {
+        if self.memory.peek(&key).is_some_and(|kept| kept.times.created_ms > record.times.created_ms) {
+            return;
+        }
         if self.remember(key, record, begun) {
             let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
             for tier in &self.lower[..depth] {
@@ -225,6 +229,11 @@ impl Stack {
                 tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
             }
         }
+    }
+
+    /// Whether a tier below memory is known to hold something.
+    pub fn may_hold_older(&self) -> bool {
+        self.lower.iter().any(|tier| tier.stats().entries > 0)
     }
 
     /// Keeps a record in the tiers below memory as the newest of its space, if another model answered before.

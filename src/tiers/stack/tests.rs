@@ -278,3 +278,22 @@ async fn who_starts_anew_knows_which_model_answered_last() {
     assert!(matches!(found[..], [Found::Fresh(..)]), "{found:?}");
     assert_eq!(disk.asked.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [2, 1], "asked for once");
 }
+
+#[tokio::test]
+async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
+    let (stack, upper, lower) = two_shelves();
+    let (lessons, key) = (Lessons::default(), keys(1)[0]);
+    let made_at = |created_ms| {
+        let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
+        let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
+        Arc::new(Record::new(vector, Identity { model: "a".into(), dimension: 2 }, times, None))
+    };
+    let bytes = Bytes::from(at_rest::to_bytes(&made_at(1), 0));
+    lower.put(key, AtRest { bytes, until_ms: 200 });
+    let begun = stack.generation();
+    // It lands between the look into memory and what the slower tier says.
+    stack.remember(key, &made_at(2), begun);
+    stack.look_below(&[key], &at(3, &lessons), begun).await;
+    assert_eq!(stack.memory().peek(&key).map(|record| record.times.created_ms), Some(2));
+    assert!(!upper.holds(&key));
+}

@@ -42,6 +42,20 @@ async fn after_a_restart_too_the_vectors_of_an_older_model_are_not_served() {
 }
 
 #[tokio::test]
+async fn a_model_that_changed_while_nothing_ran_is_remembered_by_whoever_heard_it_answer() {
+    let (ground, old, newer) = (Ground::new(), texts("old", 2), texts("new", 1));
+    for (model, texts) in [("tiny-v1", &old), ("tiny-v2", &newer)] {
+        let vecho = ground.start().await;
+        ground.stub.always(Behaviour::ModelName(model.to_owned()));
+        ground.ask(&vecho, TINY, texts).await;
+        assert!(vecho.stop().status.success());
+    }
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &old).await, 0, "the older model's are fetched again");
+    assert_eq!(ground.ask(&vecho, TINY, &newer).await, 1);
+}
+
+#[tokio::test]
 async fn a_stop_writes_what_waits() {
     let (ground, texts) = (Ground::new(), texts("late", 500));
     let vecho = ground.start().await;
