@@ -157,9 +157,7 @@ impl Stack {
                     Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
                     better => found[place] = better,
                 }
-                // What memory has is not older than what a tier below it has.
-                let is_news = found[place].is_fresh() || self.memory.peek(&keys[place]).is_none();
-                if let Some(begun) = move_up_since.filter(|_| is_news) {
+                if let Some(begun) = move_up_since {
                     self.move_up(keys[place], &record, &bytes, depth, begun);
                 }
             }
@@ -183,10 +181,10 @@ impl Stack {
         Some(Arc::new(record.known_as(terms.lessons.identity())))
     }
 
-    /// Keeps what was found at `depth` in the tiers above it, as it is; but not in place of what was fetched while that
-    /// tier was asked.
+    /// Keeps what was found at `depth` in the tiers above it, as it is; but not in place of something as new, which may
+    /// have been fetched while that tier was asked.
     fn move_up(&self, key: Key, record: &Arc<Record>, bytes: &Bytes, depth: usize, begun: Generation) {
-        if self.memory.peek(&key).is_some_and(|kept| kept.times.created_ms > record.times.created_ms) {
+        if self.memory.peek(&key).is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
             return;
         }
         if self.remember(key, record, begun) {
