@@ -243,6 +243,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_headers_for_the_collector_are_replaced_while_running_and_neither_come_nor_go() {
+        let (old, new, none) =
+            (config(&[("traces.headers", "a=old")]), config(&[("traces.headers", "a=new")]), config(&[]));
+        for (running, read, after) in [(&old, &new, Some("new")), (&old, &none, Some("old")), (&none, &new, None)] {
+            let live = Live::new(running.clone());
+            live.apply(read.clone());
+            let headers = live.load().traces.headers.clone();
+            assert_eq!(headers.as_ref().map(|headers| headers["a"].to_str().expect("text")), after);
+        }
+    }
+
     /// Each of the two was read beside another value of the other.
     #[test]
     fn a_reload_leaves_room_for_the_largest_body() {
