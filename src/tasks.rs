@@ -67,6 +67,11 @@ impl Tasks {
         self.stop.clone().cancelled_owned()
     }
 
+    /// Whether the group was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// How many tasks have not ended.
     pub fn running(&self) -> usize {
         self.tracker.len()

@@ -24,12 +24,12 @@ use tokio::time::Instant;
 use crate::admin::{self, AdminContext};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Source};
+use crate::connector::TlsError;
 use crate::logs::LevelHandle;
 use crate::metrics::{Metrics, Port};
 use crate::proxy::Proxy;
 use crate::serve::{self, Bound, Peer, Running, ServeLimits, Server, Tls};
 use crate::tasks::Tasks;
-use crate::upstream;
 
 pub use batches::{BatchCounts, BatchFiles, Keying, Sample, Tell};
 pub use folder::{Folder, NoFolder};
@@ -49,9 +49,9 @@ pub enum StartError {
     /// The certificate of the public port cannot be used.
     #[error(transparent)]
     Tls(#[from] serve::TlsError),
-    /// The trust set-up for the upstream cannot be made.
+    /// The trust set-up for the upstream or for the collector of traces cannot be made.
     #[error(transparent)]
-    UpstreamTls(#[from] upstream::TlsError),
+    OutboundTls(#[from] TlsError),
 }
 
 impl StartError {
@@ -108,6 +108,8 @@ pub struct Stopped {
     pub cut_tunnels: usize,
     /// Entries that the tiers below memory had not written.
     pub unwritten: usize,
+    /// Spans of traces that the collector had not taken.
+    pub unsent_spans: usize,
 }
 
 impl App {
@@ -152,7 +154,7 @@ impl App {
     }
 
     /// Stops in order, all of it within the grace period: readiness off, the public port closed, open requests
-    /// finished, paid fetches landed, upgraded connections ended, the ops port closed.
+    /// finished, paid fetches landed, upgraded connections ended, traces delivered, the ops port closed.
     pub async fn stop(self) -> Stopped {
         let until = Instant::now() + self.grace;
         let left = || until.saturating_duration_since(Instant::now());
@@ -167,7 +169,9 @@ impl App {
         let cut_tunnels = self.tunnels.join(left()).await;
         self.tunnels.stop();
         self.tunnels.join(A_MOMENT).await;
-        let stopped = Stopped { cut_connections, cut_fetches, cut_tunnels, unwritten };
+        // All spans have ended. They are few and go in one piece, so they get a moment even when the period is over.
+        let unsent_spans = self.parts.flow.tracer.close(left().max(A_MOMENT)).await;
+        let stopped = Stopped { cut_connections, cut_fetches, cut_tunnels, unwritten, unsent_spans };
         stopped.tell();
         self.background.stop();
         // A probe or a scrape gets a moment even when the grace period is over.
@@ -181,9 +185,9 @@ impl Stopped {
         if self == Self::default() {
             tracing::info!("stopped: nothing was cut");
         } else {
-            let Self { cut_connections, cut_fetches, cut_tunnels, unwritten } = self;
+            let Self { cut_connections, cut_fetches, cut_tunnels, unwritten, unsent_spans } = self;
             let message = "stopped: the grace period was over and this was cut";
-            tracing::warn!(cut_connections, cut_fetches, cut_tunnels, unwritten, "{message}");
+            tracing::warn!(cut_connections, cut_fetches, cut_tunnels, unwritten, unsent_spans, "{message}");
         }
     }
 }

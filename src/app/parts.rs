@@ -12,6 +12,7 @@ use crate::answers::Answers;
 use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::clock::Clock;
 use crate::config::{Config, Live, UpstreamTarget};
+use crate::connector::TlsError;
 use crate::flow::Flow;
 use crate::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrink, effective_limit};
 use crate::inflight::Flights;
@@ -21,7 +22,8 @@ use crate::spaces::Spaces;
 use crate::system::System;
 use crate::tasks::Tasks;
 use crate::tiers::{self, LowerStats, MemoryTier, Stack};
-use crate::upstream::{Batcher, Breaker, Caller, Client, TlsError};
+use crate::traces::Tracer;
+use crate::upstream::{Batcher, Breaker, Caller, Client};
 use crate::vouch::Vouchers;
 
 /// Everything below the ports.
@@ -65,6 +67,7 @@ impl Parts {
             outage: crate::flow::Outage::default(),
             tokenizer_is_loaded: AtomicBool::new(false),
             tasks,
+            tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,
             metrics: Arc::clone(metrics),
         });
         let answers = Arc::new(Answers::new(answers_bounds(&config, limit_bytes)));

@@ -1,11 +1,11 @@
 //! What the configuration means: typed, complete, consistent. No option is left where a value must be.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::{HeaderName, Uri};
+use http::{HeaderMap, HeaderName, Uri};
 
 use super::{Effective, Secret};
 pub use crate::logs::LogFormat;
@@ -48,6 +48,8 @@ pub struct Config {
     pub admin: Admin,
     /// Logging.
     pub log: Log,
+    /// Traces of requests.
+    pub traces: Traces,
     /// Re-reading the configuration.
     pub reload: Reload,
     /// Stopping.
@@ -322,6 +324,27 @@ pub struct Log {
     pub level: String,
     /// How lines look.
     pub format: LogFormat,
+}
+
+/// `[traces]`
+#[derive(Clone, Debug)]
+pub struct Traces {
+    /// Where they go; nothing where there are to be none.
+    pub target: Option<Uri>,
+    /// Headers sent along, marked as sensitive.
+    pub headers: Option<HeaderMap>,
+    /// Share of the traces begun here that is recorded.
+    pub sample_ratio: f64,
+    /// Whose spans they are, as attributes: `service.name` and further ones.
+    pub resource: BTreeMap<String, String>,
+    /// Limit of one delivery.
+    pub timeout: Duration,
+    /// How long a finished span waits for others.
+    pub send_every: Duration,
+    /// How many may wait.
+    pub queue_spans: usize,
+    /// Further trusted roots, PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// `[reload]`

@@ -1,6 +1,7 @@
 //! From what was said to what it means, section by section, then what must hold between keys.
 
 mod stores;
+mod traces;
 
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -63,6 +64,7 @@ fn read(reader: &mut Reader) -> Config {
         tls: tls(reader),
         admin: Admin { token: header_secret(reader, "admin.token") },
         log: log(reader),
+        traces: traces::traces(reader),
         reload: Reload { poll_every: reader.duration("reload.poll_every", &ANY_LENGTH) },
         shutdown: Shutdown { grace: reader.duration("shutdown.grace", &(Duration::ZERO..=Duration::from_hours(1))) },
         effective: Effective::default(),

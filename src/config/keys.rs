@@ -12,6 +12,11 @@ pub const WELL_KNOWN: &[(&str, &str)] = &[
     ("EMBEDDING_BATCH_SIZE", "batch.max_inputs"),
     ("MAX_CONCURRENT_REQUESTS", "upstream.max_concurrent"),
     ("MEMORY_LIMIT_MB", "memory.limit_mb"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "traces.endpoint"),
+    ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "traces.url"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "traces.headers"),
+    ("OTEL_SERVICE_NAME", "traces.service_name"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "traces.resource"),
 ];
 
 /// One row of the table of keys.

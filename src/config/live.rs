@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::effective::{Effective, Entry, Shown};
-use super::{Auth, Cache, Config, Limits, Log, Upstream};
+use super::{Auth, Cache, Config, Limits, Log, Traces, Upstream};
 
 /// The configuration in force. Cheap to clone; all clones see the same one.
 #[derive(Clone, Debug)]
@@ -89,6 +89,7 @@ fn carry(running: &Config, read: Config) -> Config {
         auth: Auth { vouch_ttl: read.auth.vouch_ttl, ..running.auth.clone() },
         limits: Limits { request_timeout: read.limits.request_timeout, ..running.limits.clone() },
         log: Log { level: read.log.level, ..running.log },
+        traces: carry_traces(&running.traces, read.traces),
         effective,
         ..running.clone()
     }
@@ -103,6 +104,11 @@ fn carry_upstream(running: &Upstream, read: Upstream) -> Upstream {
         call_timeout: read.call_timeout,
         ..running.clone()
     }
+}
+
+fn carry_traces(running: &Traces, read: Traces) -> Traces {
+    let replaced = running.headers.is_some() && read.headers.is_some();
+    Traces { headers: if replaced { read.headers } else { running.headers.clone() }, ..running.clone() }
 }
 
 #[cfg(test)]
@@ -172,6 +178,14 @@ mod tests {
         ("memory.check_every", "7s"),
         ("log.level", "debug"),
         ("log.format", "json"),
+        ("traces.endpoint", "http://localhost:7"),
+        ("traces.url", "http://localhost:7/traces"),
+        ("traces.sample_ratio", "0.7"),
+        ("traces.service_name", "seven"),
+        ("traces.resource", "seven=7"),
+        ("traces.timeout", "7s"),
+        ("traces.send_every", "7s"),
+        ("traces.queue_spans", "7"),
         ("reload.poll_every", "7s"),
         ("shutdown.grace", "7s"),
     ];
@@ -226,6 +240,18 @@ mod tests {
             assert_eq!(live.load().upstream.api_key, running.upstream.api_key);
             assert_eq!(live.load().cache.scope, running.cache.scope);
             assert_eq!(live.load().effective.to_text(), running.effective.to_text());
+        }
+    }
+
+    #[test]
+    fn the_headers_for_the_collector_are_replaced_while_running_and_neither_come_nor_go() {
+        let (old, new, none) =
+            (config(&[("traces.headers", "a=old")]), config(&[("traces.headers", "a=new")]), config(&[]));
+        for (running, read, after) in [(&old, &new, Some("new")), (&old, &none, Some("old")), (&none, &new, None)] {
+            let live = Live::new(running.clone());
+            live.apply(read.clone());
+            let headers = live.load().traces.headers.clone();
+            assert_eq!(headers.as_ref().map(|headers| headers["a"].to_str().expect("text")), after);
         }
     }
 

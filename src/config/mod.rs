@@ -20,7 +20,7 @@ mod values;
 
 pub use checked::{
     Admin, Auth, Batch, Breaker, Cache, Config, Disk, Encoding, Fallback, FallbackMode, KeyHeader, Limits, Log,
-    LogFormat, Memory, Redis, RedisNode, Reload, Retry, Scope, Shutdown, Tls, Upstream, UpstreamTarget,
+    LogFormat, Memory, Redis, RedisNode, Reload, Retry, Scope, Shutdown, Tls, Traces, Upstream, UpstreamTarget,
 };
 pub use effective::{Effective, Entry, Shown};
 pub use faults::{Fault, Faults};

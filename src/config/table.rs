@@ -176,6 +176,35 @@ pub const KEYS: &[Key] = &[
     .live(),
     key("log.format", "\"text\"", "How log lines look: text, or json with one object a line."),
     key(
+        "traces.endpoint",
+        "none",
+        "Base URL of an OTLP/HTTP collector, such as http://collector:4318; traces go to /v1/traces below it.",
+    ),
+    key("traces.url", "none", "Whole URL that traces go to, as it is; it wins over traces.endpoint."),
+    key("traces.headers", "none", "Headers sent to the collector: name=value, several with commas, %XX for odd bytes.")
+        .secret()
+        .live(),
+    key("traces.headers_file", "none", "File that holds traces.headers.").live(),
+    key(
+        "traces.sample_ratio",
+        "1.0",
+        "Share of traces begun here that is recorded; where a traceparent comes along, its sampled flag decides.",
+    ),
+    key("traces.service_name", "none", "service.name of the spans; without it, that of traces.resource, else vecho."),
+    key(
+        "traces.resource",
+        "[]",
+        "Further attributes of the resource, each name=value, such as k8s.namespace.name=search.",
+    ),
+    key("traces.timeout", "\"10s\"", "Limit of one delivery to the collector, the connection included."),
+    key(
+        "traces.send_every",
+        "\"5s\"",
+        "Longest wait of a finished span for others to be sent with; 512 are sent at once.",
+    ),
+    key("traces.queue_spans", "2048", "Most finished spans that wait for the collector; what comes on top is dropped."),
+    key("traces.ca_file", "none", "PEM file with roots to trust for the collector besides the public ones."),
+    key(
         "reload.poll_every",
         "\"5s\"",
         "How often configuration and secret files are looked at; \"0s\": only on SIGHUP.",

@@ -5,6 +5,7 @@ use http::{HeaderMap, HeaderName, Uri};
 
 use crate::config::{Cache, FallbackMode, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
+use crate::traces::TraceContext;
 use crate::vouch::Voucher;
 use crate::wire::{EmbedRequest, Space};
 
@@ -16,6 +17,8 @@ pub struct Ask<'a> {
     pub origin: Origin<'a>,
     /// How the caller wants it handled.
     pub controls: Controls,
+    /// In whose trace.
+    pub trace: TraceContext,
 }
 
 /// Who asks, and where it would go.

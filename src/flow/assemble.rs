@@ -305,11 +305,18 @@ fn sums_of_own_calls(parts: &[Part<'_>]) -> HashMap<*const CallInfo, u64> {
 mod tests {
     use super::*;
     use crate::tiers::{Record, Times};
+    use crate::traces::TraceContext;
     use crate::vector::Vector;
 
     #[test]
     fn what_another_request_counts_meanwhile_is_not_added_to_a_sum_that_holds_it() {
-        let info = CallInfo { headers: HeaderMap::new(), model: None, prompt_tokens: Some(10), inputs: 2 };
+        let info = CallInfo {
+            headers: HeaderMap::new(),
+            model: None,
+            prompt_tokens: Some(10),
+            inputs: 2,
+            trace: TraceContext::default(),
+        };
         let call = Arc::new(info);
         let served = || {
             let vector = Vector::from_components(&[1.0]).expect("it is a vector");

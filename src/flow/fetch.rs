@@ -14,7 +14,8 @@ use crate::key::Key;
 use crate::packed::Packed;
 use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Tier, Times};
-use crate::upstream::{Class, Failure, Fetched, Lane, Portion};
+use crate::traces::TraceContext;
+use crate::upstream::{Asker, Class, Failure, Fetched, Lane, Portion};
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
 
@@ -38,6 +39,8 @@ pub(super) struct Fetch {
     /// What a success says about the credential, where that matters.
     pub(super) voucher: Option<Voucher>,
     pub(super) asked_model: String,
+    /// In whose trace: that of the request, as long as it waits.
+    pub(super) trace: TraceContext,
 }
 
 impl Fetch {
@@ -56,7 +59,7 @@ impl Fetch {
             return;
         }
         let (places, inputs): (Vec<usize>, Vec<_>) = open.into_iter().unzip();
-        let (mut portions, work) = self.flow.batcher.submit(&self.lane, inputs, self.deadline);
+        let (mut portions, work) = self.flow.batcher.submit(&self.lane, inputs, &self.asker());
         let landing = async {
             while let Some(portion) = portions.recv().await {
                 let landed = portion.places.clone();
@@ -87,9 +90,13 @@ impl Fetch {
         places
     }
 
+    fn asker(&self) -> Asker {
+        Asker { deadline: self.deadline, trace: self.trace.clone() }
+    }
+
     pub(super) fn terms(&self) -> Lookup<'_> {
         let now_ms = self.flow.clock.now_ms();
-        Lookup { now_ms, max_age_ms: self.max_age_ms, lessons: &self.lessons, space: self.space }
+        Lookup { now_ms, max_age_ms: self.max_age_ms, lessons: &self.lessons, space: self.space, trace: &self.trace }
     }
 
     /// Fills the tiers, then lets the waiters go. `places` maps the submitted inputs to the lead's.

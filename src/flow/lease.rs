@@ -41,6 +41,7 @@ impl Fetch {
     pub(super) async fn fetch_by_lease(&self, leases: &Arc<dyn Leases>, open: Open) {
         // Also when this is dropped half-way.
         let _held = Held { fetch: self, leases };
+        let _agreeing = self.trace.lease(open.len());
         let give_up_at = self.deadline.min(Instant::now() + leases.length() * PATIENCE);
         let (mut fetches, mut open, mut pause) = (FuturesUnordered::new(), open, FIRST_PAUSE);
         loop {

@@ -24,6 +24,7 @@ use crate::metrics::Metrics;
 use crate::spaces::Spaces;
 use crate::tasks::Tasks;
 use crate::tiers::{Leases, Stack};
+use crate::traces::Tracer;
 use crate::upstream::Batcher;
 use crate::vouch::Vouchers;
 use crate::wire::Bypass;
@@ -64,6 +65,8 @@ pub struct Flow {
     pub tokenizer_is_loaded: AtomicBool,
     /// Where tasks run that outlive their request.
     pub tasks: Tasks,
+    /// Where the traces of requests begin.
+    pub tracer: Tracer,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }

@@ -96,7 +96,7 @@ impl<'a> Request<'a> {
 
     pub(super) fn terms(&self) -> Lookup<'_> {
         let max_age_ms = self.ask.controls.max_age_ms;
-        Lookup { now_ms: self.now_ms, max_age_ms, lessons: &self.lessons, space: self.space }
+        Lookup { now_ms: self.now_ms, max_age_ms, lessons: &self.lessons, space: self.space, trace: &self.ask.trace }
     }
 
     fn take_in(&self, found: Found) -> (Slot, Option<Arc<Record>>) {

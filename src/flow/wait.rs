@@ -15,6 +15,7 @@ use crate::inflight::{self, Claims, Flights, Join, Lead};
 use crate::key::Key;
 use crate::tasks::Lent;
 use crate::tiers::Age;
+use crate::traces::{Span, TraceContext};
 use crate::upstream::{Class, Failure, Why};
 
 /// What to do about an input whose fetch failed in another's hands.
@@ -52,7 +53,8 @@ impl Request<'_> {
         for place in &led {
             is_led[*place] = true;
         }
-        let fetch = lead.map(|lead| self.launch(lead, led.iter().map(|place| places[*place])));
+        let waiting = self.ask.trace.wait(led.len(), keys.len() - led.len());
+        let fetch = lead.map(|lead| self.launch(lead, led.iter().map(|place| places[*place]), waiting.context()));
         let own = led.first().map(|place| &joins[*place]);
         self.wait(fetch.zip(own), &joins).await;
         let mut again = Vec::new();
@@ -62,6 +64,7 @@ impl Request<'_> {
                 Err(kind) => again.push((*place, kind)),
             }
         }
+        link_calls(&waiting, places.iter().map(|place| &progress.slots[*place]));
         again
     }
 
@@ -129,7 +132,7 @@ impl Request<'_> {
     }
 
     /// Begins a fetch. It ends even if nobody waits for it.
-    fn launch(&self, lead: Lead<Landing>, places: impl Iterator<Item = usize>) -> Lent {
+    fn launch(&self, lead: Lead<Landing>, places: impl Iterator<Item = usize>, trace: TraceContext) -> Lent {
         let inputs = places.map(|place| self.ask.request.inputs[self.plan.firsts[place]].to_owned_input()).collect();
         let fetch = Fetch {
             flow: Arc::clone(self.flow),
@@ -147,8 +150,25 @@ impl Request<'_> {
             credential: self.ask.origin.credential,
             voucher: self.voucher,
             asked_model: self.ask.request.space.model_name().to_owned(),
+            trace,
         };
         self.flow.tasks.lend(fetch.run(inputs))
+    }
+}
+
+/// Links a wait to the calls that others made for it.
+fn link_calls<'a>(waiting: &Span, slots: impl Iterator<Item = &'a Slot>) {
+    if !waiting.is_recorded() {
+        return;
+    }
+    let (own, mut linked) = (waiting.context(), Vec::new());
+    for call in slots.filter_map(|slot| slot.served()?.call.as_ref()) {
+        if !linked.contains(&Arc::as_ptr(call)) {
+            linked.push(Arc::as_ptr(call));
+            if !call.trace.is_same_trace(&own) {
+                waiting.link(&call.trace);
+            }
+        }
     }
 }
 

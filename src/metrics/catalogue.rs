@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::labels::{
     AnswerEvent, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult, RetryReason,
-    Route, SourceLabel, Tier, TokenKind,
+    Route, SourceLabel, SpanResult, Tier, TokenKind,
 };
 
 /// The type of a metric, as Prometheus names it.
@@ -164,6 +164,8 @@ catalogue! {
         "Resident memory that the governor stays under.");
     GOVERNOR_ACTIONS: counter("vecho_governor_actions_total", &[label::<GovernorAction>("action")],
         "What the governor did to stay under the memory limit, by action.");
+    TRACE_SPANS: counter("vecho_trace_spans_total", &[label::<SpanResult>("result")],
+        "Finished spans of traces, by what became of them.");
     CONFIG_RELOADS: counter("vecho_config_reloads_total", &[label::<ReloadResult>("result")],
         "Times the configuration was read again, by result.");
     CONFIG_CURRENT: gauge("vecho_config_last_reload_successful", &[],

@@ -40,6 +40,18 @@ macro_rules! labels {
 }
 
 labels! {
+    /// What became of a finished span.
+    SpanResult {
+        /// The collector has it.
+        Exported = "exported",
+        /// Too many were waiting.
+        QueueFull = "queue_full",
+        /// The collector refused it, or could not be reached for too long.
+        Failed = "failed",
+    }
+}
+
+labels! {
     /// Which part of the public port answered.
     Route {
         /// The embeddings route: cached input by input.

@@ -18,7 +18,7 @@ pub use catalogue::{CATALOGUE, Family, Kind, LabelSet, catalogue_markdown};
 pub use handles::{Counter, Entered, Gauge, PerLabel};
 pub use labels::{
     AnswerEvent, BreakerState, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection,
-    ReloadResult, RetryReason, Route, SourceLabel, Tier, TokenKind,
+    ReloadResult, RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
 };
 pub use performance::{Performance, PerformanceSnapshot};
 pub use record::TierLevels;
@@ -57,6 +57,7 @@ pub struct Metrics {
     cache_lookup_duration: HistogramVec,
     answers: PerLabel<AnswerEvent, Counter>,
     governor_actions: PerLabel<GovernorAction, Counter>,
+    trace_spans: PerLabel<SpanResult, Counter>,
     config_reloads: PerLabel<ReloadResult, Counter>,
     config_current: Gauge,
     ready: Gauge,
@@ -128,6 +129,7 @@ impl Metrics {
             cache_lookup_duration: shelf.histograms(&catalogue::CACHE_LOOKUP_DURATION),
             answers: shelf.counters(&catalogue::CACHE_ANSWERS),
             governor_actions: shelf.counters(&catalogue::GOVERNOR_ACTIONS),
+            trace_spans: shelf.counters(&catalogue::TRACE_SPANS),
             config_reloads: shelf.counters(&catalogue::CONFIG_RELOADS),
             config_current: shelf.gauge(&catalogue::CONFIG_CURRENT),
             ready: shelf.gauge(&catalogue::READY),

@@ -7,7 +7,7 @@ use prometheus::Histogram;
 use super::Metrics;
 use super::labels::{
     AnswerEvent, BreakerState, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Rejection, ReloadResult,
-    RetryReason, Route, SourceLabel, Tier, TokenKind,
+    RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
 };
 
 /// The series of the duration histogram that every vecho has; the others come with their first request, because
@@ -113,6 +113,11 @@ impl Metrics {
     /// The governor acted.
     pub fn governor(&self, action: GovernorAction) {
         self.governor_actions.of(action).inc();
+    }
+
+    /// Something became of `n` finished spans.
+    pub fn spans(&self, result: SpanResult, n: usize) {
+        self.trace_spans.of(result).add(n as u64);
     }
 
     /// The configuration was read again.

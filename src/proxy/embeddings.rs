@@ -12,7 +12,10 @@ use tokio::time::Instant;
 use super::controls::{BadControl, read_controls};
 use super::gate::Admission;
 use super::intake::{answer_key, path_model, read_origin, unreadable_head};
+use super::passthrough::Way;
 use super::reply::{Finished, Notes, Replies};
+use super::service::Count;
+use super::traced::{asked, served};
 use super::{Proxy, ReplyBody};
 use crate::answers;
 use crate::config::Config;
@@ -20,6 +23,7 @@ use crate::flow::{Answer, Ask, Controls, Keep, Outcome, Tally};
 use crate::key::{Key, PassingSecret};
 use crate::metrics::{AnswerEvent, Rejection};
 use crate::serve::{BodyBounds, CollectError, collect_bounded};
+use crate::traces::{Span, attribute};
 use crate::upstream::{ClientBody, RouteKind, TooLong};
 use crate::wire::{Bypass, read_request};
 
@@ -34,6 +38,7 @@ struct Received<'a> {
     controls: Controls,
     config: &'a Arc<Config>,
     deadline: Instant,
+    span: &'a Span,
 }
 
 impl Received<'_> {
@@ -52,10 +57,10 @@ impl Proxy {
         request: Request<Incoming>,
         kind: RouteKind,
         mut admission: Admission,
-        begun: Instant,
+        count: &Count<'_>,
     ) -> Finished {
         let config = self.live.load();
-        let deadline = begun + config.limits.request_timeout;
+        let deadline = count.begun + config.limits.request_timeout;
         let (head, body) = request.into_parts();
         let controls = match read_controls(&head.headers) {
             Ok(controls) => controls,
@@ -66,16 +71,17 @@ impl Proxy {
             return if controls.only_if_cached {
                 self.not_cached()
             } else {
-                Box::pin(self.bypass(Request::from_parts(head, body), bypass, admission, deadline)).await
+                let way = Way { span: &count.span, deadline: Some(deadline) };
+                Box::pin(self.bypass(Request::from_parts(head, body), bypass, admission, way)).await
             };
         }
         let body = match self.read_body(&config, body, &mut admission).await {
             Ok(body) => body,
             Err(finished) => return finished,
         };
-        let received = Received { head, body, kind, controls, config: &config, deadline };
+        let received = Received { head, body, kind, controls, config: &config, deadline, span: &count.span };
         let key = received.answer_key(&self.answer_secret);
-        match key.and_then(|key| self.at_hand(&key)) {
+        match key.and_then(|key| self.at_hand(&key, &count.span)) {
             Some(finished) => finished.admitted(admission),
             None => Box::pin(self.answer(received, key, admission)).await,
         }
@@ -124,7 +130,7 @@ impl Proxy {
             Err(error) => return self.refuse_path(error),
         };
         match outcome {
-            Outcome::Answer(answer) => self.write(*answer, key, received.config).admitted(admission),
+            Outcome::Answer(answer) => self.write(*answer, key, &received).admitted(admission),
             Outcome::Refused(refusal) => self.replies.refused(refusal),
             Outcome::Unreadable(reply) => {
                 self.metrics.bypass(Bypass::UnreadableAnswer.label());
@@ -135,7 +141,8 @@ impl Proxy {
             Outcome::PassThrough(bypass) => {
                 let body = Full::new(received.body).map_err(|never| match never {}).boxed_unsync();
                 let request = Request::from_parts(received.head, body);
-                self.bypass(request, bypass, admission, received.deadline).await
+                let way = Way { span: received.span, deadline: Some(received.deadline) };
+                self.bypass(request, bypass, admission, way).await
             }
         }
     }
@@ -145,32 +152,39 @@ impl Proxy {
         let origin = read_origin(config, &received.head.uri, &received.head.headers)?;
         match read_request(&received.body, &config.cache.extra_fields, path_model(received.kind)) {
             Err(bypass) => Ok(Outcome::PassThrough(bypass)),
-            Ok(request) => Ok(self.flow.answer(&Ask { request, origin, controls: received.controls }).await),
+            Ok(request) => {
+                asked(received.span, &request);
+                let (controls, trace) = (received.controls, received.span.context());
+                Ok(self.flow.answer(&Ask { request, origin, controls, trace }).await)
+            }
         }
     }
 
     /// The rendered answer to this very request, if it is at hand and the caller may have it.
-    fn at_hand(&self, key: &Key) -> Option<Finished> {
+    fn at_hand(&self, key: &Key, span: &Span) -> Option<Finished> {
         let now_ms = self.flow.clock.now_ms();
         let answer = self.answers.get(key, now_ms, self.flow.tiers.generation())?;
         if answer.voucher.is_some_and(|voucher| !self.flow.vouchers.holds(&voucher, now_ms)) {
             return None;
         }
-        Tally::of_hit(answer.inputs, answer.tokens).count(&self.metrics);
+        let tally = Tally::of_hit(answer.inputs, answer.tokens);
+        tally.count(&self.metrics);
+        served(span, &tally, &answer.identity.model);
         self.metrics.answer(AnswerEvent::Served);
         Some(self.replies.stored(&answer))
     }
 
     /// Writes an answer, and keeps the finished body of a full hit.
-    fn write(&self, answer: Answer, key: Option<Key>, received_under: &Arc<Config>) -> Finished {
+    fn write(&self, answer: Answer, key: Option<Key>, received: &Received<'_>) -> Finished {
         answer.tally.count(&self.metrics);
+        served(received.span, &answer.tally, &answer.rendering.model);
         let notes = Notes::new(&answer.tally, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
         let wanted = key.filter(|key| self.answers.wants(key, largest as u64));
         let keep = answer.keep.zip(wanted);
         let body = if let Some((keep, key)) = keep {
             let bytes = answer.rendering.to_lasting_bytes();
-            self.keep(key, parts(&bytes, &answer.tally, &notes, keep), received_under);
+            self.keep(key, parts(&bytes, &answer.tally, &notes, keep), received.config);
             ReplyBody::whole(bytes)
         } else if largest <= WHOLE_BYTES {
             ReplyBody::whole(answer.rendering.to_bytes())
@@ -192,17 +206,18 @@ impl Proxy {
         }
     }
 
-    /// Sends an embeddings request up unchanged. Its answer has to begin by the `deadline` that any other answer to an
+    /// Sends an embeddings request up unchanged. Its answer has to begin by the deadline that any other answer to an
     /// embeddings request has; from there on it takes the time it takes.
     async fn bypass(
         &self,
         request: Request<ClientBody>,
         bypass: Bypass,
         admission: Admission,
-        deadline: Instant,
+        way: Way<'_>,
     ) -> Finished {
         self.metrics.bypass(bypass.label());
-        let mut finished = self.forward(request, admission, Some(deadline)).await;
+        way.span.text(attribute::BYPASS_REASON, bypass.label());
+        let mut finished = self.forward(request, admission, way).await;
         super::reply::mark_bypass(finished.response.headers_mut(), bypass);
         if finished.outcome == crate::metrics::Outcome::Forwarded {
             finished.outcome = crate::metrics::Outcome::Bypass;

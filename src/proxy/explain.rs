@@ -10,6 +10,7 @@ use super::intake::{path_model, read_origin};
 use crate::flow::{Origin, space_key};
 use crate::key::Key;
 use crate::tiers::{Found, Lookup};
+use crate::traces::TraceContext;
 use crate::upstream::classify_path;
 use crate::wire::{EmbedRequest, Input, read_request};
 
@@ -38,7 +39,7 @@ impl Proxy {
         let voucher = origin.voucher(&request.space);
         let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
         let lessons = self.flow.spaces.find(&space).unwrap_or_default();
-        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons, space };
+        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons, space, trace: TraceContext::NONE };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &terms).await;
         let inputs: Vec<Value> = request

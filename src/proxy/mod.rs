@@ -9,6 +9,7 @@ mod intake;
 mod passthrough;
 mod reply;
 mod service;
+mod traced;
 
 pub use body::ReplyBody;
 pub use intake::{path_model, read_origin};

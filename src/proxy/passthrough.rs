@@ -12,18 +12,27 @@ use tokio::time::{Instant, timeout_at};
 use super::gate::Admission;
 use super::intake::target_uri;
 use super::reply::Finished;
+use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};
 use crate::metrics::{Outcome, Rejection};
 use crate::serve::TimedBody;
+use crate::traces::Span;
 use crate::upstream::{ClientBody, ForwardedBody, OpenError, TooLong, strip_hop_by_hop};
 
+/// How a request goes through: in whose trace, and when its answer has to begin, if there is a time for that.
+#[derive(Clone, Copy)]
+pub(super) struct Way<'a> {
+    pub(super) span: &'a Span,
+    pub(super) deadline: Option<Instant>,
+}
+
 impl Proxy {
-    pub(super) async fn pass_through(&self, request: Request<Incoming>, admission: Admission) -> Finished {
+    pub(super) async fn pass_through(&self, request: Request<Incoming>, admission: Admission, span: &Span) -> Finished {
         if request.method() == Method::CONNECT {
             return self.replies.misdirected("CONNECT is not supported: this is a reverse proxy.");
         }
         let request = request.map(|body| self.timed(body));
-        self.forward(request, admission, None).await
+        self.forward(request, admission, Way { span, deadline: None }).await
     }
 
     /// A request body that fails when the client stops sending it.
@@ -32,23 +41,26 @@ impl Proxy {
     }
 
     /// Sends a request up and its answer down, and connects both ends if they switch protocols. The answer has to begin
-    /// by the `deadline`, if there is one.
+    /// by the deadline, if there is one.
     pub(super) async fn forward(
         &self,
         mut request: Request<ClientBody>,
         admission: Admission,
-        deadline: Option<Instant>,
+        way: Way<'_>,
     ) -> Finished {
         let below = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let uri = match target_uri(&self.live.load(), request.uri()) {
             Ok(uri) => uri,
             Err(error) => return self.refuse_path(error),
         };
-        let request = upward(request, uri, below.is_some());
-        let opened = match deadline {
+        let mut request = upward(request, uri, below.is_some());
+        let call = forwarded(way.span, &request);
+        call.context().write(request.headers_mut());
+        let opened = match way.deadline {
             Some(deadline) => timeout_at(deadline, self.client.forward(request)).await.unwrap_or(Err(OpenError::Late)),
             None => self.client.forward(request).await,
         };
+        opened_as(call, &opened);
         match opened {
             Err(error) => self.replies.not_forwarded(&error),
             Ok(mut response) => {

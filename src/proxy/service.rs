@@ -9,12 +9,14 @@ use tokio::time::Instant;
 use super::ReplyBody;
 use super::gate::Gate;
 use super::reply::{Finished, Replies};
+use super::traced::{answered, pattern};
 use crate::answers::Answers;
 use crate::config::Live;
 use crate::flow::Flow;
 use crate::key::PassingSecret;
 use crate::metrics::{Metrics, Outcome, Route};
 use crate::tasks::Tasks;
+use crate::traces::{Span, attribute};
 use crate::upstream::{Client, RouteKind, classify_path};
 
 /// The public port. Used by `Arc`.
@@ -46,7 +48,9 @@ impl Proxy {
         let kind =
             if request.method() == Method::POST { classify_path(request.uri().path()) } else { RouteKind::Other };
         let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
-        let mut count = Count { metrics: &self.metrics, route, begun: Instant::now(), outcome: Outcome::Cancelled };
+        let span = self.flow.tracer.request(&request, || pattern(kind, request.uri().path()));
+        let (begun, outcome) = (Instant::now(), Outcome::Cancelled);
+        let mut count = Count { metrics: &self.metrics, route, begun, outcome, span };
         let Finished { response, outcome } = match self.gate.admit() {
             Err(rejection) => {
                 self.metrics.rejected(rejection);
@@ -54,10 +58,13 @@ impl Proxy {
             }
             // In a box of its own, as all that a hit does not do: a future takes room for its longest branch, and is
             // copied several times before it runs.
-            Ok(admission) if kind == RouteKind::Other => Box::pin(self.pass_through(request, admission)).await,
-            Ok(admission) => self.embeddings(request, kind, admission, count.begun).await,
+            Ok(admission) if kind == RouteKind::Other => {
+                Box::pin(self.pass_through(request, admission, &count.span)).await
+            }
+            Ok(admission) => self.embeddings(request, kind, admission, &count).await,
         };
         count.outcome = outcome;
+        answered(&count.span, response.status());
         tracing::debug!(
             route = route.label(),
             outcome = outcome.label(),
@@ -69,16 +76,18 @@ impl Proxy {
     }
 }
 
-/// Counts a request when it ends; one that is dropped before was cancelled by its client.
-struct Count<'a> {
+/// Counts a request when it ends, and ends its span; one that is dropped before was cancelled by its client.
+pub(super) struct Count<'a> {
     metrics: &'a Metrics,
     route: Route,
-    begun: Instant,
+    pub(super) begun: Instant,
     outcome: Outcome,
+    pub(super) span: Span,
 }
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
+        self.span.text(attribute::OUTCOME, self.outcome.label());
         self.metrics.request(self.route, self.outcome, self.begun.elapsed());
     }
 }

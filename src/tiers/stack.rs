@@ -15,6 +15,7 @@ use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
 use crate::key::{Key, Tag};
 use crate::spaces::Lessons;
+use crate::traces::{TraceContext, attribute};
 
 pub use moving::{Arrivals, Fate};
 
@@ -81,6 +82,8 @@ pub struct Lookup<'a> {
     pub lessons: &'a Lessons,
     /// The space.
     pub space: Key,
+    /// In whose trace.
+    pub trace: &'a TraceContext,
 }
 
 /// All tiers.
@@ -321,7 +324,10 @@ async fn ask(tier: &dyn LowerTier, mut keys: Vec<Key>, terms: &Lookup<'_>) -> Ve
     if is_unknown {
         keys.push(newest_of(&terms.space));
     }
+    let span = terms.trace.look_up(tier.tier().name(), keys.len());
     let mut found = tier.get(&keys).await;
+    span.count(attribute::FOUND, found.iter().flatten().count());
+    drop(span);
     if is_unknown
         && let Some(newest) = found.pop().flatten()
         && let Ok((newest, _)) = at_rest::from_bytes(&newest)

@@ -10,17 +10,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::caller::{Question, Terms};
+use super::caller::{Answered, Question, Terms};
 use super::error::TooLarge;
 use super::learned::LearnedLimits;
-use super::portion::{CallLimits, Piece, Portion, cut, estimated_tokens, fail, halve, hand_out};
+use super::portion::{Asker, CallLimits, Piece, Portion, cut, estimated_tokens, fail, halve, hand_out};
 use super::turn::Turn;
-use super::{Caller, Failure, Reply, Why};
+use super::{Caller, Failure, Why};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
-use crate::wire::{Input, ReadAnswer};
+use crate::wire::Input;
 
 /// Where a miss queues. Two misses share a call only when their lanes have the same id.
 #[derive(Clone, Debug)]
@@ -67,14 +67,16 @@ impl Batcher {
         self: &Arc<Self>,
         lane: &Lane,
         inputs: Vec<Input<'static>>,
-        deadline: Instant,
+        asker: &Asker,
     ) -> (mpsc::UnboundedReceiver<Portion>, impl Future<Output = ()> + Send + 'static) {
         let (results, portions) = mpsc::unbounded_channel();
         self.metrics.upstream_queued_inputs.add(inputs.len());
         let pieces = cut(inputs, self.limits(&lane.id), |first_place, inputs| Piece {
             first_place,
+            queued: asker.trace.queue(inputs.len()),
             inputs,
-            deadline,
+            deadline: asker.deadline,
+            trace: asker.trace.clone(),
             results: results.clone(),
         });
         let workers = pieces.len();
@@ -95,9 +97,10 @@ impl Batcher {
     /// Waits for a permit and makes the next call of a lane, if an earlier worker left anything to do.
     async fn work(self: Arc<Self>, id: Key) {
         let turn = Turn::take(&self.permits).await;
-        let Some((terms, batch)) = self.take(&id) else {
+        let Some((terms, mut batch)) = self.take(&id) else {
             return;
         };
+        batch.iter_mut().for_each(Piece::leave_queue);
         self.metrics.upstream_queued_inputs.sub(batch.iter().map(|piece| piece.inputs.len()).sum());
         self.call(id, terms, batch, turn).await;
     }
@@ -147,7 +150,7 @@ impl Batcher {
         let result = self.ask(&terms, &batch, &mut turn).await;
         drop((under_way, room));
         let failure = match result {
-            Ok((answer, reply)) => return hand_out(batch, answer, reply),
+            Ok(answered) => return hand_out(batch, answered),
             Err(failure) => failure,
         };
         let inputs: usize = batch.iter().map(|piece| piece.inputs.len()).sum();
@@ -179,10 +182,11 @@ impl Batcher {
         }
     }
 
-    async fn ask(&self, terms: &Terms, batch: &[Piece], turn: &mut Turn) -> Result<(ReadAnswer, Reply), Failure> {
+    async fn ask(&self, terms: &Terms, batch: &[Piece], turn: &mut Turn) -> Result<Answered, Failure> {
         let question = Question {
             inputs: batch.iter().flat_map(|piece| &piece.inputs).collect(),
             requests: batch.len(),
+            traces: batch.iter().map(|piece| &piece.trace).filter(|trace| trace.is_known()).collect(),
             deadline: batch.iter().map(|piece| piece.deadline).max().unwrap_or_else(Instant::now),
         };
         self.caller.ask(terms, &question, turn).await

@@ -8,9 +8,10 @@ use tokio::time::Instant;
 
 use super::retry::{Budget, backoff, luck};
 use super::turn::Turn;
-use super::{Breaker, Class, Client, Failure, Reply, Why};
+use super::{Breaker, Class, Client, Failure, Reply, Why, port_of};
 use crate::config::{Config, Live};
 use crate::metrics::{CallOutcome, Metrics, RetryReason};
+use crate::traces::{Span, TraceContext, attribute};
 use crate::wire::{Base64, Encoding, Expected, Input, ReadAnswer, Space, Unreadable, read_answer, write_request};
 
 /// What all inputs of one call have in common.
@@ -53,8 +54,17 @@ pub(super) struct Question<'a> {
     pub inputs: Vec<&'a Input<'static>>,
     /// How many requests they come from.
     pub requests: usize,
+    /// The traces of those requests, as far as they have any; the call is made in the first one's.
+    pub traces: Vec<&'a TraceContext>,
     /// When nobody waits any more: no retry is begun that would end later.
     pub deadline: Instant,
+}
+
+/// What came back, and the call that brought it.
+pub(super) struct Answered {
+    pub answer: ReadAnswer,
+    pub reply: Reply,
+    pub trace: TraceContext,
 }
 
 /// Asks questions.
@@ -91,7 +101,7 @@ impl Caller {
         terms: &Terms,
         question: &Question<'_>,
         turn: &mut Turn,
-    ) -> Result<(ReadAnswer, Reply), Failure> {
+    ) -> Result<Answered, Failure> {
         let config = self.live.load();
         let body = write_request(&terms.space, &question.inputs, terms.encoding, terms.user.as_deref());
         let mut tries = Tries::default();
@@ -102,16 +112,20 @@ impl Caller {
             };
             tries.attempts += 1;
             let begun = Instant::now();
-            let reply = self.client.post(terms, body.clone()).await;
+            let span = begin_call(terms, question, tries.attempts);
+            let reply = self.client.post(terms, body.clone(), &span.context()).await;
             let result = reply.and_then(|reply| read_reply(terms, question.inputs.len(), reply));
-            self.count(&result, begun.elapsed(), question);
+            let outcome = outcome_of(&result);
+            self.metrics.upstream_call(outcome, begun.elapsed(), question.inputs.len(), question.requests);
+            tell(&span, &result, outcome);
             let failure = match result {
-                Ok(answer) => {
+                Ok((answer, reply)) => {
                     pass.answered();
-                    return Ok(answer);
+                    return Ok(Answered { answer, reply, trace: span.context() });
                 }
                 Err(failure) => failure,
             };
+            drop(span);
             let next = self.next(&failure, &mut tries, question.deadline, &config);
             match next {
                 // Says nothing about the upstream's health: the leave to call is handed back.
@@ -149,18 +163,64 @@ impl Caller {
         let in_time = Instant::now().checked_add(wait).is_some_and(|at| at < deadline);
         if in_time && self.budget.withdraw() { Next::RetryAfter(wait, reason) } else { Next::GiveUp }
     }
+}
 
-    fn count(&self, result: &Result<(ReadAnswer, Reply), Failure>, elapsed: Duration, question: &Question<'_>) {
-        let outcome = match result {
-            Ok(_) => CallOutcome::Ok,
-            Err(failure) => match failure.class {
-                Class::Unavailable(_) => CallOutcome::Unavailable,
-                Class::Throttled => CallOutcome::Throttled,
-                Class::Refused => CallOutcome::Refused,
-                Class::Unreadable(..) => CallOutcome::Unreadable,
-            },
-        };
-        self.metrics.upstream_call(outcome, elapsed, question.inputs.len(), question.requests);
+fn outcome_of(result: &Result<(ReadAnswer, Reply), Failure>) -> CallOutcome {
+    match result {
+        Ok(_) => CallOutcome::Ok,
+        Err(failure) => match failure.class {
+            Class::Unavailable(_) => CallOutcome::Unavailable,
+            Class::Throttled => CallOutcome::Throttled,
+            Class::Refused => CallOutcome::Refused,
+            Class::Unreadable(..) => CallOutcome::Unreadable,
+        },
+    }
+}
+
+/// The span of one attempt: in the trace of the first request, linked to the others.
+fn begin_call(terms: &Terms, question: &Question<'_>, attempt: u32) -> Span {
+    let Some((first, others)) = question.traces.split_first() else { return Span::default() };
+    let span = first.call(terms.space.model_name());
+    for (place, other) in others.iter().enumerate() {
+        let is_new = others[..place].iter().chain([first]).all(|seen| !seen.is_same_span(other));
+        if is_new {
+            span.link(other);
+        }
+    }
+    span.text(attribute::SERVER, terms.uri.host().unwrap_or_default());
+    if let Some(port) = port_of(&terms.uri) {
+        span.count(attribute::PORT, port);
+    }
+    if let Some(dimensions) = terms.space.dimensions {
+        span.count(attribute::DIMENSIONS, dimensions);
+    }
+    span.count(attribute::INPUTS, question.inputs.len());
+    span.count(attribute::MERGED_REQUESTS, question.requests);
+    if attempt > 1 {
+        span.count(attribute::RESEND_COUNT, attempt - 1);
+    }
+    span
+}
+
+fn tell(span: &Span, result: &Result<(ReadAnswer, Reply), Failure>, outcome: CallOutcome) {
+    span.text(attribute::OUTCOME, outcome.label());
+    let reply = match result {
+        Ok((answer, reply)) => {
+            span.text(attribute::RESPONSE_MODEL, answer.model.as_deref().unwrap_or_default());
+            if let Some(tokens) = answer.prompt_tokens {
+                span.count(attribute::INPUT_TOKENS, tokens);
+            }
+            Some(reply)
+        }
+        Err(failure) => failure.reply.as_deref(),
+    };
+    if let Some(reply) = reply {
+        span.count(attribute::STATUS, reply.status.as_u16());
+    }
+    match reply.filter(|reply| reply.status != StatusCode::OK) {
+        Some(reply) => span.fail(reply.status.as_u16()),
+        None if result.is_err() => span.fail(outcome.label()),
+        None => {}
     }
 }
 

@@ -13,10 +13,11 @@ use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
-use super::connector::{TimedConnector, TlsError};
 use super::headers::KEY_HEADERS;
 use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
 use crate::config::{Config, KeyHeader, Live};
+use crate::connector::{Connecting, TimedConnector, TlsError};
+use crate::traces::TraceContext;
 use crate::wire::Encoding;
 
 /// Any error of a body or a connection.
@@ -64,7 +65,12 @@ impl Client {
     pub fn http(live: Live) -> Result<Self, TlsError> {
         let config = live.load();
         let upstream = &config.upstream;
-        let connector = TimedConnector::new(upstream.connect_timeout, upstream.ca_file.as_deref())?;
+        let connector = TimedConnector::new(Connecting {
+            limit: upstream.connect_timeout,
+            limit_key: "upstream.connect_timeout",
+            ca_file: upstream.ca_file.as_deref(),
+            ca_key: "upstream.ca_file",
+        })?;
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(upstream.idle_timeout)
@@ -79,8 +85,8 @@ impl Client {
     }
 
     /// Posts a JSON body and reads the whole answer within the configured limits. Who asked may be gone by then: what
-    /// is paid for is read to its end.
-    pub async fn post(&self, terms: &Terms, body: Bytes) -> Result<Reply, Failure> {
+    /// is paid for is read to its end. The call goes up under its own place in its trace.
+    pub async fn post(&self, terms: &Terms, body: Bytes, call: &TraceContext) -> Result<Reply, Failure> {
         let client = match &self.target {
             Target::Http(client) => client,
             Target::InProcess(embedder) => return post_in_process(embedder, terms, body).await,
@@ -90,6 +96,7 @@ impl Client {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = terms.uri.clone();
         *request.headers_mut() = terms.headers.clone();
+        call.write(request.headers_mut());
         authorize(&config, request.headers_mut());
         let until = Instant::now() + config.upstream.call_timeout;
         let headers_until = until.min(Instant::now() + config.upstream.headers_timeout);

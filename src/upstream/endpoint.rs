@@ -50,6 +50,15 @@ pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, TooLong> {
     Uri::from_parts(parts).map_err(|_| TooLong)
 }
 
+/// The port behind an address, said or implied.
+pub fn port_of(uri: &Uri) -> Option<u16> {
+    uri.port_u16().or(match uri.scheme_str() {
+        Some("https") => Some(443),
+        Some("http") => Some(80),
+        _ => None,
+    })
+}
+
 fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }

@@ -7,8 +7,10 @@ use http::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::{Failure, Reply};
+use super::Failure;
+use super::caller::Answered;
 use crate::tokens;
+use crate::traces::{Span, TraceContext};
 use crate::vector::Vector;
 use crate::wire::{Input, ReadAnswer};
 
@@ -35,6 +37,17 @@ pub struct CallInfo {
     pub prompt_tokens: Option<u64>,
     /// How many inputs it carried.
     pub inputs: usize,
+    /// Its place in the trace of the request it was made for.
+    pub trace: TraceContext,
+}
+
+/// Who waits for inputs.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// How long.
+    pub deadline: Instant,
+    /// In whose trace.
+    pub trace: TraceContext,
 }
 
 /// The result for some of the inputs that were submitted.
@@ -53,6 +66,9 @@ pub(super) struct Piece {
     pub(super) first_place: usize,
     pub(super) inputs: Vec<Input<'static>>,
     pub(super) deadline: Instant,
+    pub(super) trace: TraceContext,
+    /// Its wait in its lane, while that goes on.
+    pub(super) queued: Span,
     pub(super) results: mpsc::UnboundedSender<Portion>,
 }
 
@@ -103,6 +119,8 @@ pub(super) fn halve(mut batch: Vec<Piece>) -> (Vec<Piece>, Vec<Piece>) {
                 first_place: piece.first_place + middle,
                 inputs: piece.inputs.split_off(middle),
                 deadline: piece.deadline,
+                trace: piece.trace.clone(),
+                queued: Span::default(),
                 results: piece.results.clone(),
             }
         })
@@ -110,7 +128,8 @@ pub(super) fn halve(mut batch: Vec<Piece>) -> (Vec<Piece>, Vec<Piece>) {
     (batch, rights)
 }
 
-pub(super) fn hand_out(batch: Vec<Piece>, answer: ReadAnswer, reply: Reply) {
+pub(super) fn hand_out(batch: Vec<Piece>, answered: Answered) {
+    let Answered { answer, reply, trace } = answered;
     let inputs: Vec<&Input<'_>> = batch.iter().flat_map(|piece| &piece.inputs).collect();
     let mut tokens = token_shares(&inputs, &answer).into_iter();
     let call = Arc::new(CallInfo {
@@ -118,6 +137,7 @@ pub(super) fn hand_out(batch: Vec<Piece>, answer: ReadAnswer, reply: Reply) {
         model: answer.model,
         prompt_tokens: answer.prompt_tokens,
         inputs: answer.vectors.len(),
+        trace,
     });
     let mut vectors = answer.vectors.into_iter();
     for piece in batch {
@@ -148,6 +168,10 @@ pub(super) fn fail(batch: Vec<Piece>, failure: Failure) {
 }
 
 impl Piece {
+    pub(super) fn leave_queue(&mut self) {
+        self.queued = Span::default();
+    }
+
     fn send(self, result: Result<Vec<Fetched>, Arc<Failure>>) {
         let places = self.first_place..self.first_place + self.inputs.len();
         // Who submitted the piece stays until every portion has come; if it is gone, the process is stopping.

@@ -104,6 +104,8 @@ def the_network_policy_follows_the_addresses():
         ({"upstream": {"url": "HTTPS://gateway/tenant:80/v1"}}, [443]),
         ({"upstream": {"url": "mock:"}}, []),
         ({"upstream": None}, [443]),
+        ({"traces": {"endpoint": "http://collector:4318"}}, [443, 4318]),
+        ({"traces": {"url": "https://collector/v1/traces"}, "upstream": {"url": "mock:"}}, [443]),
     ]:
         _, *rest = one(manifests({"config": config}), "NetworkPolicy")["spec"]["egress"]
         assert [port["port"] for entry in rest for port in entry["ports"]] == expected, config

@@ -13,7 +13,8 @@ use vecho::portable::Writer;
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 5] = ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/METRICS.md", "benches/README.md"];
+const DOCUMENTS: [&str; 6] =
+    ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/METRICS.md", "docs/TRACES.md", "benches/README.md"];
 
 /// Folders whose files documents call by their path.
 const FOLDERS: [&str; 6] = ["src/", "tests/", "benches/", "config/", "docs/", "scripts/"];

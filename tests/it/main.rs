@@ -41,5 +41,6 @@ mod serve;
 mod stopping;
 mod the_stub;
 mod tls;
+mod traces;
 mod upstream;
 mod usage;

@@ -85,7 +85,8 @@ vecho/sidecar: {{ .Release.Name | quote }}
 {{- $ports = append $ports (int .) -}}
 {{- end -}}
 {{- $upstream := dig "upstream" "url" "https://default" .Values.config -}}
-{{- range append (dig "redis" "url" "" .Values.config | splitList ",") $upstream -}}
+{{- $collector := list (dig "traces" "endpoint" "" .Values.config) (dig "traces" "url" "" .Values.config) -}}
+{{- range concat (dig "redis" "url" "" .Values.config | splitList ",") (list $upstream) $collector -}}
 {{- $host := trim . | lower | regexFind "^[a-z]+://[^/?#]*" -}}
 {{- $scheme := regexFind "^[a-z]+" $host -}}
 {{- $explicit := regexFind ":[0-9]+$" $host | trimPrefix ":" -}}

@@ -27,7 +27,7 @@ fn record(model: &str) -> Arc<Record> {
 }
 
 fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
-    Lookup { now_ms, max_age_ms: None, lessons, space: KeyBuilder::new(None).finish() }
+    Lookup { now_ms, max_age_ms: None, lessons, space: KeyBuilder::new(None).finish(), trace: TraceContext::NONE }
 }
 
 #[test]

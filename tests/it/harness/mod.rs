@@ -1,6 +1,7 @@
 //! What every stage's tests stand on: an upstream that can misbehave, the real binary in front of it, and clients.
 
 pub(crate) mod client;
+pub(crate) mod collector;
 pub(crate) mod front;
 pub(crate) mod inside;
 pub(crate) mod ops;
@@ -14,6 +15,7 @@ pub(crate) mod vecho;
 pub(crate) mod wait;
 
 pub(crate) use client::Client;
+pub(crate) use collector::Collector;
 pub(crate) use front::Front;
 pub(crate) use inside::Inside;
 pub(crate) use stub::{Behaviour, Stub};

@@ -1,5 +1,6 @@
-//! Connections to the upstream: TCP or TLS, with one deadline over name resolution, connect and handshake.
+//! Connections to other servers over HTTP: TCP or TLS, with one deadline over name resolution, connect and handshake.
 
+use std::error::Error;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -15,14 +16,30 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tower_service::Service;
 
-use super::client::BoxError;
+/// Any error of a connection.
+type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why the TLS set-up for the upstream cannot be made.
+/// How connections to one kind of server are made, and the keys of the configuration that say so.
+#[derive(Clone, Copy, Debug)]
+pub struct Connecting<'a> {
+    /// Limit of name lookup, TCP and TLS together.
+    pub limit: Duration,
+    /// The key of that limit.
+    pub limit_key: &'static str,
+    /// PEM file with roots to trust besides the public ones.
+    pub ca_file: Option<&'a Path>,
+    /// The key of that file.
+    pub ca_key: &'static str,
+}
+
+/// Why the TLS set-up for connections cannot be made.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// The file with further roots cannot be read as PEM certificates.
-    #[error("upstream.ca_file {path}: {cause}", path = path.display())]
+    #[error("{key} {path}: {cause}", path = path.display())]
     CaFile {
+        /// The key that names it.
+        key: &'static str,
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
@@ -35,32 +52,37 @@ pub enum TlsError {
 
 /// A connector whose connections are up within a time limit or fail.
 #[derive(Clone)]
-pub(super) struct TimedConnector {
+pub struct TimedConnector {
     inner: HttpsConnector<HttpConnector>,
     limit: Duration,
+    limit_key: &'static str,
 }
 
 impl TimedConnector {
-    /// A connector that trusts the public roots and those in `ca_file`.
-    pub(super) fn new(limit: Duration, ca_file: Option<&Path>) -> Result<Self, TlsError> {
+    /// A connector that trusts the public roots and those in its file.
+    pub fn new(connecting: Connecting<'_>) -> Result<Self, TlsError> {
+        let Connecting { limit, limit_key, ca_file, ca_key } = connecting;
         let mut tcp = HttpConnector::new();
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limit));
         tcp.enforce_http(false);
         let inner = HttpsConnectorBuilder::new()
-            .with_tls_config(tls_config(ca_file)?)
+            .with_tls_config(tls_config(ca_file, ca_key)?)
             .https_or_http()
             .enable_http1()
             .wrap_connector(tcp);
-        Ok(Self { inner, limit })
+        Ok(Self { inner, limit, limit_key })
     }
 }
 
-fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
+fn tls_config(ca_file: Option<&Path>, key: &'static str) -> Result<ClientConfig, TlsError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(path) = ca_file {
-        add_roots(&mut roots, path)
-            .map_err(|cause| TlsError::CaFile { path: path.to_owned(), cause: cause.to_string() })?;
+        add_roots(&mut roots, path).map_err(|cause| TlsError::CaFile {
+            key,
+            path: path.to_owned(),
+            cause: cause.to_string(),
+        })?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
@@ -86,11 +108,11 @@ impl Service<Uri> for TimedConnector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (connecting, limit) = (self.inner.call(uri), self.limit);
+        let (connecting, limit, key) = (self.inner.call(uri), self.limit, self.limit_key);
         Box::pin(async move {
             match tokio::time::timeout(limit, connecting).await {
                 Ok(connected) => connected,
-                Err(_) => Err("connecting took longer than upstream.connect_timeout".into()),
+                Err(_) => Err(format!("connecting took longer than {key}").into()),
             }
         })
     }

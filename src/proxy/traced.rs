@@ -1,0 +1,71 @@
+//! What a request's span is told on its way through the public port. Never a text, a key, or a header.
+
+use http::{Request, Response, StatusCode};
+
+use crate::flow::Tally;
+use crate::traces::{Span, attribute};
+use crate::upstream::{ForwardedBody, OpenError, RouteKind, port_of};
+use crate::wire::EmbedRequest;
+
+/// The pattern of an embeddings path.
+pub(super) fn pattern(kind: RouteKind, path: &str) -> Option<&'static str> {
+    const FIXED: [&str; 3] = ["/v1/embeddings", "/embeddings", "/openai/v1/embeddings"];
+    match kind {
+        RouteKind::Embeddings => FIXED.into_iter().find(|fixed| *fixed == path),
+        RouteKind::Deployment => Some("/openai/deployments/{deployment}/embeddings"),
+        RouteKind::Other => None,
+    }
+}
+
+/// What is asked for.
+pub(super) fn asked(span: &Span, request: &EmbedRequest<'_>) {
+    if let Some(model) = &request.space.model {
+        span.text(attribute::REQUEST_MODEL, model);
+    }
+    if let Some(dimensions) = request.space.dimensions {
+        span.count(attribute::DIMENSIONS, dimensions);
+    }
+    span.count(attribute::INPUTS, request.inputs.len());
+}
+
+/// Where the answer came from.
+pub(super) fn served(span: &Span, tally: &Tally, model: &str) {
+    span.shown(attribute::SOURCES, || tally.sources());
+    span.count(attribute::TOKENS_BILLED, tally.billed);
+    span.count(attribute::TOKENS_SAVED, tally.saved);
+    span.text(attribute::RESPONSE_MODEL, model);
+}
+
+/// How the answer begins.
+pub(super) fn answered(span: &Span, status: StatusCode) {
+    span.count(attribute::STATUS, status.as_u16());
+    if status.is_server_error() {
+        span.fail(status.as_u16());
+    }
+}
+
+/// Begins the span of what passes through.
+pub(super) fn forwarded<B>(span: &Span, request: &Request<B>) -> Span {
+    let call = span.context().forward(request.method());
+    call.text(attribute::SERVER, request.uri().host().unwrap_or_default());
+    if let Some(port) = port_of(request.uri()) {
+        call.count(attribute::PORT, port);
+    }
+    call
+}
+
+/// Ends it: its answer has begun, or never will.
+pub(super) fn opened_as(call: Span, opened: &Result<Response<ForwardedBody>, OpenError>) {
+    match opened {
+        Ok(response) => {
+            call.count(attribute::STATUS, response.status().as_u16());
+            if response.status().is_client_error() || response.status().is_server_error() {
+                call.fail(response.status().as_u16());
+            }
+        }
+        Err(OpenError::Late) => call.fail("timeout"),
+        Err(OpenError::Unavailable(_)) => call.fail("unavailable"),
+        Err(OpenError::RequestBody | OpenError::TooLarge { .. }) => call.fail("request_body"),
+    }
+    drop(call);
+}

@@ -1,0 +1,91 @@
+//! THE tables of spans and of what they say. No name of either stands anywhere else, and the documentation follows.
+
+use std::fmt::Write;
+
+/// The name of an attribute of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attribute {
+    /// As OpenTelemetry's semantic conventions have it, or below `vecho.`.
+    pub name: &'static str,
+    /// What it tells.
+    pub doc: &'static str,
+}
+
+/// A kind of span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpanName {
+    /// Its name; some are followed by what they are about.
+    pub name: &'static str,
+    /// What of a request it covers.
+    pub doc: &'static str,
+}
+
+macro_rules! attributes {
+    ($($id:ident: $name:literal, $doc:literal;)+) => {
+        $(#[doc = $doc] pub const $id: Attribute = Attribute { name: $name, doc: $doc };)+
+
+        /// Every attribute, in the order of the documentation.
+        pub const ATTRIBUTES: &[Attribute] = &[$($id),+];
+    };
+}
+
+macro_rules! spans {
+    ($($id:ident: $name:literal, $doc:literal;)+) => {
+        $(pub(super) const $id: SpanName = SpanName { name: $name, doc: $doc };)+
+
+        /// Every kind of span, in the order of the documentation.
+        pub const SPANS: &[SpanName] = &[$($id),+];
+    };
+}
+
+spans! {
+    REQUEST: "METHOD ROUTE", "Server span: a request of the public port, until its answer begins.";
+    LOOK_UP: "look up TIER", "One question to a tier below memory.";
+    WAIT: "wait", "The wait for what no tier had; linked to the calls of other traces that brought it.";
+    LEASE: "lease", "Agreeing with other replicas on who fetches what.";
+    QUEUE: "queue", "Inputs that wait for their turn to go up.";
+    CALL: "embeddings MODEL", "Client span: one attempt of a call to the upstream; linked to the other requests in it.";
+    FORWARD: "METHOD", "Client span: a request passed through, until its answer begins.";
+}
+
+attributes! {
+    METHOD: "http.request.method", "The method; `_OTHER` where it is none of HTTP's own.";
+    ROUTE: "http.route", "The embeddings path with a placeholder for the deployment; not on what passes through.";
+    PATH: "url.path", "The path, without its query.";
+    SCHEME: "url.scheme", "Whether the request came over TLS: `http` or `https`.";
+    SERVER: "server.address", "The upstream's host.";
+    PORT: "server.port", "The upstream's port.";
+    STATUS: "http.response.status_code", "The status of the answer.";
+    RESEND_COUNT: "http.request.resend_count", "How often the call was made before.";
+    ERROR_TYPE: "error.type", "How a request or call failed: the status, or the outcome in a word.";
+    OPERATION: "gen_ai.operation.name", "`embeddings`";
+    REQUEST_MODEL: "gen_ai.request.model", "The model asked for.";
+    RESPONSE_MODEL: "gen_ai.response.model", "The model that answered.";
+    DIMENSIONS: "gen_ai.embeddings.dimension.count", "The dimensions asked for.";
+    INPUT_TOKENS: "gen_ai.usage.input_tokens", "Tokens that the upstream says the call cost.";
+    OUTCOME: "vecho.outcome", "How a request or call ended, in the words of the metrics; for embeddings what `x-vecho-cache` says.";
+    SOURCES: "vecho.sources", "What `x-vecho-sources` says: inputs by where they came from.";
+    TOKENS_BILLED: "vecho.tokens.billed", "Tokens that the upstream charged for this request.";
+    TOKENS_SAVED: "vecho.tokens.saved", "Tokens that it would have charged.";
+    BYPASS_REASON: "vecho.bypass.reason", "Why the request went through uncached.";
+    INPUTS: "vecho.inputs", "How many inputs the request, the queue or the call has.";
+    TIER: "vecho.tier", "The tier that is asked.";
+    KEYS: "vecho.keys", "How many keys are asked for.";
+    FOUND: "vecho.found", "How many of them are found.";
+    LED: "vecho.led", "How many keys this request has fetched.";
+    WAITED_FOR: "vecho.joined", "How many keys others are fetching already.";
+    MERGED_REQUESTS: "vecho.requests", "How many requests share the call.";
+}
+
+/// Both tables as Markdown, for the documentation.
+pub fn tables_markdown() -> String {
+    let mut text = String::from("| span | what it covers |\n|---|---|\n");
+    for SpanName { name, doc } in SPANS {
+        writeln!(text, "| `{name}` | {doc} |").expect("writing to a String must succeed");
+    }
+    text.push_str("\n| attribute | what it tells |\n|---|---|\n");
+    for Attribute { name, doc } in ATTRIBUTES {
+        writeln!(text, "| `{name}` | {doc} |").expect("writing to a String must succeed");
+    }
+    text
+}

@@ -1,0 +1,172 @@
+//! In whose trace something happens, and how that travels in the headers of W3C Trace Context.
+
+use std::str::FromStr;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
+use opentelemetry_sdk::trace::SdkTracer;
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+/// Bytes of a `traceparent` of version 00.
+const LENGTH: usize = 55;
+
+/// A place in a trace, below which spans can be begun. Empty where traces are off. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct TraceContext(pub(super) Option<Arc<Place>>);
+
+/// What a [`TraceContext`] holds.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) tracer: SdkTracer,
+    pub(super) span: SpanContext,
+}
+
+impl TraceContext {
+    /// No place: traces are off, or nobody is interested.
+    pub const NONE: &'static Self = &Self(None);
+
+    /// Whether there is one.
+    pub const fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether both are places in one trace.
+    pub fn is_same_trace(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => one.span.trace_id() == other.span.trace_id(),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
+    /// Whether both are the very same span.
+    pub fn is_same_span(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => one.span.span_id() == other.span.span_id(),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
+    /// Puts this place into the headers of a request, instead of whatever stood there. An empty one changes nothing.
+    pub fn write(&self, headers: &mut HeaderMap) {
+        if let Some(place) = &self.0 {
+            write(&place.span, headers);
+        }
+    }
+}
+
+fn write(span: &SpanContext, headers: &mut HeaderMap) {
+    let sampled = span.trace_flags() & TraceFlags::SAMPLED;
+    let parent = format!("00-{}-{}-{sampled:02x}", span.trace_id(), span.span_id());
+    headers.insert(TRACEPARENT, HeaderValue::from_str(&parent).expect("hexadecimal digits must be a header value"));
+    headers.remove(TRACESTATE);
+    let state = span.trace_state().header();
+    if let Some(state) = HeaderValue::from_str(&state).ok().filter(|state| !state.is_empty()) {
+        headers.insert(TRACESTATE, state);
+    }
+}
+
+/// The caller's place, if its headers name exactly one. What the standard calls malformed is as good as absent.
+pub(super) fn read(headers: &HeaderMap) -> Option<SpanContext> {
+    let mut parents = headers.get_all(TRACEPARENT).iter();
+    let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
+    let (trace_id, span_id, flags) = parse(parent.to_str().ok()?.trim())?;
+    let state = TraceState::from_str(&states(headers)).unwrap_or_default();
+    let span = SpanContext::new(trace_id, span_id, flags, true, state);
+    span.is_valid().then_some(span)
+}
+
+/// Version 00 to the letter; of a later version only what it has in common with it.
+fn parse(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
+    let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let known = text.get(..LENGTH)?;
+    let mut parts = known.split('-');
+    let (version, trace_id, span_id, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let lengths = [version.len(), trace_id.len(), span_id.len(), flags.len()];
+    let is_whole = lengths == [2, 32, 16, 2] && [version, trace_id, span_id, flags].into_iter().all(is_hex);
+    let rest = &text[LENGTH..];
+    let may_go_on = version != "00" && rest.starts_with('-');
+    if !is_whole || version == "ff" || !(rest.is_empty() || may_go_on) {
+        return None;
+    }
+    let flags = TraceFlags::new(u8::from_str_radix(flags, 16).ok()?) & TraceFlags::SAMPLED;
+    Some((TraceId::from_hex(trace_id).ok()?, SpanId::from_hex(span_id).ok()?, flags))
+}
+
+/// Several `tracestate` headers are one list.
+fn states(headers: &HeaderMap) -> String {
+    let states: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok()).collect();
+    states.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+    const SPAN: &str = "00f067aa0ba902b7";
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, HeaderValue::from_str(value).expect("a value"));
+        }
+        headers
+    }
+
+    #[test]
+    fn a_callers_place_is_read_and_written_again() {
+        let parent = format!("00-{TRACE}-{SPAN}-01");
+        let sent = headers(&[("traceparent", &parent), ("tracestate", "a=1"), ("tracestate", "b=2")]);
+        let span = read(&sent).expect("it is well formed");
+        assert!(span.is_sampled() && span.is_remote());
+        let mut written = headers(&[("traceparent", "old"), ("tracestate", "old"), ("x", "y")]);
+        write(&span, &mut written);
+        assert_eq!(written, headers(&[("traceparent", &parent), ("tracestate", "a=1,b=2"), ("x", "y")]));
+    }
+
+    #[test]
+    fn a_later_version_is_read_as_far_as_it_is_known() {
+        for (parent, sampled) in [
+            (format!("00-{TRACE}-{SPAN}-00"), false),
+            (format!("00-{TRACE}-{SPAN}-03"), true),
+            (format!("cc-{TRACE}-{SPAN}-01"), true),
+            (format!("cc-{TRACE}-{SPAN}-01-what-the-future-brings"), true),
+        ] {
+            assert_eq!(read(&headers(&[("traceparent", &parent)])).map(|span| span.is_sampled()), Some(sampled));
+        }
+    }
+
+    #[test]
+    fn what_is_malformed_is_as_good_as_absent() {
+        for parent in [
+            String::new(),
+            "nonsense".to_owned(),
+            format!("ff-{TRACE}-{SPAN}-01"),
+            format!("00-{TRACE}-{SPAN}-01-"),
+            format!("00-{TRACE}-{SPAN}-01-more"),
+            format!("cc-{TRACE}-{SPAN}-01.more"),
+            format!("00-{TRACE}-{SPAN}-1"),
+            format!("00-{TRACE}-{SPAN}"),
+            format!("+0-{TRACE}-{SPAN}-01"),
+            format!("00-{}-{SPAN}-01", TRACE.to_uppercase()),
+            format!("00-{}-{SPAN}-01", "0".repeat(32)),
+            format!("00-{TRACE}-{}-01", "0".repeat(16)),
+            format!("00-{TRACE}-{SPAN}-0x"),
+            format!("00_{TRACE}_{SPAN}_01"),
+        ] {
+            assert_eq!(read(&headers(&[("traceparent", &parent), ("tracestate", "a=1")])), None, "{parent}");
+        }
+        let good = format!("00-{TRACE}-{SPAN}-01");
+        assert_eq!(read(&headers(&[("traceparent", &good), ("traceparent", &good)])), None, "two are none");
+    }
+
+    #[test]
+    fn a_malformed_state_costs_the_state_alone() {
+        let parent = format!("00-{TRACE}-{SPAN}-01");
+        let span =
+            read(&headers(&[("traceparent", &parent), ("tracestate", "no equals sign")])).expect("the parent is fine");
+        assert_eq!(span.trace_state().header(), "");
+    }
+}

@@ -1,0 +1,57 @@
+//! Finished spans on their way from requests to the exporter: bounded, and nobody ever waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use opentelemetry::Context;
+use opentelemetry_sdk::error::OTelSdkResult;
+use opentelemetry_sdk::trace::{Span, SpanData, SpanProcessor};
+use tokio::sync::mpsc::{self, Receiver, Sender};
+
+use crate::metrics::{Metrics, SpanResult};
+
+/// Takes in finished spans; what does not fit is dropped and counted.
+#[derive(Debug)]
+pub(super) struct Queue {
+    sender: Sender<SpanData>,
+    waiting: Arc<AtomicUsize>,
+    metrics: Arc<Metrics>,
+}
+
+/// The end of the queue where spans come out.
+pub(super) struct Queued {
+    pub(super) finished: Receiver<SpanData>,
+    /// How many are neither delivered nor given up.
+    pub(super) waiting: Arc<AtomicUsize>,
+}
+
+impl Queue {
+    /// A queue for so many spans, and its other end.
+    pub(super) fn new(spans: usize, metrics: Arc<Metrics>) -> (Self, Queued) {
+        let (sender, finished) = mpsc::channel(spans);
+        let waiting = Arc::<AtomicUsize>::default();
+        (Self { sender, waiting: Arc::clone(&waiting), metrics }, Queued { finished, waiting })
+    }
+}
+
+impl SpanProcessor for Queue {
+    fn on_start(&self, _: &mut Span, _: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        // Before the span can be seen on the other side, where it is subtracted.
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        if self.sender.try_send(span).is_err() {
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            self.metrics.spans(SpanResult::QueueFull, 1);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        Ok(())
+    }
+
+    fn shutdown_with_timeout(&self, _: Duration) -> OTelSdkResult {
+        Ok(())
+    }
+}

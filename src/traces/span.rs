@@ -1,0 +1,167 @@
+//! One span: begun below a place in a trace, told things about, ended by drop.
+
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
+
+use super::attribute::{self, Attribute};
+use super::context::{Place, TraceContext};
+
+/// The longest text that an attribute holds, in bytes. Names of models come from callers.
+const MAX_TEXT_BYTES: usize = 256;
+
+/// A span under way. It ends when it is dropped. Empty where traces are off, and deaf where its trace is not recorded.
+#[derive(Debug, Default)]
+pub struct Span(Option<Box<Live>>);
+
+#[derive(Debug)]
+struct Live {
+    place: TraceContext,
+    /// The span, while it is recorded. Behind a lock, so that many places may tell it things.
+    recorded: Mutex<SdkSpan>,
+}
+
+impl Span {
+    /// A span below `parent`, or the first one of a trace.
+    pub(super) fn begin(tracer: &SdkTracer, parent: &Context, builder: SpanBuilder) -> Self {
+        let span = tracer.build_with_context(builder, parent);
+        let place = Place { tracer: tracer.clone(), span: span.span_context().clone() };
+        Self(Some(Box::new(Live { place: TraceContext(Some(Arc::new(place))), recorded: Mutex::new(span) })))
+    }
+
+    /// The place of this span, below which others are begun.
+    pub fn context(&self) -> TraceContext {
+        self.0.as_ref().map_or_else(TraceContext::default, |live| live.place.clone())
+    }
+
+    /// Whether anybody listens.
+    pub fn is_recorded(&self) -> bool {
+        self.0.as_ref().is_some_and(|live| live.place.is_recorded())
+    }
+
+    /// Tells a text; too long a one is cut.
+    pub fn text(&self, attribute: Attribute, text: &str) {
+        if self.is_recorded() {
+            let end = text.floor_char_boundary(MAX_TEXT_BYTES);
+            self.set(attribute, text[..end].to_owned());
+        }
+    }
+
+    /// Tells a number.
+    pub fn count(&self, attribute: Attribute, number: impl TryInto<i64>) {
+        if self.is_recorded() {
+            self.set(attribute, number.try_into().unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Tells whatever it takes time to write, if anybody listens.
+    pub fn shown(&self, attribute: Attribute, value: impl FnOnce() -> String) {
+        if self.is_recorded() {
+            self.set(attribute, value());
+        }
+    }
+
+    /// Says that what this span covers failed, and how in a word.
+    pub fn fail(&self, how: impl Display) {
+        if self.is_recorded() {
+            self.set(attribute::ERROR_TYPE, how.to_string());
+            self.with(|span| span.set_status(Status::error("")));
+        }
+    }
+
+    /// Links it to a place in another trace.
+    pub fn link(&self, other: &TraceContext) {
+        if let Some(place) = &other.0 {
+            self.with(|span| span.add_link(place.span.clone(), Vec::new()));
+        }
+    }
+
+    fn set(&self, attribute: Attribute, value: impl Into<Value>) {
+        self.with(|span| span.set_attribute(KeyValue::new(attribute.name, value)));
+    }
+
+    fn with(&self, act: impl FnOnce(&mut SdkSpan)) {
+        if let Some(live) = &self.0 {
+            act(&mut live.recorded.lock().unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+}
+
+impl TraceContext {
+    fn is_recorded(&self) -> bool {
+        self.0.as_ref().is_some_and(|place| place.span.is_sampled())
+    }
+
+    /// Begins the look-up of `keys` in a tier.
+    pub fn look_up(&self, tier: &'static str, keys: usize) -> Span {
+        let span = self.below(attribute::LOOK_UP.name, Some(tier), SpanKind::Internal);
+        span.text(attribute::TIER, tier);
+        span.count(attribute::KEYS, keys);
+        span
+    }
+
+    /// Begins a wait for keys, of which this request fetches some and others are under way.
+    pub fn wait(&self, led: usize, joined: usize) -> Span {
+        let span = self.below(attribute::WAIT.name, None, SpanKind::Internal);
+        span.count(attribute::LED, led);
+        span.count(attribute::WAITED_FOR, joined);
+        span
+    }
+
+    /// Begins agreeing with other replicas about keys.
+    pub fn lease(&self, keys: usize) -> Span {
+        let span = self.below(attribute::LEASE.name, None, SpanKind::Internal);
+        span.count(attribute::KEYS, keys);
+        span
+    }
+
+    /// Begins the wait of inputs for their turn.
+    pub fn queue(&self, inputs: usize) -> Span {
+        let span = self.below(attribute::QUEUE.name, None, SpanKind::Internal);
+        span.count(attribute::INPUTS, inputs);
+        span
+    }
+
+    /// Begins an embeddings call for a model.
+    pub fn call(&self, model: &str) -> Span {
+        let span = self.below(attribute::CALL.name, Some(model), SpanKind::Client);
+        span.text(attribute::METHOD, "POST");
+        span.text(attribute::OPERATION, "embeddings");
+        span.text(attribute::REQUEST_MODEL, model);
+        span
+    }
+
+    /// Begins passing a request through.
+    pub fn forward(&self, method: &http::Method) -> Span {
+        let method = known_method(method);
+        let span = self.below("", Some(method), SpanKind::Client);
+        span.text(attribute::METHOD, method);
+        span
+    }
+
+    /// A span below this place. The last word of a name that has several is a placeholder for `about`.
+    fn below(&self, name: &'static str, about: Option<&str>, kind: SpanKind) -> Span {
+        let Some(place) = &self.0 else { return Span::default() };
+        let builder = SpanBuilder::from_name(if self.is_recorded() { named(name, about) } else { String::new() });
+        let parent = Context::new().with_remote_span_context(place.span.clone());
+        Span::begin(&place.tracer, &parent, builder.with_kind(kind))
+    }
+}
+
+fn named(name: &str, about: Option<&str>) -> String {
+    let Some(about) = about else { return name.to_owned() };
+    let about = &about[..about.floor_char_boundary(MAX_TEXT_BYTES)];
+    match name.rsplit_once(' ') {
+        Some((start, _)) => format!("{start} {about}").trim_end().to_owned(),
+        None => about.to_owned(),
+    }
+}
+
+/// A method by its name, if it is one of HTTP's own: others are whatever a caller made up.
+pub(super) fn known_method(method: &http::Method) -> &'static str {
+    const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "CONNECT", "PATCH", "TRACE"];
+    KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")
+}

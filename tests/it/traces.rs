@@ -1,0 +1,9 @@
+//! Traces, as a collector sees them.
+
+mod delivery;
+mod documentation;
+mod ground;
+mod privacy;
+mod propagation;
+mod requests;
+mod shared;
