@@ -10,7 +10,7 @@ import yaml
 from common import BINARY, CHART, MATRIX, ROOT, embed, get, main, manifests, metrics, one, run, started
 
 RULES = CHART / "files/alerts.yaml"
-TESTS = ROOT / "tests/chart/alerts_test.yaml"
+TESTS = [ROOT / "tests/chart/alerts_test.yaml", ROOT / "tests/chart/alerts_of_a_day_test.yaml"]
 DASHBOARD = CHART / "files/dashboard.json"
 
 
@@ -25,12 +25,12 @@ def targets():
 
 def promtool_takes_the_rules_and_their_tests_pass():
     run("promtool", "check", "rules", RULES)
-    run("promtool", "test", "rules", TESTS)
+    run("promtool", "test", "rules", *TESTS)
 
 
 def every_alert_is_seen_to_fire_and_not_to_fire():
     seen = {}
-    for test in yaml.safe_load(TESTS.read_text())["tests"]:
+    for test in [test for path in TESTS for test in yaml.safe_load(path.read_text())["tests"]]:
         for case in test["alert_rule_test"]:
             seen.setdefault(case["alertname"], set()).add(bool(case["exp_alerts"]))
     assert seen == {rule["alert"]: {True, False} for rule in rules("alert")}
