@@ -200,8 +200,8 @@ def get(url):
         return answer.status, answer.read().decode()
 
 
-def embed(public):
-    body = json.dumps({"model": "tiny", "input": "x"}).encode()
+def embed(public, text="x"):
+    body = json.dumps({"model": "tiny", "input": text}).encode()
     headers = {"content-type": "application/json", "authorization": "Bearer sk-test"}
     request = urllib.request.Request(f"http://{public}/v1/embeddings", body, headers)
     try:

@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::harness::Stub;
 use crate::harness::tls::{Folder, Identity, front};
 
-const SCRIPTS: [&str; 6] = ["manifests", "running", "injection", "monitoring", "image", "documents"];
+const SCRIPTS: [&str; 7] = ["manifests", "running", "injection", "monitoring", "prometheus", "image", "documents"];
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart")
@@ -82,6 +82,10 @@ checks! {
         promtool_parses_every_query_of_the_dashboard
         the_dashboard_is_laid_out
         the_chart_carries_both_as_they_are
+    }
+    prometheus {
+        a_scrape_under_load_has_the_right_values
+        each_fault_fires_its_alerts_and_no_other
     }
     image {
         the_image_holds_the_program_and_its_libraries_alone
