@@ -67,6 +67,7 @@ MATRIX = {
             "dashboard": {"enabled": True},
         },
     },
+    "standalone in production": yaml.safe_load((CHART / "values-production.yaml").read_text()),
     "standalone, bare": {
         "disk": {"enabled": False},
         "runAsUser": None,

@@ -46,8 +46,11 @@ checks! {
         every_manifest_is_valid
         selectors_find_what_they_mean
         the_network_policy_follows_the_addresses
+        the_network_policy_lets_names_be_resolved
+        production_values_choose_and_say_what_a_mock_means
         the_monitor_of_an_application_finds_its_own_pods
         containers_are_restricted
+        the_example_runs_where_only_restricted_pods_may
         the_sidecar_is_native_and_the_deployment_leaves_slowly
         every_path_that_is_named_is_mounted
         the_deployment_does_as_its_values_say
