@@ -70,6 +70,7 @@ def every_metric_that_is_named_is_scraped():
     # Its series come with the first question to a tier below memory.
     later = {"vecho_cache_lookup_duration_seconds_bucket"}
     assert named() - later <= scraped, f"not scraped: {named() - later - scraped}"
+    run("promtool", "check", "metrics", input=text)
 
 
 def every_label_value_that_is_named_exists():
