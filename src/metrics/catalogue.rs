@@ -178,6 +178,10 @@ catalogue! {
         "Start of the process, in seconds since the Unix epoch.");
     PROCESS_RESIDENT: gauge("process_resident_memory_bytes", &[],
         "Resident memory of the process.");
+    PROCESS_VIRTUAL: gauge("process_virtual_memory_bytes", &[],
+        "Address space of the process; most of it is never touched.");
+    PROCESS_THREADS: gauge("process_threads", &[],
+        "Threads of the process.");
     PROCESS_CPU: counter("process_cpu_seconds_total", &[],
         "User and system CPU time of the process.");
     PROCESS_OPEN_FDS: gauge("process_open_fds", &[],

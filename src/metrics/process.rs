@@ -15,6 +15,8 @@ const TICKS_PER_SECOND: f64 = 100.0;
 #[derive(Debug)]
 pub(super) struct Process {
     resident_bytes: Gauge,
+    virtual_bytes: Gauge,
+    threads: Gauge,
     cpu_seconds: Counter,
     open_fds: Gauge,
     max_fds: Gauge,
@@ -25,6 +27,8 @@ impl Process {
         start_time(&shelf.float_gauge(&catalogue::PROCESS_START_TIME));
         Self {
             resident_bytes: shelf.gauge(&catalogue::PROCESS_RESIDENT),
+            virtual_bytes: shelf.gauge(&catalogue::PROCESS_VIRTUAL),
+            threads: shelf.gauge(&catalogue::PROCESS_THREADS),
             cpu_seconds: shelf.float_counter(&catalogue::PROCESS_CPU),
             open_fds: shelf.gauge(&catalogue::PROCESS_OPEN_FDS),
             max_fds: shelf.gauge(&catalogue::PROCESS_MAX_FDS),
@@ -33,7 +37,11 @@ impl Process {
 
     /// Reads everything again. What cannot be read keeps its last value.
     pub(super) fn refresh(&self) {
-        read("status").and_then(|text| resident_bytes(&text)).inspect(|bytes| self.resident_bytes.set(*bytes));
+        if let Some(status) = read("status") {
+            kibibytes(&status, "VmRSS:").inspect(|size| self.resident_bytes.set(size * 1024));
+            kibibytes(&status, "VmSize:").inspect(|size| self.virtual_bytes.set(size * 1024));
+            number(&status, "Threads:").inspect(|count| self.threads.set(*count));
+        }
         read("stat").and_then(|text| cpu_seconds(&text)).inspect(|seconds| self.raise_cpu(*seconds));
         read("limits").and_then(|text| max_fds(&text)).inspect(|count| self.max_fds.set(*count));
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
@@ -59,10 +67,15 @@ fn read(file: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/self/{file}")).ok()
 }
 
-fn resident_bytes(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kibibytes * 1024)
+/// The number of a line of `/proc/self/status` that gives its unit as `kB`.
+fn kibibytes(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// The number of a line without a unit.
+fn number(status: &str, name: &str) -> Option<u64> {
+    status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
 fn cpu_seconds(stat: &str) -> Option<f64> {
@@ -83,9 +96,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn resident_memory_is_read_in_kibibytes() {
-        assert_eq!(resident_bytes("VmPeak:\t  9 kB\nVmRSS:\t    2048 kB\nThreads:\t1\n"), Some(2 * 1024 * 1024));
-        assert_eq!(resident_bytes("Threads:\t1\n"), None);
+    fn memory_is_read_in_kibibytes_and_threads_without_a_unit() {
+        let status = "VmPeak:\t  9 kB\nVmSize:\t 8 kB\nVmRSS:\t    2048 kB\nThreads:\t7\n";
+        assert_eq!(kibibytes(status, "VmRSS:"), Some(2048));
+        assert_eq!(kibibytes(status, "VmSize:"), Some(8));
+        assert_eq!(number(status, "Threads:"), Some(7));
+        assert_eq!(kibibytes("Threads:\t1\n", "VmRSS:"), None);
     }
 
     #[test]

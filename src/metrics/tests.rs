@@ -120,9 +120,14 @@ fn opening_the_breaker_shows_its_state_and_counts() {
 #[cfg(target_os = "linux")]
 fn the_process_is_measured_at_each_scrape() {
     let text = scrape();
-    for name in
-        ["process_resident_memory_bytes ", "process_open_fds ", "process_max_fds ", "process_start_time_seconds "]
-    {
+    for name in [
+        "process_resident_memory_bytes ",
+        "process_virtual_memory_bytes ",
+        "process_threads ",
+        "process_open_fds ",
+        "process_max_fds ",
+        "process_start_time_seconds ",
+    ] {
         assert!(values(&text, name).is_some_and(|value| value > 0.0), "{name}");
     }
 }

@@ -67,6 +67,7 @@ MATRIX = {
             "dashboard": {"enabled": True},
         },
     },
+    "standalone in production": yaml.safe_load((CHART / "values-production.yaml").read_text()),
     "standalone, bare": {
         "disk": {"enabled": False},
         "runAsUser": None,
@@ -200,8 +201,8 @@ def get(url):
         return answer.status, answer.read().decode()
 
 
-def embed(public):
-    body = json.dumps({"model": "tiny", "input": "x"}).encode()
+def embed(public, text="x"):
+    body = json.dumps({"model": "tiny", "input": text}).encode()
     headers = {"content-type": "application/json", "authorization": "Bearer sk-test"}
     request = urllib.request.Request(f"http://{public}/v1/embeddings", body, headers)
     try:

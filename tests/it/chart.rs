@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::harness::Stub;
 use crate::harness::tls::{Folder, Identity, front};
 
-const SCRIPTS: [&str; 6] = ["manifests", "running", "injection", "monitoring", "image", "documents"];
+const SCRIPTS: [&str; 7] = ["manifests", "running", "injection", "monitoring", "prometheus", "image", "documents"];
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart")
@@ -46,8 +46,11 @@ checks! {
         every_manifest_is_valid
         selectors_find_what_they_mean
         the_network_policy_follows_the_addresses
+        the_network_policy_lets_names_be_resolved
+        production_values_choose_and_say_what_a_mock_means
         the_monitor_of_an_application_finds_its_own_pods
         containers_are_restricted
+        the_example_runs_where_only_restricted_pods_may
         the_sidecar_is_native_and_the_deployment_leaves_slowly
         every_path_that_is_named_is_mounted
         the_deployment_does_as_its_values_say
@@ -82,6 +85,10 @@ checks! {
         promtool_parses_every_query_of_the_dashboard
         the_dashboard_is_laid_out
         the_chart_carries_both_as_they_are
+    }
+    prometheus {
+        a_scrape_under_load_has_the_right_values
+        each_fault_fires_its_alerts_and_no_other
     }
     image {
         the_image_holds_the_program_and_its_libraries_alone

@@ -13,11 +13,20 @@ use vecho::portable::Writer;
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 6] =
-    ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/METRICS.md", "docs/TRACES.md", "benches/README.md"];
+const DOCUMENTS: [&str; 9] = [
+    "README.md",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "docs/METRICS.md",
+    "docs/OPERATING.md",
+    "docs/RUNBOOK.md",
+    "docs/TRACES.md",
+    "benches/README.md",
+    "charts/vecho/README.md",
+];
 
 /// Folders whose files documents call by their path.
-const FOLDERS: [&str; 6] = ["src/", "tests/", "benches/", "config/", "docs/", "scripts/"];
+const FOLDERS: [&str; 7] = ["src/", "tests/", "benches/", "config/", "docs/", "scripts/", "charts/"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -182,7 +191,7 @@ fn the_metrics_of_the_documents_are_in_the_catalogue() {
 fn the_keys_of_the_documents_are_keys() {
     let known: BTreeSet<&str> = KEYS.iter().map(|key| key.name).collect();
     let sections: BTreeSet<&str> = KEYS.iter().filter_map(|key| key.split().0).collect();
-    for document in ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"] {
+    for document in DOCUMENTS.iter().filter(|document| !document.starts_with("charts/")) {
         let text = read(document);
         for span in code_spans(&text) {
             let key = span.split(" =").next().unwrap_or_default();
@@ -237,6 +246,29 @@ fn no_document_mentions_a_file_that_does_not_exist() {
             assert!(root().join(path).exists(), "{document}: there is no {path}");
         }
     }
+}
+
+#[test]
+fn a_link_to_a_section_finds_it() {
+    for document in DOCUMENTS {
+        let text = read(document);
+        let folder = root().join(document).parent().map(Path::to_owned).expect("a file is in a folder");
+        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for (file, anchor) in
+            targets.filter(|target| !target.contains("://")).filter_map(|target| target.split_once('#'))
+        {
+            let there = if file.is_empty() { root().join(document) } else { folder.join(file) };
+            let there = fs::read_to_string(&there).unwrap_or_else(|error| panic!("{document}: {file}: {error}"));
+            assert!(anchors(&there).any(|name| name == anchor), "{document}: {file} has no section #{anchor}");
+        }
+    }
+}
+
+/// What headings are called in links.
+fn anchors(text: &str) -> impl Iterator<Item = String> {
+    let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let is_kept = |letter: &char| letter.is_alphanumeric() || " -_".contains(*letter);
+    headings.map(move |heading| heading.to_lowercase().chars().filter(is_kept).collect::<String>().replace(' ', "-"))
 }
 
 #[test]

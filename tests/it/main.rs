@@ -28,6 +28,7 @@ mod memory;
 mod merging;
 mod metrics;
 mod moving;
+mod operating;
 mod ops;
 mod parsing;
 mod passthrough;

@@ -77,16 +77,25 @@ vecho/sidecar: {{ .Release.Name | quote }}
 {{- mulf (trimSuffix $unit $text | float64) (index $seconds $unit | float64) -}}
 {{- end -}}
 
-{{/* The ports that the configuration calls, and those of standalone.networkPolicy.egressPorts, as a JSON list. */}}
+{{/*
+The ports of all addresses in the configuration, whatever their key, and those of standalone.networkPolicy.egressPorts,
+as a JSON list.
+*/}}
 {{- define "vecho.egressPorts" -}}
 {{- $defaults := dict "http" 80 "https" 443 "redis" 6379 "rediss" 6379 -}}
 {{- $ports := list -}}
 {{- range .Values.standalone.networkPolicy.egressPorts -}}
 {{- $ports = append $ports (int .) -}}
 {{- end -}}
-{{- $upstream := dig "upstream" "url" "https://default" .Values.config -}}
-{{- $collector := list (dig "traces" "endpoint" "" .Values.config) (dig "traces" "url" "" .Values.config) -}}
-{{- range concat (dig "redis" "url" "" .Values.config | splitList ",") (list $upstream) $collector -}}
+{{- $addresses := list (dig "upstream" "url" "https://default" .Values.config) -}}
+{{- range $section, $keys := .Values.config -}}
+{{- range $key, $value := kindIs "map" $keys | ternary $keys dict -}}
+{{- if kindIs "string" $value -}}
+{{- $addresses = splitList "," $value | concat $addresses -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $addresses -}}
 {{- $host := trim . | lower | regexFind "^[a-z]+://[^/?#]*" -}}
 {{- $scheme := regexFind "^[a-z]+" $host -}}
 {{- $explicit := regexFind ":[0-9]+$" $host | trimPrefix ":" -}}
