@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use http::HeaderMap;
 
@@ -255,17 +254,22 @@ impl Request<'_> {
         if untold.is_empty() {
             return;
         }
-        let estimate: usize = untold.iter().map(|place| parts[*place].input.estimated_tokens()).sum();
-        let counts: Vec<u32> = if estimate <= FEW_TOKENS && self.flow.tokenizer_is_loaded.load(Ordering::Relaxed) {
-            untold.iter().map(|place| parts[*place].input.counted_tokens()).collect()
+        let estimates: Vec<usize> = untold.iter().map(|place| parts[*place].input.estimated_tokens()).collect();
+        let counts = if estimates.iter().sum::<usize>() <= FEW_TOKENS && self.flow.tokenizer.is_loaded() {
+            Some(untold.iter().map(|place| parts[*place].input.counted_tokens()).collect())
         } else {
             let inputs: Vec<Input<'static>> = untold.iter().map(|place| parts[*place].input.to_owned_input()).collect();
-            let counting = tokio::task::spawn_blocking(move || inputs.iter().map(Input::counted_tokens).collect());
-            let counts = counting.await.unwrap_or_default();
-            self.flow.tokenizer_is_loaded.store(true, Ordering::Relaxed);
-            counts
+            let (flow, now_ms) = (Arc::clone(self.flow), self.now_ms);
+            let counting = tokio::task::spawn_blocking(move || flow.tokenizer.count(&inputs, now_ms));
+            counting.await.unwrap_or_default()
         };
-        keep_counts(parts, &untold, &counts);
+        match counts {
+            Some(counts) => keep_counts(parts, &untold, &counts),
+            // For this answer only: a record keeps what was counted.
+            None => untold.iter().zip(estimates).for_each(|(place, estimate)| {
+                parts[*place].known_tokens = u32::try_from(estimate).ok();
+            }),
+        }
     }
 }
 
