@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Builder;
 
+use crate::app::check_trust;
 use crate::config::{Config, Faults, Flag, Source};
 
 mod batch;
@@ -166,7 +167,10 @@ pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(S
     match command {
         Command::Serve => serve(source, config),
         Command::Config { format } => print(output.out, &shown(&config, format)),
-        Command::Check => print(output.out, "configuration ok"),
+        Command::Check => match check_trust(&config) {
+            Ok(()) => print(output.out, "configuration ok"),
+            Err(faults) => print_faults(&faults, output),
+        },
         Command::Healthcheck { .. } => health::ask_readyz(config.admin_listen, output),
         Command::Export { file, quiet } => {
             let Output { out, err } = output;

@@ -89,6 +89,11 @@ fn tls_config(ca_file: Option<&Path>, key: &'static str) -> Result<ClientConfig,
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
+/// Why a file with roots cannot be used. Blocks on the file.
+pub fn roots_fault(path: &Path) -> Option<String> {
+    add_roots(&mut RootCertStore::empty(), path).err().map(|cause| format!("{}: {cause}", path.display()))
+}
+
 fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), BoxError> {
     let mut found = false;
     for certificate in CertificateDer::pem_file_iter(path)? {

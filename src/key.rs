@@ -185,8 +185,14 @@ impl<'a> KeyBuilder<'a> {
 
     /// Adds one part.
     pub fn part(&mut self, tag: Tag, bytes: &[u8]) -> &mut Self {
-        self.add(&part_head(tag, bytes.len()));
-        self.add(bytes);
+        let head = part_head(tag, bytes.len());
+        if self.gathered.len() + PART_HEAD_BYTES + bytes.len() <= GATHERED_BYTES {
+            self.gathered.extend_from_slice(&head);
+            self.gathered.extend_from_slice(bytes);
+        } else {
+            self.add(&head);
+            self.add(bytes);
+        }
         self
     }
 

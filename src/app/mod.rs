@@ -11,6 +11,7 @@ mod ops;
 mod parts;
 mod reload;
 mod tiers;
+mod trust;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub use folder::{Folder, NoFolder};
 use ops::Ops;
 use parts::{Parts, PortHooks};
 use reload::Reloader;
+pub use trust::check_trust;
 
 /// What a goodbye may take when the grace period is over.
 const A_MOMENT: Duration = Duration::from_millis(100);

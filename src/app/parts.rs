@@ -1,6 +1,5 @@
 //! The parts put together, and the small adapters between those that must not know one another.
 
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -13,7 +12,7 @@ use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::clock::Clock;
 use crate::config::{Config, Live, UpstreamTarget};
 use crate::connector::TlsError;
-use crate::flow::Flow;
+use crate::flow::{Flow, Tokenizer};
 use crate::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrink, effective_limit};
 use crate::inflight::Flights;
 use crate::metrics::{GovernorAction, Metrics, Port, Rejection, Tier, TierLevels};
@@ -65,7 +64,7 @@ impl Parts {
             spaces: Spaces::default(),
             vouchers: Vouchers::default(),
             outage: crate::flow::Outage::default(),
-            tokenizer_is_loaded: AtomicBool::new(false),
+            tokenizer: Tokenizer::default(),
             tasks,
             tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,
             metrics: Arc::clone(metrics),
@@ -82,6 +81,7 @@ impl Parts {
         metrics.memory_limit.set(limit_bytes);
         show_sizes(metrics, &flow, &answers);
         let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
+        flow.tokenizer.ask_for_room(&governor);
         Ok(Self { flow, answers, client, breaker, governor, system, metrics, live })
     }
 }

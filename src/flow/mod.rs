@@ -12,10 +12,10 @@ mod outcome;
 mod price;
 mod request;
 mod stand_in;
+mod tokenizer;
 mod wait;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
 use crate::clock::Clock;
 use crate::config::Live;
@@ -34,6 +34,7 @@ pub use assemble::{Answer, Keep, Tally};
 pub use outcome::{Outcome, Refusal, Source};
 pub use request::speaks_f32;
 pub use stand_in::Outage;
+pub use tokenizer::Tokenizer;
 
 use outcome::{Failed, Landed};
 use request::Request;
@@ -61,8 +62,8 @@ pub struct Flow {
     pub vouchers: Vouchers,
     /// Whether mocks are being served.
     pub outage: Outage,
-    /// Whether the tokenizer's tables are in memory.
-    pub tokenizer_is_loaded: AtomicBool,
+    /// Counts what no call told.
+    pub tokenizer: Tokenizer,
     /// Where tasks run that outlive their request.
     pub tasks: Tasks,
     /// Where the traces of requests begin.

@@ -1,7 +1,7 @@
 //! What is answered while the upstream is unavailable: a record past its time, then a mock, as far as allowed.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Source;
 use super::outcome::{Failed, Progress, Served, Slot};
@@ -10,43 +10,102 @@ use crate::config::FallbackMode;
 use crate::mock;
 use crate::spaces::Identity;
 use crate::tiers::{Record, Times};
+use crate::upstream::{Class, Why};
 use crate::wire::Input;
 
 /// How long after the last mock health still shows them.
 const SHOWN_FOR_MS: u64 = 60_000;
 
-/// Whether mocks are being served, so that an outage is warned of once and not per request.
+/// An upstream that comes and goes is warned of no more often than this.
+const QUIET_MS: u64 = 10_000;
+
+/// Whether the upstream is unavailable, as requests have met it, so that an outage is warned of once and not per request.
 #[derive(Debug, Default)]
 pub struct Outage {
-    since_ms: AtomicU64,
-    last_ms: AtomicU64,
+    /// Looked at for each fetch that lands; the lock is not.
+    is_on: AtomicBool,
+    course: Mutex<Course>,
+}
+
+/// What is answered during an outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Instead {
+    Errors,
+    Stale,
+    Mocks,
+}
+
+#[derive(Debug, Default)]
+struct Course {
+    since_ms: Option<u64>,
+    mocking_since_ms: Option<u64>,
+    last_mock_ms: Option<u64>,
+    /// What the log says of the present outage, if anything.
+    told: Option<Instead>,
+    told_at_ms: Option<u64>,
 }
 
 impl Outage {
-    /// A mock was served.
-    fn note(&self, now_ms: u64, cause: &str) {
-        self.last_ms.store(now_ms, Ordering::Relaxed);
-        let first = self.since_ms.compare_exchange(0, now_ms.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if first {
-            tracing::warn!(cause, "the upstream is unavailable: mock vectors are being served");
+    /// A request met an unavailable upstream.
+    fn note(&self, now_ms: u64, cause: &str, instead: Instead) {
+        let mut course = self.course();
+        self.is_on.store(true, Ordering::Relaxed);
+        course.since_ms.get_or_insert(now_ms);
+        if instead == Instead::Mocks {
+            course.mocking_since_ms.get_or_insert(now_ms);
+            course.last_mock_ms = Some(now_ms);
+        }
+        let is_news = match course.told {
+            None => course.told_at_ms.is_none_or(|at| now_ms.saturating_sub(at) >= QUIET_MS),
+            // The one thing that has to be said whatever was said before.
+            Some(told) => instead == Instead::Mocks && told != Instead::Mocks,
+        };
+        if is_news {
+            (course.told, course.told_at_ms) = (Some(instead), Some(now_ms));
+            tracing::warn!(cause, "the upstream is unavailable: {}", instead.in_words());
         }
     }
 
     /// The upstream answered.
     pub(super) fn end(&self, now_ms: u64) {
-        let since_ms = self.since_ms.load(Ordering::Relaxed);
-        if since_ms != 0 && self.since_ms.swap(0, Ordering::Relaxed) != 0 {
-            let lasted_ms = now_ms.saturating_sub(since_ms);
-            tracing::info!(lasted_ms, "the upstream answers again: no more mock vectors");
+        if !self.is_on.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut course = self.course();
+        self.is_on.store(false, Ordering::Relaxed);
+        course.mocking_since_ms = None;
+        let lasted_ms = course.since_ms.take().map_or(0, |since| now_ms.saturating_sub(since));
+        if let Some(told) = course.told.take() {
+            let mocks = if told == Instead::Mocks { ": no more mock vectors" } else { "" };
+            tracing::info!(lasted_ms, "the upstream answers again{mocks}");
         }
     }
 
     /// Since when mocks are served, if one was served within the last minute.
     pub fn mocking_since_ms(&self, now_ms: u64) -> Option<u64> {
-        let (since_ms, last_ms) = (self.since_ms.load(Ordering::Relaxed), self.last_ms.load(Ordering::Relaxed));
-        let recent = last_ms != 0 && now_ms.saturating_sub(last_ms) < SHOWN_FOR_MS;
-        recent.then_some(if since_ms == 0 { last_ms } else { since_ms })
+        let course = self.course();
+        let last_ms = course.last_mock_ms.filter(|last| now_ms.saturating_sub(*last) < SHOWN_FOR_MS)?;
+        Some(course.mocking_since_ms.unwrap_or(last_ms))
     }
+
+    fn course(&self) -> MutexGuard<'_, Course> {
+        self.course.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Instead {
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Errors => "requests fail",
+            Self::Stale => "stale entries are being served",
+            Self::Mocks => "mock vectors are being served",
+        }
+    }
+}
+
+/// Whether a failure says that the upstream is down, and not only that a request's own time was over.
+fn shows_outage(failed: &Failed) -> bool {
+    matches!(failed.failure.class, Class::Unavailable(why) if !matches!(why, Why::Expired | Why::Stopping))
 }
 
 impl Request<'_> {
@@ -63,14 +122,19 @@ impl Request<'_> {
             let stale = progress.stand_ins[place]
                 .take()
                 .filter(|record| mode >= FallbackMode::Stale && model.as_ref() == Some(&record.identity));
+            let instead = match stale {
+                Some(_) => Instead::Stale,
+                None if mode >= FallbackMode::Mock => Instead::Mocks,
+                None => Instead::Errors,
+            };
+            if instead == Instead::Mocks || shows_outage(failed) {
+                self.flow.outage.note(self.now_ms, &failed.failure.detail, instead);
+            }
             match stale {
                 Some(record) => {
                     progress.slots[place] = Slot::Served(Served { record, source: Source::Stale, call: None });
                 }
-                None if mode >= FallbackMode::Mock => {
-                    self.flow.outage.note(self.now_ms, &failed.failure.detail);
-                    to_mock.push(place);
-                }
+                None if mode >= FallbackMode::Mock => to_mock.push(place),
                 None => return Err(Arc::clone(failed)),
             }
         }
@@ -132,8 +196,10 @@ mod tests {
     fn an_outage_shows_from_the_first_mock_until_a_minute_after_the_last() {
         let outage = Outage::default();
         assert_eq!(outage.mocking_since_ms(5), None);
-        outage.note(1_000, "down");
-        outage.note(50_000, "down");
+        outage.note(900, "down", Instead::Errors);
+        assert_eq!(outage.mocking_since_ms(950), None);
+        outage.note(1_000, "down", Instead::Mocks);
+        outage.note(50_000, "down", Instead::Mocks);
         assert_eq!(outage.mocking_since_ms(50_001), Some(1_000));
         outage.end(51_000);
         assert_eq!(outage.mocking_since_ms(60_000), Some(50_000));

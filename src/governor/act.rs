@@ -33,6 +33,19 @@ impl Governor {
         self.judge(&episode, &shrunk)
     }
 
+    /// Makes room for something that will not be let go of again, so that the process stays below the mark at which
+    /// caches shrink; false where even empty caches would not leave it. Blocks for milliseconds.
+    pub fn make_room(&self, bytes: u64) -> bool {
+        let _turn = lock(&self.turn);
+        let most = self.percent_of_limit(SHRINK_PERCENT).saturating_sub(bytes);
+        let before = self.measure();
+        let left = if before > most { self.trim(before) } else { before };
+        if left <= most {
+            return true;
+        }
+        left.saturating_sub(self.held_by_parts()) <= most && self.shrink_to(most, left).left_bytes <= most
+    }
+
     fn calm_down(&self, episode: &Episode, resident: u64) -> Episode {
         if *episode != Episode::Calm {
             tracing::info!(resident_bytes = resident, limit_bytes = self.limit_bytes, "memory is in bounds again");

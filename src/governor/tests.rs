@@ -258,3 +258,15 @@ fn the_containers_limit_counts_where_it_is_lower() {
     assert_eq!(effective_limit(500, Some(1000)), 500);
     assert_eq!(effective_limit(500, Some(300)), 270);
 }
+
+#[test]
+fn room_is_made_below_the_mark_for_shrinking_or_refused_with_nothing_lost() {
+    let bench = Bench::new(20, 5, 10, 40);
+    assert!(bench.governor.make_room(10 * MB), "there is room");
+    assert_eq!((bench.memory.given_back.load(SeqCst), bench.cheap.bytes(), bench.dear.bytes()), (0, 10 * MB, 40 * MB));
+    assert!(bench.governor.make_room(30 * MB));
+    assert_eq!(bench.memory.resident_bytes(), 55 * MB);
+    assert_eq!((bench.cheap.bytes(), bench.dear.bytes()), (0, 35 * MB), "what costs least went first");
+    assert!(!bench.governor.make_room(66 * MB));
+    assert_eq!(bench.dear.bytes(), 35 * MB, "what would not help is not done");
+}

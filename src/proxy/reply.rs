@@ -36,6 +36,8 @@ pub(super) struct Replies {
     id_seed: u64,
     id_start: [u8; ID_BYTES],
     ids_given: AtomicU64,
+    /// The headers of an answer that no call was made for, without what differs from answer to answer.
+    blank: HeaderMap,
 }
 
 /// What the headers of an answer with vectors say.
@@ -56,7 +58,7 @@ impl Notes {
         Self {
             outcome: tally.outcome(),
             sources: header_text(&tally.sources()),
-            tokens: header_text(&tally.to_string()),
+            tokens: header_text(&tally.tokens()),
             model: header_text(model),
         }
     }
@@ -65,10 +67,34 @@ impl Notes {
     /// so is replacing an id against adding one.
     pub(super) fn kept(&self, as_hit: &Tally) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
+        // First, where it is looked for first.
+        headers.insert(REQUEST_ID, HeaderValue::from_static(""));
         self.write(&mut headers);
         headers.insert(SOURCES, header_text(&as_hit.sources()));
-        headers.insert(REQUEST_ID, HeaderValue::from_static(""));
         headers
+    }
+
+    /// Headers of which each has nothing to say yet.
+    fn blank() -> HeaderMap {
+        let empty = || HeaderValue::from_static("");
+        let nothing = Self { outcome: Outcome::Hit, sources: empty(), tokens: empty(), model: empty() };
+        nothing.kept(&Tally::default())
+    }
+
+    /// Fills in what blank headers leave open. Found by looking at each: to look one up is to hash its name.
+    fn fill(&self, headers: &mut HeaderMap, id: HeaderValue) {
+        let mut id = Some(id);
+        for (name, value) in headers {
+            let own = match name.as_str() {
+                "x-vecho-cache" => HeaderValue::from_static(self.outcome.label()),
+                "x-vecho-sources" => self.sources.clone(),
+                "x-vecho-tokens" => self.tokens.clone(),
+                "openai-model" => self.model.clone(),
+                "x-request-id" => id.take().unwrap_or_else(|| HeaderValue::from_static("")),
+                _ => continue,
+            };
+            *value = own;
+        }
     }
 
     /// The upstream's own name of the model stays.
@@ -87,16 +113,21 @@ impl Replies {
         let id_seed = RandomState::new().hash_one(0_u8);
         let mut id_start = *b"req_vecho_................................";
         write_hex(id_seed, &mut id_start[ID_BYTES - 2 * DIGITS..]);
-        Self { id_seed, id_start, ids_given: AtomicU64::new(0) }
+        Self { id_seed, id_start, ids_given: AtomicU64::new(0), blank: Notes::blank() }
     }
 
     /// A full answer. `call` holds the headers of the upstream call made for it, if one was.
     pub(super) fn answer(&self, notes: &Notes, call: Option<HeaderMap>, body: ReplyBody) -> Finished {
         let mut response = Response::new(body);
         let headers = response.headers_mut();
-        *headers = call.unwrap_or_else(|| HeaderMap::with_capacity(8));
-        notes.write(headers);
-        headers.entry(REQUEST_ID).or_insert_with(|| self.next_id());
+        if let Some(call) = call {
+            *headers = call;
+            notes.write(headers);
+            headers.entry(REQUEST_ID).or_insert_with(|| self.next_id());
+        } else {
+            *headers = self.blank.clone();
+            notes.fill(headers, self.next_id());
+        }
         Finished { response, outcome: notes.outcome }
     }
 
@@ -105,7 +136,9 @@ impl Replies {
         let mut response = Response::new(ReplyBody::whole(answer.body.clone()));
         let headers = response.headers_mut();
         *headers = answer.headers.clone();
-        headers.insert(REQUEST_ID, self.next_id());
+        if let Some((_, id)) = headers.iter_mut().find(|(name, _)| **name == REQUEST_ID) {
+            *id = self.next_id();
+        }
         Finished { response, outcome: Outcome::Hit }
     }
 

@@ -30,4 +30,4 @@ pub use drain::{Drained, Running};
 pub use handler::{BoxError, Handler, Peer};
 pub use limits::{ConnectionHooks, Fault, ServeLimits};
 pub use listener::{BindError, Bound, Server};
-pub use tls::{Tls, TlsError};
+pub use tls::{Tls, TlsError, pair_faults};

@@ -2,7 +2,8 @@
 
 /// The reply to a connection over the bound.
 pub(super) fn server_full() -> Vec<u8> {
-    let body = envelope("All connections of this server are taken. Try again in a moment.", "server_error");
+    let body =
+        envelope("All connections of this server are taken. Try again in a moment.", "server_error", "overloaded");
     let head = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n";
     with_body(head, &body)
 }
@@ -22,12 +23,12 @@ pub(super) fn explain_refusal(bare_head: &[u8]) -> Vec<u8> {
         head.push_str(date);
         head.push_str("\r\n");
     }
-    let message = match status_line.get(9..12) {
-        Some("431") => "The headers of the request are larger than this server accepts.",
-        Some("414") => "The address of the request is longer than this server accepts.",
-        _ => "The request could not be read as HTTP.",
+    let (message, code) = match status_line.get(9..12) {
+        Some("431") => ("The headers of the request are larger than this server accepts.", "headers_too_large"),
+        Some("414") => ("The address of the request is longer than this server accepts.", "uri_too_long"),
+        _ => ("The request could not be read as HTTP.", "unreadable_request"),
     };
-    with_body(&head, &envelope(message, "invalid_request_error"))
+    with_body(&head, &envelope(message, "invalid_request_error", code))
 }
 
 fn with_body(head: &str, body: &str) -> Vec<u8> {
@@ -37,8 +38,8 @@ fn with_body(head: &str, body: &str) -> Vec<u8> {
 }
 
 /// The error body of the API. The messages are constants of this file and need no escaping.
-fn envelope(message: &str, kind: &str) -> String {
-    format!(r#"{{"error":{{"message":"{message}","type":"{kind}","param":null,"code":null}}}}"#)
+fn envelope(message: &str, kind: &str, code: &str) -> String {
+    format!(r#"{{"error":{{"message":"{message}","type":"{kind}","param":null,"code":"{code}"}}}}"#)
 }
 
 #[cfg(test)]
@@ -58,7 +59,20 @@ mod tests {
         assert_eq!(head.matches("content-length").count(), 1);
         let parsed: serde_json::Value = serde_json::from_str(body).expect("the body is JSON");
         assert_eq!(parsed["error"]["type"], "invalid_request_error");
-        assert!(parsed["error"]["param"].is_null() && parsed["error"]["code"].is_null());
+        assert!(parsed["error"]["param"].is_null());
+        assert_eq!(parsed["error"]["code"], "headers_too_large");
+    }
+
+    #[test]
+    fn a_full_server_says_so_like_every_other_overload() {
+        let reply = String::from_utf8(server_full()).expect("replies are text");
+        assert!(reply.starts_with("HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n"), "{reply}");
+        let (_, body) = reply.split_once("\r\n\r\n").expect("a head ends");
+        let parsed: serde_json::Value = serde_json::from_str(body).expect("the body is JSON");
+        assert_eq!(
+            (&parsed["error"]["type"], &parsed["error"]["code"]),
+            (&"server_error".into(), &"overloaded".into())
+        );
     }
 
     #[test]

@@ -151,7 +151,10 @@ mod tests {
         let vitals = Vitals::new(true);
         let seen = written_through(&vitals, BARE, 7).await;
         assert!(seen.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{seen}");
-        assert!(seen.ends_with(r#""type":"invalid_request_error","param":null,"code":null}}"#), "{seen}");
+        assert!(
+            seen.ends_with(r#""type":"invalid_request_error","param":null,"code":"unreadable_request"}}"#),
+            "{seen}"
+        );
         assert!(vitals.had_bare_reply());
     }
 

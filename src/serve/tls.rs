@@ -115,15 +115,33 @@ impl ResolvesServerCert for Current {
     }
 }
 
+/// What is wrong with a certificate's file, and what with its key's. Blocks on the files.
+pub fn pair_faults(files: &config::Tls) -> [Option<TlsError>; 2] {
+    match (read_chain(&files.cert_file), read_key(&files.key_file)) {
+        (Ok(chain), Ok(key)) => [None, pair(files, chain, key, &aws_lc_rs::default_provider()).err()],
+        (chain, key) => [chain.err(), key.err()],
+    }
+}
+
 fn read_pair(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let chain = read_chain(&files.cert_file)?;
-    let key = PrivateKeyDer::from_pem_slice(&read(&files.key_file)?)
-        .map_err(|fault| content(&files.key_file, "PEM private key", &fault))?;
+    pair(files, read_chain(&files.cert_file)?, read_key(&files.key_file)?, provider)
+}
+
+fn pair(
+    files: &config::Tls,
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
     CertifiedKey::from_der(chain, key, provider).map_err(|source| TlsError::Pair {
         cert: files.cert_file.clone(),
         key: files.key_file.clone(),
         source,
     })
+}
+
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|fault| content(path, "PEM private key", &fault))
 }
 
 fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {

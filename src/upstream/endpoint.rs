@@ -37,16 +37,22 @@ pub struct TooLong;
 /// given either. A base without one takes every path as it is, and so do Azure's paths, which begin at the root.
 pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, TooLong> {
     let base_path = base.path().trim_end_matches('/');
-    let rest = if base_path.is_empty() || is_under(ours.as_str(), "/openai") || is_under(ours.as_str(), base_path) {
-        ours.as_str().to_owned()
-    } else if is_under(ours.as_str(), "/v1") {
+    if base_path.is_empty() || is_under(ours.as_str(), "/openai") || is_under(ours.as_str(), base_path) {
+        return joined(base, ours.clone());
+    }
+    let rest = if is_under(ours.as_str(), "/v1") {
         format!("{base_path}{}", &ours.as_str()["/v1".len()..])
     } else {
         format!("{base_path}{}", ours.as_str())
     };
-    let mut parts = base.clone().into_parts();
     // Two valid paths one after the other are a valid path, but for the length that an address may have.
-    parts.path_and_query = Some(rest.parse().map_err(|_| TooLong)?);
+    joined(base, rest.parse().map_err(|_| TooLong)?)
+}
+
+/// The base's scheme and host with another path.
+fn joined(base: &Uri, path: PathAndQuery) -> Result<Uri, TooLong> {
+    let mut parts = base.clone().into_parts();
+    parts.path_and_query = Some(path);
     Uri::from_parts(parts).map_err(|_| TooLong)
 }
 

@@ -39,6 +39,9 @@ pub(super) const KEY_HEADERS: [HeaderName; 3] =
 /// Prefixes of what the service says about one call; good on a miss, wrong on a hit.
 const CALL_PREFIXES: [&str; 2] = ["openai-", "x-ratelimit-"];
 
+/// How many headers an answer of ours adds to those of a call.
+const OWN_HEADERS: usize = 8;
+
 /// Whether a header belongs to one connection.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(&name.as_str())
@@ -88,7 +91,12 @@ pub fn shown_on_errors(reply: &HeaderMap) -> HeaderMap {
 }
 
 fn filtered(headers: &HeaderMap, shown: impl Fn(&str) -> bool) -> HeaderMap {
-    headers.iter().filter(|(name, _)| shown(name.as_str())).map(|(name, value)| (name.clone(), value.clone())).collect()
+    // With room for what an answer adds: a map that grows puts every name in once more.
+    let mut kept = HeaderMap::with_capacity(headers.len() + OWN_HEADERS);
+    for (name, value) in headers.iter().filter(|(name, _)| shown(name.as_str())) {
+        kept.append(name.clone(), value.clone());
+    }
+    kept
 }
 
 #[cfg(test)]

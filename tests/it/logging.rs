@@ -1,5 +1,7 @@
 //! What the log says, in both formats, and above all what it never says.
 
+use std::time::{Duration, Instant};
+
 use http::Method;
 use serde_json::{Value, json};
 
@@ -146,4 +148,40 @@ async fn an_outage_is_warned_of_once_and_its_end_is_told() {
     assert_eq!(log.matches("mock vectors are being served").count(), 1, "{log}");
     assert_eq!(log.matches("no more mock vectors").count(), 1, "{log}");
     assert_eq!(log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count(), 1, "{log}");
+}
+
+#[tokio::test]
+async fn an_outage_without_mocks_is_warned_of_once_with_its_cause_and_its_end_is_told() {
+    for (mode, status, said) in [("error", 502, "requests fail"), ("stale", 200, "stale entries are being served")] {
+        let stub = Stub::start();
+        let settings = [
+            ("VECHO_RETRY_MAX_ATTEMPTS", "1"),
+            ("VECHO_BREAKER_FAILURES", "0"),
+            ("VECHO_CACHE_TTL", "1s"),
+            ("VECHO_FALLBACK_MODE", mode),
+        ];
+        let vecho = Vecho::start_with(&stub.base_url(), &settings);
+        let (client, url) = (Client::new(), format!("{}/embeddings", vecho.base_url()));
+        assert_eq!(client.post(&url, &ask("known")).await.status, 200);
+        stub.down().await;
+        until_past(&client, &url).await;
+        for _ in 0..20 {
+            assert_eq!(client.post(&url, &ask("known")).await.status, status, "{mode}");
+        }
+        stub.up().await;
+        assert_eq!(client.post(&url, &ask("x")).await.header("x-vecho-cache"), Some("miss"));
+        let log = vecho.stop().log;
+        let warnings: Vec<&str> = log.lines().filter(|line| line.contains("WARN")).collect();
+        assert_eq!(warnings.len(), 1, "{log}");
+        assert!(warnings[0].contains(said) && warnings[0].contains("cause="), "{}", warnings[0]);
+        assert_eq!(log.matches("the upstream answers again").count(), 1, "{log}");
+    }
+}
+
+/// Waits until the entry is past its time, which a hit is not.
+async fn until_past(client: &Client, url: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while client.post(url, &ask("known")).await.header("x-vecho-cache") == Some("hit") {
+        assert!(Instant::now() < deadline, "the entry never ends");
+    }
 }

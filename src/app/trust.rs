@@ -1,0 +1,33 @@
+//! The files that TLS needs, read before anything is started with them.
+
+use crate::config::{Config, Effective, Fault, Faults, Origin, Tls};
+use crate::connector::roots_fault;
+use crate::serve::pair_faults;
+
+/// Every fault in the certificates and keys that a configuration names. That they can be opened was found when it was
+/// read; here it is what they hold. Blocks on the files.
+pub fn check_trust(config: &Config) -> Result<(), Faults> {
+    let redis = &config.redis;
+    let roots = [
+        ("upstream.ca_file", &config.upstream.ca_file),
+        ("redis.ca_file", &redis.ca_file),
+        ("traces.ca_file", &config.traces.ca_file),
+    ];
+    let of_roots = roots.into_iter().filter_map(|(key, path)| Some((key, roots_fault(path.as_deref()?)?)));
+    let pairs =
+        [(["tls.cert_file", "tls.key_file"], &config.tls), (["redis.cert_file", "redis.key_file"], &redis.identity)];
+    let of_pairs = pairs.into_iter().flat_map(|(keys, files)| files.iter().flat_map(move |files| of_pair(keys, files)));
+    let faults: Vec<Fault> =
+        of_roots.chain(of_pairs).map(|(key, message)| fault(&config.effective, key, message)).collect();
+    if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+}
+
+fn of_pair(keys: [&'static str; 2], files: &Tls) -> impl Iterator<Item = (&'static str, String)> + use<> {
+    keys.into_iter().zip(pair_faults(files)).filter_map(|(key, fault)| Some((key, fault?.to_string())))
+}
+
+fn fault(effective: &Effective, key: &str, message: String) -> Fault {
+    let entry = effective.entries().iter().find(|entry| entry.key.name == key);
+    let origin = entry.map_or(Origin::Default, |entry| entry.origin.clone());
+    Fault { key: key.to_owned(), origin, message }
+}

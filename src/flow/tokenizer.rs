@@ -1,0 +1,113 @@
+//! Counting tokens of texts that no call told. The tables for that take room which cannot be had back, so room is made
+//! before they are loaded; where there is none, tokens are estimated.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+
+use crate::governor::Governor;
+use crate::wire::Input;
+
+/// What the tables take, with what loading them takes beside.
+const TABLE_BYTES: u64 = 32 << 20;
+
+/// How long nobody asks again for room that was not there.
+const ASK_AGAIN_AFTER_MS: u64 = 60_000;
+
+/// The tokenizer's tables: in memory or not.
+#[derive(Debug, Default)]
+pub struct Tokenizer {
+    is_loaded: AtomicBool,
+    no_room_until_ms: AtomicU64,
+    governor: OnceLock<Weak<Governor>>,
+}
+
+impl Tokenizer {
+    /// From now on `governor` is asked for room. Without one there is always room.
+    pub fn ask_for_room(&self, governor: &Arc<Governor>) {
+        // Who was named first stays: there is one governor.
+        let _ = self.governor.set(Arc::downgrade(governor));
+    }
+
+    /// Whether counting needs no loading.
+    pub(super) fn is_loaded(&self) -> bool {
+        self.is_loaded.load(Ordering::Relaxed)
+    }
+
+    /// The tokens of each input; nothing where the tables have no room. Blocks for as long as loading them takes.
+    pub(super) fn count(&self, inputs: &[Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
+        let has_texts = inputs.iter().any(|input| matches!(input, Input::Text(_)));
+        if has_texts && !self.is_loaded() && !self.has_room(now_ms) {
+            return None;
+        }
+        let counts = inputs.iter().map(Input::counted_tokens).collect();
+        self.is_loaded.fetch_or(has_texts, Ordering::Relaxed);
+        Some(counts)
+    }
+
+    fn has_room(&self, now_ms: u64) -> bool {
+        if now_ms < self.no_room_until_ms.load(Ordering::Relaxed) {
+            return false;
+        }
+        let governor = self.governor.get().and_then(Weak::upgrade);
+        let has_room = governor.is_none_or(|governor| governor.make_room(TABLE_BYTES));
+        if !has_room {
+            let before = self.no_room_until_ms.swap(now_ms.saturating_add(ASK_AGAIN_AFTER_MS), Ordering::Relaxed);
+            if before == 0 {
+                tracing::warn!(
+                    table_bytes = TABLE_BYTES,
+                    "memory.limit_mb leaves no room for the tokenizer's tables: tokens of hits are estimated"
+                );
+            }
+        }
+        has_room
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::governor::Meter;
+
+    /// A process of a fixed size, which counts how often it is asked.
+    struct Fixed(u64, AtomicU64);
+
+    impl Meter for Fixed {
+        fn resident_bytes(&self) -> u64 {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0
+        }
+
+        fn give_back(&self) {}
+    }
+
+    fn governed(resident_mb: u64) -> (Tokenizer, Arc<Governor>, Arc<Fixed>) {
+        let meter = Arc::new(Fixed(resident_mb << 20, AtomicU64::new(0)));
+        let governor = Arc::new(Governor::new(Arc::<Fixed>::clone(&meter), 100 << 20, Vec::new()));
+        let tokenizer = Tokenizer::default();
+        tokenizer.ask_for_room(&governor);
+        (tokenizer, governor, meter)
+    }
+
+    #[test]
+    fn texts_are_counted_where_the_tables_fit_and_token_arrays_always() {
+        let (text, tokens) = (Input::Text("Hello world".into()), Input::Tokens(vec![1, 2, 3]));
+        let (tokenizer, _governor, _) = governed(50);
+        assert_eq!(tokenizer.count(&[text], 1), Some(vec![2]));
+        assert!(tokenizer.is_loaded());
+        let (tokenizer, _governor, _) = governed(60);
+        assert_eq!(tokenizer.count(&[tokens], 1), Some(vec![3]));
+        assert!(!tokenizer.is_loaded());
+    }
+
+    #[test]
+    fn room_that_is_not_there_is_asked_for_once_a_minute() {
+        let (tokenizer, _governor, meter) = governed(60);
+        let text = [Input::Text("Hello world".into())];
+        assert_eq!((tokenizer.count(&text, 1), tokenizer.count(&text, ASK_AGAIN_AFTER_MS)), (None, None));
+        let asked = meter.1.swap(0, Ordering::Relaxed);
+        assert!(asked > 0);
+        assert_eq!(tokenizer.count(&text, ASK_AGAIN_AFTER_MS + 1), None);
+        assert_eq!(meter.1.load(Ordering::Relaxed), asked);
+        assert!(!tokenizer.is_loaded());
+    }
+}
