@@ -1,0 +1,78 @@
+// Figures for people. One locale for everybody, since the words around them are English.
+
+const LOCALE = "en-US";
+const plain = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 2 });
+const three = new Intl.NumberFormat(LOCALE, { maximumSignificantDigits: 3 });
+const two = new Intl.NumberFormat(LOCALE, { maximumSignificantDigits: 2 });
+const UNITS = [[1e12, "T"], [1e9, "B"], [1e6, "M"], [1e3, "k"]];
+const BYTES = [[2 ** 40, "TB"], [2 ** 30, "GB"], [2 ** 20, "MB"], [2 ** 10, "KB"]];
+
+export const MB = 2 ** 20;
+
+export const number = (value) => plain.format(value ?? 0);
+
+/** At most three digits beyond ten thousand. */
+export function compact(value) {
+  if (Math.abs(value) < 10_000) return Math.abs(value) < 100 && !Number.isInteger(value) ? three.format(value) : plain.format(Math.round(value));
+  const [size, unit] = UNITS.find(([size]) => Math.abs(value) >= size * 0.9995);
+  return `${three.format(value / size)} ${unit}`;
+}
+
+/** Labels of an axis: short, and of the precision of its steps. */
+export function short(value) {
+  const found = UNITS.find(([size]) => Math.abs(value) >= size);
+  return found ? `${three.format(value / found[0])} ${found[1]}` : three.format(value);
+}
+
+/** Never rounds something up to all, nor down to nothing. */
+export function percent(share) {
+  if (share > 0 && share < 0.001) return "< 0.1 %";
+  const tenths = share < 1 ? Math.min(Math.round(share * 1000), 999) : 1000;
+  return `${tenths === 1000 || tenths === 0 ? tenths / 10 : (tenths / 10).toFixed(1)} %`;
+}
+
+export function millis(value) {
+  if (value === null || value === undefined) return "–";
+  if (value >= 1000) return `${three.format(value / 1000)} s`;
+  if (value >= 100) return `${Math.round(value)} ms`;
+  return `${two.format(value)} ms`;
+}
+
+/** In units of 1024, as the configuration counts. */
+export function bytes(value) {
+  const found = BYTES.find(([size]) => value >= size);
+  return found ? `${three.format(value / found[0])} ${found[1]}` : `${plain.format(value)} B`;
+}
+
+export function duration(seconds) {
+  const whole = Math.floor(seconds);
+  const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
+  if (days) return `${days} d ${hours} h`;
+  if (hours) return `${hours} h ${minutes} min`;
+  return minutes ? `${minutes} min` : `${whole} s`;
+}
+
+/** Small sums keep two digits that say something: a text costs millionths. */
+export function money(value, currency) {
+  const size = Math.abs(value);
+  const digits = size > 0 && size < 1 ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
+  try {
+    return new Intl.NumberFormat(LOCALE, { style: "currency", currency, ...digits }).format(value);
+  } catch {
+    return `${new Intl.NumberFormat(LOCALE, digits).format(value)} ${currency}`;
+  }
+}
+
+const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const hours = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+
+/** Where there is room for four characters. */
+export function tight(value) {
+  const found = UNITS.find(([size]) => value >= size);
+  return found ? `${two.format(value / found[0])}${found[1]}` : plain.format(value);
+}
+
+export const time = (ms) => clock.format(ms);
+export const hour = (ms) => hours.format(ms);
+
+export const count = (value, one, many) => `${number(value)} ${value === 1 ? one : many}`;
