@@ -4,6 +4,7 @@ mod answers;
 mod batches;
 mod batching;
 mod breaker;
+mod browser;
 mod bypass;
 mod chart;
 mod cli;

@@ -1,17 +1,12 @@
 // What the page can change: always after a confirmation, and always with a word on what came of it.
 
 import { byId, element, write } from "./dom.js";
-import { address } from "./feed.js";
 import { count, number } from "./format.js";
-
-/** Lives as long as the page, and nowhere else. */
-let token = "";
+import { ask, useToken } from "./server.js";
 
 async function call(method, path, body) {
-  const headers = {};
-  if (token) headers.authorization = `Bearer ${token}`;
-  if (body) headers["content-type"] = "application/json";
-  const answer = await fetch(address(path), { method, headers, body: body && JSON.stringify(body), cache: "no-store" });
+  const headers = body ? { "content-type": "application/json" } : {};
+  const answer = await ask(path, { method, headers, body: body && JSON.stringify(body) });
   const said = await answer.json().catch(() => ({}));
   if (answer.ok) return said;
   const refusal = new Error(said.error?.message ?? `The server answered with status ${answer.status}.`);
@@ -19,21 +14,22 @@ async function call(method, path, body) {
   throw refusal;
 }
 
-/** Asks whether to go on; the dialog stays while the work is done. `ask` has `title`, `text`, `more`, `yes`, `danger`. */
-function confirmed(ask, work) {
+/** The dialog stays while the work is done. `question` has `title`, `text`, `yes`, and may have `more` and `danger`. */
+function confirm(question, work) {
   const [dialog, yes, no] = ["confirm", "confirm-yes", "confirm-no"].map(byId);
-  write(byId("confirm-title"), ask.title);
-  write(byId("confirm-text"), ask.text);
-  write(byId("confirm-more"), ask.more ?? "");
-  write(yes, ask.yes);
-  yes.className = ask.danger ? "button danger full" : "button full";
+  write(byId("confirm-title"), question.title);
+  write(byId("confirm-text"), question.text);
+  write(byId("confirm-more"), question.more ?? "");
+  write(yes, question.yes);
+  yes.className = question.danger ? "button danger full" : "button full";
   yes.disabled = false;
   no.onclick = () => dialog.close();
   yes.onclick = async () => {
     yes.disabled = true;
     write(yes, "Working…");
-    await work();
+    const locked = await carryOut(work);
     dialog.close();
+    if (locked) byId("token-value").focus();
   };
   dialog.showModal();
 }
@@ -45,17 +41,17 @@ function tell(level, text) {
   write(outcome, text);
 }
 
+/** Says what came of it, and whether it was for want of the token that nothing did. */
 async function carryOut(work) {
   try {
     tell("good", await work());
+    return false;
   } catch (error) {
     const offline = error instanceof TypeError;
     tell("error", offline ? "Not done: the server cannot be reached." : `Not done: ${error.message}`);
-    if (error.forbidden) byId("token-value").focus();
+    return error.forbidden === true;
   }
 }
-
-const ask = (question, work) => confirmed(question, () => carryOut(work));
 
 function purge() {
   const [model, tier] = [byId("purge-model").value.trim(), byId("purge-tier").value];
@@ -67,7 +63,7 @@ function purge() {
     yes: "Purge",
     danger: true,
   };
-  ask(question, async () => {
+  confirm(question, async () => {
     const wanted = new URLSearchParams();
     if (model) wanted.set("model", model);
     if (tier) wanted.set("tier", tier);
@@ -85,7 +81,7 @@ function optimize() {
     more: "Freed pages go back first; then rendered answers are dropped, then vectors.",
     yes: "Optimize",
   };
-  ask(question, async () => {
+  confirm(question, async () => {
     const done = await call("POST", "api/performance/optimize-memory", named ? { target_memory_mb: target } : undefined);
     if (!done.optimization_needed) return `Nothing to do: ${number(done.current_memory_mb)} MB is within ${number(done.target_memory_mb)} MB.`;
     return `Given back: ${number(done.memory_saved_mb)} MB. Now ${number(done.current_memory_mb)} MB, the target is ${number(done.target_memory_mb)} MB.`;
@@ -101,14 +97,14 @@ function setLevel() {
     more: chatty ? "Expect many lines for each request." : "",
     yes: `Set ${level}`,
   };
-  ask(question, async () => {
+  confirm(question, async () => {
     const { level: now, previous } = await call("PUT", "api/log-level", { level });
     return `The log level is ${now} now; it was ${previous}.`;
   });
 }
 
 function takeToken(value) {
-  token = value;
+  useToken(value);
   byId("token-value").value = "";
   byId("token-forget").hidden = !value;
   write(byId("token-note"), value ? "in use, until this page is closed" : "needed where the page is not on loopback");

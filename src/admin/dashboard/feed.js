@@ -1,7 +1,8 @@
 // The way to the server: the history once, then events; and what the reader is told when neither comes.
+//
+// Events are read with `fetch`, since the browser's own `EventSource` sends no token.
 
-/** Addresses beside this page, wherever it is mounted. */
-export const address = (path) => new URL(`../${path}`, import.meta.url);
+import { anotherToken, ask, hasToken } from "./server.js";
 
 /** Events come every two seconds; after this long without one the connection is dead, whatever it says. */
 const SILENCE_MS = 10_000;
@@ -10,63 +11,72 @@ const RETRY_MS = 2_000;
 /** Follows the server for as long as the page lives. `on` has `whole`, `update` and `link`. */
 export class Feed {
   #on;
-  #events = null;
-  #silence;
-  #again;
-  #draining = false;
   #link = "connecting";
+  #silence;
 
   constructor(on) {
     this.#on = on;
-    this.#connect();
+    this.#follow();
   }
 
   /** Reads state and history anew. */
   async reload() {
-    const answer = await fetch(address("api/dashboard"), { cache: "no-store" });
+    const answer = await ask("api/dashboard");
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     this.#on.whole(await answer.json());
   }
 
-  #connect() {
-    clearTimeout(this.#again);
-    this.#events?.close();
-    this.#events = new EventSource(address("api/events"));
-    this.#events.addEventListener("open", () => this.#opened());
-    this.#events.addEventListener("update", (event) => this.#updated(JSON.parse(event.data)));
-    this.#events.addEventListener("error", () => this.#broken());
-    this.#listen();
-  }
-
-  /** What was missed meanwhile is in the server's history. */
-  async #opened() {
-    try {
-      await this.reload();
-    } catch {
-      // The next update is seen all the same, and a dead connection by its silence.
+  async #follow() {
+    for (;;) {
+      const gone = new AbortController();
+      const refused = await this.#stream(gone).catch(() => null);
+      clearTimeout(this.#silence);
+      gone.abort();
+      if (refused === 403) {
+        this.#say(hasToken() ? "refused" : "locked");
+        await anotherToken();
+      } else {
+        await this.#lost(refused);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
     }
   }
 
-  #updated(update) {
-    this.#listen();
-    this.#draining = update.now.health.warnings.some((warning) => warning.startsWith("draining"));
-    this.#say(this.#draining ? "draining" : "live");
+  /** Reads events until the connection ends; says with which status it was refused. */
+  async #stream(gone) {
+    this.#listen(gone);
+    const answer = await ask("api/events", { signal: gone.signal });
+    if (!answer.ok) return answer.status;
+    // What was missed meanwhile is in the server's history.
+    await this.reload();
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ""; ; ) {
+      const { value, done } = await reader.read();
+      if (done) return null;
+      this.#listen(gone);
+      const events = (text + value).split("\n\n");
+      text = events.pop();
+      for (const event of events) this.#take(event);
+    }
+  }
+
+  #take(event) {
+    const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5));
+    if (!data.length) return;
+    const update = JSON.parse(data.join("\n"));
+    this.#say(update.now.health.warnings.some((warning) => warning.startsWith("draining")) ? "draining" : "live");
     this.#on.update(update);
   }
 
-  #listen() {
+  #listen(gone) {
     clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => this.#broken(), SILENCE_MS);
+    this.#silence = setTimeout(() => gone.abort(), SILENCE_MS);
   }
 
-  /** The browser's own repetition ends at the first answer that is no stream, so this one goes on. */
-  async #broken() {
-    clearTimeout(this.#silence);
-    clearTimeout(this.#again);
-    this.#events.close();
-    this.#again = setTimeout(() => this.#connect(), RETRY_MS);
-    if (this.#link !== "drained") this.#say(this.#draining ? "drained" : "reconnecting");
-    if (await drains()) this.#say("drained");
+  async #lost(refused) {
+    const leaving = this.#link === "draining" || this.#link === "drained" || (await drains());
+    if (leaving) this.#say("drained");
+    else this.#say(refused === 503 ? "full" : "reconnecting");
   }
 
   #say(link) {
@@ -79,7 +89,7 @@ export class Feed {
 /** Whether the server says that it is on its way out. */
 async function drains() {
   try {
-    const answer = await fetch(address("readyz"), { cache: "no-store" });
+    const answer = await ask("readyz");
     return answer.status === 503 && (await answer.json()).reason === "draining";
   } catch {
     return false;

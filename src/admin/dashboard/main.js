@@ -16,6 +16,9 @@ const LINKS = {
   draining: ["warn", "draining"],
   reconnecting: ["error", "reconnecting"],
   drained: ["error", "drained"],
+  full: ["error", "too many pages are open"],
+  locked: ["error", "token needed"],
+  refused: ["error", "token refused"],
 };
 /** Coarse samples come with the whole history only, so that is read again this often where they are shown. */
 const COARSE_MS = 60_000;
@@ -65,6 +68,7 @@ const feed = new Feed({
     document.body.dataset.link = link;
     byId("link").dataset.level = level;
     write(byId("link"), words);
+    byId("locked").hidden = link !== "locked" && link !== "refused";
   },
 });
 
