@@ -75,7 +75,7 @@ fn its_figures_are_those_of_the_statistics() {
     }
     assert_eq!(report["texts"]["total"], "40");
     assert_eq!(report["texts"]["tokens"], savings["tokens_saved"].to_string());
-    assert_eq!(report["texts"]["ratio"], format!("{:.1} %", number(&cache["hit_ratio"]) * 100.0));
+    assert_eq!(report["texts"]["ratio"], format!("{:.1}\u{a0}%", number(&cache["hit_ratio"]) * 100.0));
     let (model, tier) = (&savings["models"][0], &cache["tiers"]["memory"]);
     assert_row(&report["tables"]["models"], model, &["inputs", "requests", "tokens_billed", "tokens_saved"]);
     assert_row(&report["tables"]["memory"], tier, &["entries", "hits", "misses", "evictions", "dropped"]);

@@ -15,41 +15,41 @@ export const number = (value) => plain.format(value ?? 0);
 export function compact(value) {
   if (Math.abs(value) < 10_000) return Math.abs(value) < 100 && !Number.isInteger(value) ? three.format(value) : plain.format(Math.round(value));
   const [size, unit] = UNITS.find(([size]) => Math.abs(value) >= size * 0.9995);
-  return `${three.format(value / size)} ${unit}`;
+  return `${three.format(value / size)}\u00a0${unit}`;
 }
 
 /** Labels of an axis: short, and of the precision of its steps. */
 export function short(value) {
   const found = UNITS.find(([size]) => Math.abs(value) >= size);
-  return found ? `${three.format(value / found[0])} ${found[1]}` : three.format(value);
+  return found ? `${three.format(value / found[0])}\u00a0${found[1]}` : three.format(value);
 }
 
 /** Never rounds something up to all, nor down to nothing. */
 export function percent(share) {
-  if (share > 0 && share < 0.001) return "< 0.1 %";
+  if (share > 0 && share < 0.001) return "<\u00a00.1\u00a0%";
   const tenths = share < 1 ? Math.min(Math.round(share * 1000), 999) : 1000;
-  return `${tenths === 1000 || tenths === 0 ? tenths / 10 : (tenths / 10).toFixed(1)} %`;
+  return `${tenths === 1000 || tenths === 0 ? tenths / 10 : (tenths / 10).toFixed(1)}\u00a0%`;
 }
 
 export function millis(value) {
   if (value === null || value === undefined) return "–";
-  if (value >= 1000) return `${three.format(value / 1000)} s`;
-  if (value >= 100) return `${Math.round(value)} ms`;
-  return `${two.format(value)} ms`;
+  if (value >= 1000) return `${three.format(value / 1000)}\u00a0s`;
+  if (value >= 100) return `${Math.round(value)}\u00a0ms`;
+  return `${two.format(value)}\u00a0ms`;
 }
 
 /** In units of 1024, as the configuration counts. */
 export function bytes(value) {
   const found = BYTES.find(([size]) => value >= size);
-  return found ? `${three.format(value / found[0])} ${found[1]}` : `${plain.format(value)} B`;
+  return found ? `${three.format(value / found[0])}\u00a0${found[1]}` : `${plain.format(value)}\u00a0B`;
 }
 
 export function duration(seconds) {
   const whole = Math.floor(seconds);
   const [days, hours, minutes] = [Math.floor(whole / 86400), Math.floor(whole / 3600) % 24, Math.floor(whole / 60) % 60];
-  if (days) return `${days} d ${hours} h`;
-  if (hours) return `${hours} h ${minutes} min`;
-  return minutes ? `${minutes} min` : `${whole} s`;
+  if (days) return `${days}\u00a0d ${hours}\u00a0h`;
+  if (hours) return `${hours}\u00a0h ${minutes}\u00a0min`;
+  return minutes ? `${minutes}\u00a0min` : `${whole}\u00a0s`;
 }
 
 /** Small sums keep two digits that say something: a text costs millionths. */
@@ -59,7 +59,7 @@ export function money(value, currency) {
   try {
     return new Intl.NumberFormat(LOCALE, { style: "currency", currency, ...digits }).format(value);
   } catch {
-    return `${new Intl.NumberFormat(LOCALE, digits).format(value)} ${currency}`;
+    return `${new Intl.NumberFormat(LOCALE, digits).format(value)}\u00a0${currency}`;
   }
 }
 
@@ -75,4 +75,4 @@ export function tight(value) {
 export const time = (ms) => clock.format(ms);
 export const hour = (ms) => hours.format(ms);
 
-export const count = (value, one, many) => `${number(value)} ${value === 1 ? one : many}`;
+export const count = (value, one, many) => `${number(value)}\u00a0${value === 1 ? one : many}`;

@@ -60,7 +60,7 @@ function warnings(now, history) {
   const { breaker, url } = now.upstream;
   const mocking = mocks > 0 || now.health.warnings.some((text) => text.includes("answers are mocks"));
   const found = [];
-  if (mocking) found.push(["error", "Mocks are being served.", `${count(mocks, "input", "inputs")} of the last minute got a made-up vector that says nothing about meaning. Nothing of it is stored here; see that nobody else stores it.`]);
+  if (mocking) found.push(["error", "Mocks are being served.", `${count(mocks, "input", "inputs")} of the last minute got a made-up vector, which says nothing about meaning. vecho stores none of them; see that nobody else does.`]);
   if (breaker === "open") found.push(["error", "The breaker is open.", "The upstream kept failing, so it is left alone but for single probes."]);
   if (breaker === "half-open") found.push(["warn", "The breaker is half-open.", "A probe finds out whether the upstream is back."]);
   if (stale > 0) found.push(["warn", "Stale entries are being served.", `${count(stale, "input", "inputs")} of the last minute got a vector past its time, for want of the upstream.`]);

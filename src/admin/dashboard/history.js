@@ -4,6 +4,8 @@ const KEPT_FINE = 1800;
 const KEPT_COARSE = 2880;
 /** A window longer than this is drawn from coarse samples. */
 const FINE_SECONDS = 1800;
+/** Up to so many seconds, a point of a chart stands for so many. */
+const STEPS = [[300, 0], [1800, 10], [21_600, 60], [86_400, 300]];
 
 /** What the server has replaces what is here; older samples, of a process that is gone, stay. */
 function merged(known, fresh, kept) {
@@ -34,13 +36,18 @@ export class History {
     return seconds > FINE_SECONDS;
   }
 
-  /** The samples of the last `seconds` before `to`, each with the seconds that it covers. */
+  /** The samples of the last `seconds` before `to`, put together so that a chart stays readable; `step` says how. */
   window(seconds, to) {
     const coarse = History.isCoarse(seconds);
     const from = to - seconds * 1000;
-    const step = coarse ? this.#coarseStep : this.#fineStep;
-    const samples = coarse ? this.#coarse.concat(this.#tail()) : this.#fine;
-    return { from, to, step, samples: samples.filter((sample) => sample.at_ms >= from).map((sample) => covered(sample, step)) };
+    const [, step] = STEPS.find(([longest]) => seconds <= longest) ?? STEPS.at(-1);
+    const since = coarse ? (this.#coarse.at(-1)?.at_ms ?? 0) : 0;
+    const parts = [
+      ...(coarse ? this.#coarse.map((sample) => ({ ...sample, seconds: this.#coarseStep })) : []),
+      ...this.#fine.filter(({ at_ms }) => at_ms > since).map((sample) => ({ ...sample, seconds: this.#fineStep })),
+    ];
+    const samples = together(parts.filter(({ at_ms }) => at_ms >= from), Math.max(step, this.#fineStep));
+    return { from, to, step: Math.max(step, this.#fineStep), together: step > (coarse ? this.#coarseStep : this.#fineStep), samples };
   }
 
   /** The sum of the last `seconds`. */
@@ -48,29 +55,34 @@ export class History {
     const recent = this.#fine.filter((sample) => sample.at_ms > to - seconds * 1000);
     return recent.reduce((sum, sample) => sum + (value(sample) ?? 0), 0);
   }
-
-  /** What has happened since the last coarse sample: counts add up, percentiles do not, so they are left out. */
-  #tail() {
-    const since = this.#coarse.at(-1)?.at_ms ?? 0;
-    const fine = this.#fine.filter((sample) => sample.at_ms > since);
-    const parts = [];
-    for (const sample of fine) {
-      const open = parts.at(-1);
-      if (open && sample.at_ms - open.begin < this.#coarseStep * 1000) addTo(open, sample, this.#fineStep);
-      else parts.push({ ...structuredClone(sample), begin: sample.at_ms, seconds: this.#fineStep, latency_ms: {} });
-    }
-    return parts;
-  }
 }
 
-function covered(sample, step) {
-  return sample.seconds ? sample : { ...sample, seconds: step };
+/** One sample for each `seconds`, on the clock's own marks, so that what is drawn does not change while it moves. */
+function together(samples, seconds) {
+  const sums = [];
+  let mark = null;
+  for (const sample of samples) {
+    const own = Math.floor((sample.at_ms - 1) / (seconds * 1000));
+    if (own === mark && sample.seconds < seconds) add(sums.at(-1), sample);
+    else sums.push({ ...sample, inputs: { ...sample.inputs }, latency_ms: { ...sample.latency_ms } });
+    mark = own;
+  }
+  return sums;
 }
 
-function addTo(sum, sample, seconds) {
-  for (const name of ["requests", "errors", "tokens_billed", "tokens_saved", "cost_billed", "cost_saved", "upstream_calls", "upstream_inputs"]) {
-    sum[name] = (sum[name] ?? 0) + (sample[name] ?? 0);
-  }
+const COUNTS = ["requests", "errors", "tokens_billed", "tokens_saved", "cost_billed", "cost_saved", "upstream_calls", "upstream_inputs", "seconds"];
+
+/** Counts add up; of percentiles, which do not, the highest stands for all; the rest is as it was last. */
+function add(sum, sample) {
+  const { at_ms, resident_bytes, breaker } = sample;
+  Object.assign(sum, { at_ms, resident_bytes, breaker });
+  for (const name of COUNTS) sum[name] = (sum[name] ?? 0) + (sample[name] ?? 0);
   for (const [name, inputs] of Object.entries(sample.inputs ?? {})) sum.inputs[name] = (sum.inputs[name] ?? 0) + inputs;
-  Object.assign(sum, { at_ms: sample.at_ms, resident_bytes: sample.resident_bytes, breaker: sample.breaker, seconds: sum.seconds + seconds });
+  for (const [name, times] of Object.entries(sample.latency_ms ?? {})) sum.latency_ms[name] = highest(sum.latency_ms[name], times);
+}
+
+function highest(one, other) {
+  if (!one?.count || !other.count) return one?.count ? one : other;
+  const of = (name) => Math.max(one[name], other[name]);
+  return { count: one.count + other.count, p50: of("p50"), p95: of("p95"), p99: of("p99") };
 }

@@ -5,7 +5,7 @@ import { Charts } from "./charts.js";
 import { crosshair } from "./chart.js";
 import { byId, remembered, write } from "./dom.js";
 import { Feed } from "./feed.js";
-import { time } from "./format.js";
+import { duration, time } from "./format.js";
 import { headline, warn } from "./headline.js";
 import { History } from "./history.js";
 import { MemoryPanel, RecentPanel, batches, models, outcomes, tiers, upstream } from "./panels.js";
@@ -35,6 +35,7 @@ function draw() {
   if (!now || document.hidden) return;
   const window = history.window(Number(chosen("range")), now.at_ms);
   headline(now, history);
+  write(byId("latency-of-each"), window.together ? `highest in each ${duration(window.step)}` : "");
   charts.draw(window, chosen("latency-of"), now.memory.limit_bytes);
   outcomes(now);
   upstream(now, window);
@@ -95,7 +96,7 @@ function themes() {
   const root = document.documentElement;
   const say = () => {
     const theme = root.dataset.theme;
-    write(button, `Theme: ${theme ?? "auto"}`);
+    write(button, `\u25d0 ${theme ?? "auto"}`);
     button.setAttribute("aria-label", `Theme: ${theme ?? "as the system"}`);
   };
   button.addEventListener("click", () => {

@@ -149,7 +149,7 @@ async function outage({ open }) {
   await page.waitForSelector('#banner [data-level="error"]');
   await until("all warnings", async () => (await text(page, "#banner")).includes("breaker"));
   await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
-  const inView = await page.locator("#banner").evaluate((banner) => banner.getBoundingClientRect().bottom > 0);
+  const inView = await page.locator("#banner .warning").first().evaluate((warning) => warning.getBoundingClientRect().top >= 0);
   return { calm, banner: await text(page, "#banner"), inView, title: await page.title(), breaker: await text(page, "#breaker"), health: await text(page, "#health") };
 }
 
