@@ -1,5 +1,6 @@
 //! From what was said to what it means, section by section, then what must hold between keys.
 
+mod savings;
 mod stores;
 
 use std::net::SocketAddr;
@@ -62,6 +63,7 @@ fn read(reader: &mut Reader) -> Config {
         memory: memory(reader),
         tls: tls(reader),
         admin: Admin { token: header_secret(reader, "admin.token") },
+        savings: savings::savings(reader),
         log: log(reader),
         reload: Reload { poll_every: reader.duration("reload.poll_every", &ANY_LENGTH) },
         shutdown: Shutdown { grace: reader.duration("shutdown.grace", &(Duration::ZERO..=Duration::from_hours(1))) },

@@ -88,6 +88,7 @@ fn carry(running: &Config, read: Config) -> Config {
         },
         auth: Auth { vouch_ttl: read.auth.vouch_ttl, ..running.auth.clone() },
         limits: Limits { request_timeout: read.limits.request_timeout, ..running.limits.clone() },
+        savings: read.savings,
         log: Log { level: read.log.level, ..running.log },
         effective,
         ..running.clone()
@@ -170,6 +171,8 @@ mod tests {
         ("limits.max_inflight_bytes", "77777777"),
         ("memory.limit_mb", "777"),
         ("memory.check_every", "7s"),
+        ("savings.prices", "seven=7"),
+        ("savings.currency", "EUR"),
         ("log.level", "debug"),
         ("log.format", "json"),
         ("reload.poll_every", "7s"),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::answers::Answers;
 use crate::config::Live;
 use crate::flow::Flow;
 use crate::key::PassingSecret;
-use crate::metrics::{Metrics, Outcome, Route};
+use crate::metrics::{Ended, Metrics, Outcome, Route, Subject};
 use crate::tasks::Tasks;
 use crate::upstream::{Client, RouteKind, classify_path};
 
@@ -46,8 +46,8 @@ impl Proxy {
         let kind =
             if request.method() == Method::POST { classify_path(request.uri().path()) } else { RouteKind::Other };
         let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
-        let mut count = Count { metrics: &self.metrics, route, begun: Instant::now(), outcome: Outcome::Cancelled };
-        let Finished { response, outcome } = match self.gate.admit() {
+        let mut count = Count::begin(&self.metrics, route);
+        let Finished { response, outcome, subject } = match self.gate.admit() {
             Err(rejection) => {
                 self.metrics.rejected(rejection);
                 self.replies.overloaded(rejection)
@@ -57,7 +57,7 @@ impl Proxy {
             Ok(admission) if kind == RouteKind::Other => Box::pin(self.pass_through(request, admission)).await,
             Ok(admission) => self.embeddings(request, kind, admission, count.begun).await,
         };
-        count.outcome = outcome;
+        count.end(outcome, response.status(), subject);
         tracing::debug!(
             route = route.label(),
             outcome = outcome.label(),
@@ -75,10 +75,28 @@ struct Count<'a> {
     route: Route,
     begun: Instant,
     outcome: Outcome,
+    status: Option<u16>,
+    subject: Option<Subject>,
+}
+
+impl<'a> Count<'a> {
+    fn begin(metrics: &'a Metrics, route: Route) -> Self {
+        Self { metrics, route, begun: Instant::now(), outcome: Outcome::Cancelled, status: None, subject: None }
+    }
+
+    fn end(&mut self, outcome: Outcome, status: StatusCode, subject: Option<Subject>) {
+        (self.outcome, self.status, self.subject) = (outcome, Some(status.as_u16()), subject);
+    }
 }
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
-        self.metrics.request(self.route, self.outcome, self.begun.elapsed());
+        self.metrics.request(Ended {
+            route: self.route,
+            outcome: self.outcome,
+            status: self.status,
+            elapsed: self.begun.elapsed(),
+            subject: self.subject.take(),
+        });
     }
 }

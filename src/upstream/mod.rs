@@ -18,7 +18,7 @@ pub use breaker::Breaker;
 pub use caller::{Caller, Terms};
 pub use client::{BoxError, Client, ClientBody, ForwardedBody, InProcess, OpenError};
 pub use connector::TlsError;
-pub use endpoint::{RouteKind, TooLong, classify_path, upstream_uri};
+pub use endpoint::{RouteKind, TooLong, classify_path, deployment, upstream_uri};
 pub use error::{Class, Failure, Reply, Why};
 pub use headers::{forwardable, is_hop_by_hop, shown_on_errors, shown_on_misses, strip_hop_by_hop};
 pub use portion::{CallInfo, Fetched, Portion};

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::script::BROWSER;
+use crate::harness::script::{BROWSER, PAGE_MODULES};
 use crate::harness::{Stub, Vecho};
 
 const SETTINGS: &[(&str, &str)] = &[
@@ -208,4 +208,42 @@ fn it_fits_a_phone_and_has_two_themes() {
     assert_ne!(ground("light"), ground("dark"));
     let [light, dark] = ["light", "dark"].map(|theme| ground(theme).expect("a screenshot").clone());
     assert_eq!(report["themes"], json!([light, dark, dark]), "the system's, the one chosen, and after a reload");
+}
+
+#[test]
+fn its_figures_are_rounded_without_becoming_untrue() {
+    let report = pure();
+    assert_eq!(report["percent"], json!(["0\u{a0}%", "<\u{a0}0.1\u{a0}%", "50.0\u{a0}%", "99.9\u{a0}%", "100\u{a0}%"]));
+    let compact = ["0", "0.126", "999", "9,999", "12.3\u{a0}k", "1\u{a0}M", "1.23\u{a0}M", "9.9\u{a0}B"];
+    assert_eq!(report["compact"], json!(compact));
+    let millis = ["\u{2013}", "0.012\u{a0}ms", "4.6\u{a0}ms", "123\u{a0}ms", "1.23\u{a0}s"];
+    assert_eq!(report["millis"], json!(millis));
+    assert_eq!(report["bytes"], json!(["0\u{a0}B", "1.5\u{a0}KB", "500\u{a0}MB", "1\u{a0}GB"]));
+    assert_eq!(report["money"], json!(["$0.00", "$0.000012", "\u{20ac}12.30", "1.00\u{a0}no currency"]));
+    let ticks =
+        json!([[0, 0.25, 0.5, 0.75, 1], [0, 2, 4, 6, 8], [0, 50, 100, 150], [0, 200 << 20, 400 << 20, 600 << 20]]);
+    assert_eq!(report["ticks"], ticks);
+}
+
+#[test]
+fn its_samples_outlive_a_restart_and_add_up_over_long_times() {
+    let report = pure();
+    assert_eq!(report["history"]["live"], json!([1, 2, 3]), "a sample that is known is not taken twice");
+    assert_eq!(report["history"]["restarted"], json!([1, 2, 3, 7]));
+    assert_eq!(report["runs"], json!([[0, 2, 4], [20, 22]]), "a time without samples is a gap, and no line");
+    let times = &report["times"];
+    for (window, points, together, inputs) in
+        [("minutes", 60, false, 60), ("quarter", 21, true, 60), ("hours", 2, false, 130)]
+    {
+        let told = &times[window];
+        assert_eq!((&told["points"], &told["together"]), (&json!(points), &json!(together)), "{window}: {told}");
+        assert_eq!((&told["inputs"], &told["seconds"]), (&json!(inputs), &json!(120)), "{window}: {told}");
+        assert_eq!(told["last"]["p99"], 59, "the highest percentile stands for all: {window}");
+    }
+}
+
+fn pure() -> Value {
+    let mut command = PAGE_MODULES.command();
+    command.env("MODULES", concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/dashboard"));
+    PAGE_MODULES.report(command)
 }

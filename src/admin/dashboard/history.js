@@ -3,9 +3,9 @@
 const KEPT_FINE = 1800;
 const KEPT_COARSE = 2880;
 /** A window longer than this is drawn from coarse samples. */
-const FINE_SECONDS = 1800;
+const FINE_SECONDS = 900;
 /** Up to so many seconds, a point of a chart stands for so many. */
-const STEPS = [[300, 0], [1800, 10], [21_600, 60], [86_400, 300]];
+const STEPS = [[300, 0], [900, 6], [21_600, 60], [86_400, 300]];
 
 /** What the server has replaces what is here; older samples, of a process that is gone, stay. */
 function merged(known, fresh, kept) {

@@ -145,6 +145,9 @@ export function models({ stats: { savings } }) {
   fillTable(byId("models"), modelTable, rows, "No model has been asked for yet");
 }
 
+const status = (code) =>
+  code ? cell(code >= 400 ? "n bad" : "n", String(code)) : element("td", { class: "n faint", title: "the caller hung up" }, "gone");
+
 const recentTable = table("Recent requests", [["time"], ["outcome"], ["status", "n"], ["took", "n"], ["inputs", "n"], ["model"], ["namespace"]]);
 const KEPT_RECENT = 100;
 
@@ -164,7 +167,10 @@ export class RecentPanel {
   }
 
   add(entries) {
-    if (entries.length) this.replace([...entries, ...this.#entries]);
+    // The history that was read meanwhile may hold some of them already.
+    const known = new Set(this.#entries.map(({ id }) => id));
+    const fresh = entries.filter(({ id }) => !known.has(id));
+    if (fresh.length) this.replace([...fresh, ...this.#entries]);
   }
 
   #drawUnlessRead() {
@@ -180,7 +186,7 @@ export class RecentPanel {
     const rows = this.#entries.map((entry) => element("tr", {},
       cell("", time(entry.at_ms)),
       cell("", chip(entry.outcome)),
-      cell(entry.status >= 400 ? "n bad" : "n", String(entry.status)),
+      status(entry.status),
       cell("n", millis(entry.elapsed_ms)),
       cell("n", entry.inputs === null || entry.inputs === undefined ? "–" : number(entry.inputs)),
       element("td", { class: "name", title: entry.model }, entry.model ?? (entry.route === "passthrough" ? "passed through" : "–")),

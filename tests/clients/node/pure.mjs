@@ -43,7 +43,7 @@ function longTimes() {
       last: samples.at(-1).latency_ms.all,
     };
   };
-  return { minutes: read(300), half: read(1800), hours: read(21_600) };
+  return { minutes: read(300), quarter: read(900), hours: read(21_600) };
 }
 
 const report = {

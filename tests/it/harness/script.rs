@@ -24,6 +24,8 @@ pub(crate) const LANGCHAIN: Script = Script { interpreter: "py/bin/python", file
 pub(crate) const OPENAI_NODE: Script = Script { interpreter: "node", file: "node/openai_node.mjs" };
 /// The dashboard in a real browser.
 pub(crate) const BROWSER: Script = Script { interpreter: "node", file: "node/dashboard.mjs" };
+/// Its modules that need no page.
+pub(crate) const PAGE_MODULES: Script = Script { interpreter: "node", file: "node/pure.mjs" };
 /// A server that embeds with a real model.
 pub(crate) const MODEL_SERVER: Script = Script { interpreter: "py/bin/python", file: "model_server.py" };
 
