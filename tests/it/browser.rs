@@ -9,6 +9,7 @@ const SETTINGS: &[(&str, &str)] = &[
     ("VECHO_ADMIN_TOKEN", "s3cret"),
     ("VECHO_BREAKER_FAILURES", "2"),
     ("VECHO_BREAKER_OPEN_FOR", "60s"),
+    ("VECHO_BREAKER_MAX_OPEN", "60s"),
     ("VECHO_RETRY_MAX_ATTEMPTS", "1"),
 ];
 
@@ -22,11 +23,14 @@ fn play(scenario: &str) -> Value {
 /// The same where requests of the page fail, which browsers put on the console.
 fn play_with_troubles(scenario: &str) -> Value {
     let stub = Stub::start();
-    let [vecho, next] = [(); 2].map(|()| Vecho::start_with(&stub.base_url(), SETTINGS));
+    let vecho = Vecho::start_with(&stub.base_url(), SETTINGS);
     let mut command = BROWSER.command();
     command.env("BASE_URL", vecho.base_url()).env("CONTROL_URL", stub.root_url());
-    command.env("OPS_URL", vecho.ops_url("")).env("NEXT_OPS_URL", next.ops_url("")).env("PID", vecho.pid().to_string());
-    command.env("SHOTS", concat!(env!("CARGO_MANIFEST_DIR"), "/target/dashboard")).env("SCENARIO", scenario);
+    command.env("OPS_URL", vecho.ops_url("")).env("PID", vecho.pid().to_string());
+    command
+        .env("SHOTS", concat!(env!("CARGO_MANIFEST_DIR"), "/target/dashboard"))
+        .env("SCENARIO", scenario)
+        .env("VECHO", env!("CARGO_BIN_EXE_vecho"));
     let report = BROWSER.report(command);
     assert_eq!(report["elsewhere"], json!([]), "everything comes from the ops port");
     let failed_request = "Failed to load resource";
@@ -63,7 +67,8 @@ fn its_figures_are_those_of_the_statistics() {
     let report = play("figures");
     let (stats, shown) = (&report["stats"], &report["figures"]);
     let (monitor, cache, savings) = (&stats["performance_monitor"], &stats["embedding_cache"], &stats["savings"]);
-    assert_eq!(monitor["total_requests"], 40);
+    assert_eq!(monitor["total_requests"], 42);
+    assert!(number(&savings["cost_saved"]) > 0.0, "{savings}");
     for (name, value) in [
         ("total-requests", &monitor["total_requests"]),
         ("p50", &monitor["p50"]),
@@ -73,7 +78,7 @@ fn its_figures_are_those_of_the_statistics() {
     ] {
         assert!((number(&shown[name]) - number(value)).abs() < 1e-12, "{name}: {} is not {value}", shown[name]);
     }
-    assert_eq!(report["texts"]["total"], "40");
+    assert_eq!(report["texts"]["total"], "42");
     assert_eq!(report["texts"]["tokens"], savings["tokens_saved"].to_string());
     assert_eq!(report["texts"]["ratio"], format!("{:.1}\u{a0}%", number(&cache["hit_ratio"]) * 100.0));
     let (model, tier) = (&savings["models"][0], &cache["tiers"]["memory"]);
@@ -85,7 +90,7 @@ fn its_figures_are_those_of_the_statistics() {
         let (name, figures) = (row["name"].as_str().expect("a name"), &row["figures"]);
         assert_row(figures, &stats["latency_ms"][name], &["count", "p50", "p95", "p99"]);
     }
-    assert_eq!(report["recent"], 40);
+    assert_eq!(report["recent"], 42);
     assert!(report["batches"].as_array().is_some_and(|bars| bars.iter().any(|bar| contains(bar, "1 inputs: "))));
 }
 
@@ -180,6 +185,7 @@ fn it_says_that_the_connection_is_lost_and_goes_on_after_a_restart() {
     let points = |when: &str| report[when]["sources"]["points"].as_u64();
     assert!(points("after") >= points("before"), "what was drawn before the restart stays: {report}");
     assert_eq!(report["after"]["sources"]["flat"], false);
+    assert!(points("after") > Some(0), "{report}");
 }
 
 #[test]

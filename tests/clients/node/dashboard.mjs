@@ -1,10 +1,11 @@
 // What somebody sees and does on the dashboard, written down as one JSON document.
 
+import { spawn } from "node:child_process";
 import { mkdir } from "node:fs/promises";
 import { drawn, launch, linked, text, until, values } from "./browser.mjs";
 import { Relay } from "./relay.mjs";
 
-const { BASE_URL, CONTROL_URL, OPS_URL, NEXT_OPS_URL, SCENARIO, SHOTS, PID } = process.env;
+const { BASE_URL, CONTROL_URL, OPS_URL, SCENARIO, SHOTS, PID, VECHO } = process.env;
 const TINY = "tiny";
 const TOKEN = "s3cret";
 
@@ -68,6 +69,7 @@ async function figures({ open }) {
   await linked(page, "live");
   const idle = { recent: await text(page, "#recent"), models: await text(page, "#models"), charts: await charts(page) };
   await load(40);
+  for (let round = 0; round < 2; round += 1) await embed(["a text that has a price"], { model: "text-embedding-3-small" });
   const after = await moved(page);
   const caught = await caughtUp(page);
   const texts = { total: await text(page, "#total-requests"), ratio: await text(page, "#hit-ratio"), tokens: await text(page, "#tokens-saved") };
@@ -195,6 +197,12 @@ async function token({ open }) {
   return { locked, refused, done, kept };
 }
 
+/** Another process on the ops port of the one that has ended. */
+function startAgain() {
+  const flags = ["--listen", "127.0.0.1:0", "--admin-listen", new URL(OPS_URL).host, "--upstream", "mock:"];
+  return spawn(VECHO, flags, { env: { VECHO_DISK_ENABLED: "false" }, stdio: "ignore" });
+}
+
 async function restart({ open }) {
   const relay = await Relay.start(OPS_URL);
   const page = await open(relay.url);
@@ -215,9 +223,10 @@ async function restart({ open }) {
   await page.waitForSelector('body:is([data-link="draining"], [data-link="drained"])', { timeout: 20_000 });
   await slow;
   await linked(page, "drained");
-  relay.to(NEXT_OPS_URL);
+  const next = startAgain();
   await linked(page, "live");
   const after = await charts(page);
+  next.kill("SIGKILL");
   await relay.stop();
   return { dimmed, before, after };
 }
@@ -237,7 +246,7 @@ async function keyboard({ open }) {
   const cleared = await text(page, "#moment");
   // Whatever can be used has a name and can be reached.
   const nameless = await page.locator("button, a[href], input, select, svg, [tabindex='0']").evaluateAll((all) =>
-    all.filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length || node.closest("[aria-hidden]"))).map(({ outerHTML }) => outerHTML));
+    all.filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length || node.closest("[aria-hidden], dialog:not([open])"))).map(({ outerHTML }) => outerHTML));
   await page.locator("#purge button").focus();
   await page.keyboard.press("Enter");
   await page.waitForSelector("#confirm[open]");
