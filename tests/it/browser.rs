@@ -225,7 +225,7 @@ fn its_figures_are_rounded_without_becoming_untrue() {
     let millis = ["\u{2013}", "0.012\u{a0}ms", "4.6\u{a0}ms", "123\u{a0}ms", "1.23\u{a0}s"];
     assert_eq!(report["millis"], json!(millis));
     assert_eq!(report["bytes"], json!(["0\u{a0}B", "1.5\u{a0}KB", "500\u{a0}MB", "1\u{a0}GB"]));
-    assert_eq!(report["money"], json!(["$0.00", "$0.000012", "\u{20ac}12.30", "1.00\u{a0}no currency"]));
+    assert_eq!(report["money"], json!(["$0.00", "<\u{a0}$0.01", "\u{20ac}12.30", "1.00\u{a0}no currency"]));
     let ticks =
         json!([[0, 0.25, 0.5, 0.75, 1], [0, 2, 4, 6, 8], [0, 50, 100, 150], [0, 200 << 20, 400 << 20, 600 << 20]]);
     assert_eq!(report["ticks"], ticks);

@@ -52,16 +52,22 @@ export function duration(seconds) {
   return minutes ? `${minutes}\u00a0min` : `${whole}\u00a0s`;
 }
 
-/** Small sums keep two digits that say something: a text costs millionths. */
-export function money(value, currency) {
-  const size = Math.abs(value);
-  const digits = size > 0 && size < 1 ? { maximumSignificantDigits: 2 } : { minimumFractionDigits: 2, maximumFractionDigits: 2 };
+function currencyFormat(value, currency, digits) {
   try {
     return new Intl.NumberFormat(LOCALE, { style: "currency", currency, ...digits }).format(value);
   } catch {
     return `${new Intl.NumberFormat(LOCALE, digits).format(value)}\u00a0${currency}`;
   }
 }
+
+/** To the cent; what is less and not nothing says so. */
+export function money(value, currency) {
+  const cents = (sum) => currencyFormat(sum, currency, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
+  return value > 0 && value < 0.01 ? `<\u00a0${cents(0.01)}` : cents(value);
+}
+
+/** A price may have more digits than a sum. */
+export const price = (value, currency) => currencyFormat(value, currency, { minimumFractionDigits: 2, maximumFractionDigits: 6 });
 
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const hours = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });

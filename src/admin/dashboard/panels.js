@@ -2,7 +2,7 @@
 
 import { Meter, bars, range, strip } from "./bars.js";
 import { byId, cell, element, empty, figure, table, write } from "./dom.js";
-import { bytes, compact, count, millis, money, number, percent, tight, time } from "./format.js";
+import { bytes, compact, count, millis, money, number, percent, price, tight, time } from "./format.js";
 
 const OUTCOMES = ["hit", "partial", "miss", "stale", "mock", "bypass", "forwarded"];
 const BREAKER = { closed: "good", "half-open": "warn", open: "error" };
@@ -130,7 +130,10 @@ const modelTable = table("Models and namespaces", [["model"], ["namespace"], ["i
 
 export function models({ stats: { savings } }) {
   if (same("models", savings)) return;
-  const price = (value) => (value === null || value === undefined ? element("span", { class: "faint", title: "savings.prices names no price for this model" }, "no price") : figure(value, money(value, savings.currency), `${value} ${savings.currency}`));
+  const sum = (value, format) => {
+    if (value === null || value === undefined) return element("span", { class: "faint", title: "savings.prices names no price for this model" }, "no price");
+    return figure(value, format(value, savings.currency), `${value} ${savings.currency}`);
+  };
   const rows = savings.models.map((model) => {
     const tokens = model.tokens_billed + model.tokens_saved;
     const meter = new Meter("saved");
@@ -140,7 +143,8 @@ export function models({ stats: { savings } }) {
       cell("name", model.namespace || element("span", { class: "faint" }, "none")),
       ...["inputs", "requests", "tokens_billed", "tokens_saved"].map((key) => cell("n", figure(model[key], compact(model[key]), number(model[key])))),
       cell("wide", meter.host),
-      ...["cost_billed", "cost_saved", "price_per_million_tokens"].map((key) => cell("n", price(model[key]))));
+      ...["cost_billed", "cost_saved"].map((key) => cell("n", sum(model[key], money))),
+      cell("n", sum(model.price_per_million_tokens, price)));
   });
   fillTable(byId("models"), modelTable, rows, "No model has been asked for yet");
 }

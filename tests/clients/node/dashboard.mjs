@@ -256,40 +256,45 @@ async function keyboard({ open }) {
   return { read, moment, crossed, cleared, nameless, focus, charts: await page.locator(".plot").count() };
 }
 
-/** One screenshot of each theme, for the wide and the narrow; and what theme and width do. */
-async function shots(open, name) {
+/** One screenshot of each page in each theme; and what theme and width do. */
+async function shots(pages, name) {
   const report = [];
-  for (const [theme, width] of [["light", 1440], ["dark", 1440], ["light", 360], ["dark", 360]]) {
-    const page = await open(OPS_URL, { viewport: { width, height: 800 }, colorScheme: theme, reducedMotion: "reduce" });
-    await linked(page, "live");
-    const ground = await page.evaluate(() => getComputedStyle(document.body).backgroundColor);
-    const beyond = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-    const file = `${SHOTS}/${name}-${theme}-${width}.png`;
-    const image = await page.screenshot({ path: file, fullPage: true });
-    report.push({ name, theme, width, ground, beyond, bytes: image.length });
-    await page.context().close();
+  for (const page of pages) {
+    await caughtUp(page);
+    const { width } = page.viewportSize();
+    for (const theme of ["dark", "light"]) {
+      await page.emulateMedia({ colorScheme: theme });
+      const [ground, beyond] = await page.evaluate(() => {
+        const { scrollWidth, clientWidth } = document.documentElement;
+        return [getComputedStyle(document.body).backgroundColor, scrollWidth - clientWidth];
+      });
+      const image = await page.screenshot({ path: `${SHOTS}/${name}-${theme}-${width}.png`, fullPage: true });
+      report.push({ name, theme, width, ground, beyond, bytes: image.length });
+    }
   }
   return report;
 }
 
 async function looks({ open }) {
   await mkdir(SHOTS, { recursive: true });
-  const report = await shots(open, "idle");
-  const page = await open(OPS_URL, { colorScheme: "light" });
-  await linked(page, "live");
+  const sizes = [{ width: 1440, height: 900 }, { width: 360, height: 740 }];
+  const pages = await Promise.all(sizes.map((viewport) => open(OPS_URL, { viewport, reducedMotion: "reduce" })));
+  const [page] = pages;
+  for (const each of pages) await linked(each, "live");
+  const report = await shots(pages, "idle");
+  const long = "a-model-with-a-name-that-goes-on-and-on-and-says-nothing-more";
+  await embed("a", { model: long, headers: { "x-vecho-namespace": "n".repeat(200) } });
   for (let round = 0; round < 3; round += 1) {
-    await load(60, `round ${round}`);
+    await load(30, `round ${round}`);
     await embed(["x", "y"], { model: "text-embedding-3-small" });
     await caughtUp(page);
   }
-  await embed("a", { model: "a-model-with-a-name-that-goes-on-and-on-and-says-nothing-more", headers: { "x-vecho-namespace": "n".repeat(200) } });
   await moved(page);
-  report.push(...(await shots(open, "load")));
+  report.push(...(await shots(pages, "load")));
   await upstream({ behaviour: "status", code: 503 });
   for (let number = 0; number < 12; number += 1) await embed(["known", `lost ${number}`]);
   await page.waitForSelector('#banner [data-level="error"]');
-  await caughtUp(page);
-  report.push(...(await shots(open, "outage")));
+  report.push(...(await shots(pages, "outage")));
   const ground = () => page.evaluate(() => getComputedStyle(document.body).backgroundColor);
   const themes = [await ground()];
   for (const _ of ["light", "dark"]) await page.locator("#theme").click();
