@@ -34,14 +34,14 @@ pub(super) struct Latencies([Option<Box<Histogram<u64>>>; Outcome::ALL.len()]);
 
 impl Latencies {
     pub(super) fn record(&mut self, outcome: Outcome, elapsed: Duration) {
-        let times = self.0[outcome.index()].get_or_insert_with(empty);
+        let times = self.0[outcome.index()].get_or_insert_with(|| Box::new(empty()));
         times.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
     }
 
     pub(super) fn add(&mut self, other: &Self) {
         for (sum, other) in self.0.iter_mut().zip(&other.0) {
             if let Some(other) = other {
-                sum.get_or_insert_with(empty).add(&**other).expect("histograms must have equal bounds");
+                sum.get_or_insert_with(|| Box::new(empty())).add(&**other).expect("histograms must have equal bounds");
             }
         }
     }
@@ -73,9 +73,9 @@ impl Latencies {
     }
 }
 
-fn empty() -> Box<Histogram<u64>> {
+fn empty() -> Histogram<u64> {
     let times = Histogram::new_with_bounds(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS);
-    Box::new(times.expect("the bounds of the histogram must be valid"))
+    times.expect("the bounds of the histogram must be valid")
 }
 
 fn summary(times: &Histogram<u64>) -> Percentiles {
