@@ -12,6 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::generation::Generation;
 use crate::key::Key;
+use crate::metrics::Account;
 use crate::spaces::{Identity, Lessons};
 use crate::vouch::Voucher;
 
@@ -39,6 +40,8 @@ pub struct Parts {
     pub identity: Identity,
     /// What is known of their space.
     pub lessons: Arc<Lessons>,
+    /// Where it is counted, so that serving it looks nothing up.
+    pub account: Arc<Account>,
     /// The purges it has seen.
     pub generation: Generation,
     /// What the upstream has to have accepted, where it has to.
@@ -131,6 +134,7 @@ mod tests {
     use super::*;
     use crate::generation::Generations;
     use crate::key::KeyBuilder;
+    use crate::metrics::Metrics;
 
     const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None };
 
@@ -143,6 +147,7 @@ mod tests {
             fresh_until_ms: 100,
             identity: lessons.learn("a", 2).0,
             lessons: Arc::clone(lessons),
+            account: Metrics::new("0").accounts().of("a", "", "a"),
             generation: purges.current(),
             voucher: None,
         }

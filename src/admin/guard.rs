@@ -5,21 +5,23 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use http::header::{AUTHORIZATION, HOST, ORIGIN};
+use http::header::{AUTHORIZATION, HOST, HeaderName, ORIGIN};
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Uri, request};
 
 use super::reply::Refusal;
 use crate::config::Secret;
 
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     /// Nothing: scrapers and probes come by any address.
     Open,
-    /// A local name in `Host`, or the token.
+    /// A local name in `Host` and no sign of a stranger's page, or the token.
     Local,
-    /// A loopback peer that neither `Host` nor `Origin` give away as a stranger's script, or the token.
+    /// The same from a loopback peer, or the token.
     Change,
 }
 
@@ -43,10 +45,10 @@ impl Guard {
         if !is_local_host(&head.uri, &head.headers) {
             return Err(Refusal::Forbidden("The Host of this request is not a name of this machine."));
         }
-        match access {
-            Access::Change => check_change(&head.headers, peer),
-            Access::Local | Access::Open => Ok(()),
+        if access == Access::Change && !is_loopback(peer.ip()) {
+            return Err(Refusal::Forbidden("This answers only from this machine, or with the token `admin.token`."));
         }
+        check_page(&head.headers)
     }
 
     /// Hashes are compared in constant time, so the answer's delay tells nothing about the token.
@@ -59,9 +61,12 @@ impl Guard {
     }
 }
 
-fn check_change(headers: &HeaderMap, peer: SocketAddr) -> Result<(), Refusal> {
-    if !is_loopback(peer.ip()) {
-        return Err(Refusal::Forbidden("This answers only from this machine, or with the token `admin.token`."));
+/// A browser says which page a request comes from; where it leaves out the `Origin`, as for an image, it still says
+/// whether that page is a stranger's.
+fn check_page(headers: &HeaderMap) -> Result<(), Refusal> {
+    let is_foreign = |site: &HeaderValue| site.as_bytes().eq_ignore_ascii_case(b"cross-site");
+    if !headers.contains_key(ORIGIN) && headers.get_all(SEC_FETCH_SITE).iter().any(is_foreign) {
+        return Err(Refusal::Forbidden("This request comes from a page that is not on this machine."));
     }
     if !headers.get_all(ORIGIN).iter().all(|origin| is_local_origin(origin.as_bytes())) {
         return Err(Refusal::Forbidden("The Origin of this request is not on this machine."));
@@ -180,14 +185,26 @@ mod tests {
     }
 
     #[test]
-    fn only_a_local_origin_may_change() {
+    fn what_a_strangers_page_embeds_is_refused_even_without_an_origin() {
+        for (site, allowed) in [("cross-site", false), ("same-site", true), ("same-origin", true), ("none", true)] {
+            let headers = [("host", "localhost"), ("sec-fetch-site", site)];
+            assert_eq!((change(NEAR, &headers), look(NEAR, &headers)), (allowed, allowed), "{site}");
+        }
+        // From one name of this machine to another.
+        let headers = [("host", "127.0.0.1"), ("origin", "http://localhost"), ("sec-fetch-site", "cross-site")];
+        assert!(change(NEAR, &headers));
+    }
+
+    #[test]
+    fn only_a_local_origin_may_change_or_look() {
         for origin in ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:7862"] {
             assert!(change(NEAR, &[("host", "localhost"), ("origin", origin)]), "{origin}");
         }
         for origin in
             ["null", "https://evil.example", "http://localhost.evil.example", "file://localhost", "localhost", ""]
         {
-            assert!(!change(NEAR, &[("host", "localhost"), ("origin", origin)]), "{origin}");
+            let headers = [("host", "localhost"), ("origin", origin)];
+            assert!(!change(NEAR, &headers) && !look(NEAR, &headers), "{origin}");
         }
         let both = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.example")];
         assert!(!change(NEAR, &both));

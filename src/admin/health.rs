@@ -1,7 +1,7 @@
 //! Whether it lives, whether it takes requests, and whether it does well.
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::AdminContext;
 use super::reply::{self, Reply, rounded, share};
@@ -33,9 +33,14 @@ pub(super) fn ready(context: &AdminContext) -> Reply {
 
 /// `GET /api/performance/health`. Answers 200 whatever it says; the probe for load balancers is `/readyz`.
 pub(super) fn health(context: &AdminContext) -> Reply {
+    reply::ok(&figures(context))
+}
+
+/// The same as it is shown.
+pub(super) fn figures(context: &AdminContext) -> Value {
     let signs = Signs::of(context);
     let verdict = signs.verdict();
-    reply::ok(&json!({
+    json!({
         "status": verdict.status,
         "warnings": verdict.warnings,
         "key_metrics": {
@@ -43,7 +48,7 @@ pub(super) fn health(context: &AdminContext) -> Reply {
             "error_rate": rounded(signs.error_rate, 4),
             "memory_percent": rounded(signs.memory_percent, 1),
         },
-    }))
+    })
 }
 
 /// What health is judged by.

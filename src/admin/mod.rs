@@ -5,12 +5,14 @@
 
 mod body;
 mod cache;
+mod dashboard;
 mod guard;
 mod health;
 mod moving;
 mod parts;
 mod performance;
 mod reply;
+mod savings;
 mod service;
 mod settings;
 
@@ -19,11 +21,12 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
+pub use dashboard::Feed;
 pub use guard::Guard;
 pub use moving::{EXPORT_PATH, IMPORT_PATH};
 pub use parts::{
-    BoxError, CacheControl, CacheCounters, ConfigView, Eventually, Health, Imported, Machine, Memory, Moving, Pieces,
-    TierStats, UnknownTier,
+    BoxError, CacheControl, CacheCounters, ConfigView, Eventually, Health, Imported, InForce, Machine, Memory, Moving,
+    Pieces, TierStats, UnknownTier,
 };
 pub use reply::AdminBody;
 pub use service::handle;
@@ -45,6 +48,8 @@ pub struct AdminContext {
     pub config: Arc<dyn ConfigView>,
     /// The machine around the process.
     pub machine: Arc<dyn Machine>,
+    /// What open dashboards are told.
+    pub feed: Arc<Feed>,
     /// Who may change something.
     pub guard: Guard,
     /// The time of day.

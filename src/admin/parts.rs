@@ -146,11 +146,23 @@ pub trait ConfigView: Send + Sync {
     /// Every key with its value and where that came from, secrets redacted.
     fn effective(&self) -> Value;
 
+    /// What of it the dashboard shows.
+    fn in_force(&self) -> InForce;
+
     /// Changes the log level until the next start or reload; the error says what is wrong with `level`.
     fn set_log_level(&self, level: &str) -> Result<(), String>;
 
     /// The log level in force.
     fn log_level(&self) -> String;
+}
+
+/// What the dashboard shows of the configuration.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InForce {
+    /// `upstream.url`
+    pub upstream_url: String,
+    /// `fallback.mode`
+    pub fallback_mode: &'static str,
 }
 
 /// The machine, or the container, around the process.

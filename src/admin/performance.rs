@@ -2,11 +2,12 @@
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::AdminContext;
 use super::cache;
 use super::reply::{self, Refusal, Reply, rounded};
+use super::savings;
 
 /// Percent of the memory limit that an optimisation aims at when the request names no target.
 const DEFAULT_TARGET_PERCENT: u64 = 80;
@@ -14,7 +15,12 @@ const BYTES_PER_MB: u64 = 1 << 20;
 
 /// `GET /api/performance/stats`
 pub(super) fn stats(context: &AdminContext) -> Reply {
-    reply::ok(&json!({
+    reply::ok(&figures(context))
+}
+
+/// The same as it is shown.
+pub(super) fn figures(context: &AdminContext) -> Value {
+    json!({
         "performance_monitor": monitor(context),
         "embedding_cache": cache::summary(context),
         "system_info": {
@@ -22,7 +28,9 @@ pub(super) fn stats(context: &AdminContext) -> Reply {
             "memory_percent": rounded(context.machine.memory_percent(), 1),
             "available_memory_gb": rounded(context.machine.available_memory_gb(), 2),
         },
-    }))
+        "savings": savings::figures(context),
+        "latency_ms": latencies(context),
+    })
 }
 
 /// `max`, `p50`, `p95` and `p99` are response times in milliseconds, since the start.
@@ -39,6 +47,12 @@ fn monitor(context: &AdminContext) -> Value {
         "p95": rounded(now.p95_ms, 3),
         "p99": rounded(now.p99_ms, 3),
     })
+}
+
+/// Response times by outcome, since the start, to one percent.
+fn latencies(context: &AdminContext) -> Map<String, Value> {
+    let seen = context.metrics.performance().by_outcome();
+    seen.into_iter().map(|(outcome, times)| (outcome.to_owned(), json!(times))).collect()
 }
 
 #[derive(Debug, Default, Deserialize)]

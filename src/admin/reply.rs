@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -65,6 +65,8 @@ pub(super) enum Refusal {
     BodyTimeout { seconds: u64 },
     #[error("The request body broke off.")]
     BodyCut,
+    #[error("Too many event streams are open.")]
+    TooManyStreams,
     #[error("{0}")]
     BadBody(String),
     #[error("{message}")]
@@ -80,6 +82,7 @@ impl Refusal {
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyCut | Self::BadBody(_) | Self::BadParameter { .. } => StatusCode::BAD_REQUEST,
+            Self::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -92,6 +95,7 @@ impl Refusal {
             Self::BodyTimeout { .. } => "body_timeout",
             Self::BodyCut | Self::BadBody(_) => "invalid_body",
             Self::BadParameter { .. } => "invalid_parameter",
+            Self::TooManyStreams => "overloaded",
         }
     }
 
@@ -105,13 +109,16 @@ impl Refusal {
     pub(super) fn into_reply(self) -> Reply {
         let error = json!({
             "message": self.to_string(),
-            "type": "invalid_request_error",
+            "type": if self.status().is_server_error() { "server_error" } else { "invalid_request_error" },
             "param": self.param(),
             "code": self.code(),
         });
         let mut reply = json(self.status(), &json!({ "error": error }));
         if let Self::WrongMethod { allow, .. } = self {
             reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if matches!(self, Self::TooManyStreams) {
+            reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
         reply
     }

@@ -10,7 +10,9 @@ use http_body::Body;
 
 use super::guard::Access;
 use super::reply::{self, Refusal, Reply};
-use super::{AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, health, moving, performance, settings};
+use super::{
+    AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, health, moving, performance, settings,
+};
 
 /// Largest body of a request that is not explained.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -28,6 +30,9 @@ struct Route {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoint {
     Index,
+    Asset,
+    Dashboard,
+    Events,
     Metrics,
     Live,
     Ready,
@@ -52,7 +57,7 @@ const fn change(allow: &'static str, path: &'static str, endpoint: Endpoint, wha
 }
 
 const ROUTES: &[Route] = &[
-    get("/", Access::Open, Endpoint::Index, "this list"),
+    get("/", Access::Open, Endpoint::Index, "this list; to a browser, the dashboard"),
     get("/metrics", Access::Open, Endpoint::Metrics, "metrics in Prometheus's text format"),
     get("/livez", Access::Open, Endpoint::Live, "200 while the process lives"),
     get("/readyz", Access::Open, Endpoint::Ready, "200 while requests are accepted, else 503 and the reason"),
@@ -74,9 +79,14 @@ const ROUTES: &[Route] = &[
         "all that is kept, as a file; it holds vectors, so it is guarded",
     ),
     change("POST", IMPORT_PATH, Endpoint::Import, "takes in the file in the body, which another instance exported"),
+    get("/api/dashboard", Access::Local, Endpoint::Dashboard, "what the dashboard shows, and its last day"),
+    get("/api/events", Access::Local, Endpoint::Events, "what changes from now on, as server-sent events"),
     get("/api/config", Access::Local, Endpoint::Config, "the configuration in force and where it came from"),
     change("PUT", "/api/log-level", Endpoint::LogLevel, "changes the log level until the next start"),
 ];
+
+/// The files of the dashboard, which are not listed.
+const ASSET: Route = get(dashboard::ASSETS_PATH, Access::Open, Endpoint::Asset, "");
 
 impl Route {
     fn method(&self) -> &'static str {
@@ -105,14 +115,19 @@ where
 /// Finds the route and asks the guard, before a byte of the body is read.
 fn admitted(context: &AdminContext, head: &request::Parts, peer: SocketAddr) -> Result<Endpoint, Refusal> {
     let (method, path) = (head.method.to_string(), head.uri.path());
-    let Some(route) = ROUTES.iter().find(|route| route.path == path) else {
-        return Err(Refusal::UnknownRoute { method, path: path.to_owned() });
+    let asset = || path.starts_with(ASSET.path).then_some(&ASSET);
+    let Some(route) = ROUTES.iter().find(|route| route.path == path).or_else(asset) else {
+        return Err(unknown(head));
     };
     if !route.allows(&head.method) {
         return Err(Refusal::WrongMethod { method, path: path.to_owned(), allow: route.allow });
     }
     context.guard.check(route.access, head, peer)?;
     Ok(route.endpoint)
+}
+
+fn unknown(head: &request::Parts) -> Refusal {
+    Refusal::UnknownRoute { method: head.method.to_string(), path: head.uri.path().to_owned() }
 }
 
 async fn respond<B>(
@@ -126,7 +141,12 @@ where
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     match endpoint {
+        Endpoint::Index if dashboard::wants_page(&head.headers) => Ok(dashboard::page()),
         Endpoint::Index => Ok(index()),
+        Endpoint::Asset => dashboard::asset(head.uri.path()).ok_or_else(|| unknown(head)),
+        Endpoint::Dashboard => Ok(dashboard::dashboard(context).await),
+        Endpoint::Events if head.method == Method::HEAD => Ok(dashboard::no_events()),
+        Endpoint::Events => dashboard::events(context),
         Endpoint::Metrics => Ok(metrics(context)),
         Endpoint::Live => Ok(health::live()),
         Endpoint::Ready => Ok(health::ready(context)),
@@ -157,5 +177,7 @@ fn index() -> Reply {
         writeln!(text, "{:<6} {:<34} {}", route.method(), route.path, route.what)
             .expect("writing to a String must succeed");
     }
-    reply::bytes(StatusCode::OK, "text/plain; charset=utf-8", text)
+    let mut reply = reply::bytes(StatusCode::OK, "text/plain; charset=utf-8", text);
+    dashboard::vary(&mut reply);
+    reply
 }

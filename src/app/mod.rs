@@ -22,7 +22,7 @@ use http::Request;
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
-use crate::admin::{self, AdminContext};
+use crate::admin::{self, AdminContext, Feed};
 use crate::clock::Clock;
 use crate::config::{Config, Live, Source};
 use crate::connector::TlsError;
@@ -123,6 +123,7 @@ impl App {
         let tls = config.tls.clone().map(Tls::load).transpose()?;
         let live = Live::new(config);
         let config = live.load();
+        metrics.accounts().reprice(&config.savings);
         let (tunnels, background) = (Tasks::new(), Tasks::new());
         let parts = Parts::assemble(&live, &metrics, &surroundings.clock).await?;
         let state = Arc::new(State::default());
@@ -133,7 +134,9 @@ impl App {
         background.spawn_until_stop(reload::watch(Reloader::new(&parts, &surroundings, tls.clone())));
         let limits = ServeLimits::from(&config.limits);
         let public = serve_public(public, limits.clone(), tls, proxy, &metrics);
-        let admin = serve_admin(admin, limits, AdminContext::from(&*ops), &metrics);
+        let context = AdminContext::from(&*ops);
+        background.spawn_until_stop(Feed::run(context.clone()));
+        let admin = serve_admin(admin, limits, context, &metrics);
         state.ready.store(true, Ordering::SeqCst);
         metrics.ready(true);
         tracing::info!("serving public={} admin={}", public.local_addr(), admin.local_addr());

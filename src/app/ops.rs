@@ -12,8 +12,8 @@ use tokio::runtime::Handle;
 use super::parts::Parts;
 use super::{State, Surroundings};
 use crate::admin::{
-    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Guard, Health, Machine, Memory, Moving,
-    TierStats, UnknownTier,
+    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Feed, Guard, Health, InForce, Machine, Memory,
+    Moving, TierStats, UnknownTier,
 };
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Weigh};
@@ -76,6 +76,7 @@ impl From<&Ops> for AdminContext {
             memory: Arc::clone(&shared) as Arc<dyn Memory>,
             config: Arc::clone(&shared) as Arc<dyn ConfigView>,
             machine: shared,
+            feed: Arc::new(Feed::default()),
             guard: Guard::new(config.admin.token.as_ref()),
             clock: ops.clock.clone(),
             max_explain_bytes: config.limits.max_body_bytes,
@@ -214,6 +215,11 @@ impl Memory for Ops {
 impl ConfigView for Ops {
     fn effective(&self) -> Value {
         self.live.load().effective.to_json()
+    }
+
+    fn in_force(&self) -> InForce {
+        let config = self.live.load();
+        InForce { upstream_url: config.upstream.target.to_string(), fallback_mode: config.fallback.mode.name() }
     }
 
     fn set_log_level(&self, level: &str) -> Result<(), String> {

@@ -121,6 +121,7 @@ impl Reloader {
         let config::Changes { live, needs_restart } = self.live.apply(read);
         // Which requests can be cached may have changed, and rendered answers are found without asking that again.
         self.answers.clear();
+        self.metrics.accounts().reprice(&self.live.load().savings);
         let level = self.live.load().log.level.clone();
         if level != level_before
             && let Err(error) = self.level.set(&level)

@@ -1,13 +1,14 @@
 //! What the configuration means: typed, complete, consistent. No option is left where a value must be.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Uri};
 
-use super::{Effective, Secret};
+use super::{Effective, Savings, Secret};
 pub use crate::logs::LogFormat;
 use crate::packed::Codec;
 
@@ -46,6 +47,8 @@ pub struct Config {
     pub tls: Option<Tls>,
     /// The ops port.
     pub admin: Admin,
+    /// What tokens cost.
+    pub savings: Savings,
     /// Logging.
     pub log: Log,
     /// Traces of requests.
@@ -92,6 +95,16 @@ pub enum UpstreamTarget {
     Http(Uri),
     /// The built-in mock embedder (`mock:`); no network.
     Mock,
+}
+
+/// As `upstream.url` has it.
+impl fmt::Display for UpstreamTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Http(uri) => uri.fmt(f),
+            Self::Mock => f.write_str("mock:"),
+        }
+    }
 }
 
 /// The header in which an API key that vecho holds is sent.
@@ -167,6 +180,17 @@ pub enum FallbackMode {
     Stale,
     /// An entry past its time, else a marked mock.
     Mock,
+}
+
+impl FallbackMode {
+    /// The value of `fallback.mode`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Stale => "stale",
+            Self::Mock => "mock",
+        }
+    }
 }
 
 /// `[cache]`

@@ -1,5 +1,6 @@
 //! From what was said to what it means, section by section, then what must hold between keys.
 
+mod savings;
 mod stores;
 mod traces;
 
@@ -63,6 +64,7 @@ fn read(reader: &mut Reader) -> Config {
         memory: memory(reader),
         tls: tls(reader),
         admin: Admin { token: header_secret(reader, "admin.token") },
+        savings: savings::savings(reader),
         log: log(reader),
         traces: traces::traces(reader),
         reload: Reload { poll_every: reader.duration("reload.poll_every", &ANY_LENGTH) },

@@ -169,6 +169,13 @@ pub const KEYS: &[Key] = &[
     .secret(),
     key("admin.token_file", "none", "File that holds admin.token."),
     key(
+        "savings.prices",
+        "[\"text-embedding-3-small=0.02\", \"text-embedding-3-large=0.13\", \"text-embedding-ada-002=0.10\"]",
+        "What a million tokens cost, by model: \"MODEL=PRICE\"; a model without a price is counted in tokens alone.",
+    )
+    .live(),
+    key("savings.currency", "\"USD\"", "The currency of savings.prices, in three letters.").live(),
+    key(
         "log.level",
         "\"info\"",
         "A level (error, warn, info, debug, trace, off) or a filter: \"info,vecho::upstream=debug\".",

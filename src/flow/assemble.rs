@@ -9,7 +9,7 @@ use super::outcome::{Progress, Served};
 use super::request::Request;
 use super::{Outcome, Source};
 use crate::generation::Generation;
-use crate::metrics::{self, Metrics, SourceLabel};
+use crate::metrics::{self, Account, Metrics, SourceLabel};
 use crate::packed::Packed;
 use crate::spaces::{Identity, Lessons};
 use crate::tiers::Tier;
@@ -89,8 +89,14 @@ impl Tally {
         self.memory + self.disk + self.redis
     }
 
-    /// Counts it.
-    pub fn count(&self, metrics: &Metrics) {
+    /// How many inputs it answers.
+    pub const fn inputs(&self) -> u64 {
+        self.stored() + self.joined + self.upstream + self.stale + self.mock
+    }
+
+    /// Counts it, in all and for whom it was.
+    pub fn count(&self, metrics: &Metrics, account: &Account) {
+        account.count(self.inputs(), self.billed, self.saved);
         for (label, inputs) in self.by_source() {
             if inputs > 0 {
                 metrics.inputs(label, inputs);

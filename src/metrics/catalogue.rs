@@ -78,6 +78,9 @@ const ROUTE_OUTCOME: &[LabelSet] = &[label::<Route>("route"), label::<Outcome>("
 const TIER: &[LabelSet] = &[label::<Tier>("tier")];
 const PORT: &[LabelSet] = &[label::<Port>("port")];
 
+const MODEL_KIND: &[LabelSet] =
+    &[LabelSet { name: "model", values: &[] }, LabelSet { name: "namespace", values: &[] }, label::<TokenKind>("kind")];
+
 /// From a hit out of memory to the longest call that is waited for.
 const SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -106,6 +109,10 @@ catalogue! {
         "Answered inputs, by where the answer came from.");
     TOKENS: counter("vecho_tokens_total", &[label::<TokenKind>("kind")],
         "Tokens of answered inputs: billed by the upstream, or saved because the answer was at hand.");
+    MODEL_TOKENS: counter("vecho_model_tokens_total", MODEL_KIND,
+        "The same tokens by the model that was asked for and the namespace; what is beyond 64 of these is under other.");
+    MODEL_COST: counter("vecho_model_cost_total", MODEL_KIND,
+        "What these tokens cost, or would have cost, by savings.prices and in savings.currency.");
     BYPASS: counter("vecho_bypass_total", &[label::<BypassReason>("reason")],
         "Embeddings requests that went through uncached, by reason.");
     REJECTED: counter("vecho_rejected_total", &[label::<Rejection>("reason")],

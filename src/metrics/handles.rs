@@ -28,6 +28,10 @@ impl Counter {
         self.0.get()
     }
 
+    pub(super) const fn from(counter: prometheus::IntCounter) -> Self {
+        Self(counter)
+    }
+
     /// Lifts the count to a total that is counted elsewhere; a lower total changes nothing.
     pub(super) fn raise_to(&self, total: u64) {
         self.0.inc_by(total.saturating_sub(self.0.get()));
@@ -147,14 +151,20 @@ impl Shelf<'_> {
     }
 
     pub(super) fn float_counter(&self, family: &Family) -> prometheus::Counter {
-        self.keep(CounterVec::new(opts(family), &names(family))).with_label_values::<&str>(&[])
+        self.float_counter_vec(family).with_label_values::<&str>(&[])
+    }
+
+    /// For label values that are only known at run time; whoever asks for a series has to bound their number.
+    pub(super) fn float_counter_vec(&self, family: &Family) -> CounterVec {
+        self.keep(CounterVec::new(opts(family), &names(family)))
     }
 
     pub(super) fn float_gauge(&self, family: &Family) -> prometheus::Gauge {
         self.keep(GaugeVec::new(opts(family), &names(family))).with_label_values::<&str>(&[])
     }
 
-    fn counter_vec(&self, family: &Family) -> IntCounterVec {
+    /// As [`Shelf::float_counter_vec`], in whole numbers.
+    pub(super) fn counter_vec(&self, family: &Family) -> IntCounterVec {
         self.keep(IntCounterVec::new(opts(family), &names(family)))
     }
 

@@ -296,4 +296,22 @@ impl BreakerState {
             Self::Open => 2,
         }
     }
+
+    /// The state that the gauge shows.
+    pub const fn from_value(value: i64) -> Self {
+        match value {
+            0 => Self::Closed,
+            1 => Self::HalfOpen,
+            _ => Self::Open,
+        }
+    }
+
+    /// Its name.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::HalfOpen => "half-open",
+            Self::Open => "open",
+        }
+    }
 }

@@ -3,11 +3,16 @@
 //! There is no global registry: [`Metrics::new`] makes one, and each part is handed what it counts with.
 
 mod catalogue;
+mod figures;
 mod handles;
+mod history;
 mod labels;
+mod latency;
 mod performance;
 mod process;
+mod recent;
 mod record;
+mod savings;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -15,15 +20,21 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use prometheus::{Histogram, HistogramVec, Registry, TEXT_FORMAT, TextEncoder};
 
 pub use catalogue::{CATALOGUE, Family, Kind, LabelSet, catalogue_markdown};
+pub use figures::{Bucket, UpstreamFigures};
 pub use handles::{Counter, Entered, Gauge, PerLabel};
+pub use history::{COARSE_STEP_SECONDS, STEP_SECONDS, Sample, Samples};
 pub use labels::{
     AnswerEvent, BreakerState, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection,
     ReloadResult, RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
 };
-pub use performance::{Performance, PerformanceSnapshot};
+pub use latency::Percentiles;
+pub use performance::{Performance, PerformanceSnapshot, Seen};
+pub use recent::{Ended, MAX_RECENT, Recent, Subject};
 pub use record::TierLevels;
+pub use savings::{Account, Accounts, MAX_ACCOUNTS, Named, Statement};
 
 use handles::Shelf;
+use history::History;
 use process::Process;
 
 type ScrapeHook = Arc<dyn Fn(&Metrics) + Send + Sync>;
@@ -34,6 +45,8 @@ pub struct Metrics {
     hooks: Mutex<Vec<ScrapeHook>>,
     process: Process,
     performance: Performance,
+    history: History,
+    accounts: Accounts,
     requests: PerLabel<Route, PerLabel<Outcome, Counter>>,
     request_durations: HistogramVec,
     request_duration: [[OnceLock<Histogram>; Outcome::ALL.len()]; Route::ALL.len()],
@@ -106,6 +119,8 @@ impl Metrics {
             hooks: Mutex::default(),
             process: Process::new(shelf),
             performance: Performance::new(),
+            history: History::default(),
+            accounts: Accounts::new(shelf),
             requests: shelf.counters_by_two(&catalogue::REQUESTS),
             request_durations: shelf.histograms(&catalogue::REQUEST_DURATION),
             request_duration: Default::default(),
@@ -162,6 +177,7 @@ impl Metrics {
             hook(self);
         }
         self.process.refresh();
+        self.accounts.show_costs();
         let text = TextEncoder::new().encode_to_string(&self.registry.gather());
         (TEXT_FORMAT, text.expect("the catalogue must render"))
     }
@@ -169,6 +185,11 @@ impl Metrics {
     /// Response times, rate and errors, as a person asks for them.
     pub fn performance(&self) -> &Performance {
         &self.performance
+    }
+
+    /// Tokens and money by model and namespace.
+    pub const fn accounts(&self) -> &Accounts {
+        &self.accounts
     }
 }
 

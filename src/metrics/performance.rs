@@ -1,9 +1,12 @@
 //! The figures a person asks for first: how many, how fast, how many errors.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
+
+use super::latency::{Latencies, Percentiles};
+use super::recent::{Ended, MAX_RECENT, Recent, Ring};
 
 /// Seconds over which the rate is taken.
 const WINDOW_SECONDS: u64 = 60;
@@ -18,6 +21,7 @@ const SHARDS: usize = 8;
 #[derive(Debug)]
 pub struct Performance {
     started: Instant,
+    started_ms: u64,
     shards: [Mutex<Option<Shard>>; SHARDS],
 }
 
@@ -57,12 +61,55 @@ impl Default for Performance {
 impl Performance {
     /// Starts counting now.
     pub fn new() -> Self {
-        Self { started: Instant::now(), shards: std::array::from_fn(|_| Mutex::new(None)) }
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let shards = std::array::from_fn(|_| Mutex::new(None));
+        Self { started: Instant::now(), started_ms: whole_ms(since_epoch), shards }
     }
 
     /// Counts one answered request.
-    pub fn record(&self, elapsed: Duration, is_error: bool) {
-        self.record_at(self.started.elapsed(), elapsed, is_error);
+    pub fn record(&self, ended: Ended) {
+        self.record_at(self.started.elapsed(), ended);
+    }
+
+    /// When counting started, in milliseconds since the epoch.
+    pub const fn started_ms(&self) -> u64 {
+        self.started_ms
+    }
+
+    /// The time that samples and recent requests are shown with, in milliseconds since the epoch.
+    pub fn now_ms(&self) -> u64 {
+        self.started_ms + whole_ms(self.started.elapsed())
+    }
+
+    /// Percentiles since the start of each outcome that was seen.
+    pub fn by_outcome(&self) -> Vec<(&'static str, Percentiles)> {
+        self.counts().latencies.percentiles()
+    }
+
+    /// The last requests, newest first, but for those that `seen` was told of before.
+    pub fn recent(&self, seen: &mut Seen) -> Vec<Recent> {
+        let mut found = Vec::new();
+        for (place, (shard, seen)) in self.shards.iter().zip(&mut seen.0).enumerate() {
+            let new = hold(shard).as_ref().map_or_else(Vec::new, |shard| shard.recent.after(seen));
+            // Each shard numbers its own.
+            found.extend(new.into_iter().map(|(number, at, ended)| (number * SHARDS as u64 + place as u64, at, ended)));
+        }
+        found.sort_by_key(|(_, at, _)| std::cmp::Reverse(*at));
+        found.truncate(MAX_RECENT);
+        found.into_iter().map(|(id, at, ended)| Recent::new(id, self.started_ms + whole_ms(at), ended)).collect()
+    }
+
+    /// What is counted since the start, for samples.
+    pub(super) fn counts(&self) -> Counts {
+        let mut sum = Counts::default();
+        for shard in &self.shards {
+            if let Some(shard) = hold(shard).as_ref() {
+                sum.requests += shard.total;
+                sum.errors += shard.errors;
+                sum.latencies.add(&shard.latencies);
+            }
+        }
+        sum
     }
 
     /// The figures now.
@@ -70,9 +117,9 @@ impl Performance {
         self.snapshot_at(self.started.elapsed())
     }
 
-    fn record_at(&self, now: Duration, elapsed: Duration, is_error: bool) {
+    fn record_at(&self, now: Duration, ended: Ended) {
         let mut shard = self.free_shard();
-        shard.get_or_insert_with(Shard::new).record(now.as_secs(), elapsed, is_error);
+        shard.get_or_insert_with(Shard::new).record(now, ended);
     }
 
     /// The first shard nobody holds. Shards come into being only under contention, so memory stays small.
@@ -97,6 +144,18 @@ fn hold(shard: &Mutex<Option<Shard>>) -> MutexGuard<'_, Option<Shard>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Which of the last requests somebody was told of.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Seen([u64; SHARDS]);
+
+/// What is counted since the start.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    pub(super) latencies: Latencies,
+}
+
 #[derive(Debug)]
 struct Shard {
     times_us: Histogram<u64>,
@@ -104,6 +163,8 @@ struct Shard {
     errors: u64,
     sum: Duration,
     max: Duration,
+    latencies: Latencies,
+    recent: Ring,
     /// The last minute; a slot is used again after a full turn.
     seconds: [Second; WINDOW_SLOTS],
 }
@@ -122,16 +183,20 @@ impl Shard {
         let times_us = Histogram::new_with_bounds(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
             .expect("the bounds of the histogram must be valid");
         let (sum, max) = (Duration::ZERO, Duration::ZERO);
-        Self { times_us, total: 0, errors: 0, sum, max, seconds: [Second::default(); WINDOW_SLOTS] }
+        let (latencies, recent, seconds) = (Latencies::default(), Ring::new(), [Second::default(); WINDOW_SLOTS]);
+        Self { times_us, total: 0, errors: 0, sum, max, latencies, recent, seconds }
     }
 
-    fn record(&mut self, second: u64, elapsed: Duration, is_error: bool) {
+    fn record(&mut self, now: Duration, ended: Ended) {
+        let (elapsed, is_error) = (ended.elapsed, ended.outcome.is_error());
         self.times_us.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
         self.total += 1;
         self.errors += u64::from(is_error);
         self.sum = self.sum.saturating_add(elapsed);
         self.max = self.max.max(elapsed);
-        self.count(Second { at: second, requests: 1, errors: u64::from(is_error) });
+        self.count(Second { at: now.as_secs(), requests: 1, errors: u64::from(is_error) });
+        self.latencies.record(ended.outcome, elapsed);
+        self.recent.push(now, ended);
     }
 
     fn count(&mut self, second: Second) {
@@ -177,6 +242,10 @@ impl Shard {
     }
 }
 
+fn whole_ms(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 fn is_recent(second: u64, now_second: u64) -> bool {
     second <= now_second && now_second - second < WINDOW_SECONDS
 }
@@ -199,7 +268,15 @@ fn float(n: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::labels::{Outcome, Route};
     use super::*;
+
+    impl Performance {
+        fn note(&self, now: Duration, elapsed: Duration, is_error: bool) {
+            let outcome = if is_error { Outcome::Unavailable } else { Outcome::Hit };
+            self.record_at(now, Ended { route: Route::Embeddings, outcome, status: None, elapsed, subject: None });
+        }
+    }
 
     fn ms(n: u64) -> Duration {
         Duration::from_millis(n)
@@ -213,7 +290,7 @@ mod tests {
     fn percentiles_of_known_times_are_right_to_three_digits() {
         let performance = Performance::new();
         for n in 1..=1000 {
-            performance.record_at(ms(10), ms(n), false);
+            performance.note(ms(10), ms(n), false);
         }
         let now = performance.snapshot_at(ms(1000));
         assert!(near(now.p50_ms, 500.0) && near(now.p95_ms, 950.0) && near(now.p99_ms, 990.0), "{now:?}");
@@ -233,7 +310,7 @@ mod tests {
         for second in 0..200 {
             let per_second = if second < 140 { 50 } else { 2 };
             for _ in 0..per_second {
-                performance.record_at(Duration::from_secs(second), ms(1), false);
+                performance.note(Duration::from_secs(second), ms(1), false);
             }
         }
         let now = performance.snapshot_at(Duration::from_millis(199_999));
@@ -246,7 +323,7 @@ mod tests {
     fn the_error_rate_is_a_share_between_zero_and_one() {
         let performance = Performance::new();
         for n in 0..4 {
-            performance.record_at(ms(1), ms(1), n == 0);
+            performance.note(ms(1), ms(1), n == 0);
         }
         let now = performance.snapshot_at(ms(1));
         assert!((now.error_rate - 0.25).abs() < f64::EPSILON && (now.recent_error_rate - 0.25).abs() < f64::EPSILON);
@@ -257,8 +334,8 @@ mod tests {
     #[test]
     fn times_beyond_the_bounds_are_counted_at_the_bound() {
         let performance = Performance::new();
-        performance.record_at(ms(1), Duration::from_secs(9_999), false);
-        performance.record_at(ms(1), Duration::ZERO, false);
+        performance.note(ms(1), Duration::from_secs(9_999), false);
+        performance.note(ms(1), Duration::ZERO, false);
         let now = performance.snapshot_at(ms(1));
         assert_eq!(now.total_requests, 2);
         assert!(near(now.max_ms, 9_999_000.0) && near(now.p99_ms, 3_600_000.0), "{now:?}");
@@ -267,12 +344,32 @@ mod tests {
     #[test]
     fn a_taken_shard_sends_the_record_to_the_next_and_both_are_summed() {
         let performance = Performance::new();
-        performance.record_at(ms(1), ms(1), false);
+        performance.note(ms(1), ms(1), false);
         let taken = hold(&performance.shards[0]);
-        performance.record_at(ms(1), ms(3), true);
+        performance.note(ms(1), ms(3), true);
         drop(taken);
         let now = performance.snapshot_at(ms(1));
         assert_eq!(now.total_requests, 2);
         assert!((now.error_rate - 0.5).abs() < f64::EPSILON && near(now.p99_ms, 3.0), "{now:?}");
+    }
+
+    #[test]
+    fn the_last_hundred_are_shown_newest_first_whichever_shard_holds_them() {
+        let performance = Performance::new();
+        let mut seen = Seen::default();
+        for n in 0..150 {
+            let taken = (n % 2 == 0).then(|| hold(&performance.shards[0]));
+            performance.note(ms(n), ms(n), false);
+            drop(taken);
+        }
+        let recent = performance.recent(&mut seen);
+        let at: Vec<u64> = recent.iter().map(|request| request.at_ms - performance.started_ms()).collect();
+        assert_eq!(at, (50..150).rev().collect::<Vec<u64>>());
+        let ids: std::collections::BTreeSet<u64> = recent.iter().map(|request| request.id).collect();
+        assert_eq!(ids.len(), MAX_RECENT);
+        assert!(performance.recent(&mut seen).is_empty(), "each is told once");
+        performance.note(ms(200), ms(1), true);
+        let new = performance.recent(&mut seen);
+        assert_eq!((new.len(), new[0].outcome), (1, "unavailable"));
     }
 }

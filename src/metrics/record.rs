@@ -9,6 +9,7 @@ use super::labels::{
     AnswerEvent, BreakerState, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Rejection, ReloadResult,
     RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
 };
+use super::recent::Ended;
 
 /// The series of the duration histogram that every vecho has; the others come with their first request, because
 /// each costs 21 lines of every scrape.
@@ -34,10 +35,11 @@ pub struct TierLevels {
 
 impl Metrics {
     /// One request of the public port ended.
-    pub fn request(&self, route: Route, outcome: Outcome, elapsed: Duration) {
+    pub fn request(&self, ended: Ended) {
+        let Ended { route, outcome, elapsed, .. } = ended;
         self.requests.of(route).of(outcome).inc();
         self.duration_of(route, outcome).observe(elapsed.as_secs_f64());
-        self.performance.record(elapsed, outcome.is_error());
+        self.performance.record(ended);
     }
 
     /// `n` inputs were answered from `source`.

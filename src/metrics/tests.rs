@@ -14,10 +14,13 @@ fn values(text: &str, series: &str) -> Option<f64> {
 
 #[test]
 fn a_scrape_holds_the_catalogue_and_nothing_else() {
-    let text = scrape();
+    let metrics = Metrics::new("1.2.3");
+    metrics.accounts().of("a model", "", "a model");
+    let text = metrics.render().1;
     let shown: BTreeSet<String> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(Into::into).collect();
-    let known = CATALOGUE.iter().map(|family| format!("{} {}", family.name, family.kind.name())).collect();
+    let known: BTreeSet<String> =
+        CATALOGUE.iter().map(|family| format!("{} {}", family.name, family.kind.name())).collect();
     assert_eq!(shown, known);
     for family in CATALOGUE {
         assert!(text.contains(&format!("# HELP {} {}\n", family.name, family.help)), "{}", family.name);
@@ -61,8 +64,10 @@ fn the_version_is_a_label_of_build_info() {
 #[test]
 fn a_request_is_counted_timed_and_fed_to_performance() {
     let metrics = Metrics::new("0");
-    metrics.request(Route::Embeddings, Outcome::Mock, std::time::Duration::from_millis(3));
-    metrics.request(Route::Passthrough, Outcome::Unavailable, std::time::Duration::from_millis(3));
+    for (route, outcome) in [(Route::Embeddings, Outcome::Mock), (Route::Passthrough, Outcome::Unavailable)] {
+        let elapsed = std::time::Duration::from_millis(3);
+        metrics.request(Ended { route, outcome, status: Some(200), elapsed, subject: None });
+    }
     let text = metrics.render().1;
     assert_eq!(values(&text, "vecho_requests_total{outcome=\"mock\",route=\"embeddings\"} "), Some(1.0));
     let bucket = "vecho_request_duration_seconds_bucket{outcome=\"mock\",route=\"embeddings\",le=\"0.005\"} ";

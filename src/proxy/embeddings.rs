@@ -9,19 +9,19 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
+use super::asked::Asked;
 use super::controls::{BadControl, read_controls};
 use super::gate::Admission;
 use super::intake::{answer_key, path_model, read_origin, unreadable_head};
 use super::passthrough::Way;
 use super::reply::{Finished, Notes, Replies};
 use super::service::Count;
-use super::traced::{asked, served};
-use super::{Proxy, ReplyBody};
+use super::{Proxy, ReplyBody, traced};
 use crate::answers;
 use crate::config::Config;
 use crate::flow::{Answer, Ask, Controls, Keep, Outcome, Tally};
 use crate::key::{Key, PassingSecret};
-use crate::metrics::{AnswerEvent, Rejection};
+use crate::metrics::{Account, AnswerEvent, Rejection, Subject};
 use crate::serve::{BodyBounds, CollectError, collect_bounded};
 use crate::traces::{Span, attribute};
 use crate::upstream::{ClientBody, RouteKind, TooLong};
@@ -125,12 +125,15 @@ impl Proxy {
 
     /// Answers what has no rendered answer.
     async fn answer(&self, received: Received<'_>, key: Option<Key>, admission: Admission) -> Finished {
-        let outcome = match self.through_flow(&received).await {
-            Ok(outcome) => outcome,
+        let (outcome, asked) = match self.through_flow(&received).await {
+            Ok(ended) => ended,
             Err(error) => return self.refuse_path(error),
         };
-        match outcome {
-            Outcome::Answer(answer) => self.write(*answer, key, &received).admitted(admission),
+        let finished = match outcome {
+            Outcome::Answer(answer) => {
+                let account = asked.account(&self.metrics, &answer.rendering.model);
+                return self.write(*answer, account, key, &received).admitted(admission);
+            }
             Outcome::Refused(refusal) => self.replies.refused(refusal),
             Outcome::Unreadable(reply) => {
                 self.metrics.bypass(Bypass::UnreadableAnswer.label());
@@ -144,18 +147,21 @@ impl Proxy {
                 let way = Way { span: received.span, deadline: Some(received.deadline) };
                 self.bypass(request, bypass, admission, way).await
             }
-        }
+        };
+        Finished { subject: asked.subject(), ..finished }
     }
 
-    async fn through_flow(&self, received: &Received<'_>) -> Result<Outcome, TooLong> {
+    /// How it ended, and what it asked.
+    async fn through_flow(&self, received: &Received<'_>) -> Result<(Outcome, Asked), TooLong> {
         let config = received.config;
         let origin = read_origin(config, &received.head.uri, &received.head.headers)?;
         match read_request(&received.body, &config.cache.extra_fields, path_model(received.kind)) {
-            Err(bypass) => Ok(Outcome::PassThrough(bypass)),
+            Err(bypass) => Ok((Outcome::PassThrough(bypass), Asked::default())),
             Ok(request) => {
-                asked(received.span, &request);
+                traced::asked(received.span, &request);
+                let asked = Asked::new(&request, &received.head);
                 let (controls, trace) = (received.controls, received.span.context());
-                Ok(self.flow.answer(&Ask { request, origin, controls, trace }).await)
+                Ok((self.flow.answer(&Ask { request, origin, controls, trace }).await, asked))
             }
         }
     }
@@ -168,30 +174,31 @@ impl Proxy {
             return None;
         }
         let tally = Tally::of_hit(answer.inputs, answer.tokens);
-        tally.count(&self.metrics);
-        served(span, &tally, &answer.identity.model);
+        tally.count(&self.metrics, &answer.account);
+        traced::served(span, &tally, &answer.identity.model);
         self.metrics.answer(AnswerEvent::Served);
         Some(self.replies.stored(&answer))
     }
 
     /// Writes an answer, and keeps the finished body of a full hit.
-    fn write(&self, answer: Answer, key: Option<Key>, received: &Received<'_>) -> Finished {
-        answer.tally.count(&self.metrics);
-        served(received.span, &answer.tally, &answer.rendering.model);
+    fn write(&self, answer: Answer, account: Arc<Account>, key: Option<Key>, received: &Received<'_>) -> Finished {
+        answer.tally.count(&self.metrics, &account);
+        traced::served(received.span, &answer.tally, &answer.rendering.model);
+        let subject = Subject { named: Arc::clone(account.named()), inputs: answer.tally.inputs() };
         let notes = Notes::new(&answer.tally, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
         let wanted = key.filter(|key| self.answers.wants(key, largest as u64));
         let keep = answer.keep.zip(wanted);
         let body = if let Some((keep, key)) = keep {
             let bytes = answer.rendering.to_lasting_bytes();
-            self.keep(key, parts(&bytes, &answer.tally, &notes, keep), received.config);
+            self.keep(key, parts(&bytes, &answer.tally, &notes, (keep, account)), received.config);
             ReplyBody::whole(bytes)
         } else if largest <= WHOLE_BYTES {
             ReplyBody::whole(answer.rendering.to_bytes())
         } else {
             ReplyBody::rendered(answer.rendering)
         };
-        self.replies.answer(&notes, answer.call_headers, body)
+        self.replies.answer(&notes, answer.call_headers, body).about(subject)
     }
 
     /// Keeps a finished answer, if the configuration that its request was read under is still in force. Which requests
@@ -227,7 +234,7 @@ impl Proxy {
 }
 
 /// What is kept of a finished answer.
-fn parts(body: &Bytes, tally: &Tally, notes: &Notes, keep: Keep) -> answers::Parts {
+fn parts(body: &Bytes, tally: &Tally, notes: &Notes, (keep, account): (Keep, Arc<Account>)) -> answers::Parts {
     // Whatever tier it came from, from now on it is in memory.
     let as_hit = Tally::of_hit(tally.stored(), tally.saved);
     answers::Parts {
@@ -238,6 +245,7 @@ fn parts(body: &Bytes, tally: &Tally, notes: &Notes, keep: Keep) -> answers::Par
         fresh_until_ms: keep.fresh_until_ms,
         identity: keep.identity,
         lessons: keep.lessons,
+        account,
         generation: keep.generation,
         voucher: keep.voucher,
     }
@@ -245,6 +253,6 @@ fn parts(body: &Bytes, tally: &Tally, notes: &Notes, keep: Keep) -> answers::Par
 
 impl Finished {
     fn admitted(self, admission: Admission) -> Self {
-        Self { response: self.response.map(|body| body.admitted(admission)), outcome: self.outcome }
+        Self { response: self.response.map(|body| body.admitted(admission)), ..self }
     }
 }

@@ -1,5 +1,6 @@
 //! The public port: embeddings answered from the flow, everything else passed through.
 
+mod asked;
 mod body;
 mod controls;
 mod embeddings;

@@ -68,10 +68,10 @@ impl Proxy {
                     && let Some(below) = below
                 {
                     self.connect(below, hyper::upgrade::on(&mut response));
-                    return Finished { response: downward(response, true), outcome: Outcome::Forwarded };
+                    return Finished::new(downward(response, true), Outcome::Forwarded);
                 }
                 let response = downward(response, false).map(|body| body.admitted(admission));
-                Finished { response, outcome: Outcome::Forwarded }
+                Finished::new(response, Outcome::Forwarded)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! From how a request ended to what the client sees. The only place of the public port that chooses a status.
 
 use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use super::ReplyBody;
 use super::controls::BadControl;
 use crate::answers::StoredAnswer;
 use crate::flow::{Refusal, Tally};
-use crate::metrics::{Outcome, Rejection};
+use crate::metrics::{Outcome, Rejection, Subject};
 use crate::serve::CollectError;
 use crate::upstream::{Class, OpenError, Reply, TooLong, Why, shown_on_errors};
 use crate::wire::{Bypass, envelope};
@@ -22,6 +23,18 @@ pub(super) struct Finished {
     pub response: Response<ReplyBody>,
     /// How it is counted.
     pub outcome: Outcome,
+    /// What was asked, where it was understood.
+    pub subject: Option<Subject>,
+}
+
+impl Finished {
+    pub(super) const fn new(response: Response<ReplyBody>, outcome: Outcome) -> Self {
+        Self { response, outcome, subject: None }
+    }
+
+    pub(super) fn about(self, subject: Subject) -> Self {
+        Self { subject: Some(subject), ..self }
+    }
 }
 
 const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
@@ -128,7 +141,7 @@ impl Replies {
             *headers = self.blank.clone();
             notes.fill(headers, self.next_id());
         }
-        Finished { response, outcome: notes.outcome }
+        Finished::new(response, notes.outcome)
     }
 
     /// A rendered answer that was at hand.
@@ -139,7 +152,8 @@ impl Replies {
         if let Some((_, id)) = headers.iter_mut().find(|(name, _)| **name == REQUEST_ID) {
             *id = self.next_id();
         }
-        Finished { response, outcome: Outcome::Hit }
+        let subject = Subject { named: Arc::clone(answer.account.named()), inputs: answer.inputs };
+        Finished::new(response, Outcome::Hit).about(subject)
     }
 
     /// The upstream's error verbatim, or ours where it had none.
@@ -153,7 +167,7 @@ impl Replies {
             Some(reply) => as_it_came(*reply),
             None => self.unavailable(refusal.class, &refusal.detail),
         };
-        Finished { response, outcome }
+        Finished::new(response, outcome)
     }
 
     fn unavailable(&self, class: Class, detail: &str) -> Response<ReplyBody> {
@@ -176,7 +190,7 @@ impl Replies {
     pub(super) fn unreadable(reply: Reply) -> Finished {
         let mut response = as_it_came(reply);
         mark_bypass(response.headers_mut(), Bypass::UnreadableAnswer);
-        Finished { response, outcome: Outcome::Bypass }
+        Finished::new(response, Outcome::Bypass)
     }
 
     /// `only-if-cached`, and not everything was: 504, as RFC 9111 (section 5.2.1.7) has it.
@@ -187,7 +201,7 @@ impl Replies {
         let mut response = self.error(StatusCode::GATEWAY_TIMEOUT, body);
         // Asking again would not change it, and SDKs repeat a 504.
         response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
-        Finished { response, outcome: Outcome::NotCached }
+        Finished::new(response, Outcome::NotCached)
     }
 
     /// A limit of ours is reached for now.
@@ -199,13 +213,13 @@ impl Replies {
         let body = envelope(message, "server_error", None, Some("overloaded"));
         let mut response = self.error(StatusCode::SERVICE_UNAVAILABLE, body);
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-        Finished { response, outcome: Outcome::Rejected }
+        Finished::new(response, Outcome::Rejected)
     }
 
     /// A control header says nothing that can be obeyed.
     pub(super) fn bad_control(&self, bad: BadControl) -> Finished {
         let body = envelope(&bad.to_string(), "invalid_request_error", Some(bad.header()), Some("invalid_header"));
-        Finished { response: self.error(StatusCode::BAD_REQUEST, body), outcome: Outcome::Rejected }
+        Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
     }
 
     /// The request's body could not be read.
@@ -221,7 +235,7 @@ impl Replies {
         };
         let message = format!("The request could not be read: {error}{limit}.");
         let body = envelope(&message, "invalid_request_error", None, Some(code));
-        Finished { response: self.error(status, body), outcome: Outcome::Rejected }
+        Finished::new(self.error(status, body), Outcome::Rejected)
     }
 
     /// A request that could not be passed through.
@@ -237,20 +251,20 @@ impl Replies {
             }
         };
         let message = format!("The request could not be passed to the upstream: {error}.");
-        Finished { response: self.error(status, envelope(&message, kind, None, Some(code))), outcome }
+        Finished::new(self.error(status, envelope(&message, kind, None, Some(code))), outcome)
     }
 
     /// A request whose address is too long to be passed on.
     pub(super) fn too_long(&self, error: TooLong) -> Finished {
         let message = format!("The request cannot be passed to the upstream: {error}.");
         let body = envelope(&message, "invalid_request_error", None, Some("uri_too_long"));
-        Finished { response: self.error(StatusCode::URI_TOO_LONG, body), outcome: Outcome::Rejected }
+        Finished::new(self.error(StatusCode::URI_TOO_LONG, body), Outcome::Rejected)
     }
 
     /// A request that is not one for a proxy like this.
     pub(super) fn misdirected(&self, message: &str) -> Finished {
         let body = envelope(message, "invalid_request_error", None, Some("unsupported_request"));
-        Finished { response: self.error(StatusCode::BAD_REQUEST, body), outcome: Outcome::Rejected }
+        Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
     }
 
     fn error(&self, status: StatusCode, body: Bytes) -> Response<ReplyBody> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -14,7 +14,7 @@ use crate::answers::Answers;
 use crate::config::Live;
 use crate::flow::Flow;
 use crate::key::PassingSecret;
-use crate::metrics::{Metrics, Outcome, Route};
+use crate::metrics::{Ended, Metrics, Outcome, Route, Subject};
 use crate::tasks::Tasks;
 use crate::traces::{Span, attribute};
 use crate::upstream::{Client, RouteKind, classify_path};
@@ -49,9 +49,8 @@ impl Proxy {
             if request.method() == Method::POST { classify_path(request.uri().path()) } else { RouteKind::Other };
         let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
         let span = self.flow.tracer.request(&request, || pattern(kind, request.uri().path()));
-        let (begun, outcome) = (Instant::now(), Outcome::Cancelled);
-        let mut count = Count { metrics: &self.metrics, route, begun, outcome, span };
-        let Finished { response, outcome } = match self.gate.admit() {
+        let mut count = Count::begin(&self.metrics, route, span);
+        let Finished { response, outcome, subject } = match self.gate.admit() {
             Err(rejection) => {
                 self.metrics.rejected(rejection);
                 self.replies.overloaded(rejection)
@@ -63,8 +62,8 @@ impl Proxy {
             }
             Ok(admission) => self.embeddings(request, kind, admission, &count).await,
         };
-        count.outcome = outcome;
         answered(&count.span, response.status());
+        count.end(outcome, response.status(), subject);
         tracing::debug!(
             route = route.label(),
             outcome = outcome.label(),
@@ -83,11 +82,30 @@ pub(super) struct Count<'a> {
     pub(super) begun: Instant,
     outcome: Outcome,
     pub(super) span: Span,
+    status: Option<u16>,
+    subject: Option<Subject>,
+}
+
+impl<'a> Count<'a> {
+    fn begin(metrics: &'a Metrics, route: Route, span: Span) -> Self {
+        let (begun, outcome) = (Instant::now(), Outcome::Cancelled);
+        Self { metrics, route, begun, outcome, span, status: None, subject: None }
+    }
+
+    fn end(&mut self, outcome: Outcome, status: StatusCode, subject: Option<Subject>) {
+        (self.outcome, self.status, self.subject) = (outcome, Some(status.as_u16()), subject);
+    }
 }
 
 impl Drop for Count<'_> {
     fn drop(&mut self) {
         self.span.text(attribute::OUTCOME, self.outcome.label());
-        self.metrics.request(self.route, self.outcome, self.begun.elapsed());
+        self.metrics.request(Ended {
+            route: self.route,
+            outcome: self.outcome,
+            status: self.status,
+            elapsed: self.begun.elapsed(),
+            subject: self.subject.take(),
+        });
     }
 }

@@ -18,12 +18,14 @@ pub enum RouteKind {
 pub fn classify_path(path: &str) -> RouteKind {
     match path {
         "/v1/embeddings" | "/embeddings" | "/openai/v1/embeddings" => RouteKind::Embeddings,
-        _ => path
-            .strip_prefix("/openai/deployments/")
-            .and_then(|rest| rest.strip_suffix("/embeddings"))
-            .filter(|deployment| !deployment.is_empty() && !deployment.contains('/'))
-            .map_or(RouteKind::Other, |_| RouteKind::Deployment),
+        _ => deployment(path).map_or(RouteKind::Other, |_| RouteKind::Deployment),
     }
+}
+
+/// The name of the Azure deployment whose embeddings a path asks for.
+pub fn deployment(path: &str) -> Option<&str> {
+    let name = path.strip_prefix("/openai/deployments/")?.strip_suffix("/embeddings")?;
+    (!name.is_empty() && !name.contains('/')).then_some(name)
 }
 
 /// The path of a request, put behind the base, is longer than an address may be.

@@ -156,6 +156,8 @@ async fn the_ops_routes_of_the_readme_are_those_of_the_program() {
             Some("import") => exported_nothing(),
             _ => Bytes::new(),
         };
+        // Events have no end.
+        let method = if *path == "/api/events" { "HEAD" } else { method };
         let method = Method::from_bytes(method.as_bytes()).expect("the README names a method");
         let answer = client.send(raw(method, &format!("{base}{path}"), body)).await.expect("an answer must arrive");
         assert!((200..300).contains(&answer.status), "{path} answers {}", answer.status);

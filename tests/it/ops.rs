@@ -46,7 +46,7 @@ async fn stats_health_and_cache_stats_have_the_promised_fields_and_count_traffic
     vecho.embed(ask("tiny", &["a", "b"])).await;
     vecho.embed(ask("tiny", &["a", "b", "c"])).await;
     let stats = get(&vecho, "/api/performance/stats").await.json();
-    assert_eq!(keys(&stats), ["embedding_cache", "performance_monitor", "system_info"]);
+    assert_eq!(keys(&stats), ["embedding_cache", "latency_ms", "performance_monitor", "savings", "system_info"]);
     let monitor =
         ["avg_response_time_ms", "error_rate", "max", "p50", "p95", "p99", "requests_per_second", "total_requests"];
     assert_eq!(keys(&stats["performance_monitor"]), [&monitor[..], &["uptime_seconds"]].concat());

@@ -207,3 +207,24 @@ async fn a_rotated_key_file_reaches_the_next_call() {
     assert_eq!(embed(&vecho, "a").await.header("x-vecho-cache"), Some("hit"), "the store does not hang on the key");
     assert!(!vecho.log().contains("sk-"), "{}", vecho.log());
 }
+
+#[tokio::test]
+async fn a_new_price_counts_from_then_on_and_no_counter_falls() {
+    let stub = Stub::start();
+    let priced = |price: &str| format!("savings.prices = ['tiny={price}']\n");
+    let changing = Changing::start("reload-prices", &stub.base_url(), &priced("1000000"));
+    let series = |name: &str| format!(r#"vecho_model_{name}_total{{kind="billed",model="tiny",namespace=""}}"#);
+    let cost = async || metric(changing.vecho.admin(), &series("cost")).await;
+    let tokens = async || metric(changing.vecho.admin(), &series("tokens")).await;
+    embed(&changing.vecho, "one two three").await;
+    let (first_tokens, first_cost) = (tokens().await, cost().await);
+    assert!(first_tokens > 0.0 && (first_cost - first_tokens).abs() < 1e-9, "{first_tokens} {first_cost}");
+    changing.change(&priced("0"), "ok").await;
+    embed(&changing.vecho, "four five").await;
+    assert!(tokens().await > first_tokens && (cost().await - first_cost).abs() < 1e-9, "free from then on");
+    changing.change(&priced("2000000"), "ok").await;
+    let before = tokens().await;
+    embed(&changing.vecho, "six").await;
+    let expected = first_cost + 2.0 * (tokens().await - before);
+    assert!((cost().await - expected).abs() < 1e-9, "{expected}");
+}

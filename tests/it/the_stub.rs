@@ -341,4 +341,8 @@ async fn other_languages_script_it_over_http() {
     let calls = client.get(&(stub.root_url() + "/__calls")).await.json();
     assert_eq!(calls.as_array().map(Vec::len), Some(2));
     assert_eq!((&calls[0]["path"], &calls[0]["inputs"]), (&json!("/v1/embeddings"), &json!(1)));
+    assert_eq!(client.post(&control, &json!({"always": {"behaviour": "status", "code": 500}})).await.status, 200);
+    for _ in 0..2 {
+        assert_eq!(embed(&stub, words(&["a"], "float")).await.status, 500);
+    }
 }

@@ -151,6 +151,10 @@ impl ConfigView for FakeConfig {
         json!({ "listen": "127.0.0.1:7861" })
     }
 
+    fn in_force(&self) -> InForce {
+        InForce { upstream_url: "http://upstream/v1".to_owned(), fallback_mode: "mock" }
+    }
+
     fn set_log_level(&self, level: &str) -> Result<(), String> {
         if level == "loud" {
             return Err("unknown level `loud`".to_owned());
@@ -189,6 +193,7 @@ pub(super) fn context() -> AdminContext {
         memory: Arc::new(FakeMemory),
         config: Arc::new(FakeConfig(Mutex::new("info".to_owned()))),
         machine: Arc::new(FakeMachine),
+        feed: Arc::default(),
         guard: Guard::new(None),
         clock: Clock::manual(NOW_MS),
         max_explain_bytes: 64 << 20,

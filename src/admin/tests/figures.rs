@@ -10,16 +10,20 @@ use serde_json::json;
 use super::fakes::{FakeHealth, context};
 use super::{get, keys};
 use crate::admin::AdminContext;
-use crate::metrics::{Outcome, Route};
+use crate::metrics::{Ended, Outcome, Route};
+
+fn end(context: &AdminContext, outcome: Outcome, elapsed: Duration) {
+    context.metrics.request(Ended { route: Route::Embeddings, outcome, status: Some(200), elapsed, subject: None });
+}
 
 #[tokio::test]
 async fn stats_have_exactly_the_promised_fields() {
     let context = context();
     for ms in [1, 3] {
-        context.metrics.request(Route::Embeddings, Outcome::Hit, Duration::from_millis(ms));
+        end(&context, Outcome::Hit, Duration::from_millis(ms));
     }
     let stats = get(&context, "/api/performance/stats").await.json();
-    assert_eq!(keys(&stats), ["embedding_cache", "performance_monitor", "system_info"]);
+    assert_eq!(keys(&stats), ["embedding_cache", "latency_ms", "performance_monitor", "savings", "system_info"]);
     let monitor = &stats["performance_monitor"];
     let names = ["avg_response_time_ms", "error_rate", "max", "p50", "p95", "p99"];
     let more = ["requests_per_second", "total_requests", "uptime_seconds"];
@@ -55,7 +59,7 @@ async fn health_has_exactly_the_promised_fields() {
 #[tokio::test]
 async fn errors_of_the_last_minute_show_in_health() {
     let context = context();
-    let fail = || context.metrics.request(Route::Embeddings, Outcome::Unavailable, Duration::from_millis(1));
+    let fail = || end(&context, Outcome::Unavailable, Duration::from_millis(1));
     (0..19).for_each(|_| fail());
     let health = get(&context, "/api/performance/health").await.json();
     assert_eq!((&health["status"], &health["key_metrics"]["error_rate"]), (&json!("healthy"), &json!(1.0)));
@@ -68,7 +72,7 @@ async fn errors_of_the_last_minute_show_in_health() {
 async fn what_the_upstream_refuses_to_clients_is_no_error_of_the_service() {
     let context = context();
     for _ in 0..100 {
-        context.metrics.request(Route::Embeddings, Outcome::Refused, Duration::from_millis(1));
+        end(&context, Outcome::Refused, Duration::from_millis(1));
     }
     let health = get(&context, "/api/performance/health").await.json();
     assert_eq!((&health["status"], &health["key_metrics"]["error_rate"]), (&json!("healthy"), &json!(0.0)));

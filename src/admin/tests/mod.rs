@@ -1,5 +1,6 @@
 //! Every route of the ops port.
 
+mod dashboard;
 mod fakes;
 mod figures;
 mod routing;

@@ -79,6 +79,8 @@ async fn strangers_look_at_figures_and_touch_nothing() {
         "/api/performance/cache/stats",
     ];
     let closed = [
+        (Method::GET, "/api/dashboard"),
+        (Method::GET, "/api/events"),
         (Method::GET, "/api/config"),
         (Method::PUT, "/api/log-level"),
         (Method::DELETE, "/api/performance/cache"),

@@ -22,6 +22,10 @@ pub(crate) const OPENAI_PYTHON_1: Script = Script { interpreter: "py1/bin/python
 pub(crate) const LANGCHAIN: Script = Script { interpreter: "py/bin/python", file: "langchain_python.py" };
 /// The newest openai package that this Node runs.
 pub(crate) const OPENAI_NODE: Script = Script { interpreter: "node", file: "node/openai_node.mjs" };
+/// The dashboard in a real browser.
+pub(crate) const BROWSER: Script = Script { interpreter: "node", file: "node/dashboard.mjs" };
+/// Its modules that need no page.
+pub(crate) const PAGE_MODULES: Script = Script { interpreter: "node", file: "node/pure.mjs" };
 /// A server that embeds with a real model.
 pub(crate) const MODEL_SERVER: Script = Script { interpreter: "py/bin/python", file: "model_server.py" };
 
@@ -49,9 +53,14 @@ impl Script {
     pub(crate) fn run(self, base_url: &str, control_url: &str) -> Value {
         let mut command = self.command();
         command.env("BASE_URL", base_url).env("CONTROL_URL", control_url);
+        self.report(command)
+    }
+
+    /// Runs the command to its end and reads the document that it prints.
+    pub(crate) fn report(self, mut command: Command) -> Value {
         let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let complaint = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{self:?} failed against {base_url}:\n{complaint}");
+        assert!(output.status.success(), "{self:?} failed:\n{complaint}");
         serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{self:?}: {error}\n{complaint}"))
     }
 }

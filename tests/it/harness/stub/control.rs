@@ -19,8 +19,13 @@ pub(crate) fn answer(state: &State, call: &Call) -> Reply {
     }
 }
 
-/// Queues what `{"next": [{"behaviour": "rate_limit", "retry_after_ms": 50}]}` names.
+/// Queues what `{"next": [{"behaviour": "rate_limit", "retry_after_ms": 50}]}` names; `{"always": {..}}` treats every
+/// call so that finds nothing queued.
 fn queue(state: &State, body: &Value) -> Reply {
+    if let Some(behaviour) = body.get("always").and_then(read) {
+        lock(&state.script).stand(behaviour);
+        return Reply::json("{}");
+    }
     let wishes = body.get("next").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let read: Option<Vec<Behaviour>> = wishes.iter().map(read).collect();
     match read {

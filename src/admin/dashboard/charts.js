@@ -1,0 +1,93 @@
+// The charts over time, and what each takes from the samples.
+
+import { TimeChart } from "./chart.js";
+import { byId } from "./dom.js";
+import { MB, bytes, compact, millis, percent, short } from "./format.js";
+import { unpaid } from "./headline.js";
+
+const SOURCES = ["memory", "disk", "redis", "joined", "upstream", "stale", "mock"];
+const LABELS = { disk: "disk", redis: "Redis" };
+const rate = (value) => compact(value);
+
+const sources = () => new TimeChart(byId("sources"), {
+  label: "Inputs per second by source",
+  series: SOURCES.map((key) => ({ key, label: LABELS[key] ?? key, hatched: key === "mock" })),
+  stacked: true,
+  format: rate,
+  axis: short,
+  empty: "No inputs in this time",
+});
+
+const ratio = () => new TimeChart(byId("ratio"), {
+  label: "Hit ratio",
+  series: [{ key: "memory", label: "hits" }],
+  fixed: [0, 0.25, 0.5, 0.75, 1],
+  format: percent,
+  axis: (share) => `${share * 100} %`,
+  empty: "No inputs in this time",
+});
+
+const requests = () => new TimeChart(byId("requests"), {
+  label: "Requests per second",
+  series: [{ key: "plain", label: "requests" }, { key: "mock", label: "errors", quiet: true }],
+  format: rate,
+  axis: short,
+  empty: "No samples yet",
+});
+
+const latency = () => new TimeChart(byId("latency"), {
+  label: "Response time",
+  series: [{ key: "p99", label: "p99" }, { key: "p95", label: "p95" }, { key: "p50", label: "p50" }],
+  floor: 0.1,
+  format: millis,
+  axis: (ms) => (ms >= 1000 ? `${short(ms / 1000)} s` : `${short(ms)} ms`),
+  empty: "None in this time",
+});
+
+const tokens = () => new TimeChart(byId("tokens"), {
+  label: "Tokens per second",
+  series: [{ key: "memory", label: "saved" }, { key: "upstream", label: "billed" }],
+  stacked: true,
+  format: rate,
+  axis: short,
+  empty: "No tokens in this time",
+});
+
+const memory = (host) => new TimeChart(host, {
+  label: "Resident memory",
+  series: [{ key: "plain", label: "resident" }],
+  base: MB,
+  floor: MB,
+  format: bytes,
+  axis: (value) => (value ? bytes(value) : "0"),
+  empty: "No samples yet",
+});
+
+/** All charts; `memoryHost` is where another panel wants the one of memory. */
+export class Charts {
+  #charts;
+
+  constructor(memoryHost) {
+    this.#charts = { sources: sources(), ratio: ratio(), requests: requests(), latency: latency(), tokens: tokens(), memory: memory(memoryHost) };
+  }
+
+  draw(window, latencyOf, limitBytes) {
+    const perSecond = (sample, value) => (value ?? 0) / sample.seconds;
+    const plot = (name, values, more = {}) => {
+      const points = window.samples.map((sample) => ({ t: sample.at_ms, values: values(sample) }));
+      this.#charts[name].draw({ ...window, points, ...more });
+    };
+    plot("sources", (sample) => SOURCES.map((name) => perSecond(sample, sample.inputs[name])));
+    plot("ratio", (sample) => [share(sample.inputs)]);
+    plot("requests", (sample) => [perSecond(sample, sample.requests), perSecond(sample, sample.errors)]);
+    plot("latency", ({ latency_ms: of }) => ["p99", "p95", "p50"].map((name) => (of?.[latencyOf]?.count ? of[latencyOf][name] : null)));
+    plot("tokens", (sample) => [perSecond(sample, sample.tokens_saved), perSecond(sample, sample.tokens_billed)]);
+    plot("memory", (sample) => [sample.resident_bytes ?? null], { limit: limitBytes });
+  }
+}
+
+/** Nothing where there was no input: a ratio of nothing is none. */
+function share(inputs) {
+  const all = SOURCES.reduce((sum, name) => sum + (inputs[name] ?? 0), 0);
+  return all ? unpaid(inputs) / all : null;
+}

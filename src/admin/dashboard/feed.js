@@ -1,0 +1,97 @@
+// The way to the server: the history once, then events; and what the reader is told when neither comes.
+//
+// Events are read with `fetch`, since the browser's own `EventSource` sends no token.
+
+import { anotherToken, ask, hasToken } from "./server.js";
+
+/** Events come every two seconds; after this long without one the connection is dead, whatever it says. */
+const SILENCE_MS = 10_000;
+const RETRY_MS = 2_000;
+
+/** Follows the server for as long as the page lives. `on` has `whole`, `update` and `link`. */
+export class Feed {
+  #on;
+  #link = "connecting";
+  #silence;
+
+  constructor(on) {
+    this.#on = on;
+    this.#follow();
+  }
+
+  /** Reads state and history anew. */
+  async reload() {
+    const answer = await ask("api/dashboard");
+    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    this.#on.whole(await answer.json());
+  }
+
+  async #follow() {
+    for (;;) {
+      const gone = new AbortController();
+      const refused = await this.#stream(gone).catch(() => null);
+      clearTimeout(this.#silence);
+      gone.abort();
+      if (refused === 403) {
+        this.#say(hasToken() ? "refused" : "locked");
+        await anotherToken();
+      } else {
+        await this.#lost(refused);
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
+  }
+
+  /** Reads events until the connection ends; says with which status it was refused. */
+  async #stream(gone) {
+    this.#listen(gone);
+    const answer = await ask("api/events", { signal: gone.signal });
+    if (!answer.ok) return answer.status;
+    // What was missed meanwhile is in the server's history.
+    await this.reload();
+    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+    for (let text = ""; ; ) {
+      const { value, done } = await reader.read();
+      if (done) return null;
+      this.#listen(gone);
+      const events = (text + value).split("\n\n");
+      text = events.pop();
+      for (const event of events) this.#take(event);
+    }
+  }
+
+  #take(event) {
+    const data = event.split("\n").filter((line) => line.startsWith("data:")).map((line) => line.slice(5));
+    if (!data.length) return;
+    const update = JSON.parse(data.join("\n"));
+    this.#say(update.now.health.warnings.some((warning) => warning.startsWith("draining")) ? "draining" : "live");
+    this.#on.update(update);
+  }
+
+  #listen(gone) {
+    clearTimeout(this.#silence);
+    this.#silence = setTimeout(() => gone.abort(), SILENCE_MS);
+  }
+
+  async #lost(refused) {
+    const leaving = this.#link === "draining" || this.#link === "drained" || (await drains());
+    if (leaving) this.#say("drained");
+    else this.#say(refused === 503 ? "full" : "reconnecting");
+  }
+
+  #say(link) {
+    if (link === this.#link) return;
+    this.#link = link;
+    this.#on.link(link);
+  }
+}
+
+/** Whether the server says that it is on its way out. */
+async function drains() {
+  try {
+    const answer = await ask("readyz");
+    return answer.status === 503 && (await answer.json()).reason === "draining";
+  } catch {
+    return false;
+  }
+}

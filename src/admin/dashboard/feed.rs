@@ -1,0 +1,118 @@
+//! What the page is told while it is open: one task writes each event once, and every stream sends the same bytes.
+//!
+//! A reader that does not keep up is let go rather than waited for: a stream holds a handful of events and no more, and
+//! one whose peer reads nothing at all is ended by the port's own limit on unread answers.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use serde_json::json;
+use tokio::sync::broadcast::{Receiver, Sender, channel};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use super::super::{AdminContext, Pieces};
+use super::state;
+use crate::metrics::{Recent, STEP_SECONDS, Sample, Seen};
+
+/// The type of an event stream.
+pub(super) const CONTENT_TYPE: &str = "text/event-stream";
+
+/// Streams open at once.
+const MAX_STREAMS: usize = 16;
+/// Events that wait for a reader; who misses one is let go.
+const MAX_WAITING: usize = 4;
+/// How long a stream is silent at most.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+const HEARTBEAT_COMMENT: &[u8] = b": heartbeat\n\n";
+
+/// The events, and who reads them.
+#[derive(Debug)]
+pub struct Feed {
+    /// Nothing once the feed has ended.
+    events: Mutex<Option<Sender<Bytes>>>,
+    places: Arc<Semaphore>,
+}
+
+impl Default for Feed {
+    fn default() -> Self {
+        Self { events: Mutex::new(Some(channel(MAX_WAITING).0)), places: Arc::new(Semaphore::new(MAX_STREAMS)) }
+    }
+}
+
+impl Feed {
+    /// Takes a sample at every step and tells the streams, until it is dropped; then they end.
+    pub async fn run(context: AdminContext) {
+        let _end = End(&context.feed);
+        let mut steps = interval(Duration::from_secs(STEP_SECONDS));
+        steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        steps.tick().await;
+        let mut seen = Seen::default();
+        loop {
+            steps.tick().await;
+            let sample = context.metrics.sample();
+            let recent = context.metrics.performance().recent(&mut seen);
+            context.feed.tell(|| update(&context, Some(&sample), &recent));
+        }
+    }
+
+    /// A stream that begins with `first`; nothing where there are too many, or the feed has ended.
+    pub(super) fn open(&self, first: impl FnOnce() -> Bytes) -> Option<Pieces<'static>> {
+        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+        let events = self.events().as_ref()?.subscribe();
+        let reader = Reader { first: Some(first()), events, _place: place };
+        Some(Box::pin(stream::unfold(reader, Reader::next)))
+    }
+
+    fn tell(&self, event: impl FnOnce() -> Bytes) {
+        let events = self.events();
+        if let Some(events) = events.as_ref().filter(|events| events.receiver_count() > 0) {
+            // Fails where the last reader has just gone.
+            let _ = events.send(event());
+        }
+    }
+
+    fn events(&self) -> MutexGuard<'_, Option<Sender<Bytes>>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends all streams when the task that feeds them ends.
+struct End<'a>(&'a Feed);
+
+impl Drop for End<'_> {
+    fn drop(&mut self) {
+        self.0.events().take();
+    }
+}
+
+/// One stream.
+struct Reader {
+    first: Option<Bytes>,
+    events: Receiver<Bytes>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Reader {
+    async fn next(mut self) -> Option<(Result<Bytes, super::super::BoxError>, Self)> {
+        if let Some(first) = self.first.take() {
+            return Some((Ok(first), self));
+        }
+        match timeout(HEARTBEAT, self.events.recv()).await {
+            Ok(Ok(event)) => Some((Ok(event), self)),
+            // It ended, or this reader was too slow.
+            Ok(Err(_)) => None,
+            Err(_) => Some((Ok(Bytes::from_static(HEARTBEAT_COMMENT)), self)),
+        }
+    }
+}
+
+/// One event, as it is sent.
+pub(super) fn update(context: &AdminContext, sample: Option<&Sample>, recent: &[Recent]) -> Bytes {
+    let now = state::now(context);
+    let id = now["at_ms"].as_u64().unwrap_or_default();
+    let data = json!({ "now": now, "sample": sample, "recent": recent });
+    format!("retry: 2000\nid: {id}\nevent: update\ndata: {data}\n\n").into()
+}

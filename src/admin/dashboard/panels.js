@@ -1,0 +1,200 @@
+// What is shown of one moment: outcomes, the upstream, batches, memory, tiers, models, recent requests.
+
+import { Meter, bars, range, strip } from "./bars.js";
+import { byId, cell, element, empty, figure, table, write } from "./dom.js";
+import { bytes, compact, count, millis, money, number, percent, price, tight, time } from "./format.js";
+
+const OUTCOMES = ["hit", "partial", "miss", "stale", "mock", "bypass", "forwarded"];
+const BREAKER = { closed: "good", "half-open": "warn", open: "error" };
+
+const drawn = new Map();
+
+/** Whether a panel would look as it does: then it stays, and with it what a reader has selected in it. */
+function same(panel, ...shown) {
+  const now = JSON.stringify(shown);
+  if (drawn.get(panel) === now) return true;
+  drawn.set(panel, now);
+  return false;
+}
+
+/** Puts a table where there are rows, and words where there are none. */
+function fillTable(host, made, rows, words) {
+  if (!rows.length) host.replaceChildren(empty(words));
+  else {
+    made.body.replaceChildren(...rows);
+    if (made.host.parentNode !== host) host.replaceChildren(made.host);
+  }
+}
+
+const outcomeTable = table("Response time by outcome", [["outcome"], ["requests", "n"], ["p50", "n"], ["p95", "n"], ["p99", "n"], ["p50 – p99", "wide"]]);
+
+export function outcomes({ stats }) {
+  if (same("outcomes", stats.latency_ms)) return;
+  const seen = Object.entries(stats.latency_ms ?? {}).filter(([, { count }]) => count > 0);
+  seen.sort(([one], [other]) => OUTCOMES.indexOf(one) - OUTCOMES.indexOf(other));
+  const rows = seen.map(([name, times]) => element("tr", {},
+    element("th", { scope: "row" }, chip(name)),
+    cell("n", figure(times.count, compact(times.count), number(times.count))),
+    ...["p50", "p95", "p99"].map((key) => cell("n", figure(times[key], millis(times[key])))),
+    cell("wide", range(times, name))));
+  fillTable(byId("outcomes"), outcomeTable, rows, "No requests yet");
+}
+
+const chip = (outcome) => element("span", { class: `chip c-${outcome}` }, outcome);
+
+function fact(name, ...value) {
+  return element("div", {}, element("dt", {}, name), element("dd", {}, ...value));
+}
+
+const callWord = ([name, calls]) => element("span", { class: "pair" }, `${name} `, figure(calls, compact(calls), number(calls)));
+
+export function upstream(now, window) {
+  const { url, breaker, in_flight, queued_inputs, calls, retries, mean_inputs_per_call: mean } = now.upstream;
+  const made = Object.entries(calls ?? {}).filter(([, number]) => number > 0);
+  const facts = [
+    fact("Breaker", element("span", { class: "pill", id: "breaker", "data-level": BREAKER[breaker] ?? "none" }, breaker)),
+    fact("Under way", count(in_flight, "call", "calls")),
+    fact("Queued", count(queued_inputs, "input", "inputs")),
+    fact("Calls", ...(made.length ? made.map(callWord) : ["none yet"])),
+    fact("Repeated", number(retries)),
+    fact("Inputs in a call", made.length ? `${number(mean)} on average` : "–"),
+    fact("If unavailable", fallback(now.fallback_mode)),
+  ];
+  byId("upstream").replaceChildren(
+    element("p", { class: "address", title: url }, url),
+    element("dl", { class: "facts" }, ...facts),
+    strip(`Breaker over time, now ${breaker}`, window),
+    element("p", { class: "small" }, "the breaker over the time shown above"));
+}
+
+const FALLBACKS = { mock: "stale entries, then mocks", stale: "stale entries, then an error", error: "an error" };
+const fallback = (mode) => FALLBACKS[mode] ?? mode;
+
+export function batches({ upstream: { batch_sizes: sizes = [] } }) {
+  if (same("batches", sizes)) return;
+  const items = sizes.map(({ le, calls }, index) => ({
+    label: le === null ? "more" : tight(le),
+    name: `${between(sizes[index - 1]?.le, le)} inputs`,
+    value: calls,
+  }));
+  const shape = items.some(({ value }) => value) ? bars("Upstream calls by inputs carried", items, "calls") : empty("No upstream calls yet");
+  byId("batches").replaceChildren(shape);
+}
+
+function between(below = 0, le) {
+  if (le === null) return `> ${below}`;
+  return le - below <= 1 ? String(le) : `${below + 1}–${le}`;
+}
+
+const ACTIONS = { trim: "trimmed", shrink: "shrunk", optimize: "optimized" };
+
+export class MemoryPanel {
+  #meter = new Meter("Resident", [[0.8, "80 %: freed memory is given back"], [0.85, "85 %: entries are dropped"]]);
+  #note = element("p", { class: "small" });
+  #chart = element("div");
+
+  constructor() {
+    byId("memory").replaceChildren(this.#meter.host, this.#chart, this.#note);
+  }
+
+  get chart() {
+    return this.#chart;
+  }
+
+  show({ memory: { resident_bytes: resident, limit_bytes: limit, actions }, stats }) {
+    const share = limit ? resident / limit : 0;
+    this.#meter.show(share, `${bytes(resident)} of ${bytes(limit)}`, share > 0.85 ? "error" : share > 0.8 ? "warn" : "good");
+    const done = Object.entries(actions ?? {}).filter(([, times]) => times).map(([name, times]) => `${ACTIONS[name] ?? name} ${number(times)} ×`);
+    const machine = `machine: ${stats.system_info.memory_percent} % in use, ${stats.system_info.cpu_count} CPUs`;
+    write(this.#note, [...done, machine].join(" · "));
+  }
+}
+
+const tierTable = table("Tiers", [["tier"], ["of its bound", "wide"], ["entries", "n"], ["hits", "n"], ["misses", "n"], ["evicted", "n"], ["not written", "n"]]);
+
+export function tiers({ stats }) {
+  if (same("tiers", stats.embedding_cache.tiers)) return;
+  const rows = Object.entries(stats.embedding_cache.tiers ?? {}).map(([name, tier]) => {
+    const meter = new Meter(name);
+    const bound = tier.capacity_bytes ? `${bytes(tier.bytes)} of ${bytes(tier.capacity_bytes)}` : `${bytes(tier.bytes)}, no bound here`;
+    meter.show(tier.capacity_bytes ? tier.bytes / tier.capacity_bytes : 0, bound, "good");
+    return element("tr", { "data-tier": name },
+      element("th", { scope: "row" }, element("span", { class: "dotted", "data-level": tier.up ? "good" : "error" }, tier.up ? name : `${name}: down`)),
+      cell("wide", meter.host),
+      ...["entries", "hits", "misses", "evictions", "dropped"].map((key) => cell("n", figure(tier[key], compact(tier[key]), number(tier[key])))));
+  });
+  fillTable(byId("tiers"), tierTable, rows, "No tiers");
+}
+
+const modelTable = table("Models and namespaces", [["model"], ["namespace"], ["inputs", "n"], ["requests", "n"], ["tokens billed", "n"], ["tokens saved", "n"], ["saved", "wide"], ["billed", "n"], ["money saved", "n"], ["per million", "n"]]);
+
+export function models({ stats: { savings } }) {
+  if (same("models", savings)) return;
+  const sum = (value, format) => {
+    if (value === null || value === undefined) return element("span", { class: "faint", title: "savings.prices names no price for this model" }, "no price");
+    return figure(value, format(value, savings.currency), `${value} ${savings.currency}`);
+  };
+  const rows = savings.models.map((model) => {
+    const tokens = model.tokens_billed + model.tokens_saved;
+    const meter = new Meter("saved");
+    meter.show(tokens ? model.tokens_saved / tokens : 0, tokens ? percent(model.tokens_saved / tokens) : "–", "good");
+    return element("tr", {},
+      element("th", { scope: "row", class: "name", title: model.model }, model.model),
+      cell("name", model.namespace || element("span", { class: "faint" }, "none")),
+      ...["inputs", "requests", "tokens_billed", "tokens_saved"].map((key) => cell("n", figure(model[key], compact(model[key]), number(model[key])))),
+      cell("wide", meter.host),
+      ...["cost_billed", "cost_saved"].map((key) => cell("n", sum(model[key], money))),
+      cell("n", sum(model.price_per_million_tokens, price)));
+  });
+  fillTable(byId("models"), modelTable, rows, "No model has been asked for yet");
+}
+
+const status = (code) =>
+  code ? cell(code >= 400 ? "n bad" : "n", String(code)) : element("td", { class: "n faint", title: "the caller hung up" }, "gone");
+
+const recentTable = table("Recent requests", [["time"], ["outcome"], ["status", "n"], ["took", "n"], ["inputs", "n"], ["model"], ["namespace"]]);
+const KEPT_RECENT = 100;
+
+export class RecentPanel {
+  #entries = [];
+
+  constructor() {
+    byId("recent").classList.add("tail");
+    // Rows that move away under the reader's pointer are of no use.
+    for (const leaving of ["pointerleave", "focusout"]) byId("recent").addEventListener(leaving, () => this.#draw());
+    for (const coming of ["pointerenter", "focusin"]) byId("recent").addEventListener(coming, () => this.#say(true));
+  }
+
+  replace(entries) {
+    this.#entries = entries.slice(0, KEPT_RECENT);
+    this.#drawUnlessRead();
+  }
+
+  add(entries) {
+    // The history that was read meanwhile may hold some of them already.
+    const known = new Set(this.#entries.map(({ id }) => id));
+    const fresh = entries.filter(({ id }) => !known.has(id));
+    if (fresh.length) this.replace([...fresh, ...this.#entries]);
+  }
+
+  #drawUnlessRead() {
+    if (!byId("recent").matches(":hover, :focus-within")) this.#draw();
+  }
+
+  #say(held) {
+    write(byId("recent-note"), held ? "held while you look" : "newest first; texts are never kept");
+  }
+
+  #draw() {
+    this.#say(false);
+    const rows = this.#entries.map((entry) => element("tr", {},
+      cell("", time(entry.at_ms)),
+      cell("", chip(entry.outcome)),
+      status(entry.status),
+      cell("n", millis(entry.elapsed_ms)),
+      cell("n", entry.inputs === null || entry.inputs === undefined ? "–" : number(entry.inputs)),
+      element("td", { class: "name", title: entry.model }, entry.model ?? (entry.route === "passthrough" ? "passed through" : "–")),
+      cell("name", entry.namespace || "–")));
+    fillTable(byId("recent"), recentTable, rows, "No requests yet");
+  }
+}

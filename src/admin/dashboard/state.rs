@@ -1,0 +1,45 @@
+//! How things stand, as the page shows it.
+
+use serde_json::{Map, Value, json};
+
+use super::super::{AdminContext, health, performance};
+
+/// Everything but history and requests.
+pub(super) fn now(context: &AdminContext) -> Value {
+    let (metrics, config) = (&context.metrics, context.config.in_force());
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "at_ms": metrics.performance().now_ms(),
+        "started_ms": metrics.performance().started_ms(),
+        "stats": performance::figures(context),
+        "health": health::figures(context),
+        "inputs": by_name(metrics.inputs_by_source()),
+        "outcomes": by_name(metrics.requests_by_outcome()),
+        "upstream": upstream(context, &config.upstream_url),
+        "memory": {
+            "resident_bytes": context.memory.resident_bytes(),
+            "limit_bytes": context.memory.limit_bytes(),
+            "actions": by_name(metrics.governor_actions()),
+        },
+        "log_level": context.config.log_level(),
+        "fallback_mode": config.fallback_mode,
+    })
+}
+
+fn upstream(context: &AdminContext, url: &str) -> Value {
+    let figures = context.metrics.upstream_figures();
+    json!({
+        "url": url,
+        "breaker": context.health.breaker(),
+        "in_flight": context.metrics.upstream_in_flight.get(),
+        "queued_inputs": context.metrics.upstream_queued_inputs.get(),
+        "calls": by_name(figures.calls),
+        "retries": figures.retries,
+        "mean_inputs_per_call": figures.mean_inputs_per_call,
+        "batch_sizes": figures.batch_sizes,
+    })
+}
+
+fn by_name(counts: Vec<(&'static str, u64)>) -> Map<String, Value> {
+    counts.into_iter().map(|(name, count)| (name.to_owned(), json!(count))).collect()
+}

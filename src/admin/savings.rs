@@ -1,0 +1,40 @@
+//! What the tokens cost and what they would have cost, by model and namespace.
+
+use serde_json::{Value, json};
+
+use super::AdminContext;
+use crate::config::Price;
+use crate::metrics::Statement;
+
+/// `savings` in `GET /api/performance/stats`. Costs are in the currency; those of a model without a price are null.
+pub(super) fn figures(context: &AdminContext) -> Value {
+    let (currency, statements) = context.metrics.accounts().statements();
+    let tokens = |of: fn(&Statement) -> u64| statements.iter().map(of).sum::<u64>();
+    let cost = |of: fn(&Statement) -> f64| statements.iter().map(of).sum::<f64>();
+    json!({
+        "currency": currency,
+        "tokens_billed": tokens(|one| one.tokens_billed),
+        "tokens_saved": tokens(|one| one.tokens_saved),
+        "cost_billed": cost(|one| one.cost_billed),
+        "cost_saved": cost(|one| one.cost_saved),
+        "unpriced_tokens": tokens(|one| one.unpriced_tokens),
+        "models": statements.iter().map(line).collect::<Vec<Value>>(),
+    })
+}
+
+fn line(one: &Statement) -> Value {
+    // Once something had a price, it stays on the record.
+    let was_priced = one.price.is_some() || one.unpriced_tokens < one.tokens_billed + one.tokens_saved;
+    let cost = |cost: f64| was_priced.then_some(cost);
+    json!({
+        "model": one.named.model,
+        "namespace": one.named.namespace,
+        "requests": one.requests,
+        "inputs": one.inputs,
+        "tokens_billed": one.tokens_billed,
+        "tokens_saved": one.tokens_saved,
+        "cost_billed": cost(one.cost_billed),
+        "cost_saved": cost(one.cost_saved),
+        "price_per_million_tokens": one.price.map(Price::to_per_million),
+    })
+}

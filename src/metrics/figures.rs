@@ -1,0 +1,109 @@
+//! What was counted, read back for people: the other side of the handles.
+
+use prometheus::core::Metric;
+use serde::Serialize;
+
+use super::Metrics;
+use super::history::{Levels, Totals};
+use super::labels::{BreakerState, CallOutcome, GovernorAction, Outcome, RetryReason, Route, SourceLabel};
+
+/// Calls to the upstream since the start.
+#[derive(Clone, Debug)]
+pub struct UpstreamFigures {
+    /// Calls by how they ended.
+    pub calls: Vec<(&'static str, u64)>,
+    /// Repeated calls.
+    pub retries: u64,
+    /// Inputs of a call in the mean; 0 before the first.
+    pub mean_inputs_per_call: f64,
+    /// Calls by how many inputs they carried.
+    pub batch_sizes: Vec<Bucket>,
+}
+
+/// Calls of one range of sizes.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Bucket {
+    /// At most this many inputs, and more than in the bucket before; nothing for the last one, which has no end.
+    pub le: Option<f64>,
+    /// How many calls.
+    pub calls: u64,
+}
+
+impl Metrics {
+    /// Answered inputs since the start, by source.
+    pub fn inputs_by_source(&self) -> Vec<(&'static str, u64)> {
+        SourceLabel::ALL.iter().map(|source| (source.label(), self.inputs_so_far(*source))).collect()
+    }
+
+    /// Requests of the public port since the start, by outcome.
+    pub fn requests_by_outcome(&self) -> Vec<(&'static str, u64)> {
+        let sum = |outcome| Route::ALL.iter().map(|route| self.requests.of(*route).of(outcome).get()).sum();
+        Outcome::ALL.iter().map(|outcome| (outcome.label(), sum(*outcome))).collect()
+    }
+
+    /// What the governor did since the start.
+    pub fn governor_actions(&self) -> Vec<(&'static str, u64)> {
+        GovernorAction::ALL.iter().map(|action| (action.label(), self.governor_actions.of(*action).get())).collect()
+    }
+
+    /// Calls to the upstream since the start.
+    pub fn upstream_figures(&self) -> UpstreamFigures {
+        let inputs = self.upstream_call_inputs.metric();
+        let inputs = inputs.get_histogram();
+        UpstreamFigures {
+            calls: CallOutcome::ALL.iter().map(|end| (end.label(), self.upstream_calls.of(*end).get())).collect(),
+            retries: RetryReason::ALL.iter().map(|reason| self.upstream_retries.of(*reason).get()).sum(),
+            mean_inputs_per_call: mean(inputs.get_sample_sum(), inputs.get_sample_count()),
+            batch_sizes: buckets(inputs),
+        }
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let counts = self.performance.counts();
+        let (_, statements) = self.accounts.statements();
+        Totals {
+            requests: counts.requests,
+            errors: counts.errors,
+            latencies: counts.latencies,
+            inputs: std::array::from_fn(|place| self.inputs_so_far(SourceLabel::ALL[place])),
+            tokens_billed: statements.iter().map(|one| one.tokens_billed).sum(),
+            tokens_saved: statements.iter().map(|one| one.tokens_saved).sum(),
+            cost_billed: statements.iter().map(|one| one.cost_billed).sum(),
+            cost_saved: statements.iter().map(|one| one.cost_saved).sum(),
+            upstream_calls: self.upstream_call_inputs.get_sample_count(),
+            upstream_inputs: whole(self.upstream_call_inputs.get_sample_sum()),
+        }
+    }
+
+    pub(super) fn levels(&self) -> Levels {
+        Levels {
+            at_ms: self.performance.now_ms(),
+            resident_bytes: u64::try_from(self.memory_resident.get()).unwrap_or_default(),
+            breaker: BreakerState::from_value(self.breaker_state.get()).label(),
+        }
+    }
+}
+
+/// The buckets of Prometheus hold those before them, too.
+fn buckets(inputs: &prometheus::proto::Histogram) -> Vec<Bucket> {
+    let mut before = 0;
+    let mut between = |upto: u64| upto.saturating_sub(std::mem::replace(&mut before, upto));
+    let mut buckets: Vec<Bucket> = inputs
+        .get_bucket()
+        .iter()
+        .filter(|bucket| bucket.upper_bound().is_finite())
+        .map(|bucket| Bucket { le: Some(bucket.upper_bound()), calls: between(bucket.cumulative_count()) })
+        .collect();
+    buckets.push(Bucket { le: None, calls: between(inputs.get_sample_count()) });
+    buckets
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
+fn mean(sum: f64, count: u64) -> f64 {
+    if count == 0 { 0.0 } else { sum / count as f64 }
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a sum of counts, below 2^53")]
+fn whole(sum: f64) -> u64 {
+    sum as u64
+}

@@ -1,0 +1,242 @@
+//! What happened lately, in steps: the last quarter of an hour finely, the last day by the minute.
+//!
+//! One task takes the samples; nobody on a request's way takes this lock.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+
+use super::Metrics;
+use super::labels::{Label, SourceLabel};
+use super::latency::{Latencies, Percentiles};
+
+/// Seconds between two samples.
+pub const STEP_SECONDS: u64 = 2;
+/// Seconds between two coarse samples.
+pub const COARSE_STEP_SECONDS: u64 = 60;
+/// A quarter of an hour.
+const MAX_FINE: usize = 450;
+/// A day.
+const MAX_COARSE: usize = 1_440;
+
+/// What happened between two moments.
+#[derive(Clone, Debug, Serialize)]
+pub struct Sample {
+    /// The later moment, in milliseconds since the epoch.
+    pub at_ms: u64,
+    /// Requests that ended.
+    pub requests: u64,
+    /// Those that count as errors.
+    pub errors: u64,
+    /// Answered inputs by source.
+    #[serde(serialize_with = "by_source")]
+    pub inputs: [u64; SourceLabel::ALL.len()],
+    /// Tokens that the upstream charged.
+    pub tokens_billed: u64,
+    /// Tokens that it would have charged.
+    pub tokens_saved: u64,
+    /// What the billed tokens cost.
+    pub cost_billed: f64,
+    /// What the saved tokens would have cost.
+    pub cost_saved: f64,
+    /// Response times by outcome, those of all under `all`.
+    #[serde(serialize_with = "by_name")]
+    pub latency_ms: Box<[(&'static str, Percentiles)]>,
+    /// Calls to the upstream.
+    pub upstream_calls: u64,
+    /// Inputs in them.
+    pub upstream_inputs: u64,
+    /// Resident memory at the end.
+    pub resident_bytes: u64,
+    /// The breaker at the end.
+    pub breaker: &'static str,
+}
+
+fn by_source<S: Serializer>(inputs: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(SourceLabel::LABELS.iter().zip(inputs))
+}
+
+fn by_name<S: Serializer>(times: &[(&'static str, Percentiles)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(times.len()))?;
+    for (name, times) in times {
+        map.serialize_entry(name, times)?;
+    }
+    map.end()
+}
+
+/// Everything so far, to tell what an interval added.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Totals {
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+    pub(super) inputs: [u64; SourceLabel::ALL.len()],
+    pub(super) tokens_billed: u64,
+    pub(super) tokens_saved: u64,
+    pub(super) cost_billed: f64,
+    pub(super) cost_saved: f64,
+    pub(super) latencies: Latencies,
+    pub(super) upstream_calls: u64,
+    pub(super) upstream_inputs: u64,
+}
+
+/// How things stand at the end of an interval.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Levels {
+    pub(super) at_ms: u64,
+    pub(super) resident_bytes: u64,
+    pub(super) breaker: &'static str,
+}
+
+impl Totals {
+    fn since(&self, earlier: &Self, levels: Levels) -> Sample {
+        Sample {
+            at_ms: levels.at_ms,
+            requests: self.requests.saturating_sub(earlier.requests),
+            errors: self.errors.saturating_sub(earlier.errors),
+            inputs: std::array::from_fn(|place| self.inputs[place].saturating_sub(earlier.inputs[place])),
+            tokens_billed: self.tokens_billed.saturating_sub(earlier.tokens_billed),
+            tokens_saved: self.tokens_saved.saturating_sub(earlier.tokens_saved),
+            cost_billed: (self.cost_billed - earlier.cost_billed).max(0.0),
+            cost_saved: (self.cost_saved - earlier.cost_saved).max(0.0),
+            latency_ms: latencies(&self.latencies.since(&earlier.latencies)),
+            upstream_calls: self.upstream_calls.saturating_sub(earlier.upstream_calls),
+            upstream_inputs: self.upstream_inputs.saturating_sub(earlier.upstream_inputs),
+            resident_bytes: levels.resident_bytes,
+            breaker: levels.breaker,
+        }
+    }
+}
+
+fn latencies(between: &Latencies) -> Box<[(&'static str, Percentiles)]> {
+    let mut times = between.percentiles();
+    if !times.is_empty() {
+        times.push(("all", between.overall()));
+    }
+    times.into()
+}
+
+/// The samples, oldest first.
+#[derive(Clone, Debug, Default)]
+pub struct Samples {
+    /// Every [`STEP_SECONDS`].
+    pub fine: Vec<Arc<Sample>>,
+    /// Every [`COARSE_STEP_SECONDS`].
+    pub coarse: Vec<Arc<Sample>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct History(Mutex<Rings>);
+
+#[derive(Debug, Default)]
+struct Rings {
+    fine: VecDeque<Arc<Sample>>,
+    coarse: VecDeque<Arc<Sample>>,
+    at_fine: Totals,
+    at_coarse: Totals,
+    steps: u64,
+}
+
+impl History {
+    fn note(&self, now: Totals, levels: Levels) -> Arc<Sample> {
+        let mut rings = self.rings();
+        let sample = Arc::new(now.since(&rings.at_fine, levels));
+        keep(&mut rings.fine, Arc::clone(&sample), MAX_FINE);
+        rings.steps += 1;
+        if rings.steps.is_multiple_of(COARSE_STEP_SECONDS / STEP_SECONDS) {
+            let coarse = Arc::new(now.since(&rings.at_coarse, levels));
+            keep(&mut rings.coarse, coarse, MAX_COARSE);
+            rings.at_coarse = now.clone();
+        }
+        rings.at_fine = now;
+        sample
+    }
+
+    fn samples(&self) -> Samples {
+        let rings = self.rings();
+        Samples { fine: rings.fine.iter().cloned().collect(), coarse: rings.coarse.iter().cloned().collect() }
+    }
+
+    fn rings(&self) -> MutexGuard<'_, Rings> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn keep(ring: &mut VecDeque<Arc<Sample>>, sample: Arc<Sample>, most: usize) {
+    if ring.len() == most {
+        ring.pop_front();
+    }
+    ring.push_back(sample);
+}
+
+impl Metrics {
+    /// Takes a sample; for the one task that does so every [`STEP_SECONDS`].
+    pub fn sample(&self) -> Arc<Sample> {
+        let (totals, levels) = (self.totals(), self.levels());
+        self.history.note(totals, levels)
+    }
+
+    /// What happened lately.
+    pub fn samples(&self) -> Samples {
+        self.history.samples()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::labels::{Outcome, Route};
+    use super::super::recent::Ended;
+    use super::*;
+
+    fn hit(metrics: &Metrics) {
+        let elapsed = Duration::from_millis(1);
+        metrics.request(Ended {
+            route: Route::Embeddings,
+            outcome: Outcome::Hit,
+            status: None,
+            elapsed,
+            subject: None,
+        });
+        metrics.inputs(SourceLabel::Memory, 2);
+    }
+
+    #[test]
+    fn samples_add_up_to_what_was_counted() {
+        let metrics = Metrics::new("0");
+        for step in 0..90 {
+            (0..step).for_each(|_| hit(&metrics));
+            metrics.sample();
+        }
+        let Samples { fine, coarse } = metrics.samples();
+        assert_eq!((fine.len(), coarse.len()), (90, 3));
+        for samples in [fine, coarse] {
+            assert_eq!(samples.iter().map(|sample| sample.requests).sum::<u64>(), 4_005);
+            assert_eq!(samples.iter().map(|sample| sample.inputs[0]).sum::<u64>(), 8_010);
+            let timed = samples.iter().flat_map(|sample| &sample.latency_ms);
+            assert_eq!(timed.filter(|(name, _)| *name == "hit").map(|(_, times)| times.count).sum::<u64>(), 4_005);
+        }
+    }
+
+    #[test]
+    fn history_is_bounded() {
+        let metrics = Metrics::new("0");
+        for _ in 0..MAX_FINE + 10 {
+            hit(&metrics);
+            metrics.sample();
+        }
+        let fine = metrics.samples().fine;
+        assert_eq!(fine.len(), MAX_FINE);
+        assert_eq!(fine.iter().map(|sample| sample.requests).sum::<u64>(), MAX_FINE as u64);
+    }
+
+    #[test]
+    fn a_quiet_interval_shows_no_times() {
+        let metrics = Metrics::new("0");
+        hit(&metrics);
+        assert_eq!(metrics.sample().latency_ms.len(), 2);
+        assert!(metrics.sample().latency_ms.is_empty());
+    }
+}

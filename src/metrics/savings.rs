@@ -1,0 +1,281 @@
+//! Tokens and money by model and namespace: what the upstream charged, and what it would have charged.
+//!
+//! Names come from clients, so their number and length are bounded. Counting adds to counters that an account holds
+//! ready; money follows from tokens when somebody looks, and is settled at the old price before a price changes. So it
+//! costs a request nothing, and never falls.
+
+use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+
+use super::catalogue;
+use super::handles::{Counter, Shelf};
+use super::labels::TokenKind;
+use crate::config::{Price, Savings};
+
+/// Pairs of model and namespace that are kept apart. Each takes four lines of a scrape.
+pub const MAX_ACCOUNTS: usize = 64;
+/// Longest part of a name that is kept.
+const MAX_NAME_BYTES: usize = 128;
+/// Under what name the rest is counted.
+const OTHER: &str = "other";
+
+/// For whom something is counted.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Named {
+    /// The model as the caller named it.
+    pub model: Box<str>,
+    /// The namespace of the request; empty without one.
+    pub namespace: Box<str>,
+}
+
+impl Named {
+    /// Bounded and printable, whatever a client said.
+    pub fn new(model: &str, namespace: &str) -> Self {
+        Self { model: shown(model).into(), namespace: shown(namespace).into() }
+    }
+}
+
+fn shown(name: &str) -> Cow<'_, str> {
+    let name = &name[..name.floor_char_boundary(MAX_NAME_BYTES)];
+    if name.contains(char::is_control) { name.replace(char::is_control, "\u{fffd}").into() } else { name.into() }
+}
+
+/// What is counted for one model and namespace.
+#[derive(Debug)]
+pub struct Account {
+    named: Arc<Named>,
+    /// The model that answered first; it tells the price where the caller's name for it does not.
+    answered: Box<str>,
+    requests: AtomicU64,
+    inputs: AtomicU64,
+    billed: Counter,
+    saved: Counter,
+    cost_billed: prometheus::Counter,
+    cost_saved: prometheus::Counter,
+    money: Mutex<Money>,
+}
+
+/// What the tokens counted so far came to.
+#[derive(Debug, Default)]
+struct Money {
+    price: Option<Price>,
+    settled: Tokens,
+    billed_pico: u128,
+    saved_pico: u128,
+    unpriced_tokens: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Tokens {
+    billed: u64,
+    saved: u64,
+}
+
+/// An account at one moment.
+#[derive(Clone, Debug)]
+pub struct Statement {
+    /// Whose it is.
+    pub named: Arc<Named>,
+    /// Answered requests.
+    pub requests: u64,
+    /// Answered inputs.
+    pub inputs: u64,
+    /// Tokens that the upstream charged.
+    pub tokens_billed: u64,
+    /// Tokens that it would have charged.
+    pub tokens_saved: u64,
+    /// Tokens of both kinds that were counted while no price was known.
+    pub unpriced_tokens: u64,
+    /// What the billed tokens cost, in the currency.
+    pub cost_billed: f64,
+    /// What the saved tokens would have cost.
+    pub cost_saved: f64,
+    /// The price in force.
+    pub price: Option<Price>,
+}
+
+impl Account {
+    /// Whose it is.
+    pub const fn named(&self) -> &Arc<Named> {
+        &self.named
+    }
+
+    /// Counts one answered request.
+    pub fn count(&self, inputs: u64, billed: u64, saved: u64) {
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        self.inputs.fetch_add(inputs, Ordering::Relaxed);
+        if billed > 0 {
+            self.billed.add(billed);
+        }
+        if saved > 0 {
+            self.saved.add(saved);
+        }
+    }
+
+    fn is_of(&self, model: &str, namespace: &str) -> bool {
+        *self.named.model == *model && *self.named.namespace == *namespace
+    }
+
+    fn reprice(&self, savings: &Savings) {
+        let mut money = self.money.lock().unwrap_or_else(PoisonError::into_inner);
+        // Read under the lock: what is settled must never be ahead of what is read next.
+        money.settle(Tokens { billed: self.billed.get(), saved: self.saved.get() });
+        money.price = savings.price(&self.named.model).or_else(|| savings.price(&self.answered));
+    }
+
+    fn statement(&self) -> Statement {
+        let mut money = self.money.lock().unwrap_or_else(PoisonError::into_inner);
+        money.settle(Tokens { billed: self.billed.get(), saved: self.saved.get() });
+        Statement {
+            named: Arc::clone(&self.named),
+            requests: self.requests.load(Ordering::Relaxed),
+            inputs: self.inputs.load(Ordering::Relaxed),
+            tokens_billed: money.settled.billed,
+            tokens_saved: money.settled.saved,
+            unpriced_tokens: money.unpriced_tokens,
+            cost_billed: in_currency(money.billed_pico),
+            cost_saved: in_currency(money.saved_pico),
+            price: money.price,
+        }
+    }
+
+    fn show_cost(&self) {
+        let now = self.statement();
+        for (counter, cost) in [(&self.cost_billed, now.cost_billed), (&self.cost_saved, now.cost_saved)] {
+            counter.inc_by((cost - counter.get()).max(0.0));
+        }
+    }
+}
+
+impl Money {
+    /// Prices what was counted since the last time.
+    fn settle(&mut self, now: Tokens) {
+        let billed = now.billed.saturating_sub(self.settled.billed);
+        let saved = now.saved.saturating_sub(self.settled.saved);
+        match self.price {
+            Some(price) => {
+                self.billed_pico += price.of_pico(billed);
+                self.saved_pico += price.of_pico(saved);
+            }
+            None => self.unpriced_tokens += billed + saved,
+        }
+        self.settled = now;
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "money for people; exact up to 9,000 units, then to 16 digits")]
+fn in_currency(pico: u128) -> f64 {
+    pico as f64 / 1e12
+}
+
+/// All accounts, and the prices in force.
+#[derive(Debug)]
+pub struct Accounts {
+    book: RwLock<Book>,
+    tokens: prometheus::IntCounterVec,
+    cost: prometheus::CounterVec,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    savings: Savings,
+    accounts: Vec<Arc<Account>>,
+}
+
+impl Accounts {
+    pub(super) fn new(shelf: &Shelf<'_>) -> Self {
+        Self {
+            book: RwLock::default(),
+            tokens: shelf.counter_vec(&catalogue::MODEL_TOKENS),
+            cost: shelf.float_counter_vec(&catalogue::MODEL_COST),
+        }
+    }
+
+    /// The account of what a caller calls `model`; `answered` is what the upstream calls it. When there are too many,
+    /// what has a price goes to its model's account of other namespaces, and the rest to one account.
+    pub fn of(&self, model: &str, namespace: &str, answered: &str) -> Arc<Account> {
+        let named = (shown(model), shown(namespace));
+        let answered = shown(answered);
+        let found = self.book().find(&named.0, &named.1, &answered);
+        found.unwrap_or_else(|| self.open(&named.0, &named.1, &answered))
+    }
+
+    fn open(&self, model: &str, namespace: &str, answered: &str) -> Arc<Account> {
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        // Another request may have come first.
+        if let Some(account) = book.find(model, namespace, answered) {
+            return account;
+        }
+        let account = if book.is_full() {
+            Arc::new(self.fresh(Named::new(book.overflow(model, answered), OTHER), ""))
+        } else {
+            Arc::new(self.fresh(Named::new(model, namespace), answered))
+        };
+        account.reprice(&book.savings);
+        book.accounts.push(Arc::clone(&account));
+        account
+    }
+
+    fn fresh(&self, named: Named, answered: &str) -> Account {
+        let tokens = |kind: TokenKind| self.tokens.with_label_values(&[&*named.model, &*named.namespace, kind.label()]);
+        let cost = |kind: TokenKind| self.cost.with_label_values(&[&*named.model, &*named.namespace, kind.label()]);
+        Account {
+            answered: answered.into(),
+            requests: AtomicU64::new(0),
+            inputs: AtomicU64::new(0),
+            billed: Counter::from(tokens(TokenKind::Billed)),
+            saved: Counter::from(tokens(TokenKind::Saved)),
+            cost_billed: cost(TokenKind::Billed),
+            cost_saved: cost(TokenKind::Saved),
+            money: Mutex::default(),
+            named: Arc::new(named),
+        }
+    }
+
+    /// Puts other prices into force, for what is counted from now on.
+    pub fn reprice(&self, savings: &Savings) {
+        let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
+        book.savings = savings.clone();
+        for account in &book.accounts {
+            account.reprice(savings);
+        }
+    }
+
+    /// The currency, and every account, those with the most inputs first.
+    pub fn statements(&self) -> (String, Vec<Statement>) {
+        let book = self.book();
+        let mut statements: Vec<Statement> = book.accounts.iter().map(|account| account.statement()).collect();
+        statements.sort_by(|a, b| b.inputs.cmp(&a.inputs).then_with(|| a.named.model.cmp(&b.named.model)));
+        (book.savings.currency.clone(), statements)
+    }
+
+    pub(super) fn show_costs(&self) {
+        self.book().accounts.iter().for_each(|account| account.show_cost());
+    }
+
+    fn book(&self) -> RwLockReadGuard<'_, Book> {
+        self.book.read().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn find(&self, model: &str, namespace: &str, answered: &str) -> Option<Arc<Account>> {
+        let find = |model: &str, namespace: &str| self.accounts.iter().find(|account| account.is_of(model, namespace));
+        let own = find(model, namespace);
+        own.or_else(|| self.is_full().then(|| find(self.overflow(model, answered), OTHER)).flatten()).cloned()
+    }
+
+    fn is_full(&self) -> bool {
+        self.accounts.len() >= MAX_ACCOUNTS
+    }
+
+    /// The model under which is counted what has no account of its own. Those with a price are as few as prices.
+    fn overflow<'a>(&self, model: &'a str, answered: &'a str) -> &'a str {
+        [model, answered].into_iter().find(|name| self.savings.price(name).is_some()).unwrap_or(OTHER)
+    }
+}
+
+#[cfg(test)]
+#[path = "savings_tests.rs"]
+mod tests;

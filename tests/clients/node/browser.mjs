@@ -1,0 +1,69 @@
+// A headless Chromium on the dashboard, which takes down whatever goes wrong in it.
+
+import { chromium } from "playwright-core";
+
+const DEADLINE_MS = 30_000;
+const PAUSE_MS = 50;
+const FLAGS = [
+  "--no-sandbox",
+  "--disable-gpu",
+  "--disable-quic",
+  "--no-first-run",
+  "--disable-background-networking",
+  "--disable-component-update",
+  "--disable-sync",
+  // A name that is not of this machine, for the page as somebody else would open it; nothing else can be resolved.
+  "--host-resolver-rules=MAP vecho.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+];
+
+/** Waits until `condition` gives something that is not false, and gives that. */
+export async function until(what, condition) {
+  for (const end = Date.now() + DEADLINE_MS; ; ) {
+    const found = await condition();
+    if (found) return found;
+    if (Date.now() > end) throw new Error(`not within ${DEADLINE_MS} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, PAUSE_MS));
+  }
+}
+
+/** One browser; `complaints` and `elsewhere` fill while its pages live. */
+export async function launch() {
+  // Playwright gives each launch a folder of its own for what a user would keep.
+  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", headless: true, args: FLAGS });
+  const [complaints, elsewhere] = [[], []];
+  const open = async (url, options = {}) => {
+    const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });
+    const page = await context.newPage();
+    await watch(page, new URL(url).origin, { complaints, elsewhere });
+    await page.goto(url);
+    return page;
+  };
+  return { open, complaints, elsewhere, close: () => browser.close() };
+}
+
+async function watch(page, origin, { complaints, elsewhere }) {
+  page.on("console", (message) => ["error", "warning"].includes(message.type()) && complaints.push(message.text()));
+  page.on("pageerror", (error) => complaints.push(String(error.stack)));
+  page.on("request", (request) => new URL(request.url()).origin !== origin && elsewhere.push(request.url()));
+  await page.exposeFunction("complain", (text) => complaints.push(text));
+  await page.addInitScript(() => {
+    document.addEventListener("securitypolicyviolation", ({ violatedDirective, blockedURI }) =>
+      window.complain(`policy: ${violatedDirective} ${blockedURI}`));
+  });
+}
+
+/** Waits until the page says so of its connection. */
+export const linked = (page, link) => page.waitForSelector(`body[data-link="${link}"]`, { timeout: DEADLINE_MS });
+
+export const text = (page, selector) => page.locator(selector).innerText();
+
+/** The machine-readable values of all figures below `selector`, in order. */
+export const values = (page, selector) =>
+  page.locator(`${selector} data`).evaluateAll((all) => all.map(({ value }) => Number(value)));
+
+/** How many points a chart's line, or the upper edge of its surface, has; `flat` whether all lie on one level. */
+export const drawn = (page, chart, series) =>
+  page.locator(`#${chart} path.c-${series}`).evaluate((path) => {
+    const levels = [...(path.getAttribute("d") ?? "").matchAll(/[ML][-\d.]+ ([-\d.]+)/g)].map(([, y]) => Number(y));
+    return { path: path.getAttribute("d"), points: levels.length, flat: new Set(levels).size < 2 };
+  });

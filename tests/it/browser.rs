@@ -1,0 +1,255 @@
+//! The dashboard in a real browser: what it shows is what the server says, and what it does is asked for first.
+
+use serde_json::{Value, json};
+
+use crate::harness::script::{BROWSER, PAGE_MODULES};
+use crate::harness::{Stub, Vecho};
+
+const SETTINGS: &[(&str, &str)] = &[
+    ("VECHO_ADMIN_TOKEN", "s3cret"),
+    ("VECHO_BREAKER_FAILURES", "2"),
+    ("VECHO_BREAKER_OPEN_FOR", "60s"),
+    ("VECHO_BREAKER_MAX_OPEN", "60s"),
+    ("VECHO_RETRY_MAX_ATTEMPTS", "1"),
+];
+
+/// Plays a scenario; whatever it is, the page complains of nothing and asks nobody else.
+fn play(scenario: &str) -> Value {
+    let report = play_with_troubles(scenario);
+    assert_eq!(report["complaints"], json!([]), "no error on the console, and none under the policy");
+    report
+}
+
+/// The same where requests of the page fail, which browsers put on the console.
+fn play_with_troubles(scenario: &str) -> Value {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), SETTINGS);
+    let mut command = BROWSER.command();
+    command.env("BASE_URL", vecho.base_url()).env("CONTROL_URL", stub.root_url());
+    command.env("OPS_URL", vecho.ops_url("")).env("PID", vecho.pid().to_string());
+    command
+        .env("SHOTS", concat!(env!("CARGO_MANIFEST_DIR"), "/target/dashboard"))
+        .env("SCENARIO", scenario)
+        .env("VECHO", env!("CARGO_BIN_EXE_vecho"));
+    let report = BROWSER.report(command);
+    assert_eq!(report["elsewhere"], json!([]), "everything comes from the ops port");
+    let failed_request = "Failed to load resource";
+    let complaints = report["complaints"].as_array().expect("complaints are a list").iter();
+    let others: Vec<_> =
+        complaints.filter(|text| !text.as_str().is_some_and(|text| text.starts_with(failed_request))).collect();
+    assert!(others.is_empty(), "{others:?}");
+    report
+}
+
+fn contains(text: &Value, part: &str) -> bool {
+    text.as_str().is_some_and(|text| text.contains(part))
+}
+
+fn all_contain(texts: &Value, parts: &[&str]) {
+    for (text, part) in texts.as_array().expect("a list of texts").iter().zip(parts) {
+        assert!(contains(text, part), "{part:?} in {text}");
+    }
+}
+
+fn number(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
+}
+
+/// The row begins with what the server says under these names.
+fn assert_row(row: &Value, said: &Value, names: &[&str]) {
+    for (index, name) in names.iter().enumerate() {
+        assert!((number(&row[index]) - number(&said[name])).abs() < 1e-9, "{name}: {row} is not {said}");
+    }
+}
+
+#[test]
+fn its_figures_are_those_of_the_statistics() {
+    let report = play("figures");
+    let (stats, shown) = (&report["stats"], &report["figures"]);
+    let (monitor, cache, savings) = (&stats["performance_monitor"], &stats["embedding_cache"], &stats["savings"]);
+    assert_eq!(monitor["total_requests"], 42);
+    assert!(number(&savings["cost_saved"]) > 0.0, "{savings}");
+    for (name, value) in [
+        ("total-requests", &monitor["total_requests"]),
+        ("p50", &monitor["p50"]),
+        ("hit-ratio", &cache["hit_ratio"]),
+        ("tokens-saved", &savings["tokens_saved"]),
+        ("cost-saved", &savings["cost_saved"]),
+    ] {
+        assert!((number(&shown[name]) - number(value)).abs() < 1e-12, "{name}: {} is not {value}", shown[name]);
+    }
+    assert_eq!(report["texts"]["total"], "42");
+    assert_eq!(report["texts"]["tokens"], savings["tokens_saved"].to_string());
+    assert_eq!(report["texts"]["ratio"], format!("{:.1}\u{a0}%", number(&cache["hit_ratio"]) * 100.0));
+    let (model, tier) = (&savings["models"][0], &cache["tiers"]["memory"]);
+    assert_row(&report["tables"]["models"], model, &["inputs", "requests", "tokens_billed", "tokens_saved"]);
+    assert_row(&report["tables"]["memory"], tier, &["entries", "hits", "misses", "evictions", "dropped"]);
+    let rows = report["tables"]["outcomes"].as_array().expect("rows");
+    assert_eq!(rows.len(), stats["latency_ms"].as_object().map_or(0, serde_json::Map::len));
+    for row in rows {
+        let (name, figures) = (row["name"].as_str().expect("a name"), &row["figures"]);
+        assert_row(figures, &stats["latency_ms"][name], &["count", "p50", "p95", "p99"]);
+    }
+    assert_eq!(report["recent"], 42);
+    assert!(report["batches"].as_array().is_some_and(|bars| bars.iter().any(|bar| contains(bar, "1 inputs: "))));
+}
+
+#[test]
+fn its_charts_move_under_load() {
+    let report = play("figures");
+    let (idle, after) = (&report["idle"], &report["after"]);
+    assert!(contains(&idle["recent"], "No requests yet") && contains(&idle["models"], "No model"), "{idle}");
+    for chart in ["sources", "upstream", "ratio", "requests", "latency", "tokens"] {
+        assert_ne!(idle["charts"][chart]["path"], after[chart]["path"], "{chart}");
+    }
+    for chart in ["sources", "upstream", "requests", "tokens"] {
+        assert_eq!((&idle["charts"][chart]["flat"], &after[chart]["flat"]), (&json!(true), &json!(false)), "{chart}");
+    }
+}
+
+#[test]
+fn a_reload_keeps_what_was_drawn() {
+    let report = play("reload");
+    let (before, after) = (&report["before"], &report["after"]);
+    assert_eq!((&before["recent"], &before["now"]), (&after["recent"], &after["now"]));
+    for (chart, drawn) in before["charts"].as_object().expect("charts") {
+        let points = |drawn: &Value| drawn["points"].as_u64();
+        assert!(points(&after["charts"][chart]) >= points(drawn) && drawn["points"] != 0, "{chart}: {report}");
+    }
+    assert_eq!(after["charts"]["sources"]["flat"], false);
+}
+
+#[test]
+fn each_action_asks_first_and_tells_what_came_of_it() {
+    let report = play("actions");
+    all_contain(&report["cancelled"], &["Purge the whole cache?", "Give memory back?", "Log at the level info?"]);
+    assert_eq!(report["changes_when_cancelled"], json!([]), "who cancels changes nothing");
+    assert_eq!(report["entries"], json!([5, 5, 2, 0, 0]), "before, cancelled, one model, one tier, all");
+    all_contain(
+        &report["by_model"],
+        &["every entry of the model tiny in all tiers", "Purged: 3 entries, of tiny, in all tiers."],
+    );
+    all_contain(
+        &report["by_tier"],
+        &["every entry in the tier memory", "Purged: 2 entries, of all models, in memory."],
+    );
+    all_contain(&report["all"], &["every entry in all tiers", "Purged: "]);
+    all_contain(&report["optimize"], &["at most 1 MB", "the target is 1 MB."]);
+    all_contain(
+        &report["log_level"],
+        &["Log at the level debug?", "The log level is debug now; it was info.", "debug"],
+    );
+    let changes = json!(["DELETE ?model=tiny", "DELETE ?tier=memory", "DELETE ", "POST ", "PUT "]);
+    assert_eq!(report["changes"], changes);
+}
+
+#[test]
+fn an_outage_cannot_be_overlooked() {
+    let report = play("outage");
+    assert_eq!((&report["calm"]["hidden"], &report["calm"]["title"]), (&json!(true), &json!("vecho")));
+    for words in ["Mocks are being served.", "The breaker is open."] {
+        assert!(contains(&report["banner"], words), "{words} in {}", report["banner"]);
+    }
+    assert_eq!(report["inView"], true, "wherever the reader has scrolled to");
+    assert!(contains(&report["title"], "Mocks are being served"), "also in a tab behind others");
+    assert_eq!((&report["breaker"], &report["health"]), (&json!("open"), &json!("degraded")));
+}
+
+#[test]
+fn a_hostile_name_is_only_text() {
+    let report = play("hostile");
+    let (model, namespace) = (report["model"].as_str().expect("text"), report["namespace"].as_str().expect("text"));
+    for place in ["models", "recent"] {
+        assert!(contains(&report[place], model) && contains(&report[place], namespace), "{place}: {}", report[place]);
+    }
+    assert!(contains(&report["asked"], model) && contains(&report["outcome"], model));
+    assert_eq!(report["offered"], json!([model]));
+    assert_eq!((&report["hacked"], &report["made"]), (&Value::Null, &json!(0)));
+}
+
+#[test]
+fn a_page_that_is_not_on_loopback_wants_the_token_and_forgets_it() {
+    let report = play_with_troubles("token");
+    assert!(contains(&report["locked"]["seen"], "admin token"));
+    assert_eq!(report["locked"]["requests"], "–", "nothing is shown before");
+    assert!(contains(&report["refused"]["said"], "Not done: "), "{report}");
+    assert_eq!(report["refused"]["focus"], "token-value");
+    assert!(contains(&report["done"], "Purged: 1 entry"), "{report}");
+    assert_eq!(report["kept"], false, "the token is nowhere but in the page's memory");
+}
+
+#[test]
+fn it_says_that_the_connection_is_lost_and_goes_on_after_a_restart() {
+    let report = play_with_troubles("restart");
+    assert_eq!(report["dimmed"], true, "what is not of now does not look so");
+    let points = |when: &str| report[when]["sources"]["points"].as_u64();
+    assert!(points("after") >= points("before"), "what was drawn before the restart stays: {report}");
+    assert_eq!(report["after"]["sources"]["flat"], false);
+    assert!(points("after") > Some(0), "{report}");
+}
+
+#[test]
+fn it_can_be_used_and_read_with_the_keyboard() {
+    let report = play("keyboard");
+    assert!(
+        contains(&report["read"], "Inputs per second by source, ") && contains(&report["read"], "memory "),
+        "{report}"
+    );
+    assert!(contains(&report["moment"], "values at "));
+    assert_eq!(report["crossed"], report["charts"], "all charts point at the same moment");
+    assert_eq!((&report["cleared"], &report["nameless"]), (&json!(""), &json!([])));
+    assert_eq!(report["focus"], "confirm-no", "Enter alone does no harm");
+}
+
+#[test]
+fn it_fits_a_phone_and_has_two_themes() {
+    let report = play("looks");
+    let shots = report["report"].as_array().expect("screenshots");
+    assert_eq!(shots.len(), 12, "idle, under load and in an outage; light and dark; wide and narrow");
+    for shot in shots {
+        assert_eq!(shot["beyond"], 0, "nothing to scroll sideways: {shot}");
+        assert!(shot["bytes"].as_u64() > Some(10_000), "{shot}");
+    }
+    let ground = |theme: &str| shots.iter().find(|shot| shot["theme"] == theme).map(|shot| &shot["ground"]);
+    assert_ne!(ground("light"), ground("dark"));
+    let [light, dark] = ["light", "dark"].map(|theme| ground(theme).expect("a screenshot").clone());
+    assert_eq!(report["themes"], json!([light, dark, dark]), "the system's, the one chosen, and after a reload");
+}
+
+#[test]
+fn its_figures_are_rounded_without_becoming_untrue() {
+    let report = pure();
+    assert_eq!(report["percent"], json!(["0\u{a0}%", "<\u{a0}0.1\u{a0}%", "50.0\u{a0}%", "99.9\u{a0}%", "100\u{a0}%"]));
+    let compact = ["0", "0.126", "999", "9,999", "12.3\u{a0}k", "1\u{a0}M", "1.23\u{a0}M", "9.9\u{a0}B"];
+    assert_eq!(report["compact"], json!(compact));
+    let millis = ["\u{2013}", "0.012\u{a0}ms", "4.6\u{a0}ms", "123\u{a0}ms", "1.23\u{a0}s"];
+    assert_eq!(report["millis"], json!(millis));
+    assert_eq!(report["bytes"], json!(["0\u{a0}B", "1.5\u{a0}KB", "500\u{a0}MB", "1\u{a0}GB"]));
+    assert_eq!(report["money"], json!(["$0.00", "<\u{a0}$0.01", "\u{20ac}12.30", "1.00\u{a0}no currency"]));
+    let ticks =
+        json!([[0, 0.25, 0.5, 0.75, 1], [0, 2, 4, 6, 8], [0, 50, 100, 150], [0, 200 << 20, 400 << 20, 600 << 20]]);
+    assert_eq!(report["ticks"], ticks);
+}
+
+#[test]
+fn its_samples_outlive_a_restart_and_add_up_over_long_times() {
+    let report = pure();
+    assert_eq!(report["history"]["live"], json!([1, 2, 3]), "a sample that is known is not taken twice");
+    assert_eq!(report["history"]["restarted"], json!([1, 2, 3, 7]));
+    assert_eq!(report["runs"], json!([[0, 2, 4], [20, 22]]), "a time without samples is a gap, and no line");
+    let times = &report["times"];
+    for (window, points, together, inputs) in
+        [("minutes", 60, false, 60), ("quarter", 21, true, 60), ("hours", 2, false, 130)]
+    {
+        let told = &times[window];
+        assert_eq!((&told["points"], &told["together"]), (&json!(points), &json!(together)), "{window}: {told}");
+        assert_eq!((&told["inputs"], &told["seconds"]), (&json!(inputs), &json!(120)), "{window}: {told}");
+        assert_eq!(told["last"]["p99"], 59, "the highest percentile stands for all: {window}");
+    }
+}
+
+fn pure() -> Value {
+    let mut command = PAGE_MODULES.command();
+    command.env("MODULES", concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/dashboard"));
+    PAGE_MODULES.report(command)
+}
