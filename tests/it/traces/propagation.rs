@@ -24,7 +24,8 @@ async fn what_the_caller_does_not_record_is_not_recorded_and_says_so_upstream() 
     assert!(!sent.contains(SPAN), "it has a span of its own all the same: {sent}");
     let spans = ground.collector.has(4).await;
     assert_eq!(only(&spans, "POST /v1/embeddings").said("vecho.inputs").as_deref(), Some("1"));
-    assert_eq!(ground.counted("exported").await, 4.0, "the marker's alone");
+    let exported = ground.counted("exported").await;
+    assert!((4.0..5.0).contains(&exported), "the marker's alone: {exported}");
 }
 
 #[tokio::test]

@@ -172,8 +172,7 @@ async fn what_passes_through_goes_up_under_its_own_span() {
     let headers = answer.json()["headers"].clone();
     let sent = |name: &str| {
         let pairs = headers.as_array().expect("the echo lists headers").iter();
-        let named: Vec<_> = pairs.filter(|pair| pair[0] == name).map(|pair| pair[1].clone()).collect();
-        named
+        pairs.filter(|pair| pair[0] == name).map(|pair| pair[1].clone()).collect::<Vec<_>>()
     };
     assert_eq!(sent("traceparent"), [json!(format!("00-{TRACE}-{}-01", client.id()))]);
     assert_eq!(sent("tracestate"), [json!("a=1")]);
