@@ -19,11 +19,11 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::metrics::Metrics;
 
-pub use guard::Guard;
+pub use guard::{Guard, TOKEN_HEADER};
 pub use moving::{EXPORT_PATH, IMPORT_PATH};
 pub use parts::{
     BoxError, CacheControl, CacheCounters, ConfigView, Eventually, Health, Imported, Machine, Memory, Moving, Pieces,
-    TierStats, UnknownTier,
+    Purged, TierStats, UnknownTier,
 };
 pub use reply::AdminBody;
 pub use service::handle;

@@ -95,8 +95,8 @@ impl<'a> Request<'a> {
     }
 
     pub(super) fn terms(&self) -> Lookup<'_> {
-        let max_age_ms = self.ask.controls.max_age_ms;
-        Lookup { now_ms: self.now_ms, max_age_ms, lessons: &self.lessons, space: self.space }
+        let (max_age_ms, codec) = (self.ask.controls.max_age_ms, self.config.cache.codec);
+        Lookup { now_ms: self.now_ms, max_age_ms, lessons: &self.lessons, space: self.space, codec }
     }
 
     fn take_in(&self, found: Found) -> (Slot, Option<Arc<Record>>) {
