@@ -157,7 +157,9 @@ impl DiskTier {
         let epochs = Arc::clone(&self.parts.epochs);
         let take_over = move |noted: &Noted| {
             switch.take_over(noted, &epochs);
-            epochs.to_note()
+            let all = epochs.to_note();
+            switch.has_noted(all.clone());
+            all
         };
         spawn_blocking(move || DiskStore::wipe(&path, take_over)).await.expect("removing files must not panic")
     }
