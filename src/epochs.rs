@@ -4,23 +4,42 @@
 //! its epoch, the sum of the counts that concern it. Counts only grow, so a later purge of its like makes the sum
 //! larger than what the record carries, and it is never served again, wherever it lay meanwhile. Who learns of the
 //! counts of others takes the larger ones.
+//!
+//! Beside the counts stand the debts: purges of which those who share a tier with this process have yet to hear. Both
+//! are kept together, so that who starts anew after an outage knows what it still has to tell.
 
 use std::collections::BTreeMap;
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use tokio::sync::Notify;
 
 /// The name under which purges of everything are counted. No model can have it: their names are never empty.
 pub const EVERYTHING: &str = "";
 
-/// Names that are counted apart; with more of them, a purge of one more is a purge of everything.
+/// Names that this process counts apart; with more of them, a purge of one more is a purge of everything.
 const MAX_NAMES: usize = 1_000;
 
 /// Purges by the name of the model that they concern.
 pub type PurgeCounts = BTreeMap<String, u64>;
 
-/// The counts as known here.
+/// Purges that others have yet to hear of, by the names that the tier has for them which they share.
+pub type Debts = BTreeMap<String, u64>;
+
+/// What is to outlive a process: the counts, and the debts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Noted {
+    /// All purges known.
+    pub counts: PurgeCounts,
+    /// Those that others have yet to hear of.
+    pub debts: Debts,
+}
+
+/// The counts and debts as known here.
 #[derive(Debug, Default)]
 pub struct Epochs {
     counts: RwLock<PurgeCounts>,
+    debts: Mutex<Debts>,
+    paid: Notify,
 }
 
 impl Epochs {
@@ -56,6 +75,54 @@ impl Epochs {
             let known = counts.entry(name.clone()).or_default();
             *known = (*known).max(*count);
         }
+    }
+
+    /// A purge that is noted here has yet to become known elsewhere.
+    pub fn owe(&self, debt: &str) {
+        *self.lock_debts().entry(debt.to_owned()).or_default() += 1;
+    }
+
+    /// What others have yet to hear.
+    pub fn debts(&self) -> Debts {
+        self.lock_debts().clone()
+    }
+
+    /// These have become known elsewhere.
+    pub fn pay(&self, told: &Debts) {
+        let mut debts = self.lock_debts();
+        for (debt, count) in told {
+            if let Some(left) = debts.get_mut(debt) {
+                *left = left.saturating_sub(*count);
+            }
+        }
+        debts.retain(|_, left| *left > 0);
+        drop(debts);
+        if !told.is_empty() {
+            self.paid.notify_one();
+        }
+    }
+
+    /// Takes over what an earlier process could not tell.
+    pub fn inherit(&self, left: &Debts) {
+        let mut debts = self.lock_debts();
+        for (debt, count) in left {
+            *debts.entry(debt.clone()).or_default() += count;
+        }
+    }
+
+    /// Resolves when debts were paid since this was last asked. For one asker.
+    pub async fn paid(&self) {
+        self.paid.notified().await;
+    }
+
+    /// All that is to be noted. Debts are read first: of a purge in between, the count is noted at least.
+    pub fn to_note(&self) -> Noted {
+        let debts = self.debts();
+        Noted { counts: self.counts(), debts }
+    }
+
+    fn lock_debts(&self) -> MutexGuard<'_, Debts> {
+        self.debts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All counts.

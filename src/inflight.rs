@@ -96,6 +96,11 @@ impl<V: Clone> Flights<V> {
         self.landings.load(Ordering::Acquire)
     }
 
+    /// Something was fetched beside this table and is stored: that is news, too.
+    pub fn note_landing(&self) {
+        self.landings.fetch_add(1, Ordering::Release);
+    }
+
     /// How many keys are being fetched.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()

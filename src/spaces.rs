@@ -33,6 +33,8 @@ struct Learned {
     identity: Option<Identity>,
     /// Whether another identity than the present one has been met.
     has_changed: bool,
+    /// Whether all tiers below memory were asked who answered last.
+    was_asked_for: bool,
     /// Whose record lies below memory as the newest of the space.
     noted: Option<Identity>,
     is_forgotten: bool,
@@ -128,6 +130,17 @@ impl Lessons {
         learned.has_changed |= lesson == Lesson::Drift;
         learned.identity = Some(identity.clone());
         (identity, lesson)
+    }
+
+    /// Whether nobody knows who answers, and the tiers below memory have yet to be asked.
+    pub fn is_to_be_asked_for(&self) -> bool {
+        let learned = self.lock();
+        learned.identity.is_none() && !learned.was_asked_for
+    }
+
+    /// All tiers below memory were asked.
+    pub fn was_asked_for(&self) {
+        self.lock().was_asked_for = true;
     }
 
     /// Takes in who answered last in the life of another process, if nobody has answered in this one's yet.

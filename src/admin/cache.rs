@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::request;
+use http::{StatusCode, request};
 use serde_json::{Map, Value, json};
 
 use super::reply::{self, Refusal, Reply, megabytes, rounded, share};
-use super::{AdminContext, CacheCounters, TierStats, body};
+use super::{AdminContext, CacheCounters, Purged, TierStats, body};
 
 /// The tier whose entries are "the cache" to a person.
 const MEMORY_TIER: &str = "memory";
@@ -52,8 +52,7 @@ pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Resu
     if let Some(tier) = tier.as_deref().filter(|_| model.is_none())
         && let Some(purged) = context.cache.clear_lower(tier).await
     {
-        context.metrics.cache_purges.inc();
-        return Ok(reply::ok(&json!({ "purged_entries": purged, "model": null, "tier": tier })));
+        return Ok(purged_reply(context, &purged, None, Some(tier)));
     }
     let (cache, asked) = (Arc::clone(&context.cache), (model.clone(), tier.clone()));
     // To go through all entries takes milliseconds in which no request may wait.
@@ -61,8 +60,37 @@ pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Resu
     let purged = purge.await.expect("a purge must not panic");
     let purged =
         purged.map_err(|unknown| Refusal::BadParameter { param: "tier".to_owned(), message: format!("{unknown}.") })?;
+    Ok(purged_reply(context, &purged, model.as_deref(), tier.as_deref()))
+}
+
+/// 202 where a tier is still to be told.
+fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, tier: Option<&str>) -> Reply {
     context.metrics.cache_purges.inc();
-    Ok(reply::ok(&json!({ "purged_entries": purged, "model": model, "tier": tier })))
+    let Purged { entries, pending, .. } = purged;
+    tracing::info!(entries, model, tier, ?pending, "entries were purged, as the ops port was asked to");
+    let mut answer = json!({ "purged_entries": entries, "model": model, "tier": tier, "pending": pending });
+    if pending.is_empty() {
+        return reply::ok(&answer);
+    }
+    answer["warning"] = json!(warning(purged));
+    reply::json(StatusCode::ACCEPTED, &answer)
+}
+
+/// What may still happen.
+fn warning(purged: &Purged) -> String {
+    let is_pending = |tier: &str| purged.pending.contains(&tier);
+    let mut sentences = vec!["Nothing that was purged is served by this process."];
+    if is_pending("disk") {
+        sentences
+            .push("The disk tier could not note it: should this process end before it can, it may serve it again.");
+    }
+    if is_pending("redis") {
+        sentences.push("Redis could not be told: until it can be, other replicas may serve it.");
+        if !purged.is_remembered {
+            sentences.push("Should this process end before that, they never hear of it.");
+        }
+    }
+    sentences.join(" ")
 }
 
 /// `POST /api/performance/cache/explain?path=`: the body is an embeddings request, the headers are its headers.

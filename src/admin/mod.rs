@@ -22,11 +22,11 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 pub use dashboard::Feed;
-pub use guard::Guard;
+pub use guard::{Guard, TOKEN_HEADER};
 pub use moving::{EXPORT_PATH, IMPORT_PATH};
 pub use parts::{
     BoxError, CacheControl, CacheCounters, ConfigView, Eventually, Health, Imported, InForce, Machine, Memory, Moving,
-    Pieces, TierStats, UnknownTier,
+    Pieces, Purged, TierStats, UnknownTier,
 };
 pub use reply::AdminBody;
 pub use service::handle;

@@ -18,12 +18,12 @@ pub trait CacheControl: Send + Sync {
     /// The size of each tier.
     fn tiers(&self) -> Vec<TierStats>;
 
-    /// Lets entries go: of one model or of all, in one tier or in all. Returns how many, once they cannot come back any
-    /// more, not even after a restart. Blocks meanwhile.
-    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier>;
+    /// Lets entries go: of one model or of all, in one tier or in all. Returns once they cannot come back any more, not
+    /// even after a restart, or once it is certain where that cannot be promised yet. Blocks meanwhile.
+    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<Purged, UnknownTier>;
 
     /// Empties one tier below memory; nothing where there is none of that name.
-    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<u64>>;
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<Purged>>;
 
     /// Where answers to inputs came from since the start.
     fn counters(&self) -> CacheCounters;
@@ -31,6 +31,17 @@ pub trait CacheControl: Send + Sync {
     /// What would happen to the request `body` sent to `path` with `headers`: per input its key, the tier that
     /// holds it and its age, or why it cannot be cached.
     fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value>;
+}
+
+/// What a purge did. In this process it holds from the moment it is answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Entries that went, as far as they can be counted.
+    pub entries: u64,
+    /// Tiers that could not be told yet. They are told as soon as they can be.
+    pub pending: Vec<&'static str>,
+    /// Whether a process that is started anew knows what is pending.
+    pub is_remembered: bool,
 }
 
 /// One tier at one moment. `hits`, `misses` and `evictions` count since the start.
@@ -104,6 +115,8 @@ pub struct Imported {
     pub expired: u64,
     /// Records left out, since a purge came in between.
     pub purged: u64,
+    /// Records left out, since they have lost more than the codec of this instance lets go.
+    pub lossy: u64,
     /// Places in the file that hold no whole record.
     pub damaged: u64,
     /// How often a tier below memory did not take a record meanwhile, being down or slow. What no tier takes is in

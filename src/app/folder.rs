@@ -14,8 +14,9 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::key::Key;
+use crate::packed::Codec;
 use crate::tiers::disk::{DiskStore, OpenError};
-use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Stack, Tier};
+use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Settled, Stack, Tier};
 
 /// Memory of records on their way to the folder: next to none, since nobody asks for them here.
 const MEMORY_BYTES: u64 = 1 << 20;
@@ -25,6 +26,7 @@ pub struct Folder {
     stack: Arc<Stack>,
     disk: Arc<Straight>,
     clock: Clock,
+    codec: Codec,
 }
 
 /// Why there is no folder to work on.
@@ -47,11 +49,13 @@ impl Folder {
         let path = config.disk.path.as_ref().filter(|_| config.disk.enabled).ok_or(NoFolder::Disabled)?;
         let store = DiskStore::open(path, config.disk.max_bytes)?;
         let epochs = Arc::new(Epochs::default());
-        epochs.learn(&store.purges()?);
+        let noted = store.purges()?;
+        epochs.learn(&noted.counts);
+        epochs.inherit(&noted.debts);
         let disk = Arc::new(Straight { store, waiting: Mutex::default() });
         let memory = MemoryTier::new(Bounds { max_bytes: MEMORY_BYTES, max_entries: None });
         let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], epochs);
-        Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System })
+        Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System, codec: config.cache.codec })
     }
 
     /// About how many records it holds.
@@ -66,7 +70,8 @@ impl Folder {
 
     /// Takes in what another instance exported; the error says why that did not work.
     pub async fn import(&self, file: Pieces<'_>) -> Result<Imported, String> {
-        let imported = moving::import(&self.stack, &self.clock, file).await.map_err(|error| error.to_string())?;
+        let imported =
+            moving::import(&self.stack, &self.clock, self.codec, file).await.map_err(|error| error.to_string())?;
         match self.disk.lock().failed.take() {
             None => Ok(imported),
             Some(error) => Err(format!("the folder cannot be written: {error}")),
@@ -127,15 +132,18 @@ impl LowerTier for Straight {
         self.lock().entries.push((key, entry));
     }
 
-    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, _name: &'a str) -> Eventually<'a, ()> {
-        if let Err(error) = self.store.note_purges(epochs) {
+    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, _name: &'a str) -> Eventually<'a, Settled> {
+        let noted = self.store.note_purges(epochs).map(drop);
+        let settled = if noted.is_ok() { Settled::ForGood } else { Settled::Pending };
+        if let Err(error) = noted {
             self.lock().failed = Some(error);
         }
-        Box::pin(std::future::ready(()))
+        Box::pin(std::future::ready(settled))
     }
 
-    fn clear(&self) -> Eventually<'_, u64> {
-        Box::pin(std::future::ready(self.store.clear().unwrap_or(0)))
+    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
+        let cleared = self.store.clear().map_or((0, Settled::Pending), |entries| (entries, Settled::ForGood));
+        Box::pin(std::future::ready(cleared))
     }
 
     fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {

@@ -13,6 +13,7 @@ use crate::admin::{BoxError, Eventually, Health, Imported, Moving, Pieces};
 use crate::clock::Clock;
 use crate::flow::Flow;
 use crate::key::Key;
+use crate::packed::Codec;
 use crate::portable::{Ending, NotPortable, Piece, Reader, Writer};
 use crate::tiers::{Arrivals, Fate, Stack};
 
@@ -47,7 +48,8 @@ impl Moving for Ops {
 
     fn import<'a>(&'a self, file: Pieces<'a>) -> Eventually<'a, Result<Imported, String>> {
         Box::pin(async move {
-            let imported = import(&self.flow.tiers, &self.clock, file).await.map_err(|error| error.to_string());
+            let codec = self.codec();
+            let imported = import(&self.flow.tiers, &self.clock, codec, file).await.map_err(|error| error.to_string());
             // The tiers below memory may have closed before its last records came.
             if self.draining() {
                 Err("the process is stopping; begin again when it is back".to_owned())
@@ -128,8 +130,13 @@ impl Growing {
 }
 
 /// Takes a file in, piece by piece. One that breaks off is like one that was cut.
-pub(super) async fn import(tiers: &Stack, clock: &Clock, mut file: Pieces<'_>) -> Result<Imported, NotPortable> {
-    let (arrivals, batch, imported) = (tiers.arrivals(), Vec::new(), Imported::default());
+pub(super) async fn import(
+    tiers: &Stack,
+    clock: &Clock,
+    codec: Codec,
+    mut file: Pieces<'_>,
+) -> Result<Imported, NotPortable> {
+    let (arrivals, batch, imported) = (tiers.arrivals(codec), Vec::new(), Imported::default());
     let dropped_before = dropped(tiers);
     let mut import = Import { tiers, clock, arrivals, batch, batch_bytes: 0, imported };
     let mut reader = Reader::default();
@@ -189,6 +196,7 @@ impl Import<'_> {
                 Fate::Known => &mut self.imported.known,
                 Fate::Over => &mut self.imported.expired,
                 Fate::Purged => &mut self.imported.purged,
+                Fate::Lossy => &mut self.imported.lossy,
                 Fate::Damaged => &mut self.imported.damaged,
             } += 1;
         }

@@ -13,7 +13,7 @@ use super::parts::Parts;
 use super::{State, Surroundings};
 use crate::admin::{
     AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Feed, Guard, Health, InForce, Machine, Memory,
-    Moving, TierStats, UnknownTier,
+    Moving, Purged, TierStats, UnknownTier,
 };
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Weigh};
@@ -23,9 +23,10 @@ use crate::flow::Flow;
 use crate::governor::Governor;
 use crate::logs::LevelHandle;
 use crate::metrics::{GovernorAction, Metrics, SourceLabel};
+use crate::packed::Codec;
 use crate::proxy::Proxy;
 use crate::system::{Optimized, System};
-use crate::tiers::LowerStats;
+use crate::tiers::{LowerStats, Settled, Tier};
 use crate::upstream::Breaker;
 
 const GIB: f64 = 1_073_741_824.0;
@@ -86,12 +87,21 @@ impl From<&Ops> for AdminContext {
 
 impl Ops {
     /// Returns once the purge outlives the process. Not to be called from async code: it blocks.
-    fn purge_tiers(&self, model: Option<&str>) -> u64 {
-        let purge = self.flow.tiers.purge(model);
+    fn purge_tiers(&self, model: Option<&str>) -> Purged {
+        let tiers = &self.flow.tiers;
+        let purge = tiers.purge(model);
         // What was rendered from purged records must not be served while the slower tiers are told.
         self.answers.clear();
-        Handle::current().block_on(self.flow.tiers.settle(&purge));
-        purge.forgotten
+        let pending = Handle::current().block_on(tiers.settle(&purge));
+        // On disk, what others have yet to hear is noted, too.
+        let is_remembered =
+            tiers.lower().iter().any(|tier| tier.tier() == Tier::Disk) && !pending.contains(&Tier::Disk);
+        let pending = pending.into_iter().map(Tier::name).collect();
+        Purged { entries: purge.forgotten, pending, is_remembered }
+    }
+
+    pub(super) fn codec(&self) -> Codec {
+        self.live.load().cache.codec
     }
 
     /// Rendered answers know the upstream's name for their model alone.
@@ -118,23 +128,25 @@ impl CacheControl for Ops {
         own.into_iter().chain(lower).collect()
     }
 
-    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier> {
+    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<Purged, UnknownTier> {
         match tier {
             // Rendered answers are a view of the memory tier and go with it.
             None | Some("memory") => {
-                let gone = if tier.is_none() { self.purge_tiers(model) } else { self.flow.tiers.forget(model) };
+                let purged = if tier.is_none() { self.purge_tiers(model) } else { here(self.flow.tiers.forget(model)) };
                 self.answers.clear();
-                Ok(gone)
+                Ok(purged)
             }
-            Some("answers") => Ok(self.purge_answers(model)),
+            Some("answers") => Ok(here(self.purge_answers(model))),
             Some(other) => Err(UnknownTier(other.to_owned())),
         }
     }
 
-    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<u64>> {
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<Purged>> {
         Box::pin(async move {
             let lower = self.flow.tiers.lower().iter().find(|lower| lower.tier().name() == tier)?;
-            Some(lower.clear().await)
+            let (entries, settled) = lower.clear().await;
+            let pending = if settled == Settled::Pending { vec![lower.tier().name()] } else { Vec::new() };
+            Some(Purged { entries, pending, is_remembered: false })
         })
     }
 
@@ -152,6 +164,11 @@ impl CacheControl for Ops {
     fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value> {
         Box::pin(async move { self.proxy.explain(path, headers, &body).await })
     }
+}
+
+/// What concerns nobody but this process.
+fn here(entries: u64) -> Purged {
+    Purged { entries, ..Purged::default() }
 }
 
 fn tier_stats<V>(name: &'static str, map: &Bounded<V>, (hits, misses): (u64, u64)) -> TierStats

@@ -76,6 +76,7 @@ pub(super) fn on_purges(flow: &Arc<Flow>, answers: &Arc<Answers>) -> OnPurges {
             return None;
         }
         answers.clear();
+        tracing::info!(purges = purges.len(), "entries were purged, as another replica was asked to");
         let settle: Eventually<'static, ()> = Box::pin(async move {
             for purge in &purges {
                 flow.tiers.settle(purge).await;

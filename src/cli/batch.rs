@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use clap::Args;
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 
-use super::credential::Credential;
+use super::credential::{self, Credential};
 use super::http::{Port, read_whole, whole};
 use super::moving::{Failed, Place, report};
 use super::progress::{Progress, grouped};
@@ -39,7 +40,7 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
     let files = BatchFiles::open(&options.requests, &options.output)
         .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
     let keying = match &place {
-        Place::Stopped(_) => keying(config, credential, options)?,
+        Place::Stopped(_) => keying(credential::of_nobody(config), credential, options)?,
         Place::Running(port) => agreed(port, config, credential, options, &files).await?,
     };
     let progress = Arc::new(Progress::new(options.quiet, "vectors", None));
@@ -48,13 +49,15 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
         0 => teller.say(cause),
         number => teller.say(&format!("line {number} of the output: {cause}")),
     };
+    let whose = credential::whose(&keying.config);
     let (records, counts) = files.records(keying, Box::new(tell));
     let imported = progress.alongside(place.import(records)).await?;
     let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);
     let reported = report(&imported, &progress);
     let [vectors, errors, unusable_shown] = [vectors, errors, unusable].map(grouped);
     progress.end(&format!(
-        "the output held {vectors} vectors, {errors} lines with errors, and {unusable_shown} that cannot be used"
+        "the output held {vectors} vectors, {errors} lines with errors, and {unusable_shown} that cannot be used; what is \
+         kept is {whose}"
     ));
     reported.and(if unusable == 0 { Ok(()) } else { Err("some lines cannot be used".to_owned()) })
 }
@@ -86,10 +89,7 @@ async fn agreed(
 ) -> Result<Keying, Failed> {
     let mut candidates = Vec::new();
     if config.upstream.api_key.is_some() && credential.has_key() {
-        let mut of_callers = config.clone();
-        of_callers.upstream.api_key = None;
-        of_callers.cache.scope = Scope::Credential;
-        candidates.push(keying(of_callers, credential, options)?);
+        candidates.push(keying(credential::of_callers(&config), credential, options)?);
     }
     candidates.insert(0, keying(config, credential, options)?);
     for keying in &candidates {
@@ -110,6 +110,7 @@ async fn explained(port: &Port, headers: &HeaderMap, sample: &Sample) -> Result<
     let path = format!("{EXPLAIN_PATH}?path={}", encoded(&sample.url));
     let mut request = port.request(Method::POST, &path, whole(sample.body.clone()));
     request.headers_mut().extend(headers.clone());
+    request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     let answer = port.send(request).await.map_err(|error| error.to_string())?;
     if answer.status() != StatusCode::OK {
         return Err(format!("the ops port does not tell its keys ({})", answer.status()));

@@ -3,12 +3,43 @@
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::config::{Config, KeyHeader, Secret};
+use crate::config::{Config, KeyHeader, Origin, Scope, Secret};
 
 /// Where clients of OpenAI look for their credential, and the header in which they send it.
 const VARIABLES: &[(&str, &str)] = &[("OPENAI_ORG_ID", "openai-organization"), ("OPENAI_PROJECT_ID", "openai-project")];
 const API_KEY: &str = "OPENAI_API_KEY";
 const AZURE_HEADER: HeaderName = HeaderName::from_static("api-key");
+
+/// The configuration of a vecho whose callers bring their own key.
+pub(super) fn of_callers(config: &Config) -> Config {
+    let mut of_callers = config.clone();
+    of_callers.upstream.api_key = None;
+    if of_callers.cache.scope == Scope::Proxy {
+        of_callers.cache.scope = Scope::Credential;
+    }
+    of_callers
+}
+
+/// The configuration of the vecho that will serve, where none runs that could be asked.
+///
+/// `OPENAI_API_KEY` is first of all an application's: whoever runs a command beside it has it in the environment, and a
+/// vecho that is to hold the key is given it by a name or a file of its own, or told its scope.
+pub(super) fn of_nobody(config: Config) -> Config {
+    let origin =
+        |name| config.effective.entries().iter().find(|entry| entry.key.name == name).map(|entry| &entry.origin);
+    let is_applications = origin("upstream.api_key") == Some(&Origin::Env(API_KEY.to_owned()));
+    let is_scope_said = origin("cache.scope").is_some_and(|origin| *origin != Origin::Default);
+    if is_applications && !is_scope_said { of_callers(&config) } else { config }
+}
+
+/// For whom entries under this configuration are.
+pub(super) fn whose(config: &Config) -> &'static str {
+    match config.cache.scope {
+        Scope::Credential => "in scope credential, for applications that send this OPENAI_API_KEY themselves",
+        Scope::Proxy => "in scope proxy, for a vecho that holds the key",
+        Scope::Shared => "in scope shared",
+    }
+}
 
 /// What the environment says about it.
 #[derive(Clone, Debug, Default)]

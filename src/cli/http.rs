@@ -5,7 +5,6 @@ use std::io;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use http::header::AUTHORIZATION;
 use http::{HeaderValue, Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -15,6 +14,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 
 use super::health::reachable;
+use crate::admin::TOKEN_HEADER;
 use crate::config::Secret;
 
 /// Largest answer that is read whole.
@@ -45,11 +45,10 @@ pub(super) enum NoAnswer {
 impl Port {
     /// The port at an address of the configuration, with the token that it may ask for.
     pub(super) fn new(address: SocketAddr, token: Option<&Secret>) -> Self {
-        let bearer = token.map(|token| format!("Bearer {}", token.reveal()));
         Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
             base: format!("http://{}", reachable(address)),
-            token: bearer.and_then(|bearer| HeaderValue::from_str(&bearer).ok()),
+            token: token.and_then(|token| HeaderValue::from_str(token.reveal()).ok()),
         }
     }
 
@@ -60,7 +59,7 @@ impl Port {
         // An address and a path of ours are always a URI.
         *request.uri_mut() = format!("{}{path}", self.base).parse().unwrap_or_default();
         if let Some(token) = &self.token {
-            request.headers_mut().insert(AUTHORIZATION, token.clone());
+            request.headers_mut().insert(TOKEN_HEADER, token.clone());
         }
         request
     }

@@ -1,8 +1,8 @@
 //! `vecho export` and `vecho import`: the cache of a vecho that runs, or of one that does not, to and from a file.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -136,10 +136,7 @@ pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut 
 async fn export_to(file: &Path, pieces: Pieces<'static>, progress: &Progress) -> Result<u64, Failed> {
     let failed = |error: io::Error| format!("{}: {error}", file.display());
     let draft = draft_of(file);
-    fs::remove_file(&draft).ok();
-    // What is in it is for its owner alone: vectors tell of their texts.
-    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft);
-    let mut out = opened.map_err(failed)?;
+    let mut out = open_draft(&draft).map_err(failed)?;
     let written = match write_checked(pieces, &mut out, progress).await {
         Ok(records) => out.sync_all().and_then(|()| fs::rename(&draft, file)).map_err(failed).map(|()| records),
         Err(failed) => Err(failed),
@@ -148,6 +145,24 @@ async fn export_to(file: &Path, pieces: Pieces<'static>, progress: &Progress) ->
         fs::remove_file(&draft).ok();
     }
     written
+}
+
+/// The draft, for this export alone: one that was left behind is begun anew, one that is being written is not touched.
+fn open_draft(draft: &Path) -> io::Result<File> {
+    // What is in it is for its owner alone: vectors tell of their texts.
+    let out = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(draft)?;
+    match out.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(io::Error::other("another export writes it")),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // The one before may have been given its name, or been removed, since this one was opened.
+    if fs::metadata(draft)?.ino() != out.metadata()?.ino() {
+        return Err(io::Error::other("another export wrote it just now"));
+    }
+    out.set_permissions(fs::Permissions::from_mode(0o600))?;
+    out.set_len(0)?;
+    Ok(out)
 }
 
 fn draft_of(file: &Path) -> PathBuf {
@@ -203,13 +218,18 @@ pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<
 
 /// Says what became of a file.
 pub(super) fn report(imported: &Imported, progress: &Progress) -> Result<(), Failed> {
-    let Imported { imported, known, expired, purged, damaged, unwritten, whole } = *imported;
+    let Imported { imported, known, expired, purged, lossy, damaged, unwritten, whole } = *imported;
+    let skipped = known + expired + purged + lossy;
     let [imported, skipped, known, expired, purged, damaged] =
-        [imported, known + expired + purged, known, expired, purged, damaged].map(grouped);
+        [imported, skipped, known, expired, purged, damaged].map(grouped);
     progress.end(&format!(
         "imported {imported} records, skipped {skipped} ({known} already there, {expired} expired, {purged} purged \
          meanwhile), {damaged} damaged"
     ));
+    if lossy > 0 {
+        let lossy = grouped(lossy);
+        progress.say(&format!("skipped were also {lossy} that have lost more than cache.codec lets go"));
+    }
     match (whole, unwritten) {
         (false, _) => Err("the file is cut or damaged; what is whole of it was imported".to_owned()),
         (true, 0) => Ok(()),

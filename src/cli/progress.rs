@@ -126,7 +126,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
 }
 
 /// Where not even standard error takes it, nobody wants to know.
-fn say(text: &str) {
+pub(super) fn say(text: &str) {
     writeln!(io::stderr(), "{text}").ok();
 }
 

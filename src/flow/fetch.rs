@@ -96,7 +96,14 @@ impl Fetch {
 
     pub(super) fn terms(&self) -> Lookup<'_> {
         let now_ms = self.flow.clock.now_ms();
-        Lookup { now_ms, max_age_ms: self.max_age_ms, lessons: &self.lessons, space: self.space, trace: &self.trace }
+        Lookup {
+            now_ms,
+            max_age_ms: self.max_age_ms,
+            lessons: &self.lessons,
+            space: self.space,
+            codec: self.config.cache.codec,
+            trace: &self.trace,
+        }
     }
 
     /// Fills the tiers, then lets the waiters go. `places` maps the submitted inputs to the lead's.
@@ -146,7 +153,12 @@ impl Fetch {
             }
             Landed { record, call: Some(fetched.call), tier: Tier::Memory }
         };
-        fetched.into_iter().zip(places).map(keep_one).collect()
+        let landed = fetched.into_iter().zip(places).map(keep_one).collect();
+        if self.may_store {
+            // Whoever looked it up before and claims it now is to look again, whichever table this lands in.
+            self.flow.flights.note_landing();
+        }
+        landed
     }
 
     /// The asker's name for the model, to be shared by all records of a portion. A path may name it in its place.

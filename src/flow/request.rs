@@ -95,8 +95,14 @@ impl<'a> Request<'a> {
     }
 
     pub(super) fn terms(&self) -> Lookup<'_> {
-        let max_age_ms = self.ask.controls.max_age_ms;
-        Lookup { now_ms: self.now_ms, max_age_ms, lessons: &self.lessons, space: self.space, trace: &self.ask.trace }
+        Lookup {
+            now_ms: self.now_ms,
+            max_age_ms: self.ask.controls.max_age_ms,
+            lessons: &self.lessons,
+            space: self.space,
+            codec: self.config.cache.codec,
+            trace: &self.ask.trace,
+        }
     }
 
     fn take_in(&self, found: Found) -> (Slot, Option<Arc<Record>>) {

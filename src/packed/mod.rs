@@ -27,6 +27,18 @@ pub enum Codec {
     F32,
 }
 
+impl Codec {
+    /// Whether a payload of this form has lost no more than this codec lets go. Others may write to what is shared, and
+    /// what is on disk may be older than the configuration.
+    pub const fn accepts(self, form: Form) -> bool {
+        match form {
+            Form::F32 | Form::Ratio => true,
+            Form::Bf16 => matches!(self, Self::Bf16 | Self::Int8),
+            Form::Int8 => matches!(self, Self::Int8),
+        }
+    }
+}
+
 /// How a payload reads. The numbers are on disks and in other processes: one is never used again for another form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

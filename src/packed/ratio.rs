@@ -24,6 +24,11 @@ const LOST_BITS: u32 = 13;
 const SIGNIFICANDS: std::ops::Range<u32> = 1024..2048;
 const UPPERMOST: u32 = 32;
 
+/// Blocks of components that are checked in all, beyond so many times all of them: real vectors need few, and one that
+/// was made to need many is no worth it.
+const SCANS: usize = 16;
+const SPARE_BLOCKS: usize = 512;
+
 /// Components that are checked between two looks at whether all were right so far.
 const CHECKED_AT_ONCE: usize = 64;
 
@@ -31,14 +36,17 @@ const CHECKED_AT_ONCE: usize = 64;
 pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     let components = vector.as_le_bytes().as_chunks().0;
     let largest = largest_magnitude(components);
-    let (mut payload, mut suspect) = (None, 0);
+    let (mut payload, mut search) = (None, Search::over(components.len()));
     let found = significands(largest, components).flat_map(|significand| norms(significand, largest));
     for norm in found.filter(|norm| is_usable(*norm)) {
         let payload = payload.get_or_insert_with(|| room(Form::Ratio, components.len()));
         let (factor, halves) = parts_mut(payload);
-        if reproduces(components, norm * MOVED, halves.as_chunks_mut().0, &mut suspect) {
+        if search.reproduces(components, norm * MOVED, halves.as_chunks_mut().0) {
             *factor = norm.to_le_bytes();
             return Some(Arc::clone(payload));
+        }
+        if search.blocks_left == 0 {
+            break;
         }
     }
     None
@@ -79,24 +87,36 @@ fn norms(significand: u32, largest: f32) -> [f32; 3] {
     [nearest, nearest.next_down(), nearest.next_up()]
 }
 
-/// Writes the halves; whether dividing them gives every bit of every component again. A block that did not come out
-/// right before is the `suspect` and is tried first: a vector of a handful of different values, of which many norms give
-/// all but a few components, would else be gone through many times.
-fn reproduces(
-    components: &[[u8; COMPONENT_BYTES]],
-    moved_norm: f32,
-    halves: &mut [[u8; 2]],
-    suspect: &mut usize,
-) -> bool {
-    let is_wrong = |block: &usize| {
-        let first = block * CHECKED_AT_ONCE;
-        let part = first..components.len().min(first + CHECKED_AT_ONCE);
-        !reproduces_block(&components[part.clone()], moved_norm, &mut halves[part])
-    };
-    let blocks = 0..components.len().div_ceil(CHECKED_AT_ONCE);
-    let wrong = iter::once(*suspect).chain(blocks).find(is_wrong);
-    *suspect = wrong.unwrap_or(*suspect);
-    wrong.is_none()
+/// The search among norms that may be the right one.
+struct Search {
+    /// A block that did not come out right before. It is tried first: a vector of a handful of different values, of which
+    /// many norms give all but a few components, would else be gone through many times.
+    suspect: usize,
+    /// Blocks that may still be checked.
+    blocks_left: usize,
+}
+
+impl Search {
+    fn over(components: usize) -> Self {
+        Self { suspect: 0, blocks_left: components.div_ceil(CHECKED_AT_ONCE) * SCANS + SPARE_BLOCKS }
+    }
+
+    /// Writes the halves; whether dividing them gives every bit of every component again.
+    fn reproduces(&mut self, components: &[[u8; COMPONENT_BYTES]], moved_norm: f32, halves: &mut [[u8; 2]]) -> bool {
+        let blocks_left = &mut self.blocks_left;
+        // Where no more may be checked, the next block counts as wrong.
+        let is_wrong = |block: &usize| {
+            let first = block * CHECKED_AT_ONCE;
+            let part = first..components.len().min(first + CHECKED_AT_ONCE);
+            let may_check = *blocks_left > 0;
+            *blocks_left = blocks_left.saturating_sub(1);
+            !(may_check && reproduces_block(&components[part.clone()], moved_norm, &mut halves[part]))
+        };
+        let blocks = 0..components.len().div_ceil(CHECKED_AT_ONCE);
+        let wrong = iter::once(self.suspect).chain(blocks).find(is_wrong);
+        self.suspect = wrong.unwrap_or(self.suspect);
+        wrong.is_none()
+    }
 }
 
 /// No way out of the loop before its end, so that the compiler can take several components at a time.
@@ -170,4 +190,24 @@ fn steps(largest: f32, components: &[[u8; COMPONENT_BYTES]]) -> [u32; COMPARED] 
 /// The significand of a normal number, 24 bits.
 fn significand(number: f32) -> u64 {
     u64::from(number.to_bits() & 0x007f_ffff | 0x0080_0000)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_vector_is_gone_through_more_often_than_is_said() {
+        let components = [1.0_f32.to_le_bytes(); 1536];
+        let (mut search, mut halves) = (Search::over(components.len()), [[0; 2]; 1536]);
+        let mut scans = 0;
+        while search.reproduces(&components, MOVED, &mut halves) {
+            scans += 1;
+        }
+        assert_eq!((search.blocks_left, scans), (0, (24 * SCANS + SPARE_BLOCKS) / 25));
+        assert!(
+            !search.reproduces(&components, MOVED, &mut halves),
+            "what may not be checked any more is not believed"
+        );
+    }
 }

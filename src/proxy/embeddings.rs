@@ -66,7 +66,7 @@ impl Proxy {
             Ok(controls) => controls,
             Err(bad) => return self.refuse_control(bad),
         };
-        if let Some(bypass) = unreadable_head(&head) {
+        if let Some(bypass) = unreadable_head(&head.headers) {
             let body = self.timed(body);
             return if controls.only_if_cached {
                 self.not_cached()

@@ -6,13 +6,13 @@ use serde_json::{Value, json};
 
 use super::Proxy;
 use super::controls::read_controls;
-use super::intake::{path_model, read_origin};
+use super::intake::{path_model, read_origin, unreadable_head};
 use crate::flow::{Origin, space_key};
 use crate::key::Key;
 use crate::tiers::{Found, Lookup};
 use crate::traces::TraceContext;
-use crate::upstream::classify_path;
-use crate::wire::{EmbedRequest, Input, read_request};
+use crate::upstream::{RouteKind, classify_path};
+use crate::wire::{Bypass, EmbedRequest, Input, read_request, unknown_fields};
 
 impl Proxy {
     /// For each input of a request its key, the tier that holds it and its age, or why the request cannot be cached.
@@ -21,11 +21,27 @@ impl Proxy {
         let Ok(uri) = path.parse::<Uri>() else {
             return refusal("bad_path", "the path is not one");
         };
+        let kind = classify_path(uri.path());
+        if kind == RouteKind::Other {
+            return refusal(
+                "other_path",
+                "what is sent to this path passes through unchanged: it is none for embeddings",
+            );
+        }
         if let Err(bad) = read_controls(headers) {
             return refusal("bad_control", &bad.to_string());
         }
-        match read_request(body, &config.cache.extra_fields, path_model(classify_path(uri.path()))) {
-            Err(bypass) => refusal(bypass.label(), "the request would pass through unchanged"),
+        if let Some(bypass) = unreadable_head(headers) {
+            return refusal(
+                bypass.label(),
+                "with the content type and encoding that this came with, it would pass through",
+            );
+        }
+        match read_request(body, &config.cache.extra_fields, path_model(kind)) {
+            Err(Bypass::UnknownField) => {
+                passes_through(Bypass::UnknownField, &unknown_fields(body, &config.cache.extra_fields))
+            }
+            Err(bypass) => passes_through(bypass, &[]),
             Ok(request) => match read_origin(&config, &uri, headers) {
                 Err(error) => refusal("uri_too_long", &error.to_string()),
                 Ok(origin) => self.explain_request(&request, &origin).await,
@@ -36,10 +52,12 @@ impl Proxy {
     async fn explain_request(&self, request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Value {
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let now_ms = self.flow.clock.now_ms();
+        let codec = self.live.load().cache.codec;
         let voucher = origin.voucher(&request.space);
         let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
         let lessons = self.flow.spaces.find(&space).unwrap_or_default();
-        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons, space, trace: TraceContext::NONE };
+        let trace = TraceContext::NONE;
+        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons, space, codec, trace };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &terms).await;
         let inputs: Vec<Value> = request
@@ -82,6 +100,15 @@ fn explain_input(input: &Input<'_>, key: &Key, found: Found, now_ms: u64) -> Val
 
 fn fields<'a>(request: &'a EmbedRequest<'_>) -> Vec<&'a String> {
     request.space.extras.keys().collect()
+}
+
+/// As the header of such a request would say, and which fields nobody knows.
+fn passes_through(bypass: Bypass, unknown_fields: &[String]) -> Value {
+    let mut refusal = refusal(bypass.label(), "the request would pass through unchanged");
+    if !unknown_fields.is_empty() {
+        refusal["unknown_fields"] = json!(unknown_fields);
+    }
+    refusal
 }
 
 fn refusal(reason: &str, message: &str) -> Value {

@@ -71,8 +71,8 @@ pub const fn path_model(kind: RouteKind) -> PathModel {
 }
 
 /// Why a body need not be read: it is not JSON, or not plain.
-pub(super) fn unreadable_head(head: &request::Parts) -> Option<Bypass> {
-    let bytes = |name| head.headers.get(name).map(HeaderValue::as_bytes);
+pub(super) fn unreadable_head(headers: &HeaderMap) -> Option<Bypass> {
+    let bytes = |name| headers.get(name).map(HeaderValue::as_bytes);
     let encoded = bytes(CONTENT_ENCODING).is_some_and(|value| !value.eq_ignore_ascii_case(b"identity"));
     if encoded {
         Some(Bypass::ContentEncoding)

@@ -42,6 +42,16 @@ pub struct LowerStats {
     pub dropped: u64,
 }
 
+/// Whether a purge, or a clearing, holds in a tier for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// It does, whatever becomes of this process.
+    ForGood,
+    /// The tier cannot be reached. Nothing that was purged is served by this process; the tier hears of it as soon as
+    /// it can.
+    Pending,
+}
+
 /// A tier below memory.
 pub trait LowerTier: Send + Sync + Debug {
     /// Which one.
@@ -54,13 +64,19 @@ pub trait LowerTier: Send + Sync + Debug {
     /// Queues something to be written, or drops it if too much waits already. Never waits.
     fn put(&self, key: Key, entry: AtRest);
 
+    /// A purge was noted in the [`Epochs`] under this name: a tier that is shared notes there, too, that the others
+    /// have yet to hear of it. Comes before [`LowerTier::purged`] of any tier, so that the debt is kept with the purge.
+    fn owe(&self, name: &str) {
+        let _ = name;
+    }
+
     /// A purge was noted in the [`Epochs`] under this name. Resolves once it will outlive the process and has reached
     /// whoever shares this tier, or once it is certain that it cannot.
-    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, ()>;
+    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, Settled>;
 
     /// Lets everything in this tier go, here and for whoever shares it. Says how many entries those were, where that
     /// is known.
-    fn clear(&self) -> Eventually<'_, u64>;
+    fn clear(&self) -> Eventually<'_, (u64, Settled)>;
 
     /// Shows every entry in this tier until `visit` breaks off, if its entries are this process's own. Blocks.
     fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {

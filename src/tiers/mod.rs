@@ -11,7 +11,7 @@ mod stack;
 mod writer;
 
 pub use leases::{Leases, Sight, Standing};
-pub use lower::{AtRest, Eventually, LowerStats, LowerTier};
+pub use lower::{AtRest, Eventually, LowerStats, LowerTier, Settled};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
 pub use stack::{Arrivals, Fate, Found, Lookup, Purge, Stack, Tier};

@@ -10,10 +10,11 @@ use futures_util::future::join_all;
 
 use self::damage::Damage;
 use super::at_rest;
-use super::{Age, AtRest, LowerTier, MemoryTier, Record};
+use super::{Age, AtRest, LowerTier, MemoryTier, Record, Settled};
 use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
 use crate::generation::{Generation, Generations};
 use crate::key::{Key, Tag};
+use crate::packed::Codec;
 use crate::spaces::Lessons;
 use crate::traces::{TraceContext, attribute};
 
@@ -82,6 +83,8 @@ pub struct Lookup<'a> {
     pub lessons: &'a Lessons,
     /// The space.
     pub space: Key,
+    /// The codec in force: records that have lost more than it lets go are misses.
+    pub codec: Codec,
     /// In whose trace.
     pub trace: &'a TraceContext,
 }
@@ -146,13 +149,18 @@ impl Stack {
         terms: &Lookup<'_>,
         move_up_since: Option<Generation>,
     ) -> Vec<Found> {
+        let is_new = !self.lower.is_empty() && terms.lessons.is_to_be_asked_for();
+        let mut at_once = if is_new { self.ask_all(keys, terms).await } else { Vec::new() };
         for (depth, tier) in self.lower.iter().enumerate() {
             let open: Vec<usize> = (0..keys.len()).filter(|place| !found[*place].is_fresh()).collect();
             if open.is_empty() {
                 break;
             }
-            let asked = open.iter().map(|place| keys[*place]).collect();
-            for (place, bytes) in open.into_iter().zip(ask(&**tier, asked, terms).await) {
+            let answers = match at_once.get_mut(depth) {
+                Some(answers) => open.iter().map(|place| answers.get_mut(*place)?.take()).collect(),
+                None => ask(&**tier, &open.iter().map(|place| keys[*place]).collect::<Vec<Key>>(), terms.trace).await,
+            };
+            for (place, bytes) in open.into_iter().zip(answers) {
                 let Some(bytes) = bytes else { continue };
                 let Some(record) = self.wake(&bytes, tier.tier(), terms) else { continue };
                 match judge(Arc::clone(&record), tier.tier(), terms) {
@@ -171,10 +179,12 @@ impl Stack {
     /// Judges what another way than a look-up brought out of `tier`, and moves it up like anything found there.
     pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
         let Some(record) = self.wake(bytes, tier, terms) else { return Found::Missing };
-        if let Some(depth) = self.lower.iter().position(|lower| lower.tier() == tier) {
+        let found = judge(Arc::clone(&record), tier, terms);
+        let depth = self.lower.iter().position(|lower| lower.tier() == tier);
+        if let Some(depth) = depth.filter(|_| !matches!(found, Found::Missing)) {
             self.move_up(key, &record, bytes, depth, begun);
         }
-        judge(record, tier, terms)
+        found
     }
 
     /// The record in these bytes, if they are whole and no purge has taken it.
@@ -232,9 +242,26 @@ impl Stack {
         }
     }
 
-    /// Whether a tier below memory is known to hold something.
+    /// Asks all tiers below memory for everything at once, also for the record that tells who answers for the space. The
+    /// newest of those counts: another replica may have met a newer model than this machine's disk has.
+    async fn ask_all(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Vec<Option<Bytes>>> {
+        let keys = [keys, &[newest_of(&terms.space)]].concat();
+        let are_up = self.lower.iter().all(|tier| tier.stats().up);
+        let mut answers = join_all(self.lower.iter().map(|tier| ask(&**tier, &keys, terms.trace))).await;
+        let noted = answers.iter_mut().filter_map(|answer| answer.get_mut(keys.len() - 1)?.take());
+        let noted = noted.filter_map(|bytes| at_rest::from_bytes(&bytes).ok());
+        if let Some((newest, _)) = noted.max_by_key(|(record, _)| record.times.created_ms) {
+            terms.lessons.recall(&newest.identity);
+        }
+        if are_up {
+            terms.lessons.was_asked_for();
+        }
+        answers
+    }
+
+    /// Whether a tier below memory may hold something of another model. What is shared always may.
     pub fn may_hold_older(&self) -> bool {
-        self.lower.iter().any(|tier| tier.stats().entries > 0)
+        self.lower.iter().any(|tier| tier.tier() == Tier::Redis || tier.stats().entries > 0)
     }
 
     /// Keeps a record in the tiers below memory as the newest of its space, if another model answered before.
@@ -257,9 +284,16 @@ impl Stack {
     }
 
     /// Tells the tiers below memory of a purge, and waits until it outlives the process. Whoever brought it knows.
-    pub async fn settle(&self, purge: &Purge) {
-        let others = self.lower.iter().filter(|tier| Some(tier.tier()) != purge.learnt_from);
-        join_all(others.map(|tier| tier.purged(&self.epochs, &purge.name))).await;
+    /// Returns the tiers that could not be told yet.
+    pub async fn settle(&self, purge: &Purge) -> Vec<Tier> {
+        let is_other = |tier: &&Arc<dyn LowerTier>| Some(tier.tier()) != purge.learnt_from;
+        let others: Vec<_> = self.lower.iter().filter(is_other).collect();
+        for tier in &others {
+            tier.owe(&purge.name);
+        }
+        let settled = join_all(others.iter().map(|tier| tier.purged(&self.epochs, &purge.name))).await;
+        let pending = others.iter().zip(settled).filter(|(_, settled)| *settled == Settled::Pending);
+        pending.map(|(tier, _)| tier.tier()).collect()
     }
 
     /// Takes in the purges that `tier` knows of: those not known here happen here, too. They are to be settled.
@@ -318,22 +352,11 @@ impl Stack {
     }
 }
 
-/// Asks a tier; while nobody knows who answers for the space, also for the record that tells.
-async fn ask(tier: &dyn LowerTier, mut keys: Vec<Key>, terms: &Lookup<'_>) -> Vec<Option<Bytes>> {
-    let is_unknown = terms.lessons.identity().is_none();
-    if is_unknown {
-        keys.push(newest_of(&terms.space));
-    }
-    let span = terms.trace.look_up(tier.tier().name(), keys.len());
-    let mut found = tier.get(&keys).await;
+/// Asks a tier, in the trace of whoever wants to know.
+async fn ask(tier: &dyn LowerTier, keys: &[Key], trace: &TraceContext) -> Vec<Option<Bytes>> {
+    let span = trace.look_up(tier.tier().name(), keys.len());
+    let found = tier.get(keys).await;
     span.count(attribute::FOUND, found.iter().flatten().count());
-    drop(span);
-    if is_unknown
-        && let Some(newest) = found.pop().flatten()
-        && let Ok((newest, _)) = at_rest::from_bytes(&newest)
-    {
-        terms.lessons.recall(&newest.identity);
-    }
     found
 }
 
@@ -345,6 +368,9 @@ fn newest_of(space: &Key) -> Key {
 }
 
 fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
+    if !terms.codec.accepts(record.vector.form()) {
+        return Found::Missing;
+    }
     match record.times.age(terms.now_ms, terms.max_age_ms) {
         Age::Over => Found::Missing,
         Age::Fresh if terms.lessons.accepts(&record.identity) => Found::Fresh(record, tier),

@@ -5,7 +5,7 @@ mod bounds;
 mod crashes;
 mod damage;
 mod failing;
-mod ground;
+pub(crate) mod ground;
 mod purging;
 mod queueing;
 mod restarting;

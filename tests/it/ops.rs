@@ -159,7 +159,8 @@ async fn explain_tells_key_tier_and_age_or_why_not_and_asks_nobody() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("cache.ttl", "1h")]).await;
     let explain = async |body: Value| {
-        call(&vecho, http::Method::POST, "/api/performance/cache/explain", body.to_string()).await.json()
+        let url = format!("http://{}/api/performance/cache/explain", vecho.admin());
+        vecho.client.post(&url, &body).await.json()
     };
     vecho.embed(ask("tiny", &["old"])).await;
     vecho.clock.advance_ms(1_800_000);
@@ -178,8 +179,9 @@ async fn explain_tells_key_tier_and_age_or_why_not_and_asks_nobody() {
     assert_eq!((states[1].0, states[1].2, states[2].0), (Some("stale"), Some(3_600), Some("missing")));
     assert!(inputs.iter().all(|input| input["key"].as_str().is_some_and(|key| key.len() == 64)), "{explained}");
     assert_ne!(inputs[0]["key"], inputs[1]["key"]);
+    let unknown = explain(json!({"model": "tiny", "input": "x", "late_chunking": true, "task": "t"})).await;
+    assert_eq!((&unknown["reason"], &unknown["unknown_fields"]), (&json!("unknown_field"), &json!(["late_chunking"])));
     for (body, reason) in [
-        (json!({"model": "tiny", "input": "x", "late_chunking": true}), "unknown_field"),
         (json!({"model": "tiny", "input": ["x", ""]}), "empty_input"),
         (json!({"model": "tiny", "input": 5}), "wrong_type"),
         (json!({"model": "tiny"}), "no_input"),
@@ -188,6 +190,43 @@ async fn explain_tells_key_tier_and_age_or_why_not_and_asks_nobody() {
         assert_eq!((&refused["cacheable"], refused["reason"].as_str()), (&json!(false), Some(reason)), "{refused}");
     }
     assert_eq!(stub.calls().len(), calls, "explaining costs nothing");
+}
+
+/// Whatever explain says of a request that passes through, the request itself says too.
+#[tokio::test]
+async fn explain_judges_path_and_headers_as_they_are_judged_when_the_request_comes() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    let request = |url: &str, headers: &[(&str, &str)]| {
+        let mut request = raw(http::Method::POST, url, ask("tiny", &["x"]).to_string());
+        request.headers_mut().remove("content-type");
+        for (name, value) in headers {
+            let name = http::HeaderName::from_bytes(name.as_bytes()).expect("it is legal");
+            request.headers_mut().insert(name, value.parse().expect("it is legal"));
+        }
+        request
+    };
+    let json = ("content-type", "application/json");
+    for (headers, reason) in [
+        (&[json][..], None),
+        (&[("content-type", "application/json; charset=utf-8")], None),
+        (&[], Some("content_type")),
+        (&[("content-type", "application/x-www-form-urlencoded")], Some("content_type")),
+        (&[json, ("content-encoding", "gzip")], Some("content_encoding")),
+        (&[json, ("content-encoding", "identity")], None),
+    ] {
+        let url = format!("http://{}/api/performance/cache/explain", vecho.admin());
+        let explained = vecho.client.send(request(&url, headers)).await.expect("it is answered").json();
+        let answer = vecho.client.send(request(&vecho.embeddings_url(), headers)).await.expect("it is answered");
+        let bypass = answer.headers.get("x-vecho-bypass-reason").map(|reason| reason.to_str().expect("it is text"));
+        assert_eq!((explained["reason"].as_str(), bypass), (reason, reason), "{headers:?}: {explained}");
+        assert_eq!(explained["cacheable"], json!(reason.is_none()));
+    }
+    for (path, reason) in [("/v1/chat/completions", Some("other_path")), ("/embeddings", None)] {
+        let url = format!("http://{}/api/performance/cache/explain?path={path}", vecho.admin());
+        let explained = vecho.client.send(request(&url, &[json])).await.expect("it is answered").json();
+        assert_eq!(explained["reason"].as_str(), reason, "{path}: {explained}");
+    }
 }
 
 #[tokio::test]

@@ -61,15 +61,29 @@ async fn sources(replica: &Inside, texts: &[&str]) -> String {
     answer.sources().to_owned()
 }
 
-/// Waits until as many records are stored.
+/// Waits until as many records of one space are stored, and the note of which model answered for it.
 async fn stored(redis: &Redis, records: usize) {
+    stored_in_all(redis, records + 1).await;
+}
+
+/// The same, with all notes counted as records.
+async fn stored_in_all(redis: &Redis, records: usize) {
     eventually(&format!("{records} records in Redis"), async || redis.records().len() == records).await;
+}
+
+/// What the record of a text is called in Redis, before anything was cleared.
+async fn name_of(replica: &Inside, text: &str) -> String {
+    let url = format!("http://{}/api/performance/cache/explain", replica.admin());
+    let explained = replica.client.post(&url, &texts_of(&[text])).await.json();
+    format!("vecho:1:0:{{{}}}", explained["inputs"][0]["key"].as_str().expect("a key is a text"))
 }
 
 async fn purge(replica: &Inside, query: &str) -> Value {
     let url = format!("http://{}/api/performance/cache{query}", replica.admin());
     let request = crate::harness::client::raw(http::Method::DELETE, &url, "");
     let answer = replica.client.send(request).await.expect("the answer must arrive");
-    assert_eq!(answer.status, 200, "{answer:?}");
-    answer.json()
+    let purged = answer.json();
+    let is_pending = purged["pending"] != serde_json::json!([]);
+    assert_eq!(answer.status, if is_pending { 202 } else { 200 }, "{answer:?}");
+    purged
 }

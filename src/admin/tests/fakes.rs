@@ -22,11 +22,14 @@ impl CacheControl for FakeCache {
         vec![tier("memory", 10, 3 * MIB), tier("answers", 4, MIB), tier("disk", 500, 100 * MIB)]
     }
 
-    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier> {
+    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<Purged, UnknownTier> {
+        let purged = |entries| Purged { entries, ..Purged::default() };
         match (model, tier) {
             (_, Some("tape")) => Err(UnknownTier("tape".to_owned())),
-            (None, None) => Ok(514),
-            _ => Ok(7),
+            (Some("unreachable"), _) => Ok(Purged { pending: vec!["disk", "redis"], ..purged(3) }),
+            (Some("owed"), _) => Ok(Purged { pending: vec!["redis"], is_remembered: true, ..purged(3) }),
+            (None, None) => Ok(purged(514)),
+            _ => Ok(purged(7)),
         }
     }
 
@@ -34,8 +37,9 @@ impl CacheControl for FakeCache {
         CacheCounters { hits: 5, misses: 3, joined: 1, stale: 0, mock: 1 }
     }
 
-    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<u64>> {
-        Box::pin(async move { (tier == "disk").then_some(500) })
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<Purged>> {
+        let purged = Purged { entries: 500, ..Purged::default() };
+        Box::pin(async move { (tier == "disk").then_some(purged) })
     }
 
     fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value> {
@@ -53,7 +57,7 @@ impl CacheControl for ThreadOfPurge {
         FakeCache.tiers()
     }
 
-    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<u64, UnknownTier> {
+    fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<Purged, UnknownTier> {
         *self.0.lock().expect("the lock must hold") = Some(std::thread::current().id());
         FakeCache.purge(model, tier)
     }
@@ -62,7 +66,7 @@ impl CacheControl for ThreadOfPurge {
         FakeCache.counters()
     }
 
-    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<u64>> {
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<Purged>> {
         FakeCache.clear_lower(tier)
     }
 

@@ -38,12 +38,29 @@ async fn a_purge_can_be_narrowed_and_is_counted() {
     let context = context();
     let purge = |query: &str| request(&Method::DELETE, &format!("/api/performance/cache{query}"), "");
     let all = send(&context, purge("")).await.json();
-    assert_eq!(all, json!({ "purged_entries": 514, "model": null, "tier": null }));
+    assert_eq!(all, json!({ "purged_entries": 514, "model": null, "tier": null, "pending": [] }));
     let some = send(&context, purge("?model=BAAI%2Fbge-m3&tier=memory")).await.json();
-    assert_eq!(some, json!({ "purged_entries": 7, "model": "BAAI/bge-m3", "tier": "memory" }));
+    assert_eq!(some, json!({ "purged_entries": 7, "model": "BAAI/bge-m3", "tier": "memory", "pending": [] }));
     let lower = send(&context, purge("?tier=disk")).await.json();
-    assert_eq!(lower, json!({ "purged_entries": 500, "model": null, "tier": "disk" }));
+    assert_eq!(lower, json!({ "purged_entries": 500, "model": null, "tier": "disk", "pending": [] }));
     assert_eq!(context.metrics.cache_purges.get(), 3);
+}
+
+#[tokio::test]
+async fn a_purge_that_a_tier_has_yet_to_hear_of_does_not_pretend() {
+    let purge = async |model: &str| {
+        let path = format!("/api/performance/cache?model={model}");
+        let answer = send(&context(), request(&Method::DELETE, &path, "")).await;
+        let warning = answer.json()["warning"].as_str().unwrap_or_default().to_owned();
+        (answer.status, answer.json()["pending"].clone(), warning)
+    };
+    let (status, pending, warning) = purge("unreachable").await;
+    assert_eq!((status, pending), (StatusCode::ACCEPTED, json!(["disk", "redis"])));
+    assert!(warning.contains("it may serve it again") && warning.contains("they never hear of it"), "{warning}");
+    let (status, pending, warning) = purge("owed").await;
+    assert_eq!((status, pending), (StatusCode::ACCEPTED, json!(["redis"])));
+    assert!(warning.contains("other replicas may serve it") && !warning.contains("never hear"), "{warning}");
+    assert_eq!(purge("reached").await, (StatusCode::OK, json!([]), String::new()));
 }
 
 #[tokio::test]
@@ -66,7 +83,7 @@ async fn a_cache_leaves_piece_by_piece_and_who_only_asks_gets_no_piece() {
 
 #[tokio::test]
 async fn a_cache_comes_in_as_far_as_it_comes() {
-    let counts = |imported, whole| json!({ "imported": imported, "known": 0, "expired": 0, "purged": 0, "damaged": 0, "unwritten": 0, "whole": whole });
+    let counts = |imported, whole| json!({ "imported": imported, "known": 0, "expired": 0, "purged": 0, "lossy": 0, "damaged": 0, "unwritten": 0, "whole": whole });
     assert_eq!(post(&context(), IMPORT_PATH, "a file").await.json(), counts(6, true));
     let pieces = stream::iter([Ok(Frame::data(Bytes::from_static(b"half"))), Err(io::Error::other("gone"))]);
     let cut = request(&Method::POST, IMPORT_PATH, "").map(|_| StreamBody::new(pieces));

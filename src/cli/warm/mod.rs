@@ -21,11 +21,11 @@ use tokio::time::timeout;
 
 use self::ask::{Asker, Stop, Tally};
 use self::read::{Batch, BatchBounds, Batches, Next};
-use super::credential::Credential;
+use super::credential::{self, Credential};
 use super::health::reachable;
 use super::http::{self, Port, read_whole};
 use super::moving::{Failed, STANDARD};
-use super::progress::{Progress, grouped};
+use super::progress::{Progress, grouped, say};
 use crate::app::{App, Surroundings};
 use crate::clock::Clock;
 use crate::config::Config;
@@ -73,9 +73,13 @@ pub(super) async fn warm(config: Config, credential: &Credential, options: &Warm
         let port = Port::new(config.listen, None);
         return run(port, &config, credential, options, file).await;
     }
-    let (own, config) = start(config).await?;
+    let (own, config) = start(credential::of_nobody(config)).await?;
+    let whose = credential::whose(&config);
     let warmed = run(Port::new(own.public_addr(), None), &config, credential, options, file).await;
     let kept = stop(own).await;
+    if warmed.is_ok() && !options.quiet {
+        say(&format!("what was fetched is kept {whose}"));
+    }
     warmed.and(kept)
 }
 

@@ -87,6 +87,10 @@ impl Keeper {
             let batch = tokio::select! {
                 fault = self.faults.recv() => return fault.unwrap_or_default(),
                 batch = self.queue.next(BATCH_BYTES) => batch,
+                () = self.epochs.paid() => match self.note_paid(&store).await {
+                    Ok(()) => continue,
+                    Err(fault) => return fault.to_string(),
+                },
             };
             let (store, queue) = (Arc::clone(&store), Arc::clone(&self.queue));
             let writing = spawn_blocking(move || (write(&store, &queue, &batch), batch));
@@ -105,6 +109,15 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// What others have heard of is no debt any more; noted too late, it costs one purge too many.
+    async fn note_paid(&self, store: &Arc<DiskStore>) -> std::io::Result<()> {
+        let (store, switch, epochs) = (Arc::clone(store), Arc::clone(&self.switch), Arc::clone(&self.epochs));
+        let noted = spawn_blocking(move || store.note_purges(&epochs).map(|noted| switch.has_noted(noted)));
+        noted.await.expect("noting must not panic")
+    }
+}
+
 /// What left the queue meanwhile was cleared, and must not come back.
 fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Result<()> {
     let still_wanted = batch.entries.iter().filter(|(key, _)| queue.get(key).is_some());
@@ -117,9 +130,9 @@ fn make_true(store: &DiskStore, switch: &Switch, epochs: &Epochs, is_down: bool)
         store.probe(BATCH_BYTES + BATCH_BYTES / 4)?;
     }
     let noted = store.purges()?;
-    epochs.learn(&noted);
+    switch.take_over(&noted, epochs);
     switch.pay_purge(store)?;
-    if epochs.counts() == noted { Ok(()) } else { store.note_purges(epochs) }
+    if epochs.to_note() == noted { Ok(()) } else { store.note_purges(epochs).map(|noted| switch.has_noted(noted)) }
 }
 
 fn tell_open(store: &DiskStore, was_down: bool) {

@@ -1,11 +1,12 @@
 //! Whether the store can be used at this moment.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, watch};
 
 use super::DiskStore;
+use crate::epochs::{Debts, Epochs, Noted};
 
 /// Where the tier stands.
 #[derive(Clone, Debug)]
@@ -25,13 +26,16 @@ pub(super) struct Switch {
     faults: mpsc::Sender<String>,
     /// Whether a purge came while the store was not open: what is in it then may be purged, and goes once it is open.
     owes_purge: AtomicBool,
+    /// The debts that this process noted last; nothing before it did.
+    noted_debts: Mutex<Option<Debts>>,
 }
 
 impl Switch {
     /// A tier that is about to open, and where faults are told.
     pub(super) fn new() -> (Self, mpsc::Receiver<String>) {
         let (faults, told) = mpsc::channel(1);
-        (Self { state: watch::Sender::new(State::Opening), faults, owes_purge: AtomicBool::new(false) }, told)
+        let (state, owes_purge) = (watch::Sender::new(State::Opening), AtomicBool::new(false));
+        (Self { state, faults, owes_purge, noted_debts: Mutex::default() }, told)
     }
 
     pub(super) fn set(&self, state: State) {
@@ -69,6 +73,29 @@ impl Switch {
         });
         // One fault is enough, and more of them are of the same time.
         self.faults.try_send(fault.to_string()).ok();
+    }
+
+    /// Takes in what is noted in the folder: purges, and debts of whoever noted there before. Those that this process
+    /// noted itself are known, and may have been paid meanwhile.
+    pub(super) fn take_over(&self, noted: &Noted, epochs: &Epochs) {
+        epochs.learn(&noted.counts);
+        let mut own = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.as_ref() != Some(&noted.debts) {
+            epochs.inherit(&noted.debts);
+            // From now on these are this process's own.
+            *own = Some(noted.debts.clone());
+        }
+    }
+
+    /// Whether debts are noted in the folder.
+    pub(super) fn owes_anything(&self) -> bool {
+        let noted = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.as_ref().is_some_and(|debts| !debts.is_empty())
+    }
+
+    /// This process noted all that there was.
+    pub(super) fn has_noted(&self, noted: Noted) {
+        *self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.debts);
     }
 
     /// What is in the store may be purged.

@@ -16,7 +16,7 @@ use super::index::{Index, Place};
 use super::opening::{self, Opened};
 use super::purges;
 use super::segment::Segment;
-use crate::epochs::{Epochs, PurgeCounts};
+use crate::epochs::{Epochs, Noted};
 use crate::key::Key;
 use crate::tiers::AtRest;
 
@@ -88,7 +88,7 @@ impl DiskStore {
             // What was purged is not known any more, so everything counts as purged.
             Some(_) => {
                 folder.remove_segments()?;
-                folder.replace(PURGES, &purges::to_bytes(&PurgeCounts::new()))?;
+                folder.replace(PURGES, &purges::to_bytes(&Noted::default()))?;
                 0
             }
         };
@@ -171,23 +171,24 @@ impl DiskStore {
     }
 
     /// The purges that were noted here.
-    pub fn purges(&self) -> io::Result<PurgeCounts> {
+    pub fn purges(&self) -> io::Result<Noted> {
         Self::purges_in(self.path())
     }
 
     /// The purges that were noted in a folder, whoever has it open.
-    pub fn purges_in(path: &Path) -> io::Result<PurgeCounts> {
+    pub fn purges_in(path: &Path) -> io::Result<Noted> {
         let bytes = folder::read(&path.join(PURGES))?;
         Ok(bytes.and_then(|bytes| purges::from_bytes(&bytes)).unwrap_or_default())
     }
 
-    /// Notes all purges so that not even a power cut undoes it.
-    pub fn note_purges(&self, epochs: &Epochs) -> io::Result<()> {
+    /// Notes all purges so that not even a power cut undoes it. Returns what is noted now.
+    pub fn note_purges(&self, epochs: &Epochs) -> io::Result<Noted> {
         let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
-        let bytes = purges::to_bytes(&epochs.counts());
+        let noted = epochs.to_note();
+        let bytes = purges::to_bytes(&noted);
         self.folder.replace(PURGES, &bytes)?;
         self.purges_bytes.store(bytes.len() as u64, Ordering::Relaxed);
-        Ok(())
+        Ok(noted)
     }
 
     /// Lets all entries go; says how many those were.
@@ -195,10 +196,16 @@ impl DiskStore {
         self.change(Appender::clear)
     }
 
-    /// Lets all entries go of a store that need not be readable any more.
-    pub fn wipe(path: &Path) -> Result<(), OpenError> {
+    /// Lets all entries go of a store that need not be readable any more, and hands what is noted in its folder to
+    /// `take_over`, whose answer is noted in its place.
+    pub fn wipe(path: &Path, take_over: impl FnOnce(&Noted) -> Noted) -> Result<(), OpenError> {
         let folder = Folder::take(path)?;
-        folder.remove_segments().map_err(|fault| OpenError::Unusable { path: path.to_owned(), fault })
+        let wiped = folder.remove_segments().and_then(|()| {
+            let noted = Self::purges_in(path)?;
+            let taken_over = take_over(&noted);
+            if taken_over == noted { Ok(()) } else { folder.replace(PURGES, &purges::to_bytes(&taken_over)) }
+        });
+        wiped.map_err(|fault| OpenError::Unusable { path: path.to_owned(), fault })
     }
 
     /// Seals what was written, waits until it is on the medium, and lets others have the folder. Nothing is written

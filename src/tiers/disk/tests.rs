@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::segment::Segment;
 use super::{Bounds, DiskStore, OpenError};
-use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
+use crate::epochs::{Debts, EVERYTHING, Epochs, Noted, PurgeCounts};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::tiers::AtRest;
 
@@ -289,27 +289,31 @@ fn a_cleared_store_is_empty_and_stays_so() {
     put(&store, 1_000..1_001);
     drop(store);
     assert_eq!(found(&folder.open(), 0..1_001), [1_000]);
-    DiskStore::wipe(&folder.0).expect("it must go");
-    assert_eq!(folder.open().stats().entries, 0);
+    let debts = Debts::from([("everything".to_owned(), 1)]);
+    let noted = Noted { debts, ..Noted::default() };
+    DiskStore::wipe(&folder.0, |_| noted.clone()).expect("it must go");
+    let store = folder.open();
+    assert_eq!((store.stats().entries, store.purges().expect("it can be read")), (0, noted));
 }
 
 #[test]
 fn purges_are_noted_for_good_and_damage_to_them_purges_everything() {
     let folder = Folder::new();
     let (store, epochs) = (folder.open(), Epochs::default());
-    assert_eq!(store.purges().expect("it can be read"), PurgeCounts::new());
+    assert_eq!(store.purges().expect("it can be read"), Noted::default());
     put(&store, 0..10);
     epochs.raise(None);
     epochs.raise(Some("a"));
     store.note_purges(&epochs).expect("they can be noted");
     drop(store);
     let store = folder.open();
-    let noted = PurgeCounts::from([(EVERYTHING.to_owned(), 1), ("a".to_owned(), 1)]);
+    let counts = PurgeCounts::from([(EVERYTHING.to_owned(), 1), ("a".to_owned(), 1)]);
+    let noted = Noted { counts, debts: Debts::new() };
     assert_eq!((store.purges().expect("it can be read"), store.stats().entries), (noted, 10));
     drop(store);
     flip(&folder.0.join("purges"), 20);
     let store = folder.open();
-    assert_eq!((store.purges().expect("it can be read"), store.stats().entries), (PurgeCounts::new(), 0));
+    assert_eq!((store.purges().expect("it can be read"), store.stats().entries), (Noted::default(), 0));
 }
 
 #[test]

@@ -14,11 +14,11 @@ use super::keeper::{DiskSettings, Keeper};
 use super::state::{State, Switch};
 use super::{DiskStore, OpenError};
 use crate::clock::Clock;
-use crate::epochs::{EVERYTHING, Epochs};
+use crate::epochs::{EVERYTHING, Epochs, Noted};
 use crate::key::Key;
 use crate::metrics::{Metrics, Tier as TierLabel};
 use crate::tasks::Tasks;
-use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, Queued, Tier, WriteQueue};
+use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, Queued, Settled, Tier, WriteQueue};
 
 /// Most that a start waits for the store; what takes longer goes on beside the first requests.
 const OPEN_WITHIN: Duration = Duration::from_millis(500);
@@ -66,7 +66,7 @@ impl DiskTier {
         let until = Instant::now() + OPEN_WITHIN;
         // Purges of this process count on from those of earlier ones, so those come first; `Keeper` reads them again.
         let (path, epochs) = (settings.path.clone(), Arc::clone(&parts.epochs));
-        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| epochs.learn(&noted)));
+        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| epochs.learn(&noted.counts)));
         timeout_at(until, learnt).await.ok();
         tasks.spawn_until_stop(keeper.run());
         timeout_at(until, switch.known()).await.ok();
@@ -110,7 +110,7 @@ impl DiskTier {
         Vec::new()
     }
 
-    async fn note_purge(&self, name: &str) {
+    async fn note_purge(&self, name: &str) -> Settled {
         loop {
             if self.switch.store().is_none() {
                 // What is noted in the folder may not be known yet, and so this purge may count for less than it should.
@@ -122,53 +122,64 @@ impl DiskTier {
             match self.wipe().await {
                 // Somebody has the folder; if that is this process by now, the purge can be noted.
                 Err(OpenError::Held(_)) if !self.switch.is_off() => {}
-                Err(error @ OpenError::Unusable { .. }) => return tell_unnoted(&error.to_string()),
-                _ => return,
+                Err(error) => return unnoted(&error.to_string()),
+                Ok(()) => return Settled::ForGood,
             }
         }
     }
 
     /// Notes all purges; what was written before one that cannot be noted goes itself.
-    async fn note(&self, store: Arc<DiskStore>, is_all: bool) {
+    async fn note(&self, store: Arc<DiskStore>, is_all: bool) -> Settled {
         let (switch, epochs) = (Arc::clone(&self.switch), Arc::clone(&self.parts.epochs));
         let noted = spawn_blocking(move || {
-            if store.note_purges(&epochs).is_err() {
+            let noted = store.note_purges(&epochs).or_else(|_| {
                 switch.owe_purge();
                 switch.pay_purge(&store)?;
                 // That has made room, too.
-                store.note_purges(&epochs)?;
-            }
+                store.note_purges(&epochs)
+            });
+            switch.has_noted(noted?);
             if is_all { store.clear().map(drop) } else { switch.pay_purge(&store) }
         });
         match noted.await.map_err(io::Error::other).flatten() {
-            Ok(()) => {}
+            Ok(()) => Settled::ForGood,
             Err(fault) => {
                 self.switch.owe_purge();
                 self.switch.fail(&fault);
-                tell_unnoted(&fault.to_string());
+                unnoted(&fault.to_string())
             }
         }
     }
 
     /// What cannot be opened can mostly be removed.
     async fn wipe(&self) -> Result<(), OpenError> {
-        let path = self.settings.path.clone();
-        spawn_blocking(move || DiskStore::wipe(&path)).await.expect("removing files must not panic")
+        let (path, switch) = (self.settings.path.clone(), Arc::clone(&self.switch));
+        let epochs = Arc::clone(&self.parts.epochs);
+        let take_over = move |noted: &Noted| {
+            switch.take_over(noted, &epochs);
+            let all = epochs.to_note();
+            switch.has_noted(all.clone());
+            all
+        };
+        spawn_blocking(move || DiskStore::wipe(&path, take_over)).await.expect("removing files must not panic")
     }
 
-    async fn let_go(&self) -> u64 {
+    async fn let_go(&self) -> (u64, Settled) {
         self.queue.clear();
         let State::Open(store) = self.switch.known().await else {
             self.switch.owe_purge();
-            self.wipe().await.ok();
-            return 0;
+            let wiped = self.wipe().await;
+            return (0, if wiped.is_ok() { Settled::ForGood } else { Settled::Pending });
         };
         let cleared = spawn_blocking(move || store.clear()).await.map_err(io::Error::other).flatten();
-        cleared.unwrap_or_else(|fault| {
-            self.switch.owe_purge();
-            self.switch.fail(&fault);
-            0
-        })
+        cleared.map_or_else(
+            |fault| {
+                self.switch.owe_purge();
+                self.switch.fail(&fault);
+                (0, Settled::Pending)
+            },
+            |entries| (entries, Settled::ForGood),
+        )
     }
 
     async fn finish(&self, patience: Duration) -> usize {
@@ -179,7 +190,14 @@ impl DiskTier {
         let left = self.queue.len();
         if let Some(store) = self.switch.store() {
             self.switch.set(State::Off);
-            let closed = timeout_at(until, spawn_blocking(move || store.close())).await;
+            let (switch, epochs) = (Arc::clone(&self.switch), Arc::clone(&self.parts.epochs));
+            let close = move || {
+                if switch.owes_anything() || !epochs.debts().is_empty() {
+                    store.note_purges(&epochs)?;
+                }
+                store.close()
+            };
+            let closed = timeout_at(until, spawn_blocking(close)).await;
             if let Ok(Ok(Err(fault))) = closed {
                 tracing::warn!(%fault, "the disk tier did not close well; it opens somewhat slower next time");
             }
@@ -188,8 +206,9 @@ impl DiskTier {
     }
 }
 
-fn tell_unnoted(fault: &str) {
+fn unnoted(fault: &str) -> Settled {
     tracing::warn!(fault, "a purge could not be noted on disk: after a restart, what was purged may be served again");
+    Settled::Pending
 }
 
 impl LowerTier for DiskTier {
@@ -209,20 +228,20 @@ impl LowerTier for DiskTier {
         }
     }
 
-    fn purged<'a>(&'a self, _: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, ()> {
+    fn purged<'a>(&'a self, _: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, Settled> {
         Box::pin(async move {
-            if timeout(NOTE_WITHIN, self.note_purge(name)).await.is_err() {
+            timeout(NOTE_WITHIN, self.note_purge(name)).await.unwrap_or_else(|_| {
                 self.switch.owe_purge();
-                tell_unnoted("it takes too long");
-            }
+                unnoted("it takes too long")
+            })
         })
     }
 
-    fn clear(&self) -> Eventually<'_, u64> {
+    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
         Box::pin(async move {
             timeout(NOTE_WITHIN, self.let_go()).await.unwrap_or_else(|_| {
                 self.switch.owe_purge();
-                0
+                (0, Settled::Pending)
             })
         })
     }

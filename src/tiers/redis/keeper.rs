@@ -22,6 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const BLIND_LOOKS: u32 = 3;
 /// Rounds against other replicas that change the same counts.
 const ROUNDS: usize = 5;
+/// Names of models whose purges are followed. Each process counts a tenth of that apart, and all of them know those of
+/// the others.
+const MAX_FIELDS: usize = 10_000;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
@@ -117,7 +120,13 @@ impl Keeper {
         let _turn = self.turn.lock().await;
         let hash = self.names.purges();
         for _ in 0..ROUNDS {
-            let plan = self.ledger.plan(&link.fields(&hash, within).await?);
+            let fields = link.fields(&hash, within).await?;
+            if fields.len() > MAX_FIELDS {
+                return Err(Trouble::Lost(format!(
+                    "{hash} has more than {MAX_FIELDS} fields: it is no list of purges"
+                )));
+            }
+            let plan = self.ledger.plan(&fields);
             let told = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
             let is_told = match told {
                 // Somebody else was quicker.
@@ -126,10 +135,11 @@ impl Keeper {
                 Err(Trouble::Refused(_)) => false,
                 Err(trouble) => return Err(trouble),
             };
-            let counts = self.ledger.settle(plan, is_told);
+            let (counts, told) = self.ledger.settle(plan, is_told);
             if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges(&counts)) {
                 self.tasks.spawn(rest);
             }
+            self.ledger.pay(&told);
             return Ok(());
         }
         Ok(())

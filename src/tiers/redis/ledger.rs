@@ -7,12 +7,15 @@
 //! Three numbers decide, for each name: the count `here`, the shared count as last seen, and as it is now. If it moved
 //! since it was last seen, somebody else purged; somebody may then have written under a count of their own that is as
 //! high as ours, so the new count is one above both.
+//!
+//! What is owed stands in the epochs, which outlive the process where there is a disk tier. Who starts anew with a debt
+//! has not seen the shared counts, and so ends above them, too: two replicas that purged in one outage never tie.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::link::Change;
-use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
+use crate::epochs::{Debts, EVERYTHING, Epochs, PurgeCounts};
 
 const ALL_FIELD: &str = "everything";
 const ERA_FIELD: &str = "cleared";
@@ -32,8 +35,6 @@ pub(super) struct Ledger {
 struct Inner {
     /// The shared counts as last seen; nothing before the first look.
     seen: Option<Counts>,
-    /// Purges of this process that are not in the shared counts, and how many.
-    owed: BTreeMap<String, u64>,
     /// How often this tier was cleared.
     era: u64,
 }
@@ -48,7 +49,7 @@ pub(super) struct Plan {
     /// How all counts are to stand, here and there.
     settled: Counts,
     /// What was owed when this was planned.
-    owed: BTreeMap<String, u64>,
+    owed: Debts,
 }
 
 impl Ledger {
@@ -63,19 +64,18 @@ impl Ledger {
 
     /// A purge of this process is noted in the epochs under this name.
     pub(super) fn owe(&self, name: &str) {
-        *self.lock().owed.entry(field(name)).or_default() += 1;
+        self.epochs.owe(&field(name));
     }
 
     /// This tier is to be cleared.
     pub(super) fn owe_era(&self) {
-        let mut inner = self.lock();
-        inner.era += 1;
-        *inner.owed.entry(ERA_FIELD.to_owned()).or_default() += 1;
+        self.lock().era += 1;
+        self.epochs.owe(ERA_FIELD);
     }
 
     /// Whether everybody could know of all purges of this process.
     pub(super) fn is_settled(&self) -> bool {
-        self.lock().owed.is_empty()
+        self.epochs.debts().is_empty()
     }
 
     /// What to do, as the shared hash stands.
@@ -84,14 +84,14 @@ impl Ledger {
         let found: Counts =
             hash.iter().filter(|(field, _)| known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
         let inner = self.lock();
-        let here = self.here(&inner);
-        let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(inner.owed.keys()).collect();
+        // In this order: of a purge in between, the debt makes up for what the count lacks.
+        let (here, owed) = (self.here(&inner), self.epochs.debts());
+        let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(owed.keys()).collect();
         let settle_one = |field: &String| {
             let count = |counts: &Counts| counts.get(field).copied().unwrap_or(0);
-            settle(count(&here), inner.seen.as_ref().map(count), count(&found), inner.owed.contains_key(field))
+            settle(count(&here), inner.seen.as_ref().map(count), count(&found), owed.contains_key(field))
         };
         let settled: Counts = fields.into_iter().map(|field| (field.clone(), settle_one(field))).collect();
-        let owed = inner.owed.clone();
         drop(inner);
         let is_other = |(field, count): &(&String, &u64)| found.get(*field).copied().unwrap_or(0) != **count;
         let change = |(field, count): (&String, &u64)| {
@@ -103,21 +103,19 @@ impl Ledger {
     }
 
     /// A plan was carried out, or could not be: then what it would have changed is still to be told. Returns what is to
-    /// be learnt from it in either case.
-    pub(super) fn settle(&self, plan: Plan, is_told: bool) -> PurgeCounts {
+    /// be learnt from it in either case, and the debts that are to be paid then.
+    pub(super) fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, Debts) {
         let mut inner = self.lock();
-        if is_told {
-            for (field, count) in &plan.owed {
-                if let Some(left) = inner.owed.get_mut(field) {
-                    *left -= count;
-                }
-            }
-            inner.owed.retain(|_, left| *left > 0);
-        }
         inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
         inner.seen = Some(if is_told { plan.settled.clone() } else { plan.found });
         drop(inner);
-        plan.settled.into_iter().filter_map(|(field, count)| Some((name(&field)?, count))).collect()
+        let counts = plan.settled.into_iter().filter_map(|(field, count)| Some((name(&field)?, count))).collect();
+        (counts, if is_told { plan.owed } else { Debts::new() })
+    }
+
+    /// These are known to everybody, and what came out of it is known here.
+    pub(super) fn pay(&self, told: &Debts) {
+        self.epochs.pay(told);
     }
 
     fn here(&self, inner: &Inner) -> Counts {
@@ -164,11 +162,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::epochs::Noted;
 
-    /// A process with memory and a ledger.
+    /// A process with memory, a ledger, and a disk on which its purges are noted.
     struct Replica {
         epochs: Arc<Epochs>,
         ledger: Ledger,
+        noted: Noted,
         /// When what is in its memory was fetched.
         memory: Vec<usize>,
     }
@@ -189,18 +189,31 @@ mod tests {
         AgreeWhilePurging(usize),
         /// It may look and not change.
         LookOnly(usize),
+        /// It ends and starts anew.
+        Restart(usize),
+        /// The same, after it changed the shared counts and before it has noted so.
+        AgreeAndRestart(usize),
     }
 
     impl Replica {
         fn new() -> Self {
             let epochs = Arc::<Epochs>::default();
-            Self { ledger: Ledger::new(Arc::clone(&epochs)), epochs, memory: Vec::new() }
+            Self { ledger: Ledger::new(Arc::clone(&epochs)), epochs, noted: Noted::default(), memory: Vec::new() }
         }
 
         fn purge(&mut self) {
             let name = self.epochs.raise(None);
             self.ledger.owe(&name);
+            self.noted = self.epochs.to_note();
             self.memory.clear();
+        }
+
+        fn restart(&mut self) {
+            let noted = std::mem::take(&mut self.noted);
+            *self = Self::new();
+            self.epochs.learn(&noted.counts);
+            self.epochs.inherit(&noted.debts);
+            self.noted = noted;
         }
 
         fn agree(&mut self, hash: &mut BTreeMap<String, String>, may_change: bool, purges_meanwhile: bool) {
@@ -212,21 +225,24 @@ mod tests {
                 hash.extend(plan.changes.iter().map(|change| (change.field.clone(), change.to.clone())));
             }
             let is_told = may_change || plan.changes.is_empty();
-            let counts = self.ledger.settle(plan, is_told);
+            let (counts, told) = self.ledger.settle(plan, is_told);
             if !self.epochs.missed(&counts).is_empty() {
                 self.memory.clear();
             }
             self.epochs.learn(&counts);
+            self.ledger.pay(&told);
         }
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
-        let event = (0..3_usize, 0..5_u8).prop_map(|(who, what)| match what {
+        let event = (0..3_usize, 0..7_u8).prop_map(|(who, what)| match what {
             0 => Event::Purge(who),
             1 => Event::Fetch(who),
             2 => Event::Agree(who),
             3 => Event::AgreeWhilePurging(who),
-            _ => Event::LookOnly(who),
+            4 => Event::LookOnly(who),
+            5 => Event::Restart(who),
+            _ => Event::AgreeAndRestart(who),
         });
         prop::collection::vec(event, 1..40)
     }
@@ -248,7 +264,15 @@ mod tests {
                         stored.push(Stored { at, epoch: replicas[who].epochs.of(&["m"]) });
                         replicas[who].memory.push(at);
                     }
-                    Event::Agree(who) => replicas[who].agree(&mut hash, true, false),
+                    Event::Agree(who) => {
+                        replicas[who].agree(&mut hash, true, false);
+                        replicas[who].noted = replicas[who].epochs.to_note();
+                    }
+                    Event::Restart(who) => replicas[who].restart(),
+                    Event::AgreeAndRestart(who) => {
+                        replicas[who].agree(&mut hash, true, false);
+                        replicas[who].restart();
+                    }
                     Event::AgreeWhilePurging(who) => {
                         replicas[who].agree(&mut hash, true, true);
                         last_purge = Some(at);

@@ -19,7 +19,9 @@ use crate::epochs::Epochs;
 use crate::key::Key;
 use crate::metrics::{Metrics, Tier as TierLabel};
 use crate::tasks::Tasks;
-use crate::tiers::{AtRest, Eventually, Leases, LowerStats, LowerTier, Queued, Sight, Standing, Tier, WriteQueue};
+use crate::tiers::{
+    AtRest, Eventually, Leases, LowerStats, LowerTier, Queued, Settled, Sight, Standing, Tier, WriteQueue,
+};
 
 /// The handles that the tier works with.
 #[derive(Clone, Debug)]
@@ -90,16 +92,18 @@ impl RedisTier {
     }
 
     /// Tells everybody at once, if they can be told; else it is done as soon as they can.
-    async fn tell(&self) {
+    async fn tell(&self) -> Settled {
         if let Some(link) = self.keeper.switch.link() {
             let limit = self.keeper.config.timeout;
             if let Ok(Err(trouble)) = timeout(limit, self.keeper.agree(&link, limit)).await {
                 self.keeper.switch.failed(&link, &trouble);
             }
         }
-        if !self.keeper.ledger.is_settled() {
-            tracing::warn!("Redis could not be told of a purge: other replicas hear of it once it can be");
+        if self.keeper.ledger.is_settled() {
+            return Settled::ForGood;
         }
+        tracing::warn!("Redis could not be told of a purge: other replicas hear of it once it can be");
+        Settled::Pending
     }
 
     async fn ask_for_leases(&self, keys: &[Key]) -> Vec<Sight> {
@@ -153,21 +157,21 @@ impl LowerTier for RedisTier {
         }
     }
 
-    fn purged<'a>(&'a self, _: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, ()> {
-        Box::pin(async move {
-            self.keeper.ledger.owe(name);
-            self.tell().await;
-        })
+    fn owe(&self, name: &str) {
+        self.keeper.ledger.owe(name);
     }
 
-    fn clear(&self) -> Eventually<'_, u64> {
+    fn purged<'a>(&'a self, _: &'a Arc<Epochs>, _: &'a str) -> Eventually<'a, Settled> {
+        Box::pin(self.tell())
+    }
+
+    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
         Box::pin(async move {
             // In this order: see `Writer::write_over`.
             self.queue.clear();
             self.keeper.ledger.owe_era();
             self.holds.nothing_waits(&self.keeper);
-            self.tell().await;
-            0
+            (0, self.tell().await)
         })
     }
 

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::Stack;
 use crate::generation::Generation;
 use crate::key::Key;
+use crate::packed::Codec;
 use crate::spaces::Identity;
 use crate::tiers::at_rest::{self, Damaged};
 use crate::tiers::{Age, Record};
@@ -30,6 +31,8 @@ pub enum Fate {
     Over,
     /// It was purged after the first of its kind arrived.
     Purged,
+    /// It has lost more than the codec in force lets go.
+    Lossy,
     /// It is no record.
     Damaged,
 }
@@ -38,6 +41,7 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct Arrivals {
     begun: Generation,
+    codec: Codec,
     /// Whoever arrived last lends his name to the next.
     identity: Option<Identity>,
 }
@@ -64,15 +68,15 @@ impl Stack {
     }
 
     /// Records begin to arrive. What is purged from now on is not kept.
-    pub fn arrivals(&self) -> Arrivals {
-        Arrivals { begun: self.generation(), identity: None }
+    pub fn arrivals(&self, codec: Codec) -> Arrivals {
+        Arrivals { begun: self.generation(), codec, identity: None }
     }
 
     /// Keeps the records that are newer than what is there, with their own times, as if they had been fetched here.
     /// Says what became of each, in their order, once the tiers below memory have written them.
     pub async fn keep_arrived(&self, arrived: &[(Key, Bytes)], arrivals: &mut Arrivals, now_ms: u64) -> Vec<Fate> {
         let keys: Vec<Key> = arrived.iter().map(|(key, _)| *key).collect();
-        let known_since = self.created_ms_of(&keys, now_ms).await;
+        let known_since = self.created_ms_of(&keys, arrivals.codec, now_ms).await;
         let (mut fates, mut kept) = (Vec::with_capacity(arrived.len()), Vec::new());
         for ((key, bytes), known_ms) in arrived.iter().zip(known_since) {
             let Ok((record, _)) = at_rest::from_bytes(bytes) else {
@@ -101,6 +105,8 @@ impl Stack {
     ) -> Fate {
         if record.times.age(now_ms, None) == Age::Over {
             Fate::Over
+        } else if !arrivals.codec.accepts(record.vector.form()) {
+            Fate::Lossy
         } else if known_ms.is_some_and(|known_ms| known_ms >= record.times.created_ms) {
             Fate::Known
         } else if self.remember(key, record, arrivals.begun) {
@@ -111,10 +117,11 @@ impl Stack {
     }
 
     /// When what is kept under each of `keys` was made, where something of use is.
-    async fn created_ms_of(&self, keys: &[Key], now_ms: u64) -> Vec<Option<u64>> {
+    async fn created_ms_of(&self, keys: &[Key], codec: Codec, now_ms: u64) -> Vec<Option<u64>> {
         let created_ms = |record: &Record| {
             let is_over = record.times.age(now_ms, None) == Age::Over;
-            (!is_over).then_some(record.times.created_ms)
+            let is_of_use = !is_over && codec.accepts(record.vector.form());
+            is_of_use.then_some(record.times.created_ms)
         };
         let mut newest: Vec<Option<u64>> =
             keys.iter().map(|key| self.memory.peek(key).and_then(|record| created_ms(&record))).collect();
@@ -147,6 +154,7 @@ mod tests {
     use super::*;
     use crate::bounded::Bounds;
     use crate::key::{KeyBuilder, Tag};
+    use crate::packed::Packed;
     use crate::tiers::{MemoryTier, Times};
     use crate::vector::Vector;
 
@@ -172,7 +180,7 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_newer_than_what_is_there_is_kept() {
         let stack = stack();
-        let arrivals = &mut stack.arrivals();
+        let arrivals = &mut stack.arrivals(Codec::Lossless);
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Kept]);
         let again = [arriving(1, 950), arriving(1, 940), arriving(2, 700), (key(3), Bytes::from_static(b"x"))];
         assert_eq!(keep(&stack, arrivals, &again).await, [Fate::Known, Fate::Known, Fate::Over, Fate::Damaged]);
@@ -181,18 +189,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn what_has_lost_more_than_the_codec_lets_go_stays_out_and_hides_nothing() {
+        let stack = stack();
+        let vector = Vector::from_components(&[0.1, 0.7]).expect("it is a vector");
+        let arriving = |codec| {
+            let identity = Identity { model: Arc::from("m"), dimension: 2 };
+            let times = Times { created_ms: 950, fresh_until_ms: 1_050, stale_until_ms: 1_150 };
+            let record = Record::new(Packed::pack(&vector, codec), identity, times, None);
+            [(key(1), Bytes::from(at_rest::to_bytes(&record, 7)))]
+        };
+        let (lossy, whole) = (arriving(Codec::Int8), arriving(Codec::F32));
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &lossy).await, [Fate::Lossy]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Bf16), &lossy).await, [Fate::Lossy]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Int8), &lossy).await, [Fate::Kept]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &whole).await, [Fate::Kept]);
+    }
+
+    #[tokio::test]
     async fn a_purge_ends_the_arrival_of_what_was_on_its_way() {
         let stack = stack();
-        let arrivals = &mut stack.arrivals();
+        let arrivals = &mut stack.arrivals(Codec::Lossless);
         let _ = stack.purge(Some("m"));
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Purged]);
-        assert_eq!(keep(&stack, &mut stack.arrivals(), &[arriving(1, 950)]).await, [Fate::Kept]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950)]).await, [Fate::Kept]);
     }
 
     #[tokio::test]
     async fn names_are_shared_between_records_that_arrive() {
         let stack = stack();
-        keep(&stack, &mut stack.arrivals(), &[arriving(1, 950), arriving(2, 950)]).await;
+        keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950), arriving(2, 950)]).await;
         let name = |n| stack.memory().peek(&key(n)).expect("it was kept").identity.model.clone();
         assert!(Arc::ptr_eq(&name(1), &name(2)));
     }
@@ -200,7 +225,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_over_does_not_leave() {
         let stack = stack();
-        keep(&stack, &mut stack.arrivals(), &[arriving(1, 950), arriving(2, 990)]).await;
+        keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950), arriving(2, 990)]).await;
         let mut left = Vec::new();
         let shown = stack.each_at_rest(1_170, &mut |key, _| {
             left.push(*key);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::*;
 use crate::bounded::Bounds;
 use crate::key::{KeyBuilder, Tag};
+use crate::packed::Packed;
 use crate::spaces::Identity;
 use crate::tiers::{Eventually, LowerStats, Times};
 use crate::vector::Vector;
@@ -27,7 +28,8 @@ fn record(model: &str) -> Arc<Record> {
 }
 
 fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
-    Lookup { now_ms, max_age_ms: None, lessons, space: KeyBuilder::new(None).finish(), trace: TraceContext::NONE }
+    let (space, trace) = (KeyBuilder::new(None).finish(), TraceContext::NONE);
+    Lookup { now_ms, max_age_ms: None, lessons, space, codec: Codec::Lossless, trace }
 }
 
 #[test]
@@ -125,17 +127,17 @@ impl LowerTier for Shelf {
         self.entries.lock().unwrap().insert(key, entry);
     }
 
-    fn purged<'a>(&'a self, _epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, ()> {
+    fn purged<'a>(&'a self, _epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, Settled> {
         self.purged.lock().unwrap().push(name.to_owned());
-        Box::pin(std::future::ready(()))
+        Box::pin(std::future::ready(Settled::ForGood))
     }
 
-    fn clear(&self) -> Eventually<'_, u64> {
-        Box::pin(std::future::ready(0))
+    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
+        Box::pin(std::future::ready((0, Settled::ForGood)))
     }
 
     fn stats(&self) -> LowerStats {
-        LowerStats::default()
+        LowerStats { up: true, ..LowerStats::default() }
     }
 
     fn close(&self, _patience: Duration) -> Eventually<'_, usize> {
@@ -296,4 +298,62 @@ async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
     stack.look_below(&[key], &at(3, &lessons), begun).await;
     assert_eq!(stack.memory().peek(&key).map(|record| record.times.created_ms), Some(2));
     assert!(!upper.holds(&key));
+}
+
+#[tokio::test]
+async fn the_newest_note_of_all_tiers_tells_who_answered_last() {
+    let (stack, disk, redis) = two_shelves();
+    let (key, space) = (keys(1)[0], at(1, &Lessons::default()).space);
+    let at_rest = |model: &str, created_ms| {
+        let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
+        let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
+        let record = Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None);
+        AtRest { bytes: Bytes::from(at_rest::to_bytes(&record, 0)), until_ms: 200 }
+    };
+    // This machine has met the old model last, another replica the new one.
+    disk.put(key, at_rest("old", 1));
+    disk.put(newest_of(&space), at_rest("old", 1));
+    redis.put(newest_of(&space), at_rest("new", 2));
+    let lessons = Lessons::default();
+    let found = stack.look_below(&[key], &at(3, &lessons), stack.generation()).await;
+    assert!(matches!(found[..], [Found::StandIn(_)]), "{found:?}");
+    assert_eq!(lessons.identity().map(|newest| newest.model.to_string()).as_deref(), Some("new"));
+    assert_eq!(redis.asked.lock().unwrap().len(), 1, "one question for all of it");
+}
+
+#[tokio::test]
+async fn where_nothing_is_noted_it_is_asked_for_once() {
+    let (stack, disk, redis) = two_shelves();
+    let (key, lessons) = (keys(1)[0], Lessons::default());
+    disk.put(key, AtRest { bytes: Bytes::from(at_rest::to_bytes(&record("a"), 0)), until_ms: 200 });
+    for _ in 0..3 {
+        let found = stack.look_below(&[key], &at(1, &lessons), stack.generation()).await;
+        assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk)]), "{found:?}");
+    }
+    assert_eq!(redis.asked.lock().unwrap().len(), 1, "what the disk has is asked of nobody else afterwards");
+}
+
+#[tokio::test]
+async fn records_that_have_lost_more_than_the_codec_lets_go_are_misses() {
+    let (stack, disk, redis) = two_shelves();
+    let (lessons, key) = (Lessons::default(), keys(1)[0]);
+    let packed = |codec| {
+        let vector = Vector::from_components(&[0.1, 0.7]).expect("it is a vector");
+        let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
+        let identity = Identity { model: "a".into(), dimension: 2 };
+        Record::new(Packed::pack(&vector, codec), identity, times, None)
+    };
+    let at_rest = |codec| AtRest { bytes: Bytes::from(at_rest::to_bytes(&packed(codec), 0)), until_ms: 200 };
+    let with = |codec| Lookup { codec, ..at(1, &lessons) };
+    disk.put(key, at_rest(Codec::Int8));
+    for codec in [Codec::Lossless, Codec::F32, Codec::Bf16] {
+        let found = stack.look_below(&[key], &with(codec), stack.generation()).await;
+        assert!(matches!(found[..], [Found::Missing]), "{codec:?}: {found:?}");
+    }
+    redis.put(key, at_rest(Codec::F32));
+    let found = stack.look_below(&[key], &with(Codec::Lossless), stack.generation()).await;
+    assert!(matches!(found[..], [Found::Fresh(_, Tier::Redis)]), "a better one further down counts: {found:?}");
+    stack.remember(key, &Arc::new(packed(Codec::Int8)), stack.generation());
+    assert!(matches!(stack.look_up(&key, &with(Codec::Lossless)), Found::Missing), "in memory, too");
+    assert!(stack.look_up(&key, &with(Codec::Int8)).is_fresh());
 }

@@ -111,6 +111,22 @@ async fn a_folder_that_cannot_be_made_costs_nothing() {
 }
 
 #[tokio::test]
+async fn a_folder_that_cannot_be_read_costs_nothing_and_is_taken_once_it_can_be() {
+    let (ground, texts) = (Ground::new(), texts("unreadable", 20));
+    // Whoever is root reads whatever has no rights; nobody reads a folder as a file.
+    let unreadable = ground.folder.path().join("0000000001.segment");
+    std::fs::create_dir_all(&unreadable).expect("it can be made");
+    let vecho = ground.start_with(&[SOON]);
+    vecho.logged(OFF).await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+    std::fs::remove_dir(&unreadable).expect("it is there");
+    vecho.logged(BACK).await;
+    ground.ask(&vecho, TINY, &super::ground::texts("readable", 20)).await;
+    written(&vecho, 20).await;
+    assert!(vecho.stop().status.success());
+}
+
+#[tokio::test]
 async fn a_folder_that_vanishes_is_made_anew() {
     let (ground, texts) = (Ground::new(), texts("vanishes", 20));
     let vecho = ground.start_with(&[SOON, ("VECHO_DISK_MAX_MB", "16")]);
@@ -126,6 +142,27 @@ async fn a_folder_that_vanishes_is_made_anew() {
 }
 
 #[tokio::test]
+async fn a_purge_that_a_read_only_disk_does_not_take_holds_once_it_takes_something() {
+    let (ground, texts) = (Ground::new(), texts("kept", 20));
+    let small = Small::mount(ground.folder.path());
+    let vecho = ground.start().await;
+    ground.ask(&vecho, TINY, &texts).await;
+    written(&vecho, 20).await;
+    assert!(vecho.stop().status.success());
+    run("mount", &["-o", "remount,ro"], small.0);
+    let vecho = ground.start_with(&[SOON]);
+    vecho.logged(OFF).await;
+    assert_eq!(ground.purge(&vecho, "").await["pending"], json!(["disk"]));
+    run("mount", &["-o", "remount,rw"], small.0);
+    vecho.logged(BACK).await;
+    vecho.signal("KILL");
+    vecho.ended();
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+    drop(vecho);
+}
+
+#[tokio::test]
 async fn a_read_only_disk_is_left_alone() {
     let (ground, texts) = (Ground::new(), texts("read-only", 20));
     let small = Small::mount(ground.folder.path());
@@ -134,6 +171,8 @@ async fn a_read_only_disk_is_left_alone() {
     vecho.logged(OFF).await;
     assert!(vecho.log().contains("Read-only file system"), "{}", vecho.log());
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+    let purged = ground.purge(&vecho, "").await;
+    assert_eq!(purged["pending"], json!(["disk"]), "no medium takes it, and nobody is told otherwise");
     run("mount", &["-o", "remount,rw"], small.0);
     vecho.logged(BACK).await;
     drop(vecho);

@@ -84,7 +84,7 @@ async fn the_tier_alone_can_be_emptied() {
     let (ground, texts) = (Ground::new(), texts("alone", 30));
     let vecho = filled(&ground, &texts).await;
     let told = ground.purge(&vecho, "?tier=disk").await;
-    assert_eq!(told, json!({"purged_entries": 30, "model": null, "tier": "disk"}));
+    assert_eq!(told, json!({"purged_entries": 30, "model": null, "tier": "disk", "pending": []}));
     assert!(ground.folder.segments().is_empty());
     let answer = ground.embed(&vecho, &json!({"model": TINY, "input": texts})).await;
     assert_eq!(answer.sources(), "memory=30", "memory keeps what it has");

@@ -104,3 +104,22 @@ async fn a_purge_that_comes_before_the_store_is_open_is_kept() {
     let vecho = ground.start().await;
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
 }
+
+#[tokio::test]
+async fn a_purge_that_a_hanging_disk_does_not_take_in_time_says_so_and_holds_later() {
+    let (ground, texts) = (Ground::new(), texts("hung", 10));
+    let vecho = ground.start().await;
+    ground.ask(&vecho, TINY, &texts).await;
+    assert!(vecho.stop().status.success());
+    let held = Held::new(&ground);
+    let vecho = start(&ground, &[]);
+    let purged = ground.purge(&vecho, "").await;
+    assert_eq!(purged["pending"], json!(["disk"]));
+    assert!(purged["warning"].as_str().is_some_and(|said| said.contains("may serve it again")), "{purged}");
+    held.let_go().await;
+    vecho.logged("the disk tier is open").await;
+    vecho.signal("KILL");
+    vecho.ended();
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+}

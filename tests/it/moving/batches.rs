@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::command::{Ended, NOWHERE, TINY, ask, bits, run_at_with, run_with};
+use crate::harness::client::{Client, post};
 use crate::harness::tls::Folder;
 use crate::harness::{Stub, Vecho};
 
@@ -131,13 +132,51 @@ async fn a_job_goes_into_the_folder_of_a_vecho_that_does_not_run() {
     let (job, upstream) = (job(&folder), stub.base_url());
     let path = format!("disk.path={}", folder.path("disk").display());
     let place = ["--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
-    let environment = [("OPENAI_API_KEY", "sk-own")];
-    let imported = run_with(&[&place[..], &["import-batch", &job.0, &job.1]].concat(), &environment, b"");
-    imported.said("imported 4 records");
-    let file = run_with(&[&place[..], &["export", "-"]].concat(), &environment, b"").well().out;
-    let vecho = Vecho::start_with(&upstream, &environment);
-    run_at_with(&vecho, &["import", "-"], &[], &file).well().said("imported 4 records");
-    holds_the_job(&vecho, &stub, None).await;
+    // For whom depends on who holds the key: an application has it by its usual name.
+    for (name, whose, holder, caller) in [
+        ("OPENAI_API_KEY", "applications that send this OPENAI_API_KEY themselves", None, Some("sk-own")),
+        ("VECHO_UPSTREAM_API_KEY", "a vecho that holds the key", Some("VECHO_UPSTREAM_API_KEY"), None),
+    ] {
+        let environment = [(name, "sk-own")];
+        let imported = run_with(&[&place[..], &["import-batch", &job.0, &job.1]].concat(), &environment, b"");
+        imported.said("imported 4 records").said(whose);
+        let file = run_with(&[&place[..], &["export", "-"]].concat(), &environment, b"").well().out;
+        let vecho = Vecho::start_with(&upstream, &holder.map(|name| (name, "sk-own")).into_iter().collect::<Vec<_>>());
+        run_at_with(&vecho, &["import", "-"], &[], &file).well();
+        holds_the_job(&vecho, &stub, caller).await;
+        std::fs::remove_dir_all(folder.path("disk")).expect("it is there");
+    }
+    let said = [("OPENAI_API_KEY", "sk-own"), ("VECHO_CACHE_SCOPE", "proxy")];
+    let imported = run_with(&[&place[..], &["import-batch", &job.0, &job.1]].concat(), &said, b"");
+    imported.said("imported 4 records").said("a vecho that holds the key");
+}
+
+#[tokio::test]
+async fn the_token_of_the_ops_port_and_the_key_of_the_callers_go_side_by_side() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-token"));
+    // Who may ask from elsewhere needs the token; here only the name in `Host` is a stranger's.
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_ADMIN_TOKEN", "t0ken")]);
+    let (job, upstream) = (job(&folder), stub.base_url());
+    let explain = async |headers: &[(&'static str, &str)]| {
+        let url = vecho.ops_url("/api/performance/cache/explain");
+        let mut request = post(&url, &json!({"model": TINY, "input": "one"}));
+        request.headers_mut().insert("host", "vecho.example".parse().expect("it is legal"));
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, value.parse().expect("it is legal"));
+        }
+        let answer = Client::new().send(request).await.expect("it is answered");
+        (answer.status, answer.json()["inputs"][0]["key"].clone())
+    };
+    let token = ("x-vecho-admin-token", "t0ken");
+    assert_eq!(explain(&[("authorization", "Bearer sk-app")]).await.0, 403);
+    assert_eq!(explain(&[("x-vecho-admin-token", "wrong")]).await.0, 403);
+    let (allowed, key) = explain(&[token, ("authorization", "Bearer sk-app")]).await;
+    assert_eq!(allowed, 200);
+    assert_ne!(key, explain(&[token]).await.1, "the key is that of the caller's credential");
+    let environment =
+        [("OPENAI_API_KEY", "sk-app"), ("VECHO_UPSTREAM_URL", upstream.as_str()), ("VECHO_ADMIN_TOKEN", "t0ken")];
+    import(&vecho, &job, &environment).said("imported 4 records");
+    holds_the_job(&vecho, &stub, Some("sk-app")).await;
 }
 
 #[tokio::test]

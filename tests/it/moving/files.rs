@@ -107,6 +107,24 @@ async fn quiet_is_quiet_but_for_what_went_wrong() {
 }
 
 #[tokio::test]
+async fn two_exports_to_one_file_do_not_touch_each_other() {
+    let (_stub, vecho, empty) = pair().await;
+    let folder = Folder::new("two-exports");
+    let (file, draft) = (folder.path("cache.vecho"), folder.path("cache.vecho.part"));
+    let text = file.to_str().expect("it is text");
+    let other = std::fs::File::create(&draft).expect("it can be made");
+    other.lock().expect("it is free");
+    let refused = run_at(&vecho, &["export", text]).said("another export writes it");
+    assert_eq!((refused.status, file.exists()), (Some(1), false));
+    assert!(draft.exists(), "it is the other's");
+    // One that was killed leaves its draft, and no lock.
+    std::fs::write(&draft, b"half of something longer than what comes now".repeat(1_000)).expect("it is there");
+    drop(other);
+    run_at(&vecho, &["export", text]).well().said("exported 3 records");
+    run_at(&empty, &["import", text]).well().said("imported 3 records");
+}
+
+#[tokio::test]
 async fn an_export_that_cannot_be_written_leaves_nothing_behind() {
     let (_stub, from, _to) = pair().await;
     let folder = Folder::new("unwritable");

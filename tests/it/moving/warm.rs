@@ -133,12 +133,18 @@ async fn without_a_vecho_that_runs_the_vectors_go_into_its_folder() {
     let (upstream, folder) = (stub.base_url(), Folder::new("warmed"));
     let path = format!("disk.path={}", folder.path("disk").display());
     let place = ["--listen", "127.0.0.1:2", "--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
-    let warmed = run_with(&[&place[..], &["warm", "--model", TINY, "-"]].concat(), &[], FILE.as_bytes()).well();
-    warmed.said("4 were fetched, 0 failed");
+    let key = [("OPENAI_API_KEY", "sk-app")];
+    let warmed = run_with(&[&place[..], &["warm", "--model", TINY, "-"]].concat(), &key, FILE.as_bytes()).well();
+    warmed.said("4 were fetched, 0 failed").said("applications that send this OPENAI_API_KEY themselves");
     let file = run_with(&[&place[..], &["export", "-"]].concat(), &[], b"").well().said("exported 4 records").out;
     let vecho = Vecho::start(&stub);
     run_at_with(&vecho, &["import", "-"], &[], &file).well();
-    is_hit(&vecho, &stub, &["one", "two", "three"]).await;
+    let calls = stub.calls().len();
+    for text in ["one", "two", "three"] {
+        let answer = ask(&vecho, &json!({"model": TINY, "input": text}), Some("sk-app")).await;
+        assert_eq!(answer.cache(), "hit", "{text}");
+    }
+    assert_eq!(stub.calls().len(), calls);
 }
 
 #[tokio::test]

@@ -42,12 +42,23 @@ async fn sources_of(vecho: &Vecho, texts: &[&str]) -> String {
 }
 
 #[tokio::test]
+async fn a_herd_of_equal_misses_on_two_processes_makes_one_call() {
+    herd_on(2).await;
+}
+
+#[tokio::test]
 async fn a_herd_of_equal_misses_on_three_processes_makes_one_call() {
+    herd_on(3).await;
+}
+
+async fn herd_on(count: usize) {
     let (redis, stub) = (Redis::start(), Stub::start());
-    let processes =
-        [process(&stub, &redis, "20s").await, process(&stub, &redis, "20s").await, process(&stub, &redis, "20s").await];
+    let mut processes = Vec::new();
+    for _ in 0..count {
+        processes.push(process(&stub, &redis, "20s").await);
+    }
     stub.always(Behaviour::Delay(Duration::from_millis(200)));
-    let asked = (0..30).map(|n| sources_of(&processes[n % 3], &["a", "b"]));
+    let asked = (0..30).map(|n| sources_of(&processes[n % count], &["a", "b"]));
     let answers = futures_util::future::join_all(asked).await;
     assert_eq!(stub.embedding_calls().len(), 1, "{answers:?}");
     assert_eq!(answers.iter().filter(|sources| *sources == "upstream=2").count(), 1, "{answers:?}");

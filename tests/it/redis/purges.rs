@@ -2,7 +2,8 @@
 
 use serde_json::json;
 
-use super::{comes_up, goes_down, purge, replica, sources, started, stored};
+use super::{DOWN, comes_up, goes_down, purge, replica, sources, started, stored, stored_in_all};
+use crate::disk::ground::Folder;
 use crate::harness::redis::Redis;
 use crate::harness::{Inside, Stub, eventually};
 
@@ -44,7 +45,7 @@ async fn who_starts_after_a_purge_is_served_nothing_from_before_it() {
     stored(&redis, 1).await;
     purge(&one, "").await;
     let late = replica(&stub, &redis.url(), &[]).await;
-    assert_eq!(redis.records().len(), 1, "the old record is still there");
+    assert_eq!(redis.records().len(), 2, "the old record is still there");
     assert_eq!(sources(&late, &["a"]).await, "upstream=1");
 }
 
@@ -55,7 +56,7 @@ async fn a_purge_of_one_model_leaves_the_others() {
     for model in ["tiny", "small"] {
         one.embed(json!({"model": model, "input": "a"})).await;
     }
-    stored(&redis, 2).await;
+    stored_in_all(&redis, 4).await;
     purge(&one, "?model=tiny").await;
     forgets(&other, "tiny", "a").await;
     assert_eq!(other.embed(json!({"model": "small", "input": "a"})).await.sources(), "redis=1");
@@ -104,6 +105,116 @@ async fn purges_of_two_replicas_that_do_not_hear_of_one_another_both_count() {
 }
 
 #[tokio::test]
+async fn a_list_of_purges_that_is_none_of_ours_is_not_followed_for_ever() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let one = replica(&stub, &redis.url(), &[]).await;
+    let fill = "for n = 1, 10001 do redis.call('HSET', KEYS[1], 'model:' .. n, 1) end";
+    redis.cli(&["eval", fill, "1", "vecho:1:purges"]);
+    goes_down(&one).await;
+    assert_eq!(sources(&one, &["a"]).await, "upstream=1");
+    redis.cli(&["del", "vecho:1:purges"]);
+    comes_up(&one).await;
+}
+
+/// Two replicas, each with a folder of its own, that have lost sight of Redis.
+struct Apart {
+    redis: Redis,
+    stub: Stub,
+    folders: [Folder; 2],
+}
+
+impl Apart {
+    async fn new() -> (Self, Inside, Inside) {
+        let apart = Self { redis: Redis::start(), stub: Stub::start(), folders: [Folder::new(), Folder::new()] };
+        let (one, other) = (apart.start(0).await, apart.start(1).await);
+        comes_up(&one).await;
+        comes_up(&other).await;
+        (apart, one, other)
+    }
+
+    async fn freeze(&self, replicas: [&Inside; 2]) {
+        self.redis.freeze();
+        for replica in replicas {
+            goes_down(replica).await;
+        }
+    }
+
+    async fn start(&self, who: usize) -> Inside {
+        let settings = [("redis.timeout", "300ms"), ("disk.path", self.folders[who].text())];
+        started(&self.stub, &self.redis.url(), &settings).await
+    }
+
+    async fn restart(&self, replica: Inside, who: usize) -> Inside {
+        replica.stop().await;
+        self.start(who).await
+    }
+}
+
+/// Waits until so many entries are on disk: those asked for, and the note of which model answered.
+async fn on_disk(replica: &Inside, entries: f64) {
+    crate::harness::ops::metric_becomes(replica.admin(), r#"vecho_cache_entries{tier="disk"}"#, entries).await;
+}
+
+#[tokio::test]
+async fn purges_of_one_outage_do_not_tie_though_both_replicas_started_anew_meanwhile() {
+    let (apart, one, other) = Apart::new().await;
+    apart.freeze([&one, &other]).await;
+    assert_eq!(purge(&one, "").await["pending"], json!(["redis"]));
+    // Fetched between both purges: on this disk, under a count that the second one must outdo.
+    sources(&one, &["a"]).await;
+    on_disk(&one, 2.0).await;
+    purge(&other, "").await;
+    let (one, other) = (apart.restart(one, 0).await, apart.restart(other, 1).await);
+    assert_eq!(sources(&one, &["a"]).await, "disk=1", "it cannot know");
+    apart.redis.thaw();
+    comes_up(&one).await;
+    comes_up(&other).await;
+    forgets(&one, "tiny", "a").await;
+}
+
+#[tokio::test]
+async fn a_purge_that_its_process_could_not_tell_is_told_by_the_next_one_and_once() {
+    let (apart, one, other) = Apart::new().await;
+    sources(&other, &["a"]).await;
+    on_disk(&other, 2.0).await;
+    apart.freeze([&one, &other]).await;
+    let purged = purge(&one, "").await;
+    let warning = purged["warning"].as_str().expect("it is text");
+    assert!(warning.contains("other replicas may serve it") && !warning.contains("never hear"), "{warning}");
+    let one = apart.restart(one, 0).await;
+    apart.redis.thaw();
+    comes_up(&one).await;
+    comes_up(&other).await;
+    forgets(&other, "tiny", "a").await;
+    let count = || apart.redis.cli(&["hget", "vecho:1:purges", "everything"]);
+    let told = count();
+    // What was told is no debt any more.
+    let one = apart.restart(one, 0).await;
+    comes_up(&one).await;
+    assert_eq!(count(), told);
+}
+
+#[tokio::test]
+async fn where_nothing_outlives_the_process_a_purge_that_cannot_be_told_says_so() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let one = replica(&stub, &redis.url(), &[("redis.timeout", "300ms"), ("disk.enabled", "false")]).await;
+    assert_eq!(purge(&one, "").await["pending"], json!([]));
+    redis.freeze();
+    goes_down(&one).await;
+    let purged = purge(&one, "?model=tiny").await;
+    assert_eq!(purged["pending"], json!(["redis"]));
+    assert!(purged["warning"].as_str().is_some_and(|warning| warning.contains("never hear")), "{purged}");
+    assert_eq!(purge(&one, "?tier=redis").await["pending"], json!(["redis"]));
+    redis.thaw();
+    comes_up(&one).await;
+    crate::harness::eventually("both are told", async || {
+        one.metric(DOWN).await < 1.0 && redis.cli(&["hget", "vecho:1:purges", "cleared"]) == "1"
+    })
+    .await;
+    assert_eq!(redis.cli(&["hget", "vecho:1:purges", "model:tiny"]), "1");
+}
+
+#[tokio::test]
 async fn a_server_that_lost_its_purges_is_told_them_again_and_nobody_forgets_anything() {
     let (mut redis, stub) = (Redis::start(), Stub::start());
     let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
@@ -130,7 +241,7 @@ async fn clearing_the_tier_makes_its_records_unreachable_for_all_and_leaves_memo
     assert_eq!(sources(&one, &["a"]).await, "memory=1");
     forgets(&other, "tiny", "a").await;
     assert_eq!(sources(&other, &["a"]).await, "upstream=1");
-    stored(&redis, 2).await;
+    stored_in_all(&redis, 4).await;
     let late = replica(&stub, &redis.url(), &[]).await;
     assert_eq!(sources(&late, &["a"]).await, "redis=1", "what was stored after it is found");
 }

@@ -1,0 +1,46 @@
+//! Which fields of a request nobody knows: for people who ask why it passes through.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+/// Fields with a meaning of their own.
+const KNOWN: [&str; 5] = ["input", "model", "encoding_format", "dimensions", "user"];
+/// Names that are told, and characters of each; a body may be full of them.
+const MAX_TOLD: usize = 10;
+const MAX_CHARS: usize = 100;
+
+/// The names of fields in a request body that are neither known nor among `extra_fields`, as far as the body can be
+/// read.
+pub fn unknown_fields(body: &[u8], extra_fields: &BTreeSet<String>) -> Vec<String> {
+    let fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
+    let is_unknown = |name: &&String| !KNOWN.contains(&name.as_str()) && !extra_fields.contains(*name);
+    let told = |name: &String| name.chars().take(MAX_CHARS).collect();
+    fields.keys().filter(is_unknown).take(MAX_TOLD).map(told).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{Bypass, PathModel, read_request};
+
+    #[test]
+    fn the_fields_that_make_a_request_pass_through_are_named() {
+        let extra = BTreeSet::from(["task".to_owned()]);
+        let body = br#"{"input":"a","model":"m","task":"t","late_chunking":true,"user":null,"truncate_dim":3}"#;
+        assert_eq!(unknown_fields(body, &extra), ["late_chunking", "truncate_dim"]);
+        assert_eq!(unknown_fields(b"[", &extra), [""; 0]);
+        let many: Map<String, Value> = (0..50).map(|n| (format!("{n:0300}"), Value::Null)).collect();
+        let told = unknown_fields(Value::Object(many).to_string().as_bytes(), &extra);
+        assert!(told.len() == MAX_TOLD && told.iter().all(|name| name.len() == MAX_CHARS));
+    }
+
+    #[test]
+    fn what_is_known_here_is_known_to_the_reader_of_requests() {
+        for field in KNOWN {
+            let body = format!(r#"{{"{field}":{{}}}}"#);
+            let fault = read_request(body.as_bytes(), &BTreeSet::new(), PathModel::No).expect_err("it is not whole");
+            assert_ne!(fault, Bypass::UnknownField, "{field}");
+        }
+    }
+}
