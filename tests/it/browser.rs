@@ -41,8 +41,9 @@ fn play_with_troubles(scenario: &str) -> Value {
     report
 }
 
+/// Figures stand beside their units with a space that does not break.
 fn contains(text: &Value, part: &str) -> bool {
-    text.as_str().is_some_and(|text| text.contains(part))
+    text.as_str().is_some_and(|text| text.replace('\u{a0}', " ").contains(part))
 }
 
 fn all_contain(texts: &Value, parts: &[&str]) {

@@ -116,7 +116,7 @@ export function tiers({ stats }) {
   if (same("tiers", stats.embedding_cache.tiers)) return;
   const rows = Object.entries(stats.embedding_cache.tiers ?? {}).map(([name, tier]) => {
     const meter = new Meter(name);
-    const bound = tier.capacity_bytes ? `${bytes(tier.bytes)} of ${bytes(tier.capacity_bytes)}` : `${bytes(tier.bytes)}, no bound here`;
+    const bound = tier.capacity_bytes ? `${bytes(tier.bytes)} of ${bytes(tier.capacity_bytes)}` : "no bound here";
     meter.show(tier.capacity_bytes ? tier.bytes / tier.capacity_bytes : 0, bound, "good");
     return element("tr", { "data-tier": name },
       element("th", { scope: "row" }, element("span", { class: "dotted", "data-level": tier.up ? "good" : "error" }, tier.up ? name : `${name}: down`)),
@@ -126,7 +126,7 @@ export function tiers({ stats }) {
   fillTable(byId("tiers"), tierTable, rows, "No tiers");
 }
 
-const modelTable = table("Models and namespaces", [["model"], ["namespace"], ["inputs", "n"], ["requests", "n"], ["tokens billed", "n"], ["tokens saved", "n"], ["saved", "wide"], ["billed", "n"], ["money saved", "n"], ["per million", "n"]]);
+const modelTable = table("Models and namespaces", [["model"], ["namespace"], ["inputs", "n"], ["requests", "n more"], ["tokens billed", "n more"], ["tokens saved", "n"], ["saved", "wide"], ["billed", "n more"], ["money saved", "n"], ["per million", "n more"]]);
 
 export function models({ stats: { savings } }) {
   if (same("models", savings)) return;
@@ -141,10 +141,12 @@ export function models({ stats: { savings } }) {
     return element("tr", {},
       element("th", { scope: "row", class: "name", title: model.model }, model.model),
       cell("name", model.namespace || element("span", { class: "faint" }, "none")),
-      ...["inputs", "requests", "tokens_billed", "tokens_saved"].map((key) => cell("n", figure(model[key], compact(model[key]), number(model[key])))),
+      ...[["inputs", "n"], ["requests", "n more"], ["tokens_billed", "n more"], ["tokens_saved", "n"]].map(([key, kind]) =>
+        cell(kind, figure(model[key], compact(model[key]), number(model[key])))),
       cell("wide", meter.host),
-      ...["cost_billed", "cost_saved"].map((key) => cell("n", sum(model[key], money))),
-      cell("n", sum(model.price_per_million_tokens, price)));
+      cell("n more", sum(model.cost_billed, money)),
+      cell("n", sum(model.cost_saved, money)),
+      cell("n more", sum(model.price_per_million_tokens, price)));
   });
   fillTable(byId("models"), modelTable, rows, "No model has been asked for yet");
 }
@@ -152,7 +154,7 @@ export function models({ stats: { savings } }) {
 const status = (code) =>
   code ? cell(code >= 400 ? "n bad" : "n", String(code)) : element("td", { class: "n faint", title: "the caller hung up" }, "gone");
 
-const recentTable = table("Recent requests", [["time"], ["outcome"], ["status", "n"], ["took", "n"], ["inputs", "n"], ["model"], ["namespace"]]);
+const recentTable = table("Recent requests", [["time"], ["outcome"], ["status", "n"], ["took", "n"], ["inputs", "n more"], ["model"], ["namespace"]]);
 const KEPT_RECENT = 100;
 
 export class RecentPanel {
@@ -192,7 +194,7 @@ export class RecentPanel {
       cell("", chip(entry.outcome)),
       status(entry.status),
       cell("n", millis(entry.elapsed_ms)),
-      cell("n", entry.inputs === null || entry.inputs === undefined ? "–" : number(entry.inputs)),
+      cell("n more", entry.inputs === null || entry.inputs === undefined ? "–" : number(entry.inputs)),
       element("td", { class: "name", title: entry.model }, entry.model ?? (entry.route === "passthrough" ? "passed through" : "–")),
       cell("name", entry.namespace || "–")));
     fillTable(byId("recent"), recentTable, rows, "No requests yet");
