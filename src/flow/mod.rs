@@ -15,6 +15,9 @@ mod stand_in;
 mod tokenizer;
 mod wait;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use crate::clock::Clock;
