@@ -11,8 +11,11 @@ use std::error::Error;
 use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::Arc;
+use std::time::Duration;
 
 use vecho::key::{Key, KeyBuilder, Tag};
+use vecho::metrics::{Ended, Metrics, Outcome, Route, SourceLabel, Subject};
 use vecho::packed::{Codec, Form, Packed};
 use vecho::plan::Plan;
 use vecho::spaces::Identity;
@@ -41,6 +44,7 @@ const OPERATIONS: &[Operation] = &[
     ("unpack_int8_1536", |n| unpack(n, Codec::Int8)),
     ("record_to_bytes_1536", record_to_bytes),
     ("record_from_bytes_1536", record_from_bytes),
+    ("count_hit", count_hit),
     ("parse_request_1x500", |n| parse_request(n, 1, 500)),
     ("parse_request_256x50", |n| parse_request(n, 256, 50)),
     ("plan_256", plan_256),
@@ -54,6 +58,20 @@ fn repeat<T>(iterations: u64, operation: impl Fn() -> T) {
     for _ in 0..iterations {
         black_box(operation());
     }
+}
+
+/// All that a rendered answer is counted with, and the last requests.
+fn count_hit(iterations: u64) {
+    let metrics = Metrics::new("0");
+    let account = metrics.accounts().of("text-embedding-3-small", "", "text-embedding-3-small");
+    let (route, outcome, elapsed) = (Route::Embeddings, Outcome::Hit, Duration::from_micros(120));
+    repeat(iterations, || {
+        metrics.inputs(SourceLabel::Memory, 1);
+        metrics.tokens_saved(100);
+        account.count(1, 0, 100);
+        let subject = Some(Subject { named: Arc::clone(account.named()), inputs: 1 });
+        metrics.request(Ended { route, outcome, status: Some(200), elapsed, subject });
+    });
 }
 
 /// A key as a request makes it: the shared beginning is there, the input is added.
