@@ -10,7 +10,8 @@ use crate::metrics::Statement;
 pub(super) fn figures(context: &AdminContext) -> Value {
     let (currency, statements) = context.metrics.accounts().statements();
     let tokens = |of: fn(&Statement) -> u64| statements.iter().map(of).sum::<u64>();
-    let cost = |of: fn(&Statement) -> f64| statements.iter().map(of).sum::<f64>();
+    // The sum of nothing is -0.0, which people would see.
+    let cost = |of: fn(&Statement) -> f64| 0.0 + statements.iter().map(of).sum::<f64>();
     json!({
         "currency": currency,
         "tokens_billed": tokens(|one| one.tokens_billed),

@@ -99,6 +99,7 @@ fn its_figures_are_those_of_the_statistics() {
 fn its_charts_move_under_load() {
     let report = play("figures");
     let (idle, after) = (&report["idle"], &report["after"]);
+    assert_eq!(idle["money"], "$0.00");
     assert!(contains(&idle["recent"], "No requests yet") && contains(&idle["models"], "No model"), "{idle}");
     for chart in ["sources", "upstream", "ratio", "requests", "latency", "tokens"] {
         assert_ne!(idle["charts"][chart]["path"], after[chart]["path"], "{chart}");

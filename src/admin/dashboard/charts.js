@@ -38,7 +38,7 @@ const requests = () => new TimeChart(byId("requests"), {
 const latency = () => new TimeChart(byId("latency"), {
   label: "Response time",
   series: [{ key: "p99", label: "p99" }, { key: "p95", label: "p95" }, { key: "p50", label: "p50" }],
-  floor: 0.1,
+  floor: 0.2,
   format: millis,
   axis: (ms) => (ms >= 1000 ? `${short(ms / 1000)} s` : `${short(ms)} ms`),
   empty: "None in this time",

@@ -67,7 +67,7 @@ const moved = (page) => until("the charts to move", async () => {
 async function figures({ open }) {
   const page = await open(OPS_URL);
   await linked(page, "live");
-  const idle = { recent: await text(page, "#recent"), models: await text(page, "#models"), charts: await charts(page) };
+  const idle = { recent: await text(page, "#recent"), models: await text(page, "#models"), money: await text(page, "#cost-saved"), charts: await charts(page) };
   await load(40);
   for (let round = 0; round < 2; round += 1) await embed(["a text that has a price"], { model: "text-embedding-3-small" });
   const after = await moved(page);
