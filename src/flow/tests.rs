@@ -15,7 +15,8 @@ use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::mock;
-use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Tier};
+use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Settled, Tier};
+use crate::traces::TraceContext;
 use crate::upstream::{Breaker, Caller, Client, Reply};
 use crate::wire::{PathModel, Rendering, read_request};
 
@@ -27,6 +28,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let config = Config::from_pairs(&[("upstream.url", "mock:"), ("upstream.max_concurrent", "1")]);
     let live = Live::new(config.expect("it must be free of faults"));
     let (metrics, calls) = (Metrics::new("test"), Calls::default());
+    let tracer = Tracer::start(&live, "test", &metrics).expect("traces are off");
     let client = Arc::new(Client::in_process(embedder(Arc::clone(&calls), gate), live.clone()));
     let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
     let caller = Caller::new(client, breaker, live.clone(), Arc::clone(&metrics));
@@ -43,6 +45,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
         outage: Outage::default(),
         tokenizer: Tokenizer::default(),
         tasks: Tasks::new(),
+        tracer,
         metrics,
     };
     (Arc::new(flow), calls)
@@ -81,7 +84,7 @@ async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> Tally {
         must_be_vouched: false,
         headers: &headers,
     };
-    match flow.answer(&Ask { request, origin, controls: Controls::default() }).await {
+    match flow.answer(&Ask { request, origin, controls: Controls::default(), trace: TraceContext::default() }).await {
         Outcome::Answer(answer) => answer.tally,
         _ => panic!("there is no answer"),
     }
@@ -111,12 +114,12 @@ impl LowerTier for Slow {
 
     fn put(&self, _key: Key, _entry: AtRest) {}
 
-    fn purged<'a>(&'a self, _epochs: &'a Arc<Epochs>, _name: &'a str) -> Eventually<'a, ()> {
-        Box::pin(std::future::ready(()))
+    fn purged<'a>(&'a self, _epochs: &'a Arc<Epochs>, _name: &'a str) -> Eventually<'a, Settled> {
+        Box::pin(std::future::ready(Settled::ForGood))
     }
 
-    fn clear(&self) -> Eventually<'_, u64> {
-        Box::pin(std::future::ready(0))
+    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
+        Box::pin(std::future::ready((0, Settled::ForGood)))
     }
 
     fn stats(&self) -> LowerStats {
