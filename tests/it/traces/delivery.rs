@@ -77,7 +77,7 @@ async fn a_collector_that_is_down_costs_requests_nothing_and_is_found_again() {
         asked += 1;
         assert_eq!(ground.embed(&[&format!("down {asked}")]).await.status, 200);
     }
-    assert_eq!(ground.counted("exported").await, 0.0);
+    assert!(ground.counted("exported").await == 0.0);
     ground.collector.stub.up().await;
     // Something may have to be dropped before there is room again; what is asked from then on arrives.
     eventually("a span of what is asked now", async || {
@@ -115,7 +115,7 @@ async fn what_a_busy_collector_turned_away_is_sent_again() {
     ground.counts("exported", 4.0).await;
     let bodies = ground.collector.bytes();
     assert!(bodies.len() >= 3 && bodies[0] == bodies[1] && bodies[1] == bodies[2], "{}", bodies.len());
-    assert_eq!(ground.counted("failed").await, 0.0);
+    assert!(ground.counted("failed").await == 0.0);
 }
 
 #[tokio::test]

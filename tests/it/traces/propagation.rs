@@ -86,7 +86,7 @@ async fn without_an_endpoint_nothing_is_sent_and_headers_pass_as_they_came() {
         assert_eq!((call.header("traceparent"), call.header("tracestate")), (Some(parent.as_str()), Some("a=1")));
     }
     for result in ["exported", "queue_full", "failed"] {
-        assert_eq!(front.metric(&super::ground::series(result)).await, 0.0);
+        assert!(front.metric(&super::ground::series(result)).await == 0.0);
     }
     assert!(collector.deliveries().is_empty());
 }
