@@ -13,6 +13,9 @@ const MAX_SPACES: usize = 10_000;
 /// How long an encoding that proved unreadable is not asked for again.
 const UNREADABLE_FOR_MS: u64 = 60_000;
 
+/// How long it holds that no tier below memory knows who answers.
+const ASK_AGAIN_AFTER_MS: u64 = 60_000;
+
 /// Unreadable answers in a row that prove it. One may be an accident.
 const UNREADABLE_PROOF: u32 = 3;
 
@@ -33,8 +36,8 @@ struct Learned {
     identity: Option<Identity>,
     /// Whether another identity than the present one has been met.
     has_changed: bool,
-    /// Whether all tiers below memory were asked who answered last.
-    was_asked_for: bool,
+    /// When all tiers below memory were asked who answered last.
+    asked_for_at_ms: Option<u64>,
     /// Whose record lies below memory as the newest of the space.
     noted: Option<Identity>,
     is_forgotten: bool,
@@ -132,15 +135,17 @@ impl Lessons {
         (identity, lesson)
     }
 
-    /// Whether nobody knows who answers, and the tiers below memory have yet to be asked.
-    pub fn is_to_be_asked_for(&self) -> bool {
+    /// Whether nobody knows who answers, and the tiers below memory have yet to be asked, or to be asked again: the one
+    /// that knows may have been late, and another process may have met a newer model since.
+    pub fn is_to_be_asked_for(&self, now_ms: u64) -> bool {
         let learned = self.lock();
-        learned.identity.is_none() && !learned.was_asked_for
+        let was_just_asked = |at: u64| now_ms.saturating_sub(at) < ASK_AGAIN_AFTER_MS;
+        learned.identity.is_none() && !learned.asked_for_at_ms.is_some_and(was_just_asked)
     }
 
     /// All tiers below memory were asked.
-    pub fn was_asked_for(&self) {
-        self.lock().was_asked_for = true;
+    pub fn was_asked_for(&self, now_ms: u64) {
+        self.lock().asked_for_at_ms = Some(now_ms);
     }
 
     /// Takes in who answered last in the life of another process, if nobody has answered in this one's yet.

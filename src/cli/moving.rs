@@ -156,8 +156,9 @@ fn open_draft(draft: &Path) -> io::Result<File> {
         Err(TryLockError::WouldBlock) => return Err(io::Error::other("another export writes it")),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    // The one before may have been given its name, or been removed, since this one was opened.
-    if fs::metadata(draft)?.ino() != out.metadata()?.ino() {
+    // The one before may have been given its name, or been removed, since this one was opened. Of a link that somebody
+    // laid there it is the link's own number, so what that points to is not touched.
+    if fs::symlink_metadata(draft)?.ino() != out.metadata()?.ino() {
         return Err(io::Error::other("another export wrote it just now"));
     }
     out.set_permissions(fs::Permissions::from_mode(0o600))?;

@@ -103,11 +103,13 @@ impl Request<'_> {
         }
     }
 
-    /// Whether what landed is young enough for this request. What was fetched always is.
+    /// Whether what landed is young enough for this request, and as exact as its configuration wants it: a fetch that
+    /// began before a reload packs by the codec before. What was fetched always is young enough.
     fn accepts(&self, landed: &Landed) -> bool {
         let (controls, times) = (&self.ask.controls, &landed.record.times);
         let is_young = || times.age(self.now_ms, controls.max_age_ms) == Age::Fresh;
-        landed.call.is_some() || (!controls.no_cache && is_young())
+        let is_exact = self.config.cache.codec.accepts(landed.record.vector.form());
+        is_exact && (landed.call.is_some() || (!controls.no_cache && is_young()))
     }
 
     /// Whether the failure of a fetch that another request led is this request's too. That the upstream is down is

@@ -6,7 +6,7 @@
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::catalogue;
 use super::handles::{Counter, Shelf};
@@ -118,14 +118,17 @@ impl Account {
     }
 
     fn reprice(&self, savings: &Savings) {
-        let mut money = self.money.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut money = self.money();
         // Read under the lock: what is settled must never be ahead of what is read next.
         money.settle(Tokens { billed: self.billed.get(), saved: self.saved.get() });
         money.price = savings.price(&self.named.model).or_else(|| savings.price(&self.answered));
     }
 
     fn statement(&self) -> Statement {
-        let mut money = self.money.lock().unwrap_or_else(PoisonError::into_inner);
+        self.statement_of(&mut self.money())
+    }
+
+    fn statement_of(&self, money: &mut Money) -> Statement {
         money.settle(Tokens { billed: self.billed.get(), saved: self.saved.get() });
         Statement {
             named: Arc::clone(&self.named),
@@ -141,10 +144,16 @@ impl Account {
     }
 
     fn show_cost(&self) {
-        let now = self.statement();
+        // Held until the counters are raised: of two scrapes at once, each would add the same.
+        let mut money = self.money();
+        let now = self.statement_of(&mut money);
         for (counter, cost) in [(&self.cost_billed, now.cost_billed), (&self.cost_saved, now.cost_saved)] {
             counter.inc_by((cost - counter.get()).max(0.0));
         }
+    }
+
+    fn money(&self) -> MutexGuard<'_, Money> {
+        self.money.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

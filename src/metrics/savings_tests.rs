@@ -89,3 +89,15 @@ fn a_change_of_prices_holds_from_then_on_and_lowers_no_counter() {
     metrics.accounts().reprice(&savings("other=1"));
     counted((8.5, 8.0));
 }
+
+#[test]
+fn scrapes_at_once_count_no_cost_twice() {
+    let metrics = Metrics::new("0");
+    metrics.accounts().reprice(&savings("m=1"));
+    let account = metrics.accounts().of("m", "", "m");
+    for round in 1..=200 {
+        account.count(1, 1_000_000, 0);
+        std::thread::scope(|scope| (0..4).for_each(|_| drop(scope.spawn(|| metrics.accounts().show_costs()))));
+        assert!(near(account.cost_billed.get(), f64::from(round)), "{round}: {}", account.cost_billed.get());
+    }
+}

@@ -149,7 +149,7 @@ impl Stack {
         terms: &Lookup<'_>,
         move_up_since: Option<Generation>,
     ) -> Vec<Found> {
-        let is_new = !self.lower.is_empty() && terms.lessons.is_to_be_asked_for();
+        let is_new = !self.lower.is_empty() && terms.lessons.is_to_be_asked_for(terms.now_ms);
         let mut at_once = if is_new { self.ask_all(keys, terms).await } else { Vec::new() };
         for (depth, tier) in self.lower.iter().enumerate() {
             let open: Vec<usize> = (0..keys.len()).filter(|place| !found[*place].is_fresh()).collect();
@@ -246,15 +246,17 @@ impl Stack {
     /// newest of those counts: another replica may have met a newer model than this machine's disk has.
     async fn ask_all(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Vec<Option<Bytes>>> {
         let keys = [keys, &[newest_of(&terms.space)]].concat();
-        let are_up = self.lower.iter().all(|tier| tier.stats().up);
+        let are_up = || self.lower.iter().all(|tier| tier.stats().up);
+        let were_up = are_up();
         let mut answers = join_all(self.lower.iter().map(|tier| ask(&**tier, &keys, terms.trace))).await;
         let noted = answers.iter_mut().filter_map(|answer| answer.get_mut(keys.len() - 1)?.take());
         let noted = noted.filter_map(|bytes| at_rest::from_bytes(&bytes).ok());
         if let Some((newest, _)) = noted.max_by_key(|(record, _)| record.times.created_ms) {
             terms.lessons.recall(&newest.identity);
         }
-        if are_up {
-            terms.lessons.was_asked_for();
+        // One that went down meanwhile has not answered.
+        if were_up && are_up() {
+            terms.lessons.was_asked_for(terms.now_ms);
         }
         answers
     }

@@ -11,6 +11,8 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// Bytes of a `traceparent` of version 00.
 const LENGTH: usize = 55;
+/// What the standard asks everybody to hand on of a `tracestate`, in bytes.
+const MAX_STATE_BYTES: usize = 512;
 
 /// A place in a trace, below which spans can be begun. Empty where traces are off. Cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -94,10 +96,19 @@ fn parse(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     Some((TraceId::from_hex(trace_id).ok()?, SpanId::from_hex(span_id).ok()?, flags))
 }
 
-/// Several `tracestate` headers are one list.
+/// Several `tracestate` headers are one list. Of a long one the beginning counts, which is its newest part: each span
+/// and each call has a copy.
 fn states(headers: &HeaderMap) -> String {
-    let states: Vec<&str> = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok()).collect();
-    states.join(",")
+    let values = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok());
+    let mut states = String::new();
+    for state in values.flat_map(|value| value.split(',')).map(str::trim).filter(|state| !state.is_empty()) {
+        if states.len() + state.len() >= MAX_STATE_BYTES {
+            break;
+        }
+        states.push_str(if states.is_empty() { "" } else { "," });
+        states.push_str(state);
+    }
+    states
 }
 
 #[cfg(test)]
@@ -160,6 +171,18 @@ mod tests {
         }
         let good = format!("00-{TRACE}-{SPAN}-01");
         assert_eq!(read(&headers(&[("traceparent", &good), ("traceparent", &good)])), None, "two are none");
+    }
+
+    #[test]
+    fn of_a_long_state_the_newest_part_goes_on() {
+        let parent = format!("00-{TRACE}-{SPAN}-01");
+        let long: Vec<String> = (0..32).map(|n| format!("k{n}={}", "v".repeat(100))).collect();
+        let sent = headers(&[
+            ("traceparent", &parent),
+            ("tracestate", &long[..16].join(",")),
+            ("tracestate", &long[16..].join(", ")),
+        ]);
+        assert_eq!(read(&sent).expect("the parent is fine").trace_state().header(), long[..4].join(","));
     }
 
     #[test]

@@ -11,5 +11,5 @@ mod span;
 mod tracer;
 
 pub use context::TraceContext;
-pub use span::Span;
+pub use span::{MAX_LINKS, Span};
 pub use tracer::Tracer;

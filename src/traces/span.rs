@@ -3,7 +3,9 @@
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use opentelemetry::trace::{Span as _, SpanBuilder, SpanKind, Status, TraceContextExt as _, Tracer as _};
+use opentelemetry::trace::{
+    Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt as _, TraceState, Tracer as _,
+};
 use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 
@@ -12,6 +14,9 @@ use super::context::{Place, TraceContext};
 
 /// The longest text that an attribute holds, in bytes. Names of models come from callers.
 const MAX_TEXT_BYTES: usize = 256;
+
+/// Most links of one span: a call may carry inputs of this many requests, and more are not told.
+pub const MAX_LINKS: u32 = 128;
 
 /// A span under way. It ends when it is dropped. Empty where traces are off, and deaf where its trace is not recorded.
 #[derive(Debug, Default)]
@@ -72,10 +77,15 @@ impl Span {
         }
     }
 
-    /// Links it to a place in another trace.
+    /// Links it to a place in another trace. Without that one's state: it is a caller's, a call may have many callers,
+    /// and it tells nothing that the ids do not.
     pub fn link(&self, other: &TraceContext) {
-        if let Some(place) = &other.0 {
-            self.with(|span| span.add_link(place.span.clone(), Vec::new()));
+        if let Some(Place { span: to, .. }) = other.0.as_deref()
+            && self.is_recorded()
+        {
+            let state = TraceState::default();
+            let to = SpanContext::new(to.trace_id(), to.span_id(), to.trace_flags(), to.is_remote(), state);
+            self.with(|span| span.add_link(to, Vec::new()));
         }
     }
 

@@ -14,14 +14,11 @@ use super::attribute;
 use super::context::read;
 use super::export::Exporter;
 use super::queue::Queue;
-use super::span::{Span, known_method};
+use super::span::{MAX_LINKS, Span, known_method};
 use crate::config::{Live, Traces};
 use crate::connector::TlsError;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
-
-/// Most links of one span: a call may carry inputs of this many requests, and more are not told.
-const MAX_LINKS: u32 = 128;
 
 /// Begins the spans of requests. Empty where traces are off. Cheap to clone.
 #[derive(Clone, Debug, Default)]

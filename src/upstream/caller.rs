@@ -11,7 +11,7 @@ use super::turn::Turn;
 use super::{Breaker, Class, Client, Failure, Reply, Why, port_of};
 use crate::config::{Config, Live};
 use crate::metrics::{CallOutcome, Metrics, RetryReason};
-use crate::traces::{Span, TraceContext, attribute};
+use crate::traces::{MAX_LINKS, Span, TraceContext, attribute};
 use crate::wire::{Base64, Encoding, Expected, Input, ReadAnswer, Space, Unreadable, read_answer, write_request};
 
 /// What all inputs of one call have in common.
@@ -181,7 +181,11 @@ fn outcome_of(result: &Result<(ReadAnswer, Reply), Failure>) -> CallOutcome {
 fn begin_call(terms: &Terms, question: &Question<'_>, attempt: u32) -> Span {
     let Some((first, others)) = question.traces.split_first() else { return Span::default() };
     let span = first.call(terms.space.model_name());
-    for (place, other) in others.iter().enumerate() {
+    if !span.is_recorded() {
+        return span;
+    }
+    // Each is compared with those before it, so what would not be kept is not looked at.
+    for (place, other) in others.iter().take(MAX_LINKS as usize).enumerate() {
         let is_new = others[..place].iter().chain([first]).all(|seen| !seen.is_same_span(other));
         if is_new {
             span.link(other);

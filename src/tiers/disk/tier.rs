@@ -192,10 +192,10 @@ impl DiskTier {
             self.switch.set(State::Off);
             let (switch, epochs) = (Arc::clone(&self.switch), Arc::clone(&self.parts.epochs));
             let close = move || {
-                if switch.owes_anything() || !epochs.debts().is_empty() {
-                    store.note_purges(&epochs)?;
-                }
-                store.close()
+                let has_debts = switch.owes_anything() || !epochs.debts().is_empty();
+                let noted = if has_debts { store.note_purges(&epochs).map(drop) } else { Ok(()) };
+                // What cannot be noted is no reason to leave the last segment open.
+                store.close().and(noted)
             };
             let closed = timeout_at(until, spawn_blocking(close)).await;
             if let Ok(Ok(Err(fault))) = closed {

@@ -331,6 +331,14 @@ async fn where_nothing_is_noted_it_is_asked_for_once() {
         assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk)]), "{found:?}");
     }
     assert_eq!(redis.asked.lock().unwrap().len(), 1, "what the disk has is asked of nobody else afterwards");
+    // A newer model is met elsewhere; what this process has seen of the old one does not hide that for good.
+    let times = Times { created_ms: 2, fresh_until_ms: 100_000, stale_until_ms: 200_000 };
+    let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
+    let newest = Record::new(vector, Identity { model: "b".into(), dimension: 2 }, times, None);
+    let terms = at(61_000, &lessons);
+    redis.put(newest_of(&terms.space), AtRest { bytes: Bytes::from(at_rest::to_bytes(&newest, 0)), until_ms: 200_000 });
+    stack.look_below(&[key], &terms, stack.generation()).await;
+    assert_eq!(lessons.identity().map(|newest| newest.model.to_string()).as_deref(), Some("b"));
 }
 
 #[tokio::test]
