@@ -78,8 +78,11 @@ const ROUTE_OUTCOME: &[LabelSet] = &[label::<Route>("route"), label::<Outcome>("
 const TIER: &[LabelSet] = &[label::<Tier>("tier")];
 const PORT: &[LabelSet] = &[label::<Port>("port")];
 
-const MODEL_KIND: &[LabelSet] =
-    &[LabelSet { name: "model", values: &[] }, LabelSet { name: "namespace", values: &[] }, label::<TokenKind>("kind")];
+const MODEL_KIND: &[LabelSet] = &[
+    LabelSet { name: "model", values: &[] },
+    LabelSet { name: "cache_namespace", values: &[] },
+    label::<TokenKind>("kind"),
+];
 
 /// From a hit out of memory to the longest call that is waited for.
 const SECONDS: &[f64] = &[

@@ -70,7 +70,7 @@ fn a_change_of_prices_holds_from_then_on_and_lowers_no_counter() {
     let account = metrics.accounts().of("m", "", "m");
     let counted = |expected: (f64, f64)| {
         assert!(near(costs(&metrics).0, expected.0) && near(costs(&metrics).1, expected.1), "{:?}", costs(&metrics));
-        let line = |kind| format!("vecho_model_cost_total{{kind=\"{kind}\",model=\"m\",namespace=\"\"}} ");
+        let line = |kind| format!("vecho_model_cost_total{{cache_namespace=\"\",kind=\"{kind}\",model=\"m\"}} ");
         let text = metrics.render().1;
         let shown = |kind| text.lines().find_map(|one| one.strip_prefix(&*line(kind))?.parse::<f64>().ok());
         assert!(near(shown("billed").unwrap_or(-1.0), expected.0) && near(shown("saved").unwrap_or(-1.0), expected.1));

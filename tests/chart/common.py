@@ -178,7 +178,7 @@ def run(*command, **options):
 def started(line, environment):
     """A running vecho and the addresses that it says it serves; it has to stop in order, and is gone afterwards."""
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
-    ended = threading.Timer(60, process.kill)
+    ended = threading.Timer(180, process.kill)
     ended.start()
     try:
         log = ""

@@ -15,15 +15,20 @@ const SETTINGS: &[(&str, &str)] = &[
 
 /// Plays a scenario; whatever it is, the page complains of nothing and asks nobody else.
 fn play(scenario: &str) -> Value {
-    let report = play_with_troubles(scenario);
+    play_with(scenario, &[])
+}
+
+/// The same with further settings.
+fn play_with(scenario: &str, settings: &[(&str, &str)]) -> Value {
+    let report = play_with_troubles(scenario, settings);
     assert_eq!(report["complaints"], json!([]), "no error on the console, and none under the policy");
     report
 }
 
 /// The same where requests of the page fail, which browsers put on the console.
-fn play_with_troubles(scenario: &str) -> Value {
+fn play_with_troubles(scenario: &str, settings: &[(&str, &str)]) -> Value {
     let stub = Stub::start();
-    let vecho = Vecho::start_with(&stub.base_url(), SETTINGS);
+    let vecho = Vecho::start_with(&stub.base_url(), &[SETTINGS, settings].concat());
     let mut command = BROWSER.command();
     command.env("BASE_URL", vecho.base_url()).env("CONTROL_URL", stub.root_url());
     command.env("OPS_URL", vecho.ops_url("")).env("PID", vecho.pid().to_string());
@@ -146,6 +151,16 @@ fn each_action_asks_first_and_tells_what_came_of_it() {
 }
 
 #[test]
+fn a_purge_that_is_not_told_everywhere_says_so_and_cannot_be_cancelled_once_it_runs() {
+    let report = play_with("pending", &[("VECHO_REDIS_URL", "redis://127.0.0.1:1")]);
+    assert_eq!(report["under_way"], json!({"open": 1, "cancel": false}), "neither by the button nor by Escape");
+    for words in ["Purged: ", "Redis could not be told"] {
+        assert!(contains(&report["told"], words), "{words} in {report}");
+    }
+    assert_eq!(report["level"], "warn");
+}
+
+#[test]
 fn an_outage_cannot_be_overlooked() {
     let report = play("outage");
     assert_eq!((&report["calm"]["hidden"], &report["calm"]["title"]), (&json!(true), &json!("vecho")));
@@ -171,7 +186,7 @@ fn a_hostile_name_is_only_text() {
 
 #[test]
 fn a_page_that_is_not_on_loopback_wants_the_token_and_forgets_it() {
-    let report = play_with_troubles("token");
+    let report = play_with_troubles("token", &[]);
     assert!(contains(&report["locked"]["seen"], "admin token"));
     assert_eq!(report["locked"]["requests"], "–", "nothing is shown before");
     assert!(contains(&report["refused"]["said"], "Not done: "), "{report}");
@@ -182,7 +197,7 @@ fn a_page_that_is_not_on_loopback_wants_the_token_and_forgets_it() {
 
 #[test]
 fn it_says_that_the_connection_is_lost_and_goes_on_after_a_restart() {
-    let report = play_with_troubles("restart");
+    let report = play_with_troubles("restart", &[]);
     assert_eq!(report["dimmed"], true, "what is not of now does not look so");
     let points = |when: &str| report[when]["sources"]["points"].as_u64();
     assert!(points("after") >= points("before"), "what was drawn before the restart stays: {report}");
@@ -237,6 +252,7 @@ fn its_figures_are_rounded_without_becoming_untrue() {
 fn its_samples_outlive_a_restart_and_add_up_over_long_times() {
     let report = pure();
     assert_eq!(report["history"]["live"], json!([1, 2, 3]), "a sample that is known is not taken twice");
+    assert_eq!(report["history"]["overtaken"], json!([1, 2, 3]), "nor lost, where the whole came later than it");
     assert_eq!(report["history"]["restarted"], json!([1, 2, 3, 7]));
     assert_eq!(report["runs"], json!([[0, 2, 4], [20, 22]]), "a time without samples is a gap, and no line");
     let times = &report["times"];

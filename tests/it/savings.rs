@@ -62,7 +62,7 @@ async fn savings_are_what_the_headers_of_all_answers_said() {
         assert_eq!((&line["requests"], &line["inputs"]), (&json!(6), &json!(9)), "{line}");
         for (kind, tokens) in [("billed", billed), ("saved", saved)] {
             let series =
-                format!(r#"vecho_model_tokens_total{{kind="{kind}",model="{model}",namespace="{namespace}"}}"#);
+                format!(r#"vecho_model_tokens_total{{cache_namespace="{namespace}",kind="{kind}",model="{model}"}}"#);
             assert_eq!(vecho.metric(&series).await.to_string(), tokens.to_string(), "{series}");
         }
     }
@@ -94,7 +94,7 @@ async fn money_is_tokens_times_the_price_of_the_model_and_what_has_no_price_is_t
     let lines = savings["models"].as_array().expect("a list");
     let unpriced = lines.iter().find(|line| line["model"] == "unpriced").expect("it is there");
     assert_eq!((&unpriced["cost_saved"], &unpriced["price_per_million_tokens"]), (&json!(null), &json!(null)));
-    let series = r#"vecho_model_cost_total{kind="saved",model="tiny",namespace="team-a"}"#;
+    let series = r#"vecho_model_cost_total{cache_namespace="team-a",kind="saved",model="tiny"}"#;
     let [_, saved] = told[&("tiny", "team-a")];
     assert!((vecho.metric(series).await - float(saved)).abs() < 1e-9);
 }

@@ -4,9 +4,12 @@ import { byId, element, write } from "./dom.js";
 import { count, number } from "./format.js";
 import { ask, useToken } from "./server.js";
 
+/** Longer than a purge of a large disk takes; nobody is kept before a dialog for ever. */
+const PATIENCE_MS = 60_000;
+
 async function call(method, path, body) {
   const headers = body ? { "content-type": "application/json" } : {};
-  const answer = await ask(path, { method, headers, body: body && JSON.stringify(body) });
+  const answer = await ask(path, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(PATIENCE_MS) });
   const said = await answer.json().catch(() => ({}));
   if (answer.ok) return said;
   const refusal = new Error(said.error?.message ?? `The server answered with status ${answer.status}.`);
@@ -14,21 +17,31 @@ async function call(method, path, body) {
   throw refusal;
 }
 
-/** The dialog stays while the work is done. `question` has `title`, `text`, `yes`, and may have `more` and `danger`. */
+let asked = 0;
+
+/**
+ * The dialog stays while the work is done, and cannot be cancelled then: the work goes on anyway. `question` has `title`,
+ * `text`, `yes`, and may have `more` and `danger`.
+ */
 function confirm(question, work) {
   const [dialog, yes, no] = ["confirm", "confirm-yes", "confirm-no"].map(byId);
+  const own = (asked += 1);
   write(byId("confirm-title"), question.title);
   write(byId("confirm-text"), question.text);
   write(byId("confirm-more"), question.more ?? "");
   write(yes, question.yes);
   yes.className = question.danger ? "button danger full" : "button full";
-  yes.disabled = false;
+  yes.disabled = no.disabled = false;
+  dialog.oncancel = (event) => {
+    if (no.disabled) event.preventDefault();
+  };
   no.onclick = () => dialog.close();
   yes.onclick = async () => {
-    yes.disabled = true;
+    yes.disabled = no.disabled = true;
     write(yes, "Working…");
     const locked = await carryOut(work);
-    dialog.close();
+    // Browsers close a dialog after all if somebody insists: then it may ask something else by now.
+    if (own === asked) dialog.close();
     if (locked) byId("token-value").focus();
   };
   dialog.showModal();
@@ -41,14 +54,15 @@ function tell(level, text) {
   write(outcome, text);
 }
 
-/** Says what came of it, and whether it was for want of the token that nothing did. */
+/** Says what came of it (`work` gives the words, and its level where all is not well), and whether the token is wanted. */
 async function carryOut(work) {
   try {
-    tell("good", await work());
+    const [text, level = "good"] = [await work()].flat();
+    tell(level, text);
     return false;
   } catch (error) {
-    const offline = error instanceof TypeError;
-    tell("error", offline ? "Not done: the server cannot be reached." : `Not done: ${error.message}`);
+    const lost = error instanceof TypeError || error.name === "TimeoutError";
+    tell("error", lost ? "No answer from the server: whether it was done is not known." : `Not done: ${error.message}`);
     return error.forbidden === true;
   }
 }
@@ -67,8 +81,9 @@ function purge() {
     const wanted = new URLSearchParams();
     if (model) wanted.set("model", model);
     if (tier) wanted.set("tier", tier);
-    const { purged_entries: purged } = await call("DELETE", `api/performance/cache${wanted.size ? `?${wanted}` : ""}`);
-    return `Purged: ${count(purged, "entry", "entries")}, of ${model || "all models"}, in ${tier || "all tiers"}.`;
+    const { purged_entries: purged, warning } = await call("DELETE", `api/performance/cache${wanted.size ? `?${wanted}` : ""}`);
+    const done = `Purged: ${count(purged, "entry", "entries")}, of ${model || "all models"}, in ${tier || "all tiers"}.`;
+    return warning ? [`${done} ${warning}`, "warn"] : done;
   });
 }
 
@@ -130,7 +145,10 @@ export function offer({ stats, log_level }) {
   options(byId("purge-tier"), tiers, element("option", { value: "" }, "all tiers"));
   if (log_level === level) return;
   level = log_level;
-  byId("log-level-choice").value = log_level;
+  const choice = byId("log-level-choice");
+  // It may be a filter, or off, which are not on the list.
+  if (![...choice.options].some(({ value }) => value === log_level)) choice.append(element("option", {}, log_level));
+  choice.value = log_level;
 }
 
 /** Leaves a list alone that holds the same already: somebody may be choosing. */

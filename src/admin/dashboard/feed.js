@@ -6,6 +6,8 @@ import { anotherToken, ask, hasToken } from "./server.js";
 
 /** Events come every two seconds; after this long without one the connection is dead, whatever it says. */
 const SILENCE_MS = 10_000;
+/** A day of history takes its time where the line is slow. */
+const WHOLE_MS = 60_000;
 const RETRY_MS = 2_000;
 
 /** Follows the server for as long as the page lives. `on` has `whole`, `update` and `link`. */
@@ -20,8 +22,8 @@ export class Feed {
   }
 
   /** Reads state and history anew. */
-  async reload() {
-    const answer = await ask("api/dashboard");
+  async reload(signal = AbortSignal.timeout(WHOLE_MS)) {
+    const answer = await ask("api/dashboard", { signal });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
     this.#on.whole(await answer.json());
   }
@@ -48,7 +50,9 @@ export class Feed {
     const answer = await ask("api/events", { signal: gone.signal });
     if (!answer.ok) return answer.status;
     // What was missed meanwhile is in the server's history.
-    await this.reload();
+    this.#listen(gone, WHOLE_MS);
+    await this.reload(gone.signal);
+    this.#listen(gone);
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let text = ""; ; ) {
       const { value, done } = await reader.read();
@@ -68,9 +72,9 @@ export class Feed {
     this.#on.update(update);
   }
 
-  #listen(gone) {
+  #listen(gone, patience = SILENCE_MS) {
     clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => gone.abort(), SILENCE_MS);
+    this.#silence = setTimeout(() => gone.abort(), patience);
   }
 
   async #lost(refused) {

@@ -53,6 +53,8 @@ function memory({ resident_bytes, limit_bytes }) {
   write(byId("memory-note"), limit_bytes ? `${percent(resident_bytes / limit_bytes)} of ${bytes(limit_bytes)}` : "no limit");
 }
 
+const WORST_FIRST = ["error", "warn", "note"];
+
 /** What is wrong, worst first: `[level, title, text]`. */
 function warnings(now, history) {
   const served = (name) => history.sum(NEWS_SECONDS, now.at_ms, ({ inputs }) => inputs[name]);
@@ -69,7 +71,7 @@ function warnings(now, history) {
   const level = now.health.status === "error" ? "error" : "warn";
   const others = now.health.warnings.filter((text) => !told.test(text)).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`);
   if (others.length) found.push([level, others[0], others.slice(1).join(" ")]);
-  return found;
+  return found.sort(([one], [other]) => WORST_FIRST.indexOf(one) - WORST_FIRST.indexOf(other));
 }
 
 let told = "";

@@ -7,11 +7,15 @@ const FINE_SECONDS = 900;
 /** Up to so many seconds, a point of a chart stands for so many. */
 const STEPS = [[300, 0], [900, 6], [21_600, 60], [86_400, 300]];
 
-/** What the server has replaces what is here; older samples, of a process that is gone, stay. */
-function merged(known, fresh, kept) {
+/**
+ * What the server has replaces what is here; older samples, of a process that is gone, stay, and so do those of the `same`
+ * process that came while the answer was on its way.
+ */
+function merged(known, fresh, kept, same) {
   if (!fresh?.length) return known;
   const older = known.filter((sample) => sample.at_ms < fresh[0].at_ms);
-  return [...older, ...fresh].slice(-kept);
+  const newer = known.filter((sample) => same && sample.at_ms > fresh.at(-1).at_ms);
+  return [...older, ...fresh, ...newer].slice(-kept);
 }
 
 export class History {
@@ -20,11 +24,11 @@ export class History {
   #fineStep = 2;
   #coarseStep = 60;
 
-  load(history) {
+  load(history, same = false) {
     this.#fineStep = history.step_seconds || this.#fineStep;
     this.#coarseStep = history.coarse_step_seconds || this.#coarseStep;
-    this.#fine = merged(this.#fine, history.samples, KEPT_FINE);
-    this.#coarse = merged(this.#coarse, history.coarse, KEPT_COARSE);
+    this.#fine = merged(this.#fine, history.samples, KEPT_FINE, same);
+    this.#coarse = merged(this.#coarse, history.coarse, KEPT_COARSE, same);
   }
 
   add(sample) {

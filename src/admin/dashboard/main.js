@@ -55,9 +55,11 @@ function take(state) {
 
 const feed = new Feed({
   whole({ now: state, history: samples, recent: entries }) {
-    history.load(samples);
-    recent.replace(entries);
-    take(state);
+    const same = now?.started_ms === state.started_ms;
+    history.load(samples, same);
+    recent.replace(entries, same);
+    // Events overtake it while it is on its way.
+    take(same && now.at_ms > state.at_ms ? now : state);
   },
   update({ now: state, sample, recent: entries }) {
     if (sample) history.add(sample);
@@ -86,7 +88,7 @@ function choice(name) {
 }
 
 async function refresh() {
-  if (History.isCoarse(Number(chosen("range")))) await feed.reload();
+  if (!document.hidden && History.isCoarse(Number(chosen("range")))) await feed.reload();
 }
 
 const THEMES = [null, "light", "dark"];
@@ -111,7 +113,10 @@ function themes() {
 
 crosshair.addEventListener("move", () => write(byId("moment"), crosshair.at === null ? "" : `values at ${time(crosshair.at)}`));
 document.addEventListener("read", ({ detail }) => write(byId("spoken"), detail));
-document.addEventListener("visibilitychange", draw);
+document.addEventListener("visibilitychange", () => {
+  refresh().catch(() => {});
+  draw();
+});
 setInterval(() => refresh().catch(() => {}), COARSE_MS);
 choice("range");
 choice("latency-of");

@@ -1,7 +1,7 @@
 //! The live dashboard: a page and its files, compiled in; what it shows at first; and what it is told from then on.
 //!
-//! The page is a stranger's like any other until the guard has seen where its requests come from: names of models and
-//! namespaces are shown under a local `Host` alone.
+//! The page is a stranger's like any other until the guard has seen where its requests come from: what single requests
+//! were is shown under a local `Host` alone.
 
 mod assets;
 mod feed;

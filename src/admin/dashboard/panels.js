@@ -167,16 +167,23 @@ export class RecentPanel {
     for (const coming of ["pointerenter", "focusin"]) byId("recent").addEventListener(coming, () => this.#say(true));
   }
 
-  replace(entries) {
-    this.#entries = entries.slice(0, KEPT_RECENT);
-    this.#drawUnlessRead();
+  /** Takes what the server has; what the `same` process told while that was on its way stays. */
+  replace(entries, same = false) {
+    const known = new Set(entries.map(({ id }) => id));
+    const newer = this.#entries.filter(({ id, at_ms }) => same && !known.has(id) && at_ms >= (entries[0]?.at_ms ?? 0));
+    this.#keep([...newer, ...entries]);
   }
 
   add(entries) {
     // The history that was read meanwhile may hold some of them already.
     const known = new Set(this.#entries.map(({ id }) => id));
     const fresh = entries.filter(({ id }) => !known.has(id));
-    if (fresh.length) this.replace([...fresh, ...this.#entries]);
+    if (fresh.length) this.#keep([...fresh, ...this.#entries]);
+  }
+
+  #keep(entries) {
+    this.#entries = entries.slice(0, KEPT_RECENT);
+    this.#drawUnlessRead();
   }
 
   #drawUnlessRead() {

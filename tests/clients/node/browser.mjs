@@ -1,5 +1,6 @@
 // A headless Chromium on the dashboard, which takes down whatever goes wrong in it.
 
+import { execFileSync } from "node:child_process";
 import { chromium } from "playwright-core";
 
 const DEADLINE_MS = 30_000;
@@ -16,6 +17,15 @@ const FLAGS = [
   "--host-resolver-rules=MAP vecho.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ];
 
+/** Where Chromium is; fails with what to do where it is not. */
+function program() {
+  try {
+    return execFileSync("sh", ["-c", "command -v chromium"], { encoding: "utf8" }).trim();
+  } catch {
+    throw new Error("chromium is missing: run `bash scripts/setup-tests`");
+  }
+}
+
 /** Waits until `condition` gives something that is not false, and gives that. */
 export async function until(what, condition) {
   for (const end = Date.now() + DEADLINE_MS; ; ) {
@@ -29,7 +39,7 @@ export async function until(what, condition) {
 /** One browser; `complaints` and `elsewhere` fill while its pages live. */
 export async function launch() {
   // Playwright gives each launch a folder of its own for what a user would keep.
-  const browser = await chromium.launch({ executablePath: "/usr/bin/chromium", headless: true, args: FLAGS });
+  const browser = await chromium.launch({ executablePath: program(), headless: true, args: FLAGS });
   const [complaints, elsewhere] = [[], []];
   const open = async (url, options = {}) => {
     const context = await browser.newContext({ viewport: { width: 1440, height: 900 }, ...options });

@@ -141,6 +141,25 @@ async function actions({ open }) {
   return report;
 }
 
+/** A purge that waits, and that a tier cannot be told. */
+async function pending({ open }) {
+  const page = await open(OPS_URL);
+  await linked(page, "live");
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
+  await page.route("**/api/performance/cache", async (route) => {
+    await held;
+    await route.continue();
+  });
+  await page.locator("#purge button").click();
+  await page.locator("#confirm-yes").click();
+  await page.keyboard.press("Escape");
+  const underWay = { open: await page.locator("#confirm[open]").count(), cancel: await page.locator("#confirm-no").isEnabled() };
+  release();
+  await page.waitForSelector("#confirm:not([open])", { state: "attached" });
+  return { under_way: underWay, told: await outcome(page), level: await page.locator("#action-outcome").getAttribute("data-level") };
+}
+
 async function outage({ open }) {
   const page = await open(OPS_URL);
   await linked(page, "live");
@@ -197,10 +216,12 @@ async function token({ open }) {
   return { locked, refused, done, kept };
 }
 
-/** Another process on the ops port of the one that has ended. */
+/** Another process on the ops port of the one that has ended; it goes with this one, however that ends. */
 function startAgain() {
   const flags = ["--listen", "127.0.0.1:0", "--admin-listen", new URL(OPS_URL).host, "--upstream", "mock:"];
-  return spawn(VECHO, flags, { env: { VECHO_DISK_ENABLED: "false" }, stdio: "ignore" });
+  const next = spawn(VECHO, flags, { env: { VECHO_DISK_ENABLED: "false" }, stdio: "ignore" });
+  process.on("exit", () => next.kill("SIGKILL"));
+  return next;
 }
 
 async function restart({ open }) {
@@ -305,7 +326,7 @@ async function looks({ open }) {
   return { report, themes };
 }
 
-const scenarios = { figures, reload, actions, outage, hostile, token, restart, keyboard, looks };
+const scenarios = { figures, reload, actions, pending, outage, hostile, token, restart, keyboard, looks };
 const browser = await launch();
 const report = await scenarios[SCENARIO](browser);
 await browser.close();

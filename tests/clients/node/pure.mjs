@@ -24,8 +24,10 @@ function oldAndNew() {
   history.add(sample(6, 3));
   history.add(sample(6, 4));
   const live = history.window(300, START + 6000).samples.map(({ inputs }) => inputs.memory);
+  history.load({ step_seconds: 2, samples: [sample(2, 1), sample(4, 2)], coarse: [] }, true);
+  const overtaken = history.window(300, START + 6000).samples.map(({ inputs }) => inputs.memory);
   history.load({ step_seconds: 2, samples: [sample(100, 7)], coarse: [] });
-  return { live, restarted: history.window(300, START + 100_000).samples.map(({ inputs }) => inputs.memory) };
+  return { live, overtaken, restarted: history.window(300, START + 100_000).samples.map(({ inputs }) => inputs.memory) };
 }
 
 function longTimes() {
