@@ -165,7 +165,10 @@ pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(S
         Err(faults) => return print_faults(&faults, output),
     };
     match command {
-        Command::Serve => serve(source, config),
+        Command::Serve => match check_trust(&config) {
+            Ok(()) => serve(source, config),
+            Err(faults) => print_faults(&faults, output),
+        },
         Command::Config { format } => print(output.out, &shown(&config, format)),
         Command::Check => match check_trust(&config) {
             Ok(()) => print(output.out, "configuration ok"),

@@ -52,14 +52,15 @@ pub(super) fn figures(context: &AdminContext) -> Value {
 }
 
 /// What health is judged by.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Signs {
     ready: bool,
     draining: bool,
     breaker: &'static str,
     mocking_for_seconds: Option<u64>,
-    /// Tiers that are configured and do not work. None is needed: a tier that is down is a miss.
-    tiers_down: [Option<&'static str>; 2],
+    /// Tiers that are configured and do not work, and why not where that is known. None is needed: a tier that is down
+    /// is a miss.
+    tiers_down: Vec<(&'static str, Option<String>)>,
     avg_response_time_ms: f64,
     /// Of the last minute: an outage that is over is no illness.
     error_rate: f64,
@@ -79,9 +80,9 @@ impl Signs {
     fn of(context: &AdminContext) -> Self {
         let performance = context.metrics.performance().snapshot();
         let now_ms = context.clock.now_ms();
-        let mut down = context.cache.tiers().into_iter().filter(|tier| !tier.up).map(|tier| tier.name);
+        let down = context.cache.tiers().into_iter().filter(|tier| !tier.up);
         Self {
-            tiers_down: [down.next(), down.next()],
+            tiers_down: down.map(|tier| (tier.name, tier.cause)).collect(),
             ready: context.health.ready(),
             draining: context.health.draining(),
             breaker: context.health.breaker(),
@@ -110,7 +111,10 @@ impl Signs {
 
     fn warnings(&self) -> Vec<String> {
         let signs = [self.readiness(), self.mocking(), self.calling(), self.errors(), self.memory()];
-        let tiers = self.tiers_down.into_iter().flatten().map(|tier| format!("the {tier} tier is down"));
+        let tiers = self.tiers_down.iter().map(|(tier, cause)| match cause {
+            Some(cause) => format!("the {tier} tier is down: {cause}"),
+            None => format!("the {tier} tier is down"),
+        });
         signs.into_iter().flatten().chain(tiers).collect()
     }
 
@@ -152,14 +156,14 @@ mod tests {
         draining: false,
         breaker: "closed",
         mocking_for_seconds: None,
-        tiers_down: [None; 2],
+        tiers_down: Vec::new(),
         avg_response_time_ms: 1.0,
         error_rate: 0.05,
         requests: 20,
         memory_percent: 85.0,
     };
 
-    fn status(signs: Signs) -> &'static str {
+    fn status(signs: &Signs) -> &'static str {
         signs.verdict().status
     }
 
@@ -172,7 +176,11 @@ mod tests {
     fn each_trouble_degrades_and_is_named_once() {
         let troubles = [
             (Signs { mocking_for_seconds: Some(9), ..WELL }, "since 9 s"),
-            (Signs { tiers_down: [Some("redis"), None], ..WELL }, "the redis tier is down"),
+            (Signs { tiers_down: vec![("redis", None)], ..WELL }, "the redis tier is down"),
+            (
+                Signs { tiers_down: vec![("disk", Some("no room".to_owned()))], ..WELL },
+                "the disk tier is down: no room",
+            ),
             (Signs { breaker: "open", ..WELL }, "is open"),
             (Signs { breaker: "half-open", ..WELL }, "is half-open"),
             (Signs { error_rate: 0.051, ..WELL }, "5.1 %"),
@@ -189,15 +197,15 @@ mod tests {
 
     #[test]
     fn a_share_of_a_few_requests_is_no_verdict() {
-        assert_eq!(status(Signs { error_rate: 1.0, requests: 19, ..WELL }), "healthy");
-        assert_eq!(status(Signs { error_rate: 1.0, requests: 20, ..WELL }), "error");
+        assert_eq!(status(&Signs { error_rate: 1.0, requests: 19, ..WELL }), "healthy");
+        assert_eq!(status(&Signs { error_rate: 1.0, requests: 20, ..WELL }), "error");
     }
 
     #[test]
     fn not_ready_or_mostly_errors_is_an_error() {
-        assert_eq!(status(Signs { ready: false, ..WELL }), "error");
-        assert_eq!(status(Signs { error_rate: 0.501, ..WELL }), "error");
-        assert_eq!(status(Signs { error_rate: 0.5, ..WELL }), "degraded");
-        assert_eq!(status(Signs { ready: false, draining: true, error_rate: 1.0, ..WELL }), "error");
+        assert_eq!(status(&Signs { ready: false, ..WELL }), "error");
+        assert_eq!(status(&Signs { error_rate: 0.501, ..WELL }), "error");
+        assert_eq!(status(&Signs { error_rate: 0.5, ..WELL }), "degraded");
+        assert_eq!(status(&Signs { ready: false, draining: true, error_rate: 1.0, ..WELL }), "error");
     }
 }

@@ -52,6 +52,9 @@ pub struct TierStats {
     pub name: &'static str,
     /// Whether it works at this moment.
     pub up: bool,
+    /// Why it does not, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
     /// Entries held.
     pub entries: u64,
     /// Bytes held.

@@ -185,13 +185,14 @@ where
         misses,
         evictions: map.evicted(),
         up: true,
+        cause: None,
         dropped: 0,
     }
 }
 
 fn lower_stats(name: &'static str, stats: LowerStats) -> TierStats {
-    let LowerStats { up, entries, bytes, capacity_bytes, hits, misses, evictions, dropped } = stats;
-    TierStats { name, up, entries, bytes, capacity_bytes, hits, misses, evictions, dropped }
+    let LowerStats { up, cause, entries, bytes, capacity_bytes, hits, misses, evictions, dropped } = stats;
+    TierStats { name, up, cause, entries, bytes, capacity_bytes, hits, misses, evictions, dropped }
 }
 
 impl Health for Ops {

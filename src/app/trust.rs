@@ -1,4 +1,4 @@
-//! The files that TLS needs, read before anything is started with them.
+//! The files that TLS needs, read before anything is started with them: by `vecho check`, and by each start.
 
 use crate::config::{Config, Effective, Fault, Faults, Origin, Tls};
 use crate::connector::roots_fault;

@@ -189,6 +189,10 @@ impl Fetch {
 
     fn learn_from(&self, failure: &Failure) {
         match failure.class {
+            // Says nothing about how the upstream writes its answers.
+            Class::Unreadable(Unreadable::NoRoom, _) => {
+                tracing::warn!(cause = failure.detail, "an answer was passed on and not stored");
+            }
             Class::Unreadable(cause, encoding) => {
                 let wrong_base64 = encoding == Encoding::Base64 && cause == Unreadable::Dimension;
                 self.lessons.mark_unreadable(encoding, wrong_base64, self.flow.clock.now_ms());

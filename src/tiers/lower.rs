@@ -22,10 +22,12 @@ pub struct AtRest {
 }
 
 /// The size and the luck of a tier since the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LowerStats {
     /// Whether it works at this moment.
     pub up: bool,
+    /// Why it does not, where that is known. Holds no secret.
+    pub cause: Option<String>,
     /// Entries held, where that is known.
     pub entries: u64,
     /// Bytes held, where that is known.

@@ -7,13 +7,14 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::caller::{Answered, Question, Terms};
 use super::error::TooLarge;
 use super::learned::LearnedLimits;
 use super::portion::{Asker, CallLimits, Piece, Portion, cut, estimated_tokens, fail, halve, hand_out};
+use super::room::{Room, Share};
 use super::turn::Turn;
 use super::{Caller, Failure, Why};
 use crate::config::Live;
@@ -43,9 +44,8 @@ pub struct Batcher {
     permits: Arc<Semaphore>,
     queues: Mutex<KeyMap<Queue>>,
     learned: LearnedLimits,
-    /// Bounds the memory of answers under way, in KiB.
-    room: Arc<Semaphore>,
-    room_kib: u32,
+    /// Bounds the memory of answers under way.
+    room: Arc<Room>,
     live: Live,
     tasks: Tasks,
     metrics: Arc<Metrics>,
@@ -55,10 +55,9 @@ impl Batcher {
     /// A batcher without work. Answers under way may take a quarter of `memory_bytes`.
     pub fn new(caller: Caller, live: Live, memory_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(live.load().upstream.max_concurrent));
-        let room_kib = u32::try_from(memory_bytes / 4 / 1024).unwrap_or(u32::MAX).max(1);
-        let room = Arc::new(Semaphore::new(room_kib as usize));
+        let room = Room::new(memory_bytes / 4);
         let (queues, learned, tasks) = (Mutex::default(), LearnedLimits::default(), Tasks::new());
-        Arc::new(Self { caller, permits, queues, learned, room, room_kib, live, tasks, metrics })
+        Arc::new(Self { caller, permits, queues, learned, room, live, tasks, metrics })
     }
 
     /// Queues inputs, all of one kind; the results come in portions that together cover every place once. The work that
@@ -146,9 +145,9 @@ impl Batcher {
     /// because of one of several requests is made again for each of them.
     async fn call(self: Arc<Self>, id: Key, terms: Arc<Terms>, batch: Vec<Piece>, mut turn: Turn) {
         let under_way = self.metrics.upstream_in_flight.enter();
-        let room = self.make_room(&terms, &batch).await;
-        let result = self.ask(&terms, &batch, &mut turn).await;
-        drop((under_way, room));
+        let share = self.make_room(&terms, &batch).await;
+        let result = self.ask(&terms, &batch, (&mut turn, &share)).await;
+        drop((under_way, share));
         let failure = match result {
             Ok(answered) => return hand_out(batch, answered),
             Err(failure) => failure,
@@ -182,21 +181,26 @@ impl Batcher {
         }
     }
 
-    async fn ask(&self, terms: &Terms, batch: &[Piece], turn: &mut Turn) -> Result<Answered, Failure> {
+    async fn ask(
+        &self,
+        terms: &Terms,
+        batch: &[Piece],
+        (turn, share): (&mut Turn, &Share),
+    ) -> Result<Answered, Failure> {
         let question = Question {
             inputs: batch.iter().flat_map(|piece| &piece.inputs).collect(),
             requests: batch.len(),
             traces: batch.iter().map(|piece| &piece.trace).filter(|trace| trace.is_known()).collect(),
             deadline: batch.iter().map(|piece| piece.deadline).max().unwrap_or_else(Instant::now),
+            share,
         };
         self.caller.ask(terms, &question, turn).await
     }
 
-    /// Waits until the answer to a call has room beside the others under way.
-    async fn make_room(&self, terms: &Terms, batch: &[Piece]) -> OwnedSemaphorePermit {
+    /// Waits until the answer to a call has room beside the others under way, as large as it is likely to be.
+    async fn make_room(&self, terms: &Terms, batch: &[Piece]) -> Share {
         let inputs: usize = batch.iter().map(|piece| piece.inputs.len()).sum();
-        let kib = u32::try_from(inputs * terms.answer_bytes() / 1024 + 1).unwrap_or(u32::MAX).min(self.room_kib);
-        Arc::clone(&self.room).acquire_many_owned(kib).await.expect("the semaphore must never be closed")
+        self.room.take((inputs * terms.answer_bytes()) as u64).await
     }
 
     fn limits(&self, id: &Key) -> CallLimits {

@@ -7,6 +7,7 @@ use http::{HeaderMap, StatusCode, Uri};
 use tokio::time::Instant;
 
 use super::retry::{Budget, backoff, luck};
+use super::room::Share;
 use super::turn::Turn;
 use super::{Breaker, Class, Client, Failure, Reply, Why, port_of};
 use crate::config::{Config, Live};
@@ -58,6 +59,8 @@ pub(super) struct Question<'a> {
     pub traces: Vec<&'a TraceContext>,
     /// When nobody waits any more: no retry is begun that would end later.
     pub deadline: Instant,
+    /// The memory for its answer.
+    pub share: &'a Share,
 }
 
 /// What came back, and the call that brought it.
@@ -113,7 +116,7 @@ impl Caller {
             tries.attempts += 1;
             let begun = Instant::now();
             let span = begin_call(terms, question, tries.attempts);
-            let reply = self.client.post(terms, body.clone(), &span.context()).await;
+            let reply = self.client.post(terms, body.clone(), &span.context(), question.share).await;
             let result = reply.and_then(|reply| read_reply(terms, question.inputs.len(), reply));
             let outcome = outcome_of(&result);
             self.metrics.upstream_call(outcome, begun.elapsed(), question.inputs.len(), question.requests);
@@ -138,6 +141,7 @@ impl Caller {
                 Next::RetryAfter(wait, reason) => {
                     self.metrics.retry(reason);
                     tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "asking the upstream again");
+                    question.share.begin_anew();
                     turn.pause(wait).await;
                 }
             }

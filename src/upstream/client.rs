@@ -14,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
 use super::headers::KEY_HEADERS;
+use super::room::Share;
 use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
 use crate::config::{Config, KeyHeader, Live};
 use crate::connector::{Connecting, TimedConnector, TlsError};
@@ -85,8 +86,14 @@ impl Client {
     }
 
     /// Posts a JSON body and reads the whole answer within the configured limits. Who asked may be gone by then: what
-    /// is paid for is read to its end. The call goes up under its own place in its trace.
-    pub async fn post(&self, terms: &Terms, body: Bytes, call: &TraceContext) -> Result<Reply, Failure> {
+    /// is paid for is read to its end, if there is room for it. The call goes up under its own place in its trace.
+    pub(super) async fn post(
+        &self,
+        terms: &Terms,
+        body: Bytes,
+        call: &TraceContext,
+        share: &Share,
+    ) -> Result<Reply, Failure> {
         let client = match &self.target {
             Target::Http(client) => client,
             Target::InProcess(embedder) => return post_in_process(embedder, terms, body).await,
@@ -104,7 +111,7 @@ impl Client {
             .await
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream sent no answer in time"))?
             .map_err(|error| failure_of(&error))?;
-        timeout_at(until, read_reply(response, config.upstream.max_answer_bytes, terms.encoding))
+        timeout_at(until, read_reply(response, config.upstream.max_answer_bytes, terms.encoding, share))
             .await
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream's answer did not end in time"))?
     }
@@ -188,16 +195,52 @@ fn authorize(config: &Config, headers: &mut HeaderMap) {
     }
 }
 
-async fn read_reply(response: Response<Incoming>, max_bytes: usize, asked: Encoding) -> Result<Reply, Failure> {
+async fn read_reply(
+    response: Response<Incoming>,
+    max_bytes: usize,
+    asked: Encoding,
+    share: &Share,
+) -> Result<Reply, Failure> {
     let (parts, body) = response.into_parts();
-    let body = Limited::new(body, max_bytes).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            Failure::too_large(asked)
-        } else {
-            Failure::unavailable(Why::Cut, "the upstream's answer was cut off")
+    let (mut body, mut pieces, mut bytes) = (Limited::new(body, max_bytes), Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.map_err(|error| body_failure(&*error, asked))?.into_data() {
+            bytes += piece.len();
+            if !share.cover(memory_bytes(bytes, asked)).await {
+                return Err(Failure::no_room(asked));
+            }
+            pieces.push(piece);
         }
-    })?;
-    Ok(Reply { status: parts.status, headers: parts.headers, body: body.to_bytes() })
+    }
+    Ok(Reply { status: parts.status, headers: parts.headers, body: join(pieces, bytes) })
+}
+
+fn body_failure(error: &(dyn Error + Send + Sync + 'static), asked: Encoding) -> Failure {
+    if error.is::<LengthLimitError>() {
+        Failure::too_large(asked)
+    } else {
+        Failure::unavailable(Why::Cut, "the upstream's answer was cut off")
+    }
+}
+
+/// What an answer of that many bytes takes with its vectors: three quarters of it again where it is base64, a quarter
+/// or less where it is numbers.
+const fn memory_bytes(wire_bytes: usize, asked: Encoding) -> u64 {
+    let vectors = match asked {
+        Encoding::Base64 => wire_bytes / 4 * 3,
+        Encoding::Float => wire_bytes / 4,
+    };
+    (wire_bytes + vectors) as u64
+}
+
+fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
+    if pieces.len() == 1 {
+        return pieces.swap_remove(0);
+    }
+    let mut whole = BytesMut::with_capacity(bytes);
+    // Each goes as soon as it is copied.
+    pieces.into_iter().for_each(|piece| whole.extend_from_slice(&piece));
+    whole.freeze()
 }
 
 fn failure_of(error: &legacy::Error) -> Failure {

@@ -96,6 +96,12 @@ impl Failure {
         Self { class: Class::Unreadable(Unreadable::TooLarge, asked), reply: None, detail }
     }
 
+    /// The failure of an answer for which there is no memory. In smaller calls there may be.
+    pub fn no_room(asked: Encoding) -> Self {
+        let detail = "the upstream's answer has no room in the quarter of memory.limit_mb that answers under way share";
+        Self { class: Class::Unreadable(Unreadable::NoRoom, asked), reply: None, detail: detail.to_owned() }
+    }
+
     /// The failure of an answer that cannot be believed; it is kept so that it can be passed on.
     pub fn unreadable(cause: Unreadable, asked: Encoding, reply: Reply) -> Self {
         let detail = format!("the upstream's answer cannot be used: {cause}");
@@ -109,6 +115,9 @@ impl Failure {
 
     /// Whether fewer inputs in a call might pass, and of what there were too many.
     pub fn too_large_by(&self) -> Option<TooLarge> {
+        if matches!(self.class, Class::Unreadable(Unreadable::NoRoom, _)) {
+            return Some(TooLarge::Size);
+        }
         let reply = self.reply.as_ref().filter(|_| self.class == Class::Refused)?;
         match reply.status {
             StatusCode::PAYLOAD_TOO_LARGE => Some(TooLarge::Size),

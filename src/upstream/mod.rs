@@ -10,6 +10,7 @@ mod headers;
 mod learned;
 mod portion;
 mod retry;
+mod room;
 mod turn;
 
 pub use batcher::{Batcher, Lane};

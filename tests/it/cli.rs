@@ -48,19 +48,13 @@ fn check_says_that_a_good_configuration_is_ok() {
 fn a_failed_start_is_one_plain_line_whatever_the_log_settings() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
-    let broken = ["--upstream", "mock:", "--listen", "127.0.0.1:0", "--set", "tls.cert_file=Cargo.toml"];
-    let broken = [&broken[..], &["--set", "tls.key_file=Cargo.toml"]].concat();
-    for (arguments, status) in [(vec!["--upstream", "mock:", "--listen", &listen], 1), (broken, 64)] {
-        for log in [&["log.level=off"][..], &["log.level=info"], &["log.format=json"]] {
-            let log = log.iter().flat_map(|pair| ["--set", *pair]);
-            let arguments: Vec<&str> =
-                arguments.iter().copied().chain(["--admin-listen", "127.0.0.1:0"]).chain(log).collect();
-            let output = vecho(&arguments, &[]);
-            let said = err(&output);
-            assert_eq!(output.status.code(), Some(status), "{said}");
-            let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("vecho: cannot start: ")).collect();
-            assert_eq!((lines.len(), said.matches("cannot start").count()), (1, 1), "{arguments:?}: {said}");
-        }
+    let ports = ["--upstream", "mock:", "--listen", &listen, "--admin-listen", "127.0.0.1:0"];
+    for log in ["log.level=off", "log.level=info", "log.format=json"] {
+        let output = vecho(&[&ports[..], &["--set", log]].concat(), &[]);
+        let said = err(&output);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        let lines: Vec<&str> = said.lines().filter(|line| line.starts_with("vecho: cannot start: ")).collect();
+        assert_eq!((lines.len(), said.matches("cannot start").count()), (1, 1), "{log}: {said}");
     }
 }
 

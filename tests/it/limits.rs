@@ -5,9 +5,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::client::Answer;
+use crate::harness::front::tiny;
 use crate::harness::ops::metric_becomes;
 use crate::harness::socket::Socket;
-use crate::harness::{Behaviour, Inside, Stub};
+use crate::harness::{Behaviour, Front, Inside, Stub};
 
 fn ask(text: &str) -> Value {
     json!({"model": "tiny", "input": text})
@@ -254,4 +255,35 @@ async fn the_built_in_mock_collects_no_body_that_it_has_no_use_for() {
     let answer = unread.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains(r#""code":"body_too_large""#), "{answer}");
     assert_idle(&vecho).await;
+}
+
+/// As much as no answer may take where the limit is 32 MiB: a quarter of that is for all answers under way.
+fn oversized() -> Behaviour {
+    let body = format!("{{\"object\": \"list\",{}\"data\": []}}", " ".repeat(9 << 20));
+    Behaviour::Status { code: 200, headers: vec![("content-type", "application/json".to_owned())], body }
+}
+
+#[tokio::test]
+async fn an_answer_that_outgrows_its_share_of_memory_is_asked_for_in_smaller_calls() {
+    let front = Front::with(&[("memory.limit_mb", "32")]).await;
+    front.stub.when(|call| call.inputs().len() > 1, oversized());
+    let answer = front.embed(&["a", "b", "c"]).await;
+    assert_eq!((answer.vectors(), answer.sources()), (tiny(&["a", "b", "c"]), "upstream=3"));
+    let sizes: Vec<usize> = front.stub.embedding_calls().iter().map(|call| call.inputs().len()).collect();
+    assert_eq!(sizes.iter().filter(|size| **size == 1).count(), 3, "{sizes:?}");
+    assert_eq!(front.embed(&["c", "b", "a"]).await.cache(), "hit");
+}
+
+#[tokio::test]
+async fn an_answer_to_one_input_that_outgrows_memory_is_streamed_through_and_the_next_is_read_as_ever() {
+    let front = Front::with(&[("memory.limit_mb", "32")]).await;
+    for _ in 0..5 {
+        front.stub.next(oversized());
+        front.stub.next(oversized());
+        let passed = front.embed(&["a"]).await;
+        assert_eq!((passed.cache(), passed.header("x-vecho-bypass-reason")), ("bypass", Some("unreadable_answer")));
+        assert!(passed.body.len() > 9 << 20, "{}", passed.body.len());
+    }
+    let again = front.embed(&["a"]).await;
+    assert_eq!((again.vectors(), again.cache()), (tiny(&["a"]), "miss"));
 }

@@ -117,30 +117,38 @@ fn a_port_that_is_taken_fails_the_start_and_is_named() {
 }
 
 #[test]
-fn check_reads_every_certificate_and_key_and_names_each_fault_by_its_key() {
+fn check_and_start_read_every_certificate_and_key_and_name_each_fault_by_its_key() {
     let (folder, own, other) = (Folder::new("check"), Identity::new("localhost"), Identity::new("localhost"));
     let (cert, key) = (folder.write("cert.pem", &own.cert_pem), folder.write("key.pem", &own.key_pem));
     let strange = folder.write("strange.pem", &other.key_pem);
     let nonsense = folder.write("nonsense.pem", "nonsense");
-    let check = |files: &[(&str, &str)]| {
+    let run = |command: &str, files: &[(&str, &str)]| {
+        let ports = ["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"].map(str::to_owned);
         let set = files.iter().flat_map(|(key, file)| ["--set".to_owned(), format!("{key}={file}")]);
-        Command::new(env!("CARGO_BIN_EXE_vecho")).env_clear().arg("check").args(set).output().expect("vecho runs")
+        let mut vecho = Command::new(env!("CARGO_BIN_EXE_vecho"));
+        vecho.env_clear().arg(command).args(ports).args(set).output().expect("vecho runs")
     };
     let good = [("upstream.ca_file", &*cert), ("tls.cert_file", &cert), ("tls.key_file", &key)];
-    let good = check(&[&good[..], &[("redis.ca_file", &cert)]].concat());
+    let good = run("check", &[&good[..], &[("redis.ca_file", &cert)]].concat());
     assert_eq!((good.status.code(), &*good.stdout), (Some(0), &b"configuration ok\n"[..]), "{good:?}");
-    let bad = check(&[
-        ("upstream.ca_file", &nonsense),
-        ("redis.ca_file", &key),
-        ("tls.cert_file", &nonsense),
-        ("tls.key_file", &cert),
-        ("redis.cert_file", &cert),
-        ("redis.key_file", &strange),
-    ]);
-    let faults = String::from_utf8(bad.stderr).expect("faults are text");
-    assert_eq!((bad.status.code(), &*bad.stdout), (Some(64), &b""[..]), "{faults}");
-    for key in ["upstream.ca_file", "redis.ca_file", "tls.cert_file", "tls.key_file", "redis.key_file"] {
-        assert!(faults.lines().any(|line| line.starts_with(&format!("{key} (--set): "))), "{key} in\n{faults}");
+    for command in ["check", "serve"] {
+        let bad = run(
+            command,
+            &[
+                ("upstream.ca_file", &nonsense),
+                ("redis.ca_file", &key),
+                ("tls.cert_file", &nonsense),
+                ("tls.key_file", &cert),
+                ("redis.cert_file", &cert),
+                ("redis.key_file", &strange),
+            ],
+        );
+        let faults = String::from_utf8(bad.stderr).expect("faults are text");
+        assert_eq!((bad.status.code(), &*bad.stdout), (Some(64), &b""[..]), "{command}: {faults}");
+        for key in ["upstream.ca_file", "redis.ca_file", "tls.cert_file", "tls.key_file", "redis.key_file"] {
+            let named = faults.lines().any(|line| line.starts_with(&format!("{key} (--set): ")));
+            assert!(named, "{command}: {key} in\n{faults}");
+        }
+        assert_eq!(faults.lines().count(), 5, "{command}: {faults}");
     }
-    assert_eq!(faults.lines().count(), 5, "{faults}");
 }

@@ -49,7 +49,10 @@ impl Keeper {
                     let fault = self.write_behind(store).await;
                     self.tell_off(&fault);
                 }
-                Err(error) if is_down => tracing::debug!(%error, "the disk tier is still off"),
+                Err(error) if is_down => {
+                    self.switch.set_cause(Some(error.to_string()));
+                    tracing::debug!(%error, "the disk tier is still off");
+                }
                 Err(error) => self.tell_off(&error.to_string()),
             }
             is_down = true;
@@ -61,6 +64,7 @@ impl Keeper {
     }
 
     fn tell_off(&self, fault: &str) {
+        self.switch.set_cause(Some(fault.to_owned()));
         let off_for = self.settings.off_for;
         tracing::warn!(%fault, "the disk tier is off; it is tried again every {off_for:?}, and requests go on without it");
     }

@@ -24,6 +24,8 @@ pub(super) enum State {
 pub(super) struct Switch {
     state: watch::Sender<State>,
     faults: mpsc::Sender<String>,
+    /// Why the store cannot be used, from a failure until it is open again.
+    cause: Mutex<Option<String>>,
     /// Whether a purge came while the store was not open: what is in it then may be purged, and goes once it is open.
     owes_purge: AtomicBool,
     /// The debts that this process noted last; nothing before it did.
@@ -35,10 +37,13 @@ impl Switch {
     pub(super) fn new() -> (Self, mpsc::Receiver<String>) {
         let (faults, told) = mpsc::channel(1);
         let (state, owes_purge) = (watch::Sender::new(State::Opening), AtomicBool::new(false));
-        (Self { state, faults, owes_purge, noted_debts: Mutex::default() }, told)
+        (Self { state, faults, cause: Mutex::default(), owes_purge, noted_debts: Mutex::default() }, told)
     }
 
     pub(super) fn set(&self, state: State) {
+        if matches!(state, State::Open(_)) {
+            self.set_cause(None);
+        }
         self.state.send_replace(state);
     }
 
@@ -48,6 +53,15 @@ impl Switch {
             State::Open(store) => Some(Arc::clone(store)),
             State::Opening | State::Off => None,
         }
+    }
+
+    /// Why it cannot be used.
+    pub(super) fn cause(&self) -> Option<String> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_cause(&self, cause: Option<String>) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
     }
 
     pub(super) fn is_off(&self) -> bool {
@@ -64,6 +78,7 @@ impl Switch {
     /// Something went wrong: the tier goes off. At once, since whoever writes may hang on the same disk: each request
     /// that still asked would wait for it, and leave a thread behind.
     pub(super) fn fail(&self, fault: &impl ToString) {
+        self.set_cause(Some(fault.to_string()));
         self.state.send_if_modified(|state| {
             let was_open = matches!(state, State::Open(_));
             if was_open {

@@ -259,6 +259,7 @@ impl LowerTier for DiskTier {
         let held = store.as_ref().map(|store| store.stats()).unwrap_or_default();
         LowerStats {
             up: store.is_some(),
+            cause: self.switch.cause(),
             entries: held.entries,
             bytes: held.bytes,
             capacity_bytes: self.settings.bounds.max_bytes,

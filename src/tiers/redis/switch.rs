@@ -1,7 +1,7 @@
 //! Whether Redis works: requests ask it while it does, and know at once when it does not.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -15,6 +15,8 @@ const TOO_LATE: u32 = 3;
 pub(super) struct Switch {
     link: watch::Sender<Option<Arc<Link>>>,
     late_in_row: AtomicU32,
+    /// Why there is no way to Redis, while there is none.
+    cause: Mutex<Option<String>>,
     /// Whether the present outage has been told of. The start is none until the first try fails.
     is_told: AtomicBool,
     is_refusing: AtomicBool,
@@ -25,6 +27,7 @@ impl Default for Switch {
         Self {
             link: watch::Sender::new(None),
             late_in_row: AtomicU32::new(0),
+            cause: Mutex::default(),
             is_told: AtomicBool::new(false),
             is_refusing: AtomicBool::new(false),
         }
@@ -35,6 +38,15 @@ impl Switch {
     /// The way to Redis, while there is one.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         self.link.borrow().clone()
+    }
+
+    /// Why there is none.
+    pub(super) fn cause(&self) -> Option<String> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_cause(&self, cause: Option<String>) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
     }
 
     /// Waits for a way to Redis.
@@ -55,12 +67,14 @@ impl Switch {
     pub(super) fn set_up(&self, link: Arc<Link>) {
         self.late_in_row.store(0, Ordering::Relaxed);
         self.is_told.store(false, Ordering::Relaxed);
+        self.set_cause(None);
         self.link.send_replace(Some(link));
         tracing::info!("Redis answers: its tier is up");
     }
 
     /// It cannot be reached.
     pub(super) fn set_down(&self, trouble: &Trouble) {
+        self.set_cause(Some(trouble.cause().to_owned()));
         self.link.send_replace(None);
         if !self.is_told.swap(true, Ordering::Relaxed) {
             let cause = trouble.cause();

@@ -189,6 +189,7 @@ impl LowerTier for RedisTier {
     fn stats(&self) -> LowerStats {
         LowerStats {
             up: self.keeper.switch.link().is_some(),
+            cause: self.keeper.switch.cause(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             dropped: self.queue.dropped(),

@@ -26,6 +26,9 @@ pub enum Unreadable {
     /// It has more bytes than are read.
     #[error("it is too large")]
     TooLarge,
+    /// There was no memory for it.
+    #[error("there is no room for it")]
+    NoRoom,
     /// It is not JSON of the expected shape.
     #[error("it is not an embeddings answer")]
     Shape,

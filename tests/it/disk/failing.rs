@@ -6,6 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::ground::{Ground, SMALL, TINY, texts, written};
+use crate::harness::Client;
 
 const OFF: &str = "the disk tier is off";
 const BACK: &str = "the disk tier is back";
@@ -93,9 +94,14 @@ async fn a_file_in_place_of_the_folder_is_told_once_and_a_folder_is_taken_later(
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
     assert_eq!(ground.stats(&vecho).await["up"], json!(false));
     assert_eq!(ground.stats(&vecho).await["dropped"], 20);
+    let health = Client::new().get(&vecho.ops_url("/api/performance/health")).await.json();
+    let cause = ground.stats(&vecho).await["cause"].as_str().expect("it is known").to_owned();
+    assert!(cause.contains(ground.folder.text()), "{cause}");
+    assert_eq!(health["warnings"], json!([format!("the disk tier is down: {cause}")]));
     ground.purge(&vecho, "").await;
     std::fs::remove_file(ground.folder.path()).expect("it is there");
     vecho.logged(BACK).await;
+    assert_eq!(ground.stats(&vecho).await["cause"], json!(null), "nothing is wrong any more");
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
     written(&vecho, 20).await;
     assert_eq!(vecho.log().matches(OFF).count(), 1, "{}", vecho.log());

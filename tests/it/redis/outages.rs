@@ -49,6 +49,10 @@ async fn absent_at_the_start() {
     let replica = started(&stub, &redis.url(), &IMPATIENT).await;
     go_on(&replica, "early", 5).await;
     go_on_without_asking(&replica, "absent").await;
+    let health = replica.health().await;
+    assert_eq!(health["status"], "degraded");
+    let warning = health["warnings"][0].as_str().expect("a warning");
+    assert!(warning.starts_with("the redis tier is down: ") && warning.contains("refused"), "{warning}");
     redis.go_on();
     comes_up(&replica).await;
     is_shared(&replica, &stub, &redis.url(), "late").await;

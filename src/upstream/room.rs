@@ -1,0 +1,205 @@
+//! The memory that answers under way may take together: asked for before a call by estimate, and for more while an
+//! answer comes that is larger than it looked.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::timeout;
+
+/// How long an answer that needs more waits for others to end. Meanwhile its connection stands still.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// More is taken in steps, so that not every piece of an answer asks for it.
+const STEP_BYTES: u64 = 64 * 1024;
+
+/// See above. Used by `Arc`.
+#[derive(Debug)]
+pub(super) struct Room {
+    total: u64,
+    state: Mutex<State>,
+    freed: Notify,
+    /// Held by the first of those that wait to begin, so that small calls do not overtake a large one for ever.
+    door: tokio::sync::Mutex<()>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: u64,
+    /// An answer that has begun waits for more. It goes before calls that have not, and there is only one: two that
+    /// hold what the other needs would wait for ever.
+    one_waits: bool,
+}
+
+impl Room {
+    pub(super) fn new(total: u64) -> Arc<Self> {
+        let state = Mutex::new(State { free: total, one_waits: false });
+        Arc::new(Self { total, state, freed: Notify::new(), door: tokio::sync::Mutex::default() })
+    }
+
+    /// Waits for this many bytes, or for all there are if it is more.
+    pub(super) async fn take(self: &Arc<Self>, bytes: u64) -> Share {
+        let bytes = bytes.min(self.total);
+        let _first = self.door.lock().await;
+        loop {
+            let freed = self.freed.notified();
+            if self.try_take(bytes, |state| !state.one_waits) {
+                return Share { room: Arc::clone(self), estimate: bytes, held: AtomicU64::new(bytes) };
+            }
+            freed.await;
+        }
+    }
+
+    fn try_take(&self, bytes: u64, may: impl Fn(&State) -> bool) -> bool {
+        let mut state = self.lock();
+        let fits = state.free >= bytes && may(&state);
+        if fits {
+            state.free -= bytes;
+        }
+        fits
+    }
+
+    /// Waits for more, for somebody who holds `held`, as long as others hold any that may come free.
+    async fn take_more(&self, bytes: u64, held: u64) -> bool {
+        let Some(_waiting) = Waiting::begin(self) else { return false };
+        loop {
+            let freed = self.freed.notified();
+            if self.try_take(bytes, |_| true) {
+                return true;
+            }
+            if self.total - self.lock().free <= held {
+                return false;
+            }
+            freed.await;
+        }
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.lock().free += bytes;
+        self.freed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The one that waits for more.
+struct Waiting<'a>(&'a Room);
+
+impl<'a> Waiting<'a> {
+    fn begin(room: &'a Room) -> Option<Self> {
+        let was_waiting = std::mem::replace(&mut room.lock().one_waits, true);
+        (!was_waiting).then_some(Self(room))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.lock().one_waits = false;
+        self.0.freed.notify_waiters();
+    }
+}
+
+/// What one call holds of the room; its drop gives it back.
+#[derive(Debug)]
+pub(super) struct Share {
+    room: Arc<Room>,
+    estimate: u64,
+    held: AtomicU64,
+}
+
+impl Share {
+    /// Sees to it that at least this many bytes are held; says whether there is room for that.
+    pub(super) async fn cover(&self, bytes: u64) -> bool {
+        let held = self.held.load(Ordering::Relaxed);
+        if bytes <= held {
+            return true;
+        }
+        let more = (bytes - held).next_multiple_of(STEP_BYTES);
+        let taken = self.room.try_take(more, |_| true)
+            || timeout(PATIENCE, self.room.take_more(more, held)).await.unwrap_or(false);
+        if taken {
+            self.held.fetch_add(more, Ordering::Relaxed);
+        }
+        taken
+    }
+
+    /// Gives back what an answer took beyond the estimate: it is gone, and the next one begins anew.
+    pub(super) fn begin_anew(&self) {
+        let beyond = self.held.swap(self.estimate, Ordering::Relaxed) - self.estimate;
+        if beyond > 0 {
+            self.room.give_back(beyond);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.room.give_back(self.held.load(Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEN: u64 = 10 * STEP_BYTES;
+
+    fn free(room: &Room) -> u64 {
+        room.lock().free / STEP_BYTES
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_beyond_the_estimate_takes_more_room_and_all_of_it_comes_back() {
+        let room = Room::new(TEN);
+        let share = room.take(4 * STEP_BYTES).await;
+        assert!(share.cover(4 * STEP_BYTES).await);
+        assert_eq!(free(&room), 6);
+        assert!(share.cover(4 * STEP_BYTES + 1).await);
+        assert_eq!(free(&room), 5);
+        share.begin_anew();
+        assert_eq!(free(&room), 6);
+        assert!(share.cover(TEN).await);
+        assert!(!share.cover(TEN + 1).await, "nobody else could give any back");
+        drop(share);
+        assert_eq!(free(&room), 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_that_need_what_the_other_holds_one_gives_up_and_the_other_goes_on() {
+        let room = Room::new(TEN);
+        let (one, other) = (room.take(TEN / 2).await, room.take(TEN / 2).await);
+        let first = async { one.cover(TEN).await };
+        let second = async {
+            tokio::task::yield_now().await;
+            let got = other.cover(TEN).await;
+            drop(other);
+            got
+        };
+        assert_eq!(tokio::join!(first, second), (true, false));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_has_begun_goes_before_calls_that_have_not_and_waits_for_no_more_than_its_patience() {
+        let room = Room::new(TEN);
+        let (one, other) = (room.take(TEN / 2).await, room.take(TEN / 2).await);
+        let begun = tokio::time::Instant::now();
+        assert!(!one.cover(TEN).await, "the other does not end");
+        assert_eq!(begun.elapsed(), PATIENCE);
+        let waits = async { one.cover(TEN).await };
+        let ends = async {
+            tokio::task::yield_now().await;
+            let late = Arc::clone(&room);
+            let late = tokio::spawn(async move { late.take(1).await });
+            tokio::task::yield_now().await;
+            drop(other);
+            late
+        };
+        let (got, late) = tokio::join!(waits, ends);
+        assert!(got && !late.is_finished(), "all of it went to the one that had begun");
+        drop(one);
+        late.await.expect("it goes on");
+    }
+}
