@@ -40,3 +40,12 @@ fn system_ms() -> u64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
+
+/// A time during which something went on that operators are told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spell {
+    /// It goes on, since then, in milliseconds since the epoch.
+    Since(u64),
+    /// It is over, and went on until then.
+    Until(u64),
+}

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::AdminContext;
 use super::reply::{self, Reply, rounded, share};
+use crate::clock::Spell;
 
 /// Above this share of errors the service is degraded.
 const DEGRADED_ERROR_RATE: f64 = 0.05;
@@ -57,7 +58,14 @@ struct Signs {
     ready: bool,
     draining: bool,
     breaker: &'static str,
-    mocking_for_seconds: Option<u64>,
+    /// In milliseconds since the epoch.
+    now_ms: u64,
+    /// When answers were mocks.
+    mocks: Option<Spell>,
+    /// When answers were stale.
+    stale: Option<Spell>,
+    /// Whether the configuration as it was last read is in force.
+    is_config_current: bool,
     /// Tiers that are configured and do not work, and why not where that is known. None is needed: a tier that is down
     /// is a miss.
     tiers_down: Vec<(&'static str, Option<String>)>,
@@ -79,14 +87,16 @@ struct Verdict {
 impl Signs {
     fn of(context: &AdminContext) -> Self {
         let performance = context.metrics.performance().snapshot();
-        let now_ms = context.clock.now_ms();
         let down = context.cache.tiers().into_iter().filter(|tier| !tier.up);
         Self {
             tiers_down: down.map(|tier| (tier.name, tier.cause)).collect(),
             ready: context.health.ready(),
             draining: context.health.draining(),
             breaker: context.health.breaker(),
-            mocking_for_seconds: context.health.mocking_since_ms().map(|since| now_ms.saturating_sub(since) / 1000),
+            now_ms: context.clock.now_ms(),
+            mocks: context.health.mocks(),
+            stale: context.health.stale(),
+            is_config_current: context.metrics.is_config_current(),
             avg_response_time_ms: performance.avg_response_time_ms,
             error_rate: performance.recent_error_rate,
             requests: performance.recent_requests,
@@ -110,7 +120,15 @@ impl Signs {
     }
 
     fn warnings(&self) -> Vec<String> {
-        let signs = [self.readiness(), self.mocking(), self.calling(), self.errors(), self.memory()];
+        let signs = [
+            self.readiness(),
+            self.mocking(),
+            self.serving_stale(),
+            self.calling(),
+            self.errors(),
+            self.memory(),
+            self.configuration(),
+        ];
         let tiers = self.tiers_down.iter().map(|(tier, cause)| match cause {
             Some(cause) => format!("the {tier} tier is down: {cause}"),
             None => format!("the {tier} tier is down"),
@@ -127,8 +145,21 @@ impl Signs {
     }
 
     fn mocking(&self) -> Option<String> {
-        let seconds = self.mocking_for_seconds?;
-        Some(format!("the upstream is unavailable and answers are mocks, since {seconds} s"))
+        self.mocks.map(|spell| self.standing_in("mocks", spell))
+    }
+
+    fn serving_stale(&self) -> Option<String> {
+        self.stale.map(|spell| self.standing_in("stale", spell))
+    }
+
+    fn standing_in(&self, what: &str, spell: Spell) -> String {
+        let seconds_ago = |at_ms: u64| self.now_ms.saturating_sub(at_ms) / 1000;
+        match spell {
+            Spell::Since(at) => {
+                format!("the upstream is unavailable and answers are {what}, since {} s", seconds_ago(at))
+            }
+            Spell::Until(at) => format!("answers were {what} until {} s ago", seconds_ago(at)),
+        }
     }
 
     fn calling(&self) -> Option<String> {
@@ -139,6 +170,11 @@ impl Signs {
         let percent = rounded(self.error_rate * 100.0, 1);
         self.errors_exceed(DEGRADED_ERROR_RATE)
             .then(|| format!("{percent} % of the requests of the last minute ended in an error"))
+    }
+
+    fn configuration(&self) -> Option<String> {
+        let text = "the configuration was last read in vain: the old one is in force, and the log names the faults";
+        (!self.is_config_current).then(|| text.to_owned())
     }
 
     fn memory(&self) -> Option<String> {
@@ -155,7 +191,10 @@ mod tests {
         ready: true,
         draining: false,
         breaker: "closed",
-        mocking_for_seconds: None,
+        now_ms: 10_000,
+        mocks: None,
+        stale: None,
+        is_config_current: true,
         tiers_down: Vec::new(),
         avg_response_time_ms: 1.0,
         error_rate: 0.05,
@@ -175,7 +214,11 @@ mod tests {
     #[test]
     fn each_trouble_degrades_and_is_named_once() {
         let troubles = [
-            (Signs { mocking_for_seconds: Some(9), ..WELL }, "since 9 s"),
+            (Signs { mocks: Some(Spell::Since(1_000)), ..WELL }, "are mocks, since 9 s"),
+            (Signs { mocks: Some(Spell::Until(1_000)), ..WELL }, "were mocks until 9 s ago"),
+            (Signs { stale: Some(Spell::Since(1_000)), ..WELL }, "are stale, since 9 s"),
+            (Signs { stale: Some(Spell::Until(1_000)), ..WELL }, "were stale until 9 s ago"),
+            (Signs { is_config_current: false, ..WELL }, "the configuration"),
             (Signs { tiers_down: vec![("redis", None)], ..WELL }, "the redis tier is down"),
             (
                 Signs { tiers_down: vec![("disk", Some("no room".to_owned()))], ..WELL },

@@ -10,6 +10,7 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::clock::Spell;
 use crate::system::Optimized;
 pub use crate::tasks::Eventually;
 
@@ -140,9 +141,11 @@ pub trait Health: Send + Sync {
     /// `closed`, `half-open` or `open`.
     fn breaker(&self) -> &'static str;
 
-    /// When answering with mocks began, in milliseconds since the epoch; nothing if no mock was served within the
-    /// last minute.
-    fn mocking_since_ms(&self) -> Option<u64>;
+    /// When mocks were served; nothing if none was within the last minute.
+    fn mocks(&self) -> Option<Spell>;
+
+    /// When stale entries were served; nothing if none was within the last minute.
+    fn stale(&self) -> Option<Spell>;
 }
 
 /// The memory of the process.

@@ -17,7 +17,7 @@ use crate::admin::{
 };
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Weigh};
-use crate::clock::Clock;
+use crate::clock::{Clock, Spell};
 use crate::config::Live;
 use crate::flow::Flow;
 use crate::governor::Governor;
@@ -208,8 +208,12 @@ impl Health for Ops {
         self.breaker.state()
     }
 
-    fn mocking_since_ms(&self) -> Option<u64> {
-        self.flow.outage.mocking_since_ms(self.clock.now_ms())
+    fn mocks(&self) -> Option<Spell> {
+        self.flow.outage.mocks(self.clock.now_ms())
+    }
+
+    fn stale(&self) -> Option<Spell> {
+        self.flow.outage.stale(self.clock.now_ms())
     }
 }
 

@@ -110,20 +110,20 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {
             metrics.tier(Tier::Memory, levels(flow.tiers.memory().records()));
             metrics.tier(Tier::Answers, levels(answers.stored()));
             for tier in flow.tiers.lower() {
-                show_lower(metrics, tier.tier(), tier.stats());
+                show_lower(metrics, tier.tier(), &tier.stats());
             }
             metrics.flights.set(flow.flights.len() as u64);
         }
     }));
 }
 
-fn show_lower(metrics: &Metrics, tier: tiers::Tier, stats: LowerStats) {
+fn show_lower(metrics: &Metrics, tier: tiers::Tier, stats: &LowerStats) {
     let label = match tier {
         tiers::Tier::Memory => Tier::Memory,
         tiers::Tier::Disk => Tier::Disk,
         tiers::Tier::Redis => Tier::Redis,
     };
-    let LowerStats { up, entries, bytes, capacity_bytes, evictions, dropped, .. } = stats;
+    let &LowerStats { up, entries, bytes, capacity_bytes, evictions, dropped, .. } = stats;
     metrics.tier(label, TierLevels { entries, bytes, capacity_bytes, evictions });
     metrics.lower_tier(label, up, dropped);
 }

@@ -27,7 +27,6 @@ fn of_pair(keys: [&'static str; 2], files: &Tls) -> impl Iterator<Item = (&'stat
 }
 
 fn fault(effective: &Effective, key: &str, message: String) -> Fault {
-    let entry = effective.entries().iter().find(|entry| entry.key.name == key);
-    let origin = entry.map_or(Origin::Default, |entry| entry.origin.clone());
+    let origin = effective.origin(key).cloned().unwrap_or(Origin::Default);
     Fault { key: key.to_owned(), origin, message }
 }

@@ -62,6 +62,11 @@ impl Effective {
         &self.0
     }
 
+    /// Where the value of a key was said.
+    pub fn origin(&self, key: &str) -> Option<&Origin> {
+        self.0.iter().find(|entry| entry.key.name == key).map(|entry| &entry.origin)
+    }
+
     /// As text in the manner of TOML, with the origin of each value beside it.
     pub fn to_text(&self) -> String {
         let mut text = String::new();

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::Source;
 use super::outcome::{Failed, Progress, Served, Slot};
 use super::request::Request;
+use crate::clock::Spell;
 use crate::config::FallbackMode;
 use crate::mock;
 use crate::spaces::Identity;
@@ -13,7 +14,7 @@ use crate::tiers::{Record, Times};
 use crate::upstream::{Class, Why};
 use crate::wire::Input;
 
-/// How long after the last mock health still shows them.
+/// How long after the last mock or stale entry health still shows them.
 const SHOWN_FOR_MS: u64 = 60_000;
 
 /// An upstream that comes and goes is warned of no more often than this.
@@ -38,11 +39,32 @@ enum Instead {
 #[derive(Debug, Default)]
 struct Course {
     since_ms: Option<u64>,
-    mocking_since_ms: Option<u64>,
-    last_mock_ms: Option<u64>,
+    mocks: Shown,
+    stale: Shown,
     /// What the log says of the present outage, if anything.
     told: Option<Instead>,
     told_at_ms: Option<u64>,
+}
+
+/// When something was answered in place of the upstream's vectors.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shown {
+    /// The first time in the present outage.
+    since_ms: Option<u64>,
+    last_ms: Option<u64>,
+}
+
+impl Shown {
+    fn note(&mut self, now_ms: u64) {
+        self.since_ms.get_or_insert(now_ms);
+        self.last_ms = Some(now_ms);
+    }
+
+    /// Told for a while after the last time, since few requests may come.
+    fn spell(&self, now_ms: u64) -> Option<Spell> {
+        let last_ms = self.last_ms.filter(|last| now_ms.saturating_sub(*last) < SHOWN_FOR_MS)?;
+        Some(self.since_ms.map_or(Spell::Until(last_ms), Spell::Since))
+    }
 }
 
 impl Outage {
@@ -51,9 +73,10 @@ impl Outage {
         let mut course = self.course();
         self.is_on.store(true, Ordering::Relaxed);
         course.since_ms.get_or_insert(now_ms);
-        if instead == Instead::Mocks {
-            course.mocking_since_ms.get_or_insert(now_ms);
-            course.last_mock_ms = Some(now_ms);
+        match instead {
+            Instead::Mocks => course.mocks.note(now_ms),
+            Instead::Stale => course.stale.note(now_ms),
+            Instead::Errors => {}
         }
         let is_news = match course.told {
             None => course.told_at_ms.is_none_or(|at| now_ms.saturating_sub(at) >= QUIET_MS),
@@ -73,7 +96,7 @@ impl Outage {
         }
         let mut course = self.course();
         self.is_on.store(false, Ordering::Relaxed);
-        course.mocking_since_ms = None;
+        (course.mocks.since_ms, course.stale.since_ms) = (None, None);
         let lasted_ms = course.since_ms.take().map_or(0, |since| now_ms.saturating_sub(since));
         if let Some(told) = course.told.take() {
             let mocks = if told == Instead::Mocks { ": no more mock vectors" } else { "" };
@@ -81,11 +104,14 @@ impl Outage {
         }
     }
 
-    /// Since when mocks are served, if one was served within the last minute.
-    pub fn mocking_since_ms(&self, now_ms: u64) -> Option<u64> {
-        let course = self.course();
-        let last_ms = course.last_mock_ms.filter(|last| now_ms.saturating_sub(*last) < SHOWN_FOR_MS)?;
-        Some(course.mocking_since_ms.unwrap_or(last_ms))
+    /// When mocks were served, if one was within the last minute.
+    pub fn mocks(&self, now_ms: u64) -> Option<Spell> {
+        self.course().mocks.spell(now_ms)
+    }
+
+    /// When stale entries were served, if one was within the last minute.
+    pub fn stale(&self, now_ms: u64) -> Option<Spell> {
+        self.course().stale.spell(now_ms)
     }
 
     fn course(&self) -> MutexGuard<'_, Course> {
@@ -195,14 +221,17 @@ mod tests {
     #[test]
     fn an_outage_shows_from_the_first_mock_until_a_minute_after_the_last() {
         let outage = Outage::default();
-        assert_eq!(outage.mocking_since_ms(5), None);
+        assert_eq!(outage.mocks(5), None);
         outage.note(900, "down", Instead::Errors);
-        assert_eq!(outage.mocking_since_ms(950), None);
+        assert_eq!(outage.mocks(950), None);
         outage.note(1_000, "down", Instead::Mocks);
         outage.note(50_000, "down", Instead::Mocks);
-        assert_eq!(outage.mocking_since_ms(50_001), Some(1_000));
+        assert_eq!(outage.mocks(50_001), Some(Spell::Since(1_000)));
         outage.end(51_000);
-        assert_eq!(outage.mocking_since_ms(60_000), Some(50_000));
-        assert_eq!(outage.mocking_since_ms(110_000), None);
+        assert_eq!(outage.mocks(60_000), Some(Spell::Until(50_000)));
+        assert_eq!(outage.mocks(110_000), None);
+        assert_eq!(outage.stale(60_000), None);
+        outage.note(120_000, "down", Instead::Stale);
+        assert_eq!((outage.stale(120_001), outage.mocks(120_001)), (Some(Spell::Since(120_000)), None));
     }
 }

@@ -128,6 +128,11 @@ impl Metrics {
         self.config_current.set(u64::from(result == ReloadResult::Ok));
     }
 
+    /// Whether the configuration as it was last read is in force.
+    pub fn is_config_current(&self) -> bool {
+        self.config_current.get() != 0
+    }
+
     /// Whether requests are accepted.
     pub fn ready(&self, ready: bool) {
         self.ready.set(u64::from(ready));

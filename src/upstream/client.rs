@@ -239,7 +239,9 @@ fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
     }
     let mut whole = BytesMut::with_capacity(bytes);
     // Each goes as soon as it is copied.
-    pieces.into_iter().for_each(|piece| whole.extend_from_slice(&piece));
+    for piece in pieces {
+        whole.extend_from_slice(&piece);
+    }
     whole.freeze()
 }
 

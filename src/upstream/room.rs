@@ -195,9 +195,9 @@ mod tests {
             let late = tokio::spawn(async move { late.take(1).await });
             tokio::task::yield_now().await;
             drop(other);
-            late
+            [late]
         };
-        let (got, late) = tokio::join!(waits, ends);
+        let (got, [late]) = tokio::join!(waits, ends);
         assert!(got && !late.is_finished(), "all of it went to the one that had begun");
         drop(one);
         late.await.expect("it goes on");

@@ -67,7 +67,7 @@ function warnings(now, history) {
   if (breaker === "half-open") found.push(["warn", "The breaker is half-open.", "A probe finds out whether the upstream is back."]);
   if (stale > 0) found.push(["warn", "Stale entries are being served.", `${count(stale, "input", "inputs")} of the last minute got a vector past its time, for want of the upstream.`]);
   if (url === "mock:") found.push(["note", "The mock embedder is the upstream.", "Every vector here is made up: for demos and for the CI of applications."]);
-  const told = /answers are mocks|^the breaker/;
+  const told = /answers (are|were) (mocks|stale)|^the breaker/;
   const level = now.health.status === "error" ? "error" : "warn";
   const others = now.health.warnings.filter((text) => !told.test(text)).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`);
   if (others.length) found.push([level, others[0], others.slice(1).join(" ")]);

@@ -9,6 +9,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::admin::*;
+use crate::clock::Spell;
 use crate::system::Optimized;
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -117,7 +118,11 @@ impl Health for FakeHealth {
         "closed"
     }
 
-    fn mocking_since_ms(&self) -> Option<u64> {
+    fn mocks(&self) -> Option<Spell> {
+        None
+    }
+
+    fn stale(&self) -> Option<Spell> {
         None
     }
 }
