@@ -6,10 +6,10 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## vecho on port 7861 with made-up vectors: no key, no network
+run: ## vecho on port 7861 with made-up vectors: no key, no network; ARGS="--listen 127.0.0.1:8080" adds flags
 	@cargo build --locked
 	@echo
-	@echo "vecho listens on http://127.0.0.1:7861, its ops port on http://127.0.0.1:7862. Try, twice:"
+	@echo "vecho will listen on http://127.0.0.1:7861, its ops port on http://127.0.0.1:7862. Try, twice:"
 	@echo
 	@echo "  curl -i http://127.0.0.1:7861/v1/embeddings -H 'content-type: application/json' \\"
 	@echo "    -d '{\"model\":\"text-embedding-3-small\",\"dimensions\":8,\"input\":[\"hello\",\"world\"]}'"
@@ -17,7 +17,7 @@ run: ## vecho on port 7861 with made-up vectors: no key, no network
 	@echo "  OPENAI_BASE_URL=http://127.0.0.1:7861/v1 OPENAI_API_KEY=any python3 -c 'import openai;" \
 		"print(openai.OpenAI().embeddings.create(model=\"text-embedding-3-small\", input=\"hello\").usage)'"
 	@echo
-	@exec cargo run --locked --quiet -- --upstream mock: --set disk.enabled=false
+	@exec cargo run --locked --quiet -- --upstream mock: --set disk.enabled=false $(ARGS)
 
 test: ## everything that must hold: formatting, lints, documentation, tests
 	@bash scripts/test
@@ -32,6 +32,7 @@ fmt: ## formats the code
 	@cargo fmt
 
 chart: ## the chart's schema and table of values, from config/vecho.toml and values.yaml
+	@test -x target/test-env/chart/bin/python || { echo "this needs scripts/setup-tests to have run first" >&2; exit 1; }
 	@target/test-env/chart/bin/python scripts/chart
 
 docs: ## the crate's documentation, in target/doc

@@ -44,33 +44,44 @@ impl Guard {
         if access == Access::Open || self.knows_bearer(&head.headers) {
             return Ok(());
         }
-        if !is_local_host(&head.uri, &head.headers) {
-            return Err(Refusal::Forbidden("The Host of this request is not a name of this machine."));
-        }
-        if access == Access::Change && !is_loopback(peer.ip()) {
-            return Err(Refusal::Forbidden("This answers only from this machine, or with the token `admin.token`."));
-        }
-        check_page(&head.headers)
+        let is_wrong_token = given_tokens(&head.headers).next().is_some();
+        check_place(access, head, peer).map_err(|why| Refusal::Forbidden { why, is_wrong_token })
     }
 
     /// Hashes are compared in constant time, so the answer's delay tells nothing about the token.
     fn knows_bearer(&self, headers: &HeaderMap) -> bool {
         let Some(token) = self.token else { return false };
-        let by_bearer = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer);
-        let by_name = headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
-        [by_bearer, by_name].into_iter().flatten().any(|given| blake3::hash(given) == token)
+        given_tokens(headers).any(|given| blake3::hash(given) == token)
     }
+}
+
+/// What may be the token, in either header.
+fn given_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    let by_bearer = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer);
+    let by_name = headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
+    [by_bearer, by_name].into_iter().flatten()
+}
+
+/// What speaks against a request that brings no token: where it comes from.
+fn check_place(access: Access, head: &request::Parts, peer: SocketAddr) -> Result<(), &'static str> {
+    if !is_local_host(&head.uri, &head.headers) {
+        return Err("The Host of this request is not a name of this machine.");
+    }
+    if access == Access::Change && !is_loopback(peer.ip()) {
+        return Err("This answers only from this machine, or with the token `admin.token`.");
+    }
+    check_page(&head.headers)
 }
 
 /// A browser says which page a request comes from; where it leaves out the `Origin`, as for an image, it still says
 /// whether that page is a stranger's.
-fn check_page(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_page(headers: &HeaderMap) -> Result<(), &'static str> {
     let is_foreign = |site: &HeaderValue| site.as_bytes().eq_ignore_ascii_case(b"cross-site");
     if !headers.contains_key(ORIGIN) && headers.get_all(SEC_FETCH_SITE).iter().any(is_foreign) {
-        return Err(Refusal::Forbidden("This request comes from a page that is not on this machine."));
+        return Err("This request comes from a page that is not on this machine.");
     }
     if !headers.get_all(ORIGIN).iter().all(|origin| is_local_origin(origin.as_bytes())) {
-        return Err(Refusal::Forbidden("The Origin of this request is not on this machine."));
+        return Err("The Origin of this request is not on this machine.");
     }
     Ok(())
 }
@@ -129,13 +140,17 @@ mod tests {
 
     impl Case<'_> {
         fn allowed(&self, token: Option<&str>) -> bool {
+            self.checked(token).is_ok()
+        }
+
+        fn checked(&self, token: Option<&str>) -> Result<(), Refusal> {
             let mut request = http::Request::builder().uri("/api/config");
             for (name, value) in self.headers {
                 request = request.header(*name, *value);
             }
             let (head, ()) = request.body(()).expect("the request must be valid").into_parts();
             let guard = Guard::new(token.map(Secret::new).as_ref());
-            guard.check(self.access, &head, self.peer.parse().expect("the peer must be an address")).is_ok()
+            guard.check(self.access, &head, self.peer.parse().expect("the peer must be an address"))
         }
     }
 
@@ -223,6 +238,17 @@ mod tests {
     fn a_wrong_token_opens_nothing() {
         for wrong in ["Bearer s3cre", "Bearer s3crets", "Bearer ", "Basic s3cret", "s3cret", "Bearer", ""] {
             assert!(!change(FAR, &[("host", "localhost"), ("authorization", wrong)]), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_that_the_token_was_wrong_where_one_came() {
+        for (name, text, is_told) in
+            [("authorization", "Bearer s3cre", true), ("x-vecho-admin-token", "no", true), ("accept", "*/*", false)]
+        {
+            let case = Case { access: Access::Change, peer: FAR, headers: &[("host", "localhost"), (name, text)] };
+            let message = case.checked(Some("s3cret")).expect_err("it must be refused").to_string();
+            assert_eq!(message.contains("is not `admin.token`"), is_told, "{message}");
         }
     }
 

@@ -57,8 +57,8 @@ pub(super) enum Refusal {
     UnknownRoute { method: String, path: String },
     #[error("Not allowed to {method} on {path}.")]
     WrongMethod { method: String, path: String, allow: &'static str },
-    #[error("{0}")]
-    Forbidden(&'static str),
+    #[error("{why}{}", if *is_wrong_token { " The token that came with it is not `admin.token`." } else { "" })]
+    Forbidden { why: &'static str, is_wrong_token: bool },
     #[error("The request body is larger than {max_bytes} bytes.")]
     BodyTooLarge { max_bytes: usize },
     #[error("The request body did not arrive within {seconds} seconds.")]
@@ -78,7 +78,7 @@ impl Refusal {
         match self {
             Self::UnknownRoute { .. } => StatusCode::NOT_FOUND,
             Self::WrongMethod { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Forbidden(_) => StatusCode::FORBIDDEN,
+            Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
             Self::BodyCut | Self::BadBody(_) | Self::BadParameter { .. } => StatusCode::BAD_REQUEST,
@@ -90,7 +90,7 @@ impl Refusal {
         match self {
             Self::UnknownRoute { .. } => "unknown_url",
             Self::WrongMethod { .. } => "method_not_supported",
-            Self::Forbidden(_) => "forbidden",
+            Self::Forbidden { .. } => "forbidden",
             Self::BodyTooLarge { .. } => "body_too_large",
             Self::BodyTimeout { .. } => "body_timeout",
             Self::BodyCut | Self::BadBody(_) => "invalid_body",

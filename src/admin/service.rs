@@ -143,6 +143,7 @@ where
     match endpoint {
         Endpoint::Index if dashboard::wants_page(&head.headers) => Ok(dashboard::page()),
         Endpoint::Index => Ok(index()),
+        Endpoint::Asset if head.uri.path() == dashboard::ASSETS_PATH => Ok(dashboard::to_page()),
         Endpoint::Asset => dashboard::asset(head.uri.path()).ok_or_else(|| unknown(head)),
         Endpoint::Dashboard => Ok(dashboard::dashboard(context).await),
         Endpoint::Events if head.method == Method::HEAD => Ok(dashboard::no_events()),

@@ -145,7 +145,7 @@ catalogue! {
     CACHE_ENTRIES: gauge("vecho_cache_entries", TIER,
         "Entries held, by tier.");
     CACHE_BYTES: gauge("vecho_cache_bytes", TIER,
-        "Bytes held, by tier.");
+        "Bytes held, by tier; with cache.max_entries, an entry in memory counts for its share of the capacity at least.");
     CACHE_CAPACITY: gauge("vecho_cache_capacity_bytes", TIER,
         "Bytes that may be held, by tier.");
     CACHE_EVICTIONS: counter("vecho_cache_evictions_total", TIER,
@@ -167,7 +167,7 @@ catalogue! {
     CONNECTIONS: gauge("vecho_connections", PORT,
         "Open connections, by port.");
     CONNECTIONS_REJECTED: counter("vecho_connections_rejected_total", PORT,
-        "Connections closed unanswered because too many were open, by port.");
+        "Connections turned away because too many were open, by port: with a 503, or behind TLS and in a rush just closed.");
     MEMORY_RESIDENT: gauge("vecho_memory_resident_bytes", &[],
         "Resident memory as the governor last saw it.");
     MEMORY_LIMIT: gauge("vecho_memory_limit_bytes", &[],

@@ -15,9 +15,9 @@ use super::reply::Finished;
 use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};
 use crate::metrics::{Outcome, Rejection};
-use crate::serve::TimedBody;
+use crate::serve::{BodyError, TimedBody};
 use crate::traces::Span;
-use crate::upstream::{ClientBody, ForwardedBody, OpenError, TooLong, strip_hop_by_hop};
+use crate::upstream::{BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, strip_hop_by_hop};
 
 /// How a request goes through: in whose trace, and when its answer has to begin, if there is a time for that.
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ impl Proxy {
 
     /// A request body that fails when the client stops sending it.
     pub(super) fn timed(&self, body: Incoming) -> ClientBody {
-        TimedBody::new(body, self.live.load().limits.body_timeout).map_err(Into::into).boxed_unsync()
+        TimedBody::new(body, self.live.load().limits.body_timeout).map_err(upward_error).boxed_unsync()
     }
 
     /// Sends a request up and its answer down, and connects both ends if they switch protocols. The answer has to begin
@@ -62,7 +62,7 @@ impl Proxy {
         };
         opened_as(call, &opened);
         match opened {
-            Err(error) => self.replies.not_forwarded(&error),
+            Err(error) => self.not_forwarded(&error),
             Ok(mut response) => {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS
                     && let Some(below) = below
@@ -74,6 +74,13 @@ impl Proxy {
                 Finished::new(response, Outcome::Forwarded)
             }
         }
+    }
+
+    fn not_forwarded(&self, error: &OpenError) -> Finished {
+        if matches!(error, OpenError::RequestStalled) {
+            self.metrics.rejected(Rejection::BodyTimeout);
+        }
+        self.replies.not_forwarded(error)
     }
 
     pub(super) fn refuse_path(&self, error: TooLong) -> Finished {
@@ -92,6 +99,14 @@ impl Proxy {
                 Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
             }
         });
+    }
+}
+
+/// In the words of the upstream's client, which tells silence from a cut by them.
+fn upward_error(error: BodyError) -> BoxError {
+    match error {
+        BodyError::Stalled(_) | BodyError::Late => BodyStalled.into(),
+        BodyError::Cut(_) => error.into(),
     }
 }
 

@@ -246,6 +246,9 @@ impl Replies {
             }
             OpenError::Late => (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout", Outcome::Unavailable),
             OpenError::RequestBody => (StatusCode::BAD_REQUEST, "invalid_request_error", "body_cut", Outcome::Rejected),
+            OpenError::RequestStalled => {
+                (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Outcome::Rejected)
+            }
             OpenError::TooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", Outcome::Rejected)
             }

@@ -1,6 +1,7 @@
 //! One call to the upstream: the connection pool, the credential that vecho holds, the deadlines of a call.
 
 use std::error::Error;
+use std::iter;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -30,6 +31,11 @@ pub type ClientBody = UnsyncBoxBody<Bytes, BoxError>;
 /// An upstream inside this process: path and body in, answer out.
 pub type InProcess = Arc<dyn Fn(&str, &[u8]) -> Reply + Send + Sync>;
 
+/// What a body on its way up fails with when its client sends no more of it in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no more of the body arrived in time")]
+pub struct BodyStalled;
+
 /// A request that could not be forwarded.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -42,6 +48,9 @@ pub enum OpenError {
     /// The body that was to be sent failed: the client's side of it.
     #[error("the request body ended early")]
     RequestBody,
+    /// The client sent no more of it in time.
+    #[error("no more of the request body arrived within limits.body_timeout")]
+    RequestStalled,
     /// The body that was to be sent is larger than what is collected in one piece.
     #[error("the body is larger than {max_bytes} bytes")]
     TooLarge {
@@ -167,7 +176,7 @@ async fn forward_in_process(
 async fn collect_request(mut body: ClientBody, max_bytes: usize) -> Result<Bytes, OpenError> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
-        if let Ok(piece) = frame.map_err(|_| OpenError::RequestBody)?.into_data() {
+        if let Ok(piece) = frame.map_err(|error| body_error(&*error))?.into_data() {
             if whole.len() + piece.len() > max_bytes {
                 return Err(OpenError::TooLarge { max_bytes });
             }
@@ -253,7 +262,13 @@ fn failure_of(error: &legacy::Error) -> Failure {
 fn open_error(error: &legacy::Error) -> OpenError {
     let from_body =
         error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
-    if from_body { OpenError::RequestBody } else { OpenError::Unavailable(cause_of(error)) }
+    if from_body { body_error(error) } else { OpenError::Unavailable(cause_of(error)) }
+}
+
+/// Why the body that was to be sent failed: its client fell silent, or left.
+fn body_error(error: &(dyn Error + 'static)) -> OpenError {
+    let mut causes = iter::successors(Some(error), |error| (**error).source());
+    if causes.any(<dyn Error>::is::<BodyStalled>) { OpenError::RequestStalled } else { OpenError::RequestBody }
 }
 
 /// The chain of causes in one line.

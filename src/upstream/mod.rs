@@ -16,7 +16,7 @@ mod turn;
 pub use batcher::{Batcher, Lane};
 pub use breaker::Breaker;
 pub use caller::{Caller, Terms};
-pub use client::{BoxError, Client, ClientBody, ForwardedBody, InProcess, OpenError};
+pub use client::{BodyStalled, BoxError, Client, ClientBody, ForwardedBody, InProcess, OpenError};
 pub use endpoint::{RouteKind, TooLong, classify_path, deployment, port_of, upstream_uri};
 pub use error::{Class, Failure, Reply, Why};
 pub use headers::{forwardable, is_hop_by_hop, shown_on_errors, shown_on_misses, strip_hop_by_hop};

@@ -165,6 +165,23 @@ async fn a_body_that_stalls_is_a_408() {
 }
 
 #[tokio::test]
+async fn a_body_on_its_way_through_that_stalls_is_a_408_too() {
+    let stub = Stub::start();
+    for upstream in [stub.base_url(), "mock:".to_owned()] {
+        let vecho = Inside::start(&upstream, &[("limits.body_timeout", "100ms")]).await;
+        let mut socket = Socket::connect(vecho.public()).await;
+        // Not declared as JSON, so it passes through.
+        let head = "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 100\r\n\r\nbegun";
+        socket.send(head).await;
+        let answer = socket.read_to_end().await;
+        assert!(answer.starts_with("HTTP/1.1 408") && answer.contains(r#""code":"body_timeout""#), "{answer}");
+        assert!(answer.contains("limits.body_timeout"), "{answer}");
+        assert!((vecho.metric(r#"vecho_rejected_total{reason="body_timeout"}"#).await - 1.0).abs() < f64::EPSILON);
+        assert_idle(&vecho).await;
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_frees_its_place_and_its_fetch_still_lands() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("limits.max_requests", "1")]).await;

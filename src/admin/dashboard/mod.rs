@@ -44,6 +44,13 @@ pub(super) fn vary(reply: &mut Reply) {
     reply.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
 }
 
+/// `GET /dashboard/`: the page is one above its files.
+pub(super) fn to_page() -> Reply {
+    let mut reply = reply::bytes(StatusCode::PERMANENT_REDIRECT, "text/plain; charset=utf-8", "The dashboard is /.\n");
+    reply.headers_mut().insert(header::LOCATION, HeaderValue::from_static("../"));
+    reply
+}
+
 /// `GET /dashboard/FILE`
 pub(super) fn asset(path: &str) -> Option<Reply> {
     let asset = assets::find(path.strip_prefix(ASSETS_PATH)?)?;

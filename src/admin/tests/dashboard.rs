@@ -33,6 +33,13 @@ fn data(event: &[u8]) -> Value {
 }
 
 #[tokio::test]
+async fn the_folder_of_its_files_leads_to_the_page() {
+    let reply = get(&context(), "/dashboard/").await;
+    let to = reply.headers.get("location").map(|value| value.to_str().expect("it is text"));
+    assert_eq!((reply.status, to), (StatusCode::PERMANENT_REDIRECT, Some("../")));
+}
+
+#[tokio::test]
 async fn who_names_html_gets_the_page_and_others_the_list() {
     let context = context();
     for (accept, kind) in [
