@@ -49,7 +49,7 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
         0 => teller.say(cause),
         number => teller.say(&format!("line {number} of the output: {cause}")),
     };
-    let whose = credential::whose(&keying.config);
+    let whose = credential::whose(&keying.config, credential);
     let (records, counts) = files.records(keying, Box::new(tell));
     let imported = progress.alongside(place.import(records)).await?;
     let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);
