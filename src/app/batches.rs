@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderMap, Method, Uri};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use super::moving::{Growing, file_of};
@@ -47,6 +48,13 @@ struct AnswerLine<'a> {
     custom_id: String,
     #[serde(borrow, default)]
     response: Option<Response<'a>>,
+}
+
+/// What only a line of answers has, be it nothing.
+#[derive(Deserialize)]
+struct Answered {
+    #[serde(rename = "response")]
+    _response: IgnoredAny,
 }
 
 #[derive(Deserialize)]
@@ -102,17 +110,23 @@ pub struct BatchFiles {
 pub type Tell = Box<dyn Fn(u64, &str) + Send>;
 
 impl BatchFiles {
-    /// Reads where each request stands. Blocks on the disk.
+    /// Reads where each request stands; it is an error if answers stand there instead. Blocks on the disk.
     pub fn open(requests: &Path, answers: &Path) -> io::Result<Self> {
         let mut places = HashMap::new();
-        let mut first = None;
+        let (mut first, mut has_answers) = (None, false);
         let mut lines = Lines::new(BufReader::new(File::open(requests)?), MAX_REQUEST_BYTES);
         while let Some(Line { offset, bytes, .. }) = lines.next_line()? {
             let Some(bytes) = bytes else { continue };
-            let Ok(line) = serde_json::from_slice::<RequestLine<'_>>(&bytes) else { continue };
+            let Ok(line) = serde_json::from_slice::<RequestLine<'_>>(&bytes) else {
+                has_answers = has_answers || serde_json::from_slice::<Answered>(&bytes).is_ok();
+                continue;
+            };
             first.get_or_insert(offset);
             // Of two requests of one name it is not known which one an answer answers.
             places.entry(line.custom_id).and_modify(|place| *place = None).or_insert(Some(offset));
+        }
+        if first.is_none() && has_answers {
+            return Err(io::Error::other("the file of requests holds answers; are the two files swapped?"));
         }
         let written = File::open(answers)?.metadata()?.modified()?;
         let since_epoch = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

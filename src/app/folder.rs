@@ -1,6 +1,7 @@
 //! The cache of a vecho that does not run: the folder of its disk tier, under a stack of its own.
 
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{fmt, io};
@@ -35,6 +36,9 @@ pub enum NoFolder {
     /// The configuration wants none.
     #[error("its configuration has no disk tier, so nothing is left of it")]
     Disabled,
+    /// No vecho has kept anything there.
+    #[error("there is no disk tier at {}", .0.display())]
+    Absent(PathBuf),
     /// Somebody else has it, or it cannot be used.
     #[error(transparent)]
     Closed(#[from] OpenError),
@@ -44,9 +48,9 @@ pub enum NoFolder {
 }
 
 impl Folder {
-    /// Opens the folder of a configuration.
+    /// Opens the folder of a configuration, and makes it if need be.
     pub fn open(config: &Config) -> Result<Self, NoFolder> {
-        let path = config.disk.path.as_ref().filter(|_| config.disk.enabled).ok_or(NoFolder::Disabled)?;
+        let path = path_of(config)?;
         let store = DiskStore::open(path, config.disk.max_bytes)?;
         let epochs = Arc::new(Epochs::default());
         let noted = store.purges()?;
@@ -56,6 +60,16 @@ impl Folder {
         let memory = MemoryTier::new(Bounds { max_bytes: MEMORY_BYTES, max_entries: None });
         let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], epochs);
         Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System, codec: config.cache.codec })
+    }
+
+    /// Opens the folder of a configuration if there is one, and makes nothing otherwise.
+    pub fn open_existing(config: &Config) -> Result<Self, NoFolder> {
+        let path = path_of(config)?;
+        // One that cannot be looked at is told of by the opening.
+        match path.try_exists() {
+            Ok(false) => Err(NoFolder::Absent(path.to_owned())),
+            Ok(true) | Err(_) => Self::open(config),
+        }
     }
 
     /// About how many records it holds.
@@ -82,6 +96,10 @@ impl Folder {
     pub fn close(self) -> io::Result<()> {
         self.disk.store.close()
     }
+}
+
+fn path_of(config: &Config) -> Result<&Path, NoFolder> {
+    config.disk.path.as_deref().filter(|_| config.disk.enabled).ok_or(NoFolder::Disabled)
 }
 
 impl fmt::Debug for Folder {

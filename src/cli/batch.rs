@@ -13,7 +13,7 @@ use super::credential::{self, Credential};
 use super::http::{Port, read_whole, whole};
 use super::moving::{Failed, Place, report};
 use super::progress::{Progress, grouped};
-use crate::app::{BatchCounts, BatchFiles, Keying, Sample};
+use crate::app::{BatchCounts, BatchFiles, Folder, Keying, Sample};
 use crate::config::{Config, Scope};
 
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
@@ -36,7 +36,7 @@ pub struct BatchOptions {
 
 /// Takes the answers of a batch job in, under the keys that live requests for the same texts have.
 pub(super) async fn import(config: Config, credential: &Credential, options: &BatchOptions) -> Result<(), Failed> {
-    let place = Place::find(&config).await?;
+    let place = Place::find(&config, Folder::open).await?;
     let files = BatchFiles::open(&options.requests, &options.output)
         .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
     let keying = match &place {
@@ -49,7 +49,7 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
         0 => teller.say(cause),
         number => teller.say(&format!("line {number} of the output: {cause}")),
     };
-    let whose = credential::whose(&keying.config);
+    let whose = credential::whose(&keying.config, credential);
     let (records, counts) = files.records(keying, Box::new(tell));
     let imported = progress.alongside(place.import(records)).await?;
     let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);

@@ -32,10 +32,16 @@ pub(super) fn of_nobody(config: Config) -> Config {
     if is_applications && !is_scope_said { of_callers(&config) } else { config }
 }
 
-/// For whom entries under this configuration are.
-pub(super) fn whose(config: &Config) -> &'static str {
+/// For whom entries are that were asked for under this configuration, with this credential.
+pub(super) fn whose(config: &Config, credential: &Credential) -> &'static str {
     match config.cache.scope {
-        Scope::Credential => "in scope credential, for applications that send this OPENAI_API_KEY themselves",
+        Scope::Credential if credential.has_key() => {
+            "in scope credential, for applications that send this OPENAI_API_KEY themselves"
+        }
+        Scope::Credential if config.upstream.api_key.is_some() => {
+            "in scope credential, for applications that send the key of upstream.api_key themselves"
+        }
+        Scope::Credential => "in scope credential, for callers without a key, since OPENAI_API_KEY is not set",
         Scope::Proxy => "in scope proxy, for a vecho that holds the key",
         Scope::Shared => "in scope shared",
     }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::http::{self as ops, NoAnswer, Port, read_whole};
 use super::progress::{Progress, grouped};
 use crate::admin::{EXPORT_PATH, IMPORT_PATH, Imported, Pieces};
-use crate::app::Folder;
+use crate::app::{Folder, NoFolder};
 use crate::config::Config;
 use crate::portable::{Ending, Piece, Reader};
 use crate::wire::error_fields;
@@ -37,6 +37,9 @@ const MIB: u64 = 1 << 20;
 /// Why a command did not do its work: a line for its user.
 pub(super) type Failed = String;
 
+/// How the folder of a vecho that does not run is opened.
+type OpenFolder = fn(&Config) -> Result<Folder, NoFolder>;
+
 /// Whose cache it is.
 pub(super) enum Place {
     /// A vecho that runs, by its ops port.
@@ -46,8 +49,8 @@ pub(super) enum Place {
 }
 
 impl Place {
-    /// Asks the ops port of this configuration; where nothing listens, the folder of its disk tier is opened.
-    pub(super) async fn find(config: &Config) -> Result<Self, Failed> {
+    /// Asks the ops port of this configuration; where nothing listens, `open` opens the folder of its disk tier.
+    pub(super) async fn find(config: &Config, open: OpenFolder) -> Result<Self, Failed> {
         let port = Port::new(config.admin_listen, config.admin.token.as_ref());
         let asked = port.send(port.request(Method::HEAD, EXPORT_PATH, ops::whole("")));
         let late = |_| Err(format!("no answer from admin_listen ({}) within {ASK_WITHIN:?}", config.admin_listen));
@@ -59,7 +62,7 @@ impl Place {
             Ok(answer) => {
                 Err(format!("what listens at admin_listen is no vecho that can do this ({})", answer.status()))
             }
-            Err(NoAnswer::NobodyThere(_)) => Folder::open(config)
+            Err(NoAnswer::NobodyThere(_)) => open(config)
                 .map(Self::Stopped)
                 .map_err(|error| format!("no vecho runs at admin_listen ({}), and {error}", config.admin_listen)),
             Err(error) => Err(error.to_string()),
@@ -121,7 +124,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Failed {
 
 /// Writes the cache to `file`, or to `out` where that is `-`. A file has its name once it is whole.
 pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut dyn Write) -> Result<(), Failed> {
-    let place = Place::find(config).await?;
+    let place = Place::find(config, Folder::open_existing).await?;
     let progress = Progress::new(quiet, "records", place.records().await);
     let pieces = place.export().await?;
     let records = if file == Path::new(STANDARD) {
@@ -204,7 +207,7 @@ fn drain(reader: &mut Reader) -> Result<(), Failed> {
 
 /// Reads a cache from `file`, or from standard input.
 pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<(), Failed> {
-    let place = Place::find(config).await?;
+    let place = Place::find(config, Folder::open).await?;
     let (source, bytes): (Box<dyn Read + Send>, Option<u64>) = if file == Path::new(STANDARD) {
         (Box::new(io::stdin()), None)
     } else {

@@ -1,5 +1,6 @@
 //! From what was said to what it means, section by section, then what must hold between keys.
 
+mod addresses;
 mod savings;
 mod stores;
 mod traces;
@@ -33,7 +34,7 @@ const OWN_FIELDS: [&str; 5] = ["model", "input", "encoding_format", "dimensions"
 pub(super) fn check(raw: Raw) -> Result<Config, Faults> {
     let mut reader = Reader::new(raw);
     let mut config = read(&mut reader);
-    check_addresses(&mut reader, &config);
+    addresses::check(&mut reader, &config);
     check_shares(&mut reader, &config);
     check_orders(&mut reader, &config);
     check_scope(&mut reader, &config);
@@ -297,14 +298,6 @@ fn log(reader: &mut Reader) -> Log {
     Log {
         level: reader.required("log.level", level),
         format: reader.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
-    }
-}
-
-fn check_addresses(reader: &mut Reader, config: &Config) {
-    let (public, ops) = (config.listen, config.admin_listen);
-    let same_host = public.ip() == ops.ip() || public.ip().is_unspecified() || ops.ip().is_unspecified();
-    if public.port() != 0 && public.port() == ops.port() && same_host {
-        reader.fault("admin_listen", format!("{ops} is taken by listen ({public})"));
     }
 }
 

@@ -71,16 +71,17 @@ pub(super) async fn warm(config: Config, credential: &Credential, options: &Warm
             return Err("the public port speaks TLS, which this command does not".to_owned());
         }
         let port = Port::new(config.listen, None);
-        return run(port, &config, credential, options, file).await;
+        return run(port, &config, credential, options, file).await?.ended;
     }
     let (own, config) = start(credential::of_nobody(config)).await?;
-    let whose = credential::whose(&config);
+    let whose = credential::whose(&config, credential);
     let warmed = run(Port::new(own.public_addr(), None), &config, credential, options, file).await;
     let kept = stop(own).await;
-    if warmed.is_ok() && !options.quiet {
-        say(&format!("what was fetched is kept {whose}"));
+    let Warmed { answered, ended } = warmed?;
+    if answered > 0 && !options.quiet {
+        say(&format!("what is kept is {whose}"));
     }
-    warmed.and(kept)
+    ended.and(kept)
 }
 
 /// Whether something takes connections at the public port.
@@ -145,7 +146,7 @@ async fn run(
     credential: &Credential,
     options: &WarmOptions,
     file: Opened,
-) -> Result<(), Failed> {
+) -> Result<Warmed, Failed> {
     let asker = Asker::new(port, credential.headers(config), options)?;
     let progress = Progress::new(options.quiet, "texts", file.bytes);
     let bounds = BatchBounds { inputs: options.batch as usize, bytes: asker.max_batch_bytes(config) };
@@ -164,7 +165,15 @@ async fn run(
         }
     });
     progress.alongside(work).await;
-    done.into_inner().report()
+    Ok(done.into_inner().report())
+}
+
+/// What became of a file.
+struct Warmed {
+    /// Inputs whose vectors were cached already or were fetched.
+    answered: u64,
+    /// Why it is not all of them.
+    ended: Result<(), Failed>,
 }
 
 /// Batches, read on a thread that may wait for them.
@@ -216,17 +225,20 @@ impl Done<'_> {
         self.progress.advance(batch.size, batch.inputs.len() as u64);
     }
 
-    fn report(self) -> Result<(), Failed> {
+    fn report(self) -> Warmed {
         let Tally { cached, fetched, billed } = self.tally;
+        let answered = cached + fetched;
         let [cached, fetched, failed, billed] = [cached, fetched, self.failed, billed].map(grouped);
         self.progress.end(&format!(
             "{cached} were cached already, {fetched} were fetched, {failed} failed; {billed} tokens were billed"
         ));
-        match self.stopped {
-            Some(cause) => Err(cause),
-            None if self.failed > 0 => Err(format!("{failed} lines failed")),
-            None => Ok(()),
-        }
+        let ended = match (self.stopped, self.failed) {
+            (Some(cause), _) => Err(cause),
+            (None, 0) => Ok(()),
+            (None, 1) => Err("1 line failed".to_owned()),
+            (None, _) => Err(format!("{failed} lines failed")),
+        };
+        Warmed { answered, ended }
     }
 }
 

@@ -180,6 +180,23 @@ async fn the_token_of_the_ops_port_and_the_key_of_the_callers_go_side_by_side() 
 }
 
 #[tokio::test]
+async fn the_two_files_of_a_job_are_not_taken_for_each_other() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-swapped"));
+    let vecho = Vecho::start(&stub);
+    let (requests, output) = job(&folder);
+    let expired = json!({"id": "b", "custom_id": "late", "response": null, "error": {"code": "batch_expired"}});
+    let errors = folder.write("errors.jsonl", expired.to_string());
+    let upstream = stub.base_url();
+    let environment = [("OPENAI_API_KEY", "sk-app"), ("VECHO_UPSTREAM_URL", upstream.as_str())];
+    for answers in [output, errors] {
+        let swapped = import(&vecho, &(answers, requests.clone()), &environment);
+        assert_eq!(swapped.status, Some(1));
+        let swapped = swapped.said("are the two files swapped?");
+        assert!(!swapped.err.contains("imported"), "{}", swapped.err);
+    }
+}
+
+#[tokio::test]
 async fn base64_of_a_job_is_believed_only_where_its_length_is_proven() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-base64"));
     let vecho = Vecho::start(&stub);

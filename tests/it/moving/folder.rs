@@ -48,6 +48,16 @@ async fn without_an_instance_and_without_a_folder_there_is_nothing_to_move() {
 }
 
 #[tokio::test]
+async fn where_no_folder_is_nothing_is_exported_and_nothing_made() {
+    let folder = Folder::new("no-tier");
+    let (path, file) = (folder.path("disk"), folder.path("cache.vecho"));
+    let refused = stopped(&folder, &["export", file.to_str().expect("the path is text")], b"");
+    assert_eq!(refused.status, Some(1));
+    refused.said(&format!("there is no disk tier at {}", path.display()));
+    assert!(!path.exists() && !file.exists());
+}
+
+#[tokio::test]
 async fn an_instance_exports_what_is_in_memory_and_on_disk_each_once() {
     let (stub, folder) = (Stub::start(), Folder::new("both-tiers"));
     let path = folder.path("disk");

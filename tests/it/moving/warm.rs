@@ -148,6 +148,33 @@ async fn without_a_vecho_that_runs_the_vectors_go_into_its_folder() {
 }
 
 #[tokio::test]
+async fn it_says_for_whom_it_filled_the_cache_whatever_failed() {
+    let (stub, folder) = (Stub::start(), Folder::new("warmed-whose"));
+    let (upstream, path) = (stub.base_url(), format!("disk.path={}", folder.path("disk").display()));
+    let place = ["--listen", "127.0.0.1:2", "--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
+    let warm = |environment: &[(&str, &str)], file: &str| {
+        run_with(&[&place[..], &["warm", "--model", TINY, "-"]].concat(), environment, file.as_bytes())
+    };
+    let keyless = "what is kept is in scope credential, for callers without a key";
+    let warmed = warm(&[], FILE).well().said(keyless);
+    assert!(!warmed.err.contains("send this OPENAI_API_KEY"), "{}", warmed.err);
+    let failed = warm(&[], "\"one\"\nnonsense\n").said("1 failed").said("vecho: 1 line failed").said(keyless);
+    assert_eq!(failed.status, Some(1));
+    warm(&[("OPENAI_API_KEY", "sk-app")], "\"one\"\n\n\"\"\nnonsense")
+        .said("vecho: 2 lines failed")
+        .said("what is kept is in scope credential, for applications that send this OPENAI_API_KEY themselves");
+    let own = [("VECHO_UPSTREAM_API_KEY", "sk-own"), ("VECHO_CACHE_SCOPE", "credential")];
+    warm(&own, FILE).well().said("for applications that send the key of upstream.api_key themselves");
+    let nothing = warm(&[], "nonsense").said("1 line failed");
+    assert!(!nothing.err.contains("what is kept"), "{}", nothing.err);
+    // It is as it was said: who brings no key finds it.
+    let file = run_with(&[&place[..], &["export", "-"]].concat(), &[], b"").well().out;
+    let vecho = Vecho::start(&stub);
+    run_at_with(&vecho, &["import", "-"], &[], &file).well();
+    is_hit(&vecho, &stub, &["one", "two", "three"]).await;
+}
+
+#[tokio::test]
 async fn what_listens_has_to_be_a_vecho() {
     let stub = Stub::start();
     let listen = stub.addr().to_string();

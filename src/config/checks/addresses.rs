@@ -1,0 +1,106 @@
+//! Where this process listens, and whom it calls: no address may be taken twice, and it must not call itself.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use http::Uri;
+
+use crate::config::reader::Reader;
+use crate::config::{Config, UpstreamTarget};
+
+pub(super) fn check(reader: &mut Reader, config: &Config) {
+    let (public, ops) = (config.listen, config.admin_listen);
+    let same_host = public.ip() == ops.ip() || public.ip().is_unspecified() || ops.ip().is_unspecified();
+    if public.port() != 0 && public.port() == ops.port() && same_host {
+        reader.fault("admin_listen", format!("{ops} is taken by listen ({public})"));
+    }
+    if let UpstreamTarget::Http(uri) = &config.upstream.target
+        && reaches(uri, public)
+    {
+        let message = format!("is vecho itself, which listens there ({public}): each call would come back as another");
+        reader.fault("upstream.url", message);
+    }
+}
+
+/// Whether a call to `uri` comes in at `listen`. Of names only `localhost` is known to be this machine's.
+fn reaches(uri: &Uri, listen: SocketAddr) -> bool {
+    let usual_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
+    let hosts = addresses(uri.host().unwrap_or_default());
+    listen.port() == uri.port_u16().unwrap_or(usual_port) && hosts.iter().any(|host| takes(listen.ip(), *host))
+}
+
+fn addresses(host: &str) -> Vec<IpAddr> {
+    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
+    if host.eq_ignore_ascii_case("localhost") {
+        return vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    }
+    host.parse().into_iter().collect()
+}
+
+/// Whether a socket bound to `bound` takes what is sent to `called`, as far as that can be told without asking for the
+/// addresses of this machine.
+fn takes(bound: IpAddr, called: IpAddr) -> bool {
+    let (bound, called) = (bound.to_canonical(), meant(called.to_canonical()));
+    let is_family_taken = bound.is_ipv6() || called.is_ipv4();
+    bound == called || (bound.is_unspecified() && called.is_loopback() && is_family_taken)
+}
+
+/// Who calls the wildcard address calls this machine.
+const fn meant(called: IpAddr) -> IpAddr {
+    match called {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        called => called,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::config::{Config, Faults};
+
+    fn loaded(listen: &str, upstream: &str) -> Result<Config, Faults> {
+        Config::from_pairs(&[("listen", listen), ("admin_listen", "127.0.0.1:0"), ("upstream.url", upstream)])
+    }
+
+    #[test]
+    fn an_upstream_that_is_vecho_itself_is_a_fault() {
+        for (listen, upstream) in [
+            ("127.0.0.1:7861", "http://127.0.0.1:7861/v1"),
+            ("127.0.0.1:7861", "http://localhost:7861/v1"),
+            ("127.0.0.1:7861", "http://LocalHost.:7861"),
+            ("127.0.0.1:7861", "http://0.0.0.0:7861/v1"),
+            ("0.0.0.0:7861", "http://127.0.0.1:7861/v1"),
+            ("0.0.0.0:7861", "http://127.9.9.9:7861/v1"),
+            ("0.0.0.0:7861", "http://0.0.0.0:7861/v1"),
+            ("[::]:7861", "http://127.0.0.1:7861/v1"),
+            ("[::]:7861", "http://[::1]:7861/v1"),
+            ("[::1]:7861", "http://localhost:7861/v1"),
+            ("[::1]:7861", "http://[::]:7861/v1"),
+            ("10.0.0.5:7861", "http://10.0.0.5:7861/v1"),
+            ("127.0.0.1:7861", "http://[::ffff:127.0.0.1]:7861"),
+            ("0.0.0.0:80", "http://localhost/v1"),
+            ("0.0.0.0:443", "https://localhost/v1"),
+        ] {
+            let faults = loaded(listen, upstream).expect_err(&format!("{upstream} is {listen}")).0;
+            assert_eq!(faults.len(), 1, "{faults:?}");
+            assert_eq!(faults[0].key, "upstream.url");
+            assert!(faults[0].message.contains("is vecho itself"), "{}", faults[0].message);
+        }
+    }
+
+    #[test]
+    fn an_upstream_beside_vecho_is_none() {
+        for (listen, upstream) in [
+            ("127.0.0.1:7861", "http://127.0.0.1:7871/v1"),
+            ("127.0.0.1:7861", "http://127.0.0.2:7861/v1"),
+            ("127.0.0.1:7861", "http://10.0.0.5:7861/v1"),
+            ("10.0.0.5:7861", "http://localhost:7861/v1"),
+            ("0.0.0.0:7861", "http://embedder:7861/v1"),
+            ("0.0.0.0:7861", "http://10.0.0.5:7861/v1"),
+            ("0.0.0.0:7861", "http://[::1]:7861/v1"),
+            ("127.0.0.1:0", "http://127.0.0.1:7861/v1"),
+            ("0.0.0.0:80", "https://localhost/v1"),
+        ] {
+            assert!(loaded(listen, upstream).is_ok(), "{upstream} is not {listen}");
+        }
+    }
+}
