@@ -147,8 +147,12 @@ async fn an_outage_is_warned_of_once_and_its_end_is_told() {
     let log = vecho.stop().log;
     assert_eq!(log.matches("mock vectors are being served").count(), 1, "{log}");
     assert_eq!(log.matches("no more mock vectors").count(), 1, "{log}");
-    assert_eq!(log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count(), 1, "{log}");
+    assert_eq!(log.matches(MOCKS_BY_DEFAULT).count(), 1, "nobody has chosen them: {log}");
+    assert_eq!(log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count(), 2, "{log}");
 }
+
+/// What a start warns of.
+const MOCKS_BY_DEFAULT: &str = "that is the default of fallback.mode";
 
 #[tokio::test]
 async fn an_outage_without_mocks_is_warned_of_once_with_its_cause_and_its_end_is_told() {
