@@ -213,7 +213,7 @@ async fn a_new_price_counts_from_then_on_and_no_counter_falls() {
     let stub = Stub::start();
     let priced = |price: &str| format!("savings.prices = ['tiny={price}']\n");
     let changing = Changing::start("reload-prices", &stub.base_url(), &priced("1000000"));
-    let series = |name: &str| format!(r#"vecho_model_{name}_total{{kind="billed",model="tiny",namespace=""}}"#);
+    let series = |name: &str| format!(r#"vecho_model_{name}_total{{cache_namespace="",kind="billed",model="tiny"}}"#);
     let cost = async || metric(changing.vecho.admin(), &series("cost")).await;
     let tokens = async || metric(changing.vecho.admin(), &series("tokens")).await;
     embed(&changing.vecho, "one two three").await;
