@@ -50,6 +50,17 @@ pub enum TlsError {
     Provider(#[from] rustls::Error),
 }
 
+/// The chain of causes in one line.
+pub fn cause_of(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text = format!("{text}: {inner}");
+        cause = inner.source();
+    }
+    text
+}
+
 /// A connector whose connections are up within a time limit or fail.
 #[derive(Clone)]
 pub struct TimedConnector {

@@ -2,7 +2,6 @@
 //!
 //! One task does it, so a collector that is down or slow costs nobody anything but room in the queue.
 
-use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -24,7 +23,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::queue::Queued;
 use crate::config::Live;
-use crate::connector::{Connecting, TimedConnector, TlsError};
+use crate::connector::{Connecting, TimedConnector, TlsError, cause_of};
 use crate::metrics::{Metrics, SpanResult};
 use crate::tasks::Tasks;
 
@@ -230,15 +229,4 @@ impl Trouble {
         let again = may_try_again.then(|| said.map_or(Duration::ZERO, Duration::from_secs));
         Self { cause: format!("it answers {status}"), again }
     }
-}
-
-/// The chain of causes in one line.
-fn cause_of(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }

@@ -18,7 +18,7 @@ use super::headers::KEY_HEADERS;
 use super::room::Share;
 use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
 use crate::config::{Config, KeyHeader, Live};
-use crate::connector::{Connecting, TimedConnector, TlsError};
+use crate::connector::{Connecting, TimedConnector, TlsError, cause_of};
 use crate::traces::TraceContext;
 use crate::wire::Encoding;
 
@@ -269,15 +269,4 @@ fn open_error(error: &legacy::Error) -> OpenError {
 fn body_error(error: &(dyn Error + 'static)) -> OpenError {
     let mut causes = iter::successors(Some(error), |error| (**error).source());
     if causes.any(<dyn Error>::is::<BodyStalled>) { OpenError::RequestStalled } else { OpenError::RequestBody }
-}
-
-/// The chain of causes in one line.
-fn cause_of(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text = format!("{text}: {inner}");
-        cause = inner.source();
-    }
-    text
 }
