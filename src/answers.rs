@@ -19,6 +19,8 @@ use crate::vouch::Voucher;
 /// The share of the whole that one answer may take; a larger one would push out too many others. With the usual room it
 /// takes in 256 vectors of 1,536 numbers, a common size of batches.
 const LARGEST_SHARE: u64 = 4;
+/// As many as leave room for the largest answer in each.
+const PARTS: usize = 2;
 
 /// A finished reply to one request body.
 #[derive(Clone)]
@@ -84,7 +86,7 @@ impl Answers {
     /// None at first; none ever where `bounds` leaves no room.
     pub fn new(bounds: Bounds) -> Self {
         let seen = (0..SEEN_PLACES).map(|_| AtomicU64::new(0)).collect();
-        Self { stored: Bounded::new(bounds), seen, served: AtomicU64::new(0), missed: AtomicU64::new(0) }
+        Self { stored: Bounded::new(bounds, PARTS), seen, served: AtomicU64::new(0), missed: AtomicU64::new(0) }
     }
 
     /// The answer to the request with this hash, if it is still true.

@@ -110,7 +110,6 @@ impl Ops {
         if let Some(model) = model {
             return stored.remove_where(|answer| &*answer.identity.model == model);
         }
-        stored.settle();
         let gone = stored.len();
         self.answers.clear();
         gone
@@ -175,7 +174,6 @@ fn tier_stats<V>(name: &'static str, map: &Bounded<V>, (hits, misses): (u64, u64
 where
     V: Weigh + Clone + Send + Sync + 'static,
 {
-    map.settle();
     TierStats {
         name,
         entries: map.len(),

@@ -129,7 +129,6 @@ fn show_lower(metrics: &Metrics, tier: tiers::Tier, stats: &LowerStats) {
 }
 
 fn levels<V: Weigh + Clone + Send + Sync + 'static>(map: &Bounded<V>) -> TierLevels {
-    map.settle();
     TierLevels { entries: map.len(), bytes: map.bytes(), capacity_bytes: map.max_bytes(), evictions: map.evicted() }
 }
 
@@ -143,10 +142,6 @@ impl Shrink for AnswersPart {
 
     fn bytes(&self) -> u64 {
         self.0.stored().bytes()
-    }
-
-    fn settle(&self) {
-        self.0.stored().settle();
     }
 
     fn shrink(&self, bytes: u64) -> u64 {
@@ -163,10 +158,6 @@ impl Shrink for MemoryPart {
 
     fn bytes(&self) -> u64 {
         self.0.tiers.memory().records().bytes()
-    }
-
-    fn settle(&self) {
-        self.0.tiers.memory().records().settle();
     }
 
     fn shrink(&self, bytes: u64) -> u64 {

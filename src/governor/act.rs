@@ -94,15 +94,8 @@ impl Governor {
         self.parts.iter().map(|part| part.bytes()).sum()
     }
 
-    pub(super) fn settle(&self) {
-        for part in &self.parts {
-            part.settle();
-        }
-    }
-
-    /// Settles, gives back, and says what is left.
+    /// Gives back, and says what is left.
     pub(super) fn trim(&self, before: u64) -> u64 {
-        self.settle();
         self.meter.give_back();
         self.record(ActionKind::Trim, before)
     }
@@ -118,7 +111,6 @@ impl Governor {
             }
             to_free = to_free.saturating_sub(freed);
         }
-        self.settle();
         self.meter.give_back();
         let freed_bytes = by_part.iter().map(|(_, freed)| freed).sum();
         Shrunk { freed_bytes, left_bytes: self.record(ActionKind::Shrink, before), by_part }

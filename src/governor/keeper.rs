@@ -26,8 +26,6 @@ pub trait Shrink: Send + Sync {
     fn name(&self) -> &'static str;
     /// What it holds, by its own count.
     fn bytes(&self) -> u64;
-    /// Does the housekeeping that it has put off.
-    fn settle(&self);
     /// Lets go of about `bytes`, and says how much it let go. Which entries go is the part's choice; nobody may count on
     /// the least useful ones.
     fn shrink(&self, bytes: u64) -> u64;
@@ -181,7 +179,7 @@ impl Governor {
         loop {
             ticks.tick().await;
             let governor = Arc::clone(&self);
-            // Settling and trimming take milliseconds in which no request may wait.
+            // Trimming and shrinking take milliseconds in which no request may wait.
             if let Err(error) = tokio::task::spawn_blocking(move || governor.check()).await {
                 tracing::error!(%error, "a check of the memory failed");
             }
@@ -191,7 +189,6 @@ impl Governor {
     /// Looks once, and does what is needed. Blocks for milliseconds.
     pub fn check(&self) {
         let mut episode = lock(&self.turn);
-        self.settle();
         let resident = self.measure();
         *episode = self.govern(std::mem::take(&mut *episode), resident);
     }

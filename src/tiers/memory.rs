@@ -7,6 +7,9 @@ use super::Record;
 use crate::bounded::{Bounded, Bounds};
 use crate::key::Key;
 
+/// Locks enough that writers on a few cores seldom meet.
+const PARTS: usize = 16;
+
 /// Records in memory.
 pub struct MemoryTier {
     records: Bounded<Arc<Record>>,
@@ -17,7 +20,7 @@ pub struct MemoryTier {
 impl MemoryTier {
     /// An empty tier.
     pub fn new(bounds: Bounds) -> Self {
-        Self { records: Bounded::new(bounds), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self { records: Bounded::new(bounds, PARTS), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     /// The record under `key`, whatever its age.

@@ -337,7 +337,6 @@ impl Stack {
         if let Some(model) = model {
             return records.remove_where(|record| record.models().contains(&model));
         }
-        records.settle();
         let before = records.len();
         records.clear();
         before

@@ -233,7 +233,9 @@ async function restart({ open }) {
   const before = await charts(page);
   relay.cut();
   await linked(page, "reconnecting");
-  const dimmed = await page.locator(".tiles").evaluate((tiles) => Number(getComputedStyle(tiles).opacity) < 1);
+  // It fades, so it takes a moment until it looks so.
+  const dims = () => page.locator(".tiles").evaluate((tiles) => Number(getComputedStyle(tiles).opacity) < 1);
+  const dimmed = await until("what is not of now to look so", dims);
   relay.to(OPS_URL);
   await linked(page, "live");
   // A request under way keeps it draining for as long as the page needs to hear of it.
