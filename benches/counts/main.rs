@@ -12,7 +12,7 @@ use std::hint::black_box;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use vecho::key::{Key, KeyBuilder, Tag};
 use vecho::metrics::{Ended, Metrics, Outcome, Route, SourceLabel, Subject};
@@ -70,7 +70,7 @@ fn count_hit(iterations: u64) {
         metrics.tokens_saved(100);
         account.count(1, 0, 100);
         let subject = Some(Subject { named: Arc::clone(account.named()), inputs: 1 });
-        metrics.request(Ended { route, outcome, status: Some(200), elapsed, subject });
+        metrics.request(Ended { route, outcome, status: Some(200), begun: Instant::now(), elapsed, subject });
     });
 }
 

@@ -1,6 +1,7 @@
 //! Makes load: as fast as a few connections allow, at a constant rate, or all at once.
 
 use std::cell::RefCell;
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
@@ -23,6 +24,7 @@ pub(crate) struct Workload {
     pub(crate) sent: u64,
     pick: Pick,
     check_every: u64,
+    awake: bool,
 }
 
 /// What one stretch of load saw.
@@ -36,7 +38,19 @@ pub(crate) struct Load {
 impl Workload {
     /// Requests of this shape; every `check_every`th answer is compared with the expected vectors (0: none).
     pub(crate) fn new(shape: Shape, check_every: u64, pick: impl FnMut(&mut Vec<u64>) + 'static) -> Self {
-        Self { shape, sent: 0, pick: Box::new(pick), check_every }
+        Self { shape, sent: 0, pick: Box::new(pick), check_every, awake: false }
+    }
+
+    /// The same, for a server whose answers belong to other texts.
+    pub(crate) fn unchecked(self) -> Self {
+        Self { check_every: 0, ..self }
+    }
+
+    /// Has the load generator look for answers all the time instead of sleeping until one comes. A server pays for
+    /// waking it on another core, and pays more often the slower it is, so that of two servers the slower one looks
+    /// slower than it is. Only for where nobody else needs the core, as an upstream does.
+    pub(crate) fn awake(self) -> Self {
+        Self { awake: true, ..self }
     }
 
     /// Writes the next request and its texts; says whether its answer is to be checked.
@@ -74,7 +88,7 @@ impl<'a> Stretch<'a> {
 
 /// Closed loop: each connection sends its next request when it has read the answer before; `count` in all.
 pub(crate) async fn closed(connections: &mut [Connection], workload: &mut Workload, count: u64) -> Outcome<Load> {
-    let shape = workload.shape.clone();
+    let (shape, awake) = (workload.shape.clone(), workload.awake);
     let stretch = Stretch::new(workload, count)?;
     let started = Instant::now();
     let turns = connections.iter_mut().map(|connection| async {
@@ -89,7 +103,7 @@ pub(crate) async fn closed(connections: &mut [Connection], workload: &mut Worklo
             }
         }
     });
-    all(turns).await?;
+    if awake { without_sleep(all(turns)).await? } else { all(turns).await? }
     Ok(Load { latencies_ns: stretch.into_inner().latencies_ns, wall: started.elapsed() })
 }
 
@@ -163,6 +177,17 @@ pub(crate) async fn all_at_once(connections: &mut [Connection], shape: &Shape, i
         shape.check(&[id], body)?;
     }
     Ok(Load { latencies_ns: latencies_ns.into_inner(), wall })
+}
+
+async fn without_sleep<T>(work: impl Future<Output = T>) -> T {
+    let mut work = pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done,
+            () = tokio::task::yield_now() => {}
+        }
+    }
 }
 
 async fn all(turns: impl Iterator<Item = impl Future<Output = Outcome<()>>>) -> Outcome<()> {

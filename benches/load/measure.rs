@@ -38,8 +38,8 @@ pub(crate) struct Comparison {
     pub(crate) ours: Vec<Sample>,
     /// The one it is compared with.
     pub(crate) theirs: Vec<Sample>,
-    /// The one that does the least a cache can do, where it was measured too.
-    pub(crate) least: Vec<Sample>,
+    /// One that does no more than has to be done, where it was measured too.
+    pub(crate) floor: Vec<Sample>,
 }
 
 impl<'a> Side<'a> {
@@ -93,7 +93,7 @@ pub(crate) async fn compare(
         if round > 0 {
             comparison.ours.push(samples.0);
             comparison.theirs.push(samples.1);
-            comparison.least.extend(third);
+            comparison.floor.extend(third);
         }
     }
     Ok(comparison)
@@ -108,10 +108,10 @@ impl Comparison {
     /// The ratio in words, with that of the least a cache can do beside it.
     pub(crate) fn shown(&self, ratio: f64, reference: &str) -> String {
         let shown = format!("{ratio:.2} × {reference}");
-        if self.least.is_empty() {
+        if self.floor.is_empty() {
             return shown;
         }
-        let floor = median(&self.least, |sample| sample.cpu_us) / median(&self.theirs, |sample| sample.cpu_us);
+        let floor = median(&self.floor, |sample| sample.cpu_us) / median(&self.theirs, |sample| sample.cpu_us);
         format!("{shown}, {:.2} × the least, which is {floor:.2} × {reference}", ratio / floor)
     }
 
@@ -126,14 +126,14 @@ impl Comparison {
                 median(side, |sample| sample.rate)
             )
         };
-        let least = if self.least.is_empty() { String::new() } else { format!("; least {}", part(&self.least)) };
+        let least = if self.floor.is_empty() { String::new() } else { format!("; least {}", part(&self.floor)) };
         format!("vecho {}; {name} {}{least}", part(&self.ours), part(&self.theirs))
     }
 
     /// Every round.
     pub(crate) fn json(&self) -> Value {
         let side = |samples: &[Sample]| samples.iter().map(|sample| sample.json()).collect::<Vec<_>>();
-        json!({ "vecho": side(&self.ours), "reference": side(&self.theirs), "least": side(&self.least) })
+        json!({ "vecho": side(&self.ours), "reference": side(&self.theirs), "floor": side(&self.floor) })
     }
 }
 

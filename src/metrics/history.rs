@@ -185,7 +185,7 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::super::labels::{Outcome, Route};
     use super::super::recent::Ended;
@@ -197,6 +197,7 @@ mod tests {
             route: Route::Embeddings,
             outcome: Outcome::Hit,
             status: None,
+            begun: Instant::now(),
             elapsed,
             subject: None,
         });

@@ -68,7 +68,8 @@ impl Performance {
 
     /// Counts one answered request.
     pub fn record(&self, ended: Ended) {
-        self.record_at(self.started.elapsed(), ended);
+        let at = ended.begun + ended.elapsed;
+        self.record_at(at.saturating_duration_since(self.started), ended);
     }
 
     /// When counting started, in milliseconds since the epoch.
@@ -274,7 +275,8 @@ mod tests {
     impl Performance {
         fn note(&self, now: Duration, elapsed: Duration, is_error: bool) {
             let outcome = if is_error { Outcome::Unavailable } else { Outcome::Hit };
-            self.record_at(now, Ended { route: Route::Embeddings, outcome, status: None, elapsed, subject: None });
+            let (route, begun) = (Route::Embeddings, self.started);
+            self.record_at(now, Ended { route, outcome, status: None, begun, elapsed, subject: None });
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -21,7 +21,9 @@ pub struct Ended {
     pub outcome: Outcome,
     /// With which status; nothing where the client was gone before.
     pub status: Option<u16>,
-    /// From its head until its answer began.
+    /// When its head was there.
+    pub begun: Instant,
+    /// From then until its answer began.
     pub elapsed: Duration,
     /// For whom, and how many inputs, where it was understood.
     pub subject: Option<Subject>,
@@ -92,7 +94,7 @@ impl Ring {
 
 impl Recent {
     pub(super) fn new(id: u64, at_ms: u64, ended: Ended) -> Self {
-        let Ended { route, outcome, status, elapsed, subject } = ended;
+        let Ended { route, outcome, status, elapsed, subject, .. } = ended;
         let named = subject.as_ref().map(|subject| &subject.named);
         Self {
             id,

@@ -1,6 +1,7 @@
 //! The catalogue against a scrape.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use super::*;
 
@@ -66,7 +67,7 @@ fn a_request_is_counted_timed_and_fed_to_performance() {
     let metrics = Metrics::new("0");
     for (route, outcome) in [(Route::Embeddings, Outcome::Mock), (Route::Passthrough, Outcome::Unavailable)] {
         let elapsed = std::time::Duration::from_millis(3);
-        metrics.request(Ended { route, outcome, status: Some(200), elapsed, subject: None });
+        metrics.request(Ended { route, outcome, status: Some(200), begun: Instant::now(), elapsed, subject: None });
     }
     let text = metrics.render().1;
     assert_eq!(values(&text, "vecho_requests_total{outcome=\"mock\",route=\"embeddings\"} "), Some(1.0));

@@ -1,6 +1,6 @@
 //! Request controls: standard `cache-control`, and vecho's own headers.
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::FallbackMode;
 use crate::flow::Controls;
@@ -8,8 +8,8 @@ use crate::flow::Controls;
 /// Bytes of a namespace.
 const MAX_NAMESPACE_BYTES: usize = 256;
 
-const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
-const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback");
+/// Narrows the scope.
+pub(super) const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
 
 /// A control that says nothing that can be obeyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,15 +36,27 @@ impl BadControl {
     }
 }
 
-/// Reads the controls of a request.
+/// Reads the controls of a request. In one pass over its headers: most requests have none of these, and to look for
+/// each one is to hash its name.
 pub(super) fn read_controls(headers: &HeaderMap) -> Result<Controls, BadControl> {
-    check_namespace(headers)?;
-    let mut controls = Controls { fallback: read_fallback(headers)?, ..Controls::default() };
-    let directives = headers.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    for directive in directives.flat_map(|value| value.split(',')) {
-        read_directive(directive.trim(), &mut controls)?;
+    let (mut controls, mut namespaces) = (Controls::default(), 0);
+    for (name, value) in headers {
+        match name.as_str() {
+            "cache-control" => read_directives(value, &mut controls)?,
+            "x-vecho-fallback" if controls.fallback.is_none() => controls.fallback = Some(read_fallback(value)?),
+            "x-vecho-namespace" => {
+                namespaces += 1;
+                check_namespace(value, namespaces)?;
+            }
+            _ => {}
+        }
     }
     Ok(controls)
+}
+
+fn read_directives(value: &HeaderValue, controls: &mut Controls) -> Result<(), BadControl> {
+    let directives = value.to_str().unwrap_or_default();
+    directives.split(',').try_for_each(|directive| read_directive(directive.trim(), controls))
 }
 
 /// Directives that are not for a cache of this kind are ignored (RFC 9111, section 5.2.3).
@@ -63,13 +75,12 @@ fn read_directive(directive: &str, controls: &mut Controls) -> Result<(), BadCon
     Ok(())
 }
 
-fn read_fallback(headers: &HeaderMap) -> Result<Option<FallbackMode>, BadControl> {
-    match headers.get(FALLBACK).map(HeaderValue::as_bytes) {
-        None => Ok(None),
-        Some(b"error") => Ok(Some(FallbackMode::Error)),
-        Some(b"stale") => Ok(Some(FallbackMode::Stale)),
-        Some(b"mock") => Ok(Some(FallbackMode::Mock)),
-        Some(_) => Err(BadControl::Fallback),
+fn read_fallback(value: &HeaderValue) -> Result<FallbackMode, BadControl> {
+    match value.as_bytes() {
+        b"error" => Ok(FallbackMode::Error),
+        b"stale" => Ok(FallbackMode::Stale),
+        b"mock" => Ok(FallbackMode::Mock),
+        _ => Err(BadControl::Fallback),
     }
 }
 
@@ -78,14 +89,11 @@ pub(super) fn namespace(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get(NAMESPACE).map(HeaderValue::as_bytes)
 }
 
-/// Two namespaces would leave open which holds.
-fn check_namespace(headers: &HeaderMap) -> Result<(), BadControl> {
-    let mut values = headers.get_all(NAMESPACE).iter().map(HeaderValue::as_bytes);
-    let Some(first) = values.next() else {
-        return Ok(());
-    };
-    let fits = (1..=MAX_NAMESPACE_BYTES).contains(&first.len()) && first.iter().all(u8::is_ascii_graphic);
-    if fits && values.next().is_none() { Ok(()) } else { Err(BadControl::Namespace) }
+/// The request's namespace so many. Two would leave open which holds.
+fn check_namespace(value: &HeaderValue, nth: u32) -> Result<(), BadControl> {
+    let name = value.as_bytes();
+    let fits = (1..=MAX_NAMESPACE_BYTES).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic);
+    if fits && nth == 1 { Ok(()) } else { Err(BadControl::Namespace) }
 }
 
 #[cfg(test)]
@@ -117,5 +125,9 @@ mod tests {
         assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "")])), Err(BadControl::Namespace));
         assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "a b")])), Err(BadControl::Namespace));
         assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "team-a")])), Ok(Controls::default()));
+        let mut two = HeaderMap::new();
+        two.append(NAMESPACE, HeaderValue::from_static("a"));
+        two.append(NAMESPACE, HeaderValue::from_static("a"));
+        assert_eq!(read_controls(&two), Err(BadControl::Namespace));
     }
 }

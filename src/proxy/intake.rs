@@ -1,10 +1,10 @@
 //! From the head of a request to who asks, under which scope, and where it would go.
 
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use http::uri::PathAndQuery;
 use http::{Uri, request};
 
-use super::controls::namespace;
+use super::controls::{NAMESPACE, namespace};
 use crate::config::{Config, Scope, UpstreamTarget};
 use crate::flow::{Origin, join_headers, scope_key};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
@@ -50,16 +50,22 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, TooLong> {
 
 /// The key under which a rendered answer to this request is kept: who asks, where, and what. It lives no longer than
 /// the process, so it need not cost what a hash of the body does. Under every scope each credential has its own; that
-/// costs room, never truth.
+/// costs room, never truth; nor does it that the headers stand as the client sent them.
 pub(super) fn answer_key(config: &Config, secret: &PassingSecret, head: &request::Parts, body: &[u8]) -> Key {
-    let (headers, mut key) = (&head.headers, KeyBuilder::passing(secret));
-    join_headers(&mut key, &config.auth.credential_headers, headers);
-    // Always there, so that it parts the headers before it from those after it.
-    key.part(Tag::Namespace, namespace(headers).unwrap_or_default());
-    join_headers(&mut key, &config.cache.key_headers, headers);
+    let mut key = KeyBuilder::passing(secret);
+    for (name, value) in &head.headers {
+        if chooses_answer(config, name) {
+            key.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
+        }
+    }
     let path = head.uri.path_and_query().map_or("/", PathAndQuery::as_str);
     key.part(Tag::Upstream, path.as_bytes()).part(Tag::Body, body);
     key.finish()
+}
+
+/// Whether an answer may hang on this header.
+fn chooses_answer(config: &Config, name: &HeaderName) -> bool {
+    config.auth.credential_headers.contains(name) || config.cache.key_headers.contains(name) || *name == NAMESPACE
 }
 
 /// Whether the path names the model.
@@ -72,11 +78,17 @@ pub const fn path_model(kind: RouteKind) -> PathModel {
 
 /// Why a body need not be read: it is not JSON, or not plain.
 pub(super) fn unreadable_head(headers: &HeaderMap) -> Option<Bypass> {
-    let bytes = |name| headers.get(name).map(HeaderValue::as_bytes);
-    let encoded = bytes(CONTENT_ENCODING).is_some_and(|value| !value.eq_ignore_ascii_case(b"identity"));
-    if encoded {
+    let (mut kind, mut encoding) = (None, None);
+    for (name, value) in headers {
+        if *name == CONTENT_TYPE {
+            kind.get_or_insert(value.as_bytes());
+        } else if *name == CONTENT_ENCODING {
+            encoding.get_or_insert(value.as_bytes());
+        }
+    }
+    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
         Some(Bypass::ContentEncoding)
-    } else if bytes(CONTENT_TYPE).is_some_and(is_json) {
+    } else if kind.is_some_and(is_json) {
         None
     } else {
         Some(Bypass::ContentType)

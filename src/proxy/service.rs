@@ -104,6 +104,7 @@ impl Drop for Count<'_> {
             route: self.route,
             outcome: self.outcome,
             status: self.status,
+            begun: self.begun.into_std(),
             elapsed: self.begun.elapsed(),
             subject: self.subject.take(),
         });

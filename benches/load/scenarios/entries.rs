@@ -41,5 +41,5 @@ pub(super) async fn many_against_few(bench: &Bench) -> Outcome<Vec<Row>> {
 fn anyone(shape: &Shape, count: u64) -> Workload {
     let mut random = Random(3);
     let shape = Shape { fresh_user: true, ..shape.clone() };
-    Workload::new(shape, 500, move |ids| ids.push(random.below(count)))
+    Workload::new(shape, 500, move |ids| ids.push(random.below(count))).awake()
 }

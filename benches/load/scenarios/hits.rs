@@ -95,6 +95,7 @@ fn workload(case: &Case, ids: &[u64], check_every: u64) -> Workload {
         }
         picked.extend_from_slice(&order);
     })
+    .awake()
 }
 
 /// Fisher and Yates.

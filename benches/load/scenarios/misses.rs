@@ -77,13 +77,14 @@ async fn against_thin(
     measure::compare(bench, [&mut ours, &mut theirs], Some(&mut least), bench.scaled(requests)).await
 }
 
-/// New texts at a constant rate, through vecho and straight to the upstream.
+/// New texts at a constant rate: through vecho, through the thin proxy, and straight to the upstream.
 pub(super) async fn constant_rate(bench: &Bench) -> Outcome<Vec<Row>> {
     let stage = Stage::start(bench, 20, &["--set", "upstream.max_concurrent=200"])?;
     stage.ask(&Shape::default(), &[FRESH - 1]).await?;
     let fresh = FreshIds::from(FRESH);
+    let thin = Server::reference(bench, Core::Server, &["thin", &stage.upstream.public.to_string()])?;
     let mut sides = Vec::new();
-    for server in [&stage.vecho, &stage.upstream] {
+    for server in [&stage.vecho, &stage.upstream, &thin] {
         let fresh = fresh.clone();
         let workload = Workload::new(Shape::default(), 100, move |ids| ids.push(fresh.next()));
         sides.push(Side::open(server, 100, workload).await?);
@@ -93,9 +94,11 @@ pub(super) async fn constant_rate(bench: &Bench) -> Outcome<Vec<Row>> {
     for turn in 0..bench.rounds().min(5) {
         let ours = rate_round(bench, &mut sides[0]).await?;
         let theirs = rate_round(bench, &mut sides[1]).await?;
+        let least = rate_round(bench, &mut sides[2]).await?;
         if turn > 0 {
             comparison.ours.push(ours);
             comparison.theirs.push(theirs);
+            comparison.floor.push(least);
         }
     }
     Ok(vec![rate_row(&comparison)])
@@ -114,9 +117,11 @@ fn rate_row(comparison: &Comparison) -> Row {
     let (ours, theirs) = (&comparison.ours, &comparison.theirs);
     let added_ms = p50_ms(ours) - p50_ms(theirs);
     let reference = format!(
-        "p50 {:.2} ms and p99 {:.2} ms through vecho, {:.2} ms and {:.2} ms without",
+        "p50 {:.2} ms and p99 {:.2} ms through vecho, {:.2} ms and {:.2} ms through thin, {:.2} ms and {:.2} ms without",
         p50_ms(ours),
         p99_ms(ours),
+        p50_ms(&comparison.floor),
+        p99_ms(&comparison.floor),
         p50_ms(theirs),
         p99_ms(theirs)
     );

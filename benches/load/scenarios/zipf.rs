@@ -33,11 +33,12 @@ pub(super) async fn hundred_thousand(bench: &Bench) -> Outcome<Vec<Row>> {
 
     let seen = Rc::new(RefCell::new(HashSet::new()));
     let requests = bench.scaled(100_000);
-    let cold = pass(&stage, &fixed, &shape, (requests, &seen)).await?;
+    let workload = || zipf(&shape, &seen);
+    let cold = pass(&stage, &fixed, requests, workload).await?;
     let distinct = seen.borrow().len() as u64;
     let fetched = stage.counts().await?.inputs;
     stage.reset().await?;
-    let warm = pass(&stage, &fixed, &shape, (requests, &seen)).await?;
+    let warm = pass(&stage, &fixed, requests, || workload().awake()).await?;
     stage.expect_inputs(0).await?;
     Ok(vec![
         hit_ratio(requests, distinct, fetched),
@@ -50,11 +51,11 @@ pub(super) async fn hundred_thousand(bench: &Bench) -> Outcome<Vec<Row>> {
 async fn pass(
     stage: &Stage,
     fixed: &Server,
-    shape: &Shape,
-    (requests, seen): (u64, &Rc<RefCell<HashSet<u64>>>),
+    requests: u64,
+    workload: impl Fn() -> Workload,
 ) -> Outcome<Comparison> {
-    let mut ours = Side::open(&stage.vecho, CONNECTIONS, zipf(shape, 500, seen)).await?;
-    let mut theirs = Side::open(fixed, CONNECTIONS, zipf(shape, 0, seen)).await?;
+    let mut ours = Side::open(&stage.vecho, CONNECTIONS, workload()).await?;
+    let mut theirs = Side::open(fixed, CONNECTIONS, workload().unchecked()).await?;
     let mut comparison = Comparison::default();
     for _ in 0..STRETCHES {
         comparison.ours.push(ours.round(requests / STRETCHES).await?);
@@ -63,9 +64,9 @@ async fn pass(
     Ok(comparison)
 }
 
-fn zipf(shape: &Shape, check_every: u64, seen: &Rc<RefCell<HashSet<u64>>>) -> Workload {
+fn zipf(shape: &Shape, seen: &Rc<RefCell<HashSet<u64>>>) -> Workload {
     let (ranks, seen, mut random) = (Ranks::new(), seen.clone(), Random(11));
-    Workload::new(shape.clone(), check_every, move |ids| {
+    Workload::new(shape.clone(), 500, move |ids| {
         let id = ranks.draw(&mut random);
         seen.borrow_mut().insert(id);
         ids.push(id);

@@ -1,7 +1,7 @@
 //! The figures: exactly the promised fields, with the right numbers in them.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
@@ -13,7 +13,7 @@ use crate::admin::AdminContext;
 use crate::metrics::{Ended, Outcome, Route};
 
 fn end(context: &AdminContext, outcome: Outcome, elapsed: Duration) {
-    context.metrics.request(Ended { route: Route::Embeddings, outcome, status: Some(200), elapsed, subject: None });
+    context.metrics.request(Ended { route: Route::Embeddings, outcome, status: Some(200), begun: Instant::now(), elapsed, subject: None });
 }
 
 #[tokio::test]
