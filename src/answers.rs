@@ -91,10 +91,13 @@ impl Answers {
 
     /// The answer to the request with this hash, if it is still true.
     pub fn get(&self, request: &Key, now_ms: u64, generation: Generation) -> Option<StoredAnswer> {
-        let answer = self.stored.get(request).filter(|answer| is_true(answer, now_ms, generation));
-        let counter = if answer.is_some() { &self.served } else { &self.missed };
+        self.stored.get(request).filter(|answer| is_true(answer, now_ms, generation))
+    }
+
+    /// Counts a look-up, and whether what it found was served.
+    pub fn count(&self, is_served: bool) {
+        let counter = if is_served { &self.served } else { &self.missed };
         counter.fetch_add(1, Ordering::Relaxed);
-        answer
     }
 
     /// Notes that a request was asked, and says whether its answer is worth keeping: it is not too large, and the

@@ -103,7 +103,9 @@ pub(crate) async fn closed(connections: &mut [Connection], workload: &mut Worklo
             }
         }
     });
-    if awake { without_sleep(all(turns)).await? } else { all(turns).await? }
+    let work = all(turns);
+    let done = if awake { without_sleep(work).await } else { work.await };
+    done?;
     Ok(Load { latencies_ns: stretch.into_inner().latencies_ns, wall: started.elapsed() })
 }
 

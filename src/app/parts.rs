@@ -109,6 +109,7 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {
         if let (Some(flow), Some(answers)) = (flow.upgrade(), answers.upgrade()) {
             metrics.tier(Tier::Memory, levels(flow.tiers.memory().records()));
             metrics.tier(Tier::Answers, levels(answers.stored()));
+            metrics.answers_served(answers.lookups().0);
             for tier in flow.tiers.lower() {
                 show_lower(metrics, tier.tier(), &tier.stats());
             }

@@ -102,8 +102,12 @@ impl Tally {
                 metrics.inputs(label, inputs);
             }
         }
-        metrics.tokens_billed(self.billed);
-        metrics.tokens_saved(self.saved);
+        if self.billed > 0 {
+            metrics.tokens_billed(self.billed);
+        }
+        if self.saved > 0 {
+            metrics.tokens_saved(self.saved);
+        }
     }
 
     /// `x-vecho-sources`: the sources that took part, and how many inputs each gave.

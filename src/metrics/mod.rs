@@ -74,10 +74,8 @@ pub struct Metrics {
     config_reloads: PerLabel<ReloadResult, Counter>,
     config_current: Gauge,
     ready: Gauge,
-    /// Requests under way on the public port.
-    pub requests_in_flight: Gauge,
-    /// Bytes of embeddings bodies held for requests under way.
-    pub body_bytes_in_flight: Gauge,
+    requests_in_flight: Gauge,
+    body_bytes_in_flight: Gauge,
     /// Upstream calls that were halved because they were too large.
     pub upstream_splits: Counter,
     /// Refused upstream calls whose requests were asked again one by one.

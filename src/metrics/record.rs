@@ -107,9 +107,20 @@ impl Metrics {
         self.cache_lookup_duration.with_label_values(&[tier.label()]).observe(elapsed.as_secs_f64());
     }
 
-    /// A rendered answer was served or stored.
-    pub fn answer(&self, event: AnswerEvent) {
-        self.answers.of(event).inc();
+    /// A rendered answer was stored.
+    pub fn answer_stored(&self) {
+        self.answers.of(AnswerEvent::Stored).inc();
+    }
+
+    /// Shows how many rendered answers were served since the start; for a hook of [`Metrics::on_scrape`].
+    pub fn answers_served(&self, n: u64) {
+        self.answers.of(AnswerEvent::Served).raise_to(n);
+    }
+
+    /// Shows how many requests are under way, and bytes of their bodies; for a hook of [`Metrics::on_scrape`].
+    pub fn in_flight(&self, requests: usize, body_bytes: usize) {
+        self.requests_in_flight.set(requests as u64);
+        self.body_bytes_in_flight.set(body_bytes as u64);
     }
 
     /// The governor acted.

@@ -204,6 +204,10 @@ impl Accounts {
     /// The account of what a caller calls `model`; `answered` is what the upstream calls it. When there are too many,
     /// what has a price goes to its model's account of other namespaces, and the rest to one account.
     pub fn of(&self, model: &str, namespace: &str, answered: &str) -> Arc<Account> {
+        // Most ask by a name that has an account, and which needs no cleaning then.
+        if let Some(own) = self.book().own(model, namespace) {
+            return Arc::clone(own);
+        }
         let named = (shown(model), shown(namespace));
         let answered = shown(answered);
         let found = self.book().find(&named.0, &named.1, &answered);
@@ -270,9 +274,12 @@ impl Accounts {
 
 impl Book {
     fn find(&self, model: &str, namespace: &str, answered: &str) -> Option<Arc<Account>> {
-        let find = |model: &str, namespace: &str| self.accounts.iter().find(|account| account.is_of(model, namespace));
-        let own = find(model, namespace);
-        own.or_else(|| self.is_full().then(|| find(self.overflow(model, answered), OTHER)).flatten()).cloned()
+        let overflow = || self.is_full().then(|| self.own(self.overflow(model, answered), OTHER)).flatten();
+        self.own(model, namespace).or_else(overflow).cloned()
+    }
+
+    fn own(&self, model: &str, namespace: &str) -> Option<&Arc<Account>> {
+        self.accounts.iter().find(|account| account.is_of(model, namespace))
     }
 
     fn is_full(&self) -> bool {

@@ -39,9 +39,8 @@ impl ReplyBody {
     }
 
     /// Holds `admission` until the body has gone.
-    pub(super) fn admitted(mut self, admission: Admission) -> Self {
+    pub(super) fn hold(&mut self, admission: Admission) {
         self.admission = Some(admission);
-        self
     }
 }
 

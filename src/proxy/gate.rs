@@ -15,7 +15,6 @@ struct Room {
     max_bytes: usize,
     requests: AtomicUsize,
     bytes: AtomicUsize,
-    metrics: Arc<Metrics>,
 }
 
 /// A place inside. Dropping it makes room.
@@ -25,15 +24,19 @@ pub(super) struct Admission {
 }
 
 impl Gate {
-    /// An open gate.
-    pub(super) fn new(limits: &Limits, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Room {
+    /// An open gate, which shows what is inside with every scrape.
+    pub(super) fn new(limits: &Limits, metrics: &Metrics) -> Self {
+        let room = Arc::new(Room {
             max_requests: limits.max_requests,
             max_bytes: limits.max_inflight_bytes,
             requests: AtomicUsize::new(0),
             bytes: AtomicUsize::new(0),
-            metrics,
-        }))
+        });
+        let shown = Arc::clone(&room);
+        metrics.on_scrape(Box::new(move |metrics| {
+            metrics.in_flight(shown.requests.load(Relaxed), shown.bytes.load(Relaxed));
+        }));
+        Self(room)
     }
 
     /// Lets a request in, if there is room.
@@ -42,7 +45,6 @@ impl Gate {
         if !take(&room.requests, 1, room.max_requests) {
             return Err(Rejection::Requests);
         }
-        room.metrics.requests_in_flight.inc();
         Ok(Admission { room: Arc::clone(room), body_bytes: 0 })
     }
 
@@ -57,7 +59,6 @@ impl Admission {
     pub(super) fn reserve(&mut self, bytes: usize) -> bool {
         let has_room = take(&self.room.bytes, bytes, self.room.max_bytes);
         if has_room {
-            self.room.metrics.body_bytes_in_flight.add(bytes);
             self.body_bytes += bytes;
         }
         has_room
@@ -68,10 +69,8 @@ impl Drop for Admission {
     fn drop(&mut self) {
         let room = &self.room;
         room.requests.fetch_sub(1, Relaxed);
-        room.metrics.requests_in_flight.dec();
         if self.body_bytes > 0 {
             room.bytes.fetch_sub(self.body_bytes, Relaxed);
-            room.metrics.body_bytes_in_flight.sub(self.body_bytes);
         }
     }
 }

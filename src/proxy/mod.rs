@@ -6,6 +6,7 @@ mod controls;
 mod embeddings;
 mod explain;
 mod gate;
+mod glance;
 mod intake;
 mod passthrough;
 mod reply;

@@ -70,8 +70,7 @@ impl Proxy {
                     self.connect(below, hyper::upgrade::on(&mut response));
                     return Finished::new(downward(response, true), Outcome::Forwarded);
                 }
-                let response = downward(response, false).map(|body| body.admitted(admission));
-                Finished::new(response, Outcome::Forwarded)
+                Finished::new(downward(response, false), Outcome::Forwarded).admitted(admission)
             }
         }
     }

@@ -1,6 +1,7 @@
 //! From how a request ended to what the client sees. The only place of the public port that chooses a status.
 
 use std::hash::{BuildHasher, RandomState};
+use std::mem::swap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,6 +11,7 @@ use http::{HeaderMap, Response, StatusCode};
 
 use super::ReplyBody;
 use super::controls::BadControl;
+use super::gate::Admission;
 use crate::answers::StoredAnswer;
 use crate::flow::{Refusal, Tally};
 use crate::metrics::{Outcome, Rejection, Subject};
@@ -35,6 +37,12 @@ impl Finished {
     pub(super) fn about(self, subject: Subject) -> Self {
         Self { subject: Some(subject), ..self }
     }
+
+    /// Holds `admission` until its body has gone.
+    pub(super) fn admitted(mut self, admission: Admission) -> Self {
+        self.response.body_mut().hold(admission);
+        self
+    }
 }
 
 const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
@@ -54,6 +62,7 @@ pub(super) struct Replies {
 }
 
 /// What the headers of an answer with vectors say.
+#[derive(Clone)]
 pub(super) struct Notes {
     /// How it is counted, and `x-vecho-cache`.
     pub outcome: Outcome,
@@ -82,7 +91,7 @@ impl Notes {
         let mut headers = HeaderMap::with_capacity(8);
         // First, where it is looked for first.
         headers.insert(REQUEST_ID, HeaderValue::from_static(""));
-        self.write(&mut headers);
+        self.clone().write(&mut headers);
         headers.insert(SOURCES, header_text(&as_hit.sources()));
         headers
     }
@@ -95,28 +104,26 @@ impl Notes {
     }
 
     /// Fills in what blank headers leave open. Found by looking at each: to look one up is to hash its name.
-    fn fill(&self, headers: &mut HeaderMap, id: HeaderValue) {
-        let mut id = Some(id);
+    fn fill(mut self, headers: &mut HeaderMap, mut id: HeaderValue) {
         for (name, value) in headers {
-            let own = match name.as_str() {
-                "x-vecho-cache" => HeaderValue::from_static(self.outcome.label()),
-                "x-vecho-sources" => self.sources.clone(),
-                "x-vecho-tokens" => self.tokens.clone(),
-                "openai-model" => self.model.clone(),
-                "x-request-id" => id.take().unwrap_or_else(|| HeaderValue::from_static("")),
-                _ => continue,
-            };
-            *value = own;
+            match name.as_str() {
+                "x-vecho-cache" => *value = HeaderValue::from_static(self.outcome.label()),
+                "x-vecho-sources" => swap(value, &mut self.sources),
+                "x-vecho-tokens" => swap(value, &mut self.tokens),
+                "openai-model" => swap(value, &mut self.model),
+                "x-request-id" => swap(value, &mut id),
+                _ => {}
+            }
         }
     }
 
     /// The upstream's own name of the model stays.
-    fn write(&self, headers: &mut HeaderMap) {
+    fn write(self, headers: &mut HeaderMap) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE, HeaderValue::from_static(self.outcome.label()));
-        headers.insert(SOURCES, self.sources.clone());
-        headers.insert(TOKENS, self.tokens.clone());
-        headers.entry(MODEL).or_insert_with(|| self.model.clone());
+        headers.insert(SOURCES, self.sources);
+        headers.insert(TOKENS, self.tokens);
+        headers.entry(MODEL).or_insert(self.model);
     }
 }
 
@@ -130,8 +137,8 @@ impl Replies {
     }
 
     /// A full answer. `call` holds the headers of the upstream call made for it, if one was.
-    pub(super) fn answer(&self, notes: &Notes, call: Option<HeaderMap>, body: ReplyBody) -> Finished {
-        let mut response = Response::new(body);
+    pub(super) fn answer(&self, notes: Notes, call: Option<HeaderMap>, body: ReplyBody) -> Finished {
+        let (mut response, outcome) = (Response::new(body), notes.outcome);
         let headers = response.headers_mut();
         if let Some(call) = call {
             *headers = call;
@@ -141,7 +148,7 @@ impl Replies {
             *headers = self.blank.clone();
             notes.fill(headers, self.next_id());
         }
-        Finished::new(response, notes.outcome)
+        Finished::new(response, outcome)
     }
 
     /// A rendered answer that was at hand.

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::ReplyBody;
 use super::gate::Gate;
+use super::glance::Glance;
 use super::reply::{Finished, Replies};
 use super::traced::{answered, pattern};
 use crate::answers::Answers;
@@ -38,40 +39,35 @@ impl Proxy {
     /// A proxy in front of `flow`, with the same upstream for whatever passes through.
     pub fn new(flow: Arc<Flow>, answers: Arc<Answers>, client: Arc<Client>, tunnels: Tasks) -> Arc<Self> {
         let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
-        let gate = Gate::new(&live.load().limits, Arc::clone(&metrics));
+        let gate = Gate::new(&live.load().limits, &metrics);
         let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
         Arc::new(Self { flow, answers, client, live, gate, replies, answer_secret, tunnels, metrics })
     }
 
     /// Answers one request.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<ReplyBody> {
-        let kind =
-            if request.method() == Method::POST { classify_path(request.uri().path()) } else { RouteKind::Other };
-        let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
-        let span = self.flow.tracer.request(&request, || pattern(kind, request.uri().path()));
-        let mut count = Count::begin(&self.metrics, route, span);
-        let Finished { response, outcome, subject } = match self.gate.admit() {
-            Err(rejection) => {
-                self.metrics.rejected(rejection);
-                self.replies.overloaded(rejection)
-            }
-            // In a box of its own, as all that a hit does not do: a future takes room for its longest branch, and is
-            // copied several times before it runs.
-            Ok(admission) if kind == RouteKind::Other => {
-                Box::pin(self.pass_through(request, admission, &count.span)).await
-            }
-            Ok(admission) => self.embeddings(request, kind, admission, &count).await,
-        };
-        answered(&count.span, response.status());
-        count.end(outcome, response.status(), subject);
-        tracing::debug!(
-            route = route.label(),
-            outcome = outcome.label(),
-            status = response.status().as_u16(),
-            elapsed_us = count.begun.elapsed().as_micros(),
-            "request"
-        );
-        response
+    ///
+    /// What a hit does not do is in boxes of its own, and the head stays in its place until one of those wants it: a
+    /// future takes room for its longest branch, and is copied several times before it runs.
+    pub fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<ReplyBody>> + Send {
+        let (head, body) = request.into_parts();
+        async move {
+            let kind = if head.method == Method::POST { classify_path(head.uri.path()) } else { RouteKind::Other };
+            let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
+            let span = self.flow.tracer.request(&head, || pattern(kind, head.uri.path()));
+            let mut count = Count::begin(&self.metrics, route, span);
+            let finished = match self.gate.admit() {
+                Err(rejection) => self.overloaded(rejection),
+                Ok(admission) if kind == RouteKind::Other => {
+                    let request = Request::from_parts(head, body);
+                    Box::pin(self.pass_through(request, admission, &count.span)).await
+                }
+                Ok(mut admission) => match self.glance(&head, body, &mut admission, &count).await {
+                    Glance::Finished(finished) => finished.admitted(admission),
+                    Glance::Open(open) => Box::pin(self.embeddings(head, open, admission, &count)).await,
+                },
+            };
+            count.ended(finished)
+        }
     }
 }
 
@@ -92,8 +88,20 @@ impl<'a> Count<'a> {
         Self { metrics, route, begun, outcome, span, status: None, subject: None }
     }
 
-    fn end(&mut self, outcome: Outcome, status: StatusCode, subject: Option<Subject>) {
+    /// Takes down how the request ended, and gives its answer out.
+    fn ended(&mut self, finished: Finished) -> Response<ReplyBody> {
+        let Finished { response, outcome, subject } = finished;
+        let status = response.status();
+        answered(&self.span, status);
         (self.outcome, self.status, self.subject) = (outcome, Some(status.as_u16()), subject);
+        tracing::debug!(
+            route = self.route.label(),
+            outcome = outcome.label(),
+            status = status.as_u16(),
+            elapsed_us = self.begun.elapsed().as_micros(),
+            "request"
+        );
+        response
     }
 }
 

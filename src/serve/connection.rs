@@ -155,8 +155,8 @@ fn answer<H: Handler>(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<http::Response<Tracked<H::Body>>, Infallible>> + Send + use<H> {
     let call = vitals.begin_call();
-    let answer = shared.handler.call(request, peer);
-    async move { Ok(answer.await.map(|body| Tracked::new(body, call))) }
+    // A combinator and not a block: a block would hold the handler's future twice, and hyper copies all of it.
+    shared.handler.call(request, peer).map(|response| Ok(response.map(|body| Tracked::new(body, call))))
 }
 
 /// Lets the peer read the last answer although it was not listened to until the end.

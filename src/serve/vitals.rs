@@ -71,7 +71,7 @@ impl Vitals {
 
     /// Bytes went out.
     pub(super) fn wrote(&self, bytes: usize) {
-        self.writes.fetch_add(1, Relaxed);
+        count_alone(&self.writes);
         if !self.http1 && bytes >= ANSWER_BYTES {
             self.taken.fetch_add(1, Relaxed);
         }
@@ -110,11 +110,16 @@ impl Vitals {
     /// A call of the handler begins; it lasts until the guard goes.
     pub(super) fn begin_call(self: &Arc<Self>) -> Call {
         self.in_flight.fetch_add(1, Relaxed);
-        self.requests.fetch_add(1, Relaxed);
+        count_alone(&self.requests);
         self.head_begun.store(false, Relaxed);
         self.owes_bytes.store(true, Relaxed);
         Call(Arc::clone(self))
     }
+}
+
+/// Counts one more where only the connection's own task counts, which a look and a note do at a tenth of the cost.
+fn count_alone(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
 }
 
 /// A request under way, from its head to the last byte of the answer's body.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::Request;
+use http::request::Parts;
 use opentelemetry::trace::{SpanBuilder, SpanKind, TraceContextExt as _, TracerProvider as _};
 use opentelemetry::{Context, InstrumentationScope, KeyValue};
 use opentelemetry_sdk::Resource;
@@ -58,17 +58,17 @@ impl Tracer {
     }
 
     /// Begins the span of a request, in its caller's trace where it names one. `route` tells the pattern of its path.
-    pub fn request<B>(&self, request: &Request<B>, route: impl FnOnce() -> Option<&'static str>) -> Span {
+    pub fn request(&self, head: &Parts, route: impl FnOnce() -> Option<&'static str>) -> Span {
         let Some(on) = &self.0 else { return Span::default() };
         let route = route();
-        let caller = read(request.headers());
+        let caller = read(&head.headers);
         let parent = caller.map_or_else(Context::new, |caller| Context::new().with_remote_span_context(caller));
-        let method = known_method(request.method());
+        let method = known_method(&head.method);
         let name = route.map_or_else(|| method.to_owned(), |route| format!("{method} {route}"));
         let span = Span::begin(&on.tracer, &parent, SpanBuilder::from_name(name).with_kind(SpanKind::Server));
         span.text(attribute::METHOD, method);
         span.text(attribute::SCHEME, on.scheme);
-        span.text(attribute::PATH, request.uri().path());
+        span.text(attribute::PATH, head.uri.path());
         if let Some(route) = route {
             span.text(attribute::ROUTE, route);
             span.text(attribute::OPERATION, "embeddings");

@@ -48,12 +48,7 @@ pub(super) async fn hundred_thousand(bench: &Bench) -> Outcome<Vec<Row>> {
 }
 
 /// The same sequence to both servers, in stretches by turns. The seed is fixed, so every pass is the same sequence.
-async fn pass(
-    stage: &Stage,
-    fixed: &Server,
-    requests: u64,
-    workload: impl Fn() -> Workload,
-) -> Outcome<Comparison> {
+async fn pass(stage: &Stage, fixed: &Server, requests: u64, workload: impl Fn() -> Workload) -> Outcome<Comparison> {
     let mut ours = Side::open(&stage.vecho, CONNECTIONS, workload()).await?;
     let mut theirs = Side::open(fixed, CONNECTIONS, workload().unchecked()).await?;
     let mut comparison = Comparison::default();

@@ -13,7 +13,14 @@ use crate::admin::AdminContext;
 use crate::metrics::{Ended, Outcome, Route};
 
 fn end(context: &AdminContext, outcome: Outcome, elapsed: Duration) {
-    context.metrics.request(Ended { route: Route::Embeddings, outcome, status: Some(200), begun: Instant::now(), elapsed, subject: None });
+    context.metrics.request(Ended {
+        route: Route::Embeddings,
+        outcome,
+        status: Some(200),
+        begun: Instant::now(),
+        elapsed,
+        subject: None,
+    });
 }
 
 #[tokio::test]

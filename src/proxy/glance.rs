@@ -1,0 +1,141 @@
+//! The first look at an embeddings request: all that it takes to answer it from a rendered answer, or to see that it
+//! takes more.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request;
+use http_body::Body;
+use hyper::body::Incoming;
+
+use super::Proxy;
+use super::controls::{BadControl, read_controls};
+use super::gate::Admission;
+use super::intake::{answer_key, unreadable_head};
+use super::reply::Finished;
+use super::service::Count;
+use super::traced::served;
+use crate::config::Config;
+use crate::flow::{Controls, Tally};
+use crate::key::Key;
+use crate::metrics::Rejection;
+use crate::serve::{BodyBounds, CollectError, collect_bounded};
+use crate::traces::Span;
+use crate::wire::Bypass;
+
+/// What the first look comes to.
+pub(super) enum Glance {
+    /// It has its reply: a rendered answer, or a refusal.
+    Finished(Finished),
+    /// It has none yet.
+    Open(Open),
+}
+
+/// A request that takes more than a look.
+pub(super) enum Open {
+    /// Its body is not JSON or not plain, and so not read here.
+    Unread(Bypass, Incoming),
+    /// No rendered answer is at hand.
+    Read(Read),
+}
+
+/// What was read of a request beside its head.
+pub(super) struct Read {
+    pub(super) body: Bytes,
+    pub(super) controls: Controls,
+    /// The key of its rendered answer, if it may have one.
+    pub(super) key: Option<Key>,
+    /// What it was read under.
+    pub(super) config: Arc<Config>,
+}
+
+impl Proxy {
+    /// Reads a request and looks whether its answer is at hand.
+    pub(super) async fn glance(
+        &self,
+        head: &request::Parts,
+        body: Incoming,
+        admission: &mut Admission,
+        count: &Count<'_>,
+    ) -> Glance {
+        let controls = match read_controls(&head.headers) {
+            Ok(controls) => controls,
+            Err(bad) => return Glance::Finished(self.refuse_control(bad)),
+        };
+        if let Some(bypass) = unreadable_head(&head.headers) {
+            let is_enough = controls.only_if_cached;
+            return if is_enough {
+                Glance::Finished(self.not_cached())
+            } else {
+                Glance::Open(Open::Unread(bypass, body))
+            };
+        }
+        let config = self.live.load();
+        let body = match self.read_body(&config, body, admission).await {
+            Ok(body) => body,
+            Err(finished) => return Glance::Finished(finished),
+        };
+        let key = controls.allow_rendered().then(|| answer_key(&config, &self.answer_secret, head, &body));
+        match key.and_then(|key| self.at_hand(&key, &count.span)) {
+            Some(finished) => Glance::Finished(finished),
+            None => Glance::Open(Open::Read(Read { body, controls, key, config })),
+        }
+    }
+
+    async fn read_body(&self, config: &Config, body: Incoming, admission: &mut Admission) -> Result<Bytes, Finished> {
+        let limits = &config.limits;
+        let stated_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        if stated_bytes <= limits.max_body_bytes && !self.gate.has_room(stated_bytes) {
+            return Err(self.overloaded(Rejection::InflightBytes));
+        }
+        let bounds =
+            BodyBounds { max_bytes: limits.max_body_bytes, pause: limits.body_timeout, whole: limits.request_timeout };
+        collect_bounded(body, bounds, |bytes| admission.reserve(bytes)).await.map_err(|error| self.refuse_body(&error))
+    }
+
+    /// The rendered answer to this very request, if it is at hand and the caller may have it.
+    fn at_hand(&self, key: &Key, span: &Span) -> Option<Finished> {
+        let now_ms = self.flow.clock.now_ms();
+        let may_have = |voucher| self.flow.vouchers.holds(&voucher, now_ms);
+        let found = self.answers.get(key, now_ms, self.flow.tiers.generation());
+        let answer = found.filter(|answer| answer.voucher.is_none_or(may_have));
+        self.answers.count(answer.is_some());
+        let answer = answer?;
+        let tally = Tally::of_hit(answer.inputs, answer.tokens);
+        tally.count(&self.metrics, &answer.account);
+        served(span, &tally, &answer.identity.model);
+        Some(self.replies.stored(&answer))
+    }
+
+    fn refuse_body(&self, error: &CollectError) -> Finished {
+        match error {
+            CollectError::NoRoom => self.metrics.rejected(Rejection::InflightBytes),
+            CollectError::TooLarge { .. } => self.metrics.rejected(Rejection::BodyTooLarge),
+            CollectError::Stalled(_) | CollectError::Late => self.metrics.rejected(Rejection::BodyTimeout),
+            CollectError::Cut(_) => {}
+        }
+        self.replies.bad_body(error)
+    }
+
+    fn refuse_control(&self, bad: BadControl) -> Finished {
+        self.metrics.rejected(Rejection::BadControl);
+        self.replies.bad_control(bad)
+    }
+
+    pub(super) fn not_cached(&self) -> Finished {
+        self.metrics.rejected(Rejection::OnlyIfCached);
+        self.replies.not_cached()
+    }
+
+    pub(super) fn overloaded(&self, rejection: Rejection) -> Finished {
+        self.metrics.rejected(rejection);
+        self.replies.overloaded(rejection)
+    }
+}
+
+impl Controls {
+    /// Whether a rendered answer may serve: it knows its records' common end, not their ages.
+    const fn allow_rendered(&self) -> bool {
+        !self.no_cache && !self.no_store && self.max_age_ms.is_none()
+    }
+}
