@@ -38,6 +38,8 @@ pub struct Noted {
 #[derive(Debug, Default)]
 pub struct Epochs {
     counts: RwLock<PurgeCounts>,
+    /// Counts that are about to be learnt.
+    expected: Mutex<PurgeCounts>,
     debts: Mutex<Debts>,
     paid: Notify,
 }
@@ -70,11 +72,13 @@ impl Epochs {
 
     /// Takes in what is known elsewhere, where it is more.
     pub fn learn(&self, elsewhere: &PurgeCounts) {
-        let mut counts = self.write();
-        for (name, count) in elsewhere {
-            let known = counts.entry(name.clone()).or_default();
-            *known = (*known).max(*count);
-        }
+        raise_to(&mut self.write(), elsewhere);
+    }
+
+    /// Has these counts noted from now on. They are to be learnt once they are: who starts anew must not begin below a
+    /// count that something was stored under.
+    pub fn expect(&self, elsewhere: &PurgeCounts) {
+        raise_to(&mut self.expected.lock().unwrap_or_else(PoisonError::into_inner), elsewhere);
     }
 
     /// A purge that is noted here has yet to become known elsewhere.
@@ -117,8 +121,9 @@ impl Epochs {
 
     /// All that is to be noted. Debts are read first: of a purge in between, the count is noted at least.
     pub fn to_note(&self) -> Noted {
-        let debts = self.debts();
-        Noted { counts: self.counts(), debts }
+        let (debts, mut counts) = (self.debts(), self.counts());
+        raise_to(&mut counts, &self.expected.lock().unwrap_or_else(PoisonError::into_inner));
+        Noted { counts, debts }
     }
 
     fn lock_debts(&self) -> MutexGuard<'_, Debts> {
@@ -139,9 +144,26 @@ impl Epochs {
     }
 }
 
+fn raise_to(counts: &mut PurgeCounts, others: &PurgeCounts) {
+    for (name, count) in others {
+        let known = counts.entry(name.clone()).or_default();
+        *known = (*known).max(*count);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_expected_is_noted_and_not_in_force() {
+        let (epochs, elsewhere) = (Epochs::default(), PurgeCounts::from([("a".to_owned(), 3)]));
+        epochs.expect(&elsewhere);
+        assert_eq!((epochs.of(&["a"]), epochs.to_note().counts), (0, elsewhere.clone()));
+        epochs.learn(&elsewhere);
+        epochs.raise(Some("a"));
+        assert_eq!(epochs.to_note().counts["a"], 4);
+    }
 
     #[test]
     fn a_purge_raises_the_epoch_of_its_like_alone() {

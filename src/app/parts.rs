@@ -71,7 +71,7 @@ impl Parts {
         });
         let answers = Arc::new(Answers::new(answers_bounds(&config, limit_bytes)));
         if let Some(redis) = redis {
-            redis.begin(wanted::on_purges(&flow, &answers));
+            redis.begin(Box::new(wanted::OthersPurges::of(&flow, &answers)));
         }
         let shrinkable: Vec<Arc<dyn Shrink>> =
             vec![Arc::new(AnswersPart(Arc::clone(&answers))), Arc::new(MemoryPart(Arc::clone(&flow)))];

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use crate::answers::Answers;
 use crate::clock::Clock;
 use crate::config::Live;
-use crate::epochs::Epochs;
+use crate::epochs::{Epochs, PurgeCounts};
 use crate::flow::Flow;
 use crate::metrics::Metrics;
 use crate::tiers::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
@@ -66,22 +66,39 @@ pub(super) fn leases(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<Arc<
     Some(Arc::clone(redis) as Arc<dyn Leases>)
 }
 
-/// What happens when purges of other replicas become known. It must not keep alive what it reaches.
-pub(super) fn on_purges(flow: &Arc<Flow>, answers: &Arc<Answers>) -> OnPurges {
-    let (flow, answers): (Weak<Flow>, Weak<Answers>) = (Arc::downgrade(flow), Arc::downgrade(answers));
-    Box::new(move |elsewhere| {
-        let (flow, answers) = (flow.upgrade()?, answers.upgrade()?);
-        let purges = flow.tiers.learn_purges(elsewhere, Tier::Redis);
+/// What happens when purges of other replicas become known. It does not keep alive what it reaches.
+pub(super) struct OthersPurges {
+    flow: Weak<Flow>,
+    answers: Weak<Answers>,
+}
+
+impl OthersPurges {
+    pub(super) fn of(flow: &Arc<Flow>, answers: &Arc<Answers>) -> Self {
+        Self { flow: Arc::downgrade(flow), answers: Arc::downgrade(answers) }
+    }
+}
+
+impl OnPurges for OthersPurges {
+    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> Eventually<'a, ()> {
+        Box::pin(async move {
+            if let Some(flow) = self.flow.upgrade() {
+                flow.tiers.note_ahead(counts).await;
+            }
+        })
+    }
+
+    fn learn(&self, counts: &PurgeCounts) -> Option<Eventually<'static, ()>> {
+        let (flow, answers) = (self.flow.upgrade()?, self.answers.upgrade()?);
+        let purges = flow.tiers.learn_purges(counts, Tier::Redis);
         if purges.is_empty() {
             return None;
         }
         answers.clear();
         tracing::info!(purges = purges.len(), "entries were purged, as another replica was asked to");
-        let settle: Eventually<'static, ()> = Box::pin(async move {
+        Some(Box::pin(async move {
             for purge in &purges {
                 flow.tiers.settle(purge).await;
             }
-        });
-        Some(settle)
-    })
+        }))
+    }
 }

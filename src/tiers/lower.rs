@@ -76,6 +76,12 @@ pub trait LowerTier: Send + Sync + Debug {
     /// whoever shares this tier, or once it is certain that it cannot.
     fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, Settled>;
 
+    /// Purges are about to be learnt, and stand in what the [`Epochs`] have to note: a tier that outlives the process
+    /// notes it. Resolves once it has, or has tried for a moment.
+    fn note_ahead(&self) -> Eventually<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
     /// Lets everything in this tier go, here and for whoever shares it. Says how many entries those were, where that
     /// is known.
     fn clear(&self) -> Eventually<'_, (u64, Settled)>;

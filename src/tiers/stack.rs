@@ -298,6 +298,15 @@ impl Stack {
         pending.map(|(tier, _)| tier.tier()).collect()
     }
 
+    /// Has the purges that are about to be learnt noted where that outlives the process. Comes before
+    /// [`Stack::learn_purges`], so that nothing is ever stored under a count that a later process might begin below.
+    pub async fn note_ahead(&self, elsewhere: &PurgeCounts) {
+        if !self.epochs.missed(elsewhere).is_empty() {
+            self.epochs.expect(elsewhere);
+            join_all(self.lower.iter().map(|tier| tier.note_ahead())).await;
+        }
+    }
+
     /// Takes in the purges that `tier` knows of: those not known here happen here, too. They are to be settled.
     #[must_use = "the other tiers below memory have yet to be told"]
     pub fn learn_purges(&self, elsewhere: &PurgeCounts, tier: Tier) -> Vec<Purge> {

@@ -26,6 +26,8 @@ const OPEN_WITHIN: Duration = Duration::from_millis(500);
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// Most that a purge waits to be noted.
 const NOTE_WITHIN: Duration = Duration::from_secs(10);
+/// Most that purges of others wait to be noted before they happen here.
+const NOTE_AHEAD_WITHIN: Duration = Duration::from_secs(1);
 
 /// The handles that the tier works with.
 #[derive(Clone, Debug)]
@@ -234,6 +236,15 @@ impl LowerTier for DiskTier {
                 self.switch.owe_purge();
                 unnoted("it takes too long")
             })
+        })
+    }
+
+    fn note_ahead(&self) -> Eventually<'_, ()> {
+        Box::pin(async move {
+            if let Some(store) = self.switch.store() {
+                // What takes longer is seen to when the purges are settled.
+                timeout(NOTE_AHEAD_WITHIN, self.note(store, false)).await.ok();
+            }
         })
     }
 

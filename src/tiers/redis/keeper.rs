@@ -28,9 +28,13 @@ const MAX_FIELDS: usize = 10_000;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Takes in everybody's counts of purges at once. If some are news, what it returns has yet to be done, and may take its
-/// time.
-pub type OnPurges = Box<dyn Fn(&PurgeCounts) -> Option<Eventually<'static, ()>> + Send + Sync>;
+/// Who hears of everybody's counts of purges.
+pub trait OnPurges: Send + Sync {
+    /// Has them noted before they count.
+    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> Eventually<'a, ()>;
+    /// Takes them in at once. If some are news, what it returns has yet to be done, and may take its time.
+    fn learn(&self, counts: &PurgeCounts) -> Option<Eventually<'static, ()>>;
+}
 
 /// See above.
 pub(super) struct Keeper {
@@ -39,7 +43,7 @@ pub(super) struct Keeper {
     pub(super) switch: Switch,
     pub(super) ledger: Ledger,
     /// Set before it runs.
-    on_purges: OnceLock<OnPurges>,
+    on_purges: OnceLock<Box<dyn OnPurges>>,
     /// Held while the shared counts are looked at and changed.
     turn: Mutex<()>,
     tasks: Tasks,
@@ -60,7 +64,7 @@ impl Keeper {
     }
 
     /// Goes on until it is stopped.
-    pub(super) async fn run(self: Arc<Self>, on_purges: OnPurges) {
+    pub(super) async fn run(self: Arc<Self>, on_purges: Box<dyn OnPurges>) {
         self.on_purges.set(on_purges).ok();
         let mut wait = FIRST_WAIT;
         loop {
@@ -136,8 +140,11 @@ impl Keeper {
                 Err(trouble) => return Err(trouble),
             };
             let (counts, told) = self.ledger.settle(plan, is_told);
-            if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges(&counts)) {
-                self.tasks.spawn(rest);
+            if let Some(on_purges) = self.on_purges.get() {
+                on_purges.note_ahead(&counts).await;
+                if let Some(rest) = on_purges.learn(&counts) {
+                    self.tasks.spawn(rest);
+                }
             }
             self.ledger.pay(&told);
             return Ok(());

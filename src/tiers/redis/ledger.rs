@@ -227,6 +227,9 @@ mod tests {
             let is_told = may_change || plan.changes.is_empty();
             let (counts, told) = self.ledger.settle(plan, is_told);
             if !self.epochs.missed(&counts).is_empty() {
+                // Before anything is stored under them.
+                self.epochs.expect(&counts);
+                self.noted = self.epochs.to_note();
                 self.memory.clear();
             }
             self.epochs.learn(&counts);

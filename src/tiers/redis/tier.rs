@@ -57,7 +57,7 @@ impl RedisTier {
     }
 
     /// Begins to look for Redis, and goes on beside everything else: whoever starts does not wait for it.
-    pub fn begin(&self, on_purges: OnPurges) {
+    pub fn begin(&self, on_purges: Box<dyn OnPurges>) {
         self.tasks.spawn_until_stop(Arc::clone(&self.keeper).run(on_purges));
         let (keeper, queue, holds) = (Arc::clone(&self.keeper), Arc::clone(&self.queue), Arc::clone(&self.holds));
         self.tasks.spawn_until_stop(Writer { keeper, queue, holds, clock: self.parts.clock.clone() }.run());

@@ -132,6 +132,11 @@ impl LowerTier for Shelf {
         Box::pin(std::future::ready(Settled::ForGood))
     }
 
+    fn note_ahead(&self) -> Eventually<'_, ()> {
+        self.purged.lock().unwrap().push("ahead".to_owned());
+        Box::pin(std::future::ready(()))
+    }
+
     fn clear(&self) -> Eventually<'_, (u64, Settled)> {
         Box::pin(std::future::ready((0, Settled::ForGood)))
     }
@@ -364,4 +369,16 @@ async fn records_that_have_lost_more_than_the_codec_lets_go_are_misses() {
     stack.remember(key, &Arc::new(packed(Codec::Int8)), stack.generation());
     assert!(matches!(stack.look_up(&key, &with(Codec::Lossless)), Found::Missing), "in memory, too");
     assert!(stack.look_up(&key, &with(Codec::Int8)).is_fresh());
+}
+
+#[tokio::test]
+async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news() {
+    let (stack, disk, _redis) = two_shelves();
+    let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
+    stack.note_ahead(&elsewhere).await;
+    assert_eq!((stack.epochs.to_note().counts, stack.epochs.of(&["a"])), (elsewhere.clone(), 0));
+    assert_eq!(*disk.purged.lock().unwrap(), ["ahead"]);
+    assert_eq!(stack.learn_purges(&elsewhere, Tier::Redis).len(), 1);
+    stack.note_ahead(&elsewhere).await;
+    assert_eq!(disk.purged.lock().unwrap().len(), 1);
 }
