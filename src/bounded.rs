@@ -58,13 +58,28 @@ impl<V: Weigh> Weighter<Key, V> for Scales {
 #[derive(Clone)]
 struct Departures(Arc<AtomicU64>);
 
-impl<V> Lifecycle<Key, V> for Departures {
-    type RequestState = Vec<V>;
-
+/// What becomes of other values while one is put in.
+struct Putting<V> {
+    key: Option<Key>,
     /// Kept until the part's lock is let go: to free a value may take long.
-    fn on_evict(&self, gone: &mut Vec<V>, _: Key, value: V) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        gone.push(value);
+    gone: Vec<V>,
+}
+
+impl<V> Default for Putting<V> {
+    fn default() -> Self {
+        Self { key: None, gone: Vec::new() }
+    }
+}
+
+impl<V> Lifecycle<Key, V> for Departures {
+    type RequestState = Putting<V>;
+
+    fn on_evict(&self, putting: &mut Putting<V>, key: Key, value: V) {
+        // An older value of the same key is replaced, which makes no room.
+        if putting.key != Some(key) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+        putting.gone.push(value);
     }
 }
 
@@ -73,7 +88,7 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
     /// part is not kept.
     pub fn new(bounds: Bounds, parts: usize) -> Self {
         let evicted = Arc::new(AtomicU64::new(0));
-        let least = least_weight(bounds);
+        let (least, parts) = (least_weight(bounds), parts.min(most_parts(bounds)));
         let expected_entries = usize::try_from(bounds.max_bytes / least.max(USUAL_ENTRY_BYTES)).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
             .weight_capacity(bounds.max_bytes)
@@ -93,7 +108,7 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
 
     /// Puts a value in, replacing an older one.
     pub fn insert(&self, key: Key, value: V) {
-        self.entries.insert(key, value);
+        self.entries.insert_with_lifecycle(key, value, &mut Putting { key: Some(key), gone: Vec::new() });
     }
 
     /// Takes one entry out.
@@ -101,9 +116,9 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
         self.entries.remove(key);
     }
 
-    /// Takes every entry out.
+    /// Takes every entry out. One by one, so that nobody waits for a lock while the values of a whole part are freed.
     pub fn clear(&self) {
-        self.entries.clear();
+        self.entries.drain().for_each(drop);
     }
 
     /// Shows every entry until `visit` breaks off. What is put in or taken out meanwhile may be shown or not.
@@ -111,8 +126,7 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
         self.entries.iter().try_for_each(|(key, value)| visit(&key, &value))
     }
 
-    /// Takes out the entries for which `gone` holds; says how many those were. One by one, so that nobody waits for a
-    /// lock that is held while a whole part is looked through.
+    /// Takes out the entries for which `gone` holds, one by one as well; says how many those were.
     pub fn remove_where(&self, gone: impl Fn(&V) -> bool) -> u64 {
         let is_taken = |(key, value): &(Key, V)| gone(value) && self.entries.remove_if(key, &gone).is_some();
         self.entries.iter().filter(is_taken).count() as u64
@@ -160,7 +174,13 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
 
 /// The map has one capacity. A bound on entries becomes a least weight of each, so that the bytes run out first.
 fn least_weight(bounds: Bounds) -> u64 {
-    bounds.max_entries.map_or(0, |most| bounds.max_bytes / most.max(1))
+    // What is heavier than the part for what is in use, 97 % of the whole, would not be let in at all.
+    bounds.max_entries.map_or(0, |most| (bounds.max_bytes / most.max(1)).min(bounds.max_bytes / 100 * 97))
+}
+
+/// Keys fall into the parts by chance. With a thousand to each, a map bounded in entries holds nearly all that it may.
+fn most_parts(bounds: Bounds) -> usize {
+    bounds.max_entries.map_or(usize::MAX, |most| usize::try_from(most / 1_000).unwrap_or(usize::MAX).max(1))
 }
 
 fn entry_weight(value: &impl Weigh, least: u64) -> u64 {
@@ -207,6 +227,30 @@ mod tests {
             map.insert(key(n), Sized(8));
         }
         assert!(map.len() <= 10, "{}", map.len());
+    }
+
+    #[test]
+    fn a_map_of_one_entry_holds_one_and_one_of_a_thousand_a_thousand() {
+        for most in [1, 2, 1_000] {
+            let map = Bounded::new(Bounds { max_bytes: 10_000_000, max_entries: Some(most) }, 16);
+            for n in 0..most {
+                map.insert(key(n), Sized(8));
+            }
+            assert_eq!((map.len(), map.evicted()), (most, 0));
+            map.insert(key(most), Sized(8));
+            assert_eq!((map.len(), map.evicted()), (most, 1));
+        }
+    }
+
+    #[test]
+    fn a_value_in_place_of_an_older_one_is_no_eviction() {
+        let map = bounded(1_000_000, None);
+        for bytes in [100, 50, 200] {
+            map.insert(key(1), Sized(bytes));
+        }
+        assert_eq!((map.len(), map.evicted(), map.bytes()), (1, 0, 200 + ENTRY_OVERHEAD_BYTES));
+        map.clear();
+        assert_eq!((map.len(), map.evicted(), map.bytes()), (0, 0, 0));
     }
 
     #[test]

@@ -43,6 +43,8 @@ type ScrapeHook = Arc<dyn Fn(&Metrics) + Send + Sync>;
 pub struct Metrics {
     registry: Registry,
     hooks: Mutex<Vec<ScrapeHook>>,
+    /// Held while the figures of a scrape are gathered.
+    rendering: Mutex<()>,
     process: Process,
     performance: Performance,
     history: History,
@@ -115,6 +117,7 @@ impl Metrics {
         Self {
             registry,
             hooks: Mutex::default(),
+            rendering: Mutex::default(),
             process: Process::new(shelf),
             performance: Performance::new(),
             history: History::default(),
@@ -169,7 +172,9 @@ impl Metrics {
 
     /// The content type and the text of a scrape.
     pub fn render(&self) -> (&'static str, String) {
-        // Called outside the lock, so that a hook may add a hook.
+        // One at a time: two scrapes at once would each lift a counter by the same.
+        let _turn = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
+        // Called outside the hooks' lock, so that a hook may add a hook.
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for hook in &hooks {
             hook(self);

@@ -25,8 +25,10 @@ use crate::wire::Bypass;
 
 /// What the first look comes to.
 pub(super) enum Glance {
-    /// It has its reply: a rendered answer, or a refusal.
-    Finished(Finished),
+    /// A rendered answer was at hand.
+    Served(Finished),
+    /// It is refused.
+    Refused(Finished),
     /// It has none yet.
     Open(Open),
 }
@@ -60,12 +62,12 @@ impl Proxy {
     ) -> Glance {
         let controls = match read_controls(&head.headers) {
             Ok(controls) => controls,
-            Err(bad) => return Glance::Finished(self.refuse_control(bad)),
+            Err(bad) => return Glance::Refused(self.refuse_control(bad)),
         };
         if let Some(bypass) = unreadable_head(&head.headers) {
             let is_enough = controls.only_if_cached;
             return if is_enough {
-                Glance::Finished(self.not_cached())
+                Glance::Refused(self.not_cached())
             } else {
                 Glance::Open(Open::Unread(bypass, body))
             };
@@ -73,11 +75,11 @@ impl Proxy {
         let config = self.live.load();
         let body = match self.read_body(&config, body, admission).await {
             Ok(body) => body,
-            Err(finished) => return Glance::Finished(finished),
+            Err(finished) => return Glance::Refused(finished),
         };
         let key = controls.allow_rendered().then(|| answer_key(&config, &self.answer_secret, head, &body));
         match key.and_then(|key| self.at_hand(&key, &count.span)) {
-            Some(finished) => Glance::Finished(finished),
+            Some(finished) => Glance::Served(finished),
             None => Glance::Open(Open::Read(Read { body, controls, key, config })),
         }
     }

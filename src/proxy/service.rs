@@ -62,7 +62,8 @@ impl Proxy {
                     Box::pin(self.pass_through(request, admission, &count.span)).await
                 }
                 Ok(mut admission) => match self.glance(&head, body, &mut admission, &count).await {
-                    Glance::Finished(finished) => finished.admitted(admission),
+                    Glance::Served(finished) => finished.admitted(admission),
+                    Glance::Refused(finished) => finished,
                     Glance::Open(open) => Box::pin(self.embeddings(head, open, admission, &count)).await,
                 },
             };

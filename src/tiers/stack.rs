@@ -2,6 +2,7 @@
 
 mod damage;
 mod moving;
+mod purging;
 
 use std::sync::Arc;
 
@@ -10,8 +11,8 @@ use futures_util::future::join_all;
 
 use self::damage::Damage;
 use super::at_rest;
-use super::{Age, AtRest, LowerTier, MemoryTier, Record, Settled};
-use crate::epochs::{EVERYTHING, Epochs, PurgeCounts};
+use super::{Age, AtRest, LowerTier, MemoryTier, Record};
+use crate::epochs::Epochs;
 use crate::generation::{Generation, Generations};
 use crate::key::{Key, Tag};
 use crate::packed::Codec;
@@ -19,6 +20,7 @@ use crate::spaces::Lessons;
 use crate::traces::{TraceContext, attribute};
 
 pub use moving::{Arrivals, Fate};
+pub use purging::Purge;
 
 /// Where a record was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,16 +62,12 @@ impl Found {
     }
 }
 
-/// A purge that has happened in this process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[must_use = "the tiers below memory have yet to be told"]
-pub struct Purge {
-    /// Records that went from memory.
-    pub forgotten: u64,
-    /// Under which it is counted.
-    name: String,
-    /// The tier that it became known from, if it happened elsewhere.
-    learnt_from: Option<Tier>,
+/// What was found below memory.
+struct Woken {
+    record: Arc<Record>,
+    /// Under which it was stored.
+    epoch: u64,
+    bytes: Bytes,
 }
 
 /// The terms of a look-up.
@@ -162,14 +160,14 @@ impl Stack {
             };
             for (place, bytes) in open.into_iter().zip(answers) {
                 let Some(bytes) = bytes else { continue };
-                let Some(record) = self.wake(&bytes, tier.tier(), terms) else { continue };
-                match judge(Arc::clone(&record), tier.tier(), terms) {
+                let Some(woken) = self.wake(bytes, tier.tier(), terms) else { continue };
+                match judge(Arc::clone(&woken.record), tier.tier(), terms) {
                     Found::Missing => continue,
                     Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
                     better => found[place] = better,
                 }
                 if let Some(begun) = move_up_since {
-                    self.move_up(keys[place], &record, &bytes, depth, begun);
+                    self.move_up(keys[place], &woken, depth, begun);
                 }
             }
         }
@@ -178,29 +176,33 @@ impl Stack {
 
     /// Judges what another way than a look-up brought out of `tier`, and moves it up like anything found there.
     pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
-        let Some(record) = self.wake(bytes, tier, terms) else { return Found::Missing };
-        let found = judge(Arc::clone(&record), tier, terms);
+        let Some(woken) = self.wake(bytes.clone(), tier, terms) else { return Found::Missing };
+        let found = judge(Arc::clone(&woken.record), tier, terms);
         let depth = self.lower.iter().position(|lower| lower.tier() == tier);
         if let Some(depth) = depth.filter(|_| !matches!(found, Found::Missing)) {
-            self.move_up(key, &record, bytes, depth, begun);
+            self.move_up(key, &woken, depth, begun);
         }
         found
     }
 
     /// The record in these bytes, if they are whole and no purge has taken it.
-    fn wake(&self, bytes: &Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Arc<Record>> {
+    fn wake(&self, bytes: Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Woken> {
         let tell = |damage: &_| self.damage.tell(tier, *damage, terms.now_ms);
-        let record = self.unpurged(bytes).inspect_err(tell).ok()??;
-        Some(Arc::new(record.known_as(terms.lessons.identity())))
+        let (record, epoch) = self.unpurged(&bytes).inspect_err(tell).ok()??;
+        Some(Woken { record: Arc::new(record.known_as(terms.lessons.identity())), epoch, bytes })
     }
 
     /// Keeps what was found at `depth` in the tiers above it, as it is; but not in place of something as new, which may
     /// have been fetched while that tier was asked.
-    fn move_up(&self, key: Key, record: &Arc<Record>, bytes: &Bytes, depth: usize, begun: Generation) {
+    fn move_up(&self, key: Key, woken: &Woken, depth: usize, begun: Generation) {
+        let Woken { record, epoch, bytes } = woken;
         if self.memory.peek(&key).is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
             return;
         }
-        if self.remember(key, record, begun) {
+        // Another replica's, from after a purge that is not known here yet: a later purge of this process must find
+        // nothing on its own medium that lies as high.
+        let is_ahead = *epoch > self.epochs.of(&record.models());
+        if self.remember(key, record, begun) && !is_ahead {
             let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
             for tier in &self.lower[..depth] {
                 tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
@@ -276,79 +278,6 @@ impl Stack {
     /// The generation that a fill beginning now belongs to.
     pub fn generation(&self) -> Generation {
         self.generations.current()
-    }
-
-    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers'. From here on no
-    /// tier's records of that kind are served; [`Stack::settle`] makes that outlive the process.
-    pub fn purge(&self, model: Option<&str>) -> Purge {
-        let name = self.between_generations(&[model], || self.epochs.raise(model));
-        Purge { forgotten: self.empty_memory(model), name, learnt_from: None }
-    }
-
-    /// Tells the tiers below memory of a purge, and waits until it outlives the process. Whoever brought it knows.
-    /// Returns the tiers that could not be told yet.
-    pub async fn settle(&self, purge: &Purge) -> Vec<Tier> {
-        let is_other = |tier: &&Arc<dyn LowerTier>| Some(tier.tier()) != purge.learnt_from;
-        let others: Vec<_> = self.lower.iter().filter(is_other).collect();
-        for tier in &others {
-            tier.owe(&purge.name);
-        }
-        let settled = join_all(others.iter().map(|tier| tier.purged(&self.epochs, &purge.name))).await;
-        let pending = others.iter().zip(settled).filter(|(_, settled)| *settled == Settled::Pending);
-        pending.map(|(tier, _)| tier.tier()).collect()
-    }
-
-    /// Has the purges that are about to be learnt noted where that outlives the process. Comes before
-    /// [`Stack::learn_purges`], so that nothing is ever stored under a count that a later process might begin below.
-    pub async fn note_ahead(&self, elsewhere: &PurgeCounts) {
-        if !self.epochs.missed(elsewhere).is_empty() {
-            self.epochs.expect(elsewhere);
-            join_all(self.lower.iter().map(|tier| tier.note_ahead())).await;
-        }
-    }
-
-    /// Takes in the purges that `tier` knows of: those not known here happen here, too. They are to be settled.
-    #[must_use = "the other tiers below memory have yet to be told"]
-    pub fn learn_purges(&self, elsewhere: &PurgeCounts, tier: Tier) -> Vec<Purge> {
-        let missed = self.epochs.missed(elsewhere);
-        let model = |name: &String| (name != EVERYTHING).then(|| name.clone());
-        let models: Vec<Option<String>> = missed.iter().map(model).collect();
-        let models: Vec<Option<&str>> = models.iter().map(Option::as_deref).collect();
-        self.between_generations(&models, || self.epochs.learn(elsewhere));
-        let happened = missed.into_iter().zip(&models);
-        happened
-            .map(|(name, model)| Purge { forgotten: self.empty_memory(*model), name, learnt_from: Some(tier) })
-            .collect()
-    }
-
-    /// Ends the generation before and after the epochs change. Before, because what is put at rest under the new epoch
-    /// must have begun after the purge; after, because what was still found under the old one must not be remembered.
-    fn between_generations<T>(&self, models: &[Option<&str>], change_epochs: impl FnOnce() -> T) -> T {
-        let next = || {
-            for model in models {
-                self.generations.next(*model);
-            }
-        };
-        next();
-        let changed = change_epochs();
-        next();
-        changed
-    }
-
-    /// Empties memory alone, or takes one model's records out of it; says how many went.
-    pub fn forget(&self, model: Option<&str>) -> u64 {
-        self.generations.next(model);
-        self.empty_memory(model)
-    }
-
-    fn empty_memory(&self, model: Option<&str>) -> u64 {
-        let records = self.memory.records();
-        if let Some(model) = model {
-            return records.remove_where(|record| record.models().contains(&model));
-        }
-        let before = records.len();
-        records.clear();
-        before
     }
 
     /// The memory tier.

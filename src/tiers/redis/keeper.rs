@@ -131,6 +131,9 @@ impl Keeper {
                 )));
             }
             let plan = self.ledger.plan(&fields);
+            if let Some(on_purges) = self.on_purges.get() {
+                on_purges.note_ahead(&Ledger::lessons(&plan)).await;
+            }
             let told = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
             let is_told = match told {
                 // Somebody else was quicker.
@@ -139,12 +142,10 @@ impl Keeper {
                 Err(Trouble::Refused(_)) => false,
                 Err(trouble) => return Err(trouble),
             };
+            // From here on nothing is waited for: who gave up on this must find all of it done or none.
             let (counts, told) = self.ledger.settle(plan, is_told);
-            if let Some(on_purges) = self.on_purges.get() {
-                on_purges.note_ahead(&counts).await;
-                if let Some(rest) = on_purges.learn(&counts) {
-                    self.tasks.spawn(rest);
-                }
+            if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges.learn(&counts)) {
+                self.tasks.spawn(rest);
             }
             self.ledger.pay(&told);
             return Ok(());

@@ -102,14 +102,18 @@ impl Ledger {
         Plan { changes, found, settled, owed }
     }
 
+    /// What is to be learnt from a plan, whether it can be carried out or not.
+    pub(super) fn lessons(plan: &Plan) -> PurgeCounts {
+        plan.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
+    }
+
     /// A plan was carried out, or could not be: then what it would have changed is still to be told. Returns what is to
     /// be learnt from it in either case, and the debts that are to be paid then.
     pub(super) fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, Debts) {
         let mut inner = self.lock();
         inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
-        inner.seen = Some(if is_told { plan.settled.clone() } else { plan.found });
-        drop(inner);
-        let counts = plan.settled.into_iter().filter_map(|(field, count)| Some((name(&field)?, count))).collect();
+        let counts = Self::lessons(&plan);
+        inner.seen = Some(if is_told { plan.settled } else { plan.found });
         (counts, if is_told { plan.owed } else { Debts::new() })
     }
 
@@ -187,6 +191,8 @@ mod tests {
         Agree(usize),
         /// The same, while it purges itself.
         AgreeWhilePurging(usize),
+        /// It looks at the shared counts and changes them, and does not wait to hear that it did.
+        GiveUp(usize),
         /// It may look and not change.
         LookOnly(usize),
         /// It ends and starts anew.
@@ -216,8 +222,23 @@ mod tests {
             self.noted = noted;
         }
 
-        fn agree(&mut self, hash: &mut BTreeMap<String, String>, may_change: bool, purges_meanwhile: bool) {
+        /// A plan of which everything is noted that would be learnt from it.
+        fn planned(&mut self, hash: &BTreeMap<String, String>) -> Plan {
             let plan = self.ledger.plan(hash);
+            if !self.epochs.missed(&Ledger::lessons(&plan)).is_empty() {
+                self.epochs.expect(&Ledger::lessons(&plan));
+                self.noted = self.epochs.to_note();
+            }
+            plan
+        }
+
+        fn give_up(&mut self, hash: &mut BTreeMap<String, String>) {
+            let plan = self.planned(hash);
+            hash.extend(plan.changes.iter().map(|change| (change.field.clone(), change.to.clone())));
+        }
+
+        fn agree(&mut self, hash: &mut BTreeMap<String, String>, may_change: bool, purges_meanwhile: bool) {
+            let plan = self.planned(hash);
             if purges_meanwhile {
                 self.purge();
             }
@@ -227,9 +248,6 @@ mod tests {
             let is_told = may_change || plan.changes.is_empty();
             let (counts, told) = self.ledger.settle(plan, is_told);
             if !self.epochs.missed(&counts).is_empty() {
-                // Before anything is stored under them.
-                self.epochs.expect(&counts);
-                self.noted = self.epochs.to_note();
                 self.memory.clear();
             }
             self.epochs.learn(&counts);
@@ -238,13 +256,14 @@ mod tests {
     }
 
     fn events() -> impl Strategy<Value = Vec<Event>> {
-        let event = (0..3_usize, 0..7_u8).prop_map(|(who, what)| match what {
+        let event = (0..3_usize, 0..8_u8).prop_map(|(who, what)| match what {
             0 => Event::Purge(who),
             1 => Event::Fetch(who),
             2 => Event::Agree(who),
             3 => Event::AgreeWhilePurging(who),
             4 => Event::LookOnly(who),
             5 => Event::Restart(who),
+            6 => Event::GiveUp(who),
             _ => Event::AgreeAndRestart(who),
         });
         prop::collection::vec(event, 1..40)
@@ -280,6 +299,7 @@ mod tests {
                         replicas[who].agree(&mut hash, true, true);
                         last_purge = Some(at);
                     }
+                    Event::GiveUp(who) => replicas[who].give_up(&mut hash),
                     Event::LookOnly(who) => replicas[who].agree(&mut hash, false, false),
                 }
             }

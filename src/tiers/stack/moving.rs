@@ -59,7 +59,7 @@ impl Stack {
             visit(key, &at_rest::to_bytes(record, self.epochs.of(&record.models())))
         })?;
         for tier in &self.lower {
-            tier.each(&mut |key, bytes| match self.unpurged(bytes).ok().flatten() {
+            tier.each(&mut |key, bytes| match self.unpurged(bytes).ok().flatten().map(|(record, _)| record) {
                 Some(record) if !is_over(&record) && seen.insert(*key) => visit(key, bytes),
                 _ => ControlFlow::Continue(()),
             })?;
@@ -127,17 +127,18 @@ impl Stack {
             keys.iter().map(|key| self.memory.peek(key).and_then(|record| created_ms(&record))).collect();
         for tier in &self.lower {
             for (newest, bytes) in newest.iter_mut().zip(tier.get(keys).await) {
-                let below = bytes.and_then(|bytes| self.unpurged(&bytes).ok()?).and_then(|record| created_ms(&record));
+                let below =
+                    bytes.and_then(|bytes| self.unpurged(&bytes).ok()?).and_then(|(record, _)| created_ms(&record));
                 *newest = (*newest).max(below);
             }
         }
         newest
     }
 
-    /// The record in these bytes, if they are whole and no purge has taken it.
-    pub(super) fn unpurged(&self, bytes: &[u8]) -> Result<Option<Record>, Damaged> {
+    /// The record in these bytes and its epoch, if they are whole and no purge has taken it.
+    pub(super) fn unpurged(&self, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
         let (record, epoch) = at_rest::from_bytes(bytes)?;
-        Ok((epoch >= self.epochs.of(&record.models())).then_some(record))
+        Ok((epoch >= self.epochs.of(&record.models())).then_some((record, epoch)))
     }
 
     /// Waits until the tiers below memory have written what they were given, as far as they do.

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use super::*;
 use crate::bounded::Bounds;
+use crate::epochs::PurgeCounts;
 use crate::key::{KeyBuilder, Tag};
 use crate::packed::Packed;
 use crate::spaces::Identity;
-use crate::tiers::{Eventually, LowerStats, Times};
+use crate::tiers::{Eventually, LowerStats, Settled, Times};
 use crate::vector::Vector;
 
 fn stack() -> Stack {
@@ -381,4 +382,14 @@ async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news(
     assert_eq!(stack.learn_purges(&elsewhere, Tier::Redis).len(), 1);
     stack.note_ahead(&elsewhere).await;
     assert_eq!(disk.purged.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn what_lies_higher_than_the_purges_known_here_moves_up_into_memory_alone() {
+    let (stack, disk, redis) = two_shelves();
+    let (keys, lessons, found) = (keys(1), Lessons::default(), record("a"));
+    redis.put(keys[0], AtRest { bytes: at_rest::to_bytes(&found, 1).into(), until_ms: 200 });
+    let below = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
+    assert!(below[0].is_fresh() && stack.look_up(&keys[0], &at(1, &lessons)).is_fresh());
+    assert!(!disk.holds(&keys[0]), "a purge of this process may end at that very count");
 }
