@@ -39,6 +39,8 @@ pub struct Bounds {
 pub struct Bounded<V> {
     entries: Cache<Key, V, Scales, Spread, Departures>,
     evicted: Arc<AtomicU64>,
+    /// Of all entries, as they are: what is weighed may be more, where their number is bounded.
+    bytes: Arc<AtomicU64>,
     max_bytes: u64,
 }
 
@@ -54,9 +56,12 @@ impl<V: Weigh> Weighter<Key, V> for Scales {
     }
 }
 
-/// Counts the entries that had to go.
+/// Counts the entries that had to go, and their bytes.
 #[derive(Clone)]
-struct Departures(Arc<AtomicU64>);
+struct Departures {
+    evicted: Arc<AtomicU64>,
+    bytes: Arc<AtomicU64>,
+}
 
 /// What becomes of other values while one is put in.
 struct Putting<V> {
@@ -71,14 +76,15 @@ impl<V> Default for Putting<V> {
     }
 }
 
-impl<V> Lifecycle<Key, V> for Departures {
+impl<V: Weigh> Lifecycle<Key, V> for Departures {
     type RequestState = Putting<V>;
 
     fn on_evict(&self, putting: &mut Putting<V>, key: Key, value: V) {
         // An older value of the same key is replaced, which makes no room.
         if putting.key != Some(key) {
-            self.0.fetch_add(1, Ordering::Relaxed);
+            self.evicted.fetch_add(1, Ordering::Relaxed);
         }
+        self.bytes.fetch_sub(entry_bytes(&value), Ordering::Relaxed);
         putting.gone.push(value);
     }
 }
@@ -87,7 +93,8 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
     /// An empty map of at most so many `parts`, each with its lock and its share of the bytes: a value larger than a
     /// part is not kept.
     pub fn new(bounds: Bounds, parts: usize) -> Self {
-        let evicted = Arc::new(AtomicU64::new(0));
+        let (evicted, bytes) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
+        let departures = Departures { evicted: Arc::clone(&evicted), bytes: Arc::clone(&bytes) };
         let (least, parts) = (least_weight(bounds), parts.min(most_parts(bounds)));
         let expected_entries = usize::try_from(bounds.max_bytes / least.max(USUAL_ENTRY_BYTES)).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
@@ -96,9 +103,8 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
             .shards(parts)
             .build()
             .expect("both capacities must be set");
-        let entries =
-            Cache::with_options(options, Scales { least }, Spread::default(), Departures(Arc::clone(&evicted)));
-        Self { entries, evicted, max_bytes: bounds.max_bytes }
+        let entries = Cache::with_options(options, Scales { least }, Spread::default(), departures);
+        Self { entries, evicted, bytes, max_bytes: bounds.max_bytes }
     }
 
     /// The value under `key`; counts as a use.
@@ -108,17 +114,20 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
 
     /// Puts a value in, replacing an older one.
     pub fn insert(&self, key: Key, value: V) {
+        self.bytes.fetch_add(entry_bytes(&value), Ordering::Relaxed);
         self.entries.insert_with_lifecycle(key, value, &mut Putting { key: Some(key), gone: Vec::new() });
     }
 
     /// Takes one entry out.
     pub fn remove(&self, key: &Key) {
-        self.entries.remove(key);
+        self.note_gone(self.entries.remove(key).as_ref());
     }
 
     /// Takes every entry out. One by one, so that nobody waits for a lock while the values of a whole part are freed.
     pub fn clear(&self) {
-        self.entries.drain().for_each(drop);
+        for entry in self.entries.drain() {
+            self.note_gone(Some(&entry));
+        }
     }
 
     /// Shows every entry until `visit` breaks off. What is put in or taken out meanwhile may be shown or not.
@@ -128,7 +137,8 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
 
     /// Takes out the entries for which `gone` holds, one by one as well; says how many those were.
     pub fn remove_where(&self, gone: impl Fn(&V) -> bool) -> u64 {
-        let is_taken = |(key, value): &(Key, V)| gone(value) && self.entries.remove_if(key, &gone).is_some();
+        let is_taken =
+            |(key, value): &(Key, V)| gone(value) && self.note_gone(self.entries.remove_if(key, &gone).as_ref());
         self.entries.iter().filter(is_taken).count() as u64
     }
 
@@ -139,11 +149,18 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
             if freed >= bytes {
                 break;
             }
-            freed += value.weight_bytes() + ENTRY_OVERHEAD_BYTES;
-            self.entries.remove(&key);
+            freed += entry_bytes(&value);
+            self.remove(&key);
             self.evicted.fetch_add(1, Ordering::Relaxed);
         }
         freed
+    }
+
+    /// Counts what was taken out, if anything was; says whether.
+    fn note_gone(&self, entry: Option<&(Key, V)>) -> bool {
+        let bytes = entry.map(|(_, value)| entry_bytes(value));
+        self.bytes.fetch_sub(bytes.unwrap_or(0), Ordering::Relaxed);
+        bytes.is_some()
     }
 
     /// How many entries there are.
@@ -158,7 +175,7 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
 
     /// Bytes of all entries.
     pub fn bytes(&self) -> u64 {
-        self.entries.weight()
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// The bound on those bytes.
@@ -184,7 +201,11 @@ fn most_parts(bounds: Bounds) -> usize {
 }
 
 fn entry_weight(value: &impl Weigh, least: u64) -> u64 {
-    (value.weight_bytes() + ENTRY_OVERHEAD_BYTES).max(least)
+    entry_bytes(value).max(least)
+}
+
+fn entry_bytes(value: &impl Weigh) -> u64 {
+    value.weight_bytes() + ENTRY_OVERHEAD_BYTES
 }
 
 #[cfg(test)]
@@ -239,6 +260,7 @@ mod tests {
             assert_eq!((map.len(), map.evicted()), (most, 0));
             map.insert(key(most), Sized(8));
             assert_eq!((map.len(), map.evicted()), (most, 1));
+            assert_eq!(map.bytes(), most * (8 + ENTRY_OVERHEAD_BYTES), "as large as they are");
         }
     }
 

@@ -49,7 +49,11 @@ fn hit_ratio(inputs: CacheCounters) -> f64 {
 /// `DELETE /api/performance/cache?model=&tier=`
 pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Result<Reply, Refusal> {
     let [model, tier] = body::parameters(head.uri.query(), ["model", "tier"])?;
-    if let Some(tier) = tier.as_deref().filter(|_| model.is_none())
+    if let (Some(tier @ ("disk" | "redis")), Some(_)) = (tier.as_deref(), &model) {
+        let message = format!("A model is purged from all tiers: leave `tier={tier}` out.");
+        return Err(Refusal::BadParameter { param: "tier".to_owned(), message });
+    }
+    if let Some(tier) = tier.as_deref()
         && let Some(purged) = context.cache.clear_lower(tier).await
     {
         return Ok(purged_reply(context, &purged, None, Some(tier)));

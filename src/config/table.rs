@@ -152,7 +152,7 @@ pub const KEYS: &[Key] = &[
     key(
         "memory.limit_mb",
         "500",
-        "Memory the process stays under, in MiB; the container's limit counts where it is less.",
+        "Memory the process stays under, in MiB, 32 at least; the container's limit counts where it is less.",
     ),
     key("memory.check_every", "\"1s\"", "How often memory is looked at."),
     key(

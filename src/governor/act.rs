@@ -84,7 +84,7 @@ impl Governor {
             tracing::warn!(
                 resident_bytes = left_bytes,
                 limit_bytes = self.limit_bytes,
-                "memory stays near its limit although nothing is left to let go of; the limit is too low for this load"
+                "memory stays near its limit or above although nothing is left to let go of; the limit is too low for this load"
             );
         }
         Episode::Helpless { left_bytes }

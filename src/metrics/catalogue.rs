@@ -145,7 +145,7 @@ catalogue! {
     CACHE_ENTRIES: gauge("vecho_cache_entries", TIER,
         "Entries held, by tier.");
     CACHE_BYTES: gauge("vecho_cache_bytes", TIER,
-        "Bytes held, by tier; with cache.max_entries, an entry in memory counts for its share of the capacity at least.");
+        "Bytes held, by tier.");
     CACHE_CAPACITY: gauge("vecho_cache_capacity_bytes", TIER,
         "Bytes that may be held, by tier.");
     CACHE_EVICTIONS: counter("vecho_cache_evictions_total", TIER,

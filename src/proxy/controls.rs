@@ -1,5 +1,7 @@
 //! Request controls: standard `cache-control`, and vecho's own headers.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::FallbackMode;
@@ -21,7 +23,7 @@ pub(super) enum BadControl {
     #[error("x-vecho-fallback takes error, stale or mock")]
     Fallback,
     /// A namespace that is empty, too long or not visible ASCII.
-    #[error("x-vecho-namespace takes 1 to 256 visible ASCII characters")]
+    #[error("x-vecho-namespace takes 1 to 256 visible ASCII characters, once")]
     Namespace,
 }
 
@@ -43,7 +45,11 @@ pub(super) fn read_controls(headers: &HeaderMap) -> Result<Controls, BadControl>
     for (name, value) in headers {
         match name.as_str() {
             "cache-control" => read_directives(value, &mut controls)?,
-            "x-vecho-fallback" if controls.fallback.is_none() => controls.fallback = Some(read_fallback(value)?),
+            "x-vecho-fallback" => {
+                // It only ever narrows, whoever on the way here added the other one.
+                let asked = read_fallback(value)?;
+                controls.fallback = Some(controls.fallback.map_or(asked, |before| before.min(asked)));
+            }
             "x-vecho-namespace" => {
                 namespaces += 1;
                 check_namespace(value, namespaces)?;
@@ -67,12 +73,20 @@ fn read_directive(directive: &str, controls: &mut Controls) -> Result<(), BadCon
         "no-store" => controls.no_store = true,
         "only-if-cached" => controls.only_if_cached = true,
         "max-age" => {
-            let seconds: u64 = value.trim().trim_matches('"').parse().map_err(|_| BadControl::MaxAge)?;
-            controls.max_age_ms = Some(seconds.saturating_mul(1_000));
+            let asked_ms = read_seconds(value.trim().trim_matches('"'))?.saturating_mul(1_000);
+            controls.max_age_ms = Some(controls.max_age_ms.map_or(asked_ms, |before| before.min(asked_ms)));
         }
         _ => {}
     }
     Ok(())
+}
+
+/// More seconds than there is room for are as many as there is room for (RFC 9111, section 1.2.2).
+fn read_seconds(digits: &str) -> Result<u64, BadControl> {
+    digits.parse().or_else(|error: ParseIntError| match error.kind() {
+        IntErrorKind::PosOverflow => Ok(u64::MAX),
+        _ => Err(BadControl::MaxAge),
+    })
 }
 
 fn read_fallback(value: &HeaderValue) -> Result<FallbackMode, BadControl> {
@@ -116,6 +130,23 @@ mod tests {
         };
         assert_eq!(read, Ok(expected));
         assert_eq!(read_controls(&headers(&[("cache-control", "max-stale=3, foo")])), Ok(Controls::default()));
+    }
+
+    #[test]
+    fn of_two_wishes_the_narrower_one_counts_in_either_order() {
+        for order in [["mock", "error"], ["error", "mock"]] {
+            let mut twice = HeaderMap::new();
+            for mode in order {
+                twice.append("x-vecho-fallback", HeaderValue::from_static(mode));
+            }
+            assert_eq!(read_controls(&twice).map(|controls| controls.fallback), Ok(Some(FallbackMode::Error)));
+        }
+        for ages in ["max-age=1, max-age=100", "max-age=100, max-age=1"] {
+            let read = read_controls(&headers(&[("cache-control", ages)]));
+            assert_eq!(read.map(|controls| controls.max_age_ms), Ok(Some(1_000)), "{ages}");
+        }
+        let endless = read_controls(&headers(&[("cache-control", "max-age=99999999999999999999999")]));
+        assert_eq!(endless.map(|controls| controls.max_age_ms), Ok(Some(u64::MAX)));
     }
 
     #[test]

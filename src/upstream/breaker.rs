@@ -81,7 +81,7 @@ impl Breaker {
         }
     }
 
-    fn fail(&self, terms: &config::Breaker, is_probe: bool) {
+    fn fail(&self, terms: &config::Breaker, is_probe: bool, cause: &str) {
         let mut inner = self.lock();
         inner.failures_in_row = inner.failures_in_row.saturating_add(1);
         let too_many = terms.failures > 0 && inner.failures_in_row >= terms.failures;
@@ -92,7 +92,7 @@ impl Breaker {
             inner.next_open = open_for.saturating_mul(2);
             self.metrics.breaker(BreakerState::Open);
             if was_closed {
-                tracing::warn!(failures = inner.failures_in_row, "the upstream keeps failing: breaker opened");
+                tracing::warn!(cause, failures = inner.failures_in_row, "the upstream keeps failing: breaker opened");
             }
         }
     }
@@ -117,10 +117,10 @@ impl Pass<'_> {
         self.breaker.close();
     }
 
-    /// The upstream was unavailable.
-    pub fn failed(mut self, terms: &config::Breaker) {
+    /// The upstream was unavailable, for the log because of `cause`.
+    pub fn failed(mut self, terms: &config::Breaker, cause: &str) {
         self.told = true;
-        self.breaker.fail(terms, self.is_probe);
+        self.breaker.fail(terms, self.is_probe, cause);
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
     fn opened() -> Breaker {
         let breaker = Breaker::new(Metrics::new("test"));
         for _ in 0..3 {
-            breaker.pass().expect("it is closed").failed(&TERMS);
+            breaker.pass().expect("it is closed").failed(&TERMS, "");
         }
         breaker
     }
@@ -151,8 +151,8 @@ mod tests {
     async fn failures_in_a_row_open_it_and_one_success_between_does_not() {
         let breaker = Breaker::new(Metrics::new("test"));
         for _ in 0..10 {
-            breaker.pass().expect("it is closed").failed(&TERMS);
-            breaker.pass().expect("it is closed").failed(&TERMS);
+            breaker.pass().expect("it is closed").failed(&TERMS, "");
+            breaker.pass().expect("it is closed").failed(&TERMS, "");
             breaker.pass().expect("it is closed").answered();
         }
         assert_eq!(breaker.state(), "closed");
@@ -179,7 +179,7 @@ mod tests {
             tokio::time::advance(Duration::from_millis(open_for_ms - 1)).await;
             assert!(breaker.pass().is_none());
             tokio::time::advance(Duration::from_millis(1)).await;
-            breaker.pass().expect("its time is over").failed(&TERMS);
+            breaker.pass().expect("its time is over").failed(&TERMS, "");
         }
     }
 

@@ -133,7 +133,7 @@ impl Caller {
             match next {
                 // Says nothing about the upstream's health: the leave to call is handed back.
                 Next::RetryAfter(_, RetryReason::ReusedConnection) => drop(pass),
-                _ if failure.is_unavailable() => pass.failed(&config.breaker),
+                _ if failure.is_unavailable() => pass.failed(&config.breaker, &failure.detail),
                 _ => pass.answered(),
             }
             match next {

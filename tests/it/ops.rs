@@ -108,6 +108,13 @@ async fn a_purge_takes_all_or_one_model_or_one_tier() {
         let answer = vecho.embed(ask(model, &["a", "b"])).await;
         assert_eq!(answer.header("x-vecho-cache"), Some("miss"), "no rendered answer outlives a purge");
     }
+    for tier in ["disk", "redis"] {
+        let query = format!("/api/performance/cache?tier={tier}&model=other");
+        let narrow = call(&vecho, http::Method::DELETE, &query, "").await;
+        assert_eq!((narrow.status, &narrow.json()["error"]["param"]), (400, &json!("tier")));
+        let message = format!("A model is purged from all tiers: leave `tier={tier}` out.");
+        assert_eq!(narrow.json()["error"]["message"], message);
+    }
     let unknown = call(&vecho, http::Method::DELETE, "/api/performance/cache?tier=tape", "").await;
     assert_eq!((unknown.status, unknown.error().1), (400, json!("invalid_parameter")));
 }
