@@ -15,8 +15,8 @@ use crate::key::{Key, Spread};
 /// components, 4 % at most with 512, and 1 to 4 % less with 64.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
 
-/// What an entry is taken to weigh when it is decided how many parts there are, and how many keys of entries that had to
-/// go are remembered: about a vector of 1536 numbers. It need not be right.
+/// What an entry is taken to weigh when it is decided how many parts there are, and how many keys of entries are
+/// remembered that had to go: about a vector of 1536 numbers. It need not be right.
 const USUAL_ENTRY_BYTES: u64 = 4_096;
 
 /// Bytes a value occupies on the heap and inline.
