@@ -103,7 +103,7 @@ pub(super) fn namespace(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get(NAMESPACE).map(HeaderValue::as_bytes)
 }
 
-/// The request's namespace so many. Two would leave open which holds.
+/// The `nth` namespace of a request. Two would leave open which holds.
 fn check_namespace(value: &HeaderValue, nth: u32) -> Result<(), BadControl> {
     let name = value.as_bytes();
     let fits = (1..=MAX_NAMESPACE_BYTES).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic);

@@ -65,12 +65,10 @@ impl Proxy {
             Err(bad) => return Glance::Refused(self.refuse_control(bad)),
         };
         if let Some(bypass) = unreadable_head(&head.headers) {
-            let is_enough = controls.only_if_cached;
-            return if is_enough {
-                Glance::Refused(self.not_cached())
-            } else {
-                Glance::Open(Open::Unread(bypass, body))
-            };
+            if controls.only_if_cached {
+                return Glance::Refused(self.not_cached());
+            }
+            return Glance::Open(Open::Unread(bypass, body));
         }
         let config = self.live.load();
         let body = match self.read_body(&config, body, admission).await {

@@ -167,9 +167,11 @@ def assert_rules(server):
 def assert_panels(server):
     """Every query of the dashboard runs, and finds something, but for those that show trouble alone."""
     for panel, expression in targets():
-        # A rate needs two scrapes of a series, and some begin with the first request.
-        found = becomes if "> 0" not in expression else lambda _, ask: ask()
-        found(f"{panel['title']} shows something: {expression}", lambda: server.query(concrete(expression)))
+        if "> 0" in expression:
+            server.query(concrete(expression))
+        else:
+            # A rate needs two scrapes of a series, and some begin with the first request.
+            becomes(f"{panel['title']} shows something: {expression}", lambda: server.query(concrete(expression)))
 
 
 class Upstream(http.server.BaseHTTPRequestHandler):

@@ -132,7 +132,7 @@ impl Keeper {
             }
             let plan = self.ledger.plan(&fields);
             if let Some(on_purges) = self.on_purges.get() {
-                on_purges.note_ahead(&Ledger::lessons(&plan)).await;
+                on_purges.note_ahead(&plan.lessons()).await;
             }
             let told = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
             let is_told = match told {

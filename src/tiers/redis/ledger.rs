@@ -52,6 +52,13 @@ pub(super) struct Plan {
     owed: Debts,
 }
 
+impl Plan {
+    /// What is to be learnt from it, whether it can be carried out or not.
+    pub(super) fn lessons(&self) -> PurgeCounts {
+        self.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
+    }
+}
+
 impl Ledger {
     pub(super) fn new(epochs: Arc<Epochs>) -> Self {
         Self { epochs, inner: Mutex::default() }
@@ -102,17 +109,12 @@ impl Ledger {
         Plan { changes, found, settled, owed }
     }
 
-    /// What is to be learnt from a plan, whether it can be carried out or not.
-    pub(super) fn lessons(plan: &Plan) -> PurgeCounts {
-        plan.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
-    }
-
     /// A plan was carried out, or could not be: then what it would have changed is still to be told. Returns what is to
     /// be learnt from it in either case, and the debts that are to be paid then.
     pub(super) fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, Debts) {
         let mut inner = self.lock();
         inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
-        let counts = Self::lessons(&plan);
+        let counts = plan.lessons();
         inner.seen = Some(if is_told { plan.settled } else { plan.found });
         (counts, if is_told { plan.owed } else { Debts::new() })
     }
@@ -225,8 +227,8 @@ mod tests {
         /// A plan of which everything is noted that would be learnt from it.
         fn planned(&mut self, hash: &BTreeMap<String, String>) -> Plan {
             let plan = self.ledger.plan(hash);
-            if !self.epochs.missed(&Ledger::lessons(&plan)).is_empty() {
-                self.epochs.expect(&Ledger::lessons(&plan));
+            if !self.epochs.missed(&plan.lessons()).is_empty() {
+                self.epochs.expect(&plan.lessons());
                 self.noted = self.epochs.to_note();
             }
             plan
