@@ -41,6 +41,7 @@ pub mod config;
 pub mod connector;
 pub mod epochs;
 pub mod generation;
+pub mod heap;
 pub mod key;
 pub mod lines;
 pub mod logs;

@@ -10,7 +10,7 @@ use vecho::app::{App, Surroundings};
 use vecho::cli::{self, Output};
 use vecho::clock::Clock;
 use vecho::config::{Config, Source};
-use vecho::logs;
+use vecho::{heap, logs};
 
 fn main() -> ExitCode {
     let output = &mut Output { out: &mut io::stdout(), err: &mut io::stderr() };
@@ -32,6 +32,8 @@ fn serve(source: Source, config: Config) -> u8 {
         Ok(level) => level,
         Err(error) => return failed(cli::FAILED, &error),
     };
+    // Those that serve side by side do not wait for each other there, and the rest take turns with them.
+    heap::limit_heaps(config.workers);
     let runtime = match Builder::new_multi_thread().worker_threads(config.workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(cli::FAILED, &error),

@@ -6,6 +6,8 @@ use std::thread;
 
 use serde::Serialize;
 
+use crate::heap;
+
 /// Where the numbers come from. The folders of the kernel can be looked up under another root, for tests.
 #[derive(Clone, Debug)]
 pub struct System {
@@ -105,7 +107,7 @@ impl System {
     /// Gives memory that was freed, but is still held by the allocator, back to the operating system. Takes
     /// milliseconds on a large heap.
     pub fn give_back(&self) {
-        trim_heap();
+        heap::give_back();
     }
 }
 
@@ -146,20 +148,6 @@ fn resident_elsewhere() -> u64 {
     system.refresh_processes_specifics(ProcessesToUpdate::Some(&[own]), false, memory);
     system.process(own).map_or(0, sysinfo::Process::memory)
 }
-
-#[cfg(all(target_os = "linux", target_env = "gnu"))]
-#[expect(unsafe_code, reason = "glibc gives memory back only when asked, and the request is a foreign function")]
-fn trim_heap() {
-    // SAFETY: `malloc_trim` takes a number of bytes to keep and touches only memory that the allocator has free; it
-    // locks the allocator's own structures and may be called from any thread at any time.
-    unsafe {
-        libc::malloc_trim(0);
-    }
-}
-
-/// Other allocators give back by themselves, or not at all.
-#[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-fn trim_heap() {}
 
 #[cfg(test)]
 mod tests {

@@ -93,7 +93,7 @@ impl Flow {
                 if let Some(bypass) = request.known_unreadable() {
                     return Outcome::PassThrough(bypass);
                 }
-                request.fetch(&mut progress).await;
+                Box::pin(request.fetch(&mut progress)).await;
             }
             if let Some(refused) = request.refusal(&progress) {
                 return refused;

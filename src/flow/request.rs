@@ -62,7 +62,8 @@ impl<'a> Request<'a> {
     pub(super) async fn look_up(&self) -> Progress {
         let mut progress = self.look_into_memory();
         if self.trusted && self.flow.tiers.has_lower() && progress.lacks_any() {
-            self.look_below(&mut progress).await;
+            // In a box, like the fetch: few requests need its room.
+            Box::pin(self.look_below(&mut progress)).await;
         }
         progress
     }

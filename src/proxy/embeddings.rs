@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::flow::{Answer, Ask, Keep, Outcome, Tally};
 use crate::key::Key;
 use crate::metrics::{Account, Subject};
+use crate::tasks::Eventually;
 use crate::traces::{Span, attribute};
 use crate::upstream::{ClientBody, RouteKind, TooLong, classify_path};
 use crate::wire::{Bypass, read_request};
@@ -36,33 +37,46 @@ struct Received<'a> {
     span: &'a Span,
 }
 
+/// Why a request is none for the flow.
+enum NotAsked {
+    /// It is not understood.
+    Unread(Bypass),
+    /// There is no address for it.
+    TooLong(TooLong),
+}
+
 impl Proxy {
     /// Answers a request that a first look did not answer.
-    pub(super) async fn embeddings(
-        &self,
+    ///
+    /// The parts of its future that are large or seldom needed lie in boxes of their own. Up to about a kilobyte an
+    /// allocator has room at hand, which a single box of several would have to be searched for.
+    pub(super) fn embeddings<'a>(
+        &'a self,
         head: request::Parts,
         open: Open,
         admission: Admission,
-        count: &Count<'_>,
-    ) -> Finished {
+        count: &'a Count<'_>,
+    ) -> Eventually<'a, Finished> {
         let (kind, span) = (classify_path(head.uri.path()), &count.span);
         match open {
             Open::Unread(bypass, body) => {
                 let way = Way { span, deadline: Some(count.begun + self.live.load().limits.request_timeout) };
-                self.bypass(Request::from_parts(head, self.timed(body)), bypass, admission, way).await
+                Box::pin(self.bypass(Request::from_parts(head, self.timed(body)), bypass, admission, way))
             }
             Open::Read(read) => {
                 let deadline = count.begun + read.config.limits.request_timeout;
-                self.answer(Received { head, read, kind, deadline, span }, admission).await
+                let received = Box::new(Received { head, read, kind, deadline, span });
+                Box::pin(self.answer(received, admission))
             }
         }
     }
 
     /// Answers what has no rendered answer.
-    async fn answer(&self, received: Received<'_>, admission: Admission) -> Finished {
-        let (outcome, asked) = match self.through_flow(&received).await {
-            Ok(ended) => ended,
-            Err(error) => return self.refuse_path(error),
+    async fn answer(&self, received: Box<Received<'_>>, admission: Admission) -> Finished {
+        let (outcome, asked) = match self.understand(&received) {
+            Ok((ask, asked)) => (self.flow.answer(&ask).await, asked),
+            Err(NotAsked::Unread(bypass)) => (Outcome::PassThrough(bypass), Asked::default()),
+            Err(NotAsked::TooLong(error)) => return self.refuse_path(error),
         };
         let finished = match outcome {
             Outcome::Answer(answer) => {
@@ -77,28 +91,25 @@ impl Proxy {
             Outcome::NotCached => self.not_cached(),
             Outcome::PassThrough(_) if received.read.controls.only_if_cached => self.not_cached(),
             Outcome::PassThrough(bypass) => {
-                let body = Full::new(received.read.body).map_err(|never| match never {}).boxed_unsync();
-                let request = Request::from_parts(received.head, body);
-                let way = Way { span: received.span, deadline: Some(received.deadline) };
-                self.bypass(request, bypass, admission, way).await
+                let Received { head, read, deadline, span, .. } = *received;
+                let body = Full::new(read.body).map_err(|never| match never {}).boxed_unsync();
+                let way = Way { span, deadline: Some(deadline) };
+                Box::pin(self.bypass(Request::from_parts(head, body), bypass, admission, way)).await
             }
         };
         Finished { subject: asked.subject(), ..finished }
     }
 
-    /// How it ended, and what it asked.
-    async fn through_flow(&self, received: &Received<'_>) -> Result<(Outcome, Asked), TooLong> {
+    /// What a request asks.
+    fn understand<'a>(&self, received: &'a Received<'_>) -> Result<(Box<Ask<'a>>, Asked), NotAsked> {
         let Read { body, controls, config, .. } = &received.read;
-        let origin = read_origin(config, &received.head.uri, &received.head.headers)?;
-        match read_request(body, &config.cache.extra_fields, path_model(received.kind)) {
-            Err(bypass) => Ok((Outcome::PassThrough(bypass), Asked::default())),
-            Ok(request) => {
-                traced::asked(received.span, &request);
-                let asked = Asked::new(&request, &received.head);
-                let (controls, trace) = (*controls, received.span.context());
-                Ok((self.flow.answer(&Ask { request, origin, controls, trace }).await, asked))
-            }
-        }
+        let origin = read_origin(config, &received.head.uri, &received.head.headers).map_err(NotAsked::TooLong)?;
+        let request = read_request(body, &config.cache.extra_fields, path_model(received.kind));
+        let request = request.map_err(NotAsked::Unread)?;
+        traced::asked(received.span, &request);
+        let asked = Asked::new(&request, &received.head);
+        let (controls, trace) = (*controls, received.span.context());
+        Ok((Box::new(Ask { request, origin, controls, trace }), asked))
     }
 
     /// Writes an answer, and keeps the finished body of a full hit.

@@ -64,7 +64,7 @@ impl Proxy {
                 Ok(mut admission) => match self.glance(&head, body, &mut admission, &count).await {
                     Glance::Served(finished) => finished.admitted(admission),
                     Glance::Refused(finished) => finished,
-                    Glance::Open(open) => Box::pin(self.embeddings(head, open, admission, &count)).await,
+                    Glance::Open(open) => self.embeddings(head, open, admission, &count).await,
                 },
             };
             count.ended(finished)

@@ -21,7 +21,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("humantime", &["config/"]),
     ("hyper_rustls", &["connector.rs"]),
     ("indicatif", &["cli/progress.rs"]),
-    ("libc", &["system.rs"]),
+    ("libc", &["heap.rs"]),
     ("memchr", &["wire/"]),
     ("opentelemetry", &["traces/"]),
     ("opentelemetry_proto", &["traces/"]),
@@ -53,7 +53,7 @@ const FORBIDDEN: &[(&str, Option<&str>)] = &[
     ("tokio::spawn", Some("tasks.rs")),
     ("tokio::task::spawn(", Some("tasks.rs")),
     ("unimplemented!", None),
-    ("unsafe", Some("system.rs")),
+    ("unsafe", Some("heap.rs")),
 ];
 
 /// Dependencies that are named outside their owners.
