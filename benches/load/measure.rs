@@ -105,14 +105,18 @@ impl Comparison {
         median(&self.ours, |sample| sample.cpu_us) / median(&self.theirs, |sample| sample.cpu_us)
     }
 
-    /// The ratio in words, with that of the least a cache can do beside it.
-    pub(crate) fn shown(&self, ratio: f64, reference: &str) -> String {
-        let shown = format!("{ratio:.2} × {reference}");
-        if self.floor.is_empty() {
-            return shown;
-        }
-        let floor = median(&self.floor, |sample| sample.cpu_us) / median(&self.theirs, |sample| sample.cpu_us);
-        format!("{shown}, {:.2} × the least, which is {floor:.2} × {reference}", ratio / floor)
+    /// Median processor time of ours over that of the least a cache can do.
+    pub(crate) fn over_least(&self) -> f64 {
+        median(&self.ours, |sample| sample.cpu_us) / median(&self.floor, |sample| sample.cpu_us)
+    }
+
+    /// Both ratios in words, and what the least itself takes.
+    pub(crate) fn shown(&self, reference: &str) -> String {
+        let (ratio, over_least) = (self.cpu_ratio(), self.over_least());
+        format!(
+            "{ratio:.2} × {reference}, {over_least:.2} × the least, which is {:.2} × {reference}",
+            ratio / over_least
+        )
     }
 
     /// The servers' numbers in one sentence.

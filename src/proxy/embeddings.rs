@@ -73,7 +73,7 @@ impl Proxy {
 
     /// Answers what has no rendered answer.
     async fn answer(&self, received: Box<Received<'_>>, admission: Admission) -> Finished {
-        let (outcome, asked) = match self.understand(&received) {
+        let (outcome, asked) = match understand(&received) {
             Ok((ask, asked)) => (self.flow.answer(&ask).await, asked),
             Err(NotAsked::Unread(bypass)) => (Outcome::PassThrough(bypass), Asked::default()),
             Err(NotAsked::TooLong(error)) => return self.refuse_path(error),
@@ -98,18 +98,6 @@ impl Proxy {
             }
         };
         Finished { subject: asked.subject(), ..finished }
-    }
-
-    /// What a request asks.
-    fn understand<'a>(&self, received: &'a Received<'_>) -> Result<(Box<Ask<'a>>, Asked), NotAsked> {
-        let Read { body, controls, config, .. } = &received.read;
-        let origin = read_origin(config, &received.head.uri, &received.head.headers).map_err(NotAsked::TooLong)?;
-        let request = read_request(body, &config.cache.extra_fields, path_model(received.kind));
-        let request = request.map_err(NotAsked::Unread)?;
-        traced::asked(received.span, &request);
-        let asked = Asked::new(&request, &received.head);
-        let (controls, trace) = (*controls, received.span.context());
-        Ok((Box::new(Ask { request, origin, controls, trace }), asked))
     }
 
     /// Writes an answer, and keeps the finished body of a full hit.
@@ -163,6 +151,18 @@ impl Proxy {
         }
         finished
     }
+}
+
+/// What a request asks.
+fn understand<'a>(received: &'a Received<'_>) -> Result<(Box<Ask<'a>>, Asked), NotAsked> {
+    let Read { body, controls, config, .. } = &received.read;
+    let origin = read_origin(config, &received.head.uri, &received.head.headers).map_err(NotAsked::TooLong)?;
+    let request = read_request(body, &config.cache.extra_fields, path_model(received.kind));
+    let request = request.map_err(NotAsked::Unread)?;
+    traced::asked(received.span, &request);
+    let asked = Asked::new(&request, &received.head);
+    let (controls, trace) = (*controls, received.span.context());
+    Ok((Box::new(Ask { request, origin, controls, trace }), asked))
 }
 
 /// What is kept of a finished answer.

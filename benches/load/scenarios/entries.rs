@@ -1,7 +1,5 @@
-//! Does a hit get dearer as more is stored? A thousand entries against a million.
-//!
-//! Ten million would take a quarter of an hour to fill here and show the same: what grows is the share of look-ups that
-//! miss the processor's caches, and a million entries are many times those already.
+//! Does a hit get dearer as more is stored? A thousand entries against a million, and against ten: what grows is the
+//! share of look-ups that miss the processor's caches.
 
 use super::{CONNECTIONS, Stage, times};
 use crate::Outcome;
