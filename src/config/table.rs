@@ -154,7 +154,7 @@ pub const KEYS: &[Key] = &[
         "500",
         "Memory the process stays under, in MiB, 32 at least; the container's limit counts where it is less.",
     ),
-    key("memory.check_every", "\"1s\"", "How often memory is looked at."),
+    key("memory.check_every", "\"1s\"", "How often memory is looked at; near the limit, four times as often."),
     key(
         "tls.cert_file",
         "none",

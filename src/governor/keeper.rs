@@ -15,6 +15,8 @@ pub(super) const TRIM_PERCENT: u64 = 80;
 pub(super) const SHRINK_PERCENT: u64 = 85;
 /// down to this. An episode is over when this is reached, too.
 pub(super) const CALM_PERCENT: u64 = 75;
+/// How many times as often it looks above the mark of calm: what comes between two looks must fit under the limit.
+pub(super) const CLOSER_LOOK: u32 = 4;
 /// Growth that makes another try worth its cost within one episode.
 pub(super) const STEP_PERCENT: u64 = 2;
 /// Actions that are remembered.
@@ -172,17 +174,16 @@ impl Governor {
         Self { hooks, ..self }
     }
 
-    /// Checks every `check_every`, for ever.
+    /// Checks every `check_every`, and more often near the limit, for ever.
     pub async fn run(self: Arc<Self>, check_every: Duration) {
-        let mut ticks = tokio::time::interval(check_every);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
             let governor = Arc::clone(&self);
             // Trimming and shrinking take milliseconds in which no request may wait.
             if let Err(error) = tokio::task::spawn_blocking(move || governor.check()).await {
                 tracing::error!(%error, "a check of the memory failed");
             }
+            let is_calm = lock(&self.log).resident_bytes <= self.percent_of_limit(CALM_PERCENT);
+            tokio::time::sleep(if is_calm { check_every } else { check_every / CLOSER_LOOK }).await;
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
+use std::time::Duration;
 
 use super::keeper::*;
 use crate::clock::Clock;
@@ -17,10 +18,12 @@ struct Memory {
     freed: AtomicU64,
     cached: AtomicU64,
     given_back: AtomicUsize,
+    looks: AtomicUsize,
 }
 
 impl Meter for Memory {
     fn resident_bytes(&self) -> u64 {
+        self.looks.fetch_add(1, SeqCst);
         self.fixed.load(SeqCst) + self.freed.load(SeqCst) + self.cached.load(SeqCst)
     }
 
@@ -102,6 +105,17 @@ fn below_the_mark_nothing_is_done() {
     assert_eq!(bench.kinds(), []);
     assert_eq!((bench.cheap.bytes(), bench.dear.bytes()), (20 * MB, 20 * MB));
     assert_eq!(bench.memory.given_back.load(SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn near_the_limit_it_looks_four_times_as_often() {
+    let looks = async |fixed| {
+        let bench = Bench::new(fixed, 0, 0, 0);
+        let governing = Arc::clone(&bench.governor).run(Duration::from_secs(1));
+        assert!(tokio::time::timeout(Duration::from_millis(9_900), governing).await.is_err());
+        bench.memory.looks.load(SeqCst)
+    };
+    assert_eq!((looks(75).await, looks(76).await), (10, 40));
 }
 
 #[test]

@@ -146,8 +146,8 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     let tier = bench.memory_tier().await;
     let (entries, bytes) = (number(&tier["entries"]), number(&tier["bytes"]));
     assert!(number(&tier["evictions"]) > 0, "{tier}");
-    // How many fit hangs on what the allocator can give back: 320 to 1,620 of 18,432, measured.
-    assert!((250..9_000).contains(&entries), "{tier}");
+    // How many fit hangs on what the allocator can give back: 860 to 2,130 of 18,432 in 20 runs.
+    assert!((500..9_000).contains(&entries), "{tier}");
     assert!(bytes <= number(&tier["capacity_bytes"]), "{tier}");
     // What was let go of is fetched again, what stayed is served, and all of it is right.
     for first in (0..72 * 256).step_by(3_072) {
@@ -166,9 +166,9 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     assert!(saved <= dropped + 2.0, "reported {saved:.1} MB, from outside {dropped:.1} MB: {done}");
     assert!((found - mb(after) - saved).abs() <= 2.0, "{:.1} MB after: {done}", mb(after));
     // What is left beside the program's own pages, which are many in an unoptimised build: the tokenizer's 30 MB, and pages
-    // of which something is still in use: 32 to 39 MB measured, and 44 once.
+    // of which something is still in use: 32 to 35 MB in 20 runs.
     let left = counted_bytes(bench.vecho.pid(), "RssAnon:");
-    assert!(mb(left) <= 52.0, "{:.1} MB after {done}", mb(left));
+    assert!(mb(left) <= 44.0, "{:.1} MB after {done}", mb(left));
     let again = bench.optimize(1_000).await;
     assert_eq!((&again["optimization_needed"], &again["memory_saved_mb"]), (&json!(false), &json!(0.0)));
     bench.ask(0..8).await;
