@@ -44,7 +44,7 @@ pub struct Parts {
     pub lessons: Arc<Lessons>,
     /// Where it is counted, so that serving it looks nothing up.
     pub account: Arc<Account>,
-    /// The purges it has seen.
+    /// The purges and refreshes it has seen.
     pub generation: Generation,
     /// What the upstream has to have accepted, where it has to.
     pub voucher: Option<Voucher>,
@@ -188,6 +188,13 @@ mod tests {
     fn an_answer_ends_with_a_purge() {
         let (answers, purges, _, request) = setup();
         purges.next(None);
+        assert!(answers.get(&request, 1, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_ends_with_a_refresh() {
+        let (answers, purges, _, request) = setup();
+        purges.refresh();
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 

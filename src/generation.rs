@@ -1,4 +1,5 @@
-//! Counts purges, so that nothing that was fetched or rendered before one survives it.
+//! Counts purges and refreshes, so that nothing that was fetched before a purge survives it, and nothing that was
+//! rendered before either.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,14 +8,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Purges of which it is known what they took. Whatever began before those counts as purged.
 const MAX_KNOWN: usize = 128;
 
-/// One stretch of time between two purges.
+/// One stretch of time between two purges or refreshes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Generation(u64);
+pub struct Generation {
+    purges: u64,
+    refreshes: u64,
+}
 
 /// The count itself.
 #[derive(Debug, Default)]
 pub struct Generations {
-    count: AtomicU64,
+    purges: AtomicU64,
+    refreshes: AtomicU64,
     /// The last purges, the newest at the end: the model whose entries went, or nothing where all went.
     known: Mutex<VecDeque<Option<Box<str>>>>,
 }
@@ -22,7 +27,7 @@ pub struct Generations {
 impl Generations {
     /// The generation to which whatever begins now belongs.
     pub fn current(&self) -> Generation {
-        Generation(self.count.load(Ordering::SeqCst))
+        Generation { purges: self.purges.load(Ordering::SeqCst), refreshes: self.refreshes.load(Ordering::SeqCst) }
     }
 
     /// Ends the current generation: a purge begins, of one model or of everything.
@@ -32,16 +37,22 @@ impl Generations {
             known.pop_front();
         }
         known.push_back(model.map(Box::from));
-        self.count.fetch_add(1, Ordering::SeqCst);
+        self.purges.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends the current generation without a purge: something is kept in place of a record that would have served. What
+    /// was fetched before stays; what was rendered before does not.
+    pub fn refresh(&self) {
+        self.refreshes.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Whether a purge since `begun` took what goes by any of these names.
     pub fn took(&self, names: &[&str], begun: Generation) -> bool {
-        if self.current() == begun {
+        if self.current().purges == begun.purges {
             return false;
         }
         let known = self.known();
-        let since = usize::try_from(self.current().0.saturating_sub(begun.0)).unwrap_or(usize::MAX);
+        let since = usize::try_from(self.current().purges.saturating_sub(begun.purges)).unwrap_or(usize::MAX);
         let took = |model: &Option<Box<str>>| model.as_deref().is_none_or(|model| names.contains(&model));
         since > known.len() || known.iter().rev().take(since).any(took)
     }
@@ -67,6 +78,15 @@ mod tests {
         assert!(purges.took(&["a"], begun), "a later purge hides no earlier one");
         purges.next(None);
         assert!(purges.took(&["c"], begun) && !purges.took(&["c"], purges.current()));
+    }
+
+    #[test]
+    fn a_refresh_is_another_generation_and_takes_nothing() {
+        let generations = Generations::default();
+        let begun = generations.current();
+        generations.refresh();
+        assert_ne!(generations.current(), begun);
+        assert!(!generations.took(&["a"], begun));
     }
 
     #[test]

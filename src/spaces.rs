@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::key::{Key, KeyMap};
 use crate::wire::Encoding;
 
-/// Spaces remembered at once; beyond it an arbitrary one is forgotten, which costs one re-learning.
+/// Spaces remembered at once; beyond it one is forgotten, which costs one re-learning.
 const MAX_SPACES: usize = 10_000;
 
 /// How long an encoding that proved unreadable is not asked for again.
@@ -91,10 +91,10 @@ impl Spaces {
         }
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= MAX_SPACES
-            && let Some(any) = known.keys().next().copied()
+            && let Some(one) = one_to_forget(&known)
         {
             // A rendered answer may still hold these lessons, and would never hear of a change of model.
-            if let Some(forgotten) = known.remove(&any) {
+            if let Some(forgotten) = known.remove(&one) {
                 forgotten.lock().is_forgotten = true;
             }
         }
@@ -105,6 +105,13 @@ impl Spaces {
     pub fn find(&self, space: &Key) -> Option<Arc<Lessons>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(space).cloned()
     }
+}
+
+/// An arbitrary one, but as long as there are others none of which records of two models may be stored: without its
+/// lessons both would be served.
+fn one_to_forget(known: &KeyMap<Arc<Lessons>>) -> Option<Key> {
+    let unchanged = known.iter().find(|(_, lessons)| !lessons.lock().has_changed);
+    unchanged.map(|(key, _)| key).or_else(|| known.keys().next()).copied()
 }
 
 impl Lessons {
@@ -260,6 +267,19 @@ mod tests {
             .collect();
         let forgotten = learned.iter().filter(|(identity, lessons)| !lessons.accepts(identity)).count();
         assert_eq!(forgotten, 1, "one had to go for the last one");
+    }
+
+    #[test]
+    fn a_space_in_which_the_model_changed_is_not_forgotten_for_others() {
+        let spaces = Spaces::default();
+        let root = KeyBuilder::new(None).finish();
+        let changed = spaces.of(root);
+        let (old, _) = changed.learn("a", 8);
+        changed.learn("b", 8);
+        for n in 0..2 * MAX_SPACES as u64 {
+            spaces.of(root.extend(crate::key::Tag::Model, &n.to_le_bytes()));
+        }
+        assert!(Arc::ptr_eq(&changed, &spaces.of(root)) && !changed.accepts(&old));
     }
 
     #[test]

@@ -33,8 +33,12 @@ pub const KEYS: &[Key] = &[
     .live(),
     key("upstream.max_concurrent", "20", "Most embeddings calls under way at once."),
     key("upstream.connect_timeout", "\"5s\"", "Limit of name lookup, TCP and TLS together."),
-    key("upstream.headers_timeout", "\"60s\"", "Limit from the last byte of a call to the headers of its answer.")
-        .live(),
+    key(
+        "upstream.headers_timeout",
+        "\"60s\"",
+        "Limit from the beginning of a call, its upload included, to the headers of its answer.",
+    )
+    .live(),
     key("upstream.call_timeout", "\"120s\"", "Limit of one embeddings call, its answer included.").live(),
     key("upstream.idle_timeout", "\"60s\"", "How long an unused connection to the upstream is kept."),
     key("upstream.max_answer_bytes", "268435456", "Largest embeddings answer that is read, in bytes."),

@@ -37,7 +37,7 @@ pub struct Keep {
     pub identity: Identity,
     /// What is known of their space.
     pub lessons: Arc<Lessons>,
-    /// The purges it has seen.
+    /// The purges and refreshes it has seen.
     pub generation: Generation,
     /// What the upstream has to have accepted, where it has to.
     pub voucher: Option<Voucher>,

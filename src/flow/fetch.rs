@@ -157,6 +157,10 @@ impl Fetch {
         if self.may_store {
             // Whoever looked it up before and claims it now is to look again, whichever table this lands in.
             self.flow.flights.note_landing();
+            if !self.may_use_stored || self.max_age_ms.is_some() {
+                // In place of what served others, and would still.
+                self.flow.tiers.note_refresh();
+            }
         }
         landed
     }

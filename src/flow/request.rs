@@ -49,7 +49,7 @@ impl<'a> Request<'a> {
             deadline: Instant::now() + config.limits.request_timeout,
             space,
             plan: Plan::new(ask.request.inputs.iter().map(|input| input.key(&space))),
-            lessons: flow.spaces.of(space),
+            lessons: lessons(flow, ask, space),
             generation: flow.tiers.generation(),
             landings_before: flow.flights.landings(),
             trusted: voucher.is_none_or(|voucher| flow.vouchers.holds(&voucher, now_ms)),
@@ -195,6 +195,11 @@ impl<'a> Request<'a> {
         let latest = || progress.served().max_by_key(|served| served.record.times.created_ms);
         self.lessons.identity().or_else(|| latest().map(|served| served.record.identity.clone()))
     }
+}
+
+/// What is known of the space. A request that may not fetch teaches nothing, and so makes no entry for it.
+fn lessons(flow: &Flow, ask: &Ask<'_>, space: Key) -> Arc<Lessons> {
+    if ask.controls.only_if_cached { flow.spaces.find(&space).unwrap_or_default() } else { flow.spaces.of(space) }
 }
 
 /// OpenAI and Azure send f32 in base64; the built-in mock does too.

@@ -311,7 +311,10 @@ fn write_hex(number: u64, digits: &mut [u8]) {
 
 /// Marks an answer that went through unchanged.
 pub(super) fn mark_bypass(headers: &mut HeaderMap, bypass: Bypass) {
-    headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
+    // Another vecho behind this one may have stood in for its upstream: that mark is worth more.
+    if !headers.get(CACHE).is_some_and(|mark| mark == Outcome::Mock.label() || mark == Outcome::Stale.label()) {
+        headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
+    }
     headers.insert(REASON, HeaderValue::from_static(bypass.label()));
 }
 

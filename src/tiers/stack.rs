@@ -225,6 +225,12 @@ impl Stack {
         !came_too_late
     }
 
+    /// Something was kept in place of a record that would have served: what was rendered of that one is no view of what
+    /// is stored any more.
+    pub fn note_refresh(&self) {
+        self.generations.refresh();
+    }
+
     /// Keeps records in the tiers below memory, with the same exception.
     pub fn keep_below<'r>(&self, records: impl Iterator<Item = (Key, &'r Arc<Record>)>, begun: Generation) {
         if self.lower.is_empty() {

@@ -57,11 +57,27 @@ pub(super) struct Question<'a> {
     pub requests: usize,
     /// The traces of those requests, as far as they have any; the call is made in the first one's.
     pub traces: Vec<&'a TraceContext>,
+    /// When the first of them waits no more. Until then it has to be told that the upstream wants fewer calls: without
+    /// an answer it would take the upstream to be unavailable.
+    pub first_deadline: Instant,
     /// When nobody waits any more: no retry is begun that would end later.
     pub deadline: Instant,
     /// The memory for its answer.
     pub share: &'a Share,
 }
+
+impl Question<'_> {
+    /// Until when it may be asked again after this failure.
+    fn patience(&self, failure: &Failure) -> Instant {
+        if failure.class != Class::Throttled {
+            return self.deadline;
+        }
+        self.first_deadline.checked_sub(TELL_AHEAD).unwrap_or(self.first_deadline)
+    }
+}
+
+/// How long before it leaves an asker is told what there is to tell.
+const TELL_AHEAD: Duration = Duration::from_millis(50);
 
 /// What came back, and the call that brought it.
 pub(super) struct Answered {
@@ -129,7 +145,8 @@ impl Caller {
                 Err(failure) => failure,
             };
             drop(span);
-            let next = self.next(&failure, &mut tries, question.deadline, &config);
+            let deadline = question.patience(&failure);
+            let next = self.next(&failure, &mut tries, deadline, &config);
             match next {
                 // Says nothing about the upstream's health: the leave to call is handed back.
                 Next::RetryAfter(_, RetryReason::ReusedConnection) => drop(pass),
@@ -142,7 +159,9 @@ impl Caller {
                     self.metrics.retry(reason);
                     tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "asking the upstream again");
                     question.share.begin_anew();
-                    turn.pause(wait).await;
+                    if !turn.pause(wait, deadline).await {
+                        return Err(failure);
+                    }
                 }
             }
         }

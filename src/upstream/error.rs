@@ -1,6 +1,6 @@
 //! What can go wrong with an upstream call: whose fault it is, and whether asking again may help.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -128,7 +128,8 @@ impl Failure {
 
     /// Whether another request in the same call, with the same credential and model, may have caused this.
     pub fn may_be_a_neighbours(&self) -> bool {
-        let shared_fate = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND];
+        // Not 403: what stands before a service refuses texts with it, too.
+        let shared_fate = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND];
         match self.class {
             Class::Unavailable(_) | Class::Throttled => false,
             Class::Unreadable(..) => true,
@@ -153,8 +154,15 @@ impl Failure {
     pub fn retry_after(&self) -> Option<Duration> {
         let millis = self.header("retry-after-ms").and_then(|text| text.parse::<f64>().ok()).map(|ms| ms / 1000.0);
         let seconds = || self.header("retry-after").and_then(|text| text.parse::<f64>().ok());
-        let wait = millis.or_else(seconds)?;
-        Duration::try_from_secs_f64(wait).ok()
+        match millis.or_else(seconds) {
+            Some(wait) => Duration::try_from_secs_f64(wait).ok(),
+            None => self.left_alone_until().map(|at| at.duration_since(SystemTime::now()).unwrap_or_default()),
+        }
+    }
+
+    /// The other form of `retry-after` (RFC 9110, section 10.2.3).
+    fn left_alone_until(&self) -> Option<SystemTime> {
+        httpdate::parse_http_date(self.header("retry-after")?).ok()
     }
 
     fn header(&self, name: &str) -> Option<&str> {
@@ -181,8 +189,20 @@ fn size_complaint(body: &[u8]) -> Option<TooLarge> {
     if !names_a_bound || text.contains("maximum context length") {
         return None;
     }
-    let of_inputs = has_one_of(&["batch size", "batch of", "inputs", "input array", "array length", "array too long"]);
-    if of_inputs { Some(TooLarge::Inputs) } else { text.contains("tokens per request").then_some(TooLarge::Size) }
+    if has_one_of(&["tokens per request", "tokens per submitted batch"]) {
+        return Some(TooLarge::Size);
+    }
+    let of_inputs = has_one_of(&[
+        "array length",
+        "array too long",
+        "batch of",
+        "batch size",
+        "in one batch",
+        "input array",
+        "inputs",
+        "number of texts",
+    ]);
+    of_inputs.then_some(TooLarge::Inputs)
 }
 
 #[cfg(test)]
@@ -233,6 +253,17 @@ mod tests {
                 r#"{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}"#,
             ),
             (TooLarge::Inputs, 400, r#"{"error":{"message":"Too many inputs. The max number of inputs is 2048."}}"#),
+            (
+                TooLarge::Size,
+                400,
+                r#"{"detail":"The max allowed tokens per submitted batch is 120000. Your batch has 250000 tokens after truncation. Please lower the number of inputs."}"#,
+            ),
+            (
+                TooLarge::Inputs,
+                400,
+                r#"{"error":{"code":400,"message":"* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch","status":"INVALID_ARGUMENT"}}"#,
+            ),
+            (TooLarge::Inputs, 400, r#"{"message":"total number of texts must be at most 96 - received 131"}"#),
         ];
         for (of_what, status, body) in too_large {
             assert_eq!(failure(status, body).too_large_by(), Some(of_what), "{body}");
@@ -259,5 +290,18 @@ mod tests {
         let headers = &mut throttled.reply.as_mut().expect("a reply").headers;
         headers.insert("retry-after-ms", "150".parse().expect("a value"));
         assert_eq!(throttled.retry_after(), Some(Duration::from_millis(150)));
+    }
+
+    #[test]
+    fn the_wish_to_be_left_alone_may_be_a_date() {
+        let mut throttled = failure(429, "{}");
+        let mut wish = |at: SystemTime| {
+            let value = httpdate::fmt_http_date(at).parse().expect("a value");
+            throttled.reply.as_mut().expect("a reply").headers.insert("retry-after", value);
+            throttled.retry_after().expect("it was said")
+        };
+        let wait = wish(SystemTime::now() + Duration::from_secs(100));
+        assert!((Duration::from_secs(95)..=Duration::from_secs(100)).contains(&wait), "{wait:?}");
+        assert_eq!(wish(SystemTime::now() - Duration::from_secs(100)), Duration::ZERO);
     }
 }

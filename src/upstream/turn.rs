@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout_at};
 
 /// A permit that is given up during waits: a caller that is told to slow down must not hold back those that are not.
 pub(super) struct Turn {
@@ -18,11 +19,12 @@ impl Turn {
         Self { permits: Arc::clone(permits), held }
     }
 
-    /// Lets others go first for `wait`, then queues again.
-    pub(super) async fn pause(&mut self, wait: Duration) {
+    /// Lets others go first for `wait`, then queues again, at most until `deadline`; false where it is not its turn by then.
+    pub(super) async fn pause(&mut self, wait: Duration, deadline: Instant) -> bool {
         self.held = None;
-        tokio::time::sleep(wait).await;
-        self.held = Some(acquire(&self.permits).await);
+        sleep(wait).await;
+        self.held = timeout_at(deadline, acquire(&self.permits)).await.ok();
+        self.held.is_some()
     }
 }
 

@@ -11,6 +11,7 @@ use std::fmt;
 use serde::Deserializer as _;
 use serde::de::{self, Deserialize, DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::{Encoding, Input, InputKind, Space};
 
@@ -210,7 +211,12 @@ impl FieldsVisitor<'_> {
 
     /// Only scalars: a list may hold one value per input, and then a vector's meaning would hang on its place.
     fn read_extra<'a, A: MapAccess<'a>>(&self, map: &mut A) -> Result<String, A::Error> {
-        let value = map.next_value::<Value>()?;
+        let text = map.next_value::<&RawValue>()?.get();
+        // Told by its first byte: read into a value, an object of the JSON library's own would pass for what is in it.
+        if text.starts_with(['{', '[']) {
+            return Err(self.fault(Bypass::WrongType));
+        }
+        let value: Value = serde_json::from_str(text).map_err(de::Error::custom)?;
         match &value {
             Value::Null | Value::Bool(_) | Value::String(_) => Ok(value.to_string()),
             Value::Number(number) if !number.is_f64() => Ok(value.to_string()),

@@ -69,6 +69,7 @@ fn whatever_is_not_understood_is_named() {
         (r#"{"input":"a","model":"m","late_chunking":true}"#, Bypass::UnknownField),
         (r#"{"input":"a","model":"m","task":["x","y"]}"#, Bypass::WrongType),
         (r#"{"input":"a","model":"m","task":0.5}"#, Bypass::WrongType),
+        (r#"{"input":"a","model":"m","task":{"$serde_json::private::RawValue":"\"x\""}}"#, Bypass::WrongType),
         (r#"{"input":"a","model":null}"#, Bypass::WrongType),
         (r#"{"input":"a","model":"m","dimensions":"4"}"#, Bypass::WrongType),
         (r#"{"input":"a","model":"m","dimensions":0}"#, Bypass::WrongType),

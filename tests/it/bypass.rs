@@ -186,6 +186,17 @@ async fn what_passed_through_is_not_served_to_a_request_that_is_understood() {
 }
 
 #[tokio::test]
+async fn the_mark_of_a_stand_in_from_a_vecho_behind_this_one_stays_on_it() {
+    let front = Front::start().await;
+    for mark in ["mock", "stale"] {
+        let headers = vec![("x-vecho-cache", mark.to_owned()), ("content-type", "application/json".to_owned())];
+        front.stub.next(Behaviour::Status { code: 200, headers, body: "{}".to_owned() });
+        let answer = front.post(r#"{"model":"tiny","input":"a","odd":1}"#.to_owned()).send().await;
+        assert_eq!((answer.cache(), answer.header("x-vecho-bypass-reason")), (mark, Some("unknown_field")));
+    }
+}
+
+#[tokio::test]
 async fn a_bypass_whose_answer_does_not_begin_in_time_is_a_504() {
     let front = Front::with(&[("limits.request_timeout", "200ms")]).await;
     front.stub.always(Behaviour::Gate);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::client::Answer;
-use crate::harness::front::{Ask, texts_of, tiny};
+use crate::harness::front::{Ask, TINY, texts_of, tiny};
 use crate::harness::{Behaviour, Front};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -48,6 +48,25 @@ async fn no_cache_refreshes_the_entry_for_everybody() {
     front.pass(50 * SECOND);
     assert_eq!(front.embed(&["a"]).await.cache(), "hit");
     assert_eq!(front.calls(), 2);
+}
+
+#[tokio::test]
+async fn what_a_refresh_brought_takes_the_place_of_rendered_answers() {
+    for control in ["no-cache", "max-age=10"] {
+        let front = Front::start().await;
+        let old = front.embed(&["a"]).await.vectors();
+        for _ in 0..2 {
+            assert_eq!(front.embed(&["a"]).await.vectors(), old);
+        }
+        front.pass(20 * SECOND);
+        // The same model by name, with other numbers.
+        let (other, name) = (Behaviour::OtherModel("other".to_owned()), Behaviour::ModelName(TINY.to_owned()));
+        front.stub.next(Behaviour::All(vec![other, name]));
+        let new = ask(&front, &["a"], control).send().await.vectors();
+        assert_ne!(new, old);
+        let plain = front.embed(&["a"]).await;
+        assert_eq!((plain.cache(), plain.vectors()), ("hit", new), "{control}");
+    }
 }
 
 #[tokio::test]

@@ -133,6 +133,28 @@ async fn a_429_that_does_not_pass_arrives_verbatim_with_its_wishes() {
 }
 
 #[tokio::test]
+async fn who_is_throttled_and_gets_no_further_turn_in_time_is_told_so_and_gets_no_mock() {
+    let stub = Stub::start();
+    let settings = [("limits.request_timeout", "2s"), ("upstream.max_concurrent", "1"), ("fallback.mode", "mock")];
+    let vecho = start(&stub, &settings).await;
+    stub.next(status(429, &[("retry-after-ms", "700")], r#"{"error":{"message":"slow down"}}"#));
+    stub.always(Behaviour::Gate);
+    let throttled = async {
+        let answer = vecho.embed(ask("x")).await;
+        stub.release_all();
+        answer
+    };
+    // Takes the only place in the meantime.
+    let other = async {
+        eventually("the other one waits", async || stub.embedding_calls().len() == 1).await;
+        vecho.embed(json!({"model": "other", "input": "y"})).await
+    };
+    let (throttled, _) = tokio::join!(throttled, other);
+    assert_eq!((throttled.status, throttled.json()["error"]["message"].clone()), (429, json!("slow down")));
+    assert_eq!(stub.embedding_calls().len(), 2);
+}
+
+#[tokio::test]
 async fn an_answer_that_says_not_to_retry_is_not_asked_again() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;

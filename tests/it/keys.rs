@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::front::{Ask, TINY, texts_of, tiny};
-use crate::harness::{Front, Stub};
+use crate::harness::{Front, Inside, Stub};
 
 fn body(input: &Value) -> Value {
     json!({"model": TINY, "input": input})
@@ -175,6 +175,24 @@ async fn what_does_not_shape_a_vector_shares_it() {
         ask(json!({})).header("content-type", "application/json; charset=utf-8"),
     ];
     assert_shared(&front, asks, &tiny(&["x"])).await;
+}
+
+#[tokio::test]
+async fn a_secret_makes_keys_that_nobody_without_it_can_make() {
+    let mut seen = Vec::new();
+    for secret in [&[][..], &[("cache.key_secret", "one")], &[("cache.key_secret", "two")]] {
+        let key = key_under(secret).await;
+        assert_eq!(key, key_under(secret).await, "another process with the same secret finds it");
+        assert!(key.is_string() && !seen.contains(&key), "{secret:?}: {key}");
+        seen.push(key);
+    }
+}
+
+/// The key of a text as a vecho with these settings makes it.
+async fn key_under(settings: &[(&str, &str)]) -> Value {
+    let vecho = Inside::start("mock:", settings).await;
+    let explain = format!("http://{}/api/performance/cache/explain", vecho.admin());
+    vecho.client.post(&explain, &body(&json!("x"))).await.json()["inputs"][0]["key"].take()
 }
 
 #[tokio::test]

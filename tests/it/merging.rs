@@ -87,6 +87,16 @@ async fn only_the_request_that_caused_a_refusal_gets_it_and_gets_it_verbatim() {
 }
 
 #[tokio::test]
+async fn a_text_that_something_before_the_service_forbids_is_forbidden_alone() {
+    let front = one_call_at_a_time(&[]).await;
+    let forbidden = Behaviour::Status { code: 403, headers: Vec::new(), body: "blocked".to_owned() };
+    front.stub.when(|call| call.texts().contains(&"b".to_owned()) && call.json()["model"] == TINY, forbidden);
+    let answers = send_together(&front, vec![ask(&front, "a"), ask(&front, "b"), ask(&front, "c")]).await;
+    assert_eq!((answers[0].vectors(), answers[2].vectors()), (tiny(&["a"]), tiny(&["c"])));
+    assert_eq!((answers[1].status, &*answers[1].body), (403, b"blocked".as_slice()));
+}
+
+#[tokio::test]
 async fn a_joiner_of_a_refused_batch_is_not_blamed() {
     let front = Front::start().await;
     front.stub.set_limits(Limits { tokens_per_input: 15, ..Limits::default() });

@@ -34,6 +34,17 @@ async fn an_upstream_is_trusted_by_the_roots_in_the_configured_file() {
 }
 
 #[tokio::test]
+async fn an_upstream_that_never_shakes_hands_fails_in_the_time_for_connecting() {
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port must be free");
+    let upstream = format!("https://{}/v1", silent.local_addr().expect("it listens"));
+    let settings = [("upstream.connect_timeout", "200ms"), ("retry.max_attempts", "1")];
+    let vecho = Inside::start(&upstream, &[&PLAIN[..], &settings].concat()).await;
+    let answer = vecho.embed(ask("x")).await;
+    let message = answer.json()["error"]["message"].to_string();
+    assert!(answer.status == 502 && message.contains("upstream.connect_timeout"), "{} {message}", answer.status);
+}
+
+#[tokio::test]
 async fn a_certificate_for_another_host_makes_the_upstream_unavailable() {
     let (stub, folder, identity) = (Stub::start(), Folder::new("ca-host"), Identity::new("elsewhere.example"));
     let addr = front(&identity, stub.addr()).await;

@@ -90,6 +90,9 @@ impl Stack {
                 kept.push((*key, record));
             }
         }
+        if !kept.is_empty() {
+            self.note_refresh();
+        }
         self.keep_below(kept.iter().map(|(key, record)| (*key, record)), arrivals.begun);
         self.written().await;
         fates
