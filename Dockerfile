@@ -15,7 +15,7 @@ USER 65532:65532
 # Mount a volume there; on a read-only root without one, the disk tier stays off.
 ENV VECHO_DISK_PATH=/var/cache/vecho
 # Requests that wait for the upstream together end together: this many freed blocks of a size are kept at hand, where
-# the C library keeps 7. It takes a tenth off the processor time of a miss, and at most a megabyte for each thread.
+# the C library keeps 7. It takes a tenth off the processor time of a miss, and at most 1.1 MB for each thread.
 ENV GLIBC_TUNABLES=glibc.malloc.tcache_count=32
 # The public port stays on loopback unless VECHO_LISTEN says otherwise; likewise the ops port and VECHO_ADMIN_LISTEN.
 EXPOSE 7861 7862

@@ -46,7 +46,12 @@ pub const KEYS: &[Key] = &[
     key("batch.max_inputs", "2048", "Most inputs in one upstream call.").live(),
     key("batch.max_tokens", "300000", "Most tokens in one upstream call, as estimated from the length of its texts.")
         .live(),
-    key("retry.max_attempts", "3", "Calls made for one batch, the first included.").live(),
+    key(
+        "retry.max_attempts",
+        "3",
+        "Calls made for one batch, the first included, a free one after a cut connection not.",
+    )
+    .live(),
     key("retry.base_wait", "\"200ms\"", "Wait before the first repetition; it doubles from there, with full jitter.")
         .live(),
     key("retry.max_wait", "\"5s\"", "Longest wait that is chosen here; a retry-after of the upstream may be longer.")
@@ -141,7 +146,8 @@ pub const KEYS: &[Key] = &[
     key("auth.vouch_ttl", "\"5m\"", "How long the upstream's yes to a credential holds, in scope shared.").live(),
     key(
         "auth.credential_headers",
-        "[\"authorization\", \"api-key\", \"x-api-key\", \"openai-organization\", \"openai-project\"]",
+        "[\"authorization\", \"api-key\", \"x-api-key\", \"openai-organization\", \"openai-project\", \
+         \"x-goog-api-key\", \"ocp-apim-subscription-key\", \"cf-aig-authorization\"]",
         "Request headers that together are a caller's credential.",
     ),
     key("limits.max_header_bytes", "65536", "Largest request head, in bytes."),

@@ -135,8 +135,13 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     const LIMIT_MB: u64 = 96;
     // An unoptimised build fills memory from a larger base; the governor looks more often in return. What memory let go
     // of has to be fetched again, not found on disk.
-    let environment =
-        [("VECHO_MEMORY_LIMIT_MB", "96"), ("VECHO_MEMORY_CHECK_EVERY", "250ms"), ("VECHO_DISK_ENABLED", "false")];
+    let environment = [
+        ("VECHO_MEMORY_LIMIT_MB", "96"),
+        ("VECHO_MEMORY_CHECK_EVERY", "250ms"),
+        ("VECHO_DISK_ENABLED", "false"),
+        // As in the image.
+        ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=32"),
+    ];
     let bench = Bench::start(3072, &environment);
     let watch = Watch::start(bench.vecho.pid());
     // Some 110 MB of vectors at two bytes a component, of which little more than half the limit fits.
