@@ -1,7 +1,7 @@
 //! Rendered answers by the hash of the request: a view of the memory tier for bodies that come again and again.
 //!
-//! Never a second truth: an answer lives no longer than the shortest-lived of its records, and neither a purge nor
-//! a change of model leaves it valid.
+//! Never a second truth: an answer lives no longer than the shortest-lived of its records, and no purge, no change of
+//! model and no newer vector in place of one of its own leaves it valid.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -44,8 +44,10 @@ pub struct Parts {
     pub lessons: Arc<Lessons>,
     /// Where it is counted, so that serving it looks nothing up.
     pub account: Arc<Account>,
-    /// The purges and refreshes it has seen.
+    /// The purges and imports it has seen.
     pub generation: Generation,
+    /// The refreshes of its space that it has seen.
+    pub refreshes: u64,
     /// What the upstream has to have accepted, where it has to.
     pub voucher: Option<Voucher>,
 }
@@ -131,7 +133,10 @@ impl Answers {
 }
 
 fn is_true(answer: &Parts, now_ms: u64, generation: Generation) -> bool {
-    now_ms < answer.fresh_until_ms && answer.generation == generation && answer.lessons.accepts(&answer.identity)
+    now_ms < answer.fresh_until_ms
+        && answer.generation == generation
+        && answer.refreshes == answer.lessons.refreshes()
+        && answer.lessons.accepts(&answer.identity)
 }
 
 #[cfg(test)]
@@ -154,6 +159,7 @@ mod tests {
             lessons: Arc::clone(lessons),
             account: Metrics::new("0").accounts().of("a", "", "a"),
             generation: purges.current(),
+            refreshes: lessons.refreshes(),
             voucher: None,
         }
     }
@@ -192,9 +198,16 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_with_a_refresh() {
+    fn an_answer_ends_with_a_refresh_of_its_space() {
+        let (answers, purges, lessons, request) = setup();
+        lessons.note_refresh();
+        assert!(answers.get(&request, 1, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_ends_with_an_import_that_replaced_something() {
         let (answers, purges, _, request) = setup();
-        purges.refresh();
+        purges.outdate();
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 

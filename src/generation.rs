@@ -1,5 +1,5 @@
-//! Counts purges and refreshes, so that nothing that was fetched before a purge survives it, and nothing that was
-//! rendered before either.
+//! Counts purges, so that nothing that was fetched or rendered before one survives it; and imports that replaced
+//! something, which nothing survives that was rendered before.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,18 +8,18 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// Purges of which it is known what they took. Whatever began before those counts as purged.
 const MAX_KNOWN: usize = 128;
 
-/// One stretch of time between two purges or refreshes.
+/// One stretch of time between two of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
     purges: u64,
-    refreshes: u64,
+    imports: u64,
 }
 
 /// The count itself.
 #[derive(Debug, Default)]
 pub struct Generations {
     purges: AtomicU64,
-    refreshes: AtomicU64,
+    imports: AtomicU64,
     /// The last purges, the newest at the end: the model whose entries went, or nothing where all went.
     known: Mutex<VecDeque<Option<Box<str>>>>,
 }
@@ -27,7 +27,7 @@ pub struct Generations {
 impl Generations {
     /// The generation to which whatever begins now belongs.
     pub fn current(&self) -> Generation {
-        Generation { purges: self.purges.load(Ordering::SeqCst), refreshes: self.refreshes.load(Ordering::SeqCst) }
+        Generation { purges: self.purges.load(Ordering::SeqCst), imports: self.imports.load(Ordering::SeqCst) }
     }
 
     /// Ends the current generation: a purge begins, of one model or of everything.
@@ -40,10 +40,10 @@ impl Generations {
         self.purges.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Ends the current generation without a purge: something is kept in place of a record that would have served. What
+    /// Ends the current generation without a purge: something that was imported is kept in place of an older record. What
     /// was fetched before stays; what was rendered before does not.
-    pub fn refresh(&self) {
-        self.refreshes.fetch_add(1, Ordering::SeqCst);
+    pub fn outdate(&self) {
+        self.imports.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Whether a purge since `begun` took what goes by any of these names.
@@ -81,10 +81,10 @@ mod tests {
     }
 
     #[test]
-    fn a_refresh_is_another_generation_and_takes_nothing() {
+    fn an_import_begins_another_generation_and_takes_nothing() {
         let generations = Generations::default();
         let begun = generations.current();
-        generations.refresh();
+        generations.outdate();
         assert_ne!(generations.current(), begun);
         assert!(!generations.took(&["a"], begun));
     }

@@ -2,6 +2,7 @@
 //! cannot be read.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::key::{Key, KeyMap};
@@ -9,6 +10,9 @@ use crate::wire::Encoding;
 
 /// Spaces remembered at once; beyond it one is forgotten, which costs one re-learning.
 const MAX_SPACES: usize = 10_000;
+
+/// Spaces that are looked at for one to forget.
+const CANDIDATES: usize = 256;
 
 /// How long an encoding that proved unreadable is not asked for again.
 const UNREADABLE_FOR_MS: u64 = 60_000;
@@ -29,6 +33,10 @@ pub struct Spaces {
 #[derive(Default)]
 pub struct Lessons {
     learned: Mutex<Learned>,
+    /// Whether vectors of two models may be stored.
+    is_mixed: AtomicBool,
+    /// How often something was kept in place of another vector that would still have served.
+    refreshes: AtomicU64,
 }
 
 #[derive(Default)]
@@ -107,11 +115,12 @@ impl Spaces {
     }
 }
 
-/// An arbitrary one, but as long as there are others none of which records of two models may be stored: without its
-/// lessons both would be served.
+/// An arbitrary one, but rather not one of which vectors of two models may be stored: without its lessons both would be
+/// served.
 fn one_to_forget(known: &KeyMap<Arc<Lessons>>) -> Option<Key> {
-    let unchanged = known.iter().find(|(_, lessons)| !lessons.lock().has_changed);
-    unchanged.map(|(key, _)| key).or_else(|| known.keys().next()).copied()
+    let is_mixed = |lessons: &Lessons| lessons.is_mixed.load(Ordering::Relaxed);
+    let plain = known.iter().take(CANDIDATES).find(|(_, lessons)| !is_mixed(lessons));
+    plain.map(|(key, _)| key).or_else(|| known.keys().next()).copied()
 }
 
 impl Lessons {
@@ -137,7 +146,10 @@ impl Lessons {
             None => Lesson::First,
         };
         let identity = Identity { model: Arc::from(model), dimension };
-        learned.has_changed |= lesson == Lesson::Drift;
+        if lesson == Lesson::Drift {
+            learned.has_changed = true;
+            self.is_mixed.store(true, Ordering::Relaxed);
+        }
         learned.identity = Some(identity.clone());
         (identity, lesson)
     }
@@ -165,9 +177,25 @@ impl Lessons {
         }
     }
 
+    /// There may be records of an older identity below memory.
+    pub fn expect_older(&self) {
+        self.lock().has_changed = true;
+    }
+
     /// A record of an older identity was met.
     pub fn meet_older(&self) {
-        self.lock().has_changed = true;
+        self.expect_older();
+        self.is_mixed.store(true, Ordering::Relaxed);
+    }
+
+    /// Something was kept in place of another vector that would still have served.
+    pub fn note_refresh(&self) {
+        self.refreshes.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// How often that was so. What was put together from stored vectors is a view of them as long as it has not risen.
+    pub fn refreshes(&self) -> u64 {
+        self.refreshes.load(Ordering::SeqCst)
     }
 
     /// Whether it has yet to be noted below memory that `identity` answers where another one did before; from now on it
@@ -218,7 +246,7 @@ impl Lessons {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::key::KeyBuilder;
+    use crate::key::{KeyBuilder, Tag};
 
     #[test]
     fn another_model_name_makes_older_vectors_misses() {
@@ -262,7 +290,7 @@ mod tests {
         let spaces = Spaces::default();
         let root = KeyBuilder::new(None).finish();
         let learned: Vec<_> = (0..=MAX_SPACES as u64)
-            .map(|n| spaces.of(root.extend(crate::key::Tag::Model, &n.to_le_bytes())))
+            .map(|n| spaces.of(root.extend(Tag::Model, &n.to_le_bytes())))
             .map(|lessons| (lessons.learn("a", 8).0, lessons))
             .collect();
         let forgotten = learned.iter().filter(|(identity, lessons)| !lessons.accepts(identity)).count();
@@ -273,13 +301,26 @@ mod tests {
     fn a_space_in_which_the_model_changed_is_not_forgotten_for_others() {
         let spaces = Spaces::default();
         let root = KeyBuilder::new(None).finish();
-        let changed = spaces.of(root);
-        let (old, _) = changed.learn("a", 8);
-        changed.learn("b", 8);
-        for n in 0..2 * MAX_SPACES as u64 {
-            spaces.of(root.extend(crate::key::Tag::Model, &n.to_le_bytes()));
+        let of = |tag, n: u64| spaces.of(root.extend(tag, &n.to_le_bytes()));
+        let changed: Vec<_> = (0..64).map(|n| of(Tag::Model, n)).collect();
+        for lessons in &changed {
+            lessons.learn("a", 8);
+            lessons.learn("b", 8);
         }
-        assert!(Arc::ptr_eq(&changed, &spaces.of(root)) && !changed.accepts(&old));
+        for n in 0..2 * MAX_SPACES as u64 {
+            of(Tag::Text, n).expect_older();
+        }
+        assert!((0..).zip(&changed).all(|(n, lessons)| Arc::ptr_eq(lessons, &of(Tag::Model, n))));
+    }
+
+    #[test]
+    fn where_the_model_changed_in_all_spaces_one_of_them_goes() {
+        let spaces = Spaces::default();
+        let root = KeyBuilder::new(None).finish();
+        for n in 0..(MAX_SPACES as u64 + 50) {
+            spaces.of(root.extend(Tag::Model, &n.to_le_bytes())).meet_older();
+        }
+        assert_eq!(spaces.known.read().expect("not poisoned").len(), MAX_SPACES);
     }
 
     #[test]
@@ -296,7 +337,7 @@ mod tests {
         let spaces = Spaces::default();
         let root = KeyBuilder::new(None).finish();
         for n in 0..(MAX_SPACES as u64 + 50) {
-            spaces.of(root.extend(crate::key::Tag::Model, &n.to_le_bytes()));
+            spaces.of(root.extend(Tag::Model, &n.to_le_bytes()));
         }
         assert_eq!(spaces.known.read().expect("not poisoned").len(), MAX_SPACES);
     }

@@ -146,8 +146,7 @@ pub const KEYS: &[Key] = &[
     key("auth.vouch_ttl", "\"5m\"", "How long the upstream's yes to a credential holds, in scope shared.").live(),
     key(
         "auth.credential_headers",
-        "[\"authorization\", \"api-key\", \"x-api-key\", \"openai-organization\", \"openai-project\", \
-         \"x-goog-api-key\", \"ocp-apim-subscription-key\", \"cf-aig-authorization\"]",
+        "[\"authorization\", \"api-key\", \"x-api-key\", \"openai-organization\", \"openai-project\"]",
         "Request headers that together are a caller's credential.",
     ),
     key("limits.max_header_bytes", "65536", "Largest request head, in bytes."),

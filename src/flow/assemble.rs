@@ -37,8 +37,10 @@ pub struct Keep {
     pub identity: Identity,
     /// What is known of their space.
     pub lessons: Arc<Lessons>,
-    /// The purges and refreshes it has seen.
+    /// The purges and imports it has seen.
     pub generation: Generation,
+    /// The refreshes of its space that it has seen.
+    pub refreshes: u64,
     /// What the upstream has to have accepted, where it has to.
     pub voucher: Option<Voucher>,
 }
@@ -242,6 +244,7 @@ impl Request<'_> {
             identity: parts.first()?.served.record.identity.clone(),
             lessons: Arc::clone(&self.lessons),
             generation: self.generation,
+            refreshes: self.refreshes,
             voucher: self.voucher,
         })
     }

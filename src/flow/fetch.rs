@@ -34,6 +34,8 @@ pub(super) struct Fetch {
     /// Whether something has landed since the look-up.
     pub(super) has_news: bool,
     pub(super) max_age_ms: Option<u64>,
+    /// Whether the caller asked for something newer than what may be stored.
+    pub(super) is_wished_anew: bool,
     pub(super) may_store: bool,
     pub(super) credential: Key,
     /// What a success says about the credential, where that matters.
@@ -144,12 +146,15 @@ impl Fetch {
             self.flow.vouchers.accept(voucher, until_ms, now_ms);
         }
         let (times, asked_model) = (self.times(now_ms), self.asked_as(&identity));
+        let mut outdates_any = false;
         let keep_one = |(fetched, place): (Fetched, &usize)| {
             let packed = Packed::pack(&fetched.vector, self.config.cache.codec);
             let record = Record::new(packed, identity.clone(), times, fetched.tokens);
             let record = Arc::new(record.asked_as(&asked_model));
             if self.may_store {
-                self.flow.tiers.remember(self.lead.keys()[*place], &record, self.generation);
+                let key = self.lead.keys()[*place];
+                outdates_any |= self.outdates(&key, &record);
+                self.flow.tiers.remember(key, &record, self.generation);
             }
             Landed { record, call: Some(fetched.call), tier: Tier::Memory }
         };
@@ -157,12 +162,19 @@ impl Fetch {
         if self.may_store {
             // Whoever looked it up before and claims it now is to look again, whichever table this lands in.
             self.flow.flights.note_landing();
-            if !self.may_use_stored || self.max_age_ms.is_some() {
-                // In place of what served others, and would still.
-                self.flow.tiers.note_refresh();
-            }
+        }
+        if outdates_any {
+            self.lessons.note_refresh();
         }
         landed
+    }
+
+    /// Whether a record is to take the place of another vector that would still serve. Where memory does not know, it may
+    /// be what a caller wished anew.
+    fn outdates(&self, key: &Key, record: &Record) -> bool {
+        let has_looked = self.may_use_stored && self.max_age_ms.is_none();
+        let differs = |kept: Arc<Record>| kept.vector != record.vector;
+        !has_looked && self.flow.tiers.memory().peek(key).map_or(self.is_wished_anew, differs)
     }
 
     /// The asker's name for the model, to be shared by all records of a portion. A path may name it in its place.
@@ -176,7 +188,7 @@ impl Fetch {
         let (identity, lesson) = self.lessons.learn(model, fetched.vector.dimension());
         if lesson == Lesson::First && self.flow.tiers.may_hold_older() {
             // Whatever lies there may be of another model, met by nobody yet in this process's life.
-            self.lessons.meet_older();
+            self.lessons.expect_older();
         }
         if lesson == Lesson::Drift {
             self.flow.metrics.model_drifts.inc();

@@ -27,6 +27,8 @@ pub(super) struct Request<'a> {
     pub(super) space: Key,
     pub(super) plan: Plan,
     pub(super) lessons: Arc<Lessons>,
+    /// How often something of the space had been replaced before the look-up.
+    pub(super) refreshes: u64,
     pub(super) generation: Generation,
     /// How many fetches had landed before the look-up.
     pub(super) landings_before: u64,
@@ -42,6 +44,7 @@ impl<'a> Request<'a> {
         let now_ms = flow.clock.now_ms();
         let space = space_key(&ask.origin.scope, &ask.origin.uri, &ask.request.space);
         let voucher = ask.origin.voucher(&ask.request.space);
+        let lessons = flow.spaces.of(space);
         Self {
             flow,
             ask,
@@ -49,7 +52,8 @@ impl<'a> Request<'a> {
             deadline: Instant::now() + config.limits.request_timeout,
             space,
             plan: Plan::new(ask.request.inputs.iter().map(|input| input.key(&space))),
-            lessons: lessons(flow, ask, space),
+            refreshes: lessons.refreshes(),
+            lessons,
             generation: flow.tiers.generation(),
             landings_before: flow.flights.landings(),
             trusted: voucher.is_none_or(|voucher| flow.vouchers.holds(&voucher, now_ms)),
@@ -195,11 +199,6 @@ impl<'a> Request<'a> {
         let latest = || progress.served().max_by_key(|served| served.record.times.created_ms);
         self.lessons.identity().or_else(|| latest().map(|served| served.record.identity.clone()))
     }
-}
-
-/// What is known of the space. A request that may not fetch teaches nothing, and so makes no entry for it.
-fn lessons(flow: &Flow, ask: &Ask<'_>, space: Key) -> Arc<Lessons> {
-    if ask.controls.only_if_cached { flow.spaces.find(&space).unwrap_or_default() } else { flow.spaces.of(space) }
 }
 
 /// OpenAI and Azure send f32 in base64; the built-in mock does too.

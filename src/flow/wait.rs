@@ -148,6 +148,7 @@ impl Request<'_> {
             may_use_stored: self.trusted && !self.ask.controls.no_cache,
             has_news: self.flow.flights.landings() != self.landings_before,
             max_age_ms: self.ask.controls.max_age_ms,
+            is_wished_anew: self.ask.controls.no_cache || self.ask.controls.max_age_ms.is_some(),
             may_store: !self.ask.controls.no_store,
             credential: self.ask.origin.credential,
             voucher: self.voucher,

@@ -179,6 +179,7 @@ fn parts(body: &Bytes, tally: &Tally, notes: &Notes, (keep, account): (Keep, Arc
         lessons: keep.lessons,
         account,
         generation: keep.generation,
+        refreshes: keep.refreshes,
         voucher: keep.voucher,
     }
 }

@@ -167,7 +167,7 @@ impl Stack {
                     better => found[place] = better,
                 }
                 if let Some(begun) = move_up_since {
-                    self.move_up(keys[place], &woken, depth, begun);
+                    self.move_up(keys[place], &woken, depth, (begun, terms.lessons));
                 }
             }
         }
@@ -180,7 +180,7 @@ impl Stack {
         let found = judge(Arc::clone(&woken.record), tier, terms);
         let depth = self.lower.iter().position(|lower| lower.tier() == tier);
         if let Some(depth) = depth.filter(|_| !matches!(found, Found::Missing)) {
-            self.move_up(key, &woken, depth, begun);
+            self.move_up(key, &woken, depth, (begun, terms.lessons));
         }
         found
     }
@@ -194,15 +194,22 @@ impl Stack {
 
     /// Keeps what was found at `depth` in the tiers above it, as it is; but not in place of something as new, which may
     /// have been fetched while that tier was asked.
-    fn move_up(&self, key: Key, woken: &Woken, depth: usize, begun: Generation) {
+    fn move_up(&self, key: Key, woken: &Woken, depth: usize, (begun, lessons): (Generation, &Lessons)) {
         let Woken { record, epoch, bytes } = woken;
-        if self.memory.peek(&key).is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
+        let kept = self.memory.peek(&key);
+        if kept.as_ref().is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
             return;
         }
         // Another replica's, from after a purge that is not known here yet: a later purge of this process must find
         // nothing on its own medium that lies as high.
         let is_ahead = *epoch > self.epochs.of(&record.models());
-        if self.remember(key, record, begun) && !is_ahead {
+        if !self.remember(key, record, begun) {
+            return;
+        }
+        if kept.is_some_and(|kept| kept.vector != record.vector) {
+            lessons.note_refresh();
+        }
+        if !is_ahead {
             let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
             for tier in &self.lower[..depth] {
                 tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
@@ -223,12 +230,6 @@ impl Stack {
             self.memory.records().remove(&key);
         }
         !came_too_late
-    }
-
-    /// Something was kept in place of a record that would have served: what was rendered of that one is no view of what
-    /// is stored any more.
-    pub fn note_refresh(&self) {
-        self.generations.refresh();
     }
 
     /// Keeps records in the tiers below memory, with the same exception.
@@ -281,7 +282,7 @@ impl Stack {
         }
     }
 
-    /// The generation that a fill beginning now belongs to.
+    /// The generation that a fill, or a rendering, beginning now belongs to.
     pub fn generation(&self) -> Generation {
         self.generations.current()
     }

@@ -191,8 +191,7 @@ impl Batcher {
             inputs: batch.iter().flat_map(|piece| &piece.inputs).collect(),
             requests: batch.len(),
             traces: batch.iter().map(|piece| &piece.trace).filter(|trace| trace.is_known()).collect(),
-            first_deadline: batch.iter().map(|piece| piece.deadline).min().unwrap_or_else(Instant::now),
-            deadline: batch.iter().map(|piece| piece.deadline).max().unwrap_or_else(Instant::now),
+            deadlines: batch.iter().map(|piece| piece.deadline).collect(),
             share,
         };
         self.caller.ask(terms, &question, turn).await

@@ -57,27 +57,28 @@ pub(super) struct Question<'a> {
     pub requests: usize,
     /// The traces of those requests, as far as they have any; the call is made in the first one's.
     pub traces: Vec<&'a TraceContext>,
-    /// When the first of them waits no more. Until then it has to be told that the upstream wants fewer calls: without
-    /// an answer it would take the upstream to be unavailable.
-    pub first_deadline: Instant,
-    /// When nobody waits any more: no retry is begun that would end later.
-    pub deadline: Instant,
+    /// When each of those requests waits no more.
+    pub deadlines: Vec<Instant>,
     /// The memory for its answer.
     pub share: &'a Share,
 }
 
 impl Question<'_> {
-    /// Until when it may be asked again after this failure.
-    fn patience(&self, failure: &Failure) -> Instant {
+    /// Until when it may be asked again after this failure, which took so long: as long as anybody waits. But who is
+    /// throttled has to be told so before he leaves, since without an answer he would take the upstream to be down; then
+    /// the first to leave counts, and another attempt has to fit in.
+    fn patience(&self, failure: &Failure, took: Duration) -> Instant {
+        let now = Instant::now();
+        let waiting = self.deadlines.iter().copied().filter(|deadline| *deadline > now);
         if failure.class != Class::Throttled {
-            return self.deadline;
+            return waiting.max().unwrap_or(now);
         }
-        self.first_deadline.checked_sub(TELL_AHEAD).unwrap_or(self.first_deadline)
+        waiting.min().and_then(|first| first.checked_sub(TELL_AHEAD + took)).unwrap_or(now)
     }
 }
 
 /// How long before it leaves an asker is told what there is to tell.
-const TELL_AHEAD: Duration = Duration::from_millis(50);
+const TELL_AHEAD: Duration = Duration::from_millis(250);
 
 /// What came back, and the call that brought it.
 pub(super) struct Answered {
@@ -135,7 +136,8 @@ impl Caller {
             let reply = self.client.post(terms, body.clone(), &span.context(), question.share).await;
             let result = reply.and_then(|reply| read_reply(terms, question.inputs.len(), reply));
             let outcome = outcome_of(&result);
-            self.metrics.upstream_call(outcome, begun.elapsed(), question.inputs.len(), question.requests);
+            let took = begun.elapsed();
+            self.metrics.upstream_call(outcome, took, question.inputs.len(), question.requests);
             tell(&span, &result, outcome);
             let failure = match result {
                 Ok((answer, reply)) => {
@@ -145,7 +147,7 @@ impl Caller {
                 Err(failure) => failure,
             };
             drop(span);
-            let deadline = question.patience(&failure);
+            let deadline = question.patience(&failure, took);
             let next = self.next(&failure, &mut tries, deadline, &config);
             match next {
                 // Says nothing about the upstream's health: the leave to call is handed back.
@@ -156,12 +158,12 @@ impl Caller {
             match next {
                 Next::GiveUp => return Err(failure),
                 Next::RetryAfter(wait, reason) => {
-                    self.metrics.retry(reason);
                     tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "asking the upstream again");
                     question.share.begin_anew();
                     if !turn.pause(wait, deadline).await {
                         return Err(failure);
                     }
+                    self.metrics.retry(reason);
                 }
             }
         }

@@ -135,7 +135,7 @@ async fn a_429_that_does_not_pass_arrives_verbatim_with_its_wishes() {
 #[tokio::test]
 async fn who_is_throttled_and_gets_no_further_turn_in_time_is_told_so_and_gets_no_mock() {
     let stub = Stub::start();
-    let settings = [("limits.request_timeout", "2s"), ("upstream.max_concurrent", "1"), ("fallback.mode", "mock")];
+    let settings = [("limits.request_timeout", "3s"), ("upstream.max_concurrent", "1"), ("fallback.mode", "mock")];
     let vecho = start(&stub, &settings).await;
     stub.next(status(429, &[("retry-after-ms", "700")], r#"{"error":{"message":"slow down"}}"#));
     stub.always(Behaviour::Gate);

@@ -26,6 +26,7 @@ type Fault = Box<dyn Error + Send + Sync>;
 
 /// Becomes the server that `words` describe: `static FILE`, `thin ADDRESS`, `least ADDRESS` or `upstream DELAY_MS`.
 pub(crate) fn run(words: &[String]) -> Outcome<()> {
+    vecho::heap::limit_heaps(1);
     // One worker of the same kind of runtime as vecho's, so that neither has the cheaper scheduler.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     match words {

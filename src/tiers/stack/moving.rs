@@ -77,7 +77,7 @@ impl Stack {
     pub async fn keep_arrived(&self, arrived: &[(Key, Bytes)], arrivals: &mut Arrivals, now_ms: u64) -> Vec<Fate> {
         let keys: Vec<Key> = arrived.iter().map(|(key, _)| *key).collect();
         let known_since = self.created_ms_of(&keys, arrivals.codec, now_ms).await;
-        let (mut fates, mut kept) = (Vec::with_capacity(arrived.len()), Vec::new());
+        let (mut fates, mut kept, mut has_replaced) = (Vec::with_capacity(arrived.len()), Vec::new(), false);
         for ((key, bytes), known_ms) in arrived.iter().zip(known_since) {
             let Ok((record, _)) = at_rest::from_bytes(bytes) else {
                 fates.push(Fate::Damaged);
@@ -87,11 +87,12 @@ impl Stack {
             arrivals.identity = Some(record.identity.clone());
             fates.push(self.keep_one(*key, &record, known_ms, arrivals, now_ms));
             if fates.last() == Some(&Fate::Kept) {
+                has_replaced |= known_ms.is_some();
                 kept.push((*key, record));
             }
         }
-        if !kept.is_empty() {
-            self.note_refresh();
+        if has_replaced {
+            self.generations.outdate();
         }
         self.keep_below(kept.iter().map(|(key, record)| (*key, record)), arrivals.begun);
         self.written().await;
@@ -190,6 +191,17 @@ mod tests {
         assert_eq!(keep(&stack, arrivals, &again).await, [Fate::Known, Fate::Known, Fate::Over, Fate::Damaged]);
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 960)]).await, [Fate::Kept]);
         assert_eq!(stack.memory().peek(&key(1)).map(|record| record.times.created_ms), Some(960));
+    }
+
+    #[tokio::test]
+    async fn what_replaces_something_ends_what_was_rendered_of_it_and_what_is_new_does_not() {
+        let stack = stack();
+        let arrivals = &mut stack.arrivals(Codec::Lossless);
+        let begun = stack.generation();
+        keep(&stack, arrivals, &[arriving(1, 950), arriving(2, 950)]).await;
+        assert_eq!(stack.generation(), begun);
+        keep(&stack, arrivals, &[arriving(1, 960)]).await;
+        assert_ne!(stack.generation(), begun);
     }
 
     #[tokio::test]

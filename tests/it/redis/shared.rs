@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::{DROPPED, comes_up, name_of, purge, replica, sources, started, stored, stored_in_all};
-use crate::harness::front::texts_of;
+use crate::harness::front::{TINY, texts_of};
 use crate::harness::proxy::Proxy;
 use crate::harness::redis::Redis;
-use crate::harness::{Inside, Stub};
+use crate::harness::{Behaviour, Inside, Stub, eventually};
 
 async fn explained(replica: &Inside, texts: &[&str]) -> serde_json::Value {
     let url = format!("http://{}/api/performance/cache/explain", replica.admin());
@@ -46,10 +46,7 @@ async fn a_replica_that_loses_nothing_serves_no_record_of_one_that_does() {
     let answer = exact.embed(texts_of(&["a"])).await;
     assert_eq!((answer.sources(), answer.vectors()), ("upstream=1", crate::harness::front::tiny(&["a"])));
     let late = replica(&stub, &redis.url(), &[("cache.codec", "int8")]).await;
-    crate::harness::eventually("the exact one replaces it", async || {
-        explained(&late, &["a"]).await[0]["tier"] == "redis"
-    })
-    .await;
+    eventually("the exact one replaces it", async || explained(&late, &["a"]).await[0]["tier"] == "redis").await;
     assert_eq!(sources(&late, &["a"]).await, "redis=1", "what is better than asked for is served");
 }
 
@@ -197,4 +194,28 @@ async fn an_import_comes_no_faster_than_it_is_written() {
     assert_eq!(imported["imported"], 800, "{imported}");
     assert!(to.metric(DROPPED).await < 1.0, "nothing is dropped");
     assert_eq!(redis.records().len(), 800);
+}
+
+#[tokio::test]
+async fn what_another_replica_fetched_anew_takes_the_place_of_rendered_answers_once_it_is_found() {
+    let (stub, redis) = (Stub::start(), Redis::start());
+    let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
+    let old = one.embed(texts_of(&["a"])).await.vectors();
+    stored(&redis, 1).await;
+    for _ in 0..3 {
+        assert_eq!(other.embed(texts_of(&["a"])).await.vectors(), old);
+    }
+    let observer = replica(&stub, &redis.url(), &[]).await;
+    for replica in [&one, &other, &observer] {
+        replica.clock.advance_ms(20_000);
+    }
+    // The same model by name, with other numbers.
+    let name = Behaviour::ModelName(TINY.to_owned());
+    stub.next(Behaviour::All(vec![Behaviour::OtherModel("other".to_owned()), name]));
+    let new = one.embed_with(&[("cache-control", "no-cache")], texts_of(&["a"])).await.vectors();
+    assert_ne!(new, old);
+    eventually("it is stored", async || explained(&observer, &["a"]).await[0]["age_seconds"] == 0).await;
+    let young = other.embed_with(&[("cache-control", "max-age=10")], texts_of(&["a"])).await;
+    assert_eq!((young.sources(), young.vectors()), ("redis=1", new.clone()));
+    assert_eq!(other.embed(texts_of(&["a"])).await.vectors(), new);
 }
