@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::outcome::{Failed, Landed};
 use super::price::price;
-use super::{Flow, Landing};
+use super::{Controls, Flow, Landing};
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::inflight::Lead;
@@ -33,10 +33,8 @@ pub(super) struct Fetch {
     pub(super) may_use_stored: bool,
     /// Whether something has landed since the look-up.
     pub(super) has_news: bool,
-    pub(super) max_age_ms: Option<u64>,
-    /// Whether the caller asked for something newer than what may be stored.
-    pub(super) is_wished_anew: bool,
-    pub(super) may_store: bool,
+    /// How the caller wants it handled.
+    pub(super) controls: Controls,
     pub(super) credential: Key,
     /// What a success says about the credential, where that matters.
     pub(super) voucher: Option<Voucher>,
@@ -100,7 +98,7 @@ impl Fetch {
         let now_ms = self.flow.clock.now_ms();
         Lookup {
             now_ms,
-            max_age_ms: self.max_age_ms,
+            max_age_ms: self.controls.max_age_ms,
             lessons: &self.lessons,
             space: self.space,
             codec: self.config.cache.codec,
@@ -116,7 +114,7 @@ impl Fetch {
                 price(&self.lessons, portion.inputs, &mut fetched).await;
                 let landed = self.keep(fetched, places);
                 self.lead.land(places.iter().copied().zip(landed.iter().cloned().map(Ok)));
-                if self.may_store {
+                if !self.controls.no_store {
                     let kept = places.iter().map(|place| self.lead.keys()[*place]);
                     let kept = kept.zip(landed.iter().map(|landed| &landed.record));
                     self.flow.tiers.keep_below(kept, self.generation);
@@ -151,7 +149,7 @@ impl Fetch {
             let packed = Packed::pack(&fetched.vector, self.config.cache.codec);
             let record = Record::new(packed, identity.clone(), times, fetched.tokens);
             let record = Arc::new(record.asked_as(&asked_model));
-            if self.may_store {
+            if !self.controls.no_store {
                 let key = self.lead.keys()[*place];
                 outdates_any |= self.outdates(&key, &record);
                 self.flow.tiers.remember(key, &record, self.generation);
@@ -159,7 +157,7 @@ impl Fetch {
             Landed { record, call: Some(fetched.call), tier: Tier::Memory }
         };
         let landed = fetched.into_iter().zip(places).map(keep_one).collect();
-        if self.may_store {
+        if !self.controls.no_store {
             // Whoever looked it up before and claims it now is to look again, whichever table this lands in.
             self.flow.flights.note_landing();
         }
@@ -172,9 +170,10 @@ impl Fetch {
     /// Whether a record is to take the place of another vector that would still serve. Where memory does not know, it may
     /// be what a caller wished anew.
     fn outdates(&self, key: &Key, record: &Record) -> bool {
-        let has_looked = self.may_use_stored && self.max_age_ms.is_none();
+        let has_looked = self.may_use_stored && self.controls.max_age_ms.is_none();
+        let is_wished_anew = self.controls.no_cache || self.controls.max_age_ms.is_some();
         let differs = |kept: Arc<Record>| kept.vector != record.vector;
-        !has_looked && self.flow.tiers.memory().peek(key).map_or(self.is_wished_anew, differs)
+        !has_looked && self.flow.tiers.memory().peek(key).map_or(is_wished_anew, differs)
     }
 
     /// The asker's name for the model, to be shared by all records of a portion. A path may name it in its place.

@@ -34,7 +34,7 @@ impl Fetch {
     /// The leases, if this fetch is to use any: what must not be stored, or not be taken from the store, is fetched
     /// for its own request alone.
     pub(super) fn leases(&self) -> Option<Arc<dyn Leases>> {
-        self.flow.leases.clone().filter(|_| self.may_use_stored && self.may_store)
+        self.flow.leases.clone().filter(|_| self.may_use_stored && !self.controls.no_store)
     }
 
     /// Fetches what no other replica is fetching, and waits for the rest.
