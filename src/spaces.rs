@@ -224,12 +224,15 @@ impl Lessons {
         self.lock().unreadable.remove(&encoding);
     }
 
-    /// Notes that an answer in `encoding` could not be read. `proven` where one such answer says it all.
-    pub fn mark_unreadable(&self, encoding: Encoding, proven: bool, now_ms: u64) {
+    /// Notes that an answer in `encoding` could not be read. `proven` where one such answer says it all. Says whether that
+    /// is news: from now on it is not asked for.
+    pub fn mark_unreadable(&self, encoding: Encoding, proven: bool, now_ms: u64) -> bool {
         let mut learned = self.lock();
         let lesson = learned.unreadable.entry(encoding).or_default();
+        let was_given_up = lesson.in_row >= UNREADABLE_PROOF && now_ms < lesson.until_ms;
         lesson.in_row = if proven { UNREADABLE_PROOF } else { lesson.in_row.saturating_add(1) };
         lesson.until_ms = now_ms.saturating_add(UNREADABLE_FOR_MS);
+        lesson.in_row >= UNREADABLE_PROOF && !was_given_up
     }
 
     /// Whether `encoding` proved unreadable a short while ago.

@@ -16,6 +16,7 @@ use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Tier, Times};
 use crate::traces::TraceContext;
 use crate::upstream::{Asker, Class, Failure, Fetched, Lane, Portion};
+use crate::vector::NotAVector;
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
 
@@ -202,16 +203,27 @@ impl Fetch {
         Times { created_ms: now_ms, fresh_until_ms, stale_until_ms }
     }
 
+    fn learn_encoding(&self, cause: Unreadable, encoding: Encoding) {
+        let is_proof = match Handwriting::of(cause, encoding) {
+            Handwriting::Legible => return,
+            Handwriting::Doubtful => false,
+            Handwriting::Foreign => true,
+        };
+        if self.lessons.mark_unreadable(encoding, is_proof, self.flow.clock.now_ms()) {
+            tracing::warn!(
+                encoding = encoding.name(),
+                model = self.asked_model,
+                "answers in this encoding cannot be read: for a minute they are not asked for, and where there is no other, \
+                 requests pass through uncached and without fallback"
+            );
+        }
+    }
+
     fn learn_from(&self, failure: &Failure) {
         match failure.class {
-            // Says nothing about how the upstream writes its answers.
-            Class::Unreadable(Unreadable::NoRoom, _) => {
-                tracing::warn!(cause = failure.detail, "an answer was passed on and not stored");
-            }
             Class::Unreadable(cause, encoding) => {
-                let wrong_base64 = encoding == Encoding::Base64 && cause == Unreadable::Dimension;
-                self.lessons.mark_unreadable(encoding, wrong_base64, self.flow.clock.now_ms());
                 tracing::warn!(cause = failure.detail, "an answer was passed on and not stored");
+                self.learn_encoding(cause, encoding);
             }
             Class::Refused => {
                 let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
@@ -224,6 +236,29 @@ impl Fetch {
             Class::Unavailable(_) | Class::Throttled => {
                 tracing::debug!(cause = failure.detail, "a fetch failed");
             }
+        }
+    }
+}
+
+/// What an unreadable answer says about how the upstream writes.
+enum Handwriting {
+    /// Nothing: it is this one answer that cannot be used.
+    Legible,
+    /// This encoding may be beyond reading.
+    Doubtful,
+    /// It puts something else than f32 into base64.
+    Foreign,
+}
+
+impl Handwriting {
+    fn of(cause: Unreadable, encoding: Encoding) -> Self {
+        use Unreadable::{Base64, Dimension, NoRoom, Vector};
+        match (cause, encoding) {
+            (NoRoom | Vector(NotAVector::AllZero), _) | (Vector(NotAVector::NotFinite), Encoding::Float) => {
+                Self::Legible
+            }
+            (Dimension | Base64 | Vector(_), Encoding::Base64) => Self::Foreign,
+            _ => Self::Doubtful,
         }
     }
 }

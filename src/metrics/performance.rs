@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 
+use super::labels::Outcome;
 use super::latency::{Latencies, Percentiles};
 use super::recent::{Ended, MAX_RECENT, Recent, Ring};
 
@@ -145,6 +146,13 @@ fn hold(shard: &Mutex<Option<Shard>>) -> MutexGuard<'_, Option<Shard>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Whether it counts in the error rate. Of what vecho refuses, only that for which there is no room: a header or a body
+/// that breaks a rule is the client's.
+fn is_error(ended: &Ended) -> bool {
+    let is_the_clients = ended.outcome == Outcome::Rejected && ended.status.is_some_and(|status| status < 500);
+    ended.outcome.is_error() && !is_the_clients
+}
+
 /// Which of the last requests somebody was told of.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen([u64; SHARDS]);
@@ -189,7 +197,7 @@ impl Shard {
     }
 
     fn record(&mut self, now: Duration, ended: Ended) {
-        let (elapsed, is_error) = (ended.elapsed, ended.outcome.is_error());
+        let (elapsed, is_error) = (ended.elapsed, is_error(&ended));
         self.times_us.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
         self.total += 1;
         self.errors += u64::from(is_error);

@@ -12,7 +12,7 @@ use super::gate::Admission;
 use super::glance::{Open, Read};
 use super::intake::{path_model, read_origin};
 use super::passthrough::Way;
-use super::reply::{Finished, Notes, Replies};
+use super::reply::{Finished, Notes};
 use super::service::Count;
 use super::{Proxy, ReplyBody, traced};
 use crate::answers;
@@ -86,7 +86,7 @@ impl Proxy {
             Outcome::Refused(refusal) => self.replies.refused(refusal),
             Outcome::Unreadable(reply) => {
                 self.metrics.bypass(Bypass::UnreadableAnswer.label());
-                Replies::unreadable(*reply)
+                self.replies.unreadable(*reply)
             }
             Outcome::NotCached => self.not_cached(),
             Outcome::PassThrough(_) if received.read.controls.only_if_cached => self.not_cached(),

@@ -171,7 +171,7 @@ impl Replies {
             Class::Unavailable(_) | Class::Unreadable(..) => Outcome::Unavailable,
         };
         let response = match refusal.reply {
-            Some(reply) => as_it_came(*reply),
+            Some(reply) => self.as_it_came(*reply),
             None => self.unavailable(refusal.class, &refusal.detail),
         };
         Finished::new(response, outcome)
@@ -194,8 +194,8 @@ impl Replies {
     }
 
     /// An answer that is not believed, as it came.
-    pub(super) fn unreadable(reply: Reply) -> Finished {
-        let mut response = as_it_came(reply);
+    pub(super) fn unreadable(&self, reply: Reply) -> Finished {
+        let mut response = self.as_it_came(reply);
         mark_bypass(response.headers_mut(), Bypass::UnreadableAnswer);
         Finished::new(response, Outcome::Bypass)
     }
@@ -285,6 +285,16 @@ impl Replies {
         response
     }
 
+    /// With an id, where the upstream gave none.
+    fn as_it_came(&self, reply: Reply) -> Response<ReplyBody> {
+        let mut response = Response::new(ReplyBody::whole(reply.body));
+        *response.status_mut() = reply.status;
+        let headers = response.headers_mut();
+        *headers = shown_on_errors(&reply.headers);
+        headers.entry(REQUEST_ID).or_insert_with(|| self.next_id());
+        response
+    }
+
     fn next_id(&self) -> HeaderValue {
         let number = self.ids_given.fetch_add(1, Ordering::Relaxed);
         // An odd multiplier permutes the numbers, so that neighbours do not look alike.
@@ -318,14 +328,25 @@ pub(super) fn mark_bypass(headers: &mut HeaderMap, bypass: Bypass) {
     headers.insert(REASON, HeaderValue::from_static(bypass.label()));
 }
 
-fn as_it_came(reply: Reply) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::whole(reply.body));
-    *response.status_mut() = reply.status;
-    *response.headers_mut() = shown_on_errors(&reply.headers);
-    response
-}
-
 /// A header value of some text; what no header can carry is left out.
 fn header_text(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::upstream::Failure;
+
+    #[test]
+    fn what_the_upstream_refuses_has_its_id_or_one_of_ours() {
+        let (replies, body) = (Replies::new(), Bytes::from_static(b"{}"));
+        let id_of = |headers| {
+            let failure = Failure::of_reply(Reply { status: StatusCode::NOT_FOUND, headers, body: body.clone() });
+            replies.refused(Refusal::of(&failure)).response.headers()[REQUEST_ID].clone()
+        };
+        assert!(id_of(HeaderMap::new()).as_bytes().starts_with(b"req_vecho_"));
+        let theirs = HeaderValue::from_static("theirs");
+        assert_eq!(id_of(HeaderMap::from_iter([(REQUEST_ID, theirs.clone())])), theirs);
+    }
 }

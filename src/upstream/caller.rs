@@ -286,7 +286,7 @@ mod tests {
         tokio::time::advance(2 * second).await;
         let until = |class| patience(&deadlines, class, second).duration_since(begun);
         assert_eq!(until(Class::Unavailable(Why::Status)), 10 * second);
-        assert_eq!(until(Class::Throttled), 4 * second - TELL_AHEAD, "who has left counts no more");
+        assert_eq!(until(Class::Throttled) + TELL_AHEAD, 4 * second, "who has left counts no more");
         tokio::time::advance(8 * second).await;
         assert_eq!(patience(&deadlines, Class::Throttled, second), Instant::now(), "nobody waits");
     }

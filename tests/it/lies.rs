@@ -206,6 +206,34 @@ async fn a_repeated_input_in_an_unreadable_batch_is_not_answered_with_too_few_it
 }
 
 #[tokio::test]
+async fn texts_that_have_no_vector_do_not_keep_others_from_theirs() {
+    let front = Front::start().await;
+    for number in 0..5 {
+        front.stub.next(Behaviour::AllZero);
+        assert_passed_on(&front.embed(&[&format!("empty {number}")]).await);
+    }
+    let answer = front.embed(&["a"]).await;
+    assert_eq!((answer.cache(), answer.vectors()), ("miss", tiny(&["a"])));
+}
+
+#[tokio::test]
+async fn whatever_a_server_puts_into_base64_it_is_asked_for_numbers_after_one_such_answer() {
+    // Three halves; one byte short of an f32; no base64.
+    for embedding in ["ADwAQABC", "AACAPwA=", "**"] {
+        let front = Front::start().await;
+        let ask = |text: &str| json!({"model": TINY, "input": text, "dimensions": 3, "encoding_format": "base64"});
+        let item = json!({"object": "embedding", "index": 0, "embedding": embedding});
+        let body = json!({"object": "list", "data": [item], "model": TINY}).to_string();
+        let headers = vec![("content-type", "application/json".to_owned())];
+        front.stub.next(Behaviour::Status { code: 200, headers, body });
+        assert_passed_on(&front.ask(&ask("a")).await);
+        let answer = front.ask(&ask("a")).await;
+        assert_eq!((answer.cache(), answer.vectors()), ("miss", vec![Stub::vector(TINY, Some(3), "a")]), "{embedding}");
+        assert_eq!(front.stub.embedding_calls()[1].json()["encoding_format"], "float", "{embedding}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_keeps_talking_nonsense_is_passed_through_for_a_while_and_then_tried_again() {
     let front = Front::start().await;
     front.stub.always(Behaviour::NoIndex);

@@ -13,10 +13,14 @@ use crate::admin::AdminContext;
 use crate::metrics::{Ended, Outcome, Route};
 
 fn end(context: &AdminContext, outcome: Outcome, elapsed: Duration) {
+    end_as(context, outcome, 200, elapsed);
+}
+
+fn end_as(context: &AdminContext, outcome: Outcome, status: u16, elapsed: Duration) {
     context.metrics.request(Ended {
         route: Route::Embeddings,
         outcome,
-        status: Some(200),
+        status: Some(status),
         begun: Instant::now(),
         elapsed,
         subject: None,
@@ -85,6 +89,17 @@ async fn what_the_upstream_refuses_to_clients_is_no_error_of_the_service() {
     assert_eq!((&health["status"], &health["key_metrics"]["error_rate"]), (&json!("healthy"), &json!(0.0)));
     let stats = get(&context, "/api/performance/stats").await.json();
     assert_eq!(stats["performance_monitor"]["error_rate"], json!(0.0));
+}
+
+#[tokio::test]
+async fn a_rule_that_a_client_breaks_is_no_error_of_the_service_and_want_of_room_is() {
+    for (status, health) in [(400, "healthy"), (413, "healthy"), (503, "error")] {
+        let context = context();
+        for _ in 0..30 {
+            end_as(&context, Outcome::Rejected, status, Duration::from_millis(1));
+        }
+        assert_eq!(get(&context, "/api/performance/health").await.json()["status"], health, "{status}");
+    }
 }
 
 #[tokio::test]
