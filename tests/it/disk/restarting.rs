@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use super::ground::{Ground, SMALL, TINY, assert_right, texts, written};
-use crate::harness::{Behaviour, Vecho};
+use crate::harness::client::post;
+use crate::harness::{Behaviour, Client, Vecho};
 
 #[tokio::test]
 async fn a_restarted_process_serves_from_disk_both_encodings_bit_for_bit_and_asks_nobody() {
@@ -53,6 +54,24 @@ async fn a_model_that_changed_while_nothing_ran_is_remembered_by_whoever_heard_i
     let vecho = ground.start().await;
     assert_eq!(ground.ask(&vecho, TINY, &old).await, 0, "the older model's are fetched again");
     assert_eq!(ground.ask(&vecho, TINY, &newer).await, 1);
+}
+
+#[tokio::test]
+async fn who_may_not_fetch_is_not_given_an_older_models_vectors_either_nor_leaves_them_for_others() {
+    let (ground, old, newer) = (Ground::new(), texts("old", 1), texts("new", 1));
+    let vecho = ground.start().await;
+    for (model, texts) in [("tiny-v1", &old), ("tiny-v2", &newer)] {
+        ground.stub.always(Behaviour::ModelName(model.to_owned()));
+        ground.ask(&vecho, TINY, texts).await;
+    }
+    assert!(vecho.stop().status.success());
+    let (vecho, client) = (ground.start().await, Client::new());
+    for _ in 0..3 {
+        let mut ask = post(&format!("{}/embeddings", vecho.base_url()), &json!({"model": TINY, "input": old}));
+        ask.headers_mut().insert("cache-control", "only-if-cached".parse().expect("it is a value"));
+        assert_eq!(client.send(ask).await.expect("it must be answered").status, 504);
+    }
+    assert_eq!(ground.ask(&vecho, TINY, &old).await, 0, "they are fetched again");
 }
 
 #[tokio::test]
