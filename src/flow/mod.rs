@@ -35,7 +35,7 @@ use crate::wire::Bypass;
 pub use ask::{Ask, Controls, Origin, join_headers, scope_key, space_key};
 pub use assemble::{Answer, Keep, Tally};
 pub use outcome::{Outcome, Refusal, Source};
-pub use request::speaks_f32;
+pub use request::{speaks_f32, upstream_encoding};
 pub use stand_in::Outage;
 pub use tokenizer::Tokenizer;
 

@@ -15,7 +15,7 @@ use crate::spaces::{Identity, Lessons};
 use crate::tiers::{Found, Lookup, Record};
 use crate::upstream::Class;
 use crate::vouch::Voucher;
-use crate::wire::{Bypass, Encoding};
+use crate::wire::{Bypass, EmbedRequest, Encoding};
 
 /// A request and what stays the same while it is answered.
 pub(super) struct Request<'a> {
@@ -121,24 +121,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// In which encoding the upstream is asked. Numbers prove the dimension, which base64 is then checked against;
-    /// only where vectors are known to be f32 no proof is needed.
     pub(super) fn upstream_encoding(&self) -> Encoding {
-        let proven = self.ask.request.space.dimensions.is_some() || self.lessons.identity().is_some();
-        let proven = proven && !self.lessons.is_unreadable(Encoding::Base64, self.now_ms);
-        let carefully = |wanted| if proven { wanted } else { Encoding::Float };
-        match self.config.upstream.encoding {
-            config::Encoding::Float => Encoding::Float,
-            config::Encoding::Base64 => carefully(Encoding::Base64),
-            config::Encoding::Auto if self.speaks_f32() => {
-                if self.lessons.is_unreadable(Encoding::Base64, self.now_ms) {
-                    Encoding::Float
-                } else {
-                    Encoding::Base64
-                }
-            }
-            config::Encoding::AsAsked | config::Encoding::Auto => carefully(self.ask.request.encoding),
-        }
+        upstream_encoding(&self.config, &self.ask.origin.uri, &self.ask.request, &self.lessons, self.now_ms)
     }
 
     /// Whether the upstream is known to put f32 into base64.
@@ -198,6 +182,32 @@ impl<'a> Request<'a> {
         }
         let latest = || progress.served().max_by_key(|served| served.record.times.created_ms);
         self.lessons.identity().or_else(|| latest().map(|served| served.record.identity.clone()))
+    }
+}
+
+/// In which encoding the upstream is asked. Numbers prove the dimension, which base64 is then checked against; only where
+/// vectors are known to be f32 no proof is needed.
+pub fn upstream_encoding(
+    config: &Config,
+    uri: &Uri,
+    request: &EmbedRequest<'_>,
+    lessons: &Lessons,
+    now_ms: u64,
+) -> Encoding {
+    let is_readable = !lessons.is_unreadable(Encoding::Base64, now_ms);
+    let is_proven = (request.space.dimensions.is_some() || lessons.identity().is_some()) && is_readable;
+    let carefully = |wanted| if is_proven { wanted } else { Encoding::Float };
+    match config.upstream.encoding {
+        config::Encoding::Float => Encoding::Float,
+        config::Encoding::Base64 => carefully(Encoding::Base64),
+        config::Encoding::Auto if speaks_f32(&config.upstream.target, uri) => {
+            if is_readable {
+                Encoding::Base64
+            } else {
+                Encoding::Float
+            }
+        }
+        config::Encoding::AsAsked | config::Encoding::Auto => carefully(request.encoding),
     }
 }
 

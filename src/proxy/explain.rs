@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Proxy;
 use super::controls::read_controls;
 use super::intake::{path_model, read_origin, unreadable_head};
-use crate::flow::{Origin, space_key};
+use crate::flow::{Origin, space_key, upstream_encoding};
 use crate::key::Key;
 use crate::tiers::{Found, Lookup};
 use crate::traces::TraceContext;
@@ -52,14 +52,18 @@ impl Proxy {
     async fn explain_request(&self, request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Value {
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let now_ms = self.flow.clock.now_ms();
-        let codec = self.live.load().cache.codec;
+        let config = self.live.load();
         let voucher = origin.voucher(&request.space);
         let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
         let lessons = self.flow.spaces.find(&space).unwrap_or_default();
         let trace = TraceContext::NONE;
-        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons, space, codec, trace };
+        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons, space, codec: config.cache.codec, trace };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &terms).await;
+        let encoding = upstream_encoding(&config, &origin.uri, request, &lessons, now_ms);
+        if lessons.is_unreadable(encoding, now_ms) && !found.iter().all(Found::is_fresh) {
+            return passes_through(Bypass::UnreadableAnswer, &[]);
+        }
         let inputs: Vec<Value> = request
             .inputs
             .iter()

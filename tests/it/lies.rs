@@ -243,6 +243,8 @@ async fn an_upstream_that_keeps_talking_nonsense_is_passed_through_for_a_while_a
     let body = r#"{"input":"a",   "model":"tiny"}"#;
     front.post(body).send().await;
     assert_eq!(front.stub.embedding_calls().last().expect("a call").body, body, "it is not rewritten any more");
+    let explained = front.explain(body).await;
+    assert_eq!((&explained["cacheable"], &explained["reason"]), (&json!(false), &json!("unreadable_answer")));
     front.stub.always(Behaviour::Normal);
     front.pass(Duration::from_mins(5));
     assert_eq!(front.ask(&texts_of(&["a"])).await.cache(), "miss");

@@ -103,6 +103,14 @@ impl Front {
         self.client.send(raw(Method::DELETE, &url, "")).await.expect("the answer must arrive")
     }
 
+    /// What the ops port says of a request.
+    pub(crate) async fn explain(&self, body: &str) -> Value {
+        let url = format!("http://{}/api/performance/cache/explain", self.app.admin_addr());
+        let mut ask = raw(Method::POST, &url, body.to_owned());
+        ask.headers_mut().insert("content-type", "application/json".parse().expect("it is a value"));
+        self.client.send(ask).await.expect("the answer must arrive").json()
+    }
+
     /// The value of one series on the metrics page.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let page = self.client.get(&format!("http://{}/metrics", self.app.admin_addr())).await;
