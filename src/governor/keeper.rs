@@ -176,14 +176,18 @@ impl Governor {
 
     /// Checks every `check_every`, and more often near the limit, for ever.
     pub async fn run(self: Arc<Self>, check_every: Duration) {
+        let mut ticks = tokio::time::interval(check_every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            ticks.tick().await;
             let governor = Arc::clone(&self);
             // Trimming and shrinking take milliseconds in which no request may wait.
             if let Err(error) = tokio::task::spawn_blocking(move || governor.check()).await {
                 tracing::error!(%error, "a check of the memory failed");
             }
-            let is_calm = lock(&self.log).resident_bytes <= self.percent_of_limit(CALM_PERCENT);
-            tokio::time::sleep(if is_calm { check_every } else { check_every / CLOSER_LOOK }).await;
+            if lock(&self.log).resident_bytes > self.percent_of_limit(CALM_PERCENT) {
+                ticks.reset_after(check_every / CLOSER_LOOK);
+            }
         }
     }
 

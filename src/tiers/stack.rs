@@ -167,7 +167,7 @@ impl Stack {
                     better => found[place] = better,
                 }
                 if let Some(begun) = move_up_since {
-                    self.move_up(keys[place], &woken, depth, (begun, terms.lessons));
+                    self.move_up(keys[place], &woken, depth, begun, terms.lessons);
                 }
             }
         }
@@ -180,7 +180,7 @@ impl Stack {
         let found = judge(Arc::clone(&woken.record), tier, terms);
         let depth = self.lower.iter().position(|lower| lower.tier() == tier);
         if let Some(depth) = depth.filter(|_| !matches!(found, Found::Missing)) {
-            self.move_up(key, &woken, depth, (begun, terms.lessons));
+            self.move_up(key, &woken, depth, begun, terms.lessons);
         }
         found
     }
@@ -194,7 +194,7 @@ impl Stack {
 
     /// Keeps what was found at `depth` in the tiers above it, as it is; but not in place of something as new, which may
     /// have been fetched while that tier was asked.
-    fn move_up(&self, key: Key, woken: &Woken, depth: usize, (begun, lessons): (Generation, &Lessons)) {
+    fn move_up(&self, key: Key, woken: &Woken, depth: usize, begun: Generation, lessons: &Lessons) {
         let Woken { record, epoch, bytes } = woken;
         let kept = self.memory.peek(&key);
         if kept.as_ref().is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode, Uri};
 use tokio::time::Instant;
 
-use super::retry::{Budget, backoff, luck};
+use super::retry::{Budget, backoff, luck, patience};
 use super::room::Share;
 use super::turn::Turn;
 use super::{Breaker, Class, Client, Failure, Reply, Why, port_of};
@@ -62,21 +62,6 @@ pub(super) struct Question<'a> {
     /// The memory for its answer.
     pub share: &'a Share,
 }
-
-/// Until when a question may be asked again after a failure of this class that took so long: as long as anybody waits.
-/// But who is throttled has to be told so before he leaves, since without an answer he would take the upstream to be
-/// down; then the first to leave counts, and another attempt has to fit in.
-fn patience(deadlines: &[Instant], class: Class, took: Duration) -> Instant {
-    let now = Instant::now();
-    let waiting = deadlines.iter().copied().filter(|deadline| *deadline > now);
-    if class != Class::Throttled {
-        return waiting.max().unwrap_or(now);
-    }
-    waiting.min().and_then(|first| first.checked_sub(TELL_AHEAD + took)).unwrap_or(now)
-}
-
-/// How long before it leaves an asker is told what there is to tell.
-const TELL_AHEAD: Duration = Duration::from_millis(250);
 
 /// What came back, and the call that brought it.
 pub(super) struct Answered {
@@ -273,21 +258,4 @@ fn says_stand_in(reply: &Reply) -> bool {
 
 fn stand_in() -> Failure {
     Failure::unavailable(Why::Status, "the upstream had only a stand-in to offer")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn an_outage_is_waited_out_for_the_last_to_leave_and_a_429_is_told_before_the_first_does() {
-        let (begun, second) = (Instant::now(), Duration::from_secs(1));
-        let deadlines = [begun + 10 * second, begun + second, begun + 5 * second];
-        tokio::time::advance(2 * second).await;
-        let until = |class| patience(&deadlines, class, second).duration_since(begun);
-        assert_eq!(until(Class::Unavailable(Why::Status)), 10 * second);
-        assert_eq!(until(Class::Throttled) + TELL_AHEAD, 4 * second, "who has left counts no more");
-        tokio::time::advance(8 * second).await;
-        assert_eq!(patience(&deadlines, Class::Throttled, second), Instant::now(), "nobody waits");
-    }
 }

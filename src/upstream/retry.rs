@@ -4,10 +4,16 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
+use super::Class;
 use crate::config;
 
 /// Retries that are always at hand, so that a quiet process may still retry.
 const RESERVE: f64 = 10.0;
+
+/// How long before it leaves an asker is told what there is to tell.
+const TELL_AHEAD: Duration = Duration::from_millis(250);
 
 /// A token bucket over all calls: a share of them may be repeated, so that retries cannot multiply an outage.
 pub(super) struct Budget {
@@ -45,6 +51,18 @@ pub(super) fn backoff(terms: &config::Retry, attempt: u32, luck: f64) -> Duratio
     ceiling.mul_f64(luck.clamp(0.1, 1.0))
 }
 
+/// Until when a question may be asked again after a failure of this class that took so long, by when each of its askers
+/// leaves: as long as anybody waits. But who is throttled has to be told so before he leaves, since without an answer he
+/// would take the upstream to be down; then the first to leave counts, and another attempt has to fit in.
+pub(super) fn patience(deadlines: &[Instant], class: Class, took: Duration) -> Instant {
+    let now = Instant::now();
+    let waiting = deadlines.iter().copied().filter(|deadline| *deadline > now);
+    if class != Class::Throttled {
+        return waiting.max().unwrap_or(now);
+    }
+    waiting.min().and_then(|first| first.checked_sub(TELL_AHEAD + took)).unwrap_or(now)
+}
+
 /// An evenly spread number in `0..1`. Needs no quality, only that two processes differ.
 pub(super) fn luck() -> f64 {
     use std::hash::{BuildHasher, RandomState};
@@ -57,6 +75,7 @@ pub(super) fn luck() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::upstream::Why;
 
     #[test]
     fn an_outage_is_not_multiplied_by_retries() {
@@ -85,5 +104,17 @@ mod tests {
     #[test]
     fn luck_stays_in_its_range() {
         assert!((0..1_000).map(|_| luck()).all(|luck| (0.0..1.0).contains(&luck)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_waited_out_for_the_last_to_leave_and_a_429_is_told_before_the_first_does() {
+        let (begun, second) = (Instant::now(), Duration::from_secs(1));
+        let deadlines = [begun + 10 * second, begun + second, begun + 5 * second];
+        tokio::time::advance(2 * second).await;
+        let until = |class| patience(&deadlines, class, second).duration_since(begun);
+        assert_eq!(until(Class::Unavailable(Why::Status)), 10 * second);
+        assert_eq!(until(Class::Throttled) + TELL_AHEAD, 4 * second, "who has left counts no more");
+        tokio::time::advance(8 * second).await;
+        assert_eq!(patience(&deadlines, Class::Throttled, second), Instant::now(), "nobody waits");
     }
 }

@@ -216,7 +216,7 @@ impl FieldsVisitor<'_> {
         if text.starts_with(['{', '[']) {
             return Err(self.fault(Bypass::WrongType));
         }
-        let value: Value = serde_json::from_str(text).map_err(de::Error::custom)?;
+        let value: Value = serde_json::from_str(text).map_err(|error| self.fault(syntax_fault(&error)))?;
         match &value {
             Value::Null | Value::Bool(_) | Value::String(_) => Ok(value.to_string()),
             Value::Number(number) if !number.is_f64() => Ok(value.to_string()),

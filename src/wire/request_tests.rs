@@ -64,6 +64,7 @@ fn whatever_is_not_understood_is_named() {
         (r#"{"input":"a","model":"m"} x"#, Bypass::NotJson),
         (r#"{"input":"a","model":"m""#, Bypass::NotJson),
         (r#"{"input":"\ud800","model":"m"}"#, Bypass::LoneSurrogate),
+        (r#"{"input":"a","model":"m","task":"\ud800"}"#, Bypass::LoneSurrogate),
         (r#"{"input":"\udc00 x","model":"m"}"#, Bypass::LoneSurrogate),
         (r#"{"input":"a","input":"b","model":"m"}"#, Bypass::DuplicateKey),
         (r#"{"input":"a","model":"m","late_chunking":true}"#, Bypass::UnknownField),
