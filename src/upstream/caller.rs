@@ -13,7 +13,10 @@ use super::{Breaker, Class, Client, Failure, Reply, Why, port_of};
 use crate::config::{Config, Live};
 use crate::metrics::{CallOutcome, Metrics, RetryReason};
 use crate::traces::{MAX_LINKS, Span, TraceContext, attribute};
-use crate::wire::{Base64, Encoding, Expected, Input, ReadAnswer, Space, Unreadable, read_answer, write_request};
+use crate::wire::{
+    Base64, Encoding, Expected, Input, ReadAnswer, RequestForm, Space, Unreadable, WrittenEncoding, read_answer,
+    write_request,
+};
 
 /// What all inputs of one call have in common.
 #[derive(Clone, Debug)]
@@ -106,7 +109,8 @@ impl Caller {
         turn: &mut Turn,
     ) -> Result<Answered, Failure> {
         let config = self.live.load();
-        let body = write_request(&terms.space, &question.inputs, terms.encoding, terms.user.as_deref());
+        let form = RequestForm { encoding: WrittenEncoding::Value(terms.encoding), ..RequestForm::default() };
+        let body = write_request(&terms.space, &question.inputs, form, terms.user.as_deref());
         let mut tries = Tries::default();
         self.budget.deposit(config.retry.budget_ratio);
         loop {

@@ -73,6 +73,14 @@ fn encodings() -> impl Strategy<Value = Encoding> {
     prop_oneof![Just(Encoding::Float), Just(Encoding::Base64)]
 }
 
+fn written_encodings() -> impl Strategy<Value = WrittenEncoding> {
+    prop_oneof![
+        Just(WrittenEncoding::Absent),
+        Just(WrittenEncoding::Null),
+        encodings().prop_map(WrittenEncoding::Value)
+    ]
+}
+
 /// Components of any finite bits, of which one is not zero.
 fn vectors() -> impl Strategy<Value = Vec<Vector>> {
     let component = any::<u32>().prop_map(f32::from_bits).prop_filter("not finite", |value| value.is_finite());
@@ -110,12 +118,19 @@ proptest! {
     fn a_written_request_reads_back_as_it_was_meant(
         space in spaces(),
         inputs in inputs(),
-        encoding in encodings(),
+        form in (any::<bool>(), written_encodings(), any::<bool>()),
         user in prop::option::of(any::<String>()),
     ) {
-        let written = write_request(&space, &inputs.iter().collect::<Vec<_>>(), encoding, user.as_deref());
-        let read = read_request(&written, &extra_fields(), PathModel::Yes);
-        prop_assert_eq!(read, Ok(EmbedRequest { space, inputs, encoding, user }));
+        let (single, written, nulls) = form;
+        let form = RequestForm {
+            is_single: single && inputs.len() == 1,
+            encoding: written,
+            has_null_dimensions: nulls && space.dimensions.is_none(),
+            has_null_user: nulls && user.is_none(),
+        };
+        let body = write_request(&space, &inputs.iter().collect::<Vec<_>>(), form, user.as_deref());
+        let read = read_request(&body, &extra_fields(), PathModel::Yes);
+        prop_assert_eq!(read, Ok(EmbedRequest { space, inputs, encoding: written.meaning(), user, form }));
     }
 
     #[test]

@@ -9,17 +9,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use serde::Deserializer as _;
-use serde::de::{self, Deserialize, DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::form::{RequestForm, WrittenEncoding};
+use super::inputs::{InputsVisitor, Name};
 use super::{Encoding, Input, InputKind, Space};
 
 /// Most components a vector may be asked to have. It sizes what is made here, and no model comes near it.
 pub const MAX_DIMENSIONS: u32 = 1 << 16;
-
-/// Most inputs in a request that is understood; whatever a request costs here grows with them.
-pub const MAX_INPUTS: usize = 100_000;
 
 /// A request that is understood whole.
 #[derive(Debug, PartialEq, Eq)]
@@ -32,6 +31,8 @@ pub struct EmbedRequest<'a> {
     pub encoding: Encoding,
     /// The caller's `user`; it shapes no vector but belongs to the bill.
     pub user: Option<String>,
+    /// How the caller wrote the request.
+    pub form: RequestForm,
 }
 
 impl EmbedRequest<'_> {
@@ -130,10 +131,10 @@ fn syntax_fault(error: &serde_json::Error) -> Bypass {
 struct Fields<'a> {
     model: Option<String>,
     inputs: Option<Vec<Input<'a>>>,
-    encoding: Option<Encoding>,
     dimensions: Option<u32>,
     user: Option<String>,
     extras: BTreeMap<String, String>,
+    form: RequestForm,
 }
 
 impl<'a> Fields<'a> {
@@ -146,7 +147,7 @@ impl<'a> Fields<'a> {
             return Err(Bypass::EmptyInput);
         }
         let space = Space { model: self.model, dimensions: self.dimensions, extras: self.extras };
-        Ok(EmbedRequest { space, inputs, encoding: self.encoding.unwrap_or(Encoding::Float), user: self.user })
+        Ok(EmbedRequest { space, inputs, encoding: self.form.encoding.meaning(), user: self.user, form: self.form })
     }
 }
 
@@ -169,11 +170,20 @@ impl FieldsVisitor<'_> {
         map: &mut A,
     ) -> Result<(), A::Error> {
         match name {
-            "input" => fields.inputs = Some(map.next_value_seed(InputsVisitor { fault: self.fault })?),
+            "input" => {
+                let (inputs, is_single) = map.next_value_seed(InputsVisitor { fault: self.fault })?;
+                (fields.inputs, fields.form.is_single) = (Some(inputs), is_single);
+            }
             "model" => fields.model = Some(map.next_value::<String>()?),
-            "user" => fields.user = map.next_value::<Option<String>>()?,
-            "encoding_format" => fields.encoding = self.read_encoding(map)?,
-            "dimensions" => fields.dimensions = self.read_dimensions(map)?,
+            "user" => {
+                fields.user = map.next_value::<Option<String>>()?;
+                fields.form.has_null_user = fields.user.is_none();
+            }
+            "encoding_format" => fields.form.encoding = self.read_encoding(map)?,
+            "dimensions" => {
+                fields.dimensions = self.read_dimensions(map)?;
+                fields.form.has_null_dimensions = fields.dimensions.is_none();
+            }
             extra if self.extra_fields.contains(extra) => {
                 let canonical = self.read_extra(map)?;
                 fields.extras.insert(extra.to_owned(), canonical);
@@ -183,11 +193,11 @@ impl FieldsVisitor<'_> {
         Ok(())
     }
 
-    fn read_encoding<'a, A: MapAccess<'a>>(&self, map: &mut A) -> Result<Option<Encoding>, A::Error> {
+    fn read_encoding<'a, A: MapAccess<'a>>(&self, map: &mut A) -> Result<WrittenEncoding, A::Error> {
         match map.next_value::<Option<Cow<'a, str>>>()?.as_deref() {
-            None => Ok(None),
-            Some("float") => Ok(Some(Encoding::Float)),
-            Some("base64") => Ok(Some(Encoding::Base64)),
+            None => Ok(WrittenEncoding::Null),
+            Some("float") => Ok(WrittenEncoding::Value(Encoding::Float)),
+            Some("base64") => Ok(WrittenEncoding::Value(Encoding::Base64)),
             Some(_) => Err(self.fault(Bypass::WrongType)),
         }
     }
@@ -244,154 +254,6 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
             seen.push(name);
         }
         Ok(fields)
-    }
-}
-
-/// A string that is borrowed from the body where it has no escapes.
-struct Name<'a>(Cow<'a, str>);
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: de::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct NameVisitor;
-        impl<'de> Visitor<'de> for NameVisitor {
-            type Value = Name<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a field name")
-            }
-            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Borrowed(text)))
-            }
-            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
-                Ok(Name(Cow::Owned(text.to_owned())))
-            }
-        }
-        json.deserialize_str(NameVisitor)
-    }
-}
-
-/// Reads the value of `input`: a text, texts, one token array or several.
-struct InputsVisitor<'f> {
-    fault: &'f Cell<Option<Bypass>>,
-}
-
-impl InputsVisitor<'_> {
-    /// Adds one more, up to the bound: what is over it is not even collected.
-    fn add<'a, E: de::Error>(&self, inputs: &mut Vec<Input<'a>>, input: Input<'a>) -> Result<(), E> {
-        if inputs.len() == MAX_INPUTS {
-            self.fault.set(Some(Bypass::TooManyInputs));
-            return Err(E::custom(Bypass::TooManyInputs.label()));
-        }
-        inputs.push(input);
-        Ok(())
-    }
-
-    fn read_texts<'de, A: SeqAccess<'de>>(
-        &self,
-        first: Cow<'de, str>,
-        mut list: A,
-    ) -> Result<Vec<Input<'de>>, A::Error> {
-        let mut inputs = vec![Input::Text(first)];
-        while let Some(Name(text)) = list.next_element::<Name<'de>>()? {
-            self.add(&mut inputs, Input::Text(text))?;
-        }
-        Ok(inputs)
-    }
-
-    fn read_token_lists<'de, A: SeqAccess<'de>>(
-        &self,
-        first: Vec<u32>,
-        mut list: A,
-    ) -> Result<Vec<Input<'de>>, A::Error> {
-        let mut inputs = vec![Input::Tokens(first)];
-        while let Some(ids) = list.next_element::<Vec<u32>>()? {
-            self.add(&mut inputs, Input::Tokens(ids))?;
-        }
-        Ok(inputs)
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for InputsVisitor<'_> {
-    type Value = Vec<Input<'de>>;
-
-    fn deserialize<D: de::Deserializer<'de>>(self, json: D) -> Result<Self::Value, D::Error> {
-        json.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for InputsVisitor<'_> {
-    type Value = Vec<Input<'de>>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a list of texts, tokens or a list of tokens")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(vec![Input::Text(Cow::Borrowed(text))])
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(vec![Input::Text(Cow::Owned(text.to_owned()))])
-    }
-
-    /// The first element decides what the others have to be.
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-        match list.next_element::<Element<'de>>()? {
-            None => Ok(Vec::new()),
-            Some(Element::Text(first)) => self.read_texts(first, list),
-            Some(Element::Token(first)) => read_tokens(first, list),
-            Some(Element::Tokens(first)) => self.read_token_lists(first, list),
-        }
-    }
-}
-
-fn read_tokens<'de, A: SeqAccess<'de>>(first: u32, mut list: A) -> Result<Vec<Input<'de>>, A::Error> {
-    let mut ids = vec![first];
-    while let Some(id) = list.next_element::<u32>()? {
-        ids.push(id);
-    }
-    Ok(vec![Input::Tokens(ids)])
-}
-
-/// The first element of an `input` list.
-enum Element<'a> {
-    Text(Cow<'a, str>),
-    Token(u32),
-    Tokens(Vec<u32>),
-}
-
-impl<'de> Deserialize<'de> for Element<'de> {
-    fn deserialize<D: de::Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        json.deserialize_any(ElementVisitor)
-    }
-}
-
-struct ElementVisitor;
-
-impl<'de> Visitor<'de> for ElementVisitor {
-    type Value = Element<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text, a token or a list of tokens")
-    }
-
-    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Element<'de>, E> {
-        Ok(Element::Text(Cow::Borrowed(text)))
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<Element<'de>, E> {
-        Ok(Element::Text(Cow::Owned(text.to_owned())))
-    }
-
-    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Element<'de>, E> {
-        u32::try_from(id).map(Element::Token).map_err(E::custom)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Element<'de>, A::Error> {
-        let mut ids = Vec::with_capacity(64);
-        while let Some(id) = list.next_element::<u32>()? {
-            ids.push(id);
-        }
-        Ok(Element::Tokens(ids))
     }
 }
 

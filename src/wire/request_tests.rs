@@ -1,7 +1,7 @@
 //! What is understood, and what is left to the upstream.
 
 use super::*;
-use crate::wire::write_request;
+use crate::wire::{MAX_INPUTS, write_request};
 
 fn extras() -> BTreeSet<String> {
     ["task", "input_type"].map(str::to_owned).into()
@@ -47,8 +47,16 @@ fn every_known_field_is_read() {
 #[test]
 fn null_means_absent_where_the_service_says_so() {
     let request = read(r#"{"input":"a","model":"m","encoding_format":null,"dimensions":null,"user":null}"#);
-    let plain = read(r#"{"input":"a","model":"m"}"#);
-    assert_eq!(request, plain);
+    let plain = read(r#"{"input":"a","model":"m"}"#).expect("it is understood");
+    let request = request.expect("it is understood");
+    let nulls = RequestForm {
+        is_single: true,
+        encoding: WrittenEncoding::Null,
+        has_null_dimensions: true,
+        has_null_user: true,
+    };
+    assert_eq!(request.form, nulls);
+    assert_eq!(EmbedRequest { form: plain.form, ..request }, plain);
 }
 
 #[test]
@@ -130,6 +138,6 @@ fn what_is_written_reads_back_as_the_same() {
     let body = r#"{"model":"m","input":["a\"b","é"],"dimensions":4,"user":"u","task":"x"}"#;
     let request = read(body).expect("it is understood");
     let inputs: Vec<&Input<'_>> = request.inputs.iter().collect();
-    let written = write_request(&request.space, &inputs, Encoding::Float, request.user.as_deref());
+    let written = write_request(&request.space, &inputs, request.form, request.user.as_deref());
     assert_eq!(read_request(&written, &extras(), PathModel::No), Ok(request));
 }

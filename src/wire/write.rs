@@ -2,31 +2,34 @@
 
 use bytes::Bytes;
 
-use super::{Encoding, Input, Space};
+use super::{Input, RequestForm, Space, WrittenEncoding};
 
-/// Writes the body of an upstream call for `inputs`, all of one kind.
-pub fn write_request(space: &Space, inputs: &[&Input<'_>], encoding: Encoding, user: Option<&str>) -> Bytes {
+/// Writes the body of an upstream call for `inputs`, all of one kind. Members have the form of `form`; several inputs are
+/// always a list.
+pub fn write_request(space: &Space, inputs: &[&Input<'_>], form: RequestForm, user: Option<&str>) -> Bytes {
     let mut body = Vec::with_capacity(128 + inputs.iter().map(|input| input.estimated_tokens() * 4).sum::<usize>());
-    body.extend_from_slice(b"{\"input\":[");
-    for (place, input) in inputs.iter().enumerate() {
-        if place > 0 {
-            body.push(b',');
-        }
-        match input {
-            Input::Text(text) => write_text(&mut body, text),
-            Input::Tokens(ids) => write_json(&mut body, ids),
-        }
+    body.extend_from_slice(b"{\"input\":");
+    match inputs {
+        [input] if form.is_single => write_input(&mut body, input),
+        _ => write_inputs(&mut body, inputs),
     }
-    body.push(b']');
     if let Some(model) = &space.model {
         write_field(&mut body, "model", model);
     }
-    write_field(&mut body, "encoding_format", encoding.name());
-    if let Some(dimensions) = space.dimensions {
-        write_field(&mut body, "dimensions", &dimensions);
+    match form.encoding {
+        WrittenEncoding::Absent => {}
+        WrittenEncoding::Null => write_field(&mut body, "encoding_format", &()),
+        WrittenEncoding::Value(encoding) => write_field(&mut body, "encoding_format", encoding.name()),
     }
-    if let Some(user) = user {
-        write_field(&mut body, "user", user);
+    match space.dimensions {
+        Some(dimensions) => write_field(&mut body, "dimensions", &dimensions),
+        None if form.has_null_dimensions => write_field(&mut body, "dimensions", &()),
+        None => {}
+    }
+    match user {
+        Some(user) => write_field(&mut body, "user", user),
+        None if form.has_null_user => write_field(&mut body, "user", &()),
+        None => {}
     }
     for (name, canonical) in &space.extras {
         write_name(&mut body, name);
@@ -34,6 +37,24 @@ pub fn write_request(space: &Space, inputs: &[&Input<'_>], encoding: Encoding, u
     }
     body.push(b'}');
     Bytes::from(body)
+}
+
+fn write_inputs(body: &mut Vec<u8>, inputs: &[&Input<'_>]) {
+    body.push(b'[');
+    for (place, input) in inputs.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        write_input(body, input);
+    }
+    body.push(b']');
+}
+
+fn write_input(body: &mut Vec<u8>, input: &Input<'_>) {
+    match input {
+        Input::Text(text) => write_text(body, text),
+        Input::Tokens(ids) => write_json(body, ids),
+    }
 }
 
 /// Most texts have nothing to escape, and to see that takes a tenth of the time that looking for each place does.

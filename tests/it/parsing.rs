@@ -131,7 +131,7 @@ fn a_bent_request_is_refused_or_means_what_it_says() {
         assert!(means(&request, &general), "{request:?} from {shown}");
         assert!(!request.inputs.is_empty() && !request.inputs.iter().any(Input::is_empty), "{shown}");
         let inputs: Vec<&Input<'_>> = request.inputs.iter().collect();
-        let written = write_request(&request.space, &inputs, request.encoding, request.user.as_deref());
+        let written = write_request(&request.space, &inputs, request.form, request.user.as_deref());
         let again = read_request(&written, &extra_fields, PathModel::Yes);
         assert_eq!(again.as_ref(), Ok(&request), "{shown}");
     }

@@ -18,7 +18,8 @@ use hyper_util::rt::TokioExecutor;
 use vecho::key::{Key, KeyBuilder, KeyMap, PassingSecret, Tag};
 use vecho::packed::{Codec, Packed};
 use vecho::wire::{
-    Base64, EmbedRequest, Encoding, Expected, Input, PathModel, Rendering, read_answer, read_request, write_request,
+    Base64, EmbedRequest, Encoding, Expected, Input, PathModel, Rendering, RequestForm, WrittenEncoding, read_answer,
+    read_request, write_request,
 };
 
 use super::Fault;
@@ -97,7 +98,8 @@ impl Least {
 
     async fn fetch(&self, request: &EmbedRequest<'_>, places: &[usize]) -> Result<Vec<Packed>, Fault> {
         let inputs: Vec<&Input<'_>> = places.iter().map(|place| &request.inputs[*place]).collect();
-        let body = write_request(&request.space, &inputs, Encoding::Base64, None);
+        let form = RequestForm { encoding: WrittenEncoding::Value(Encoding::Base64), ..RequestForm::default() };
+        let body = write_request(&request.space, &inputs, form, None);
         let call = Request::post(&self.address).header(CONTENT_TYPE, "application/json").body(Full::new(body))?;
         let answer = self.client.request(call).await?.into_body().collect().await?.to_bytes();
         let expected = Expected { inputs: inputs.len(), dimension: None, base64: Base64::Trusted };
