@@ -1,7 +1,9 @@
 //! What a caller asks, and the keys that follow from it.
 
+use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Uri};
+use tokio::time::Instant;
 
 use crate::config::{Cache, FallbackMode, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
@@ -13,6 +15,10 @@ use crate::wire::{EmbedRequest, Space};
 pub struct Ask<'a> {
     /// The body, understood.
     pub request: EmbedRequest<'a>,
+    /// The body, byte for byte.
+    pub body: Bytes,
+    /// When the caller waits no more.
+    pub deadline: Instant,
     /// Who asks, and where it would go.
     pub origin: Origin<'a>,
     /// How the caller wants it handled.
@@ -94,6 +100,11 @@ pub fn space_key(scope: &Key, uri: &Uri, space: &Space) -> Key {
     key.part(Tag::Scope, scope.as_bytes()).part(Tag::Upstream, address(uri).as_bytes());
     space.join_key(&mut key);
     key.finish()
+}
+
+/// The key of address and space, whoever asks.
+pub fn model_key(uri: &Uri, space: &Space) -> Key {
+    space_key(&KeyBuilder::new(None).finish(), uri, space)
 }
 
 /// The text of an address, as its `Display` writes it. Put together by hand, since every request needs it.

@@ -118,7 +118,11 @@ impl Proxy {
         } else {
             ReplyBody::rendered(answer.rendering)
         };
-        self.replies.answer(notes, answer.call_headers, body).about(subject)
+        let mut finished = self.replies.answer(notes, answer.call_headers, body);
+        if let Some(measure) = &answer.fallback {
+            super::reply::tell_fallback(finished.response.headers_mut(), measure);
+        }
+        finished.about(subject)
     }
 
     /// Keeps a finished answer, if the configuration that its request was read under is still in force. Which requests
@@ -162,7 +166,8 @@ fn understand<'a>(received: &'a Received<'_>) -> Result<(Box<Ask<'a>>, Asked), N
     traced::asked(received.span, &request);
     let asked = Asked::new(&request, &received.head);
     let (controls, trace) = (*controls, received.span.context());
-    Ok((Box::new(Ask { request, origin, controls, trace }), asked))
+    let (body, deadline) = (body.clone(), received.deadline);
+    Ok((Box::new(Ask { request, body, deadline, origin, controls, trace }), asked))
 }
 
 /// What is kept of a finished answer.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Proxy;
 use super::controls::read_controls;
 use super::intake::{path_model, read_origin, unreadable_head};
-use crate::flow::{Origin, space_key, upstream_encoding};
+use crate::flow::{Origin, model_key, space_key, upstream_encoding};
 use crate::key::Key;
 use crate::tiers::{Found, Lookup};
 use crate::traces::TraceContext;
@@ -61,7 +61,7 @@ impl Proxy {
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &terms).await;
         let encoding = upstream_encoding(&config, &origin.uri, request, &lessons, now_ms);
-        if lessons.is_unreadable(encoding, now_ms) && !found.iter().all(Found::is_fresh) {
+        if lessons.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
             return passes_through(Bypass::UnreadableAnswer, &[]);
         }
         let inputs: Vec<Value> = request
@@ -77,6 +77,7 @@ impl Proxy {
             "dimensions": request.space.dimensions,
             "fields": fields(request),
             "credential_accepted": vouched,
+            "failed_requests": self.flow.batcher.health().failures(&model_key(&origin.uri, &request.space)),
             "inputs": inputs,
         })
     }

@@ -49,6 +49,7 @@ const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
 const SOURCES: HeaderName = HeaderName::from_static("x-vecho-sources");
 const TOKENS: HeaderName = HeaderName::from_static("x-vecho-tokens");
 const REASON: HeaderName = HeaderName::from_static("x-vecho-bypass-reason");
+const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback-reason");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("openai-model");
 
@@ -185,7 +186,7 @@ impl Replies {
             }
             _ => (StatusCode::BAD_GATEWAY, "upstream_unavailable"),
         };
-        let message = format!("The upstream is unavailable: {detail}.");
+        let message = format!("vecho has no answer of the upstream: {detail}.");
         let mut response = self.error(status, envelope(&message, "server_error", None, Some(code)));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -326,6 +327,11 @@ pub(super) fn mark_bypass(headers: &mut HeaderMap, bypass: Bypass) {
         headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
     }
     headers.insert(REASON, HeaderValue::from_static(bypass.label()));
+}
+
+/// Says why something stands in for vectors of the upstream.
+pub(super) fn tell_fallback(headers: &mut HeaderMap, measure: &str) {
+    headers.insert(FALLBACK, header_text(measure));
 }
 
 /// A header value of some text; what no header can carry is left out.
