@@ -90,8 +90,13 @@ pub const KEYS: &[Key] = &[
     key("cache.key_secret_file", "none", "File that holds cache.key_secret."),
     key(
         "cache.extra_fields",
-        "[\"input_type\", \"task\", \"task_type\", \"truncate\", \"truncation\", \"prompt_name\"]",
-        "Request fields that shape the vector and join the key; any other unknown field makes a request pass uncached.",
+        "[\"input_type\", \"task\", \"task_type\", \"truncate\", \"truncation\", \"prompt_name\", \
+         \"add_special_tokens\", \"auto_truncate\", \"dimension\", \"drop_params\", \"embd_normalize\", \
+         \"embed_dtype\", \"embedding_type\", \"encoding\", \"encoding_type\", \"instruction\", \
+         \"late_chunking\", \"modality\", \"normalize\", \"normalized\", \"output_dimension\", \
+         \"output_dtype\", \"priority\", \"text_type\", \"truncate_dim\", \"truncate_prompt_tokens\", \
+         \"truncation_direction\", \"truncation_side\"]",
+        "Request members that join the key; any other member that is not null makes a request pass through uncached.",
     )
     .live(),
     key(

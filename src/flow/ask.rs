@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::config::{Cache, FallbackMode, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::traces::TraceContext;
+use crate::upstream::normal_path;
 use crate::vouch::Voucher;
 use crate::wire::{EmbedRequest, Space};
 
@@ -107,14 +108,14 @@ pub fn model_key(uri: &Uri, space: &Space) -> Key {
     space_key(&KeyBuilder::new(None).finish(), uri, space)
 }
 
-/// The text of an address, as its `Display` writes it. Put together by hand, since every request needs it.
+/// Text of an address as its `Display` writes it, with a normalised path. Built by hand because each request needs it.
 fn address(uri: &Uri) -> String {
     let mut text = String::with_capacity(128);
     if let Some(scheme) = uri.scheme_str() {
         text.extend([scheme, "://"]);
     }
     text.push_str(uri.authority().map_or("", Authority::as_str));
-    text.push_str(uri.path());
+    text.push_str(&normal_path(uri.path()));
     if let Some(query) = uri.query() {
         text.extend(["?", query]);
     }
@@ -152,6 +153,14 @@ mod tests {
         ] {
             assert_eq!(address(&uri(text)), uri(text).to_string());
         }
+    }
+
+    #[test]
+    fn spellings_of_one_path_are_one_address() {
+        for text in ["http://h//v1/embeddings?x=1", "http://h/v1/embeddings/?x=1", "http://h/v1//embeddings//?x=1"] {
+            assert_eq!(address(&uri(text)), "http://h/v1/embeddings?x=1");
+        }
+        assert_ne!(address(&uri("http://h/v1/embeddings?x=/")), address(&uri("http://h/v1/embeddings?x=")));
     }
 
     #[test]
@@ -197,7 +206,7 @@ mod tests {
         let scope = KeyBuilder::new(None).finish();
         let base = space_key(&scope, &uri("http://h/v1/embeddings"), &space("m", None));
         let mut with_task = space("m", None);
-        with_task.extras.insert("task".to_owned(), "\"x\"".to_owned());
+        with_task.extras.insert("task".to_owned(), "\"x\"".to_owned().into());
         let others = [
             space_key(&scope, &uri("http://h/v1/embeddings"), &space("m", Some(256))),
             space_key(&scope, &uri("http://h/v1/embeddings"), &space("n", None)),

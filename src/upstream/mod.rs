@@ -21,7 +21,9 @@ pub use batcher::{Batcher, Lane};
 pub use breaker::Breaker;
 pub use caller::{Answered, Caller, Terms};
 pub use client::{BodyStalled, BoxError, Client, ClientBody, ForwardedBody, InProcess, OpenError};
-pub use endpoint::{RouteKind, TooLong, classify_path, deployment, port_of, upstream_uri};
+pub use endpoint::{
+    RouteKind, TooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
+};
 pub use error::{Class, Failure, Outage, Reply, Why};
 pub use headers::{forwardable, is_hop_by_hop, shown_on_errors, shown_on_misses, strip_hop_by_hop};
 pub use health::SpaceHealth;
