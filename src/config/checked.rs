@@ -212,6 +212,8 @@ pub struct Cache {
     pub extra_fields: BTreeSet<String>,
     /// Request headers whose values join the key.
     pub key_headers: Vec<HeaderName>,
+    /// Names of models in answers, and for each the name that it counts as.
+    pub same_models: BTreeMap<String, String>,
     /// How vectors are packed.
     pub codec: Codec,
     /// Share of the memory limit for vectors, in percent.

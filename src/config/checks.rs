@@ -200,6 +200,7 @@ fn fallback(reader: &mut Reader) -> Fallback {
 fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
     let extra_fields = reader.list("cache.extra_fields", extra_field);
     let key_headers = reader.list("cache.key_headers", header_name);
+    let same_models = reader.list("cache.same_models", same_model);
     Cache {
         ttl: reader.duration("cache.ttl", &(Duration::from_secs(1)..=*ANY_LENGTH.end())),
         stale_for: reader.duration("cache.stale_for", &ANY_LENGTH),
@@ -208,6 +209,7 @@ fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
         key_secret: reader.secret("cache.key_secret"),
         extra_fields: extra_fields.unwrap_or_default().into_iter().collect(),
         key_headers: key_headers.unwrap_or_default(),
+        same_models: same_models.unwrap_or_default().into_iter().collect(),
         codec: reader.choice("cache.codec", &CODECS),
         memory_percent: reader.count("cache.memory_percent", 1..=90),
         answers_percent: reader.count("cache.answers_percent", 0..=90),
@@ -216,6 +218,17 @@ fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
 
 const CODECS: [(&str, Codec); 4] =
     [("lossless", Codec::Lossless), ("bf16", Codec::Bf16), ("int8", Codec::Int8), ("f32", Codec::F32)];
+
+/// `NAME=MODEL`
+fn same_model(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').map(|(name, model)| (name.trim(), model.trim()));
+    match pair {
+        Some((name, model)) if !name.is_empty() && !model.is_empty() && name != model => {
+            Ok((name.to_owned(), model.to_owned()))
+        }
+        _ => Err(format!("{text:?} is not NAME=MODEL, such as azure/text-embedding-3-small=text-embedding-3-small")),
+    }
+}
 
 fn extra_field(name: &str) -> Result<String, String> {
     match name {

@@ -83,6 +83,7 @@ fn carry(running: &Config, read: Config) -> Config {
             ttl: read.cache.ttl,
             stale_for: read.cache.stale_for,
             extra_fields: read.cache.extra_fields,
+            same_models: read.cache.same_models,
             codec: read.cache.codec,
             ..running.cache.clone()
         },
@@ -134,6 +135,7 @@ mod tests {
         ("batch.max_inputs", "7"),
         ("batch.max_tokens", "777"),
         ("batch.target_time", "3s"),
+        ("cache.same_models", "a/m=m"),
         ("retry.max_attempts", "7"),
         ("retry.base_wait", "7ms"),
         ("retry.max_wait", "7s"),

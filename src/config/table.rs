@@ -105,6 +105,12 @@ pub const KEYS: &[Key] = &[
         "Request headers that choose who answers, such as a gateway's x-portkey-provider; their values join the key.",
     ),
     key(
+        "cache.same_models",
+        "[]",
+        "Names that answers give one model: \"NAME=MODEL\", NAME counts as MODEL; for gateways that use several in turn.",
+    )
+    .live(),
+    key(
         "cache.codec",
         "\"lossless\"",
         "How vectors are packed: lossless (half size where no bit is lost), bf16, int8 (both lossy), f32 (not at all).",

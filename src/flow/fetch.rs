@@ -191,7 +191,8 @@ impl Fetch {
     }
 
     fn learn_identity(&self, fetched: &Fetched) -> Identity {
-        let model = fetched.call.model.as_deref().unwrap_or(&self.asked_model);
+        let named = fetched.call.model.as_deref().unwrap_or(&self.asked_model);
+        let model = self.config.cache.same_models.get(named).map_or(named, String::as_str);
         let (identity, lesson) = self.lessons.learn(model, fetched.vector.dimension());
         if lesson == Lesson::First && self.flow.tiers.may_hold_older() {
             // Whatever lies there may be of another model, met by nobody yet in this process's life.
