@@ -16,6 +16,12 @@ use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tower_service::Service;
 
+/// TCP keepalive: probes start after this much silence and are sent this far apart. Shorter than the idle limits of
+/// common NAT gateways and load balancers, of which 30 s is the shortest.
+pub const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Unanswered probes after which the operating system ends a connection.
+pub const KEEPALIVE_PROBES: u32 = 3;
+
 /// Any error of a connection.
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -77,6 +83,11 @@ impl TimedConnector {
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limit));
         tcp.enforce_http(false);
+        // TCP_USER_TIMEOUT is not set: it also ends the connection of a live peer that stops reading for that long, as a
+        // busy server does.
+        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_keepalive_interval(Some(KEEPALIVE));
+        tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         let inner = HttpsConnectorBuilder::new()
             .with_tls_config(tls_config(ca_file, ca_key)?)
             .https_or_http()

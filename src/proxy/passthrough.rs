@@ -31,6 +31,9 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return self.replies.misdirected("CONNECT is not supported: this is a reverse proxy.");
         }
+        if request.method() == Method::TRACE {
+            return self.replies.trace_refused();
+        }
         let request = request.map(|body| self.timed(body));
         self.forward(request, admission, Way { span, deadline: None }).await
     }

@@ -31,6 +31,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("prost", &["traces/"]),
     ("quick_cache", &["bounded.rs"]),
     ("redis", &["tiers/redis/"]),
+    ("socket2", &["serve/listener.rs"]),
     ("strsim", &["config/"]),
     ("sysinfo", &["system.rs"]),
     ("tokio_rustls", &["serve/"]),

@@ -1,0 +1,4 @@
+//! Connections to the upstream and to callers: their age, their end, and what happens to requests on them.
+
+mod lifetime;
+mod refused;
