@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, request};
-use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 
 use super::asked::Asked;
@@ -92,7 +91,7 @@ impl Proxy {
             Outcome::PassThrough(_) if received.read.controls.only_if_cached => self.not_cached(),
             Outcome::PassThrough(bypass) => {
                 let Received { head, read, deadline, span, .. } = *received;
-                let body = Full::new(read.body).map_err(|never| match never {}).boxed_unsync();
+                let body = ClientBody::whole(read.body);
                 let way = Way { span, deadline: Some(deadline) };
                 Box::pin(self.bypass(Request::from_parts(head, body), bypass, admission, way)).await
             }

@@ -40,7 +40,7 @@ impl Proxy {
 
     /// A request body that fails when the client stops sending it.
     pub(super) fn timed(&self, body: Incoming) -> ClientBody {
-        TimedBody::new(body, self.live.load().limits.body_timeout).map_err(upward_error).boxed_unsync()
+        ClientBody::streamed(TimedBody::new(body, self.live.load().limits.body_timeout).map_err(upward_error))
     }
 
     /// Sends a request up and its answer down, and connects both ends if they switch protocols. The answer has to begin
@@ -52,7 +52,8 @@ impl Proxy {
         way: Way<'_>,
     ) -> Finished {
         let below = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
-        let uri = match target_uri(&self.live.load(), request.uri()) {
+        let config = self.live.load();
+        let uri = match target_uri(&config, request.uri()) {
             Ok(uri) => uri,
             Err(error) => return self.refuse_path(error),
         };
@@ -126,8 +127,12 @@ fn upward(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Re
     strip_hop_by_hop(headers);
     let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
     // The length is known from the body again, and an expectation was already met on this side.
-    for name in ours.iter().chain(&[HOST, EXPECT, CONTENT_LENGTH]) {
+    for name in ours.iter().chain(&[HOST, EXPECT]) {
         headers.remove(name);
+    }
+    // A length of 0 is not written again, and servers may insist on it.
+    if headers.get(CONTENT_LENGTH).is_none_or(|length| length != "0") {
+        headers.remove(CONTENT_LENGTH);
     }
     if upgrade {
         switch_to_websocket(headers);

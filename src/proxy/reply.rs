@@ -248,7 +248,7 @@ impl Replies {
     /// A request that could not be passed through.
     pub(super) fn not_forwarded(&self, error: &OpenError) -> Finished {
         let (status, kind, code, outcome) = match error {
-            OpenError::Unavailable(_) => {
+            OpenError::Unreachable { .. } | OpenError::Unanswered { .. } | OpenError::UnaskedSwitch { .. } => {
                 (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable", Outcome::Unavailable)
             }
             OpenError::Late => (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout", Outcome::Unavailable),
@@ -260,7 +260,7 @@ impl Replies {
                 (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", Outcome::Rejected)
             }
         };
-        let message = format!("The request could not be passed to the upstream: {error}.");
+        let message = format!("{error}.");
         Finished::new(self.error(status, envelope(&message, kind, None, Some(code))), outcome)
     }
 

@@ -1,4 +1,5 @@
 //! Connections to the upstream and to callers: their age, their end, and what happens to requests on them.
 
+mod dead;
 mod lifetime;
 mod refused;

@@ -1,12 +1,76 @@
-//! Keepalive on both sides.
+//! How long connections to the upstream are used, and keepalive on both sides.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::SocketAddr;
 
+use http::Request;
+use http_body_util::{BodyExt as _, Full};
+use serde_json::json;
+
 use crate::harness::client::Client;
-use crate::harness::scripted::{Act, Scripted};
+use crate::harness::scripted::{Act, Scripted, ok, one_vector};
 use crate::harness::socket::Socket;
-use crate::harness::{Inside, Stub, eventually};
+use crate::harness::{Behaviour, Inside, Stub, eventually};
+
+#[tokio::test]
+async fn a_busy_connection_to_the_upstream_is_replaced_when_it_is_old() {
+    let server = Scripted::start(|arrival| {
+        Act::Say(if arrival.head.contains("/embeddings") { one_vector(0.25) } else { ok("{}") })
+    })
+    .await;
+    let vecho = Inside::start(&server.base_url(), &[("upstream.max_connection_age", "100ms")]).await;
+    let connections = |of: &str| -> BTreeSet<usize> {
+        let arrivals = server.arrivals().into_iter().filter(|arrival| arrival.head.contains(of));
+        arrivals.map(|arrival| arrival.connection).collect()
+    };
+    let models = format!("http://{}/v1/models", vecho.public());
+    eventually("four connections for each kind of request", async || {
+        let text = server.arrivals().len().to_string();
+        let miss = vecho.embed(json!({"model": "tiny", "input": text})).await;
+        assert_eq!((miss.status, miss.cache()), (200, "miss"));
+        assert_eq!(vecho.client.get(&models).await.status, 200);
+        connections("/embeddings").len() >= 4 && connections("/models").len() >= 4
+    })
+    .await;
+    assert!(server.arrivals().len() > 16, "connections are kept until they are old");
+}
+
+#[tokio::test]
+async fn a_call_that_is_under_way_when_its_connection_becomes_old_is_answered() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("upstream.max_connection_age", "1ms")]).await;
+    stub.next(Behaviour::Gate);
+    let (slow, ()) = tokio::join!(vecho.embed(json!({"model": "tiny", "input": "slow"})), async {
+        stub.held(1).await;
+        for number in 0..5 {
+            assert_eq!(vecho.embed(json!({"model": "tiny", "input": format!("{number}")})).await.status, 200);
+        }
+        stub.release(1);
+    });
+    assert_eq!(slow.vectors(), [Stub::vector("tiny", None, "slow")]);
+    assert_eq!(stub.embedding_calls().len(), 6, "no call is made twice");
+}
+
+#[tokio::test]
+async fn a_download_goes_on_when_its_connection_becomes_old() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("upstream.max_connection_age", "1ms")]).await;
+    stub.hold_events();
+    let request = Request::get(format!("http://{}/v1/slow-download", vecho.public())).body(Full::default());
+    let mut body = vecho.client.open(request.expect("a legal request")).await.expect("headers").into_body();
+    let mut received = 0;
+    for piece in 1..=4 {
+        while received < piece * 65_536 {
+            let frame = body.frame().await.expect("more").expect("unbroken");
+            received += frame.into_data().map_or(0, |data| data.len());
+        }
+        let answer = vecho.client.get(&format!("http://{}/v1/models", vecho.public())).await;
+        assert_eq!(answer.status, 200, "another request, on a connection of its own");
+        stub.release_event();
+    }
+    assert!(body.frame().await.is_none());
+}
 
 /// True if the kernel runs a keepalive timer of at most 15 s for each socket with this peer.
 fn is_kept_alive(peer: SocketAddr) -> bool {
