@@ -1,6 +1,6 @@
 //! Everything that is not an embeddings request: passed to the upstream as it is, streamed both ways.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, LOCATION, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -14,10 +14,13 @@ use super::intake::target_uri;
 use super::reply::Finished;
 use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};
+use crate::config::UpstreamTarget;
 use crate::metrics::{Outcome, Rejection};
 use crate::serve::{BodyError, TimedBody};
 use crate::traces::Span;
-use crate::upstream::{BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, strip_hop_by_hop};
+use crate::upstream::{
+    BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, location_for_caller, strip_hop_by_hop,
+};
 
 /// How a request goes through: in whose trace, and when its answer has to begin, if there is a time for that.
 #[derive(Clone, Copy)]
@@ -57,7 +60,8 @@ impl Proxy {
             Ok(uri) => uri,
             Err(error) => return self.refuse_path(error),
         };
-        let mut request = upward(request, uri, below.is_some());
+        let ours = request.uri().path_and_query().cloned();
+        let mut request = upward(request, uri.clone(), below.is_some());
         let call = forwarded(way.span, &request);
         call.context().write(request.headers_mut());
         let opened = match way.deadline {
@@ -68,6 +72,9 @@ impl Proxy {
         match opened {
             Err(error) => self.not_forwarded(&error),
             Ok(mut response) => {
+                if let (Some(ours), UpstreamTarget::Http(base)) = (&ours, &config.upstream.target) {
+                    map_location(response.headers_mut(), |location| location_for_caller(base, ours, &uri, location));
+                }
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS
                     && let Some(below) = below
                 {
@@ -138,6 +145,15 @@ fn upward(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Re
         switch_to_websocket(headers);
     }
     request
+}
+
+/// Changes the `location` of an answer, if it has one that has to be changed.
+fn map_location(headers: &mut HeaderMap, mapped: impl FnOnce(&HeaderValue) -> Option<HeaderValue>) {
+    if let Some(location) = headers.get_mut(LOCATION)
+        && let Some(mapped) = mapped(location)
+    {
+        *location = mapped;
+    }
 }
 
 fn downward(response: Response<ForwardedBody>, upgrade: bool) -> Response<ReplyBody> {

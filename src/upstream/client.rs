@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderValue};
+use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
@@ -14,6 +14,7 @@ use super::body::ClientBody;
 use super::connections::{Connections, Keeping, OpenError};
 use super::headers::KEY_HEADERS;
 use super::in_process::{self, InProcess};
+use super::redirect::{may_share_credentials, next_call};
 use super::room::Share;
 use super::{Failure, Reply, Terms, Why};
 use crate::config::{Config, KeyHeader, Live};
@@ -103,10 +104,13 @@ struct OutgoingCall<'a> {
 }
 
 impl OutgoingCall<'_> {
-    /// Sends the call.
+    /// Sends the call and follows one redirect. The answer to the second call is final, whatever it is.
     async fn send(self, connections: &Connections) -> Result<Response<Incoming>, Failure> {
         let uri = &self.terms.uri;
-        let response = self.send_to(uri, connections).await?;
+        let mut response = self.send_to(uri, connections).await?;
+        if let Some(next) = next_call(uri, response.status(), response.headers()) {
+            response = self.send_to(&next, connections).await?;
+        }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let detail = "an unrequested switch of protocols (status 101)";
             return Err(Failure::unavailable(Why::Status, detail));
@@ -114,7 +118,7 @@ impl OutgoingCall<'_> {
         Ok(response)
     }
 
-    /// Sends the call to an address.
+    /// Sends the call to an address; with credentials if they may be sent there.
     async fn send_to(&self, uri: &Uri, connections: &Connections) -> Result<Response<Incoming>, Failure> {
         let mut request = Request::new(ClientBody::whole(self.body.clone()));
         *request.method_mut() = Method::POST;
@@ -122,7 +126,12 @@ impl OutgoingCall<'_> {
         *request.headers_mut() = self.terms.headers.clone();
         let headers = request.headers_mut();
         self.trace.write(headers);
-        authorize(self.config, headers);
+        if may_share_credentials(&self.terms.uri, uri) {
+            authorize(self.config, headers);
+        } else {
+            remove_credentials(self.config, headers);
+            headers.remove(COOKIE);
+        }
         connections.call(request).await.map_err(|error| failure_of(&error))
     }
 }

@@ -2,4 +2,5 @@
 
 mod dead;
 mod lifetime;
+mod redirects;
 mod refused;

@@ -37,6 +37,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("tokio_rustls", &["serve/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["logs.rs"]),
+    ("url", &["upstream/redirect.rs"]),
     ("webpki_roots", &["connector.rs"]),
     ("zmij", &["wire/"]),
 ];
