@@ -82,6 +82,8 @@ pub struct Upstream {
     pub call_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// How long a connection takes new requests.
+    pub max_connection_age: Duration,
     /// Largest embeddings answer that is read, in bytes.
     pub max_answer_bytes: usize,
     /// Further trusted roots, PEM.

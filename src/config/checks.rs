@@ -96,6 +96,7 @@ fn upstream(reader: &mut Reader) -> Upstream {
         headers_timeout: reader.optional_duration("upstream.headers_timeout", &TIMEOUT),
         call_timeout: reader.duration("upstream.call_timeout", &TIMEOUT),
         idle_timeout: reader.duration("upstream.idle_timeout", &TIMEOUT),
+        max_connection_age: reader.duration("upstream.max_connection_age", &TIMEOUT),
         max_answer_bytes: reader.count("upstream.max_answer_bytes", ANY_BYTES),
         ca_file: reader.file("upstream.ca_file"),
         target,

@@ -131,6 +131,7 @@ mod tests {
         ("upstream.headers_timeout", "7s"),
         ("upstream.call_timeout", "7s"),
         ("upstream.idle_timeout", "7s"),
+        ("upstream.max_connection_age", "7s"),
         ("upstream.max_answer_bytes", "777"),
         ("batch.max_inputs", "7"),
         ("batch.max_tokens", "777"),

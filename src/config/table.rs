@@ -41,6 +41,11 @@ pub const KEYS: &[Key] = &[
     .live(),
     key("upstream.call_timeout", "\"600s\"", "Limit of one embeddings call, its answer included.").live(),
     key("upstream.idle_timeout", "\"60s\"", "How long an unused connection to the upstream is kept."),
+    key(
+        "upstream.max_connection_age",
+        "\"60s\"",
+        "How long a connection to the upstream takes new requests, so that changes of its address are followed.",
+    ),
     key("upstream.max_answer_bytes", "268435456", "Largest embeddings answer that is read, in bytes."),
     key("upstream.ca_file", "none", "PEM file with roots to trust besides the public ones."),
     key("batch.max_inputs", "2048", "Most inputs in one upstream call.").live(),

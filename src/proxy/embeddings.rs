@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, request};
-use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -100,7 +99,7 @@ impl Proxy {
         if read.controls.only_if_cached {
             return self.not_cached();
         }
-        let body = Full::new(read.body).map_err(|never| match never {}).boxed_unsync();
+        let body = ClientBody::whole(read.body);
         let way = Way { span, deadline: Some(deadline) };
         Box::pin(self.bypass(Request::from_parts(head, body), cause, admission, way)).await
     }

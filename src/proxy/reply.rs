@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::ReplyBody;
@@ -249,7 +249,7 @@ impl Replies {
     /// A request that could not be passed through.
     pub(super) fn not_forwarded(&self, error: &OpenError) -> Finished {
         let (status, kind, code, outcome) = match error {
-            OpenError::Unavailable(_) => {
+            OpenError::Unreachable { .. } | OpenError::Unanswered { .. } | OpenError::UnaskedSwitch { .. } => {
                 (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable", Outcome::Unavailable)
             }
             OpenError::Late => (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout", Outcome::Unavailable),
@@ -261,7 +261,7 @@ impl Replies {
                 (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", Outcome::Rejected)
             }
         };
-        let message = format!("The request could not be passed to the upstream: {error}.");
+        let message = format!("{error}.");
         Finished::new(self.error(status, envelope(&message, kind, None, Some(code))), outcome)
     }
 
@@ -276,6 +276,19 @@ impl Replies {
     pub(super) fn misdirected(&self, message: &str) -> Finished {
         let body = envelope(message, "invalid_request_error", None, Some("unsupported_request"));
         Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
+    }
+
+    /// TRACE would show the caller the key that vecho sends (RFC 9110, section 9.3.8).
+    pub(super) fn trace_refused(&self) -> Finished {
+        let body = envelope(
+            "TRACE is not allowed: its answer would show the headers that vecho sends.",
+            "invalid_request_error",
+            None,
+            Some("method_not_allowed"),
+        );
+        let mut response = self.error(StatusCode::METHOD_NOT_ALLOWED, body);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        Finished::new(response, Outcome::Rejected)
     }
 
     fn error(&self, status: StatusCode, body: Bytes) -> Response<ReplyBody> {

@@ -64,7 +64,9 @@ pub(super) fn opened_as(call: Span, opened: &Result<Response<ForwardedBody>, Ope
             }
         }
         Err(OpenError::Late) => call.fail("timeout"),
-        Err(OpenError::Unavailable(_)) => call.fail("unavailable"),
+        Err(OpenError::Unreachable { .. } | OpenError::Unanswered { .. } | OpenError::UnaskedSwitch { .. }) => {
+            call.fail("unavailable");
+        }
         Err(OpenError::RequestBody | OpenError::RequestStalled | OpenError::TooLarge { .. }) => {
             call.fail("request_body");
         }

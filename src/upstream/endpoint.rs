@@ -111,7 +111,8 @@ pub fn port_of(uri: &Uri) -> Option<u16> {
     })
 }
 
-fn is_under(path: &str, prefix: &str) -> bool {
+/// True if a path is a prefix or lies below it.
+pub(super) fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
 

@@ -12,6 +12,7 @@ mod clients;
 mod coalescing;
 mod codecs;
 mod config;
+mod connections;
 mod controls;
 mod dashboard;
 mod disk;

@@ -32,11 +32,13 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("moka", &["upstream/health.rs", "upstream/sizing.rs"]),
     ("quick_cache", &["bounded.rs"]),
     ("redis", &["tiers/redis/"]),
+    ("socket2", &["serve/listener.rs"]),
     ("strsim", &["config/"]),
     ("sysinfo", &["system.rs"]),
     ("tokio_rustls", &["serve/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["logs.rs"]),
+    ("url", &["upstream/redirect.rs"]),
     ("webpki_roots", &["connector.rs"]),
     ("zmij", &["wire/"]),
 ];
