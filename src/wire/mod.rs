@@ -1,5 +1,6 @@
 //! The OpenAI embeddings format, pure: what a request means, what an answer says, what an error looks like.
 
+mod coding;
 mod error;
 mod form;
 mod inputs;
@@ -9,6 +10,7 @@ mod space;
 mod unknown;
 mod write;
 
+pub use coding::{Coding, Decoding, Step, Undecodable, content_codings};
 pub use error::{envelope, error_code, error_fields};
 pub use form::{RequestForm, WrittenEncoding};
 pub use inputs::MAX_INPUTS;
