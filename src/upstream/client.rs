@@ -8,19 +8,19 @@ use bytes::{Bytes, BytesMut};
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
 use super::headers::KEY_HEADERS;
+use super::reading::read_reply;
 use super::room::Share;
 use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
 use crate::config::{Config, KeyHeader, Live};
 use crate::connector::{Connecting, TimedConnector, TlsError, cause_of};
 use crate::traces::TraceContext;
-use crate::wire::Encoding;
 
 /// Any error of a body or a connection.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -202,56 +202,6 @@ fn authorize(config: &Config, headers: &mut HeaderMap) {
         value.set_sensitive(true);
         headers.insert(name, value);
     }
-}
-
-async fn read_reply(
-    response: Response<Incoming>,
-    max_bytes: usize,
-    asked: Encoding,
-    share: &Share,
-) -> Result<Reply, Failure> {
-    let (parts, body) = response.into_parts();
-    let (mut body, mut pieces, mut bytes) = (Limited::new(body, max_bytes), Vec::new(), 0);
-    while let Some(frame) = body.frame().await {
-        if let Ok(piece) = frame.map_err(|error| body_failure(&*error, asked))?.into_data() {
-            bytes += piece.len();
-            if !share.cover(memory_bytes(bytes, asked)).await {
-                return Err(Failure::no_room(asked));
-            }
-            pieces.push(piece);
-        }
-    }
-    Ok(Reply { status: parts.status, headers: parts.headers, body: join(pieces, bytes) })
-}
-
-fn body_failure(error: &(dyn Error + Send + Sync + 'static), asked: Encoding) -> Failure {
-    if error.is::<LengthLimitError>() {
-        Failure::too_large(asked)
-    } else {
-        Failure::unavailable(Why::Cut, "the upstream's answer was cut off")
-    }
-}
-
-/// What an answer of that many bytes takes with its vectors: three quarters of it again where it is base64, a quarter
-/// or less where it is numbers.
-const fn memory_bytes(wire_bytes: usize, asked: Encoding) -> u64 {
-    let vectors = match asked {
-        Encoding::Base64 => wire_bytes / 4 * 3,
-        Encoding::Float => wire_bytes / 4,
-    };
-    (wire_bytes + vectors) as u64
-}
-
-fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
-    if pieces.len() == 1 {
-        return pieces.swap_remove(0);
-    }
-    let mut whole = BytesMut::with_capacity(bytes);
-    // Each goes as soon as it is copied.
-    for piece in pieces {
-        whole.extend_from_slice(&piece);
-    }
-    whole.freeze()
 }
 
 fn failure_of(error: &legacy::Error) -> Failure {
