@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Request, request};
-use http_body_util::{BodyExt, Full};
 use tokio::time::Instant;
 
 use super::asked::Asked;
 use super::gate::Admission;
-use super::glance::{Open, Read};
+use super::glance::{Open, Read, whole};
 use super::intake::{path_model, read_origin};
 use super::passthrough::Way;
 use super::reply::{Finished, Notes};
@@ -61,7 +60,7 @@ impl Proxy {
         match open {
             Open::Unread(bypass, body) => {
                 let way = Way { span, deadline: Some(count.begun + self.live.load().limits.request_timeout) };
-                Box::pin(self.bypass(Request::from_parts(head, self.timed(body)), bypass, admission, way))
+                Box::pin(self.bypass(Request::from_parts(head, body), bypass, admission, way))
             }
             Open::Read(read) => {
                 let deadline = count.begun + read.config.limits.request_timeout;
@@ -92,7 +91,8 @@ impl Proxy {
             Outcome::PassThrough(_) if received.read.controls.only_if_cached => self.not_cached(),
             Outcome::PassThrough(bypass) => {
                 let Received { head, read, deadline, span, .. } = *received;
-                let body = Full::new(read.body).map_err(|never| match never {}).boxed_unsync();
+                // Its headers go up with it, and they describe the body as it came.
+                let body = whole(read.encoded.unwrap_or(read.body));
                 let way = Way { span, deadline: Some(deadline) };
                 Box::pin(self.bypass(Request::from_parts(head, body), bypass, admission, way)).await
             }

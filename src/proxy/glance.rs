@@ -6,12 +6,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::request;
 use http_body::Body;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use super::Proxy;
 use super::controls::{BadControl, read_controls};
 use super::gate::Admission;
-use super::intake::{answer_key, unreadable_head};
+use super::intake::{answer_key, body_codings};
 use super::reply::Finished;
 use super::service::Count;
 use super::traced::served;
@@ -21,6 +22,7 @@ use crate::key::Key;
 use crate::metrics::Rejection;
 use crate::serve::{BodyBounds, CollectError, collect_bounded};
 use crate::traces::Span;
+use crate::upstream::ClientBody;
 use crate::wire::Bypass;
 
 /// What the first look comes to.
@@ -35,15 +37,18 @@ pub(super) enum Glance {
 
 /// A request that takes more than a look.
 pub(super) enum Open {
-    /// Its body is not JSON or not plain, and so not read here.
-    Unread(Bypass, Incoming),
+    /// Its body is not JSON, or is in a coding that cannot be decoded.
+    Unread(Bypass, ClientBody),
     /// No rendered answer is at hand.
     Read(Read),
 }
 
 /// What was read of a request beside its head.
 pub(super) struct Read {
+    /// The body without its content codings.
     pub(super) body: Bytes,
+    /// The body as it came, where that differs.
+    pub(super) encoded: Option<Bytes>,
     pub(super) controls: Controls,
     /// The key of its rendered answer, if it may have one.
     pub(super) key: Option<Key>,
@@ -64,21 +69,37 @@ impl Proxy {
             Ok(controls) => controls,
             Err(bad) => return Glance::Refused(self.refuse_control(bad)),
         };
-        if let Some(bypass) = unreadable_head(&head.headers) {
-            if controls.only_if_cached {
-                return Glance::Refused(self.not_cached());
-            }
-            return Glance::Open(Open::Unread(bypass, body));
-        }
+        let codings = match body_codings(&head.headers) {
+            Ok(codings) => codings,
+            Err(bypass) => return self.unread(bypass, controls, || self.timed(body)),
+        };
         let config = self.live.load();
-        let body = match self.read_body(&config, body, admission).await {
+        let mut body = match self.read_body(&config, body, admission).await {
             Ok(body) => body,
             Err(finished) => return Glance::Refused(finished),
         };
+        let mut encoded = None;
+        if !codings.is_empty() {
+            let (max_bytes, admit) = (config.limits.max_body_bytes, |bytes| admission.reserve(bytes));
+            match Box::pin(self.decoder.decode(codings, body.clone(), max_bytes, admit)).await {
+                Ok(Some(plain)) => encoded = Some(std::mem::replace(&mut body, plain)),
+                Ok(None) => return self.unread(Bypass::ContentEncoding, controls, || whole(body)),
+                Err(error) => return Glance::Refused(self.refuse_body(&error)),
+            }
+        }
         let key = controls.allow_rendered().then(|| answer_key(&config, &self.answer_secret, head, &body));
         match key.and_then(|key| self.at_hand(&key, &count.span)) {
             Some(finished) => Glance::Served(finished),
-            None => Glance::Open(Open::Read(Read { body, controls, key, config })),
+            None => Glance::Open(Open::Read(Read { body, encoded, controls, key, config })),
+        }
+    }
+
+    /// A request that goes up as it came, unless its caller wants only what is cached.
+    fn unread(&self, bypass: Bypass, controls: Controls, body: impl FnOnce() -> ClientBody) -> Glance {
+        if controls.only_if_cached {
+            Glance::Refused(self.not_cached())
+        } else {
+            Glance::Open(Open::Unread(bypass, body()))
         }
     }
 
@@ -131,6 +152,11 @@ impl Proxy {
         self.metrics.rejected(rejection);
         self.replies.overloaded(rejection)
     }
+}
+
+/// A body that is at hand.
+pub(super) fn whole(body: Bytes) -> ClientBody {
+    Full::new(body).map_err(|never| match never {}).boxed_unsync()
 }
 
 impl Controls {

@@ -16,7 +16,7 @@ use crate::answers::StoredAnswer;
 use crate::flow::{Refusal, Tally};
 use crate::metrics::{Outcome, Rejection, Subject};
 use crate::serve::CollectError;
-use crate::upstream::{Class, OpenError, Reply, TooLong, Why, shown_on_errors};
+use crate::upstream::{Class, OpenError, Reply, TooLong, Why, marks_stand_in, shown_on_errors};
 use crate::wire::{Bypass, envelope};
 
 /// A finished reply and how it counts.
@@ -52,6 +52,9 @@ const REASON: HeaderName = HeaderName::from_static("x-vecho-bypass-reason");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("openai-model");
 
+/// Longest name of a model that a header carries. Clients limit their headers, and the body has the name as well.
+const MAX_MODEL_BYTES: usize = 256;
+
 /// Makes replies; the ids of requests that no upstream has seen are its only state.
 pub(super) struct Replies {
     id_seed: u64,
@@ -70,8 +73,8 @@ pub(super) struct Notes {
     pub sources: HeaderValue,
     /// `x-vecho-tokens`
     pub tokens: HeaderValue,
-    /// `openai-model`
-    pub model: HeaderValue,
+    /// `openai-model`, where a header can carry it.
+    pub model: Option<HeaderValue>,
 }
 
 impl Notes {
@@ -81,7 +84,7 @@ impl Notes {
             outcome: tally.outcome(),
             sources: header_text(&tally.sources()),
             tokens: header_text(&tally.tokens()),
-            model: header_text(model),
+            model: model_header(model),
         }
     }
 
@@ -99,31 +102,43 @@ impl Notes {
     /// Headers of which each has nothing to say yet.
     fn blank() -> HeaderMap {
         let empty = || HeaderValue::from_static("");
-        let nothing = Self { outcome: Outcome::Hit, sources: empty(), tokens: empty(), model: empty() };
+        let nothing = Self { outcome: Outcome::Hit, sources: empty(), tokens: empty(), model: Some(empty()) };
         nothing.kept(&Tally::default())
     }
 
     /// Fills in what blank headers leave open. Found by looking at each: to look one up is to hash its name.
     fn fill(mut self, headers: &mut HeaderMap, mut id: HeaderValue) {
-        for (name, value) in headers {
+        for (name, value) in headers.iter_mut() {
             match name.as_str() {
                 "x-vecho-cache" => *value = HeaderValue::from_static(self.outcome.label()),
                 "x-vecho-sources" => swap(value, &mut self.sources),
                 "x-vecho-tokens" => swap(value, &mut self.tokens),
-                "openai-model" => swap(value, &mut self.model),
+                "openai-model" => {
+                    if let Some(model) = &mut self.model {
+                        swap(value, model);
+                    }
+                }
                 "x-request-id" => swap(value, &mut id),
                 _ => {}
             }
         }
+        if self.model.is_none() {
+            headers.remove(MODEL);
+        }
     }
 
-    /// The upstream's own name of the model stays.
+    /// The upstream's own name of the model stays, unless it is too long.
     fn write(self, headers: &mut HeaderMap) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE, HeaderValue::from_static(self.outcome.label()));
         headers.insert(SOURCES, self.sources);
         headers.insert(TOKENS, self.tokens);
-        headers.entry(MODEL).or_insert(self.model);
+        if headers.get(MODEL).is_some_and(|model| model.len() > MAX_MODEL_BYTES) {
+            headers.remove(MODEL);
+        }
+        if let Some(model) = self.model {
+            headers.entry(MODEL).or_insert(model);
+        }
     }
 }
 
@@ -322,10 +337,15 @@ fn write_hex(number: u64, digits: &mut [u8]) {
 /// Marks an answer that went through unchanged.
 pub(super) fn mark_bypass(headers: &mut HeaderMap, bypass: Bypass) {
     // Another vecho behind this one may have stood in for its upstream: that mark is worth more.
-    if !headers.get(CACHE).is_some_and(|mark| mark == Outcome::Mock.label() || mark == Outcome::Stale.label()) {
+    if !marks_stand_in(headers) {
         headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
     }
     headers.insert(REASON, HeaderValue::from_static(bypass.label()));
+}
+
+/// The name of a model as a header value; none if it is too long or no header can carry it.
+fn model_header(model: &str) -> Option<HeaderValue> {
+    if model.len() <= MAX_MODEL_BYTES { HeaderValue::from_str(model).ok() } else { None }
 }
 
 /// A header value of some text; what no header can carry is left out.

@@ -7,6 +7,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::ReplyBody;
+use super::decode::BodyDecoder;
 use super::gate::Gate;
 use super::glance::Glance;
 use super::reply::{Finished, Replies};
@@ -27,6 +28,7 @@ pub struct Proxy {
     pub(super) client: Arc<Client>,
     pub(super) live: Live,
     pub(super) gate: Gate,
+    pub(super) decoder: BodyDecoder,
     pub(super) replies: Replies,
     /// What the keys of rendered answers are made with.
     pub(super) answer_secret: PassingSecret,
@@ -41,7 +43,8 @@ impl Proxy {
         let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
         let gate = Gate::new(&live.load().limits, &metrics);
         let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
-        Arc::new(Self { flow, answers, client, live, gate, replies, answer_secret, tunnels, metrics })
+        let decoder = BodyDecoder::new();
+        Arc::new(Self { flow, answers, client, live, gate, decoder, replies, answer_secret, tunnels, metrics })
     }
 
     /// Answers one request.
