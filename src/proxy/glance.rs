@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 
 use super::Proxy;
-use super::controls::{BadControl, read_controls};
+use super::controls::{BadControl, ReadControls, read_controls};
+use super::cors::CorsRequest;
 use super::gate::Admission;
 use super::intake::{answer_key, body_codings};
 use super::reply::Finished;
@@ -57,18 +58,39 @@ pub(super) struct Read {
 }
 
 impl Proxy {
+    /// Reads how the caller wants its request handled, and whether a web page made it.
+    pub(super) fn read_head(&self, head: &request::Parts) -> Result<(Controls, Option<Box<CorsRequest>>), Finished> {
+        let ReadControls { mut controls, has_origin } =
+            read_controls(&head.headers).map_err(|bad| self.refuse_control(bad))?;
+        if !has_origin {
+            return Ok((controls, None));
+        }
+        let cors = self.cors.request(head.uri.path(), &head.headers);
+        let is_known = cors.as_deref().is_none_or(|cors| self.cors.knows(cors));
+        if !is_known && !controls.only_if_cached {
+            // The page can read no answer before the upstream has answered its origin once.
+            (controls.no_cache, controls.fetch_alone) = (true, true);
+        }
+        Ok((controls, cors))
+    }
+
+    /// Completes the headers of an answer to a web page.
+    pub(super) fn with_cors(&self, cors: Option<Box<CorsRequest>>, mut finished: Finished) -> Finished {
+        if let Some(cors) = cors {
+            self.cors.complete(&cors, &mut finished);
+        }
+        finished
+    }
+
     /// Reads a request and looks whether its answer is at hand.
     pub(super) async fn glance(
         &self,
         head: &request::Parts,
         body: Incoming,
+        controls: Controls,
         admission: &mut Admission,
         count: &Count<'_>,
     ) -> Glance {
-        let controls = match read_controls(&head.headers) {
-            Ok(controls) => controls,
-            Err(bad) => return Glance::Refused(self.refuse_control(bad)),
-        };
         let codings = match body_codings(&head.headers) {
             Ok(codings) => codings,
             Err(bypass) => return self.unread(bypass, controls, || self.timed(body)),

@@ -3,6 +3,7 @@
 mod asked;
 mod body;
 mod controls;
+mod cors;
 mod decode;
 mod embeddings;
 mod explain;

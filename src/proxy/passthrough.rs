@@ -31,8 +31,14 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return self.replies.misdirected("CONNECT is not supported: this is a reverse proxy.");
         }
-        let request = request.map(|body| self.timed(body));
-        self.forward(request, admission, Way { span, deadline: None }).await
+        let (head, body) = request.into_parts();
+        let preflight = self.cors.preflight(&head);
+        let request = Request::from_parts(head, self.timed(body));
+        let finished = self.forward(request, admission, Way { span, deadline: None }).await;
+        if let Some(preflight) = preflight {
+            self.cors.learn_preflight(&preflight, &finished);
+        }
+        finished
     }
 
     /// A request body that fails when the client stops sending it.
@@ -70,7 +76,7 @@ impl Proxy {
                     self.connect(below, hyper::upgrade::on(&mut response));
                     return Finished::new(downward(response, true), Outcome::Forwarded);
                 }
-                Finished::new(downward(response, false), Outcome::Forwarded).admitted(admission)
+                Finished::new(downward(response, false), Outcome::Forwarded).of_upstream().admitted(admission)
             }
         }
     }

@@ -27,15 +27,22 @@ pub(super) struct Finished {
     pub outcome: Outcome,
     /// What was asked, where it was understood.
     pub subject: Option<Subject>,
+    /// Whether its headers are those of an upstream answer to this very request.
+    pub is_upstreams: bool,
 }
 
 impl Finished {
     pub(super) const fn new(response: Response<ReplyBody>, outcome: Outcome) -> Self {
-        Self { response, outcome, subject: None }
+        Self { response, outcome, subject: None, is_upstreams: false }
     }
 
     pub(super) fn about(self, subject: Subject) -> Self {
         Self { subject: Some(subject), ..self }
+    }
+
+    /// Marks its headers as those of an upstream answer to this very request.
+    pub(super) fn of_upstream(self) -> Self {
+        Self { is_upstreams: true, ..self }
     }
 
     /// Holds `admission` until its body has gone.
@@ -154,7 +161,7 @@ impl Replies {
     /// A full answer. `call` holds the headers of the upstream call made for it, if one was.
     pub(super) fn answer(&self, notes: Notes, call: Option<HeaderMap>, body: ReplyBody) -> Finished {
         let (mut response, outcome) = (Response::new(body), notes.outcome);
-        let headers = response.headers_mut();
+        let (headers, is_upstreams) = (response.headers_mut(), call.is_some());
         if let Some(call) = call {
             *headers = call;
             notes.write(headers);
@@ -163,7 +170,7 @@ impl Replies {
             *headers = self.blank.clone();
             notes.fill(headers, self.next_id());
         }
-        Finished::new(response, outcome)
+        Finished { is_upstreams, ..Finished::new(response, outcome) }
     }
 
     /// A rendered answer that was at hand.

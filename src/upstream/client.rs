@@ -28,8 +28,20 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// A request body on its way up.
 pub type ClientBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// An upstream inside this process: path and body in, answer out.
-pub type InProcess = Arc<dyn Fn(&str, &[u8]) -> Reply + Send + Sync>;
+/// An upstream inside this process: a request in, an answer out.
+pub type InProcess = Arc<dyn Fn(&InProcessRequest<'_>) -> Reply + Send + Sync>;
+
+/// A request to an upstream inside this process.
+pub struct InProcessRequest<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its path.
+    pub path: &'a str,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its body.
+    pub body: &'a [u8],
+}
 
 /// What a body on its way up fails with when its client sends no more of it in time.
 #[derive(Debug, thiserror::Error)]
@@ -149,8 +161,10 @@ pub enum ForwardedBody {
 
 /// Embedding is work for a processor, so not for the threads that serve connections.
 async fn post_in_process(embedder: &InProcess, terms: &Terms, body: Bytes) -> Result<Reply, Failure> {
-    let (embedder, path) = (Arc::clone(embedder), terms.uri.path().to_owned());
-    tokio::task::spawn_blocking(move || embedder(&path, &body))
+    let (embedder, path, headers) = (Arc::clone(embedder), terms.uri.path().to_owned(), terms.headers.clone());
+    let embed =
+        move || embedder(&InProcessRequest { method: &Method::POST, path: &path, headers: &headers, body: &body });
+    tokio::task::spawn_blocking(embed)
         .await
         .map_err(|_| Failure::unavailable(Why::Stopping, "the built-in embedder gave no answer"))
 }
@@ -166,7 +180,9 @@ async fn forward_in_process(
         RouteKind::Other => Bytes::new(),
         RouteKind::Embeddings | RouteKind::Deployment => collect_request(body, max_bytes).await?,
     };
-    let reply = embedder(parts.uri.path(), &body);
+    let request =
+        InProcessRequest { method: &parts.method, path: parts.uri.path(), headers: &parts.headers, body: &body };
+    let reply = embedder(&request);
     let mut response = Response::new(ForwardedBody::Whole(reply.body));
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;

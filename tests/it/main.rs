@@ -15,6 +15,7 @@ mod codecs;
 mod codings;
 mod config;
 mod controls;
+mod cors;
 mod dashboard;
 mod disk;
 mod documentation;
