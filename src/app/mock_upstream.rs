@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::StatusCode;
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, CONTENT_TYPE, HeaderMap, HeaderValue, ORIGIN,
+};
+use http::{Method, StatusCode};
 
 use crate::config::{Config, Live};
 use crate::mock;
-use crate::upstream::{InProcess, Reply, RouteKind, classify_path};
+use crate::upstream::{InProcess, InProcessRequest, Reply, RouteKind, classify_path};
 use crate::wire::{Bypass, EmbedRequest, PathModel, Rendering, envelope, read_request};
 
 /// An upstream that answers every embeddings request with mock vectors.
 pub(super) fn embedder(live: Live) -> InProcess {
-    Arc::new(move |path, body| match classify_path(path) {
+    Arc::new(move |request| match classify_path(request.path) {
+        _ if is_preflight(request) => preflight(request.headers),
         RouteKind::Other => {
             let message = "The built-in mock upstream serves embeddings only.";
             reply(StatusCode::NOT_FOUND, envelope(message, "invalid_request_error", None, Some("not_found")))
         }
-        kind => embed(&live.load(), kind, body),
+        kind => embed(&live.load(), kind, request.body),
     })
 }
 
@@ -70,5 +74,27 @@ fn explanation(bypass: Bypass) -> String {
 fn reply(status: StatusCode, body: Bytes) -> Reply {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     Reply { status, headers, body }
+}
+
+/// True if a browser asks whether a web page may send a request.
+fn is_preflight(request: &InProcessRequest<'_>) -> bool {
+    let headers = request.headers;
+    *request.method == Method::OPTIONS
+        && headers.contains_key(ORIGIN)
+        && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Allows every web page to send any request.
+fn preflight(request: &HeaderMap) -> Reply {
+    let mut headers = HeaderMap::new();
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
+    headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
+    // `*` does not cover `authorization`.
+    for names in request.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
+        headers.append(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
+    }
+    Reply { status: StatusCode::NO_CONTENT, headers, body: Bytes::new() }
 }

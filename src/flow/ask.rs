@@ -65,6 +65,8 @@ pub struct Controls {
     pub no_store: bool,
     /// Rather fail than fetch.
     pub only_if_cached: bool,
+    /// Fetch in a call that no other request joins.
+    pub fetch_alone: bool,
     /// The oldest that is accepted.
     pub max_age_ms: Option<u64>,
     /// How far a fallback may go; can only narrow the configured mode.

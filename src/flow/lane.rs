@@ -12,12 +12,11 @@ use crate::upstream::{Lane, Terms, forwardable};
 use crate::wire::{Base64, RequestForm};
 
 /// Request headers that differ from call to call and mean nothing for the answer; they do not keep misses apart.
-const NOISE: [&str; 14] = [
+const NOISE: [&str; 13] = [
     "accept",
     "accept-language",
     "baggage",
     "date",
-    "origin",
     "priority",
     "referer",
     "traceparent",

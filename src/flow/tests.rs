@@ -53,8 +53,8 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
 
 fn embedder(calls: Calls, gate: mpsc::Receiver<()>) -> crate::upstream::InProcess {
     let gate = Mutex::new(gate);
-    Arc::new(move |_, body| {
-        let request = read_request(body, &BTreeSet::default(), PathModel::No).expect("it is a request");
+    Arc::new(move |call| {
+        let request = read_request(call.body, &BTreeSet::default(), PathModel::No).expect("it is a request");
         calls.lock().expect("nobody panics").push(request.inputs.len());
         gate.lock().expect("nobody panics").recv().expect_err("nothing is ever sent");
         let rendering = Rendering {

@@ -38,10 +38,19 @@ impl BadControl {
     }
 }
 
+/// What the headers of a request say about how to handle it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct ReadControls {
+    /// How the caller wants it handled.
+    pub(super) controls: Controls,
+    /// Whether it names an origin, as the requests of web pages do.
+    pub(super) has_origin: bool,
+}
+
 /// Reads the controls of a request. In one pass over its headers: most requests have none of these, and to look for
 /// each one is to hash its name.
-pub(super) fn read_controls(headers: &HeaderMap) -> Result<Controls, BadControl> {
-    let (mut controls, mut namespaces) = (Controls::default(), 0);
+pub(super) fn read_controls(headers: &HeaderMap) -> Result<ReadControls, BadControl> {
+    let (mut controls, mut has_origin, mut namespaces) = (Controls::default(), false, 0);
     for (name, value) in headers {
         match name.as_str() {
             "cache-control" => read_directives(value, &mut controls)?,
@@ -54,10 +63,11 @@ pub(super) fn read_controls(headers: &HeaderMap) -> Result<Controls, BadControl>
                 namespaces += 1;
                 check_namespace(value, namespaces)?;
             }
+            "origin" => has_origin = true,
             _ => {}
         }
     }
-    Ok(controls)
+    Ok(ReadControls { controls, has_origin })
 }
 
 fn read_directives(value: &HeaderValue, controls: &mut Controls) -> Result<(), BadControl> {
@@ -128,8 +138,9 @@ mod tests {
             fallback: Some(FallbackMode::Stale),
             ..Controls::default()
         };
-        assert_eq!(read, Ok(expected));
-        assert_eq!(read_controls(&headers(&[("cache-control", "max-stale=3, foo")])), Ok(Controls::default()));
+        assert_eq!(read.map(|read| read.controls), Ok(expected));
+        let others = read_controls(&headers(&[("cache-control", "max-stale=3, foo")]));
+        assert_eq!(others, Ok(ReadControls::default()));
     }
 
     #[test]
@@ -139,14 +150,14 @@ mod tests {
             for mode in order {
                 twice.append("x-vecho-fallback", HeaderValue::from_static(mode));
             }
-            assert_eq!(read_controls(&twice).map(|controls| controls.fallback), Ok(Some(FallbackMode::Error)));
+            assert_eq!(read_controls(&twice).map(|read| read.controls.fallback), Ok(Some(FallbackMode::Error)));
         }
         for ages in ["max-age=1, max-age=100", "max-age=100, max-age=1"] {
             let read = read_controls(&headers(&[("cache-control", ages)]));
-            assert_eq!(read.map(|controls| controls.max_age_ms), Ok(Some(1_000)), "{ages}");
+            assert_eq!(read.map(|read| read.controls.max_age_ms), Ok(Some(1_000)), "{ages}");
         }
         let endless = read_controls(&headers(&[("cache-control", "max-age=99999999999999999999999")]));
-        assert_eq!(endless.map(|controls| controls.max_age_ms), Ok(Some(u64::MAX)));
+        assert_eq!(endless.map(|read| read.controls.max_age_ms), Ok(Some(u64::MAX)));
     }
 
     #[test]
@@ -155,7 +166,7 @@ mod tests {
         assert_eq!(read_controls(&headers(&[("x-vecho-fallback", "maybe")])), Err(BadControl::Fallback));
         assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "")])), Err(BadControl::Namespace));
         assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "a b")])), Err(BadControl::Namespace));
-        assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "team-a")])), Ok(Controls::default()));
+        assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "team-a")])), Ok(ReadControls::default()));
         let mut two = HeaderMap::new();
         two.append(NAMESPACE, HeaderValue::from_static("a"));
         two.append(NAMESPACE, HeaderValue::from_static("a"));

@@ -60,7 +60,7 @@ impl Proxy {
         match open {
             Open::Unread(bypass, body) => {
                 let way = Way { span, deadline: Some(count.begun + self.live.load().limits.request_timeout) };
-                Box::pin(self.bypass(Request::from_parts(head, self.timed(body)), bypass.into(), admission, way))
+                Box::pin(self.bypass(Request::from_parts(head, body), bypass.into(), admission, way))
             }
             Open::Read(read) => {
                 let deadline = count.begun + read.config.limits.request_timeout;
@@ -74,7 +74,7 @@ impl Proxy {
     async fn answer(&self, received: Box<Received<'_>>, admission: Admission) -> Finished {
         let (outcome, asked) = match understand(&received) {
             Ok((ask, asked)) => (self.flow.answer(&ask).await, asked),
-            Err(NotAsked::Unread(cause)) => return self.unread(*received, cause, admission).await,
+            Err(NotAsked::Unread(cause)) => return self.send_up(*received, cause, admission).await,
             Err(NotAsked::TooLong(error)) => return self.refuse_path(error),
         };
         let finished = match outcome {
@@ -88,18 +88,19 @@ impl Proxy {
                 self.replies.unreadable(*reply)
             }
             Outcome::NotCached => self.not_cached(),
-            Outcome::PassThrough(bypass) => self.unread(*received, bypass.into(), admission).await,
+            Outcome::PassThrough(bypass) => self.send_up(*received, bypass.into(), admission).await,
         };
         Finished { subject: asked.subject(), ..finished }
     }
 
     /// Sends up what was read and cannot be cached.
-    async fn unread(&self, received: Received<'_>, cause: BypassCause, admission: Admission) -> Finished {
+    async fn send_up(&self, received: Received<'_>, cause: BypassCause, admission: Admission) -> Finished {
         let Received { head, read, deadline, span } = received;
         if read.controls.only_if_cached {
             return self.not_cached();
         }
-        let body = ClientBody::whole(read.body);
+        // Its headers go up with it, and they describe the body as it came.
+        let body = ClientBody::whole(read.encoded.unwrap_or(read.body));
         let way = Way { span, deadline: Some(deadline) };
         Box::pin(self.bypass(Request::from_parts(head, body), cause, admission, way)).await
     }

@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::Proxy;
 use super::controls::read_controls;
-use super::intake::{path_model, read_origin, unreadable_head};
+use super::intake::{body_codings, path_model, read_origin};
+use crate::config::Config;
 use crate::flow::{Origin, model_key, space_key, upstream_encoding};
 use crate::key::Key;
 use crate::tiers::{Found, Lookup};
@@ -33,21 +34,36 @@ impl Proxy {
         if let Err(bad) = read_controls(headers) {
             return refusal("bad_control", &bad.to_string());
         }
-        if let Some(bypass) = unreadable_head(headers) {
-            return refusal(
-                bypass.label(),
-                "with the content type and encoding that this came with, it would pass through",
-            );
-        }
-        match read_request(body, &config.cache.extra_fields, path_model(kind)) {
+        let body = match self.explained_body(&config, headers, body).await {
+            Ok(body) => body,
+            Err(refusal) => return refusal,
+        };
+        match read_request(&body, &config.cache.extra_fields, path_model(kind)) {
             Err(cause) => {
                 let unknown = match cause.reason {
-                    Bypass::UnknownField => unknown_fields(body, &config.cache.extra_fields),
+                    Bypass::UnknownField => unknown_fields(&body, &config.cache.extra_fields),
                     _ => Vec::new(),
                 };
                 passes_through(&cause, &unknown)
             }
             Ok(request) => self.explain_request(&request, &origin).await,
+        }
+    }
+
+    /// The body without its content codings, or the reason why it would not be read.
+    async fn explained_body(&self, config: &Config, headers: &HeaderMap, body: &Bytes) -> Result<Bytes, Value> {
+        let unread = |bypass: Bypass| {
+            let message = "with the content type and encoding that this came with, it would pass through";
+            refusal(bypass.label(), message)
+        };
+        let codings = body_codings(headers).map_err(unread)?;
+        if codings.is_empty() {
+            return Ok(body.clone());
+        }
+        match self.decoder.decode(codings, body.clone(), config.limits.max_body_bytes, |_| true).await {
+            Ok(Some(plain)) => Ok(plain),
+            Ok(None) => Err(unread(Bypass::ContentEncoding)),
+            Err(error) => Err(refusal("body_too_large", &format!("{error} (limits.max_body_bytes)"))),
         }
     }
 

@@ -9,9 +9,10 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::Proxy;
-use super::controls::{BadControl, read_controls};
+use super::controls::{BadControl, ReadControls, read_controls};
+use super::cors::CorsRequest;
 use super::gate::Admission;
-use super::intake::{answer_key, unreadable_head};
+use super::intake::{answer_key, body_codings};
 use super::reply::Finished;
 use super::service::Count;
 use super::traced::served;
@@ -21,6 +22,7 @@ use crate::key::Key;
 use crate::metrics::Rejection;
 use crate::serve::{BodyBounds, CollectError, collect_bounded};
 use crate::traces::Span;
+use crate::upstream::ClientBody;
 use crate::wire::Bypass;
 
 /// What the first look comes to.
@@ -35,15 +37,18 @@ pub(super) enum Glance {
 
 /// A request that takes more than a look.
 pub(super) enum Open {
-    /// Its body is not JSON or not plain, and so not read here.
-    Unread(Bypass, Incoming),
+    /// Its body is not JSON, or is in a coding that cannot be decoded.
+    Unread(Bypass, ClientBody),
     /// No rendered answer is at hand.
     Read(Read),
 }
 
 /// What was read of a request beside its head.
 pub(super) struct Read {
+    /// The body without its content codings.
     pub(super) body: Bytes,
+    /// The body as it came, where that differs.
+    pub(super) encoded: Option<Bytes>,
     pub(super) controls: Controls,
     /// The key of its rendered answer, if it may have one.
     pub(super) key: Option<Key>,
@@ -52,33 +57,70 @@ pub(super) struct Read {
 }
 
 impl Proxy {
+    /// Reads how the caller wants its request handled, and whether a web page made it.
+    pub(super) fn read_head(&self, head: &request::Parts) -> Result<(Controls, Option<Box<CorsRequest>>), Finished> {
+        let ReadControls { mut controls, has_origin } =
+            read_controls(&head.headers).map_err(|bad| self.refuse_control(bad))?;
+        if !has_origin {
+            return Ok((controls, None));
+        }
+        let cors = self.cors.request(head.uri.path(), &head.headers);
+        let is_known = cors.as_deref().is_none_or(|cors| self.cors.knows(cors));
+        if !is_known && !controls.only_if_cached {
+            // The page can read no answer before the upstream has answered its origin once.
+            (controls.no_cache, controls.fetch_alone) = (true, true);
+        }
+        Ok((controls, cors))
+    }
+
+    /// Completes the headers of an answer to a web page.
+    pub(super) fn with_cors(&self, cors: Option<Box<CorsRequest>>, mut finished: Finished) -> Finished {
+        if let Some(cors) = cors {
+            self.cors.complete(&cors, &mut finished);
+        }
+        finished
+    }
+
     /// Reads a request and looks whether its answer is at hand.
     pub(super) async fn glance(
         &self,
         head: &request::Parts,
         body: Incoming,
+        controls: Controls,
         admission: &mut Admission,
         count: &Count<'_>,
     ) -> Glance {
-        let controls = match read_controls(&head.headers) {
-            Ok(controls) => controls,
-            Err(bad) => return Glance::Refused(self.refuse_control(bad)),
+        let codings = match body_codings(&head.headers) {
+            Ok(codings) => codings,
+            Err(bypass) => return self.unread(bypass, controls, || self.timed(body)),
         };
-        if let Some(bypass) = unreadable_head(&head.headers) {
-            if controls.only_if_cached {
-                return Glance::Refused(self.not_cached());
-            }
-            return Glance::Open(Open::Unread(bypass, body));
-        }
         let config = self.live.load();
-        let body = match self.read_body(&config, body, admission).await {
+        let mut body = match self.read_body(&config, body, admission).await {
             Ok(body) => body,
             Err(finished) => return Glance::Refused(finished),
         };
+        let mut encoded = None;
+        if !codings.is_empty() {
+            let (max_bytes, admit) = (config.limits.max_body_bytes, |bytes| admission.reserve(bytes));
+            match Box::pin(self.decoder.decode(codings, body.clone(), max_bytes, admit)).await {
+                Ok(Some(plain)) => encoded = Some(std::mem::replace(&mut body, plain)),
+                Ok(None) => return self.unread(Bypass::ContentEncoding, controls, || ClientBody::whole(body)),
+                Err(error) => return Glance::Refused(self.refuse_body(&error)),
+            }
+        }
         let key = controls.allow_rendered().then(|| answer_key(&config, &self.answer_secret, head, &body));
         match key.and_then(|key| self.at_hand(&key, &count.span)) {
             Some(finished) => Glance::Served(finished),
-            None => Glance::Open(Open::Read(Read { body, controls, key, config })),
+            None => Glance::Open(Open::Read(Read { body, encoded, controls, key, config })),
+        }
+    }
+
+    /// A request that goes up as it came, unless its caller wants only what is cached.
+    fn unread(&self, bypass: Bypass, controls: Controls, body: impl FnOnce() -> ClientBody) -> Glance {
+        if controls.only_if_cached {
+            Glance::Refused(self.not_cached())
+        } else {
+            Glance::Open(Open::Unread(bypass, body()))
         }
     }
 

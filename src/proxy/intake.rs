@@ -9,7 +9,7 @@ use crate::config::{Config, Scope, UpstreamTarget};
 use crate::flow::{Origin, join_headers, scope_key};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
 use crate::upstream::{RouteKind, TooLong, upstream_uri};
-use crate::wire::{Bypass, PathModel};
+use crate::wire::{Bypass, Coding, PathModel, content_codings};
 
 /// Reads who asks, under which scope, and where it would go. The controls must have been found in order.
 pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
@@ -76,23 +76,18 @@ pub const fn path_model(kind: RouteKind) -> PathModel {
     }
 }
 
-/// Why a body need not be read: it is not JSON, or not plain.
-pub(super) fn unreadable_head(headers: &HeaderMap) -> Option<Bypass> {
-    let (mut kind, mut encoding) = (None, None);
+/// Returns the content codings of a JSON body, or the reason why the body is not read.
+pub(super) fn body_codings(headers: &HeaderMap) -> Result<Vec<Coding>, Bypass> {
+    let (mut kind, mut is_coded) = (None, false);
     for (name, value) in headers {
         if *name == CONTENT_TYPE {
             kind.get_or_insert(value.as_bytes());
         } else if *name == CONTENT_ENCODING {
-            encoding.get_or_insert(value.as_bytes());
+            is_coded = true;
         }
     }
-    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
-        Some(Bypass::ContentEncoding)
-    } else if kind.is_some_and(is_json) {
-        None
-    } else {
-        Some(Bypass::ContentType)
-    }
+    let codings = if is_coded { content_codings(headers).ok_or(Bypass::ContentEncoding)? } else { Vec::new() };
+    if kind.is_some_and(is_json) { Ok(codings) } else { Err(Bypass::ContentType) }
 }
 
 /// Whether a content type names JSON, whatever its parameters.

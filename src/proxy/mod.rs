@@ -3,6 +3,8 @@
 mod asked;
 mod body;
 mod controls;
+mod cors;
+mod decode;
 mod embeddings;
 mod explain;
 mod gate;

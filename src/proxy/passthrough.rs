@@ -37,8 +37,14 @@ impl Proxy {
         if request.method() == Method::TRACE {
             return self.replies.trace_refused();
         }
-        let request = request.map(|body| self.timed(body));
-        self.forward(request, admission, Way { span, deadline: None }).await
+        let (head, body) = request.into_parts();
+        let preflight = self.cors.preflight(&head);
+        let request = Request::from_parts(head, self.timed(body));
+        let finished = self.forward(request, admission, Way { span, deadline: None }).await;
+        if let Some(preflight) = preflight {
+            self.cors.learn_preflight(&preflight, &finished);
+        }
+        finished
     }
 
     /// A request body that fails when the client stops sending it.
@@ -81,7 +87,7 @@ impl Proxy {
                     self.connect(below, hyper::upgrade::on(&mut response));
                     return Finished::new(downward(response, true), Outcome::Forwarded);
                 }
-                Finished::new(downward(response, false), Outcome::Forwarded).admitted(admission)
+                Finished::new(downward(response, false), Outcome::Forwarded).of_upstream().admitted(admission)
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::answers::StoredAnswer;
 use crate::flow::{Refusal, Tally};
 use crate::metrics::{Outcome, Rejection, Subject};
 use crate::serve::CollectError;
-use crate::upstream::{Class, OpenError, Reply, TooLong, Why, shown_on_errors};
+use crate::upstream::{Class, OpenError, Reply, TooLong, Why, marks_stand_in, shown_on_errors};
 use crate::wire::{Bypass, BypassCause, envelope};
 
 /// A finished reply and how it counts.
@@ -27,15 +27,22 @@ pub(super) struct Finished {
     pub outcome: Outcome,
     /// What was asked, where it was understood.
     pub subject: Option<Subject>,
+    /// Whether its headers are those of an upstream answer to this very request.
+    pub is_upstreams: bool,
 }
 
 impl Finished {
     pub(super) const fn new(response: Response<ReplyBody>, outcome: Outcome) -> Self {
-        Self { response, outcome, subject: None }
+        Self { response, outcome, subject: None, is_upstreams: false }
     }
 
     pub(super) fn about(self, subject: Subject) -> Self {
         Self { subject: Some(subject), ..self }
+    }
+
+    /// Marks its headers as those of an upstream answer to this very request.
+    pub(super) fn of_upstream(self) -> Self {
+        Self { is_upstreams: true, ..self }
     }
 
     /// Holds `admission` until its body has gone.
@@ -52,6 +59,9 @@ const REASON: HeaderName = HeaderName::from_static("x-vecho-bypass-reason");
 const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback-reason");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("openai-model");
+
+/// Longest name of a model that a header carries. Clients limit their headers, and the body has the name as well.
+const MAX_MODEL_BYTES: usize = 256;
 
 /// Makes replies; the ids of requests that no upstream has seen are its only state.
 pub(super) struct Replies {
@@ -71,8 +81,8 @@ pub(super) struct Notes {
     pub sources: HeaderValue,
     /// `x-vecho-tokens`
     pub tokens: HeaderValue,
-    /// `openai-model`
-    pub model: HeaderValue,
+    /// `openai-model`, where a header can carry it.
+    pub model: Option<HeaderValue>,
 }
 
 impl Notes {
@@ -82,7 +92,7 @@ impl Notes {
             outcome: tally.outcome(),
             sources: header_text(&tally.sources()),
             tokens: header_text(&tally.tokens()),
-            model: header_text(model),
+            model: model_header(model),
         }
     }
 
@@ -100,31 +110,43 @@ impl Notes {
     /// Headers of which each has nothing to say yet.
     fn blank() -> HeaderMap {
         let empty = || HeaderValue::from_static("");
-        let nothing = Self { outcome: Outcome::Hit, sources: empty(), tokens: empty(), model: empty() };
+        let nothing = Self { outcome: Outcome::Hit, sources: empty(), tokens: empty(), model: Some(empty()) };
         nothing.kept(&Tally::default())
     }
 
     /// Fills in what blank headers leave open. Found by looking at each: to look one up is to hash its name.
     fn fill(mut self, headers: &mut HeaderMap, mut id: HeaderValue) {
-        for (name, value) in headers {
+        for (name, value) in headers.iter_mut() {
             match name.as_str() {
                 "x-vecho-cache" => *value = HeaderValue::from_static(self.outcome.label()),
                 "x-vecho-sources" => swap(value, &mut self.sources),
                 "x-vecho-tokens" => swap(value, &mut self.tokens),
-                "openai-model" => swap(value, &mut self.model),
+                "openai-model" => {
+                    if let Some(model) = &mut self.model {
+                        swap(value, model);
+                    }
+                }
                 "x-request-id" => swap(value, &mut id),
                 _ => {}
             }
         }
+        if self.model.is_none() {
+            headers.remove(MODEL);
+        }
     }
 
-    /// The upstream's own name of the model stays.
+    /// The upstream's own name of the model stays, unless it is too long.
     fn write(self, headers: &mut HeaderMap) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE, HeaderValue::from_static(self.outcome.label()));
         headers.insert(SOURCES, self.sources);
         headers.insert(TOKENS, self.tokens);
-        headers.entry(MODEL).or_insert(self.model);
+        if headers.get(MODEL).is_some_and(|model| model.len() > MAX_MODEL_BYTES) {
+            headers.remove(MODEL);
+        }
+        if let Some(model) = self.model {
+            headers.entry(MODEL).or_insert(model);
+        }
     }
 }
 
@@ -140,7 +162,7 @@ impl Replies {
     /// A full answer. `call` holds the headers of the upstream call made for it, if one was.
     pub(super) fn answer(&self, notes: Notes, call: Option<HeaderMap>, body: ReplyBody) -> Finished {
         let (mut response, outcome) = (Response::new(body), notes.outcome);
-        let headers = response.headers_mut();
+        let (headers, is_upstreams) = (response.headers_mut(), call.is_some());
         if let Some(call) = call {
             *headers = call;
             notes.write(headers);
@@ -149,7 +171,7 @@ impl Replies {
             *headers = self.blank.clone();
             notes.fill(headers, self.next_id());
         }
-        Finished::new(response, outcome)
+        Finished { is_upstreams, ..Finished::new(response, outcome) }
     }
 
     /// A rendered answer that was at hand.
@@ -336,7 +358,7 @@ fn write_hex(number: u64, digits: &mut [u8]) {
 /// Marks an answer that went through unchanged.
 pub(super) fn mark_bypass(headers: &mut HeaderMap, cause: &BypassCause) {
     // Another vecho behind this one may have stood in for its upstream: that mark is worth more.
-    if !headers.get(CACHE).is_some_and(|mark| mark == Outcome::Mock.label() || mark == Outcome::Stale.label()) {
+    if !marks_stand_in(headers) {
         headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
     }
     headers.insert(REASON, header_text(&cause.header_text()));
@@ -345,6 +367,11 @@ pub(super) fn mark_bypass(headers: &mut HeaderMap, cause: &BypassCause) {
 /// Says why something stands in for vectors of the upstream.
 pub(super) fn tell_fallback(headers: &mut HeaderMap, measure: &str) {
     headers.insert(FALLBACK, header_text(measure));
+}
+
+/// The name of a model as a header value; none if it is too long or no header can carry it.
+fn model_header(model: &str) -> Option<HeaderValue> {
+    if model.len() <= MAX_MODEL_BYTES { HeaderValue::from_str(model).ok() } else { None }
 }
 
 /// A header value of some text; what no header can carry is left out.

@@ -7,6 +7,8 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::ReplyBody;
+use super::cors::CorsCache;
+use super::decode::BodyDecoder;
 use super::gate::Gate;
 use super::glance::Glance;
 use super::intake::target_uri;
@@ -28,6 +30,8 @@ pub struct Proxy {
     pub(super) client: Arc<Client>,
     pub(super) live: Live,
     pub(super) gate: Gate,
+    pub(super) decoder: BodyDecoder,
+    pub(super) cors: CorsCache,
     pub(super) replies: Replies,
     /// What the keys of rendered answers are made with.
     pub(super) answer_secret: PassingSecret,
@@ -42,7 +46,8 @@ impl Proxy {
         let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
         let gate = Gate::new(&live.load().limits, &metrics);
         let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
-        Arc::new(Self { flow, answers, client, live, gate, replies, answer_secret, tunnels, metrics })
+        let (decoder, cors) = (BodyDecoder::new(), CorsCache::new());
+        Arc::new(Self { flow, answers, client, live, gate, decoder, cors, replies, answer_secret, tunnels, metrics })
     }
 
     /// Classifies a path by how it goes to the upstream. The end of our own path nearly always decides.
@@ -72,10 +77,16 @@ impl Proxy {
                     let request = Request::from_parts(head, body);
                     Box::pin(self.other(request, admission, &count.span)).await
                 }
-                Ok(mut admission) => match self.glance(&head, body, &mut admission, &count).await {
-                    Glance::Served(finished) => finished.admitted(admission),
-                    Glance::Refused(finished) => finished,
-                    Glance::Open(open) => self.embeddings(head, open, admission, &count).await,
+                Ok(mut admission) => match self.read_head(&head) {
+                    Err(refused) => refused,
+                    Ok((controls, cors)) => {
+                        let finished = match self.glance(&head, body, controls, &mut admission, &count).await {
+                            Glance::Served(finished) => finished.admitted(admission),
+                            Glance::Refused(finished) => finished,
+                            Glance::Open(open) => self.embeddings(head, open, admission, &count).await,
+                        };
+                        self.with_cors(cors, finished)
+                    }
                 },
             };
             count.ended(finished)
@@ -102,7 +113,7 @@ impl<'a> Count<'a> {
 
     /// Takes down how the request ended, and gives its answer out.
     fn ended(&mut self, finished: Finished) -> Response<ReplyBody> {
-        let Finished { response, outcome, subject } = finished;
+        let Finished { response, outcome, subject, .. } = finished;
         let status = response.status();
         answered(&self.span, status);
         (self.outcome, self.status, self.subject) = (outcome, Some(status.as_u16()), subject);

@@ -1,11 +1,8 @@
 //! One call to the upstream: the connection pool, the credential that vecho holds, the deadlines of a call.
 
-use std::error::Error;
-
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::{COOKIE, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout_at};
@@ -14,13 +11,13 @@ use super::body::ClientBody;
 use super::connections::{Connections, Keeping, OpenError};
 use super::headers::KEY_HEADERS;
 use super::in_process::{self, InProcess};
+use super::reading::read_reply;
 use super::redirect::{may_share_credentials, next_call};
 use super::room::Share;
 use super::{Failure, Reply, Terms, Why};
 use crate::config::{Config, KeyHeader, Live};
 use crate::connector::{Connecting, TimedConnector, TlsError, cause_of};
 use crate::traces::TraceContext;
-use crate::wire::Encoding;
 
 /// Makes calls. Cheap to clone by `Arc`.
 pub struct Client {
@@ -164,56 +161,6 @@ fn remove_credentials(config: &Config, headers: &mut HeaderMap) {
     for name in KEY_HEADERS.iter().chain(&config.auth.credential_headers) {
         headers.remove(name);
     }
-}
-
-async fn read_reply(
-    response: Response<Incoming>,
-    max_bytes: usize,
-    asked: Encoding,
-    share: &Share,
-) -> Result<Reply, Failure> {
-    let (parts, body) = response.into_parts();
-    let (mut body, mut pieces, mut bytes) = (Limited::new(body, max_bytes), Vec::new(), 0);
-    while let Some(frame) = body.frame().await {
-        if let Ok(piece) = frame.map_err(|error| body_failure(&*error, asked))?.into_data() {
-            bytes += piece.len();
-            if !share.cover(memory_bytes(bytes, asked)).await {
-                return Err(Failure::no_room(asked));
-            }
-            pieces.push(piece);
-        }
-    }
-    Ok(Reply { status: parts.status, headers: parts.headers, body: join(pieces, bytes) })
-}
-
-fn body_failure(error: &(dyn Error + Send + Sync + 'static), asked: Encoding) -> Failure {
-    if error.is::<LengthLimitError>() {
-        Failure::too_large(asked)
-    } else {
-        Failure::unavailable(Why::Cut, "the upstream's answer was cut off")
-    }
-}
-
-/// What an answer of that many bytes takes with its vectors: three quarters of it again where it is base64, a quarter
-/// or less where it is numbers.
-const fn memory_bytes(wire_bytes: usize, asked: Encoding) -> u64 {
-    let vectors = match asked {
-        Encoding::Base64 => wire_bytes / 4 * 3,
-        Encoding::Float => wire_bytes / 4,
-    };
-    (wire_bytes + vectors) as u64
-}
-
-fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
-    if pieces.len() == 1 {
-        return pieces.swap_remove(0);
-    }
-    let mut whole = BytesMut::with_capacity(bytes);
-    // Each goes as soon as it is copied.
-    for piece in pieces {
-        whole.extend_from_slice(&piece);
-    }
-    whole.freeze()
 }
 
 fn failure_of(error: &legacy::Error) -> Failure {

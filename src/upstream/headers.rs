@@ -1,6 +1,6 @@
-//! Which headers cross the proxy, in which direction.
+//! The headers that cross the proxy, by direction.
 
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 /// Headers of one connection (RFC 9110, section 7.6.1), and those that hyper writes itself.
 const HOP_BY_HOP: [&str; 9] = [
@@ -18,8 +18,9 @@ const HOP_BY_HOP: [&str; 9] = [
 /// Headers of an embeddings request that its call gets anew or that mean the exchange with vecho, and those that speak
 /// for the very bytes of the client's body. The call's body is another one, and several calls may come of one request:
 /// under one idempotency key a service would answer the second with the vectors of the first.
-const REWRITTEN: [HeaderName; 11] = [
+const REWRITTEN: [HeaderName; 12] = [
     header::HOST,
+    header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::CONTENT_TYPE,
     header::ACCEPT_ENCODING,
@@ -32,22 +33,53 @@ const REWRITTEN: [HeaderName; 11] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// Where a caller's key stands. It goes up unless vecho sends its own in its place.
+/// Headers that may hold a caller's key. It goes up unless vecho sends its own in its place.
 pub(super) const KEY_HEADERS: [HeaderName; 3] =
     [header::AUTHORIZATION, HeaderName::from_static("api-key"), HeaderName::from_static("x-api-key")];
 
-/// Prefixes of what the service says about one call; good on a miss, wrong on a hit.
-const CALL_PREFIXES: [&str; 2] = ["openai-", "x-ratelimit-"];
+/// Headers of a call's answer that describe the service's own body or its own origin. The caller gets another body,
+/// from vecho.
+const OF_THE_SERVICE: [&str; 20] = [
+    "accept-ranges",
+    "age",
+    "alt-svc",
+    "cache-control",
+    "content-digest",
+    "content-encoding",
+    "content-length",
+    "content-md5",
+    "content-range",
+    "content-type",
+    "date",
+    "digest",
+    "etag",
+    "expires",
+    "last-modified",
+    "pragma",
+    "repr-digest",
+    "set-cookie",
+    "set-cookie2",
+    "strict-transport-security",
+];
 
-/// How many headers an answer of ours adds to those of a call.
+/// The mark of an answer of another vecho.
+const CACHE_MARK: &str = "x-vecho-cache";
+
+/// Longest value of a call's header that is shown.
+const MAX_SHOWN_BYTES: usize = 4 * 1024;
+
+/// Most lines of a call's headers that are shown. Popular clients accept 100 in all.
+const MAX_SHOWN_LINES: usize = 88;
+
+/// Number of headers that an answer of ours adds to those of a call.
 const OWN_HEADERS: usize = 8;
 
-/// Whether a header belongs to one connection.
+/// True if a header belongs to one connection.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(&name.as_str())
 }
 
-/// Takes out what belongs to one connection, also what `connection` names.
+/// Removes the headers of one connection, and those that `connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in named_by_connection(headers).iter().map(HeaderName::as_str).chain(HOP_BY_HOP) {
         headers.remove(name);
@@ -77,23 +109,39 @@ pub fn forwardable(request: &HeaderMap, key_is_ours: bool) -> HeaderMap {
     headers
 }
 
-/// What of a call's answer is shown to the callers it was made for.
+/// Returns the headers of a call's answer that its callers get with an answer of ours: all but those of the connection,
+/// of the service's own body and origin, and of another vecho.
 pub fn shown_on_misses(reply: &HeaderMap) -> HeaderMap {
-    filtered(reply, |name| name == "x-request-id" || CALL_PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    let named = named_by_connection(reply);
+    let is_shown = |name: &HeaderName| {
+        !is_hop_by_hop(name)
+            && !OF_THE_SERVICE.contains(&name.as_str())
+            && !name.as_str().starts_with("x-vecho-")
+            && !named.contains(name)
+    };
+    let shown = reply.iter().filter(|(name, value)| value.len() <= MAX_SHOWN_BYTES && is_shown(name));
+    collected(shown.take(MAX_SHOWN_LINES), reply.len())
 }
 
-/// What of an error is shown: everything, but for the connection's and the edge's own.
+/// True if another vecho marks its answer as a mock or as stale.
+pub fn marks_stand_in(headers: &HeaderMap) -> bool {
+    let is_stand_in = |mark: &[u8]| mark.eq_ignore_ascii_case(b"mock") || mark.eq_ignore_ascii_case(b"stale");
+    let marks = headers.get_all(CACHE_MARK).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    marks.map(<[u8]>::trim_ascii).any(is_stand_in)
+}
+
+/// Returns the headers of an error that its caller gets: all but those of the connection and of the service's edge.
 pub fn shown_on_errors(reply: &HeaderMap) -> HeaderMap {
     let edge = ["set-cookie", "alt-svc", "strict-transport-security", "content-length"];
     let mut headers = reply.clone();
     strip_hop_by_hop(&mut headers);
-    filtered(&headers, |name| !edge.contains(&name))
+    collected(headers.iter().filter(|(name, _)| !edge.contains(&name.as_str())), headers.len())
 }
 
-fn filtered(headers: &HeaderMap, shown: impl Fn(&str) -> bool) -> HeaderMap {
+fn collected<'a>(shown: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>, most: usize) -> HeaderMap {
     // With room for what an answer adds: a map that grows puts every name in once more.
-    let mut kept = HeaderMap::with_capacity(headers.len() + OWN_HEADERS);
-    for (name, value) in headers.iter().filter(|(name, _)| shown(name.as_str())) {
+    let mut kept = HeaderMap::with_capacity(most + OWN_HEADERS);
+    for (name, value) in shown {
         kept.append(name.clone(), value.clone());
     }
     kept
@@ -137,6 +185,62 @@ mod tests {
     fn cookies_and_transport_headers_reach_no_one() {
         let all = headers(&[("set-cookie", "c"), ("alt-svc", "h3"), ("retry-after", "1"), ("x-request-id", "r")]);
         assert_eq!(shown_on_errors(&all), headers(&[("retry-after", "1"), ("x-request-id", "r")]));
-        assert_eq!(shown_on_misses(&all), headers(&[("x-request-id", "r")]));
+        assert_eq!(shown_on_misses(&all), shown_on_errors(&all));
+    }
+
+    #[test]
+    fn a_miss_shows_what_the_upstream_says_about_the_call_and_nothing_of_its_connection_body_or_origin() {
+        let shown = headers(&[
+            ("access-control-allow-origin", "*"),
+            ("apim-request-id", "a"),
+            ("openai-model", "m"),
+            ("server", "uvicorn"),
+            ("x-litellm-response-cost", "0.1"),
+            ("x-ms-region", "west"),
+        ]);
+        let mut all = headers(&[
+            ("connection", "close, x-odd"),
+            ("x-odd", "1"),
+            ("keep-alive", "timeout=5"),
+            ("transfer-encoding", "chunked"),
+            ("x-vecho-cache", "hit"),
+            ("x-vecho-tokens", "billed=1"),
+        ]);
+        for name in OF_THE_SERVICE {
+            all.insert(name, HeaderValue::from_static("1"));
+        }
+        all.extend(shown.clone());
+        assert_eq!(shown_on_misses(&all), shown);
+    }
+
+    #[test]
+    fn long_values_and_more_lines_than_clients_accept_are_left_out_on_a_miss() {
+        let mut all = headers(&[("x-short", "1")]);
+        all.insert("x-long", "v".repeat(MAX_SHOWN_BYTES + 1).parse().expect("a value"));
+        all.insert("x-full", "v".repeat(MAX_SHOWN_BYTES).parse().expect("a value"));
+        assert_eq!(shown_on_misses(&all).keys().collect::<Vec<_>>(), ["x-short", "x-full"]);
+        for _ in 0..200 {
+            all.append("x-many", HeaderValue::from_static("1"));
+        }
+        assert_eq!(shown_on_misses(&all).len(), MAX_SHOWN_LINES);
+    }
+
+    #[test]
+    fn a_stand_in_is_recognised_in_any_case_among_all_values() {
+        let marked = |values: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(CACHE_MARK, HeaderValue::from_static(value));
+            }
+            marks_stand_in(&headers)
+        };
+        for values in
+            [&["mock"][..], &["stale"], &["Mock"], &["hit", "mock"], &["hit, STALE "], &["\tmock\t"], &["a,,mock"]]
+        {
+            assert!(marked(values), "{values:?}");
+        }
+        for values in [&[][..], &["hit"], &["miss", "partial"], &["mocks"], &["not mock"], &["bypass, "]] {
+            assert!(!marked(values), "{values:?}");
+        }
     }
 }

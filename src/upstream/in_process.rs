@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt;
 
 use super::body::ClientBody;
@@ -11,13 +11,27 @@ use super::client::ForwardedBody;
 use super::connections::{OpenError, body_error};
 use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
 
-/// An upstream inside this process: path and body in, answer out.
-pub type InProcess = Arc<dyn Fn(&str, &[u8]) -> Reply + Send + Sync>;
+/// An upstream inside this process: a request in, an answer out.
+pub type InProcess = Arc<dyn Fn(&InProcessRequest<'_>) -> Reply + Send + Sync>;
+
+/// A request to an upstream inside this process.
+pub struct InProcessRequest<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its path.
+    pub path: &'a str,
+    /// Its headers.
+    pub headers: &'a HeaderMap,
+    /// Its body.
+    pub body: &'a [u8],
+}
 
 /// Embedding is work for a processor, so not for the threads that serve connections.
 pub(super) async fn post(embedder: &InProcess, terms: &Terms, body: Bytes) -> Result<Reply, Failure> {
-    let (embedder, path) = (Arc::clone(embedder), terms.uri.path().to_owned());
-    tokio::task::spawn_blocking(move || embedder(&path, &body))
+    let (embedder, path, headers) = (Arc::clone(embedder), terms.uri.path().to_owned(), terms.headers.clone());
+    let embed =
+        move || embedder(&InProcessRequest { method: &Method::POST, path: &path, headers: &headers, body: &body });
+    tokio::task::spawn_blocking(embed)
         .await
         .map_err(|_| Failure::unavailable(Why::Stopping, "the built-in embedder gave no answer"))
 }
@@ -34,7 +48,9 @@ pub(super) async fn forward(
         RouteKind::Other => Bytes::new(),
         RouteKind::Embeddings | RouteKind::Deployment => collect_request(body, max_bytes).await?,
     };
-    let reply = embedder(parts.uri.path(), &body);
+    let request =
+        InProcessRequest { method: &parts.method, path: parts.uri.path(), headers: &parts.headers, body: &body };
+    let reply = embedder(&request);
     let mut response = Response::new(ForwardedBody::Whole(reply.body));
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;

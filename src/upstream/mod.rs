@@ -15,6 +15,7 @@ mod job;
 mod own;
 mod pool;
 mod portion;
+mod reading;
 mod redirect;
 mod retry;
 mod room;
@@ -32,9 +33,9 @@ pub use endpoint::{
     RouteKind, TooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
 };
 pub use error::{Class, Failure, Outage, Reply, Why};
-pub use headers::{forwardable, is_hop_by_hop, shown_on_errors, shown_on_misses, strip_hop_by_hop};
+pub use headers::{forwardable, is_hop_by_hop, marks_stand_in, shown_on_errors, shown_on_misses, strip_hop_by_hop};
 pub use health::SpaceHealth;
-pub use in_process::InProcess;
+pub use in_process::{InProcess, InProcessRequest};
 pub use own::{OwnRequest, request_id};
 pub use portion::{CallInfo, Fetched, Missing, Portion, Waiter};
 pub use redirect::location_for_caller;

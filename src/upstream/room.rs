@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
 /// How long an answer that needs more waits for others to end. Meanwhile its connection stands still.
@@ -13,6 +13,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// More is taken in steps, so that not every piece of an answer asks for it.
 const STEP_BYTES: u64 = 64 * 1024;
+
+/// Answers that are decoded at once. A decoder may hold a window of 16 MiB that no share counts.
+const MAX_DECODINGS: usize = 2;
 
 /// See above. Used by `Arc`.
 #[derive(Debug)]
@@ -22,6 +25,8 @@ pub(super) struct Room {
     freed: Notify,
     /// Held by the first of those that wait to begin, so that small calls do not overtake a large one for ever.
     door: tokio::sync::Mutex<()>,
+    /// Held while an answer in a content coding is decoded.
+    decodings: Semaphore,
 }
 
 #[derive(Debug)]
@@ -35,7 +40,8 @@ struct State {
 impl Room {
     pub(super) fn new(total: u64) -> Arc<Self> {
         let state = Mutex::new(State { free: total, one_waits: false });
-        Arc::new(Self { total, state, freed: Notify::new(), door: tokio::sync::Mutex::default() })
+        let decodings = Semaphore::new(MAX_DECODINGS);
+        Arc::new(Self { total, state, freed: Notify::new(), door: tokio::sync::Mutex::default(), decodings })
     }
 
     /// Waits for this many bytes, or for all there are if it is more.
@@ -124,6 +130,11 @@ impl Share {
             self.held.fetch_add(more, Ordering::Relaxed);
         }
         taken
+    }
+
+    /// Waits until the answer may be decoded.
+    pub(super) async fn decoding_permit(&self) -> SemaphorePermit<'_> {
+        self.room.decodings.acquire().await.expect("the semaphore must stay open")
     }
 
     /// Gives back what an answer took beyond the estimate: it is gone, and the next one begins anew.

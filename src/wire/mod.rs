@@ -1,6 +1,7 @@
 //! The OpenAI embeddings format, pure: what a request means, what an answer says, what an error looks like.
 
 mod bypass;
+mod coding;
 mod error;
 mod form;
 mod inputs;
@@ -12,6 +13,7 @@ mod unknown;
 mod write;
 
 pub use bypass::{Bypass, BypassCause};
+pub use coding::{Coding, Decoding, Step, Undecodable, content_codings};
 pub use error::{envelope, error_code, error_fields};
 pub use form::{RequestForm, WrittenEncoding};
 pub use inputs::MAX_INPUTS;

@@ -16,7 +16,9 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     // The guard compares hashes of tokens, which blake3 does in constant time.
     ("blake3", &["admin/guard.rs", "config/source.rs", "key.rs", "tiers/at_rest.rs", "tiers/disk/checksum.rs"]),
     ("bpe_openai", &["tokens.rs"]),
+    ("brotli_decompressor", &["wire/coding/"]),
     ("clap", &["cli.rs", "cli/"]),
+    ("flate2", &["wire/coding/"]),
     ("hdrhistogram", &["metrics/"]),
     ("humantime", &["config/"]),
     ("hyper_rustls", &["connector.rs"]),
@@ -41,6 +43,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("url", &["upstream/redirect.rs"]),
     ("webpki_roots", &["connector.rs"]),
     ("zmij", &["wire/"]),
+    ("zstd_safe", &["wire/coding/"]),
 ];
 
 /// What must not be written, and the one file that may.

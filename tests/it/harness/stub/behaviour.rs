@@ -54,6 +54,10 @@ pub(crate) enum Behaviour {
     NoUsage,
     /// Claims `content-encoding: gzip` over plain bytes.
     GzipLie,
+    /// The body in these content codings, as a `content-encoding` header lists them.
+    Encoded(&'static str),
+    /// These headers beside the usual ones.
+    Headers(Vec<(&'static str, String)>),
     /// The body in pieces of this many bytes with this pause before each.
     SlowBody { chunk_bytes: usize, pause: Duration },
     /// All of these, in order.

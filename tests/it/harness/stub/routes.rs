@@ -9,6 +9,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
 
+use super::super::encode::encode;
 use super::behaviour::Behaviour;
 use super::calls::Call;
 use super::control;
@@ -200,6 +201,11 @@ fn carry(behaviour: &Behaviour, reply: &mut Reply) {
             reply.transport = Transport::InPieces { bytes: *chunk_bytes, pause: *pause };
         }
         Behaviour::GzipLie => reply.set("content-encoding", "gzip"),
+        Behaviour::Encoded(codings) => {
+            reply.body = encode(codings, &reply.body).into();
+            reply.set("content-encoding", codings);
+        }
+        Behaviour::Headers(headers) => headers.iter().for_each(|(name, value)| reply.set(name, value)),
         Behaviour::All(several) => several.iter().for_each(|behaviour| carry(behaviour, reply)),
         _ => {}
     }

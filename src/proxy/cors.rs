@@ -1,0 +1,259 @@
+//! CORS: the headers that let a web page read an answer, kept for answers that no call was made for.
+//!
+//! The upstream alone decides which origins may read. A header that it sent for one origin is never given to another
+//! one, unless it is `*`.
+
+use std::sync::Arc;
+
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_MAX_AGE,
+    ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, HeaderName, HeaderValue, ORIGIN, VARY,
+};
+use http::{Method, request};
+
+use super::reply::Finished;
+use crate::bounded::{Bounded, Bounds, Weigh};
+use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
+use crate::upstream::{RouteKind, classify_path};
+
+/// Bounds of what is kept.
+const BOUNDS: Bounds = Bounds { max_bytes: 256 * 1024, max_entries: Some(256) };
+/// Usual bytes of a header and its place in a map.
+const HEADER_BYTES: usize = 160;
+
+/// The upstream's CORS headers by origin and path.
+pub(super) struct CorsCache {
+    entries: Bounded<CorsHeaders>,
+    secret: PassingSecret,
+}
+
+/// The CORS headers of one answer; none if no web page may read it.
+#[derive(Clone)]
+struct CorsHeaders(Arc<HeaderMap>);
+
+/// A request that a web page made.
+pub(super) struct CorsRequest {
+    origin: HeaderValue,
+    /// Key of the headers for this very origin.
+    exact: Key,
+    /// Key of the headers for every origin.
+    any: Key,
+}
+
+impl Weigh for CorsHeaders {
+    fn weight_bytes(&self) -> u64 {
+        let bytes: usize = self.0.values().map(|value| value.len() + HEADER_BYTES).sum();
+        (bytes + size_of::<HeaderMap>()) as u64
+    }
+}
+
+impl CorsCache {
+    pub(super) fn new() -> Self {
+        Self { entries: Bounded::new(BOUNDS, 1), secret: PassingSecret::new() }
+    }
+
+    /// The request with these headers, if a web page made it.
+    pub(super) fn request(&self, path: &str, headers: &HeaderMap) -> Option<Box<CorsRequest>> {
+        let origin = headers.get(ORIGIN)?.clone();
+        let key = |origins: &mut dyn Iterator<Item = &HeaderValue>| {
+            let mut key = KeyBuilder::passing(&self.secret);
+            key.part(Tag::Upstream, path.as_bytes());
+            for origin in origins {
+                key.part(Tag::HeaderValue, origin.as_bytes());
+            }
+            key.finish()
+        };
+        let (exact, any) = (key(&mut headers.get_all(ORIGIN).iter()), key(&mut std::iter::empty()));
+        Some(Box::new(CorsRequest { origin, exact, any }))
+    }
+
+    /// The request that a browser asks about before it sends an embeddings request.
+    pub(super) fn preflight(&self, head: &request::Parts) -> Option<Box<CorsRequest>> {
+        let is_preflight = head.method == Method::OPTIONS
+            && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+            && classify_path(head.uri.path()) != RouteKind::Other;
+        if is_preflight { self.request(head.uri.path(), &head.headers) } else { None }
+    }
+
+    /// True if the upstream has answered this origin, or every origin, at this path.
+    pub(super) fn knows(&self, request: &CorsRequest) -> bool {
+        self.find(request).is_some()
+    }
+
+    /// Learns from an answer that the upstream gave to this request, or adds what it said before.
+    pub(super) fn complete(&self, request: &CorsRequest, finished: &mut Finished) {
+        let status = finished.response.status();
+        let headers = finished.response.headers_mut();
+        if !finished.is_upstreams {
+            self.fill(request, headers);
+        } else if status.is_success() || headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
+            // Some servers leave the headers out of their errors alone.
+            self.learn(request, headers);
+        }
+    }
+
+    /// Learns from the answer to a preflight. An answer to a request itself says more, so it is not replaced.
+    pub(super) fn learn_preflight(&self, request: &CorsRequest, finished: &Finished) {
+        let headers = finished.response.headers();
+        let allowed = headers.get(ACCESS_CONTROL_ALLOW_ORIGIN);
+        let known = self.find(request);
+        let is_known = known.is_some_and(|known| known.0.get(ACCESS_CONTROL_ALLOW_ORIGIN) == allowed);
+        if finished.is_upstreams && allowed.is_some() && !is_known {
+            self.learn(request, headers);
+        }
+    }
+
+    fn find(&self, request: &CorsRequest) -> Option<CorsHeaders> {
+        self.entries.get(&request.exact).or_else(|| self.entries.get(&request.any))
+    }
+
+    fn learn(&self, request: &CorsRequest, headers: &HeaderMap) {
+        let mut kept = HeaderMap::new();
+        for (name, value) in headers.iter().filter(|(name, _)| is_kept(name)) {
+            kept.append(name.clone(), value.clone());
+        }
+        let allows_all = kept.get(ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(|allowed| allowed == "*");
+        let (key, other) = if allows_all { (request.any, request.exact) } else { (request.exact, request.any) };
+        self.entries.remove(&other);
+        self.entries.insert(key, CorsHeaders(Arc::new(kept)));
+    }
+
+    /// Gives an answer the headers that the upstream sent for this origin before.
+    fn fill(&self, request: &CorsRequest, headers: &mut HeaderMap) {
+        if request.may_read(headers) {
+            return;
+        }
+        // The answer to another origin's call.
+        let others: Vec<HeaderName> = headers.keys().filter(|name| is_kept(name) && **name != VARY).cloned().collect();
+        for name in others {
+            headers.remove(name);
+        }
+        for (name, value) in self.find(request).iter().flat_map(|known| known.0.iter()) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+}
+
+impl CorsRequest {
+    /// True if an answer with these headers lets this request's page read it.
+    fn may_read(&self, headers: &HeaderMap) -> bool {
+        headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(|allowed| allowed == "*" || *allowed == self.origin)
+    }
+}
+
+/// True for the headers that decide who may read an answer, without those of a preflight.
+fn is_kept(name: &HeaderName) -> bool {
+    let of_preflight = [ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE];
+    let others = ["cross-origin-resource-policy", "timing-allow-origin", "vary"];
+    let name_text = name.as_str();
+    (name_text.starts_with("access-control-") && !of_preflight.contains(name)) || others.contains(&name_text)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Response, StatusCode};
+
+    use super::*;
+    use crate::metrics::Outcome;
+    use crate::proxy::ReplyBody;
+
+    const A: &str = "https://a.example";
+    const B: &str = "https://b.example";
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+    }
+
+    fn from(cache: &CorsCache, origin: &'static str) -> Box<CorsRequest> {
+        cache.request("/v1/embeddings", &headers(&[("origin", origin)])).expect("it has an origin")
+    }
+
+    fn finished(status: u16, is_upstreams: bool, with: &[(&'static str, &'static str)]) -> Finished {
+        let mut response = Response::new(ReplyBody::whole(bytes::Bytes::new()));
+        *response.status_mut() = StatusCode::from_u16(status).expect("it is a status");
+        *response.headers_mut() = headers(with);
+        Finished { is_upstreams, ..Finished::new(response, Outcome::Hit) }
+    }
+
+    /// What a hit allows.
+    fn allowed(cache: &CorsCache, origin: &'static str) -> Option<String> {
+        let mut hit = finished(200, false, &[]);
+        cache.complete(&from(cache, origin), &mut hit);
+        let allowed = hit.response.headers().get(ACCESS_CONTROL_ALLOW_ORIGIN);
+        allowed.map(|value| value.to_str().expect("it is text").to_owned())
+    }
+
+    fn hear(cache: &CorsCache, origin: &'static str, status: u16, with: &[(&'static str, &'static str)]) {
+        cache.complete(&from(cache, origin), &mut finished(status, true, with));
+    }
+
+    #[test]
+    fn a_header_for_one_origin_is_not_given_to_another() {
+        let cache = CorsCache::new();
+        hear(&cache, A, 200, &[("access-control-allow-origin", A), ("vary", "origin")]);
+        assert_eq!((allowed(&cache, A).as_deref(), allowed(&cache, B)), (Some(A), None));
+        assert!(cache.knows(&from(&cache, A)) && !cache.knows(&from(&cache, B)));
+        let elsewhere = cache.request("/embeddings", &headers(&[("origin", A)])).expect("it has an origin");
+        assert!(!cache.knows(&elsewhere));
+    }
+
+    #[test]
+    fn a_header_for_every_origin_serves_all_until_the_upstream_says_otherwise() {
+        let cache = CorsCache::new();
+        hear(&cache, A, 200, &[("access-control-allow-origin", "*")]);
+        assert_eq!(allowed(&cache, B).as_deref(), Some("*"));
+        hear(&cache, B, 200, &[("access-control-allow-origin", B)]);
+        assert_eq!((allowed(&cache, A), allowed(&cache, B).as_deref()), (None, Some(B)));
+    }
+
+    #[test]
+    fn an_origin_that_may_not_read_is_known_as_well() {
+        let cache = CorsCache::new();
+        hear(&cache, A, 200, &[]);
+        assert!(cache.knows(&from(&cache, A)));
+        assert_eq!(allowed(&cache, A), None);
+    }
+
+    #[test]
+    fn an_error_without_cors_headers_says_nothing() {
+        let cache = CorsCache::new();
+        hear(&cache, A, 200, &[("access-control-allow-origin", A)]);
+        hear(&cache, A, 500, &[]);
+        assert_eq!(allowed(&cache, A).as_deref(), Some(A));
+    }
+
+    #[test]
+    fn an_error_of_another_origins_call_does_not_show_that_origin() {
+        let cache = CorsCache::new();
+        let mut shared = finished(400, false, &[("access-control-allow-origin", B), ("vary", "accept")]);
+        cache.complete(&from(&cache, A), &mut shared);
+        assert_eq!(shared.response.headers(), &headers(&[("vary", "accept")]));
+        assert!(!cache.knows(&from(&cache, A)));
+    }
+
+    #[test]
+    fn a_preflight_teaches_the_origin_but_not_its_own_headers() {
+        let cache = CorsCache::new();
+        let answer = finished(204, true, &[("access-control-allow-origin", A), ("access-control-max-age", "600")]);
+        cache.learn_preflight(&from(&cache, A), &answer);
+        let mut hit = finished(200, false, &[]);
+        cache.complete(&from(&cache, A), &mut hit);
+        assert_eq!(hit.response.headers(), &headers(&[("access-control-allow-origin", A)]));
+        hear(&cache, A, 200, &[("access-control-allow-origin", A), ("access-control-expose-headers", "x")]);
+        cache.learn_preflight(&from(&cache, A), &answer);
+        let mut hit = finished(200, false, &[]);
+        cache.complete(&from(&cache, A), &mut hit);
+        assert!(hit.response.headers().contains_key("access-control-expose-headers"));
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_number() {
+        let cache = CorsCache::new();
+        for number in 0..2_000 {
+            let origin = HeaderValue::from_str(&format!("https://{number}.example")).expect("it is a value");
+            let request = cache.request("/v1/embeddings", &HeaderMap::from_iter([(ORIGIN, origin)]));
+            cache.complete(&request.expect("it has an origin"), &mut finished(200, true, &[]));
+        }
+        assert!(cache.entries.len() <= 256);
+    }
+}

@@ -1,0 +1,160 @@
+//! Reading the answer to a call: whole, without its content codings, and within its share of memory.
+
+use std::error::Error;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Response};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use tokio::task::yield_now;
+
+use super::room::Share;
+use super::{Failure, Reply, Why};
+use crate::wire::{Decoding, Encoding, Step, content_codings};
+
+/// Headers that describe the body in its content codings.
+const OF_ENCODED_BODY: [&str; 7] =
+    ["content-digest", "content-encoding", "content-length", "content-md5", "digest", "etag", "repr-digest"];
+
+/// Reads an answer of at most `max_bytes`, counted without its content codings.
+pub(super) async fn read_reply(
+    response: Response<Incoming>,
+    max_bytes: usize,
+    asked: Encoding,
+    share: &Share,
+) -> Result<Reply, Failure> {
+    let (parts, body) = response.into_parts();
+    let (mut body, mut pieces, mut bytes) = (Limited::new(body, max_bytes), Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        if let Ok(piece) = frame.map_err(|error| body_failure(&*error, asked))?.into_data() {
+            bytes += piece.len();
+            if !share.cover(memory_bytes(bytes, asked)).await {
+                return Err(Failure::no_room(asked));
+            }
+            pieces.push(piece);
+        }
+    }
+    let reply = Reply { status: parts.status, headers: parts.headers, body: join(pieces, bytes) };
+    decode(reply, max_bytes, asked, share).await
+}
+
+/// Decodes the body of an answer. An answer that does not match its content codings stays as it came.
+async fn decode(mut reply: Reply, max_bytes: usize, asked: Encoding, share: &Share) -> Result<Reply, Failure> {
+    let Some(codings) = content_codings(&reply.headers).filter(|codings| !codings.is_empty()) else {
+        return Ok(reply);
+    };
+    let encoded_bytes = reply.body.len() as u64;
+    let _permit = share.decoding_permit().await;
+    let mut decoding = Decoding::new(codings, reply.body.clone());
+    loop {
+        match decoding.step() {
+            Err(_) => return Ok(reply),
+            Ok(Step::Done(body)) => {
+                forget_coding(&mut reply.headers);
+                reply.body = body;
+                return Ok(reply);
+            }
+            Ok(Step::More { total, .. }) if total > max_bytes => return Err(Failure::too_large(asked)),
+            Ok(Step::More { total, .. }) => {
+                if !share.cover(encoded_bytes + memory_bytes(total, asked)).await {
+                    return Err(Failure::no_room(asked));
+                }
+                // Other calls may run between two steps.
+                yield_now().await;
+            }
+        }
+    }
+}
+
+fn forget_coding(headers: &mut HeaderMap) {
+    for name in OF_ENCODED_BODY {
+        headers.remove(name);
+    }
+}
+
+fn body_failure(error: &(dyn Error + Send + Sync + 'static), asked: Encoding) -> Failure {
+    if error.is::<LengthLimitError>() {
+        Failure::too_large(asked)
+    } else {
+        Failure::unavailable(Why::Cut, "the upstream's answer was cut off")
+    }
+}
+
+/// What an answer of that many bytes takes with its vectors: three quarters of it again where it is base64, a quarter
+/// or less where it is numbers.
+const fn memory_bytes(wire_bytes: usize, asked: Encoding) -> u64 {
+    let vectors = match asked {
+        Encoding::Base64 => wire_bytes / 4 * 3,
+        Encoding::Float => wire_bytes / 4,
+    };
+    (wire_bytes + vectors) as u64
+}
+
+fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
+    if pieces.len() == 1 {
+        return pieces.swap_remove(0);
+    }
+    let mut whole = BytesMut::with_capacity(bytes);
+    // Each goes as soon as it is copied.
+    for piece in pieces {
+        whole.extend_from_slice(&piece);
+    }
+    whole.freeze()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use http::{HeaderValue, StatusCode};
+
+    use super::super::room::Room;
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn zipped(count: usize) -> Reply {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(&vec![b' '; count]).expect("memory takes everything");
+        let mut headers = HeaderMap::new();
+        for name in OF_ENCODED_BODY {
+            headers.insert(name, HeaderValue::from_static("gzip"));
+        }
+        headers.insert("x-mark", HeaderValue::from_static("seen"));
+        let body = encoder.finish().expect("memory takes everything").into();
+        Reply { status: StatusCode::OK, headers, body }
+    }
+
+    #[tokio::test]
+    async fn a_decoded_answer_has_no_header_of_the_encoded_one() {
+        let share = Room::new(64 * MIB).take(MIB).await;
+        let reply = decode(zipped(100_000), 100_000, Encoding::Float, &share).await.expect("it fits");
+        assert_eq!(reply.body, vec![b' '; 100_000]);
+        assert_eq!(reply.headers.keys().collect::<Vec<_>>(), ["x-mark"]);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_too_large_when_decoded_is_refused_before_it_takes_more_memory() {
+        let room = Room::new(64 * MIB);
+        let share = room.take(0).await;
+        let result = decode(zipped(50_000_000), 1_000_000, Encoding::Float, &share).await;
+        assert_eq!(result.map(|_| ()).expect_err("it is too large").detail, Failure::too_large(Encoding::Float).detail);
+        assert!(room.take(62 * MIB).await.cover(62 * MIB).await, "the share took less than two mebibytes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_without_room_when_decoded_is_refused() {
+        let share = Room::new(MIB).take(MIB).await;
+        let result = decode(zipped(50_000_000), 60_000_000, Encoding::Float, &share).await;
+        assert_eq!(result.map(|_| ()).expect_err("it has no room").detail, Failure::no_room(Encoding::Float).detail);
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_does_not_match_its_coding_stays_as_it_came() {
+        let share = Room::new(64 * MIB).take(MIB).await;
+        let mut lie = zipped(10);
+        lie.body = Bytes::from_static(b"{}");
+        let reply = decode(lie.clone(), 1_000, Encoding::Float, &share).await.expect("it is passed on");
+        assert_eq!((reply.body, reply.headers), (lie.body, lie.headers));
+    }
+}

@@ -1,0 +1,99 @@
+//! The gzip format (RFC 1952): a header, a deflate stream and a checksum, once or several times.
+
+use flate2::{Crc, Decompress};
+
+use super::Undecodable;
+use super::stage::{Advance, inflate};
+
+/// Bytes of a header without its optional fields.
+const HEADER_BYTES: usize = 10;
+/// Bytes of the checksum and the length that end a member.
+const TRAILER_BYTES: usize = 8;
+
+const HEADER_CHECKSUM: u8 = 0x02;
+const EXTRA: u8 = 0x04;
+const NAME: u8 = 0x08;
+const COMMENT: u8 = 0x10;
+const RESERVED: u8 = 0xe0;
+
+/// Decoder of a sequence of members.
+pub(super) struct Gzip {
+    part: Part,
+    decoder: Decompress,
+    checksum: Crc,
+}
+
+/// The part of a member that comes next.
+enum Part {
+    Header,
+    Body,
+    Trailer,
+}
+
+impl Default for Gzip {
+    fn default() -> Self {
+        Self { part: Part::Header, decoder: Decompress::new(false), checksum: Crc::new() }
+    }
+}
+
+impl Gzip {
+    pub(super) fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
+        match self.part {
+            Part::Header => {
+                let read = header_bytes(input).ok_or(Undecodable)?;
+                self.decoder.reset(false);
+                self.checksum.reset();
+                self.part = Part::Body;
+                Ok(Advance { read, written: 0, is_complete: false })
+            }
+            Part::Body => {
+                let advance = inflate(&mut self.decoder, input, output)?;
+                self.checksum.update(&output[..advance.written]);
+                if advance.is_complete {
+                    self.part = Part::Trailer;
+                }
+                Ok(Advance { is_complete: false, ..advance })
+            }
+            Part::Trailer => {
+                let trailer = input.get(..TRAILER_BYTES).ok_or(Undecodable)?;
+                if trailer != self.expected_trailer() {
+                    return Err(Undecodable);
+                }
+                self.part = Part::Header;
+                Ok(Advance { read: TRAILER_BYTES, written: 0, is_complete: true })
+            }
+        }
+    }
+
+    fn expected_trailer(&self) -> [u8; TRAILER_BYTES] {
+        let (checksum, length) = (self.checksum.sum(), self.checksum.amount());
+        let fields = u64::from(length) << 32 | u64::from(checksum);
+        fields.to_le_bytes()
+    }
+}
+
+/// Length of the header that `input` starts with, if it is whole and valid.
+fn header_bytes(input: &[u8]) -> Option<usize> {
+    let [0x1f, 0x8b, 8, flags, ..] = *input.get(..HEADER_BYTES)? else { return None };
+    if flags & RESERVED != 0 {
+        return None;
+    }
+    let mut length = HEADER_BYTES;
+    if flags & EXTRA != 0 {
+        let [low, high] = *input.get(length..length + 2)? else { return None };
+        length += 2 + usize::from(u16::from_le_bytes([low, high]));
+    }
+    for field in [NAME, COMMENT] {
+        if flags & field != 0 {
+            length += memchr::memchr(0, input.get(length..)?)? + 1;
+        }
+    }
+    if flags & HEADER_CHECKSUM != 0 {
+        let mut checksum = Crc::new();
+        checksum.update(input.get(..length)?);
+        let [low, high, ..] = checksum.sum().to_le_bytes();
+        (*input.get(length..length + 2)? == [low, high]).then_some(())?;
+        length += 2;
+    }
+    (length <= input.len()).then_some(length)
+}

@@ -1,0 +1,121 @@
+//! One coding of a body: the state of its decoder.
+
+use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
+use flate2::{Decompress, FlushDecompress, Status};
+use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
+
+use super::gzip::Gzip;
+use super::{Coding, STEP_BYTES, Undecodable};
+
+/// Binary logarithm of the largest window of a Zstandard frame: 8 MiB, as RFC 9659 has it.
+const MAX_ZSTD_WINDOW_LOG: u32 = 23;
+
+type Brotli = BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>;
+
+/// State of a decoder.
+pub(super) enum Stage {
+    Gzip(Box<Gzip>),
+    Deflate { decoder: Box<Decompress>, is_complete: bool },
+    Brotli { decoder: Box<Brotli>, is_complete: bool },
+    Zstd { decoder: DCtx<'static> },
+}
+
+/// Progress of a decoder.
+pub(super) struct Advance {
+    /// Bytes of input that it read.
+    pub(super) read: usize,
+    /// Bytes of output that it wrote.
+    pub(super) written: usize,
+    /// True if the input that was read so far is a complete body.
+    pub(super) is_complete: bool,
+}
+
+impl Stage {
+    /// A decoder for a body that starts as `input` does.
+    pub(super) fn new(coding: Coding, input: &[u8]) -> Result<Self, Undecodable> {
+        Ok(match coding {
+            Coding::Gzip => Self::Gzip(Box::default()),
+            Coding::Deflate => {
+                Self::Deflate { decoder: Box::new(Decompress::new(has_zlib_header(input))), is_complete: false }
+            }
+            Coding::Brotli => {
+                let [bytes, words, codes] = [StandardAlloc::default(); 3];
+                // The strict decoder refuses windows over 16 MiB, which are no part of `br`.
+                Self::Brotli { decoder: Box::new(Brotli::new_strict(bytes, words, codes)), is_complete: false }
+            }
+            Coding::Zstd => {
+                let mut decoder = DCtx::try_create().ok_or(Undecodable)?;
+                decoder.set_parameter(DParameter::WindowLogMax(MAX_ZSTD_WINDOW_LOG)).map_err(|_| Undecodable)?;
+                Self::Zstd { decoder }
+            }
+        })
+    }
+
+    /// Reads from the start of `input` and writes to the start of `output`. Without any progress the input is either
+    /// complete or damaged.
+    pub(super) fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
+        match self {
+            Self::Gzip(decoder) => decoder.advance(input, output),
+            Self::Deflate { is_complete: true, .. } | Self::Brotli { is_complete: true, .. } => {
+                Ok(Advance { read: 0, written: 0, is_complete: true })
+            }
+            Self::Deflate { decoder, is_complete } => {
+                let advance = inflate(decoder, input, output)?;
+                *is_complete = advance.is_complete;
+                Ok(advance)
+            }
+            Self::Brotli { decoder, is_complete } => {
+                let advance = decode_brotli(decoder, first_step(input), output)?;
+                *is_complete = advance.is_complete;
+                Ok(advance)
+            }
+            Self::Zstd { decoder } => decode_zstd(decoder, first_step(input), output),
+        }
+    }
+}
+
+/// Decodes a part of a deflate stream.
+pub(super) fn inflate(decoder: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
+    let (read_before, written_before) = (decoder.total_in(), decoder.total_out());
+    let status = decoder.decompress(first_step(input), output, FlushDecompress::None).map_err(|_| Undecodable)?;
+    Ok(Advance {
+        read: count(decoder.total_in() - read_before),
+        written: count(decoder.total_out() - written_before),
+        is_complete: status == Status::StreamEnd,
+    })
+}
+
+fn decode_brotli(decoder: &mut Brotli, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
+    let (mut unread, mut read) = (input.len(), 0);
+    let (mut free, mut written, mut total) = (output.len(), 0, 0);
+    let result =
+        BrotliDecompressStream(&mut unread, &mut read, input, &mut free, &mut written, output, &mut total, decoder);
+    match result {
+        BrotliResult::ResultFailure => Err(Undecodable),
+        BrotliResult::ResultSuccess => Ok(Advance { read, written, is_complete: true }),
+        BrotliResult::NeedsMoreInput | BrotliResult::NeedsMoreOutput => {
+            Ok(Advance { read, written, is_complete: false })
+        }
+    }
+}
+
+fn decode_zstd(decoder: &mut DCtx<'_>, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
+    let (mut source, mut target) = (InBuffer::around(input), OutBuffer::around(output));
+    let wanted = decoder.decompress_stream(&mut target, &mut source).map_err(|_| Undecodable)?;
+    // Zero means that a frame is complete and flushed. Further frames may follow.
+    Ok(Advance { read: source.pos(), written: target.pos(), is_complete: wanted == 0 })
+}
+
+/// True if a deflate body has the header of RFC 1950.
+fn has_zlib_header(input: &[u8]) -> bool {
+    let [method, flags, ..] = *input else { return true };
+    method & 0x0f == 8 && method >> 4 <= 7 && u16::from_be_bytes([method, flags]).is_multiple_of(31)
+}
+
+fn first_step(input: &[u8]) -> &[u8] {
+    &input[..input.len().min(STEP_BYTES)]
+}
+
+fn count(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("a step must be shorter than the address space")
+}

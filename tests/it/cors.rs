@@ -1,0 +1,204 @@
+//! Web pages read embeddings through vecho wherever the upstream lets them: on a miss, on a hit, and after a preflight.
+
+use http::{Method, Request};
+use http_body_util::Full;
+
+use crate::harness::client::Answer;
+use crate::harness::front::{Ask, texts_of, tiny};
+use crate::harness::stub::Call;
+use crate::harness::{Behaviour, Client, Front, Inside};
+
+const A: &str = "https://a.example";
+const B: &str = "https://b.example";
+const ALLOW: &str = "access-control-allow-origin";
+
+/// The text "a", asked for by a page.
+fn page(front: &Front, origin: &str) -> Ask {
+    front.post(texts_of(&["a"]).to_string()).header("origin", origin)
+}
+
+/// Answers every origin like this.
+fn allows(front: &Front, allowed: &str) {
+    let headers = [(ALLOW, allowed), ("vary", "origin"), ("access-control-expose-headers", "x-request-id")];
+    let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
+    front.stub.always(Behaviour::Headers(headers));
+}
+
+/// Lets the page of `origin` read, and no other.
+fn echoes(front: &Front) {
+    front.stub.decide(|call: &Call| match call.header("origin") {
+        Some(origin) => Behaviour::Headers(vec![(ALLOW, origin.to_owned()), ("vary", "origin".to_owned())]),
+        None => Behaviour::Normal,
+    });
+}
+
+fn shown(answer: &Answer) -> (&str, Option<&str>) {
+    assert_eq!((answer.status, answer.vectors()), (200, tiny(&["a"])));
+    (answer.cache(), answer.header(ALLOW))
+}
+
+async fn preflight(url: &str, origin: &str) -> Answer {
+    let request = Request::builder()
+        .method(Method::OPTIONS)
+        .uri(url)
+        .header("origin", origin)
+        .header("access-control-request-method", "POST")
+        .header("access-control-request-headers", "authorization,content-type");
+    Client::new().send(request.body(Full::default()).expect("it is legal")).await.expect("it is answered")
+}
+
+#[tokio::test]
+async fn a_page_can_read_misses_and_hits_alike() {
+    let front = Front::start().await;
+    allows(&front, "*");
+    for cache in ["miss", "hit", "hit", "hit"] {
+        let answer = page(&front, A).send().await;
+        assert_eq!(shown(&answer), (cache, Some("*")));
+        assert_eq!(answer.header("vary"), Some("origin"));
+        assert_eq!(answer.header("access-control-expose-headers"), Some("x-request-id"));
+    }
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
+async fn one_answer_for_every_origin_serves_them_all() {
+    let front = Front::start().await;
+    allows(&front, "*");
+    page(&front, A).send().await;
+    for _ in 0..3 {
+        assert_eq!(shown(&page(&front, B).send().await), ("hit", Some("*")));
+    }
+}
+
+#[tokio::test]
+async fn a_text_that_is_stored_is_asked_for_once_more_for_each_new_origin() {
+    let front = Front::start().await;
+    echoes(&front);
+    assert_eq!(shown(&front.embed(&["a"]).await), ("miss", None));
+    for (origin, cache) in [(A, "miss"), (A, "hit"), (B, "miss"), (A, "hit"), (B, "hit"), (B, "hit")] {
+        assert_eq!(shown(&page(&front, origin).send().await), (cache, Some(origin)), "{origin}");
+    }
+    assert_eq!(front.calls(), 3);
+    assert_eq!(shown(&front.embed(&["a"]).await), ("hit", None), "no page, no header");
+}
+
+#[tokio::test]
+async fn where_the_upstream_lets_no_page_read_there_is_no_header_and_still_a_hit() {
+    let front = Front::start().await;
+    for cache in ["miss", "hit", "hit"] {
+        assert_eq!(shown(&page(&front, A).send().await), (cache, None));
+    }
+}
+
+#[tokio::test]
+async fn misses_of_two_origins_do_not_share_a_call() {
+    let front = Front::with(&[("upstream.max_concurrent", "1")]).await;
+    echoes(&front);
+    // Both origins are known, so that their misses could share a call.
+    for origin in [A, B] {
+        page(&front, origin).send().await;
+    }
+    front.stub.when(|call| call.texts() == ["first"], Behaviour::Gate);
+    let first = front.post(texts_of(&["first"]).to_string()).send_meanwhile();
+    front.stub.held(1).await;
+    let ask = |text: &str, origin| front.post(texts_of(&[text]).to_string()).header("origin", origin).send_meanwhile();
+    let (one, other) = (ask("one", A), ask("other", B));
+    front.reaches("vecho_requests_in_flight", 3.0).await;
+    front.stub.release_all();
+    let (one, other) = (one.await.expect("it is answered"), other.await.expect("it is answered"));
+    assert_eq!((one.header(ALLOW), other.header(ALLOW)), (Some(A), Some(B)));
+    assert_eq!(first.await.expect("it is answered").status, 200);
+    assert_eq!(front.texts_sent().iter().filter(|texts| texts.len() > 1).count(), 0);
+}
+
+#[tokio::test]
+async fn a_page_that_waits_for_the_call_of_another_request_can_read_its_answer() {
+    let front = Front::start().await;
+    echoes(&front);
+    page(&front, A).send().await;
+    front.stub.when(|call| call.texts() == ["new"], Behaviour::Gate);
+    let ask = || front.post(texts_of(&["new"]).to_string());
+    let lead = ask().send_meanwhile();
+    front.stub.held(1).await;
+    let joined = ask().header("origin", A).send_meanwhile();
+    front.reaches("vecho_requests_in_flight", 2.0).await;
+    front.stub.release_all();
+    assert_eq!(lead.await.expect("it is answered").header(ALLOW), None);
+    assert_eq!(joined.await.expect("it is answered").header(ALLOW), Some(A));
+}
+
+#[tokio::test]
+async fn a_page_of_a_new_origin_joins_no_call_of_another_request() {
+    let front = Front::start().await;
+    front.stub.decide(|call: &Call| match call.header("origin") {
+        Some(origin) => Behaviour::Headers(vec![(ALLOW, origin.to_owned())]),
+        None => Behaviour::Gate,
+    });
+    let lead = front.post(texts_of(&["a"]).to_string()).send_meanwhile();
+    front.stub.held(1).await;
+    assert_eq!(shown(&page(&front, A).send().await), ("miss", Some(A)));
+    front.stub.release_all();
+    assert_eq!(lead.await.expect("it is answered").header(ALLOW), None);
+}
+
+#[tokio::test]
+async fn a_request_that_passes_through_teaches_the_origin_too() {
+    let front = Front::start().await;
+    allows(&front, A);
+    front.embed(&["a"]).await;
+    let odd = front.post(r#"{"model":"tiny","input":"a","nothing":1}"#).header("origin", A).send().await;
+    assert_eq!((odd.cache(), odd.header(ALLOW)), ("bypass", Some(A)));
+    assert_eq!(shown(&page(&front, A).send().await), ("hit", Some(A)));
+}
+
+#[tokio::test]
+async fn a_preflight_passes_through_and_its_answer_serves_the_hits_that_follow() {
+    let front = Front::start().await;
+    let headers = [(ALLOW, A), ("access-control-allow-headers", "authorization"), ("access-control-max-age", "600")];
+    let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
+    front
+        .stub
+        .when(|call| call.method == Method::OPTIONS, Behaviour::Status { code: 204, headers, body: String::new() });
+    front.embed(&["a"]).await;
+    let allowed = preflight(&front.url("/v1/embeddings"), A).await;
+    assert_eq!((allowed.status, allowed.header(ALLOW)), (204, Some(A)));
+    assert_eq!(allowed.header("access-control-allow-headers"), Some("authorization"));
+    let hit = page(&front, A).send().await;
+    assert_eq!(shown(&hit), ("hit", Some(A)));
+    assert_eq!(hit.header("access-control-max-age"), None);
+    assert_eq!(shown(&page(&front, B).send().await), ("miss", None), "another origin is asked about anew");
+}
+
+#[tokio::test]
+async fn errors_of_our_own_can_be_read_by_pages_that_may_read_answers() {
+    let front = Front::start().await;
+    echoes(&front);
+    page(&front, A).send().await;
+    let refused =
+        page(&front, A).header("x-vecho-namespace", "n").header("cache-control", "only-if-cached").send().await;
+    assert_eq!((refused.status, refused.header(ALLOW)), (504, Some(A)));
+}
+
+#[tokio::test]
+async fn only_if_cached_is_obeyed_for_an_origin_that_is_not_known() {
+    let front = Front::start().await;
+    front.embed(&["a"]).await;
+    let answer = page(&front, A).header("cache-control", "only-if-cached").send().await;
+    assert_eq!(shown(&answer), ("hit", None));
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
+async fn the_built_in_mock_lets_every_page_read() {
+    let vecho = Inside::start("mock:", &[]).await;
+    let allowed = preflight(&vecho.embeddings_url(), A).await;
+    assert_eq!((allowed.status, allowed.header(ALLOW)), (204, Some("*")));
+    assert_eq!(allowed.header("access-control-allow-headers"), Some("authorization,content-type"));
+    assert!(allowed.body.is_empty());
+    for cache in ["miss", "hit", "hit"] {
+        let answer = vecho.embed_with(&[("origin", A)], texts_of(&["a"])).await;
+        assert_eq!((answer.cache(), answer.header(ALLOW)), (cache, Some("*")));
+    }
+    let refused = vecho.embed_with(&[("origin", A)], serde_json::json!({"model": "m"})).await;
+    assert_eq!((refused.status, refused.header(ALLOW)), (400, Some("*")));
+}
