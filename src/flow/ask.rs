@@ -65,12 +65,22 @@ pub struct Controls {
     pub no_store: bool,
     /// Rather fail than fetch.
     pub only_if_cached: bool,
-    /// Fetch in a call that no other request joins.
-    pub fetch_alone: bool,
+    /// Whether other requests may join its calls, and it theirs.
+    pub calls: Calls,
     /// The oldest that is accepted.
     pub max_age_ms: Option<u64>,
     /// How far a fallback may go; can only narrow the configured mode.
     pub fallback: Option<FallbackMode>,
+}
+
+/// Whether a request shares its calls with others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Calls {
+    /// Equal inputs of several requests are fetched once.
+    #[default]
+    Shared,
+    /// Each input is fetched for this request.
+    Own,
 }
 
 /// The key of who may share an entry. A namespace and the headers that choose who answers narrow it; nothing widens it.

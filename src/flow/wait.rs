@@ -10,7 +10,7 @@ use tokio::time::timeout_at;
 use super::fetch::Fetch;
 use super::outcome::{Failed, Landed, Progress, Served, Slot};
 use super::request::Request;
-use super::{Landing, Source};
+use super::{Calls, Landing, Source};
 use crate::inflight::{self, Claims, Flights, Join, Lead};
 use crate::key::Key;
 use crate::tasks::Lent;
@@ -31,7 +31,7 @@ impl Request<'_> {
     /// Fetches what is missing. A failure that another caller's request may have caused is not taken over: those
     /// inputs are asked for once more.
     pub(super) async fn fetch(&self, progress: &mut Progress) {
-        let alone = self.ask.controls.no_store || self.ask.controls.fetch_alone || !self.trusted;
+        let alone = self.ask.controls.no_store || self.ask.controls.calls == Calls::Own || !self.trusted;
         let again = self.fetch_places(&progress.empty_places(), alone, progress).await;
         let (together, mut rest): (Vec<_>, Vec<_>) = again.into_iter().partition(|(_, kind)| *kind == Again::Together);
         // Another's failure in the second try says no more of this request than in the first.

@@ -14,7 +14,6 @@ use http::{Method, request};
 use super::reply::Finished;
 use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
-use crate::upstream::{RouteKind, classify_path};
 
 /// Bounds of what is kept.
 const BOUNDS: Bounds = Bounds { max_bytes: 256 * 1024, max_entries: Some(256) };
@@ -67,11 +66,9 @@ impl CorsCache {
         Some(Box::new(CorsRequest { origin, exact, any }))
     }
 
-    /// The request that a browser asks about before it sends an embeddings request.
+    /// The request that a browser asks about before it sends it.
     pub(super) fn preflight(&self, head: &request::Parts) -> Option<Box<CorsRequest>> {
-        let is_preflight = head.method == Method::OPTIONS
-            && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
-            && classify_path(head.uri.path()) != RouteKind::Other;
+        let is_preflight = head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         if is_preflight { self.request(head.uri.path(), &head.headers) } else { None }
     }
 
@@ -164,8 +161,8 @@ mod tests {
         pairs.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
-    fn from(cache: &CorsCache, origin: &'static str) -> Box<CorsRequest> {
-        cache.request("/v1/embeddings", &headers(&[("origin", origin)])).expect("it has an origin")
+    fn from(cache: &CorsCache, origin: &'static str) -> CorsRequest {
+        *cache.request("/v1/embeddings", &headers(&[("origin", origin)])).expect("it has an origin")
     }
 
     fn finished(status: u16, is_upstreams: bool, with: &[(&'static str, &'static str)]) -> Finished {

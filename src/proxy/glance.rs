@@ -17,7 +17,7 @@ use super::reply::Finished;
 use super::service::Count;
 use super::traced::served;
 use crate::config::Config;
-use crate::flow::{Controls, Tally};
+use crate::flow::{Calls, Controls, Tally};
 use crate::key::Key;
 use crate::metrics::Rejection;
 use crate::serve::{BodyBounds, CollectError, collect_bounded};
@@ -58,9 +58,8 @@ pub(super) struct Read {
 
 impl Proxy {
     /// Reads how the caller wants its request handled, and whether a web page made it.
-    pub(super) fn read_head(&self, head: &request::Parts) -> Result<(Controls, Option<Box<CorsRequest>>), Finished> {
-        let ReadControls { mut controls, has_origin } =
-            read_controls(&head.headers).map_err(|bad| self.refuse_control(bad))?;
+    pub(super) fn read_head(&self, head: &request::Parts) -> Result<(Controls, Option<Box<CorsRequest>>), BadControl> {
+        let ReadControls { mut controls, has_origin } = read_controls(&head.headers)?;
         if !has_origin {
             return Ok((controls, None));
         }
@@ -68,7 +67,7 @@ impl Proxy {
         let is_known = cors.as_deref().is_none_or(|cors| self.cors.knows(cors));
         if !is_known && !controls.only_if_cached {
             // The page can read no answer before the upstream has answered its origin once.
-            (controls.no_cache, controls.fetch_alone) = (true, true);
+            (controls.no_cache, controls.calls) = (true, Calls::Own);
         }
         Ok((controls, cors))
     }
@@ -159,7 +158,7 @@ impl Proxy {
         self.replies.bad_body(error)
     }
 
-    fn refuse_control(&self, bad: BadControl) -> Finished {
+    pub(super) fn refuse_control(&self, bad: BadControl) -> Finished {
         self.metrics.rejected(Rejection::BadControl);
         self.replies.bad_control(bad)
     }

@@ -78,7 +78,7 @@ impl Proxy {
                     Box::pin(self.other(request, admission, &count.span)).await
                 }
                 Ok(mut admission) => match self.read_head(&head) {
-                    Err(refused) => refused,
+                    Err(bad) => self.refuse_control(bad),
                     Ok((controls, cors)) => {
                         let finished = match self.glance(&head, body, controls, &mut admission, &count).await {
                             Glance::Served(finished) => finished.admitted(admission),
