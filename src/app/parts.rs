@@ -63,7 +63,6 @@ impl Parts {
             batcher: Batcher::new(caller, live.clone(), limit_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
             vouchers: Vouchers::default(),
-            outage: crate::flow::Outage::default(),
             tokenizer: Tokenizer::default(),
             tasks,
             tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,

@@ -139,7 +139,7 @@ impl Fetch {
             return Vec::new();
         };
         self.lessons.mark_readable(self.lane.terms.encoding);
-        self.flow.outage.end(now_ms);
+        self.flow.metrics.incidents().end(now_ms, &self.asked_model);
         if let Some(voucher) = self.voucher {
             let until_ms = now_ms.saturating_add(millis(self.config.auth.vouch_ttl));
             self.flow.vouchers.accept(voucher, until_ms, now_ms);

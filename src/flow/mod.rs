@@ -36,7 +36,6 @@ pub use ask::{Ask, Controls, Origin, join_headers, scope_key, space_key};
 pub use assemble::{Answer, Keep, Tally};
 pub use outcome::{Outcome, Refusal, Source};
 pub use request::{speaks_f32, upstream_encoding};
-pub use stand_in::Outage;
 pub use tokenizer::Tokenizer;
 
 use outcome::{Failed, Landed};
@@ -63,8 +62,6 @@ pub struct Flow {
     pub spaces: Spaces,
     /// Whose credentials the upstream accepts.
     pub vouchers: Vouchers,
-    /// Whether mocks are being served.
-    pub outage: Outage,
     /// Counts what no call told.
     pub tokenizer: Tokenizer,
     /// Where tasks run that outlive their request.

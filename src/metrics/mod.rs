@@ -6,6 +6,8 @@ mod catalogue;
 mod figures;
 mod handles;
 mod history;
+mod incident;
+mod incidents;
 mod labels;
 mod latency;
 mod performance;
@@ -23,6 +25,7 @@ pub use catalogue::{CATALOGUE, Family, Kind, LabelSet, catalogue_markdown};
 pub use figures::{Bucket, UpstreamFigures};
 pub use handles::{Counter, Entered, Gauge, PerLabel};
 pub use history::{COARSE_STEP_SECONDS, STEP_SECONDS, Sample, Samples};
+pub use incidents::{Affected, Incident, IncidentReport, Incidents, Instead, MAX_INCIDENTS, ModelReport, Standing};
 pub use labels::{
     AnswerEvent, BreakerState, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection,
     ReloadResult, RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
@@ -49,6 +52,7 @@ pub struct Metrics {
     performance: Performance,
     history: History,
     accounts: Accounts,
+    incidents: Incidents,
     requests: PerLabel<Route, PerLabel<Outcome, Counter>>,
     request_durations: HistogramVec,
     request_duration: [[OnceLock<Histogram>; Outcome::ALL.len()]; Route::ALL.len()],
@@ -122,6 +126,7 @@ impl Metrics {
             performance: Performance::new(),
             history: History::default(),
             accounts: Accounts::new(shelf),
+            incidents: Incidents::new(shelf),
             requests: shelf.counters_by_two(&catalogue::REQUESTS),
             request_durations: shelf.histograms(&catalogue::REQUEST_DURATION),
             request_duration: Default::default(),
@@ -188,6 +193,11 @@ impl Metrics {
     /// Response times, rate and errors, as a person asks for them.
     pub fn performance(&self) -> &Performance {
         &self.performance
+    }
+
+    /// Times during which requests found the upstream unavailable.
+    pub const fn incidents(&self) -> &Incidents {
+        &self.incidents
     }
 
     /// Tokens and money by model and namespace.

@@ -21,6 +21,7 @@ mod encodings;
 mod failures;
 mod fallback;
 mod harness;
+mod incidents;
 mod keys;
 mod layout;
 mod lies;

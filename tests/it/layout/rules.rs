@@ -18,7 +18,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("bpe_openai", &["tokens.rs"]),
     ("clap", &["cli.rs", "cli/"]),
     ("hdrhistogram", &["metrics/"]),
-    ("humantime", &["config/"]),
+    ("humantime", &["clock.rs", "config/"]),
     ("hyper_rustls", &["connector.rs"]),
     ("indicatif", &["cli/progress.rs"]),
     ("libc", &["heap.rs"]),
