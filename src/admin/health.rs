@@ -200,8 +200,9 @@ fn named(models: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn incident(errors: Option<Spell>, mocks: Option<Spell>, stale: Option<Spell>) -> Option<Standing> {
-        Some(Standing { cause: "timeout".to_owned(), models: vec!["m".to_owned()], errors, mocks, stale })
+    fn incident(errors: Option<Spell>, mocks: Option<Spell>, stale: Option<Spell>) -> Signs {
+        let (cause, models) = ("timeout".to_owned(), vec!["m".to_owned()]);
+        Signs { incident: Some(Standing { cause, models, errors, mocks, stale }), ..WELL }
     }
 
     const SINCE: Option<Spell> = Some(Spell::Since(1_000));
@@ -233,17 +234,11 @@ mod tests {
     #[test]
     fn each_trouble_degrades_and_is_named_once() {
         let troubles = [
-            (
-                Signs { incident: incident(SINCE, SINCE, None), ..WELL },
-                "answers are mocks, since 9 s (1970-01-01T00:00:01Z), for `m`: timeout",
-            ),
-            (
-                Signs { incident: incident(None, UNTIL, None), ..WELL },
-                "were mocks until 9 s ago (1970-01-01T00:00:01Z)",
-            ),
-            (Signs { incident: incident(SINCE, None, SINCE), ..WELL }, "are stale, since 9 s"),
-            (Signs { incident: incident(None, None, UNTIL), ..WELL }, "were stale until 9 s ago"),
-            (Signs { incident: incident(SINCE, None, None), ..WELL }, "requests fail, since 9 s"),
+            (incident(SINCE, SINCE, None), "answers are mocks, since 9 s (1970-01-01T00:00:01Z), for `m`: timeout"),
+            (incident(None, UNTIL, None), "were mocks until 9 s ago (1970-01-01T00:00:01Z)"),
+            (incident(SINCE, None, SINCE), "are stale, since 9 s"),
+            (incident(None, None, UNTIL), "were stale until 9 s ago"),
+            (incident(SINCE, None, None), "requests fail, since 9 s"),
             (Signs { is_config_current: false, ..WELL }, "the configuration"),
             (Signs { tiers_down: vec![("redis", None)], ..WELL }, "the redis tier is down"),
             (

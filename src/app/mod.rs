@@ -36,6 +36,7 @@ use crate::tasks::Tasks;
 pub use batches::{BatchCounts, BatchFiles, Keying, Sample, Tell};
 pub use folder::{Folder, NoFolder};
 use introduction::introduce;
+pub use introduction::{payer, warnings};
 use ops::Ops;
 use parts::{Parts, PortHooks};
 use reload::Reloader;
@@ -141,7 +142,7 @@ impl App {
         let admin = serve_admin(admin, limits, context, &metrics);
         state.ready.store(true, Ordering::SeqCst);
         metrics.ready(true);
-        introduce(&config, &parts.flow.tiers, parts.governor.status().limit_bytes);
+        introduce(&config, surroundings.source.as_ref(), &parts.flow.tiers, parts.governor.status().limit_bytes);
         tracing::info!("serving public={} admin={}", public.local_addr(), admin.local_addr());
         Ok(Self { public, admin, state, parts, tunnels, background, grace: config.shutdown.grace })
     }
