@@ -128,13 +128,14 @@ impl App {
         let config = live.load();
         metrics.accounts().reprice(&config.savings);
         let (tunnels, background) = (Tasks::new(), Tasks::new());
-        let parts = Parts::assemble(&live, &metrics, &surroundings.clock).await?;
+        let parts = Parts::assemble(&live, &metrics, &surroundings.clock, surroundings.level.throttled()).await?;
         let state = Arc::new(State::default());
         let proxy =
             Proxy::new(Arc::clone(&parts.flow), Arc::clone(&parts.answers), Arc::clone(&parts.client), tunnels.clone());
         let ops = Arc::new(Ops::new(&parts, &proxy, &state, &surroundings));
         background.spawn_until_stop(Arc::clone(&parts.governor).run(config.memory.check_every));
         background.spawn_until_stop(reload::watch(Reloader::new(&parts, &surroundings, tls.clone())));
+        background.spawn_until_stop(surroundings.level.throttled().clone().run());
         let limits = ServeLimits::from(&config.limits);
         let public = serve_public(public, limits.clone(), tls, proxy, &metrics);
         let context = AdminContext::from(&*ops);
@@ -181,6 +182,7 @@ impl App {
         // All spans have ended. They are few and go in one piece, so they get a moment even when the period is over.
         let unsent_spans = self.parts.flow.tracer.close(left().max(A_MOMENT)).await;
         let stopped = Stopped { cut_connections, cut_fetches, cut_tunnels, unwritten, unsent_spans };
+        self.parts.flow.throttled.finish();
         stopped.tell();
         self.background.stop();
         // A probe or a scrape gets a moment even when the grace period is over.

@@ -168,6 +168,8 @@ catalogue! {
         "Keys whose fetch is under way.");
     MODEL_DRIFTS: counter("vecho_model_drifts_total", &[],
         "Times the upstream began to answer with another model name, which makes older entries misses.");
+    ROTATING_CREDENTIALS: counter("vecho_rotating_credentials_total", &[],
+        "Callers whose bearer tokens change while their claims stay; in scope credential each token has its own entries.");
     CONNECTIONS: gauge("vecho_connections", PORT,
         "Open connections, by port.");
     CONNECTIONS_REJECTED: counter("vecho_connections_rejected_total", PORT,

@@ -38,6 +38,7 @@ pub use savings::{Account, Accounts, MAX_ACCOUNTS, Named, Statement};
 
 use handles::Shelf;
 use history::History;
+use latency::Durations;
 use process::Process;
 
 type ScrapeHook = Arc<dyn Fn(&Metrics) + Send + Sync>;
@@ -62,6 +63,8 @@ pub struct Metrics {
     rejected: PerLabel<Rejection, Counter>,
     upstream_calls: PerLabel<CallOutcome, Counter>,
     upstream_call_duration: Histogram,
+    /// The same times with percentiles.
+    upstream_call_times: Mutex<Durations>,
     upstream_call_inputs: Histogram,
     upstream_call_requests: Histogram,
     upstream_retries: PerLabel<RetryReason, Counter>,
@@ -96,6 +99,8 @@ pub struct Metrics {
     pub flights: Gauge,
     /// Times the upstream began to answer with another model name.
     pub model_drifts: Counter,
+    /// Callers whose bearer tokens rotate.
+    pub rotating_credentials: Counter,
     /// Open connections, by port.
     pub connections: PerLabel<Port, Gauge>,
     /// Connections closed because too many were open, by port.
@@ -136,6 +141,7 @@ impl Metrics {
             rejected: shelf.counters(&catalogue::REJECTED),
             upstream_calls: shelf.counters(&catalogue::UPSTREAM_CALLS),
             upstream_call_duration: shelf.histogram(&catalogue::UPSTREAM_CALL_DURATION),
+            upstream_call_times: Mutex::default(),
             upstream_call_inputs: shelf.histogram(&catalogue::UPSTREAM_CALL_INPUTS),
             upstream_call_requests: shelf.histogram(&catalogue::UPSTREAM_CALL_REQUESTS),
             upstream_retries: shelf.counters(&catalogue::UPSTREAM_RETRIES),
@@ -163,6 +169,7 @@ impl Metrics {
             cache_purges: shelf.counter(&catalogue::CACHE_PURGES),
             flights: shelf.gauge(&catalogue::FLIGHTS),
             model_drifts: shelf.counter(&catalogue::MODEL_DRIFTS),
+            rotating_credentials: shelf.counter(&catalogue::ROTATING_CREDENTIALS),
             connections: shelf.gauges(&catalogue::CONNECTIONS),
             connections_rejected: shelf.counters(&catalogue::CONNECTIONS_REJECTED),
             memory_resident: shelf.gauge(&catalogue::MEMORY_RESIDENT),

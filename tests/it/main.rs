@@ -20,6 +20,7 @@ mod drift;
 mod encodings;
 mod failures;
 mod fallback;
+mod floods;
 mod harness;
 mod incidents;
 mod keys;
