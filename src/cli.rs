@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tokio::runtime::Builder;
 
-use crate::app::check_trust;
+use crate::app::{check_trust, payer, warnings};
 use crate::config::{Config, Faults, Flag, Source};
 
 mod batch;
@@ -44,14 +44,19 @@ struct Settings {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Address of the public port
+    /// Address of the public port [default: 127.0.0.1:7861]
     #[arg(long, value_name = "ADDRESS", global = true)]
     listen: Option<String>,
-    /// Address of the ops port
+    /// Address of the ops port [default: 127.0.0.1:7862]
     #[arg(long, value_name = "ADDRESS", global = true)]
     admin_listen: Option<String>,
-    /// Base URL of the service behind, or mock:
-    #[arg(long, value_name = "URL", global = true)]
+    // No doc comment: a help text with a bare URL is no Markdown.
+    #[arg(
+        long,
+        value_name = "URL",
+        global = true,
+        help = "Base URL of the service behind, or mock: [default: https://api.openai.com/v1]"
+    )]
     upstream: Option<String>,
     /// Threads that serve requests
     #[arg(long, value_name = "NUMBER", global = true)]
@@ -171,7 +176,7 @@ pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(S
         },
         Command::Config { format } => print(output.out, &shown(&config, format)),
         Command::Check => match check_trust(&config) {
-            Ok(()) => print(output.out, "configuration ok"),
+            Ok(()) => report(&config, &source, output),
             Err(faults) => print_faults(&faults, output),
         },
         Command::Healthcheck { .. } => health::ask_readyz(config.admin_listen, output),
@@ -205,6 +210,15 @@ fn work(workers: usize, err: &mut dyn Write, command: impl Future<Output = Resul
             FAILED
         }
     }
+}
+
+/// Prints what a start with this configuration would log about keys and risks.
+fn report(config: &Config, source: &Source, output: &mut Output<'_>) -> u8 {
+    print(output.err, &format!("note: {}", payer(config)));
+    for warning in warnings(config, Some(source)) {
+        print(output.err, &format!("warning: {warning}"));
+    }
+    print(output.out, "configuration ok")
 }
 
 fn shown(config: &Config, format: Format) -> String {

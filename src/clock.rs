@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Where "now" comes from. Cheap to clone; clones of a manual clock move together.
 #[derive(Clone, Debug, Default)]
@@ -41,6 +41,13 @@ fn system_ms() -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A time in milliseconds since the Unix epoch, in RFC 3339: UTC, to the second.
+pub fn rfc3339(at_ms: u64) -> String {
+    // The years that the format has: up to 9999.
+    const LAST_MS: u64 = 253_402_300_799_999;
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at_ms.min(LAST_MS))).to_string()
+}
+
 /// A time during which something went on that operators are told of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spell {
@@ -48,4 +55,15 @@ pub enum Spell {
     Since(u64),
     /// It is over, and went on until then.
     Until(u64),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_in_rfc_3339_is_utc_to_the_second() {
+        assert_eq!(rfc3339(1_700_000_000_999), "2023-11-14T22:13:20Z");
+        assert_eq!(rfc3339(u64::MAX), "9999-12-31T23:59:59Z");
+    }
 }

@@ -1,5 +1,7 @@
 //! Log lines: how they look, which are written, and changing that while running.
 
+mod throttled;
+
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +11,9 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, reload};
+
+use throttled::Foreign;
+pub use throttled::Throttled;
 
 /// `log.format`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +48,7 @@ pub enum InitError {
 pub struct LevelHandle {
     current: Arc<Mutex<String>>,
     filter: Option<reload::Handle<EnvFilter, Registry>>,
+    throttled: Throttled,
 }
 
 impl fmt::Debug for LevelHandle {
@@ -54,7 +60,7 @@ impl fmt::Debug for LevelHandle {
 impl LevelHandle {
     /// A handle that checks and remembers levels and steers nothing: for an application that runs inside another one.
     pub fn detached() -> Self {
-        Self { current: Arc::new(Mutex::new("info".to_owned())), filter: None }
+        Self { current: Arc::new(Mutex::new("info".to_owned())), filter: None, throttled: Throttled::default() }
     }
 
     /// Writes from now on what `level` says: a level, or a filter such as `info,vecho::upstream=debug`.
@@ -66,6 +72,11 @@ impl LevelHandle {
         }
         level.clone_into(&mut current);
         Ok(())
+    }
+
+    /// Decides which lines of a flood are written.
+    pub const fn throttled(&self) -> &Throttled {
+        &self.throttled
     }
 
     /// The level in force, as it was set.
@@ -96,8 +107,10 @@ where
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
-    let handle = LevelHandle { current: Arc::new(Mutex::new(level.to_owned())), filter: Some(handle) };
-    Ok((Registry::default().with(filter).with(lines), handle))
+    let throttled = Throttled::default();
+    let foreign = Foreign(throttled.clone());
+    let handle = LevelHandle { current: Arc::new(Mutex::new(level.to_owned())), filter: Some(handle), throttled };
+    Ok((Registry::default().with(filter).with(foreign).with(lines), handle))
 }
 
 fn parse(level: &str) -> Result<EnvFilter, BadLevel> {
@@ -160,6 +173,20 @@ mod tests {
             tracing::error!("silenced");
         });
         assert!(text.contains("after") && !text.contains("before") && !text.contains("silenced"), "{text}");
+    }
+
+    #[test]
+    fn a_flood_of_warnings_of_another_crate_is_one_line_and_a_count() {
+        let text = logged(LogFormat::Text, |handle| {
+            for _ in 0..600 {
+                tracing::warn!(target: "h2::proto::streams", "too many resets");
+                tracing::warn!("our own");
+            }
+            handle.throttled().finish();
+        });
+        assert_eq!(text.matches("too many resets").count(), 1, "{text}");
+        assert_eq!(text.matches("h2::proto::streams (and 599 more in the last minute)").count(), 1, "{text}");
+        assert_eq!(text.matches("our own").count(), 600);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::AdminContext;
 use super::reply::{self, Reply, rounded, share};
-use crate::clock::Spell;
+use crate::clock::{Spell, rfc3339};
+use crate::metrics::{MAX_INCIDENTS, Standing};
 
 /// Above this share of errors the service is degraded.
 const DEGRADED_ERROR_RATE: f64 = 0.05;
@@ -34,10 +35,17 @@ pub(super) fn ready(context: &AdminContext) -> Reply {
 
 /// `GET /api/performance/health`. Answers 200 whatever it says; the probe for load balancers is `/readyz`.
 pub(super) fn health(context: &AdminContext) -> Reply {
-    reply::ok(&figures(context))
+    let mut figures = figures(context);
+    figures["incidents"] = incidents(context, MAX_INCIDENTS);
+    reply::ok(&figures)
 }
 
-/// The same as it is shown.
+/// The newest incidents of the upstream, newest first.
+pub(super) fn incidents(context: &AdminContext, most: usize) -> Value {
+    json!(context.metrics.incidents().newest(most))
+}
+
+/// The same as it is shown, without incidents.
 pub(super) fn figures(context: &AdminContext) -> Value {
     let signs = Signs::of(context);
     let verdict = signs.verdict();
@@ -60,10 +68,8 @@ struct Signs {
     breaker: &'static str,
     /// In milliseconds since the epoch.
     now_ms: u64,
-    /// When answers were mocks.
-    mocks: Option<Spell>,
-    /// When answers were stale.
-    stale: Option<Spell>,
+    /// The incident that is active, or was within the last minute.
+    incident: Option<Standing>,
     /// Whether the configuration as it was last read is in force.
     is_config_current: bool,
     /// Tiers that are configured and do not work, and why not where that is known. None is needed: a tier that is down
@@ -86,6 +92,7 @@ struct Verdict {
 
 impl Signs {
     fn of(context: &AdminContext) -> Self {
+        let now_ms = context.clock.now_ms();
         let performance = context.metrics.performance().snapshot();
         let down = context.cache.tiers().into_iter().filter(|tier| !tier.up);
         Self {
@@ -93,9 +100,8 @@ impl Signs {
             ready: context.health.ready(),
             draining: context.health.draining(),
             breaker: context.health.breaker(),
-            now_ms: context.clock.now_ms(),
-            mocks: context.health.mocks(),
-            stale: context.health.stale(),
+            now_ms,
+            incident: context.metrics.incidents().standing(now_ms),
             is_config_current: context.metrics.is_config_current(),
             avg_response_time_ms: performance.avg_response_time_ms,
             error_rate: performance.recent_error_rate,
@@ -122,8 +128,9 @@ impl Signs {
     fn warnings(&self) -> Vec<String> {
         let signs = [
             self.readiness(),
-            self.mocking(),
-            self.serving_stale(),
+            self.incident("answers are mocks", "answers were mocks", |incident| incident.mocks),
+            self.incident("answers are stale", "answers were stale", |incident| incident.stale),
+            self.failing(),
             self.calling(),
             self.errors(),
             self.memory(),
@@ -144,22 +151,23 @@ impl Signs {
         }
     }
 
-    fn mocking(&self) -> Option<String> {
-        self.mocks.map(|spell| self.standing_in("mocks", spell))
+    /// Requests fail, and nothing stands in for them.
+    fn failing(&self) -> Option<String> {
+        let stands_in = |incident: &&Standing| incident.mocks.is_none() && incident.stale.is_none();
+        self.incident.as_ref().filter(stands_in)?;
+        self.incident("requests fail", "requests failed", |incident| incident.errors)
     }
 
-    fn serving_stale(&self) -> Option<String> {
-        self.stale.map(|spell| self.standing_in("stale", spell))
-    }
-
-    fn standing_in(&self, what: &str, spell: Spell) -> String {
+    fn incident(&self, now: &str, before: &str, spell: impl Fn(&Standing) -> Option<Spell>) -> Option<String> {
+        let incident = self.incident.as_ref()?;
         let seconds_ago = |at_ms: u64| self.now_ms.saturating_sub(at_ms) / 1000;
-        match spell {
+        let when = match spell(incident)? {
             Spell::Since(at) => {
-                format!("the upstream is unavailable and answers are {what}, since {} s", seconds_ago(at))
+                format!("the upstream is unavailable and {now}, since {} s ({})", seconds_ago(at), rfc3339(at))
             }
-            Spell::Until(at) => format!("answers were {what} until {} s ago", seconds_ago(at)),
-        }
+            Spell::Until(at) => format!("{before} until {} s ago ({})", seconds_ago(at), rfc3339(at)),
+        };
+        Some(format!("{when}, for {}: {}", named(&incident.models), incident.cause))
     }
 
     fn calling(&self) -> Option<String> {
@@ -183,17 +191,29 @@ impl Signs {
     }
 }
 
+fn named(models: &[String]) -> String {
+    let models: Vec<String> = models.iter().map(|model| format!("`{model}`")).collect();
+    models.join(", ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn incident(errors: Option<Spell>, mocks: Option<Spell>, stale: Option<Spell>) -> Signs {
+        let (cause, models) = ("timeout".to_owned(), vec!["m".to_owned()]);
+        Signs { incident: Some(Standing { cause, models, errors, mocks, stale }), ..WELL }
+    }
+
+    const SINCE: Option<Spell> = Some(Spell::Since(1_000));
+    const UNTIL: Option<Spell> = Some(Spell::Until(1_000));
 
     const WELL: Signs = Signs {
         ready: true,
         draining: false,
         breaker: "closed",
         now_ms: 10_000,
-        mocks: None,
-        stale: None,
+        incident: None,
         is_config_current: true,
         tiers_down: Vec::new(),
         avg_response_time_ms: 1.0,
@@ -214,10 +234,11 @@ mod tests {
     #[test]
     fn each_trouble_degrades_and_is_named_once() {
         let troubles = [
-            (Signs { mocks: Some(Spell::Since(1_000)), ..WELL }, "are mocks, since 9 s"),
-            (Signs { mocks: Some(Spell::Until(1_000)), ..WELL }, "were mocks until 9 s ago"),
-            (Signs { stale: Some(Spell::Since(1_000)), ..WELL }, "are stale, since 9 s"),
-            (Signs { stale: Some(Spell::Until(1_000)), ..WELL }, "were stale until 9 s ago"),
+            (incident(SINCE, SINCE, None), "answers are mocks, since 9 s (1970-01-01T00:00:01Z), for `m`: timeout"),
+            (incident(None, UNTIL, None), "were mocks until 9 s ago (1970-01-01T00:00:01Z)"),
+            (incident(SINCE, None, SINCE), "are stale, since 9 s"),
+            (incident(None, None, UNTIL), "were stale until 9 s ago"),
+            (incident(SINCE, None, None), "requests fail, since 9 s"),
             (Signs { is_config_current: false, ..WELL }, "the configuration"),
             (Signs { tiers_down: vec![("redis", None)], ..WELL }, "the redis tier is down"),
             (

@@ -10,7 +10,6 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::clock::Spell;
 use crate::system::Optimized;
 pub use crate::tasks::Eventually;
 
@@ -140,12 +139,6 @@ pub trait Health: Send + Sync {
 
     /// `closed`, `half-open` or `open`.
     fn breaker(&self) -> &'static str;
-
-    /// When mocks were served; nothing if none was within the last minute.
-    fn mocks(&self) -> Option<Spell>;
-
-    /// When stale entries were served; nothing if none was within the last minute.
-    fn stale(&self) -> Option<Spell>;
 }
 
 /// The memory of the process.

@@ -1,10 +1,10 @@
-//! What the log says of an instance when it begins: where it asks, who shares, and what it does in an outage.
+//! The log lines of a start: the upstream, the sharing of entries, the answers in an outage, and the key that pays.
 
-use crate::config::{Config, FallbackMode, Origin, Scope, UpstreamTarget};
+use crate::config::{Config, FallbackMode, Origin, Scope, Source, UpstreamTarget};
 use crate::tiers::Stack;
 
-/// Tells it, and warns of mocks that nobody has asked for: they are the default, and look like vectors.
-pub(super) fn introduce(config: &Config, tiers: &Stack, limit_bytes: u64) {
+/// Logs the set-up, the key that pays, and every warning.
+pub(super) fn introduce(config: &Config, source: Option<&Source>, tiers: &Stack, limit_bytes: u64) {
     let upstream = &config.upstream.target;
     let scope = match config.cache.scope {
         Scope::Credential => "credential",
@@ -22,11 +22,66 @@ pub(super) fn introduce(config: &Config, tiers: &Stack, limit_bytes: u64) {
         memory_limit_mb = limit_bytes >> 20,
         "answering"
     );
-    let is_default = matches!(config.effective.origin("fallback.mode"), Some(Origin::Default));
-    if is_default && config.fallback.mode == FallbackMode::Mock && *upstream != UpstreamTarget::Mock {
-        tracing::warn!(
-            "while the upstream is unavailable, answers will be mock vectors, marked as such: that is the default of \
-             fallback.mode, which production sets to stale or error"
-        );
+    tracing::info!("{}", payer(config));
+    for warning in warnings(config, source) {
+        tracing::warn!("{warning}");
     }
+}
+
+/// Says whose key pays for the calls to the upstream, and where that key comes from.
+pub fn payer(config: &Config) -> String {
+    if config.upstream.target == UpstreamTarget::Mock {
+        return "calls cost nothing: the built-in mock makes the vectors".to_owned();
+    }
+    match key_origin(config) {
+        Some(origin) => format!("calls are paid by the key from {origin}"),
+        None => "calls are paid by each caller's own key".to_owned(),
+    }
+}
+
+/// Everything in a valid configuration, and in the environment it was read with, that an operator may not have meant.
+pub fn warnings(config: &Config, source: Option<&Source>) -> Vec<String> {
+    [open_key(config), ignored_proxy(config, source), mocks_by_default(config)].into_iter().flatten().collect()
+}
+
+/// Where the key comes from that vecho holds, if it holds one.
+fn key_origin(config: &Config) -> Option<String> {
+    config.upstream.api_key.as_ref()?;
+    let said = ["upstream.api_key", "upstream.api_key_file"].into_iter();
+    let said = said.filter_map(|key| config.effective.origin(key)).find(|origin| **origin != Origin::Default);
+    Some(said.map_or_else(|| "the configuration".to_owned(), Origin::to_string))
+}
+
+fn open_key(config: &Config) -> Option<String> {
+    let origin = key_origin(config).filter(|_| config.upstream.target != UpstreamTarget::Mock)?;
+    (!config.listen.ip().to_canonical().is_loopback()).then(|| {
+        format!(
+            "vecho holds a key ({origin}) and listens on {}, which is not loopback: anyone who can reach the port \
+             spends that key",
+            config.listen
+        )
+    })
+}
+
+/// The value of the variable is not repeated: it may hold a password.
+fn ignored_proxy(config: &Config, source: Option<&Source>) -> Option<String> {
+    let variable = source?.ignored_proxy(&config.upstream.target)?;
+    let UpstreamTarget::Http(uri) = &config.upstream.target else {
+        return None;
+    };
+    Some(format!(
+        "{variable} is set but not used for calls to the upstream: they go directly to {}; NO_PROXY with that host \
+         silences this warning",
+        uri.host().unwrap_or_default()
+    ))
+}
+
+fn mocks_by_default(config: &Config) -> Option<String> {
+    let is_default = matches!(config.effective.origin("fallback.mode"), Some(Origin::Default));
+    let is_real = config.upstream.target != UpstreamTarget::Mock;
+    (is_default && config.fallback.mode == FallbackMode::Mock && is_real).then(|| {
+        "while the upstream is unavailable, answers will be mock vectors, marked as such: that is the default of \
+         fallback.mode, which production sets to stale or error"
+            .to_owned()
+    })
 }

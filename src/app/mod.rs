@@ -36,6 +36,7 @@ use crate::tasks::Tasks;
 pub use batches::{BatchCounts, BatchFiles, Keying, Sample, Tell};
 pub use folder::{Folder, NoFolder};
 use introduction::introduce;
+pub use introduction::{payer, warnings};
 use ops::Ops;
 use parts::{Parts, PortHooks};
 use reload::Reloader;
@@ -127,13 +128,14 @@ impl App {
         let config = live.load();
         metrics.accounts().reprice(&config.savings);
         let (tunnels, background) = (Tasks::new(), Tasks::new());
-        let parts = Parts::assemble(&live, &metrics, &surroundings.clock).await?;
+        let parts = Parts::assemble(&live, &metrics, &surroundings.clock, surroundings.level.throttled()).await?;
         let state = Arc::new(State::default());
         let proxy =
             Proxy::new(Arc::clone(&parts.flow), Arc::clone(&parts.answers), Arc::clone(&parts.client), tunnels.clone());
         let ops = Arc::new(Ops::new(&parts, &proxy, &state, &surroundings));
         background.spawn_until_stop(Arc::clone(&parts.governor).run(config.memory.check_every));
         background.spawn_until_stop(reload::watch(Reloader::new(&parts, &surroundings, tls.clone())));
+        background.spawn_until_stop(surroundings.level.throttled().clone().run());
         let limits = ServeLimits::from(&config.limits);
         let public = serve_public(public, limits.clone(), tls, proxy, &metrics);
         let context = AdminContext::from(&*ops);
@@ -141,7 +143,7 @@ impl App {
         let admin = serve_admin(admin, limits, context, &metrics);
         state.ready.store(true, Ordering::SeqCst);
         metrics.ready(true);
-        introduce(&config, &parts.flow.tiers, parts.governor.status().limit_bytes);
+        introduce(&config, surroundings.source.as_ref(), &parts.flow.tiers, parts.governor.status().limit_bytes);
         tracing::info!("serving public={} admin={}", public.local_addr(), admin.local_addr());
         Ok(Self { public, admin, state, parts, tunnels, background, grace: config.shutdown.grace })
     }
@@ -180,6 +182,7 @@ impl App {
         // All spans have ended. They are few and go in one piece, so they get a moment even when the period is over.
         let unsent_spans = self.parts.flow.tracer.close(left().max(A_MOMENT)).await;
         let stopped = Stopped { cut_connections, cut_fetches, cut_tunnels, unwritten, unsent_spans };
+        self.parts.flow.throttled.finish();
         stopped.tell();
         self.background.stop();
         // A probe or a scrape gets a moment even when the grace period is over.

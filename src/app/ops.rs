@@ -17,7 +17,7 @@ use crate::admin::{
 };
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Weigh};
-use crate::clock::{Clock, Spell};
+use crate::clock::Clock;
 use crate::config::Live;
 use crate::flow::Flow;
 use crate::governor::Governor;
@@ -204,14 +204,6 @@ impl Health for Ops {
 
     fn breaker(&self) -> &'static str {
         self.breaker.state()
-    }
-
-    fn mocks(&self) -> Option<Spell> {
-        self.flow.outage.mocks(self.clock.now_ms())
-    }
-
-    fn stale(&self) -> Option<Spell> {
-        self.flow.outage.stale(self.clock.now_ms())
     }
 }
 

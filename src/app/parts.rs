@@ -12,9 +12,10 @@ use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::clock::Clock;
 use crate::config::{Config, Live, UpstreamTarget};
 use crate::connector::TlsError;
-use crate::flow::{Flow, Tokenizer};
+use crate::flow::{Flow, Rotation, Tokenizer};
 use crate::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrink, effective_limit};
 use crate::inflight::Flights;
+use crate::logs::Throttled;
 use crate::metrics::{GovernorAction, Metrics, Port, Rejection, Tier, TierLevels};
 use crate::serve::{ConnectionHooks, Fault};
 use crate::spaces::Spaces;
@@ -38,7 +39,12 @@ pub(super) struct Parts {
 }
 
 impl Parts {
-    pub(super) async fn assemble(live: &Live, metrics: &Arc<Metrics>, clock: &Clock) -> Result<Self, TlsError> {
+    pub(super) async fn assemble(
+        live: &Live,
+        metrics: &Arc<Metrics>,
+        clock: &Clock,
+        throttled: &Throttled,
+    ) -> Result<Self, TlsError> {
         let config = live.load();
         let system = Arc::new(System::new());
         let limit_bytes = effective_limit(config.memory.limit_bytes, system.container_limit_bytes());
@@ -63,7 +69,8 @@ impl Parts {
             batcher: Batcher::new(caller, live.clone(), limit_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
             vouchers: Vouchers::default(),
-            outage: crate::flow::Outage::default(),
+            rotation: Rotation::default(),
+            throttled: throttled.clone(),
             tokenizer: Tokenizer::default(),
             tasks,
             tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,

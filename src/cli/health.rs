@@ -14,7 +14,8 @@ const MAX_LINE_BYTES: u64 = 1024;
 /// Asks the ops port of this configuration whether it is ready.
 pub(super) fn ask_readyz(admin_listen: SocketAddr, output: &mut Output<'_>) -> u8 {
     let address = reachable(admin_listen);
-    report(ask(address, &address.to_string(), "/readyz"), output)
+    let authority = address.to_string();
+    report(&format!("http://{authority}/readyz"), ask(address, &authority, "/readyz"), output)
 }
 
 /// Asks the address that was given instead.
@@ -23,7 +24,7 @@ pub(super) fn ask_url(url: &str, output: &mut Output<'_>) -> u8 {
         print(output.err, "--url must be http://HOST:PORT/PATH with a host that is known");
         return FAULTY;
     };
-    report(ask(address, &authority, &path), output)
+    report(url, ask(address, &authority, &path), output)
 }
 
 fn parts(url: &str) -> Option<(String, SocketAddr, String)> {
@@ -45,15 +46,16 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn report(answer: io::Result<u16>, output: &mut Output<'_>) -> u8 {
+/// Prints the answer with the address that was asked.
+fn report(url: &str, answer: io::Result<u16>, output: &mut Output<'_>) -> u8 {
     match answer {
-        Ok(status @ 200..300) => print(output.out, &format!("ready ({status})")),
+        Ok(status @ 200..300) => print(output.out, &format!("ready ({status}): {url}")),
         Ok(status) => {
-            print(output.err, &format!("not ready ({status})"));
+            print(output.err, &format!("not ready ({status}): {url}"));
             FAILED
         }
         Err(error) => {
-            print(output.err, &format!("no answer: {error}"));
+            print(output.err, &format!("no answer: {url}: {error}"));
             FAILED
         }
     }

@@ -1,6 +1,7 @@
 //! How far a command is: a bar on a terminal, now and then a line elsewhere, nothing where nobody wants to know.
 //! Everything goes to standard error.
 
+use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,6 +13,12 @@ use tokio::time::interval;
 const LINE_EVERY: Duration = Duration::from_secs(5);
 /// Between two looks at work that does not go on.
 const TICK_EVERY: Duration = Duration::from_secs(1);
+/// Time from the beginning after which an estimate is shown: before, one batch says little about the rest.
+const ESTIMATE_AFTER: Duration = Duration::from_secs(5);
+/// Time after which an estimate is shown even if less than a fiftieth is done.
+const ESTIMATE_ALWAYS_AFTER: Duration = Duration::from_mins(1);
+/// Seconds over which the rate of an estimate is observed.
+const MAX_TRAIL: usize = 60;
 /// Redraws of the bar a second.
 const REDRAWS: u8 = 8;
 
@@ -35,7 +42,12 @@ struct SoFar {
     place: u64,
     things: u64,
     told: Instant,
+    trail: Trail,
 }
+
+/// The place at each of the last seconds, oldest first.
+#[derive(Default)]
+struct Trail(VecDeque<(Duration, u64)>);
 
 impl Progress {
     /// Shows how many things, called by `noun`, are done, and how far that is towards `total`, where that is known.
@@ -46,7 +58,7 @@ impl Progress {
             (false, true) => Look::Bar(bar(total)),
             (false, false) => Look::Lines,
         };
-        let so_far = Mutex::new(SoFar { place: 0, things: 0, told: begun });
+        let so_far = Mutex::new(SoFar { place: 0, things: 0, told: begun, trail: Trail::default() });
         Self { look, noun, total: total.filter(|total| *total > 0), begun, so_far }
     }
 
@@ -55,6 +67,8 @@ impl Progress {
         let mut so_far = self.lock();
         so_far.place += place;
         so_far.things += things;
+        let place = so_far.place;
+        so_far.trail.note(self.begun.elapsed(), place);
         match &self.look {
             Look::Bar(bar) => {
                 bar.set_position(so_far.place);
@@ -99,11 +113,37 @@ impl Progress {
     }
 
     fn words(&self, so_far: &SoFar) -> String {
-        words(self.noun, so_far.things, so_far.place, self.total, self.begun.elapsed())
+        let elapsed = self.begun.elapsed();
+        let left = self.total.and_then(|total| so_far.trail.left(elapsed, so_far.place, total));
+        words(self.noun, so_far.things, elapsed, left)
     }
 
     fn lock(&self) -> MutexGuard<'_, SoFar> {
         self.so_far.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Trail {
+    fn note(&mut self, elapsed: Duration, place: u64) {
+        if self.0.back().is_none_or(|(last, _)| elapsed.saturating_sub(*last) >= TICK_EVERY) {
+            if self.0.len() == MAX_TRAIL {
+                self.0.pop_front();
+            }
+            self.0.push_back((elapsed, place));
+        }
+    }
+
+    /// The time that the rest takes at the rate of the last minute, once that rate says something.
+    fn left(&self, elapsed: Duration, place: u64, total: u64) -> Option<Duration> {
+        let is_telling = place.saturating_mul(50) >= total || elapsed >= ESTIMATE_ALWAYS_AFTER;
+        if elapsed < ESTIMATE_AFTER || !is_telling || place > total {
+            return None;
+        }
+        let (since, from) = self.0.front().filter(|(since, _)| *since > TICK_EVERY).copied().unwrap_or_default();
+        let (seconds, done) = (elapsed.saturating_sub(since).as_secs_f64(), place.saturating_sub(from));
+        #[expect(clippy::cast_precision_loss, reason = "figures for people")]
+        let left = seconds * (total - place) as f64 / done as f64;
+        Duration::try_from_secs_f64(left).ok().filter(|_| done > 0)
     }
 }
 
@@ -136,15 +176,11 @@ pub(super) fn say(text: &str) {
     clippy::cast_sign_loss,
     reason = "figures for people"
 )]
-fn words(noun: &str, things: u64, place: u64, total: Option<u64>, elapsed: Duration) -> String {
+fn words(noun: &str, things: u64, elapsed: Duration, left: Option<Duration>) -> String {
     let seconds = elapsed.as_secs_f64().max(0.001);
     let rate = things as f64 / seconds;
     let words = format!("{} {noun}, {}/s", grouped(things), grouped(rate as u64));
-    let Some(total) = total.filter(|total| place > 0 && place <= *total) else {
-        return words;
-    };
-    let left = seconds * (total - place) as f64 / place as f64;
-    format!("{words}, {} left", time(left as u64))
+    left.map_or_else(|| words.clone(), |left| format!("{words}, {} left", time(left.as_secs())))
 }
 
 fn time(seconds: u64) -> String {
@@ -172,13 +208,37 @@ pub(super) fn grouped(number: u64) -> String {
 mod tests {
     use super::*;
 
+    fn trail(places: &[(u64, u64)]) -> Trail {
+        let mut trail = Trail::default();
+        for (seconds, place) in places {
+            trail.note(Duration::from_secs(*seconds), *place);
+        }
+        trail
+    }
+
+    fn left(places: &[(u64, u64)], total: u64) -> Option<u64> {
+        let (elapsed, place) = *places.last()?;
+        trail(places).left(Duration::from_secs(elapsed), place, total).map(|left| left.as_secs())
+    }
+
     #[test]
     fn the_rate_is_of_things_and_the_rest_of_the_total() {
-        let words = |place, total| words("texts", 12_000, place, total, Duration::from_secs(10));
-        assert_eq!(words(250, Some(1_000)), "12,000 texts, 1,200/s, 30 s left");
-        assert_eq!(words(250, None), "12,000 texts, 1,200/s");
-        assert_eq!(words(0, Some(1_000)), "12,000 texts, 1,200/s");
-        assert_eq!(words(1_001, Some(1_000)), "12,000 texts, 1,200/s", "a total that was only an estimate");
+        let words = |left| words("texts", 12_000, Duration::from_secs(10), left);
+        assert_eq!(words(Some(Duration::from_secs(30))), "12,000 texts, 1,200/s, 30 s left");
+        assert_eq!(words(None), "12,000 texts, 1,200/s");
+    }
+
+    #[test]
+    fn the_rest_is_estimated_from_the_observed_rate() {
+        assert_eq!(left(&[(0, 0), (10, 250)], 1_000), Some(30));
+        assert_eq!(left(&[(0, 0), (10, 1_001)], 1_000), None, "a total that was only an estimate");
+        assert_eq!(left(&[(0, 0), (1, 1)], 1_000), None, "the first batch says little");
+        assert_eq!(left(&[(0, 0), (9, 10)], 1_000), None, "and so does a hundredth");
+        assert_eq!(left(&[(0, 0), (60, 10)], 1_000), Some(5_940), "unless that takes a minute");
+        assert_eq!(left(&[(0, 0), (60, 0)], 1_000), None);
+        let slow_start: Vec<_> =
+            (0..100).map(|second| (second, if second < 40 { 0 } else { (second - 40) * 10 })).collect();
+        assert_eq!(left(&slow_start, 1_180), Some(59), "by the last minute, whatever came before");
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod savings;
 mod stores;
 mod traces;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -74,8 +74,17 @@ fn read(reader: &mut Reader) -> Config {
     }
 }
 
+/// Of names only `localhost` is known: another one may mean several addresses, or none at the time of the start.
 fn address(value: &Value) -> Result<SocketAddr, String> {
-    values::text(value)?.parse().map_err(|_| format!("{value} is not an address with a port, such as 127.0.0.1:7861"))
+    let text = values::text(value)?;
+    let local = text.rsplit_once(':').filter(|(host, _)| host.trim_end_matches('.').eq_ignore_ascii_case("localhost"));
+    let address = match local {
+        Some((_, port)) => port.parse().ok().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        None => text.parse().ok(),
+    };
+    address.ok_or_else(|| {
+        format!("{value} is not an address with a port, such as 127.0.0.1:7861, [::]:7861 or localhost:7861")
+    })
 }
 
 fn workers(reader: &mut Reader) -> usize {

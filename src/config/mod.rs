@@ -10,6 +10,7 @@ mod effective;
 mod faults;
 mod keys;
 mod live;
+mod proxies;
 mod raw;
 mod reader;
 mod reference;

@@ -7,7 +7,7 @@ use blake3::Hasher;
 
 use super::keys::WELL_KNOWN;
 use super::raw::{CACHE_FOLDERS, Raw};
-use super::{Config, Faults, Flag, KEYS, Origin, checks};
+use super::{Config, Faults, Flag, KEYS, Origin, UpstreamTarget, checks, proxies};
 
 /// Where the configuration comes from. The environment is a snapshot: a running process does not see later changes.
 #[derive(Clone)]
@@ -42,6 +42,11 @@ impl Source {
     /// Reads everything anew. Blocks on the disk.
     pub fn load(&self) -> Result<Config, Faults> {
         checks::check(self.gather())
+    }
+
+    /// The variable of the environment that names a proxy for this upstream, which vecho does not use.
+    pub fn ignored_proxy(&self, upstream: &UpstreamTarget) -> Option<&str> {
+        proxies::ignored(&self.env, upstream)
     }
 
     /// A hash over the contents of the configuration file and of the files that hold secrets. Blocks on the disk.
@@ -83,7 +88,7 @@ impl Config {
 
 fn concerns_us(name: &str) -> bool {
     let is_well_known = WELL_KNOWN.iter().chain(&CACHE_FOLDERS).any(|(known, _)| *known == name);
-    is_well_known || name.starts_with("VECHO_")
+    is_well_known || name.starts_with("VECHO_") || proxies::is_variable(name)
 }
 
 fn file_of(env: &[(String, String)]) -> Option<(PathBuf, Origin)> {

@@ -20,6 +20,9 @@ use crate::vector::NotAVector;
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
 
+const DRIFT: &str = "another model answers than before: older vectors of its space are fetched again";
+const NOT_STORED: &str = "an answer was passed on and not stored";
+
 /// The fetch of everything that one request leads. It runs to its end whoever still waits for it: see `Request::launch`.
 pub(super) struct Fetch {
     pub(super) flow: Arc<Flow>,
@@ -146,7 +149,7 @@ impl Fetch {
             return Vec::new();
         };
         self.lessons.mark_readable(self.lane.terms.encoding);
-        self.flow.outage.end(now_ms);
+        self.flow.metrics.incidents().end(now_ms, &self.asked_model);
         if let Some(voucher) = self.voucher {
             let until_ms = now_ms.saturating_add(millis(self.config.auth.vouch_ttl));
             self.flow.vouchers.accept(voucher, until_ms, now_ms);
@@ -200,7 +203,9 @@ impl Fetch {
         }
         if lesson == Lesson::Drift {
             self.flow.metrics.model_drifts.inc();
-            tracing::warn!(model, "another model answers than before: older vectors of its space are fetched again");
+            if self.flow.throttled.admits(DRIFT) {
+                tracing::warn!(model, "{DRIFT}");
+            }
         }
         identity
     }
@@ -230,7 +235,9 @@ impl Fetch {
     fn learn_from(&self, failure: &Failure) {
         match failure.class {
             Class::Unreadable(cause, encoding) => {
-                tracing::warn!(cause = failure.detail, "an answer was passed on and not stored");
+                if self.flow.throttled.admits(NOT_STORED) {
+                    tracing::warn!(cause = failure.detail, "{NOT_STORED}");
+                }
                 self.learn_encoding(cause, encoding);
             }
             Class::Refused => {

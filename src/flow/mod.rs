@@ -11,6 +11,7 @@ mod lease;
 mod outcome;
 mod price;
 mod request;
+mod rotation;
 mod stand_in;
 mod tokenizer;
 mod wait;
@@ -23,6 +24,7 @@ use std::sync::Arc;
 use crate::clock::Clock;
 use crate::config::Live;
 use crate::inflight::Flights;
+use crate::logs::Throttled;
 use crate::metrics::Metrics;
 use crate::spaces::Spaces;
 use crate::tasks::Tasks;
@@ -36,7 +38,7 @@ pub use ask::{Ask, Calls, Controls, Origin, join_headers, model_key, scope_key, 
 pub use assemble::{Answer, Keep, Tally};
 pub use outcome::{Outcome, Refusal, Source};
 pub use request::{speaks_f32, upstream_encoding};
-pub use stand_in::Outage;
+pub use rotation::Rotation;
 pub use tokenizer::Tokenizer;
 
 use outcome::{Failed, Landed};
@@ -63,8 +65,10 @@ pub struct Flow {
     pub spaces: Spaces,
     /// Whose credentials the upstream accepts.
     pub vouchers: Vouchers,
-    /// Whether mocks are being served.
-    pub outage: Outage,
+    /// Watches for bearer tokens that rotate.
+    pub rotation: Rotation,
+    /// Decides which log lines of a flood are written.
+    pub throttled: Throttled,
     /// Counts what no call told.
     pub tokenizer: Tokenizer,
     /// Where tasks run that outlive their request.

@@ -1,132 +1,16 @@
 //! What is answered while the upstream is unavailable: a record past its time, then a mock, as far as allowed.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::Source;
 use super::outcome::{Failed, Progress, Served, Slot};
 use super::request::Request;
-use crate::clock::Spell;
 use crate::config::FallbackMode;
+use crate::metrics::{Incident, Instead};
 use crate::mock;
 use crate::spaces::Identity;
 use crate::tiers::{Record, Times};
 use crate::wire::Input;
-
-/// How long after the last mock or stale entry health still shows them.
-const SHOWN_FOR_MS: u64 = 60_000;
-
-/// An upstream that comes and goes is warned of no more often than this.
-const QUIET_MS: u64 = 10_000;
-
-/// Whether the upstream is unavailable, as requests have met it, so that an outage is warned of once and not per request.
-#[derive(Debug, Default)]
-pub struct Outage {
-    /// Looked at for each fetch that lands; the lock is not.
-    is_on: AtomicBool,
-    course: Mutex<Course>,
-}
-
-/// What is answered during an outage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Instead {
-    Errors,
-    Stale,
-    Mocks,
-}
-
-#[derive(Debug, Default)]
-struct Course {
-    since_ms: Option<u64>,
-    mocks: Shown,
-    stale: Shown,
-    /// What the log says of the present outage, if anything.
-    told: Option<Instead>,
-    told_at_ms: Option<u64>,
-}
-
-/// When something was answered in place of the upstream's vectors.
-#[derive(Clone, Copy, Debug, Default)]
-struct Shown {
-    /// The first time in the present outage.
-    since_ms: Option<u64>,
-    last_ms: Option<u64>,
-}
-
-impl Shown {
-    fn note(&mut self, now_ms: u64) {
-        self.since_ms.get_or_insert(now_ms);
-        self.last_ms = Some(now_ms);
-    }
-
-    /// Told for a while after the last time, since few requests may come.
-    fn spell(&self, now_ms: u64) -> Option<Spell> {
-        let last_ms = self.last_ms.filter(|last| now_ms.saturating_sub(*last) < SHOWN_FOR_MS)?;
-        Some(self.since_ms.map_or(Spell::Until(last_ms), Spell::Since))
-    }
-}
-
-impl Outage {
-    /// A request met an unavailable upstream.
-    fn note(&self, now_ms: u64, cause: &str, instead: Instead) {
-        let mut course = self.course();
-        self.is_on.store(true, Ordering::Relaxed);
-        course.since_ms.get_or_insert(now_ms);
-        match instead {
-            Instead::Mocks => course.mocks.note(now_ms),
-            Instead::Stale => course.stale.note(now_ms),
-            Instead::Errors => {}
-        }
-        let is_news = match course.told {
-            None => course.told_at_ms.is_none_or(|at| now_ms.saturating_sub(at) >= QUIET_MS),
-            // The one thing that has to be said whatever was said before.
-            Some(told) => instead == Instead::Mocks && told != Instead::Mocks,
-        };
-        if is_news {
-            (course.told, course.told_at_ms) = (Some(instead), Some(now_ms));
-            tracing::warn!(cause, "the upstream is unavailable: {}", instead.in_words());
-        }
-    }
-
-    /// The upstream answered.
-    pub(super) fn end(&self, now_ms: u64) {
-        if !self.is_on.load(Ordering::Relaxed) {
-            return;
-        }
-        let mut course = self.course();
-        self.is_on.store(false, Ordering::Relaxed);
-        (course.mocks.since_ms, course.stale.since_ms) = (None, None);
-        let lasted_ms = course.since_ms.take().map_or(0, |since| now_ms.saturating_sub(since));
-        if let Some(told) = course.told.take() {
-            let mocks = if told == Instead::Mocks { ": no more mock vectors" } else { "" };
-            tracing::info!(lasted_ms, "the upstream answers again{mocks}");
-        }
-    }
-
-    /// When mocks were served, if one was within the last minute.
-    pub fn mocks(&self, now_ms: u64) -> Option<Spell> {
-        self.course().mocks.spell(now_ms)
-    }
-
-    /// When stale entries were served, if one was within the last minute.
-    pub fn stale(&self, now_ms: u64) -> Option<Spell> {
-        self.course().stale.spell(now_ms)
-    }
-
-    fn course(&self) -> MutexGuard<'_, Course> {
-        self.course.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Instead {
-    const fn in_words(self) -> &'static str {
-        match self {
-            Self::Errors => "requests fail",
-            Self::Stale => "stale entries are being served",
-            Self::Mocks => "mock vectors are being served",
-        }
-    }
-}
 
 impl Request<'_> {
     /// Puts something in the place of what could not be fetched, or says which failure is the answer.
@@ -134,7 +18,7 @@ impl Request<'_> {
         let configured = self.config.fallback.mode;
         let mode = self.ask.controls.fallback.map_or(configured, |asked| asked.min(configured));
         let model = self.stand_in_identity(progress);
-        let mut to_mock = Vec::new();
+        let (mut to_mock, mut stale_places, mut cause) = (Vec::new(), Vec::new(), None);
         for place in 0..progress.slots.len() {
             let Slot::Failed(failed) = &progress.slots[place] else {
                 continue;
@@ -142,26 +26,45 @@ impl Request<'_> {
             let stale = progress.stand_ins[place]
                 .take()
                 .filter(|record| mode >= FallbackMode::Stale && model.as_ref() == Some(&record.identity));
-            let may_mock = mode >= FallbackMode::Mock && failed.failure.outage.is_some();
-            let instead = match stale {
-                Some(_) => Instead::Stale,
-                None if may_mock => Instead::Mocks,
-                None => Instead::Errors,
-            };
-            if failed.failure.outage.is_some() {
-                self.flow.outage.note(self.now_ms, &failed.failure.detail, instead);
-            }
-            progress.fallback.get_or_insert_with(|| failed.failure.measure());
+            let failed = Arc::clone(failed);
+            let is_outage = failed.failure.outage.is_some();
             match stale {
                 Some(record) => {
+                    if is_outage {
+                        stale_places.push(place);
+                    }
                     progress.slots[place] = Slot::Served(Served { record, source: Source::Stale, call: None });
                 }
-                None if may_mock => to_mock.push(place),
-                None => return Err(Arc::clone(failed)),
+                None if is_outage && mode >= FallbackMode::Mock => to_mock.push(place),
+                None => {
+                    if is_outage {
+                        self.note(&failed, Instead::Errors, &[place]);
+                    }
+                    return Err(failed);
+                }
             }
+            progress.fallback.get_or_insert_with(|| failed.failure.measure());
+            cause = Some(failed);
         }
         self.mock(progress, &to_mock, model).await;
+        if let Some(failed) = cause {
+            self.note(&failed, Instead::Stale, &stale_places);
+            self.note(&failed, Instead::Mocks, &to_mock);
+        }
         Ok(())
+    }
+
+    /// Notes how these places were answered, at the time of the answer: the request may have begun minutes before.
+    fn note(&self, failed: &Failed, instead: Instead, places: &[usize]) {
+        if places.is_empty() {
+            return;
+        }
+        let times = self.plan.multiplicities();
+        let inputs = places.iter().map(|place| u64::from(times[*place])).sum();
+        let cause = &*format!("{}: {}", failed.failure.measure(), failed.failure.detail);
+        let model = self.ask.request.space.model_name();
+        let incident = Incident { cause, model, instead, inputs };
+        self.flow.metrics.incidents().note(self.flow.clock.now_ms(), &incident);
     }
 
     /// Whose records may stand in: those of the model that made the vectors at hand, else of the one that would be
@@ -208,26 +111,4 @@ impl Request<'_> {
 /// A guess: nobody is billed for a mock.
 fn tokens(input: &Input<'_>) -> Option<u32> {
     u32::try_from(input.estimated_tokens()).ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_outage_shows_from_the_first_mock_until_a_minute_after_the_last() {
-        let outage = Outage::default();
-        assert_eq!(outage.mocks(5), None);
-        outage.note(900, "down", Instead::Errors);
-        assert_eq!(outage.mocks(950), None);
-        outage.note(1_000, "down", Instead::Mocks);
-        outage.note(50_000, "down", Instead::Mocks);
-        assert_eq!(outage.mocks(50_001), Some(Spell::Since(1_000)));
-        outage.end(51_000);
-        assert_eq!(outage.mocks(60_000), Some(Spell::Until(50_000)));
-        assert_eq!(outage.mocks(110_000), None);
-        assert_eq!(outage.stale(60_000), None);
-        outage.note(120_000, "down", Instead::Stale);
-        assert_eq!((outage.stale(120_001), outage.mocks(120_001)), (Some(Spell::Since(120_000)), None));
-    }
 }

@@ -11,6 +11,7 @@ use super::fetch::Fetch;
 use super::outcome::{Failed, Landed, Progress, Served, Slot};
 use super::request::Request;
 use super::{Calls, Landing, Source};
+use crate::config::Scope;
 use crate::inflight::{self, Claims, Flights, Join, Lead};
 use crate::key::Key;
 use crate::tasks::Lent;
@@ -158,8 +159,23 @@ impl Request<'_> {
         request_id(&self.plan.keys)
     }
 
+    /// Warns once of bearer tokens that rotate. Only requests that fetch come here: a hit pays nothing for it.
+    fn watch_token(&self) {
+        if self.config.cache.scope != Scope::Credential || !self.flow.rotation.note(self.ask.origin.headers) {
+            return;
+        }
+        self.flow.metrics.rotating_credentials.inc();
+        if self.flow.metrics.rotating_credentials.get() == 1 {
+            tracing::warn!(
+                "one caller sent three different bearer tokens with the same claims: in scope credential each new token \
+                 begins with an empty cache; cache.scope = \"shared\" keeps it, and the upstream still checks each token"
+            );
+        }
+    }
+
     /// Begins a fetch. It ends even if nobody waits for it.
     fn launch(&self, lead: Lead<Landing>, places: impl Iterator<Item = usize>, trace: TraceContext) -> Lent {
+        self.watch_token();
         let places: Vec<usize> = places.collect();
         let input = |place: &usize| self.ask.request.inputs[self.plan.firsts[*place]].to_owned_input();
         let inputs = places.iter().map(input).collect();

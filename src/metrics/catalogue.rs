@@ -138,6 +138,10 @@ catalogue! {
         "Embeddings calls to the upstream under way.");
     UPSTREAM_QUEUED_INPUTS: gauge("vecho_upstream_queued_inputs", &[],
         "Inputs that wait for a permit to call the upstream.");
+    INCIDENTS: counter("vecho_incidents_total", &[],
+        "Incidents: times during which requests found the upstream unavailable.");
+    INCIDENT_ACTIVE: gauge("vecho_incident_active", &[],
+        "1 from the first request that found the upstream unavailable until the upstream answers again.");
     BREAKER_STATE: gauge("vecho_upstream_breaker_state", &[],
         "The breaker in front of the upstream: 0 closed, 1 half-open, 2 open.");
     BREAKER_OPENED: counter("vecho_upstream_breaker_opened_total", &[],
@@ -164,6 +168,8 @@ catalogue! {
         "Keys whose fetch is under way.");
     MODEL_DRIFTS: counter("vecho_model_drifts_total", &[],
         "Times the upstream began to answer with another model name, which makes older entries misses.");
+    ROTATING_CREDENTIALS: counter("vecho_rotating_credentials_total", &[],
+        "Callers whose bearer tokens change while their claims stay; in scope credential each token has its own entries.");
     CONNECTIONS: gauge("vecho_connections", PORT,
         "Open connections, by port.");
     CONNECTIONS_REJECTED: counter("vecho_connections_rejected_total", PORT,

@@ -1,17 +1,22 @@
 //! What was counted, read back for people: the other side of the handles.
 
+use std::sync::PoisonError;
+
 use prometheus::core::Metric;
 use serde::Serialize;
 
 use super::Metrics;
 use super::history::{Levels, Totals};
-use super::labels::{BreakerState, CallOutcome, GovernorAction, Outcome, RetryReason, Route, SourceLabel};
+use super::labels::{BreakerState, Bypass, CallOutcome, GovernorAction, Outcome, RetryReason, Route, SourceLabel};
+use super::latency::{Durations, Percentiles};
 
 /// Calls to the upstream since the start.
 #[derive(Clone, Debug)]
 pub struct UpstreamFigures {
     /// Calls by how they ended.
     pub calls: Vec<(&'static str, u64)>,
+    /// Times of all calls, answer bodies included.
+    pub latency_ms: Percentiles,
     /// Repeated calls.
     pub retries: u64,
     /// Inputs of a call in the mean; 0 before the first.
@@ -41,6 +46,15 @@ impl Metrics {
         Outcome::ALL.iter().map(|outcome| (outcome.label(), sum(*outcome))).collect()
     }
 
+    /// Embeddings requests since the start that went through uncached, by reason.
+    pub fn bypasses_by_reason(&self) -> Vec<(&'static str, u64)> {
+        Bypass::ALL.iter().map(|reason| (reason.label(), self.bypass.of(*reason).get())).collect()
+    }
+
+    fn call_times(&self) -> Durations {
+        self.upstream_call_times.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// What the governor did since the start.
     pub fn governor_actions(&self) -> Vec<(&'static str, u64)> {
         GovernorAction::ALL.iter().map(|action| (action.label(), self.governor_actions.of(*action).get())).collect()
@@ -52,6 +66,7 @@ impl Metrics {
         let inputs = inputs.get_histogram();
         UpstreamFigures {
             calls: CallOutcome::ALL.iter().map(|end| (end.label(), self.upstream_calls.of(*end).get())).collect(),
+            latency_ms: self.call_times().percentiles(),
             retries: RetryReason::ALL.iter().map(|reason| self.upstream_retries.of(*reason).get()).sum(),
             mean_inputs_per_call: mean(inputs.get_sample_sum(), inputs.get_sample_count()),
             batch_sizes: buckets(inputs),
@@ -70,6 +85,8 @@ impl Metrics {
             tokens_saved: statements.iter().map(|one| one.tokens_saved).sum(),
             cost_billed: statements.iter().map(|one| one.cost_billed).sum(),
             cost_saved: statements.iter().map(|one| one.cost_saved).sum(),
+            calls: std::array::from_fn(|place| self.upstream_calls.of(CallOutcome::ALL[place]).get()),
+            call_times: self.call_times(),
             upstream_calls: self.upstream_call_inputs.get_sample_count(),
             upstream_inputs: whole(self.upstream_call_inputs.get_sample_sum()),
         }

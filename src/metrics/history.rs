@@ -9,8 +9,8 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::Metrics;
-use super::labels::{Label, SourceLabel};
-use super::latency::{Latencies, Percentiles};
+use super::labels::{CallOutcome, Label, SourceLabel};
+use super::latency::{Durations, Latencies, Percentiles};
 
 /// Seconds between two samples.
 pub const STEP_SECONDS: u64 = 2;
@@ -44,6 +44,11 @@ pub struct Sample {
     /// Response times by outcome, those of all under `all`.
     #[serde(serialize_with = "by_name")]
     pub latency_ms: Box<[(&'static str, Percentiles)]>,
+    /// Calls to the upstream by how they ended.
+    #[serde(serialize_with = "by_call_outcome")]
+    pub calls: [u64; CallOutcome::ALL.len()],
+    /// Times of these calls.
+    pub call_ms: Percentiles,
     /// Calls to the upstream.
     pub upstream_calls: u64,
     /// Inputs in them.
@@ -56,6 +61,10 @@ pub struct Sample {
 
 fn by_source<S: Serializer>(inputs: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(SourceLabel::LABELS.iter().zip(inputs))
+}
+
+fn by_call_outcome<S: Serializer>(calls: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(CallOutcome::LABELS.iter().zip(calls))
 }
 
 fn by_name<S: Serializer>(times: &[(&'static str, Percentiles)], serializer: S) -> Result<S::Ok, S::Error> {
@@ -77,6 +86,8 @@ pub(super) struct Totals {
     pub(super) cost_billed: f64,
     pub(super) cost_saved: f64,
     pub(super) latencies: Latencies,
+    pub(super) calls: [u64; CallOutcome::ALL.len()],
+    pub(super) call_times: Durations,
     pub(super) upstream_calls: u64,
     pub(super) upstream_inputs: u64,
 }
@@ -101,6 +112,8 @@ impl Totals {
             cost_billed: (self.cost_billed - earlier.cost_billed).max(0.0),
             cost_saved: (self.cost_saved - earlier.cost_saved).max(0.0),
             latency_ms: latencies(&self.latencies.since(&earlier.latencies)),
+            calls: std::array::from_fn(|place| self.calls[place].saturating_sub(earlier.calls[place])),
+            call_ms: self.call_times.since(&earlier.call_times).percentiles(),
             upstream_calls: self.upstream_calls.saturating_sub(earlier.upstream_calls),
             upstream_inputs: self.upstream_inputs.saturating_sub(earlier.upstream_inputs),
             resident_bytes: levels.resident_bytes,

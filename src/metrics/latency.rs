@@ -28,6 +28,30 @@ pub struct Percentiles {
     pub p99_ms: f64,
 }
 
+/// Times of one kind. Takes memory from the first one on.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Durations(Option<Box<Histogram<u64>>>);
+
+impl Durations {
+    pub(super) fn record(&mut self, elapsed: Duration) {
+        let times = self.0.get_or_insert_with(|| Box::new(empty()));
+        times.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
+    }
+
+    /// The times that came since `earlier`.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        let mut difference = self.clone();
+        if let (Some(later), Some(earlier)) = (&mut difference.0, &earlier.0) {
+            later.subtract(&**earlier).expect("a histogram must not lose what it held");
+        }
+        difference
+    }
+
+    pub(super) fn percentiles(&self) -> Percentiles {
+        self.0.as_deref().filter(|times| !times.is_empty()).map(summary).unwrap_or_default()
+    }
+}
+
 /// Response times by outcome.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Latencies([Option<Box<Histogram<u64>>>; Outcome::ALL.len()]);
@@ -120,6 +144,18 @@ mod tests {
         assert_eq!(seen, [("hit", 1), ("miss", 1)]);
         assert_eq!(both.overall().count, 2);
         assert!(near(both.overall().p99_ms, 100.0));
+    }
+
+    #[test]
+    fn durations_of_an_interval_have_their_own_percentiles() {
+        let mut earlier = Durations::default();
+        assert_eq!(earlier.percentiles(), Percentiles::default());
+        earlier.record(Duration::from_secs(1));
+        let mut later = earlier.clone();
+        later.record(Duration::from_millis(10));
+        let between = later.since(&earlier).percentiles();
+        assert!(between.count == 1 && near(between.p99_ms, 10.0), "{between:?}");
+        assert_eq!(later.since(&later).percentiles(), Percentiles::default());
     }
 
     #[test]

@@ -6,6 +6,8 @@ mod catalogue;
 mod figures;
 mod handles;
 mod history;
+mod incident;
+mod incidents;
 mod labels;
 mod latency;
 mod performance;
@@ -23,6 +25,7 @@ pub use catalogue::{CATALOGUE, Family, Kind, LabelSet, catalogue_markdown};
 pub use figures::{Bucket, UpstreamFigures};
 pub use handles::{Counter, Entered, Gauge, PerLabel};
 pub use history::{COARSE_STEP_SECONDS, STEP_SECONDS, Sample, Samples};
+pub use incidents::{Affected, Incident, IncidentReport, Incidents, Instead, MAX_INCIDENTS, ModelReport, Standing};
 pub use labels::{
     AnswerEvent, BreakerState, Bypass, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult,
     RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
@@ -35,6 +38,7 @@ pub use savings::{Account, Accounts, MAX_ACCOUNTS, Named, Statement};
 
 use handles::Shelf;
 use history::History;
+use latency::Durations;
 use process::Process;
 
 type ScrapeHook = Arc<dyn Fn(&Metrics) + Send + Sync>;
@@ -49,6 +53,7 @@ pub struct Metrics {
     performance: Performance,
     history: History,
     accounts: Accounts,
+    incidents: Incidents,
     requests: PerLabel<Route, PerLabel<Outcome, Counter>>,
     request_durations: HistogramVec,
     request_duration: [[OnceLock<Histogram>; Outcome::ALL.len()]; Route::ALL.len()],
@@ -58,6 +63,8 @@ pub struct Metrics {
     rejected: PerLabel<Rejection, Counter>,
     upstream_calls: PerLabel<CallOutcome, Counter>,
     upstream_call_duration: Histogram,
+    /// The same times with percentiles.
+    upstream_call_times: Mutex<Durations>,
     upstream_call_inputs: Histogram,
     upstream_call_requests: Histogram,
     upstream_retries: PerLabel<RetryReason, Counter>,
@@ -92,6 +99,8 @@ pub struct Metrics {
     pub flights: Gauge,
     /// Times the upstream began to answer with another model name.
     pub model_drifts: Counter,
+    /// Callers whose bearer tokens rotate.
+    pub rotating_credentials: Counter,
     /// Open connections, by port.
     pub connections: PerLabel<Port, Gauge>,
     /// Connections closed because too many were open, by port.
@@ -122,6 +131,7 @@ impl Metrics {
             performance: Performance::new(),
             history: History::default(),
             accounts: Accounts::new(shelf),
+            incidents: Incidents::new(shelf),
             requests: shelf.counters_by_two(&catalogue::REQUESTS),
             request_durations: shelf.histograms(&catalogue::REQUEST_DURATION),
             request_duration: Default::default(),
@@ -131,6 +141,7 @@ impl Metrics {
             rejected: shelf.counters(&catalogue::REJECTED),
             upstream_calls: shelf.counters(&catalogue::UPSTREAM_CALLS),
             upstream_call_duration: shelf.histogram(&catalogue::UPSTREAM_CALL_DURATION),
+            upstream_call_times: Mutex::default(),
             upstream_call_inputs: shelf.histogram(&catalogue::UPSTREAM_CALL_INPUTS),
             upstream_call_requests: shelf.histogram(&catalogue::UPSTREAM_CALL_REQUESTS),
             upstream_retries: shelf.counters(&catalogue::UPSTREAM_RETRIES),
@@ -158,6 +169,7 @@ impl Metrics {
             cache_purges: shelf.counter(&catalogue::CACHE_PURGES),
             flights: shelf.gauge(&catalogue::FLIGHTS),
             model_drifts: shelf.counter(&catalogue::MODEL_DRIFTS),
+            rotating_credentials: shelf.counter(&catalogue::ROTATING_CREDENTIALS),
             connections: shelf.gauges(&catalogue::CONNECTIONS),
             connections_rejected: shelf.counters(&catalogue::CONNECTIONS_REJECTED),
             memory_resident: shelf.gauge(&catalogue::MEMORY_RESIDENT),
@@ -188,6 +200,11 @@ impl Metrics {
     /// Response times, rate and errors, as a person asks for them.
     pub fn performance(&self) -> &Performance {
         &self.performance
+    }
+
+    /// Times during which requests found the upstream unavailable.
+    pub const fn incidents(&self) -> &Incidents {
+        &self.incidents
     }
 
     /// Tokens and money by model and namespace.

@@ -1,5 +1,6 @@
 //! What the parts of the program call to count, one method for each event.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use prometheus::Histogram;
@@ -71,6 +72,7 @@ impl Metrics {
     pub fn upstream_call(&self, outcome: CallOutcome, elapsed: Duration, inputs: usize, requests: usize) {
         self.upstream_calls.of(outcome).inc();
         self.upstream_call_duration.observe(elapsed.as_secs_f64());
+        self.upstream_call_times.lock().unwrap_or_else(PoisonError::into_inner).record(elapsed);
         self.upstream_call_inputs.observe(float(inputs));
         self.upstream_call_requests.observe(float(requests));
     }

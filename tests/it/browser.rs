@@ -173,6 +173,46 @@ fn an_outage_cannot_be_overlooked() {
 }
 
 #[test]
+fn mocks_can_be_seen_whatever_their_share_with_cause_models_and_times() {
+    let report = play("outage");
+    assert!(number(&report["mockHeight"]) >= 4.0, "no hairline: {report}");
+    assert!(report["standIns"].as_u64() > Some(0), "{report}");
+    for words in ["4 inputs got a made-up vector since ", ", for tiny. Cause: ", "Embed these again"] {
+        assert!(contains(&report["banner"], words), "{words} in {}", report["banner"]);
+    }
+    for words in ["goes on", "tiny", "4 inputs, "] {
+        assert!(contains(&report["incident"], words), "{words} in {}", report["incident"]);
+    }
+    let mocks = &report["mocks"];
+    assert_eq!((&mocks["figure"], &mocks["level"]), (&json!(4), &json!("error")));
+    assert!(contains(&mocks["note"], "embed again"), "{mocks}");
+    let calls = &report["upstreamCalls"];
+    assert!(contains(&calls["facts"], "unavailable ") && contains(&calls["facts"], "p99"), "{calls}");
+    assert!(
+        contains(&calls["calls"], "unavailable ") && contains(&calls["times"], "Time of upstream calls"),
+        "{calls}"
+    );
+}
+
+#[test]
+fn a_process_that_has_ended_does_not_stay_healthy() {
+    let report = play_with_troubles("gone", &[]);
+    assert_eq!((&report["before"], &report["level"]), (&json!("healthy"), &json!("none")));
+    let after = report["after"].as_str().expect("text");
+    assert!(after.starts_with("unknown since ") && after.matches(':').count() == 2, "{after}");
+    assert!(contains(&report["title"], "reconnecting"), "{report}");
+}
+
+#[test]
+fn requests_that_were_not_cached_are_shown_by_reason() {
+    let report = play("bypassed");
+    assert!(contains(&report["none"], "Every embeddings request could be cached"));
+    let rows = report["rows"].as_array().expect("rows");
+    assert_eq!(rows.len(), 1, "{report}");
+    assert!(contains(&rows[0], "unknown_field") && contains(&rows[0], "3"), "{report}");
+}
+
+#[test]
 fn a_hostile_name_is_only_text() {
     let report = play("hostile");
     let (model, namespace) = (report["model"].as_str().expect("text"), report["namespace"].as_str().expect("text"));

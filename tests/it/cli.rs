@@ -188,3 +188,71 @@ fn healthcheck_fails_where_nobody_answers_or_nothing_is_said() {
         assert!(err(&output).starts_with("no answer: "), "{}", err(&output));
     }
 }
+
+#[test]
+fn help_names_the_default_addresses() {
+    let help = out(&vecho(&["--help"], &[]));
+    for (key, flag) in [("listen", "--listen"), ("admin_listen", "--admin-listen"), ("upstream.url", "--upstream")] {
+        let default = vecho::config::KEYS.iter().find(|known| known.name == key).unwrap().default;
+        let line = help.lines().find(|line| line.contains(&format!("{flag} <"))).unwrap();
+        let said = format!("[default: {}]", default.trim_matches('"'));
+        assert!(line.contains(&said), "{said} is missing in {line:?}");
+    }
+}
+
+#[test]
+fn localhost_is_an_address_and_another_name_is_not() {
+    let listen = ["config", "--listen", "localhost:7961", "--set", "admin_listen=LOCALHOST.:7962"];
+    let output = vecho(&[&listen[..], &["--format", "json"]].concat(), &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    for wrong in ["localhost", "localhost:", "localhost:99999", "myhost:7861"] {
+        let output = vecho(&["check", "--listen", wrong], &[]);
+        assert_eq!(output.status.code(), Some(64), "{wrong}");
+        assert!(err(&output).contains("or localhost:7861"), "{}", err(&output));
+    }
+}
+
+#[test]
+fn healthcheck_says_which_address_it_asked() {
+    let (port, asked) = ops_port("127.0.0.1:0", "200 OK");
+    let output = vecho(&["healthcheck", "--admin-listen", &format!("localhost:{port}")], &[]);
+    assert_eq!(out(&output), format!("ready (200): http://127.0.0.1:{port}/readyz\n"), "{}", err(&output));
+    asked.join().unwrap();
+    let (port, asked) = ops_port("127.0.0.1:0", "503 Service Unavailable");
+    let url = format!("http://127.0.0.1:{port}/readyz");
+    assert_eq!(err(&vecho(&["healthcheck", "--url", &url], &[])), format!("not ready (503): {url}\n"));
+    asked.join().unwrap();
+    let gone = vecho(&["healthcheck", "--url", &url], &[]);
+    assert!(err(&gone).starts_with(&format!("no answer: {url}: ")), "{}", err(&gone));
+}
+
+#[test]
+fn check_says_who_pays_and_warns_of_a_key_that_anyone_can_spend() {
+    let callers = vecho(&["check", "--set", "fallback.mode=error"], &[]);
+    assert_eq!(err(&callers), "note: calls are paid by each caller's own key\n");
+    let key = [("OPENAI_API_KEY", "sk-s3cr3t")];
+    let local = vecho(&["check", "--set", "fallback.mode=error"], &key);
+    assert_eq!(err(&local), "note: calls are paid by the key from environment OPENAI_API_KEY\n");
+    for listen in ["0.0.0.0:7861", "[::]:7861", "192.0.2.1:7861"] {
+        let open = vecho(&["check", "--listen", listen, "--set", "fallback.mode=error"], &key);
+        assert_eq!(open.status.code(), Some(0));
+        let said = err(&open);
+        assert!(said.contains("warning: vecho holds a key (environment OPENAI_API_KEY)"), "{said}");
+        assert!(said.contains("anyone who can reach the port spends that key"), "{said}");
+        assert!(!said.contains("s3cr3t"), "{said}");
+    }
+    let mock = vecho(&["check", "--listen", "0.0.0.0:7861", "--upstream", "mock:"], &key);
+    assert_eq!(err(&mock), "note: calls cost nothing: the built-in mock makes the vectors\n");
+}
+
+#[test]
+fn check_warns_of_a_proxy_variable_that_calls_do_not_follow() {
+    let check = ["check", "--set", "fallback.mode=error"];
+    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+        let said = err(&vecho(&check, &[(name, "http://me:s3cr3t@proxy:3128")]));
+        assert!(said.contains(&format!("warning: {name} is set but not used")), "{said}");
+        assert!(said.contains("directly to api.openai.com") && !said.contains("s3cr3t"), "{said}");
+        let exempt = err(&vecho(&check, &[(name, "http://proxy:3128"), ("no_proxy", "localhost,.openai.com")]));
+        assert!(!exempt.contains("warning"), "{exempt}");
+    }
+}

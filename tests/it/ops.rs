@@ -58,7 +58,7 @@ async fn stats_health_and_cache_stats_have_the_promised_fields_and_count_traffic
         (&json!(3), &json!(0.4))
     );
     let health = get(&vecho, "/api/performance/health").await.json();
-    assert_eq!(keys(&health), ["key_metrics", "status", "warnings"]);
+    assert_eq!(keys(&health), ["incidents", "key_metrics", "status", "warnings"]);
     assert_eq!(keys(&health["key_metrics"]), ["avg_response_time_ms", "error_rate", "memory_percent"]);
     let cache = get(&vecho, "/api/performance/cache/stats").await.json();
     assert_eq!(cache["inputs"], json!({"hits": 2, "misses": 3, "joined": 0, "stale": 0, "mock": 0}));

@@ -67,17 +67,17 @@ export function range({ p50, p95, p99 }, kind) {
     ...[from, middle, to].map((x) => drawing("path", { class: `tick c-${kind}`, d: `M${x} 2V10` })));
 }
 
-/** States one after another, as long as each lasted. */
-export function strip(label, { from, to, samples }) {
+/** States one after another, as long as each lasted; `of` names the class of a sample's state, or nothing. */
+export function strip(label, { from, to, samples }, of, least = 0.4) {
   const x = (t) => ((t - from) / (to - from)) * 100;
   const pieces = [];
   for (const sample of samples) {
     const [begin, end] = [Math.max(0, x(sample.at_ms - sample.seconds * 1000)), x(sample.at_ms)];
-    const last = pieces.at(-1);
-    if (last && last.state === sample.breaker && begin - last.end < 1) last.end = end;
-    else pieces.push({ state: sample.breaker, begin, end });
+    const [state, last] = [of(sample), pieces.at(-1)];
+    if (last && last.state === state && begin - last.end < 1) last.end = end;
+    else pieces.push({ state, begin, end });
   }
-  const shapes = pieces.map(({ state, begin, end }) =>
-    drawing("rect", { class: `breaker-${state}`, x: begin, y: 0, width: Math.max(0.4, end - begin), height: 8 }));
+  const shapes = pieces.filter(({ state }) => state).map(({ state, begin, end }) =>
+    drawing("rect", { class: state, x: Math.min(begin, 100 - least), y: 0, width: Math.max(least, end - begin), height: 8 }));
   return drawing("svg", { class: "strip", viewBox: "0 0 100 8", preserveAspectRatio: "none", role: "img", "aria-label": label }, ...shapes);
 }

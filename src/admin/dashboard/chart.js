@@ -31,7 +31,7 @@ export class TimeChart {
   #size = { width: 300, height: 160 };
 
   /**
-   * `spec`: `label`, `series` (`key`, `label`; `hatched`; `quiet` draws no zeros), `stacked`, `format` of values and `axis` of ticks,
+   * `spec`: `label`, `series` (`key`, `label`; `hatched`; `quiet` draws no zeros; `least` pixels of height where stacked), `stacked`, `format` of values and `axis` of ticks,
    * `base` of round numbers, `floor` below which the axis does not shrink, `fixed` ticks, `empty` words, `legend: false`.
    */
   constructor(host, spec) {
@@ -157,12 +157,18 @@ export class TimeChart {
     this.#parts.paths.forEach((path, index) => {
       const points = this.#data.points.map(({ t, values }, place) => {
         const base = below[place];
-        if (this.#spec.stacked) below[place] += values[index] ?? 0;
+        if (this.#spec.stacked) below[place] += this.#height(index, values[index]);
         return { t, base, y: this.#spec.stacked ? below[place] : this.#drawn(index, values[index]) };
       });
       const parts = runs(points, widest);
       path.setAttribute("d", this.#spec.stacked ? surface(parts, x, y) : line(parts, x, y));
     });
+  }
+
+  /** What happened at all can be seen, however small its share is. */
+  #height(index, value) {
+    const { least = 0 } = this.#spec.series[index];
+    return value > 0 ? Math.max(value, (least * this.top) / (this.#size.height - TOP - BOTTOM)) : 0;
   }
 
   #drawn(index, value = null) {

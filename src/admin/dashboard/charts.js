@@ -6,12 +6,15 @@ import { MB, bytes, compact, millis, percent, short } from "./format.js";
 import { unpaid } from "./headline.js";
 
 const SOURCES = ["memory", "disk", "redis", "joined", "upstream", "stale", "mock"];
+const CALLS = ["ok", "refused", "throttled", "unreadable", "unavailable"];
+/** Pixels that a series is high at least where it is not nothing. */
+const LEAST = { stale: 3, mock: 5 };
 const LABELS = { disk: "disk", redis: "Redis" };
 const rate = (value) => compact(value);
 
 const sources = () => new TimeChart(byId("sources"), {
   label: "Inputs per second by source",
-  series: SOURCES.map((key) => ({ key, label: LABELS[key] ?? key, hatched: key === "mock" })),
+  series: SOURCES.map((key) => ({ key, label: LABELS[key] ?? key, hatched: key === "mock", least: LEAST[key] })),
   stacked: true,
   format: rate,
   axis: short,
@@ -35,13 +38,33 @@ const requests = () => new TimeChart(byId("requests"), {
   empty: "No samples yet",
 });
 
+const milliseconds = (ms) => (ms >= 1000 ? `${short(ms / 1000)} s` : `${short(ms)} ms`);
+
 const latency = () => new TimeChart(byId("latency"), {
   label: "Response time",
   series: [{ key: "p99", label: "p99" }, { key: "p95", label: "p95" }, { key: "p50", label: "p50" }],
   floor: 0.2,
   format: millis,
-  axis: (ms) => (ms >= 1000 ? `${short(ms / 1000)} s` : `${short(ms)} ms`),
+  axis: milliseconds,
   empty: "None in this time",
+});
+
+const calls = () => new TimeChart(byId("calls"), {
+  label: "Upstream calls per second by how they ended",
+  series: CALLS.map((key) => ({ key, label: key, least: key === "ok" ? 0 : 2 })),
+  stacked: true,
+  format: rate,
+  axis: short,
+  empty: "No calls in this time",
+});
+
+const callTimes = () => new TimeChart(byId("call-times"), {
+  label: "Time of upstream calls",
+  series: [{ key: "p99", label: "p99" }, { key: "p95", label: "p95" }, { key: "p50", label: "p50" }],
+  floor: 0.2,
+  format: millis,
+  axis: milliseconds,
+  empty: "No calls in this time",
 });
 
 const tokens = () => new TimeChart(byId("tokens"), {
@@ -68,7 +91,7 @@ export class Charts {
   #charts;
 
   constructor(memoryHost) {
-    this.#charts = { sources: sources(), ratio: ratio(), requests: requests(), latency: latency(), tokens: tokens(), memory: memory(memoryHost) };
+    this.#charts = { sources: sources(), ratio: ratio(), requests: requests(), latency: latency(), calls: calls(), callTimes: callTimes(), tokens: tokens(), memory: memory(memoryHost) };
   }
 
   draw(window, latencyOf, limitBytes) {
@@ -81,6 +104,8 @@ export class Charts {
     plot("ratio", (sample) => [share(sample.inputs)]);
     plot("requests", (sample) => [perSecond(sample, sample.requests), perSecond(sample, sample.errors)]);
     plot("latency", ({ latency_ms: of }) => ["p99", "p95", "p50"].map((name) => (of?.[latencyOf]?.count ? of[latencyOf][name] : null)));
+    plot("calls", (sample) => CALLS.map((name) => perSecond(sample, sample.calls?.[name])));
+    plot("callTimes", ({ call_ms: of }) => ["p99", "p95", "p50"].map((name) => (of?.count ? of[name] : null)));
     plot("tokens", (sample) => [perSecond(sample, sample.tokens_saved), perSecond(sample, sample.tokens_billed)]);
     plot("memory", (sample) => [sample.resident_bytes ?? null], { limit: limitBytes });
   }

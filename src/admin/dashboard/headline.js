@@ -1,7 +1,7 @@
 // The figures on top, and the warnings that nobody may overlook.
 
 import { byId, element, show, write } from "./dom.js";
-import { bytes, compact, count, duration, millis, money, number, percent } from "./format.js";
+import { bytes, compact, count, duration, millis, money, number, percent, time } from "./format.js";
 
 const LEVELS = { healthy: "good", degraded: "warn", error: "error" };
 /** A stand-in that was served this long ago is still news. */
@@ -11,6 +11,7 @@ export function headline(now, history) {
   const { stats } = now;
   const { performance_monitor: monitor, savings } = stats;
   about(now);
+  mocks(now);
   ratio(stats, now, history);
   show(byId("total-requests"), monitor.total_requests, compact(monitor.total_requests), number(monitor.total_requests));
   write(byId("requests-note"), `${compact(monitor.requests_per_second)} /s · errors ${percent(monitor.error_rate)}`);
@@ -23,6 +24,14 @@ export function headline(now, history) {
 
 function about({ version, upstream, started_ms, at_ms }) {
   write(byId("about"), `${version} · up ${duration((at_ms - started_ms) / 1000)} · in front of ${upstream.url}`);
+}
+
+function mocks({ inputs, incidents = [] }) {
+  const answered = inputs.mock ?? 0;
+  show(byId("mocks"), answered, compact(answered), number(answered));
+  const last = incidents.find(({ embed_again: affected }) => affected)?.embed_again;
+  write(byId("mocks-note"), last ? `last at ${time(Date.parse(last.to))} · embed again` : `${compact(inputs.stale ?? 0)} stale`);
+  byId("mocks-tile").dataset.level = answered ? "error" : "none";
 }
 
 function ratio(stats, now, history) {
@@ -57,21 +66,38 @@ const WORST_FIRST = ["error", "warn", "note"];
 
 /** What is wrong, worst first: `[level, title, text]`. */
 function warnings(now, history) {
-  const served = (name) => history.sum(NEWS_SECONDS, now.at_ms, ({ inputs }) => inputs[name]);
-  const [mocks, stale] = [served("mock"), served("stale")];
+  const found = [...incident(now, history)];
   const { breaker, url } = now.upstream;
-  const mocking = mocks > 0 || now.health.warnings.some((text) => text.includes("answers are mocks"));
-  const found = [];
-  if (mocking) found.push(["error", "Mocks are being served.", `${count(mocks, "input", "inputs")} of the last minute got a made-up vector, which says nothing about meaning. vecho stores none of them; see that nobody else does.`]);
   if (breaker === "open") found.push(["error", "The breaker is open.", "The upstream kept failing, so it is left alone but for single probes."]);
   if (breaker === "half-open") found.push(["warn", "The breaker is half-open.", "A probe finds out whether the upstream is back."]);
-  if (stale > 0) found.push(["warn", "Stale entries are being served.", `${count(stale, "input", "inputs")} of the last minute got a vector past its time, for want of the upstream.`]);
   if (url === "mock:") found.push(["note", "The mock embedder is the upstream.", "Every vector here is made up: for demos and for the CI of applications."]);
-  const told = /answers (are|were) (mocks|stale)|^the breaker/;
+  const told = /answers (are|were) (mocks|stale)|requests fail, since|^the breaker/;
   const level = now.health.status === "error" ? "error" : "warn";
   const others = now.health.warnings.filter((text) => !told.test(text)).map((text) => `${text[0].toUpperCase()}${text.slice(1)}.`);
   if (others.length) found.push([level, others[0], others.slice(1).join(" ")]);
   return found.sort(([one], [other]) => WORST_FIRST.indexOf(one) - WORST_FIRST.indexOf(other));
+}
+
+/** Mocks first, then errors, then stale entries: each with its cause, its models, and since when. */
+function incident(now, history) {
+  const newest = now.incidents?.[0];
+  const served = (name) => history.sum(NEWS_SECONDS, now.at_ms, ({ inputs }) => inputs[name]);
+  const [mocks, stale] = [served("mock"), served("stale")];
+  const { active = false, cause = "unknown", models = [], mock_inputs = 0, stale_inputs = 0, failed_requests = 0 } = newest ?? {};
+  const clock = newest ? time(Date.parse(newest.from)) : "";
+  const since = active ? `since ${clock}` : `from ${clock} to ${newest?.to ? time(Date.parse(newest.to)) : ""}`;
+  const why = `${since}, for ${models.map(({ model }) => model).slice(0, 3).join(", ")}. Cause: ${cause}.`;
+  const found = [];
+  if (active ? mock_inputs : mocks > 0) {
+    const title = active ? "Mocks are being served." : "Mocks were served.";
+    found.push(["error", title, `${count(mock_inputs, "input", "inputs")} got a made-up vector ${why} Embed these again; vecho stores none of them.`]);
+  }
+  if (active && failed_requests) found.push(["error", "Requests fail.", `${count(failed_requests, "request", "requests")} got an error ${why}`]);
+  if (active ? stale_inputs : stale > 0) {
+    const title = active ? "Stale entries are being served." : "Stale entries were served.";
+    found.push(["warn", title, `${count(stale_inputs, "input", "inputs")} got a vector past its time ${why}`]);
+  }
+  return found;
 }
 
 let told = "";
@@ -96,4 +122,13 @@ export function warn(now, history) {
   banner.hidden = !found.length;
   banner.replaceChildren(...found.map(([level, title, text]) =>
     element("p", { class: "warning", "data-level": level }, element("strong", {}, title), element("span", {}, text))));
+}
+
+/** The connection is gone: from then on nothing is known, and nothing may look as if it were well. */
+export function lost(now, link) {
+  const health = byId("health");
+  const since = now ? ` since ${time(now.at_ms)}` : "";
+  write(health, `unknown${since}`);
+  health.dataset.level = "none";
+  document.title = `? ${link} vecho`;
 }

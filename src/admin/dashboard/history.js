@@ -68,20 +68,24 @@ function together(samples, seconds) {
   for (const sample of samples) {
     const own = Math.floor((sample.at_ms - 1) / (seconds * 1000));
     if (own === mark && sample.seconds < seconds) add(sums.at(-1), sample);
-    else sums.push({ ...sample, inputs: { ...sample.inputs }, latency_ms: { ...sample.latency_ms } });
+    else sums.push({ ...sample, inputs: { ...sample.inputs }, calls: { ...sample.calls }, latency_ms: { ...sample.latency_ms } });
     mark = own;
   }
   return sums;
 }
 
 const COUNTS = ["requests", "errors", "tokens_billed", "tokens_saved", "cost_billed", "cost_saved", "upstream_calls", "upstream_inputs", "seconds"];
+const COUNTS_BY_NAME = ["inputs", "calls"];
 
 /** Counts add up; of percentiles, which do not, the highest stands for all; the rest is as it was last. */
 function add(sum, sample) {
   const { at_ms, resident_bytes, breaker } = sample;
   Object.assign(sum, { at_ms, resident_bytes, breaker });
   for (const name of COUNTS) sum[name] = (sum[name] ?? 0) + (sample[name] ?? 0);
-  for (const [name, inputs] of Object.entries(sample.inputs ?? {})) sum.inputs[name] = (sum.inputs[name] ?? 0) + inputs;
+  for (const counts of COUNTS_BY_NAME) {
+    for (const [name, count] of Object.entries(sample[counts] ?? {})) sum[counts][name] = (sum[counts][name] ?? 0) + count;
+  }
+  sum.call_ms = highest(sum.call_ms, sample.call_ms ?? {});
   for (const [name, times] of Object.entries(sample.latency_ms ?? {})) sum.latency_ms[name] = highest(sum.latency_ms[name], times);
 }
 

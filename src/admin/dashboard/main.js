@@ -6,9 +6,9 @@ import { crosshair } from "./chart.js";
 import { byId, remembered, write } from "./dom.js";
 import { Feed } from "./feed.js";
 import { duration, time } from "./format.js";
-import { headline, warn } from "./headline.js";
+import { headline, lost, warn } from "./headline.js";
 import { History } from "./history.js";
-import { MemoryPanel, RecentPanel, batches, models, outcomes, tiers, upstream } from "./panels.js";
+import { MemoryPanel, RecentPanel, batches, bypasses, incidents, models, outcomes, standIns, tiers, upstream } from "./panels.js";
 
 const LINKS = {
   connecting: ["none", "connecting"],
@@ -37,6 +37,9 @@ function draw() {
   headline(now, history);
   write(byId("latency-of-each"), window.together ? `highest in each ${duration(window.step)}` : "");
   charts.draw(window, chosen("latency-of"), now.memory.limit_bytes);
+  standIns(window);
+  incidents(now);
+  bypasses(now);
   outcomes(now);
   upstream(now, window);
   batches(now);
@@ -71,6 +74,7 @@ const feed = new Feed({
     document.body.dataset.link = link;
     byId("link").dataset.level = level;
     write(byId("link"), words);
+    if (level === "error") lost(now, words);
     byId("locked").hidden = link !== "locked" && link !== "refused";
   },
 });

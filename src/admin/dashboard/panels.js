@@ -49,13 +49,14 @@ function fact(name, ...value) {
 const callWord = ([name, calls]) => element("span", { class: "pair" }, `${name} `, figure(calls, compact(calls), number(calls)));
 
 export function upstream(now, window) {
-  const { url, breaker, in_flight, queued_inputs, calls, retries, mean_inputs_per_call: mean } = now.upstream;
+  const { url, breaker, in_flight, queued_inputs, calls, latency_ms: times, retries, mean_inputs_per_call: mean } = now.upstream;
   const made = Object.entries(calls ?? {}).filter(([, number]) => number > 0);
   const facts = [
     fact("Breaker", element("span", { class: "pill", id: "breaker", "data-level": BREAKER[breaker] ?? "none" }, breaker)),
     fact("Under way", count(in_flight, "call", "calls")),
     fact("Queued", count(queued_inputs, "input", "inputs")),
     fact("Calls", ...(made.length ? made.map(callWord) : ["none yet"])),
+    fact("Time of a call", times?.count ? `median ${millis(times.p50)} · p95 ${millis(times.p95)} · p99 ${millis(times.p99)}` : "–"),
     fact("Repeated", number(retries)),
     fact("Inputs in a call", made.length ? `${number(mean)} on average` : "–"),
     fact("If unavailable", fallback(now.fallback_mode)),
@@ -63,8 +64,51 @@ export function upstream(now, window) {
   byId("upstream").replaceChildren(
     element("p", { class: "address", title: url }, url),
     element("dl", { class: "facts" }, ...facts),
-    strip(`Breaker over time, now ${breaker}`, window),
+    strip(`Breaker over time, now ${breaker}`, window, (sample) => `breaker-${sample.breaker}`),
     element("p", { class: "small" }, "the breaker over the time shown above"));
+}
+
+/** Where in the time shown answers were not the upstream's: too few inputs to see among the hits are still as high. */
+export function standIns(window) {
+  const of = ({ inputs }) => (inputs?.mock ? "standin-mock" : inputs?.stale ? "standin-stale" : null);
+  const states = new Set(window.samples.map(of));
+  const words = states.has("standin-mock") ? "mocks in this time" : states.has("standin-stale") ? "stale entries in this time" : "no mocks and no stale entries in this time";
+  byId("stand-ins").replaceChildren(
+    strip(`Mocks and stale entries over time: ${words}`, window, of, 0.8),
+    element("p", { class: "small" }, `mocks (red) and stale entries (amber), whatever their share: ${words}`));
+}
+
+const incidentTable = table("Incidents of the upstream", [["from"], ["to"], ["cause"], ["models"], ["mock inputs", "n"], ["stale inputs", "n"], ["failed requests", "n"], ["embed again"]]);
+
+export function incidents({ incidents: found = [] }) {
+  if (same("incidents", found)) return;
+  byId("incidents-card").hidden = !found.length;
+  const day = (at) => `${at.slice(0, 10)} ${time(Date.parse(at))}`;
+  const rows = found.map((incident) => element("tr", { "data-active": String(incident.active) },
+    element("th", { scope: "row" }, element("span", { class: "dotted", "data-level": incident.active ? "error" : "none" }, day(incident.from))),
+    cell("", incident.to ? day(incident.to) : "goes on"),
+    element("td", { class: "cause", title: incident.cause }, incident.cause),
+    cell("name", incident.models.map(({ model }) => model).join(", ")),
+    ...["mock_inputs", "stale_inputs", "failed_requests"].map((key) => cell(key === "mock_inputs" && incident[key] ? "n bad" : "n", figure(incident[key], compact(incident[key]), number(incident[key])))),
+    cell("", again(incident.embed_again))));
+  fillTable(byId("incidents"), incidentTable, rows, "No incident since the start");
+}
+
+const again = (affected) => (affected ? `${count(affected.inputs, "input", "inputs")}, ${time(Date.parse(affected.from))} to ${time(Date.parse(affected.to))}` : "nothing");
+
+const BYPASSES = {
+  not_json: "the body is no JSON", unknown_field: "a field that nobody knows", wrong_type: "a field of another type", empty_input: "an empty input",
+  no_input: "no input", content_type: "no JSON by its content type", content_encoding: "a compressed body", unreadable_answer: "an answer that cannot be read",
+  lone_surrogate: "half of a surrogate pair", duplicate_key: "a field that occurs twice", unsteady_model: "the model kept changing", too_many_inputs: "too many inputs",
+};
+const bypassTable = table("Requests that were not cached", [["reason"], ["meaning"], ["requests", "n"]]);
+
+export function bypasses({ bypass = {} }) {
+  if (same("bypass", bypass)) return;
+  const seen = Object.entries(bypass).filter(([, times]) => times > 0).sort(([, one], [, other]) => other - one);
+  const rows = seen.map(([reason, times]) => element("tr", {},
+    element("th", { scope: "row" }, reason), cell("", BYPASSES[reason] ?? ""), cell("n", figure(times, compact(times), number(times)))));
+  fillTable(byId("bypass"), bypassTable, rows, "Every embeddings request could be cached");
 }
 
 const FALLBACKS = { mock: "stale entries, then mocks", stale: "stale entries, then an error", error: "an error" };

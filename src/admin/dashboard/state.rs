@@ -4,6 +4,9 @@ use serde_json::{Map, Value, json};
 
 use super::super::{AdminContext, health, performance};
 
+/// Most incidents that the page shows; health lists all that are kept.
+const SHOWN_INCIDENTS: usize = 10;
+
 /// Everything but history and requests.
 pub(super) fn now(context: &AdminContext) -> Value {
     let (metrics, config) = (&context.metrics, context.config.in_force());
@@ -13,6 +16,8 @@ pub(super) fn now(context: &AdminContext) -> Value {
         "started_ms": metrics.performance().started_ms(),
         "stats": performance::figures(context),
         "health": health::figures(context),
+        "incidents": health::incidents(context, SHOWN_INCIDENTS),
+        "bypass": by_name(metrics.bypasses_by_reason()),
         "inputs": by_name(metrics.inputs_by_source()),
         "outcomes": by_name(metrics.requests_by_outcome()),
         "upstream": upstream(context, &config.upstream_url),
@@ -34,6 +39,7 @@ fn upstream(context: &AdminContext, url: &str) -> Value {
         "in_flight": context.metrics.upstream_in_flight.get(),
         "queued_inputs": context.metrics.upstream_queued_inputs.get(),
         "calls": by_name(figures.calls),
+        "latency_ms": figures.latency_ms,
         "retries": figures.retries,
         "mean_inputs_per_call": figures.mean_inputs_per_call,
         "batch_sizes": figures.batch_sizes,

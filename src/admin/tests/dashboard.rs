@@ -63,11 +63,13 @@ async fn who_names_html_gets_the_page_and_others_the_list() {
 async fn the_state_has_the_promised_fields() {
     let dashboard = get(&context(), "/api/dashboard").await.json();
     assert_eq!(keys(&dashboard), ["history", "now", "recent"]);
-    let first = ["at_ms", "fallback_mode", "health", "inputs", "log_level", "memory", "outcomes"];
+    let first =
+        ["at_ms", "bypass", "fallback_mode", "health", "incidents", "inputs", "log_level", "memory", "outcomes"];
     assert_eq!(keys(&dashboard["now"]), [&first[..], &["started_ms", "stats", "upstream", "version"]].concat());
     assert_eq!(keys(&dashboard["history"]), ["coarse", "coarse_step_seconds", "samples", "step_seconds"]);
-    let upstream = ["batch_sizes", "breaker", "calls", "in_flight", "mean_inputs_per_call", "queued_inputs"];
-    assert_eq!(keys(&dashboard["now"]["upstream"]), [&upstream[..], &["retries", "url"]].concat());
+    let upstream = ["batch_sizes", "breaker", "calls", "in_flight", "latency_ms", "mean_inputs_per_call"];
+    let rest = ["queued_inputs", "retries", "url"];
+    assert_eq!(keys(&dashboard["now"]["upstream"]), [&upstream[..], &rest].concat());
     assert_eq!(keys(&dashboard["now"]["memory"]), ["actions", "limit_bytes", "resident_bytes"]);
 }
 

@@ -9,7 +9,6 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::admin::*;
-use crate::clock::Spell;
 use crate::system::Optimized;
 
 const NOW_MS: u64 = 1_700_000_000_000;
@@ -116,14 +115,6 @@ impl Health for FakeHealth {
 
     fn breaker(&self) -> &'static str {
         "closed"
-    }
-
-    fn mocks(&self) -> Option<Spell> {
-        None
-    }
-
-    fn stale(&self) -> Option<Spell> {
-        None
     }
 }
 

@@ -64,7 +64,7 @@ async fn health_has_exactly_the_promised_fields() {
     let answer = get(&context(), "/api/performance/health").await;
     assert_eq!(answer.status, StatusCode::OK);
     let metrics = json!({ "avg_response_time_ms": 0.0, "error_rate": 0.0, "memory_percent": 20.0 });
-    assert_eq!(answer.json(), json!({ "status": "healthy", "warnings": [], "key_metrics": metrics }));
+    assert_eq!(answer.json(), json!({ "status": "healthy", "warnings": [], "incidents": [], "key_metrics": metrics }));
 }
 
 #[tokio::test]

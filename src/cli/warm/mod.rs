@@ -4,6 +4,7 @@ mod ask;
 mod read;
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -20,7 +21,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use self::ask::{Asker, Stop, Tally};
-use self::read::{Batch, BatchBounds, Batches, Next};
+use self::read::{Batch, BatchBounds, Batches, Format, Next};
 use super::credential::{self, Credential};
 use super::health::reachable;
 use super::http::{self, Port, read_whole};
@@ -40,8 +41,8 @@ const AHEAD_BATCHES: usize = 2;
 /// What is to be fetched, and how.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct WarmOptions {
-    /// Texts: on each line a JSON string, or an object with `text` or `input`, which may be a token array; - for
-    /// standard input
+    /// Texts: on each line a JSON string, or an object with `text` or `input`, which may be a token array; or plain
+    /// texts, one a line, where the first line is no JSON; - for standard input
     file: PathBuf,
     /// Model that is asked
     #[arg(long)]
@@ -129,15 +130,19 @@ async fn tiers_of(own: &App) -> Option<Value> {
 struct Opened {
     lines: Box<dyn BufRead + Send>,
     bytes: Option<u64>,
+    /// Nothing where the name does not tell.
+    format: Option<Format>,
 }
 
 fn open(file: &Path) -> Result<Opened, Failed> {
     if file == Path::new(STANDARD) {
-        return Ok(Opened { lines: Box::new(BufReader::new(io::stdin())), bytes: None });
+        return Ok(Opened { lines: Box::new(BufReader::new(io::stdin())), bytes: None, format: None });
     }
     let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let bytes = opened.metadata().ok().filter(fs::Metadata::is_file).map(|data| data.len());
-    Ok(Opened { lines: Box::new(BufReader::new(opened)), bytes })
+    let is_json = |extension: &str| ["json", "jsonl", "ndjson"].iter().any(|json| extension.eq_ignore_ascii_case(json));
+    let format = file.extension().and_then(OsStr::to_str).filter(|extension| is_json(extension)).map(|_| Format::Json);
+    Ok(Opened { lines: Box::new(BufReader::new(opened)), bytes, format })
 }
 
 async fn run(
@@ -152,10 +157,11 @@ async fn run(
     let bounds = BatchBounds { inputs: options.batch as usize, bytes: asker.max_batch_bytes(config) };
     let done = RefCell::new(Done { progress: &progress, tally: Tally::default(), failed: 0, stopped: None });
     let concurrency = options.concurrency as usize;
-    let read = batches_of(Batches::new(file.lines, bounds), concurrency * AHEAD_BATCHES);
+    let read = batches_of(Batches::new(file.lines, bounds, file.format), concurrency * AHEAD_BATCHES);
     let read = read.take_while(|_| std::future::ready(done.borrow().stopped.is_none()));
     let work = read.for_each_concurrent(concurrency, |next| async {
         match next {
+            Next::Note(text) => progress.say(text),
             Next::Fault { number, size, cause } => done.borrow_mut().fault(number, size, cause),
             Next::Batch(batch) => {
                 let asked = asker.ask(&batch).await;

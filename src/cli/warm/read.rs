@@ -1,9 +1,12 @@
 //! Lines of a file into batches, each of what one request may ask together.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, BufRead};
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Inputs;
@@ -41,6 +44,8 @@ pub(super) struct BatchBounds {
 #[derive(Debug)]
 pub(super) enum Next {
     Batch(Batch),
+    /// Something about the file that its owner has to know.
+    Note(&'static str),
     /// A line that is no input.
     Fault {
         number: u64,
@@ -51,10 +56,21 @@ pub(super) enum Next {
     Unreadable(io::Error),
 }
 
+/// How the lines of a file are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Each line is JSON.
+    Json,
+    /// Each line is a text as it is.
+    Plain,
+}
+
 /// Reads batches.
 pub(super) struct Batches<R> {
     lines: Lines<R>,
     bounds: BatchBounds,
+    /// Nothing until the first line has decided it.
+    format: Option<Format>,
     texts: Gathered,
     tokens: Gathered,
     ready: VecDeque<Next>,
@@ -77,10 +93,11 @@ struct Fields<'a> {
 }
 
 impl<R: BufRead> Batches<R> {
-    pub(super) fn new(from: R, bounds: BatchBounds) -> Self {
+    /// Without a format, the first line decides: a line that is no JSON begins a file of plain texts.
+    pub(super) fn new(from: R, bounds: BatchBounds, format: Option<Format>) -> Self {
         let lines = Lines::new(from, MAX_LINE_BYTES);
         let (texts, tokens, ready) = (Gathered::default(), Gathered::default(), VecDeque::new());
-        Self { lines, bounds, texts, tokens, ready, is_over: false }
+        Self { lines, bounds, format, texts, tokens, ready, is_over: false }
     }
 
     /// The next batch or fault; nothing at the end.
@@ -97,7 +114,8 @@ impl<R: BufRead> Batches<R> {
 
     fn take_in(&mut self, line: &Line) {
         let (number, size) = (line.number, line.size);
-        match read_line(line.bytes.as_deref()) {
+        let format = self.format(line);
+        match read_line(line, format) {
             Err(cause) => self.ready.push_back(Next::Fault { number, size, cause }),
             Ok((json, kind)) => {
                 let gathered = match kind {
@@ -109,12 +127,23 @@ impl<R: BufRead> Batches<R> {
                 }
                 gathered.bytes += json.len() + 1;
                 gathered.size += size;
-                gathered.inputs.push(Input { number, json: json.into() });
+                gathered.inputs.push(Input { number, json: json.into_owned().into() });
                 if gathered.inputs.len() >= self.bounds.inputs {
                     self.ready.extend(gathered.take());
                 }
             }
         }
+    }
+
+    fn format(&mut self, line: &Line) -> Format {
+        if let Some(format) = self.format {
+            return format;
+        }
+        let format = Format::of(line);
+        if format == Format::Plain {
+            self.ready.push_back(Next::Note("the file is read as plain text: one text a line"));
+        }
+        *self.format.insert(format)
     }
 
     fn end(&mut self, error: Option<io::Error>) {
@@ -132,10 +161,30 @@ impl Gathered {
     }
 }
 
-/// The JSON of a line's input, and what it is.
-fn read_line(bytes: Option<&[u8]>) -> Result<(&str, InputKind), &'static str> {
-    let bytes = bytes.ok_or("it is longer than 1 MiB")?;
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?.trim();
+impl Format {
+    /// The format of a file that begins with this line. An object that is damaged is no text.
+    fn of(line: &Line) -> Self {
+        let text = line.bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::trim);
+        let is_json = |text: &str| text.starts_with('{') || serde_json::from_str::<IgnoredAny>(text).is_ok();
+        if text.is_none_or(is_json) { Self::Json } else { Self::Plain }
+    }
+}
+
+/// The JSON of a line's input, and its kind.
+fn read_line(line: &Line, format: Format) -> Result<(Cow<'_, str>, InputKind), &'static str> {
+    let bytes = line.bytes.as_deref().ok_or("it is longer than 1 MiB")?;
+    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
+    match format {
+        Format::Json => read_json(text.trim()).map(|(json, kind)| (json.into(), kind)),
+        Format::Plain => {
+            let text = text.trim_end_matches(['\r', '\n']);
+            let text = if line.number == 1 { text.trim_start_matches('\u{feff}') } else { text };
+            Ok((json!(text).to_string().into(), InputKind::Text))
+        }
+    }
+}
+
+fn read_json(text: &str) -> Result<(&str, InputKind), &'static str> {
     let input = if text.starts_with('{') {
         let fields: Fields<'_> = serde_json::from_str(text).map_err(|_| "it is not JSON")?;
         match (fields.text, fields.input) {
@@ -167,7 +216,7 @@ mod tests {
     use super::*;
 
     fn read(text: &str, bounds: BatchBounds) -> Vec<Next> {
-        let mut batches = Batches::new(text.as_bytes(), bounds);
+        let mut batches = Batches::new(text.as_bytes(), bounds, None);
         std::iter::from_fn(|| batches.next_batch()).collect()
     }
 
@@ -210,14 +259,29 @@ mod tests {
             ("\"a", "it is not JSON"),
             ("\"\\ud800\"", "it is not JSON"),
             ("plain", "it is neither a text nor an array of tokens"),
+            ("7", "it is neither a text nor an array of tokens"),
             (&huge, "it is longer than 1 MiB"),
         ];
         for (line, expected) in cases {
-            let read = read(&format!("\n{line}\n"), BatchBounds { inputs: 9, bytes: 1_000 });
+            let bounds = BatchBounds { inputs: 9, bytes: 1_000 };
+            let mut batches = Batches::new(format!("\n{line}\n").leak().as_bytes(), bounds, Some(Format::Json));
+            let read: Vec<Next> = std::iter::from_fn(|| batches.next_batch()).collect();
             assert!(
                 matches!(&read[..], [Next::Fault { number: 2, cause, .. }] if *cause == expected),
                 "{expected}: {read:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_file_whose_first_line_is_no_json_is_plain_text() {
+        let bounds = BatchBounds { inputs: 9, bytes: 1_000 };
+        let batches = read("\u{feff}A \"quoted\" word\r\n\n  two\n\"three\"\n", bounds);
+        assert!(matches!(batches[0], Next::Note(_)), "{batches:?}");
+        let expected = [(1, r#""A \"quoted\" word""#), (3, r#""  two""#), (4, r#""\"three\"""#)];
+        assert_eq!(inputs(&batches[1]), expected);
+        for json in ["\"a\"\nplain\n", "{\"text\":\n", "[1]\n", "7\n"] {
+            assert!(!matches!(read(json, bounds)[0], Next::Note(_)), "{json} is JSON");
         }
     }
 }

@@ -9,8 +9,8 @@ const { BASE_URL, CONTROL_URL, OPS_URL, SCENARIO, SHOTS, PID, VECHO } = process.
 const TINY = "tiny";
 const TOKEN = "s3cret";
 
-async function embed(input, { model = TINY, headers = {} } = {}) {
-  const body = JSON.stringify({ model, input });
+async function embed(input, { model = TINY, headers = {}, extra = {} } = {}) {
+  const body = JSON.stringify({ model, input, ...extra });
   const answer = await fetch(`${BASE_URL}/embeddings`, { method: "POST", headers: { "content-type": "application/json", ...headers }, body });
   await answer.arrayBuffer();
   return answer.status;
@@ -167,11 +167,42 @@ async function outage({ open }) {
   const calm = { hidden: await page.locator("#banner").isHidden(), title: await page.title() };
   await upstream({ behaviour: "status", code: 503 });
   for (let number = 0; number < 4; number += 1) await embed(`unknown ${number}`);
+  for (let number = 0; number < 400; number += 1) await embed("known");
   await page.waitForSelector('#banner [data-level="error"]');
   await until("all warnings", async () => (await text(page, "#banner")).includes("breaker"));
   await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
   const inView = await page.locator("#banner .warning").first().evaluate((warning) => warning.getBoundingClientRect().top >= 0);
-  return { calm, banner: await text(page, "#banner"), inView, title: await page.title(), breaker: await text(page, "#breaker"), health: await text(page, "#health") };
+  // Four mocks beside hundreds of hits are a hundredth of them.
+  const mockHeight = await until("the mocks to be drawn", () => page.locator("#sources path.c-mock").evaluate((path) => path.getBBox().height));
+  const sources = await page.locator("#sources svg").getAttribute("aria-label");
+  const standIns = await page.locator("#stand-ins .standin-mock").count();
+  const incident = await text(page, "#incidents tbody tr");
+  const mocks = { figure: Number(await page.locator("#mocks").getAttribute("value")), note: await text(page, "#mocks-note"), level: await page.locator("#mocks-tile").getAttribute("data-level") };
+  const upstreamCalls = { facts: await text(page, "#upstream"), calls: await page.locator("#calls svg").getAttribute("aria-label"), times: await page.locator("#call-times svg").getAttribute("aria-label") };
+  return { mockHeight, sources, standIns, incident, mocks, upstreamCalls, calm, banner: await text(page, "#banner"), inView, title: await page.title(), breaker: await text(page, "#breaker"), health: await text(page, "#health") };
+}
+
+/** The process ends without a word. */
+async function gone({ open }) {
+  const page = await open(OPS_URL);
+  await linked(page, "live");
+  await embed("known");
+  await page.waitForSelector('#health[data-level="good"]');
+  const before = await text(page, "#health");
+  process.kill(Number(PID), "SIGKILL");
+  await linked(page, "reconnecting");
+  return { before, after: await text(page, "#health"), level: await page.locator("#health").getAttribute("data-level"), title: await page.title() };
+}
+
+/** Requests that cannot be cached, by reason. */
+async function bypassed({ open }) {
+  const page = await open(OPS_URL);
+  await linked(page, "live");
+  const none = await text(page, "#bypass");
+  for (let number = 0; number < 3; number += 1) await embed("a", { extra: { nobody_knows_it: number } });
+  await page.waitForSelector("#bypass tbody tr");
+  await until("all of them", async () => (await text(page, "#bypass tbody")).includes("3"));
+  return { none, rows: await page.locator("#bypass tbody tr").allTextContents() };
 }
 
 async function hostile({ open }) {
@@ -328,7 +359,7 @@ async function looks({ open }) {
   return { report, themes };
 }
 
-const scenarios = { figures, reload, actions, pending, outage, hostile, token, restart, keyboard, looks };
+const scenarios = { figures, reload, actions, pending, outage, gone, bypassed, hostile, token, restart, keyboard, looks };
 const browser = await launch();
 const report = await scenarios[SCENARIO](browser);
 await browser.close();

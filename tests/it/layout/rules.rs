@@ -12,7 +12,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("arc_swap", &["config/live.rs"]),
     // rustls has a module of this name.
     ("aws_lc_rs", &["key/passing.rs", "serve/tls.rs"]),
-    ("base64_simd", &["wire/"]),
+    ("base64_simd", &["flow/rotation.rs", "wire/"]),
     // The guard compares hashes of tokens, which blake3 does in constant time.
     ("blake3", &["admin/guard.rs", "config/source.rs", "key.rs", "tiers/at_rest.rs", "tiers/disk/checksum.rs"]),
     ("bpe_openai", &["tokens.rs"]),
@@ -20,7 +20,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("clap", &["cli.rs", "cli/"]),
     ("flate2", &["wire/coding/"]),
     ("hdrhistogram", &["metrics/"]),
-    ("humantime", &["config/"]),
+    ("humantime", &["clock.rs", "config/"]),
     ("hyper_rustls", &["connector.rs"]),
     ("indicatif", &["cli/progress.rs"]),
     ("libc", &["heap.rs"]),
@@ -39,7 +39,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("sysinfo", &["system.rs"]),
     ("tokio_rustls", &["serve/"]),
     ("toml", &["config/"]),
-    ("tracing_subscriber", &["logs.rs"]),
+    ("tracing_subscriber", &["logs.rs", "logs/"]),
     ("url", &["upstream/redirect.rs"]),
     ("webpki_roots", &["connector.rs"]),
     ("zmij", &["wire/"]),

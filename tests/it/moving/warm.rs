@@ -165,7 +165,7 @@ async fn it_says_for_whom_it_filled_the_cache_whatever_failed() {
         .said("what is kept is in scope credential, for applications that send this OPENAI_API_KEY themselves");
     let own = [("VECHO_UPSTREAM_API_KEY", "sk-own"), ("VECHO_CACHE_SCOPE", "credential")];
     warm(&own, FILE).well().said("for applications that send the key of upstream.api_key themselves");
-    let nothing = warm(&[], "nonsense").said("1 line failed");
+    let nothing = warm(&[], "{nonsense").said("1 line failed");
     assert!(!nothing.err.contains("what is kept"), "{}", nothing.err);
     // It is as it was said: who brings no key finds it.
     let file = run_with(&[&place[..], &["export", "-"]].concat(), &[], b"").well().out;
@@ -192,4 +192,15 @@ async fn elsewhere_than_on_a_terminal_progress_is_a_line_now_and_then() {
     stub.next(Behaviour::RateLimit { retry_after_ms: 1 });
     let quiet = warm(&vecho, &["--quiet", "--namespace", "n"], FILE).well();
     assert_eq!(quiet.err, "");
+}
+
+#[tokio::test]
+async fn a_plain_text_file_is_one_text_a_line_and_says_so() {
+    let stub = Stub::start();
+    let vecho = Vecho::start(&stub);
+    let warmed = warm(&vecho, &[], "First, a \"text\".\r\n\nthe second\n").well();
+    warmed.said("the file is read as plain text: one text a line").said("2 were fetched, 0 failed");
+    is_hit(&vecho, &stub, &["First, a \"text\".", "the second"]).await;
+    let damaged = warm(&vecho, &[], "{\"text\":\"a\"\n\"b\"\n");
+    damaged.said("line 1: it is not JSON").said("1 were fetched, 1 failed");
 }

@@ -1,0 +1,122 @@
+//! Bearer tokens that are renewed while their owner stays the same: in scope `credential` each begins with an empty cache.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
+use base64_simd::URL_SAFE_NO_PAD;
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::key::{Key, KeyBuilder, Tag};
+
+/// Different tokens of one owner after which they count as rotating.
+const TELLING: usize = 3;
+/// Most owners that are watched; past that, all are forgotten.
+const MAX_OWNERS: usize = 256;
+/// Longest token that is read.
+const MAX_TOKEN_BYTES: usize = 16 << 10;
+/// The prefix of Google's access tokens, which live for an hour at most and name nobody.
+const GOOGLE: &str = "ya29.";
+
+/// Watches the bearer tokens of requests that miss. Keeps hashes only.
+#[derive(Debug, Default)]
+pub struct Rotation(Mutex<HashMap<Key, Vec<Key>>>);
+
+/// The claims of a JWT that stay when it is renewed.
+#[derive(Deserialize)]
+struct Claims {
+    iss: Option<String>,
+    sub: Option<String>,
+    appid: Option<String>,
+    azp: Option<String>,
+    aud: Option<Value>,
+}
+
+impl Rotation {
+    /// Notes the bearer token of a request. Returns true once for each owner whose tokens turn out to rotate.
+    pub(super) fn note(&self, headers: &HeaderMap) -> bool {
+        let Some((owner, token)) = headers.get(AUTHORIZATION).and_then(|value| identify(value.to_str().ok()?)) else {
+            return false;
+        };
+        let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if owners.len() >= MAX_OWNERS && !owners.contains_key(&owner) {
+            owners.clear();
+        }
+        let tokens = owners.entry(owner).or_default();
+        if tokens.len() >= TELLING || tokens.contains(&token) {
+            return false;
+        }
+        tokens.push(token);
+        tokens.len() == TELLING
+    }
+}
+
+/// Hashes of a token's owner and of the token itself; nothing where the token names no owner.
+fn identify(authorization: &str) -> Option<(Key, Key)> {
+    let (scheme, token) = authorization.split_once(' ')?;
+    let token = token.trim();
+    if !scheme.eq_ignore_ascii_case("bearer") || token.len() > MAX_TOKEN_BYTES {
+        return None;
+    }
+    let mut hash = KeyBuilder::new(None);
+    let token_key = hash.part(Tag::Control, token.as_bytes()).finish();
+    if token.starts_with(GOOGLE) {
+        return Some((KeyBuilder::new(None).part(Tag::Control, GOOGLE.as_bytes()).finish(), token_key));
+    }
+    let mut parts = token.split('.');
+    let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
+        return None;
+    };
+    let payload = URL_SAFE_NO_PAD.decode_to_vec(payload.trim_end_matches('=')).ok()?;
+    let claims: Claims = serde_json::from_slice(&payload).ok()?;
+    if claims.iss.is_none() || (claims.sub.is_none() && claims.appid.is_none()) {
+        return None;
+    }
+    let audience = claims.aud.map(|audience| audience.to_string());
+    let mut owner = KeyBuilder::new(None);
+    for claim in [claims.iss, claims.sub, claims.appid, claims.azp, audience] {
+        owner.part(Tag::Control, claim.unwrap_or_default().as_bytes());
+    }
+    Some((owner.finish(), token_key))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn note(rotation: &Rotation, token: &str) -> bool {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"));
+        rotation.note(&headers)
+    }
+
+    fn jwt(subject: &str, expires: u64) -> String {
+        let claims = json!({"iss": "https://login/x", "sub": subject, "aud": ["a"], "exp": expires}).to_string();
+        format!("e30.{}.signature", URL_SAFE_NO_PAD.encode_to_string(claims))
+    }
+
+    #[test]
+    fn the_third_token_of_one_owner_tells_once() {
+        let rotation = Rotation::default();
+        let told: Vec<bool> = [1, 1, 2, 2, 3, 3, 4, 5].map(|hour| note(&rotation, &jwt("me", hour))).into();
+        assert_eq!(told, [false, false, false, false, true, false, false, false]);
+        let google: Vec<bool> = ["a", "b", "c", "d"].map(|token| note(&rotation, &format!("ya29.{token}"))).into();
+        assert_eq!(google, [false, false, true, false]);
+    }
+
+    #[test]
+    fn other_owners_and_keys_that_name_nobody_do_not_rotate() {
+        let rotation = Rotation::default();
+        for number in 0..1_000 {
+            assert!(!note(&rotation, &jwt(&number.to_string(), 1)), "each has an owner of its own");
+            assert!(!note(&rotation, &format!("sk-{number}")));
+            assert!(!note(&rotation, &format!("e30.{number}.x")) && !note(&rotation, "a.b.c.d"));
+        }
+        assert!(rotation.0.lock().expect("nobody panics").len() <= MAX_OWNERS);
+        assert!(!rotation.note(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,227 @@
+//! Incidents: times during which requests found the upstream unavailable. The log, health and the dashboard show them.
+//!
+//! An incident begins with the first request that met the unavailable upstream, at the time of its answer. It ends when
+//! the upstream answers each model that failed, or answers any model and nothing has failed for ten seconds.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::handles::{Counter, Gauge, Shelf};
+use super::{catalogue, incident::Record};
+use crate::clock::Spell;
+
+pub use super::incident::{Affected, IncidentReport, ModelReport};
+
+/// Most incidents that are kept.
+pub const MAX_INCIDENTS: usize = 50;
+/// A failure this soon after the end of an incident continues it.
+const FLAP_MS: u64 = 10_000;
+/// Least time between two warnings about one incident.
+const QUIET_MS: u64 = 60_000;
+/// Time for which health shows mocks and stale entries after the last one.
+const SHOWN_FOR_MS: u64 = 60_000;
+/// Most models whose answers an incident waits for.
+const MAX_FAILING: usize = 16;
+
+/// One request, or a part of it, that found the upstream unavailable.
+#[derive(Clone, Copy, Debug)]
+pub struct Incident<'a> {
+    /// The failure in words, and the measure by which it counts as unavailability.
+    pub cause: &'a str,
+    /// The model that was asked for.
+    pub model: &'a str,
+    /// The answer that the caller gets.
+    pub instead: Instead,
+    /// Inputs answered that way.
+    pub inputs: u64,
+}
+
+/// The answer to a request for which the upstream is unavailable, from the mildest to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Instead {
+    /// An error.
+    Errors,
+    /// Entries past their time.
+    Stale,
+    /// Mock vectors.
+    Mocks,
+}
+
+impl Instead {
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Errors => "requests fail",
+            Self::Stale => "stale entries are being served",
+            Self::Mocks => "mock vectors are being served",
+        }
+    }
+}
+
+/// The newest incident, as far as health shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The cause of the incident.
+    pub cause: String,
+    /// The models that were asked for, at most three.
+    pub models: Vec<String>,
+    /// When requests failed; nothing once the incident is over.
+    pub errors: Option<Spell>,
+    /// When mocks were answered; nothing where the last one is older than a minute and the incident is over.
+    pub mocks: Option<Spell>,
+    /// The same for stale entries.
+    pub stale: Option<Spell>,
+}
+
+/// All incidents of one process.
+#[derive(Debug)]
+pub struct Incidents {
+    /// Read for each fetch that succeeds; the lock is not taken then.
+    is_active: AtomicBool,
+    book: Mutex<Book>,
+    total: Counter,
+    active: Gauge,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    /// Newest first.
+    records: VecDeque<Record>,
+    /// Models that failed and have not been answered since. Empty while no incident is active.
+    failing: Vec<String>,
+    last_failure_ms: u64,
+    /// The last warning about the present incident, unless its end has been logged since.
+    warned: Option<Instead>,
+    warned_at_ms: Option<u64>,
+}
+
+impl Incidents {
+    pub(super) fn new(shelf: &Shelf<'_>) -> Self {
+        Self {
+            is_active: AtomicBool::default(),
+            book: Mutex::default(),
+            total: shelf.counter(&catalogue::INCIDENTS),
+            active: shelf.gauge(&catalogue::INCIDENT_ACTIVE),
+        }
+    }
+
+    /// Notes a request that found the upstream unavailable. `now_ms` is the time of its answer.
+    pub fn note(&self, now_ms: u64, incident: &Incident<'_>) {
+        let mut book = self.book();
+        self.is_active.store(true, Ordering::Relaxed);
+        self.active.set(1);
+        if book.reopen(now_ms, incident) {
+            self.total.inc();
+        }
+        book.add_failing(incident.model);
+        book.last_failure_ms = now_ms;
+        if let Some(record) = book.records.front_mut() {
+            record.add(now_ms, incident);
+        }
+        if book.is_news(now_ms, incident.instead) {
+            (book.warned, book.warned_at_ms) = (Some(incident.instead), Some(now_ms));
+            let (cause, model) = (incident.cause, incident.model);
+            tracing::warn!(cause, model, "the upstream is unavailable: {}", incident.instead.in_words());
+        }
+    }
+
+    /// Notes that the upstream answered a request for `model`.
+    pub fn end(&self, now_ms: u64, model: &str) {
+        if !self.is_active.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut book = self.book();
+        book.failing.retain(|failing| failing != model);
+        if !book.failing.is_empty() && now_ms.saturating_sub(book.last_failure_ms) < FLAP_MS {
+            return;
+        }
+        self.is_active.store(false, Ordering::Relaxed);
+        self.active.set(0);
+        book.close(now_ms);
+    }
+
+    /// The newest incident, if it is active or answered a mock or a stale entry within the last minute.
+    pub fn standing(&self, now_ms: u64) -> Option<Standing> {
+        let book = self.book();
+        let record = book.records.front()?;
+        let spell = |span: Option<(u64, u64)>| {
+            let (from_ms, to_ms) = span?;
+            match record.to_ms {
+                None => Some(Spell::Since(from_ms)),
+                Some(_) if now_ms.saturating_sub(to_ms) < SHOWN_FOR_MS => Some(Spell::Until(to_ms)),
+                Some(_) => None,
+            }
+        };
+        let standing = Standing {
+            cause: record.cause.clone(),
+            models: record.models().map(str::to_owned).take(3).collect(),
+            errors: record.to_ms.is_none().then_some(Spell::Since(record.from_ms)),
+            mocks: spell(record.mocks),
+            stale: spell(record.stale),
+        };
+        (standing.errors.is_some() || standing.mocks.is_some() || standing.stale.is_some()).then_some(standing)
+    }
+
+    /// The newest `most` incidents, newest first.
+    pub fn newest(&self, most: usize) -> Vec<IncidentReport> {
+        self.book().records.iter().take(most).map(Record::report).collect()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    /// Makes sure that the first record is an active one; returns whether it is new.
+    fn reopen(&mut self, now_ms: u64, incident: &Incident<'_>) -> bool {
+        if let Some(record) = self.records.front_mut()
+            && record.to_ms.is_none_or(|ended| now_ms.saturating_sub(ended) < FLAP_MS)
+        {
+            record.to_ms = None;
+            return false;
+        }
+        self.records.truncate(MAX_INCIDENTS - 1);
+        self.records.push_front(Record::new(now_ms, incident));
+        (self.warned, self.warned_at_ms) = (None, None);
+        true
+    }
+
+    /// A full list keeps the incident open until nothing fails any more, which ends it without the list.
+    fn add_failing(&mut self, model: &str) {
+        if self.failing.len() < MAX_FAILING && !self.failing.iter().any(|failing| failing == model) {
+            self.failing.push(model.to_owned());
+        }
+    }
+
+    fn is_news(&self, now_ms: u64, instead: Instead) -> bool {
+        match self.warned {
+            None => self.warned_at_ms.is_none_or(|at| now_ms.saturating_sub(at) >= QUIET_MS),
+            // Mocks are always worth a line of their own.
+            Some(warned) => instead == Instead::Mocks && warned != Instead::Mocks,
+        }
+    }
+
+    fn close(&mut self, now_ms: u64) {
+        self.failing.clear();
+        let warned = self.warned.take();
+        let Some(record) = self.records.front_mut() else {
+            return;
+        };
+        record.to_ms = Some(now_ms);
+        if let Some(warned) = warned {
+            let mocks = if warned == Instead::Mocks { ": no more mock vectors" } else { "" };
+            tracing::info!(
+                lasted_ms = now_ms.saturating_sub(record.from_ms),
+                mock_inputs = record.counts.mock_inputs,
+                stale_inputs = record.counts.stale_inputs,
+                failed_requests = record.counts.failed_requests,
+                "the upstream answers again{mocks}"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "incidents_tests.rs"]
+mod tests;
