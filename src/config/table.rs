@@ -40,7 +40,11 @@ pub const KEYS: &[Key] = &[
     )
     .live(),
     key("upstream.call_timeout", "\"600s\"", "Limit of one embeddings call, its answer included.").live(),
-    key("upstream.idle_timeout", "\"60s\"", "How long an unused connection to the upstream is kept."),
+    key(
+        "upstream.idle_timeout",
+        "\"60s\"",
+        "How long an unused connection to the upstream is kept; for pass-through requests, 4s at most.",
+    ),
     key(
         "upstream.max_connection_age",
         "\"60s\"",
