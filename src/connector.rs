@@ -1,5 +1,8 @@
 //! Connections to other servers over HTTP: TCP or TLS, with one deadline over name resolution, connect and handshake.
 
+mod resolver;
+mod tracked;
+
 use std::error::Error;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -11,10 +14,20 @@ use std::time::Duration;
 use http::Uri;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tower_service::Service;
+
+pub use resolver::Resolver;
+pub use tracked::{ConnectionUse, Tracked};
+
+/// TCP keepalive: probes start after this much silence and are sent this far apart. Shorter than the idle limits of
+/// common NAT gateways and load balancers, of which 30 s is the shortest.
+pub const KEEPALIVE: Duration = Duration::from_secs(15);
+/// Unanswered probes after which the operating system ends a connection.
+pub const KEEPALIVE_PROBES: u32 = 3;
 
 /// Any error of a connection.
 type BoxError = Box<dyn Error + Send + Sync>;
@@ -61,10 +74,22 @@ pub fn cause_of(error: &dyn Error) -> String {
     text
 }
 
+/// The last cause in the chain, which is the most specific one.
+pub fn root_cause_of(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
+}
+
+/// A connection before its use is tracked.
+type Stream = <HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response;
+
 /// A connector whose connections are up within a time limit or fail.
 #[derive(Clone)]
 pub struct TimedConnector {
-    inner: HttpsConnector<HttpConnector>,
+    inner: HttpsConnector<HttpConnector<Resolver>>,
     limit: Duration,
     limit_key: &'static str,
 }
@@ -72,11 +97,21 @@ pub struct TimedConnector {
 impl TimedConnector {
     /// A connector that trusts the public roots and those in its file.
     pub fn new(connecting: Connecting<'_>) -> Result<Self, TlsError> {
+        Self::with_resolver(connecting, Resolver::default())
+    }
+
+    /// The same with another way to look up names.
+    pub fn with_resolver(connecting: Connecting<'_>, resolver: Resolver) -> Result<Self, TlsError> {
         let Connecting { limit, limit_key, ca_file, ca_key } = connecting;
-        let mut tcp = HttpConnector::new();
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limit));
         tcp.enforce_http(false);
+        // TCP_USER_TIMEOUT is not set: it also ends the connection of a live peer that stops reading for that long, as a
+        // busy server does.
+        tcp.set_keepalive(Some(KEEPALIVE));
+        tcp.set_keepalive_interval(Some(KEEPALIVE));
+        tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
         let inner = HttpsConnectorBuilder::new()
             .with_tls_config(tls_config(ca_file, ca_key)?)
             .https_or_http()
@@ -115,7 +150,7 @@ fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), BoxError> {
 }
 
 impl Service<Uri> for TimedConnector {
-    type Response = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
+    type Response = TokioIo<Tracked<TokioIo<Stream>>>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -127,7 +162,7 @@ impl Service<Uri> for TimedConnector {
         let (connecting, limit, key) = (self.inner.call(uri), self.limit, self.limit_key);
         Box::pin(async move {
             match tokio::time::timeout(limit, connecting).await {
-                Ok(connected) => connected,
+                Ok(connected) => Ok(TokioIo::new(Tracked::new(TokioIo::new(connected?)))),
                 Err(_) => Err(format!("connecting took longer than {key}").into()),
             }
         })

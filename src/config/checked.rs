@@ -76,12 +76,14 @@ pub struct Upstream {
     pub max_concurrent: usize,
     /// Limit of DNS, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// Limit from the last request byte to the answer's headers.
-    pub headers_timeout: Duration,
+    /// Limit from the beginning of a call to the answer's headers; without it a call waits as long as its requests.
+    pub headers_timeout: Option<Duration>,
     /// Limit of one embeddings call, answer body included.
     pub call_timeout: Duration,
     /// How long an unused connection is kept.
     pub idle_timeout: Duration,
+    /// How long a connection takes new requests.
+    pub max_connection_age: Duration,
     /// Largest embeddings answer that is read, in bytes.
     pub max_answer_bytes: usize,
     /// Further trusted roots, PEM.
@@ -136,6 +138,8 @@ pub struct Batch {
     pub max_inputs: usize,
     /// Most tokens in one call, as estimated from the length of the texts.
     pub max_tokens: usize,
+    /// How long a call may take that carries several requests or a part of one.
+    pub target_time: Duration,
 }
 
 /// `[retry]`
@@ -210,6 +214,8 @@ pub struct Cache {
     pub extra_fields: BTreeSet<String>,
     /// Request headers whose values join the key.
     pub key_headers: Vec<HeaderName>,
+    /// Names of models in answers, and for each the name that it counts as.
+    pub same_models: BTreeMap<String, String>,
     /// How vectors are packed.
     pub codec: Codec,
     /// Share of the memory limit for vectors, in percent.

@@ -93,9 +93,10 @@ fn upstream(reader: &mut Reader) -> Upstream {
         encoding: reader.choice("upstream.encoding", &ENCODINGS),
         max_concurrent: reader.count("upstream.max_concurrent", 1..=10_000),
         connect_timeout: reader.duration("upstream.connect_timeout", &TIMEOUT),
-        headers_timeout: reader.duration("upstream.headers_timeout", &TIMEOUT),
+        headers_timeout: reader.optional_duration("upstream.headers_timeout", &TIMEOUT),
         call_timeout: reader.duration("upstream.call_timeout", &TIMEOUT),
         idle_timeout: reader.duration("upstream.idle_timeout", &TIMEOUT),
+        max_connection_age: reader.duration("upstream.max_connection_age", &TIMEOUT),
         max_answer_bytes: reader.count("upstream.max_answer_bytes", ANY_BYTES),
         ca_file: reader.file("upstream.ca_file"),
         target,
@@ -168,6 +169,7 @@ fn batch(reader: &mut Reader) -> Batch {
     Batch {
         max_inputs: reader.count("batch.max_inputs", 1..=100_000),
         max_tokens: reader.count("batch.max_tokens", 1..=100_000_000),
+        target_time: reader.duration("batch.target_time", &TIMEOUT),
     }
 }
 
@@ -199,6 +201,7 @@ fn fallback(reader: &mut Reader) -> Fallback {
 fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
     let extra_fields = reader.list("cache.extra_fields", extra_field);
     let key_headers = reader.list("cache.key_headers", header_name);
+    let same_models = reader.list("cache.same_models", same_model);
     Cache {
         ttl: reader.duration("cache.ttl", &(Duration::from_secs(1)..=*ANY_LENGTH.end())),
         stale_for: reader.duration("cache.stale_for", &ANY_LENGTH),
@@ -207,6 +210,7 @@ fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
         key_secret: reader.secret("cache.key_secret"),
         extra_fields: extra_fields.unwrap_or_default().into_iter().collect(),
         key_headers: key_headers.unwrap_or_default(),
+        same_models: same_models.unwrap_or_default().into_iter().collect(),
         codec: reader.choice("cache.codec", &CODECS),
         memory_percent: reader.count("cache.memory_percent", 1..=90),
         answers_percent: reader.count("cache.answers_percent", 0..=90),
@@ -215,6 +219,17 @@ fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
 
 const CODECS: [(&str, Codec); 4] =
     [("lossless", Codec::Lossless), ("bf16", Codec::Bf16), ("int8", Codec::Int8), ("f32", Codec::F32)];
+
+/// `NAME=MODEL`
+fn same_model(text: &str) -> Result<(String, String), String> {
+    let pair = text.split_once('=').map(|(name, model)| (name.trim(), model.trim()));
+    match pair {
+        Some((name, model)) if !name.is_empty() && !model.is_empty() && name != model => {
+            Ok((name.to_owned(), model.to_owned()))
+        }
+        _ => Err(format!("{text:?} is not NAME=MODEL, such as azure/text-embedding-3-small=text-embedding-3-small")),
+    }
+}
 
 fn extra_field(name: &str) -> Result<String, String> {
     match name {

@@ -1,6 +1,6 @@
 //! Everything that is not an embeddings request: passed to the upstream as it is, streamed both ways.
 
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, UPGRADE};
+use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, LOCATION, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -14,10 +14,13 @@ use super::intake::target_uri;
 use super::reply::Finished;
 use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};
+use crate::config::UpstreamTarget;
 use crate::metrics::{Outcome, Rejection};
 use crate::serve::{BodyError, TimedBody};
 use crate::traces::Span;
-use crate::upstream::{BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, strip_hop_by_hop};
+use crate::upstream::{
+    BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, location_for_caller, strip_hop_by_hop,
+};
 
 /// How a request goes through: in whose trace, and when its answer has to begin, if there is a time for that.
 #[derive(Clone, Copy)]
@@ -31,13 +34,16 @@ impl Proxy {
         if request.method() == Method::CONNECT {
             return self.replies.misdirected("CONNECT is not supported: this is a reverse proxy.");
         }
+        if request.method() == Method::TRACE {
+            return self.replies.trace_refused();
+        }
         let request = request.map(|body| self.timed(body));
         self.forward(request, admission, Way { span, deadline: None }).await
     }
 
     /// A request body that fails when the client stops sending it.
     pub(super) fn timed(&self, body: Incoming) -> ClientBody {
-        TimedBody::new(body, self.live.load().limits.body_timeout).map_err(upward_error).boxed_unsync()
+        ClientBody::streamed(TimedBody::new(body, self.live.load().limits.body_timeout).map_err(upward_error))
     }
 
     /// Sends a request up and its answer down, and connects both ends if they switch protocols. The answer has to begin
@@ -49,11 +55,13 @@ impl Proxy {
         way: Way<'_>,
     ) -> Finished {
         let below = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
-        let uri = match target_uri(&self.live.load(), request.uri()) {
+        let config = self.live.load();
+        let uri = match target_uri(&config, request.uri()) {
             Ok(uri) => uri,
             Err(error) => return self.refuse_path(error),
         };
-        let mut request = upward(request, uri, below.is_some());
+        let ours = request.uri().path_and_query().cloned();
+        let mut request = upward(request, uri.clone(), below.is_some());
         let call = forwarded(way.span, &request);
         call.context().write(request.headers_mut());
         let opened = match way.deadline {
@@ -64,6 +72,9 @@ impl Proxy {
         match opened {
             Err(error) => self.not_forwarded(&error),
             Ok(mut response) => {
+                if let (Some(ours), UpstreamTarget::Http(base)) = (&ours, &config.upstream.target) {
+                    map_location(response.headers_mut(), |location| location_for_caller(base, ours, &uri, location));
+                }
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS
                     && let Some(below) = below
                 {
@@ -123,13 +134,26 @@ fn upward(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Re
     strip_hop_by_hop(headers);
     let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
     // The length is known from the body again, and an expectation was already met on this side.
-    for name in ours.iter().chain(&[HOST, EXPECT, CONTENT_LENGTH]) {
+    for name in ours.iter().chain(&[HOST, EXPECT]) {
         headers.remove(name);
+    }
+    // A length of 0 is not written again, and servers may insist on it.
+    if headers.get(CONTENT_LENGTH).is_none_or(|length| length != "0") {
+        headers.remove(CONTENT_LENGTH);
     }
     if upgrade {
         switch_to_websocket(headers);
     }
     request
+}
+
+/// Changes the `location` of an answer, if it has one that has to be changed.
+fn map_location(headers: &mut HeaderMap, mapped: impl FnOnce(&HeaderValue) -> Option<HeaderValue>) {
+    if let Some(location) = headers.get_mut(LOCATION)
+        && let Some(mapped) = mapped(location)
+    {
+        *location = mapped;
+    }
 }
 
 fn downward(response: Response<ForwardedBody>, upgrade: bool) -> Response<ReplyBody> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::ReplyBody;
@@ -17,7 +17,7 @@ use crate::flow::{Refusal, Tally};
 use crate::metrics::{Outcome, Rejection, Subject};
 use crate::serve::CollectError;
 use crate::upstream::{Class, OpenError, Reply, TooLong, Why, shown_on_errors};
-use crate::wire::{Bypass, envelope};
+use crate::wire::{Bypass, BypassCause, envelope};
 
 /// A finished reply and how it counts.
 pub(super) struct Finished {
@@ -49,6 +49,7 @@ const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
 const SOURCES: HeaderName = HeaderName::from_static("x-vecho-sources");
 const TOKENS: HeaderName = HeaderName::from_static("x-vecho-tokens");
 const REASON: HeaderName = HeaderName::from_static("x-vecho-bypass-reason");
+const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback-reason");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("openai-model");
 
@@ -185,7 +186,7 @@ impl Replies {
             }
             _ => (StatusCode::BAD_GATEWAY, "upstream_unavailable"),
         };
-        let message = format!("The upstream is unavailable: {detail}.");
+        let message = format!("vecho has no answer of the upstream: {detail}.");
         let mut response = self.error(status, envelope(&message, "server_error", None, Some(code)));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -196,7 +197,7 @@ impl Replies {
     /// An answer that is not believed, as it came.
     pub(super) fn unreadable(&self, reply: Reply) -> Finished {
         let mut response = self.as_it_came(reply);
-        mark_bypass(response.headers_mut(), Bypass::UnreadableAnswer);
+        mark_bypass(response.headers_mut(), &Bypass::UnreadableAnswer.into());
         Finished::new(response, Outcome::Bypass)
     }
 
@@ -248,7 +249,7 @@ impl Replies {
     /// A request that could not be passed through.
     pub(super) fn not_forwarded(&self, error: &OpenError) -> Finished {
         let (status, kind, code, outcome) = match error {
-            OpenError::Unavailable(_) => {
+            OpenError::Unreachable { .. } | OpenError::Unanswered { .. } | OpenError::UnaskedSwitch { .. } => {
                 (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable", Outcome::Unavailable)
             }
             OpenError::Late => (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout", Outcome::Unavailable),
@@ -260,7 +261,7 @@ impl Replies {
                 (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", Outcome::Rejected)
             }
         };
-        let message = format!("The request could not be passed to the upstream: {error}.");
+        let message = format!("{error}.");
         Finished::new(self.error(status, envelope(&message, kind, None, Some(code))), outcome)
     }
 
@@ -275,6 +276,19 @@ impl Replies {
     pub(super) fn misdirected(&self, message: &str) -> Finished {
         let body = envelope(message, "invalid_request_error", None, Some("unsupported_request"));
         Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
+    }
+
+    /// TRACE would show the caller the key that vecho sends (RFC 9110, section 9.3.8).
+    pub(super) fn trace_refused(&self) -> Finished {
+        let body = envelope(
+            "TRACE is not allowed: its answer would show the headers that vecho sends.",
+            "invalid_request_error",
+            None,
+            Some("method_not_allowed"),
+        );
+        let mut response = self.error(StatusCode::METHOD_NOT_ALLOWED, body);
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        Finished::new(response, Outcome::Rejected)
     }
 
     fn error(&self, status: StatusCode, body: Bytes) -> Response<ReplyBody> {
@@ -320,12 +334,17 @@ fn write_hex(number: u64, digits: &mut [u8]) {
 }
 
 /// Marks an answer that went through unchanged.
-pub(super) fn mark_bypass(headers: &mut HeaderMap, bypass: Bypass) {
+pub(super) fn mark_bypass(headers: &mut HeaderMap, cause: &BypassCause) {
     // Another vecho behind this one may have stood in for its upstream: that mark is worth more.
     if !headers.get(CACHE).is_some_and(|mark| mark == Outcome::Mock.label() || mark == Outcome::Stale.label()) {
         headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
     }
-    headers.insert(REASON, HeaderValue::from_static(bypass.label()));
+    headers.insert(REASON, header_text(&cause.header_text()));
+}
+
+/// Says why something stands in for vectors of the upstream.
+pub(super) fn tell_fallback(headers: &mut HeaderMap, measure: &str) {
+    headers.insert(FALLBACK, header_text(measure));
 }
 
 /// A header value of some text; what no header can carry is left out.

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -15,6 +16,7 @@ use super::handler::{Handler, Peer};
 use super::limits::{ConnectionHooks, ServeLimits};
 use super::reply;
 use super::tls::Tls;
+use crate::connector::{KEEPALIVE, KEEPALIVE_PROBES};
 
 /// Connections over the bound that are told so at once; those over this number, too, are just closed.
 const MAX_REJECTIONS: usize = 64;
@@ -54,6 +56,9 @@ impl Bound {
     pub async fn bind(addr: SocketAddr) -> Result<Self, BindError> {
         let taken = async {
             let listener = TcpListener::bind(addr).await?;
+            // Accepted sockets inherit it.
+            let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
+            SockRef::from(&listener).set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))?;
             Ok(Self { local: listener.local_addr()?, listener })
         };
         taken.await.map_err(|source| BindError { addr, source })

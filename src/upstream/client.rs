@@ -1,63 +1,26 @@
 //! One call to the upstream: the connection pool, the credential that vecho holds, the deadlines of a call.
 
 use std::error::Error;
-use std::iter;
-use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::header::{HeaderMap, HeaderValue};
-use http::{Method, Request, Response};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
-use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::{Instant, timeout_at};
 
+use super::body::ClientBody;
+use super::connections::{Connections, Keeping, OpenError};
 use super::headers::KEY_HEADERS;
+use super::in_process::{self, InProcess};
+use super::redirect::{may_share_credentials, next_call};
 use super::room::Share;
-use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
+use super::{Failure, Reply, Terms, Why};
 use crate::config::{Config, KeyHeader, Live};
 use crate::connector::{Connecting, TimedConnector, TlsError, cause_of};
 use crate::traces::TraceContext;
 use crate::wire::Encoding;
-
-/// Any error of a body or a connection.
-pub type BoxError = Box<dyn Error + Send + Sync>;
-
-/// A request body on its way up.
-pub type ClientBody = UnsyncBoxBody<Bytes, BoxError>;
-
-/// An upstream inside this process: path and body in, answer out.
-pub type InProcess = Arc<dyn Fn(&str, &[u8]) -> Reply + Send + Sync>;
-
-/// What a body on its way up fails with when its client sends no more of it in time.
-#[derive(Debug, thiserror::Error)]
-#[error("no more of the body arrived in time")]
-pub struct BodyStalled;
-
-/// A request that could not be forwarded.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The upstream did not answer.
-    #[error("{0}")]
-    Unavailable(String),
-    /// Its answer did not begin in time.
-    #[error("it did not begin to answer within limits.request_timeout")]
-    Late,
-    /// The body that was to be sent failed: the client's side of it.
-    #[error("the request body ended early")]
-    RequestBody,
-    /// The client sent no more of it in time.
-    #[error("no more of the request body arrived within limits.body_timeout")]
-    RequestStalled,
-    /// The body that was to be sent is larger than what is collected in one piece.
-    #[error("the body is larger than {max_bytes} bytes")]
-    TooLarge {
-        /// What is allowed.
-        max_bytes: usize,
-    },
-}
 
 /// Makes calls. Cheap to clone by `Arc`.
 pub struct Client {
@@ -66,7 +29,7 @@ pub struct Client {
 }
 
 enum Target {
-    Http(Box<legacy::Client<TimedConnector, ClientBody>>),
+    Http(Box<Connections>),
     InProcess(InProcess),
 }
 
@@ -81,12 +44,12 @@ impl Client {
             ca_file: upstream.ca_file.as_deref(),
             ca_key: "upstream.ca_file",
         })?;
-        let client = legacy::Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(upstream.idle_timeout)
-            .pool_max_idle_per_host(upstream.max_concurrent.max(32))
-            .build(connector);
-        Ok(Self { target: Target::Http(Box::new(client)), live })
+        let keeping = Keeping {
+            max_concurrent: upstream.max_concurrent,
+            idle_timeout: upstream.idle_timeout,
+            max_age: upstream.max_connection_age,
+        };
+        Ok(Self { target: Target::Http(Box::new(Connections::new(&connector, keeping))), live })
     }
 
     /// A client whose upstream is a function.
@@ -103,23 +66,17 @@ impl Client {
         call: &TraceContext,
         share: &Share,
     ) -> Result<Reply, Failure> {
-        let client = match &self.target {
-            Target::Http(client) => client,
-            Target::InProcess(embedder) => return post_in_process(embedder, terms, body).await,
+        let connections = match &self.target {
+            Target::Http(connections) => connections,
+            Target::InProcess(embedder) => return in_process::post(embedder, terms, body).await,
         };
         let config = self.live.load();
-        let mut request = Request::new(Full::new(body).map_err(BoxError::from).boxed_unsync());
-        *request.method_mut() = Method::POST;
-        *request.uri_mut() = terms.uri.clone();
-        *request.headers_mut() = terms.headers.clone();
-        call.write(request.headers_mut());
-        authorize(&config, request.headers_mut());
+        let outgoing = OutgoingCall { config: &config, terms, trace: call, body };
         let until = Instant::now() + config.upstream.call_timeout;
-        let headers_until = until.min(Instant::now() + config.upstream.headers_timeout);
-        let response = timeout_at(headers_until, client.request(request))
+        let headers_until = config.upstream.headers_timeout.map_or(until, |limit| until.min(Instant::now() + limit));
+        let response = timeout_at(headers_until, outgoing.send(connections))
             .await
-            .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream sent no answer in time"))?
-            .map_err(|error| failure_of(&error))?;
+            .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream sent no answer in time"))??;
         timeout_at(until, read_reply(response, config.upstream.max_answer_bytes, terms.encoding, share))
             .await
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream's answer did not end in time"))?
@@ -127,15 +84,55 @@ impl Client {
 
     /// Forwards a request as it is, but for the credential that vecho holds, and streams the answer.
     pub async fn forward(&self, mut request: Request<ClientBody>) -> Result<Response<ForwardedBody>, OpenError> {
-        let client = match &self.target {
-            Target::Http(client) => client,
+        let connections = match &self.target {
+            Target::Http(connections) => connections,
             Target::InProcess(embedder) => {
-                return forward_in_process(embedder, request, self.live.load().limits.max_body_bytes).await;
+                return in_process::forward(embedder, request, self.live.load().limits.max_body_bytes).await;
             }
         };
         authorize(&self.live.load(), request.headers_mut());
-        let response = client.request(request).await.map_err(|error| open_error(&error))?;
-        Ok(response.map(ForwardedBody::Streamed))
+        Ok(connections.forward(request).await?.map(ForwardedBody::Streamed))
+    }
+}
+
+/// One embeddings call as it goes up.
+struct OutgoingCall<'a> {
+    config: &'a Config,
+    terms: &'a Terms,
+    trace: &'a TraceContext,
+    body: Bytes,
+}
+
+impl OutgoingCall<'_> {
+    /// Sends the call and follows one redirect. The answer to the second call is final, whatever it is.
+    async fn send(self, connections: &Connections) -> Result<Response<Incoming>, Failure> {
+        let uri = &self.terms.uri;
+        let mut response = self.send_to(uri, connections).await?;
+        if let Some(next) = next_call(uri, response.status(), response.headers()) {
+            response = self.send_to(&next, connections).await?;
+        }
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let detail = "an unrequested switch of protocols (status 101)";
+            return Err(Failure::unavailable(Why::Status, detail));
+        }
+        Ok(response)
+    }
+
+    /// Sends the call to an address; with credentials if they may be sent there.
+    async fn send_to(&self, uri: &Uri, connections: &Connections) -> Result<Response<Incoming>, Failure> {
+        let mut request = Request::new(ClientBody::whole(self.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = uri.clone();
+        *request.headers_mut() = self.terms.headers.clone();
+        let headers = request.headers_mut();
+        self.trace.write(headers);
+        if may_share_credentials(&self.terms.uri, uri) {
+            authorize(self.config, headers);
+        } else {
+            remove_credentials(self.config, headers);
+            headers.remove(COOKIE);
+        }
+        connections.call(request).await.map_err(|error| failure_of(&error))
     }
 }
 
@@ -147,53 +144,12 @@ pub enum ForwardedBody {
     Whole(Bytes),
 }
 
-/// Embedding is work for a processor, so not for the threads that serve connections.
-async fn post_in_process(embedder: &InProcess, terms: &Terms, body: Bytes) -> Result<Reply, Failure> {
-    let (embedder, path) = (Arc::clone(embedder), terms.uri.path().to_owned());
-    tokio::task::spawn_blocking(move || embedder(&path, &body))
-        .await
-        .map_err(|_| Failure::unavailable(Why::Stopping, "the built-in embedder gave no answer"))
-}
-
-async fn forward_in_process(
-    embedder: &InProcess,
-    request: Request<ClientBody>,
-    max_bytes: usize,
-) -> Result<Response<ForwardedBody>, OpenError> {
-    let (parts, body) = request.into_parts();
-    // Only embeddings are answered from what the body says.
-    let body = match classify_path(parts.uri.path()) {
-        RouteKind::Other => Bytes::new(),
-        RouteKind::Embeddings | RouteKind::Deployment => collect_request(body, max_bytes).await?,
-    };
-    let reply = embedder(parts.uri.path(), &body);
-    let mut response = Response::new(ForwardedBody::Whole(reply.body));
-    *response.status_mut() = reply.status;
-    *response.headers_mut() = reply.headers;
-    Ok(response)
-}
-
-async fn collect_request(mut body: ClientBody, max_bytes: usize) -> Result<Bytes, OpenError> {
-    let mut whole = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        if let Ok(piece) = frame.map_err(|error| body_error(&*error))?.into_data() {
-            if whole.len() + piece.len() > max_bytes {
-                return Err(OpenError::TooLarge { max_bytes });
-            }
-            whole.extend_from_slice(&piece);
-        }
-    }
-    Ok(whole.freeze())
-}
-
 /// Puts the key that vecho holds, if any, in place of whatever credential came along.
 fn authorize(config: &Config, headers: &mut HeaderMap) {
     let Some(key) = &config.upstream.api_key else {
         return;
     };
-    for name in KEY_HEADERS.iter().chain(&config.auth.credential_headers) {
-        headers.remove(name);
-    }
+    remove_credentials(config, headers);
     let (name, text) = match config.upstream.api_key_header {
         KeyHeader::Authorization => ("authorization", format!("Bearer {}", key.reveal())),
         KeyHeader::ApiKey => ("api-key", key.reveal().to_owned()),
@@ -201,6 +157,12 @@ fn authorize(config: &Config, headers: &mut HeaderMap) {
     if let Ok(mut value) = HeaderValue::from_str(&text) {
         value.set_sensitive(true);
         headers.insert(name, value);
+    }
+}
+
+fn remove_credentials(config: &Config, headers: &mut HeaderMap) {
+    for name in KEY_HEADERS.iter().chain(&config.auth.credential_headers) {
+        headers.remove(name);
     }
 }
 
@@ -257,16 +219,4 @@ fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
 fn failure_of(error: &legacy::Error) -> Failure {
     let why = if error.is_connect() { Why::Connect } else { Why::Dropped };
     Failure::unavailable(why, cause_of(error))
-}
-
-fn open_error(error: &legacy::Error) -> OpenError {
-    let from_body =
-        error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
-    if from_body { body_error(error) } else { OpenError::Unavailable(cause_of(error)) }
-}
-
-/// Why the body that was to be sent failed: its client fell silent, or left.
-fn body_error(error: &(dyn Error + 'static)) -> OpenError {
-    let mut causes = iter::successors(Some(error), |error| (**error).source());
-    if causes.any(<dyn Error>::is::<BodyStalled>) { OpenError::RequestStalled } else { OpenError::RequestBody }
 }

@@ -1,23 +1,40 @@
 //! The service behind: packing misses into calls, making one call, repeating it, giving up for a while.
 
 mod batcher;
+mod body;
 mod breaker;
 mod caller;
 mod client;
+mod connections;
 mod endpoint;
 mod error;
 mod headers;
-mod learned;
+mod health;
+mod in_process;
+mod job;
+mod own;
+mod pool;
 mod portion;
+mod redirect;
 mod retry;
 mod room;
+mod sizing;
 mod turn;
+mod width;
 
 pub use batcher::{Batcher, Lane};
+pub use body::{BodyStalled, BoxError, ClientBody};
 pub use breaker::Breaker;
-pub use caller::{Caller, Terms};
-pub use client::{BodyStalled, BoxError, Client, ClientBody, ForwardedBody, InProcess, OpenError};
-pub use endpoint::{RouteKind, TooLong, classify_path, deployment, port_of, upstream_uri};
-pub use error::{Class, Failure, Reply, Why};
+pub use caller::{Answered, Caller, Terms};
+pub use client::{Client, ForwardedBody};
+pub use connections::OpenError;
+pub use endpoint::{
+    RouteKind, TooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
+};
+pub use error::{Class, Failure, Outage, Reply, Why};
 pub use headers::{forwardable, is_hop_by_hop, shown_on_errors, shown_on_misses, strip_hop_by_hop};
-pub use portion::{Asker, CallInfo, Fetched, Portion};
+pub use health::SpaceHealth;
+pub use in_process::InProcess;
+pub use own::{OwnRequest, request_id};
+pub use portion::{CallInfo, Fetched, Missing, Portion, Waiter};
+pub use redirect::location_for_caller;

@@ -119,3 +119,15 @@ async fn a_model_that_answers_under_another_name_than_asked_is_no_drift() {
     assert_eq!(front.ask(&ada("a")).await.cache(), "hit");
     assert_eq!(front.metric("vecho_model_drifts_total").await.to_bits(), 0.0_f64.to_bits());
 }
+
+#[tokio::test]
+async fn names_that_are_said_to_mean_one_model_are_one_model() {
+    let front = Front::with(&[("cache.same_models", "azure/tiny=tiny")]).await;
+    for (number, text) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        front.stub.next(renamed(["tiny", "azure/tiny"][number % 2]));
+        assert_eq!(front.embed(&[text]).await.cache(), "miss");
+    }
+    let hit = front.embed(&["a", "b", "c", "d"]).await;
+    assert_eq!((hit.cache(), hit.vectors(), model(&hit).as_str()), ("hit", tiny(&["a", "b", "c", "d"]), "tiny"));
+    assert_eq!(front.metric("vecho_model_drifts_total").await.to_bits(), 0.0_f64.to_bits());
+}

@@ -8,6 +8,7 @@ pub(crate) mod ops;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod script;
+pub(crate) mod scripted;
 pub(crate) mod socket;
 pub(crate) mod stub;
 pub(crate) mod tls;

@@ -17,6 +17,11 @@ impl Socket {
         Self(TcpStream::connect(addr).await.expect("the port must accept"))
     }
 
+    /// Its own end.
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr().expect("it is connected")
+    }
+
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.expect("the peer must read");
     }

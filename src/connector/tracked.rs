@@ -1,0 +1,144 @@
+//! A connection that records its use, so that a failed request can tell whether a kept connection was dead.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll};
+
+use http::Extensions;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// Record of the use of one connection. The connection, its responses and its errors share it.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionUse(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    /// A response came over the connection before.
+    answered: AtomicBool,
+    /// No request was written since that response.
+    is_between: AtomicBool,
+    /// Bytes read.
+    received: AtomicU64,
+    /// Bytes read before the last request.
+    received_before: AtomicU64,
+}
+
+impl ConnectionUse {
+    /// The record that a response or the metadata of a connection carries.
+    pub fn find(extensions: &Extensions) -> Option<&Self> {
+        extensions.get()
+    }
+
+    /// The record of the connection that an error happened on.
+    pub fn of_connection(connected: &Connected) -> Option<Self> {
+        let mut extensions = Extensions::new();
+        connected.get_extras(&mut extensions);
+        extensions.remove()
+    }
+
+    /// Records a response. Returns true if it is not the first one, so the server keeps connections open.
+    pub fn record_response(&self) -> bool {
+        self.0.is_between.store(true, Ordering::Relaxed);
+        self.0.answered.swap(true, Ordering::Relaxed)
+    }
+
+    /// True if the connection had answered before, and no byte came after the last request.
+    pub fn died_unanswered(&self) -> bool {
+        let Counts { answered, received, received_before, .. } = &*self.0;
+        answered.load(Ordering::Relaxed) && received.load(Ordering::Relaxed) == received_before.load(Ordering::Relaxed)
+    }
+
+    fn record_read(&self, bytes: usize) {
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Records an attempt to write. The first one after a response begins a request.
+    fn record_write(&self) {
+        if self.0.is_between.swap(false, Ordering::Relaxed) {
+            self.0.received_before.store(self.0.received.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
+    }
+}
+
+/// A connection with a [`ConnectionUse`].
+pub struct Tracked<S> {
+    stream: S,
+    usage: ConnectionUse,
+}
+
+impl<S> Tracked<S> {
+    pub(super) fn new(stream: S) -> Self {
+        Self { stream, usage: ConnectionUse::default() }
+    }
+}
+
+impl<S: Connection> Connection for Tracked<S> {
+    fn connected(&self) -> Connected {
+        self.stream.connected().extra(self.usage.clone())
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.usage.record_read(buffer.filled().len() - before);
+        result
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Tracked<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.usage.record_write();
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.usage.record_write();
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_kept_connection_without_a_byte_of_an_answer_died_unanswered() {
+        let usage = ConnectionUse::default();
+        usage.record_write();
+        assert!(!usage.died_unanswered(), "a new connection");
+        usage.record_read(100);
+        assert!(!usage.record_response(), "the first response");
+        usage.record_read(20);
+        usage.record_write();
+        assert!(usage.died_unanswered());
+        usage.record_read(1);
+        usage.record_write();
+        assert!(!usage.died_unanswered(), "a response had begun while the request was written");
+        assert!(usage.record_response());
+    }
+}

@@ -1,0 +1,87 @@
+//! The body of a request to the upstream.
+
+use std::error::Error;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
+use http_body_util::combinators::UnsyncBoxBody;
+
+/// Any error of a body or a connection.
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+/// What a body on its way up fails with when its client sends no more of it in time.
+#[derive(Debug, thiserror::Error)]
+#[error("no more of the body arrived in time")]
+pub struct BodyStalled;
+
+/// Body of a request to the upstream.
+#[derive(Debug)]
+pub struct ClientBody(Content);
+
+#[derive(Debug)]
+enum Content {
+    /// In memory, so the request can be repeated.
+    Whole(Bytes),
+    /// As the client sends it.
+    Streamed(UnsyncBoxBody<Bytes, BoxError>),
+}
+
+impl ClientBody {
+    /// A body without bytes.
+    pub const fn empty() -> Self {
+        Self::whole(Bytes::new())
+    }
+
+    /// A body in memory.
+    pub const fn whole(bytes: Bytes) -> Self {
+        Self(Content::Whole(bytes))
+    }
+
+    /// A body that is read while it is sent. One that has ended already is an empty body in memory.
+    pub fn streamed<B>(body: B) -> Self
+    where
+        B: Body<Data = Bytes, Error = BoxError> + Send + 'static,
+    {
+        if body.is_end_stream() { Self::empty() } else { Self(Content::Streamed(body.boxed_unsync())) }
+    }
+
+    /// The bytes of a body in memory.
+    pub(super) const fn bytes(&self) -> Option<&Bytes> {
+        match &self.0 {
+            Content::Whole(bytes) => Some(bytes),
+            Content::Streamed(_) => None,
+        }
+    }
+}
+
+impl Body for ClientBody {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match &mut self.0 {
+            Content::Whole(bytes) => {
+                let rest = std::mem::take(bytes);
+                Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))))
+            }
+            Content::Streamed(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.0 {
+            Content::Whole(bytes) => bytes.is_empty(),
+            Content::Streamed(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.0 {
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Streamed(body) => body.size_hint(),
+        }
+    }
+}

@@ -1,0 +1,207 @@
+//! Connections to the upstream, and the requests that pass through over them.
+
+use std::error::Error;
+use std::iter;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::UPGRADE;
+use http::{Method, Request, Response, StatusCode, Uri};
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use tokio::time::Instant;
+
+use super::body::{BodyStalled, ClientBody};
+use super::pool::{HttpClient, KeepLimits, Pool, unpooled};
+use crate::connector::{ConnectionUse, TimedConnector, root_cause_of};
+
+/// How long an unused connection for pass-through requests is kept. Shorter than the 5 s after which common servers
+/// close theirs, since such a request cannot always be repeated.
+const PASSING_IDLE: Duration = Duration::from_secs(4);
+
+/// How long no kept connection is used after one of them was dead: a server that closed one may have closed all.
+const SUSPICION: Duration = Duration::from_secs(5);
+
+/// A request that could not be forwarded.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No connection could be opened.
+    #[error("vecho could not reach the upstream {upstream}: {cause}")]
+    Unreachable {
+        /// Its scheme, host and port.
+        upstream: String,
+        /// The error of the connection.
+        cause: String,
+    },
+    /// The connection ended before an answer began, or the answer cannot be read.
+    #[error("vecho got no answer from the upstream {upstream}: {cause}")]
+    Unanswered {
+        /// Its scheme, host and port.
+        upstream: String,
+        /// The error of the connection.
+        cause: String,
+    },
+    /// The upstream switched protocols although the request did not ask for it.
+    #[error("vecho cannot use the answer of the upstream {upstream}: an unrequested switch of protocols (status 101)")]
+    UnaskedSwitch {
+        /// Its scheme, host and port.
+        upstream: String,
+    },
+    /// Its answer did not begin in time.
+    #[error("vecho got no answer from the upstream within limits.request_timeout")]
+    Late,
+    /// The body that was to be sent failed: the client's side of it.
+    #[error("vecho could not pass the request to the upstream: the request body ended early")]
+    RequestBody,
+    /// The client sent no more of it in time.
+    #[error(
+        "vecho could not pass the request to the upstream: no more of the request body arrived within \
+         limits.body_timeout"
+    )]
+    RequestStalled,
+    /// The body that was to be sent is larger than what is collected in one piece.
+    #[error("vecho could not pass the request to the upstream: the body is larger than {max_bytes} bytes")]
+    TooLarge {
+        /// What is allowed.
+        max_bytes: usize,
+    },
+}
+
+/// How connections are kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Keeping {
+    /// Embeddings calls under way at once.
+    pub max_concurrent: usize,
+    /// How long an unused connection for embeddings calls is kept.
+    pub idle_timeout: Duration,
+    /// How long a connection takes new requests.
+    pub max_age: Duration,
+}
+
+/// Connections to the upstream. Embeddings calls and pass-through requests share none, so that bytes which arrive late
+/// for the one are never read as an answer to the other.
+pub(super) struct Connections {
+    calls: Pool,
+    passing: Pool,
+    fresh: HttpClient,
+    /// True if the last request over a kept connection was answered, false if none was or the connection was dead.
+    keeps_open: AtomicBool,
+    /// When a kept connection was dead the last time.
+    dead_at: Mutex<Option<Instant>>,
+}
+
+impl Connections {
+    pub(super) fn new(connector: &TimedConnector, keeping: Keeping) -> Self {
+        let Keeping { max_concurrent, idle_timeout, max_age } = keeping;
+        let limits = KeepLimits { max_idle: max_concurrent.max(32), idle_timeout, max_age };
+        let passing = KeepLimits { idle_timeout: idle_timeout.min(PASSING_IDLE), ..limits };
+        Self {
+            calls: Pool::new(connector.clone(), limits),
+            passing: Pool::new(connector.clone(), passing),
+            fresh: unpooled(connector.clone()),
+            keeps_open: AtomicBool::new(false),
+            dead_at: Mutex::new(None),
+        }
+    }
+
+    /// Sends an embeddings call. After a failure on a kept connection the next calls open new ones.
+    pub(super) async fn call(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, legacy::Error> {
+        let client = if self.is_suspicious() { self.fresh.clone() } else { self.calls.client() };
+        let result = client.request(request).await;
+        self.note(&result);
+        result
+    }
+
+    /// Sends a request that passes through.
+    ///
+    /// A request that is safe to repeat is repeated once, on a new connection, if a kept connection was dead. Any other
+    /// request uses kept connections only while the upstream is known to answer on them.
+    pub(super) async fn forward(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, OpenError> {
+        let (uri, switches) = (request.uri().clone(), request.headers().contains_key(UPGRADE));
+        let spare = spare_of(&request);
+        let may_reuse = if spare.is_some() { !self.is_suspicious() } else { self.keeps_open.load(Ordering::Relaxed) };
+        let client = if may_reuse { self.passing.client() } else { self.fresh.clone() };
+        let mut result = client.request(request).await;
+        if self.note(&result)
+            && let Some(spare) = spare
+        {
+            tracing::debug!("a kept connection to the upstream was dead; the request is repeated on a new one");
+            result = self.fresh.request(spare).await;
+            self.note(&result);
+        }
+        let response = result.map_err(|error| open_error(&error, &uri))?;
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS && !switches {
+            return Err(OpenError::UnaskedSwitch { upstream: origin_of(&uri) });
+        }
+        Ok(response)
+    }
+
+    /// True if a kept connection was dead a moment ago.
+    fn is_suspicious(&self) -> bool {
+        let dead_at = self.dead_at.lock().unwrap_or_else(PoisonError::into_inner);
+        dead_at.is_some_and(|at| at.elapsed() < SUSPICION)
+    }
+
+    /// Learns from a result about kept connections. Returns true if one ended before any byte of an answer.
+    fn note(&self, result: &Result<Response<Incoming>, legacy::Error>) -> bool {
+        match result {
+            Ok(response) => {
+                if ConnectionUse::find(response.extensions()).is_some_and(ConnectionUse::record_response) {
+                    self.keeps_open.store(true, Ordering::Relaxed);
+                }
+                false
+            }
+            Err(error) => {
+                let usage = error.connect_info().and_then(ConnectionUse::of_connection);
+                let was_dead = usage.is_some_and(|usage| usage.died_unanswered());
+                if was_dead {
+                    self.keeps_open.store(false, Ordering::Relaxed);
+                    *self.dead_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+                }
+                was_dead
+            }
+        }
+    }
+}
+
+/// Returns a copy of a request that may be sent twice (RFC 9110, section 9.2.2): its method is idempotent, or it asks
+/// for embeddings, and its body is in memory.
+fn spare_of(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
+    let bytes = request.body().bytes()?;
+    let asks_for_embeddings = || request.uri().path().trim_end_matches('/').ends_with("/embeddings");
+    let may_repeat = request.method().is_idempotent() || (*request.method() == Method::POST && asks_for_embeddings());
+    may_repeat.then(|| {
+        let mut spare = Request::new(ClientBody::whole(bytes.clone()));
+        *spare.method_mut() = request.method().clone();
+        *spare.uri_mut() = request.uri().clone();
+        *spare.headers_mut() = request.headers().clone();
+        spare
+    })
+}
+
+/// The scheme, host and port of an address.
+fn origin_of(uri: &Uri) -> String {
+    let authority = uri.authority().map_or("", http::uri::Authority::as_str);
+    format!("{}://{authority}", uri.scheme_str().unwrap_or("http"))
+}
+
+fn open_error(error: &legacy::Error, uri: &Uri) -> OpenError {
+    let from_body =
+        error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
+    if from_body {
+        return body_error(error);
+    }
+    let (upstream, cause) = (origin_of(uri), root_cause_of(error));
+    if error.is_connect() {
+        OpenError::Unreachable { upstream, cause }
+    } else {
+        OpenError::Unanswered { upstream, cause }
+    }
+}
+
+/// Why the body that was to be sent failed: its client fell silent, or left.
+pub(super) fn body_error(error: &(dyn Error + 'static)) -> OpenError {
+    let mut causes = iter::successors(Some(error), |error| (**error).source());
+    if causes.any(<dyn Error>::is::<BodyStalled>) { OpenError::RequestStalled } else { OpenError::RequestBody }
+}

@@ -1,0 +1,149 @@
+//! Kept connections to the upstream, none of which is used for longer than its maximum age.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::client::legacy;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::Instant;
+
+use super::body::ClientBody;
+use crate::connector::TimedConnector;
+
+/// A client over connections that it may keep.
+pub(super) type HttpClient = legacy::Client<TimedConnector, ClientBody>;
+
+/// Bounds on kept connections.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KeepLimits {
+    /// Unused connections that are kept.
+    pub max_idle: usize,
+    /// How long an unused connection is kept.
+    pub idle_timeout: Duration,
+    /// How long a connection takes new requests.
+    pub max_age: Duration,
+}
+
+/// Connection pool. Its connections are replaced all at once when the oldest may have reached the maximum age, so that
+/// names are resolved again; requests under way end on the connection that they began on.
+pub(super) struct Pool {
+    connector: TimedConnector,
+    limits: KeepLimits,
+    current: Mutex<Current>,
+}
+
+/// The connections in use, and when the first of them may have been opened.
+struct Current {
+    client: HttpClient,
+    since: Instant,
+}
+
+impl Current {
+    fn new(connector: &TimedConnector, limits: KeepLimits) -> Self {
+        let client = legacy::Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(limits.idle_timeout)
+            .pool_max_idle_per_host(limits.max_idle)
+            .build(connector.clone());
+        Self { client, since: Instant::now() }
+    }
+}
+
+impl Pool {
+    pub(super) fn new(connector: TimedConnector, limits: KeepLimits) -> Self {
+        let current = Mutex::new(Current::new(&connector, limits));
+        Self { connector, limits, current }
+    }
+
+    /// Returns a client for one request. Its connections are younger than the maximum age.
+    pub(super) fn client(&self) -> HttpClient {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        if current.since.elapsed() >= self.limits.max_age {
+            *current = Current::new(&self.connector, self.limits);
+        }
+        current.client.clone()
+    }
+}
+
+/// Returns a client that opens a connection for each request and keeps none.
+pub(super) fn unpooled(connector: TimedConnector) -> HttpClient {
+    legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use http::Request;
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::connector::{Connecting, Resolver};
+
+    /// Answers every request on a connection with one letter.
+    async fn answer(mut stream: TcpStream, letter: char) {
+        let mut seen = Vec::new();
+        while stream.read_buf(&mut seen).await.is_ok_and(|bytes| bytes > 0) {
+            if seen.ends_with(b"\r\n\r\n") {
+                seen.clear();
+                let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n{letter}");
+                stream.write_all(answer.as_bytes()).await.expect("the client reads");
+            }
+        }
+    }
+
+    /// A server at a loopback address that answers with one letter.
+    async fn serve(address: impl Into<SocketAddr>, letter: char) -> SocketAddr {
+        let listener = TcpListener::bind(address.into()).await.expect("a loopback address");
+        let address = listener.local_addr().expect("it is bound");
+        crate::tasks::Tasks::new().spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                crate::tasks::Tasks::new().spawn(answer(stream, letter));
+            }
+        });
+        address
+    }
+
+    async fn ask(client: &HttpClient, port: u16) -> Bytes {
+        let request = Request::get(format!("http://upstream.test:{port}/")).body(ClientBody::empty());
+        let response = client.request(request.expect("a legal request")).await.expect("an answer");
+        response.into_body().collect().await.expect("a whole answer").to_bytes()
+    }
+
+    fn pool(resolver: Resolver, max_age: Duration) -> Pool {
+        let limit = Duration::from_secs(5);
+        let connecting = Connecting { limit, limit_key: "limit", ca_file: None, ca_key: "none" };
+        let connector = TimedConnector::with_resolver(connecting, resolver).expect("no file is read");
+        Pool::new(connector, KeepLimits { max_idle: 8, idle_timeout: Duration::from_mins(1), max_age })
+    }
+
+    #[tokio::test]
+    async fn a_change_of_the_address_is_followed_although_the_old_one_still_answers() {
+        let old = serve((Ipv4Addr::LOCALHOST, 0), 'a').await;
+        serve((Ipv4Addr::new(127, 0, 0, 2), old.port()), 'b').await;
+        let address = Arc::new(Mutex::new(old));
+        let pool = pool(Resolver::Switched(Arc::clone(&address)), Duration::from_millis(200));
+        assert_eq!(ask(&pool.client(), old.port()).await, "a");
+        address.lock().expect("no panic").set_ip(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
+        let changed = Instant::now();
+        while ask(&pool.client(), old.port()).await == "a" {
+            assert!(changed.elapsed() < Duration::from_secs(10), "the old connection is still used");
+        }
+        assert_eq!(ask(&pool.client(), old.port()).await, "b");
+    }
+
+    #[tokio::test]
+    async fn connections_are_kept_until_they_are_old() {
+        let old = serve((Ipv4Addr::LOCALHOST, 0), 'a').await;
+        serve((Ipv4Addr::new(127, 0, 0, 2), old.port()), 'b').await;
+        let address = Arc::new(Mutex::new(old));
+        let pool = pool(Resolver::Switched(Arc::clone(&address)), Duration::from_hours(1));
+        assert_eq!(ask(&pool.client(), old.port()).await, "a");
+        address.lock().expect("no panic").set_ip(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
+        assert_eq!(ask(&pool.client(), old.port()).await, "a", "the name is not resolved again");
+    }
+}

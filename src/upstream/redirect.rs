@@ -1,0 +1,191 @@
+//! Redirects: those that a call follows, and those that are mapped for the caller.
+
+use http::header::{HeaderMap, HeaderValue, LOCATION};
+use http::uri::PathAndQuery;
+use http::{StatusCode, Uri};
+use url::{Position, Url};
+
+use super::endpoint::{is_under, upstream_uri};
+
+/// Returns the address that a 307 or 308 sends a call to, if the call may follow it. A redirect from HTTPS to HTTP is
+/// not followed.
+pub(super) fn next_call(called: &Uri, status: StatusCode, headers: &HeaderMap) -> Option<Uri> {
+    if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
+        return None;
+    }
+    let (from, mut to) = resolve(called, headers.get(LOCATION)?)?;
+    let is_web = to.scheme() == "https" || (to.scheme() == "http" && from.scheme() == "http");
+    if !is_web || !to.username().is_empty() || to.password().is_some() {
+        return None;
+    }
+    to.set_fragment(None);
+    to.as_str().parse().ok()
+}
+
+/// True if credentials for one address may be sent to the other: the same host and port, or the same host over HTTPS
+/// where it was called over HTTP.
+pub(super) fn may_share_credentials(from: &Uri, to: &Uri) -> bool {
+    if from == to {
+        return true;
+    }
+    let (Some(from), Some(to)) = (url_of(from), url_of(to)) else {
+        return false;
+    };
+    is_same_origin(&from, &to) || (from.host() == to.host() && from.scheme() == "http" && to.scheme() == "https")
+}
+
+/// Returns a `Location` of the upstream as its caller has to see it, if it has to be changed. An address of the upstream
+/// becomes a path of this proxy, below the base path that the caller used; every other address stays as it is.
+///
+/// `ours` is the path that the caller asked for, `called` the upstream's address that it stands for.
+pub fn location_for_caller(
+    base: &Uri,
+    ours: &PathAndQuery,
+    called: &Uri,
+    location: &HeaderValue,
+) -> Option<HeaderValue> {
+    let (from, to) = resolve(called, location)?;
+    // A proxy in front of the upstream that ends TLS makes servers behind it say http.
+    let lost_tls = from.scheme() == "https" && to.scheme() == "http" && from.host() == to.host() && to.port().is_none();
+    // A redirect to the address that was called, such as one to HTTPS, would become a loop.
+    let is_loop = from[Position::BeforePath..Position::AfterQuery] == to[Position::BeforePath..Position::AfterQuery];
+    if !(is_same_origin(&from, &to) || lost_tls) || is_loop {
+        return None;
+    }
+    let path = path_for_caller(base, ours, &to[Position::BeforePath..Position::AfterQuery])?;
+    let text = format!("{path}{}", &to[Position::AfterQuery..]);
+    HeaderValue::try_from(text).ok().filter(|mapped| mapped != location)
+}
+
+/// Returns a path of this proxy that stands for a path of the upstream.
+fn path_for_caller(base: &Uri, ours: &PathAndQuery, theirs: &str) -> Option<String> {
+    let base_path = base.path().trim_end_matches('/');
+    let below = theirs.strip_prefix(base_path).filter(|rest| rest.is_empty() || rest.starts_with(['/', '?']));
+    let at_root = below.map(|rest| if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") });
+    let at_v1 = below.map(|rest| format!("/v1{rest}"));
+    let as_it_is = Some(theirs.to_owned());
+    let candidates = if is_under(ours.as_str(), base_path) {
+        [as_it_is, at_v1, at_root]
+    } else if is_under(ours.as_str(), "/v1") {
+        [at_v1, as_it_is, at_root]
+    } else {
+        [at_root, as_it_is, at_v1]
+    };
+    candidates.into_iter().flatten().find(|path| stands_for(base, path, theirs))
+}
+
+fn stands_for(base: &Uri, ours: &str, theirs: &str) -> bool {
+    let path = ours.parse::<PathAndQuery>().ok();
+    let uri = path.and_then(|path| upstream_uri(base, &path).ok());
+    uri.as_ref().and_then(Uri::path_and_query).is_some_and(|path| path.as_str() == theirs)
+}
+
+/// Returns the address that was called and the address that a `Location` of its answer means.
+fn resolve(called: &Uri, location: &HeaderValue) -> Option<(Url, Url)> {
+    let from = url_of(called)?;
+    let to = from.join(std::str::from_utf8(location.as_bytes()).ok()?).ok()?;
+    Some((from, to))
+}
+
+fn url_of(uri: &Uri) -> Option<Url> {
+    uri.to_string().parse().ok()
+}
+
+fn is_same_origin(one: &Url, other: &Url) -> bool {
+    one.scheme() == other.scheme()
+        && one.host() == other.host()
+        && one.port_or_known_default() == other.port_or_known_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(called: &str, location: &str) -> Option<String> {
+        let headers = HeaderMap::from_iter([(LOCATION, location.parse().expect("a value"))]);
+        let called = called.parse().expect("an address");
+        next_call(&called, StatusCode::TEMPORARY_REDIRECT, &headers).map(|uri| uri.to_string())
+    }
+
+    #[test]
+    fn a_location_may_be_relative_to_the_address_that_was_called() {
+        let called = "http://h:1/v1/embeddings?x=1";
+        for (location, expected) in [
+            ("/v2/embeddings", "http://h:1/v2/embeddings"),
+            ("embeddings/", "http://h:1/v1/embeddings/"),
+            ("//other/v1/e", "http://other/v1/e"),
+            ("https://h/v1/embeddings#part", "https://h/v1/embeddings"),
+            ("?y=2", "http://h:1/v1/embeddings?y=2"),
+        ] {
+            assert_eq!(next(called, location).as_deref(), Some(expected), "{location}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_are_not_safe_to_follow_are_left_to_the_caller() {
+        for location in ["http://h/v1/embeddings", "ftp://h/x", "https://user:password@h/x", "data:,x", "http://[/"] {
+            assert_eq!(next("https://h/v1/embeddings", location), None, "{location}");
+        }
+        let moved = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("/x"))]);
+        for status in [200, 201, 301, 302, 303] {
+            let status = StatusCode::from_u16(status).expect("a status");
+            assert_eq!(next_call(&Uri::from_static("http://h/"), status, &moved), None, "{status}");
+        }
+    }
+
+    #[test]
+    fn credentials_stay_with_their_host() {
+        for (from, to, expected) in [
+            ("http://h:1/a", "http://h:1/b", true),
+            ("https://h/a", "https://H:443/b", true),
+            ("http://h/a", "https://h/b", true),
+            ("http://h:1/a", "http://h:2/b", false),
+            ("https://h/a", "http://h/b", false),
+            ("https://h/a", "https://h.example/b", false),
+            ("http://h/a", "https://g/b", false),
+        ] {
+            let uri = |text: &'static str| Uri::from_static(text);
+            assert_eq!(may_share_credentials(&uri(from), &uri(to)), expected, "{from} {to}");
+        }
+    }
+
+    /// The location that a caller of `ours` sees; the same text if it does not change.
+    fn seen(base: &str, ours: &str, location: &str) -> String {
+        let (base, ours): (Uri, PathAndQuery) = (base.parse().expect("a base"), ours.parse().expect("a path"));
+        let called = upstream_uri(&base, &ours).expect("it is short");
+        let value = location.parse().expect("a value");
+        let mapped = location_for_caller(&base, &ours, &called, &value).unwrap_or(value);
+        mapped.to_str().expect("text").to_owned()
+    }
+
+    #[test]
+    fn a_location_at_the_upstream_becomes_a_path_of_this_proxy() {
+        for (base, ours, location, expected) in [
+            ("http://h:1/v1", "/v1/models", "http://h:1/v1/models/", "/v1/models/"),
+            ("http://h:1/v1", "/models", "http://h:1/v1/models/?x=1#part", "/models/?x=1#part"),
+            ("http://h:1/v1", "/models", "/v1/models/", "/models/"),
+            ("http://h:1", "/v1/models", "http://h:1/v1/models/", "/v1/models/"),
+            ("https://h/api/openai", "/v1/files", "https://h:443/api/openai/files/7", "/v1/files/7"),
+            ("https://h/api/openai", "/files", "https://h/api/openai/files/7", "/files/7"),
+            ("https://h/api/openai", "/api/openai/files", "/api/openai/files/7", "/api/openai/files/7"),
+            ("https://h/v1", "/v1/models", "http://h/v1/models/", "/v1/models/"),
+        ] {
+            assert_eq!(seen(base, ours, location), expected, "{base} {ours} {location}");
+        }
+    }
+
+    #[test]
+    fn every_other_location_stays_as_it_is() {
+        for (base, ours, location) in [
+            ("http://h:1/v1", "/v1/models", "http://h:2/v1/models/"),
+            ("http://h:1/v1", "/v1/models", "https://elsewhere.example/login"),
+            ("http://h/v1", "/v1/models", "https://h/v1/models"),
+            ("https://h/v1", "/v1/models", "http://h/v1/models"),
+            ("http://h:1/v1", "/v1/models", "http://h:1/login"),
+            ("http://h:1", "/v1/models", "/v1/models/"),
+            ("http://h:1", "/v1/models", "mailto:someone@h"),
+        ] {
+            assert_eq!(seen(base, ours, location), location, "{base} {ours}");
+        }
+    }
+}

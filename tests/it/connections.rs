@@ -1,0 +1,6 @@
+//! Connections to the upstream and to callers: their age, their end, and what happens to requests on them.
+
+mod dead;
+mod lifetime;
+mod redirects;
+mod refused;

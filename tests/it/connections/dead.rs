@@ -1,0 +1,149 @@
+//! Kept connections that turn out dead, or that hold bytes of another answer.
+
+use std::sync::Mutex;
+
+use http::Method;
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::harness::Inside;
+use crate::harness::client::{Client, raw};
+use crate::harness::scripted::{Act, Arrival, Scripted, ok, one_vector};
+
+/// Answers the first request of each connection and ends the connection as the second one arrives.
+fn once_per_connection(arrival: &Arrival) -> Act {
+    match (arrival.number, arrival.head.contains("/embeddings")) {
+        (0, true) => Act::Say(one_vector(0.25)),
+        (0, false) => Act::Say(ok("{}")),
+        _ if arrival.connection.is_multiple_of(2) => Act::Close,
+        _ => Act::Reset,
+    }
+}
+
+async fn send(vecho: &Inside, method: Method, path: &str, body: &'static str) -> u16 {
+    let request = raw(method, &format!("http://{}{path}", vecho.public()), body);
+    vecho.client.send(request).await.expect("an answer").status
+}
+
+#[tokio::test]
+async fn every_request_is_answered_by_a_server_that_ends_a_kept_connection_at_its_second_request() {
+    let server = Scripted::start(once_per_connection).await;
+    let vecho = Inside::start(&server.base_url(), &[]).await;
+    for round in 0..6 {
+        for method in [Method::GET, Method::HEAD, Method::OPTIONS, Method::DELETE] {
+            let status = send(&vecho, method.clone(), "/v1/models", "").await;
+            assert_eq!(status, 200, "{method}, round {round}");
+        }
+        assert_eq!(send(&vecho, Method::POST, "/v1/chat/completions", "{}").await, 200, "round {round}");
+    }
+    let posts = server.arrivals().into_iter().filter(|arrival| arrival.head.starts_with("POST")).count();
+    assert_eq!(posts, 6, "a request that may not be repeated goes up once");
+}
+
+#[tokio::test]
+async fn embeddings_are_answered_by_such_a_server_whether_they_are_cached_or_pass_through() {
+    let server = Scripted::start(once_per_connection).await;
+    let vecho = Inside::start(&server.base_url(), &[]).await;
+    for round in 0..6 {
+        let miss = vecho.embed(json!({"model": "tiny", "input": format!("text {round}")})).await;
+        assert_eq!((miss.status, miss.cache()), (200, "miss"), "round {round}");
+        let passed = vecho.embed(json!({"model": "tiny", "input": "text", "unknown_field": round})).await;
+        assert_eq!((passed.status, passed.cache()), (200, "bypass"), "round {round}");
+    }
+}
+
+#[tokio::test]
+async fn many_calls_at_once_are_answered_by_such_a_server() {
+    let server = Scripted::start(once_per_connection).await;
+    let pairs = [("batch.max_inputs", "1"), ("fallback.mode", "error")];
+    let vecho = Inside::start(&server.base_url(), &pairs).await;
+    for round in 0..4 {
+        let calls = (0..20).map(|number| vecho.embed(json!({"model": "tiny", "input": format!("{round} {number}")})));
+        for answer in futures_util::future::join_all(calls).await {
+            assert_eq!((answer.status, answer.cache()), (200, "miss"), "round {round}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_post_uses_a_kept_connection_only_where_the_server_answers_on_them() {
+    let server = Scripted::start(|_| Act::Say(ok("{}"))).await;
+    let vecho = Inside::start(&server.base_url(), &[]).await;
+    let connection = || server.arrivals().last().expect("a request").connection;
+    send(&vecho, Method::GET, "/v1/models", "").await;
+    let kept = connection();
+    send(&vecho, Method::POST, "/v1/chat/completions", "{}").await;
+    assert_ne!(connection(), kept, "nothing is known of the server yet");
+    send(&vecho, Method::GET, "/v1/models", "").await;
+    assert_eq!(connection(), kept);
+    send(&vecho, Method::POST, "/v1/chat/completions", "{}").await;
+    assert_eq!(connection(), kept, "the server keeps its connections open");
+}
+
+#[tokio::test]
+async fn a_request_is_not_repeated_once_bytes_of_its_answer_came() {
+    let server = Scripted::start(|arrival| match arrival.number {
+        0 => Act::Say(ok("{}")),
+        _ => Act::SayAndClose("HTTP/1.1 2".to_owned()),
+    })
+    .await;
+    let vecho = Inside::start(&server.base_url(), &[]).await;
+    assert_eq!(send(&vecho, Method::GET, "/v1/models", "").await, 200);
+    assert_eq!(send(&vecho, Method::GET, "/v1/models", "").await, 502);
+    assert_eq!(server.arrivals().len(), 2);
+}
+
+#[tokio::test]
+async fn a_request_on_a_new_connection_is_not_repeated() {
+    let server = Scripted::start(|_| Act::Close).await;
+    let vecho = Inside::start(&server.base_url(), &[]).await;
+    let answer = vecho.client.get(&format!("http://{}/v1/models", vecho.public())).await;
+    assert_eq!((answer.status, answer.error().0.as_str()), (502, "server_error"));
+    assert_eq!(server.arrivals().len(), 1);
+}
+
+#[tokio::test]
+async fn an_answer_that_comes_late_on_a_connection_of_a_pass_through_never_reaches_an_embeddings_request() {
+    let (go, gone) = oneshot::channel();
+    let gone = Mutex::new(Some(gone));
+    let server = Scripted::start(move |arrival| {
+        if arrival.head.contains("/embeddings") {
+            return Act::Say(one_vector(0.25));
+        }
+        match gone.lock().expect("no panic").take() {
+            Some(gone) => Act::SayLate(ok("{}"), one_vector(0.75), gone),
+            None => Act::Say(ok("{}")),
+        }
+    })
+    .await;
+    let vecho = Inside::start(&server.base_url(), &[]).await;
+    assert_eq!(send(&vecho, Method::GET, "/v1/models", "").await, 200);
+    let mut go = Some(go);
+    for number in 0..20 {
+        let (answer, ()) = tokio::join!(vecho.embed(json!({"model": "tiny", "input": format!("{number}")})), async {
+            go.take().map(|go| go.send(()).ok());
+        });
+        assert_eq!(answer.vectors(), [[0.25, 0.5]], "request {number}");
+    }
+    let connections = |of: &str| -> Vec<usize> {
+        let arrivals = server.arrivals().into_iter().filter(|arrival| arrival.head.contains(of));
+        arrivals.map(|arrival| arrival.connection).collect()
+    };
+    let (passing, calls) = (connections("/models"), connections("/embeddings"));
+    assert!(!calls.iter().any(|call| passing.contains(call)), "{passing:?} {calls:?}");
+}
+
+#[tokio::test]
+async fn a_request_with_a_length_of_zero_keeps_it() {
+    let server = Scripted::start(|_| Act::Say(ok("{}"))).await;
+    let vecho = Inside::start(&server.base_url(), &[]).await;
+    for method in [Method::POST, Method::PUT] {
+        let request = raw(method, &format!("http://{}/v1/files/1/cancel", vecho.public()), "");
+        let mut request = request;
+        request.headers_mut().insert("content-length", http::HeaderValue::from_static("0"));
+        assert_eq!(Client::new().send(request).await.expect("an answer").status, 200);
+        assert_eq!(server.arrivals().last().expect("a request").header("content-length"), Some("0"));
+    }
+    send(&vecho, Method::GET, "/v1/models", "").await;
+    assert_eq!(server.arrivals().last().expect("a request").header("content-length"), None);
+}
