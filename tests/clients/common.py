@@ -25,6 +25,15 @@ def inputs_sent():
         return sum(call["inputs"] for call in json.load(answer))
 
 
+def refused(call):
+    """What a client library raises when the upstream refuses a call; its text holds the status and the body."""
+    try:
+        call()
+    except Exception as error:  # Each library has classes of its own.
+        return {"class": type(error).__name__, "text": str(error)}
+    return "answered"
+
+
 def two_rounds(cacheable, rest):
     """Runs the sequence twice and prints it, with what the cacheable part of each round sent upstream."""
     rounds, sent = [], []

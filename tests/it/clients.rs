@@ -1,12 +1,20 @@
 //! Applications with real client libraries notice no difference, and their second round costs nothing upstream.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 
-use crate::harness::script::{LANGCHAIN, OPENAI_NODE, OPENAI_PYTHON, OPENAI_PYTHON_1, Script};
-use crate::harness::{Stub, Vecho};
+use crate::harness::script::{
+    AZURE_INFERENCE, HAYSTACK, LANGCHAIN, LANGCHAIN_NODE, LITELLM, LLAMA_INDEX, MISTRAL, OPENAI_NODE, OPENAI_PYTHON,
+    OPENAI_PYTHON_1, Script, VERCEL_NODE, VOYAGE,
+};
+use crate::harness::stub::Dialect;
+use crate::harness::{Behaviour, Stub, Vecho};
 
 const SMALL: &str = "text-embedding-3-small";
 const TINY: &str = "tiny";
+/// The texts of `documents` in the reports of the newer scripts.
+const DOCUMENTS: [&str; 4] = ["one", "two", "one", "a longer document"];
 
 fn stub() -> Stub {
     let stub = Stub::start();
@@ -14,17 +22,56 @@ fn stub() -> Stub {
     stub
 }
 
-/// What the script reports when nothing stands between it and the upstream.
-fn direct(script: Script) -> Value {
+/// The upstream of a client that is made for another service.
+fn stub_of(dialect: Dialect) -> Stub {
     let stub = stub();
+    stub.always(Behaviour::Dialect(dialect));
+    stub
+}
+
+/// The report of the script without vecho.
+fn direct(script: Script) -> Value {
+    run(script, &stub())
+}
+
+fn run(script: Script, stub: &Stub) -> Value {
     script.run(&stub.base_url(), &stub.root_url())
 }
 
+/// Runs the script at an upstream, and through vecho at a second one of the same kind.
+fn run_both(script: Script, dialect: Option<Dialect>) -> (Value, Value) {
+    let upstream = || dialect.map_or_else(stub, stub_of);
+    let (alone, behind) = (upstream(), upstream());
+    // Other services have paths of their own: vecho is given their host and gets every path as it is.
+    let address = if dialect.is_some() { behind.root_url() } else { behind.base_url() };
+    let vecho = Vecho::start_with(&address, &[]);
+    let direct = run(script, &alone);
+    let through = script.run(&vecho.base_url(), &behind.root_url());
+    assert_eq!(paths(&behind), paths(&alone), "requests reach the upstream at the path that the client chose");
+    (direct, through)
+}
+
+fn paths(stub: &Stub) -> BTreeSet<String> {
+    stub.embedding_calls().into_iter().map(|call| call.path).collect()
+}
+
 fn assert_no_difference(script: Script) {
-    let stub = stub();
-    let vecho = Vecho::start(&stub);
-    let through = script.run(&vecho.base_url(), &stub.root_url());
-    let direct = direct(script);
+    let (direct, through) = run_both(script, None);
+    assert_equal(&direct, &through);
+}
+
+/// Like [`assert_no_difference`] for scripts that embed [`DOCUMENTS`]. Their vectors must be those of the upstream.
+fn assert_no_difference_in_documents(script: Script, dialect: Option<Dialect>) {
+    let (direct, through) = run_both(script, dialect);
+    let expected: Vec<Vec<f32>> = DOCUMENTS.iter().map(|text| Stub::vector(TINY, None, *text)).collect();
+    for round in direct["rounds"].as_array().expect("rounds are a list") {
+        let read = round["cacheable"]["documents"]["vectors"].as_array().expect("documents have vectors");
+        assert_eq!(read.iter().map(components).collect::<Vec<_>>(), expected, "the vectors of the upstream");
+    }
+    assert_equal(&direct, &through);
+}
+
+fn assert_equal(direct: &Value, through: &Value) {
     for round in 0..2 {
         let (through, direct) = (&through["rounds"][round], &direct["rounds"][round]);
         let parts = direct.as_object().expect("a round has parts");
@@ -65,6 +112,46 @@ fn langchain_notices_no_difference() {
 }
 
 #[test]
+fn llama_index_notices_no_difference() {
+    assert_no_difference_in_documents(LLAMA_INDEX, None);
+}
+
+#[test]
+fn haystack_notices_no_difference() {
+    assert_no_difference_in_documents(HAYSTACK, None);
+}
+
+#[test]
+fn litellm_notices_no_difference() {
+    assert_no_difference_in_documents(LITELLM, None);
+}
+
+#[test]
+fn langchain_for_node_notices_no_difference() {
+    assert_no_difference_in_documents(LANGCHAIN_NODE, None);
+}
+
+#[test]
+fn the_vercel_sdk_notices_no_difference() {
+    assert_no_difference_in_documents(VERCEL_NODE, None);
+}
+
+#[test]
+fn the_client_of_voyage_notices_no_difference() {
+    assert_no_difference_in_documents(VOYAGE, Some(Dialect::Voyage));
+}
+
+#[test]
+fn the_client_of_mistral_notices_no_difference() {
+    assert_no_difference_in_documents(MISTRAL, Some(Dialect::Mistral));
+}
+
+#[test]
+fn the_client_of_azure_inference_notices_no_difference() {
+    assert_no_difference_in_documents(AZURE_INFERENCE, Some(Dialect::AzureInference));
+}
+
+#[test]
 fn the_clients_report_the_vectors_and_errors_of_the_upstream() {
     for script in [OPENAI_PYTHON, OPENAI_PYTHON_1, OPENAI_NODE] {
         let document = direct(script);
@@ -97,11 +184,14 @@ fn assert_vectors(results: &Value) {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "scripts print an f32 widened to f64, or its shortest decimal")]
 fn vectors(result: &Value) -> Vec<Vec<f32>> {
+    result["items"].as_array().expect("items are a list").iter().map(|item| components(&item["embedding"])).collect()
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "scripts print an f32 widened to f64, or its shortest decimal")]
+fn components(vector: &Value) -> Vec<f32> {
     let component = |value: &Value| value.as_f64().expect("a component is a number") as f32;
-    let vector = |item: &Value| item["embedding"].as_array().expect("a list").iter().map(component).collect();
-    result["items"].as_array().expect("items are a list").iter().map(vector).collect()
+    vector.as_array().expect("a vector is a list").iter().map(component).collect()
 }
 
 fn assert_errors(errors: &Value) {
@@ -123,9 +213,8 @@ fn langchain_sends_token_lists_and_reports_the_vectors_of_the_upstream() {
     let document = LANGCHAIN.run(&stub.base_url(), &stub.root_url());
     let bytes = |text: &str| Stub::vector(SMALL, None, text.bytes().map(u32::from).collect::<Vec<_>>().as_slice());
     let results = &document["rounds"][1]["cacheable"];
-    let documents: Vec<Value> = results["documents"].as_array().expect("a list").clone();
-    let read = |vector: &Value| vectors(&json!({"items": [{"embedding": vector}]})).remove(0);
-    let read: Vec<Vec<f32>> = documents.iter().map(read).collect();
+    let documents = results["documents"].as_array().expect("a list");
+    let read: Vec<Vec<f32>> = documents.iter().map(components).collect();
     assert_eq!(read, ["one", "two", "one", "a longer document"].map(bytes));
     assert_eq!(results["async"], results["documents"]);
     let first = &stub.embedding_calls()[0];

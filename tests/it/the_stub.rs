@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::harness::client::{Answer, post, raw};
-use crate::harness::stub::{Call, Input, Limits, tokens};
+use crate::harness::stub::{Call, Dialect, Input, Limits, tokens};
 use crate::harness::{Behaviour, Client, Stub};
 
 const SMALL: &str = "text-embedding-3-small";
@@ -200,6 +200,25 @@ async fn spoilt_answers_are_spoilt_as_told_and_no_further() {
     let several = Behaviour::All(vec![Behaviour::ModelName("tiny-2".to_owned()), Behaviour::NoUsage]);
     let several = ask(several, "float").await.json();
     assert_eq!((&several["model"], several.get("usage")), (&json!("tiny-2"), None));
+}
+
+#[tokio::test]
+async fn dialects_change_what_is_refused_and_how_answers_and_errors_are_written() {
+    let stub = Stub::start();
+    stub.always(Behaviour::Dialect(Dialect::Voyage));
+    let refused = embed(&stub, words(&["a"], "float")).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.json()["detail"].as_str().is_some_and(|detail| detail.contains("encoding_format")));
+    let answer = embed(&stub, json!({"model": "tiny", "input": "a", "input_type": null, "output_dimension": 4})).await;
+    assert_eq!(answer.vectors(), [Stub::vector("tiny", Some(4), "a")]);
+    assert_eq!(answer.json()["usage"], json!({"total_tokens": 1}));
+    let bytes = embed(&stub, json!({"model": "tiny", "input": "a", "output_dtype": "int8"})).await;
+    assert!(bytes.json()["data"][0]["embedding"].as_array().is_some_and(|all| all.iter().all(Value::is_i64)));
+    stub.always(Behaviour::Dialect(Dialect::Mistral));
+    assert_eq!(embed(&stub, json!({"model": "tiny", "input": "a", "user": "u"})).await.status, 422);
+    assert!(embed(&stub, words(&["a"], "float")).await.json()["id"].is_string());
+    stub.always(Behaviour::Dialect(Dialect::AzureInference));
+    assert!(embed(&stub, words(&["a"], "base64")).await.json()["id"].is_string());
 }
 
 #[tokio::test]

@@ -20,8 +20,24 @@ pub(crate) const OPENAI_PYTHON: Script = Script { interpreter: "py/bin/python", 
 pub(crate) const OPENAI_PYTHON_1: Script = Script { interpreter: "py1/bin/python", file: "openai_python.py" };
 /// `LangChain`'s embeddings.
 pub(crate) const LANGCHAIN: Script = Script { interpreter: "py/bin/python", file: "langchain_python.py" };
+/// `LlamaIndex`'s embeddings of OpenAI and of servers like it.
+pub(crate) const LLAMA_INDEX: Script = Script { interpreter: "py/bin/python", file: "llama_index_python.py" };
+/// Haystack's embedders of texts and documents.
+pub(crate) const HAYSTACK: Script = Script { interpreter: "py/bin/python", file: "haystack_python.py" };
+/// The SDK of `LiteLLM`.
+pub(crate) const LITELLM: Script = Script { interpreter: "py/bin/python", file: "litellm_python.py" };
+/// Voyage's own client.
+pub(crate) const VOYAGE: Script = Script { interpreter: "py/bin/python", file: "voyage.py" };
+/// Mistral's own client.
+pub(crate) const MISTRAL: Script = Script { interpreter: "py/bin/python", file: "mistral.py" };
+/// The client of Azure AI Foundry.
+pub(crate) const AZURE_INFERENCE: Script = Script { interpreter: "py/bin/python", file: "azure_inference.py" };
 /// The newest openai package that this Node runs.
 pub(crate) const OPENAI_NODE: Script = Script { interpreter: "node", file: "node/openai_node.mjs" };
+/// `LangChain.js`'s embeddings.
+pub(crate) const LANGCHAIN_NODE: Script = Script { interpreter: "node", file: "node/langchain_node.mjs" };
+/// The Vercel AI SDK with its providers for OpenAI and for servers like it.
+pub(crate) const VERCEL_NODE: Script = Script { interpreter: "node", file: "node/vercel_node.mjs" };
 /// The dashboard in a real browser.
 pub(crate) const BROWSER: Script = Script { interpreter: "node", file: "node/dashboard.mjs" };
 /// Its modules that need no page.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::calls::Call;
+use super::dialect::Dialect;
 
 /// One way to treat a call. Those that change an embeddings answer leave other routes as they are.
 #[derive(Clone, Debug)]
@@ -60,6 +61,8 @@ pub(crate) enum Behaviour {
     Headers(Vec<(&'static str, String)>),
     /// The body in pieces of this many bytes with this pause before each.
     SlowBody { chunk_bytes: usize, pause: Duration },
+    /// As another service would.
+    Dialect(Dialect),
     /// All of these, in order.
     All(Vec<Behaviour>),
 }
@@ -70,6 +73,15 @@ impl Behaviour {
         match self {
             Self::OtherModel(model) => Some(model),
             Self::All(several) => several.iter().find_map(Self::other_model),
+            _ => None,
+        }
+    }
+
+    /// The service whose dialect the call is answered in.
+    pub(crate) fn dialect(&self) -> Option<Dialect> {
+        match self {
+            Self::Dialect(dialect) => Some(*dialect),
+            Self::All(several) => several.iter().find_map(Self::dialect),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::behaviour::Behaviour;
+use super::dialect::Dialect;
 use super::reply::Reply;
 use super::request::EmbedCall;
 
@@ -12,8 +13,18 @@ pub(crate) struct Draft {
     model: String,
     usage: Option<usize>,
     base64: bool,
-    wide: bool,
+    number: Number,
     index: bool,
+    dialect: Option<Dialect>,
+}
+
+/// The type of a vector's components.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Number {
+    Float32,
+    /// Float64 in base64 only.
+    Float64,
+    Int8,
 }
 
 #[derive(Clone)]
@@ -31,8 +42,9 @@ impl Draft {
             model: answered_model(&call.space.model),
             usage: Some(call.tokens),
             base64: call.base64,
-            wide: false,
+            number: if call.int8 { Number::Int8 } else { Number::Float32 },
             index: true,
+            dialect: None,
         }
     }
 
@@ -43,9 +55,10 @@ impl Draft {
             Behaviour::Reorder => self.items.reverse(),
             Behaviour::ModelName(name) => self.model.clone_from(name),
             Behaviour::NoUsage => self.usage = None,
+            Behaviour::Dialect(dialect) => self.dialect = Some(*dialect),
             Behaviour::NoIndex => self.index = false,
             Behaviour::FloatsForBase64 => self.base64 = false,
-            Behaviour::Float64Base64 => self.wide = true,
+            Behaviour::Float64Base64 => self.number = Number::Float64,
             Behaviour::MissingItem => drop(self.items.pop()),
             Behaviour::ExtraItem => self.add_item(),
             Behaviour::DuplicateIndex => self.repeat_index(),
@@ -93,7 +106,11 @@ impl Draft {
 
     /// Key order and number texts as the service writes them.
     pub(crate) fn render(&self) -> Reply {
-        let mut body = String::from(r#"{"object":"list","data":["#);
+        let mut body = String::from("{");
+        if let Some(id) = self.dialect.and_then(Dialect::id) {
+            let _ = write!(body, r#""id":"{id}","#);
+        }
+        body.push_str(r#""object":"list","data":["#);
         for (at, item) in self.items.iter().enumerate() {
             body.push_str(if at == 0 { "" } else { "," });
             body.push_str(r#"{"object":"embedding","#);
@@ -104,7 +121,11 @@ impl Draft {
         }
         let _ = write!(body, r#"],"model":{}"#, serde_json::Value::from(self.model.as_str()));
         if let Some(tokens) = self.usage {
-            let _ = write!(body, r#","usage":{{"prompt_tokens":{tokens},"total_tokens":{tokens}}}"#);
+            let prompt = match self.dialect {
+                Some(Dialect::Voyage) => String::new(),
+                _ => format!(r#""prompt_tokens":{tokens},"#),
+            };
+            let _ = write!(body, r#","usage":{{{prompt}"total_tokens":{tokens}}}"#);
         }
         body.push('}');
         Reply::json(body)
@@ -112,12 +133,12 @@ impl Draft {
 
     fn embedding(&self, vector: &[f32]) -> String {
         if !self.base64 {
-            return floats(vector);
+            return if self.number == Number::Int8 { format!("{:?}", int8(vector)) } else { floats(vector) };
         }
-        let bytes: Vec<u8> = if self.wide {
-            vector.iter().flat_map(|value| f64::from(*value).to_le_bytes()).collect()
-        } else {
-            vector.iter().flat_map(|value| value.to_le_bytes()).collect()
+        let bytes: Vec<u8> = match self.number {
+            Number::Float32 => vector.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Number::Float64 => vector.iter().flat_map(|value| f64::from(*value).to_le_bytes()).collect(),
+            Number::Int8 => int8(vector).into_iter().flat_map(i8::to_le_bytes).collect(),
         };
         format!("\"{}\"", base64_simd::STANDARD.encode_to_string(bytes))
     }
@@ -127,6 +148,11 @@ impl Draft {
 fn floats(vector: &[f32]) -> String {
     let text = |value: &f32| if value.is_nan() { "1e999".to_owned() } else { shortest(*value) };
     format!("[{}]", vector.iter().map(text).collect::<Vec<_>>().join(","))
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the components of a unit vector are between -1 and 1")]
+fn int8(vector: &[f32]) -> Vec<i8> {
+    vector.iter().map(|value| (value * 127.0).round() as i8).collect()
 }
 
 fn shortest(value: f32) -> String {

@@ -5,6 +5,7 @@
 mod behaviour;
 mod calls;
 mod control;
+mod dialect;
 mod embeddings;
 mod gate;
 mod handle;
@@ -18,6 +19,7 @@ mod vectors;
 
 pub(crate) use behaviour::Behaviour;
 pub(crate) use calls::Call;
+pub(crate) use dialect::Dialect;
 pub(crate) use gate::DEADLINE;
 pub(crate) use handle::Stub;
 pub(crate) use state::Limits;

@@ -22,6 +22,8 @@ pub(crate) struct EmbedCall {
     pub(crate) space: Space,
     pub(crate) inputs: Vec<Input>,
     pub(crate) base64: bool,
+    /// Whether components are whole numbers from -128 to 127.
+    pub(crate) int8: bool,
     pub(crate) tokens: usize,
 }
 
@@ -35,7 +37,8 @@ impl EmbedCall {
         let inputs = read_inputs(body.get("input").unwrap_or(&Value::Null))?;
         let tokens = count_tokens(&inputs, limits)?;
         let base64 = body.get("encoding_format").and_then(Value::as_str) == Some("base64");
-        Ok(Self { space, inputs, base64, tokens })
+        let int8 = body.get("output_dtype").and_then(Value::as_str) == Some("int8");
+        Ok(Self { space, inputs, base64, int8, tokens })
     }
 }
 
@@ -47,8 +50,9 @@ fn read_space(call: &Call, body: &Map<String, Value>) -> Result<Space, Refusal> 
         let code = Some("model_not_found");
         return Err(Refusal { status: 404, kind: "invalid_request_error", code, message });
     }
-    let dimensions = match body.get("dimensions") {
-        None | Some(Value::Null) => None,
+    let named = ["dimensions", "output_dimension"].map(|name| body.get(name).filter(|value| !value.is_null()));
+    let dimensions = match named.into_iter().flatten().next() {
+        None => None,
         Some(value) => Some(read_dimensions(&model, value)?),
     };
     Ok(Space { model, dimensions, extras: extras(body) })
@@ -73,7 +77,7 @@ fn deployment(call: &Call) -> Option<String> {
 fn extras(body: &Map<String, Value>) -> String {
     let mut extras = String::new();
     for name in ["input_type", "task"] {
-        if let Some(value) = body.get(name) {
+        if let Some(value) = body.get(name).filter(|value| !value.is_null()) {
             let _ = writeln!(extras, "{name}={value:?}");
         }
     }

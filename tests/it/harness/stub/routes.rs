@@ -51,7 +51,10 @@ pub(crate) async fn serve(
         None if call.route() == "/v1/slow-download" => {
             return Ok(events(&state, vec![Bytes::from(vec![b'x'; 65_536]); 4], "application/octet-stream"));
         }
-        None => answer(&state, &call, &behaviour),
+        None => match behaviour.dialect() {
+            Some(dialect) => dialect.envelope(answer(&state, &call, &behaviour)),
+            None => answer(&state, &call, &behaviour),
+        },
     };
     dress(&state, &mut reply);
     carry(&behaviour, &mut reply);
@@ -125,6 +128,9 @@ fn unauthorized(state: &State, call: &Call) -> Option<Reply> {
 fn embeddings(state: &State, call: &Call, behaviour: &Behaviour) -> Reply {
     if call.method != Method::POST {
         return Reply::error(405, "invalid_request_error", None, "Not allowed to GET on /v1/embeddings.");
+    }
+    if let Some(refusal) = behaviour.dialect().and_then(|dialect| dialect.refusal(call)) {
+        return refusal;
     }
     let limits = *lock(&state.limits);
     let read = match EmbedCall::read(call, limits) {
