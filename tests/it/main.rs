@@ -14,6 +14,7 @@ mod codecs;
 mod config;
 mod controls;
 mod dashboard;
+mod dialects;
 mod disk;
 mod documentation;
 mod drift;

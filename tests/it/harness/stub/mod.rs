@@ -21,4 +21,4 @@ pub(crate) use calls::Call;
 pub(crate) use gate::DEADLINE;
 pub(crate) use handle::Stub;
 pub(crate) use state::Limits;
-pub(crate) use vectors::{Input, tokens};
+pub(crate) use vectors::{Input, Space, tokens};
