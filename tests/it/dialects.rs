@@ -7,6 +7,8 @@
 
 mod answer;
 mod dialect;
+mod faults;
+mod front;
 mod gzip;
 mod local;
 mod page;
