@@ -13,6 +13,7 @@ mod gzip;
 mod local;
 mod page;
 mod quirks;
+mod random;
 mod received;
 mod requests;
 mod row;
