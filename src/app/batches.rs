@@ -170,13 +170,13 @@ struct Asked<'a> {
 impl Keying {
     fn read<'a>(&self, line: &RequestLine<'a>) -> Result<Asked<'a>, String> {
         let url: Uri = line.url.parse().map_err(|_| "its url is not one")?;
-        let kind = classify_path(url.path());
+        let origin = read_origin(&self.config, &url, &self.headers).map_err(|error| error.to_string())?;
+        let kind = classify_path(origin.uri.path());
         if kind == RouteKind::Other || line.method.as_deref().is_some_and(|method| method != Method::POST.as_str()) {
             return Err("it is no request for embeddings".to_owned());
         }
         let request = read_request(line.body.get().as_bytes(), &self.config.cache.extra_fields, path_model(kind))
-            .map_err(|bypass| format!("such a request is not cached ({})", bypass.label()))?;
-        let origin = read_origin(&self.config, &url, &self.headers).map_err(|error| error.to_string())?;
+            .map_err(|cause| format!("such a request is not cached ({})", cause.header_text()))?;
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let keys = request.inputs.iter().map(|input| input.key(&space)).collect();
         Ok(Asked { request, uri: origin.uri, space, keys })

@@ -26,8 +26,8 @@ fn embed(config: &Config, kind: RouteKind, body: &[u8]) -> Reply {
     let path_model = if kind == RouteKind::Deployment { PathModel::Yes } else { PathModel::No };
     match read_request(body, &config.cache.extra_fields, path_model) {
         Ok(request) => reply(StatusCode::OK, answer(config, &request).to_bytes()),
-        Err(bypass) => {
-            let message = explanation(bypass);
+        Err(cause) => {
+            let message = explanation(cause.reason);
             reply(StatusCode::BAD_REQUEST, envelope(&message, "invalid_request_error", Some("input"), None))
         }
     }
@@ -62,7 +62,7 @@ fn explanation(bypass: Bypass) -> String {
         Bypass::EmptyInput => "an input is empty",
         Bypass::TooManyInputs => "there are too many inputs",
         Bypass::ContentType | Bypass::ContentEncoding => "the body is not plain JSON",
-        Bypass::UnreadableAnswer | Bypass::UnsteadyModel => "there is no answer",
+        Bypass::UnreadableAnswer | Bypass::UnsteadyModel | Bypass::OtherPath => "there is no answer",
     };
     format!("The built-in mock upstream cannot embed this: {cause}.")
 }

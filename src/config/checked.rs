@@ -76,8 +76,8 @@ pub struct Upstream {
     pub max_concurrent: usize,
     /// Limit of DNS, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// Limit from the last request byte to the answer's headers.
-    pub headers_timeout: Duration,
+    /// Limit from the beginning of a call to the answer's headers; without it a call waits as long as its requests.
+    pub headers_timeout: Option<Duration>,
     /// Limit of one embeddings call, answer body included.
     pub call_timeout: Duration,
     /// How long an unused connection is kept.
@@ -136,6 +136,8 @@ pub struct Batch {
     pub max_inputs: usize,
     /// Most tokens in one call, as estimated from the length of the texts.
     pub max_tokens: usize,
+    /// How long a call may take that carries several requests or a part of one.
+    pub target_time: Duration,
 }
 
 /// `[retry]`

@@ -93,7 +93,7 @@ fn upstream(reader: &mut Reader) -> Upstream {
         encoding: reader.choice("upstream.encoding", &ENCODINGS),
         max_concurrent: reader.count("upstream.max_concurrent", 1..=10_000),
         connect_timeout: reader.duration("upstream.connect_timeout", &TIMEOUT),
-        headers_timeout: reader.duration("upstream.headers_timeout", &TIMEOUT),
+        headers_timeout: reader.optional_duration("upstream.headers_timeout", &TIMEOUT),
         call_timeout: reader.duration("upstream.call_timeout", &TIMEOUT),
         idle_timeout: reader.duration("upstream.idle_timeout", &TIMEOUT),
         max_answer_bytes: reader.count("upstream.max_answer_bytes", ANY_BYTES),
@@ -168,6 +168,7 @@ fn batch(reader: &mut Reader) -> Batch {
     Batch {
         max_inputs: reader.count("batch.max_inputs", 1..=100_000),
         max_tokens: reader.count("batch.max_tokens", 1..=100_000_000),
+        target_time: reader.duration("batch.target_time", &TIMEOUT),
     }
 }
 

@@ -133,6 +133,7 @@ mod tests {
         ("upstream.max_answer_bytes", "777"),
         ("batch.max_inputs", "7"),
         ("batch.max_tokens", "777"),
+        ("batch.target_time", "3s"),
         ("retry.max_attempts", "7"),
         ("retry.base_wait", "7ms"),
         ("retry.max_wait", "7s"),

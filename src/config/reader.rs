@@ -94,6 +94,13 @@ impl Reader {
         length
     }
 
+    /// A length of time, where one is given.
+    pub(super) fn optional_duration(&mut self, name: &str, range: &RangeInclusive<Duration>) -> Option<Duration> {
+        let length = self.optional(name, |value| values::duration(value, range))?;
+        self.show(name, values::shown_duration(length));
+        Some(length)
+    }
+
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> T {
         self.required(name, |value| values::choice(value, words))

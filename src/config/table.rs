@@ -35,17 +35,23 @@ pub const KEYS: &[Key] = &[
     key("upstream.connect_timeout", "\"5s\"", "Limit of name lookup, TCP and TLS together."),
     key(
         "upstream.headers_timeout",
-        "\"60s\"",
-        "Limit from the beginning of a call, its upload included, to the headers of its answer.",
+        "none",
+        "Limit from the beginning of a call, its upload included, to the headers of its answer; without it, none.",
     )
     .live(),
-    key("upstream.call_timeout", "\"120s\"", "Limit of one embeddings call, its answer included.").live(),
+    key("upstream.call_timeout", "\"600s\"", "Limit of one embeddings call, its answer included.").live(),
     key("upstream.idle_timeout", "\"60s\"", "How long an unused connection to the upstream is kept."),
     key("upstream.max_answer_bytes", "268435456", "Largest embeddings answer that is read, in bytes."),
     key("upstream.ca_file", "none", "PEM file with roots to trust besides the public ones."),
     key("batch.max_inputs", "2048", "Most inputs in one upstream call.").live(),
     key("batch.max_tokens", "300000", "Most tokens in one upstream call, as estimated from the length of its texts.")
         .live(),
+    key(
+        "batch.target_time",
+        "\"2s\"",
+        "Time that a call may take which carries several requests, or a part of a request that would take longer.",
+    )
+    .live(),
     key(
         "retry.max_attempts",
         "3",
@@ -84,8 +90,13 @@ pub const KEYS: &[Key] = &[
     key("cache.key_secret_file", "none", "File that holds cache.key_secret."),
     key(
         "cache.extra_fields",
-        "[\"input_type\", \"task\", \"task_type\", \"truncate\", \"truncation\", \"prompt_name\"]",
-        "Request fields that shape the vector and join the key; any other unknown field makes a request pass uncached.",
+        "[\"input_type\", \"task\", \"task_type\", \"truncate\", \"truncation\", \"prompt_name\", \
+         \"add_special_tokens\", \"auto_truncate\", \"dimension\", \"drop_params\", \"embd_normalize\", \
+         \"embed_dtype\", \"embedding_type\", \"encoding\", \"encoding_type\", \"instruction\", \
+         \"late_chunking\", \"modality\", \"normalize\", \"normalized\", \"output_dimension\", \
+         \"output_dtype\", \"priority\", \"text_type\", \"truncate_dim\", \"truncate_prompt_tokens\", \
+         \"truncation_direction\", \"truncation_side\"]",
+        "Request members that join the key; any other member that is not null makes a request pass through uncached.",
     )
     .live(),
     key(
@@ -154,7 +165,7 @@ pub const KEYS: &[Key] = &[
     key("limits.idle_timeout", "\"120s\"", "How long a connection may wait for its next request."),
     key("limits.body_timeout", "\"30s\"", "Longest pause between two pieces of a request body."),
     key("limits.max_body_bytes", "67108864", "Largest embeddings request body, in bytes."),
-    key("limits.request_timeout", "\"120s\"", "Longest life of an embeddings request.").live(),
+    key("limits.request_timeout", "\"600s\"", "Longest life of an embeddings request.").live(),
     key("limits.max_connections", "4096", "Most connections on the public port."),
     key("limits.max_requests", "2048", "Most requests under way on the public port."),
     key("limits.max_inflight_bytes", "134217728", "Most bytes of embeddings request bodies under way together."),

@@ -1,11 +1,14 @@
 //! What a caller asks, and the keys that follow from it.
 
+use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Uri};
+use tokio::time::Instant;
 
 use crate::config::{Cache, FallbackMode, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::traces::TraceContext;
+use crate::upstream::normal_path;
 use crate::vouch::Voucher;
 use crate::wire::{EmbedRequest, Space};
 
@@ -13,6 +16,10 @@ use crate::wire::{EmbedRequest, Space};
 pub struct Ask<'a> {
     /// The body, understood.
     pub request: EmbedRequest<'a>,
+    /// The body, byte for byte.
+    pub body: Bytes,
+    /// When the caller waits no more.
+    pub deadline: Instant,
     /// Who asks, and where it would go.
     pub origin: Origin<'a>,
     /// How the caller wants it handled.
@@ -96,14 +103,19 @@ pub fn space_key(scope: &Key, uri: &Uri, space: &Space) -> Key {
     key.finish()
 }
 
-/// The text of an address, as its `Display` writes it. Put together by hand, since every request needs it.
+/// The key of address and space, whoever asks.
+pub fn model_key(uri: &Uri, space: &Space) -> Key {
+    space_key(&KeyBuilder::new(None).finish(), uri, space)
+}
+
+/// Text of an address as its `Display` writes it, with a normalised path. Built by hand because each request needs it.
 fn address(uri: &Uri) -> String {
     let mut text = String::with_capacity(128);
     if let Some(scheme) = uri.scheme_str() {
         text.extend([scheme, "://"]);
     }
     text.push_str(uri.authority().map_or("", Authority::as_str));
-    text.push_str(uri.path());
+    text.push_str(&normal_path(uri.path()));
     if let Some(query) = uri.query() {
         text.extend(["?", query]);
     }
@@ -141,6 +153,14 @@ mod tests {
         ] {
             assert_eq!(address(&uri(text)), uri(text).to_string());
         }
+    }
+
+    #[test]
+    fn spellings_of_one_path_are_one_address() {
+        for text in ["http://h//v1/embeddings?x=1", "http://h/v1/embeddings/?x=1", "http://h/v1//embeddings//?x=1"] {
+            assert_eq!(address(&uri(text)), "http://h/v1/embeddings?x=1");
+        }
+        assert_ne!(address(&uri("http://h/v1/embeddings?x=/")), address(&uri("http://h/v1/embeddings?x=")));
     }
 
     #[test]
@@ -186,7 +206,7 @@ mod tests {
         let scope = KeyBuilder::new(None).finish();
         let base = space_key(&scope, &uri("http://h/v1/embeddings"), &space("m", None));
         let mut with_task = space("m", None);
-        with_task.extras.insert("task".to_owned(), "\"x\"".to_owned());
+        with_task.extras.insert("task".to_owned(), "\"x\"".to_owned().into());
         let others = [
             space_key(&scope, &uri("http://h/v1/embeddings"), &space("m", Some(256))),
             space_key(&scope, &uri("http://h/v1/embeddings"), &space("n", None)),

@@ -27,6 +27,8 @@ pub struct Answer {
     pub call_headers: Option<HeaderMap>,
     /// How long the finished body stays true, if it is a full hit.
     pub keep: Option<Keep>,
+    /// By which measure the upstream was found unavailable, where something stands in for its vectors.
+    pub fallback: Option<String>,
 }
 
 /// What a finished body's truth hangs on.
@@ -205,6 +207,7 @@ impl Request<'_> {
         let answer = Answer {
             rendering: self.rendering(&parts, prompt_tokens),
             call_headers: call_headers(&parts),
+            fallback: progress.fallback.clone(),
             keep: (tally.outcome() == metrics::Outcome::Hit).then(|| self.keep(&parts)).flatten(),
             tally,
         };
@@ -321,8 +324,9 @@ fn note(part: &Part<'_>, tokens: u64, tally: &mut Tally) {
     let asked = u64::from(part.times_asked);
     match part.served.source {
         Source::Upstream => {
-            tally.billed += tokens;
-            tally.saved += tokens * (asked - 1);
+            let sent = if part.served.call.as_ref().is_some_and(|call| call.has_repetitions) { asked } else { 1 };
+            tally.billed += tokens * sent;
+            tally.saved += tokens * (asked - sent);
         }
         Source::Mock => {}
         Source::Tier(_) | Source::Joined | Source::Stale => tally.saved += tokens * asked,
@@ -366,6 +370,7 @@ mod tests {
             model: None,
             prompt_tokens: Some(10),
             inputs: 2,
+            has_repetitions: false,
             trace: TraceContext::default(),
         };
         let call = Arc::new(info);

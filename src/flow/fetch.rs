@@ -15,7 +15,7 @@ use crate::packed::Packed;
 use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Tier, Times};
 use crate::traces::TraceContext;
-use crate::upstream::{Asker, Class, Failure, Fetched, Lane, Portion};
+use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Waiter};
 use crate::vector::NotAVector;
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
@@ -26,6 +26,10 @@ pub(super) struct Fetch {
     pub(super) config: Arc<Config>,
     pub(super) lead: Lead<Landing>,
     pub(super) lane: Lane,
+    /// The request as its caller wrote it.
+    pub(super) own: Arc<OwnRequest>,
+    /// For each key that is led its place among the distinct keys of the request.
+    pub(super) places: Vec<u32>,
     pub(super) space: Key,
     pub(super) lessons: Arc<Lessons>,
     pub(super) generation: Generation,
@@ -60,7 +64,9 @@ impl Fetch {
             return;
         }
         let (places, inputs): (Vec<usize>, Vec<_>) = open.into_iter().unzip();
-        let (mut portions, work) = self.flow.batcher.submit(&self.lane, inputs, &self.asker());
+        let own_places = places.iter().map(|place| self.places[*place]).collect();
+        let missing = Missing { inputs, places: own_places, own: Arc::clone(&self.own) };
+        let (mut portions, work) = self.flow.batcher.submit(&self.lane, missing, self.waiter());
         let landing = async {
             while let Some(portion) = portions.recv().await {
                 let landed = portion.places.clone();
@@ -91,8 +97,8 @@ impl Fetch {
         places
     }
 
-    fn asker(&self) -> Asker {
-        Asker { deadline: self.deadline, trace: self.trace.clone() }
+    fn waiter(&self) -> Waiter {
+        Waiter { deadline: self.deadline, trace: self.trace.clone() }
     }
 
     pub(super) fn terms(&self) -> Lookup<'_> {
@@ -127,7 +133,8 @@ impl Fetch {
             Err(failure) => {
                 self.learn_from(&failure);
                 let keys = places.iter().map(|place| self.lead.keys()[*place]).collect();
-                let failed = Arc::new(Failed { failure, keys, credential: self.credential });
+                let failed = Failed { failure, keys, credential: self.credential, request: self.own.id() };
+                let failed = Arc::new(failed);
                 self.lead.land(places.iter().map(|place| (*place, Err(Arc::clone(&failed)))));
             }
         }

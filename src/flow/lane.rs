@@ -5,10 +5,11 @@ use std::sync::Arc;
 use http::HeaderValue;
 use http::header::CONTENT_TYPE;
 
+use super::model_key;
 use super::request::Request;
 use crate::key::{KeyBuilder, Tag};
 use crate::upstream::{Lane, Terms, forwardable};
-use crate::wire::Base64;
+use crate::wire::{Base64, RequestForm};
 
 /// Request headers that differ from call to call and mean nothing for the answer; they do not keep misses apart.
 const NOISE: [&str; 14] = [
@@ -35,11 +36,11 @@ impl Request<'_> {
     /// The lane of this request's misses: one space, one credential, and whatever else a call has only one of.
     pub(super) fn lane(&self) -> Lane {
         let (request, origin) = (&self.ask.request, &self.ask.origin);
-        let encoding = self.upstream_encoding();
+        let form = RequestForm { encoding: self.upstream_encoding(), is_single: false, ..request.form };
         let mut id = KeyBuilder::new(None);
         id.part(Tag::Scope, self.space.as_bytes())
             .part(Tag::Scope, origin.credential.as_bytes())
-            .part(Tag::Encoding, encoding.name().as_bytes())
+            .part(Tag::Encoding, format!("{form:?}").as_bytes())
             .part(Tag::Control, request.kind().name().as_bytes());
         if let Some(user) = &request.user {
             id.part(Tag::User, user.as_bytes());
@@ -48,15 +49,24 @@ impl Request<'_> {
         for (name, value) in headers.iter().filter(|(name, _)| !is_noise(name.as_str())) {
             id.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
         }
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let plain = HeaderValue::from_static("application/json");
+        let content_type = origin.headers.get(CONTENT_TYPE).cloned().unwrap_or_else(|| plain.clone());
+        if content_type != plain {
+            id.part(Tag::HeaderName, CONTENT_TYPE.as_str().as_bytes());
+            id.part(Tag::HeaderValue, content_type.as_bytes());
+        }
+        headers.insert(CONTENT_TYPE, content_type);
         let terms = Terms {
             uri: origin.uri.clone(),
             headers,
             space: request.space.clone(),
-            encoding,
+            model: model_key(&origin.uri, &request.space),
+            encoding: form.encoding.meaning(),
+            form,
             user: request.user.clone(),
             dimension: request.space.dimensions.map(|dimensions| dimensions as usize),
             base64: self.known_base64(),
+            is_known: self.speaks_f32(),
         };
         Lane { id: id.finish(), terms: Arc::new(terms) }
     }

@@ -32,7 +32,7 @@ use crate::upstream::Batcher;
 use crate::vouch::Vouchers;
 use crate::wire::Bypass;
 
-pub use ask::{Ask, Controls, Origin, join_headers, scope_key, space_key};
+pub use ask::{Ask, Controls, Origin, join_headers, model_key, scope_key, space_key};
 pub use assemble::{Answer, Keep, Tally};
 pub use outcome::{Outcome, Refusal, Source};
 pub use request::{speaks_f32, upstream_encoding};

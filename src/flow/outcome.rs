@@ -76,6 +76,8 @@ pub struct Failed {
     pub(super) keys: Arc<[Key]>,
     /// With whose credential.
     pub(super) credential: Key,
+    /// For which request, by [`OwnRequest::id`](crate::upstream::OwnRequest::id).
+    pub(super) request: u64,
 }
 
 /// The state of one distinct key of a request.
@@ -103,6 +105,8 @@ pub(super) struct Progress {
     pub(super) slots: Vec<Slot>,
     /// For each distinct key a record that may stand in while the upstream is unavailable.
     pub(super) stand_ins: Vec<Option<Arc<Record>>>,
+    /// Why something stands in.
+    pub(super) fallback: Option<String>,
 }
 
 impl Progress {

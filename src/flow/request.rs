@@ -15,7 +15,7 @@ use crate::spaces::{Identity, Lessons};
 use crate::tiers::{Found, Lookup, Record};
 use crate::upstream::Class;
 use crate::vouch::Voucher;
-use crate::wire::{Bypass, EmbedRequest, Encoding};
+use crate::wire::{Bypass, EmbedRequest, Encoding, WrittenEncoding};
 
 /// A request and what stays the same while it is answered.
 pub(super) struct Request<'a> {
@@ -49,7 +49,7 @@ impl<'a> Request<'a> {
             flow,
             ask,
             now_ms,
-            deadline: Instant::now() + config.limits.request_timeout,
+            deadline: ask.deadline,
             space,
             plan: Plan::new(ask.request.inputs.iter().map(|input| input.key(&space))),
             refreshes: lessons.refreshes(),
@@ -88,7 +88,8 @@ impl<'a> Request<'a> {
 
     fn look_into_memory(&self) -> Progress {
         let count = self.plan.keys.len();
-        let mut progress = Progress { slots: Vec::with_capacity(count), stand_ins: Vec::with_capacity(count) };
+        let (slots, stand_ins) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut progress = Progress { slots, stand_ins, fallback: None };
         let terms = self.terms();
         for key in &self.plan.keys {
             let found = if self.trusted { self.flow.tiers.look_up(key, &terms) } else { Found::Missing };
@@ -121,7 +122,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    pub(super) fn upstream_encoding(&self) -> Encoding {
+    pub(super) fn upstream_encoding(&self) -> WrittenEncoding {
         upstream_encoding(&self.config, &self.ask.origin.uri, &self.ask.request, &self.lessons, self.now_ms)
     }
 
@@ -132,7 +133,7 @@ impl<'a> Request<'a> {
 
     /// Whether asking is known to bring nothing that can be read.
     pub(super) fn known_unreadable(&self) -> Option<Bypass> {
-        self.lessons.is_unreadable(self.upstream_encoding(), self.now_ms).then_some(Bypass::UnreadableAnswer)
+        self.lessons.is_unreadable(self.upstream_encoding().meaning(), self.now_ms).then_some(Bypass::UnreadableAnswer)
     }
 
     /// How the request ends if a failure ends it: a refusal goes first, since it will not pass by itself.
@@ -153,8 +154,9 @@ impl<'a> Request<'a> {
         let asked_as_we_did =
             matches!(failed.failure.class, Class::Unreadable(_, asked) if asked == self.ask.request.encoding);
         let whole = *failed.keys == *self.plan.keys && self.plan.slots.len() == self.plan.keys.len();
+        let is_own = failed.failure.is_own && failed.request == self.own_id();
         match &failed.failure.reply {
-            Some(reply) if asked_as_we_did && whole => Outcome::Unreadable(reply.clone()),
+            Some(reply) if asked_as_we_did && (whole || is_own) => Outcome::Unreadable(reply.clone()),
             _ => Outcome::PassThrough(Bypass::UnreadableAnswer),
         }
     }
@@ -185,29 +187,26 @@ impl<'a> Request<'a> {
     }
 }
 
-/// In which encoding the upstream is asked. Numbers prove the dimension, which base64 is then checked against; only where
-/// vectors are known to be f32 no proof is needed.
+/// The `encoding_format` of calls. It is the caller's own but where the vectors are known to be f32, which base64 carries in
+/// a quarter of the bytes; where the configuration says otherwise; and where base64 cannot be read: then the member is
+/// absent, which every server takes.
 pub fn upstream_encoding(
     config: &Config,
     uri: &Uri,
     request: &EmbedRequest<'_>,
     lessons: &Lessons,
     now_ms: u64,
-) -> Encoding {
+) -> WrittenEncoding {
+    const BASE64: WrittenEncoding = WrittenEncoding::Value(Encoding::Base64);
     let is_readable = !lessons.is_unreadable(Encoding::Base64, now_ms);
-    let is_proven = (request.space.dimensions.is_some() || lessons.identity().is_some()) && is_readable;
-    let carefully = |wanted| if is_proven { wanted } else { Encoding::Float };
+    let is_proven = request.space.dimensions.is_some() || lessons.identity().is_some();
+    let written = request.form.encoding;
+    let as_asked = if written == BASE64 && !is_readable { WrittenEncoding::Absent } else { written };
     match config.upstream.encoding {
-        config::Encoding::Float => Encoding::Float,
-        config::Encoding::Base64 => carefully(Encoding::Base64),
-        config::Encoding::Auto if speaks_f32(&config.upstream.target, uri) => {
-            if is_readable {
-                Encoding::Base64
-            } else {
-                Encoding::Float
-            }
-        }
-        config::Encoding::AsAsked | config::Encoding::Auto => carefully(request.encoding),
+        config::Encoding::Float => WrittenEncoding::Value(Encoding::Float),
+        config::Encoding::Base64 if is_readable && is_proven => BASE64,
+        config::Encoding::Auto if speaks_f32(&config.upstream.target, uri) && is_readable => BASE64,
+        config::Encoding::AsAsked | config::Encoding::Auto | config::Encoding::Base64 => as_asked,
     }
 }
 

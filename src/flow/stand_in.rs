@@ -11,7 +11,6 @@ use crate::config::FallbackMode;
 use crate::mock;
 use crate::spaces::Identity;
 use crate::tiers::{Record, Times};
-use crate::upstream::{Class, Why};
 use crate::wire::Input;
 
 /// How long after the last mock or stale entry health still shows them.
@@ -129,11 +128,6 @@ impl Instead {
     }
 }
 
-/// Whether a failure says that the upstream is down, and not only that a request's own time was over.
-fn shows_outage(failed: &Failed) -> bool {
-    matches!(failed.failure.class, Class::Unavailable(why) if !matches!(why, Why::Expired | Why::Stopping))
-}
-
 impl Request<'_> {
     /// Puts something in the place of what could not be fetched, or says which failure is the answer.
     pub(super) async fn stand_in(&self, progress: &mut Progress) -> Result<(), Arc<Failed>> {
@@ -148,19 +142,21 @@ impl Request<'_> {
             let stale = progress.stand_ins[place]
                 .take()
                 .filter(|record| mode >= FallbackMode::Stale && model.as_ref() == Some(&record.identity));
+            let may_mock = mode >= FallbackMode::Mock && failed.failure.outage.is_some();
             let instead = match stale {
                 Some(_) => Instead::Stale,
-                None if mode >= FallbackMode::Mock => Instead::Mocks,
+                None if may_mock => Instead::Mocks,
                 None => Instead::Errors,
             };
-            if instead == Instead::Mocks || shows_outage(failed) {
+            if failed.failure.outage.is_some() {
                 self.flow.outage.note(self.now_ms, &failed.failure.detail, instead);
             }
+            progress.fallback.get_or_insert_with(|| failed.failure.measure());
             match stale {
                 Some(record) => {
                     progress.slots[place] = Slot::Served(Served { record, source: Source::Stale, call: None });
                 }
-                None if mode >= FallbackMode::Mock => to_mock.push(place),
+                None if may_mock => to_mock.push(place),
                 None => return Err(Arc::clone(failed)),
             }
         }

@@ -84,7 +84,9 @@ async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> Tally {
         must_be_vouched: false,
         headers: &headers,
     };
-    match flow.answer(&Ask { request, origin, controls: Controls::default(), trace: TraceContext::default() }).await {
+    let (body, deadline) = (Bytes::from(body.clone()), tokio::time::Instant::now() + Duration::from_mins(1));
+    let ask = Ask { request, body, deadline, origin, controls: Controls::default(), trace: TraceContext::default() };
+    match flow.answer(&ask).await {
         Outcome::Answer(answer) => answer.tally,
         _ => panic!("there is no answer"),
     }

@@ -16,7 +16,7 @@ use crate::key::Key;
 use crate::tasks::Lent;
 use crate::tiers::Age;
 use crate::traces::{Span, TraceContext};
-use crate::upstream::{Class, Failure, Why};
+use crate::upstream::{Class, Failure, OwnRequest, Why, request_id};
 
 /// What to do about an input whose fetch failed in another's hands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -119,8 +119,14 @@ impl Request<'_> {
         let asked_here = || failed.keys.iter().all(|key| self.plan.keys.contains(key));
         match failed.failure.class {
             Class::Unavailable(Why::Expired) => Err(Again::Together),
+            // One of the other texts may be at fault.
+            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut)
+                if failed.failure.outage.is_none() && !asked_here() =>
+            {
+                Err(Again::Alone)
+            }
             // The upstream's words may speak of the other caller's account.
-            Class::Unavailable(why) if !same_caller => Ok(self.failed(why, &failed.failure.detail)),
+            Class::Unavailable(why) if !same_caller => Ok(self.failed_like(why, &failed.failure)),
             Class::Unavailable(_) => Ok(Slot::Failed(failed)),
             Class::Throttled if same_caller => Ok(Slot::Failed(failed)),
             Class::Refused | Class::Unreadable(..) if same_caller && asked_here() => Ok(Slot::Failed(failed)),
@@ -129,18 +135,42 @@ impl Request<'_> {
     }
 
     fn failed(&self, why: Why, detail: &str) -> Slot {
-        let failure = Arc::new(Failure::unavailable(why, detail));
-        Slot::Failed(Arc::new(Failed { failure, keys: [].into(), credential: self.ask.origin.credential }))
+        self.failed_with(Failure::unavailable(why, detail))
+    }
+
+    /// The same failure without the upstream's words.
+    fn failed_like(&self, why: Why, other: &Failure) -> Slot {
+        self.failed_with(Failure { outage: other.outage, ..Failure::unavailable(why, other.detail.clone()) })
+    }
+
+    fn failed_with(&self, failure: Failure) -> Slot {
+        let failure = Arc::new(failure);
+        let (keys, credential, request) = ([].into(), self.ask.origin.credential, self.own_id());
+        Slot::Failed(Arc::new(Failed { failure, keys, credential, request }))
+    }
+
+    fn own_request(&self) -> Arc<OwnRequest> {
+        let written = (self.ask.body.clone(), self.ask.request.form);
+        OwnRequest::new(written, self.own_id(), (&self.plan.firsts, &self.plan.slots))
+    }
+
+    pub(super) fn own_id(&self) -> u64 {
+        request_id(&self.plan.keys)
     }
 
     /// Begins a fetch. It ends even if nobody waits for it.
     fn launch(&self, lead: Lead<Landing>, places: impl Iterator<Item = usize>, trace: TraceContext) -> Lent {
-        let inputs = places.map(|place| self.ask.request.inputs[self.plan.firsts[place]].to_owned_input()).collect();
+        let places: Vec<usize> = places.collect();
+        let input = |place: &usize| self.ask.request.inputs[self.plan.firsts[*place]].to_owned_input();
+        let inputs = places.iter().map(input).collect();
+        let own_place = |place: usize| u32::try_from(place).expect("a request must have fewer than 2^32 inputs");
         let fetch = Fetch {
             flow: Arc::clone(self.flow),
             config: Arc::clone(&self.config),
             lead,
             lane: self.lane(),
+            own: self.own_request(),
+            places: places.into_iter().map(own_place).collect(),
             space: self.space,
             lessons: Arc::clone(&self.lessons),
             generation: self.generation,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::labels::{
-    AnswerEvent, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult, RetryReason,
+    AnswerEvent, Bypass, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult, RetryReason,
     Route, SourceLabel, SpanResult, Tier, TokenKind,
 };
 
@@ -116,7 +116,7 @@ catalogue! {
         "The same tokens by the model that was asked for and the namespace; what is beyond 64 of these is under other.");
     MODEL_COST: counter("vecho_model_cost_total", MODEL_KIND,
         "What these tokens cost, or would have cost, by savings.prices and in savings.currency.");
-    BYPASS: counter("vecho_bypass_total", &[label::<BypassReason>("reason")],
+    BYPASS: counter("vecho_bypass_total", &[label::<Bypass>("reason")],
         "Embeddings requests that went through uncached, by reason.");
     REJECTED: counter("vecho_rejected_total", &[label::<Rejection>("reason")],
         "Requests that vecho itself refused, by reason.");

@@ -132,17 +132,17 @@ labels! {
 }
 
 labels! {
-    /// Why an embeddings request could not be cached.
-    BypassReason {
-        /// The body is not JSON.
+    /// Reason why a request passes through uncached. The same words are in the header, in traces and in `explain`.
+    Bypass {
+        /// The body is not one JSON object.
         NotJson = "not_json",
-        /// The body holds a field whose effect on the vector is not known.
+        /// The body holds a member whose effect on the vectors is not known.
         UnknownField = "unknown_field",
-        /// A known field holds a value of another type.
+        /// A known member holds a value that has no known meaning.
         WrongType = "wrong_type",
-        /// One input is empty; the upstream answers that itself.
+        /// An empty list, text or token array: the service decides.
         EmptyInput = "empty_input",
-        /// There is no input.
+        /// No `input`, or no `model` where the path names none.
         NoInput = "no_input",
         /// The content type is not JSON.
         ContentType = "content_type",
@@ -150,23 +150,16 @@ labels! {
         ContentEncoding = "content_encoding",
         /// The upstream's answer failed validation and was passed on as it came.
         UnreadableAnswer = "unreadable_answer",
-        /// A text holds half of a surrogate pair.
+        /// A text holds half of a surrogate pair, which no UTF-8 string can.
         LoneSurrogate = "lone_surrogate",
-        /// A field stands twice in the body.
+        /// The body holds a member twice.
         DuplicateKey = "duplicate_key",
         /// The model changed several times while the answer was put together.
         UnsteadyModel = "unsteady_model",
-        /// There are more inputs than are kept apart in one request.
+        /// More inputs than one request may have to be cached.
         TooManyInputs = "too_many_inputs",
-        /// Any other reason.
-        Other = "other",
-    }
-}
-
-impl BypassReason {
-    /// The value printed as `label`; `Other` where there is none.
-    pub fn from_label(label: &str) -> Self {
-        Self::ALL.iter().copied().find(|reason| reason.label() == label).unwrap_or(Self::Other)
+        /// The path is not `/embeddings` but similar to it.
+        OtherPath = "other_path",
     }
 }
 

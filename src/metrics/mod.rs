@@ -24,8 +24,8 @@ pub use figures::{Bucket, UpstreamFigures};
 pub use handles::{Counter, Entered, Gauge, PerLabel};
 pub use history::{COARSE_STEP_SECONDS, STEP_SECONDS, Sample, Samples};
 pub use labels::{
-    AnswerEvent, BreakerState, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection,
-    ReloadResult, RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
+    AnswerEvent, BreakerState, Bypass, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult,
+    RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
 };
 pub use latency::Percentiles;
 pub use performance::{Performance, PerformanceSnapshot, Seen};
@@ -54,7 +54,7 @@ pub struct Metrics {
     request_duration: [[OnceLock<Histogram>; Outcome::ALL.len()]; Route::ALL.len()],
     inputs: PerLabel<SourceLabel, Counter>,
     tokens: PerLabel<TokenKind, Counter>,
-    bypass: PerLabel<BypassReason, Counter>,
+    bypass: PerLabel<Bypass, Counter>,
     rejected: PerLabel<Rejection, Counter>,
     upstream_calls: PerLabel<CallOutcome, Counter>,
     upstream_call_duration: Histogram,

@@ -6,7 +6,7 @@ use prometheus::Histogram;
 
 use super::Metrics;
 use super::labels::{
-    AnswerEvent, BreakerState, BypassReason, CallOutcome, GovernorAction, Label, Outcome, Rejection, ReloadResult,
+    AnswerEvent, BreakerState, Bypass, CallOutcome, GovernorAction, Label, Outcome, Rejection, ReloadResult,
     RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
 };
 use super::recent::Ended;
@@ -57,9 +57,9 @@ impl Metrics {
         self.tokens.of(TokenKind::Saved).add(n);
     }
 
-    /// An embeddings request went through uncached; `reason` is a label of [`BypassReason`].
-    pub fn bypass(&self, reason: &str) {
-        self.bypass.of(BypassReason::from_label(reason)).inc();
+    /// A request passed through uncached.
+    pub fn bypass(&self, reason: Bypass) {
+        self.bypass.of(reason).inc();
     }
 
     /// vecho itself refused a request.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::request;
+use http::{HeaderMap, Uri};
 
 use super::controls::namespace;
 use crate::metrics::{Account, Metrics, Named, Subject};
@@ -18,9 +18,10 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn new(request: &EmbedRequest<'_>, head: &request::Parts) -> Self {
-        let in_path = || deployment(head.uri.path()).unwrap_or_default().to_owned();
-        let namespace = namespace(&head.headers).unwrap_or_default();
+    /// `uri` is the upstream's address.
+    pub(super) fn new(request: &EmbedRequest<'_>, uri: &Uri, headers: &HeaderMap) -> Self {
+        let in_path = || deployment(uri.path()).unwrap_or_default();
+        let namespace = namespace(headers).unwrap_or_default();
         Self {
             model: request.space.model.clone().unwrap_or_else(in_path),
             namespace: String::from_utf8_lossy(namespace).into_owned(),

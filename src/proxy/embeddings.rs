@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, request};
+use http::{Method, Request, request};
 use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::asked::Asked;
@@ -22,8 +23,8 @@ use crate::key::Key;
 use crate::metrics::{Account, Subject};
 use crate::tasks::Eventually;
 use crate::traces::{Span, attribute};
-use crate::upstream::{ClientBody, RouteKind, TooLong, classify_path};
-use crate::wire::{Bypass, read_request};
+use crate::upstream::{ClientBody, TooLong, classify_path, resembles_embeddings};
+use crate::wire::{Bypass, BypassCause, read_request};
 
 /// Answers up to this size are built whole; larger ones are written while they are sent.
 const WHOLE_BYTES: usize = 64 * 1024;
@@ -32,7 +33,6 @@ const WHOLE_BYTES: usize = 64 * 1024;
 struct Received<'a> {
     head: request::Parts,
     read: Read,
-    kind: RouteKind,
     deadline: Instant,
     span: &'a Span,
 }
@@ -40,7 +40,7 @@ struct Received<'a> {
 /// Why a request is none for the flow.
 enum NotAsked {
     /// It is not understood.
-    Unread(Bypass),
+    Unread(BypassCause),
     /// There is no address for it.
     TooLong(TooLong),
 }
@@ -57,15 +57,15 @@ impl Proxy {
         admission: Admission,
         count: &'a Count<'_>,
     ) -> Eventually<'a, Finished> {
-        let (kind, span) = (classify_path(head.uri.path()), &count.span);
+        let span = &count.span;
         match open {
             Open::Unread(bypass, body) => {
                 let way = Way { span, deadline: Some(count.begun + self.live.load().limits.request_timeout) };
-                Box::pin(self.bypass(Request::from_parts(head, self.timed(body)), bypass, admission, way))
+                Box::pin(self.bypass(Request::from_parts(head, self.timed(body)), bypass.into(), admission, way))
             }
             Open::Read(read) => {
                 let deadline = count.begun + read.config.limits.request_timeout;
-                let received = Box::new(Received { head, read, kind, deadline, span });
+                let received = Box::new(Received { head, read, deadline, span });
                 Box::pin(self.answer(received, admission))
             }
         }
@@ -75,7 +75,7 @@ impl Proxy {
     async fn answer(&self, received: Box<Received<'_>>, admission: Admission) -> Finished {
         let (outcome, asked) = match understand(&received) {
             Ok((ask, asked)) => (self.flow.answer(&ask).await, asked),
-            Err(NotAsked::Unread(bypass)) => (Outcome::PassThrough(bypass), Asked::default()),
+            Err(NotAsked::Unread(cause)) => return self.unread(*received, cause, admission).await,
             Err(NotAsked::TooLong(error)) => return self.refuse_path(error),
         };
         let finished = match outcome {
@@ -85,19 +85,34 @@ impl Proxy {
             }
             Outcome::Refused(refusal) => self.replies.refused(refusal),
             Outcome::Unreadable(reply) => {
-                self.metrics.bypass(Bypass::UnreadableAnswer.label());
+                self.metrics.bypass(Bypass::UnreadableAnswer);
                 self.replies.unreadable(*reply)
             }
             Outcome::NotCached => self.not_cached(),
-            Outcome::PassThrough(_) if received.read.controls.only_if_cached => self.not_cached(),
-            Outcome::PassThrough(bypass) => {
-                let Received { head, read, deadline, span, .. } = *received;
-                let body = Full::new(read.body).map_err(|never| match never {}).boxed_unsync();
-                let way = Way { span, deadline: Some(deadline) };
-                Box::pin(self.bypass(Request::from_parts(head, body), bypass, admission, way)).await
-            }
+            Outcome::PassThrough(bypass) => self.unread(*received, bypass.into(), admission).await,
         };
         Finished { subject: asked.subject(), ..finished }
+    }
+
+    /// Sends up what was read and cannot be cached.
+    async fn unread(&self, received: Received<'_>, cause: BypassCause, admission: Admission) -> Finished {
+        let Received { head, read, deadline, span } = received;
+        if read.controls.only_if_cached {
+            return self.not_cached();
+        }
+        let body = Full::new(read.body).map_err(|never| match never {}).boxed_unsync();
+        let way = Way { span, deadline: Some(deadline) };
+        Box::pin(self.bypass(Request::from_parts(head, body), cause, admission, way)).await
+    }
+
+    /// Passes through a request to a path that is none for embeddings. One that looks like it says so.
+    pub(super) async fn other(&self, request: Request<Incoming>, admission: Admission, span: &Span) -> Finished {
+        let path = request.uri().path();
+        if request.method() != Method::POST || !resembles_embeddings(path) {
+            return self.pass_through(request, admission, span).await;
+        }
+        let (cause, request) = (BypassCause::other_path(path), request.map(|body| self.timed(body)));
+        self.bypass(request, cause, admission, Way { span, deadline: None }).await
     }
 
     /// Writes an answer, and keeps the finished body of a full hit.
@@ -118,7 +133,11 @@ impl Proxy {
         } else {
             ReplyBody::rendered(answer.rendering)
         };
-        self.replies.answer(notes, answer.call_headers, body).about(subject)
+        let mut finished = self.replies.answer(notes, answer.call_headers, body);
+        if let Some(measure) = &answer.fallback {
+            super::reply::tell_fallback(finished.response.headers_mut(), measure);
+        }
+        finished.about(subject)
     }
 
     /// Keeps a finished answer, if the configuration that its request was read under is still in force. Which requests
@@ -133,19 +152,18 @@ impl Proxy {
         }
     }
 
-    /// Sends an embeddings request up unchanged. Its answer has to begin by the deadline that any other answer to an
-    /// embeddings request has; from there on it takes the time it takes.
+    /// Sends a request up unchanged. The answer to an embeddings request has to begin by the same deadline as any other.
     async fn bypass(
         &self,
         request: Request<ClientBody>,
-        bypass: Bypass,
+        cause: BypassCause,
         admission: Admission,
         way: Way<'_>,
     ) -> Finished {
-        self.metrics.bypass(bypass.label());
-        way.span.text(attribute::BYPASS_REASON, bypass.label());
+        self.metrics.bypass(cause.reason);
+        way.span.text(attribute::BYPASS_REASON, cause.reason.label());
         let mut finished = self.forward(request, admission, way).await;
-        super::reply::mark_bypass(finished.response.headers_mut(), bypass);
+        super::reply::mark_bypass(finished.response.headers_mut(), &cause);
         if finished.outcome == crate::metrics::Outcome::Forwarded {
             finished.outcome = crate::metrics::Outcome::Bypass;
         }
@@ -157,12 +175,14 @@ impl Proxy {
 fn understand<'a>(received: &'a Received<'_>) -> Result<(Box<Ask<'a>>, Asked), NotAsked> {
     let Read { body, controls, config, .. } = &received.read;
     let origin = read_origin(config, &received.head.uri, &received.head.headers).map_err(NotAsked::TooLong)?;
-    let request = read_request(body, &config.cache.extra_fields, path_model(received.kind));
+    let path_model = path_model(classify_path(origin.uri.path()));
+    let request = read_request(body, &config.cache.extra_fields, path_model);
     let request = request.map_err(NotAsked::Unread)?;
     traced::asked(received.span, &request);
-    let asked = Asked::new(&request, &received.head);
+    let asked = Asked::new(&request, &origin.uri, &received.head.headers);
     let (controls, trace) = (*controls, received.span.context());
-    Ok((Box::new(Ask { request, origin, controls, trace }), asked))
+    let (body, deadline) = (body.clone(), received.deadline);
+    Ok((Box::new(Ask { request, body, deadline, origin, controls, trace }), asked))
 }
 
 /// What is kept of a finished answer.

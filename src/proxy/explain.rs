@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use super::Proxy;
 use super::controls::read_controls;
 use super::intake::{path_model, read_origin, unreadable_head};
-use crate::flow::{Origin, space_key, upstream_encoding};
+use crate::flow::{Origin, model_key, space_key, upstream_encoding};
 use crate::key::Key;
 use crate::tiers::{Found, Lookup};
 use crate::traces::TraceContext;
 use crate::upstream::{RouteKind, classify_path};
-use crate::wire::{Bypass, EmbedRequest, Input, read_request, unknown_fields};
+use crate::wire::{Bypass, BypassCause, EmbedRequest, Input, read_request, unknown_fields};
 
 impl Proxy {
     /// For each input of a request its key, the tier that holds it and its age, or why the request cannot be cached.
@@ -21,12 +21,14 @@ impl Proxy {
         let Ok(uri) = path.parse::<Uri>() else {
             return refusal("bad_path", "the path is not one");
         };
-        let kind = classify_path(uri.path());
+        let origin = match read_origin(&config, &uri, headers) {
+            Ok(origin) => origin,
+            Err(error) => return refusal("uri_too_long", &error.to_string()),
+        };
+        let kind = classify_path(origin.uri.path());
         if kind == RouteKind::Other {
-            return refusal(
-                "other_path",
-                "what is sent to this path passes through unchanged: it is none for embeddings",
-            );
+            let message = "requests to this path pass through unchanged: it is not an embeddings path";
+            return refusal_of(&BypassCause::other_path(uri.path()), message);
         }
         if let Err(bad) = read_controls(headers) {
             return refusal("bad_control", &bad.to_string());
@@ -38,14 +40,14 @@ impl Proxy {
             );
         }
         match read_request(body, &config.cache.extra_fields, path_model(kind)) {
-            Err(Bypass::UnknownField) => {
-                passes_through(Bypass::UnknownField, &unknown_fields(body, &config.cache.extra_fields))
+            Err(cause) => {
+                let unknown = match cause.reason {
+                    Bypass::UnknownField => unknown_fields(body, &config.cache.extra_fields),
+                    _ => Vec::new(),
+                };
+                passes_through(&cause, &unknown)
             }
-            Err(bypass) => passes_through(bypass, &[]),
-            Ok(request) => match read_origin(&config, &uri, headers) {
-                Err(error) => refusal("uri_too_long", &error.to_string()),
-                Ok(origin) => self.explain_request(&request, &origin).await,
-            },
+            Ok(request) => self.explain_request(&request, &origin).await,
         }
     }
 
@@ -61,8 +63,8 @@ impl Proxy {
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &terms).await;
         let encoding = upstream_encoding(&config, &origin.uri, request, &lessons, now_ms);
-        if lessons.is_unreadable(encoding, now_ms) && !found.iter().all(Found::is_fresh) {
-            return passes_through(Bypass::UnreadableAnswer, &[]);
+        if lessons.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
+            return passes_through(&Bypass::UnreadableAnswer.into(), &[]);
         }
         let inputs: Vec<Value> = request
             .inputs
@@ -77,6 +79,7 @@ impl Proxy {
             "dimensions": request.space.dimensions,
             "fields": fields(request),
             "credential_accepted": vouched,
+            "failed_requests": self.flow.batcher.health().failures(&model_key(&origin.uri, &request.space)),
             "inputs": inputs,
         })
     }
@@ -106,11 +109,19 @@ fn fields<'a>(request: &'a EmbedRequest<'_>) -> Vec<&'a String> {
     request.space.extras.keys().collect()
 }
 
-/// As the header of such a request would say, and which fields nobody knows.
-fn passes_through(bypass: Bypass, unknown_fields: &[String]) -> Value {
-    let mut refusal = refusal(bypass.label(), "the request would pass through unchanged");
+/// In the words of the header, and with the names of all unknown members.
+fn passes_through(cause: &BypassCause, unknown_fields: &[String]) -> Value {
+    let mut refusal = refusal_of(cause, "the request would pass through unchanged");
     if !unknown_fields.is_empty() {
         refusal["unknown_fields"] = json!(unknown_fields);
+    }
+    refusal
+}
+
+fn refusal_of(cause: &BypassCause, message: &str) -> Value {
+    let mut refusal = refusal(cause.reason.label(), message);
+    if let Some((kind, subject)) = cause.subject() {
+        refusal[kind] = json!(subject);
     }
     refusal
 }

@@ -17,7 +17,7 @@ use crate::flow::{Refusal, Tally};
 use crate::metrics::{Outcome, Rejection, Subject};
 use crate::serve::CollectError;
 use crate::upstream::{Class, OpenError, Reply, TooLong, Why, shown_on_errors};
-use crate::wire::{Bypass, envelope};
+use crate::wire::{Bypass, BypassCause, envelope};
 
 /// A finished reply and how it counts.
 pub(super) struct Finished {
@@ -49,6 +49,7 @@ const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
 const SOURCES: HeaderName = HeaderName::from_static("x-vecho-sources");
 const TOKENS: HeaderName = HeaderName::from_static("x-vecho-tokens");
 const REASON: HeaderName = HeaderName::from_static("x-vecho-bypass-reason");
+const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback-reason");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("openai-model");
 
@@ -185,7 +186,7 @@ impl Replies {
             }
             _ => (StatusCode::BAD_GATEWAY, "upstream_unavailable"),
         };
-        let message = format!("The upstream is unavailable: {detail}.");
+        let message = format!("vecho has no answer of the upstream: {detail}.");
         let mut response = self.error(status, envelope(&message, "server_error", None, Some(code)));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
@@ -196,7 +197,7 @@ impl Replies {
     /// An answer that is not believed, as it came.
     pub(super) fn unreadable(&self, reply: Reply) -> Finished {
         let mut response = self.as_it_came(reply);
-        mark_bypass(response.headers_mut(), Bypass::UnreadableAnswer);
+        mark_bypass(response.headers_mut(), &Bypass::UnreadableAnswer.into());
         Finished::new(response, Outcome::Bypass)
     }
 
@@ -320,12 +321,17 @@ fn write_hex(number: u64, digits: &mut [u8]) {
 }
 
 /// Marks an answer that went through unchanged.
-pub(super) fn mark_bypass(headers: &mut HeaderMap, bypass: Bypass) {
+pub(super) fn mark_bypass(headers: &mut HeaderMap, cause: &BypassCause) {
     // Another vecho behind this one may have stood in for its upstream: that mark is worth more.
     if !headers.get(CACHE).is_some_and(|mark| mark == Outcome::Mock.label() || mark == Outcome::Stale.label()) {
         headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
     }
-    headers.insert(REASON, HeaderValue::from_static(bypass.label()));
+    headers.insert(REASON, header_text(&cause.header_text()));
+}
+
+/// Says why something stands in for vectors of the upstream.
+pub(super) fn tell_fallback(headers: &mut HeaderMap, measure: &str) {
+    headers.insert(FALLBACK, header_text(measure));
 }
 
 /// A header value of some text; what no header can carry is left out.

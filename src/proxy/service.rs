@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::ReplyBody;
 use super::gate::Gate;
 use super::glance::Glance;
+use super::intake::target_uri;
 use super::reply::{Finished, Replies};
 use super::traced::{answered, pattern};
 use crate::answers::Answers;
@@ -44,6 +45,16 @@ impl Proxy {
         Arc::new(Self { flow, answers, client, live, gate, replies, answer_secret, tunnels, metrics })
     }
 
+    /// Classifies a path by how it goes to the upstream. The end of our own path nearly always decides.
+    fn kind_of(&self, uri: &Uri) -> RouteKind {
+        match classify_path(uri.path()) {
+            RouteKind::Other => {
+                target_uri(&self.live.load(), uri).map_or(RouteKind::Other, |uri| classify_path(uri.path()))
+            }
+            kind => kind,
+        }
+    }
+
     /// Answers one request.
     ///
     /// What a hit does not do is in boxes of its own, and the head stays in its place until one of those wants it: a
@@ -51,7 +62,7 @@ impl Proxy {
     pub fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<ReplyBody>> + Send {
         let (head, body) = request.into_parts();
         async move {
-            let kind = if head.method == Method::POST { classify_path(head.uri.path()) } else { RouteKind::Other };
+            let kind = if head.method == Method::POST { self.kind_of(&head.uri) } else { RouteKind::Other };
             let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
             let span = self.flow.tracer.request(&head, || pattern(kind, head.uri.path()));
             let mut count = Count::begin(&self.metrics, route, span);
@@ -59,7 +70,7 @@ impl Proxy {
                 Err(rejection) => self.overloaded(rejection),
                 Ok(admission) if kind == RouteKind::Other => {
                     let request = Request::from_parts(head, body);
-                    Box::pin(self.pass_through(request, admission, &count.span)).await
+                    Box::pin(self.other(request, admission, &count.span)).await
                 }
                 Ok(mut admission) => match self.glance(&head, body, &mut admission, &count).await {
                     Glance::Served(finished) => finished.admitted(admission),

@@ -7,11 +7,11 @@ use crate::traces::{Span, attribute};
 use crate::upstream::{ForwardedBody, OpenError, RouteKind, port_of};
 use crate::wire::EmbedRequest;
 
-/// The pattern of an embeddings path.
+/// Returns the pattern of an embeddings path. Clients choose prefixes, so these are not spelled out.
 pub(super) fn pattern(kind: RouteKind, path: &str) -> Option<&'static str> {
     const FIXED: [&str; 3] = ["/v1/embeddings", "/embeddings", "/openai/v1/embeddings"];
     match kind {
-        RouteKind::Embeddings => FIXED.into_iter().find(|fixed| *fixed == path),
+        RouteKind::Embeddings => Some(FIXED.into_iter().find(|fixed| *fixed == path).unwrap_or("/{prefix}/embeddings")),
         RouteKind::Deployment => Some("/openai/deployments/{deployment}/embeddings"),
         RouteKind::Other => None,
     }

@@ -1,8 +1,9 @@
 //! Packs misses into calls. A lane holds the misses that may share one: same space, same credential.
 //!
-//! There is no timer. Each piece of work brings a worker that waits for a permit and then takes whatever its lane
-//! holds, up to the limits of a call. So an idle proxy adds no wait, and a busy one sends few, full calls. The first
-//! worker of a submission is its submitter itself.
+//! There is no timer. Each piece of work brings a worker that waits for a permit and then takes from its lane what a call
+//! may carry. So an idle proxy adds no wait, and a busy one sends few, full calls. The first worker of a submission is its
+//! submitter itself. A request that is larger than a call is cut where it is taken, so that each part has the size that is
+//! right at that time; the worker that cut it goes on with the rest.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,18 +11,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::Instant;
 
-use super::caller::{Answered, Question, Terms};
-use super::error::TooLarge;
-use super::learned::LearnedLimits;
-use super::portion::{Asker, CallLimits, Piece, Portion, cut, estimated_tokens, fail, halve, hand_out};
-use super::room::{Room, Share};
+use super::caller::{Call, Terms};
+use super::job::{Form, Job};
+use super::portion::{Missing, Piece, Portion, Waiter, fail};
+use super::room::Room;
+use super::sizing::{Load, Sizes};
 use super::turn::Turn;
-use super::{Caller, Failure, Why};
+use super::{Answered, Caller, Failure, SpaceHealth, Why};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
-use crate::wire::Input;
+use crate::wire::{Input, RequestForm, write_request};
 
 /// Where a miss queues. Two misses share a call only when their lanes have the same id.
 #[derive(Clone, Debug)]
@@ -40,15 +41,24 @@ struct Queue {
 
 /// The lanes and the permits. Used by `Arc`.
 pub struct Batcher {
-    caller: Caller,
-    permits: Arc<Semaphore>,
+    pub(super) caller: Caller,
+    pub(super) permits: Arc<Semaphore>,
     queues: Mutex<KeyMap<Queue>>,
-    learned: LearnedLimits,
+    sizes: Sizes,
     /// Bounds the memory of answers under way.
     room: Arc<Room>,
-    live: Live,
-    tasks: Tasks,
-    metrics: Arc<Metrics>,
+    pub(super) live: Live,
+    pub(super) tasks: Tasks,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// What a worker took from its lane.
+struct Taken {
+    job: Job,
+    /// A part of a cut request is left in the lane, and another worker may take it at once.
+    has_room_beside: bool,
+    /// A part is left that this worker has to take next.
+    goes_on: bool,
 }
 
 impl Batcher {
@@ -56,8 +66,13 @@ impl Batcher {
     pub fn new(caller: Caller, live: Live, memory_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         let permits = Arc::new(Semaphore::new(live.load().upstream.max_concurrent));
         let room = Room::new(memory_bytes / 4);
-        let (queues, learned, tasks) = (Mutex::default(), LearnedLimits::default(), Tasks::new());
-        Arc::new(Self { caller, permits, queues, learned, room, live, tasks, metrics })
+        let (queues, sizes, tasks) = (Mutex::default(), Sizes::default(), Tasks::new());
+        Arc::new(Self { caller, permits, queues, sizes, room, live, tasks, metrics })
+    }
+
+    /// What is known of each space's failures.
+    pub const fn health(&self) -> &Arc<SpaceHealth> {
+        self.caller.health()
     }
 
     /// Queues inputs, all of one kind; the results come in portions that together cover every place once. The work that
@@ -65,149 +80,167 @@ impl Batcher {
     pub fn submit(
         self: &Arc<Self>,
         lane: &Lane,
-        inputs: Vec<Input<'static>>,
-        asker: &Asker,
+        missing: Missing,
+        waiter: Waiter,
     ) -> (mpsc::UnboundedReceiver<Portion>, impl Future<Output = ()> + Send + 'static) {
         let (results, portions) = mpsc::unbounded_channel();
-        self.metrics.upstream_queued_inputs.add(inputs.len());
-        let pieces = cut(inputs, self.limits(&lane.id), |first_place, inputs| Piece {
-            first_place,
-            queued: asker.trace.queue(inputs.len()),
-            inputs,
-            deadline: asker.deadline,
-            trace: asker.trace.clone(),
-            results: results.clone(),
-        });
-        let workers = pieces.len();
-        self.enqueue(lane, pieces);
-        for _ in 1..workers {
-            self.tasks.spawn(Arc::clone(self).work(lane.id));
-        }
+        let inputs = missing.inputs.len();
+        self.metrics.upstream_queued_inputs.add(inputs);
+        let queued = waiter.trace.queue(inputs);
+        self.enqueue(lane, Piece { first_place: 0, missing, waiter, queued, results });
         (portions, Arc::clone(self).work(lane.id))
     }
 
-    fn enqueue(&self, lane: &Lane, pieces: Vec<Piece>) {
+    fn enqueue(&self, lane: &Lane, piece: Piece) {
         let mut queues = lock(&self.queues);
         let queue =
             queues.entry(lane.id).or_insert_with(|| Queue { terms: Arc::clone(&lane.terms), pieces: VecDeque::new() });
-        queue.pieces.extend(pieces);
+        queue.pieces.push_back(piece);
     }
 
-    /// Waits for a permit and makes the next call of a lane, if an earlier worker left anything to do.
+    /// Waits for a permit and makes the next call of a lane, if an earlier worker left anything to do; goes on with what
+    /// is left of a request that it had to cut.
     async fn work(self: Arc<Self>, id: Key) {
-        let turn = Turn::take(&self.permits).await;
-        let Some((terms, mut batch)) = self.take(&id) else {
-            return;
-        };
-        batch.iter_mut().for_each(Piece::leave_queue);
-        self.metrics.upstream_queued_inputs.sub(batch.iter().map(|piece| piece.inputs.len()).sum());
-        self.call(id, terms, batch, turn).await;
+        loop {
+            let turn = Turn::take(&self.permits).await;
+            let Some(Taken { job, has_room_beside, goes_on }) = self.take(&id) else {
+                return;
+            };
+            if has_room_beside {
+                self.spawn_worker(id);
+            }
+            let _step = job.is_step.then(|| Arc::clone(&job.lane).enter_step());
+            self.call(job, turn).await;
+            if !goes_on {
+                return;
+            }
+        }
     }
 
-    /// Takes the head of a lane and what still fits beside it, and drops what has waited too long.
-    fn take(&self, id: &Key) -> Option<(Arc<Terms>, Vec<Piece>)> {
-        let (limits, now) = (self.limits(id), Instant::now());
+    fn spawn_worker(self: &Arc<Self>, id: Key) {
+        // Boxed because a worker may bring another one.
+        let work: crate::tasks::Eventually<'static, ()> = Box::pin(Arc::clone(self).work(id));
+        self.tasks.spawn(work);
+    }
+
+    /// Takes the head of a lane, cut to what a call may carry, or with what still fits beside it. Drops what has waited
+    /// too long.
+    fn take(&self, id: &Key) -> Option<Taken> {
+        let (config, now) = (self.live.load(), Instant::now());
+        let lane = self.sizes.of(*id);
         let mut queues = lock(&self.queues);
         let queue = queues.get_mut(id)?;
-        let (terms, mut batch, mut expired) = (Arc::clone(&queue.terms), Vec::new(), Vec::new());
-        let (mut inputs, mut tokens) = (0, 0);
-        while let Some(piece) = queue.pieces.front() {
-            if piece.deadline <= now {
-                expired.extend(queue.pieces.pop_front());
-                continue;
+        let terms = Arc::clone(&queue.terms);
+        let bounds = lane.bounds(&config.batch, terms.is_known);
+        let mut expired = Vec::new();
+        let batch = match next_in_time(queue, now, &mut expired) {
+            None => Vec::new(),
+            Some(mut first) => {
+                let fitting = first.fitting(bounds.cut_inputs, bounds.max_tokens);
+                if fitting < first.inputs().len() {
+                    queue.pieces.push_front(first.split_off(fitting));
+                    vec![first]
+                } else {
+                    let most = Load { inputs: bounds.merge_inputs, tokens: bounds.max_tokens };
+                    merge(queue, first, (most, now, &mut expired))
+                }
             }
-            inputs += piece.inputs.len();
-            tokens += estimated_tokens(&piece.inputs);
-            let fits = inputs <= limits.max_inputs && tokens <= limits.max_tokens;
-            if !fits && !batch.is_empty() {
-                break;
-            }
-            batch.extend(queue.pieces.pop_front());
-        }
+        };
+        let is_cut = queue.pieces.front().is_some_and(|next| next.first_place > 0);
         if queue.pieces.is_empty() {
             queues.remove(id);
         }
         drop(queues);
-        if !expired.is_empty() {
-            self.give_up(expired);
+        self.give_up(expired);
+        if batch.is_empty() {
+            return None;
         }
-        (!batch.is_empty()).then_some((terms, batch))
+        let is_step = is_cut || batch[0].first_place > 0;
+        let has_room_beside = is_cut && lane.steps() + 1 < bounds.width;
+        let job = Job { id: *id, terms, lane, batch, is_step, attempts: config.retry.max_attempts };
+        Some(Taken { job: self.out_of_queue(job), has_room_beside, goes_on: is_cut && !has_room_beside })
     }
 
-    /// Nobody waits for these any more; that says nothing about the upstream.
+    fn out_of_queue(&self, mut job: Job) -> Job {
+        job.batch.iter_mut().for_each(Piece::leave_queue);
+        self.metrics.upstream_queued_inputs.sub(job.batch.iter().map(|piece| piece.inputs().len()).sum());
+        job
+    }
+
+    /// No request waits for these any more; that says nothing about the upstream.
     fn give_up(&self, expired: Vec<Piece>) {
-        let inputs: usize = expired.iter().map(|piece| piece.inputs.len()).sum();
+        if expired.is_empty() {
+            return;
+        }
+        let inputs: usize = expired.iter().map(|piece| piece.inputs().len()).sum();
         self.metrics.upstream_queued_inputs.sub(inputs);
         fail(expired, Failure::unavailable(Why::Expired, "the request's time was over before its turn came"));
     }
 
-    /// Makes one call and hands out what came of it; a call that was too large is halved, one that was refused
-    /// because of one of several requests is made again for each of them.
-    async fn call(self: Arc<Self>, id: Key, terms: Arc<Terms>, batch: Vec<Piece>, mut turn: Turn) {
-        let under_way = self.metrics.upstream_in_flight.enter();
-        let share = self.make_room(&terms, &batch).await;
-        let result = self.ask(&terms, &batch, (&mut turn, &share)).await;
-        drop((under_way, share));
-        let failure = match result {
-            Ok(answered) => return hand_out(batch, answered),
-            Err(failure) => failure,
-        };
-        let inputs: usize = batch.iter().map(|piece| piece.inputs.len()).sum();
-        if let Some(of_what) = failure.too_large_by().filter(|_| inputs > 1) {
-            if of_what == TooLarge::Inputs {
-                self.learned.note(id, inputs.div_ceil(2));
+    /// Makes the call of a job in one of its two forms.
+    pub(super) async fn make(&self, job: &Job, form: Form, turn: &mut Turn) -> Result<Answered, Failure> {
+        let _counted = self.metrics.upstream_in_flight.enter();
+        let (under_way, load) = (job.lane.enter(), job.load());
+        // Waits until the answer has room beside the others under way, as large as it is likely to be.
+        let share = self.room.take((load.inputs * job.terms.answer_bytes()) as u64).await;
+        let lane = &*job.lane;
+        let (batch, attempts) = (&*job.batch, job.attempts);
+        let (body, inputs, encoding, has_repetitions) = match (form, batch) {
+            (Form::Own, [piece]) => {
+                let own = piece.own();
+                (own.body.clone(), own.inputs(), own.form.encoding.meaning(), own.has_repetitions())
             }
-            self.metrics.upstream_splits.inc();
-            drop(turn);
-            let (left, right) = halve(batch);
-            self.call_apart(id, &terms, [left, right]);
-        } else if failure.may_be_a_neighbours() && batch.len() > 1 {
-            self.metrics.upstream_isolations.inc();
-            drop(turn);
-            self.call_apart(id, &terms, batch.into_iter().map(|piece| vec![piece]));
-        } else {
-            fail(batch, failure);
-        }
-    }
-
-    fn call_apart(self: &Arc<Self>, id: Key, terms: &Arc<Terms>, batches: impl IntoIterator<Item = Vec<Piece>>) {
-        for batch in batches {
-            let (batcher, terms) = (Arc::clone(self), Arc::clone(terms));
-            self.tasks.spawn(async move {
-                let turn = Turn::take(&batcher.permits).await;
-                // Boxed because a call may lead to calls.
-                Box::pin(batcher.call(id, terms, batch, turn)).await;
-            });
-        }
-    }
-
-    async fn ask(
-        &self,
-        terms: &Terms,
-        batch: &[Piece],
-        (turn, share): (&mut Turn, &Share),
-    ) -> Result<Answered, Failure> {
-        let question = Question {
-            inputs: batch.iter().flat_map(|piece| &piece.inputs).collect(),
-            requests: batch.len(),
-            traces: batch.iter().map(|piece| &piece.trace).filter(|trace| trace.is_known()).collect(),
-            deadlines: batch.iter().map(|piece| piece.deadline).collect(),
-            share,
+            _ => (body_of(job), load.inputs, job.terms.encoding, false),
         };
-        self.caller.ask(terms, &question, turn).await
+        let call = Call { body, inputs, encoding, has_repetitions, batch, lane, share: &share, attempts };
+        match self.caller.call(&job.terms, &call, turn).await {
+            Ok(answered) => {
+                let target = self.live.load().batch.target_time;
+                lane.answered(load, answered.took, target, &under_way);
+                if job.is_step {
+                    lane.step_answered(load.inputs, answered.took);
+                }
+                Ok(answered)
+            }
+            Err(failure) => Err(Failure { is_own: form == Form::Own, ..failure }),
+        }
     }
+}
 
-    /// Waits until the answer to a call has room beside the others under way, as large as it is likely to be.
-    async fn make_room(&self, terms: &Terms, batch: &[Piece]) -> Share {
-        let inputs: usize = batch.iter().map(|piece| piece.inputs.len()).sum();
-        self.room.take((inputs * terms.answer_bytes()) as u64).await
-    }
+/// The body of a call in vecho's own form, which keeps the form of the requests as far as it can.
+fn body_of(job: &Job) -> bytes::Bytes {
+    let inputs: Vec<&Input<'_>> = job.batch.iter().flat_map(Piece::inputs).collect();
+    let is_single = job.batch.iter().all(|piece| piece.own().form.is_single);
+    let form = RequestForm { is_single, ..job.terms.form };
+    write_request(&job.terms.space, &inputs, form, job.terms.user.as_deref())
+}
 
-    fn limits(&self, id: &Key) -> CallLimits {
-        let config = self.live.load();
-        let max_inputs = config.batch.max_inputs.min(self.learned.of(id)).max(1);
-        CallLimits { max_inputs, max_tokens: config.batch.max_tokens }
+/// The next piece whose request still waits.
+fn next_in_time(queue: &mut Queue, now: Instant, expired: &mut Vec<Piece>) -> Option<Piece> {
+    while let Some(piece) = queue.pieces.pop_front() {
+        if piece.waiter.deadline > now {
+            return Some(piece);
+        }
+        expired.push(piece);
     }
+    None
+}
+
+/// A call for `first`, with as many whole requests beside it as fit.
+fn merge(queue: &mut Queue, first: Piece, (most, now, expired): (Load, Instant, &mut Vec<Piece>)) -> Vec<Piece> {
+    let mut load = first.load();
+    let mut batch = vec![first];
+    while let Some(next) = next_in_time(queue, now, expired) {
+        let more = next.load();
+        let sum = Load { inputs: load.inputs + more.inputs, tokens: load.tokens + more.tokens };
+        if sum.inputs > most.inputs || sum.tokens > most.tokens {
+            queue.pieces.push_front(next);
+            break;
+        }
+        load = sum;
+        batch.push(next);
+    }
+    batch
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -16,7 +16,10 @@ pub struct Breaker {
 
 struct Inner {
     state: State,
-    failures_in_row: u32,
+    /// The different requests that failed in a row, up to the number that opens it.
+    failed: Vec<u64>,
+    /// The last failure.
+    cause: String,
     /// How long it stays open the next time.
     next_open: Duration,
 }
@@ -42,7 +45,7 @@ impl Breaker {
     /// A closed breaker.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         metrics.breaker(BreakerState::Closed);
-        let inner = Inner { state: State::Closed, failures_in_row: 0, next_open: Duration::ZERO };
+        let inner = Inner { state: State::Closed, failed: Vec::new(), cause: String::new(), next_open: Duration::ZERO };
         Self { inner: Mutex::new(inner), metrics }
     }
 
@@ -70,9 +73,14 @@ impl Breaker {
         }
     }
 
+    /// The failure that opened it, or the last one before.
+    pub fn cause(&self) -> String {
+        self.lock().cause.clone()
+    }
+
     fn close(&self) {
         let mut inner = self.lock();
-        inner.failures_in_row = 0;
+        inner.failed.clear();
         inner.next_open = Duration::ZERO;
         if !matches!(inner.state, State::Closed) {
             inner.state = State::Closed;
@@ -81,10 +89,11 @@ impl Breaker {
         }
     }
 
-    fn fail(&self, terms: &config::Breaker, is_probe: bool, cause: &str) {
+    fn fail(&self, terms: &config::Breaker, (is_probe, cause): (bool, &str), requests: impl Iterator<Item = u64>) {
         let mut inner = self.lock();
-        inner.failures_in_row = inner.failures_in_row.saturating_add(1);
-        let too_many = terms.failures > 0 && inner.failures_in_row >= terms.failures;
+        inner.note(requests, terms.failures);
+        cause.clone_into(&mut inner.cause);
+        let too_many = terms.failures > 0 && inner.failed.len() >= terms.failures as usize;
         let was_closed = matches!(inner.state, State::Closed);
         if is_probe || (was_closed && too_many) {
             let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
@@ -92,7 +101,7 @@ impl Breaker {
             inner.next_open = open_for.saturating_mul(2);
             self.metrics.breaker(BreakerState::Open);
             if was_closed {
-                tracing::warn!(cause, failures = inner.failures_in_row, "the upstream keeps failing: breaker opened");
+                tracing::warn!(cause, requests = inner.failed.len(), "the upstream keeps failing: breaker opened");
             }
         }
     }
@@ -110,6 +119,17 @@ impl Breaker {
     }
 }
 
+impl Inner {
+    /// A request that fails again and again counts once: it may be at fault itself.
+    fn note(&mut self, requests: impl Iterator<Item = u64>, enough: u32) {
+        for request in requests {
+            if self.failed.len() < enough as usize && !self.failed.contains(&request) {
+                self.failed.push(request);
+            }
+        }
+    }
+}
+
 impl Pass<'_> {
     /// The upstream gave an answer of its own, be it a refusal.
     pub fn answered(mut self) {
@@ -117,10 +137,10 @@ impl Pass<'_> {
         self.breaker.close();
     }
 
-    /// The upstream was unavailable, for the log because of `cause`.
-    pub fn failed(mut self, terms: &config::Breaker, cause: &str) {
+    /// No connection gave an answer to these requests, for the log because of `cause`.
+    pub fn failed(mut self, terms: &config::Breaker, cause: &str, requests: impl Iterator<Item = u64>) {
         self.told = true;
-        self.breaker.fail(terms, self.is_probe, cause);
+        self.breaker.fail(terms, (self.is_probe, cause), requests);
     }
 }
 
@@ -141,18 +161,22 @@ mod tests {
 
     fn opened() -> Breaker {
         let breaker = Breaker::new(Metrics::new("test"));
-        for _ in 0..3 {
-            breaker.pass().expect("it is closed").failed(&TERMS, "");
+        for request in 0..3 {
+            fail(&breaker, request);
         }
         breaker
+    }
+
+    fn fail(breaker: &Breaker, request: u64) {
+        breaker.pass().expect("it lets a call pass").failed(&TERMS, "", [request].into_iter());
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_in_a_row_open_it_and_one_success_between_does_not() {
         let breaker = Breaker::new(Metrics::new("test"));
         for _ in 0..10 {
-            breaker.pass().expect("it is closed").failed(&TERMS, "");
-            breaker.pass().expect("it is closed").failed(&TERMS, "");
+            fail(&breaker, 1);
+            fail(&breaker, 2);
             breaker.pass().expect("it is closed").answered();
         }
         assert_eq!(breaker.state(), "closed");
@@ -179,8 +203,29 @@ mod tests {
             tokio::time::advance(Duration::from_millis(open_for_ms - 1)).await;
             assert!(breaker.pass().is_none());
             tokio::time::advance(Duration::from_millis(1)).await;
-            breaker.pass().expect("its time is over").failed(&TERMS, "");
+            fail(&breaker, 9);
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_request_that_fails_again_and_again_does_not_open_it() {
+        let breaker = Breaker::new(Metrics::new("test"));
+        (0..10).for_each(|_| fail(&breaker, 1));
+        assert_eq!(breaker.state(), "closed");
+        (2..4).for_each(|request| fail(&breaker, request));
+        assert_eq!(breaker.state(), "open");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn after_a_recovery_it_opens_for_the_first_time_again() {
+        let breaker = opened();
+        tokio::time::advance(TERMS.open_for).await;
+        fail(&breaker, 9);
+        tokio::time::advance(2 * TERMS.open_for).await;
+        breaker.pass().expect("its time is over").answered();
+        (0..3).for_each(|request| fail(&breaker, request));
+        tokio::time::advance(TERMS.open_for).await;
+        assert!(breaker.pass().is_some(), "the doubling began anew");
     }
 
     #[tokio::test(start_paused = true)]

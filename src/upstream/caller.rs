@@ -1,22 +1,26 @@
-//! One question to the upstream, asked until there is an answer or no sense in asking: attempts, waits, breaker.
+//! One call to the upstream, made until there is an answer or no sense in asking: attempts, waits, breaker, and whose
+//! failure it is.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Uri};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::breaker::Pass;
+use super::portion::{CallInfo, Piece};
 use super::retry::{Budget, backoff, luck, patience};
 use super::room::Share;
+use super::sizing::LaneSize;
 use super::turn::Turn;
-use super::{Breaker, Class, Client, Failure, Reply, Why, port_of};
+use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Why, port_of};
 use crate::config::{Config, Live};
+use crate::key::Key;
 use crate::metrics::{CallOutcome, Metrics, RetryReason};
-use crate::traces::{MAX_LINKS, Span, TraceContext, attribute};
-use crate::wire::{
-    Base64, Encoding, Expected, Input, ReadAnswer, RequestForm, Space, Unreadable, WrittenEncoding, read_answer,
-    write_request,
-};
+use crate::traces::{MAX_LINKS, Span, attribute};
+use crate::vector::Vector;
+use crate::wire::{Base64, Encoding, Expected, ReadAnswer, RequestForm, Space, Unreadable, read_answer};
 
 /// What all inputs of one call have in common.
 #[derive(Clone, Debug)]
@@ -27,14 +31,20 @@ pub struct Terms {
     pub headers: HeaderMap,
     /// What shapes the vectors.
     pub space: Space,
+    /// The key of address and space, whoever asks.
+    pub model: Key,
     /// The encoding asked for.
     pub encoding: Encoding,
+    /// Spelling of the calls that vecho writes.
+    pub form: RequestForm,
     /// The `user` field.
     pub user: Option<String>,
     /// The length every vector must have, where one was asked for.
     pub dimension: Option<usize>,
     /// What is known of the upstream's base64.
     pub base64: Base64,
+    /// Whether the service is known to take calls in vecho's own form: large, merged, in base64.
+    pub is_known: bool,
 }
 
 impl Terms {
@@ -52,43 +62,71 @@ impl Terms {
 /// What a vector's length is taken to be while it is not known: that of the largest common model.
 const LIKELY_DIMENSION: usize = 3_072;
 
-/// One call's inputs.
-pub(super) struct Question<'a> {
-    /// The inputs, all of one kind.
-    pub inputs: Vec<&'a Input<'static>>,
-    /// How many requests they come from.
-    pub requests: usize,
-    /// The traces of those requests, as far as they have any; the call is made in the first one's.
-    pub traces: Vec<&'a TraceContext>,
-    /// When each of those requests waits no more.
-    pub deadlines: Vec<Instant>,
+/// A call to be made.
+pub(super) struct Call<'a> {
+    /// Its body.
+    pub body: Bytes,
+    /// How many vectors answer it.
+    pub inputs: usize,
+    /// The encoding that the body asks for.
+    pub encoding: Encoding,
+    /// Whether the body has an input more than once.
+    pub has_repetitions: bool,
+    /// What it is made for.
+    pub batch: &'a [Piece],
+    /// What is known of its lane.
+    pub lane: &'a LaneSize,
     /// The memory for its answer.
     pub share: &'a Share,
+    /// Most attempts.
+    pub attempts: u32,
 }
 
-/// What came back, and the call that brought it.
-pub(super) struct Answered {
-    pub answer: ReadAnswer,
-    pub reply: Reply,
-    pub trace: TraceContext,
+impl Call<'_> {
+    /// When each of the requests waits no more.
+    fn deadlines(&self) -> Vec<Instant> {
+        self.batch.iter().map(|piece| piece.waiter.deadline).collect()
+    }
+
+    const fn is_merged(&self) -> bool {
+        self.batch.len() > 1
+    }
+
+    fn requests(&self) -> impl Iterator<Item = u64> {
+        self.batch.iter().map(|piece| piece.own().id)
+    }
 }
 
-/// Asks questions.
+/// What came back.
+#[derive(Debug)]
+pub struct Answered {
+    /// One vector for each input of the body.
+    pub(super) vectors: Vec<Vector>,
+    /// Tokens of the whole call.
+    pub(super) prompt_tokens: Option<u64>,
+    /// The call that brought it.
+    pub(super) call: Arc<CallInfo>,
+    /// The time of the attempt that succeeded.
+    pub(super) took: Duration,
+}
+
+/// Makes calls.
 pub struct Caller {
     client: Arc<Client>,
     breaker: Arc<Breaker>,
+    health: Arc<SpaceHealth>,
     budget: Budget,
     live: Live,
     metrics: Arc<Metrics>,
 }
 
-/// What to do after a failed attempt.
+/// What is to be done after a failed attempt.
 enum Next {
     GiveUp,
     RetryAfter(Duration, RetryReason),
 }
 
-/// How often a question has been asked.
+/// How often a call has been made.
 #[derive(Default)]
 struct Tries {
     attempts: u32,
@@ -98,73 +136,148 @@ struct Tries {
 impl Caller {
     /// A caller over one client and its breaker.
     pub fn new(client: Arc<Client>, breaker: Arc<Breaker>, live: Live, metrics: Arc<Metrics>) -> Self {
-        Self { client, breaker, budget: Budget::new(), live, metrics }
+        Self { client, breaker, health: Arc::default(), budget: Budget::new(), live, metrics }
     }
 
-    /// Asks until there are vectors, or a failure that asking again would not mend.
-    pub(super) async fn ask(
-        &self,
-        terms: &Terms,
-        question: &Question<'_>,
-        turn: &mut Turn,
-    ) -> Result<Answered, Failure> {
+    /// What is known of each space's failures.
+    pub const fn health(&self) -> &Arc<SpaceHealth> {
+        &self.health
+    }
+
+    /// Makes a call until there are vectors, or a failure that another attempt would not mend.
+    pub(super) async fn call(&self, terms: &Terms, call: &Call<'_>, turn: &mut Turn) -> Result<Answered, Failure> {
         let config = self.live.load();
-        let form = RequestForm { encoding: WrittenEncoding::Value(terms.encoding), ..RequestForm::default() };
-        let body = write_request(&terms.space, &question.inputs, form, terms.user.as_deref());
-        let mut tries = Tries::default();
+        let (mut tries, deadlines) = (Tries::default(), call.deadlines());
         self.budget.deposit(config.retry.budget_ratio);
         loop {
             let Some(pass) = self.breaker.pass() else {
-                return Err(Failure::unavailable(Why::BreakerOpen, "the breaker is open: the upstream kept failing"));
+                let detail =
+                    format!("the breaker is open after repeated failures, the last one: {}", self.breaker.cause());
+                return Err(Failure::unavailable(Why::BreakerOpen, detail).with_outage(Outage::Unreachable));
             };
             tries.attempts += 1;
             let begun = Instant::now();
-            let span = begin_call(terms, question, tries.attempts);
-            let reply = self.client.post(terms, body.clone(), &span.context(), question.share).await;
-            let result = reply.and_then(|reply| read_reply(terms, question.inputs.len(), reply));
-            let outcome = outcome_of(&result);
-            let took = begun.elapsed();
-            self.metrics.upstream_call(outcome, took, question.inputs.len(), question.requests);
-            tell(&span, &result, outcome);
-            let failure = match result {
-                Ok((answer, reply)) => {
+            let failure = match self.attempt(terms, call, (turn, tries.attempts)).await {
+                Ok(answered) => {
                     pass.answered();
-                    return Ok(Answered { answer, reply, trace: span.context() });
+                    self.health.answered(&terms.model);
+                    return Ok(answered);
                 }
                 Err(failure) => failure,
             };
-            drop(span);
-            let deadline = patience(&question.deadlines, failure.class, took);
-            let next = self.next(&failure, &mut tries, deadline, &config);
-            match next {
-                // Says nothing about the upstream's health: the leave to call is handed back.
-                Next::RetryAfter(_, RetryReason::ReusedConnection) => drop(pass),
-                _ if failure.is_unavailable() => pass.failed(&config.breaker, &failure.detail),
-                _ => pass.answered(),
+            let deadline = patience(&deadlines, failure.class, begun.elapsed());
+            let next = match call.next(&failure, &mut tries, (deadline, &config)) {
+                Next::RetryAfter(_, reason) if !self.may_repeat(reason, terms, &config) => Next::GiveUp,
+                next => next,
+            };
+            call.tell(pass, &failure, (&next, &config));
+            let Next::RetryAfter(wait, reason) = next else {
+                return Err(self.judged(failure, terms, (call, &config)));
+            };
+            tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
+            call.share.begin_anew();
+            if !turn.pause(wait, deadline).await {
+                return Err(self.judged(failure, terms, (call, &config)));
             }
-            match next {
-                Next::GiveUp => return Err(failure),
-                Next::RetryAfter(wait, reason) => {
-                    tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "asking the upstream again");
-                    question.share.begin_anew();
-                    if !turn.pause(wait, deadline).await {
-                        return Err(failure);
-                    }
-                    self.metrics.retry(reason);
-                }
-            }
+            self.metrics.retry(reason);
         }
     }
 
-    fn next(&self, failure: &Failure, tries: &mut Tries, deadline: Instant, config: &Config) -> Next {
+    /// Makes the call once.
+    async fn attempt(
+        &self,
+        terms: &Terms,
+        call: &Call<'_>,
+        (turn, number): (&mut Turn, u32),
+    ) -> Result<Answered, Failure> {
+        let begun = Instant::now();
+        let span = begin_call(terms, call, number);
+        let reply = self.post(terms, call, (&span, turn)).await;
+        let result = reply.and_then(|reply| read_reply(terms, call, reply));
+        let (outcome, took) = (outcome_of(&result), begun.elapsed());
+        self.metrics.upstream_call(outcome, took, call.inputs, call.batch.len());
+        tell(&span, &result, outcome);
+        result.map(|(answer, reply)| answered(answer, reply, (call, &span, took)))
+    }
+
+    /// Whether a call may be repeated: always at once on another connection; else while the space does not count as
+    /// unavailable and the budget allows it.
+    fn may_repeat(&self, reason: RetryReason, terms: &Terms, config: &Config) -> bool {
+        reason == RetryReason::ReusedConnection || (!self.is_failing(terms, config) && self.budget.withdraw())
+    }
+
+    /// Sends one attempt. A call that takes much longer than others of its lane did gives its permit back, so that calls to
+    /// other models do not wait for it, and goes on.
+    async fn post(&self, terms: &Terms, call: &Call<'_>, (span, turn): (&Span, &mut Turn)) -> Result<Reply, Failure> {
+        let trace = span.context();
+        let mut posting = std::pin::pin!(self.client.post(terms, call.body.clone(), &trace, call.share));
+        let Some(overdue_after) = call.lane.overdue_after(call.inputs) else {
+            return posting.await;
+        };
+        if let Ok(reply) = timeout(overdue_after, posting.as_mut()).await {
+            return reply;
+        }
+        turn.give_back();
+        let (model, waited_s) = (terms.space.model_name(), overdue_after.as_secs());
+        tracing::warn!(model, waited_s, "an upstream call takes unusually long: vecho goes on waiting for its answer");
+        posting.await
+    }
+
+    /// Whether the space counts as unavailable: then no call is repeated.
+    fn is_failing(&self, terms: &Terms, config: &Config) -> bool {
+        let enough = config.breaker.failures;
+        enough > 0 && self.health.failures(&terms.model) >= enough
+    }
+
+    /// Takes in what a final failure says of the space, and whether it is part of an outage.
+    fn judged(&self, failure: Failure, terms: &Terms, (call, config): (&Call<'_>, &Config)) -> Failure {
+        let enough = config.breaker.failures;
+        match failure.class {
+            Class::Unavailable(Why::Connect) => failure.with_outage(Outage::Unreachable),
+            Class::Unavailable(Why::StandIn) => failure.with_outage(Outage::StandsIn),
+            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut) if !call.is_merged() && enough > 0 => {
+                let request = call.batch.first().map_or(0, |piece| piece.own().id);
+                let requests = self.health.failed(terms.model, request, enough);
+                if requests >= enough { failure.with_outage(Outage::Failing { requests }) } else { failure }
+            }
+            Class::Refused | Class::Unreadable(..) => {
+                self.health.answered(&terms.model);
+                failure
+            }
+            Class::Unavailable(_) | Class::Throttled => failure,
+        }
+    }
+}
+
+impl Call<'_> {
+    /// Tells the breaker what a failed attempt says of the host.
+    fn tell(&self, pass: Pass<'_>, failure: &Failure, (next, config): (&Next, &Config)) {
+        match (next, failure.class) {
+            // These say nothing of it: a kept connection that was closed at the same moment, an answer that takes long,
+            // and a failure that one of several requests may have caused.
+            (Next::RetryAfter(_, RetryReason::ReusedConnection), _) | (_, Class::Unavailable(Why::Timeout)) => {
+                drop(pass);
+            }
+            (_, Class::Unavailable(Why::Dropped | Why::Cut)) if self.is_merged() => drop(pass),
+            (_, Class::Unavailable(Why::Connect | Why::Dropped | Why::Cut | Why::StandIn)) => {
+                pass.failed(&config.breaker, &failure.detail, self.requests());
+            }
+            _ => pass.answered(),
+        }
+    }
+
+    /// What is to be done after a failed attempt, as far as the call itself tells.
+    fn next(&self, failure: &Failure, tries: &mut Tries, (deadline, config): (Instant, &Config)) -> Next {
         // A kept connection that the upstream closed at the same moment looks like this. It says nothing about the
         // upstream's health, so the one repetition is free.
         if failure.class == Class::Unavailable(Why::Dropped) && !tries.reconnected {
             tries.reconnected = true;
             return Next::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
         }
-        let attempts_left = tries.attempts < config.retry.max_attempts + u32::from(tries.reconnected);
-        if !failure.may_be_retried() || !attempts_left {
+        // Each request of a merged call is asked by itself next.
+        let is_for_each = self.is_merged() && failure.may_be_a_neighbours();
+        let attempts_left = tries.attempts < self.attempts + u32::from(tries.reconnected);
+        if is_for_each || !failure.may_be_retried() || !attempts_left {
             return Next::GiveUp;
         }
         let reason = if failure.class == Class::Throttled { RetryReason::Throttled } else { RetryReason::Unavailable };
@@ -173,8 +286,20 @@ impl Caller {
             None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), luck()),
         };
         let in_time = Instant::now().checked_add(wait).is_some_and(|at| at < deadline);
-        if in_time && self.budget.withdraw() { Next::RetryAfter(wait, reason) } else { Next::GiveUp }
+        if in_time { Next::RetryAfter(wait, reason) } else { Next::GiveUp }
     }
+}
+
+fn answered(answer: ReadAnswer, reply: Reply, (call, span, took): (&Call<'_>, &Span, Duration)) -> Answered {
+    let info = CallInfo {
+        headers: reply.headers,
+        model: answer.model,
+        prompt_tokens: answer.prompt_tokens,
+        inputs: answer.vectors.len(),
+        has_repetitions: call.has_repetitions,
+        trace: span.context(),
+    };
+    Answered { vectors: answer.vectors, prompt_tokens: answer.prompt_tokens, call: Arc::new(info), took }
 }
 
 fn outcome_of(result: &Result<(ReadAnswer, Reply), Failure>) -> CallOutcome {
@@ -190,8 +315,9 @@ fn outcome_of(result: &Result<(ReadAnswer, Reply), Failure>) -> CallOutcome {
 }
 
 /// The span of one attempt: in the trace of the first request, linked to the others.
-fn begin_call(terms: &Terms, question: &Question<'_>, attempt: u32) -> Span {
-    let Some((first, others)) = question.traces.split_first() else { return Span::default() };
+fn begin_call(terms: &Terms, call: &Call<'_>, attempt: u32) -> Span {
+    let traces: Vec<_> = call.batch.iter().map(|piece| &piece.waiter.trace).filter(|trace| trace.is_known()).collect();
+    let Some((first, others)) = traces.split_first() else { return Span::default() };
     let span = first.call(terms.space.model_name());
     if !span.is_recorded() {
         return span;
@@ -210,8 +336,8 @@ fn begin_call(terms: &Terms, question: &Question<'_>, attempt: u32) -> Span {
     if let Some(dimensions) = terms.space.dimensions {
         span.count(attribute::DIMENSIONS, dimensions);
     }
-    span.count(attribute::INPUTS, question.inputs.len());
-    span.count(attribute::MERGED_REQUESTS, question.requests);
+    span.count(attribute::INPUTS, call.inputs);
+    span.count(attribute::MERGED_REQUESTS, call.batch.len());
     if attempt > 1 {
         span.count(attribute::RESEND_COUNT, attempt - 1);
     }
@@ -240,16 +366,16 @@ fn tell(span: &Span, result: &Result<(ReadAnswer, Reply), Failure>, outcome: Cal
     }
 }
 
-fn read_reply(terms: &Terms, inputs: usize, reply: Reply) -> Result<(ReadAnswer, Reply), Failure> {
+fn read_reply(terms: &Terms, call: &Call<'_>, reply: Reply) -> Result<(ReadAnswer, Reply), Failure> {
     if reply.status != StatusCode::OK {
         return Err(Failure::of_reply(reply));
     }
-    let expected = Expected { inputs, dimension: terms.dimension, base64: terms.base64 };
+    let expected = Expected { inputs: call.inputs, dimension: terms.dimension, base64: terms.base64 };
     match read_answer(&reply.body, &expected) {
         Ok(_) if says_stand_in(&reply) => Err(stand_in()),
         Err(Unreadable::StandIn) => Err(stand_in()),
         Ok(answer) => Ok((answer, reply)),
-        Err(cause) => Err(Failure::unreadable(cause, terms.encoding, reply)),
+        Err(cause) => Err(Failure::unreadable(cause, call.encoding, reply)),
     }
 }
 
@@ -261,5 +387,5 @@ fn says_stand_in(reply: &Reply) -> bool {
 }
 
 fn stand_in() -> Failure {
-    Failure::unavailable(Why::Status, "the upstream had only a stand-in to offer")
+    Failure::unavailable(Why::StandIn, "the upstream had only a stand-in to offer")
 }

@@ -115,7 +115,7 @@ impl Client {
         call.write(request.headers_mut());
         authorize(&config, request.headers_mut());
         let until = Instant::now() + config.upstream.call_timeout;
-        let headers_until = until.min(Instant::now() + config.upstream.headers_timeout);
+        let headers_until = config.upstream.headers_timeout.map_or(until, |limit| until.min(Instant::now() + limit));
         let response = timeout_at(headers_until, client.request(request))
             .await
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream sent no answer in time"))?

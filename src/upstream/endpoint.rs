@@ -1,31 +1,61 @@
-//! Which path is an embeddings path, and which address of the upstream stands behind a path of ours.
+//! Embeddings paths, and the upstream's address for a path of the public port.
+
+use std::borrow::Cow;
 
 use http::Uri;
 use http::uri::PathAndQuery;
 
-/// What a path of the public port asks for.
+/// Kind of a path as it goes to the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteKind {
     /// Embeddings; the body names the model.
     Embeddings,
-    /// Embeddings of an Azure deployment; the path names the model.
+    /// Embeddings of a deployment as Azure has them; the path names the model.
     Deployment,
     /// Anything else.
     Other,
 }
 
-/// Tells an embeddings path from others.
+/// Classifies a path. Double and trailing slashes do not matter, and neither does a prefix.
 pub fn classify_path(path: &str) -> RouteKind {
-    match path {
-        "/v1/embeddings" | "/embeddings" | "/openai/v1/embeddings" => RouteKind::Embeddings,
-        _ => deployment(path).map_or(RouteKind::Other, |_| RouteKind::Deployment),
+    let path = normal_path(path);
+    if !path.ends_with("/embeddings") {
+        RouteKind::Other
+    } else if name_in(&path).is_some() {
+        RouteKind::Deployment
+    } else {
+        RouteKind::Embeddings
     }
 }
 
-/// The name of the Azure deployment whose embeddings a path asks for.
-pub fn deployment(path: &str) -> Option<&str> {
-    let name = path.strip_prefix("/openai/deployments/")?.strip_suffix("/embeddings")?;
-    (!name.is_empty() && !name.contains('/')).then_some(name)
+/// Returns true if a path that is none for embeddings looks like one, such as Ollama's `/api/embed`.
+pub fn resembles_embeddings(path: &str) -> bool {
+    path.as_bytes().windows("embed".len()).any(|part| part.eq_ignore_ascii_case(b"embed"))
+}
+
+/// Returns the name of the deployment in an embeddings path, percent-encoded as in the path.
+pub fn deployment(path: &str) -> Option<String> {
+    name_in(&normal_path(path)).map(str::to_owned)
+}
+
+/// The name in a normalised `.../deployments/{name}/embeddings`.
+fn name_in(path: &str) -> Option<&str> {
+    let (rest, name) = path.strip_suffix("/embeddings")?.rsplit_once('/')?;
+    rest.ends_with("/deployments").then_some(name)
+}
+
+/// Returns a path with single slashes and without one at its end. Servers that accept the other spellings give them the
+/// same meaning, so keys are made from this one.
+pub fn normal_path(path: &str) -> Cow<'_, str> {
+    if !path.contains("//") && (path.len() <= 1 || !path.ends_with('/')) {
+        return Cow::Borrowed(path);
+    }
+    let mut normal = String::with_capacity(path.len());
+    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+        normal.push('/');
+        normal.push_str(segment);
+    }
+    Cow::Owned(if normal.is_empty() { "/".to_owned() } else { normal })
 }
 
 /// The path of a request, put behind the base, is longer than an address may be.
@@ -33,22 +63,36 @@ pub fn deployment(path: &str) -> Option<&str> {
 #[error("the upstream's address for this path would be too long")]
 pub struct TooLong;
 
-/// The upstream's address for a path and query of ours. `base` is what an application would have called its base URL.
+/// Returns the upstream's address for a path and query of ours. `base` is the base URL that an application would have.
 ///
 /// A base with a path (`https://api.openai.com/v1`) stands for our `/v1` and for our root alike, since clients are
-/// given either. A base without one takes every path as it is, and so do Azure's paths, which begin at the root.
+/// given either; a path that holds the base's path already is kept. Azure's paths (`/openai/...`) begin behind the
+/// prefix of the base: `/my-api` of `/my-api`, and nothing of `/openai/v1`. The path's spelling is never changed.
 pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, TooLong> {
     let base_path = base.path().trim_end_matches('/');
-    if base_path.is_empty() || is_under(ours.as_str(), "/openai") || is_under(ours.as_str(), base_path) {
+    let text = ours.as_str();
+    // Where slashes are doubled at the beginning, the text behind them decides.
+    let from_root = &text[text.len() - text.trim_start_matches('/').len() - usize::from(text.starts_with('/'))..];
+    let prefix = if base_path.is_empty() || is_under(from_root, base_path) {
+        ""
+    } else if is_under(from_root, "/openai") {
+        azure_prefix(base_path)
+    } else {
+        base_path
+    };
+    let rest = if prefix == base_path && is_under(from_root, "/v1") { &from_root["/v1".len()..] } else { text };
+    if prefix.is_empty() {
         return joined(base, ours.clone());
     }
-    let rest = if is_under(ours.as_str(), "/v1") {
-        format!("{base_path}{}", &ours.as_str()["/v1".len()..])
-    } else {
-        format!("{base_path}{}", ours.as_str())
-    };
     // Two valid paths one after the other are a valid path, but for the length that an address may have.
-    joined(base, rest.parse().map_err(|_| TooLong)?)
+    joined(base, format!("{prefix}{rest}").parse().map_err(|_| TooLong)?)
+}
+
+/// The part of a base's path in front of Azure's paths.
+fn azure_prefix(base_path: &str) -> &str {
+    let is_azure = |(place, _): &(usize, &str)| is_under(&base_path[*place..], "/openai");
+    let place = base_path.match_indices("/openai").find(is_azure).map(|(place, _)| place);
+    place.map_or_else(|| base_path.strip_suffix("/v1").unwrap_or(base_path), |place| &base_path[..place])
 }
 
 /// The base's scheme and host with another path.
@@ -79,21 +123,115 @@ mod tests {
         upstream_uri(&base.parse().expect("a base"), &ours.parse().expect("a path")).expect("it is short").to_string()
     }
 
-    #[test]
-    fn both_base_urls_of_a_client_reach_the_same_place() {
-        for ours in ["/v1/embeddings", "/embeddings"] {
-            assert_eq!(mapped("https://api.openai.com/v1", ours), "https://api.openai.com/v1/embeddings");
-        }
-        assert_eq!(mapped("http://h:1/v1/", "/v1/chat/completions?x=1"), "http://h:1/v1/chat/completions?x=1");
-        assert_eq!(mapped("http://h/api/openai", "/v1/models"), "http://h/api/openai/models");
-        assert_eq!(mapped("http://h/v1", "/v1?x"), "http://h/v1?x");
-        assert_eq!(mapped("http://h/v1", "/v10/x"), "http://h/v1/v10/x");
-    }
+    /// Base, path of ours, and path of the upstream; the host is the same.
+    const MAPPED: &[(&str, &[(&str, &str)])] = &[
+        (
+            "",
+            &[
+                ("/v1/embeddings", "/v1/embeddings"),
+                ("/", "/"),
+                ("//embeddings", "//embeddings"),
+                ("/v1//embeddings/", "/v1//embeddings/"),
+                ("/api/v1/embeddings?x=1", "/api/v1/embeddings?x=1"),
+                ("/openai/deployments/d/embeddings?api-version=1", "/openai/deployments/d/embeddings?api-version=1"),
+            ],
+        ),
+        (
+            "/v1",
+            &[
+                ("/v1/embeddings", "/v1/embeddings"),
+                ("/embeddings", "/v1/embeddings"),
+                ("/embeddings/", "/v1/embeddings/"),
+                ("//embeddings", "/v1//embeddings"),
+                ("/v1//embeddings", "/v1//embeddings"),
+                ("//v1/embeddings", "//v1/embeddings"),
+                ("/v1?x", "/v1?x"),
+                ("/v10/x", "/v1/v10/x"),
+                ("/v1/chat/completions?x=1", "/v1/chat/completions?x=1"),
+                ("/openai/deployments/d/embeddings", "/openai/deployments/d/embeddings"),
+            ],
+        ),
+        ("/v1/", &[("/v1/chat", "/v1/chat"), ("/embeddings", "/v1/embeddings")]),
+        (
+            "/v1beta/openai",
+            &[
+                ("/v1beta/openai/embeddings", "/v1beta/openai/embeddings"),
+                ("/v1beta/openai//embeddings", "/v1beta/openai//embeddings"),
+                ("/v1/embeddings", "/v1beta/openai/embeddings"),
+                ("/v1//embeddings", "/v1beta/openai//embeddings"),
+                ("/embeddings", "/v1beta/openai/embeddings"),
+                ("/openai/embeddings", "/v1beta/openai/embeddings"),
+            ],
+        ),
+        ("/api/v1", &[("/api/v1/embeddings", "/api/v1/embeddings"), ("/v1/embeddings", "/api/v1/embeddings")]),
+        (
+            "/serving-endpoints",
+            &[
+                ("/serving-endpoints/embeddings", "/serving-endpoints/embeddings"),
+                ("/embeddings", "/serving-endpoints/embeddings"),
+            ],
+        ),
+        (
+            "/engines/v1",
+            &[("/engines/v1/embeddings", "/engines/v1/embeddings"), ("/v1/embeddings", "/engines/v1/embeddings")],
+        ),
+        (
+            "/openai/v1",
+            &[
+                ("/openai/v1/embeddings", "/openai/v1/embeddings"),
+                ("/v1/embeddings", "/openai/v1/embeddings"),
+                ("/embeddings", "/openai/v1/embeddings"),
+                ("/openai/deployments/d/embeddings?v=1", "/openai/deployments/d/embeddings?v=1"),
+            ],
+        ),
+        (
+            "/openai/",
+            &[
+                ("/openai/deployments/d/embeddings", "/openai/deployments/d/embeddings"),
+                ("/openai/v1/embeddings", "/openai/v1/embeddings"),
+                ("/deployments/d/embeddings", "/openai/deployments/d/embeddings"),
+            ],
+        ),
+        (
+            "/api/openai",
+            &[
+                ("/v1/models", "/api/openai/models"),
+                ("/openai/v1/embeddings", "/api/openai/v1/embeddings"),
+                ("/api/openai/v1/embeddings", "/api/openai/v1/embeddings"),
+            ],
+        ),
+        (
+            "/my-api",
+            &[
+                ("/openai/deployments/d/embeddings?v=1", "/my-api/openai/deployments/d/embeddings?v=1"),
+                ("//openai/deployments/d/embeddings", "/my-api//openai/deployments/d/embeddings"),
+                ("/my-api/openai/deployments/d/embeddings?v=1", "/my-api/openai/deployments/d/embeddings?v=1"),
+                ("/openai/deployments/a%2Fb%20c/embeddings", "/my-api/openai/deployments/a%2Fb%20c/embeddings"),
+                ("/openaix/embeddings", "/my-api/openaix/embeddings"),
+                ("/v1/embeddings", "/my-api/embeddings"),
+            ],
+        ),
+        ("/my-api/v1", &[("/openai/deployments/d/embeddings", "/my-api/openai/deployments/d/embeddings")]),
+        (
+            "/my-openai/openai/deployments/d",
+            &[
+                ("/embeddings?v=1", "/my-openai/openai/deployments/d/embeddings?v=1"),
+                ("/openai/deployments/e/embeddings", "/my-openai/openai/deployments/e/embeddings"),
+            ],
+        ),
+        (
+            "/models",
+            &[("/models/embeddings?v=1", "/models/embeddings?v=1"), ("/embeddings?v=1", "/models/embeddings?v=1")],
+        ),
+    ];
 
     #[test]
-    fn a_base_without_a_path_takes_every_path_as_it_is() {
-        assert_eq!(mapped("http://h:1", "/v1/embeddings"), "http://h:1/v1/embeddings");
-        assert_eq!(mapped("http://h:1", "/"), "http://h:1/");
+    fn each_path_has_its_place_behind_each_base() {
+        for (base, paths) in MAPPED {
+            for (ours, theirs) in *paths {
+                assert_eq!(mapped(&format!("http://h:1{base}"), ours), format!("http://h:1{theirs}"), "{base} {ours}");
+            }
+        }
     }
 
     #[test]
@@ -105,21 +243,59 @@ mod tests {
     }
 
     #[test]
-    fn azure_paths_begin_at_the_root() {
-        let path = "/openai/deployments/d/embeddings?api-version=2024-10-21";
-        assert_eq!(mapped("https://x.openai.azure.com", path), format!("https://x.openai.azure.com{path}"));
-        assert_eq!(mapped("https://h/openai/v1", "/openai/v1/embeddings"), "https://h/openai/v1/embeddings");
-        assert_eq!(mapped("https://h/openai/v1", "/v1/embeddings"), "https://h/openai/v1/embeddings");
+    fn embeddings_paths_are_told_from_others() {
+        let embeddings = [
+            "/embeddings",
+            "/v1/embeddings",
+            "/v1/embeddings/",
+            "//embeddings",
+            "/v1//embeddings//",
+            "/v1beta/openai/embeddings",
+            "/serving-endpoints/embeddings",
+            "/openai/deployments//embeddings",
+            "/openai/deployments/a/b/embeddings",
+            "/deployments/embeddings",
+        ];
+        for path in embeddings {
+            assert_eq!(classify_path(path), RouteKind::Embeddings, "{path}");
+        }
+        for (path, name) in [
+            ("/openai/deployments/my-d/embeddings", "my-d"),
+            ("/my-api//openai/deployments/a%2Fb/embeddings/", "a%2Fb"),
+            ("/deployments/embeddings/embeddings", "embeddings"),
+        ] {
+            assert_eq!(
+                (classify_path(path), deployment(path).as_deref()),
+                (RouteKind::Deployment, Some(name)),
+                "{path}"
+            );
+        }
+        for other in ["/", "/v1/models", "/v1/embeddings/x", "/v1/myembeddings", "/api/embed", "/v1/Embeddings"] {
+            assert_eq!((classify_path(other), deployment(other)), (RouteKind::Other, None), "{other}");
+        }
     }
 
     #[test]
-    fn embeddings_paths_are_told_from_others() {
-        assert_eq!(classify_path("/embeddings"), RouteKind::Embeddings);
-        assert_eq!(classify_path("/openai/deployments/my-d/embeddings"), RouteKind::Deployment);
-        for other in
-            ["/v1/embeddings/", "/v1/models", "/openai/deployments//embeddings", "/openai/deployments/a/b/embeddings"]
-        {
-            assert_eq!(classify_path(other), RouteKind::Other, "{other}");
+    fn spellings_of_one_path_have_one_normal_form() {
+        for (path, normal) in [
+            ("/", "/"),
+            ("//", "/"),
+            ("", ""),
+            ("/v1/embeddings", "/v1/embeddings"),
+            ("//v1///embeddings//", "/v1/embeddings"),
+            ("/a%2F/b", "/a%2F/b"),
+        ] {
+            assert_eq!(normal_path(path), normal);
+        }
+    }
+
+    #[test]
+    fn paths_that_resemble_embeddings_are_told() {
+        for path in ["/api/embed", "/embed", "/v1/embeddings/x", "/Embedding"] {
+            assert!(resembles_embeddings(path), "{path}");
+        }
+        for path in ["/v1/chat/completions", "/emb", ""] {
+            assert!(!resembles_embeddings(path), "{path}");
         }
     }
 }

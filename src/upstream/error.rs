@@ -27,6 +27,27 @@ pub struct Failure {
     pub reply: Option<Box<Reply>>,
     /// The cause in a few words, for logs and for errors of our own. Holds no secret and no input.
     pub detail: String,
+    /// Why the upstream counts as unavailable, where it does: only then a mock may take the place of an answer.
+    pub outage: Option<Outage>,
+    /// Whether it answers the caller's own bytes.
+    pub is_own: bool,
+}
+
+/// By which measure the upstream counts as unavailable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Outage {
+    /// No connection can be made, or the breaker is open because none could.
+    #[error("unreachable")]
+    Unreachable,
+    /// Several different requests for one model failed, with no answer in between.
+    #[error("failing; requests={requests}")]
+    Failing {
+        /// How many, as far as they are counted.
+        requests: u32,
+    },
+    /// Another vecho behind this one answers in place of its own upstream.
+    #[error("upstream-fallback")]
+    StandsIn,
 }
 
 /// The four classes of failure.
@@ -64,6 +85,8 @@ pub enum Why {
     Cut,
     /// It answered with a status that means "not now".
     Status,
+    /// Another vecho had no answer of its own upstream.
+    StandIn,
     /// It failed so often that it is left alone for a while.
     BreakerOpen,
     /// The request's time was over before its turn came; the upstream was not asked.
@@ -73,9 +96,29 @@ pub enum Why {
 }
 
 impl Failure {
+    fn new(class: Class, reply: Option<Reply>, detail: impl Into<String>) -> Self {
+        Self { class, reply: reply.map(Box::new), detail: detail.into(), outage: None, is_own: false }
+    }
+
+    /// The same failure as part of an outage.
+    #[must_use]
+    pub fn with_outage(self, outage: Outage) -> Self {
+        Self { outage: Some(outage), ..self }
+    }
+
+    /// The measure of the outage that it is part of, or else the kind of failure, for headers.
+    pub fn measure(&self) -> String {
+        match (self.outage, self.class, &self.reply) {
+            (Some(outage), ..) => outage.to_string(),
+            (None, _, Some(reply)) => format!("status; code={}", reply.status.as_u16()),
+            (None, Class::Unavailable(Why::Timeout | Why::Expired), None) => "timeout".to_owned(),
+            (None, ..) => "no-answer".to_owned(),
+        }
+    }
+
     /// A failure without a reply.
     pub fn unavailable(why: Why, detail: impl Into<String>) -> Self {
-        Self { class: Class::Unavailable(why), reply: None, detail: detail.into() }
+        Self::new(Class::Unavailable(why), None, detail)
     }
 
     /// The failure that an answer other than a success means.
@@ -87,30 +130,25 @@ impl Failure {
             _ => Class::Refused,
         };
         let detail = format!("the upstream answered {}", reply.status.as_u16());
-        Self { class, reply: Some(Box::new(reply)), detail }
+        Self::new(class, Some(reply), detail)
     }
 
     /// The failure of an answer that is larger than what is read. It would be as large the next time.
     pub fn too_large(asked: Encoding) -> Self {
-        let detail = "the upstream's answer is larger than upstream.max_answer_bytes".to_owned();
-        Self { class: Class::Unreadable(Unreadable::TooLarge, asked), reply: None, detail }
+        let detail = "the upstream's answer is larger than upstream.max_answer_bytes";
+        Self::new(Class::Unreadable(Unreadable::TooLarge, asked), None, detail)
     }
 
     /// The failure of an answer for which there is no memory. In smaller calls there may be.
     pub fn no_room(asked: Encoding) -> Self {
         let detail = "the upstream's answer has no room in the quarter of memory.limit_mb that answers under way share";
-        Self { class: Class::Unreadable(Unreadable::NoRoom, asked), reply: None, detail: detail.to_owned() }
+        Self::new(Class::Unreadable(Unreadable::NoRoom, asked), None, detail)
     }
 
     /// The failure of an answer that cannot be believed; it is kept so that it can be passed on.
     pub fn unreadable(cause: Unreadable, asked: Encoding, reply: Reply) -> Self {
         let detail = format!("the upstream's answer cannot be used: {cause}");
-        Self { class: Class::Unreadable(cause, asked), reply: Some(Box::new(reply)), detail }
-    }
-
-    /// Whether the upstream itself is ill, which is what the breaker counts.
-    pub const fn is_unavailable(&self) -> bool {
-        matches!(self.class, Class::Unavailable(_))
+        Self::new(Class::Unreadable(cause, asked), Some(reply), detail)
     }
 
     /// Whether fewer inputs in a call might pass, and of what there were too many.
@@ -128,22 +166,44 @@ impl Failure {
 
     /// Whether another request in the same call, with the same credential and model, may have caused this.
     pub fn may_be_a_neighbours(&self) -> bool {
-        // Not 403: what stands before a service refuses texts with it, too.
-        let shared_fate = [StatusCode::UNAUTHORIZED, StatusCode::NOT_FOUND];
         match self.class {
-            Class::Unavailable(_) | Class::Throttled => false,
+            Class::Unavailable(why) => matches!(why, Why::Status | Why::Dropped | Why::Cut),
+            Class::Throttled => false,
             Class::Unreadable(..) => true,
-            Class::Refused => self.reply.as_ref().is_none_or(|reply| {
-                !shared_fate.contains(&reply.status) && reply.status != StatusCode::TOO_MANY_REQUESTS
-            }),
+            Class::Refused => !self.concerns_the_caller(),
         }
+    }
+
+    /// Whether the form of a call may have caused this, so that the caller's own request may fare better.
+    pub fn may_be_of_the_form(&self) -> bool {
+        match self.class {
+            Class::Unavailable(why) => why == Why::Status,
+            Class::Throttled => false,
+            Class::Unreadable(..) => true,
+            Class::Refused => !self.concerns_the_caller(),
+        }
+    }
+
+    /// Whether the caller is refused whatever it asks: its credential, or its quota. Not a 403: services refuse texts with
+    /// it, too.
+    fn concerns_the_caller(&self) -> bool {
+        let statuses = [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS];
+        self.reply.as_ref().is_some_and(|reply| statuses.contains(&reply.status))
+    }
+
+    /// Whether a large call may have been refused for its size although the answer names no limit: it names no other
+    /// cause either.
+    pub fn may_be_of_the_size(&self) -> bool {
+        let Some(reply) = &self.reply else { return false };
+        let may_be = matches!(reply.status.as_u16(), 400 | 413 | 422 | 500);
+        may_be && !names_a_cause(&reply.body)
     }
 
     /// Whether asking again may help, as far as the answer itself tells.
     pub fn may_be_retried(&self) -> bool {
         let vetoed = self.header("x-should-retry") == Some("false");
         let retryable = match self.class {
-            Class::Unavailable(why) => !matches!(why, Why::BreakerOpen | Why::Expired | Why::Stopping),
+            Class::Unavailable(why) => !matches!(why, Why::BreakerOpen | Why::Expired | Why::Stopping | Why::Timeout),
             Class::Throttled => true,
             Class::Refused | Class::Unreadable(..) => false,
         };
@@ -174,6 +234,12 @@ impl Failure {
 /// 500, 502, 503, 504 and the range that content delivery networks use for "origin not reached".
 fn means_unavailable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504 | 520..=529)
+}
+
+/// Whether an error body names a member or a code, as errors do that have nothing to do with size.
+fn names_a_cause(body: &[u8]) -> bool {
+    let fields = error_fields(body);
+    !fields.param.is_empty() || fields.code.chars().any(char::is_alphabetic)
 }
 
 /// Servers word their limits differently; a wrong guess here costs a few smaller calls, never a wrong answer.

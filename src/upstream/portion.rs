@@ -7,12 +7,13 @@ use http::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::Failure;
 use super::caller::Answered;
+use super::sizing::Load;
+use super::{Failure, OwnRequest};
 use crate::tokens;
 use crate::traces::{Span, TraceContext};
 use crate::vector::Vector;
-use crate::wire::{Input, ReadAnswer};
+use crate::wire::Input;
 
 /// One vector that came from the upstream.
 #[derive(Clone, Debug)]
@@ -35,19 +36,32 @@ pub struct CallInfo {
     pub model: Option<String>,
     /// Tokens of the whole call.
     pub prompt_tokens: Option<u64>,
-    /// How many inputs it carried.
+    /// How many inputs it carried, repetitions included.
     pub inputs: usize,
+    /// Whether it carried an input more than once, as its caller wrote it.
+    pub has_repetitions: bool,
     /// Its place in the trace of the request it was made for.
     pub trace: TraceContext,
 }
 
-/// Who waits for inputs.
+/// A request that waits for inputs.
 #[derive(Clone, Debug)]
-pub struct Asker {
+pub struct Waiter {
     /// How long.
     pub deadline: Instant,
     /// In whose trace.
     pub trace: TraceContext,
+}
+
+/// Inputs of one request, all of one kind, that are missing.
+#[derive(Debug)]
+pub struct Missing {
+    /// The inputs.
+    pub inputs: Vec<Input<'static>>,
+    /// For each of them its place among the distinct inputs of the request.
+    pub places: Vec<u32>,
+    /// The request.
+    pub own: Arc<OwnRequest>,
 }
 
 /// The result for some of the inputs that were submitted.
@@ -64,92 +78,135 @@ pub struct Portion {
 /// Inputs of one request that travel together.
 pub(super) struct Piece {
     pub(super) first_place: usize,
-    pub(super) inputs: Vec<Input<'static>>,
-    pub(super) deadline: Instant,
-    pub(super) trace: TraceContext,
+    pub(super) missing: Missing,
+    pub(super) waiter: Waiter,
     /// Its wait in its lane, while that goes on.
     pub(super) queued: Span,
     pub(super) results: mpsc::UnboundedSender<Portion>,
 }
 
-/// The most that one call may carry.
-#[derive(Clone, Copy)]
-pub(super) struct CallLimits {
-    pub(super) max_inputs: usize,
-    pub(super) max_tokens: usize,
-}
+impl Piece {
+    pub(super) fn leave_queue(&mut self) {
+        self.queued = Span::default();
+    }
 
-/// Cuts a list of inputs into runs that fit one call each.
-pub(super) fn cut<T>(
-    inputs: Vec<Input<'static>>,
-    limits: CallLimits,
-    make: impl Fn(usize, Vec<Input<'static>>) -> T,
-) -> Vec<T> {
-    let (mut runs, mut run, mut first_place, mut tokens) = (Vec::new(), Vec::new(), 0, 0);
-    for (place, input) in inputs.into_iter().enumerate() {
-        let more = input.estimated_tokens();
-        if !run.is_empty() && (run.len() >= limits.max_inputs || tokens + more > limits.max_tokens) {
-            runs.push(make(first_place, std::mem::take(&mut run)));
-            (first_place, tokens) = (place, 0);
+    pub(super) fn inputs(&self) -> &[Input<'static>] {
+        &self.missing.inputs
+    }
+
+    pub(super) fn own(&self) -> &OwnRequest {
+        &self.missing.own
+    }
+
+    /// Whether it holds all that its request asks for.
+    pub(super) fn is_whole(&self) -> bool {
+        self.missing.inputs.len() == self.own().distinct()
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let tokens = self.inputs().iter().map(Input::estimated_tokens).sum();
+        Load { inputs: self.inputs().len(), tokens }
+    }
+
+    /// How many of its first inputs fit these bounds; at least one.
+    pub(super) fn fitting(&self, max_inputs: usize, max_tokens: usize) -> usize {
+        let within = |tokens: &mut usize, input: &Input<'_>| {
+            *tokens += input.estimated_tokens();
+            Some(*tokens <= max_tokens)
+        };
+        let inputs = self.inputs().iter().take(max_inputs).scan(0, within);
+        inputs.take_while(|fits| *fits).count().max(1)
+    }
+
+    /// Cuts off what comes after the first `inputs`.
+    pub(super) fn split_off(&mut self, inputs: usize) -> Self {
+        let missing = Missing {
+            inputs: self.missing.inputs.split_off(inputs),
+            places: self.missing.places.split_off(inputs),
+            own: Arc::clone(&self.missing.own),
+        };
+        Self {
+            first_place: self.first_place + inputs,
+            missing,
+            waiter: self.waiter.clone(),
+            queued: Span::default(),
+            results: self.results.clone(),
         }
-        tokens += more;
-        run.push(input);
     }
-    if !run.is_empty() {
-        runs.push(make(first_place, run));
+
+    /// Takes back what was cut off.
+    pub(super) fn rejoin(&mut self, mut rest: Self) {
+        self.missing.inputs.append(&mut rest.missing.inputs);
+        self.missing.places.append(&mut rest.missing.places);
     }
-    runs
+
+    pub(super) fn send(self, result: Result<Vec<Fetched>, Arc<Failure>>) {
+        let places = self.first_place..self.first_place + self.inputs().len();
+        // The submitter stays until every portion has come; if it is gone, the process is stopping.
+        drop(self.results.send(Portion { places, inputs: self.missing.inputs, result }));
+    }
 }
 
-pub(super) fn estimated_tokens(inputs: &[Input<'_>]) -> usize {
-    inputs.iter().map(Input::estimated_tokens).sum()
+/// What several pieces carry together.
+pub(super) fn load_of(batch: &[Piece]) -> Load {
+    batch
+        .iter()
+        .map(Piece::load)
+        .fold(Load::default(), |sum, load| Load { inputs: sum.inputs + load.inputs, tokens: sum.tokens + load.tokens })
 }
 
 /// Two halves of a batch: by requests where there are several, else by inputs.
-pub(super) fn halve(mut batch: Vec<Piece>) -> (Vec<Piece>, Vec<Piece>) {
+pub(super) fn halve(mut batch: Vec<Piece>) -> [Vec<Piece>; 2] {
     if batch.len() > 1 {
         let right = batch.split_off(batch.len() / 2);
-        return (batch, right);
+        return [batch, right];
     }
-    let rights = batch
-        .iter_mut()
-        .map(|piece| {
-            let middle = piece.inputs.len() / 2;
-            Piece {
-                first_place: piece.first_place + middle,
-                inputs: piece.inputs.split_off(middle),
-                deadline: piece.deadline,
-                trace: piece.trace.clone(),
-                queued: Span::default(),
-                results: piece.results.clone(),
-            }
-        })
-        .collect();
-    (batch, rights)
+    let rights = batch.iter_mut().map(|piece| piece.split_off(piece.inputs().len() / 2)).collect();
+    [batch, rights]
 }
 
+/// Hands the vectors of a call in vecho's own form to the pieces it was made for.
 pub(super) fn hand_out(batch: Vec<Piece>, answered: Answered) {
-    let Answered { answer, reply, trace } = answered;
-    let inputs: Vec<&Input<'_>> = batch.iter().flat_map(|piece| &piece.inputs).collect();
-    let mut tokens = token_shares(&inputs, &answer).into_iter();
-    let call = Arc::new(CallInfo {
-        headers: reply.headers,
-        model: answer.model,
-        prompt_tokens: answer.prompt_tokens,
-        inputs: answer.vectors.len(),
-        trace,
-    });
-    let mut vectors = answer.vectors.into_iter();
+    let inputs: Vec<&Input<'_>> = batch.iter().flat_map(Piece::inputs).collect();
+    let mut tokens = token_shares(&inputs, answered.prompt_tokens).into_iter();
+    let mut vectors = answered.vectors.into_iter();
     for piece in batch {
-        let mine = vectors.by_ref().zip(tokens.by_ref()).take(piece.inputs.len());
-        let fetched = mine.map(|(vector, tokens)| Fetched { vector, tokens, call: Arc::clone(&call) }).collect();
+        let mine = vectors.by_ref().zip(tokens.by_ref()).take(piece.inputs().len());
+        let call = &answered.call;
+        let fetched = mine.map(|(vector, tokens)| Fetched { vector, tokens, call: Arc::clone(call) }).collect();
         piece.send(Ok(fetched));
     }
 }
 
+/// Hands the vectors of the caller's own request to a piece of it.
+pub(super) fn hand_out_own(piece: Piece, answered: &Answered) {
+    let tokens = own_token_shares(&piece, answered.prompt_tokens);
+    let own = piece.own();
+    let vector = |place: &u32| answered.vectors[own.firsts[*place as usize]].clone();
+    let fetched = piece.missing.places.iter().map(vector).zip(tokens);
+    let call = &answered.call;
+    let fetched = fetched.map(|(vector, tokens)| Fetched { vector, tokens, call: Arc::clone(call) }).collect();
+    piece.send(Ok(fetched));
+}
+
+/// The share of each input of a piece in the sum of its whole request; nothing where the other inputs are not at hand.
+fn own_token_shares(piece: &Piece, prompt_tokens: Option<u64>) -> Vec<Option<u32>> {
+    let inputs: Vec<&Input<'_>> = piece.inputs().iter().collect();
+    let own = piece.own();
+    if !own.has_repetitions() && piece.is_whole() {
+        return token_shares(&inputs, prompt_tokens);
+    }
+    if !piece.is_whole() || matches!(inputs.as_slice(), [Input::Tokens(_), ..]) {
+        return token_shares(&inputs, None);
+    }
+    let repeated: Vec<&Input<'_>> = own.slots.iter().map(|slot| inputs[*slot as usize]).collect();
+    let shares = token_shares(&repeated, prompt_tokens);
+    own.firsts.iter().map(|first| shares[*first]).collect()
+}
+
 /// What each input cost. A call tells only the sum.
-fn token_shares(inputs: &[&Input<'_>], answer: &ReadAnswer) -> Vec<Option<u32>> {
-    match (inputs, answer.prompt_tokens) {
+fn token_shares(inputs: &[&Input<'_>], prompt_tokens: Option<u64>) -> Vec<Option<u32>> {
+    match (inputs, prompt_tokens) {
         ([_], Some(total)) => vec![u32::try_from(total).ok()],
         ([Input::Tokens(_), ..], _) => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),
         (_, Some(total)) => {
@@ -164,17 +221,5 @@ pub(super) fn fail(batch: Vec<Piece>, failure: Failure) {
     let failure = Arc::new(failure);
     for piece in batch {
         piece.send(Err(Arc::clone(&failure)));
-    }
-}
-
-impl Piece {
-    pub(super) fn leave_queue(&mut self) {
-        self.queued = Span::default();
-    }
-
-    fn send(self, result: Result<Vec<Fetched>, Arc<Failure>>) {
-        let places = self.first_place..self.first_place + self.inputs.len();
-        // Who submitted the piece stays until every portion has come; if it is gone, the process is stopping.
-        drop(self.results.send(Portion { places, inputs: self.inputs, result }));
     }
 }

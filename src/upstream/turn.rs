@@ -19,6 +19,11 @@ impl Turn {
         Self { permits: Arc::clone(permits), held }
     }
 
+    /// Gives the permit up for good: what it is held for takes too long.
+    pub(super) fn give_back(&mut self) {
+        self.held = None;
+    }
+
     /// Lets others go first for `wait`, then queues again, at most until `deadline`; false where it is not its turn by then.
     pub(super) async fn pause(&mut self, wait: Duration, deadline: Instant) -> bool {
         self.held = None;

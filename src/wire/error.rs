@@ -24,6 +24,9 @@ pub struct ErrorFields {
     /// Machine-readable cause.
     #[serde(deserialize_with = "text_or_nothing")]
     pub code: String,
+    /// The member of the request at fault.
+    #[serde(deserialize_with = "text_or_nothing")]
+    pub param: String,
 }
 
 #[derive(Deserialize)]

@@ -1,20 +1,23 @@
 //! The OpenAI embeddings format, pure: what a request means, what an answer says, what an error looks like.
 
+mod bypass;
 mod error;
 mod form;
 mod inputs;
+mod members;
 mod request;
 mod response;
 mod space;
 mod unknown;
 mod write;
 
+pub use bypass::{Bypass, BypassCause};
 pub use error::{envelope, error_code, error_fields};
 pub use form::{RequestForm, WrittenEncoding};
 pub use inputs::MAX_INPUTS;
-pub use request::{Bypass, EmbedRequest, MAX_DIMENSIONS, PathModel, read_request};
+pub use request::{EmbedRequest, MAX_DIMENSIONS, PathModel, read_request};
 pub use response::{Base64, Expected, ReadAnswer, Rendering, Unreadable, read_answer};
-pub use space::{Encoding, Input, InputKind, Space};
+pub use space::{Encoding, Extra, Input, InputKind, Space};
 pub use unknown::unknown_fields;
 pub use write::write_request;
 

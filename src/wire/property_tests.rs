@@ -62,8 +62,8 @@ fn spaces() -> impl Strategy<Value = Space> {
     let extras = prop::collection::btree_map(prop::sample::select(&EXTRAS[..]), scalars(), 0..3);
     (prop::option::of(any::<String>()), prop::option::of(1..=MAX_DIMENSIONS), extras).prop_map(
         |(model, dimensions, extras)| {
-            let extras: BTreeMap<String, String> =
-                extras.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect();
+            let extras: BTreeMap<String, Extra> =
+                extras.into_iter().map(|(name, value)| (name.to_owned(), value.to_string().into())).collect();
             Space { model, dimensions, extras }
         },
     )

@@ -10,12 +10,18 @@ use std::fmt;
 
 use serde::Deserializer as _;
 use serde::de::{self, MapAccess, Visitor};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::form::{RequestForm, WrittenEncoding};
 use super::inputs::{InputsVisitor, Name};
-use super::{Encoding, Input, InputKind, Space};
+use super::members::read_member;
+use super::{Bypass, BypassCause, Encoding, Extra, Input, InputKind, Space};
+
+/// Most members of a body that is understood.
+const MAX_MEMBERS: usize = 64;
+
+/// Longest name of a further member, in bytes.
+const MAX_NAME_BYTES: usize = 256;
 
 /// Most components a vector may be asked to have. It sizes what is made here, and no model comes near it.
 pub const MAX_DIMENSIONS: u32 = 1 << 16;
@@ -42,55 +48,6 @@ impl EmbedRequest<'_> {
     }
 }
 
-/// Why a request is passed through uncached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Bypass {
-    /// The body is not one JSON object.
-    NotJson,
-    /// A text holds half of a surrogate pair, which no UTF-8 string can.
-    LoneSurrogate,
-    /// A field stands twice.
-    DuplicateKey,
-    /// A field that is not known to leave the vector alone.
-    UnknownField,
-    /// A known field with a value that has no known meaning.
-    WrongType,
-    /// No `input`, or no `model` where the path names none.
-    NoInput,
-    /// An empty list, text or token array: the service decides.
-    EmptyInput,
-    /// More than [`MAX_INPUTS`] inputs.
-    TooManyInputs,
-    /// The content type is not JSON.
-    ContentType,
-    /// The body is compressed.
-    ContentEncoding,
-    /// The upstream's answer to it cannot be read.
-    UnreadableAnswer,
-    /// The answer's model changed several times while it was put together.
-    UnsteadyModel,
-}
-
-impl Bypass {
-    /// The word for headers and metrics.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::NotJson => "not_json",
-            Self::LoneSurrogate => "lone_surrogate",
-            Self::DuplicateKey => "duplicate_key",
-            Self::UnknownField => "unknown_field",
-            Self::WrongType => "wrong_type",
-            Self::NoInput => "no_input",
-            Self::EmptyInput => "empty_input",
-            Self::TooManyInputs => "too_many_inputs",
-            Self::ContentType => "content_type",
-            Self::ContentEncoding => "content_encoding",
-            Self::UnreadableAnswer => "unreadable_answer",
-            Self::UnsteadyModel => "unsteady_model",
-        }
-    }
-}
-
 /// Whether the request's path already names the model, as Azure's deployment paths do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathModel {
@@ -105,19 +62,22 @@ pub fn read_request<'a>(
     body: &'a [u8],
     extra_fields: &BTreeSet<String>,
     path_model: PathModel,
-) -> Result<EmbedRequest<'a>, Bypass> {
-    // Until the visitor is inside an object, whatever goes wrong means that there is none.
-    let fault = Cell::new(Some(Bypass::NotJson));
+) -> Result<EmbedRequest<'a>, BypassCause> {
+    // Until the visitor is inside an object, any error means that there is none.
+    let (fault, member) = (Cell::new(Some(Bypass::NotJson)), Cell::new(None));
     let mut json = serde_json::Deserializer::from_slice(body);
     let fields = json
-        .deserialize_map(FieldsVisitor { extra_fields, fault: &fault })
+        .deserialize_map(FieldsVisitor { extra_fields, fault: &fault, member: &member })
         .and_then(|fields| json.end().map(|()| fields))
-        .map_err(|error| fault.get().unwrap_or_else(|| syntax_fault(&error)))?;
-    fields.check(path_model)
+        .map_err(|error| {
+            let reason = fault.get().unwrap_or_else(|| syntax_fault(&error));
+            BypassCause::in_member(reason, member.take())
+        })?;
+    Ok(fields.check(path_model)?)
 }
 
 /// A JSON error that no visitor explained.
-fn syntax_fault(error: &serde_json::Error) -> Bypass {
+pub(super) fn syntax_fault(error: &serde_json::Error) -> Bypass {
     let text = error.to_string();
     let surrogate = text.contains("surrogate") || text.contains("unexpected end of hex escape");
     match error.classify() {
@@ -133,7 +93,7 @@ struct Fields<'a> {
     inputs: Option<Vec<Input<'a>>>,
     dimensions: Option<u32>,
     user: Option<String>,
-    extras: BTreeMap<String, String>,
+    extras: BTreeMap<String, Extra>,
     form: RequestForm,
 }
 
@@ -155,6 +115,8 @@ impl<'a> Fields<'a> {
 struct FieldsVisitor<'f> {
     extra_fields: &'f BTreeSet<String>,
     fault: &'f Cell<Option<Bypass>>,
+    /// The member that the fault lies in.
+    member: &'f Cell<Option<String>>,
 }
 
 impl FieldsVisitor<'_> {
@@ -184,11 +146,10 @@ impl FieldsVisitor<'_> {
                 fields.dimensions = self.read_dimensions(map)?;
                 fields.form.has_null_dimensions = fields.dimensions.is_none();
             }
-            extra if self.extra_fields.contains(extra) => {
-                let canonical = self.read_extra(map)?;
-                fields.extras.insert(extra.to_owned(), canonical);
+            extra => {
+                let value = self.read_extra(extra, map)?;
+                fields.extras.insert(extra.to_owned(), value);
             }
-            _ => return Err(self.fault(Bypass::UnknownField)),
         }
         Ok(())
     }
@@ -219,19 +180,12 @@ impl FieldsVisitor<'_> {
         Ok(Some(number as u32))
     }
 
-    /// Only scalars: a list may hold one value per input, and then a vector's meaning would hang on its place.
-    fn read_extra<'a, A: MapAccess<'a>>(&self, map: &mut A) -> Result<String, A::Error> {
+    fn read_extra<'a, A: MapAccess<'a>>(&self, name: &str, map: &mut A) -> Result<Extra, A::Error> {
         let text = map.next_value::<&RawValue>()?.get();
-        // Told by its first byte: read into a value, an object of the JSON library's own would pass for what is in it.
-        if text.starts_with(['{', '[']) {
-            return Err(self.fault(Bypass::WrongType));
+        if name.len() > MAX_NAME_BYTES {
+            return Err(self.fault(Bypass::UnknownField));
         }
-        let value: Value = serde_json::from_str(text).map_err(|error| self.fault(syntax_fault(&error)))?;
-        match &value {
-            Value::Null | Value::Bool(_) | Value::String(_) => Ok(value.to_string()),
-            Value::Number(number) if !number.is_f64() => Ok(value.to_string()),
-            _ => Err(self.fault(Bypass::WrongType)),
-        }
+        read_member(name, text, self.extra_fields.contains(name)).map_err(|reason| self.fault(reason))
     }
 }
 
@@ -247,10 +201,14 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
         let mut fields = Fields::default();
         let mut seen = Vec::<Cow<'de, str>>::with_capacity(6);
         while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
-            if seen.contains(&name) {
-                return Err(self.fault(Bypass::DuplicateKey));
-            }
-            self.read_field(&name, &mut fields, &mut map)?;
+            let read = if seen.contains(&name) {
+                Err(self.fault(Bypass::DuplicateKey))
+            } else if seen.len() == MAX_MEMBERS {
+                Err(self.fault(Bypass::UnknownField))
+            } else {
+                self.read_field(&name, &mut fields, &mut map)
+            };
+            read.inspect_err(|_| self.member.set(Some(name.to_string())))?;
             seen.push(name);
         }
         Ok(fields)

@@ -13,8 +13,48 @@ pub struct Space {
     pub model: Option<String>,
     /// The length asked for.
     pub dimensions: Option<u32>,
-    /// Further fields by name, each value as canonical JSON.
-    pub extras: BTreeMap<String, String>,
+    /// Further members by name.
+    pub extras: BTreeMap<String, Extra>,
+}
+
+/// Value of a further member. Values are equal if their canonical texts are.
+#[derive(Clone, Debug)]
+pub struct Extra {
+    canonical: String,
+    /// The caller's own text, where it differs.
+    written: Option<Box<str>>,
+}
+
+impl Extra {
+    /// A value with its canonical JSON and the JSON that its caller wrote.
+    pub fn new(canonical: String, written: &str) -> Self {
+        let written = (canonical != written).then(|| written.into());
+        Self { canonical, written }
+    }
+
+    /// The text that joins the key.
+    pub fn canonical(&self) -> &str {
+        &self.canonical
+    }
+
+    /// The text that is sent to the upstream.
+    pub fn written(&self) -> &str {
+        self.written.as_deref().unwrap_or(&self.canonical)
+    }
+}
+
+impl PartialEq for Extra {
+    fn eq(&self, other: &Self) -> bool {
+        self.canonical == other.canonical
+    }
+}
+
+impl Eq for Extra {}
+
+impl From<String> for Extra {
+    fn from(canonical: String) -> Self {
+        Self { canonical, written: None }
+    }
 }
 
 impl Space {
@@ -27,7 +67,7 @@ impl Space {
             key.part(Tag::Dimensions, &dimensions.to_le_bytes());
         }
         for (name, value) in &self.extras {
-            key.part(Tag::ExtraName, name.as_bytes()).part(Tag::ExtraValue, value.as_bytes());
+            key.part(Tag::ExtraName, name.as_bytes()).part(Tag::ExtraValue, value.canonical().as_bytes());
         }
     }
 

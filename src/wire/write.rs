@@ -31,9 +31,9 @@ pub fn write_request(space: &Space, inputs: &[&Input<'_>], form: RequestForm, us
         None if form.has_null_user => write_field(&mut body, "user", &()),
         None => {}
     }
-    for (name, canonical) in &space.extras {
+    for (name, value) in &space.extras {
         write_name(&mut body, name);
-        body.extend_from_slice(canonical.as_bytes());
+        body.extend_from_slice(value.written().as_bytes());
     }
     body.push(b'}');
     Bytes::from(body)

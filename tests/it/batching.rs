@@ -64,7 +64,7 @@ async fn misses_that_come_while_all_permits_are_busy_go_together_in_full_calls()
     for (answer, inputs) in std::iter::once(first).chain(rest).zip(&requests) {
         assert_right(&answer, inputs);
     }
-    assert_eq!(call_sizes(&stub), [2, 8, 8, 4], "20 queued inputs in calls of at most 8");
+    assert_eq!(call_sizes(&stub), [2, 4, 8, 8], "calls double from the size of one request to the bound of 8");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The breaker: an upstream that keeps failing is left alone, asked by single probes, and used again when it is back.
+//! An upstream that cannot be reached is left alone, asked by single probes, and used again when it is back. A model that
+//! fails by status is asked by each request, since a healthy text must get through.
 
 use serde_json::{Value, json};
 
@@ -28,19 +29,21 @@ async fn assert_state(vecho: &Inside, state: f64) {
 async fn after_enough_failures_in_a_row_the_upstream_is_left_alone() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("breaker.open_for", "60s"), ("breaker.max_open", "60s")]).await;
-    stub.always(down());
+    stub.down().await;
     for number in 0..3 {
         assert_state(&vecho, 0.0).await;
-        assert_eq!(vecho.embed(ask(number)).await.status, 503);
+        assert_eq!(vecho.embed(ask(number)).await.status, 502);
     }
     assert_state(&vecho, 2.0).await;
-    stub.always(Behaviour::Normal);
+    stub.up().await;
     for number in 10..20 {
         let answer = vecho.embed(ask(number)).await;
         assert_eq!(answer.error(), ("server_error".to_owned(), json!("upstream_unavailable")));
         assert_eq!((answer.status, answer.header("retry-after")), (503, Some("1")));
+        let message = answer.json()["error"]["message"].to_string();
+        assert!(message.contains("vecho") && message.contains("refused"), "{message}");
     }
-    assert_eq!(stub.embedding_calls().len(), 3, "no call reaches an upstream behind an open breaker");
+    assert_eq!(stub.embedding_calls().len(), 0, "no call reaches an upstream behind an open breaker");
     let health = vecho.health().await;
     assert_eq!(health["status"], "degraded");
     assert!(health["warnings"].to_string().contains("the breaker in front of the upstream is open"), "{health}");
@@ -51,8 +54,10 @@ async fn after_enough_failures_in_a_row_the_upstream_is_left_alone() {
 async fn a_success_or_a_refusal_between_failures_keeps_it_closed() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;
-    for (number, good) in [Behaviour::Normal, Behaviour::Quota].into_iter().cycle().take(6).enumerate() {
-        for behaviour in [down(), down(), good] {
+    let cut = || [Behaviour::HangUp, Behaviour::HangUp];
+    for (number, good) in [Behaviour::Normal, Behaviour::Quota, down()].into_iter().cycle().take(6).enumerate() {
+        // Each request is repeated once on another connection.
+        for behaviour in cut().into_iter().chain(cut()).chain([good]) {
             stub.next(behaviour);
         }
         for part in ["a", "b", "c"] {
@@ -60,18 +65,74 @@ async fn a_success_or_a_refusal_between_failures_keeps_it_closed() {
         }
     }
     assert_state(&vecho, 0.0).await;
-    assert_eq!(stub.embedding_calls().len(), 18);
+    assert_eq!(stub.embedding_calls().len(), 30);
+}
+
+#[tokio::test]
+async fn an_upstream_that_closes_every_connection_opens_it() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[]).await;
+    assert_eq!(vecho.embed(ask("kept")).await.status, 200);
+    stub.always(Behaviour::HangUp);
+    for number in 0..3 {
+        assert_state(&vecho, 0.0).await;
+        assert_eq!(vecho.embed(ask(number)).await.status, 502);
+    }
+    assert_state(&vecho, 2.0).await;
+}
+
+#[tokio::test]
+async fn one_request_that_fails_again_and_again_does_not_open_it() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[]).await;
+    stub.always(Behaviour::HangUp);
+    for _ in 0..10 {
+        assert_eq!(vecho.embed(ask("the same")).await.status, 502);
+    }
+    assert_state(&vecho, 0.0).await;
+}
+
+#[tokio::test]
+async fn a_model_that_fails_for_several_requests_is_unavailable_and_is_still_asked_by_each() {
+    let stub = Stub::start();
+    let vecho =
+        start(&stub, &[("fallback.mode", "mock"), ("retry.max_attempts", "3"), ("retry.base_wait", "1ms")]).await;
+    let is_sick = |call: &crate::harness::stub::Call| {
+        call.json()["model"] == "tiny" && !call.texts().iter().any(|text| text.contains("well"))
+    };
+    stub.when(is_sick, Behaviour::Status { code: 503, headers: vec![], body: r#"{"error":"sick"}"#.to_owned() });
+    for number in [0, 1, 1, 1] {
+        let answer = vecho.embed(ask(number)).await;
+        assert_eq!((answer.status, &answer.body[..]), (503, &br#"{"error":"sick"}"#[..]), "{number}");
+    }
+    let calls = stub.embedding_calls().len();
+    for number in 2..6 {
+        let answer = vecho.embed(ask(number)).await;
+        assert_eq!((answer.status, answer.header("x-vecho-cache")), (200, Some("mock")), "{number}");
+        assert_eq!(answer.header("x-vecho-fallback-reason"), Some("failing; requests=3"));
+    }
+    assert_eq!(stub.embedding_calls().len() - calls, 3 + 3, "three attempts for the third request, then one for each");
+    let other = vecho.embed(json!({"model": "other", "input": "x"})).await;
+    assert_eq!((other.status, other.header("x-vecho-cache")), (200, Some("miss")), "another model is well");
+    let well = vecho.embed(ask("well")).await;
+    assert_eq!(
+        (well.header("x-vecho-cache"), well.vectors()),
+        (Some("miss"), vec![Stub::vector("tiny", None, "well")])
+    );
+    assert_eq!(vecho.embed(ask(9)).await.status, 503, "an answer begins the count anew");
+    assert_state(&vecho, 0.0).await;
 }
 
 #[tokio::test]
 async fn single_probes_find_out_when_it_is_back_and_close_it() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("breaker.open_for", "50ms"), ("breaker.max_open", "50ms")]).await;
-    stub.always(down());
+    stub.down().await;
     for number in 0..3 {
         vecho.embed(ask(number)).await;
     }
     stub.always(Behaviour::Gate);
+    stub.up().await;
     let probe = async {
         let is_probing = async || vecho.embed(ask("probe")).await.status == 200;
         eventually("a probe that is answered", is_probing).await;
@@ -90,7 +151,7 @@ async fn single_probes_find_out_when_it_is_back_and_close_it() {
     stub.always(Behaviour::Normal);
     assert_state(&vecho, 0.0).await;
     assert_eq!(vecho.embed(ask("after")).await.vectors(), [Stub::vector("tiny", None, "after")]);
-    assert_eq!(stub.embedding_calls().len(), 5, "three failures, one probe, one call");
+    assert_eq!(stub.embedding_calls().len(), 2, "one probe, one call");
     assert!(!vecho.health().await["warnings"].to_string().contains("breaker"));
 }
 

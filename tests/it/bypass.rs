@@ -5,7 +5,7 @@ use http::Method;
 use serde_json::json;
 use vecho::wire::MAX_INPUTS;
 
-use crate::harness::client::raw;
+use crate::harness::client::{Answer, raw};
 use crate::harness::front::{Ask, tiny};
 use crate::harness::{Behaviour, Client, Front, Inside};
 
@@ -21,8 +21,13 @@ async fn assert_passes(front: &Front, body: &[u8], reason: &str, shape: impl Fn(
         let call = front.stub.embedding_calls().pop().expect("a call");
         assert_eq!(call.body, Bytes::copy_from_slice(body), "{shown}");
         assert_eq!((answer.status, &answer.body), (direct.status, &direct.body), "{shown}");
-        assert_eq!((answer.cache(), answer.header("x-vecho-bypass-reason")), ("bypass", Some(reason)), "{shown}");
+        assert_eq!((answer.cache(), reason_of(&answer)), ("bypass", Some(reason)), "{shown}");
     }
+}
+
+/// The reason without the member or path that caused it.
+fn reason_of(answer: &Answer) -> Option<&str> {
+    answer.header("x-vecho-bypass-reason")?.split(';').next()
 }
 
 async fn assert_all_pass(reason: &str, bodies: &[&str]) {
@@ -38,7 +43,7 @@ async fn a_request_with_an_unknown_field_passes_unchanged() {
         "unknown_field",
         &[
             r#"{"model":"tiny","input":["a","b"],"late_chunking":true}"#,
-            r#"{ "model" : "tiny", "input" : "a", "nothing" : null }"#,
+            r#"{ "model" : "tiny", "input" : "a", "nothing" : 0 }"#,
             r#"{"messages":[{"role":"user","content":"a"}],"model":"tiny"}"#,
             r#"{"model":"tiny","input":"a","Dimensions":4}"#,
             r#"{"model":"tiny","input":"a","output_dtype":"int8"}"#,
@@ -101,6 +106,7 @@ async fn a_request_with_a_field_that_stands_twice_passes_unchanged() {
             r#"{"model":"tiny","model":"other","input":"a"}"#,
             r#"{"model":"tiny","input":"a","mod\u0065l":"other"}"#,
             r#"{"model":"tiny","input":"a","user":"x","user":"x"}"#,
+            r#"{"model":"tiny","input":"a","task":{"x":1,"x":1}}"#,
         ],
     )
     .await;
@@ -192,7 +198,7 @@ async fn the_mark_of_a_stand_in_from_a_vecho_behind_this_one_stays_on_it() {
         let headers = vec![("x-vecho-cache", mark.to_owned()), ("content-type", "application/json".to_owned())];
         front.stub.next(Behaviour::Status { code: 200, headers, body: "{}".to_owned() });
         let answer = front.post(r#"{"model":"tiny","input":"a","odd":1}"#.to_owned()).send().await;
-        assert_eq!((answer.cache(), answer.header("x-vecho-bypass-reason")), (mark, Some("unknown_field")));
+        assert_eq!((answer.cache(), reason_of(&answer)), (mark, Some("unknown_field")));
     }
 }
 
@@ -206,7 +212,7 @@ async fn a_bypass_whose_answer_does_not_begin_in_time_is_a_504() {
         let answer = ask.send().await;
         let error = ("server_error".to_owned(), json!("upstream_timeout"));
         assert_eq!((answer.status, answer.error()), (504, error));
-        assert_eq!(answer.header("x-vecho-bypass-reason"), Some(reason));
+        assert_eq!(reason_of(&answer), Some(reason));
     }
     front.stub.always(Behaviour::Normal);
     front.stub.release(2);
@@ -241,7 +247,7 @@ async fn a_request_with_more_inputs_than_are_kept_apart_passes_unchanged() {
     let front = Front::start().await;
     let body = json!({"model": "tiny", "input": vec!["a"; MAX_INPUTS + 1]}).to_string();
     let answer = front.post(body.clone()).send().await;
-    assert_eq!((answer.cache(), answer.header("x-vecho-bypass-reason")), ("bypass", Some("too_many_inputs")));
+    assert_eq!((answer.cache(), reason_of(&answer)), ("bypass", Some("too_many_inputs")));
     assert_eq!(front.stub.embedding_calls().pop().expect("a call").body, body);
     assert_eq!(front.metric(r#"vecho_bypass_total{reason="too_many_inputs"}"#).await.to_string(), "1");
 }
@@ -250,7 +256,7 @@ async fn a_request_with_more_inputs_than_are_kept_apart_passes_unchanged() {
 async fn the_built_in_mock_makes_no_vector_longer_than_any_model_has() {
     let vecho = Inside::start("mock:", &[]).await;
     let answer = vecho.embed(json!({"model": "m", "input": "a", "dimensions": u32::MAX})).await;
-    assert_eq!((answer.status, answer.header("x-vecho-bypass-reason")), (400, Some("wrong_type")));
+    assert_eq!((answer.status, reason_of(&answer)), (400, Some("wrong_type")));
     let largest = vecho.embed(json!({"model": "m", "input": "a", "dimensions": 65_536})).await;
     assert_eq!(largest.vectors()[0].len(), 65_536);
 }

@@ -32,10 +32,8 @@ fn assert_right(answer: &Answer, text: &str) {
 #[tokio::test]
 async fn every_kind_of_unavailability_is_asked_again() {
     let stub = Stub::start();
-    let timeouts = [("upstream.headers_timeout", "1s"), ("upstream.call_timeout", "2s")];
-    let vecho = start(&stub, &timeouts).await;
-    let slow = Behaviour::SlowBody { chunk_bytes: 1, pause: Duration::from_millis(500) };
-    let mut kinds = vec![Behaviour::HangUp, Behaviour::CutBody, Behaviour::Delay(Duration::from_secs(30)), slow];
+    let vecho = start(&stub, &[]).await;
+    let mut kinds = vec![Behaviour::HangUp, Behaviour::CutBody];
     kinds.extend([500, 502, 503, 504, 520].map(|code| status(code, &[], "{}")));
     for (number, kind) in kinds.into_iter().enumerate() {
         let (before, text) = (stub.embedding_calls().len(), format!("text {number}"));
@@ -47,7 +45,23 @@ async fn every_kind_of_unavailability_is_asked_again() {
     }
     let retried = vecho.metric(r#"vecho_upstream_retries_total{reason="unavailable"}"#).await
         + vecho.metric(r#"vecho_upstream_retries_total{reason="reused_connection"}"#).await;
-    assert!((retried - 9.0).abs() < f64::EPSILON, "{retried}");
+    assert!((retried - 7.0).abs() < f64::EPSILON, "{retried}");
+}
+
+#[tokio::test]
+async fn a_call_that_is_too_slow_for_a_configured_limit_is_not_repeated_and_gets_no_mock() {
+    let stub = Stub::start();
+    let settings =
+        [("upstream.headers_timeout", "300ms"), ("upstream.call_timeout", "600ms"), ("fallback.mode", "mock")];
+    let vecho = start(&stub, &[&settings[..], &[("breaker.failures", "1")]].concat()).await;
+    let slow = Behaviour::SlowBody { chunk_bytes: 1, pause: Duration::from_millis(500) };
+    for (number, kind) in [Behaviour::Delay(Duration::from_secs(30)), slow].into_iter().enumerate() {
+        stub.next(kind);
+        let answer = vecho.embed(ask(&format!("text {number}"))).await;
+        assert_eq!((answer.status, answer.error().1), (504, json!("upstream_timeout")));
+        assert_eq!(stub.embedding_calls().len(), number + 1);
+    }
+    assert!(vecho.metric("vecho_upstream_breaker_opened_total").await.abs() < f64::EPSILON);
 }
 
 #[tokio::test]

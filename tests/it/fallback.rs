@@ -13,6 +13,12 @@ async fn start(stub: &Stub, mode: &str) -> Inside {
     Inside::start(&stub.base_url(), &[&QUICK[..], &[("fallback.mode", mode)]].concat()).await
 }
 
+/// Counts a model as unavailable after one request that failed by status.
+async fn start_strict(stub: &Stub, mode: &str) -> Inside {
+    let strict = [("fallback.mode", mode), ("breaker.failures", "1"), ("retry.max_attempts", "1")];
+    Inside::start(&stub.base_url(), &[&strict[..], &QUICK[2..]].concat()).await
+}
+
 fn ask(inputs: &[&str]) -> Value {
     json!({"model": "tiny", "input": inputs})
 }
@@ -132,7 +138,7 @@ async fn a_refusal_or_a_429_is_never_answered_with_a_mock_nor_with_something_sta
 async fn each_mode_goes_as_far_as_it_says() {
     for (mode, old, new) in [("error", 503, 503), ("stale", 200, 503), ("mock", 200, 200)] {
         let stub = Stub::start();
-        let vecho = start(&stub, mode).await;
+        let vecho = start_strict(&stub, mode).await;
         vecho.embed(ask(&["old"])).await;
         vecho.clock.advance_ms(HOUR_MS + 1);
         stub.always(down());
@@ -149,7 +155,7 @@ async fn a_request_narrows_the_fallback_and_never_widens_it() {
     let words = ["error", "stale", "mock"];
     for (configured, mode) in words.into_iter().enumerate() {
         let stub = Stub::start();
-        let vecho = start(&stub, mode).await;
+        let vecho = start_strict(&stub, mode).await;
         vecho.embed(ask(&["old"])).await;
         vecho.clock.advance_ms(HOUR_MS + 1);
         stub.always(down());

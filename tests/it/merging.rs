@@ -18,6 +18,13 @@ async fn one_call_at_a_time(settings: &[(&str, &str)]) -> Front {
     Front::with(&all).await
 }
 
+/// The same before an upstream that has answered a request of eight texts, so that calls of sixteen may be merged.
+async fn merging(settings: &[(&str, &str)]) -> Front {
+    let front = one_call_at_a_time(settings).await;
+    front.embed(&["1", "2", "3", "4", "5", "6", "7", "8"]).await;
+    front
+}
+
 /// Takes the only permit and holds it until the stub's gate lets one call go.
 async fn occupy(front: &Front) -> JoinHandle<Answer> {
     front.stub.next(Behaviour::Gate);
@@ -47,7 +54,9 @@ async fn send_together(front: &Front, asks: Vec<Ask>) -> Vec<Answer> {
 
 /// The texts of the calls that were made after the blocker's.
 fn sent(front: &Front) -> Vec<Vec<String>> {
-    front.texts_sent().split_off(1)
+    let mut all = front.texts_sent();
+    let blocker = all.iter().position(|texts| *texts == ["b"]).expect("the blocker came first");
+    all.split_off(blocker + 1)
 }
 
 fn ask(front: &Front, text: &str) -> Ask {
@@ -60,7 +69,7 @@ fn long_text() -> String {
 
 #[tokio::test]
 async fn misses_of_several_requests_travel_in_one_call() {
-    let front = one_call_at_a_time(&[]).await;
+    let front = merging(&[]).await;
     let asks = vec![ask(&front, "a"), ask(&front, "b"), ask(&front, "c")];
     let answers = send_together(&front, asks).await;
     for (answer, text) in answers.iter().zip(["a", "b", "c"]) {
@@ -72,7 +81,7 @@ async fn misses_of_several_requests_travel_in_one_call() {
 
 #[tokio::test]
 async fn only_the_request_that_caused_a_refusal_gets_it_and_gets_it_verbatim() {
-    let front = one_call_at_a_time(&[]).await;
+    let front = merging(&[]).await;
     front.stub.set_limits(Limits { tokens_per_input: 15, ..Limits::default() });
     let long = long_text();
     let asks = vec![ask(&front, "a"), ask(&front, &long), ask(&front, "c")];
@@ -88,7 +97,7 @@ async fn only_the_request_that_caused_a_refusal_gets_it_and_gets_it_verbatim() {
 
 #[tokio::test]
 async fn a_text_that_something_before_the_service_forbids_is_forbidden_alone() {
-    let front = one_call_at_a_time(&[]).await;
+    let front = merging(&[]).await;
     let forbidden = Behaviour::Status { code: 403, headers: Vec::new(), body: "blocked".to_owned() };
     front.stub.when(|call| call.texts().contains(&"b".to_owned()) && call.json()["model"] == TINY, forbidden);
     let answers = send_together(&front, vec![ask(&front, "a"), ask(&front, "b"), ask(&front, "c")]).await;
@@ -115,7 +124,7 @@ async fn a_joiner_of_a_refused_batch_is_not_blamed() {
 
 #[tokio::test]
 async fn after_an_unreadable_merged_call_each_request_is_asked_again_by_itself() {
-    let front = one_call_at_a_time(&[]).await;
+    let front = merging(&[]).await;
     front.stub.when(|call| call.inputs().len() > 1, Behaviour::MissingItem);
     let asks = vec![ask(&front, "a"), ask(&front, "b")];
     let answers = send_together(&front, asks).await;
@@ -127,7 +136,7 @@ async fn after_an_unreadable_merged_call_each_request_is_asked_again_by_itself()
 
 #[tokio::test]
 async fn requests_that_differ_in_noise_alone_are_merged() {
-    let front = one_call_at_a_time(&[]).await;
+    let front = merging(&[]).await;
     let asks = vec![
         ask(&front, "a").header("x-request-id", "one").header("user-agent", "OpenAI/Python 2"),
         ask(&front, "b").header("x-stainless-lang", "js").header("traceparent", "00-1-2-01"),
@@ -174,7 +183,7 @@ fn with(field: &str, value: &Value, text: &str) -> String {
 
 #[tokio::test]
 async fn with_a_key_of_its_own_vecho_merges_calls_whatever_placeholder_the_callers_send() {
-    let front = one_call_at_a_time(&[("upstream.api_key", "sk-real")]).await;
+    let front = merging(&[("upstream.api_key", "sk-real")]).await;
     let asks = vec![ask(&front, "a").key("any"), ask(&front, "b").key("other")];
     let answers = send_together(&front, asks).await;
     assert_eq!((answers[0].vectors(), answers[1].vectors()), (tiny(&["a"]), tiny(&["b"])));

@@ -115,7 +115,7 @@ fn means(request: &EmbedRequest<'_>, body: &Value) -> bool {
             .space
             .extras
             .iter()
-            .all(|(name, canonical)| serde_json::from_str(canonical).is_ok_and(|value: Value| value == body[name]))
+            .all(|(name, value)| serde_json::from_str(value.written()).is_ok_and(|value: Value| value == body[name]))
         && body.as_object().expect("it is an object").len() <= 5 + request.space.extras.len()
 }
 

@@ -73,7 +73,7 @@ impl Least {
     }
 
     async fn put_together(&self, body_key: Key, body: &[u8]) -> Result<Bytes, Fault> {
-        let request = read_request(body, &self.no_fields, PathModel::No).map_err(vecho::wire::Bypass::label)?;
+        let request = read_request(body, &self.no_fields, PathModel::No).map_err(|cause| cause.reason.label())?;
         let mut space = KeyBuilder::new(None);
         request.space.join_key(&mut space);
         let space = space.finish();

@@ -48,8 +48,13 @@ impl Front {
 
     /// Starts with some settings of the test's own.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
+        Self::behind("/v1", settings).await
+    }
+
+    /// Starts with a base URL of this path, and some settings of the test's own.
+    pub(crate) async fn behind(base_path: &str, settings: &[(&str, &str)]) -> Self {
         let stub = Stub::start();
-        let (base_url, clock) = (stub.base_url(), Clock::manual(1_700_000_000_000));
+        let (base_url, clock) = (format!("{}{base_path}", stub.root_url()), Clock::manual(1_700_000_000_000));
         let is_set = |key: &str| settings.iter().any(|(set, _)| *set == key);
         let mut pairs = vec![("upstream.url", base_url.as_str())];
         pairs.extend(SETTINGS.iter().filter(|(key, _)| !is_set(key)));

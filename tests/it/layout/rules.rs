@@ -29,6 +29,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("percent_encoding", &["config/"]),
     ("prometheus", &["metrics/"]),
     ("prost", &["traces/"]),
+    ("moka", &["upstream/health.rs", "upstream/sizing.rs"]),
     ("quick_cache", &["bounded.rs"]),
     ("redis", &["tiers/redis/"]),
     ("strsim", &["config/"]),

@@ -23,7 +23,7 @@ pub(crate) struct Call {
 impl Call {
     /// Whether it asks for embeddings, under whatever prefix.
     pub(crate) fn is_embeddings(&self) -> bool {
-        self.route().ends_with("/embeddings")
+        self.route().trim_end_matches('/').ends_with("/embeddings")
     }
 
     /// The path without its query.

@@ -101,7 +101,7 @@ fn answer(state: &State, call: &Call, behaviour: &Behaviour) -> Reply {
         return refusal;
     }
     match call.route() {
-        route if route.ends_with("/embeddings") => embeddings(state, call, behaviour),
+        _ if call.is_embeddings() => embeddings(state, call, behaviour),
         "/v1/models" => models(),
         "/v1/chat/completions" => chat(),
         "/v1/echo" => echo(call),

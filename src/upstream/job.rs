@@ -1,0 +1,242 @@
+//! One call and what follows from its failure: whose fault it was, and what is sent instead.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::batcher::Batcher;
+use super::caller::Terms;
+use super::error::TooLarge;
+use super::portion::{Piece, fail, halve, hand_out, hand_out_own, load_of};
+use super::sizing::{LaneSize, Load};
+use super::turn::Turn;
+use super::{Answered, Class, Failure};
+use crate::key::Key;
+
+/// From this number of inputs on a refusal that names no cause may be about their number.
+const MANY_INPUTS: usize = 64;
+
+/// Likewise of tokens: more than one input may have.
+const MANY_TOKENS: usize = 8_192;
+
+/// How often a refused request is halved before it is given up.
+const MOST_HALVINGS: u32 = 6;
+
+/// Inputs that go up together.
+pub(super) struct Job {
+    /// The lane.
+    pub(super) id: Key,
+    pub(super) terms: Arc<Terms>,
+    pub(super) lane: Arc<LaneSize>,
+    pub(super) batch: Vec<Piece>,
+    /// Whether it is a part of a request that was cut.
+    pub(super) is_step: bool,
+    /// Most attempts of one call.
+    pub(super) attempts: u32,
+}
+
+/// In which of two forms a job goes up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As its caller wrote it, byte for byte.
+    Own,
+    /// Written by vecho.
+    Written,
+}
+
+impl Job {
+    pub(super) fn load(&self) -> Load {
+        load_of(&self.batch)
+    }
+
+    fn with(&self, batch: Vec<Piece>) -> Self {
+        let (terms, lane) = (Arc::clone(&self.terms), Arc::clone(&self.lane));
+        Self { id: self.id, terms, lane, batch, is_step: false, attempts: self.attempts }
+    }
+
+    /// The caller's own bytes, wherever they ask for just what is missing, once, in the encoding that is wanted.
+    fn form(&self, own_only: bool) -> Form {
+        let [piece] = &*self.batch else { return Form::Written };
+        let is_wanted = self.asks_as(piece) && !piece.own().has_repetitions();
+        if piece.is_whole() && (own_only || is_wanted) { Form::Own } else { Form::Written }
+    }
+
+    fn asks_as(&self, piece: &Piece) -> bool {
+        piece.own().form.encoding == self.terms.form.encoding
+    }
+
+    /// Whether the caller's own request may fare better than what vecho wrote. A service is not asked twice for the same,
+    /// nor for more than it takes.
+    fn deserves_last_word(&self, piece: &Piece, (failure, accepted_inputs): (&Failure, usize)) -> bool {
+        let is_same = piece.is_whole() && (self.asks_as(piece) || self.terms.is_known);
+        let is_refused = !matches!(failure.class, Class::Unreadable(..));
+        !(is_same && is_refused) && failure.may_be_of_the_form() && piece.own().inputs() <= accepted_inputs
+    }
+}
+
+/// The requests of a merged call that failed, each of which is now asked for by itself.
+struct Isolation {
+    lane: Arc<LaneSize>,
+    inputs: usize,
+    open: AtomicUsize,
+    has_failed: AtomicBool,
+}
+
+impl Isolation {
+    fn ended(&self, is_well: bool) {
+        if !is_well {
+            self.has_failed.store(true, Ordering::Relaxed);
+        }
+        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.lane.merge_failed(self.inputs, !self.has_failed.load(Ordering::Relaxed));
+        }
+    }
+}
+
+impl Batcher {
+    /// Makes one call and hands out what came of it. Says whether all of it was answered.
+    pub(super) async fn call(self: &Arc<Self>, job: Job, mut turn: Turn) -> bool {
+        let bounds = job.lane.bounds(&self.live.load().batch, job.terms.is_known);
+        let form = job.form(bounds.own_only);
+        match self.make(&job, form, &mut turn).await {
+            Ok(answered) => {
+                answer(job.batch, form, answered);
+                true
+            }
+            Err(failure) => self.after_failure(job, failure, turn).await,
+        }
+    }
+
+    async fn after_failure(self: &Arc<Self>, job: Job, failure: Failure, turn: Turn) -> bool {
+        let load = job.load();
+        if let Some(of_what) = failure.too_large_by().filter(|_| load.inputs > 1) {
+            if of_what == TooLarge::Inputs {
+                job.lane.refused_above(load.inputs.div_ceil(2));
+            }
+            self.metrics.upstream_splits.inc();
+            drop(turn);
+            self.call_halves(job);
+            false
+        } else if job.batch.len() > 1 && failure.may_be_a_neighbours() {
+            self.metrics.upstream_isolations.inc();
+            drop(turn);
+            self.isolate(job);
+            false
+        } else if job.batch.len() > 1 {
+            fail(job.batch, failure);
+            false
+        } else {
+            self.after_own_failure(job, failure, turn).await
+        }
+    }
+
+    /// The failure of a call for one request: the caller's own request has the last word.
+    async fn after_own_failure(self: &Arc<Self>, mut job: Job, failure: Failure, mut turn: Turn) -> bool {
+        let Some(piece) = job.batch.pop() else { return true };
+        let load = piece.load();
+        let limit = job.lane.accepted_inputs();
+        if failure.is_own {
+            let is_large = load.inputs >= MANY_INPUTS || load.tokens > MANY_TOKENS;
+            if load.inputs > 1 && is_large && failure.may_be_of_the_size() && !job.lane.has_passed(load) {
+                return self.divide(job.with(vec![piece]), failure, &mut turn).await;
+            }
+        } else if job.deserves_last_word(&piece, (&failure, limit)) {
+            return self.last_word(job.with(vec![piece]), failure, &mut turn).await;
+        }
+        fail(vec![piece], failure);
+        false
+    }
+
+    /// Sends the caller's own request, once for all of its pieces, and takes its answer.
+    async fn last_word(&self, mut job: Job, failure: Failure, turn: &mut Turn) -> bool {
+        job.attempts = 1;
+        let own = Arc::clone(&job.batch[0].missing.own);
+        let word = own.last_word.get_or_init(async || self.make(&job, Form::Own, turn).await.map(Arc::new)).await;
+        let Some(piece) = job.batch.pop() else { return true };
+        match word {
+            Ok(answered) => {
+                if matches!(failure.class, Class::Refused | Class::Unreadable(..)) {
+                    job.lane.prefer_own();
+                }
+                hand_out_own(piece, answered);
+                true
+            }
+            Err(failure) => {
+                fail(vec![piece], failure.clone());
+                false
+            }
+        }
+    }
+
+    /// Sends a refused request in smaller parts, since it may be its size that was refused. If it was not, the caller gets
+    /// the refusal of its own bytes.
+    async fn divide(&self, mut job: Job, refusal: Failure, turn: &mut Turn) -> bool {
+        let Some(mut piece) = job.batch.pop() else { return true };
+        let (mut limit, mut halvings, mut has_passed) = (piece.inputs().len().div_ceil(2), 1, false);
+        self.metrics.upstream_splits.inc();
+        loop {
+            let rest = (piece.inputs().len() > limit).then(|| piece.split_off(limit));
+            let part = job.with(vec![piece]);
+            match self.make(&part, Form::Written, turn).await {
+                Ok(answered) => {
+                    has_passed = true;
+                    job.lane.refused_above(limit);
+                    hand_out(part.batch, answered);
+                    match rest {
+                        Some(rest) => piece = rest,
+                        None => return true,
+                    }
+                }
+                Err(failure) => {
+                    let Some(first) = part.batch.into_iter().next() else { return false };
+                    piece = first;
+                    if let Some(rest) = rest {
+                        piece.rejoin(rest);
+                    }
+                    if has_passed || limit == 1 || halvings == MOST_HALVINGS || !failure.may_be_of_the_size() {
+                        fail(vec![piece], refusal);
+                        return false;
+                    }
+                    (limit, halvings) = (limit.div_ceil(2), halvings + 1);
+                }
+            }
+        }
+    }
+
+    fn call_halves(self: &Arc<Self>, mut job: Job) {
+        let batch = std::mem::take(&mut job.batch);
+        for half in halve(batch) {
+            self.call_apart(job.with(half), None);
+        }
+    }
+
+    /// Asks for each request of a merged call by itself.
+    fn isolate(self: &Arc<Self>, mut job: Job) {
+        let (inputs, lane) = (job.load().inputs, Arc::clone(&job.lane));
+        let batch = std::mem::take(&mut job.batch);
+        let (open, has_failed) = (AtomicUsize::new(batch.len()), AtomicBool::new(false));
+        let isolation = Arc::new(Isolation { lane, inputs, open, has_failed });
+        job.attempts = (job.attempts - 1).max(1);
+        for piece in batch {
+            self.call_apart(job.with(vec![piece]), Some(Arc::clone(&isolation)));
+        }
+    }
+
+    fn call_apart(self: &Arc<Self>, job: Job, isolation: Option<Arc<Isolation>>) {
+        let batcher = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let turn = Turn::take(&batcher.permits).await;
+            // Boxed because a call may lead to calls.
+            let is_well = Box::pin(batcher.call(job, turn)).await;
+            if let Some(isolation) = isolation {
+                isolation.ended(is_well);
+            }
+        });
+    }
+}
+
+fn answer(batch: Vec<Piece>, form: Form, answered: Answered) {
+    match form {
+        Form::Written => hand_out(batch, answered),
+        Form::Own => batch.into_iter().for_each(|piece| hand_out_own(piece, &answered)),
+    }
+}

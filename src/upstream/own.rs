@@ -1,0 +1,61 @@
+//! A request as its caller wrote it. It goes up first where nothing is known of a server, and it is the last word where a
+//! call in another form failed: its answer is what the caller would have got without vecho.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::sync::OnceCell;
+
+use super::Failure;
+use super::caller::Answered;
+use crate::key::Key;
+use crate::wire::RequestForm;
+
+/// The caller's own request. Used by `Arc`: all pieces of one fetch share it.
+#[derive(Debug)]
+pub struct OwnRequest {
+    /// The body, byte for byte.
+    pub(super) body: Bytes,
+    /// Its spelling.
+    pub(super) form: RequestForm,
+    /// For each distinct input its first position in the body.
+    pub(super) firsts: Box<[usize]>,
+    /// For each position in the body its distinct input.
+    pub(super) slots: Box<[u32]>,
+    pub(super) id: u64,
+    /// What came of it as the last word, which is asked for at most once.
+    pub(super) last_word: OnceCell<Result<Arc<Answered>, Failure>>,
+}
+
+impl OwnRequest {
+    /// The request with this body. `firsts` has for each distinct input its first position in the body, `slots` for each
+    /// position its distinct input.
+    pub fn new((body, form): (Bytes, RequestForm), id: u64, (firsts, slots): (&[usize], &[u32])) -> Arc<Self> {
+        Arc::new(Self { body, form, firsts: firsts.into(), slots: slots.into(), id, last_word: OnceCell::new() })
+    }
+
+    /// Equal for repetitions of one request, and almost certainly different for others.
+    pub const fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Inputs in the body, repetitions included.
+    pub(super) const fn inputs(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Distinct inputs in the body.
+    pub(super) const fn distinct(&self) -> usize {
+        self.firsts.len()
+    }
+
+    /// Whether an input is in the body more than once.
+    pub(super) const fn has_repetitions(&self) -> bool {
+        self.inputs() > self.distinct()
+    }
+}
+
+/// The id of a request for these keys.
+pub fn request_id(keys: &[Key]) -> u64 {
+    keys.iter().fold(keys.len() as u64, |id, key| id.rotate_left(5) ^ key.mark())
+}

@@ -1,0 +1,300 @@
+//! How much a call on a lane carries. A lane learns the time of its calls: merged calls grow from the size of one request
+//! while they stay under `batch.target_time`, and requests that take longer are sent in steps of the size that fits.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use moka::sync::Cache;
+use tokio::time::Instant;
+
+use super::width::Width;
+use crate::config::Batch;
+use crate::key::Key;
+
+/// Lanes remembered at once.
+const MAX_LANES: u64 = 10_000;
+
+/// How long a lane is remembered without a call.
+const REMEMBERED_FOR: Duration = Duration::from_hours(1);
+
+/// How long a refusal counts. Servers are replaced, and a wrong guess must not last.
+const BELIEVED_FOR: Duration = Duration::from_mins(10);
+
+/// Inputs of the first merged call at services that are known to take large calls.
+const KNOWN_MERGE_INPUTS: usize = 256;
+
+/// A step of this size is none: requests go whole again.
+const WHOLE_INPUTS: usize = 4_096;
+
+/// Calls whose times are remembered.
+const RECENT_CALLS: usize = 16;
+
+/// A call takes unusually long from this time on, however quick its lane is.
+const LEAST_OVERDUE: Duration = Duration::from_mins(1);
+
+/// How much longer than lately a call may take before it is overdue.
+const OVERDUE_FACTOR: u32 = 10;
+
+/// The sizes of all lanes in use.
+#[derive(Debug)]
+pub(super) struct Sizes(Cache<Key, Arc<LaneSize>>);
+
+impl Default for Sizes {
+    fn default() -> Self {
+        Self(Cache::builder().max_capacity(MAX_LANES).time_to_idle(REMEMBERED_FOR).build())
+    }
+}
+
+impl Sizes {
+    /// The size of a lane; nothing is known at first.
+    pub(super) fn of(&self, lane: Key) -> Arc<LaneSize> {
+        self.0.get_with(lane, Arc::default)
+    }
+}
+
+/// What one lane has learned.
+#[derive(Debug, Default)]
+pub(super) struct LaneSize {
+    in_flight: AtomicUsize,
+    /// Parts of cut requests under way.
+    steps: AtomicUsize,
+    learned: Mutex<Learned>,
+}
+
+#[derive(Debug, Default)]
+struct Learned {
+    /// Whether a call was answered with vectors.
+    is_proven: bool,
+    /// Most inputs of a merged call by the time that calls took; 0 where nothing is known.
+    merge_inputs: usize,
+    /// A merged call of this many inputs failed although each of its requests succeeded by itself.
+    merge_failed_at: Option<Belief>,
+    /// Most inputs of a call that stays under the target time, where a whole request may take longer.
+    step_inputs: Option<usize>,
+    /// Calls in a row of one input that took longer than the target time.
+    slow_singles: u32,
+    /// More inputs than these were refused.
+    accepted_inputs: Option<Belief>,
+    /// Most inputs and tokens that were answered in one call.
+    passed: Load,
+    /// Calls in another form than the caller's were refused.
+    own_only: Option<Belief>,
+    recent: VecDeque<(usize, Duration)>,
+    width: Width,
+}
+
+/// What a call carries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Load {
+    pub(super) inputs: usize,
+    pub(super) tokens: usize,
+}
+
+/// A number that is believed for a while.
+#[derive(Clone, Copy, Debug)]
+struct Belief {
+    inputs: usize,
+    until: Instant,
+}
+
+impl Belief {
+    fn new(inputs: usize) -> Self {
+        Self { inputs, until: Instant::now() + BELIEVED_FOR }
+    }
+
+    fn holds(belief: Option<Self>) -> Option<usize> {
+        belief.filter(|belief| Instant::now() < belief.until).map(|belief| belief.inputs)
+    }
+}
+
+/// Bounds of the next call of a lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct CallBounds {
+    /// Most inputs of one request in a call; a larger request is cut.
+    pub(super) cut_inputs: usize,
+    /// Most tokens of a call, as estimated.
+    pub(super) max_tokens: usize,
+    /// Most inputs of a call that carries several requests.
+    pub(super) merge_inputs: usize,
+    /// Calls for parts of cut requests that may be under way at once.
+    pub(super) width: usize,
+    /// Requests go up as their callers wrote them.
+    pub(super) own_only: bool,
+}
+
+/// A call that is under way; dropping it ends the count.
+pub(super) struct InFlight<'a> {
+    lane: &'a LaneSize,
+    beside: usize,
+}
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        self.lane.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl InFlight<'_> {
+    /// Calls of the lane under way on average while this one was, itself included.
+    fn load(&self) -> u32 {
+        let beside = self.beside.midpoint(self.lane.in_flight.load(Ordering::Relaxed));
+        u32::try_from(beside).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// A part of a cut request that is under way; dropping it ends the count.
+pub(super) struct Step(Arc<LaneSize>);
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        self.0.steps.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl LaneSize {
+    /// Counts a part of a cut request.
+    pub(super) fn enter_step(self: Arc<Self>) -> Step {
+        self.steps.fetch_add(1, Ordering::Relaxed);
+        Step(self)
+    }
+
+    /// Parts of cut requests under way.
+    pub(super) fn steps(&self) -> usize {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call.
+    pub(super) fn enter(&self) -> InFlight<'_> {
+        InFlight { lane: self, beside: self.in_flight.fetch_add(1, Ordering::Relaxed) + 1 }
+    }
+
+    /// What the next call may carry. `is_known` for services whose limits are known and which take merged calls.
+    pub(super) fn bounds(&self, config: &Batch, is_known: bool) -> CallBounds {
+        let learned = self.learned();
+        let accepted = Belief::holds(learned.accepted_inputs).unwrap_or(usize::MAX);
+        let own_only = Belief::holds(learned.own_only).is_some();
+        let limit = config.max_inputs.min(accepted).max(1);
+        let merge_inputs = match (learned.merge_inputs, is_known) {
+            _ if own_only => 0,
+            (0, true) => KNOWN_MERGE_INPUTS,
+            (inputs, true) => inputs.max(1),
+            (inputs, false) if learned.is_proven => inputs,
+            (_, false) => 0,
+        };
+        let below_failure = Belief::holds(learned.merge_failed_at).map_or(usize::MAX, |inputs| inputs - 1);
+        CallBounds {
+            cut_inputs: limit.min(learned.step_inputs.unwrap_or(usize::MAX)),
+            max_tokens: config.max_tokens,
+            merge_inputs: merge_inputs.min(limit).min(below_failure),
+            width: if learned.step_inputs.is_some() { learned.width.calls() } else { usize::MAX },
+            own_only,
+        }
+    }
+
+    /// A call was answered with vectors in time `took`.
+    pub(super) fn answered(&self, load: Load, took: Duration, target: Duration, under_way: &InFlight<'_>) {
+        let mut learned = self.learned();
+        learned.is_proven = true;
+        learned.passed.inputs = learned.passed.inputs.max(load.inputs);
+        learned.passed.tokens = learned.passed.tokens.max(load.tokens);
+        learned.recent.push_front((load.inputs, took));
+        learned.recent.truncate(RECENT_CALLS);
+        learned.size_merges(load.inputs, took, target);
+        // Calls that wait for each other at the server are as quick as they would be one after the other.
+        learned.size_steps(load.inputs, took / under_way.load(), target);
+    }
+
+    /// A part of a cut request was answered.
+    pub(super) fn step_answered(&self, inputs: usize, took: Duration) {
+        self.learned().width.answered(inputs, took);
+    }
+
+    /// A merged call failed. `all_well` if each of its requests then succeeded by itself.
+    pub(super) fn merge_failed(&self, inputs: usize, all_well: bool) {
+        let mut learned = self.learned();
+        learned.merge_inputs = learned.merge_inputs.min(inputs / 2).max(1);
+        if all_well {
+            let lowest = Belief::holds(learned.merge_failed_at).map_or(inputs, |before| before.min(inputs));
+            learned.merge_failed_at = Some(Belief::new(lowest));
+        }
+    }
+
+    /// More than `inputs` in a call were refused.
+    pub(super) fn refused_above(&self, inputs: usize) {
+        let mut learned = self.learned();
+        let lower = Belief::holds(learned.accepted_inputs).map_or(inputs, |before| before.min(inputs));
+        learned.accepted_inputs = Some(Belief::new(lower.max(1)));
+    }
+
+    /// A call in another form was refused, and the caller's own request was answered.
+    pub(super) fn prefer_own(&self) {
+        self.learned().own_only = Some(Belief::new(0));
+    }
+
+    /// Most inputs that the service takes in a call, as far as its refusals tell.
+    pub(super) fn accepted_inputs(&self) -> usize {
+        Belief::holds(self.learned().accepted_inputs).unwrap_or(usize::MAX)
+    }
+
+    /// Whether a call that carried as much was answered before.
+    pub(super) fn has_passed(&self, load: Load) -> bool {
+        let passed = self.learned().passed;
+        passed.inputs >= load.inputs && passed.tokens >= load.tokens
+    }
+
+    /// When a call of this size has taken unusually long; never where nothing is known.
+    pub(super) fn overdue_after(&self, inputs: usize) -> Option<Duration> {
+        let learned = self.learned();
+        let scaled = |(before, took): &(usize, Duration)| {
+            let times = u32::try_from(inputs.div_ceil((*before).max(1))).unwrap_or(u32::MAX);
+            took.saturating_mul(times)
+        };
+        let longest = learned.recent.iter().map(scaled).max()?;
+        Some(longest.saturating_mul(OVERDUE_FACTOR).max(LEAST_OVERDUE))
+    }
+
+    fn learned(&self) -> MutexGuard<'_, Learned> {
+        self.learned.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Learned {
+    fn size_merges(&mut self, inputs: usize, took: Duration, target: Duration) {
+        self.merge_inputs = if took <= target {
+            self.merge_inputs.max(inputs.saturating_mul(2))
+        } else {
+            fitting(inputs, took, target)
+        };
+    }
+
+    fn size_steps(&mut self, inputs: usize, took: Duration, target: Duration) {
+        if took > target {
+            // One input that takes long may have waited for its model to load; it says nothing of others.
+            self.slow_singles = if inputs == 1 { self.slow_singles + 1 } else { 0 };
+            if inputs > 1 || self.slow_singles > 1 {
+                self.step_inputs = Some(fitting(inputs, took, target));
+            }
+            return;
+        }
+        self.slow_singles = 0;
+        if let Some(step) = self.step_inputs
+            && took < target / 2
+            && inputs.saturating_mul(2) >= step
+        {
+            let larger = step.max(inputs).saturating_mul(2);
+            self.step_inputs = (larger < WHOLE_INPUTS).then_some(larger);
+        }
+    }
+}
+
+/// How many inputs take `target` where `inputs` took `took`.
+fn fitting(inputs: usize, took: Duration, target: Duration) -> usize {
+    let fitting = (inputs as u128 * target.as_micros()) / took.as_micros().max(1);
+    usize::try_from(fitting).unwrap_or(usize::MAX).max(1)
+}
+
+#[cfg(test)]
+#[path = "sizing_tests.rs"]
+mod tests;
