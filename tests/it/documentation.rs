@@ -14,10 +14,11 @@ use vecho::wire::Bypass;
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 9] = [
+const DOCUMENTS: [&str; 10] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "docs/COMPATIBILITY.md",
     "docs/METRICS.md",
     "docs/OPERATING.md",
     "docs/RUNBOOK.md",

@@ -18,6 +18,7 @@ mod connections;
 mod controls;
 mod cors;
 mod dashboard;
+mod dialects;
 mod disk;
 mod documentation;
 mod drift;

@@ -23,4 +23,4 @@ pub(crate) use dialect::Dialect;
 pub(crate) use gate::DEADLINE;
 pub(crate) use handle::Stub;
 pub(crate) use state::Limits;
-pub(crate) use vectors::{Input, tokens};
+pub(crate) use vectors::{Input, Space, tokens};

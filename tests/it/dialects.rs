@@ -1,0 +1,93 @@
+//! The compatibility matrix: server dialects and client requests, each run directly and through vecho, cold and warm,
+//! with the default configuration.
+//!
+//! A new row is one line in `dialects/table.rs`; a new server is a function in `dialects/services.rs` or
+//! `dialects/local.rs`, composed from `dialects/quirks.rs`; a new client request is a line in `dialects/requests.rs`.
+//! `VECHO_TEST_ROW` runs the rows whose name holds its value.
+
+mod answer;
+mod dialect;
+mod faults;
+mod front;
+mod gzip;
+mod local;
+mod page;
+mod quirks;
+mod random;
+mod received;
+mod requests;
+mod row;
+mod run;
+mod server;
+mod services;
+mod table;
+mod verdict;
+
+use futures_util::stream::{self, StreamExt as _};
+
+use row::{Expect, Row};
+
+/// Rows that run at the same time.
+const AT_ONCE: usize = 4;
+
+fn selected() -> Vec<Row> {
+    let rows = table::rows();
+    match std::env::var("VECHO_TEST_ROW") {
+        Ok(part) => rows.into_iter().filter(|row| row.name().contains(&part)).collect(),
+        Err(_) => rows,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stderr, reason = "the summary is for the reader of the run")]
+async fn every_cell_is_as_good_as_direct_and_cached_where_it_should_be() {
+    let rows = selected();
+    let is_cachable = |row: &Row| matches!(row.expect, Expect::Hit | Expect::Cut);
+    let cachable = rows.iter().filter(|row| is_cachable(row)).count();
+    let outcomes: Vec<run::Outcome> = stream::iter(&rows).map(run::run).buffered(AT_ONCE).collect().await;
+    let good = outcomes.iter().filter(|outcome| outcome.is_good).count();
+    let cached = outcomes.iter().filter(|outcome| outcome.is_cached).count();
+    let summary = format!("{good} of {} cells as good as direct, {cached} of {cachable} cached", rows.len());
+    eprintln!("{summary}");
+    let bad = outcomes.iter().filter(|outcome| !outcome.complaints.is_empty());
+    let bad: Vec<String> = bad.map(|outcome| format!("{}: {}", outcome.name, outcome.complaints.join("; "))).collect();
+    assert!(bad.is_empty(), "{summary}\n{}", bad.join("\n"));
+}
+
+/// A request of one form, refused or not, does not harm later requests of other forms.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_of_one_server_do_not_disturb_one_another() {
+    let rows = table::rows();
+    let mut servers: Vec<Vec<&Row>> = Vec::new();
+    for row in rows.iter().filter(|row| row.settings.is_empty()) {
+        match servers.iter_mut().find(|known| known[0].dialect.name == row.dialect.name) {
+            Some(known) => known.push(row),
+            None => servers.push(vec![row]),
+        }
+    }
+    let found = stream::iter(&servers).map(|rows| run::mix(rows)).buffered(AT_ONCE).collect::<Vec<_>>().await;
+    let found = found.concat();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn the_table_has_no_row_twice() {
+    let mut names: Vec<String> = table::rows().iter().map(Row::name).collect();
+    let all = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), all);
+    assert!(all >= 60, "{all} rows");
+}
+
+#[test]
+fn the_compatibility_page_has_the_table_of_these_tests() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/COMPATIBILITY.md");
+    let text = std::fs::read_to_string(path).expect("the page is readable");
+    let table = page::table(&table::rows());
+    if std::env::var_os("VECHO_WRITE_PAGE").is_some() {
+        std::fs::write(path, page::replaced(&text, &table)).expect("the page is writable");
+        return;
+    }
+    assert_eq!(page::replaced(&text, &table), text, "VECHO_WRITE_PAGE=1 with this test writes the table anew");
+}

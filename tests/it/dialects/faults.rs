@@ -1,0 +1,349 @@
+//! Failures reach only their cause: texts that a server chokes on, models that are sick, servers that are slow or that
+//! refuse large calls. All with the default configuration.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::Value;
+
+use super::dialect::{Dialect, Fault, Transport, detail, refuse};
+use super::front::{Front, body, expect_failure, expect_vectors, texts};
+use super::quirks;
+use super::received::Received;
+use super::verdict::{shown, word};
+use crate::harness::eventually;
+
+/// The failure of a model that does not answer.
+type Sickness = fn(&Received) -> Result<(), Fault>;
+
+const CHOKES: (u16, &str) = (500, "input is too large to process. increase the physical batch size");
+
+const ONE_AT_A_TIME: (&str, &str) = ("upstream.max_concurrent", "1");
+
+/// A server that fails with this status on texts with the word `poison`.
+fn poisoned_by(status: u16, message: &'static str) -> Dialect {
+    Dialect::v1("poisoned").check(quirks::fails_at("poison", status, message))
+}
+
+fn choking() -> Dialect {
+    poisoned_by(CHOKES.0, CHOKES.1)
+}
+
+/// A server that closes the connection on texts with the word `poison`.
+fn hanging_up() -> Dialect {
+    Dialect::v1("hangs up").check(|received| if received.mentions("poison") { Err(Fault::HangUp) } else { Ok(()) })
+}
+
+/// A gateway with a model that does not answer.
+fn gateway(check: Sickness) -> Dialect {
+    Dialect::v1("gateway")
+        .check(move |received| if received.model() == Some("sick") { check(received) } else { Ok(()) })
+}
+
+#[tokio::test]
+async fn a_text_that_the_server_fails_gets_the_servers_error_and_the_others_their_vectors() {
+    for (status, message) in [CHOKES, (502, "bad gateway"), (503, "llm embedding error"), (400, "odd"), (422, "odd")] {
+        let front = Front::new(poisoned_by(status, message), &[]).await;
+        front.expect_miss("m", "good 0").await;
+        front.expect_error("m", "poison 1", (status, message)).await;
+        front.expect_error("m", "poison 2", (status, message)).await;
+        front.expect_miss("m", "good 1").await;
+    }
+}
+
+#[tokio::test]
+async fn a_failing_text_is_found_before_any_success_as_well() {
+    let front = Front::new(choking(), &[]).await;
+    front.expect_error("m", "poison 1", CHOKES).await;
+    front.expect_miss("m", "good 0").await;
+}
+
+#[tokio::test]
+async fn one_failing_request_that_is_repeated_is_no_outage() {
+    let front = Front::new(choking(), &[]).await;
+    for _ in 0..10 {
+        front.expect_error("m", "poison", CHOKES).await;
+    }
+    front.expect_miss("m", "good").await;
+}
+
+#[tokio::test]
+async fn successes_in_between_keep_failing_texts_from_being_an_outage() {
+    let front = Front::new(choking(), &[]).await;
+    for round in 0..12 {
+        front.expect_error("m", &format!("poison {round}"), CHOKES).await;
+        front.expect_miss("m", &format!("good {round}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_good_text_gets_through_however_many_have_failed_before() {
+    for dialect in [choking(), hanging_up()] {
+        let front = Front::new(dialect, &[]).await;
+        for text in texts("poison", 12) {
+            front.ask("m", &[text]).await;
+        }
+        front.expect_miss("m", "good").await;
+    }
+}
+
+#[tokio::test]
+async fn a_text_on_which_the_server_hangs_up_is_an_error_and_no_mock() {
+    let front = Front::new(hanging_up(), &[]).await;
+    front.expect_miss("m", "good 0").await;
+    for text in texts("poison", 2) {
+        let answer = front.ask("m", &[text]).await;
+        assert!(answer.status >= 500 && word(&answer).is_empty(), "{} {}", word(&answer), shown(&answer));
+    }
+    front.expect_miss("m", "good 1").await;
+}
+
+#[tokio::test]
+async fn a_list_with_a_failing_text_gets_the_servers_error() {
+    let front = Front::new(choking(), &[]).await;
+    let good = texts("good", 40);
+    let mut list = good.clone();
+    list.insert(17, "poison".to_owned());
+    for _ in 0..3 {
+        expect_failure(&front.ask("m", &list).await, CHOKES);
+    }
+    expect_vectors(&front.ask("m", &good).await, "m", &good);
+    expect_failure(&front.ask("m", &list).await, CHOKES);
+}
+
+#[tokio::test]
+async fn requests_that_were_merged_with_a_failing_one_get_their_vectors() {
+    for (proven, (status, message)) in [(true, CHOKES), (false, CHOKES), (true, (400, "odd")), (true, (422, "odd"))] {
+        let front = Front::new(poisoned_by(status, message), &[ONE_AT_A_TIME]).await;
+        if proven {
+            front.expect_miss("m", "first").await;
+        }
+        let mut wanted = texts("good", 7);
+        wanted.insert(3, "poison".to_owned());
+        let bodies: Vec<Value> = wanted.iter().map(|text| body("m", std::slice::from_ref(text))).collect();
+        let answers = front.queue_behind_a_held_call(&bodies).await;
+        for (text, answer) in wanted.iter().zip(&answers) {
+            if text == "poison" {
+                expect_failure(answer, (status, message));
+            } else {
+                expect_vectors(answer, "m", std::slice::from_ref(text));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn several_failing_requests_among_thirty_merged_ones_fail_alone() {
+    let front = Front::new(choking(), &[ONE_AT_A_TIME]).await;
+    front.expect_miss("m", "first").await;
+    let lists: Vec<Vec<String>> = (0..30)
+        .map(|at| {
+            texts(if at % 10 == 4 { "poison" } else { "good" }, 3).iter().map(|text| format!("{text}/{at}")).collect()
+        })
+        .collect();
+    let bodies: Vec<Value> = lists.iter().map(|list| body("m", list)).collect();
+    for (list, answer) in lists.iter().zip(front.queue_behind_a_held_call(&bodies).await) {
+        if list[0].contains("poison") {
+            expect_failure(&answer, CHOKES);
+        } else {
+            expect_vectors(&answer, "m", list);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sick_model_stops_no_other_model() {
+    let sick: [Sickness; 3] =
+        [|_| refuse(503, "model is not ready"), |_| refuse(500, "CUDA error"), |_| Err(Fault::HangUp)];
+    for check in sick {
+        let front = Front::new(gateway(check), &[]).await;
+        front.expect_miss("well", "first").await;
+        for text in texts("early", 3) {
+            let answer = front.ask("sick", &[text]).await;
+            assert!(answer.status >= 500 && word(&answer).is_empty(), "{} {}", word(&answer), shown(&answer));
+        }
+        for at in 0..10 {
+            front.expect_miss("well", &format!("later {at}")).await;
+            let answer = front.ask("sick", &[format!("later {at}")]).await;
+            assert!(answer.status >= 500 || word(&answer) == "mock", "{} {}", word(&answer), shown(&answer));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sick_model_is_mocked_only_after_five_different_requests_have_failed() {
+    let front = Front::new(gateway(|_| refuse(503, "model is not ready")), &[]).await;
+    front.expect_miss("well", "first").await;
+    for text in texts("sick", 4) {
+        front.expect_error("sick", &text, (503, "model is not ready")).await;
+    }
+    front.expect_error("sick", "sick 0", (503, "model is not ready")).await;
+    for text in texts("more", 3) {
+        front.ask("sick", &[text]).await;
+    }
+    let answer = front.ask("sick", &["at last".to_owned()]).await;
+    assert_eq!((answer.status, word(&answer)), (200, "mock"));
+    front.expect_miss("well", "last").await;
+}
+
+#[tokio::test]
+async fn well_and_sick_requests_at_once_do_not_disturb_one_another() {
+    let front = Front::new(gateway(|_| refuse(503, "model is not ready")), &[]).await;
+    let asks = (0..60).map(async |at| {
+        let model = ["well", "sick", "fine"][at % 3];
+        let list = texts(&format!("text {at}"), 1 + at % 4);
+        (model, front.ask(model, &list).await, list)
+    });
+    for (model, answer, list) in join_all(asks).await {
+        if model == "sick" {
+            assert!(answer.status == 503 || word(&answer) == "mock", "{} {}", word(&answer), shown(&answer));
+        } else {
+            expect_vectors(&answer, model, &list);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_slow_server_gets_each_text_once_and_everybody_an_answer() {
+    let slow = Dialect::v1("slow")
+        .pace(|received| Duration::from_millis(2) * u32::try_from(received.inputs.len()).expect("a list is short"))
+        .transport(Transport::Serial);
+    let front = Front::new(slow, &[("upstream.headers_timeout", "500ms")]).await;
+    let lists: Vec<Vec<String>> = (0..60).map(|at| texts(&format!("list {at},"), 32)).collect();
+    let answers = join_all(lists.iter().map(|list| front.ask("m", list))).await;
+    for (list, answer) in lists.iter().zip(&answers) {
+        expect_vectors(answer, "m", list);
+    }
+    let mut received: Vec<String> =
+        front.server.calls().iter().flat_map(|call| call.texts().map(str::to_owned).collect::<Vec<_>>()).collect();
+    let all = received.len();
+    received.sort();
+    received.dedup();
+    assert_eq!((all, received.len()), (60 * 32, 60 * 32), "each text is asked for once");
+}
+
+#[tokio::test]
+async fn a_server_that_loads_its_model_is_waited_for() {
+    for count in [1, 2048] {
+        let loading = Dialect::v1("loading").pace(|_| Duration::from_millis(600));
+        let front = Front::new(loading, &[("upstream.headers_timeout", "100ms")]).await;
+        let list = texts("text", count);
+        expect_vectors(&front.ask("m", &list).await, "m", &list);
+        assert_eq!(front.server.count(), 1);
+        let again = front.ask("m", &list).await;
+        expect_vectors(&again, "m", &list);
+        assert_eq!((word(&again), front.server.count()), ("hit", 1));
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_outlasts_its_request_goes_on_and_is_stored() {
+    let loading = Dialect::v1("loading").pace(|_| Duration::from_millis(600));
+    let front = Front::new(loading, &[("limits.request_timeout", "200ms")]).await;
+    let list = texts("text", 3);
+    let late = front.ask("m", &list).await;
+    assert_eq!((late.status, word(&late)), (504, ""), "{}", shown(&late));
+    assert_eq!(late.error().1, "upstream_timeout");
+    eventually("the answer is stored", async || front.ask("m", &list).await.status == 200).await;
+    let stored = front.ask("m", &list).await;
+    expect_vectors(&stored, "m", &list);
+    assert_eq!((word(&stored), front.server.count()), ("hit", 1));
+}
+
+/// Refuses more inputs than this in words that name no limit.
+fn limited(most: usize, status: u16) -> Dialect {
+    Dialect::v1("limited")
+        .errors(detail)
+        .check(quirks::max_inputs(most, status, |_| "The request could not be processed.".to_owned()))
+        .check(quirks::fails_at("poison", status, "The request could not be processed."))
+}
+
+#[tokio::test]
+async fn merged_calls_are_cut_until_each_request_stands_alone() {
+    for status in [400, 500] {
+        let front = Front::new(limited(5, status), &[ONE_AT_A_TIME]).await;
+        front.expect_miss("m", "first").await;
+        let mut wanted = texts("good", 40);
+        wanted.insert(23, "poison".to_owned());
+        let bodies: Vec<Value> = wanted.iter().map(|text| body("m", std::slice::from_ref(text))).collect();
+        let answers = front.queue_behind_a_held_call(&bodies).await;
+        for (text, answer) in wanted.iter().zip(&answers) {
+            if text == "poison" {
+                expect_failure(answer, (status, "could not be processed"));
+            } else {
+                expect_vectors(answer, "m", std::slice::from_ref(text));
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_larger_than_what_passes_is_cut_and_joined() {
+    let front = Front::new(limited(250, 400), &[]).await;
+    let small: Vec<Vec<String>> = (0..40).map(|at| texts(&format!("small {at},"), 8)).collect();
+    let answers = join_all(small.iter().map(|list| front.ask("m", list))).await;
+    for (list, answer) in small.iter().zip(&answers) {
+        expect_vectors(answer, "m", list);
+    }
+    let large = texts("large", 300);
+    expect_vectors(&front.ask("m", &large).await, "m", &large);
+    let again = front.ask("m", &large).await;
+    assert_eq!(word(&again), "hit");
+}
+
+#[tokio::test]
+async fn a_refused_request_costs_one_call() {
+    for status in [400, 404, 415, 422] {
+        let front = Front::new(poisoned_by(status, "odd"), &[]).await;
+        for (at, list) in [texts("poison", 1), texts("poison", 5)].iter().enumerate() {
+            let before = front.server.count();
+            expect_failure(&front.ask("m", list).await, (status, "odd"));
+            assert_eq!(front.server.count() - before, 1, "{status} {at}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn reads_survive_a_server_that_closes_kept_connections() {
+    let front = Front::new(Dialect::v1("closing").transport(Transport::ClosesKept), &[]).await;
+    let client = crate::harness::Client::new();
+    for _ in 0..6 {
+        assert_eq!(client.get(&front.url("/v1/models")).await.status, 200);
+    }
+}
+
+#[tokio::test]
+async fn the_first_call_is_the_request_of_the_client_byte_for_byte() {
+    let bodies = [
+        r#"{ "model" : "m1", "input" : ["b", "a", "b"] }"#,
+        r#"{"encoding_format":"base64","input":"a\u00e9","model":"m2"}"#,
+        r#"{"model":"m3","input":"a","encoding_format":null,"dimensions":null,"user":null}"#,
+        r#"{"model":"m4","input":[[1,2],[3]],"dimensions":4.0}"#,
+        r#"{"model":"m5","input":[1, 2, 3],"encoding_format":"float"}"#,
+    ];
+    let front = Front::new(Dialect::v1("any"), &[]).await;
+    for body in bodies {
+        let answer = front.send_bytes(body).await;
+        assert_eq!((answer.status, word(&answer)), (200, "miss"), "{body}");
+        let call = front.server.calls().pop().expect("a call");
+        assert_eq!(String::from_utf8_lossy(&call.body), body);
+    }
+}
+
+#[tokio::test]
+async fn later_calls_keep_the_encoding_as_the_client_wrote_it() {
+    let written = [None, Some(Value::Null), Some("base64".into()), Some("float".into())];
+    for encoding in written {
+        let front = Front::new(Dialect::v1("any"), &[]).await;
+        for text in texts("text", 3) {
+            let mut body = body("m", &[text]);
+            if let Some(encoding) = &encoding {
+                body["encoding_format"] = encoding.clone();
+            }
+            front.send(&body).await;
+        }
+        let sent: Vec<Option<Value>> =
+            front.server.calls().iter().map(|call| call.members.get("encoding_format").cloned()).collect();
+        assert_eq!(sent, vec![encoding; 3]);
+    }
+}

@@ -1,0 +1,155 @@
+//! Randomised: some texts always fail, one model is sick, the server is slow now and then, and hundreds of requests are
+//! under way at once. Healthy requests get their own vectors, failing ones the server's own error.
+//!
+//! `VECHO_TEST_SEED` runs one seed instead of the fixed ones.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::stream::{self, StreamExt as _};
+use serde_json::{Value, json};
+
+use super::dialect::{Dialect, Fault, refuse};
+use super::front::{Front, expect_vectors, vectors};
+use super::received::Received;
+use super::verdict::{has_vectors, shown, word};
+use crate::harness::client::Answer;
+use crate::harness::stub::Input;
+use crate::randomised::dice::Dice;
+
+const SEEDS: [u64; 3] = [1, 2, 3];
+const REQUESTS: usize = 400;
+const AT_ONCE: usize = 60;
+const TEXTS: usize = 600;
+
+/// Every text whose number is a multiple of this fails.
+const FAILING: usize = 60;
+
+/// A request, and what its client asked for.
+#[derive(Clone, Debug)]
+struct Wish {
+    model: &'static str,
+    texts: Vec<String>,
+    base64: bool,
+    as_text: bool,
+}
+
+impl Wish {
+    fn draw(dice: &mut Dice) -> Self {
+        let model = dice.pick(&["well", "fine", "large", "sick"]);
+        let as_text = dice.percent(40);
+        let count = if as_text { 1 } else { 1 + dice.below(40) };
+        let texts = (0..count).map(|_| format!("text {}", dice.below(TEXTS))).collect();
+        Self { model, texts, base64: dice.percent(50), as_text }
+    }
+
+    fn body(&self) -> Value {
+        let input = if self.as_text { json!(self.texts[0]) } else { json!(self.texts) };
+        let mut body = json!({"model": self.model, "input": input});
+        if self.base64 {
+            body["encoding_format"] = json!("base64");
+        }
+        body
+    }
+
+    /// The first fault that the server finds in it.
+    fn fault(&self) -> Option<Fault> {
+        fault_of(&self.texts.iter().map(String::as_str))
+    }
+}
+
+/// Texts fail by their number, each always in the same way; the worst of a list counts.
+fn fault_of<'a>(texts: &(impl Iterator<Item = &'a str> + Clone)) -> Option<Fault> {
+    let number = |text: &str| text.strip_prefix("text ").and_then(|number| number.parse::<usize>().ok());
+    let has = |kind: usize| {
+        texts.clone().filter_map(number).any(|number| number % FAILING == 0 && number / FAILING % 4 == kind)
+    };
+    let status = |status, message: &str| Some(Fault::Status(status, message.to_owned()));
+    match () {
+        () if has(0) => status(422, "a text is odd"),
+        () if has(1) => status(400, "a text is too long"),
+        () if has(2) => status(500, "failed to encode response: json: unsupported value: NaN"),
+        () if has(3) => Some(Fault::HangUp),
+        () => None,
+    }
+}
+
+/// The server of one seed; its sick model recovers on command.
+fn server(seed: u64, recovered: Arc<AtomicBool>) -> Dialect {
+    Dialect::v1("chance")
+        .check(move |received| match received.model() {
+            Some("sick") if !recovered.load(Ordering::SeqCst) => refuse(503, "model is not ready"),
+            _ => fault_of(&received.texts()).map_or(Ok(()), Err),
+        })
+        .pace(move |received| pace(seed, received))
+}
+
+/// Returns a short delay, sometimes a long one, and more for more inputs.
+fn pace(seed: u64, received: &Received) -> Duration {
+    let name = received.inputs.iter().flat_map(|input| match input {
+        Input::Text(text) => text.as_bytes().to_vec(),
+        Input::Tokens(_) => Vec::new(),
+    });
+    let mut dice = Dice::new(seed).aside(&name.collect::<Vec<u8>>());
+    let extra = if dice.percent(5) { 60 } else { dice.below(8) };
+    Duration::from_millis((extra + received.inputs.len() / 10) as u64)
+}
+
+/// Reports a wrong answer.
+fn judge(wish: &Wish, answer: &Answer) -> Result<(), String> {
+    let body = String::from_utf8_lossy(&answer.body);
+    let is_mock = word(answer) == "mock";
+    if wish.model == "sick" {
+        let is_own = answer.status == 503 && body.contains("model is not ready");
+        return if is_own || is_mock { Ok(()) } else { Err(format!("{} {}", answer.status, shown(answer))) };
+    }
+    match wish.fault() {
+        None => has_vectors(answer, &vectors(wish.model, &wish.texts)).and_then(|()| has_encoding(answer, wish.base64)),
+        Some(Fault::Status(status, message)) if answer.status == status && body.contains(&message) => Ok(()),
+        Some(Fault::HangUp) if answer.status >= 500 && !is_mock => Ok(()),
+        Some(fault) => Err(format!("{} {} in place of {fault:?}: {}", answer.status, word(answer), shown(answer))),
+    }
+}
+
+fn has_encoding(answer: &Answer, base64: bool) -> Result<(), String> {
+    let items = answer.json()["data"].as_array().cloned().unwrap_or_default();
+    let is_right = items.iter().all(|item| item["embedding"].is_string() == base64);
+    if is_right { Ok(()) } else { Err("the other encoding".to_owned()) }
+}
+
+async fn run(seed: u64, settings: &[(&str, &str)]) {
+    let (mut dice, recovered) = (Dice::new(seed), Arc::new(AtomicBool::new(false)));
+    let front = Front::new(server(seed, Arc::clone(&recovered)), settings).await;
+    let wishes: Vec<Wish> = (0..REQUESTS).map(|_| Wish::draw(&mut dice)).collect();
+    let asks = wishes.iter().map(async |wish| (wish, front.send(&wish.body()).await));
+    let answers: Vec<(&Wish, Answer)> = stream::iter(asks).buffer_unordered(AT_ONCE).collect().await;
+    let wrong = answers.iter().filter_map(|(wish, answer)| Some((judge(wish, answer).err()?, wish)));
+    let wrong: Vec<String> = wrong.map(|(complaint, wish)| format!("{complaint}\n    for {wish:?}")).collect();
+    assert!(
+        wrong.is_empty(),
+        "VECHO_TEST_SEED={seed}, {settings:?}: {} of {REQUESTS} answers are wrong\n{}",
+        wrong.len(),
+        wrong[..wrong.len().min(5)].join("\n")
+    );
+    recovered.store(true, Ordering::SeqCst);
+    for wish in wishes.iter().filter(|wish| wish.model == "sick" && wish.fault().is_none()) {
+        expect_vectors(&front.send(&wish.body()).await, wish.model, &wish.texts);
+    }
+}
+
+fn seeds() -> Vec<u64> {
+    let one = std::env::var("VECHO_TEST_SEED").ok();
+    one.map_or_else(|| SEEDS.to_vec(), |seed| vec![seed.parse().expect("a seed is a number")])
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::print_stderr, reason = "the seed is for the reader of the run")]
+async fn no_healthy_request_gets_anything_but_its_own_vectors() {
+    for seed in seeds() {
+        for settings in [&[][..], &[("upstream.max_concurrent", "2")]] {
+            eprintln!("seed {seed}, {settings:?}");
+            run(seed, settings).await;
+        }
+    }
+}
