@@ -233,6 +233,7 @@ impl Request<'_> {
             encoding: self.ask.request.encoding,
             model: real.map_or_else(String::new, |part| part.served.record.identity.model.to_string()),
             prompt_tokens,
+            members: Vec::new(),
             mocks: mocks.map(|(input, _)| u32::try_from(input).unwrap_or(u32::MAX)).collect(),
         }
     }

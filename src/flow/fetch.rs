@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::outcome::{Failed, Landed};
 use super::price::price;
-use super::{Controls, Flow, Landing};
+use super::{Controls, Flow, Landing, speaks_f32};
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::inflight::Lead;
@@ -112,7 +112,8 @@ impl Fetch {
         let places = &places[portion.places];
         match portion.result {
             Ok(mut fetched) => {
-                price(&self.lessons, portion.inputs, &mut fetched).await;
+                let is_openai = speaks_f32(&self.config.upstream.target, &self.lane.terms.uri);
+                price(&self.lessons, is_openai, portion.inputs, &mut fetched).await;
                 let landed = self.keep(fetched, places);
                 self.lead.land(places.iter().copied().zip(landed.iter().cloned().map(Ok)));
                 if !self.controls.no_store {
@@ -219,7 +220,22 @@ impl Fetch {
         }
     }
 
+    fn learn_dimension(&self, dimension: usize) {
+        if self.lessons.note_other_dimension(dimension) {
+            tracing::warn!(
+                model = self.asked_model,
+                asked = self.lane.terms.space.dimensions,
+                dimension,
+                "the upstream ignores `dimensions`: vectors of the dimension that it answers with are stored"
+            );
+        }
+    }
+
     fn learn_from(&self, failure: &Failure) {
+        if let Class::Unreadable(Unreadable::OtherDimension(dimension), _) = failure.class {
+            return self.learn_dimension(dimension);
+        }
+        self.lessons.note_other_failure();
         match failure.class {
             Class::Unreadable(cause, encoding) => {
                 tracing::warn!(cause = failure.detail, "an answer was passed on and not stored");

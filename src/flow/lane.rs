@@ -55,7 +55,7 @@ impl Request<'_> {
             space: request.space.clone(),
             encoding,
             user: request.user.clone(),
-            dimension: request.space.dimensions.map(|dimensions| dimensions as usize),
+            dimension: self.lessons.dimension(request.space.dimensions.map(|dimensions| dimensions as usize)),
             base64: self.known_base64(),
         };
         Lane { id: id.finish(), terms: Arc::new(terms) }

@@ -244,7 +244,7 @@ fn read_reply(terms: &Terms, inputs: usize, reply: Reply) -> Result<(ReadAnswer,
     if reply.status != StatusCode::OK {
         return Err(Failure::of_reply(reply));
     }
-    let expected = Expected { inputs, dimension: terms.dimension, base64: terms.base64 };
+    let expected = Expected { inputs, asked: terms.dimension, known: None, base64: terms.base64 };
     match read_answer(&reply.body, &expected) {
         Ok(_) if says_stand_in(&reply) => Err(stand_in()),
         Err(Unreadable::StandIn) => Err(stand_in()),
