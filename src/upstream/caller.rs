@@ -39,8 +39,10 @@ pub struct Terms {
     pub form: RequestForm,
     /// The `user` field.
     pub user: Option<String>,
-    /// The length every vector must have, where one was asked for.
-    pub dimension: Option<usize>,
+    /// The length that is asked for. A server that ignores it answers with longer vectors.
+    pub asked_dimension: Option<usize>,
+    /// The length that vectors are known to have where one is asked for.
+    pub known_dimension: Option<usize>,
     /// What is known of the upstream's base64.
     pub base64: Base64,
     /// Whether the service is known to take calls in vecho's own form: large, merged, in base64.
@@ -52,7 +54,7 @@ impl Terms {
     pub(super) fn answer_bytes(&self) -> usize {
         let known = match self.base64 {
             Base64::Proven(dimension) => Some(dimension),
-            Base64::Trusted | Base64::Unproven => self.dimension,
+            Base64::Trusted | Base64::Unproven => self.known_dimension.or(self.asked_dimension),
         };
         let bytes_per_component = if self.encoding == Encoding::Base64 { 10 } else { 17 };
         known.unwrap_or(LIKELY_DIMENSION) * bytes_per_component
@@ -295,6 +297,7 @@ fn answered(answer: ReadAnswer, reply: Reply, (call, span, took): (&Call<'_>, &S
         headers: reply.headers,
         model: answer.model,
         prompt_tokens: answer.prompt_tokens,
+        members: answer.members,
         inputs: answer.vectors.len(),
         has_repetitions: call.has_repetitions,
         trace: span.context(),
@@ -370,7 +373,8 @@ fn read_reply(terms: &Terms, call: &Call<'_>, reply: Reply) -> Result<(ReadAnswe
     if reply.status != StatusCode::OK {
         return Err(Failure::of_reply(reply));
     }
-    let expected = Expected { inputs: call.inputs, dimension: terms.dimension, base64: terms.base64 };
+    let Terms { asked_dimension: asked, known_dimension: known, base64, .. } = *terms;
+    let expected = Expected { inputs: call.inputs, asked, known, base64 };
     match read_answer(&reply.body, &expected) {
         Ok(_) if says_stand_in(&reply) => Err(stand_in()),
         Err(Unreadable::StandIn) => Err(stand_in()),
