@@ -15,7 +15,7 @@ use crate::packed::Packed;
 use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Tier, Times};
 use crate::traces::TraceContext;
-use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Waiter};
+use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Report, Waiter};
 use crate::vector::NotAVector;
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
@@ -71,7 +71,11 @@ impl Fetch {
         let missing = Missing { inputs, places: own_places, own: Arc::clone(&self.own) };
         let (mut portions, work) = self.flow.batcher.submit(&self.lane, missing, self.waiter());
         let landing = async {
-            while let Some(portion) = portions.recv().await {
+            while let Some(report) = portions.recv().await {
+                let Report::Portion(portion) = report else {
+                    self.lead.note_late();
+                    continue;
+                };
                 let landed = portion.places.clone();
                 self.land(portion, &places).await;
                 // After what was stored is on its way: whoever gets the lease next must find it.

@@ -99,6 +99,7 @@ impl Request<'_> {
             Some(inflight::Landing::Landed(Ok(_))) => Err(Again::Alone),
             Some(inflight::Landing::Landed(Err(failed))) if led => Ok(Slot::Failed(failed)),
             Some(inflight::Landing::Landed(Err(failed))) => self.take_over(failed),
+            Some(inflight::Landing::Late) => Ok(self.failed(Why::Timeout, "no answer within upstream.headers_timeout")),
             Some(inflight::Landing::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
             None => Ok(self.failed(Why::Timeout, "no answer within limits.request_timeout")),
         }

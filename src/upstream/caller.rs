@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Uri};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
-use super::breaker::Pass;
+use super::breaker::{HostFault, Pass};
 use super::portion::{CallInfo, Piece};
 use super::retry::{Budget, backoff, luck, patience};
 use super::room::Share;
@@ -61,6 +61,9 @@ impl Terms {
     }
 }
 
+/// A call takes unusually long from this time on, however quick its lane is.
+const LEAST_OVERDUE: Duration = Duration::from_mins(1);
+
 /// What a vector's length is taken to be while it is not known: that of the largest common model.
 const LIKELY_DIMENSION: usize = 3_072;
 
@@ -92,10 +95,6 @@ impl Call<'_> {
 
     const fn is_merged(&self) -> bool {
         self.batch.len() > 1
-    }
-
-    fn requests(&self) -> impl Iterator<Item = u64> {
-        self.batch.iter().map(|piece| piece.own().id)
     }
 }
 
@@ -209,18 +208,29 @@ impl Caller {
     }
 
     /// Sends one attempt. A call that takes much longer than others of its lane did gives its permit back, so that calls to
-    /// other models do not wait for it, and goes on.
+    /// other models do not wait for it, and goes on. Its requests wait until their own deadline, or are told so where a
+    /// limit is configured.
     async fn post(&self, terms: &Terms, call: &Call<'_>, (span, turn): (&Span, &mut Turn)) -> Result<Reply, Failure> {
         let trace = span.context();
         let mut posting = std::pin::pin!(self.client.post(terms, call.body.clone(), &trace, call.share));
-        let Some(overdue_after) = call.lane.overdue_after(call.inputs) else {
+        let config = self.live.load();
+        let least = config.upstream.headers_timeout.unwrap_or(LEAST_OVERDUE);
+        let (begun, mut waited) = (Instant::now(), Duration::ZERO);
+        // Calls that end meanwhile may show that all of them take longer now.
+        while let Some(overdue_after) = call.lane.overdue_after(call.inputs, least).filter(|after| *after > waited) {
+            if let Ok(reply) = timeout_at(begun + overdue_after, posting.as_mut()).await {
+                return reply;
+            }
+            waited = overdue_after;
+        }
+        if waited.is_zero() {
             return posting.await;
-        };
-        if let Ok(reply) = timeout(overdue_after, posting.as_mut()).await {
-            return reply;
         }
         turn.give_back();
-        let (model, waited_s) = (terms.space.model_name(), overdue_after.as_secs());
+        if config.upstream.headers_timeout.is_some() {
+            call.batch.iter().for_each(Piece::is_late);
+        }
+        let (model, waited_s) = (terms.space.model_name(), waited.as_secs());
         tracing::warn!(model, waited_s, "an upstream call takes unusually long: vecho goes on waiting for its answer");
         posting.await
     }
@@ -261,8 +271,10 @@ impl Call<'_> {
                 drop(pass);
             }
             (_, Class::Unavailable(Why::Dropped | Why::Cut)) if self.is_merged() => drop(pass),
-            (_, Class::Unavailable(Why::Connect | Why::Dropped | Why::Cut | Why::StandIn)) => {
-                pass.failed(&config.breaker, &failure.detail, self.requests());
+            (_, Class::Unavailable(why @ (Why::Connect | Why::Dropped | Why::Cut | Why::StandIn))) => {
+                let requests: Vec<u64> = self.batch.iter().map(|piece| piece.own().id).collect();
+                let (cause, is_unreachable) = (&*failure.detail, why == Why::Connect);
+                pass.failed(&config.breaker, &HostFault { cause, is_unreachable, requests: &requests });
             }
             _ => pass.answered(),
         }

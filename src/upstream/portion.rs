@@ -77,6 +77,15 @@ pub struct Portion {
     pub result: Result<Vec<Fetched>, Arc<Failure>>,
 }
 
+/// News of submitted inputs.
+#[derive(Debug)]
+pub enum Report {
+    /// The result for some of them.
+    Portion(Portion),
+    /// A call takes longer than `upstream.headers_timeout` allows. It goes on.
+    Late,
+}
+
 /// Inputs of one request that travel together.
 pub(super) struct Piece {
     pub(super) first_place: usize,
@@ -84,7 +93,7 @@ pub(super) struct Piece {
     pub(super) waiter: Waiter,
     /// Its wait in its lane, while that goes on.
     pub(super) queued: Span,
-    pub(super) results: mpsc::UnboundedSender<Portion>,
+    pub(super) results: mpsc::UnboundedSender<Report>,
 }
 
 impl Piece {
@@ -145,7 +154,12 @@ impl Piece {
     pub(super) fn send(self, result: Result<Vec<Fetched>, Arc<Failure>>) {
         let places = self.first_place..self.first_place + self.inputs().len();
         // The submitter stays until every portion has come; if it is gone, the process is stopping.
-        drop(self.results.send(Portion { places, inputs: self.missing.inputs, result }));
+        drop(self.results.send(Report::Portion(Portion { places, inputs: self.missing.inputs, result })));
+    }
+
+    /// Tells the request that its call takes longer than is allowed.
+    pub(super) fn is_late(&self) {
+        drop(self.results.send(Report::Late));
     }
 }
 
