@@ -247,9 +247,12 @@ impl Lessons {
         learned.dimension.candidate = None;
     }
 
-    /// Returns the dimension that answers are expected to have where `asked` is asked for.
+    /// Returns the dimension that answers are expected to have where `asked` is asked for. Stored vectors show it, also
+    /// those of an earlier process.
     pub fn dimension(&self, asked: Option<usize>) -> Option<usize> {
-        asked.map(|asked| self.lock().dimension.proven.unwrap_or(asked))
+        let learned = self.lock();
+        let stored = learned.identity.as_ref().map(|identity| identity.dimension);
+        asked.map(|asked| learned.dimension.proven.or(stored).unwrap_or(asked))
     }
 
     /// Notes an answer whose vectors all had `dimension`, which was not expected. Returns true if enough answers in a row

@@ -122,6 +122,13 @@ fn one_unreadable_answer_is_an_accident_and_three_in_a_row_are_not() {
 }
 
 #[test]
+fn stored_vectors_show_the_dimension_of_a_space() {
+    let lessons = Lessons::default();
+    lessons.learn("m", 8);
+    assert_eq!((lessons.dimension(None), lessons.dimension(Some(4))), (None, Some(8)));
+}
+
+#[test]
 fn a_dimension_is_expected_after_enough_answers_in_a_row() {
     let lessons = Lessons::default();
     assert_eq!((lessons.dimension(None), lessons.dimension(Some(4))), (None, Some(4)));
