@@ -72,7 +72,7 @@ impl Request<'_> {
     }
 
     fn asked_dimension(&self) -> Option<usize> {
-        self.ask.request.space.dimensions.map(|dimensions| dimensions as usize)
+        self.ask.request.space.asked_dimension()
     }
 
     /// The dimension that this space's vectors have where one is asked for: that of repeated answers that ignored it, else

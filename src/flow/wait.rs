@@ -122,11 +122,7 @@ impl Request<'_> {
         match failed.failure.class {
             Class::Unavailable(Why::Expired) => Err(Again::Together),
             // One of the other texts may be at fault.
-            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut)
-                if failed.failure.outage.is_none() && !asked_here() =>
-            {
-                Err(Again::Alone)
-            }
+            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut) if !asked_here() => Err(Again::Alone),
             // The upstream's words may speak of the other caller's account.
             Class::Unavailable(why) if !same_caller => Ok(self.failed_like(why, &failed.failure)),
             Class::Unavailable(_) => Ok(Slot::Failed(failed)),

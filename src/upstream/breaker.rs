@@ -115,7 +115,9 @@ impl Breaker {
         if is_probe || (was_closed && too_many) || is_worse {
             let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
             inner.state = State::Open { until: Instant::now() + open_for, is_unreachable };
-            inner.next_open = open_for.saturating_mul(2);
+            if is_unreachable {
+                inner.next_open = open_for.saturating_mul(2);
+            }
             self.metrics.breaker(BreakerState::Open);
             if was_closed {
                 tracing::warn!(cause, requests = inner.failed.len(), "the upstream keeps failing: breaker opened");

@@ -93,7 +93,7 @@ impl Call<'_> {
         self.batch.iter().map(|piece| piece.waiter.deadline).collect()
     }
 
-    const fn is_merged(&self) -> bool {
+    pub(super) const fn is_merged(&self) -> bool {
         self.batch.len() > 1
     }
 }
@@ -113,9 +113,9 @@ pub struct Answered {
 
 /// Makes calls.
 pub struct Caller {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
     breaker: Arc<Breaker>,
-    health: Arc<SpaceHealth>,
+    pub(super) health: Arc<SpaceHealth>,
     budget: Budget,
     live: Live,
     metrics: Arc<Metrics>,
@@ -162,6 +162,9 @@ impl Caller {
                 Ok(answered) => {
                     pass.answered();
                     self.health.answered(&terms.model);
+                    call.batch.iter().flat_map(Piece::inputs).take(1).for_each(|input| {
+                        self.health.remember_good(terms.model, input);
+                    });
                     return Ok(answered);
                 }
                 Err(failure) => failure,
@@ -173,12 +176,12 @@ impl Caller {
             };
             call.tell(pass, &failure, (&next, &config));
             let Next::RetryAfter(wait, reason) = next else {
-                return Err(self.judged(failure, terms, (call, &config)));
+                return Err(self.judged(failure, terms, (call, &config)).await);
             };
             tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
             call.share.begin_anew();
             if !turn.pause(wait, deadline).await {
-                return Err(self.judged(failure, terms, (call, &config)));
+                return Err(self.judged(failure, terms, (call, &config)).await);
             }
             self.metrics.retry(reason);
         }
@@ -236,28 +239,9 @@ impl Caller {
     }
 
     /// Whether the space counts as unavailable: then no call is repeated.
-    fn is_failing(&self, terms: &Terms, config: &Config) -> bool {
+    pub(super) fn is_failing(&self, terms: &Terms, config: &Config) -> bool {
         let enough = config.breaker.failures;
         enough > 0 && self.health.failures(&terms.model) >= enough
-    }
-
-    /// Takes in what a final failure says of the space, and whether it is part of an outage.
-    fn judged(&self, failure: Failure, terms: &Terms, (call, config): (&Call<'_>, &Config)) -> Failure {
-        let enough = config.breaker.failures;
-        match failure.class {
-            Class::Unavailable(Why::Connect) => failure.with_outage(Outage::Unreachable),
-            Class::Unavailable(Why::StandIn) => failure.with_outage(Outage::StandsIn),
-            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut) if !call.is_merged() && enough > 0 => {
-                let request = call.batch.first().map_or(0, |piece| piece.own().id);
-                let requests = self.health.failed(terms.model, request, enough);
-                if requests >= enough { failure.with_outage(Outage::Failing { requests }) } else { failure }
-            }
-            Class::Refused | Class::Unreadable(..) => {
-                self.health.answered(&terms.model);
-                failure
-            }
-            Class::Unavailable(_) | Class::Throttled => failure,
-        }
     }
 }
 
@@ -381,7 +365,7 @@ fn tell(span: &Span, result: &Result<(ReadAnswer, Reply), Failure>, outcome: Cal
     }
 }
 
-fn read_reply(terms: &Terms, call: &Call<'_>, reply: Reply) -> Result<(ReadAnswer, Reply), Failure> {
+pub(super) fn read_reply(terms: &Terms, call: &Call<'_>, reply: Reply) -> Result<(ReadAnswer, Reply), Failure> {
     if reply.status != StatusCode::OK {
         return Err(Failure::of_reply(reply));
     }

@@ -12,6 +12,7 @@ mod headers;
 mod health;
 mod in_process;
 mod job;
+mod judgement;
 mod own;
 mod pool;
 mod portion;
