@@ -18,7 +18,7 @@ def embed(texts, **fields):
     answer = client().embed(input=texts, **fields)
     usage = {"prompt_tokens": answer.usage.prompt_tokens, "total_tokens": answer.usage.total_tokens}
     vectors, indices = [item.embedding for item in answer.data], [item.index for item in answer.data]
-    return {"id": answer.id, "model": answer.model, "usage": usage, "vectors": vectors, "indices": indices}
+    return {"has_id": bool(answer.id), "model": answer.model, "usage": usage, "vectors": vectors, "indices": indices}
 
 
 def refused(texts, key=KEY):

@@ -12,7 +12,7 @@ client = Mistral(api_key=KEY, server_url=ROOT, timeout_ms=30_000)
 
 def written(answer):
     usage = {"prompt_tokens": answer.usage.prompt_tokens, "total_tokens": answer.usage.total_tokens}
-    head = {"id": answer.id, "object": answer.object, "model": answer.model, "usage": usage}
+    head = {"has_id": bool(answer.id), "object": answer.object, "model": answer.model, "usage": usage}
     return {**head, "vectors": [item.embedding for item in answer.data], "indices": [item.index for item in answer.data]}
 
 
@@ -30,7 +30,7 @@ def cacheable():
     return {
         "documents": embed(inputs=documents),
         "text": embed(inputs="two"),
-        "dimensions": embed(inputs=documents, output_dimension=4),
+        "dimensions": embed(inputs=documents, output_dimension=256),
         "float": embed(inputs=["two"], output_dtype="float", encoding_format="float"),
         "async": asyncio.run(embed_async(inputs=documents)),
     }

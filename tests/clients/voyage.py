@@ -19,7 +19,7 @@ def cacheable():
     return {
         "documents": written(client.embed(documents, model=TINY)),
         "query": written(client.embed(["two"], model=TINY, input_type="query")),
-        "dimensions": written(client.embed(documents, model=TINY, output_dimension=4)),
+        "dimensions": written(client.embed(documents, model=TINY, output_dimension=256)),
         "float": written(client.embed(["two"], model=TINY, output_dtype="float", truncation=False)),
         "async": written(asyncio.run(asynchronous.embed(documents, model=TINY))),
     }
