@@ -8,15 +8,15 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::caller::{Call, Terms};
 use super::job::{Form, Job};
+use super::permit::{CallPermit, Turns};
 use super::portion::{Missing, Piece, Report, Waiter, fail};
 use super::room::Room;
 use super::sizing::{Load, Sizes};
-use super::turn::Turn;
 use super::{Answered, Caller, Failure, SpaceHealth, Why};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
@@ -42,7 +42,7 @@ struct Queue {
 /// The lanes and the permits. Used by `Arc`.
 pub struct Batcher {
     pub(super) caller: Caller,
-    pub(super) permits: Arc<Semaphore>,
+    pub(super) turns: Arc<Turns>,
     queues: Mutex<KeyMap<Queue>>,
     sizes: Sizes,
     /// Bounds the memory of answers under way.
@@ -64,10 +64,10 @@ struct Taken {
 impl Batcher {
     /// A batcher without work. Answers under way may take a quarter of `memory_bytes`.
     pub fn new(caller: Caller, live: Live, memory_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
-        let permits = Arc::new(Semaphore::new(live.load().upstream.max_concurrent));
+        let turns = Turns::new(live.load().upstream.max_concurrent);
         let room = Room::new(memory_bytes / 4);
         let (queues, sizes, tasks) = (Mutex::default(), Sizes::default(), Tasks::new());
-        Arc::new(Self { caller, permits, queues, sizes, room, live, tasks, metrics })
+        Arc::new(Self { caller, turns, queues, sizes, room, live, tasks, metrics })
     }
 
     /// What is known of each space's failures.
@@ -88,7 +88,7 @@ impl Batcher {
         self.metrics.upstream_queued_inputs.add(inputs);
         let queued = waiter.trace.queue(inputs);
         self.enqueue(lane, Piece { first_place: 0, missing, waiter, queued, results });
-        (portions, Arc::clone(self).work(lane.id))
+        (portions, Arc::clone(self).work(lane.id, lane.terms.model))
     }
 
     fn enqueue(&self, lane: &Lane, piece: Piece) {
@@ -100,26 +100,26 @@ impl Batcher {
 
     /// Waits for a permit and makes the next call of a lane, if an earlier worker left anything to do; goes on with what
     /// is left of a request that it had to cut.
-    async fn work(self: Arc<Self>, id: Key) {
+    async fn work(self: Arc<Self>, id: Key, model: Key) {
         loop {
-            let turn = Turn::take(&self.permits).await;
+            let permit = self.turns.take(model).await;
             let Some(Taken { job, has_room_beside, goes_on }) = self.take(&id) else {
                 return;
             };
             if has_room_beside {
-                self.spawn_worker(id);
+                self.spawn_worker(id, model);
             }
             let _step = job.is_step.then(|| Arc::clone(&job.lane).enter_step());
-            self.call(job, turn).await;
+            self.call(job, permit).await;
             if !goes_on {
                 return;
             }
         }
     }
 
-    fn spawn_worker(self: &Arc<Self>, id: Key) {
+    fn spawn_worker(self: &Arc<Self>, id: Key, model: Key) {
         // Boxed because a worker may bring another one.
-        let work: crate::tasks::Eventually<'static, ()> = Box::pin(Arc::clone(self).work(id));
+        let work: crate::tasks::Eventually<'static, ()> = Box::pin(Arc::clone(self).work(id, model));
         self.tasks.spawn(work);
     }
 
@@ -178,7 +178,7 @@ impl Batcher {
     }
 
     /// Makes the call of a job in one of its two forms.
-    pub(super) async fn make(&self, job: &Job, form: Form, turn: &mut Turn) -> Result<Answered, Failure> {
+    pub(super) async fn make(&self, job: &Job, form: Form, permit: &mut CallPermit) -> Result<Answered, Failure> {
         let _counted = self.metrics.upstream_in_flight.enter();
         let (under_way, load) = (job.lane.enter(), job.load());
         // Waits until the answer has room beside the others under way, as large as it is likely to be.
@@ -193,7 +193,7 @@ impl Batcher {
             _ => (body_of(job), load.inputs, job.terms.encoding, false),
         };
         let call = Call { body, inputs, encoding, has_repetitions, batch, lane, share: &share, attempts };
-        match self.caller.call(&job.terms, &call, turn).await {
+        match self.caller.call(&job.terms, &call, permit).await {
             Ok(answered) => {
                 let target = self.live.load().batch.target_time;
                 lane.answered(load, answered.took, target, &under_way);

@@ -9,11 +9,11 @@ use http::{HeaderMap, StatusCode, Uri};
 use tokio::time::{Instant, timeout_at};
 
 use super::breaker::{HostFault, Pass};
+use super::permit::CallPermit;
 use super::portion::{CallInfo, Piece};
 use super::retry::{Budget, backoff, luck, patience};
 use super::room::Share;
 use super::sizing::LaneSize;
-use super::turn::Turn;
 use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Why, port_of};
 use crate::config::{Config, Live};
 use crate::key::Key;
@@ -146,7 +146,12 @@ impl Caller {
     }
 
     /// Makes a call until there are vectors, or a failure that another attempt would not mend.
-    pub(super) async fn call(&self, terms: &Terms, call: &Call<'_>, turn: &mut Turn) -> Result<Answered, Failure> {
+    pub(super) async fn call(
+        &self,
+        terms: &Terms,
+        call: &Call<'_>,
+        permit: &mut CallPermit,
+    ) -> Result<Answered, Failure> {
         let config = self.live.load();
         let (mut tries, deadlines) = (Tries::default(), call.deadlines());
         self.budget.deposit(config.retry.budget_ratio);
@@ -158,7 +163,7 @@ impl Caller {
             };
             tries.attempts += 1;
             let begun = Instant::now();
-            let failure = match self.attempt(terms, call, (turn, tries.attempts)).await {
+            let failure = match self.attempt(terms, call, (permit, tries.attempts)).await {
                 Ok(answered) => {
                     pass.answered();
                     self.health.answered(&terms.model);
@@ -180,7 +185,7 @@ impl Caller {
             };
             tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
             call.share.begin_anew();
-            if !turn.pause(wait, deadline).await {
+            if !permit.pause(wait, deadline).await {
                 return Err(self.judged(failure, terms, (call, &config)).await);
             }
             self.metrics.retry(reason);
@@ -192,11 +197,11 @@ impl Caller {
         &self,
         terms: &Terms,
         call: &Call<'_>,
-        (turn, number): (&mut Turn, u32),
+        (permit, number): (&mut CallPermit, u32),
     ) -> Result<Answered, Failure> {
         let begun = Instant::now();
         let span = begin_call(terms, call, number);
-        let reply = self.post(terms, call, (&span, turn)).await;
+        let reply = self.post(terms, call, (&span, permit)).await;
         let result = reply.and_then(|reply| read_reply(terms, call, reply));
         let (outcome, took) = (outcome_of(&result), begun.elapsed());
         self.metrics.upstream_call(outcome, took, call.inputs, call.batch.len());
@@ -213,7 +218,12 @@ impl Caller {
     /// Sends one attempt. A call that takes much longer than others of its lane did gives its permit back, so that calls to
     /// other models do not wait for it, and goes on. Its requests wait until their own deadline, or are told so where a
     /// limit is configured.
-    async fn post(&self, terms: &Terms, call: &Call<'_>, (span, turn): (&Span, &mut Turn)) -> Result<Reply, Failure> {
+    async fn post(
+        &self,
+        terms: &Terms,
+        call: &Call<'_>,
+        (span, permit): (&Span, &mut CallPermit),
+    ) -> Result<Reply, Failure> {
         let trace = span.context();
         let mut posting = std::pin::pin!(self.client.post(terms, call.body.clone(), &trace, call.share));
         let config = self.live.load();
@@ -229,7 +239,7 @@ impl Caller {
         if waited.is_zero() {
             return posting.await;
         }
-        turn.give_back();
+        permit.give_back();
         if config.upstream.headers_timeout.is_some() {
             call.batch.iter().for_each(Piece::is_late);
         }

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::batcher::Batcher;
 use super::caller::Terms;
 use super::error::TooLarge;
+use super::permit::CallPermit;
 use super::portion::{Piece, fail, halve, hand_out, hand_out_own, load_of};
 use super::sizing::{LaneSize, Load};
-use super::turn::Turn;
 use super::{Answered, Class, Failure};
 use crate::key::Key;
 
@@ -94,63 +94,63 @@ impl Isolation {
 
 impl Batcher {
     /// Makes one call and hands out what came of it. Says whether all of it was answered.
-    pub(super) async fn call(self: &Arc<Self>, job: Job, mut turn: Turn) -> bool {
+    pub(super) async fn call(self: &Arc<Self>, job: Job, mut permit: CallPermit) -> bool {
         let bounds = job.lane.bounds(&self.live.load().batch, job.terms.is_known);
         let form = job.form(bounds.own_only);
-        match self.make(&job, form, &mut turn).await {
+        match self.make(&job, form, &mut permit).await {
             Ok(answered) => {
                 answer(job.batch, form, answered);
                 true
             }
-            Err(failure) => self.after_failure(job, failure, turn).await,
+            Err(failure) => self.after_failure(job, failure, permit).await,
         }
     }
 
-    async fn after_failure(self: &Arc<Self>, job: Job, failure: Failure, turn: Turn) -> bool {
+    async fn after_failure(self: &Arc<Self>, job: Job, failure: Failure, permit: CallPermit) -> bool {
         let load = job.load();
         if let Some(of_what) = failure.too_large_by().filter(|_| load.inputs > 1) {
             if of_what == TooLarge::Inputs {
                 job.lane.refused_above(load.inputs.div_ceil(2));
             }
             self.metrics.upstream_splits.inc();
-            drop(turn);
+            drop(permit);
             self.call_halves(job);
             false
         } else if job.batch.len() > 1 && failure.may_be_a_neighbours() {
             self.metrics.upstream_isolations.inc();
-            drop(turn);
+            drop(permit);
             self.isolate(job);
             false
         } else if job.batch.len() > 1 {
             fail(job.batch, failure);
             false
         } else {
-            self.after_own_failure(job, failure, turn).await
+            self.after_own_failure(job, failure, permit).await
         }
     }
 
     /// The failure of a call for one request: the caller's own request has the last word.
-    async fn after_own_failure(self: &Arc<Self>, mut job: Job, failure: Failure, mut turn: Turn) -> bool {
+    async fn after_own_failure(self: &Arc<Self>, mut job: Job, failure: Failure, mut permit: CallPermit) -> bool {
         let Some(piece) = job.batch.pop() else { return true };
         let load = piece.load();
         let limit = job.lane.accepted_inputs();
         if failure.is_own {
             let is_large = load.inputs >= MANY_INPUTS || load.tokens > MANY_TOKENS;
             if load.inputs > 1 && is_large && failure.may_be_of_the_size() && !job.lane.has_passed(load) {
-                return self.divide(job.with(vec![piece]), failure, &mut turn).await;
+                return self.divide(job.with(vec![piece]), failure, &mut permit).await;
             }
         } else if job.deserves_last_word(&piece, (&failure, limit)) {
-            return self.last_word(job.with(vec![piece]), failure, &mut turn).await;
+            return self.last_word(job.with(vec![piece]), failure, &mut permit).await;
         }
         fail(vec![piece], failure);
         false
     }
 
     /// Sends the caller's own request, once for all of its pieces, and takes its answer.
-    async fn last_word(&self, mut job: Job, failure: Failure, turn: &mut Turn) -> bool {
+    async fn last_word(&self, mut job: Job, failure: Failure, permit: &mut CallPermit) -> bool {
         job.attempts = 1;
         let own = Arc::clone(&job.batch[0].missing.own);
-        let word = own.last_word.get_or_init(async || self.make(&job, Form::Own, turn).await.map(Arc::new)).await;
+        let word = own.last_word.get_or_init(async || self.make(&job, Form::Own, permit).await.map(Arc::new)).await;
         let Some(piece) = job.batch.pop() else { return true };
         match word {
             Ok(answered) => {
@@ -169,14 +169,14 @@ impl Batcher {
 
     /// Sends a refused request in smaller parts, since it may be its size that was refused. If it was not, the caller gets
     /// the refusal of its own bytes.
-    async fn divide(&self, mut job: Job, refusal: Failure, turn: &mut Turn) -> bool {
+    async fn divide(&self, mut job: Job, refusal: Failure, permit: &mut CallPermit) -> bool {
         let Some(mut piece) = job.batch.pop() else { return true };
         let (mut limit, mut halvings, mut has_passed) = (piece.inputs().len().div_ceil(2), 1, false);
         self.metrics.upstream_splits.inc();
         loop {
             let rest = (piece.inputs().len() > limit).then(|| piece.split_off(limit));
             let part = job.with(vec![piece]);
-            match self.make(&part, Form::Written, turn).await {
+            match self.make(&part, Form::Written, permit).await {
                 Ok(answered) => {
                     has_passed = true;
                     job.lane.refused_above(limit);
@@ -224,9 +224,9 @@ impl Batcher {
     fn call_apart(self: &Arc<Self>, job: Job, isolation: Option<Arc<Isolation>>) {
         let batcher = Arc::clone(self);
         self.tasks.spawn(async move {
-            let turn = Turn::take(&batcher.permits).await;
+            let permit = batcher.turns.take(job.terms.model).await;
             // Boxed because a call may lead to calls.
-            let is_well = Box::pin(batcher.call(job, turn)).await;
+            let is_well = Box::pin(batcher.call(job, permit)).await;
             if let Some(isolation) = isolation {
                 isolation.ended(is_well);
             }

@@ -14,6 +14,7 @@ mod in_process;
 mod job;
 mod judgement;
 mod own;
+mod permit;
 mod pool;
 mod portion;
 mod reading;
@@ -21,7 +22,7 @@ mod redirect;
 mod retry;
 mod room;
 mod sizing;
-mod turn;
+
 mod width;
 
 pub use batcher::{Batcher, Lane};

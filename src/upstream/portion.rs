@@ -225,9 +225,12 @@ fn token_shares(inputs: &[&Input<'_>], prompt_tokens: Option<u64>) -> Vec<Option
     match (inputs, prompt_tokens) {
         ([_], Some(total)) => vec![u32::try_from(total).ok()],
         ([Input::Tokens(_), ..], None) => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),
-        // Of token arrays each has its length where the service counts nothing else.
         (_, Some(total)) => {
             let weights: Vec<usize> = inputs.iter().map(|input| input.estimated_tokens()).collect();
+            // Of token arrays each has its length, where the service counts nothing else.
+            if matches!(inputs, [Input::Tokens(_), ..]) && weights.iter().sum::<usize>() as u64 == total {
+                return inputs.iter().map(|input| Some(input.counted_tokens())).collect();
+            }
             tokens::apportion(total, &weights).into_iter().map(Some).collect()
         }
         (_, None) => vec![None; inputs.len()],

@@ -1,0 +1,157 @@
+//! The right to have one call under way.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use crate::key::{Key, KeyMap};
+
+/// How long a call waits for calls to other models before it is made beside them.
+const NEIGHBOURS_WAIT: Duration = Duration::from_secs(3);
+
+/// The permits, and who has them. Used by `Arc`.
+#[derive(Debug)]
+pub(super) struct Turns {
+    permits: Arc<Semaphore>,
+    /// How many calls are under way, by model.
+    under_way: Mutex<KeyMap<usize>>,
+}
+
+impl Turns {
+    /// `most` permits.
+    pub(super) fn new(most: usize) -> Arc<Self> {
+        Arc::new(Self { permits: Arc::new(Semaphore::new(most)), under_way: Mutex::default() })
+    }
+
+    /// Waits for a permit. Permits are given in the order they were asked for. A model without any call under way waits no
+    /// longer than three seconds: slow calls to other models do not hold it up.
+    pub(super) async fn take(self: &Arc<Self>, model: Key) -> CallPermit {
+        let mut permit = std::pin::pin!(acquire(&self.permits));
+        loop {
+            tokio::select! {
+                biased;
+                held = &mut permit => {
+                    self.enter(model);
+                    return CallPermit { turns: Arc::clone(self), model, held: Some(held), counts: true };
+                }
+                () = sleep(NEIGHBOURS_WAIT) => {
+                    if self.enter_first(model) {
+                        return CallPermit { turns: Arc::clone(self), model, held: None, counts: true };
+                    }
+                }
+            }
+        }
+    }
+
+    fn enter(&self, model: Key) {
+        *self.under_way().entry(model).or_default() += 1;
+    }
+
+    fn enter_first(&self, model: Key) -> bool {
+        let mut under_way = self.under_way();
+        let is_first = !under_way.contains_key(&model);
+        if is_first {
+            under_way.insert(model, 1);
+        }
+        is_first
+    }
+
+    fn leave(&self, model: &Key) {
+        let mut under_way = self.under_way();
+        if let Some(calls) = under_way.get_mut(model) {
+            *calls -= 1;
+            if *calls == 0 {
+                under_way.remove(model);
+            }
+        }
+    }
+
+    fn under_way(&self) -> MutexGuard<'_, KeyMap<usize>> {
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A permit that is given up during waits: a caller that is told to slow down must not hold back those that are not.
+pub(super) struct CallPermit {
+    turns: Arc<Turns>,
+    model: Key,
+    held: Option<OwnedSemaphorePermit>,
+    /// Whether it counts among the calls of its model.
+    counts: bool,
+}
+
+impl CallPermit {
+    /// Gives the permit up for good: the call takes too long for others to wait.
+    pub(super) fn give_back(&mut self) {
+        self.held = None;
+    }
+
+    /// Lets others go first for `wait`, then queues again, at most until `deadline`; false where it is not its turn by then.
+    pub(super) async fn pause(&mut self, wait: Duration, deadline: Instant) -> bool {
+        self.leave();
+        sleep(wait).await;
+        let Ok(mut next) = timeout_at(deadline, self.turns.take(self.model)).await else {
+            return false;
+        };
+        (self.held, self.counts) = (next.held.take(), std::mem::take(&mut next.counts));
+        true
+    }
+
+    fn leave(&mut self) {
+        self.held = None;
+        if std::mem::take(&mut self.counts) {
+            self.turns.leave(&self.model);
+        }
+    }
+}
+
+impl Drop for CallPermit {
+    fn drop(&mut self) {
+        self.leave();
+    }
+}
+
+async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    Arc::clone(permits).acquire_owned().await.expect("the semaphore must never be closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::{KeyBuilder, Tag};
+
+    fn model(name: &str) -> Key {
+        KeyBuilder::new(None).part(Tag::Model, name.as_bytes()).finish()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_model_whose_neighbours_hold_all_permits_is_asked_beside_them_by_one_call() {
+        let (turns, begun) = (Turns::new(2), Instant::now());
+        let slow = [turns.take(model("slow")).await, turns.take(model("slow")).await];
+        let first = turns.take(model("well")).await;
+        assert_eq!(begun.elapsed(), NEIGHBOURS_WAIT);
+        let second = tokio::time::timeout(Duration::from_mins(1), turns.take(model("well"))).await;
+        assert!(second.is_err(), "the first one is under way");
+        let third = tokio::time::timeout(Duration::from_mins(1), turns.take(model("slow"))).await;
+        assert!(third.is_err(), "it has its permits");
+        drop(first);
+        assert!(tokio::time::timeout(Duration::from_mins(1), turns.take(model("well"))).await.is_ok());
+        drop(slow);
+        assert!(turns.under_way().is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pause_lets_others_go_first() {
+        let turns = Turns::new(1);
+        let mut paused = turns.take(model("a")).await;
+        let (waited, other) =
+            tokio::join!(paused.pause(Duration::from_secs(1), Instant::now() + Duration::from_secs(2)), async {
+                turns.take(model("b")).await
+            });
+        assert!(!waited, "the other one still has the permit");
+        drop((other, paused));
+        assert_eq!(turns.permits.available_permits(), 1);
+    }
+}
