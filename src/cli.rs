@@ -39,18 +39,16 @@ struct Arguments {
     command: Option<Command>,
 }
 
+// Help texts with a default are no doc comments: rustdoc takes the brackets for a link.
 #[derive(Args)]
 struct Settings {
     /// Configuration file (TOML)
     #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
-    /// Address of the public port [default: 127.0.0.1:7861]
-    #[arg(long, value_name = "ADDRESS", global = true)]
+    #[arg(long, value_name = "ADDRESS", global = true, help = "Address of the public port [default: 127.0.0.1:7861]")]
     listen: Option<String>,
-    /// Address of the ops port [default: 127.0.0.1:7862]
-    #[arg(long, value_name = "ADDRESS", global = true)]
+    #[arg(long, value_name = "ADDRESS", global = true, help = "Address of the ops port [default: 127.0.0.1:7862]")]
     admin_listen: Option<String>,
-    // No doc comment: a help text with a bare URL is no Markdown.
     #[arg(
         long,
         value_name = "URL",

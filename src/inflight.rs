@@ -4,7 +4,7 @@
 //! and one wake-up. A lead that vanishes releases its waiters: there is no flag to forget.
 
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
@@ -26,17 +26,22 @@ pub enum Landing<V> {
     Landed(V),
     /// The lead vanished without one.
     Abandoned,
+    /// It takes longer than is allowed, and goes on.
+    Late,
 }
 
 struct Flight<V> {
     landings: Mutex<Vec<Option<Landing<V>>>>,
     landed: Notify,
+    is_late: AtomicBool,
 }
 
 /// A place to wait for one key's result. Cheap to clone.
 pub struct Join<V> {
     flight: Arc<Flight<V>>,
     place: usize,
+    /// It was late already when this place to wait was taken.
+    was_late: bool,
 }
 
 /// The duty to land every key of one flight.
@@ -58,7 +63,8 @@ pub struct Claims<V: Clone> {
 
 impl<V> Clone for Join<V> {
     fn clone(&self) -> Self {
-        Self { flight: Arc::clone(&self.flight), place: self.place }
+        let was_late = self.flight.is_late.load(Ordering::Relaxed);
+        Self { flight: Arc::clone(&self.flight), place: self.place, was_late }
     }
 }
 
@@ -72,13 +78,17 @@ impl<V: Clone> Flights<V> {
 
     /// Joins the flights that are under way for `keys` (distinct) and starts one for those that are not.
     pub fn claim(self: &Arc<Self>, keys: &[Key]) -> Claims<V> {
-        let flight = Arc::new(Flight { landings: Mutex::new(Vec::new()), landed: Notify::new() });
+        let flight = Arc::new(Flight {
+            landings: Mutex::new(Vec::new()),
+            landed: Notify::new(),
+            is_late: AtomicBool::new(false),
+        });
         let (mut joins, mut led, mut led_keys) = (Vec::with_capacity(keys.len()), Vec::new(), Vec::new());
         for (place, key) in keys.iter().enumerate() {
             match lock(self.shard(key)).entry(*key) {
                 Entry::Occupied(under_way) => joins.push(under_way.get().clone()),
                 Entry::Vacant(free) => {
-                    let join = Join { flight: Arc::clone(&flight), place: led.len() };
+                    let join = Join { flight: Arc::clone(&flight), place: led.len(), was_late: false };
                     lock(&flight.landings).push(None);
                     joins.push(free.insert(join).clone());
                     led.push(place);
@@ -119,7 +129,12 @@ impl<V: Clone> Flights<V> {
 impl<V: Clone> Join<V> {
     /// What came of the key, if anything has yet.
     pub fn landed(&self) -> Option<Landing<V>> {
-        lock(&self.flight.landings)[self.place].clone()
+        let landed = lock(&self.flight.landings)[self.place].clone();
+        landed.or_else(|| self.has_become_late().then_some(Landing::Late))
+    }
+
+    fn has_become_late(&self) -> bool {
+        !self.was_late && self.flight.is_late.load(Ordering::Relaxed)
     }
 
     /// Waits until the key has landed.
@@ -133,9 +148,9 @@ impl<V: Clone> Join<V> {
         }
     }
 
-    /// Whether every key has landed that the same request leads.
+    /// Whether every key has landed that the same request leads, or is late.
     pub fn has_whole_flight_landed(&self) -> bool {
-        lock(&self.flight.landings).iter().all(Option::is_some)
+        self.has_become_late() || lock(&self.flight.landings).iter().all(Option::is_some)
     }
 }
 
@@ -159,6 +174,12 @@ impl<V: Clone> Lead<V> {
         for place in places {
             self.leave(place);
         }
+    }
+
+    /// Lets those go that wait now: what is left takes longer than is allowed. It lands later, for those who come then.
+    pub fn note_late(&self) {
+        self.flight.is_late.store(true, Ordering::Relaxed);
+        self.flight.landed.notify_waiters();
     }
 
     fn leave(&self, place: usize) {

@@ -22,6 +22,8 @@ const ASK_AGAIN_AFTER_MS: u64 = 60_000;
 
 /// Unreadable answers in a row that prove it. One may be an accident.
 const UNREADABLE_PROOF: u32 = 3;
+/// Answers in a row with one dimension that was not asked for, from which on the upstream ignores the one asked for.
+const DIMENSION_PROOF: u32 = 3;
 
 /// All spaces in use. A space is known by the key of its context: scope, upstream, model and every shaping field.
 #[derive(Default)]
@@ -37,6 +39,8 @@ pub struct Lessons {
     is_mixed: AtomicBool,
     /// How often something was kept in place of another vector that would still have served.
     refreshes: AtomicU64,
+    /// Whether answers have an `id`, which strict clients then demand of hits as well.
+    has_ids: AtomicBool,
 }
 
 #[derive(Default)]
@@ -51,6 +55,15 @@ struct Learned {
     is_forgotten: bool,
     tokenizer: Tokenizer,
     unreadable: HashMap<Encoding, Unreadable>,
+    dimension: Dimension,
+}
+
+/// Dimension of answers where the upstream ignores the one that requests ask for.
+#[derive(Clone, Copy, Default)]
+struct Dimension {
+    proven: Option<usize>,
+    /// Another one, and how many answers in a row had it.
+    candidate: Option<(usize, u32)>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -74,9 +87,7 @@ pub enum Tokenizer {
     /// Not found out yet.
     #[default]
     Unknown,
-    /// They are: a text's tokens can be counted here, when somebody wants to know.
-    Cl100k,
-    /// They are not: a text's tokens are only known from what its call cost.
+    /// They are not: the tokens of a text are only known from the sum of its call.
     Other,
 }
 
@@ -193,6 +204,16 @@ impl Lessons {
         self.refreshes.fetch_add(1, Ordering::SeqCst);
     }
 
+    /// Notes that answers of this space have an `id`.
+    pub fn note_id(&self) {
+        self.has_ids.store(true, Ordering::Relaxed);
+    }
+
+    /// Returns true if answers of this space have an `id`.
+    pub fn has_ids(&self) -> bool {
+        self.has_ids.load(Ordering::Relaxed)
+    }
+
     /// How often that was so. What was put together from stored vectors is a view of them as long as it has not risen.
     pub fn refreshes(&self) -> u64 {
         self.refreshes.load(Ordering::SeqCst)
@@ -221,7 +242,38 @@ impl Lessons {
 
     /// Notes that an answer in `encoding` could be read.
     pub fn mark_readable(&self, encoding: Encoding) {
-        self.lock().unreadable.remove(&encoding);
+        let mut learned = self.lock();
+        learned.unreadable.remove(&encoding);
+        learned.dimension.candidate = None;
+    }
+
+    /// Returns the dimension that answers are expected to have where `asked` is asked for. Stored vectors show it, also
+    /// those of an earlier process.
+    pub fn dimension(&self, asked: Option<usize>) -> Option<usize> {
+        let learned = self.lock();
+        let stored = learned.identity.as_ref().map(|identity| identity.dimension);
+        asked.map(|asked| learned.dimension.proven.or(stored).unwrap_or(asked))
+    }
+
+    /// Notes an answer whose vectors all had `dimension`, which was not expected. Returns true if enough answers in a row
+    /// had it: from now on it is expected. A single one may be an accident.
+    pub fn note_other_dimension(&self, dimension: usize) -> bool {
+        let learned = &mut self.lock().dimension;
+        let in_row = match learned.candidate {
+            Some((candidate, in_row)) if candidate == dimension => in_row + 1,
+            _ => 1,
+        };
+        learned.candidate = Some((dimension, in_row));
+        if in_row < DIMENSION_PROOF {
+            return false;
+        }
+        *learned = Dimension { proven: Some(dimension), candidate: None };
+        true
+    }
+
+    /// Notes a failure of another kind, which ends a row of answers with one dimension.
+    pub fn note_other_failure(&self) {
+        self.lock().dimension.candidate = None;
     }
 
     /// Notes that an answer in `encoding` could not be read. `proven` where one such answer says it all. Says whether that
@@ -247,125 +299,5 @@ impl Lessons {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::{KeyBuilder, Tag};
-
-    #[test]
-    fn another_model_name_makes_older_vectors_misses() {
-        let lessons = Spaces::default().of(KeyBuilder::new(None).finish());
-        let (first, lesson) = lessons.learn("a", 8);
-        assert_eq!(lesson, Lesson::First);
-        assert!(lessons.accepts(&first));
-        assert_eq!(lessons.learn("a", 8).1, Lesson::Known);
-        assert_eq!(lessons.learn("b", 8).1, Lesson::Drift);
-        assert!(!lessons.accepts(&first));
-    }
-
-    #[test]
-    fn what_is_recalled_counts_until_somebody_answers() {
-        let (then, now) = (Lessons::default().learn("a", 8).0, Lessons::default());
-        now.recall(&then);
-        assert_eq!(now.learn("b", 8).1, Lesson::Drift);
-        now.recall(&then);
-        assert_eq!(now.identity().map(|identity| identity.model.to_string()).as_deref(), Some("b"));
-    }
-
-    #[test]
-    fn each_change_of_who_answers_is_noted_once() {
-        let lessons = Lessons::default();
-        let (a, _) = lessons.learn("a", 8);
-        assert!(!lessons.must_be_noted(&a), "nothing else has ever answered");
-        let (b, _) = lessons.learn("b", 8);
-        let noted = [&b, &b, &a, &b].map(|identity| lessons.must_be_noted(identity));
-        assert_eq!(noted, [true, false, true, true]);
-        let recalling = Lessons::default();
-        recalling.recall(&a);
-        assert!(!recalling.must_be_noted(&a));
-        let meeting = Lessons::default();
-        let (a, _) = meeting.learn("a", 8);
-        meeting.meet_older();
-        assert!(meeting.must_be_noted(&a));
-    }
-
-    #[test]
-    fn what_is_forgotten_accepts_nothing_any_more() {
-        let spaces = Spaces::default();
-        let root = KeyBuilder::new(None).finish();
-        let learned: Vec<_> = (0..=MAX_SPACES as u64)
-            .map(|n| spaces.of(root.extend(Tag::Model, &n.to_le_bytes())))
-            .map(|lessons| (lessons.learn("a", 8).0, lessons))
-            .collect();
-        let forgotten = learned.iter().filter(|(identity, lessons)| !lessons.accepts(identity)).count();
-        assert_eq!(forgotten, 1, "one had to go for the last one");
-    }
-
-    #[test]
-    fn a_space_in_which_the_model_changed_is_not_forgotten_for_others() {
-        let spaces = Spaces::default();
-        let root = KeyBuilder::new(None).finish();
-        let of = |tag, n: u64| spaces.of(root.extend(tag, &n.to_le_bytes()));
-        let changed: Vec<_> = (0..64).map(|n| of(Tag::Model, n)).collect();
-        for lessons in &changed {
-            lessons.learn("a", 8);
-            lessons.learn("b", 8);
-        }
-        for n in 0..2 * MAX_SPACES as u64 {
-            of(Tag::Text, n).expect_older();
-        }
-        assert!((0..).zip(&changed).all(|(n, lessons)| Arc::ptr_eq(lessons, &of(Tag::Model, n))));
-    }
-
-    #[test]
-    fn where_the_model_changed_in_all_spaces_one_of_them_goes() {
-        let spaces = Spaces::default();
-        let root = KeyBuilder::new(None).finish();
-        for n in 0..(MAX_SPACES as u64 + 50) {
-            spaces.of(root.extend(Tag::Model, &n.to_le_bytes())).meet_older();
-        }
-        assert_eq!(spaces.known.read().expect("not poisoned").len(), MAX_SPACES);
-    }
-
-    #[test]
-    fn looking_for_a_space_makes_none() {
-        let spaces = Spaces::default();
-        let space = KeyBuilder::new(None).finish();
-        assert!(spaces.find(&space).is_none() && spaces.known.read().expect("not poisoned").is_empty());
-        spaces.of(space).learn("a", 8);
-        assert!(spaces.find(&space).is_some_and(|lessons| lessons.identity().is_some()));
-    }
-
-    #[test]
-    fn spaces_stay_bounded() {
-        let spaces = Spaces::default();
-        let root = KeyBuilder::new(None).finish();
-        for n in 0..(MAX_SPACES as u64 + 50) {
-            spaces.of(root.extend(Tag::Model, &n.to_le_bytes()));
-        }
-        assert_eq!(spaces.known.read().expect("not poisoned").len(), MAX_SPACES);
-    }
-
-    #[test]
-    fn an_unreadable_encoding_is_tried_again_after_a_while() {
-        let lessons = Lessons::default();
-        lessons.mark_unreadable(Encoding::Base64, true, 1_000);
-        assert!(lessons.is_unreadable(Encoding::Base64, 60_999));
-        assert!(!lessons.is_unreadable(Encoding::Float, 1_001));
-        assert!(!lessons.is_unreadable(Encoding::Base64, 61_000));
-    }
-
-    #[test]
-    fn one_unreadable_answer_is_an_accident_and_three_in_a_row_are_not() {
-        let lessons = Lessons::default();
-        for _ in 0..2 {
-            lessons.mark_unreadable(Encoding::Float, false, 0);
-            lessons.mark_unreadable(Encoding::Float, false, 0);
-            assert!(!lessons.is_unreadable(Encoding::Float, 1));
-            lessons.mark_readable(Encoding::Float);
-        }
-        for _ in 0..3 {
-            lessons.mark_unreadable(Encoding::Float, false, 0);
-        }
-        assert!(lessons.is_unreadable(Encoding::Float, 1));
-    }
-}
+#[path = "spaces_tests.rs"]
+mod tests;

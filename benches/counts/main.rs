@@ -159,7 +159,15 @@ fn plan_256(iterations: u64) {
 fn rendering(encoding: Encoding) -> Rendering {
     let vector = Packed::pack(&form_of_services(), Codec::Lossless);
     let model = "text-embedding-3-small".to_owned();
-    Rendering { vectors: [vector].into(), slots: [0].into(), encoding, model, prompt_tokens: 8, mocks: Vec::new() }
+    Rendering {
+        vectors: [vector].into(),
+        slots: [0].into(),
+        encoding,
+        model,
+        prompt_tokens: 8,
+        members: Vec::new(),
+        mocks: Vec::new(),
+    }
 }
 
 fn render(iterations: u64, encoding: Encoding) {
@@ -169,7 +177,7 @@ fn render(iterations: u64, encoding: Encoding) {
 
 fn read(iterations: u64, encoding: Encoding) {
     let answer = rendering(encoding).to_bytes();
-    let expected = Expected { inputs: 1, dimension: Some(1536), base64: Base64::Proven(1536) };
+    let expected = Expected { inputs: 1, asked: None, known: Some(1536), base64: Base64::Proven(1536) };
     repeat(iterations, || read_answer(black_box(&answer), &expected).is_ok());
 }
 

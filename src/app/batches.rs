@@ -249,7 +249,8 @@ impl Reading {
             Some(length) => Base64::Proven(length),
             None => Base64::Unproven,
         };
-        let expected = Expected { inputs: request.inputs.len(), dimension, base64 };
+        let known = self.lengths.get(&asked.space).copied();
+        let expected = Expected { inputs: request.inputs.len(), asked: dimension, known, base64 };
         let answer = read_answer(body.get().as_bytes(), &expected).map_err(|unreadable| unreadable.to_string())?;
         if let Some(vector) = answer.vectors.first().filter(|_| request.encoding == Encoding::Float) {
             self.lengths.insert(asked.space, vector.dimension());
@@ -261,7 +262,8 @@ impl Reading {
         let asked_model = asked.request.space.model_name();
         let model: Arc<str> = Arc::from(answer.model.as_deref().unwrap_or(asked_model));
         let asked_as = if asked_model.is_empty() { Arc::clone(&model) } else { Arc::from(asked_model) };
-        let (times, counts) = (self.times(), token_counts(&asked.request, answer));
+        let is_openai = speaks_f32(&self.keying.config.upstream.target, &asked.uri);
+        let (times, counts) = (self.times(), token_counts(&asked.request, answer, is_openai));
         let records = answer.vectors.iter().zip(counts).map(|(vector, tokens)| {
             let identity = Identity { model: Arc::clone(&model), dimension: vector.dimension() };
             // Whoever takes it in gives it an epoch of his own.
@@ -281,11 +283,11 @@ impl Reading {
 /// Records at rest under their keys.
 type Records = Vec<(Key, Vec<u8>)>;
 
-/// What each input cost, as far as the sum of its answer tells. Texts that `cl100k_base` counts are counted when
-/// somebody wants to know.
-fn token_counts(request: &EmbedRequest<'_>, answer: &ReadAnswer) -> Vec<Option<u32>> {
+/// Tokens of each input, as far as the sum of its answer tells. Texts of OpenAI's own models are counted when it is
+/// needed.
+fn token_counts(request: &EmbedRequest<'_>, answer: &ReadAnswer, is_openai: bool) -> Vec<Option<u32>> {
     let inputs = &request.inputs;
-    let counts_itself = answer.model.as_deref().is_some_and(tokens::counts_with_cl100k);
+    let counts_itself = is_openai && answer.model.as_deref().is_some_and(tokens::counts_with_cl100k);
     match answer.prompt_tokens {
         Some(sum) if inputs.len() == 1 => vec![u32::try_from(sum).ok()],
         _ if request.kind() == InputKind::Tokens => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),

@@ -52,6 +52,7 @@ fn answer(config: &Config, request: &EmbedRequest<'_>) -> Rendering {
         encoding: request.encoding,
         model: model.to_owned(),
         prompt_tokens: request.inputs.iter().map(|input| u64::from(input.counted_tokens())).sum(),
+        members: Vec::new(),
         mocks: Vec::new(),
     }
 }

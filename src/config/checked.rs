@@ -76,7 +76,7 @@ pub struct Upstream {
     pub max_concurrent: usize,
     /// Limit of DNS, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// Limit from the beginning of a call to the answer's headers; without it a call waits as long as its requests.
+    /// Least time that a call may take to the headers of its answer; without it a call waits as long as its requests.
     pub headers_timeout: Option<Duration>,
     /// Limit of one embeddings call, answer body included.
     pub call_timeout: Duration,

@@ -36,7 +36,7 @@ pub const KEYS: &[Key] = &[
     key(
         "upstream.headers_timeout",
         "none",
-        "Limit from the beginning of a call, its upload included, to the headers of its answer; without it, none.",
+        "Least time that a call may take to its answer's headers; ten times what it took lately is allowed. Without it, no limit.",
     )
     .live(),
     key("upstream.call_timeout", "\"600s\"", "Limit of one embeddings call, its answer included.").live(),

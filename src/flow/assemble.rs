@@ -15,7 +15,7 @@ use crate::spaces::{Identity, Lessons};
 use crate::tiers::Tier;
 use crate::upstream::{CallInfo, shown_on_misses};
 use crate::vouch::Voucher;
-use crate::wire::{Input, Rendering};
+use crate::wire::{Input, Members, Rendering};
 
 /// A request's vectors, ready to be written.
 pub struct Answer {
@@ -236,7 +236,21 @@ impl Request<'_> {
             encoding: self.ask.request.encoding,
             model: real.map_or_else(String::new, |part| part.served.record.identity.model.to_string()),
             prompt_tokens,
+            members: self.members(parts),
             mocks: mocks.map(|(input, _)| u32::try_from(input).unwrap_or(u32::MAX)).collect(),
+        }
+    }
+
+    /// Further members of the answer: those of the call, or an id where the upstream's answers have one and there was no
+    /// call. It is the same for the same request.
+    fn members(&self, parts: &[Part<'_>]) -> Members {
+        let call = parts.iter().find_map(|part| part.served.call.as_ref());
+        match call {
+            Some(call) => call.members.clone(),
+            None if self.lessons.has_ids() => {
+                vec![("id".to_owned(), format!("\"embd-vecho-{:016x}\"", self.own_id()).into())]
+            }
+            None => Vec::new(),
         }
     }
 
@@ -369,6 +383,7 @@ mod tests {
             headers: HeaderMap::new(),
             model: None,
             prompt_tokens: Some(10),
+            members: Vec::new(),
             inputs: 2,
             has_repetitions: false,
             trace: TraceContext::default(),

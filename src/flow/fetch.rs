@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::outcome::{Failed, Landed};
 use super::price::price;
-use super::{Controls, Flow, Landing};
+use super::{Controls, Flow, Landing, speaks_f32};
 use crate::config::Config;
 use crate::generation::Generation;
 use crate::inflight::Lead;
@@ -15,7 +15,7 @@ use crate::packed::Packed;
 use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Tier, Times};
 use crate::traces::TraceContext;
-use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Waiter};
+use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Report, Waiter};
 use crate::vector::NotAVector;
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
@@ -71,7 +71,11 @@ impl Fetch {
         let missing = Missing { inputs, places: own_places, own: Arc::clone(&self.own) };
         let (mut portions, work) = self.flow.batcher.submit(&self.lane, missing, self.waiter());
         let landing = async {
-            while let Some(portion) = portions.recv().await {
+            while let Some(report) = portions.recv().await {
+                let Report::Portion(portion) = report else {
+                    self.lead.note_late();
+                    continue;
+                };
                 let landed = portion.places.clone();
                 self.land(portion, &places).await;
                 // After what was stored is on its way: whoever gets the lease next must find it.
@@ -121,7 +125,8 @@ impl Fetch {
         let places = &places[portion.places];
         match portion.result {
             Ok(mut fetched) => {
-                price(&self.lessons, portion.inputs, &mut fetched).await;
+                let is_openai = speaks_f32(&self.config.upstream.target, &self.lane.terms.uri);
+                price(&self.lessons, is_openai, portion.inputs, &mut fetched).await;
                 let landed = self.keep(fetched, places);
                 self.lead.land(places.iter().copied().zip(landed.iter().cloned().map(Ok)));
                 if !self.controls.no_store {
@@ -149,6 +154,9 @@ impl Fetch {
             return Vec::new();
         };
         self.lessons.mark_readable(self.lane.terms.encoding);
+        if fetched[0].call.members.iter().any(|(name, _)| name == "id") {
+            self.lessons.note_id();
+        }
         self.flow.metrics.incidents().end(now_ms, &self.asked_model);
         if let Some(voucher) = self.voucher {
             let until_ms = now_ms.saturating_add(millis(self.config.auth.vouch_ttl));
@@ -197,6 +205,10 @@ impl Fetch {
         let named = fetched.call.model.as_deref().unwrap_or(&self.asked_model);
         let model = self.config.cache.same_models.get(named).map_or(named, String::as_str);
         let (identity, lesson) = self.lessons.learn(model, fetched.vector.dimension());
+        let dimension = fetched.vector.dimension();
+        if lesson == Lesson::First && self.lane.terms.asked_dimension.is_some_and(|asked| asked != dimension) {
+            self.warn_of_dimension(dimension);
+        }
         if lesson == Lesson::First && self.flow.tiers.may_hold_older() {
             // Whatever lies there may be of another model, met by nobody yet in this process's life.
             self.lessons.expect_older();
@@ -232,7 +244,26 @@ impl Fetch {
         }
     }
 
+    fn learn_dimension(&self, dimension: usize) {
+        if self.lessons.note_other_dimension(dimension) {
+            self.warn_of_dimension(dimension);
+        }
+    }
+
+    fn warn_of_dimension(&self, dimension: usize) {
+        tracing::warn!(
+            model = self.asked_model,
+            asked = self.lane.terms.asked_dimension,
+            dimension,
+            "the upstream ignores `dimensions`: vectors of the dimension that it answers with are stored"
+        );
+    }
+
     fn learn_from(&self, failure: &Failure) {
+        if let Class::Unreadable(Unreadable::OtherDimension(dimension), _) = failure.class {
+            return self.learn_dimension(dimension);
+        }
+        self.lessons.note_other_failure();
         match failure.class {
             Class::Unreadable(cause, encoding) => {
                 if self.flow.throttled.admits(NOT_STORED) {

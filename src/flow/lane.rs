@@ -63,18 +63,34 @@ impl Request<'_> {
             encoding: form.encoding.meaning(),
             form,
             user: request.user.clone(),
-            dimension: request.space.dimensions.map(|dimensions| dimensions as usize),
+            asked_dimension: self.asked_dimension(),
+            known_dimension: self.known_dimension(),
             base64: self.known_base64(),
             is_known: self.speaks_f32(),
         };
         Lane { id: id.finish(), terms: Arc::new(terms) }
     }
 
-    /// What base64 that comes back is measured against: what was asked, or what numbers have shown.
+    fn asked_dimension(&self) -> Option<usize> {
+        self.ask.request.space.asked_dimension()
+    }
+
+    /// The dimension that this space's vectors have where one is asked for: that of repeated answers that ignored it, else
+    /// that of the last answer.
+    fn known_dimension(&self) -> Option<usize> {
+        let asked = self.asked_dimension()?;
+        let ignored = self.lessons.dimension(Some(asked)).filter(|dimension| *dimension != asked);
+        ignored.or_else(|| self.lessons.identity().map(|identity| identity.dimension))
+    }
+
+    /// Dimension that base64 is measured against: the one asked for, or the one that answers have shown.
     fn known_base64(&self) -> Base64 {
-        let asked = self.ask.request.space.dimensions.map(|dimensions| dimensions as usize);
         let shown = || self.lessons.identity().map(|identity| identity.dimension);
-        if self.speaks_f32() { Base64::Trusted } else { asked.or_else(shown).map_or(Base64::Unproven, Base64::Proven) }
+        if self.speaks_f32() {
+            Base64::Trusted
+        } else {
+            self.asked_dimension().or_else(shown).map_or(Base64::Unproven, Base64::Proven)
+        }
     }
 }
 

@@ -1,7 +1,10 @@
-//! What each input of a call cost, which the upstream tells only as a sum.
+//! Tokens of each input of a call. The upstream tells only their sum.
 //!
-//! Where the upstream counts like `cl100k_base`, texts are left uncounted: most are never asked for again, and one
-//! that is gets counted then, once. Counting costs about 25 us for 500 bytes, and the tables take 30 MB.
+//! At OpenAI and Azure, texts of OpenAI's models are left uncounted: most are never asked for again, and one that is gets
+//! counted then, once. Counting takes about 25 us for 500 bytes, and the tables take 30 MB. A name proves nothing at other
+//! servers, so there a count stands only where it agrees with the sum of the call; else the sum is shared by length. Both
+//! add up to the sum, so a hit reports the same number as the miss before it. Until a sum disagrees, texts of OpenAI's
+//! models that shared a call with other requests are counted, for the miss and its hits alike.
 
 use std::sync::Arc;
 
@@ -10,11 +13,17 @@ use crate::tokens;
 use crate::upstream::Fetched;
 use crate::wire::{Input, InputKind};
 
-/// Tokens in a call from which on an equal sum is proof and not chance.
-const PROOF_TOKENS: u64 = 32;
+/// Most tokens of a call that are counted to compare them with its sum, as an estimate.
+const MAX_COUNTED_TOKENS: usize = 16_000;
 
-/// Settles the tokens of freshly fetched inputs; what is left without a number is to be counted when it is needed.
-pub(super) async fn price(lessons: &Arc<Lessons>, inputs: Vec<Input<'static>>, fetched: &mut [Fetched]) {
+/// Settles the tokens of freshly fetched inputs; inputs without a number are counted when it is needed. `is_openai` is true
+/// where the upstream is known to be OpenAI or Azure.
+pub(super) async fn price(
+    lessons: &Arc<Lessons>,
+    is_openai: bool,
+    inputs: Vec<Input<'static>>,
+    fetched: &mut [Fetched],
+) {
     let Some(call) = fetched.first().map(|first| Arc::clone(&first.call)) else {
         return;
     };
@@ -22,35 +31,38 @@ pub(super) async fn price(lessons: &Arc<Lessons>, inputs: Vec<Input<'static>>, f
     if call.inputs == 1 || !is_text {
         return;
     }
-    let by_name = call.model.as_deref().is_some_and(tokens::counts_with_cl100k);
-    let tokenizer = if by_name { Tokenizer::Cl100k } else { lessons.tokenizer() };
-    match (tokenizer, call.prompt_tokens) {
-        (Tokenizer::Cl100k, _) | (_, None) => set(fetched, std::iter::repeat(None)),
-        (Tokenizer::Unknown, Some(sum)) if call.inputs == inputs.len() => {
-            // Off the runtime's own threads: it may be the first use of the tokenizer, which loads its tables.
-            let counting = move || inputs.iter().map(Input::counted_tokens).collect::<Vec<u32>>();
-            if let Ok(counts) = tokio::task::spawn_blocking(counting).await {
-                find_out(lessons, sum, &counts);
-                if sum == total(&counts) {
-                    set(fetched, counts.into_iter().map(Some));
-                }
-            }
+    let is_named_so = call.model.as_deref().is_some_and(tokens::counts_with_cl100k);
+    let is_undecided = lessons.tokenizer() == Tokenizer::Unknown;
+    // The sum of a call for several requests is no sum of this one's.
+    let is_shared = call.inputs != inputs.len();
+    match call.prompt_tokens {
+        Some(_) if is_named_so && (is_openai || (is_shared && is_undecided)) => set(fetched, std::iter::repeat(None)),
+        Some(sum) if !is_shared && is_undecided && is_quickly_counted(&inputs) => {
+            compare(lessons, sum, inputs, fetched).await;
         }
         // The shares of the sum stand.
-        (Tokenizer::Unknown | Tokenizer::Other, Some(_)) => {}
+        Some(_) => {}
+        None => set(fetched, std::iter::repeat(None)),
     }
 }
 
-fn find_out(lessons: &Lessons, sum: u64, counts: &[u32]) {
-    if sum != total(counts) {
+fn is_quickly_counted(inputs: &[Input<'_>]) -> bool {
+    inputs.iter().map(Input::estimated_tokens).sum::<usize>() <= MAX_COUNTED_TOKENS
+}
+
+/// Counts the inputs of a call, and keeps the counts if they add up to the call's sum. One sum that differs ends the
+/// comparison for the space.
+async fn compare(lessons: &Lessons, sum: u64, inputs: Vec<Input<'static>>, fetched: &mut [Fetched]) {
+    // Off the runtime's own threads: it may be the first use of the tokenizer, which loads its tables.
+    let counting = move || inputs.iter().map(Input::counted_tokens).collect::<Vec<u32>>();
+    let Ok(counts) = tokio::task::spawn_blocking(counting).await else {
+        return;
+    };
+    if counts.iter().map(|count| u64::from(*count)).sum::<u64>() == sum {
+        set(fetched, counts.into_iter().map(Some));
+    } else {
         lessons.set_tokenizer(Tokenizer::Other);
-    } else if sum >= PROOF_TOKENS {
-        lessons.set_tokenizer(Tokenizer::Cl100k);
     }
-}
-
-fn total(counts: &[u32]) -> u64 {
-    counts.iter().map(|count| u64::from(*count)).sum()
 }
 
 fn set(fetched: &mut [Fetched], tokens: impl Iterator<Item = Option<u32>>) {

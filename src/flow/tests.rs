@@ -64,6 +64,7 @@ fn embedder(calls: Calls, gate: mpsc::Receiver<()>) -> crate::upstream::InProces
             encoding: request.encoding,
             model: "m".to_owned(),
             prompt_tokens: 1,
+            members: Vec::new(),
             mocks: Vec::new(),
         };
         Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: rendering.to_bytes() }

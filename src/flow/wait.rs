@@ -99,6 +99,7 @@ impl Request<'_> {
             Some(inflight::Landing::Landed(Ok(_))) => Err(Again::Alone),
             Some(inflight::Landing::Landed(Err(failed))) if led => Ok(Slot::Failed(failed)),
             Some(inflight::Landing::Landed(Err(failed))) => self.take_over(failed),
+            Some(inflight::Landing::Late) => Ok(self.failed(Why::Timeout, "no answer within upstream.headers_timeout")),
             Some(inflight::Landing::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
             None => Ok(self.failed(Why::Timeout, "no answer within limits.request_timeout")),
         }
@@ -121,11 +122,7 @@ impl Request<'_> {
         match failed.failure.class {
             Class::Unavailable(Why::Expired) => Err(Again::Together),
             // One of the other texts may be at fault.
-            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut)
-                if failed.failure.outage.is_none() && !asked_here() =>
-            {
-                Err(Again::Alone)
-            }
+            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut) if !asked_here() => Err(Again::Alone),
             // The upstream's words may speak of the other caller's account.
             Class::Unavailable(why) if !same_caller => Ok(self.failed_like(why, &failed.failure)),
             Class::Unavailable(_) => Ok(Slot::Failed(failed)),

@@ -91,7 +91,7 @@ impl Proxy {
     ) -> Glance {
         let codings = match body_codings(&head.headers) {
             Ok(codings) => codings,
-            Err(bypass) => return self.unread(bypass, controls, || self.timed(body)),
+            Err(bypass) => return self.leave_unread(bypass, controls, || self.timed(body)),
         };
         let config = self.live.load();
         let mut body = match self.read_body(&config, body, admission).await {
@@ -103,7 +103,7 @@ impl Proxy {
             let (max_bytes, admit) = (config.limits.max_body_bytes, |bytes| admission.reserve(bytes));
             match Box::pin(self.decoder.decode(codings, body.clone(), max_bytes, admit)).await {
                 Ok(Some(plain)) => encoded = Some(std::mem::replace(&mut body, plain)),
-                Ok(None) => return self.unread(Bypass::ContentEncoding, controls, || ClientBody::whole(body)),
+                Ok(None) => return self.leave_unread(Bypass::ContentEncoding, controls, || ClientBody::whole(body)),
                 Err(error) => return Glance::Refused(self.refuse_body(&error)),
             }
         }
@@ -115,7 +115,7 @@ impl Proxy {
     }
 
     /// A request that goes up as it came, unless its caller wants only what is cached.
-    fn unread(&self, bypass: Bypass, controls: Controls, body: impl FnOnce() -> ClientBody) -> Glance {
+    fn leave_unread(&self, bypass: Bypass, controls: Controls, body: impl FnOnce() -> ClientBody) -> Glance {
         if controls.only_if_cached {
             Glance::Refused(self.not_cached())
         } else {

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::caller::{Call, Terms};
 use super::job::{Form, Job};
-use super::portion::{Missing, Piece, Portion, Waiter, fail};
+use super::portion::{Missing, Piece, Report, Waiter, fail};
 use super::room::Room;
 use super::sizing::{Load, Sizes};
 use super::turn::Turn;
@@ -82,7 +82,7 @@ impl Batcher {
         lane: &Lane,
         missing: Missing,
         waiter: Waiter,
-    ) -> (mpsc::UnboundedReceiver<Portion>, impl Future<Output = ()> + Send + 'static) {
+    ) -> (mpsc::UnboundedReceiver<Report>, impl Future<Output = ()> + Send + 'static) {
         let (results, portions) = mpsc::unbounded_channel();
         let inputs = missing.inputs.len();
         self.metrics.upstream_queued_inputs.add(inputs);

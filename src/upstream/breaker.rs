@@ -1,4 +1,6 @@
-//! Leaves an upstream alone that keeps failing, and finds out with one probe at a time when it is back.
+//! Leaves an upstream alone that cannot be reached, and finds out with one probe at a time when it is back. An upstream
+//! that takes connections and ends them counts as unavailable, too, but each request still asks it: one text may be the
+//! cause, and another may be answered.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,9 +31,22 @@ enum State {
     Closed,
     Open {
         until: Instant,
+        /// No connection could be made, so that a call is in vain.
+        is_unreachable: bool,
     },
     /// A probe is under way.
     HalfOpen,
+}
+
+/// A call that got no answer.
+#[derive(Clone, Copy, Debug)]
+pub struct HostFault<'a> {
+    /// For the log.
+    pub cause: &'a str,
+    /// Whether no connection could be made.
+    pub is_unreachable: bool,
+    /// The requests that it was made for.
+    pub requests: &'a [u64],
 }
 
 /// Leave to make one call. Dropped without a word, as when the caller is cancelled, it gives a probe's place back.
@@ -53,8 +68,8 @@ impl Breaker {
     pub fn pass(&self) -> Option<Pass<'_>> {
         let mut inner = self.lock();
         let is_probe = match inner.state {
-            State::Closed => false,
-            State::Open { until } if Instant::now() >= until => {
+            State::Closed | State::Open { is_unreachable: false, .. } => false,
+            State::Open { until, .. } if Instant::now() >= until => {
                 inner.state = State::HalfOpen;
                 self.metrics.breaker(BreakerState::HalfOpen);
                 true
@@ -89,16 +104,20 @@ impl Breaker {
         }
     }
 
-    fn fail(&self, terms: &config::Breaker, (is_probe, cause): (bool, &str), requests: impl Iterator<Item = u64>) {
+    fn fail(&self, terms: &config::Breaker, is_probe: bool, fault: &HostFault<'_>) {
         let mut inner = self.lock();
-        inner.note(requests, terms.failures);
+        let HostFault { cause, is_unreachable, .. } = *fault;
+        inner.note(fault.requests, terms.failures);
         cause.clone_into(&mut inner.cause);
         let too_many = terms.failures > 0 && inner.failed.len() >= terms.failures as usize;
         let was_closed = matches!(inner.state, State::Closed);
-        if is_probe || (was_closed && too_many) {
+        let is_worse = matches!(inner.state, State::Open { is_unreachable: false, .. }) && is_unreachable;
+        if is_probe || (was_closed && too_many) || is_worse {
             let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
-            inner.state = State::Open { until: Instant::now() + open_for };
-            inner.next_open = open_for.saturating_mul(2);
+            inner.state = State::Open { until: Instant::now() + open_for, is_unreachable };
+            if is_unreachable {
+                inner.next_open = open_for.saturating_mul(2);
+            }
             self.metrics.breaker(BreakerState::Open);
             if was_closed {
                 tracing::warn!(cause, requests = inner.failed.len(), "the upstream keeps failing: breaker opened");
@@ -109,7 +128,7 @@ impl Breaker {
     fn release_probe(&self) {
         let mut inner = self.lock();
         if matches!(inner.state, State::HalfOpen) {
-            inner.state = State::Open { until: Instant::now() };
+            inner.state = State::Open { until: Instant::now(), is_unreachable: true };
             self.metrics.breaker(BreakerState::Open);
         }
     }
@@ -121,10 +140,10 @@ impl Breaker {
 
 impl Inner {
     /// A request that fails again and again counts once: it may be at fault itself.
-    fn note(&mut self, requests: impl Iterator<Item = u64>, enough: u32) {
+    fn note(&mut self, requests: &[u64], enough: u32) {
         for request in requests {
-            if self.failed.len() < enough as usize && !self.failed.contains(&request) {
-                self.failed.push(request);
+            if self.failed.len() < enough as usize && !self.failed.contains(request) {
+                self.failed.push(*request);
             }
         }
     }
@@ -137,10 +156,10 @@ impl Pass<'_> {
         self.breaker.close();
     }
 
-    /// No connection gave an answer to these requests, for the log because of `cause`.
-    pub fn failed(mut self, terms: &config::Breaker, cause: &str, requests: impl Iterator<Item = u64>) {
+    /// No connection gave an answer.
+    pub fn failed(mut self, terms: &config::Breaker, fault: &HostFault<'_>) {
         self.told = true;
-        self.breaker.fail(terms, (self.is_probe, cause), requests);
+        self.breaker.fail(terms, self.is_probe, fault);
     }
 }
 
@@ -168,7 +187,26 @@ mod tests {
     }
 
     fn fail(breaker: &Breaker, request: u64) {
-        breaker.pass().expect("it lets a call pass").failed(&TERMS, "", [request].into_iter());
+        fail_as(breaker, request, true);
+    }
+
+    fn fail_as(breaker: &Breaker, request: u64, is_unreachable: bool) {
+        let fault = HostFault { cause: "", is_unreachable, requests: &[request] };
+        breaker.pass().expect("it lets a call pass").failed(&TERMS, &fault);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_ends_connections_is_asked_by_each_call_until_it_cannot_be_reached() {
+        let breaker = Breaker::new(Metrics::new("test"));
+        (0..10).for_each(|request| fail_as(&breaker, request, false));
+        assert_eq!(breaker.state(), "open");
+        fail_as(&breaker, 10, true);
+        assert!(breaker.pass().is_none());
+        tokio::time::advance(TERMS.open_for).await;
+        fail_as(&breaker, 11, false);
+        assert_eq!(breaker.state(), "open");
+        breaker.pass().expect("it takes connections again").answered();
+        assert_eq!(breaker.state(), "closed");
     }
 
     #[tokio::test(start_paused = true)]

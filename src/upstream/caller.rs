@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Uri};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
-use super::breaker::Pass;
+use super::breaker::{HostFault, Pass};
 use super::portion::{CallInfo, Piece};
 use super::retry::{Budget, backoff, luck, patience};
 use super::room::Share;
@@ -39,8 +39,10 @@ pub struct Terms {
     pub form: RequestForm,
     /// The `user` field.
     pub user: Option<String>,
-    /// The length every vector must have, where one was asked for.
-    pub dimension: Option<usize>,
+    /// The length that is asked for. A server that ignores it answers with longer vectors.
+    pub asked_dimension: Option<usize>,
+    /// The length that vectors are known to have where one is asked for.
+    pub known_dimension: Option<usize>,
     /// What is known of the upstream's base64.
     pub base64: Base64,
     /// Whether the service is known to take calls in vecho's own form: large, merged, in base64.
@@ -52,12 +54,15 @@ impl Terms {
     pub(super) fn answer_bytes(&self) -> usize {
         let known = match self.base64 {
             Base64::Proven(dimension) => Some(dimension),
-            Base64::Trusted | Base64::Unproven => self.dimension,
+            Base64::Trusted | Base64::Unproven => self.known_dimension.or(self.asked_dimension),
         };
         let bytes_per_component = if self.encoding == Encoding::Base64 { 10 } else { 17 };
         known.unwrap_or(LIKELY_DIMENSION) * bytes_per_component
     }
 }
+
+/// A call takes unusually long from this time on, however quick its lane is.
+const LEAST_OVERDUE: Duration = Duration::from_mins(1);
 
 /// What a vector's length is taken to be while it is not known: that of the largest common model.
 const LIKELY_DIMENSION: usize = 3_072;
@@ -88,12 +93,8 @@ impl Call<'_> {
         self.batch.iter().map(|piece| piece.waiter.deadline).collect()
     }
 
-    const fn is_merged(&self) -> bool {
+    pub(super) const fn is_merged(&self) -> bool {
         self.batch.len() > 1
-    }
-
-    fn requests(&self) -> impl Iterator<Item = u64> {
-        self.batch.iter().map(|piece| piece.own().id)
     }
 }
 
@@ -112,9 +113,9 @@ pub struct Answered {
 
 /// Makes calls.
 pub struct Caller {
-    client: Arc<Client>,
+    pub(super) client: Arc<Client>,
     breaker: Arc<Breaker>,
-    health: Arc<SpaceHealth>,
+    pub(super) health: Arc<SpaceHealth>,
     budget: Budget,
     live: Live,
     metrics: Arc<Metrics>,
@@ -161,6 +162,9 @@ impl Caller {
                 Ok(answered) => {
                     pass.answered();
                     self.health.answered(&terms.model);
+                    call.batch.iter().flat_map(Piece::inputs).take(1).for_each(|input| {
+                        self.health.remember_good(terms.model, input);
+                    });
                     return Ok(answered);
                 }
                 Err(failure) => failure,
@@ -172,12 +176,12 @@ impl Caller {
             };
             call.tell(pass, &failure, (&next, &config));
             let Next::RetryAfter(wait, reason) = next else {
-                return Err(self.judged(failure, terms, (call, &config)));
+                return Err(self.judged(failure, terms, (call, &config)).await);
             };
             tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
             call.share.begin_anew();
             if !turn.pause(wait, deadline).await {
-                return Err(self.judged(failure, terms, (call, &config)));
+                return Err(self.judged(failure, terms, (call, &config)).await);
             }
             self.metrics.retry(reason);
         }
@@ -207,45 +211,37 @@ impl Caller {
     }
 
     /// Sends one attempt. A call that takes much longer than others of its lane did gives its permit back, so that calls to
-    /// other models do not wait for it, and goes on.
+    /// other models do not wait for it, and goes on. Its requests wait until their own deadline, or are told so where a
+    /// limit is configured.
     async fn post(&self, terms: &Terms, call: &Call<'_>, (span, turn): (&Span, &mut Turn)) -> Result<Reply, Failure> {
         let trace = span.context();
         let mut posting = std::pin::pin!(self.client.post(terms, call.body.clone(), &trace, call.share));
-        let Some(overdue_after) = call.lane.overdue_after(call.inputs) else {
+        let config = self.live.load();
+        let least = config.upstream.headers_timeout.unwrap_or(LEAST_OVERDUE);
+        let (begun, mut waited) = (Instant::now(), Duration::ZERO);
+        // Calls that end meanwhile may show that all of them take longer now.
+        while let Some(overdue_after) = call.lane.overdue_after(call.inputs, least).filter(|after| *after > waited) {
+            if let Ok(reply) = timeout_at(begun + overdue_after, posting.as_mut()).await {
+                return reply;
+            }
+            waited = overdue_after;
+        }
+        if waited.is_zero() {
             return posting.await;
-        };
-        if let Ok(reply) = timeout(overdue_after, posting.as_mut()).await {
-            return reply;
         }
         turn.give_back();
-        let (model, waited_s) = (terms.space.model_name(), overdue_after.as_secs());
+        if config.upstream.headers_timeout.is_some() {
+            call.batch.iter().for_each(Piece::is_late);
+        }
+        let (model, waited_s) = (terms.space.model_name(), waited.as_secs());
         tracing::warn!(model, waited_s, "an upstream call takes unusually long: vecho goes on waiting for its answer");
         posting.await
     }
 
     /// Whether the space counts as unavailable: then no call is repeated.
-    fn is_failing(&self, terms: &Terms, config: &Config) -> bool {
+    pub(super) fn is_failing(&self, terms: &Terms, config: &Config) -> bool {
         let enough = config.breaker.failures;
         enough > 0 && self.health.failures(&terms.model) >= enough
-    }
-
-    /// Takes in what a final failure says of the space, and whether it is part of an outage.
-    fn judged(&self, failure: Failure, terms: &Terms, (call, config): (&Call<'_>, &Config)) -> Failure {
-        let enough = config.breaker.failures;
-        match failure.class {
-            Class::Unavailable(Why::Connect) => failure.with_outage(Outage::Unreachable),
-            Class::Unavailable(Why::StandIn) => failure.with_outage(Outage::StandsIn),
-            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut) if !call.is_merged() && enough > 0 => {
-                let request = call.batch.first().map_or(0, |piece| piece.own().id);
-                let requests = self.health.failed(terms.model, request, enough);
-                if requests >= enough { failure.with_outage(Outage::Failing { requests }) } else { failure }
-            }
-            Class::Refused | Class::Unreadable(..) => {
-                self.health.answered(&terms.model);
-                failure
-            }
-            Class::Unavailable(_) | Class::Throttled => failure,
-        }
     }
 }
 
@@ -259,8 +255,10 @@ impl Call<'_> {
                 drop(pass);
             }
             (_, Class::Unavailable(Why::Dropped | Why::Cut)) if self.is_merged() => drop(pass),
-            (_, Class::Unavailable(Why::Connect | Why::Dropped | Why::Cut | Why::StandIn)) => {
-                pass.failed(&config.breaker, &failure.detail, self.requests());
+            (_, Class::Unavailable(why @ (Why::Connect | Why::Dropped | Why::Cut | Why::StandIn))) => {
+                let requests: Vec<u64> = self.batch.iter().map(|piece| piece.own().id).collect();
+                let (cause, is_unreachable) = (&*failure.detail, why == Why::Connect);
+                pass.failed(&config.breaker, &HostFault { cause, is_unreachable, requests: &requests });
             }
             _ => pass.answered(),
         }
@@ -295,6 +293,7 @@ fn answered(answer: ReadAnswer, reply: Reply, (call, span, took): (&Call<'_>, &S
         headers: reply.headers,
         model: answer.model,
         prompt_tokens: answer.prompt_tokens,
+        members: answer.members,
         inputs: answer.vectors.len(),
         has_repetitions: call.has_repetitions,
         trace: span.context(),
@@ -366,11 +365,12 @@ fn tell(span: &Span, result: &Result<(ReadAnswer, Reply), Failure>, outcome: Cal
     }
 }
 
-fn read_reply(terms: &Terms, call: &Call<'_>, reply: Reply) -> Result<(ReadAnswer, Reply), Failure> {
+pub(super) fn read_reply(terms: &Terms, call: &Call<'_>, reply: Reply) -> Result<(ReadAnswer, Reply), Failure> {
     if reply.status != StatusCode::OK {
         return Err(Failure::of_reply(reply));
     }
-    let expected = Expected { inputs: call.inputs, dimension: terms.dimension, base64: terms.base64 };
+    let Terms { asked_dimension: asked, known_dimension: known, base64, .. } = *terms;
+    let expected = Expected { inputs: call.inputs, asked, known, base64 };
     match read_answer(&reply.body, &expected) {
         Ok(_) if says_stand_in(&reply) => Err(stand_in()),
         Err(Unreadable::StandIn) => Err(stand_in()),

@@ -70,8 +70,7 @@ impl Client {
         let config = self.live.load();
         let outgoing = OutgoingCall { config: &config, terms, trace: call, body };
         let until = Instant::now() + config.upstream.call_timeout;
-        let headers_until = config.upstream.headers_timeout.map_or(until, |limit| until.min(Instant::now() + limit));
-        let response = timeout_at(headers_until, outgoing.send(connections))
+        let response = timeout_at(until, outgoing.send(connections))
             .await
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream sent no answer in time"))??;
         timeout_at(until, read_reply(response, config.upstream.max_answer_bytes, terms.encoding, share))

@@ -158,8 +158,9 @@ impl Failure {
         }
         let reply = self.reply.as_ref().filter(|_| self.class == Class::Refused)?;
         match reply.status {
-            StatusCode::PAYLOAD_TOO_LARGE => Some(TooLarge::Size),
-            StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => size_complaint(&reply.body),
+            StatusCode::PAYLOAD_TOO_LARGE | StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
+                size_complaint(&reply.body)
+            }
             _ => None,
         }
     }
@@ -313,7 +314,6 @@ mod tests {
                 400,
                 r#"{"error":{"message":"Invalid 'input': array too long. Expected an array with maximum length 2048, but got an array with length 3000 instead."}}"#,
             ),
-            (TooLarge::Size, 413, ""),
             (
                 TooLarge::Inputs,
                 422,
@@ -342,6 +342,9 @@ mod tests {
             ),
             (400, r#"{"error":{"message":"'$.input' is invalid."}}"#),
             (429, "too many inputs"),
+            // One text may be too long, or all of them together.
+            (413, ""),
+            (413, r#"{"error":"`inputs` must have less than 512 tokens. Given: 600","error_type":"Validation"}"#),
         ];
         for (status, body) in other {
             assert_eq!(failure(status, body).too_large_by(), None, "{body}");

@@ -12,6 +12,7 @@ mod headers;
 mod health;
 mod in_process;
 mod job;
+mod judgement;
 mod own;
 mod pool;
 mod portion;
@@ -37,5 +38,5 @@ pub use headers::{forwardable, is_hop_by_hop, marks_stand_in, shown_on_errors, s
 pub use health::SpaceHealth;
 pub use in_process::{InProcess, InProcessRequest};
 pub use own::{OwnRequest, request_id};
-pub use portion::{CallInfo, Fetched, Missing, Portion, Waiter};
+pub use portion::{CallInfo, Fetched, Missing, Portion, Report, Waiter};
 pub use redirect::location_for_caller;

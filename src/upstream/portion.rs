@@ -13,7 +13,7 @@ use super::{Failure, OwnRequest};
 use crate::tokens;
 use crate::traces::{Span, TraceContext};
 use crate::vector::Vector;
-use crate::wire::Input;
+use crate::wire::{Input, Members};
 
 /// One vector that came from the upstream.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct CallInfo {
     pub model: Option<String>,
     /// Tokens of the whole call.
     pub prompt_tokens: Option<u64>,
+    /// Further scalar members of its answer.
+    pub members: Members,
     /// How many inputs it carried, repetitions included.
     pub inputs: usize,
     /// Whether it carried an input more than once, as its caller wrote it.
@@ -75,6 +77,15 @@ pub struct Portion {
     pub result: Result<Vec<Fetched>, Arc<Failure>>,
 }
 
+/// News of submitted inputs.
+#[derive(Debug)]
+pub enum Report {
+    /// The result for some of them.
+    Portion(Portion),
+    /// A call takes longer than `upstream.headers_timeout` allows. It goes on.
+    Late,
+}
+
 /// Inputs of one request that travel together.
 pub(super) struct Piece {
     pub(super) first_place: usize,
@@ -82,7 +93,7 @@ pub(super) struct Piece {
     pub(super) waiter: Waiter,
     /// Its wait in its lane, while that goes on.
     pub(super) queued: Span,
-    pub(super) results: mpsc::UnboundedSender<Portion>,
+    pub(super) results: mpsc::UnboundedSender<Report>,
 }
 
 impl Piece {
@@ -143,7 +154,12 @@ impl Piece {
     pub(super) fn send(self, result: Result<Vec<Fetched>, Arc<Failure>>) {
         let places = self.first_place..self.first_place + self.inputs().len();
         // The submitter stays until every portion has come; if it is gone, the process is stopping.
-        drop(self.results.send(Portion { places, inputs: self.missing.inputs, result }));
+        drop(self.results.send(Report::Portion(Portion { places, inputs: self.missing.inputs, result })));
+    }
+
+    /// Tells the request that its call takes longer than is allowed.
+    pub(super) fn is_late(&self) {
+        drop(self.results.send(Report::Late));
     }
 }
 
@@ -196,7 +212,7 @@ fn own_token_shares(piece: &Piece, prompt_tokens: Option<u64>) -> Vec<Option<u32
     if !own.has_repetitions() && piece.is_whole() {
         return token_shares(&inputs, prompt_tokens);
     }
-    if !piece.is_whole() || matches!(inputs.as_slice(), [Input::Tokens(_), ..]) {
+    if !piece.is_whole() {
         return token_shares(&inputs, None);
     }
     let repeated: Vec<&Input<'_>> = own.slots.iter().map(|slot| inputs[*slot as usize]).collect();
@@ -208,7 +224,8 @@ fn own_token_shares(piece: &Piece, prompt_tokens: Option<u64>) -> Vec<Option<u32
 fn token_shares(inputs: &[&Input<'_>], prompt_tokens: Option<u64>) -> Vec<Option<u32>> {
     match (inputs, prompt_tokens) {
         ([_], Some(total)) => vec![u32::try_from(total).ok()],
-        ([Input::Tokens(_), ..], _) => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),
+        ([Input::Tokens(_), ..], None) => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),
+        // Of token arrays each has its length where the service counts nothing else.
         (_, Some(total)) => {
             let weights: Vec<usize> = inputs.iter().map(|input| input.estimated_tokens()).collect();
             tokens::apportion(total, &weights).into_iter().map(Some).collect()

@@ -31,9 +31,6 @@ const WHOLE_INPUTS: usize = 4_096;
 /// Calls whose times are remembered.
 const RECENT_CALLS: usize = 16;
 
-/// A call takes unusually long from this time on, however quick its lane is.
-const LEAST_OVERDUE: Duration = Duration::from_mins(1);
-
 /// How much longer than lately a call may take before it is overdue.
 const OVERDUE_FACTOR: u32 = 10;
 
@@ -244,15 +241,16 @@ impl LaneSize {
         passed.inputs >= load.inputs && passed.tokens >= load.tokens
     }
 
-    /// When a call of this size has taken unusually long; never where nothing is known.
-    pub(super) fn overdue_after(&self, inputs: usize) -> Option<Duration> {
+    /// When a call of this size has taken unusually long: ten times as long as lately, and at least `least`. Never where
+    /// nothing is known.
+    pub(super) fn overdue_after(&self, inputs: usize, least: Duration) -> Option<Duration> {
         let learned = self.learned();
         let scaled = |(before, took): &(usize, Duration)| {
             let times = u32::try_from(inputs.div_ceil((*before).max(1))).unwrap_or(u32::MAX);
             took.saturating_mul(times)
         };
         let longest = learned.recent.iter().map(scaled).max()?;
-        Some(longest.saturating_mul(OVERDUE_FACTOR).max(LEAST_OVERDUE))
+        Some(longest.saturating_mul(OVERDUE_FACTOR).max(least))
     }
 
     fn learned(&self) -> MutexGuard<'_, Learned> {

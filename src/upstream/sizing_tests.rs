@@ -88,13 +88,13 @@ async fn the_lowest_refused_number_counts_until_it_is_old() {
 
 #[tokio::test(start_paused = true)]
 async fn a_call_is_overdue_after_ten_times_what_its_size_took_and_never_where_nothing_is_known() {
-    let lane = LaneSize::default();
-    assert_eq!(lane.overdue_after(1), None);
+    let (lane, least) = (LaneSize::default(), Duration::from_mins(1));
+    assert_eq!(lane.overdue_after(1, least), None);
     answer(&lane, 2, 100);
-    assert_eq!(lane.overdue_after(2), Some(LEAST_OVERDUE));
+    assert_eq!(lane.overdue_after(2, least), Some(least));
     answer(&lane, 2, 10_000);
-    assert_eq!(lane.overdue_after(1), Some(Duration::from_secs(100)));
-    assert_eq!(lane.overdue_after(6), Some(Duration::from_mins(5)));
+    assert_eq!(lane.overdue_after(1, least), Some(Duration::from_secs(100)));
+    assert_eq!(lane.overdue_after(6, least), Some(Duration::from_mins(5)));
 }
 
 #[tokio::test(start_paused = true)]

@@ -101,6 +101,7 @@ fn renderings() -> impl Strategy<Value = Rendering> {
             encoding,
             model: model.clone(),
             prompt_tokens: u64::from(tokens),
+            members: Vec::new(),
             mocks: Vec::new(),
         })
     })
@@ -154,7 +155,7 @@ proptest! {
     #[test]
     fn an_answer_reads_back_bit_for_bit_in_both_encodings(rendering in renderings()) {
         let dimension = rendering.vectors[0].dimension();
-        let read = read_answer(&rendering.to_bytes(), &Expected { inputs: rendering.slots.len(), dimension: Some(dimension), base64: Base64::Proven(dimension) }).expect("it is readable");
+        let read = read_answer(&rendering.to_bytes(), &Expected { inputs: rendering.slots.len(), asked: None, known: Some(dimension), base64: Base64::Proven(dimension) }).expect("it is readable");
         let expected: Vec<Vector> = rendering.slots.iter().map(|slot| rendering.vectors[*slot as usize].unpack()).collect();
         prop_assert_eq!(read.vectors, expected);
         prop_assert_eq!(read.model.unwrap_or_default(), rendering.model);
@@ -175,6 +176,7 @@ proptest! {
             encoding: Encoding::Float,
             model: String::new(),
             prompt_tokens: 0,
+            members: Vec::new(),
             mocks: Vec::new(),
             vectors: vectors.into_iter().map(Packed::from).collect(),
         };
@@ -250,7 +252,7 @@ proptest! {
 
     #[test]
     fn what_is_no_json_is_no_answer(body in bent_answers()) {
-        let expected = |inputs| Expected { inputs, dimension: None, base64: Base64::Trusted };
+        let expected = |inputs| Expected { inputs, asked: None, known: None, base64: Base64::Trusted };
         let read = [1, 2].map(|inputs| read_answer(&body, &expected(inputs)).is_ok());
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();
         prop_assert!(is_json || read == [false; 2]);

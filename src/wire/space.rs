@@ -17,6 +17,9 @@ pub struct Space {
     pub extras: BTreeMap<String, Extra>,
 }
 
+/// Members that mean `dimensions` at Mistral, Voyage, and servers of sentence transformers.
+const OTHER_DIMENSIONS: [&str; 3] = ["output_dimension", "truncate_dim", "dimension"];
+
 /// Value of a further member. Values are equal if their canonical texts are.
 #[derive(Clone, Debug)]
 pub struct Extra {
@@ -69,6 +72,13 @@ impl Space {
         for (name, value) in &self.extras {
             key.part(Tag::ExtraName, name.as_bytes()).part(Tag::ExtraValue, value.canonical().as_bytes());
         }
+    }
+
+    /// The dimension asked for, also by the names that other services have for `dimensions`.
+    pub fn asked_dimension(&self) -> Option<usize> {
+        let said = |name: &&str| self.extras.get(*name)?.canonical().parse().ok();
+        let dimensions = self.dimensions.map(|dimensions| dimensions as usize);
+        dimensions.or_else(|| OTHER_DIMENSIONS.iter().find_map(said))
     }
 
     /// The model asked for, or nothing.

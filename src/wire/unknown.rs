@@ -18,7 +18,8 @@ pub fn unknown_fields(body: &[u8], extra_fields: &BTreeSet<String>) -> Vec<Strin
     let fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
     let is_unknown = |(name, value): &(&String, &Value)| {
         let is_listed = value.is_null() || extra_fields.contains(*name);
-        !KNOWN.contains(&name.as_str()) && !(is_listed && keeps_vectors(name, &value.to_string()))
+        let is_understood = is_listed && keeps_vectors(name, &value.to_string());
+        !(is_understood || KNOWN.contains(&name.as_str()))
     };
     let told = |(name, _): (&String, &Value)| name.chars().take(MAX_CHARS).collect();
     fields.iter().filter(is_unknown).take(MAX_TOLD).map(told).collect()

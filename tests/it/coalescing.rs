@@ -135,7 +135,8 @@ async fn the_retry_of_a_caller_that_hung_up_joins_the_fetch_that_still_runs() {
 
 #[tokio::test]
 async fn when_a_fetch_fails_each_joiner_decides_for_itself() {
-    let front = Front::with(&[("fallback.mode", "mock"), ("retry.max_attempts", "1")]).await;
+    let settings = [("fallback.mode", "mock"), ("retry.max_attempts", "1"), ("breaker.failures", "1")];
+    let front = Front::with(&settings).await;
     let down = Behaviour::Status { code: 503, headers: Vec::new(), body: "{}".to_owned() };
     front.stub.always(Behaviour::All(vec![Behaviour::Gate, down]));
     let ask = |texts: &[&str], fallback: &str| {

@@ -46,7 +46,8 @@ async fn a_compressed_request_that_is_not_understood_goes_up_byte_for_byte() {
     for codings in CODINGS {
         let body = encode(codings, br#"{"model":"tiny","input":"a","nothing":1}"#);
         let answer = front.post(body.clone()).header("content-encoding", codings).send().await;
-        assert_eq!((answer.cache(), answer.header("x-vecho-bypass-reason")), ("bypass", Some("unknown_field")));
+        let reason = answer.header("x-vecho-bypass-reason").expect("a reason");
+        assert!(answer.cache() == "bypass" && reason.starts_with("unknown_field"), "{codings}: {reason}");
         let call = front.stub.embedding_calls().pop().expect("a call");
         assert_eq!((&call.body, call.header("content-encoding")), (&Bytes::from(body), Some(codings)));
     }

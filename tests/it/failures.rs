@@ -51,16 +51,24 @@ async fn every_kind_of_unavailability_is_asked_again() {
 #[tokio::test]
 async fn a_call_that_is_too_slow_for_a_configured_limit_is_not_repeated_and_gets_no_mock() {
     let stub = Stub::start();
-    let settings =
-        [("upstream.headers_timeout", "300ms"), ("upstream.call_timeout", "600ms"), ("fallback.mode", "mock")];
-    let vecho = start(&stub, &[&settings[..], &[("breaker.failures", "1")]].concat()).await;
-    let slow = Behaviour::SlowBody { chunk_bytes: 1, pause: Duration::from_millis(500) };
-    for (number, kind) in [Behaviour::Delay(Duration::from_secs(30)), slow].into_iter().enumerate() {
-        stub.next(kind);
-        let answer = vecho.embed(ask(&format!("text {number}"))).await;
-        assert_eq!((answer.status, answer.error().1), (504, json!("upstream_timeout")));
-        assert_eq!(stub.embedding_calls().len(), number + 1);
-    }
+    let settings = [("upstream.headers_timeout", "300ms"), ("fallback.mode", "mock"), ("breaker.failures", "1")];
+    let vecho = start(&stub, &settings).await;
+    assert_right(&vecho.embed(ask("quick")).await, "quick");
+    stub.next(Behaviour::Gate);
+    let answer = vecho.embed(ask("x")).await;
+    assert_eq!((answer.status, answer.error().1), (504, json!("upstream_timeout")));
+    let repeated = async { assert_right(&vecho.embed(ask("x")).await, "x") };
+    let meanwhile = async {
+        vecho.embed(ask("quick")).await;
+        stub.release(1);
+    };
+    tokio::join!(repeated, meanwhile);
+    assert_eq!(stub.embedding_calls().len(), 2, "the call goes on, and its answer is stored");
+    let vecho = start(&stub, &[("upstream.call_timeout", "600ms"), ("fallback.mode", "mock")]).await;
+    stub.next(Behaviour::SlowBody { chunk_bytes: 1, pause: Duration::from_millis(500) });
+    let answer = vecho.embed(ask("y")).await;
+    assert_eq!((answer.status, answer.error().1), (504, json!("upstream_timeout")));
+    assert_eq!(stub.embedding_calls().len(), 3);
     assert!(vecho.metric("vecho_upstream_breaker_opened_total").await.abs() < f64::EPSILON);
 }
 

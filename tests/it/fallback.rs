@@ -190,7 +190,7 @@ async fn what_is_past_its_stale_time_no_longer_stands_in() {
 #[tokio::test]
 async fn without_a_word_of_the_upstream_the_error_is_a_502_or_504_envelope() {
     let stub = Stub::start();
-    let pairs = [&QUICK[..], &[("fallback.mode", "error"), ("upstream.headers_timeout", "100ms")]].concat();
+    let pairs = [&QUICK[..], &[("fallback.mode", "error"), ("limits.request_timeout", "100ms")]].concat();
     let hasty = Inside::start(&stub.base_url(), &pairs).await;
     stub.always(Behaviour::Gate);
     let late = hasty.embed(ask(&["x"])).await;

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a file per stage, on one harness.
 
 mod answers;
+mod answers_of_others;
 mod batches;
 mod batching;
 mod breaker;

@@ -146,11 +146,13 @@ fn rewritten(answer: &ReadAnswer, encoding: Encoding) -> ReadAnswer {
         encoding,
         model: answer.model.clone().unwrap_or_default(),
         prompt_tokens: answer.prompt_tokens.unwrap_or_default(),
+        members: Vec::new(),
         mocks: Vec::new(),
     };
     let expected = Expected {
         inputs: answer.vectors.len(),
-        dimension: answer.vectors.first().map(Vector::dimension),
+        asked: None,
+        known: answer.vectors.first().map(Vector::dimension),
         base64: Base64::Trusted,
     };
     read_answer(&rendering.to_bytes(), &expected).expect("what was written can be read")
@@ -165,7 +167,11 @@ fn a_bent_answer_is_refused_or_keeps_every_bit() {
         let items = String::from_utf8_lossy(&body).matches("\"embedding\":").count();
         let inputs = if dice.percent(80) { items.max(1) } else { 1 + dice.below(3) };
         let dimension = Some(1 + dice.below(3)).filter(|_| dice.percent(30));
-        let Ok(answer) = read_answer(&body, &Expected { inputs, dimension, base64: Base64::Trusted }) else { continue };
+        let Ok(answer) =
+            read_answer(&body, &Expected { inputs, asked: None, known: dimension, base64: Base64::Trusted })
+        else {
+            continue;
+        };
         read += 1;
         let shown = String::from_utf8_lossy(&body);
         assert_eq!(answer.vectors.len(), inputs, "{shown}");

@@ -102,7 +102,7 @@ impl Least {
         let body = write_request(&request.space, &inputs, form, None);
         let call = Request::post(&self.address).header(CONTENT_TYPE, "application/json").body(Full::new(body))?;
         let answer = self.client.request(call).await?.into_body().collect().await?.to_bytes();
-        let expected = Expected { inputs: inputs.len(), dimension: None, base64: Base64::Trusted };
+        let expected = Expected { inputs: inputs.len(), asked: None, known: None, base64: Base64::Trusted };
         let answer = read_answer(&answer, &expected)?;
         Ok(answer.vectors.iter().map(|vector| Packed::pack(vector, Codec::Lossless)).collect())
     }
@@ -116,6 +116,7 @@ fn render(request: &EmbedRequest<'_>, vectors: Vec<Packed>) -> Bytes {
         encoding: request.encoding,
         model: request.space.model_name().to_owned(),
         prompt_tokens: 1,
+        members: Vec::new(),
         mocks: Vec::new(),
     };
     rendering.to_bytes()

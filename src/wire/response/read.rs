@@ -5,8 +5,11 @@ use std::sync::Arc;
 
 use base64_simd::AsOut;
 use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Number, Value};
 
 use super::cursor::Cursor;
+use super::proof::{is_evidently_f32, is_evidently_f64};
 use crate::vector::{NotAVector, Vector};
 
 /// A validated answer.
@@ -18,7 +21,21 @@ pub struct ReadAnswer {
     pub model: Option<String>,
     /// Tokens the upstream counted for the whole call.
     pub prompt_tokens: Option<u64>,
+    /// Further scalar members, such as `id`.
+    pub members: Members,
 }
+
+/// Names of members of an answer, each with the JSON of its scalar value.
+pub type Members = Vec<(String, Box<str>)>;
+
+/// Most further members that are kept of an answer.
+const MAX_MEMBERS: usize = 16;
+/// Most bytes of their names and values together.
+const MAX_MEMBER_BYTES: usize = 4 * 1024;
+/// Most tokens that a call is believed to have.
+const MAX_TOKENS: f64 = 4_294_967_295.0;
+/// Byte order mark, which some servers put before their JSON and most clients ignore.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Why a 200 is not believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,9 +52,12 @@ pub enum Unreadable {
     /// It holds another number of vectors than there were inputs.
     #[error("it holds another number of vectors than there were inputs")]
     Count,
-    /// An `index` is missing, out of range or used twice.
+    /// An `index` is out of range or used twice, or some are missing and the others are not in order.
     #[error("its indices are not a permutation")]
     Index,
+    /// All vectors have this one dimension, and another was expected.
+    #[error("all vectors have {0} dimensions in place of those expected")]
+    OtherDimension(usize),
     /// Vectors differ in length, or are not as long as they have to be.
     #[error("a vector has the wrong dimension")]
     Dimension,
@@ -52,35 +72,51 @@ pub enum Unreadable {
     Vector(#[from] NotAVector),
 }
 
-/// What an answer has to be like.
+/// Expectations that an answer has to meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
-    /// How many inputs it answers.
+    /// Number of inputs that it answers.
     pub inputs: usize,
-    /// The length that was asked for.
-    pub dimension: Option<usize>,
-    /// What base64 is measured against.
+    /// Dimension that the request asked for. Some servers ignore it, so another one has an error of its own.
+    pub asked: Option<usize>,
+    /// Dimension that numbers of the space are known to have. It goes before the one asked for.
+    pub known: Option<usize>,
+    /// What is known of the upstream's base64.
     pub base64: Base64,
 }
 
-/// What is known of an upstream's base64. Some put float64 or int8 there, and nothing in the bytes tells.
+impl Expected {
+    /// Whether vectors may have this dimension. A server that ignores the one asked for answers with longer vectors, since
+    /// a request asks for fewer components than a model has; shorter ones are an accident.
+    fn allows(&self, dimension: usize) -> bool {
+        match (self.known, self.asked) {
+            (Some(known), _) => dimension == known,
+            (None, Some(asked)) => dimension >= asked,
+            (None, None) => true,
+        }
+    }
+}
+
+/// What is known of an upstream's base64. Some servers put float64 or int8 there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base64 {
     /// It is known to be f32.
     Trusted,
-    /// Numbers have proven how long a vector is.
+    /// It is f32 if a vector has this many components: numbers have shown the dimension, or the request asked for it.
     Proven(usize),
-    /// Nothing is known: it is not believed.
+    /// Nothing is known: the bytes have to show that they are f32.
     Unproven,
 }
 
-/// What stands in an answer: the members that mean something here.
+/// Members of an answer that mean something here.
 #[derive(Default)]
 struct Body<'a> {
     data: Option<Vec<Item<'a>>>,
-    model: Option<Nullable<String>>,
-    usage: Option<Nullable<Usage>>,
+    model: Option<&'a RawValue>,
+    usage: Option<&'a RawValue>,
     vecho: Option<Nullable<Marks>>,
+    members: Members,
+    member_bytes: usize,
 }
 
 /// A value or `null`, which mean that the member stands there.
@@ -97,19 +133,22 @@ struct Marks {
 /// One vector, not yet looked into.
 #[derive(Default)]
 struct Item<'a> {
-    index: Option<Nullable<u64>>,
+    index: Option<Nullable<Number>>,
     embedding: Option<&'a [u8]>,
 }
 
+/// Each part is read by itself, so that one that cannot be read costs nothing else.
 #[derive(Deserialize)]
-struct Usage {
-    #[serde(default)]
-    prompt_tokens: Option<u64>,
+struct Usage<'a> {
+    #[serde(borrow)]
+    prompt_tokens: Option<&'a RawValue>,
+    #[serde(borrow)]
+    total_tokens: Option<&'a RawValue>,
 }
 
 /// Reads an answer. Vectors may be base64 or numbers, whatever was asked.
 pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unreadable> {
-    let answer = read_body(body, expected.inputs)?;
+    let answer = read_body(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body), expected.inputs)?;
     if answer.vecho.and_then(into_option).is_some_and(|marks| !marks.mock.is_empty()) {
         return Err(Unreadable::StandIn);
     }
@@ -117,20 +156,29 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unrea
     if data.len() != expected.inputs {
         return Err(Unreadable::Count);
     }
-    let mut slots: Vec<Option<Vector>> = vec![None; expected.inputs];
-    for item in data {
-        let index = item.index.and_then(into_option).and_then(|index| usize::try_from(index).ok());
-        let slot = index.and_then(|index| slots.get_mut(index)).ok_or(Unreadable::Index)?;
-        if slot.is_some() {
-            return Err(Unreadable::Index);
-        }
-        *slot = Some(read_vector(item.embedding.ok_or(Unreadable::Shape)?, expected.base64)?);
+    let are_counted = data.iter().any(|item| !item.has_index());
+    let (mut slots, mut has_base64) = (vec![None; expected.inputs], false);
+    for (position, item) in data.into_iter().enumerate() {
+        let index = item.index(if are_counted { Some(position) } else { None })?;
+        let slot = slots.get_mut(index).filter(|slot| slot.is_none()).ok_or(Unreadable::Index)?;
+        let embedding = item.embedding.ok_or(Unreadable::Shape)?;
+        has_base64 |= is_string(embedding);
+        *slot = Some(read_vector(embedding)?);
     }
     let vectors: Vec<Vector> = slots.into_iter().flatten().collect();
-    check_dimensions(&vectors, expected.dimension)?;
-    let prompt_tokens = answer.usage.and_then(into_option).and_then(|usage| usage.prompt_tokens);
-    let model = answer.model.and_then(into_option).filter(|model| !model.is_empty());
-    Ok(ReadAnswer { vectors, model, prompt_tokens })
+    let dimension = common_dimension(&vectors)?;
+    if has_base64 {
+        check_base64(&vectors, expected)?;
+    }
+    if !expected.allows(dimension) {
+        return Err(Unreadable::OtherDimension(dimension));
+    }
+    Ok(ReadAnswer {
+        vectors,
+        model: answer.model.and_then(read_model),
+        prompt_tokens: answer.usage.and_then(read_tokens),
+        members: answer.members,
+    })
 }
 
 fn read_body(text: &[u8], most_items: usize) -> Result<Body<'_>, Unreadable> {
@@ -140,10 +188,72 @@ fn read_body(text: &[u8], most_items: usize) -> Result<Body<'_>, Unreadable> {
         "model" => put(&mut body.model, cursor.value()?),
         "usage" => put(&mut body.usage, cursor.value()?),
         "vecho" => put(&mut body.vecho, cursor.value()?),
-        _ => cursor.skip(),
+        "object" => cursor.skip(),
+        _ => {
+            body.keep(name, cursor.value()?);
+            Ok(())
+        }
     })?;
     cursor.end()?;
     Ok(body)
+}
+
+impl Body<'_> {
+    /// Keeps a further member if it is a scalar and there is room.
+    fn keep(&mut self, name: &str, value: &RawValue) {
+        let (value, bytes) = (value.get(), name.len() + value.get().len());
+        let has_room = self.members.len() < MAX_MEMBERS && self.member_bytes + bytes <= MAX_MEMBER_BYTES;
+        if has_room && !value.starts_with(['{', '[']) && self.members.iter().all(|(kept, _)| kept != name) {
+            self.member_bytes += bytes;
+            self.members.push((name.to_owned(), value.into()));
+        }
+    }
+}
+
+impl Item<'_> {
+    fn has_index(&self) -> bool {
+        matches!(self.index, Some(Nullable(Some(_))))
+    }
+
+    /// The place of its vector. Where items are counted by `position`, an index has to agree with it.
+    fn index(&self, position: Option<usize>) -> Result<usize, Unreadable> {
+        let said = match &self.index {
+            Some(Nullable(Some(number))) => Some(whole(number).ok_or(Unreadable::Index)?),
+            _ => None,
+        };
+        match (said, position) {
+            (Some(said), None) => Ok(said),
+            (said, Some(position)) if said.is_none_or(|said| said == position) => Ok(position),
+            _ => Err(Unreadable::Index),
+        }
+    }
+}
+
+/// The whole number that a JSON number is, also where it has a fraction of zero.
+fn whole(number: &Number) -> Option<usize> {
+    let whole = number.as_f64().filter(|number| (0.0..=MAX_TOKENS).contains(number) && number.fract() == 0.0);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "checked to be a whole number within 32 bits"
+    )]
+    whole.map(|number| number as usize)
+}
+
+fn read_model(json: &RawValue) -> Option<String> {
+    serde_json::from_str::<String>(json.get()).ok().filter(|model| !model.is_empty())
+}
+
+/// Tokens of the prompt; the total of an embeddings call is the same number.
+fn read_tokens(json: &RawValue) -> Option<u64> {
+    // An array would be read as the members in order.
+    let json = Some(json.get()).filter(|json| json.starts_with('{'))?;
+    let usage: Usage<'_> = serde_json::from_str(json).ok()?;
+    let count = |part: &RawValue| match serde_json::from_str::<Value>(part.get()) {
+        Ok(Value::Number(number)) => whole(&number),
+        _ => None,
+    };
+    usage.prompt_tokens.and_then(count).or_else(|| usage.total_tokens.and_then(count)).map(|tokens| tokens as u64)
 }
 
 fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item<'a>>, Unreadable> {
@@ -174,23 +284,33 @@ fn put<T>(place: &mut Option<T>, value: T) -> Result<(), Unreadable> {
     if place.replace(value).is_some() { Err(Unreadable::Shape) } else { Ok(()) }
 }
 
-fn check_dimensions(vectors: &[Vector], known: Option<usize>) -> Result<(), Unreadable> {
-    let Some(expected) = known.or_else(|| vectors.first().map(Vector::dimension)) else {
-        return Ok(());
-    };
-    if vectors.iter().all(|vector| vector.dimension() == expected) { Ok(()) } else { Err(Unreadable::Dimension) }
+fn common_dimension(vectors: &[Vector]) -> Result<usize, Unreadable> {
+    let dimension = vectors.first().map_or(0, Vector::dimension);
+    let is_common = vectors.iter().all(|vector| vector.dimension() == dimension);
+    if is_common { Ok(dimension) } else { Err(Unreadable::Dimension) }
 }
 
-fn read_vector(json: &[u8], base64: Base64) -> Result<Vector, Unreadable> {
-    if !json.starts_with(b"\"") {
-        return read_numbers(json);
-    }
-    let vector = read_base64(json)?;
-    match base64 {
-        Base64::Trusted => Ok(vector),
-        Base64::Proven(dimension) if vector.dimension() == dimension => Ok(vector),
-        Base64::Proven(_) | Base64::Unproven => Err(Unreadable::Dimension),
-    }
+/// Checks that base64 was f32, as far as that is not known.
+fn check_base64(vectors: &[Vector], expected: &Expected) -> Result<(), Unreadable> {
+    let dimension = vectors.first().map_or(0, Vector::dimension);
+    let is_as_long_as_told = expected.asked == Some(dimension) || expected.base64 == Base64::Proven(dimension);
+    let is_f32 = if expected.base64 == Base64::Trusted || expected.known == Some(dimension) {
+        true
+    } else if is_as_long_as_told {
+        // A server that ignores the dimension asked for may have float64 vectors of half that dimension.
+        !vectors.iter().all(is_evidently_f64)
+    } else {
+        vectors.iter().all(is_evidently_f32)
+    };
+    if is_f32 { Ok(()) } else { Err(Unreadable::Dimension) }
+}
+
+fn is_string(json: &[u8]) -> bool {
+    json.starts_with(b"\"")
+}
+
+fn read_vector(json: &[u8]) -> Result<Vector, Unreadable> {
+    if is_string(json) { read_base64(json) } else { read_numbers(json) }
 }
 
 /// The alphabet has no character that JSON must escape, but a server may escape any: then the first try fails.
@@ -226,121 +346,5 @@ fn read_numbers(json: &[u8]) -> Result<Vector, Unreadable> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn expected(inputs: usize, base64: Base64) -> Expected {
-        Expected { inputs, dimension: None, base64 }
-    }
-
-    fn vectors(data: &str, inputs: usize) -> Result<Vec<Vec<f32>>, Unreadable> {
-        let body = format!(r#"{{"object":"list","data":{data},"model":"m","usage":{{"prompt_tokens":3}}}}"#);
-        let answer = read_answer(body.as_bytes(), &expected(inputs, Base64::Trusted))?;
-        assert_eq!((answer.model.as_deref(), answer.prompt_tokens), (Some("m"), Some(3)));
-        Ok(answer.vectors.iter().map(|vector| vector.components().collect()).collect())
-    }
-
-    #[test]
-    fn the_index_decides_not_the_position() {
-        let data = r#"[{"index":1,"embedding":[2.0, 1]},{"index":0,"embedding":"AACAPwAAAEA="}]"#;
-        assert_eq!(vectors(data, 2), Ok(vec![vec![1.0, 2.0], vec![2.0, 1.0]]));
-    }
-
-    #[test]
-    fn an_answer_that_might_be_wrong_is_not_believed() {
-        let cases = [
-            (r#"[{"index":0,"embedding":[1]}]"#, 2, Unreadable::Count),
-            (r#"[{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, Unreadable::Index),
-            (r#"[{"index":0,"embedding":[1]},{"index":2,"embedding":[2]}]"#, 2, Unreadable::Index),
-            (r"[{},{},and so on]", 1, Unreadable::Count),
-            (r#"[{"embedding":[1]}]"#, 1, Unreadable::Index),
-            (r#"[{"index":0,"embedding":[1]},{"index":1,"embedding":[2,3]}]"#, 2, Unreadable::Dimension),
-            (r#"[{"index":0,"embedding":"AACAPw"}]"#, 1, Unreadable::Base64),
-            (r#"[{"index":0,"embedding":"AACA"}]"#, 1, Unreadable::Vector(NotAVector::Ragged)),
-            (r#"[{"index":0,"embedding":[1e999]}]"#, 1, Unreadable::Vector(NotAVector::NotFinite)),
-            (r#"[{"index":0,"embedding":[0,0]}]"#, 1, Unreadable::Vector(NotAVector::AllZero)),
-            (r#"[{"index":0,"embedding":[]}]"#, 1, Unreadable::Shape),
-            (r#"[{"index":0,"embedding":[[1]]}]"#, 1, Unreadable::Shape),
-            (r#"[{"index":0,"embedding":["1"]}]"#, 1, Unreadable::Shape),
-            (r#"[{"index":0,"embedding":null}]"#, 1, Unreadable::Shape),
-            (r#"[{"index":0,"embedding":{"float":[1]}}]"#, 1, Unreadable::Shape),
-        ];
-        for (data, inputs, expected) in cases {
-            assert_eq!(vectors(data, inputs), Err(expected), "{data}");
-        }
-        assert_eq!(read_answer(b"<html>", &expected(1, Base64::Trusted)), Err(Unreadable::Shape));
-    }
-
-    #[test]
-    fn float64_in_base64_is_noticed_once_the_dimension_is_known() {
-        let body = br#"{"data":[{"index":0,"embedding":"AAAAAAAA8D8AAAAAAAAAQA=="}]}"#;
-        assert_eq!(read_answer(body, &expected(1, Base64::Proven(2))), Err(Unreadable::Dimension));
-    }
-
-    #[test]
-    fn base64_proves_nothing_by_itself() {
-        let body = br#"{"data":[{"index":0,"embedding":"AACAPwAAAEA="}]}"#;
-        assert_eq!(read_answer(body, &expected(1, Base64::Unproven)), Err(Unreadable::Dimension));
-        assert!(read_answer(body, &expected(1, Base64::Proven(2))).is_ok());
-    }
-
-    #[test]
-    fn another_vechos_mock_is_not_believed() {
-        let answer = |marks: &str| format!(r#"{{"data":[{{"index":0,"embedding":[1]}}],"vecho":{marks}}}"#);
-        let read = |marks: &str| read_answer(answer(marks).as_bytes(), &expected(1, Base64::Trusted));
-        assert_eq!(read(r#"{"mock":[0]}"#), Err(Unreadable::StandIn));
-        assert!(read(r#"{"mock":[]}"#).is_ok());
-    }
-
-    #[test]
-    fn escaped_base64_is_base64() {
-        let data = r#"[{"index":0,"embedding":"AACAPwAA\u0041EA\u003d"}]"#;
-        assert_eq!(vectors(data, 1), Ok(vec![vec![1.0, 2.0]]));
-    }
-
-    #[test]
-    fn numbers_are_rounded_once() {
-        // Lies just above the middle of two f32; by way of f64 it would be rounded to even, downwards.
-        let data = r#"[{"index":0,"embedding":[1.00000005960464477540]}]"#;
-        assert_eq!(vectors(data, 1), Ok(vec![vec![1.000_000_1]]));
-    }
-
-    #[test]
-    fn what_is_not_the_json_of_an_answer_is_not_read() {
-        let item = r#"{"index":0,"embedding":"AACAPwAAAEA="}"#;
-        let good = format!(r#"{{"data":[{item}]}}"#);
-        let cases = [
-            format!("{good}x"),
-            format!("{good}{good}"),
-            good[..good.len() - 1].to_owned(),
-            format!(r#"{{"data":[{item}],}}"#),
-            format!(r#"{{"data":[{item},]}}"#),
-            format!(r#"{{"data":[{item}] "model":"m"}}"#),
-            format!(r#"{{"data":[{item}],"data":[{item}]}}"#),
-            format!(r#"{{"data":[{item}],"model":"a","model":"b"}}"#),
-            format!(r#"{{"data":[{item}],"other":nul}}"#),
-            format!(r#"{{"data":[{item}],"model":1}}"#),
-            format!("[{good}]"),
-            r#"{"model":"m"}"#.to_owned(),
-            r#"{"data":[{"index":0,"index":0,"embedding":"AACAPwAAAEA="}]}"#.to_owned(),
-            r#"{"data":[{"index":0,"embedding":"AACAPwAAAEA=","embedding":[1,2]}]}"#.to_owned(),
-            r#"{"data":[{"index":0}]}"#.to_owned(),
-            r#"{"data":[{"index":0,"embedding":"AACAPwAAAEA="#.to_owned(),
-            r#"{"data":[{"index":0,"embedding":"AACAPwAAAEA=\"#.to_owned(),
-            r#"{"data":[{"index":0,"embedding":"AACAPwAA\x41EA="}]}"#.to_owned(),
-        ];
-        assert!(read_answer(good.as_bytes(), &expected(1, Base64::Trusted)).is_ok());
-        for body in cases {
-            assert_eq!(read_answer(body.as_bytes(), &expected(1, Base64::Trusted)), Err(Unreadable::Shape), "{body}");
-        }
-    }
-
-    #[test]
-    fn spaces_escapes_and_members_that_nobody_knows_change_nothing() {
-        let body = r#"
-            { "object" : "li\"st", "x" : { "data" : [ 1, {} ], "y" : "\\" } ,
-              "d\u0061ta" : [ { "embedding" : "AACAPwAA\/AA=" , "object" : null, "index" : 0 } ] , "usage" : null } "#;
-        let answer = read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("it is readable");
-        assert_eq!(answer.vectors[0].as_le_bytes(), [0, 0, 0x80, 0x3f, 0, 0, 0xfc, 0]);
-    }
-}
+#[path = "read_tests.rs"]
+mod tests;

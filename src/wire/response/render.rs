@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::super::Encoding;
+use super::Members;
 use crate::packed::Packed;
 use crate::vector::COMPONENT_BYTES;
 
@@ -28,6 +29,8 @@ pub struct Rendering {
     pub model: String,
     /// `usage.prompt_tokens`
     pub prompt_tokens: u64,
+    /// Further members of the answer.
+    pub members: Members,
     /// Inputs whose vector is a mock; any adds the `vecho` member.
     pub mocks: Vec<u32>,
 }
@@ -66,7 +69,8 @@ impl Rendering {
     pub fn largest_len(&self) -> usize {
         let items: usize = (0..self.slots.len()).map(|place| self.largest_item_len(place) + 1).sum();
         // A character of a name takes at most six bytes, and the place of a mock ten digits and a comma.
-        HEAD.len() + items + TAIL_BYTES + self.model.len() * 6 + self.mocks.len() * 11
+        let members: usize = self.members.iter().map(|(name, value)| name.len() * 6 + value.len() + 4).sum();
+        HEAD.len() + items + TAIL_BYTES + self.model.len() * 6 + members + self.mocks.len() * 11
     }
 
     /// Renders the inputs from `from` on until a piece is full; returns it and the first input not yet rendered.
@@ -143,6 +147,12 @@ impl Rendering {
         body.extend_from_slice(b",\"total_tokens\":");
         write_json(body, &self.prompt_tokens);
         body.push(b'}');
+        for (name, value) in &self.members {
+            body.push(b',');
+            write_json(body, name);
+            body.push(b':');
+            body.extend_from_slice(value.as_bytes());
+        }
         if !self.mocks.is_empty() {
             body.extend_from_slice(b",\"vecho\":{\"mock\":");
             write_json(body, &self.mocks);
@@ -197,7 +207,8 @@ mod tests {
         let vectors = vectors.iter().map(|v| Vector::from_components(v).expect("it is a vector"));
         let vectors: Vec<_> = vectors.map(Packed::from).collect();
         let slots = [0, 1, 0].repeat(5).into();
-        Rendering { vectors: vectors.into(), slots, encoding, model: "m\"x".to_owned(), prompt_tokens: 8, mocks }
+        let (model, members) = ("m\"x".to_owned(), Vec::new());
+        Rendering { vectors: vectors.into(), slots, encoding, model, prompt_tokens: 8, members, mocks }
     }
 
     #[test]
@@ -206,7 +217,7 @@ mod tests {
             let rendering = rendering(encoding, vec![]);
             let read = read_answer(
                 &rendering.to_bytes(),
-                &Expected { inputs: 15, dimension: Some(2), base64: Base64::Proven(2) },
+                &Expected { inputs: 15, asked: None, known: Some(2), base64: Base64::Proven(2) },
             )
             .expect("it is readable");
             for (place, vector) in read.vectors.iter().enumerate() {
@@ -247,6 +258,20 @@ mod tests {
         let floats = rendering(Encoding::Float, vec![1, 4]);
         assert_eq!(floats.exact_len(), None);
         assert!(floats.to_bytes().len() <= floats.largest_len());
+        let members = vec![("i\u{1}d".to_owned(), r#""embd-1""#.into()), ("created".to_owned(), "1.5e9".into())];
+        let with_members = Rendering { members, ..rendering(Encoding::Base64, vec![1]) };
+        assert_eq!(with_members.exact_len(), Some(with_members.to_bytes().len() as u64));
+        assert!(with_members.to_bytes().len() <= with_members.largest_len());
+    }
+
+    #[test]
+    fn further_members_read_back_as_they_were() {
+        let members = vec![("id".to_owned(), r#""embd-1""#.into()), ("a\"b".to_owned(), "null".into())];
+        let rendering = Rendering { members: members.clone(), ..rendering(Encoding::Float, vec![]) };
+        let body = rendering.to_bytes();
+        assert!(serde_json::from_slice::<serde_json::Value>(&body).is_ok_and(|answer| answer["id"] == "embd-1"));
+        let expected = Expected { inputs: 15, asked: None, known: None, base64: Base64::Unproven };
+        assert_eq!(read_answer(&body, &expected).map(|answer| answer.members), Ok(members));
     }
 
     #[test]

@@ -322,7 +322,7 @@ async fn reads_survive_a_server_that_closes_kept_connections() {
 #[tokio::test]
 async fn the_first_call_is_the_request_of_the_client_byte_for_byte() {
     let bodies = [
-        r#"{ "model" : "m1", "input" : ["b", "a"] }"#,
+        r#"{ "model" : "m1", "input" : ["b", "a", "c"] }"#,
         r#"{"encoding_format":"base64","input":"a\u00e9","model":"m2"}"#,
         r#"{"model":"m3","input":"a","encoding_format":null,"dimensions":null,"user":null}"#,
         r#"{"model":"m4","input":[[1,2],[3]],"dimensions":4.0}"#,

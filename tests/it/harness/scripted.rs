@@ -27,8 +27,6 @@ pub(crate) enum Act {
     Say(String),
     /// Writes these bytes and closes the connection.
     SayAndClose(String),
-    /// Writes the first bytes, and the second ones as soon as the other side of a channel is ready.
-    SayLate(String, String, tokio::sync::oneshot::Receiver<()>),
     /// Closes the connection.
     Close,
     /// Resets the connection.
@@ -107,11 +105,6 @@ async fn serve(mut stream: TcpStream, connection: usize, script: Arc<Script>, se
             Act::SayAndClose(bytes) => {
                 stream.write_all(bytes.as_bytes()).await.ok();
                 return;
-            }
-            Act::SayLate(bytes, late, go) => {
-                stream.write_all(bytes.as_bytes()).await.ok();
-                go.await.ok();
-                stream.write_all(late.as_bytes()).await.ok()
             }
             Act::Close => return,
             Act::Reset => {

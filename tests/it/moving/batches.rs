@@ -92,7 +92,7 @@ async fn the_vectors_of_a_job_are_hits_for_the_applications_whose_key_paid_for_i
         .said("line 3 of the output: it holds another number of vectors than there were inputs")
         .said("line 5 of the output: several requests have its custom_id")
         .said("line 6 of the output: no request has its custom_id")
-        .said("line 7 of the output: such a request is not cached (unknown_field)")
+        .said("line 7 of the output: such a request is not cached (unknown_field; member=\"messages\")")
         .said("line 10 of the output: it is no answer of a batch");
     assert!(!said.err.contains("sk-app"));
     holds_the_job(&vecho, &stub, Some("sk-app")).await;

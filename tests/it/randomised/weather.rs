@@ -59,10 +59,13 @@ impl Weather {
             all.push(Behaviour::OtherModel(successor(model)));
         }
         // These change nothing that a caller could see.
-        all.push(dice.pick(&[Behaviour::Normal, Behaviour::Reorder, Behaviour::NoUsage]));
-        if dice.percent(self.faults) {
-            all.push(fault(call, dice));
+        let harmless = dice.pick(&[Behaviour::Normal, Behaviour::Reorder, Behaviour::NoUsage]);
+        let fault = dice.percent(self.faults).then(|| fault(call, dice));
+        // Without indices only the order says which vector is whose, to every client.
+        if !(matches!(harmless, Behaviour::Reorder) && matches!(fault, Some(Behaviour::NoIndex))) {
+            all.push(harmless);
         }
+        all.extend(fault);
         Behaviour::All(all)
     }
 }

@@ -1,0 +1,146 @@
+//! What is learned of a space, and what is not.
+
+use super::*;
+use crate::key::{KeyBuilder, Tag};
+
+#[test]
+fn another_model_name_makes_older_vectors_misses() {
+    let lessons = Spaces::default().of(KeyBuilder::new(None).finish());
+    let (first, lesson) = lessons.learn("a", 8);
+    assert_eq!(lesson, Lesson::First);
+    assert!(lessons.accepts(&first));
+    assert_eq!(lessons.learn("a", 8).1, Lesson::Known);
+    assert_eq!(lessons.learn("b", 8).1, Lesson::Drift);
+    assert!(!lessons.accepts(&first));
+}
+
+#[test]
+fn what_is_recalled_counts_until_somebody_answers() {
+    let (then, now) = (Lessons::default().learn("a", 8).0, Lessons::default());
+    now.recall(&then);
+    assert_eq!(now.learn("b", 8).1, Lesson::Drift);
+    now.recall(&then);
+    assert_eq!(now.identity().map(|identity| identity.model.to_string()).as_deref(), Some("b"));
+}
+
+#[test]
+fn each_change_of_who_answers_is_noted_once() {
+    let lessons = Lessons::default();
+    let (a, _) = lessons.learn("a", 8);
+    assert!(!lessons.must_be_noted(&a), "nothing else has ever answered");
+    let (b, _) = lessons.learn("b", 8);
+    let noted = [&b, &b, &a, &b].map(|identity| lessons.must_be_noted(identity));
+    assert_eq!(noted, [true, false, true, true]);
+    let recalling = Lessons::default();
+    recalling.recall(&a);
+    assert!(!recalling.must_be_noted(&a));
+    let meeting = Lessons::default();
+    let (a, _) = meeting.learn("a", 8);
+    meeting.meet_older();
+    assert!(meeting.must_be_noted(&a));
+}
+
+#[test]
+fn what_is_forgotten_accepts_nothing_any_more() {
+    let spaces = Spaces::default();
+    let root = KeyBuilder::new(None).finish();
+    let learned: Vec<_> = (0..=MAX_SPACES as u64)
+        .map(|n| spaces.of(root.extend(Tag::Model, &n.to_le_bytes())))
+        .map(|lessons| (lessons.learn("a", 8).0, lessons))
+        .collect();
+    let forgotten = learned.iter().filter(|(identity, lessons)| !lessons.accepts(identity)).count();
+    assert_eq!(forgotten, 1, "one had to go for the last one");
+}
+
+#[test]
+fn a_space_in_which_the_model_changed_is_not_forgotten_for_others() {
+    let spaces = Spaces::default();
+    let root = KeyBuilder::new(None).finish();
+    let of = |tag, n: u64| spaces.of(root.extend(tag, &n.to_le_bytes()));
+    let changed: Vec<_> = (0..64).map(|n| of(Tag::Model, n)).collect();
+    for lessons in &changed {
+        lessons.learn("a", 8);
+        lessons.learn("b", 8);
+    }
+    for n in 0..2 * MAX_SPACES as u64 {
+        of(Tag::Text, n).expect_older();
+    }
+    assert!((0..).zip(&changed).all(|(n, lessons)| Arc::ptr_eq(lessons, &of(Tag::Model, n))));
+}
+
+#[test]
+fn where_the_model_changed_in_all_spaces_one_of_them_goes() {
+    let spaces = Spaces::default();
+    let root = KeyBuilder::new(None).finish();
+    for n in 0..(MAX_SPACES as u64 + 50) {
+        spaces.of(root.extend(Tag::Model, &n.to_le_bytes())).meet_older();
+    }
+    assert_eq!(spaces.known.read().expect("not poisoned").len(), MAX_SPACES);
+}
+
+#[test]
+fn looking_for_a_space_makes_none() {
+    let spaces = Spaces::default();
+    let space = KeyBuilder::new(None).finish();
+    assert!(spaces.find(&space).is_none() && spaces.known.read().expect("not poisoned").is_empty());
+    spaces.of(space).learn("a", 8);
+    assert!(spaces.find(&space).is_some_and(|lessons| lessons.identity().is_some()));
+}
+
+#[test]
+fn spaces_stay_bounded() {
+    let spaces = Spaces::default();
+    let root = KeyBuilder::new(None).finish();
+    for n in 0..(MAX_SPACES as u64 + 50) {
+        spaces.of(root.extend(Tag::Model, &n.to_le_bytes()));
+    }
+    assert_eq!(spaces.known.read().expect("not poisoned").len(), MAX_SPACES);
+}
+
+#[test]
+fn an_unreadable_encoding_is_tried_again_after_a_while() {
+    let lessons = Lessons::default();
+    lessons.mark_unreadable(Encoding::Base64, true, 1_000);
+    assert!(lessons.is_unreadable(Encoding::Base64, 60_999));
+    assert!(!lessons.is_unreadable(Encoding::Float, 1_001));
+    assert!(!lessons.is_unreadable(Encoding::Base64, 61_000));
+}
+
+#[test]
+fn one_unreadable_answer_is_an_accident_and_three_in_a_row_are_not() {
+    let lessons = Lessons::default();
+    for _ in 0..2 {
+        lessons.mark_unreadable(Encoding::Float, false, 0);
+        lessons.mark_unreadable(Encoding::Float, false, 0);
+        assert!(!lessons.is_unreadable(Encoding::Float, 1));
+        lessons.mark_readable(Encoding::Float);
+    }
+    for _ in 0..3 {
+        lessons.mark_unreadable(Encoding::Float, false, 0);
+    }
+    assert!(lessons.is_unreadable(Encoding::Float, 1));
+}
+
+#[test]
+fn stored_vectors_show_the_dimension_of_a_space() {
+    let lessons = Lessons::default();
+    lessons.learn("m", 8);
+    assert_eq!((lessons.dimension(None), lessons.dimension(Some(4))), (None, Some(8)));
+}
+
+#[test]
+fn a_dimension_is_expected_after_enough_answers_in_a_row() {
+    let lessons = Lessons::default();
+    assert_eq!((lessons.dimension(None), lessons.dimension(Some(4))), (None, Some(4)));
+    let row = |dimension| (1..=DIMENSION_PROOF).map(|_| lessons.note_other_dimension(dimension)).collect::<Vec<bool>>();
+    assert_eq!(row(8), [false, false, true]);
+    assert_eq!((lessons.dimension(None), lessons.dimension(Some(4))), (None, Some(8)));
+    assert!(!lessons.note_other_dimension(4) && !lessons.note_other_dimension(4) && !lessons.note_other_dimension(5));
+    lessons.mark_readable(Encoding::Float);
+    assert!(!lessons.note_other_dimension(5) && !lessons.note_other_dimension(5));
+    lessons.note_other_failure();
+    assert!(!lessons.note_other_dimension(5));
+    assert_eq!(lessons.dimension(Some(4)), Some(8));
+    assert!(!lessons.note_other_dimension(5) && lessons.note_other_dimension(5));
+    assert_eq!(lessons.dimension(Some(4)), Some(5));
+}

@@ -1,0 +1,54 @@
+//! What a final failure says of the upstream: whether it is part of an outage, or the fault of one request.
+
+use super::caller::{Call, Caller, Terms, read_reply};
+use super::{Class, Failure, Outage, Why};
+use crate::config::Config;
+use crate::traces::TraceContext;
+use crate::wire::{RequestForm, write_request};
+
+impl Caller {
+    /// Takes in what a final failure says of the space, and whether it is part of an outage.
+    pub(super) async fn judged(
+        &self,
+        failure: Failure,
+        terms: &Terms,
+        (call, config): (&Call<'_>, &Config),
+    ) -> Failure {
+        let enough = config.breaker.failures;
+        match failure.class {
+            Class::Unavailable(Why::Connect) => failure.with_outage(Outage::Unreachable),
+            Class::Unavailable(Why::StandIn) => failure.with_outage(Outage::StandsIn),
+            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut) if !call.is_merged() && enough > 0 => {
+                let request = call.batch.first().map_or(0, |piece| piece.own().id());
+                let requests = self.health.failed(terms.model, request, enough);
+                if requests < enough || self.still_answers(terms, call).await {
+                    return failure;
+                }
+                failure.with_outage(Outage::Failing { requests })
+            }
+            Class::Refused | Class::Unreadable(..) => {
+                self.health.answered(&terms.model);
+                failure
+            }
+            Class::Unavailable(_) | Class::Throttled => failure,
+        }
+    }
+
+    /// Whether the space still has a vector for an input that it had one for before: then the failures are those of their
+    /// texts. Costs a call for one short input.
+    async fn still_answers(&self, terms: &Terms, call: &Call<'_>) -> bool {
+        let Some(input) = self.health.probe(&terms.model) else {
+            return false;
+        };
+        let form = RequestForm { is_single: call.batch.iter().all(|piece| piece.own().form.is_single), ..terms.form };
+        let body = write_request(&terms.space, &[&input], form, terms.user.as_deref());
+        call.share.begin_anew();
+        let probe = Call { body, inputs: 1, encoding: terms.encoding, has_repetitions: false, ..*call };
+        let reply = self.client.post(terms, probe.body.clone(), TraceContext::NONE, call.share).await;
+        let answers = reply.and_then(|reply| read_reply(terms, &probe, reply)).is_ok();
+        if answers {
+            self.health.answered(&terms.model);
+        }
+        answers
+    }
+}

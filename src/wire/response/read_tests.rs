@@ -1,0 +1,229 @@
+//! Answers that are read, and answers that are not believed.
+
+use super::*;
+
+fn expected(inputs: usize, base64: Base64) -> Expected {
+    Expected { inputs, asked: None, known: None, base64 }
+}
+
+fn vectors(data: &str, inputs: usize) -> Result<Vec<Vec<f32>>, Unreadable> {
+    let body = format!(r#"{{"object":"list","data":{data},"model":"m","usage":{{"prompt_tokens":3}}}}"#);
+    let answer = read_answer(body.as_bytes(), &expected(inputs, Base64::Trusted))?;
+    assert_eq!((answer.model.as_deref(), answer.prompt_tokens), (Some("m"), Some(3)));
+    Ok(answer.vectors.iter().map(|vector| vector.components().collect()).collect())
+}
+
+#[test]
+fn the_index_decides_not_the_position() {
+    let data = r#"[{"index":1,"embedding":[2.0, 1]},{"index":0,"embedding":"AACAPwAAAEA="}]"#;
+    assert_eq!(vectors(data, 2), Ok(vec![vec![1.0, 2.0], vec![2.0, 1.0]]));
+}
+
+#[test]
+fn an_answer_that_might_be_wrong_is_not_believed() {
+    let cases = [
+        (r#"[{"index":0,"embedding":[1]}]"#, 2, Unreadable::Count),
+        (r#"[{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, Unreadable::Index),
+        (r#"[{"index":0,"embedding":[1]},{"index":2,"embedding":[2]}]"#, 2, Unreadable::Index),
+        (r"[{},{},and so on]", 1, Unreadable::Count),
+        (r#"[{"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, Unreadable::Index),
+        (r#"[{"index":1,"embedding":[1]},{"embedding":[2]}]"#, 2, Unreadable::Index),
+        (r#"[{"index":0.5,"embedding":[1]}]"#, 1, Unreadable::Index),
+        (r#"[{"index":-1,"embedding":[1]}]"#, 1, Unreadable::Index),
+        (r#"[{"index":0,"embedding":[1,2]},{"index":1,"embedding":[1]}]"#, 2, Unreadable::Dimension),
+        (r#"[{"index":"0","embedding":[1]}]"#, 1, Unreadable::Shape),
+        (r#"[{"index":0,"embedding":[1]},{"index":1,"embedding":[2,3]}]"#, 2, Unreadable::Dimension),
+        (r#"[{"index":0,"embedding":"AACAPw"}]"#, 1, Unreadable::Base64),
+        (r#"[{"index":0,"embedding":"AACA"}]"#, 1, Unreadable::Vector(NotAVector::Ragged)),
+        (r#"[{"index":0,"embedding":[1e999]}]"#, 1, Unreadable::Vector(NotAVector::NotFinite)),
+        (r#"[{"index":0,"embedding":[0,0]}]"#, 1, Unreadable::Vector(NotAVector::AllZero)),
+        (r#"[{"index":0,"embedding":[]}]"#, 1, Unreadable::Shape),
+        (r#"[{"index":0,"embedding":[[1]]}]"#, 1, Unreadable::Shape),
+        (r#"[{"index":0,"embedding":["1"]}]"#, 1, Unreadable::Shape),
+        (r#"[{"index":0,"embedding":null}]"#, 1, Unreadable::Shape),
+        (r#"[{"index":0,"embedding":{"float":[1]}}]"#, 1, Unreadable::Shape),
+    ];
+    for (data, inputs, expected) in cases {
+        assert_eq!(vectors(data, inputs), Err(expected), "{data}");
+    }
+    assert_eq!(read_answer(b"<html>", &expected(1, Base64::Trusted)), Err(Unreadable::Shape));
+}
+
+#[test]
+fn float64_in_base64_is_noticed_once_the_dimension_is_known() {
+    let body = br#"{"data":[{"index":0,"embedding":"AAAAAAAA8D8AAAAAAAAAQA=="}]}"#;
+    assert_eq!(read_answer(body, &expected(1, Base64::Proven(2))), Err(Unreadable::Dimension));
+}
+
+#[test]
+fn base64_proves_nothing_by_itself() {
+    let body = br#"{"data":[{"index":0,"embedding":"AACAPwAAAEA="}]}"#;
+    assert_eq!(read_answer(body, &expected(1, Base64::Unproven)), Err(Unreadable::Dimension));
+    assert!(read_answer(body, &expected(1, Base64::Proven(2))).is_ok());
+}
+
+#[test]
+fn another_vechos_mock_is_not_believed() {
+    let answer = |marks: &str| format!(r#"{{"data":[{{"index":0,"embedding":[1]}}],"vecho":{marks}}}"#);
+    let read = |marks: &str| read_answer(answer(marks).as_bytes(), &expected(1, Base64::Trusted));
+    assert_eq!(read(r#"{"mock":[0]}"#), Err(Unreadable::StandIn));
+    assert!(read(r#"{"mock":[]}"#).is_ok());
+}
+
+#[test]
+fn escaped_base64_is_base64() {
+    let data = r#"[{"index":0,"embedding":"AACAPwAA\u0041EA\u003d"}]"#;
+    assert_eq!(vectors(data, 1), Ok(vec![vec![1.0, 2.0]]));
+}
+
+#[test]
+fn numbers_are_rounded_once() {
+    // Lies just above the middle of two f32; by way of f64 it would be rounded to even, downwards.
+    let data = r#"[{"index":0,"embedding":[1.00000005960464477540]}]"#;
+    assert_eq!(vectors(data, 1), Ok(vec![vec![1.000_000_1]]));
+}
+
+#[test]
+fn what_is_not_the_json_of_an_answer_is_not_read() {
+    let item = r#"{"index":0,"embedding":"AACAPwAAAEA="}"#;
+    let good = format!(r#"{{"data":[{item}]}}"#);
+    let cases = [
+        format!("{good}x"),
+        format!("{good}{good}"),
+        good[..good.len() - 1].to_owned(),
+        format!(r#"{{"data":[{item}],}}"#),
+        format!(r#"{{"data":[{item},]}}"#),
+        format!(r#"{{"data":[{item}] "model":"m"}}"#),
+        format!(r#"{{"data":[{item}],"data":[{item}]}}"#),
+        format!(r#"{{"data":[{item}],"model":"a","model":"b"}}"#),
+        format!(r#"{{"data":[{item}],"other":nul}}"#),
+        format!("[{good}]"),
+        r#"{"model":"m"}"#.to_owned(),
+        r#"{"data":[{"index":0,"index":0,"embedding":"AACAPwAAAEA="}]}"#.to_owned(),
+        r#"{"data":[{"index":0,"embedding":"AACAPwAAAEA=","embedding":[1,2]}]}"#.to_owned(),
+        r#"{"data":[{"index":0}]}"#.to_owned(),
+        r#"{"data":[{"index":0,"embedding":"AACAPwAAAEA="#.to_owned(),
+        r#"{"data":[{"index":0,"embedding":"AACAPwAAAEA=\"#.to_owned(),
+        r#"{"data":[{"index":0,"embedding":"AACAPwAA\x41EA="}]}"#.to_owned(),
+    ];
+    assert!(read_answer(good.as_bytes(), &expected(1, Base64::Trusted)).is_ok());
+    for body in cases {
+        assert_eq!(read_answer(body.as_bytes(), &expected(1, Base64::Trusted)), Err(Unreadable::Shape), "{body}");
+    }
+}
+
+#[test]
+fn spaces_escapes_and_members_that_nobody_knows_change_nothing() {
+    let body = r#"
+        { "object" : "li\"st", "x" : { "data" : [ 1, {} ], "y" : "\\" } ,
+          "d\u0061ta" : [ { "embedding" : "AACAPwAA\/AA=" , "object" : null, "index" : 0 } ] , "usage" : null } "#;
+    let answer = read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("it is readable");
+    assert_eq!(answer.vectors[0].as_le_bytes(), [0, 0, 0x80, 0x3f, 0, 0, 0xfc, 0]);
+}
+
+#[test]
+fn an_item_without_index_has_its_position_where_the_others_agree() {
+    for data in [
+        r#"[{"embedding":[1,2]},{"index":1,"embedding":[3,4]}]"#,
+        r#"[{"embedding":[1,2]},{"embedding":[3,4]}]"#,
+        r#"[{"index":null,"embedding":[1,2]},{"index":1.0,"embedding":[3,4]}]"#,
+    ] {
+        assert_eq!(vectors(data, 2), Ok(vec![vec![1.0, 2.0], vec![3.0, 4.0]]), "{data}");
+    }
+}
+
+#[test]
+fn usage_is_read_part_by_part() {
+    let tokens = |usage: &str| {
+        let body = format!(r#"{{"data":[{{"index":0,"embedding":[1]}}],"usage":{usage}}}"#);
+        read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("usage costs no vectors").prompt_tokens
+    };
+    for (usage, expected) in [
+        (r#"{"prompt_tokens":3,"total_tokens":9}"#, Some(3)),
+        (r#"{"total_tokens":355}"#, Some(355)),
+        (r#"{"prompt_tokens":null,"total_tokens":12.0}"#, Some(12)),
+        (r#"{"prompt_tokens":"3","total_tokens":4}"#, Some(4)),
+        (r#"{"prompt_tokens":0,"total_tokens":0}"#, Some(0)),
+        (r#"{"prompt_tokens":-1}"#, None),
+        (r#"{"prompt_tokens":1e30}"#, None),
+        (r#"{"prompt_tokens":4294967296}"#, None),
+        (r#"{"prompt_tokens":{"a":1},"x":[]}"#, None),
+        ("null", None),
+        ("[1,2]", None),
+        ("7", None),
+        (r#""many""#, None),
+    ] {
+        assert_eq!(tokens(usage), expected, "{usage}");
+    }
+}
+
+#[test]
+fn a_model_of_another_type_costs_the_model_only() {
+    for model in ["1", "null", "{}", "\"\"", r#""\ud800""#] {
+        let body = format!(r#"{{"data":[{{"index":0,"embedding":[1]}}],"model":{model}}}"#);
+        let answer = read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("it is readable");
+        assert_eq!(answer.model, None, "{model}");
+    }
+}
+
+#[test]
+fn scalar_members_are_kept_as_they_are_written() {
+    let body = r#"{"id":"embd-\u0031","object":"list","created":1.50e3,"data":[{"index":0,"embedding":[1]}],"x":{"a":1},
+        "y":[1],"ok":true,"none":null,"id":"second","model":"m","usage":{}}"#;
+    let answer = read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("it is readable");
+    let members: Vec<(&str, &str)> = answer.members.iter().map(|(name, value)| (name.as_str(), &**value)).collect();
+    assert_eq!(members, [("id", r#""embd-\u0031""#), ("created", "1.50e3"), ("ok", "true"), ("none", "null")]);
+}
+
+#[test]
+fn further_members_are_bounded() {
+    let kept = |members: String| {
+        let body = format!(r#"{{{members}"data":[{{"index":0,"embedding":[1]}}]}}"#);
+        read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("it is readable").members
+    };
+    assert_eq!(kept((0..100).map(|n| format!("\"n{n}\":{n},")).collect::<Vec<String>>().concat()).len(), MAX_MEMBERS);
+    let long = format!("\"long\":\"{}\",\"short\":1,", "x".repeat(MAX_MEMBER_BYTES));
+    assert_eq!(kept(long), [("short".to_owned(), "1".into())]);
+}
+
+#[test]
+fn a_byte_order_mark_changes_nothing() {
+    let body = b"\xef\xbb\xbf{\"data\":[{\"index\":0,\"embedding\":[1]}]}";
+    assert!(read_answer(body, &expected(1, Base64::Trusted)).is_ok());
+}
+
+#[test]
+fn another_dimension_than_expected_is_told() {
+    let body = br#"{"data":[{"index":0,"embedding":[1,2,3]}]}"#;
+    let read = |asked, known| {
+        let expected = Expected { inputs: 1, asked, known, base64: Base64::Unproven };
+        read_answer(body, &expected).map(|answer| answer.vectors[0].dimension())
+    };
+    assert_eq!(read(None, None), Ok(3));
+    assert_eq!(read(Some(2), Some(3)), Ok(3));
+    assert_eq!(read(Some(2), None), Ok(3), "the server ignores what was asked");
+    assert_eq!(read(Some(4), None), Err(Unreadable::OtherDimension(3)));
+    assert_eq!(read(Some(3), Some(2)), Err(Unreadable::OtherDimension(3)));
+}
+
+/// One answer with this vector as base64.
+fn base64_answer(bytes: &[u8]) -> String {
+    format!(r#"{{"data":[{{"index":0,"embedding":"{}"}}]}}"#, base64_simd::STANDARD.encode_to_string(bytes))
+}
+
+#[test]
+fn unproven_base64_has_to_show_that_it_is_f32() {
+    let read = |bytes: &[u8], base64| {
+        let expected = Expected { inputs: 1, asked: Some(16), known: None, base64 };
+        read_answer(base64_answer(bytes).as_bytes(), &expected).map(|answer| answer.vectors[0].dimension())
+    };
+    let narrow: Vec<u8> = [0.25_f32; 16].iter().flat_map(|component| component.to_le_bytes()).collect();
+    let wide: Vec<u8> = [0.25_f64; 16].iter().flat_map(|component| component.to_le_bytes()).collect();
+    let half: Vec<u8> = [0.125_f64.sqrt(); 8].iter().flat_map(|component| component.to_le_bytes()).collect();
+    for base64 in [Base64::Unproven, Base64::Proven(16), Base64::Proven(4)] {
+        assert_eq!(read(&narrow, base64), Ok(16), "{base64:?}");
+        assert_eq!(read(&wide, base64), Err(Unreadable::Dimension), "{base64:?}");
+        // As long as sixteen f32.
+        assert_eq!(read(&half, base64), Err(Unreadable::Dimension), "{base64:?}");
+    }
+}

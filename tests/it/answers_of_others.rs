@@ -1,0 +1,112 @@
+//! Answers that differ from the service's own, as servers like it give them: read, stored, and served whole.
+
+use serde_json::{Value, json};
+
+use crate::harness::front::tiny;
+use crate::harness::{Behaviour, Front, Stub};
+
+/// An answer to embeddings with this body.
+fn body(answer: &Value) -> Behaviour {
+    let headers = vec![("content-type", "application/json".to_owned())];
+    Behaviour::Status { code: 200, headers, body: answer.to_string() }
+}
+
+fn vector(text: &str) -> Vec<f32> {
+    Stub::vector("tiny", None, text)
+}
+
+#[tokio::test]
+async fn items_without_an_index_where_it_is_zero_and_without_usage_are_stored() {
+    let front = Front::start().await;
+    let data = json!([{"embedding": vector("a")}, {"index": 1, "embedding": vector("b")}]);
+    front.stub.next(body(&json!({"object": "list", "data": data, "model": "tiny"})));
+    for cache in ["miss", "hit"] {
+        let answer = front.embed(&["a", "b"]).await;
+        assert_eq!((answer.cache(), answer.vectors()), (cache, tiny(&["a", "b"])));
+        assert_eq!(answer.indices(), [Some(0), Some(1)]);
+    }
+}
+
+#[tokio::test]
+async fn items_without_any_index_are_stored_by_position() {
+    let front = Front::start().await;
+    front.stub.always(Behaviour::NoIndex);
+    for cache in ["miss", "hit"] {
+        let answer = front.embed(&["a", "b"]).await;
+        assert_eq!((answer.cache(), answer.vectors()), (cache, tiny(&["a", "b"])));
+        assert_eq!(answer.indices(), [Some(0), Some(1)]);
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_ignores_dimensions_is_cached_at_once() {
+    let front = Front::start().await;
+    let ask = json!({"model": "tiny", "input": "a", "dimensions": 4});
+    let answer = json!({"object": "list", "data": [{"index": 0, "embedding": vector("a")}], "model": "tiny"});
+    front.stub.always(body(&answer));
+    for cache in ["miss", "hit", "hit"] {
+        let answer = front.ask(&ask).await;
+        assert_eq!((answer.cache(), answer.vectors()), (cache, vec![vector("a")]));
+    }
+    assert_eq!(front.calls(), 1);
+}
+
+#[tokio::test]
+async fn a_vector_shorter_than_asked_for_is_believed_once_it_is_consistent() {
+    let front = Front::start().await;
+    let ask = json!({"model": "tiny", "input": "a", "dimensions": 12});
+    let answer = json!({"object": "list", "data": [{"index": 0, "embedding": vector("a")}], "model": "tiny"});
+    front.stub.always(body(&answer));
+    for cache in ["bypass", "bypass", "bypass", "miss", "hit", "hit"] {
+        let answer = front.ask(&ask).await;
+        assert_eq!((answer.cache(), answer.vectors()), (cache, vec![vector("a")]));
+    }
+    assert_eq!(front.calls(), 4);
+}
+
+#[tokio::test]
+async fn total_tokens_count_where_they_are_alone() {
+    let front = Front::start().await;
+    let data = json!([{"index": 0, "embedding": vector("a")}, {"index": 1, "embedding": vector("b")}]);
+    front.stub.next(body(&json!({"data": data, "model": "tiny", "usage": {"total_tokens": 710}})));
+    let miss = front.embed(&["a", "b"]).await;
+    assert_eq!((miss.cache(), miss.usage(), miss.tokens()), ("miss", 710, "billed=710, saved=0"));
+    let hit = front.embed(&["a", "b"]).await;
+    assert_eq!((hit.cache(), hit.usage(), hit.tokens()), ("hit", 710, "billed=0, saved=710"));
+}
+
+/// The name of a model says nothing about how another server counts.
+#[tokio::test]
+async fn a_hit_reports_what_the_miss_reported_whatever_the_server_counts() {
+    let front = Front::start().await;
+    let model = "text-embedding-3-small";
+    let texts: Vec<String> = (0..3).map(|n| format!("one two three four five, six; text {n}")).collect();
+    let items: Vec<Value> =
+        (0..3).map(|n| json!({"index": n, "embedding": Stub::vector(model, Some(8), texts[n].as_str())})).collect();
+    let usage = json!({"prompt_tokens": 15, "total_tokens": 15});
+    front.stub.next(body(&json!({"data": items, "model": model, "usage": usage})));
+    let ask = json!({"model": model, "input": texts, "dimensions": 8});
+    for cache in ["miss", "hit", "hit"] {
+        let answer = front.ask(&ask).await;
+        assert_eq!((answer.cache(), answer.usage()), (cache, 15));
+    }
+}
+
+#[tokio::test]
+async fn counts_that_agreed_once_are_no_proof_for_the_next_call() {
+    let front = Front::start().await;
+    let model = "text-embedding-3-small";
+    let words = |count: usize| vec!["word"; count].join(" ");
+    front.ask(&json!({"model": model, "input": [words(40), words(30)], "dimensions": 8})).await;
+    let items: Vec<Value> = ["a, b; c!", "d (e) f?"]
+        .iter()
+        .enumerate()
+        .map(|(n, text)| json!({"index": n, "embedding": Stub::vector(model, Some(8), *text)}))
+        .collect();
+    front.stub.next(body(&json!({"data": items, "model": model, "usage": {"prompt_tokens": 6}})));
+    let ask = json!({"model": model, "input": ["a, b; c!", "d (e) f?"], "dimensions": 8});
+    for cache in ["miss", "hit"] {
+        let answer = front.ask(&ask).await;
+        assert_eq!((answer.cache(), answer.usage()), (cache, 6));
+    }
+}
