@@ -64,7 +64,7 @@ fn fault_of(text: &str) -> Option<Fault> {
     let number: usize = text.strip_prefix("text ")?.parse().ok()?;
     let status = |status, message: &str| Some(Fault::Status(status, message.to_owned()));
     match number / FAILING % 4 {
-        _ if number % FAILING != 0 => None,
+        _ if !number.is_multiple_of(FAILING) => None,
         0 => status(422, "a text is odd"),
         1 => status(400, "a text is too long"),
         2 => status(500, "failed to encode response: json: unsupported value: NaN"),
