@@ -74,7 +74,7 @@ fn services() -> Vec<Row> {
         row(nim(), nim_client(), Hit),
         row(nim(), python(), Refused),
         // One value for each input: a list cannot be a part of the key of one input.
-        row(nim(), modality(), Bypass("unknown_field")),
+        row(nim(), modality(), Bypass("wrong_type")),
         row(databricks(), python(), Hit),
         row(databricks(), plain_text(), Hit),
         row(databricks(), dimensions(), Refused),
@@ -115,8 +115,7 @@ fn local() -> Vec<Row> {
         row(tei_backend(), poisoned_base64(), Refused),
         row(vllm(), python(), Hit),
         row(vllm(), langchain(), Hit),
-        row(vllm(), vllm_members(), Bypass("unknown_field")),
-        row(vllm(), vllm_members(), Hit).with(EXTRA_FIELDS, "truncate_prompt_tokens"),
+        row(vllm(), vllm_members(), Hit),
         row(vllm(), messages(), Bypass("unknown_field")),
         row(vllm(), poisoned(), Refused),
         row(vllm_without_base64(), python(), Refused),
