@@ -13,6 +13,7 @@ mod price;
 mod request;
 mod rotation;
 mod stand_in;
+mod tally;
 mod tokenizer;
 mod wait;
 
@@ -35,10 +36,11 @@ use crate::vouch::Vouchers;
 use crate::wire::Bypass;
 
 pub use ask::{Ask, Calls, Controls, Origin, join_headers, model_key, scope_key, space_key};
-pub use assemble::{Answer, Keep, Tally};
+pub use assemble::{Answer, Keep};
 pub use outcome::{Outcome, Refusal, Source};
 pub use request::{speaks_f32, upstream_encoding};
 pub use rotation::Rotation;
+pub use tally::Tally;
 pub use tokenizer::Tokenizer;
 
 use outcome::{Failed, Landed};

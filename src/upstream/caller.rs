@@ -14,11 +14,12 @@ use super::portion::{CallInfo, Piece};
 use super::retry::{Budget, backoff, luck, patience};
 use super::room::Share;
 use super::sizing::LaneSize;
-use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Why, port_of};
+use super::traced::{begin_call, tell};
+use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Why};
 use crate::config::{Config, Live};
 use crate::key::Key;
 use crate::metrics::{CallOutcome, Metrics, RetryReason};
-use crate::traces::{MAX_LINKS, Span, attribute};
+use crate::traces::Span;
 use crate::vector::Vector;
 use crate::wire::{Base64, Encoding, Expected, ReadAnswer, RequestForm, Space, Unreadable, read_answer};
 
@@ -320,58 +321,6 @@ fn outcome_of(result: &Result<(ReadAnswer, Reply), Failure>) -> CallOutcome {
             Class::Refused => CallOutcome::Refused,
             Class::Unreadable(..) => CallOutcome::Unreadable,
         },
-    }
-}
-
-/// The span of one attempt: in the trace of the first request, linked to the others.
-fn begin_call(terms: &Terms, call: &Call<'_>, attempt: u32) -> Span {
-    let traces: Vec<_> = call.batch.iter().map(|piece| &piece.waiter.trace).filter(|trace| trace.is_known()).collect();
-    let Some((first, others)) = traces.split_first() else { return Span::default() };
-    let span = first.call(terms.space.model_name());
-    if !span.is_recorded() {
-        return span;
-    }
-    // Each is compared with those before it, so what would not be kept is not looked at.
-    for (place, other) in others.iter().take(MAX_LINKS as usize).enumerate() {
-        let is_new = others[..place].iter().chain([first]).all(|seen| !seen.is_same_span(other));
-        if is_new {
-            span.link(other);
-        }
-    }
-    span.text(attribute::SERVER, terms.uri.host().unwrap_or_default());
-    if let Some(port) = port_of(&terms.uri) {
-        span.count(attribute::PORT, port);
-    }
-    if let Some(dimensions) = terms.space.dimensions {
-        span.count(attribute::DIMENSIONS, dimensions);
-    }
-    span.count(attribute::INPUTS, call.inputs);
-    span.count(attribute::MERGED_REQUESTS, call.batch.len());
-    if attempt > 1 {
-        span.count(attribute::RESEND_COUNT, attempt - 1);
-    }
-    span
-}
-
-fn tell(span: &Span, result: &Result<(ReadAnswer, Reply), Failure>, outcome: CallOutcome) {
-    span.text(attribute::OUTCOME, outcome.label());
-    let reply = match result {
-        Ok((answer, reply)) => {
-            span.text(attribute::RESPONSE_MODEL, answer.model.as_deref().unwrap_or_default());
-            if let Some(tokens) = answer.prompt_tokens {
-                span.count(attribute::INPUT_TOKENS, tokens);
-            }
-            Some(reply)
-        }
-        Err(failure) => failure.reply.as_deref(),
-    };
-    if let Some(reply) = reply {
-        span.count(attribute::STATUS, reply.status.as_u16());
-    }
-    match reply.filter(|reply| reply.status != StatusCode::OK) {
-        Some(reply) => span.fail(reply.status.as_u16()),
-        None if result.is_err() => span.fail(outcome.label()),
-        None => {}
     }
 }
 

@@ -22,6 +22,7 @@ mod redirect;
 mod retry;
 mod room;
 mod sizing;
+mod traced;
 
 mod width;
 

@@ -16,10 +16,6 @@ fn ask(text: impl std::fmt::Display) -> Value {
     json!({"model": "tiny", "input": text.to_string()})
 }
 
-fn down() -> Behaviour {
-    Behaviour::Status { code: 503, headers: vec![], body: "{}".to_owned() }
-}
-
 async fn assert_state(vecho: &Inside, state: f64) {
     let shown = vecho.metric(STATE).await;
     assert!((shown - state).abs() < f64::EPSILON, "{shown} is not {state}");
@@ -55,7 +51,7 @@ async fn a_success_or_a_refusal_between_failures_keeps_it_closed() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;
     let cut = || [Behaviour::HangUp, Behaviour::HangUp];
-    for (number, good) in [Behaviour::Normal, Behaviour::Quota, down()].into_iter().cycle().take(6).enumerate() {
+    for (number, good) in [Behaviour::Normal, Behaviour::Quota].into_iter().cycle().take(6).enumerate() {
         // Each request is repeated once on another connection.
         for behaviour in cut().into_iter().chain(cut()).chain([good]) {
             stub.next(behaviour);

@@ -165,8 +165,9 @@ async function outage({ open }) {
   await linked(page, "live");
   await embed("known");
   const calm = { hidden: await page.locator("#banner").isHidden(), title: await page.title() };
-  await upstream({ behaviour: "status", code: 503 });
-  for (let number = 0; number < 4; number += 1) await embed(`unknown ${number}`);
+  await upstream({ behaviour: "hang_up" });
+  // The first one fails by itself; from the second on the upstream counts as unavailable.
+  for (let number = 0; number < 5; number += 1) await embed(`unknown ${number}`);
   for (let number = 0; number < 400; number += 1) await embed("known");
   await page.waitForSelector('#banner [data-level="error"]');
   await until("all warnings", async () => (await text(page, "#banner")).includes("breaker"));

@@ -1,0 +1,151 @@
+//! Inputs of one answer by source, and its tokens, for headers and counters.
+
+use super::Source;
+use crate::metrics::{self, Account, Metrics, SourceLabel};
+use crate::tiers::Tier;
+
+/// Inputs by source, and tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Inputs from memory.
+    pub memory: u64,
+    /// Inputs from the disk tier.
+    pub disk: u64,
+    /// Inputs from the Redis tier.
+    pub redis: u64,
+    /// Inputs from a fetch of another request.
+    pub joined: u64,
+    /// Inputs from the upstream.
+    pub upstream: u64,
+    /// Inputs from entries past their time.
+    pub stale: u64,
+    /// Mocks.
+    pub mock: u64,
+    /// Tokens that the upstream charged for this request.
+    pub billed: u64,
+    /// Tokens that it would have charged.
+    pub saved: u64,
+}
+
+impl Tally {
+    /// The tally of a full hit from memory.
+    pub fn of_hit(inputs: u64, tokens: u64) -> Self {
+        Self { memory: inputs, saved: tokens, ..Self::default() }
+    }
+
+    /// The answer in one word: the least trustworthy source decides.
+    pub const fn outcome(&self) -> metrics::Outcome {
+        let stored = self.stored();
+        match self {
+            Self { mock: 1.., .. } => metrics::Outcome::Mock,
+            Self { stale: 1.., .. } => metrics::Outcome::Stale,
+            Self { joined: 0, upstream: 0, .. } => metrics::Outcome::Hit,
+            _ if stored > 0 => metrics::Outcome::Partial,
+            _ => metrics::Outcome::Miss,
+        }
+    }
+
+    /// Inputs from any tier.
+    pub const fn stored(&self) -> u64 {
+        self.memory + self.disk + self.redis
+    }
+
+    /// How many inputs it answers.
+    pub const fn inputs(&self) -> u64 {
+        self.stored() + self.joined + self.upstream + self.stale + self.mock
+    }
+
+    /// Counts it, in all and for whom it was.
+    pub fn count(&self, metrics: &Metrics, account: &Account) {
+        account.count(self.inputs(), self.billed, self.saved);
+        for (label, inputs) in self.by_source() {
+            if inputs > 0 {
+                metrics.inputs(label, inputs);
+            }
+        }
+        if self.billed > 0 {
+            metrics.tokens_billed(self.billed);
+        }
+        if self.saved > 0 {
+            metrics.tokens_saved(self.saved);
+        }
+    }
+
+    /// `x-vecho-sources`: the sources that took part, and how many inputs each gave.
+    pub fn sources(&self) -> String {
+        let mut text = String::with_capacity(HEADER_TEXT_BYTES);
+        for (label, inputs) in self.by_source().into_iter().filter(|(_, inputs)| *inputs > 0) {
+            text.push_str(if text.is_empty() { "" } else { ", " });
+            push_pair(&mut text, label.label(), inputs);
+        }
+        text
+    }
+
+    /// `x-vecho-tokens`: what the upstream charged, and what it would have charged.
+    pub fn tokens(&self) -> String {
+        let mut text = String::with_capacity(HEADER_TEXT_BYTES);
+        push_pair(&mut text, "billed", self.billed);
+        text.push_str(", ");
+        push_pair(&mut text, "saved", self.saved);
+        text
+    }
+
+    const fn by_source(&self) -> [(SourceLabel, u64); 7] {
+        [
+            (SourceLabel::Memory, self.memory),
+            (SourceLabel::Disk, self.disk),
+            (SourceLabel::Redis, self.redis),
+            (SourceLabel::Joined, self.joined),
+            (SourceLabel::Upstream, self.upstream),
+            (SourceLabel::Stale, self.stale),
+            (SourceLabel::Mock, self.mock),
+        ]
+    }
+
+    pub(super) fn add(&mut self, source: Source, inputs: u32) {
+        let count = match source {
+            Source::Tier(Tier::Memory) => &mut self.memory,
+            Source::Tier(Tier::Disk) => &mut self.disk,
+            Source::Tier(Tier::Redis) => &mut self.redis,
+            Source::Joined => &mut self.joined,
+            Source::Upstream => &mut self.upstream,
+            Source::Stale => &mut self.stale,
+            Source::Mock => &mut self.mock,
+        };
+        *count += u64::from(inputs);
+    }
+}
+
+/// Room for what one of the headers usually says.
+const HEADER_TEXT_BYTES: usize = 64;
+
+/// Writes `name=number`. By hand because every reply that is not kept has two of these: the formatting machinery takes
+/// several times as long.
+fn push_pair(text: &mut String, name: &str, number: u64) {
+    text.push_str(name);
+    text.push('=');
+    let mut tens = 1;
+    while number / tens >= 10 {
+        tens *= 10;
+    }
+    while tens > 0 {
+        let digit = (number / tens % 10) as u8;
+        text.push(char::from(b'0' + digit));
+        tens /= 10;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_name_the_sources_that_took_part_and_write_every_number_as_it_displays() {
+        for number in [1, 9, 10, 99, 100, 12_345_678_901, u64::MAX] {
+            let tally = Tally { memory: number, mock: 1, billed: 0, saved: number, ..Tally::default() };
+            assert_eq!(tally.sources(), format!("memory={number}, mock=1"));
+            assert_eq!(tally.tokens(), format!("billed=0, saved={number}"));
+        }
+        assert_eq!(Tally::default().sources(), "");
+    }
+}
