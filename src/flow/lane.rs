@@ -72,7 +72,7 @@ impl Request<'_> {
     }
 
     fn asked_dimension(&self) -> Option<usize> {
-        self.ask.request.space.asked_dimension()
+        self.ask.request.space.dimensions.map(|dimensions| dimensions as usize)
     }
 
     /// The dimension that this space's vectors have where one is asked for: that of repeated answers that ignored it, else
@@ -89,7 +89,8 @@ impl Request<'_> {
         if self.speaks_f32() {
             Base64::Trusted
         } else {
-            self.asked_dimension().or_else(shown).map_or(Base64::Unproven, Base64::Proven)
+            let asked = self.ask.request.space.asked_dimension();
+            asked.or_else(shown).map_or(Base64::Unproven, Base64::Proven)
         }
     }
 }
