@@ -108,6 +108,7 @@ requests! {
     encoding_null: "encoding_format null", Shape::Texts(2), r#"{"model":$MODEL,"input":$INPUT,"encoding_format":null}"#;
     /// Vercel AI SDK, Haystack.
     ai_sdk: "AI SDK", Shape::Texts(2), r#"{"model":$MODEL,"input":$INPUT,"encoding_format":"float"}"#;
+    browser: "browser", Shape::Texts(2), r#"{"model":$MODEL,"input":$INPUT,"encoding_format":"float"}"#, "origin" = "https://app.example";
     dimensions: "dimensions", Shape::Texts(2), r#"{"model":$MODEL,"input":$INPUT,"dimensions":4}"#;
     dimensions_base64: "dimensions and base64", Shape::Texts(2), r#"{"model":$MODEL,"input":$INPUT,"dimensions":4,"encoding_format":"base64"}"#;
     dimensions_null: "dimensions null", Shape::Texts(2), r#"{"model":$MODEL,"input":$INPUT,"dimensions":null,"user":null}"#;

@@ -1,4 +1,5 @@
-//! Dialects of hosted services and gateways, from their documents, their clients and published answers.
+//! Dialects of hosted services and gateways, simplified, from their documents, clients and public reports. All run on
+//! loopback, so vecho takes none of them for OpenAI or Azure by its host name.
 
 use serde_json::{Value, json};
 

@@ -5,11 +5,11 @@ use super::local::{
     ollama, tei, tei_backend, uvicorn, vllm, vllm_float64, vllm_out_of_order, vllm_without_base64,
 };
 use super::requests::{
-    ai_sdk, azure as azure_client, azure_with_model, compressed, dimensions, dimensions_base64, dimensions_null,
-    encoding_null, foundry as foundry_client, jina as jina_client, langchain, late_chunking, lightrag, list_of_one,
-    many33, many97, many300, messages, modality, nim as nim_client, node, objects, old_python, openrouter as provider,
-    plain, plain_text, poisoned, poisoned_base64, portkey as portkey_client, python, ragflow, repeated, tokens,
-    unknown_member, user, vllm_members, voyage as voyageai, voyage_query, with_empty,
+    ai_sdk, azure as azure_client, azure_with_model, browser, compressed, dimensions, dimensions_base64,
+    dimensions_null, encoding_null, foundry as foundry_client, jina as jina_client, langchain, late_chunking, lightrag,
+    list_of_one, many33, many97, many300, messages, modality, nim as nim_client, node, objects, old_python,
+    openrouter as provider, plain, plain_text, poisoned, poisoned_base64, portkey as portkey_client, python, ragflow,
+    repeated, tokens, unknown_member, user, vllm_members, voyage as voyageai, voyage_query, with_empty,
 };
 use super::row::Expect::{AsDirect, Bypass, Cut, Fails, Hit, Refused};
 use super::row::{Row, row};
@@ -97,6 +97,7 @@ fn gateways() -> Vec<Row> {
         row(vertex_gateway(), encoding_null(), Hit),
         row(vertex_gateway(), plain_text(), Hit),
         row(azure_behind_prefix(), azure_with_model(), Hit),
+        row(for_browsers(), browser(), Hit),
         row(for_browsers(), ai_sdk(), Hit),
         row(compressing(), plain(), Hit),
         row(compressing(), python(), Hit),

@@ -30,7 +30,7 @@ pub(crate) fn compare(row: &Row, direct: &Answer, through: &Answer) -> Complaint
     } else {
         complaints.extend(compare_answers(row, direct, through).err());
     }
-    complaints.extend(lost_headers(direct, through));
+    complaints.extend(lost_headers(row, direct, through));
     complaints
 }
 
@@ -114,10 +114,11 @@ fn takes_turns(row: &Row) -> bool {
     row.settings.iter().any(|(key, _)| *key == "cache.same_models")
 }
 
-/// Headers that a client or a browser needs and that are not there.
-fn lost_headers(direct: &Answer, through: &Answer) -> Option<String> {
+/// Lost headers: all but those of the transport on a miss, those of CORS on a hit of a browser.
+fn lost_headers(row: &Row, direct: &Answer, through: &Answer) -> Option<String> {
+    let is_browser = row.request.headers.iter().any(|(name, _)| *name == "origin");
     let is_needed = |name: &str| match word(through) {
-        "hit" => name.starts_with("access-control-"),
+        "hit" => is_browser && name.starts_with("access-control-"),
         _ => !["content-length", "content-encoding", "date", "content-type"].contains(&name),
     };
     let lost = |headers: &HeaderMap| {
