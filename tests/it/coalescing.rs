@@ -138,7 +138,10 @@ async fn when_a_fetch_fails_each_joiner_decides_for_itself() {
     let settings = [("fallback.mode", "mock"), ("retry.max_attempts", "1"), ("breaker.failures", "1")];
     let front = Front::with(&settings).await;
     let down = Behaviour::Status { code: 503, headers: Vec::new(), body: "{}".to_owned() };
-    front.stub.always(Behaviour::All(vec![Behaviour::Gate, down]));
+    for _ in 0..2 {
+        front.stub.next(Behaviour::All(vec![Behaviour::Gate, down.clone()]));
+    }
+    front.stub.always(down);
     let ask = |texts: &[&str], fallback: &str| {
         front.post(texts_of(texts).to_string()).header("x-vecho-fallback", fallback).send_meanwhile()
     };

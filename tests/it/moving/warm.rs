@@ -89,7 +89,8 @@ async fn an_upstream_that_throttles_is_asked_again_when_it_says() {
 #[tokio::test]
 async fn mocks_are_not_taken_for_vectors() {
     let stub = Stub::start();
-    let settings = [("VECHO_RETRY_MAX_ATTEMPTS", "1"), ("VECHO_FALLBACK_MODE", "mock")];
+    let settings =
+        [("VECHO_RETRY_MAX_ATTEMPTS", "1"), ("VECHO_FALLBACK_MODE", "mock"), ("VECHO_BREAKER_FAILURES", "1")];
     let vecho = Vecho::start_with(&stub.base_url(), &settings);
     // As a refusal that does not pass by itself, so that the test need not wait for all repetitions.
     let headers = vec![("x-should-retry", "false".to_owned())];

@@ -12,6 +12,8 @@ const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 async fn a_packed_call_is_in_the_first_requests_trace_and_linked_with_the_others() {
     let ground = Ground::with(&[("upstream.max_concurrent", "1")]).await;
     let front = &ground.front;
+    // Calls are merged once the upstream has answered one.
+    front.embed(&["before"]).await;
     front.stub.next(Behaviour::Gate);
     let blocker = front.post(r#"{"model": "blocker", "input": "b"}"#).send_meanwhile();
     front.stub.held(1).await;
@@ -23,9 +25,10 @@ async fn a_packed_call_is_in_the_first_requests_trace_and_linked_with_the_others
     for ask in [blocker, first, second] {
         assert_eq!(ask.await.expect("a request must end").status, 200);
     }
-    // The blocker's four, three of each request's own, and the call.
-    let spans = ground.collector.has(11).await;
-    let call = only(&spans, CALL);
+    // Four of each request that came before, three of each merged request's own, and the call.
+    let spans = ground.collector.has(15).await;
+    let calls = all(&spans, CALL);
+    let call = *calls.iter().find(|call| call.trace_id() == TRACE).expect("the call is in the first one's trace");
     assert_eq!(call.trace_id(), TRACE);
     assert_eq!((call.said("vecho.requests").as_deref(), call.said("vecho.inputs").as_deref()), (Some("2"), Some("2")));
     let waits = all(&spans, "wait");
@@ -34,8 +37,8 @@ async fn a_packed_call_is_in_the_first_requests_trace_and_linked_with_the_others
     assert_eq!((call.parent(), call.links()), (own.id(), vec![other.id()]));
     assert_eq!((own.links(), other.links()), (vec![], vec![call.id()]));
     let sent = ground.parents_sent();
-    assert_eq!(sent.len(), 2, "one call for both, whatever their traces");
-    assert_eq!(sent[1], format!("00-{TRACE}-{}-01", call.id()));
+    assert_eq!(sent.len(), 3, "one call for both, whatever their traces");
+    assert_eq!(sent[2], format!("00-{TRACE}-{}-01", call.id()));
 }
 
 #[tokio::test]
