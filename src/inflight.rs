@@ -116,7 +116,7 @@ impl<V: Clone> Flights<V> {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
 
-    /// Whether nothing is being fetched.
+    /// Returns true if nothing is being fetched.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -148,7 +148,7 @@ impl<V: Clone> Join<V> {
         }
     }
 
-    /// Whether every key has landed that the same request leads, or is late.
+    /// Returns true if every key has landed that the same request leads, or is late.
     pub fn has_whole_flight_landed(&self) -> bool {
         self.has_become_late() || lock(&self.flight.landings).iter().all(Option::is_some)
     }

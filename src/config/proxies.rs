@@ -7,7 +7,7 @@ use super::UpstreamTarget;
 const VARIABLES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
 const EXEMPTIONS: &str = "NO_PROXY";
 
-/// Whether a variable of the environment is one of those for proxies, which other programs read in either case.
+/// Returns true if a variable of the environment is one of those for proxies, which other programs read in either case.
 pub(super) fn is_variable(name: &str) -> bool {
     VARIABLES.iter().chain([&EXEMPTIONS]).any(|known| known.eq_ignore_ascii_case(name))
 }
@@ -29,7 +29,7 @@ pub(super) fn ignored<'a>(env: &'a [(String, String)], upstream: &UpstreamTarget
     VARIABLES.into_iter().find_map(set).map(|(name, _)| name.as_str())
 }
 
-/// Whether one rule of `NO_PROXY` covers a host: `*`, a name with all names below it, an address or a network, each with
+/// Returns true if one rule of `NO_PROXY` covers a host: `*`, a name with all names below it, an address or a network, each with
 /// or without a port.
 fn exempts(rule: &str, host: &str, port: u16) -> bool {
     let rule = rule.trim().to_ascii_lowercase();

@@ -43,7 +43,7 @@ enum State {
 pub struct HostFault<'a> {
     /// For the log.
     pub cause: &'a str,
-    /// Whether no connection could be made.
+    /// True if no connection could be made.
     pub is_unreachable: bool,
     /// The requests that it was made for.
     pub requests: &'a [u64],

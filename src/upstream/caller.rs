@@ -1,5 +1,4 @@
-//! One call to the upstream, made until there is an answer or no sense in asking: attempts, waits, breaker, and whose
-//! failure it is.
+//! One call to the upstream, with its attempts, waits and the breaker.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,7 +45,7 @@ pub struct Terms {
     pub known_dimension: Option<usize>,
     /// What is known of the upstream's base64.
     pub base64: Base64,
-    /// Whether the service is known to take calls in vecho's own form: large, merged, in base64.
+    /// True if the service is known to take calls in vecho's own form: large, merged, in base64.
     pub is_known: bool,
 }
 
@@ -65,7 +64,7 @@ impl Terms {
 /// A call takes unusually long from this time on, however quick its lane is.
 const LEAST_OVERDUE: Duration = Duration::from_mins(1);
 
-/// What a vector's length is taken to be while it is not known: that of the largest common model.
+/// Length that a vector is taken to have while it is not known: that of the largest common model.
 const LIKELY_DIMENSION: usize = 3_072;
 
 /// A call to be made.
@@ -76,7 +75,7 @@ pub(super) struct Call<'a> {
     pub inputs: usize,
     /// The encoding that the body asks for.
     pub encoding: Encoding,
-    /// Whether the body has an input more than once.
+    /// True if the body has an input more than once.
     pub has_repetitions: bool,
     /// What it is made for.
     pub batch: &'a [Piece],
@@ -122,7 +121,7 @@ pub struct Caller {
     metrics: Arc<Metrics>,
 }
 
-/// What is to be done after a failed attempt.
+/// Next step after a failed attempt.
 enum Next {
     GiveUp,
     RetryAfter(Duration, RetryReason),
@@ -210,7 +209,7 @@ impl Caller {
         result.map(|(answer, reply)| answered(answer, reply, (call, &span, took)))
     }
 
-    /// Whether a call may be repeated: always at once on another connection; else while the space does not count as
+    /// Returns true if a call may be repeated: always at once on another connection; else while the space does not count as
     /// unavailable and the budget allows it.
     fn may_repeat(&self, reason: RetryReason, terms: &Terms, config: &Config) -> bool {
         reason == RetryReason::ReusedConnection || (!self.is_failing(terms, config) && self.budget.withdraw())
@@ -249,7 +248,7 @@ impl Caller {
         posting.await
     }
 
-    /// Whether the space counts as unavailable: then no call is repeated.
+    /// Returns true if the space counts as unavailable: then no call is repeated.
     pub(super) fn is_failing(&self, terms: &Terms, config: &Config) -> bool {
         let enough = config.breaker.failures;
         enough > 0 && self.health.failures(&terms.model) >= enough
@@ -275,7 +274,7 @@ impl Call<'_> {
         }
     }
 
-    /// What is to be done after a failed attempt, as far as the call itself tells.
+    /// Returns the next step after a failed attempt, as far as the call itself tells.
     fn next(&self, failure: &Failure, tries: &mut Tries, (deadline, config): (Instant, &Config)) -> Next {
         // A kept connection that the upstream closed at the same moment looks like this. It says nothing about the
         // upstream's health, so the one repetition is free.

@@ -1,4 +1,4 @@
-//! What can go wrong with an upstream call: whose fault it is, and whether asking again may help.
+//! Failures of upstream calls, with their class and their remedy.
 
 use std::time::{Duration, SystemTime};
 
@@ -29,7 +29,7 @@ pub struct Failure {
     pub detail: String,
     /// Why the upstream counts as unavailable, where it does: only then a mock may take the place of an answer.
     pub outage: Option<Outage>,
-    /// Whether it answers the caller's own bytes.
+    /// True if it answers the caller's own bytes.
     pub is_own: bool,
 }
 
@@ -151,7 +151,7 @@ impl Failure {
         Self::new(Class::Unreadable(cause, asked), Some(reply), detail)
     }
 
-    /// Whether fewer inputs in a call might pass, and of what there were too many.
+    /// Returns true if fewer inputs in a call might pass, and of what there were too many.
     pub fn too_large_by(&self) -> Option<TooLarge> {
         if matches!(self.class, Class::Unreadable(Unreadable::NoRoom, _)) {
             return Some(TooLarge::Size);
@@ -165,7 +165,7 @@ impl Failure {
         }
     }
 
-    /// Whether another request in the same call, with the same credential and model, may have caused this.
+    /// Returns true if another request in the same call, with the same credential and model, may have caused this.
     pub fn may_be_a_neighbours(&self) -> bool {
         match self.class {
             Class::Unavailable(why) => matches!(why, Why::Status | Why::Dropped | Why::Cut),
@@ -175,7 +175,7 @@ impl Failure {
         }
     }
 
-    /// Whether the form of a call may have caused this, so that the caller's own request may fare better.
+    /// Returns true if the form of a call may have caused this, so that the caller's own request may fare better.
     pub fn may_be_of_the_form(&self) -> bool {
         match self.class {
             Class::Unavailable(why) => why == Why::Status,
@@ -185,14 +185,14 @@ impl Failure {
         }
     }
 
-    /// Whether the caller is refused whatever it asks: its credential, or its quota. Not a 403: services refuse texts with
+    /// Returns true if the caller is refused whatever it asks: its credential, or its quota. Not a 403: services refuse texts with
     /// it, too.
     fn concerns_the_caller(&self) -> bool {
         let statuses = [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS];
         self.reply.as_ref().is_some_and(|reply| statuses.contains(&reply.status))
     }
 
-    /// Whether a large call may have been refused for its size although the answer names no limit: it names no other
+    /// Returns true if a large call may have been refused for its size although the answer names no limit: it names no other
     /// cause either.
     pub fn may_be_of_the_size(&self) -> bool {
         let Some(reply) = &self.reply else { return false };
@@ -200,7 +200,7 @@ impl Failure {
         may_be && !names_a_cause(&reply.body)
     }
 
-    /// Whether asking again may help, as far as the answer itself tells.
+    /// Returns true if asking again may help, as far as the answer itself tells.
     pub fn may_be_retried(&self) -> bool {
         let vetoed = self.header("x-should-retry") == Some("false");
         let retryable = match self.class {
@@ -237,7 +237,7 @@ fn means_unavailable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504 | 520..=529)
 }
 
-/// Whether an error body names a member or a code, as errors do that have nothing to do with size.
+/// Returns true if an error body names a member or a code, as errors do that have nothing to do with size.
 fn names_a_cause(body: &[u8]) -> bool {
     let fields = error_fields(body);
     !fields.param.is_empty() || fields.code.chars().any(char::is_alphabetic)

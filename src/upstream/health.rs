@@ -31,7 +31,7 @@ pub struct SpaceHealth {
 
 #[derive(Debug, Default)]
 struct Space {
-    /// Whether there is any failure; read for each answer, which the lock is not.
+    /// True if there is any failure; read for each answer, which the lock is not.
     has_failed: AtomicBool,
     /// The different requests that failed, up to the number that counts.
     requests: Mutex<Vec<u64>>,

@@ -1,4 +1,4 @@
-//! One call and what follows from its failure: whose fault it was, and what is sent instead.
+//! One call, and the calls that replace it when it fails.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -28,7 +28,7 @@ pub(super) struct Job {
     pub(super) terms: Arc<Terms>,
     pub(super) lane: Arc<LaneSize>,
     pub(super) batch: Vec<Piece>,
-    /// Whether it is a part of a request that was cut.
+    /// True if it is a part of a request that was cut.
     pub(super) is_step: bool,
     /// Most attempts of one call.
     pub(super) attempts: u32,
@@ -64,7 +64,7 @@ impl Job {
         piece.own().form.encoding == self.terms.form.encoding
     }
 
-    /// Whether the caller's own request may fare better than what vecho wrote. A service is not asked twice for the same,
+    /// Returns true if the caller's own request may fare better than what vecho wrote. A service is not asked twice for the same,
     /// nor for more than it takes.
     fn deserves_last_word(&self, piece: &Piece, (failure, accepted_inputs): (&Failure, usize)) -> bool {
         let is_same = piece.is_whole() && (self.asks_as(piece) || self.terms.is_known);

@@ -1,4 +1,4 @@
-//! What a final failure says of the upstream: whether it is part of an outage, or the fault of one request.
+//! Verdict on a final failure: it is part of an outage, or the fault of one request.
 
 use super::caller::{Call, Caller, Terms, read_reply};
 use super::{Class, Failure, Outage, Why};
@@ -34,7 +34,7 @@ impl Caller {
         }
     }
 
-    /// Whether the space still has a vector for an input that it had one for before: then the failures are those of their
+    /// Returns true if the space still has a vector for an input that it had one for before: then the failures are those of their
     /// texts. Costs a call for one short input.
     async fn still_answers(&self, terms: &Terms, call: &Call<'_>) -> bool {
         let Some(input) = self.health.probe(&terms.model) else {

@@ -49,7 +49,7 @@ impl OwnRequest {
         self.firsts.len()
     }
 
-    /// Whether an input is in the body more than once.
+    /// Returns true if an input is in the body more than once.
     pub(super) const fn has_repetitions(&self) -> bool {
         self.inputs() > self.distinct()
     }

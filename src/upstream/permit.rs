@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::key::{Key, KeyMap};
 
-/// How long a call waits for calls to other models before it is made beside them.
+/// Longest wait of a call for calls to other models, before it is made beside them.
 const NEIGHBOURS_WAIT: Duration = Duration::from_secs(3);
 
 /// The permits, and who has them. Used by `Arc`.
@@ -78,7 +78,7 @@ pub(super) struct CallPermit {
     turns: Arc<Turns>,
     model: Key,
     held: Option<OwnedSemaphorePermit>,
-    /// Whether it counts among the calls of its model.
+    /// True if it counts among the calls of its model.
     counts: bool,
 }
 

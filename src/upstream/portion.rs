@@ -40,7 +40,7 @@ pub struct CallInfo {
     pub members: Members,
     /// How many inputs it carried, repetitions included.
     pub inputs: usize,
-    /// Whether it carried an input more than once, as its caller wrote it.
+    /// True if it carried an input more than once, as its caller wrote it.
     pub has_repetitions: bool,
     /// Its place in the trace of the request it was made for.
     pub trace: TraceContext,
@@ -109,7 +109,7 @@ impl Piece {
         &self.missing.own
     }
 
-    /// Whether it holds all that its request asks for.
+    /// Returns true if it holds all that its request asks for.
     pub(super) fn is_whole(&self) -> bool {
         self.missing.inputs.len() == self.own().distinct()
     }

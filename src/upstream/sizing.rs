@@ -62,7 +62,7 @@ pub(super) struct LaneSize {
 
 #[derive(Debug, Default)]
 struct Learned {
-    /// Whether a call was answered with vectors.
+    /// True if a call was answered with vectors.
     is_proven: bool,
     /// Most inputs of a merged call by the time that calls took; 0 where nothing is known.
     merge_inputs: usize,
@@ -167,7 +167,7 @@ impl LaneSize {
         InFlight { lane: self, beside: self.in_flight.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// What the next call may carry. `is_known` for services whose limits are known and which take merged calls.
+    /// Returns the bounds of the next call. `is_known` is true for services whose limits are known and which take merged calls.
     pub(super) fn bounds(&self, config: &Batch, is_known: bool) -> CallBounds {
         let learned = self.learned();
         let accepted = Belief::holds(learned.accepted_inputs).unwrap_or(usize::MAX);
@@ -235,7 +235,7 @@ impl LaneSize {
         Belief::holds(self.learned().accepted_inputs).unwrap_or(usize::MAX)
     }
 
-    /// Whether a call that carried as much was answered before.
+    /// Returns true if a call that carried as much was answered before.
     pub(super) fn has_passed(&self, load: Load) -> bool {
         let passed = self.learned().passed;
         passed.inputs >= load.inputs && passed.tokens >= load.tokens

@@ -1,4 +1,4 @@
-//! How many parts of cut requests are under way at once: as many as the server gains by.
+//! Number of parts of cut requests that are under way at once: as many as the server gains by.
 
 use std::time::Duration;
 
