@@ -1,5 +1,7 @@
 //! Misses travel in few, full calls, none waits for a timer, and limits of the upstream are found out.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use crate::harness::client::Answer;
@@ -136,4 +138,67 @@ async fn many_calls_in_a_row_share_few_connections() {
     }
     assert_eq!(stub.embedding_calls().len(), 40);
     assert!(stub.connections() <= 2, "{} connections for 40 calls", stub.connections());
+}
+
+/// An upstream that takes five milliseconds for each input.
+fn slow_stub() -> Stub {
+    let stub = Stub::start();
+    stub.decide(|call| Behaviour::Delay(Duration::from_millis(5) * u32::try_from(call.inputs().len()).expect("few")));
+    stub
+}
+
+#[tokio::test]
+async fn a_request_that_takes_longer_than_the_target_time_moves_in_parts() {
+    let stub = slow_stub();
+    let vecho = Inside::start(&stub.base_url(), &[("batch.target_time", "50ms")]).await;
+    let first = words(0..40);
+    assert_right(&vecho.embed(&ask(&first)).await, &first);
+    assert_eq!(call_sizes(&stub), [40], "nothing is known of the upstream, so it gets the request itself");
+    let second = words(100..160);
+    let answer = vecho.embed(&ask(&second)).await;
+    assert_right(&answer, &second);
+    assert_eq!(answer.header("x-vecho-sources"), Some("upstream=60"));
+    let parts = call_sizes(&stub).split_off(1);
+    assert_eq!(parts.iter().sum::<usize>(), 60, "{parts:?}");
+    assert!(parts.len() >= 4 && parts.iter().all(|size| *size <= 20), "{parts:?}");
+}
+
+#[tokio::test]
+async fn a_client_that_gives_up_and_asks_again_continues_with_the_parts_that_are_stored() {
+    let stub = slow_stub();
+    let settings = [("batch.target_time", "50ms"), ("limits.request_timeout", "400ms"), ("fallback.mode", "error")];
+    let vecho = Inside::start(&stub.base_url(), &settings).await;
+    let first = words(0..40);
+    assert_right(&vecho.embed(&ask(&first)).await, &first);
+    let many = words(100..300);
+    let begun = std::time::Instant::now();
+    let answer = loop {
+        let answer = vecho.embed(&ask(&many)).await;
+        if answer.status == 200 {
+            break answer;
+        }
+        assert_eq!(answer.status, 504, "{answer:?}");
+        assert!(begun.elapsed() < crate::harness::stub::DEADLINE, "it must come to an end");
+    };
+    assert_right(&answer, &many);
+    let sent: Vec<String> = stub.embedding_calls().iter().flat_map(crate::harness::stub::Call::texts).collect();
+    assert_eq!(sent.len(), 240, "no text is asked for twice");
+}
+
+#[tokio::test]
+async fn calls_to_a_slow_model_do_not_hold_up_another_one() {
+    let stub = Stub::start();
+    stub.when(|call| call.json()["model"] == "slow", Behaviour::Gate);
+    let vecho = Inside::start(&stub.base_url(), &[("upstream.max_concurrent", "2")]).await;
+    let slow = |text: &str| vecho.embed(json!({"model": "slow", "input": text}));
+    let neighbour = async {
+        stub.held(2).await;
+        let answer = vecho.embed(ask(&words(0..1))).await;
+        assert_eq!(stub.held_now(), 2, "the slow calls are still under way");
+        stub.release(2);
+        answer
+    };
+    let (one, other, answer) = tokio::join!(slow("a"), slow("b"), neighbour);
+    assert_eq!((one.status, other.status), (200, 200));
+    assert_right(&answer, &words(0..1));
 }
