@@ -39,8 +39,9 @@ pub struct Lessons {
     is_mixed: AtomicBool,
     /// How often something was kept in place of another vector that would still have served.
     refreshes: AtomicU64,
-    /// Whether answers have an `id`, which strict clients then demand of hits as well.
-    has_ids: AtomicBool,
+    /// Whether answers have an `id`, which strict clients then demand of hits as well. Unknown before the first answer in
+    /// this process.
+    has_ids: Mutex<Option<bool>>,
 }
 
 #[derive(Default)]
@@ -204,14 +205,20 @@ impl Lessons {
         self.refreshes.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Notes that answers of this space have an `id`.
-    pub fn note_id(&self) {
-        self.has_ids.store(true, Ordering::Relaxed);
+    /// Notes whether an answer of this space has an `id`. One is enough.
+    pub fn note_id(&self, has_id: bool) {
+        let mut has_ids = self.has_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = has_id && *has_ids == Some(false);
+        *has_ids = Some(has_id || *has_ids == Some(true));
+        if is_news {
+            // Replies that were put together without one are out of date.
+            self.note_refresh();
+        }
     }
 
-    /// Returns true if answers of this space have an `id`.
-    pub fn has_ids(&self) -> bool {
-        self.has_ids.load(Ordering::Relaxed)
+    /// Returns true if answers of this space have an `id`, as far as this process has seen any.
+    pub fn may_have_ids(&self) -> bool {
+        self.has_ids.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(true)
     }
 
     /// How often that was so. What was put together from stored vectors is a view of them as long as it has not risen.
@@ -247,12 +254,12 @@ impl Lessons {
         learned.dimension.candidate = None;
     }
 
-    /// Returns the dimension that answers are expected to have where `asked` is asked for. Stored vectors show it, also
-    /// those of an earlier process.
-    pub fn dimension(&self, asked: Option<usize>) -> Option<usize> {
+    /// Returns the dimension that vectors of this space are known to have: that of several answers in a row although another
+    /// one was expected, else that of the newest vector, also of one that was stored by another process.
+    pub fn known_dimension(&self) -> Option<usize> {
         let learned = self.lock();
-        let stored = learned.identity.as_ref().map(|identity| identity.dimension);
-        asked.map(|asked| learned.dimension.proven.or(stored).unwrap_or(asked))
+        let newest = || learned.identity.as_ref().map(|identity| identity.dimension);
+        learned.dimension.proven.or_else(newest)
     }
 
     /// Notes an answer whose vectors all had `dimension`, which was not expected. Returns true if enough answers in a row

@@ -125,22 +125,22 @@ fn one_unreadable_answer_is_an_accident_and_three_in_a_row_are_not() {
 fn stored_vectors_show_the_dimension_of_a_space() {
     let lessons = Lessons::default();
     lessons.learn("m", 8);
-    assert_eq!((lessons.dimension(None), lessons.dimension(Some(4))), (None, Some(8)));
+    assert_eq!(lessons.known_dimension(), Some(8));
 }
 
 #[test]
 fn a_dimension_is_expected_after_enough_answers_in_a_row() {
     let lessons = Lessons::default();
-    assert_eq!((lessons.dimension(None), lessons.dimension(Some(4))), (None, Some(4)));
+    assert_eq!(lessons.known_dimension(), None);
     let row = |dimension| (1..=DIMENSION_PROOF).map(|_| lessons.note_other_dimension(dimension)).collect::<Vec<bool>>();
     assert_eq!(row(8), [false, false, true]);
-    assert_eq!((lessons.dimension(None), lessons.dimension(Some(4))), (None, Some(8)));
+    assert_eq!(lessons.known_dimension(), Some(8));
     assert!(!lessons.note_other_dimension(4) && !lessons.note_other_dimension(4) && !lessons.note_other_dimension(5));
     lessons.mark_readable(Encoding::Float);
     assert!(!lessons.note_other_dimension(5) && !lessons.note_other_dimension(5));
     lessons.note_other_failure();
     assert!(!lessons.note_other_dimension(5));
-    assert_eq!(lessons.dimension(Some(4)), Some(8));
+    assert_eq!(lessons.known_dimension(), Some(8));
     assert!(!lessons.note_other_dimension(5) && lessons.note_other_dimension(5));
-    assert_eq!(lessons.dimension(Some(4)), Some(5));
+    assert_eq!(lessons.known_dimension(), Some(5));
 }

@@ -31,7 +31,11 @@ pub const KEYS: &[Key] = &[
         "Encoding vectors are asked for in: auto (base64 where they are known to be f32), as_asked, base64, float.",
     )
     .live(),
-    key("upstream.max_concurrent", "20", "Most embeddings calls under way at once."),
+    key(
+        "upstream.max_concurrent",
+        "20",
+        "Most embeddings calls under way at once; a fourth more for models that wait for slow calls to others.",
+    ),
     key("upstream.connect_timeout", "\"5s\"", "Limit of name lookup, TCP and TLS together."),
     key(
         "upstream.headers_timeout",
@@ -72,7 +76,7 @@ pub const KEYS: &[Key] = &[
     key("retry.max_wait", "\"5s\"", "Longest wait that is chosen here; a retry-after of the upstream may be longer.")
         .live(),
     key("retry.budget_ratio", "0.2", "Repetitions allowed per call made, over time.").live(),
-    key("breaker.failures", "5", "Failures in a row after which calling is given up for a while; 0 means never.")
+    key("breaker.failures", "5", "Different requests that fail in a row before the model, or the host, counts as unavailable; 0 means never.")
         .live(),
     key("breaker.open_for", "\"1s\"", "How long calling is given up the first time; doubles with each failed probe.")
         .live(),

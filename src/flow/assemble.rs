@@ -109,13 +109,13 @@ impl Request<'_> {
         }
     }
 
-    /// Further members of the answer: those of the call, or an id where the upstream's answers have one and there was no
-    /// call. It is the same for the same request.
+    /// Further members of the answer: those of the call, or an id where there was no call and the upstream's answers have
+    /// one, or may have. It is the same for the same request.
     fn members(&self, parts: &[Part<'_>]) -> Members {
         let call = parts.iter().find_map(|part| part.served.call.as_ref());
         match call {
             Some(call) => call.members.clone(),
-            None if self.lessons.has_ids() => {
+            None if !self.speaks_f32() && self.lessons.may_have_ids() => {
                 vec![("id".to_owned(), format!("\"embd-vecho-{:016x}\"", self.own_id()).into())]
             }
             None => Vec::new(),

@@ -154,9 +154,7 @@ impl Fetch {
             return Vec::new();
         };
         self.lessons.mark_readable(self.lane.terms.encoding);
-        if fetched[0].call.members.iter().any(|(name, _)| name == "id") {
-            self.lessons.note_id();
-        }
+        self.lessons.note_id(fetched[0].call.members.iter().any(|(name, _)| name == "id"));
         self.flow.metrics.incidents().end(now_ms, &self.asked_model);
         if let Some(voucher) = self.voucher {
             let until_ms = now_ms.saturating_add(millis(self.config.auth.vouch_ttl));
@@ -251,6 +249,9 @@ impl Fetch {
     }
 
     fn warn_of_dimension(&self, dimension: usize) {
+        if self.lane.terms.asked_dimension == Some(dimension) {
+            return;
+        }
         tracing::warn!(
             model = self.asked_model,
             asked = self.lane.terms.asked_dimension,

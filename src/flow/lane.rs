@@ -75,12 +75,9 @@ impl Request<'_> {
         self.ask.request.space.dimensions.map(|dimensions| dimensions as usize)
     }
 
-    /// The dimension that this space's vectors have where one is asked for: that of repeated answers that ignored it, else
-    /// that of the last answer.
+    /// The dimension that vectors of this space have, where one is asked for.
     fn known_dimension(&self) -> Option<usize> {
-        let asked = self.asked_dimension()?;
-        let ignored = self.lessons.dimension(Some(asked)).filter(|dimension| *dimension != asked);
-        ignored.or_else(|| self.lessons.identity().map(|identity| identity.dimension))
+        self.asked_dimension().and_then(|_| self.lessons.known_dimension())
     }
 
     /// Dimension that base64 is measured against: the one asked for, or the one that answers have shown.

@@ -153,10 +153,13 @@ impl<'a> Request<'a> {
     fn pass_on(&self, failed: &Failed) -> Outcome {
         let asked_as_we_did =
             matches!(failed.failure.class, Class::Unreadable(_, asked) if asked == self.ask.request.encoding);
-        let whole = *failed.keys == *self.plan.keys && self.plan.slots.len() == self.plan.keys.len();
-        let is_own = failed.failure.is_own && failed.request == self.own_id();
+        let answers_this = if failed.failure.is_own {
+            failed.request == self.own_id()
+        } else {
+            *failed.keys == *self.plan.keys && self.plan.slots.len() == self.plan.keys.len()
+        };
         match &failed.failure.reply {
-            Some(reply) if asked_as_we_did && (whole || is_own) => Outcome::Unreadable(reply.clone()),
+            Some(reply) if asked_as_we_did && answers_this => Outcome::Unreadable(reply.clone()),
             _ => Outcome::PassThrough(Bypass::UnreadableAnswer),
         }
     }

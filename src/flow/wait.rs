@@ -153,7 +153,7 @@ impl Request<'_> {
     }
 
     pub(super) fn own_id(&self) -> u64 {
-        request_id(&self.plan.keys)
+        request_id(&self.plan.keys, &self.plan.slots)
     }
 
     /// Warns once of bearer tokens that rotate. Only requests that fetch come here: a hit pays nothing for it.
@@ -164,7 +164,7 @@ impl Request<'_> {
         self.flow.metrics.rotating_credentials.inc();
         if self.flow.metrics.rotating_credentials.get() == 1 {
             tracing::warn!(
-                "one caller sent three different bearer tokens with the same claims: in scope credential each new token \
+                "bearer tokens with the same claims, or of the same kind, rotate: in scope credential each new token \
                  begins with an empty cache; cache.scope = \"shared\" keeps it, and the upstream still checks each token"
             );
         }

@@ -3,26 +3,26 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, request};
+use http::{HeaderValue, Method, Request, request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::asked::Asked;
 use super::gate::Admission;
 use super::glance::{Open, Read};
-use super::intake::{path_model, read_origin};
-use super::passthrough::Way;
+use super::intake::{path_model, read_origin, target_uri};
+use super::passthrough::{Way, map_location};
 use super::reply::{Finished, Notes};
 use super::service::Count;
 use super::{Proxy, ReplyBody, traced};
 use crate::answers;
-use crate::config::Config;
-use crate::flow::{Answer, Ask, Keep, Outcome, Tally};
+use crate::config::{Config, UpstreamTarget};
+use crate::flow::{Answer, Ask, Keep, Outcome, Refusal, Tally};
 use crate::key::Key;
 use crate::metrics::{Account, Subject};
 use crate::tasks::Eventually;
 use crate::traces::{Span, attribute};
-use crate::upstream::{ClientBody, TooLong, classify_path, resembles_embeddings};
+use crate::upstream::{ClientBody, TooLong, classify_path, location_for_caller, resembles_embeddings};
 use crate::wire::{Bypass, BypassCause, read_request};
 
 /// Answers up to this size are built whole; larger ones are written while they are sent.
@@ -82,7 +82,7 @@ impl Proxy {
                 let account = asked.account(&self.metrics, &answer.rendering.model);
                 return self.write(*answer, account, &received).admitted(admission);
             }
-            Outcome::Refused(refusal) => self.replies.refused(refusal),
+            Outcome::Refused(refusal) => self.refused(refusal, &received),
             Outcome::Unreadable(reply) => {
                 self.metrics.bypass(Bypass::UnreadableAnswer);
                 self.replies.unreadable(*reply)
@@ -91,6 +91,19 @@ impl Proxy {
             Outcome::PassThrough(bypass) => self.send_up(*received, bypass.into(), admission).await,
         };
         Finished { subject: asked.subject(), ..finished }
+    }
+
+    /// The upstream's refusal. A redirect of its own address is mapped for the caller.
+    fn refused(&self, refusal: Refusal, received: &Received<'_>) -> Finished {
+        let mut finished = self.replies.refused(refusal);
+        let (config, uri) = (&received.read.config, &received.head.uri);
+        if let (Some(ours), UpstreamTarget::Http(base)) = (uri.path_and_query(), &config.upstream.target)
+            && let Ok(called) = target_uri(config, uri)
+        {
+            let map = |location: &HeaderValue| location_for_caller(base, ours, &called, location);
+            map_location(finished.response.headers_mut(), map);
+        }
+        finished
     }
 
     /// Sends up what was read and cannot be cached.

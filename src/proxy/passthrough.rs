@@ -154,7 +154,8 @@ fn upward(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Re
 }
 
 /// Changes the `location` of an answer, if it has one that has to be changed.
-fn map_location(headers: &mut HeaderMap, mapped: impl FnOnce(&HeaderValue) -> Option<HeaderValue>) {
+/// Replaces a `Location` by what `mapped` makes of it.
+pub(super) fn map_location(headers: &mut HeaderMap, mapped: impl FnOnce(&HeaderValue) -> Option<HeaderValue>) {
     if let Some(location) = headers.get_mut(LOCATION)
         && let Some(mapped) = mapped(location)
     {

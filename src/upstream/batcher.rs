@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::caller::{Call, Terms};
 use super::job::{Form, Job};
-use super::permit::{CallPermit, Turns};
+use super::permit::{CallPermit, Permits};
 use super::portion::{Missing, Piece, Report, Waiter, fail};
 use super::room::Room;
 use super::sizing::{Load, Sizes};
@@ -42,7 +42,7 @@ struct Queue {
 /// The lanes and the permits. Used by `Arc`.
 pub struct Batcher {
     pub(super) caller: Caller,
-    pub(super) turns: Arc<Turns>,
+    pub(super) permits: Arc<Permits>,
     queues: Mutex<KeyMap<Queue>>,
     sizes: Sizes,
     /// Bounds the memory of answers under way.
@@ -64,10 +64,10 @@ struct Taken {
 impl Batcher {
     /// A batcher without work. Answers under way may take a quarter of `memory_bytes`.
     pub fn new(caller: Caller, live: Live, memory_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
-        let turns = Turns::new(live.load().upstream.max_concurrent);
+        let permits = Permits::new(live.load().upstream.max_concurrent);
         let room = Room::new(memory_bytes / 4);
         let (queues, sizes, tasks) = (Mutex::default(), Sizes::default(), Tasks::new());
-        Arc::new(Self { caller, turns, queues, sizes, room, live, tasks, metrics })
+        Arc::new(Self { caller, permits, queues, sizes, room, live, tasks, metrics })
     }
 
     /// What is known of each space's failures.
@@ -102,7 +102,7 @@ impl Batcher {
     /// is left of a request that it had to cut.
     async fn work(self: Arc<Self>, id: Key, model: Key) {
         loop {
-            let permit = self.turns.take(model).await;
+            let permit = self.permits.take(model).await;
             let Some(Taken { job, has_room_beside, goes_on }) = self.take(&id) else {
                 return;
             };

@@ -156,6 +156,21 @@ impl Pass<'_> {
         self.breaker.close();
     }
 
+    /// Whether the call finds out if the upstream can be reached again.
+    pub const fn is_probe(&self) -> bool {
+        self.is_probe
+    }
+
+    /// The probe is under way for longer than a refused connection takes. Its answer may take long, and other calls need
+    /// not wait for it.
+    pub fn let_others_pass(&self) {
+        let mut inner = self.breaker.lock();
+        if self.is_probe && matches!(inner.state, State::HalfOpen) {
+            inner.state = State::Open { until: Instant::now(), is_unreachable: false };
+            self.breaker.metrics.breaker(BreakerState::Open);
+        }
+    }
+
     /// No connection gave an answer.
     pub fn failed(mut self, terms: &config::Breaker, fault: &HostFault<'_>) {
         self.told = true;
@@ -264,6 +279,18 @@ mod tests {
         (0..3).for_each(|request| fail(&breaker, request));
         tokio::time::advance(TERMS.open_for).await;
         assert!(breaker.pass().is_some(), "the doubling began anew");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_that_is_answered_slowly_does_not_keep_others_from_asking() {
+        let breaker = opened();
+        tokio::time::advance(TERMS.open_for).await;
+        let probe = breaker.pass().expect("its time is over");
+        assert!(breaker.pass().is_none());
+        probe.let_others_pass();
+        assert!(breaker.pass().is_some());
+        probe.answered();
+        assert_eq!(breaker.state(), "closed");
     }
 
     #[tokio::test(start_paused = true)]

@@ -14,7 +14,7 @@ use super::retry::{Budget, backoff, luck, patience};
 use super::room::Share;
 use super::sizing::LaneSize;
 use super::traced::{begin_call, tell};
-use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Why};
+use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Why, marks_stand_in};
 use crate::config::{Config, Live};
 use crate::key::Key;
 use crate::metrics::{CallOutcome, Metrics, RetryReason};
@@ -60,6 +60,21 @@ impl Terms {
         known.unwrap_or(LIKELY_DIMENSION) * bytes_per_component
     }
 }
+
+/// Makes an attempt. A probe of the breaker that takes longer than a refused connection lets other calls pass.
+async fn beside_others<T>(pass: &Pass<'_>, attempt: impl Future<Output = T>) -> T {
+    let mut attempt = std::pin::pin!(attempt);
+    if pass.is_probe() {
+        if let Ok(ended) = timeout_at(Instant::now() + PROBE_ALONE, attempt.as_mut()).await {
+            return ended;
+        }
+        pass.let_others_pass();
+    }
+    attempt.await
+}
+
+/// How long a probe of the breaker is the only call.
+const PROBE_ALONE: Duration = Duration::from_millis(500);
 
 /// A call takes unusually long from this time on, however quick its lane is.
 const LEAST_OVERDUE: Duration = Duration::from_mins(1);
@@ -163,12 +178,13 @@ impl Caller {
             };
             tries.attempts += 1;
             let begun = Instant::now();
-            let failure = match self.attempt(terms, call, (permit, tries.attempts)).await {
+            let attempt = self.attempt(terms, call, (permit, tries.attempts));
+            let failure = match beside_others(&pass, attempt).await {
                 Ok(answered) => {
                     pass.answered();
                     self.health.answered(&terms.model);
                     call.batch.iter().flat_map(Piece::inputs).take(1).for_each(|input| {
-                        self.health.remember_good(terms.model, input);
+                        call.lane.known_good.remember(input);
                     });
                     return Ok(answered);
                 }
@@ -184,10 +200,11 @@ impl Caller {
                 return Err(self.judged(failure, terms, (call, &config)).await);
             };
             tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
-            call.share.begin_anew();
+            call.share.give_up();
             if !permit.pause(wait, deadline).await {
                 return Err(self.judged(failure, terms, (call, &config)).await);
             }
+            call.share.take_again().await;
             self.metrics.retry(reason);
         }
     }
@@ -330,20 +347,15 @@ pub(super) fn read_reply(terms: &Terms, call: &Call<'_>, reply: Reply) -> Result
     let Terms { asked_dimension: asked, known_dimension: known, base64, .. } = *terms;
     let expected = Expected { inputs: call.inputs, asked, known, base64 };
     match read_answer(&reply.body, &expected) {
-        Ok(_) if says_stand_in(&reply) => Err(stand_in()),
+        Ok(_) if marks_stand_in(&reply.headers) => Err(stand_in()),
         Err(Unreadable::StandIn) => Err(stand_in()),
         Ok(answer) => Ok((answer, reply)),
         Err(cause) => Err(Failure::unreadable(cause, call.encoding, reply)),
     }
 }
 
-/// Another vecho behind this one may stand in for its own upstream. That is no answer to be kept: this one's fallback
-/// decides what its callers get.
-fn says_stand_in(reply: &Reply) -> bool {
-    let mark = reply.headers.get("x-vecho-cache").and_then(|value| value.to_str().ok());
-    matches!(mark, Some("mock" | "stale"))
-}
-
+/// Another vecho behind this one stands in for its own upstream. That is no answer to be kept: this one's fallback decides
+/// what its callers get.
 fn stand_in() -> Failure {
     Failure::unavailable(Why::StandIn, "the upstream had only a stand-in to offer")
 }

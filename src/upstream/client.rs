@@ -14,7 +14,7 @@ use super::in_process::{self, InProcess};
 use super::reading::read_reply;
 use super::redirect::{may_share_credentials, next_call};
 use super::room::Share;
-use super::{Failure, Reply, Terms, Why};
+use super::{Class, Failure, Reply, Terms, Why};
 use crate::config::{Config, KeyHeader, Live};
 use crate::connector::{Connecting, TimedConnector, TlsError, cause_of};
 use crate::traces::TraceContext;
@@ -105,7 +105,11 @@ impl OutgoingCall<'_> {
         let uri = &self.terms.uri;
         let mut response = self.send_to(uri, connections).await?;
         if let Some(next) = next_call(uri, response.status(), response.headers()) {
-            response = self.send_to(&next, connections).await?;
+            match self.send_to(&next, connections).await {
+                // Nothing is known of that address; the redirect itself is the upstream's answer.
+                Err(failure) if failure.class == Class::Unavailable(Why::Connect) => {}
+                followed => response = followed?,
+            }
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let detail = "an unrequested switch of protocols (status 101)";

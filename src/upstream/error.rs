@@ -254,7 +254,16 @@ fn size_complaint(body: &[u8]) -> Option<TooLarge> {
     // One input that is too long stays too long however few others go with it.
     let names_a_bound =
         has_one_of(&["max", "exceed", "too many", "too large", "at most", "limit", "should not be larger"]);
-    if !names_a_bound || text.contains("maximum context length") {
+    let of_one_input = has_one_of(&[
+        "context length",
+        "sequence length",
+        "input length",
+        "one of the inputs",
+        "each input",
+        "per input",
+        "single input",
+    ]);
+    if !names_a_bound || of_one_input {
         return None;
     }
     if has_one_of(&["tokens per request", "tokens per submitted batch"]) {
@@ -342,6 +351,7 @@ mod tests {
             ),
             (400, r#"{"error":{"message":"'$.input' is invalid."}}"#),
             (429, "too many inputs"),
+            (400, r#"{"error":{"message":"one of the inputs exceeds the limit of 512 tokens"}}"#),
             // One text may be too long, or all of them together.
             (413, ""),
             (413, r#"{"error":"`inputs` must have less than 512 tokens. Given: 600","error_type":"Validation"}"#),

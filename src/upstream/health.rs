@@ -1,27 +1,19 @@
 //! Whose failure is it? A model that fails for one request may be well; one that fails for several different requests, with
-//! no answer in between, is unavailable, unless it still answers a text that it has answered before.
+//! no answer in between, is unavailable.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
-use tokio::time::Instant;
 
 use crate::key::Key;
-use crate::wire::Input;
 
 /// Spaces remembered at once.
 const MAX_SPACES: u64 = 10_000;
 
 /// How long a space is remembered without a call.
 const REMEMBERED_FOR: Duration = Duration::from_mins(10);
-
-/// Most bytes of an input that is remembered.
-const MAX_GOOD_BYTES: usize = 256;
-
-/// While a space is unavailable, a known input is asked for no more often than this.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// Failures of each space since its last answer.
 #[derive(Debug)]
@@ -35,10 +27,6 @@ struct Space {
     has_failed: AtomicBool,
     /// The different requests that failed, up to the number that counts.
     requests: Mutex<Vec<u64>>,
-    /// A short input that was answered, to tell a model that fails from texts that do.
-    known_good: OnceLock<Input<'static>>,
-    /// When it was asked for last.
-    probed: Mutex<Option<Instant>>,
 }
 
 impl Space {
@@ -64,29 +52,6 @@ impl SpaceHealth {
             requests.push(request);
         }
         u32::try_from(requests.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Remembers an input that was answered with a vector.
-    pub(super) fn remember_good(&self, space: Key, input: &Input<'static>) {
-        let is_short = match input {
-            Input::Text(text) => text.len() <= MAX_GOOD_BYTES,
-            Input::Tokens(ids) => ids.len() * size_of::<u32>() <= MAX_GOOD_BYTES,
-        };
-        if is_short {
-            self.spaces.get_with(space, Arc::default).known_good.get_or_init(|| input.clone());
-        }
-    }
-
-    /// An input that was answered before, if it is time to ask for it again.
-    pub(super) fn probe(&self, space: &Key) -> Option<Input<'static>> {
-        let space = self.spaces.get(space)?;
-        let input = space.known_good.get()?.clone();
-        let mut probed = space.probed.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_time = probed.is_none_or(|at| at.elapsed() >= PROBE_EVERY);
-        is_time.then(|| {
-            *probed = Some(Instant::now());
-            input
-        })
     }
 
     /// The service answered for this space, be it with a refusal.

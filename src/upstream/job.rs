@@ -19,7 +19,7 @@ const MANY_INPUTS: usize = 64;
 const MANY_TOKENS: usize = 8_192;
 
 /// How often a refused request is halved before it is given up.
-const MOST_HALVINGS: u32 = 6;
+const MOST_HALVINGS: u32 = 4;
 
 /// Inputs that go up together.
 pub(super) struct Job {
@@ -73,21 +73,44 @@ impl Job {
     }
 }
 
-/// The requests of a merged call that failed, each of which is now asked for by itself.
-struct Isolation {
+/// The calls that replace one that failed. Together they tell what failed it.
+struct Parts {
     lane: Arc<LaneSize>,
-    inputs: usize,
+    of: Replaced,
     open: AtomicUsize,
     has_failed: AtomicBool,
 }
 
-impl Isolation {
+/// A call that failed, and is replaced by smaller ones.
+#[derive(Clone, Copy)]
+enum Replaced {
+    /// It carried several requests, of so many inputs together.
+    Merged(usize),
+    /// Its size was refused, and its halves have so many inputs.
+    TooMany(usize),
+    /// It had too many tokens or bytes, which says nothing of their number.
+    TooLarge,
+}
+
+impl Parts {
+    fn new(lane: &Arc<LaneSize>, of: Replaced, calls: usize) -> Arc<Self> {
+        let (open, has_failed) = (AtomicUsize::new(calls), AtomicBool::new(false));
+        Arc::new(Self { lane: Arc::clone(lane), of, open, has_failed })
+    }
+
     fn ended(&self, is_well: bool) {
         if !is_well {
             self.has_failed.store(true, Ordering::Relaxed);
         }
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.lane.merge_failed(self.inputs, !self.has_failed.load(Ordering::Relaxed));
+        if self.open.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let all_well = !self.has_failed.load(Ordering::Relaxed);
+        match self.of {
+            Replaced::Merged(inputs) => self.lane.merge_failed(inputs, all_well),
+            // One text may have been refused in words that speak of all.
+            Replaced::TooMany(half) if all_well => self.lane.refused_above(half),
+            Replaced::TooMany(_) | Replaced::TooLarge => {}
         }
     }
 }
@@ -109,12 +132,9 @@ impl Batcher {
     async fn after_failure(self: &Arc<Self>, job: Job, failure: Failure, permit: CallPermit) -> bool {
         let load = job.load();
         if let Some(of_what) = failure.too_large_by().filter(|_| load.inputs > 1) {
-            if of_what == TooLarge::Inputs {
-                job.lane.refused_above(load.inputs.div_ceil(2));
-            }
             self.metrics.upstream_splits.inc();
             drop(permit);
-            self.call_halves(job);
+            self.call_halves(job, of_what);
             false
         } else if job.batch.len() > 1 && failure.may_be_a_neighbours() {
             self.metrics.upstream_isolations.inc();
@@ -136,7 +156,8 @@ impl Batcher {
         let limit = job.lane.accepted_inputs();
         if failure.is_own {
             let is_large = load.inputs >= MANY_INPUTS || load.tokens > MANY_TOKENS;
-            if load.inputs > 1 && is_large && failure.may_be_of_the_size() && !job.lane.has_passed(load) {
+            let may_be_size = failure.outage.is_none() && failure.may_be_of_the_size() && !job.lane.has_passed(load);
+            if load.inputs > 1 && is_large && may_be_size {
                 return self.divide(job.with(vec![piece]), failure, &mut permit).await;
             }
         } else if job.deserves_last_word(&piece, (&failure, limit)) {
@@ -172,6 +193,7 @@ impl Batcher {
     async fn divide(&self, mut job: Job, refusal: Failure, permit: &mut CallPermit) -> bool {
         let Some(mut piece) = job.batch.pop() else { return true };
         let (mut limit, mut halvings, mut has_passed) = (piece.inputs().len().div_ceil(2), 1, false);
+        job.attempts = 1;
         self.metrics.upstream_splits.inc();
         loop {
             let rest = (piece.inputs().len() > limit).then(|| piece.split_off(limit));
@@ -179,12 +201,12 @@ impl Batcher {
             match self.make(&part, Form::Written, permit).await {
                 Ok(answered) => {
                     has_passed = true;
-                    job.lane.refused_above(limit);
                     hand_out(part.batch, answered);
-                    match rest {
-                        Some(rest) => piece = rest,
-                        None => return true,
-                    }
+                    let Some(rest) = rest else {
+                        job.lane.refused_above(limit);
+                        return true;
+                    };
+                    piece = rest;
                 }
                 Err(failure) => {
                     let Some(first) = part.batch.into_iter().next() else { return false };
@@ -202,34 +224,32 @@ impl Batcher {
         }
     }
 
-    fn call_halves(self: &Arc<Self>, mut job: Job) {
-        let batch = std::mem::take(&mut job.batch);
+    fn call_halves(self: &Arc<Self>, mut job: Job, of_what: TooLarge) {
+        let half = job.load().inputs.div_ceil(2);
+        let of = if of_what == TooLarge::Inputs { Replaced::TooMany(half) } else { Replaced::TooLarge };
+        let (batch, parts) = (std::mem::take(&mut job.batch), Parts::new(&job.lane, of, 2));
         for half in halve(batch) {
-            self.call_apart(job.with(half), None);
+            self.call_apart(job.with(half), Arc::clone(&parts));
         }
     }
 
     /// Asks for each request of a merged call by itself.
     fn isolate(self: &Arc<Self>, mut job: Job) {
-        let (inputs, lane) = (job.load().inputs, Arc::clone(&job.lane));
+        let inputs = job.load().inputs;
         let batch = std::mem::take(&mut job.batch);
-        let (open, has_failed) = (AtomicUsize::new(batch.len()), AtomicBool::new(false));
-        let isolation = Arc::new(Isolation { lane, inputs, open, has_failed });
+        let parts = Parts::new(&job.lane, Replaced::Merged(inputs), batch.len());
         job.attempts = (job.attempts - 1).max(1);
         for piece in batch {
-            self.call_apart(job.with(vec![piece]), Some(Arc::clone(&isolation)));
+            self.call_apart(job.with(vec![piece]), Arc::clone(&parts));
         }
     }
 
-    fn call_apart(self: &Arc<Self>, job: Job, isolation: Option<Arc<Isolation>>) {
+    fn call_apart(self: &Arc<Self>, job: Job, parts: Arc<Parts>) {
         let batcher = Arc::clone(self);
         self.tasks.spawn(async move {
-            let permit = batcher.turns.take(job.terms.model).await;
+            let permit = batcher.permits.take(job.terms.model).await;
             // Boxed because a call may lead to calls.
-            let is_well = Box::pin(batcher.call(job, permit)).await;
-            if let Some(isolation) = isolation {
-                isolation.ended(is_well);
-            }
+            parts.ended(Box::pin(batcher.call(job, permit)).await);
         });
     }
 }

@@ -1,10 +1,17 @@
 //! Verdict on a final failure: it is part of an outage, or the fault of one request.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::caller::{Call, Caller, Terms, read_reply};
 use super::{Class, Failure, Outage, Why};
 use crate::config::Config;
 use crate::traces::TraceContext;
-use crate::wire::{RequestForm, write_request};
+use crate::wire::{Input, RequestForm, write_request};
+
+/// Longest wait for the answer to a known input. Its callers wait for an error meanwhile.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 impl Caller {
     /// Takes in what a final failure says of the space, and whether it is part of an outage.
@@ -34,21 +41,25 @@ impl Caller {
         }
     }
 
-    /// Returns true if the space still has a vector for an input that it had one for before: then the failures are those of their
-    /// texts. Costs a call for one short input.
+    /// Returns true if the space still has a vector for an input that it had one for before: then the failures are those of
+    /// their texts. Costs a call for one short input.
     async fn still_answers(&self, terms: &Terms, call: &Call<'_>) -> bool {
-        let Some(input) = self.health.probe(&terms.model) else {
-            return false;
-        };
-        let form = RequestForm { is_single: call.batch.iter().all(|piece| piece.own().form.is_single), ..terms.form };
-        let body = write_request(&terms.space, &[&input], form, terms.user.as_deref());
-        call.share.begin_anew();
-        let probe = Call { body, inputs: 1, encoding: terms.encoding, has_repetitions: false, ..*call };
-        let reply = self.client.post(terms, probe.body.clone(), TraceContext::NONE, call.share).await;
-        let answers = reply.and_then(|reply| read_reply(terms, &probe, reply)).is_ok();
+        let answers = call.lane.known_good.is_answered(|input| self.answers_again(terms, call, input)).await;
         if answers {
             self.health.answered(&terms.model);
         }
         answers
+    }
+
+    async fn answers_again(&self, terms: &Terms, call: &Call<'_>, input: Input<'static>) -> bool {
+        let form = RequestForm { is_single: call.batch.iter().all(|piece| piece.own().form.is_single), ..terms.form };
+        let body = write_request(&terms.space, &[&input], form, terms.user.as_deref());
+        let posted = self.client.post(terms, body.clone(), TraceContext::NONE, call.share);
+        // A model that takes longer may be well, but that is not known.
+        let Ok(reply) = timeout(LONGEST_WAIT, posted).await else {
+            return false;
+        };
+        let probe = Call { body, inputs: 1, encoding: terms.encoding, has_repetitions: false, ..*call };
+        reply.and_then(|reply| read_reply(terms, &probe, reply)).is_ok()
     }
 }

@@ -13,6 +13,7 @@ mod health;
 mod in_process;
 mod job;
 mod judgement;
+mod known_good;
 mod own;
 mod permit;
 mod pool;

@@ -55,7 +55,7 @@ impl OwnRequest {
     }
 }
 
-/// The id of a request for these keys.
-pub fn request_id(keys: &[Key]) -> u64 {
-    keys.iter().fold(keys.len() as u64, |id, key| id.rotate_left(5) ^ key.mark())
+/// The id of a request for these distinct keys at these positions.
+pub fn request_id(keys: &[Key], slots: &[u32]) -> u64 {
+    slots.iter().fold(slots.len() as u64, |id, slot| id.rotate_left(5) ^ keys[*slot as usize].mark())
 }

@@ -1,4 +1,4 @@
-//! The right to have one call under way.
+//! Permits for calls: `upstream.max_concurrent` of them, and a few more for models whose neighbours hold all.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,34 +11,40 @@ use crate::key::{Key, KeyMap};
 /// Longest wait of a call for calls to other models, before it is made beside them.
 const NEIGHBOURS_WAIT: Duration = Duration::from_secs(3);
 
-/// The permits, and who has them. Used by `Arc`.
+/// The permits, and the calls that have them. Used by `Arc`.
 #[derive(Debug)]
-pub(super) struct Turns {
-    permits: Arc<Semaphore>,
-    /// How many calls are under way, by model.
+pub(super) struct Permits {
+    usual: Arc<Semaphore>,
+    /// Calls beyond the permits: the first ones of models that had waited, and calls that take very long. A fourth of the
+    /// permits at most.
+    beyond: Arc<Semaphore>,
+    /// Number of calls under way, by model.
     under_way: Mutex<KeyMap<usize>>,
 }
 
-impl Turns {
+impl Permits {
     /// `most` permits.
     pub(super) fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { permits: Arc::new(Semaphore::new(most)), under_way: Mutex::default() })
+        let beyond = Arc::new(Semaphore::new((most / 4).max(1)));
+        Arc::new(Self { usual: Arc::new(Semaphore::new(most)), beyond, under_way: Mutex::default() })
     }
 
     /// Waits for a permit. Permits are given in the order they were asked for. A model without any call under way waits no
     /// longer than three seconds: slow calls to other models do not hold it up.
     pub(super) async fn take(self: &Arc<Self>, model: Key) -> CallPermit {
-        let mut permit = std::pin::pin!(acquire(&self.permits));
+        let mut permit = std::pin::pin!(acquire(&self.usual));
         loop {
             tokio::select! {
                 biased;
                 held = &mut permit => {
                     self.enter(model);
-                    return CallPermit { turns: Arc::clone(self), model, held: Some(held), counts: true };
+                    return CallPermit { permits: Arc::clone(self), model, held: Some(held), counts: true };
                 }
                 () = sleep(NEIGHBOURS_WAIT) => {
-                    if self.enter_first(model) {
-                        return CallPermit { turns: Arc::clone(self), model, held: None, counts: true };
+                    if let Ok(held) = Arc::clone(&self.beyond).try_acquire_owned()
+                        && self.enter_first(model)
+                    {
+                        return CallPermit { permits: Arc::clone(self), model, held: Some(held), counts: true };
                     }
                 }
             }
@@ -75,7 +81,7 @@ impl Turns {
 
 /// A permit that is given up during waits: a caller that is told to slow down must not hold back those that are not.
 pub(super) struct CallPermit {
-    turns: Arc<Turns>,
+    permits: Arc<Permits>,
     model: Key,
     held: Option<OwnedSemaphorePermit>,
     /// True if it counts among the calls of its model.
@@ -83,16 +89,18 @@ pub(super) struct CallPermit {
 }
 
 impl CallPermit {
-    /// Gives the permit up for good: the call takes too long for others to wait.
+    /// Gives the permit to others, if the call may go on beyond the permits.
     pub(super) fn give_back(&mut self) {
-        self.held = None;
+        if let Ok(beyond) = Arc::clone(&self.permits.beyond).try_acquire_owned() {
+            self.held = Some(beyond);
+        }
     }
 
     /// Lets others go first for `wait`, then queues again, at most until `deadline`; false where it is not its turn by then.
     pub(super) async fn pause(&mut self, wait: Duration, deadline: Instant) -> bool {
         self.leave();
         sleep(wait).await;
-        let Ok(mut next) = timeout_at(deadline, self.turns.take(self.model)).await else {
+        let Ok(mut next) = timeout_at(deadline, self.permits.take(self.model)).await else {
             return false;
         };
         (self.held, self.counts) = (next.held.take(), std::mem::take(&mut next.counts));
@@ -102,7 +110,7 @@ impl CallPermit {
     fn leave(&mut self) {
         self.held = None;
         if std::mem::take(&mut self.counts) {
-            self.turns.leave(&self.model);
+            self.permits.leave(&self.model);
         }
     }
 }
@@ -128,30 +136,30 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_model_whose_neighbours_hold_all_permits_is_asked_beside_them_by_one_call() {
-        let (turns, begun) = (Turns::new(2), Instant::now());
-        let slow = [turns.take(model("slow")).await, turns.take(model("slow")).await];
-        let first = turns.take(model("well")).await;
+        let (permits, begun) = (Permits::new(2), Instant::now());
+        let slow = [permits.take(model("slow")).await, permits.take(model("slow")).await];
+        let first = permits.take(model("well")).await;
         assert_eq!(begun.elapsed(), NEIGHBOURS_WAIT);
-        let second = tokio::time::timeout(Duration::from_mins(1), turns.take(model("well"))).await;
+        let second = tokio::time::timeout(Duration::from_mins(1), permits.take(model("well"))).await;
         assert!(second.is_err(), "the first one is under way");
-        let third = tokio::time::timeout(Duration::from_mins(1), turns.take(model("slow"))).await;
+        let third = tokio::time::timeout(Duration::from_mins(1), permits.take(model("slow"))).await;
         assert!(third.is_err(), "it has its permits");
         drop(first);
-        assert!(tokio::time::timeout(Duration::from_mins(1), turns.take(model("well"))).await.is_ok());
+        assert!(tokio::time::timeout(Duration::from_mins(1), permits.take(model("well"))).await.is_ok());
         drop(slow);
-        assert!(turns.under_way().is_empty());
+        assert!(permits.under_way().is_empty());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_pause_lets_others_go_first() {
-        let turns = Turns::new(1);
-        let mut paused = turns.take(model("a")).await;
+        let permits = Permits::new(1);
+        let mut paused = permits.take(model("a")).await;
         let (waited, other) =
             tokio::join!(paused.pause(Duration::from_secs(1), Instant::now() + Duration::from_secs(2)), async {
-                turns.take(model("b")).await
+                permits.take(model("b")).await
             });
         assert!(!waited, "the other one still has the permit");
         drop((other, paused));
-        assert_eq!(turns.permits.available_permits(), 1);
+        assert_eq!(permits.usual.available_permits(), 1);
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn next_call(called: &Uri, status: StatusCode, headers: &HeaderMap) -
 }
 
 /// True if credentials for one address may be sent to the other: the same host and port, or the same host over HTTPS
-/// where it was called over HTTP.
+/// where it was called over HTTP, both at their usual ports.
 pub(super) fn may_share_credentials(from: &Uri, to: &Uri) -> bool {
     if from == to {
         return true;
@@ -31,7 +31,9 @@ pub(super) fn may_share_credentials(from: &Uri, to: &Uri) -> bool {
     let (Some(from), Some(to)) = (url_of(from), url_of(to)) else {
         return false;
     };
-    is_same_origin(&from, &to) || (from.host() == to.host() && from.scheme() == "http" && to.scheme() == "https")
+    let ports = (from.port_or_known_default(), to.port_or_known_default());
+    let is_upgrade = from.scheme() == "http" && to.scheme() == "https" && (ports == (Some(80), Some(443)));
+    from.host() == to.host() && (is_upgrade || is_same_origin(&from, &to))
 }
 
 /// Returns a `Location` of the upstream as its caller has to see it, if it has to be changed. An address of the upstream

@@ -137,12 +137,19 @@ impl Share {
         self.room.decodings.acquire().await.expect("the semaphore must stay open")
     }
 
-    /// Gives back what an answer took beyond the estimate: it is gone, and the next one begins anew.
-    pub(super) fn begin_anew(&self) {
-        let beyond = self.held.swap(self.estimate, Ordering::Relaxed) - self.estimate;
-        if beyond > 0 {
-            self.room.give_back(beyond);
+    /// Gives everything back while no call is under way. A call that waits for its permit must hold nothing here, since
+    /// calls that have theirs may wait for it.
+    pub(super) fn give_up(&self) {
+        let held = self.held.swap(0, Ordering::Relaxed);
+        if held > 0 {
+            self.room.give_back(held);
         }
+    }
+
+    /// Waits for as much as the answer is likely to need, after everything was given back.
+    pub(super) async fn take_again(&self) {
+        let taken = self.room.take(self.estimate).await;
+        self.held.store(taken.held.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
@@ -170,7 +177,9 @@ mod tests {
         assert_eq!(free(&room), 6);
         assert!(share.cover(4 * STEP_BYTES + 1).await);
         assert_eq!(free(&room), 5);
-        share.begin_anew();
+        share.give_up();
+        assert_eq!(free(&room), 10);
+        share.take_again().await;
         assert_eq!(free(&room), 6);
         assert!(share.cover(TEN).await);
         assert!(!share.cover(TEN + 1).await, "nobody else could give any back");

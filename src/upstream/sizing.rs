@@ -9,6 +9,7 @@ use std::time::Duration;
 use moka::sync::Cache;
 use tokio::time::Instant;
 
+use super::known_good::KnownGood;
 use super::width::Width;
 use crate::config::Batch;
 use crate::key::Key;
@@ -57,6 +58,8 @@ pub(super) struct LaneSize {
     in_flight: AtomicUsize,
     /// Parts of cut requests under way.
     steps: AtomicUsize,
+    /// An input that was answered. It belongs to a lane, since no caller may pay for another one's text.
+    pub(super) known_good: KnownGood,
     learned: Mutex<Learned>,
 }
 

@@ -4,6 +4,7 @@ mod answers;
 mod answers_of_others;
 mod batches;
 mod batching;
+mod blame;
 mod breaker;
 mod browser;
 mod bypass;

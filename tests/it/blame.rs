@@ -1,0 +1,258 @@
+//! Failures reach the request that caused them, and say nothing of the model, the host or the size of other calls.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::harness::client::Answer;
+use crate::harness::front::{TINY, tiny};
+use crate::harness::stub::Call;
+use crate::harness::{Behaviour, Front, Inside, Stub};
+
+const CHOKES: &str = r#"{"error":{"code":500,"message":"NaN","type":"server_error"}}"#;
+
+fn status(code: u16, body: &str) -> Behaviour {
+    Behaviour::Status { code, headers: vec![("content-type", "application/json".to_owned())], body: body.to_owned() }
+}
+
+fn is_poisoned(call: &Call) -> bool {
+    call.texts().iter().any(|text| text.contains("poison"))
+}
+
+fn numbered(name: &str, count: usize) -> Vec<String> {
+    (0..count).map(|number| format!("{name} {number}")).collect()
+}
+
+fn ask(texts: &[String]) -> Value {
+    json!({"model": TINY, "input": texts})
+}
+
+/// A front that answers with mocks, before an upstream that fails on poisoned texts.
+async fn choking(body: &str) -> Front {
+    let front = Front::with(&[("fallback.mode", "mock"), ("breaker.failures", "5")]).await;
+    front.stub.when(is_poisoned, status(500, body));
+    front
+}
+
+fn assert_choked(answer: &Answer) {
+    assert_eq!((answer.status, &answer.body[..]), (500, CHOKES.as_bytes()));
+}
+
+#[tokio::test]
+async fn many_texts_that_fail_in_a_row_are_not_an_outage_while_a_known_text_is_answered() {
+    for good in ["good", &"a longer text, as chunks of documents are ".repeat(40)] {
+        let front = choking(CHOKES).await;
+        assert_eq!(front.embed(&[good]).await.status, 200);
+        for text in numbered("poison", 20) {
+            assert_choked(&front.embed(&[&text]).await);
+        }
+        assert_eq!(front.embed(&["another"]).await.vectors(), tiny(&["another"]));
+    }
+}
+
+#[tokio::test]
+async fn many_texts_that_fail_at_once_are_not_an_outage_while_a_known_text_is_answered() {
+    let front = choking(CHOKES).await;
+    assert_eq!(front.embed(&["good"]).await.status, 200);
+    let asks: Vec<_> =
+        numbered("poison", 12).into_iter().map(|text| front.post(ask(&[text]).to_string()).send_meanwhile()).collect();
+    for ask in asks {
+        assert_choked(&ask.await.expect("it must end"));
+    }
+}
+
+#[tokio::test]
+async fn no_caller_pays_for_a_text_of_another_one() {
+    let front = choking(CHOKES).await;
+    let send = async |text: &str, key: &str| front.post(ask(&[text.to_owned()]).to_string()).key(key).send().await;
+    send("secret of alice", "alice").await;
+    for text in numbered("poison", 8) {
+        send(&text, "bob").await;
+    }
+    let of_bob = |call: &Call| call.header("authorization") == Some("Bearer bob");
+    let calls = front.stub.embedding_calls();
+    assert!(calls.iter().filter(|call| of_bob(call)).all(|call| call.texts() != ["secret of alice"]));
+}
+
+#[tokio::test]
+async fn a_known_text_that_is_not_answered_in_time_holds_nobody_up() {
+    let front = Front::with(&[("fallback.mode", "error"), ("breaker.failures", "2")]).await;
+    front.stub.when(is_poisoned, status(500, CHOKES));
+    assert_eq!(front.embed(&["good"]).await.status, 200);
+    assert_choked(&front.embed(&["poison 0"]).await);
+    front.stub.when(|call| call.texts() == ["good"], Behaviour::Gate);
+    assert_choked(&front.embed(&["poison 1"]).await);
+}
+
+#[tokio::test]
+async fn an_unreadable_answer_reaches_only_requests_for_the_same_inputs_in_the_same_places() {
+    for (first, second) in [(vec!["a", "b"], vec!["a", "a", "b"]), (vec!["a", "a", "b"], vec!["a", "b"])] {
+        let front = Front::start().await;
+        // Shorter vectors than asked for are not believed.
+        let answer = |call: &Call| {
+            let item = |index: usize| json!({"index": index, "embedding": [1.0, index]});
+            let data: Vec<Value> = (0..call.texts().len()).map(item).collect();
+            status(200, &json!({"object": "list", "data": data, "model": TINY}).to_string())
+        };
+        front.stub.decide(move |call| Behaviour::All(vec![Behaviour::Gate, answer(call)]));
+        let body = |texts: &[&str]| json!({"model": TINY, "input": texts, "dimensions": 4}).to_string();
+        let one = front.post(body(&first)).send_meanwhile();
+        front.stub.held(1).await;
+        let other = front.post(body(&second)).send_meanwhile();
+        front.reaches("vecho_requests_in_flight", 2.0).await;
+        front.stub.release(100);
+        for (texts, answer) in [(first, one), (second, other)] {
+            let answer = answer.await.expect("it must end").json();
+            assert_eq!(answer["data"].as_array().map(Vec::len), Some(texts.len()), "{texts:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dimension_that_a_server_honours_after_all_is_believed_after_a_few_answers() {
+    let front = Front::start().await;
+    let answer = |dimension: usize| {
+        let item = json!({"index": 0, "embedding": vec![0.5; dimension]});
+        status(200, &json!({"object": "list", "data": [item], "model": TINY}).to_string())
+    };
+    let ask = |text: String| json!({"model": TINY, "input": text, "dimensions": 4});
+    front.stub.always(answer(8));
+    assert_eq!(front.ask(&ask("first".to_owned())).await.cache(), "miss");
+    front.stub.always(answer(4));
+    for text in numbered("text", 3) {
+        assert_eq!(front.ask(&ask(text)).await.cache(), "bypass");
+    }
+    assert_eq!(front.ask(&ask("next".to_owned())).await.cache(), "miss");
+    assert_eq!(front.ask(&ask("first".to_owned())).await.vectors()[0].len(), 4, "older vectors are fetched again");
+}
+
+#[tokio::test]
+async fn one_text_that_is_refused_in_words_of_size_does_not_make_later_calls_small() {
+    let front = Front::start().await;
+    let refusal = r#"{"error":{"message":"Too many tokens in the inputs: at most 512"}}"#;
+    front.stub.when(is_poisoned, status(400, refusal));
+    let mut texts = numbered("text", 64);
+    texts[10] = "poison".to_owned();
+    assert_eq!(front.ask(&ask(&texts)).await.status, 400);
+    let before = front.calls();
+    assert_eq!(front.ask(&ask(&numbered("next", 64))).await.status, 200);
+    assert_eq!(front.calls() - before, 1);
+}
+
+#[tokio::test]
+async fn a_large_request_that_is_refused_costs_few_calls_and_teaches_nothing_wrong() {
+    for (code, most_calls) in [(400, 5), (500, 7)] {
+        let front = Front::with(&[("breaker.failures", "5")]).await;
+        front.stub.when(is_poisoned, status(code, r#"{"detail":"bad text"}"#));
+        for place in [0, 299] {
+            let mut texts = numbered("text", 300);
+            texts[place] = "poison".to_owned();
+            let before = front.calls();
+            let answer = front.ask(&ask(&texts)).await;
+            assert_eq!((answer.status, &answer.body[..]), (code, br#"{"detail":"bad text"}"#.as_slice()));
+            assert!(front.calls() - before <= most_calls, "{} calls", front.calls() - before);
+        }
+        let before = front.calls();
+        assert_eq!(front.ask(&ask(&numbered("next", 300))).await.status, 200);
+        assert_eq!(front.calls() - before, 1);
+    }
+}
+
+#[tokio::test]
+async fn a_throttled_call_keeps_no_memory_that_others_wait_for() {
+    let settings = [("memory.limit_mb", "64"), ("upstream.max_concurrent", "2")];
+    let front = Front::with(&settings).await;
+    let throttled = Behaviour::RateLimit { retry_after_ms: 100 };
+    front.stub.next(Behaviour::All(vec![Behaviour::Gate, throttled]));
+    let asks: Vec<_> = (0..4)
+        .map(|number| front.post(ask(&numbered(&format!("{number}"), 2_000)).to_string()).send_meanwhile())
+        .collect();
+    front.stub.held(1).await;
+    front.stub.release(1);
+    for ask in asks {
+        assert_eq!(ask.await.expect("it must end").status, 200);
+    }
+}
+
+#[tokio::test]
+async fn an_upstream_that_is_back_and_slow_is_waited_for_by_all() {
+    let open = [("breaker.open_for", "100ms"), ("breaker.max_open", "100ms")];
+    let front = Front::with(&[&[("fallback.mode", "mock"), ("breaker.failures", "3")], &open[..]].concat()).await;
+    front.stub.down().await;
+    for text in numbered("down", 3) {
+        assert_eq!(front.embed(&[&text]).await.cache(), "mock");
+    }
+    front.stub.always(Behaviour::Gate);
+    front.stub.up().await;
+    let asks: Vec<_> = async {
+        // The first one that gets through is the probe; those before it find the breaker open.
+        loop {
+            let probe = front.post(ask(&["probe".to_owned()]).to_string()).send_meanwhile();
+            if tokio::time::timeout(Duration::from_millis(50), front.stub.held(1)).await.is_ok() {
+                break vec![probe];
+            }
+            probe.abort();
+        }
+    }
+    .await;
+    front.reaches("vecho_upstream_breaker_state", 2.0).await;
+    let second = front.post(ask(&["second".to_owned()]).to_string()).send_meanwhile();
+    front.stub.held(2).await;
+    front.stub.release(100);
+    for ask in asks.into_iter().chain([second]) {
+        assert_eq!(ask.await.expect("it must end").cache(), "miss");
+    }
+}
+
+#[tokio::test]
+async fn a_stand_in_of_another_vecho_is_known_by_its_mark_in_any_spelling() {
+    for mark in ["Mock", " stale ", "hit, mock"] {
+        let front = Front::start().await;
+        let item = json!({"index": 0, "embedding": [0.5, 0.5]});
+        let body = json!({"object": "list", "data": [item], "model": TINY}).to_string();
+        let headers = vec![("x-vecho-cache", mark.to_owned())];
+        front.stub.always(Behaviour::Status { code: 200, headers, body });
+        assert_eq!(front.embed(&["a"]).await.status, 502, "{mark}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_that_leads_nowhere_is_the_upstreams_answer() {
+    let front = Front::with(&[("fallback.mode", "mock"), ("breaker.failures", "1")]).await;
+    let headers = vec![("location", "http://127.0.0.1:1/v1/embeddings".to_owned())];
+    front.stub.next(Behaviour::Status { code: 307, headers, body: String::new() });
+    assert_eq!(front.embed(&["a"]).await.status, 307);
+    assert_eq!(front.embed(&["a"]).await.cache(), "miss", "it says nothing of the host");
+}
+
+#[tokio::test]
+async fn a_redirect_of_a_refused_call_leads_back_through_vecho() {
+    let front = Front::start().await;
+    for code in [301, 302, 303] {
+        let headers = vec![("location", format!("{}/v1/embeddings/x", front.stub.root_url()))];
+        front.stub.next(Behaviour::Status { code, headers, body: String::new() });
+        let answer = front.embed(&[&format!("{code}")]).await;
+        assert_eq!((answer.status, answer.header("location")), (code, Some("/v1/embeddings/x")));
+    }
+}
+
+#[tokio::test]
+async fn a_hit_has_an_id_after_a_restart_where_answers_have_one() {
+    let stub = Stub::start();
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ids-{}", std::process::id()));
+    let path = folder.display().to_string();
+    let pairs = [("disk.path", path.as_str())];
+    let item = json!({"index": 0, "embedding": [0.5, 0.5]});
+    stub.always(status(200, &json!({"id": "embd-1", "object": "list", "data": [item], "model": TINY}).to_string()));
+    let ask = json!({"model": TINY, "input": "a"});
+    let first = Inside::start(&stub.base_url(), &pairs).await;
+    assert_eq!(first.embed(&ask).await.json()["id"], "embd-1");
+    first.stop().await;
+    let second = Inside::start(&stub.base_url(), &pairs).await;
+    for _ in 0..3 {
+        let hit = second.embed(&ask).await;
+        assert!(hit.cache() == "hit" && hit.json()["id"].is_string(), "{hit:?}");
+    }
+    second.stop().await;
+    std::fs::remove_dir_all(folder).expect("it is there");
+}
