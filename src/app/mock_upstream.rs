@@ -22,7 +22,13 @@ pub(super) fn embedder(live: Live) -> InProcess {
             let message = "The built-in mock upstream serves embeddings only.";
             reply(StatusCode::NOT_FOUND, envelope(message, "invalid_request_error", None, Some("not_found")))
         }
-        kind => embed(&live.load(), kind, request.body),
+        kind => {
+            let mut reply = embed(&live.load(), kind, request.body);
+            if request.headers.contains_key(ORIGIN) {
+                reply.headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            }
+            reply
+        }
     })
 }
 
@@ -75,7 +81,6 @@ fn explanation(bypass: Bypass) -> String {
 fn reply(status: StatusCode, body: Bytes) -> Reply {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     Reply { status, headers, body }
 }
 

@@ -40,10 +40,15 @@ pub const KEYS: &[Key] = &[
     key(
         "upstream.headers_timeout",
         "none",
-        "Least time that a call may take to its answer's headers; ten times what it took lately is allowed. Without it, no limit.",
+        "Least limit of a call up to its answer's headers, once calls were answered; ten times what they took lately if longer.",
     )
     .live(),
-    key("upstream.call_timeout", "\"600s\"", "Limit of one embeddings call, its answer included.").live(),
+    key(
+        "upstream.call_timeout",
+        "\"1200s\"",
+        "Limit of one embeddings call, its answer included; longer than limits.request_timeout, so that late answers are kept.",
+    )
+    .live(),
     key(
         "upstream.idle_timeout",
         "\"60s\"",

@@ -93,6 +93,11 @@ impl Breaker {
         self.lock().cause.clone()
     }
 
+    /// The upstream answered, to a call that did not ask for leave.
+    pub fn answered(&self) {
+        self.close();
+    }
+
     fn close(&self) {
         let mut inner = self.lock();
         inner.failed.clear();

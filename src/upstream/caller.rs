@@ -129,7 +129,7 @@ pub struct Answered {
 /// Makes calls.
 pub struct Caller {
     pub(super) client: Arc<Client>,
-    breaker: Arc<Breaker>,
+    pub(super) breaker: Arc<Breaker>,
     pub(super) health: Arc<SpaceHealth>,
     budget: Budget,
     live: Live,

@@ -47,6 +47,7 @@ impl Caller {
         let answers = call.lane.known_good.is_answered(|input| self.answers_again(terms, call, input)).await;
         if answers {
             self.health.answered(&terms.model);
+            self.breaker.answered();
         }
         answers
     }
