@@ -22,6 +22,9 @@ const ASK_AGAIN_AFTER_MS: u64 = 60_000;
 
 /// Unreadable answers in a row that prove it. One may be an accident.
 const UNREADABLE_PROOF: u32 = 3;
+
+/// Likewise where answers could be read before.
+const UNREADABLE_PROOF_AFTER_READ: u32 = 20;
 /// Answers in a row with one dimension that was not asked for, from which on the upstream ignores the one asked for.
 const DIMENSION_PROOF: u32 = 3;
 
@@ -69,8 +72,17 @@ struct Dimension {
 
 #[derive(Clone, Copy, Default)]
 struct Unreadable {
+    /// True if answers could be read before. Then a few texts without a usable vector say nothing of the others.
+    was_read: bool,
     in_row: u32,
     until_ms: u64,
+}
+
+impl Unreadable {
+    const fn is_proof(self, now_ms: u64) -> bool {
+        let enough = if self.was_read { UNREADABLE_PROOF_AFTER_READ } else { UNREADABLE_PROOF };
+        self.in_row >= enough && now_ms < self.until_ms
+    }
 }
 
 /// Who made a vector: vectors of two identities must not stand in one answer.
@@ -250,7 +262,7 @@ impl Lessons {
     /// Notes that an answer in `encoding` could be read.
     pub fn mark_readable(&self, encoding: Encoding) {
         let mut learned = self.lock();
-        learned.unreadable.remove(&encoding);
+        learned.unreadable.insert(encoding, Unreadable { was_read: true, ..Unreadable::default() });
         learned.dimension.candidate = None;
     }
 
@@ -288,16 +300,15 @@ impl Lessons {
     pub fn mark_unreadable(&self, encoding: Encoding, proven: bool, now_ms: u64) -> bool {
         let mut learned = self.lock();
         let lesson = learned.unreadable.entry(encoding).or_default();
-        let was_given_up = lesson.in_row >= UNREADABLE_PROOF && now_ms < lesson.until_ms;
-        lesson.in_row = if proven { UNREADABLE_PROOF } else { lesson.in_row.saturating_add(1) };
+        let was_given_up = lesson.is_proof(now_ms);
+        lesson.in_row = if proven { UNREADABLE_PROOF_AFTER_READ } else { lesson.in_row.saturating_add(1) };
         lesson.until_ms = now_ms.saturating_add(UNREADABLE_FOR_MS);
-        lesson.in_row >= UNREADABLE_PROOF && !was_given_up
+        lesson.is_proof(now_ms) && !was_given_up
     }
 
     /// Whether `encoding` proved unreadable a short while ago.
     pub fn is_unreadable(&self, encoding: Encoding, now_ms: u64) -> bool {
-        let lesson = self.lock().unreadable.get(&encoding).copied().unwrap_or_default();
-        lesson.in_row >= UNREADABLE_PROOF && now_ms < lesson.until_ms
+        self.lock().unreadable.get(&encoding).is_some_and(|lesson| lesson.is_proof(now_ms))
     }
 
     fn lock(&self) -> MutexGuard<'_, Learned> {

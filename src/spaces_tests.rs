@@ -115,10 +115,16 @@ fn one_unreadable_answer_is_an_accident_and_three_in_a_row_are_not() {
         assert!(!lessons.is_unreadable(Encoding::Float, 1));
         lessons.mark_readable(Encoding::Float);
     }
-    for _ in 0..3 {
+    for _ in 0..19 {
         lessons.mark_unreadable(Encoding::Float, false, 0);
+        assert!(!lessons.is_unreadable(Encoding::Float, 1), "others could be read");
     }
+    lessons.mark_unreadable(Encoding::Float, false, 0);
     assert!(lessons.is_unreadable(Encoding::Float, 1));
+    for _ in 0..3 {
+        lessons.mark_unreadable(Encoding::Base64, false, 0);
+    }
+    assert!(lessons.is_unreadable(Encoding::Base64, 1), "none could be read");
 }
 
 #[test]

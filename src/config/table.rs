@@ -78,7 +78,7 @@ pub const KEYS: &[Key] = &[
     .live(),
     key("retry.base_wait", "\"200ms\"", "Wait before the first repetition; it doubles from there, with full jitter.")
         .live(),
-    key("retry.max_wait", "\"5s\"", "Longest wait that is chosen here; a retry-after of the upstream may be longer.")
+    key("retry.max_wait", "\"5s\"", "Longest wait that is chosen here. A retry-after may ask for up to five seconds if that is more; a longer one goes to the caller at once.")
         .live(),
     key("retry.budget_ratio", "0.2", "Repetitions allowed per call made, over time.").live(),
     key("breaker.failures", "5", "Different requests that fail in a row before the model, or the host, counts as unavailable; 0 means never.")

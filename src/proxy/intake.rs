@@ -8,7 +8,7 @@ use super::controls::{NAMESPACE, namespace};
 use crate::config::{Config, Scope, UpstreamTarget};
 use crate::flow::{Origin, join_headers, scope_key};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
-use crate::upstream::{RouteKind, TooLong, upstream_uri};
+use crate::upstream::{RouteKind, TooLong, named_by_connection, upstream_uri};
 use crate::wire::{Bypass, Coding, PathModel, content_codings};
 
 /// Reads who asks, under which scope, and where it would go. The controls must have been found in order.
@@ -66,6 +66,16 @@ pub(super) fn answer_key(config: &Config, secret: &PassingSecret, head: &request
 /// Whether an answer may hang on this header.
 fn chooses_answer(config: &Config, name: &HeaderName) -> bool {
     config.auth.credential_headers.contains(name) || config.cache.key_headers.contains(name) || *name == NAMESPACE
+}
+
+/// Removes headers that choose the answer and that `connection` names. They do not go up, so that no key may hold them:
+/// the caller gets what the upstream answers without them.
+pub(super) fn drop_unsent(config: &Config, headers: &mut HeaderMap) {
+    for name in named_by_connection(headers) {
+        if config.cache.key_headers.contains(&name) || config.auth.credential_headers.contains(&name) {
+            headers.remove(name);
+        }
+    }
 }
 
 /// Whether the path names the model.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::header::CONNECTION;
 use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 use tokio::time::Instant;
@@ -11,7 +12,7 @@ use super::cors::CorsCache;
 use super::decode::BodyDecoder;
 use super::gate::Gate;
 use super::glance::Glance;
-use super::intake::target_uri;
+use super::intake::{drop_unsent, target_uri};
 use super::reply::{Finished, Replies};
 use super::traced::{answered, pattern};
 use crate::answers::Answers;
@@ -65,8 +66,11 @@ impl Proxy {
     /// What a hit does not do is in boxes of its own, and the head stays in its place until one of those wants it: a
     /// future takes room for its longest branch, and is copied several times before it runs.
     pub fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<ReplyBody>> + Send {
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
         async move {
+            if head.headers.contains_key(CONNECTION) {
+                drop_unsent(&self.live.load(), &mut head.headers);
+            }
             let kind = if head.method == Method::POST { self.kind_of(&head.uri) } else { RouteKind::Other };
             let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
             let span = self.flow.tracer.request(&head, || pattern(kind, head.uri.path()));

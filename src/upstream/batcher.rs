@@ -16,7 +16,7 @@ use super::job::{Form, Job};
 use super::permit::{CallPermit, Permits};
 use super::portion::{Missing, Piece, Report, Waiter, fail};
 use super::room::Room;
-use super::sizing::{Load, Sizes};
+use super::sizing::{Load, Sizes, Turn};
 use super::{Answered, Caller, Failure, SpaceHealth, Why};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
@@ -136,7 +136,7 @@ impl Batcher {
         let batch = match next_in_time(queue, now, &mut expired) {
             None => Vec::new(),
             Some(mut first) => {
-                let fitting = first.fitting(bounds.cut_inputs, bounds.max_tokens);
+                let fitting = first.fitting(bounds.cut(first.inputs().len()), bounds.max_tokens);
                 if fitting < first.inputs().len() {
                     queue.pieces.push_front(first.split_off(fitting));
                     vec![first]
@@ -180,10 +180,12 @@ impl Batcher {
     /// Makes the call of a job in one of its two forms.
     pub(super) async fn make(&self, job: &Job, form: Form, permit: &mut CallPermit) -> Result<Answered, Failure> {
         let _counted = self.metrics.upstream_in_flight.enter();
-        let (under_way, load) = (job.lane.enter(), job.load());
+        let (lane, load, is_step) = (&*job.lane, job.load(), job.is_step);
+        // Before anything that others with a turn may wait for.
+        let mut turn = if is_step { Some(lane.turn(permit).await) } else { None };
+        let under_way = lane.enter();
         // Waits until the answer has room beside the others under way, as large as it is likely to be.
         let share = self.room.take((load.inputs * job.terms.answer_bytes()) as u64).await;
-        let lane = &*job.lane;
         let (batch, attempts) = (&*job.batch, job.attempts);
         let (body, inputs, encoding, has_repetitions) = match (form, batch) {
             (Form::Own, [piece]) => {
@@ -192,8 +194,22 @@ impl Batcher {
             }
             _ => (body_of(job), load.inputs, job.terms.encoding, false),
         };
-        let call = Call { body, inputs, encoding, has_repetitions, batch, lane, share: &share, attempts };
-        match self.caller.call(&job.terms, &call, permit).await {
+        let mut call = Call { body, inputs, encoding, has_repetitions, batch, lane, share: &share, attempts, is_step };
+        let is_beside = matches!(turn, Some(Turn::BesideOthers { .. })) && lane.is_busy();
+        call.attempts = if is_beside { 1 } else { attempts };
+        let mut made = self.caller.call(&job.terms, &call, permit).await;
+        if is_beside && made.as_ref().is_err_and(Failure::may_be_of_the_load) {
+            // The server may take one call at a time, or have enough of them.
+            lane.take_turns();
+            drop(turn.take());
+            share.give_up();
+            turn = Some(lane.turn(permit).await);
+            share.take_again().await;
+            call.attempts = attempts;
+            made = self.caller.call(&job.terms, &call, permit).await;
+        }
+        drop(turn);
+        match made {
             Ok(answered) => {
                 let target = self.live.load().batch.target_time;
                 lane.answered(load, answered.took, target, &under_way);

@@ -73,6 +73,12 @@ async fn beside_others<T>(pass: &Pass<'_>, attempt: impl Future<Output = T>) -> 
     attempt.await
 }
 
+/// Longest wait that an upstream may ask for, where `retry.max_wait` is shorter.
+const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(5);
+
+/// A failure that took longer than this is not repeated here.
+const SLOW_FAILURE: Duration = Duration::from_secs(1);
+
 /// How long a probe of the breaker is the only call.
 const PROBE_ALONE: Duration = Duration::from_millis(500);
 
@@ -100,6 +106,8 @@ pub(super) struct Call<'a> {
     pub share: &'a Share,
     /// Most attempts.
     pub attempts: u32,
+    /// True if it is for a part of a request that was cut.
+    pub is_step: bool,
 }
 
 impl Call<'_> {
@@ -191,7 +199,7 @@ impl Caller {
                 Err(failure) => failure,
             };
             let deadline = patience(&deadlines, failure.class, begun.elapsed());
-            let next = match call.next(&failure, &mut tries, (deadline, &config)) {
+            let next = match call.next(&failure, &mut tries, (deadline, begun.elapsed(), &config)) {
                 Next::RetryAfter(_, reason) if !self.may_repeat(reason, terms, &config) => Next::GiveUp,
                 next => next,
             };
@@ -244,6 +252,12 @@ impl Caller {
         let trace = span.context();
         let mut posting = std::pin::pin!(self.client.post(terms, call.body.clone(), &trace, call.share));
         let config = self.live.load();
+        if call.is_merged() {
+            let patience = call.lane.merge_patience(config.batch.target_time);
+            return timeout_at(Instant::now() + patience, posting).await.unwrap_or_else(|_| {
+                Err(Failure::unavailable(Why::Held, "the call for several requests took unusually long"))
+            });
+        }
         let least = config.upstream.headers_timeout.unwrap_or(LEAST_OVERDUE);
         let (begun, mut waited) = (Instant::now(), Duration::ZERO);
         // Calls that end meanwhile may show that all of them take longer now.
@@ -278,7 +292,8 @@ impl Call<'_> {
         match (next, failure.class) {
             // These say nothing of it: a kept connection that was closed at the same moment, an answer that takes long,
             // and a failure that one of several requests may have caused.
-            (Next::RetryAfter(_, RetryReason::ReusedConnection), _) | (_, Class::Unavailable(Why::Timeout)) => {
+            (Next::RetryAfter(_, RetryReason::ReusedConnection), _)
+            | (_, Class::Unavailable(Why::Timeout | Why::Held)) => {
                 drop(pass);
             }
             (_, Class::Unavailable(Why::Dropped | Why::Cut)) if self.is_merged() => drop(pass),
@@ -292,7 +307,12 @@ impl Call<'_> {
     }
 
     /// Returns the next step after a failed attempt, as far as the call itself tells.
-    fn next(&self, failure: &Failure, tries: &mut Tries, (deadline, config): (Instant, &Config)) -> Next {
+    fn next(
+        &self,
+        failure: &Failure,
+        tries: &mut Tries,
+        (deadline, took, config): (Instant, Duration, &Config),
+    ) -> Next {
         // A kept connection that the upstream closed at the same moment looks like this. It says nothing about the
         // upstream's health, so the one repetition is free.
         if failure.class == Class::Unavailable(Why::Dropped) && !tries.reconnected {
@@ -302,11 +322,16 @@ impl Call<'_> {
         // Each request of a merged call is asked by itself next.
         let is_for_each = self.is_merged() && failure.may_be_a_neighbours();
         let attempts_left = tries.attempts < self.attempts + u32::from(tries.reconnected);
-        if is_for_each || !failure.may_be_retried() || !attempts_left {
+        // What took the server so long would take it as long again, and the caller's client repeats as well. Without vecho
+        // a request has no parts, so theirs are repeated here.
+        let is_slow = took > SLOW_FAILURE && failure.class != Class::Throttled && !self.is_step;
+        if is_for_each || is_slow || !failure.may_be_retried() || !attempts_left {
             return Next::GiveUp;
         }
         let reason = if failure.class == Class::Throttled { RetryReason::Throttled } else { RetryReason::Unavailable };
         let wait = match failure.retry_after() {
+            // Who shall wait longer gets to know it, and decides.
+            Some(asked) if asked > config.retry.max_wait.max(LONGEST_ASKED_WAIT) => return Next::GiveUp,
             Some(asked) => asked.max(Duration::from_millis(1)),
             None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), luck()),
         };

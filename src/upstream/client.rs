@@ -1,7 +1,7 @@
 //! One call to the upstream: the connection pool, the credential that vecho holds, the deadlines of a call.
 
 use bytes::Bytes;
-use http::header::{COOKIE, HeaderMap, HeaderValue};
+use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::body::ClientBody;
 use super::connections::{Connections, Keeping, OpenError};
-use super::headers::KEY_HEADERS;
+use super::headers::{KEY_HEADERS, SECRETS_ELSEWHERE};
 use super::in_process::{self, InProcess};
 use super::reading::read_reply;
 use super::redirect::{may_share_credentials, next_call};
@@ -130,7 +130,9 @@ impl OutgoingCall<'_> {
             authorize(self.config, headers);
         } else {
             remove_credentials(self.config, headers);
-            headers.remove(COOKIE);
+            for name in &SECRETS_ELSEWHERE {
+                headers.remove(name);
+            }
         }
         connections.call(request).await.map_err(|error| failure_of(&error))
     }

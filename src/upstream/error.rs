@@ -79,6 +79,8 @@ pub enum Why {
     Connect,
     /// A deadline passed.
     Timeout,
+    /// A call for several requests took unusually long. One of them may hold it up.
+    Held,
     /// The connection ended before the first byte of an answer.
     Dropped,
     /// The connection ended before the answer was complete.
@@ -156,8 +158,9 @@ impl Failure {
         if matches!(self.class, Class::Unreadable(Unreadable::NoRoom, _)) {
             return Some(TooLarge::Size);
         }
-        let reply = self.reply.as_ref().filter(|_| self.class == Class::Refused)?;
+        let reply = self.reply.as_ref().filter(|_| matches!(self.class, Class::Refused | Class::Throttled))?;
         match reply.status {
+            StatusCode::TOO_MANY_REQUESTS => exceeds_the_rate(&reply.body).then_some(TooLarge::Size),
             StatusCode::PAYLOAD_TOO_LARGE | StatusCode::BAD_REQUEST | StatusCode::UNPROCESSABLE_ENTITY => {
                 size_complaint(&reply.body)
             }
@@ -168,10 +171,19 @@ impl Failure {
     /// Returns true if another request in the same call, with the same credential and model, may have caused this.
     pub fn may_be_a_neighbours(&self) -> bool {
         match self.class {
-            Class::Unavailable(why) => matches!(why, Why::Status | Why::Dropped | Why::Cut),
+            Class::Unavailable(why) => matches!(why, Why::Status | Why::Held | Why::Dropped | Why::Cut),
             Class::Throttled => false,
             Class::Unreadable(..) => true,
             Class::Refused => !self.concerns_the_caller(),
+        }
+    }
+
+    /// Returns true if fewer calls at once, or smaller ones, may fare better.
+    pub fn may_be_of_the_load(&self) -> bool {
+        match self.class {
+            Class::Unavailable(why) => matches!(why, Why::Status | Why::Dropped | Why::Cut),
+            Class::Throttled => true,
+            Class::Refused | Class::Unreadable(..) => false,
         }
     }
 
@@ -243,6 +255,12 @@ fn names_a_cause(body: &[u8]) -> bool {
     !fields.param.is_empty() || fields.code.chars().any(char::is_alphabetic)
 }
 
+/// Returns true if one call asked for more than its caller may ask for in a minute: no wait helps. OpenAI's words are
+/// "Request too large for ... on tokens per min (TPM): Limit 40000, Requested 40080".
+fn exceeds_the_rate(body: &[u8]) -> bool {
+    String::from_utf8_lossy(body).to_lowercase().contains("request too large")
+}
+
 /// Servers word their limits differently; a wrong guess here costs a few smaller calls, never a wrong answer.
 fn size_complaint(body: &[u8]) -> Option<TooLarge> {
     let fields = error_fields(body);
@@ -283,105 +301,5 @@ fn size_complaint(body: &[u8]) -> Option<TooLarge> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::envelope;
-
-    fn failure(status: u16, body: &str) -> Failure {
-        let status = StatusCode::from_u16(status).expect("a status");
-        Failure::of_reply(Reply { status, headers: HeaderMap::new(), body: Bytes::from(body.to_owned()) })
-    }
-
-    #[test]
-    fn every_status_falls_into_its_class() {
-        for status in [500, 502, 503, 504, 520, 524] {
-            assert_eq!(failure(status, "").class, Class::Unavailable(Why::Status), "{status}");
-        }
-        for status in [301, 400, 401, 403, 404, 408, 409, 413, 422, 501] {
-            assert_eq!(failure(status, "").class, Class::Refused, "{status}");
-        }
-        assert_eq!(failure(429, "{}").class, Class::Throttled);
-        let quota = envelope("You exceeded", "insufficient_quota", None, Some("insufficient_quota"));
-        assert_eq!(failure(429, std::str::from_utf8(&quota).expect("text")).class, Class::Refused);
-    }
-
-    #[test]
-    fn limits_are_recognised_in_the_words_of_several_servers() {
-        let too_large = [
-            (
-                TooLarge::Size,
-                400,
-                r#"{"error":{"message":"Requested 346134 tokens, max 300000 tokens per request","type":"max_tokens_per_request","code":"max_tokens_per_request"}}"#,
-            ),
-            (
-                TooLarge::Inputs,
-                400,
-                r#"{"error":{"message":"batch size is invalid, it should not be larger than 10."}}"#,
-            ),
-            (
-                TooLarge::Inputs,
-                400,
-                r#"{"error":{"message":"Invalid 'input': array too long. Expected an array with maximum length 2048, but got an array with length 3000 instead."}}"#,
-            ),
-            (
-                TooLarge::Inputs,
-                422,
-                r#"{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}"#,
-            ),
-            (TooLarge::Inputs, 400, r#"{"error":{"message":"Too many inputs. The max number of inputs is 2048."}}"#),
-            (
-                TooLarge::Size,
-                400,
-                r#"{"detail":"The max allowed tokens per submitted batch is 120000. Your batch has 250000 tokens after truncation. Please lower the number of inputs."}"#,
-            ),
-            (
-                TooLarge::Inputs,
-                400,
-                r#"{"error":{"code":400,"message":"* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch","status":"INVALID_ARGUMENT"}}"#,
-            ),
-            (TooLarge::Inputs, 400, r#"{"message":"total number of texts must be at most 96 - received 131"}"#),
-        ];
-        for (of_what, status, body) in too_large {
-            assert_eq!(failure(status, body).too_large_by(), Some(of_what), "{body}");
-        }
-        let other = [
-            (
-                400,
-                r#"{"error":{"message":"This model's maximum context length is 8192 tokens, however you requested 9000 tokens (9000 in your prompt; 0 for the completion). Please reduce your prompt; inputs"}}"#,
-            ),
-            (400, r#"{"error":{"message":"'$.input' is invalid."}}"#),
-            (429, "too many inputs"),
-            (400, r#"{"error":{"message":"one of the inputs exceeds the limit of 512 tokens"}}"#),
-            // One text may be too long, or all of them together.
-            (413, ""),
-            (413, r#"{"error":"`inputs` must have less than 512 tokens. Given: 600","error_type":"Validation"}"#),
-        ];
-        for (status, body) in other {
-            assert_eq!(failure(status, body).too_large_by(), None, "{body}");
-        }
-    }
-
-    #[test]
-    fn the_wish_to_be_left_alone_is_read_in_both_units() {
-        let mut throttled = failure(429, "{}");
-        let headers = &mut throttled.reply.as_mut().expect("a reply").headers;
-        headers.insert("retry-after", "2".parse().expect("a value"));
-        assert_eq!(throttled.retry_after(), Some(Duration::from_secs(2)));
-        let headers = &mut throttled.reply.as_mut().expect("a reply").headers;
-        headers.insert("retry-after-ms", "150".parse().expect("a value"));
-        assert_eq!(throttled.retry_after(), Some(Duration::from_millis(150)));
-    }
-
-    #[test]
-    fn the_wish_to_be_left_alone_may_be_a_date() {
-        let mut throttled = failure(429, "{}");
-        let mut wish = |at: SystemTime| {
-            let value = httpdate::fmt_http_date(at).parse().expect("a value");
-            throttled.reply.as_mut().expect("a reply").headers.insert("retry-after", value);
-            throttled.retry_after()
-        };
-        let wait = wish(SystemTime::now() + Duration::from_secs(100)).expect("it was said");
-        assert!((Duration::from_secs(95)..=Duration::from_secs(100)).contains(&wait), "{wait:?}");
-        assert_eq!(wish(SystemTime::now() - Duration::from_secs(100)), None);
-    }
-}
+#[path = "error_tests.rs"]
+mod tests;

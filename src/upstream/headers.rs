@@ -37,6 +37,14 @@ const REWRITTEN: [HeaderName; 12] = [
 pub(super) const KEY_HEADERS: [HeaderName; 3] =
     [header::AUTHORIZATION, HeaderName::from_static("api-key"), HeaderName::from_static("x-api-key")];
 
+/// Further headers that may hold a secret of the caller for the upstream: they do not follow a redirect to another origin.
+pub(super) const SECRETS_ELSEWHERE: [HeaderName; 4] = [
+    header::COOKIE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("x-goog-api-key"),
+    HeaderName::from_static("ocp-apim-subscription-key"),
+];
+
 /// Headers of a call's answer that describe the service's own body or its own origin. The caller gets another body,
 /// from vecho.
 const OF_THE_SERVICE: [&str; 20] = [
@@ -86,7 +94,8 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+/// Names in `connection`: the headers that a proxy must not send on. Most requests name none.
+pub fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }

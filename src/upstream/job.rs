@@ -50,7 +50,7 @@ impl Job {
 
     fn with(&self, batch: Vec<Piece>) -> Self {
         let (terms, lane) = (Arc::clone(&self.terms), Arc::clone(&self.lane));
-        Self { id: self.id, terms, lane, batch, is_step: false, attempts: self.attempts }
+        Self { id: self.id, terms, lane, batch, is_step: self.is_step, attempts: self.attempts }
     }
 
     /// The caller's own bytes, wherever they ask for just what is missing, once, in the encoding that is wanted.
@@ -136,7 +136,7 @@ impl Batcher {
             drop(permit);
             self.call_halves(job, of_what);
             false
-        } else if job.batch.len() > 1 && failure.may_be_a_neighbours() {
+        } else if job.batch.len() > 1 && (failure.may_be_a_neighbours() || failure.may_be_of_the_load()) {
             self.metrics.upstream_isolations.inc();
             drop(permit);
             self.isolate(job);
@@ -171,18 +171,27 @@ impl Batcher {
     async fn last_word(&self, mut job: Job, failure: Failure, permit: &mut CallPermit) -> bool {
         job.attempts = 1;
         let own = Arc::clone(&job.batch[0].missing.own);
-        let word = own.last_word.get_or_init(async || self.make(&job, Form::Own, permit).await.map(Arc::new)).await;
+        // Who asks may have to wait for a permit, so nobody keeps one while waiting for the answer.
+        let mut word = match own.last_word.try_lock() {
+            Ok(word) => word,
+            Err(_) => permit.aside(own.last_word.lock()).await,
+        };
+        let answer = match word.clone() {
+            Some(answer) => answer,
+            None => word.insert(self.make(&job, Form::Own, permit).await.map(Arc::new)).clone(),
+        };
+        drop(word);
         let Some(piece) = job.batch.pop() else { return true };
-        match word {
+        match answer {
             Ok(answered) => {
                 if matches!(failure.class, Class::Refused | Class::Unreadable(..)) {
                     job.lane.prefer_own();
                 }
-                hand_out_own(piece, answered);
+                hand_out_own(piece, &answered);
                 true
             }
             Err(failure) => {
-                fail(vec![piece], failure.clone());
+                fail(vec![piece], failure);
                 false
             }
         }
@@ -226,7 +235,11 @@ impl Batcher {
 
     fn call_halves(self: &Arc<Self>, mut job: Job, of_what: TooLarge) {
         let half = job.load().inputs.div_ceil(2);
-        let of = if of_what == TooLarge::Inputs { Replaced::TooMany(half) } else { Replaced::TooLarge };
+        let of = match of_what {
+            TooLarge::Inputs => Replaced::TooMany(half),
+            TooLarge::Size if job.batch.len() > 1 => Replaced::Merged(job.load().inputs),
+            TooLarge::Size => Replaced::TooLarge,
+        };
         let (batch, parts) = (std::mem::take(&mut job.batch), Parts::new(&job.lane, of, 2));
         for half in halve(batch) {
             self.call_apart(job.with(half), Arc::clone(&parts));

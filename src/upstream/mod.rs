@@ -6,6 +6,7 @@ mod breaker;
 mod caller;
 mod client;
 mod connections;
+mod cost;
 mod endpoint;
 mod error;
 mod headers;
@@ -37,7 +38,9 @@ pub use endpoint::{
     RouteKind, TooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
 };
 pub use error::{Class, Failure, Outage, Reply, Why};
-pub use headers::{forwardable, is_hop_by_hop, marks_stand_in, shown_on_errors, shown_on_misses, strip_hop_by_hop};
+pub use headers::{
+    forwardable, is_hop_by_hop, marks_stand_in, named_by_connection, shown_on_errors, shown_on_misses, strip_hop_by_hop,
+};
 pub use health::SpaceHealth;
 pub use in_process::{InProcess, InProcessRequest};
 pub use own::{OwnRequest, request_id};

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 
 use super::Failure;
 use super::caller::Answered;
@@ -23,15 +23,15 @@ pub struct OwnRequest {
     /// For each position in the body its distinct input.
     pub(super) slots: Box<[u32]>,
     pub(super) id: u64,
-    /// What came of it as the last word, which is asked for at most once.
-    pub(super) last_word: OnceCell<Result<Arc<Answered>, Failure>>,
+    /// What came of it as the last word, which is asked for at most once: locked meanwhile.
+    pub(super) last_word: Mutex<Option<Result<Arc<Answered>, Failure>>>,
 }
 
 impl OwnRequest {
     /// The request with this body. `firsts` has for each distinct input its first position in the body, `slots` for each
     /// position its distinct input.
     pub fn new((body, form): (Bytes, RequestForm), id: u64, (firsts, slots): (&[usize], &[u32])) -> Arc<Self> {
-        Arc::new(Self { body, form, firsts: firsts.into(), slots: slots.into(), id, last_word: OnceCell::new() })
+        Arc::new(Self { body, form, firsts: firsts.into(), slots: slots.into(), id, last_word: Mutex::default() })
     }
 
     /// Equal for repetitions of one request, and almost certainly different for others.

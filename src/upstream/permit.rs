@@ -107,6 +107,15 @@ impl CallPermit {
         true
     }
 
+    /// Waits for something that others may hold while they wait for a permit: without this one meanwhile.
+    pub(super) async fn aside<T>(&mut self, other: impl Future<Output = T>) -> T {
+        self.leave();
+        let other = other.await;
+        let mut next = self.permits.take(self.model).await;
+        (self.held, self.counts) = (next.held.take(), std::mem::take(&mut next.counts));
+        other
+    }
+
     fn leave(&mut self) {
         self.held = None;
         if std::mem::take(&mut self.counts) {

@@ -13,6 +13,9 @@ use crate::connector::TimedConnector;
 /// A client over connections that it may keep.
 pub(super) type HttpClient = legacy::Client<TimedConnector, ClientBody>;
 
+/// Most headers of an answer.
+const MAX_ANSWER_HEADERS: usize = 512;
+
 /// Bounds on kept connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeepLimits {
@@ -44,6 +47,10 @@ impl Current {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.idle_timeout)
             .pool_max_idle_per_host(limits.max_idle)
+            // What other clients read.
+            .http1_max_headers(MAX_ANSWER_HEADERS)
+            .http1_allow_obsolete_multiline_headers_in_responses(true)
+            .http1_ignore_invalid_headers_in_responses(true)
             .build(connector.clone());
         Self { client, since: Instant::now() }
     }

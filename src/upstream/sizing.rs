@@ -1,15 +1,17 @@
 //! How much a call on a lane carries. A lane learns the time of its calls: merged calls grow from the size of one request
 //! while they stay under `batch.target_time`, and requests that take longer are sent in steps of the size that fits.
 
-use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::Instant;
 
+use super::cost::{Cost, proportional};
 use super::known_good::KnownGood;
+use super::permit::CallPermit;
 use super::width::Width;
 use crate::config::Batch;
 use crate::key::Key;
@@ -29,11 +31,14 @@ const KNOWN_MERGE_INPUTS: usize = 256;
 /// A step of this size is none: requests go whole again.
 const WHOLE_INPUTS: usize = 4_096;
 
-/// Calls whose times are remembered.
-const RECENT_CALLS: usize = 16;
-
 /// How much longer than lately a call may take before it is overdue.
 const OVERDUE_FACTOR: u32 = 10;
+
+/// Likewise of a call for several requests.
+const MERGE_PATIENCE: u32 = 4;
+
+/// Patience with such a call where nothing is known, as a multiple of its target time.
+const UNKNOWN_PATIENCE: u32 = 5;
 
 /// The sizes of all lanes in use.
 #[derive(Debug)]
@@ -58,6 +63,8 @@ pub(super) struct LaneSize {
     in_flight: AtomicUsize,
     /// Parts of cut requests under way.
     steps: AtomicUsize,
+    /// Held by parts under way: by one alone where the server takes one call at a time.
+    turns: RwLock<()>,
     /// An input that was answered. It belongs to a lane, since no caller may pay for another one's text.
     pub(super) known_good: KnownGood,
     learned: Mutex<Learned>,
@@ -73,15 +80,15 @@ struct Learned {
     merge_failed_at: Option<Belief>,
     /// Most inputs of a call that stays under the target time, where a whole request may take longer.
     step_inputs: Option<usize>,
-    /// Calls in a row of one input that took longer than the target time.
-    slow_singles: u32,
     /// More inputs than these were refused.
     accepted_inputs: Option<Belief>,
     /// Most inputs and tokens that were answered in one call.
     passed: Load,
     /// Calls in another form than the caller's were refused.
     own_only: Option<Belief>,
-    recent: VecDeque<(usize, Duration)>,
+    /// A part was refused beside others.
+    one_at_a_time: Option<Belief>,
+    cost: Cost,
     width: Width,
 }
 
@@ -113,7 +120,9 @@ impl Belief {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CallBounds {
     /// Most inputs of one request in a call; a larger request is cut.
-    pub(super) cut_inputs: usize,
+    pub(super) limit: usize,
+    /// Inputs of a part of a request that would take long. Smaller than `limit`, or none.
+    pub(super) step_inputs: Option<usize>,
     /// Most tokens of a call, as estimated.
     pub(super) max_tokens: usize,
     /// Most inputs of a call that carries several requests.
@@ -122,6 +131,13 @@ pub(super) struct CallBounds {
     pub(super) width: usize,
     /// Requests go up as their callers wrote them.
     pub(super) own_only: bool,
+}
+
+impl CallBounds {
+    /// Most inputs of the next call for a request that has this many left. A rest of less than two parts is not cut.
+    pub(super) fn cut(&self, left: usize) -> usize {
+        self.step_inputs.filter(|step| left >= step.saturating_mul(2)).unwrap_or(self.limit)
+    }
 }
 
 /// A call that is under way; dropping it ends the count.
@@ -142,6 +158,17 @@ impl InFlight<'_> {
         let beside = self.beside.midpoint(self.lane.in_flight.load(Ordering::Relaxed));
         u32::try_from(beside).unwrap_or(u32::MAX).max(1)
     }
+}
+
+/// Leave of a part of a cut request to go up.
+pub(super) enum Turn<'a> {
+    BesideOthers {
+        _turn: RwLockReadGuard<'a, ()>,
+    },
+    /// No other part is under way.
+    Alone {
+        _turn: RwLockWriteGuard<'a, ()>,
+    },
 }
 
 /// A part of a cut request that is under way; dropping it ends the count.
@@ -165,6 +192,34 @@ impl LaneSize {
         self.steps.load(Ordering::Relaxed)
     }
 
+    /// Waits until a part may go up, without its permit: who has a turn may wait for one.
+    pub(super) async fn turn(&self, permit: &mut CallPermit) -> Turn<'_> {
+        if Belief::holds(self.learned().one_at_a_time).is_none() {
+            let turn = match self.turns.try_read() {
+                Ok(turn) => turn,
+                Err(_) => permit.aside(self.turns.read()).await,
+            };
+            return Turn::BesideOthers { _turn: turn };
+        }
+        let turn = match self.turns.try_write() {
+            Ok(turn) => turn,
+            Err(_) => permit.aside(self.turns.write()).await,
+        };
+        Turn::Alone { _turn: turn }
+    }
+
+    /// A part failed beside others. The server may take one call at a time.
+    pub(super) fn take_turns(&self) {
+        let mut learned = self.learned();
+        learned.one_at_a_time = Some(Belief::new(1));
+        learned.width = Width::default();
+    }
+
+    /// Returns true if other calls are under way beside the caller's.
+    pub(super) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Relaxed) > 1
+    }
+
     /// Counts a call.
     pub(super) fn enter(&self) -> InFlight<'_> {
         InFlight { lane: self, beside: self.in_flight.fetch_add(1, Ordering::Relaxed) + 1 }
@@ -185,10 +240,15 @@ impl LaneSize {
         };
         let below_failure = Belief::holds(learned.merge_failed_at).map_or(usize::MAX, |inputs| inputs - 1);
         CallBounds {
-            cut_inputs: limit.min(learned.step_inputs.unwrap_or(usize::MAX)),
+            limit,
+            step_inputs: learned.step_inputs.filter(|step| *step < limit),
             max_tokens: config.max_tokens,
             merge_inputs: merge_inputs.min(limit).min(below_failure),
-            width: if learned.step_inputs.is_some() { learned.width.calls() } else { usize::MAX },
+            width: match learned.step_inputs {
+                Some(_) if Belief::holds(learned.one_at_a_time).is_some() => 1,
+                Some(_) => learned.width.calls(),
+                None => usize::MAX,
+            },
             own_only,
         }
     }
@@ -199,11 +259,9 @@ impl LaneSize {
         learned.is_proven = true;
         learned.passed.inputs = learned.passed.inputs.max(load.inputs);
         learned.passed.tokens = learned.passed.tokens.max(load.tokens);
-        learned.recent.push_front((load.inputs, took));
-        learned.recent.truncate(RECENT_CALLS);
+        learned.cost.answered(load.inputs, took);
         learned.size_merges(load.inputs, took, target);
-        // Calls that wait for each other at the server are as quick as they would be one after the other.
-        learned.size_steps(load.inputs, took / under_way.load(), target);
+        learned.size_steps(load.inputs, took, under_way.load(), target);
     }
 
     /// A part of a cut request was answered.
@@ -244,15 +302,17 @@ impl LaneSize {
         passed.inputs >= load.inputs && passed.tokens >= load.tokens
     }
 
+    /// How long a call for several requests may take before each of them is asked for by itself: much longer than lately,
+    /// one of its inputs may hold it up.
+    pub(super) fn merge_patience(&self, target: Duration) -> Duration {
+        let longest = self.learned().cost.longest_of_all();
+        longest.map_or(target * UNKNOWN_PATIENCE, |longest| target.max(longest.saturating_mul(MERGE_PATIENCE)))
+    }
+
     /// When a call of this size has taken unusually long: ten times as long as lately, and at least `least`. Never where
     /// nothing is known.
     pub(super) fn overdue_after(&self, inputs: usize, least: Duration) -> Option<Duration> {
-        let learned = self.learned();
-        let scaled = |(before, took): &(usize, Duration)| {
-            let times = u32::try_from(inputs.div_ceil((*before).max(1))).unwrap_or(u32::MAX);
-            took.saturating_mul(times)
-        };
-        let longest = learned.recent.iter().map(scaled).max()?;
+        let longest = self.learned().cost.longest(inputs)?;
         Some(longest.saturating_mul(OVERDUE_FACTOR).max(least))
     }
 
@@ -266,34 +326,29 @@ impl Learned {
         self.merge_inputs = if took <= target {
             self.merge_inputs.max(inputs.saturating_mul(2))
         } else {
-            fitting(inputs, took, target)
+            proportional(inputs, took, target)
         };
     }
 
-    fn size_steps(&mut self, inputs: usize, took: Duration, target: Duration) {
-        if took > target {
-            // One input that takes long may have waited for its model to load; it says nothing of others.
-            self.slow_singles = if inputs == 1 { self.slow_singles + 1 } else { 0 };
-            if inputs > 1 || self.slow_singles > 1 {
-                self.step_inputs = Some(fitting(inputs, took, target));
+    fn size_steps(&mut self, inputs: usize, took: Duration, load: u32, target: Duration) {
+        // Calls that wait for each other at the server are as quick as they would be one after the other.
+        let alone = took / load;
+        if alone > target {
+            // One input says nothing of many: its time may be the call's own.
+            if inputs > 1 {
+                let fitting = self.cost.fitting(inputs, took, target).max(proportional(inputs, alone, target));
+                self.step_inputs = (fitting < WHOLE_INPUTS).then_some(fitting);
             }
             return;
         }
-        self.slow_singles = 0;
         if let Some(step) = self.step_inputs
-            && took < target / 2
+            && alone < target / 2
             && inputs.saturating_mul(2) >= step
         {
             let larger = step.max(inputs).saturating_mul(2);
             self.step_inputs = (larger < WHOLE_INPUTS).then_some(larger);
         }
     }
-}
-
-/// How many inputs take `target` where `inputs` took `took`.
-fn fitting(inputs: usize, took: Duration, target: Duration) -> usize {
-    let fitting = (inputs as u128 * target.as_micros()) / took.as_micros().max(1);
-    usize::try_from(fitting).unwrap_or(usize::MAX).max(1)
 }
 
 #[cfg(test)]

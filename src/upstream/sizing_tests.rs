@@ -15,7 +15,7 @@ fn merge(lane: &LaneSize) -> usize {
 }
 
 fn cut(lane: &LaneSize) -> usize {
-    lane.bounds(&CONFIG, false).cut_inputs
+    lane.bounds(&CONFIG, false).cut(usize::MAX)
 }
 
 #[tokio::test(start_paused = true)]
@@ -51,10 +51,12 @@ async fn a_merged_call_that_failed_though_all_of_it_is_well_is_not_repeated_at_t
 #[tokio::test(start_paused = true)]
 async fn a_request_that_takes_long_is_cut_and_one_slow_input_says_nothing() {
     let lane = LaneSize::default();
-    answer(&lane, 1, 70_000);
-    assert_eq!(cut(&lane), 2_048);
-    answer(&lane, 1, 70_000);
-    assert_eq!(cut(&lane), 1);
+    for _ in 0..3 {
+        answer(&lane, 1, 10_000);
+        assert_eq!(cut(&lane), 2_048);
+    }
+    answer(&lane, 300, 10_100);
+    assert_eq!(cut(&lane), 2_048, "many take as long as one, and parts would not be quicker");
     let lane = LaneSize::default();
     answer(&lane, 2_048, 102_400);
     assert_eq!(cut(&lane), 40);
@@ -62,6 +64,13 @@ async fn a_request_that_takes_long_is_cut_and_one_slow_input_says_nothing() {
         answer(&lane, cut(&lane), 500);
         assert_eq!(cut(&lane), expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rest_of_less_than_two_parts_is_not_cut() {
+    let lane = LaneSize::default();
+    answer(&lane, 400, 20_000);
+    assert_eq!([79, 80, 400].map(|left| lane.bounds(&CONFIG, false).cut(left)), [2_048, 40, 40]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,8 +1,11 @@
 //! Misses travel in few, full calls, none waits for a timer, and limits of the upstream are found out.
 
-use std::time::Duration;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::harness::client::Answer;
 use crate::harness::ops::metric_becomes;
@@ -164,6 +167,51 @@ async fn a_request_that_takes_longer_than_the_target_time_moves_in_parts() {
 }
 
 #[tokio::test]
+async fn a_server_that_takes_one_call_at_a_time_gets_parts_one_after_the_other() {
+    for refusal in [429, 503, 0] {
+        let stub = Stub::start();
+        let busy_until = Mutex::new(Instant::now());
+        stub.decide(move |call| {
+            let mut busy_until = busy_until.lock().expect("not poisoned");
+            if Instant::now() < *busy_until {
+                let busy = Behaviour::Status { code: refusal, headers: Vec::new(), body: "busy".to_owned() };
+                return if refusal == 0 { Behaviour::HangUp } else { busy };
+            }
+            let takes = Duration::from_millis(5) * u32::try_from(call.inputs().len()).expect("few");
+            *busy_until = Instant::now() + takes;
+            Behaviour::Delay(takes + Duration::from_millis(3))
+        });
+        let settings = [("batch.target_time", "50ms"), ("fallback.mode", "error"), ("retry.max_attempts", "1")];
+        let vecho = Inside::start(&stub.base_url(), &settings).await;
+        for start in [0, 100, 200, 300, 400] {
+            let texts = words(start..start + 60);
+            let answer = vecho.embed(&ask(&texts)).await;
+            assert_eq!(answer.status, 200, "{refusal} {start} {answer:?}");
+            assert_right(&answer, &texts);
+        }
+    }
+}
+
+#[tokio::test]
+async fn parts_that_fail_wait_for_nothing_that_waits_for_them() {
+    let stub = Stub::start();
+    let count = AtomicUsize::new(0);
+    // Every third call finds its kept connection closed, and is repeated while the others are under way.
+    stub.decide(move |_| match count.fetch_add(1, Ordering::Relaxed) % 3 {
+        0 => Behaviour::HangUp,
+        1 => Behaviour::Status { code: 503, headers: Vec::new(), body: "busy".to_owned() },
+        _ => Behaviour::Delay(Duration::from_millis(1)),
+    });
+    let few = [("batch.max_inputs", "1"), ("upstream.max_concurrent", "2"), ("retry.max_attempts", "1")];
+    let vecho = Inside::start(&stub.base_url(), &[&few[..], &[("breaker.failures", "0")]].concat()).await;
+    for round in 0..40 {
+        let texts = words(round * 6..round * 6 + 6);
+        let answer = timeout(Duration::from_secs(20), vecho.embed(&ask(&texts))).await;
+        assert!([200, 502, 503].contains(&answer.expect("it must end").status), "{round}");
+    }
+}
+
+#[tokio::test]
 async fn a_client_that_gives_up_and_asks_again_continues_with_the_parts_that_are_stored() {
     let stub = slow_stub();
     let settings = [("batch.target_time", "50ms"), ("limits.request_timeout", "400ms"), ("fallback.mode", "error")];
@@ -171,7 +219,7 @@ async fn a_client_that_gives_up_and_asks_again_continues_with_the_parts_that_are
     let first = words(0..40);
     assert_right(&vecho.embed(&ask(&first)).await, &first);
     let many = words(100..300);
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     let answer = loop {
         let answer = vecho.embed(&ask(&many)).await;
         if answer.status == 200 {

@@ -2,5 +2,6 @@
 
 mod dead;
 mod lifetime;
+mod odd_heads;
 mod redirects;
 mod refused;

@@ -121,6 +121,27 @@ async fn no_attempt_begins_after_the_deadline_of_the_request() {
 }
 
 #[tokio::test]
+async fn who_shall_wait_long_is_told_so_at_once() {
+    for code in [429, 503] {
+        let stub = Stub::start();
+        let vecho = start(&stub, &[("retry.base_wait", "1ms"), ("retry.max_wait", "1s")]).await;
+        stub.always(status(code, &[("retry-after", "8")], "{}"));
+        let answer = vecho.embed(ask("x")).await;
+        assert_eq!((answer.status, answer.header("retry-after")), (code, Some("8")));
+        assert_eq!(stub.embedding_calls().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_failure_that_took_long_is_not_waited_for_again() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[]).await;
+    stub.always(Behaviour::All(vec![Behaviour::Delay(Duration::from_millis(1_050)), status(500, &[], "{}")]));
+    assert_eq!(vecho.embed(ask("x")).await.status, 500);
+    assert_eq!(stub.embedding_calls().len(), 1);
+}
+
+#[tokio::test]
 async fn a_request_that_outlives_its_time_gets_a_504_envelope() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("limits.request_timeout", "100ms")]).await;

@@ -27,29 +27,38 @@ async fn merging(settings: &[(&str, &str)]) -> Front {
 
 /// Takes the only permit and holds it until the stub's gate lets one call go.
 async fn occupy(front: &Front) -> JoinHandle<Answer> {
+    occupy_beside(front, 1).await
+}
+
+/// Takes the last permit, so that the gate holds `held` calls.
+async fn occupy_beside(front: &Front, held: usize) -> JoinHandle<Answer> {
     front.stub.next(Behaviour::Gate);
     let blocker = json!({"model": "blocker", "input": "b"});
     let blocker = front.post(blocker.to_string()).key("sk-blocker").send_meanwhile();
-    front.stub.held(1).await;
+    front.stub.held(held).await;
     blocker
 }
 
 /// Sends all while the only permit is taken, one after the other, and lets them go when the last has queued.
 async fn send_together(front: &Front, asks: Vec<Ask>) -> Vec<Answer> {
+    let mut answers = Vec::new();
     let blocker = occupy(front).await;
+    for ask in begin_together(front, asks, blocker).await {
+        answers.push(ask.await.expect("a request must end"));
+    }
+    answers
+}
+
+async fn begin_together(front: &Front, asks: Vec<Ask>, blocker: JoinHandle<Answer>) -> Vec<JoinHandle<Answer>> {
     let (mut sent, mut queued) = (Vec::new(), 0.0);
     for ask in asks {
         sent.push(ask.send_meanwhile());
         queued += 1.0;
         front.reaches(QUEUED, queued).await;
     }
-    front.stub.release(1);
+    front.stub.release_all();
     blocker.await.expect("the blocker must end");
-    let mut answers = Vec::new();
-    for ask in sent {
-        answers.push(ask.await.expect("a request must end"));
-    }
-    answers
+    sent
 }
 
 /// The texts of the calls that were made after the blocker's.
@@ -103,6 +112,46 @@ async fn a_text_that_something_before_the_service_forbids_is_forbidden_alone() {
     let answers = send_together(&front, vec![ask(&front, "a"), ask(&front, "b"), ask(&front, "c")]).await;
     assert_eq!((answers[0].vectors(), answers[2].vectors()), (tiny(&["a"]), tiny(&["c"])));
     assert_eq!((answers[1].status, &*answers[1].body), (403, b"blocked".as_slice()));
+}
+
+#[tokio::test]
+async fn a_text_that_is_never_answered_holds_up_nobody_but_its_own_request() {
+    let front = merging(&[("batch.target_time", "100ms"), ("upstream.max_concurrent", "2")]).await;
+    front.stub.when(|call| call.texts().contains(&"endless".to_owned()), Behaviour::Gate);
+    front.stub.next(Behaviour::Gate);
+    let other = json!({"model": "other", "input": "other"});
+    let other = front.post(other.to_string()).key("sk-other").send_meanwhile();
+    front.stub.held(1).await;
+    let blocker = occupy_beside(&front, 2).await;
+    let asks: Vec<Ask> = ["a", "b", "endless"].map(|text| ask(&front, text)).into();
+    let mut begun = begin_together(&front, asks, blocker).await;
+    assert_eq!(other.await.expect("it must end").status, 200);
+    let endless = begun.pop().expect("three requests");
+    for (ask, text) in begun.into_iter().zip(["a", "b"]) {
+        assert_eq!(ask.await.expect("it must end").vectors(), tiny(&[text]));
+    }
+    assert_eq!(sent(&front)[0], ["a", "b", "endless"], "they did travel together first");
+    assert!(!endless.is_finished(), "it waits for its own answer");
+    front.stub.release_all();
+    assert_eq!(endless.await.expect("it must end").vectors(), tiny(&["endless"]));
+}
+
+#[tokio::test]
+async fn a_merged_call_that_asks_too_much_of_a_rate_limit_is_made_in_smaller_calls() {
+    let message = "Request too large for tiny on tokens per min (TPM): Limit 40000, Requested 80000.";
+    for message in [message, "Model is overloaded"] {
+        let front = merging(&[("retry.base_wait", "1ms"), ("retry.max_wait", "1ms")]).await;
+        let body =
+            json!({"error": {"message": message, "type": "tokens", "param": null, "code": "rate_limit_exceeded"}});
+        let refusal = Behaviour::Status { code: 429, headers: Vec::new(), body: body.to_string() };
+        front.stub.when(|call| call.inputs().len() > 4 && call.json()["model"] == TINY, refusal);
+        let texts: Vec<String> = (0..8).map(|number| format!("text {number}")).collect();
+        let answers = send_together(&front, texts.iter().map(|text| ask(&front, text)).collect()).await;
+        for (answer, text) in answers.iter().zip(&texts) {
+            assert_eq!((answer.status, answer.vectors()), (200, tiny(&[text])), "{message}");
+        }
+        assert_eq!(sent(&front)[0].len(), 8, "they did travel together first");
+    }
 }
 
 #[tokio::test]

@@ -265,6 +265,18 @@ async fn the_headers_that_choose_who_answers_keep_entries_apart() {
 }
 
 #[tokio::test]
+async fn a_header_that_does_not_go_up_chooses_no_answer() {
+    let front = Front::with(&[("cache.key_headers", r#"["x-provider"]"#)]).await;
+    let sent_to_one = || ask(&front, "a").header("x-provider", "one");
+    assert_eq!(sent_to_one().header("connection", "X-Provider, keep-alive").send().await.cache(), "miss");
+    assert_eq!(front.stub.calls()[0].header("x-provider"), None);
+    assert_eq!(sent_to_one().send().await.cache(), "miss", "its entry is that of no provider");
+    assert_eq!(ask(&front, "a").send().await.cache(), "hit");
+    assert_eq!(sent_to_one().header("connection", "x-provider").send().await.cache(), "hit");
+    assert_eq!(front.calls(), 2);
+}
+
+#[tokio::test]
 async fn in_the_shared_scope_one_providers_yes_is_not_anothers() {
     let front = Front::with(&[("cache.scope", "shared"), ("cache.key_headers", "x-provider")]).await;
     let sent_to = |provider: &str, key: &str, text: &str| ask(&front, text).key(key).header("x-provider", provider);

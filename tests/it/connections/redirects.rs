@@ -7,8 +7,14 @@ use crate::harness::Inside;
 use crate::harness::client::raw;
 use crate::harness::scripted::{Act, Arrival, Scripted, answer, ok, one_vector};
 
-const CREDENTIALS: [(&str, &str); 4] =
-    [("authorization", "Bearer sk-secret"), ("api-key", "secret"), ("x-api-key", "secret"), ("cookie", "secret=1")];
+const CREDENTIALS: [(&str, &str); 6] = [
+    ("authorization", "Bearer sk-secret"),
+    ("api-key", "secret"),
+    ("x-api-key", "secret"),
+    ("x-goog-api-key", "secret"),
+    ("ocp-apim-subscription-key", "secret"),
+    ("cookie", "secret=1"),
+];
 
 fn moved(status: &str, location: &str) -> Act {
     Act::Say(answer(status, &format!("location: {location}\r\n"), "{}"))

@@ -1,0 +1,119 @@
+//! What the calls of a lane cost: a time of their own, whatever they carry, and time for each input.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Calls whose times are remembered.
+const RECENT_CALLS: usize = 16;
+
+/// A call is worth its own time if its inputs take this many times as long. So cutting a request adds a quarter at most.
+const WORTH: u32 = 4;
+
+/// Times of the latest calls, the newest first.
+#[derive(Debug, Default)]
+pub(super) struct Cost {
+    recent: VecDeque<(usize, Duration)>,
+    own: Duration,
+}
+
+impl Cost {
+    /// A call was answered. Calls of sizes that differ much tell the two costs apart.
+    pub(super) fn answered(&mut self, inputs: usize, took: Duration) {
+        let differs = |other: usize| inputs / 2 >= other || other / 2 >= inputs;
+        if let Some(other) = self.recent.iter().copied().find(|(other, _)| differs(*other)) {
+            let (small, large) = if other.0 < inputs { (other, (inputs, took)) } else { ((inputs, took), other) };
+            self.compare(small, large);
+        }
+        self.recent.push_front((inputs, took));
+        self.recent.truncate(RECENT_CALLS);
+    }
+
+    fn compare(&mut self, (few, quick): (usize, Duration), (many, long): (usize, Duration)) {
+        if quick <= long {
+            self.own = quick.saturating_sub(times(long.saturating_sub(quick) / divisor(many - few), few));
+        } else if quick / 3 * 2 <= long {
+            self.own = long;
+        }
+        // Else the small call waited for something that the large one found ready, such as a model that loads.
+    }
+
+    /// How many inputs take `target` where `inputs` took `took`, or more where a call's own time would not be worth it.
+    pub(super) fn fitting(&self, inputs: usize, took: Duration, target: Duration) -> usize {
+        proportional(inputs, took.saturating_sub(self.own), target.max(self.own * WORTH))
+    }
+
+    /// The longest time of late. Nothing where nothing is known.
+    pub(super) fn longest_of_all(&self) -> Option<Duration> {
+        self.recent.iter().map(|(_, took)| *took).max()
+    }
+
+    /// The longest time of late for this many inputs, by what calls of other sizes took. Nothing where nothing is known.
+    pub(super) fn longest(&self, inputs: usize) -> Option<Duration> {
+        self.recent.iter().map(|(before, took)| times(*took, inputs.div_ceil((*before).max(1)))).max()
+    }
+}
+
+/// How many inputs take `target` where `inputs` took `took` and a call costs nothing by itself; at least one.
+pub(super) fn proportional(inputs: usize, took: Duration, target: Duration) -> usize {
+    let fitting = (inputs as u128 * target.as_micros()) / took.as_micros().max(1);
+    usize::try_from(fitting).unwrap_or(usize::MAX).max(1)
+}
+
+fn times(took: Duration, count: usize) -> Duration {
+    took.saturating_mul(divisor(count))
+}
+
+fn divisor(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGET: Duration = Duration::from_secs(2);
+
+    /// How many inputs fit after calls of these sizes, at a server that takes `own_ms` and `input_ms` for each input.
+    fn fitting_after(calls: &[usize], own_ms: u64, input_ms: u64) -> usize {
+        let took = |inputs: usize| Duration::from_millis(own_ms + inputs as u64 * input_ms);
+        let mut cost = Cost::default();
+        for inputs in calls {
+            cost.answered(*inputs, took(*inputs));
+        }
+        let last = *calls.last().expect("a call");
+        cost.fitting(last, took(last), TARGET)
+    }
+
+    #[test]
+    fn where_inputs_cost_as_many_fit_as_take_the_target_time() {
+        assert_eq!([&[300][..], &[1, 300], &[300, 40]].map(|calls| fitting_after(calls, 0, 50)), [40, 40, 40]);
+    }
+
+    #[test]
+    fn where_a_call_costs_by_itself_it_is_worth_its_inputs() {
+        assert_eq!(fitting_after(&[1, 300], 1_200, 2), 2_400);
+        assert_eq!(fitting_after(&[1, 300], 100, 50), 40);
+    }
+
+    #[test]
+    fn where_inputs_cost_nothing_all_fit() {
+        assert!(fitting_after(&[1, 300], 10_000, 0) > 1_000_000);
+        assert!(fitting_after(&[300, 60], 10_000, 0) > 1_000_000);
+    }
+
+    #[test]
+    fn a_small_call_that_waited_for_its_model_says_nothing() {
+        let mut cost = Cost::default();
+        cost.answered(1, Duration::from_secs(70));
+        cost.answered(300, Duration::from_secs(15));
+        assert_eq!(cost.fitting(300, Duration::from_secs(15), TARGET), 40);
+    }
+
+    #[test]
+    fn calls_that_take_about_as_long_whatever_they_carry_cost_by_themselves() {
+        let mut cost = Cost::default();
+        cost.answered(1, Duration::from_secs(11));
+        cost.answered(300, Duration::from_secs(10));
+        assert!(cost.fitting(300, Duration::from_secs(10), TARGET) > 1_000_000);
+    }
+}

@@ -1,0 +1,98 @@
+//! Classes of failures, and what answers say of size and time.
+
+use super::*;
+use crate::wire::envelope;
+
+fn failure(status: u16, body: &str) -> Failure {
+    let status = StatusCode::from_u16(status).expect("a status");
+    Failure::of_reply(Reply { status, headers: HeaderMap::new(), body: Bytes::from(body.to_owned()) })
+}
+
+#[test]
+fn every_status_falls_into_its_class() {
+    for status in [500, 502, 503, 504, 520, 524] {
+        assert_eq!(failure(status, "").class, Class::Unavailable(Why::Status), "{status}");
+    }
+    for status in [301, 400, 401, 403, 404, 408, 409, 413, 422, 501] {
+        assert_eq!(failure(status, "").class, Class::Refused, "{status}");
+    }
+    assert_eq!(failure(429, "{}").class, Class::Throttled);
+    let quota = envelope("You exceeded", "insufficient_quota", None, Some("insufficient_quota"));
+    assert_eq!(failure(429, std::str::from_utf8(&quota).expect("text")).class, Class::Refused);
+}
+
+#[test]
+fn limits_are_recognised_in_the_words_of_several_servers() {
+    let too_large = [
+        (
+            TooLarge::Size,
+            400,
+            r#"{"error":{"message":"Requested 346134 tokens, max 300000 tokens per request","type":"max_tokens_per_request","code":"max_tokens_per_request"}}"#,
+        ),
+        (TooLarge::Inputs, 400, r#"{"error":{"message":"batch size is invalid, it should not be larger than 10."}}"#),
+        (
+            TooLarge::Inputs,
+            400,
+            r#"{"error":{"message":"Invalid 'input': array too long. Expected an array with maximum length 2048, but got an array with length 3000 instead."}}"#,
+        ),
+        (
+            TooLarge::Inputs,
+            422,
+            r#"{"error":"batch size 64 > maximum allowed batch size 32","error_type":"Validation"}"#,
+        ),
+        (TooLarge::Inputs, 400, r#"{"error":{"message":"Too many inputs. The max number of inputs is 2048."}}"#),
+        (
+            TooLarge::Size,
+            400,
+            r#"{"detail":"The max allowed tokens per submitted batch is 120000. Your batch has 250000 tokens after truncation. Please lower the number of inputs."}"#,
+        ),
+        (
+            TooLarge::Inputs,
+            400,
+            r#"{"error":{"code":400,"message":"* BatchEmbedContentsRequest.requests: at most 100 requests can be in one batch","status":"INVALID_ARGUMENT"}}"#,
+        ),
+        (TooLarge::Inputs, 400, r#"{"message":"total number of texts must be at most 96 - received 131"}"#),
+    ];
+    for (of_what, status, body) in too_large {
+        assert_eq!(failure(status, body).too_large_by(), Some(of_what), "{body}");
+    }
+    let other = [
+        (
+            400,
+            r#"{"error":{"message":"This model's maximum context length is 8192 tokens, however you requested 9000 tokens (9000 in your prompt; 0 for the completion). Please reduce your prompt; inputs"}}"#,
+        ),
+        (400, r#"{"error":{"message":"'$.input' is invalid."}}"#),
+        (429, "too many inputs"),
+        (400, r#"{"error":{"message":"one of the inputs exceeds the limit of 512 tokens"}}"#),
+        // One text may be too long, or all of them together.
+        (413, ""),
+        (413, r#"{"error":"`inputs` must have less than 512 tokens. Given: 600","error_type":"Validation"}"#),
+    ];
+    for (status, body) in other {
+        assert_eq!(failure(status, body).too_large_by(), None, "{body}");
+    }
+}
+
+#[test]
+fn the_wish_to_be_left_alone_is_read_in_both_units() {
+    let mut throttled = failure(429, "{}");
+    let headers = &mut throttled.reply.as_mut().expect("a reply").headers;
+    headers.insert("retry-after", "2".parse().expect("a value"));
+    assert_eq!(throttled.retry_after(), Some(Duration::from_secs(2)));
+    let headers = &mut throttled.reply.as_mut().expect("a reply").headers;
+    headers.insert("retry-after-ms", "150".parse().expect("a value"));
+    assert_eq!(throttled.retry_after(), Some(Duration::from_millis(150)));
+}
+
+#[test]
+fn the_wish_to_be_left_alone_may_be_a_date() {
+    let mut throttled = failure(429, "{}");
+    let mut wish = |at: SystemTime| {
+        let value = httpdate::fmt_http_date(at).parse().expect("a value");
+        throttled.reply.as_mut().expect("a reply").headers.insert("retry-after", value);
+        throttled.retry_after()
+    };
+    let wait = wish(SystemTime::now() + Duration::from_secs(100)).expect("it was said");
+    assert!((Duration::from_secs(95)..=Duration::from_secs(100)).contains(&wait), "{wait:?}");
+    assert_eq!(wish(SystemTime::now() - Duration::from_secs(100)), None);
+}
