@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::{StatusCode, request};
 use serde_json::{Map, Value, json};
 
+use super::guard::Detail;
 use super::reply::{self, Refusal, Reply, megabytes, rounded, share};
 use super::{AdminContext, CacheCounters, Purged, TierStats, body};
 
@@ -17,15 +18,20 @@ const TIERS_IN_MEMORY: &[&str] = &[MEMORY_TIER, "answers"];
 const EMBEDDINGS_PATH: &str = "/v1/embeddings";
 
 /// `GET /api/performance/cache/stats`: the summary, and where answers to inputs came from.
-pub(super) fn stats(context: &AdminContext) -> Reply {
-    let mut stats = summary(context);
+pub(super) fn stats(context: &AdminContext, detail: Detail) -> Reply {
+    let mut stats = summary(context, detail);
     stats["inputs"] = json!(context.cache.counters());
     reply::ok(&stats)
 }
 
-/// The caches in a few figures.
-pub(super) fn summary(context: &AdminContext) -> Value {
-    let tiers = context.cache.tiers();
+/// The caches in a few figures; the cause of a failing tier only in full detail.
+pub(super) fn summary(context: &AdminContext, detail: Detail) -> Value {
+    let mut tiers = context.cache.tiers();
+    if detail == Detail::Figures {
+        for tier in &mut tiers {
+            tier.cause = None;
+        }
+    }
     let entries = tiers.iter().find(|tier| tier.name == MEMORY_TIER).map_or(0, |tier| tier.entries);
     let bytes = tiers.iter().filter(|tier| TIERS_IN_MEMORY.contains(&tier.name)).map(|tier| tier.bytes).sum();
     json!({

@@ -1,7 +1,9 @@
-//! Who may do what on the ops port: strangers look, neighbours on this machine and bearers of the token also change.
+//! Access control of the ops port.
 //!
-//! A browser on this machine is a neighbour that runs strangers' scripts. Such a script cannot hide its `Origin`, and
-//! when it comes by a name that was pointed at this machine afterwards (DNS rebinding), that name stands in `Host`.
+//! With `admin.token`, every route but probes, metrics and the files of the dashboard requires the token, from loopback
+//! too. Without it, other hosts read plain figures, and everything else requires a loopback peer. The address of the peer
+//! decides; a header can only take rights away. A browser on this machine runs scripts of other sites. It sends their
+//! `Origin`, and after DNS rebinding it sends the rebound name as `Host`, so both must name this machine.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -16,59 +18,82 @@ use crate::config::Secret;
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-vecho-admin-token");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// What a route asks of its caller.
+/// Requirement of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// Nothing: scrapers and probes come by any address.
+    /// No requirement: probes, metrics and the files of the dashboard.
     Open,
-    /// A local name in `Host` and no sign of a stranger's page, or the token.
-    Local,
-    /// The same from a loopback peer, or the token.
-    Change,
+    /// The token where one is set, else no requirement.
+    Figures,
+    /// The token where one is set, else a loopback peer, a local `Host` and no foreign `Origin`.
+    Private,
 }
 
-/// Decides who may do what. Holds only the hash of the token.
+/// Extent of an answer with figures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Detail {
+    /// Figures alone, for callers without access to private routes.
+    Figures,
+    /// Figures, incidents and causes of failures.
+    Full,
+}
+
+/// Access control with the hash of the token.
 #[derive(Clone, Debug)]
 pub struct Guard {
     token: Option<blake3::Hash>,
 }
 
 impl Guard {
-    /// A guard that lets bearers of `token` do everything; an empty token lets nobody.
+    /// Creates a guard that requires `token`. An empty token counts as none.
     pub fn new(token: Option<&Secret>) -> Self {
         let token = token.map(Secret::reveal).filter(|token| !token.is_empty());
         Self { token: token.map(|token| blake3::hash(token.as_bytes())) }
     }
 
     pub(super) fn check(&self, access: Access, head: &request::Parts, peer: SocketAddr) -> Result<(), Refusal> {
-        if access == Access::Open || self.knows_bearer(&head.headers) {
-            return Ok(());
-        }
-        let is_wrong_token = given_tokens(&head.headers).next().is_some();
-        check_place(access, head, peer).map_err(|why| Refusal::Forbidden { why, is_wrong_token })
+        let allowed = match (access, self.token) {
+            (Access::Open, _) | (Access::Figures, None) => Ok(()),
+            (_, Some(token)) => check_token(token, &head.headers),
+            (Access::Private, None) => check_place(head, peer),
+        };
+        let is_wrong_token = self.token.is_some() && given_tokens(&head.headers).next().is_some();
+        allowed.map_err(|why| Refusal::Forbidden { why, is_wrong_token })
     }
 
-    /// Hashes are compared in constant time, so the answer's delay tells nothing about the token.
-    fn knows_bearer(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = self.token else { return false };
-        given_tokens(headers).any(|given| blake3::hash(given) == token)
+    /// Returns how much a route with figures shows to this caller.
+    pub(super) fn detail(&self, head: &request::Parts, peer: SocketAddr) -> Detail {
+        match self.check(Access::Private, head, peer) {
+            Ok(()) => Detail::Full,
+            Err(_) => Detail::Figures,
+        }
     }
 }
 
-/// What may be the token, in either header.
+/// Compares hashes in constant time, so the duration of the check tells nothing about the token.
+fn check_token(token: blake3::Hash, headers: &HeaderMap) -> Result<(), &'static str> {
+    let is_known = given_tokens(headers).any(|given| blake3::hash(given) == token);
+    is_known.then_some(()).ok_or(
+        "This route requires the token `admin.token`, as `Authorization: Bearer TOKEN` or `x-vecho-admin-token: TOKEN`.",
+    )
+}
+
+/// Returns the values of both headers that can hold the token.
 fn given_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     let by_bearer = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes).and_then(bearer);
     let by_name = headers.get(TOKEN_HEADER).map(HeaderValue::as_bytes);
     [by_bearer, by_name].into_iter().flatten()
 }
 
-/// What speaks against a request that brings no token: where it comes from.
-fn check_place(access: Access, head: &request::Parts, peer: SocketAddr) -> Result<(), &'static str> {
+/// Checks the origin of a request where no token is set.
+fn check_place(head: &request::Parts, peer: SocketAddr) -> Result<(), &'static str> {
+    if !is_loopback(peer.ip()) {
+        return Err(
+            "This route answers only requests from its own machine. To use it from elsewhere, set `admin.token`.",
+        );
+    }
     if !is_local_host(&head.uri, &head.headers) {
         return Err("The Host of this request is not a name of this machine.");
-    }
-    if access == Access::Change && !is_loopback(peer.ip()) {
-        return Err("This answers only from this machine, or with the token `admin.token`.");
     }
     check_page(&head.headers)
 }
@@ -110,7 +135,14 @@ fn is_local_authority(authority: &[u8]) -> bool {
         return false;
     }
     let host = authority.host();
-    host.eq_ignore_ascii_case("localhost") || address(host).is_some_and(is_loopback)
+    let is_local = host.eq_ignore_ascii_case("localhost") || address(host).is_some_and(is_loopback);
+    is_local && authority.as_str().strip_prefix(host).is_some_and(is_port)
+}
+
+/// The parser takes any text after `]`, as in `[::1]evil.example`; only a port may follow the host.
+fn is_port(after_host: &str) -> bool {
+    let is_number = |port: &str| port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok();
+    after_host.is_empty() || after_host.strip_prefix(':').is_some_and(is_number)
 }
 
 fn address(host: &str) -> Option<IpAddr> {
@@ -121,7 +153,8 @@ fn address(host: &str) -> Option<IpAddr> {
     }
 }
 
-fn is_loopback(address: IpAddr) -> bool {
+/// Returns whether an address is one of this machine alone, also as an IPv4 address within IPv6.
+pub(super) fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
@@ -154,25 +187,28 @@ mod tests {
         }
     }
 
-    fn change(peer: &str, headers: &[(&str, &str)]) -> bool {
-        Case { access: Access::Change, peer, headers }.allowed(Some("s3cret"))
+    fn private(peer: &str, headers: &[(&str, &str)]) -> bool {
+        Case { access: Access::Private, peer, headers }.allowed(None)
     }
 
-    fn look(peer: &str, headers: &[(&str, &str)]) -> bool {
-        Case { access: Access::Local, peer, headers }.allowed(Some("s3cret"))
+    fn with_token(peer: &str, headers: &[(&str, &str)]) -> bool {
+        let of = |access| Case { access, peer, headers }.allowed(Some("s3cret"));
+        assert_eq!(of(Access::Private), of(Access::Figures), "{headers:?}");
+        of(Access::Private)
     }
 
     #[test]
-    fn a_neighbour_by_a_local_name_may_change() {
+    fn a_loopback_peer_with_a_local_host_has_access_where_no_token_is_set() {
         for host in ["localhost", "LocalHost:7862", "127.0.0.1:7862", "127.9.9.9", "[::1]", "[::1]:7862"] {
-            assert!(change(NEAR, &[("host", host)]), "{host}");
+            assert!(private(NEAR, &[("host", host)]), "{host}");
+            assert!(!with_token(NEAR, &[("host", host)]), "{host}");
         }
-        assert!(change("[::1]:5", &[("host", "localhost")]));
-        assert!(change("[::ffff:127.0.0.1]:5", &[("host", "localhost")]));
+        assert!(private("[::1]:5", &[("host", "localhost")]));
+        assert!(private("[::ffff:127.0.0.1]:5", &[("host", "localhost")]));
     }
 
     #[test]
-    fn a_foreign_or_missing_host_may_neither_change_nor_look() {
+    fn a_foreign_or_missing_host_has_no_access() {
         let hosts = [
             "evil.example",
             "localhost.evil.example",
@@ -186,58 +222,89 @@ mod tests {
             "local host",
         ];
         for host in hosts {
-            assert!(!change(NEAR, &[("host", host)]), "{host}");
-            assert!(!look(NEAR, &[("host", host)]), "{host}");
+            assert!(!private(NEAR, &[("host", host)]), "{host}");
         }
-        assert!(!change(NEAR, &[]) && !look(NEAR, &[]));
-        assert!(!change(NEAR, &[("host", "localhost"), ("host", "evil.example")]));
+        assert!(!private(NEAR, &[]));
+        assert!(!private(NEAR, &[("host", "localhost"), ("host", "evil.example")]));
     }
 
     #[test]
-    fn a_far_peer_may_look_by_a_local_name_and_not_change() {
-        assert!(look(FAR, &[("host", "localhost")]));
-        assert!(!change(FAR, &[("host", "localhost")]));
-        assert!(!change("[::ffff:10.1.2.3]:5", &[("host", "localhost")]));
+    fn only_a_port_may_follow_the_host() {
+        let lies = [
+            "[::1]evil.example",
+            "[::1].evil.example",
+            "[::1]:80evil.example",
+            "[::1]7862",
+            "[::1]:",
+            "[::1]:99999",
+            "[::1]:+80",
+        ];
+        for lie in lies {
+            assert!(!private(NEAR, &[("host", lie)]), "{lie}");
+            for scheme in ["http", "https"] {
+                let origin = format!("{scheme}://{lie}");
+                assert!(!private(NEAR, &[("host", "localhost"), ("origin", &origin)]), "{origin}");
+            }
+            let uri = format!("http://{lie}/api/config");
+            if let Ok(request) = http::Request::get(&uri).header(HOST, "localhost").body(()) {
+                let peer = NEAR.parse().expect("the peer must be an address");
+                assert!(Guard::new(None).check(Access::Private, &request.into_parts().0, peer).is_err(), "{uri}");
+            }
+        }
     }
 
     #[test]
-    fn what_a_strangers_page_embeds_is_refused_even_without_an_origin() {
+    fn a_far_peer_has_no_access_under_any_host() {
+        for peer in [FAR, "[::ffff:10.1.2.3]:5", "[2001:db8::1]:5", "[fe80::1]:5", "192.168.0.1:5", "0.0.0.0:5"] {
+            for host in ["localhost", "127.0.0.1", "[::1]", "10.1.2.3", "evil.example"] {
+                assert!(!private(peer, &[("host", host)]), "{peer} {host}");
+                assert!(!with_token(peer, &[("host", host)]), "{peer} {host}");
+                let figures = Case { access: Access::Figures, peer, headers: &[("host", host)] };
+                assert!(figures.allowed(None), "{peer} {host}");
+            }
+        }
+    }
+
+    #[test]
+    fn embedded_resources_of_foreign_pages_are_refused_even_without_an_origin() {
         for (site, allowed) in [("cross-site", false), ("same-site", true), ("same-origin", true), ("none", true)] {
-            let headers = [("host", "localhost"), ("sec-fetch-site", site)];
-            assert_eq!((change(NEAR, &headers), look(NEAR, &headers)), (allowed, allowed), "{site}");
+            assert_eq!(private(NEAR, &[("host", "localhost"), ("sec-fetch-site", site)]), allowed, "{site}");
         }
         // From one name of this machine to another.
         let headers = [("host", "127.0.0.1"), ("origin", "http://localhost"), ("sec-fetch-site", "cross-site")];
-        assert!(change(NEAR, &headers));
+        assert!(private(NEAR, &headers));
     }
 
     #[test]
-    fn only_a_local_origin_may_change_or_look() {
+    fn a_foreign_origin_has_no_access() {
         for origin in ["http://localhost:3000", "https://127.0.0.1", "http://[::1]:7862"] {
-            assert!(change(NEAR, &[("host", "localhost"), ("origin", origin)]), "{origin}");
+            assert!(private(NEAR, &[("host", "localhost"), ("origin", origin)]), "{origin}");
         }
         for origin in
             ["null", "https://evil.example", "http://localhost.evil.example", "file://localhost", "localhost", ""]
         {
-            let headers = [("host", "localhost"), ("origin", origin)];
-            assert!(!change(NEAR, &headers) && !look(NEAR, &headers), "{origin}");
+            assert!(!private(NEAR, &[("host", "localhost"), ("origin", origin)]), "{origin}");
         }
         let both = [("host", "localhost"), ("origin", "http://localhost"), ("origin", "http://evil.example")];
-        assert!(!change(NEAR, &both));
+        assert!(!private(NEAR, &both));
     }
 
     #[test]
-    fn the_token_opens_everything_from_everywhere() {
+    fn the_token_gives_access_from_everywhere() {
         for bearer in ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret"] {
             let headers = [("authorization", bearer), ("host", "evil.example"), ("origin", "null")];
-            assert!(change(FAR, &headers) && look(FAR, &headers), "{bearer}");
+            assert!(with_token(FAR, &headers) && with_token(NEAR, &headers), "{bearer}");
         }
+        let both = [("authorization", "Bearer sk-app"), ("x-vecho-admin-token", "s3cret")];
+        assert!(with_token(FAR, &both) && with_token(NEAR, &both));
     }
 
     #[test]
-    fn a_wrong_token_opens_nothing() {
+    fn a_wrong_token_gives_no_access() {
         for wrong in ["Bearer s3cre", "Bearer s3crets", "Bearer ", "Basic s3cret", "s3cret", "Bearer", ""] {
-            assert!(!change(FAR, &[("host", "localhost"), ("authorization", wrong)]), "{wrong}");
+            for peer in [NEAR, FAR] {
+                assert!(!with_token(peer, &[("host", "localhost"), ("authorization", wrong)]), "{wrong}");
+            }
         }
     }
 
@@ -246,15 +313,15 @@ mod tests {
         for (name, text, is_told) in
             [("authorization", "Bearer s3cre", true), ("x-vecho-admin-token", "no", true), ("accept", "*/*", false)]
         {
-            let case = Case { access: Access::Change, peer: FAR, headers: &[("host", "localhost"), (name, text)] };
+            let case = Case { access: Access::Private, peer: FAR, headers: &[("host", "localhost"), (name, text)] };
             let message = case.checked(Some("s3cret")).expect_err("it must be refused").to_string();
             assert_eq!(message.contains("is not `admin.token`"), is_told, "{message}");
         }
     }
 
     #[test]
-    fn without_a_token_set_no_token_opens_anything() {
-        let case = |bearer| Case { access: Access::Change, peer: FAR, headers: bearer };
+    fn no_token_gives_access_where_none_is_set() {
+        let case = |bearer| Case { access: Access::Private, peer: FAR, headers: bearer };
         for token in [None, Some("")] {
             assert!(!case(&[("host", "localhost"), ("authorization", "Bearer ")]).allowed(token));
             assert!(!case(&[("host", "localhost"), ("authorization", "Bearer s3cret")]).allowed(token));
@@ -262,8 +329,11 @@ mod tests {
     }
 
     #[test]
-    fn open_routes_ask_nothing() {
-        assert!(Case { access: Access::Open, peer: FAR, headers: &[("host", "evil.example")] }.allowed(None));
+    fn open_routes_have_no_requirement() {
+        for token in [None, Some("s3cret")] {
+            let headers = &[("host", "evil.example"), ("authorization", "Bearer wrong")];
+            assert!(Case { access: Access::Open, peer: FAR, headers }.allowed(token));
+        }
     }
 
     #[test]

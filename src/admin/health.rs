@@ -4,6 +4,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::AdminContext;
+use super::guard::Detail;
 use super::reply::{self, Reply, rounded, share};
 use crate::clock::{Spell, rfc3339};
 use crate::metrics::{MAX_INCIDENTS, Standing};
@@ -34,9 +35,13 @@ pub(super) fn ready(context: &AdminContext) -> Reply {
 }
 
 /// `GET /api/performance/health`. Answers 200 whatever it says; the probe for load balancers is `/readyz`.
-pub(super) fn health(context: &AdminContext) -> Reply {
-    let mut figures = figures(context);
-    figures["incidents"] = incidents(context, MAX_INCIDENTS);
+///
+/// Callers that see figures alone get neither incidents nor causes: a cause can name addresses and folders.
+pub(super) fn health(context: &AdminContext, detail: Detail) -> Reply {
+    let mut figures = figures(context, detail);
+    if detail == Detail::Full {
+        figures["incidents"] = incidents(context, MAX_INCIDENTS);
+    }
     reply::ok(&figures)
 }
 
@@ -46,8 +51,11 @@ pub(super) fn incidents(context: &AdminContext, most: usize) -> Value {
 }
 
 /// The same as it is shown, without incidents.
-pub(super) fn figures(context: &AdminContext) -> Value {
-    let signs = Signs::of(context);
+pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
+    let signs = match detail {
+        Detail::Full => Signs::of(context),
+        Detail::Figures => Signs::of(context).without_causes(),
+    };
     let verdict = signs.verdict();
     json!({
         "status": verdict.status,
@@ -110,6 +118,16 @@ impl Signs {
         }
     }
 
+    fn without_causes(mut self) -> Self {
+        for (_, cause) in &mut self.tiers_down {
+            *cause = None;
+        }
+        if let Some(incident) = &mut self.incident {
+            incident.cause.clear();
+        }
+        self
+    }
+
     fn verdict(&self) -> Verdict {
         let warnings = self.warnings();
         let failed = (!self.ready && !self.draining) || self.errors_exceed(FAILED_ERROR_RATE);
@@ -167,7 +185,8 @@ impl Signs {
             }
             Spell::Until(at) => format!("{before} until {} s ago ({})", seconds_ago(at), rfc3339(at)),
         };
-        Some(format!("{when}, for {}: {}", named(&incident.models), incident.cause))
+        let cause = if incident.cause.is_empty() { String::new() } else { format!(": {}", incident.cause) };
+        Some(format!("{when}, for {}{cause}", named(&incident.models)))
     }
 
     fn calling(&self) -> Option<String> {

@@ -1,7 +1,7 @@
 //! The ops port: metrics and probes for machines, figures and switches for people.
 //!
-//! [`handle`] answers one request. What it shows and steers it reaches through the traits of [`AdminContext`]; whom
-//! it lets change something is decided in `guard`.
+//! [`handle`] answers one request. It reaches what it shows and steers through the traits of [`AdminContext`];
+//! `guard` decides who has access.
 
 mod body;
 mod cache;
@@ -50,7 +50,7 @@ pub struct AdminContext {
     pub machine: Arc<dyn Machine>,
     /// What open dashboards are told.
     pub feed: Arc<Feed>,
-    /// Who may change something.
+    /// Access control.
     pub guard: Guard,
     /// The time of day.
     pub clock: Clock,

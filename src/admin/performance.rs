@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::AdminContext;
 use super::cache;
+use super::guard::Detail;
 use super::reply::{self, Refusal, Reply, rounded};
 use super::savings;
 
@@ -14,15 +15,15 @@ const DEFAULT_TARGET_PERCENT: u64 = 80;
 const BYTES_PER_MB: u64 = 1 << 20;
 
 /// `GET /api/performance/stats`
-pub(super) fn stats(context: &AdminContext) -> Reply {
-    reply::ok(&figures(context))
+pub(super) fn stats(context: &AdminContext, detail: Detail) -> Reply {
+    reply::ok(&figures(context, detail))
 }
 
 /// The same as it is shown.
-pub(super) fn figures(context: &AdminContext) -> Value {
+pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
     json!({
         "performance_monitor": monitor(context),
-        "embedding_cache": cache::summary(context),
+        "embedding_cache": cache::summary(context, detail),
         "system_info": {
             "cpu_count": context.machine.cpu_count(),
             "memory_percent": rounded(context.machine.memory_percent(), 1),

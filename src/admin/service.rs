@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body;
 
-use super::guard::Access;
+use super::guard::{Access, Detail};
 use super::reply::{self, Refusal, Reply};
 use super::{
     AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, health, moving, performance, settings,
@@ -53,17 +53,17 @@ const fn get(path: &'static str, access: Access, endpoint: Endpoint, what: &'sta
 }
 
 const fn change(allow: &'static str, path: &'static str, endpoint: Endpoint, what: &'static str) -> Route {
-    Route { path, allow, access: Access::Change, endpoint, what }
+    Route { path, allow, access: Access::Private, endpoint, what }
 }
 
 const ROUTES: &[Route] = &[
-    get("/", Access::Open, Endpoint::Index, "this list; to a browser, the dashboard"),
+    get("/", Access::Figures, Endpoint::Index, "this list; to a browser, the dashboard"),
     get("/metrics", Access::Open, Endpoint::Metrics, "metrics in Prometheus's text format"),
     get("/livez", Access::Open, Endpoint::Live, "200 while the process lives"),
     get("/readyz", Access::Open, Endpoint::Ready, "200 while requests are accepted, else 503 and the reason"),
-    get("/api/performance/stats", Access::Open, Endpoint::Stats, "requests, cache and machine in figures"),
-    get("/api/performance/health", Access::Open, Endpoint::Health, "healthy, degraded or error, and why"),
-    get("/api/performance/cache/stats", Access::Open, Endpoint::CacheStats, "what the caches hold and how they do"),
+    get("/api/performance/stats", Access::Figures, Endpoint::Stats, "requests, cache and machine in figures"),
+    get("/api/performance/health", Access::Figures, Endpoint::Health, "healthy, degraded or error, and why"),
+    get("/api/performance/cache/stats", Access::Figures, Endpoint::CacheStats, "what the caches hold and how they do"),
     change("POST", "/api/performance/optimize-memory", Endpoint::OptimizeMemory, "frees memory down to a target"),
     change("DELETE", "/api/performance/cache", Endpoint::Purge, "empties the caches; ?model= and ?tier= narrow it"),
     change(
@@ -74,14 +74,14 @@ const ROUTES: &[Route] = &[
     ),
     get(
         EXPORT_PATH,
-        Access::Change,
+        Access::Private,
         Endpoint::Export,
         "all that is kept, as a file; it holds vectors, so it is guarded",
     ),
     change("POST", IMPORT_PATH, Endpoint::Import, "takes in the file in the body, which another instance exported"),
-    get("/api/dashboard", Access::Local, Endpoint::Dashboard, "what the dashboard shows, and its last day"),
-    get("/api/events", Access::Local, Endpoint::Events, "what changes from now on, as server-sent events"),
-    get("/api/config", Access::Local, Endpoint::Config, "the configuration in force and where it came from"),
+    get("/api/dashboard", Access::Private, Endpoint::Dashboard, "what the dashboard shows, and its last day"),
+    get("/api/events", Access::Private, Endpoint::Events, "what changes from now on, as server-sent events"),
+    get("/api/config", Access::Private, Endpoint::Config, "the configuration in force and where it came from"),
     change("PUT", "/api/log-level", Endpoint::LogLevel, "changes the log level until the next start"),
 ];
 
@@ -98,6 +98,14 @@ impl Route {
     }
 }
 
+/// A request that passed the guard, without its body.
+struct Admitted<'a> {
+    endpoint: Endpoint,
+    head: &'a request::Parts,
+    peer: SocketAddr,
+    detail: Detail,
+}
+
 /// Answers one request of `peer` on the ops port.
 pub async fn handle<B>(context: &AdminContext, request: Request<B>, peer: SocketAddr) -> Response<AdminBody>
 where
@@ -106,14 +114,14 @@ where
 {
     let (head, body) = request.into_parts();
     let answered = match admitted(context, &head, peer) {
-        Ok(endpoint) => respond(context, endpoint, &head, body).await,
+        Ok(admitted) => respond(context, &admitted, body).await,
         Err(refusal) => Err(refusal),
     };
     answered.unwrap_or_else(Refusal::into_reply)
 }
 
-/// Finds the route and asks the guard, before a byte of the body is read.
-fn admitted(context: &AdminContext, head: &request::Parts, peer: SocketAddr) -> Result<Endpoint, Refusal> {
+/// Finds the route and checks access, before a byte of the body is read.
+fn admitted<'a>(context: &AdminContext, head: &'a request::Parts, peer: SocketAddr) -> Result<Admitted<'a>, Refusal> {
     let (method, path) = (head.method.to_string(), head.uri.path());
     let asset = || path.starts_with(ASSET.path).then_some(&ASSET);
     let Some(route) = ROUTES.iter().find(|route| route.path == path).or_else(asset) else {
@@ -122,24 +130,26 @@ fn admitted(context: &AdminContext, head: &request::Parts, peer: SocketAddr) -> 
     if !route.allows(&head.method) {
         return Err(Refusal::WrongMethod { method, path: path.to_owned(), allow: route.allow });
     }
-    context.guard.check(route.access, head, peer)?;
-    Ok(route.endpoint)
+    context.guard.check(required(route, head), head, peer)?;
+    Ok(Admitted { endpoint: route.endpoint, head, peer, detail: context.guard.detail(head, peer) })
+}
+
+/// The page holds no figures, so a browser may load it before it has a token.
+fn required(route: &Route, head: &request::Parts) -> Access {
+    let is_page = route.endpoint == Endpoint::Index && dashboard::wants_page(&head.headers);
+    if is_page { Access::Open } else { route.access }
 }
 
 fn unknown(head: &request::Parts) -> Refusal {
     Refusal::UnknownRoute { method: head.method.to_string(), path: head.uri.path().to_owned() }
 }
 
-async fn respond<B>(
-    context: &AdminContext,
-    endpoint: Endpoint,
-    head: &request::Parts,
-    body: B,
-) -> Result<Reply, Refusal>
+async fn respond<B>(context: &AdminContext, admitted: &Admitted<'_>, body: B) -> Result<Reply, Refusal>
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let Admitted { endpoint, head, peer, detail } = *admitted;
     match endpoint {
         Endpoint::Index if dashboard::wants_page(&head.headers) => Ok(dashboard::page()),
         Endpoint::Index => Ok(index()),
@@ -147,13 +157,13 @@ where
         Endpoint::Asset => dashboard::asset(head.uri.path()).ok_or_else(|| unknown(head)),
         Endpoint::Dashboard => Ok(dashboard::dashboard(context).await),
         Endpoint::Events if head.method == Method::HEAD => Ok(dashboard::no_events()),
-        Endpoint::Events => dashboard::events(context),
+        Endpoint::Events => dashboard::events(context, peer.ip()),
         Endpoint::Metrics => Ok(metrics(context)),
         Endpoint::Live => Ok(health::live()),
         Endpoint::Ready => Ok(health::ready(context)),
-        Endpoint::Stats => Ok(performance::stats(context)),
-        Endpoint::Health => Ok(health::health(context)),
-        Endpoint::CacheStats => Ok(cache::stats(context)),
+        Endpoint::Stats => Ok(performance::stats(context, detail)),
+        Endpoint::Health => Ok(health::health(context, detail)),
+        Endpoint::CacheStats => Ok(cache::stats(context, detail)),
         Endpoint::Config => Ok(settings::show(context)),
         Endpoint::Purge => cache::purge(context, head).await,
         Endpoint::OptimizeMemory => {

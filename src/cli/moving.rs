@@ -57,7 +57,7 @@ impl Place {
         match timeout(ASK_WITHIN, asked).await.or_else(late)? {
             Ok(answer) if answer.status() == StatusCode::OK => Ok(Self::Running(Box::new(port))),
             Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
-                Err("the ops port refuses: it answers only on its own machine, or with its admin.token".to_owned())
+                Err("the ops port refuses: set the admin.token that it requires, or ask from its own machine where it has none".to_owned())
             }
             Ok(answer) => {
                 Err(format!("what listens at admin_listen is no vecho that can do this ({})", answer.status()))

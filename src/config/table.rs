@@ -208,7 +208,7 @@ pub const KEYS: &[Key] = &[
     key(
         "admin.token",
         "none",
-        "Token that lets callers from elsewhere than loopback change something on the ops port.",
+        "Token that every route of the ops port but probes and metrics requires, also from loopback.",
     )
     .secret(),
     key("admin.token_file", "none", "File that holds admin.token."),

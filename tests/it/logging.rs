@@ -77,8 +77,13 @@ async fn varied_traffic(stub: &Stub, vecho: &Vecho) {
         request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("legal"));
         client.send(request).await.expect("an answer");
     }
-    client.send(raw(Method::PUT, &vecho.ops_url("/api/log-level"), "trace")).await.expect("an answer");
-    client.get(&vecho.ops_url("/api/config")).await;
+    for (method, path, body) in
+        [(Method::PUT, "/api/log-level", r#"{"level":"trace"}"#), (Method::GET, "/api/config", "")]
+    {
+        let mut request = raw(method, &vecho.ops_url(path), body);
+        request.headers_mut().insert("x-vecho-admin-token", "adminTokenWord".parse().expect("legal"));
+        assert_eq!(client.send(request).await.expect("an answer").status, 200);
+    }
     stub.down().await;
     embed(&ask("down")).await;
     stub.up().await;

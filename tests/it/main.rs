@@ -28,6 +28,7 @@ mod encodings;
 mod failures;
 mod fallback;
 mod floods;
+mod guard;
 mod harness;
 mod incidents;
 mod keys;

@@ -122,7 +122,7 @@ function takeToken(value) {
   useToken(value);
   byId("token-value").value = "";
   byId("token-forget").hidden = !value;
-  write(byId("token-note"), value ? "in use, until this page is closed" : "needed where the page is not on loopback");
+  write(byId("token-note"), value ? "in use, until this page is closed" : "needed where the server has one");
 }
 
 export function actions() {

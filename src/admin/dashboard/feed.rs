@@ -3,25 +3,24 @@
 //! A reader that does not keep up is let go rather than waited for: a stream holds a handful of events and no more, and
 //! one whose peer reads nothing at all is ended by the port's own limit on unread answers.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream;
 use serde_json::json;
 use tokio::sync::broadcast::{Receiver, Sender, channel};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::super::{AdminContext, Pieces};
+use super::places::{Place, Places};
 use super::state;
 use crate::metrics::{Recent, STEP_SECONDS, Sample, Seen};
 
 /// The type of an event stream.
 pub(super) const CONTENT_TYPE: &str = "text/event-stream";
 
-/// Streams open at once.
-const MAX_STREAMS: usize = 16;
 /// Events that wait for a reader; who misses one is let go.
 const MAX_WAITING: usize = 4;
 /// How long a stream is silent at most.
@@ -33,12 +32,12 @@ const HEARTBEAT_COMMENT: &[u8] = b": heartbeat\n\n";
 pub struct Feed {
     /// Nothing once the feed has ended.
     events: Mutex<Option<Sender<Bytes>>>,
-    places: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Default for Feed {
     fn default() -> Self {
-        Self { events: Mutex::new(Some(channel(MAX_WAITING).0)), places: Arc::new(Semaphore::new(MAX_STREAMS)) }
+        Self { events: Mutex::new(Some(channel(MAX_WAITING).0)), places: Places::default() }
     }
 }
 
@@ -58,9 +57,9 @@ impl Feed {
         }
     }
 
-    /// A stream that begins with `first`; nothing where there are too many, or the feed has ended.
-    pub(super) fn open(&self, first: impl FnOnce() -> Bytes) -> Option<Pieces<'static>> {
-        let place = Arc::clone(&self.places).try_acquire_owned().ok()?;
+    /// Opens a stream of `peer` that begins with `first`; none if too many are open or the feed has ended.
+    pub(super) fn open(&self, peer: IpAddr, first: impl FnOnce() -> Bytes) -> Option<Pieces<'static>> {
+        let place = self.places.take(peer)?;
         let events = self.events().as_ref()?.subscribe();
         let reader = Reader { first: Some(first()), events, _place: place };
         Some(Box::pin(stream::unfold(reader, Reader::next)))
@@ -92,7 +91,7 @@ impl Drop for End<'_> {
 struct Reader {
     first: Option<Bytes>,
     events: Receiver<Bytes>,
-    _place: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Reader {

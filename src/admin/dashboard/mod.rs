@@ -1,12 +1,13 @@
 //! The live dashboard: a page and its files, compiled in; what it shows at first; and what it is told from then on.
 //!
-//! The page is a stranger's like any other until the guard has seen where its requests come from: what single requests
-//! were is shown under a local `Host` alone.
+//! The page itself holds no figures. Its requests for figures pass the guard like all others.
 
 mod assets;
 mod feed;
+mod places;
 mod state;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::header::{ACCEPT, HeaderMap, HeaderName, HeaderValue, REFERRER_POLICY, VARY};
@@ -108,8 +109,8 @@ struct History<'a> {
 }
 
 /// `GET /api/events`
-pub(super) fn events(context: &AdminContext) -> Result<Reply, Refusal> {
-    let events = context.feed.open(|| feed::update(context, None, &[])).ok_or(Refusal::TooManyStreams)?;
+pub(super) fn events(context: &AdminContext, peer: IpAddr) -> Result<Reply, Refusal> {
+    let events = context.feed.open(peer, || feed::update(context, None, &[])).ok_or(Refusal::TooManyStreams)?;
     Ok(reply::streamed(feed::CONTENT_TYPE, events))
 }
 

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::super::guard::Detail;
 use super::super::{AdminContext, health, performance};
 
 /// Most incidents that the page shows; health lists all that are kept.
@@ -14,8 +15,8 @@ pub(super) fn now(context: &AdminContext) -> Value {
         "version": env!("CARGO_PKG_VERSION"),
         "at_ms": metrics.performance().now_ms(),
         "started_ms": metrics.performance().started_ms(),
-        "stats": performance::figures(context),
-        "health": health::figures(context),
+        "stats": performance::figures(context, Detail::Full),
+        "health": health::figures(context, Detail::Full),
         "incidents": health::incidents(context, SHOWN_INCIDENTS),
         "bypass": by_name(metrics.bypasses_by_reason()),
         "inputs": by_name(metrics.inputs_by_source()),

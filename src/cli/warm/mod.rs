@@ -77,7 +77,7 @@ pub(super) async fn warm(config: Config, credential: &Credential, options: &Warm
     let (own, config) = start(credential::of_nobody(config)).await?;
     let whose = credential::whose(&config, credential);
     let warmed = run(Port::new(own.public_addr(), None), &config, credential, options, file).await;
-    let kept = stop(own).await;
+    let kept = stop(own, &config).await;
     let Warmed { answered, ended } = warmed?;
     if answered > 0 && !options.quiet {
         say(&format!("what is kept is {whose}"));
@@ -103,7 +103,7 @@ async fn start(config: Config) -> Result<(App, Config), Failed> {
     let config = Config { listen: any, admin_listen: any, tls: None, ..config };
     let own = App::start(config.clone(), Surroundings::detached(Clock::System)).await;
     let own = own.map_err(|error| error.to_string())?;
-    let tiers = tiers_of(&own).await.unwrap_or_default();
+    let tiers = tiers_of(&own, &config).await.unwrap_or_default();
     let outlives = ["disk", "redis"].iter().any(|tier| tiers[tier]["up"] == true);
     if outlives {
         return Ok((own, config));
@@ -112,15 +112,15 @@ async fn start(config: Config) -> Result<(App, Config), Failed> {
     Err("no vecho runs at `listen`, and without one there is no tier below memory that would keep anything".to_owned())
 }
 
-async fn stop(own: App) -> Result<(), Failed> {
-    let tiers = tiers_of(&own).await.unwrap_or_default();
+async fn stop(own: App, config: &Config) -> Result<(), Failed> {
+    let tiers = tiers_of(&own, config).await.unwrap_or_default();
     let dropped: u64 = ["disk", "redis"].iter().filter_map(|tier| tiers[tier]["dropped"].as_u64()).sum();
     let lost = dropped + own.stop().await.unwritten as u64;
     if lost == 0 { Ok(()) } else { Err(format!("{} vectors were fetched and could not be kept", grouped(lost))) }
 }
 
-async fn tiers_of(own: &App) -> Option<Value> {
-    let port = Port::new(own.admin_addr(), None);
+async fn tiers_of(own: &App, config: &Config) -> Option<Value> {
+    let port = Port::new(own.admin_addr(), config.admin.token.as_ref());
     let stats = port.request(::http::Method::GET, "/api/performance/cache/stats", http::whole(""));
     let stats = read_whole(port.send(stats).await.ok()?.into_body()).await.ok()?;
     serde_json::from_slice::<Value>(&stats).ok().map(|mut stats| stats["tiers"].take())

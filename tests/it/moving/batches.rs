@@ -154,7 +154,6 @@ async fn a_job_goes_into_the_folder_of_a_vecho_that_does_not_run() {
 #[tokio::test]
 async fn the_token_of_the_ops_port_and_the_key_of_the_callers_go_side_by_side() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-token"));
-    // Who may ask from elsewhere needs the token; here only the name in `Host` is a stranger's.
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_ADMIN_TOKEN", "t0ken")]);
     let (job, upstream) = (job(&folder), stub.base_url());
     let explain = async |headers: &[(&'static str, &str)]| {

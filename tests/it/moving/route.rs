@@ -142,11 +142,15 @@ async fn vectors_are_handed_out_and_taken_in_under_the_guard_of_what_changes_som
             "host: evil.example\r\n",
             "host: localhost\r\norigin: https://evil.example\r\n",
             "host: evil.example\r\nauthorization: Bearer t0kem\r\n",
+            "host: localhost\r\n",
         ] {
             let answer = ask(headers).await;
             assert!(answer.starts_with("HTTP/1.1 403 "), "{method} {headers}: {answer}");
         }
-        for headers in ["host: localhost\r\n", "host: evil.example\r\nauthorization: Bearer t0ken\r\n"] {
+        for headers in [
+            "x-vecho-admin-token: t0ken\r\nhost: localhost\r\n",
+            "host: evil.example\r\nauthorization: Bearer t0ken\r\n",
+        ] {
             let answer = ask(headers).await;
             let expected = if method == "POST" { "HTTP/1.1 400 " } else { "HTTP/1.1 200 " };
             assert!(answer.starts_with(expected), "{method} {headers}: {answer}");

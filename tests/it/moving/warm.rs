@@ -134,7 +134,8 @@ async fn without_a_vecho_that_runs_the_vectors_go_into_its_folder() {
     let (upstream, folder) = (stub.base_url(), Folder::new("warmed"));
     let path = format!("disk.path={}", folder.path("disk").display());
     let place = ["--listen", "127.0.0.1:2", "--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
-    let key = [("OPENAI_API_KEY", "sk-app")];
+    // The command asks the ops port of its own process, which requires the token.
+    let key = [("OPENAI_API_KEY", "sk-app"), ("VECHO_ADMIN_TOKEN", "t0ken")];
     let warmed = run_with(&[&place[..], &["warm", "--model", TINY, "-"]].concat(), &key, FILE.as_bytes()).well();
     warmed.said("4 were fetched, 0 failed").said("applications that send this OPENAI_API_KEY themselves");
     let file = run_with(&[&place[..], &["export", "-"]].concat(), &[], b"").well().said("exported 4 records").out;

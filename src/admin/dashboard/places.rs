@@ -1,0 +1,108 @@
+//! Bounds on open event streams, by peer.
+//!
+//! Peers on other hosts cannot take all places, so the operator on this machine always finds one.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::super::guard::is_loopback;
+
+/// Streams open at once.
+const MAX_STREAMS: usize = 16;
+/// Streams of all other hosts together.
+const MAX_STREAMS_OF_OTHER_HOSTS: usize = 12;
+/// Streams of one other host.
+const MAX_STREAMS_OF_ONE_HOST: usize = 8;
+
+/// Peers of the open streams, one entry for each stream.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Places(Arc<Mutex<Vec<IpAddr>>>);
+
+/// Permit of one stream; its drop ends it.
+pub(super) struct Place {
+    places: Places,
+    host: IpAddr,
+}
+
+impl Places {
+    /// Takes a place for a stream of `peer`; none if a bound is reached.
+    pub(super) fn take(&self, peer: IpAddr) -> Option<Place> {
+        let host = host(peer);
+        let mut open = self.open();
+        let of = |is_counted: &dyn Fn(IpAddr) -> bool| open.iter().filter(|peer| is_counted(**peer)).count();
+        let is_full = of(&|_| true) >= MAX_STREAMS;
+        let is_bounded = of(&|peer| peer == host) >= MAX_STREAMS_OF_ONE_HOST
+            || of(&|peer| !is_loopback(peer)) >= MAX_STREAMS_OF_OTHER_HOSTS;
+        if is_full || (is_bounded && !is_loopback(host)) {
+            return None;
+        }
+        open.push(host);
+        Some(Place { places: self.clone(), host })
+    }
+
+    fn open(&self) -> MutexGuard<'_, Vec<IpAddr>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.places.open();
+        if let Some(at) = open.iter().position(|host| *host == self.host) {
+            open.swap_remove(at);
+        }
+    }
+}
+
+/// Returns the address that stands for the host of a peer: of IPv6 the network of 64 bits, in which one host may choose
+/// any number of addresses.
+fn host(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) if !address.is_loopback() => {
+            Ipv6Addr::from(u128::from(address) & !u128::from(u64::MAX)).into()
+        }
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn take(places: &Places, peer: &str, times: usize) -> Vec<Place> {
+        let peer = peer.parse().expect("a test's peer must be an address");
+        (0..times).map_while(|_| places.take(peer)).collect()
+    }
+
+    #[test]
+    fn one_other_host_gets_eight_places_and_all_other_hosts_twelve() {
+        let places = Places::default();
+        let first = take(&places, "10.0.0.1", 20);
+        assert_eq!(first.len(), 8);
+        assert_eq!(take(&places, "::ffff:10.0.0.1", 1).len(), 0, "the same host");
+        let second = take(&places, "10.0.0.2", 20);
+        assert_eq!(second.len(), 4);
+        assert_eq!(take(&places, "10.0.0.3", 1).len(), 0);
+        let own = take(&places, "127.0.0.1", 20);
+        assert_eq!(own.len(), 4, "the rest is left to this machine");
+        drop(first);
+        assert_eq!(take(&places, "10.0.0.3", 20).len(), 8, "places are given back");
+    }
+
+    #[test]
+    fn this_machine_gets_all_places() {
+        let places = Places::default();
+        let (four, six) = (take(&places, "127.0.0.1", 9), take(&places, "::1", 20));
+        assert_eq!((four.len(), six.len()), (9, 7));
+        assert_eq!(take(&places, "10.0.0.1", 1).len(), 0);
+    }
+
+    #[test]
+    fn addresses_of_one_ipv6_network_are_one_host() {
+        let places = Places::default();
+        let open: Vec<Place> =
+            (0..20).map_while(|n: u16| places.take(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, n, 0, 0, n).into())).collect();
+        assert_eq!(open.len(), 8);
+        assert_eq!(take(&places, "2001:db8:0:1::1", 1).len(), 1);
+    }
+}
