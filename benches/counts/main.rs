@@ -19,7 +19,8 @@ use vecho::metrics::{Ended, Metrics, Outcome, Route, SourceLabel, Subject};
 use vecho::packed::{Codec, Form, Packed};
 use vecho::plan::Plan;
 use vecho::spaces::Identity;
-use vecho::tiers::{Record, Times, at_rest};
+use vecho::tiers::at_rest::{self, ChecksumKey, ChecksumKeys};
+use vecho::tiers::{Record, Times};
 use vecho::vector::Vector;
 use vecho::wire::{Base64, Encoding, Expected, PathModel, Rendering, read_answer, read_request};
 
@@ -132,14 +133,18 @@ fn record() -> Record {
     Record::new(vector, identity, Times { created_ms: 1, fresh_until_ms: 2, stale_until_ms: 3 }, Some(8))
 }
 
+fn checksum_key() -> ChecksumKey {
+    ChecksumKeys::default().of(&KeyBuilder::new(None).finish())
+}
+
 fn record_to_bytes(iterations: u64) {
     let record = record();
-    repeat(iterations, || at_rest::to_bytes(black_box(&record), 1));
+    repeat(iterations, || at_rest::to_bytes(black_box(&record), 1, &checksum_key()));
 }
 
 fn record_from_bytes(iterations: u64) {
-    let bytes = at_rest::to_bytes(&record(), 1);
-    repeat(iterations, || at_rest::from_bytes(black_box(&bytes)).is_ok());
+    let bytes = at_rest::to_bytes(&record(), 1, &checksum_key());
+    repeat(iterations, || at_rest::from_bytes(black_box(&bytes), &checksum_key()).is_ok());
 }
 
 fn parse_request(iterations: u64, texts: usize, text_bytes: usize) {

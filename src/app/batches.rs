@@ -23,7 +23,8 @@ use crate::key::Key;
 use crate::lines::{Line, Lines};
 use crate::proxy::{path_model, read_origin};
 use crate::spaces::Identity;
-use crate::tiers::{Record, Times, at_rest};
+use crate::tiers::at_rest::{self, ChecksumKeys};
+use crate::tiers::{Record, Times};
 use crate::tokens;
 use crate::upstream::{RouteKind, classify_path};
 use crate::wire::{Base64, EmbedRequest, Encoding, Expected, Input, InputKind, ReadAnswer, read_answer, read_request};
@@ -264,12 +265,14 @@ impl Reading {
         let asked_as = if asked_model.is_empty() { Arc::clone(&model) } else { Arc::from(asked_model) };
         let is_openai = speaks_f32(&self.keying.config.upstream.target, &asked.uri);
         let (times, counts) = (self.times(), token_counts(&asked.request, answer, is_openai));
-        let records = answer.vectors.iter().zip(counts).map(|(vector, tokens)| {
+        let checksum_keys = ChecksumKeys::new(self.keying.config.cache.key_secret.as_ref());
+        let records = asked.keys.iter().zip(answer.vectors.iter().zip(counts)).map(|(key, (vector, tokens))| {
             let identity = Identity { model: Arc::clone(&model), dimension: vector.dimension() };
             // Whoever takes it in gives it an epoch of his own.
-            at_rest::to_bytes(&Record::new(vector.clone(), identity, times, tokens).asked_as(&asked_as), 0)
+            let record = Record::new(vector.clone(), identity, times, tokens).asked_as(&asked_as);
+            (*key, at_rest::to_bytes(&record, 0, &checksum_keys.of(key)))
         });
-        asked.keys.iter().copied().zip(records).collect()
+        records.collect()
     }
 
     fn times(&self) -> Times {

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::key::Key;
 use crate::packed::Codec;
+use crate::tiers::at_rest::ChecksumKeys;
 use crate::tiers::disk::{DiskStore, OpenError};
 use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Settled, Stack, Tier};
 
@@ -58,7 +59,8 @@ impl Folder {
         epochs.inherit(&noted.debts);
         let disk = Arc::new(Straight { store, waiting: Mutex::default() });
         let memory = MemoryTier::new(Bounds { max_bytes: MEMORY_BYTES, max_entries: None });
-        let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], epochs);
+        let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
+        let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], epochs, checksum_keys);
         Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System, codec: config.cache.codec })
     }
 

@@ -21,6 +21,7 @@ use crate::serve::{ConnectionHooks, Fault};
 use crate::spaces::Spaces;
 use crate::system::System;
 use crate::tasks::Tasks;
+use crate::tiers::at_rest::ChecksumKeys;
 use crate::tiers::{self, LowerStats, MemoryTier, Stack};
 use crate::traces::Tracer;
 use crate::upstream::{Batcher, Breaker, Caller, Client};
@@ -59,10 +60,11 @@ impl Parts {
         let ground = Ground { live, clock, metrics, epochs: &epochs, limit_bytes };
         let redis = wanted::redis(&ground);
         let lower = wanted::lower(&ground, redis.as_ref()).await;
+        let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),
-            tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, epochs),
+            tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, epochs, checksum_keys),
             leases: wanted::leases(live, redis.as_ref()),
             flights: Flights::new(),
             // Tasks of its own: who counts unfinished fetches must not count their calls, too.

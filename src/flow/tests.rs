@@ -15,6 +15,7 @@ use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::mock;
+use crate::tiers::at_rest::ChecksumKeys;
 use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Settled, Tier};
 use crate::traces::TraceContext;
 use crate::upstream::{Breaker, Caller, Client, Reply};
@@ -36,7 +37,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let flow = Flow {
         live: live.clone(),
         clock: Clock::manual(1_000),
-        tiers: Stack::new(memory, lower, Arc::default()),
+        tiers: Stack::new(memory, lower, Arc::default(), ChecksumKeys::default()),
         leases: None,
         flights: Flights::new(),
         batcher: Batcher::new(caller, live, 1 << 30, Arc::clone(&metrics)),

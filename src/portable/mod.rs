@@ -1,7 +1,7 @@
 //! The file in which a cache travels from one instance to another: keys and records, and nothing else.
 //!
 //! ```text
-//! "vecho cache 1\n"                                          14 bytes
+//! "vecho cache 2\n"                                          14 bytes
 //! a frame for each record:
 //!     mark F5 'v' 'R' FA  |  length, u32 LE  |  key, 32  |  record, `length` bytes  |  checksum, 32
 //! the end:
@@ -22,7 +22,7 @@ pub use read::{Ending, NotPortable, Piece, Reader};
 pub use write::{TooLong, Writer};
 
 /// The first line.
-const HEAD: &[u8] = b"vecho cache 1\n";
+const HEAD: &[u8] = b"vecho cache 2\n";
 
 /// What the first lines of all versions begin with.
 const ANY_HEAD: &[u8] = b"vecho cache ";

@@ -62,7 +62,7 @@ fn what_is_no_such_file_is_refused_by_its_first_line() {
     for other in [&b""[..], b"v", b"vecho", b"vecho cache", b"{\"custom_id\":1}", b"vecho cash 1\n"] {
         assert_eq!(read(other, 5), Err(NotPortable::Other), "{other:?}");
     }
-    assert_eq!(read(b"vecho cache 2\n", 5), Err(NotPortable::Version));
+    assert_eq!(read(b"vecho cache 1\n", 5), Err(NotPortable::Version));
     assert_eq!(read(b"vecho cache 10\n", 5), Err(NotPortable::Version));
 }
 

@@ -1,11 +1,13 @@
 //! A record as bytes, for other processes and other times: disks, Redis, files. ARCHITECTURE.md draws the layout.
 //!
-//! The version comes first, so that old and new bytes can lie side by side and each reader knows its own. A record is
-//! believed only whole: its checksum spans everything before it.
+//! The version comes first, so that old and new bytes can lie side by side and each reader knows its own. The checksum
+//! covers everything before it and is keyed with the cache key, so a record is valid only under the key it was written for.
 
 use std::sync::Arc;
 
 use super::{Record, Times};
+use crate::config::Secret;
+use crate::key::Key;
 use crate::packed::{Form, NotPacked, Packed};
 use crate::spaces::Identity;
 
@@ -13,13 +15,42 @@ use crate::spaces::Identity;
 const MAGIC: [u8; 3] = *b"vec";
 
 /// The version that is written.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// Up to the names.
 const HEAD_BYTES: usize = 56;
 
 /// A checksum's bytes.
 const CHECKSUM_BYTES: usize = 8;
+
+/// Derives the key of each record's checksum.
+#[derive(Clone, Default)]
+pub struct ChecksumKeys(Option<[u8; 32]>);
+
+/// Key of one record's checksum.
+pub struct ChecksumKey([u8; 32]);
+
+impl ChecksumKeys {
+    /// With a secret, a record can be neither made nor moved to another key without knowing the secret.
+    pub fn new(secret: Option<&Secret>) -> Self {
+        let derive = |secret: &Secret| blake3::derive_key("vecho 2026 record checksum", secret.reveal().as_bytes());
+        Self(secret.map(derive))
+    }
+
+    /// Returns the checksum key of the record that is stored under `key`.
+    pub fn of(&self, key: &Key) -> ChecksumKey {
+        let keyed = |secret: &[u8; 32]| *blake3::keyed_hash(secret, key.as_bytes()).as_bytes();
+        ChecksumKey(self.0.as_ref().map_or(*key.as_bytes(), keyed))
+    }
+}
+
+impl ChecksumKey {
+    /// Hashes the record once: the key goes in without a second pass.
+    fn checksum(&self, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
+        let hash = blake3::keyed_hash(&self.0, body);
+        *hash.as_bytes().first_chunk().expect("a hash must be longer than a checksum")
+    }
+}
 
 /// Why bytes are not a record that may be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -33,8 +64,8 @@ pub enum Damaged {
     /// It ends early, or late.
     #[error("it has the wrong length")]
     Length,
-    /// It has changed since it was written.
-    #[error("its checksum is wrong")]
+    /// It has changed since it was written, or was written for another key or with another `cache.key_secret`.
+    #[error("its checksum is wrong: it has changed, or belongs to another key or cache.key_secret")]
     Checksum,
     /// It is as it was written, and says something that cannot be.
     #[error("it contradicts itself")]
@@ -45,7 +76,7 @@ pub enum Damaged {
 }
 
 /// The record's bytes. The `epoch` is the caller's: a number that comes back with the record.
-pub fn to_bytes(record: &Record, epoch: u64) -> Vec<u8> {
+pub fn to_bytes(record: &Record, epoch: u64, checksum_key: &ChecksumKey) -> Vec<u8> {
     let [model, asked_model] = record.models();
     let asked_model = if asked_model == model { "" } else { asked_model };
     let (vector, times) = (&record.vector, &record.times);
@@ -63,13 +94,13 @@ pub fn to_bytes(record: &Record, epoch: u64) -> Vec<u8> {
     bytes.extend_from_slice(model.as_bytes());
     bytes.extend_from_slice(asked_model.as_bytes());
     bytes.extend_from_slice(vector.payload());
-    bytes.extend_from_slice(&checksum(&bytes));
+    bytes.extend_from_slice(&checksum_key.checksum(&bytes));
     bytes
 }
 
 /// The record of such bytes, and its epoch.
-pub fn from_bytes(bytes: &[u8]) -> Result<(Record, u64), Damaged> {
-    let body = checked(bytes)?;
+pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, u64), Damaged> {
+    let body = checked(bytes, checksum_key)?;
     let mut rest = Rest(&body[MAGIC.len() + 1..]);
     let [form, zeros @ ..] = rest.take::<4>()?;
     let form = Form::from_number(form).filter(|_| zeros == [0; 3]).ok_or(Damaged::Contradiction)?;
@@ -84,18 +115,14 @@ pub fn from_bytes(bytes: &[u8]) -> Result<(Record, u64), Damaged> {
 }
 
 /// What stands before the checksum, if it is right.
-fn checked(bytes: &[u8]) -> Result<&[u8], Damaged> {
+fn checked<'b>(bytes: &'b [u8], checksum_key: &ChecksumKey) -> Result<&'b [u8], Damaged> {
     match bytes.strip_prefix(&MAGIC).and_then(<[u8]>::first) {
         None => return Err(Damaged::NoRecord),
         Some(&VERSION) => {}
         Some(other) => return Err(Damaged::UnknownVersion(*other)),
     }
     let (body, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(Damaged::Length)?;
-    if checksum(body) == *sum { Ok(body) } else { Err(Damaged::Checksum) }
-}
-
-fn checksum(bytes: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    *blake3::hash(bytes).as_bytes().first_chunk().expect("a hash must be longer than a checksum")
+    if checksum_key.checksum(body) == *sum { Ok(body) } else { Err(Damaged::Checksum) }
 }
 
 fn length(number: usize) -> [u8; 4] {
@@ -147,6 +174,22 @@ mod tests {
         Record::new(vector, identity, TIMES, Some(7)).asked_as(&asked_model.into())
     }
 
+    fn of_key(n: u8) -> ChecksumKey {
+        ChecksumKeys::default().of(&Key::from_bytes([n; 32]))
+    }
+
+    fn to_bytes(record: &Record, epoch: u64) -> Vec<u8> {
+        super::to_bytes(record, epoch, &of_key(1))
+    }
+
+    fn from_bytes(bytes: &[u8]) -> Result<(Record, u64), Damaged> {
+        super::from_bytes(bytes, &of_key(1))
+    }
+
+    fn checksum(body: &[u8]) -> [u8; CHECKSUM_BYTES] {
+        of_key(1).checksum(body)
+    }
+
     /// The parts of a record that must come back.
     fn shown(record: &Record) -> (Packed, Identity, [String; 2], Times, Option<u32>) {
         let models = record.models().map(str::to_owned);
@@ -173,6 +216,28 @@ mod tests {
     }
 
     #[test]
+    fn a_record_is_valid_under_its_own_key_and_secret_only() {
+        let secrets = [None, Some(Secret::new("one")), Some(Secret::new("two"))];
+        let keys = secrets.map(|secret| ChecksumKeys::new(secret.as_ref()));
+        let of_each = |n| keys.iter().map(move |keys| keys.of(&Key::from_bytes([n; 32])));
+        let all: Vec<ChecksumKey> = of_each(1).chain(of_each(2)).collect();
+        for (n, written) in all.iter().enumerate() {
+            let bytes = super::to_bytes(&record(&[0.1, 0.2], Codec::Lossless, "m"), 3, written);
+            for (m, read) in all.iter().enumerate() {
+                let expected = if n == m { None } else { Some(Damaged::Checksum) };
+                assert_eq!(super::from_bytes(&bytes, read).err(), expected, "{n} {m}");
+            }
+        }
+    }
+
+    #[test]
+    fn records_of_the_first_version_are_of_an_unknown_version() {
+        let mut bytes = to_bytes(&record(&[0.1, 0.2], Codec::Lossless, "m"), 3);
+        bytes[3] = 1;
+        assert_eq!(from_bytes(&bytes).expect_err("it is older"), Damaged::UnknownVersion(1));
+    }
+
+    #[test]
     fn tokens_that_were_not_counted_stay_uncounted() {
         let record = record(&[1.0], Codec::F32, "m");
         record.set_tokens(0);
@@ -182,7 +247,7 @@ mod tests {
     #[test]
     fn the_layout_is_the_one_that_is_drawn() {
         let bytes = to_bytes(&record(&[1.0, 2.0], Codec::F32, "asked"), 0x0102);
-        assert_eq!(&bytes[..16], b"vec\x01\x00\0\0\0\x02\0\0\0\x07\0\0\0");
+        assert_eq!(&bytes[..16], b"vec\x02\x00\0\0\0\x02\0\0\0\x07\0\0\0");
         assert_eq!(&bytes[16..26], b"\x02\x01\0\0\0\0\0\0\x01\0");
         assert_eq!(&bytes[48..56], b"\x08\0\0\0\x05\0\0\0");
         assert_eq!(&bytes[56..77], b"model-v2asked\0\0\x80\x3f\0\0\0\x40");

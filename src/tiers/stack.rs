@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 
 use self::damage::Damage;
-use super::at_rest;
+use super::at_rest::{self, ChecksumKeys};
 use super::{Age, AtRest, LowerTier, MemoryTier, Record};
 use crate::epochs::Epochs;
 use crate::generation::{Generation, Generations};
@@ -94,13 +94,20 @@ pub struct Stack {
     lower: Vec<Arc<dyn LowerTier>>,
     generations: Generations,
     epochs: Arc<Epochs>,
+    checksum_keys: ChecksumKeys,
     damage: Damage,
 }
 
 impl Stack {
     /// The memory tier over those in `lower`, which are asked in that order.
-    pub fn new(memory: MemoryTier, lower: Vec<Arc<dyn LowerTier>>, epochs: Arc<Epochs>) -> Self {
-        Self { memory, lower, generations: Generations::default(), epochs, damage: Damage::default() }
+    pub fn new(
+        memory: MemoryTier,
+        lower: Vec<Arc<dyn LowerTier>>,
+        epochs: Arc<Epochs>,
+        checksum_keys: ChecksumKeys,
+    ) -> Self {
+        let (generations, damage) = (Generations::default(), Damage::default());
+        Self { memory, lower, generations, epochs, checksum_keys, damage }
     }
 
     /// Looks one key up in memory.
@@ -160,7 +167,7 @@ impl Stack {
             };
             for (place, bytes) in open.into_iter().zip(answers) {
                 let Some(bytes) = bytes else { continue };
-                let Some(woken) = self.wake(bytes, tier.tier(), terms) else { continue };
+                let Some(woken) = self.wake(&keys[place], bytes, tier.tier(), terms) else { continue };
                 match judge(Arc::clone(&woken.record), tier.tier(), terms) {
                     Found::Missing => continue,
                     Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
@@ -176,7 +183,7 @@ impl Stack {
 
     /// Judges what another way than a look-up brought out of `tier`, and moves it up like anything found there.
     pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
-        let Some(woken) = self.wake(bytes.clone(), tier, terms) else { return Found::Missing };
+        let Some(woken) = self.wake(&key, bytes.clone(), tier, terms) else { return Found::Missing };
         let found = judge(Arc::clone(&woken.record), tier, terms);
         let depth = self.lower.iter().position(|lower| lower.tier() == tier);
         if let Some(depth) = depth.filter(|_| !matches!(found, Found::Missing)) {
@@ -185,10 +192,10 @@ impl Stack {
         found
     }
 
-    /// The record in these bytes, if they are whole and no purge has taken it.
-    fn wake(&self, bytes: Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Woken> {
+    /// The record in these bytes, if they are whole, belong to `key`, and no purge has taken it.
+    fn wake(&self, key: &Key, bytes: Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Woken> {
         let tell = |damage: &_| self.damage.tell(tier, *damage, terms.now_ms);
-        let (record, epoch) = self.unpurged(&bytes).inspect_err(tell).ok()??;
+        let (record, epoch) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
         Some(Woken { record: Arc::new(record.known_as(terms.lessons.identity())), epoch, bytes })
     }
 
@@ -243,7 +250,7 @@ impl Stack {
             if self.generations.took(&record.models(), begun) {
                 continue;
             }
-            let bytes = Bytes::from(at_rest::to_bytes(record, epoch));
+            let bytes = Bytes::from(at_rest::to_bytes(record, epoch, &self.checksum_keys.of(&key)));
             let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
             for tier in &self.lower {
                 tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
@@ -254,12 +261,14 @@ impl Stack {
     /// Asks all tiers below memory for everything at once, also for the record that tells who answers for the space. The
     /// newest of those counts: another replica may have met a newer model than this machine's disk has.
     async fn ask_all(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Vec<Option<Bytes>>> {
-        let keys = [keys, &[newest_of(&terms.space)]].concat();
+        let newest = newest_of(&terms.space);
+        let keys = [keys, &[newest]].concat();
         let are_up = || self.lower.iter().all(|tier| tier.stats().up);
         let were_up = are_up();
         let mut answers = join_all(self.lower.iter().map(|tier| ask(&**tier, &keys, terms.trace))).await;
         let noted = answers.iter_mut().filter_map(|answer| answer.get_mut(keys.len() - 1)?.take());
-        let noted = noted.filter_map(|bytes| at_rest::from_bytes(&bytes).ok());
+        let checksum_key = self.checksum_keys.of(&newest);
+        let noted = noted.filter_map(|bytes| at_rest::from_bytes(&bytes, &checksum_key).ok());
         if let Some((newest, _)) = noted.max_by_key(|(record, _)| record.times.created_ms) {
             terms.lessons.recall(&newest.identity);
         }

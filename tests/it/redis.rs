@@ -6,6 +6,7 @@ mod outages;
 mod purges;
 mod secure;
 mod shared;
+mod swapped;
 
 use serde_json::Value;
 

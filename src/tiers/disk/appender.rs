@@ -132,6 +132,10 @@ impl Appender {
         self.seal()?;
         self.active = None;
         self.make_room(ground)?;
+        // A folder or a link of that name is in the way.
+        while ground.folder.is_taken(self.next) {
+            self.next += 1;
+        }
         let number = self.next;
         let segment = Arc::new(Segment::create(&ground.folder.segment(number), number)?);
         self.next += 1;

@@ -24,6 +24,15 @@ pub enum OpenError {
     },
 }
 
+/// Numbers of what is named like a segment, in ascending order.
+#[derive(Debug, Default)]
+pub(super) struct Listing {
+    /// Regular files, the oldest first.
+    pub(super) segments: Vec<u32>,
+    /// Folders, pipes, links and the like. They are left alone.
+    pub(super) others: Vec<u32>,
+}
+
 /// A folder that is this process's alone, until it is dropped or the process ends in any way.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -53,16 +62,28 @@ impl Folder {
         self.lock.unlock()
     }
 
-    /// The numbers of the segments in it, the oldest first.
-    pub(super) fn segments(&self) -> io::Result<Vec<u32>> {
-        let mut numbers = Vec::new();
+    /// Lists what is named like a segment.
+    pub(super) fn list(&self) -> io::Result<Listing> {
+        let mut listing = Listing::default();
         for entry in fs::read_dir(&self.path)? {
-            let name = entry?.file_name();
+            let entry = entry?;
+            let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(SEGMENT)?.parse::<u32>().ok());
-            numbers.extend(number.filter(|number| self.segment(*number).file_name() == Some(&name)));
+            let Some(number) = number.filter(|number| self.segment(*number).file_name() == Some(&name)) else {
+                continue;
+            };
+            // Links are not followed: nothing outside of the folder is ever written or removed.
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if is_file { &mut listing.segments } else { &mut listing.others }.push(number);
         }
-        numbers.sort_unstable();
-        Ok(numbers)
+        listing.segments.sort_unstable();
+        listing.others.sort_unstable();
+        Ok(listing)
+    }
+
+    /// Whether anything has the name of segment `number`, be it a link to nowhere.
+    pub(super) fn is_taken(&self, number: u32) -> bool {
+        fs::symlink_metadata(self.segment(number)).is_ok()
     }
 
     pub(super) fn segment(&self, number: u32) -> PathBuf {
@@ -78,7 +99,7 @@ impl Folder {
 
     /// Removes all segments for good, as far as that goes.
     pub(super) fn remove_segments(&self) -> io::Result<()> {
-        let removed: Vec<_> = self.segments()?.into_iter().map(|number| self.remove_segment(number)).collect();
+        let removed: Vec<_> = self.list()?.segments.into_iter().map(|number| self.remove_segment(number)).collect();
         removed.into_iter().collect::<io::Result<()>>()?;
         self.sync()
     }

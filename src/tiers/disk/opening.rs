@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use super::appender::Appender;
-use super::folder::Folder;
+use super::folder::{Folder, Listing};
 use super::footer::footer_bytes;
 use super::index::{Index, Place};
 use super::segment::{Contents, Segment};
@@ -22,7 +22,12 @@ pub(super) struct Opened {
 /// are no segments of this version go.
 pub(super) fn read(folder: &Folder, bounds: Bounds) -> io::Result<Opened> {
     let mut found = Vec::new();
-    for number in folder.segments()? {
+    let Listing { segments, others } = folder.list()?;
+    if let Some(first) = others.first() {
+        let first = folder.segment(*first);
+        tracing::warn!(skipped = others.len(), "the disk tier skips what is no regular file: {}", first.display());
+    }
+    for number in segments {
         match Segment::open(&folder.segment(number), number)? {
             Some(segment) => found.push((segment.contents()?, Arc::new(segment))),
             None => folder.remove_segment(number)?,

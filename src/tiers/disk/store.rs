@@ -82,16 +82,7 @@ impl DiskStore {
     }
 
     fn load(folder: Folder, bounds: Bounds) -> io::Result<Self> {
-        let purges_bytes = match folder::read(&folder.path().join(PURGES))? {
-            None => 0,
-            Some(bytes) if purges::from_bytes(&bytes).is_some() => bytes.len() as u64,
-            // What was purged is not known any more, so everything counts as purged.
-            Some(_) => {
-                folder.remove_segments()?;
-                folder.replace(PURGES, &purges::to_bytes(&Noted::default()))?;
-                0
-            }
-        };
+        let purges_bytes = Self::load_purges(&folder)?;
         let Opened { index, segments, appender } = opening::read(&folder, bounds)?;
         let store = Self {
             folder,
@@ -106,6 +97,24 @@ impl DiskStore {
         };
         store.change(Appender::make_room)?;
         Ok(store)
+    }
+
+    /// Returns the size of the file of purges. A missing or damaged file means that any entry may have been purged, so all
+    /// segments are removed. The file is on the medium before the first segment is.
+    fn load_purges(folder: &Folder) -> io::Result<u64> {
+        let noted = folder::read(&folder.path().join(PURGES))?;
+        if let Some(bytes) = noted.as_ref().filter(|bytes| purges::from_bytes(bytes).is_some()) {
+            return Ok(bytes.len() as u64);
+        }
+        let segments = folder.list()?.segments.len();
+        if segments > 0 {
+            let state = if noted.is_some() { "damaged" } else { "missing" };
+            tracing::warn!(segments, "the disk tier drops all entries: its file of purges is {state}");
+        }
+        folder.remove_segments()?;
+        let none = purges::to_bytes(&Noted::default());
+        folder.replace(PURGES, &none)?;
+        Ok(none.len() as u64)
     }
 
     /// Fails if the medium has no room for so many bytes.

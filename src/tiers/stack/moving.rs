@@ -56,11 +56,13 @@ impl Stack {
                 return ControlFlow::Continue(());
             }
             seen.insert(*key);
-            visit(key, &at_rest::to_bytes(record, self.epochs.of(&record.models())))
+            let checksum_key = self.checksum_keys.of(key);
+            visit(key, &at_rest::to_bytes(record, self.epochs.of(&record.models()), &checksum_key))
         })?;
         for tier in &self.lower {
-            tier.each(&mut |key, bytes| match self.unpurged(bytes).ok().flatten().map(|(record, _)| record) {
-                Some(record) if !is_over(&record) && seen.insert(*key) => visit(key, bytes),
+            let tell = |damage: &_| self.damage.tell(tier.tier(), *damage, now_ms);
+            tier.each(&mut |key, bytes| match self.unpurged(key, bytes).inspect_err(tell).ok().flatten() {
+                Some((record, _)) if !is_over(&record) && seen.insert(*key) => visit(key, bytes),
                 _ => ControlFlow::Continue(()),
             })?;
         }
@@ -79,7 +81,7 @@ impl Stack {
         let known_since = self.created_ms_of(&keys, arrivals.codec, now_ms).await;
         let (mut fates, mut kept, mut has_replaced) = (Vec::with_capacity(arrived.len()), Vec::new(), false);
         for ((key, bytes), known_ms) in arrived.iter().zip(known_since) {
-            let Ok((record, _)) = at_rest::from_bytes(bytes) else {
+            let Ok((record, _)) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key)) else {
                 fates.push(Fate::Damaged);
                 continue;
             };
@@ -130,18 +132,18 @@ impl Stack {
         let mut newest: Vec<Option<u64>> =
             keys.iter().map(|key| self.memory.peek(key).and_then(|record| created_ms(&record))).collect();
         for tier in &self.lower {
-            for (newest, bytes) in newest.iter_mut().zip(tier.get(keys).await) {
-                let below =
-                    bytes.and_then(|bytes| self.unpurged(&bytes).ok()?).and_then(|(record, _)| created_ms(&record));
+            for ((newest, key), bytes) in newest.iter_mut().zip(keys).zip(tier.get(keys).await) {
+                let found = bytes.and_then(|bytes| self.unpurged(key, &bytes).ok()?);
+                let below = found.and_then(|(record, _)| created_ms(&record));
                 *newest = (*newest).max(below);
             }
         }
         newest
     }
 
-    /// The record in these bytes and its epoch, if they are whole and no purge has taken it.
-    pub(super) fn unpurged(&self, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
-        let (record, epoch) = at_rest::from_bytes(bytes)?;
+    /// The record in these bytes and its epoch, if they are whole, belong to `key`, and no purge has taken it.
+    pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
+        let (record, epoch) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
         Ok((epoch >= self.epochs.of(&record.models())).then_some((record, epoch)))
     }
 
@@ -160,22 +162,28 @@ mod tests {
     use crate::bounded::Bounds;
     use crate::key::{KeyBuilder, Tag};
     use crate::packed::Packed;
+    use crate::tiers::at_rest::ChecksumKeys;
     use crate::tiers::{MemoryTier, Times};
     use crate::vector::Vector;
 
     fn stack() -> Stack {
-        Stack::new(MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None }), Vec::new(), Arc::default())
+        let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+        Stack::new(memory, Vec::new(), Arc::default(), ChecksumKeys::default())
     }
 
     fn key(n: u8) -> Key {
         KeyBuilder::new(None).part(Tag::Text, &[n]).finish()
     }
 
+    fn at_rest_under(key: &Key, record: &Record) -> Bytes {
+        Bytes::from(at_rest::to_bytes(record, 7, &ChecksumKeys::default().of(key)))
+    }
+
     fn arriving(n: u8, created_ms: u64) -> (Key, Bytes) {
         let vector = Vector::from_components(&[f32::from(n) + 1.0, 1.0]).expect("it is a vector");
         let identity = Identity { model: Arc::from("m"), dimension: 2 };
         let times = Times { created_ms, fresh_until_ms: created_ms + 100, stale_until_ms: created_ms + 200 };
-        (key(n), Bytes::from(at_rest::to_bytes(&Record::new(vector, identity, times, None), 7)))
+        (key(n), at_rest_under(&key(n), &Record::new(vector, identity, times, None)))
     }
 
     async fn keep(stack: &Stack, arrivals: &mut Arrivals, arrived: &[(Key, Bytes)]) -> Vec<Fate> {
@@ -191,6 +199,15 @@ mod tests {
         assert_eq!(keep(&stack, arrivals, &again).await, [Fate::Known, Fate::Known, Fate::Over, Fate::Damaged]);
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 960)]).await, [Fate::Kept]);
         assert_eq!(stack.memory().peek(&key(1)).map(|record| record.times.created_ms), Some(960));
+    }
+
+    #[tokio::test]
+    async fn records_that_arrive_under_the_key_of_another_are_damaged() {
+        let stack = stack();
+        let [(one, of_one), (two, of_two)] = [arriving(1, 950), arriving(2, 950)];
+        let swapped = [(one, of_two), (two, of_one)];
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &swapped).await, [Fate::Damaged, Fate::Damaged]);
+        assert!(stack.memory().peek(&one).is_none() && stack.memory().peek(&two).is_none());
     }
 
     #[tokio::test]
@@ -212,7 +229,7 @@ mod tests {
             let identity = Identity { model: Arc::from("m"), dimension: 2 };
             let times = Times { created_ms: 950, fresh_until_ms: 1_050, stale_until_ms: 1_150 };
             let record = Record::new(Packed::pack(&vector, codec), identity, times, None);
-            [(key(1), Bytes::from(at_rest::to_bytes(&record, 7)))]
+            [(key(1), at_rest_under(&key(1), &record))]
         };
         let (lossy, whole) = (arriving(Codec::Int8), arriving(Codec::F32));
         assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &lossy).await, [Fate::Lossy]);

@@ -17,9 +17,13 @@ fn stack() -> Stack {
     over(Vec::new())
 }
 
+fn bytes_under(key: &Key, record: &Record) -> Bytes {
+    Bytes::from(at_rest::to_bytes(record, 0, &ChecksumKeys::default().of(key)))
+}
+
 fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
     let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
-    Stack::new(memory, lower, Arc::default())
+    Stack::new(memory, lower, Arc::default(), ChecksumKeys::default())
 }
 
 fn record(model: &str) -> Arc<Record> {
@@ -211,8 +215,7 @@ async fn a_fresh_record_further_down_is_better_than_a_stale_one() {
     let vector = Vector::from_components(&[1.0, 2.0]).unwrap();
     keep(&stack, keys[0], &Arc::new(Record::new(vector, identity, later, None)));
     for key in &keys {
-        let (bytes, until_ms) = (Bytes::from(at_rest::to_bytes(&record("a"), 0)), 200);
-        disk.put(*key, AtRest { bytes, until_ms });
+        disk.put(*key, AtRest { bytes: bytes_under(key, &record("a")), until_ms: 200 });
     }
     let found = stack.look_below(&keys, &at(150, &lessons), stack.generation()).await;
     assert!(matches!(found[..], [Found::Fresh(_, Tier::Redis), Found::StandIn(_)]), "{found:?}");
@@ -225,7 +228,7 @@ async fn what_is_damaged_over_or_purged_is_missing() {
     let (keys, lessons) = (keys(3), Lessons::default());
     keep(&stack, keys[0], &record("a"));
     for shelf in [&disk, &redis] {
-        let mut damaged = at_rest::to_bytes(&record("a"), 0);
+        let mut damaged = bytes_under(&keys[1], &record("a")).to_vec();
         *damaged.last_mut().unwrap() ^= 1;
         shelf.put(keys[1], AtRest { bytes: damaged.into(), until_ms: 200 });
     }
@@ -296,7 +299,7 @@ async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
         let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
         Arc::new(Record::new(vector, Identity { model: "a".into(), dimension: 2 }, times, None))
     };
-    let bytes = Bytes::from(at_rest::to_bytes(&made_at(1), 0));
+    let bytes = bytes_under(&key, &made_at(1));
     lower.put(key, AtRest { bytes, until_ms: 200 });
     let begun = stack.generation();
     // It lands between the look into memory and what the slower tier says.
@@ -310,16 +313,16 @@ async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
 async fn the_newest_note_of_all_tiers_tells_who_answered_last() {
     let (stack, disk, redis) = two_shelves();
     let (key, space) = (keys(1)[0], at(1, &Lessons::default()).space);
-    let at_rest = |model: &str, created_ms| {
+    let at_rest = |key: &Key, model: &str, created_ms| {
         let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
         let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
         let record = Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None);
-        AtRest { bytes: Bytes::from(at_rest::to_bytes(&record, 0)), until_ms: 200 }
+        AtRest { bytes: bytes_under(key, &record), until_ms: 200 }
     };
     // This machine has met the old model last, another replica the new one.
-    disk.put(key, at_rest("old", 1));
-    disk.put(newest_of(&space), at_rest("old", 1));
-    redis.put(newest_of(&space), at_rest("new", 2));
+    disk.put(key, at_rest(&key, "old", 1));
+    disk.put(newest_of(&space), at_rest(&newest_of(&space), "old", 1));
+    redis.put(newest_of(&space), at_rest(&newest_of(&space), "new", 2));
     let lessons = Lessons::default();
     let found = stack.look_below(&[key], &at(3, &lessons), stack.generation()).await;
     assert!(matches!(found[..], [Found::StandIn(_)]), "{found:?}");
@@ -331,7 +334,7 @@ async fn the_newest_note_of_all_tiers_tells_who_answered_last() {
 async fn where_nothing_is_noted_it_is_asked_for_once() {
     let (stack, disk, redis) = two_shelves();
     let (key, lessons) = (keys(1)[0], Lessons::default());
-    disk.put(key, AtRest { bytes: Bytes::from(at_rest::to_bytes(&record("a"), 0)), until_ms: 200 });
+    disk.put(key, AtRest { bytes: bytes_under(&key, &record("a")), until_ms: 200 });
     for _ in 0..3 {
         let found = stack.look_below(&[key], &at(1, &lessons), stack.generation()).await;
         assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk)]), "{found:?}");
@@ -342,7 +345,8 @@ async fn where_nothing_is_noted_it_is_asked_for_once() {
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
     let newest = Record::new(vector, Identity { model: "b".into(), dimension: 2 }, times, None);
     let terms = at(61_000, &lessons);
-    redis.put(newest_of(&terms.space), AtRest { bytes: Bytes::from(at_rest::to_bytes(&newest, 0)), until_ms: 200_000 });
+    let note = newest_of(&terms.space);
+    redis.put(note, AtRest { bytes: bytes_under(&note, &newest), until_ms: 200_000 });
     stack.look_below(&[key], &terms, stack.generation()).await;
     assert_eq!(lessons.identity().map(|newest| newest.model.to_string()).as_deref(), Some("b"));
 }
@@ -357,7 +361,7 @@ async fn records_that_have_lost_more_than_the_codec_lets_go_are_misses() {
         let identity = Identity { model: "a".into(), dimension: 2 };
         Record::new(Packed::pack(&vector, codec), identity, times, None)
     };
-    let at_rest = |codec| AtRest { bytes: Bytes::from(at_rest::to_bytes(&packed(codec), 0)), until_ms: 200 };
+    let at_rest = |codec| AtRest { bytes: bytes_under(&key, &packed(codec)), until_ms: 200 };
     let with = |codec| Lookup { codec, ..at(1, &lessons) };
     disk.put(key, at_rest(Codec::Int8));
     for codec in [Codec::Lossless, Codec::F32, Codec::Bf16] {
@@ -388,7 +392,8 @@ async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news(
 async fn what_lies_higher_than_the_purges_known_here_moves_up_into_memory_alone() {
     let (stack, disk, redis) = two_shelves();
     let (keys, lessons, found) = (keys(1), Lessons::default(), record("a"));
-    redis.put(keys[0], AtRest { bytes: at_rest::to_bytes(&found, 1).into(), until_ms: 200 });
+    let bytes = at_rest::to_bytes(&found, 1, &ChecksumKeys::default().of(&keys[0]));
+    redis.put(keys[0], AtRest { bytes: bytes.into(), until_ms: 200 });
     let below = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
     assert!(below[0].is_fresh() && stack.look_up(&keys[0], &at(1, &lessons)).is_fresh());
     assert!(!disk.holds(&keys[0]), "a purge of this process may end at that very count");

@@ -1,8 +1,10 @@
 //! Damaged files: what is damaged is fetched again, what is whole is served, and nothing wrong ever.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use super::ground::{Ground, SMALL, TINY, texts};
 use crate::randomised::dice::Dice;
@@ -70,6 +72,72 @@ async fn truncated_files_give_what_is_left_of_them() {
     let vecho = ground.start().await;
     let whole = ground.ask(&vecho, SMALL, &texts).await;
     assert!((200..400).contains(&whole), "{whole}");
+}
+
+/// Exchanges the values of frames that are equally long, and leaves their heads as they are. Says how many it moved.
+fn exchange_values(segment: &Path) -> usize {
+    const HEAD_BYTES: usize = 64;
+    let mut bytes = fs::read(segment).expect("the file is there");
+    let (mut values, mut at) = (BTreeMap::<usize, Vec<usize>>::new(), 16);
+    while bytes.get(at..at + 4) == Some(b"vent") {
+        let length = u32::from_le_bytes(bytes[at + 4..at + 8].try_into().expect("four bytes"));
+        let length = usize::try_from(length).expect("it is small");
+        values.entry(length).or_default().push(at + HEAD_BYTES);
+        at += HEAD_BYTES + length;
+    }
+    let mut moved = 0;
+    for (length, places) in values.into_iter().filter(|(_, places)| places.len() > 1) {
+        let contents: Vec<Vec<u8>> = places.iter().map(|at| bytes[*at..*at + length].to_vec()).collect();
+        for (at, value) in places.iter().zip(contents.iter().cycle().skip(1)) {
+            bytes[*at..*at + length].copy_from_slice(value);
+        }
+        moved += places.len();
+    }
+    fs::write(segment, bytes).expect("it can be written");
+    moved
+}
+
+#[tokio::test]
+async fn values_that_are_exchanged_among_frames_are_misses() {
+    for settings in [&[][..], &[("VECHO_CACHE_KEY_SECRET", "of the test")]] {
+        let (ground, texts) = (Ground::new(), texts("exchanged", 200));
+        let vecho = ground.start_with(settings);
+        ground.ask(&vecho, TINY, &texts).await;
+        assert!(vecho.stop().status.success());
+        let [segment] = &ground.folder.segments()[..] else { panic!("there is one") };
+        let moved = exchange_values(segment);
+        assert!(moved >= 200, "{moved}");
+        let vecho = ground.start_with(settings);
+        vecho.logged("the disk tier is open").await;
+        assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
+        assert_eq!(ground.stub.inputs_sent(), 400);
+    }
+}
+
+#[tokio::test]
+async fn odd_things_that_are_named_like_segments_are_skipped_and_the_tier_stays_on() {
+    let (ground, texts) = (Ground::new(), texts("odd", 40));
+    filled(&ground, TINY, &texts).await;
+    let named = |number: u32| ground.folder.path().join(format!("{number:010}.segment"));
+    // The names that the next segments would have, and one far off.
+    fs::create_dir_all(named(2).join("inside")).expect("it can be made");
+    assert!(Command::new("mkfifo").arg(named(3)).status().expect("mkfifo must run").success());
+    symlink("/nowhere/at/all", named(4)).expect("it can be made");
+    fs::create_dir(named(u32::MAX)).expect("it can be made");
+    let vecho = ground.start_with(&[("VECHO_DISK_MAX_MB", "16")]);
+    vecho.logged("the disk tier is open").await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 40);
+    assert_eq!(vecho.log().matches("skips what is no regular file").count(), 1, "{}", vecho.log());
+    // Enough for further segments.
+    let many = super::ground::texts("after the odd things", 1_000);
+    ground.ask(&vecho, SMALL, &many).await;
+    super::ground::written(&vecho, 1_040).await;
+    assert!(named(5).is_file(), "{:?}", ground.folder.segments());
+    ground.purge(&vecho, "?tier=disk").await;
+    assert_eq!(ground.stats(&vecho).await["up"], serde_json::json!(true), "{}", vecho.log());
+    assert!(named(2).join("inside").is_dir() && named(4).is_symlink(), "they are left alone");
+    assert!(vecho.stop().status.success());
+    assert_eq!(ground.ask(&ground.start().await, TINY, &texts).await, 0, "the purge took all entries");
 }
 
 #[tokio::test]

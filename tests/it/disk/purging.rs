@@ -139,3 +139,33 @@ async fn damage_to_the_note_of_purges_purges_everything() {
     let vecho = ground.start().await;
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
 }
+
+#[tokio::test]
+async fn without_the_note_of_purges_all_entries_are_dropped() {
+    let (ground, texts) = (Ground::new(), texts("lost note", 200));
+    let vecho = ground.start().await;
+    ground.ask(&vecho, TINY, &texts).await;
+    ground.purge(&vecho, "?model=tiny").await;
+    assert!(vecho.stop().status.success());
+    let note = ground.folder.path().join("purges");
+    std::fs::remove_file(&note).expect("purges are noted");
+    let vecho = ground.start().await;
+    assert!(vecho.log().contains("its file of purges is missing"), "{}", vecho.log());
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0, "purged entries do not return");
+    // What is written after that is kept.
+    assert!(vecho.stop().status.success());
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts).await, 200);
+}
+
+#[tokio::test]
+async fn the_note_of_purges_is_there_before_the_first_entry() {
+    let (ground, texts) = (Ground::new(), texts("first", 20));
+    let vecho = ground.start().await;
+    assert!(ground.folder.path().join("purges").is_file() && ground.folder.segments().is_empty());
+    ground.ask(&vecho, TINY, &texts).await;
+    written(&vecho, 20).await;
+    vecho.signal("KILL");
+    vecho.ended();
+    assert_eq!(ground.ask(&ground.start().await, TINY, &texts).await, 20);
+}

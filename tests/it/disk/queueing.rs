@@ -15,7 +15,9 @@ struct Held<'a> {
 impl<'a> Held<'a> {
     fn new(ground: &'a Ground) -> Self {
         std::fs::create_dir_all(ground.folder.path()).expect("it can be made");
-        let made = Command::new("mkfifo").arg(ground.folder.path().join("purges")).status();
+        let note = ground.folder.path().join("purges");
+        std::fs::remove_file(&note).ok();
+        let made = Command::new("mkfifo").arg(note).status();
         assert!(made.expect("mkfifo must run; it is part of coreutils").success());
         Self { ground }
     }

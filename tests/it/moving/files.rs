@@ -7,6 +7,7 @@ use super::command::{NOWHERE, at, embed, is_hit, run, run_at, run_at_with};
 use crate::harness::client::{Client, raw};
 use crate::harness::tls::Folder;
 use crate::harness::{Stub, Vecho};
+use vecho::portable::{Piece, Reader, Writer};
 
 const TEXTS: [&str; 3] = ["one", "two", "three"];
 
@@ -38,7 +39,7 @@ async fn a_file_holds_keys_and_vectors_and_no_texts() {
     let vecho = Vecho::start(&stub);
     embed(&vecho, &["something very private"], "float").await;
     let file = run_at(&vecho, &["export", "-"]).well().out;
-    assert!(file.starts_with(b"vecho cache 1\n"));
+    assert!(file.starts_with(b"vecho cache 2\n"));
     assert!(!file.windows(4).any(|bytes| bytes == b"priv"), "no text is in it");
 }
 
@@ -155,4 +156,43 @@ async fn somebody_who_listens_and_never_answers_is_not_waited_for() {
     let ended = run(&["--listen", NOWHERE, "--admin-listen", &admin, "export", "-"]);
     assert_eq!(ended.status, Some(1));
     ended.said("no answer from admin_listen").said(&admin);
+}
+
+/// The same file with each record under the key of the next one; its own checksums are right.
+fn with_exchanged_records(file: &[u8]) -> Vec<u8> {
+    let (mut reader, mut found) = (Reader::default(), Vec::new());
+    reader.feed(file);
+    reader.fed();
+    while let Some(piece) = reader.piece().expect("it is an export") {
+        let Piece::Record(key, record) = piece else { panic!("nothing is damaged") };
+        found.push((key, record));
+    }
+    let mut exchanged = Vec::new();
+    let mut writer = Writer::begin(&mut exchanged);
+    for ((key, _), (_, record)) in found.iter().zip(found.iter().cycle().skip(1)) {
+        writer.record(key, record, &mut exchanged).expect("it fits");
+    }
+    writer.end(&mut exchanged);
+    exchanged
+}
+
+#[tokio::test]
+async fn records_under_the_keys_of_others_are_not_imported() {
+    let (stub, from, to) = pair().await;
+    let file = with_exchanged_records(&run_at(&from, &["export", "-"]).well().out);
+    run_at_with(&to, &["import", "-"], &[], &file).said("imported 0 records, skipped 0").said("3 damaged");
+    assert_eq!(embed(&to, &TEXTS, "float").await.cache(), "miss");
+    is_hit(&to, &stub, &TEXTS).await;
+}
+
+#[tokio::test]
+async fn an_instance_of_another_secret_takes_nothing_and_says_so() {
+    let stub = Stub::start();
+    let with = |secret| Vecho::start_with(&stub.base_url(), &[("VECHO_CACHE_KEY_SECRET", secret)]);
+    let (from, same, other) = (with("one"), with("one"), with("other"));
+    embed(&from, &TEXTS, "float").await;
+    let file = run_at(&from, &["export", "-"]).well().out;
+    run_at_with(&same, &["import", "-"], &[], &file).well().said("imported 3 records");
+    is_hit(&same, &stub, &TEXTS).await;
+    run_at_with(&other, &["import", "-"], &[], &file).said("imported 0 records").said("3 damaged");
 }
