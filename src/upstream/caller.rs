@@ -253,8 +253,8 @@ impl Caller {
         let mut posting = std::pin::pin!(self.client.post(terms, call.body.clone(), &trace, call.share));
         let config = self.live.load();
         if call.is_merged() {
-            let patience = call.lane.merge_patience(config.batch.target_time);
-            return timeout_at(Instant::now() + patience, posting).await.unwrap_or_else(|_| {
+            let reply = call.lane.with_patience(config.batch.target_time, posting).await;
+            return reply.unwrap_or_else(|| {
                 Err(Failure::unavailable(Why::Held, "the call for several requests took unusually long"))
             });
         }

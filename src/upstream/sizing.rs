@@ -1,13 +1,14 @@
 //! How much a call on a lane carries. A lane learns the time of its calls: merged calls grow from the size of one request
 //! while they stay under `batch.target_time`, and requests that take longer are sent in steps of the size that fits.
 
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::cost::{Cost, proportional};
 use super::known_good::KnownGood;
@@ -302,9 +303,29 @@ impl LaneSize {
         passed.inputs >= load.inputs && passed.tokens >= load.tokens
     }
 
+    /// Waits for a call for several requests, if it does not take much longer than others. Those that end meanwhile may show
+    /// that all of them take longer now.
+    pub(super) async fn with_patience<T>(
+        &self,
+        target: Duration,
+        mut call: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
+        let (begun, mut waited) = (Instant::now(), Duration::ZERO);
+        loop {
+            let patience = self.merge_patience(target);
+            if patience <= waited {
+                return None;
+            }
+            if let Ok(ended) = timeout_at(begun + patience, call.as_mut()).await {
+                return Some(ended);
+            }
+            waited = patience;
+        }
+    }
+
     /// How long a call for several requests may take before each of them is asked for by itself: much longer than lately,
     /// one of its inputs may hold it up.
-    pub(super) fn merge_patience(&self, target: Duration) -> Duration {
+    fn merge_patience(&self, target: Duration) -> Duration {
         let longest = self.learned().cost.longest_of_all();
         longest.map_or(target * UNKNOWN_PATIENCE, |longest| target.max(longest.saturating_mul(MERGE_PATIENCE)))
     }
