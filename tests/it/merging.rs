@@ -132,7 +132,8 @@ async fn a_text_that_is_never_answered_holds_up_nobody_but_its_own_request() {
     }
     assert_eq!(sent(&front)[0], ["a", "b", "endless"], "they did travel together first");
     assert!(!endless.is_finished(), "it waits for its own answer");
-    front.stub.release_all();
+    // Its own call may still be on its way to the gate.
+    front.stub.release(8);
     assert_eq!(endless.await.expect("it must end").vectors(), tiny(&["endless"]));
 }
 
