@@ -9,55 +9,92 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 
+use crate::clock::Clock;
 use crate::config::{Config, Live};
+use crate::flow::Tokenizer;
 use crate::mock;
 use crate::upstream::{InProcess, InProcessRequest, Reply, RouteKind, classify_path};
+use crate::vector::COMPONENT_BYTES;
 use crate::wire::{Bypass, EmbedRequest, PathModel, Rendering, envelope, read_request};
 
-/// An upstream that answers every embeddings request with mock vectors.
-pub(super) fn embedder(live: Live) -> InProcess {
-    Arc::new(move |request| match classify_path(request.path) {
-        _ if is_preflight(request) => preflight(request.headers),
-        RouteKind::Other => {
-            let message = "The built-in mock upstream serves embeddings only.";
-            reply(StatusCode::NOT_FOUND, envelope(message, "invalid_request_error", None, Some("not_found")))
-        }
-        kind => {
-            let mut reply = embed(&live.load(), kind, request.body);
-            if request.headers.contains_key(ORIGIN) {
-                reply.headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
-            }
-            reply
-        }
-    })
+/// An upstream that answers embeddings requests with mock vectors.
+pub(super) struct MockUpstream {
+    pub(super) live: Live,
+    pub(super) clock: Clock,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// Most bytes of the vectors of one answer.
+    pub(super) max_vector_bytes: u64,
 }
 
-fn embed(config: &Config, kind: RouteKind, body: &[u8]) -> Reply {
-    let path_model = if kind == RouteKind::Deployment { PathModel::Yes } else { PathModel::No };
-    match read_request(body, &config.cache.extra_fields, path_model) {
-        Ok(request) => reply(StatusCode::OK, answer(config, &request).to_bytes()),
-        Err(cause) => {
-            let message = explanation(cause.reason);
-            reply(StatusCode::BAD_REQUEST, envelope(&message, "invalid_request_error", Some("input"), None))
+impl MockUpstream {
+    pub(super) fn embedder(self) -> InProcess {
+        Arc::new(move |request| match classify_path(request.path) {
+            _ if is_preflight(request) => preflight(request.headers),
+            RouteKind::Other => {
+                let message = "The built-in mock upstream serves embeddings only.";
+                reply(StatusCode::NOT_FOUND, envelope(message, "invalid_request_error", None, Some("not_found")))
+            }
+            kind => {
+                let mut reply = self.embed(kind, request.body);
+                if request.headers.contains_key(ORIGIN) {
+                    reply.headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+                }
+                reply
+            }
+        })
+    }
+
+    fn embed(&self, kind: RouteKind, body: &[u8]) -> Reply {
+        let config = self.live.load();
+        let path_model = if kind == RouteKind::Deployment { PathModel::Yes } else { PathModel::No };
+        match read_request(body, &config.cache.extra_fields, path_model) {
+            Ok(request) if vector_bytes(&config, &request) > self.max_vector_bytes => {
+                too_large(&request, self.max_vector_bytes)
+            }
+            Ok(request) => reply(StatusCode::OK, answer(&config, &request, self.tokens(&request)).to_bytes()),
+            Err(cause) => {
+                let message = explanation(cause.reason);
+                reply(StatusCode::BAD_REQUEST, envelope(&message, "invalid_request_error", Some("input"), None))
+            }
         }
+    }
+
+    /// The tokens of a request, estimated where the tokenizer's tables have no room.
+    fn tokens(&self, request: &EmbedRequest<'_>) -> u64 {
+        let counts = self.tokenizer.count(&request.inputs, self.clock.now_ms());
+        let estimate = || request.inputs.iter().map(|input| input.estimated_tokens() as u64).sum();
+        counts.map_or_else(estimate, |counts| counts.into_iter().map(u64::from).sum())
     }
 }
 
-fn answer(config: &Config, request: &EmbedRequest<'_>) -> Rendering {
+fn dimension(config: &Config, request: &EmbedRequest<'_>) -> usize {
+    let asked = request.space.dimensions.map(|dimensions| dimensions as usize);
+    asked.or_else(|| mock::usual_dimension(request.space.model_name())).unwrap_or(config.fallback.mock_dimensions)
+}
+
+fn vector_bytes(config: &Config, request: &EmbedRequest<'_>) -> u64 {
+    (request.inputs.len() * dimension(config, request) * COMPONENT_BYTES) as u64
+}
+
+fn too_large(request: &EmbedRequest<'_>, max_bytes: u64) -> Reply {
+    let inputs = request.inputs.len();
+    let message = format!(
+        "The built-in mock upstream cannot embed {inputs} inputs at once: too large an input array, since their vectors \
+         take more than {max_bytes} bytes, the limit for one answer (a twentieth of memory.limit_mb)."
+    );
+    reply(StatusCode::PAYLOAD_TOO_LARGE, envelope(&message, "invalid_request_error", Some("input"), Some("too_large")))
+}
+
+fn answer(config: &Config, request: &EmbedRequest<'_>, prompt_tokens: u64) -> Rendering {
     let model = if request.space.model_name().is_empty() { "mock" } else { request.space.model_name() };
-    let dimension = request
-        .space
-        .dimensions
-        .map(|dimensions| dimensions as usize)
-        .or_else(|| mock::usual_dimension(model))
-        .unwrap_or(config.fallback.mock_dimensions);
+    let dimension = dimension(config, request);
     let count = u32::try_from(request.inputs.len()).expect("a request must have fewer than 2^32 inputs");
     Rendering {
         vectors: request.inputs.iter().map(|input| mock::vector(model, dimension, input).into()).collect(),
         slots: (0..count).collect(),
         encoding: request.encoding,
         model: model.to_owned(),
-        prompt_tokens: request.inputs.iter().map(|input| u64::from(input.counted_tokens())).sum(),
+        prompt_tokens,
         members: Vec::new(),
         mocks: Vec::new(),
     }
@@ -72,6 +109,7 @@ fn explanation(bypass: Bypass) -> String {
         Bypass::NoInput => "`input` and `model` are needed",
         Bypass::EmptyInput => "an input is empty",
         Bypass::TooManyInputs => "there are too many inputs",
+        Bypass::TooLarge => "it takes more memory than there is",
         Bypass::ContentType | Bypass::ContentEncoding => "the body is not plain JSON",
         Bypass::UnreadableAnswer | Bypass::UnsteadyModel | Bypass::OtherPath => "there is no answer",
     };

@@ -130,8 +130,8 @@ impl App {
         let (tunnels, background) = (Tasks::new(), Tasks::new());
         let parts = Parts::assemble(&live, &metrics, &surroundings.clock, surroundings.level.throttled()).await?;
         let state = Arc::new(State::default());
-        let proxy =
-            Proxy::new(Arc::clone(&parts.flow), Arc::clone(&parts.answers), Arc::clone(&parts.client), tunnels.clone());
+        let (flow, answers, client) = (Arc::clone(&parts.flow), Arc::clone(&parts.answers), Arc::clone(&parts.client));
+        let proxy = Proxy::new(flow, answers, client, parts.max_inflight_bytes, tunnels.clone());
         let ops = Arc::new(Ops::new(&parts, &proxy, &state, &surroundings));
         background.spawn_until_stop(Arc::clone(&parts.governor).run(config.memory.check_every));
         background.spawn_until_stop(reload::watch(Reloader::new(&parts, &surroundings, tls.clone())));

@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use super::mock_upstream;
+use super::mock_upstream::MockUpstream;
 use super::tiers::{self as wanted, Ground};
 use crate::answers::Answers;
 use crate::bounded::{Bounded, Bounds, Weigh};
 use crate::clock::Clock;
 use crate::config::{Config, Live, UpstreamTarget};
 use crate::connector::TlsError;
-use crate::flow::{Flow, Rotation, Tokenizer};
+use crate::flow::{Flow, Rotation, Tokenizer, VectorRoom};
 use crate::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrink, effective_limit};
 use crate::inflight::Flights;
 use crate::logs::Throttled;
@@ -27,6 +27,10 @@ use crate::traces::Tracer;
 use crate::upstream::{Batcher, Breaker, Caller, Client};
 use crate::vouch::Vouchers;
 
+/// One in so many bytes of the memory limit may be held by the requests under way, as many by the answers of their calls,
+/// and as many by their vectors.
+const REQUESTS_SHARE: u64 = 5;
+
 /// Everything below the ports.
 pub(super) struct Parts {
     pub(super) flow: Arc<Flow>,
@@ -35,6 +39,8 @@ pub(super) struct Parts {
     pub(super) breaker: Arc<Breaker>,
     pub(super) governor: Arc<Governor>,
     pub(super) system: Arc<System>,
+    /// Most bytes that requests under way take: as configured, but no more than a fifth of what the container has.
+    pub(super) max_inflight_bytes: usize,
     pub(super) metrics: Arc<Metrics>,
     pub(super) live: Live,
 }
@@ -49,9 +55,18 @@ impl Parts {
         let config = live.load();
         let system = Arc::new(System::new());
         let limit_bytes = effective_limit(config.memory.limit_bytes, system.container_limit_bytes());
+        let tokenizer = Arc::new(Tokenizer::default());
+        let (share_bytes, mock_tokenizer) = (limit_bytes / REQUESTS_SHARE, Arc::clone(&tokenizer));
+        let mock = || MockUpstream {
+            live: live.clone(),
+            clock: clock.clone(),
+            tokenizer: mock_tokenizer,
+            // Its answers are written whole, beside the vectors.
+            max_vector_bytes: share_bytes / 4,
+        };
         let client = Arc::new(match config.upstream.target {
             UpstreamTarget::Http(_) => Client::http(live.clone())?,
-            UpstreamTarget::Mock => Client::in_process(mock_upstream::embedder(live.clone()), live.clone()),
+            UpstreamTarget::Mock => Client::in_process(mock().embedder(), live.clone()),
         });
         let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
         let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), Arc::clone(metrics));
@@ -66,14 +81,15 @@ impl Parts {
             clock: clock.clone(),
             tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, epochs, checksum_keys),
             leases: wanted::leases(live, redis.as_ref()),
+            room: VectorRoom::new(share_bytes),
             flights: Flights::new(),
             // Tasks of its own: who counts unfinished fetches must not count their calls, too.
-            batcher: Batcher::new(caller, live.clone(), limit_bytes, Arc::clone(metrics)),
+            batcher: Batcher::new(caller, live.clone(), share_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
             vouchers: Vouchers::default(),
             rotation: Rotation::default(),
             throttled: throttled.clone(),
-            tokenizer: Tokenizer::default(),
+            tokenizer,
             tasks,
             tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,
             metrics: Arc::clone(metrics),
@@ -91,7 +107,9 @@ impl Parts {
         show_sizes(metrics, &flow, &answers);
         let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
         flow.tokenizer.ask_for_room(&governor);
-        Ok(Self { flow, answers, client, breaker, governor, system, metrics, live })
+        flow.room.ask_for_room(&governor);
+        let max_inflight_bytes = max_inflight_bytes(&config, limit_bytes);
+        Ok(Self { flow, answers, client, breaker, governor, system, max_inflight_bytes, metrics, live })
     }
 }
 
@@ -101,6 +119,13 @@ impl Parts {
         let lower = self.flow.tiers.lower();
         join_all(lower.iter().map(|tier| tier.close(patience))).await.into_iter().sum()
     }
+}
+
+fn max_inflight_bytes(config: &Config, limit_bytes: u64) -> usize {
+    let configured = config.limits.max_inflight_bytes;
+    let is_smaller_container = limit_bytes < config.memory.limit_bytes;
+    let share = usize::try_from(limit_bytes / REQUESTS_SHARE).unwrap_or(usize::MAX);
+    if is_smaller_container { configured.min(share) } else { configured }
 }
 
 fn memory_bounds(config: &Config, limit_bytes: u64) -> Bounds {
@@ -123,6 +148,7 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {
                 show_lower(metrics, tier.tier(), &tier.stats());
             }
             metrics.flights.set(flow.flights.len() as u64);
+            metrics.vector_bytes_in_flight.set(flow.room.held_bytes() as u64);
         }
     }));
 }

@@ -51,13 +51,17 @@ async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
     Some(Arc::new(DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await))
 }
 
+/// One look-up into Redis may bring values of one in so many bytes of the memory limit.
+const READ_SHARE: u64 = 5;
+
 /// The tier in Redis, if there is to be one. It has yet to begin.
 pub(super) fn redis(ground: &Ground<'_>) -> Option<Arc<RedisTier>> {
     let mut config = ground.live.load().redis.clone();
     config.queue_bytes = ground.queue_bytes(config.queue_bytes);
     let (clock, metrics, epochs) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.epochs));
     let is_wanted = !config.nodes.is_empty();
-    is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, epochs })))
+    let max_read_bytes = usize::try_from(ground.limit_bytes / READ_SHARE).unwrap_or(usize::MAX);
+    is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, epochs, max_read_bytes })))
 }
 
 /// The agreement between replicas, if they are to agree.

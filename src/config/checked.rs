@@ -318,7 +318,8 @@ pub struct Limits {
     pub max_connections: usize,
     /// Requests under way on the public port.
     pub max_requests: usize,
-    /// Bytes of embeddings bodies under way.
+    /// Bytes that embeddings requests under way take: their bodies, what is read of them, and answers that wait to be
+    /// sent.
     pub max_inflight_bytes: usize,
 }
 

@@ -27,6 +27,10 @@ const ANY_LENGTH: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_hou
 const TIMEOUT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 const ANY_BYTES: RangeInclusive<u64> = 1..=1 << 40;
 const ANY_COUNT: RangeInclusive<u64> = 1..=1_000_000;
+/// The largest default of `limits.max_inflight_bytes`.
+const MOST_INFLIGHT_BYTES: usize = 128 << 20;
+/// The largest default of `limits.max_body_bytes`.
+const MOST_BODY_BYTES: usize = 64 << 20;
 /// The fields of an embeddings request that have a meaning of their own.
 const OWN_FIELDS: [&str; 5] = ["model", "input", "encoding_format", "dimensions", "user"];
 
@@ -48,6 +52,7 @@ fn read(reader: &mut Reader) -> Config {
     let workers = workers(reader);
     let upstream = upstream(reader);
     let cache = cache(reader, &upstream);
+    let memory = memory(reader);
     Config {
         listen,
         admin_listen,
@@ -61,8 +66,8 @@ fn read(reader: &mut Reader) -> Config {
         disk: stores::disk(reader),
         redis: stores::redis(reader),
         auth: auth(reader),
-        limits: limits(reader),
-        memory: memory(reader),
+        limits: limits(reader, &memory),
+        memory,
         tls: tls(reader),
         admin: Admin { token: header_secret(reader, "admin.token") },
         savings: savings::savings(reader),
@@ -278,17 +283,25 @@ fn header_name(name: &str) -> Result<HeaderName, String> {
     HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is not the name of a header"))
 }
 
-fn limits(reader: &mut Reader) -> Limits {
+fn limits(reader: &mut Reader, memory: &Memory) -> Limits {
+    let share = usize::try_from(memory.limit_bytes / 5).unwrap_or(usize::MAX).min(MOST_INFLIGHT_BYTES);
+    let max_inflight_bytes = reader.following_count("limits.max_inflight_bytes", ANY_BYTES, share, "memory.limit_mb");
+    let largest_body = max_inflight_bytes.min(MOST_BODY_BYTES);
     Limits {
         max_header_bytes: reader.count("limits.max_header_bytes", 8192..=16 * MIB),
         header_timeout: reader.duration("limits.header_timeout", &TIMEOUT),
         idle_timeout: reader.duration("limits.idle_timeout", &TIMEOUT),
         body_timeout: reader.duration("limits.body_timeout", &TIMEOUT),
-        max_body_bytes: reader.count("limits.max_body_bytes", ANY_BYTES),
+        max_body_bytes: reader.following_count(
+            "limits.max_body_bytes",
+            ANY_BYTES,
+            largest_body,
+            "limits.max_inflight_bytes",
+        ),
         request_timeout: reader.duration("limits.request_timeout", &TIMEOUT),
         max_connections: reader.count("limits.max_connections", ANY_COUNT),
         max_requests: reader.count("limits.max_requests", ANY_COUNT),
-        max_inflight_bytes: reader.count("limits.max_inflight_bytes", ANY_BYTES),
+        max_inflight_bytes,
     }
 }
 

@@ -25,6 +25,8 @@ pub enum Origin {
     Env(String),
     /// A command line flag.
     Flag(&'static str),
+    /// The value of another key, on which the default depends.
+    Key(&'static str),
 }
 
 impl fmt::Display for Origin {
@@ -34,6 +36,7 @@ impl fmt::Display for Origin {
             Self::File(path) => write!(f, "{}", path.display()),
             Self::Env(name) => write!(f, "environment {name}"),
             Self::Flag(name) => f.write_str(name),
+            Self::Key(name) => write!(f, "default, from {name}"),
         }
     }
 }

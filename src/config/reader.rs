@@ -73,6 +73,25 @@ impl Reader {
         Some(fit(number))
     }
 
+    /// A whole number whose default follows from the value of the key `source`.
+    pub(super) fn following_count<T>(
+        &mut self,
+        name: &str,
+        range: RangeInclusive<u64>,
+        default: T,
+        source: &'static str,
+    ) -> T
+    where
+        T: TryFrom<u64> + TryInto<i64> + Copy,
+    {
+        if self.raw.get(name).is_some() {
+            return self.optional_count(name, range).unwrap_or(default);
+        }
+        let shown = Shown::Value(Value::Integer(default.try_into().unwrap_or(i64::MAX)));
+        self.shown.insert(keys::known(name).name, (shown, Origin::Key(source)));
+        default
+    }
+
     /// A whole number.
     pub(super) fn count<T: TryFrom<u64>>(&mut self, name: &str, range: RangeInclusive<u64>) -> T {
         let number = self.required(name, |value| values::count(value, &range));

@@ -188,11 +188,19 @@ pub const KEYS: &[Key] = &[
     key("limits.header_timeout", "\"10s\"", "Limit of a request head from first to last byte, and of a TLS handshake."),
     key("limits.idle_timeout", "\"120s\"", "How long a connection may wait for its next request."),
     key("limits.body_timeout", "\"30s\"", "Longest pause between two pieces of a request body."),
-    key("limits.max_body_bytes", "67108864", "Largest embeddings request body, in bytes."),
+    key(
+        "limits.max_body_bytes",
+        "none",
+        "Largest embeddings request body, in bytes; without it, 64 MiB or limits.max_inflight_bytes if that is less.",
+    ),
     key("limits.request_timeout", "\"600s\"", "Longest life of an embeddings request.").live(),
     key("limits.max_connections", "4096", "Most connections on the public port."),
     key("limits.max_requests", "2048", "Most requests under way on the public port."),
-    key("limits.max_inflight_bytes", "134217728", "Most bytes of embeddings request bodies under way together."),
+    key(
+        "limits.max_inflight_bytes",
+        "none",
+        "Most bytes that embeddings requests under way take; without it, a fifth of memory.limit_mb, 128 MiB at most.",
+    ),
     key(
         "memory.limit_mb",
         "500",

@@ -1,10 +1,13 @@
 //! What a caller asks, and the keys that follow from it.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Uri};
 use tokio::time::Instant;
 
+use crate::budget::Charge;
 use crate::config::{Cache, FallbackMode, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::traces::TraceContext;
@@ -18,6 +21,8 @@ pub struct Ask<'a> {
     pub request: EmbedRequest<'a>,
     /// The body, byte for byte.
     pub body: Bytes,
+    /// The memory that the body is charged with. A fetch holds it as long as it holds the body.
+    pub charge: Arc<Charge>,
     /// When the caller waits no more.
     pub deadline: Instant,
     /// Who asks, and where it would go.

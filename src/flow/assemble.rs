@@ -7,6 +7,7 @@ use http::HeaderMap;
 
 use super::outcome::{Progress, Served};
 use super::request::Request;
+use super::room::Held;
 use super::{Outcome, Source, Tally};
 use crate::generation::Generation;
 use crate::metrics;
@@ -26,6 +27,8 @@ pub struct Answer {
     pub call_headers: Option<HeaderMap>,
     /// How long the finished body stays true, if it is a full hit.
     pub keep: Option<Keep>,
+    /// Holds the room of the vectors until they are written.
+    pub room: Arc<dyn Send + Sync>,
     /// By which measure the upstream was found unavailable, where something stands in for its vectors.
     pub fallback: Option<String>,
 }
@@ -76,6 +79,7 @@ impl Request<'_> {
             rendering: self.rendering(&parts, prompt_tokens),
             call_headers: call_headers(&parts),
             fallback: progress.fallback.clone(),
+            room: Arc::<Held>::clone(&progress.room),
             keep: (tally.outcome() == metrics::Outcome::Hit).then(|| self.keep(&parts)).flatten(),
             tally,
         };

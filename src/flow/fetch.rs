@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::outcome::{Failed, Landed};
 use super::price::price;
+use super::room::Held;
 use super::{Controls, Flow, Landing, speaks_f32};
 use crate::config::Config;
 use crate::generation::Generation;
@@ -16,7 +17,7 @@ use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Tier, Times};
 use crate::traces::TraceContext;
 use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Report, Waiter};
-use crate::vector::NotAVector;
+use crate::vector::{COMPONENT_BYTES, NotAVector};
 use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
 
@@ -49,6 +50,9 @@ pub(super) struct Fetch {
     pub(super) asked_model: String,
     /// In whose trace: that of the request, as long as it waits.
     pub(super) trace: TraceContext,
+    pub(super) expected_dimension: usize,
+    /// The room for what it brings.
+    pub(super) room: Arc<Held>,
 }
 
 impl Fetch {
@@ -120,13 +124,23 @@ impl Fetch {
         }
     }
 
+    /// The vectors, if there is room for them also where they are larger than they were expected to be.
+    fn with_room(&self, fetched: Vec<Fetched>) -> Result<Vec<Fetched>, Arc<Failure>> {
+        let dimension = fetched.first().map_or(0, |first| first.vector.dimension());
+        let beyond = dimension.saturating_sub(self.expected_dimension) * COMPONENT_BYTES * fetched.len();
+        if beyond > 0 && !self.flow.room.take_more(&self.room, beyond) {
+            return Err(Arc::new(Failure::no_room(self.lane.terms.encoding)));
+        }
+        Ok(fetched)
+    }
+
     /// Fills the tiers, then lets the waiters go. `places` maps the submitted inputs to the lead's.
     async fn land(&self, portion: Portion, places: &[usize]) {
         let places = &places[portion.places];
-        match portion.result {
+        match portion.result.and_then(|fetched| self.with_room(fetched)) {
             Ok(mut fetched) => {
                 let is_openai = speaks_f32(&self.config.upstream.target, &self.lane.terms.uri);
-                price(&self.lessons, is_openai, portion.inputs, &mut fetched).await;
+                price(&self.flow, (&self.lessons, is_openai), portion.inputs, &mut fetched).await;
                 let landed = self.keep(fetched, places);
                 self.lead.land(places.iter().copied().zip(landed.iter().cloned().map(Ok)));
                 if !self.controls.no_store {

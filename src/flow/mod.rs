@@ -11,6 +11,7 @@ mod lease;
 mod outcome;
 mod price;
 mod request;
+mod room;
 mod rotation;
 mod stand_in;
 mod tally;
@@ -39,12 +40,14 @@ pub use ask::{Ask, Calls, Controls, Origin, join_headers, model_key, scope_key, 
 pub use assemble::{Answer, Keep};
 pub use outcome::{Outcome, Refusal, Source};
 pub use request::{speaks_f32, upstream_encoding};
+pub use room::VectorRoom;
 pub use rotation::Rotation;
 pub use tally::Tally;
 pub use tokenizer::Tokenizer;
 
 use outcome::{Failed, Landed};
 use request::Request;
+use room::NoRoom;
 
 /// How often a request is put together again because the model changed meanwhile, before it is passed through.
 const MAX_ROUNDS: usize = 3;
@@ -59,6 +62,8 @@ pub struct Flow {
     pub tiers: Stack,
     /// Who fetches what, where replicas agree on that.
     pub leases: Option<Arc<dyn Leases>>,
+    /// Room for the vectors of requests under way.
+    pub room: VectorRoom,
     /// What is being fetched.
     pub flights: Arc<Flights<Landing>>,
     /// The way to the upstream.
@@ -72,7 +77,7 @@ pub struct Flow {
     /// Decides which log lines of a flood are written.
     pub throttled: Throttled,
     /// Counts what no call told.
-    pub tokenizer: Tokenizer,
+    pub tokenizer: Arc<Tokenizer>,
     /// Where tasks run that outlive their request.
     pub tasks: Tasks,
     /// Where the traces of requests begin.
@@ -88,7 +93,11 @@ impl Flow {
     /// Answers one request.
     pub async fn answer(self: &Arc<Self>, ask: &Ask<'_>) -> Outcome {
         let request = Request::new(self, ask);
-        let mut progress = request.look_up().await;
+        let mut progress = match request.look_up().await {
+            Ok(progress) => progress,
+            Err(NoRoom::Never) => return Outcome::PassThrough(Bypass::TooLarge),
+            Err(NoRoom::InTime) => return Outcome::Overloaded,
+        };
         if ask.controls.only_if_cached {
             // The model may have changed between two look-ups; then not everything is cached any more.
             let is_whole = !request.drop_older_models(&mut progress) && progress.is_complete();

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 use super::Answer;
+use super::room::Held;
 use crate::key::Key;
 use crate::tiers::{Record, Tier};
 use crate::upstream::{CallInfo, Class, Failure, Reply};
@@ -22,6 +23,8 @@ pub enum Outcome {
     PassThrough(Bypass),
     /// `only-if-cached`, and not everything was.
     NotCached,
+    /// There was no memory for its vectors before its deadline.
+    Overloaded,
 }
 
 /// Why there are no vectors.
@@ -105,6 +108,8 @@ pub(super) struct Progress {
     pub(super) slots: Vec<Slot>,
     /// For each distinct key a record that may stand in while the upstream is unavailable.
     pub(super) stand_ins: Vec<Option<Arc<Record>>>,
+    /// The room for its vectors.
+    pub(super) room: Arc<Held>,
     /// Why something stands in.
     pub(super) fallback: Option<String>,
 }

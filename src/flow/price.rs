@@ -8,6 +8,7 @@
 
 use std::sync::Arc;
 
+use super::Flow;
 use crate::spaces::{Lessons, Tokenizer};
 use crate::tokens;
 use crate::upstream::Fetched;
@@ -19,8 +20,8 @@ const MAX_COUNTED_TOKENS: usize = 16_000;
 /// Settles the tokens of freshly fetched inputs; inputs without a number are counted when it is needed. `is_openai` is true
 /// where the upstream is known to be OpenAI or Azure.
 pub(super) async fn price(
-    lessons: &Arc<Lessons>,
-    is_openai: bool,
+    flow: &Arc<Flow>,
+    (lessons, is_openai): (&Lessons, bool),
     inputs: Vec<Input<'static>>,
     fetched: &mut [Fetched],
 ) {
@@ -38,7 +39,7 @@ pub(super) async fn price(
     match call.prompt_tokens {
         Some(_) if is_named_so && (is_openai || (is_shared && is_undecided)) => set(fetched, std::iter::repeat(None)),
         Some(sum) if !is_shared && is_undecided && is_quickly_counted(&inputs) => {
-            compare(lessons, sum, inputs, fetched).await;
+            compare(flow, (lessons, sum), inputs, fetched).await;
         }
         // The shares of the sum stand.
         Some(_) => {}
@@ -52,10 +53,17 @@ fn is_quickly_counted(inputs: &[Input<'_>]) -> bool {
 
 /// Counts the inputs of a call, and keeps the counts if they add up to the call's sum. One sum that differs ends the
 /// comparison for the space.
-async fn compare(lessons: &Lessons, sum: u64, inputs: Vec<Input<'static>>, fetched: &mut [Fetched]) {
+async fn compare(
+    flow: &Arc<Flow>,
+    (lessons, sum): (&Lessons, u64),
+    inputs: Vec<Input<'static>>,
+    fetched: &mut [Fetched],
+) {
     // Off the runtime's own threads: it may be the first use of the tokenizer, which loads its tables.
-    let counting = move || inputs.iter().map(Input::counted_tokens).collect::<Vec<u32>>();
-    let Ok(counts) = tokio::task::spawn_blocking(counting).await else {
+    let (counter, now_ms) = (Arc::clone(&flow.tokenizer), flow.clock.now_ms());
+    let counting = tokio::task::spawn_blocking(move || counter.count(&inputs, now_ms));
+    // Where the tables have no room, the shares of the sum stand.
+    let Ok(Some(counts)) = counting.await else {
         return;
     };
     if counts.iter().map(|count| u64::from(*count)).sum::<u64>() == sum {

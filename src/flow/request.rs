@@ -6,10 +6,12 @@ use http::Uri;
 use tokio::time::Instant;
 
 use super::outcome::{Failed, Progress, Served, Slot};
+use super::room::{NoRoom, Wanted, bytes_of};
 use super::{Ask, Flow, Outcome, Refusal, Source, space_key};
 use crate::config::{self, Config, UpstreamTarget};
 use crate::generation::Generation;
 use crate::key::Key;
+use crate::mock;
 use crate::plan::Plan;
 use crate::spaces::{Identity, Lessons};
 use crate::tiers::{Found, Lookup, Record};
@@ -62,14 +64,35 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Asks the tiers for every distinct key: memory first, then those below it for what memory lacks.
-    pub(super) async fn look_up(&self) -> Progress {
+    /// Asks the tiers for every distinct key: memory first, then, with room for what memory lacks, those below it.
+    pub(super) async fn look_up(&self) -> Result<Progress, NoRoom> {
         let mut progress = self.look_into_memory();
+        self.take_room(&mut progress).await?;
         if self.trusted && self.flow.tiers.has_lower() && progress.lacks_any() {
             // In a box, like the fetch: few requests need its room.
             Box::pin(self.look_below(&mut progress)).await;
         }
-        progress
+        Ok(progress)
+    }
+
+    /// Takes room for the vectors that have to be brought into memory, and for those in it, which would otherwise be held
+    /// uncounted while a slow client takes the answer.
+    async fn take_room(&self, progress: &mut Progress) -> Result<(), NoRoom> {
+        let missing = progress.slots.iter().filter(|slot| slot.served().is_none()).count();
+        let at_hand_bytes = progress.served().map(|served| bytes_of(&served.record.vector)).sum();
+        let wanted = Wanted { missing, dimension: self.expected_dimension(), at_hand_bytes };
+        progress.room = Arc::new(self.flow.room.take(wanted, self.deadline).await?);
+        Ok(())
+    }
+
+    /// The dimension of the vectors, as far as it is known: that of the space, the one that is asked for, or a usual one.
+    pub(super) fn expected_dimension(&self) -> usize {
+        let space = &self.ask.request.space;
+        let known = self.lessons.identity().map(|identity| identity.dimension);
+        known
+            .or(space.dimensions.map(|dimensions| dimensions as usize))
+            .or_else(|| mock::usual_dimension(space.model_name()))
+            .unwrap_or(self.config.fallback.mock_dimensions)
     }
 
     async fn look_below(&self, progress: &mut Progress) {
@@ -89,7 +112,7 @@ impl<'a> Request<'a> {
     fn look_into_memory(&self) -> Progress {
         let count = self.plan.keys.len();
         let (slots, stand_ins) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut progress = Progress { slots, stand_ins, fallback: None };
+        let mut progress = Progress { slots, stand_ins, room: Arc::default(), fallback: None };
         let terms = self.terms();
         for key in &self.plan.keys {
             let found = if self.trusted { self.flow.tiers.look_up(key, &terms) } else { Found::Missing };

@@ -46,7 +46,14 @@ impl Request<'_> {
             progress.fallback.get_or_insert_with(|| failed.failure.measure());
             cause = Some(failed);
         }
-        self.mock(progress, &to_mock, model).await;
+        let dimension = model.map_or_else(|| self.expected_dimension(), |model| model.dimension);
+        if !progress.room.covers(to_mock.len(), dimension)
+            && let Some(failed) = cause
+        {
+            self.note(&failed, Instead::Errors, &to_mock);
+            return Err(failed);
+        }
+        self.mock(progress, &to_mock, dimension).await;
         if let Some(failed) = cause {
             self.note(&failed, Instead::Stale, &stale_places);
             self.note(&failed, Instead::Mocks, &to_mock);
@@ -77,15 +84,14 @@ impl Request<'_> {
     }
 
     /// Fills these places with mocks. A large request is a second of work: not for the runtime's own threads.
-    async fn mock(&self, progress: &mut Progress, places: &[usize], at_hand: Option<Identity>) {
+    async fn mock(&self, progress: &mut Progress, places: &[usize], dimension: usize) {
         if places.is_empty() {
             return;
         }
         let model: Arc<str> = Arc::from(self.ask.request.space.model_name());
-        let identity = Identity { model: Arc::clone(&model), dimension: self.mock_dimension(at_hand) };
+        let identity = Identity { model: Arc::clone(&model), dimension };
         let input = |place: &usize| self.ask.request.inputs[self.plan.firsts[*place]].to_owned_input();
         let inputs: Vec<Input<'static>> = places.iter().map(input).collect();
-        let dimension = identity.dimension;
         let embed =
             move || inputs.iter().map(|input| (mock::vector(&model, dimension, input), tokens(input))).collect();
         let mocks: Vec<_> = tokio::task::spawn_blocking(embed).await.expect("the mock embedder must not panic");
@@ -94,17 +100,6 @@ impl Request<'_> {
             let record = Arc::new(Record::new(vector, identity.clone(), times, tokens));
             progress.slots[*place] = Slot::Served(Served { record, source: Source::Mock, call: None });
         }
-    }
-
-    /// As long as the real vectors are, as far as that is known.
-    fn mock_dimension(&self, at_hand: Option<Identity>) -> usize {
-        let space = &self.ask.request.space;
-        at_hand
-            .or_else(|| self.lessons.identity())
-            .map(|identity| identity.dimension)
-            .or(space.dimensions.map(|dimensions| dimensions as usize))
-            .or_else(|| mock::usual_dimension(space.model_name()))
-            .unwrap_or(self.config.fallback.mock_dimensions)
     }
 }
 

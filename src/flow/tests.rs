@@ -39,13 +39,14 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
         clock: Clock::manual(1_000),
         tiers: Stack::new(memory, lower, Arc::default(), ChecksumKeys::default()),
         leases: None,
+        room: VectorRoom::new(1 << 20),
         flights: Flights::new(),
         batcher: Batcher::new(caller, live, 1 << 30, Arc::clone(&metrics)),
         spaces: Spaces::default(),
         vouchers: Vouchers::default(),
         rotation: Rotation::default(),
         throttled: Throttled::default(),
-        tokenizer: Tokenizer::default(),
+        tokenizer: Arc::default(),
         tasks: Tasks::new(),
         tracer,
         metrics,
@@ -88,7 +89,8 @@ async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> Tally {
         headers: &headers,
     };
     let (body, deadline) = (Bytes::from(body.clone()), tokio::time::Instant::now() + Duration::from_mins(1));
-    let ask = Ask { request, body, deadline, origin, controls: Controls::default(), trace: TraceContext::default() };
+    let (controls, trace, charge) = (Controls::default(), TraceContext::default(), Arc::default());
+    let ask = Ask { request, body, charge, deadline, origin, controls, trace };
     match flow.answer(&ask).await {
         Outcome::Answer(answer) => answer.tally,
         _ => panic!("there is no answer"),

@@ -10,6 +10,9 @@ use crate::wire::Input;
 /// What the tables take, with what loading them takes beside.
 const TABLE_BYTES: u64 = 32 << 20;
 
+/// The tables take no more than one in so many bytes of the memory limit: requests under way need the rest.
+const LARGEST_SHARE: u64 = 3;
+
 /// How long nobody asks again for room that was not there.
 const ASK_AGAIN_AFTER_MS: u64 = 60_000;
 
@@ -34,7 +37,7 @@ impl Tokenizer {
     }
 
     /// The tokens of each input; nothing where the tables have no room. Blocks for as long as loading them takes.
-    pub(super) fn count(&self, inputs: &[Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
+    pub fn count(&self, inputs: &[Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
         let has_texts = inputs.iter().any(|input| matches!(input, Input::Text(_)));
         if has_texts && !self.is_loaded() && !self.has_room(now_ms) {
             return None;
@@ -49,7 +52,8 @@ impl Tokenizer {
             return false;
         }
         let governor = self.governor.get().and_then(Weak::upgrade);
-        let has_room = governor.is_none_or(|governor| governor.make_room(TABLE_BYTES));
+        let may_take = |governor: &Governor| governor.status().limit_bytes / LARGEST_SHARE >= TABLE_BYTES;
+        let has_room = governor.is_none_or(|governor| may_take(&governor) && governor.make_room(TABLE_BYTES));
         if !has_room {
             let before = self.no_room_until_ms.swap(now_ms.saturating_add(ASK_AGAIN_AFTER_MS), Ordering::Relaxed);
             if before == 0 {

@@ -10,6 +10,7 @@ use tokio::time::timeout_at;
 use super::fetch::Fetch;
 use super::outcome::{Failed, Landed, Progress, Served, Slot};
 use super::request::Request;
+use super::room::Held;
 use super::{Calls, Landing, Source};
 use crate::config::Scope;
 use crate::inflight::{self, Claims, Flights, Join, Lead};
@@ -55,7 +56,8 @@ impl Request<'_> {
             is_led[*place] = true;
         }
         let waiting = self.ask.trace.wait(led.len(), keys.len() - led.len());
-        let fetch = lead.map(|lead| self.launch(lead, led.iter().map(|place| places[*place]), waiting.context()));
+        let led_places = led.iter().map(|place| places[*place]).collect();
+        let fetch = lead.map(|lead| self.launch(lead, led_places, (&progress.room, waiting.context())));
         let own = led.first().map(|place| &joins[*place]);
         self.wait(fetch.zip(own), &joins).await;
         let mut again = Vec::new();
@@ -148,7 +150,7 @@ impl Request<'_> {
     }
 
     fn own_request(&self) -> Arc<OwnRequest> {
-        let written = (self.ask.body.clone(), self.ask.request.form);
+        let written = (self.ask.body.clone(), self.ask.request.form, Arc::clone(&self.ask.charge));
         OwnRequest::new(written, self.own_id(), (&self.plan.firsts, &self.plan.slots))
     }
 
@@ -171,9 +173,8 @@ impl Request<'_> {
     }
 
     /// Begins a fetch. It ends even if nobody waits for it.
-    fn launch(&self, lead: Lead<Landing>, places: impl Iterator<Item = usize>, trace: TraceContext) -> Lent {
+    fn launch(&self, lead: Lead<Landing>, places: Vec<usize>, (room, trace): (&Arc<Held>, TraceContext)) -> Lent {
         self.watch_token();
-        let places: Vec<usize> = places.collect();
         let input = |place: &usize| self.ask.request.inputs[self.plan.firsts[*place]].to_owned_input();
         let inputs = places.iter().map(input).collect();
         let own_place = |place: usize| u32::try_from(place).expect("a request must have fewer than 2^32 inputs");
@@ -195,6 +196,8 @@ impl Request<'_> {
             voucher: self.voucher,
             asked_model: self.ask.request.space.model_name().to_owned(),
             trace,
+            expected_dimension: self.expected_dimension(),
+            room: Arc::clone(room),
         };
         self.flow.tasks.lend(fetch.run(inputs))
     }

@@ -1,7 +1,8 @@
 //! What the governor does, and when.
 
 use super::keeper::{
-    Action, ActionKind, CALM_PERCENT, Episode, Governor, MAX_ACTIONS, SHRINK_PERCENT, STEP_PERCENT, TRIM_PERCENT, lock,
+    Action, ActionKind, CALM_PERCENT, CHECKS_BETWEEN_TRIES, Episode, Governor, MAX_ACTIONS, SHRINK_PERCENT,
+    STEP_PERCENT, TRIM_PERCENT, lock,
 };
 
 /// What a round of shrinking came to.
@@ -21,7 +22,7 @@ impl Governor {
             return self.calm_down(&episode, resident);
         }
         if resident <= self.percent_of_limit(TRIM_PERCENT) || !self.worth_another_try(&episode, resident) {
-            return episode;
+            return episode.after_a_check();
         }
         let left_bytes = self.trim(resident);
         if left_bytes <= self.percent_of_limit(SHRINK_PERCENT) {
@@ -46,6 +47,19 @@ impl Governor {
         left.saturating_sub(self.held_by_parts()) <= most && self.shrink_to(most, left).left_bytes <= most
     }
 
+    /// Makes as much room as there can be for something that comes now and goes again. Blocks for milliseconds.
+    pub fn relieve(&self, bytes: u64) {
+        let _turn = lock(&self.turn);
+        let most = self.percent_of_limit(SHRINK_PERCENT).saturating_sub(bytes);
+        let before = self.measure();
+        if before > most {
+            let left = self.trim(before);
+            if left > most {
+                self.shrink_to(most, left);
+            }
+        }
+    }
+
     fn calm_down(&self, episode: &Episode, resident: u64) -> Episode {
         if *episode != Episode::Calm {
             tracing::info!(resident_bytes = resident, limit_bytes = self.limit_bytes, "memory is in bounds again");
@@ -62,7 +76,9 @@ impl Governor {
             Episode::Acted { left_bytes } => {
                 resident > left_bytes + step || resident > self.percent_of_limit(SHRINK_PERCENT)
             }
-            Episode::Helpless { left_bytes } => resident > left_bytes + step || self.held_by_parts() > step,
+            Episode::Helpless { left_bytes, checks } => {
+                resident > left_bytes + step || self.held_by_parts() > step || checks >= CHECKS_BETWEEN_TRIES
+            }
         }
     }
 
@@ -87,7 +103,7 @@ impl Governor {
                 "memory stays near its limit or above although nothing is left to let go of; the limit is too low for this load"
             );
         }
-        Episode::Helpless { left_bytes }
+        Episode::Helpless { left_bytes, checks: 0 }
     }
 
     fn held_by_parts(&self) -> u64 {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::system::System;
@@ -19,6 +20,9 @@ pub(super) const CALM_PERCENT: u64 = 75;
 pub(super) const CLOSER_LOOK: u32 = 4;
 /// Growth that makes another try worth its cost within one episode.
 pub(super) const STEP_PERCENT: u64 = 2;
+/// Checks after which another try is made where nothing is left to let go of: requests may have ended since, and what
+/// they freed stays with the allocator.
+pub(super) const CHECKS_BETWEEN_TRIES: u32 = 20;
 /// Actions that are remembered.
 pub(super) const MAX_ACTIONS: usize = 64;
 
@@ -127,6 +131,8 @@ pub struct Governor {
     /// Held while something is done, so that the loop and a caller do not do it twice at once.
     pub(super) turn: Mutex<Episode>,
     pub(super) log: Mutex<Log>,
+    /// A look is wanted before the next one is due.
+    asked: Notify,
 }
 
 /// What is on record; locked for moments only.
@@ -144,8 +150,18 @@ pub(super) enum Episode {
     Calm,
     /// Something was done, and this was left.
     Acted { left_bytes: u64 },
-    /// All that could shrink has shrunk, and this was left.
-    Helpless { left_bytes: u64 },
+    /// All that could shrink has shrunk, and this was left. `checks` have passed since.
+    Helpless { left_bytes: u64, checks: u32 },
+}
+
+impl Episode {
+    /// The same, one check later.
+    pub(super) fn after_a_check(self) -> Self {
+        match self {
+            Self::Helpless { left_bytes, checks } => Self::Helpless { left_bytes, checks: checks.saturating_add(1) },
+            other => other,
+        }
+    }
 }
 
 impl Governor {
@@ -159,6 +175,7 @@ impl Governor {
             hooks: Arc::new(()),
             turn: Mutex::default(),
             log: Mutex::default(),
+            asked: Notify::new(),
         }
     }
 
@@ -174,12 +191,20 @@ impl Governor {
         Self { hooks, ..self }
     }
 
-    /// Checks every `check_every`, and more often near the limit, for ever.
+    /// Asks for a look soon, since the process may grow fast now.
+    pub fn look_soon(&self) {
+        self.asked.notify_one();
+    }
+
+    /// Checks every `check_every`, more often near the limit, and whenever it is asked to, for ever.
     pub async fn run(self: Arc<Self>, check_every: Duration) {
         let mut ticks = tokio::time::interval(check_every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = self.asked.notified() => {}
+            }
             let governor = Arc::clone(&self);
             // Trimming and shrinking take milliseconds in which no request may wait.
             if let Err(error) = tokio::task::spawn_blocking(move || governor.check()).await {

@@ -178,10 +178,32 @@ fn when_nothing_is_left_to_shrink_it_is_said_once_and_not_tried_for_ever() {
         bench.governor.check();
     }
     assert_eq!(bench.kinds(), [ActionKind::Trim, ActionKind::Shrink]);
-    assert_eq!(*lock(&bench.governor.turn), Episode::Helpless { left_bytes: 95 * MB });
+    assert_eq!(*lock(&bench.governor.turn), Episode::Helpless { left_bytes: 95 * MB, checks: 9 });
     bench.refill(&bench.cheap, 3);
     bench.governor.check();
     assert_eq!(bench.cheap.bytes(), 0, "what fills again still shrinks again");
+}
+
+#[test]
+fn what_requests_free_when_nothing_is_left_to_shrink_is_given_back_after_a_while() {
+    let bench = Bench::new(95, 0, 0, 0);
+    bench.governor.check();
+    // Requests end, and the allocator keeps what they freed.
+    bench.memory.fixed.store(40 * MB, SeqCst);
+    bench.memory.freed.store(55 * MB, SeqCst);
+    for _ in 0..=CHECKS_BETWEEN_TRIES {
+        bench.governor.check();
+    }
+    assert_eq!(bench.governor.status().resident_bytes, 40 * MB);
+}
+
+#[test]
+fn caches_make_way_for_a_large_request_as_far_as_they_can() {
+    let bench = Bench::new(20, 5, 10, 40);
+    bench.governor.relieve(30 * MB);
+    assert_eq!(bench.memory.resident_bytes(), 55 * MB);
+    bench.governor.relieve(80 * MB);
+    assert_eq!((bench.cheap.bytes(), bench.dear.bytes()), (0, 0), "all there is");
 }
 
 #[test]

@@ -107,7 +107,9 @@ catalogue! {
     REQUESTS_IN_FLIGHT: gauge("vecho_requests_in_flight", &[],
         "Requests under way on the public port.");
     BODY_BYTES_IN_FLIGHT: gauge("vecho_body_bytes_in_flight", &[],
-        "Bytes of embeddings bodies held for requests under way.");
+        "Bytes that embeddings requests under way hold: bodies, what is read of them, answers that wait to be sent.");
+    VECTOR_BYTES_IN_FLIGHT: gauge("vecho_vector_bytes_in_flight", &[],
+        "Bytes of memory set aside for the vectors of requests under way.");
     INPUTS: counter("vecho_inputs_total", &[label::<SourceLabel>("source")],
         "Answered inputs, by where the answer came from.");
     TOKENS: counter("vecho_tokens_total", &[label::<TokenKind>("kind")],

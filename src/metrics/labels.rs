@@ -158,6 +158,8 @@ labels! {
         UnsteadyModel = "unsteady_model",
         /// More inputs than one request may have to be cached.
         TooManyInputs = "too_many_inputs",
+        /// Reading or answering it would take more memory than requests may take together.
+        TooLarge = "too_large",
         /// The path is not `/embeddings` but similar to it.
         OtherPath = "other_path",
     }
@@ -174,6 +176,8 @@ labels! {
         Requests = "requests",
         /// `limits.max_inflight_bytes` of bodies are under way.
         InflightBytes = "inflight_bytes",
+        /// There was no room for its vectors before its deadline.
+        Memory = "memory",
         /// The request head is too large, too slow or malformed.
         Header = "header",
         /// The body came slower than `limits.body_timeout`.

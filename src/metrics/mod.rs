@@ -97,6 +97,8 @@ pub struct Metrics {
     pub cache_purges: Counter,
     /// Keys whose fetch is under way.
     pub flights: Gauge,
+    /// Bytes set aside for the vectors of requests under way.
+    pub vector_bytes_in_flight: Gauge,
     /// Times the upstream began to answer with another model name.
     pub model_drifts: Counter,
     /// Callers whose bearer tokens rotate.
@@ -168,6 +170,7 @@ impl Metrics {
             upstream_queued_inputs: shelf.gauge(&catalogue::UPSTREAM_QUEUED_INPUTS),
             cache_purges: shelf.counter(&catalogue::CACHE_PURGES),
             flights: shelf.gauge(&catalogue::FLIGHTS),
+            vector_bytes_in_flight: shelf.gauge(&catalogue::VECTOR_BYTES_IN_FLIGHT),
             model_drifts: shelf.counter(&catalogue::MODEL_DRIFTS),
             rotating_credentials: shelf.counter(&catalogue::ROTATING_CREDENTIALS),
             connections: shelf.gauges(&catalogue::CONNECTIONS),

@@ -1,6 +1,7 @@
 //! The body of an answer: at hand, rendered piece by piece, or streamed from the upstream.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
@@ -14,7 +15,12 @@ use crate::wire::Rendering;
 pub struct ReplyBody {
     content: Content,
     admission: Option<Admission>,
+    /// Given back when the body has gone.
+    _room: Option<Arc<dyn Send + Sync>>,
 }
+
+/// What hyper holds at most of an answer that is written while it is sent, with the piece that is next, in bytes.
+const RENDERED_BYTES: usize = 4 * 64 * 1024;
 
 enum Content {
     Whole(Bytes),
@@ -23,19 +29,33 @@ enum Content {
 }
 
 impl ReplyBody {
-    /// A body at hand.
-    pub const fn whole(bytes: Bytes) -> Self {
-        Self { content: Content::Whole(bytes), admission: None }
+    const fn of(content: Content) -> Self {
+        Self { content, admission: None, _room: None }
     }
 
-    /// A body that is written while it is sent, so that a very large answer is never built whole.
-    pub fn rendered(rendering: Rendering) -> Self {
-        Self { content: Content::Rendered { rendering: Box::new(rendering), next: 0, sent_bytes: 0 }, admission: None }
+    /// A body at hand.
+    pub const fn whole(bytes: Bytes) -> Self {
+        Self::of(Content::Whole(bytes))
+    }
+
+    /// A body that is written while it is sent, so that a very large answer is never built whole. Holds `room` until then.
+    pub fn rendered(rendering: Rendering, room: Arc<dyn Send + Sync>) -> Self {
+        let content = Content::Rendered { rendering: Box::new(rendering), next: 0, sent_bytes: 0 };
+        Self { _room: Some(room), ..Self::of(content) }
     }
 
     /// A body that is passed on as it comes.
     pub const fn streamed(incoming: Incoming) -> Self {
-        Self { content: Content::Streamed(incoming), admission: None }
+        Self::of(Content::Streamed(incoming))
+    }
+
+    /// What it takes until it has gone, beside vectors; nothing is known of a body that is streamed.
+    pub(super) fn held_bytes(&self) -> Option<usize> {
+        match &self.content {
+            Content::Whole(bytes) => Some(bytes.len()),
+            Content::Rendered { .. } => Some(RENDERED_BYTES),
+            Content::Streamed(_) => None,
+        }
     }
 
     /// Holds `admission` until the body has gone.
@@ -56,7 +76,7 @@ impl Body for ReplyBody {
             Content::Whole(bytes) => {
                 Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)
             }
-            Content::Rendered { rendering, next, sent_bytes } => {
+            Content::Rendered { rendering, next, sent_bytes, .. } => {
                 let is_next = *next < rendering.inputs();
                 is_next.then(|| {
                     let (piece, until) = rendering.piece(*next);

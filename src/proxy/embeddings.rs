@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::asked::Asked;
-use super::gate::Admission;
+use super::gate::{Admission, NoRoom};
 use super::glance::{Open, Read};
 use super::intake::{path_model, read_origin, target_uri};
 use super::passthrough::{Way, map_location};
@@ -19,11 +19,11 @@ use crate::answers;
 use crate::config::{Config, UpstreamTarget};
 use crate::flow::{Answer, Ask, Keep, Outcome, Refusal, Tally};
 use crate::key::Key;
-use crate::metrics::{Account, Subject};
+use crate::metrics::{Account, Rejection, Subject};
 use crate::tasks::Eventually;
 use crate::traces::{Span, attribute};
 use crate::upstream::{ClientBody, TooLong, classify_path, location_for_caller, resembles_embeddings};
-use crate::wire::{Bypass, BypassCause, read_request};
+use crate::wire::{Bypass, BypassCause, read_request, reading_bytes};
 
 /// Answers up to this size are built whole; larger ones are written while they are sent.
 const WHOLE_BYTES: usize = 64 * 1024;
@@ -42,6 +42,17 @@ enum NotAsked {
     Unread(BypassCause),
     /// There is no address for it.
     TooLong(TooLong),
+    /// There is no memory for it now.
+    Overloaded,
+}
+
+impl From<NoRoom> for NotAsked {
+    fn from(none: NoRoom) -> Self {
+        match none {
+            NoRoom::Now => Self::Overloaded,
+            NoRoom::Never => Self::Unread(Bypass::TooLarge.into()),
+        }
+    }
 }
 
 impl Proxy {
@@ -71,16 +82,17 @@ impl Proxy {
     }
 
     /// Answers what has no rendered answer.
-    async fn answer(&self, received: Box<Received<'_>>, admission: Admission) -> Finished {
-        let (outcome, asked) = match understand(&received) {
+    async fn answer(&self, received: Box<Received<'_>>, mut admission: Admission) -> Finished {
+        let (outcome, asked) = match understand(&received, &mut admission) {
             Ok((ask, asked)) => (self.flow.answer(&ask).await, asked),
             Err(NotAsked::Unread(cause)) => return self.send_up(*received, cause, admission).await,
             Err(NotAsked::TooLong(error)) => return self.refuse_path(error),
+            Err(NotAsked::Overloaded) => return self.overloaded(Rejection::InflightBytes),
         };
         let finished = match outcome {
             Outcome::Answer(answer) => {
                 let account = asked.account(&self.metrics, &answer.rendering.model);
-                return self.write(*answer, account, &received).admitted(admission);
+                return self.admit_reply(self.write(*answer, account, &received), admission);
             }
             Outcome::Refused(refusal) => self.refused(refusal, &received),
             Outcome::Unreadable(reply) => {
@@ -88,6 +100,7 @@ impl Proxy {
                 self.replies.unreadable(*reply)
             }
             Outcome::NotCached => self.not_cached(),
+            Outcome::Overloaded => self.overloaded(Rejection::Memory),
             Outcome::PassThrough(bypass) => self.send_up(*received, bypass.into(), admission).await,
         };
         Finished { subject: asked.subject(), ..finished }
@@ -144,7 +157,7 @@ impl Proxy {
         } else if largest <= WHOLE_BYTES {
             ReplyBody::whole(answer.rendering.to_bytes())
         } else {
-            ReplyBody::rendered(answer.rendering)
+            ReplyBody::rendered(answer.rendering, answer.room)
         };
         let mut finished = self.replies.answer(notes, answer.call_headers, body);
         if let Some(measure) = &answer.fallback {
@@ -184,18 +197,22 @@ impl Proxy {
     }
 }
 
-/// What a request asks.
-fn understand<'a>(received: &'a Received<'_>) -> Result<(Box<Ask<'a>>, Asked), NotAsked> {
+/// What a request asks. It holds what reading it takes, then what answering it does.
+fn understand<'a>(received: &'a Received<'_>, admission: &mut Admission) -> Result<(Box<Ask<'a>>, Asked), NotAsked> {
     let Read { body, controls, config, .. } = &received.read;
     let origin = read_origin(config, &received.head.uri, &received.head.headers).map_err(NotAsked::TooLong)?;
     let path_model = path_model(classify_path(origin.uri.path()));
+    let body_bytes = admission.held_bytes();
+    admission.take(reading_bytes(body))?;
     let request = read_request(body, &config.cache.extra_fields, path_model);
+    admission.hold_instead(body_bytes);
     let request = request.map_err(NotAsked::Unread)?;
+    admission.take(request.answering_bytes(body.len()))?;
     traced::asked(received.span, &request);
     let asked = Asked::new(&request, &origin.uri, &received.head.headers);
     let (controls, trace) = (*controls, received.span.context());
-    let (body, deadline) = (body.clone(), received.deadline);
-    Ok((Box::new(Ask { request, body, deadline, origin, controls, trace }), asked))
+    let (body, charge, deadline) = (body.clone(), admission.share(), received.deadline);
+    Ok((Box::new(Ask { request, body, charge, deadline, origin, controls, trace }), asked))
 }
 
 /// What is kept of a finished answer.

@@ -168,6 +168,14 @@ impl Proxy {
         self.replies.not_cached()
     }
 
+    /// Has a reply hold what it takes until it has gone. Where there is no room for it, it is refused.
+    pub(super) fn admit_reply(&self, finished: Finished, mut admission: Admission) -> Finished {
+        match finished.response.body().held_bytes() {
+            Some(bytes) if !admission.hold_instead(bytes) => self.overloaded(Rejection::InflightBytes),
+            _ => finished.admitted(admission),
+        }
+    }
+
     pub(super) fn overloaded(&self, rejection: Rejection) -> Finished {
         self.metrics.rejected(rejection);
         self.replies.overloaded(rejection)

@@ -238,6 +238,7 @@ impl Replies {
     pub(super) fn overloaded(&self, rejection: Rejection) -> Finished {
         let message = match rejection {
             Rejection::InflightBytes => "Too many bytes of requests are under way (limits.max_inflight_bytes).",
+            Rejection::Memory => "Too many vectors are under way for one more answer (memory.limit_mb).",
             _ => "Too many requests are under way (limits.max_requests).",
         };
         let body = envelope(message, "server_error", None, Some("overloaded"));

@@ -42,10 +42,17 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy in front of `flow`, with the same upstream for whatever passes through.
-    pub fn new(flow: Arc<Flow>, answers: Arc<Answers>, client: Arc<Client>, tunnels: Tasks) -> Arc<Self> {
+    /// A proxy in front of `flow`, with the same upstream for whatever passes through. Requests and their answers hold at
+    /// most `max_bytes` together.
+    pub fn new(
+        flow: Arc<Flow>,
+        answers: Arc<Answers>,
+        client: Arc<Client>,
+        max_bytes: usize,
+        tunnels: Tasks,
+    ) -> Arc<Self> {
         let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
-        let gate = Gate::new(&live.load().limits, &metrics);
+        let gate = Gate::new(live.load().limits.max_requests, max_bytes, &metrics);
         let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
         let (decoder, cors) = (BodyDecoder::new(), CorsCache::new());
         Arc::new(Self { flow, answers, client, live, gate, decoder, cors, replies, answer_secret, tunnels, metrics })
@@ -85,7 +92,7 @@ impl Proxy {
                     Err(bad) => self.refuse_control(bad),
                     Ok((controls, cors)) => {
                         let finished = match self.glance(&head, body, controls, &mut admission, &count).await {
-                            Glance::Served(finished) => finished.admitted(admission),
+                            Glance::Served(finished) => self.admit_reply(finished, admission),
                             Glance::Refused(finished) => finished,
                             Glance::Open(open) => self.embeddings(head, open, admission, &count).await,
                         };

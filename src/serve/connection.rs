@@ -28,6 +28,10 @@ use super::vitals::{Tracked, Vitals};
 use super::watch::{End, Exchange, Watch};
 use crate::tasks::Tasks;
 
+/// Bytes of an answer that are written and not sent yet, as long as the client takes none. hyper's own bound is three times
+/// as much, and many clients may be slow.
+const UNSENT_BYTES: usize = 128 * 1024;
+
 /// Streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
 /// How often an HTTP/2 peer is asked whether it is still there, and how long it may think about it.
@@ -120,6 +124,7 @@ fn http1_builder(limits: &ServeLimits) -> http1::Builder {
     // hyper's own timeout runs while a kept connection is idle, too; the watch tells the two apart.
     // Its bound of 100 headers stays as it is: any other number costs an allocation for each request.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(limits.max_header_bytes);
+    builder.max_buf_size(limits.max_header_bytes.max(UNSENT_BYTES));
     builder
 }
 
@@ -141,6 +146,7 @@ fn http2_builder(executor: StreamTasks, limits: &ServeLimits) -> http2::Builder<
     builder
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
+        .max_send_buf_size(UNSENT_BYTES)
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);

@@ -62,10 +62,10 @@ struct Taken {
 }
 
 impl Batcher {
-    /// A batcher without work. Answers under way may take a quarter of `memory_bytes`.
-    pub fn new(caller: Caller, live: Live, memory_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// A batcher without work. Answers under way may take `room_bytes`.
+    pub fn new(caller: Caller, live: Live, room_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         let permits = Permits::new(live.load().upstream.max_concurrent);
-        let room = Room::new(memory_bytes / 4);
+        let room = Room::new(room_bytes);
         let (queues, sizes, tasks) = (Mutex::default(), Sizes::default(), Tasks::new());
         Arc::new(Self { caller, permits, queues, sizes, room, live, tasks, metrics })
     }

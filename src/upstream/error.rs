@@ -143,7 +143,7 @@ impl Failure {
 
     /// The failure of an answer for which there is no memory. In smaller calls there may be.
     pub fn no_room(asked: Encoding) -> Self {
-        let detail = "the upstream's answer has no room in the quarter of memory.limit_mb that answers under way share";
+        let detail = "the upstream's answer has no room in the fifth of memory.limit_mb that answers under way share";
         Self::new(Class::Unreadable(Unreadable::NoRoom, asked), None, detail)
     }
 

@@ -11,6 +11,9 @@ use super::client::ForwardedBody;
 use super::connections::{OpenError, body_error};
 use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
 
+/// Most bytes of a request's body that are gathered. Bodies that can be understood are in memory already.
+const MAX_COLLECTED_BYTES: usize = 1 << 20;
+
 /// An upstream inside this process: a request in, an answer out.
 pub type InProcess = Arc<dyn Fn(&InProcessRequest<'_>) -> Reply + Send + Sync>;
 
@@ -44,13 +47,21 @@ pub(super) async fn forward(
 ) -> Result<Response<ForwardedBody>, OpenError> {
     let (parts, body) = request.into_parts();
     // Only embeddings are answered from what the body says.
-    let body = match classify_path(parts.uri.path()) {
-        RouteKind::Other => Bytes::new(),
-        RouteKind::Embeddings | RouteKind::Deployment => collect_request(body, max_bytes).await?,
+    let body = match (classify_path(parts.uri.path()), body.bytes()) {
+        (RouteKind::Other, _) => Bytes::new(),
+        (RouteKind::Embeddings | RouteKind::Deployment, Some(whole)) => whole.clone(),
+        (RouteKind::Embeddings | RouteKind::Deployment, None) => {
+            collect_request(body, max_bytes.min(MAX_COLLECTED_BYTES)).await?
+        }
     };
-    let request =
-        InProcessRequest { method: &parts.method, path: parts.uri.path(), headers: &parts.headers, body: &body };
-    let reply = embedder(&request);
+    let embedder = Arc::clone(embedder);
+    let embed = move || {
+        let (path, headers) = (parts.uri.path(), &parts.headers);
+        embedder(&InProcessRequest { method: &parts.method, path, headers, body: &body })
+    };
+    let reply = tokio::task::spawn_blocking(embed)
+        .await
+        .map_err(|error| OpenError::Unanswered { upstream: "mock:".to_owned(), cause: error.to_string() })?;
     let mut response = Response::new(ForwardedBody::Whole(reply.body));
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;

@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use super::Failure;
 use super::caller::Answered;
+use crate::budget::Charge;
 use crate::key::Key;
 use crate::wire::RequestForm;
 
@@ -16,6 +17,9 @@ use crate::wire::RequestForm;
 pub struct OwnRequest {
     /// The body, byte for byte.
     pub(super) body: Bytes,
+    /// The memory that the body is charged with.
+    #[expect(dead_code, reason = "it is held until the body has gone")]
+    charge: Arc<Charge>,
     /// Its spelling.
     pub(super) form: RequestForm,
     /// For each distinct input its first position in the body.
@@ -30,8 +34,20 @@ pub struct OwnRequest {
 impl OwnRequest {
     /// The request with this body. `firsts` has for each distinct input its first position in the body, `slots` for each
     /// position its distinct input.
-    pub fn new((body, form): (Bytes, RequestForm), id: u64, (firsts, slots): (&[usize], &[u32])) -> Arc<Self> {
-        Arc::new(Self { body, form, firsts: firsts.into(), slots: slots.into(), id, last_word: Mutex::default() })
+    pub fn new(
+        (body, form, charge): (Bytes, RequestForm, Arc<Charge>),
+        id: u64,
+        (firsts, slots): (&[usize], &[u32]),
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            body,
+            charge,
+            form,
+            firsts: firsts.into(),
+            slots: slots.into(),
+            id,
+            last_word: Mutex::default(),
+        })
     }
 
     /// Equal for repetitions of one request, and almost certainly different for others.

@@ -27,6 +27,9 @@ pub(super) struct KeepLimits {
     pub max_age: Duration,
 }
 
+/// Bytes that a connection reads ahead, and the largest head of an answer. Each connection keeps such a buffer.
+const MAX_BUFFER_BYTES: usize = 256 * 1024;
+
 /// Connection pool. Its connections are replaced all at once when the oldest may have reached the maximum age, so that
 /// names are resolved again; requests under way end on the connection that they began on.
 pub(super) struct Pool {
@@ -47,6 +50,7 @@ impl Current {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.idle_timeout)
             .pool_max_idle_per_host(limits.max_idle)
+            .http1_max_buf_size(MAX_BUFFER_BYTES)
             // What other clients read.
             .http1_max_headers(MAX_ANSWER_HEADERS)
             .http1_allow_obsolete_multiline_headers_in_responses(true)

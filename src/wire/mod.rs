@@ -2,6 +2,7 @@
 
 mod bypass;
 mod coding;
+mod cost;
 mod error;
 mod form;
 mod inputs;
@@ -14,6 +15,7 @@ mod write;
 
 pub use bypass::{Bypass, BypassCause};
 pub use coding::{Coding, Decoding, Step, Undecodable, content_codings};
+pub use cost::reading_bytes;
 pub use error::{envelope, error_code, error_fields};
 pub use form::{RequestForm, WrittenEncoding};
 pub use inputs::MAX_INPUTS;

@@ -207,7 +207,6 @@ fn values_that_make_no_sense_are_refused_one_by_one() {
         ("cache.extra_fields", "task,model"),
         ("auth.credential_headers", "[\"no space\"]"),
         ("auth.credential_headers", "[]"),
-        ("limits.max_inflight_bytes", "1000"),
         ("memory.limit_mb", "31"),
         ("upstream.call_timeout", "0s"),
         ("upstream.ca_file", "/"),

@@ -2,6 +2,8 @@
 
 #![cfg(target_os = "linux")]
 
+mod bursts;
+
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;

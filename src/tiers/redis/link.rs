@@ -1,9 +1,8 @@
 //! A way to Redis that is up: what can be asked of it, each within a limit of ours.
 //!
-//! On one server everything that belongs together goes up in one round trip. A cluster knows no commands across slots,
-//! and the library cuts an MGET into one for each slot and fails it whole if one fails; so there each key is asked for
-//! by itself, all at once over one connection for each node, and what one node does not answer takes nothing from the
-//! others.
+//! On one server everything that belongs together goes up in one round trip. A cluster knows no commands across slots, so
+//! there each key is asked for by itself, all at once over one connection for each node, and what one node does not answer
+//! takes nothing from the others. Values are asked for by GETRANGE: an MGET brings them whole, however large they are.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,6 +18,8 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::connect::Connection;
 use super::trouble::Trouble;
 use crate::config::Redis;
+use crate::vector::COMPONENT_BYTES;
+use crate::wire::MAX_DIMENSIONS;
 
 /// Compares fields with what they were, and sets all of them or none.
 const SWAP: &str = "for i = 1, #ARGV, 3 do \
@@ -28,6 +29,9 @@ const SWAP: &str = "for i = 1, #ARGV, 3 do \
 
 /// Deletes a lease that still is the holder's.
 const GIVE_BACK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+
+/// The longest record: a vector of as many f32 as one may have, with what stands beside it.
+pub(super) const MAX_RECORD_BYTES: usize = MAX_DIMENSIONS as usize * COMPONENT_BYTES + 4096;
 
 /// A working connection, twice: what is written in bulk must not stand before a question.
 pub(super) struct Link {
@@ -67,7 +71,10 @@ impl Link {
     pub(super) async fn probe(&self, names: &[String], within: Duration) -> Result<(), Trouble> {
         let probe = async {
             match self.questions.clone() {
-                Connection::Single(mut server) => server.req_packed_command(cmd("MGET").arg(names)).await,
+                Connection::Single(mut server) => {
+                    let Some(name) = names.first() else { return Ok(Value::Nil) };
+                    server.req_packed_command(&get(name)).await
+                }
                 Connection::Cluster(mut cluster) => {
                     let all = (MultipleNodeRoutingInfo::AllMasters, Some(ResponsePolicy::AllSucceeded));
                     cluster.route_command(cmd("PING"), RoutingInfo::MultiNode(all)).await
@@ -78,26 +85,11 @@ impl Link {
         answered.and_then(Value::extract_error).map(drop).map_err(|error| lost(&error))
     }
 
-    /// What is stored under each name.
+    /// What is stored under each name, asked for in one go; nothing where it is longer than any record.
     pub(super) async fn read(&self, names: &[String], within: Duration) -> Answers<Bytes> {
-        match self.questions.clone() {
-            Connection::Single(mut server) => {
-                let question = cmd("MGET").arg(names).to_owned();
-                let answered = timeout(within, question.query_async::<Vec<Value>>(&mut server)).await;
-                let values = match answered {
-                    Ok(Ok(values)) if values.len() == names.len() => values,
-                    Ok(Ok(_)) => return Answers::none(names.len(), Some(Trouble::Lost("it answers nonsense".into()))),
-                    Ok(Err(error)) => return Answers::none(names.len(), Some(lost(&error))),
-                    Err(_) => return Answers::none(names.len(), Some(Trouble::slow(within))),
-                };
-                Answers { each: values.into_iter().map(bytes).collect(), trouble: None }
-            }
-            Connection::Cluster(_) => {
-                let groups = names.iter().map(|name| vec![cmd("GET").arg(name).to_owned()]).collect();
-                let outcomes = self.questions.all(groups, within).await;
-                Answers::of(outcomes, within, |mut values| bytes(values.pop()?))
-            }
-        }
+        let groups = names.iter().map(|name| vec![get(name)]).collect();
+        let outcomes = self.questions.all(groups, within).await;
+        Answers::of(outcomes, within, |mut values| bytes(values.pop()?))
     }
 
     /// Stores entries, each with the milliseconds that it is of use. Says which are stored.
@@ -121,7 +113,7 @@ impl Link {
         let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let ask = |(lease, record): (String, String)| {
             let take = cmd("SET").arg(lease).arg(token).arg("NX").arg("PX").arg(length_ms).to_owned();
-            vec![take, cmd("GET").arg(record).to_owned()]
+            vec![take, get(&record)]
         };
         let outcomes = self.questions.all(names.into_iter().map(ask).collect(), within).await;
         Answers::of(outcomes, within, |mut values| {
@@ -199,10 +191,6 @@ impl Connection {
 }
 
 impl<T> Answers<T> {
-    fn none(count: usize, trouble: Option<Trouble>) -> Self {
-        Self { each: std::iter::repeat_with(|| None).take(count).collect(), trouble }
-    }
-
     fn of(outcomes: Vec<Outcome>, within: Duration, read: impl Fn(Vec<Value>) -> Option<T>) -> Self {
         Self::judged(outcomes, within, read, Trouble::of)
     }
@@ -248,9 +236,14 @@ fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
     pipeline
 }
 
+/// Asks for a value, and for no more of it than tells that it is no record: whatever lies there must not fill memory.
+fn get(name: &str) -> Cmd {
+    cmd("GETRANGE").arg(name).arg(0).arg(MAX_RECORD_BYTES).to_owned()
+}
+
 fn bytes(value: Value) -> Option<Bytes> {
     match value {
-        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
+        Value::BulkString(bytes) if (1..=MAX_RECORD_BYTES).contains(&bytes.len()) => Some(Bytes::from(bytes)),
         _ => None,
     }
 }

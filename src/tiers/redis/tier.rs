@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::holds::Holds;
 use super::keeper::{Keeper, OnPurges};
 use super::ledger::Ledger;
-use super::link::{Answers, Link};
+use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::writing::Writer;
 use crate::clock::Clock;
 use crate::config::Redis;
@@ -32,6 +32,8 @@ pub struct RedisParts {
     pub metrics: Arc<Metrics>,
     /// The purges.
     pub epochs: Arc<Epochs>,
+    /// Most bytes that the values of one look-up may take.
+    pub max_read_bytes: usize,
 }
 
 /// The tier in Redis or Valkey.
@@ -70,8 +72,8 @@ impl RedisTier {
             let begun = Instant::now();
             let era = self.keeper.ledger.era();
             let names: Vec<String> = places.iter().map(|place| self.keeper.names.record(&keys[*place], era)).collect();
-            let answers = link.read(&names, self.keeper.config.timeout).await;
-            for (place, bytes) in places.into_iter().zip(self.judge(&link, answers)) {
+            let values = self.read(&link, &names).await;
+            for (place, bytes) in places.into_iter().zip(values) {
                 found[place] = bytes;
             }
             self.parts.metrics.lookup(TierLabel::Redis, begun.elapsed());
@@ -80,6 +82,24 @@ impl RedisTier {
         self.hits.fetch_add(hits as u64, Ordering::Relaxed);
         self.misses.fetch_add((keys.len() - hits) as u64, Ordering::Relaxed);
         found
+    }
+
+    /// Asks in one go where the values fit in memory whatever they are, else in several. Ends early where they take more
+    /// than they may, or Redis fails.
+    async fn read(&self, link: &Arc<Link>, names: &[String]) -> Vec<Option<Bytes>> {
+        let mut values = Vec::with_capacity(names.len());
+        let until = Instant::now() + self.keeper.config.timeout;
+        for names in names.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
+            let answers = link.read(names, until.saturating_duration_since(Instant::now())).await;
+            let has_failed = answers.trouble.is_some();
+            values.extend(self.judge(link, answers));
+            let read_bytes = values.iter().flatten().map(Bytes::len).sum::<usize>();
+            if has_failed || read_bytes > self.parts.max_read_bytes {
+                break;
+            }
+        }
+        values.resize(names.len(), None);
+        values
     }
 
     /// The answers, and a word to the switch about how they came.

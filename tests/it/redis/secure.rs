@@ -30,7 +30,7 @@ async fn tls_with_a_root_and_a_client_certificate_of_its_own() {
 #[tokio::test]
 async fn a_user_with_the_least_rights_and_a_database_of_its_own() {
     let stub = Stub::start();
-    let rights = ["+mget", "+get", "+set", "+hgetall", "+hget", "+hset", "+eval", "+del", "+select"];
+    let rights = ["+getrange", "+get", "+set", "+hgetall", "+hget", "+hset", "+eval", "+del", "+select"];
     let mut redis = Redis::absent().with(&["--requirepass", "admin", "--user", "app", "on", ">right", "~vecho:*"]);
     redis = redis.with(&rights);
     redis = redis.looked_into_with(&["-a", "admin", "-n", "3"]);

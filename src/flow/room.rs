@@ -1,0 +1,201 @@
+//! Room for the vectors of requests under way. A request takes it before it looks below memory or fetches, so that what
+//! waits for the last of its vectors never takes more memory than there is.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, timeout_at};
+
+use crate::governor::Governor;
+use crate::packed::Packed;
+use crate::vector::COMPONENT_BYTES;
+
+/// Room is counted in these units, since a semaphore counts in `u32`.
+const UNIT_BYTES: usize = 1024;
+
+/// A vector beside its components: its record, its key and its places in the request.
+const VECTOR_BYTES: usize = 256;
+
+/// Vectors in memory that are too few to count: their answer is small.
+const UNCOUNTED_BYTES: usize = 64 * 1024;
+
+/// A request is large that takes one in so many bytes of the room.
+const LARGE_SHARE: usize = 16;
+
+/// The governor looks each time that so large a part of the room was taken.
+const LOOK_SHARE: usize = 4;
+
+/// Vectors with the answers that bring them: a base64 answer takes a third more than its vectors, one of numbers about
+/// three times as much, and not all come at once.
+const WITH_ANSWERS: usize = 2;
+
+/// The room of all requests together.
+#[derive(Debug)]
+pub struct VectorRoom {
+    total_units: usize,
+    free: Arc<Semaphore>,
+    governor: OnceLock<Weak<Governor>>,
+    /// Units taken since the governor was last asked to look.
+    unseen_units: AtomicUsize,
+}
+
+/// Why there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NoRoom {
+    /// The request asks for more than there is.
+    Never,
+    /// Other requests held it until the deadline.
+    InTime,
+}
+
+/// Room that a request holds. It is given back with the last of its owners. Used by `Arc`.
+#[derive(Debug, Default)]
+pub(super) struct Held(Mutex<Option<OwnedSemaphorePermit>>);
+
+impl VectorRoom {
+    /// Room for `bytes` of vectors.
+    pub fn new(bytes: u64) -> Self {
+        let units = usize::try_from(bytes).unwrap_or(usize::MAX) / UNIT_BYTES;
+        let total_units = units.clamp(1, u32::MAX as usize).min(Semaphore::MAX_PERMITS);
+        Self {
+            total_units,
+            free: Arc::new(Semaphore::new(total_units)),
+            governor: OnceLock::new(),
+            unseen_units: AtomicUsize::new(0),
+        }
+    }
+
+    /// From now on caches make way for the vectors of large requests.
+    pub fn ask_for_room(&self, governor: &Arc<Governor>) {
+        // The first one stays: there is one governor.
+        let _ = self.governor.set(Arc::downgrade(governor));
+    }
+
+    /// What is held now, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        (self.total_units - self.free.available_permits()) * UNIT_BYTES
+    }
+
+    /// Waits for room for `missing` vectors of this dimension, beside `at_hand` bytes of vectors that are in memory. These
+    /// alone are never too many.
+    pub(super) async fn take(&self, wanted: Wanted, deadline: Instant) -> Result<Held, NoRoom> {
+        let missing_units = wanted.missing_bytes().div_ceil(UNIT_BYTES);
+        if missing_units > self.total_units {
+            return Err(NoRoom::Never);
+        }
+        if missing_units == 0 && wanted.at_hand_bytes <= UNCOUNTED_BYTES {
+            return Ok(Held::default());
+        }
+        let units = (missing_units + wanted.at_hand_bytes / UNIT_BYTES).min(self.total_units);
+        let units = u32::try_from(units).expect("the total fits");
+        match timeout_at(deadline, Arc::clone(&self.free).acquire_many_owned(units)).await {
+            Ok(permit) => {
+                self.relieve(missing_units).await;
+                Ok(Held(Mutex::new(Some(permit.expect("the semaphore must stay open")))))
+            }
+            Err(_) => Err(NoRoom::InTime),
+        }
+    }
+
+    /// Has caches make way for a large request, and the governor look after many small ones: their answers come faster than
+    /// it looks by itself.
+    async fn relieve(&self, units: usize) {
+        let unseen = self.unseen_units.fetch_add(units, Ordering::Relaxed) + units;
+        let is_large = units >= self.total_units / LARGE_SHARE;
+        if !is_large && unseen < self.total_units / LOOK_SHARE {
+            return;
+        }
+        self.unseen_units.store(0, Ordering::Relaxed);
+        let Some(governor) = self.governor.get().and_then(Weak::upgrade) else { return };
+        if is_large {
+            let bytes = (units * UNIT_BYTES * WITH_ANSWERS) as u64;
+            // Without it the governor acts at its next look.
+            let _ = tokio::task::spawn_blocking(move || governor.relieve(bytes)).await;
+        } else {
+            governor.look_soon();
+        }
+    }
+
+    /// Adds `bytes` to what is held, if there is room: for vectors that are larger than they were expected to be.
+    pub(super) fn take_more(&self, held: &Held, bytes: usize) -> bool {
+        let Ok(units) = u32::try_from(bytes.div_ceil(UNIT_BYTES)) else { return false };
+        let Ok(more) = Arc::clone(&self.free).try_acquire_many_owned(units) else { return false };
+        let mut permit = held.lock();
+        match &mut *permit {
+            Some(permit) => permit.merge(more),
+            None => *permit = Some(more),
+        }
+        true
+    }
+}
+
+impl Held {
+    /// Whether it is room for so many vectors of this dimension.
+    pub(super) fn covers(&self, vectors: usize, dimension: usize) -> bool {
+        let wanted = Wanted { missing: vectors, dimension, at_hand_bytes: 0 };
+        wanted.missing_bytes() <= self.lock().as_ref().map_or(0, OwnedSemaphorePermit::num_permits) * UNIT_BYTES
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The vectors of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted {
+    /// How many are not in memory.
+    pub(super) missing: usize,
+    /// Their dimension, as far as it is known.
+    pub(super) dimension: usize,
+    /// What the others take.
+    pub(super) at_hand_bytes: usize,
+}
+
+impl Wanted {
+    fn missing_bytes(self) -> usize {
+        self.missing.saturating_mul(self.dimension * COMPONENT_BYTES + VECTOR_BYTES)
+    }
+}
+
+/// What a vector in memory takes, in bytes.
+pub(super) fn bytes_of(vector: &Packed) -> usize {
+    vector.payload().len() + VECTOR_BYTES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wanted(missing: usize, at_hand_bytes: usize) -> Wanted {
+        Wanted { missing, dimension: 192, at_hand_bytes }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_never_fits_is_told_at_once_and_what_does_not_fit_now_waits_for_its_turn() {
+        let room = VectorRoom::new(10 * 1024);
+        let soon = Instant::now() + std::time::Duration::from_secs(1);
+        assert_eq!(room.take(wanted(11, 0), soon).await.err(), Some(NoRoom::Never));
+        let held = room.take(wanted(6, 0), soon).await.expect("there is room");
+        assert_eq!(room.held_bytes(), 6 * 1024);
+        assert!(held.covers(6, 192) && !held.covers(7, 192) && !held.covers(6, 193));
+        assert_eq!(room.take(wanted(5, 0), soon).await.err(), Some(NoRoom::InTime));
+        assert!(room.take_more(&held, 3 * 1024) && !room.take_more(&held, 2 * 1024));
+        assert!(held.covers(9, 192) && room.take_more(&Held::default(), 1024));
+        drop(held);
+        assert!(room.take(wanted(10, 0), soon).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn vectors_in_memory_are_never_too_many_and_few_of_them_are_not_counted() {
+        let room = VectorRoom::new(100 * 1024);
+        let soon = Instant::now() + std::time::Duration::from_secs(1);
+        let all = room.take(wanted(0, 1 << 30), soon).await.expect("they are in memory");
+        assert_eq!(room.held_bytes(), 100 * 1024);
+        assert!(room.take(wanted(0, UNCOUNTED_BYTES), soon).await.is_ok());
+        assert_eq!(room.take(wanted(1, 0), soon).await.err(), Some(NoRoom::InTime));
+        drop(all);
+        assert!(room.take(wanted(1, 0), soon).await.is_ok());
+    }
+}

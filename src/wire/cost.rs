@@ -1,0 +1,87 @@
+//! What a request takes in memory beside its body: an upper bound before it is read, and the amount afterwards.
+
+use super::{EmbedRequest, Input, MAX_INPUTS};
+
+/// An input while its request is read: its place in a list that grows by doubling.
+const READ_INPUT_BYTES: usize = 96;
+
+/// A token while its request is read: its number in a list that grows by doubling, old and new list together.
+const READ_TOKEN_BYTES: usize = 12;
+
+/// An input beside its text or tokens while its request is answered: its key and its places in the tables of the request
+/// and of the calls under way, and the input itself twice, since a call outlives the request's body.
+const INPUT_BYTES: usize = 400;
+
+/// A token while its request is answered, in the request and in its call.
+const TOKEN_BYTES: usize = 8;
+
+/// An upper bound of what reading this body takes, in bytes. Counts marks of JSON wherever they stand, also in texts.
+pub fn reading_bytes(body: &[u8]) -> usize {
+    let (mut quotes, mut brackets, mut commas) = (0_usize, 0_usize, 0_usize);
+    for byte in body {
+        quotes += usize::from(*byte == b'"');
+        brackets += usize::from(*byte == b'[');
+        commas += usize::from(*byte == b',');
+    }
+    let inputs = (quotes / 2 + brackets).min(MAX_INPUTS + 1);
+    // Texts with escapes are copied.
+    body.len() + inputs * READ_INPUT_BYTES + (commas + brackets) * READ_TOKEN_BYTES
+}
+
+impl EmbedRequest<'_> {
+    /// What the request takes until it is answered, in bytes, beside its body and the vectors. `body_bytes` is the length
+    /// of the body.
+    pub fn answering_bytes(&self, body_bytes: usize) -> usize {
+        let tokens = |input: &Input<'_>| match input {
+            Input::Text(_) => 0,
+            Input::Tokens(ids) => ids.len(),
+        };
+        let tokens: usize = self.inputs.iter().map(tokens).sum();
+        // The texts once more for the call, and the body of the call.
+        2 * body_bytes + self.inputs.len() * INPUT_BYTES + tokens * TOKEN_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::wire::{PathModel, read_request};
+
+    fn request(inputs: &str) -> Vec<u8> {
+        format!(r#"{{"model":"m","input":[{inputs}]}}"#).into_bytes()
+    }
+
+    /// Bytes on the heap of what was read.
+    fn read_bytes(body: &[u8]) -> usize {
+        let request = read_request(body, &BTreeSet::new(), PathModel::No).expect("it is understood");
+        let own = |input: &Input<'_>| match input {
+            Input::Text(std::borrow::Cow::Owned(text)) => text.capacity(),
+            Input::Text(std::borrow::Cow::Borrowed(_)) => 0,
+            Input::Tokens(ids) => ids.capacity() * size_of::<u32>(),
+        };
+        request.inputs.capacity() * size_of::<Input<'_>>() + request.inputs.iter().map(own).sum::<usize>()
+    }
+
+    #[test]
+    fn reading_takes_no_more_than_its_bound() {
+        let bodies = [
+            request("1,".repeat(100_000).trim_end_matches(',')),
+            request("[1],".repeat(50_000).trim_end_matches(',')),
+            request("\"a\",".repeat(50_000).trim_end_matches(',')),
+            request(&format!("\"{}\"", "\\u4e2d".repeat(50_000))),
+            request(&format!("\"{}\"", "prose, with \\\"quotes\\\". ".repeat(5_000))),
+        ];
+        for body in bodies {
+            let (taken, bound) = (read_bytes(&body), reading_bytes(&body));
+            assert!(taken <= bound, "{taken} of {bound} for {}", String::from_utf8_lossy(&body[..60]));
+        }
+    }
+
+    #[test]
+    fn a_request_of_prose_takes_little_more_than_its_body() {
+        let body = request(&format!("\"{}\"", "A sentence of some words, as they are. ".repeat(1_000)));
+        assert!(reading_bytes(&body) < 2 * body.len());
+    }
+}
