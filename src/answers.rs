@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-use crate::bounded::{Bounded, Bounds, Weigh};
+use crate::bounded::{Bounded, Bounds, Entry, Mark};
 use crate::generation::Generation;
-use crate::key::Key;
+use crate::key::{Key, SeenKeys};
 use crate::metrics::Account;
 use crate::spaces::{Identity, Lessons};
 use crate::vouch::Voucher;
@@ -24,7 +24,12 @@ const PARTS: usize = 2;
 
 /// A finished reply to one request body.
 #[derive(Clone)]
-pub struct StoredAnswer(Arc<Parts>);
+pub struct StoredAnswer(Arc<Stored>);
+
+struct Stored {
+    parts: Parts,
+    mark: Mark,
+}
 
 /// What a stored answer is made of.
 pub struct Parts {
@@ -56,22 +61,32 @@ impl std::ops::Deref for StoredAnswer {
     type Target = Parts;
 
     fn deref(&self) -> &Parts {
-        &self.0
+        &self.0.parts
+    }
+}
+
+impl StoredAnswer {
+    fn new(parts: Parts) -> Self {
+        Self(Arc::new(Stored { parts, mark: Mark::default() }))
     }
 }
 
 /// What a kept map of seven headers takes: 8 places of 104 bytes, their index, and short values.
 const HEADER_BYTES: usize = 1_024;
 
-impl Weigh for StoredAnswer {
+impl Entry for StoredAnswer {
     fn weight_bytes(&self) -> u64 {
         // The model's name may be long, and is not only in the body.
         let value_bytes: usize = self.headers.values().map(HeaderValue::len).sum();
-        (size_of::<Parts>() + self.body.len() + HEADER_BYTES + value_bytes + self.identity.model.len()) as u64
+        (size_of::<Stored>() + self.body.len() + HEADER_BYTES + value_bytes + self.identity.model.len()) as u64
+    }
+
+    fn mark(&self) -> Option<&Mark> {
+        Some(&self.0.mark)
     }
 }
 
-/// Requests remembered as asked once. A power of two; each costs eight bytes.
+/// Requests remembered as asked once.
 const SEEN_PLACES: usize = 8_192;
 
 /// The rendered answers at hand.
@@ -79,7 +94,7 @@ pub struct Answers {
     stored: Bounded<StoredAnswer>,
     /// Marks of requests that were asked before, newer ones overwriting older ones. A body is kept when its request
     /// comes for the second time: storing megabytes for requests that never come again costs more than it saves.
-    seen: Vec<AtomicU64>,
+    seen: SeenKeys,
     served: AtomicU64,
     missed: AtomicU64,
 }
@@ -87,8 +102,8 @@ pub struct Answers {
 impl Answers {
     /// None at first; none ever where `bounds` leaves no room.
     pub fn new(bounds: Bounds) -> Self {
-        let seen = (0..SEEN_PLACES).map(|_| AtomicU64::new(0)).collect();
-        Self { stored: Bounded::new(bounds, PARTS), seen, served: AtomicU64::new(0), missed: AtomicU64::new(0) }
+        let (stored, seen) = (Bounded::new(bounds, PARTS), SeenKeys::new(SEEN_PLACES));
+        Self { stored, seen, served: AtomicU64::new(0), missed: AtomicU64::new(0) }
     }
 
     /// The answer to the request with this hash, if it is still true.
@@ -105,15 +120,13 @@ impl Answers {
     /// Notes that a request was asked, and says whether its answer is worth keeping: it is not too large, and the
     /// request was asked before.
     pub fn wants(&self, request: &Key, body_bytes: u64) -> bool {
-        let mark = request.mark();
-        let place = usize::try_from(mark).unwrap_or(usize::MAX) % SEEN_PLACES;
-        let seen = self.seen[place].swap(mark, Ordering::Relaxed) == mark;
+        let seen = self.seen.note(request);
         seen && body_bytes <= self.stored.max_bytes() / LARGEST_SHARE
     }
 
     /// Keeps an answer.
     pub fn put(&self, request: Key, parts: Parts) {
-        self.stored.insert(request, StoredAnswer(Arc::new(parts)));
+        self.stored.insert(request, StoredAnswer::new(parts));
     }
 
     /// Forgets all answers.
@@ -179,7 +192,7 @@ mod tests {
             let mut parts = parts(&purges, &lessons, 10);
             parts.headers.insert("openai-model", name.parse().expect("it is a header value"));
             parts.identity.model = name.into();
-            StoredAnswer(Arc::new(parts)).weight_bytes()
+            StoredAnswer::new(parts).weight_bytes()
         };
         assert_eq!(weight(&"m".repeat(5_000)) - weight("m"), 2 * 4_999);
     }

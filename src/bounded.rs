@@ -1,13 +1,18 @@
 //! A concurrent map from [`Key`] that stays under a bound in bytes. The only file that knows the cache library.
 
+mod mark;
+
+use std::cmp::Reverse;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use quick_cache::sync::Cache;
 use quick_cache::{Lifecycle, OptionsBuilder, Weighter};
 
-use crate::key::{Key, Spread};
+use crate::key::{Key, SeenKeys, Spread};
+
+pub use mark::Mark;
 
 /// What an entry costs beside its value: its place in the slab with key and links, its slot in the table, and its part
 /// of the keys that are remembered after they had to go.
@@ -19,10 +24,18 @@ const ENTRY_OVERHEAD_BYTES: u64 = 128;
 /// remembered that had to go: about a vector of 1536 numbers. It need not be right.
 const USUAL_ENTRY_BYTES: u64 = 4_096;
 
-/// Bytes a value occupies on the heap and inline.
-pub trait Weigh {
-    /// The value's size in bytes.
+/// Most keys of shed entries that are remembered, in eight bytes each.
+const MAX_SHED_KEYS: usize = 1 << 16;
+
+/// A value that can be kept.
+pub trait Entry {
+    /// Bytes it occupies on the heap and inline.
     fn weight_bytes(&self) -> u64;
+
+    /// The mark by which shedding chooses. An entry without one goes first.
+    fn mark(&self) -> Option<&Mark> {
+        None
+    }
 }
 
 /// How large a [`Bounded`] may grow. How long a value serves is its owner's matter: what serves no longer stays until
@@ -38,6 +51,10 @@ pub struct Bounds {
 /// A byte-bounded map. Cheap handles are made by `Arc`.
 pub struct Bounded<V> {
     entries: Cache<Key, V, Scales, Spread, Departures>,
+    /// Number of the latest insertion.
+    latest: AtomicU32,
+    /// Keys that were shed. One that comes again proves that it is in use.
+    shed: SeenKeys,
     evicted: Arc<AtomicU64>,
     /// Of all entries, as they are: what is weighed may be more, where their number is bounded.
     bytes: Arc<AtomicU64>,
@@ -50,7 +67,7 @@ struct Scales {
     least: u64,
 }
 
-impl<V: Weigh> Weighter<Key, V> for Scales {
+impl<V: Entry> Weighter<Key, V> for Scales {
     fn weight(&self, _: &Key, value: &V) -> u64 {
         entry_weight(value, self.least)
     }
@@ -76,7 +93,7 @@ impl<V> Default for Putting<V> {
     }
 }
 
-impl<V: Weigh> Lifecycle<Key, V> for Departures {
+impl<V: Entry> Lifecycle<Key, V> for Departures {
     type RequestState = Putting<V>;
 
     fn on_evict(&self, putting: &mut Putting<V>, key: Key, value: V) {
@@ -89,7 +106,7 @@ impl<V: Weigh> Lifecycle<Key, V> for Departures {
     }
 }
 
-impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
+impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
     /// An empty map of at most so many `parts`, each with its lock and its share of the bytes: a value larger than a
     /// part is not kept.
     pub fn new(bounds: Bounds, parts: usize) -> Self {
@@ -104,16 +121,25 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
             .build()
             .expect("both capacities must be set");
         let entries = Cache::with_options(options, Scales { least }, Spread::default(), departures);
-        Self { entries, evicted, bytes, max_bytes: bounds.max_bytes }
+        let (latest, shed) = (AtomicU32::new(0), SeenKeys::new(expected_entries.min(MAX_SHED_KEYS)));
+        Self { entries, latest, shed, evicted, bytes, max_bytes: bounds.max_bytes }
     }
 
     /// The value under `key`; counts as a use.
     pub fn get(&self, key: &Key) -> Option<V> {
-        self.entries.get(key)
+        let value = self.entries.get(key)?;
+        if let Some(mark) = value.mark() {
+            mark.read();
+        }
+        Some(value)
     }
 
     /// Puts a value in, replacing an older one.
     pub fn insert(&self, key: Key, value: V) {
+        if let Some(mark) = value.mark() {
+            let comes_again = self.shed.has(&key) || self.entries.contains_key(&key);
+            mark.begin((!comes_again).then(|| self.latest.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)));
+        }
         self.bytes.fetch_add(entry_bytes(&value), Ordering::Relaxed);
         self.entries.insert_with_lifecycle(key, value, &mut Putting { key: Some(key), gone: Vec::new() });
     }
@@ -142,18 +168,35 @@ impl<V: Weigh + Clone + Send + Sync + 'static> Bounded<V> {
         self.entries.iter().filter(is_taken).count() as u64
     }
 
-    /// Takes out entries until about `bytes` are free; says how many bytes those held.
+    /// Takes out entries until about `bytes` are free; says how many bytes those held. Entries that were never read go
+    /// first, and of those the newest: so a flood of new keys makes room for itself, as it does where the map is full.
+    /// Where it comes to entries that were read, those that are left have to be read again to outlast newer ones.
     pub fn shed(&self, bytes: u64) -> u64 {
-        let mut freed = 0;
-        for (key, value) in self.entries.iter() {
+        let (mut freed, mut reaches_read) = (0, false);
+        for (unread, key) in self.by_use() {
             if freed >= bytes {
                 break;
             }
-            freed += entry_bytes(&value);
-            self.remove(&key);
-            self.evicted.fetch_add(1, Ordering::Relaxed);
+            let taken = self.entries.remove(&key);
+            if self.note_gone(taken.as_ref()) {
+                freed += taken.map_or(0, |(_, value)| entry_bytes(&value));
+                self.evicted.fetch_add(1, Ordering::Relaxed);
+            }
+            self.shed.note(&key);
+            reaches_read |= unread.is_none();
+        }
+        if reaches_read {
+            self.entries.iter().filter_map(|(_, value)| value.mark().map(Mark::grow_old)).count();
         }
         freed
+    }
+
+    /// All keys, the least useful ones first. Takes about 1 % of the memory of vectors for a moment.
+    fn by_use(&self) -> Vec<(Option<u32>, Key)> {
+        let mut keys: Vec<_> =
+            self.entries.iter().map(|(key, value)| (value.mark().map_or(Some(u32::MAX), Mark::unread), key)).collect();
+        keys.sort_unstable_by_key(|(unread, _)| Reverse(*unread));
+        keys
     }
 
     /// Counts what was taken out, if anything was; says whether.
@@ -200,11 +243,11 @@ fn most_parts(bounds: Bounds) -> usize {
     bounds.max_entries.map_or(usize::MAX, |most| usize::try_from(most / 1_000).unwrap_or(usize::MAX).max(1))
 }
 
-fn entry_weight(value: &impl Weigh, least: u64) -> u64 {
+fn entry_weight(value: &impl Entry, least: u64) -> u64 {
     entry_bytes(value).max(least)
 }
 
-fn entry_bytes(value: &impl Weigh) -> u64 {
+fn entry_bytes(value: &impl Entry) -> u64 {
     value.weight_bytes() + ENTRY_OVERHEAD_BYTES
 }
 
@@ -214,12 +257,20 @@ mod tests {
     use crate::key::{KeyBuilder, Tag};
 
     #[derive(Clone)]
-    struct Sized(u64);
+    struct Sized(u64, Arc<Mark>);
 
-    impl Weigh for Sized {
+    impl Entry for Sized {
         fn weight_bytes(&self) -> u64 {
             self.0
         }
+
+        fn mark(&self) -> Option<&Mark> {
+            Some(&self.1)
+        }
+    }
+
+    fn sized(bytes: u64) -> Sized {
+        Sized(bytes, Arc::default())
     }
 
     fn key(n: u64) -> Key {
@@ -234,7 +285,7 @@ mod tests {
     fn bytes_stay_under_the_bound_however_much_is_put_in() {
         let map = bounded(1_000_000, None);
         for n in 0..5_000 {
-            map.insert(key(n), Sized(6_144));
+            map.insert(key(n), sized(6_144));
         }
         assert!(map.bytes() <= 1_000_000, "{}", map.bytes());
         assert!(map.len() > 100, "{}", map.len());
@@ -245,7 +296,7 @@ mod tests {
     fn entries_stay_under_their_bound_too() {
         let map = bounded(1_000_000, Some(10));
         for n in 0..100 {
-            map.insert(key(n), Sized(8));
+            map.insert(key(n), sized(8));
         }
         assert!(map.len() <= 10, "{}", map.len());
     }
@@ -255,10 +306,10 @@ mod tests {
         for most in [1, 2, 1_000] {
             let map = Bounded::new(Bounds { max_bytes: 10_000_000, max_entries: Some(most) }, 16);
             for n in 0..most {
-                map.insert(key(n), Sized(8));
+                map.insert(key(n), sized(8));
             }
             assert_eq!((map.len(), map.evicted()), (most, 0));
-            map.insert(key(most), Sized(8));
+            map.insert(key(most), sized(8));
             assert_eq!((map.len(), map.evicted()), (most, 1));
             assert_eq!(map.bytes(), most * (8 + ENTRY_OVERHEAD_BYTES), "as large as they are");
         }
@@ -268,7 +319,7 @@ mod tests {
     fn a_value_in_place_of_an_older_one_is_no_eviction() {
         let map = bounded(1_000_000, None);
         for bytes in [100, 50, 200] {
-            map.insert(key(1), Sized(bytes));
+            map.insert(key(1), sized(bytes));
         }
         assert_eq!((map.len(), map.evicted(), map.bytes()), (1, 0, 200 + ENTRY_OVERHEAD_BYTES));
         map.clear();
@@ -279,12 +330,60 @@ mod tests {
     fn shedding_frees_about_what_was_asked() {
         let map = bounded(10_000_000, None);
         for n in 0..1_000 {
-            map.insert(key(n), Sized(1_000));
+            map.insert(key(n), sized(1_000));
         }
         let before = map.bytes();
         let freed = map.shed(200_000);
         assert!((200_000..210_000).contains(&freed), "{freed}");
         assert_eq!(map.bytes(), before - freed);
         assert_eq!(map.evicted(), 1_000 - map.len());
+    }
+
+    /// A map of entries `0..200`, of which the even ones were read.
+    fn half_read() -> Bounded<Sized> {
+        let map = bounded(10_000_000, None);
+        for n in 0..200 {
+            map.insert(key(n), sized(1_000 - ENTRY_OVERHEAD_BYTES));
+        }
+        assert!((0..200).step_by(2).all(|n| map.get(&key(n)).is_some()));
+        map
+    }
+
+    fn left(map: &Bounded<Sized>, numbers: impl Iterator<Item = u64>) -> usize {
+        numbers.filter(|n| map.entries.contains_key(&key(*n))).count()
+    }
+
+    #[test]
+    fn shedding_takes_new_entries_that_were_never_read_before_older_ones_and_those_that_were_read() {
+        let map = half_read();
+        assert_eq!(map.shed(50_000), 50_000);
+        assert_eq!(left(&map, (0..100).chain((100..200).step_by(2))), 150);
+        assert_eq!(map.shed(50_000), 50_000);
+        assert_eq!(left(&map, (0..200).step_by(2)), 100);
+    }
+
+    #[test]
+    fn what_was_shed_and_comes_again_outlasts_what_is_new() {
+        let map = half_read();
+        map.shed(100_000);
+        for n in [1, 3, 5, 200, 201, 202] {
+            map.insert(key(n), sized(1_000 - ENTRY_OVERHEAD_BYTES));
+        }
+        map.shed(3_000);
+        assert_eq!((left(&map, [1, 3, 5].into_iter()), left(&map, 200..203)), (3, 0));
+    }
+
+    #[test]
+    fn entries_that_were_read_once_do_not_stay_for_ever() {
+        let map = half_read();
+        // Even entries have to go; those that stay begin anew.
+        map.shed(150_000);
+        assert_eq!(left(&map, 0..200), 50);
+        for n in 300..310 {
+            map.insert(key(n), sized(1_000 - ENTRY_OVERHEAD_BYTES));
+            assert!(map.get(&key(n)).is_some());
+        }
+        map.shed(50_000);
+        assert_eq!((left(&map, 0..200), left(&map, 300..310)), (0, 10));
     }
 }

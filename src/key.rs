@@ -4,6 +4,7 @@
 //! feed the hash the same bytes. Texts are never kept, only these keys.
 
 mod passing;
+mod seen;
 mod spread;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use crate::config::Secret;
 use passing::MAC_BYTES;
 
 pub use passing::PassingSecret;
+pub use seen::SeenKeys;
 pub use spread::{KeyMap, Spread};
 
 /// Bumped whenever the recipe below changes, so that entries of an older recipe are never found.

@@ -36,7 +36,6 @@ pub mod wire;
 
 // Floor 0: the ground, whose modules may use one another.
 pub mod bounded;
-pub mod budget;
 pub mod clock;
 pub mod config;
 pub mod connector;

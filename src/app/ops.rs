@@ -16,7 +16,7 @@ use crate::admin::{
     Moving, Purged, TierStats, UnknownTier,
 };
 use crate::answers::Answers;
-use crate::bounded::{Bounded, Weigh};
+use crate::bounded::{Bounded, Entry};
 use crate::clock::Clock;
 use crate::config::Live;
 use crate::flow::Flow;
@@ -172,7 +172,7 @@ fn here(entries: u64) -> Purged {
 
 fn tier_stats<V>(name: &'static str, map: &Bounded<V>, (hits, misses): (u64, u64)) -> TierStats
 where
-    V: Weigh + Clone + Send + Sync + 'static,
+    V: Entry + Clone + Send + Sync + 'static,
 {
     TierStats {
         name,

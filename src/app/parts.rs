@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::mock_upstream::MockUpstream;
 use super::tiers::{self as wanted, Ground};
 use crate::answers::Answers;
-use crate::bounded::{Bounded, Bounds, Weigh};
+use crate::bounded::{Bounded, Bounds, Entry};
 use crate::clock::Clock;
 use crate::config::{Config, Live, UpstreamTarget};
 use crate::connector::TlsError;
@@ -164,7 +164,7 @@ fn show_lower(metrics: &Metrics, tier: tiers::Tier, stats: &LowerStats) {
     metrics.lower_tier(label, up, dropped);
 }
 
-fn levels<V: Weigh + Clone + Send + Sync + 'static>(map: &Bounded<V>) -> TierLevels {
+fn levels<V: Entry + Clone + Send + Sync + 'static>(map: &Bounded<V>) -> TierLevels {
     TierLevels { entries: map.len(), bytes: map.bytes(), capacity_bytes: map.max_bytes(), evictions: map.evicted() }
 }
 

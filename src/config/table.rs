@@ -195,11 +195,15 @@ pub const KEYS: &[Key] = &[
     ),
     key("limits.request_timeout", "\"600s\"", "Longest life of an embeddings request.").live(),
     key("limits.max_connections", "4096", "Most connections on the public port."),
-    key("limits.max_requests", "2048", "Most requests under way on the public port."),
+    key(
+        "limits.max_requests",
+        "2048",
+        "Most requests under way on the public port; beside one that fills it, other callers may use an eighth more.",
+    ),
     key(
         "limits.max_inflight_bytes",
         "none",
-        "Most bytes that embeddings requests under way take; without it, a fifth of memory.limit_mb, 128 MiB at most.",
+        "Most bytes that requests under way take, likewise; without it, a fifth of memory.limit_mb, 128 MiB at most.",
     ),
     key(
         "memory.limit_mb",

@@ -1,17 +1,14 @@
 //! What a caller asks, and the keys that follow from it.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Uri};
 use tokio::time::Instant;
 
-use crate::budget::Charge;
 use crate::config::{Cache, FallbackMode, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::traces::TraceContext;
-use crate::upstream::normal_path;
+use crate::upstream::{Charge, normal_path};
 use crate::vouch::Voucher;
 use crate::wire::{EmbedRequest, Space};
 
@@ -22,7 +19,7 @@ pub struct Ask<'a> {
     /// The body, byte for byte.
     pub body: Bytes,
     /// The memory that the body is charged with. A fetch holds it as long as it holds the body.
-    pub charge: Arc<Charge>,
+    pub charge: Charge,
     /// When the caller waits no more.
     pub deadline: Instant,
     /// Who asks, and where it would go.
@@ -40,6 +37,8 @@ pub struct Origin<'a> {
     pub uri: Uri,
     /// The hash of the credential that the upstream is shown.
     pub credential: Key,
+    /// The hash of the credential that the caller sent.
+    pub caller: Key,
     /// Who may share what is stored for this caller.
     pub scope: Key,
     /// Whether the upstream has to have accepted the credential before stored vectors are served.

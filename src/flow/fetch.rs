@@ -45,6 +45,7 @@ pub(super) struct Fetch {
     /// How the caller wants it handled.
     pub(super) controls: Controls,
     pub(super) credential: Key,
+    pub(super) caller: Key,
     /// What a success says about the credential, where that matters.
     pub(super) voucher: Option<Voucher>,
     pub(super) asked_model: String,
@@ -109,7 +110,7 @@ impl Fetch {
     }
 
     fn waiter(&self) -> Waiter {
-        Waiter { deadline: self.deadline, trace: self.trace.clone() }
+        Waiter { deadline: self.deadline, caller: self.caller, trace: self.trace.clone() }
     }
 
     pub(super) fn terms(&self) -> Lookup<'_> {

@@ -81,7 +81,7 @@ impl<'a> Request<'a> {
         let missing = progress.slots.iter().filter(|slot| slot.served().is_none()).count();
         let at_hand_bytes = progress.served().map(|served| bytes_of(&served.record.vector)).sum();
         let wanted = Wanted { missing, dimension: self.expected_dimension(), at_hand_bytes };
-        progress.room = Arc::new(self.flow.room.take(wanted, self.deadline).await?);
+        progress.room = Arc::new(self.flow.room.take(wanted, self.ask.origin.caller, self.deadline).await?);
         Ok(())
     }
 

@@ -8,7 +8,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
 use crate::governor::Governor;
+use crate::key::Key;
 use crate::packed::Packed;
+use crate::upstream::FairOrder;
 use crate::vector::COMPONENT_BYTES;
 
 /// Room is counted in these units, since a semaphore counts in `u32`.
@@ -35,6 +37,8 @@ const WITH_ANSWERS: usize = 2;
 pub struct VectorRoom {
     total_units: usize,
     free: Arc<Semaphore>,
+    /// Order of the callers that wait.
+    order: FairOrder,
     governor: OnceLock<Weak<Governor>>,
     /// Units taken since the governor was last asked to look.
     unseen_units: AtomicUsize,
@@ -61,6 +65,7 @@ impl VectorRoom {
         Self {
             total_units,
             free: Arc::new(Semaphore::new(total_units)),
+            order: FairOrder::default(),
             governor: OnceLock::new(),
             unseen_units: AtomicUsize::new(0),
         }
@@ -77,9 +82,9 @@ impl VectorRoom {
         (self.total_units - self.free.available_permits()) * UNIT_BYTES
     }
 
-    /// Waits for room for `missing` vectors of this dimension, beside `at_hand` bytes of vectors that are in memory. These
+    /// Waits for room, in turn with other callers, for `missing` vectors of this dimension, beside `at_hand` bytes of vectors that are in memory. These
     /// alone are never too many.
-    pub(super) async fn take(&self, wanted: Wanted, deadline: Instant) -> Result<Held, NoRoom> {
+    pub(super) async fn take(&self, wanted: Wanted, caller: Key, deadline: Instant) -> Result<Held, NoRoom> {
         let missing_units = wanted.missing_bytes().div_ceil(UNIT_BYTES);
         if missing_units > self.total_units {
             return Err(NoRoom::Never);
@@ -89,7 +94,8 @@ impl VectorRoom {
         }
         let units = (missing_units + wanted.at_hand_bytes / UNIT_BYTES).min(self.total_units);
         let units = u32::try_from(units).expect("the total fits");
-        match timeout_at(deadline, Arc::clone(&self.free).acquire_many_owned(units)).await {
+        let taken = self.order.wait(caller, Arc::clone(&self.free).acquire_many_owned(units));
+        match timeout_at(deadline, taken).await {
             Ok(permit) => {
                 self.relieve(missing_units).await;
                 Ok(Held(Mutex::new(Some(permit.expect("the semaphore must stay open")))))
@@ -168,6 +174,8 @@ pub(super) fn bytes_of(vector: &Packed) -> usize {
 mod tests {
     use super::*;
 
+    const CALLER: Key = Key::from_bytes([1; 32]);
+
     fn wanted(missing: usize, at_hand_bytes: usize) -> Wanted {
         Wanted { missing, dimension: 192, at_hand_bytes }
     }
@@ -176,26 +184,26 @@ mod tests {
     async fn what_never_fits_is_told_at_once_and_what_does_not_fit_now_waits_for_its_turn() {
         let room = VectorRoom::new(10 * 1024);
         let soon = Instant::now() + std::time::Duration::from_secs(1);
-        assert_eq!(room.take(wanted(11, 0), soon).await.err(), Some(NoRoom::Never));
-        let held = room.take(wanted(6, 0), soon).await.expect("there is room");
+        assert_eq!(room.take(wanted(11, 0), CALLER, soon).await.err(), Some(NoRoom::Never));
+        let held = room.take(wanted(6, 0), CALLER, soon).await.expect("there is room");
         assert_eq!(room.held_bytes(), 6 * 1024);
         assert!(held.covers(6, 192) && !held.covers(7, 192) && !held.covers(6, 193));
-        assert_eq!(room.take(wanted(5, 0), soon).await.err(), Some(NoRoom::InTime));
+        assert_eq!(room.take(wanted(5, 0), CALLER, soon).await.err(), Some(NoRoom::InTime));
         assert!(room.take_more(&held, 3 * 1024) && !room.take_more(&held, 2 * 1024));
         assert!(held.covers(9, 192) && room.take_more(&Held::default(), 1024));
         drop(held);
-        assert!(room.take(wanted(10, 0), soon).await.is_ok());
+        assert!(room.take(wanted(10, 0), CALLER, soon).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
     async fn vectors_in_memory_are_never_too_many_and_few_of_them_are_not_counted() {
         let room = VectorRoom::new(100 * 1024);
         let soon = Instant::now() + std::time::Duration::from_secs(1);
-        let all = room.take(wanted(0, 1 << 30), soon).await.expect("they are in memory");
+        let all = room.take(wanted(0, 1 << 30), CALLER, soon).await.expect("they are in memory");
         assert_eq!(room.held_bytes(), 100 * 1024);
-        assert!(room.take(wanted(0, UNCOUNTED_BYTES), soon).await.is_ok());
-        assert_eq!(room.take(wanted(1, 0), soon).await.err(), Some(NoRoom::InTime));
+        assert!(room.take(wanted(0, UNCOUNTED_BYTES), CALLER, soon).await.is_ok());
+        assert_eq!(room.take(wanted(1, 0), CALLER, soon).await.err(), Some(NoRoom::InTime));
         drop(all);
-        assert!(room.take(wanted(1, 0), soon).await.is_ok());
+        assert!(room.take(wanted(1, 0), CALLER, soon).await.is_ok());
     }
 }

@@ -84,12 +84,13 @@ async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> Tally {
     let origin = Origin {
         uri: Uri::from_static("mock://vecho/v1/embeddings"),
         credential,
+        caller: credential,
         scope: KeyBuilder::new(None).finish(),
         must_be_vouched: false,
         headers: &headers,
     };
     let (body, deadline) = (Bytes::from(body.clone()), tokio::time::Instant::now() + Duration::from_mins(1));
-    let (controls, trace, charge) = (Controls::default(), TraceContext::default(), Arc::default());
+    let (controls, trace, charge) = (Controls::default(), TraceContext::default(), Arc::new(()));
     let ask = Ask { request, body, charge, deadline, origin, controls, trace };
     match flow.answer(&ask).await {
         Outcome::Answer(answer) => answer.tally,

@@ -193,6 +193,7 @@ impl Request<'_> {
             has_news: self.flow.flights.landings() != self.landings_before,
             controls: self.ask.controls,
             credential: self.ask.origin.credential,
+            caller: self.ask.origin.caller,
             voucher: self.voucher,
             asked_model: self.ask.request.space.model_name().to_owned(),
             trace,

@@ -32,8 +32,7 @@ pub trait Shrink: Send + Sync {
     fn name(&self) -> &'static str;
     /// What it holds, by its own count.
     fn bytes(&self) -> u64;
-    /// Lets go of about `bytes`, and says how much it let go. Which entries go is the part's choice; nobody may count on
-    /// the least useful ones.
+    /// Lets go of about `bytes`, the least useful entries first, and says how much it let go.
     fn shrink(&self, bytes: u64) -> u64;
 }
 

@@ -12,7 +12,7 @@ use http::header::{
 use http::{Method, request};
 
 use super::reply::Finished;
-use crate::bounded::{Bounded, Bounds, Weigh};
+use crate::bounded::{Bounded, Bounds, Entry};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
 
 /// Bounds of what is kept.
@@ -39,7 +39,7 @@ pub(super) struct CorsRequest {
     any: Key,
 }
 
-impl Weigh for CorsHeaders {
+impl Entry for CorsHeaders {
     fn weight_bytes(&self) -> u64 {
         let bytes: usize = self.0.values().map(|value| value.len() + HEADER_BYTES).sum();
         (bytes + size_of::<HeaderMap>()) as u64

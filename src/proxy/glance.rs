@@ -126,7 +126,7 @@ impl Proxy {
     async fn read_body(&self, config: &Config, body: Incoming, admission: &mut Admission) -> Result<Bytes, Finished> {
         let limits = &config.limits;
         let stated_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if stated_bytes <= limits.max_body_bytes && !self.gate.has_room(stated_bytes) {
+        if stated_bytes <= limits.max_body_bytes && !admission.has_room(stated_bytes) {
             return Err(self.overloaded(Rejection::InflightBytes));
         }
         let bounds =

@@ -18,6 +18,7 @@ pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Re
         uri: target_uri(config, uri)?,
         // Where vecho's own key is sent, all callers are one to the upstream.
         credential: if config.upstream.api_key.is_some() { KeyBuilder::new(None).finish() } else { credential },
+        caller: credential,
         scope: scope_key(&config.cache, &credential, namespace(headers), headers),
         must_be_vouched: must_be_vouched(config),
         headers,

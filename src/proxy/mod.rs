@@ -2,6 +2,7 @@
 
 mod asked;
 mod body;
+mod callers;
 mod controls;
 mod cors;
 mod decode;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::ReplyBody;
 use super::cors::CorsCache;
 use super::decode::BodyDecoder;
-use super::gate::Gate;
+use super::gate::{Gate, GateBounds};
 use super::glance::Glance;
 use super::intake::{drop_unsent, target_uri};
 use super::reply::{Finished, Replies};
@@ -52,7 +52,9 @@ impl Proxy {
         tunnels: Tasks,
     ) -> Arc<Self> {
         let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
-        let gate = Gate::new(live.load().limits.max_requests, max_bytes, &metrics);
+        let config = live.load();
+        let bounds = GateBounds { max_requests: config.limits.max_requests, max_bytes };
+        let gate = Gate::new(bounds, &config.auth.credential_headers, &metrics);
         let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
         let (decoder, cors) = (BodyDecoder::new(), CorsCache::new());
         Arc::new(Self { flow, answers, client, live, gate, decoder, cors, replies, answer_secret, tunnels, metrics })
@@ -82,7 +84,7 @@ impl Proxy {
             let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
             let span = self.flow.tracer.request(&head, || pattern(kind, head.uri.path()));
             let mut count = Count::begin(&self.metrics, route, span);
-            let finished = match self.gate.admit() {
+            let finished = match self.gate.admit(&head.headers) {
                 Err(rejection) => self.overloaded(rejection),
                 Ok(admission) if kind == RouteKind::Other => {
                     let request = Request::from_parts(head, body);

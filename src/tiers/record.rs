@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::bounded::Weigh;
+use crate::bounded::{Entry, Mark};
 use crate::packed::Packed;
 use crate::spaces::Identity;
 
@@ -21,6 +21,8 @@ pub struct Record {
     pub times: Times,
     /// Tokens of the input; zero while not yet counted.
     tokens: AtomicU32,
+    /// Its use in memory.
+    mark: Mark,
 }
 
 /// A record's life, in milliseconds since the Unix epoch.
@@ -63,7 +65,8 @@ impl Record {
     /// A record; `tokens` where they are known.
     pub fn new(vector: impl Into<Packed>, identity: Identity, times: Times, tokens: Option<u32>) -> Self {
         let asked_model = Arc::clone(&identity.model);
-        Self { vector: vector.into(), identity, asked_model, times, tokens: AtomicU32::new(tokens.unwrap_or(0)) }
+        let (tokens, mark) = (AtomicU32::new(tokens.unwrap_or(0)), Mark::default());
+        Self { vector: vector.into(), identity, asked_model, times, tokens, mark }
     }
 
     /// With the model that was asked for, where that is not the one that answered.
@@ -100,13 +103,17 @@ impl Record {
     }
 }
 
-impl Weigh for Arc<Record> {
+impl Entry for Arc<Record> {
     fn weight_bytes(&self) -> u64 {
         // A name may be shared by all records of its space, or be this one's own, as one that came from bytes: nothing
         // tells, and in bytes that somebody else wrote it may be long.
         let is_shared = Arc::ptr_eq(&self.asked_model, &self.identity.model);
         let asked_bytes = if is_shared { 0 } else { self.asked_model.len() };
         (size_of::<Record>() + self.vector.payload().len() + self.identity.model.len() + asked_bytes) as u64
+    }
+
+    fn mark(&self) -> Option<&Mark> {
+        Some(&self.mark)
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use super::caller::{Call, Terms};
 use super::job::{Form, Job};
-use super::permit::{CallPermit, Permits};
+use super::permit::{CallPermit, Claim, Permits};
 use super::portion::{Missing, Piece, Report, Waiter, fail};
 use super::room::Room;
 use super::sizing::{Load, Sizes, Turn};
@@ -37,6 +37,17 @@ pub struct Lane {
 struct Queue {
     terms: Arc<Terms>,
     pieces: VecDeque<Piece>,
+}
+
+impl Queue {
+    /// Puts the first piece of a caller before those of others: each worker serves the caller that brought it, so that
+    /// the order of the callers that wait for permits holds in a lane that they share.
+    fn bring_forward(&mut self, caller: Key) {
+        let place = self.pieces.iter().position(|piece| piece.waiter.caller == caller).filter(|place| *place > 0);
+        if let Some(piece) = place.and_then(|place| self.pieces.remove(place)) {
+            self.pieces.push_front(piece);
+        }
+    }
 }
 
 /// The lanes and the permits. Used by `Arc`.
@@ -87,8 +98,9 @@ impl Batcher {
         let inputs = missing.inputs.len();
         self.metrics.upstream_queued_inputs.add(inputs);
         let queued = waiter.trace.queue(inputs);
+        let claim = Claim { caller: waiter.caller, model: lane.terms.model };
         self.enqueue(lane, Piece { first_place: 0, missing, waiter, queued, results });
-        (portions, Arc::clone(self).work(lane.id, lane.terms.model))
+        (portions, Arc::clone(self).work(lane.id, claim))
     }
 
     fn enqueue(&self, lane: &Lane, piece: Piece) {
@@ -100,14 +112,14 @@ impl Batcher {
 
     /// Waits for a permit and makes the next call of a lane, if an earlier worker left anything to do; goes on with what
     /// is left of a request that it had to cut.
-    async fn work(self: Arc<Self>, id: Key, model: Key) {
+    async fn work(self: Arc<Self>, id: Key, claim: Claim) {
         loop {
-            let permit = self.permits.take(model).await;
-            let Some(Taken { job, has_room_beside, goes_on }) = self.take(&id) else {
+            let permit = self.permits.take(claim).await;
+            let Some(Taken { job, has_room_beside, goes_on }) = self.take(&id, claim.caller) else {
                 return;
             };
             if has_room_beside {
-                self.spawn_worker(id, model);
+                self.spawn_worker(id, claim);
             }
             let _step = job.is_step.then(|| Arc::clone(&job.lane).enter_step());
             self.call(job, permit).await;
@@ -117,28 +129,31 @@ impl Batcher {
         }
     }
 
-    fn spawn_worker(self: &Arc<Self>, id: Key, model: Key) {
+    fn spawn_worker(self: &Arc<Self>, id: Key, claim: Claim) {
         // Boxed because a worker may bring another one.
-        let work: crate::tasks::Eventually<'static, ()> = Box::pin(Arc::clone(self).work(id, model));
+        let work: crate::tasks::Eventually<'static, ()> = Box::pin(Arc::clone(self).work(id, claim));
         self.tasks.spawn(work);
     }
 
-    /// Takes the head of a lane, cut to what a call may carry, or with what still fits beside it. Drops what has waited
-    /// too long.
-    fn take(&self, id: &Key) -> Option<Taken> {
+    /// Takes the first piece of `caller` in a lane, or else the first one, cut to what a call may carry, or with what still
+    /// fits beside it. Drops what has waited too long.
+    fn take(&self, id: &Key, caller: Key) -> Option<Taken> {
         let (config, now) = (self.live.load(), Instant::now());
         let lane = self.sizes.of(*id);
         let mut queues = lock(&self.queues);
         let queue = queues.get_mut(id)?;
         let terms = Arc::clone(&queue.terms);
         let bounds = lane.bounds(&config.batch, terms.is_known);
-        let mut expired = Vec::new();
+        let (mut expired, mut is_cut) = (Vec::new(), false);
+        queue.bring_forward(caller);
         let batch = match next_in_time(queue, now, &mut expired) {
             None => Vec::new(),
             Some(mut first) => {
                 let fitting = first.fitting(bounds.cut(first.inputs().len()), bounds.max_tokens);
                 if fitting < first.inputs().len() {
-                    queue.pieces.push_front(first.split_off(fitting));
+                    // Other requests of the lane go before the rest, so that none waits for all of a large one.
+                    queue.pieces.push_back(first.split_off(fitting));
+                    is_cut = true;
                     vec![first]
                 } else {
                     let most = Load { inputs: bounds.merge_inputs, tokens: bounds.max_tokens };
@@ -146,7 +161,6 @@ impl Batcher {
                 }
             }
         };
-        let is_cut = queue.pieces.front().is_some_and(|next| next.first_place > 0);
         if queue.pieces.is_empty() {
             queues.remove(id);
         }
@@ -155,7 +169,7 @@ impl Batcher {
         if batch.is_empty() {
             return None;
         }
-        let is_step = is_cut || batch[0].first_place > 0;
+        let is_step = is_cut || batch.iter().any(|piece| piece.first_place > 0);
         let has_room_beside = is_cut && lane.steps() + 1 < bounds.width;
         let job = Job { id: *id, terms, lane, batch, is_step, attempts: config.retry.max_attempts };
         Some(Taken { job: self.out_of_queue(job), has_room_beside, goes_on: is_cut && !has_room_beside })
@@ -185,7 +199,7 @@ impl Batcher {
         let mut turn = if is_step { Some(lane.turn(permit).await) } else { None };
         let under_way = lane.enter();
         // Waits until the answer has room beside the others under way, as large as it is likely to be.
-        let share = self.room.take((load.inputs * job.terms.answer_bytes()) as u64).await;
+        let share = self.room.take((load.inputs * job.terms.answer_bytes()) as u64, job.claim().caller).await;
         let (batch, attempts) = (&*job.batch, job.attempts);
         let (body, inputs, encoding, has_repetitions) = match (form, batch) {
             (Form::Own, [piece]) => {

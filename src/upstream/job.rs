@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::batcher::Batcher;
 use super::caller::Terms;
 use super::error::TooLarge;
-use super::permit::CallPermit;
+use super::permit::{CallPermit, Claim};
 use super::portion::{Piece, fail, halve, hand_out, hand_out_own, load_of};
 use super::sizing::{LaneSize, Load};
 use super::{Answered, Class, Failure};
@@ -46,6 +46,12 @@ pub(super) enum Form {
 impl Job {
     pub(super) fn load(&self) -> Load {
         load_of(&self.batch)
+    }
+
+    /// Whom its call is made for: the first of the callers.
+    pub(super) fn claim(&self) -> Claim {
+        let caller = self.batch.first().map_or(self.id, |piece| piece.waiter.caller);
+        Claim { caller, model: self.terms.model }
     }
 
     fn with(&self, batch: Vec<Piece>) -> Self {
@@ -260,7 +266,7 @@ impl Batcher {
     fn call_apart(self: &Arc<Self>, job: Job, parts: Arc<Parts>) {
         let batcher = Arc::clone(self);
         self.tasks.spawn(async move {
-            let permit = batcher.permits.take(job.terms.model).await;
+            let permit = batcher.permits.take(job.claim()).await;
             // Boxed because a call may lead to calls.
             parts.ended(Box::pin(batcher.call(job, permit)).await);
         });

@@ -9,6 +9,7 @@ mod connections;
 mod cost;
 mod endpoint;
 mod error;
+mod fair;
 mod headers;
 mod health;
 mod in_process;
@@ -38,11 +39,12 @@ pub use endpoint::{
     RouteKind, TooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
 };
 pub use error::{Class, Failure, Outage, Reply, Why};
+pub use fair::FairOrder;
 pub use headers::{
     forwardable, is_hop_by_hop, marks_stand_in, named_by_connection, shown_on_errors, shown_on_misses, strip_hop_by_hop,
 };
 pub use health::SpaceHealth;
 pub use in_process::{InProcess, InProcessRequest};
-pub use own::{OwnRequest, request_id};
+pub use own::{Charge, OwnRequest, request_id};
 pub use portion::{CallInfo, Fetched, Missing, Portion, Report, Waiter};
 pub use redirect::location_for_caller;

@@ -1,6 +1,7 @@
 //! A request as its caller wrote it. It goes up first where nothing is known of a server, and it is the last word where a
 //! call in another form failed: its answer is what the caller would have got without vecho.
 
+use std::any::Any;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -8,9 +9,11 @@ use tokio::sync::Mutex;
 
 use super::Failure;
 use super::caller::Answered;
-use crate::budget::Charge;
 use crate::key::Key;
 use crate::wire::RequestForm;
+
+/// Memory that is charged for something, until this is dropped.
+pub type Charge = Arc<dyn Any + Send + Sync>;
 
 /// The caller's own request. Used by `Arc`: all pieces of one fetch share it.
 #[derive(Debug)]
@@ -19,7 +22,7 @@ pub struct OwnRequest {
     pub(super) body: Bytes,
     /// The memory that the body is charged with.
     #[expect(dead_code, reason = "it is held until the body has gone")]
-    charge: Arc<Charge>,
+    charge: Charge,
     /// Its spelling.
     pub(super) form: RequestForm,
     /// For each distinct input its first position in the body.
@@ -35,7 +38,7 @@ impl OwnRequest {
     /// The request with this body. `firsts` has for each distinct input its first position in the body, `slots` for each
     /// position its distinct input.
     pub fn new(
-        (body, form, charge): (Bytes, RequestForm, Arc<Charge>),
+        (body, form, charge): (Bytes, RequestForm, Charge),
         id: u64,
         (firsts, slots): (&[usize], &[u32]),
     ) -> Arc<Self> {

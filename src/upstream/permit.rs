@@ -6,15 +6,27 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, timeout_at};
 
+use super::fair::FairOrder;
 use crate::key::{Key, KeyMap};
 
 /// Longest wait of a call for calls to other models, before it is made beside them.
 const NEIGHBOURS_WAIT: Duration = Duration::from_secs(3);
 
+/// What a permit is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    /// The caller that asks.
+    pub(super) caller: Key,
+    /// The model that is called.
+    pub(super) model: Key,
+}
+
 /// The permits, and the calls that have them. Used by `Arc`.
 #[derive(Debug)]
 pub(super) struct Permits {
     usual: Arc<Semaphore>,
+    /// Order of the callers that wait for one.
+    order: FairOrder,
     /// Calls beyond the permits: the first ones of models that had waited, and calls that take very long. A fourth of the
     /// permits at most.
     beyond: Arc<Semaphore>,
@@ -26,29 +38,39 @@ impl Permits {
     /// `most` permits.
     pub(super) fn new(most: usize) -> Arc<Self> {
         let beyond = Arc::new(Semaphore::new((most / 4).max(1)));
-        Arc::new(Self { usual: Arc::new(Semaphore::new(most)), beyond, under_way: Mutex::default() })
+        let (usual, order) = (Arc::new(Semaphore::new(most)), FairOrder::default());
+        Arc::new(Self { usual, order, beyond, under_way: Mutex::default() })
     }
 
-    /// Waits for a permit. Permits are given in the order they were asked for. A model without any call under way waits no
-    /// longer than three seconds: slow calls to other models do not hold it up.
-    pub(super) async fn take(self: &Arc<Self>, model: Key) -> CallPermit {
-        let mut permit = std::pin::pin!(acquire(&self.usual));
+    /// Waits for a permit. Callers that wait get permits in turn, and each caller in the order it asked for them. A model
+    /// without any call under way waits no longer than three seconds: slow calls to other models do not hold it up.
+    pub(super) async fn take(self: &Arc<Self>, claim: Claim) -> CallPermit {
+        let mut permit = std::pin::pin!(self.acquire(claim.caller));
         loop {
             tokio::select! {
                 biased;
                 held = &mut permit => {
-                    self.enter(model);
-                    return CallPermit { permits: Arc::clone(self), model, held: Some(held), counts: true };
+                    self.enter(claim.model);
+                    return CallPermit { permits: Arc::clone(self), claim, held: Some(held), counts: true };
                 }
                 () = sleep(NEIGHBOURS_WAIT) => {
                     if let Ok(held) = Arc::clone(&self.beyond).try_acquire_owned()
-                        && self.enter_first(model)
+                        && self.enter_first(claim.model)
                     {
-                        return CallPermit { permits: Arc::clone(self), model, held: Some(held), counts: true };
+                        return CallPermit { permits: Arc::clone(self), claim, held: Some(held), counts: true };
                     }
                 }
             }
         }
+    }
+
+    async fn acquire(&self, caller: Key) -> OwnedSemaphorePermit {
+        // A permit is only free where no caller waits.
+        if let Ok(held) = Arc::clone(&self.usual).try_acquire_owned() {
+            return held;
+        }
+        let held = self.order.wait(caller, Arc::clone(&self.usual).acquire_owned()).await;
+        held.expect("the semaphore must never be closed")
     }
 
     fn enter(&self, model: Key) {
@@ -82,7 +104,7 @@ impl Permits {
 /// A permit that is given up during waits: a caller that is told to slow down must not hold back those that are not.
 pub(super) struct CallPermit {
     permits: Arc<Permits>,
-    model: Key,
+    claim: Claim,
     held: Option<OwnedSemaphorePermit>,
     /// True if it counts among the calls of its model.
     counts: bool,
@@ -100,7 +122,7 @@ impl CallPermit {
     pub(super) async fn pause(&mut self, wait: Duration, deadline: Instant) -> bool {
         self.leave();
         sleep(wait).await;
-        let Ok(mut next) = timeout_at(deadline, self.permits.take(self.model)).await else {
+        let Ok(mut next) = timeout_at(deadline, self.permits.take(self.claim)).await else {
             return false;
         };
         (self.held, self.counts) = (next.held.take(), std::mem::take(&mut next.counts));
@@ -111,7 +133,7 @@ impl CallPermit {
     pub(super) async fn aside<T>(&mut self, other: impl Future<Output = T>) -> T {
         self.leave();
         let other = other.await;
-        let mut next = self.permits.take(self.model).await;
+        let mut next = self.permits.take(self.claim).await;
         (self.held, self.counts) = (next.held.take(), std::mem::take(&mut next.counts));
         other
     }
@@ -119,7 +141,7 @@ impl CallPermit {
     fn leave(&mut self) {
         self.held = None;
         if std::mem::take(&mut self.counts) {
-            self.permits.leave(&self.model);
+            self.permits.leave(&self.claim.model);
         }
     }
 }
@@ -130,17 +152,14 @@ impl Drop for CallPermit {
     }
 }
 
-async fn acquire(permits: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    Arc::clone(permits).acquire_owned().await.expect("the semaphore must never be closed")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::key::{KeyBuilder, Tag};
 
-    fn model(name: &str) -> Key {
-        KeyBuilder::new(None).part(Tag::Model, name.as_bytes()).finish()
+    fn model(name: &str) -> Claim {
+        let key = |tag, name: &str| KeyBuilder::new(None).part(tag, name.as_bytes()).finish();
+        Claim { caller: key(Tag::Scope, "caller"), model: key(Tag::Model, name) }
     }
 
     #[tokio::test(start_paused = true)]

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::caller::Answered;
 use super::sizing::Load;
 use super::{Failure, OwnRequest};
+use crate::key::Key;
 use crate::tokens;
 use crate::traces::{Span, TraceContext};
 use crate::vector::Vector;
@@ -51,6 +52,8 @@ pub struct CallInfo {
 pub struct Waiter {
     /// How long.
     pub deadline: Instant,
+    /// The hash of the credential it came with: calls are made for callers in turn.
+    pub caller: Key,
     /// In whose trace.
     pub trace: TraceContext,
 }

@@ -110,8 +110,10 @@ mod tests {
 
     use super::super::room::Room;
     use super::*;
+    use crate::key::Key;
 
     const MIB: u64 = 1 << 20;
+    const CALLER: Key = Key::from_bytes([1; 32]);
 
     fn zipped(count: usize) -> Reply {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
@@ -127,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_decoded_answer_has_no_header_of_the_encoded_one() {
-        let share = Room::new(64 * MIB).take(MIB).await;
+        let share = Room::new(64 * MIB).take(MIB, CALLER).await;
         let reply = decode(zipped(100_000), 100_000, Encoding::Float, &share).await.expect("it fits");
         assert_eq!(reply.body, vec![b' '; 100_000]);
         assert_eq!(reply.headers.keys().collect::<Vec<_>>(), ["x-mark"]);
@@ -136,22 +138,22 @@ mod tests {
     #[tokio::test]
     async fn an_answer_that_is_too_large_when_decoded_is_refused_before_it_takes_more_memory() {
         let room = Room::new(64 * MIB);
-        let share = room.take(0).await;
+        let share = room.take(0, CALLER).await;
         let result = decode(zipped(50_000_000), 1_000_000, Encoding::Float, &share).await;
         assert_eq!(result.map(|_| ()).expect_err("it is too large").detail, Failure::too_large(Encoding::Float).detail);
-        assert!(room.take(62 * MIB).await.cover(62 * MIB).await, "the share took less than two mebibytes");
+        assert!(room.take(62 * MIB, CALLER).await.cover(62 * MIB).await, "the share took less than two mebibytes");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_without_room_when_decoded_is_refused() {
-        let share = Room::new(MIB).take(MIB).await;
+        let share = Room::new(MIB).take(MIB, CALLER).await;
         let result = decode(zipped(50_000_000), 60_000_000, Encoding::Float, &share).await;
         assert_eq!(result.map(|_| ()).expect_err("it has no room").detail, Failure::no_room(Encoding::Float).detail);
     }
 
     #[tokio::test]
     async fn an_answer_that_does_not_match_its_coding_stays_as_it_came() {
-        let share = Room::new(64 * MIB).take(MIB).await;
+        let share = Room::new(64 * MIB).take(MIB, CALLER).await;
         let mut lie = zipped(10);
         lie.body = Bytes::from_static(b"{}");
         let reply = decode(lie.clone(), 1_000, Encoding::Float, &share).await.expect("it is passed on");

@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use super::fair::FairOrder;
+use crate::key::Key;
+
 /// How long an answer that needs more waits for others to end. Meanwhile its connection stands still.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -23,6 +26,8 @@ pub(super) struct Room {
     total: u64,
     state: Mutex<State>,
     freed: Notify,
+    /// Order of the callers that wait to begin.
+    order: FairOrder,
     /// Held by the first of those that wait to begin, so that small calls do not overtake a large one for ever.
     door: tokio::sync::Mutex<()>,
     /// Held while an answer in a content coding is decoded.
@@ -41,17 +46,23 @@ impl Room {
     pub(super) fn new(total: u64) -> Arc<Self> {
         let state = Mutex::new(State { free: total, one_waits: false });
         let decodings = Semaphore::new(MAX_DECODINGS);
-        Arc::new(Self { total, state, freed: Notify::new(), door: tokio::sync::Mutex::default(), decodings })
+        let (order, door) = (FairOrder::default(), tokio::sync::Mutex::default());
+        Arc::new(Self { total, state, freed: Notify::new(), order, door, decodings })
     }
 
-    /// Waits for this many bytes, or for all there are if it is more.
-    pub(super) async fn take(self: &Arc<Self>, bytes: u64) -> Share {
+    /// Waits for this many bytes, or for all there are if it is more. Callers that wait are served in turn.
+    pub(super) async fn take(self: &Arc<Self>, bytes: u64, caller: Key) -> Share {
         let bytes = bytes.min(self.total);
+        self.order.wait(caller, self.take_in_order(bytes)).await;
+        Share { room: Arc::clone(self), caller, estimate: bytes, held: AtomicU64::new(bytes) }
+    }
+
+    async fn take_in_order(&self, bytes: u64) {
         let _first = self.door.lock().await;
         loop {
             let freed = self.freed.notified();
             if self.try_take(bytes, |state| !state.one_waits) {
-                return Share { room: Arc::clone(self), estimate: bytes, held: AtomicU64::new(bytes) };
+                return;
             }
             freed.await;
         }
@@ -112,6 +123,7 @@ impl Drop for Waiting<'_> {
 #[derive(Debug)]
 pub(super) struct Share {
     room: Arc<Room>,
+    caller: Key,
     estimate: u64,
     held: AtomicU64,
 }
@@ -148,7 +160,7 @@ impl Share {
 
     /// Waits for as much as the answer is likely to need, after everything was given back.
     pub(super) async fn take_again(&self) {
-        let taken = self.room.take(self.estimate).await;
+        let taken = self.room.take(self.estimate, self.caller).await;
         self.held.store(taken.held.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 }
@@ -164,6 +176,7 @@ mod tests {
     use super::*;
 
     const TEN: u64 = 10 * STEP_BYTES;
+    const CALLER: Key = Key::from_bytes([1; 32]);
 
     fn free(room: &Room) -> u64 {
         room.lock().free / STEP_BYTES
@@ -172,7 +185,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_comes_beyond_the_estimate_takes_more_room_and_all_of_it_comes_back() {
         let room = Room::new(TEN);
-        let share = room.take(4 * STEP_BYTES).await;
+        let share = room.take(4 * STEP_BYTES, CALLER).await;
         assert!(share.cover(4 * STEP_BYTES).await);
         assert_eq!(free(&room), 6);
         assert!(share.cover(4 * STEP_BYTES + 1).await);
@@ -190,7 +203,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn of_two_that_need_what_the_other_holds_one_gives_up_and_the_other_goes_on() {
         let room = Room::new(TEN);
-        let (one, other) = (room.take(TEN / 2).await, room.take(TEN / 2).await);
+        let (one, other) = (room.take(TEN / 2, CALLER).await, room.take(TEN / 2, CALLER).await);
         let first = async { one.cover(TEN).await };
         let second = async {
             tokio::task::yield_now().await;
@@ -204,7 +217,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_has_begun_goes_before_calls_that_have_not_and_waits_for_no_more_than_its_patience() {
         let room = Room::new(TEN);
-        let (one, other) = (room.take(TEN / 2).await, room.take(TEN / 2).await);
+        let (one, other) = (room.take(TEN / 2, CALLER).await, room.take(TEN / 2, CALLER).await);
         let begun = tokio::time::Instant::now();
         assert!(!one.cover(TEN).await, "the other does not end");
         assert_eq!(begun.elapsed(), PATIENCE);
@@ -212,7 +225,7 @@ mod tests {
         let ends = async {
             tokio::task::yield_now().await;
             let late = Arc::clone(&room);
-            let late = tokio::spawn(async move { late.take(1).await });
+            let late = tokio::spawn(async move { late.take(1, CALLER).await });
             tokio::task::yield_now().await;
             drop(other);
             [late]

@@ -26,6 +26,7 @@ mod documentation;
 mod drift;
 mod encodings;
 mod failures;
+mod fairness;
 mod fallback;
 mod floods;
 mod guard;
