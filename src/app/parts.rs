@@ -56,18 +56,8 @@ impl Parts {
         let system = Arc::new(System::new());
         let limit_bytes = effective_limit(config.memory.limit_bytes, system.container_limit_bytes());
         let tokenizer = Arc::new(Tokenizer::default());
-        let (share_bytes, mock_tokenizer) = (limit_bytes / REQUESTS_SHARE, Arc::clone(&tokenizer));
-        let mock = || MockUpstream {
-            live: live.clone(),
-            clock: clock.clone(),
-            tokenizer: mock_tokenizer,
-            // Its answers are written whole, beside the vectors.
-            max_vector_bytes: share_bytes / 4,
-        };
-        let client = Arc::new(match config.upstream.target {
-            UpstreamTarget::Http(_) => Client::http(live.clone())?,
-            UpstreamTarget::Mock => Client::in_process(mock().embedder(), live.clone()),
-        });
+        let share_bytes = limit_bytes / REQUESTS_SHARE;
+        let client = Arc::new(client(live, clock, &tokenizer, share_bytes)?);
         let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
         let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), Arc::clone(metrics));
         let tasks = Tasks::new();
@@ -119,6 +109,16 @@ impl Parts {
         let lower = self.flow.tiers.lower();
         join_all(lower.iter().map(|tier| tier.close(patience))).await.into_iter().sum()
     }
+}
+
+/// The way to the upstream. The built-in mock writes its answers whole, so they are smaller than others.
+fn client(live: &Live, clock: &Clock, tokenizer: &Arc<Tokenizer>, share_bytes: u64) -> Result<Client, TlsError> {
+    if let UpstreamTarget::Http(_) = live.load().upstream.target {
+        return Client::http(live.clone());
+    }
+    let (live, clock, tokenizer) = (live.clone(), clock.clone(), Arc::clone(tokenizer));
+    let mock = MockUpstream { live: live.clone(), clock, tokenizer, max_vector_bytes: share_bytes / 4 };
+    Ok(Client::in_process(mock.embedder(), live))
 }
 
 fn max_inflight_bytes(config: &Config, limit_bytes: u64) -> usize {

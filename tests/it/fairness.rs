@@ -90,14 +90,14 @@ async fn a_small_request_waits_for_no_more_than_a_part_of_a_large_one() {
 
 #[tokio::test]
 async fn callers_take_turns_at_the_memory_for_answers() {
-    // A quarter of this has room for one large answer at a time, and for a small one beside it.
+    // A fifth of this has room for one large answer at a time, and for a small one beside it.
     let front = Front::with(&[("memory.limit_mb", "64")]).await;
     front.stub.always(Behaviour::Gate);
-    let mut requests = flood(&front, 10, 300);
+    let mut requests = flood(&front, 6, 300);
     front.stub.held(1).await;
-    front.reaches("vecho_upstream_in_flight", 10.0).await;
+    front.reaches("vecho_upstream_in_flight", 6.0).await;
     requests.push(front.post(body(&["small".to_owned()])).key(FEW).send_meanwhile());
-    front.reaches("vecho_upstream_in_flight", 11.0).await;
+    front.reaches("vecho_upstream_in_flight", 7.0).await;
     assert_eq!(front.calls(), 1, "the others wait for memory");
     // As one large answer ends, the next one begins, and the small one beside it.
     front.stub.release(1);
@@ -135,7 +135,7 @@ async fn a_body_is_let_in_while_those_of_another_caller_fill_the_limit_of_bytes(
     let large = front.post(long("a", 2_900_000)).key(MANY).send_meanwhile();
     front.stub.arrived(1).await;
     assert_eq!(front.post(long("b", 200_000)).key(MANY).send().await.status, 503);
-    let small = front.post(long("c", 200_000)).key(FEW).send_meanwhile();
+    let small = front.post(long("c", 100_000)).key(FEW).send_meanwhile();
     front.stub.arrived(2).await;
     front.stub.release(10);
     for request in [large, small] {

@@ -383,7 +383,7 @@ async fn values_of_any_size_in_redis_are_read_no_further_than_a_record_goes() {
     let body = texts(0, 12, 1_536, "base64");
     let writer = Limited::start_with(&upstream.base_url(), 64, &environment);
     writer.send(&body, Reader::Whole).await;
-    eventually("12 records in Redis", async || redis.records().len() == 12).await;
+    eventually("12 records and a note in Redis", async || redis.records().len() == 13).await;
     writer.stayed_below("the writer");
     for name in redis.records() {
         redis.cli(&["SETRANGE", &name, "40000000", "x"]);
