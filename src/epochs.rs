@@ -16,6 +16,10 @@ use tokio::sync::Notify;
 /// The name under which purges of everything are counted. No model can have it: their names are never empty.
 pub const EVERYTHING: &str = "";
 
+/// Largest count that is believed of others. Each purge adds one, so a larger count is an error or forged, and would
+/// leave no room for later purges.
+pub const MAX_COUNT: u64 = 1 << 48;
+
 /// Names that this process counts apart; with more of them, a purge of one more is a purge of everything.
 const MAX_NAMES: usize = 1_000;
 
@@ -67,7 +71,7 @@ impl Epochs {
     pub fn missed(&self, elsewhere: &PurgeCounts) -> Vec<String> {
         let counts = self.read();
         let is_behind = |name: &str, count: u64| counts.get(name).copied().unwrap_or(0) < count;
-        elsewhere.iter().filter(|(name, count)| is_behind(name, **count)).map(|(name, _)| name.clone()).collect()
+        believed(elsewhere).filter(|(name, count)| is_behind(name, **count)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Takes in what is known elsewhere, where it is more.
@@ -110,7 +114,8 @@ impl Epochs {
     pub fn inherit(&self, left: &Debts) {
         let mut debts = self.lock_debts();
         for (debt, count) in left {
-            *debts.entry(debt.clone()).or_default() += count;
+            let owed = debts.entry(debt.clone()).or_default();
+            *owed = owed.saturating_add(*count).min(MAX_COUNT);
         }
     }
 
@@ -145,15 +150,31 @@ impl Epochs {
 }
 
 fn raise_to(counts: &mut PurgeCounts, others: &PurgeCounts) {
-    for (name, count) in others {
+    for (name, count) in believed(others) {
         let known = counts.entry(name.clone()).or_default();
         *known = (*known).max(*count);
     }
 }
 
+fn believed(counts: &PurgeCounts) -> impl Iterator<Item = (&String, &u64)> {
+    counts.iter().filter(|(_, count)| **count <= MAX_COUNT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_that_leave_no_room_for_purges_are_not_believed() {
+        let (epochs, forged) = (Epochs::default(), PurgeCounts::from([(EVERYTHING.to_owned(), u64::MAX)]));
+        assert_eq!(epochs.missed(&forged), [""; 0]);
+        epochs.learn(&forged);
+        epochs.expect(&forged);
+        epochs.inherit(&Debts::from([("everything".to_owned(), u64::MAX)]));
+        epochs.owe("everything");
+        epochs.raise(None);
+        assert_eq!((epochs.of(&["a"]), epochs.to_note().counts[EVERYTHING]), (1, 1));
+    }
 
     #[test]
     fn what_is_expected_is_noted_and_not_in_force() {

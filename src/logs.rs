@@ -2,6 +2,7 @@
 
 mod throttled;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,6 +15,9 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 
 use throttled::Foreign;
 pub use throttled::Throttled;
+
+/// Longest text of a caller or an upstream in a log line, in bytes.
+const MAX_TOLD_BYTES: usize = 256;
 
 /// `log.format`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,17 @@ pub enum InitError {
     /// This process logs already.
     #[error("logging is set up already")]
     Twice,
+}
+
+/// Returns the beginning of a text, at most `most_bytes` and an ellipsis.
+pub fn shortened(text: &str, most_bytes: usize) -> Cow<'_, str> {
+    let end = text.floor_char_boundary(most_bytes);
+    if end == text.len() { Cow::Borrowed(text) } else { Cow::Owned(format!("{}\u{2026}", &text[..end])) }
+}
+
+/// Returns as much of a text that a caller or an upstream chose as a log line may hold.
+pub fn told(text: &str) -> Cow<'_, str> {
+    shortened(text, MAX_TOLD_BYTES)
 }
 
 /// Changes which lines are written while the process runs. Cheap to clone; clones steer the same log.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use super::guard::Detail;
 use super::reply::{self, Refusal, Reply, megabytes, rounded, share};
 use super::{AdminContext, CacheCounters, Purged, TierStats, body};
+use crate::logs::told;
 
 /// The tier whose entries are "the cache" to a person.
 const MEMORY_TIER: &str = "memory";
@@ -77,7 +78,13 @@ pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Resu
 fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, tier: Option<&str>) -> Reply {
     context.metrics.cache_purges.inc();
     let Purged { entries, pending, .. } = purged;
-    tracing::info!(entries, model, tier, ?pending, "entries were purged, as the ops port was asked to");
+    tracing::info!(
+        entries,
+        model = model.map(told).as_deref(),
+        tier,
+        ?pending,
+        "entries were purged, as the ops port was asked to"
+    );
     let mut answer = json!({ "purged_entries": entries, "model": model, "tier": tier, "pending": pending });
     if pending.is_empty() {
         return reply::ok(&answer);

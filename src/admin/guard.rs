@@ -129,7 +129,8 @@ fn is_local_origin(origin: &[u8]) -> bool {
     authority.is_some_and(is_local_authority)
 }
 
-fn is_local_authority(authority: &[u8]) -> bool {
+/// Returns whether the value of a `Host`, or what follows the scheme in an `Origin`, names this machine alone.
+pub fn is_local_authority(authority: &[u8]) -> bool {
     let Ok(authority) = Authority::try_from(authority) else { return false };
     if authority.as_str().contains('@') {
         return false;

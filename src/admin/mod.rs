@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::metrics::Metrics;
 
 pub use dashboard::Feed;
-pub use guard::{Guard, TOKEN_HEADER};
+pub use guard::{Guard, TOKEN_HEADER, is_local_authority};
 pub use moving::{EXPORT_PATH, IMPORT_PATH};
 pub use parts::{
     BoxError, CacheControl, CacheCounters, ConfigView, Eventually, Health, Imported, InForce, Machine, Memory, Moving,

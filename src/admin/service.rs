@@ -13,6 +13,7 @@ use super::reply::{self, Refusal, Reply};
 use super::{
     AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, health, moving, performance, settings,
 };
+use crate::metrics::Rejection;
 
 /// Largest body of a request that is not explained.
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -115,7 +116,12 @@ where
     let (head, body) = request.into_parts();
     let answered = match admitted(context, &head, peer) {
         Ok(admitted) => respond(context, &admitted, body).await,
-        Err(refusal) => Err(refusal),
+        Err(refusal) => {
+            if matches!(refusal, Refusal::Forbidden { .. }) {
+                context.metrics.rejected(Rejection::Forbidden);
+            }
+            Err(refusal)
+        }
     };
     answered.unwrap_or_else(Refusal::into_reply)
 }

@@ -59,7 +59,8 @@ impl Parts {
         let share_bytes = limit_bytes / REQUESTS_SHARE;
         let client = Arc::new(client(live, clock, &tokenizer, share_bytes)?);
         let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
-        let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), Arc::clone(metrics));
+        let told = (Arc::clone(metrics), throttled.clone());
+        let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), told);
         let tasks = Tasks::new();
         let epochs = Arc::default();
         let ground = Ground { live, clock, metrics, epochs: &epochs, limit_bytes };
@@ -246,8 +247,6 @@ impl ConnectionHooks for PortHooks {
 
     fn protocol_error(&self, fault: Fault) {
         tracing::debug!(port = self.port.label(), fault = fault.label(), "a connection broke the protocol");
-        if self.port == Port::Public {
-            self.metrics.rejected(Rejection::Header);
-        }
+        self.metrics.rejected(Rejection::Header);
     }
 }

@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::generation::Generation;
 use crate::inflight::Lead;
 use crate::key::Key;
+use crate::logs::told;
 use crate::packed::Packed;
 use crate::spaces::{Identity, Lesson, Lessons};
 use crate::tiers::{Found, Lookup, Record, Tier, Times};
@@ -22,6 +23,10 @@ use crate::vouch::Voucher;
 use crate::wire::{Encoding, Input, Unreadable};
 
 const DRIFT: &str = "another model answers than before: older vectors of its space are fetched again";
+const NOT_ASKED_FOR: &str = "answers in this encoding cannot be read: for a minute they are not asked for, and where \
+                             there is no other, requests pass through uncached and without fallback";
+const OTHER_DIMENSION: &str =
+    "the upstream ignores `dimensions`: vectors of the dimension that it answers with are stored";
 const NOT_STORED: &str = "an answer was passed on and not stored";
 
 /// The fetch of everything that one request leads. It runs to its end whoever still waits for it: see `Request::launch`.
@@ -229,7 +234,7 @@ impl Fetch {
         if lesson == Lesson::Drift {
             self.flow.metrics.model_drifts.inc();
             if self.flow.throttled.admits(DRIFT) {
-                tracing::warn!(model, "{DRIFT}");
+                tracing::warn!(model = &*told(model), "{DRIFT}");
             }
         }
         identity
@@ -247,13 +252,9 @@ impl Fetch {
             Handwriting::Doubtful => false,
             Handwriting::Foreign => true,
         };
-        if self.lessons.mark_unreadable(encoding, is_proof, self.flow.clock.now_ms()) {
-            tracing::warn!(
-                encoding = encoding.name(),
-                model = self.asked_model,
-                "answers in this encoding cannot be read: for a minute they are not asked for, and where there is no other, \
-                 requests pass through uncached and without fallback"
-            );
+        let is_news = self.lessons.mark_unreadable(encoding, is_proof, self.flow.clock.now_ms());
+        if is_news && self.flow.throttled.admits(NOT_ASKED_FOR) {
+            tracing::warn!(encoding = encoding.name(), model = &*told(&self.asked_model), "{NOT_ASKED_FOR}");
         }
     }
 
@@ -264,15 +265,10 @@ impl Fetch {
     }
 
     fn warn_of_dimension(&self, dimension: usize) {
-        if self.lane.terms.asked_dimension == Some(dimension) {
-            return;
+        let asked = self.lane.terms.asked_dimension;
+        if asked != Some(dimension) && self.flow.throttled.admits(OTHER_DIMENSION) {
+            tracing::warn!(model = &*told(&self.asked_model), asked, dimension, "{OTHER_DIMENSION}");
         }
-        tracing::warn!(
-            model = self.asked_model,
-            asked = self.lane.terms.asked_dimension,
-            dimension,
-            "the upstream ignores `dimensions`: vectors of the dimension that it answers with are stored"
-        );
     }
 
     fn learn_from(&self, failure: &Failure) {
@@ -283,7 +279,7 @@ impl Fetch {
         match failure.class {
             Class::Unreadable(cause, encoding) => {
                 if self.flow.throttled.admits(NOT_STORED) {
-                    tracing::warn!(cause = failure.detail, "{NOT_STORED}");
+                    tracing::warn!(cause = &*told(&failure.detail), "{NOT_STORED}");
                 }
                 self.learn_encoding(cause, encoding);
             }

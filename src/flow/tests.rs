@@ -32,7 +32,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let tracer = Tracer::start(&live, "test", &metrics).expect("traces are off");
     let client = Arc::new(Client::in_process(embedder(Arc::clone(&calls), gate), live.clone()));
     let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
-    let caller = Caller::new(client, breaker, live.clone(), Arc::clone(&metrics));
+    let caller = Caller::new(client, breaker, live.clone(), (Arc::clone(&metrics), Throttled::default()));
     let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
     let flow = Flow {
         live: live.clone(),

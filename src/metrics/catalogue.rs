@@ -121,7 +121,7 @@ catalogue! {
     BYPASS: counter("vecho_bypass_total", &[label::<Bypass>("reason")],
         "Embeddings requests that went through uncached, by reason.");
     REJECTED: counter("vecho_rejected_total", &[label::<Rejection>("reason")],
-        "Requests that vecho itself refused, by reason.");
+        "Requests that vecho itself refused, by reason, on both ports.");
     UPSTREAM_CALLS: counter("vecho_upstream_calls_total", &[label::<CallOutcome>("outcome")],
         "Embeddings calls to the upstream, each attempt counted, by how they ended.");
     UPSTREAM_CALL_DURATION: histogram("vecho_upstream_call_duration_seconds", &[], SECONDS,

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::incidents::{Incident, Instead};
 use crate::clock::rfc3339;
+use crate::logs::shortened;
 
 /// Most models that one incident counts by name.
 const MAX_MODELS: usize = 16;
@@ -96,7 +97,7 @@ impl Record {
         Self {
             from_ms: now_ms,
             to_ms: None,
-            cause: shortened(incident.cause, MAX_CAUSE_BYTES),
+            cause: shortened(incident.cause, MAX_CAUSE_BYTES).into_owned(),
             worst: incident.instead,
             counts: Counts::default(),
             by_model: Vec::new(),
@@ -108,7 +109,7 @@ impl Record {
     pub(super) fn add(&mut self, now_ms: u64, incident: &Incident<'_>) {
         if incident.instead > self.worst {
             self.worst = incident.instead;
-            self.cause = shortened(incident.cause, MAX_CAUSE_BYTES);
+            self.cause = shortened(incident.cause, MAX_CAUSE_BYTES).into_owned();
         }
         let span = match incident.instead {
             Instead::Mocks => Some(&mut self.mocks),
@@ -123,7 +124,7 @@ impl Record {
     }
 
     fn of_model(&mut self, model: &str) -> &mut Counts {
-        let name = shortened(model, MAX_MODEL_BYTES);
+        let name = shortened(model, MAX_MODEL_BYTES).into_owned();
         let is_full = self.by_model.len() >= MAX_MODELS;
         let place = self.by_model.iter().position(|(known, _)| *known == name);
         let place = place.or_else(|| is_full.then_some(MAX_MODELS)).unwrap_or(self.by_model.len());
@@ -151,10 +152,4 @@ impl Record {
             embed_again: self.mocks.map(affected),
         }
     }
-}
-
-/// The beginning of a text, at most `most` bytes of it.
-fn shortened(text: &str, most: usize) -> String {
-    let end = text.floor_char_boundary(most);
-    if end == text.len() { text.to_owned() } else { format!("{}\u{2026}", &text[..end]) }
 }

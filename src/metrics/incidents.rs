@@ -10,6 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::handles::{Counter, Gauge, Shelf};
 use super::{catalogue, incident::Record};
 use crate::clock::Spell;
+use crate::logs::told;
 
 pub use super::incident::{Affected, IncidentReport, ModelReport};
 
@@ -120,7 +121,7 @@ impl Incidents {
         }
         if book.is_news(now_ms, incident.instead) {
             (book.warned, book.warned_at_ms) = (Some(incident.instead), Some(now_ms));
-            let (cause, model) = (incident.cause, incident.model);
+            let (cause, model) = (&*told(incident.cause), &*told(incident.model));
             tracing::warn!(cause, model, "the upstream is unavailable: {}", incident.instead.in_words());
         }
     }

@@ -186,6 +186,8 @@ labels! {
         BadControl = "bad_control",
         /// `only-if-cached` was asked for, and not everything was cached.
         OnlyIfCached = "only_if_cached",
+        /// The ops port refused access.
+        Forbidden = "forbidden",
     }
 }
 

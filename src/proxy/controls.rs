@@ -15,7 +15,7 @@ pub(super) const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namesp
 
 /// A control that says nothing that can be obeyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum BadControl {
+pub enum BadControl {
     /// `max-age` is no number of seconds.
     #[error("cache-control: max-age takes a whole number of seconds")]
     MaxAge,
@@ -40,16 +40,16 @@ impl BadControl {
 
 /// What the headers of a request say about how to handle it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct ReadControls {
+pub struct ReadControls {
     /// How the caller wants it handled.
-    pub(super) controls: Controls,
+    pub controls: Controls,
     /// Whether it names an origin, as the requests of web pages do.
-    pub(super) has_origin: bool,
+    pub has_origin: bool,
 }
 
 /// Reads the controls of a request. In one pass over its headers: most requests have none of these, and to look for
 /// each one is to hash its name.
-pub(super) fn read_controls(headers: &HeaderMap) -> Result<ReadControls, BadControl> {
+pub fn read_controls(headers: &HeaderMap) -> Result<ReadControls, BadControl> {
     let (mut controls, mut has_origin, mut namespaces) = (Controls::default(), false, 0);
     for (name, value) in headers {
         match name.as_str() {

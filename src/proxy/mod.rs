@@ -17,5 +17,6 @@ mod service;
 mod traced;
 
 pub use body::ReplyBody;
+pub use controls::{BadControl, ReadControls, read_controls};
 pub use intake::{path_model, read_origin};
 pub use service::Proxy;

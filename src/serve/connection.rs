@@ -8,8 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::{Either, ready};
 use http::Request;
 use http_body::Body;
+use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{HttpService, service_fn};
@@ -21,7 +23,9 @@ use tokio_rustls::server::TlsStream;
 
 use super::drain::Course;
 use super::handler::{BoxError, Handler, Peer};
+use super::head::check_head;
 use super::limits::{ConnectionHooks, Fault, ServeLimits};
+use super::reply;
 use super::stream::Watched;
 use super::tls::{self, Tls};
 use super::vitals::{Tracked, Vitals};
@@ -159,11 +163,25 @@ fn answer<H: Handler>(
     vitals: &Arc<Vitals>,
     peer: Peer,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<http::Response<Tracked<H::Body>>, Infallible>> + Send + use<H> {
+) -> impl Future<Output = Result<http::Response<Tracked<AnswerBody<H>>>, Infallible>> + Send + use<H> {
     let call = vitals.begin_call();
-    // A combinator and not a block: a block would hold the handler's future twice, and hyper copies all of it.
-    shared.handler.call(request, peer).map(|response| Ok(response.map(|body| Tracked::new(body, call))))
+    // Combinators and not a block: a block would hold the handler's future twice, and hyper copies all of it.
+    let answered = match check_head(&request) {
+        Ok(()) => {
+            let answered = shared.handler.call(request, peer);
+            Either::Left(answered.map(|response| response.map(http_body_util::Either::Left)))
+        }
+        Err(bad) => {
+            fault(&*shared.hooks, peer, Fault::BadHead);
+            let response = reply::bad_head(bad, request.version());
+            Either::Right(ready(response.map(http_body_util::Either::Right)))
+        }
+    };
+    answered.map(|response| Ok(response.map(|body| Tracked::new(body, call))))
 }
+
+/// The handler's body, or that of a refusal.
+type AnswerBody<H> = http_body_util::Either<<H as Handler>::Body, Full<Bytes>>;
 
 /// Lets the peer read the last answer although it was not listened to until the end.
 async fn linger<S: AsyncRead + Unpin>(mut io: S, was_refused: bool) {
@@ -193,6 +211,10 @@ fn report(hooks: &dyn ConnectionHooks, peer: Peer, end: End) {
         End::Finished(Err(error)) => return tracing::debug!(peer = %peer.addr, %error, "connection broke"),
         End::Finished(Ok(())) | End::Cut => return,
     };
+    self::fault(hooks, peer, fault);
+}
+
+fn fault(hooks: &dyn ConnectionHooks, peer: Peer, fault: Fault) {
     hooks.protocol_error(fault);
     tracing::debug!(peer = %peer.addr, fault = fault.label(), "connection ended for what its peer did");
 }

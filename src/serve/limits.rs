@@ -39,6 +39,8 @@ impl From<&Limits> for ServeLimits {
 pub enum Fault {
     /// The request head was not HTTP.
     UnreadableHead,
+    /// The request head was HTTP and not allowed: its host, or its transfer coding.
+    BadHead,
     /// The request head was over a limit.
     HeadTooLarge,
     /// A request head was begun and not finished in time.
@@ -51,13 +53,20 @@ pub enum Fault {
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::UnreadableHead, Self::HeadTooLarge, Self::HeadTimeout, Self::WriteStalled, Self::TlsHandshake];
+    pub const ALL: [Self; 6] = [
+        Self::UnreadableHead,
+        Self::BadHead,
+        Self::HeadTooLarge,
+        Self::HeadTimeout,
+        Self::WriteStalled,
+        Self::TlsHandshake,
+    ];
 
     /// Its name in logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::UnreadableHead => "unreadable_head",
+            Self::BadHead => "bad_head",
             Self::HeadTooLarge => "head_too_large",
             Self::HeadTimeout => "head_timeout",
             Self::WriteStalled => "write_stalled",

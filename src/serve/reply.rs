@@ -1,4 +1,11 @@
-//! Replies that no handler gives: the server is full, or the request head could not be read.
+//! Replies that no handler gives: the server is full, the request head could not be read, or is not allowed.
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode, Version};
+use http_body_util::Full;
+
+use super::head::BadHead;
 
 /// The reply to a connection over the bound.
 pub(super) fn server_full() -> Vec<u8> {
@@ -29,6 +36,26 @@ pub(super) fn explain_refusal(bare_head: &[u8]) -> Vec<u8> {
         _ => ("The request could not be read as HTTP.", "unreadable_request"),
     };
     with_body(&head, &envelope(message, "invalid_request_error", code))
+}
+
+/// The reply to a request whose head is not accepted.
+pub(super) fn bad_head(bad: BadHead, version: Version) -> Response<Full<Bytes>> {
+    let message = match bad {
+        BadHead::NoHost => "The request names no host.",
+        BadHead::SeveralHosts => "The request names more than one host.",
+        BadHead::MalformedHost => "The host that the request names is not a name or an address with an optional port.",
+        BadHead::TransferCoding => "The body of the request has another transfer coding than `chunked`.",
+    };
+    let body = envelope(message, "invalid_request_error", "unreadable_request");
+    let mut response = Response::new(Full::new(Bytes::from(body)));
+    *response.status_mut() = StatusCode::BAD_REQUEST;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    // In HTTP/2 a stream ends by itself, and the header is not allowed.
+    if version < Version::HTTP_2 {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 fn with_body(head: &str, body: &str) -> Vec<u8> {

@@ -17,6 +17,7 @@ use super::traced::{begin_call, tell};
 use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Why, marks_stand_in};
 use crate::config::{Config, Live};
 use crate::key::Key;
+use crate::logs::{Throttled, told};
 use crate::metrics::{CallOutcome, Metrics, RetryReason};
 use crate::traces::Span;
 use crate::vector::Vector;
@@ -84,6 +85,7 @@ const PROBE_ALONE: Duration = Duration::from_millis(500);
 
 /// A call takes unusually long from this time on, however quick its lane is.
 const LEAST_OVERDUE: Duration = Duration::from_mins(1);
+const OVERDUE: &str = "an upstream call takes unusually long: vecho goes on waiting for its answer";
 
 /// Length that a vector is taken to have while it is not known: that of the largest common model.
 const LIKELY_DIMENSION: usize = 3_072;
@@ -142,6 +144,7 @@ pub struct Caller {
     budget: Budget,
     live: Live,
     metrics: Arc<Metrics>,
+    throttled: Throttled,
 }
 
 /// Next step after a failed attempt.
@@ -158,9 +161,10 @@ struct Tries {
 }
 
 impl Caller {
-    /// A caller over one client and its breaker.
-    pub fn new(client: Arc<Client>, breaker: Arc<Breaker>, live: Live, metrics: Arc<Metrics>) -> Self {
-        Self { client, breaker, health: Arc::default(), budget: Budget::new(), live, metrics }
+    /// A caller over one client and its breaker, which tells metrics and the log.
+    pub fn new(client: Arc<Client>, breaker: Arc<Breaker>, live: Live, told: (Arc<Metrics>, Throttled)) -> Self {
+        let ((metrics, throttled), health, budget) = (told, Arc::default(), Budget::new());
+        Self { client, breaker, health, budget, live, metrics, throttled }
     }
 
     /// What is known of each space's failures.
@@ -274,8 +278,9 @@ impl Caller {
         if config.upstream.headers_timeout.is_some() {
             call.batch.iter().for_each(Piece::is_late);
         }
-        let (model, waited_s) = (terms.space.model_name(), waited.as_secs());
-        tracing::warn!(model, waited_s, "an upstream call takes unusually long: vecho goes on waiting for its answer");
+        if self.throttled.admits(OVERDUE) {
+            tracing::warn!(model = &*told(terms.space.model_name()), waited_s = waited.as_secs(), "{OVERDUE}");
+        }
         posting.await
     }
 

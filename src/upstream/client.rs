@@ -4,13 +4,13 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
-use hyper_util::client::legacy;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::ClientBody;
 use super::connections::{Connections, Keeping, OpenError};
 use super::headers::{KEY_HEADERS, SECRETS_ELSEWHERE};
 use super::in_process::{self, InProcess};
+use super::interim::SendError;
 use super::reading::read_reply;
 use super::redirect::{may_share_credentials, next_call};
 use super::room::Share;
@@ -168,7 +168,10 @@ fn remove_credentials(config: &Config, headers: &mut HeaderMap) {
     }
 }
 
-fn failure_of(error: &legacy::Error) -> Failure {
-    let why = if error.is_connect() { Why::Connect } else { Why::Dropped };
-    Failure::unavailable(why, cause_of(error))
+fn failure_of(error: &SendError) -> Failure {
+    match error {
+        SendError::Client(error) if error.is_connect() => Failure::unavailable(Why::Connect, cause_of(error)),
+        SendError::Client(error) => Failure::unavailable(Why::Dropped, cause_of(error)),
+        SendError::InterimFlood => Failure::unavailable(Why::Status, error.to_string()),
+    }
 }

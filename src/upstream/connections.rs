@@ -13,6 +13,7 @@ use hyper_util::client::legacy;
 use tokio::time::Instant;
 
 use super::body::{BodyStalled, ClientBody};
+use super::interim::{SendError, send};
 use super::pool::{HttpClient, KeepLimits, Pool, unpooled};
 use crate::connector::{ConnectionUse, TimedConnector, root_cause_of};
 
@@ -106,9 +107,9 @@ impl Connections {
     }
 
     /// Sends an embeddings call. After a failure on a kept connection the next calls open new ones.
-    pub(super) async fn call(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, legacy::Error> {
+    pub(super) async fn call(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, SendError> {
         let client = if self.is_suspicious() { self.fresh.clone() } else { self.calls.client() };
-        let result = client.request(request).await;
+        let result = send(&client, request).await;
         self.note(&result);
         result
     }
@@ -122,12 +123,12 @@ impl Connections {
         let spare = spare_of(&request);
         let may_reuse = if spare.is_some() { !self.is_suspicious() } else { self.keeps_open.load(Ordering::Relaxed) };
         let client = if may_reuse { self.passing.client() } else { self.fresh.clone() };
-        let mut result = client.request(request).await;
+        let mut result = send(&client, request).await;
         if self.note(&result)
             && let Some(spare) = spare
         {
             tracing::debug!("a kept connection to the upstream was dead; the request is repeated on a new one");
-            result = self.fresh.request(spare).await;
+            result = send(&self.fresh, spare).await;
             self.note(&result);
         }
         let response = result.map_err(|error| open_error(&error, &uri))?;
@@ -144,7 +145,7 @@ impl Connections {
     }
 
     /// Learns from a result about kept connections. Returns true if one ended before any byte of an answer.
-    fn note(&self, result: &Result<Response<Incoming>, legacy::Error>) -> bool {
+    fn note(&self, result: &Result<Response<Incoming>, SendError>) -> bool {
         match result {
             Ok(response) => {
                 if ConnectionUse::find(response.extensions()).is_some_and(ConnectionUse::record_response) {
@@ -152,7 +153,8 @@ impl Connections {
                 }
                 false
             }
-            Err(error) => {
+            Err(SendError::InterimFlood) => false,
+            Err(SendError::Client(error)) => {
                 let usage = error.connect_info().and_then(ConnectionUse::of_connection);
                 let was_dead = usage.is_some_and(|usage| usage.died_unanswered());
                 if was_dead {
@@ -186,13 +188,18 @@ fn origin_of(uri: &Uri) -> String {
     format!("{}://{authority}", uri.scheme_str().unwrap_or("http"))
 }
 
-fn open_error(error: &legacy::Error, uri: &Uri) -> OpenError {
+fn open_error(error: &SendError, uri: &Uri) -> OpenError {
+    let upstream = origin_of(uri);
+    let error: &legacy::Error = match error {
+        SendError::Client(error) => error,
+        flood @ SendError::InterimFlood => return OpenError::Unanswered { upstream, cause: flood.to_string() },
+    };
     let from_body =
         error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
     if from_body {
         return body_error(error);
     }
-    let (upstream, cause) = (origin_of(uri), root_cause_of(error));
+    let cause = root_cause_of(error);
     if error.is_connect() {
         OpenError::Unreachable { upstream, cause }
     } else {

@@ -13,6 +13,7 @@ mod fair;
 mod headers;
 mod health;
 mod in_process;
+mod interim;
 mod job;
 mod judgement;
 mod known_good;

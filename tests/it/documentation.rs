@@ -14,7 +14,7 @@ use vecho::wire::Bypass;
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 10] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -22,13 +22,15 @@ const DOCUMENTS: [&str; 10] = [
     "docs/METRICS.md",
     "docs/OPERATING.md",
     "docs/RUNBOOK.md",
+    "docs/SECURITY.md",
     "docs/TRACES.md",
     "benches/README.md",
+    "fuzz/README.md",
     "charts/vecho/README.md",
 ];
 
 /// Folders whose files documents call by their path.
-const FOLDERS: [&str; 7] = ["src/", "tests/", "benches/", "config/", "docs/", "scripts/", "charts/"];
+const FOLDERS: [&str; 8] = ["src/", "tests/", "benches/", "fuzz/", "config/", "docs/", "scripts/", "charts/"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -29,8 +29,9 @@ const PRIVATE: &[&str] = &[
     "DELETE /api/performance/cache",
 ];
 /// Values of `Host` that name another machine, or pretend to name this one.
-const FOREIGN: &[&str] =
-    &["evil.example", "[::1]evil.example", "[::1].evil.example", "localhost.evil.example", "127.0.0.1.evil.example"];
+const FOREIGN: &[&str] = &["evil.example", "localhost.evil.example", "127.0.0.1.evil.example"];
+/// Names that lenient parsers take for one of this machine. As `Host` they are malformed.
+const MALFORMED: &[&str] = &["[::1]evil.example", "[::1].evil.example", "evil@localhost"];
 
 async fn start(pairs: &[(&str, &str)]) -> Inside {
     Inside::start("mock:", &[&[("admin_listen", "0.0.0.0:0")], pairs].concat()).await
@@ -129,6 +130,14 @@ async fn without_a_token_loopback_has_access_under_a_local_host_and_origin() {
             for line in PRIVATE {
                 assert!(!passes(near, line, &headers).await, "{line} {headers}");
             }
+        }
+    }
+    for malformed in MALFORMED {
+        for line in PRIVATE {
+            let answer = answer(near, line, &format!("host: {malformed}\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 400 "), "{line} {malformed}: {answer}");
+            let origin = format!("host: localhost\r\norigin: http://{malformed}\r\n");
+            assert!(!passes(near, line, &origin).await, "{line} {origin}");
         }
     }
 }

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::link::Change;
-use crate::epochs::{Debts, EVERYTHING, Epochs, PurgeCounts};
+use crate::epochs::{Debts, EVERYTHING, Epochs, MAX_COUNT, PurgeCounts};
 
 const ALL_FIELD: &str = "everything";
 const ERA_FIELD: &str = "cleared";
@@ -24,9 +24,9 @@ const MODEL_FIELD: &str = "model:";
 /// Counts by the names of the shared hash.
 type Counts = BTreeMap<String, u64>;
 
-/// See above.
+/// What this process and the shared hash say of purges; see above.
 #[derive(Debug)]
-pub(super) struct Ledger {
+pub struct Ledger {
     epochs: Arc<Epochs>,
     inner: Mutex<Inner>,
 }
@@ -41,9 +41,9 @@ struct Inner {
 
 /// What one look at the shared counts leads to.
 #[derive(Debug)]
-pub(super) struct Plan {
+pub struct Plan {
     /// What is to be changed there.
-    pub(super) changes: Vec<Change>,
+    pub changes: Vec<Change>,
     /// How the shared counts stand.
     found: Counts,
     /// How all counts are to stand, here and there.
@@ -54,13 +54,14 @@ pub(super) struct Plan {
 
 impl Plan {
     /// What is to be learnt from it, whether it can be carried out or not.
-    pub(super) fn lessons(&self) -> PurgeCounts {
+    pub fn lessons(&self) -> PurgeCounts {
         self.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
     }
 }
 
 impl Ledger {
-    pub(super) fn new(epochs: Arc<Epochs>) -> Self {
+    /// A ledger that has seen nothing yet.
+    pub fn new(epochs: Arc<Epochs>) -> Self {
         Self { epochs, inner: Mutex::default() }
     }
 
@@ -70,7 +71,7 @@ impl Ledger {
     }
 
     /// A purge of this process is noted in the epochs under this name.
-    pub(super) fn owe(&self, name: &str) {
+    pub fn owe(&self, name: &str) {
         self.epochs.owe(&field(name));
     }
 
@@ -81,15 +82,15 @@ impl Ledger {
     }
 
     /// Whether everybody could know of all purges of this process.
-    pub(super) fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         self.epochs.debts().is_empty()
     }
 
     /// What to do, as the shared hash stands.
-    pub(super) fn plan(&self, hash: &BTreeMap<String, String>) -> Plan {
-        let known = |field: &&String| *field == ALL_FIELD || *field == ERA_FIELD || field.starts_with(MODEL_FIELD);
+    pub fn plan(&self, hash: &BTreeMap<String, String>) -> Plan {
+        let is_known = |field: &str| field == ERA_FIELD || name(field).is_some();
         let found: Counts =
-            hash.iter().filter(|(field, _)| known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
+            hash.iter().filter(|(field, _)| is_known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
         let inner = self.lock();
         // In this order: of a purge in between, the debt makes up for what the count lacks.
         let (here, owed) = (self.here(&inner), self.epochs.debts());
@@ -111,7 +112,7 @@ impl Ledger {
 
     /// A plan was carried out, or could not be: then what it would have changed is still to be told. Returns what is to
     /// be learnt from it in either case, and the debts that are to be paid then.
-    pub(super) fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, Debts) {
+    pub fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, Debts) {
         let mut inner = self.lock();
         inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
         let counts = plan.lessons();
@@ -120,7 +121,7 @@ impl Ledger {
     }
 
     /// These are known to everybody, and what came out of it is known here.
-    pub(super) fn pay(&self, told: &Debts) {
+    pub fn pay(&self, told: &Debts) {
         self.epochs.pay(told);
     }
 
@@ -155,12 +156,13 @@ fn name(field: &str) -> Option<String> {
     if field == ALL_FIELD {
         return Some(EVERYTHING.to_owned());
     }
-    field.strip_prefix(MODEL_FIELD).map(str::to_owned)
+    // Without a name it would be taken for everything.
+    field.strip_prefix(MODEL_FIELD).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// Whatever is no number stands for none: it is replaced by the first purge.
+/// Whatever is no believable number stands for none: it is replaced by the first purge.
 fn number(text: &str) -> u64 {
-    text.parse().unwrap_or(0)
+    text.parse().ok().filter(|count| *count <= MAX_COUNT).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -364,5 +366,25 @@ mod tests {
         let hash = BTreeMap::from([("model:m".to_owned(), "rubbish".to_owned())]);
         let change = Change { field: "model:m".to_owned(), from: "rubbish".to_owned(), to: "1".to_owned() };
         assert_eq!(ledger.plan(&hash).changes, [change]);
+    }
+
+    #[test]
+    fn a_count_that_leaves_no_room_is_replaced_by_the_first_purge() {
+        let (mut replica, largest) = (Replica::new(), u64::MAX.to_string());
+        let mut hash = BTreeMap::from([(ALL_FIELD.to_owned(), largest.clone()), (ERA_FIELD.to_owned(), largest)]);
+        replica.agree(&mut hash, true, false);
+        assert_eq!(replica.epochs.of(&["m"]), 0);
+        replica.purge();
+        replica.agree(&mut hash, true, false);
+        assert_eq!((replica.epochs.of(&["m"]), hash[ALL_FIELD].as_str()), (1, "1"));
+    }
+
+    #[test]
+    fn a_model_without_a_name_does_not_hide_a_purge_of_everything() {
+        let mut hash =
+            BTreeMap::from([(ALL_FIELD.to_owned(), "5".to_owned()), (MODEL_FIELD.to_owned(), "1".to_owned())]);
+        let mut replica = Replica::new();
+        replica.agree(&mut hash, true, false);
+        assert_eq!(replica.epochs.of(&["m"]), 5);
     }
 }

@@ -50,11 +50,13 @@ pub(super) struct Answers<T> {
 
 /// A change of one field of a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Change {
-    pub(super) field: String,
+pub struct Change {
+    /// Its name.
+    pub field: String,
     /// What it must be for the change to happen; empty where it must not be there.
-    pub(super) from: String,
-    pub(super) to: String,
+    pub from: String,
+    /// What it is to be.
+    pub to: String,
 }
 
 /// Commands that concern one key, and what became of each; nothing if that took too long.

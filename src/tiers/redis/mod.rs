@@ -15,4 +15,6 @@ mod trouble;
 mod writing;
 
 pub use keeper::OnPurges;
+pub use ledger::{Ledger, Plan};
+pub use link::Change;
 pub use tier::{RedisParts, RedisTier};

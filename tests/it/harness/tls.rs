@@ -90,8 +90,9 @@ pub(crate) async fn front(identity: &Identity, behind: SocketAddr) -> SocketAddr
 pub(crate) async fn send(
     addr: SocketAddr,
     trusted: &Identity,
-    request: http::Request<Full<bytes::Bytes>>,
+    mut request: http::Request<Full<bytes::Bytes>>,
 ) -> Option<Answer> {
+    request.headers_mut().entry(http::header::HOST).or_insert(http::HeaderValue::from_static("localhost"));
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der.clone()).expect("the certificate is well formed");
     let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));

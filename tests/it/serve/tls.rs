@@ -114,6 +114,32 @@ async fn http2_is_spoken_with_a_peer_that_offers_it_and_a_panic_costs_one_stream
 }
 
 #[tokio::test]
+async fn an_http2_request_names_one_well_formed_host_and_a_bad_one_costs_its_stream_alone() {
+    let identity = Identity::new("http2-host");
+    let served = start_with(wide(), Some(load(&identity.files))).await;
+    let (mut ask, _connection) = http2(&served, &identity).await;
+    let cases: [(&str, &[&str], u16); 7] = [
+        ("https://localhost/", &[], 200),
+        ("https://localhost/", &["LOCALHOST:443"], 200),
+        ("https://localhost/", &["another.example"], 400),
+        ("https://localhost/", &["a b"], 400),
+        ("https://localhost/", &["localhost", "localhost"], 400),
+        ("https://user@localhost/", &[], 400),
+        ("https://localhost/", &["localhost"], 200),
+    ];
+    for (target, hosts, status) in cases {
+        let mut request = Request::get(target);
+        for host in hosts {
+            request = request.header("host", *host);
+        }
+        let request = request.body(Empty::new()).expect("a plain request is valid");
+        let answer = within(ask.send_request(request)).await.expect("the connection lives");
+        assert_eq!(answer.status().as_u16(), status, "{target} {hosts:?}");
+    }
+    assert_eq!(served.seen.faults(), [Fault::BadHead; 4]);
+}
+
+#[tokio::test]
 async fn an_idle_http2_connection_is_closed_in_order() {
     let identity = Identity::new("http2-idle");
     let limits = ServeLimits { idle_timeout: Duration::from_millis(150), ..wide() };

@@ -1,0 +1,80 @@
+//! The list of purges that replicas share in Redis: whatever stands there, it is followed, and a purge takes effect.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use redis::{FromRedisValue as _, parse_redis_value};
+use vecho::epochs::{EVERYTHING, Epochs, MAX_COUNT};
+use vecho::tiers::redis::{Ledger, Plan};
+
+/// Models whose purges are checked; one of them is likely to be in the list.
+const MODELS: [&str; 2] = ["m", "text-embedding-3-small"];
+
+/// What the whole tier and a model are called in the list.
+const FIELDS: [&str; 3] = ["everything", "cleared", "model:m"];
+
+type List = BTreeMap<String, String>;
+
+/// Checks bytes as the reply to `HGETALL`, or as lines of fields and counts.
+pub(crate) fn check(bytes: &[u8]) {
+    let mut list = as_reply(bytes).unwrap_or_else(|| as_lines(bytes));
+    if list.values().filter_map(|count| count.parse::<u64>().ok()).any(|count| MAX_COUNT.abs_diff(count) < 100) {
+        // At the bound there is no room for what follows.
+        return;
+    }
+    let epochs = Arc::new(Epochs::default());
+    let ledger = Ledger::new(Arc::clone(&epochs));
+    agree(&ledger, &epochs, &mut list);
+    for name in MODELS.map(Some).into_iter().chain([None]) {
+        let (before, listed) = (epochs.of(&MODELS), list.clone());
+        ledger.owe(&epochs.raise(name));
+        agree(&ledger, &epochs, &mut list);
+        assert!(epochs.of(&MODELS) > before, "a purge of {name:?} has no effect");
+        assert_ne!(list, listed, "a purge of {name:?} is not told");
+        assert!(ledger.is_settled());
+        as_heard_by_another(&list, &epochs);
+    }
+}
+
+/// A process that starts now ends up with the same epochs.
+fn as_heard_by_another(list: &List, epochs: &Epochs) {
+    let others = Arc::new(Epochs::default());
+    agree(&Ledger::new(Arc::clone(&others)), &others, &mut list.clone());
+    for names in [&[EVERYTHING][..], &MODELS[..1], &MODELS[1..]] {
+        assert_eq!(others.of(names), epochs.of(names), "{names:?} in {list:?}");
+    }
+}
+
+/// One look at the list, as a process takes it.
+fn agree(ledger: &Ledger, epochs: &Epochs, list: &mut List) {
+    let before = epochs.of(&MODELS);
+    let plan = ledger.plan(list);
+    changes(&plan, list);
+    let (counts, told) = ledger.settle(plan, true);
+    epochs.learn(&counts);
+    ledger.pay(&told);
+    assert!(epochs.of(&MODELS) >= before, "a purge came undone");
+    assert_eq!(epochs.missed(&counts), [""; 0]);
+    assert_eq!(ledger.plan(list).changes, [], "one look is enough");
+}
+
+/// Carries out the changes, which only ever raise counts.
+fn changes(plan: &Plan, list: &mut List) {
+    for change in &plan.changes {
+        let is_known = FIELDS.contains(&change.field.as_str()) || change.field.starts_with("model:");
+        assert!(is_known, "{change:?}");
+        assert_eq!(change.from, list.get(&change.field).cloned().unwrap_or_default());
+        assert!(change.to.parse::<u64>().is_ok());
+        list.insert(change.field.clone(), change.to.clone());
+    }
+}
+
+fn as_reply(bytes: &[u8]) -> Option<List> {
+    List::from_redis_value(parse_redis_value(bytes).ok()?).ok()
+}
+
+fn as_lines(bytes: &[u8]) -> List {
+    let text = String::from_utf8_lossy(bytes);
+    let fields = text.lines().filter_map(|line| line.split_once('='));
+    fields.map(|(field, count)| (field.to_owned(), count.to_owned())).collect()
+}

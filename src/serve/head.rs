@@ -1,0 +1,148 @@
+//! Rules for the head of a request that the HTTP library leaves to its user: the host (RFC 9112, section 3.2; RFC 9113,
+//! section 8.3.1) and transfer codings (RFC 9112, section 6.1).
+
+use http::header::{HOST, TRANSFER_ENCODING};
+use http::{HeaderMap, HeaderValue, Request, Version};
+
+/// Why the head of a request is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadHead {
+    /// There is no host, and the version of HTTP requires one.
+    #[error("the request names no host")]
+    NoHost,
+    /// There is more than one `Host`, or `:authority` and `Host` differ.
+    #[error("the request names more than one host")]
+    SeveralHosts,
+    /// The host is not a name or an address with an optional port.
+    #[error("the host that the request names is malformed")]
+    MalformedHost,
+    /// The body has another transfer coding than `chunked`, or several.
+    #[error("the body has another transfer coding than chunked")]
+    TransferCoding,
+}
+
+/// Checks the head of a request.
+pub fn check_head<B>(request: &Request<B>) -> Result<(), BadHead> {
+    check_host(request)?;
+    check_coding(request.headers())
+}
+
+/// Only `chunked` is decoded; a body in a further coding would go up as if it had none.
+fn check_coding(headers: &HeaderMap) -> Result<(), BadHead> {
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_chunked = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
+    if is_chunked && codings.next().is_none() { Ok(()) } else { Err(BadHead::TransferCoding) }
+}
+
+/// Checks the `Host` of a request and the authority of its target.
+fn check_host<B>(request: &Request<B>) -> Result<(), BadHead> {
+    let mut hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
+    let (host, version) = (hosts.next(), request.version());
+    if hosts.next().is_some() {
+        return Err(BadHead::SeveralHosts);
+    }
+    let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    let is_required = version == Version::HTTP_11 || (version == Version::HTTP_2 && authority.is_none());
+    match host {
+        None if is_required => return Err(BadHead::NoHost),
+        // A target without a host of its own has an empty `Host`.
+        Some(host) if !(is_host_and_port(host) || host.is_empty() && authority.is_none()) => {
+            return Err(BadHead::MalformedHost);
+        }
+        _ => {}
+    }
+    match (host, authority) {
+        (_, Some(authority)) if !is_host_and_port(authority) => Err(BadHead::MalformedHost),
+        (Some(host), Some(authority)) if version == Version::HTTP_2 && !is_same(host, authority) => {
+            Err(BadHead::SeveralHosts)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A host and perhaps a port (RFC 3986, section 3.2), without user information.
+fn is_host_and_port(text: &[u8]) -> bool {
+    let host_bytes = match text {
+        [b'[', rest @ ..] => rest.iter().position(|byte| *byte == b']').map_or(0, |end| end + 2),
+        _ => text.iter().position(|byte| *byte == b':').unwrap_or(text.len()),
+    };
+    let (host, port) = text.split_at(host_bytes);
+    is_host(host) && (port.is_empty() || is_port(&port[1..]) && port[0] == b':')
+}
+
+/// Percent-encoding, which RFC 3986 allows in names, is in none that is looked up, and the parser of targets rejects it.
+fn is_host(host: &[u8]) -> bool {
+    match host {
+        [b'[', address @ .., b']'] => {
+            !address.is_empty() && address.iter().all(|byte| byte.is_ascii_hexdigit() || b":.".contains(byte))
+        }
+        name => {
+            !name.is_empty()
+                && name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=".contains(byte))
+        }
+    }
+}
+
+fn is_port(digits: &[u8]) -> bool {
+    digits.is_empty()
+        || str::from_utf8(digits).is_ok_and(|digits| !digits.starts_with('+') && digits.parse::<u16>().is_ok())
+}
+
+/// Whether both name one host. HTTP/2 is served over TLS alone.
+fn is_same(host: &[u8], authority: &[u8]) -> bool {
+    let without_port = |text: &[u8]| text.strip_suffix(b":443").unwrap_or(text).to_ascii_lowercase();
+    without_port(host) == without_port(authority)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checked(version: Version, target: &str, hosts: &[&str]) -> Result<(), BadHead> {
+        let mut request = Request::builder().version(version).uri(target);
+        for host in hosts {
+            request = request.header(HOST, *host);
+        }
+        check_head(&request.body(()).expect("the request must be valid"))
+    }
+
+    #[test]
+    fn hosts_that_clients_send_are_accepted() {
+        for host in ["h", "h:80", "api_1:8080", "127.0.0.1:7861", "[::1]", "[::1]:80", "a.b-c.example.", "h:", ""] {
+            assert_eq!(checked(Version::HTTP_11, "/v1", &[host]), Ok(()), "{host}");
+        }
+        assert_eq!(checked(Version::HTTP_11, "http://other/v1", &["h"]), Ok(()), "the target's own host counts");
+        assert_eq!(checked(Version::HTTP_10, "/v1", &[]), Ok(()));
+        assert_eq!(checked(Version::HTTP_2, "https://h/v1", &[]), Ok(()));
+        assert_eq!(checked(Version::HTTP_2, "https://h/v1", &["H:443"]), Ok(()));
+        assert_eq!(checked(Version::HTTP_2, "/v1", &["h"]), Ok(()));
+    }
+
+    #[test]
+    fn malformed_hosts_are_refused() {
+        let hosts = [
+            "a b", "a/b", "user@h", "h:x", "h:65536", "h:+1", ":80", "[::1", "[::1]x", "[]", "a:b:1", "[g::]", "h#",
+            "h\\",
+        ];
+        for host in hosts {
+            for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+                assert_eq!(checked(version, "/v1", &[host]), Err(BadHead::MalformedHost), "{host}");
+            }
+        }
+        assert_eq!(checked(Version::HTTP_11, "http://h/v1", &[""]), Err(BadHead::MalformedHost));
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            assert_eq!(checked(version, "http://user@h/v1", &["h"]), Err(BadHead::MalformedHost));
+        }
+    }
+
+    #[test]
+    fn a_host_is_required_once() {
+        assert_eq!(checked(Version::HTTP_11, "/v1", &[]), Err(BadHead::NoHost));
+        assert_eq!(checked(Version::HTTP_11, "http://h/v1", &[]), Err(BadHead::NoHost));
+        assert_eq!(checked(Version::HTTP_2, "/v1", &[]), Err(BadHead::NoHost));
+        for version in [Version::HTTP_10, Version::HTTP_11, Version::HTTP_2] {
+            assert_eq!(checked(version, "/v1", &["h", "h"]), Err(BadHead::SeveralHosts));
+        }
+        assert_eq!(checked(Version::HTTP_2, "https://h/v1", &["other"]), Err(BadHead::SeveralHosts));
+    }
+}

@@ -1,0 +1,54 @@
+//! Interim answers (status 1xx) that come before an answer: a few are waited through, a flood is an error.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::ext::on_informational;
+use hyper_util::client::legacy;
+use tokio::sync::Notify;
+
+use super::body::ClientBody;
+use super::pool::HttpClient;
+
+/// Most interim answers to one request. Servers send one or two.
+const MAX_INTERIM: u32 = 32;
+
+/// A request that got no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum SendError {
+    /// The client failed.
+    #[error(transparent)]
+    Client(#[from] legacy::Error),
+    /// Interim answers kept coming.
+    #[error("more than {MAX_INTERIM} interim answers (status 1xx)")]
+    InterimFlood,
+}
+
+/// Interim answers to one request.
+#[derive(Default)]
+struct Interim {
+    count: AtomicU32,
+    too_many: Notify,
+}
+
+/// Sends a request. Its connection is closed if the answer does not begin after a bounded number of interim answers.
+pub(super) async fn send(
+    client: &HttpClient,
+    mut request: Request<ClientBody>,
+) -> Result<Response<Incoming>, SendError> {
+    let interim = Arc::<Interim>::default();
+    let counted = Arc::clone(&interim);
+    on_informational(&mut request, move |_| {
+        if counted.count.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIM {
+            counted.too_many.notify_one();
+        }
+    });
+    tokio::select! {
+        // Where both are ready the answer came behind a flood, which is an error whenever it is noticed.
+        biased;
+        () = interim.too_many.notified() => Err(SendError::InterimFlood),
+        response = client.request(request) => Ok(response?),
+    }
+}
