@@ -95,6 +95,38 @@ mod tests {
         assert!(!vouchers.holds(&voucher(1, 2), 1));
     }
 
+    fn numbered(number: usize) -> Voucher {
+        let credential = voucher(1, 1).credential.extend(Tag::Scope, &number.to_le_bytes());
+        Voucher { credential, ..voucher(1, 1) }
+    }
+
+    #[test]
+    fn credentials_are_bounded_and_those_whose_time_is_over_go_first() {
+        let vouchers = Vouchers::default();
+        let held = |now_ms| (0..=MAX_CREDENTIALS).filter(|number| vouchers.holds(&numbered(*number), now_ms)).count();
+        for number in 0..MAX_CREDENTIALS {
+            vouchers.accept(numbered(number), if number < 5 { 10 } else { 100 }, 0);
+        }
+        assert_eq!(held(9), MAX_CREDENTIALS);
+        vouchers.accept(numbered(MAX_CREDENTIALS), 100, 10);
+        assert_eq!(held(10), MAX_CREDENTIALS - 4, "the five whose time was over went, and no other one");
+        for number in MAX_CREDENTIALS + 1..MAX_CREDENTIALS + 100 {
+            vouchers.accept(numbered(number), 100, 10);
+        }
+        assert_eq!(vouchers.lock().len(), MAX_CREDENTIALS);
+    }
+
+    #[test]
+    fn the_models_of_one_credential_are_bounded() {
+        let vouchers = Vouchers::default();
+        for subject in 0..=u8::MAX {
+            vouchers.accept(voucher(1, subject), 100, 0);
+            assert!(vouchers.holds(&voucher(1, subject), 1), "{subject}");
+            let known = vouchers.lock().get(&voucher(1, subject).credential).map_or(0, HashMap::len);
+            assert!(known <= MAX_SUBJECTS, "{known}");
+        }
+    }
+
     #[test]
     fn a_yes_is_for_one_subject_and_so_is_being_forbidden_it() {
         let vouchers = Vouchers::default();

@@ -317,6 +317,8 @@ mod tests {
             let case = Case { access: Access::Private, peer: FAR, headers: &[("host", "localhost"), (name, text)] };
             let message = case.checked(Some("s3cret")).expect_err("it must be refused").to_string();
             assert_eq!(message.contains("is not `admin.token`"), is_told, "{message}");
+            let message = case.checked(None).expect_err("it must be refused").to_string();
+            assert!(!message.contains("is not `admin.token`"), "there is none: {message}");
         }
     }
 

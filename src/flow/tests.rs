@@ -15,11 +15,18 @@ use crate::config::Config;
 use crate::epochs::Epochs;
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::mock;
+use crate::packed::{Codec, Packed};
+use crate::spaces::Identity;
 use crate::tiers::at_rest::ChecksumKeys;
-use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Settled, Tier};
+use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Record, Settled, Tier, Times};
 use crate::traces::TraceContext;
-use crate::upstream::{Breaker, Caller, Client, Reply};
-use crate::wire::{PathModel, Rendering, read_request};
+use crate::upstream::{Breaker, CallInfo, Caller, Client, Reply};
+use crate::wire::{Input, PathModel, Rendering, Space, read_request};
+
+const ADDRESS: &str = "mock://vecho/v1/embeddings";
+
+/// Longest time that a test waits for an answer.
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// How many inputs each call carried, in the order of the calls.
 type Calls = Arc<Mutex<Vec<usize>>>;
@@ -73,29 +80,39 @@ fn embedder(calls: Calls, gate: mpsc::Receiver<()>) -> crate::upstream::InProces
     })
 }
 
+fn scope() -> Key {
+    KeyBuilder::new(None).finish()
+}
+
 fn credential(name: &str) -> Key {
     KeyBuilder::new(None).part(Tag::Scope, name.as_bytes()).finish()
 }
 
 /// Asks for one text, with a credential that stands in none of the headers.
 async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> Tally {
+    answer(flow, text, credential, Controls::default()).await.tally
+}
+
+/// Likewise, with controls. Panics if there is no answer within the time of a test.
+async fn answer(flow: &Arc<Flow>, text: &str, credential: Key, controls: Controls) -> Box<Answer> {
     let (headers, body) = (HeaderMap::new(), format!(r#"{{"model":"m","input":"{text}","dimensions":8}}"#));
     let request = read_request(body.as_bytes(), &BTreeSet::default(), PathModel::No).expect("it is a request");
     let origin = Origin {
-        uri: Uri::from_static("mock://vecho/v1/embeddings"),
+        uri: Uri::from_static(ADDRESS),
         credential,
         caller: credential,
-        scope: KeyBuilder::new(None).finish(),
+        scope: scope(),
         must_be_vouched: false,
         headers: &headers,
     };
     let (body, deadline) = (Bytes::from(body.clone()), tokio::time::Instant::now() + Duration::from_mins(1));
-    let (controls, trace, charge) = (Controls::default(), TraceContext::default(), Arc::new(()));
+    let (trace, charge) = (TraceContext::default(), Arc::new(()));
     let ask = Ask { request, body, charge, deadline, origin, controls, trace };
-    match flow.answer(&ask).await {
-        Outcome::Answer(answer) => answer.tally,
-        _ => panic!("there is no answer"),
-    }
+    let outcome = tokio::time::timeout(LONGEST, flow.answer(&ask)).await;
+    let Outcome::Answer(answer) = outcome.unwrap_or_else(|_| panic!("no answer to {text} within {LONGEST:?}")) else {
+        panic!("there is no answer to {text}");
+    };
+    answer
 }
 
 /// A tier that holds nothing, and takes its time to say so when it is asked for the first time.
@@ -139,21 +156,124 @@ impl LowerTier for Slow {
     }
 }
 
-#[tokio::test]
-async fn what_landed_and_left_between_the_look_up_and_the_claim_is_not_paid_for_twice() {
-    let slow = Arc::new(Slow { was_asked: AtomicBool::new(false), go_on: Semaphore::new(0) });
+/// A flow whose upstream answers at once.
+fn open_flow(lower: Vec<Arc<dyn LowerTier>>) -> (Arc<Flow>, Calls) {
     let (open, gate) = mpsc::channel();
     drop(open);
-    let (flow, calls) = flow(vec![Arc::<Slow>::clone(&slow)], gate);
-    let late = ask(&flow, "x", credential("a"));
+    flow(lower, gate)
+}
+
+/// Two requests for one text: the first is held after its look-up until the second has ended. The tallies of the first and
+/// the second, and how many inputs each call carried.
+async fn one_ends_between_look_up_and_claim(late: Controls, quick: Controls) -> (Tally, Tally, Vec<usize>) {
+    let slow = Arc::new(Slow { was_asked: AtomicBool::new(false), go_on: Semaphore::new(0) });
+    let (flow, calls) = open_flow(vec![Arc::<Slow>::clone(&slow)]);
+    let late = answer(&flow, "x", credential("a"), late);
     let quick = async {
-        let quick = ask(&flow, "x", credential("a")).await;
+        let quick = answer(&flow, "x", credential("a"), quick).await;
         slow.go_on.add_permits(1);
         quick
     };
     let (late, quick) = tokio::join!(biased; late, quick);
-    assert_eq!((quick.upstream, late.upstream, late.memory), (1, 0, 1));
-    assert_eq!(*calls.lock().expect("nobody panics"), [1]);
+    let calls = calls.lock().expect("nobody panics").clone();
+    (late.tally, quick.tally, calls)
+}
+
+#[tokio::test]
+async fn what_landed_and_left_between_the_look_up_and_the_claim_is_not_paid_for_twice() {
+    let plain = Controls::default();
+    for beside in [plain, Controls { calls: super::Calls::Own, ..plain }] {
+        let (late, quick, calls) = one_ends_between_look_up_and_claim(plain, beside).await;
+        assert_eq!((quick.upstream, late.upstream, late.memory), (1, 0, 1), "{beside:?}");
+        assert_eq!(calls, [1], "{beside:?}");
+    }
+}
+
+#[tokio::test]
+async fn no_cache_fetches_although_another_fetch_landed_between_the_look_up_and_the_claim() {
+    let plain = Controls::default();
+    let (late, _, calls) = one_ends_between_look_up_and_claim(Controls { no_cache: true, ..plain }, plain).await;
+    assert_eq!((late.upstream, late.memory, calls), (1, 0, vec![1, 1]));
+}
+
+/// What another fetch lands: a vector of this age, packed by `codec`, by a call or found stored.
+fn landing(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> Landed {
+    let created_ms = flow.clock.now_ms() - age_ms;
+    let times = Times { created_ms, fresh_until_ms: u64::MAX, stale_until_ms: u64::MAX };
+    let vector = mock::vector("m", 8, &Input::Text("x".into()));
+    let identity = Identity { model: "m".into(), dimension: 8 };
+    let record = Arc::new(Record::new(Packed::pack(&vector, codec), identity, times, Some(1)));
+    let call = CallInfo {
+        headers: HeaderMap::new(),
+        model: None,
+        prompt_tokens: None,
+        members: Vec::new(),
+        inputs: 1,
+        has_repetitions: false,
+        trace: TraceContext::default(),
+    };
+    Landed { record, call: is_fetched.then(|| Arc::new(call)), tier: Tier::Memory }
+}
+
+/// Answers a request for `x` that joins a fetch, which lands this after `meanwhile`.
+async fn joined(flow: &Arc<Flow>, controls: Controls, landed: Landed, meanwhile: impl FnOnce()) -> Box<Answer> {
+    let space = Space { model: Some("m".to_owned()), dimensions: Some(8), ..Space::default() };
+    let space = space_key(&scope(), &Uri::from_static(ADDRESS), &space);
+    let key = Input::Text("x".into()).key(&space);
+    let lead = flow.flights.claim(&[key]).lead.expect("nobody else fetches it");
+    let land = async {
+        meanwhile();
+        lead.land([(0, Ok(landed))]);
+    };
+    let (answer, ()) = tokio::join!(biased; answer(flow, "x", credential("a"), controls), land);
+    answer
+}
+
+#[tokio::test]
+async fn a_joiner_asks_again_for_what_is_older_than_it_accepts() {
+    for (max_age_ms, is_fetched, expected) in
+        [(None, false, 0), (Some(500), false, 0), (Some(499), false, 1), (Some(499), true, 0)]
+    {
+        let (flow, calls) = open_flow(Vec::new());
+        let landed = landing(&flow, (500, Codec::Lossless), is_fetched);
+        let answer = joined(&flow, Controls { max_age_ms, ..Controls::default() }, landed, || {}).await;
+        assert_eq!(answer.tally.upstream, expected, "{max_age_ms:?} {is_fetched}");
+        assert_eq!(calls.lock().expect("nobody panics").len() as u64, expected, "{max_age_ms:?} {is_fetched}");
+    }
+}
+
+#[tokio::test]
+async fn a_joiner_with_no_cache_takes_only_what_was_fetched() {
+    for (is_fetched, expected) in [(true, 0), (false, 1)] {
+        let (flow, _) = open_flow(Vec::new());
+        let landed = landing(&flow, (0, Codec::Lossless), is_fetched);
+        let answer = joined(&flow, Controls { no_cache: true, ..Controls::default() }, landed, || {}).await;
+        assert_eq!(answer.tally.upstream, expected, "{is_fetched}");
+    }
+}
+
+#[tokio::test]
+async fn a_joiner_asks_again_for_what_is_less_exact_than_its_configuration_wants() {
+    for (codec, expected) in [(Codec::Lossless, 0), (Codec::Int8, 1)] {
+        let (flow, _) = open_flow(Vec::new());
+        let landed = landing(&flow, (0, codec), true);
+        let answer = joined(&flow, Controls::default(), landed, || {}).await;
+        assert_eq!(answer.tally.upstream, expected, "{codec:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_hit_that_began_before_a_purge_or_a_refresh_is_kept_as_of_its_beginning() {
+    let (flow, _) = open_flow(Vec::new());
+    let landed = || landing(&flow, (0, Codec::Lossless), false);
+    let plain = joined(&flow, Controls::default(), landed(), || {}).await.keep.expect("it is a hit");
+    assert!(plain.generation == flow.tiers.generation() && plain.refreshes == plain.lessons.refreshes());
+    let purge = || assert_eq!(flow.tiers.forget(None), 0, "what landed was never stored");
+    let purged = joined(&flow, Controls::default(), landed(), purge).await.keep.expect("it is a hit");
+    assert!(purged.generation != flow.tiers.generation());
+    let refresh = || plain.lessons.note_refresh();
+    let refreshed = joined(&flow, Controls::default(), landed(), refresh).await.keep.expect("it is a hit");
+    assert!(refreshed.refreshes < refreshed.lessons.refreshes());
 }
 
 #[tokio::test]

@@ -139,6 +139,8 @@ mod tests {
             ..Controls::default()
         };
         assert_eq!(read.map(|read| read.controls), Ok(expected));
+        let quoted = read_controls(&headers(&[("cache-control", "max-age=\"5\"")]));
+        assert_eq!(quoted.map(|read| read.controls.max_age_ms), Ok(Some(5_000)));
         let others = read_controls(&headers(&[("cache-control", "max-stale=3, foo")]));
         assert_eq!(others, Ok(ReadControls::default()));
     }

@@ -179,6 +179,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn no_more_than_a_fourth_of_the_calls_goes_on_beyond_the_permits() {
+        let permits = Permits::new(8);
+        let mut calls = Vec::new();
+        for _ in 0..8 {
+            calls.push(permits.take(model("slow")).await);
+        }
+        for (number, free) in [1, 2, 2, 2].into_iter().enumerate() {
+            calls[number].give_back();
+            assert_eq!(permits.usual.available_permits(), free, "{number}");
+        }
+        drop(calls);
+        assert_eq!((permits.usual.available_permits(), permits.beyond.available_permits()), (8, 2));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_pause_lets_others_go_first() {
         let permits = Permits::new(1);
         let mut paused = permits.take(model("a")).await;

@@ -89,6 +89,15 @@ mod tests {
     }
 
     #[test]
+    fn a_quiet_time_saves_no_more_than_the_reserve_or_the_share_of_a_hundred_calls() {
+        for (ratio, most) in [(0.05, 10), (0.2, 20)] {
+            let budget = Budget::new();
+            (0..10_000).for_each(|_| budget.deposit(ratio));
+            assert_eq!((0..1_000).filter(|_| budget.withdraw()).count(), most, "{ratio}");
+        }
+    }
+
+    #[test]
     fn waits_double_up_to_the_longest() {
         let terms = config::Retry {
             max_attempts: 9,

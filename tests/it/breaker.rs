@@ -78,6 +78,50 @@ async fn an_upstream_that_closes_every_connection_opens_it() {
 }
 
 #[tokio::test]
+async fn an_answer_that_takes_too_long_is_no_sign_of_a_reachable_upstream() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("upstream.call_timeout", "300ms")]).await;
+    for (number, (behaviour, status)) in
+        [(Behaviour::HangUp, 502), (Behaviour::HangUp, 502), (Behaviour::Gate, 504), (Behaviour::HangUp, 502)]
+            .into_iter()
+            .enumerate()
+    {
+        assert_state(&vecho, 0.0).await;
+        stub.always(behaviour);
+        assert_eq!(vecho.embed(ask(number)).await.status, status, "{number}");
+    }
+    assert_state(&vecho, 2.0).await;
+}
+
+#[tokio::test]
+async fn a_probe_that_is_answered_slowly_lets_other_calls_pass() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("breaker.open_for", "50ms"), ("breaker.max_open", "50ms")]).await;
+    stub.down().await;
+    for number in 0..3 {
+        vecho.embed(ask(number)).await;
+    }
+    stub.always(Behaviour::Gate);
+    stub.up().await;
+    let probe = async {
+        eventually("a probe that is answered", async || vecho.embed(ask("probe")).await.status == 200).await;
+    };
+    let beside = async {
+        stub.held(1).await;
+        let other = async {
+            eventually("a call beside it", async || vecho.embed(ask("other")).await.status == 200).await;
+        };
+        let release = async {
+            stub.held(2).await;
+            stub.release(2);
+        };
+        tokio::join!(other, release);
+    };
+    tokio::join!(probe, beside);
+    assert_state(&vecho, 0.0).await;
+}
+
+#[tokio::test]
 async fn one_request_that_fails_again_and_again_does_not_open_it() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;

@@ -157,6 +157,22 @@ async fn when_a_fetch_fails_each_joiner_decides_for_itself() {
 }
 
 #[tokio::test]
+async fn a_joiner_does_not_fail_for_a_text_that_it_did_not_ask_for() {
+    let front = Front::with(&[("retry.max_attempts", "1")]).await;
+    let broken = Behaviour::Status { code: 503, headers: Vec::new(), body: "{}".to_owned() };
+    let is_bad = |call: &crate::harness::stub::Call| call.texts().iter().any(|text| text == "bad");
+    front.stub.when(is_bad, Behaviour::All(vec![Behaviour::Gate, broken]));
+    let lead = front.post(texts_of(&["bad", "shared"]).to_string()).send_meanwhile();
+    front.stub.held(1).await;
+    front.stub.next(Behaviour::Gate);
+    let joiner = front.post(texts_of(&["shared", "own"]).to_string()).send_meanwhile();
+    front.stub.held(2).await;
+    front.stub.release_all();
+    assert_eq!(lead.await.expect("it must end").status, 503);
+    assert_eq!(joiner.await.expect("it must end").vectors(), tiny(&["shared", "own"]));
+}
+
+#[tokio::test]
 async fn identical_requests_that_are_refused_share_one_call_and_its_words() {
     let front = Front::start().await;
     let body = json!({"error": {"message": "no", "type": "x", "param": null, "code": null}}).to_string();

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::disk::ground::Folder;
 use crate::harness::client::Answer;
 use crate::harness::front::{Ask, TINY, texts_of, tiny};
 use crate::harness::{Behaviour, Front};
@@ -70,6 +71,25 @@ async fn what_a_refresh_brought_takes_the_place_of_rendered_answers() {
 }
 
 #[tokio::test]
+async fn what_a_refresh_brought_takes_the_place_of_rendered_answers_of_an_entry_that_memory_lost() {
+    for control in ["no-cache", "max-age=10"] {
+        let front = Front::with(&[("cache.max_entries", "1")]).await;
+        for cache in ["miss", "hit", "hit"] {
+            assert_eq!(front.embed(&["a"]).await.cache(), cache);
+        }
+        assert_eq!(front.metric(r#"vecho_cache_answers_total{result="served"}"#).await.to_string(), "1");
+        front.embed(&["b"]).await;
+        assert_eq!(ask(&front, &["a", "a"], "only-if-cached").send().await.status, 504, "its vector is gone");
+        front.pass(20 * SECOND);
+        let (other, name) = (Behaviour::OtherModel("other".to_owned()), Behaviour::ModelName(TINY.to_owned()));
+        front.stub.next(Behaviour::All(vec![other, name]));
+        let new = ask(&front, &["a"], control).send().await.vectors();
+        assert_ne!(new, tiny(&["a"]));
+        assert_eq!(front.embed(&["a"]).await.vectors(), new, "{control}");
+    }
+}
+
+#[tokio::test]
 async fn a_refresh_that_fails_leaves_the_stored_entry() {
     let front = Front::start().await;
     front.embed(&["a"]).await;
@@ -86,6 +106,17 @@ async fn no_store_leaves_no_entry() {
         assert_eq!((answer.cache(), front.calls()), ("miss", expected_calls));
     }
     assert_eq!(front.embed(&["a"]).await.cache(), "miss");
+}
+
+#[tokio::test]
+async fn no_store_leaves_no_entry_on_disk() {
+    let folder = Folder::new();
+    let front = Front::with(&[("disk.path", folder.text())]).await;
+    controlled(&front, &["a"], "no-store").await;
+    front.embed(&["b"]).await;
+    front.reaches(r#"vecho_cache_entries{tier="disk"}"#, 1.0).await;
+    front.purge("?tier=memory").await;
+    assert_eq!(front.embed(&["a", "b"]).await.sources(), "disk=1, upstream=1");
 }
 
 #[tokio::test]

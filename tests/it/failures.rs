@@ -331,3 +331,15 @@ async fn the_stand_ins_of_a_vecho_behind_this_one_are_not_taken_for_answers() {
     assert_right(&answer, "x");
     assert_eq!(answer.header("x-vecho-cache"), Some("miss"));
 }
+
+#[tokio::test]
+async fn retries_of_many_requests_stay_within_their_budget() {
+    let stub = Stub::start();
+    let vecho = start(&stub, &[("retry.max_attempts", "3"), ("retry.budget_ratio", "0.1")]).await;
+    stub.always(status(503, &[], "{}"));
+    for number in 0..60 {
+        assert_eq!(vecho.embed(ask(&number.to_string())).await.status, 503);
+    }
+    let retries = stub.embedding_calls().len() - 60;
+    assert!((10..=17).contains(&retries), "a reserve of 10, and one for every 10 requests: {retries}");
+}

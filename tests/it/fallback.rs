@@ -66,6 +66,47 @@ async fn the_order_is_fresh_then_stale_then_mock() {
     }
 }
 
+/// Knows one text each of an older and of a newer model; both are past their time, the newer one if `both` says so.
+async fn two_models(stub: &Stub, mode: &str, both: bool) -> Inside {
+    let vecho = start(stub, mode).await;
+    for (text, model) in [("old", "tiny-v1"), ("new", "tiny-v2")] {
+        stub.always(Behaviour::ModelName(model.to_owned()));
+        assert_eq!(vecho.embed(ask(&[text])).await.json()["model"], model);
+        vecho.clock.advance_ms(HOUR_MS / 2 + 1);
+    }
+    if both {
+        vecho.clock.advance_ms(HOUR_MS / 2);
+    }
+    stub.down().await;
+    vecho
+}
+
+#[tokio::test]
+async fn stale_vectors_of_two_models_are_never_in_one_answer() {
+    for texts in [["old", "new"], ["new", "old"]] {
+        let stub = Stub::start();
+        let vecho = two_models(&stub, "mock", true).await;
+        assert_eq!(cache(&vecho.embed(ask(&["new"])).await), (200, Some("stale")));
+        assert_eq!(cache(&vecho.embed(ask(&["old"])).await), (200, Some("stale")), "alone it may stand in");
+        let answer = vecho.embed(ask(&texts)).await;
+        assert_eq!((cache(&answer), answer.sources()), ((200, Some("mock")), "stale=1, mock=1"));
+        assert_eq!(answer.json()["model"], "tiny-v2", "the model that would be asked");
+        let strict = vecho.embed_with(&[("x-vecho-fallback", "stale")], ask(&texts)).await;
+        assert_eq!(strict.status, 502, "{texts:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_stale_vector_of_an_older_model_does_not_stand_beside_a_fresh_one() {
+    let stub = Stub::start();
+    let vecho = two_models(&stub, "mock", false).await;
+    let answer = vecho.embed(ask(&["old", "new"])).await;
+    assert_eq!((cache(&answer), answer.sources()), ((200, Some("mock")), "memory=1, mock=1"));
+    assert_eq!((answer.json()["model"].clone(), &answer.vectors()[1]), (json!("tiny-v2"), &real("new")));
+    let strict = vecho.embed_with(&[("x-vecho-fallback", "stale")], ask(&["old", "new"])).await;
+    assert_eq!(strict.status, 502);
+}
+
 #[tokio::test]
 async fn a_mock_is_never_stored() {
     let stub = Stub::start();
@@ -173,6 +214,16 @@ async fn a_request_narrows_the_fallback_and_never_widens_it() {
     let vecho = start(&Stub::start(), "mock").await;
     let answer = vecho.embed_with(&[("x-vecho-fallback", "perhaps")], ask(&["x"])).await;
     assert_eq!((answer.status, answer.error().1), (400, json!("invalid_header")));
+}
+
+#[tokio::test]
+async fn no_cache_is_answered_from_the_cache_while_the_upstream_is_down() {
+    let stub = Stub::start();
+    let vecho = start(&stub, "stale").await;
+    vecho.embed(ask(&["known"])).await;
+    stub.down().await;
+    let answer = vecho.embed_with(&[("cache-control", "no-cache")], ask(&["known"])).await;
+    assert_eq!((cache(&answer), answer.vectors()), ((200, Some("stale")), vec![real("known")]));
 }
 
 #[tokio::test]

@@ -87,6 +87,22 @@ async fn requests_that_fail_are_an_incident_with_nothing_to_embed_again() {
 }
 
 #[tokio::test]
+async fn a_stale_vector_for_one_request_that_fails_by_status_is_no_incident() {
+    let stub = Stub::start();
+    let settings = [&QUICK[..], &[("fallback.mode", "stale"), ("cache.ttl", "1h"), ("cache.stale_for", "1h")]].concat();
+    let vecho = Inside::start(&stub.base_url(), &settings).await;
+    vecho.embed(ask("tiny", &["a"])).await;
+    vecho.clock.advance_ms(3_600_001);
+    stub.always(Behaviour::Status { code: 503, headers: vec![], body: "{}".to_owned() });
+    assert_eq!(vecho.embed(ask("tiny", &["a"])).await.cache(), "stale");
+    assert_eq!(incidents(&vecho).await, Vec::<Value>::new());
+    stub.down().await;
+    assert_eq!(vecho.embed(ask("tiny", &["a", "a"])).await.cache(), "stale");
+    let incident = incidents(&vecho).await.remove(0);
+    assert_eq!((&incident["stale_inputs"], &incident["mock_inputs"]), (&json!(2), &json!(0)), "an outage is one");
+}
+
+#[tokio::test]
 async fn a_refused_request_is_no_incident() {
     let stub = Stub::start();
     let vecho = start(&stub, "mock").await;

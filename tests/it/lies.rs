@@ -250,3 +250,30 @@ async fn an_upstream_that_keeps_talking_nonsense_is_passed_through_for_a_while_a
     assert_eq!(front.ask(&texts_of(&["a"])).await.cache(), "miss");
     assert_eq!(front.embed(&["a"]).await.cache(), "hit");
 }
+
+/// Asks for `lead`, and for `joiner` while that is fetched. The one call gets a page in place of an answer.
+async fn joins_a_page(lead: &Value, joiner: &Value) -> (Front, Answer) {
+    let front = Front::start().await;
+    front.stub.next(Behaviour::All(vec![Behaviour::Gate, Behaviour::Garbage]));
+    let lead = front.post(lead.to_string()).send_meanwhile();
+    front.stub.held(1).await;
+    let joiner = front.post(joiner.to_string()).send_meanwhile();
+    front.reaches("vecho_requests_in_flight", 2.0).await;
+    front.stub.release(1);
+    assert_passed_on(&lead.await.expect("it must end"));
+    (front, joiner.await.expect("it must end"))
+}
+
+#[tokio::test]
+async fn an_unreadable_answer_is_not_passed_on_to_a_joiner_that_asked_for_another_encoding() {
+    let asked = |encoding: &str| json!({"model": TINY, "input": "a", "encoding_format": encoding});
+    let (front, joiner) = joins_a_page(&asked("float"), &asked("base64")).await;
+    assert_eq!(joiner.vectors(), tiny(&["a"]));
+    assert_eq!(front.stub.embedding_calls()[1].json(), asked("base64"), "its own request went up");
+}
+
+#[tokio::test]
+async fn an_unreadable_answer_to_a_part_of_a_joiners_texts_is_not_passed_on_to_it() {
+    let (_front, joiner) = joins_a_page(&texts_of(&["a"]), &texts_of(&["a", "b"])).await;
+    assert_eq!(joiner.vectors(), tiny(&["a", "b"]));
+}

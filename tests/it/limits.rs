@@ -79,6 +79,19 @@ async fn one_request_too_many_is_a_503_that_says_when_to_come_back() {
 }
 
 #[tokio::test]
+async fn a_body_of_exactly_the_bytes_that_may_be_in_flight_is_taken() {
+    let bytes = 1 << 20;
+    let text = bytes.to_string();
+    let front =
+        Front::with(&[("limits.max_inflight_bytes", text.as_str()), ("limits.max_body_bytes", text.as_str())]).await;
+    let mut body = ask("a").to_string();
+    body.push_str(&" ".repeat(bytes - body.len()));
+    assert_eq!(front.post(body.clone()).send().await.vectors(), tiny(&["a"]));
+    body.push(' ');
+    assert_eq!(front.post(body).send().await.status, 413, "one byte more is over the bound of a body");
+}
+
+#[tokio::test]
 async fn bodies_over_the_bytes_in_flight_are_a_503() {
     let stub = Stub::start();
     let limits = [("limits.max_inflight_bytes", "3000000"), ("limits.max_body_bytes", "3000000")];
@@ -306,4 +319,48 @@ async fn an_answer_to_one_input_that_outgrows_memory_is_streamed_through_and_the
     }
     let again = front.embed(&["a"]).await;
     assert_eq!((again.vectors(), again.cache()), (tiny(&["a"]), "miss"));
+}
+
+#[tokio::test]
+async fn a_kept_connection_is_closed_after_the_configured_time() {
+    let stub = Stub::start();
+    let limits = [("limits.idle_timeout", "300ms"), ("limits.header_timeout", "60s")];
+    let vecho = Inside::start(&stub.base_url(), &limits).await;
+    let mut socket = Socket::connect(vecho.public()).await;
+    socket.send("GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let answer = socket.read_to_end().await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+/// Texts whose answers are likely to take more than six of the eight MiB that answers may take together at 32 MiB.
+fn many() -> Vec<String> {
+    (0..130).map(|number| format!("text {number}")).collect()
+}
+
+#[tokio::test]
+async fn a_repetition_holds_no_more_memory_than_its_answer_is_likely_to_need() {
+    let front = Front::with(&[("memory.limit_mb", "32")]).await;
+    let body = " ".repeat(3 << 20);
+    front.stub.next(Behaviour::Status { code: 503, headers: Vec::new(), body });
+    front.stub.next(Behaviour::Gate);
+    let repeated = front.post(json!({"model": "tiny", "input": "a"}).to_string()).send_meanwhile();
+    front.stub.held(1).await;
+    assert_eq!(front.calls(), 2, "the call that failed with a large answer, and its repetition, which is held");
+    let beside = front.ask(&json!({"model": "tiny", "input": many()})).await;
+    assert_eq!((beside.status, front.stub.held_now()), (200, 1));
+    front.stub.release(1);
+    let repeated = repeated.await.expect("it must end");
+    assert_eq!((repeated.vectors(), repeated.cache()), (tiny(&["a"]), "miss"));
+}
+
+#[tokio::test]
+async fn a_call_that_waits_before_its_repetition_holds_no_memory() {
+    let front = Front::with(&[("memory.limit_mb", "32"), ("retry.max_wait", "5s")]).await;
+    front.stub.next(Behaviour::RateLimit { retry_after_ms: 3_000 });
+    let waiting = front.post(json!({"model": "tiny", "input": many()}).to_string()).send_meanwhile();
+    front.stub.arrived(1).await;
+    let beside = front.ask(&json!({"model": "other", "input": many()})).await;
+    assert_eq!((beside.status, front.calls()), (200, 2), "it was answered before the other call was made again");
+    assert_eq!(waiting.await.expect("it must end").cache(), "miss");
+    assert_eq!(front.calls(), 3);
 }

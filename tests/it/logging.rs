@@ -211,3 +211,20 @@ async fn a_start_says_who_pays_and_what_a_proxy_variable_does_not_do() {
     let log = Vecho::start(&stub).stop().log;
     assert!(log.contains("calls are paid by each caller's own key") && !log.contains("_PROXY"), "{log}");
 }
+
+#[tokio::test]
+async fn an_upstream_that_ignores_dimensions_is_warned_of_once() {
+    let stub = Stub::start();
+    let vecho = Vecho::start(&stub);
+    let data = json!([{"object": "embedding", "index": 0, "embedding": Stub::vector("tiny", None, "a")}]);
+    let body = json!({"object": "list", "data": data, "model": "tiny"}).to_string();
+    stub.always(Behaviour::Status { code: 200, headers: vec![("content-type", "application/json".to_owned())], body });
+    for text in ["a", "b", "c"] {
+        let body = json!({"model": "tiny", "input": text, "dimensions": 4});
+        let answer = Client::new().post(&format!("{}/embeddings", vecho.base_url()), &body).await;
+        assert_eq!(answer.header("x-vecho-cache"), Some("miss"));
+    }
+    vecho.logged("the upstream ignores `dimensions`").await;
+    let log = vecho.log();
+    assert_eq!(log.matches("the upstream ignores `dimensions`").count(), 1, "{log}");
+}

@@ -282,6 +282,16 @@ async fn calls_are_never_merged_across_headers_that_may_mean_something() {
 }
 
 #[tokio::test]
+async fn calls_are_never_merged_across_content_types() {
+    let front = one_call_at_a_time(&[]).await;
+    let other = "application/json; charset=utf-8";
+    assert_not_merged(&front, ask(&front, "a"), ask(&front, "b").header("content-type", other)).await;
+    let sent: Vec<_> =
+        front.stub.embedding_calls()[1..].iter().map(|call| call.header("content-type").map(str::to_owned)).collect();
+    assert_eq!(sent, [Some("application/json".to_owned()), Some(other.to_owned())]);
+}
+
+#[tokio::test]
 async fn calls_are_never_merged_across_spaces_or_kinds_of_input() {
     for (one, other) in [
         (json!({"model": TINY, "input": "a"}), json!({"model": "other", "input": "b"})),

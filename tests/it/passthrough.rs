@@ -289,3 +289,15 @@ async fn both_base_urls_and_azure_paths_reach_the_same_place_of_either_kind_of_u
         }
     }
 }
+
+#[tokio::test]
+async fn trace_is_refused_and_shows_nobody_the_key_that_vecho_sends() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[("upstream.api_key", "sk-vecho")]).await;
+    for path in ["/v1/models", "/v1/embeddings"] {
+        let head = format!("TRACE {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        let answer = exchange(vecho.public(), head).await;
+        assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET"), "{answer}");
+    }
+    assert!(stub.calls().is_empty());
+}

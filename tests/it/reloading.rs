@@ -1,5 +1,7 @@
 //! Reading the configuration again: live keys change, bad files change nothing, the rest waits for the next start.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use vecho::app::{App, Surroundings};
 use vecho::clock::Clock;
@@ -9,7 +11,7 @@ use crate::harness::client::{Answer, raw};
 use crate::harness::ops::{metric, metric_becomes};
 use crate::harness::socket::Socket;
 use crate::harness::tls::Folder;
-use crate::harness::{Client, Stub, Vecho, eventually};
+use crate::harness::{Behaviour, Client, Stub, Vecho, eventually};
 
 const QUICK: &str = "retry.max_attempts = 1\nbreaker.failures = 0\n";
 
@@ -96,6 +98,45 @@ async fn an_answer_that_was_under_way_during_the_change_is_not_kept_rendered() {
 }
 
 #[tokio::test]
+async fn a_reload_ends_rendered_answers() {
+    let stub = Stub::start();
+    let changing = Changing::start("reload-ends-rendered", &stub.base_url(), "cache.extra_fields = ['task']\n");
+    let ask = async || {
+        let body = json!({"model": "tiny", "input": "x", "task": "t"});
+        Client::new().post(&format!("{}/embeddings", changing.vecho.base_url()), &body).await
+    };
+    for cache in ["miss", "hit", "hit"] {
+        assert_eq!(ask().await.cache(), cache);
+    }
+    let rendered = metric(changing.vecho.admin(), r#"vecho_cache_answers_total{result="served"}"#).await;
+    assert!(rendered > 0.5, "the last one came rendered");
+    changing.change("cache.extra_fields = []\n", "ok").await;
+    assert_eq!(ask().await.cache(), "bypass");
+}
+
+#[tokio::test]
+async fn a_fetch_that_began_under_a_lossy_codec_is_not_joined_for_an_exact_vector() {
+    let stub = Stub::start();
+    let changing = Changing::start("reload-codec", &stub.base_url(), "cache.codec = 'int8'\n");
+    let body = json!({"model": "text-embedding-3-small", "input": "x"});
+    let ask = || {
+        let request = raw(http::Method::POST, &format!("{}/embeddings", changing.vecho.base_url()), body.to_string());
+        tokio::spawn(async move { Client::new().send(request).await.expect("an answer").vectors() })
+    };
+    stub.next(Behaviour::Gate);
+    let lossy = ask();
+    stub.held(1).await;
+    changing.change("cache.codec = 'lossless'\n", "ok").await;
+    let exact = ask();
+    metric_becomes(changing.vecho.admin(), "vecho_requests_in_flight", 2.0).await;
+    stub.release(1);
+    let (lossy, exact) = (lossy.await.expect("it must end"), exact.await.expect("it must end"));
+    let truth = [Stub::vector("text-embedding-3-small", None, "x")];
+    assert_eq!(exact, truth);
+    assert_ne!(lossy, truth, "it was asked for under the codec before");
+}
+
+#[tokio::test]
 async fn a_shorter_time_to_live_holds_for_what_is_stored_from_then_on() {
     let stub = Stub::start();
     let changing = Changing::start("reload-ttl", &stub.base_url(), "cache.ttl = '1h'\n");
@@ -129,6 +170,35 @@ async fn a_changed_file_is_noticed_without_a_signal() {
     assert_eq!(embed(&changing.vecho, "x").await.status, 200);
     changing.write("fallback.mode = 'error'\n");
     eventually("the polled change", async || embed(&changing.vecho, "x").await.status == 502).await;
+}
+
+#[tokio::test]
+async fn a_changed_file_is_read_once() {
+    let stub = Stub::start();
+    let changing = Changing::start_polling("reload-once", &stub.base_url(), "fallback.mode = 'mock'\n", "20ms");
+    let reloads = async || changing.reloads("ok").await + changing.reloads("failed").await;
+    let before = reloads().await;
+    changing.write("fallback.mode = 'error'\n");
+    eventually("the polled change", async || reloads().await > before).await;
+    // Twenty polls later.
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let times = reloads().await - before;
+    assert!((1.0..=2.0).contains(&times), "once, or twice where the file was read while it was written: {times}");
+}
+
+#[tokio::test]
+async fn a_reload_leaves_a_log_level_that_was_set_by_hand() {
+    let stub = Stub::start();
+    let changing = Changing::start("reload-level", &stub.base_url(), "fallback.mode = 'mock'\n");
+    let put = raw(http::Method::PUT, &changing.vecho.ops_url("/api/log-level"), "debug");
+    assert_eq!(Client::new().send(put).await.expect("an answer").status, 200);
+    changing.change("fallback.mode = 'error'\n", "ok").await;
+    embed(&changing.vecho, "x").await;
+    eventually("a line of that level after the reload", async || {
+        let log = changing.vecho.log();
+        log.split_once("configuration re-read").is_some_and(|(_, after)| after.contains("DEBUG vecho"))
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::disk::ground::Folder;
 use crate::harness::client::Answer;
 use crate::harness::front::{Ask, texts_of, tiny};
 use crate::harness::{Behaviour, Front};
@@ -104,7 +105,11 @@ async fn the_callers_credential_is_replaced_on_what_passes_through_too() {
 }
 
 async fn shared() -> Front {
-    let front = Front::with(&[("cache.scope", "shared"), ("auth.vouch_ttl", "60s")]).await;
+    shared_with(&[]).await
+}
+
+async fn shared_with(settings: &[(&str, &str)]) -> Front {
+    let front = Front::with(&[&[("cache.scope", "shared"), ("auth.vouch_ttl", "60s")], settings].concat()).await;
     front.stub.accept_keys(["sk-one", "sk-two"]);
     front
 }
@@ -200,6 +205,72 @@ async fn in_the_shared_scope_a_joiner_does_not_inherit_the_refusal_of_another_ke
     assert_eq!(joiner.await.expect("it must end").vectors(), tiny(&["a", "own"]));
 }
 
+/// An answer that is held first, with words that speak of one account.
+fn held_words(code: u16, account: &str) -> Behaviour {
+    let body = json!({"error": {"message": account, "type": "x", "param": null, "code": null}}).to_string();
+    Behaviour::All(vec![Behaviour::Gate, Behaviour::Status { code, headers: Vec::new(), body }])
+}
+
+/// Two requests with accepted keys, the second of which joins the first one's fetch and has a text of its own. Their calls
+/// end as told.
+async fn lead_and_joiner(front: &Front, ends: [Behaviour; 2]) -> [Answer; 2] {
+    for key in ["sk-one", "sk-two"] {
+        ask_as(front, key, "warm").await;
+    }
+    for end in ends {
+        front.stub.next(end);
+    }
+    let lead = ask(front, "a").key("sk-one").send_meanwhile();
+    front.stub.held(1).await;
+    let joiner = front.post(texts_of(&["a", "own"]).to_string()).key("sk-two").send_meanwhile();
+    front.stub.held(2).await;
+    front.stub.release_all();
+    [lead.await.expect("it must end"), joiner.await.expect("it must end")]
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_joiner_does_not_get_the_words_of_an_error_for_another_key() {
+    let front = shared_with(&[("retry.max_attempts", "1")]).await;
+    let [lead, joiner] = lead_and_joiner(&front, [held_words(503, "of one"), held_words(503, "of two")]).await;
+    assert_eq!((lead.status, lead.json()["error"]["message"].as_str()), (503, Some("of one")));
+    assert_eq!((joiner.status, joiner.error().1), (502, json!("upstream_unavailable")));
+    let body = String::from_utf8_lossy(&joiner.body).into_owned();
+    assert!(!body.contains("of one"), "{body}");
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_joiner_is_not_throttled_for_another_key() {
+    let front = shared().await;
+    let throttled = Behaviour::All(vec![Behaviour::Gate, Behaviour::RateLimit { retry_after_ms: 60_000 }]);
+    let [lead, joiner] = lead_and_joiner(&front, [throttled, Behaviour::Gate]).await;
+    assert_eq!(lead.status, 429);
+    assert_eq!(joiner.vectors(), tiny(&["a", "own"]));
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_403_ends_the_acceptance_for_its_model_alone() {
+    let front = shared().await;
+    let other = || front.post(r#"{"model":"other","input":"a"}"#).key("sk-one").send();
+    ask_as(&front, "sk-one", "a").await;
+    other().await;
+    front.stub.always(Behaviour::Status { code: 403, headers: Vec::new(), body: "{}".to_owned() });
+    for text in ["new", "a"] {
+        assert_eq!(ask_as(&front, "sk-one", text).await.status, 403, "{text}");
+    }
+    assert_eq!(other().await.cache(), "hit");
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_wrong_key_is_not_served_from_the_disk() {
+    let folder = Folder::new();
+    let front = shared_with(&[("disk.path", folder.text())]).await;
+    ask_as(&front, "sk-one", "a").await;
+    front.reaches(r#"vecho_cache_entries{tier="disk"}"#, 1.0).await;
+    front.purge("?tier=memory").await;
+    assert_unauthorized(&ask_as(&front, "sk-wrong", "a").await);
+    assert_eq!(ask_as(&front, "sk-one", "a").await.sources(), "disk=1", "there it is");
+}
+
 #[tokio::test]
 async fn an_answer_that_says_nothing_of_the_key_is_no_yes() {
     let front = shared().await;
@@ -235,6 +306,19 @@ async fn in_the_shared_scope_a_key_is_accepted_for_one_model_at_a_time() {
     assert_eq!(ask_as(&front, "sk-two", "a").await.cache(), "miss");
     assert_eq!(other("sk-two").await.cache(), "miss", "the upstream may not let this key use that model");
     assert_eq!(other("sk-two").await.cache(), "hit");
+}
+
+#[tokio::test]
+async fn in_the_shared_scope_a_key_is_accepted_for_one_deployment_at_a_time() {
+    let front = shared().await;
+    let at = |name: &str, key: &str| {
+        let path = format!("/openai/deployments/{name}/embeddings?api-version=2024-10-21");
+        front.post_to(&path, r#"{"model":"tiny","input":"a"}"#).key(key).send()
+    };
+    assert_eq!(at("one", "sk-one").await.cache(), "miss");
+    assert_eq!(at("two", "sk-two").await.cache(), "miss");
+    assert_eq!(at("two", "sk-one").await.cache(), "miss", "the upstream may not let this key use that deployment");
+    assert_eq!(at("two", "sk-one").await.cache(), "hit");
 }
 
 #[tokio::test]
@@ -274,6 +358,25 @@ async fn a_header_that_does_not_go_up_chooses_no_answer() {
     assert_eq!(ask(&front, "a").send().await.cache(), "hit");
     assert_eq!(sent_to_one().header("connection", "x-provider").send().await.cache(), "hit");
     assert_eq!(front.calls(), 2);
+}
+
+#[tokio::test]
+async fn a_credential_that_connection_names_does_not_go_up_and_chooses_no_entry() {
+    let front = Front::start().await;
+    let unsent = || ask(&front, "a").key("sk-one").header("connection", "Authorization").send();
+    assert_eq!(unsent().await.cache(), "miss");
+    assert_eq!(credentials_seen(&front), ["none"]);
+    assert_eq!(ask_as(&front, "sk-one", "a").await.cache(), "miss", "its entry is that of no credential");
+    assert_eq!(ask(&front, "a").send().await.cache(), "hit");
+    assert_eq!((unsent().await.cache(), front.calls()), ("hit", 2));
+}
+
+#[tokio::test]
+async fn with_a_key_of_its_own_vecho_needs_no_acceptance_of_a_credential_in_the_shared_scope() {
+    let front = shared_with(&[("upstream.api_key", "sk-one")]).await;
+    assert_eq!(ask_as(&front, "mine", "a").await.cache(), "miss");
+    front.pass(Duration::from_hours(1));
+    assert_eq!(ask_as(&front, "another", "a").await.cache(), "hit", "auth.vouch_ttl is over and means nothing here");
 }
 
 #[tokio::test]

@@ -102,6 +102,16 @@ async fn nothing_but_what_belongs_to_vecho_the_body_or_the_connection_is_kept_fr
 }
 
 #[tokio::test]
+async fn headers_that_connection_names_stay_on_their_connection() {
+    let stub = Stub::start();
+    let vecho = Inside::start(&stub.base_url(), &[]).await;
+    let sent = [("connection", "keep-alive, X-Hop"), ("x-hop", "1"), ("x-other", "2")];
+    assert_eq!(vecho.embed_with(&sent, ask("a")).await.status, 200);
+    let call = &stub.embedding_calls()[0];
+    assert_eq!((call.header("x-hop"), call.header("connection"), call.header("x-other")), (None, None, Some("2")));
+}
+
+#[tokio::test]
 async fn two_halves_of_one_request_never_share_an_idempotency_key() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("batch.max_inputs", "1")]).await;

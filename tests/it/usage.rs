@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::harness::client::Answer;
 use crate::harness::front::TINY;
 use crate::harness::stub::tokens;
-use crate::harness::{Behaviour, Client, Front};
+use crate::harness::{Behaviour, Client, Front, Inside};
 
 const SMALL: &str = "text-embedding-3-small";
 
@@ -126,6 +126,53 @@ async fn a_repeated_new_input_is_billed_once_and_saved_for_its_repetitions() {
     assert_eq!((miss.usage(), header(&miss)), (once + again, (once, again)));
     let hit = front.ask(&body).await;
     assert_eq!((hit.usage(), header(&hit)), (once + again, (0, once + again)));
+}
+
+#[tokio::test]
+async fn a_repeated_new_input_is_billed_once_where_the_sum_of_the_call_is_all_that_is_known() {
+    let vecho = Inside::start("mock:", &[]).await;
+    let texts = [TEXTS[0], TEXTS[1], TEXTS[0]];
+    let miss = vecho.embed(asked(SMALL, &json!(texts))).await;
+    let (once, again) = (counted(&TEXTS[..2]), counted(&TEXTS[..1]));
+    assert_eq!((miss.usage(), header(&miss)), (once + again, (once, again)));
+}
+
+#[tokio::test]
+async fn repetitions_that_went_up_with_the_callers_own_request_are_billed() {
+    let front = Front::start().await;
+    // What vecho writes for two equal inputs has one of them, and is answered with a page.
+    front.stub.when(|call| call.inputs().len() == 1, Behaviour::Garbage);
+    let twice = 2 * counted(&TEXTS[..1]);
+    let miss = front.ask(&asked(SMALL, &json!([TEXTS[0], TEXTS[0]]))).await;
+    assert_eq!((miss.status, miss.usage(), header(&miss)), (200, twice, (twice, 0)));
+    let hit = front.ask(&asked(SMALL, &json!([TEXTS[0], TEXTS[0]]))).await;
+    assert_eq!((hit.usage(), header(&hit)), (twice, (0, twice)));
+    front.ask(&asked(SMALL, &json!([TEXTS[1], TEXTS[1]]))).await;
+    assert_eq!(front.calls(), 3, "from then on the caller's own request goes up at once");
+}
+
+#[tokio::test]
+async fn requests_whose_misses_were_merged_report_their_own_tokens() {
+    let front = Front::with(&[("upstream.max_concurrent", "1")]).await;
+    let eight = ["1", "2", "3", "4", "5", "6", "7", "8"];
+    // After this answer calls of sixteen may be merged.
+    front.ask(&asked(SMALL, &json!(eight))).await;
+    front.stub.next(Behaviour::Gate);
+    let blocker = front.post(asked("blocker", &json!("b")).to_string()).send_meanwhile();
+    front.stub.held(1).await;
+    let (mut sent, mut queued) = (Vec::new(), 0.0);
+    for texts in [&TEXTS[..2], &TEXTS[2..]] {
+        sent.push((front.post(asked(SMALL, &json!(texts)).to_string()).send_meanwhile(), counted(texts)));
+        queued += 2.0;
+        front.reaches("vecho_upstream_queued_inputs", queued).await;
+    }
+    front.stub.release_all();
+    blocker.await.expect("it must end");
+    for (answer, own) in sent {
+        let answer = answer.await.expect("it must end");
+        assert_eq!((answer.usage(), header(&answer)), (own, (own, 0)));
+    }
+    assert_eq!(front.calls(), 3, "the two were merged");
 }
 
 #[tokio::test]

@@ -11,6 +11,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
+/// Longest wait for an answer. A test that waits in vain fails by then, and its message names the request.
+const DEADLINE: Duration = Duration::from_mins(1);
+
 /// A client with a connection pool of its own.
 #[derive(Clone)]
 pub(crate) struct Client(Pool<HttpConnector, Full<Bytes>>);
@@ -41,12 +44,14 @@ impl Client {
 
     /// Sends a request and hands over the answer while its body still streams.
     pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, NoAnswer> {
-        self.0.request(request).await.map_err(|error| NoAnswer(format!("{error:?}")))
+        let name = name_of(&request);
+        in_time(&name, self.0.request(request)).await.map_err(|error| NoAnswer(format!("{error:?}")))
     }
 
     pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Result<Answer, NoAnswer> {
+        let name = name_of(&request);
         let (head, body) = self.open(request).await?.into_parts();
-        let body = body.collect().await.map_err(|error| NoAnswer(format!("{error:?}")))?.to_bytes();
+        let body = in_time(&name, body.collect()).await.map_err(|error| NoAnswer(format!("{error:?}")))?.to_bytes();
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
     }
 
@@ -59,6 +64,19 @@ impl Client {
         let request = Request::get(url).body(Full::default()).expect("a test's request is legal");
         self.send(request).await.expect("the answer must arrive")
     }
+}
+
+/// Method, address and the beginning of the body of a request.
+fn name_of(request: &Request<Full<Bytes>>) -> String {
+    let body = request.body().clone().into_inner().unwrap_or_default();
+    let beginning = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
+    format!("{} {} {beginning}", request.method(), request.uri())
+}
+
+/// Fails the test if an answer does not come in time.
+async fn in_time<T>(request: &str, answer: impl Future<Output = T>) -> T {
+    let answered = tokio::time::timeout(DEADLINE, answer).await;
+    answered.unwrap_or_else(|_| panic!("no whole answer within {DEADLINE:?} to {request}"))
 }
 
 /// A JSON post, for tests that add headers of their own.
