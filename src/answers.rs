@@ -257,4 +257,13 @@ mod tests {
         let other = request.extend(crate::key::Tag::Body, b"other");
         assert!(!answers.wants(&other, 10));
     }
+
+    #[test]
+    fn what_was_served_and_what_was_not_are_counted_apart() {
+        let answers = Answers::new(BOUNDS);
+        for is_served in [true, true, false] {
+            answers.count(is_served);
+        }
+        assert_eq!(answers.lookups(), (2, 1));
+    }
 }

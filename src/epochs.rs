@@ -195,6 +195,25 @@ mod tests {
         assert_eq!(epochs.of(&["b", "b"]), before[1]);
         epochs.raise(None);
         assert!(epochs.of(&["b", "b"]) > before[1]);
+        epochs.raise(Some("b"));
+        assert_eq!(epochs.of(&["b", "b"]), epochs.of(&["b"]), "one name counts once");
+    }
+
+    #[tokio::test]
+    async fn of_a_debt_that_grew_while_it_was_told_the_rest_is_still_owed() {
+        let epochs = Epochs::default();
+        epochs.owe("a");
+        let told = epochs.debts();
+        epochs.owe("a");
+        epochs.pay(&told);
+        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 1)]));
+        assert!(futures_util::poll!(Box::pin(epochs.paid())).is_ready(), "what is noted has to change");
+        epochs.pay(&Debts::new());
+        assert!(futures_util::poll!(Box::pin(epochs.paid())).is_pending());
+        epochs.inherit(&Debts::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
+        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 3), ("b".to_owned(), 1)]));
+        epochs.pay(&epochs.debts());
+        assert!(epochs.debts().is_empty());
     }
 
     #[test]

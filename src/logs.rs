@@ -205,6 +205,17 @@ mod tests {
     }
 
     #[test]
+    fn a_crate_whose_name_only_begins_like_ours_is_another_one() {
+        let text = logged(LogFormat::Text, |_| {
+            for _ in 0..3 {
+                tracing::warn!(target: "vechoes", "a flood");
+                tracing::info!(target: "h2", "no warning");
+            }
+        });
+        assert_eq!((text.matches("a flood").count(), text.matches("no warning").count()), (1, 3), "{text}");
+    }
+
+    #[test]
     fn a_json_line_is_an_object_with_time_level_and_fields() {
         let text = logged(LogFormat::Json, |_| tracing::warn!(keys = 3, "told"));
         let line: serde_json::Value = serde_json::from_str(text.trim()).unwrap();

@@ -202,3 +202,33 @@ impl Import<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyBuilder;
+
+    /// The ending of a file whose writer ends like this after one record.
+    async fn ending(end: ControlFlow<()>) -> Result<Ending, NotPortable> {
+        let key = KeyBuilder::new(None).finish();
+        let mut pieces = file_of(move |file| {
+            assert!(file.add(&key, &vec![1; PIECE_BYTES]).is_continue());
+            end
+        });
+        let mut reader = Reader::default();
+        while let Some(piece) = pieces.next().await {
+            reader.feed(&piece.expect("the writer does not panic"));
+            while reader.piece()?.is_some() {}
+        }
+        reader.fed();
+        while reader.piece()?.is_some() {}
+        assert_eq!(reader.records(), 1);
+        Ok(reader.ending())
+    }
+
+    #[tokio::test]
+    async fn a_file_whose_writer_broke_off_has_no_end() {
+        assert_eq!(ending(ControlFlow::Continue(())).await, Ok(Ending::Whole));
+        assert_eq!(ending(ControlFlow::Break(())).await, Ok(Ending::Cut));
+    }
+}

@@ -155,6 +155,11 @@ fn between_the_marks_one_try_is_made_until_memory_grows_or_has_been_low() {
     bench.grow(3);
     bench.governor.check();
     assert_eq!(bench.kinds().len(), 2, "growth makes another try worth it");
+    for mb in [76, 82] {
+        bench.memory.fixed.store(mb * MB, SeqCst);
+        bench.governor.check();
+    }
+    assert_eq!(bench.kinds().len(), 2, "the episode is not over above the lower mark");
     bench.memory.fixed.store(70 * MB, SeqCst);
     bench.governor.check();
     bench.memory.fixed.store(82 * MB, SeqCst);
@@ -182,6 +187,10 @@ fn when_nothing_is_left_to_shrink_it_is_said_once_and_not_tried_for_ever() {
     bench.refill(&bench.cheap, 3);
     bench.governor.check();
     assert_eq!(bench.cheap.bytes(), 0, "what fills again still shrinks again");
+    bench.memory.fixed.fetch_sub(3 * MB, SeqCst);
+    bench.refill(&bench.cheap, 3);
+    bench.governor.check();
+    assert_eq!(bench.cheap.bytes(), 0, "also where the process has not grown");
 }
 
 #[test]

@@ -253,4 +253,33 @@ mod tests {
         assert_eq!(metrics.sample().latency_ms.len(), 2);
         assert!(metrics.sample().latency_ms.is_empty());
     }
+
+    #[test]
+    fn a_sample_holds_what_came_since_the_one_before() {
+        let metrics = Metrics::new("0");
+        let prices = [("savings.prices", "m=1")];
+        metrics.accounts().reprice(&crate::config::Config::from_pairs(&prices).expect("it is legal").savings);
+        let account = metrics.accounts().of("m", "", "m");
+        for _ in 0..2 {
+            account.count(1, 1_000_000, 3_000_000);
+            metrics.upstream_call(CallOutcome::Ok, Duration::from_millis(5), 4, 1);
+            let sample = metrics.sample();
+            assert!((sample.cost_billed - 1.0).abs() < 1e-9 && (sample.cost_saved - 3.0).abs() < 1e-9, "{sample:?}");
+            assert_eq!((sample.upstream_calls, sample.upstream_inputs, sample.call_ms.count), (1, 4, 1));
+            assert_eq!(sample.calls.iter().sum::<u64>(), 1);
+        }
+    }
+
+    #[test]
+    fn the_coarse_samples_are_those_of_the_last_day() {
+        let history = History::default();
+        let levels = |at_ms| Levels { at_ms, resident_bytes: 0, breaker: "closed" };
+        let steps = COARSE_STEP_SECONDS / STEP_SECONDS * (MAX_COARSE as u64 + 3);
+        for step in 1..=steps {
+            history.note(Totals { requests: step, ..Totals::default() }, levels(step));
+        }
+        let coarse = history.samples().coarse;
+        assert_eq!((coarse.len(), coarse.last().map(|sample| sample.at_ms)), (MAX_COARSE, Some(steps)));
+        assert!(coarse.iter().all(|sample| sample.requests == COARSE_STEP_SECONDS / STEP_SECONDS));
+    }
 }

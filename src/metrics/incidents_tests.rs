@@ -100,3 +100,16 @@ fn incidents_models_and_texts_are_bounded() {
         assert!(report.models.iter().all(|one| one.model.len() < 140));
     }
 }
+
+#[test]
+fn health_names_three_models_at_most() {
+    let metrics = Metrics::new("0");
+    for model in ["a", "b", "c", "d"] {
+        note(&metrics, 1_000, Incident { model, ..MOCKED });
+    }
+    assert_eq!(
+        metrics.incidents().standing(1_000).map(|standing| standing.models),
+        Some(["a", "b", "c"].map(str::to_owned).to_vec())
+    );
+    assert_eq!(metrics.incidents().newest(1)[0].models.len(), 4);
+}

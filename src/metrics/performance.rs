@@ -382,4 +382,12 @@ mod tests {
         let new = performance.recent(&mut seen);
         assert_eq!((new.len(), new[0].outcome), (1, "unavailable"));
     }
+
+    #[test]
+    fn the_first_second_counts_as_a_whole_one() {
+        let performance = Performance::new();
+        performance.note(ms(1), ms(1), false);
+        let now = performance.snapshot_at(ms(10));
+        assert!((now.requests_per_second - 1.0).abs() < f64::EPSILON, "{now:?}");
+    }
 }

@@ -48,6 +48,8 @@ fn an_account_is_found_again_and_names_are_made_printable() {
     assert!(Arc::ptr_eq(&accounts.of("m", "n", "m"), &accounts.of("m", "n", "else")));
     assert!(!Arc::ptr_eq(&accounts.of("m", "n", "m"), &accounts.of("m", "", "m")));
     assert!(Arc::ptr_eq(&accounts.of(&long, "", ""), &accounts.of(&long, "", "")));
+    assert_eq!(accounts.of(&long, &long, "").named().model.len(), MAX_NAME_BYTES);
+    assert_eq!(accounts.of(&long, &long, "").named().namespace.len(), MAX_NAME_BYTES);
     assert_eq!(&*accounts.of("a\nb\u{0}", "", "").named().model, "a\u{fffd}b\u{fffd}");
 }
 

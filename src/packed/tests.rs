@@ -132,6 +132,10 @@ fn what_packing_does_not_write_is_refused() {
         let payload = [&norm.to_le_bytes()[..], &[0, 0x3c]].concat();
         assert_eq!(refused(Form::Ratio, 1, &payload), NotPacked::Factor, "{norm}");
     }
+    for scale in [f32::NAN, 0.0, -0.5, f32::INFINITY, 1e-40] {
+        let payload = [&scale.to_le_bytes()[..], &[1]].concat();
+        assert_eq!(refused(Form::Int8, 1, &payload), NotPacked::Factor, "{scale}");
+    }
     let infinite_half = [&1.0_f32.to_le_bytes()[..], &[0, 0x7c]].concat();
     assert_eq!(refused(Form::Ratio, 1, &infinite_half), NotPacked::Factor);
     let zero = [&1.0_f32.to_le_bytes()[..], &[0]].concat();

@@ -96,6 +96,26 @@ fn a_record_that_is_missing_doubled_or_moved_is_noticed_at_the_end() {
 }
 
 #[test]
+fn bytes_that_do_not_belong_between_two_records_cost_none_and_are_noticed() {
+    let whole = file(&[50; 3]);
+    let at = HEAD.len() + FRAME_HEAD_BYTES + 50 + CHECKSUM_BYTES;
+    let bytes = [&whole[..at], b"something else", &whole[at..]].concat();
+    let (records, damaged, ending) = read(&bytes, 64).expect("it begins well");
+    assert_eq!((records, damaged, ending), (written(&[50; 3]), 1, Ending::Damaged));
+}
+
+#[test]
+fn a_length_beyond_the_largest_is_not_waited_for() {
+    let whole = file(&[50; 3]);
+    let too_long = u32::try_from(2 * MAX_RECORD_BYTES).expect("it is small").to_le_bytes();
+    let filler = vec![0; MAX_RECORD_BYTES + MAX_RECORD_BYTES / 2];
+    let bytes = [HEAD, &RECORD_MARK, &too_long, &filler, &whole[HEAD.len()..]].concat();
+    // `read` bounds what the reader holds meanwhile.
+    let (records, damaged, ending) = read(&bytes, 4_096).expect("it begins well");
+    assert_eq!((records, damaged, ending), (written(&[50; 3]), 1, Ending::Damaged));
+}
+
+#[test]
 fn a_length_that_grew_costs_one_record() {
     let mut bytes = file(&[50; 5]);
     let at = HEAD.len() + (FRAME_HEAD_BYTES + 50 + CHECKSUM_BYTES) * 2 + MARK_BYTES;

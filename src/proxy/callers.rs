@@ -147,7 +147,9 @@ mod tests {
         callers.leave(little);
         assert_eq!(callers.most_requests(much[0], 80), 80, "alone again");
         callers.give_back(much[0], 700);
-        much.iter().for_each(|caller| callers.leave(*caller));
+        for caller in much {
+            callers.leave(caller);
+        }
         assert_eq!(callers.active.load(Relaxed), 0);
     }
 

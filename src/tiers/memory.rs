@@ -51,3 +51,17 @@ impl MemoryTier {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyBuilder;
+
+    #[test]
+    fn only_what_is_asked_for_is_counted() {
+        let tier = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+        let key = KeyBuilder::new(None).finish();
+        assert!(tier.peek(&key).is_none() && tier.get(&key).is_none());
+        assert_eq!(tier.lookups(), (0, 1));
+    }
+}

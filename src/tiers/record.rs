@@ -147,4 +147,20 @@ mod tests {
         assert_eq!(TIMES.age(150, Some(50)), Age::Fresh);
         assert_eq!(TIMES.age(151, Some(50)), Age::Stale);
     }
+
+    #[test]
+    fn a_name_is_shared_with_a_record_of_the_same_identity_alone() {
+        let identity = |model: &str, dimension| Identity { model: model.into(), dimension };
+        let record = |asked_model: &str| {
+            let vector = crate::vector::Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
+            Record::new(vector, identity("m", 2), TIMES, None).asked_as(&asked_model.into())
+        };
+        let known = identity("m", 2);
+        let shared = record("alias").known_as(Some(known.clone()));
+        assert!(Arc::ptr_eq(&shared.identity.model, &known.model));
+        assert_eq!(shared.models(), ["m", "alias"], "what was asked for stays");
+        for other in [identity("other", 2), identity("m", 3)] {
+            assert_eq!(record("m").known_as(Some(other)).identity, identity("m", 2));
+        }
+    }
 }

@@ -338,4 +338,6 @@ fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
 }
 
 #[cfg(test)]
+mod moving_up_tests;
+#[cfg(test)]
 mod tests;

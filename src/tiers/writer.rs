@@ -277,4 +277,33 @@ mod tests {
         assert_eq!(queue.push(key(2), entry("two")), Queued::Dropped);
         assert_eq!((queue.len(), queue.dropped()), (1, 1));
     }
+
+    #[tokio::test]
+    async fn a_queue_that_is_cleared_has_all_its_room_again_and_nothing_to_wait_for() {
+        let queue = WriteQueue::new(OVERHEAD_BYTES + 3);
+        queue.push(key(1), entry("one"));
+        let mut drained = Box::pin(queue.drained());
+        assert!(futures_util::poll!(&mut drained).is_pending());
+        queue.clear();
+        assert!(futures_util::poll!(&mut drained).is_ready());
+        assert_eq!((queue.len(), queue.dropped()), (0, 0), "what is cleared is not lost");
+        assert_eq!(queue.push(key(2), entry("two")), Queued::Waiting);
+        assert_eq!(queue.next(1_000).await.entries, [(key(2), entry("two"))]);
+    }
+
+    #[tokio::test]
+    async fn what_is_given_up_leaves_and_is_counted() {
+        let queue = WriteQueue::new(10_000);
+        for n in 0..5 {
+            queue.push(key(n), entry("x"));
+        }
+        let batch = queue.next(1).await;
+        assert_eq!(batch.entries.len(), 1, "a batch ends with the entry that fills it");
+        queue.give_up(&batch);
+        assert_eq!((queue.len(), queue.dropped()), (4, 1));
+        queue.give_up_all();
+        assert_eq!((queue.len(), queue.dropped()), (0, 5));
+        queue.lose(2);
+        assert_eq!(queue.dropped(), 7);
+    }
 }

@@ -183,6 +183,7 @@ mod tests {
         {
             assert_eq!(canonical(text).as_deref(), Ok(expected));
         }
+        assert_eq!(canonical(&format!("0.{}", "1".repeat(MAX_BYTES))), Err(Bypass::WrongType), "within bounds");
     }
 
     #[test]

@@ -191,6 +191,16 @@ fn the_header_of_the_api_key_follows_the_upstream_unless_it_is_said() {
     assert_eq!(header(&said), KeyHeader::Authorization);
 }
 
+/// A file that any test may read.
+const READABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+
+#[test]
+fn numbers_may_be_grouped_and_localhost_may_be_written_as_a_host_name() {
+    let pairs = [("limits.max_body_bytes", "1_000_000"), ("listen", "LocalHost.:7861")];
+    let config = Config::from_pairs(&pairs).expect("it is legal");
+    assert_eq!((config.limits.max_body_bytes, &*config.listen.to_string()), (1_000_000, "127.0.0.1:7861"));
+}
+
 #[test]
 fn values_that_make_no_sense_are_refused_one_by_one() {
     for (key, value) in [
@@ -210,6 +220,12 @@ fn values_that_make_no_sense_are_refused_one_by_one() {
         ("memory.limit_mb", "31"),
         ("upstream.call_timeout", "0s"),
         ("upstream.ca_file", "/"),
+        ("disk.path", ""),
+        ("redis.key_prefix", ""),
+        ("tls.cert_file", READABLE),
+        ("tls.key_file", READABLE),
+        ("cache.same_models", "m=m"),
+        ("cache.same_models", "m"),
         ("upstream.api_key", "two\nlines"),
         ("admin.token", ""),
         ("log.format", "xml"),

@@ -4,5 +4,6 @@ mod batches;
 mod command;
 mod files;
 mod folder;
+mod left_out;
 mod route;
 mod warm;

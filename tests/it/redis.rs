@@ -1,6 +1,7 @@
 //! The tier in Redis, against real servers.
 
 mod cluster;
+mod counts;
 mod leases;
 mod outages;
 mod purges;

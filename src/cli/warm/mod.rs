@@ -18,7 +18,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use self::ask::{Asker, Stop, Tally};
 use self::read::{Batch, BatchBounds, Batches, Format, Next};
@@ -33,6 +33,9 @@ use crate::config::Config;
 
 /// Longest wait for the public port to take a connection.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for a tier below memory to come up, and the time between two looks.
+const TIER_PATIENCE: Duration = Duration::from_secs(10);
+const TIER_CHECK_EVERY: Duration = Duration::from_millis(50);
 /// Lines at fault that are told one by one.
 const MAX_TOLD: u64 = 100;
 /// Batches that are read before they are wanted.
@@ -103,13 +106,26 @@ async fn start(config: Config) -> Result<(App, Config), Failed> {
     let config = Config { listen: any, admin_listen: any, tls: None, ..config };
     let own = App::start(config.clone(), Surroundings::detached(Clock::System)).await;
     let own = own.map_err(|error| error.to_string())?;
-    let tiers = tiers_of(&own, &config).await.unwrap_or_default();
-    let outlives = ["disk", "redis"].iter().any(|tier| tiers[tier]["up"] == true);
-    if outlives {
+    if has_lasting_tier(&own, &config).await {
         return Ok((own, config));
     }
     own.stop().await;
     Err("no vecho runs at `listen`, and without one there is no tier below memory that would keep anything".to_owned())
+}
+
+/// Waits until a tier below memory is up: a start waits for neither a large folder nor Redis. False where none is in time.
+async fn has_lasting_tier(own: &App, config: &Config) -> bool {
+    let is_up = async {
+        loop {
+            let tiers = tiers_of(own, config).await.unwrap_or_default();
+            if ["disk", "redis"].iter().any(|tier| tiers[tier]["up"] == true) {
+                break;
+            }
+            sleep(TIER_CHECK_EVERY).await;
+        }
+    };
+    let is_wanted = config.disk.enabled || !config.redis.nodes.is_empty();
+    is_wanted && timeout(TIER_PATIENCE, is_up).await.is_ok()
 }
 
 async fn stop(own: App, config: &Config) -> Result<(), Failed> {

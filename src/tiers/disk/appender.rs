@@ -48,7 +48,8 @@ struct Run {
 #[derive(Debug)]
 pub(super) struct Appender {
     active: Option<Active>,
-    next: u32,
+    /// The number of the next segment; nothing once the numbers are used up.
+    next: Option<u32>,
     evicted: u64,
 }
 
@@ -59,7 +60,7 @@ impl Appender {
             segment.grown_to(data_end, frames.len());
             Active { segment, frames, data_end, must_cut: true, sealed }
         });
-        Self { active, next: last + 1, evicted: 0 }
+        Self { active, next: last.checked_add(1), evicted: 0 }
     }
 
     /// Lets this segment grow.
@@ -132,17 +133,25 @@ impl Appender {
         self.seal()?;
         self.active = None;
         self.make_room(ground)?;
-        // A folder or a link of that name is in the way.
-        while ground.folder.is_taken(self.next) {
-            self.next += 1;
-        }
-        let number = self.next;
+        let number = self.free_number(ground)?;
         let segment = Arc::new(Segment::create(&ground.folder.segment(number), number)?);
-        self.next += 1;
+        self.next = number.checked_add(1);
         write(ground.segments).insert(number, Arc::clone(&segment));
         self.active =
             Some(Active { segment, frames: Vec::new(), data_end: START_BYTES, must_cut: false, sealed: false });
         Ok(())
+    }
+
+    /// The number of the next segment. Once they are used up, which takes a file with a number near the last one, all
+    /// entries go and the first number is next: a lower number must mean an older segment.
+    fn free_number(&mut self, ground: &Ground<'_>) -> io::Result<u32> {
+        // A folder or a link of that name may be in the way.
+        let free = |from| (from..=u32::MAX).find(|number| !ground.folder.is_taken(*number));
+        if let Some(number) = self.next.and_then(free) {
+            return Ok(number);
+        }
+        self.evicted += self.clear(ground)?;
+        free(1).ok_or_else(|| io::Error::other("no name is left for a segment"))
     }
 
     /// Lets the oldest segments go until the one that grows, or a new one, may be as large as any, and no more entries

@@ -173,15 +173,36 @@ mod tests {
         tokio::time::timeout(PATIENCE, met).await.expect("it must come to that");
     }
 
-    #[tokio::test]
-    async fn a_disk_that_hangs_while_it_is_written_is_asked_no_more_and_comes_back() {
-        let (folder, tasks, (switch, faults)) = (Folder::new(), Tasks::new(), Switch::new());
+    fn start(folder: &Folder, tasks: &Tasks, off_for: Duration) -> (Arc<Switch>, Arc<WriteQueue>) {
+        let (switch, faults) = Switch::new();
         let (switch, queue) = (Arc::new(switch), Arc::new(WriteQueue::new(1 << 20)));
         let bounds = Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
-        let off_for = Duration::from_millis(1);
         let settings = DiskSettings { path: folder.path().to_owned(), bounds, queue_bytes: 1 << 20, off_for };
         let (epochs, to_write) = (Arc::default(), Arc::clone(&queue));
         tasks.spawn_until_stop(Keeper { settings, switch: Arc::clone(&switch), queue: to_write, epochs, faults }.run());
+        (switch, queue)
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_the_time_before_does_not_turn_off_a_store_that_was_opened_since() {
+        let (folder, tasks, off_for) = (Folder::new(), Tasks::new(), Duration::from_secs(1));
+        let (switch, _queue) = start(&folder, &tasks, off_for);
+        let State::Open(_) = switch.known().await else { panic!("it must open") };
+        let begun = tokio::time::Instant::now();
+        switch.fail(&"the first of two reads");
+        tokio::time::sleep(off_for / 3).await;
+        switch.fail(&"the second, which took longer");
+        becomes(|| switch.store().is_some()).await;
+        assert!(begun.elapsed() < off_for + off_for * 2 / 3, "it was off twice: {:?}", begun.elapsed());
+        assert_eq!(switch.cause(), None);
+        tasks.stop();
+        tasks.join(PATIENCE).await;
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_while_it_is_written_is_asked_no_more_and_comes_back() {
+        let (folder, tasks) = (Folder::new(), Tasks::new());
+        let (switch, queue) = start(&folder, &tasks, Duration::from_millis(1));
         let State::Open(store) = switch.known().await else { panic!("it must open") };
         let ((holds, held), (let_go, until)) = (threads::channel(), threads::channel::<()>());
         let hung = Arc::clone(&store);

@@ -247,7 +247,7 @@ fn what_is_larger_than_a_segment_is_left_out() {
     let store = folder.open();
     let entries = [(key(0), entry(0, 2 << 20)), (key(1), entry(1, 3_000))];
     store.append(entries.iter().map(|(key, entry)| (key, entry))).expect("the other one must be written");
-    assert_eq!(found(&store, 0..2), [1]);
+    assert_eq!((found(&store, 0..2), store.holds(&key(0))), (vec![1], false));
 }
 
 #[test]
@@ -328,6 +328,25 @@ fn files_that_are_no_segments_go_and_strangers_stay() {
     assert!(!old.exists() && strange.exists());
     put(&store, 0..1);
     assert_eq!(found(&store, 0..1), [0]);
+}
+
+#[test]
+fn a_segment_with_the_last_number_or_the_one_before_it_does_not_end_the_store() {
+    for number in [u32::MAX - 1, u32::MAX] {
+        let folder = Folder::new();
+        drop(folder.open());
+        Segment::create(&folder.0.join(format!("{number}.segment")), number).expect("it can be made");
+        let store = folder.open();
+        for batch in 0..20 {
+            put(&store, batch * 100..batch * 100 + 100);
+        }
+        let left = found(&store, 0..2_000);
+        assert!(left.len() > 300 && left.last() == Some(&1_999), "{left:?}");
+        assert_eq!(store.stats().evicted + left.len() as u64, 2_000);
+        assert!(folder.segments()[0].ends_with("0000000001.segment"), "{:?}", folder.segments());
+        store.close().expect("it must close");
+        assert_eq!(found(&folder.open(), 0..2_000), left, "the order of the segments is their age");
+    }
 }
 
 #[test]

@@ -67,7 +67,7 @@ impl Stack {
 
     /// Ends the generation before and after the epochs change. Before, because what is put at rest under the new epoch
     /// must have begun after the purge; after, because what was still found under the old one must not be remembered.
-    fn between_generations<T>(&self, models: &[Option<&str>], change_epochs: impl FnOnce() -> T) -> T {
+    pub(super) fn between_generations<T>(&self, models: &[Option<&str>], change_epochs: impl FnOnce() -> T) -> T {
         let next = || {
             for model in models {
                 self.generations.next(*model);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
@@ -17,22 +18,22 @@ fn stack() -> Stack {
     over(Vec::new())
 }
 
-fn bytes_under(key: &Key, record: &Record) -> Bytes {
+pub(super) fn bytes_under(key: &Key, record: &Record) -> Bytes {
     Bytes::from(at_rest::to_bytes(record, 0, &ChecksumKeys::default().of(key)))
 }
 
-fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
+pub(super) fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
     let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
     Stack::new(memory, lower, Arc::default(), ChecksumKeys::default())
 }
 
-fn record(model: &str) -> Arc<Record> {
+pub(super) fn record(model: &str) -> Arc<Record> {
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
     let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
     Arc::new(Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None))
 }
 
-fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
+pub(super) fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
     let (space, trace) = (KeyBuilder::new(None).finish(), TraceContext::NONE);
     Lookup { now_ms, max_age_ms: None, lessons, space, codec: Codec::Lossless, trace }
 }
@@ -98,21 +99,35 @@ fn a_purge_by_model_leaves_the_others() {
 
 /// A tier below memory that is a map, and notes what it is asked.
 #[derive(Debug)]
-struct Shelf {
+pub(super) struct Shelf {
     tier: Tier,
-    entries: Mutex<HashMap<Key, AtRest>>,
+    is_down: AtomicBool,
+    pub(super) entries: Mutex<HashMap<Key, AtRest>>,
     asked: Mutex<Vec<Vec<Key>>>,
     purged: Mutex<Vec<String>>,
 }
 
 impl Shelf {
-    fn new(tier: Tier) -> Arc<Self> {
+    pub(super) fn new(tier: Tier) -> Arc<Self> {
         let (entries, asked, purged) = (Mutex::default(), Mutex::default(), Mutex::default());
-        Arc::new(Self { tier, entries, asked, purged })
+        Arc::new(Self { tier, is_down: AtomicBool::new(false), entries, asked, purged })
     }
 
-    fn holds(&self, key: &Key) -> bool {
-        self.entries.lock().unwrap().contains_key(key)
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        self.until_ms(key).is_some()
+    }
+
+    pub(super) fn until_ms(&self, key: &Key) -> Option<u64> {
+        self.entries.lock().unwrap().get(key).map(|entry| entry.until_ms)
+    }
+
+    pub(super) fn set_up(&self, is_up: bool) {
+        self.is_down.store(!is_up, Ordering::Relaxed);
+    }
+
+    /// How many keys it was asked for last.
+    pub(super) fn last_question(&self) -> Option<usize> {
+        self.asked.lock().unwrap().last().map(Vec::len)
     }
 }
 
@@ -147,7 +162,7 @@ impl LowerTier for Shelf {
     }
 
     fn stats(&self) -> LowerStats {
-        LowerStats { up: true, ..LowerStats::default() }
+        LowerStats { up: !self.is_down.load(Ordering::Relaxed), ..LowerStats::default() }
     }
 
     fn close(&self, _patience: Duration) -> Eventually<'_, usize> {
@@ -155,18 +170,18 @@ impl LowerTier for Shelf {
     }
 }
 
-fn keys(count: u8) -> Vec<Key> {
+pub(super) fn keys(count: u8) -> Vec<Key> {
     let root = KeyBuilder::new(None).finish();
     (0..count).map(|n| root.extend(Tag::Text, &[n])).collect()
 }
 
 /// A stack with a disk and a Redis that are maps.
-fn two_shelves() -> (Stack, Arc<Shelf>, Arc<Shelf>) {
+pub(super) fn two_shelves() -> (Stack, Arc<Shelf>, Arc<Shelf>) {
     let (disk, redis) = (Shelf::new(Tier::Disk), Shelf::new(Tier::Redis));
     (over(vec![Arc::clone(&disk) as Arc<dyn LowerTier>, Arc::clone(&redis) as _]), disk, redis)
 }
 
-fn keep(stack: &Stack, key: Key, record: &Arc<Record>) {
+pub(super) fn keep(stack: &Stack, key: Key, record: &Arc<Record>) {
     stack.keep_below([(key, record)].into_iter(), stack.generation());
 }
 
@@ -182,17 +197,6 @@ async fn each_tier_is_asked_once_and_only_for_what_those_above_lack() {
     assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk), Found::Fresh(_, Tier::Redis), Found::Missing]));
     assert_eq!(*disk.asked.lock().unwrap(), std::slice::from_ref(&keys));
     assert_eq!(*redis.asked.lock().unwrap(), [keys[1..].to_vec()]);
-}
-
-#[tokio::test]
-async fn what_is_found_below_moves_up() {
-    let (stack, disk, redis) = two_shelves();
-    let (keys, lessons) = (keys(1), Lessons::default());
-    keep(&stack, keys[0], &record("a"));
-    disk.entries.lock().unwrap().clear();
-    stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
-    assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
-    assert_eq!(*disk.entries.lock().unwrap(), *redis.entries.lock().unwrap());
 }
 
 #[tokio::test]
@@ -386,15 +390,4 @@ async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news(
     assert_eq!(stack.learn_purges(&elsewhere, Tier::Redis).len(), 1);
     stack.note_ahead(&elsewhere).await;
     assert_eq!(disk.purged.lock().unwrap().len(), 1);
-}
-
-#[tokio::test]
-async fn what_lies_higher_than_the_purges_known_here_moves_up_into_memory_alone() {
-    let (stack, disk, redis) = two_shelves();
-    let (keys, lessons, found) = (keys(1), Lessons::default(), record("a"));
-    let bytes = at_rest::to_bytes(&found, 1, &ChecksumKeys::default().of(&keys[0]));
-    redis.put(keys[0], AtRest { bytes: bytes.into(), until_ms: 200 });
-    let below = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
-    assert!(below[0].is_fresh() && stack.look_up(&keys[0], &at(1, &lessons)).is_fresh());
-    assert!(!disk.holds(&keys[0]), "a purge of this process may end at that very count");
 }

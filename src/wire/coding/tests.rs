@@ -158,7 +158,11 @@ fn the_optional_fields_of_a_gzip_header_are_skipped_and_its_checksum_is_verified
     let body = encode(Coding::Gzip, b"text")[10..].to_vec();
     assert_eq!(decode(&[Coding::Gzip], [header.clone(), body.clone()].concat()), Ok(Bytes::from_static(b"text")));
     header[10 + 2] = b'x';
-    assert_eq!(decode(&[Coding::Gzip], [header, body].concat()), Err(Undecodable));
+    assert_eq!(decode(&[Coding::Gzip], [header, body.clone()].concat()), Err(Undecodable));
+    for reserved in [0x20, 0x40, 0x80] {
+        let header = [b"\x1f\x8b\x08", &[reserved][..], &[0; 6]].concat();
+        assert_eq!(decode(&[Coding::Gzip], [header, body.clone()].concat()), Err(Undecodable), "{reserved:x}");
+    }
 }
 
 #[test]

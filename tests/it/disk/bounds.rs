@@ -26,7 +26,7 @@ fn taken_bytes(folder: &Folder) -> u64 {
     told.split_whitespace().next().expect("du counts").parse().expect("du counts in numbers")
 }
 
-async fn tier(folder: &Folder) -> DiskTier {
+pub(super) async fn tier(folder: &Folder) -> DiskTier {
     let settings = DiskSettings {
         path: folder.path().to_owned(),
         bounds: Bounds { max_bytes: BOUND, max_entries: u64::MAX },

@@ -2,10 +2,15 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use serde_json::json;
+use tokio::time::timeout;
+use vecho::key::{KeyBuilder, Tag};
+use vecho::tiers::{AtRest, LowerTier as _};
 
-use super::ground::{Ground, SMALL, TINY, texts, written};
+use super::ground::{Folder, Ground, SMALL, TINY, texts, written};
 use crate::harness::Client;
 
 const OFF: &str = "the disk tier is off";
@@ -182,4 +187,33 @@ async fn a_read_only_disk_is_left_alone() {
     run("mount", &["-o", "remount,rw"], small.0);
     vecho.logged(BACK).await;
     drop(vecho);
+}
+
+/// A runtime with one thread for work that blocks: whoever has that thread keeps every read from its end.
+#[test]
+fn a_read_that_hangs_costs_two_seconds_and_turns_the_tier_off() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(1).build().expect("it can be built");
+    let hang = async {
+        let folder = Folder::new();
+        let tier = super::bounds::tier(&folder).await;
+        let key = KeyBuilder::new(None).part(Tag::Text, b"held").finish();
+        let entry = AtRest { bytes: Bytes::from_static(b"value"), until_ms: u64::MAX };
+        tier.put(key, entry.clone());
+        tier.drained().await;
+        assert_eq!(tier.get(&[key]).await, [Some(entry.bytes)]);
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let hanging = tokio::task::spawn_blocking(move || held.recv());
+        let begun = Instant::now();
+        assert_eq!(tier.get(&[key]).await, [None], "what cannot be read is a miss");
+        assert!((2..10).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+        let begun = Instant::now();
+        assert_eq!(tier.get(&[key]).await, [None]);
+        assert!(begun.elapsed() < Duration::from_secs(1), "nothing asks it any more: {:?}", begun.elapsed());
+        let stats = tier.stats();
+        assert_eq!((stats.up, stats.cause.as_deref()), (false, Some("reading takes too long")));
+        drop(let_go);
+        hanging.await.expect("it does not panic").expect_err("the other end is gone");
+    };
+    runtime.block_on(async { timeout(Duration::from_secs(30), hang).await }).expect("a read must be bounded in time");
 }

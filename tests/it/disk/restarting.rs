@@ -136,3 +136,23 @@ async fn a_second_process_on_a_folder_goes_without_and_takes_over() {
     let log = second.log();
     assert_eq!(log.matches("the disk tier is off").count(), 1, "{log}");
 }
+
+#[tokio::test]
+async fn the_folder_and_its_files_are_for_their_owner_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let (ground, texts) = (Ground::new(), texts("private", 10));
+    let vecho = ground.start().await;
+    ground.ask(&vecho, TINY, &texts).await;
+    assert!(vecho.stop().status.success());
+    let files =
+        std::fs::read_dir(ground.folder.path()).expect("it is there").map(|file| file.expect("it is there").path());
+    let mut names = Vec::new();
+    for path in files.chain([ground.folder.path().to_owned()]) {
+        let mode = std::fs::metadata(&path).expect("it is there").permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{}: {mode:o}", path.display());
+        names.push(path.file_name().expect("it has a name").to_owned());
+    }
+    assert!(names.len() >= 4, "the folder, its lock, a segment and the purges: {names:?}");
+    assert!(!names.iter().any(|name| name == "probe" || name == "purges.new"), "nothing else is left: {names:?}");
+}

@@ -122,9 +122,20 @@ impl Redis {
     }
 
     fn run_cli(&self, arguments: &[&str]) -> Output {
+        self.cli_command(arguments).output().unwrap_or_else(|error| panic!("{MISSING}: {error}"))
+    }
+
+    /// Sends a command, and leaves it to the caller to wait for its answer.
+    pub(crate) fn begin_cli(&self, arguments: &[&str]) -> Child {
+        let mut command = self.cli_command(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        child.unwrap_or_else(|error| panic!("{MISSING}: {error}"))
+    }
+
+    fn cli_command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("redis-cli");
-        command.args(&self.cli_arguments).args(["--no-auth-warning", "-e"]).args(arguments);
-        command.stdin(Stdio::null()).output().unwrap_or_else(|error| panic!("{MISSING}: {error}"))
+        command.args(&self.cli_arguments).args(["--no-auth-warning", "-e"]).args(arguments).stdin(Stdio::null());
+        command
     }
 
     /// The names of all records in it.

@@ -1,6 +1,8 @@
 //! `vecho export` and `vecho import` between instances that run.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use super::command::{NOWHERE, at, embed, is_hit, run, run_at, run_at_with};
@@ -121,7 +123,10 @@ async fn two_exports_to_one_file_do_not_touch_each_other() {
     // One that was killed leaves its draft, and no lock.
     std::fs::write(&draft, b"half of something longer than what comes now".repeat(1_000)).expect("it is there");
     drop(other);
+    std::fs::set_permissions(&draft, Permissions::from_mode(0o644)).expect("it is ours");
     run_at(&vecho, &["export", text]).well().said("exported 3 records");
+    let mode = std::fs::metadata(&file).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600, "vectors tell of their texts");
     run_at(&empty, &["import", text]).well().said("imported 3 records");
 }
 

@@ -108,3 +108,20 @@ async fn a_folder_remembers_its_purges_when_something_is_imported_while_nothing_
     let again = Vecho::start_with(&stub.base_url(), &environment);
     is_hit(&again, &stub, &TEXTS).await;
 }
+
+#[tokio::test]
+async fn what_a_purge_of_its_model_took_is_not_exported_though_its_bytes_are_still_on_disk() {
+    let (stub, folder) = (Stub::start(), Folder::new("purged-model"));
+    let path = folder.path("disk");
+    let environment = [("VECHO_DISK_PATH", path.to_str().expect("the path is text"))];
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    embed(&vecho, &TEXTS, "float").await;
+    run_at(&vecho, &["export", "-"]).well().said("exported 3 records");
+    let purge = raw(Method::DELETE, &vecho.ops_url("/api/performance/cache?model=tiny"), "");
+    assert_eq!(Client::new().send(purge).await.expect("it answers").status, 200);
+    let entries = crate::harness::ops::metric(vecho.admin(), r#"vecho_cache_entries{tier="disk"}"#).await;
+    assert!(entries >= 3.0, "{entries} are there, with the count from before the purge");
+    run_at(&vecho, &["export", "-"]).well().said("exported 0 records");
+    assert!(vecho.stop().status.success());
+    stopped(&folder, &["export", "-"], b"").well().said("exported 0 records");
+}

@@ -3,8 +3,9 @@
 use serde_json::json;
 
 use super::command::{NOWHERE, TINY, ask, embed, is_hit, run_at_with, run_with};
+use crate::harness::redis::Redis;
 use crate::harness::stub::Limits;
-use crate::harness::tls::Folder;
+use crate::harness::tls::{Folder, Identity};
 use crate::harness::{Behaviour, Stub, Vecho};
 
 const FILE: &str = "\"one\"\n{\"text\":\"two\",\"id\":7}\n{\"input\":\"three\"}\n{\"input\":[5,6,7]}\n";
@@ -205,4 +206,53 @@ async fn a_plain_text_file_is_one_text_a_line_and_says_so() {
     is_hit(&vecho, &stub, &["First, a \"text\".", "the second"]).await;
     let damaged = warm(&vecho, &[], "{\"text\":\"a\"\n\"b\"\n");
     damaged.said("line 1: it is not JSON").said("1 were fetched, 1 failed");
+}
+
+#[tokio::test]
+async fn of_many_lines_at_fault_a_hundred_are_told_and_all_are_counted() {
+    let stub = Stub::start();
+    let vecho = Vecho::start(&stub);
+    let file = format!("\"one\"\n{}", "nonsense\n".repeat(105));
+    let warmed = warm(&vecho, &[], &file).said("line 101: ").said("1 were fetched, 105 failed");
+    assert_eq!(warmed.err.matches("it is neither a text nor").count(), 100, "{}", warmed.err);
+    assert_eq!(warmed.err.matches("there are more lines at fault; they are only counted").count(), 1);
+}
+
+#[tokio::test]
+async fn lines_that_were_not_asked_any_more_count_as_failed() {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_RETRY_MAX_ATTEMPTS", "1")]);
+    let status = |code| Behaviour::Status { code, headers: vec![], body: "{}".to_owned() };
+    stub.next(status(400));
+    stub.always(status(401));
+    // Both halves of the refused request are open when a half of it ends everything.
+    let warmed = warm(&vecho, &["--concurrency", "1"], &ten_texts()).said("0 were fetched, 10 failed");
+    assert_eq!(warmed.status, Some(1));
+}
+
+#[tokio::test]
+async fn a_public_port_that_speaks_tls_is_told_of_before_anything_is_sent() {
+    let (stub, folder, own) = (Stub::start(), Folder::new("warm-tls"), Identity::new("localhost"));
+    let cert = format!("tls.cert_file={}", folder.write("cert.pem", &own.cert_pem));
+    let key = format!("tls.key_file={}", folder.write("key.pem", &own.key_pem));
+    let listen = stub.addr().to_string();
+    let arguments = ["--listen", &listen, "--set", &cert, "--set", &key, "warm", "--model", TINY, "-"];
+    let refused = run_with(&arguments, &[], FILE.as_bytes()).said("the public port speaks TLS");
+    assert_eq!((refused.status, stub.calls().len()), (Some(1), 0));
+}
+
+#[tokio::test]
+async fn vectors_that_the_only_lasting_tier_refuses_are_a_failure() {
+    let stub = Stub::start();
+    let mut redis = Redis::absent().with(&["--maxmemory-policy", "noeviction"]);
+    redis.go_on();
+    let (upstream, url) = (stub.base_url(), format!("redis.url={}", redis.url()));
+    let place = ["--listen", "127.0.0.1:2", "--admin-listen", NOWHERE, "--upstream", &upstream];
+    let tiers = ["--set", "disk.enabled=false", "--set", &url, "--set", "redis.timeout=5s"];
+    let warm = || run_with(&[&place[..], &tiers, &["warm", "--model", TINY, "-"]].concat(), &[], FILE.as_bytes());
+    redis.cli(&["config", "set", "maxmemory", "1"]);
+    let warmed = warm().said("4 were fetched, 0 failed").said("could not be kept");
+    assert_eq!(warmed.status, Some(1));
+    redis.cli(&["config", "set", "maxmemory", "0"]);
+    warm().well().said("4 were fetched, 0 failed");
 }

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::{LOOKUPS, goes_down, replica, sources, started, stored};
 use crate::harness::front::texts_of;
+use crate::harness::proxy::Proxy;
 use crate::harness::redis::Redis;
 use crate::harness::{Behaviour, Client, Inside, Stub, Vecho, eventually};
 
@@ -254,4 +255,21 @@ async fn what_comes_out_of_a_wait_is_kept_like_any_other() {
     assert_eq!((&*first, &*second), ("upstream=1", "redis=1"));
     assert_eq!(sources(&other, &["a"]).await, "memory=1");
     stored(&redis, 1).await;
+}
+
+#[tokio::test]
+async fn a_lease_that_was_given_too_late_is_given_back() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let proxy = Proxy::start(redis.port()).await;
+    let settings = [("redis.timeout", "500ms"), ("redis.lease", "5m")];
+    let one = replica(&stub, &format!("redis://{}", proxy.addr), &settings).await;
+    proxy.delay(Duration::from_secs(1));
+    let fetched = async {
+        let answer = sources(&one, &["a"]).await;
+        proxy.delay(Duration::ZERO);
+        answer
+    };
+    let given = leases(&redis, 1);
+    assert_eq!(tokio::join!(fetched, given).0, "upstream=1");
+    leases(&redis, 0).await;
 }

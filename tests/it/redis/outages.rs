@@ -148,6 +148,22 @@ async fn one_late_answer_is_no_outage() {
 }
 
 #[tokio::test]
+async fn late_answers_with_others_between_them_are_no_outage() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let settings = [("redis.timeout", "1s"), IMPATIENT[1]];
+    let replica = replica(&stub, &redis.url(), &settings).await;
+    for round in 0..4 {
+        redis.cli(&["client", "pause", "1200", "all"]);
+        assert_eq!(sources(&replica, &[&format!("late {round}")]).await, "upstream=1");
+        let asked = replica.metric(LOOKUPS).await;
+        assert_eq!(sources(&replica, &[&format!("in time {round}")]).await, "upstream=1");
+        assert!(replica.metric(LOOKUPS).await > asked, "round {round}: it is still asked");
+        // A write that is late as well would be the third in a row.
+        eventually("all of it is written", async || redis.records().len() >= 2 * (round + 1)).await;
+    }
+}
+
+#[tokio::test]
 async fn full() {
     let mut redis = Redis::absent().with(&["--maxmemory-policy", "noeviction"]);
     redis.go_on();

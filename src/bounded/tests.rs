@@ -1,0 +1,146 @@
+use super::*;
+use crate::key::{KeyBuilder, Tag};
+
+#[derive(Clone)]
+struct Sized(u64, Arc<Mark>);
+
+impl Entry for Sized {
+    fn weight_bytes(&self) -> u64 {
+        self.0
+    }
+
+    fn mark(&self) -> Option<&Mark> {
+        Some(&self.1)
+    }
+}
+
+fn sized(bytes: u64) -> Sized {
+    Sized(bytes, Arc::default())
+}
+
+fn key(n: u64) -> Key {
+    KeyBuilder::new(None).part(Tag::Text, &n.to_le_bytes()).finish()
+}
+
+fn bounded(max_bytes: u64, max_entries: Option<u64>) -> Bounded<Sized> {
+    Bounded::new(Bounds { max_bytes, max_entries }, 4)
+}
+
+#[test]
+fn bytes_stay_under_the_bound_however_much_is_put_in() {
+    let map = bounded(1_000_000, None);
+    for n in 0..5_000 {
+        map.insert(key(n), sized(6_144));
+    }
+    assert!(map.bytes() <= 1_000_000, "{}", map.bytes());
+    assert!(map.len() > 100, "{}", map.len());
+    assert!(map.evicted() > 0);
+}
+
+#[test]
+fn entries_stay_under_their_bound_too() {
+    let map = bounded(1_000_000, Some(10));
+    for n in 0..100 {
+        map.insert(key(n), sized(8));
+    }
+    assert!(map.len() <= 10, "{}", map.len());
+}
+
+#[test]
+fn a_map_of_one_entry_holds_one_and_one_of_a_thousand_a_thousand() {
+    for most in [1, 2, 1_000] {
+        let map = Bounded::new(Bounds { max_bytes: 10_000_000, max_entries: Some(most) }, 16);
+        for n in 0..most {
+            map.insert(key(n), sized(8));
+        }
+        assert_eq!((map.len(), map.evicted()), (most, 0));
+        map.insert(key(most), sized(8));
+        assert_eq!((map.len(), map.evicted()), (most, 1));
+        assert_eq!(map.bytes(), most * (8 + ENTRY_OVERHEAD_BYTES), "as large as they are");
+    }
+}
+
+#[test]
+fn a_value_in_place_of_an_older_one_is_no_eviction() {
+    let map = bounded(1_000_000, None);
+    for bytes in [100, 50, 200] {
+        map.insert(key(1), sized(bytes));
+    }
+    assert_eq!((map.len(), map.evicted(), map.bytes()), (1, 0, 200 + ENTRY_OVERHEAD_BYTES));
+    map.clear();
+    assert_eq!((map.len(), map.evicted(), map.bytes()), (0, 0, 0));
+}
+
+#[test]
+fn shedding_frees_about_what_was_asked() {
+    let map = bounded(10_000_000, None);
+    for n in 0..1_000 {
+        map.insert(key(n), sized(1_000));
+    }
+    let before = map.bytes();
+    let freed = map.shed(200_000);
+    assert!((200_000..210_000).contains(&freed), "{freed}");
+    assert_eq!(map.bytes(), before - freed);
+    assert_eq!(map.evicted(), 1_000 - map.len());
+}
+
+/// A map of entries `0..200`, of which the even ones were read.
+fn half_read() -> Bounded<Sized> {
+    let map = bounded(10_000_000, None);
+    for n in 0..200 {
+        map.insert(key(n), sized(1_000 - ENTRY_OVERHEAD_BYTES));
+    }
+    assert!((0..200).step_by(2).all(|n| map.get(&key(n)).is_some()));
+    map
+}
+
+fn left(map: &Bounded<Sized>, numbers: impl Iterator<Item = u64>) -> usize {
+    numbers.filter(|n| map.entries.contains_key(&key(*n))).count()
+}
+
+#[test]
+fn shedding_takes_new_entries_that_were_never_read_before_older_ones_and_those_that_were_read() {
+    let map = half_read();
+    assert_eq!(map.shed(50_000), 50_000);
+    assert_eq!(left(&map, (0..100).chain((100..200).step_by(2))), 150);
+    assert_eq!(map.shed(50_000), 50_000);
+    assert_eq!(left(&map, (0..200).step_by(2)), 100);
+}
+
+#[test]
+fn what_was_shed_and_comes_again_outlasts_what_is_new() {
+    let map = half_read();
+    map.shed(100_000);
+    for n in [1, 3, 5, 200, 201, 202] {
+        map.insert(key(n), sized(1_000 - ENTRY_OVERHEAD_BYTES));
+    }
+    map.shed(3_000);
+    assert_eq!((left(&map, [1, 3, 5].into_iter()), left(&map, 200..203)), (3, 0));
+}
+
+#[test]
+fn entries_that_were_read_once_do_not_stay_for_ever() {
+    let map = half_read();
+    // Even entries have to go; those that stay begin anew.
+    map.shed(150_000);
+    assert_eq!(left(&map, 0..200), 50);
+    for n in 300..310 {
+        map.insert(key(n), sized(1_000 - ENTRY_OVERHEAD_BYTES));
+        assert!(map.get(&key(n)).is_some());
+    }
+    map.shed(50_000);
+    assert_eq!((left(&map, 0..200), left(&map, 300..310)), (0, 10));
+}
+
+#[test]
+fn what_is_taken_out_by_a_condition_is_counted_and_no_eviction() {
+    let map = bounded(1_000_000, None);
+    for n in 0..10 {
+        map.insert(key(n), sized(n));
+    }
+    assert_eq!(map.remove_where(|value| value.weight_bytes() < 4), 4);
+    let left: u64 = (4..10).map(|bytes| bytes + ENTRY_OVERHEAD_BYTES).sum();
+    assert_eq!((map.len(), map.bytes(), map.evicted()), (6, left, 0));
+    map.remove(&key(9));
+    assert_eq!((map.len(), map.bytes()), (5, left - 9 - ENTRY_OVERHEAD_BYTES));
+}
