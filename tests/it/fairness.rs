@@ -93,7 +93,7 @@ async fn callers_take_turns_at_the_memory_for_answers() {
     // A fifth of this has room for one large answer at a time, and for a small one beside it.
     let front = Front::with(&[("memory.limit_mb", "64")]).await;
     front.stub.always(Behaviour::Gate);
-    let mut requests = flood(&front, 6, 300);
+    let mut requests = flood(&front, 6, 240);
     front.stub.held(1).await;
     front.reaches("vecho_upstream_in_flight", 6.0).await;
     requests.push(front.post(body(&["small".to_owned()])).key(FEW).send_meanwhile());

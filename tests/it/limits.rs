@@ -332,9 +332,9 @@ async fn a_kept_connection_is_closed_after_the_configured_time() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// Texts whose answers are likely to take more than six of the eight MiB that answers may take together at 32 MiB.
+/// Texts whose answers are likely to take more than four of the six MiB that answers may take together at 32 MiB.
 fn many() -> Vec<String> {
-    (0..130).map(|number| format!("text {number}")).collect()
+    (0..100).map(|number| format!("text {number}")).collect()
 }
 
 #[tokio::test]

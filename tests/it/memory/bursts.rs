@@ -159,7 +159,7 @@ fn embeddings(body: &str) -> String {
         Value::Array(inputs) if !inputs.first().is_some_and(Value::is_number) => inputs.len(),
         _ => 1,
     };
-    let dimension = request["dimensions"].as_u64().unwrap_or(1536);
+    let dimension = request["dimensions"].as_u64().unwrap_or(8);
     let is_base64 = request["encoding_format"] == "base64";
     let vector = vector(usize::try_from(dimension).expect("small"), is_base64);
     let items: Vec<String> =
