@@ -1,7 +1,7 @@
-//! Rendered answers by the hash of the request: a view of the memory tier for bodies that come again and again.
+//! Cache of complete replies, keyed by the hash of the request. It is a view of the memory tier for bodies that repeat.
 //!
-//! Never a second truth: an answer lives no longer than the shortest-lived of its records, and no purge, no change of
-//! model and no newer vector in place of one of its own leaves it valid.
+//! The cache never serves anything that the tiers would not. A reply expires with the shortest-lived of its records. A
+//! purge, a change of model, or a newer vector for one of its records also invalidates it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,10 +16,11 @@ use crate::metrics::Account;
 use crate::spaces::{Identity, Lessons};
 use crate::vouch::Voucher;
 
-/// The share of the whole that one answer may take; a larger one would push out too many others. With the usual room it
-/// takes in 256 vectors of 1,536 numbers, a common size of batches.
+/// Denominator of the largest fraction of the cache that one reply may take. A larger reply would evict too
+/// many others. At the usual size of the cache, a reply with 256 vectors of 1,536 numbers fits, which is a
+/// common batch size.
 const LARGEST_SHARE: u64 = 4;
-/// As many as leave room for the largest answer in each.
+/// The largest number of parts that leaves space for the largest reply in each.
 const PARTS: usize = 2;
 
 /// A finished reply to one request body.
@@ -31,29 +32,29 @@ struct Stored {
     mark: Mark,
 }
 
-/// What a stored answer is made of.
+/// Contents of a cached reply.
 pub struct Parts {
     /// The body.
     pub body: Bytes,
-    /// How many inputs it answers.
+    /// Number of inputs that it answers.
     pub inputs: u64,
     /// Tokens the caller would have paid for.
     pub tokens: u64,
-    /// Its headers, with room for those that differ from answer to answer.
+    /// Its headers, with capacity for the headers that differ from reply to reply.
     pub headers: HeaderMap,
-    /// Until when all of its records are fresh.
+    /// Time at which the first of its records stops being fresh.
     pub fresh_until_ms: u64,
-    /// Whose vectors it holds.
+    /// Model that made its vectors.
     pub identity: Identity,
-    /// What is known of their space.
+    /// State of their space.
     pub lessons: Arc<Lessons>,
-    /// Where it is counted, so that serving it looks nothing up.
+    /// Account that is charged for it, so a hit needs no look-up.
     pub account: Arc<Account>,
-    /// The purges and imports it has seen.
+    /// Count of purges and imports when the reply was made.
     pub generation: Generation,
-    /// The refreshes of its space that it has seen.
+    /// Count of replaced records in its space when the reply was made.
     pub refreshes: u64,
-    /// What the upstream has to have accepted, where it has to.
+    /// Credential that the upstream must have accepted before this reply is served, if the configuration demands it.
     pub voucher: Option<Voucher>,
 }
 
@@ -71,12 +72,12 @@ impl StoredAnswer {
     }
 }
 
-/// What a kept map of seven headers takes: 8 places of 104 bytes, their index, and short values.
+/// Memory of a stored map of seven headers: 8 slots of 104 bytes, the index, and short values.
 const HEADER_BYTES: usize = 1_024;
 
 impl Entry for StoredAnswer {
     fn weight_bytes(&self) -> u64 {
-        // The model's name may be long, and is not only in the body.
+        // The model's name may be long, and the identity holds a copy of it outside the body.
         let value_bytes: usize = self.headers.values().map(HeaderValue::len).sum();
         (size_of::<Stored>() + self.body.len() + HEADER_BYTES + value_bytes + self.identity.model.len()) as u64
     }
@@ -86,60 +87,60 @@ impl Entry for StoredAnswer {
     }
 }
 
-/// Requests remembered as asked once.
+/// Number of requests that are remembered as seen once.
 const SEEN_PLACES: usize = 8_192;
 
-/// The rendered answers at hand.
+/// Cache of complete replies.
 pub struct Answers {
     stored: Bounded<StoredAnswer>,
-    /// Marks of requests that were asked before, newer ones overwriting older ones. A body is kept when its request
-    /// comes for the second time: storing megabytes for requests that never come again costs more than it saves.
+    /// Marks of requests seen before; newer marks overwrite older ones. A reply is stored when its request comes for
+    /// the second time, because storing megabytes for requests that never repeat costs more than it saves.
     seen: SeenKeys,
     served: AtomicU64,
     missed: AtomicU64,
 }
 
 impl Answers {
-    /// None at first; none ever where `bounds` leaves no room.
+    /// Returns an empty cache. It stays empty if `bounds` leaves no space.
     pub fn new(bounds: Bounds) -> Self {
         let (stored, seen) = (Bounded::new(bounds, PARTS), SeenKeys::new(SEEN_PLACES));
         Self { stored, seen, served: AtomicU64::new(0), missed: AtomicU64::new(0) }
     }
 
-    /// The answer to the request with this hash, if it is still true.
+    /// Returns the reply to the request with this hash, if it is still valid.
     pub fn get(&self, request: &Key, now_ms: u64, generation: Generation) -> Option<StoredAnswer> {
         self.stored.get(request).filter(|answer| is_true(answer, now_ms, generation))
     }
 
-    /// Counts a look-up, and whether what it found was served.
+    /// Counts a look-up, as a hit if the reply was served.
     pub fn count(&self, is_served: bool) {
         let counter = if is_served { &self.served } else { &self.missed };
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Notes that a request was asked, and says whether its answer is worth keeping: it is not too large, and the
-    /// request was asked before.
+    /// Notes that a request was seen. Returns true if its reply is worth storing: the reply is not too large, and the
+    /// request was seen before.
     pub fn wants(&self, request: &Key, body_bytes: u64) -> bool {
         let seen = self.seen.note(request);
         seen && body_bytes <= self.stored.max_bytes() / LARGEST_SHARE
     }
 
-    /// Keeps an answer.
+    /// Stores a reply.
     pub fn put(&self, request: Key, parts: Parts) {
         self.stored.insert(request, StoredAnswer::new(parts));
     }
 
-    /// Forgets all answers.
+    /// Removes all replies.
     pub fn clear(&self) {
         self.stored.clear();
     }
 
-    /// The map itself, for sizes and shedding.
+    /// Returns the underlying map, for sizes and eviction.
     pub const fn stored(&self) -> &Bounded<StoredAnswer> {
         &self.stored
     }
 
-    /// How many requests were answered from here, and how many were not.
+    /// Returns the number of requests that were answered from here, and of those that were not.
     pub fn lookups(&self) -> (u64, u64) {
         (self.served.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
     }

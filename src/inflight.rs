@@ -1,7 +1,7 @@
-//! One fetch per key. Who claims a missing key first leads a flight; who claims it meanwhile joins.
+//! Single-flight: one fetch per key. The first request that claims a missing key leads a flight; later ones join it.
 //!
-//! All keys that one request leads share one flight object, so that a request of 2048 misses costs one allocation
-//! and one wake-up. A lead that vanishes releases its waiters: there is no flag to forget.
+//! All keys that one request leads share one flight object, so a request of 2048 misses costs one allocation and one
+//! wake-up. A lead that is dropped releases its waiters, so no flag can be left behind.
 
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,20 +13,20 @@ use crate::key::{Key, KeyMap, Spread};
 
 const SHARDS: usize = 64;
 
-/// The table of fetches in progress. `V` is what lands.
+/// Table of the fetches in flight. `V` is the result of a fetch.
 pub struct Flights<V> {
     shards: Vec<Mutex<KeyMap<Join<V>>>>,
     landings: AtomicU64,
 }
 
-/// What came of a flight.
+/// Outcome of a flight for one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Landing<V> {
     /// The result.
     Landed(V),
-    /// The lead vanished without one.
+    /// The lead was dropped without a result.
     Abandoned,
-    /// It takes longer than is allowed, and goes on.
+    /// The fetch exceeds its time limit and continues.
     Late,
 }
 
@@ -36,28 +36,28 @@ struct Flight<V> {
     is_late: AtomicBool,
 }
 
-/// A place to wait for one key's result. Cheap to clone.
+/// Handle to wait for one key's result. Cheap to clone.
 pub struct Join<V> {
     flight: Arc<Flight<V>>,
     place: usize,
-    /// It was late already when this place to wait was taken.
+    /// True if the flight was already late when this handle was made.
     was_late: bool,
 }
 
-/// The duty to land every key of one flight.
+/// Handle of the leader, which must complete every key of one flight.
 pub struct Lead<V: Clone> {
     flights: Arc<Flights<V>>,
     flight: Arc<Flight<V>>,
     keys: Vec<Key>,
 }
 
-/// What [`Flights::claim`] gave for a list of keys.
+/// Result of [`Flights::claim`] for a list of keys.
 pub struct Claims<V: Clone> {
-    /// Where to wait, for each key.
+    /// For each key, the handle to wait on.
     pub joins: Vec<Join<V>>,
-    /// Which of the keys, by their place in the list, the claimer leads. Same order as the lead's keys.
+    /// Places in the list of the keys that the claimer leads, in the order of the lead's keys.
     pub led: Vec<usize>,
-    /// The duty that comes with them.
+    /// The leader's handle for these keys.
     pub lead: Option<Lead<V>>,
 }
 
@@ -69,14 +69,14 @@ impl<V> Clone for Join<V> {
 }
 
 impl<V: Clone> Flights<V> {
-    /// An empty table.
+    /// Returns an empty table.
     pub fn new() -> Arc<Self> {
         let spread = Spread::default();
         let shard = |_| Mutex::new(KeyMap::with_hasher(spread));
         Arc::new(Self { shards: (0..SHARDS).map(shard).collect(), landings: AtomicU64::new(0) })
     }
 
-    /// Joins the flights that are under way for `keys` (distinct) and starts one for those that are not.
+    /// Joins the flights that are under way for `keys`, which must be distinct, and starts one flight for the rest.
     pub fn claim(self: &Arc<Self>, keys: &[Key]) -> Claims<V> {
         let flight = Arc::new(Flight {
             landings: Mutex::new(Vec::new()),
@@ -89,6 +89,7 @@ impl<V: Clone> Flights<V> {
                 Entry::Occupied(under_way) => joins.push(under_way.get().clone()),
                 Entry::Vacant(free) => {
                     let join = Join { flight: Arc::clone(&flight), place: led.len(), was_late: false };
+                    // The shard lock is still held, so the slot exists before another request can join.
                     lock(&flight.landings).push(None);
                     joins.push(free.insert(join).clone());
                     led.push(place);
@@ -100,18 +101,18 @@ impl<V: Clone> Flights<V> {
         Claims { joins, led, lead }
     }
 
-    /// Rises before a key that has landed leaves the table. As long as it is what it was, no key has left, and what was
-    /// not stored then is either in the table or was not fetched in the meantime.
+    /// Returns a counter that rises before a completed key leaves the table. While it is unchanged, no key has left. A
+    /// key that was not stored then is either still in the table or was not fetched meanwhile.
     pub fn landings(&self) -> u64 {
         self.landings.load(Ordering::Acquire)
     }
 
-    /// Something was fetched beside this table and is stored: that is news, too.
+    /// Notes that a vector was fetched outside this table and stored, which also invalidates earlier look-ups.
     pub fn note_landing(&self) {
         self.landings.fetch_add(1, Ordering::Release);
     }
 
-    /// How many keys are being fetched.
+    /// Returns the number of keys that are being fetched.
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| lock(shard).len()).sum()
     }
@@ -127,7 +128,7 @@ impl<V: Clone> Flights<V> {
 }
 
 impl<V: Clone> Join<V> {
-    /// What came of the key, if anything has yet.
+    /// Returns the outcome for the key, if there is one yet.
     pub fn landed(&self) -> Option<Landing<V>> {
         let landed = lock(&self.flight.landings)[self.place].clone();
         landed.or_else(|| self.has_become_late().then_some(Landing::Late))
@@ -137,7 +138,7 @@ impl<V: Clone> Join<V> {
         !self.was_late && self.flight.is_late.load(Ordering::Relaxed)
     }
 
-    /// Waits until the key has landed.
+    /// Waits for the outcome for the key.
     pub async fn landing(&self) -> Landing<V> {
         loop {
             let landed = self.flight.landed.notified();
@@ -148,19 +149,19 @@ impl<V: Clone> Join<V> {
         }
     }
 
-    /// Returns true if every key has landed that the same request leads, or is late.
+    /// Returns true if every key that the same request leads has an outcome, or the flight is late.
     pub fn has_whole_flight_landed(&self) -> bool {
         self.has_become_late() || lock(&self.flight.landings).iter().all(Option::is_some)
     }
 }
 
 impl<V: Clone> Lead<V> {
-    /// The keys to land, in the order they were claimed.
+    /// Returns the keys to complete, in the order they were claimed.
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
 
-    /// Lands some keys, given by their places: the waiters get the results, then the keys leave the table.
+    /// Completes some keys, given by their places: the waiters get the results, then the keys leave the table.
     pub fn land(&self, results: impl IntoIterator<Item = (usize, V)>) {
         let mut places = Vec::new();
         let mut landings = lock(&self.flight.landings);
@@ -176,7 +177,8 @@ impl<V: Clone> Lead<V> {
         }
     }
 
-    /// Lets those go that wait now: what is left takes longer than is allowed. It lands later, for those who come then.
+    /// Releases the present waiters because the rest of the flight exceeds its time limit. Its results still arrive,
+    /// for waiters that join later.
     pub fn note_late(&self) {
         self.flight.is_late.store(true, Ordering::Relaxed);
         self.flight.landed.notify_waiters();
@@ -203,7 +205,8 @@ impl<V: Clone> Drop for Lead<V> {
     }
 }
 
-/// A panic while the lock was held cannot leave these tables half-changed: each change is one assignment.
+/// Locks a mutex, also after a panic of its holder: each change is one assignment, so the tables are never
+/// half-changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,8 +1,8 @@
-//! A deterministic stand-in for an embedding: unit length, and close for texts that share words.
+//! Deterministic mock of an embedding: unit length, and close for texts that share words.
 //!
-//! Each word (or token) draws a fixed random direction from the hash of model and word; a text is the sum of its
-//! words' directions and a small share of its own. That is feature hashing with dense features: a development system
-//! that searches by similarity still finds what it should.
+//! Each word (or token) selects a fixed pseudo-random direction by the hash of model and word. A text's vector is the
+//! sum of its words' directions plus a small direction of its own. This is feature hashing with dense features, so a
+//! development system with similarity search still finds sensible results.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::key::{Key, KeyBuilder, Tag};
 use crate::vector::Vector;
 use crate::wire::Input;
 
-/// How much of a text's own direction is mixed in, against one word: enough to tell two orders of the same words apart.
+/// Weight of a text's own direction, relative to one word. It suffices to tell two orders of the same words apart.
 const OWN_SHARE: f32 = 0.3;
 
-/// The mock vector of an input.
+/// Returns the mock vector of an input.
 pub fn vector(model: &str, dimension: usize, input: &Input<'_>) -> Vector {
     let mut context = KeyBuilder::new(None);
     let context = context.part(Tag::Model, model.as_bytes()).finish();
@@ -25,7 +25,7 @@ pub fn vector(model: &str, dimension: usize, input: &Input<'_>) -> Vector {
     normalised(sum)
 }
 
-/// The length of the vectors of models that everybody knows, when `dimensions` does not ask for another.
+/// Returns the dimension of widely used models if `dimensions` does not ask for another.
 pub fn usual_dimension(model: &str) -> Option<usize> {
     match model {
         "text-embedding-3-small" | "text-embedding-ada-002" | "text-embedding-ada-002-v2" => Some(1_536),
@@ -34,8 +34,8 @@ pub fn usual_dimension(model: &str) -> Option<usize> {
     }
 }
 
-/// The distinct words of an input and how often each stands in it. A word's square root counts, so that a repeated
-/// word does not drown the others.
+/// Returns the distinct words of an input, each with its count. The caller weighs a word by the square root of its
+/// count, so a repeated word does not dominate the others.
 fn features(context: &Key, input: &Input<'_>) -> BTreeMap<Key, f32> {
     let mut counts = BTreeMap::new();
     let mut add = |key: Key| *counts.entry(key).or_insert(0.0) += 1.0;
@@ -56,6 +56,7 @@ fn add_direction(sum: &mut [f32], feature: &Key, weight: f32) {
     for part in sum.chunks_mut(block.len()) {
         bytes.fill(&mut block);
         for (component, byte) in part.iter_mut().zip(block) {
+            // Centres the byte around zero.
             *component += weight * (f32::from(byte) - 127.5);
         }
     }
@@ -71,7 +72,7 @@ fn normalised(mut sum: Vec<f32>) -> Vector {
     Vector::from_components(&sum).unwrap_or_else(|_| unit(sum.len()))
 }
 
-/// What is left when the directions of all words cancel out, which only very few dimensions make possible.
+/// Returns a unit vector for the case that the directions of all words cancel out, which needs very few dimensions.
 fn unit(dimension: usize) -> Vector {
     let mut components = vec![0.0; dimension];
     components[0] = 1.0;

@@ -1,20 +1,20 @@
-//! Many inputs to distinct keys, and back: a text that stands twice in a request is looked up and sent once.
+//! Maps inputs to distinct keys and back. A text that occurs twice in a request is looked up and sent once.
 
 use crate::key::{Key, KeyMap, Spread};
 
-/// The distinct keys of a request and where each input finds its own.
+/// The distinct keys of a request, and the place of each input's key.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The distinct keys, in order of first appearance.
     pub keys: Vec<Key>,
-    /// For each distinct key the first input that has it.
+    /// For each distinct key, the first input that has it.
     pub firsts: Vec<usize>,
-    /// For each input the place of its key in `keys`.
+    /// For each input, the place of its key in `keys`.
     pub slots: Vec<u32>,
 }
 
 impl Plan {
-    /// Plans a request whose inputs have these keys.
+    /// Plans a request with inputs that have these keys.
     pub fn new(inputs: impl ExactSizeIterator<Item = Key>) -> Self {
         let count = inputs.len();
         let mut plan = Self {
@@ -34,7 +34,7 @@ impl Plan {
         plan
     }
 
-    /// How often each distinct key is asked for.
+    /// Returns how often each distinct key is requested.
     pub fn multiplicities(&self) -> Vec<u32> {
         let mut counts = vec![0; self.keys.len()];
         for slot in &self.slots {

@@ -1,5 +1,5 @@
-//! What the newest answers taught about each space: which model answers, how long its vectors are, which encoding
-//! cannot be read.
+//! State of each space as learned from the newest answers: the model that answers, the dimension of its vectors, and
+//! the encodings that cannot be read.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -8,41 +8,43 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use crate::key::{Key, KeyMap};
 use crate::wire::Encoding;
 
-/// Spaces remembered at once; beyond it one is forgotten, which costs one re-learning.
+/// Maximum number of spaces. Beyond it one is forgotten, which costs learning it again.
 const MAX_SPACES: usize = 10_000;
 
-/// Spaces that are looked at for one to forget.
+/// Number of spaces that are examined to choose one to forget.
 const CANDIDATES: usize = 256;
 
-/// How long an encoding that proved unreadable is not asked for again.
+/// An encoding that proved unreadable is not requested again for this long.
 const UNREADABLE_FOR_MS: u64 = 60_000;
 
-/// How long it holds that no tier below memory knows who answers.
+/// If the lower tiers do not know the model of a space, they are not queried for it again for this long.
 const ASK_AGAIN_AFTER_MS: u64 = 60_000;
 
-/// Unreadable answers in a row that prove it. One may be an accident.
+/// Number of consecutive unreadable answers that prove an encoding unreadable. A single one may be an accident.
 const UNREADABLE_PROOF: u32 = 3;
 
-/// Likewise where answers could be read before.
+/// The same number if earlier answers could be read.
 const UNREADABLE_PROOF_AFTER_READ: u32 = 20;
-/// Answers in a row with one dimension that was not asked for, from which on the upstream ignores the one asked for.
+/// Number of consecutive answers with one dimension that was not asked for. From then on, the upstream counts as
+/// ignoring `dimensions`.
 const DIMENSION_PROOF: u32 = 3;
 
-/// All spaces in use. A space is known by the key of its context: scope, upstream, model and every shaping field.
+/// All spaces in use. A space is identified by the key of its context: scope, upstream, model and every field that
+/// shapes vectors.
 #[derive(Default)]
 pub struct Spaces {
     known: RwLock<KeyMap<Arc<Lessons>>>,
 }
 
-/// What is known of one space.
+/// State of one space.
 #[derive(Default)]
 pub struct Lessons {
     learned: Mutex<Learned>,
-    /// Whether vectors of two models may be stored.
+    /// True if vectors of two models may be stored.
     is_mixed: AtomicBool,
-    /// How often something was kept in place of another vector that would still have served.
+    /// Count of stored vectors that replaced another vector that was still valid.
     refreshes: AtomicU64,
-    /// Whether answers have an `id`, which strict clients then demand of hits as well. Unknown before the first answer in
+    /// True if answers have an `id`, which strict clients then also require of hits. Unknown before the first answer in
     /// this process.
     has_ids: Mutex<Option<bool>>,
 }
@@ -50,11 +52,11 @@ pub struct Lessons {
 #[derive(Default)]
 struct Learned {
     identity: Option<Identity>,
-    /// Whether another identity than the present one has been met.
+    /// True if an identity other than the present one has been seen.
     has_changed: bool,
-    /// When all tiers below memory were asked who answered last.
+    /// Time at which all lower tiers were last queried for the newest identity.
     asked_for_at_ms: Option<u64>,
-    /// Whose record lies below memory as the newest of the space.
+    /// Identity of the record that the lower tiers hold as the newest of the space.
     noted: Option<Identity>,
     is_forgotten: bool,
     tokenizer: Tokenizer,
@@ -62,17 +64,17 @@ struct Learned {
     dimension: Dimension,
 }
 
-/// Dimension of answers where the upstream ignores the one that requests ask for.
+/// Dimension of answers if the upstream ignores the requested one.
 #[derive(Clone, Copy, Default)]
 struct Dimension {
     proven: Option<usize>,
-    /// Another one, and how many answers in a row had it.
+    /// Another dimension, and the number of consecutive answers that had it.
     candidate: Option<(usize, u32)>,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Unreadable {
-    /// True if answers could be read before. Then a few texts without a usable vector say nothing of the others.
+    /// True if answers could be read before. Then a few texts without a usable vector prove nothing about the others.
     was_read: bool,
     in_row: u32,
     until_ms: u64,
@@ -85,38 +87,38 @@ impl Unreadable {
     }
 }
 
-/// Who made a vector: vectors of two identities must not stand in one answer.
+/// Origin of a vector. One answer must never mix vectors of two identities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The model's name as the upstream gave it.
+    /// Name of the model, as the upstream gave it.
     pub model: Arc<str>,
-    /// The length of its vectors.
+    /// Dimension of its vectors.
     pub dimension: usize,
 }
 
-/// Whether the tokens that the upstream counts are those of `cl100k_base`.
+/// How the upstream counts tokens, compared with `cl100k_base`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tokenizer {
-    /// Not found out yet.
+    /// Unknown so far.
     #[default]
     Unknown,
-    /// They are not: the tokens of a text are only known from the sum of its call.
+    /// Its counts differ: the tokens of a text are known only from the sum of its call.
     Other,
 }
 
-/// What an answer changed.
+/// Change that an answer caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lesson {
-    /// Nothing; the same model answered.
+    /// None; the same model answered.
     Known,
-    /// It was the first answer.
+    /// The first answer of this space.
     First,
-    /// Another model answered than before: older vectors are misses.
+    /// A model other than before answered: older vectors are misses.
     Drift,
 }
 
 impl Spaces {
-    /// The lessons of a space, empty at first.
+    /// Returns the state of a space, empty at first.
     pub fn of(&self, space: Key) -> Arc<Lessons> {
         if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&space) {
             return Arc::clone(known);
@@ -125,7 +127,7 @@ impl Spaces {
         if known.len() >= MAX_SPACES
             && let Some(one) = one_to_forget(&known)
         {
-            // A rendered answer may still hold these lessons, and would never hear of a change of model.
+            // A cached reply may still hold this state, and would never learn of a later change of model.
             if let Some(forgotten) = known.remove(&one) {
                 forgotten.lock().is_forgotten = true;
             }
@@ -133,14 +135,14 @@ impl Spaces {
         Arc::clone(known.entry(space).or_default())
     }
 
-    /// The lessons of a space, where there are any. Makes no entry for it.
+    /// Returns the state of a space if there is any. Creates no entry.
     pub fn find(&self, space: &Key) -> Option<Arc<Lessons>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(space).cloned()
     }
 }
 
-/// An arbitrary one, but rather not one of which vectors of two models may be stored: without its lessons both would be
-/// served.
+/// Selects an arbitrary space, preferably one without stored vectors of two models: without its state, both
+/// would be served.
 fn one_to_forget(known: &KeyMap<Arc<Lessons>>) -> Option<Key> {
     let is_mixed = |lessons: &Lessons| lessons.is_mixed.load(Ordering::Relaxed);
     let plain = known.iter().take(CANDIDATES).find(|(_, lessons)| !is_mixed(lessons));
@@ -148,18 +150,18 @@ fn one_to_forget(known: &KeyMap<Arc<Lessons>>) -> Option<Key> {
 }
 
 impl Lessons {
-    /// Who answers for this space now, as far as known.
+    /// Returns the current identity of this space, if known.
     pub fn identity(&self) -> Option<Identity> {
         self.lock().identity.clone()
     }
 
-    /// Whether a vector of `identity` may be served: it may, unless a newer answer named another model.
+    /// Returns true if a vector of `identity` may be served, which ends when a newer answer names another model.
     pub fn accepts(&self, identity: &Identity) -> bool {
         let learned = self.lock();
         !learned.is_forgotten && learned.identity.as_ref().is_none_or(|current| current == identity)
     }
 
-    /// Takes in who answered. Returns the identity to keep, sharing its name with earlier ones.
+    /// Learns the identity of an answer. Returns the identity to store, which shares its name with earlier ones.
     pub fn learn(&self, model: &str, dimension: usize) -> (Identity, Lesson) {
         let mut learned = self.lock();
         let lesson = match &learned.identity {
@@ -178,52 +180,53 @@ impl Lessons {
         (identity, lesson)
     }
 
-    /// Whether nobody knows who answers, and the tiers below memory have yet to be asked, or to be asked again: the one
-    /// that knows may have been late, and another process may have met a newer model since.
+    /// Returns true if the model is unknown and the lower tiers have not been queried within the last minute. A tier
+    /// with the record may have been slow, and another process may have seen a newer model since.
     pub fn is_to_be_asked_for(&self, now_ms: u64) -> bool {
         let learned = self.lock();
         let was_just_asked = |at: u64| now_ms.saturating_sub(at) < ASK_AGAIN_AFTER_MS;
         learned.identity.is_none() && !learned.asked_for_at_ms.is_some_and(was_just_asked)
     }
 
-    /// All tiers below memory were asked.
+    /// Notes that all lower tiers were queried.
     pub fn was_asked_for(&self, now_ms: u64) {
         self.lock().asked_for_at_ms = Some(now_ms);
     }
 
-    /// Takes in who answered last in the life of another process, if nobody has answered in this one's yet.
+    /// Adopts the newest identity that another process stored, unless this process already knows one.
     pub fn recall(&self, identity: &Identity) {
         let mut learned = self.lock();
         if learned.identity.is_none() {
             learned.identity = Some(identity.clone());
             learned.noted = Some(identity.clone());
+            // A different identity seen later must be noted in the lower tiers.
             learned.has_changed = true;
         }
     }
 
-    /// There may be records of an older identity below memory.
+    /// Notes that the lower tiers may hold records of an older identity.
     pub fn expect_older(&self) {
         self.lock().has_changed = true;
     }
 
-    /// A record of an older identity was met.
+    /// Notes that a record of an older identity was found.
     pub fn meet_older(&self) {
         self.expect_older();
         self.is_mixed.store(true, Ordering::Relaxed);
     }
 
-    /// Something was kept in place of another vector that would still have served.
+    /// Notes that a stored vector replaced another one that was still valid.
     pub fn note_refresh(&self) {
         self.refreshes.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Notes whether an answer of this space has an `id`. One is enough.
+    /// Notes whether an answer of this space has an `id`. One answer with an `id` is enough.
     pub fn note_id(&self, has_id: bool) {
         let mut has_ids = self.has_ids.lock().unwrap_or_else(PoisonError::into_inner);
         let is_news = has_id && *has_ids == Some(false);
         *has_ids = Some(has_id || *has_ids == Some(true));
         if is_news {
-            // Replies that were put together without one are out of date.
+            // Cached replies without an id are out of date now.
             self.note_refresh();
         }
     }
@@ -233,13 +236,13 @@ impl Lessons {
         self.has_ids.lock().unwrap_or_else(PoisonError::into_inner).unwrap_or(true)
     }
 
-    /// How often that was so. What was put together from stored vectors is a view of them as long as it has not risen.
+    /// Returns the count of replaced vectors. A reply assembled from stored vectors is valid while this
+    /// count is unchanged.
     pub fn refreshes(&self) -> u64 {
         self.refreshes.load(Ordering::SeqCst)
     }
 
-    /// Whether it has yet to be noted below memory that `identity` answers where another one did before; from now on it
-    /// has not.
+    /// Returns true if the lower tiers must still be told that `identity` replaced another one. Marks it as told.
     pub fn must_be_noted(&self, identity: &Identity) -> bool {
         let mut learned = self.lock();
         let is_news = learned.has_changed && learned.noted.as_ref() != Some(identity);
@@ -249,7 +252,7 @@ impl Lessons {
         is_news
     }
 
-    /// How the upstream counts tokens, as far as known.
+    /// Returns how the upstream counts tokens, if known.
     pub fn tokenizer(&self) -> Tokenizer {
         self.lock().tokenizer
     }
@@ -266,16 +269,16 @@ impl Lessons {
         learned.dimension.candidate = None;
     }
 
-    /// Returns the dimension that vectors of this space are known to have: that of several answers in a row although another
-    /// one was expected, else that of the newest vector, also of one that was stored by another process.
+    /// Returns the known dimension of vectors of this space. That is the unexpected dimension that several consecutive
+    /// answers had, else the dimension of the newest vector, even if another process stored it.
     pub fn known_dimension(&self) -> Option<usize> {
         let learned = self.lock();
         let newest = || learned.identity.as_ref().map(|identity| identity.dimension);
         learned.dimension.proven.or_else(newest)
     }
 
-    /// Notes an answer whose vectors all had `dimension`, which was not expected. Returns true if enough answers in a row
-    /// had it: from now on it is expected. A single one may be an accident.
+    /// Notes an answer with vectors that all had `dimension`, which was not expected. Returns true if enough
+    /// consecutive answers had it: from now on it is expected. A single one may be an accident.
     pub fn note_other_dimension(&self, dimension: usize) -> bool {
         let learned = &mut self.lock().dimension;
         let in_row = match learned.candidate {
@@ -290,13 +293,13 @@ impl Lessons {
         true
     }
 
-    /// Notes a failure of another kind, which ends a row of answers with one dimension.
+    /// Notes a failure of another kind, which ends a run of answers with one dimension.
     pub fn note_other_failure(&self) {
         self.lock().dimension.candidate = None;
     }
 
-    /// Notes that an answer in `encoding` could not be read. `proven` where one such answer says it all. Says whether that
-    /// is news: from now on it is not asked for.
+    /// Notes that an answer in `encoding` could not be read. `proven` is true if one such answer is sufficient proof.
+    /// Returns true if the encoding has just become unreadable: from now on it is not requested.
     pub fn mark_unreadable(&self, encoding: Encoding, proven: bool, now_ms: u64) -> bool {
         let mut learned = self.lock();
         let lesson = learned.unreadable.entry(encoding).or_default();
@@ -306,7 +309,7 @@ impl Lessons {
         lesson.is_proof(now_ms) && !was_given_up
     }
 
-    /// Whether `encoding` proved unreadable a short while ago.
+    /// Returns true if `encoding` proved unreadable recently.
     pub fn is_unreadable(&self, encoding: Encoding, now_ms: u64) -> bool {
         self.lock().unreadable.get(&encoding).is_some_and(|lesson| lesson.is_proof(now_ms))
     }

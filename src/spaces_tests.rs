@@ -1,4 +1,4 @@
-//! What is learned of a space, and what is not.
+//! Tests of the facts that a space learns from answers.
 
 use super::*;
 use crate::key::{KeyBuilder, Tag};

@@ -1,23 +1,23 @@
-//! How many tokens a text costs. The tokenizer's tables are loaded on first use: an idle process does not hold them.
+//! Token counts of texts. The tokenizer's tables are loaded on first use, so an idle process does not hold them.
 
-/// Tokens of `text` under `cl100k_base`, special tokens read as plain text. That is how OpenAI's embedding models
-/// count (<https://platform.openai.com/docs/guides/embeddings>).
+/// Returns the tokens of `text` under `cl100k_base`, with special tokens read as plain text. OpenAI's embedding models
+/// count in this way (<https://platform.openai.com/docs/guides/embeddings>).
 pub fn count(text: &str) -> u32 {
     u32::try_from(bpe_openai::cl100k_base().count(text)).unwrap_or(u32::MAX)
 }
 
-/// Whether a model of this name counts with `cl100k_base`.
+/// Returns true if a model of this name counts with `cl100k_base`.
 pub fn counts_with_cl100k(model: &str) -> bool {
     model.starts_with("text-embedding-3-") || model.starts_with("text-embedding-ada-002")
 }
 
-/// A quick estimate, for packing calls: English has about four bytes a token, most other text fewer.
+/// Returns a quick estimate, for packing calls. English has about four bytes a token, most other text fewer.
 pub const fn estimate(text: &str) -> usize {
     text.len().div_ceil(3)
 }
 
-/// Splits `total` over `weights` in proportion, so that the shares add up to it and none that weighs is zero as long as
-/// there is enough to go around. Nothing is shared out where nothing weighs.
+/// Splits `total` over `weights` in proportion. The shares add up to `total`, and each positive weight gets at least
+/// one if `total` allows it. If all weights are zero, all shares are zero.
 pub fn apportion(total: u64, weights: &[usize]) -> Vec<u32> {
     let weighing = weights.iter().filter(|weight| **weight > 0).count() as u64;
     let least = u64::from(total >= weighing);
@@ -72,7 +72,7 @@ mod tests {
                 prop_assert!(*weight > 0 || *share == 0);
                 prop_assert!(*weight == 0 || *share > 0 || total < weighing);
                 let exact = u128::from(total) * *weight as u128 / all.max(1) as u128;
-                // Everybody's first token comes out of the others' shares.
+                // The first token of each input is taken from the other shares.
                 prop_assert!(u128::from(*share).abs_diff(exact) <= u128::from(weighing) + 1);
             }
         }

@@ -1,15 +1,15 @@
-//! A vector as it is kept and sent: f32 components as little-endian bytes, exactly as the upstream gave them.
+//! A vector as it is stored and sent: f32 components as little-endian bytes, exactly as the upstream gave them.
 
 use std::sync::Arc;
 
 /// Bytes of one component.
 pub const COMPONENT_BYTES: usize = 4;
 
-/// One embedding. Cheap to clone; the bytes are the very ones a base64 answer carries.
+/// One embedding. Cheap to clone. Its bytes are those that a base64 answer carries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vector(Arc<[u8]>);
 
-/// Why some numbers are not a vector that may be kept.
+/// Reason why some numbers are not a valid vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAVector {
     /// There is no component.
@@ -27,12 +27,12 @@ pub enum NotAVector {
 }
 
 impl Vector {
-    /// Takes f32 components in little-endian order.
+    /// Creates a vector from f32 components in little-endian order.
     pub fn from_le_bytes(bytes: &[u8]) -> Result<Self, NotAVector> {
         Self::from_shared(Arc::from(bytes))
     }
 
-    /// The same, of bytes that need not be copied any more.
+    /// Creates a vector from shared bytes, without a copy.
     pub fn from_shared(bytes: Arc<[u8]>) -> Result<Self, NotAVector> {
         if bytes.is_empty() {
             return Err(NotAVector::Empty);
@@ -40,7 +40,7 @@ impl Vector {
         if !bytes.len().is_multiple_of(COMPONENT_BYTES) {
             return Err(NotAVector::Ragged);
         }
-        // No way out of the loop before its end, so that the compiler can take several components at a time.
+        // The loop has no early exit, which lets the compiler vectorise it.
         let (mut is_finite, mut magnitude_bits) = (true, 0);
         for component in bytes.as_chunks::<COMPONENT_BYTES>().0 {
             let magnitude = f32::from_le_bytes(*component).abs();
@@ -56,7 +56,7 @@ impl Vector {
         Ok(Self(bytes))
     }
 
-    /// Takes components as numbers.
+    /// Creates a vector from components as numbers.
     pub fn from_components(components: &[f32]) -> Result<Self, NotAVector> {
         let mut bytes = Vec::with_capacity(components.len() * COMPONENT_BYTES);
         for component in components {
@@ -65,27 +65,27 @@ impl Vector {
         Self::from_le_bytes(&bytes)
     }
 
-    /// Takes bytes that were a vector's before.
+    /// Creates a vector from bytes that were already validated.
     pub(crate) const fn from_checked(bytes: Arc<[u8]>) -> Self {
         Self(bytes)
     }
 
-    /// The bytes, without a copy.
+    /// Returns the bytes, without a copy.
     pub(crate) fn into_shared(self) -> Arc<[u8]> {
         self.0
     }
 
-    /// The components as little-endian bytes.
+    /// Returns the components as little-endian bytes.
     pub fn as_le_bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// How many components there are.
+    /// Returns the number of components.
     pub fn dimension(&self) -> usize {
         self.0.len() / COMPONENT_BYTES
     }
 
-    /// The components as numbers, in order.
+    /// Iterates over the components as numbers, in order.
     pub fn components(&self) -> impl Iterator<Item = f32> + '_ {
         self.0.as_chunks::<COMPONENT_BYTES>().0.iter().map(|bytes| f32::from_le_bytes(*bytes))
     }

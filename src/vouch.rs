@@ -1,37 +1,37 @@
-//! What the upstream has accepted of late, by credential and by what was asked with it. In the shared scope only that
-//! is served from the store: a key may be good for one model and not for another.
+//! Credentials that the upstream has accepted recently, each with the address and model of the call. In the shared
+//! scope, stored vectors are served only for these pairs, because a key may be valid for one model and not for another.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::key::Key;
 
-/// Credentials remembered at once; beyond it the ones whose time is over go, then an arbitrary one.
+/// Maximum number of credentials. Beyond it expired ones are removed, then an arbitrary one.
 const MAX_CREDENTIALS: usize = 10_000;
 
-/// Models remembered for one credential; beyond it all of them are forgotten, which costs a call each.
+/// Maximum number of models per credential. Beyond it all of them are forgotten, which costs one call each.
 const MAX_SUBJECTS: usize = 64;
 
-/// A credential and what is asked with it, both by their hashes.
+/// A credential and the subject of its calls, both as hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Voucher {
-    /// The credential.
+    /// Hash of the credential.
     pub credential: Key,
-    /// The address and the model.
+    /// Hash of address and model.
     pub subject: Key,
 }
 
-/// Until when each subject is accepted, in milliseconds since the epoch.
+/// Expiry of each accepted subject, in milliseconds since the epoch.
 type Subjects = HashMap<Key, u64>;
 
-/// What was accepted.
+/// The accepted credentials.
 #[derive(Default)]
 pub struct Vouchers {
     until_ms: Mutex<HashMap<Key, Subjects>>,
 }
 
 impl Vouchers {
-    /// Notes that the upstream accepted this, which holds until `until_ms`.
+    /// Notes that the upstream accepted this credential for this subject, until `until_ms`.
     pub fn accept(&self, voucher: Voucher, until_ms: u64, now_ms: u64) {
         let mut known = self.lock();
         if known.len() >= MAX_CREDENTIALS && !known.contains_key(&voucher.credential) {
@@ -54,14 +54,14 @@ impl Vouchers {
         self.lock().remove(credential);
     }
 
-    /// Notes that the upstream does not let the credential ask this.
+    /// Notes that the upstream forbids the credential this subject.
     pub fn forbid(&self, voucher: &Voucher) {
         if let Some(subjects) = self.lock().get_mut(&voucher.credential) {
             subjects.remove(&voucher.subject);
         }
     }
 
-    /// Whether the upstream's yes to this still holds.
+    /// Returns true if the upstream's acceptance is still valid.
     pub fn holds(&self, voucher: &Voucher, now_ms: u64) -> bool {
         let known = self.lock();
         let until_ms = known.get(&voucher.credential).and_then(|subjects| subjects.get(&voucher.subject));

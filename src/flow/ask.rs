@@ -1,4 +1,4 @@
-//! What a caller asks, and the keys that follow from it.
+//! One embeddings request as the flow sees it, and the keys that follow from it.
 
 use bytes::Bytes;
 use http::uri::Authority;
@@ -12,44 +12,44 @@ use crate::upstream::{Charge, normal_path};
 use crate::vouch::Voucher;
 use crate::wire::{EmbedRequest, Space};
 
-/// One embeddings request with all that decides its answer.
+/// One embeddings request with everything that decides its answer.
 pub struct Ask<'a> {
-    /// The body, understood.
+    /// The parsed body.
     pub request: EmbedRequest<'a>,
-    /// The body, byte for byte.
+    /// The original bytes of the body.
     pub body: Bytes,
-    /// The memory that the body is charged with. A fetch holds it as long as it holds the body.
+    /// Memory reservation for the body. A fetch holds it as long as it holds the body.
     pub charge: Charge,
-    /// When the caller waits no more.
+    /// Time at which the caller stops waiting.
     pub deadline: Instant,
-    /// Who asks, and where it would go.
+    /// The caller, and the upstream's address for it.
     pub origin: Origin<'a>,
-    /// How the caller wants it handled.
+    /// The caller's cache controls.
     pub controls: Controls,
-    /// In whose trace.
+    /// The trace that the request belongs to.
     pub trace: TraceContext,
 }
 
-/// Who asks, and where it would go.
+/// The caller of a request, and the upstream's address for it.
 #[derive(Clone, Debug)]
 pub struct Origin<'a> {
     /// The upstream's address for this request.
     pub uri: Uri,
-    /// The hash of the credential that the upstream is shown.
+    /// Hash of the credential that is sent to the upstream.
     pub credential: Key,
-    /// The hash of the credential that the caller sent.
+    /// Hash of the credential that the caller sent.
     pub caller: Key,
-    /// Who may share what is stored for this caller.
+    /// Key of the callers that share stored vectors with this one.
     pub scope: Key,
-    /// Whether the upstream has to have accepted the credential before stored vectors are served.
+    /// True if stored vectors are served only after the upstream has accepted the credential.
     pub must_be_vouched: bool,
     /// The headers of the request.
     pub headers: &'a HeaderMap,
 }
 
 impl Origin<'_> {
-    /// What the upstream has to have accepted before stored vectors of `space` are served, where it has to: the
-    /// credential, for this address and model.
+    /// Returns the credential, address and model that the upstream must have accepted before stored vectors of `space`
+    /// are served. Returns `None` if no such check is configured.
     pub fn voucher(&self, space: &Space) -> Option<Voucher> {
         self.must_be_vouched.then(|| {
             let mut subject = KeyBuilder::new(None);
@@ -60,34 +60,35 @@ impl Origin<'_> {
     }
 }
 
-/// How the caller wants it handled: standard `cache-control`, and the fallback.
+/// Cache controls of a request: standard `cache-control` directives, and the fallback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Controls {
-    /// Fetch even what is stored.
+    /// Fetch even inputs that are stored.
     pub no_cache: bool,
-    /// Keep nothing of it.
+    /// Store nothing of the answer.
     pub no_store: bool,
-    /// Rather fail than fetch.
+    /// Fail instead of fetching.
     pub only_if_cached: bool,
-    /// Whether other requests may join its calls, and it theirs.
+    /// Whether the request shares upstream calls with other requests.
     pub calls: Calls,
-    /// The oldest that is accepted.
+    /// Maximum age of a record that the caller accepts.
     pub max_age_ms: Option<u64>,
-    /// How far a fallback may go; can only narrow the configured mode.
+    /// Limit of the fallback. It can only narrow the configured mode.
     pub fallback: Option<FallbackMode>,
 }
 
-/// Whether a request shares its calls with others.
+/// Sharing of upstream calls between requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Calls {
     /// Equal inputs of several requests are fetched once.
     #[default]
     Shared,
-    /// Each input is fetched for this request.
+    /// Each input is fetched for this request alone.
     Own,
 }
 
-/// The key of who may share an entry. A namespace and the headers that choose who answers narrow it; nothing widens it.
+/// Returns the key of the callers that share entries. A namespace and the headers that choose the answering model
+/// narrow the scope; nothing widens it.
 pub fn scope_key(cache: &Cache, credential: &Key, namespace: Option<&[u8]>, headers: &HeaderMap) -> Key {
     let mut key = KeyBuilder::new(cache.key_secret.as_ref());
     match cache.scope {
@@ -102,7 +103,7 @@ pub fn scope_key(cache: &Cache, credential: &Key, namespace: Option<&[u8]>, head
     key.finish()
 }
 
-/// Joins the values of some headers in the order of `names`; one that is absent adds nothing.
+/// Adds the values of some headers in the order of `names`; an absent header adds nothing.
 pub fn join_headers(key: &mut KeyBuilder, names: &[HeaderName], headers: &HeaderMap) {
     for name in names {
         for value in headers.get_all(name) {
@@ -111,7 +112,7 @@ pub fn join_headers(key: &mut KeyBuilder, names: &[HeaderName], headers: &Header
     }
 }
 
-/// The key of everything that shapes a vector but its input: scope, upstream and space.
+/// Returns the key of everything that shapes a vector except its input: scope, upstream and space.
 pub fn space_key(scope: &Key, uri: &Uri, space: &Space) -> Key {
     let mut key = KeyBuilder::new(None);
     key.part(Tag::Scope, scope.as_bytes()).part(Tag::Upstream, address(uri).as_bytes());
@@ -119,12 +120,13 @@ pub fn space_key(scope: &Key, uri: &Uri, space: &Space) -> Key {
     key.finish()
 }
 
-/// The key of address and space, whoever asks.
+/// Returns the key of address and space, which is the same for all callers.
 pub fn model_key(uri: &Uri, space: &Space) -> Key {
     space_key(&KeyBuilder::new(None).finish(), uri, space)
 }
 
-/// Text of an address as its `Display` writes it, with a normalised path. Built by hand because each request needs it.
+/// Returns an address as its `Display` writes it, with a normalised path. It is built by hand because each
+/// request needs it.
 fn address(uri: &Uri) -> String {
     let mut text = String::with_capacity(128);
     if let Some(scheme) = uri.scheme_str() {

@@ -1,4 +1,4 @@
-//! From the vectors of a request's distinct keys to the answer in the caller's order, with what it cost and saved.
+//! Turns the vectors of a request's distinct keys into the answer, in the caller's order, with its token counts.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,41 +21,41 @@ use crate::wire::{Input, Members, Rendering};
 pub struct Answer {
     /// The body.
     pub rendering: Rendering,
-    /// Where it came from.
+    /// Its inputs by source, and its tokens.
     pub tally: Tally,
-    /// What the call made for this request said about itself.
+    /// Headers of the call that was made for this request.
     pub call_headers: Option<HeaderMap>,
-    /// How long the finished body stays true, if it is a full hit.
+    /// Conditions under which the finished body stays valid, if it is a full hit.
     pub keep: Option<Keep>,
-    /// Holds the room of the vectors until they are written.
+    /// Holds the memory reservation of the vectors until they are written.
     pub room: Arc<dyn Send + Sync>,
-    /// By which measure the upstream was found unavailable, where something stands in for its vectors.
+    /// Reason why the upstream counts as unavailable, if fallback vectors are part of the answer.
     pub fallback: Option<String>,
 }
 
-/// What a finished body's truth hangs on.
+/// Conditions under which a finished body stays valid.
 pub struct Keep {
-    /// Until when all of its records are fresh.
+    /// Time at which the first of its records stops being fresh.
     pub fresh_until_ms: u64,
-    /// Whose vectors it holds.
+    /// Model that made its vectors.
     pub identity: Identity,
-    /// What is known of their space.
+    /// State of their space.
     pub lessons: Arc<Lessons>,
-    /// The purges and imports it has seen.
+    /// Count of purges and imports when the request began.
     pub generation: Generation,
-    /// The refreshes of its space that it has seen.
+    /// Count of replaced records in its space when the request began.
     pub refreshes: u64,
-    /// What the upstream has to have accepted, where it has to.
+    /// Credential that the upstream must have accepted, if the configuration demands it.
     pub voucher: Option<Voucher>,
 }
 
-/// A distinct key's vector with how often it is asked for.
+/// The vector of a distinct key, and the number of inputs that ask for it.
 struct Part<'a> {
     served: &'a Served,
     input: &'a Input<'a>,
     times_asked: u32,
-    /// Its tokens as known when this answer began. Another request that waited for the same fetch may count them any
-    /// moment, and then they must not be added to a sum that already holds them.
+    /// Its tokens as known when this answer began. Another request that waited for the same fetch may set them at any
+    /// moment; they must not be added to a sum that already includes them.
     known_tokens: Option<u32>,
 }
 
@@ -66,7 +66,7 @@ impl Part<'_> {
 }
 
 impl Request<'_> {
-    /// The answer; every key must be served.
+    /// Assembles the answer; every key must be served.
     pub(super) async fn assemble(&self, progress: &Progress) -> Outcome {
         let mut parts = self.parts(progress);
         self.count_what_nobody_told(&mut parts).await;
@@ -90,7 +90,7 @@ impl Request<'_> {
         let slots = progress.slots.iter().zip(&self.plan.firsts).zip(self.plan.multiplicities());
         slots
             .map(|((slot, first), times_asked)| {
-                // A gap here would move every later vector to another input.
+                // A gap here would shift every later vector to the wrong input.
                 let served = slot.served().expect("assembling must come after every key was served");
                 let (input, known_tokens) = (&self.ask.request.inputs[*first], served.record.tokens());
                 Part { served, input, times_asked, known_tokens }
@@ -113,8 +113,8 @@ impl Request<'_> {
         }
     }
 
-    /// Further members of the answer: those of the call, or an id where there was no call and the upstream's answers have
-    /// one, or may have. It is the same for the same request.
+    /// Returns further members of the answer. They come from the call. Without a call they are a generated id, if the
+    /// upstream's answers have an id or may have one. The id is the same for equal requests.
     fn members(&self, parts: &[Part<'_>]) -> Members {
         let call = parts.iter().find_map(|part| part.served.call.as_ref());
         match call {
@@ -139,18 +139,19 @@ impl Request<'_> {
     }
 }
 
-/// The headers of the first call that was made for this request.
+/// Returns the headers of the first call that was made for this request.
 fn call_headers(parts: &[Part<'_>]) -> Option<HeaderMap> {
     let own = parts.iter().find(|part| part.served.source == Source::Upstream)?;
     own.served.call_headers().map(shown_on_misses)
 }
 
-/// Tokens that are counted on the spot; more take long enough to be in the way of other requests.
+/// Number of tokens that are counted on the runtime's own threads. Counting more would delay other requests.
 const FEW_TOKENS: usize = 1_000;
 
 impl Request<'_> {
-    /// Counts the inputs whose tokens neither their record nor the sum of a call tells; each is counted once in its
-    /// life. The first use loads the tokenizer's tables: that, like much text, is not for the runtime's own threads.
+    /// Counts the inputs with tokens that neither their record nor the sum of a call gives. Each input is counted only
+    /// once because its record stores the count. The first use loads the tokenizer's tables. That and long texts are
+    /// work for the blocking pool.
     async fn count_what_nobody_told(&self, parts: &mut [Part<'_>]) {
         let untold = untold(parts);
         if untold.is_empty() {
@@ -167,7 +168,7 @@ impl Request<'_> {
         };
         match counts {
             Some(counts) => keep_counts(parts, &untold, &counts),
-            // For this answer only: a record keeps what was counted.
+            // The estimate serves this answer only, because a record must hold exact counts.
             None => untold.iter().zip(estimates).for_each(|(place, estimate)| {
                 parts[*place].known_tokens = u32::try_from(estimate).ok();
             }),
@@ -189,8 +190,8 @@ fn untold(parts: &[Part<'_>]) -> Vec<usize> {
     (0..parts.len()).filter(|place| !is_told(&parts[*place])).collect()
 }
 
-/// `usage.prompt_tokens`, and in the tally what of it was billed and what saved. A call's sum is taken where the whole
-/// call was for this request.
+/// Returns `usage.prompt_tokens`, and adds the billed and the saved tokens to the tally. The sum of a call is used if
+/// the whole call was made for this request.
 fn sum_tokens(parts: &[Part<'_>], tally: &mut Tally) -> u64 {
     let mut total = 0;
     for part in parts {
@@ -205,7 +206,8 @@ fn sum_tokens(parts: &[Part<'_>], tally: &mut Tally) -> u64 {
     total
 }
 
-/// The first of several equal inputs is billed where a fetch was made for it; its repetitions are always saved.
+/// Adds the tokens of one key to the tally. The first of several equal inputs is billed if it was fetched for this
+/// request. Repetitions count as saved, unless the call itself sent them.
 fn note(part: &Part<'_>, tokens: u64, tally: &mut Tally) {
     let asked = u64::from(part.times_asked);
     match part.served.source {
@@ -219,7 +221,7 @@ fn note(part: &Part<'_>, tokens: u64, tally: &mut Tally) {
     }
 }
 
-/// The token sums of calls whose every input is in this request, once, and not counted yet.
+/// Returns the token sums of calls that carried only inputs of this request, each of them once, none counted yet.
 fn sums_of_own_calls(parts: &[Part<'_>]) -> HashMap<*const CallInfo, u64> {
     let mut seen: HashMap<*const CallInfo, (usize, &CallInfo)> = HashMap::new();
     let uncounted = parts

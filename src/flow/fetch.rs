@@ -1,4 +1,5 @@
-//! The fetch of what one request leads: from the claim to the landing, whoever still waits for it.
+//! The fetch of the keys that one request leads, from the claim to the results. It runs to its end, even
+//! without waiters.
 
 use std::sync::Arc;
 
@@ -29,7 +30,7 @@ const OTHER_DIMENSION: &str =
     "the upstream ignores `dimensions`: vectors of the dimension that it answers with are stored";
 const NOT_STORED: &str = "an answer was passed on and not stored";
 
-/// The fetch of everything that one request leads. It runs to its end whoever still waits for it: see `Request::launch`.
+/// Fetch of all keys that one request leads. It runs to its end, even without waiters: see `Request::launch`.
 pub(super) struct Fetch {
     pub(super) flow: Arc<Flow>,
     pub(super) config: Arc<Config>,
@@ -37,27 +38,27 @@ pub(super) struct Fetch {
     pub(super) lane: Lane,
     /// The request as its caller wrote it.
     pub(super) own: Arc<OwnRequest>,
-    /// For each key that is led its place among the distinct keys of the request.
+    /// For each led key, its place among the distinct keys of the request.
     pub(super) places: Vec<u32>,
     pub(super) space: Key,
     pub(super) lessons: Arc<Lessons>,
     pub(super) generation: Generation,
     pub(super) deadline: Instant,
-    /// Whether a stored vector would do.
+    /// True if stored vectors are acceptable.
     pub(super) may_use_stored: bool,
-    /// Whether something has landed since the look-up.
+    /// True if another fetch has finished since the look-up.
     pub(super) has_news: bool,
-    /// How the caller wants it handled.
+    /// The caller's cache controls.
     pub(super) controls: Controls,
     pub(super) credential: Key,
     pub(super) caller: Key,
-    /// What a success says about the credential, where that matters.
+    /// Credential that a success proves to be accepted, if the configuration asks for that.
     pub(super) voucher: Option<Voucher>,
     pub(super) asked_model: String,
-    /// In whose trace: that of the request, as long as it waits.
+    /// Trace context of the request, for as long as it waits.
     pub(super) trace: TraceContext,
     pub(super) expected_dimension: usize,
-    /// The room for what it brings.
+    /// Memory reservation for the vectors that this fetch brings.
     pub(super) room: Arc<Held>,
 }
 
@@ -71,7 +72,7 @@ impl Fetch {
         }
     }
 
-    /// Asks the upstream for inputs, given with their places in the lead.
+    /// Fetches inputs from the upstream. They are given with their places in the lead.
     pub(super) async fn fetch(&self, open: Vec<(usize, Input<'static>)>) {
         if open.is_empty() {
             return;
@@ -88,16 +89,16 @@ impl Fetch {
                 };
                 let landed = portion.places.clone();
                 self.land(portion, &places).await;
-                // After what was stored is on its way: whoever gets the lease next must find it.
+                // Released only after storing has begun: the next holder of the lease must find the record.
                 self.release(&places[landed]);
             }
         };
-        // The work first: what it brings lands in the same go.
+        // The work is polled first, so its results are handled in the same poll.
         tokio::join!(biased; work, landing);
     }
 
-    /// Looks into memory once more, if an earlier fetch has landed and left between the look-up and the claim; without
-    /// this look its result would be paid for twice.
+    /// Looks into memory once more if an earlier fetch has finished between the look-up and the claim. Without this
+    /// look its result would be paid for twice.
     fn land_stored(&self) -> Vec<usize> {
         if !(self.may_use_stored && self.has_news) {
             return Vec::new();
@@ -130,7 +131,8 @@ impl Fetch {
         }
     }
 
-    /// The vectors, if there is room for them also where they are larger than they were expected to be.
+    /// Returns the vectors if the reservation covers them. Vectors may be larger than expected; the reservation then
+    /// grows, or the fetch fails.
     fn with_room(&self, fetched: Vec<Fetched>) -> Result<Vec<Fetched>, Arc<Failure>> {
         let dimension = fetched.first().map_or(0, |first| first.vector.dimension());
         let beyond = dimension.saturating_sub(self.expected_dimension) * COMPONENT_BYTES * fetched.len();
@@ -140,7 +142,7 @@ impl Fetch {
         Ok(fetched)
     }
 
-    /// Fills the tiers, then lets the waiters go. `places` maps the submitted inputs to the lead's.
+    /// Fills the tiers, then releases the waiters. `places` maps the submitted inputs to those of the lead.
     async fn land(&self, portion: Portion, places: &[usize]) {
         let places = &places[portion.places];
         match portion.result.and_then(|fetched| self.with_room(fetched)) {
@@ -195,7 +197,8 @@ impl Fetch {
         };
         let landed = fetched.into_iter().zip(places).map(keep_one).collect();
         if !self.controls.no_store {
-            // Whoever looked it up before and claims it now is to look again, whichever table this lands in.
+            // A request that looked the key up earlier and claims it now must look again, whichever table
+            // this fetch used.
             self.flow.flights.note_landing();
         }
         if outdates_any {
@@ -204,8 +207,8 @@ impl Fetch {
         landed
     }
 
-    /// Whether a record is to take the place of another vector that would still serve. Where memory does not know, it may
-    /// be what a caller wished anew.
+    /// Returns true if a record replaces another vector that would still be served. If memory does not hold the key, a
+    /// caller that asked for a new vector may be replacing one in a lower tier.
     fn outdates(&self, key: &Key, record: &Record) -> bool {
         let has_looked = self.may_use_stored && self.controls.max_age_ms.is_none();
         let is_wished_anew = self.controls.no_cache || self.controls.max_age_ms.is_some();
@@ -213,7 +216,8 @@ impl Fetch {
         !has_looked && self.flow.tiers.memory().peek(key).map_or(is_wished_anew, differs)
     }
 
-    /// The asker's name for the model, to be shared by all records of a portion. A path may name it in its place.
+    /// Returns the caller's name for the model, shared by all records of a portion. If the path names the model, this
+    /// is the name in the identity.
     fn asked_as(&self, identity: &Identity) -> Arc<str> {
         let is_other = !self.asked_model.is_empty() && *self.asked_model != *identity.model;
         if is_other { Arc::from(&*self.asked_model) } else { Arc::clone(&identity.model) }
@@ -228,7 +232,7 @@ impl Fetch {
             self.warn_of_dimension(dimension);
         }
         if lesson == Lesson::First && self.flow.tiers.may_hold_older() {
-            // Whatever lies there may be of another model, met by nobody yet in this process's life.
+            // The lower tiers may hold records of another model that this process has not seen yet.
             self.lessons.expect_older();
         }
         if lesson == Lesson::Drift {
@@ -298,13 +302,13 @@ impl Fetch {
     }
 }
 
-/// What an unreadable answer says about how the upstream writes.
+/// What an unreadable answer says about how the upstream encodes vectors.
 enum Handwriting {
-    /// Nothing: it is this one answer that cannot be used.
+    /// Nothing: only this one answer is unusable.
     Legible,
-    /// This encoding may be beyond reading.
+    /// This encoding may be unreadable in general.
     Doubtful,
-    /// It puts something else than f32 into base64.
+    /// The upstream puts something other than f32 into base64.
     Foreign,
 }
 

@@ -1,4 +1,4 @@
-//! Which misses may travel in one call: those that nothing but their inputs tells apart.
+//! Decides which misses may share one call: those that differ in nothing but their inputs.
 
 use std::sync::Arc;
 
@@ -11,7 +11,8 @@ use crate::key::{KeyBuilder, Tag};
 use crate::upstream::{Lane, Terms, forwardable};
 use crate::wire::{Base64, RequestForm};
 
-/// Request headers that differ from call to call and mean nothing for the answer; they do not keep misses apart.
+/// Request headers that differ from call to call and do not affect the answer. Misses may share a call
+/// although these differ.
 const NOISE: [&str; 13] = [
     "accept",
     "accept-language",
@@ -28,11 +29,12 @@ const NOISE: [&str; 13] = [
     "x-request-id",
 ];
 
-/// Prefixes of such headers: the SDKs' notes about themselves, and a browser's.
+/// Prefixes of such headers: metadata of the SDKs, and of browsers.
 const NOISE_PREFIXES: [&str; 2] = ["x-stainless-", "sec-"];
 
 impl Request<'_> {
-    /// The lane of this request's misses: one space, one credential, and whatever else a call has only one of.
+    /// Returns the lane of this request's misses: one space, one credential, and one of everything else that
+    /// a call has once.
     pub(super) fn lane(&self) -> Lane {
         let (request, origin) = (&self.ask.request, &self.ask.origin);
         let form = RequestForm { encoding: self.upstream_encoding(), is_single: false, ..request.form };
@@ -75,12 +77,13 @@ impl Request<'_> {
         self.ask.request.space.dimensions.map(|dimensions| dimensions as usize)
     }
 
-    /// The dimension that vectors of this space have, where one is asked for.
+    /// Returns the known dimension of vectors of this space, if the request asks for a dimension.
     fn known_dimension(&self) -> Option<usize> {
         self.asked_dimension().and_then(|_| self.lessons.known_dimension())
     }
 
-    /// Dimension that base64 is measured against: the one asked for, or the one that answers have shown.
+    /// Returns what is known of the upstream's base64: it is trusted, or it is checked against a dimension. That is the
+    /// one asked for, or the one that earlier answers had.
     fn known_base64(&self) -> Base64 {
         let shown = || self.lessons.identity().map(|identity| identity.dimension);
         if self.speaks_f32() {

@@ -1,8 +1,9 @@
-//! One fetch across replicas: for each missing key one of them asks the upstream, and the others take what it stores.
+//! Single-flight across replicas: for each missing key one replica asks the upstream, and the others
+//! read what it stores.
 //!
-//! Whoever gets the lease of a key fetches it, stores it, and gives the lease back in this order. The others ask for the
-//! lease again and again: they get the record, or the lease if its holder failed or vanished. Where there is no
-//! agreement to be had, everybody fetches.
+//! The holder of a key's lease fetches the key, stores it, and releases the lease, in this order. The other replicas
+//! retry the lease. They get the record, or the lease if its holder failed or vanished. If the lease store is
+//! unavailable, every replica fetches.
 
 use std::future::Future;
 use std::pin::pin;
@@ -22,24 +23,24 @@ use crate::wire::Input;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-/// Added for each key that is waited for, so that large requests do not become a load of their own.
+/// Added to the pause for each awaited key, so large requests do not overload the lease store.
 const PAUSE_PER_KEY: Duration = Duration::from_micros(50);
-/// Leases that one fetch waits for: that of a holder that vanished, and that of whoever took over from it.
+/// Number of lease lengths that one fetch waits for: one for a holder that vanished, one for its successor.
 const PATIENCE: u32 = 2;
 
 /// Inputs with their places in the lead.
 type Open = Vec<(usize, Input<'static>)>;
 
 impl Fetch {
-    /// The leases, if this fetch is to use any: what must not be stored, or not be taken from the store, is fetched
-    /// for its own request alone.
+    /// Returns the lease store if this fetch uses leases. Vectors that must not be stored, or not be read from the
+    /// store, are fetched for their own request alone.
     pub(super) fn leases(&self) -> Option<Arc<dyn Leases>> {
         self.flow.leases.clone().filter(|_| self.may_use_stored && !self.controls.no_store)
     }
 
-    /// Fetches what no other replica is fetching, and waits for the rest.
+    /// Fetches the keys that no other replica is fetching, and waits for the rest.
     pub(super) async fn fetch_by_lease(&self, leases: &Arc<dyn Leases>, open: Open) {
-        // Also when this is dropped half-way.
+        // Releases the leases also if this future is dropped early.
         let _held = Held { fetch: self, leases };
         let _agreeing = self.trace.lease(open.len());
         let give_up_at = self.deadline.min(Instant::now() + leases.length() * PATIENCE);
@@ -64,7 +65,7 @@ impl Fetch {
         while fetches.next().await.is_some() {}
     }
 
-    /// Lands what is stored by now. The rest is to be fetched here, or to be waited for.
+    /// Completes the keys that are stored by now. Returns the inputs to fetch here, and those to wait for.
     fn sort(&self, leases: &Arc<dyn Leases>, open: Open, sights: Vec<Sight>) -> (Open, Open) {
         let (mut to_fetch, mut theirs, mut stored) = (Vec::new(), Vec::new(), Vec::new());
         for ((place, input), sight) in open.into_iter().zip(sights) {
@@ -84,7 +85,7 @@ impl Fetch {
         (to_fetch, theirs)
     }
 
-    /// Gives back the leases of these places of the lead, where there are any.
+    /// Releases the leases of these places of the lead, if leases are in use.
     pub(super) fn release(&self, places: &[usize]) {
         if let Some(leases) = self.leases() {
             leases.release(&places.iter().map(|place| self.lead.keys()[*place]).collect::<Vec<Key>>());
@@ -96,7 +97,7 @@ impl Fetch {
     }
 }
 
-/// Gives back at its end what is left.
+/// Releases the remaining leases when dropped.
 struct Held<'a> {
     fetch: &'a Fetch,
     leases: &'a Arc<dyn Leases>,
@@ -108,7 +109,7 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Waits for something while the fetches go on.
+/// Waits for `wanted` while driving the fetches.
 async fn beside<T>(fetches: &mut FuturesUnordered<impl Future<Output = ()>>, wanted: impl Future<Output = T>) -> T {
     let mut wanted = pin!(wanted);
     loop {

@@ -1,7 +1,8 @@
 //! The life of one embeddings request, top to bottom: plan, look up, claim, fetch, settle, stand in, assemble.
 //!
-//! Fetching and landing is a future of its own, which the request drives while it waits and leaves to a task when it
-//! ends first. So a caller that hangs up takes the fetch from nobody, and finds its answer stored when it asks again.
+//! Fetching and storing is a future of its own. The request drives it while it waits, and hands it to a task if the
+//! request ends first. So a caller that disconnects cancels no fetch that others wait for, and finds its answer stored
+//! when it retries.
 
 mod ask;
 mod assemble;
@@ -49,44 +50,45 @@ use outcome::{Failed, Landed};
 use request::Request;
 use room::NoRoom;
 
-/// How often a request is put together again because the model changed meanwhile, before it is passed through.
+/// Maximum number of fetch rounds of a request. A model that changes during a fetch causes another round; after the
+/// last one the request is passed through.
 const MAX_ROUNDS: usize = 3;
 
-/// What a request needs on its way. One per process, used by `Arc`.
+/// Shared state for answering requests. One per process, used by `Arc`.
 pub struct Flow {
     /// The configuration in force.
     pub live: Live,
-    /// The time of day.
+    /// Wall clock.
     pub clock: Clock,
-    /// Where vectors are kept.
+    /// The storage tiers.
     pub tiers: Stack,
-    /// Who fetches what, where replicas agree on that.
+    /// Leases that coordinate fetches between replicas, if configured.
     pub leases: Option<Arc<dyn Leases>>,
-    /// Room for the vectors of requests under way.
+    /// Memory budget for the vectors of requests under way.
     pub room: VectorRoom,
-    /// What is being fetched.
+    /// Fetches in flight.
     pub flights: Arc<Flights<Landing>>,
-    /// The way to the upstream.
+    /// Sends calls to the upstream.
     pub batcher: Arc<Batcher>,
-    /// What is known of each space.
+    /// State of each space.
     pub spaces: Spaces,
-    /// Whose credentials the upstream accepts.
+    /// Credentials that the upstream has accepted.
     pub vouchers: Vouchers,
-    /// Watches for bearer tokens that rotate.
+    /// Detects bearer tokens that rotate.
     pub rotation: Rotation,
-    /// Decides which log lines of a flood are written.
+    /// Limits the rate of repeated log lines.
     pub throttled: Throttled,
-    /// Counts what no call told.
+    /// Counts tokens if no call reported them.
     pub tokenizer: Arc<Tokenizer>,
-    /// Where tasks run that outlive their request.
+    /// Runs tasks that outlive their request.
     pub tasks: Tasks,
-    /// Where the traces of requests begin.
+    /// Starts the traces of requests.
     pub tracer: Tracer,
-    /// What is counted.
+    /// Counters and gauges.
     pub metrics: Arc<Metrics>,
 }
 
-/// What lands for one key.
+/// Result of a fetch for one key.
 pub type Landing = Result<Landed, Arc<Failed>>;
 
 impl Flow {
@@ -99,7 +101,7 @@ impl Flow {
             Err(NoRoom::InTime) => return Outcome::Overloaded,
         };
         if ask.controls.only_if_cached {
-            // The model may have changed between two look-ups; then not everything is cached any more.
+            // The model may have changed between two look-ups; then some vectors count as missing.
             let is_whole = !request.drop_older_models(&mut progress) && progress.is_complete();
             return if is_whole { request.assemble(&progress).await } else { Outcome::NotCached };
         }

@@ -1,4 +1,4 @@
-//! How a request can end, and how each of its inputs got there.
+//! Outcomes of a request, and the source of each of its inputs.
 
 use std::sync::Arc;
 
@@ -11,41 +11,41 @@ use crate::tiers::{Record, Tier};
 use crate::upstream::{CallInfo, Class, Failure, Reply};
 use crate::wire::Bypass;
 
-/// How a request ends.
+/// Outcome of a request.
 pub enum Outcome {
-    /// With vectors for every input.
+    /// Vectors for every input.
     Answer(Box<Answer>),
-    /// With an error of the upstream, or with one of ours because there was none to pass on.
+    /// An error of the upstream, or one of our own if there was none to pass on.
     Refused(Refusal),
-    /// With an answer that cannot be believed but was exactly what this caller asked for: it is passed on as it came.
+    /// An answer that failed validation but was exactly what this caller asked for. It is passed on unchanged.
     Unreadable(Box<Reply>),
-    /// Not here: the original request has to go through unchanged.
+    /// Not handled here: the original request must be forwarded unchanged.
     PassThrough(Bypass),
-    /// `only-if-cached`, and not everything was.
+    /// `only-if-cached` was set, and some inputs were not cached.
     NotCached,
-    /// There was no memory for its vectors before its deadline.
+    /// No memory for its vectors became free before its deadline.
     Overloaded,
 }
 
-/// Why there are no vectors.
+/// Reason for an answer without vectors.
 #[derive(Debug)]
 pub struct Refusal {
-    /// The class of the failure behind it.
+    /// Class of the underlying failure.
     pub class: Class,
-    /// The upstream's own words, if it had any.
+    /// The upstream's own reply, if there was one.
     pub reply: Option<Box<Reply>>,
-    /// The cause in a few words.
+    /// Short description of the cause.
     pub detail: String,
 }
 
 impl Refusal {
-    /// The refusal that a failure means for a caller.
+    /// Builds the refusal that reports a failure to a caller.
     pub fn of(failure: &Failure) -> Self {
         Self { class: failure.class, reply: failure.reply.clone(), detail: failure.detail.clone() }
     }
 }
 
-/// Where the answer to an input came from.
+/// Source of one input's vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Source {
     /// A tier.
@@ -54,43 +54,43 @@ pub enum Source {
     Joined,
     /// A fetch made for this request.
     Upstream,
-    /// An entry past its time.
+    /// An entry past its freshness.
     Stale,
     /// The mock.
     Mock,
 }
 
-/// A result that landed.
+/// Result of a fetch for one key.
 #[derive(Clone, Debug)]
 pub struct Landed {
     /// The vector.
     pub(super) record: Arc<Record>,
-    /// The call that brought it; nothing where a look after the claim found it stored.
+    /// The call that brought it; `None` if a look-up after the claim found it stored.
     pub(super) call: Option<Arc<CallInfo>>,
-    /// Where it was found, if no call brought it.
+    /// Tier that held it, if no call brought it.
     pub(super) tier: Tier,
 }
 
-/// A fetch that failed, with what tells whose fault it may be.
+/// A failed fetch, with the facts that decide whose fault it may be.
 #[derive(Debug)]
 pub struct Failed {
     pub(super) failure: Arc<Failure>,
-    /// What was asked for together.
+    /// Keys that were requested together.
     pub(super) keys: Arc<[Key]>,
-    /// With whose credential.
+    /// Hash of the credential that was used.
     pub(super) credential: Key,
-    /// For which request, by [`OwnRequest::id`](crate::upstream::OwnRequest::id).
+    /// Id of the request that led it, by [`OwnRequest::id`](crate::upstream::OwnRequest::id).
     pub(super) request: u64,
 }
 
 /// The state of one distinct key of a request.
 #[derive(Clone, Debug)]
 pub(super) enum Slot {
-    /// Nothing yet.
+    /// Not looked up successfully or fetched yet.
     Empty,
     /// A vector.
     Served(Served),
-    /// No vector, and why.
+    /// The failure of its fetch.
     Failed(Arc<Failed>),
 }
 
@@ -102,15 +102,15 @@ pub(super) struct Served {
     pub(super) call: Option<Arc<CallInfo>>,
 }
 
-/// How far a request has come.
+/// Progress of a request.
 pub(super) struct Progress {
     /// The state of each distinct key.
     pub(super) slots: Vec<Slot>,
-    /// For each distinct key a record that may stand in while the upstream is unavailable.
+    /// For each distinct key, a record that may serve as fallback while the upstream is unavailable.
     pub(super) stand_ins: Vec<Option<Arc<Record>>>,
-    /// The room for its vectors.
+    /// Memory reservation for its vectors.
     pub(super) room: Arc<Held>,
-    /// Why something stands in.
+    /// Reason for the fallback, if one was used.
     pub(super) fallback: Option<String>,
 }
 
@@ -123,17 +123,17 @@ impl Progress {
         self.slots.iter().any(|slot| matches!(slot, Slot::Empty))
     }
 
-    /// The keys without anything yet, by their place.
+    /// Returns the places of the keys that are still empty.
     pub(super) fn empty_places(&self) -> Vec<usize> {
         (0..self.slots.len()).filter(|place| matches!(self.slots[*place], Slot::Empty)).collect()
     }
 
-    /// The vectors at hand.
+    /// Iterates over the vectors found so far.
     pub(super) fn served(&self) -> impl Iterator<Item = &Served> {
         self.slots.iter().filter_map(Slot::served)
     }
 
-    /// The failures so far.
+    /// Iterates over the failures so far.
     pub(super) fn failed(&self) -> impl Iterator<Item = &Arc<Failed>> {
         self.slots.iter().filter_map(|slot| match slot {
             Slot::Failed(failed) => Some(failed),
@@ -152,7 +152,7 @@ impl Slot {
 }
 
 impl Served {
-    /// Headers of the call that brought it.
+    /// Returns the headers of the call that brought it.
     pub(super) fn call_headers(&self) -> Option<&HeaderMap> {
         self.call.as_deref().map(|call| &call.headers)
     }

@@ -1,4 +1,4 @@
-//! One request on its way: what it looked up, what it may use, what it has to refuse.
+//! One request under way: its look-ups, the vectors it may use, and the failures it must report.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ use crate::upstream::Class;
 use crate::vouch::Voucher;
 use crate::wire::{Bypass, EmbedRequest, Encoding, WrittenEncoding};
 
-/// A request and what stays the same while it is answered.
+/// A request and the state that stays the same while it is answered.
 pub(super) struct Request<'a> {
     pub(super) flow: &'a Arc<Flow>,
     pub(super) ask: &'a Ask<'a>,
@@ -29,14 +29,15 @@ pub(super) struct Request<'a> {
     pub(super) space: Key,
     pub(super) plan: Plan,
     pub(super) lessons: Arc<Lessons>,
-    /// How often something of the space had been replaced before the look-up.
+    /// Count of replaced records in the space before the look-up.
     pub(super) refreshes: u64,
     pub(super) generation: Generation,
-    /// How many fetches had landed before the look-up.
+    /// Count of finished fetches before the look-up.
     pub(super) landings_before: u64,
-    /// What has to be accepted by the upstream before stored vectors are served, where it has to.
+    /// Credential that the upstream must have accepted before stored vectors are served, if the
+    /// configuration demands it.
     pub(super) voucher: Option<Voucher>,
-    /// Whether stored vectors and other callers' fetches may be used at all.
+    /// True if stored vectors and other callers' fetches may be used at all.
     pub(super) trusted: bool,
 }
 
@@ -64,19 +65,20 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// Asks the tiers for every distinct key: memory first, then, with room for what memory lacks, those below it.
+    /// Looks up every distinct key: first in memory, then in the lower tiers, with memory reserved for the keys that
+    /// are missing.
     pub(super) async fn look_up(&self) -> Result<Progress, NoRoom> {
         let mut progress = self.look_into_memory();
         self.take_room(&mut progress).await?;
         if self.trusted && self.flow.tiers.has_lower() && progress.lacks_any() {
-            // In a box, like the fetch: few requests need its room.
+            // Boxed, like the fetch, because few requests need its memory.
             Box::pin(self.look_below(&mut progress)).await;
         }
         Ok(progress)
     }
 
-    /// Takes room for the vectors that have to be brought into memory, and for those in it, which would otherwise be held
-    /// uncounted while a slow client takes the answer.
+    /// Reserves memory for the vectors that must be loaded, and for those already in memory. The latter would otherwise
+    /// be held uncounted while a slow client reads the answer.
     async fn take_room(&self, progress: &mut Progress) -> Result<(), NoRoom> {
         let missing = progress.slots.iter().filter(|slot| slot.served().is_none()).count();
         let at_hand_bytes = progress.served().map(|served| bytes_of(&served.record.vector)).sum();
@@ -85,7 +87,7 @@ impl<'a> Request<'a> {
         Ok(())
     }
 
-    /// The dimension of the vectors, as far as it is known: that of the space, the one that is asked for, or a usual one.
+    /// Returns the expected dimension of the vectors: that of the space, the requested one, or a usual one.
     pub(super) fn expected_dimension(&self) -> usize {
         let space = &self.ask.request.space;
         let known = self.lessons.identity().map(|identity| identity.dimension);
@@ -96,7 +98,8 @@ impl<'a> Request<'a> {
     }
 
     async fn look_below(&self, progress: &mut Progress) {
-        // Where stored vectors are not wanted, one that may stand in is all there is to find.
+        // With `no-cache`, a stored vector can only serve as fallback, so a key that already has one needs no
+        // further look-up.
         let is_open = |place: &usize| !self.ask.controls.no_cache || progress.stand_ins[*place].is_none();
         let places: Vec<usize> = progress.empty_places().into_iter().filter(is_open).collect();
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
@@ -104,7 +107,7 @@ impl<'a> Request<'a> {
         for (place, found) in places.into_iter().zip(found) {
             let (slot, stand_in) = self.take_in(found);
             progress.slots[place] = slot;
-            // What memory had serves as well as what lay below it.
+            // A fallback record from memory is as good as one from a lower tier.
             progress.stand_ins[place] = progress.stand_ins[place].take().or(stand_in);
         }
     }
@@ -149,17 +152,17 @@ impl<'a> Request<'a> {
         upstream_encoding(&self.config, &self.ask.origin.uri, &self.ask.request, &self.lessons, self.now_ms)
     }
 
-    /// Whether the upstream is known to put f32 into base64.
+    /// Returns true if the upstream is known to put f32 into base64.
     pub(super) fn speaks_f32(&self) -> bool {
         speaks_f32(&self.config.upstream.target, &self.ask.origin.uri)
     }
 
-    /// Whether asking is known to bring nothing that can be read.
+    /// Returns the reason to pass the request through if its answers are known to be unreadable.
     pub(super) fn known_unreadable(&self) -> Option<Bypass> {
         self.lessons.is_unreadable(self.upstream_encoding().meaning(), self.now_ms).then_some(Bypass::UnreadableAnswer)
     }
 
-    /// How the request ends if a failure ends it: a refusal goes first, since it will not pass by itself.
+    /// Returns the outcome if a failure ends the request. A refusal takes precedence, as it will not pass by itself.
     pub(super) fn refusal(&self, progress: &Progress) -> Option<Outcome> {
         let find = |wanted: fn(Class) -> bool| progress.failed().find(|failed| wanted(failed.failure.class));
         if let Some(refused) = find(|class| class == Class::Refused) {
@@ -171,8 +174,8 @@ impl<'a> Request<'a> {
         find(|class| class == Class::Throttled).map(|throttled| Outcome::Refused(Refusal::of(&throttled.failure)))
     }
 
-    /// An unreadable answer is passed on where it answers exactly what the caller asked; else the caller's own
-    /// request has to go up.
+    /// Passes on an unreadable answer if it answers exactly this caller's request. Otherwise the caller's own request
+    /// must be forwarded.
     fn pass_on(&self, failed: &Failed) -> Outcome {
         let asked_as_we_did =
             matches!(failed.failure.class, Class::Unreadable(_, asked) if asked == self.ask.request.encoding);
@@ -187,7 +190,8 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// One answer never mixes two models: where it would, the vectors of all but the newest are asked for again.
+    /// Drops the vectors of all models but the newest, because one answer must never mix two models. Returns true if
+    /// any was dropped; those keys must be fetched again.
     pub(super) fn drop_older_models(&self, progress: &mut Progress) -> bool {
         let Some(newest) = self.newest_identity(progress) else {
             return false;
@@ -202,7 +206,7 @@ impl<'a> Request<'a> {
         dropped
     }
 
-    /// The identity to keep, if the vectors at hand have more than one.
+    /// Returns the identity to keep, if the vectors at hand have more than one.
     fn newest_identity(&self, progress: &Progress) -> Option<Identity> {
         let first = progress.served().next()?;
         if progress.served().all(|served| served.record.identity == first.record.identity) {
@@ -213,9 +217,9 @@ impl<'a> Request<'a> {
     }
 }
 
-/// The `encoding_format` of calls. It is the caller's own but where the vectors are known to be f32, which base64 carries in
-/// a quarter of the bytes; where the configuration says otherwise; and where base64 cannot be read: then the member is
-/// absent, which every server takes.
+/// Returns the `encoding_format` of calls. By default it is the caller's own. It is base64 if the vectors are known to
+/// be f32, because base64 takes a quarter of the bytes. The configuration may choose otherwise. If base64 is requested
+/// but cannot be read, the member is absent, which every server accepts.
 pub fn upstream_encoding(
     config: &Config,
     uri: &Uri,
@@ -236,7 +240,7 @@ pub fn upstream_encoding(
     }
 }
 
-/// OpenAI and Azure send f32 in base64; the built-in mock does too.
+/// Returns true for upstreams that send f32 in base64: OpenAI, Azure and the built-in mock.
 pub fn speaks_f32(target: &UpstreamTarget, uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     *target == UpstreamTarget::Mock

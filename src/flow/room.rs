@@ -1,5 +1,5 @@
-//! Room for the vectors of requests under way. A request takes it before it looks below memory or fetches, so that what
-//! waits for the last of its vectors never takes more memory than there is.
+//! Memory budget for the vectors of requests under way. A request reserves memory before it queries the lower tiers or
+//! fetches. So requests that wait for their last vectors never exceed the budget together.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -13,52 +13,52 @@ use crate::packed::Packed;
 use crate::upstream::FairOrder;
 use crate::vector::COMPONENT_BYTES;
 
-/// Room is counted in these units, since a semaphore counts in `u32`.
+/// Size of one unit of the budget; a semaphore counts in `u32`.
 const UNIT_BYTES: usize = 1024;
 
-/// A vector beside its components: its record, its key and its places in the request.
+/// Memory of a vector in addition to its components: its record, its key and its places in the request.
 const VECTOR_BYTES: usize = 256;
 
-/// Vectors in memory that are too few to count: their answer is small.
+/// Vectors in memory up to this size are not counted, because their answer is small.
 const UNCOUNTED_BYTES: usize = 64 * 1024;
 
-/// A request is large that takes one in so many bytes of the room.
+/// Denominator of the fraction of the budget from which on a request counts as large.
 const LARGE_SHARE: usize = 16;
 
-/// The governor looks each time that so large a part of the room was taken.
+/// Denominator of the fraction of the budget after which the governor is asked to check memory.
 const LOOK_SHARE: usize = 4;
 
-/// Vectors with the answers that bring them: a base64 answer takes a third more than its vectors, one of numbers about
-/// three times as much, and not all come at once.
+/// Factor for vectors together with the answers that bring them. A base64 answer takes a third more than its vectors,
+/// and one of decimal numbers about three times as much. Not all answers arrive at once.
 const WITH_ANSWERS: usize = 2;
 
-/// The room of all requests together.
+/// Memory budget of all requests together.
 #[derive(Debug)]
 pub struct VectorRoom {
     total_units: usize,
     free: Arc<Semaphore>,
-    /// Order of the callers that wait.
+    /// Fair order of the waiting callers.
     order: FairOrder,
     governor: OnceLock<Weak<Governor>>,
-    /// Units taken since the governor was last asked to look.
+    /// Units taken since the governor was last asked to check.
     unseen_units: AtomicUsize,
 }
 
-/// Why there is no room.
+/// Reason for a refused reservation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRoom {
-    /// The request asks for more than there is.
+    /// The request needs more than the whole budget.
     Never,
-    /// Other requests held it until the deadline.
+    /// Other requests held the memory until the deadline.
     InTime,
 }
 
-/// Room that a request holds. It is given back with the last of its owners. Used by `Arc`.
+/// Memory reserved for a request. It is released when its last owner drops it. Used by `Arc`.
 #[derive(Debug, Default)]
 pub(super) struct Held(Mutex<Option<OwnedSemaphorePermit>>);
 
 impl VectorRoom {
-    /// Room for `bytes` of vectors.
+    /// Creates a budget of `bytes` for vectors.
     pub fn new(bytes: u64) -> Self {
         let units = usize::try_from(bytes).unwrap_or(usize::MAX) / UNIT_BYTES;
         let total_units = units.clamp(1, u32::MAX as usize).min(Semaphore::MAX_PERMITS);
@@ -71,19 +71,19 @@ impl VectorRoom {
         }
     }
 
-    /// From now on caches make way for the vectors of large requests.
+    /// Registers the governor. From now on, caches are shrunk for the vectors of large requests.
     pub fn ask_for_room(&self, governor: &Arc<Governor>) {
-        // The first one stays: there is one governor.
+        // There is one governor, so a second call changes nothing.
         let _ = self.governor.set(Arc::downgrade(governor));
     }
 
-    /// What is held now, in bytes.
+    /// Returns the reserved memory, in bytes.
     pub fn held_bytes(&self) -> usize {
         (self.total_units - self.free.available_permits()) * UNIT_BYTES
     }
 
-    /// Waits for room, in turn with other callers, for `missing` vectors of this dimension, beside `at_hand` bytes of vectors that are in memory. These
-    /// alone are never too many.
+    /// Waits, in fair order among callers, for a reservation that covers `wanted`. Vectors that are already in memory
+    /// never exceed the budget by themselves.
     pub(super) async fn take(&self, wanted: Wanted, caller: Key, deadline: Instant) -> Result<Held, NoRoom> {
         let missing_units = wanted.missing_bytes().div_ceil(UNIT_BYTES);
         if missing_units > self.total_units {
@@ -104,8 +104,8 @@ impl VectorRoom {
         }
     }
 
-    /// Has caches make way for a large request, and the governor look after many small ones: their answers come faster than
-    /// it looks by itself.
+    /// Shrinks caches for a large request. Asks the governor for an early check after many small ones, because their
+    /// answers arrive faster than its regular checks.
     async fn relieve(&self, units: usize) {
         let unseen = self.unseen_units.fetch_add(units, Ordering::Relaxed) + units;
         let is_large = units >= self.total_units / LARGE_SHARE;
@@ -116,14 +116,14 @@ impl VectorRoom {
         let Some(governor) = self.governor.get().and_then(Weak::upgrade) else { return };
         if is_large {
             let bytes = (units * UNIT_BYTES * WITH_ANSWERS) as u64;
-            // Without it the governor acts at its next look.
+            // If the task fails, the governor acts at its next regular check.
             let _ = tokio::task::spawn_blocking(move || governor.relieve(bytes)).await;
         } else {
             governor.look_soon();
         }
     }
 
-    /// Adds `bytes` to what is held, if there is room: for vectors that are larger than they were expected to be.
+    /// Adds `bytes` to a reservation, if the budget allows it. This is for vectors that are larger than expected.
     pub(super) fn take_more(&self, held: &Held, bytes: usize) -> bool {
         let Ok(units) = u32::try_from(bytes.div_ceil(UNIT_BYTES)) else { return false };
         let Ok(more) = Arc::clone(&self.free).try_acquire_many_owned(units) else { return false };
@@ -137,7 +137,7 @@ impl VectorRoom {
 }
 
 impl Held {
-    /// Whether it is room for so many vectors of this dimension.
+    /// Returns true if the reservation covers this number of vectors of this dimension.
     pub(super) fn covers(&self, vectors: usize, dimension: usize) -> bool {
         let wanted = Wanted { missing: vectors, dimension, at_hand_bytes: 0 };
         wanted.missing_bytes() <= self.lock().as_ref().map_or(0, OwnedSemaphorePermit::num_permits) * UNIT_BYTES
@@ -148,14 +148,14 @@ impl Held {
     }
 }
 
-/// The vectors of a request.
+/// Vectors of a request that need memory.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    /// How many are not in memory.
+    /// Number of vectors that are not in memory.
     pub(super) missing: usize,
     /// Their dimension, as far as it is known.
     pub(super) dimension: usize,
-    /// What the others take.
+    /// Size of the vectors that are in memory, in bytes.
     pub(super) at_hand_bytes: usize,
 }
 
@@ -165,7 +165,7 @@ impl Wanted {
     }
 }
 
-/// What a vector in memory takes, in bytes.
+/// Returns the size of a vector in memory, in bytes.
 pub(super) fn bytes_of(vector: &Packed) -> usize {
     vector.payload().len() + VECTOR_BYTES
 }

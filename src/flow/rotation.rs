@@ -1,4 +1,5 @@
-//! Bearer tokens that are renewed while their owner stays the same: in scope `credential` each begins with an empty cache.
+//! Detects bearer tokens that are renewed for the same owner. In scope `credential` each new token begins
+//! with an empty cache.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -11,20 +12,20 @@ use serde_json::Value;
 
 use crate::key::{Key, KeyBuilder, Tag};
 
-/// Different tokens of one owner after which they count as rotating.
+/// Number of different tokens of one owner from which on they count as rotating.
 const TELLING: usize = 3;
-/// Most owners that are watched; past that, all are forgotten.
+/// Maximum number of owners that are watched. When it is reached, all are forgotten.
 const MAX_OWNERS: usize = 256;
-/// Longest token that is read.
+/// Maximum length of a token that is parsed.
 const MAX_TOKEN_BYTES: usize = 16 << 10;
-/// The prefix of Google's access tokens, which live for an hour at most and name nobody.
+/// Prefix of Google's access tokens. They live for an hour at most and do not name their owner.
 const GOOGLE: &str = "ya29.";
 
-/// Watches the bearer tokens of requests that miss. Keeps hashes only.
+/// Watches the bearer tokens of requests that miss. Stores hashes only.
 #[derive(Debug, Default)]
 pub struct Rotation(Mutex<HashMap<Key, Vec<Key>>>);
 
-/// The claims of a JWT that stay when it is renewed.
+/// Claims of a JWT that stay the same when it is renewed.
 #[derive(Deserialize)]
 struct Claims {
     iss: Option<String>,
@@ -35,7 +36,7 @@ struct Claims {
 }
 
 impl Rotation {
-    /// Notes the bearer token of a request. Returns true once for each owner whose tokens turn out to rotate.
+    /// Notes the bearer token of a request. Returns true once for each owner with rotating tokens.
     pub(super) fn note(&self, headers: &HeaderMap) -> bool {
         let Some((owner, token)) = headers.get(AUTHORIZATION).and_then(|value| identify(value.to_str().ok()?)) else {
             return false;
@@ -53,7 +54,7 @@ impl Rotation {
     }
 }
 
-/// Hashes of a token's owner and of the token itself; nothing where the token names no owner.
+/// Returns the hashes of a token's owner and of the token itself, or `None` if the token names no owner.
 fn identify(authorization: &str) -> Option<(Key, Key)> {
     let (scheme, token) = authorization.split_once(' ')?;
     let token = token.trim();

@@ -1,4 +1,4 @@
-//! What is answered while the upstream is unavailable: a record past its time, then a mock, as far as allowed.
+//! Fallback while the upstream is unavailable: a stale record, then a mock, as far as the configuration allows.
 
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use crate::tiers::{Record, Times};
 use crate::wire::Input;
 
 impl Request<'_> {
-    /// Puts something in the place of what could not be fetched, or says which failure is the answer.
+    /// Fills failed keys with fallback vectors, or returns the failure to report.
     pub(super) async fn stand_in(&self, progress: &mut Progress) -> Result<(), Arc<Failed>> {
         let configured = self.config.fallback.mode;
         let mode = self.ask.controls.fallback.map_or(configured, |asked| asked.min(configured));
@@ -61,7 +61,7 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// Notes how these places were answered, at the time of the answer: the request may have begun minutes before.
+    /// Notes how these places were answered. Uses the current time because the request may have begun minutes ago.
     fn note(&self, failed: &Failed, instead: Instead, places: &[usize]) {
         if places.is_empty() {
             return;
@@ -74,8 +74,9 @@ impl Request<'_> {
         self.flow.metrics.incidents().note(self.flow.clock.now_ms(), &incident);
     }
 
-    /// Whose records may stand in: those of the model that made the vectors at hand, else of the one that would be
-    /// asked, else of the first record there is. One answer never mixes two.
+    /// Returns the identity of the records that may serve as fallback. It is the model of the vectors at hand, else
+    /// the current model of the space if it has a candidate, else the model of the first candidate. One answer never
+    /// mixes two models.
     fn stand_in_identity(&self, progress: &Progress) -> Option<Identity> {
         let candidates: Vec<&Identity> = progress.stand_ins.iter().flatten().map(|record| &record.identity).collect();
         let at_hand = progress.served().next().map(|served| served.record.identity.clone());
@@ -83,7 +84,7 @@ impl Request<'_> {
         at_hand.or_else(current).or_else(|| candidates.first().map(|identity| (*identity).clone()))
     }
 
-    /// Fills these places with mocks. A large request is a second of work: not for the runtime's own threads.
+    /// Fills these places with mocks. A large request takes a second of work, so this runs on the blocking pool.
     async fn mock(&self, progress: &mut Progress, places: &[usize], dimension: usize) {
         if places.is_empty() {
             return;
@@ -103,7 +104,7 @@ impl Request<'_> {
     }
 }
 
-/// A guess: nobody is billed for a mock.
+/// Estimates the tokens, which suffices because mocks are not billed.
 fn tokens(input: &Input<'_>) -> Option<u32> {
     u32::try_from(input.estimated_tokens()).ok()
 }

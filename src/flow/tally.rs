@@ -17,23 +17,23 @@ pub struct Tally {
     pub joined: u64,
     /// Inputs from the upstream.
     pub upstream: u64,
-    /// Inputs from entries past their time.
+    /// Inputs from entries past their freshness.
     pub stale: u64,
-    /// Mocks.
+    /// Inputs answered with mocks.
     pub mock: u64,
     /// Tokens that the upstream charged for this request.
     pub billed: u64,
-    /// Tokens that it would have charged.
+    /// Tokens that the upstream would have charged without the cache.
     pub saved: u64,
 }
 
 impl Tally {
-    /// The tally of a full hit from memory.
+    /// Returns the tally of a full hit from memory.
     pub fn of_hit(inputs: u64, tokens: u64) -> Self {
         Self { memory: inputs, saved: tokens, ..Self::default() }
     }
 
-    /// The answer in one word: the least trustworthy source decides.
+    /// Returns the outcome in one word; the least trustworthy source decides.
     pub const fn outcome(&self) -> metrics::Outcome {
         let stored = self.stored();
         match self {
@@ -45,17 +45,17 @@ impl Tally {
         }
     }
 
-    /// Inputs from any tier.
+    /// Returns the number of inputs from any tier.
     pub const fn stored(&self) -> u64 {
         self.memory + self.disk + self.redis
     }
 
-    /// How many inputs it answers.
+    /// Returns the total number of inputs.
     pub const fn inputs(&self) -> u64 {
         self.stored() + self.joined + self.upstream + self.stale + self.mock
     }
 
-    /// Counts it, in all and for whom it was.
+    /// Adds it to the totals and to the caller's account.
     pub fn count(&self, metrics: &Metrics, account: &Account) {
         account.count(self.inputs(), self.billed, self.saved);
         for (label, inputs) in self.by_source() {
@@ -71,7 +71,7 @@ impl Tally {
         }
     }
 
-    /// `x-vecho-sources`: the sources that took part, and how many inputs each gave.
+    /// Returns the value of `x-vecho-sources`: each source that took part, with its number of inputs.
     pub fn sources(&self) -> String {
         let mut text = String::with_capacity(HEADER_TEXT_BYTES);
         for (label, inputs) in self.by_source().into_iter().filter(|(_, inputs)| *inputs > 0) {
@@ -81,7 +81,7 @@ impl Tally {
         text
     }
 
-    /// `x-vecho-tokens`: what the upstream charged, and what it would have charged.
+    /// Returns the value of `x-vecho-tokens`: the tokens charged, and the tokens saved.
     pub fn tokens(&self) -> String {
         let mut text = String::with_capacity(HEADER_TEXT_BYTES);
         push_pair(&mut text, "billed", self.billed);
@@ -116,11 +116,11 @@ impl Tally {
     }
 }
 
-/// Room for what one of the headers usually says.
+/// Usual length of one of these headers.
 const HEADER_TEXT_BYTES: usize = 64;
 
-/// Writes `name=number`. By hand because every reply that is not kept has two of these: the formatting machinery takes
-/// several times as long.
+/// Writes `name=number`. Written by hand because every reply that is not cached has two of these, and the formatting
+/// machinery takes several times as long.
 fn push_pair(text: &mut String, name: &str, number: u64) {
     text.push_str(name);
     text.push('=');

@@ -1,4 +1,4 @@
-//! What no test from outside can bring about for certain: what happens between two steps of one request.
+//! Tests of events between two steps of one request, which no test from outside can cause reliably.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,13 +25,13 @@ use crate::wire::{Input, PathModel, Rendering, Space, read_request};
 
 const ADDRESS: &str = "mock://vecho/v1/embeddings";
 
-/// Longest time that a test waits for an answer.
+/// Timeout of a test's request.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// How many inputs each call carried, in the order of the calls.
+/// Number of inputs of each call, in the order of the calls.
 type Calls = Arc<Mutex<Vec<usize>>>;
 
-/// A flow whose upstream answers once `gate` is closed at its other end.
+/// Creates a flow with an upstream that answers once the other end of `gate` is closed.
 fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>, Calls) {
     let config = Config::from_pairs(&[("upstream.url", "mock:"), ("upstream.max_concurrent", "1")]);
     let live = Live::new(config.expect("it must be free of faults"));
@@ -88,12 +88,12 @@ fn credential(name: &str) -> Key {
     KeyBuilder::new(None).part(Tag::Scope, name.as_bytes()).finish()
 }
 
-/// Asks for one text, with a credential that stands in none of the headers.
+/// Requests one text, with a credential that is not in the headers.
 async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> Tally {
     answer(flow, text, credential, Controls::default()).await.tally
 }
 
-/// Likewise, with controls. Panics if there is no answer within the time of a test.
+/// Requests one text, with controls. Panics if there is no answer within the timeout.
 async fn answer(flow: &Arc<Flow>, text: &str, credential: Key, controls: Controls) -> Box<Answer> {
     let (headers, body) = (HeaderMap::new(), format!(r#"{{"model":"m","input":"{text}","dimensions":8}}"#));
     let request = read_request(body.as_bytes(), &BTreeSet::default(), PathModel::No).expect("it is a request");
@@ -115,7 +115,7 @@ async fn answer(flow: &Arc<Flow>, text: &str, credential: Key, controls: Control
     answer
 }
 
-/// A tier that holds nothing, and takes its time to say so when it is asked for the first time.
+/// A tier that holds nothing, and delays its first answer.
 #[derive(Debug)]
 struct Slow {
     was_asked: AtomicBool,
@@ -156,15 +156,15 @@ impl LowerTier for Slow {
     }
 }
 
-/// A flow whose upstream answers at once.
+/// Creates a flow with an upstream that answers at once.
 fn open_flow(lower: Vec<Arc<dyn LowerTier>>) -> (Arc<Flow>, Calls) {
     let (open, gate) = mpsc::channel();
     drop(open);
     flow(lower, gate)
 }
 
-/// Two requests for one text: the first is held after its look-up until the second has ended. The tallies of the first and
-/// the second, and how many inputs each call carried.
+/// Sends two requests for one text; the first is held after its look-up until the second has ended. Returns the tallies
+/// of both, and the number of inputs of each call.
 async fn one_ends_between_look_up_and_claim(late: Controls, quick: Controls) -> (Tally, Tally, Vec<usize>) {
     let slow = Arc::new(Slow { was_asked: AtomicBool::new(false), go_on: Semaphore::new(0) });
     let (flow, calls) = open_flow(vec![Arc::<Slow>::clone(&slow)]);
@@ -196,7 +196,7 @@ async fn no_cache_fetches_although_another_fetch_landed_between_the_look_up_and_
     assert_eq!((late.upstream, late.memory, calls), (1, 0, vec![1, 1]));
 }
 
-/// What another fetch lands: a vector of this age, packed by `codec`, by a call or found stored.
+/// Creates the result of another fetch: a vector of this age, packed by `codec`, from a call or found stored.
 fn landing(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> Landed {
     let created_ms = flow.clock.now_ms() - age_ms;
     let times = Times { created_ms, fresh_until_ms: u64::MAX, stale_until_ms: u64::MAX };
@@ -215,7 +215,7 @@ fn landing(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> Land
     Landed { record, call: is_fetched.then(|| Arc::new(call)), tier: Tier::Memory }
 }
 
-/// Answers a request for `x` that joins a fetch, which lands this after `meanwhile`.
+/// Answers a request for `x` that joins a fetch, which completes with this result after `meanwhile`.
 async fn joined(flow: &Arc<Flow>, controls: Controls, landed: Landed, meanwhile: impl FnOnce()) -> Box<Answer> {
     let space = Space { model: Some("m".to_owned()), dimensions: Some(8), ..Space::default() };
     let space = space_key(&scope(), &Uri::from_static(ADDRESS), &space);

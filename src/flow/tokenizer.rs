@@ -1,5 +1,5 @@
-//! Counting tokens of texts that no call told. The tables for that take room which cannot be had back, so room is made
-//! before they are loaded; where there is none, tokens are estimated.
+//! Counts the tokens of texts if no call reported them. The tables for that take memory which is never freed again. So
+//! memory is made available before they are loaded. If that fails, tokens are estimated.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -7,16 +7,16 @@ use std::sync::{Arc, OnceLock, Weak};
 use crate::governor::Governor;
 use crate::wire::Input;
 
-/// What the tables take, with what loading them takes beside.
+/// Memory of the tables, including what loading them takes temporarily.
 const TABLE_BYTES: u64 = 32 << 20;
 
-/// The tables take no more than one in so many bytes of the memory limit: requests under way need the rest.
+/// Denominator of the largest fraction of the memory limit that the tables may take. Requests under way need the rest.
 const LARGEST_SHARE: u64 = 3;
 
-/// How long nobody asks again for room that was not there.
+/// After a refusal, memory is not requested again for this long.
 const ASK_AGAIN_AFTER_MS: u64 = 60_000;
 
-/// The tokenizer's tables: in memory or not.
+/// Tokenizer with tables that are loaded on demand.
 #[derive(Debug, Default)]
 pub struct Tokenizer {
     is_loaded: AtomicBool,
@@ -25,18 +25,19 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// From now on `governor` is asked for room. Without one there is always room.
+    /// Registers the governor, which is asked for memory from now on. Without a governor there is always enough.
     pub fn ask_for_room(&self, governor: &Arc<Governor>) {
-        // Who was named first stays: there is one governor.
+        // There is one governor, so a second call changes nothing.
         let _ = self.governor.set(Arc::downgrade(governor));
     }
 
-    /// Whether counting needs no loading.
+    /// Returns true if the tables are loaded.
     pub(super) fn is_loaded(&self) -> bool {
         self.is_loaded.load(Ordering::Relaxed)
     }
 
-    /// The tokens of each input; nothing where the tables have no room. Blocks for as long as loading them takes.
+    /// Returns the tokens of each input, or `None` if the tables do not fit in memory. Blocks for as long as
+    /// loading them takes.
     pub fn count(&self, inputs: &[Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
         let has_texts = inputs.iter().any(|input| matches!(input, Input::Text(_)));
         if has_texts && !self.is_loaded() && !self.has_room(now_ms) {
@@ -72,7 +73,7 @@ mod tests {
     use super::*;
     use crate::governor::Meter;
 
-    /// A process of a fixed size, which counts how often it is asked.
+    /// Meter of a process of fixed size; it counts its queries.
     struct Fixed(u64, AtomicU64);
 
     impl Meter for Fixed {

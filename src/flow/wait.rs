@@ -1,4 +1,4 @@
-//! Waiting for what is missing: claiming it, having it fetched, and what a landing means for this request.
+//! Waits for missing keys: claims them, has them fetched, and decides what each result means for this request.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -20,35 +20,36 @@ use crate::tiers::Age;
 use crate::traces::{Span, TraceContext};
 use crate::upstream::{Class, Failure, OwnRequest, Why, request_id};
 
-/// What to do about an input whose fetch failed in another's hands.
+/// How to retry an input after a fetch that another request led has failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Again {
-    /// Ask for it alone: what failed may have been another's request.
+    /// Fetch it alone, because the other request may have caused the failure.
     Alone,
-    /// Ask for it like any other: only the other's time was over.
+    /// Fetch it like any other input, because only the deadline of the other request had passed.
     Together,
 }
 
 impl Request<'_> {
-    /// Fetches what is missing. A failure that another caller's request may have caused is not taken over: those
-    /// inputs are asked for once more.
+    /// Fetches the missing keys. A failure that another caller's request may have caused is not taken over; those
+    /// inputs are fetched once more.
     pub(super) async fn fetch(&self, progress: &mut Progress) {
         let alone = self.ask.controls.no_store || self.ask.controls.calls == Calls::Own || !self.trusted;
         let again = self.fetch_places(&progress.empty_places(), alone, progress).await;
         let (together, mut rest): (Vec<_>, Vec<_>) = again.into_iter().partition(|(_, kind)| *kind == Again::Together);
-        // Another's failure in the second try says no more of this request than in the first.
+        // A failure of another request in the second try proves as little about this request as in the first.
         rest.extend(self.fetch_places(&places_of(&together), false, progress).await);
-        // Alone, every failure is this request's own, so nothing is left after this.
+        // A request that fetches alone owns every failure, so no input is left after this.
         self.fetch_places(&places_of(&rest), true, progress).await;
     }
 
-    /// Fetches some keys, `alone` or together with other callers. Returns the places whose failure is another's.
+    /// Fetches some keys, `alone` or shared with other callers. Returns the places to retry, because another request
+    /// may have caused their failure.
     async fn fetch_places(&self, places: &[usize], alone: bool, progress: &mut Progress) -> Vec<(usize, Again)> {
         if places.is_empty() {
             return Vec::new();
         }
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
-        // A table of its own: nobody joins, nobody is joined.
+        // A separate table prevents joins in both directions.
         let flights = if alone { Flights::new() } else { Arc::clone(&self.flow.flights) };
         let Claims { joins, led, lead } = flights.claim(&keys);
         let mut is_led = vec![false; keys.len()];
@@ -71,12 +72,12 @@ impl Request<'_> {
         again
     }
 
-    /// Waits until everything has landed, at most until the deadline, and does its own fetch in the meantime. What of
-    /// that is not done by then, or is only of use to others, becomes a task.
+    /// Waits until all keys have results, at most until the deadline, and drives its own fetch meanwhile. The rest of
+    /// that fetch becomes a task if the deadline passes, or if only other requests still need it.
     async fn wait(&self, own: Option<(Lent, &Join<Landing>)>, joins: &[Join<Landing>]) {
         let everything = async {
             if let Some((mut fetch, join)) = own {
-                // Nobody but this fetch lands what is led here, so it is enough to look after each step of it.
+                // Only this fetch completes the keys that are led here, so one check after each poll suffices.
                 poll_fn(|cx| {
                     let is_done = Pin::new(&mut fetch).poll(cx).is_ready();
                     if is_done || join.has_whole_flight_landed() { Poll::Ready(()) } else { Poll::Pending }
@@ -87,17 +88,17 @@ impl Request<'_> {
                 join.landing().await;
             }
         };
-        // What has landed until then is used, whether it was waited for or not.
+        // Results that arrived by the deadline are used even if the wait itself timed out.
         drop(timeout_at(self.deadline, everything).await);
     }
 
-    /// What a landing means for this request.
+    /// Decides what the result of a fetch means for this request.
     fn settle(&self, landing: Option<inflight::Landing<Landing>>, led: bool) -> Result<Slot, Again> {
         match landing {
             Some(inflight::Landing::Landed(Ok(landed))) if self.accepts(&landed) => {
                 Ok(Slot::Served(landed.served(led)))
             }
-            // Its lead was content with something older than this request is.
+            // The leader accepted an older record than this request does.
             Some(inflight::Landing::Landed(Ok(_))) => Err(Again::Alone),
             Some(inflight::Landing::Landed(Err(failed))) if led => Ok(Slot::Failed(failed)),
             Some(inflight::Landing::Landed(Err(failed))) => self.take_over(failed),
@@ -107,8 +108,9 @@ impl Request<'_> {
         }
     }
 
-    /// Whether what landed is young enough for this request, and as exact as its configuration wants it: a fetch that
-    /// began before a reload packs by the codec before. What was fetched always is young enough.
+    /// Returns true if a result is young enough for this request, and as exact as its configuration demands. A
+    /// fetch that began before a reload packs with the previous codec. Vectors fresh from the upstream are
+    /// always young enough.
     fn accepts(&self, landed: &Landed) -> bool {
         let (controls, times) = (&self.ask.controls, &landed.record.times);
         let is_young = || times.age(self.now_ms, controls.max_age_ms) == Age::Fresh;
@@ -116,16 +118,16 @@ impl Request<'_> {
         is_exact && (landed.call.is_some() || (!controls.no_cache && is_young()))
     }
 
-    /// Whether the failure of a fetch that another request led is this request's too. That the upstream is down is
-    /// everybody's; a refusal is if everything that was asked together is also asked here, by the same caller.
+    /// Decides whether the failure of a fetch that another request led also applies to this request. An unavailable
+    /// upstream applies to all requests. A refusal applies if the same caller asks here for all keys of that fetch.
     fn take_over(&self, failed: Arc<Failed>) -> Result<Slot, Again> {
         let same_caller = failed.credential == self.ask.origin.credential;
         let asked_here = || failed.keys.iter().all(|key| self.plan.keys.contains(key));
         match failed.failure.class {
             Class::Unavailable(Why::Expired) => Err(Again::Together),
-            // One of the other texts may be at fault.
+            // One of the other texts may be the cause.
             Class::Unavailable(Why::Status | Why::Dropped | Why::Cut) if !asked_here() => Err(Again::Alone),
-            // The upstream's words may speak of the other caller's account.
+            // The upstream's reply may describe the other caller's account.
             Class::Unavailable(why) if !same_caller => Ok(self.failed_like(why, &failed.failure)),
             Class::Unavailable(_) => Ok(Slot::Failed(failed)),
             Class::Throttled if same_caller => Ok(Slot::Failed(failed)),
@@ -138,7 +140,7 @@ impl Request<'_> {
         self.failed_with(Failure::unavailable(why, detail))
     }
 
-    /// The same failure without the upstream's words.
+    /// Returns the same failure without the upstream's reply.
     fn failed_like(&self, why: Why, other: &Failure) -> Slot {
         self.failed_with(Failure { outage: other.outage, ..Failure::unavailable(why, other.detail.clone()) })
     }
@@ -158,7 +160,7 @@ impl Request<'_> {
         request_id(&self.plan.keys, &self.plan.slots)
     }
 
-    /// Warns once of bearer tokens that rotate. Only requests that fetch come here: a hit pays nothing for it.
+    /// Logs one warning about bearer tokens that rotate. Only requests that fetch come here, so hits do not pay for it.
     fn watch_token(&self) {
         if self.config.cache.scope != Scope::Credential || !self.flow.rotation.note(self.ask.origin.headers) {
             return;
@@ -172,7 +174,7 @@ impl Request<'_> {
         }
     }
 
-    /// Begins a fetch. It ends even if nobody waits for it.
+    /// Starts a fetch. It runs to its end even without waiters.
     fn launch(&self, lead: Lead<Landing>, places: Vec<usize>, (room, trace): (&Arc<Held>, TraceContext)) -> Lent {
         self.watch_token();
         let input = |place: &usize| self.ask.request.inputs[self.plan.firsts[*place]].to_owned_input();
@@ -204,7 +206,7 @@ impl Request<'_> {
     }
 }
 
-/// Links a wait to the calls that others made for it.
+/// Links a wait to the calls that other requests made for it.
 fn link_calls<'a>(waiting: &Span, slots: impl Iterator<Item = &'a Slot>) {
     if !waiting.is_recorded() {
         return;

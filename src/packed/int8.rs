@@ -1,14 +1,14 @@
-//! Components rounded to 255 even steps, from the opposite of the largest magnitude up to it.
+//! Components rounded to 255 even steps between plus and minus the largest magnitude.
 
 use std::sync::Arc;
 
 use super::{Form, largest_magnitude, parts_mut, room, split_factor};
 use crate::vector::{COMPONENT_BYTES, Vector};
 
-/// The number that stands for the largest magnitude.
+/// The integer that represents the largest magnitude.
 const STEPS: f32 = 127.0;
 
-/// The payload, unless the vector is too small or too large for a scale.
+/// Returns the payload, or `None` if the vector is too small or too large for a scale.
 pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     let components = vector.as_le_bytes().as_chunks::<COMPONENT_BYTES>().0;
     let scale = largest_magnitude(components) / STEPS;
@@ -20,7 +20,7 @@ pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     *factor = scale.to_le_bytes();
     for (component, number) in components.iter().zip(numbers) {
         let steps = f32::from_le_bytes(*component) / scale;
-        // Adding and truncating rounds, and keeps the loop one that the compiler can widen.
+        // Adding and truncating rounds to nearest, and lets the compiler vectorise the loop.
         #[expect(clippy::cast_possible_truncation, reason = "no magnitude is larger than 127 steps")]
         let rounded = (steps + 0.5_f32.copysign(steps)) as i8;
         *number = rounded.to_le_bytes()[0];
@@ -28,12 +28,12 @@ pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     Some(payload)
 }
 
-/// Whether the scale is one that packing writes.
+/// Returns true if the scale is one that packing writes.
 pub(super) fn is_sound(payload: &[u8]) -> bool {
     is_usable(split_factor(payload).0)
 }
 
-/// Unpacks as many components as `out` holds, from the one at `at` on.
+/// Unpacks as many components as `out` holds, starting at component `at`.
 pub(super) fn unpack(payload: &[u8], at: usize, out: &mut [[u8; COMPONENT_BYTES]]) {
     let (scale, numbers) = split_factor(payload);
     for (number, component) in numbers[at..].iter().zip(out) {

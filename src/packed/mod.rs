@@ -1,6 +1,6 @@
-//! A vector at rest: the same numbers in fewer bytes, or the numbers as they came.
+//! A stored vector: the same numbers in fewer bytes, or the original numbers.
 //!
-//! [`Form`] says how a payload reads; each form but [`Form::F32`] has its own file.
+//! [`Form`] defines the layout of a payload. Each form except [`Form::F32`] has its own file.
 
 mod int8;
 mod ratio;
@@ -13,23 +13,23 @@ use std::sync::Arc;
 
 use crate::vector::{COMPONENT_BYTES, NotAVector, Vector};
 
-/// How vectors are packed, as configured.
+/// Configured packing of vectors.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Codec {
-    /// Half the bytes where that gives back every bit, else f32.
+    /// Half the bytes if every bit can be restored, else f32.
     #[default]
     Lossless,
-    /// As lossless; where that finds nothing to save, components are rounded to bfloat16.
+    /// As lossless; vectors that lossless packing cannot shrink are rounded to bfloat16.
     Bf16,
-    /// Components are rounded to 255 steps between the largest and its opposite.
+    /// Components are rounded to 255 steps between plus and minus the largest magnitude.
     Int8,
-    /// Four bytes a component, always.
+    /// Always four bytes per component.
     F32,
 }
 
 impl Codec {
-    /// Whether a payload of this form has lost no more than this codec lets go. Others may write to what is shared, and
-    /// what is on disk may be older than the configuration.
+    /// Returns true if a payload of this form has lost no more precision than this codec allows. Other instances may
+    /// write to shared tiers, and the disk may hold records from an earlier configuration.
     pub const fn accepts(self, form: Form) -> bool {
         match form {
             Form::F32 | Form::Ratio => true,
@@ -39,7 +39,8 @@ impl Codec {
     }
 }
 
-/// How a payload reads. The numbers are on disks and in other processes: one is never used again for another form.
+/// Layout of a payload. The numbers are stored on disks and read by other processes, so a number is never reused for
+/// another form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Form {
@@ -54,12 +55,12 @@ pub enum Form {
 }
 
 impl Form {
-    /// The form with this number.
+    /// Returns the form with this number.
     pub fn from_number(number: u8) -> Option<Self> {
         [Self::F32, Self::Ratio, Self::Bf16, Self::Int8].into_iter().find(|form| *form as u8 == number)
     }
 
-    /// Bytes of a payload of so many components.
+    /// Returns the payload bytes of a vector with this many components.
     const fn payload_bytes(self, dimension: usize) -> Option<usize> {
         match self {
             Self::F32 => dimension.checked_mul(COMPONENT_BYTES),
@@ -73,36 +74,35 @@ impl Form {
     }
 }
 
-/// The f32 in front of a payload that has one.
+/// Size of the f32 at the start of some payloads.
 const FACTOR_BYTES: usize = 4;
 
-/// Components that are unpacked at once: a little block that stays in the first cache, and whole groups of base64.
+/// Components that are unpacked at once: a small block that fits the L1 cache, and a whole number of base64 groups.
 const BLOCK_COMPONENTS: usize = 384;
 
-/// A packed vector. Cheap to clone. Whatever it was made from, it unpacks to a [`Vector`].
+/// A packed vector. Cheap to clone. It always unpacks to a valid [`Vector`], whatever bytes it was made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     form: Form,
     payload: Arc<[u8]>,
 }
 
-/// Why bytes are no packed vector.
+/// Reason why bytes are not a packed vector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotPacked {
-    /// The payload has not the length that form and dimension give.
+    /// The payload's length does not match form and dimension.
     #[error("its length is not that of its form and dimension")]
     Length,
-    /// The factor in front of the components is none that packing writes.
+    /// The factor in front of the components is one that packing never writes.
     #[error("its factor is out of range")]
     Factor,
-    /// What it unpacks to is not a vector.
+    /// The payload unpacks to an invalid vector.
     #[error(transparent)]
     Vector(#[from] NotAVector),
 }
 
 impl Packed {
-    /// Packs a vector. One that the codec would lose, because a component would become infinite or all would become
-    /// zero, is kept as f32.
+    /// Packs a vector. It is kept as f32 if packing would make a component infinite or all components zero.
     pub fn pack(vector: &Vector, codec: Codec) -> Self {
         let packed = match codec {
             Codec::F32 => None,
@@ -118,7 +118,8 @@ impl Packed {
         payload.map(|payload| Self { form, payload })
     }
 
-    /// Takes back what [`form`](Self::form), [`dimension`](Self::dimension) and [`payload`](Self::payload) gave.
+    /// Builds a packed vector from the results of [`form`](Self::form), [`dimension`](Self::dimension) and
+    /// [`payload`](Self::payload).
     pub fn from_parts(form: Form, dimension: usize, payload: &[u8]) -> Result<Self, NotPacked> {
         if form.payload_bytes(dimension) != Some(payload.len()) {
             return Err(NotPacked::Length);
@@ -137,7 +138,7 @@ impl Packed {
         Ok(packed)
     }
 
-    /// The numbers again.
+    /// Returns the unpacked vector.
     pub fn unpack(&self) -> Vector {
         if self.form == Form::F32 {
             return Vector::from_checked(Arc::clone(&self.payload));
@@ -145,8 +146,8 @@ impl Packed {
         Vector::from_le_bytes(&self.unpacked_bytes()).expect("what was packed must unpack")
     }
 
-    /// Hands over the components as little-endian f32, in order and in pieces; each but the last is a multiple of
-    /// twelve bytes long, so that each can be written as base64 by itself.
+    /// Passes the components to `take` as little-endian f32, in order and in pieces. The length of each piece except
+    /// the last is a multiple of twelve bytes, so each can be written as base64 separately.
     pub fn for_each_piece(&self, mut take: impl FnMut(&[u8])) {
         if self.form == Form::F32 {
             return take(&self.payload);
@@ -174,7 +175,7 @@ impl Packed {
         bytes
     }
 
-    /// Unpacks as many components as `out` holds, from the one at `at` on.
+    /// Unpacks as many components as `out` holds, starting at component `at`.
     fn unpack_part(&self, at: usize, out: &mut [[u8; COMPONENT_BYTES]]) {
         match self.form {
             Form::F32 => out.copy_from_slice(&self.payload.as_chunks().0[at..at + out.len()]),
@@ -184,7 +185,7 @@ impl Packed {
         }
     }
 
-    /// How many components there are.
+    /// Returns the number of components.
     pub fn dimension(&self) -> usize {
         let bytes = self.payload.len();
         match self.form {
@@ -195,43 +196,43 @@ impl Packed {
         }
     }
 
-    /// How the payload reads.
+    /// Returns the layout of the payload.
     pub const fn form(&self) -> Form {
         self.form
     }
 
-    /// The packed bytes.
+    /// Returns the packed bytes.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 }
 
-/// The numbers as they are, in the same memory.
+/// Keeps the numbers as they are, in the same memory.
 impl From<Vector> for Packed {
     fn from(vector: Vector) -> Self {
         Self { form: Form::F32, payload: vector.into_shared() }
     }
 }
 
-/// The factor in front of a payload, and the components behind it.
+/// Splits a payload into its leading factor and its components.
 fn split_factor(payload: &[u8]) -> (f32, &[u8]) {
     let (factor, components) = payload.split_first_chunk().expect("a payload must begin with its factor");
     (f32::from_le_bytes(*factor), components)
 }
 
-/// Room for a payload of a form, to be written in place while nobody else has it.
+/// Allocates a payload of a form. It has one owner, so it can be written in place.
 fn room(form: Form, dimension: usize) -> Arc<[u8]> {
     let bytes = form.payload_bytes(dimension).expect("a packed vector must be smaller than the vector");
     std::iter::repeat_n(0, bytes).collect()
 }
 
-/// The part of a new payload in front of the components, and these.
+/// Splits a new payload into its leading factor and its components, for writing.
 fn parts_mut(room: &mut Arc<[u8]>) -> (&mut [u8; FACTOR_BYTES], &mut [u8]) {
     let bytes = Arc::get_mut(room).expect("a new payload must have no other owner");
     bytes.split_first_chunk_mut().expect("a payload must begin with its factor")
 }
 
-/// The largest magnitude of a vector's components.
+/// Returns the largest magnitude of a vector's components.
 fn largest_magnitude(components: &[[u8; COMPONENT_BYTES]]) -> f32 {
     let mut largest = [0.0_f32; 8];
     let (blocks, rest) = components.as_chunks::<8>();

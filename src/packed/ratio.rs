@@ -1,11 +1,11 @@
-//! Vectors whose components are `h / n` rounded to f32, with one f32 `n` for all and a half-precision `h` for each.
+//! Vectors with components of the form `h / n` rounded to f32: one f32 `n` for all, and a half-precision `h` for each.
 //!
-//! Embedding services compute in half precision and divide by the norm at the end, so what they answer has this form.
-//! Neither `h` nor `n` is in the answer; they are found from the numbers alone. Scaling both by a power of two changes
-//! no quotient, so the half of the largest component may be taken to lie in the uppermost range of halves, where its
-//! significand is one of 1024. Each makes an `n`, but for rounding, and hardly any but the right one brings three other
-//! components onto significands of eleven bits. What is found is believed only after every component has come out of
-//! it bit for bit.
+//! Embedding services compute in half precision and divide by the norm at the end, so their answers have this form. The
+//! answer contains neither `h` nor `n`; both are derived from the numbers alone. Scaling both by a power of two changes
+//! no quotient. So the half of the largest component may be assumed to lie in the uppermost range of halves, where its
+//! significand is one of 1024. Each significand implies an `n`, up to rounding. Hardly any but the right one maps three
+//! other components onto significands of eleven bits. A candidate is accepted only after it has reproduced every
+//! component bit for bit.
 
 use std::iter;
 use std::sync::Arc;
@@ -13,26 +13,26 @@ use std::sync::Arc;
 use super::{Form, largest_magnitude, parts_mut, room, split_factor};
 use crate::vector::{COMPONENT_BYTES, Vector};
 
-/// A half's bits, moved to their places in an f32, make a number that is too small by this factor, 2 to the -112:
-/// the difference of the exponents' biases. It holds for subnormal halves too.
+/// A half's bits, moved to their places in an f32, make a number that is too small by this factor, 2 to the -112: the
+/// difference of the exponents' biases. This also holds for subnormal halves.
 const MOVED: f32 = f32::from_bits((127 - 112) << 23);
 
-/// Bits of an f32's significand that a half has not.
+/// Number of bits by which an f32's significand is longer than a half's.
 const LOST_BITS: u32 = 13;
 
-/// Significands of the half of the largest component, and the power of two that takes them to the uppermost range.
+/// Significands of the half of the largest component, and the power of two that scales them to the uppermost range.
 const SIGNIFICANDS: std::ops::Range<u32> = 1024..2048;
 const UPPERMOST: u32 = 32;
 
-/// Blocks of components that are checked in all, beyond so many times all of them: real vectors need few, and one that
-/// was made to need many is no worth it.
+/// Limits of the search: it may check `SCANS` times as many blocks as the vector has, plus `SPARE_BLOCKS`. Real vectors
+/// need few checks. A vector that was crafted to need many is not worth the time.
 const SCANS: usize = 16;
 const SPARE_BLOCKS: usize = 512;
 
-/// Components that are checked between two looks at whether all were right so far.
+/// Number of components that are checked before the result is tested.
 const CHECKED_AT_ONCE: usize = 64;
 
-/// The payload, if every component has the form.
+/// Returns the payload if every component has the form.
 pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     let components = vector.as_le_bytes().as_chunks().0;
     let largest = largest_magnitude(components);
@@ -52,13 +52,13 @@ pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     None
 }
 
-/// Whether `n` is of a size that unpacking can use, and every half is finite.
+/// Returns true if unpacking can use `n`, and every half is finite.
 pub(super) fn is_sound(payload: &[u8]) -> bool {
     let (norm, halves) = split_factor(payload);
     is_usable(norm) && halves.as_chunks().0.iter().all(|half| u16::from_le_bytes(*half) & 0x7c00 != 0x7c00)
 }
 
-/// Unpacks as many components as `out` holds, from the one at `at` on.
+/// Unpacks as many components as `out` holds, starting at component `at`.
 pub(super) fn unpack(payload: &[u8], at: usize, out: &mut [[u8; COMPONENT_BYTES]]) {
     let (norm, halves) = split_factor(payload);
     let moved_norm = norm * MOVED;
@@ -67,32 +67,33 @@ pub(super) fn unpack(payload: &[u8], at: usize, out: &mut [[u8; COMPONENT_BYTES]
     }
 }
 
-/// Both `n` and the moved `n` must be normal numbers, so that moving does not round.
+/// Returns true if both `n` and the moved `n` are normal numbers, so moving does not round.
 fn is_usable(norm: f32) -> bool {
     norm > 0.0 && norm.is_finite() && (norm * MOVED).is_normal()
 }
 
-/// A half's value times [`MOVED`], exactly. Widened with its sign, all of it moves at once; three copies of the sign
-/// that come along go. (Sign and magnitude each for themselves take four times as long: the compiler's code then waits for
-/// the division before.)
+/// Returns a half's value times [`MOVED`], exactly. Sign extension lets one shift move sign and magnitude together; the
+/// mask then clears three extra copies of the sign. Moving sign and magnitude separately takes four times as long,
+/// because the compiled code then waits for the previous division.
 fn moved(half: u16) -> f32 {
     let widened = i32::from(half.cast_signed()).cast_unsigned();
     f32::from_bits(widened << LOST_BITS & 0x8fff_e000)
 }
 
-/// The `n` that divides the largest component's half to it, rounded, and its neighbours: the component was rounded too.
+/// Returns the `n` that divides the largest component's half to that component, and both neighbours of `n`, because the
+/// component was rounded too.
 fn norms(significand: u32, largest: f32) -> [f32; 3] {
     #[expect(clippy::cast_precision_loss, reason = "it has sixteen bits")]
     let nearest = (significand * UPPERMOST) as f32 / largest;
     [nearest, nearest.next_down(), nearest.next_up()]
 }
 
-/// The search among norms that may be the right one.
+/// Search among the candidate norms.
 struct Search {
-    /// A block that did not come out right before. It is tried first: a vector of a handful of different values, of which
-    /// many norms give all but a few components, would else be gone through many times.
+    /// The last block that failed. It is tried first. Otherwise a vector with a handful of different values would be
+    /// scanned many times, because many norms reproduce all but a few of its components.
     suspect: usize,
-    /// Blocks that may still be checked.
+    /// Number of blocks that may still be checked.
     blocks_left: usize,
 }
 
@@ -101,10 +102,10 @@ impl Search {
         Self { suspect: 0, blocks_left: components.div_ceil(CHECKED_AT_ONCE) * SCANS + SPARE_BLOCKS }
     }
 
-    /// Writes the halves; whether dividing them gives every bit of every component again.
+    /// Writes the halves. Returns true if dividing them reproduces every bit of every component.
     fn reproduces(&mut self, components: &[[u8; COMPONENT_BYTES]], moved_norm: f32, halves: &mut [[u8; 2]]) -> bool {
         let blocks_left = &mut self.blocks_left;
-        // Where no more may be checked, the next block counts as wrong.
+        // After the limit is used up, the next block counts as wrong.
         let is_wrong = |block: &usize| {
             let first = block * CHECKED_AT_ONCE;
             let part = first..components.len().min(first + CHECKED_AT_ONCE);
@@ -119,7 +120,8 @@ impl Search {
     }
 }
 
-/// No way out of the loop before its end, so that the compiler can take several components at a time.
+/// Writes the halves of one block, and returns true if all its components are reproduced. The loop has no early exit,
+/// which lets the compiler vectorise it.
 fn reproduces_block(components: &[[u8; COMPONENT_BYTES]], moved_norm: f32, halves: &mut [[u8; 2]]) -> bool {
     let mut different_bits = 0;
     for (component, out) in components.iter().zip(halves) {
@@ -134,16 +136,17 @@ fn reproduces_block(components: &[[u8; COMPONENT_BYTES]], moved_norm: f32, halve
     different_bits == 0
 }
 
-/// Significands of the largest component's half that bring a few other components onto halves too.
+/// Returns the significands of the largest component's half that map a few other components onto halves too.
 ///
-/// Let `r` be another component over the largest, scaled by a power of two to at most one. If the largest one's half
-/// has significand `m`, the other's has `r * m`, which is whole, or half of an odd number if it came out below 1024.
-/// Both components were rounded to 24 bits, so `2 * r * m` misses a whole number by up to 2 to the -11. The step of `r`
-/// is `2 * r` modulo one, as a fraction of 2 to the 32: its product with `m` then shows by how much, and wraps at will.
+/// Let `r` be another component divided by the largest, scaled by a power of two to at most one. If the half of the
+/// largest component has significand `m`, the half of the other has `r * m`. That is a whole number, or half of an odd
+/// number if it is below 1024. Both components were rounded to 24 bits, so `2 * r * m` deviates from a whole number by
+/// up to 2 to the -11. The step of `r` is `2 * r` modulo one, as a fraction of 2 to the 32. The product of the step and
+/// `m` shows the deviation, and may wrap around.
 fn significands(largest: f32, components: &[[u8; COMPONENT_BYTES]]) -> impl Iterator<Item = u32> {
     let steps = steps(largest, components);
     let fits = move |significand| misses(significand, steps) < 2 * MISS;
-    // Nearly all groups hold none; asked as a whole, the compiler can take several at a time.
+    // Most groups contain no match. Testing a whole group lets the compiler vectorise the test.
     let any_fits = move |first: &u32| (*first..*first + GROUP).fold(false, |any, significand| any | fits(significand));
     SIGNIFICANDS
         .step_by(GROUP as usize)
@@ -151,22 +154,22 @@ fn significands(largest: f32, components: &[[u8; COMPONENT_BYTES]]) -> impl Iter
         .flat_map(move |first| (first..first + GROUP).filter(move |s| fits(*s)))
 }
 
-/// Significands that are asked at a time.
+/// Number of significands that are tested together.
 const GROUP: u32 = 16;
 
-/// How far from a whole number is let through: twice what rounding can do, 2 to the -10.
+/// Accepted deviation from a whole number: 2 to the -10, twice the largest rounding error.
 const MISS: u32 = 1 << 22;
 
-/// Below twice [`MISS`] if no component misses a whole number by more than that.
+/// Returns a value below twice [`MISS`] if no component deviates from a whole number by more than [`MISS`].
 fn misses(significand: u32, steps: [u32; COMPARED]) -> u32 {
     steps.iter().fold(0, |all, step| all | step.wrapping_mul(significand).wrapping_add(MISS))
 }
 
-/// Components that are compared with the largest: with three, the 1024 significands let a wrong one through once in
-/// a hundred thousand times.
+/// Number of components that are compared with the largest. With three, the 1024 significands let a wrong one through
+/// once in a hundred thousand times.
 const COMPARED: usize = 3;
 
-/// The steps of the first few components that tell anything: those of a significand that has not come before.
+/// Returns the steps of the first few components with a new significand. A repeated significand adds no information.
 fn steps(largest: f32, components: &[[u8; COMPONENT_BYTES]]) -> [u32; COMPARED] {
     let of_largest = significand(largest);
     let (mut steps, mut seen, mut count) = ([0; COMPARED], [of_largest; COMPARED + 1], 0);
@@ -187,7 +190,7 @@ fn steps(largest: f32, components: &[[u8; COMPONENT_BYTES]]) -> [u32; COMPARED] 
     steps
 }
 
-/// The significand of a normal number, 24 bits.
+/// Returns the significand of a normal number, 24 bits.
 fn significand(number: f32) -> u64 {
     u64::from(number.to_bits() & 0x007f_ffff | 0x0080_0000)
 }

@@ -1,11 +1,11 @@
-//! Components rounded to bfloat16, the upper half of an f32: its range, with eight significant bits.
+//! Components rounded to bfloat16, the upper half of an f32: the same range, with eight significant bits.
 
 use std::sync::Arc;
 
 use super::Form;
 use crate::vector::{COMPONENT_BYTES, Vector};
 
-/// The payload, unless rounding makes a component infinite or all of them zero.
+/// Returns the payload, or `None` if rounding makes a component infinite or all of them zero.
 pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     let components = vector.as_le_bytes().as_chunks::<COMPONENT_BYTES>().0;
     let mut payload = super::room(Form::Bf16, components.len());
@@ -20,14 +20,14 @@ pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     (is_finite && magnitude_bits != 0).then_some(payload)
 }
 
-/// Unpacks as many components as `out` holds, from the one at `at` on.
+/// Unpacks as many components as `out` holds, starting at component `at`.
 pub(super) fn unpack(payload: &[u8], at: usize, out: &mut [[u8; COMPONENT_BYTES]]) {
     for (half, component) in payload.as_chunks().0[at..].iter().zip(out) {
         *component = (u32::from(u16::from_le_bytes(*half)) << 16).to_le_bytes();
     }
 }
 
-/// To the nearest, and of two equally near to the even one.
+/// Rounds to the nearest bfloat16; ties go to the even one.
 fn round(bits: u32) -> u16 {
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }

@@ -4,7 +4,7 @@ use super::*;
 
 const CODECS: [Codec; 4] = [Codec::Lossless, Codec::Bf16, Codec::Int8, Codec::F32];
 
-/// Recorded answers of a live service, with their names.
+/// Returns recorded answers of a live service, with their names.
 fn recorded() -> Vec<(String, Vector)> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/vectors");
     let files = std::fs::read_dir(folder).expect("the folder is there").map(|file| file.expect("it is listed").path());
@@ -26,7 +26,7 @@ fn vector(components: &[f32]) -> Vector {
     Vector::from_components(components).expect("it is a vector")
 }
 
-/// The value of a half's bits, by the definition of the format.
+/// Returns the value of a half's bits, by the definition of the format.
 fn half_value(half: u16) -> f32 {
     let (exponent, significand) = (i32::from(half >> 10 & 0x1f), f32::from(half & 0x3ff));
     let magnitude = match exponent {
@@ -143,7 +143,7 @@ fn what_packing_does_not_write_is_refused() {
     assert_eq!(Form::from_number(4), None);
 }
 
-/// Any f32 at all, with the odd ones often enough to matter.
+/// Generates any f32, with special values at a higher rate.
 fn any_component() -> impl Strategy<Value = f32> {
     let odd = [0.0, -0.0, f32::MAX, f32::MIN_POSITIVE, f32::NAN, f32::INFINITY, f32::from_bits(1), 1.0];
     prop_oneof![
@@ -154,7 +154,7 @@ fn any_component() -> impl Strategy<Value = f32> {
     ]
 }
 
-/// Halves, finite and not all zero.
+/// Generates halves, finite and not all zero.
 fn halves() -> impl Strategy<Value = Vec<u16>> {
     let half = prop_oneof![
         8 => 0_u16..0x7c00,
@@ -179,7 +179,8 @@ proptest! {
         prop_assert_eq!(Packed::pack(&vector, Codec::Lossless).unpack(), vector);
     }
 
-    /// The norm's range keeps quotients normal numbers: where they are rounded twice, nobody promises the form.
+    /// The norm's range keeps quotients normal numbers, because subnormal quotients are rounded twice and need
+    /// not keep the form.
     #[test]
     fn halves_over_any_norm_take_two_bytes_a_component(
         halves in halves(), norm in 1_u32 << 23..0x007f_ffff | 1 << 23, exponent in 117_u32..150

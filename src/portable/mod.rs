@@ -1,4 +1,4 @@
-//! The file in which a cache travels from one instance to another: keys and records, and nothing else.
+//! File format for moving a cache from one instance to another. It holds keys and records only.
 //!
 //! ```text
 //! "vecho cache 2\n"                                          14 bytes
@@ -8,10 +8,10 @@
 //!     mark F5 'v' 'E' FA  |  records, u64 LE  |  sum, 32  |  checksum, 32
 //! ```
 //!
-//! A frame's checksum is over key, length and record. The sum is over all checksums in their order, and the end's
-//! checksum over records and sum. So a record that changed is noticed and skipped, one that is missing or doubled is
-//! noticed at the end, and a file without its end was cut. Behind a damaged place the next mark is looked for; what is
-//! whole is read.
+//! A frame's checksum covers key, length and record. The sum covers all checksums in order, and the checksum of the end
+//! covers the number of records and the sum. So a changed record is detected and skipped, a missing or duplicate record
+//! is detected at the end, and a file without its end was truncated. After a damaged place the reader looks for the
+//! next mark; records that are intact are read.
 
 mod read;
 mod write;
@@ -24,13 +24,13 @@ pub use write::{TooLong, Writer};
 /// The first line.
 const HEAD: &[u8] = b"vecho cache 2\n";
 
-/// What the first lines of all versions begin with.
+/// Common prefix of the first line in all versions.
 const ANY_HEAD: &[u8] = b"vecho cache ";
 
-/// Begins a frame. Neither UTF-8 nor likely in a vector.
+/// Starts a frame. It is not UTF-8, and unlikely in a vector.
 const RECORD_MARK: [u8; MARK_BYTES] = [0xf5, b'v', b'R', 0xfa];
 
-/// Begins the end.
+/// Starts the end.
 const END_MARK: [u8; MARK_BYTES] = [0xf5, b'v', b'E', 0xfa];
 
 const MARK_BYTES: usize = 4;
@@ -43,25 +43,25 @@ const FRAME_HEAD_BYTES: usize = MARK_BYTES + 4 + KEY_BYTES;
 /// Mark, records, sum and checksum.
 const END_BYTES: usize = MARK_BYTES + 8 + 2 * CHECKSUM_BYTES;
 
-/// Largest record in a file. It bounds what a reader holds; the vectors of no model come near it.
+/// Largest record in a file. It bounds the reader's memory; the vectors of all known models are far smaller.
 pub const MAX_RECORD_BYTES: usize = 1 << 20;
 
-/// The sum over no checksums.
+/// Returns the sum over no checksums.
 fn empty_sum() -> Key {
     KeyBuilder::new(None).finish()
 }
 
-/// The checksum of a frame; the length goes in with the record.
+/// Returns the checksum of a frame. The hash of the record includes its length.
 fn checksum(key: &Key, record: &[u8]) -> Key {
     key.extend(Tag::Body, record)
 }
 
-/// The sum with one more frame.
+/// Returns the sum with one more frame.
 fn add(sum: &Key, checksum: &Key) -> Key {
     sum.extend(Tag::Control, checksum.as_bytes())
 }
 
-/// The checksum of the end.
+/// Returns the checksum of the end.
 fn end_checksum(records: u64, sum: &Key) -> Key {
     sum.extend(Tag::Control, &records.to_le_bytes())
 }

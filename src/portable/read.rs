@@ -1,4 +1,4 @@
-//! Reading: bytes are fed in as they come, and records come out as soon as they are whole.
+//! Reader: bytes are fed in as they arrive, and each record is returned as soon as it is complete.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -8,18 +8,18 @@ use super::{
 };
 use crate::key::Key;
 
-/// Damaged places after which a file is given up. Each costs the hash of at most one frame, also in a file that was
-/// made to cost as much as it can.
+/// Number of damaged places after which reading stops. Each costs the hash of at most one frame, even in a file that
+/// was crafted to cost as much as possible.
 const MAX_DAMAGED: u64 = 1_000;
 
-/// Reads one file. Holds no more than one frame and what was fed last.
+/// Reads one file. Holds no more than one frame and the bytes that were fed last.
 #[derive(Debug)]
 pub struct Reader {
     pub(super) pending: BytesMut,
     place: Place,
-    /// Whether all bytes were fed.
+    /// True if all bytes were fed.
     is_fed: bool,
-    /// The last frame is not there whole: cut, unless something whole follows.
+    /// True if the last frame is incomplete. The file was truncated, unless something intact follows.
     is_short: bool,
     records: u64,
     damaged: u64,
@@ -29,63 +29,63 @@ pub struct Reader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Head,
-    /// A mark is due.
+    /// A mark is expected next.
     Frames,
-    /// Damage: the next mark is looked for.
+    /// Damage was found: the next mark is searched.
     Lost,
-    /// Nothing more is read.
+    /// Reading has ended.
     Over(Ending),
 }
 
-/// What comes out.
+/// One result of reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece {
-    /// A whole record under its key.
+    /// An intact record under its key.
     Record(Key, Bytes),
-    /// Something that is not whole, and is left out.
+    /// A damaged place, which is skipped.
     Damaged,
 }
 
-/// How a file ended.
+/// Final state of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// All of it is as it was written.
+    /// The whole file is as it was written.
     Whole,
-    /// Its end is there, but something before it is damaged, missing or too much.
+    /// The end is present, but something before it is damaged, missing or duplicate.
     Damaged,
-    /// Its end is missing.
+    /// The end is missing.
     Cut,
-    /// So much is damaged that the rest was not read.
+    /// Too much is damaged, so the rest was not read.
     GivenUp,
 }
 
-/// This is no file of this kind.
+/// Reason why a file is not an exported cache of this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotPortable {
-    /// Its first line is another one.
+    /// Its first line is different.
     #[error("this is not an exported cache")]
     Other,
-    /// Its first line names a version that is not known here.
+    /// Its first line names an unknown version.
     #[error("this cache was exported in a format that this version does not know")]
     Version,
 }
 
-/// What stands at the beginning of the pending bytes.
+/// Content at the start of the pending bytes.
 enum Step {
-    /// A whole frame with a record of this length.
+    /// A complete frame with a record of this length.
     Record(usize),
     End,
-    /// Too few bytes to tell.
+    /// Too few bytes to decide.
     Short,
-    /// Nothing whole.
+    /// Neither a frame nor the end.
     Wrong,
 }
 
-/// What comes of one look at the pending bytes.
+/// Result of one parsing step.
 enum Turn {
-    /// The next look.
+    /// Parse again.
     GoOn,
-    /// Nothing, until more bytes are there.
+    /// Wait for more bytes.
     Wait,
     Out(Piece),
 }
@@ -105,7 +105,7 @@ impl Default for Reader {
 }
 
 impl Reader {
-    /// Takes the next bytes of the file. [`Reader::piece`] has to be asked until it has nothing before the next are fed.
+    /// Takes the next bytes of the file. Before that, [`Reader::piece`] must be called until it returns no piece.
     pub fn feed(&mut self, bytes: &[u8]) {
         match &mut self.place {
             Place::Over(ending) if *ending == Ending::Whole && !bytes.is_empty() => *ending = Ending::Damaged,
@@ -114,12 +114,12 @@ impl Reader {
         }
     }
 
-    /// The file has no more bytes. What is left still has to be asked for.
+    /// Notes that the file has no more bytes. The remaining pieces must still be read.
     pub const fn fed(&mut self) {
         self.is_fed = true;
     }
 
-    /// The next piece, if one is there.
+    /// Returns the next piece, if one is complete.
     pub fn piece(&mut self) -> Result<Option<Piece>, NotPortable> {
         loop {
             let turn = match self.place {
@@ -136,7 +136,7 @@ impl Reader {
         }
     }
 
-    /// Reads what stands at a mark.
+    /// Reads the content at a mark.
     fn read_frame(&mut self) -> Turn {
         match self.step() {
             Step::Short if !self.is_fed => Turn::Wait,
@@ -147,7 +147,7 @@ impl Reader {
         }
     }
 
-    /// How the file ended, once there is no piece left; and until then, that it is not whole.
+    /// Returns the final state of the file once no piece is left. Until then it returns [`Ending::Cut`].
     pub const fn ending(&self) -> Ending {
         match self.place {
             Place::Over(ending) => ending,
@@ -155,12 +155,12 @@ impl Reader {
         }
     }
 
-    /// Records that came out whole.
+    /// Returns the number of intact records.
     pub const fn records(&self) -> u64 {
         self.records
     }
 
-    /// Places that are damaged.
+    /// Returns the number of damaged places.
     pub const fn damaged(&self) -> u64 {
         self.damaged
     }
@@ -229,7 +229,7 @@ impl Reader {
         Turn::Wait
     }
 
-    /// There was something whole after all behind a frame that seemed to be cut.
+    /// Counts a frame that seemed truncated as damaged, because something intact follows it.
     const fn note_short(&mut self) {
         if self.is_short {
             self.is_short = false;
@@ -237,7 +237,8 @@ impl Reader {
         }
     }
 
-    /// A frame that the file is too short for: its length may be damaged, so what follows is looked through.
+    /// Skips a frame that exceeds the end of the file. Its length may be damaged, so the bytes after its
+    /// mark are searched.
     fn read_short(&mut self) -> Turn {
         self.is_short = true;
         self.skip_mark();
@@ -258,7 +259,7 @@ impl Reader {
         self.place = Place::Lost;
     }
 
-    /// Goes on to the next mark.
+    /// Skips to the next mark.
     fn find_mark(&mut self) -> Turn {
         let is_mark = |bytes: &[u8]| *bytes == RECORD_MARK || *bytes == END_MARK;
         if let Some(at) = self.pending.windows(MARK_BYTES).position(is_mark) {
@@ -266,6 +267,7 @@ impl Reader {
             self.place = Place::Frames;
             return Turn::GoOn;
         }
+        // A mark may begin in the last bytes.
         let kept = self.pending.len().min(MARK_BYTES - 1);
         self.pending.advance(self.pending.len() - kept);
         if self.is_fed {
@@ -280,7 +282,7 @@ impl Reader {
     }
 }
 
-/// The 32 bytes at a place, which must be there.
+/// Returns the 32 bytes at a place, which must exist.
 fn key_at(bytes: &[u8], at: usize) -> Key {
     Key::from_bytes(*bytes[at..].first_chunk().expect("a frame must have been seen to be whole"))
 }

@@ -1,4 +1,4 @@
-//! A file is read as it was written, or it is said what is wrong with it.
+//! A file is read as it was written, or its damage is reported.
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ fn file(lengths: &[usize]) -> Vec<u8> {
     out
 }
 
-/// The records that come out, the places that are damaged, and the ending.
+/// The records that were read, the number of damaged places, and the ending.
 type Read = (Vec<(Key, Vec<u8>)>, u64, Ending);
 
 fn read(bytes: &[u8], chunk_bytes: usize) -> Result<Read, NotPortable> {
@@ -110,7 +110,7 @@ fn a_length_beyond_the_largest_is_not_waited_for() {
     let too_long = u32::try_from(2 * MAX_RECORD_BYTES).expect("it is small").to_le_bytes();
     let filler = vec![0; MAX_RECORD_BYTES + MAX_RECORD_BYTES / 2];
     let bytes = [HEAD, &RECORD_MARK, &too_long, &filler, &whole[HEAD.len()..]].concat();
-    // `read` bounds what the reader holds meanwhile.
+    // `read` also checks the reader's memory.
     let (records, damaged, ending) = read(&bytes, 4_096).expect("it begins well");
     assert_eq!((records, damaged, ending), (written(&[50; 3]), 1, Ending::Damaged));
 }

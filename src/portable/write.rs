@@ -1,9 +1,9 @@
-//! Writing: bytes are appended to a buffer, which its owner empties as he likes.
+//! Writer: bytes are appended to a buffer, which the caller drains.
 
 use super::{END_MARK, HEAD, MAX_RECORD_BYTES, RECORD_MARK, add, checksum, empty_sum, end_checksum};
 use crate::key::Key;
 
-/// This record is larger than a file may hold.
+/// Error for a record that is larger than a file may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record is larger than {MAX_RECORD_BYTES} bytes")]
 pub struct TooLong;
@@ -22,7 +22,7 @@ impl Writer {
         Self { records: 0, sum: empty_sum() }
     }
 
-    /// Adds a record. One that is too long leaves the file as it is.
+    /// Adds a record. A record that is too long leaves the file unchanged.
     pub fn record(&mut self, key: &Key, record: &[u8], out: &mut Vec<u8>) -> Result<(), TooLong> {
         let length = u32::try_from(record.len()).map_err(|_| TooLong)?;
         if record.is_empty() || record.len() > MAX_RECORD_BYTES {
@@ -37,7 +37,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Ends the file; says how many records it holds.
+    /// Ends the file. Returns the number of records in it.
     pub fn end(self, out: &mut Vec<u8>) -> u64 {
         let checksum = end_checksum(self.records, &self.sum);
         for part in [&END_MARK[..], &self.records.to_le_bytes(), self.sum.as_bytes(), checksum.as_bytes()] {

@@ -1,9 +1,9 @@
 //! Packs misses into calls. A lane holds the misses that may share one: same space, same credential.
 //!
-//! There is no timer. Each piece of work brings a worker that waits for a permit and then takes from its lane what a call
-//! may carry. So an idle proxy adds no wait, and a busy one sends few, full calls. The first worker of a submission is its
-//! submitter itself. A request that is larger than a call is cut where it is taken, so that each part has the size that is
-//! right at that time; the worker that cut it goes on with the rest.
+//! There is no timer. Each piece of work brings a worker, which waits for a permit and then takes as much from its lane
+//! as a call may carry. So an idle proxy adds no wait, and a busy one sends few, full calls. The first worker of a
+//! submission is the submitting future itself. A request that is larger than a call is cut when it is taken, so each
+//! part has the size that is right at that time. The worker that cut it continues with the rest.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,24 +24,24 @@ use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 use crate::wire::{Input, RequestForm, write_request};
 
-/// Where a miss queues. Two misses share a call only when their lanes have the same id.
+/// Lane in which a miss waits. Two misses share a call only if their lanes have the same id.
 #[derive(Clone, Debug)]
 pub struct Lane {
-    /// The hash of everything that has to be equal inside one call.
+    /// Hash of everything that must be equal within one call.
     pub id: Key,
-    /// That everything.
+    /// The values behind the hash.
     pub terms: Arc<Terms>,
 }
 
-/// The queue of one lane; it exists while something is in it.
+/// Queue of one lane. It exists only while it has content.
 struct Queue {
     terms: Arc<Terms>,
     pieces: VecDeque<Piece>,
 }
 
 impl Queue {
-    /// Puts the first piece of a caller before those of others: each worker serves the caller that brought it, so that
-    /// the order of the callers that wait for permits holds in a lane that they share.
+    /// Moves the first piece of a caller before those of others. Each worker serves the caller that brought it. So
+    /// callers that share a lane keep the order in which they wait for permits.
     fn bring_forward(&mut self, caller: Key) {
         let place = self.pieces.iter().position(|piece| piece.waiter.caller == caller).filter(|place| *place > 0);
         if let Some(piece) = place.and_then(|place| self.pieces.remove(place)) {
@@ -56,24 +56,24 @@ pub struct Batcher {
     pub(super) permits: Arc<Permits>,
     queues: Mutex<KeyMap<Queue>>,
     sizes: Sizes,
-    /// Bounds the memory of answers under way.
+    /// Limits the memory of answers under way.
     room: Arc<Room>,
     pub(super) live: Live,
     pub(super) tasks: Tasks,
     pub(super) metrics: Arc<Metrics>,
 }
 
-/// What a worker took from its lane.
+/// Work that a worker took from its lane.
 struct Taken {
     job: Job,
-    /// A part of a cut request is left in the lane, and another worker may take it at once.
+    /// True if a part of a cut request is left in the lane, and another worker may take it at once.
     has_room_beside: bool,
-    /// A part is left that this worker has to take next.
+    /// True if a part is left that this worker must take next.
     goes_on: bool,
 }
 
 impl Batcher {
-    /// A batcher without work. Answers under way may take `room_bytes`.
+    /// Creates a batcher without work. Answers under way may take `room_bytes`.
     pub fn new(caller: Caller, live: Live, room_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         let permits = Permits::new(live.load().upstream.max_concurrent);
         let room = Room::new(room_bytes);
@@ -81,13 +81,13 @@ impl Batcher {
         Arc::new(Self { caller, permits, queues, sizes, room, live, tasks, metrics })
     }
 
-    /// What is known of each space's failures.
+    /// Returns the failures of each space.
     pub const fn health(&self) -> &Arc<SpaceHealth> {
         self.caller.health()
     }
 
-    /// Queues inputs, all of one kind; the results come in portions that together cover every place once. The work that
-    /// is returned has to be done to its end beside waiting for them, since others' inputs may be in it.
+    /// Queues inputs, all of one kind. The results arrive in portions that together cover every place once. The caller
+    /// must drive the returned future to its end while it waits, since it may serve inputs of other requests.
     pub fn submit(
         self: &Arc<Self>,
         lane: &Lane,
@@ -110,8 +110,8 @@ impl Batcher {
         queue.pieces.push_back(piece);
     }
 
-    /// Waits for a permit and makes the next call of a lane, if an earlier worker left anything to do; goes on with what
-    /// is left of a request that it had to cut.
+    /// Waits for a permit and makes the next call of a lane, if an earlier worker left any work. Continues with the
+    /// rest of a request that it had to cut.
     async fn work(self: Arc<Self>, id: Key, claim: Claim) {
         loop {
             let permit = self.permits.take(claim).await;
@@ -130,13 +130,13 @@ impl Batcher {
     }
 
     fn spawn_worker(self: &Arc<Self>, id: Key, claim: Claim) {
-        // Boxed because a worker may bring another one.
+        // Boxed because a worker may spawn another one.
         let work: crate::tasks::Eventually<'static, ()> = Box::pin(Arc::clone(self).work(id, claim));
         self.tasks.spawn(work);
     }
 
-    /// Takes the first piece of `caller` in a lane, or else the first one, cut to what a call may carry, or with what still
-    /// fits beside it. Drops what has waited too long.
+    /// Takes the first piece of `caller` in a lane, or else the first piece of the lane. It is cut to the size of a
+    /// call, or merged with other pieces that fit. Drops pieces that have waited too long.
     fn take(&self, id: &Key, caller: Key) -> Option<Taken> {
         let (config, now) = (self.live.load(), Instant::now());
         let lane = self.sizes.of(*id);
@@ -151,7 +151,7 @@ impl Batcher {
             Some(mut first) => {
                 let fitting = first.fitting(bounds.cut(first.inputs().len()), bounds.max_tokens);
                 if fitting < first.inputs().len() {
-                    // Other requests of the lane go before the rest, so that none waits for all of a large one.
+                    // Other requests of the lane precede the rest, so none waits for all of a large request.
                     queue.pieces.push_back(first.split_off(fitting));
                     is_cut = true;
                     vec![first]
@@ -181,7 +181,7 @@ impl Batcher {
         job
     }
 
-    /// No request waits for these any more; that says nothing about the upstream.
+    /// Fails pieces that no request waits for any more. This proves nothing about the upstream.
     fn give_up(&self, expired: Vec<Piece>) {
         if expired.is_empty() {
             return;
@@ -195,10 +195,11 @@ impl Batcher {
     pub(super) async fn make(&self, job: &Job, form: Form, permit: &mut CallPermit) -> Result<Answered, Failure> {
         let _counted = self.metrics.upstream_in_flight.enter();
         let (lane, load, is_step) = (&*job.lane, job.load(), job.is_step);
-        // Before anything that others with a turn may wait for.
+        // The turn is taken before the memory below. In the other order, the holder of a turn could wait for memory
+        // that is held here: a deadlock.
         let mut turn = if is_step { Some(lane.turn(permit).await) } else { None };
         let under_way = lane.enter();
-        // Waits until the answer has room beside the others under way, as large as it is likely to be.
+        // Waits until an answer of the expected size fits in memory beside the others under way.
         let share = self.room.take((load.inputs * job.terms.answer_bytes()) as u64, job.claim().caller).await;
         let (batch, attempts) = (&*job.batch, job.attempts);
         let (body, inputs, encoding, has_repetitions) = match (form, batch) {
@@ -213,7 +214,7 @@ impl Batcher {
         call.attempts = if is_beside { 1 } else { attempts };
         let mut made = self.caller.call(&job.terms, &call, permit).await;
         if is_beside && made.as_ref().is_err_and(Failure::may_be_of_the_load) {
-            // The server may take one call at a time, or have enough of them.
+            // The server may accept only one call at a time, or be overloaded.
             lane.take_turns();
             drop(turn.take());
             share.give_up();
@@ -237,7 +238,7 @@ impl Batcher {
     }
 }
 
-/// The body of a call in vecho's own form, which keeps the form of the requests as far as it can.
+/// Writes the body of a call in vecho's own form, which keeps the form of the requests as far as possible.
 fn body_of(job: &Job) -> bytes::Bytes {
     let inputs: Vec<&Input<'_>> = job.batch.iter().flat_map(Piece::inputs).collect();
     let is_single = job.batch.iter().all(|piece| piece.own().form.is_single);
@@ -245,7 +246,7 @@ fn body_of(job: &Job) -> bytes::Bytes {
     write_request(&job.terms.space, &inputs, form, job.terms.user.as_deref())
 }
 
-/// The next piece whose request still waits.
+/// Returns the next piece with a request that still waits.
 fn next_in_time(queue: &mut Queue, now: Instant, expired: &mut Vec<Piece>) -> Option<Piece> {
     while let Some(piece) = queue.pieces.pop_front() {
         if piece.waiter.deadline > now {
@@ -256,7 +257,7 @@ fn next_in_time(queue: &mut Queue, now: Instant, expired: &mut Vec<Piece>) -> Op
     None
 }
 
-/// A call for `first`, with as many whole requests beside it as fit.
+/// Builds a call from `first` and as many further whole requests as fit.
 fn merge(queue: &mut Queue, first: Piece, (most, now, expired): (Load, Instant, &mut Vec<Piece>)) -> Vec<Piece> {
     let mut load = first.load();
     let mut batch = vec![first];

@@ -12,7 +12,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 /// Any error of a body or a connection.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What a body on its way up fails with when its client sends no more of it in time.
+/// Error of an outgoing body if its client sends no more of it in time.
 #[derive(Debug, thiserror::Error)]
 #[error("no more of the body arrived in time")]
 pub struct BodyStalled;
@@ -25,22 +25,22 @@ pub struct ClientBody(Content);
 enum Content {
     /// In memory, so the request can be repeated.
     Whole(Bytes),
-    /// As the client sends it.
+    /// Read from the client while it is sent.
     Streamed(UnsyncBoxBody<Bytes, BoxError>),
 }
 
 impl ClientBody {
-    /// A body without bytes.
+    /// Returns a body without bytes.
     pub const fn empty() -> Self {
         Self::whole(Bytes::new())
     }
 
-    /// A body in memory.
+    /// Returns a body in memory.
     pub const fn whole(bytes: Bytes) -> Self {
         Self(Content::Whole(bytes))
     }
 
-    /// A body that is read while it is sent. One that has ended already is an empty body in memory.
+    /// Returns a body that is read while it is sent. If it has ended already, it becomes an empty body in memory.
     pub fn streamed<B>(body: B) -> Self
     where
         B: Body<Data = Bytes, Error = BoxError> + Send + 'static,
@@ -48,7 +48,7 @@ impl ClientBody {
         if body.is_end_stream() { Self::empty() } else { Self(Content::Streamed(body.boxed_unsync())) }
     }
 
-    /// The bytes of a body in memory.
+    /// Returns the bytes of a body in memory.
     pub(super) const fn bytes(&self) -> Option<&Bytes> {
         match &self.0 {
             Content::Whole(bytes) => Some(bytes),

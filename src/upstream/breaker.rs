@@ -1,6 +1,6 @@
-//! Leaves an upstream alone that cannot be reached, and finds out with one probe at a time when it is back. An upstream
-//! that takes connections and ends them counts as unavailable, too, but each request still asks it: one text may be the
-//! cause, and another may be answered.
+//! Circuit breaker: stops calls to an upstream that cannot be reached, and sends one probe at a time to detect its
+//! return. An upstream that accepts connections and then closes them also counts as unavailable. It still gets every
+//! call, because one text may be the cause, and another may be answered.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use crate::config;
 use crate::metrics::{BreakerState, Metrics};
 
-/// The breaker in front of one upstream. Its state changes are logged once each.
+/// Breaker in front of one upstream. Each change of state is logged once.
 pub struct Breaker {
     inner: Mutex<Inner>,
     metrics: Arc<Metrics>,
@@ -18,11 +18,11 @@ pub struct Breaker {
 
 struct Inner {
     state: State,
-    /// The different requests that failed in a row, up to the number that opens it.
+    /// The different requests that failed consecutively, up to the number that opens the breaker.
     failed: Vec<u64>,
     /// The last failure.
     cause: String,
-    /// How long it stays open the next time.
+    /// Duration of the next open state.
     next_open: Duration,
 }
 
@@ -31,25 +31,26 @@ enum State {
     Closed,
     Open {
         until: Instant,
-        /// No connection could be made, so that a call is in vain.
+        /// True if no connection could be made, so a call would fail.
         is_unreachable: bool,
     },
-    /// A probe is under way.
+    /// A probe is in flight.
     HalfOpen,
 }
 
 /// A call that got no answer.
 #[derive(Clone, Copy, Debug)]
 pub struct HostFault<'a> {
-    /// For the log.
+    /// Cause, for the log.
     pub cause: &'a str,
     /// True if no connection could be made.
     pub is_unreachable: bool,
-    /// The requests that it was made for.
+    /// Ids of the requests that the call was made for.
     pub requests: &'a [u64],
 }
 
-/// Leave to make one call. Dropped without a word, as when the caller is cancelled, it gives a probe's place back.
+/// Permission to make one call. If the permission of a probe is dropped without a result, as on cancellation, another
+/// call may become the probe.
 pub struct Pass<'a> {
     breaker: &'a Breaker,
     is_probe: bool,
@@ -57,14 +58,14 @@ pub struct Pass<'a> {
 }
 
 impl Breaker {
-    /// A closed breaker.
+    /// Returns a closed breaker.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         metrics.breaker(BreakerState::Closed);
         let inner = Inner { state: State::Closed, failed: Vec::new(), cause: String::new(), next_open: Duration::ZERO };
         Self { inner: Mutex::new(inner), metrics }
     }
 
-    /// Asks for leave to call; nothing while it is open or a probe is under way.
+    /// Requests permission for a call. Returns `None` while the upstream is unreachable, or while a probe is in flight.
     pub fn pass(&self) -> Option<Pass<'_>> {
         let mut inner = self.lock();
         let is_probe = match inner.state {
@@ -79,7 +80,7 @@ impl Breaker {
         Some(Pass { breaker: self, is_probe, told: false })
     }
 
-    /// The state's name.
+    /// Returns the state's name.
     pub fn state(&self) -> &'static str {
         match self.lock().state {
             State::Closed => "closed",
@@ -88,12 +89,12 @@ impl Breaker {
         }
     }
 
-    /// The failure that opened it, or the last one before.
+    /// Returns the failure that opened the breaker, or the last one before.
     pub fn cause(&self) -> String {
         self.lock().cause.clone()
     }
 
-    /// The upstream answered, to a call that did not ask for leave.
+    /// Notes that the upstream answered a call that was made without permission.
     pub fn answered(&self) {
         self.close();
     }
@@ -116,6 +117,7 @@ impl Breaker {
         cause.clone_into(&mut inner.cause);
         let too_many = terms.failures > 0 && inner.failed.len() >= terms.failures as usize;
         let was_closed = matches!(inner.state, State::Closed);
+        // Calls still pass while the upstream accepts connections; now they must stop.
         let is_worse = matches!(inner.state, State::Open { is_unreachable: false, .. }) && is_unreachable;
         if is_probe || (was_closed && too_many) || is_worse {
             let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
@@ -133,6 +135,7 @@ impl Breaker {
     fn release_probe(&self) {
         let mut inner = self.lock();
         if matches!(inner.state, State::HalfOpen) {
+            // The next call becomes the probe at once.
             inner.state = State::Open { until: Instant::now(), is_unreachable: true };
             self.metrics.breaker(BreakerState::Open);
         }
@@ -144,7 +147,7 @@ impl Breaker {
 }
 
 impl Inner {
-    /// A request that fails again and again counts once: it may be at fault itself.
+    /// Notes failed requests. A request that fails repeatedly counts once, because it may be the cause itself.
     fn note(&mut self, requests: &[u64], enough: u32) {
         for request in requests {
             if self.failed.len() < enough as usize && !self.failed.contains(request) {
@@ -155,19 +158,19 @@ impl Inner {
 }
 
 impl Pass<'_> {
-    /// The upstream gave an answer of its own, be it a refusal.
+    /// Notes that the upstream answered, even if with a refusal.
     pub fn answered(mut self) {
         self.told = true;
         self.breaker.close();
     }
 
-    /// Whether the call finds out if the upstream can be reached again.
+    /// Returns true if this call tests whether the upstream is reachable again.
     pub const fn is_probe(&self) -> bool {
         self.is_probe
     }
 
-    /// The probe is under way for longer than a refused connection takes. Its answer may take long, and other calls need
-    /// not wait for it.
+    /// Lets other calls pass, because the probe takes longer than a refused connection. Its answer may take long, and
+    /// other calls need not wait for it.
     pub fn let_others_pass(&self) {
         let mut inner = self.breaker.lock();
         if self.is_probe && matches!(inner.state, State::HalfOpen) {
@@ -176,7 +179,7 @@ impl Pass<'_> {
         }
     }
 
-    /// No connection gave an answer.
+    /// Notes that no connection gave an answer.
     pub fn failed(mut self, terms: &config::Breaker, fault: &HostFault<'_>) {
         self.told = true;
         self.breaker.fail(terms, self.is_probe, fault);

@@ -23,35 +23,35 @@ use crate::traces::Span;
 use crate::vector::Vector;
 use crate::wire::{Base64, Encoding, Expected, ReadAnswer, RequestForm, Space, Unreadable, read_answer};
 
-/// What all inputs of one call have in common.
+/// Properties that all inputs of one call share.
 #[derive(Clone, Debug)]
 pub struct Terms {
     /// The address.
     pub uri: Uri,
-    /// The headers that go up, but for a key that vecho holds.
+    /// Headers of the call, without a key that vecho holds.
     pub headers: HeaderMap,
-    /// What shapes the vectors.
+    /// Fields that shape the vectors.
     pub space: Space,
-    /// The key of address and space, whoever asks.
+    /// The key of address and space, the same for all callers.
     pub model: Key,
-    /// The encoding asked for.
+    /// Requested encoding.
     pub encoding: Encoding,
     /// Spelling of the calls that vecho writes.
     pub form: RequestForm,
     /// The `user` field.
     pub user: Option<String>,
-    /// The length that is asked for. A server that ignores it answers with longer vectors.
+    /// Requested dimension. A server that ignores it answers with longer vectors.
     pub asked_dimension: Option<usize>,
-    /// The length that vectors are known to have where one is asked for.
+    /// Known dimension of the vectors if one is requested.
     pub known_dimension: Option<usize>,
     /// What is known of the upstream's base64.
     pub base64: Base64,
-    /// True if the service is known to take calls in vecho's own form: large, merged, in base64.
+    /// True if the service is known to accept calls in vecho's own form: large, merged, in base64.
     pub is_known: bool,
 }
 
 impl Terms {
-    /// About what the answer to one input takes in memory, as bytes on the wire and as a vector.
+    /// Returns the approximate memory of the answer to one input, as bytes on the wire and as a vector.
     pub(super) fn answer_bytes(&self) -> usize {
         let known = match self.base64 {
             Base64::Proven(dimension) => Some(dimension),
@@ -74,46 +74,46 @@ async fn beside_others<T>(pass: &Pass<'_>, attempt: impl Future<Output = T>) -> 
     attempt.await
 }
 
-/// Longest wait that an upstream may ask for, where `retry.max_wait` is shorter.
+/// Longest wait that an upstream may ask for if `retry.max_wait` is shorter.
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(5);
 
 /// A failure that took longer than this is not repeated here.
 const SLOW_FAILURE: Duration = Duration::from_secs(1);
 
-/// How long a probe of the breaker is the only call.
+/// Time for which a probe of the breaker is the only call.
 const PROBE_ALONE: Duration = Duration::from_millis(500);
 
-/// A call takes unusually long from this time on, however quick its lane is.
+/// Shortest time after which a call counts as unusually long, however quick its lane is.
 const LEAST_OVERDUE: Duration = Duration::from_mins(1);
 const OVERDUE: &str = "an upstream call takes unusually long: vecho goes on waiting for its answer";
 
-/// Length that a vector is taken to have while it is not known: that of the largest common model.
+/// Assumed dimension while it is unknown: that of the largest common model.
 const LIKELY_DIMENSION: usize = 3_072;
 
 /// A call to be made.
 pub(super) struct Call<'a> {
     /// Its body.
     pub body: Bytes,
-    /// How many vectors answer it.
+    /// Number of vectors that answer it.
     pub inputs: usize,
     /// The encoding that the body asks for.
     pub encoding: Encoding,
-    /// True if the body has an input more than once.
+    /// True if the body repeats an input.
     pub has_repetitions: bool,
-    /// What it is made for.
+    /// The pieces that it is made for.
     pub batch: &'a [Piece],
-    /// What is known of its lane.
+    /// State of its lane.
     pub lane: &'a LaneSize,
-    /// The memory for its answer.
+    /// Memory reservation for its answer.
     pub share: &'a Share,
-    /// Most attempts.
+    /// Maximum number of attempts.
     pub attempts: u32,
-    /// True if it is for a part of a request that was cut.
+    /// True if it carries a part of a request that was cut.
     pub is_step: bool,
 }
 
 impl Call<'_> {
-    /// When each of the requests waits no more.
+    /// Returns the deadline of each request.
     fn deadlines(&self) -> Vec<Instant> {
         self.batch.iter().map(|piece| piece.waiter.deadline).collect()
     }
@@ -123,7 +123,7 @@ impl Call<'_> {
     }
 }
 
-/// What came back.
+/// Answer to a call.
 #[derive(Debug)]
 pub struct Answered {
     /// One vector for each input of the body.
@@ -132,7 +132,7 @@ pub struct Answered {
     pub(super) prompt_tokens: Option<u64>,
     /// The call that brought it.
     pub(super) call: Arc<CallInfo>,
-    /// The time of the attempt that succeeded.
+    /// Duration of the successful attempt.
     pub(super) took: Duration,
 }
 
@@ -153,7 +153,7 @@ enum Next {
     RetryAfter(Duration, RetryReason),
 }
 
-/// How often a call has been made.
+/// Attempts of a call so far.
 #[derive(Default)]
 struct Tries {
     attempts: u32,
@@ -161,18 +161,18 @@ struct Tries {
 }
 
 impl Caller {
-    /// A caller over one client and its breaker, which tells metrics and the log.
+    /// Creates a caller over one client and its breaker, with metrics and log for its reports.
     pub fn new(client: Arc<Client>, breaker: Arc<Breaker>, live: Live, told: (Arc<Metrics>, Throttled)) -> Self {
         let ((metrics, throttled), health, budget) = (told, Arc::default(), Budget::new());
         Self { client, breaker, health, budget, live, metrics, throttled }
     }
 
-    /// What is known of each space's failures.
+    /// Returns the failures of each space.
     pub const fn health(&self) -> &Arc<SpaceHealth> {
         &self.health
     }
 
-    /// Makes a call until there are vectors, or a failure that another attempt would not mend.
+    /// Repeats a call until it returns vectors, or a failure that another attempt would not fix.
     pub(super) async fn call(
         &self,
         terms: &Terms,
@@ -221,7 +221,7 @@ impl Caller {
         }
     }
 
-    /// Makes the call once.
+    /// Makes one attempt.
     async fn attempt(
         &self,
         terms: &Terms,
@@ -238,15 +238,16 @@ impl Caller {
         result.map(|(answer, reply)| answered(answer, reply, (call, &span, took)))
     }
 
-    /// Returns true if a call may be repeated: always at once on another connection; else while the space does not count as
-    /// unavailable and the budget allows it.
+    /// Returns true if a call may be repeated. A repetition on another connection is always allowed. Others are allowed
+    /// while the space does not count as unavailable and the retry budget lasts.
     fn may_repeat(&self, reason: RetryReason, terms: &Terms, config: &Config) -> bool {
         reason == RetryReason::ReusedConnection || (!self.is_failing(terms, config) && self.budget.withdraw())
     }
 
-    /// Sends one attempt. A call that takes much longer than others of its lane did gives its permit back, so that calls to
-    /// other models do not wait for it, and goes on. Its requests wait until their own deadline, or are told so where a
-    /// limit is configured.
+    /// Sends one attempt. A call that takes much longer than earlier calls of its lane gives its permit back and
+    /// continues, so calls to other models do not wait for it. Its requests wait until their own deadline. If a
+    /// limit is configured, they are told that the call is late. A merged call fails instead, so its requests are
+    /// sent separately.
     async fn post(
         &self,
         terms: &Terms,
@@ -264,7 +265,7 @@ impl Caller {
         }
         let least = config.upstream.headers_timeout.unwrap_or(LEAST_OVERDUE);
         let (begun, mut waited) = (Instant::now(), Duration::ZERO);
-        // Calls that end meanwhile may show that all of them take longer now.
+        // Calls that end meanwhile may show that all calls take longer now.
         while let Some(overdue_after) = call.lane.overdue_after(call.inputs, least).filter(|after| *after > waited) {
             if let Ok(reply) = timeout_at(begun + overdue_after, posting.as_mut()).await {
                 return reply;
@@ -284,7 +285,7 @@ impl Caller {
         posting.await
     }
 
-    /// Returns true if the space counts as unavailable: then no call is repeated.
+    /// Returns true if the space counts as unavailable; then no call is repeated.
     pub(super) fn is_failing(&self, terms: &Terms, config: &Config) -> bool {
         let enough = config.breaker.failures;
         enough > 0 && self.health.failures(&terms.model) >= enough
@@ -292,11 +293,11 @@ impl Caller {
 }
 
 impl Call<'_> {
-    /// Tells the breaker what a failed attempt says of the host.
+    /// Tells the breaker what a failed attempt says about the host.
     fn tell(&self, pass: Pass<'_>, failure: &Failure, (next, config): (&Next, &Config)) {
         match (next, failure.class) {
-            // These say nothing of it: a kept connection that was closed at the same moment, an answer that takes long,
-            // and a failure that one of several requests may have caused.
+            // These prove nothing about the host: a kept connection that was closed at the same moment, an answer that
+            // takes long, and a failure that one of several requests may have caused.
             (Next::RetryAfter(_, RetryReason::ReusedConnection), _)
             | (_, Class::Unavailable(Why::Timeout | Why::Held)) => {
                 drop(pass);
@@ -311,31 +312,31 @@ impl Call<'_> {
         }
     }
 
-    /// Returns the next step after a failed attempt, as far as the call itself tells.
+    /// Returns the next step after a failed attempt, judged by the call itself.
     fn next(
         &self,
         failure: &Failure,
         tries: &mut Tries,
         (deadline, took, config): (Instant, Duration, &Config),
     ) -> Next {
-        // A kept connection that the upstream closed at the same moment looks like this. It says nothing about the
-        // upstream's health, so the one repetition is free.
+        // This is typical of a kept connection that the upstream closed at the same moment. It says nothing about the
+        // upstream's health, so one repetition is free.
         if failure.class == Class::Unavailable(Why::Dropped) && !tries.reconnected {
             tries.reconnected = true;
             return Next::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
         }
-        // Each request of a merged call is asked by itself next.
+        // Each request of a merged call is sent separately next.
         let is_for_each = self.is_merged() && failure.may_be_a_neighbours();
         let attempts_left = tries.attempts < self.attempts + u32::from(tries.reconnected);
-        // What took the server so long would take it as long again, and the caller's client repeats as well. Without vecho
-        // a request has no parts, so theirs are repeated here.
+        // Repeating a slow call would take as long again, and the caller's client repeats as well. Without vecho a
+        // request has no parts, so calls for parts are repeated here.
         let is_slow = took > SLOW_FAILURE && failure.class != Class::Throttled && !self.is_step;
         if is_for_each || is_slow || !failure.may_be_retried() || !attempts_left {
             return Next::GiveUp;
         }
         let reason = if failure.class == Class::Throttled { RetryReason::Throttled } else { RetryReason::Unavailable };
         let wait = match failure.retry_after() {
-            // Who shall wait longer gets to know it, and decides.
+            // A caller that would have to wait longer gets the failure and decides for itself.
             Some(asked) if asked > config.retry.max_wait.max(LONGEST_ASKED_WAIT) => return Next::GiveUp,
             Some(asked) => asked.max(Duration::from_millis(1)),
             None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), luck()),
@@ -384,8 +385,8 @@ pub(super) fn read_reply(terms: &Terms, call: &Call<'_>, reply: Reply) -> Result
     }
 }
 
-/// Another vecho behind this one stands in for its own upstream. That is no answer to be kept: this one's fallback decides
-/// what its callers get.
+/// Returns the failure for an answer that another vecho marks as its own fallback. Such an answer must not be stored;
+/// this instance's fallback decides what its callers get.
 fn stand_in() -> Failure {
     Failure::unavailable(Why::StandIn, "the upstream had only a stand-in to offer")
 }

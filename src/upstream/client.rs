@@ -1,4 +1,4 @@
-//! One call to the upstream: the connection pool, the credential that vecho holds, the deadlines of a call.
+//! One call to the upstream: the connection pool, the credential that vecho holds, and the timeouts of a call.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
@@ -19,7 +19,7 @@ use crate::config::{Config, KeyHeader, Live};
 use crate::connector::{Connecting, TimedConnector, TlsError, cause_of};
 use crate::traces::TraceContext;
 
-/// Makes calls. Cheap to clone by `Arc`.
+/// Makes calls. Used by `Arc`.
 pub struct Client {
     target: Target,
     live: Live,
@@ -31,7 +31,7 @@ enum Target {
 }
 
 impl Client {
-    /// A client for the configured upstream.
+    /// Creates a client for the configured upstream.
     pub fn http(live: Live) -> Result<Self, TlsError> {
         let config = live.load();
         let upstream = &config.upstream;
@@ -49,13 +49,13 @@ impl Client {
         Ok(Self { target: Target::Http(Box::new(Connections::new(&connector, keeping))), live })
     }
 
-    /// A client whose upstream is a function.
+    /// Creates a client with a function as its upstream.
     pub fn in_process(embedder: InProcess, live: Live) -> Self {
         Self { target: Target::InProcess(embedder), live }
     }
 
-    /// Posts a JSON body and reads the whole answer within the configured limits. Who asked may be gone by then: what
-    /// is paid for is read to its end, if there is room for it. The call goes up under its own place in its trace.
+    /// Posts a JSON body and reads the whole answer within the configured limits. The request may have ended by then;
+    /// the answer is paid for, so it is read to its end if it fits in memory. The call carries its own trace context.
     pub(super) async fn post(
         &self,
         terms: &Terms,
@@ -78,7 +78,7 @@ impl Client {
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream's answer did not end in time"))?
     }
 
-    /// Forwards a request as it is, but for the credential that vecho holds, and streams the answer.
+    /// Forwards a request unchanged, except for a credential that vecho holds, and streams the answer.
     pub async fn forward(&self, mut request: Request<ClientBody>) -> Result<Response<ForwardedBody>, OpenError> {
         let connections = match &self.target {
             Target::Http(connections) => connections,
@@ -91,7 +91,7 @@ impl Client {
     }
 }
 
-/// One embeddings call as it goes up.
+/// One outgoing embeddings call.
 struct OutgoingCall<'a> {
     config: &'a Config,
     terms: &'a Terms,
@@ -106,7 +106,7 @@ impl OutgoingCall<'_> {
         let mut response = self.send_to(uri, connections).await?;
         if let Some(next) = next_call(uri, response.status(), response.headers()) {
             match self.send_to(&next, connections).await {
-                // Nothing is known of that address; the redirect itself is the upstream's answer.
+                // The redirect target is unreachable, so the redirect itself is the upstream's answer.
                 Err(failure) if failure.class == Class::Unavailable(Why::Connect) => {}
                 followed => response = followed?,
             }
@@ -118,7 +118,7 @@ impl OutgoingCall<'_> {
         Ok(response)
     }
 
-    /// Sends the call to an address; with credentials if they may be sent there.
+    /// Sends the call to an address, with credentials if they may be sent there.
     async fn send_to(&self, uri: &Uri, connections: &Connections) -> Result<Response<Incoming>, Failure> {
         let mut request = Request::new(ClientBody::whole(self.body.clone()));
         *request.method_mut() = Method::POST;
@@ -140,13 +140,13 @@ impl OutgoingCall<'_> {
 
 /// The body of a forwarded answer.
 pub enum ForwardedBody {
-    /// As it comes.
+    /// Passed on as it arrives.
     Streamed(Incoming),
-    /// At hand already.
+    /// In memory already.
     Whole(Bytes),
 }
 
-/// Puts the key that vecho holds, if any, in place of whatever credential came along.
+/// Replaces any credential of the request by the key that vecho holds, if there is one.
 fn authorize(config: &Config, headers: &mut HeaderMap) {
     let Some(key) = &config.upstream.api_key else {
         return;

@@ -17,11 +17,11 @@ use super::interim::{SendError, send};
 use super::pool::{HttpClient, KeepLimits, Pool, unpooled};
 use crate::connector::{ConnectionUse, TimedConnector, root_cause_of};
 
-/// How long an unused connection for pass-through requests is kept. Shorter than the 5 s after which common servers
-/// close theirs, since such a request cannot always be repeated.
+/// Idle timeout of connections for pass-through requests. Common servers close theirs after 5 s. This timeout is
+/// shorter, because such a request cannot always be repeated.
 const PASSING_IDLE: Duration = Duration::from_secs(4);
 
-/// How long no kept connection is used after one of them was dead: a server that closed one may have closed all.
+/// Time for which no kept connection is used after one of them was dead: a server that closed one may have closed all.
 const SUSPICION: Duration = Duration::from_secs(5);
 
 /// A request that could not be forwarded.
@@ -52,43 +52,43 @@ pub enum OpenError {
     /// Its answer did not begin in time.
     #[error("vecho got no answer from the upstream within limits.request_timeout")]
     Late,
-    /// The body that was to be sent failed: the client's side of it.
+    /// The request body failed on the client's side.
     #[error("vecho could not pass the request to the upstream: the request body ended early")]
     RequestBody,
-    /// The client sent no more of it in time.
+    /// The client sent no more of the body in time.
     #[error(
         "vecho could not pass the request to the upstream: no more of the request body arrived within \
          limits.body_timeout"
     )]
     RequestStalled,
-    /// The body that was to be sent is larger than what is collected in one piece.
+    /// The request body is larger than what may be collected in memory.
     #[error("vecho could not pass the request to the upstream: the body is larger than {max_bytes} bytes")]
     TooLarge {
-        /// What is allowed.
+        /// The limit.
         max_bytes: usize,
     },
 }
 
-/// How connections are kept.
+/// Limits of kept connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Keeping {
-    /// Embeddings calls under way at once.
+    /// Maximum number of embeddings calls in flight.
     pub max_concurrent: usize,
-    /// How long an unused connection for embeddings calls is kept.
+    /// Idle timeout of connections for embeddings calls.
     pub idle_timeout: Duration,
-    /// How long a connection takes new requests.
+    /// Age up to which a connection takes new requests.
     pub max_age: Duration,
 }
 
-/// Connections to the upstream. Embeddings calls and pass-through requests share none, so that bytes which arrive late
-/// for the one are never read as an answer to the other.
+/// Connections to the upstream. Embeddings calls and pass-through requests share none, so bytes that arrive late for
+/// one are never read as an answer to the other.
 pub(super) struct Connections {
     calls: Pool,
     passing: Pool,
     fresh: HttpClient,
     /// True if the last request over a kept connection was answered, false if none was or the connection was dead.
     keeps_open: AtomicBool,
-    /// When a kept connection was dead the last time.
+    /// Time at which a kept connection was last found dead.
     dead_at: Mutex<Option<Instant>>,
 }
 
@@ -138,7 +138,7 @@ impl Connections {
         Ok(response)
     }
 
-    /// True if a kept connection was dead a moment ago.
+    /// Returns true if a kept connection was dead a moment ago.
     fn is_suspicious(&self) -> bool {
         let dead_at = self.dead_at.lock().unwrap_or_else(PoisonError::into_inner);
         dead_at.is_some_and(|at| at.elapsed() < SUSPICION)
@@ -182,7 +182,7 @@ fn spare_of(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
     })
 }
 
-/// The scheme, host and port of an address.
+/// Returns the scheme, host and port of an address.
 fn origin_of(uri: &Uri) -> String {
     let authority = uri.authority().map_or("", http::uri::Authority::as_str);
     format!("{}://{authority}", uri.scheme_str().unwrap_or("http"))
@@ -207,7 +207,7 @@ fn open_error(error: &SendError, uri: &Uri) -> OpenError {
     }
 }
 
-/// Why the body that was to be sent failed: its client fell silent, or left.
+/// Returns why the request body failed: its client stalled, or disconnected.
 pub(super) fn body_error(error: &(dyn Error + 'static)) -> OpenError {
     let mut causes = iter::successors(Some(error), |error| (**error).source());
     if causes.any(<dyn Error>::is::<BodyStalled>) { OpenError::RequestStalled } else { OpenError::RequestBody }

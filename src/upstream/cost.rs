@@ -1,12 +1,13 @@
-//! What the calls of a lane cost: a time of their own, whatever they carry, and time for each input.
+//! Cost of the calls of a lane: a fixed time per call, and time per input.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// Calls whose times are remembered.
+/// Number of calls with remembered times.
 const RECENT_CALLS: usize = 16;
 
-/// A call is worth its own time if its inputs take this many times as long. So cutting a request adds a quarter at most.
+/// A call justifies its fixed time if its inputs take this many times as long. So cutting a request adds a
+/// quarter at most.
 const WORTH: u32 = 4;
 
 /// Times of the latest calls, the newest first.
@@ -17,7 +18,7 @@ pub(super) struct Cost {
 }
 
 impl Cost {
-    /// A call was answered. Calls of sizes that differ much tell the two costs apart.
+    /// Notes the time of an answered call. Calls of very different sizes let the two costs be told apart.
     pub(super) fn answered(&mut self, inputs: usize, took: Duration) {
         let differs = |other: usize| inputs / 2 >= other || other / 2 >= inputs;
         if let Some(other) = self.recent.iter().copied().find(|(other, _)| differs(*other)) {
@@ -34,26 +35,27 @@ impl Cost {
         } else if quick / 3 * 2 <= long {
             self.own = long;
         }
-        // Else the small call waited for something that the large one found ready, such as a model that loads.
+        // Otherwise the small call waited for something that the large one found ready, such as a model that loads.
     }
 
-    /// How many inputs take `target` where `inputs` took `took`, or more where a call's own time would not be worth it.
+    /// Returns the number of inputs that take `target`, given that `inputs` took `took`. Returns more if a call would
+    /// otherwise not justify its fixed time.
     pub(super) fn fitting(&self, inputs: usize, took: Duration, target: Duration) -> usize {
         proportional(inputs, took.saturating_sub(self.own), target.max(self.own * WORTH))
     }
 
-    /// The longest time of late. Nothing where nothing is known.
+    /// Returns the longest recent time, if there is any.
     pub(super) fn longest_of_all(&self) -> Option<Duration> {
         self.recent.iter().map(|(_, took)| *took).max()
     }
 
-    /// The longest time of late for this many inputs, by what calls of other sizes took. Nothing where nothing is known.
+    /// Returns the longest recent time for this many inputs, extrapolated from calls of other sizes, if there are any.
     pub(super) fn longest(&self, inputs: usize) -> Option<Duration> {
         self.recent.iter().map(|(before, took)| times(*took, inputs.div_ceil((*before).max(1)))).max()
     }
 }
 
-/// How many inputs take `target` where `inputs` took `took` and a call costs nothing by itself; at least one.
+/// Returns the number of inputs that take `target` if `inputs` took `took` and a call has no fixed time; at least one.
 pub(super) fn proportional(inputs: usize, took: Duration, target: Duration) -> usize {
     let fitting = (inputs as u128 * target.as_micros()) / took.as_micros().max(1);
     usize::try_from(fitting).unwrap_or(usize::MAX).max(1)
@@ -73,7 +75,8 @@ mod tests {
 
     const TARGET: Duration = Duration::from_secs(2);
 
-    /// How many inputs fit after calls of these sizes, at a server that takes `own_ms` and `input_ms` for each input.
+    /// Returns how many inputs fit after calls of these sizes, at a server that takes `own_ms` per call and
+    /// `input_ms` per input.
     fn fitting_after(calls: &[usize], own_ms: u64, input_ms: u64) -> usize {
         let took = |inputs: usize| Duration::from_millis(own_ms + inputs as u64 * input_ms);
         let mut cost = Cost::default();

@@ -5,18 +5,18 @@ use std::borrow::Cow;
 use http::Uri;
 use http::uri::PathAndQuery;
 
-/// Kind of a path as it goes to the upstream.
+/// Kind of a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RouteKind {
     /// Embeddings; the body names the model.
     Embeddings,
-    /// Embeddings of a deployment as Azure has them; the path names the model.
+    /// Embeddings of an Azure deployment; the path names the model.
     Deployment,
     /// Anything else.
     Other,
 }
 
-/// Classifies a path. Double and trailing slashes do not matter, and neither does a prefix.
+/// Classifies a path. Double slashes, trailing slashes and a prefix make no difference.
 pub fn classify_path(path: &str) -> RouteKind {
     let path = normal_path(path);
     if !path.ends_with("/embeddings") {
@@ -28,7 +28,7 @@ pub fn classify_path(path: &str) -> RouteKind {
     }
 }
 
-/// Returns true if a path that is none for embeddings looks like one, such as Ollama's `/api/embed`.
+/// Returns true if a path that is not an embeddings path resembles one, such as Ollama's `/api/embed`.
 pub fn resembles_embeddings(path: &str) -> bool {
     path.as_bytes().windows("embed".len()).any(|part| part.eq_ignore_ascii_case(b"embed"))
 }
@@ -38,14 +38,14 @@ pub fn deployment(path: &str) -> Option<String> {
     name_in(&normal_path(path)).map(str::to_owned)
 }
 
-/// The name in a normalised `.../deployments/{name}/embeddings`.
+/// Returns the name in a normalised `.../deployments/{name}/embeddings`.
 fn name_in(path: &str) -> Option<&str> {
     let (rest, name) = path.strip_suffix("/embeddings")?.rsplit_once('/')?;
     rest.ends_with("/deployments").then_some(name)
 }
 
-/// Returns a path with single slashes and without one at its end. Servers that accept the other spellings give them the
-/// same meaning, so keys are made from this one.
+/// Returns a path with single slashes and no trailing slash. Servers that accept the other spellings treat them as
+/// equal, so keys are made from this one.
 pub fn normal_path(path: &str) -> Cow<'_, str> {
     if !path.contains("//") && (path.len() <= 1 || !path.ends_with('/')) {
         return Cow::Borrowed(path);
@@ -58,20 +58,22 @@ pub fn normal_path(path: &str) -> Cow<'_, str> {
     Cow::Owned(if normal.is_empty() { "/".to_owned() } else { normal })
 }
 
-/// The path of a request, put behind the base, is longer than an address may be.
+/// Error for a path that, appended to the base, is longer than an address may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the upstream's address for this path would be too long")]
 pub struct TooLong;
 
-/// Returns the upstream's address for a path and query of ours. `base` is the base URL that an application would have.
+/// Returns the upstream's address for a path and query of the public port. `base` is the base URL that an
+/// application would use.
 ///
-/// A base with a path (`https://api.openai.com/v1`) stands for our `/v1` and for our root alike, since clients are
-/// given either; a path that holds the base's path already is kept. Azure's paths (`/openai/...`) begin behind the
-/// prefix of the base: `/my-api` of `/my-api`, and nothing of `/openai/v1`. The path's spelling is never changed.
+/// A base with a path (`https://api.openai.com/v1`) stands for our `/v1` and for our root alike, since clients
+/// are given either. A path that already contains the base's path is kept. Azure's paths (`/openai/...`) are
+/// appended to the prefix of the base: `/my-api` of `/my-api`, and nothing of `/openai/v1`. The spelling of the
+/// path is never changed.
 pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, TooLong> {
     let base_path = base.path().trim_end_matches('/');
     let text = ours.as_str();
-    // Where slashes are doubled at the beginning, the text behind them decides.
+    // If the path begins with several slashes, the text from the last of them on decides.
     let from_root = &text[text.len() - text.trim_start_matches('/').len() - usize::from(text.starts_with('/'))..];
     let prefix = if base_path.is_empty() || is_under(from_root, base_path) {
         ""
@@ -84,25 +86,25 @@ pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, TooLong> {
     if prefix.is_empty() {
         return joined(base, ours.clone());
     }
-    // Two valid paths one after the other are a valid path, but for the length that an address may have.
+    // Two concatenated valid paths are a valid path, unless they exceed the maximum length of an address.
     joined(base, format!("{prefix}{rest}").parse().map_err(|_| TooLong)?)
 }
 
-/// The part of a base's path in front of Azure's paths.
+/// Returns the part of a base's path that precedes Azure's paths.
 fn azure_prefix(base_path: &str) -> &str {
     let is_azure = |(place, _): &(usize, &str)| is_under(&base_path[*place..], "/openai");
     let place = base_path.match_indices("/openai").find(is_azure).map(|(place, _)| place);
     place.map_or_else(|| base_path.strip_suffix("/v1").unwrap_or(base_path), |place| &base_path[..place])
 }
 
-/// The base's scheme and host with another path.
+/// Returns the base's scheme and host with another path.
 fn joined(base: &Uri, path: PathAndQuery) -> Result<Uri, TooLong> {
     let mut parts = base.clone().into_parts();
     parts.path_and_query = Some(path);
     Uri::from_parts(parts).map_err(|_| TooLong)
 }
 
-/// The port behind an address, said or implied.
+/// Returns the port of an address, explicit or implied by the scheme.
 pub fn port_of(uri: &Uri) -> Option<u16> {
     uri.port_u16().or(match uri.scheme_str() {
         Some("https") => Some(443),
@@ -111,7 +113,7 @@ pub fn port_of(uri: &Uri) -> Option<u16> {
     })
 }
 
-/// True if a path is a prefix or lies below it.
+/// Returns true if a path equals a prefix or lies below it.
 pub(super) fn is_under(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
@@ -124,7 +126,7 @@ mod tests {
         upstream_uri(&base.parse().expect("a base"), &ours.parse().expect("a path")).expect("it is short").to_string()
     }
 
-    /// Base, path of ours, and path of the upstream; the host is the same.
+    /// Base, path of the public port, and path of the upstream; the host is the same.
     const MAPPED: &[(&str, &[(&str, &str)])] = &[
         (
             "",

@@ -7,33 +7,33 @@ use http::{HeaderMap, StatusCode};
 
 use crate::wire::{Encoding, Unreadable, error_code, error_fields};
 
-/// A whole answer of the upstream.
+/// A complete answer of the upstream.
 #[derive(Clone, Debug)]
 pub struct Reply {
     /// Its status.
     pub status: StatusCode,
-    /// Its headers as they came.
+    /// Its headers as they arrived.
     pub headers: HeaderMap,
     /// Its body.
     pub body: Bytes,
 }
 
-/// A call that gave no vectors. Shared by all who waited for it.
+/// A call without vectors. Shared by all requests that waited for it.
 #[derive(Clone, Debug)]
 pub struct Failure {
-    /// What kind of failure it is, which decides what happens next.
+    /// Kind of failure, which decides the next step.
     pub class: Class,
-    /// What the upstream said, if it said anything.
+    /// Reply of the upstream, if there was one.
     pub reply: Option<Box<Reply>>,
-    /// The cause in a few words, for logs and for errors of our own. Holds no secret and no input.
+    /// Short description of the cause, for logs and for errors of our own. Contains no secret and no input.
     pub detail: String,
-    /// Why the upstream counts as unavailable, where it does: only then a mock may take the place of an answer.
+    /// Reason why the upstream counts as unavailable, if it does. Only then may a mock replace an answer.
     pub outage: Option<Outage>,
     /// True if it answers the caller's own bytes.
     pub is_own: bool,
 }
 
-/// By which measure the upstream counts as unavailable.
+/// Reason why the upstream counts as unavailable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Outage {
     /// No connection can be made, or the breaker is open because none could.
@@ -42,10 +42,10 @@ pub enum Outage {
     /// Several different requests for one model failed, with no answer in between.
     #[error("failing; requests={requests}")]
     Failing {
-        /// How many, as far as they are counted.
+        /// Number of such requests, up to the counted maximum.
         requests: u32,
     },
-    /// Another vecho behind this one answers in place of its own upstream.
+    /// Another vecho behind this one answers with a fallback for its own upstream.
     #[error("upstream-fallback")]
     StandsIn,
 }
@@ -53,33 +53,33 @@ pub enum Outage {
 /// The four classes of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// The upstream could not be reached or failed by itself: worth a retry, then a fallback.
+    /// The upstream could not be reached or failed by itself: retried, then answered by a fallback.
     Unavailable(Why),
-    /// The upstream asked for patience.
+    /// The upstream limits the rate of requests.
     Throttled,
-    /// The upstream refused the request: verbatim, at once.
+    /// The upstream refused the request: passed on verbatim, without a retry.
     Refused,
-    /// The upstream answered something that is not believed.
+    /// The upstream sent an answer that failed validation.
     Unreadable(Unreadable, Encoding),
 }
 
-/// Of what a call carried too much.
+/// Limit that a call exceeded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TooLarge {
-    /// Inputs: another call will meet the same bound.
+    /// Number of inputs: other calls will meet the same limit.
     Inputs,
-    /// Tokens or bytes: this call's inputs were large.
+    /// Tokens or bytes: the inputs of this call were large.
     Size,
 }
 
-/// Why the upstream counts as unavailable.
+/// Kind of unavailability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Why {
     /// Name resolution, TCP or TLS failed.
     Connect,
     /// A deadline passed.
     Timeout,
-    /// A call for several requests took unusually long. One of them may hold it up.
+    /// A call for several requests took unusually long. One of them may delay it.
     Held,
     /// The connection ended before the first byte of an answer.
     Dropped,
@@ -87,11 +87,11 @@ pub enum Why {
     Cut,
     /// It answered with a status that means "not now".
     Status,
-    /// Another vecho had no answer of its own upstream.
+    /// Another vecho behind this one had only a fallback to offer.
     StandIn,
-    /// It failed so often that it is left alone for a while.
+    /// The upstream failed so often that the breaker stops calls for a while.
     BreakerOpen,
-    /// The request's time was over before its turn came; the upstream was not asked.
+    /// The request's deadline passed before its turn; the upstream was not called.
     Expired,
     /// The process is stopping.
     Stopping,
@@ -102,13 +102,13 @@ impl Failure {
         Self { class, reply: reply.map(Box::new), detail: detail.into(), outage: None, is_own: false }
     }
 
-    /// The same failure as part of an outage.
+    /// Returns the same failure as part of an outage.
     #[must_use]
     pub fn with_outage(self, outage: Outage) -> Self {
         Self { outage: Some(outage), ..self }
     }
 
-    /// The measure of the outage that it is part of, or else the kind of failure, for headers.
+    /// Returns the kind of the outage, or else the kind of failure, for headers.
     pub fn measure(&self) -> String {
         match (self.outage, self.class, &self.reply) {
             (Some(outage), ..) => outage.to_string(),
@@ -118,12 +118,12 @@ impl Failure {
         }
     }
 
-    /// A failure without a reply.
+    /// Creates a failure without a reply.
     pub fn unavailable(why: Why, detail: impl Into<String>) -> Self {
         Self::new(Class::Unavailable(why), None, detail)
     }
 
-    /// The failure that an answer other than a success means.
+    /// Creates the failure for a reply other than a success.
     pub fn of_reply(reply: Reply) -> Self {
         let class = match reply.status {
             StatusCode::TOO_MANY_REQUESTS if error_code(&reply.body) == "insufficient_quota" => Class::Refused,
@@ -135,25 +135,25 @@ impl Failure {
         Self::new(class, Some(reply), detail)
     }
 
-    /// The failure of an answer that is larger than what is read. It would be as large the next time.
+    /// Creates the failure for an answer above the size limit. A repetition would be as large.
     pub fn too_large(asked: Encoding) -> Self {
         let detail = "the upstream's answer is larger than upstream.max_answer_bytes";
         Self::new(Class::Unreadable(Unreadable::TooLarge, asked), None, detail)
     }
 
-    /// The failure of an answer for which there is no memory. In smaller calls there may be.
+    /// Creates the failure for an answer that does not fit in memory. The answers to smaller calls may fit.
     pub fn no_room(asked: Encoding) -> Self {
         let detail = "the upstream's answer has no room in the fifth of memory.limit_mb that answers under way share";
         Self::new(Class::Unreadable(Unreadable::NoRoom, asked), None, detail)
     }
 
-    /// The failure of an answer that cannot be believed; it is kept so that it can be passed on.
+    /// Creates the failure for an answer that failed validation. The answer is kept, so it can be passed on.
     pub fn unreadable(cause: Unreadable, asked: Encoding, reply: Reply) -> Self {
         let detail = format!("the upstream's answer cannot be used: {cause}");
         Self::new(Class::Unreadable(cause, asked), Some(reply), detail)
     }
 
-    /// Returns true if fewer inputs in a call might pass, and of what there were too many.
+    /// Returns the limit that the call exceeded, if a call with fewer inputs might succeed.
     pub fn too_large_by(&self) -> Option<TooLarge> {
         if matches!(self.class, Class::Unreadable(Unreadable::NoRoom, _)) {
             return Some(TooLarge::Size);
@@ -178,7 +178,7 @@ impl Failure {
         }
     }
 
-    /// Returns true if fewer calls at once, or smaller ones, may fare better.
+    /// Returns true if fewer concurrent calls, or smaller ones, may succeed.
     pub fn may_be_of_the_load(&self) -> bool {
         match self.class {
             Class::Unavailable(why) => matches!(why, Why::Status | Why::Dropped | Why::Cut),
@@ -187,7 +187,7 @@ impl Failure {
         }
     }
 
-    /// Returns true if the form of a call may have caused this, so that the caller's own request may fare better.
+    /// Returns true if the form of a call may have caused this, so the caller's own request may succeed.
     pub fn may_be_of_the_form(&self) -> bool {
         match self.class {
             Class::Unavailable(why) => why == Why::Status,
@@ -197,22 +197,22 @@ impl Failure {
         }
     }
 
-    /// Returns true if the caller is refused whatever it asks: its credential, or its quota. Not a 403: services refuse texts with
-    /// it, too.
+    /// Returns true if the caller is refused regardless of its request, because of its credential or its quota. Status
+    /// 403 does not count, because services also refuse texts with it.
     fn concerns_the_caller(&self) -> bool {
         let statuses = [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS];
         self.reply.as_ref().is_some_and(|reply| statuses.contains(&reply.status))
     }
 
-    /// Returns true if a large call may have been refused for its size although the answer names no limit: it names no other
-    /// cause either.
+    /// Returns true if a large call may have been refused for its size although the answer names no limit. The answer
+    /// must name no other cause either.
     pub fn may_be_of_the_size(&self) -> bool {
         let Some(reply) = &self.reply else { return false };
         let may_be = matches!(reply.status.as_u16(), 400 | 413 | 422 | 500);
         may_be && !names_a_cause(&reply.body)
     }
 
-    /// Returns true if asking again may help, as far as the answer itself tells.
+    /// Returns true if a retry may help, judged by the answer alone.
     pub fn may_be_retried(&self) -> bool {
         let vetoed = self.header("x-should-retry") == Some("false");
         let retryable = match self.class {
@@ -223,18 +223,18 @@ impl Failure {
         retryable && !vetoed
     }
 
-    /// How long the upstream wants to be left alone.
+    /// Returns the wait that the upstream asks for.
     pub fn retry_after(&self) -> Option<Duration> {
         let millis = self.header("retry-after-ms").and_then(|text| text.parse::<f64>().ok()).map(|ms| ms / 1000.0);
         let seconds = || self.header("retry-after").and_then(|text| text.parse::<f64>().ok());
         match millis.or_else(seconds) {
             Some(wait) => Duration::try_from_secs_f64(wait).ok(),
-            // One that is over, by this machine's clock, says nothing.
+            // A date in the past, by this machine's clock, gives no wait.
             None => self.left_alone_until().and_then(|at| at.duration_since(SystemTime::now()).ok()),
         }
     }
 
-    /// The other form of `retry-after` (RFC 9110, section 10.2.3).
+    /// Parses the date form of `retry-after` (RFC 9110, section 10.2.3).
     fn left_alone_until(&self) -> Option<SystemTime> {
         httpdate::parse_http_date(self.header("retry-after")?).ok()
     }
@@ -244,7 +244,7 @@ impl Failure {
     }
 }
 
-/// 500, 502, 503, 504 and the range that content delivery networks use for "origin not reached".
+/// Returns true for 500, 502, 503, 504 and the range in which content delivery networks report "origin not reached".
 fn means_unavailable(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504 | 520..=529)
 }
@@ -255,13 +255,14 @@ fn names_a_cause(body: &[u8]) -> bool {
     !fields.param.is_empty() || fields.code.chars().any(char::is_alphabetic)
 }
 
-/// Returns true if one call asked for more than its caller may ask for in a minute: no wait helps. OpenAI's words are
-/// "Request too large for ... on tokens per min (TPM): Limit 40000, Requested 40080".
+/// Returns true if one call exceeded the caller's limit per minute, so no wait helps. OpenAI's words are "Request too
+/// large for ... on tokens per min (TPM): Limit 40000, Requested 40080".
 fn exceeds_the_rate(body: &[u8]) -> bool {
     String::from_utf8_lossy(body).to_lowercase().contains("request too large")
 }
 
-/// Servers word their limits differently; a wrong guess here costs a few smaller calls, never a wrong answer.
+/// Returns the limit that an error text complains about. Servers word their limits differently. A wrong guess costs a
+/// few smaller calls, never a wrong answer.
 fn size_complaint(body: &[u8]) -> Option<TooLarge> {
     let fields = error_fields(body);
     let text = String::from_utf8_lossy(body).to_lowercase();
@@ -269,7 +270,7 @@ fn size_complaint(body: &[u8]) -> Option<TooLarge> {
     if fields.code == "max_tokens_per_request" || fields.kind == "max_tokens_per_request" {
         return Some(TooLarge::Size);
     }
-    // One input that is too long stays too long however few others go with it.
+    // One input that is too long stays too long in a smaller call.
     let names_a_bound =
         has_one_of(&["max", "exceed", "too many", "too large", "at most", "limit", "should not be larger"]);
     let of_one_input = has_one_of(&[

@@ -1,4 +1,4 @@
-//! Classes of failures, and what answers say of size and time.
+//! Classes of failures, and the limits and times that error bodies state.
 
 use super::*;
 use crate::wire::envelope;

@@ -1,4 +1,4 @@
-//! Fair order among callers in front of a queue that is first in, first out.
+//! Fair order among callers in front of a FIFO queue.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -6,11 +6,11 @@ use tokio::sync::Mutex as Queue;
 
 use crate::key::{Key, KeyMap};
 
-/// A queue for each caller, whose head alone waits in a common queue. So the common queue serves callers in turn: a
+/// One queue per caller; only the head of each waits in a common queue. So the common queue serves callers in turn: a
 /// caller with thousands of waiters delays another caller no longer than a caller with one waiter does.
 #[derive(Debug, Default)]
 pub struct FairOrder {
-    /// The queues of all callers that wait.
+    /// Queues of all waiting callers.
     queues: Mutex<KeyMap<Arc<Queue<()>>>>,
 }
 
@@ -22,7 +22,8 @@ struct Place<'a> {
 }
 
 impl FairOrder {
-    /// Waits until the caller's earlier waiters are through the common queue, then for `common`, the wait in that queue.
+    /// Waits until the caller's earlier waiters have passed the common queue, then for `common`, the
+    /// wait in that queue.
     pub async fn wait<T>(&self, caller: Key, common: impl Future<Output = T>) -> T {
         let place = self.join(caller);
         let _head = place.queue.lock().await;
@@ -42,7 +43,7 @@ impl FairOrder {
 impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut queues = self.order.queues();
-        // The map's own and this one: copies are made under the lock that is held.
+        // Two references remain: the map's and this one. New ones are made only under the lock that is held here.
         if Arc::strong_count(&self.queue) == 2 {
             queues.remove(&self.caller);
         }
@@ -62,7 +63,7 @@ mod tests {
         KeyBuilder::new(None).part(Tag::Scope, name.as_bytes()).finish()
     }
 
-    /// Waiters for one permit that none has yet, and the order in which they get it.
+    /// Waiters for one permit that is not free yet, and the order in which they get it.
     #[derive(Clone)]
     struct Crowd {
         order: Arc<FairOrder>,

@@ -1,4 +1,4 @@
-//! The headers that cross the proxy, by direction.
+//! Headers that cross the proxy, by direction.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
@@ -15,9 +15,10 @@ const HOP_BY_HOP: [&str; 9] = [
     "upgrade",
 ];
 
-/// Headers of an embeddings request that its call gets anew or that mean the exchange with vecho, and those that speak
-/// for the very bytes of the client's body. The call's body is another one, and several calls may come of one request:
-/// under one idempotency key a service would answer the second with the vectors of the first.
+/// Headers of an embeddings request that are not forwarded. The call gets its own values, or they concern the
+/// exchange with vecho, or they describe the exact bytes of the client's body. The call has a different body, and one
+/// request may become several calls. With the same idempotency key, a service would answer the second call with the
+/// vectors of the first.
 const REWRITTEN: [HeaderName; 12] = [
     header::HOST,
     header::CONTENT_ENCODING,
@@ -33,11 +34,12 @@ const REWRITTEN: [HeaderName; 12] = [
     HeaderName::from_static("repr-digest"),
 ];
 
-/// Headers that may hold a caller's key. It goes up unless vecho sends its own in its place.
+/// Headers that may hold a caller's key. The key is forwarded unless vecho sends its own instead.
 pub(super) const KEY_HEADERS: [HeaderName; 3] =
     [header::AUTHORIZATION, HeaderName::from_static("api-key"), HeaderName::from_static("x-api-key")];
 
-/// Further headers that may hold a secret of the caller for the upstream: they do not follow a redirect to another origin.
+/// Further headers that may hold a secret of the caller for the upstream. They do not follow a redirect
+/// to another origin.
 pub(super) const SECRETS_ELSEWHERE: [HeaderName; 4] = [
     header::COOKIE,
     header::PROXY_AUTHORIZATION,
@@ -45,8 +47,7 @@ pub(super) const SECRETS_ELSEWHERE: [HeaderName; 4] = [
     HeaderName::from_static("ocp-apim-subscription-key"),
 ];
 
-/// Headers of a call's answer that describe the service's own body or its own origin. The caller gets another body,
-/// from vecho.
+/// Headers of a call's answer that describe the service's own body or origin. The caller gets another body, from vecho.
 const OF_THE_SERVICE: [&str; 20] = [
     "accept-ranges",
     "age",
@@ -70,19 +71,19 @@ const OF_THE_SERVICE: [&str; 20] = [
     "strict-transport-security",
 ];
 
-/// The mark of an answer of another vecho.
+/// Header that marks an answer of another vecho.
 const CACHE_MARK: &str = "x-vecho-cache";
 
-/// Longest value of a call's header that is shown.
+/// Maximum length of a header value of a call that is shown.
 const MAX_SHOWN_BYTES: usize = 4 * 1024;
 
-/// Most lines of a call's headers that are shown. Popular clients accept 100 in all.
+/// Maximum number of a call's header lines that are shown. Popular clients accept 100 in total.
 const MAX_SHOWN_LINES: usize = 88;
 
 /// Number of headers that an answer of ours adds to those of a call.
 const OWN_HEADERS: usize = 8;
 
-/// True if a header belongs to one connection.
+/// Returns true if a header belongs to one connection.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(&name.as_str())
 }
@@ -94,13 +95,13 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Names in `connection`: the headers that a proxy must not send on. Most requests name none.
+/// Returns the names in `connection`: the headers that a proxy must not forward. Most requests name none.
 pub fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     let values = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
 }
 
-/// The headers of an embeddings request that go up with the call made for it: all but those of the connection, of
+/// Returns the headers of an embeddings request that are sent with its call. Excluded are those of the connection, of
 /// the body (which is written anew) and of vecho itself.
 pub fn forwardable(request: &HeaderMap, key_is_ours: bool) -> HeaderMap {
     let named = named_by_connection(request);
@@ -118,8 +119,8 @@ pub fn forwardable(request: &HeaderMap, key_is_ours: bool) -> HeaderMap {
     headers
 }
 
-/// Returns the headers of a call's answer that its callers get with an answer of ours: all but those of the connection,
-/// of the service's own body and origin, and of another vecho.
+/// Returns the headers of a call's answer that its callers get with vecho's answer. Excluded are those of the
+/// connection, of the service's own body and origin, and of another vecho.
 pub fn shown_on_misses(reply: &HeaderMap) -> HeaderMap {
     let named = named_by_connection(reply);
     let is_shown = |name: &HeaderName| {
@@ -132,14 +133,15 @@ pub fn shown_on_misses(reply: &HeaderMap) -> HeaderMap {
     collected(shown.take(MAX_SHOWN_LINES), reply.len())
 }
 
-/// True if another vecho marks its answer as a mock or as stale.
+/// Returns true if another vecho marks its answer as a mock or as stale.
 pub fn marks_stand_in(headers: &HeaderMap) -> bool {
     let is_stand_in = |mark: &[u8]| mark.eq_ignore_ascii_case(b"mock") || mark.eq_ignore_ascii_case(b"stale");
     let marks = headers.get_all(CACHE_MARK).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     marks.map(<[u8]>::trim_ascii).any(is_stand_in)
 }
 
-/// Returns the headers of an error that its caller gets: all but those of the connection and of the service's edge.
+/// Returns the headers of an error that its caller gets. Excluded are those of the connection and of the service's
+/// edge.
 pub fn shown_on_errors(reply: &HeaderMap) -> HeaderMap {
     let edge = ["set-cookie", "alt-svc", "strict-transport-security", "content-length"];
     let mut headers = reply.clone();
@@ -148,7 +150,7 @@ pub fn shown_on_errors(reply: &HeaderMap) -> HeaderMap {
 }
 
 fn collected<'a>(shown: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>, most: usize) -> HeaderMap {
-    // With room for what an answer adds: a map that grows puts every name in once more.
+    // Extra capacity for the headers that an answer adds: a map that grows rehashes every name.
     let mut kept = HeaderMap::with_capacity(most + OWN_HEADERS);
     for (name, value) in shown {
         kept.append(name.clone(), value.clone());

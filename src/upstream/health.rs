@@ -1,5 +1,5 @@
-//! Whose failure is it? A model that fails for one request may be well; one that fails for several different requests, with
-//! no answer in between, is unavailable.
+//! Tells failures of one request from failures of a model. A model that fails for one request may be fine. A model that
+//! fails for several different requests, with no answer in between, is unavailable.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,10 +9,10 @@ use moka::sync::Cache;
 
 use crate::key::Key;
 
-/// Spaces remembered at once.
+/// Maximum number of spaces.
 const MAX_SPACES: u64 = 10_000;
 
-/// How long a space is remembered without a call.
+/// Time after its last call for which a space is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 
 /// Failures of each space since its last answer.
@@ -23,7 +23,7 @@ pub struct SpaceHealth {
 
 #[derive(Debug, Default)]
 struct Space {
-    /// True if there is any failure; read for each answer, which the lock is not.
+    /// True if there is any failure. Each answer reads this flag instead of taking the lock.
     has_failed: AtomicBool,
     /// The different requests that failed, up to the number that counts.
     requests: Mutex<Vec<u64>>,
@@ -42,8 +42,8 @@ impl Default for SpaceHealth {
 }
 
 impl SpaceHealth {
-    /// A request of this space failed by itself. Returns how many different ones did since the last answer, at most
-    /// `enough`.
+    /// Notes that a request of this space failed in a call of its own. Returns the number of different requests that
+    /// failed since the last answer, at most `enough`.
     pub(super) fn failed(&self, space: Key, request: u64, enough: u32) -> u32 {
         let space = self.spaces.get_with(space, Arc::default);
         space.has_failed.store(true, Ordering::Release);
@@ -54,7 +54,7 @@ impl SpaceHealth {
         u32::try_from(requests.len()).unwrap_or(u32::MAX)
     }
 
-    /// The service answered for this space, be it with a refusal.
+    /// Notes that the service answered for this space, even if with a refusal.
     pub(super) fn answered(&self, space: &Key) {
         if let Some(space) = self.spaces.get(space)
             && space.has_failed.swap(false, Ordering::AcqRel)
@@ -63,7 +63,7 @@ impl SpaceHealth {
         }
     }
 
-    /// How many different requests of this space failed since its last answer.
+    /// Returns the number of different requests of this space that failed since its last answer.
     pub fn failures(&self, space: &Key) -> u32 {
         let failures = self.spaces.get(space).map_or(0, |space| space.requests().len());
         u32::try_from(failures).unwrap_or(u32::MAX)

@@ -11,10 +11,10 @@ use super::client::ForwardedBody;
 use super::connections::{OpenError, body_error};
 use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
 
-/// Most bytes of a request's body that are gathered. Bodies that can be understood are in memory already.
+/// Maximum size of a request body that is collected. Bodies that vecho can parse are in memory already.
 const MAX_COLLECTED_BYTES: usize = 1 << 20;
 
-/// An upstream inside this process: a request in, an answer out.
+/// An upstream inside this process: takes a request, returns an answer.
 pub type InProcess = Arc<dyn Fn(&InProcessRequest<'_>) -> Reply + Send + Sync>;
 
 /// A request to an upstream inside this process.
@@ -29,7 +29,7 @@ pub struct InProcessRequest<'a> {
     pub body: &'a [u8],
 }
 
-/// Embedding is work for a processor, so not for the threads that serve connections.
+/// Runs an embeddings call on the blocking pool, because embedding is CPU-bound.
 pub(super) async fn post(embedder: &InProcess, terms: &Terms, body: Bytes) -> Result<Reply, Failure> {
     let (embedder, path, headers) = (Arc::clone(embedder), terms.uri.path().to_owned(), terms.headers.clone());
     let embed =
@@ -46,7 +46,7 @@ pub(super) async fn forward(
     max_bytes: usize,
 ) -> Result<Response<ForwardedBody>, OpenError> {
     let (parts, body) = request.into_parts();
-    // Only embeddings are answered from what the body says.
+    // Only embeddings requests are answered from their body.
     let body = match (classify_path(parts.uri.path()), body.bytes()) {
         (RouteKind::Other, _) => Bytes::new(),
         (RouteKind::Embeddings | RouteKind::Deployment, Some(whole)) => whole.clone(),

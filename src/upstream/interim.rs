@@ -1,4 +1,4 @@
-//! Interim answers (status 1xx) that come before an answer: a few are waited through, a flood is an error.
+//! Interim answers (status 1xx) that precede an answer: a few are skipped, a flood is an error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -12,21 +12,21 @@ use tokio::sync::Notify;
 use super::body::ClientBody;
 use super::pool::HttpClient;
 
-/// Most interim answers to one request. Servers send one or two.
+/// Maximum number of interim answers to one request. Servers send one or two.
 const MAX_INTERIM: u32 = 32;
 
-/// A request that got no answer.
+/// Error of a request without an answer.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SendError {
     /// The client failed.
     #[error(transparent)]
     Client(#[from] legacy::Error),
-    /// Interim answers kept coming.
+    /// Too many interim answers arrived.
     #[error("more than {MAX_INTERIM} interim answers (status 1xx)")]
     InterimFlood,
 }
 
-/// Interim answers to one request.
+/// Count of interim answers to one request.
 #[derive(Default)]
 struct Interim {
     count: AtomicU32,
@@ -46,7 +46,7 @@ pub(super) async fn send(
         }
     });
     tokio::select! {
-        // Where both are ready the answer came behind a flood, which is an error whenever it is noticed.
+        // If both are ready, the answer followed a flood, which is an error in any case.
         biased;
         () = interim.too_many.notified() => Err(SendError::InterimFlood),
         response = client.request(request) => Ok(response?),

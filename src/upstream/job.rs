@@ -12,16 +12,16 @@ use super::sizing::{LaneSize, Load};
 use super::{Answered, Class, Failure};
 use crate::key::Key;
 
-/// From this number of inputs on a refusal that names no cause may be about their number.
+/// From this number of inputs on, a refusal without a stated cause may be about their number.
 const MANY_INPUTS: usize = 64;
 
-/// Likewise of tokens: more than one input may have.
+/// The same limit for tokens. It exceeds the maximum of one input.
 const MANY_TOKENS: usize = 8_192;
 
-/// How often a refused request is halved before it is given up.
+/// Maximum number of times that a refused request is halved.
 const MOST_HALVINGS: u32 = 4;
 
-/// Inputs that go up together.
+/// Inputs that are sent together.
 pub(super) struct Job {
     /// The lane.
     pub(super) id: Key,
@@ -30,11 +30,11 @@ pub(super) struct Job {
     pub(super) batch: Vec<Piece>,
     /// True if it is a part of a request that was cut.
     pub(super) is_step: bool,
-    /// Most attempts of one call.
+    /// Maximum number of attempts of one call.
     pub(super) attempts: u32,
 }
 
-/// In which of two forms a job goes up.
+/// Form in which a job is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// As its caller wrote it, byte for byte.
@@ -48,7 +48,7 @@ impl Job {
         load_of(&self.batch)
     }
 
-    /// Whom its call is made for: the first of the callers.
+    /// Returns the caller that its call is made for: the first of the batch.
     pub(super) fn claim(&self) -> Claim {
         let caller = self.batch.first().map_or(self.id, |piece| piece.waiter.caller);
         Claim { caller, model: self.terms.model }
@@ -59,7 +59,8 @@ impl Job {
         Self { id: self.id, terms, lane, batch, is_step: self.is_step, attempts: self.attempts }
     }
 
-    /// The caller's own bytes, wherever they ask for just what is missing, once, in the encoding that is wanted.
+    /// Chooses the caller's own bytes if they ask for exactly the missing inputs, once, in the wanted encoding. With
+    /// `own_only`, repetitions and the encoding do not matter.
     fn form(&self, own_only: bool) -> Form {
         let [piece] = &*self.batch else { return Form::Written };
         let is_wanted = self.asks_as(piece) && !piece.own().has_repetitions();
@@ -70,8 +71,8 @@ impl Job {
         piece.own().form.encoding == self.terms.form.encoding
     }
 
-    /// Returns true if the caller's own request may fare better than what vecho wrote. A service is not asked twice for the same,
-    /// nor for more than it takes.
+    /// Returns true if the caller's own request may succeed where vecho's own form failed. A service is not sent the
+    /// same call twice, nor more inputs than it accepts.
     fn deserves_last_word(&self, piece: &Piece, (failure, accepted_inputs): (&Failure, usize)) -> bool {
         let is_same = piece.is_whole() && (self.asks_as(piece) || self.terms.is_known);
         let is_refused = !matches!(failure.class, Class::Unreadable(..));
@@ -79,7 +80,7 @@ impl Job {
     }
 }
 
-/// The calls that replace one that failed. Together they tell what failed it.
+/// The calls that replace a failed one. Their results together reveal the cause of the failure.
 struct Parts {
     lane: Arc<LaneSize>,
     of: Replaced,
@@ -87,14 +88,14 @@ struct Parts {
     has_failed: AtomicBool,
 }
 
-/// A call that failed, and is replaced by smaller ones.
+/// A failed call that is replaced by smaller ones.
 #[derive(Clone, Copy)]
 enum Replaced {
-    /// It carried several requests, of so many inputs together.
+    /// It merged several requests with this many inputs in total.
     Merged(usize),
-    /// Its size was refused, and its halves have so many inputs.
+    /// Its size was refused, and each half has this many inputs.
     TooMany(usize),
-    /// It had too many tokens or bytes, which says nothing of their number.
+    /// It had too many tokens or bytes, which proves nothing about the number of inputs.
     TooLarge,
 }
 
@@ -114,7 +115,7 @@ impl Parts {
         let all_well = !self.has_failed.load(Ordering::Relaxed);
         match self.of {
             Replaced::Merged(inputs) => self.lane.merge_failed(inputs, all_well),
-            // One text may have been refused in words that speak of all.
+            // A refusal of one text may be worded as if it concerned all.
             Replaced::TooMany(half) if all_well => self.lane.refused_above(half),
             Replaced::TooMany(_) | Replaced::TooLarge => {}
         }
@@ -122,7 +123,7 @@ impl Parts {
 }
 
 impl Batcher {
-    /// Makes one call and hands out what came of it. Says whether all of it was answered.
+    /// Makes one call and distributes its results. Returns true if all of it was answered.
     pub(super) async fn call(self: &Arc<Self>, job: Job, mut permit: CallPermit) -> bool {
         let bounds = job.lane.bounds(&self.live.load().batch, job.terms.is_known);
         let form = job.form(bounds.own_only);
@@ -155,7 +156,7 @@ impl Batcher {
         }
     }
 
-    /// The failure of a call for one request: the caller's own request has the last word.
+    /// Handles the failure of a call for one request. The caller's own request is the last resort.
     async fn after_own_failure(self: &Arc<Self>, mut job: Job, failure: Failure, mut permit: CallPermit) -> bool {
         let Some(piece) = job.batch.pop() else { return true };
         let load = piece.load();
@@ -173,11 +174,12 @@ impl Batcher {
         false
     }
 
-    /// Sends the caller's own request, once for all of its pieces, and takes its answer.
+    /// Sends the caller's own request, once for all of its pieces, and uses its answer.
     async fn last_word(&self, mut job: Job, failure: Failure, permit: &mut CallPermit) -> bool {
         job.attempts = 1;
         let own = Arc::clone(&job.batch[0].missing.own);
-        // Who asks may have to wait for a permit, so nobody keeps one while waiting for the answer.
+        // The holder of the lock may have to wait for a permit, so this permit is given back while
+        // waiting for the lock.
         let mut word = match own.last_word.try_lock() {
             Ok(word) => word,
             Err(_) => permit.aside(own.last_word.lock()).await,
@@ -203,7 +205,7 @@ impl Batcher {
         }
     }
 
-    /// Sends a refused request in smaller parts, since it may be its size that was refused. If it was not, the caller gets
+    /// Sends a refused request in smaller parts, since it may have been refused for its size. Otherwise the caller gets
     /// the refusal of its own bytes.
     async fn divide(&self, mut job: Job, refusal: Failure, permit: &mut CallPermit) -> bool {
         let Some(mut piece) = job.batch.pop() else { return true };
@@ -252,11 +254,12 @@ impl Batcher {
         }
     }
 
-    /// Asks for each request of a merged call by itself.
+    /// Sends each request of a merged call separately.
     fn isolate(self: &Arc<Self>, mut job: Job) {
         let inputs = job.load().inputs;
         let batch = std::mem::take(&mut job.batch);
         let parts = Parts::new(&job.lane, Replaced::Merged(inputs), batch.len());
+        // The merged call counts as the first attempt of each.
         job.attempts = (job.attempts - 1).max(1);
         for piece in batch {
             self.call_apart(job.with(vec![piece]), Arc::clone(&parts));
@@ -267,7 +270,7 @@ impl Batcher {
         let batcher = Arc::clone(self);
         self.tasks.spawn(async move {
             let permit = batcher.permits.take(job.claim()).await;
-            // Boxed because a call may lead to calls.
+            // Boxed because a call may lead to further calls.
             parts.ended(Box::pin(batcher.call(job, permit)).await);
         });
     }

@@ -10,11 +10,11 @@ use crate::config::Config;
 use crate::traces::TraceContext;
 use crate::wire::{Input, RequestForm, write_request};
 
-/// Longest wait for the answer to a known input. Its callers wait for an error meanwhile.
+/// Timeout for the answer to a known input. Its callers wait for an error meanwhile.
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
 impl Caller {
-    /// Takes in what a final failure says of the space, and whether it is part of an outage.
+    /// Records what a final failure says about the space. Returns the failure, marked if it is part of an outage.
     pub(super) async fn judged(
         &self,
         failure: Failure,
@@ -41,8 +41,8 @@ impl Caller {
         }
     }
 
-    /// Returns true if the space still has a vector for an input that it had one for before: then the failures are those of
-    /// their texts. Costs a call for one short input.
+    /// Returns true if the space still returns a vector for an input that it answered before; then the texts caused the
+    /// failures. Costs a call for one short input.
     async fn still_answers(&self, terms: &Terms, call: &Call<'_>) -> bool {
         let answers = call.lane.known_good.is_answered(|input| self.answers_again(terms, call, input)).await;
         if answers {
@@ -56,7 +56,7 @@ impl Caller {
         let form = RequestForm { is_single: call.batch.iter().all(|piece| piece.own().form.is_single), ..terms.form };
         let body = write_request(&terms.space, &[&input], form, terms.user.as_deref());
         let posted = self.client.post(terms, body.clone(), TraceContext::NONE, call.share);
-        // A model that takes longer may be well, but that is not known.
+        // A model that takes longer may be healthy, but this is not proven.
         let Ok(reply) = timeout(LONGEST_WAIT, posted).await else {
             return false;
         };

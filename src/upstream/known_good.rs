@@ -1,4 +1,4 @@
-//! A text that a lane has a vector for. Asked for again, it tells a model that fails from texts that do.
+//! A text that a lane has answered before. Sending it again tells a failing model from failing texts.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,32 +7,33 @@ use tokio::time::Instant;
 
 use crate::wire::Input;
 
-/// Most bytes of an input that is remembered.
+/// Maximum size of an input that is remembered.
 const MAX_BYTES: usize = 16 * 1024;
 
-/// How long an answer to it counts.
+/// Validity of an answer to it.
 const COUNTS_FOR: Duration = Duration::from_secs(1);
 
-/// The shortest input so far, and whether it was answered when it was asked for last.
+/// A short input that was answered, and the result of its last test.
 #[derive(Debug, Default)]
 pub(super) struct KnownGood {
     input: Mutex<Option<Input<'static>>>,
-    /// Held while it is asked for, so that others wait for the same answer.
+    /// Held during the test; other callers wait for the same result.
     last: tokio::sync::Mutex<Option<(Instant, bool)>>,
 }
 
 impl KnownGood {
-    /// Remembers an input that was answered, if it is shorter than the one before.
+    /// Remembers an input that was answered, if it is at most half as long as the one before.
     pub(super) fn remember(&self, input: &Input<'static>) {
         let bytes = bytes_of(input);
         let mut kept = self.input();
+        // Only a much shorter text replaces it, which keeps the number of copies low.
         let is_shorter = kept.as_ref().is_none_or(|kept| bytes < bytes_of(kept) / 2);
         if is_shorter && bytes <= MAX_BYTES {
             *kept = Some(input.clone());
         }
     }
 
-    /// Returns true if the input is answered again, by what `ask` says; without an input it is not.
+    /// Returns true if the input is answered again, according to `ask`. Returns false if there is no input.
     pub(super) async fn is_answered<F>(&self, ask: impl FnOnce(Input<'static>) -> F) -> bool
     where
         F: Future<Output = bool>,

@@ -1,4 +1,5 @@
-//! The service behind: packing misses into calls, making one call, repeating it, giving up for a while.
+//! Calls to the upstream: packs misses into calls, makes them, retries them, and stops calling an
+//! upstream that is down.
 
 mod batcher;
 mod body;

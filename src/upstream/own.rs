@@ -1,5 +1,5 @@
-//! A request as its caller wrote it. It goes up first where nothing is known of a server, and it is the last word where a
-//! call in another form failed: its answer is what the caller would have got without vecho.
+//! A request as its caller wrote it. It is sent first if nothing is known of a server. It is also the last resort after
+//! a call in another form has failed, because its answer is what the caller would have got without vecho.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -12,31 +12,31 @@ use super::caller::Answered;
 use crate::key::Key;
 use crate::wire::RequestForm;
 
-/// Memory that is charged for something, until this is dropped.
+/// Memory reservation that ends when this is dropped.
 pub type Charge = Arc<dyn Any + Send + Sync>;
 
-/// The caller's own request. Used by `Arc`: all pieces of one fetch share it.
+/// The caller's own request. All pieces of one fetch share it by `Arc`.
 #[derive(Debug)]
 pub struct OwnRequest {
-    /// The body, byte for byte.
+    /// The original bytes of the body.
     pub(super) body: Bytes,
-    /// The memory that the body is charged with.
+    /// Memory reservation for the body.
     #[expect(dead_code, reason = "it is held until the body has gone")]
     charge: Charge,
     /// Its spelling.
     pub(super) form: RequestForm,
-    /// For each distinct input its first position in the body.
+    /// For each distinct input, its first position in the body.
     pub(super) firsts: Box<[usize]>,
-    /// For each position in the body its distinct input.
+    /// For each position in the body, its distinct input.
     pub(super) slots: Box<[u32]>,
     pub(super) id: u64,
-    /// What came of it as the last word, which is asked for at most once: locked meanwhile.
+    /// Result of sending it as the last resort, which happens at most once. Locked during the call.
     pub(super) last_word: Mutex<Option<Result<Arc<Answered>, Failure>>>,
 }
 
 impl OwnRequest {
-    /// The request with this body. `firsts` has for each distinct input its first position in the body, `slots` for each
-    /// position its distinct input.
+    /// Creates the request with this body. `firsts` holds the first position in the body of each distinct input,
+    /// `slots` the distinct input of each position.
     pub fn new(
         (body, form, charge): (Bytes, RequestForm, Charge),
         id: u64,
@@ -53,28 +53,28 @@ impl OwnRequest {
         })
     }
 
-    /// Equal for repetitions of one request, and almost certainly different for others.
+    /// Returns its id, which is equal for repetitions of one request and almost certainly different for others.
     pub const fn id(&self) -> u64 {
         self.id
     }
 
-    /// Inputs in the body, repetitions included.
+    /// Returns the number of inputs in the body, including repetitions.
     pub(super) const fn inputs(&self) -> usize {
         self.slots.len()
     }
 
-    /// Distinct inputs in the body.
+    /// Returns the number of distinct inputs in the body.
     pub(super) const fn distinct(&self) -> usize {
         self.firsts.len()
     }
 
-    /// Returns true if an input is in the body more than once.
+    /// Returns true if the body repeats an input.
     pub(super) const fn has_repetitions(&self) -> bool {
         self.inputs() > self.distinct()
     }
 }
 
-/// The id of a request for these distinct keys at these positions.
+/// Returns the id of a request for these distinct keys at these positions.
 pub fn request_id(keys: &[Key], slots: &[u32]) -> u64 {
     slots.iter().fold(slots.len() as u64, |id, slot| id.rotate_left(5) ^ keys[*slot as usize].mark())
 }

@@ -1,4 +1,5 @@
-//! Permits for calls: `upstream.max_concurrent` of them, and a few more for models whose neighbours hold all.
+//! Permits for calls: `upstream.max_concurrent` of them, and a few extra ones for models that wait while calls to other
+//! models hold all permits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,41 +10,42 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::fair::FairOrder;
 use crate::key::{Key, KeyMap};
 
-/// Longest wait of a call for calls to other models, before it is made beside them.
+/// Time that a call waits for calls to other models before it may use an extra permit.
 const NEIGHBOURS_WAIT: Duration = Duration::from_secs(3);
 
-/// What a permit is asked for.
+/// Caller and model that need a permit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Claim {
-    /// The caller that asks.
+    /// Caller that waits.
     pub(super) caller: Key,
-    /// The model that is called.
+    /// Model of the call.
     pub(super) model: Key,
 }
 
-/// The permits, and the calls that have them. Used by `Arc`.
+/// The permits, and the calls that hold them. Used by `Arc`.
 #[derive(Debug)]
 pub(super) struct Permits {
     usual: Arc<Semaphore>,
-    /// Order of the callers that wait for one.
+    /// Fair order of the waiting callers.
     order: FairOrder,
-    /// Calls beyond the permits: the first ones of models that had waited, and calls that take very long. A fourth of the
-    /// permits at most.
+    /// Extra permits, at most a fourth of the usual number. They serve the first calls of models that had to wait, and
+    /// calls that take very long.
     beyond: Arc<Semaphore>,
-    /// Number of calls under way, by model.
+    /// Number of calls in flight, by model.
     under_way: Mutex<KeyMap<usize>>,
 }
 
 impl Permits {
-    /// `most` permits.
+    /// Creates `most` permits.
     pub(super) fn new(most: usize) -> Arc<Self> {
         let beyond = Arc::new(Semaphore::new((most / 4).max(1)));
         let (usual, order) = (Arc::new(Semaphore::new(most)), FairOrder::default());
         Arc::new(Self { usual, order, beyond, under_way: Mutex::default() })
     }
 
-    /// Waits for a permit. Callers that wait get permits in turn, and each caller in the order it asked for them. A model
-    /// without any call under way waits no longer than three seconds: slow calls to other models do not hold it up.
+    /// Waits for a permit. Waiting callers get permits in turn, and each caller's waits are served in order.
+    /// After three seconds a model without a call in flight may take an extra permit, so slow calls to other
+    /// models do not block it.
     pub(super) async fn take(self: &Arc<Self>, claim: Claim) -> CallPermit {
         let mut permit = std::pin::pin!(self.acquire(claim.caller));
         loop {
@@ -65,7 +67,7 @@ impl Permits {
     }
 
     async fn acquire(&self, caller: Key) -> OwnedSemaphorePermit {
-        // A permit is only free where no caller waits.
+        // A permit is free only if no caller waits.
         if let Ok(held) = Arc::clone(&self.usual).try_acquire_owned() {
             return held;
         }
@@ -101,24 +103,25 @@ impl Permits {
     }
 }
 
-/// A permit that is given up during waits: a caller that is told to slow down must not hold back those that are not.
+/// A permit that is released during waits. A caller that was told to slow down must not block others.
 pub(super) struct CallPermit {
     permits: Arc<Permits>,
     claim: Claim,
     held: Option<OwnedSemaphorePermit>,
-    /// True if it counts among the calls of its model.
+    /// True if it counts as a call of its model.
     counts: bool,
 }
 
 impl CallPermit {
-    /// Gives the permit to others, if the call may go on beyond the permits.
+    /// Releases the permit to others if an extra permit is free for this call.
     pub(super) fn give_back(&mut self) {
         if let Ok(beyond) = Arc::clone(&self.permits.beyond).try_acquire_owned() {
             self.held = Some(beyond);
         }
     }
 
-    /// Lets others go first for `wait`, then queues again, at most until `deadline`; false where it is not its turn by then.
+    /// Releases the permit for `wait`, then queues again, at most until `deadline`. Returns false if no permit became
+    /// free by then.
     pub(super) async fn pause(&mut self, wait: Duration, deadline: Instant) -> bool {
         self.leave();
         sleep(wait).await;
@@ -129,7 +132,7 @@ impl CallPermit {
         true
     }
 
-    /// Waits for something that others may hold while they wait for a permit: without this one meanwhile.
+    /// Waits for `other` without holding the permit, because the holder of `other` may itself be waiting for a permit.
     pub(super) async fn aside<T>(&mut self, other: impl Future<Output = T>) -> T {
         self.leave();
         let other = other.await;

@@ -1,4 +1,4 @@
-//! Kept connections to the upstream, none of which is used for longer than its maximum age.
+//! Kept connections to the upstream. None is used beyond its maximum age.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -10,35 +10,36 @@ use tokio::time::Instant;
 use super::body::ClientBody;
 use crate::connector::TimedConnector;
 
-/// A client over connections that it may keep.
+/// HTTP client with connections that may be kept.
 pub(super) type HttpClient = legacy::Client<TimedConnector, ClientBody>;
 
-/// Most headers of an answer.
+/// Maximum number of headers in an answer.
 const MAX_ANSWER_HEADERS: usize = 512;
 
-/// Bounds on kept connections.
+/// Limits of kept connections.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KeepLimits {
-    /// Unused connections that are kept.
+    /// Maximum number of unused connections.
     pub max_idle: usize,
-    /// How long an unused connection is kept.
+    /// Idle timeout of an unused connection.
     pub idle_timeout: Duration,
-    /// How long a connection takes new requests.
+    /// Age up to which a connection takes new requests.
     pub max_age: Duration,
 }
 
-/// Bytes that a connection reads ahead, and the largest head of an answer. Each connection keeps such a buffer.
+/// Bytes that a connection reads ahead, which is also the largest head of an answer. Each connection
+/// holds such a buffer.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Connection pool. Its connections are replaced all at once when the oldest may have reached the maximum age, so that
-/// names are resolved again; requests under way end on the connection that they began on.
+/// Connection pool. All connections are replaced together when the oldest may have reached the maximum age, so names
+/// are resolved again. Requests under way end on the connection that they began on.
 pub(super) struct Pool {
     connector: TimedConnector,
     limits: KeepLimits,
     current: Mutex<Current>,
 }
 
-/// The connections in use, and when the first of them may have been opened.
+/// The connections in use, and the earliest time at which one of them may have been opened.
 struct Current {
     client: HttpClient,
     since: Instant,
@@ -51,7 +52,7 @@ impl Current {
             .pool_idle_timeout(limits.idle_timeout)
             .pool_max_idle_per_host(limits.max_idle)
             .http1_max_buf_size(MAX_BUFFER_BYTES)
-            // What other clients read.
+            // The same tolerance as that of other clients.
             .http1_max_headers(MAX_ANSWER_HEADERS)
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http1_ignore_invalid_headers_in_responses(true)
@@ -107,7 +108,7 @@ mod tests {
         }
     }
 
-    /// A server at a loopback address that answers with one letter.
+    /// Starts a server at a loopback address that answers with one letter.
     async fn serve(address: impl Into<SocketAddr>, letter: char) -> SocketAddr {
         let listener = TcpListener::bind(address.into()).await.expect("a loopback address");
         let address = listener.local_addr().expect("it is bound");

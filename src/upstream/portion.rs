@@ -1,4 +1,4 @@
-//! The work of one request inside a call: cut to size, merged, halved, and handed back with its result.
+//! The inputs of one request inside a call: cut to size, merged, halved, and returned with their result.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,85 +16,85 @@ use crate::traces::{Span, TraceContext};
 use crate::vector::Vector;
 use crate::wire::{Input, Members};
 
-/// One vector that came from the upstream.
+/// A vector that came from the upstream.
 #[derive(Clone, Debug)]
 pub struct Fetched {
     /// The numbers.
     pub vector: Vector,
-    /// The input's tokens: exactly where it was alone in its call or is an array of tokens, else its share of the
-    /// call's sum by length.
+    /// Tokens of the input, if known. They are exact if the input was alone in its call, or if it is a token array and
+    /// the call's sum does not contradict its length. Otherwise they are its share of the call's sum by length.
     pub tokens: Option<u32>,
     /// The call that brought it.
     pub call: Arc<CallInfo>,
 }
 
-/// What one call's answer said beside its vectors.
+/// Contents of one call's answer in addition to its vectors.
 #[derive(Debug)]
 pub struct CallInfo {
     /// Its headers.
     pub headers: HeaderMap,
-    /// The model that answered, as far as it said.
+    /// Model that answered, if the answer names it.
     pub model: Option<String>,
     /// Tokens of the whole call.
     pub prompt_tokens: Option<u64>,
     /// Further scalar members of its answer.
     pub members: Members,
-    /// How many inputs it carried, repetitions included.
+    /// Number of inputs that it carried, including repetitions.
     pub inputs: usize,
     /// True if it carried an input more than once, as its caller wrote it.
     pub has_repetitions: bool,
-    /// Its place in the trace of the request it was made for.
+    /// Its trace context.
     pub trace: TraceContext,
 }
 
 /// A request that waits for inputs.
 #[derive(Clone, Debug)]
 pub struct Waiter {
-    /// How long.
+    /// Time until which it waits.
     pub deadline: Instant,
-    /// The hash of the credential it came with: calls are made for callers in turn.
+    /// Hash of the credential that the request came with; fairness among callers is based on it.
     pub caller: Key,
-    /// In whose trace.
+    /// Trace context of the request.
     pub trace: TraceContext,
 }
 
-/// Inputs of one request, all of one kind, that are missing.
+/// Missing inputs of one request, all of one kind.
 #[derive(Debug)]
 pub struct Missing {
     /// The inputs.
     pub inputs: Vec<Input<'static>>,
-    /// For each of them its place among the distinct inputs of the request.
+    /// For each input, its place among the distinct inputs of the request.
     pub places: Vec<u32>,
     /// The request.
     pub own: Arc<OwnRequest>,
 }
 
-/// The result for some of the inputs that were submitted.
+/// Result for some of the submitted inputs.
 #[derive(Debug)]
 pub struct Portion {
-    /// Which inputs, by their place in the submitted list.
+    /// Places of these inputs in the submitted list.
     pub places: Range<usize>,
-    /// Those inputs, handed back.
+    /// These inputs, returned to the submitter.
     pub inputs: Vec<Input<'static>>,
-    /// Their vectors, or why there are none.
+    /// Their vectors, or the failure.
     pub result: Result<Vec<Fetched>, Arc<Failure>>,
 }
 
-/// News of submitted inputs.
+/// Report about submitted inputs.
 #[derive(Debug)]
 pub enum Report {
     /// The result for some of them.
     Portion(Portion),
-    /// A call takes longer than `upstream.headers_timeout` allows. It goes on.
+    /// A call exceeds `upstream.headers_timeout` and continues.
     Late,
 }
 
-/// Inputs of one request that travel together.
+/// Inputs of one request that are sent together.
 pub(super) struct Piece {
     pub(super) first_place: usize,
     pub(super) missing: Missing,
     pub(super) waiter: Waiter,
-    /// Its wait in its lane, while that goes on.
+    /// Span of its wait in the lane, while it waits.
     pub(super) queued: Span,
     pub(super) results: mpsc::UnboundedSender<Report>,
 }
@@ -112,7 +112,7 @@ impl Piece {
         &self.missing.own
     }
 
-    /// Returns true if it holds all that its request asks for.
+    /// Returns true if it contains all distinct inputs of its request.
     pub(super) fn is_whole(&self) -> bool {
         self.missing.inputs.len() == self.own().distinct()
     }
@@ -122,7 +122,7 @@ impl Piece {
         Load { inputs: self.inputs().len(), tokens }
     }
 
-    /// How many of its first inputs fit these bounds; at least one.
+    /// Returns how many of its first inputs fit these limits; at least one.
     pub(super) fn fitting(&self, max_inputs: usize, max_tokens: usize) -> usize {
         let within = |tokens: &mut usize, input: &Input<'_>| {
             *tokens += input.estimated_tokens();
@@ -132,7 +132,7 @@ impl Piece {
         inputs.take_while(|fits| *fits).count().max(1)
     }
 
-    /// Cuts off what comes after the first `inputs`.
+    /// Splits off all inputs after the first `inputs`.
     pub(super) fn split_off(&mut self, inputs: usize) -> Self {
         let missing = Missing {
             inputs: self.missing.inputs.split_off(inputs),
@@ -148,7 +148,7 @@ impl Piece {
         }
     }
 
-    /// Takes back what was cut off.
+    /// Appends inputs that were split off before.
     pub(super) fn rejoin(&mut self, mut rest: Self) {
         self.missing.inputs.append(&mut rest.missing.inputs);
         self.missing.places.append(&mut rest.missing.places);
@@ -156,17 +156,17 @@ impl Piece {
 
     pub(super) fn send(self, result: Result<Vec<Fetched>, Arc<Failure>>) {
         let places = self.first_place..self.first_place + self.inputs().len();
-        // The submitter stays until every portion has come; if it is gone, the process is stopping.
+        // The submitter stays until all portions have arrived. If it is gone, the process is stopping.
         drop(self.results.send(Report::Portion(Portion { places, inputs: self.missing.inputs, result })));
     }
 
-    /// Tells the request that its call takes longer than is allowed.
+    /// Tells the request that its call exceeds the configured time.
     pub(super) fn is_late(&self) {
         drop(self.results.send(Report::Late));
     }
 }
 
-/// What several pieces carry together.
+/// Returns the sum of the loads of several pieces.
 pub(super) fn load_of(batch: &[Piece]) -> Load {
     batch
         .iter()
@@ -174,7 +174,7 @@ pub(super) fn load_of(batch: &[Piece]) -> Load {
         .fold(Load::default(), |sum, load| Load { inputs: sum.inputs + load.inputs, tokens: sum.tokens + load.tokens })
 }
 
-/// Two halves of a batch: by requests where there are several, else by inputs.
+/// Splits a batch in two halves: by requests if there are several, else by inputs.
 pub(super) fn halve(mut batch: Vec<Piece>) -> [Vec<Piece>; 2] {
     if batch.len() > 1 {
         let right = batch.split_off(batch.len() / 2);
@@ -184,7 +184,7 @@ pub(super) fn halve(mut batch: Vec<Piece>) -> [Vec<Piece>; 2] {
     [batch, rights]
 }
 
-/// Hands the vectors of a call in vecho's own form to the pieces it was made for.
+/// Distributes the vectors of a call in vecho's own form to its pieces.
 pub(super) fn hand_out(batch: Vec<Piece>, answered: Answered) {
     let inputs: Vec<&Input<'_>> = batch.iter().flat_map(Piece::inputs).collect();
     let mut tokens = token_shares(&inputs, answered.prompt_tokens).into_iter();
@@ -197,7 +197,7 @@ pub(super) fn hand_out(batch: Vec<Piece>, answered: Answered) {
     }
 }
 
-/// Hands the vectors of the caller's own request to a piece of it.
+/// Distributes the vectors of the caller's own request to one of its pieces.
 pub(super) fn hand_out_own(piece: Piece, answered: &Answered) {
     let tokens = own_token_shares(&piece, answered.prompt_tokens);
     let own = piece.own();
@@ -208,7 +208,8 @@ pub(super) fn hand_out_own(piece: Piece, answered: &Answered) {
     piece.send(Ok(fetched));
 }
 
-/// The share of each input of a piece in the sum of its whole request; nothing where the other inputs are not at hand.
+/// Returns the share of each input of a piece in the token sum of its whole request. The shares are unknown if the
+/// piece lacks some inputs of the request.
 fn own_token_shares(piece: &Piece, prompt_tokens: Option<u64>) -> Vec<Option<u32>> {
     let inputs: Vec<&Input<'_>> = piece.inputs().iter().collect();
     let own = piece.own();
@@ -223,14 +224,15 @@ fn own_token_shares(piece: &Piece, prompt_tokens: Option<u64>) -> Vec<Option<u32
     own.firsts.iter().map(|first| shares[*first]).collect()
 }
 
-/// What each input cost. A call tells only the sum.
+/// Returns the tokens of each input, as far as they follow from the sum that a call reports.
 fn token_shares(inputs: &[&Input<'_>], prompt_tokens: Option<u64>) -> Vec<Option<u32>> {
     match (inputs, prompt_tokens) {
         ([_], Some(total)) => vec![u32::try_from(total).ok()],
         ([Input::Tokens(_), ..], None) => inputs.iter().map(|input| Some(input.counted_tokens())).collect(),
         (_, Some(total)) => {
             let weights: Vec<usize> = inputs.iter().map(|input| input.estimated_tokens()).collect();
-            // Of token arrays each has its length, where the service counts nothing else.
+            // If the sum equals the lengths of the token arrays, the service counts nothing else, and
+            // each has its length.
             if matches!(inputs, [Input::Tokens(_), ..]) && weights.iter().sum::<usize>() as u64 == total {
                 return inputs.iter().map(|input| Some(input.counted_tokens())).collect();
             }

@@ -1,4 +1,4 @@
-//! Reading the answer to a call: whole, without its content codings, and within its share of memory.
+//! Reads the answer to a call: completely, without its content codings, and within its memory reservation.
 
 use std::error::Error;
 
@@ -12,11 +12,11 @@ use super::room::Share;
 use super::{Failure, Reply, Why};
 use crate::wire::{Decoding, Encoding, Step, content_codings};
 
-/// Headers that describe the body in its content codings.
+/// Headers that describe the encoded body.
 const OF_ENCODED_BODY: [&str; 7] =
     ["content-digest", "content-encoding", "content-length", "content-md5", "digest", "etag", "repr-digest"];
 
-/// Reads an answer of at most `max_bytes`, counted without its content codings.
+/// Reads an answer of at most `max_bytes`, counted after decoding.
 pub(super) async fn read_reply(
     response: Response<Incoming>,
     max_bytes: usize,
@@ -38,7 +38,7 @@ pub(super) async fn read_reply(
     decode(reply, max_bytes, asked, share).await
 }
 
-/// Decodes the body of an answer. An answer that does not match its content codings stays as it came.
+/// Decodes the body of an answer. An answer that does not match its content codings stays unchanged.
 async fn decode(mut reply: Reply, max_bytes: usize, asked: Encoding, share: &Share) -> Result<Reply, Failure> {
     let Some(codings) = content_codings(&reply.headers).filter(|codings| !codings.is_empty()) else {
         return Ok(reply);
@@ -59,7 +59,7 @@ async fn decode(mut reply: Reply, max_bytes: usize, asked: Encoding, share: &Sha
                 if !share.cover(encoded_bytes + memory_bytes(total, asked)).await {
                     return Err(Failure::no_room(asked));
                 }
-                // Other calls may run between two steps.
+                // Lets other calls run between two steps.
                 yield_now().await;
             }
         }
@@ -80,8 +80,8 @@ fn body_failure(error: &(dyn Error + Send + Sync + 'static), asked: Encoding) ->
     }
 }
 
-/// What an answer of that many bytes takes with its vectors: three quarters of it again where it is base64, a quarter
-/// or less where it is numbers.
+/// Returns the memory of an answer with this many bytes and of its vectors. The vectors take three quarters of a base64
+/// answer again, or at most a quarter of an answer with decimal numbers.
 const fn memory_bytes(wire_bytes: usize, asked: Encoding) -> u64 {
     let vectors = match asked {
         Encoding::Base64 => wire_bytes / 4 * 3,
@@ -95,7 +95,7 @@ fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
         return pieces.swap_remove(0);
     }
     let mut whole = BytesMut::with_capacity(bytes);
-    // Each goes as soon as it is copied.
+    // Each piece is freed as soon as it is copied.
     for piece in pieces {
         whole.extend_from_slice(&piece);
     }

@@ -7,8 +7,7 @@ use url::{Position, Url};
 
 use super::endpoint::{is_under, upstream_uri};
 
-/// Returns the address that a 307 or 308 sends a call to, if the call may follow it. A redirect from HTTPS to HTTP is
-/// not followed.
+/// Returns the target of a 307 or 308 if the call may follow it. A redirect from HTTPS to HTTP is not followed.
 pub(super) fn next_call(called: &Uri, status: StatusCode, headers: &HeaderMap) -> Option<Uri> {
     if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
         return None;
@@ -22,8 +21,8 @@ pub(super) fn next_call(called: &Uri, status: StatusCode, headers: &HeaderMap) -
     to.as_str().parse().ok()
 }
 
-/// True if credentials for one address may be sent to the other: the same host and port, or the same host over HTTPS
-/// where it was called over HTTP, both at their usual ports.
+/// Returns true if credentials for one address may be sent to the other. They must have the same host and port, or the
+/// redirect must be an upgrade from HTTP to HTTPS on the same host with default ports.
 pub(super) fn may_share_credentials(from: &Uri, to: &Uri) -> bool {
     if from == to {
         return true;
@@ -36,10 +35,10 @@ pub(super) fn may_share_credentials(from: &Uri, to: &Uri) -> bool {
     from.host() == to.host() && (is_upgrade || is_same_origin(&from, &to))
 }
 
-/// Returns a `Location` of the upstream as its caller has to see it, if it has to be changed. An address of the upstream
-/// becomes a path of this proxy, below the base path that the caller used; every other address stays as it is.
+/// Returns a `Location` of the upstream in the form that the caller needs, if it must be changed. An address of the
+/// upstream becomes a path of this proxy, below the base path that the caller used. Every other address stays as it is.
 ///
-/// `ours` is the path that the caller asked for, `called` the upstream's address that it stands for.
+/// `ours` is the path of the caller's request, `called` the corresponding address of the upstream.
 pub fn location_for_caller(
     base: &Uri,
     ours: &PathAndQuery,
@@ -47,9 +46,9 @@ pub fn location_for_caller(
     location: &HeaderValue,
 ) -> Option<HeaderValue> {
     let (from, to) = resolve(called, location)?;
-    // A proxy in front of the upstream that ends TLS makes servers behind it say http.
+    // Behind a proxy that terminates TLS, the upstream's servers may write http in their redirects.
     let lost_tls = from.scheme() == "https" && to.scheme() == "http" && from.host() == to.host() && to.port().is_none();
-    // A redirect to the address that was called, such as one to HTTPS, would become a loop.
+    // A redirect to the called address itself, such as one to HTTPS, would become a loop.
     let is_loop = from[Position::BeforePath..Position::AfterQuery] == to[Position::BeforePath..Position::AfterQuery];
     if !(is_same_origin(&from, &to) || lost_tls) || is_loop {
         return None;
@@ -82,7 +81,7 @@ fn stands_for(base: &Uri, ours: &str, theirs: &str) -> bool {
     uri.as_ref().and_then(Uri::path_and_query).is_some_and(|path| path.as_str() == theirs)
 }
 
-/// Returns the address that was called and the address that a `Location` of its answer means.
+/// Returns the called address and the target of a `Location` in its answer.
 fn resolve(called: &Uri, location: &HeaderValue) -> Option<(Url, Url)> {
     let from = url_of(called)?;
     let to = from.join(std::str::from_utf8(location.as_bytes()).ok()?).ok()?;
@@ -151,7 +150,7 @@ mod tests {
         }
     }
 
-    /// The location that a caller of `ours` sees; the same text if it does not change.
+    /// Returns the location that a caller of `ours` receives; the same text if it does not change.
     fn seen(base: &str, ours: &str, location: &str) -> String {
         let (base, ours): (Uri, PathAndQuery) = (base.parse().expect("a base"), ours.parse().expect("a path"));
         let called = upstream_uri(&base, &ours).expect("it is short");

@@ -1,4 +1,4 @@
-//! How often and when a failed call is made again.
+//! Retry policy: how often and when a failed call is repeated.
 
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -9,30 +9,31 @@ use tokio::time::Instant;
 use super::Class;
 use crate::config;
 
-/// Retries that are always at hand, so that a quiet process may still retry.
+/// Minimum capacity of the budget, so a quiet process can retry too.
 const RESERVE: f64 = 10.0;
 
-/// How long before it leaves an asker is told what there is to tell.
+/// Time before a waiter's deadline at which a throttled waiter must have its answer.
 const TELL_AHEAD: Duration = Duration::from_millis(250);
 
-/// A token bucket over all calls: a share of them may be repeated, so that retries cannot multiply an outage.
+/// Token bucket over all calls. It limits retries to a fraction of calls, so they cannot amplify an outage.
 pub(super) struct Budget {
     tokens: Mutex<f64>,
 }
 
 impl Budget {
-    /// A full budget.
+    /// Returns a full budget.
     pub(super) const fn new() -> Self {
         Self { tokens: Mutex::new(RESERVE) }
     }
 
-    /// A first attempt was made: it pays `ratio` of a retry in.
+    /// Notes a first attempt, which adds `ratio` of a retry to the budget.
     pub(super) fn deposit(&self, ratio: f64) {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        // The bucket holds the deposits of 100 calls, or at least the reserve.
         *tokens = (*tokens + ratio).min(RESERVE.max(ratio * 100.0));
     }
 
-    /// Takes one retry out, if there is one.
+    /// Takes one retry out of the budget. Returns false if there is none.
     pub(super) fn withdraw(&self) -> bool {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         let granted = *tokens >= 1.0;
@@ -43,17 +44,19 @@ impl Budget {
     }
 }
 
-/// The wait before attempt number `attempt` (the first retry is 2), `luck` in `0..1`: exponential with full jitter,
-/// but never less than a tenth, so that a herd of callers spreads and none hammers.
+/// Returns the wait before attempt number `attempt` (the first retry is 2), with `luck` in `0..1`. The backoff is
+/// exponential with full jitter. It is at least a tenth of the exponential value, so concurrent callers spread out and
+/// none retries too fast.
 pub(super) fn backoff(terms: &config::Retry, attempt: u32, luck: f64) -> Duration {
     let doublings = attempt.saturating_sub(2).min(16);
     let ceiling = terms.base_wait.saturating_mul(1 << doublings).min(terms.max_wait);
     ceiling.mul_f64(luck.clamp(0.1, 1.0))
 }
 
-/// Until when a question may be asked again after a failure of this class that took so long, by when each of its askers
-/// leaves: as long as anybody waits. But who is throttled has to be told so before he leaves, since without an answer he
-/// would take the upstream to be down; then the first to leave counts, and another attempt has to fit in.
+/// Returns the time until which a call may be repeated after a failure of this class that took this long. `deadlines`
+/// are those of the waiters. Normally the latest deadline counts. If the call is throttled, each waiter must learn that
+/// before its own deadline; without an answer it would take the upstream to be down. Then the earliest deadline counts,
+/// and must leave time for another attempt.
 pub(super) fn patience(deadlines: &[Instant], class: Class, took: Duration) -> Instant {
     let now = Instant::now();
     let waiting = deadlines.iter().copied().filter(|deadline| *deadline > now);
@@ -63,7 +66,7 @@ pub(super) fn patience(deadlines: &[Instant], class: Class, took: Duration) -> I
     waiting.min().and_then(|first| first.checked_sub(TELL_AHEAD + took)).unwrap_or(now)
 }
 
-/// An evenly spread number in `0..1`. Needs no quality, only that two processes differ.
+/// Returns an evenly distributed number in `0..1`. Its quality hardly matters; two processes must merely differ.
 pub(super) fn luck() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     let bits = RandomState::new().hash_one(0_u8) >> 11;

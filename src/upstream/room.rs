@@ -1,5 +1,5 @@
-//! The memory that answers under way may take together: asked for before a call by estimate, and for more while an
-//! answer comes that is larger than it looked.
+//! Memory budget that all answers under way share. An estimate is reserved before a call. More is reserved while an
+//! answer arrives that is larger than estimated.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,34 +11,34 @@ use tokio::time::timeout;
 use super::fair::FairOrder;
 use crate::key::Key;
 
-/// How long an answer that needs more waits for others to end. Meanwhile its connection stands still.
+/// Time that an answer which needs more memory waits for others to end. Its connection is not read meanwhile.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// More is taken in steps, so that not every piece of an answer asks for it.
+/// Step in which more memory is reserved, to avoid a reservation for every piece of an answer.
 const STEP_BYTES: u64 = 64 * 1024;
 
-/// Answers that are decoded at once. A decoder may hold a window of 16 MiB that no share counts.
+/// Maximum number of concurrent decodings. A decoder may hold a window of 16 MiB that is not part of any reservation.
 const MAX_DECODINGS: usize = 2;
 
-/// See above. Used by `Arc`.
+/// Memory budget of all answers under way. Used by `Arc`.
 #[derive(Debug)]
 pub(super) struct Room {
     total: u64,
     state: Mutex<State>,
     freed: Notify,
-    /// Order of the callers that wait to begin.
+    /// Fair order of the callers that wait to begin.
     order: FairOrder,
-    /// Held by the first of those that wait to begin, so that small calls do not overtake a large one for ever.
+    /// Held by the first waiter that has not begun, so small calls cannot starve a large one.
     door: tokio::sync::Mutex<()>,
-    /// Held while an answer in a content coding is decoded.
+    /// Limits the answers that are decoded at the same time.
     decodings: Semaphore,
 }
 
 #[derive(Debug)]
 struct State {
     free: u64,
-    /// An answer that has begun waits for more. It goes before calls that have not, and there is only one: two that
-    /// hold what the other needs would wait for ever.
+    /// True if an answer that has begun waits for more memory. It precedes calls that have not begun. Only one may
+    /// wait: two that hold what the other needs would deadlock.
     one_waits: bool,
 }
 
@@ -50,7 +50,7 @@ impl Room {
         Arc::new(Self { total, state, freed: Notify::new(), order, door, decodings })
     }
 
-    /// Waits for this many bytes, or for all there are if it is more. Callers that wait are served in turn.
+    /// Waits for this many bytes, or for the whole budget if that is less. Waiting callers are served in turn.
     pub(super) async fn take(self: &Arc<Self>, bytes: u64, caller: Key) -> Share {
         let bytes = bytes.min(self.total);
         self.order.wait(caller, self.take_in_order(bytes)).await;
@@ -77,7 +77,7 @@ impl Room {
         fits
     }
 
-    /// Waits for more, for somebody who holds `held`, as long as others hold any that may come free.
+    /// Waits for more memory for a call that holds `held`, as long as others hold memory that may become free.
     async fn take_more(&self, bytes: u64, held: u64) -> bool {
         let Some(_waiting) = Waiting::begin(self) else { return false };
         loop {
@@ -85,6 +85,7 @@ impl Room {
             if self.try_take(bytes, |_| true) {
                 return true;
             }
+            // This call holds all memory that is in use, so no memory can become free.
             if self.total - self.lock().free <= held {
                 return false;
             }
@@ -102,7 +103,7 @@ impl Room {
     }
 }
 
-/// The one that waits for more.
+/// Guard of the one answer that waits for more memory.
 struct Waiting<'a>(&'a Room);
 
 impl<'a> Waiting<'a> {
@@ -119,7 +120,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// What one call holds of the room; its drop gives it back.
+/// Memory reserved for one call. Dropping it releases the memory.
 #[derive(Debug)]
 pub(super) struct Share {
     room: Arc<Room>,
@@ -129,7 +130,7 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// Sees to it that at least this many bytes are held; says whether there is room for that.
+    /// Extends the reservation to at least this many bytes. Returns false if the memory is not available.
     pub(super) async fn cover(&self, bytes: u64) -> bool {
         let held = self.held.load(Ordering::Relaxed);
         if bytes <= held {
@@ -149,8 +150,8 @@ impl Share {
         self.room.decodings.acquire().await.expect("the semaphore must stay open")
     }
 
-    /// Gives everything back while no call is under way. A call that waits for its permit must hold nothing here, since
-    /// calls that have theirs may wait for it.
+    /// Releases the whole reservation while no attempt is under way. A call that waits for its permit must hold no
+    /// memory, because calls with a permit may wait for that memory.
     pub(super) fn give_up(&self) {
         let held = self.held.swap(0, Ordering::Relaxed);
         if held > 0 {
@@ -158,7 +159,7 @@ impl Share {
         }
     }
 
-    /// Waits for as much as the answer is likely to need, after everything was given back.
+    /// Reserves the estimated memory of the answer again after [`Share::give_up`].
     pub(super) async fn take_again(&self) {
         let taken = self.room.take(self.estimate, self.caller).await;
         self.held.store(taken.held.swap(0, Ordering::Relaxed), Ordering::Relaxed);

@@ -1,5 +1,5 @@
-//! How much a call on a lane carries. A lane learns the time of its calls: merged calls grow from the size of one request
-//! while they stay under `batch.target_time`, and requests that take longer are sent in steps of the size that fits.
+//! Size of the calls of a lane. A lane learns from the duration of its calls. Merged calls grow from the size of one
+//! request while they stay under `batch.target_time`. Requests that take longer are sent in parts of a size that fits.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,31 +17,31 @@ use super::width::Width;
 use crate::config::Batch;
 use crate::key::Key;
 
-/// Lanes remembered at once.
+/// Maximum number of lanes.
 const MAX_LANES: u64 = 10_000;
 
-/// How long a lane is remembered without a call.
+/// Time after its last call for which a lane is remembered.
 const REMEMBERED_FOR: Duration = Duration::from_hours(1);
 
-/// How long a refusal counts. Servers are replaced, and a wrong guess must not last.
+/// Validity of a refusal. Servers are replaced, and a wrong guess must not last.
 const BELIEVED_FOR: Duration = Duration::from_mins(10);
 
-/// Inputs of the first merged call at services that are known to take large calls.
+/// Inputs of the first merged call at services that are known to accept large calls.
 const KNOWN_MERGE_INPUTS: usize = 256;
 
-/// A step of this size is none: requests go whole again.
+/// If parts reach this size, requests are sent whole again.
 const WHOLE_INPUTS: usize = 4_096;
 
-/// How much longer than lately a call may take before it is overdue.
+/// A call is overdue after this multiple of the longest recent duration.
 const OVERDUE_FACTOR: u32 = 10;
 
-/// Likewise of a call for several requests.
+/// Timeout of a call that carries several requests, as a multiple of the longest recent duration.
 const MERGE_PATIENCE: u32 = 4;
 
-/// Patience with such a call where nothing is known, as a multiple of its target time.
+/// Timeout of such a call while no duration is known, as a multiple of the target time.
 const UNKNOWN_PATIENCE: u32 = 5;
 
-/// The sizes of all lanes in use.
+/// Sizes of all lanes in use.
 #[derive(Debug)]
 pub(super) struct Sizes(Cache<Key, Arc<LaneSize>>);
 
@@ -52,21 +52,21 @@ impl Default for Sizes {
 }
 
 impl Sizes {
-    /// The size of a lane; nothing is known at first.
+    /// Returns the size of a lane. A new lane has learned nothing.
     pub(super) fn of(&self, lane: Key) -> Arc<LaneSize> {
         self.0.get_with(lane, Arc::default)
     }
 }
 
-/// What one lane has learned.
+/// State that one lane has learned.
 #[derive(Debug, Default)]
 pub(super) struct LaneSize {
     in_flight: AtomicUsize,
-    /// Parts of cut requests under way.
+    /// Number of parts of cut requests in flight.
     steps: AtomicUsize,
-    /// Held by parts under way: by one alone where the server takes one call at a time.
+    /// Held by parts in flight: exclusively if the server accepts one call at a time.
     turns: RwLock<()>,
-    /// An input that was answered. It belongs to a lane, since no caller may pay for another one's text.
+    /// An input that was answered. It belongs to one lane, since no caller may pay for another caller's text.
     pub(super) known_good: KnownGood,
     learned: Mutex<Learned>,
 }
@@ -75,32 +75,32 @@ pub(super) struct LaneSize {
 struct Learned {
     /// True if a call was answered with vectors.
     is_proven: bool,
-    /// Most inputs of a merged call by the time that calls took; 0 where nothing is known.
+    /// Maximum number of inputs of a merged call, derived from durations; 0 if unknown.
     merge_inputs: usize,
-    /// A merged call of this many inputs failed although each of its requests succeeded by itself.
+    /// A merged call of this many inputs failed although each of its requests succeeded separately.
     merge_failed_at: Option<Belief>,
-    /// Most inputs of a call that stays under the target time, where a whole request may take longer.
+    /// Maximum number of inputs of a call under the target time, if a whole request may take longer.
     step_inputs: Option<usize>,
-    /// More inputs than these were refused.
+    /// Calls with more inputs were refused.
     accepted_inputs: Option<Belief>,
-    /// Most inputs and tokens that were answered in one call.
+    /// Largest numbers of inputs and of tokens that were answered in one call.
     passed: Load,
-    /// Calls in another form than the caller's were refused.
+    /// Set if calls in another form than the caller's were refused.
     own_only: Option<Belief>,
-    /// A part was refused beside others.
+    /// Set if a part was refused while others were in flight.
     one_at_a_time: Option<Belief>,
     cost: Cost,
     width: Width,
 }
 
-/// What a call carries.
+/// Load of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Load {
     pub(super) inputs: usize,
     pub(super) tokens: usize,
 }
 
-/// A number that is believed for a while.
+/// A number that expires.
 #[derive(Clone, Copy, Debug)]
 struct Belief {
     inputs: usize,
@@ -117,31 +117,32 @@ impl Belief {
     }
 }
 
-/// Bounds of the next call of a lane.
+/// Limits of the next call of a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct CallBounds {
-    /// Most inputs of one request in a call; a larger request is cut.
+    /// Maximum number of inputs of one request in a call; a larger request is cut.
     pub(super) limit: usize,
-    /// Inputs of a part of a request that would take long. Smaller than `limit`, or none.
+    /// Number of inputs in a part of a request that would take long; smaller than `limit`, or `None`.
     pub(super) step_inputs: Option<usize>,
-    /// Most tokens of a call, as estimated.
+    /// Maximum number of tokens of a call, by estimate.
     pub(super) max_tokens: usize,
-    /// Most inputs of a call that carries several requests.
+    /// Maximum number of inputs of a call that carries several requests.
     pub(super) merge_inputs: usize,
-    /// Calls for parts of cut requests that may be under way at once.
+    /// Maximum number of concurrent calls for parts of cut requests.
     pub(super) width: usize,
-    /// Requests go up as their callers wrote them.
+    /// True if requests are sent as their callers wrote them.
     pub(super) own_only: bool,
 }
 
 impl CallBounds {
-    /// Most inputs of the next call for a request that has this many left. A rest of less than two parts is not cut.
+    /// Returns the maximum number of inputs in the next call for a request that has this many left. A rest of less than
+    /// two parts is not cut.
     pub(super) fn cut(&self, left: usize) -> usize {
         self.step_inputs.filter(|step| left >= step.saturating_mul(2)).unwrap_or(self.limit)
     }
 }
 
-/// A call that is under way; dropping it ends the count.
+/// Counts a call in flight until it is dropped.
 pub(super) struct InFlight<'a> {
     lane: &'a LaneSize,
     beside: usize,
@@ -154,25 +155,25 @@ impl Drop for InFlight<'_> {
 }
 
 impl InFlight<'_> {
-    /// Calls of the lane under way on average while this one was, itself included.
+    /// Returns the average number of calls of the lane in flight during this one, itself included.
     fn load(&self) -> u32 {
         let beside = self.beside.midpoint(self.lane.in_flight.load(Ordering::Relaxed));
         u32::try_from(beside).unwrap_or(u32::MAX).max(1)
     }
 }
 
-/// Leave of a part of a cut request to go up.
+/// Permission to send a part of a cut request.
 pub(super) enum Turn<'a> {
     BesideOthers {
         _turn: RwLockReadGuard<'a, ()>,
     },
-    /// No other part is under way.
+    /// No other part is in flight.
     Alone {
         _turn: RwLockWriteGuard<'a, ()>,
     },
 }
 
-/// A part of a cut request that is under way; dropping it ends the count.
+/// Counts a part of a cut request in flight until it is dropped.
 pub(super) struct Step(Arc<LaneSize>);
 
 impl Drop for Step {
@@ -188,12 +189,13 @@ impl LaneSize {
         Step(self)
     }
 
-    /// Parts of cut requests under way.
+    /// Returns the number of parts of cut requests in flight.
     pub(super) fn steps(&self) -> usize {
         self.steps.load(Ordering::Relaxed)
     }
 
-    /// Waits until a part may go up, without its permit: who has a turn may wait for one.
+    /// Waits until a part may be sent. Releases the permit meanwhile, because the holder of a turn may
+    /// wait for a permit.
     pub(super) async fn turn(&self, permit: &mut CallPermit) -> Turn<'_> {
         if Belief::holds(self.learned().one_at_a_time).is_none() {
             let turn = match self.turns.try_read() {
@@ -209,24 +211,24 @@ impl LaneSize {
         Turn::Alone { _turn: turn }
     }
 
-    /// A part failed beside others. The server may take one call at a time.
+    /// Notes that a part failed while others were in flight. The server may accept only one call at a time.
     pub(super) fn take_turns(&self) {
         let mut learned = self.learned();
         learned.one_at_a_time = Some(Belief::new(1));
         learned.width = Width::default();
     }
 
-    /// Returns true if other calls are under way beside the caller's.
+    /// Returns true if other calls are in flight beside the caller's.
     pub(super) fn is_busy(&self) -> bool {
         self.in_flight.load(Ordering::Relaxed) > 1
     }
 
-    /// Counts a call.
+    /// Counts a call in flight.
     pub(super) fn enter(&self) -> InFlight<'_> {
         InFlight { lane: self, beside: self.in_flight.fetch_add(1, Ordering::Relaxed) + 1 }
     }
 
-    /// Returns the bounds of the next call. `is_known` is true for services whose limits are known and which take merged calls.
+    /// Returns the limits of the next call. `is_known` is true for services with known limits that accept merged calls.
     pub(super) fn bounds(&self, config: &Batch, is_known: bool) -> CallBounds {
         let learned = self.learned();
         let accepted = Belief::holds(learned.accepted_inputs).unwrap_or(usize::MAX);
@@ -254,7 +256,7 @@ impl LaneSize {
         }
     }
 
-    /// A call was answered with vectors in time `took`.
+    /// Notes a call that was answered with vectors in time `took`.
     pub(super) fn answered(&self, load: Load, took: Duration, target: Duration, under_way: &InFlight<'_>) {
         let mut learned = self.learned();
         learned.is_proven = true;
@@ -265,12 +267,12 @@ impl LaneSize {
         learned.size_steps(load.inputs, took, under_way.load(), target);
     }
 
-    /// A part of a cut request was answered.
+    /// Notes that a part of a cut request was answered.
     pub(super) fn step_answered(&self, inputs: usize, took: Duration) {
         self.learned().width.answered(inputs, took);
     }
 
-    /// A merged call failed. `all_well` if each of its requests then succeeded by itself.
+    /// Notes that a merged call failed. `all_well` is true if each of its requests then succeeded separately.
     pub(super) fn merge_failed(&self, inputs: usize, all_well: bool) {
         let mut learned = self.learned();
         learned.merge_inputs = learned.merge_inputs.min(inputs / 2).max(1);
@@ -280,31 +282,31 @@ impl LaneSize {
         }
     }
 
-    /// More than `inputs` in a call were refused.
+    /// Notes that calls with more than `inputs` were refused.
     pub(super) fn refused_above(&self, inputs: usize) {
         let mut learned = self.learned();
         let lower = Belief::holds(learned.accepted_inputs).map_or(inputs, |before| before.min(inputs));
         learned.accepted_inputs = Some(Belief::new(lower.max(1)));
     }
 
-    /// A call in another form was refused, and the caller's own request was answered.
+    /// Notes that a call in another form was refused, and the caller's own request was answered.
     pub(super) fn prefer_own(&self) {
         self.learned().own_only = Some(Belief::new(0));
     }
 
-    /// Most inputs that the service takes in a call, as far as its refusals tell.
+    /// Returns the maximum number of inputs that the service accepts in a call, as far as refusals have shown.
     pub(super) fn accepted_inputs(&self) -> usize {
         Belief::holds(self.learned().accepted_inputs).unwrap_or(usize::MAX)
     }
 
-    /// Returns true if a call that carried as much was answered before.
+    /// Returns true if a call with at least this load was answered before.
     pub(super) fn has_passed(&self, load: Load) -> bool {
         let passed = self.learned().passed;
         passed.inputs >= load.inputs && passed.tokens >= load.tokens
     }
 
-    /// Waits for a call for several requests, if it does not take much longer than others. Those that end meanwhile may show
-    /// that all of them take longer now.
+    /// Waits for a call that carries several requests. Returns `None` if it takes much longer than others. Calls that
+    /// end meanwhile may show that all calls take longer now.
     pub(super) async fn with_patience<T>(
         &self,
         target: Duration,
@@ -323,15 +325,15 @@ impl LaneSize {
         }
     }
 
-    /// How long a call for several requests may take before each of them is asked for by itself: much longer than lately,
-    /// one of its inputs may hold it up.
+    /// Returns the timeout of a call for several requests. After it, each request is sent separately, because one of
+    /// their inputs may delay the call.
     fn merge_patience(&self, target: Duration) -> Duration {
         let longest = self.learned().cost.longest_of_all();
         longest.map_or(target * UNKNOWN_PATIENCE, |longest| target.max(longest.saturating_mul(MERGE_PATIENCE)))
     }
 
-    /// When a call of this size has taken unusually long: ten times as long as lately, and at least `least`. Never where
-    /// nothing is known.
+    /// Returns the time after which a call of this size is overdue: ten times the longest recent duration, and at least
+    /// `least`. Returns `None` if no duration is known.
     pub(super) fn overdue_after(&self, inputs: usize, least: Duration) -> Option<Duration> {
         let longest = self.learned().cost.longest(inputs)?;
         Some(longest.saturating_mul(OVERDUE_FACTOR).max(least))
@@ -345,6 +347,7 @@ impl LaneSize {
 impl Learned {
     fn size_merges(&mut self, inputs: usize, took: Duration, target: Duration) {
         self.merge_inputs = if took <= target {
+            // A quick call allows one of twice its size next.
             self.merge_inputs.max(inputs.saturating_mul(2))
         } else {
             proportional(inputs, took, target)
@@ -352,16 +355,17 @@ impl Learned {
     }
 
     fn size_steps(&mut self, inputs: usize, took: Duration, load: u32, target: Duration) {
-        // Calls that wait for each other at the server are as quick as they would be one after the other.
+        // Concurrent calls that wait for each other at the server are as quick as they would be one after the other.
         let alone = took / load;
         if alone > target {
-            // One input says nothing of many: its time may be the call's own.
+            // The time of a single input may be the fixed time of the call.
             if inputs > 1 {
                 let fitting = self.cost.fitting(inputs, took, target).max(proportional(inputs, alone, target));
                 self.step_inputs = (fitting < WHOLE_INPUTS).then_some(fitting);
             }
             return;
         }
+        // Parts grow while they take less than half the target time.
         if let Some(step) = self.step_inputs
             && alone < target / 2
             && inputs.saturating_mul(2) >= step

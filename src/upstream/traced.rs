@@ -8,7 +8,7 @@ use crate::metrics::CallOutcome;
 use crate::traces::{MAX_LINKS, Span, attribute};
 use crate::wire::ReadAnswer;
 
-/// The span of one attempt: in the trace of the first request, linked to the others.
+/// Starts the span of one attempt, in the trace of the first request and linked to the others.
 pub(super) fn begin_call(terms: &Terms, call: &Call<'_>, attempt: u32) -> Span {
     let traces: Vec<_> = call.batch.iter().map(|piece| &piece.waiter.trace).filter(|trace| trace.is_known()).collect();
     let Some((first, others)) = traces.split_first() else { return Span::default() };
@@ -16,7 +16,7 @@ pub(super) fn begin_call(terms: &Terms, call: &Call<'_>, attempt: u32) -> Span {
     if !span.is_recorded() {
         return span;
     }
-    // Each is compared with those before it, so what would not be kept is not looked at.
+    // Each context is compared with those before it, so contexts beyond the maximum number of links are ignored.
     for (place, other) in others.iter().take(MAX_LINKS as usize).enumerate() {
         let is_new = others[..place].iter().chain([first]).all(|seen| !seen.is_same_span(other));
         if is_new {

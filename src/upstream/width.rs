@@ -1,21 +1,21 @@
-//! Number of parts of cut requests that are under way at once: as many as the server gains by.
+//! Number of concurrent parts of cut requests: as many as improve the server's throughput.
 
 use std::time::Duration;
 
-/// Most parts under way at once.
+/// Maximum number of concurrent parts.
 const MOST_CALLS: usize = 8;
 
-/// A server gains by more calls if it then embeds this many times as much.
+/// More calls count as a gain if the server's throughput grows by this factor.
 const GAIN: f64 = 1.3;
 
-/// Answers after which a number that brought no gain is tried again.
+/// Number of answers after which a width that brought no gain is tried again.
 const TRY_AGAIN_AFTER: u32 = 200;
 
-/// Climbs as long as each doubling brings a gain.
+/// Width that doubles while each doubling brings a gain.
 #[derive(Debug)]
 pub(super) struct Width {
     calls: usize,
-    /// Inputs a second with half as many calls.
+    /// Inputs per second with half as many calls.
     rate_before: f64,
     sum: f64,
     answers: u32,
@@ -29,12 +29,12 @@ impl Default for Width {
 }
 
 impl Width {
-    /// Calls that may be under way at once.
+    /// Returns the maximum number of concurrent calls.
     pub(super) const fn calls(&self) -> usize {
         self.calls
     }
 
-    /// One of them was answered.
+    /// Notes that one of these calls was answered.
     pub(super) fn answered(&mut self, inputs: usize, took: Duration) {
         if self.settled_for > 0 {
             self.settled_for -= 1;
@@ -44,6 +44,7 @@ impl Width {
         let rate = (inputs * self.calls) as f64 / took.as_secs_f64().max(1e-6);
         self.sum += rate;
         self.answers += 1;
+        // Two answers per concurrent call smooth the rate.
         if self.answers as usize >= 2 * self.calls {
             self.judge();
         }
@@ -53,6 +54,7 @@ impl Width {
         let rate = self.sum / f64::from(self.answers);
         (self.sum, self.answers) = (0.0, 0);
         if rate < self.rate_before * GAIN {
+            // The last doubling brought no gain, so it is undone.
             self.calls = (self.calls / 2).max(1);
             (self.rate_before, self.settled_for) = (0.0, TRY_AGAIN_AFTER);
         } else if self.calls < MOST_CALLS {
@@ -67,7 +69,7 @@ impl Width {
 mod tests {
     use super::*;
 
-    /// Answers as a server that embeds up to `workers` inputs at once, each in 50 ms.
+    /// Simulates a server that embeds up to `workers` inputs at once, each in 50 ms.
     fn settle(workers: usize) -> usize {
         let mut width = Width::default();
         for _ in 0..60 {

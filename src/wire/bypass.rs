@@ -2,10 +2,10 @@
 
 pub use crate::metrics::Bypass;
 
-/// Most characters of a member or path that are shown.
+/// Maximum number of characters of a member or path that are shown.
 const MAX_CHARS: usize = 100;
 
-/// Reason why a request passes through uncached, and its subject where one is to blame.
+/// Reason why a request passes through uncached, and the member or path that caused it, if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BypassCause {
     /// The reason.
@@ -14,23 +14,24 @@ pub struct BypassCause {
 }
 
 impl BypassCause {
-    /// A reason that lies in the member `name` of the body. Reasons that concern the whole body drop the name.
+    /// Creates a cause in the member `name` of the body. Reasons that concern the whole body ignore the name.
     pub fn in_member(reason: Bypass, name: Option<String>) -> Self {
         let names_member = matches!(reason, Bypass::UnknownField | Bypass::WrongType | Bypass::DuplicateKey);
         Self { reason, subject: name.filter(|_| names_member).map(|name| ("member", shown(&name))) }
     }
 
-    /// A path that is similar to `/embeddings`.
+    /// Creates the cause for a path that is similar to `/embeddings`.
     pub fn other_path(path: &str) -> Self {
         Self { reason: Bypass::OtherPath, subject: Some(("path", shown(path))) }
     }
 
-    /// `member` or `path`, and its shortened text.
+    /// Returns `member` or `path`, and its shortened text.
     pub fn subject(&self) -> Option<(&'static str, &str)> {
         self.subject.as_ref().map(|(kind, text)| (*kind, text.as_str()))
     }
 
-    /// The value of `x-vecho-bypass-reason`: a token, and the subject as a parameter with a quoted string (RFC 9651).
+    /// Returns the value of `x-vecho-bypass-reason`: a token, and the subject as a parameter with a quoted
+    /// string (RFC 9651).
     pub fn header_text(&self) -> String {
         let mut text = self.reason.label().to_owned();
         if let Some((kind, subject)) = &self.subject {

@@ -1,21 +1,23 @@
-//! What a request takes in memory beside its body: an upper bound before it is read, and the amount afterwards.
+//! Memory of a request in addition to its body: an upper bound before it is read, and the amount afterwards.
 
 use super::{EmbedRequest, Input, MAX_INPUTS};
 
-/// An input while its request is read: its place in a list that grows by doubling.
+/// Memory of an input while its request is read: an entry in a list that grows by doubling.
 const READ_INPUT_BYTES: usize = 96;
 
-/// A token while its request is read: its number in a list that grows by doubling, old and new list together.
+/// Memory of a token while its request is read: a number in a list that grows by doubling, old and new list together.
 const READ_TOKEN_BYTES: usize = 12;
 
-/// An input beside its text or tokens while its request is answered: its key and its places in the tables of the request
-/// and of the calls under way, and the input itself twice, since a call outlives the request's body.
+/// Memory of an input, without its text or tokens, while its request is answered. It covers the key, the entries in the
+/// tables of the request and of the calls in flight, and two copies of the `Input` itself, since a call outlives the
+/// request's body.
 const INPUT_BYTES: usize = 400;
 
-/// A token while its request is answered, in the request and in its call.
+/// Memory of a token while its request is answered, in the request and in its call.
 const TOKEN_BYTES: usize = 8;
 
-/// An upper bound of what reading this body takes, in bytes. Counts marks of JSON wherever they stand, also in texts.
+/// Returns an upper bound of the memory to read this body, in bytes. It counts JSON punctuation
+/// everywhere, even in texts.
 pub fn reading_bytes(body: &[u8]) -> usize {
     let (mut quotes, mut brackets, mut commas) = (0_usize, 0_usize, 0_usize);
     for byte in body {
@@ -24,20 +26,20 @@ pub fn reading_bytes(body: &[u8]) -> usize {
         commas += usize::from(*byte == b',');
     }
     let inputs = (quotes / 2 + brackets).min(MAX_INPUTS + 1);
-    // Texts with escapes are copied.
+    // The body's length is added because texts with escapes are copied.
     body.len() + inputs * READ_INPUT_BYTES + (commas + brackets) * READ_TOKEN_BYTES
 }
 
 impl EmbedRequest<'_> {
-    /// What the request takes until it is answered, in bytes, beside its body and the vectors. `body_bytes` is the length
-    /// of the body.
+    /// Returns the memory of the request until it is answered, in bytes, without its body and the vectors. `body_bytes`
+    /// is the length of the body.
     pub fn answering_bytes(&self, body_bytes: usize) -> usize {
         let tokens = |input: &Input<'_>| match input {
             Input::Text(_) => 0,
             Input::Tokens(ids) => ids.len(),
         };
         let tokens: usize = self.inputs.iter().map(tokens).sum();
-        // The texts once more for the call, and the body of the call.
+        // The call needs the texts a second time, and its own body.
         2 * body_bytes + self.inputs.len() * INPUT_BYTES + tokens * TOKEN_BYTES
     }
 }
@@ -53,7 +55,7 @@ mod tests {
         format!(r#"{{"model":"m","input":[{inputs}]}}"#).into_bytes()
     }
 
-    /// Bytes on the heap of what was read.
+    /// Returns the heap memory of a parsed request, in bytes.
     fn read_bytes(body: &[u8]) -> usize {
         let request = read_request(body, &BTreeSet::new(), PathModel::No).expect("it is understood");
         let own = |input: &Input<'_>| match input {

@@ -1,21 +1,21 @@
-//! OpenAI's error envelope, with all four keys: strict clients fail on anything else.
+//! OpenAI's error envelope, with all four keys, because strict clients reject anything else.
 
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 
-/// An error body.
+/// Returns an error body.
 pub fn envelope(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> Bytes {
-    // Written by hand to keep the service's order of keys, which people know.
+    // Written by hand to keep the service's familiar order of keys.
     let [message, kind, param, code] = [json!(message), json!(kind), json!(param), json!(code)];
     Bytes::from(format!(r#"{{"error":{{"message":{message},"type":{kind},"param":{param},"code":{code}}}}}"#))
 }
 
-/// What an error body of the service says, as far as decisions need it. Absent or unreadable fields are empty.
+/// Fields of an error body that decisions need. Absent or unreadable fields are empty.
 #[derive(Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(default)]
 pub struct ErrorFields {
-    /// Text for people.
+    /// Human-readable text.
     #[serde(deserialize_with = "text_or_nothing")]
     pub message: String,
     /// Class of the error.
@@ -24,7 +24,7 @@ pub struct ErrorFields {
     /// Machine-readable cause.
     #[serde(deserialize_with = "text_or_nothing")]
     pub code: String,
-    /// The member of the request at fault.
+    /// Member of the request that caused the error.
     #[serde(deserialize_with = "text_or_nothing")]
     pub param: String,
 }
@@ -34,12 +34,12 @@ struct Envelope {
     error: ErrorFields,
 }
 
-/// Reads an error body; look-alikes nest differently, then all fields are empty.
+/// Reads an error body. Bodies of other shapes give empty fields.
 pub fn error_fields(body: &[u8]) -> ErrorFields {
     serde_json::from_slice::<Envelope>(body).map(|envelope| envelope.error).unwrap_or_default()
 }
 
-/// The `code` of an error body, or its `type` where there is no code.
+/// Returns the `code` of an error body, or its `type` if there is no code.
 pub fn error_code(body: &[u8]) -> String {
     let fields = error_fields(body);
     if fields.code.is_empty() { fields.kind } else { fields.code }

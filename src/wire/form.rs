@@ -1,21 +1,21 @@
-//! Spelling of a request, which means the same to the service of OpenAI but not to every server like it.
+//! Spelling of a request. Different spellings mean the same to OpenAI's service, but not to every compatible server.
 
 use super::Encoding;
 
 /// Spelling of one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct RequestForm {
-    /// `input` is one text or one token array, not a list of them.
+    /// True if `input` is one text or one token array, not a list of them.
     pub is_single: bool,
-    /// `encoding_format` as it is written.
+    /// `encoding_format` as written.
     pub encoding: WrittenEncoding,
-    /// `dimensions` is present and null.
+    /// True if `dimensions` is present and null.
     pub has_null_dimensions: bool,
-    /// `user` is present and null.
+    /// True if `user` is present and null.
     pub has_null_user: bool,
 }
 
-/// `encoding_format` as it is written in a request body.
+/// `encoding_format` as written in a request body.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum WrittenEncoding {
     /// The member is absent.
@@ -28,7 +28,7 @@ pub enum WrittenEncoding {
 }
 
 impl WrittenEncoding {
-    /// The encoding that the service answers in.
+    /// Returns the encoding in which the service answers.
     pub const fn meaning(self) -> Encoding {
         match self {
             Self::Absent | Self::Null => Encoding::Float,

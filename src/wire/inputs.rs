@@ -1,4 +1,4 @@
-//! Reading `input`: one text, several texts, one token array or several.
+//! Reads `input`: one text, several texts, one token array or several.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -8,10 +8,10 @@ use serde::de::{self, Deserialize, DeserializeSeed, SeqAccess, Visitor};
 
 use super::{Bypass, Input};
 
-/// Most inputs in a request that is understood; whatever a request costs here grows with them.
+/// Maximum number of inputs in a request that is parsed. The cost of a request grows with its inputs.
 pub const MAX_INPUTS: usize = 100_000;
 
-/// A string that is borrowed from the body where it has no escapes.
+/// A string that is borrowed from the body if it has no escapes.
 pub(super) struct Name<'a>(pub(super) Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Name<'de> {
@@ -33,14 +33,14 @@ impl<'de> Deserialize<'de> for Name<'de> {
     }
 }
 
-/// Reads the value of `input`: a text, texts, one token array or several. Says also whether it is a single one, outside
-/// of a list.
+/// Reads the value of `input`: one text, several texts, one token array or several. The flag in the result is true for
+/// a single input outside of a list.
 pub(super) struct InputsVisitor<'f> {
     pub(super) fault: &'f Cell<Option<Bypass>>,
 }
 
 impl InputsVisitor<'_> {
-    /// Adds one more, up to the bound: what is over it is not even collected.
+    /// Adds one more input, up to the limit. Inputs beyond it are not collected.
     fn add<'a, E: de::Error>(&self, inputs: &mut Vec<Input<'a>>, input: Input<'a>) -> Result<(), E> {
         if inputs.len() == MAX_INPUTS {
             self.fault.set(Some(Bypass::TooManyInputs));
@@ -98,7 +98,7 @@ impl<'de> Visitor<'de> for InputsVisitor<'_> {
         Ok((vec![Input::Text(Cow::Owned(text.to_owned()))], true))
     }
 
-    /// The first element decides what the others have to be.
+    /// Reads a list. The first element determines the type of the others.
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
         match list.next_element::<Element<'de>>()? {
             None => Ok((Vec::new(), false)),

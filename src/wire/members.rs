@@ -1,4 +1,4 @@
-//! Values of further members: which of them may join a key, and as which text.
+//! Values of further members: decides which of them may join a key, and as which text.
 
 use std::fmt;
 
@@ -10,16 +10,16 @@ use super::inputs::Name;
 use super::request::syntax_fault;
 use super::{Bypass, Extra};
 
-/// Most bytes of an object, or of a number that is not a small whole one.
+/// Maximum size of an object, or of a number that is not a small whole one.
 const MAX_BYTES: usize = 8 * 1024;
-/// Deepest nesting of an object.
+/// Maximum nesting of an object.
 const MAX_DEPTH: usize = 16;
 
 const FLOAT: &[&str] = &["\"float\"", "\"float32\""];
 const FALSE: &[&str] = &["false"];
 
-/// Members that may change what an answer holds, with the values under which it holds one f32 vector for each input by
-/// itself. Under any other value a request is never cached, whatever the configuration lists.
+/// Members that may change the contents of an answer, with the values for which it holds one f32 vector per input. With
+/// any other value a request is never cached, whatever the configuration lists.
 const GUARDED: [(&str, &[&str]); 16] = [
     ("dtype", FLOAT),
     ("embed_dtype", FLOAT),
@@ -39,21 +39,22 @@ const GUARDED: [(&str, &[&str]); 16] = [
     ("return_token_embeddings", FALSE),
 ];
 
-/// Whether a member with this value leaves one f32 vector for each input.
+/// Returns true if a member with this value leaves one f32 vector per input.
 pub(super) fn keeps_vectors(name: &str, canonical: &str) -> bool {
     let guard = GUARDED.iter().find(|(guarded, _)| *guarded == name);
     canonical == "null" || guard.is_none_or(|(_, allowed)| allowed.contains(&canonical))
 }
 
-/// Reads the value of a member that has no meaning of its own here. Null means that the caller does not use the member,
-/// so any name may have it; other values need a listed name.
+/// Reads the value of a member without a meaning of its own here. Null means that the caller does not use the member,
+/// so any name may have it. Other values need a listed name.
 pub(super) fn read_member(name: &str, text: &str, is_listed: bool) -> Result<Extra, Bypass> {
     if !is_listed && text != "null" {
         return Err(Bypass::UnknownField);
     }
-    // Told by the first byte: read into a value, an object of the JSON library's own would pass for its content.
+    // The first byte tells the type. Parsing into a value would not: an object with the JSON library's private marker
+    // would be taken for its content.
     let canonical = match text.as_bytes().first() {
-        // A list may hold one value per input, and then the meaning of a vector depends on its place.
+        // A list may hold one value per input. Then the meaning of a vector would depend on its place.
         Some(b'[') => return Err(Bypass::WrongType),
         Some(b'{') if text.len() > MAX_BYTES => return Err(Bypass::WrongType),
         _ => {
@@ -65,8 +66,8 @@ pub(super) fn read_member(name: &str, text: &str, is_listed: bool) -> Result<Ext
     if keeps_vectors(name, &canonical) { Ok(Extra::new(canonical, text)) } else { Err(Bypass::UnknownField) }
 }
 
-/// Writes a value so that equal values have equal texts: members sorted, strings and whole numbers by meaning, other
-/// numbers as they are written.
+/// Writes a value in canonical form, so equal values have equal texts. Members are sorted, strings and whole numbers
+/// are written by value, and other numbers as they are.
 fn write_canonical(text: &str, depth: usize, out: &mut String) -> Result<(), Bypass> {
     match text.as_bytes().first() {
         Some(b'{' | b'[') if depth == 0 => Err(Bypass::WrongType),

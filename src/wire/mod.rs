@@ -1,4 +1,4 @@
-//! The OpenAI embeddings format, pure: what a request means, what an answer says, what an error looks like.
+//! The OpenAI embeddings format, without I/O: requests, answers and errors.
 
 mod bypass;
 mod coding;

@@ -1,4 +1,4 @@
-//! What holds for every request and every answer: what is written reads back as it was meant, bit for bit.
+//! Properties of all requests and answers: written values are read back unchanged, bit for bit.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,7 +16,7 @@ fn extra_fields() -> BTreeSet<String> {
     EXTRAS.map(str::to_owned).into()
 }
 
-/// Any text but the empty one, rich in what JSON escapes.
+/// Generates any text except the empty one, rich in characters that JSON escapes.
 fn texts() -> impl Strategy<Value = String> {
     let awkward = prop::collection::vec(
         prop_oneof![
@@ -81,7 +81,7 @@ fn written_encodings() -> impl Strategy<Value = WrittenEncoding> {
     ]
 }
 
-/// Components of any finite bits, of which one is not zero.
+/// Generates vectors of components with any finite bits, at least one of them not zero.
 fn vectors() -> impl Strategy<Value = Vec<Vector>> {
     let component = any::<u32>().prop_map(f32::from_bits).prop_filter("not finite", |value| value.is_finite());
     let awkward = prop_oneof![Just(0.0_f32), Just(-0.0), Just(f32::MIN_POSITIVE), Just(1.0e-45), Just(f32::MAX)];
@@ -107,7 +107,7 @@ fn renderings() -> impl Strategy<Value = Rendering> {
     })
 }
 
-/// The digits of a number's text, without sign, point, exponent and zeros at either end.
+/// Returns the digits of a number's text, without sign, point, exponent and zeros at either end.
 fn significant(text: &str) -> String {
     let mantissa = text.split(['e', 'E']).next().unwrap_or_default();
     let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
@@ -191,7 +191,7 @@ proptest! {
     }
 }
 
-/// Answers that are read, and pieces that bend them.
+/// Valid answers, and fragments that corrupt them.
 const READABLE: [&str; 4] = [
     r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":"AACAPwAAAEA="}],"model":"m","usage":{"prompt_tokens":3}}"#,
     r#" { "d\u0061ta" : [ { "embedding" : "AACAPwAA\/AA=" , "object" : null, "index" : 0 } ] , "usage" : null } "#,

@@ -1,7 +1,7 @@
-//! Reading an embeddings request: either every part of it is understood, or it is said why not.
+//! Reads an embeddings request. Either every part of it is understood, or the reason for a bypass is returned.
 //!
-//! A field that is not known might change the vector, so guessing is not an option. What is not understood is forwarded
-//! byte for byte.
+//! An unknown field might change the vector, so guessing is not an option. Requests that are not fully understood are
+//! forwarded byte for byte.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -17,43 +17,44 @@ use super::inputs::{InputsVisitor, Name};
 use super::members::read_member;
 use super::{Bypass, BypassCause, Encoding, Extra, Input, InputKind, Space};
 
-/// Most members of a body that is understood.
+/// Maximum number of members of a body that is parsed.
 const MAX_MEMBERS: usize = 64;
 
-/// Longest name of a further member, in bytes.
+/// Maximum length of the name of a further member, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
-/// Most components a vector may be asked to have. It sizes what is made here, and no model comes near it.
+/// Maximum number of components that a request may ask for. It bounds memory reservations and mocks; the vectors of all
+/// known models are far smaller.
 pub const MAX_DIMENSIONS: u32 = 1 << 16;
 
-/// A request that is understood whole.
+/// A request that is fully understood.
 #[derive(Debug, PartialEq, Eq)]
 pub struct EmbedRequest<'a> {
-    /// What shapes the vectors.
+    /// Fields that shape the vectors.
     pub space: Space,
-    /// What is to be embedded, in order; never empty, no input empty, all of one kind.
+    /// The inputs, in order. The list is not empty, no input is empty, and all are of one kind.
     pub inputs: Vec<Input<'a>>,
-    /// The form the caller wants.
+    /// Encoding that the caller wants.
     pub encoding: Encoding,
-    /// The caller's `user`; it shapes no vector but belongs to the bill.
+    /// The caller's `user`. It does not shape vectors but is relevant for billing.
     pub user: Option<String>,
-    /// How the caller wrote the request.
+    /// Spelling of the request.
     pub form: RequestForm,
 }
 
 impl EmbedRequest<'_> {
-    /// Texts or tokens.
+    /// Returns the kind of the inputs.
     pub fn kind(&self) -> InputKind {
         self.inputs.first().map_or(InputKind::Text, Input::kind)
     }
 }
 
-/// Whether the request's path already names the model, as Azure's deployment paths do.
+/// Tells whether the request's path already names the model, as Azure's deployment paths do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathModel {
-    /// The body has to name it.
+    /// The body must name it.
     No,
-    /// The path does; the body may.
+    /// The path names it; the body may.
     Yes,
 }
 
@@ -63,7 +64,7 @@ pub fn read_request<'a>(
     extra_fields: &BTreeSet<String>,
     path_model: PathModel,
 ) -> Result<EmbedRequest<'a>, BypassCause> {
-    // Until the visitor is inside an object, any error means that there is none.
+    // Until the visitor is inside an object, every error means that the body is not an object.
     let (fault, member) = (Cell::new(Some(Bypass::NotJson)), Cell::new(None));
     let mut json = serde_json::Deserializer::from_slice(body);
     let fields = json
@@ -76,7 +77,7 @@ pub fn read_request<'a>(
     Ok(fields.check(path_model)?)
 }
 
-/// A JSON error that no visitor explained.
+/// Returns the reason for a JSON error that no visitor has explained.
 pub(super) fn syntax_fault(error: &serde_json::Error) -> Bypass {
     let text = error.to_string();
     let surrogate = text.contains("surrogate") || text.contains("unexpected end of hex escape");
@@ -111,11 +112,11 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Walks the request object. A fault is left in the cell, since a JSON error carries only text.
+/// Visitor of the request object. It stores a fault in the cell, because a JSON error carries only text.
 struct FieldsVisitor<'f> {
     extra_fields: &'f BTreeSet<String>,
     fault: &'f Cell<Option<Bypass>>,
-    /// The member that the fault lies in.
+    /// The member that contains the fault.
     member: &'f Cell<Option<String>>,
 }
 
@@ -163,7 +164,7 @@ impl FieldsVisitor<'_> {
         }
     }
 
-    /// Some clients print whole numbers with a fraction of zero.
+    /// Reads `dimensions`. Some clients write whole numbers with a fraction of zero.
     fn read_dimensions<'a, A: MapAccess<'a>>(&self, map: &mut A) -> Result<Option<u32>, A::Error> {
         let Some(number) = map.next_value::<Option<f64>>()? else {
             return Ok(None);

@@ -1,4 +1,4 @@
-//! What is understood, and what is left to the upstream.
+//! Requests that are understood, and requests that are left to the upstream.
 
 use super::*;
 use crate::wire::{MAX_INPUTS, write_request};
@@ -115,7 +115,7 @@ fn the_most_inputs_are_read_and_one_more_is_too_many() {
         let most = body(MAX_INPUTS, "]}");
         assert_eq!(read(&most).expect("it is understood").inputs.len(), MAX_INPUTS);
         assert_eq!(read(&body(MAX_INPUTS + 1, "]}")), Err(Bypass::TooManyInputs));
-        // Reading ends there: what follows is not looked at.
+        // Parsing ends there, so the rest is not read.
         assert_eq!(read(&body(MAX_INPUTS + 1, ",no json")), Err(Bypass::TooManyInputs));
     }
 }

@@ -1,4 +1,4 @@
-//! What a vector is made of: the space it lives in and the input it stands for.
+//! The space of a vector, and the input that it represents.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::tokens;
 
-/// Everything in a request that shapes its vectors, beside the inputs.
+/// All fields of a request that shape its vectors, except the inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Space {
-    /// The model asked for; absent where the path names it.
+    /// Requested model; absent if the path names it.
     pub model: Option<String>,
-    /// The length asked for.
+    /// Requested dimension.
     pub dimensions: Option<u32>,
     /// Further members by name.
     pub extras: BTreeMap<String, Extra>,
@@ -24,23 +24,23 @@ const OTHER_DIMENSIONS: [&str; 3] = ["output_dimension", "truncate_dim", "dimens
 #[derive(Clone, Debug)]
 pub struct Extra {
     canonical: String,
-    /// The caller's own text, where it differs.
+    /// The caller's own text, if it differs.
     written: Option<Box<str>>,
 }
 
 impl Extra {
-    /// A value with its canonical JSON and the JSON that its caller wrote.
+    /// Creates a value from its canonical JSON and the JSON that its caller wrote.
     pub fn new(canonical: String, written: &str) -> Self {
         let written = (canonical != written).then(|| written.into());
         Self { canonical, written }
     }
 
-    /// The text that joins the key.
+    /// Returns the text that joins the key.
     pub fn canonical(&self) -> &str {
         &self.canonical
     }
 
-    /// The text that is sent to the upstream.
+    /// Returns the text that is sent to the upstream.
     pub fn written(&self) -> &str {
         self.written.as_deref().unwrap_or(&self.canonical)
     }
@@ -74,20 +74,20 @@ impl Space {
         }
     }
 
-    /// The dimension asked for, also by the names that other services have for `dimensions`.
+    /// Returns the requested dimension, including the names that other services use for `dimensions`.
     pub fn asked_dimension(&self) -> Option<usize> {
         let said = |name: &&str| self.extras.get(*name)?.canonical().parse().ok();
         let dimensions = self.dimensions.map(|dimensions| dimensions as usize);
         dimensions.or_else(|| OTHER_DIMENSIONS.iter().find_map(said))
     }
 
-    /// The model asked for, or nothing.
+    /// Returns the requested model, or an empty text.
     pub fn model_name(&self) -> &str {
         self.model.as_deref().unwrap_or_default()
     }
 }
 
-/// In which form vectors travel.
+/// Encoding of vectors in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
     /// Decimal numbers.
@@ -97,7 +97,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// The value of `encoding_format`.
+    /// Returns the value of `encoding_format`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Float => "float",
@@ -106,7 +106,7 @@ impl Encoding {
     }
 }
 
-/// Whether inputs are texts or tokens; one call carries one kind.
+/// Kind of inputs: texts or tokens. One call carries one kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum InputKind {
     /// Text.
@@ -116,7 +116,7 @@ pub enum InputKind {
 }
 
 impl InputKind {
-    /// The word for it.
+    /// Returns its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -125,17 +125,17 @@ impl InputKind {
     }
 }
 
-/// One thing to embed.
+/// One input to embed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Input<'a> {
-    /// A text, decoded, never normalised.
+    /// A text, unescaped but not normalised.
     Text(Cow<'a, str>),
     /// Token ids.
     Tokens(Vec<u32>),
 }
 
 impl Input<'_> {
-    /// The key of this input's vector in the space whose key is `space`.
+    /// Returns the key of this input's vector in the space with the key `space`.
     pub fn key(&self, space: &Key) -> Key {
         match self {
             Self::Text(text) => space.extend(Tag::Text, text.as_bytes()),
@@ -146,7 +146,7 @@ impl Input<'_> {
         }
     }
 
-    /// Text or tokens.
+    /// Returns its kind.
     pub const fn kind(&self) -> InputKind {
         match self {
             Self::Text(_) => InputKind::Text,
@@ -154,7 +154,7 @@ impl Input<'_> {
         }
     }
 
-    /// An input the service would refuse.
+    /// Returns true if the input is empty, which the service would refuse.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Text(text) => text.is_empty(),
@@ -162,7 +162,7 @@ impl Input<'_> {
         }
     }
 
-    /// A quick estimate of its tokens.
+    /// Returns a quick estimate of its tokens.
     pub fn estimated_tokens(&self) -> usize {
         match self {
             Self::Text(text) => tokens::estimate(text),
@@ -170,7 +170,7 @@ impl Input<'_> {
         }
     }
 
-    /// Its tokens as OpenAI's embedding models count them.
+    /// Returns its tokens as OpenAI's embedding models count them.
     pub fn counted_tokens(&self) -> u32 {
         match self {
             Self::Text(text) => tokens::count(text),
@@ -178,7 +178,7 @@ impl Input<'_> {
         }
     }
 
-    /// A copy that outlives the request body.
+    /// Returns a copy that outlives the request body.
     pub fn to_owned_input(&self) -> Input<'static> {
         match self {
             Self::Text(text) => Input::Text(Cow::Owned(text.clone().into_owned())),

@@ -8,12 +8,13 @@ use super::members::keeps_vectors;
 
 /// Fields with a meaning of their own.
 const KNOWN: [&str; 5] = ["input", "model", "encoding_format", "dimensions", "user"];
-/// Names that are told, and characters of each; a body may be full of them.
+/// Maximum number of names that are reported, and of characters of each, because a body may contain many.
 const MAX_TOLD: usize = 10;
 const MAX_CHARS: usize = 100;
 
-/// The names of members in a request body that make it pass through, as far as the body can be read: neither known nor
-/// null nor among `extra_fields`, or with a value that changes what the answer holds.
+/// Returns the names of members in a request body that make it pass through, as far as the body can be parsed. These
+/// are members that are neither known nor null nor listed in `extra_fields`, and members with a value that changes the
+/// contents of the answer.
 pub fn unknown_fields(body: &[u8], extra_fields: &BTreeSet<String>) -> Vec<String> {
     let fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
     let is_unknown = |(name, value): &(&String, &Value)| {

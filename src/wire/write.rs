@@ -1,11 +1,11 @@
-//! Writing an embeddings request for the upstream.
+//! Writes an embeddings request for the upstream.
 
 use bytes::Bytes;
 
 use super::{Input, RequestForm, Space, WrittenEncoding};
 
-/// Writes the body of an upstream call for `inputs`, all of one kind. Members have the form of `form`; several inputs are
-/// always a list.
+/// Writes the body of an upstream call for `inputs`, all of one kind. Members are spelled as `form` says; several
+/// inputs are always a list.
 pub fn write_request(space: &Space, inputs: &[&Input<'_>], form: RequestForm, user: Option<&str>) -> Bytes {
     let mut body = Vec::with_capacity(128 + inputs.iter().map(|input| input.estimated_tokens() * 4).sum::<usize>());
     body.extend_from_slice(b"{\"input\":");
@@ -57,10 +57,10 @@ fn write_input(body: &mut Vec<u8>, input: &Input<'_>) {
     }
 }
 
-/// Most texts have nothing to escape, and to see that takes a tenth of the time that looking for each place does.
+/// Writes a text. Most texts need no escapes, and checking that takes a tenth of the time of searching for each place.
 fn write_text(body: &mut Vec<u8>, text: &str) {
     let needs_escape = |byte: u8| byte < b' ' || byte == b'"' || byte == b'\\';
-    // No way out before the end, so that the compiler can take many bytes at a time.
+    // The loop has no early exit, which lets the compiler vectorise it.
     if text.bytes().fold(false, |found, byte| found | needs_escape(byte)) {
         return write_json(body, text);
     }

@@ -23,7 +23,7 @@ pub(super) struct Gzip {
     checksum: Crc,
 }
 
-/// The part of a member that comes next.
+/// Next part of a member.
 enum Part {
     Header,
     Body,
@@ -72,7 +72,7 @@ impl Gzip {
     }
 }
 
-/// Length of the header that `input` starts with, if it is whole and valid.
+/// Returns the length of the header at the start of `input`, if it is complete and valid.
 fn header_bytes(input: &[u8]) -> Option<usize> {
     let [0x1f, 0x8b, 8, flags, ..] = *input.get(..HEADER_BYTES)? else { return None };
     if flags & RESERVED != 0 {

@@ -12,10 +12,10 @@ use http::header::CONTENT_ENCODING;
 
 use stage::Stage;
 
-/// Most input that one step reads, and most output that it writes.
+/// Maximum input that one step reads, and maximum output that it writes.
 const STEP_BYTES: usize = 64 * 1024;
 
-/// Most codings of one body. Each one costs a pass over the body.
+/// Maximum number of codings of one body. Each one costs a pass over the body.
 const MAX_CODINGS: usize = 3;
 
 /// A content coding.
@@ -31,7 +31,7 @@ pub enum Coding {
     Zstd,
 }
 
-/// The body does not match its content coding.
+/// Error of a body that does not match its content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the body does not match its content coding")]
 pub struct Undecodable;
@@ -62,8 +62,8 @@ pub struct Decoding {
     scratch: Box<[u8]>,
 }
 
-/// The content codings that these headers name, in the order in which they were applied; none for a plain body.
-/// Returns `None` if a coding is unknown or if there are too many.
+/// Returns the content codings that these headers name, in the order in which they were applied. The list is empty for
+/// a plain body. Returns `None` if a coding is unknown or if there are too many.
 pub fn content_codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -113,7 +113,7 @@ impl Decoding {
         if is_whole {
             self.finish_stage();
         } else if advance.read == 0 && advance.written == 0 {
-            // The input is cut off, or other bytes follow it.
+            // The input is truncated, or other bytes follow it.
             return Err(Undecodable);
         }
         let total = if is_whole { self.input.len() } else { self.output.len() };

@@ -7,7 +7,7 @@ use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 use super::gzip::Gzip;
 use super::{Coding, STEP_BYTES, Undecodable};
 
-/// Binary logarithm of the largest window of a Zstandard frame: 8 MiB, as RFC 9659 has it.
+/// Binary logarithm of the largest window of a Zstandard frame: 8 MiB, as RFC 9659 requires.
 const MAX_ZSTD_WINDOW_LOG: u32 = 23;
 
 type Brotli = BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>;
@@ -31,7 +31,7 @@ pub(super) struct Advance {
 }
 
 impl Stage {
-    /// A decoder for a body that starts as `input` does.
+    /// Creates a decoder for a body that starts with `input`.
     pub(super) fn new(coding: Coding, input: &[u8]) -> Result<Self, Undecodable> {
         Ok(match coding {
             Coding::Gzip => Self::Gzip(Box::default()),
@@ -51,8 +51,8 @@ impl Stage {
         })
     }
 
-    /// Reads from the start of `input` and writes to the start of `output`. Without any progress the input is either
-    /// complete or damaged.
+    /// Reads from the start of `input` and writes to the start of `output`. If there is no progress, the input is
+    /// either complete or damaged.
     pub(super) fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
         match self {
             Self::Gzip(decoder) => decoder.advance(input, output),
@@ -106,7 +106,7 @@ fn decode_zstd(decoder: &mut DCtx<'_>, input: &[u8], output: &mut [u8]) -> Resul
     Ok(Advance { read: source.pos(), written: target.pos(), is_complete: wanted == 0 })
 }
 
-/// True if a deflate body has the header of RFC 1950.
+/// Returns true if a deflate body has the header of RFC 1950.
 fn has_zlib_header(input: &[u8]) -> bool {
     let [method, flags, ..] = *input else { return true };
     method & 0x0f == 8 && method >> 4 <= 7 && u16::from_be_bytes([method, flags]).is_multiple_of(31)

@@ -1,4 +1,4 @@
-//! Every coding reads back what an encoder wrote, and refuses everything else, in bounded memory.
+//! Every coding decodes the output of an encoder, and rejects everything else, in bounded memory.
 
 use std::io::Write as _;
 
@@ -54,7 +54,7 @@ fn decode(codings: &[Coding], body: impl Into<Bytes>) -> Result<Bytes, Undecodab
     }
 }
 
-/// Bytes that compress well, badly, or not at all.
+/// Generates bytes that compress well, badly, or not at all.
 fn bodies() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(any::<u8>(), 0..2_000),

@@ -1,5 +1,5 @@
-//! Walks over a JSON text by its structure. Nearly all of an answer is base64, which a JSON reader would look at byte by
-//! byte for escapes; here only its end is searched for, and the decoder sees what is wrong with the rest.
+//! Parses the structure of a JSON text. Most of an answer is base64, which a JSON reader would scan byte by byte for
+//! escapes. This cursor only searches for the end of a string; the base64 decoder detects faults in its content.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::Unreadable;
 
-/// A place in a JSON text. Nothing but JSON is walked over, and whatever else stands there is [`Unreadable::Shape`].
+/// Position in a JSON text. Anything that is not valid JSON gives [`Unreadable::Shape`].
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
 }
@@ -18,12 +18,12 @@ pub(super) struct Cursor<'a> {
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Cursor<'a> {
-    /// The beginning of `text`.
+    /// Starts at the beginning of `text`.
     pub(super) const fn new(text: &'a [u8]) -> Self {
         Self { rest: text }
     }
 
-    /// Walks over an object. `member` is told each name and has to walk over its value.
+    /// Reads an object. `member` gets each name and must read its value.
     pub(super) fn object(
         &mut self,
         mut member: impl FnMut(&mut Self, &str) -> Result<(), Unreadable>,
@@ -35,12 +35,12 @@ impl<'a> Cursor<'a> {
         })
     }
 
-    /// Walks over an array. `item` has to walk over each item.
+    /// Reads an array. `item` must read each item.
     pub(super) fn array(&mut self, item: impl FnMut(&mut Self) -> Result<(), Unreadable>) -> Result<(), Unreadable> {
         self.list([b'[', b']'], item)
     }
 
-    /// Walks over a value of a known shape.
+    /// Reads a value of a known type.
     pub(super) fn value<T: Deserialize<'a>>(&mut self) -> Result<T, Unreadable> {
         let mut values = serde_json::Deserializer::from_slice(self.rest).into_iter();
         let value = values.next().and_then(Result::ok).ok_or(Unreadable::Shape)?;
@@ -48,12 +48,12 @@ impl<'a> Cursor<'a> {
         Ok(value)
     }
 
-    /// Walks over a value that means nothing.
+    /// Skips a value.
     pub(super) fn skip(&mut self) -> Result<(), Unreadable> {
         self.value::<IgnoredAny>().map(drop)
     }
 
-    /// Walks over a value and gives it as it stands there. What is in a string is for the caller to check.
+    /// Reads a value and returns its text. The content of a string is not checked.
     pub(super) fn raw(&mut self) -> Result<&'a [u8], Unreadable> {
         if let Some(length) = self.length_of_plain_string() {
             let (string, rest) = self.rest.split_at(length);
@@ -63,16 +63,16 @@ impl<'a> Cursor<'a> {
         self.value::<&RawValue>().map(|value| value.get().as_bytes())
     }
 
-    /// The length of the string that stands here, quotes included, if the quote that ends it is easy to tell.
+    /// Returns the length of the string at this position, including quotes, if its closing quote is easy to find.
     fn length_of_plain_string(&mut self) -> Option<usize> {
         let after_quote = self.peek().and(self.rest.strip_prefix(b"\""))?;
         let length = memchr::memchr(b'"', after_quote)?;
-        // A quote that is the first and has no backslash before it cannot be part of the string.
+        // The first quote without a backslash before it ends the string.
         let is_escaped = length > 0 && after_quote[length - 1] == b'\\';
         (!is_escaped).then_some(length + 2)
     }
 
-    /// Nothing may follow.
+    /// Fails unless the text ends here.
     pub(super) fn end(&mut self) -> Result<(), Unreadable> {
         if self.peek().is_none() { Ok(()) } else { Err(Unreadable::Shape) }
     }
@@ -103,7 +103,7 @@ impl<'a> Cursor<'a> {
         Err(Unreadable::Shape)
     }
 
-    /// The next byte that is not white space.
+    /// Returns the next byte that is not white space.
     fn peek(&mut self) -> Option<u8> {
         while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
             self.rest = rest;

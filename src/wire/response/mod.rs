@@ -1,4 +1,4 @@
-//! Embeddings answers: reading the upstream's with every check that a stored vector needs, and rendering our own.
+//! Embeddings answers: reads those of the upstream with every check that a stored vector needs, and renders our own.
 
 mod cursor;
 mod proof;

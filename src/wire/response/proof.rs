@@ -1,22 +1,22 @@
-//! Evidence in the bytes of a vector that they are f32, for base64 of servers of which nothing is known.
+//! Checks whether the bytes of a vector are f32, for base64 of unknown servers.
 //!
-//! Nearly all models answer with vectors of Euclidean length 1. Bytes of another type, read as f32, do not have that
-//! length:
+//! Nearly all models answer with vectors of Euclidean length 1. Bytes of another type, read as f32, do not
+//! have that length:
 //!
-//! * The upper half of an f64 `x` with 2^-15 <= |x| < 2, read as f32, has a magnitude from 0.5 to 2, and the largest
-//!   component of a vector of length 1 and up to 4,096 components is at least 2^-6, which reads as 1.125. So the length is
-//!   past 1 already. The lower halves are random, or zero where the numbers were bf16.
-//! * int8, binary and big-endian numbers give random exponents: one component in two is past 1.
-//! * Two bf16, read as f32, are nearly the second of them, and half of the components rarely have a length of 1. Where one
-//!   large component makes up for that, the lower halves are the evidence: in f32 they are random or zero, here nearly
-//!   all are numbers of usual size.
+//! * The upper half of an f64 `x` with 2^-15 <= |x| < 2, read as f32, has a magnitude from 0.5 to 2. The largest
+//!   component of a vector of length 1 and up to 4,096 components is at least 2^-6, which reads as 1.125. So the length
+//!   exceeds 1 already. The lower halves are random, or zero if the numbers were bf16.
+//! * int8, binary and big-endian numbers give random exponents: one component in two exceeds 1.
+//! * Two bf16, read as f32, nearly equal the second of them, and half of the components rarely have a length of 1. If
+//!   one large component makes up for that, the lower halves are the evidence. In f32 they are random or zero; here
+//!   nearly all are numbers of usual size.
 
 use crate::vector::Vector;
 
-/// Fewest components that are evidence.
+/// Minimum number of components that suffices as evidence.
 const MIN_COMPONENTS: usize = 8;
 
-/// Largest difference of the squared length from 1: 1 % of the length.
+/// Maximum difference of the squared length from 1: 1 % of the length.
 const MAX_DIFFERENCE: f64 = 0.02;
 
 /// Returns true if the vector has a length of 1 as f32, and not as f64.

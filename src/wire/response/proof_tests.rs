@@ -1,10 +1,10 @@
-//! Vectors of every common type, read as f32: true f32 is accepted, everything else is not.
+//! Vectors of every common type, read as f32: true f32 is accepted, everything else is rejected.
 
 use proptest::prelude::*;
 
 use super::*;
 
-/// Vectors like those of models: normally distributed components, some of them much larger than the others.
+/// Generates vectors like those of models: normally distributed components, some much larger than the others.
 fn unit_vectors(dimensions: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Vec<f64>> {
     (dimensions, any::<u64>(), 0..4_u32).prop_map(|(dimension, seed, outliers)| {
         let mut random = Random(seed);
@@ -38,7 +38,7 @@ impl Random {
         f64::from(u32::try_from(self.next() >> 32).expect("32 bits are left")) / 4_294_967_296.0
     }
 
-    /// Sum of twelve uniform numbers, which is close to normal.
+    /// Returns the sum of twelve uniform numbers, which is close to normal.
     fn normal(&mut self) -> f64 {
         (0..12).map(|_| self.unit()).sum::<f64>() - 6.0
     }
@@ -57,7 +57,7 @@ fn of_bf16(component: f64) -> f32 {
     f32::from_bits(u32::from(bf16_bits(component)) << 16)
 }
 
-/// Quantised as services do: the largest component becomes 127.
+/// Quantises as services do: the largest component becomes 127.
 fn int8(components: &[f64]) -> Vec<u8> {
     let largest = components.iter().fold(0.0_f64, |largest, component| largest.max(component.abs()));
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "scaled to the range of an i8")]
@@ -108,7 +108,7 @@ proptest! {
     }
 }
 
-/// Small vectors of bytes are the weakest case: nothing holds for all of them, so their rate is measured.
+/// Small vectors of bytes are the weakest case. No property holds for all of them, so their rate is measured.
 #[test]
 fn of_100_000_small_vectors_of_bytes_hardly_any_is_accepted() {
     let (mut random, mut accepted) = (Random(1), 0);

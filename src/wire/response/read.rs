@@ -1,4 +1,4 @@
-//! The upstream's answer to vectors, or the reason why it is not fit to be kept.
+//! Converts the upstream's answer to vectors, or returns the reason why it must not be stored.
 
 use std::iter;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::vector::{NotAVector, Vector};
 pub struct ReadAnswer {
     /// One vector per input, in the order of the inputs.
     pub vectors: Vec<Vector>,
-    /// The model that the upstream says answered.
+    /// Model that answered, according to the upstream.
     pub model: Option<String>,
-    /// Tokens the upstream counted for the whole call.
+    /// Tokens that the upstream counted for the whole call.
     pub prompt_tokens: Option<u64>,
     /// Further scalar members, such as `id`.
     pub members: Members,
@@ -28,66 +28,66 @@ pub struct ReadAnswer {
 /// Names of members of an answer, each with the JSON of its scalar value.
 pub type Members = Vec<(String, Box<str>)>;
 
-/// Most further members that are kept of an answer.
+/// Maximum number of further members of an answer that are stored.
 const MAX_MEMBERS: usize = 16;
-/// Most bytes of their names and values together.
+/// Maximum size of their names and values together.
 const MAX_MEMBER_BYTES: usize = 4 * 1024;
-/// Most tokens that a call is believed to have.
+/// Maximum number of tokens of a call that is accepted.
 const MAX_TOKENS: f64 = 4_294_967_295.0;
 /// Byte order mark, which some servers put before their JSON and most clients ignore.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// Why a 200 is not believed.
+/// Reason why an answer with status 200 is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// It has more bytes than are read.
+    /// It exceeds the size limit.
     #[error("it is too large")]
     TooLarge,
-    /// There was no memory for it.
+    /// It does not fit in memory.
     #[error("there is no room for it")]
     NoRoom,
     /// It is not JSON of the expected shape.
     #[error("it is not an embeddings answer")]
     Shape,
-    /// It holds another number of vectors than there were inputs.
+    /// The number of vectors differs from the number of inputs.
     #[error("it holds another number of vectors than there were inputs")]
     Count,
     /// An `index` is out of range or used twice, or some are missing and the others are not in order.
     #[error("its indices are not a permutation")]
     Index,
-    /// All vectors have this one dimension, and another was expected.
+    /// All vectors have this dimension, and another one was expected.
     #[error("all vectors have {0} dimensions in place of those expected")]
     OtherDimension(usize),
-    /// Vectors differ in length, or are not as long as they have to be.
+    /// The vectors differ in length, have a wrong length, or come from base64 that does not prove to be f32.
     #[error("a vector has the wrong dimension")]
     Dimension,
-    /// It stands in for an answer that its sender did not have.
+    /// Its sender marks it as a fallback answer.
     #[error("it is a stand-in and says so")]
     StandIn,
-    /// Some base64 is broken.
+    /// Some of its base64 is invalid.
     #[error("its base64 is broken")]
     Base64,
-    /// The numbers are no vector.
+    /// The numbers are not a valid vector.
     #[error("a vector is unusable: {0}")]
     Vector(#[from] NotAVector),
 }
 
-/// Expectations that an answer has to meet.
+/// Expectations that an answer must meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expected {
     /// Number of inputs that it answers.
     pub inputs: usize,
-    /// Dimension that the request asked for. Some servers ignore it, so another one has an error of its own.
+    /// Dimension that the request asked for. Some servers ignore it, so another dimension has an error of its own.
     pub asked: Option<usize>,
-    /// Dimension that numbers of the space are known to have. It goes before the one asked for.
+    /// Known dimension of the space, from answers in numbers. It takes precedence over the requested one.
     pub known: Option<usize>,
     /// What is known of the upstream's base64.
     pub base64: Base64,
 }
 
 impl Expected {
-    /// Whether vectors may have this dimension. A server that ignores the one asked for answers with longer vectors, since
-    /// a request asks for fewer components than a model has; shorter ones are an accident.
+    /// Returns true if vectors may have this dimension. A server that ignores the requested dimension answers with
+    /// longer vectors, because a request asks for fewer components than a model has. Shorter vectors are an accident.
     fn allows(&self, dimension: usize) -> bool {
         match (self.known, self.asked) {
             (Some(known), _) => dimension == known,
@@ -97,18 +97,18 @@ impl Expected {
     }
 }
 
-/// What is known of an upstream's base64. Some servers put float64 or int8 there.
+/// Knowledge of an upstream's base64. Some servers encode float64 or int8.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Base64 {
     /// It is known to be f32.
     Trusted,
-    /// It is f32 if a vector has this many components: numbers have shown the dimension, or the request asked for it.
+    /// It is f32 if a vector has this many components. Earlier answers in numbers or the request gave the dimension.
     Proven(usize),
-    /// Nothing is known: the bytes have to show that they are f32.
+    /// Nothing is known: the bytes must prove that they are f32.
     Unproven,
 }
 
-/// Members of an answer that mean something here.
+/// Members of an answer that are evaluated.
 #[derive(Default)]
 struct Body<'a> {
     data: Option<Vec<Item<'a>>>,
@@ -119,25 +119,25 @@ struct Body<'a> {
     member_bytes: usize,
 }
 
-/// A value or `null`, which mean that the member stands there.
+/// A value or `null`. It distinguishes a null member from an absent one.
 #[derive(Deserialize)]
 struct Nullable<T>(Option<T>);
 
-/// What another vecho behind this one marks.
+/// Marks of another vecho behind this one.
 #[derive(Deserialize)]
 struct Marks {
     #[serde(default)]
     mock: Vec<u64>,
 }
 
-/// One vector, not yet looked into.
+/// One vector, not yet parsed.
 #[derive(Default)]
 struct Item<'a> {
     index: Option<Nullable<Number>>,
     embedding: Option<&'a [u8]>,
 }
 
-/// Each part is read by itself, so that one that cannot be read costs nothing else.
+/// Token counts of an answer. Each part is parsed separately, so an unreadable part affects no other.
 #[derive(Deserialize)]
 struct Usage<'a> {
     #[serde(borrow)]
@@ -146,7 +146,7 @@ struct Usage<'a> {
     total_tokens: Option<&'a RawValue>,
 }
 
-/// Reads an answer. Vectors may be base64 or numbers, whatever was asked.
+/// Reads an answer. Vectors may be base64 or numbers, whatever was asked for.
 pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unreadable> {
     let answer = read_body(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body), expected.inputs)?;
     if answer.vecho.and_then(into_option).is_some_and(|marks| !marks.mock.is_empty()) {
@@ -199,7 +199,7 @@ fn read_body(text: &[u8], most_items: usize) -> Result<Body<'_>, Unreadable> {
 }
 
 impl Body<'_> {
-    /// Keeps a further member if it is a scalar and there is room.
+    /// Stores a further member if it is a scalar and within the limits.
     fn keep(&mut self, name: &str, value: &RawValue) {
         let (value, bytes) = (value.get(), name.len() + value.get().len());
         let has_room = self.members.len() < MAX_MEMBERS && self.member_bytes + bytes <= MAX_MEMBER_BYTES;
@@ -215,7 +215,7 @@ impl Item<'_> {
         matches!(self.index, Some(Nullable(Some(_))))
     }
 
-    /// The place of its vector. Where items are counted by `position`, an index has to agree with it.
+    /// Returns the place of its vector. If items are counted by `position`, an index must agree with it.
     fn index(&self, position: Option<usize>) -> Result<usize, Unreadable> {
         let said = match &self.index {
             Some(Nullable(Some(number))) => Some(whole(number).ok_or(Unreadable::Index)?),
@@ -229,7 +229,7 @@ impl Item<'_> {
     }
 }
 
-/// The whole number that a JSON number is, also where it has a fraction of zero.
+/// Returns the value of a JSON number that is a whole number, possibly written with a fraction of zero.
 fn whole(number: &Number) -> Option<usize> {
     let whole = number.as_f64().filter(|number| (0.0..=MAX_TOKENS).contains(number) && number.fract() == 0.0);
     #[expect(
@@ -244,9 +244,9 @@ fn read_model(json: &RawValue) -> Option<String> {
     serde_json::from_str::<String>(json.get()).ok().filter(|model| !model.is_empty())
 }
 
-/// Tokens of the prompt; the total of an embeddings call is the same number.
+/// Returns the tokens of the prompt, or the total, which is the same number for embeddings.
 fn read_tokens(json: &RawValue) -> Option<u64> {
-    // An array would be read as the members in order.
+    // An array would be accepted as a list of the members in order.
     let json = Some(json.get()).filter(|json| json.starts_with('{'))?;
     let usage: Usage<'_> = serde_json::from_str(json).ok()?;
     let count = |part: &RawValue| match serde_json::from_str::<Value>(part.get()) {
@@ -265,7 +265,7 @@ fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item
             "embedding" => put(&mut item.embedding, cursor.raw()?),
             _ => cursor.skip(),
         })?;
-        // Three bytes make an item, which takes many more here.
+        // An item of three bytes takes far more memory here, so the number of items is limited.
         if items.len() == most_items {
             return Err(Unreadable::Count);
         }
@@ -279,7 +279,7 @@ fn into_option<T>(Nullable(value): Nullable<T>) -> Option<T> {
     value
 }
 
-/// A member that stands there twice says nothing.
+/// Stores a member. Duplicate members are rejected.
 fn put<T>(place: &mut Option<T>, value: T) -> Result<(), Unreadable> {
     if place.replace(value).is_some() { Err(Unreadable::Shape) } else { Ok(()) }
 }
@@ -290,14 +290,14 @@ fn common_dimension(vectors: &[Vector]) -> Result<usize, Unreadable> {
     if is_common { Ok(dimension) } else { Err(Unreadable::Dimension) }
 }
 
-/// Checks that base64 was f32, as far as that is not known.
+/// Checks that base64 was f32, unless this is already known.
 fn check_base64(vectors: &[Vector], expected: &Expected) -> Result<(), Unreadable> {
     let dimension = vectors.first().map_or(0, Vector::dimension);
     let is_as_long_as_told = expected.asked == Some(dimension) || expected.base64 == Base64::Proven(dimension);
     let is_f32 = if expected.base64 == Base64::Trusted || expected.known == Some(dimension) {
         true
     } else if is_as_long_as_told {
-        // A server that ignores the dimension asked for may have float64 vectors of half that dimension.
+        // A server that ignores the requested dimension may send float64 vectors of half that dimension.
         !vectors.iter().all(is_evidently_f64)
     } else {
         vectors.iter().all(is_evidently_f32)
@@ -313,7 +313,8 @@ fn read_vector(json: &[u8]) -> Result<Vector, Unreadable> {
     if is_string(json) { read_base64(json) } else { read_numbers(json) }
 }
 
-/// The alphabet has no character that JSON must escape, but a server may escape any: then the first try fails.
+/// Decodes a base64 string. Its alphabet needs no escapes in JSON, but a server may escape any character; then the
+/// first attempt fails.
 fn read_base64(json: &[u8]) -> Result<Vector, Unreadable> {
     match decode(&json[1..json.len() - 1]) {
         Err(Unreadable::Base64) if json.contains(&b'\\') => {
@@ -324,7 +325,7 @@ fn read_base64(json: &[u8]) -> Result<Vector, Unreadable> {
     }
 }
 
-/// Decodes into the memory that the vector stays in.
+/// Decodes into the memory that the vector will own.
 fn decode(text: &[u8]) -> Result<Vector, Unreadable> {
     let length = base64_simd::STANDARD.decoded_length(text).map_err(|_| Unreadable::Base64)?;
     let mut bytes: Arc<[u8]> = iter::repeat_n(0, length).collect();
@@ -333,7 +334,7 @@ fn decode(text: &[u8]) -> Result<Vector, Unreadable> {
     Ok(Vector::from_shared(bytes)?)
 }
 
-/// Reads each number straight to f32: the way through f64 would round twice.
+/// Parses each number directly to f32, because parsing to f64 first would round twice.
 fn read_numbers(json: &[u8]) -> Result<Vector, Unreadable> {
     let json = str::from_utf8(json).map_err(|_| Unreadable::Shape)?;
     let list = json.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(Unreadable::Shape)?;

@@ -1,4 +1,4 @@
-//! Answers that are read, and answers that are not believed.
+//! Answers that are accepted, and answers that are rejected.
 
 use super::*;
 
@@ -78,7 +78,7 @@ fn escaped_base64_is_base64() {
 
 #[test]
 fn numbers_are_rounded_once() {
-    // Lies just above the middle of two f32; by way of f64 it would be rounded to even, downwards.
+    // This is just above the middle of two f32. Parsed by way of f64 it would be rounded to even, downwards.
     let data = r#"[{"index":0,"embedding":[1.00000005960464477540]}]"#;
     assert_eq!(vectors(data, 1), Ok(vec![vec![1.000_000_1]]));
 }
@@ -206,7 +206,7 @@ fn another_dimension_than_expected_is_told() {
     assert_eq!(read(Some(3), Some(2)), Err(Unreadable::OtherDimension(3)));
 }
 
-/// One answer with this vector as base64.
+/// Returns an answer with this vector as base64.
 fn base64_answer(bytes: &[u8]) -> String {
     format!(r#"{{"data":[{{"index":0,"embedding":"{}"}}]}}"#, base64_simd::STANDARD.encode_to_string(bytes))
 }

@@ -1,4 +1,4 @@
-//! Our own answer as bytes, in pieces of a bounded size, so that a very large one is never built whole.
+//! Renders our own answer in pieces of a bounded size, so a very large answer is never built as a whole.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +10,8 @@ use super::Members;
 use crate::packed::Packed;
 use crate::vector::COMPONENT_BYTES;
 
-/// Aim for one frame. Larger ones come from fresh pages instead of the allocator's free lists; smaller ones cost writes.
+/// Target size of a frame. Larger ones need fresh pages instead of the allocator's free lists; smaller ones
+/// cost more writes.
 const PIECE_BYTES: usize = 64 * 1024;
 
 /// Upper bound of one component's text with its comma: sign, nine digits, point, exponent.
@@ -21,9 +22,9 @@ const COMPONENT_TEXT_BYTES: usize = 17;
 pub struct Rendering {
     /// The distinct vectors.
     pub vectors: Arc<[Packed]>,
-    /// For each input, in order, which of the vectors is its.
+    /// For each input, in order, the index of its vector.
     pub slots: Arc<[u32]>,
-    /// The form of the numbers.
+    /// Encoding of the vectors.
     pub encoding: Encoding,
     /// The model's name.
     pub model: String,
@@ -31,17 +32,17 @@ pub struct Rendering {
     pub prompt_tokens: u64,
     /// Further members of the answer.
     pub members: Members,
-    /// Inputs whose vector is a mock; any adds the `vecho` member.
+    /// Inputs answered with mocks. Any such input adds the `vecho` member.
     pub mocks: Vec<u32>,
 }
 
 impl Rendering {
-    /// The whole answer in one buffer, which may have room to spare.
+    /// Returns the whole answer in one buffer, which may have spare capacity.
     pub fn to_bytes(&self) -> Bytes {
         Bytes::from(self.to_vec())
     }
 
-    /// The same for an answer that is kept for long: without spare room.
+    /// Returns the whole answer without spare capacity, for answers that are stored for long.
     pub fn to_lasting_bytes(&self) -> Bytes {
         let mut body = self.to_vec();
         body.shrink_to_fit();
@@ -54,7 +55,7 @@ impl Rendering {
         body
     }
 
-    /// The exact length, where it is known without rendering: numbers differ in length, base64 does not.
+    /// Returns the exact length if it is known without rendering: base64 has a fixed length, numbers have not.
     pub fn exact_len(&self) -> Option<u64> {
         if self.encoding == Encoding::Float {
             return None;
@@ -65,7 +66,7 @@ impl Rendering {
         Some((HEAD.len() + items + self.slots.len().saturating_sub(1) + tail.len()) as u64)
     }
 
-    /// An upper bound of the length.
+    /// Returns an upper bound of the length.
     pub fn largest_len(&self) -> usize {
         let items: usize = (0..self.slots.len()).map(|place| self.largest_item_len(place) + 1).sum();
         // A character of a name takes at most six bytes, and the place of a mock ten digits and a comma.
@@ -73,8 +74,8 @@ impl Rendering {
         HEAD.len() + items + TAIL_BYTES + self.model.len() * 6 + members + self.mocks.len() * 11
     }
 
-    /// Renders the inputs from `from` on until a piece is full; returns it and the first input not yet rendered.
-    /// The first piece carries the head, the last one the tail.
+    /// Renders the inputs from `from` on until a piece is full. Returns the piece and the first input that is not
+    /// rendered yet. The first piece contains the head, the last one the tail.
     pub fn piece(&self, from: usize) -> (Bytes, usize) {
         let mut until = from;
         let mut expected_bytes = 0;
@@ -87,7 +88,7 @@ impl Rendering {
         (Bytes::from(body), until)
     }
 
-    /// How many inputs there are.
+    /// Returns the number of inputs.
     pub fn inputs(&self) -> usize {
         self.slots.len()
     }
@@ -128,7 +129,8 @@ impl Rendering {
         }
     }
 
-    /// The length of an item in base64, but for the digits of its place; a bound of it in numbers.
+    /// Returns the length of an item in base64, with the maximum digits for its place. For numbers it is an upper
+    /// bound.
     fn largest_item_len(&self, place: usize) -> usize {
         let frame = ITEM_HEAD.len() + PLACE_DIGITS + ",\"embedding\":\"\"}".len();
         let vector = self.vector(place);
@@ -168,20 +170,20 @@ fn write_json(body: &mut Vec<u8>, value: &impl serde::Serialize) {
 
 const HEAD: &str = "{\"object\":\"list\",\"data\":[";
 
-/// A tail without the model's name and the places of mocks, but with room for the longest numbers.
+/// Upper bound of the tail with the longest numbers, without the model's name and the places of mocks.
 const TAIL_BYTES: usize = 160;
 
-/// Room for the place of an item: requests have fewer inputs than would need another digit.
+/// Maximum digits of an item's place.
 const PLACE_DIGITS: usize = 10;
 
 const ITEM_HEAD: &str = "{\"object\":\"embedding\",\"index\":";
 
-/// Of the room for the digits of a place what it does not need.
+/// Returns the number of unused digits of a place.
 fn spare_digits(place: usize) -> usize {
     PLACE_DIGITS - 1 - place.checked_ilog10().unwrap_or(0) as usize
 }
 
-/// Each component as the shortest decimal that reads back to the same f32.
+/// Writes each component as the shortest decimal that parses to the same f32.
 fn write_numbers(vector: &Packed, body: &mut Vec<u8>) {
     let mut text = zmij::Buffer::new();
     let mut before = b'[';
