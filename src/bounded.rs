@@ -1,4 +1,4 @@
-//! A concurrent map from [`Key`] that stays under a bound in bytes. The only file that knows the cache library.
+//! Concurrent map from [`Key`] with a limit in bytes. No other file uses the cache library.
 
 mod mark;
 
@@ -14,54 +14,54 @@ use crate::key::{Key, SeenKeys, Spread};
 
 pub use mark::Mark;
 
-/// What an entry costs beside its value: its place in the slab with key and links, its slot in the table, and its part
-/// of the keys that are remembered after they had to go.
-/// Measured over 40,000 to 140,000 entries: resident memory grows by what is counted and 2 to 3 % with vectors of 1536
-/// components, 4 % at most with 512, and 1 to 4 % less with 64.
+/// Memory of an entry in addition to its value: key and links in the slab, a slot in the table, and a share of the
+/// ghost keys, which the cache remembers after an eviction. Measured with 40,000 to 140,000 entries: resident memory
+/// grows by the counted bytes plus 2 to 3 % for vectors of 1536 components, plus at most 4 % for 512, and minus
+/// 1 to 4 % for 64.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
 
-/// What an entry is taken to weigh when it is decided how many parts there are, and how many keys of entries are
-/// remembered that had to go: about a vector of 1536 numbers. It need not be right.
+/// Assumed weight of an entry, about that of a vector of 1536 components. It determines the number of shards and of
+/// ghost keys, and need not be exact.
 const USUAL_ENTRY_BYTES: u64 = 4_096;
 
-/// Most keys of shed entries that are remembered, in eight bytes each.
+/// Limit on remembered keys of shed entries. Each takes eight bytes.
 const MAX_SHED_KEYS: usize = 1 << 16;
 
-/// A value that can be kept.
+/// Value that can be stored in the map.
 pub trait Entry {
-    /// Bytes it occupies on the heap and inline.
+    /// Returns the bytes that the value occupies on the heap and inline.
     fn weight_bytes(&self) -> u64;
 
-    /// The mark by which shedding chooses. An entry without one goes first.
+    /// Returns the mark that decides the order of shedding. Entries without a mark are shed first.
     fn mark(&self) -> Option<&Mark> {
         None
     }
 }
 
-/// How large a [`Bounded`] may grow. How long a value serves is its owner's matter: what serves no longer stays until
-/// its room is needed.
+/// Size limits of a [`Bounded`] map. The map does not know expiry times: expired values stay until their room is
+/// needed.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// Bound on the sum of all entries, overhead included.
+    /// Limit on the total weight of all entries, including overhead.
     pub max_bytes: u64,
-    /// Bound on the number of entries.
+    /// Limit on the number of entries.
     pub max_entries: Option<u64>,
 }
 
-/// A byte-bounded map. Cheap handles are made by `Arc`.
+/// Map bounded in bytes. Share it by `Arc`.
 pub struct Bounded<V> {
     entries: Cache<Key, V, Scales, Spread, Departures>,
     /// Number of the latest insertion.
     latest: AtomicU32,
-    /// Keys that were shed. One that comes again proves that it is in use.
+    /// Keys of shed entries. If such a key is inserted again, it is in use.
     shed: SeenKeys,
     evicted: Arc<AtomicU64>,
-    /// Of all entries, as they are: what is weighed may be more, where their number is bounded.
+    /// Actual size of all entries. The weight in the cache may be higher if the number of entries is limited.
     bytes: Arc<AtomicU64>,
     max_bytes: u64,
 }
 
-/// Weighs entries; none counts for less than `least`.
+/// Weigher of entries. No entry weighs less than `least`.
 #[derive(Clone, Copy)]
 struct Scales {
     least: u64,
@@ -73,17 +73,17 @@ impl<V: Entry> Weighter<Key, V> for Scales {
     }
 }
 
-/// Counts the entries that had to go, and their bytes.
+/// Counter of evicted entries and their bytes.
 #[derive(Clone)]
 struct Departures {
     evicted: Arc<AtomicU64>,
     bytes: Arc<AtomicU64>,
 }
 
-/// What becomes of other values while one is put in.
+/// State of one insertion.
 struct Putting<V> {
     key: Option<Key>,
-    /// Kept until the part's lock is let go: to free a value may take long.
+    /// Evicted values, freed after the shard's lock is released, because freeing may take long.
     gone: Vec<V>,
 }
 
@@ -97,7 +97,7 @@ impl<V: Entry> Lifecycle<Key, V> for Departures {
     type RequestState = Putting<V>;
 
     fn on_evict(&self, putting: &mut Putting<V>, key: Key, value: V) {
-        // An older value of the same key is replaced, which makes no room.
+        // Replacing an older value of the same key is not an eviction.
         if putting.key != Some(key) {
             self.evicted.fetch_add(1, Ordering::Relaxed);
         }
@@ -107,8 +107,8 @@ impl<V: Entry> Lifecycle<Key, V> for Departures {
 }
 
 impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
-    /// An empty map of at most so many `parts`, each with its lock and its share of the bytes: a value larger than a
-    /// part is not kept.
+    /// Creates an empty map with at most `parts` shards. Each shard has its own lock and an equal share of the bytes. A
+    /// value larger than a shard is not stored.
     pub fn new(bounds: Bounds, parts: usize) -> Self {
         let (evicted, bytes) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
         let departures = Departures { evicted: Arc::clone(&evicted), bytes: Arc::clone(&bytes) };
@@ -125,7 +125,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
         Self { entries, latest, shed, evicted, bytes, max_bytes: bounds.max_bytes }
     }
 
-    /// The value under `key`; counts as a use.
+    /// Returns the value under `key` and marks it as read.
     pub fn get(&self, key: &Key) -> Option<V> {
         let value = self.entries.get(key)?;
         if let Some(mark) = value.mark() {
@@ -134,7 +134,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
         Some(value)
     }
 
-    /// Puts a value in, replacing an older one.
+    /// Stores a value, and replaces an older one.
     pub fn insert(&self, key: Key, value: V) {
         if let Some(mark) = value.mark() {
             let comes_again = self.shed.has(&key) || self.entries.contains_key(&key);
@@ -144,33 +144,34 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
         self.entries.insert_with_lifecycle(key, value, &mut Putting { key: Some(key), gone: Vec::new() });
     }
 
-    /// Takes one entry out.
+    /// Removes one entry.
     pub fn remove(&self, key: &Key) {
         self.note_gone(self.entries.remove(key).as_ref());
     }
 
-    /// Takes every entry out. One by one, so that nobody waits for a lock while the values of a whole part are freed.
+    /// Removes all entries one by one, so no lock is held while the values of a whole shard are freed.
     pub fn clear(&self) {
         for entry in self.entries.drain() {
             self.note_gone(Some(&entry));
         }
     }
 
-    /// Shows every entry until `visit` breaks off. What is put in or taken out meanwhile may be shown or not.
+    /// Passes every entry to `visit` until it breaks. Entries inserted or removed meanwhile may be missing.
     pub fn each(&self, mut visit: impl FnMut(&Key, &V) -> ControlFlow<()>) -> ControlFlow<()> {
         self.entries.iter().try_for_each(|(key, value)| visit(&key, &value))
     }
 
-    /// Takes out the entries for which `gone` holds, one by one as well; says how many those were.
+    /// Removes the entries for which `gone` returns true, one by one, and returns how many there were.
     pub fn remove_where(&self, gone: impl Fn(&V) -> bool) -> u64 {
         let is_taken =
             |(key, value): &(Key, V)| gone(value) && self.note_gone(self.entries.remove_if(key, &gone).as_ref());
         self.entries.iter().filter(is_taken).count() as u64
     }
 
-    /// Takes out entries until about `bytes` are free; says how many bytes those held. Entries that were never read go
-    /// first, and of those the newest: so a flood of new keys makes room for itself, as it does where the map is full.
-    /// Where it comes to entries that were read, those that are left have to be read again to outlast newer ones.
+    /// Removes entries until about `bytes` are free, and returns the bytes freed. Entries that were never read are
+    /// removed first, and of those the newest: a flood of new keys then displaces itself, as it does when the map is
+    /// full. If entries that were read must be removed too, the remaining ones count as the oldest unread entries until
+    /// they are read again.
     pub fn shed(&self, bytes: u64) -> u64 {
         let (mut freed, mut reaches_read) = (0, false);
         for (unread, key) in self.by_use() {
@@ -191,7 +192,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
         freed
     }
 
-    /// All keys, the least useful ones first. Takes about 1 % of the memory of vectors for a moment.
+    /// Returns all keys, the least useful first. Temporarily takes about 1 % of the memory of the vectors.
     fn by_use(&self) -> Vec<(Option<u32>, Key)> {
         let mut keys: Vec<_> =
             self.entries.iter().map(|(key, value)| (value.mark().map_or(Some(u32::MAX), Mark::unread), key)).collect();
@@ -199,46 +200,47 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
         keys
     }
 
-    /// Counts what was taken out, if anything was; says whether.
+    /// Subtracts a removed entry from the size. Returns true if there was one.
     fn note_gone(&self, entry: Option<&(Key, V)>) -> bool {
         let bytes = entry.map(|(_, value)| entry_bytes(value));
         self.bytes.fetch_sub(bytes.unwrap_or(0), Ordering::Relaxed);
         bytes.is_some()
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> u64 {
         self.entries.len() as u64
     }
 
-    /// Whether there is no entry.
+    /// Returns true if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// Bytes of all entries.
+    /// Returns the size of all entries in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The bound on those bytes.
+    /// Returns the limit on the size in bytes.
     pub const fn max_bytes(&self) -> u64 {
         self.max_bytes
     }
 
-    /// Entries that had to go because the map was full, or was told to shed.
+    /// Returns the number of entries evicted because the map was full or had to shed.
     pub fn evicted(&self) -> u64 {
         self.evicted.load(Ordering::Relaxed)
     }
 }
 
-/// The map has one capacity. A bound on entries becomes a least weight of each, so that the bytes run out first.
+/// Returns the least weight of an entry. The cache has one capacity, so a limit on entries is expressed as a weight.
 fn least_weight(bounds: Bounds) -> u64 {
-    // What is heavier than the part for what is in use, 97 % of the whole, would not be let in at all.
+    // The cache rejects entries heavier than its part for used entries, which is 97 % of the whole.
     bounds.max_entries.map_or(0, |most| (bounds.max_bytes / most.max(1)).min(bounds.max_bytes / 100 * 97))
 }
 
-/// Keys fall into the parts by chance. With a thousand to each, a map bounded in entries holds nearly all that it may.
+/// Returns the largest number of shards. Keys are distributed at random, so a shard needs about a thousand entries to
+/// be filled evenly; then a map with a limit on entries holds nearly that many.
 fn most_parts(bounds: Bounds) -> usize {
     bounds.max_entries.map_or(usize::MAX, |most| usize::try_from(most / 1_000).unwrap_or(usize::MAX).max(1))
 }

@@ -1,26 +1,26 @@
-//! The time of day, as a handle, so that a test can let a record grow old without waiting.
+//! Time of day behind a handle, so tests can let a record expire without waiting.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Where "now" comes from. Cheap to clone; clones of a manual clock move together.
+/// Source of the current time. Cheap to clone; clones of a manual clock move together.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The operating system's time of day.
+    /// The operating system's clock.
     #[default]
     System,
-    /// Time that stands still until it is told to move. For tests.
+    /// A clock that moves only on request. For tests.
     Manual(Arc<AtomicU64>),
 }
 
 impl Clock {
-    /// A clock that shows `now_ms` until [`Clock::advance_ms`] moves it.
+    /// Creates a clock that shows `now_ms` until [`Clock::advance_ms`] moves it.
     pub fn manual(now_ms: u64) -> Self {
         Self::Manual(Arc::new(AtomicU64::new(now_ms)))
     }
 
-    /// Milliseconds since the Unix epoch.
+    /// Returns the milliseconds since the Unix epoch.
     pub fn now_ms(&self) -> u64 {
         match self {
             Self::System => system_ms(),
@@ -28,7 +28,7 @@ impl Clock {
         }
     }
 
-    /// Moves a manual clock forward. The system's clock cannot be moved; there it does nothing.
+    /// Moves a manual clock forward. Has no effect on the system's clock.
     pub fn advance_ms(&self, by_ms: u64) {
         if let Self::Manual(at) = self {
             at.fetch_add(by_ms, Ordering::SeqCst);
@@ -41,19 +41,19 @@ fn system_ms() -> u64 {
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A time in milliseconds since the Unix epoch, in RFC 3339: UTC, to the second.
+/// Formats milliseconds since the Unix epoch as RFC 3339, in UTC and to the second.
 pub fn rfc3339(at_ms: u64) -> String {
-    // The years that the format has: up to 9999.
+    // RFC 3339 has no years after 9999.
     const LAST_MS: u64 = 253_402_300_799_999;
     humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_millis(at_ms.min(LAST_MS))).to_string()
 }
 
-/// A time during which something went on that operators are told of.
+/// Period of a condition that is reported to operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Spell {
-    /// It goes on, since then, in milliseconds since the epoch.
+    /// It has lasted since this time, in milliseconds since the Unix epoch.
     Since(u64),
-    /// It is over, and went on until then.
+    /// It has ended, and lasted until this time.
     Until(u64),
 }
 

@@ -1,4 +1,4 @@
-//! Connections to other servers over HTTP: TCP or TLS, with one deadline over name resolution, connect and handshake.
+//! HTTP client connections over TCP or TLS, with one deadline for name resolution, connect and handshake.
 
 mod resolver;
 mod tracked;
@@ -23,47 +23,47 @@ use tower_service::Service;
 pub use resolver::Resolver;
 pub use tracked::{ConnectionUse, Tracked};
 
-/// TCP keepalive: probes start after this much silence and are sent this far apart. Shorter than the idle limits of
-/// common NAT gateways and load balancers, of which 30 s is the shortest.
+/// TCP keepalive: the silence before the first probe, and the interval of probes. It is shorter than the idle timeouts
+/// of common NAT gateways and load balancers, of which 30 s is the shortest.
 pub const KEEPALIVE: Duration = Duration::from_secs(15);
-/// Unanswered probes after which the operating system ends a connection.
+/// Unanswered probes after which the operating system closes a connection.
 pub const KEEPALIVE_PROBES: u32 = 3;
 
 /// Any error of a connection.
 type BoxError = Box<dyn Error + Send + Sync>;
 
-/// How connections to one kind of server are made, and the keys of the configuration that say so.
+/// Settings for connections to one kind of server, with their configuration keys for error messages.
 #[derive(Clone, Copy, Debug)]
 pub struct Connecting<'a> {
-    /// Limit of name lookup, TCP and TLS together.
+    /// Timeout of name resolution, TCP connect and TLS handshake together.
     pub limit: Duration,
-    /// The key of that limit.
+    /// Configuration key of the timeout.
     pub limit_key: &'static str,
-    /// PEM file with roots to trust besides the public ones.
+    /// PEM file with trusted roots in addition to the public ones.
     pub ca_file: Option<&'a Path>,
-    /// The key of that file.
+    /// Configuration key of that file.
     pub ca_key: &'static str,
 }
 
-/// Why the TLS set-up for connections cannot be made.
+/// Reason why TLS for connections cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// The file with further roots cannot be read as PEM certificates.
+    /// The file with additional roots cannot be read as PEM certificates.
     #[error("{key} {path}: {cause}", path = path.display())]
     CaFile {
-        /// The key that names it.
+        /// Configuration key of the file.
         key: &'static str,
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         cause: String,
     },
-    /// The TLS library refuses its own defaults.
+    /// The TLS library rejects its own defaults.
     #[error("TLS cannot be set up: {0}")]
     Provider(#[from] rustls::Error),
 }
 
-/// The chain of causes in one line.
+/// Returns an error and its chain of causes in one line.
 pub fn cause_of(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -74,7 +74,7 @@ pub fn cause_of(error: &dyn Error) -> String {
     text
 }
 
-/// The last cause in the chain, which is the most specific one.
+/// Returns the last cause in the chain, which is the most specific one.
 pub fn root_cause_of(error: &dyn Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {
@@ -83,10 +83,10 @@ pub fn root_cause_of(error: &dyn Error) -> String {
     cause.to_string()
 }
 
-/// A connection before its use is tracked.
+/// Connection before its use is tracked.
 type Stream = <HttpsConnector<HttpConnector<Resolver>> as Service<Uri>>::Response;
 
-/// A connector whose connections are up within a time limit or fail.
+/// Connector that establishes connections within a timeout.
 #[derive(Clone)]
 pub struct TimedConnector {
     inner: HttpsConnector<HttpConnector<Resolver>>,
@@ -95,20 +95,20 @@ pub struct TimedConnector {
 }
 
 impl TimedConnector {
-    /// A connector that trusts the public roots and those in its file.
+    /// Creates a connector that trusts the public roots and those in the configured file.
     pub fn new(connecting: Connecting<'_>) -> Result<Self, TlsError> {
         Self::with_resolver(connecting, Resolver::default())
     }
 
-    /// The same with another way to look up names.
+    /// Creates a connector with another resolver.
     pub fn with_resolver(connecting: Connecting<'_>, resolver: Resolver) -> Result<Self, TlsError> {
         let Connecting { limit, limit_key, ca_file, ca_key } = connecting;
         let mut tcp = HttpConnector::new_with_resolver(resolver);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(limit));
         tcp.enforce_http(false);
-        // TCP_USER_TIMEOUT is not set: it also ends the connection of a live peer that stops reading for that long, as a
-        // busy server does.
+        // TCP_USER_TIMEOUT is not set: it would also close the connection of a live peer that stops reading for that
+        // long, as a busy server does.
         tcp.set_keepalive(Some(KEEPALIVE));
         tcp.set_keepalive_interval(Some(KEEPALIVE));
         tcp.set_keepalive_retries(Some(KEEPALIVE_PROBES));
@@ -135,7 +135,7 @@ fn tls_config(ca_file: Option<&Path>, key: &'static str) -> Result<ClientConfig,
     Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// Why a file with roots cannot be used. Blocks on the file.
+/// Returns the reason why a file with roots cannot be used. Blocks on the file.
 pub fn roots_fault(path: &Path) -> Option<String> {
     add_roots(&mut RootCertStore::empty(), path).err().map(|cause| format!("{}: {cause}", path.display()))
 }

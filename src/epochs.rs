@@ -1,55 +1,56 @@
-//! Counts purges for what outlives the process or is shared between several.
+//! Purge counts for records that outlive the process or are shared between several processes.
 //!
-//! Every purge raises one count: that of a model's name, or the one of everything. A record that is put at rest carries
-//! its epoch, the sum of the counts that concern it. Counts only grow, so a later purge of its like makes the sum
-//! larger than what the record carries, and it is never served again, wherever it lay meanwhile. Who learns of the
-//! counts of others takes the larger ones.
+//! Every purge raises one count: that of a model's name, or that of everything. A stored record carries its epoch, the
+//! sum of the counts that apply to it. Counts only grow, so a later purge makes the sum larger than the epoch in the
+//! record, and the record is never served again, wherever it is stored. Counts of other processes are merged by taking
+//! the larger value.
 //!
-//! Beside the counts stand the debts: purges of which those who share a tier with this process have yet to hear. Both
-//! are kept together, so that who starts anew after an outage knows what it still has to tell.
+//! In addition to the counts there are debts: purges that the processes sharing a tier have not been told of yet.
+//! Counts and debts are saved together, so a process that restarts after an outage knows what it still has to publish.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use tokio::sync::Notify;
 
-/// The name under which purges of everything are counted. No model can have it: their names are never empty.
+/// Name under which purges of everything are counted. No model has this name, because model names are never empty.
 pub const EVERYTHING: &str = "";
 
-/// Largest count that is believed of others. Each purge adds one, so a larger count is an error or forged, and would
-/// leave no room for later purges.
+/// Largest count accepted from other processes. Each purge adds one, so a larger count is an error or a forgery, and
+/// would leave no room for later purges.
 pub const MAX_COUNT: u64 = 1 << 48;
 
-/// Names that this process counts apart; with more of them, a purge of one more is a purge of everything.
+/// Limit on names that this process counts separately. Beyond it, a purge of another name becomes a purge of
+/// everything.
 const MAX_NAMES: usize = 1_000;
 
-/// Purges by the name of the model that they concern.
+/// Purge counts by name of the model.
 pub type PurgeCounts = BTreeMap<String, u64>;
 
-/// Purges that others have yet to hear of, by the names that the tier has for them which they share.
+/// Debts by name of the field in the shared tier.
 pub type Debts = BTreeMap<String, u64>;
 
-/// What is to outlive a process: the counts, and the debts.
+/// State that must survive a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Noted {
-    /// All purges known.
+    /// All known purges.
     pub counts: PurgeCounts,
-    /// Those that others have yet to hear of.
+    /// Purges that other processes have not been told of yet.
     pub debts: Debts,
 }
 
-/// The counts and debts as known here.
+/// Counts and debts known to this process.
 #[derive(Debug, Default)]
 pub struct Epochs {
     counts: RwLock<PurgeCounts>,
-    /// Counts that are about to be learnt.
+    /// Counts that are about to be learned.
     expected: Mutex<PurgeCounts>,
     debts: Mutex<Debts>,
     paid: Notify,
 }
 
 impl Epochs {
-    /// The epoch of what goes by these names, of which some may be equal.
+    /// Returns the epoch of a record with these names, which may contain duplicates.
     pub fn of(&self, names: &[&str]) -> u64 {
         let counts = self.read();
         let count = |name: &str| counts.get(name).copied().unwrap_or(0);
@@ -58,7 +59,7 @@ impl Epochs {
         count(EVERYTHING) + named
     }
 
-    /// Notes a purge of one model, or of everything; returns the name whose count it raised.
+    /// Counts a purge of one model or of everything, and returns the name of the count.
     pub fn raise(&self, model: Option<&str>) -> String {
         let mut counts = self.write();
         let name = model.unwrap_or(EVERYTHING);
@@ -67,35 +68,35 @@ impl Epochs {
         name.to_owned()
     }
 
-    /// The names whose counts are lower here than elsewhere: the purges missed.
+    /// Returns the names with lower counts here than in `elsewhere`: the missed purges.
     pub fn missed(&self, elsewhere: &PurgeCounts) -> Vec<String> {
         let counts = self.read();
         let is_behind = |name: &str, count: u64| counts.get(name).copied().unwrap_or(0) < count;
         believed(elsewhere).filter(|(name, count)| is_behind(name, **count)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Takes in what is known elsewhere, where it is more.
+    /// Merges counts from elsewhere by taking the larger value.
     pub fn learn(&self, elsewhere: &PurgeCounts) {
         raise_to(&mut self.write(), elsewhere);
     }
 
-    /// Has these counts noted from now on. They are to be learnt once they are: who starts anew must not begin below a
-    /// count that something was stored under.
+    /// Adds these counts to the state to be saved. They are applied only after it is saved: after a restart, a process
+    /// must not begin below a count under which records were stored.
     pub fn expect(&self, elsewhere: &PurgeCounts) {
         raise_to(&mut self.expected.lock().unwrap_or_else(PoisonError::into_inner), elsewhere);
     }
 
-    /// A purge that is noted here has yet to become known elsewhere.
+    /// Adds a debt for a purge that is already counted here.
     pub fn owe(&self, debt: &str) {
         *self.lock_debts().entry(debt.to_owned()).or_default() += 1;
     }
 
-    /// What others have yet to hear.
+    /// Returns all debts.
     pub fn debts(&self) -> Debts {
         self.lock_debts().clone()
     }
 
-    /// These have become known elsewhere.
+    /// Removes debts that have been published.
     pub fn pay(&self, told: &Debts) {
         let mut debts = self.lock_debts();
         for (debt, count) in told {
@@ -110,7 +111,7 @@ impl Epochs {
         }
     }
 
-    /// Takes over what an earlier process could not tell.
+    /// Adds the debts that an earlier process could not publish.
     pub fn inherit(&self, left: &Debts) {
         let mut debts = self.lock_debts();
         for (debt, count) in left {
@@ -119,12 +120,12 @@ impl Epochs {
         }
     }
 
-    /// Resolves when debts were paid since this was last asked. For one asker.
+    /// Resolves when debts were paid since the last call. Supports one waiting task.
     pub async fn paid(&self) {
         self.paid.notified().await;
     }
 
-    /// All that is to be noted. Debts are read first: of a purge in between, the count is noted at least.
+    /// Returns the state to save. Debts are read first: then the count of a purge in between is saved in any case.
     pub fn to_note(&self) -> Noted {
         let (debts, mut counts) = (self.debts(), self.counts());
         raise_to(&mut counts, &self.expected.lock().unwrap_or_else(PoisonError::into_inner));
@@ -135,7 +136,7 @@ impl Epochs {
         self.debts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All counts.
+    /// Returns all counts.
     pub fn counts(&self) -> PurgeCounts {
         self.read().clone()
     }

@@ -1,36 +1,36 @@
-//! Counts purges, so that nothing that was fetched or rendered before one survives it; and imports that replaced
-//! something, which nothing survives that was rendered before.
+//! Generations invalidate data that is in flight or cached. A purge invalidates all fetches and renderings that began
+//! before it. An import that replaces records invalidates all renderings that began before it.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Purges of which it is known what they took. Whatever began before those counts as purged.
+/// Number of purges with known names. Anything that began before those counts as purged.
 const MAX_KNOWN: usize = 128;
 
-/// One stretch of time between two of them.
+/// Period between two such events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Generation {
     purges: u64,
     imports: u64,
 }
 
-/// The count itself.
+/// Counter of generations.
 #[derive(Debug, Default)]
 pub struct Generations {
     purges: AtomicU64,
     imports: AtomicU64,
-    /// The last purges, the newest at the end: the model whose entries went, or nothing where all went.
+    /// Models of the latest purges, the newest at the end; `None` for a purge of everything.
     known: Mutex<VecDeque<Option<Box<str>>>>,
 }
 
 impl Generations {
-    /// The generation to which whatever begins now belongs.
+    /// Returns the generation of work that begins now.
     pub fn current(&self) -> Generation {
         Generation { purges: self.purges.load(Ordering::SeqCst), imports: self.imports.load(Ordering::SeqCst) }
     }
 
-    /// Ends the current generation: a purge begins, of one model or of everything.
+    /// Ends the current generation because of a purge of one model or of everything.
     pub fn next(&self, model: Option<&str>) {
         let mut known = self.known();
         if known.len() == MAX_KNOWN {
@@ -40,13 +40,13 @@ impl Generations {
         self.purges.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Ends the current generation without a purge: something that was imported is kept in place of an older record. What
-    /// was fetched before stays; what was rendered before does not.
+    /// Ends the current generation without a purge, because an import replaced an older record. Earlier fetches stay
+    /// valid; earlier renderings do not.
     pub fn outdate(&self) {
         self.imports.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Whether a purge since `begun` took what goes by any of these names.
+    /// Returns true if a purge since `begun` covers any of these names.
     pub fn took(&self, names: &[&str], begun: Generation) -> bool {
         if self.current().purges == begun.purges {
             return false;

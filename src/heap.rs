@@ -1,27 +1,26 @@
-//! The allocator: how many heaps it may keep, and giving back what is free. The only unsafe code there is: both are
-//! requests to glibc in its own tongue. Other allocators give memory back by themselves, or not at all.
+//! Allocator settings: the number of heaps, and the return of free memory. No other file has unsafe code. Here both
+//! settings are calls to glibc. Other allocators return memory by themselves, or not at all.
 
-/// Allows the allocator `heaps` heaps. To be called before there are threads.
+/// Limits the allocator to `heaps` heaps. Must be called before other threads start.
 ///
-/// glibc makes one for nearly every thread that allocates, up to eight for each processor, and what is free in one is of
-/// no use to another. All but the first also grow page by page, at the price of a call to the operating system each.
+/// glibc creates a heap for nearly every thread that allocates, up to eight for each processor, and free memory in one
+/// heap is of no use to another. All heaps but the first also grow page by page, with one system call each.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "it is a foreign function")]
 pub fn limit_heaps(heaps: usize) {
     let heaps = libc::c_int::try_from(heaps.max(1)).unwrap_or(libc::c_int::MAX);
     // SAFETY: `mallopt` takes two numbers, and changes a setting of the allocator under the allocator's own lock.
     unsafe {
-        // A number that is not taken leaves the limit where it was.
+        // If the number is rejected, the limit does not change.
         libc::mallopt(libc::M_ARENA_MAX, heaps);
     }
 }
 
-/// Allows the allocator `heaps` heaps, where it has more than one.
+/// Limits the allocator to `heaps` heaps, if it has more than one.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn limit_heaps(_heaps: usize) {}
 
-/// Gives memory that was freed, but is still held by the allocator, back to the operating system. Takes milliseconds on
-/// a large heap.
+/// Returns freed memory that the allocator still holds to the operating system. Takes milliseconds on a large heap.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "it is a foreign function")]
 pub fn give_back() {
@@ -32,6 +31,6 @@ pub fn give_back() {
     }
 }
 
-/// Gives free memory back to the operating system, where the allocator does not do so by itself.
+/// Returns freed memory to the operating system, if the allocator does not do so by itself.
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
 pub fn give_back() {}

@@ -1,7 +1,7 @@
 //! Cache keys: 32 bytes of blake3 over everything that can change a vector.
 //!
-//! Every part goes into the hash behind a one-byte tag and its length, so that no two different sequences of parts
-//! feed the hash the same bytes. Texts are never kept, only these keys.
+//! Each part is hashed with a one-byte tag and its length, so two different sequences of parts never feed the hash the
+//! same bytes. Texts are never stored, only these keys.
 
 mod passing;
 mod seen;
@@ -16,32 +16,32 @@ pub use passing::PassingSecret;
 pub use seen::SeenKeys;
 pub use spread::{KeyMap, Spread};
 
-/// Bumped whenever the recipe below changes, so that entries of an older recipe are never found.
+/// Version of the derivation below. It must change with the derivation, so entries with older keys are never found.
 const RECIPE: &[u8] = b"vecho key 1";
 
-/// Identifies one vector: the hash of scope, upstream, space and input.
+/// Identifier of one vector: the hash of scope, upstream, space and input.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key([u8; 32]);
 
 impl Key {
-    /// A key that was written down as its raw bytes.
+    /// Creates a key from its raw bytes.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The raw bytes.
+    /// Returns the raw bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// The key of one further part in the context that this key stands for. Hashes one short contiguous buffer, which
-    /// is much cheaper than to go on with a hasher that has already started. The context's bytes are as hard to guess
-    /// as its secret, so a keyed context keys what extends it.
+    /// Returns the key of this context extended by one part. Hashes one short contiguous buffer, which is much cheaper
+    /// than continuing a hasher that has already started. The context's key is as hard to guess as its secret, so an
+    /// extension of a keyed context is keyed too.
     #[must_use]
     pub fn extend(&self, tag: Tag, bytes: &[u8]) -> Self {
         const HEAD_BYTES: usize = 32 + PART_HEAD_BYTES;
         let whole = HEAD_BYTES + bytes.len();
-        // Most inputs are short, and a batch of them would ask the allocator for each.
+        // Most inputs are short. Without this buffer, each input of a batch would cost an allocation.
         let (mut short, mut long) = ([0; GATHERED_BYTES], Vec::new());
         let buffer = if whole <= GATHERED_BYTES {
             &mut short[..whole]
@@ -61,18 +61,19 @@ impl Key {
         Self(key)
     }
 
-    /// An endless stream of bytes that only this key gives.
+    /// Returns an endless pseudorandom byte stream that is determined by this key.
     pub fn stream(&self) -> KeyStream {
         KeyStream(blake3::Hasher::new().update(&self.0).finalize_xof())
     }
 
-    /// A number taken from the key, evenly spread and never zero.
+    /// Returns a 64-bit mark of the key, evenly distributed and never zero.
     pub fn mark(&self) -> u64 {
         let first = self.0.first_chunk::<8>().expect("a key must have 32 bytes");
         u64::from_le_bytes(*first) | 1 << 63
     }
 
-    /// A small number taken from the key, evenly spread, for choosing a shard. A map inside of it goes by other bytes.
+    /// Returns a small, evenly distributed number for choosing a shard. The map inside a shard uses other bytes of the
+    /// key.
     pub fn shard(&self) -> usize {
         usize::from(self.0[31])
     }
@@ -90,56 +91,56 @@ impl fmt::Debug for Key {
     }
 }
 
-/// See [`Key::stream`].
+/// Byte stream of [`Key::stream`].
 pub struct KeyStream(blake3::OutputReader);
 
 impl KeyStream {
-    /// Fills `bytes` with the next ones.
+    /// Fills `bytes` with the next bytes of the stream.
     pub fn fill(&mut self, bytes: &mut [u8]) {
         self.0.fill(bytes);
     }
 }
 
-/// What a part of a key is. The numbers are written into every key: never reuse one.
+/// Kind of a part of a key. The numbers are part of every key, so a number must never be reused.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub enum Tag {
-    /// The kind of scope and, for a credential, its hash.
+    /// Kind of scope and, for a credential, its hash.
     Scope = 1,
-    /// The caller's `x-vecho-namespace`.
+    /// Caller's `x-vecho-namespace`.
     Namespace = 2,
-    /// The address that would be called, path and query included.
+    /// URL of the upstream call, including path and query.
     Upstream = 3,
-    /// The model's name.
+    /// Name of the model.
     Model = 4,
-    /// The `dimensions` asked for.
+    /// Requested `dimensions`.
     Dimensions = 5,
-    /// Name of a further field that shapes the vector.
+    /// Name of any other field that affects the vector.
     ExtraName = 6,
     /// Value of such a field, as canonical JSON.
     ExtraValue = 7,
-    /// A text input's UTF-8 bytes.
+    /// UTF-8 bytes of a text input.
     Text = 8,
-    /// A token input's ids, each as four little-endian bytes.
+    /// Ids of a token input, each as four little-endian bytes.
     Tokens = 9,
-    /// The bytes of a whole request body.
+    /// Bytes of a whole request body.
     Body = 10,
-    /// A header's name.
+    /// Name of a header.
     HeaderName = 11,
-    /// A header's value.
+    /// Value of a header.
     HeaderValue = 12,
-    /// The form in which vectors travel.
+    /// Encoding of the vectors in the response.
     Encoding = 13,
-    /// Any other decision that keeps two things apart.
+    /// Any other property that separates entries.
     Control = 15,
-    /// The `user` field.
+    /// Value of the `user` field.
     User = 14,
 }
 
 const PART_HEAD_BYTES: usize = 9;
 
-/// Up to here the parts of a key are gathered and hashed in one go, since each update of a hasher has a price of its own.
-/// Allocators have ready-made room of up to 1 KB.
+/// Up to this size, the parts of a key are gathered and hashed in one call, because each update of a hasher has a fixed
+/// cost. Allocators have a size class of up to 1 KB.
 const GATHERED_BYTES: usize = 960;
 
 fn part_head(tag: Tag, length: usize) -> [u8; PART_HEAD_BYTES] {
@@ -149,16 +150,16 @@ fn part_head(tag: Tag, length: usize) -> [u8; PART_HEAD_BYTES] {
     head
 }
 
-/// Builds the key of a context, part by part; [`Key::extend`] goes on from there per input.
+/// Builder for the key of a context, part by part. [`Key::extend`] then adds each input.
 pub struct KeyBuilder<'a> {
     recipe: Recipe<'a>,
-    /// What is not hashed yet.
+    /// Bytes that are not hashed yet.
     gathered: Vec<u8>,
-    /// The hasher of all before it, once there was more than is gathered.
+    /// Hasher of all earlier bytes, once they exceed the buffer.
     begun: Option<Box<blake3::Hasher>>,
 }
 
-/// How the parts become a key.
+/// Method that turns the parts into a key.
 enum Recipe<'a> {
     Plain,
     Keyed([u8; 32]),
@@ -166,7 +167,7 @@ enum Recipe<'a> {
 }
 
 impl KeyBuilder<'static> {
-    /// Starts a key. With a secret the hash is keyed, so that who can read a shared store cannot test it for known texts.
+    /// Starts a key. With a secret the hash is keyed, so readers of a shared store cannot test it for known texts.
     pub fn new(secret: Option<&Secret>) -> Self {
         let derive = |secret: &Secret| blake3::derive_key("vecho 2026 cache key secret", secret.reveal().as_bytes());
         Self::start(secret.map_or(Recipe::Plain, |secret| Recipe::Keyed(derive(secret))))
@@ -207,7 +208,8 @@ impl<'a> KeyBuilder<'a> {
             Recipe::Plain => None,
             Recipe::Keyed(secret) => Some(secret),
             Recipe::Passing(secret) => {
-                // What stands there as its MAC follows from what stands before it, so this leaves no doubt either.
+                // The bytes before the MAC determine that it follows, because they include the length of the part. The
+                // encoding stays unambiguous.
                 self.gathered.extend_from_slice(&secret.mac(bytes));
                 return;
             }
@@ -217,7 +219,7 @@ impl<'a> KeyBuilder<'a> {
         self.gathered.clear();
     }
 
-    /// The key of all parts so far.
+    /// Returns the key of all parts so far.
     pub fn finish(&self) -> Key {
         let hash = match (&self.begun, &self.recipe) {
             (Some(begun), _) => begun.clone().update(&self.gathered).finalize(),
@@ -322,10 +324,10 @@ mod tests {
 
     const TAGS: [Tag; 3] = [Tag::Model, Tag::Text, Tag::Tokens];
 
-    /// The place of a tag in [`TAGS`], and bytes.
+    /// Index of a tag in [`TAGS`], and bytes.
     type OwnedPart = (usize, Vec<u8>);
 
-    /// Few tags and bytes, so that equal and nearly equal sequences are common.
+    /// Generates sequences from few tags and bytes, so equal and nearly equal sequences are common.
     fn sequences() -> impl Strategy<Value = Vec<OwnedPart>> {
         prop::collection::vec((0..TAGS.len(), prop::collection::vec(0_u8..2, 0..3)), 0..4)
     }

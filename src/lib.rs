@@ -1,8 +1,8 @@
 //! vecho: a caching reverse proxy in front of an OpenAI-compatible embeddings endpoint.
 //!
-//! Read the crate by floor, from the bottom up or from the top down. A module uses only modules of floors below its
-//! own, and others of its own floor only where the heading says that they may use one another; no way leads round.
-//! `tests/it/layout.rs` reads these headings and keeps it so.
+//! The crate is layered into floors. A module uses only modules of lower floors. Modules of one floor use one another
+//! only where the heading says so, and dependency cycles are not allowed. `tests/it/layout.rs` reads these headings
+//! and enforces the rules.
 
 // Floor 6: the process.
 pub mod cli;

@@ -1,8 +1,8 @@
-//! Lines of a file, as they are read, none of them longer than a bound: JSON, one value a line.
+//! Reads a file of JSON lines, one value a line, with a limit on the length of a line.
 
 use std::io::{self, BufRead};
 
-/// Reads lines and counts them.
+/// Reader of numbered lines.
 #[derive(Debug)]
 pub struct Lines<R> {
     from: R,
@@ -14,23 +14,23 @@ pub struct Lines<R> {
 /// One line.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Its place in the file, from 1.
+    /// Number of the line, from 1.
     pub number: u64,
-    /// Where it begins, in bytes.
+    /// Offset of its first byte in the file.
     pub offset: u64,
-    /// Bytes that it takes, its end included.
+    /// Size in bytes, including the line end.
     pub size: u64,
-    /// Its bytes without its end; nothing if they are more than the bound.
+    /// Contents without the line end; `None` if they exceed the limit.
     pub bytes: Option<Vec<u8>>,
 }
 
 impl<R: BufRead> Lines<R> {
-    /// Lines of at most `max_bytes`, their ends not counted.
+    /// Creates a reader with a limit of `max_bytes` a line, without line ends.
     pub const fn new(from: R, max_bytes: usize) -> Self {
         Self { from, max_bytes, number: 0, offset: 0 }
     }
 
-    /// The next line that is not blank.
+    /// Returns the next line that is not blank.
     pub fn next_line(&mut self) -> io::Result<Option<Line>> {
         while let Some(line) = self.any_line()? {
             if line.bytes.as_ref().is_none_or(|bytes| !bytes.trim_ascii().is_empty()) {
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<(u64, u64, Option<String>)> {
-        // A small buffer, so that lines come in pieces.
+        // The small buffer splits lines into several reads.
         let mut lines = Lines::new(io::BufReader::with_capacity(2, text.as_bytes()), 5);
         let mut read = Vec::new();
         while let Some(line) = lines.next_line().expect("memory can be read") {

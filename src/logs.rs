@@ -1,4 +1,4 @@
-//! Log lines: how they look, which are written, and changing that while running.
+//! Log output: formats, levels, and changes of the level at runtime.
 
 mod throttled;
 
@@ -16,19 +16,19 @@ use tracing_subscriber::{EnvFilter, Registry, reload};
 use throttled::Foreign;
 pub use throttled::Throttled;
 
-/// Longest text of a caller or an upstream in a log line, in bytes.
+/// Largest size of text from a caller or an upstream in a log line, in bytes.
 const MAX_TOLD_BYTES: usize = 256;
 
-/// `log.format`
+/// Value of `log.format`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text for people.
     Text,
     /// One JSON object a line.
     Json,
 }
 
-/// A text that says no level.
+/// Error for a text that is not a log level.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{level:?} is not a log level or filter: {reason}")]
 pub struct BadLevel {
@@ -36,29 +36,29 @@ pub struct BadLevel {
     reason: String,
 }
 
-/// Logging could not be set up.
+/// Reason why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum InitError {
-    /// The level is none.
+    /// The level is invalid.
     #[error(transparent)]
     Level(#[from] BadLevel),
-    /// This process logs already.
+    /// Logging is already set up in this process.
     #[error("logging is set up already")]
     Twice,
 }
 
-/// Returns the beginning of a text, at most `most_bytes` and an ellipsis.
+/// Returns the start of a text: at most `most_bytes`, and an ellipsis if the text is longer.
 pub fn shortened(text: &str, most_bytes: usize) -> Cow<'_, str> {
     let end = text.floor_char_boundary(most_bytes);
     if end == text.len() { Cow::Borrowed(text) } else { Cow::Owned(format!("{}\u{2026}", &text[..end])) }
 }
 
-/// Returns as much of a text that a caller or an upstream chose as a log line may hold.
+/// Shortens a text from a caller or an upstream to the size allowed in a log line.
 pub fn told(text: &str) -> Cow<'_, str> {
     shortened(text, MAX_TOLD_BYTES)
 }
 
-/// Changes which lines are written while the process runs. Cheap to clone; clones steer the same log.
+/// Handle that changes the log level at runtime. Cheap to clone; clones control the same log.
 #[derive(Clone)]
 pub struct LevelHandle {
     current: Arc<Mutex<String>>,
@@ -73,12 +73,12 @@ impl fmt::Debug for LevelHandle {
 }
 
 impl LevelHandle {
-    /// A handle that checks and remembers levels and steers nothing: for an application that runs inside another one.
+    /// Creates a handle that checks and stores levels without effect, for an application embedded in another one.
     pub fn detached() -> Self {
         Self { current: Arc::new(Mutex::new("info".to_owned())), filter: None, throttled: Throttled::default() }
     }
 
-    /// Writes from now on what `level` says: a level, or a filter such as `info,vecho::upstream=debug`.
+    /// Sets the level: a level name, or a filter such as `info,vecho::upstream=debug`.
     pub fn set(&self, level: &str) -> Result<(), BadLevel> {
         let filter = parse(level)?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,12 +89,12 @@ impl LevelHandle {
         Ok(())
     }
 
-    /// Decides which lines of a flood are written.
+    /// Returns the limiter of repeated lines.
     pub const fn throttled(&self) -> &Throttled {
         &self.throttled
     }
 
-    /// The level in force, as it was set.
+    /// Returns the current level as it was set.
     pub fn current(&self) -> String {
         self.current.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -107,7 +107,7 @@ pub fn init(level: &str, format: LogFormat) -> Result<LevelHandle, InitError> {
     Ok(handle)
 }
 
-/// Whether `level` is a level or a filter.
+/// Checks that `level` is a level or a filter.
 pub fn check(level: &str) -> Result<(), BadLevel> {
     parse(level).map(drop)
 }
@@ -135,7 +135,8 @@ fn parse(level: &str) -> Result<EnvFilter, BadLevel> {
     EnvFilter::builder().parse(level).map_err(|error| bad(level, &error))
 }
 
-/// The filter takes any bare word for the name of a module, so a misspelt level would silence everything.
+/// Detects invalid level names. The filter would accept any bare word as the name of a module, so a misspelled level
+/// would silence all lines.
 fn is_no_level(word: &str) -> bool {
     let bare = !word.contains(['=', '[', ']', '{', '}', '"']);
     word.is_empty() || bare && word.parse::<tracing::level_filters::LevelFilter>().is_err()

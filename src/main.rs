@@ -1,4 +1,4 @@
-//! The process: arguments, environment, exit status.
+//! Entry point of the process: arguments, environment and exit status.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -26,13 +26,13 @@ fn environment() -> impl Iterator<Item = (String, String)> {
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
 
-/// Serves until told to stop. Reads like the life of the process: logging, runtime, start, wait, stop.
+/// Runs the server until a signal stops it: logging, runtime, start, wait, stop.
 fn serve(source: Source, config: Config) -> u8 {
     let level = match logs::init(&config.log.level, config.log.format) {
         Ok(level) => level,
         Err(error) => return failed(cli::FAILED, &error),
     };
-    // Those that serve side by side do not wait for each other there, and the rest take turns with them.
+    // One heap per worker thread: workers do not contend for heap locks, and the other threads share these heaps.
     heap::limit_heaps(config.workers);
     let runtime = match Builder::new_multi_thread().worker_threads(config.workers).enable_all().build() {
         Ok(runtime) => runtime,
@@ -58,19 +58,19 @@ fn serve(source: Source, config: Config) -> u8 {
             }
         }
     });
-    // A disk that hangs would keep its thread, and the process, for ever.
+    // A blocking thread that hangs on a disk would otherwise keep the process alive forever.
     runtime.shutdown_background();
     status
 }
 
-/// Says why there is no start, on standard error itself: a log level or format must not hide or dress it.
+/// Reports a failed start on standard error, regardless of the configured log level and format.
 fn failed(status: u8, error: &dyn std::error::Error) -> u8 {
-    // Where even that cannot be written, the exit status has to do.
+    // If standard error cannot be written, the exit status is the only report.
     writeln!(io::stderr(), "vecho: cannot start: {error}").ok();
     status
 }
 
-/// The signals that stop the process.
+/// Signals that stop the process.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,

@@ -1,4 +1,4 @@
-//! The machine and this process on it: memory in use, memory allowed, and memory given back.
+//! Memory of the machine and of this process: current use, limits, and the return of free memory.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,37 +8,37 @@ use serde::Serialize;
 
 use crate::heap;
 
-/// Where the numbers come from. The folders of the kernel can be looked up under another root, for tests.
+/// Source of the numbers. Tests can place the kernel's folders under another root.
 #[derive(Clone, Debug)]
 pub struct System {
     root: PathBuf,
 }
 
-/// The machine, or the container that passes for one.
+/// The machine, or the container that this process runs in.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Machine {
-    /// Processors that this process may use.
+    /// Processors available to this process.
     pub cpu_count: usize,
-    /// Memory of the machine.
+    /// Total memory of the machine.
     pub total_memory_bytes: u64,
-    /// Memory that could be had without swapping.
+    /// Memory available without swapping.
     pub available_memory_bytes: u64,
-    /// Share of the machine's memory that is taken, in percent.
+    /// Percentage of the machine's memory that is in use.
     pub memory_percent: f64,
 }
 
-/// What a request for less memory found and did. Sizes are in units of 1,048,576 bytes.
+/// Result of a request to reduce memory. Sizes are in units of 1,048,576 bytes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Optimized {
-    /// What was asked for.
+    /// Requested size.
     pub target_memory_mb: u64,
-    /// What the process occupied when it was asked.
+    /// Resident memory at the time of the request.
     pub current_memory_mb: f64,
-    /// Whether that was over the target.
+    /// True if that was over the target.
     pub optimization_needed: bool,
-    /// What was done, in order.
+    /// Actions taken, in order.
     pub actions_taken: Vec<String>,
-    /// What the operating system got back, measured.
+    /// Measured reduction of resident memory.
     pub memory_saved_mb: f64,
 }
 
@@ -49,22 +49,22 @@ impl Default for System {
 }
 
 impl System {
-    /// The machine that this process runs on.
+    /// Returns the machine that this process runs on.
     pub fn new() -> Self {
         Self::under(Path::new("/"))
     }
 
-    /// A machine whose `proc` and `sys` lie under `root`.
+    /// Returns a machine with `proc` and `sys` under `root`.
     pub fn under(root: &Path) -> Self {
         Self { root: root.to_owned() }
     }
 
-    /// Memory that this process occupies; 0 where it cannot be told. Reads one small file of the kernel.
+    /// Returns the resident memory of this process; 0 if it is unknown. Reads one small file of the kernel.
     pub fn resident_bytes(&self) -> u64 {
         if cfg!(target_os = "linux") { self.resident_from_status().unwrap_or(0) } else { resident_elsewhere() }
     }
 
-    /// Not from `statm`, which counts pages without telling how large they are.
+    /// Reads `status` instead of `statm`, which counts pages without their size.
     fn resident_from_status(&self) -> Option<u64> {
         let status = fs::read_to_string(self.root.join("proc/self/status")).ok()?;
         let value = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
@@ -72,7 +72,7 @@ impl System {
         Some(kibibytes * 1024)
     }
 
-    /// The machine's processors and memory, as they are now.
+    /// Returns the machine's current processors and memory.
     pub fn machine(&self) -> Machine {
         let (total, available) = machine_memory();
         Machine {
@@ -83,14 +83,14 @@ impl System {
         }
     }
 
-    /// The memory limit of the container that this process is in, if there is one: the lowest on the way from its own
+    /// Returns the memory limit of the container, if there is one: the lowest limit from the process's own control
     /// group up to the root, in either version of control groups.
     pub fn container_limit_bytes(&self) -> Option<u64> {
         let groups = fs::read_to_string(self.root.join("proc/self/cgroup")).ok()?;
         groups.lines().filter_map(|line| self.group_limit(line)).min()
     }
 
-    /// The limit by one line `number:controllers:path` of `/proc/self/cgroup`.
+    /// Returns the limit for one line `number:controllers:path` of `/proc/self/cgroup`.
     fn group_limit(&self, line: &str) -> Option<u64> {
         let mut fields = line.splitn(3, ':');
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
@@ -104,22 +104,21 @@ impl System {
         }
     }
 
-    /// Gives memory that was freed, but is still held by the allocator, back to the operating system. Takes
-    /// milliseconds on a large heap.
+    /// Returns freed memory that the allocator still holds to the operating system. Takes milliseconds on a large heap.
     pub fn give_back(&self) {
         heap::give_back();
     }
 }
 
-/// The lowest number in the files `name` of the group `path` and all above it. Groups that are not there are passed
-/// over: inside a container the path is often the host's, of which only the top is mounted.
+/// Returns the lowest number in the files `name` of the group `path` and its ancestors. Missing groups are skipped: in
+/// a container the path is often the host's, and only its top is mounted.
 fn lowest_limit(mounted: &Path, path: &str, name: &str) -> Option<u64> {
     let group = Path::new(path.trim_start_matches('/'));
     group.ancestors().filter_map(|ancestor| read_limit(&mounted.join(ancestor).join(name))).min()
 }
 
 fn read_limit(file: &Path) -> Option<u64> {
-    /// Version 1 says "no limit" with the largest multiple of a page; no machine has as much as this.
+    /// Version 1 reports "no limit" as the largest multiple of a page. No machine has this much memory.
     const NO_LIMIT_BYTES: u64 = 1 << 60;
     let bytes: u64 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
     (bytes < NO_LIMIT_BYTES).then_some(bytes)
@@ -134,7 +133,7 @@ fn bytes_f64(bytes: u64) -> f64 {
     bytes as f64
 }
 
-/// All of it, and what can be had; zeros where that cannot be told.
+/// Returns total and available memory, or zeros if they are unknown.
 fn machine_memory() -> (u64, u64) {
     let Ok(mut system) = sysinfo::System::new() else { return (0, 0) };
     system.refresh_memory();
@@ -153,12 +152,12 @@ fn resident_elsewhere() -> u64 {
 mod tests {
     use super::*;
 
-    /// A root folder that goes with this.
+    /// Temporary root folder, removed on drop.
     struct Tree(PathBuf);
 
     impl Tree {
         fn new(files: &[(&str, &str)]) -> Self {
-            // A test has a thread of its own, and one tree at a time.
+            // Each test runs on its own thread and uses one tree at a time.
             let name = format!("vecho-system-{}-{:?}", std::process::id(), thread::current().id());
             let root = std::env::temp_dir().join(name);
             for (path, text) in files {
@@ -177,7 +176,7 @@ mod tests {
 
     impl Drop for Tree {
         fn drop(&mut self) {
-            // What is left behind in a temporary folder harms nobody.
+            // A leftover temporary folder does no harm.
             let _ = fs::remove_dir_all(&self.0);
         }
     }
@@ -242,7 +241,8 @@ mod tests {
     #[test]
     fn freed_memory_is_given_back() {
         let system = System::new();
-        // Blocks under the threshold of 128 KB come from the heap; the last one keeps the heap's top from moving down.
+        // Blocks below the threshold of 128 KB come from the heap; the last one prevents the top of the heap from
+        // moving down.
         let mut blocks: Vec<Vec<u8>> = (0..1000).map(|_| vec![1; 64 * 1024]).collect();
         let last = blocks.pop();
         drop(blocks);

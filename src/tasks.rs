@@ -1,4 +1,4 @@
-//! The only place that spawns: every task is counted, so that a drain can wait for all of them.
+//! The only place that spawns tasks. Every task is counted, so a shutdown can wait for all of them.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,10 +10,10 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
-/// A future behind a trait object.
+/// Boxed future.
 pub type Eventually<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// A group of tasks with one end. Cheap to clone; clones are the same group.
+/// Group of tasks that are stopped together. Cheap to clone; clones refer to the same group.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
     tracker: TaskTracker,
@@ -21,12 +21,12 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// An empty group.
+    /// Creates an empty group.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs `task` to its end. It is not cancelled by [`Tasks::stop`]; a drain waits for it.
+    /// Runs `task` to its end. [`Tasks::stop`] does not cancel it, and [`Tasks::join`] waits for it.
     pub fn spawn<F>(&self, task: F)
     where
         F: Future<Output = ()> + Send + 'static,
@@ -34,8 +34,8 @@ impl Tasks {
         drop(self.tracker.spawn(task));
     }
 
-    /// Lends `task` to whoever waits for it: it goes on while it is waited for, without the price of a task, and becomes
-    /// a task of its own when the waiter leaves. It counts as a task of the group from now on.
+    /// Lends `task` to a waiter. The waiter polls it, without the cost of a spawned task. If the waiter is dropped, the
+    /// task is spawned and continues. It counts as a task of the group from now on.
     pub fn lend<F>(&self, task: F) -> Lent
     where
         F: Future<Output = ()> + Send + 'static,
@@ -67,17 +67,17 @@ impl Tasks {
         self.stop.clone().cancelled_owned()
     }
 
-    /// Whether the group was told to stop.
+    /// Returns true if the group was told to stop.
     pub fn is_stopping(&self) -> bool {
         self.stop.is_cancelled()
     }
 
-    /// How many tasks have not ended.
+    /// Returns the number of unfinished tasks.
     pub fn running(&self) -> usize {
         self.tracker.len()
     }
 
-    /// Waits until no task is left, at most `patience`; says how many were still running then.
+    /// Waits until all tasks have finished, at most `patience`, and returns the number still running then.
     pub async fn join(&self, patience: Duration) -> usize {
         self.tracker.close();
         let waited = tokio::time::timeout(patience, self.tracker.wait()).await;
@@ -85,7 +85,7 @@ impl Tasks {
     }
 }
 
-/// See [`Tasks::lend`]. Ready when the work is done, and like a task it keeps a panic to itself.
+/// Future of [`Tasks::lend`]. Resolves when the work is done. Like a spawned task, it contains panics.
 pub struct Lent(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Future for Lent {
@@ -103,7 +103,7 @@ impl Future for Lent {
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        // Without a runtime the process is at its end, and what is left of the work is dropped with it.
+        // Without a runtime the process is shutting down, and the rest of the work is dropped.
         if let (Some(task), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
             drop(runtime.spawn(task));
         }

@@ -84,7 +84,7 @@ fn shedding_frees_about_what_was_asked() {
     assert_eq!(map.evicted(), 1_000 - map.len());
 }
 
-/// A map of entries `0..200`, of which the even ones were read.
+/// Returns a map of entries `0..200`. The even ones were read.
 fn half_read() -> Bounded<Sized> {
     let map = bounded(10_000_000, None);
     for n in 0..200 {
@@ -121,7 +121,7 @@ fn what_was_shed_and_comes_again_outlasts_what_is_new() {
 #[test]
 fn entries_that_were_read_once_do_not_stay_for_ever() {
     let map = half_read();
-    // Even entries have to go; those that stay begin anew.
+    // Some even entries are shed, and the remaining ones count as unread.
     map.shed(150_000);
     assert_eq!(left(&map, 0..200), 50);
     for n in 300..310 {

@@ -15,9 +15,9 @@ use tower_service::Service;
 /// Resolver of host names.
 #[derive(Clone)]
 pub enum Resolver {
-    /// The operating system's.
+    /// The operating system's resolver.
     System(GaiResolver),
-    /// A resolver for tests: every name has one address, which the test can change.
+    /// A resolver for tests: every name resolves to one address, which the test can change.
     #[cfg(test)]
     Switched(Arc<Mutex<SocketAddr>>),
 }

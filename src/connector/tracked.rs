@@ -1,4 +1,4 @@
-//! A connection that records its use, so that a failed request can tell whether a kept connection was dead.
+//! Connection that records its use, so a failed request can tell whether a kept connection was dead.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,15 +10,15 @@ use http::Extensions;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Record of the use of one connection. The connection, its responses and its errors share it.
+/// Record of the use of one connection, shared by the connection, its responses and its errors.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionUse(Arc<Counts>);
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// A response came over the connection before.
+    /// True if a response has arrived over the connection.
     answered: AtomicBool,
-    /// No request was written since that response.
+    /// True if no request was written since that response.
     is_between: AtomicBool,
     /// Bytes read.
     received: AtomicU64,
@@ -27,12 +27,12 @@ struct Counts {
 }
 
 impl ConnectionUse {
-    /// The record that a response or the metadata of a connection carries.
+    /// Returns the record in the extensions of a response or of a connection's metadata.
     pub fn find(extensions: &Extensions) -> Option<&Self> {
         extensions.get()
     }
 
-    /// The record of the connection that an error happened on.
+    /// Returns the record of the connection on which an error happened.
     pub fn of_connection(connected: &Connected) -> Option<Self> {
         let mut extensions = Extensions::new();
         connected.get_extras(&mut extensions);
@@ -45,7 +45,7 @@ impl ConnectionUse {
         self.0.answered.swap(true, Ordering::Relaxed)
     }
 
-    /// True if the connection had answered before, and no byte came after the last request.
+    /// Returns true if the connection had answered before, and no byte arrived after the last request.
     pub fn died_unanswered(&self) -> bool {
         let Counts { answered, received, received_before, .. } = &*self.0;
         answered.load(Ordering::Relaxed) && received.load(Ordering::Relaxed) == received_before.load(Ordering::Relaxed)

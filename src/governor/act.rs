@@ -1,22 +1,22 @@
-//! What the governor does, and when.
+//! Actions of the governor, and the rules for when they are taken.
 
 use super::keeper::{
     Action, ActionKind, CALM_PERCENT, CHECKS_BETWEEN_TRIES, Episode, Governor, MAX_ACTIONS, SHRINK_PERCENT,
     STEP_PERCENT, TRIM_PERCENT, lock,
 };
 
-/// What a round of shrinking came to.
+/// Result of one round of shrinking.
 pub(super) struct Shrunk {
-    /// What the parts say they let go of.
+    /// Bytes freed, as reported by the parts.
     pub(super) freed_bytes: u64,
-    /// What the process occupies now.
+    /// Resident memory of the process after the round.
     pub(super) left_bytes: u64,
-    /// The parts that let go of something, and of how much.
+    /// Parts that freed memory, with the number of bytes.
     pub(super) by_part: Vec<(&'static str, u64)>,
 }
 
 impl Governor {
-    /// One check: what was the case before it and what is measured now decide what is done and what is the case after.
+    /// Runs one check: the previous episode and the current measurement decide the action and the next episode.
     pub(super) fn govern(&self, episode: Episode, resident: u64) -> Episode {
         if resident <= self.percent_of_limit(CALM_PERCENT) {
             return self.calm_down(&episode, resident);
@@ -34,8 +34,8 @@ impl Governor {
         self.judge(&episode, &shrunk)
     }
 
-    /// Makes room for something that will not be let go of again, so that the process stays below the mark at which
-    /// caches shrink; false where even empty caches would not leave it. Blocks for milliseconds.
+    /// Makes room for a permanent allocation, and keeps the process below the mark at which caches shrink. Returns
+    /// false if even empty caches would not suffice. Blocks for milliseconds.
     pub fn make_room(&self, bytes: u64) -> bool {
         let _turn = lock(&self.turn);
         let most = self.percent_of_limit(SHRINK_PERCENT).saturating_sub(bytes);
@@ -47,7 +47,7 @@ impl Governor {
         left.saturating_sub(self.held_by_parts()) <= most && self.shrink_to(most, left).left_bytes <= most
     }
 
-    /// Makes as much room as there can be for something that comes now and goes again. Blocks for milliseconds.
+    /// Makes as much room as possible for a temporary allocation. Blocks for milliseconds.
     pub fn relieve(&self, bytes: u64) {
         let _turn = lock(&self.turn);
         let most = self.percent_of_limit(SHRINK_PERCENT).saturating_sub(bytes);
@@ -67,8 +67,8 @@ impl Governor {
         Episode::Calm
     }
 
-    /// Within an episode trying again costs more than it brings, unless the process has grown since, or is over the
-    /// mark for shrinking and has something left to shrink.
+    /// Returns true if another attempt is worth its cost. Within an episode this is so if the process has grown since,
+    /// if it is over the mark for shrinking and has something left to shrink, or after many checks.
     fn worth_another_try(&self, episode: &Episode, resident: u64) -> bool {
         let step = self.percent_of_limit(STEP_PERCENT);
         match *episode {
@@ -110,13 +110,13 @@ impl Governor {
         self.parts.iter().map(|part| part.bytes()).sum()
     }
 
-    /// Gives back, and says what is left.
+    /// Gives freed memory back to the operating system. Returns the resident memory after that.
     pub(super) fn trim(&self, before: u64) -> u64 {
         self.meter.give_back();
         self.record(ActionKind::Trim, before)
     }
 
-    /// Has the parts shrink, in their order, until the estimate is `goal_bytes`; then measures what came of it.
+    /// Shrinks the parts, in order, until the estimated memory is `goal_bytes`, and measures the result.
     pub(super) fn shrink_to(&self, goal_bytes: u64, before: u64) -> Shrunk {
         let mut to_free = before.saturating_sub(goal_bytes);
         let mut by_part = Vec::new();
@@ -132,7 +132,7 @@ impl Governor {
         Shrunk { freed_bytes, left_bytes: self.record(ActionKind::Shrink, before), by_part }
     }
 
-    /// Measures what an action came to, puts it on record, and says what is left.
+    /// Measures and records the result of an action, and returns the resident memory.
     fn record(&self, kind: ActionKind, resident_before: u64) -> u64 {
         let resident_after = self.measure();
         let mut log = lock(&self.log);

@@ -1,4 +1,4 @@
-//! The governor: what it knows, what it is asked, and its loop.
+//! The governor: its state, its interfaces and its loop.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,35 +10,35 @@ use tokio::sync::Notify;
 use crate::clock::Clock;
 use crate::system::System;
 
-/// From here on freed memory is given back.
+/// Above this percentage of the limit, freed memory is returned to the operating system.
 pub(super) const TRIM_PERCENT: u64 = 80;
-/// Where giving back leaves more than this, caches shrink,
+/// If memory stays above this after a trim, caches shrink,
 pub(super) const SHRINK_PERCENT: u64 = 85;
-/// down to this. An episode is over when this is reached, too.
+/// down to this. Reaching it also ends the episode.
 pub(super) const CALM_PERCENT: u64 = 75;
-/// How many times as often it looks above the mark of calm: what comes between two looks must fit under the limit.
+/// Factor by which checks are more frequent above the calm mark. Growth between two checks must fit under the limit.
 pub(super) const CLOSER_LOOK: u32 = 4;
-/// Growth that makes another try worth its cost within one episode.
+/// Growth that justifies another attempt within one episode.
 pub(super) const STEP_PERCENT: u64 = 2;
-/// Checks after which another try is made where nothing is left to let go of: requests may have ended since, and what
-/// they freed stays with the allocator.
+/// Checks after which another attempt is made when nothing is left to shrink. Requests may have ended since, and the
+/// allocator keeps the memory that they freed.
 pub(super) const CHECKS_BETWEEN_TRIES: u32 = 20;
-/// Actions that are remembered.
+/// Limit on recorded actions.
 pub(super) const MAX_ACTIONS: usize = 64;
 
-/// A part of the process that can do with less memory.
+/// Part of the process that can reduce its memory.
 pub trait Shrink: Send + Sync {
-    /// What it is called in reports.
+    /// Returns the name in reports.
     fn name(&self) -> &'static str;
-    /// What it holds, by its own count.
+    /// Returns the bytes that it holds, by its own count.
     fn bytes(&self) -> u64;
-    /// Lets go of about `bytes`, the least useful entries first, and says how much it let go.
+    /// Frees about `bytes`, the least useful entries first, and returns the bytes freed.
     fn shrink(&self, bytes: u64) -> u64;
 }
 
-/// The process's memory as the operating system sees it.
+/// Memory of the process as the operating system measures it.
 pub trait Meter: Send + Sync {
-    /// What the process occupies; 0 where that cannot be told.
+    /// Returns the resident memory of the process; 0 if it is unknown.
     fn resident_bytes(&self) -> u64;
     /// Returns freed memory to the operating system.
     fn give_back(&self);
@@ -54,13 +54,13 @@ impl Meter for System {
     }
 }
 
-/// Is told what the governor sees and does; the metrics' way in. `()` listens to nothing.
+/// Hooks for measurements and actions of the governor, used by the metrics. `()` ignores all of them.
 pub trait GovernorHooks: Send + Sync {
     /// The process was measured.
     fn measured(&self, resident_bytes: u64) {
         let _ = resident_bytes;
     }
-    /// Something was done.
+    /// An action was taken.
     fn acted(&self, kind: ActionKind) {
         let _ = kind;
     }
@@ -68,18 +68,18 @@ pub trait GovernorHooks: Send + Sync {
 
 impl GovernorHooks for () {}
 
-/// What can be done about memory.
+/// Kind of action against high memory use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ActionKind {
-    /// Freed memory was given back.
+    /// Freed memory was returned to the operating system.
     Trim,
-    /// Caches let go of entries, and the memory was given back.
+    /// Caches evicted entries, and the freed memory was returned.
     Shrink,
 }
 
 impl ActionKind {
-    /// Its name in logs and metrics.
+    /// Returns the name in logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::Trim => "trim",
@@ -88,73 +88,73 @@ impl ActionKind {
     }
 }
 
-/// Something that was done, and what came of it.
+/// Action with its result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Action {
-    /// When, in milliseconds since the Unix epoch.
+    /// Time in milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// What.
+    /// Kind of the action.
     pub kind: ActionKind,
-    /// What the process occupied before, in bytes.
+    /// Resident memory before the action, in bytes.
     pub resident_before: u64,
-    /// What it occupied after, in bytes.
+    /// Resident memory after the action, in bytes.
     pub resident_after: u64,
 }
 
-/// How things stand.
+/// Memory use and recent actions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Status {
-    /// What the process should stay under.
+    /// Limit of the process.
     pub limit_bytes: u64,
-    /// What it occupied when it was last measured.
+    /// Resident memory at the latest measurement.
     pub resident_bytes: u64,
-    /// Whether that is over the limit.
+    /// True if that is over the limit.
     pub over: bool,
-    /// What was done lately, oldest first.
+    /// Recent actions, the oldest first.
     pub actions: Vec<Action>,
 }
 
-/// `configured_bytes`, or nine tenths of what the container may have if that is less: the kernel counts page tables and
-/// buffers of sockets, too, and kills without warning.
+/// Returns `configured_bytes`, or nine tenths of the container's limit if that is less. The kernel also counts page
+/// tables and socket buffers against the container, and kills without warning.
 pub fn effective_limit(configured_bytes: u64, container_bytes: Option<u64>) -> u64 {
     container_bytes.map_or(configured_bytes, |bytes| configured_bytes.min(bytes / 10 * 9))
 }
 
-/// Keeps the process under its limit. Shared by its loop and whoever asks it.
+/// Keeps the process under its memory limit. Shared by its loop and its callers.
 pub struct Governor {
     pub(super) meter: Arc<dyn Meter>,
     pub(super) limit_bytes: u64,
     pub(super) parts: Vec<Arc<dyn Shrink>>,
     pub(super) clock: Clock,
     pub(super) hooks: Arc<dyn GovernorHooks>,
-    /// Held while something is done, so that the loop and a caller do not do it twice at once.
+    /// Held during actions, so the loop and a caller never act at the same time.
     pub(super) turn: Mutex<Episode>,
     pub(super) log: Mutex<Log>,
-    /// A look is wanted before the next one is due.
+    /// Notified to request a check before the next one is due.
     asked: Notify,
 }
 
-/// What is on record; locked for moments only.
+/// Latest measurement and recent actions. Locked only for moments.
 #[derive(Debug, Default)]
 pub(super) struct Log {
     pub(super) resident_bytes: u64,
     pub(super) actions: VecDeque<Action>,
 }
 
-/// A stretch of time above the mark, told about once however many checks it lasts.
+/// Period above the calm mark, logged once however many checks it lasts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) enum Episode {
-    /// Memory is no concern.
+    /// Memory use is low.
     #[default]
     Calm,
-    /// Something was done, and this was left.
+    /// An action was taken, and `left_bytes` remained.
     Acted { left_bytes: u64 },
-    /// All that could shrink has shrunk, and this was left. `checks` have passed since.
+    /// All parts have shrunk as far as possible, and `left_bytes` remained. `checks` have passed since.
     Helpless { left_bytes: u64, checks: u32 },
 }
 
 impl Episode {
-    /// The same, one check later.
+    /// Returns the episode one check later.
     pub(super) fn after_a_check(self) -> Self {
         match self {
             Self::Helpless { left_bytes, checks } => Self::Helpless { left_bytes, checks: checks.saturating_add(1) },
@@ -164,7 +164,7 @@ impl Episode {
 }
 
 impl Governor {
-    /// A governor of `parts`, which shrink in this order: the one whose loss costs least comes first.
+    /// Creates a governor of `parts`. They shrink in this order, so the part that is cheapest to lose comes first.
     pub fn new(meter: Arc<dyn Meter>, limit_bytes: u64, parts: Vec<Arc<dyn Shrink>>) -> Self {
         Self {
             meter,
@@ -178,24 +178,24 @@ impl Governor {
         }
     }
 
-    /// With this clock in its records.
+    /// Sets the clock for recorded actions.
     #[must_use]
     pub fn with_clock(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
 
-    /// With somebody who is told.
+    /// Sets the hooks.
     #[must_use]
     pub fn with_hooks(self, hooks: Arc<dyn GovernorHooks>) -> Self {
         Self { hooks, ..self }
     }
 
-    /// Asks for a look soon, since the process may grow fast now.
+    /// Requests an early check, because the process may grow quickly now.
     pub fn look_soon(&self) {
         self.asked.notify_one();
     }
 
-    /// Checks every `check_every`, more often near the limit, and whenever it is asked to, for ever.
+    /// Checks every `check_every`, more often near the limit, and on request. Never returns.
     pub async fn run(self: Arc<Self>, check_every: Duration) {
         let mut ticks = tokio::time::interval(check_every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -205,7 +205,7 @@ impl Governor {
                 () = self.asked.notified() => {}
             }
             let governor = Arc::clone(&self);
-            // Trimming and shrinking take milliseconds in which no request may wait.
+            // Trimming and shrinking take milliseconds, which must not delay requests.
             if let Err(error) = tokio::task::spawn_blocking(move || governor.check()).await {
                 tracing::error!(%error, "a check of the memory failed");
             }
@@ -215,14 +215,14 @@ impl Governor {
         }
     }
 
-    /// Looks once, and does what is needed. Blocks for milliseconds.
+    /// Runs one check and the actions it requires. Blocks for milliseconds.
     pub fn check(&self) {
         let mut episode = lock(&self.turn);
         let resident = self.measure();
         *episode = self.govern(std::mem::take(&mut *episode), resident);
     }
 
-    /// How things stand, by the latest measurement.
+    /// Returns the status at the latest measurement.
     pub fn status(&self) -> Status {
         let log = lock(&self.log);
         Status {
@@ -238,7 +238,7 @@ impl Governor {
     }
 }
 
-/// What these locks guard is whole after any statement, so a panic elsewhere does not spoil it.
+/// These locks guard state that is consistent after every statement, so a panic in another thread is ignored.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

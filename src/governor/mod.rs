@@ -1,14 +1,15 @@
-//! Keeps the process under its memory limit: settles, gives back, and as a last resort lets caches shrink.
+//! Keeps the process under its memory limit: returns freed memory to the operating system, and as a last resort shrinks
+//! caches.
 //!
 //! ```text
-//! share of the limit     what a check does
-//! up to 75 %             settles; an episode is over
-//! over 80 %              gives freed memory back, once in an episode and again when the process has grown
-//! still over 85 %        caches shrink in their order until 75 % is reached
+//! share of the limit     action of a check
+//! up to 75 %             none; an episode is over
+//! over 80 %              returns freed memory, once per episode and again when the process has grown
+//! still over 85 %        caches shrink, in order, down to 75 %
 //! ```
 //!
-//! A part that can shrink implements [`Shrink`]; the governor knows nothing else of it. Memory is measured through
-//! [`Meter`], so that what is reported is what the operating system sees.
+//! A part that can shrink implements [`Shrink`]; the governor knows nothing else about it. Memory is measured through
+//! [`Meter`], so reports show what the operating system sees.
 
 mod act;
 mod keeper;

@@ -1,4 +1,4 @@
-//! Less memory on request.
+//! Reduction of memory on request.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use crate::system::Optimized;
 const MB: u64 = 1024 * 1024;
 
 impl Governor {
-    /// Brings the process under `target_mb`, or under the mark below which memory is no concern: gives back first, and
-    /// lets caches shrink only if that is not enough. Returns when it is done.
+    /// Reduces the process to `target_mb`, or to the calm mark. Trims first, and shrinks caches only if that is not
+    /// enough. Returns when it is done.
     pub async fn optimize(self: &Arc<Self>, target_mb: Option<u64>) -> Optimized {
         let governor = Arc::clone(self);
-        // Settling and trimming take milliseconds in which no request may wait.
+        // Trimming and shrinking take milliseconds, which must not delay requests.
         let done = tokio::task::spawn_blocking(move || governor.optimize_now(target_mb)).await;
         done.unwrap_or_else(|error| {
             tracing::error!(%error, "memory was not optimized");
@@ -21,7 +21,7 @@ impl Governor {
         })
     }
 
-    /// As [`Governor::optimize`], on this thread. Blocks for milliseconds.
+    /// Does the work of [`Governor::optimize`] on this thread. Blocks for milliseconds.
     pub fn optimize_now(&self, target_mb: Option<u64>) -> Optimized {
         let _turn = lock(&self.turn);
         let target = target_mb.map_or(self.percent_of_limit(CALM_PERCENT), |mb| mb.saturating_mul(MB));
@@ -36,7 +36,7 @@ impl Governor {
         }
     }
 
-    /// What was done, and what is left.
+    /// Trims and shrinks. Returns descriptions of the actions, and the memory left.
     fn reduce(&self, before: u64, target: u64) -> (Vec<String>, u64) {
         let trimmed = self.trim(before);
         let mut done = vec![format!("gave back {:.1} MB of freed memory", in_mb(before.saturating_sub(trimmed)))];

@@ -1,4 +1,4 @@
-//! The governor over a memory that the test owns.
+//! Tests of the governor with simulated memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
@@ -11,7 +11,7 @@ use crate::system::Optimized;
 const MB: u64 = 1024 * 1024;
 const LIMIT: u64 = 100 * MB;
 
-/// Memory in three parts: what is in use otherwise, what is freed but held, and what the caches hold.
+/// Simulated memory in three parts: other use, freed but held by the allocator, and cached.
 #[derive(Default)]
 struct Memory {
     fixed: AtomicU64,
@@ -33,7 +33,7 @@ impl Meter for Memory {
     }
 }
 
-/// A cache whose freed bytes stay with the allocator until they are given back.
+/// A cache that leaves freed bytes with the allocator until they are returned.
 struct Part {
     name: &'static str,
     bytes: AtomicU64,
@@ -66,7 +66,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// Sizes in MB.
+    /// Creates the bench. Sizes are in MB.
     fn new(fixed: u64, freed: u64, cheap: u64, dear: u64) -> Self {
         let memory = Arc::new(Memory::default());
         memory.fixed.store(fixed * MB, SeqCst);
@@ -197,7 +197,7 @@ fn when_nothing_is_left_to_shrink_it_is_said_once_and_not_tried_for_ever() {
 fn what_requests_free_when_nothing_is_left_to_shrink_is_given_back_after_a_while() {
     let bench = Bench::new(95, 0, 0, 0);
     bench.governor.check();
-    // Requests end, and the allocator keeps what they freed.
+    // Requests end, and the allocator keeps the memory that they freed.
     bench.memory.fixed.store(40 * MB, SeqCst);
     bench.memory.freed.store(55 * MB, SeqCst);
     for _ in 0..=CHECKS_BETWEEN_TRIES {

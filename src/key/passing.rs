@@ -1,22 +1,22 @@
-//! Keys that mean nothing beyond this process, made several times as fast as those that are kept.
+//! Keys that are valid only within this process, and several times as fast to compute as stored keys.
 //!
-//! A GMAC instead of a hash: under a secret that never leaves the process, two different texts of up to n bytes meet
-//! with a probability of at most (n / 16 + 2) / 2^128, whoever wrote them. That holds as long as nobody is shown a MAC,
-//! and nobody is; so one nonce serves for all.
+//! They are a GMAC instead of a hash. Under a secret that never leaves the process, two different texts of up to n
+//! bytes collide with a probability of at most (n / 16 + 2) / 2^128, even if an attacker chose them. This holds as long
+//! as no MAC is ever revealed. None is, so one nonce serves for all.
 
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::rand;
 
-/// Bytes of a MAC.
+/// Size of a MAC in bytes.
 pub(super) const MAC_BYTES: usize = 16;
 
-/// What the keys of this process are made with.
+/// Secret of this process for its passing keys.
 pub struct PassingSecret(LessSafeKey);
 
 impl PassingSecret {
-    /// A secret that no other process has.
+    /// Creates a random secret.
     pub fn new() -> Self {
         let mut secret = [0; 16];
         rand::fill(&mut secret).expect("the operating system must have random bytes");
@@ -24,7 +24,7 @@ impl PassingSecret {
         Self(LessSafeKey::new(secret))
     }
 
-    /// The MAC of some bytes.
+    /// Returns the MAC of `bytes`.
     pub(super) fn mac(&self, bytes: &[u8]) -> [u8; MAC_BYTES] {
         let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
         let sealed = self.0.seal_in_place_separate_tag(nonce, Aad::from(bytes), &mut []);

@@ -1,15 +1,15 @@
-//! Keys that were met before.
+//! Set of recently seen keys.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use super::Key;
 
-/// Remembers keys by their marks. Newer ones overwrite older ones.
+/// Remembers keys by their marks. Newer keys overwrite older ones.
 #[derive(Debug)]
 pub struct SeenKeys(Box<[AtomicU64]>);
 
 impl SeenKeys {
-    /// Room for so many keys, at least one. Each costs eight bytes.
+    /// Creates a set with room for this many keys, at least one. Each takes eight bytes.
     pub fn new(places: usize) -> Self {
         Self((0..places.max(1)).map(|_| AtomicU64::new(0)).collect())
     }

@@ -1,15 +1,15 @@
-//! How keys spread over the tables that they are looked up in.
+//! Hashing of keys for hash tables.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
 use super::Key;
 
-/// A map from keys.
+/// Map from keys.
 pub type KeyMap<V> = HashMap<Key, V, Spread>;
 
-/// Makes a key's place in a table from eight of its bytes. Keys are hashes already, but whoever asks can try texts until
-/// the ends of many are alike; a factor that nobody knows scatters those again. Copies have the same factor.
+/// Hasher that uses eight bytes of a key. Keys are hashes already, but a caller can search for texts with keys that end
+/// alike. A secret factor distributes such keys again. Copies have the same factor.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
     factor: u64,
@@ -33,7 +33,7 @@ impl BuildHasher for Spread {
 impl Hasher for Spread {
     fn finish(&self) -> u64 {
         let product = u128::from(self.first) * u128::from(self.factor);
-        // Both halves: tables go by the lowest bits and by the uppermost.
+        // Combines both halves, because hash tables use the lowest and the highest bits.
         #[expect(clippy::cast_possible_truncation, reason = "it takes the halves")]
         let folded = (product >> 64) as u64 ^ product as u64;
         folded

@@ -1,4 +1,4 @@
-//! Log lines that a flood of equal events would repeat: one a minute for each cause, and a count of the others.
+//! Rate limit for repeated log lines: one line a minute for each cause, and a count of the others.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,10 +10,10 @@ use tracing_subscriber::layer::{Context, Layer};
 
 /// Least time between two lines of one cause.
 const QUIET: Duration = Duration::from_mins(1);
-/// Time between two looks at the counts.
+/// Interval of the checks of the counts.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
-/// Decides which lines of a flood are written. Cheap to clone; clones count together.
+/// Rate limiter of log lines. Cheap to clone; clones share their counts.
 #[derive(Clone, Debug, Default)]
 pub struct Throttled(Arc<Mutex<BTreeMap<&'static str, Flood>>>);
 
@@ -24,7 +24,7 @@ struct Flood {
 }
 
 impl Throttled {
-    /// Whether a line of this cause is to be written. At most one a minute is; the others are counted, and
+    /// Returns true if a line of this cause may be logged, at most once a minute. The others are counted, and
     /// [`Throttled::run`] logs their number.
     pub fn admits(&self, cause: &'static str) -> bool {
         let mut is_first = false;
@@ -37,7 +37,7 @@ impl Throttled {
         is_first
     }
 
-    /// Logs each minute how many lines were left out. Never ends.
+    /// Logs the number of suppressed lines once a minute. Never returns.
     pub async fn run(self) {
         let mut checks = interval(CHECK_EVERY);
         loop {
@@ -46,7 +46,7 @@ impl Throttled {
         }
     }
 
-    /// Logs how many lines were left out, whether a minute is over or not.
+    /// Logs the number of suppressed lines at once.
     pub fn finish(&self) {
         self.flush(Duration::ZERO);
     }
@@ -57,8 +57,9 @@ impl Throttled {
         }
     }
 
-    /// The causes whose minute is over, with what was left out. A cause with nothing left out is forgotten, so that its
-    /// next line is written at once. The lock is released before anything is logged: logging asks here again.
+    /// Returns the causes with an expired minute and their suppressed lines. A cause without suppressed lines is
+    /// removed, so its next line is logged at once. The lock is released before anything is logged, because logging
+    /// calls this type again.
     fn over(&self, quiet: Duration) -> Vec<(&'static str, u64)> {
         let mut over = Vec::new();
         self.floods().retain(|cause, flood| {
@@ -80,7 +81,7 @@ impl Throttled {
     }
 }
 
-/// Throttles the warnings of other crates, which a peer can cause at will, by the module they come from.
+/// Limits the warnings of other crates by module, because a peer can cause them at will.
 pub(super) struct Foreign(pub(super) Throttled);
 
 impl<S: Subscriber> Layer<S> for Foreign {

@@ -1,4 +1,4 @@
-//! Request bodies: bounded in size, and in the silence between two pieces.
+//! Request bodies, with limits on their size, on the pause between two chunks and on the total time.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -11,54 +11,54 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::handler::BoxError;
 
-/// Room made for a stated length before its bytes come.
+/// Bytes reserved ahead for a body of declared length before they arrive.
 const AHEAD_BYTES: usize = 256 * 1024;
 
-/// A body did not come to its end.
+/// Reason why a body did not arrive completely.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
-    /// No piece of it came for this long.
+    /// No chunk arrived for this long.
     #[error("no part of the body arrived for {} ms", .0.as_millis())]
     Stalled(Duration),
-    /// It was not whole by its deadline.
+    /// It was not complete by its deadline.
     #[error("the body was not complete in time")]
     Late,
-    /// The connection or its other end gave up.
+    /// The connection broke, or the peer ended it.
     #[error("the body was cut off: {0}")]
     Cut(#[source] BoxError),
 }
 
-/// A body could not be collected.
+/// Reason why a body could not be collected.
 #[derive(Debug, thiserror::Error)]
 pub enum CollectError {
-    /// It has more bytes than allowed.
+    /// It is larger than allowed.
     #[error("the body is larger than {max_bytes} bytes")]
     TooLarge {
-        /// What is allowed.
+        /// Largest allowed size.
         max_bytes: usize,
     },
-    /// There was no room for one of its pieces.
+    /// There was no memory for one of its chunks.
     #[error("there is no room for the body")]
     NoRoom,
-    /// No piece of it came for this long.
+    /// No chunk arrived for this long.
     #[error("no part of the body arrived for {} ms", .0.as_millis())]
     Stalled(Duration),
-    /// It was not whole by its deadline.
+    /// It was not complete by its deadline.
     #[error("the body was not complete in time")]
     Late,
-    /// The connection or its other end gave up.
+    /// The connection broke, or the peer ended it.
     #[error("the body was cut off: {0}")]
     Cut(#[source] BoxError),
 }
 
-/// What a body may take to arrive.
+/// Limits of a request body.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyBounds {
-    /// Most bytes.
+    /// Largest size in bytes.
     pub max_bytes: usize,
-    /// Longest pause between two pieces.
+    /// Longest pause between two chunks.
     pub pause: Duration,
-    /// Longest time until it is whole.
+    /// Longest time until it is complete.
     pub whole: Duration,
 }
 
@@ -72,7 +72,7 @@ impl From<BodyError> for CollectError {
     }
 }
 
-/// A body that fails when no piece of it comes in time. A body that is there at once never starts a timer.
+/// Body that fails if a chunk does not arrive in time. If the body is available at once, no timer starts.
 #[derive(Debug)]
 pub struct TimedBody<B> {
     body: B,
@@ -84,17 +84,17 @@ pub struct TimedBody<B> {
 }
 
 impl<B> TimedBody<B> {
-    /// Allows `patience` between two pieces of `body`.
+    /// Allows `patience` between two chunks of `body`.
     pub fn new(body: B, patience: Duration) -> Self {
         Self { body, patience, whole: None, deadline: None, alarm: None, waiting: false }
     }
 
-    /// Allows no more than `whole` for all of it either, from the first wait on. One timer serves both.
+    /// Also allows at most `whole` for the complete body, from the first wait on. One timer serves both limits.
     fn whole_within(self, whole: Duration) -> Self {
         Self { whole: Some(whole), ..self }
     }
 
-    /// Whether the wait for this piece is over its time; the wait starts with the first question.
+    /// Resolves if the wait for this chunk has exceeded its limit. The wait starts with the first poll.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if !self.waiting {
             self.waiting = true;
@@ -146,8 +146,8 @@ where
     }
 }
 
-/// The whole of `body`, if it stays within `bounds` and `admit` finds room for each piece, which it is told the length
-/// of as the piece arrives. A body of one piece is not copied.
+/// Collects `body`, if it stays within `bounds` and `admit` accepts the length of each chunk as it arrives. A body of
+/// one chunk is not copied.
 pub async fn collect_bounded<B>(
     body: B,
     bounds: BodyBounds,
@@ -180,7 +180,7 @@ where
     Ok(gathered.finish())
 }
 
-/// What came so far.
+/// Chunks received so far.
 enum Gathered {
     One(Bytes),
     Many(BytesMut),
@@ -220,7 +220,8 @@ impl Gathered {
     }
 }
 
-/// Grows by what is still to come, but by no more than what came already: a length that is only claimed takes no room.
+/// Grows the buffer by the bytes to come, but at most by the larger of its length and `AHEAD_BYTES`. So a declared
+/// length alone reserves little memory.
 fn append(all: &mut BytesMut, piece: &[u8], stated_bytes: usize) {
     if all.capacity() - all.len() < piece.len() {
         let to_come = stated_bytes.saturating_sub(all.len());
@@ -244,7 +245,7 @@ mod tests {
         BodyBounds { max_bytes, pause: PATIENCE, whole: PATIENCE }
     }
 
-    /// A byte each `pause`, and after `count` of them silence.
+    /// Sends one byte after each `pause`, `count` times, and then nothing more.
     fn trickle(count: u32, pause: Duration) -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
         let bytes = stream::unfold(0, move |sent| async move {
             if sent == count {

@@ -1,4 +1,4 @@
-//! One connection from handshake to close.
+//! One connection, from the handshake to its close.
 
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
@@ -32,21 +32,21 @@ use super::vitals::{Tracked, Vitals};
 use super::watch::{End, Exchange, Watch};
 use crate::tasks::Tasks;
 
-/// Bytes of an answer that are written and not sent yet, as long as the client takes none. hyper's own bound is three times
-/// as much, and many clients may be slow.
+/// Limit on response bytes that are buffered because the client does not read them. hyper's default limit is three
+/// times as large, and many clients may be slow.
 const UNSENT_BYTES: usize = 128 * 1024;
 
-/// Streams of one HTTP/2 connection.
+/// Limit on the concurrent streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;
-/// How often an HTTP/2 peer is asked whether it is still there, and how long it may think about it.
+/// Interval of keepalive pings to an HTTP/2 peer, and the timeout of its answer.
 const PING_EVERY: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// How much, and for how long, is read and thrown away after the last answer, so that a peer that is still sending
-/// gets to read it: closing a socket with unread bytes destroys what is on its way to the peer.
+/// Limits on the bytes and the time of reading after the last response. Closing a socket with unread bytes resets the
+/// connection, and a peer that is still sending might lose the response.
 const LINGER_BYTES: usize = 64 * 1024 * 1024;
 const LINGER: Duration = Duration::from_secs(2);
 
-/// What all connections of a server share.
+/// State shared by all connections of a server.
 pub(super) struct Shared<H> {
     pub(super) handler: H,
     pub(super) tls: Option<Tls>,
@@ -55,7 +55,7 @@ pub(super) struct Shared<H> {
     pub(super) course: Arc<Course>,
 }
 
-/// An open socket's place among `max_connections`; goes with the socket.
+/// Permit of an open socket, one of `max_connections`. Released when the socket is dropped.
 pub(super) struct Slot {
     _permit: OwnedSemaphorePermit,
     hooks: Arc<dyn ConnectionHooks>,
@@ -84,7 +84,7 @@ pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, tcp: TcpStream, pe
 }
 
 async fn serve_secured<H: Handler>(shared: &Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: Slot) -> End {
-    // Boxed one by one, so that a plain connection does not take the room of an encrypted one.
+    // Each variant is boxed by itself, so a plain connection does not take the memory of an encrypted one.
     let Some(tls) = &shared.tls else {
         return Box::pin(serve_http1(shared, tcp, peer, slot)).await;
     };
@@ -125,8 +125,8 @@ where
 
 fn http1_builder(limits: &ServeLimits) -> http1::Builder {
     let mut builder = http1::Builder::new();
-    // hyper's own timeout runs while a kept connection is idle, too; the watch tells the two apart.
-    // Its bound of 100 headers stays as it is: any other number costs an allocation for each request.
+    // hyper's own timeout also runs while a kept connection is idle; the watch distinguishes the two cases. hyper's
+    // limit of 100 headers stays as it is: any other number costs an allocation for each request.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(limits.max_header_bytes);
     builder.max_buf_size(limits.max_header_bytes.max(UNSENT_BYTES));
     builder
@@ -157,7 +157,7 @@ fn http2_builder(executor: StreamTasks, limits: &ServeLimits) -> http2::Builder<
     builder
 }
 
-/// One call of the handler, under way until its answer's body is sent.
+/// Calls the handler once. The call stays in flight until the body of its response is sent.
 fn answer<H: Handler>(
     shared: &Arc<Shared<H>>,
     vitals: &Arc<Vitals>,
@@ -165,7 +165,8 @@ fn answer<H: Handler>(
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<http::Response<Tracked<AnswerBody<H>>>, Infallible>> + Send + use<H> {
     let call = vitals.begin_call();
-    // Combinators and not a block: a block would hold the handler's future twice, and hyper copies all of it.
+    // Combinators instead of an async block: a block would store the handler's future twice, and hyper copies all of
+    // it.
     let answered = match check_head(&request) {
         Ok(()) => {
             let answered = shared.handler.call(request, peer);
@@ -180,14 +181,14 @@ fn answer<H: Handler>(
     answered.map(|response| Ok(response.map(|body| Tracked::new(body, call))))
 }
 
-/// The handler's body, or that of a refusal.
+/// Body of the handler's response or of an error response.
 type AnswerBody<H> = http_body_util::Either<<H as Handler>::Body, Full<Bytes>>;
 
-/// Lets the peer read the last answer although it was not listened to until the end.
+/// Reads and discards what the peer still sends, so it can read the last response.
 async fn linger<S: AsyncRead + Unpin>(mut io: S, was_refused: bool) {
     let mut scrap = vec![0_u8; 16 * 1024];
     let mut left = LINGER_BYTES;
-    // Without a refusal, unread bytes tell that the peer was not heard out; if there are none there is nothing to do.
+    // Without a refusal, unread bytes show that the peer was still sending. If there are none, there is nothing to do.
     if !was_refused && !matches!(io.read(&mut scrap).now_or_never(), Some(Ok(1..))) {
         return;
     }
@@ -199,7 +200,7 @@ async fn linger<S: AsyncRead + Unpin>(mut io: S, was_refused: bool) {
             }
         }
     };
-    // Running out of time is an end like any other here.
+    // A timeout ends the reading like any other cause.
     let _ = tokio::time::timeout(LINGER, read_out).await;
 }
 
@@ -219,7 +220,7 @@ fn fault(hooks: &dyn ConnectionHooks, peer: Peer, fault: Fault) {
     tracing::debug!(peer = %peer.addr, fault = fault.label(), "connection ended for what its peer did");
 }
 
-/// Runs `work`; a panic in it becomes a logged error and `None`.
+/// Runs `work`. A panic in it is logged and becomes `None`.
 pub(super) async fn survive<T>(work: impl Future<Output = T>) -> Option<T> {
     let outcome = AssertUnwindSafe(work).catch_unwind().await;
     if outcome.is_err() {
@@ -228,7 +229,7 @@ pub(super) async fn survive<T>(work: impl Future<Output = T>) -> Option<T> {
     outcome.ok()
 }
 
-/// Where HTTP/2 puts the tasks of its streams.
+/// Executor that spawns the tasks of HTTP/2 streams.
 #[derive(Clone)]
 struct StreamTasks(Tasks);
 

@@ -1,4 +1,4 @@
-//! The orderly end of a server: the port closes, what is under way finishes, what does not finish in time is cut.
+//! Graceful shutdown of a server: the port closes, requests in flight finish, and the rest is cut after a timeout.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -12,22 +12,22 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use super::watch::End;
 use crate::tasks::Tasks;
 
-/// How long cut connections get to let go of what they hold.
+/// Time for cut connections to release their resources.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
-/// A server that runs. Cheap to clone; clones are the same server, and dropping them does not stop it.
+/// Handle of a running server. Cheap to clone; clones refer to the same server, and dropping them does not stop it.
 #[derive(Clone, Debug)]
 pub struct Running {
     local: SocketAddr,
     course: Arc<Course>,
 }
 
-/// How the connections that a drain found came to their end.
+/// Result of a drain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drained {
-    /// Connections that closed with nothing left to do.
+    /// Connections that finished their work and closed.
     pub finished: usize,
-    /// Connections that were cut with something under way.
+    /// Connections that were cut before their work was finished.
     pub cut: usize,
 }
 
@@ -36,21 +36,21 @@ impl Running {
         Self { local, course }
     }
 
-    /// The address that it serves.
+    /// Returns the address of the server.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
 
-    /// Connections that are served at present, those that wait for a request included. Upgraded ones are not.
+    /// Returns the number of open connections, including idle ones. Upgraded connections are not included.
     pub fn connections(&self) -> usize {
         self.course.served.load(SeqCst)
     }
 
-    /// Ends the service. The port is closed at once, idle connections too; what is under way gets until `patience` is
-    /// over and is then cut.
+    /// Stops the server. Closes the port and idle connections at once. Requests in flight get at most `patience`, and
+    /// are then cut.
     pub async fn drain(&self, patience: Duration) -> Drained {
         let course = &self.course;
-        // Before the wake-ups: who is woken looks here.
+        // Set the flag before the wake-ups, because a woken connection checks it.
         course.drains.store(true, SeqCst);
         course.drain.cancel();
         let mut stuck = course.connections.join(patience).await;
@@ -62,7 +62,7 @@ impl Running {
     }
 }
 
-/// What a server and all its connections share about running and ending.
+/// Shutdown state shared by a server and its connections.
 #[derive(Debug, Default)]
 pub(super) struct Course {
     drains: AtomicBool,
@@ -71,9 +71,9 @@ pub(super) struct Course {
     served: AtomicUsize,
     finished: AtomicUsize,
     cut_off: AtomicUsize,
-    /// The accept loop and the connections: what a drain waits for.
+    /// The accept loop and the connections. A drain waits for them.
     pub(super) connections: Tasks,
-    /// What ends with or soon after the connections: streams of HTTP/2, replies to connections over the bound.
+    /// Tasks that end with or soon after the connections: HTTP/2 streams, and refusals of connections over the limit.
     pub(super) aside: Tasks,
 }
 
@@ -83,9 +83,9 @@ impl Course {
         self.drain.clone().cancelled_owned()
     }
 
-    /// The orders to one connection.
+    /// Returns the shutdown signals for one connection.
     pub(super) fn orders(self: &Arc<Self>) -> Orders {
-        // Children, so that connections on different threads do not meet at one lock.
+        // Child tokens, so connections on different threads do not contend for one lock.
         Orders {
             course: Arc::clone(self),
             listens: false,
@@ -94,14 +94,14 @@ impl Course {
         }
     }
 
-    /// Counts a connection until the guard goes.
+    /// Counts a connection until the guard is dropped.
     pub(super) fn serve_one(self: &Arc<Self>) -> Served {
         self.served.fetch_add(1, SeqCst);
         Served { course: Arc::clone(self), cut: false }
     }
 }
 
-/// A connection that is counted.
+/// Guard that counts one connection.
 #[derive(Debug)]
 pub(super) struct Served {
     course: Arc<Course>,
@@ -109,7 +109,7 @@ pub(super) struct Served {
 }
 
 impl Served {
-    /// How it ended matters to the drain's report.
+    /// Records how the connection ended, for the result of the drain.
     pub(super) fn ended(&mut self, end: &End) {
         self.cut = matches!(end, End::Cut);
     }
@@ -125,7 +125,7 @@ impl Drop for Served {
     }
 }
 
-/// What one connection is told to do.
+/// Shutdown signals for one connection.
 pub(super) struct Orders {
     course: Arc<Course>,
     listens: bool,
@@ -134,8 +134,8 @@ pub(super) struct Orders {
 }
 
 impl Orders {
-    /// Whether the order to finish has just come. True once. Must always be asked by the same task: once that listens,
-    /// a flag is looked at, since the order itself is behind locks and each request would take several.
+    /// Returns true, once, when the signal to finish has come. Must always be polled by the same task. After the first
+    /// poll it only checks a flag, because polling the token takes several locks for each request.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> bool {
         if self.listens && !self.course.drains.load(SeqCst) {
             return false;
@@ -148,7 +148,8 @@ impl Orders {
         ordered
     }
 
-    /// Whether the order to stop has come. It never comes before the order to finish, so until then nothing is asked.
+    /// Returns true once the signal to stop has come. It never comes before the signal to finish, so it is not polled
+    /// earlier.
     pub(super) fn poll_cut(&mut self, cx: &mut Context<'_>) -> bool {
         self.drain.is_none() && self.cut.as_mut().poll(cx).is_ready()
     }

@@ -1,4 +1,4 @@
-//! What a server calls for each request.
+//! Interface of the request handler.
 
 use std::error::Error;
 use std::net::SocketAddr;
@@ -8,28 +8,28 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 
-/// An error of any kind, as hyper takes it from a body.
+/// Error of any kind, as hyper accepts it from a body.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Who calls, and how.
+/// Addresses and encryption of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peer {
-    /// The caller's address; an IPv4 caller on an IPv6 socket shows its IPv4 address.
+    /// Address of the caller. An IPv4 caller on an IPv6 socket has its IPv4 address here.
     pub addr: SocketAddr,
-    /// The address it called.
+    /// Local address that was called.
     pub local: SocketAddr,
-    /// Whether the connection is encrypted.
+    /// True if the connection uses TLS.
     pub tls: bool,
 }
 
-/// Answers requests. Every suitable `Fn(Request<Incoming>, Peer) -> impl Future<Output = Response<B>>` is one.
+/// Handles requests. Every suitable `Fn(Request<Incoming>, Peer) -> impl Future<Output = Response<B>>` is a handler.
 pub trait Handler: Send + Sync + 'static {
-    /// The body of answers.
+    /// Body of responses.
     type Body: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static;
-    /// The answer to come.
+    /// Future of the response.
     type Future: Future<Output = Response<Self::Body>> + Send + 'static;
 
-    /// Answers one request.
+    /// Handles one request.
     fn call(&self, request: Request<Incoming>, peer: Peer) -> Self::Future;
 }
 

@@ -1,40 +1,40 @@
-//! Rules for the head of a request that the HTTP library leaves to its user: the host (RFC 9112, section 3.2; RFC 9113,
-//! section 8.3.1) and transfer codings (RFC 9112, section 6.1).
+//! Checks of request heads that hyper leaves to its user: the host (RFC 9112, section 3.2; RFC 9113, section 8.3.1) and
+//! transfer codings (RFC 9112, section 6.1).
 
 use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, Request, Version};
 
-/// Why the head of a request is not accepted.
+/// Reason why a request head is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadHead {
-    /// There is no host, and the version of HTTP requires one.
+    /// It has no host, and its HTTP version requires one.
     #[error("the request names no host")]
     NoHost,
-    /// There is more than one `Host`, or `:authority` and `Host` differ.
+    /// It has more than one `Host`, or `:authority` and `Host` differ.
     #[error("the request names more than one host")]
     SeveralHosts,
     /// The host is not a name or an address with an optional port.
     #[error("the host that the request names is malformed")]
     MalformedHost,
-    /// The body has another transfer coding than `chunked`, or several.
+    /// The body has a transfer coding other than `chunked`, or several codings.
     #[error("the body has another transfer coding than chunked")]
     TransferCoding,
 }
 
-/// Checks the head of a request.
+/// Checks a request head.
 pub fn check_head<B>(request: &Request<B>) -> Result<(), BadHead> {
     check_host(request)?;
     check_coding(request.headers())
 }
 
-/// Only `chunked` is decoded; a body in a further coding would go up as if it had none.
+/// Accepts only `chunked`, the one coding that is decoded. A body in a further coding would be forwarded undecoded.
 fn check_coding(headers: &HeaderMap) -> Result<(), BadHead> {
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
     let is_chunked = codings.next().is_none_or(|coding| coding.as_bytes().eq_ignore_ascii_case(b"chunked"));
     if is_chunked && codings.next().is_none() { Ok(()) } else { Err(BadHead::TransferCoding) }
 }
 
-/// Checks the `Host` of a request and the authority of its target.
+/// Checks the `Host` header and the authority of the request target.
 fn check_host<B>(request: &Request<B>) -> Result<(), BadHead> {
     let mut hosts = request.headers().get_all(HOST).iter().map(HeaderValue::as_bytes);
     let (host, version) = (hosts.next(), request.version());
@@ -45,7 +45,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), BadHead> {
     let is_required = version == Version::HTTP_11 || (version == Version::HTTP_2 && authority.is_none());
     match host {
         None if is_required => return Err(BadHead::NoHost),
-        // A target without a host of its own has an empty `Host`.
+        // If the target has no authority, `Host` may be empty.
         Some(host) if !(is_host_and_port(host) || host.is_empty() && authority.is_none()) => {
             return Err(BadHead::MalformedHost);
         }
@@ -60,7 +60,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), BadHead> {
     }
 }
 
-/// A host and perhaps a port (RFC 3986, section 3.2), without user information.
+/// Returns true for a host with an optional port (RFC 3986, section 3.2), without user information.
 fn is_host_and_port(text: &[u8]) -> bool {
     let host_bytes = match text {
         [b'[', rest @ ..] => rest.iter().position(|byte| *byte == b']').map_or(0, |end| end + 2),
@@ -70,7 +70,8 @@ fn is_host_and_port(text: &[u8]) -> bool {
     is_host(host) && (port.is_empty() || is_port(&port[1..]) && port[0] == b':')
 }
 
-/// Percent-encoding, which RFC 3986 allows in names, is in none that is looked up, and the parser of targets rejects it.
+/// Rejects percent-encoding. RFC 3986 allows it in names, but DNS names have none, and the parser of targets rejects
+/// it.
 fn is_host(host: &[u8]) -> bool {
     match host {
         [b'[', address @ .., b']'] => {
@@ -88,7 +89,7 @@ fn is_port(digits: &[u8]) -> bool {
         || str::from_utf8(digits).is_ok_and(|digits| !digits.starts_with('+') && digits.parse::<u16>().is_ok())
 }
 
-/// Whether both name one host. HTTP/2 is served over TLS alone.
+/// Returns true if both name the same host. HTTP/2 is served only over TLS, so the default port is 443.
 fn is_same(host: &[u8], authority: &[u8]) -> bool {
     let without_port = |text: &[u8]| text.strip_suffix(b":443").unwrap_or(text).to_ascii_lowercase();
     without_port(host) == without_port(authority)

@@ -1,24 +1,24 @@
-//! What a connection may take, and who is told about it.
+//! Limits of connections, and hooks for their events.
 
 use std::time::Duration;
 
 use crate::config::Limits;
 
-/// How long a peer may leave an answer unread before its connection is cut.
+/// Longest time that a peer may leave a response unread until its connection is cut.
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Bounds on connections.
+/// Limits of connections.
 #[derive(Clone, Debug)]
 pub struct ServeLimits {
     /// Connections open at once.
     pub max_connections: usize,
-    /// Bytes of a request head.
+    /// Size of a request head in bytes.
     pub max_header_bytes: usize,
-    /// From the first to the last byte of a request head, and for a TLS handshake.
+    /// Time from the first to the last byte of a request head, and time of a TLS handshake.
     pub header_timeout: Duration,
-    /// Between two requests on one connection, and before the first.
+    /// Time between two requests on one connection, and before the first.
     pub idle_timeout: Duration,
-    /// Between two pieces of an answer that the peer takes.
+    /// Time between two chunks of a response that the peer reads.
     pub write_timeout: Duration,
 }
 
@@ -34,25 +34,25 @@ impl From<&Limits> for ServeLimits {
     }
 }
 
-/// What a peer did wrong, so that its connection was ended.
+/// Fault of a peer that ended its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fault {
-    /// The request head was not HTTP.
+    /// The request head was not valid HTTP.
     UnreadableHead,
-    /// The request head was HTTP and not allowed: its host, or its transfer coding.
+    /// The request head was valid HTTP, but its host or its transfer coding is not allowed.
     BadHead,
     /// The request head was over a limit.
     HeadTooLarge,
-    /// A request head was begun and not finished in time.
+    /// The request head was not complete in time.
     HeadTimeout,
-    /// The answer was not read.
+    /// The response was not read.
     WriteStalled,
     /// The TLS handshake failed or took too long.
     TlsHandshake,
 }
 
 impl Fault {
-    /// All of them.
+    /// All faults.
     pub const ALL: [Self; 6] = [
         Self::UnreadableHead,
         Self::BadHead,
@@ -62,7 +62,7 @@ impl Fault {
         Self::TlsHandshake,
     ];
 
-    /// Its name in logs and metrics.
+    /// Returns the name in logs and metrics.
     pub fn label(self) -> &'static str {
         match self {
             Self::UnreadableHead => "unreadable_head",
@@ -75,15 +75,15 @@ impl Fault {
     }
 }
 
-/// Is told what happens to connections; the metrics' way in. `()` listens to nothing.
+/// Hooks for connection events, used by the metrics. `()` ignores all events.
 pub trait ConnectionHooks: Send + Sync + 'static {
     /// A connection was accepted.
     fn opened(&self) {}
-    /// The socket of an accepted connection was closed, upgraded ones included.
+    /// The socket of an accepted connection was closed. Includes upgraded connections.
     fn closed(&self) {}
-    /// A connection over the bound was turned away.
+    /// A connection over the limit was refused.
     fn rejected(&self) {}
-    /// A connection was ended for what its peer did.
+    /// A connection was ended because of a fault of its peer.
     fn protocol_error(&self, fault: Fault) {
         let _ = fault;
     }

@@ -1,4 +1,4 @@
-//! The listening socket: bound before anything is served, and the loop that accepts from it.
+//! The listening socket and its accept loop.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,20 +18,20 @@ use super::reply;
 use super::tls::Tls;
 use crate::connector::{KEEPALIVE, KEEPALIVE_PROBES};
 
-/// Connections over the bound that are told so at once; those over this number, too, are just closed.
+/// Connections over the limit that get an error response at once. Any beyond this number are closed without one.
 const MAX_REJECTIONS: usize = 64;
-/// How long such a reply, and its reading, may take.
+/// Timeout for sending such a response and reading from the peer.
 const REJECTION_TIMEOUT: Duration = Duration::from_secs(1);
-/// The wait after a failure to accept; without it a process out of descriptors would spin.
+/// Backoff after a failed accept. Without it, a process without free file descriptors would spin.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
-/// An address could not be listened on.
+/// Reason why the server cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {addr} (port {port}): {reason}", port = .addr.port(), reason = reason(.source))]
 pub struct BindError {
-    /// The address asked for.
+    /// The requested address.
     pub addr: SocketAddr,
-    /// Why not.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
@@ -44,7 +44,7 @@ fn reason(source: &io::Error) -> String {
     }
 }
 
-/// A socket that listens. Connections wait in the operating system's queue until a server is started on it.
+/// Listening socket. Connections wait in the operating system's queue until a server is started.
 #[derive(Debug)]
 pub struct Bound {
     listener: TcpListener,
@@ -52,11 +52,11 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Takes the address; port 0 takes any free port.
+    /// Binds the address. Port 0 chooses a free port.
     pub async fn bind(addr: SocketAddr) -> Result<Self, BindError> {
         let taken = async {
             let listener = TcpListener::bind(addr).await?;
-            // Accepted sockets inherit it.
+            // Accepted sockets inherit this setting.
             let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
             SockRef::from(&listener).set_tcp_keepalive(&keepalive.with_retries(KEEPALIVE_PROBES))?;
             Ok(Self { local: listener.local_addr()?, listener })
@@ -64,13 +64,13 @@ impl Bound {
         taken.await.map_err(|source| BindError { addr, source })
     }
 
-    /// The address taken, with the port that it really is.
+    /// Returns the bound address with its actual port.
     pub fn local_addr(&self) -> SocketAddr {
         self.local
     }
 }
 
-/// A server that is not started yet.
+/// Server that is not started yet.
 pub struct Server {
     bound: Bound,
     limits: ServeLimits,
@@ -79,24 +79,24 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server of plain HTTP/1.1.
+    /// Creates a server of plain HTTP/1.1.
     pub fn new(bound: Bound, limits: ServeLimits) -> Self {
         Self { bound, limits, tls: None, hooks: Arc::new(()) }
     }
 
-    /// With TLS, and HTTP/2 for peers that want it.
+    /// Adds TLS, and HTTP/2 for peers that negotiate it.
     #[must_use]
     pub fn with_tls(self, tls: Option<Tls>) -> Self {
         Self { tls, ..self }
     }
 
-    /// With somebody who is told about connections.
+    /// Adds hooks for connection events.
     #[must_use]
     pub fn with_hooks(self, hooks: Arc<dyn ConnectionHooks>) -> Self {
         Self { hooks, ..self }
     }
 
-    /// Begins to serve; connections that already wait are the first.
+    /// Starts to serve. Connections that already wait come first.
     pub fn start<H: Handler>(self, handler: H) -> Running {
         let course = Arc::new(Course::default());
         let running = Running::new(self.bound.local, Arc::clone(&course));
@@ -129,7 +129,7 @@ struct Acceptor<H> {
 }
 
 impl<H: Handler> Acceptor<H> {
-    /// Accepts until the drain begins; then the socket is closed and the port refuses.
+    /// Accepts connections until the drain begins. Then the socket is closed and the port refuses connections.
     async fn run(mut self) {
         let mut draining = Box::pin(self.shared.course.draining());
         loop {
@@ -159,9 +159,9 @@ impl<H: Handler> Acceptor<H> {
         self.shared.course.connections.spawn(connection::serve(Arc::clone(&self.shared), tcp, peer, slot));
     }
 
-    /// The peer's addresses; none if it is gone already.
+    /// Returns the addresses of the peer; `None` if it is already gone.
     fn meet(&self, tcp: &TcpStream, addr: SocketAddr) -> Option<Peer> {
-        // Answers leave in few large writes, so waiting to fill segments would only delay their tails.
+        // Responses are sent in few large writes, so Nagle's algorithm would only delay their ends.
         tcp.set_nodelay(true).ok()?;
         let local = tcp.local_addr().ok()?;
         Some(Peer { addr: canonical(addr), local: canonical(local), tls: self.shared.tls.is_some() })
@@ -173,12 +173,12 @@ impl<H: Handler> Acceptor<H> {
             let max_connections = self.shared.limits.max_connections;
             tracing::warn!(max_connections, "all connections are taken; further ones are turned away");
         }
-        // Behind TLS the reply would cost the very handshake that there is no room for.
+        // With TLS, the response would need the handshake that the limit is meant to save.
         if self.shared.tls.is_none()
             && let Ok(permit) = Arc::clone(&self.rejections).try_acquire_owned()
         {
             self.shared.course.aside.spawn(async move {
-                // Who is too slow for the reply goes without.
+                // A peer that is too slow gets no response.
                 let _ = tokio::time::timeout(REJECTION_TIMEOUT, turn_away(tcp)).await;
                 drop(permit);
             });
@@ -186,7 +186,7 @@ impl<H: Handler> Acceptor<H> {
     }
 
     async fn back_off(&mut self, error: &io::Error) {
-        // The peer gave up while it waited in the queue; nothing is wrong on this side.
+        // The peer gave up while it waited in the queue, which is no fault of this server.
         if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
             return;
         }
@@ -197,7 +197,7 @@ impl<H: Handler> Acceptor<H> {
     }
 }
 
-/// Says 503 and hears the peer out for a moment: a close with unread bytes would destroy the reply on its way.
+/// Sends a 503 response, then reads for a moment: closing with unread bytes could destroy the response in transit.
 async fn turn_away(mut tcp: TcpStream) {
     let replied = tcp.write_all(&reply::server_full()).await.is_ok() && tcp.shutdown().await.is_ok();
     let mut scrap = [0_u8; 4096];
@@ -208,7 +208,7 @@ fn canonical(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip().to_canonical(), addr.port())
 }
 
-/// A state that is logged when it begins and when it ends, not each time it is met.
+/// Condition that is logged when it begins and when it ends, not each time it occurs.
 #[derive(Debug, Default)]
 struct Episode(bool);
 

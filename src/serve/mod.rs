@@ -1,16 +1,16 @@
-//! Sockets: listening, TLS, connections, their time limits and their end. Knows HTTP, and nothing of what is asked.
+//! HTTP server: sockets, TLS, connections, their timeouts and their shutdown. It does not know the meaning of requests.
 //!
-//! [`Bound`] takes the port, [`Server`] says how it is served, [`Server::start`] begins, and [`Running`] is what is
-//! left to hold: it ends the service with [`Running::drain`].
+//! [`Bound`] binds the port, [`Server`] holds the settings, [`Server::start`] starts serving, and [`Running::drain`]
+//! ends the service.
 //!
 //! ```text
-//! listener    accept loop; the bound on connections; the answer to one too many
-//! connection  one connection: handshake, choice of protocol, the calls of the handler
-//! watch       drives it, and ends it when it idles, dawdles or stalls
-//! vitals      the facts that the watch goes by, noted by stream, calls and answers
-//! stream      the socket, noting reads and writes; gives hyper's bare error replies a body
-//! drain       the orderly end
-//! body        request bodies: bounded in size and in silence
+//! listener    accept loop; the limit on connections; the refusal of connections over it
+//! connection  one connection: handshake, choice of protocol, calls of the handler
+//! watch       drives a connection, and closes it when one of its timeouts expires
+//! vitals      the state for the timeouts, recorded by stream, calls and responses
+//! stream      the socket: records reads and writes, adds a body to hyper's bare error responses
+//! drain       graceful shutdown
+//! body        request bodies: limits on size and time
 //! ```
 
 mod body;

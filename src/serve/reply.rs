@@ -1,4 +1,4 @@
-//! Replies that no handler gives: the server is full, the request head could not be read, or is not allowed.
+//! Responses without a handler: the server is full, or a request head is unreadable or not allowed.
 
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE};
@@ -7,7 +7,7 @@ use http_body_util::Full;
 
 use super::head::BadHead;
 
-/// The reply to a connection over the bound.
+/// Returns the response to a connection over the limit.
 pub(super) fn server_full() -> Vec<u8> {
     let body =
         envelope("All connections of this server are taken. Try again in a moment.", "server_error", "overloaded");
@@ -15,12 +15,12 @@ pub(super) fn server_full() -> Vec<u8> {
     with_body(head, &body)
 }
 
-/// Whether `written` is a whole bare head with a 4xx status, as hyper writes it for a head that it could not read.
+/// Returns true if `written` is a complete 4xx head without a body, as hyper sends it for an unreadable request head.
 pub(super) fn is_bare_refusal(written: &[u8]) -> bool {
     written.starts_with(b"HTTP/1.") && written.get(9) == Some(&b'4') && written.ends_with(b"\r\n\r\n")
 }
 
-/// hyper's bare refusal with the body that clients of this API can read.
+/// Adds an error body in the format of the API to hyper's 4xx head.
 pub(super) fn explain_refusal(bare_head: &[u8]) -> Vec<u8> {
     let bare_head = String::from_utf8_lossy(bare_head);
     let mut lines = bare_head.split("\r\n");
@@ -38,7 +38,7 @@ pub(super) fn explain_refusal(bare_head: &[u8]) -> Vec<u8> {
     with_body(&head, &envelope(message, "invalid_request_error", code))
 }
 
-/// The reply to a request whose head is not accepted.
+/// Returns the response to a rejected request head.
 pub(super) fn bad_head(bad: BadHead, version: Version) -> Response<Full<Bytes>> {
     let message = match bad {
         BadHead::NoHost => "The request names no host.",
@@ -51,7 +51,7 @@ pub(super) fn bad_head(bad: BadHead, version: Version) -> Response<Full<Bytes>> 
     *response.status_mut() = StatusCode::BAD_REQUEST;
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    // In HTTP/2 a stream ends by itself, and the header is not allowed.
+    // An HTTP/2 stream ends by itself, and HTTP/2 forbids this header.
     if version < Version::HTTP_2 {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
@@ -64,7 +64,7 @@ fn with_body(head: &str, body: &str) -> Vec<u8> {
         .into_bytes()
 }
 
-/// The error body of the API. The messages are constants of this file and need no escaping.
+/// Formats an error body of the API. The messages are constants of this file and need no escaping.
 fn envelope(message: &str, kind: &str, code: &str) -> String {
     format!(r#"{{"error":{{"message":"{message}","type":"{kind}","param":null,"code":"{code}"}}}}"#)
 }

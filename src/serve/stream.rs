@@ -1,4 +1,4 @@
-//! The socket as hyper sees it: notes what the time limits go by, and gives hyper's bare error replies a body.
+//! The socket as hyper sees it. Records the facts for timeouts, and adds a body to hyper's own error responses.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::reply;
 use super::vitals::Vitals;
 
-/// A byte stream under watch. Carries `slot`, which is let go when the socket is, also after an upgrade.
+/// Socket that records its use. Also owns `slot`, which is released with the socket, even after an upgrade.
 #[derive(Debug)]
 pub(super) struct Watched<S, T> {
     inner: S,
@@ -19,7 +19,7 @@ pub(super) struct Watched<S, T> {
     _slot: T,
 }
 
-/// A reply that is written in place of hyper's.
+/// Response that is sent instead of hyper's.
 #[derive(Debug)]
 struct Substitute {
     bytes: Vec<u8>,
@@ -39,7 +39,7 @@ impl<S, T> Watched<S, T> {
         polled
     }
 
-    /// Begins a substitute if `first`, which is all that is written, is hyper's own bare refusal.
+    /// Starts a substitute if `first` is all that hyper writes and is one of hyper's own error heads.
     fn substitute_bare_refusal(&mut self, first: &[u8], all_bytes: usize) {
         let bare = self.vitals.speaks_for_itself() && first.len() == all_bytes && reply::is_bare_refusal(first);
         if bare && self.substitute.is_none() {
@@ -50,7 +50,7 @@ impl<S, T> Watched<S, T> {
 }
 
 impl<S: AsyncWrite + Unpin, T> Watched<S, T> {
-    /// Writes the substitute, and then says that hyper's `replaced_bytes` were written.
+    /// Writes the substitute, then reports `replaced_bytes` as written to hyper.
     fn poll_substitute(&mut self, cx: &mut Context<'_>, replaced_bytes: usize) -> Poll<io::Result<usize>> {
         while let Some(substitute) = &mut self.substitute {
             let rest = &substitute.bytes[substitute.written..];

@@ -1,4 +1,4 @@
-//! TLS on the public port: certificate and key from PEM files, re-read on demand.
+//! TLS on the public port: certificate and key from PEM files, reloaded on demand.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,43 +19,43 @@ use crate::config;
 const HTTP2: &[u8] = b"h2";
 const HTTP1: &[u8] = b"http/1.1";
 
-/// Certificate or key cannot be used.
+/// Reason why the certificate or the key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A file holds something else than it should.
+    /// A file has the wrong contents.
     #[error("{} holds no usable {expected}: {fault}", path.display())]
     Content {
-        /// Which.
+        /// The file.
         path: PathBuf,
-        /// What should be in it.
+        /// Expected contents.
         expected: &'static str,
-        /// What is wrong with it.
+        /// Description of the fault.
         fault: String,
     },
-    /// The two do not belong together, or the key is of a kind that cannot be used.
+    /// Certificate and key do not match, or the type of the key is not supported.
     #[error("the key in {} cannot be used with the certificate in {}: {source}", key.display(), cert.display())]
     Pair {
-        /// The certificate's file.
+        /// File of the certificate.
         cert: PathBuf,
-        /// The key's file.
+        /// File of the key.
         key: PathBuf,
-        /// Why not.
+        /// The error of the TLS library.
         source: rustls::Error,
     },
-    /// The TLS library refuses the settings.
+    /// The TLS library rejects the settings.
     #[error("TLS cannot be set up: {0}")]
     Setup(rustls::Error),
 }
 
-/// Accepts TLS connections. Cheap to clone; a reload reaches all clones.
+/// Acceptor of TLS connections. Cheap to clone; a reload affects all clones.
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
@@ -80,21 +80,21 @@ impl Tls {
         Ok(Self { acceptor, current, files: Arc::new(files), provider })
     }
 
-    /// Reads the same files again; new handshakes use what they hold now. If they cannot be used, the old pair stays.
-    /// Blocks on the files.
+    /// Reads the files again. New handshakes use the new pair, or the old one if the files cannot be used. Blocks on
+    /// the files.
     pub fn reload(&self) -> Result<(), TlsError> {
         let fresh = Arc::new(read_pair(&self.files, &self.provider)?);
         *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
     }
 
-    /// Shakes hands.
+    /// Performs the handshake.
     pub(super) async fn accept(&self, tcp: TcpStream) -> io::Result<TlsStream<TcpStream>> {
         self.acceptor.accept(tcp).await
     }
 }
 
-/// Whether the handshake settled on HTTP/2. A peer that names no protocol gets HTTP/1.1.
+/// Returns true if the handshake negotiated HTTP/2. A peer without ALPN gets HTTP/1.1.
 pub(super) fn chose_http2(stream: &TlsStream<TcpStream>) -> bool {
     stream.get_ref().1.alpn_protocol() == Some(HTTP2)
 }
@@ -105,7 +105,7 @@ impl std::fmt::Debug for Tls {
     }
 }
 
-/// The pair that handshakes use. The lock is held for the copy of a pointer.
+/// Certificate and key for new handshakes. The lock is held only to copy a pointer.
 #[derive(Debug)]
 struct Current(RwLock<Arc<CertifiedKey>>);
 
@@ -115,7 +115,7 @@ impl ResolvesServerCert for Current {
     }
 }
 
-/// What is wrong with a certificate's file, and what with its key's. Blocks on the files.
+/// Returns the faults of the certificate file and of the key file. Blocks on the files.
 pub fn pair_faults(files: &config::Tls) -> [Option<TlsError>; 2] {
     match (read_chain(&files.cert_file), read_key(&files.key_file)) {
         (Ok(chain), Ok(key)) => [None, pair(files, chain, key, &aws_lc_rs::default_provider()).err()],

@@ -1,4 +1,4 @@
-//! The facts about one connection that its time limits go by.
+//! State of one connection, from which its timeouts are derived.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::task::{Context, Poll};
 
 use http_body::{Body, Frame, SizeHint};
 
-/// A write of this many bytes carries part of an answer; pings, acknowledgements and goodbyes of HTTP/2 are smaller.
+/// Least size of a write that carries part of a response. HTTP/2 pings, acknowledgements and GOAWAY frames are smaller.
 const ANSWER_BYTES: usize = 1024;
 
-/// Noted by the stream, the calls and the answers; read by the watch. Each field is a fact by itself, and on HTTP/1.1
-/// all of them are touched by one task, so relaxed order is enough.
+/// Written by the stream, the calls and the responses; read by the watch. Each field stands for itself, and on HTTP/1.1
+/// one task accesses all of them, so relaxed ordering is enough.
 #[derive(Debug, Default)]
 pub(super) struct Vitals {
     http1: bool,
@@ -26,16 +26,16 @@ pub(super) struct Vitals {
     bare_reply: AtomicBool,
 }
 
-/// What a connection is waiting for.
+/// Event that a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Phase {
-    /// The peer's next request; no byte of it has come.
+    /// The next request. No byte of it has arrived.
     Idle,
     /// The rest of a request head.
     Head,
-    /// Our own answer, or a request body, which has a limit of its own.
+    /// Our response, or a request body, which has a timeout of its own.
     Serving,
-    /// The peer, to take bytes of an answer.
+    /// The peer, which must read bytes of a response.
     Writing,
 }
 
@@ -44,7 +44,7 @@ impl Vitals {
         Arc::new(Self { http1, ..Self::default() })
     }
 
-    /// The phase, and a number that differs between two stays in the same phase.
+    /// Returns the phase, and a number that distinguishes two periods in the same phase.
     pub(super) fn phase(&self) -> (Phase, u64) {
         if self.write_blocked.load(Relaxed) {
             return (Phase::Writing, self.writes.load(Relaxed));
@@ -61,15 +61,15 @@ impl Vitals {
         (phase, self.requests.load(Relaxed) + self.taken.load(Relaxed))
     }
 
-    /// Bytes came in.
+    /// Records that bytes were read.
     pub(super) fn read_bytes(&self) {
-        // HTTP/2 has frames beside requests; there only the idle limit counts.
+        // HTTP/2 also has frames that belong to no request, so only the idle timeout applies to it.
         if self.http1 && self.in_flight.load(Relaxed) == 0 {
             self.head_begun.store(true, Relaxed);
         }
     }
 
-    /// Bytes went out.
+    /// Records that bytes were written.
     pub(super) fn wrote(&self, bytes: usize) {
         count_alone(&self.writes);
         if !self.http1 && bytes >= ANSWER_BYTES {
@@ -78,36 +78,37 @@ impl Vitals {
         self.write_blocked.store(false, Relaxed);
     }
 
-    /// The peer takes no bytes for now.
+    /// Records that the peer does not read at the moment.
     pub(super) fn write_blocked(&self) {
         self.write_blocked.store(true, Relaxed);
     }
 
-    /// All that hyper had to say is with the operating system.
+    /// Records that all of hyper's output was passed to the operating system.
     pub(super) fn flushed(&self) {
         self.write_blocked.store(false, Relaxed);
-        // hyper flushes the socket only when its own buffer is empty, so with no call under way no answer is left in it.
+        // hyper flushes only when its own buffer is empty, so without a call in flight no part of a response is left in
+        // it.
         if self.in_flight.load(Relaxed) == 0 {
             self.owes_bytes.store(false, Relaxed);
         }
     }
 
-    /// Whether bytes that hyper writes now can only be its own reply to a head that it could not read.
+    /// Returns true if bytes that hyper writes now can only be its own response to an unreadable request head.
     pub(super) fn speaks_for_itself(&self) -> bool {
         self.http1 && !self.owes_bytes.load(Relaxed)
     }
 
-    /// hyper answered by itself, and the rest of what the peer sends will not be read as requests.
+    /// Records that hyper sent its own error response. The rest of the peer's data is not read as requests.
     pub(super) fn note_bare_reply(&self) {
         self.bare_reply.store(true, Relaxed);
     }
 
-    /// Whether hyper answered by itself.
+    /// Returns true if hyper sent its own error response.
     pub(super) fn had_bare_reply(&self) -> bool {
         self.bare_reply.load(Relaxed)
     }
 
-    /// A call of the handler begins; it lasts until the guard goes.
+    /// Begins a call of the handler, which lasts until the guard is dropped.
     pub(super) fn begin_call(self: &Arc<Self>) -> Call {
         self.in_flight.fetch_add(1, Relaxed);
         count_alone(&self.requests);
@@ -117,25 +118,25 @@ impl Vitals {
     }
 }
 
-/// Counts one more where only the connection's own task counts, which a look and a note do at a tenth of the cost.
+/// Increments a counter that only this task writes. A load and a store cost a tenth of an atomic addition.
 fn count_alone(counter: &AtomicU64) {
     counter.store(counter.load(Relaxed) + 1, Relaxed);
 }
 
-/// A request under way, from its head to the last byte of the answer's body.
+/// Request in flight, from its head to the last byte of the response body.
 #[derive(Debug)]
 pub(super) struct Call(Arc<Vitals>);
 
 impl Call {
-    /// The answer's next piece waits for the peer. On HTTP/2 a peer can leave an answer unread without the socket ever
-    /// blocking; on HTTP/1.1 the socket tells.
+    /// Records that the next chunk of the response waits for the peer. On HTTP/2 a peer can leave a response unread
+    /// without blocking the socket. On HTTP/1.1 the socket shows it.
     fn await_peer(&self) {
         if !self.0.http1 {
             self.0.unread.fetch_add(1, Relaxed);
         }
     }
 
-    /// The peer has room for the answer's next piece.
+    /// Records that the peer has room for the next chunk of the response.
     fn peer_took(&self) {
         if !self.0.http1 {
             self.0.unread.fetch_sub(1, Relaxed);
@@ -150,7 +151,7 @@ impl Drop for Call {
     }
 }
 
-/// An answer's body that keeps its request under way for as long as it is sent.
+/// Response body that keeps its request in flight while it is sent.
 #[derive(Debug)]
 pub(super) struct Tracked<B> {
     body: B,
@@ -185,7 +186,7 @@ impl<B: Body + Unpin> Body for Tracked<B> {
     type Error = B::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
-        // hyper asks for a piece only when the peer has room for one.
+        // hyper polls for a chunk only when the peer has room for one.
         self.set_awaits_peer(false);
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         self.set_awaits_peer(polled.is_ready());
@@ -272,7 +273,7 @@ mod tests {
         assert_ne!(vitals.phase(), stay);
     }
 
-    /// A body whose next piece is not there yet.
+    /// A body without a ready chunk.
     struct Slow;
 
     impl Body for Slow {

@@ -1,4 +1,4 @@
-//! Drives one connection to its end, and ends it when the peer idles, dawdles or stalls.
+//! Drives one connection to its end, and closes it when a timeout of its peer expires.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,27 +12,27 @@ use super::drain::Orders;
 use super::limits::{Fault, ServeLimits};
 use super::vitals::{Phase, Vitals};
 
-/// How long a connection that was asked to close may take to do so while nothing is asked on it.
+/// Longest time that an idle connection may take to close after it was asked to.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
-/// A connection of hyper, of either protocol.
+/// A hyper connection of either protocol.
 pub(super) trait Exchange: Future<Output = hyper::Result<()>> {
-    /// Finish what is under way, begin nothing new.
+    /// Finishes requests in flight and accepts no new ones.
     fn finish(self: Pin<&mut Self>);
 }
 
-/// How a connection ended.
+/// Reason why a connection ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// By itself, or as it was asked to; also by an upgrade.
+    /// It ended by itself, on request, or by an upgrade.
     Finished(hyper::Result<()>),
-    /// For what the peer did.
+    /// The peer was at fault.
     Faulted(Fault),
-    /// By order, with something still under way.
+    /// The shutdown cut it before its work was finished.
     Cut,
 }
 
-/// The time limits of one connection.
+/// Timeouts of one connection.
 pub(super) struct Watch<'a> {
     vitals: Arc<Vitals>,
     limits: &'a ServeLimits,
@@ -41,7 +41,7 @@ pub(super) struct Watch<'a> {
     since: Instant,
     closing: bool,
     alarm: Pin<Box<Sleep>>,
-    /// Whether the alarm wakes this task when it rings.
+    /// True if the alarm wakes this task when it expires.
     listens: bool,
 }
 
@@ -52,7 +52,7 @@ impl<'a> Watch<'a> {
         Self { stay: vitals.phase(), vitals, limits, orders, since, closing: false, alarm, listens: false }
     }
 
-    /// Runs the connection until it ends, one way or another.
+    /// Runs the connection until it ends for any reason.
     pub(super) async fn run<C: Exchange>(mut self, mut connection: Pin<&mut C>) -> End {
         std::future::poll_fn(|cx| self.poll(connection.as_mut(), cx)).await
     }
@@ -81,8 +81,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// Starts the clock anew when the connection waits for something else than before. For our own answer nothing is
-    /// limited here, so each request saves a look at the clock.
+    /// Restarts the timeout when the phase changes. Serving has no timeout here, so requests save a call to the clock.
     fn note_phase(&mut self) {
         let stay = self.vitals.phase();
         if stay != self.stay {
@@ -94,7 +93,8 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The alarm is only ever moved forward in time when it rings, so that requests in quick succession cost no timer.
+    /// Moves the alarm only to an earlier time. A later time is set when the alarm expires, so requests in quick
+    /// succession do not touch the timer.
     fn hasten_alarm(&mut self) {
         let due = self.since + self.patience();
         if due < self.alarm.deadline() {
@@ -103,7 +103,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    /// The limit of the present phase. Serving has none here; the interval after which it is looked at again is.
+    /// Returns the timeout of the current phase. While serving, it is only the interval until the next check.
     fn patience(&self) -> Duration {
         match self.stay.0 {
             Phase::Idle if self.closing => self.limits.idle_timeout.min(CLOSE_GRACE),
@@ -114,7 +114,7 @@ impl<'a> Watch<'a> {
     }
 
     fn poll_alarm<C: Exchange>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
-        // To look whether it rang is much cheaper than to ask it, and each request comes by here twice.
+        // Checking whether the alarm has expired is much cheaper than polling it, and each request comes here twice.
         if self.listens && !self.alarm.is_elapsed() {
             return Poll::Pending;
         }
@@ -141,7 +141,8 @@ impl<'a> Watch<'a> {
         Poll::Pending
     }
 
-    /// A task whose budget is spent is woken at once, but not by the alarm: then that has to be asked again.
+    /// Polls the alarm. If the task's budget is spent, the alarm does not register the waker, so it must be polled
+    /// again.
     fn ask_alarm(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.listens = has_budget_remaining();
         self.alarm.as_mut().poll(cx)
@@ -156,7 +157,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// A peer that first gives so much to do that the task's turn is over, and then is silent.
+    /// A peer that first uses up the budget of the task, and then is silent.
     #[derive(Default)]
     struct Burst {
         is_over: bool,

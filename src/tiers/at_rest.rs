@@ -1,7 +1,9 @@
-//! A record as bytes, for other processes and other times: disks, Redis, files. ARCHITECTURE.md draws the layout.
+//! Byte format of a record outside the process: on disk, in Redis and in exported files. ARCHITECTURE.md draws the
+//! layout.
 //!
-//! The version comes first, so that old and new bytes can lie side by side and each reader knows its own. The checksum
-//! covers everything before it and is keyed with the cache key, so a record is valid only under the key it was written for.
+//! The version comes first, so records of several versions can coexist and each reader recognizes its own. The
+//! checksum covers all bytes before it and is keyed with the cache key, so a record is valid only under the key it
+//! was written for.
 
 use std::sync::Arc;
 
@@ -11,16 +13,16 @@ use crate::key::Key;
 use crate::packed::{Form, NotPacked, Packed};
 use crate::spaces::Identity;
 
-/// What every version begins with.
+/// Magic bytes at the start of every version.
 const MAGIC: [u8; 3] = *b"vec";
 
-/// The version that is written.
+/// Format version that this program writes.
 const VERSION: u8 = 2;
 
-/// Up to the names.
+/// Size of the fixed-length header, which ends before the model names.
 const HEAD_BYTES: usize = 56;
 
-/// A checksum's bytes.
+/// Size of a checksum in bytes.
 const CHECKSUM_BYTES: usize = 8;
 
 /// Derives the key of each record's checksum.
@@ -31,7 +33,8 @@ pub struct ChecksumKeys(Option<[u8; 32]>);
 pub struct ChecksumKey([u8; 32]);
 
 impl ChecksumKeys {
-    /// With a secret, a record can be neither made nor moved to another key without knowing the secret.
+    /// Creates the keys. With a secret, a record can be neither forged nor moved to another key without knowing the
+    /// secret.
     pub fn new(secret: Option<&Secret>) -> Self {
         let derive = |secret: &Secret| blake3::derive_key("vecho 2026 record checksum", secret.reveal().as_bytes());
         Self(secret.map(derive))
@@ -45,37 +48,37 @@ impl ChecksumKeys {
 }
 
 impl ChecksumKey {
-    /// Hashes the record once: the key goes in without a second pass.
+    /// Computes the checksum of a record. The hash is keyed, so the key needs no second pass.
     fn checksum(&self, body: &[u8]) -> [u8; CHECKSUM_BYTES] {
         let hash = blake3::keyed_hash(&self.0, body);
         *hash.as_bytes().first_chunk().expect("a hash must be longer than a checksum")
     }
 }
 
-/// Why bytes are not a record that may be served.
+/// Reason why bytes cannot be used as a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damaged {
-    /// Another program version wrote it: it is whole, as far as this one can tell, and not for this one.
+    /// Another program version wrote it. The bytes may be intact, but this version cannot read them.
     #[error("it is of version {0}, which is unknown here")]
     UnknownVersion(u8),
-    /// It does not begin like a record.
+    /// It does not begin with the magic bytes of a record.
     #[error("it is no record")]
     NoRecord,
-    /// It ends early, or late.
+    /// It is shorter or longer than its header says.
     #[error("it has the wrong length")]
     Length,
-    /// It has changed since it was written, or was written for another key or with another `cache.key_secret`.
+    /// It has changed since it was written, or it was written for another key or with another `cache.key_secret`.
     #[error("its checksum is wrong: it has changed, or belongs to another key or cache.key_secret")]
     Checksum,
-    /// It is as it was written, and says something that cannot be.
+    /// Its checksum is right, but its fields contradict each other.
     #[error("it contradicts itself")]
     Contradiction,
-    /// Its payload is no vector.
+    /// Its payload is not a valid vector.
     #[error("its vector is unusable: {0}")]
     Vector(#[from] NotPacked),
 }
 
-/// The record's bytes. The `epoch` is the caller's: a number that comes back with the record.
+/// Encodes a record. `epoch` is stored with it and returned by [`from_bytes`].
 pub fn to_bytes(record: &Record, epoch: u64, checksum_key: &ChecksumKey) -> Vec<u8> {
     let [model, asked_model] = record.models();
     let asked_model = if asked_model == model { "" } else { asked_model };
@@ -98,7 +101,7 @@ pub fn to_bytes(record: &Record, epoch: u64, checksum_key: &ChecksumKey) -> Vec<
     bytes
 }
 
-/// The record of such bytes, and its epoch.
+/// Decodes a record, and returns it with its epoch.
 pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, u64), Damaged> {
     let body = checked(bytes, checksum_key)?;
     let mut rest = Rest(&body[MAGIC.len() + 1..]);
@@ -114,7 +117,7 @@ pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, u
     Ok((if asked_model.is_empty() { record } else { record.asked_as(&asked_model) }, epoch))
 }
 
-/// What stands before the checksum, if it is right.
+/// Returns the bytes before the checksum after verifying the magic bytes, the version and the checksum.
 fn checked<'b>(bytes: &'b [u8], checksum_key: &ChecksumKey) -> Result<&'b [u8], Damaged> {
     match bytes.strip_prefix(&MAGIC).and_then(<[u8]>::first) {
         None => return Err(Damaged::NoRecord),
@@ -129,7 +132,7 @@ fn length(number: usize) -> [u8; 4] {
     u32::try_from(number).expect("a name or a dimension must be below 2^32").to_le_bytes()
 }
 
-/// What is not yet read.
+/// Bytes that are not decoded yet.
 struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {
@@ -190,13 +193,13 @@ mod tests {
         of_key(1).checksum(body)
     }
 
-    /// The parts of a record that must come back.
+    /// Returns the parts of a record that must survive a round trip.
     fn shown(record: &Record) -> (Packed, Identity, [String; 2], Times, Option<u32>) {
         let models = record.models().map(str::to_owned);
         (record.vector.clone(), record.identity.clone(), models, record.times, record.tokens())
     }
 
-    /// With a new checksum: what a faulty writer would leave.
+    /// Changes a record and gives it a valid checksum, like a writer with a bug.
     fn forged(bytes: &[u8], change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
         let mut body = bytes[..bytes.len() - CHECKSUM_BYTES].to_vec();
         change(&mut body);

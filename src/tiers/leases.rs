@@ -1,4 +1,4 @@
-//! Which replica fetches what all of them lack: agreed on through a tier that they share.
+//! Leases that decide which replica fetches a missing key, kept in a tier that all replicas share.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -8,45 +8,45 @@ use bytes::Bytes;
 use super::{Eventually, Tier};
 use crate::key::Key;
 
-/// Who fetches one key.
+/// State of the lease on one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// This process: it holds the lease until it gives it back.
+    /// This process holds the lease until it releases it.
     Ours,
-    /// Another process, for now.
+    /// Another process holds the lease for now.
     Theirs,
-    /// There is no agreement to be had. Everybody fetches.
+    /// The shared tier did not answer, so every replica fetches.
     Unknown,
 }
 
-/// What is to be seen of one key at one moment.
+/// Lease and stored value of one key at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sight {
-    /// What is stored under it by now, looked at after the lease was asked for: where nothing is stored and the lease
-    /// is ours, nobody has fetched it.
+    /// The stored value, read after the lease was requested. If there is none and the lease is ours, no replica has
+    /// fetched the key yet.
     pub stored: Option<Bytes>,
-    /// The lease.
+    /// State of the lease.
     pub standing: Standing,
 }
 
 impl Sight {
-    /// Nothing stored, nothing agreed.
+    /// No stored value and no lease.
     pub const UNKNOWN: Self = Self { stored: None, standing: Standing::Unknown };
 }
 
-/// Leases on keys, among all processes that share a tier. A lease ends by itself, so that a holder that vanishes holds
-/// nobody up for longer.
+/// Leases on keys, shared by all processes that use a tier. A lease expires by itself, so a holder that crashes delays
+/// the others only until then.
 pub trait Leases: Send + Sync + Debug {
-    /// The tier that is shared.
+    /// Returns the shared tier.
     fn tier(&self) -> Tier;
 
-    /// How long a lease lasts that is not given back.
+    /// Returns how long a lease lasts if it is not released.
     fn length(&self) -> Duration;
 
-    /// Asks for the lease of each key that has none, and looks at what is stored under it. Answers within a time of its
-    /// own.
+    /// Requests the lease of each key that has none and reads the stored value. Implementations apply their own
+    /// timeout.
     fn take<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Sight>>;
 
-    /// Gives leases back that are ours, each as soon as what was put under its key before is written. Never waits.
+    /// Releases leases of this process, each as soon as queued writes for its key are done. Never waits.
     fn release(&self, keys: &[Key]);
 }

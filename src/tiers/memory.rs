@@ -1,4 +1,4 @@
-//! The first tier: records in this process, bounded in bytes.
+//! The first tier: records in the memory of this process, bounded in bytes.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,10 +7,10 @@ use super::Record;
 use crate::bounded::{Bounded, Bounds};
 use crate::key::Key;
 
-/// Locks enough that writers on a few cores seldom meet.
+/// Number of shards, so writers on a few cores seldom contend for a lock.
 const PARTS: usize = 16;
 
-/// Records in memory.
+/// The memory tier.
 pub struct MemoryTier {
     records: Bounded<Arc<Record>>,
     hits: AtomicU64,
@@ -18,12 +18,12 @@ pub struct MemoryTier {
 }
 
 impl MemoryTier {
-    /// An empty tier.
+    /// Creates an empty tier.
     pub fn new(bounds: Bounds) -> Self {
         Self { records: Bounded::new(bounds, PARTS), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// The record under `key`, whatever its age.
+    /// Returns the record under `key` at any age, and counts a hit or a miss.
     pub fn get(&self, key: &Key) -> Option<Arc<Record>> {
         let record = self.records.get(key);
         let counter = if record.is_some() { &self.hits } else { &self.misses };
@@ -31,22 +31,22 @@ impl MemoryTier {
         record
     }
 
-    /// The same, for a second look: it does not count as a look-up.
+    /// Returns the record under `key` without counting a hit or a miss.
     pub fn peek(&self, key: &Key) -> Option<Arc<Record>> {
         self.records.get(key)
     }
 
-    /// Keeps a record.
+    /// Stores a record.
     pub fn put(&self, key: Key, record: Arc<Record>) {
         self.records.insert(key, record);
     }
 
-    /// The map itself, for purges, sizes and shedding.
+    /// Returns the underlying map, for purges, sizes and shedding.
     pub const fn records(&self) -> &Bounded<Arc<Record>> {
         &self.records
     }
 
-    /// Look-ups that found a record, and those that did not.
+    /// Returns the number of hits and misses.
     pub fn lookups(&self) -> (u64, u64) {
         (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
     }

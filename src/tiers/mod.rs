@@ -1,4 +1,4 @@
-//! Where vectors are kept. Every tier holds [`Record`]s under [`crate::key::Key`]s; the stack asks them in order.
+//! Storage of vectors. Every tier holds [`Record`]s under [`crate::key::Key`]s, and the stack queries them in order.
 
 pub mod at_rest;
 pub mod disk;

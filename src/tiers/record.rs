@@ -1,4 +1,4 @@
-//! One stored vector with what has to be known to serve it.
+//! One stored vector with the metadata needed to serve it.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -8,47 +8,47 @@ use crate::spaces::Identity;
 
 use std::sync::Arc;
 
-/// A vector at rest. Shared by `Arc`: the tier and every answer under way hold the same one.
+/// Stored vector, shared by `Arc` between the tier and all responses in flight.
 #[derive(Debug)]
 pub struct Record {
-    /// The numbers, packed.
+    /// Components of the vector, packed.
     pub vector: Packed,
-    /// The model that the upstream answered with, and the vector's length.
+    /// Name of the model in the upstream's response, and the length of the vector.
     pub identity: Identity,
-    /// The model that was asked for, which many upstreams answer under another name.
+    /// Name of the model in the request. Many upstreams answer with another name.
     asked_model: Arc<str>,
-    /// When it was made and how long it serves.
+    /// Creation and expiry times.
     pub times: Times,
-    /// Tokens of the input; zero while not yet counted.
+    /// Tokens of the input; zero if not counted yet.
     tokens: AtomicU32,
-    /// Its use in memory.
+    /// Use of this entry in memory, for shedding.
     mark: Mark,
 }
 
-/// A record's life, in milliseconds since the Unix epoch.
+/// Creation and expiry times of a record, in milliseconds since the Unix epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Times {
-    /// When the upstream answered.
+    /// Time when the upstream answered.
     pub created_ms: u64,
-    /// Until when it is served as fresh.
+    /// End of the time in which it is served as fresh.
     pub fresh_until_ms: u64,
-    /// Until when it may stand in for an upstream that is down.
+    /// End of the time in which it may be served stale while the upstream is down.
     pub stale_until_ms: u64,
 }
 
-/// How a record's age looks at one moment.
+/// Age of a record at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
-    /// May be served.
+    /// It may be served.
     Fresh,
-    /// May only stand in.
+    /// It may be served only while the upstream is down.
     Stale,
-    /// Must not be served.
+    /// It must not be served.
     Over,
 }
 
 impl Times {
-    /// Whether a record of these times may be served at `now_ms` to a caller that accepts at most `max_age_ms`.
+    /// Returns the age at `now_ms`, for a caller that accepts records of at most `max_age_ms`.
     pub fn age(&self, now_ms: u64, max_age_ms: Option<u64>) -> Age {
         let young_enough = max_age_ms.is_none_or(|max_ms| now_ms.saturating_sub(self.created_ms) <= max_ms);
         if now_ms >= self.stale_until_ms.max(self.fresh_until_ms) {
@@ -62,20 +62,20 @@ impl Times {
 }
 
 impl Record {
-    /// A record; `tokens` where they are known.
+    /// Creates a record, with `tokens` if they are known.
     pub fn new(vector: impl Into<Packed>, identity: Identity, times: Times, tokens: Option<u32>) -> Self {
         let asked_model = Arc::clone(&identity.model);
         let (tokens, mark) = (AtomicU32::new(tokens.unwrap_or(0)), Mark::default());
         Self { vector: vector.into(), identity, asked_model, times, tokens, mark }
     }
 
-    /// With the model that was asked for, where that is not the one that answered.
+    /// Sets the model that was requested, if its name differs from the one in the response.
     #[must_use]
     pub fn asked_as(self, asked_model: &Arc<str>) -> Self {
         Self { asked_model: Arc::clone(asked_model), ..self }
     }
 
-    /// The same, sharing its names with `known` where they are equal: each copy of a name would cost as much again.
+    /// Shares the names of `known` if they are equal, because each copy of a name takes memory.
     #[must_use]
     pub fn known_as(mut self, known: Option<Identity>) -> Self {
         if let Some(known) = known.filter(|known| *known == self.identity) {
@@ -87,17 +87,17 @@ impl Record {
         self
     }
 
-    /// The names of its model: the upstream's, and the asker's.
+    /// Returns the names of the model: the upstream's and the caller's.
     pub fn models(&self) -> [&str; 2] {
         [&self.identity.model, &self.asked_model]
     }
 
-    /// The input's tokens, if they were counted.
+    /// Returns the tokens of the input, if they were counted.
     pub fn tokens(&self) -> Option<u32> {
         Some(self.tokens.load(Ordering::Relaxed)).filter(|tokens| *tokens > 0)
     }
 
-    /// Notes the input's tokens; every count of one text gives the same number.
+    /// Sets the tokens of the input. Every count of the same text gives the same number.
     pub fn set_tokens(&self, tokens: u32) {
         self.tokens.store(tokens, Ordering::Relaxed);
     }
@@ -105,8 +105,8 @@ impl Record {
 
 impl Entry for Arc<Record> {
     fn weight_bytes(&self) -> u64 {
-        // A name may be shared by all records of its space, or be this one's own, as one that came from bytes: nothing
-        // tells, and in bytes that somebody else wrote it may be long.
+        // All records of a space may share one name, but a record decoded from bytes may own its copy, and the name may
+        // be long. The record cannot tell which is the case, so it counts the full length.
         let is_shared = Arc::ptr_eq(&self.asked_model, &self.identity.model);
         let asked_bytes = if is_shared { 0 } else { self.asked_model.len() };
         (size_of::<Record>() + self.vector.payload().len() + self.identity.model.len() + asked_bytes) as u64

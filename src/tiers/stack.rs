@@ -1,4 +1,4 @@
-//! The tiers in the order they are asked: memory at once, then those below it, each once for all keys.
+//! The tiers in the order they are queried: memory at once, then those below it, each once for all keys.
 
 mod damage;
 mod moving;
@@ -22,19 +22,19 @@ use crate::traces::{TraceContext, attribute};
 pub use moving::{Arrivals, Fate};
 pub use purging::Purge;
 
-/// Where a record was found.
+/// Tier in which a record was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
-    /// This process.
+    /// Memory of this process.
     Memory,
-    /// This machine.
+    /// Disk of this machine.
     Disk,
     /// Redis or Valkey, shared by replicas.
     Redis,
 }
 
 impl Tier {
-    /// The word for headers, metrics and routes.
+    /// Returns the name for headers, metrics and routes.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory",
@@ -44,53 +44,53 @@ impl Tier {
     }
 }
 
-/// What a look-up of one key found.
+/// Result of the look-up of one key.
 #[derive(Clone, Debug)]
 pub enum Found {
-    /// A record that may be served.
+    /// A record that may be served as fresh.
     Fresh(Arc<Record>, Tier),
-    /// A record that may only stand in for an upstream that is down.
+    /// A record that may be served stale while the upstream is down.
     StandIn(Arc<Record>),
-    /// Nothing of use.
+    /// No usable record.
     Missing,
 }
 
 impl Found {
-    /// Whether it may be served.
+    /// Returns true if the record may be served as fresh.
     pub const fn is_fresh(&self) -> bool {
         matches!(self, Self::Fresh(..))
     }
 }
 
-/// What was found below memory.
+/// Record decoded from a tier below memory.
 struct Woken {
     record: Arc<Record>,
-    /// Under which it was stored.
+    /// Epoch that it was stored under.
     epoch: u64,
     bytes: Bytes,
 }
 
-/// The terms of a look-up.
+/// Conditions of a look-up.
 #[derive(Clone, Copy)]
 pub struct Lookup<'a> {
-    /// The moment that decides what is fresh.
+    /// Time that decides which records are fresh.
     pub now_ms: u64,
-    /// The oldest record that the caller accepts.
+    /// Largest age that the caller accepts.
     pub max_age_ms: Option<u64>,
-    /// What is known of the space: records of another model than the newest are misses.
+    /// State of the space. Records of another model than the newest are not served as fresh.
     pub lessons: &'a Lessons,
-    /// The space.
+    /// Key of the space.
     pub space: Key,
-    /// The codec in force: records that have lost more than it lets go are misses.
+    /// Configured codec. Records that lost more precision than it allows are misses.
     pub codec: Codec,
-    /// In whose trace.
+    /// Trace of the request.
     pub trace: &'a TraceContext,
 }
 
 /// All tiers.
 pub struct Stack {
     memory: MemoryTier,
-    /// In the order they are asked.
+    /// Tiers below memory, in the order they are queried.
     lower: Vec<Arc<dyn LowerTier>>,
     generations: Generations,
     epochs: Arc<Epochs>,
@@ -99,7 +99,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// The memory tier over those in `lower`, which are asked in that order.
+    /// Creates a stack of the memory tier and the tiers in `lower`, which are queried in their order.
     pub fn new(
         memory: MemoryTier,
         lower: Vec<Arc<dyn LowerTier>>,
@@ -110,12 +110,12 @@ impl Stack {
         Self { memory, lower, generations, epochs, checksum_keys, damage }
     }
 
-    /// Looks one key up in memory.
+    /// Looks up one key in memory.
     pub fn look_up(&self, key: &Key, terms: &Lookup<'_>) -> Found {
         self.judge_remembered(key, self.memory.get(key), terms)
     }
 
-    /// Looks into memory once more, or out of curiosity: not counted.
+    /// Looks up one key in memory without counting a hit or a miss.
     pub fn peek(&self, key: &Key, terms: &Lookup<'_>) -> Found {
         self.judge_remembered(key, self.memory.peek(key), terms)
     }
@@ -130,18 +130,18 @@ impl Stack {
         judge(record, Tier::Memory, terms)
     }
 
-    /// Whether there are tiers below memory.
+    /// Returns true if there are tiers below memory.
     pub const fn has_lower(&self) -> bool {
         !self.lower.is_empty()
     }
 
-    /// Looks for keys in the tiers below memory, in their order. What is found moves up, unless a purge since `begun`
-    /// took its like.
+    /// Looks up keys in the tiers below memory, in order. Found records are promoted to the tiers above, unless a purge
+    /// since `begun` covers them.
     pub async fn look_below(&self, keys: &[Key], terms: &Lookup<'_>, begun: Generation) -> Vec<Found> {
         self.search(vec![Found::Missing; keys.len()], keys, terms, Some(begun)).await
     }
 
-    /// Looks for keys in all tiers out of curiosity: nothing moves.
+    /// Looks up keys in all tiers without promoting records, for inspection.
     pub async fn examine(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Found> {
         let remembered = keys.iter().map(|key| self.peek(key, terms)).collect();
         self.search(remembered, keys, terms, None).await
@@ -170,6 +170,7 @@ impl Stack {
                 let Some(woken) = self.wake(&keys[place], bytes, tier.tier(), terms) else { continue };
                 match judge(Arc::clone(&woken.record), tier.tier(), terms) {
                     Found::Missing => continue,
+                    // A stale record from a tier further up is kept, because this one is no better.
                     Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
                     better => found[place] = better,
                 }
@@ -181,7 +182,7 @@ impl Stack {
         found
     }
 
-    /// Judges what another way than a look-up brought out of `tier`, and moves it up like anything found there.
+    /// Accepts a value that was read from `tier` along with a lease, and promotes it like one found by a look-up.
     pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
         let Some(woken) = self.wake(&key, bytes.clone(), tier, terms) else { return Found::Missing };
         let found = judge(Arc::clone(&woken.record), tier, terms);
@@ -192,23 +193,23 @@ impl Stack {
         found
     }
 
-    /// The record in these bytes, if they are whole, belong to `key`, and no purge has taken it.
+    /// Decodes a record, if it is intact, belongs to `key`, and is not purged.
     fn wake(&self, key: &Key, bytes: Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Woken> {
         let tell = |damage: &_| self.damage.tell(tier, *damage, terms.now_ms);
         let (record, epoch) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
         Some(Woken { record: Arc::new(record.known_as(terms.lessons.identity())), epoch, bytes })
     }
 
-    /// Keeps what was found at `depth` in the tiers above it, as it is; but not in place of something as new, which may
-    /// have been fetched while that tier was asked.
+    /// Promotes a record found at `depth` to the tiers above, unchanged. Does nothing if memory holds a record that is
+    /// as new, which may have been fetched while that tier was queried.
     fn move_up(&self, key: Key, woken: &Woken, depth: usize, begun: Generation, lessons: &Lessons) {
         let Woken { record, epoch, bytes } = woken;
         let kept = self.memory.peek(&key);
         if kept.as_ref().is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
             return;
         }
-        // Another replica's, from after a purge that is not known here yet: a later purge of this process must find
-        // nothing on its own medium that lies as high.
+        // Another replica wrote it after a purge that this process has not learned of yet. It must not be stored on
+        // tiers of this process: after its own next purge, an epoch as high must not be found there.
         let is_ahead = *epoch > self.epochs.of(&record.models());
         if !self.remember(key, record, begun) {
             return;
@@ -224,14 +225,14 @@ impl Stack {
         }
     }
 
-    /// Keeps a record in memory, unless a purge since `begun` took its like: what was purged must not come back.
+    /// Stores a record in memory, unless a purge since `begun` covers it. Purged records must not come back.
     pub fn remember(&self, key: Key, record: &Arc<Record>, begun: Generation) -> bool {
         let is_purged = || self.generations.took(&record.models(), begun);
         if is_purged() {
             return false;
         }
         self.memory.put(key, Arc::clone(record));
-        // A purge may have passed between the check and the insert; then the record must go again.
+        // A purge may have run between the check and the insert. Then the record must be removed again.
         let came_too_late = is_purged();
         if came_too_late {
             self.memory.records().remove(&key);
@@ -239,13 +240,13 @@ impl Stack {
         !came_too_late
     }
 
-    /// Keeps records in the tiers below memory, with the same exception.
+    /// Stores records in the tiers below memory, unless a purge since `begun` covers them.
     pub fn keep_below<'r>(&self, records: impl Iterator<Item = (Key, &'r Arc<Record>)>, begun: Generation) {
         if self.lower.is_empty() {
             return;
         }
         for (key, record) in records {
-            // The epoch is read before the generation: a purge in between is then seen by one of the two.
+            // Read the epoch before the generation: then one of the two checks notices a purge in between.
             let epoch = self.epochs.of(&record.models());
             if self.generations.took(&record.models(), begun) {
                 continue;
@@ -258,8 +259,8 @@ impl Stack {
         }
     }
 
-    /// Asks all tiers below memory for everything at once, also for the record that tells who answers for the space. The
-    /// newest of those counts: another replica may have met a newer model than this machine's disk has.
+    /// Queries all tiers below memory at once, also for the record that names the newest model of the space. The newest
+    /// of these records counts, because another replica may have seen a newer model than the local disk.
     async fn ask_all(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Vec<Option<Bytes>>> {
         let newest = newest_of(&terms.space);
         let keys = [keys, &[newest]].concat();
@@ -272,42 +273,42 @@ impl Stack {
         if let Some((newest, _)) = noted.max_by_key(|(record, _)| record.times.created_ms) {
             terms.lessons.recall(&newest.identity);
         }
-        // One that went down meanwhile has not answered.
+        // If a tier went down meanwhile, its result is missing, so the space must be queried again later.
         if were_up && are_up() {
             terms.lessons.was_asked_for(terms.now_ms);
         }
         answers
     }
 
-    /// Whether a tier below memory may hold something of another model. What is shared always may.
+    /// Returns true if a tier below memory may hold records of another model. A shared tier always may.
     pub fn may_hold_older(&self) -> bool {
         self.lower.iter().any(|tier| tier.tier() == Tier::Redis || tier.stats().entries > 0)
     }
 
-    /// Keeps a record in the tiers below memory as the newest of its space, if another model answered before.
+    /// Stores a record below memory as the newest of its space, if another model answered before.
     pub fn note_newest(&self, space: &Key, record: &Arc<Record>, lessons: &Lessons, begun: Generation) {
         if self.has_lower() && lessons.must_be_noted(&record.identity) {
             self.keep_below([(newest_of(space), record)].into_iter(), begun);
         }
     }
 
-    /// The generation that a fill, or a rendering, beginning now belongs to.
+    /// Returns the current generation, for a fetch or a rendering that begins now.
     pub fn generation(&self) -> Generation {
         self.generations.current()
     }
 
-    /// The memory tier.
+    /// Returns the memory tier.
     pub const fn memory(&self) -> &MemoryTier {
         &self.memory
     }
 
-    /// The tiers below it.
+    /// Returns the tiers below memory.
     pub fn lower(&self) -> &[Arc<dyn LowerTier>] {
         &self.lower
     }
 }
 
-/// Asks a tier, in the trace of whoever wants to know.
+/// Queries a tier within the trace of the request.
 async fn ask(tier: &dyn LowerTier, keys: &[Key], trace: &TraceContext) -> Vec<Option<Bytes>> {
     let span = trace.look_up(tier.tier().name(), keys.len());
     let found = tier.get(keys).await;
@@ -315,9 +316,9 @@ async fn ask(tier: &dyn LowerTier, keys: &[Key], trace: &TraceContext) -> Vec<Op
     found
 }
 
-/// Under which the newest record of a space lies a second time once another model has begun to answer. So a process that
-/// has just started knows which of the records it finds are of an older one. Older records go first, by age and for want
-/// of room, so this one outlives them.
+/// Returns the key of a second copy of the newest record of a space, stored once another model has begun to answer.
+/// With it, a process that has just started knows which of the records it finds are from an older model. Older records
+/// expire and are evicted first, so this copy outlives them.
 fn newest_of(space: &Key) -> Key {
     space.extend(Tag::Control, b"newest")
 }

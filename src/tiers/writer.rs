@@ -1,4 +1,4 @@
-//! Write-behind: what is to be written waits here, bounded in bytes, and is found by reads until it is written.
+//! Write-behind queue, bounded in bytes. Reads find entries in it until they are written.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,10 +10,10 @@ use tokio::sync::Notify;
 use super::AtRest;
 use crate::key::Key;
 
-/// What a waiting entry costs beside its bytes.
+/// Estimated memory of a queued entry in addition to its bytes.
 const OVERHEAD_BYTES: usize = 128;
 
-/// The queue of one tier.
+/// Write-behind queue of one tier.
 #[derive(Debug)]
 pub struct WriteQueue {
     waiting: Mutex<Waiting>,
@@ -25,7 +25,7 @@ pub struct WriteQueue {
 
 #[derive(Debug, Default)]
 struct Waiting {
-    /// The keys of what no batch has taken yet, each once.
+    /// Keys that no batch has taken yet, each once.
     order: VecDeque<Key>,
     entries: HashMap<Key, Entry>,
     bytes: usize,
@@ -35,18 +35,18 @@ struct Waiting {
 #[derive(Debug)]
 struct Entry {
     at_rest: AtRest,
-    /// Which put it came with.
+    /// Number of the put that stored the entry.
     put: u64,
-    /// Whether a batch has taken it.
+    /// True if a batch has taken the entry.
     is_taken: bool,
 }
 
-/// What became of an entry.
+/// Outcome of a put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Queued {
-    /// It waits to be written.
+    /// The entry is queued.
     Waiting,
-    /// There was no room.
+    /// The queue was full.
     Dropped,
 }
 
@@ -59,7 +59,7 @@ pub struct Batch {
 }
 
 impl WriteQueue {
-    /// An empty queue.
+    /// Creates an empty queue.
     pub fn new(max_bytes: usize) -> Self {
         Self {
             waiting: Mutex::default(),
@@ -70,7 +70,7 @@ impl WriteQueue {
         }
     }
 
-    /// As many entries were turned away where they should have gone.
+    /// Counts entries that the tier refused to store.
     pub fn lose(&self, entries: u64) {
         self.dropped.fetch_add(entries, Ordering::Relaxed);
     }
@@ -89,7 +89,7 @@ impl WriteQueue {
         let old = waiting.entries.insert(key, Entry { at_rest: entry, put, is_taken: false });
         waiting.bytes += size;
         waiting.bytes -= old.as_ref().map_or(0, |old| self::size(&old.at_rest));
-        // One that is put in again and again keeps its place, so that the order grows with the entries alone.
+        // A key that is put repeatedly keeps its place, so the order grows only with the number of entries.
         if old.is_none_or(|old| old.is_taken) {
             waiting.order.push_back(key);
         }
@@ -98,12 +98,12 @@ impl WriteQueue {
         Queued::Waiting
     }
 
-    /// The entry under `key`, if it waits or is being written.
+    /// Returns the entry under `key`, if it is queued or being written.
     pub fn get(&self, key: &Key) -> Option<Bytes> {
         self.lock().entries.get(key).map(|entry| entry.at_rest.bytes.clone())
     }
 
-    /// The next entries to write, at least one and not much more than `max_bytes` of them; waits for the first.
+    /// Waits for entries and returns the next batch: at least one entry, and not much more than `max_bytes`.
     pub async fn next(&self, max_bytes: usize) -> Batch {
         loop {
             let batch = self.take(max_bytes);
@@ -129,11 +129,11 @@ impl WriteQueue {
         batch
     }
 
-    /// The entries of a batch were written, or given up.
+    /// Removes the entries of a batch, after they were written or given up.
     pub fn done(&self, batch: &Batch) {
         let mut waiting = self.lock();
         for ((key, entry), put) in batch.entries.iter().zip(&batch.puts) {
-            // One that was put in again meanwhile has yet to be written.
+            // An entry that was put again meanwhile still has to be written.
             if waiting.entries.get(key).is_some_and(|latest| latest.put == *put) {
                 waiting.entries.remove(key);
                 waiting.bytes -= size(entry);
@@ -143,19 +143,19 @@ impl WriteQueue {
         self.settled.notify_waiters();
     }
 
-    /// The entries of a batch could not be written, and nobody will try again.
+    /// Gives up a batch that could not be written, and counts its entries as dropped.
     pub fn give_up(&self, batch: &Batch) {
         self.dropped.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
         self.done(batch);
     }
 
-    /// Nothing that waits can be written.
+    /// Gives up all queued entries and counts them as dropped.
     pub fn give_up_all(&self) {
         self.dropped.fetch_add(self.len() as u64, Ordering::Relaxed);
         self.clear();
     }
 
-    /// Forgets all that waits.
+    /// Removes all entries.
     pub fn clear(&self) {
         let mut waiting = self.lock();
         waiting.order.clear();
@@ -165,22 +165,22 @@ impl WriteQueue {
         self.settled.notify_waiters();
     }
 
-    /// How many entries wait or are being written.
+    /// Returns the number of entries that are queued or being written.
     pub fn len(&self) -> usize {
         self.lock().entries.len()
     }
 
-    /// Whether nothing waits.
+    /// Returns true if the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Entries that were never written.
+    /// Returns the number of entries that were never written.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Resolves once nothing waits.
+    /// Resolves once the queue is empty.
     pub async fn drained(&self) {
         loop {
             let settled = self.settled.notified();

@@ -1,22 +1,22 @@
-//! THE tables of spans and of what they say. No name of either stands anywhere else, and the documentation follows.
+//! Tables of spans and of their attributes. All names are defined here, and the documentation is generated from them.
 
 use std::fmt::Write;
 
-/// The name of an attribute of a span.
+/// Name of a span attribute.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attribute {
-    /// As OpenTelemetry's semantic conventions have it, or below `vecho.`.
+    /// Name in OpenTelemetry's semantic conventions, or a name that begins with `vecho.`.
     pub name: &'static str,
-    /// What it tells.
+    /// Meaning of the value.
     pub doc: &'static str,
 }
 
-/// A kind of span.
+/// Kind of span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SpanName {
-    /// Its name; some are followed by what they are about.
+    /// Name of the span. In some names the last word is a placeholder.
     pub name: &'static str,
-    /// What of a request it covers.
+    /// Part of a request that the span covers.
     pub doc: &'static str,
 }
 
@@ -77,7 +77,7 @@ attributes! {
     MERGED_REQUESTS: "vecho.requests", "How many requests share the call.";
 }
 
-/// Both tables as Markdown, for the documentation.
+/// Returns both tables as Markdown, for the documentation.
 pub fn tables_markdown() -> String {
     let mut text = String::from("| span | what it covers |\n|---|---|\n");
     for SpanName { name, doc } in SPANS {

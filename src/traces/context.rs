@@ -1,4 +1,4 @@
-//! In whose trace something happens, and how that travels in the headers of W3C Trace Context.
+//! Trace context of a request, and its headers in W3C Trace Context format.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use opentelemetry_sdk::trace::SdkTracer;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-/// Bytes of a `traceparent` of version 00.
+/// Size of a `traceparent` of version 00.
 const LENGTH: usize = 55;
-/// What the standard asks everybody to hand on of a `tracestate`, in bytes.
+/// Size of `tracestate` in bytes that the standard asks every participant to propagate.
 const MAX_STATE_BYTES: usize = 512;
 
-/// A place in a trace, below which spans can be begun. Empty where traces are off. Cheap to clone.
+/// Place in a trace, under which child spans can begin. Empty if tracing is off. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct TraceContext(pub(super) Option<Arc<Place>>);
 
-/// What a [`TraceContext`] holds.
+/// Contents of a [`TraceContext`].
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) tracer: SdkTracer,
@@ -26,15 +26,15 @@ pub(super) struct Place {
 }
 
 impl TraceContext {
-    /// No place: traces are off, or nobody is interested.
+    /// Empty context: tracing is off or not wanted.
     pub const NONE: &'static Self = &Self(None);
 
-    /// Whether there is one.
+    /// Returns true if the context is not empty.
     pub const fn is_known(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Whether both are places in one trace.
+    /// Returns true if both are in the same trace.
     pub fn is_same_trace(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Some(one), Some(other)) => one.span.trace_id() == other.span.trace_id(),
@@ -42,7 +42,7 @@ impl TraceContext {
         }
     }
 
-    /// Whether both are the very same span.
+    /// Returns true if both are the same span.
     pub fn is_same_span(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Some(one), Some(other)) => one.span.span_id() == other.span.span_id(),
@@ -50,7 +50,8 @@ impl TraceContext {
         }
     }
 
-    /// Puts this place into the headers of a request, instead of whatever stood there. An empty one changes nothing.
+    /// Writes this context into the headers of a request, and replaces an existing one. An empty context changes
+    /// nothing.
     pub fn write(&self, headers: &mut HeaderMap) {
         if let Some(place) = &self.0 {
             write(&place.span, headers);
@@ -69,7 +70,7 @@ fn write(span: &SpanContext, headers: &mut HeaderMap) {
     }
 }
 
-/// The caller's place, if its headers name exactly one. What the standard calls malformed is as good as absent.
+/// Reads the caller's context, if there is exactly one. A malformed context counts as absent, as the standard demands.
 pub(super) fn read(headers: &HeaderMap) -> Option<SpanContext> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
@@ -79,7 +80,7 @@ pub(super) fn read(headers: &HeaderMap) -> Option<SpanContext> {
     span.is_valid().then_some(span)
 }
 
-/// Version 00 to the letter; of a later version only what it has in common with it.
+/// Parses version 00 strictly, and of later versions the part that they share with it.
 fn parse(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let known = text.get(..LENGTH)?;
@@ -96,8 +97,8 @@ fn parse(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     Some((TraceId::from_hex(trace_id).ok()?, SpanId::from_hex(span_id).ok()?, flags))
 }
 
-/// Several `tracestate` headers are one list. Of a long one the beginning counts, which is its newest part: each span
-/// and each call has a copy.
+/// Joins several `tracestate` headers into one list. Truncates long lists to their beginning, which is the newest part,
+/// because each span and each call has a copy.
 fn states(headers: &HeaderMap) -> String {
     let values = headers.get_all(TRACESTATE).iter().filter_map(|value| value.to_str().ok());
     let mut states = String::new();

@@ -1,6 +1,6 @@
-//! From finished spans to the collector: gathered, encoded, posted as OTLP over HTTP, tried again for a while.
+//! Export of finished spans: batched, encoded, posted as OTLP over HTTP, and retried for a while.
 //!
-//! One task does it, so a collector that is down or slow costs nobody anything but room in the queue.
+//! One task does all of it, so a collector that is down or slow costs requests nothing and only fills the queue.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -27,17 +27,17 @@ use crate::connector::{Connecting, TimedConnector, TlsError, cause_of};
 use crate::metrics::{Metrics, SpanResult};
 use crate::tasks::Tasks;
 
-/// Spans in one delivery.
+/// Largest number of spans in one delivery.
 const MOST_SPANS: usize = 512;
-/// Deliveries tried for the same spans before they are given up.
+/// Attempts to deliver the same spans before they are given up.
 const MOST_TRIES: u32 = 5;
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// Of an answer only what tells of refused spans is of interest.
+/// Limit on a response body, of which only the count of rejected spans is used.
 const MOST_ANSWER_BYTES: usize = 64 * 1024;
-/// How long an unused connection to the collector is kept.
+/// Time that an unused connection to the collector is kept.
 const IDLE: Duration = Duration::from_secs(30);
 
-/// Delivers finished spans.
+/// Exporter of finished spans.
 pub(super) struct Exporter {
     client: legacy::Client<TimedConnector, Full<Bytes>>,
     live: Live,
@@ -46,19 +46,19 @@ pub(super) struct Exporter {
     finished: Receiver<SpanData>,
     waiting: Arc<AtomicUsize>,
     tasks: Tasks,
-    /// Whether the last delivery arrived; a change is told once.
+    /// True if the last delivery succeeded. Each change is logged once.
     is_up: bool,
 }
 
-/// Why a delivery did not arrive.
+/// Reason why a delivery failed.
 struct Trouble {
     cause: String,
-    /// Whether the same spans may arrive another time, and what the collector said about when.
+    /// Delay requested by the collector before a retry, zero if none; `None` if a retry is useless.
     again: Option<Duration>,
 }
 
 impl Exporter {
-    /// An exporter to `target` for what comes out of the queue, until `tasks` are told to stop.
+    /// Creates an exporter of queued spans to `target`, which runs until `tasks` are told to stop.
     pub(super) fn new(
         live: Live,
         target: Uri,
@@ -81,7 +81,7 @@ impl Exporter {
         Ok(Self { client, live, target, resource: resource.into(), finished, waiting, tasks, is_up: true })
     }
 
-    /// Delivers until its tasks are told to stop, and then what is left.
+    /// Delivers spans until the tasks are told to stop, and then the remaining ones.
     pub(super) async fn run(mut self, metrics: Arc<Metrics>) {
         loop {
             let batch = self.gather().await;
@@ -95,7 +95,7 @@ impl Exporter {
         }
     }
 
-    /// The next spans to deliver; none once everything is over.
+    /// Returns the next spans to deliver; none once the queue is empty at shutdown.
     async fn gather(&mut self) -> Vec<SpanData> {
         let mut batch = Vec::new();
         tokio::select! {
@@ -115,7 +115,7 @@ impl Exporter {
         ExportTraceServiceRequest { resource_spans }.encode_to_vec().into()
     }
 
-    /// Posts until it arrives, or until trying again makes no sense.
+    /// Posts a batch until it succeeds or a retry is useless.
     async fn deliver(&mut self, body: &Bytes) -> Result<usize, Trouble> {
         let send_every = self.live.load().traces.send_every;
         let mut tries = 1;
@@ -134,7 +134,7 @@ impl Exporter {
         }
     }
 
-    /// One delivery; says how many spans the collector refused.
+    /// Posts a batch once, and returns the number of spans that the collector rejected.
     async fn post(&self, body: &Bytes) -> Result<usize, Trouble> {
         let limit = self.live.load().traces.timeout;
         match timeout(limit, self.exchange(body.clone())).await {
@@ -152,7 +152,7 @@ impl Exporter {
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MOST_ANSWER_BYTES).collect().await;
         if head.status.is_success() {
-            // An answer that cannot be read says nothing against the spans.
+            // If the response cannot be decoded, the spans count as accepted.
             let said = body.ok().and_then(|body| ExportTraceServiceResponse::decode(body.to_bytes()).ok());
             let refused = said.and_then(|said| said.partial_success).map_or(0, |partial| partial.rejected_spans);
             return Ok(usize::try_from(refused).unwrap_or(0));
@@ -168,12 +168,12 @@ impl Exporter {
         headers
     }
 
-    /// Counts what became of `spans`, and tells a change of state.
+    /// Counts the outcome of `spans`, and logs a change of state.
     fn settle(&mut self, metrics: &Metrics, spans: usize, result: &Result<usize, Trouble>) {
         let failed = result.as_ref().map_or(spans, |refused| (*refused).min(spans));
         metrics.spans(SpanResult::Exported, spans - failed);
         metrics.spans(SpanResult::Failed, failed);
-        // What is lost at the end is told as what was still waiting.
+        // At shutdown, lost spans are reported as still waiting.
         if result.is_ok() || !self.tasks.is_stopping() {
             self.waiting.fetch_sub(spans, Ordering::Relaxed);
         }
@@ -201,10 +201,10 @@ impl Exporter {
     }
 }
 
-/// Waits for a first span and then for others, until they are enough or the first has waited for long.
+/// Waits for a first span and then for more, until the batch is full or the first has waited for `send_every`.
 async fn fill(finished: &mut Receiver<SpanData>, batch: &mut Vec<SpanData>, send_every: Duration) {
     if finished.recv_many(batch, MOST_SPANS).await == 0 {
-        // No sender is left, so nothing will ever come.
+        // No sender is left, so no span will ever arrive.
         std::future::pending::<()>().await;
     }
     let until = Instant::now() + send_every;
@@ -222,7 +222,7 @@ impl Trouble {
         Self { cause: cause.into(), again: Some(Duration::ZERO) }
     }
 
-    /// OTLP names the statuses after which the same may be sent again; after any other it never arrives.
+    /// Classifies a status. OTLP lists the statuses that permit a retry; after any other a retry is useless.
     fn of_status(status: StatusCode, headers: &HeaderMap) -> Self {
         let may_try_again = matches!(status.as_u16(), 429 | 502 | 503 | 504);
         let said = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());

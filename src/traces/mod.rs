@@ -1,7 +1,7 @@
-//! Traces: spans of a request, in whose trace they stand, and how they get to a collector.
+//! Traces: the spans of a request, their context, and their export to a collector.
 //!
-//! A [`Tracer`] begins a request's [`Span`]; a span's [`TraceContext`] begins others below it, in whatever task they
-//! are. Both travel as values, and where traces are off both are empty: one branch, and nothing allocated.
+//! A [`Tracer`] begins the [`Span`] of a request, and the [`TraceContext`] of a span begins child spans in any task.
+//! Both are passed as values. If tracing is off, both are empty, and cost one branch and no allocation.
 
 pub mod attribute;
 mod context;

@@ -1,4 +1,4 @@
-//! Finished spans on their way from requests to the exporter: bounded, and nobody ever waits.
+//! Bounded queue of finished spans between requests and the exporter. Requests never wait for it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 
 use crate::metrics::{Metrics, SpanResult};
 
-/// Takes in finished spans; what does not fit is dropped and counted.
+/// Span processor that queues finished spans. Spans that do not fit are dropped and counted.
 #[derive(Debug)]
 pub(super) struct Queue {
     sender: Sender<SpanData>,
@@ -19,15 +19,15 @@ pub(super) struct Queue {
     metrics: Arc<Metrics>,
 }
 
-/// The end of the queue where spans come out.
+/// Receiving end of the queue.
 pub(super) struct Queued {
     pub(super) finished: Receiver<SpanData>,
-    /// How many are neither delivered nor given up.
+    /// Number of spans that are neither delivered nor given up.
     pub(super) waiting: Arc<AtomicUsize>,
 }
 
 impl Queue {
-    /// A queue for so many spans, and its other end.
+    /// Creates a queue for `spans` spans, and its receiving end.
     pub(super) fn new(spans: usize, metrics: Arc<Metrics>) -> (Self, Queued) {
         let (sender, finished) = mpsc::channel(spans);
         let waiting = Arc::<AtomicUsize>::default();
@@ -39,7 +39,7 @@ impl SpanProcessor for Queue {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {
-        // Before the span can be seen on the other side, where it is subtracted.
+        // Count the span before the exporter can receive it, because the exporter subtracts it.
         self.waiting.fetch_add(1, Ordering::Relaxed);
         if self.sender.try_send(span).is_err() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! One span: begun below a place in a trace, told things about, ended by drop.
+//! One span: it begins under a context, collects attributes, and ends when it is dropped.
 
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,42 +12,43 @@ use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 use super::attribute::{self, Attribute};
 use super::context::{Place, TraceContext};
 
-/// The longest text that an attribute holds, in bytes. Names of models come from callers.
+/// Largest size of a text attribute in bytes. Names of models come from callers.
 const MAX_TEXT_BYTES: usize = 256;
 
-/// Most links of one span: a call may carry inputs of this many requests, and more are not told.
+/// Limit on the links of one span. A call may carry inputs of this many requests; links to further ones are left out.
 pub const MAX_LINKS: u32 = 128;
 
-/// A span under way. It ends when it is dropped. Empty where traces are off, and deaf where its trace is not recorded.
+/// Span in progress. It ends when it is dropped. Empty if tracing is off. If its trace is not recorded, it ignores
+/// attributes.
 #[derive(Debug, Default)]
 pub struct Span(Option<Box<Live>>);
 
 #[derive(Debug)]
 struct Live {
     place: TraceContext,
-    /// The span, while it is recorded. Behind a lock, so that many places may tell it things.
+    /// The recorded span. A lock allows several places to add attributes.
     recorded: Mutex<SdkSpan>,
 }
 
 impl Span {
-    /// A span below `parent`, or the first one of a trace.
+    /// Begins a span under `parent`, or the first one of a trace.
     pub(super) fn begin(tracer: &SdkTracer, parent: &Context, builder: SpanBuilder) -> Self {
         let span = tracer.build_with_context(builder, parent);
         let place = Place { tracer: tracer.clone(), span: span.span_context().clone() };
         Self(Some(Box::new(Live { place: TraceContext(Some(Arc::new(place))), recorded: Mutex::new(span) })))
     }
 
-    /// The place of this span, below which others are begun.
+    /// Returns the context for child spans.
     pub fn context(&self) -> TraceContext {
         self.0.as_ref().map_or_else(TraceContext::default, |live| live.place.clone())
     }
 
-    /// Whether anybody listens.
+    /// Returns true if the span is recorded.
     pub fn is_recorded(&self) -> bool {
         self.0.as_ref().is_some_and(|live| live.place.is_recorded())
     }
 
-    /// Tells a text; too long a one is cut.
+    /// Sets a text attribute. A long text is cut.
     pub fn text(&self, attribute: Attribute, text: &str) {
         if self.is_recorded() {
             let end = text.floor_char_boundary(MAX_TEXT_BYTES);
@@ -55,21 +56,21 @@ impl Span {
         }
     }
 
-    /// Tells a number.
+    /// Sets a number attribute.
     pub fn count(&self, attribute: Attribute, number: impl TryInto<i64>) {
         if self.is_recorded() {
             self.set(attribute, number.try_into().unwrap_or(i64::MAX));
         }
     }
 
-    /// Tells whatever it takes time to write, if anybody listens.
+    /// Sets an attribute with a costly value, which is computed only if the span is recorded.
     pub fn shown(&self, attribute: Attribute, value: impl FnOnce() -> String) {
         if self.is_recorded() {
             self.set(attribute, value());
         }
     }
 
-    /// Says that what this span covers failed, and how in a word.
+    /// Marks the span as failed, with the error type in a word.
     pub fn fail(&self, how: impl Display) {
         if self.is_recorded() {
             self.set(attribute::ERROR_TYPE, how.to_string());
@@ -77,8 +78,8 @@ impl Span {
         }
     }
 
-    /// Links it to a place in another trace. Without that one's state: it is a caller's, a call may have many callers,
-    /// and it tells nothing that the ids do not.
+    /// Links the span to another trace. The trace state of the other is left out: it belongs to a caller, a call may
+    /// have many callers, and the ids suffice.
     pub fn link(&self, other: &TraceContext) {
         if let Some(Place { span: to, .. }) = other.0.as_deref()
             && self.is_recorded()
@@ -105,7 +106,7 @@ impl TraceContext {
         self.0.as_ref().is_some_and(|place| place.span.is_sampled())
     }
 
-    /// Begins the look-up of `keys` in a tier.
+    /// Begins a span for the look-up of `keys` in a tier.
     pub fn look_up(&self, tier: &'static str, keys: usize) -> Span {
         let span = self.below(attribute::LOOK_UP.name, Some(tier), SpanKind::Internal);
         span.text(attribute::TIER, tier);
@@ -113,7 +114,8 @@ impl TraceContext {
         span
     }
 
-    /// Begins a wait for keys, of which this request fetches some and others are under way.
+    /// Begins a span for a wait for keys. This request fetches `led` of them and waits for the fetches of others for
+    /// `joined`.
     pub fn wait(&self, led: usize, joined: usize) -> Span {
         let span = self.below(attribute::WAIT.name, None, SpanKind::Internal);
         span.count(attribute::LED, led);
@@ -121,21 +123,21 @@ impl TraceContext {
         span
     }
 
-    /// Begins agreeing with other replicas about keys.
+    /// Begins a span for leases of keys.
     pub fn lease(&self, keys: usize) -> Span {
         let span = self.below(attribute::LEASE.name, None, SpanKind::Internal);
         span.count(attribute::KEYS, keys);
         span
     }
 
-    /// Begins the wait of inputs for their turn.
+    /// Begins a span for the time that inputs wait in the queue.
     pub fn queue(&self, inputs: usize) -> Span {
         let span = self.below(attribute::QUEUE.name, None, SpanKind::Internal);
         span.count(attribute::INPUTS, inputs);
         span
     }
 
-    /// Begins an embeddings call for a model.
+    /// Begins a span for an embeddings call.
     pub fn call(&self, model: &str) -> Span {
         let span = self.below(attribute::CALL.name, Some(model), SpanKind::Client);
         span.text(attribute::METHOD, "POST");
@@ -144,7 +146,7 @@ impl TraceContext {
         span
     }
 
-    /// Begins passing a request through.
+    /// Begins a span for a forwarded request.
     pub fn forward(&self, method: &http::Method) -> Span {
         let method = known_method(method);
         let span = self.below("", Some(method), SpanKind::Client);
@@ -152,7 +154,7 @@ impl TraceContext {
         span
     }
 
-    /// A span below this place. The last word of a name that has several is a placeholder for `about`.
+    /// Begins a child span. The last word of a name with several words is a placeholder for `about`.
     fn below(&self, name: &'static str, about: Option<&str>, kind: SpanKind) -> Span {
         let Some(place) = &self.0 else { return Span::default() };
         let builder = SpanBuilder::from_name(if self.is_recorded() { named(name, about) } else { String::new() });
@@ -170,7 +172,7 @@ fn named(name: &str, about: Option<&str>) -> String {
     }
 }
 
-/// A method by its name, if it is one of HTTP's own: others are whatever a caller made up.
+/// Returns the name of a standard HTTP method, and `_OTHER` for any other, because callers can invent methods.
 pub(super) fn known_method(method: &http::Method) -> &'static str {
     const KNOWN: [&str; 9] = ["GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "CONNECT", "PATCH", "TRACE"];
     KNOWN.into_iter().find(|known| *known == method.as_str()).unwrap_or("_OTHER")

@@ -1,4 +1,4 @@
-//! The beginning of every trace: a request, and the caller's trace that it may belong to.
+//! Start of every trace: the span of a request, as part of the caller's trace if there is one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -20,22 +20,22 @@ use crate::connector::TlsError;
 use crate::metrics::Metrics;
 use crate::tasks::Tasks;
 
-/// Begins the spans of requests. Empty where traces are off. Cheap to clone.
+/// Tracer of requests. Empty if tracing is off. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Tracer(Option<Arc<On>>);
 
 #[derive(Debug)]
 struct On {
     tracer: SdkTracer,
-    /// How the public port is spoken to.
+    /// URL scheme of the public port.
     scheme: &'static str,
     export: Tasks,
-    /// Finished spans that are not delivered yet.
+    /// Number of finished spans that are not delivered yet.
     waiting: Arc<AtomicUsize>,
 }
 
 impl Tracer {
-    /// A tracer as the configuration has it, with a task that delivers what it records.
+    /// Creates a tracer from the configuration, with a task that exports its spans.
     pub fn start(live: &Live, version: &'static str, metrics: &Arc<Metrics>) -> Result<Self, TlsError> {
         let config = live.load();
         let traces = &config.traces;
@@ -45,7 +45,7 @@ impl Tracer {
         let waiting = Arc::clone(&queued.waiting);
         let exporter = Exporter::new(live.clone(), target, &resource, (queued, export.clone()))?;
         export.spawn(exporter.run(Arc::clone(metrics)));
-        // Everything is said, so that nothing is read from the environment behind the configuration's back.
+        // Every option is set here, so the SDK reads none from environment variables.
         let provider = SdkTracerProvider::builder()
             .with_sampler(Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(traces.sample_ratio))))
             .with_span_limits(SpanLimits { max_links_per_span: MAX_LINKS, ..SpanLimits::default() })
@@ -57,7 +57,7 @@ impl Tracer {
         Ok(Self(Some(Arc::new(On { tracer: provider.tracer_with_scope(scope), scheme, export, waiting }))))
     }
 
-    /// Begins the span of a request, in its caller's trace where it names one. `route` tells the pattern of its path.
+    /// Begins the span of a request, in the caller's trace if there is one. `route` returns the pattern of its path.
     pub fn request(&self, head: &Parts, route: impl FnOnce() -> Option<&'static str>) -> Span {
         let Some(on) = &self.0 else { return Span::default() };
         let route = route();
@@ -76,7 +76,7 @@ impl Tracer {
         span
     }
 
-    /// Delivers what is finished, within `patience`; says how many spans are lost.
+    /// Delivers finished spans, within `patience`, and returns the number of lost ones.
     pub async fn close(&self, patience: Duration) -> usize {
         let Some(on) = &self.0 else { return 0 };
         on.export.stop();
@@ -87,7 +87,7 @@ impl Tracer {
 
 fn resource(traces: &Traces, version: &'static str) -> Resource {
     let said = traces.resource.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
-    // What was said goes last, and so goes before what is known.
+    // Configured attributes come last, so they override the known ones.
     let known = [KeyValue::new("service.version", version), KeyValue::new("telemetry.sdk.language", "rust")];
     Resource::builder_empty().with_attributes(known.into_iter().chain(said)).build()
 }

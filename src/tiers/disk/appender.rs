@@ -1,4 +1,4 @@
-//! The end of the store that grows: one writer, one segment at a time, the oldest segments go to make room.
+//! Write side of the store: one writer appends to one segment at a time and removes the oldest segments to make room.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -13,48 +13,48 @@ use super::store::Bounds;
 use crate::key::Key;
 use crate::tiers::AtRest;
 
-/// Segments by age.
+/// Segments by number, the oldest first.
 pub(super) type Segments = RwLock<BTreeMap<u32, Arc<Segment>>>;
 
-/// What one append works on.
+/// Parts of the store that an append works on.
 pub(super) struct Ground<'a> {
     pub(super) folder: &'a Folder,
     pub(super) segments: &'a Segments,
     pub(super) index: &'a Index,
     pub(super) bounds: Bounds,
-    /// What files other than segments take.
+    /// Bytes taken by files other than segments.
     pub(super) aside_bytes: u64,
 }
 
-/// The segment that grows.
+/// The segment that entries are appended to.
 #[derive(Debug)]
 struct Active {
     segment: Arc<Segment>,
     frames: Vec<Lying>,
     data_end: u64,
-    /// Whether something may lie behind the frames that must go before the next is written.
+    /// True if bytes may follow the frames that must be cut off before the next write.
     must_cut: bool,
     sealed: bool,
 }
 
-/// Frames that are written in one go.
+/// Frames that are written in one call.
 #[derive(Default)]
 struct Run {
     bytes: Vec<u8>,
     frames: Vec<Lying>,
 }
 
-/// Writes entries. There is one for each store.
+/// Appends entries to segments. Each store has one.
 #[derive(Debug)]
 pub(super) struct Appender {
     active: Option<Active>,
-    /// The number of the next segment; nothing once the numbers are used up.
+    /// Number of the next segment; `None` once all numbers are used.
     next: Option<u32>,
     evicted: u64,
 }
 
 impl Appender {
-    /// Goes on after segment `last`, of which the contents are given if it is to grow.
+    /// Continues after segment `last`. `growing` holds that segment and its contents if it still has room.
     pub(super) fn new(last: u32, growing: Option<(Arc<Segment>, Contents)>) -> Self {
         let active = growing.map(|(segment, Contents { frames, data_end, sealed })| {
             segment.grown_to(data_end, frames.len());
@@ -63,24 +63,24 @@ impl Appender {
         Self { active, next: last.checked_add(1), evicted: 0 }
     }
 
-    /// Lets this segment grow.
+    /// Makes `segment` the growing segment.
     #[cfg(test)]
     pub(super) fn go_on_in(&mut self, segment: Arc<Segment>) {
         let (frames, data_end) = (Vec::new(), START_BYTES);
         self.active = Some(Active { segment, frames, data_end, must_cut: false, sealed: false });
     }
 
-    /// Entries let go to make room.
+    /// Returns the number of entries evicted to make room.
     pub(super) const fn evicted(&self) -> u64 {
         self.evicted
     }
 
-    /// The frames of segment `number`, if it is the one that grows.
+    /// Returns the frames of segment `number` if it is the growing one.
     pub(super) fn growing(&self, number: u32) -> Option<Vec<Lying>> {
         self.active.as_ref().filter(|active| active.segment.number == number).map(|active| active.frames.clone())
     }
 
-    /// Writes entries, one write for all that go into one segment. One that is larger than a segment is left out.
+    /// Appends entries with one write per segment. Entries larger than a segment are skipped.
     pub(super) fn append<'e>(
         &mut self,
         ground: &Ground<'_>,
@@ -142,10 +142,11 @@ impl Appender {
         Ok(())
     }
 
-    /// The number of the next segment. Once they are used up, which takes a file with a number near the last one, all
-    /// entries go and the first number is next: a lower number must mean an older segment.
+    /// Returns the number of the next segment. A lower number must mean an older segment. If all numbers are used,
+    /// which takes a file with a number near the maximum, this function removes all entries and begins again at the
+    /// first number.
     fn free_number(&mut self, ground: &Ground<'_>) -> io::Result<u32> {
-        // A folder or a link of that name may be in the way.
+        // A folder or link may already have that name.
         let free = |from| (from..=u32::MAX).find(|number| !ground.folder.is_taken(*number));
         if let Some(number) = self.next.and_then(free) {
             return Ok(number);
@@ -154,8 +155,8 @@ impl Appender {
         free(1).ok_or_else(|| io::Error::other("no name is left for a segment"))
     }
 
-    /// Lets the oldest segments go until the one that grows, or a new one, may be as large as any, and no more entries
-    /// are held than may be.
+    /// Evicts the oldest segments until the growing segment, or a new one, can reach the full segment size and the
+    /// number of entries is below the limit.
     pub(super) fn make_room(&mut self, ground: &Ground<'_>) -> io::Result<()> {
         let growing = self.active.as_ref().map(|active| &active.segment);
         let grown_bytes = growing.map_or(0, |segment| segment.bytes()).max(ground.bounds.segment_bytes());
@@ -171,7 +172,7 @@ impl Appender {
         }
     }
 
-    /// Writes the footer of the segment that grows, and waits until it is on the medium.
+    /// Writes the footer of the growing segment and waits until it is synced to disk.
     pub(super) fn seal(&mut self) -> io::Result<()> {
         let Some(active) = self.active.as_mut().filter(|active| !active.sealed) else { return Ok(()) };
         active.segment.cut(active.data_end)?;
@@ -180,7 +181,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Lets everything go; says how many entries that was.
+    /// Removes all entries and returns how many there were.
     pub(super) fn clear(&mut self, ground: &Ground<'_>) -> io::Result<u64> {
         self.active = None;
         let gone = ground.index.clear();
@@ -204,7 +205,7 @@ impl Run {
     }
 }
 
-/// All but the one that grows, the oldest first.
+/// Returns all segments but the growing one, the oldest first.
 fn full_segments(segments: &Segments, growing: Option<u32>) -> Vec<Arc<Segment>> {
     write(segments).values().filter(|segment| Some(segment.number) != growing).cloned().collect()
 }

@@ -1,9 +1,9 @@
-//! What tells damaged bytes of the store's own from whole ones.
+//! Checksums of the store's own headers, footers and files.
 
-/// Enough that damage is never taken for sense by accident.
+/// Long enough that damaged bytes never match by accident.
 pub(super) const CHECKSUM_BYTES: usize = 16;
 
-/// The checksum of all parts, one after the other.
+/// Returns the checksum of all parts in sequence.
 pub(super) fn checksum(parts: &[&[u8]]) -> [u8; CHECKSUM_BYTES] {
     let mut hasher = blake3::Hasher::new();
     for part in parts {
@@ -13,7 +13,7 @@ pub(super) fn checksum(parts: &[&[u8]]) -> [u8; CHECKSUM_BYTES] {
     *hash.as_bytes().first_chunk().expect("a hash must be longer than a checksum")
 }
 
-/// Cuts a fixed number of bytes off the front.
+/// Removes a fixed number of bytes from the front of a slice and returns them.
 pub(super) fn cut<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
     let (front, rest) = bytes.split_first_chunk()?;
     *bytes = rest;

@@ -1,4 +1,4 @@
-//! Going through all entries, for whoever takes them elsewhere.
+//! Iteration over all entries of a store, for exports.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -6,9 +6,9 @@ use std::ops::ControlFlow;
 use super::DiskStore;
 use crate::key::Key;
 
-/// Why going through the entries ended early.
+/// Reason why the iteration ended early.
 enum End {
-    /// The visitor has seen enough.
+    /// The visitor asked to stop.
     Enough,
     Failed(io::Error),
 }
@@ -20,7 +20,7 @@ impl From<io::Error> for End {
 }
 
 impl DiskStore {
-    /// Shows every entry until `visit` breaks off; also breaks off where the disk cannot be read.
+    /// Passes every entry to `visit` until it breaks. Also breaks, with a warning, if the disk cannot be read.
     pub fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
         let seen = self.for_each(|key, _, bytes| match visit(key, &bytes) {
             ControlFlow::Continue(()) => Ok(()),

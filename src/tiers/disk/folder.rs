@@ -1,4 +1,4 @@
-//! The store's folder: one process at a time, and what its files are called.
+//! The store's folder: its lock, which admits one process at a time, and the names of its files.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
@@ -8,10 +8,10 @@ use std::path::{Path, PathBuf};
 const LOCK: &str = "lock";
 const SEGMENT: &str = ".segment";
 
-/// Why a store could not be opened.
+/// Reason why a store could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Another process has it open.
+    /// Another process has the folder open.
     #[error("another process uses {}", .0.display())]
     Held(PathBuf),
     /// The folder or a file in it cannot be read or written.
@@ -19,21 +19,21 @@ pub enum OpenError {
     Unusable {
         /// The folder.
         path: PathBuf,
-        /// What the operating system says.
+        /// The error of the operating system.
         fault: io::Error,
     },
 }
 
-/// Numbers of what is named like a segment, in ascending order.
+/// Numbers of directory entries that are named like segments, in ascending order.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     /// Regular files, the oldest first.
     pub(super) segments: Vec<u32>,
-    /// Folders, pipes, links and the like. They are left alone.
+    /// Folders, pipes, links and other special files. The store leaves them alone.
     pub(super) others: Vec<u32>,
 }
 
-/// A folder that is this process's alone, until it is dropped or the process ends in any way.
+/// Folder locked by this process until it is dropped or the process ends in any way.
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
@@ -41,7 +41,8 @@ pub(super) struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if need be, and takes it. What is in it is for its owner alone: vectors tell of their texts.
+    /// Creates the folder if needed and locks it. Only the owner can read its files, because vectors reveal their
+    /// texts.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {
         let unusable = |fault| OpenError::Unusable { path: path.to_owned(), fault };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
@@ -57,12 +58,12 @@ impl Folder {
         &self.path
     }
 
-    /// Lets another process have it.
+    /// Unlocks the folder for other processes.
     pub(super) fn release(&self) -> io::Result<()> {
         self.lock.unlock()
     }
 
-    /// Lists what is named like a segment.
+    /// Lists directory entries that are named like segments.
     pub(super) fn list(&self) -> io::Result<Listing> {
         let mut listing = Listing::default();
         for entry in fs::read_dir(&self.path)? {
@@ -72,7 +73,7 @@ impl Folder {
             let Some(number) = number.filter(|number| self.segment(*number).file_name() == Some(&name)) else {
                 continue;
             };
-            // Links are not followed: nothing outside of the folder is ever written or removed.
+            // Links are not followed, so the store never writes or removes files outside the folder.
             let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
             if is_file { &mut listing.segments } else { &mut listing.others }.push(number);
         }
@@ -81,7 +82,7 @@ impl Folder {
         Ok(listing)
     }
 
-    /// Whether anything has the name of segment `number`, be it a link to nowhere.
+    /// Returns true if the name of segment `number` is taken, even by a dangling link.
     pub(super) fn is_taken(&self, number: u32) -> bool {
         fs::symlink_metadata(self.segment(number)).is_ok()
     }
@@ -97,14 +98,14 @@ impl Folder {
         }
     }
 
-    /// Removes all segments for good, as far as that goes.
+    /// Removes all segments and syncs the folder. Tries every segment even after an error.
     pub(super) fn remove_segments(&self) -> io::Result<()> {
         let removed: Vec<_> = self.list()?.segments.into_iter().map(|number| self.remove_segment(number)).collect();
         removed.into_iter().collect::<io::Result<()>>()?;
         self.sync()
     }
 
-    /// Replaces a small file: afterwards it is on the medium, and at no time half of it.
+    /// Replaces a small file atomically and syncs it: a reader never finds a partial file.
     pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let fresh = self.path.join(format!("{name}.new"));
         let mut file = writable().create(true).truncate(true).open(&fresh)?;
@@ -114,7 +115,7 @@ impl Folder {
         self.sync()
     }
 
-    /// Fails if the medium has no room for so many bytes or takes none.
+    /// Writes and syncs a temporary file of `bytes` bytes. Fails if the disk is full or cannot be written.
     pub(super) fn probe(&self, bytes: usize) -> io::Result<()> {
         let path = self.path.join("probe");
         let mut file = writable().create(true).truncate(true).open(&path)?;
@@ -123,13 +124,13 @@ impl Folder {
         written
     }
 
-    /// Makes what files are called last.
+    /// Syncs the folder, which makes created, renamed and removed files durable.
     fn sync(&self) -> io::Result<()> {
         File::open(&self.path)?.sync_all()
     }
 }
 
-/// The whole of a small file, if it is there.
+/// Reads a whole small file; `None` if it does not exist.
 pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
@@ -138,7 +139,7 @@ pub(super) fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
     }
 }
 
-/// How files of the store are opened.
+/// Returns the options with which the store opens its files.
 pub(super) fn writable() -> OpenOptions {
     let mut options = OpenOptions::new();
     options.read(true).write(true).mode(0o600);

@@ -1,4 +1,4 @@
-//! What is in a segment, in few bytes at its end, so that a store opens without reading its values.
+//! Index of a segment's frames at the end of its file. With it a store opens without reading any values.
 //!
 //! ```text
 //! +--------------------------------------+----------+-------+----------+----------+
@@ -7,18 +7,18 @@
 //! +--------------------------------------+----------+-------+----------+----------+
 //! ```
 //!
-//! Numbers are little-endian. The checksum covers all before it and the segment's number.
+//! Numbers are little-endian. The checksum covers all bytes before it and the segment's number.
 
 use super::checksum::{CHECKSUM_BYTES, checksum, cut};
 use crate::key::Key;
 
-/// What a frame adds to a footer.
+/// Bytes that one frame adds to a footer.
 pub(super) const ENTRY_BYTES: u64 = 24;
-/// The end of a footer, which has always the same size.
+/// Size of the fixed-length end of a footer.
 pub(super) const END_BYTES: u64 = 40;
 const MAGIC: [u8; 8] = *b"vechoend";
 
-/// The part of a key that stands for it where a mistake is noticed later.
+/// Short form of a key, used where the full key is checked later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tag(pub(super) u64);
 
@@ -29,22 +29,22 @@ impl From<&Key> for Tag {
     }
 }
 
-/// Where one frame lies in its segment.
+/// Location of one frame in its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Lying {
     pub(super) tag: Tag,
     pub(super) until_ms: u64,
     pub(super) offset: u32,
-    /// Of the value, in bytes.
+    /// Length of the value in bytes.
     pub(super) length: u32,
 }
 
-/// The size of a footer for so many frames.
+/// Returns the size of a footer for this many frames.
 pub(super) const fn footer_bytes(frames: usize) -> u64 {
     frames as u64 * ENTRY_BYTES + END_BYTES
 }
 
-/// The footer of segment `number`, whose frames end at `data_end`.
+/// Encodes the footer of segment `number`. Its frames end at `data_end`.
 pub(super) fn to_bytes(frames: &[Lying], number: u32, data_end: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for frame in frames {
@@ -61,7 +61,8 @@ pub(super) fn to_bytes(frames: &[Lying], number: u32, data_end: u64) -> Vec<u8> 
     bytes
 }
 
-/// Where the frames end, if `end`, the last [`END_BYTES`] of a file of `file_bytes`, looks like the end of a footer.
+/// Returns the end of the frames if `end`, the last [`END_BYTES`] of a file of `file_bytes`, looks like the end of a
+/// footer.
 pub(super) fn data_end(mut end: &[u8], file_bytes: u64) -> Option<u64> {
     let magic: [u8; 8] = cut(&mut end)?;
     let count = u64::from_le_bytes(cut(&mut end)?);
@@ -70,7 +71,7 @@ pub(super) fn data_end(mut end: &[u8], file_bytes: u64) -> Option<u64> {
     (magic == MAGIC && expected == file_bytes).then_some(data_end)
 }
 
-/// The frames that a whole footer names.
+/// Decodes the frames of a footer; `None` if its checksum is wrong.
 pub(super) fn read(bytes: &[u8], number: u32) -> Option<Vec<Lying>> {
     let (sealed, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
     if checksum(&[sealed, &number.to_le_bytes()]) != sum {

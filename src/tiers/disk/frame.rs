@@ -1,4 +1,4 @@
-//! One entry in a segment: a head of its own, then the value.
+//! One entry in a segment: a header, then the value.
 //!
 //! ```text
 //! +--------+--------+----------+-----+----------+-------------------+
@@ -7,22 +7,22 @@
 //! +--------+--------+----------+-----+----------+-------------------+
 //! ```
 //!
-//! Numbers are little-endian. The checksum covers the head alone; the value carries one of its own.
+//! Numbers are little-endian. The checksum covers only the header, because the value has a checksum of its own.
 
 use super::checksum::{CHECKSUM_BYTES, checksum, cut};
 use crate::key::Key;
 
-/// Bytes before the value.
+/// Size of the header before the value.
 pub(super) const HEAD_BYTES: usize = 64;
 const SEALED_BYTES: usize = HEAD_BYTES - CHECKSUM_BYTES;
 const MAGIC: [u8; 4] = *b"vent";
 
-/// What stands before a value.
+/// Header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Head {
     pub(super) key: Key,
     pub(super) until_ms: u64,
-    /// Of the value, in bytes.
+    /// Length of the value in bytes.
     pub(super) length: u32,
 }
 
@@ -38,7 +38,7 @@ impl Head {
         bytes
     }
 
-    /// The head at the front of `bytes`, if it is whole.
+    /// Decodes the header at the front of `bytes`, if its checksum is right.
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let (sealed, mut rest) = bytes.split_at_checked(SEALED_BYTES)?;
         let mut front = sealed;
@@ -50,7 +50,7 @@ impl Head {
         is_whole.then_some(Self { key, until_ms, length })
     }
 
-    /// Bytes of the whole frame.
+    /// Returns the size of the whole frame in bytes.
     pub(super) const fn frame_bytes(&self) -> u64 {
         HEAD_BYTES as u64 + self.length as u64
     }

@@ -1,4 +1,4 @@
-//! Where each key's newest frame lies, in memory.
+//! In-memory index from each key to its newest frame on disk.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -6,19 +6,20 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use super::footer::Tag;
 
-/// Nobody waits long for a part of the index while another one is changed.
+/// Number of locks, so readers seldom wait while another shard is changed.
 const SHARDS: usize = 64;
 
-/// A place on disk.
+/// Location of a value on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Place {
     pub(super) segment: u32,
     pub(super) offset: u32,
-    /// Of the value, in bytes.
+    /// Length of the value in bytes.
     pub(super) length: u32,
 }
 
-/// A tag whose alignment wastes nothing: with its place and the map's own byte it takes 21 bytes of a slot.
+/// Tag aligned to four bytes, which avoids padding: with its place and the map's control byte it takes 21 bytes of a
+/// slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Packed([u32; 2]);
 
@@ -35,7 +36,7 @@ impl Hash for Packed {
     }
 }
 
-/// Tags are taken from hashes, and are spread as evenly as any hash of them.
+/// Hasher that keeps tags unchanged. They are parts of hashes, so they are already evenly distributed.
 #[derive(Default)]
 struct AsItIs(u64);
 
@@ -57,14 +58,14 @@ impl Hasher for AsItIs {
 
 type Shard = HashMap<Packed, Place, BuildHasherDefault<AsItIs>>;
 
-/// The index. A tag stands for one key: of two keys with equal tags, which one store is not likely to see, the later
-/// one hides the earlier.
+/// Index from tags to places. If two keys have equal tags, which is unlikely within one store, the later entry hides
+/// the earlier one.
 pub(super) struct Index {
     shards: Box<[RwLock<Shard>]>,
 }
 
 impl Index {
-    /// An index with room for so many entries.
+    /// Creates an index with room for this many entries.
     pub(super) fn with_room(entries: usize) -> Self {
         let room = entries / SHARDS + entries / (8 * SHARDS);
         let shard = |_| RwLock::new(Shard::with_capacity_and_hasher(room, BuildHasherDefault::default()));
@@ -79,7 +80,7 @@ impl Index {
         self.write(tag).insert(tag.into(), place);
     }
 
-    /// Forgets what lies at this very place.
+    /// Removes a tag if it still points to this place.
     pub(super) fn remove(&self, tag: Tag, place: Place) {
         let mut shard = self.write(tag);
         if shard.get(&tag.into()) == Some(&place) {
@@ -87,12 +88,12 @@ impl Index {
         }
     }
 
-    /// Forgets a segment; says how many entries it held.
+    /// Removes all entries of a segment and returns how many there were.
     pub(super) fn remove_segment(&self, segment: u32) -> u64 {
         self.remove_where(|place| place.segment == segment)
     }
 
-    /// Forgets everything; says how much that was.
+    /// Removes all entries and returns how many there were.
     pub(super) fn clear(&self) -> u64 {
         self.remove_where(|_| true)
     }
@@ -121,7 +122,7 @@ impl Index {
     }
 }
 
-/// Not by the lowest or highest bits: the map goes by those.
+/// Chooses a shard by a middle byte, because the map inside uses the lowest and the highest bits.
 fn shard_of(tag: Tag) -> usize {
     usize::from(tag.0.to_le_bytes()[5]) % SHARDS
 }

@@ -1,4 +1,5 @@
-//! Keeps the store open and writes to it; leaves it alone for a while after a failure.
+//! Background task that opens the store and writes to it. After a failure it closes the tier for a while, then
+//! retries.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,23 +13,23 @@ use super::{Bounds, DiskStore, OpenError};
 use crate::epochs::Epochs;
 use crate::tiers::{Batch, WriteQueue};
 
-/// What is written in one go, in bytes.
+/// Bytes written in one batch.
 const BATCH_BYTES: usize = 1 << 20;
 
-/// What the tier runs by.
+/// Settings of the disk tier.
 #[derive(Clone, Debug)]
 pub struct DiskSettings {
-    /// Its folder.
+    /// Folder of the store.
     pub path: PathBuf,
-    /// What it may hold.
+    /// Limits of the store.
     pub bounds: Bounds,
-    /// What may wait to be written, in bytes.
+    /// Limit on queued writes, in bytes.
     pub queue_bytes: usize,
-    /// How long it is left alone after it failed.
+    /// Time the tier stays off after a failure.
     pub off_for: Duration,
 }
 
-/// The background work of the tier.
+/// Background work of the tier.
 pub(super) struct Keeper {
     pub(super) settings: DiskSettings,
     pub(super) switch: Arc<Switch>,
@@ -38,8 +39,8 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// Opens the store, writes, and begins anew some time after a failure, without an end. Says one sentence when the
-    /// tier goes and one when it is back.
+    /// Opens the store and writes queued entries. After a failure it waits and reopens the store, until the task is
+    /// stopped. Logs one line when the tier goes off and one when it is back.
     pub(super) async fn run(mut self) {
         let mut is_down = false;
         loop {
@@ -69,7 +70,8 @@ impl Keeper {
         tracing::warn!(%fault, "the disk tier is off; it is tried again every {off_for:?}, and requests go on without it");
     }
 
-    /// Opens the store. Nobody sees it before its purges are known, and what was purged meanwhile is gone.
+    /// Opens the store. Requests use it only after its purges are loaded and entries purged during the outage are
+    /// removed.
     async fn open(&mut self, is_down: bool) -> Result<Arc<DiskStore>, OpenError> {
         let (settings, switch, epochs) = (self.settings.clone(), Arc::clone(&self.switch), Arc::clone(&self.epochs));
         let opened = spawn_blocking(move || {
@@ -84,8 +86,9 @@ impl Keeper {
         Ok(store)
     }
 
-    /// Writes what is queued until something fails; says what. A write that hangs when something else has failed is left
-    /// behind: it has the folder until it ends, so nothing is opened beside it.
+    /// Writes queued entries until an operation fails, and returns the fault. If a write hangs after another
+    /// operation has failed, this function does not wait for it. That write keeps the folder locked until it ends, so
+    /// no second store opens.
     async fn write_behind(&mut self, store: Arc<DiskStore>) -> String {
         loop {
             let batch = tokio::select! {
@@ -114,7 +117,7 @@ impl Keeper {
 }
 
 impl Keeper {
-    /// What others have heard of is no debt any more; noted too late, it costs one purge too many.
+    /// Records on disk that debts were paid. If this comes too late, a restart repeats a purge needlessly.
     async fn note_paid(&self, store: &Arc<DiskStore>) -> std::io::Result<()> {
         let (store, switch, epochs) = (Arc::clone(store), Arc::clone(&self.switch), Arc::clone(&self.epochs));
         let noted = spawn_blocking(move || store.note_purges(&epochs).map(|noted| switch.has_noted(noted)));
@@ -122,7 +125,7 @@ impl Keeper {
     }
 }
 
-/// What left the queue meanwhile was cleared, and must not come back.
+/// Entries that are no longer in the queue were cleared meanwhile, and must not be written.
 fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Result<()> {
     let still_wanted = batch.entries.iter().filter(|(key, _)| queue.get(key).is_some());
     store.append(still_wanted.map(|(key, entry)| (key, entry)))
@@ -130,7 +133,7 @@ fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Resul
 
 fn make_true(store: &DiskStore, switch: &Switch, epochs: &Epochs, is_down: bool) -> std::io::Result<()> {
     if is_down {
-        // With less room it would be gone again soon.
+        // With less free space than this the next write would fail and close the tier again.
         store.probe(BATCH_BYTES + BATCH_BYTES / 4)?;
     }
     let noted = store.purges()?;

@@ -1,7 +1,7 @@
-//! The tier on this machine's disk.
+//! The tier on the local disk.
 //!
-//! A store of its own: a log of segments ([`DiskStore`]), read through an index in memory. Cheap to write, exact in
-//! size, quick to open, and nothing in it is believed that does not prove itself.
+//! It uses a log-structured store of its own, [`DiskStore`]: segments on disk and an index in memory. Writes are
+//! cheap, the size limit is exact, opening is quick, and every read is verified by checksum.
 
 mod appender;
 mod checksum;

@@ -1,4 +1,4 @@
-//! Reading a folder into an index.
+//! Builds the index from the segments in a folder.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,15 +11,15 @@ use super::index::{Index, Place};
 use super::segment::{Contents, Segment};
 use super::store::Bounds;
 
-/// What a folder holds.
+/// Contents of a folder.
 pub(super) struct Opened {
     pub(super) index: Index,
     pub(super) segments: BTreeMap<u32, Arc<Segment>>,
     pub(super) appender: Appender,
 }
 
-/// Reads what the segments hold, the oldest first, so that of two entries of one key the later one is found. Files that
-/// are no segments of this version go.
+/// Reads all segments, the oldest first, so the index points to the latest entry of each key. Segment files of
+/// another version are removed.
 pub(super) fn read(folder: &Folder, bounds: Bounds) -> io::Result<Opened> {
     let mut found = Vec::new();
     let Listing { segments, others } = folder.list()?;
@@ -51,7 +51,7 @@ pub(super) fn read(folder: &Folder, bounds: Bounds) -> io::Result<Opened> {
     Ok(Opened { index, segments, appender: Appender::new(number, growing) })
 }
 
-/// A segment without a footer grows on in any case: it needs one.
+/// Returns true if entries can be appended. A segment without a footer always qualifies, because it still needs one.
 fn has_room(contents: &Contents, bounds: Bounds) -> bool {
     !contents.sealed || contents.data_end + footer_bytes(contents.frames.len()) < bounds.segment_bytes()
 }

@@ -1,8 +1,8 @@
-//! The counts of purges as a file, and the debts: `"vecho purges 1\n\n"`, then for each name its count (8), its length
-//! (4) and itself, then a checksum (16) over all of it. Numbers are little-endian.
+//! File format of purge counts and debts: `"vecho purges 1\n\n"`, then the count (8), the length of the name (4) and
+//! the name for each entry, then a checksum (16) over all of it. Numbers are little-endian.
 //!
-//! With debts it begins with `"vecho purges 2\n\n"` and the number of counts (8); the debts follow the counts in the same
-//! form. Without debts it is of version 1, which every version of this program can read.
+//! If there are debts, the file begins with `"vecho purges 2\n\n"` and the number of counts (8). The debts follow the
+//! counts in the same form. Without debts the file has version 1, which every version of this program can read.
 
 use super::checksum::{CHECKSUM_BYTES, checksum, cut};
 use crate::epochs::{Noted, PurgeCounts};
@@ -28,7 +28,7 @@ pub(super) fn to_bytes(noted: &Noted) -> Vec<u8> {
     bytes
 }
 
-/// Nothing if the bytes are damaged or of another version.
+/// Decodes the file; `None` if the bytes are damaged or of another version.
 pub(super) fn from_bytes(bytes: &[u8]) -> Option<Noted> {
     let (sealed, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
     let mut rest = sealed;
@@ -43,7 +43,7 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Option<Noted> {
     Some(Noted { counts: names(&mut rest, counts)?, debts: names(&mut rest, u64::MAX)? })
 }
 
-/// So many names with their counts, or as many as there are.
+/// Decodes names with their counts, `most` of them or as many as there are.
 fn names(rest: &mut &[u8], most: u64) -> Option<PurgeCounts> {
     let mut counts = PurgeCounts::new();
     while !rest.is_empty() && (counts.len() as u64) < most {

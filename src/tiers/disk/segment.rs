@@ -1,4 +1,4 @@
-//! One file of the store: sixteen bytes that say so, frames, and a footer once it is sealed.
+//! One file of the store: a sixteen-byte header, frames, and a footer once it is sealed.
 
 use std::fs::File;
 use std::io;
@@ -13,28 +13,28 @@ use super::footer::{self, END_BYTES, Lying, Tag, footer_bytes};
 use super::frame::{HEAD_BYTES, Head};
 use crate::key::Key;
 
-/// Bytes before the first frame. Whoever changes any layout changes the number in it.
+/// Header of a segment. Any change of a layout must change the number in it.
 const START: [u8; 16] = *b"vecho segment 1\n";
 pub(super) const START_BYTES: u64 = START.len() as u64;
 
-/// What file systems round sizes up to.
+/// File systems round file sizes up to blocks of this size.
 const BLOCK_BYTES: u64 = 4096;
 
-/// A file of the store.
+/// One segment file.
 #[derive(Debug)]
 pub(super) struct Segment {
     pub(super) number: u32,
     file: File,
-    /// What it takes on the medium.
+    /// Bytes taken on disk.
     bytes: AtomicU64,
 }
 
-/// What is in a segment.
+/// Contents of a segment.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contents {
-    /// In the order they were written.
+    /// Frames in the order they were written.
     pub(super) frames: Vec<Lying>,
-    /// Where they end. What follows is a footer, or damaged.
+    /// End of the frames. A footer or damaged bytes follow.
     pub(super) data_end: u64,
     pub(super) sealed: bool,
 }
@@ -46,7 +46,7 @@ impl Segment {
         Ok(Self { number, file, bytes: AtomicU64::new(BLOCK_BYTES) })
     }
 
-    /// Opens what is there; nothing if it is not a segment of this version.
+    /// Opens an existing segment; `None` if the file is not a segment of this version.
     pub(super) fn open(path: &Path, number: u32) -> io::Result<Option<Self>> {
         let file = writable().open(path)?;
         let bytes = AtomicU64::new(file.metadata()?.len().next_multiple_of(BLOCK_BYTES));
@@ -54,18 +54,19 @@ impl Segment {
         Ok((segment.read(0, START.len())?.as_deref() == Some(&START)).then_some(segment))
     }
 
-    /// A segment over any file, to see what becomes of errors.
+    /// Wraps any file, so tests can check how errors are handled.
     #[cfg(test)]
     pub(super) const fn over(file: File) -> Self {
         Self { number: u32::MAX, file, bytes: AtomicU64::new(0) }
     }
 
-    /// What it takes on the medium, in bytes.
+    /// Returns the bytes taken on disk.
     pub(super) fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// The frames in it: as its footer says, or as they lie there up to the first that is damaged.
+    /// Returns the frames, read from the footer, or by a scan up to the first damaged frame if there is no valid
+    /// footer.
     pub(super) fn contents(&self) -> io::Result<Contents> {
         let file_bytes = self.file.metadata()?.len();
         match self.footer(file_bytes)? {
@@ -97,7 +98,7 @@ impl Segment {
         Ok(Contents { frames, data_end: at, sealed: false })
     }
 
-    /// The frame at `offset`, if it is whole and its value has `length` bytes.
+    /// Reads the frame at `offset`, if its header is intact and its value has `length` bytes.
     pub(super) fn frame(&self, offset: u32, length: u32) -> io::Result<Option<(Head, Bytes)>> {
         let frame_bytes = HEAD_BYTES as u64 + u64::from(length);
         let Some(bytes) = self.read(offset.into(), length_of(frame_bytes))? else { return Ok(None) };
@@ -105,7 +106,7 @@ impl Segment {
         Ok(head.map(|head| (head, Bytes::from(bytes).slice(HEAD_BYTES..))))
     }
 
-    /// So many bytes from `offset` on; nothing if the file ends before.
+    /// Reads `length` bytes at `offset`; `None` if the file ends before.
     fn read(&self, offset: u64, length: usize) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; length];
         match self.file.read_exact_at(&mut bytes, offset) {
@@ -115,36 +116,36 @@ impl Segment {
         }
     }
 
-    /// Cuts off what lies behind the frames.
+    /// Truncates the file after its frames.
     pub(super) fn cut(&self, data_end: u64) -> io::Result<()> {
         self.file.set_len(data_end)
     }
 
-    /// Writes at the end of the frames. What could be written of a failed write is cut off again.
+    /// Writes at the end of the frames. After a failed write, the partial data is truncated.
     pub(super) fn write(&self, bytes: &[u8], data_end: u64) -> io::Result<()> {
-        // If that fails too, the next one to open the segment cuts it.
+        // If the truncation fails too, the segment is truncated the next time it is opened.
         self.file.write_all_at(bytes, data_end).inspect_err(|_| drop(self.cut(data_end)))
     }
 
-    /// Writes the footer, and waits until all of it is on the medium.
+    /// Writes the footer and waits until the segment is synced to disk.
     pub(super) fn seal(&self, frames: &[Lying], data_end: u64) -> io::Result<()> {
         self.write(&footer::to_bytes(frames, self.number, data_end), data_end)?;
         self.file.sync_data()
     }
 
-    /// Counts so many frames as its own, and a footer for them.
+    /// Updates the size to that of the frames and a footer for them.
     pub(super) fn grown_to(&self, data_end: u64, frames: usize) {
         self.bytes.store((data_end + footer_bytes(frames)).next_multiple_of(BLOCK_BYTES), Ordering::Relaxed);
     }
 
-    /// Whether the frame at this place is of another key, or none.
+    /// Returns the expiry time and the value of the frame at this place, if it is intact and belongs to `key`.
     pub(super) fn entry(&self, key: &Key, offset: u32, length: u32) -> io::Result<Option<(u64, Bytes)>> {
         let frame = self.frame(offset, length)?.filter(|(head, _)| head.key == *key);
         Ok(frame.map(|(head, value)| (head.until_ms, value)))
     }
 }
 
-/// Segments are smaller than 4 GiB.
+/// Converts a length that fits, because segments are smaller than 4 GiB.
 fn length_of(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
 }

@@ -1,4 +1,4 @@
-//! Whether the store can be used at this moment.
+//! State of the disk tier: opening, open or off.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,32 +8,33 @@ use tokio::sync::{mpsc, watch};
 use super::DiskStore;
 use crate::epochs::{Debts, Epochs, Noted};
 
-/// Where the tier stands.
+/// State of the tier.
 #[derive(Clone, Debug)]
 pub(super) enum State {
-    /// It will be known in a moment.
+    /// The store is being opened.
     Opening,
-    /// It works.
+    /// The store works.
     Open(Arc<DiskStore>),
-    /// It failed, or another process has the folder.
+    /// The store failed, or another process has locked the folder.
     Off,
 }
 
-/// The state, and what changes it.
+/// The current state, and the channel that reports faults.
 #[derive(Debug)]
 pub(super) struct Switch {
     state: watch::Sender<State>,
     faults: mpsc::Sender<String>,
-    /// Why the store cannot be used, from a failure until it is open again.
+    /// Reason why the store cannot be used, from a failure until the store is open again.
     cause: Mutex<Option<String>>,
-    /// Whether a purge came while the store was not open: what is in it then may be purged, and goes once it is open.
+    /// True if a purge came while the store was not open. Its entries may be purged, so they are removed when it
+    /// opens.
     owes_purge: AtomicBool,
-    /// The debts that this process noted last; nothing before it did.
+    /// Debts that this process recorded last; `None` if it has not recorded any.
     noted_debts: Mutex<Option<Debts>>,
 }
 
 impl Switch {
-    /// A tier that is about to open, and where faults are told.
+    /// Creates the switch of a tier that is opening, and the receiver of its faults.
     pub(super) fn new() -> (Self, mpsc::Receiver<String>) {
         let (faults, told) = mpsc::channel(1);
         let (state, owes_purge) = (watch::Sender::new(State::Opening), AtomicBool::new(false));
@@ -47,7 +48,7 @@ impl Switch {
         self.state.send_replace(state);
     }
 
-    /// The store, if it is open.
+    /// Returns the store if it is open.
     pub(super) fn store(&self) -> Option<Arc<DiskStore>> {
         match &*self.state.borrow() {
             State::Open(store) => Some(Arc::clone(store)),
@@ -55,7 +56,7 @@ impl Switch {
         }
     }
 
-    /// Why it cannot be used.
+    /// Returns the reason why the store cannot be used.
     pub(super) fn cause(&self) -> Option<String> {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -68,15 +69,15 @@ impl Switch {
         matches!(*self.state.borrow(), State::Off)
     }
 
-    /// The state once it is known. Nothing if the tier was told to stop.
+    /// Waits until the state is known. Returns `Off` if the tier was told to stop.
     pub(super) async fn known(&self) -> State {
         let mut state = self.state.subscribe();
         let known = state.wait_for(|state| !matches!(state, State::Opening)).await;
         known.map_or(State::Off, |state| state.clone())
     }
 
-    /// Something went wrong: the tier goes off. At once, since whoever writes may hang on the same disk: each request
-    /// that still asked would wait for it, and leave a thread behind.
+    /// Switches the tier off and reports a fault. This happens at once, because the writer may hang on the same disk:
+    /// otherwise each further request would wait for that disk and leave a blocked thread behind.
     pub(super) fn fail(&self, fault: &impl ToString) {
         self.set_cause(Some(fault.to_string()));
         self.state.send_if_modified(|state| {
@@ -86,39 +87,39 @@ impl Switch {
             }
             was_open
         });
-        // One fault is enough, and more of them are of the same time.
+        // The channel holds one fault, and further ones have the same cause.
         self.faults.try_send(fault.to_string()).ok();
     }
 
-    /// Takes in what is noted in the folder: purges, and debts of whoever noted there before. Those that this process
-    /// noted itself are known, and may have been paid meanwhile.
+    /// Merges the purges and debts recorded in the folder. Debts that this process recorded itself are skipped,
+    /// because they may have been paid since.
     pub(super) fn take_over(&self, noted: &Noted, epochs: &Epochs) {
         epochs.learn(&noted.counts);
         let mut own = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
         if own.as_ref() != Some(&noted.debts) {
             epochs.inherit(&noted.debts);
-            // From now on these are this process's own.
+            // From now on these debts belong to this process.
             *own = Some(noted.debts.clone());
         }
     }
 
-    /// Whether debts are noted in the folder.
+    /// Returns true if debts are recorded in the folder.
     pub(super) fn owes_anything(&self) -> bool {
         let noted = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
         noted.as_ref().is_some_and(|debts| !debts.is_empty())
     }
 
-    /// This process noted all that there was.
+    /// Notes that this process has recorded everything in `noted`.
     pub(super) fn has_noted(&self, noted: Noted) {
         *self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.debts);
     }
 
-    /// What is in the store may be purged.
+    /// Requests that the next [`Switch::pay_purge`] clear the store, because its entries may be purged.
     pub(super) fn owe_purge(&self) {
         self.owes_purge.store(true, Ordering::SeqCst);
     }
 
-    /// Empties the store if that is owed.
+    /// Clears the store if [`Switch::owe_purge`] requested it.
     pub(super) fn pay_purge(&self, store: &DiskStore) -> std::io::Result<()> {
         if self.owes_purge.swap(false, Ordering::SeqCst) {
             store.clear().inspect_err(|_| self.owe_purge())?;

@@ -1,6 +1,6 @@
-//! The store: a log of segments in a folder, an index of it in memory, and the counts of purges beside it.
+//! The store: a log of segments in a folder, an in-memory index of it, and a file of purge counts.
 //!
-//! All of it blocks on the disk, but for [`DiskStore::holds`] and [`DiskStore::stats`].
+//! All functions block on the disk, except [`DiskStore::holds`] and [`DiskStore::stats`].
 
 use std::io;
 use std::path::Path;
@@ -20,49 +20,49 @@ use crate::epochs::{Epochs, Noted};
 use crate::key::Key;
 use crate::tiers::AtRest;
 
-/// The file of purges.
+/// Name of the file of purges.
 const PURGES: &str = "purges";
-/// Room for the folder itself, the lock and what is written to see whether writing works.
+/// Space reserved for the folder itself, the lock file and the file of [`DiskStore::probe`].
 const ASIDE_BYTES: u64 = 3 << 19;
 const MIN_SEGMENT_BYTES: u64 = 1 << 20;
 const MAX_SEGMENT_BYTES: u64 = 1 << 31;
 const SEGMENTS: u64 = 64;
 
-/// How much a store may hold.
+/// Size limits of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// What all files in the folder take together.
+    /// Limit on the total size of all files in the folder.
     pub max_bytes: u64,
-    /// Entries, for the index in memory takes 24 to 48 bytes for each.
+    /// Limit on the number of entries. The in-memory index takes 24 to 48 bytes for each.
     pub max_entries: u64,
 }
 
 impl Bounds {
-    /// What a segment takes at most.
+    /// Returns the largest size of a segment.
     pub(super) fn segment_bytes(self) -> u64 {
         (self.max_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)
     }
 }
 
-/// How a store is doing.
+/// Size and eviction count of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Entries that can be found; some may be past their time, or purged.
+    /// Entries in the index, including expired and purged ones that have not been removed yet.
     pub entries: u64,
-    /// What all files take together.
+    /// Total size of all files.
     pub bytes: u64,
-    /// Entries let go to make room since it was opened.
+    /// Entries evicted to make room since the store was opened.
     pub evicted: u64,
 }
 
-/// Entries on disk.
+/// Key-value store on disk.
 pub struct DiskStore {
     folder: Folder,
     bounds: Bounds,
     index: Index,
     segments: Segments,
     appender: Mutex<Appender>,
-    /// Held while the file of purges is written, so that an older state never replaces a newer one.
+    /// Held while the file of purges is written, so an older state never replaces a newer one.
     purging: Mutex<()>,
     purges_bytes: AtomicU64,
     evicted: AtomicU64,
@@ -70,12 +70,12 @@ pub struct DiskStore {
 }
 
 impl DiskStore {
-    /// Opens the store in a folder, which it makes if need be, and keeps every other process out of it.
+    /// Opens the store in a folder, creates the folder if needed, and locks it against other processes.
     pub fn open(path: &Path, max_bytes: u64) -> Result<Self, OpenError> {
         Self::open_within(path, Bounds { max_bytes, max_entries: u64::MAX })
     }
 
-    /// The same with a bound on the number of entries.
+    /// Opens the store like [`DiskStore::open`], with a limit on the number of entries.
     pub fn open_within(path: &Path, bounds: Bounds) -> Result<Self, OpenError> {
         let folder = Folder::take(path)?;
         Self::load(folder, bounds).map_err(|fault| OpenError::Unusable { path: path.to_owned(), fault })
@@ -99,8 +99,8 @@ impl DiskStore {
         Ok(store)
     }
 
-    /// Returns the size of the file of purges. A missing or damaged file means that any entry may have been purged, so all
-    /// segments are removed. The file is on the medium before the first segment is.
+    /// Returns the size of the file of purges. If the file is missing or damaged, any entry may have been purged, so
+    /// all segments are removed. A new file is synced to disk before the first segment is created.
     fn load_purges(folder: &Folder) -> io::Result<u64> {
         let noted = folder::read(&folder.path().join(PURGES))?;
         if let Some(bytes) = noted.as_ref().filter(|bytes| purges::from_bytes(bytes).is_some()) {
@@ -117,18 +117,18 @@ impl DiskStore {
         Ok(none.len() as u64)
     }
 
-    /// Fails if the medium has no room for so many bytes.
+    /// Fails if the disk has no room for `bytes` more bytes.
     pub fn probe(&self, bytes: usize) -> io::Result<()> {
         self.folder.probe(bytes)
     }
 
-    /// Whether something may be there for this key. Does not look at the disk.
+    /// Returns true if the index has an entry for this key. Does not access the disk.
     pub fn holds(&self, key: &Key) -> bool {
         self.index.get(Tag::from(key)).is_some()
     }
 
-    /// What is under a key, and until when it is of use. What is past its time by `now_ms`, damaged or of another key
-    /// is not there, and forgotten.
+    /// Returns the value of a key and its expiry time. Entries that are expired at `now_ms`, damaged or of another key
+    /// are removed from the index and reported as missing.
     pub fn get(&self, key: &Key, now_ms: u64) -> io::Result<Option<AtRest>> {
         let tag = Tag::from(key);
         let Some(place) = self.index.get(tag) else { return Ok(None) };
@@ -142,19 +142,20 @@ impl DiskStore {
         }
     }
 
-    /// Keeps an entry.
+    /// Stores one entry.
     pub fn put(&self, key: Key, entry: &AtRest) -> io::Result<()> {
         self.append([(&key, entry)].into_iter())
     }
 
-    /// Keeps entries, with few writes for all of them. The oldest entries go if there is no room. After an error, it
-    /// is not certain which of them are kept.
+    /// Stores entries with as few writes as possible. Evicts the oldest entries if there is no room. After an error,
+    /// any part of the entries may be stored.
     pub fn append<'e>(&self, entries: impl Iterator<Item = (&'e Key, &'e AtRest)>) -> io::Result<()> {
         self.change(|appender, ground| appender.append(ground, entries))
     }
 
-    /// Hands out all entries that can be found, the oldest first: key, until when it is of use, bytes. Holds nobody up;
-    /// what is written meanwhile may be missed. Purged entries are among them: their bytes tell.
+    /// Passes all entries in the index to `each`, the oldest first: key, expiry time, bytes. Does not block writers, so
+    /// it may miss entries that are written meanwhile. Purged entries are included; the epoch in their bytes marks
+    /// them.
     pub fn for_each<E: From<io::Error>>(
         &self,
         mut each: impl FnMut(&Key, u64, Bytes) -> Result<(), E>,
@@ -179,18 +180,18 @@ impl DiskStore {
         growing.map_or_else(|| Ok(segment.contents()?.frames), Ok)
     }
 
-    /// The purges that were noted here.
+    /// Returns the purges recorded in the folder.
     pub fn purges(&self) -> io::Result<Noted> {
         Self::purges_in(self.path())
     }
 
-    /// The purges that were noted in a folder, whoever has it open.
+    /// Returns the purges recorded in a folder, which may be locked by any process.
     pub fn purges_in(path: &Path) -> io::Result<Noted> {
         let bytes = folder::read(&path.join(PURGES))?;
         Ok(bytes.and_then(|bytes| purges::from_bytes(&bytes)).unwrap_or_default())
     }
 
-    /// Notes all purges so that not even a power cut undoes it. Returns what is noted now.
+    /// Records all purges durably, so they survive a power failure. Returns the recorded state.
     pub fn note_purges(&self, epochs: &Epochs) -> io::Result<Noted> {
         let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
         let noted = epochs.to_note();
@@ -200,13 +201,13 @@ impl DiskStore {
         Ok(noted)
     }
 
-    /// Lets all entries go; says how many those were.
+    /// Removes all entries and returns how many there were.
     pub fn clear(&self) -> io::Result<u64> {
         self.change(Appender::clear)
     }
 
-    /// Lets all entries go of a store that need not be readable any more, and hands what is noted in its folder to
-    /// `take_over`, whose answer is noted in its place.
+    /// Removes all entries of a store that may be unreadable. Passes the recorded purges to `take_over` and records the
+    /// state that it returns.
     pub fn wipe(path: &Path, take_over: impl FnOnce(&Noted) -> Noted) -> Result<(), OpenError> {
         let folder = Folder::take(path)?;
         let wiped = folder.remove_segments().and_then(|()| {
@@ -217,8 +218,8 @@ impl DiskStore {
         wiped.map_err(|fault| OpenError::Unusable { path: path.to_owned(), fault })
     }
 
-    /// Seals what was written, waits until it is on the medium, and lets others have the folder. Nothing is written
-    /// after that. A store that is dropped without it takes somewhat longer to open.
+    /// Seals the growing segment, waits until it is synced to disk, and unlocks the folder. Later writes fail. If a
+    /// store is dropped without `close`, it opens more slowly next time.
     pub fn close(&self) -> io::Result<()> {
         let sealed = self.change(|appender, _| appender.seal());
         let _appender = self.lock_appender();
@@ -226,14 +227,14 @@ impl DiskStore {
         sealed.and(self.folder.release())
     }
 
-    /// Its size. Does not look at the disk.
+    /// Returns the size of the store. Does not access the disk.
     pub fn stats(&self) -> StoreStats {
         let bytes = self.lock_segments().values().map(|segment| segment.bytes()).sum::<u64>();
         let evicted = self.evicted.load(Ordering::Relaxed);
         StoreStats { entries: self.index.len(), bytes: bytes + self.purges_bytes.load(Ordering::Relaxed), evicted }
     }
 
-    /// The folder.
+    /// Returns the folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -243,7 +244,7 @@ impl DiskStore {
         if self.closed.load(Ordering::SeqCst) {
             return Err(io::Error::other("the store is closed"));
         }
-        // While the file of purges is replaced, it is there twice.
+        // While the file of purges is replaced, it exists twice.
         let aside_bytes = ASIDE_BYTES + 2 * self.purges_bytes.load(Ordering::Relaxed);
         let Self { folder, bounds, index, segments, .. } = self;
         let done = act(&mut appender, &Ground { folder, segments, index, bounds: *bounds, aside_bytes });

@@ -1,4 +1,4 @@
-//! The store on a folder of each test's own.
+//! Tests of the store, each in a folder of its own.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -17,7 +17,7 @@ use crate::tiers::AtRest;
 
 const MIB: u64 = 1 << 20;
 
-/// A folder that goes with the test.
+/// Temporary folder that is removed with the test.
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
@@ -25,7 +25,7 @@ impl Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("vecho-store-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = std::env::temp_dir().join(name);
-        // One of a process of the same number may have been left behind.
+        // An earlier process with the same id may have left a folder behind.
         fs::remove_dir_all(&path).ok();
         Self(path)
     }
@@ -62,7 +62,7 @@ fn key(n: u32) -> Key {
     KeyBuilder::new(None).part(Tag::Text, &n.to_le_bytes()).finish()
 }
 
-/// An entry whose value tells whose it is.
+/// Returns an entry with a value that depends on `n`.
 fn entry(n: u32, length: usize) -> AtRest {
     let mut bytes = vec![0; length];
     key(n).stream().fill(&mut bytes);
@@ -182,7 +182,7 @@ fn damage_is_never_taken_for_another_entry() {
     let store = folder.open();
     let mut whole = 0;
     for n in 0..1_000 {
-        // A value proves itself higher up; here it must have its own length and time.
+        // The checksum of a value is verified by the stack; the store guarantees only length and expiry time.
         if let Some(got) = store.get(&key(n), 0).expect("it can be read") {
             assert_eq!((got.bytes.len(), got.until_ms), (3_000, 1_000 + u64::from(n)));
             whole += 1;

@@ -1,4 +1,4 @@
-//! The store as a tier: reads off the async threads, writes behind, purges that outlive the process.
+//! The store as a tier: reads on blocking threads, write-behind, and purges that survive the process.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -20,27 +20,27 @@ use crate::metrics::{Metrics, Tier as TierLabel};
 use crate::tasks::Tasks;
 use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, Queued, Settled, Tier, WriteQueue};
 
-/// Most that a start waits for the store; what takes longer goes on beside the first requests.
+/// Longest wait for the store at startup. A slower store continues to open while the first requests are served.
 const OPEN_WITHIN: Duration = Duration::from_millis(500);
-/// A disk that takes longer to read is worse than none.
+/// Timeout of a read. A slower disk costs more than it saves.
 const READ_WITHIN: Duration = Duration::from_secs(2);
-/// Most that a purge waits to be noted.
+/// Longest wait until a purge is recorded.
 const NOTE_WITHIN: Duration = Duration::from_secs(10);
-/// Most that purges of others wait to be noted before they happen here.
+/// Longest wait until purges of other replicas are recorded, before they are applied here.
 const NOTE_AHEAD_WITHIN: Duration = Duration::from_secs(1);
 
-/// The handles that the tier works with.
+/// Handles that the tier works with.
 #[derive(Clone, Debug)]
 pub struct DiskParts {
-    /// The time of day.
+    /// Clock for expiry times.
     pub clock: Clock,
-    /// What is counted.
+    /// Metrics of look-ups.
     pub metrics: Arc<Metrics>,
-    /// The purges.
+    /// Purge counts of this process.
     pub epochs: Arc<Epochs>,
 }
 
-/// The tier on disk.
+/// The disk tier.
 #[derive(Debug)]
 pub struct DiskTier {
     settings: DiskSettings,
@@ -53,7 +53,7 @@ pub struct DiskTier {
 }
 
 impl DiskTier {
-    /// Opens the store in the background; waits for it if that takes a moment only.
+    /// Opens the store in the background, and waits briefly for it.
     pub async fn start(settings: DiskSettings, parts: DiskParts) -> Self {
         let (switch, faults) = Switch::new();
         let (switch, queue) = (Arc::new(switch), Arc::new(WriteQueue::new(settings.queue_bytes)));
@@ -66,7 +66,8 @@ impl DiskTier {
             faults,
         };
         let until = Instant::now() + OPEN_WITHIN;
-        // Purges of this process count on from those of earlier ones, so those come first; `Keeper` reads them again.
+        // Purge counts of this process continue those of earlier processes, so load them first. `Keeper` reads them
+        // again.
         let (path, epochs) = (settings.path.clone(), Arc::clone(&parts.epochs));
         let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| epochs.learn(&noted.counts)));
         timeout_at(until, learnt).await.ok();
@@ -81,7 +82,7 @@ impl DiskTier {
         if let Some(store) = self.switch.store() {
             let held = |place: &usize| found[*place].is_none() && store.holds(&keys[*place]);
             let places: Vec<usize> = (0..keys.len()).filter(held).collect();
-            // Most misses need no look at the disk.
+            // Most misses are known from the index without any disk access.
             if !places.is_empty() {
                 let wanted = places.iter().map(|place| keys[*place]).collect();
                 for (place, bytes) in places.into_iter().zip(self.read(store, wanted).await) {
@@ -96,7 +97,7 @@ impl DiskTier {
         found
     }
 
-    /// All keys in one visit to a thread that may block.
+    /// Reads all keys in one call to a blocking thread.
     async fn read(&self, store: Arc<DiskStore>, keys: Vec<Key>) -> Vec<Option<Bytes>> {
         let now_ms = self.parts.clock.now_ms();
         let read = spawn_blocking(move || {
@@ -115,14 +116,14 @@ impl DiskTier {
     async fn note_purge(&self, name: &str) -> Settled {
         loop {
             if self.switch.store().is_none() {
-                // What is noted in the folder may not be known yet, and so this purge may count for less than it should.
+                // The purges recorded in the folder may not be loaded yet, so the count of this purge may be too low.
                 self.switch.owe_purge();
             }
             if let State::Open(store) = self.switch.known().await {
                 return self.note(store, name == EVERYTHING).await;
             }
             match self.wipe().await {
-                // Somebody has the folder; if that is this process by now, the purge can be noted.
+                // The folder is locked. If this process holds the lock by now, the next round can record the purge.
                 Err(OpenError::Held(_)) if !self.switch.is_off() => {}
                 Err(error) => return unnoted(&error.to_string()),
                 Ok(()) => return Settled::ForGood,
@@ -130,14 +131,14 @@ impl DiskTier {
         }
     }
 
-    /// Notes all purges; what was written before one that cannot be noted goes itself.
+    /// Records all purges. If that fails, removes all older entries instead and tries again.
     async fn note(&self, store: Arc<DiskStore>, is_all: bool) -> Settled {
         let (switch, epochs) = (Arc::clone(&self.switch), Arc::clone(&self.parts.epochs));
         let noted = spawn_blocking(move || {
             let noted = store.note_purges(&epochs).or_else(|_| {
                 switch.owe_purge();
                 switch.pay_purge(&store)?;
-                // That has made room, too.
+                // Clearing also freed disk space, so a second attempt may succeed.
                 store.note_purges(&epochs)
             });
             switch.has_noted(noted?);
@@ -153,7 +154,7 @@ impl DiskTier {
         }
     }
 
-    /// What cannot be opened can mostly be removed.
+    /// Removes the files of a store that cannot be opened. This mostly succeeds even if opening fails.
     async fn wipe(&self) -> Result<(), OpenError> {
         let (path, switch) = (self.settings.path.clone(), Arc::clone(&self.switch));
         let epochs = Arc::clone(&self.parts.epochs);
@@ -196,7 +197,7 @@ impl DiskTier {
             let close = move || {
                 let has_debts = switch.owes_anything() || !epochs.debts().is_empty();
                 let noted = if has_debts { store.note_purges(&epochs).map(drop) } else { Ok(()) };
-                // What cannot be noted is no reason to leave the last segment open.
+                // Seal the last segment even if the debts cannot be recorded.
                 store.close().and(noted)
             };
             let closed = timeout_at(until, spawn_blocking(close)).await;
@@ -242,7 +243,7 @@ impl LowerTier for DiskTier {
     fn note_ahead(&self) -> Eventually<'_, ()> {
         Box::pin(async move {
             if let Some(store) = self.switch.store() {
-                // What takes longer is seen to when the purges are settled.
+                // If recording takes longer, it is repeated when the purges are settled.
                 timeout(NOTE_AHEAD_WITHIN, self.note(store, false)).await.ok();
             }
         })

@@ -1,4 +1,4 @@
-//! Making connections: to one server or to a cluster, with or without TLS.
+//! Connections to one Redis server or to a cluster, with or without TLS.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use redis::{
 use super::trouble::Trouble;
 use crate::config::{Redis, RedisNode, Secret};
 
-/// One connection, for as many questions at once as there are. Cheap to clone.
+/// Multiplexed connection for concurrent commands. Cheap to clone.
 #[derive(Clone)]
 pub(super) enum Connection {
-    /// To the one server.
+    /// To a single server.
     Single(MultiplexedConnection),
     /// To all nodes of a cluster.
     Cluster(ClusterConnection),
 }
 
 impl Connection {
-    /// Connects and logs in, within `redis.connect_timeout`.
+    /// Connects and authenticates within `redis.connect_timeout`.
     pub(super) async fn open(config: &Redis) -> Result<Self, Trouble> {
         let certificates = certificates(config).await?;
         let connecting = async {
@@ -43,7 +43,7 @@ async fn single(config: &Redis, certificates: Option<TlsCertificates>) -> RedisR
         Some(certificates) => Client::build_with_tls(address, certificates)?,
         None => Client::open(address)?,
     };
-    // Each question has a limit of ours.
+    // No response timeout here, because the link sets a timeout for each command.
     let settings =
         AsyncConnectionConfig::new().set_connection_timeout(Some(config.connect_timeout)).set_response_timeout(None);
     client.get_multiplexed_async_connection_with_config(&settings).await.map(Connection::Single)
@@ -54,7 +54,7 @@ async fn cluster(config: &Redis, certificates: Option<TlsCertificates>) -> Redis
     let mut builder = ClusterClient::builder(nodes)
         .connection_timeout(config.connect_timeout)
         .response_timeout(config.connect_timeout)
-        // Enough for a slot that moves; what takes longer is a miss.
+        // Enough retries while a slot moves to another node. Anything slower is a miss.
         .retries(2)
         .min_retry_wait(1)
         .max_retry_wait(10);
@@ -82,7 +82,7 @@ fn address(node: &RedisNode, config: &Redis) -> RedisResult<ConnectionInfo> {
     Ok(address.into_connection_info()?.set_redis_settings(login))
 }
 
-/// Files are read at each connecting, so that renewed certificates are found.
+/// Reads the certificate files for each new connection, so renewed certificates are used.
 async fn certificates(config: &Redis) -> Result<Option<TlsCertificates>, Trouble> {
     if config.nodes.iter().all(|node| !node.tls) {
         return Ok(None);

@@ -1,4 +1,4 @@
-//! The leases that this process holds.
+//! Leases held by this process.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
@@ -9,36 +9,36 @@ use crate::key::Key;
 use crate::tasks::Tasks;
 use crate::tiers::WriteQueue;
 
-/// See above.
+/// Leases held by this process, and what each of them waits for.
 pub(super) struct Holds {
-    /// What stands in this process's leases and in nobody else's.
+    /// Token that marks the leases of this process. No other process has the same token.
     pub(super) token: String,
     held: Mutex<HashMap<Key, Hold>>,
     tasks: Tasks,
 }
 
-/// What a lease waits for.
+/// Event that a lease waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
-    /// The fetch.
+    /// The end of the fetch.
     Fetch,
-    /// Its result's being written: then it is given back.
+    /// The write of the result; then the lease is released.
     Write,
 }
 
 impl Holds {
     pub(super) fn new(tasks: Tasks) -> Self {
-        // The map's own source of randomness: differs from process to process.
+        // `RandomState` is seeded at random, so tokens differ between processes.
         let random = || RandomState::new().hash_one(std::process::id());
         Self { token: format!("{:016x}{:016x}", random(), random()), held: Mutex::default(), tasks }
     }
 
-    /// These are ours now.
+    /// Adds leases that this process now holds.
     pub(super) fn add(&self, keys: impl IntoIterator<Item = Key>) {
         self.lock().extend(keys.into_iter().map(|key| (key, Hold::Fetch)));
     }
 
-    /// These are to be given back, as soon as nothing of theirs waits to be written.
+    /// Releases leases, each as soon as no write for its key is queued.
     pub(super) fn release(&self, keys: &[Key], queue: &WriteQueue, keeper: &Arc<Keeper>) {
         let mut held = self.lock();
         let mut now = Vec::new();
@@ -49,12 +49,13 @@ impl Holds {
                 None => {}
             }
         }
-        // Whoever writes looks here only after an entry has left the queue, so none is missed by both.
+        // The writer calls `written` only after an entry has left the queue, so every lease is released by one of the
+        // two.
         drop(held);
         self.give_back(now, keeper);
     }
 
-    /// What waited for these keys has been written, or given up.
+    /// Releases the leases that waited for these keys, which are now written or given up.
     pub(super) fn written(&self, keys: &[Key], keeper: &Arc<Keeper>) {
         let mut held = self.lock();
         let mut now = Vec::new();
@@ -67,13 +68,13 @@ impl Holds {
         self.give_back(now, keeper);
     }
 
-    /// Nothing that these leases wait for will be written any more.
+    /// Releases all leases that wait for a write, after the queue was cleared.
     pub(super) fn nothing_waits(&self, keeper: &Arc<Keeper>) {
         let now = self.lock().extract_if(|_, hold| *hold == Hold::Write).map(|(key, _)| key).collect();
         self.give_back(now, keeper);
     }
 
-    /// Where Redis cannot be reached the leases end by themselves.
+    /// Deletes leases in Redis. If Redis cannot be reached, the leases expire by themselves.
     pub(super) fn give_back(&self, keys: Vec<Key>, keeper: &Arc<Keeper>) {
         let Some(link) = keeper.switch.link().filter(|_| !keys.is_empty()) else { return };
         let (keeper, token) = (Arc::clone(keeper), self.token.clone());

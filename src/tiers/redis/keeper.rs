@@ -1,4 +1,4 @@
-//! Keeps the way to Redis: makes it, leaves it, makes it again, and hears of everybody's purges over it.
+//! Background task that connects to Redis, reconnects after failures, and synchronizes purges with other replicas.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -16,35 +16,35 @@ use crate::epochs::PurgeCounts;
 use crate::tasks::Tasks;
 use crate::tiers::Eventually;
 
-/// How often the shared counts of purges are read: as late does one replica hear of another's.
+/// Interval at which the shared purge counts are read, and so the delay until replicas learn of each other's purges.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Looks in a row that fail, until it is not asked any more: what it holds may be purged by now.
+/// Failed reads of the shared counts in a row until the link is closed. Other replicas may have purged entries by then.
 const BLIND_LOOKS: u32 = 3;
-/// Rounds against other replicas that change the same counts.
+/// Attempts to update the shared counts while other replicas change them.
 const ROUNDS: usize = 5;
-/// Names of models whose purges are followed. Each process counts a tenth of that apart, and all of them know those of
-/// the others.
+/// Limit on the fields of the shared hash. Each process counts at most a tenth as many names of models by itself, and
+/// also learns the names of the other processes.
 const MAX_FIELDS: usize = 10_000;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// Who hears of everybody's counts of purges.
+/// Receiver of the purge counts of all replicas.
 pub trait OnPurges: Send + Sync {
-    /// Has them noted before they count.
+    /// Records the counts before they take effect.
     fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> Eventually<'a, ()>;
-    /// Takes them in at once. If some are news, what it returns has yet to be done, and may take its time.
+    /// Applies the counts at once. If some are new, returns remaining work, which may take a while.
     fn learn(&self, counts: &PurgeCounts) -> Option<Eventually<'static, ()>>;
 }
 
-/// See above.
+/// State of the connection to Redis, and the task that maintains it.
 pub(super) struct Keeper {
     pub(super) config: Redis,
     pub(super) names: Names,
     pub(super) switch: Switch,
     pub(super) ledger: Ledger,
-    /// Set before it runs.
+    /// Set before the task runs.
     on_purges: OnceLock<Box<dyn OnPurges>>,
-    /// Held while the shared counts are looked at and changed.
+    /// Held while the shared counts are read and changed.
     turn: Mutex<()>,
     tasks: Tasks,
 }
@@ -63,7 +63,7 @@ impl Keeper {
         }
     }
 
-    /// Goes on until it is stopped.
+    /// Maintains the connection until the task is stopped.
     pub(super) async fn run(self: Arc<Self>, on_purges: Box<dyn OnPurges>) {
         self.on_purges.set(on_purges).ok();
         let mut wait = FIRST_WAIT;
@@ -84,16 +84,16 @@ impl Keeper {
         }
     }
 
-    /// A way over which questions are answered, after everybody's purges are known.
+    /// Opens a link that answers, and synchronizes purges over it.
     async fn connect(&self) -> Result<Arc<Link>, Trouble> {
         let link = Link::open(&self.config).await?;
         self.agree(&link, self.config.connect_timeout).await?;
-        // What cannot be asked within the time that requests give it is no help to them.
+        // A link is usable only if it answers within the timeout of requests.
         link.probe(&self.names.probes(), self.config.timeout).await?;
         Ok(Arc::new(link))
     }
 
-    /// Returns once the link is not in use any more.
+    /// Synchronizes purges over a link at intervals. Returns once the link is no longer in use.
     async fn look_after(&self, link: &Arc<Link>) {
         let mut blind = 0;
         while timeout(LOOK_EVERY, self.switch.left(link)).await.is_err() {
@@ -112,14 +112,15 @@ impl Keeper {
 
     async fn look(&self, link: &Link) -> Result<(), Trouble> {
         let within = self.config.timeout;
-        // Half a cluster is none: who asks the other half would wait each time.
+        // A cluster with a node that does not answer counts as down: each request for that node would run into the
+        // timeout.
         if self.config.cluster {
             link.probe(&self.names.probes(), within).await?;
         }
         self.agree(link, within).await
     }
 
-    /// Takes in everybody's purges and tells those of this process. Each question may take `within`.
+    /// Applies the purges of other replicas and publishes those of this process. Each command may take `within`.
     pub(super) async fn agree(&self, link: &Link, within: Duration) -> Result<(), Trouble> {
         let _turn = self.turn.lock().await;
         let hash = self.names.purges();
@@ -136,13 +137,13 @@ impl Keeper {
             }
             let told = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
             let is_told = match told {
-                // Somebody else was quicker.
+                // Another replica changed the counts first.
                 Ok(false) => continue,
                 Ok(true) => true,
                 Err(Trouble::Refused(_)) => false,
                 Err(trouble) => return Err(trouble),
             };
-            // From here on nothing is waited for: who gave up on this must find all of it done or none.
+            // No `await` from here on: if the caller drops this future, either all of these steps have run or none.
             let (counts, told) = self.ledger.settle(plan, is_told);
             if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges.learn(&counts)) {
                 self.tasks.spawn(rest);

@@ -1,15 +1,15 @@
-//! What this process knows of everybody's purges, and what it has yet to tell.
+//! Purge counts of all replicas, and debts: purges that this process has yet to publish.
 //!
-//! All replicas share one hash of counts. A count stands for everything that happened below it: a record carries the
-//! count that it was written under, and is dead under any larger one. So what matters is that after a purge the shared
-//! count lies above every count under which anybody may have written before it.
+//! All replicas share one hash of counts. A record carries the count that it was written under, and any larger count
+//! invalidates it. After a purge, the shared count must therefore be above every count under which any replica may have
+//! written before the purge.
 //!
-//! Three numbers decide, for each name: the count `here`, the shared count as last seen, and as it is now. If it moved
-//! since it was last seen, somebody else purged; somebody may then have written under a count of their own that is as
-//! high as ours, so the new count is one above both.
+//! Three numbers decide for each name: the count `here`, the shared count as last seen, and the shared count now. If
+//! the shared count has changed since it was last seen, another replica purged. Records may then exist under a local
+//! count of that replica that is as high as ours, so the new count is one above both.
 //!
-//! What is owed stands in the epochs, which outlive the process where there is a disk tier. Who starts anew with a debt
-//! has not seen the shared counts, and so ends above them, too: two replicas that purged in one outage never tie.
+//! Debts are kept in the epochs, which survive a restart if there is a disk tier. A process that restarts with a debt
+//! has not seen the shared counts, so it also ends above them: two replicas that purged in one outage never tie.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,10 +21,10 @@ const ALL_FIELD: &str = "everything";
 const ERA_FIELD: &str = "cleared";
 const MODEL_FIELD: &str = "model:";
 
-/// Counts by the names of the shared hash.
+/// Counts by field of the shared hash.
 type Counts = BTreeMap<String, u64>;
 
-/// What this process and the shared hash say of purges; see above.
+/// Purge counts of this process and of the shared hash. The module documentation describes the rules.
 #[derive(Debug)]
 pub struct Ledger {
     epochs: Arc<Epochs>,
@@ -33,66 +33,66 @@ pub struct Ledger {
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// The shared counts as last seen; nothing before the first look.
+    /// Shared counts as last seen; `None` before the first read.
     seen: Option<Counts>,
-    /// How often this tier was cleared.
+    /// Number of times that this tier was cleared.
     era: u64,
 }
 
-/// What one look at the shared counts leads to.
+/// Changes that follow from one read of the shared counts.
 #[derive(Debug)]
 pub struct Plan {
-    /// What is to be changed there.
+    /// Changes to the shared hash.
     pub changes: Vec<Change>,
-    /// How the shared counts stand.
+    /// Shared counts that were read.
     found: Counts,
-    /// How all counts are to stand, here and there.
+    /// Counts to be reached, locally and in the shared hash.
     settled: Counts,
-    /// What was owed when this was planned.
+    /// Debts at the time of the plan.
     owed: Debts,
 }
 
 impl Plan {
-    /// What is to be learnt from it, whether it can be carried out or not.
+    /// Returns the counts to apply locally, whether the changes succeed or not.
     pub fn lessons(&self) -> PurgeCounts {
         self.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
     }
 }
 
 impl Ledger {
-    /// A ledger that has seen nothing yet.
+    /// Creates a ledger that has not read the shared counts yet.
     pub fn new(epochs: Arc<Epochs>) -> Self {
         Self { epochs, inner: Mutex::default() }
     }
 
-    /// Which clearing of this tier what is stored now comes after.
+    /// Returns the number of clearings of this tier so far. Records of earlier eras have other names.
     pub(super) fn era(&self) -> u64 {
         self.lock().era
     }
 
-    /// A purge of this process is noted in the epochs under this name.
+    /// Adds a debt for a purge of this process that is counted in the epochs under `name`.
     pub fn owe(&self, name: &str) {
         self.epochs.owe(&field(name));
     }
 
-    /// This tier is to be cleared.
+    /// Adds a debt for a clearing of this tier.
     pub(super) fn owe_era(&self) {
         self.lock().era += 1;
         self.epochs.owe(ERA_FIELD);
     }
 
-    /// Whether everybody could know of all purges of this process.
+    /// Returns true if all purges of this process are published.
     pub fn is_settled(&self) -> bool {
         self.epochs.debts().is_empty()
     }
 
-    /// What to do, as the shared hash stands.
+    /// Plans the changes for the current state of the shared hash.
     pub fn plan(&self, hash: &BTreeMap<String, String>) -> Plan {
         let is_known = |field: &str| field == ERA_FIELD || name(field).is_some();
         let found: Counts =
             hash.iter().filter(|(field, _)| is_known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
         let inner = self.lock();
-        // In this order: of a purge in between, the debt makes up for what the count lacks.
+        // Counts first: if a purge happens in between, its debt makes up for the missing count.
         let (here, owed) = (self.here(&inner), self.epochs.debts());
         let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(owed.keys()).collect();
         let settle_one = |field: &String| {
@@ -110,8 +110,8 @@ impl Ledger {
         Plan { changes, found, settled, owed }
     }
 
-    /// A plan was carried out, or could not be: then what it would have changed is still to be told. Returns what is to
-    /// be learnt from it in either case, and the debts that are to be paid then.
+    /// Ends a plan. If its changes were not made, they remain to be published. Returns the counts to apply in either
+    /// case, and the debts to pay after that.
     pub fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, Debts) {
         let mut inner = self.lock();
         inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
@@ -120,7 +120,7 @@ impl Ledger {
         (counts, if is_told { plan.owed } else { Debts::new() })
     }
 
-    /// These are known to everybody, and what came out of it is known here.
+    /// Pays debts that are published, after their counts were applied locally.
     pub fn pay(&self, told: &Debts) {
         self.epochs.pay(told);
     }
@@ -136,7 +136,7 @@ impl Ledger {
     }
 }
 
-/// The count on which all are to agree.
+/// Returns the count on which all replicas are to agree.
 fn settle(here: u64, seen: Option<u64>, now: u64, is_owed: bool) -> u64 {
     let is_news = seen.is_some_and(|seen| now > seen) && now <= here;
     if is_owed && seen == Some(now) {
@@ -156,11 +156,11 @@ fn name(field: &str) -> Option<String> {
     if field == ALL_FIELD {
         return Some(EVERYTHING.to_owned());
     }
-    // Without a name it would be taken for everything.
+    // Without a name the field would be taken for a purge of everything.
     field.strip_prefix(MODEL_FIELD).filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
-/// Whatever is no believable number stands for none: it is replaced by the first purge.
+/// Parses a count. Invalid or implausible numbers count as 0 and are replaced by the next purge.
 fn number(text: &str) -> u64 {
     text.parse().ok().filter(|count| *count <= MAX_COUNT).unwrap_or(0)
 }
@@ -172,16 +172,16 @@ mod tests {
     use super::*;
     use crate::epochs::Noted;
 
-    /// A process with memory, a ledger, and a disk on which its purges are noted.
+    /// A process with memory, a ledger, and a disk on which its purges are recorded.
     struct Replica {
         epochs: Arc<Epochs>,
         ledger: Ledger,
         noted: Noted,
-        /// When what is in its memory was fetched.
+        /// Times at which the records in its memory were fetched.
         memory: Vec<usize>,
     }
 
-    /// Something stored below memory: when it was fetched, and the count it carries.
+    /// A record below memory: the time it was fetched, and its count.
     struct Stored {
         at: usize,
         epoch: u64,
@@ -191,17 +191,17 @@ mod tests {
     enum Event {
         Purge(usize),
         Fetch(usize),
-        /// It looks at the shared counts and changes them.
+        /// It reads the shared counts and changes them.
         Agree(usize),
-        /// The same, while it purges itself.
+        /// As `Agree`, with a purge by the same process in between.
         AgreeWhilePurging(usize),
-        /// It looks at the shared counts and changes them, and does not wait to hear that it did.
+        /// It reads the shared counts and changes them, and stops before it gets the response.
         GiveUp(usize),
-        /// It may look and not change.
+        /// It may read the counts but not change them.
         LookOnly(usize),
-        /// It ends and starts anew.
+        /// It restarts.
         Restart(usize),
-        /// The same, after it changed the shared counts and before it has noted so.
+        /// It changes the shared counts, and restarts before it has recorded that.
         AgreeAndRestart(usize),
     }
 
@@ -226,7 +226,7 @@ mod tests {
             self.noted = noted;
         }
 
-        /// A plan of which everything is noted that would be learnt from it.
+        /// Makes a plan and records everything that would be learned from it.
         fn planned(&mut self, hash: &BTreeMap<String, String>) -> Plan {
             let plan = self.ledger.plan(hash);
             if !self.epochs.missed(&plan.lessons()).is_empty() {

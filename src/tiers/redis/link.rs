@@ -1,8 +1,8 @@
-//! A way to Redis that is up: what can be asked of it, each within a limit of ours.
+//! An open link to Redis: its commands, each with a timeout.
 //!
-//! On one server everything that belongs together goes up in one round trip. A cluster knows no commands across slots, so
-//! there each key is asked for by itself, all at once over one connection for each node, and what one node does not answer
-//! takes nothing from the others. Values are asked for by GETRANGE: an MGET brings them whole, however large they are.
+//! On a single server, related commands share one round trip. A cluster has no commands across slots, so each key gets
+//! its own command there. All are sent at once over one connection per node, and a node that does not answer does not
+//! affect the others. Values are read with GETRANGE, because MGET returns a value whole, however large it is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,46 +21,47 @@ use crate::config::Redis;
 use crate::vector::COMPONENT_BYTES;
 use crate::wire::MAX_DIMENSIONS;
 
-/// Compares fields with what they were, and sets all of them or none.
+/// Compares fields with their expected values, and sets all of them or none.
 const SWAP: &str = "for i = 1, #ARGV, 3 do \
     if (redis.call('HGET', KEYS[1], ARGV[i]) or '') ~= ARGV[i + 1] then return 0 end end \
     for i = 1, #ARGV, 3 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end \
     return 1";
 
-/// Deletes a lease that still is the holder's.
+/// Deletes a lease if it still has the holder's token.
 const GIVE_BACK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
-/// The longest record: a vector of as many f32 as one may have, with what stands beside it.
+/// Size of the longest record: the largest number of f32 components, plus metadata.
 pub(super) const MAX_RECORD_BYTES: usize = MAX_DIMENSIONS as usize * COMPONENT_BYTES + 4096;
 
-/// A working connection, twice: what is written in bulk must not stand before a question.
+/// Two connections, so that bulk writes never delay reads.
 pub(super) struct Link {
     questions: Connection,
     writes: Connection,
 }
 
-/// What came back for several keys, as far as it did.
+/// Results for several keys.
 #[derive(Debug)]
 pub(super) struct Answers<T> {
-    /// In the order of the keys.
+    /// Results in the order of the keys; `None` where there is none.
     pub(super) each: Vec<Option<T>>,
-    /// The first trouble that speaks of more than one key.
+    /// First error that concerns more than one key.
     pub(super) trouble: Option<Trouble>,
 }
 
-/// A change of one field of a hash.
+/// Conditional change of one field of a hash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// Its name.
+    /// Name of the field.
     pub field: String,
-    /// What it must be for the change to happen; empty where it must not be there.
+    /// Expected value; empty if the field must not exist.
     pub from: String,
-    /// What it is to be.
+    /// New value.
     pub to: String,
 }
 
-/// Commands that concern one key, and what became of each; nothing if that took too long.
+/// Commands that concern one key.
 type Group = Vec<Cmd>;
+/// Results of a group, one for each command; `None` after a timeout.
 type Outcome = Option<RedisResult<Vec<RedisResult<Value>>>>;
 
 impl Link {
@@ -69,7 +70,7 @@ impl Link {
         Ok(Self { questions: questions?, writes: writes? })
     }
 
-    /// Tries whether questions are answered, by each node of a cluster.
+    /// Checks that Redis answers, on each primary node of a cluster.
     pub(super) async fn probe(&self, names: &[String], within: Duration) -> Result<(), Trouble> {
         let probe = async {
             match self.questions.clone() {
@@ -87,14 +88,14 @@ impl Link {
         answered.and_then(Value::extract_error).map(drop).map_err(|error| lost(&error))
     }
 
-    /// What is stored under each name, asked for in one go; nothing where it is longer than any record.
+    /// Reads the values of all names at once. A value longer than any record counts as missing.
     pub(super) async fn read(&self, names: &[String], within: Duration) -> Answers<Bytes> {
         let groups = names.iter().map(|name| vec![get(name)]).collect();
         let outcomes = self.questions.all(groups, within).await;
         Answers::of(outcomes, within, |mut values| bytes(values.pop()?))
     }
 
-    /// Stores entries, each with the milliseconds that it is of use. Says which are stored.
+    /// Stores entries, each with a TTL in milliseconds. Returns which of them are stored.
     pub(super) async fn write(&self, entries: Vec<(String, Bytes, u64)>, within: Duration) -> Answers<()> {
         let set = |(name, value, for_ms): (String, Bytes, u64)| {
             vec![cmd("SET").arg(name).arg(&value[..]).arg("PX").arg(for_ms).to_owned()]
@@ -103,8 +104,8 @@ impl Link {
         Answers::of_writes(outcomes, within, |values| values.first().map(drop))
     }
 
-    /// Asks for leases and looks at what is stored, in this order for each: `(lease, record)`. Says whether the lease
-    /// was free.
+    /// Requests a lease, then reads the record, for each pair `(lease, record)`. Returns true for each lease that was
+    /// free.
     pub(super) async fn lease(
         &self,
         names: Vec<(String, String)>,
@@ -124,20 +125,20 @@ impl Link {
         })
     }
 
-    /// Deletes leases where they still hold this token.
+    /// Deletes leases that still have this token.
     pub(super) async fn give_back(&self, leases: Vec<String>, token: &str, within: Duration) -> Answers<()> {
         let give = |lease| vec![cmd("EVAL").arg(GIVE_BACK).arg(1).arg(lease).arg(token).to_owned()];
         let outcomes = self.questions.all(leases.into_iter().map(give).collect(), within).await;
         Answers::of(outcomes, within, |values| values.first().map(drop))
     }
 
-    /// All fields of a hash.
+    /// Returns all fields of a hash.
     pub(super) async fn fields(&self, name: &str, within: Duration) -> Result<BTreeMap<String, String>, Trouble> {
         let fields = self.ask(cmd("HGETALL").arg(name), within).await?;
         fields.map_err(|error| lost(&error))
     }
 
-    /// Makes all of these changes in a hash, or none if one of them does not find what it expects.
+    /// Makes all changes in a hash. Returns false and changes nothing if a field does not have its expected value.
     pub(super) async fn swap(&self, name: &str, changes: &[Change], within: Duration) -> Result<bool, Trouble> {
         let mut swap = cmd("EVAL");
         swap.arg(SWAP).arg(1).arg(name);
@@ -160,7 +161,7 @@ impl Link {
 }
 
 impl Connection {
-    /// Sends all groups at once; what is not answered in time is left out.
+    /// Sends all groups at once. Groups that are not answered in time give `None`.
     async fn all(&self, groups: Vec<Group>, within: Duration) -> Vec<Outcome> {
         match self.clone() {
             Connection::Single(mut server) => {
@@ -238,7 +239,7 @@ fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
     pipeline
 }
 
-/// Asks for a value, and for no more of it than tells that it is no record: whatever lies there must not fill memory.
+/// Builds a command that reads at most one byte more than the longest record, so a large value does not fill memory.
 fn get(name: &str) -> Cmd {
     cmd("GETRANGE").arg(name).arg(0).arg(MAX_RECORD_BYTES).to_owned()
 }
@@ -250,7 +251,7 @@ fn bytes(value: Value) -> Option<Bytes> {
     }
 }
 
-/// Where there is one question, an error is the answer to all of it.
+/// Classifies the error of a single command, which always concerns the whole result.
 fn lost(error: &redis::RedisError) -> Trouble {
     Trouble::of(error).unwrap_or_else(|| Trouble::Lost(error.to_string()))
 }

@@ -1,7 +1,7 @@
-//! The tier that replicas share: Redis or Valkey, one server or a cluster.
+//! The shared tier: Redis or Valkey, one server or a cluster.
 //!
-//! Whatever happens to it costs a request at most `redis.timeout`, and nothing while it is known to be down. One task
-//! keeps the way to it and knows everybody's purges before anything is read over a new one; one task writes.
+//! A failure costs each request at most `redis.timeout`, and nothing while Redis is known to be down. One task
+//! maintains the link and loads all purges before requests read over a new link. Another task writes queued entries.
 
 mod connect;
 mod holds;

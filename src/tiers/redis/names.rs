@@ -1,15 +1,15 @@
-//! What things are called in Redis.
+//! Names of keys in Redis.
 //!
-//! Keys are written in hexadecimal: 32 bytes more than raw ones, a hundredth of an entry, and whoever looks with
-//! redis-cli, MONITOR or an access list sees what is whose. The braces make a record and its lease neighbours in a
-//! cluster, where a slot is chosen by what stands between them; different keys spread over all nodes.
+//! Cache keys are written in hexadecimal. This takes 32 bytes more than raw keys, a hundredth of an entry, and makes
+//! names readable in redis-cli, MONITOR and access control lists. A cluster chooses the slot of a name by the text in
+//! braces, so a record and its lease share a node, while different keys spread over all nodes.
 
 use crate::key::Key;
 
-/// Goes up whenever names come to mean something else. What is in a record tells its own version.
+/// Version of the names. It must change if names get a new meaning. Records carry a version of their own.
 const LAYOUT: u32 = 1;
 
-/// The names below one prefix.
+/// Names below one prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
     prefix: String,
@@ -20,7 +20,7 @@ impl Names {
         Self { prefix: format!("{prefix}{LAYOUT}:") }
     }
 
-    /// A record, of the `era` between two clearings of this tier.
+    /// Returns the name of a record. `era` is the number of clearings of this tier.
     pub(super) fn record(&self, key: &Key, era: u64) -> String {
         format!("{}{era}:{{{key}}}", self.prefix)
     }
@@ -29,12 +29,12 @@ impl Names {
         format!("{}lease:{{{key}}}", self.prefix)
     }
 
-    /// The hash of all purges. It never expires.
+    /// Returns the name of the hash of purge counts. It never expires.
     pub(super) fn purges(&self) -> String {
         format!("{}purges", self.prefix)
     }
 
-    /// Two names under which nothing is stored, for trying whether questions are answered.
+    /// Returns two names without values, for checks that Redis answers.
     pub(super) fn probes(&self) -> [String; 2] {
         ["a", "b"].map(|probe| format!("{}probe:{probe}", self.prefix))
     }

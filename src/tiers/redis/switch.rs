@@ -1,4 +1,4 @@
-//! Whether Redis works: requests ask it while it does, and know at once when it does not.
+//! State of the Redis tier. Requests use the link while it is up, and skip the tier at once while it is down.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,16 +8,16 @@ use tokio::sync::watch;
 use super::link::Link;
 use super::trouble::Trouble;
 
-/// Answers in a row that come too late, until nobody asks any more.
+/// Late responses in a row until the link is closed.
 const TOO_LATE: u32 = 3;
 
-/// The state, and the only place that tells of its changes: one line for each.
+/// State of the link. Logs one line for each change.
 pub(super) struct Switch {
     link: watch::Sender<Option<Arc<Link>>>,
     late_in_row: AtomicU32,
-    /// Why there is no way to Redis, while there is none.
+    /// Reason why there is no link, while there is none.
     cause: Mutex<Option<String>>,
-    /// Whether the present outage has been told of. The start is none until the first try fails.
+    /// True if the current outage has been logged. The time before the first failed attempt is not an outage.
     is_told: AtomicBool,
     is_refusing: AtomicBool,
 }
@@ -35,12 +35,12 @@ impl Default for Switch {
 }
 
 impl Switch {
-    /// The way to Redis, while there is one.
+    /// Returns the link to Redis, if it is up.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         self.link.borrow().clone()
     }
 
-    /// Why there is none.
+    /// Returns the reason why there is no link.
     pub(super) fn cause(&self) -> Option<String> {
         self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -49,21 +49,21 @@ impl Switch {
         *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
     }
 
-    /// Waits for a way to Redis.
+    /// Waits for a link.
     pub(super) async fn up(&self) -> Arc<Link> {
         let mut watched = self.link.subscribe();
         let link = watched.wait_for(Option::is_some).await.expect("the switch must outlive those who wait for it");
         link.clone().expect("it was waited for")
     }
 
-    /// Resolves once `link` is not in use any more.
+    /// Resolves once `link` is no longer in use.
     pub(super) async fn left(&self, link: &Arc<Link>) {
         let mut watched = self.link.subscribe();
         let is_other = |now: &Option<Arc<Link>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, link));
         watched.wait_for(is_other).await.expect("the switch must outlive those who wait for it");
     }
 
-    /// From now on it is asked.
+    /// Starts to use a link.
     pub(super) fn set_up(&self, link: Arc<Link>) {
         self.late_in_row.store(0, Ordering::Relaxed);
         self.is_told.store(false, Ordering::Relaxed);
@@ -72,7 +72,7 @@ impl Switch {
         tracing::info!("Redis answers: its tier is up");
     }
 
-    /// It cannot be reached.
+    /// Marks Redis as unreachable.
     pub(super) fn set_down(&self, trouble: &Trouble) {
         self.set_cause(Some(trouble.cause().to_owned()));
         self.link.send_replace(None);
@@ -82,12 +82,12 @@ impl Switch {
         }
     }
 
-    /// Something was answered over a link.
+    /// Records a response, which ends a row of late ones.
     pub(super) fn answered(&self) {
         self.late_in_row.store(0, Ordering::Relaxed);
     }
 
-    /// Something was not. One answer that is late is no outage; a connection that is gone is.
+    /// Records a failure. One late response is not an outage, but a lost connection is.
     pub(super) fn failed(&self, link: &Arc<Link>, trouble: &Trouble) {
         let is_over = match trouble {
             Trouble::Slow(_) => self.late_in_row.fetch_add(1, Ordering::Relaxed) + 1 >= TOO_LATE,
@@ -99,14 +99,14 @@ impl Switch {
         }
     }
 
-    /// Leaves `link`, unless another one is in use already.
+    /// Stops using `link`, unless another link is already in use.
     pub(super) fn cut(&self, link: &Arc<Link>, trouble: &Trouble) {
         if self.link().is_some_and(|now| Arc::ptr_eq(&now, link)) {
             self.set_down(trouble);
         }
     }
 
-    /// Whether it takes what is written.
+    /// Logs a change in whether Redis accepts writes.
     pub(super) fn takes_writes(&self, refused: Option<&Trouble>) {
         match refused {
             Some(trouble) if !self.is_refusing.swap(true, Ordering::Relaxed) => {

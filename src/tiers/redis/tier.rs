@@ -1,4 +1,4 @@
-//! Redis as a tier: one question for all keys of a request, writes behind, purges that every replica hears of.
+//! Redis as a tier: one command for all keys of a request, write-behind, and purges shared with all replicas.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,16 +23,16 @@ use crate::tiers::{
     AtRest, Eventually, Leases, LowerStats, LowerTier, Queued, Settled, Sight, Standing, Tier, WriteQueue,
 };
 
-/// The handles that the tier works with.
+/// Handles that the tier works with.
 #[derive(Clone, Debug)]
 pub struct RedisParts {
-    /// The time of day.
+    /// Clock for TTLs.
     pub clock: Clock,
-    /// What is counted.
+    /// Metrics of look-ups.
     pub metrics: Arc<Metrics>,
-    /// The purges.
+    /// Purge counts of this process.
     pub epochs: Arc<Epochs>,
-    /// Most bytes that the values of one look-up may take.
+    /// Limit on the total size of the values of one look-up, in bytes.
     pub max_read_bytes: usize,
 }
 
@@ -48,7 +48,7 @@ pub struct RedisTier {
 }
 
 impl RedisTier {
-    /// A tier that asks nobody until it has [begun](Self::begin).
+    /// Creates a tier that does not connect until [`RedisTier::begin`] is called.
     pub fn new(config: Redis, parts: RedisParts) -> Self {
         let tasks = Tasks::new();
         let queue = Arc::new(WriteQueue::new(config.queue_bytes));
@@ -58,7 +58,7 @@ impl RedisTier {
         Self { keeper, queue, holds, parts, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
-    /// Begins to look for Redis, and goes on beside everything else: whoever starts does not wait for it.
+    /// Starts to connect in the background. The start of the process does not wait for it.
     pub fn begin(&self, on_purges: Box<dyn OnPurges>) {
         self.tasks.spawn_until_stop(Arc::clone(&self.keeper).run(on_purges));
         let (keeper, queue, holds) = (Arc::clone(&self.keeper), Arc::clone(&self.queue), Arc::clone(&self.holds));
@@ -84,8 +84,8 @@ impl RedisTier {
         found
     }
 
-    /// Asks in one go where the values fit in memory whatever they are, else in several. Ends early where they take more
-    /// than they may, or Redis fails.
+    /// Reads all values in one round trip if they fit in memory at their largest size, else in several. Stops early if
+    /// the values exceed the limit or Redis fails.
     async fn read(&self, link: &Arc<Link>, names: &[String]) -> Vec<Option<Bytes>> {
         let mut values = Vec::with_capacity(names.len());
         let until = Instant::now() + self.keeper.config.timeout;
@@ -102,7 +102,7 @@ impl RedisTier {
         values
     }
 
-    /// The answers, and a word to the switch about how they came.
+    /// Reports success or failure to the switch and returns the results.
     fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
         match &answers.trouble {
             None => self.keeper.switch.answered(),
@@ -111,7 +111,7 @@ impl RedisTier {
         answers.each
     }
 
-    /// Tells everybody at once, if they can be told; else it is done as soon as they can.
+    /// Publishes purges at once if Redis can be reached. Otherwise the keeper publishes them later.
     async fn tell(&self) -> Settled {
         if let Some(link) = self.keeper.switch.link() {
             let limit = self.keeper.config.timeout;
@@ -138,7 +138,7 @@ impl RedisTier {
         let is_ours = |answer: &Option<(bool, Option<Bytes>)>| matches!(answer, Some((true, _)));
         let ours = keys.iter().zip(&answers).filter(|(_, answer)| is_ours(answer));
         self.holds.add(ours.map(|(key, _)| *key));
-        // A lease that was given in an answer that came too late would hold up everybody.
+        // A response that came too late may have granted a lease, which would delay every replica.
         let unclear = keys.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
         self.holds.give_back(unclear.map(|(key, _)| *key).collect(), &self.keeper);
         let sight = |answer| match answer {
@@ -151,7 +151,7 @@ impl RedisTier {
 
     async fn finish(&self, patience: Duration) -> usize {
         let until = Instant::now() + patience;
-        // Where it cannot be reached there is nothing to wait for.
+        // If Redis cannot be reached, waiting does not help.
         if self.keeper.switch.link().is_some() {
             timeout_at(until, self.queue.drained()).await.ok();
         }
@@ -187,7 +187,7 @@ impl LowerTier for RedisTier {
 
     fn clear(&self) -> Eventually<'_, (u64, Settled)> {
         Box::pin(async move {
-            // In this order: see `Writer::write_over`.
+            // The queue is cleared before the era changes; `Writer::write_over` relies on this order.
             self.queue.clear();
             self.keeper.ledger.owe_era();
             self.holds.nothing_waits(&self.keeper);
@@ -197,7 +197,7 @@ impl LowerTier for RedisTier {
 
     fn drained(&self) -> Eventually<'_, ()> {
         Box::pin(async move {
-            // While it cannot be reached nothing is written, however long somebody waits.
+            // While Redis cannot be reached nothing is written, so do not wait.
             let Some(link) = self.keeper.switch.link() else { return };
             tokio::select! {
                 () = self.queue.drained() => {}

@@ -1,17 +1,17 @@
-//! What an error of Redis means for the tier.
+//! Classification of Redis errors.
 
 use std::time::Duration;
 
 use redis::{ErrorKind, RedisError};
 
-/// Why something was not answered.
+/// Reason why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Trouble {
-    /// It takes too long. Once is no sign, several times in a row are.
+    /// It took too long. One late response means nothing; several in a row close the link.
     Slow(String),
-    /// It is not there, does not let this process in, or cannot answer.
+    /// Redis cannot be reached, rejects this process, or cannot answer.
     Lost(String),
-    /// It answers questions, but takes nothing: full, or a copy that must not be written to.
+    /// Redis answers reads but refuses writes: it is full, or a read-only replica.
     Refused(String),
 }
 
@@ -20,11 +20,11 @@ impl Trouble {
         Self::Slow(format!("no answer within {} ms", limit.as_millis()))
     }
 
-    /// Nothing where the error speaks of one key alone: it is a miss, and no sign of anything.
+    /// Classifies an error. Returns `None` if the error concerns one key only, which is a miss.
     pub(super) fn of(error: &RedisError) -> Option<Self> {
         let cause = cause(error);
         match error.code() {
-            // `ERR` is whatever has no name of its own: about this key, as far as anybody can tell.
+            // `ERR` is the code of errors without a code of their own. It is taken to concern this key only.
             Some("WRONGTYPE" | "ASK" | "TRYAGAIN" | "ERR") => None,
             Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => Some(Self::Refused(cause)),
             Some("MOVED" | "CROSSSLOT") => Some(Self::Lost(format!("{cause} (a cluster needs redis.cluster = true)"))),
@@ -33,7 +33,7 @@ impl Trouble {
         }
     }
 
-    /// The same, for something that was to be written: what is not permitted is not written.
+    /// Classifies an error of a write. A missing permission counts as a refused write.
     pub(super) fn of_write(error: &RedisError) -> Self {
         match (Self::of(error), error.code()) {
             (Some(Self::Lost(cause)), Some("NOPERM")) => Self::Refused(cause),
@@ -48,7 +48,7 @@ impl Trouble {
     }
 }
 
-/// The server's own words where there are any. They never hold a password.
+/// Returns the server's message if there is one. Such messages never contain a password.
 fn cause(error: &RedisError) -> String {
     match (error.kind(), error.code()) {
         (ErrorKind::AuthenticationFailed, _) => "redis.username and redis.password are refused".to_owned(),

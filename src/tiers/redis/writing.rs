@@ -1,4 +1,4 @@
-//! Writing behind: what waits goes out in batches, and what cannot be written is counted.
+//! Write-behind: queued entries are written in batches, and entries that cannot be written are counted.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,16 +11,16 @@ use crate::clock::Clock;
 use crate::key::Key;
 use crate::tiers::{Batch, WriteQueue};
 
-/// Bytes of one batch: large enough to be worth a round trip, small enough to be through at once.
+/// Size of a batch in bytes: large enough to be worth a round trip, small enough to finish quickly.
 const BATCH_BYTES: usize = 256 << 10;
-/// A batch may take longer than a question: nobody waits for it.
+/// Timeout of a batch. It may be longer than that of a read, because no request waits for it.
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
-/// Tries of one batch, each over a way that was up when it began.
+/// Attempts per batch, each over a link that was up when the attempt began.
 const TRIES: usize = 2;
-/// Redis counts in signed milliseconds since 1970; nothing is kept for longer than ten years.
+/// Longest TTL: ten years. Redis stores expiry times as signed milliseconds since 1970.
 const LONGEST_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 
-/// See above.
+/// Task that writes queued entries.
 pub(super) struct Writer {
     pub(super) keeper: Arc<Keeper>,
     pub(super) queue: Arc<WriteQueue>,
@@ -29,7 +29,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Goes on until it is stopped.
+    /// Writes batches until the task is stopped.
     pub(super) async fn run(self) {
         loop {
             let batch = self.queue.next(BATCH_BYTES).await;
@@ -45,7 +45,7 @@ impl Writer {
         }
     }
 
-    /// Says how many entries were refused; nothing is written where it fails.
+    /// Writes a batch. Returns the number of refused entries, or an error if all attempts failed.
     async fn write(&self, batch: &Batch) -> Result<u64, ()> {
         for _ in 0..TRIES {
             let link = self.keeper.switch.up().await;
@@ -59,8 +59,8 @@ impl Writer {
     async fn write_over(&self, link: &Arc<Link>, batch: &Batch) -> Option<u64> {
         let (now_ms, era) = (self.clock.now_ms(), self.keeper.ledger.era());
         let entry = |(key, entry): &(Key, crate::tiers::AtRest)| {
-            // What left the queue meanwhile was cleared. A clearing empties the queue before it begins the next era, so
-            // nothing from before it gets a name from after it.
+            // Entries that are no longer in the queue were cleared meanwhile. A clearing empties the queue before it
+            // starts the next era, so no entry from before it gets a name of the new era.
             self.queue.get(key)?;
             let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
             (for_ms > 0).then(|| (self.keeper.names.record(key, era), entry.bytes.clone(), for_ms))

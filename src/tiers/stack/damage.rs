@@ -1,25 +1,25 @@
-//! Telling of damaged records: the first at once, then one line a minute at most. Damage that is not replaced, say in a
-//! Redis that is full, is met by each look-up anew.
+//! Rate-limited log lines about damaged records: the first at once, then at most one a minute. Damage that is not
+//! replaced, such as in a Redis that is full, recurs with each look-up.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::tiers::Tier;
 use crate::tiers::at_rest::Damaged;
 
-/// Between two lines.
+/// Least time between two lines.
 const QUIET_MS: u64 = 60_000;
 
-/// The damage that was met.
+/// Count of damaged records.
 #[derive(Debug, Default)]
 pub(super) struct Damage {
-    /// Met since the last line.
+    /// Records since the last line.
     untold: AtomicU64,
-    /// When the next line may come.
+    /// Time from which the next line may be logged.
     quiet_until_ms: AtomicU64,
 }
 
 impl Damage {
-    /// Another program's records are none of our business; a damaged one is somebody's.
+    /// Counts and logs a damaged record. Records of another program version are not damaged, so they are ignored.
     pub(super) fn tell(&self, tier: Tier, damage: Damaged, now_ms: u64) {
         if matches!(damage, Damaged::UnknownVersion(_)) {
             return;
@@ -29,7 +29,7 @@ impl Damage {
         }
     }
 
-    /// How many were met since the last line, if the next one is due.
+    /// Returns the number of damaged records since the last line, if the next line is due.
     fn meet(&self, now_ms: u64) -> Option<u64> {
         self.untold.fetch_add(1, Ordering::Relaxed);
         let due = |quiet_until_ms| (now_ms >= quiet_until_ms).then_some(now_ms.saturating_add(QUIET_MS));

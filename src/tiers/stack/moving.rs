@@ -1,4 +1,4 @@
-//! Records that leave for another instance, and records that arrive from one.
+//! Export and import of records.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -16,38 +16,38 @@ use crate::spaces::Identity;
 use crate::tiers::at_rest::{self, Damaged};
 use crate::tiers::{Age, Record};
 
-/// How long records that arrive wait for the tiers below memory to write those before them. A tier that takes longer
-/// is down, and drops what it has no room for.
+/// Longest wait, for each tier, until earlier records are written. A tier that takes longer is down and drops records
+/// that its queue has no room for.
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
-/// What became of a record that arrived.
+/// Outcome of the import of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It is kept.
+    /// The record was stored.
     Kept,
-    /// What is there is as new, or newer.
+    /// A stored record is as new or newer.
     Known,
-    /// Its time is over.
+    /// The record is expired.
     Over,
-    /// It was purged after the first of its kind arrived.
+    /// A purge since the start of the import covers the record.
     Purged,
-    /// It has lost more than the codec in force lets go.
+    /// The record lost more precision than the configured codec allows.
     Lossy,
-    /// It is no record.
+    /// The bytes are not a valid record.
     Damaged,
 }
 
-/// Records that arrive together, from the first to the last.
+/// State of one import.
 #[derive(Debug)]
 pub struct Arrivals {
     begun: Generation,
     codec: Codec,
-    /// Whoever arrived last lends his name to the next.
+    /// Identity of the previous record, shared with the next one if they are equal.
     identity: Option<Identity>,
 }
 
 impl Stack {
-    /// Shows every record that may still be of use, each once, as it is put at rest. Blocks.
+    /// Passes every record that is not expired to `visit`, each once, as encoded bytes. Blocks.
     pub fn each_at_rest(&self, now_ms: u64, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
         let mut seen = HashSet::new();
         let is_over = |record: &Record| record.times.age(now_ms, None) == Age::Over;
@@ -69,13 +69,13 @@ impl Stack {
         ControlFlow::Continue(())
     }
 
-    /// Records begin to arrive. What is purged from now on is not kept.
+    /// Starts an import. Records covered by a purge from now on are not stored.
     pub fn arrivals(&self, codec: Codec) -> Arrivals {
         Arrivals { begun: self.generation(), codec, identity: None }
     }
 
-    /// Keeps the records that are newer than what is there, with their own times, as if they had been fetched here.
-    /// Says what became of each, in their order, once the tiers below memory have written them.
+    /// Stores the records that are newer than the existing ones, with their original times. Returns the outcome of
+    /// each, in order, once the tiers below memory have written them.
     pub async fn keep_arrived(&self, arrived: &[(Key, Bytes)], arrivals: &mut Arrivals, now_ms: u64) -> Vec<Fate> {
         let keys: Vec<Key> = arrived.iter().map(|(key, _)| *key).collect();
         let known_since = self.created_ms_of(&keys, arrivals.codec, now_ms).await;
@@ -122,7 +122,7 @@ impl Stack {
         }
     }
 
-    /// When what is kept under each of `keys` was made, where something of use is.
+    /// Returns the creation time of the newest usable record under each of `keys`.
     async fn created_ms_of(&self, keys: &[Key], codec: Codec, now_ms: u64) -> Vec<Option<u64>> {
         let created_ms = |record: &Record| {
             let is_over = record.times.age(now_ms, None) == Age::Over;
@@ -141,16 +141,16 @@ impl Stack {
         newest
     }
 
-    /// The record in these bytes and its epoch, if they are whole, belong to `key`, and no purge has taken it.
+    /// Decodes a record and its epoch, if it is intact, belongs to `key`, and is not purged.
     pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
         let (record, epoch) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
         Ok((epoch >= self.epochs.of(&record.models())).then_some((record, epoch)))
     }
 
-    /// Waits until the tiers below memory have written what they were given, as far as they do.
+    /// Waits until the tiers below memory have written their queues, or a timeout has passed.
     pub async fn written(&self) {
         for tier in &self.lower {
-            // A tier that is down loses what comes; that is for its figures to tell.
+            // A tier that is down drops entries and counts them in its statistics.
             timeout(WRITE_PATIENCE, tier.drained()).await.ok();
         }
     }

@@ -1,4 +1,4 @@
-//! What moves up, what a tier that is down means, and what a purge ends.
+//! Tests of promotion, of tiers that are down, and of purges.
 
 use super::tests::{Shelf, at, bytes_under, keep, keys, over, record, two_shelves};
 use super::*;

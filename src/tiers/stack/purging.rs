@@ -1,4 +1,4 @@
-//! Purges: those of this process, told to the tiers below memory, and those of others, taken in.
+//! Purges: those of this process are sent to the tiers below memory, and those of other replicas are applied here.
 
 use std::sync::Arc;
 
@@ -8,28 +8,28 @@ use super::{Stack, Tier};
 use crate::epochs::{EVERYTHING, PurgeCounts};
 use crate::tiers::{LowerTier, Settled};
 
-/// A purge that has happened in this process.
+/// A purge that has taken effect in this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "the tiers below memory have yet to be told"]
 pub struct Purge {
-    /// Records that went from memory.
+    /// Number of records removed from memory.
     pub forgotten: u64,
-    /// Under which it is counted.
+    /// Name under which the purge is counted.
     name: String,
-    /// The tier that it became known from, if it happened elsewhere.
+    /// Tier from which the purge was learned, if it happened in another replica.
     learnt_from: Option<Tier>,
 }
 
 impl Stack {
-    /// Forgets everything, or the records of one model, by the upstream's name for it or the askers'. From here on no
-    /// tier's records of that kind are served; [`Stack::settle`] makes that outlive the process.
+    /// Purges everything, or the records of one model, named as in requests or in responses. From now on no tier's
+    /// records of that kind are served. [`Stack::settle`] makes the purge durable.
     pub fn purge(&self, model: Option<&str>) -> Purge {
         let name = self.between_generations(&[model], || self.epochs.raise(model));
         Purge { forgotten: self.empty_memory(model), name, learnt_from: None }
     }
 
-    /// Tells the tiers below memory of a purge, and waits until it outlives the process. Whoever brought it knows.
-    /// Returns the tiers that could not be told yet.
+    /// Sends a purge to the tiers below memory, except the one it came from, and waits until it is durable. Returns the
+    /// tiers that could not be told yet.
     pub async fn settle(&self, purge: &Purge) -> Vec<Tier> {
         let is_other = |tier: &&Arc<dyn LowerTier>| Some(tier.tier()) != purge.learnt_from;
         let others: Vec<_> = self.lower.iter().filter(is_other).collect();
@@ -41,9 +41,9 @@ impl Stack {
         pending.map(|(tier, _)| tier.tier()).collect()
     }
 
-    /// Has the purges that are about to be learnt noted where that outlives the process, as far as that goes in a moment.
-    /// Comes before [`Stack::learn_purges`], so that nothing is stored under a count that a later process might begin
-    /// below.
+    /// Records, in the durable tiers, the purges that are about to be learned, within a short timeout. Must run before
+    /// [`Stack::learn_purges`]: otherwise a record might be stored under a count, and a later process might start with
+    /// a lower one.
     pub async fn note_ahead(&self, elsewhere: &PurgeCounts) {
         if !self.epochs.missed(elsewhere).is_empty() {
             self.epochs.expect(elsewhere);
@@ -51,7 +51,7 @@ impl Stack {
         }
     }
 
-    /// Takes in the purges that `tier` knows of: those not known here happen here, too. They are to be settled.
+    /// Applies the purges that `tier` has and this process has missed. The caller must settle the returned purges.
     #[must_use = "the other tiers below memory have yet to be told"]
     pub fn learn_purges(&self, elsewhere: &PurgeCounts, tier: Tier) -> Vec<Purge> {
         let missed = self.epochs.missed(elsewhere);
@@ -65,8 +65,9 @@ impl Stack {
             .collect()
     }
 
-    /// Ends the generation before and after the epochs change. Before, because what is put at rest under the new epoch
-    /// must have begun after the purge; after, because what was still found under the old one must not be remembered.
+    /// Ends the generation before and after the epochs change. Before, because records stored under the new epoch must
+    /// have been fetched after the purge. After, because records found under the old epoch must not be stored in
+    /// memory.
     pub(super) fn between_generations<T>(&self, models: &[Option<&str>], change_epochs: impl FnOnce() -> T) -> T {
         let next = || {
             for model in models {
@@ -79,7 +80,8 @@ impl Stack {
         changed
     }
 
-    /// Empties memory alone, or takes one model's records out of it; says how many went.
+    /// Empties memory, or removes the records of one model from it, and leaves the other tiers alone. Returns the
+    /// number of removed records.
     pub fn forget(&self, model: Option<&str>) -> u64 {
         self.generations.next(model);
         self.empty_memory(model)

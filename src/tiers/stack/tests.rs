@@ -1,4 +1,4 @@
-//! What the stack serves, keeps and forgets.
+//! Tests of the stack: look-ups, storage and purges.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -97,7 +97,7 @@ fn a_purge_by_model_leaves_the_others() {
     assert!(matches!(stack.look_up(&keys[3], &at(1, &lessons)), Found::Fresh(..)));
 }
 
-/// A tier below memory that is a map, and notes what it is asked.
+/// A tier below memory that is a map and records its calls.
 #[derive(Debug)]
 pub(super) struct Shelf {
     tier: Tier,
@@ -125,7 +125,7 @@ impl Shelf {
         self.is_down.store(!is_up, Ordering::Relaxed);
     }
 
-    /// How many keys it was asked for last.
+    /// Returns the number of keys in the last call.
     pub(super) fn last_question(&self) -> Option<usize> {
         self.asked.lock().unwrap().last().map(Vec::len)
     }
@@ -175,7 +175,7 @@ pub(super) fn keys(count: u8) -> Vec<Key> {
     (0..count).map(|n| root.extend(Tag::Text, &[n])).collect()
 }
 
-/// A stack with a disk and a Redis that are maps.
+/// Returns a stack with a disk tier and a Redis tier that are maps.
 pub(super) fn two_shelves() -> (Stack, Arc<Shelf>, Arc<Shelf>) {
     let (disk, redis) = (Shelf::new(Tier::Disk), Shelf::new(Tier::Redis));
     (over(vec![Arc::clone(&disk) as Arc<dyn LowerTier>, Arc::clone(&redis) as _]), disk, redis)
@@ -306,7 +306,7 @@ async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
     let bytes = bytes_under(&key, &made_at(1));
     lower.put(key, AtRest { bytes, until_ms: 200 });
     let begun = stack.generation();
-    // It lands between the look into memory and what the slower tier says.
+    // This record is stored between the look-up in memory and the result of the slower tier.
     stack.remember(key, &made_at(2), begun);
     stack.look_below(&[key], &at(3, &lessons), begun).await;
     assert_eq!(stack.memory().peek(&key).map(|record| record.times.created_ms), Some(2));
@@ -323,7 +323,7 @@ async fn the_newest_note_of_all_tiers_tells_who_answered_last() {
         let record = Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None);
         AtRest { bytes: bytes_under(key, &record), until_ms: 200 }
     };
-    // This machine has met the old model last, another replica the new one.
+    // The local disk has seen the old model last, another replica the new one.
     disk.put(key, at_rest(&key, "old", 1));
     disk.put(newest_of(&space), at_rest(&newest_of(&space), "old", 1));
     redis.put(newest_of(&space), at_rest(&newest_of(&space), "new", 2));
@@ -344,7 +344,7 @@ async fn where_nothing_is_noted_it_is_asked_for_once() {
         assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk)]), "{found:?}");
     }
     assert_eq!(redis.asked.lock().unwrap().len(), 1, "what the disk has is asked of nobody else afterwards");
-    // A newer model is met elsewhere; what this process has seen of the old one does not hide that for good.
+    // Another replica meets a newer model. The old model on the local disk must not hide it forever.
     let times = Times { created_ms: 2, fresh_until_ms: 100_000, stale_until_ms: 200_000 };
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
     let newest = Record::new(vector, Identity { model: "b".into(), dimension: 2 }, times, None);
