@@ -1,4 +1,4 @@
-//! Answers of an upstream: only JSON is believed, and what is believed is handed on bit for bit.
+//! Answers of an upstream: only valid JSON is accepted, and accepted vectors are forwarded bit for bit.
 
 use serde::de::IgnoredAny;
 use vecho::packed::Packed;

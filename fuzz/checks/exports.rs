@@ -1,14 +1,14 @@
-//! Files in which a cache travels: records come out as they went in, and every change is noticed.
+//! Export files: records are read as they were written, and every change of a file is detected.
 
 use vecho::key::Key;
 use vecho::portable::{Ending, MAX_RECORD_BYTES, NotPortable, Piece, Reader, Writer};
 
 type Records = Vec<(Key, Vec<u8>)>;
 
-/// Records, damaged places and ending.
+/// Records, number of damaged places, and ending.
 type Outcome = Result<(Records, u64, Ending), NotPortable>;
 
-/// Checks bytes as a file, and as the plan of a file that is written and then changed.
+/// Checks bytes as a file, and as instructions for writing a file and then changing it.
 pub(crate) fn check(bytes: &[u8]) {
     let whole = read(bytes, bytes.len().max(1));
     for chunk in [1, 7, 61] {
@@ -21,7 +21,7 @@ pub(crate) fn check(bytes: &[u8]) {
     changed(bytes);
 }
 
-/// Writes records out of the bytes, changes the file as the last of them say, and reads it.
+/// Writes records made from the bytes, changes the file as the last bytes specify, and reads it.
 fn changed(bytes: &[u8]) {
     let Some((rest, orders)) = bytes.split_last_chunk::<6>() else { return };
     let records: Records =

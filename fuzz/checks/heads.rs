@@ -1,6 +1,6 @@
-//! Heads of requests and answers: what they say about caching, hosts, paths and connections.
+//! Heads of requests and answers: caching, hosts, paths and connections.
 //!
-//! The first line is the target of a request, every other line a header.
+//! The first line is the target of a request, and every other line is a header.
 
 use http::uri::{Authority, PathAndQuery};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version};
@@ -76,7 +76,7 @@ fn hosts(target: &Uri, headers: &HeaderMap) {
     }
 }
 
-/// Another parser must agree that a local name is one.
+/// Checks a local name with a second parser, which must agree.
 fn local(host: &[u8]) {
     if !is_local_authority(host) {
         return;
@@ -123,7 +123,7 @@ fn controls(fields: &[(HeaderName, HeaderValue)], headers: &HeaderMap) {
     narrower(read, read_controls(&narrowed).expect("these are legal"));
 }
 
-/// Further controls only ever narrow.
+/// Checks that further controls only narrow the previous ones.
 fn narrower(before: ReadControls, after: ReadControls) {
     let (before, after) = (before.controls, after.controls);
     assert!(after.no_store && after.max_age_ms.is_some_and(|age_ms| age_ms <= 1_000));

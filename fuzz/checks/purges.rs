@@ -1,4 +1,4 @@
-//! The list of purges that replicas share in Redis: whatever stands there, it is followed, and a purge takes effect.
+//! The list of purges that replicas share in Redis: any content is processed, and every purge takes effect.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use redis::{FromRedisValue as _, parse_redis_value};
 use vecho::epochs::{EVERYTHING, Epochs, MAX_COUNT};
 use vecho::tiers::redis::{Ledger, Plan};
 
-/// Models whose purges are checked; one of them is likely to be in the list.
+/// Models whose purges are checked. One of them is likely to be in the list.
 const MODELS: [&str; 2] = ["m", "text-embedding-3-small"];
 
-/// What the whole tier and a model are called in the list.
+/// The fields of the whole tier and of a model in the list.
 const FIELDS: [&str; 3] = ["everything", "cleared", "model:m"];
 
 type List = BTreeMap<String, String>;
@@ -19,7 +19,7 @@ type List = BTreeMap<String, String>;
 pub(crate) fn check(bytes: &[u8]) {
     let mut list = as_reply(bytes).unwrap_or_else(|| as_lines(bytes));
     if list.values().filter_map(|count| count.parse::<u64>().ok()).any(|count| MAX_COUNT.abs_diff(count) < 100) {
-        // At the bound there is no room for what follows.
+        // At the maximum, the counts cannot be raised any further.
         return;
     }
     let epochs = Arc::new(Epochs::default());
@@ -36,7 +36,7 @@ pub(crate) fn check(bytes: &[u8]) {
     }
 }
 
-/// A process that starts now ends up with the same epochs.
+/// Checks that a process that starts now gets the same purge counts.
 fn as_heard_by_another(list: &List, epochs: &Epochs) {
     let others = Arc::new(Epochs::default());
     agree(&Ledger::new(Arc::clone(&others)), &others, &mut list.clone());
@@ -45,7 +45,7 @@ fn as_heard_by_another(list: &List, epochs: &Epochs) {
     }
 }
 
-/// One look at the list, as a process takes it.
+/// Reads the list once and applies the resulting plan, as a process does.
 fn agree(ledger: &Ledger, epochs: &Epochs, list: &mut List) {
     let before = epochs.of(&MODELS);
     let plan = ledger.plan(list);
@@ -58,7 +58,7 @@ fn agree(ledger: &Ledger, epochs: &Epochs, list: &mut List) {
     assert_eq!(ledger.plan(list).changes, [], "one look is enough");
 }
 
-/// Carries out the changes, which only ever raise counts.
+/// Applies the changes, which never lower a count.
 fn changes(plan: &Plan, list: &mut List) {
     for change in &plan.changes {
         let is_known = FIELDS.contains(&change.field.as_str()) || change.field.starts_with("model:");

@@ -1,17 +1,17 @@
-//! Records at rest: valid under the key they were written for and as they were written, and not otherwise.
+//! Stored records: a record is valid only under the key that it was written for, and only if it is unchanged.
 
 use vecho::config::Secret;
 use vecho::key::Key;
 use vecho::tiers::Record;
 use vecho::tiers::at_rest::{ChecksumKey, ChecksumKeys, Damaged, from_bytes, to_bytes};
 
-/// Bytes of a checksum.
+/// Length of a checksum, in bytes.
 const CHECKSUM_BYTES: usize = 8;
 
 /// Checks bytes as a record, and as the part of a record before its checksum.
 pub(crate) fn check(bytes: &[u8]) {
     let key = [0x5a; 32];
-    // Without a secret the checksum is keyed with the cache key alone.
+    // Without a secret, the checksum is keyed with the cache key alone.
     let sum = blake3::keyed_hash(&key, bytes);
     let sealed = [bytes, &sum.as_bytes()[..CHECKSUM_BYTES]].concat();
     let checksum_key = of(&key, None);

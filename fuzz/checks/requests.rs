@@ -1,11 +1,11 @@
-//! Bodies of embeddings requests: what is understood is understood completely.
+//! Bodies of embeddings requests: an accepted body is parsed completely.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 use vecho::wire::{EmbedRequest, Input, MAX_DIMENSIONS, MAX_INPUTS, PathModel, read_request, write_request};
 
-/// Further fields as a configuration lists them.
+/// Additional fields, as listed in a configuration.
 const EXTRA_FIELDS: [&str; 5] = ["input_type", "late_chunking", "provider", "task", "truncate"];
 
 /// Checks one body.
@@ -28,7 +28,7 @@ fn bounded(request: &EmbedRequest<'_>) {
     assert!(request.space.dimensions.is_none_or(|dimensions| (1..=MAX_DIMENSIONS).contains(&dimensions)));
 }
 
-/// Compares with a general JSON reader, where that one reads the body: it has a limit of depth.
+/// Compares the result with a general JSON parser. Bodies that exceed its depth limit are skipped.
 fn same_as_other_reader(request: &EmbedRequest<'_>, body: &[u8]) {
     let Ok(value) = serde_json::from_slice::<Value>(body) else { return };
     assert_eq!(request.space.model.as_deref(), value["model"].as_str());

@@ -1,4 +1,4 @@
-"""What the checks of the charts share: Helm's own engine, the manifests it makes, and the real binary."""
+"""Shared parts of the charts' checks: Helm's own engine, the rendered manifests, and the real binary."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ BINARY = os.environ["VECHO"]
 SERVING = re.compile(r"public=([\d.:]+) admin=([\d.:]+)")
 KEY = {"upstream": {"api_key_file": {"name": "openai", "key": "api-key"}}}
 
-# Each mode with what can be chosen in it; every check that can goes over all of them.
+# Each mode with its options. Every check that can do so runs with all entries.
 MATRIX = {
     "standalone": {},
     "standalone with a key": {"secrets": KEY},
@@ -97,7 +97,7 @@ MATRIX = {
     "sidecar": {"mode": "sidecar", "monitoring": {"monitor": {"enabled": True}}},
 }
 
-# The application's chart with values of its dependency.
+# Values of the application's chart for its dependency.
 APPLICATIONS = {
     "application": {},
     "application with a key": {"vecho": {"secrets": KEY, "monitoring": {"monitor": {"enabled": True}}}},
@@ -108,7 +108,7 @@ APPLICATIONS = {
 
 
 def render(values, chart=CHART, name="cache"):
-    """The manifests by template; values are checked against the schema, as Helm does on install."""
+    """Returns the manifests by template. Validates the values against the schema, as Helm does on install."""
     with helm.Chart.load(chart) as loaded:
         loaded.validate_schema(values)
         return loaded.render(values, name=name, namespace="shop")
@@ -124,7 +124,7 @@ def manifests(values, **options):
 
 
 def example(folder):
-    """The application's chart with vecho's chart fetched into it, as `helm dependency update` does."""
+    """Copies the application's chart and fetches vecho's chart into it, as `helm dependency update` does."""
     shutil.copytree(CHART, folder / "vecho")
     shutil.copytree(EXAMPLE, folder / "example-app", ignore=shutil.ignore_patterns("charts", "Chart.lock"))
     helm.dependency_update(folder / "example-app")
@@ -132,7 +132,7 @@ def example(folder):
 
 
 def everything():
-    """Every entry of both matrices with its manifests."""
+    """Yields every entry of both matrices with its manifests."""
     for label, values in MATRIX.items():
         yield label, manifests(values)
     with tempfile.TemporaryDirectory() as folder:
@@ -148,18 +148,18 @@ def one(documents, kind):
 
 
 def pods(documents):
-    """The pod templates among manifests."""
+    """Returns the pod templates among manifests."""
     return [document["spec"]["template"] for document in documents if document["kind"] == "Deployment"]
 
 
 def containers(pod):
-    """vecho's containers of a pod."""
+    """Returns vecho's containers of a pod."""
     spec = pod["spec"]
     return [item for item in spec.get("initContainers", []) + spec["containers"] if item["name"] == "vecho"]
 
 
 def metrics():
-    """The names in docs/METRICS.md, with the series of histograms."""
+    """Returns the names in docs/METRICS.md, with the series of histograms."""
     names = set()
     for name, kind in re.findall(r"^\| `(\w+)` \| (\w+) ", (ROOT / "docs/METRICS.md").read_text(), re.M):
         names |= {f"{name}_{part}" for part in ("bucket", "sum", "count")} if kind == "histogram" else {name}
@@ -176,7 +176,7 @@ def run(*command, **options):
 
 @contextlib.contextmanager
 def started(line, environment):
-    """A running vecho and the addresses that it says it serves; it has to stop in order, and is gone afterwards."""
+    """Runs a vecho and yields its process id and the addresses from its log. It must stop gracefully at the end."""
     process = subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True)
     ended = threading.Timer(180, process.kill)
     ended.start()
@@ -213,7 +213,7 @@ def embed(public, text="x"):
 
 
 def main(checks):
-    """Runs the check that is named on the command line; says what is wrong without a page of Python."""
+    """Runs the check that is named on the command line, and ends with the message of a failed assertion."""
     try:
         checks[sys.argv[1]]()
     except AssertionError as error:

@@ -1,4 +1,4 @@
-"""What is written from other files is current."""
+"""Generated files are up to date."""
 
 import re
 import runpy
@@ -23,7 +23,7 @@ def the_keys_of_runbook_and_readme_are_keys():
     sections = {key.split(".")[0] for key in known if "." in key}
     for path in (ROOT / "docs/RUNBOOK.md", CHART / "README.md", CHART / "values.yaml"):
         named = re.findall(r"`(?:config\.|secrets\.)?(\w+\.\w+)`", path.read_text())
-        # `disk.size` and its like are values of the chart.
+        # `disk.size` and similar names are values of the chart.
         unknown = {name for name in named if name.split(".")[0] in sections} - known
         assert unknown <= {"disk.enabled", "disk.volume", "disk.size", "disk.storageClass", "disk.claim"}, f"{path}: {unknown}"
 

@@ -1,4 +1,4 @@
-"""The image without an engine: its root is laid out by the Dockerfile's own steps, and the program runs in it."""
+"""The image without a container engine: the Dockerfile's own steps create its root, and the program runs in it."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from common import BINARY, ROOT, embed, main, run, started
 
 
 def steps():
-    """The Dockerfile's steps by stage, as (word, rest)."""
+    """Returns the Dockerfile's steps by stage, as (word, rest)."""
     stages = []
     for line in re.sub(r"\\\n", " ", (ROOT / "Dockerfile").read_text()).splitlines():
         if line.startswith("FROM "):
@@ -28,7 +28,7 @@ def final(word):
 
 
 def lay_out(folder):
-    """The final root: what the build stage runs besides the compiler, then each COPY of the final stage."""
+    """Creates the final root: runs the build stage's steps except the compiler, then each COPY of the final stage."""
     stage, root = folder / "stage", folder / "root"
     for word, rest in steps()[0]:
         if word == "RUN" and "cargo" not in rest:
@@ -45,7 +45,7 @@ def lay_out(folder):
 
 
 def started_by_a_runtime(root):
-    """What a container runtime adds, and how it starts a program as another user in another root."""
+    """Adds the files of a container runtime, and returns the command that changes user and root."""
     (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
     (root / "etc/resolv.conf").write_text("")
     user = final("USER")
@@ -61,7 +61,7 @@ def environment():
 
 
 def the_program_runs_in_the_image_as_nobody_on_a_root_that_it_cannot_write():
-    """Resolves `localhost` and speaks TLS with the upstream of the variable UPSTREAM, by the root in CA_FILE."""
+    """Resolves `localhost` and connects to the upstream in UPSTREAM by TLS, with the root certificate in CA_FILE."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
         root = lay_out(Path(folder))
@@ -103,7 +103,7 @@ def the_image_holds_the_program_and_its_libraries_alone():
 
 
 def the_build_context_is_enough_to_build():
-    """What .dockerignore leaves: Cargo has to find every target that the manifest names, and the script its place."""
+    """Cargo must find every target of the manifest in the files that .dockerignore keeps, and the script its place."""
     with tempfile.TemporaryDirectory() as folder:
         for line in (ROOT / ".dockerignore").read_text().split():
             if line.startswith("!"):

@@ -1,4 +1,4 @@
-"""The admission policy, evaluated: its expressions run on pods, their patches are applied, the pods are looked at."""
+"""The admission policy: its expressions are evaluated on pods, and the patched pods are checked."""
 
 import copy
 import json
@@ -14,9 +14,9 @@ NAMED = re.compile(r"(Object|JSONPatch)\b")
 
 
 def plain(expression):
-    """The expression with maps in place of `JSONPatch{}` and `Object...{}`, for an evaluator without these types.
+    """Returns the expression with maps in place of `JSONPatch{}` and `Object...{}`, for an evaluator without them.
 
-    Each Object has to be named after the path of the fields that it stands in, as the API server demands.
+    Each Object must be named after the path of the fields that contain it, as the API server requires.
     """
     out, open_braces, tokens = [], [["", ""]], TOKEN.findall(expression)
     for at, (token, following) in enumerate(zip(tokens, [*tokens[1:], ""])):
@@ -30,7 +30,7 @@ def plain(expression):
             open_braces.pop()
         elif following == ":":
             open_braces[-1][1] = token
-            # In a map the key is a text already.
+            # In a map the key is already a string.
             token = json.dumps(token) if open_braces[-1][0] else token
         if not (following == "{" and NAMED.match(token)):
             out.append(token)
@@ -46,7 +46,7 @@ def evaluate(expression, pod):
 
 
 def apply(pod, patch):
-    """RFC 6902, the operation `add` alone: the parent has to be there, and `-` is the end of a list."""
+    """Applies a patch of RFC 6902 that contains only `add`. The parent must exist, and `-` is the end of a list."""
     for operation in patch:
         assert operation["op"] == "add"
         *parents, last = [part.replace("~1", "/").replace("~0", "~") for part in operation["path"].split("/")[1:]]
@@ -63,7 +63,7 @@ def apply(pod, patch):
 
 
 def inject(values, pod):
-    """The pod as the policy leaves it; untouched where a condition does not hold."""
+    """Returns the pod after the policy. A pod that fails a condition is unchanged."""
     spec = one(manifests(values), "MutatingAdmissionPolicy")["spec"]
     if not all(evaluate(condition["expression"], pod) for condition in spec["matchConditions"]):
         return pod
@@ -128,7 +128,7 @@ def other_pods_are_left_alone():
     there = a_pod(initContainers=[{"name": "vecho", "image": "vecho"}])
     other = a_pod(asks=None)
     other["metadata"]["annotations"] = {"other": "true"}
-    # Two containers of one name would be refused, and with them the pod.
+    # Two containers of one name would be refused, and the pod with them.
     classic = a_pod(containers=[{"name": "app", "image": "app"}, {"name": "vecho", "image": "vecho"}])
     for pod in [a_pod(asks=None), a_pod(asks="false"), other, a_pod(hostNetwork=True), there, classic]:
         assert inject(values, copy.deepcopy(pod)) == pod
@@ -136,7 +136,7 @@ def other_pods_are_left_alone():
 
 
 def free_maps_hold_texts_alone():
-    """CEL in Kubernetes refuses a map of numbers and texts, which a processor limit of 1 beside 640Mi would make."""
+    """CEL in Kubernetes refuses a map of mixed numbers and strings, such as a CPU limit of 1 beside 640Mi."""
     (mutation,) = one(manifests(MATRIX["injection, all of it"]), "MutatingAdmissionPolicy")["spec"]["mutations"]
     maps = re.findall(r"(?:limits|requests): \{([^}]*)\}", mutation["jsonPatch"]["expression"])
     assert len(maps) == 3, maps

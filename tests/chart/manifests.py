@@ -1,4 +1,4 @@
-"""The manifests: valid for Kubernetes, fit for each other, restricted; the schema refuses what is wrong."""
+"""The manifests: valid for Kubernetes, consistent with each other, restricted. The schema refuses wrong values."""
 
 import copy
 import json
@@ -12,7 +12,7 @@ import yaml
 
 from common import CHART, MATRIX, ROOT, containers, everything, example, main, manifests, one, pods, render
 
-# The first that the chart takes, those that brought the admission policy, and the newest.
+# The oldest version that the chart supports, those that introduced the admission policy, and the newest.
 VERSIONS = [30, 34, 36, 37]
 OPERATOR = "monitoring.coreos.com/v1"
 
@@ -29,7 +29,7 @@ def both_charts_are_without_fault():
 
 def every_manifest_is_valid():
     seen = set()
-    # A release may be called by a number, or with dots.
+    # The name of a release may begin with a digit or contain dots.
     labels, names = ("standalone, all of it", "injection"), ("123", "my.cache.v2", "4vecho", "a" * 53)
     named = [(name, manifests(MATRIX[label], name=name)) for label in labels for name in names]
     for label, documents in [*everything(), *named]:
@@ -57,7 +57,7 @@ def version(document):
 
 
 def assert_operator(document):
-    """The shape of the operator's own kinds, which are not among Kubernetes' schemas."""
+    """Checks the form of the operator's own kinds, which have no schema in Kubernetes."""
     spec, kind = document["spec"], document["kind"]
     if kind == "PrometheusRule":
         assert set(spec) == {"groups"}
@@ -119,7 +119,7 @@ def the_network_policy_lets_names_be_resolved():
 
 
 def production_values_choose_and_say_what_a_mock_means():
-    """The values for production and those of the chart: an explicit mode, and beside it what the other would do."""
+    """Both files of values set a mode explicitly and describe the effect of the other one beside it."""
     for name in ("values.yaml", "values-production.yaml"):
         text = (CHART / name).read_text()
         assert yaml.safe_load(text)["config"]["fallback"]["mode"] in {"stale", "error"}, name
@@ -140,7 +140,7 @@ def the_monitor_of_an_application_finds_its_own_pods():
 
 
 def containers_are_restricted():
-    """The rules of the pod security standard `restricted`, and a read-only root."""
+    """Containers follow the pod security standard `restricted` and have a read-only root."""
     for label, documents in everything():
         for pod in pods(documents):
             kinds = {kind for volume in pod["spec"].get("volumes", []) for kind in volume if kind != "name"}
@@ -195,7 +195,7 @@ def the_sidecar_is_native_and_the_deployment_leaves_slowly():
 
 
 def every_path_that_is_named_is_mounted():
-    """The projected secrets stand where the variables look for them; the disk tier has its volume."""
+    """The secrets are mounted at the paths in the variables, and the disk tier has its volume."""
     for label, documents in everything():
         for pod in pods(documents):
             for container in containers(pod):
@@ -243,7 +243,7 @@ def refused(values, complaint, chart=CHART):
 
 
 def objects(schema, path=()):
-    """Every object of the schema with its path of properties."""
+    """Yields every object of the schema with its path of properties."""
     if "properties" in schema:
         yield path, schema
         for name, part in schema["properties"].items():
@@ -266,7 +266,7 @@ def wrong_and_unknown_values_are_refused():
 
 
 def no_value_can_be_taken_away():
-    """Null takes a value away; what the templates then write would be refused by the server, or mean something else."""
+    """Null removes a value. The rendered manifest would then be refused by the server, or have another meaning."""
     taken = set()
     for path in values_of(yaml.safe_load((CHART / "values.yaml").read_text())):
         values = None
@@ -277,7 +277,8 @@ def no_value_can_be_taken_away():
             taken.add(".".join(path))
         except helm.HelmError as error:
             assert "- at '" in str(error), f"{path}: {error}"
-    # vecho has a default, a container may be without a bound, the platform chooses, a selector holds less.
+    # These values may be null: vecho has a default, a container may have no limit, the platform chooses, or a
+    # selector matches less.
     config = {name for name in taken if name.startswith("config.")}
     assert not config & {"config.fallback", "config.fallback.mode"}
     assert taken - config == MAY_GO, taken - config

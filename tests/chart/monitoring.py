@@ -1,4 +1,4 @@
-"""Alerts, runbook and dashboard: promtool takes them, they fire when they should, and every metric exists."""
+"""Alerts, runbook and dashboard: promtool accepts the rules, alerts fire when they should, and all metrics exist."""
 
 import json
 import re
@@ -46,7 +46,7 @@ def every_alert_has_its_section_in_the_runbook():
 
 
 def named():
-    """Every metric that a rule, the runbook or the dashboard speaks of."""
+    """Returns every metric that a rule, the runbook or the dashboard names."""
     recorded = {rule["record"] for rule in rules("record")}
     expressions = [rule["expr"] for rule in rules("expr")] + [expression for _, expression in targets()]
     expressions += re.findall(r"`(vecho_\w+|process_\w+)`", (ROOT / "docs/RUNBOOK.md").read_text())
@@ -67,14 +67,14 @@ def every_metric_that_is_named_is_scraped():
         embed(public)
         _, text = get(f"http://{admin}/metrics")
     scraped = set(re.findall(r"^(\w+)(?:\{.*\})? ", text, re.M))
-    # Its series come with the first question to a tier below memory.
+    # This series begins with the first query to a tier below memory.
     later = {"vecho_cache_lookup_duration_seconds_bucket"}
     assert named() - later <= scraped, f"not scraped: {named() - later - scraped}"
     run("promtool", "check", "metrics", input=text)
 
 
 def every_label_value_that_is_named_exists():
-    """A filter on a value that a label never has would stay silent for ever."""
+    """A filter on a value that a label never has would never match."""
     rows = re.findall(r"^\| `(\w+)` \| \w+ \| (.*?) \|", (ROOT / "docs/METRICS.md").read_text(), re.M)
     labels = {}
     for name, cell in rows:
@@ -89,7 +89,7 @@ def every_label_value_that_is_named_exists():
 
 
 def concrete(expression):
-    """A query of the dashboard with its variables filled in, as Grafana does."""
+    """Returns a query of the dashboard with values for its variables, as Grafana does."""
     for name, value in [("$__rate_interval", "5m"), ("$__range", "1h"), ("$namespace", ".*"), ("$job", ".*")]:
         expression = expression.replace(name, value)
     return expression

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes real vechos, loads the rules as the chart carries them, and sees faults."""
+"""A real Prometheus scrapes real vechos, loads the rules of the chart, and detects faults."""
 
 import contextlib
 import http.server
@@ -21,12 +21,12 @@ from common import BINARY, embed, get, main, started
 from monitoring import RULES, concrete, named, rules, targets
 
 DEADLINE = 60
-# Labels that a PodMonitor gives to its targets.
+# Labels that a PodMonitor adds to its targets.
 LABELS = {"namespace": "shop", "container": "vecho"}
 
 
 class Server:
-    """Prometheus's own API."""
+    """Client of Prometheus's own API."""
 
     def __init__(self, address):
         self.address = address
@@ -38,23 +38,23 @@ class Server:
         return answer["data"]
 
     def query(self, expression):
-        """The samples of an instant query, as (labels, value)."""
+        """Returns the samples of an instant query, as (labels, value)."""
         return [(item["metric"], float(item["value"][1])) for item in self.ask("query", query=expression)["result"]]
 
     def value(self, expression):
-        """The one value of an expression; None while there is none."""
+        """Returns the only value of an expression, or None if it has none yet."""
         samples = self.query(expression)
         assert len(samples) <= 1, samples
         return samples[0][1] if samples else None
 
     def firing(self):
-        """The alerts that fire, as (pod or the pod in the job's name, alert)."""
+        """Returns the firing alerts, as (the pod in the job's name, alert)."""
         alerts = [alert["labels"] for alert in self.ask("alerts")["alerts"] if alert["state"] == "firing"]
         return {(labels["job"].removeprefix("shop/"), labels["alertname"]) for labels in alerts}
 
 
 def becomes(what, told):
-    """Asks again until the answer is true; gives it back."""
+    """Polls until the answer is true, and returns it."""
     begun = time.monotonic()
     while not (answer := told()):
         assert time.monotonic() - begun < DEADLINE, f"not within {DEADLINE} s: {what}"
@@ -64,7 +64,7 @@ def becomes(what, told):
 
 @contextlib.contextmanager
 def prometheus(pods, rule_file=RULES):
-    """One that scrapes these ops ports, by the names of their pods, each second; gone afterwards, and its data too."""
+    """Runs a Prometheus that scrapes these ops ports, by name of pod, each second. Its data is removed at the end."""
     assert shutil.which("prometheus"), "prometheus is missing: run `bash scripts/setup-tests`"
     with tempfile.TemporaryDirectory() as folder:
         jobs = [
@@ -91,7 +91,7 @@ def prometheus(pods, rule_file=RULES):
 
 
 def serving(process):
-    """Its address, once it takes requests; what it logs afterwards is read, so that it never waits for a reader."""
+    """Returns its address once it is ready. A thread reads the rest of its log, so the process never blocks on it."""
     log, address = "", None
     for text in process.stderr:
         log += text
@@ -108,7 +108,7 @@ def vecho(settings):
     return started([BINARY], own | settings)
 
 
-# What 400 requests for 100 texts, four times each, leave behind: each text is fetched once.
+# The series after 400 requests for 100 texts, four times each. Each text is fetched once.
 SENT = {
     "sum(vecho_inputs_total)": 400,
     'vecho_inputs_total{source="upstream"}': 100,
@@ -123,7 +123,7 @@ SENT = {
 
 
 def a_scrape_under_load_has_the_right_values():
-    """What was sent, counted by hand, is what Prometheus has of it, and every panel of the dashboard has an answer."""
+    """Prometheus has the same counts as the test, and every panel of the dashboard has a result."""
     texts = [f"text {at % 100}" for at in range(400)]
     with tempfile.TemporaryDirectory() as folder:
         disk = {"VECHO_DISK_ENABLED": "true", "VECHO_DISK_PATH": folder}
@@ -142,13 +142,13 @@ def a_scrape_under_load_has_the_right_values():
 
 
 def assert_names(server):
-    """Whatever a rule, the runbook or the dashboard names is there."""
+    """Checks that every metric in the rules, the runbook and the dashboard exists."""
     there = set(server.ask("label/__name__/values"))
     assert named() <= there, f"not in Prometheus: {named() - there}"
 
 
 def assert_rules(server):
-    """It has evaluated every rule, and none with an error."""
+    """Checks that every rule has been evaluated without an error."""
     def evaluated():
         groups = server.ask("rules")["groups"]
         return [rule for group in groups for rule in group["rules"]] if all(done(group) for group in groups) else None
@@ -165,17 +165,17 @@ def assert_rules(server):
 
 
 def assert_panels(server):
-    """Every query of the dashboard runs, and finds something, but for those that show trouble alone."""
+    """Checks that every query of the dashboard runs and has a result, except for those that only show faults."""
     for panel, expression in targets():
         if "> 0" in expression:
             server.query(concrete(expression))
         else:
-            # A rate needs two scrapes of a series, and some begin with the first request.
+            # A rate needs two scrapes of a series, and some series begin with the first request.
             becomes(f"{panel['title']} shows something: {expression}", lambda: server.query(concrete(expression)))
 
 
 class Upstream(http.server.BaseHTTPRequestHandler):
-    """Answers every request for embeddings with one vector, or with the server's `status`."""
+    """Answers every embeddings request with one vector, or with the server's `status`."""
 
     def do_POST(self):
         self.rfile.read(int(self.headers["content-length"]))
@@ -211,7 +211,7 @@ def url(server):
 
 
 def refused(public, text):
-    """Asks for what ends in an error."""
+    """Sends a request that must fail."""
     try:
         embed(public, text)
     except AssertionError:
@@ -220,7 +220,7 @@ def refused(public, text):
 
 
 def impatient(folder):
-    """The rules without their patience: what holds at one evaluation fires."""
+    """Writes the rules without `for`: an alert fires after one evaluation."""
     groups = yaml.safe_load(RULES.read_text())
     for rule in (rule for group in groups["groups"] for rule in group["rules"]):
         rule.pop("for", None)
@@ -229,7 +229,7 @@ def impatient(folder):
     return path
 
 
-# What fires for each fault, and nothing else may.
+# The alerts of each fault. No other alert may fire.
 FAULTS = {
     "mocks": {"VechoServingMocks", "VechoBreakerOpen"},
     "errors": {"VechoErrorRateHigh", "VechoErrorBudgetBurnsFast", "VechoErrorBudgetBurnsSlowly"},
@@ -256,7 +256,7 @@ def each_fault_fires_its_alerts_and_no_other():
             "key": url(strict),
             "tier": {"VECHO_REDIS_URL": "redis://127.0.0.1:1"},
             "file": {"VECHO_CONFIG": str(file)},
-            # The stacks of so many threads alone are near the limit.
+            # The stacks of this many threads alone almost reach the limit.
             "memory": {"VECHO_MEMORY_LIMIT_MB": "32", "VECHO_WORKERS": "1024"},
         }
         running = {}
@@ -275,7 +275,7 @@ def each_fault_fires_its_alerts_and_no_other():
         ends.close()
 
         def all_fire():
-            # Rates need the trouble to go on.
+            # Rates are above zero only while the faults continue.
             ask(running)
             return server.firing() == {(pod, alert) for pod, alerts in FAULTS.items() for alert in alerts}
 

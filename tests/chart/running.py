@@ -1,4 +1,4 @@
-"""What the manifests say, put to the real binary: its configuration, its arguments, its probes, its stop."""
+"""The manifests with the real binary: configuration, arguments, probes, shutdown."""
 
 import runpy
 import subprocess
@@ -10,7 +10,7 @@ from common import BINARY, ROOT, containers, everything, get, main, pods, starte
 
 
 def command(container, folder):
-    """The command line and environment of a container, its paths moved into `folder` and its ports to loopback."""
+    """Returns a container's command line and environment, with its paths in `folder` and its ports on loopback."""
     moved = {"/etc/vecho": f"{folder}/etc", "/var/cache/vecho": f"{folder}/cache"}
 
     def move(text):

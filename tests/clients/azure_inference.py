@@ -1,4 +1,4 @@
-"""What an application gets from the azure-ai-inference package, written down as one JSON document."""
+"""Prints the results of the azure-ai-inference package in an application, as one JSON document."""
 
 from azure.ai.inference import EmbeddingsClient
 from azure.core.credentials import AzureKeyCredential

@@ -1,4 +1,4 @@
-"""What every Python client script shares: where to send, how to script the upstream, how to write an answer down."""
+"""Shared parts of the Python client scripts: addresses, control of the upstream, and output."""
 
 import json
 import os
@@ -20,22 +20,22 @@ def fail_next(*behaviours):
 
 
 def inputs_sent():
-    """How many inputs the upstream has seen so far."""
+    """Returns the number of inputs that the upstream has received so far."""
     with urllib.request.urlopen(CONTROL_URL + "/__calls", timeout=10) as answer:
         return sum(call["inputs"] for call in json.load(answer))
 
 
 def refused(call):
-    """What a client library raises when the upstream refuses a call; its text holds the status and the body."""
+    """Returns the exception of a client library for a refused call. Its text contains the status and the body."""
     try:
         call()
-    except Exception as error:  # Each library has classes of its own.
+    except Exception as error:  # Each library has its own classes.
         return {"class": type(error).__name__, "text": str(error)}
     return "answered"
 
 
 def two_rounds(cacheable, rest):
-    """Runs the sequence twice and prints it, with what the cacheable part of each round sent upstream."""
+    """Runs the sequence twice and prints it, with the inputs that the cacheable part of each round sent upstream."""
     rounds, sent = [], []
     for number in (1, 2):
         before = inputs_sent()

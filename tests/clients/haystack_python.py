@@ -1,8 +1,8 @@
-"""What an application gets from Haystack's OpenAI embedders, written down as one JSON document."""
+"""Prints the results of Haystack's OpenAI embedders in an application, as one JSON document."""
 
 import os
 
-# Its usage reports go to a host on the internet.
+# Haystack's telemetry would contact a host on the internet.
 os.environ["HAYSTACK_TELEMETRY_ENABLED"] = "False"
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What an application gets from LangChain's OpenAIEmbeddings, written down as one JSON document."""
+"""Prints the results of LangChain's OpenAIEmbeddings in an application, as one JSON document."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from langchain_openai import OpenAIEmbeddings
 
 from common import BASE_URL, KEY, SMALL, fail_next, two_rounds
 
-# LangChain sends arrays of token arrays. The real ranks are a download; which numbers a text becomes does not matter here.
+# LangChain sends arrays of token arrays. The real ranks would be a download, and the token ids do not matter here.
 BYTES = tiktoken.Encoding("bytes", pat_str=r"[\s\S]", mergeable_ranks={bytes([i]): i for i in range(256)}, special_tokens={})
 tiktoken.encoding_for_model = lambda _model: BYTES
 tiktoken.get_encoding = lambda _name: BYTES

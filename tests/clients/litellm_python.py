@@ -1,8 +1,8 @@
-"""What an application gets from the SDK of LiteLLM, written down as one JSON document."""
+"""Prints the results of the SDK of LiteLLM in an application, as one JSON document."""
 
 import os
 
-# The newest list of prices is a download; the package has one of its own.
+# Uses the package's own list of prices. The newest one would be a download.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What an application gets from LlamaIndex's OpenAI embeddings, written down as one JSON document."""
+"""Prints the results of LlamaIndex's OpenAI embeddings in an application, as one JSON document."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What an application gets from the mistralai package, written down as one JSON document."""
+"""Prints the results of the mistralai package in an application, as one JSON document."""
 
 import asyncio
 

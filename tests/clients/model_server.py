@@ -1,12 +1,12 @@
-"""An OpenAI-compatible embeddings server over a real sentence model (all-MiniLM-L6-v2), in numpy alone.
+"""An OpenAI-compatible embeddings server with a real sentence model (all-MiniLM-L6-v2), which uses only numpy.
 
-Each input is computed by itself, so that its vector never depends on its neighbours and two answers can be compared bit
-for bit.
+Each input is computed separately. Its vector therefore never depends on its neighbours, and two answers can be compared
+bit for bit.
 """
 
 import os
 
-# One thread: the order of additions, and so the last bit, must not depend on the machine's load.
+# With one thread, the order of additions and therefore the last bit do not depend on the machine's load.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 
 import base64
@@ -25,7 +25,7 @@ LAYERS, HEADS, MAX_TOKENS, EPSILON = 6, 12, 256, np.float32(1e-12)
 
 
 def read_weights(path):
-    """A safetensors file: the header's length, a JSON header, the numbers."""
+    """Reads a safetensors file: the header's length, a JSON header, the numbers."""
     data = path.read_bytes()
     (length,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + length])
@@ -55,7 +55,7 @@ def normalised(x, name):
 
 
 def gelu(x):
-    """With the error function to 1.5e-7, which is what an f32 holds (Abramowitz and Stegun, 7.1.26)."""
+    """GELU with the error function to 1.5e-7, about the precision of an f32 (Abramowitz and Stegun, 7.1.26)."""
     z = np.abs(x) / np.float32(np.sqrt(2))
     t = 1 / (1 + np.float32(0.3275911) * z)
     series = np.float32(1.061405429)
@@ -79,7 +79,7 @@ def attention(x, name):
 
 
 def embed(text):
-    """The text's vector, mean-pooled and of unit length, and its number of tokens."""
+    """Returns the text's vector, mean-pooled and normalised to unit length, and its number of tokens."""
     ids = TOKENIZER.encode(text).ids
     x = WEIGHTS["embeddings.word_embeddings.weight"][ids]
     x = x + WEIGHTS["embeddings.position_embeddings.weight"][: len(ids)]
@@ -96,7 +96,7 @@ def embed(text):
 def written(vector, encoding):
     if encoding == "base64":
         return base64.b64encode(vector.tobytes()).decode()
-    # The text of an f32 is the shortest that reads back to it; its f64 neighbour would have more digits.
+    # The text of an f32 is the shortest one that parses to it. As an f64, the number would have more digits.
     return [float(str(component)) for component in vector]
 
 

@@ -1,4 +1,4 @@
-"""What an application gets from the openai package, written down as one JSON document."""
+"""Prints the results of the openai package in an application, as one JSON document."""
 
 import openai
 

@@ -1,4 +1,4 @@
-"""What an application gets from the voyageai package, written down as one JSON document."""
+"""Prints the results of the voyageai package in an application, as one JSON document."""
 
 import asyncio
 
@@ -28,7 +28,7 @@ def cacheable():
 def rest(_number):
     wrong = voyageai.Client(api_key="sk-wrong", base_url=BASE_URL, timeout=30)
     return {
-        # One byte for each component: no vector of floats.
+        # One byte per component, so the vector does not consist of floats.
         "int8": written(client.embed(["one", "two"], model=TINY, output_dtype="int8")),
         "empty_text": refused(lambda: client.embed(["one", ""], model=TINY)),
         "wrong_key": refused(lambda: wrong.embed(["one"], model=TINY)),

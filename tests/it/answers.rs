@@ -1,5 +1,5 @@
-//! A rendered answer is a view of the stored vectors: the same bytes, no longer alive than they are, and never another
-//! call's headers.
+//! Tests of the reply cache: a cached reply has the same bytes as one built from the stored vectors, expires with
+//! them, and never repeats the headers of another upstream call.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::harness::{Behaviour, Front};
 
 const SERVED: &str = r#"vecho_cache_answers_total{result="served"}"#;
 
-/// Everything but what has to differ from reply to reply.
+/// Returns all headers except those that differ between any two replies.
 fn lasting_headers(answer: &Answer) -> Vec<(String, String)> {
     let mut headers: Vec<_> = answer
         .headers
@@ -23,7 +23,7 @@ fn lasting_headers(answer: &Answer) -> Vec<(String, String)> {
     headers
 }
 
-/// Asks until the answer comes rendered.
+/// Repeats a request until the reply cache serves it.
 async fn rendered(front: &Front, texts: &[&str]) -> Answer {
     for _ in 0..2 {
         front.embed(texts).await;

@@ -1,11 +1,11 @@
-//! Answers that differ from the service's own, as servers like it give them: read, stored, and served whole.
+//! Answers of servers that deviate from the OpenAI service: vecho parses and stores them, and later hits are complete.
 
 use serde_json::{Value, json};
 
 use crate::harness::front::tiny;
 use crate::harness::{Behaviour, Front, Stub};
 
-/// An answer to embeddings with this body.
+/// Returns a successful embeddings answer with this body.
 fn body(answer: &Value) -> Behaviour {
     let headers = vec![("content-type", "application/json".to_owned())];
     Behaviour::Status { code: 200, headers, body: answer.to_string() }
@@ -75,7 +75,7 @@ async fn total_tokens_count_where_they_are_alone() {
     assert_eq!((hit.cache(), hit.usage(), hit.tokens()), ("hit", 710, "billed=0, saved=710"));
 }
 
-/// The name of a model says nothing about how another server counts.
+/// The model name does not determine how another server counts tokens.
 #[tokio::test]
 async fn a_hit_reports_what_the_miss_reported_whatever_the_server_counts() {
     let front = Front::start().await;

@@ -1,4 +1,5 @@
-//! Each input of a batch is cached by itself: only what is not known goes up, and every vector finds its place.
+//! Each input of a batch is cached separately: only unknown inputs go upstream, and each vector is returned at its
+//! index.
 
 use crate::harness::front::{texts_of, tiny};
 use crate::harness::stub::Limits;
@@ -12,7 +13,8 @@ fn refs(texts: &[String]) -> Vec<&str> {
     texts.iter().map(String::as_str).collect()
 }
 
-/// Every third text stands among the known ones, and the known ones were asked for in another order.
+/// Returns all texts, the known ones and the new ones. New texts are spread among the known ones, and the known ones
+/// were requested in a different order.
 fn thirty_two_of_which_twenty_are_known() -> (Vec<String>, Vec<String>, Vec<String>) {
     let all = numbered(0..32);
     let is_new = |place: &usize| place % 8 < 3;

@@ -1,4 +1,4 @@
-//! Misses travel in few, full calls, none waits for a timer, and limits of the upstream are found out.
+//! Misses are packed into few, full calls without waiting for a timer, and vecho discovers the limits of the upstream.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -38,7 +38,7 @@ async fn an_idle_proxy_sends_a_miss_at_once_and_by_itself() {
     stub.always(Behaviour::Gate);
     let inputs = words(0..3);
     let (answer, ()) = tokio::join!(vecho.embed(ask(&inputs)), async {
-        // The call is under way although nothing else ever comes to fill it.
+        // The call starts although no further input arrives to fill it.
         stub.held(1).await;
         stub.release(1);
     });
@@ -143,7 +143,7 @@ async fn many_calls_in_a_row_share_few_connections() {
     assert!(stub.connections() <= 2, "{} connections for 40 calls", stub.connections());
 }
 
-/// An upstream that takes five milliseconds for each input.
+/// Starts an upstream that takes five milliseconds per input.
 fn slow_stub() -> Stub {
     let stub = Stub::start();
     stub.decide(|call| Behaviour::Delay(Duration::from_millis(5) * u32::try_from(call.inputs().len()).expect("few")));
@@ -196,7 +196,7 @@ async fn a_server_that_takes_one_call_at_a_time_gets_parts_one_after_the_other()
 async fn parts_that_fail_wait_for_nothing_that_waits_for_them() {
     let stub = Stub::start();
     let count = AtomicUsize::new(0);
-    // Every third call finds its kept connection closed, and is repeated while the others are under way.
+    // Every third call fails on a closed kept-alive connection and is retried while other calls are in flight.
     stub.decide(move |_| match count.fetch_add(1, Ordering::Relaxed) % 3 {
         0 => Behaviour::HangUp,
         1 => Behaviour::Status { code: 503, headers: Vec::new(), body: "busy".to_owned() },

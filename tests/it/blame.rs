@@ -1,4 +1,5 @@
-//! Failures reach the request that caused them, and say nothing of the model, the host or the size of other calls.
+//! A failure is reported to the request that caused it. It does not affect the model, the host or the batch size of
+//! other calls.
 
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ fn ask(texts: &[String]) -> Value {
     json!({"model": TINY, "input": texts})
 }
 
-/// A front that answers with mocks, before an upstream that fails on poisoned texts.
+/// Starts a front that falls back to mocks, with an upstream that fails on poisoned texts.
 async fn choking(body: &str) -> Front {
     let front = Front::with(&[("fallback.mode", "mock"), ("breaker.failures", "5")]).await;
     front.stub.when(is_poisoned, status(500, body));
@@ -88,7 +89,7 @@ async fn a_known_text_that_is_not_answered_in_time_holds_nobody_up() {
 async fn an_unreadable_answer_reaches_only_requests_for_the_same_inputs_in_the_same_places() {
     for (first, second) in [(vec!["a", "b"], vec!["a", "a", "b"]), (vec!["a", "a", "b"], vec!["a", "b"])] {
         let front = Front::start().await;
-        // Shorter vectors than asked for are not believed.
+        // Vectors with fewer dimensions than requested are rejected.
         let answer = |call: &Call| {
             let item = |index: usize| json!({"index": index, "embedding": [1.0, index]});
             let data: Vec<Value> = (0..call.texts().len()).map(item).collect();
@@ -185,7 +186,7 @@ async fn an_upstream_that_is_back_and_slow_is_waited_for_by_all() {
     front.stub.always(Behaviour::Gate);
     front.stub.up().await;
     let asks: Vec<_> = async {
-        // The first one that gets through is the probe; those before it find the breaker open.
+        // The first request that reaches the stub is the probe. Earlier requests are rejected by the open breaker.
         loop {
             let probe = front.post(ask(&["probe".to_owned()]).to_string()).send_meanwhile();
             if tokio::time::timeout(Duration::from_millis(50), front.stub.held(1)).await.is_ok() {

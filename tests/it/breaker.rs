@@ -1,5 +1,5 @@
-//! An upstream that cannot be reached is left alone, asked by single probes, and used again when it is back. A model that
-//! fails by status is asked by each request, since a healthy text must get through.
+//! The circuit breaker: an unreachable upstream receives only single probes and is used again after it recovers. A
+//! model that fails by status still receives every request, because a valid text must get through.
 
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ async fn a_success_or_a_refusal_between_failures_keeps_it_closed() {
     let vecho = start(&stub, &[]).await;
     let cut = || [Behaviour::HangUp, Behaviour::HangUp];
     for (number, good) in [Behaviour::Normal, Behaviour::Quota].into_iter().cycle().take(6).enumerate() {
-        // Each request is repeated once on another connection.
+        // Each request is retried once on a new connection.
         for behaviour in cut().into_iter().chain(cut()).chain([good]) {
             stub.next(behaviour);
         }

@@ -1,4 +1,4 @@
-//! The dashboard in a real browser: what it shows is what the server says, and what it does is asked for first.
+//! The dashboard in a real browser: it shows the figures of the server and asks for confirmation before each action.
 
 use serde_json::{Value, json};
 
@@ -12,19 +12,19 @@ const SETTINGS: &[(&str, &str)] = &[
     ("VECHO_RETRY_MAX_ATTEMPTS", "1"),
 ];
 
-/// Plays a scenario; whatever it is, the page complains of nothing and asks nobody else.
+/// Plays a scenario and checks that the page logs no error and sends no request to another host.
 fn play(scenario: &str) -> Value {
     play_with(scenario, &[])
 }
 
-/// The same with further settings.
+/// Like [`play`], with additional settings.
 fn play_with(scenario: &str, settings: &[(&str, &str)]) -> Value {
     let report = play_with_troubles(scenario, settings);
     assert_eq!(report["complaints"], json!([]), "no error on the console, and none under the policy");
     report
 }
 
-/// The same where requests of the page fail, which browsers put on the console.
+/// Like [`play_with`], for scenarios in which requests of the page fail. Browsers log such failures on the console.
 fn play_with_troubles(scenario: &str, settings: &[(&str, &str)]) -> Value {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[SETTINGS, settings].concat());
@@ -45,7 +45,7 @@ fn play_with_troubles(scenario: &str, settings: &[(&str, &str)]) -> Value {
     report
 }
 
-/// Figures stand beside their units with a space that does not break.
+/// Checks for a part of a text. The page puts a non-breaking space between a figure and its unit.
 fn contains(text: &Value, part: &str) -> bool {
     text.as_str().is_some_and(|text| text.replace('\u{a0}', " ").contains(part))
 }
@@ -60,7 +60,7 @@ fn number(value: &Value) -> f64 {
     value.as_f64().unwrap_or_else(|| panic!("{value} is no number"))
 }
 
-/// The row begins with what the server says under these names.
+/// Checks that the row begins with the server's values under these names.
 fn assert_row(row: &Value, said: &Value, names: &[&str]) {
     for (index, name) in names.iter().enumerate() {
         assert!((number(&row[index]) - number(&said[name])).abs() < 1e-9, "{name}: {row} is not {said}");

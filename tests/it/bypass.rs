@@ -1,4 +1,5 @@
-//! What cannot be understood whole goes to the upstream byte for byte, is never stored, and says why.
+//! Requests that vecho cannot parse completely are forwarded byte for byte and never stored. The reply names the
+//! reason.
 
 use bytes::Bytes;
 use http::Method;
@@ -9,7 +10,8 @@ use crate::harness::client::{Answer, raw};
 use crate::harness::front::{Ask, tiny};
 use crate::harness::{Behaviour, Client, Front, Inside};
 
-/// Sends it twice: both times the upstream gets these very bytes, and the client the upstream's very answer.
+/// Sends the request twice. Both times the upstream receives exactly these bytes and the client receives exactly the
+/// upstream's answer.
 async fn assert_passes(front: &Front, body: &[u8], reason: &str, shape: impl Fn(Ask) -> Ask) {
     let shown = String::from_utf8_lossy(body);
     let url = format!("{}/embeddings", front.stub.base_url());
@@ -25,7 +27,7 @@ async fn assert_passes(front: &Front, body: &[u8], reason: &str, shape: impl Fn(
     }
 }
 
-/// The reason without the member or path that caused it.
+/// Returns the bypass reason without the member or path that caused it.
 fn reason_of(answer: &Answer) -> Option<&str> {
     answer.header("x-vecho-bypass-reason")?.split(';').next()
 }

@@ -1,4 +1,4 @@
-//! Headers of an upstream call: a miss shows what the upstream says about the call, and a hit shows none of it.
+//! Headers of an upstream call: a miss repeats them to the client, and a hit contains none of them.
 
 use crate::harness::front::{texts_of, tiny};
 use crate::harness::{Behaviour, Front};
@@ -75,7 +75,7 @@ async fn a_long_name_of_a_model_is_in_no_header() {
         for _ in 0..4 {
             let answer = front.embed(&["a"]).await;
             assert_eq!((answer.status, answer.json()["model"].as_str()), (200, Some(name.as_str())));
-            // A miss shows the header of the stub, which names the model in full.
+            // On a miss, the stub's own header is forwarded, and it contains the full model name.
             let shown = answer.header("openai-model");
             assert!(shown.is_none_or(|shown| shown.len() <= 256), "{length}: {}", answer.cache());
             assert!(answer.cache() == "miss" || shown.is_some() == is_shown, "{length}: {}", answer.cache());

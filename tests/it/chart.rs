@@ -1,5 +1,5 @@
-//! The charts, their alerts and dashboard, and the image: each check is a function of a script in `tests/chart/`, run
-//! with Helm's own engine and the real binary.
+//! The charts, their alerts and dashboard, and the image. Each check is a function of a script in `tests/chart/`, and
+//! runs with Helm's own engine and the real binary.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart")
 }
 
-/// Runs one check; fails with what it has to say.
+/// Runs one check and panics with its error output if it fails.
 fn check(script: &str, name: &str, environment: &[(&str, &str)]) {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-env/chart/bin/python");
     assert!(python.exists(), "Helm's engine is not installed: run `bash scripts/setup-tests` first");
@@ -35,7 +35,7 @@ macro_rules! checks {
             })+
         })+
 
-        /// What is run, as the name of a script and of its function.
+        /// The checks that run, as pairs of script name and function name.
         const RUN: &[(&str, &str)] = &[$($((stringify!($script), stringify!($name))),+),+];
     };
 }
@@ -121,7 +121,7 @@ fn every_check_of_the_scripts_is_run() {
     for script in SCRIPTS {
         let text = std::fs::read_to_string(scripts().join(format!("{script}.py"))).expect("the script is there");
         let lines = text.lines().filter_map(|line| line.strip_prefix("def ")?.strip_suffix("():"));
-        // A check is a sentence; what helps it has a name of one word.
+        // Checks have names of several words; their helper functions have names of one word.
         let names = lines.filter(|name| name.contains('_')).map(str::to_owned);
         written.extend(names.map(|name| (script.to_owned(), name)));
     }

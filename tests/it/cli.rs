@@ -1,4 +1,4 @@
-//! The command line, asked through the binary itself.
+//! The command line, tested through the binary.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
 
 use std::io::{Read, Write};
@@ -133,7 +133,7 @@ fn no_output_shows_a_secret() {
     assert_eq!(json["cache"]["key_secret"]["value"], serde_json::Value::Null);
 }
 
-/// An ops port that answers one request with this status line, and tells what it was asked.
+/// Starts an ops port that answers one request with this status line. The thread returns the head of that request.
 fn ops_port(bind: &str, status: &'static str) -> (u16, thread::JoinHandle<String>) {
     let listener = TcpListener::bind(bind).unwrap();
     let port = listener.local_addr().unwrap().port();

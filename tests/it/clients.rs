@@ -1,4 +1,4 @@
-//! Applications with real client libraries notice no difference, and their second round costs nothing upstream.
+//! Real client libraries see no difference through vecho, and their second round causes no upstream call.
 
 use std::collections::BTreeSet;
 
@@ -22,14 +22,14 @@ fn stub() -> Stub {
     stub
 }
 
-/// The upstream of a client that is made for another service.
+/// Starts the upstream of a client that is made for another service.
 fn stub_of(dialect: Dialect) -> Stub {
     let stub = stub();
     stub.always(Behaviour::Dialect(dialect));
     stub
 }
 
-/// The report of the script without vecho.
+/// Returns the report of the script without vecho.
 fn direct(script: Script) -> Value {
     run(script, &stub())
 }
@@ -38,11 +38,11 @@ fn run(script: Script, stub: &Stub) -> Value {
     script.run(&stub.base_url(), &stub.root_url())
 }
 
-/// Runs the script at an upstream, and through vecho at a second one of the same kind.
+/// Runs the script directly against an upstream, and through vecho against a second one of the same kind.
 fn run_both(script: Script, dialect: Option<Dialect>) -> (Value, Value) {
     let upstream = || dialect.map_or_else(stub, stub_of);
     let (alone, behind) = (upstream(), upstream());
-    // Other services have paths of their own: vecho is given their host and gets every path as it is.
+    // Other services have their own paths: vecho gets only their host as base URL and forwards every path unchanged.
     let address = if dialect.is_some() { behind.root_url() } else { behind.base_url() };
     let vecho = Vecho::start_with(&address, &[]);
     let direct = run(script, &alone);
@@ -60,7 +60,7 @@ fn assert_no_difference(script: Script) {
     assert_equal(&direct, &through);
 }
 
-/// Like [`assert_no_difference`] for scripts that embed [`DOCUMENTS`]. Their vectors must be those of the upstream.
+/// Like [`assert_no_difference`], for scripts that embed [`DOCUMENTS`]. Their vectors must equal those of the upstream.
 fn assert_no_difference_in_documents(script: Script, dialect: Option<Dialect>) {
     let (direct, through) = run_both(script, dialect);
     let expected: Vec<Vec<f32>> = DOCUMENTS.iter().map(|text| Stub::vector(TINY, None, *text)).collect();

@@ -1,4 +1,4 @@
-//! One fetch per key, whoever asks for it at the same time, and whoever hangs up meanwhile.
+//! Single-flight: concurrent requests for one key share one fetch, even if some of their clients disconnect.
 
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
@@ -11,13 +11,13 @@ use crate::harness::{Behaviour, Front, Stub};
 const IN_FLIGHT: &str = "vecho_requests_in_flight";
 const CANCELLED: &str = r#"vecho_requests_total{outcome="cancelled",route="embeddings"}"#;
 
-/// How many of an answer's inputs came from a source.
+/// Returns the number of an answer's inputs that came from a source.
 fn from(answer: &Answer, source: &str) -> usize {
     let parts = answer.sources().split(", ").filter_map(|part| part.split_once('='));
     parts.filter(|(name, _)| *name == source).map(|(_, count)| count.parse::<usize>().expect("a count")).sum()
 }
 
-/// Writes a request on a connection of its own, which hangs up by being dropped.
+/// Writes a request on a new connection. Dropping the socket disconnects the client.
 async fn write_request(front: &Front, texts: &[&str]) -> TcpStream {
     let body = texts_of(texts).to_string();
     let mut socket = TcpStream::connect(front.public()).await.expect("the port is open");
@@ -88,7 +88,7 @@ async fn when_the_first_caller_hangs_up_the_others_get_its_fetch() {
     front.stub.always(Behaviour::Gate);
     let first = write_request(&front, &["shared"]).await;
     front.stub.held(1).await;
-    // The text of its own shows that this request has joined the other's fetch.
+    // The second request has a text of its own. Its call proves that it has joined the fetch of the shared text.
     let second = front.post(texts_of(&["shared", "own"]).to_string()).send_meanwhile();
     front.stub.held(2).await;
     drop(first);
@@ -233,7 +233,7 @@ async fn requests_of_different_namespaces_never_share_a_fetch() {
     }
 }
 
-/// Numbers that look random and are the same in every run.
+/// Returns a generator of pseudo-random numbers that are the same in every run.
 fn scattered(seed: usize) -> impl FnMut(usize) -> usize {
     let mut state = seed.wrapping_mul(0x9e37_79b9) + 1;
     move |below| {

@@ -1,4 +1,4 @@
-//! `cache.codec`: how vectors are packed, seen from outside.
+//! `cache.codec`: encodings of stored vectors, tested from outside.
 
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ fn bits(answer: &Answer) -> Vec<u32> {
     answer.vectors()[0].iter().map(|component| component.to_bits()).collect()
 }
 
-/// An answer whose vector has not the form that packs without a loss.
+/// Returns a vector that cannot be packed without loss, and an answer with that vector.
 fn off_the_form() -> (Vec<f32>, Behaviour) {
     let vector: Vec<f32> = (1..=1536_u16).map(|n| f32::from(n).sin()).collect();
     let data = json!([{"object": "embedding", "index": 0, "embedding": vector}]);
@@ -44,7 +44,8 @@ async fn a_vector_of_the_usual_service_takes_half_the_room() {
     }
 }
 
-/// A caller that asks twice must not see two vectors, so the first answer is written from what is kept.
+/// A caller that sends a request twice must not see two different vectors. The first answer is therefore written from
+/// the stored encoding.
 #[tokio::test]
 async fn whoever_fetches_gets_the_numbers_that_later_hits_get() {
     for codec in ["lossless", "bf16", "int8", "f32"] {

@@ -1,4 +1,4 @@
-//! Content codings: compressed requests are cached like plain ones, and compressed answers are read.
+//! Content codings: compressed requests are cached like uncompressed ones, and compressed answers are decoded.
 
 use bytes::Bytes;
 use serde_json::json;
@@ -10,7 +10,7 @@ use crate::harness::{Behaviour, Front, Inside};
 const CODINGS: [&str; 9] =
     ["gzip", "x-gzip", "deflate", "br", "zstd", "GZip", "gzip, br", "deflate , zstd", "identity, gzip"];
 
-/// A request whose body is in these codings.
+/// Builds a request whose body is encoded with these codings.
 fn encoded(front: &Front, codings: &str, body: &str) -> Ask {
     front.post(encode(codings, body.as_bytes())).header("content-encoding", codings)
 }
@@ -138,7 +138,7 @@ async fn a_large_compressed_answer_in_small_pieces_is_read() {
     assert_eq!((answer.cache(), answer.vectors()), ("miss", tiny(&texts)));
 }
 
-/// The body of an answer and the codings that it claims fit together.
+/// The body of an answer always matches its `content-encoding` header.
 #[tokio::test]
 async fn compressed_errors_reach_the_caller_with_headers_that_describe_their_body() {
     let front = Front::start().await;

@@ -1,4 +1,4 @@
-//! The configuration: layers, origins, faults, secrets, files.
+//! The configuration: layers, origins, errors, secrets, files.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
 
 use std::fs;
@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use vecho::config::{Config, Faults, Flag, KeyHeader, Origin, Scope, Secret, Source, UpstreamTarget, reference};
 
-/// A folder of its own that goes away with the test.
+/// A temporary folder that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -191,7 +191,7 @@ fn the_header_of_the_api_key_follows_the_upstream_unless_it_is_said() {
     assert_eq!(header(&said), KeyHeader::Authorization);
 }
 
-/// A file that any test may read.
+/// A file that every test can read.
 const READABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
 
 #[test]

@@ -1,4 +1,4 @@
-//! Connections to the upstream and to callers: their age, their end, and what happens to requests on them.
+//! Connections to the upstream and to callers: lifetime, closing, and the effect on requests in flight.
 
 mod dead;
 mod interim;

@@ -1,4 +1,4 @@
-//! Request controls: standard `cache-control`, ages by a clock that the test moves, and controls that say nothing.
+//! Request controls: standard `cache-control`, ages by a clock that the test advances, and controls without effect.
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ async fn what_a_refresh_brought_takes_the_place_of_rendered_answers() {
             assert_eq!(front.embed(&["a"]).await.vectors(), old);
         }
         front.pass(20 * SECOND);
-        // The same model by name, with other numbers.
+        // A model with the same name and different vectors.
         let (other, name) = (Behaviour::OtherModel("other".to_owned()), Behaviour::ModelName(TINY.to_owned()));
         front.stub.next(Behaviour::All(vec![other, name]));
         let new = ask(&front, &["a"], control).send().await.vectors();

@@ -1,6 +1,6 @@
-//! The corpora of the fuzz targets, each file as it is and changed at random from a fixed seed.
+//! Runs the corpora of the fuzz targets: each file unchanged, and mutated at random from a fixed seed.
 //!
-//! The checks are those of the targets; [fuzz/README.md](../../fuzz/README.md) says how to run these.
+//! The checks are those of the targets. [fuzz/README.md](../../fuzz/README.md) describes how to run the targets.
 
 #[path = "../../fuzz/checks/answers.rs"]
 mod answers;
@@ -22,19 +22,19 @@ use std::time::{Duration, Instant};
 
 use crate::randomised::dice::Dice;
 
-/// Time that the changed files of one target may take.
+/// Time limit for the mutated files of one target.
 const TIME: Duration = Duration::from_secs(2);
 
-/// Changed files of one target, if there is time for all of them.
+/// Number of mutated files per target, within the time limit.
 const CHANGED: usize = 20_000;
 
-/// Largest file that is changed, in bytes.
+/// Size limit of files that are mutated, in bytes.
 const MAX_BYTES: usize = 4 * 1024;
 
-/// Most files of all corpora together.
+/// Maximum number of files in all corpora together.
 const MAX_FILES: usize = 300;
 
-/// Numbers and bytes that readers treat in a way of their own.
+/// Numbers and byte sequences that parsers often handle as special cases.
 const PIECES: [&[u8]; 10] = [
     b"18446744073709551615",
     b"null",
@@ -52,7 +52,7 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus")
 }
 
-/// The files of a target in a fixed order.
+/// Returns the files of a target in a fixed order.
 fn files(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     let entries = fs::read_dir(folder().join(target)).expect("a target must have a corpus");
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.expect("a corpus must be readable").path()).collect();
@@ -78,13 +78,13 @@ fn replay(target: &str, check: fn(&[u8])) {
     }
 }
 
-/// Names the file where a check fails, and shows its bytes.
+/// Runs one check. If it fails, panics with the file's name and bytes.
 fn run(check: fn(&[u8]), bytes: &[u8], name: &str) {
     let outcome = catch_unwind(AssertUnwindSafe(|| check(bytes)));
     assert!(outcome.is_ok(), "{name} fails its check: {}", bytes.escape_ascii());
 }
 
-/// One to three changes, as a fuzzer makes them.
+/// Applies one to three mutations, as a fuzzer does.
 fn changed(bytes: &[u8], other: &[u8], dice: &mut Dice) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     for _ in 0..=dice.below(3) {

@@ -1,4 +1,4 @@
-//! Web pages read embeddings through vecho wherever the upstream lets them: on a miss, on a hit, and after a preflight.
+//! CORS: web pages can read embeddings if the upstream allows it, on a miss, on a hit, and after a preflight.
 
 use http::{Method, Request};
 use http_body_util::Full;
@@ -12,19 +12,19 @@ const A: &str = "https://a.example";
 const B: &str = "https://b.example";
 const ALLOW: &str = "access-control-allow-origin";
 
-/// The text "a", asked for by a page.
+/// Builds a request of a web page for the text "a".
 fn page(front: &Front, origin: &str) -> Ask {
     front.post(texts_of(&["a"]).to_string()).header("origin", origin)
 }
 
-/// Answers every origin like this.
+/// Makes the stub answer every origin with these CORS headers.
 fn allows(front: &Front, allowed: &str) {
     let headers = [(ALLOW, allowed), ("vary", "origin"), ("access-control-expose-headers", "x-request-id")];
     let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
     front.stub.always(Behaviour::Headers(headers));
 }
 
-/// Lets the page of `origin` read, and no other.
+/// Makes the stub allow exactly the origin of each request.
 fn echoes(front: &Front) {
     front.stub.decide(|call: &Call| match call.header("origin") {
         Some(origin) => Behaviour::Headers(vec![(ALLOW, origin.to_owned()), ("vary", "origin".to_owned())]),
@@ -94,7 +94,7 @@ async fn where_the_upstream_lets_no_page_read_there_is_no_header_and_still_a_hit
 async fn misses_of_two_origins_do_not_share_a_call() {
     let front = Front::with(&[("upstream.max_concurrent", "1")]).await;
     echoes(&front);
-    // Both origins are known, so that their misses could share a call.
+    // Both origins are known, so their misses could share a call.
     for origin in [A, B] {
         page(&front, origin).send().await;
     }

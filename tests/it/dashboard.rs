@@ -1,4 +1,4 @@
-//! The dashboard over real sockets: the page, what it shows, and what it is told while it is open.
+//! The dashboard over real sockets: the page, its figures, and the events that it receives while it is open.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ impl Events {
         Ok(Self { body: answer.into_body(), text: String::new() })
     }
 
-    /// The data of the next event; nothing when the stream has ended.
+    /// Returns the data of the next event, or `None` after the end of the stream.
     async fn next(&mut self) -> Option<Value> {
         while !self.text.contains("\n\n") {
             let frame = tokio::time::timeout(DEADLINE, self.body.frame()).await.expect("in time")?;

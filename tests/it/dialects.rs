@@ -1,9 +1,9 @@
 //! The compatibility matrix: server dialects and client requests, each run directly and through vecho, cold and warm,
 //! with the default configuration.
 //!
-//! A new row is one line in `dialects/table.rs`; a new server is a function in `dialects/services.rs` or
-//! `dialects/local.rs`, composed from `dialects/quirks.rs`; a new client request is a line in `dialects/requests.rs`.
-//! `VECHO_TEST_ROW` runs the rows whose name holds its value.
+//! To add a row, add a line to `dialects/table.rs`. To add a server, add a function to `dialects/services.rs` or
+//! `dialects/local.rs` that combines parts of `dialects/quirks.rs`. To add a client request, add a line to
+//! `dialects/requests.rs`. `VECHO_TEST_ROW` selects the rows whose names contain its value.
 
 mod answer;
 mod dialect;
@@ -27,7 +27,7 @@ use futures_util::stream::{self, StreamExt as _};
 
 use row::{Expect, Row};
 
-/// Rows that run at the same time.
+/// Maximum number of rows that run concurrently.
 const AT_ONCE: usize = 4;
 
 fn selected() -> Vec<Row> {
@@ -54,7 +54,7 @@ async fn every_cell_is_as_good_as_direct_and_cached_where_it_should_be() {
     assert!(bad.is_empty(), "{summary}\n{}", bad.join("\n"));
 }
 
-/// A request of one form, refused or not, does not harm later requests of other forms.
+/// A request of one form, accepted or refused, does not affect later requests of other forms.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_of_one_server_do_not_disturb_one_another() {
     let rows = table::rows();

@@ -1,5 +1,5 @@
-//! The tier on disk, seen from outside: what it holds outlives the process in any way that this ends, is right or not
-//! served, stays within its bound, and its failures cost nobody a request.
+//! The disk tier, tested from outside: entries survive every kind of process exit, a damaged entry is never served,
+//! the tier stays within its size limit, and its failures fail no request.
 
 mod bounds;
 mod crashes;

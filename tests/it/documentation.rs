@@ -1,4 +1,4 @@
-//! The documents against the program: whatever they name has to exist.
+//! The documents against the program: every name in a document must exist in the program.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,7 +29,7 @@ const DOCUMENTS: [&str; 12] = [
     "charts/vecho/README.md",
 ];
 
-/// Folders whose files documents call by their path.
+/// Folders whose files are named by path in documents.
 const FOLDERS: [&str; 8] = ["src/", "tests/", "benches/", "fuzz/", "config/", "docs/", "scripts/", "charts/"];
 
 fn root() -> PathBuf {
@@ -40,7 +40,7 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The part of a document below a heading, up to the next heading of any level.
+/// Returns the part of a document below a heading, up to the next heading of any level.
 fn section(document: &str, heading: &str) -> String {
     let mut lines = document.lines().skip_while(|line| line.trim_start_matches('#').trim() != heading);
     assert!(lines.next().is_some(), "there is no section {heading:?}");
@@ -48,12 +48,12 @@ fn section(document: &str, heading: &str) -> String {
     body.join("\n")
 }
 
-/// What stands between single backticks on one line.
+/// Returns the texts between single backticks, line by line.
 fn code_spans(text: &str) -> Vec<&str> {
     text.lines().filter(|line| !line.starts_with("```")).flat_map(|line| line.split('`').skip(1).step_by(2)).collect()
 }
 
-/// The code in the first cell of each row of a section's tables.
+/// Returns the code in the first cell of each row of a section's tables.
 fn first_cells(section: &str) -> Vec<&str> {
     let rows = section.lines().filter_map(|line| line.strip_prefix("| "));
     let cells: Vec<&str> = rows.filter_map(|row| row.split(" |").next()).flat_map(code_spans).collect();
@@ -61,12 +61,12 @@ fn first_cells(section: &str) -> Vec<&str> {
     cells
 }
 
-/// Every `.rs` file under `src/`, in one text.
+/// Returns the text of all `.rs` files under `src/`, concatenated.
 fn sources() -> String {
     source_files().concat()
 }
 
-/// The text of every `.rs` file under `src/`.
+/// Returns the text of every `.rs` file under `src/`.
 fn source_files() -> Vec<String> {
     let (mut texts, mut folders) = (Vec::new(), vec![root().join("src")]);
     while let Some(folder) = folders.pop() {
@@ -82,7 +82,7 @@ fn source_files() -> Vec<String> {
     texts
 }
 
-/// Words of letters, digits and underscores.
+/// Splits a text into words of letters, digits and underscores.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '_'))
 }
@@ -158,7 +158,7 @@ async fn the_ops_routes_of_the_readme_are_those_of_the_program() {
             Some("import") => exported_nothing(),
             _ => Bytes::new(),
         };
-        // Events have no end.
+        // The event stream never ends, so only its head is requested.
         let method = if *path == "/api/events" { "HEAD" } else { method };
         let method = Method::from_bytes(method.as_bytes()).expect("the README names a method");
         let answer = client.send(raw(method, &format!("{base}{path}"), body)).await.expect("an answer must arrive");
@@ -173,7 +173,7 @@ async fn the_ops_routes_of_the_readme_are_those_of_the_program() {
     assert_eq!(routes, answered.collect());
 }
 
-/// The file of a cache that holds nothing.
+/// Returns the export file of an empty cache.
 fn exported_nothing() -> Bytes {
     let mut file = Vec::new();
     Writer::begin(&mut file).end(&mut file);
@@ -202,7 +202,8 @@ fn the_keys_of_the_documents_are_keys() {
             let is_key = key.split_once('.').is_some_and(|(section, name)| {
                 sections.contains(section) && name.chars().all(|letter| letter.is_ascii_lowercase() || letter == '_')
             });
-            // A file `config.rs` or an attribute of a client may look alike; a section of ours does not.
+            // The file name `config.rs` and attributes of clients can look like keys. Only names in a known section
+            // are checked.
             assert!(!is_key || known.contains(key), "{document}: there is no key {key}");
         }
     }
@@ -268,7 +269,7 @@ fn a_link_to_a_section_finds_it() {
     }
 }
 
-/// What headings are called in links.
+/// Returns the link anchors of all headings.
 fn anchors(text: &str) -> impl Iterator<Item = String> {
     let headings = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let is_kept = |letter: &char| letter.is_alphanumeric() || " -_".contains(*letter);
@@ -282,7 +283,7 @@ fn the_places_in_the_code_that_the_architecture_names_exist() {
         code_spans(&text).into_iter().filter_map(|span| span.split_once("::")).collect();
     assert!(places.len() >= 10, "the invariants name their places: {places:?}");
     for (owner, function) in places {
-        // In one file: a function of that name elsewhere is another one.
+        // Both names must be in one file. A function of the same name in another file is unrelated.
         let starts = ["(", "<"].map(|next| format!("fn {function}{next}"));
         let is_there =
             |file: &String| starts.iter().any(|start| file.contains(start)) && words(file).any(|word| word == owner);
@@ -290,7 +291,7 @@ fn the_places_in_the_code_that_the_architecture_names_exist() {
     }
 }
 
-/// The targets of relative links, without their anchors.
+/// Returns the targets of relative links, without their anchors.
 fn links(text: &str) -> impl Iterator<Item = &str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
     let targets = targets.filter(|target| !target.contains("://"));

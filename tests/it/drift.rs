@@ -1,4 +1,4 @@
-//! When the upstream begins to answer with another model, older entries are misses and no reply mixes two.
+//! When the upstream begins to answer with another model, older entries become misses, and no reply mixes two models.
 
 use crate::harness::client::Answer;
 use crate::harness::front::{texts_of, tiny};
@@ -12,7 +12,7 @@ fn renamed(name: &str) -> Behaviour {
     Behaviour::ModelName(name.to_owned())
 }
 
-/// Knows texts of the first model and no others.
+/// Starts a front that has cached these texts from the first model. The upstream then switches to the second model.
 async fn knowing(texts: &[&str]) -> Front {
     let front = Front::start().await;
     front.stub.always(renamed("tiny-v1"));
@@ -72,7 +72,7 @@ async fn a_model_that_changes_with_every_call_ends_in_a_request_that_passes_thro
     assert_eq!(front.stub.embedding_calls().last().expect("a call").body, body);
 }
 
-/// The upstream's whole answer to one input: a vector of another length under the same name.
+/// Returns a complete upstream answer to one input: a vector of another length under the same model name.
 fn two_components() -> Behaviour {
     let body = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.6,0.8]}],"model":"tiny-v1","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
     Behaviour::Status { code: 200, headers: Vec::new(), body: body.to_owned() }

@@ -1,4 +1,4 @@
-//! One stored vector serves both encodings bit for bit, whichever was asked for first.
+//! One stored vector serves both encodings bit for bit, regardless of which one was requested first.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn expected(model: &str) -> Vec<Vec<f32>> {
     ["x", "y"].map(|text| Stub::vector(model, None, text)).into()
 }
 
-/// The text of each embedding as it stands in the body.
+/// Returns the text of each embedding exactly as written in the body.
 fn embeddings(answer: &Answer) -> Vec<String> {
     let body = String::from_utf8(answer.body.to_vec()).expect("an answer is text");
     let rest = body.split("\"embedding\":").skip(1);
@@ -100,14 +100,14 @@ async fn float_text_is_the_shortest_decimal_that_reads_back_to_the_f32() {
     }
 }
 
-/// Significant digits of a decimal.
+/// Returns the number of significant digits of a decimal.
 fn digits(number: &str) -> usize {
     let mantissa = number.split(['e', 'E']).next().unwrap_or_default();
     let all: String = mantissa.chars().filter(char::is_ascii_digit).collect();
     all.trim_start_matches('0').trim_end_matches('0').len()
 }
 
-/// The upstream's next answer holds one vector, written like this.
+/// Returns an answer with one vector, written exactly like this.
 fn answer_with(numbers: &str) -> Behaviour {
     let body = format!(
         r#"{{"object":"list","data":[{{"object":"embedding","index":0,"embedding":{numbers}}}],"model":"tiny","usage":{{"prompt_tokens":1,"total_tokens":1}}}}"#

@@ -1,4 +1,4 @@
-//! The four classes of failure: what is asked again, what is passed on at once, and in whose words.
+//! The four classes of failure: which ones are retried, which ones are returned at once, and their error bodies.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::client::Answer;
 use crate::harness::{Behaviour, Inside, Stub, eventually};
 
-/// No fallback, and repetitions that cost a test no time.
+/// Disables the fallback, and makes retries fast enough for a test.
 const PLAIN: [(&str, &str); 4] =
     [("fallback.mode", "error"), ("retry.base_wait", "1ms"), ("retry.max_wait", "2ms"), ("breaker.failures", "0")];
 
@@ -155,7 +155,7 @@ async fn a_request_that_outlives_its_time_gets_a_504_envelope() {
 async fn a_throttled_call_waits_as_long_as_it_is_told_and_succeeds() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("limits.request_timeout", "10s")]).await;
-    // The finer of the two wishes counts; the other one would not fit into the request's time.
+    // The more precise header wins. The wait in the other one exceeds the request's deadline.
     stub.next(status(429, &[("retry-after-ms", "150"), ("retry-after", "60")], "{}"));
     assert_right(&vecho.embed(ask("x")).await, "x");
     let calls = stub.embedding_calls();
@@ -187,7 +187,7 @@ async fn who_is_throttled_and_gets_no_further_turn_in_time_is_told_so_and_gets_n
         stub.release_all();
         answer
     };
-    // Takes the only place in the meantime.
+    // Takes the only permit during the wait.
     let other = async {
         eventually("the other one waits", async || stub.embedding_calls().len() == 1).await;
         vecho.embed(json!({"model": "other", "input": "y"})).await

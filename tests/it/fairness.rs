@@ -1,4 +1,5 @@
-//! One caller's burst leaves other callers their entries, their turn at the upstream, and a way in.
+//! Fairness: the burst of one caller does not evict the entries of other callers, and does not block their upstream
+//! calls or their admission.
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -7,11 +8,11 @@ use crate::harness::client::{Answer, post};
 use crate::harness::front::texts_of;
 use crate::harness::{Behaviour, Client, Front, Vecho};
 
-/// Callers of the tests.
+/// Credentials of the two callers.
 const MANY: &str = "sk-many";
 const FEW: &str = "sk-few";
 
-/// Distinct texts that begin with `name`.
+/// Returns distinct texts that begin with `name`.
 fn texts(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|number| format!("{name} {number}")).collect()
 }
@@ -20,18 +21,18 @@ fn body(texts: &[String]) -> String {
     texts_of(&texts.iter().map(String::as_str).collect::<Vec<_>>()).to_string()
 }
 
-/// Sends requests of so many new texts each.
+/// Sends this number of requests, each with this number of new texts.
 fn flood(front: &Front, requests: usize, inputs: usize) -> Vec<JoinHandle<Answer>> {
     let body = |number: usize| body(&texts(&format!("flood {number}"), inputs));
     (0..requests).map(|number| front.post(body(number)).key(MANY).send_meanwhile()).collect()
 }
 
-/// Number of the call that carried a text, from 1.
+/// Returns the number of the call that carried a text, counted from 1.
 fn call_of(front: &Front, text: &str) -> Option<usize> {
     front.texts_sent().iter().position(|texts| texts.iter().any(|sent| sent == text)).map(|place| place + 1)
 }
 
-/// Lets one call after the other go until one carries the text "small"; returns its number.
+/// Releases one call at a time until one carries the text "small", and returns the number of that call.
 async fn calls_until_small(front: &Front) -> usize {
     for calls in 1..100 {
         front.stub.arrived(calls).await;
@@ -90,7 +91,7 @@ async fn a_small_request_waits_for_no_more_than_a_part_of_a_large_one() {
 
 #[tokio::test]
 async fn callers_take_turns_at_the_memory_for_answers() {
-    // A fifth of this has room for one large answer at a time, and for a small one beside it.
+    // A fifth of this limit has room for one large answer at a time and one small answer beside it.
     let front = Front::with(&[("memory.limit_mb", "64")]).await;
     front.stub.always(Behaviour::Gate);
     let mut requests = flood(&front, 6, 240);
@@ -99,7 +100,7 @@ async fn callers_take_turns_at_the_memory_for_answers() {
     requests.push(front.post(body(&["small".to_owned()])).key(FEW).send_meanwhile());
     front.reaches("vecho_upstream_in_flight", 7.0).await;
     assert_eq!(front.calls(), 1, "the others wait for memory");
-    // As one large answer ends, the next one begins, and the small one beside it.
+    // When one large answer ends, the next one and the small one start.
     front.stub.release(1);
     front.stub.arrived(3).await;
     assert!(call_of(&front, "small").is_some(), "{} calls", front.calls());
@@ -116,7 +117,7 @@ async fn a_caller_is_let_in_while_another_one_fills_the_limit_of_requests() {
     assert_eq!(refused.status, 503, "one caller alone has the limit and no more");
     requests.push(front.post(body(&texts("other", 1))).key(FEW).send_meanwhile());
     front.stub.held(9).await;
-    // The first caller leaves room for others from here on, and they share what is left.
+    // From here on, the first caller gets no further permit, and the other callers share the free ones.
     front.stub.release(1);
     front.reaches(r#"vecho_upstream_calls_total{outcome="ok"}"#, 1.0).await;
     assert_eq!(front.post(body(&texts("more", 1))).key(MANY).send().await.status, 503);
@@ -143,14 +144,14 @@ async fn a_body_is_let_in_while_those_of_another_caller_fill_the_limit_of_bytes(
     }
 }
 
-/// vecho before its mock, with enough memory for all that is asked.
+/// A vecho process with the built-in mock as upstream, and enough memory for all requests of the test.
 struct Process {
     vecho: Vecho,
     client: Client,
 }
 
 impl Process {
-    /// Asks for 256 texts; returns what answered.
+    /// Requests 256 texts and returns the sources of the answer.
     async fn ask(&self, key: &str, name: &str) -> String {
         let ask = json!({"model": "large", "input": texts(name, 256), "dimensions": 1536, "encoding_format": "base64"});
         let mut request = post(&format!("{}/embeddings", self.vecho.base_url()), &ask);
@@ -164,7 +165,7 @@ impl Process {
         self.client.get(&self.vecho.ops_url("/api/performance/cache/stats")).await.json()["tiers"]["memory"].clone()
     }
 
-    /// Has caches shrink until the process takes less than `target_mb`; returns what it took before.
+    /// Shrinks the caches until the process uses less than `target_mb`, and returns its previous memory use.
     async fn shrink(&self, target_mb: f64) -> f64 {
         let url = self.vecho.ops_url("/api/performance/optimize-memory");
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "memory in MB is small")]
@@ -185,7 +186,7 @@ async fn what_a_caller_reads_outlasts_a_burst_of_another_when_memory_is_short() 
     for burst in 0..24 {
         process.ask(MANY, &format!("burst {burst}")).await;
     }
-    // Once for memory that is free already, and once for entries.
+    // The first request returns free memory to the system; the second one evicts entries.
     let resident = process.shrink(1_000.0).await;
     process.shrink(resident - 1.0).await;
     let resident = process.shrink(1_000.0).await;

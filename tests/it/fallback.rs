@@ -1,4 +1,4 @@
-//! While the upstream is unavailable: fresh, stale, mock, error, in this order, and the answer says which it was.
+//! Behaviour while the upstream is unavailable: fresh, stale, mock, error, in this order. The answer names its source.
 
 use serde_json::{Value, json};
 
@@ -13,7 +13,7 @@ async fn start(stub: &Stub, mode: &str) -> Inside {
     Inside::start(&stub.base_url(), &[&QUICK[..], &[("fallback.mode", mode)]].concat()).await
 }
 
-/// Counts a model as unavailable after one request that failed by status.
+/// Starts a vecho that marks a model as unavailable after one request that failed by status.
 async fn start_strict(stub: &Stub, mode: &str) -> Inside {
     let strict = [("fallback.mode", mode), ("breaker.failures", "1"), ("retry.max_attempts", "1")];
     Inside::start(&stub.base_url(), &[&strict[..], &QUICK[2..]].concat()).await
@@ -66,7 +66,8 @@ async fn the_order_is_fresh_then_stale_then_mock() {
     }
 }
 
-/// Knows one text each of an older and of a newer model; both are past their time, the newer one if `both` says so.
+/// Starts a vecho that knows one text of an older model and one of a newer model. The older text is expired; the
+/// newer one is expired too if `both` is true.
 async fn two_models(stub: &Stub, mode: &str, both: bool) -> Inside {
     let vecho = start(stub, mode).await;
     for (text, model) in [("old", "tiny-v1"), ("new", "tiny-v2")] {

@@ -1,4 +1,4 @@
-//! What a caller or an upstream can repeat at will is one line in the log, and a count.
+//! An event that a caller or an upstream can repeat at will causes one log line and a counter.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ async fn bearer_tokens_that_rotate_are_warned_of_once_and_never_logged() {
     assert!(!log.contains("signatureThatIsSecret") && !log.contains("rotating\""), "{log}");
 }
 
-/// Most often that one text, without its numbers, is a warning or an error of a log.
+/// Returns how often the most frequent warning or error occurs in a log. Digits are ignored in the comparison.
 fn most_repeated(log: &str) -> usize {
     let mut counts = BTreeMap::<String, usize>::new();
     for line in log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")) {
@@ -128,7 +128,7 @@ async fn a_long_name_of_a_model_is_in_no_header_series_or_log_line() {
     for length in [4 << 10, 1 << 20] {
         let stub = Stub::start();
         let vecho = Vecho::start(&stub);
-        // The stub names the model in a header as well, and no client reads one of a megabyte.
+        // The stub also names the model in a header, and no client accepts a header of a megabyte.
         let (theirs, asked) = ("t".repeat(length.min(200_000)), "a".repeat(length));
         let embed = async |model: &str, text: &str| {
             let body = json!({"model": model, "input": text, "dimensions": 2});

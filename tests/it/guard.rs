@@ -1,4 +1,4 @@
-//! Access to the ops port over real sockets: every route, from loopback and from another host, with and without a token.
+//! Access to the ops port over real sockets: all routes, from loopback and from another host, with and without a token.
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
@@ -12,7 +12,7 @@ const WRONG: &str = "authorization: Bearer t0kem\r\n";
 
 /// Routes that never require the token.
 const OPEN: &[&str] = &["GET /metrics", "GET /livez", "GET /readyz", "GET /dashboard/main.js", "GET /dashboard/"];
-/// Routes with figures, open to other hosts where no token is set.
+/// Routes with figures. They are open to other hosts if no token is set.
 const FIGURES: &[&str] =
     &["GET /", "GET /api/performance/stats", "GET /api/performance/health", "GET /api/performance/cache/stats"];
 /// All other routes.
@@ -28,9 +28,9 @@ const PRIVATE: &[&str] = &[
     "PUT /api/log-level",
     "DELETE /api/performance/cache",
 ];
-/// Values of `Host` that name another machine, or pretend to name this one.
+/// Values of `Host` that name another machine, or imitate the name of this one.
 const FOREIGN: &[&str] = &["evil.example", "localhost.evil.example", "127.0.0.1.evil.example"];
-/// Names that lenient parsers take for one of this machine. As `Host` they are malformed.
+/// Names that lenient parsers accept as this machine. As `Host` they are malformed.
 const MALFORMED: &[&str] = &["[::1]evil.example", "[::1].evil.example", "evil@localhost"];
 
 async fn start(pairs: &[(&str, &str)]) -> Inside {
@@ -41,12 +41,12 @@ fn near(vecho: &Inside) -> SocketAddr {
     (Ipv4Addr::LOCALHOST, vecho.admin().port()).into()
 }
 
-/// The ops port at an address of this machine that is not loopback, as another host sees it: a connection to such an
-/// address comes from that address. None on a machine without a network.
+/// Returns the ops port at an address of this machine that is not loopback. A connection to such an address comes
+/// from that address, so vecho treats it as another host. Returns `None` on a machine without a network.
 #[expect(clippy::print_stderr, reason = "a test that leaves a part out must say so")]
 fn far(vecho: &Inside) -> Option<SocketAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).ok()?;
-    // Sends nothing: it only looks up the route to an address for documentation.
+    // Sends nothing: `connect` on a UDP socket only looks up the route. The address is reserved for documentation.
     socket.connect("198.51.100.1:9").ok()?;
     let own = socket.local_addr().ok()?.ip();
     let found = !own.is_loopback() && !own.is_unspecified();
@@ -63,7 +63,7 @@ async fn answer(addr: SocketAddr, line: &str, headers: &str) -> String {
     exchange(addr, head).await
 }
 
-/// Returns whether the guard let a request pass. An empty import is a bad request after the guard.
+/// Returns true if the guard let a request pass. An empty import fails with 400 after the guard.
 async fn passes(addr: SocketAddr, line: &str, headers: &str) -> bool {
     let answer = answer(addr, line, headers).await;
     let status = answer.split(' ').nth(1).unwrap_or_default();
@@ -167,7 +167,7 @@ async fn another_host_sees_health_without_incidents_and_causes() {
     assert!(warnings.contains("requests fail") && !warnings.contains("unreachable"), "{figures}");
 }
 
-/// Opens an event stream; none if it is refused.
+/// Opens an event stream. Returns `None` if it is refused.
 async fn events(addr: SocketAddr) -> Option<Socket> {
     let mut socket = Socket::connect(addr).await;
     socket.send(format!("GET /api/events HTTP/1.1\r\nhost: localhost\r\n{TOKEN}\r\n")).await;

@@ -1,4 +1,4 @@
-//! Incidents of the upstream as an operator sees them: in health, in metrics, and in the log.
+//! Incidents of the upstream, as reported to an operator in health, metrics and the log.
 
 use serde_json::{Value, json};
 
@@ -33,7 +33,7 @@ async fn an_incident_says_from_when_to_when_why_and_what_has_to_be_embedded_agai
     vecho.clock.advance_ms(5_000);
     stub.up().await;
     vecho.embed(ask("tiny", &["a"])).await;
-    // Long after it, when nothing else shows it any more.
+    // Long after the incident, when no other figure shows it any more.
     vecho.clock.advance_ms(360_000);
     let health = vecho.health().await;
     assert_eq!(health["status"], "healthy", "{health}");
@@ -60,7 +60,7 @@ async fn a_mock_is_dated_to_its_answer_and_not_to_the_beginning_of_its_request()
     stub.always(Behaviour::Gate);
     let (answer, ()) = tokio::join!(vecho.embed(ask("tiny", &["slow"])), async {
         stub.held(1).await;
-        // The request waits for two minutes by the clock of its records, and then its connection ends.
+        // The request waits for two minutes by the test clock, and then its connection ends.
         vecho.clock.advance_ms(120_000);
         stub.down().await;
     });

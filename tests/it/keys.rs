@@ -1,4 +1,4 @@
-//! What shares a stored vector and what does not: everything that can change a vector keeps two inputs apart.
+//! Cache keys: two inputs share a stored vector only if no part of the request can make their vectors differ.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,8 @@ fn body(input: &Value) -> Value {
     json!({"model": TINY, "input": input})
 }
 
-/// Sends all in turn, each twice: the first time it goes up, the second time it is a hit, and both times right.
+/// Sends each body twice. The first request is a miss that goes upstream, the second one a hit, and both return the
+/// right vectors.
 async fn assert_kept_apart(cases: &[(Value, Vec<Vec<f32>>)]) {
     let front = Front::start().await;
     for (known, (body, expected)) in cases.iter().enumerate() {
@@ -24,7 +25,7 @@ async fn assert_kept_apart(cases: &[(Value, Vec<Vec<f32>>)]) {
     assert_eq!(front.calls(), cases.len());
 }
 
-/// Sends all in turn: only the first goes up, and the others get its vector.
+/// Sends all requests in order. Only the first one goes upstream; the others return its vector.
 async fn assert_shared(front: &Front, asks: Vec<Ask>, expected: &[Vec<f32>]) {
     for (place, ask) in asks.into_iter().enumerate() {
         let answer = ask.send().await;
@@ -188,7 +189,7 @@ async fn a_secret_makes_keys_that_nobody_without_it_can_make() {
     }
 }
 
-/// The key of a text as a vecho with these settings makes it.
+/// Returns the key of a text in a vecho with these settings.
 async fn key_under(settings: &[(&str, &str)]) -> Value {
     let vecho = Inside::start("mock:", settings).await;
     let explain = format!("http://{}/api/performance/cache/explain", vecho.admin());

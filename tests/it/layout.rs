@@ -1,6 +1,6 @@
-//! The cut of the crate: floors without upward or sideways edges, dependencies with owners, things of a bounded size.
+//! The structure of the crate: layers without upward or sideways edges, dependencies with owners, limits on size.
 //!
-//! The floors are read from `src/lib.rs` itself, so that the map and this test cannot drift apart.
+//! The layers are parsed from `src/lib.rs` itself, so the map and this test cannot diverge.
 
 mod code;
 mod map;
@@ -66,7 +66,7 @@ fn files_and_functions_stay_small() {
     none(sources().iter().flat_map(rules::overlong_functions));
 }
 
-/// That each of the checks above can fail.
+/// Tests that each of the checks above can fail.
 mod the_checks {
     use super::rules::{allows, forbidden, overlong_file, overlong_functions, strays};
     use super::*;

@@ -1,4 +1,4 @@
-//! Nothing wrong is ever stored: errors, mocks and answers that cannot be believed leave no entry behind.
+//! Wrong vectors are never stored: errors, mocks and implausible answers leave no entry.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::harness::client::Answer;
 use crate::harness::front::{TINY, texts_of, tiny};
 use crate::harness::{Behaviour, Client, Front, Stub};
 
-/// Two texts whose dimension is known from the request, so that every lie about it shows at once.
+/// Returns a request for two texts with an explicit dimension, so vecho detects a wrong dimension at once.
 fn asked(encoding: &str) -> Value {
     json!({"model": TINY, "input": ["a", "b"], "dimensions": 6, "encoding_format": encoding})
 }
@@ -21,7 +21,8 @@ fn assert_passed_on(answer: &Answer) {
     assert_eq!((answer.cache(), answer.header("x-vecho-bypass-reason")), ("bypass", Some("unreadable_answer")));
 }
 
-/// A lie is passed on as it came, and the next request goes up again and gets the truth.
+/// Checks that a wrong answer is forwarded unchanged, and that the next request goes upstream again and gets the
+/// right one.
 async fn assert_leaves_no_entry(lie: Behaviour, encoding: &str) {
     let front = Front::start().await;
     front.stub.next(lie.clone());
@@ -218,7 +219,7 @@ async fn texts_that_have_no_vector_do_not_keep_others_from_theirs() {
 
 #[tokio::test]
 async fn whatever_a_server_puts_into_base64_it_is_asked_for_numbers_after_one_such_answer() {
-    // Three halves; one byte short of an f32; no base64.
+    // Three half-precision floats; one byte less than an f32; invalid base64.
     for embedding in ["ADwAQABC", "AACAPwA=", "**"] {
         let front = Front::start().await;
         let ask = |text: &str| json!({"model": TINY, "input": text, "dimensions": 3, "encoding_format": "base64"});
@@ -251,7 +252,7 @@ async fn an_upstream_that_keeps_talking_nonsense_is_passed_through_for_a_while_a
     assert_eq!(front.embed(&["a"]).await.cache(), "hit");
 }
 
-/// Asks for `lead`, and for `joiner` while that is fetched. The one call gets a page in place of an answer.
+/// Sends `lead`, and `joiner` while the fetch of `lead` is in flight. Their one call is answered with an HTML page.
 async fn joins_a_page(lead: &Value, joiner: &Value) -> (Front, Answer) {
     let front = Front::start().await;
     front.stub.next(Behaviour::All(vec![Behaviour::Gate, Behaviour::Garbage]));

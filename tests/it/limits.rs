@@ -1,4 +1,5 @@
-//! The bounds of the public port: what is over them is refused in the API's words, and every place becomes free again.
+//! The limits of the public port: excess requests are refused with an error in the API's format, and every permit is
+//! released again.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ async fn assert_idle(vecho: &Inside) {
     }
 }
 
-/// The head of an embeddings request whose body is still to come.
+/// Returns the head of an embeddings request, without its body.
 fn head(more: &str) -> String {
     format!(
         "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: application/json\r\n{more}\r\n\r\n"
@@ -40,7 +41,7 @@ async fn a_body_over_the_limit_is_a_413_with_and_without_a_length() {
     let long = ask(&"x".repeat(2_000)).to_string();
     let (length, mut answers) = (long.len(), Vec::new());
     let mut declared = Socket::connect(vecho.public()).await;
-    // Not one byte of the body is needed to see that it is too long.
+    // The declared length is enough to refuse the body before its first byte.
     declared.send(head(&format!("content-length: {length}"))).await;
     answers.push(declared.read_to_end().await);
     let mut chunked = Socket::connect(vecho.public()).await;
@@ -62,7 +63,7 @@ async fn one_request_too_many_is_a_503_that_says_when_to_come_back() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("limits.max_requests", "2")]).await;
     stub.always(Behaviour::Gate);
-    // Another model, so that the two do not share a call.
+    // Another model, so the two requests do not share a call.
     let other = json!({"model": "other", "input": "b"});
     let crowd = async {
         stub.held(2).await;
@@ -141,7 +142,7 @@ async fn a_body_without_a_length_takes_no_more_than_the_room_there_is() {
     metric_becomes(vecho.admin(), "vecho_body_bytes_in_flight", 1_200_000.0).await;
     let mut second = Socket::connect(vecho.public()).await;
     second.send(head("transfer-encoding: chunked")).await;
-    // Its end is still to come: it is refused as soon as it finds no room.
+    // The body is incomplete: vecho refuses it as soon as the memory limit is reached.
     second.send(format!("{:x}\r\n{piece}\r\n", piece.len())).await;
     let refused = second.read_to_end().await;
     assert!(refused.starts_with("HTTP/1.1 503") && refused.contains("limits.max_inflight_bytes"), "{refused}");
@@ -242,7 +243,7 @@ async fn a_stream_holds_its_place_until_its_end() {
     tokio::time::timeout(Duration::from_secs(20), assert_idle(&vecho)).await.expect("its place becomes free");
 }
 
-/// A path that is a legal one here, and no longer one behind a base with a path of its own.
+/// Returns a path that is legal on the public port, and too long after the path of the base URL is prepended.
 fn long_path(path: &str) -> String {
     format!("{path}?x={}", "x".repeat(65_400 - path.len()))
 }
@@ -276,20 +277,20 @@ async fn the_built_in_mock_collects_no_body_that_it_has_no_use_for() {
         format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: text/plain\r\n{more}\r\n\r\n")
     };
     let mut upload = Socket::connect(vecho.public()).await;
-    // Its body never comes.
+    // The body of this request never arrives.
     upload.send(post("/v1/files", "content-length: 1000000000")).await;
     let answer = upload.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
     let mut unread = Socket::connect(vecho.public()).await;
     unread.send(post("/v1/embeddings", "transfer-encoding: chunked")).await;
-    // Its end is still to come.
+    // The body is incomplete.
     unread.send(format!("800\r\n{}\r\n", "x".repeat(0x800))).await;
     let answer = unread.read_to_end().await;
     assert!(answer.starts_with("HTTP/1.1 413") && answer.contains(r#""code":"body_too_large""#), "{answer}");
     assert_idle(&vecho).await;
 }
 
-/// As much as no answer may take where the limit is 32 MiB: a fifth of that is for all answers under way.
+/// Returns an answer that is too large at a limit of 32 MiB. All answers in flight share a fifth of the limit.
 fn oversized() -> Behaviour {
     let body = format!("{{\"object\": \"list\",{}\"data\": []}}", " ".repeat(9 << 20));
     Behaviour::Status { code: 200, headers: vec![("content-type", "application/json".to_owned())], body }
@@ -297,7 +298,7 @@ fn oversized() -> Behaviour {
 
 #[tokio::test]
 async fn an_answer_that_outgrows_its_share_of_memory_is_asked_for_in_smaller_calls() {
-    // The test's own process is larger than that, and is not to lose what it stored.
+    // The test process already exceeds the limit. The long check interval prevents the governor from evicting.
     let front = Front::with(&[("memory.limit_mb", "32"), ("memory.check_every", "1h")]).await;
     front.stub.when(|call| call.inputs().len() > 1, oversized());
     let answer = front.embed(&["a", "b", "c"]).await;
@@ -332,7 +333,7 @@ async fn a_kept_connection_is_closed_after_the_configured_time() {
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
-/// Texts whose answers are likely to take more than four of the six MiB that answers may take together at 32 MiB.
+/// Returns texts whose answers probably take more than four of the six MiB that all answers share at 32 MiB.
 fn many() -> Vec<String> {
     (0..100).map(|number| format!("text {number}")).collect()
 }

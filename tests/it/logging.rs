@@ -1,4 +1,4 @@
-//! What the log says, in both formats, and above all what it never says.
+//! The log in both formats, and secrets that it must never contain.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use crate::harness::client::{post, raw};
 use crate::harness::socket::exchange;
 use crate::harness::{Behaviour, Client, Stub, Vecho};
 
-/// Words that must never reach the log, each in its own place.
+/// Words that must never appear in the log, each sent in a different part of a request.
 const SECRETS: [&str; 8] = [
     "inputTextThatIsPrivate",
     "sk-clientCredential",
@@ -25,7 +25,7 @@ fn ask(text: &str) -> Value {
     json!({"model": "tiny", "input": [text, "inputTextThatIsPrivate"], "user": "userFieldWord"})
 }
 
-/// Everything that vecho does, done once: hits, misses, bypasses, errors of every kind, pass-through, the ops port.
+/// Causes every kind of event once: hits, misses, bypasses, all errors, pass-through, requests to the ops port.
 async fn varied_traffic(stub: &Stub, vecho: &Vecho) {
     let client = Client::new();
     let embed = async |body: &Value| {
@@ -56,7 +56,7 @@ async fn varied_traffic(stub: &Stub, vecho: &Vecho) {
         Behaviour::Status { code: 503, headers: vec![], body: "inputTextThatIsPrivate".to_owned() },
     ];
     for (number, kind) in kinds.into_iter().enumerate() {
-        // The caller's own request has the last word, and gets the same.
+        // vecho then forwards the caller's own request, and it gets the same answer.
         if matches!(kind, Behaviour::Garbage) {
             stub.next(kind.clone());
         }
@@ -160,7 +160,7 @@ async fn an_outage_is_warned_of_once_and_its_end_is_told() {
     assert_eq!(log.lines().filter(|line| line.contains("WARN") || line.contains("ERROR")).count(), 2, "{log}");
 }
 
-/// What a start warns of.
+/// Part of the warning at startup.
 const MOCKS_BY_DEFAULT: &str = "that is the default of fallback.mode";
 
 #[tokio::test]
@@ -191,7 +191,7 @@ async fn an_outage_without_mocks_is_warned_of_once_with_its_cause_and_its_end_is
     }
 }
 
-/// Waits until the entry is past its time, which a hit is not.
+/// Waits until the entry is expired, and a request for it is no longer a hit.
 async fn until_past(client: &Client, url: &str) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while client.post(url, &ask("known")).await.header("x-vecho-cache") == Some("hit") {

@@ -1,4 +1,4 @@
-//! The integration tests: one binary, a file per stage, on one harness.
+//! The integration tests: one binary with a file per area, on a shared harness.
 
 mod answers;
 mod answers_of_others;

@@ -1,11 +1,13 @@
-//! Members that popular clients always send: cached, in the key, and sent on as they were written.
+//! Members that popular clients always send: such requests are cached, the member is part of the key, and it is
+//! forwarded as written.
 
 use serde_json::{Value, json};
 
 use crate::harness::Front;
 use crate::harness::front::tiny;
 
-/// Sends it twice. The first request is one call that holds the member as it was written, the second is a hit.
+/// Sends the request twice. The first one causes one call that contains the member as written, and the second one is
+/// a hit.
 async fn assert_cached(front: &Front, member: &str) {
     let body = format!(r#"{{"model":"tiny","input":"a",{member}}}"#);
     let before = front.calls();

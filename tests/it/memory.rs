@@ -1,4 +1,5 @@
-//! Memory as the operating system sees it: the limit holds, what is counted is what is used, what is saved was saved.
+//! Memory as the operating system reports it: the limit holds, the cache's own count is right, and reported savings
+//! are real.
 
 #![cfg(target_os = "linux")]
 
@@ -19,7 +20,7 @@ use crate::harness::{Client, Vecho};
 const MIB: u64 = 1024 * 1024;
 const MODEL: &str = "memory-test";
 
-/// Resident memory of a process, from the kernel.
+/// Returns the resident memory of a process, from the kernel.
 fn resident_bytes(pid: u32) -> u64 {
     counted_bytes(pid, "VmRSS:")
 }
@@ -31,7 +32,7 @@ fn counted_bytes(pid: u32, what: &str) -> u64 {
     kib * 1024
 }
 
-/// Looks again and again from a thread of its own and remembers the most it saw.
+/// A thread that polls the memory of a process and keeps the maximum.
 struct Watch {
     most: Arc<AtomicU64>,
     stop: Arc<AtomicBool>,
@@ -58,7 +59,7 @@ impl Watch {
     }
 }
 
-/// A vecho in front of its own mock, and a client.
+/// A vecho with the built-in mock as upstream, and a client.
 struct Bench {
     vecho: Vecho,
     client: Client,
@@ -70,7 +71,7 @@ impl Bench {
         Self { vecho: Vecho::start_with("mock:", environment), client: Client::new(), dimensions }
     }
 
-    /// Asks for texts that no other number has, and checks a few of the vectors.
+    /// Requests the texts of these numbers, and checks a few of the vectors.
     async fn ask(&self, numbers: Range<usize>) {
         let texts: Vec<String> = numbers.map(text).collect();
         let body = json!({
@@ -99,9 +100,10 @@ impl Bench {
         answer.json()
     }
 
-    /// The memory of all entries by its own count, and of the process by the kernel's, once what is free has been given back.
+    /// Returns the memory of all entries by the cache's own count, and that of the process by the kernel's, after
+    /// free memory has been returned to the system.
     async fn settled(&self) -> Sizes {
-        // One below what is in use: freed memory is given back, and at most a few entries go.
+        // A target of one MB below the current use returns freed memory and evicts at most a few entries.
         let resident_mb = self.resident_bytes() / MIB;
         self.optimize(resident_mb - 1).await;
         let tier = self.memory_tier().await;
@@ -113,7 +115,7 @@ impl Bench {
     }
 }
 
-/// What entries take.
+/// The memory of entries, counted by the cache and by the kernel, in bytes.
 struct Sizes {
     counted: u64,
     resident: u64,
@@ -135,28 +137,29 @@ fn mb(bytes: u64) -> f64 {
 #[tokio::test]
 async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     const LIMIT_MB: u64 = 96;
-    // An unoptimised build fills memory from a larger base; the governor looks more often in return. What memory let go
-    // of has to be fetched again, not found on disk.
+    // An unoptimised build needs more memory before the first entry, so the governor checks more often. Evicted
+    // entries must be fetched again instead of being read from disk.
     let environment = [
         ("VECHO_MEMORY_LIMIT_MB", "96"),
         ("VECHO_MEMORY_CHECK_EVERY", "250ms"),
         ("VECHO_DISK_ENABLED", "false"),
-        // As in the image.
+        // The same setting as in the image.
         ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=32"),
     ];
     let bench = Bench::start(3072, &environment);
     let watch = Watch::start(bench.vecho.pid());
-    // Some 110 MB of vectors at two bytes a component, of which little more than half the limit fits.
+    // About 110 MB of vectors at two bytes per component. Little more than half the limit fits.
     for batch in 0..72 {
         bench.ask(batch * 256..(batch + 1) * 256).await;
     }
     let tier = bench.memory_tier().await;
     let (entries, bytes) = (number(&tier["entries"]), number(&tier["bytes"]));
     assert!(number(&tier["evictions"]) > 0, "{tier}");
-    // How many fit hangs on what the allocator can give back: 860 to 2,130 of 18,432 in 20 runs.
+    // The number of entries that fit depends on the memory that the allocator can return: 860 to 2,130 of 18,432 in
+    // 20 runs.
     assert!((500..9_000).contains(&entries), "{tier}");
     assert!(bytes <= number(&tier["capacity_bytes"]), "{tier}");
-    // What was let go of is fetched again, what stayed is served, and all of it is right.
+    // Evicted entries are fetched again, the others are served from memory, and all vectors are right.
     for first in (0..72 * 256).step_by(3_072) {
         bench.ask(first..first + 8).await;
     }
@@ -169,11 +172,11 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     let (saved, dropped) = (done["memory_saved_mb"].as_f64().expect("a number"), mb(before.saturating_sub(after)));
     let found = done["current_memory_mb"].as_f64().expect("a number");
     assert!(done["optimization_needed"] == true && saved > 1.0, "{done}");
-    // The governor's own round may have come between the measurement and the request: then more has gone.
+    // The governor may have run between the measurement and the request. Then more memory has been released.
     assert!(saved <= dropped + 2.0, "reported {saved:.1} MB, from outside {dropped:.1} MB: {done}");
     assert!((found - mb(after) - saved).abs() <= 2.0, "{:.1} MB after: {done}", mb(after));
-    // What is left beside the program's own pages, which are many in an unoptimised build: the tokenizer's 30 MB, and pages
-    // of which something is still in use: 32 to 35 MB in 20 runs.
+    // The remaining memory beyond the program's own pages was 32 to 35 MB in 20 runs. It consists of the tokenizer's
+    // 30 MB and of pages that are still partly used. An unoptimised build has many pages of its own.
     let left = counted_bytes(bench.vecho.pid(), "RssAnon:");
     assert!(mb(left) <= 44.0, "{:.1} MB after {done}", mb(left));
     let again = bench.optimize(1_000).await;
@@ -183,10 +186,10 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
 
 #[tokio::test]
 async fn what_the_memory_tier_counts_is_what_its_entries_take() {
-    // Enough that what single requests leave behind does not count.
+    // Enough entries to make the memory left by single requests negligible.
     const ENTRIES: usize = 20_480;
     let bench = Bench::start(1536, &[("VECHO_MEMORY_LIMIT_MB", "4000"), ("VECHO_CACHE_ANSWERS_PERCENT", "0")]);
-    // What the first requests need beside their entries stays with the process.
+    // The first requests allocate memory beside their entries that the process never returns.
     for first in (0..2_048).step_by(256) {
         bench.ask(first..first + 256).await;
     }

@@ -1,5 +1,5 @@
-//! Misses of several requests travel in one call only where nothing tells them apart, and nobody pays for a
-//! neighbour's mistake.
+//! Misses of several requests share one call only if the requests differ in nothing but their inputs. A request never
+//! fails because of another one in the same call.
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -11,26 +11,27 @@ use crate::harness::{Behaviour, Front};
 
 const QUEUED: &str = "vecho_upstream_queued_inputs";
 
-/// One permit, so that misses gather while a call is held.
+/// Starts a front with one permit. Misses queue while a call is held.
 async fn one_call_at_a_time(settings: &[(&str, &str)]) -> Front {
     let mut all = vec![("upstream.max_concurrent", "1")];
     all.extend(settings);
     Front::with(&all).await
 }
 
-/// The same before an upstream that has answered a request of eight texts, so that calls of sixteen may be merged.
+/// Like [`one_call_at_a_time`]. The upstream has already answered a request of eight texts, so calls of up to sixteen
+/// texts may be merged.
 async fn merging(settings: &[(&str, &str)]) -> Front {
     let front = one_call_at_a_time(settings).await;
     front.embed(&["1", "2", "3", "4", "5", "6", "7", "8"]).await;
     front
 }
 
-/// Takes the only permit and holds it until the stub's gate lets one call go.
+/// Takes the only permit and holds it until the stub releases the call.
 async fn occupy(front: &Front) -> JoinHandle<Answer> {
     occupy_beside(front, 1).await
 }
 
-/// Takes the last permit, so that the gate holds `held` calls.
+/// Takes the last permit. The stub then holds `held` calls.
 async fn occupy_beside(front: &Front, held: usize) -> JoinHandle<Answer> {
     front.stub.next(Behaviour::Gate);
     let blocker = json!({"model": "blocker", "input": "b"});
@@ -39,7 +40,7 @@ async fn occupy_beside(front: &Front, held: usize) -> JoinHandle<Answer> {
     blocker
 }
 
-/// Sends all while the only permit is taken, one after the other, and lets them go when the last has queued.
+/// Sends all requests in order while the only permit is taken, and releases the call after the last one has queued.
 async fn send_together(front: &Front, asks: Vec<Ask>) -> Vec<Answer> {
     let mut answers = Vec::new();
     let blocker = occupy(front).await;
@@ -61,7 +62,7 @@ async fn begin_together(front: &Front, asks: Vec<Ask>, blocker: JoinHandle<Answe
     sent
 }
 
-/// The texts of the calls that were made after the blocker's.
+/// Returns the texts of the calls after the blocker's call.
 fn sent(front: &Front) -> Vec<Vec<String>> {
     let mut all = front.texts_sent();
     let blocker = all.iter().position(|texts| *texts == ["b"]).expect("the blocker came first");
@@ -132,7 +133,7 @@ async fn a_text_that_is_never_answered_holds_up_nobody_but_its_own_request() {
     }
     assert_eq!(sent(&front)[0], ["a", "b", "endless"], "they did travel together first");
     assert!(!endless.is_finished(), "it waits for its own answer");
-    // Its own call may still be on its way to the gate.
+    // Its own call may not have reached the gate yet.
     front.stub.release(8);
     assert_eq!(endless.await.expect("it must end").vectors(), tiny(&["endless"]));
 }
@@ -197,7 +198,7 @@ async fn requests_that_differ_in_noise_alone_are_merged() {
     assert_eq!(sent(&front), [["a", "b"]]);
 }
 
-/// Sends two misses together and checks that they went up in two calls.
+/// Sends two misses together and checks that they went upstream in two calls.
 async fn assert_not_merged(front: &Front, one: Ask, other: Ask) {
     let answers = send_together(front, vec![one, other]).await;
     assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
@@ -259,7 +260,7 @@ async fn a_call_with_a_user_is_never_merged_with_one_without() {
 #[tokio::test]
 async fn calls_are_never_merged_across_encodings() {
     let front = one_call_at_a_time(&[]).await;
-    // Base64 is only asked for where the dimension is known.
+    // vecho requests base64 only if the dimension is known.
     front.embed(&["warm"]).await;
     let (one, other) = (with("encoding_format", &json!("float"), "a"), with("encoding_format", &json!("base64"), "b"));
     let answers = send_together(&front, vec![front.post(one), front.post(other)]).await;

@@ -1,4 +1,4 @@
-//! The metrics against what reads them: Prometheus's own checker, and the documentation.
+//! The metrics, checked with Prometheus's own checker and against the documentation.
 
 use std::io::Write;
 use std::path::Path;

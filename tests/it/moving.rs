@@ -1,4 +1,4 @@
-//! The cache on its way from one instance to another, and into one from elsewhere.
+//! Export and import of the cache between instances, and filling it from text files and batch results.
 
 mod batches;
 mod command;

@@ -1,4 +1,4 @@
-//! The guide for operators against the program: its sizes, its defaults, and which keys are live.
+//! The guide for operators against the program: sizes, defaults, and which keys are live.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::harness::{Client, Vecho};
 
 const MODEL: &str = "text-embedding-3-small";
 
-/// What the guide says an entry of [`MODEL`] costs beside its numbers.
+/// Overhead of an entry of [`MODEL`] beside its components, in bytes, according to the guide.
 const MEMORY_BESIDE: u64 = 246;
 const DISK_BESIDE: u64 = 174;
 const FILE_BESIDE: u64 = 158;
@@ -23,7 +23,7 @@ fn guide() -> String {
     fs::read_to_string(path).expect("the guide is there")
 }
 
-/// The cells of each row of a table, below the head that begins with `head`.
+/// Returns the cells of each row of the table with a head that begins with `head`.
 fn rows<'a>(text: &'a str, head: &str) -> Vec<Vec<&'a str>> {
     let lines = text.lines().skip_while(|line| !line.starts_with(head)).skip(2);
     let rows: Vec<_> = lines.map_while(|line| line.strip_prefix("| ")).map(|row| row.split(" | ").collect()).collect();
@@ -50,7 +50,7 @@ fn the_sizes_of_the_guide_follow_from_its_formulas() {
     }
 }
 
-/// The built-in mock's vectors have not the form that packs: four bytes a component.
+/// The built-in mock's vectors cannot be packed without loss, so they take four bytes per component.
 #[tokio::test]
 async fn an_entry_costs_what_the_guide_says() {
     const ENTRIES: u16 = 500;
@@ -65,7 +65,7 @@ async fn an_entry_costs_what_the_guide_says() {
         let bytes = metric(vecho.admin(), &format!("vecho_cache_bytes{{tier=\"{tier}\"}}")).await;
         let each = bytes / f64::from(ENTRIES);
         let said = f64::from(u32::try_from(4 * 1536 + beside).expect("an entry is small"));
-        // What the folder holds whatever is in it is shared by all entries.
+        // All entries share the fixed overhead of the folder.
         assert!((each - said).abs() < 20.0, "{tier}: {each} bytes, and the guide says {said}");
     }
     let file = client.get(&vecho.ops_url("/api/performance/cache/export")).await.body.len() as u64;
@@ -91,7 +91,7 @@ fn what_the_guide_says_about_rotation_is_so() {
     for row in rows(&guide(), "| secret | takes effect |") {
         let name = row[0].split('`').nth(1).expect("the first cell names a key");
         let key = KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("there is no key {name}"));
-        // The pair of the public port is no value that is read into the configuration.
+        // The key pair of the public port is not part of the configuration values.
         let at_once = key.live || name.starts_with("tls.");
         assert_eq!(row[1].starts_with("at once"), at_once, "{name}: {}", row[1]);
     }

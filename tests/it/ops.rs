@@ -1,4 +1,4 @@
-//! The ops port over real sockets: what it shows, what it steers, and whom it lets.
+//! The ops port over real sockets: figures, actions, and access control.
 
 use std::sync::Arc;
 
@@ -87,7 +87,7 @@ async fn a_purge_takes_all_or_one_model_or_one_tier() {
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     let fill = async || {
         for model in ["tiny", "other"] {
-            // Twice, so that rendered answers are there, too.
+            // The second request fills the reply cache.
             vecho.embed(ask(model, &["a", "b"])).await;
             vecho.embed(ask(model, &["a", "b"])).await;
         }
@@ -198,7 +198,7 @@ async fn explain_tells_key_tier_and_age_or_why_not_and_asks_nobody() {
     assert_eq!(stub.calls().len(), calls, "explaining costs nothing");
 }
 
-/// Whatever explain says of a request that passes through, the request itself says too.
+/// Explain reports the same bypass reason as the reply to the request itself.
 #[tokio::test]
 async fn explain_judges_path_and_headers_as_they_are_judged_when_the_request_comes() {
     let stub = Stub::start();

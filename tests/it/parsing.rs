@@ -1,4 +1,4 @@
-//! Requests and answers bent by chance: reading them never panics, never guesses, and means the same when written again.
+//! Mutated requests and answers: parsing never panics, never guesses, and serialising the result preserves its meaning.
 
 use std::collections::BTreeSet;
 
@@ -29,7 +29,7 @@ const ANSWERS: &[&str] = &[
     r#"{"data":[{"embedding":[1],"index":2},{"embedding":[2],"index":0},{"embedding":[3],"index":1}],"model":"","usage":{}}"#,
 ];
 
-/// Pieces that mean something to a reader of JSON or of this format.
+/// Tokens with a meaning in JSON or in this format.
 const PIECES: &[&str] = &[
     "\"",
     "\\",
@@ -70,7 +70,7 @@ const PIECES: &[&str] = &[
     "\u{fffd}",
 ];
 
-/// A body with up to six things wrong with it.
+/// Returns a body with up to six mutations.
 fn bend(dice: &mut Dice, corpus: &[&str]) -> Vec<u8> {
     let mut body = dice.pick(corpus).as_bytes().to_vec();
     for _ in 0..dice.below(7) {
@@ -97,7 +97,7 @@ fn extra_fields() -> BTreeSet<String> {
     ["input_type", "task", "truncate"].map(str::to_owned).into()
 }
 
-/// Whether a request says what a general reader of JSON finds in its body.
+/// Returns true if the parsed request means the same as its body parsed by a general JSON library.
 fn means(request: &EmbedRequest<'_>, body: &Value) -> bool {
     let input = |input: &Input<'_>| match input {
         Input::Text(text) => Value::from(text.as_ref()),
@@ -163,7 +163,7 @@ fn a_bent_answer_is_refused_or_keeps_every_bit() {
     let (mut dice, mut read) = (Dice::new(2), 0);
     for _ in 0..ROUNDS {
         let body = bend(&mut dice, ANSWERS);
-        // Mostly as many as there are items, else next to nothing would be believed.
+        // Usually matches the number of items. Otherwise almost no answer would be accepted.
         let items = String::from_utf8_lossy(&body).matches("\"embedding\":").count();
         let inputs = if dice.percent(80) { items.max(1) } else { 1 + dice.below(3) };
         let dimension = Some(1 + dice.below(3)).filter(|_| dice.percent(30));

@@ -1,4 +1,4 @@
-//! Everything that is not an embeddings request goes through as it is, both ways, while it happens.
+//! Every request that is not an embeddings request passes through unchanged and is streamed in both directions.
 
 use bytes::Bytes;
 use http::{Method, Request};

@@ -1,4 +1,5 @@
-//! Embeddings paths under every base URL: they go up as they would directly, and are cached under one key.
+//! Embeddings paths under every base URL: the upstream path equals that of a direct request, and equivalent paths
+//! share one key.
 
 use serde_json::json;
 
@@ -7,7 +8,7 @@ use crate::harness::front::tiny;
 
 const BODY: &str = r#"{"model":"tiny","input":"a"}"#;
 
-/// The caches of requests to these paths in turn, each of which goes up to the path beside it where it is a miss.
+/// Sends a request to each path and checks its cache status. A miss must reach the upstream at the path beside it.
 async fn assert_paths(base: &str, paths: &[(&str, &str, &str)]) {
     let front = Front::behind(base, &[]).await;
     for (path, cache, upstream) in paths {

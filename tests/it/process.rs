@@ -1,4 +1,4 @@
-//! The process as its supervisor sees it: addresses in the log, two ports, an orderly end.
+//! The process as a supervisor sees it: addresses in the log, two ports, an orderly shutdown.
 
 use serde_json::json;
 

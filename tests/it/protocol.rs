@@ -1,4 +1,4 @@
-//! Requests that HTTP does not allow are refused on both ports, and nothing of them goes up.
+//! Requests that violate HTTP are refused on both ports, and no part of them goes upstream.
 
 use std::net::SocketAddr;
 
@@ -7,10 +7,10 @@ use crate::harness::ops::metric_becomes;
 use crate::harness::scripted::{Act, Scripted, ok};
 use crate::harness::socket::{Socket, exchange};
 
-/// A second request that must never be taken for one where the first is refused.
+/// A second request, sent behind the first one. It must never be handled if the first one is refused.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nhost: localhost\r\n\r\n";
 
-/// vecho in front of a server that answers everything.
+/// Starts vecho with an upstream that answers every request.
 async fn start() -> (Scripted, Inside) {
     let server = Scripted::start(|_| Act::Say(ok("{}"))).await;
     let vecho = Inside::start(&server.base_url(), &[]).await;
@@ -21,7 +21,7 @@ fn ports(vecho: &Inside) -> [SocketAddr; 2] {
     [vecho.public(), vecho.admin()]
 }
 
-/// Sends a request with another one behind it to both ports. Each must answer once, with a 400, and close.
+/// Sends a request followed by another one to both ports. Each port must answer once, with a 400, and close.
 async fn is_refused(request: &str, server: &Scripted, vecho: &Inside) {
     for port in ports(vecho) {
         let answer = exchange(port, format!("{request}{SMUGGLED}")).await;
@@ -130,7 +130,7 @@ async fn lines_of_a_head_are_not_folded_or_broken() {
     }
 }
 
-/// RFC 9112, section 6.1: the transfer coding counts, and the connection is closed.
+/// RFC 9112, section 6.1: the transfer coding overrides the length, and the connection is closed.
 #[tokio::test]
 async fn of_a_length_and_a_transfer_coding_the_coding_counts_and_the_connection_ends() {
     let (server, vecho) = start().await;
@@ -145,7 +145,7 @@ async fn of_a_length_and_a_transfer_coding_the_coding_counts_and_the_connection_
     }
     let arrivals = server.arrivals();
     assert!(arrivals.iter().all(|arrival| !arrival.head.contains("/smuggled")), "{arrivals:?}");
-    // The server takes a chunked body for a request.
+    // The server sees a chunked body as another request.
     let posts: Vec<_> = arrivals.iter().filter(|arrival| arrival.head.starts_with("POST")).collect();
     assert_eq!(posts.len(), 2, "{arrivals:?}");
     for arrival in posts {

@@ -1,8 +1,8 @@
-//! Many callers, an upstream that fails and lies by chance, a clock that jumps, purges in between: whatever happens,
-//! every answer is right or says what it is. Chance follows from a seed.
+//! A randomised test with many callers, an upstream that fails and gives wrong answers at random, clock jumps, and
+//! purges. Every answer must be right or name its degradation. All randomness follows from a seed.
 //!
-//! `VECHO_TEST_SEED` runs one seed instead of the fixed ones, `VECHO_TEST_STEPS` other than the usual number of steps,
-//! and `VECHO_TEST_SEEDS` so many seeds from the first one on.
+//! `VECHO_TEST_SEED` runs one seed instead of the fixed ones, `VECHO_TEST_STEPS` sets the number of steps, and
+//! `VECHO_TEST_SEEDS` sets the number of consecutive seeds from the first one on.
 
 pub(crate) mod dice;
 mod ledger;
@@ -15,7 +15,7 @@ mod world;
 use dice::Dice;
 use world::World;
 
-/// Run every time.
+/// Seeds of every run.
 const SEEDS: &[u64] = &[1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597];
 const STEPS: usize = 30;
 
@@ -31,7 +31,7 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// Says where it happened, whatever it was.
+/// Prints seed and step if the test panics.
 struct Position {
     seed: u64,
     step: usize,

@@ -1,4 +1,4 @@
-//! A real model behind vecho: its vectors arrive bit for bit, whether they were fetched, kept or both.
+//! A real model behind vecho: its vectors arrive bit for bit, whether fetched, cached or mixed in one answer.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -14,7 +14,7 @@ use crate::harness::script::MODEL_SERVER;
 const MODEL: &str = "all-MiniLM-L6-v2";
 const MAX_CHUNKS: usize = 60;
 
-/// The model's server; gone when this is.
+/// The model's server process, killed on drop.
 struct ModelServer {
     child: Child,
     addr: SocketAddr,
@@ -48,7 +48,7 @@ impl Drop for ModelServer {
     }
 }
 
-/// This project's own documentation, a paragraph a chunk.
+/// Returns this project's own documentation, one chunk per paragraph.
 fn chunks() -> Vec<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = [root.to_path_buf(), root.join("docs")];
@@ -76,7 +76,7 @@ async fn embed(base_url: &str, texts: &[String], encoding: &str) -> Answer {
     answer
 }
 
-/// Everything a client reads from an answer, the vectors as bits.
+/// Returns everything that a client reads from an answer, with vectors as bits.
 fn read(answer: &Answer) -> (Vec<Vec<u32>>, Vec<Option<u64>>, Value, Value) {
     let bits = |vector: &Vec<f32>| vector.iter().map(|component| component.to_bits()).collect();
     let body = answer.json();

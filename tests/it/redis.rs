@@ -1,4 +1,4 @@
-//! The tier in Redis, against real servers.
+//! The Redis tier, tested with real servers.
 
 mod cluster;
 mod counts;
@@ -16,14 +16,14 @@ use crate::harness::ops::metric_becomes;
 use crate::harness::redis::Redis;
 use crate::harness::{Inside, Stub, eventually};
 
-/// Whether the tier does not work.
+/// Gauge: 1 if the tier is down.
 const DOWN: &str = r#"vecho_cache_tier_down{tier="redis"}"#;
-/// How often it was asked.
+/// Counter of lookups in the tier.
 const LOOKUPS: &str = r#"vecho_cache_lookup_duration_seconds_count{tier="redis"}"#;
-/// What was not written.
+/// Counter of records that were not written.
 const DROPPED: &str = r#"vecho_cache_dropped_total{tier="redis"}"#;
 
-/// Patient where a test is not about patience.
+/// Long timeouts, for tests that are not about timeouts.
 const SETTINGS: [(&str, &str); 5] = [
     ("redis.timeout", "5s"),
     ("redis.connect_timeout", "5s"),
@@ -32,7 +32,7 @@ const SETTINGS: [(&str, &str); 5] = [
     ("fallback.mode", "error"),
 ];
 
-/// A replica on a Redis, whatever becomes of that.
+/// Starts a replica and does not wait for its Redis.
 async fn started(stub: &Stub, url: &str, settings: &[(&str, &str)]) -> Inside {
     let is_set = |key: &str| settings.iter().any(|(set, _)| *set == key);
     let mut pairs = vec![("redis.url", url)];
@@ -41,7 +41,7 @@ async fn started(stub: &Stub, url: &str, settings: &[(&str, &str)]) -> Inside {
     Inside::start(&stub.base_url(), &pairs).await
 }
 
-/// A replica whose Redis answers.
+/// Starts a replica and waits until its Redis answers.
 async fn replica(stub: &Stub, url: &str, settings: &[(&str, &str)]) -> Inside {
     let replica = started(stub, url, settings).await;
     comes_up(&replica).await;
@@ -56,24 +56,24 @@ async fn goes_down(replica: &Inside) {
     metric_becomes(replica.admin(), DOWN, 1.0).await;
 }
 
-/// What the sources of an answer for these texts are.
+/// Returns the sources of an answer for these texts.
 async fn sources(replica: &Inside, texts: &[&str]) -> String {
     let answer = replica.embed(texts_of(texts)).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.sources().to_owned()
 }
 
-/// Waits until as many records of one space are stored, and the note of which model answered for it.
+/// Waits until this number of records of one space is stored, plus the note that names the space's model.
 async fn stored(redis: &Redis, records: usize) {
     stored_in_all(redis, records + 1).await;
 }
 
-/// The same, with all notes counted as records.
+/// Like [`stored`], with all notes counted as records.
 async fn stored_in_all(redis: &Redis, records: usize) {
     eventually(&format!("{records} records in Redis"), async || redis.records().len() == records).await;
 }
 
-/// What the record of a text is called in Redis, before anything was cleared.
+/// Returns the Redis key of a text's record before the first purge.
 async fn name_of(replica: &Inside, text: &str) -> String {
     let url = format!("http://{}/api/performance/cache/explain", replica.admin());
     let explained = replica.client.post(&url, &texts_of(&[text])).await.json();

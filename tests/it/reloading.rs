@@ -1,4 +1,4 @@
-//! Reading the configuration again: live keys change, bad files change nothing, the rest waits for the next start.
+//! Reloading the configuration: live keys change, invalid files change nothing, and other keys wait for the next start.
 
 use std::time::Duration;
 
@@ -51,7 +51,7 @@ impl Changing {
         metric(self.vecho.admin(), &series).await
     }
 
-    /// Changes the file, asks for it to be read and waits until it was.
+    /// Changes the file, triggers a reload and waits for its result.
     async fn change(&self, text: &str, result: &str) {
         let before = self.reloads(result).await;
         self.write(text);
@@ -180,7 +180,7 @@ async fn a_changed_file_is_read_once() {
     let before = reloads().await;
     changing.write("fallback.mode = 'error'\n");
     eventually("the polled change", async || reloads().await > before).await;
-    // Twenty polls later.
+    // The duration of twenty polls.
     tokio::time::sleep(Duration::from_millis(400)).await;
     let times = reloads().await - before;
     assert!((1.0..=2.0).contains(&times), "once, or twice where the file was read while it was written: {times}");

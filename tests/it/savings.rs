@@ -1,4 +1,4 @@
-//! Tokens and money on the record: by model and namespace, and in all what the answers' own headers said.
+//! Records of tokens and money by model and namespace. Their totals equal the sums of the answers' own headers.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::harness::{Inside, Stub};
 const PRICES: &[(&str, &str)] =
     &[("savings.prices", "tiny=1000000, text-embedding-3-small=20"), ("savings.currency", "EUR")];
 
-/// Billed and saved, as an answer's header has it.
+/// Returns the billed and saved tokens from an answer's header.
 fn header(answer: &Answer) -> [u64; 2] {
     let parts = answer.tokens().strip_prefix("billed=").and_then(|rest| rest.split_once(", saved="));
     let (billed, saved) = parts.unwrap_or_else(|| panic!("two numbers: {}", answer.tokens()));
@@ -27,7 +27,8 @@ fn near(actual: &Value, expected: f64) -> bool {
     actual.as_f64().is_some_and(|actual| (actual - expected).abs() < 1e-9)
 }
 
-/// Hits, misses, repetitions within a request and between requests, rendered answers, models and namespaces.
+/// Sends hits, misses, repetitions within a request and between requests, replies from the reply cache, several
+/// models and several namespaces.
 async fn mixed_run(vecho: &Inside) -> BTreeMap<(&'static str, &'static str), [u64; 2]> {
     let mut told = BTreeMap::new();
     let bodies =

@@ -1,5 +1,5 @@
-//! Who may share a stored vector: nobody but the same credential, everybody behind vecho's own key, or whoever the
-//! upstream has accepted.
+//! Scopes decide which requests may share a stored vector: those with the same credential, all behind vecho's own
+//! key, or those with a credential that the upstream has accepted.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn assert_unauthorized(answer: &Answer) {
     assert!(message.as_str().expect("text").starts_with("Incorrect API key provided"), "{message}");
 }
 
-/// The credentials that the upstream saw, in order.
+/// Returns the credentials that the upstream received, in order.
 fn credentials_seen(front: &Front) -> Vec<String> {
     let calls = front.stub.calls();
     calls.iter().map(|call| call.header("authorization").unwrap_or("none").to_owned()).collect()
@@ -205,14 +205,14 @@ async fn in_the_shared_scope_a_joiner_does_not_inherit_the_refusal_of_another_ke
     assert_eq!(joiner.await.expect("it must end").vectors(), tiny(&["a", "own"]));
 }
 
-/// An answer that is held first, with words that speak of one account.
+/// Returns an error answer that is held first. Its message names one account.
 fn held_words(code: u16, account: &str) -> Behaviour {
     let body = json!({"error": {"message": account, "type": "x", "param": null, "code": null}}).to_string();
     Behaviour::All(vec![Behaviour::Gate, Behaviour::Status { code, headers: Vec::new(), body }])
 }
 
-/// Two requests with accepted keys, the second of which joins the first one's fetch and has a text of its own. Their calls
-/// end as told.
+/// Sends two requests with accepted keys. The second one joins the first one's fetch and also has a text of its own.
+/// Their calls end as given.
 async fn lead_and_joiner(front: &Front, ends: [Behaviour; 2]) -> [Answer; 2] {
     for key in ["sk-one", "sk-two"] {
         ask_as(front, key, "warm").await;
@@ -338,7 +338,7 @@ async fn the_headers_that_choose_who_answers_keep_entries_apart() {
         let sent_to = |provider: &str| ask(&front, "a").header("x-provider", provider);
         assert_eq!(ask(&front, "a").send().await.cache(), "miss", "{settings:?}");
         for provider in ["one", "two"] {
-            // Three times, so that vectors and rendered answers are both tried.
+            // The third request tests the reply cache, the second one the stored vectors.
             for cache in ["miss", "hit", "hit"] {
                 assert_eq!(sent_to(provider).send().await.cache(), cache, "{provider} {settings:?}");
             }

@@ -1,4 +1,4 @@
-//! Sockets: who is kept waiting, who is turned away, and how a server ends.
+//! The server's sockets: waiting connections, refused connections, and shutdown.
 
 mod drain;
 mod harness;

@@ -1,4 +1,4 @@
-//! Stopping: readiness first, then the port, then what is under way, the ops port last; and nothing longer than asked.
+//! Shutdown order: readiness, public port, requests in flight, ops port. No step takes longer than configured.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ fn url(vecho: &Vecho) -> String {
     format!("{}/embeddings", vecho.base_url())
 }
 
-/// Sends a request on a connection of its own and does not wait for the answer.
+/// Sends a request on a new connection and does not wait for the answer.
 async fn begin(vecho: &Vecho, text: &str) -> Socket {
     let body = ask(text).to_string();
     let mut socket = Socket::connect(vecho.public()).await;
@@ -62,7 +62,7 @@ async fn a_paid_fetch_whose_caller_is_gone_lands_before_the_end() {
     drop(gone);
     vecho.signal("TERM");
     stops_accepting(&vecho).await;
-    // Nothing else is left to wait for: would the fetch not be waited for, the ops port would be gone by now.
+    // The fetch is the only work left. Without waiting for it, vecho would have closed the ops port by now.
     for _ in 0..20 {
         assert_eq!(Client::new().get(&vecho.ops_url("/livez")).await.status, 200);
     }
@@ -114,7 +114,7 @@ async fn an_idle_process_stops_at_once_although_clients_keep_connections() {
     assert_eq!(idle.read_to_end().await, "");
 }
 
-/// An upgraded connection that has carried something already.
+/// Opens an upgraded connection that has already carried data.
 async fn tunnel(vecho: &Vecho) -> Socket {
     let mut socket = Socket::connect(vecho.public()).await;
     let head = "GET /v1/realtime HTTP/1.1\r\nhost: x\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n";

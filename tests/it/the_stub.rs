@@ -1,4 +1,4 @@
-//! The stub upstream keeps the contract that every other test relies on.
+//! Tests of the stub upstream's contract, on which all other tests rely.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,5 @@
-//! TLS on both sides: an upstream with a root of its own, the public port of the real binary, bad files, taken ports.
+//! TLS on both sides: an upstream with a private root certificate, the public port of the real binary, bad files,
+//! occupied ports.
 
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
@@ -13,7 +14,7 @@ fn ask(text: &str) -> Value {
     json!({"model": "tiny", "input": text})
 }
 
-/// No repetition and no fallback.
+/// Disables retries and the fallback.
 const PLAIN: [(&str, &str); 2] = [("retry.max_attempts", "1"), ("fallback.mode", "error")];
 
 #[tokio::test]
@@ -80,7 +81,7 @@ async fn the_public_port_of_the_binary_speaks_tls_and_changes_its_certificate_wh
     assert!(send(vecho.public(), &old, request()).await.is_none());
 }
 
-/// Runs the binary to its end with further arguments; what it says and how it ends.
+/// Runs the binary with further arguments until it exits, and returns its exit code and output.
 fn run(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Vecho::command(environment);
     command.args(arguments).stderr(Stdio::piped());

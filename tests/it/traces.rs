@@ -1,4 +1,4 @@
-//! Traces, as a collector sees them.
+//! Traces, as a collector receives them.
 
 mod delivery;
 mod documentation;

@@ -1,4 +1,4 @@
-//! What goes up with a call: whose credential, which headers; and what comes down of a very large answer.
+//! Upstream calls: their credential and headers, and very large answers.
 
 use serde_json::{Value, json};
 
@@ -120,19 +120,19 @@ async fn two_halves_of_one_request_never_share_an_idempotency_key() {
     assert!(stub.embedding_calls().iter().all(|call| call.header("idempotency-key").is_none()));
 }
 
-/// A figure of the kernel about a process's memory.
+/// Returns one of the kernel's figures for a process's memory, in bytes.
 fn memory_bytes(id: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).expect("the process runs");
     let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells it");
     line.trim_start_matches(':').trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
 }
 
-/// A quarter of the largest answer there is: floats of the longest vectors for a quarter of a full request.
+/// A quarter of the largest possible answer: floats of the longest vectors for a quarter of a full request.
 #[tokio::test]
 async fn a_very_large_answer_is_right_and_is_written_while_it_is_sent() {
     const TEXT_BYTES: u64 = 512 * 3072 * 11;
     let stub = Stub::start();
-    // Too little room for the finished body, as it would be for the largest at the default.
+    // The reply cache is too small for the finished body. At the default size, the same is true of the largest answer.
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_CACHE_ANSWERS_PERCENT", "1")]);
     let inputs: Vec<String> = (0..512).map(|number| format!("w{number}")).collect();
     let body = json!({"model": "text-embedding-3-large", "input": inputs});
@@ -144,7 +144,7 @@ async fn a_very_large_answer_is_right_and_is_written_while_it_is_sent() {
     assert!(miss.vectors() == expected, "every component of every vector is right");
     let grown = memory_bytes(vecho.id(), "VmHWM") - start;
     assert!(grown < 3 * TEXT_BYTES, "{} MiB for {} MiB of text", grown >> 20, TEXT_BYTES >> 20);
-    // The first count of tokens loads the tokenizer, which is no part of an answer.
+    // The first token count loads the tokenizer. Its memory is not part of an answer.
     Client::new().post(&url, &json!({"model": "text-embedding-3-large", "input": "w0"})).await;
     std::fs::write(format!("/proc/{}/clear_refs", vecho.id()), "5").expect("the peak can be reset");
     let before = memory_bytes(vecho.id(), "VmHWM");

@@ -1,4 +1,4 @@
-//! `usage` is what the upstream would have said, hit or miss; the header tells what was billed of it and what saved.
+//! `usage` equals the upstream's figure on hits and misses. The header splits it into billed and saved tokens.
 
 use serde_json::{Value, json};
 
@@ -20,14 +20,14 @@ fn counted(texts: &[&str]) -> u64 {
     texts.iter().map(|text| tokens(*text) as u64).sum()
 }
 
-/// Billed and saved.
+/// Returns the billed and the saved tokens.
 fn header(answer: &Answer) -> (u64, u64) {
     let parts = answer.tokens().strip_prefix("billed=").and_then(|rest| rest.split_once(", saved="));
     let (billed, saved) = parts.unwrap_or_else(|| panic!("two numbers: {}", answer.tokens()));
     (billed.parse().expect("a number"), saved.parse().expect("a number"))
 }
 
-/// What the upstream itself says about this body.
+/// Returns the usage that the upstream itself reports for this body.
 async fn upstream_usage(front: &Front, body: &Value) -> u64 {
     Client::new().post(&format!("{}/embeddings", front.stub.base_url()), body).await.usage()
 }
@@ -107,7 +107,7 @@ async fn a_repeated_input_is_reported_as_often_as_it_stands_and_billed_once() {
         let (long, short) = (TEXTS[0], TEXTS[1]);
         let body = asked(model, &json!([long, short, long, long]));
         let (once, again) = (counted(&[long, short]), counted(&[long, long]));
-        // With apportioned shares the split between the two is an estimate, but for a text of each alone.
+        // A shared call makes the split between the two texts an estimate, so each text is first requested alone.
         for text in [long, short] {
             front.ask(&asked(model, &json!(text))).await;
         }
@@ -140,7 +140,7 @@ async fn a_repeated_new_input_is_billed_once_where_the_sum_of_the_call_is_all_th
 #[tokio::test]
 async fn repetitions_that_went_up_with_the_callers_own_request_are_billed() {
     let front = Front::start().await;
-    // What vecho writes for two equal inputs has one of them, and is answered with a page.
+    // For two equal inputs, vecho's own call contains the input once. The stub answers that call with an HTML page.
     front.stub.when(|call| call.inputs().len() == 1, Behaviour::Garbage);
     let twice = 2 * counted(&TEXTS[..1]);
     let miss = front.ask(&asked(SMALL, &json!([TEXTS[0], TEXTS[0]]))).await;
@@ -155,7 +155,7 @@ async fn repetitions_that_went_up_with_the_callers_own_request_are_billed() {
 async fn requests_whose_misses_were_merged_report_their_own_tokens() {
     let front = Front::with(&[("upstream.max_concurrent", "1")]).await;
     let eight = ["1", "2", "3", "4", "5", "6", "7", "8"];
-    // After this answer calls of sixteen may be merged.
+    // After this answer, calls of up to sixteen texts may be merged.
     front.ask(&asked(SMALL, &json!(eight))).await;
     front.stub.next(Behaviour::Gate);
     let blocker = front.post(asked("blocker", &json!("b")).to_string()).send_meanwhile();

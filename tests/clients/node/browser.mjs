@@ -1,4 +1,4 @@
-// A headless Chromium on the dashboard, which takes down whatever goes wrong in it.
+// A headless Chromium that opens the dashboard and records all errors of the page.
 
 import { execFileSync } from "node:child_process";
 import { chromium } from "playwright-core";
@@ -13,11 +13,11 @@ const FLAGS = [
   "--disable-background-networking",
   "--disable-component-update",
   "--disable-sync",
-  // A name that is not of this machine, for the page as somebody else would open it; nothing else can be resolved.
+  // A name that does not belong to this machine, to open the page as from another host. No other name resolves.
   "--host-resolver-rules=MAP vecho.test 127.0.0.1, MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
 ];
 
-/** Where Chromium is; fails with what to do where it is not. */
+/** Returns the path of Chromium, or throws an error that names the setup script. */
 function program() {
   try {
     return execFileSync("sh", ["-c", "command -v chromium"], { encoding: "utf8" }).trim();
@@ -26,7 +26,7 @@ function program() {
   }
 }
 
-/** Waits until `condition` gives something that is not false, and gives that. */
+/** Waits until `condition` returns a truthy value, and returns that value. */
 export async function until(what, condition) {
   for (const end = Date.now() + DEADLINE_MS; ; ) {
     const found = await condition();
@@ -36,9 +36,9 @@ export async function until(what, condition) {
   }
 }
 
-/** One browser; `complaints` and `elsewhere` fill while its pages live. */
+/** Starts a browser. `complaints` collects errors of its pages, `elsewhere` requests to other hosts. */
 export async function launch() {
-  // Playwright gives each launch a folder of its own for what a user would keep.
+  // Playwright creates a new folder with user data for each launch.
   const browser = await chromium.launch({ executablePath: program(), headless: true, args: FLAGS });
   const [complaints, elsewhere] = [[], []];
   const open = async (url, options = {}) => {
@@ -62,16 +62,16 @@ async function watch(page, origin, { complaints, elsewhere }) {
   });
 }
 
-/** Waits until the page says so of its connection. */
+/** Waits until the page shows this state of its connection. */
 export const linked = (page, link) => page.waitForSelector(`body[data-link="${link}"]`, { timeout: DEADLINE_MS });
 
 export const text = (page, selector) => page.locator(selector).innerText();
 
-/** The machine-readable values of all figures below `selector`, in order. */
+/** Returns the machine-readable values of all figures below `selector`, in order. */
 export const values = (page, selector) =>
   page.locator(`${selector} data`).evaluateAll((all) => all.map(({ value }) => Number(value)));
 
-/** How many points a chart's line, or the upper edge of its surface, has; `flat` whether all lie on one level. */
+/** Returns the number of points of a chart's line or upper edge. `flat` is true if all have the same height. */
 export const drawn = (page, chart, series) =>
   page.locator(`#${chart} path.c-${series}`).evaluate((path) => {
     const levels = [...(path.getAttribute("d") ?? "").matchAll(/[ML][-\d.]+ ([-\d.]+)/g)].map(([, y]) => Number(y));

@@ -1,4 +1,4 @@
-// What every client script for Node shares: where to send, how to script the upstream, how to write the answers down.
+// Shared parts of the client scripts for Node: addresses, control of the upstream, and output.
 
 export const { BASE_URL, CONTROL_URL } = process.env;
 export const KEY = "sk-test";
@@ -16,7 +16,7 @@ async function inputsSent() {
   return calls.reduce((sum, call) => sum + call.inputs, 0);
 }
 
-/** Runs the sequence twice and prints it, with what the cacheable part of each round sent upstream. */
+/** Runs the sequence twice and prints it, with the inputs that the cacheable part of each round sent upstream. */
 export async function twoRounds(cacheable, rest) {
   const rounds = [];
   const cacheable_inputs_sent = [];

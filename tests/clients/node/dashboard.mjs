@@ -1,4 +1,4 @@
-// What somebody sees and does on the dashboard, written down as one JSON document.
+// Prints what a user sees and does on the dashboard, as one JSON document.
 
 import { spawn } from "node:child_process";
 import { mkdir } from "node:fs/promises";
@@ -16,7 +16,7 @@ async function embed(input, { model = TINY, headers = {}, extra = {} } = {}) {
   return answer.status;
 }
 
-/** Texts of which every other one was asked before, in requests of several sizes. */
+/** Sends requests of several sizes. Every second request repeats texts of the one before. */
 async function load(requests, name = "load") {
   for (let number = 0; number < requests; number += 1) {
     const texts = Array.from({ length: 1 + (number % 5) }, (_, index) => `${name} ${Math.floor(number / 2)} ${index}`);
@@ -39,7 +39,7 @@ const shown = async (page) => {
   return Object.fromEntries(figures);
 };
 
-/** Waits until the page has heard of everything that has happened. */
+/** Waits until the page shows all requests so far. */
 async function caughtUp(page) {
   return until("the page to show as many requests as there were", async () => {
     const now = await stats();
@@ -58,7 +58,7 @@ const charts = async (page) => ({
   memory: await drawn(page, "memory", "plain"),
 });
 
-/** The charts once the last load has become a sample. */
+/** Waits until the last load is part of a sample, and returns the charts. */
 const moved = (page) => until("the charts to move", async () => {
   const now = await charts(page);
   return !now.sources.flat && !now.requests.flat && now;
@@ -141,7 +141,7 @@ async function actions({ open }) {
   return report;
 }
 
-/** A purge that waits, and that a tier cannot be told. */
+/** A purge that is delayed and then cannot reach a tier. */
 async function pending({ open }) {
   const page = await open(OPS_URL);
   await linked(page, "live");
@@ -166,14 +166,14 @@ async function outage({ open }) {
   await embed("known");
   const calm = { hidden: await page.locator("#banner").isHidden(), title: await page.title() };
   await upstream({ behaviour: "hang_up" });
-  // The first one fails by itself; from the second on the upstream counts as unavailable.
+  // The first one fails by its own call. From the second one on, the upstream counts as unavailable.
   for (let number = 0; number < 5; number += 1) await embed(`unknown ${number}`);
   for (let number = 0; number < 400; number += 1) await embed("known");
   await page.waitForSelector('#banner [data-level="error"]');
   await until("all warnings", async () => (await text(page, "#banner")).includes("breaker"));
   await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
   const inView = await page.locator("#banner .warning").first().evaluate((warning) => warning.getBoundingClientRect().top >= 0);
-  // Four mocks beside hundreds of hits are a hundredth of them.
+  // Four mocks are one percent of hundreds of hits.
   const mockHeight = await until("the mocks to be drawn", () => page.locator("#sources path.c-mock").evaluate((path) => path.getBBox().height));
   const sources = await page.locator("#sources svg").getAttribute("aria-label");
   const standIns = await page.locator("#stand-ins .standin-mock").count();
@@ -183,7 +183,7 @@ async function outage({ open }) {
   return { mockHeight, sources, standIns, incident, mocks, upstreamCalls, calm, banner: await text(page, "#banner"), inView, title: await page.title(), breaker: await text(page, "#breaker"), health: await text(page, "#health") };
 }
 
-/** The process ends without a word. */
+/** The process is killed and sends no final event. */
 async function gone({ open }) {
   const page = await open(OPS_URL);
   await linked(page, "live");
@@ -248,7 +248,7 @@ async function token({ open }) {
   return { locked, refused, done, kept };
 }
 
-/** Another process on the ops port of the one that has ended; it goes with this one, however that ends. */
+/** Starts another process on the ops port of the one that has exited. It is killed when this script exits. */
 function startAgain() {
   const flags = ["--listen", "127.0.0.1:0", "--admin-listen", new URL(OPS_URL).host, "--upstream", "mock:"];
   const next = spawn(VECHO, flags, { env: { VECHO_DISK_ENABLED: "false" }, stdio: "ignore" });
@@ -265,12 +265,12 @@ async function restart({ open }) {
   const before = await charts(page);
   relay.cut();
   await linked(page, "reconnecting");
-  // It fades, so it takes a moment until it looks so.
+  // The opacity changes by a transition, so this takes a moment.
   const dims = () => page.locator(".tiles").evaluate((tiles) => Number(getComputedStyle(tiles).opacity) < 1);
   const dimmed = await until("what is not of now to look so", dims);
   relay.to(OPS_URL);
   await linked(page, "live");
-  // A request under way keeps it draining for as long as the page needs to hear of it.
+  // A request in flight keeps the process draining until the page receives the event.
   await upstream({ behaviour: "delay", ms: 6000 });
   const slow = embed("slow").catch(() => null);
   await until("the slow request to arrive", async () => (await state()).upstream.in_flight === 1);
@@ -299,7 +299,7 @@ async function keyboard({ open }) {
   const crossed = await page.locator(".cross").evaluateAll((all) => all.filter((cross) => cross.getAttribute("d")).length);
   await page.keyboard.press("Escape");
   const cleared = await text(page, "#moment");
-  // Whatever can be used has a name and can be reached.
+  // Every interactive element must have a name and be reachable by keyboard.
   const nameless = await page.locator("button, a[href], input, select, svg, [tabindex='0']").evaluateAll((all) =>
     all.filter((node) => !(node.getAttribute("aria-label") || node.textContent.trim() || node.labels?.length || node.closest("[aria-hidden], dialog:not([open])"))).map(({ outerHTML }) => outerHTML));
   await page.locator("#purge button").focus();
@@ -311,7 +311,7 @@ async function keyboard({ open }) {
   return { read, moment, crossed, cleared, nameless, focus, charts: await page.locator(".plot").count() };
 }
 
-/** One screenshot of each page in each theme; and what theme and width do. */
+/** Takes a screenshot of each page in each theme, and reports the effects of theme and width. */
 async function shots(pages, name) {
   const report = [];
   for (const page of pages) {

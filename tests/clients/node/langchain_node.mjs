@@ -1,4 +1,4 @@
-// What an application gets from LangChain.js's OpenAIEmbeddings, written down as one JSON document.
+// Prints the results of LangChain.js's OpenAIEmbeddings in an application, as one JSON document.
 
 import { OpenAIEmbeddings } from "@langchain/openai";
 

@@ -1,4 +1,4 @@
-// What an application gets from the openai package for Node, written down as one JSON document.
+// Prints the results of the openai package for Node in an application, as one JSON document.
 
 import OpenAI from "openai";
 
@@ -66,7 +66,7 @@ async function passed() {
     stream,
     chat: chat.choices[0].message.content,
     models,
-    // Half of a surrogate pair: legal in JSON, in no UTF-8 text, and sent by applications that cut strings.
+    // Half of a surrogate pair is legal in JSON and illegal in UTF-8. Applications that cut strings send it.
     lone_surrogate: await embed({ model: TINY, input: "cut here \ud83d" }),
   };
 }

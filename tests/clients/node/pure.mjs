@@ -1,8 +1,8 @@
-// What the dashboard's modules without a page make of figures, written down as one JSON document.
+// Prints the results of the dashboard's modules that need no page, as one JSON document.
 
 import { readFile } from "node:fs/promises";
 
-/** A module of the page; they have no package that says what they are, so they are loaded by what they contain. */
+/** Loads a module of the page from its source, because no package file declares these files as modules. */
 async function load(name) {
   const source = await readFile(`${process.env.MODULES}/${name}`);
   return import(`data:text/javascript;base64,${source.toString("base64")}`);

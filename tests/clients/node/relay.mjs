@@ -1,4 +1,4 @@
-// A port that stays while what is behind it goes and comes back.
+// A relay that keeps its port while the server behind it stops and starts again.
 
 import net from "node:net";
 
@@ -19,7 +19,7 @@ export class Relay {
     this.#target = Number(new URL(url).port);
   }
 
-  /** Ends every connection; later ones end at once. */
+  /** Closes every connection. Later ones are closed at once. */
   cut() {
     this.#target = null;
     for (const socket of this.#open) socket.destroy();

@@ -1,4 +1,4 @@
-// What an application gets from the Vercel AI SDK, written down as one JSON document.
+// Prints the results of the Vercel AI SDK in an application, as one JSON document.
 
 import { createOpenAI } from "@ai-sdk/openai";
 import { createOpenAICompatible } from "@ai-sdk/openai-compatible";

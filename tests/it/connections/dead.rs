@@ -1,4 +1,4 @@
-//! Kept connections that turn out dead, or that hold bytes of another answer.
+//! Kept-alive connections that are closed by the upstream, or that contain bytes of another answer.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use crate::harness::Inside;
 use crate::harness::client::{Client, raw};
 use crate::harness::scripted::{Act, Arrival, Scripted, ok, one_vector};
 
-/// Answers the first request of each connection and ends the connection as the second one arrives.
+/// Answers the first request of each connection and closes or resets the connection on the second one.
 fn once_per_connection(arrival: &Arrival) -> Act {
     match (arrival.number, arrival.head.contains("/embeddings")) {
         (0, true) => Act::Say(one_vector(0.25)),
@@ -101,7 +101,7 @@ async fn a_request_on_a_new_connection_is_not_repeated() {
     assert_eq!(server.arrivals().len(), 1);
 }
 
-/// A second answer that arrives late on a connection of the one kind can then never be read by the other.
+/// With separate connections, a late second answer to one kind of request can never be read as an answer to the other.
 #[tokio::test]
 async fn embeddings_calls_and_pass_through_requests_share_no_connection() {
     let server = Scripted::start(|arrival| {

@@ -1,4 +1,4 @@
-//! Interim answers, and bytes that come behind an answer.
+//! Interim answers, and bytes that follow an answer.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ use crate::harness::scripted::{Act, Scripted, ok, one_vector};
 const HINTS: &str = "HTTP/1.1 103 Early Hints\r\nlink: </style.css>\r\n\r\n";
 const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 
-/// No repetition and no fallback.
+/// Disables retries and the fallback.
 const PLAIN: [(&str, &str); 2] = [("retry.max_attempts", "1"), ("fallback.mode", "error")];
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! How long connections to the upstream are used, and keepalive on both sides.
+//! Lifetime of connections to the upstream, and keepalive on both sides.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -72,7 +72,7 @@ async fn a_download_goes_on_when_its_connection_becomes_old() {
     assert!(body.frame().await.is_none());
 }
 
-/// True if the kernel runs a keepalive timer of at most 15 s for each socket with this peer.
+/// Returns true if the kernel runs a keepalive timer of at most 15 s for each socket with this peer.
 fn is_kept_alive(peer: SocketAddr) -> bool {
     let SocketAddr::V4(peer) = peer else { return false };
     let address = u32::from_le_bytes(peer.ip().octets());
@@ -81,7 +81,7 @@ fn is_kept_alive(peer: SocketAddr) -> bool {
     let fields = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let timers: Vec<String> =
         fields.filter(|line| line[2] == wanted && line[3] == "01").map(|line| line[5].to_owned()).collect();
-    // Timer 2 is keepalive; its time is in hundredths of a second.
+    // Timer 2 is keepalive. Its time is in hundredths of a second.
     let is_short = |left: &str| u64::from_str_radix(left, 16).is_ok_and(|left| left <= 1_500);
     !timers.is_empty() && timers.iter().all(|timer| timer.strip_prefix("02:").is_some_and(is_short))
 }

@@ -1,4 +1,4 @@
-//! Heads of answers that other clients read.
+//! Unusual heads of answers that other HTTP clients accept.
 
 use serde_json::json;
 

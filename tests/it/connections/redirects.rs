@@ -1,4 +1,4 @@
-//! Redirects of the upstream: followed once for embeddings, mapped for requests that pass through.
+//! Redirects of the upstream: embeddings calls follow one; requests that pass through get a rewritten `location`.
 
 use http::Method;
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Requests and answers that do not pass, and the errors that say why.
+//! Requests and answers that cannot be forwarded, and the errors that name the reason.
 
 use serde_json::json;
 

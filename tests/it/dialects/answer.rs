@@ -8,21 +8,21 @@ use serde_json::{Value, json};
 use super::received::Received;
 use crate::harness::stub::{Input, Space, tokens};
 
-/// Members that do not shape a vector, or that [`Draft::new`] reads by itself.
+/// Members that do not shape a vector, or that [`Draft::new`] handles explicitly.
 const NEUTRAL: [&str; 8] =
     ["model", "input", "encoding_format", "user", "dimensions", "output_dimension", "drop_params", "messages"];
 
-/// The items that carry `index`.
+/// The items that have an `index`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Indices {
     All,
-    /// All but the first: a zero is the default value of the server's serialiser.
+    /// All but the first, because the server's serialiser omits the default value zero.
     NotZero,
     /// No item.
     Absent,
 }
 
-/// An answer before it is written.
+/// An answer before it is serialised.
 pub(crate) struct Draft {
     pub(crate) space: Space,
     pub(crate) model: String,
@@ -39,7 +39,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// The answer of a server that understands every member and lets it shape the vector.
+    /// Returns the answer of a server that accepts every member and lets it shape the vector.
     pub(crate) fn new(received: &Received) -> Self {
         let model = received.model().unwrap_or("default").to_owned();
         let dimensions = received.member("dimensions").or_else(|| received.member("output_dimension"));
@@ -59,7 +59,7 @@ impl Draft {
         }
     }
 
-    /// The vectors in the order of the inputs.
+    /// Returns the vectors in the order of the inputs.
     pub(crate) fn vectors(&self) -> Vec<Vec<f32>> {
         self.inputs.iter().map(|input| self.space.vector(input)).collect()
     }
@@ -104,12 +104,12 @@ impl Draft {
     }
 }
 
-/// Tokens of one input: OpenAI's count and two, as a server with special tokens of its own counts.
+/// Returns the token count of one input: OpenAI's count plus two, as on servers that add special tokens.
 pub(crate) fn count(input: &Input) -> usize {
     tokens(input.clone()) + 2
 }
 
-/// Members that shape the vector, by name.
+/// Returns the members that shape the vector, in the order of their names, with their values.
 fn extras(received: &Received) -> String {
     let mut extras = String::new();
     let shaping = received.members.iter().filter(|(name, value)| !NEUTRAL.contains(&name.as_str()) && !value.is_null());

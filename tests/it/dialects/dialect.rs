@@ -1,4 +1,4 @@
-//! A server dialect: its path, its refusals, the form of its answers. Composed from the parts in `quirks.rs`.
+//! A server dialect: its path, its refusals, and the form of its answers. It is composed from the parts in `quirks.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,63 +8,63 @@ use serde_json::{Value, json};
 use super::answer::Draft;
 use super::received::Received;
 
-/// Refuses a request, or lets it through.
+/// Refuses or accepts a request.
 pub(crate) type Check = Arc<dyn Fn(&Received) -> Result<(), Fault> + Send + Sync>;
 
-/// Changes an answer before it is written.
+/// Changes an answer before it is serialised.
 pub(crate) type Change = Arc<dyn Fn(&Received, &mut Draft) + Send + Sync>;
 
-/// Time that the server takes for a request.
+/// Processing time of the server for a request.
 pub(crate) type Pace = Arc<dyn Fn(&Received) -> Duration + Send + Sync>;
 
 /// A failure of the server, in place of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// A status with this message, in the error shape of the dialect.
+    /// A status with this message, in the error format of the dialect.
     Status(u16, String),
     /// Closes the connection without a byte.
     HangUp,
 }
 
-/// One peculiarity of the transport.
+/// A peculiarity of the transport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// Answers are compressed with gzip, asked or not.
+    /// Compresses every answer with gzip, even if the client does not accept it.
     PacksAnswers,
-    /// The connection is closed as its second request arrives.
+    /// Closes the connection when its second request arrives.
     ClosesKept,
-    /// One request at a time.
+    /// Handles one request at a time.
     Serial,
-    /// Repeated slashes count as one, and one at the end as none.
+    /// Treats repeated slashes as one, and ignores a trailing slash.
     MergesSlashes,
-    /// This path is redirected to the right one with this status.
+    /// Redirects this path to the right one with this status.
     Moved(&'static str, u16),
 }
 
-/// One server dialect.
+/// A server dialect.
 #[derive(Clone)]
 pub(crate) struct Dialect {
     pub(crate) name: &'static str,
     /// The difference from OpenAI, in one sentence.
     pub(crate) differs: &'static str,
-    /// The path of its base URL.
+    /// The path of the base URL.
     pub(crate) base: &'static str,
-    /// The path of its embeddings, with the query that it asks for.
+    /// The path of the embeddings route, with its required query.
     pub(crate) path: &'static str,
     pub(crate) model: &'static str,
-    /// The header that carries the credential; none where it asks for no key.
+    /// The header with the credential. `None` if the server requires no key.
     pub(crate) key_header: Option<&'static str>,
     pub(crate) errors: fn(u16, &str) -> Value,
     pub(crate) checks: Vec<Check>,
     pub(crate) changes: Vec<Change>,
     pub(crate) pace: Option<Pace>,
     pub(crate) transport: Vec<Transport>,
-    /// Its base64 does not hold f32, so that its vectors depend on how they are asked for.
+    /// True if base64 does not hold f32, which makes the vectors depend on the requested encoding.
     pub(crate) garbles: bool,
 }
 
 impl Dialect {
-    /// A server that differs from OpenAI in nothing but its address and its model.
+    /// Returns a server that differs from OpenAI only in its address and its model.
     pub(crate) fn new(name: &'static str, base: &'static str, path: &'static str) -> Self {
         Self {
             name,
@@ -82,7 +82,7 @@ impl Dialect {
         }
     }
 
-    /// One that serves `/v1/embeddings`.
+    /// Returns a server that serves `/v1/embeddings`.
     pub(crate) fn v1(name: &'static str) -> Self {
         Self::new(name, "/v1", "/v1/embeddings")
     }
@@ -131,7 +131,7 @@ impl Dialect {
         self.transport.contains(&oddity)
     }
 
-    /// The status with which this path is redirected, if it is.
+    /// Returns the status of the redirect from this path, if there is one.
     pub(crate) fn redirects(&self, path: &str) -> Option<u16> {
         self.transport.iter().find_map(|oddity| match oddity {
             Transport::Moved(from, status) if *from == path => Some(*status),
@@ -139,13 +139,13 @@ impl Dialect {
         })
     }
 
-    /// Returns the answer to a request, or the first fault that a check finds.
+    /// Returns the answer to a request, or the first fault that a check reports.
     pub(crate) fn answer(&self, received: &Received) -> Result<Draft, Fault> {
         self.checks.iter().try_for_each(|check| check(received))?;
         Ok(self.draft(received))
     }
 
-    /// Its answer, whatever the checks find.
+    /// Returns the answer to a request without running the checks.
     pub(crate) fn draft(&self, received: &Received) -> Draft {
         let mut draft = Draft::new(received);
         self.changes.iter().for_each(|change| change(received, &mut draft));
@@ -153,18 +153,18 @@ impl Dialect {
     }
 }
 
-/// A fault with a status and a message.
+/// Returns a fault with a status and a message.
 pub(crate) fn refuse(status: u16, message: impl Into<String>) -> Result<(), Fault> {
     Err(Fault::Status(status, message.into()))
 }
 
-/// OpenAI's error envelope.
+/// Returns OpenAI's error envelope.
 pub(crate) fn envelope(status: u16, message: &str) -> Value {
     let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
     json!({"error": {"message": message, "type": kind, "param": null, "code": null}})
 }
 
-/// An error of a server on `FastAPI`.
+/// Returns an error of a server on `FastAPI`.
 pub(crate) fn detail(_: u16, message: &str) -> Value {
     json!({ "detail": message })
 }

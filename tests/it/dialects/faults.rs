@@ -1,5 +1,5 @@
-//! Failures reach only their cause: texts that a server chokes on, models that are sick, servers that are slow or that
-//! refuse large calls. All with the default configuration.
+//! Isolation of failures: texts that a server fails on, models that are down, slow servers, and servers that refuse
+//! large calls. A failure must affect only the requests that cause it. All tests use the default configuration.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use super::received::Received;
 use super::verdict::{shown, word};
 use crate::harness::eventually;
 
-/// The failure of a model that does not answer.
+/// The failure of a model that is down.
 type Sickness = fn(&Received) -> Result<(), Fault>;
 
 const CHOKES: (u16, &str) = (500, "input is too large to process. increase the physical batch size");
 
 const ONE_AT_A_TIME: (&str, &str) = ("upstream.max_concurrent", "1");
 
-/// A server that fails with this status on texts with the word `poison`.
+/// Returns a server that fails with this status on texts with the word `poison`.
 fn poisoned_by(status: u16, message: &'static str) -> Dialect {
     Dialect::v1("poisoned").check(quirks::fails_at("poison", status, message))
 }
@@ -29,12 +29,12 @@ fn choking() -> Dialect {
     poisoned_by(CHOKES.0, CHOKES.1)
 }
 
-/// A server that closes the connection on texts with the word `poison`.
+/// Returns a server that closes the connection on texts with the word `poison`.
 fn hanging_up() -> Dialect {
     Dialect::v1("hangs up").check(|received| if received.mentions("poison") { Err(Fault::HangUp) } else { Ok(()) })
 }
 
-/// A gateway with a model that does not answer.
+/// Returns a gateway with one model that is down.
 fn gateway(check: Sickness) -> Dialect {
     Dialect::v1("gateway")
         .check(move |received| if received.model() == Some("sick") { check(received) } else { Ok(()) })
@@ -257,7 +257,7 @@ async fn a_call_that_outlasts_its_request_goes_on_and_is_stored() {
     assert_eq!((word(&stored), front.server.count()), ("hit", 1));
 }
 
-/// Refuses more inputs than this in words that name no limit.
+/// Returns a server that refuses more inputs than this, with a message that names no limit.
 fn limited(most: usize, status: u16) -> Dialect {
     Dialect::v1("limited")
         .errors(detail)

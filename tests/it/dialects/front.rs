@@ -1,4 +1,4 @@
-//! vecho in front of a dialect's server, for tests that are no row of the matrix.
+//! vecho in front of a dialect's server, for tests that are not rows of the matrix.
 
 use futures_util::future::join_all;
 use http::Method;
@@ -28,7 +28,7 @@ impl Front {
         Self { server, app, client: Client::new() }
     }
 
-    /// Asks for texts; a single one goes as a text, several as a list.
+    /// Requests texts. A single text is sent as a string, several as a list.
     pub(crate) async fn ask(&self, model: &str, texts: &[String]) -> Answer {
         self.send(&body(model, texts)).await
     }
@@ -37,12 +37,12 @@ impl Front {
         self.send_bytes(&body.to_string()).await
     }
 
-    /// Sends a body as it is written.
+    /// Sends a body exactly as written.
     pub(crate) async fn send_bytes(&self, body: &str) -> Answer {
         self.client.send(self.request(body)).await.expect("vecho answers")
     }
 
-    /// Sends it while the test goes on.
+    /// Sends a body in a task and returns its handle.
     pub(crate) fn send_meanwhile(&self, body: &Value) -> JoinHandle<Answer> {
         let (client, request) = (self.client.clone(), self.request(&body.to_string()));
         tokio::spawn(async move { client.send(request).await.expect("vecho answers") })
@@ -58,7 +58,7 @@ impl Front {
         format!("http://{}{path}", self.app.public_addr())
     }
 
-    /// Asks for one text and expects its vector by exactly one call.
+    /// Requests one text and expects its vector after exactly one call.
     pub(crate) async fn expect_miss(&self, model: &str, text: &str) {
         let before = self.server.count();
         let answer = self.ask(model, &[text.to_owned()]).await;
@@ -66,13 +66,13 @@ impl Front {
         assert_eq!((word(&answer), self.server.count() - before), ("miss", 1), "{model} {text}");
     }
 
-    /// Asks for one text and expects this status, this error message and no mock.
+    /// Requests one text and expects this status and this error message, and no mock.
     pub(crate) async fn expect_error(&self, model: &str, text: &str, expected: (u16, &str)) {
         let answer = self.ask(model, &[text.to_owned()]).await;
         expect_failure(&answer, expected);
     }
 
-    /// Sends requests one after the other while a call is held, and lets it go when all of them wait in vecho.
+    /// Sends requests one after the other while a call is held, and releases the call when all of them are queued.
     pub(crate) async fn queue_behind_a_held_call(&self, bodies: &[Value]) -> Vec<Answer> {
         let before = self.server.count();
         self.server.hold();
@@ -95,7 +95,7 @@ impl Front {
     }
 }
 
-/// The body of a request for texts, without further members.
+/// Returns the body of a request for texts, without further members.
 pub(crate) fn body(model: &str, texts: &[String]) -> Value {
     match texts {
         [text] => json!({"model": model, "input": text}),
@@ -103,19 +103,19 @@ pub(crate) fn body(model: &str, texts: &[String]) -> Value {
     }
 }
 
-/// The server's vectors of a model's texts.
+/// Returns the server's vectors of a model's texts.
 pub(crate) fn vectors(model: &str, texts: &[String]) -> Vec<Vec<f32>> {
     let space = Space { model: model.to_owned(), ..Space::default() };
     texts.iter().map(|text| space.vector(&Input::from(text))).collect()
 }
 
-/// The answer has exactly the vectors of these texts.
+/// Checks that the answer has exactly the vectors of these texts.
 pub(crate) fn expect_vectors(answer: &Answer, model: &str, texts: &[String]) {
     has_vectors(answer, &vectors(model, texts))
         .unwrap_or_else(|complaint| panic!("{model} {:?}: {complaint}", texts[0]));
 }
 
-/// The answer is an error of the server with this status and message, not a mock.
+/// Checks that the answer is an error of the server with this status and message, not a mock.
 pub(crate) fn expect_failure(answer: &Answer, (status, message): (u16, &str)) {
     assert_eq!(answer.status, status, "{} {}", word(answer), shown(answer));
     assert!(String::from_utf8_lossy(&answer.body).contains(message), "{message:?} in {}", shown(answer));

@@ -1,11 +1,11 @@
-//! gzip without compression (stored blocks, RFC 1951 and 1952), for bodies that a test packs itself.
+//! gzip without compression (stored blocks, RFC 1951 and 1952), for bodies that a test encodes itself.
 
 use bytes::Bytes;
 
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 const LARGEST_BLOCK: usize = 0xffff;
 
-/// Packs bytes.
+/// Encodes bytes.
 pub(crate) fn pack(bytes: &[u8]) -> Bytes {
     let mut out = HEAD.to_vec();
     let blocks: Vec<&[u8]> = bytes.chunks(LARGEST_BLOCK).collect();
@@ -21,7 +21,7 @@ pub(crate) fn pack(bytes: &[u8]) -> Bytes {
     out.into()
 }
 
-/// Unpacks what [`pack`] made; nothing for any other bytes.
+/// Decodes the output of [`pack`]. Returns `None` for any other bytes.
 pub(crate) fn unpack(packed: &[u8]) -> Option<Bytes> {
     let mut rest = packed.strip_prefix(&HEAD)?;
     let mut out = Vec::new();

@@ -1,4 +1,4 @@
-//! Dialects of self-hosted servers, from their sources and published reports.
+//! Dialects of self-hosted servers, based on their sources and on published reports.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub(crate) fn tei() -> Dialect {
         .check(quirks::fails_at("poison", 413, "`inputs` must have less than 512 tokens. Given: 601"))
 }
 
-/// TEI while its model cannot compute a text.
+/// TEI with a model that fails on a text.
 pub(crate) fn tei_backend() -> Dialect {
     Dialect::v1("Text Embeddings Inference, backend error")
         .differs("424 where the model fails on a text")
@@ -47,7 +47,7 @@ pub(crate) fn vllm() -> Dialect {
         .change(quirks::says("created", 1_732_000_000))
 }
 
-/// vLLM of 2024 that refuses base64.
+/// vLLM of 2024, which refuses base64.
 pub(crate) fn vllm_without_base64() -> Dialect {
     Dialect::v1("vLLM 0.4")
         .differs("400 for `\"encoding_format\": \"base64\"`")
@@ -56,7 +56,7 @@ pub(crate) fn vllm_without_base64() -> Dialect {
         .check(quirks::encodings(&["float"], 400))
 }
 
-/// vLLM of 2024 with float64 in base64.
+/// vLLM of 2024, with float64 in base64.
 pub(crate) fn vllm_float64() -> Dialect {
     let mut dialect = Dialect::v1("vLLM 0.5")
         .differs("base64 holds float64")
@@ -172,7 +172,7 @@ pub(crate) fn fastapi() -> Dialect {
         .change(quirks::no_index)
 }
 
-/// The same kind of server for lists alone.
+/// The same kind of server, which accepts only lists.
 pub(crate) fn fastapi_lists() -> Dialect {
     Dialect::v1("FastAPI, lists alone")
         .differs("422 unless `input` is a list; no `index` at all")
@@ -190,14 +190,14 @@ pub(crate) fn fastapi_slash() -> Dialect {
         .transport(Transport::Moved("/v1/embeddings", 307))
 }
 
-/// A server that has moved for good.
+/// A server that has moved permanently.
 pub(crate) fn moved() -> Dialect {
     Dialect::new("gateway that has moved", "/v1", "/llm/v1/embeddings")
         .differs("308 from the old path to the new one, by the inner host's name")
         .transport(Transport::Moved("/v1/embeddings", 308))
 }
 
-/// uvicorn closes idle connections after five seconds, often as the next request arrives.
+/// uvicorn, which closes idle connections after five seconds, often when the next request arrives.
 pub(crate) fn uvicorn() -> Dialect {
     Dialect::v1("uvicorn, kept connections")
         .differs("closes a kept connection as its next request arrives")

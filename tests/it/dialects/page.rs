@@ -1,4 +1,4 @@
-//! The table of `docs/COMPATIBILITY.md`, from the rows of the matrix.
+//! The table of `docs/COMPATIBILITY.md`, generated from the rows of the matrix.
 
 use std::fmt::Write as _;
 
@@ -7,14 +7,14 @@ use super::row::{Expect, Row};
 const BEGIN: &str = "<!-- matrix -->\n";
 const END: &str = "<!-- end -->";
 
-/// The page with this table in place of its own.
+/// Returns the page with its table replaced by this one.
 pub(crate) fn replaced(page: &str, table: &str) -> String {
     let (before, rest) = page.split_once(BEGIN).expect("the page has a place for the table");
     let (_, after) = rest.split_once(END).expect("the table ends");
     format!("{before}{BEGIN}{table}{END}{after}")
 }
 
-/// One line for each server, in the order of the rows.
+/// Returns the table with one line for each server, in the order of the rows.
 pub(crate) fn table(rows: &[Row]) -> String {
     let mut servers: Vec<&Row> = Vec::new();
     for row in rows {
@@ -33,7 +33,7 @@ pub(crate) fn table(rows: &[Row]) -> String {
     table
 }
 
-/// The requests, grouped by outcome.
+/// Returns the requests, grouped by outcome.
 fn tested(rows: &[&Row]) -> String {
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for row in rows {

@@ -1,4 +1,4 @@
-//! The parts that dialects are composed of: checks, which refuse, and changes of the answer.
+//! The parts of dialects: checks that refuse requests, and changes of the answer.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +9,7 @@ use super::dialect::{Fault, refuse};
 use super::received::{Form, Received};
 use crate::harness::stub::tokens;
 
-/// `encoding_format` may be absent or null, or one of these values.
+/// Requires `encoding_format` to be absent, null, or one of these values.
 pub(crate) fn encodings(accepted: &'static [&'static str], status: u16) -> impl Fn(&Received) -> Result<(), Fault> {
     move |received| match received.member("encoding_format") {
         None => Ok(()),
@@ -18,7 +18,7 @@ pub(crate) fn encodings(accepted: &'static [&'static str], status: u16) -> impl 
     }
 }
 
-/// Members that must not be there, whatever their value.
+/// Refuses requests with one of these members, even if its value is null.
 pub(crate) fn without(names: &'static [&'static str], status: u16) -> impl Fn(&Received) -> Result<(), Fault> {
     move |received| match names.iter().find(|name| received.members.contains_key(**name)) {
         Some(name) => refuse(status, format!("{name}: Extra inputs are not permitted")),
@@ -26,7 +26,7 @@ pub(crate) fn without(names: &'static [&'static str], status: u16) -> impl Fn(&R
     }
 }
 
-/// A member that must be a text.
+/// Requires a member that is a string.
 pub(crate) fn requires(
     name: &'static str,
     status: u16,
@@ -35,7 +35,7 @@ pub(crate) fn requires(
     move |received| if received.text(name).is_some() { Ok(()) } else { refuse(status, message) }
 }
 
-/// `input` must have one of these forms.
+/// Requires `input` to have one of these forms.
 pub(crate) fn forms(
     accepted: &'static [Form],
     status: u16,
@@ -44,7 +44,7 @@ pub(crate) fn forms(
     move |received| if accepted.contains(&received.form) { Ok(()) } else { refuse(status, message) }
 }
 
-/// No more inputs than this; `say` writes the message from the number of inputs.
+/// Limits the number of inputs. `say` builds the message from the number of inputs in the request.
 pub(crate) fn max_inputs(
     most: usize,
     status: u16,
@@ -53,7 +53,7 @@ pub(crate) fn max_inputs(
     move |received| if received.inputs.len() <= most { Ok(()) } else { refuse(status, say(received.inputs.len())) }
 }
 
-/// No more tokens than this in all inputs together.
+/// Limits the total number of tokens of all inputs.
 pub(crate) fn max_tokens(most: usize, status: u16, message: &'static str) -> impl Fn(&Received) -> Result<(), Fault> {
     move |received| {
         let count: usize = received.inputs.iter().map(|input| tokens(input.clone())).sum();
@@ -61,7 +61,7 @@ pub(crate) fn max_tokens(most: usize, status: u16, message: &'static str) -> imp
     }
 }
 
-/// Texts that hold this word fail.
+/// Refuses texts that contain this word.
 pub(crate) fn fails_at(
     word: &'static str,
     status: u16,
@@ -70,12 +70,12 @@ pub(crate) fn fails_at(
     move |received| if received.mentions(word) { refuse(status, message) } else { Ok(()) }
 }
 
-/// Empty texts fail.
+/// Refuses empty texts.
 pub(crate) fn no_empty_text(status: u16, message: &'static str) -> impl Fn(&Received) -> Result<(), Fault> {
     move |received| if received.texts().any(str::is_empty) { refuse(status, message) } else { Ok(()) }
 }
 
-/// A parameter that the query must have.
+/// Requires a query parameter.
 pub(crate) fn query(name: &'static str) -> impl Fn(&Received) -> Result<(), Fault> {
     move |received| match received.path.split_once('?') {
         Some((_, query)) if query.contains(name) => Ok(()),
@@ -83,7 +83,7 @@ pub(crate) fn query(name: &'static str) -> impl Fn(&Received) -> Result<(), Faul
     }
 }
 
-/// A header that must be there.
+/// Requires a header.
 pub(crate) fn header(
     name: &'static str,
     status: u16,
@@ -92,70 +92,70 @@ pub(crate) fn header(
     move |received| if received.headers.contains_key(name) { Ok(()) } else { refuse(status, message) }
 }
 
-/// Floats, whatever was asked for.
+/// Answers with floats, even if base64 was requested.
 pub(crate) fn floats(_: &Received, draft: &mut Draft) {
     draft.base64 = false;
 }
 
-/// base64 holds f64.
+/// Writes f64 in base64.
 pub(crate) fn float64(_: &Received, draft: &mut Draft) {
     draft.wide = true;
 }
 
-/// `dimensions` changes nothing.
+/// Ignores `dimensions`.
 pub(crate) fn ignores_dimensions(_: &Received, draft: &mut Draft) {
     draft.space.dimensions = None;
 }
 
-/// Items in reverse order, each with its right `index`.
+/// Reverses the items; each one keeps its right `index`.
 pub(crate) fn reversed(_: &Received, draft: &mut Draft) {
     draft.reversed = true;
 }
 
-/// The item whose `index` is 0 has none.
+/// Omits the `index` whose value is 0.
 pub(crate) fn no_zero_index(_: &Received, draft: &mut Draft) {
     draft.indices = Indices::NotZero;
 }
 
-/// No item has an `index`.
+/// Omits every `index`.
 pub(crate) fn no_index(_: &Received, draft: &mut Draft) {
     draft.indices = Indices::Absent;
 }
 
-/// No `usage`.
+/// Omits `usage`.
 pub(crate) fn no_usage(_: &Received, draft: &mut Draft) {
     draft.usage = None;
 }
 
-/// `usage` without a count.
+/// Reports a `usage` of zero tokens.
 pub(crate) fn zero_usage(_: &Received, draft: &mut Draft) {
     draft.usage = Some(json!({"prompt_tokens": 0, "total_tokens": 0}));
 }
 
-/// `usage` has `total_tokens` alone.
+/// Reports only `total_tokens` in `usage`.
 pub(crate) fn total_tokens_alone(_: &Received, draft: &mut Draft) {
     let total = draft.usage.as_ref().map(|usage| usage["total_tokens"].clone());
     draft.usage = Some(json!({ "total_tokens": total }));
 }
 
-/// `usage` is what OpenAI counts.
+/// Reports OpenAI's token count in `usage`.
 pub(crate) fn openai_usage(received: &Received, draft: &mut Draft) {
     let count: usize = received.inputs.iter().map(|input| tokens(input.clone())).sum();
     draft.usage = Some(json!({"prompt_tokens": count, "total_tokens": count}));
 }
 
-/// A further member of the envelope.
+/// Adds a member to the envelope.
 pub(crate) fn says(name: &'static str, value: impl Into<Value>) -> impl Fn(&Received, &mut Draft) {
     let value = value.into();
     move |_, draft| draft.members.push((name, value.clone()))
 }
 
-/// A further header.
+/// Adds a header.
 pub(crate) fn sends(name: &'static str, value: &'static str) -> impl Fn(&Received, &mut Draft) {
     move |_, draft| draft.headers.push((name, value))
 }
 
-/// The answer names these models in turn.
+/// Names these models in turn.
 pub(crate) fn names_in_turn(names: &'static [&'static str]) -> impl Fn(&Received, &mut Draft) {
     let next = AtomicUsize::new(0);
     move |_, draft| names[next.fetch_add(1, Ordering::Relaxed) % names.len()].clone_into(&mut draft.model)

@@ -1,5 +1,5 @@
-//! Randomised: some texts always fail, one model is sick, the server is slow now and then, and hundreds of requests are
-//! under way at once. Healthy requests get their own vectors, failing ones the server's own error.
+//! A randomised test: some texts always fail, one model is down, the server is slow at times, and hundreds of
+//! requests are in flight. Healthy requests must get their own vectors, and failing ones the server's own error.
 //!
 //! `VECHO_TEST_SEED` runs one seed instead of the fixed ones.
 
@@ -23,10 +23,10 @@ const REQUESTS: usize = 400;
 const AT_ONCE: usize = 60;
 const TEXTS: usize = 600;
 
-/// Every text whose number is a multiple of this fails.
+/// A text fails if its number is a multiple of this.
 const FAILING: usize = 60;
 
-/// A request, and what its client asked for.
+/// A request and its expected content.
 #[derive(Clone, Debug)]
 struct Wish {
     model: &'static str,
@@ -53,13 +53,13 @@ impl Wish {
         body
     }
 
-    /// The faults of its texts; none for a healthy request.
+    /// Returns the faults of its texts. The list is empty for a healthy request.
     fn faults(&self) -> Vec<Fault> {
         self.texts.iter().filter_map(|text| fault_of(text)).collect()
     }
 }
 
-/// A text fails by its number, always in the same way.
+/// Returns the fault of a text, which follows from its number and never changes.
 fn fault_of(text: &str) -> Option<Fault> {
     let number: usize = text.strip_prefix("text ")?.parse().ok()?;
     let status = |status, message: &str| Some(Fault::Status(status, message.to_owned()));
@@ -72,7 +72,7 @@ fn fault_of(text: &str) -> Option<Fault> {
     }
 }
 
-/// The server of one seed; its sick model recovers on command.
+/// Returns the server of one seed. Its failing model recovers when the test sets `recovered`.
 fn server(seed: u64, recovered: Arc<AtomicBool>) -> Dialect {
     Dialect::v1("chance")
         .check(move |received| match received.model() {
@@ -105,7 +105,7 @@ fn judge(wish: &Wish, answer: &Answer) -> Result<(), String> {
     if faults.is_empty() {
         return has_vectors(answer, &vectors(wish.model, &wish.texts)).and_then(|()| has_encoding(answer, wish.base64));
     }
-    // Where several texts fail, the error of any of them will do: another request may have asked for one of them.
+    // If several texts fail, the error of any of them is right: another request may have requested one of them.
     let is_answer = |fault: &Fault| match fault {
         Fault::Status(status, message) => answer.status == *status && body.contains(message),
         Fault::HangUp => answer.status >= 500,

@@ -1,4 +1,4 @@
-//! A request for embeddings as a server reads it.
+//! An embeddings request, as parsed by a server.
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 use super::gzip;
 use crate::harness::stub::Input;
 
-/// The shape of `input`.
+/// The form of `input`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// One text.
@@ -18,7 +18,7 @@ pub(crate) enum Form {
     Tokens,
     /// A list of token arrays.
     TokenLists,
-    /// Anything else.
+    /// Any other form.
     Other,
 }
 
@@ -29,9 +29,9 @@ pub(crate) struct Received {
     /// Path and query.
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
-    /// The body, unpacked where it was compressed.
+    /// The body, decoded if it was compressed.
     pub(crate) body: Bytes,
-    /// The members of the body; none if it is no JSON object.
+    /// The members of the body. Empty if the body is not a JSON object.
     pub(crate) members: Map<String, Value>,
     pub(crate) form: Form,
     pub(crate) inputs: Vec<Input>,
@@ -54,28 +54,28 @@ impl Received {
         }
     }
 
-    /// The path without its query.
+    /// Returns the path without its query.
     pub(crate) fn route(&self) -> &str {
         self.path.split('?').next().unwrap_or_default()
     }
 
-    /// A member that is there and not null.
+    /// Returns a member that is present and not null.
     pub(crate) fn member(&self, name: &str) -> Option<&Value> {
         self.members.get(name).filter(|value| !value.is_null())
     }
 
-    /// A member's text, or nothing.
+    /// Returns a member that is a string.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         self.member(name)?.as_str()
     }
 
-    /// The model that the body or an Azure path names.
+    /// Returns the model that the body or an Azure path names.
     pub(crate) fn model(&self) -> Option<&str> {
         let deployment = self.route().split_once("/deployments/").and_then(|(_, rest)| rest.split('/').next());
         deployment.or_else(|| self.text("model"))
     }
 
-    /// The texts among its inputs.
+    /// Returns the texts among the inputs.
     pub(crate) fn texts(&self) -> impl Iterator<Item = &str> + Clone {
         self.inputs.iter().filter_map(|input| match input {
             Input::Text(text) => Some(text.as_str()),
@@ -83,7 +83,7 @@ impl Received {
         })
     }
 
-    /// True if a text holds this word.
+    /// Returns true if a text contains this word.
     pub(crate) fn mentions(&self, word: &str) -> bool {
         self.texts().any(|text| text.contains(word))
     }

@@ -1,28 +1,28 @@
-//! Client requests: a body with places for the input and the model, and headers.
+//! Client requests: body templates with placeholders for input and model, and headers.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::gzip;
 
-/// The shape in which a client puts its inputs.
+/// The form in which a client sends its inputs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
     /// One text.
     Text,
-    /// A list of so many different texts.
+    /// A list of this many different texts.
     Texts(usize),
-    /// Five texts, two of them twice.
+    /// Five texts, two of them repeated.
     Repeated,
     /// One array of tokens.
     Tokens,
-    /// A list of so many token arrays.
+    /// A list of this many token arrays.
     TokenLists(usize),
-    /// Three texts; the middle one holds `poison`.
+    /// Three texts; the second one contains `poison`.
     Poisoned,
     /// A text and an empty one.
     WithEmpty,
-    /// A list of objects with a text each.
+    /// A list of objects with one text each.
     Objects,
 }
 
@@ -30,7 +30,7 @@ pub(crate) enum Shape {
 #[derive(Clone, Debug)]
 pub(crate) struct ClientRequest {
     pub(crate) name: &'static str,
-    /// The body; `$INPUT` and `$MODEL` are replaced.
+    /// The body, with the placeholders `$INPUT` and `$MODEL`.
     pub(crate) template: &'static str,
     pub(crate) shape: Shape,
     pub(crate) headers: Vec<(&'static str, &'static str)>,
@@ -47,19 +47,19 @@ impl ClientRequest {
         self
     }
 
-    /// The body with the inputs of a round; those of different rounds have nothing in common.
+    /// Returns the body with the inputs of a round. Different rounds have no input in common.
     pub(crate) fn body(&self, model: &str, round: usize) -> Bytes {
         let input = self.shape.input(round).to_string();
         let body = self.template.replace("$MODEL", &json!(model).to_string()).replace("$INPUT", &input);
         if self.packed { gzip::pack(body.as_bytes()) } else { body.into() }
     }
 
-    /// True if the client asks for base64.
+    /// Returns true if the client requests base64.
     pub(crate) fn asks_base64(&self) -> bool {
         self.template.contains(r#""base64""#)
     }
 
-    /// True if no input is there twice.
+    /// Returns true if no input occurs twice.
     pub(crate) const fn is_distinct(&self) -> bool {
         !matches!(self.shape, Shape::Repeated)
     }
@@ -97,13 +97,13 @@ requests! {
     old_python: "openai-python 1 without numpy", Shape::Texts(3), r#"{"input": $INPUT, "model": $MODEL, "encoding_format": "float"}"#;
     /// openai-node.
     node: "openai-node with one text", Shape::Text, r#"{"model":$MODEL,"input":$INPUT,"encoding_format":"base64"}"#;
-    /// No `encoding_format`, as curl, Go and Ruby send.
+    /// No `encoding_format`, as sent by curl and by clients in Go and Ruby.
     plain: "list without encoding_format", Shape::Texts(3), r#"{"model":$MODEL,"input":$INPUT}"#;
     plain_text: "text without encoding_format", Shape::Text, r#"{"model":$MODEL,"input":$INPUT}"#;
     list_of_one: "list of one", Shape::Texts(1), r#"{"model":$MODEL,"input":$INPUT}"#;
     repeated: "list with repeated texts", Shape::Repeated, r#"{"model":$MODEL,"input":$INPUT,"encoding_format":"base64"}"#;
     tokens: "one token array", Shape::Tokens, r#"{"model":$MODEL,"input":$INPUT}"#;
-    /// `LangChain` sends tokens that tiktoken has made.
+    /// `LangChain` sends token arrays computed with tiktoken.
     langchain: "LangChain with token arrays", Shape::TokenLists(3), r#"{"input":$INPUT,"model":$MODEL,"encoding_format":"base64"}"#;
     encoding_null: "encoding_format null", Shape::Texts(2), r#"{"model":$MODEL,"input":$INPUT,"encoding_format":null}"#;
     /// Vercel AI SDK, Haystack.
@@ -127,7 +127,7 @@ requests! {
     messages: "messages in place of input", Shape::Text, r#"{"model":$MODEL,"messages":[{"role":"user","content":$INPUT}],"encoding_format":"float"}"#;
     vllm_members: "truncate_prompt_tokens", Shape::Texts(2), r#"{"model":$MODEL,"input":$INPUT,"truncate_prompt_tokens":512}"#;
     foundry: "azure-ai-inference", Shape::Texts(2), r#"{"input":$INPUT,"model":$MODEL}"#, "api-key" = "key", "extra-parameters" = "pass-through";
-    /// The body names no model; the path does.
+    /// The path names the model, and the body does not.
     azure: "Azure client without model", Shape::Texts(2), r#"{"input":$INPUT,"encoding_format":"base64"}"#, "api-key" = "key";
     azure_with_model: "Azure client", Shape::Texts(2), r#"{"input":$INPUT,"model":$MODEL,"encoding_format":"base64"}"#, "api-key" = "key";
     portkey: "Portkey headers", Shape::Texts(2), r#"{"input":$INPUT,"model":$MODEL,"encoding_format":"float"}"#, "x-portkey-api-key" = "pk", "x-portkey-provider" = "openai";

@@ -9,15 +9,15 @@ use super::requests::ClientRequest;
 pub(crate) enum Expect {
     /// The answer is cached.
     Hit,
-    /// It passes through for this reason, each time as it would directly.
+    /// Each request passes through for this reason, with the same answer as a direct request.
     Bypass(&'static str),
-    /// The server refuses the caller's own bytes: one call each time, with the server's status and body.
+    /// The server refuses the caller's own bytes. Each request causes one call and gets the server's status and body.
     Refused,
-    /// The server fails with a 5xx: its status and body, after a few tries at most, and no mock.
+    /// The server fails with a 5xx. The reply has its status and body, after a few attempts at most, and is not a mock.
     Fails,
-    /// The server refuses so many inputs in one call; vecho cuts the request and caches it.
+    /// The server refuses this many inputs in one call. vecho splits the request and caches its vectors.
     Cut,
-    /// The vectors are right or as they are directly; no claim on the cache is made, for this reason.
+    /// The vectors are right or equal to the direct ones. The row makes no claim about the cache, for this reason.
     AsDirect(&'static str),
 }
 
@@ -26,39 +26,39 @@ pub(crate) struct Row {
     pub(crate) dialect: Dialect,
     pub(crate) request: ClientRequest,
     pub(crate) expect: Expect,
-    /// The path that the client asks vecho for.
+    /// The path of the request to vecho.
     pub(crate) path: &'static str,
-    /// The path that the client asks the server for directly.
+    /// The path of the direct request to the server.
     pub(crate) direct_path: &'static str,
     pub(crate) settings: Vec<(&'static str, &'static str)>,
 }
 
-/// A row whose client keeps the path of the server.
+/// Returns a row whose client uses the path of the server.
 pub(crate) fn row(dialect: Dialect, request: ClientRequest, expect: Expect) -> Row {
     let path = dialect.path;
     Row { dialect, request, expect, path, direct_path: path, settings: Vec::new() }
 }
 
 impl Row {
-    /// The client asks vecho for another path.
+    /// Sets the path of the request to vecho.
     pub(crate) fn at(mut self, path: &'static str) -> Self {
         self.path = path;
         self
     }
 
-    /// The client asks both for this path.
+    /// Sets the path of both requests.
     pub(crate) fn everywhere_at(mut self, path: &'static str) -> Self {
         (self.path, self.direct_path) = (path, path);
         self
     }
 
-    /// vecho runs with this key set.
+    /// Sets a configuration key of vecho.
     pub(crate) fn with(mut self, key: &'static str, value: &'static str) -> Self {
         self.settings.push((key, value));
         self
     }
 
-    /// The server's vectors for a round, whatever its limits.
+    /// Returns the server's vectors for a round, without applying its limits.
     pub(crate) fn vectors(&self, round: usize) -> Vec<Vec<f32>> {
         let (head, ()) = http::Request::post(self.dialect.path).body(()).expect("a path is legal").into_parts();
         self.dialect.draft(&Received::read(&head, self.request.body(self.dialect.model, round))).vectors()

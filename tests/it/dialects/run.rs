@@ -1,4 +1,4 @@
-//! Runs one row: directly, through a cold vecho, through a warm one, and many requests of the kind at once.
+//! Runs one row: directly, through a cold vecho, through a warm one, and with many similar requests at once.
 
 use futures_util::future::join_all;
 use http::{HeaderName, HeaderValue, Method};
@@ -12,26 +12,26 @@ use super::verdict::{Complaints, compare, has_vectors, not_a_hit, shown, word};
 use crate::harness::Client;
 use crate::harness::client::{Answer, raw};
 
-/// Requests that are sent at once, more than `upstream.max_concurrent`.
+/// Number of concurrent requests, more than `upstream.max_concurrent`.
 const BURST: usize = 30;
 
-/// Failing requests that are sent at once: with the row's own request, fewer than `breaker.failures`.
+/// Number of concurrent failing requests. Together with the row's own request, they are fewer than `breaker.failures`.
 const FAILING_BURST: usize = 3;
 
-/// The most calls for one request that the server fails: `retry.max_attempts`.
+/// Maximum number of calls for a request on which the server fails: `retry.max_attempts`.
 const MOST_TRIES: usize = 3;
 
 /// The result of a row.
 pub(crate) struct Outcome {
     pub(crate) name: String,
-    /// The answers were as good as the direct ones.
+    /// True if the answers were as good as the direct ones.
     pub(crate) is_good: bool,
-    /// The second answer came from the cache without a call.
+    /// True if the second answer came from the cache without a call.
     pub(crate) is_cached: bool,
     pub(crate) complaints: Complaints,
 }
 
-/// vecho with the configuration that users have, but for its ports, its disk and the waits between repetitions.
+/// Starts vecho with the default configuration, except for its ports, its disk and the waits between retries.
 pub(crate) async fn start(upstream: &str, settings: &[(&str, &str)]) -> Result<App, String> {
     let own = [
         ("listen", "127.0.0.1:0"),
@@ -63,7 +63,7 @@ pub(crate) async fn run(row: &Row) -> Outcome {
     outcome
 }
 
-/// Runs rows of one server through one vecho, all in turn, several times, forwards and backwards.
+/// Runs rows of one server through one vecho, in several rounds, forwards and backwards.
 pub(crate) async fn mix(rows: &[&Row]) -> Complaints {
     let bench = Bench::new(rows[0]).await.unwrap_or_else(|fault| panic!("{fault}"));
     let mut complaints = Complaints::new();
@@ -73,7 +73,7 @@ pub(crate) async fn mix(rows: &[&Row]) -> Complaints {
             turn.reverse();
         }
         for row in turn {
-            // Two rounds have the same inputs, so that answers of both kinds come about.
+            // Two rounds have the same inputs, so both misses and hits occur.
             let (direct, through, _) = bench.both(row, round / 2).await;
             if is_known_from_another(row, round / 2, &through) {
                 continue;
@@ -86,12 +86,12 @@ pub(crate) async fn mix(rows: &[&Row]) -> Complaints {
     complaints
 }
 
-/// True for a hit on vectors of an earlier request; the server alone might refuse the form of this one.
+/// Returns true for a hit on vectors of an earlier request. The server alone might refuse the form of this request.
 fn is_known_from_another(row: &Row, round: usize, through: &Answer) -> bool {
     word(through) == "hit" && has_vectors(through, &row.vectors(round)).is_ok()
 }
 
-/// Reports every difference for the worse.
+/// Reports every difference that makes the answer worse than the direct one.
 fn judge(row: &Row, round: usize, direct: &Answer, through: &Answer) -> Complaints {
     let may_be_cut = matches!(row.expect, Expect::Cut | Expect::AsDirect(_)) && direct.status >= 400;
     let may_be_better = may_be_cut || row.dialect.garbles;
@@ -101,7 +101,7 @@ fn judge(row: &Row, round: usize, direct: &Answer, through: &Answer) -> Complain
     compare(row, direct, through)
 }
 
-/// A request whose own bytes are refused costs one call, one that the server fails a few.
+/// Checks the number of calls: one if the server refuses the caller's own bytes, a few if the server fails.
 fn check_calls(row: &Row, calls: usize) -> Option<String> {
     let most = match row.expect {
         Expect::Refused | Expect::Bypass(_) => 1,
@@ -153,7 +153,7 @@ impl Bench {
         outcome.complaints.extend(check_status(row, &direct));
     }
 
-    /// Asks the server, then vecho; the calls are those of vecho.
+    /// Sends a request to the server, then to vecho, and returns both answers and the number of vecho's calls.
     async fn both(&self, row: &Row, round: usize) -> (Answer, Answer, usize) {
         let direct = self.direct(row, round).await;
         let before = self.server.count();
@@ -161,7 +161,7 @@ impl Bench {
         (direct, through, self.server.count() - before)
     }
 
-    /// Requests of the same kind with other inputs, all at once: each gets its own answer.
+    /// Sends concurrent requests of the same kind with different inputs, and checks that each one gets its own answer.
     async fn burst(&self, row: &Row) -> Complaints {
         let count = if row.expect == Expect::Fails { FAILING_BURST } else { BURST };
         let rounds = (1..=count).map(async |round| (round, self.through(row, round).await));
@@ -175,7 +175,7 @@ impl Bench {
         complaints.into_iter().map(|complaint| format!("{count} at once: {complaint}")).collect()
     }
 
-    /// Asks the server on a connection of its own and follows a redirect, as the SDKs do.
+    /// Sends a request to the server on a new connection and follows a redirect, as the SDKs do.
     async fn direct(&self, row: &Row, round: usize) -> Answer {
         let client = Client::new();
         let answer = send(&client, row, self.server.url(row.direct_path), round).await;
@@ -201,14 +201,14 @@ async fn send(client: &Client, row: &Row, url: String, round: usize) -> Answer {
     client.send(request).await.unwrap_or_else(|error| no_answer(&error.to_string()))
 }
 
-/// Stands for a connection that ended without an answer.
+/// Returns an answer that represents a connection closed without an answer.
 fn no_answer(error: &str) -> Answer {
     Answer { status: 0, headers: http::HeaderMap::new(), body: error.to_owned().into() }
 }
 
 fn other_reason(answer: &Answer, reason: &str) -> Option<String> {
     let said = answer.header("x-vecho-bypass-reason").unwrap_or_default();
-    // A reason may name the member after the word.
+    // A reason may be followed by the name of the member.
     let is_right = word(answer) == "bypass" && said.split([' ', ':', ';', ',', '=']).next() == Some(reason);
     (!is_right).then(|| format!("`{}` {said:?} in place of a bypass for {reason}", word(answer)))
 }

@@ -21,7 +21,7 @@ use super::dialect::{Dialect, Fault, Transport};
 use super::gzip;
 use super::received::Received;
 
-/// A running server; stops by drop.
+/// A running server, stopped on drop.
 pub(crate) struct Server {
     addr: SocketAddr,
     state: Arc<State>,
@@ -33,7 +33,7 @@ struct State {
     addr: SocketAddr,
     calls: Mutex<Vec<Arc<Received>>>,
     turn: tokio::sync::Mutex<()>,
-    /// Holds embeddings calls while it is set.
+    /// While true, embeddings calls are held.
     holds: AtomicBool,
     released: Notify,
 }
@@ -59,17 +59,17 @@ impl Server {
         Self { addr, state, accepting }
     }
 
-    /// The address of a path on it.
+    /// Returns the URL of a path on this server.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    /// Its embeddings calls so far, in order of arrival.
+    /// Returns the embeddings calls so far, in order of arrival.
     pub(crate) fn calls(&self) -> Vec<Arc<Received>> {
         self.state.calls.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Number of embeddings calls so far.
+    /// Returns the number of embeddings calls so far.
     pub(crate) fn count(&self) -> usize {
         self.state.calls.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -79,7 +79,7 @@ impl Server {
         self.state.holds.store(true, Ordering::SeqCst);
     }
 
-    /// Lets all held calls go.
+    /// Releases all held calls.
     pub(crate) fn release(&self) {
         self.state.holds.store(false, Ordering::SeqCst);
         self.state.released.notify_waiters();
@@ -99,11 +99,11 @@ async fn serve_connection(stream: TcpStream, state: Arc<State>) {
         let earlier = served.fetch_add(1, Ordering::Relaxed);
         serve(Arc::clone(&state), earlier, request)
     });
-    // An error here is a client that hung up, or a behaviour that made the server do so.
+    // An error here means that the client disconnected, or that a behaviour closed the connection.
     let _ = http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), service).await;
 }
 
-/// Answers one request; an error closes the connection.
+/// Answers one request. An error closes the connection.
 async fn serve(state: Arc<State>, earlier: usize, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
     if state.dialect.has(Transport::ClosesKept) && earlier > 0 {
         return Err(io::Error::other("the kept connection is closed"));
@@ -129,7 +129,7 @@ async fn serve(state: Arc<State>, earlier: usize, request: Request<Incoming>) ->
 }
 
 impl State {
-    /// Waits as long as the server works on the request.
+    /// Waits for the processing time of the request.
     async fn work(&self, received: &Received) {
         loop {
             let released = self.released.notified();
@@ -178,7 +178,7 @@ impl State {
     }
 }
 
-/// A redirect by the name that the client has called it by, as Starlette and others write it.
+/// Returns a redirect to the host name that the client used, as Starlette and others do.
 fn redirect(state: &State, received: &Received) -> Option<Response<Full<Bytes>>> {
     let status = state.dialect.redirects(received.route())?;
     let host = host(&received.headers).unwrap_or_else(|| state.addr.to_string());

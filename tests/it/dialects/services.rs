@@ -1,5 +1,5 @@
-//! Dialects of hosted services and gateways, simplified, from their documents, clients and public reports. All run on
-//! loopback, so vecho takes none of them for OpenAI or Azure by its host name.
+//! Simplified dialects of hosted services and gateways, based on their documents, clients and public reports. All run
+//! on loopback, so vecho does not recognise OpenAI or Azure by host name.
 
 use serde_json::{Value, json};
 
@@ -27,7 +27,7 @@ pub(crate) fn openai() -> Dialect {
         .change(quirks::sends("openai-processing-ms", "7"))
 }
 
-/// Azure OpenAI by deployment.
+/// Azure OpenAI with deployments.
 pub(crate) fn azure() -> Dialect {
     azure_at("Azure OpenAI", "", "/openai/deployments/text-embedding-3-small/embeddings?api-version=2024-10-21")
         .differs("the path names the deployment and the query the version; `api-key` or an Entra ID token")
@@ -146,7 +146,7 @@ pub(crate) fn openrouter() -> Dialect {
         })
 }
 
-/// A gateway that names the provider's model and its own in turn.
+/// A gateway that alternates between the provider's model name and its own.
 pub(crate) fn two_names() -> Dialect {
     openrouter().change(quirks::names_in_turn(&["text-embedding-3-small", "azure/text-embedding-3-small"]))
 }
@@ -198,7 +198,7 @@ pub(crate) fn portkey() -> Dialect {
         .change(quirks::sends("x-portkey-trace-id", "trace-1"))
 }
 
-/// Vertex AI behind a gateway that passes its errors on as `detail`.
+/// Vertex AI behind a gateway that forwards its errors as `detail`.
 pub(crate) fn vertex_gateway() -> Dialect {
     Dialect::v1("Vertex AI behind a gateway")
         .differs("250 inputs and 20,000 tokens in one call; the refusal is a `detail` that names no limit")
@@ -209,7 +209,7 @@ pub(crate) fn vertex_gateway() -> Dialect {
         .check(quirks::forms(TEXTS, 400, "The request could not be processed."))
 }
 
-/// A gateway that answers for browsers.
+/// A gateway that sends CORS headers.
 pub(crate) fn for_browsers() -> Dialect {
     Dialect::v1("gateway with CORS")
         .differs("`access-control-allow-origin` on every answer")

@@ -20,7 +20,7 @@ use super::services::{
 
 const EXTRA_FIELDS: &str = "cache.extra_fields";
 
-/// Every row.
+/// Returns every row.
 pub(crate) fn rows() -> Vec<Row> {
     let mut rows = services();
     rows.extend(gateways());
@@ -59,7 +59,7 @@ fn services() -> Vec<Row> {
         row(voyage(), langchain(), Refused),
         row(jina(), jina_client(), Hit),
         row(jina(), python(), Hit),
-        // A vector depends on its neighbours in the list.
+        // With late chunking, a vector depends on its neighbours in the list.
         row(jina(), late_chunking(), Bypass("unknown_field")),
         row(mistral(), plain(), Hit),
         row(mistral(), lightrag(), Hit),
@@ -73,7 +73,7 @@ fn services() -> Vec<Row> {
         row(gemini(), list_of_one(), Hit),
         row(nim(), nim_client(), Hit),
         row(nim(), python(), Refused),
-        // One value for each input: a list cannot be a part of the key of one input.
+        // The member is a list with one value per input, so it cannot be part of the key of one input.
         row(nim(), modality(), Bypass("wrong_type")),
         row(databricks(), python(), Hit),
         row(databricks(), plain_text(), Hit),
@@ -160,7 +160,7 @@ fn local() -> Vec<Row> {
     ]
 }
 
-/// Base URLs and paths of clients, and requests above a server's limit.
+/// Returns rows for base URLs, paths of clients, and requests above a server's limit.
 fn paths() -> Vec<Row> {
     const VERSION: &str = "/openai/deployments/text-embedding-3-small/embeddings?api-version=2024-10-21";
     vec![

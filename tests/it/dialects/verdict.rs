@@ -7,10 +7,10 @@ use super::gzip;
 use super::row::Row;
 use crate::harness::client::Answer;
 
-/// The differences in words; empty if the answer is as good as the direct one.
+/// Descriptions of the differences. Empty if the answer is as good as the direct one.
 pub(crate) type Complaints = Vec<String>;
 
-/// Compares an answer that vecho may have put together itself.
+/// Compares an answer that vecho may have assembled itself.
 pub(crate) fn compare(row: &Row, direct: &Answer, through: &Answer) -> Complaints {
     let mut complaints = Complaints::new();
     if direct.status != through.status {
@@ -34,7 +34,7 @@ pub(crate) fn compare(row: &Row, direct: &Answer, through: &Answer) -> Complaint
     complaints
 }
 
-/// Compares an answer with vectors that a test has computed.
+/// Compares an answer with vectors that the test has computed.
 pub(crate) fn has_vectors(answer: &Answer, expected: &[Vec<f32>]) -> Result<(), String> {
     if answer.status != 200 {
         return Err(format!("status {}: {}", answer.status, shown(answer)));
@@ -48,7 +48,7 @@ pub(crate) fn has_vectors(answer: &Answer, expected: &[Vec<f32>]) -> Result<(), 
     if got == expected { Ok(()) } else { Err(format!("other vectors: {} of {}", got.len(), expected.len())) }
 }
 
-/// `x-vecho-cache`, or nothing.
+/// Returns the value of `x-vecho-cache`, or an empty string.
 pub(crate) fn word(answer: &Answer) -> &str {
     answer.header("x-vecho-cache").unwrap_or_default()
 }
@@ -66,7 +66,7 @@ pub(crate) fn not_a_hit(answer: &Answer, calls: usize) -> Complaints {
     complaints
 }
 
-/// A passed-through body equals the server's own, byte for byte.
+/// Checks that the body of a bypass equals the server's own, byte for byte.
 fn compare_bytes(direct: &Answer, through: &Answer) -> Option<String> {
     let body = |answer: &Answer| unpacked(answer).map(|bytes| bytes.to_vec());
     (body(direct) != body(through)).then(|| format!("a bypass with {} in place of {}", shown(through), shown(direct)))
@@ -109,12 +109,12 @@ fn compare_envelopes(row: &Row, direct: &Value, through: &Value) -> Result<(), S
     Ok(())
 }
 
-/// True if the server names its models in turn, so that no two answers are equal.
+/// Returns true if the server alternates between model names, so two answers always differ.
 fn takes_turns(row: &Row) -> bool {
     row.settings.iter().any(|(key, _)| *key == "cache.same_models")
 }
 
-/// Lost headers: all but those of the transport on a miss, those of CORS on a hit of a browser.
+/// Reports lost headers. A miss must keep all headers except those of the transport, a hit of a browser those of CORS.
 fn lost_headers(row: &Row, direct: &Answer, through: &Answer) -> Option<String> {
     let is_browser = row.request.headers.iter().any(|(name, _)| *name == "origin");
     let is_needed = |name: &str| match word(through) {
@@ -129,7 +129,7 @@ fn lost_headers(row: &Row, direct: &Answer, through: &Answer) -> Option<String> 
     (!lost.is_empty()).then(|| format!("headers lost: {lost:?}"))
 }
 
-/// The bytes of the body, unpacked where they are packed.
+/// Returns the body, decoded if it is compressed.
 fn unpacked(answer: &Answer) -> Result<bytes::Bytes, String> {
     match answer.header("content-encoding") {
         None => Ok(answer.body.clone()),
@@ -142,7 +142,7 @@ fn json(answer: &Answer) -> Result<Value, String> {
     serde_json::from_slice(&unpacked(answer)?).map_err(|error| format!("{error}: {}", shown(answer)))
 }
 
-/// The bits of the vectors in the order of their `index`, or of their position where there is none.
+/// Returns the bits of the vectors in the order of their `index`, or of their position if they have none.
 fn vectors(body: &Value) -> Result<Vec<Vec<u32>>, String> {
     let items = body["data"].as_array().ok_or_else(|| "no data".to_owned())?;
     let mut indexed = Vec::new();
@@ -175,7 +175,7 @@ fn without_data(body: &Value) -> Value {
     body
 }
 
-/// The beginning of a body, for messages.
+/// Returns the beginning of a body, for messages.
 pub(crate) fn shown(answer: &Answer) -> String {
     String::from_utf8_lossy(&answer.body).chars().take(160).collect()
 }

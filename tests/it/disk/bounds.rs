@@ -1,4 +1,4 @@
-//! The folder never takes more than it may.
+//! The folder of the disk tier never exceeds its size limit.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ const MODEL: &str = "text-embedding-3-large";
 const MIB: u64 = 1 << 20;
 const BOUND: u64 = 16 * MIB;
 
-/// What a folder takes on the medium, as `du` counts it.
+/// Returns the disk usage of a folder, as counted by `du`.
 fn taken_bytes(folder: &Folder) -> u64 {
     let told = Command::new("du").args(["-s", "--block-size=1", folder.text()]).output();
     let told = String::from_utf8(told.expect("du must run; it is part of coreutils").stdout).expect("du speaks text");

@@ -1,4 +1,4 @@
-//! The process is killed at any moment: nothing wrong is served afterwards, and what was written is there.
+//! The process is killed at random moments. Afterwards, no wrong vector is served, and written entries are found.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use crate::randomised::dice::Dice;
 const ROUNDS: u64 = 6;
 const CALLERS: usize = 4;
 
-/// Asks for new texts from several callers until the process is gone; says which texts were answered.
+/// Requests new texts from several callers until the process is killed, and returns the texts that were answered.
 async fn under_load(vecho: Vecho, round: u64, dice: &mut Dice) -> Vec<String> {
     let (over, url) = (Arc::new(AtomicBool::new(false)), format!("{}/embeddings", vecho.base_url()));
     let answers = Arc::new(AtomicU64::new(0));
@@ -37,7 +37,7 @@ async fn under_load(vecho: Vecho, round: u64, dice: &mut Dice) -> Vec<String> {
             })
         })
         .collect();
-    // A moment by what has happened, not by the clock: a slow machine gets as far as a fast one.
+    // The kill follows after a number of answers, not after a time, so a slow machine gets as far as a fast one.
     let enough = 1 + dice.number() % 100;
     eventually("enough is answered", async || answers.load(Ordering::Relaxed) >= enough).await;
     vecho.signal("KILL");
@@ -69,7 +69,7 @@ async fn killed_at_random_moments_it_starts_in_time_and_serves_nothing_wrong() {
     }
     let vecho = ground.start().await;
     let survived = ground.ask(&vecho, SMALL, &loaded).await;
-    // What waited in the queue when the process died is lost; that is little at this pace.
+    // Entries in the queue are lost when the process dies. At this rate they are few.
     assert!(survived * 2 > loaded.len() && !loaded.is_empty(), "{survived} of {}", loaded.len());
     assert_eq!(ground.ask(&vecho, SMALL, &settled).await, settled.len());
 }

@@ -1,4 +1,4 @@
-//! Damaged files: what is damaged is fetched again, what is whole is served, and nothing wrong ever.
+//! Damaged files: damaged entries are fetched again, intact ones are served, and no wrong vector is ever served.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -16,7 +16,7 @@ fn flip(path: &Path, bit: u64) {
     file.write_all_at(&[byte[0] ^ (1 << (bit % 8))], bit / 8).expect("the file can be written");
 }
 
-/// Bits anywhere in the files that hold entries.
+/// Flips random bits in the files that hold entries.
 fn flip_many(ground: &Ground, count: usize, dice: &mut Dice) {
     let segments = ground.folder.segments();
     for _ in 0..count {
@@ -41,7 +41,7 @@ async fn flipped_bits_are_never_served() {
     let whole = ground.ask(&vecho, SMALL, &texts).await;
     assert!((300..600).contains(&whole), "{whole}: most bits hit an entry of their own");
     assert_eq!(ground.stub.inputs_sent(), 600 + (600 - whole), "what is damaged is fetched again");
-    // That healed it.
+    // The damaged entries were fetched and written again, which repaired them.
     assert!(vecho.stop().status.success());
     let vecho = ground.start().await;
     assert_eq!(ground.ask(&vecho, SMALL, &texts).await, 600);
@@ -54,7 +54,7 @@ async fn flipped_bits_among_many_small_entries_are_never_served() {
     flip_many(&ground, 200, &mut dice);
     let vecho = ground.start().await;
     let whole = ground.ask(&vecho, TINY, &texts).await;
-    // The footer is damaged too, and so what lies behind the first damaged frame is not found.
+    // The footer is damaged too, so entries behind the first damaged frame are not found.
     assert!(whole < 2_000, "{whole}");
     assert_eq!(ground.stub.inputs_sent(), 4_000 - whole);
 }
@@ -74,7 +74,7 @@ async fn truncated_files_give_what_is_left_of_them() {
     assert!((200..400).contains(&whole), "{whole}");
 }
 
-/// Exchanges the values of frames that are equally long, and leaves their heads as they are. Says how many it moved.
+/// Exchanges the values of frames of equal length and keeps their heads. Returns the number of moved values.
 fn exchange_values(segment: &Path) -> usize {
     const HEAD_BYTES: usize = 64;
     let mut bytes = fs::read(segment).expect("the file is there");
@@ -119,7 +119,7 @@ async fn odd_things_that_are_named_like_segments_are_skipped_and_the_tier_stays_
     let (ground, texts) = (Ground::new(), texts("odd", 40));
     filled(&ground, TINY, &texts).await;
     let named = |number: u32| ground.folder.path().join(format!("{number:010}.segment"));
-    // The names that the next segments would have, and one far off.
+    // The names of the next segments, and one with a much higher number.
     fs::create_dir_all(named(2).join("inside")).expect("it can be made");
     assert!(Command::new("mkfifo").arg(named(3)).status().expect("mkfifo must run").success());
     symlink("/nowhere/at/all", named(4)).expect("it can be made");
@@ -128,7 +128,7 @@ async fn odd_things_that_are_named_like_segments_are_skipped_and_the_tier_stays_
     vecho.logged("the disk tier is open").await;
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 40);
     assert_eq!(vecho.log().matches("skips what is no regular file").count(), 1, "{}", vecho.log());
-    // Enough for further segments.
+    // Enough entries to start further segments.
     let many = super::ground::texts("after the odd things", 1_000);
     ground.ask(&vecho, SMALL, &many).await;
     super::ground::written(&vecho, 1_040).await;

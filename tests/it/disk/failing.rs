@@ -1,4 +1,4 @@
-//! A disk that fails costs nobody a request: the tier goes, says so once, and comes back by itself.
+//! A failing disk fails no request: the tier turns itself off, logs this once, and turns on again.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,7 +17,7 @@ const OFF: &str = "the disk tier is off";
 const BACK: &str = "the disk tier is back";
 const SOON: (&str, &str) = ("VECHO_DISK_OFF_FOR", "200ms");
 
-/// A small disk of its own.
+/// A small file system of its own.
 struct Small<'a>(&'a Path);
 
 impl<'a> Small<'a> {
@@ -34,7 +34,7 @@ impl<'a> Small<'a> {
 
 impl Drop for Small<'_> {
     fn drop(&mut self) {
-        // It goes at once, whoever still has files open in it.
+        // A lazy unmount succeeds even while processes have open files on it.
         Command::new("umount").arg("-l").arg(self.0).status().expect("umount must run");
     }
 }
@@ -77,7 +77,7 @@ async fn a_purge_on_a_full_disk_holds_after_a_kill() {
     let vecho = ground.start_with(&[("VECHO_DISK_OFF_FOR", "10m")]);
     ground.ask(&vecho, SMALL, &texts).await;
     vecho.logged(OFF).await;
-    // Not a byte is left for a note.
+    // Fills the disk completely, so the note of the purge cannot be written.
     let rest =
         Command::new("dd").args(["if=/dev/zero", "bs=4k"]).arg(format!("of={}/rest", ground.folder.text())).output();
     assert!(!rest.expect("dd must run; it is part of coreutils").status.success(), "dd must run out of room");
@@ -124,7 +124,7 @@ async fn a_folder_that_cannot_be_made_costs_nothing() {
 #[tokio::test]
 async fn a_folder_that_cannot_be_read_costs_nothing_and_is_taken_once_it_can_be() {
     let (ground, texts) = (Ground::new(), texts("unreadable", 20));
-    // Root can read any file, but not a folder as a file.
+    // Root can read any file, but cannot read a folder as a file.
     let unreadable = ground.folder.path().join("purges");
     std::fs::create_dir_all(&unreadable).expect("it can be made");
     let vecho = ground.start_with(&[SOON]);
@@ -144,7 +144,7 @@ async fn a_folder_that_vanishes_is_made_anew() {
     ground.ask(&vecho, TINY, &texts).await;
     written(&vecho, 20).await;
     std::fs::remove_dir_all(ground.folder.path()).expect("it is there");
-    // The files that are open are still there; the next one cannot be made.
+    // Files that are already open still exist, but the next one cannot be created.
     ground.ask(&vecho, SMALL, &super::ground::texts("much", 1_000)).await;
     vecho.logged(OFF).await;
     vecho.logged(BACK).await;
@@ -189,7 +189,7 @@ async fn a_read_only_disk_is_left_alone() {
     drop(vecho);
 }
 
-/// A runtime with one thread for work that blocks: whoever has that thread keeps every read from its end.
+/// The runtime has one blocking thread. The test occupies it, so no read can finish.
 #[test]
 fn a_read_that_hangs_costs_two_seconds_and_turns_the_tier_off() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();

@@ -1,4 +1,4 @@
-//! What the tests of the disk tier have in common: a folder that outlives the processes that use it.
+//! Shared parts of the disk tier's tests: a folder that outlives the processes that use it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 use crate::harness::client::{Answer, raw};
 use crate::harness::{Client, Stub, Vecho, eventually, ops};
 
-/// How many texts one request carries here.
+/// Number of texts per request.
 const CHUNK: usize = 32;
 
-/// A new folder that goes with the test.
+/// A new folder that is removed on drop.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -19,7 +19,7 @@ impl Folder {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("disk-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-        // One of a process of the same number may have been left behind.
+        // A killed process with the same number may have left a folder.
         std::fs::remove_dir_all(&path).ok();
         Self(path)
     }
@@ -32,7 +32,7 @@ impl Folder {
         self.0.to_str().expect("the path is text")
     }
 
-    /// The files that hold entries, the oldest first.
+    /// Returns the files that hold entries, oldest first.
     pub(super) fn segments(&self) -> Vec<PathBuf> {
         let files =
             std::fs::read_dir(&self.0).expect("the folder is there").map(|file| file.expect("it is there").path());
@@ -49,7 +49,7 @@ impl Drop for Folder {
     }
 }
 
-/// An upstream and a folder, for one vecho after the other.
+/// An upstream and a folder, used by one vecho after the other.
 pub(super) struct Ground {
     pub(super) stub: Stub,
     pub(super) folder: Folder,
@@ -61,14 +61,14 @@ impl Ground {
         Self { stub: Stub::start(), folder: Folder::new(), client: Client::new() }
     }
 
-    /// Starts one and waits until its disk tier is open.
+    /// Starts a vecho and waits until its disk tier is open.
     pub(super) async fn start(&self) -> Vecho {
         let vecho = self.start_with(&[]);
         vecho.logged("the disk tier is open").await;
         vecho
     }
 
-    /// Starts one with further settings, whatever becomes of its disk tier.
+    /// Starts a vecho with further settings and does not wait for its disk tier.
     pub(super) fn start_with(&self, environment: &[(&str, &str)]) -> Vecho {
         let own = [("VECHO_DISK_PATH", self.folder.text()), ("VECHO_FALLBACK_MODE", "error")];
         Vecho::start_with(&self.stub.base_url(), &[&own[..], environment].concat())
@@ -78,7 +78,7 @@ impl Ground {
         self.client.post(&format!("{}/embeddings", vecho.base_url()), body).await
     }
 
-    /// Asks for texts in chunks; every vector must be the right one. Says how many came from the disk.
+    /// Requests texts in chunks and checks every vector. Returns the number of vectors that came from the disk.
     pub(super) async fn ask(&self, vecho: &Vecho, model: &str, texts: &[String]) -> usize {
         let mut from_disk = 0;
         for chunk in texts.chunks(CHUNK) {
@@ -90,7 +90,7 @@ impl Ground {
         from_disk
     }
 
-    /// Empties what the query names, through the ops port.
+    /// Purges the entries that the query selects, through the ops port.
     pub(super) async fn purge(&self, vecho: &Vecho, query: &str) -> Value {
         let url = vecho.ops_url(&format!("/api/performance/cache{query}"));
         let answer = self.client.send(raw(http::Method::DELETE, &url, "")).await.expect("the answer must arrive");
@@ -99,14 +99,14 @@ impl Ground {
         purged
     }
 
-    /// The disk tier among the figures of the caches.
+    /// Returns the disk tier's part of the cache statistics.
     pub(super) async fn stats(&self, vecho: &Vecho) -> Value {
         let stats = self.client.get(&vecho.ops_url("/api/performance/cache/stats")).await.json();
         stats["tiers"]["disk"].clone()
     }
 }
 
-/// Waits until so many entries are written.
+/// Waits until this number of entries is written.
 pub(super) async fn written(vecho: &Vecho, entries: usize) {
     let admin = vecho.admin();
     let series = "vecho_cache_entries{tier=\"disk\"}";
@@ -115,7 +115,7 @@ pub(super) async fn written(vecho: &Vecho, entries: usize) {
     eventually(&format!("{entries} entries on disk"), enough).await;
 }
 
-/// How many inputs of an answer came from `source`.
+/// Returns the number of an answer's inputs that came from `source`.
 pub(super) fn count(answer: &Answer, source: &str) -> usize {
     let counted = answer.sources().split(", ").find_map(|part| part.strip_prefix(source)?.strip_prefix('='));
     counted.map_or(0, |count| count.parse().expect("it is a number"))
@@ -129,7 +129,7 @@ pub(super) fn assert_right(answer: &Answer, model: &str, texts: &[String]) {
     assert!(bits(answer.vectors()) == bits(expected), "a wrong vector among {texts:?}");
 }
 
-/// Texts that no other name gives.
+/// Returns texts that are unique to this name.
 pub(super) fn texts(name: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{name} {n}")).collect()
 }
@@ -137,7 +137,7 @@ pub(super) fn texts(name: &str, count: usize) -> Vec<String> {
 pub(super) const TINY: &str = "tiny";
 pub(super) const SMALL: &str = "text-embedding-3-small";
 
-/// Entries on disk now.
+/// Returns the current number of entries on disk.
 pub(super) async fn entries(ground: &Ground, vecho: &Vecho) -> usize {
     let entries = ground.stats(vecho).await["entries"].as_u64().expect("it is a number");
     usize::try_from(entries).expect("it is small")

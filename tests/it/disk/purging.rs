@@ -1,4 +1,4 @@
-//! What was purged does not come back, however the process ends.
+//! Purged entries do not come back, regardless of how the process ends.
 
 use serde_json::json;
 
@@ -90,7 +90,7 @@ async fn the_tier_alone_can_be_emptied() {
     assert_eq!(answer.sources(), "memory=30", "memory keeps what it has");
 }
 
-/// Two processes on one folder, of which the second waits for the first to end.
+/// Starts two processes on one folder. The second one waits for the first one to end.
 async fn two(ground: &Ground, texts: &[String]) -> (Vecho, Vecho) {
     let first = filled(ground, texts).await;
     let second = ground.start_with(&[("VECHO_DISK_OFF_FOR", "100ms")]);
@@ -116,7 +116,7 @@ async fn a_process_that_takes_a_folder_over_knows_the_purges_of_the_one_before()
 async fn a_purge_of_a_process_that_waits_for_the_folder_holds_once_it_has_it() {
     let (ground, texts) = (Ground::new(), texts("waits", 20));
     let both = two(&ground, &texts).await;
-    // The first has counted as many purges as the second will have, and its entries are younger than those.
+    // The first process has counted as many purges as the second one will have, and its entries are newer.
     ground.purge(&both.0, "?model=tiny").await;
     ground.ask(&both.0, TINY, &super::ground::texts("younger", 20)).await;
     written(&both.0, 40).await;
@@ -152,7 +152,7 @@ async fn without_the_note_of_purges_all_entries_are_dropped() {
     let vecho = ground.start().await;
     assert!(vecho.log().contains("its file of purges is missing"), "{}", vecho.log());
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0, "purged entries do not return");
-    // What is written after that is kept.
+    // Entries that are written after the purge are kept.
     assert!(vecho.stop().status.success());
     let vecho = ground.start().await;
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 200);

@@ -1,4 +1,4 @@
-//! What waits to be written is served; what the queue cannot hold is dropped and counted.
+//! The write queue of the disk tier: queued entries are served, and entries that do not fit are dropped and counted.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use super::ground::{Ground, SMALL, TINY, texts, written};
 use crate::harness::Vecho;
 
-/// A folder whose opening waits until the test says otherwise: reading its note of purges blocks.
+/// A disk tier whose opening blocks on its purge note until the test releases it.
 struct Held<'a> {
     ground: &'a Ground,
 }
@@ -22,7 +22,7 @@ impl<'a> Held<'a> {
         Self { ground }
     }
 
-    /// The reader gets an end at once, and what is no note of purges is replaced.
+    /// Releases the tier. The reader of the note gets an end of file at once, and the invalid note is replaced.
     async fn let_go(self) {
         let note = self.ground.folder.path().join("purges");
         let opened = tokio::task::spawn_blocking(move || std::fs::File::options().write(true).open(note));

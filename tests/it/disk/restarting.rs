@@ -1,4 +1,4 @@
-//! What was fetched once is there after a restart.
+//! Fetched entries are still on disk after a restart.
 
 use serde_json::json;
 

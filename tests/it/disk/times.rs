@@ -1,4 +1,4 @@
-//! An entry's times hold across restarts.
+//! The expiry times of entries hold across restarts.
 
 use serde_json::{Value, json};
 
@@ -12,7 +12,7 @@ fn ask() -> Value {
     json!({"model": "tiny", "input": ["x", "y"]})
 }
 
-/// One after the other on the same folder, each later than the one before.
+/// Starts one vecho after the other on the same folder, each with a later clock than the one before.
 async fn start(stub: &Stub, folder: &Folder, later_ms: u64) -> Inside {
     let pairs = [
         ("disk.path", folder.text()),

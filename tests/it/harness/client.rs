@@ -1,4 +1,4 @@
-//! A pooled HTTP/1.1 client for tests: one request in, the whole answer out.
+//! A pooled HTTP/1.1 client for tests that returns complete answers.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
 
-/// Longest wait for an answer. A test that waits in vain fails by then, and its message names the request.
+/// Timeout of an answer. A test that exceeds it fails with a message that names the request.
 const DEADLINE: Duration = Duration::from_mins(1);
 
-/// A client with a connection pool of its own.
+/// A client with its own connection pool.
 #[derive(Clone)]
 pub(crate) struct Client(Pool<HttpConnector, Full<Bytes>>);
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -26,7 +26,7 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// Why there is no whole answer: refused, cut, or hung up on.
+/// Error for an answer that did not arrive completely: the connection was refused, reset or closed.
 #[derive(Debug, thiserror::Error)]
 #[error("no whole answer: {0}")]
 pub(crate) struct NoAnswer(String);
@@ -42,7 +42,7 @@ impl Client {
         )
     }
 
-    /// Sends a request and hands over the answer while its body still streams.
+    /// Sends a request and returns the answer before its body is complete.
     pub(crate) async fn open(&self, request: Request<Full<Bytes>>) -> Result<Response<Incoming>, NoAnswer> {
         let name = name_of(&request);
         in_time(&name, self.0.request(request)).await.map_err(|error| NoAnswer(format!("{error:?}")))
@@ -55,7 +55,7 @@ impl Client {
         Ok(Answer { status: head.status.as_u16(), headers: head.headers, body })
     }
 
-    /// Posts JSON without further headers; the answer must arrive whole.
+    /// Posts JSON without further headers. Panics if the answer does not arrive completely.
     pub(crate) async fn post(&self, url: &str, body: &Value) -> Answer {
         self.send(post(url, body)).await.expect("the answer must arrive")
     }
@@ -66,25 +66,25 @@ impl Client {
     }
 }
 
-/// Method, address and the beginning of the body of a request.
+/// Returns method, address and the beginning of the body of a request.
 fn name_of(request: &Request<Full<Bytes>>) -> String {
     let body = request.body().clone().into_inner().unwrap_or_default();
     let beginning = String::from_utf8_lossy(&body[..body.len().min(200)]).into_owned();
     format!("{} {} {beginning}", request.method(), request.uri())
 }
 
-/// Fails the test if an answer does not come in time.
+/// Panics if an answer does not arrive before the deadline.
 async fn in_time<T>(request: &str, answer: impl Future<Output = T>) -> T {
     let answered = tokio::time::timeout(DEADLINE, answer).await;
     answered.unwrap_or_else(|_| panic!("no whole answer within {DEADLINE:?} to {request}"))
 }
 
-/// A JSON post, for tests that add headers of their own.
+/// Builds a JSON post, for tests that add their own headers.
 pub(crate) fn post(url: &str, body: &Value) -> Request<Full<Bytes>> {
     raw(Method::POST, url, body.to_string())
 }
 
-/// A request whose body need not be JSON.
+/// Builds a request whose body need not be JSON.
 pub(crate) fn raw(method: Method, url: &str, body: impl Into<Bytes>) -> Request<Full<Bytes>> {
     let request = Request::builder().method(method).uri(url).header("content-type", "application/json");
     request.body(Full::new(body.into())).expect("a test's request is legal")
@@ -99,29 +99,29 @@ impl Answer {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// `x-vecho-cache`: where the answer came from, in one word.
+    /// Returns `x-vecho-cache`: the source of the answer, in one word.
     pub(crate) fn cache(&self) -> &str {
         self.header("x-vecho-cache").unwrap_or_else(|| panic!("no x-vecho-cache: {self:?}"))
     }
 
-    /// `x-vecho-sources`: how many inputs each source gave.
+    /// Returns `x-vecho-sources`: the number of inputs from each source.
     pub(crate) fn sources(&self) -> &str {
         self.header("x-vecho-sources").unwrap_or_else(|| panic!("no x-vecho-sources: {self:?}"))
     }
 
-    /// `x-vecho-tokens`: what was billed and what was saved.
+    /// Returns `x-vecho-tokens`: the billed and the saved tokens.
     pub(crate) fn tokens(&self) -> &str {
         self.header("x-vecho-tokens").unwrap_or_else(|| panic!("no x-vecho-tokens: {self:?}"))
     }
 
-    /// `usage.prompt_tokens`, after checking that `total_tokens` agrees.
+    /// Returns `usage.prompt_tokens`, after checking that `total_tokens` agrees.
     pub(crate) fn usage(&self) -> u64 {
         let usage = self.json()["usage"].clone();
         assert_eq!(usage["prompt_tokens"], usage["total_tokens"]);
         usage["prompt_tokens"].as_u64().expect("tokens are a number")
     }
 
-    /// The error's type and code, where the body is the API's error envelope with all four keys.
+    /// Returns the error's type and code, after checking that the body is the API's error envelope with all four keys.
     pub(crate) fn error(&self) -> (String, Value) {
         let error = self.json()["error"].clone();
         let keys = error.as_object().map_or(0, serde_json::Map::len);
@@ -129,14 +129,14 @@ impl Answer {
         (error["type"].as_str().expect("a type is text").to_owned(), error["code"].clone())
     }
 
-    /// The vectors in the order of `data`, read from floats or base64.
+    /// Returns the vectors in the order of `data`, parsed from floats or base64.
     pub(crate) fn vectors(&self) -> Vec<Vec<f32>> {
         let body = self.json();
         let items = body["data"].as_array().unwrap_or_else(|| panic!("no data: {body}"));
         items.iter().map(|item| vector(&item["embedding"])).collect()
     }
 
-    /// The `index` of every item, in the order of `data`.
+    /// Returns the `index` of every item, in the order of `data`.
     pub(crate) fn indices(&self) -> Vec<Option<u64>> {
         self.json()["data"].as_array().expect("data is a list").iter().map(|item| item["index"].as_u64()).collect()
     }

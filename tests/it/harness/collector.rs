@@ -1,4 +1,4 @@
-//! A collector of traces: a stub that takes what it is sent, and the test's view of the spans in it.
+//! A collector of traces: a stub that accepts deliveries, and accessors for the spans in them.
 
 use bytes::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
@@ -23,34 +23,34 @@ pub(crate) struct Span {
 }
 
 impl Collector {
-    /// One that takes everything.
+    /// Starts a collector that accepts every delivery.
     pub(crate) fn start() -> Self {
         let stub = Stub::start();
         stub.always(answer(200, Vec::new()));
         Self { stub }
     }
 
-    /// Its base URL.
+    /// Returns its base URL.
     pub(crate) fn url(&self) -> String {
         self.stub.root_url()
     }
 
-    /// What it was sent, attempts that it refused included.
+    /// Returns all deliveries, including refused attempts.
     pub(crate) fn deliveries(&self) -> Vec<Call> {
         self.stub.calls()
     }
 
-    /// Every byte that it was sent.
+    /// Returns the body of each delivery.
     pub(crate) fn bytes(&self) -> Vec<Bytes> {
         self.deliveries().into_iter().map(|call| call.body).collect()
     }
 
-    /// The spans so far.
+    /// Returns the spans so far.
     pub(crate) fn spans(&self) -> Vec<Span> {
         self.deliveries().iter().flat_map(|call| spans_of(&call.body)).collect()
     }
 
-    /// Waits until it has this many spans, and hands them over.
+    /// Waits until this many spans have arrived, and returns them.
     pub(crate) async fn has(&self, count: usize) -> Vec<Span> {
         eventually(&format!("{count} spans have arrived"), async || self.spans().len() >= count).await;
         let spans = self.spans();
@@ -58,7 +58,7 @@ impl Collector {
         spans
     }
 
-    /// Waits until all spans of these kinds have arrived, in any order, and hands over all there are.
+    /// Waits until spans of all these names have arrived, in any order, and returns all spans.
     pub(crate) async fn has_all(&self, wanted: &[&str]) -> Vec<Span> {
         let has = |spans: &[Span]| wanted.iter().all(|name| spans.iter().any(|span| span.proto.name == **name));
         eventually(&format!("{wanted:?} have arrived"), async || has(&self.spans())).await;
@@ -66,7 +66,7 @@ impl Collector {
     }
 }
 
-/// An answer of a collector.
+/// Returns an answer of a collector.
 pub(crate) fn answer(code: u16, body: Vec<u8>) -> Behaviour {
     let body = String::from_utf8(body).expect("a test's answer is text");
     Behaviour::Status { code, headers: Vec::new(), body }
@@ -83,19 +83,19 @@ fn spans_of(body: &Bytes) -> Vec<Span> {
     spans.collect()
 }
 
-/// The names of spans, for messages.
+/// Returns the names of spans, for messages.
 pub(crate) fn names(spans: &[Span]) -> Vec<&str> {
     spans.iter().map(|span| span.proto.name.as_str()).collect()
 }
 
-/// The only span of this name.
+/// Returns the only span of this name.
 pub(crate) fn only<'a>(spans: &'a [Span], name: &str) -> &'a Span {
     let found = all(spans, name);
     assert_eq!(found.len(), 1, "one {name:?} in {:?}", names(spans));
     found[0]
 }
 
-/// The spans of this name.
+/// Returns the spans of this name.
 pub(crate) fn all<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
     spans.iter().filter(|span| span.proto.name == name).collect()
 }
@@ -113,28 +113,28 @@ impl Span {
         hex(&self.proto.parent_span_id)
     }
 
-    /// The value of an attribute as text.
+    /// Returns the value of an attribute as text.
     pub(crate) fn said(&self, name: &str) -> Option<String> {
         said(&self.proto.attributes, name)
     }
 
-    /// The value of an attribute of its resource as text.
+    /// Returns the value of a resource attribute as text.
     pub(crate) fn resource(&self, name: &str) -> Option<String> {
         said(&self.resource, name)
     }
 
-    /// Whether it says that it failed.
+    /// Returns true if the span has an error status.
     pub(crate) fn has_failed(&self) -> bool {
         let code = self.proto.status.as_ref().map_or(0, |status| status.code);
         code == proto::status::StatusCode::Error as i32
     }
 
-    /// The spans that it is linked to.
+    /// Returns the ids of the linked spans.
     pub(crate) fn links(&self) -> Vec<String> {
         self.proto.links.iter().map(|link| hex(&link.span_id)).collect()
     }
 
-    /// Whether all of `inner` happened while this did.
+    /// Returns true if the time of this span includes that of `inner`.
     pub(crate) fn spans_over(&self, inner: &Self) -> bool {
         let (outer, inner) = (&self.proto, &inner.proto);
         outer.start_time_unix_nano <= inner.start_time_unix_nano && inner.end_time_unix_nano <= outer.end_time_unix_nano

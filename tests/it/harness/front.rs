@@ -1,4 +1,4 @@
-//! vecho inside the test's own process, in front of a stub of its own, with a clock that the test moves.
+//! vecho inside the test's own process, with its own stub as upstream and a clock that the test advances.
 
 use std::time::{Duration, Instant};
 
@@ -14,10 +14,10 @@ use vecho::config::Config;
 use super::client::{Answer, Client, raw};
 use super::stub::{DEADLINE, Stub};
 
-/// A model whose vectors are short.
+/// A model with short vectors.
 pub(crate) const TINY: &str = "tiny";
 
-/// Free ports and short waits; errors are shown as they are unless a test asks for a fallback.
+/// Free ports and short waits. Errors are returned unchanged unless a test sets a fallback.
 const SETTINGS: [(&str, &str); 6] = [
     ("listen", "127.0.0.1:0"),
     ("admin_listen", "127.0.0.1:0"),
@@ -46,12 +46,12 @@ impl Front {
         Self::with(&[]).await
     }
 
-    /// Starts with some settings of the test's own.
+    /// Starts a front with additional settings.
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
         Self::behind("/v1", settings).await
     }
 
-    /// Starts with a base URL of this path, and some settings of the test's own.
+    /// Starts a front whose base URL has this path, with additional settings.
     pub(crate) async fn behind(base_path: &str, settings: &[(&str, &str)]) -> Self {
         let stub = Stub::start();
         let (base_url, clock) = (format!("{}{base_path}", stub.root_url()), Clock::manual(1_700_000_000_000));
@@ -64,7 +64,7 @@ impl Front {
         Self { stub, clock, app, client: Client::new() }
     }
 
-    /// The address of a path on the public port.
+    /// Returns the URL of a path on the public port.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.app.public_addr())
     }
@@ -73,7 +73,7 @@ impl Front {
         self.app.public_addr()
     }
 
-    /// An embeddings request with this body, byte for byte.
+    /// Builds an embeddings request with exactly these bytes as its body.
     pub(crate) fn post(&self, body: impl Into<Bytes>) -> Ask {
         self.post_to("/v1/embeddings", body)
     }
@@ -82,33 +82,33 @@ impl Front {
         Ask { client: self.client.clone(), request: raw(Method::POST, &self.url(path), body) }
     }
 
-    /// An embeddings request; the answer must arrive whole.
+    /// Sends an embeddings request. Panics if the answer does not arrive completely.
     pub(crate) async fn ask(&self, body: &Value) -> Answer {
         self.post(body.to_string()).send().await
     }
 
-    /// Asks for texts of [`TINY`].
+    /// Requests texts of [`TINY`].
     pub(crate) async fn embed(&self, texts: &[&str]) -> Answer {
         self.ask(&texts_of(texts)).await
     }
 
-    /// How many calls for embeddings the stub has seen.
+    /// Returns the number of embeddings calls that the stub has received.
     pub(crate) fn calls(&self) -> usize {
         self.stub.embedding_calls().len()
     }
 
-    /// The texts of each call for embeddings, in order of arrival.
+    /// Returns the texts of each embeddings call, in order of arrival.
     pub(crate) fn texts_sent(&self) -> Vec<Vec<String>> {
         self.stub.embedding_calls().iter().map(super::stub::Call::texts).collect()
     }
 
-    /// Empties the caches through the ops port.
+    /// Purges the caches through the ops port.
     pub(crate) async fn purge(&self, query: &str) -> Answer {
         let url = format!("http://{}/api/performance/cache{query}", self.app.admin_addr());
         self.client.send(raw(Method::DELETE, &url, "")).await.expect("the answer must arrive")
     }
 
-    /// What the ops port says of a request.
+    /// Returns the ops port's explanation of a request.
     pub(crate) async fn explain(&self, body: &str) -> Value {
         let url = format!("http://{}/api/performance/cache/explain", self.app.admin_addr());
         let mut ask = raw(Method::POST, &url, body.to_owned());
@@ -116,7 +116,7 @@ impl Front {
         self.client.send(ask).await.expect("the answer must arrive").json()
     }
 
-    /// The value of one series on the metrics page.
+    /// Returns the value of one series on the metrics page.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         let page = self.client.get(&format!("http://{}/metrics", self.app.admin_addr())).await;
         let page = String::from_utf8(page.body.to_vec()).expect("metrics are text");
@@ -125,7 +125,7 @@ impl Front {
         value.parse().expect("a metric is a number")
     }
 
-    /// Waits until a series stands at `value` or above.
+    /// Waits until a series is at `value` or above.
     pub(crate) async fn reaches(&self, series: &str, value: f64) {
         let begun = Instant::now();
         while self.metric(series).await < value {
@@ -134,7 +134,7 @@ impl Front {
         }
     }
 
-    /// Moves the clock.
+    /// Advances the clock.
     pub(crate) fn pass(&self, time: Duration) {
         self.clock.advance_ms(u64::try_from(time.as_millis()).expect("a test's time is short"));
     }
@@ -152,28 +152,28 @@ impl Ask {
         self
     }
 
-    /// Brings a credential.
+    /// Sets the credential.
     pub(crate) fn key(self, key: &str) -> Self {
         self.header("authorization", &format!("Bearer {key}"))
     }
 
-    /// Sends it; the answer must arrive whole.
+    /// Sends the request. Panics if the answer does not arrive completely.
     pub(crate) async fn send(self) -> Answer {
         self.client.send(self.request).await.expect("the answer must arrive")
     }
 
-    /// Sends it while the test goes on.
+    /// Sends the request in a task and returns its handle.
     pub(crate) fn send_meanwhile(self) -> JoinHandle<Answer> {
         tokio::spawn(self.send())
     }
 }
 
-/// A request for texts of [`TINY`].
+/// Returns a request for texts of [`TINY`].
 pub(crate) fn texts_of(texts: &[&str]) -> Value {
     json!({"model": TINY, "input": texts})
 }
 
-/// What the upstream says about texts of [`TINY`].
+/// Returns the upstream's vectors for texts of [`TINY`].
 pub(crate) fn tiny(texts: &[&str]) -> Vec<Vec<f32>> {
     texts.iter().map(|text| Stub::vector(TINY, None, *text)).collect()
 }

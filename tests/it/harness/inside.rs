@@ -1,4 +1,4 @@
-//! vecho inside the test's own process, for tests that move its clock.
+//! vecho inside the test's own process, for tests that advance its clock.
 
 use std::borrow::Borrow;
 use std::net::SocketAddr;
@@ -11,7 +11,7 @@ use vecho::config::Config;
 use super::client::{Answer, Client, post};
 use super::ops;
 
-/// A running vecho whose time of day stands still until the test moves it.
+/// A running vecho with a manual wall clock.
 pub(crate) struct Inside {
     app: App,
     pub(crate) clock: Clock,
@@ -19,7 +19,7 @@ pub(crate) struct Inside {
 }
 
 impl Inside {
-    /// Starts one in front of an upstream, with these keys of the configuration.
+    /// Starts vecho in front of an upstream, with these configuration keys.
     pub(crate) async fn start(upstream: &str, pairs: &[(&str, &str)]) -> Self {
         let own = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0"), ("upstream.url", upstream)];
         let config = Config::from_pairs(&[&own[..], pairs].concat()).unwrap_or_else(|faults| panic!("{faults}"));
@@ -40,17 +40,17 @@ impl Inside {
         self.app.admin_addr()
     }
 
-    /// Stops it in order.
+    /// Stops it gracefully.
     pub(crate) async fn stop(self) -> Stopped {
         self.app.stop().await
     }
 
-    /// Posts an embeddings request; the answer must arrive whole.
+    /// Posts an embeddings request. Panics if the answer does not arrive completely.
     pub(crate) async fn embed(&self, body: impl Borrow<Value>) -> Answer {
         self.client.post(&self.embeddings_url(), body.borrow()).await
     }
 
-    /// The same with further headers.
+    /// Like [`Inside::embed`], with further headers.
     pub(crate) async fn embed_with(&self, headers: &[(&str, &str)], body: impl Borrow<Value>) -> Answer {
         let mut request = post(&self.embeddings_url(), body.borrow());
         for (name, value) in headers {
@@ -60,12 +60,12 @@ impl Inside {
         self.client.send(request).await.expect("the answer must arrive")
     }
 
-    /// The value of one series of its metrics.
+    /// Returns the value of one series of its metrics.
     pub(crate) async fn metric(&self, series: &str) -> f64 {
         ops::metric(self.admin(), series).await
     }
 
-    /// What its health says.
+    /// Returns its health report.
     pub(crate) async fn health(&self) -> Value {
         self.client.get(&format!("http://{}/api/performance/health", self.admin())).await.json()
     }

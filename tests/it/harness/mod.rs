@@ -1,4 +1,4 @@
-//! What every stage's tests stand on: an upstream that can misbehave, the real binary in front of it, and clients.
+//! The shared harness: an upstream that can misbehave, the real binary in front of it, and clients.
 
 pub(crate) mod client;
 pub(crate) mod collector;

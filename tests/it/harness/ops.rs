@@ -1,11 +1,11 @@
-//! What a scraper reads from the ops port.
+//! Reads metrics from the ops port.
 
 use std::net::SocketAddr;
 
 use super::client::Client;
 use super::wait::eventually;
 
-/// The value of one series, with its labels as they are printed; 0 where it does not exist yet.
+/// Returns the value of one series, named with its labels as printed. Returns 0 if the series does not exist yet.
 pub(crate) async fn metric(admin: SocketAddr, series: &str) -> f64 {
     let text = Client::new().get(&format!("http://{admin}/metrics")).await.body;
     let text = String::from_utf8(text.to_vec()).expect("metrics are text");

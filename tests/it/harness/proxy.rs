@@ -1,4 +1,4 @@
-//! A way to a server that can be made slow.
+//! A TCP proxy that can delay answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
-/// Hands everything on, until the test's runtime ends.
+/// Forwards all bytes until the test's runtime ends.
 pub(crate) struct Proxy {
     pub(crate) addr: SocketAddr,
     delay_ms: Arc<AtomicU64>,
@@ -30,7 +30,7 @@ impl Proxy {
         Self { addr, delay_ms }
     }
 
-    /// Answers come this much later from now on.
+    /// Sets the delay of all answers from now on.
     pub(crate) fn delay(&self, delay: Duration) {
         self.delay_ms.store(u64::try_from(delay.as_millis()).expect("a test's time is short"), Ordering::Relaxed);
     }

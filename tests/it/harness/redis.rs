@@ -1,4 +1,4 @@
-//! A real Redis as a child process: a port and a folder of its own, nothing on disk, gone when the handle is.
+//! A real Redis as a child process, with its own port and folder and without persistence. It is killed on drop.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::TcpListener;
@@ -22,14 +22,14 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// Starts one.
+    /// Starts a server.
     pub(crate) fn start() -> Self {
         let mut redis = Self::absent();
         redis.go_on();
         redis
     }
 
-    /// One that has a port and does not run yet.
+    /// Returns a server that has a port and does not run yet.
     pub(crate) fn absent() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let folder = Folder::new(&format!("redis-{}", COUNT.fetch_add(1, Ordering::Relaxed)));
@@ -38,13 +38,13 @@ impl Redis {
         Self { child: None, port, folder, arguments, cli_arguments: vec!["-p".to_owned(), port.to_string()] }
     }
 
-    /// With further arguments for the server, from its next start on.
+    /// Adds arguments for the server, which take effect at its next start.
     pub(crate) fn with(mut self, arguments: &[&str]) -> Self {
         self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }
 
-    /// With TLS on its port in place of plain text, and these files.
+    /// Replaces plain text on its port by TLS with these files.
     pub(crate) fn with_tls(mut self, cert_file: &str, key_file: &str, ca_file: &str) -> Self {
         let port = self.port.to_string();
         self.arguments = vec!["--port".to_owned(), "0".to_owned()];
@@ -54,7 +54,7 @@ impl Redis {
         self.with(&files).with(&["--tls-ca-cert-file", ca_file])
     }
 
-    /// Logs in like this to look into it.
+    /// Adds arguments for `redis-cli`, such as a login.
     pub(crate) fn looked_into_with(mut self, arguments: &[&str]) -> Self {
         self.cli_arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
@@ -68,7 +68,7 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
-    /// Runs it, on the port that it always has and with nothing of what it held.
+    /// Starts the server on its port, without its former data.
     pub(crate) fn go_on(&mut self) {
         let mut command = Command::new("redis-server");
         command.args(&self.arguments).args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
@@ -86,7 +86,7 @@ impl Redis {
         std::fs::read_to_string(self.folder.path("log")).unwrap_or_default()
     }
 
-    /// Ends it at once, and all that it holds.
+    /// Kills the server, which loses all its data.
     pub(crate) fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -94,7 +94,7 @@ impl Redis {
         }
     }
 
-    /// Stops it in the middle of whatever it does; its connections stay open.
+    /// Stops the server process with a signal. Its connections stay open.
     pub(crate) fn freeze(&self) {
         self.signal("STOP");
     }
@@ -109,7 +109,7 @@ impl Redis {
         assert!(sent.success());
     }
 
-    /// What a command answers, which must not be an error.
+    /// Returns the answer to a command. Panics if it is an error.
     pub(crate) fn cli(&self, arguments: &[&str]) -> String {
         let output = self.run_cli(arguments);
         let said = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
@@ -125,7 +125,7 @@ impl Redis {
         self.cli_command(arguments).output().unwrap_or_else(|error| panic!("{MISSING}: {error}"))
     }
 
-    /// Sends a command, and leaves it to the caller to wait for its answer.
+    /// Starts a command without waiting for its answer.
     pub(crate) fn begin_cli(&self, arguments: &[&str]) -> Child {
         let mut command = self.cli_command(arguments);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
@@ -138,7 +138,7 @@ impl Redis {
         command
     }
 
-    /// The names of all records in it.
+    /// Returns the names of all records.
     pub(crate) fn records(&self) -> Vec<String> {
         let names = self.cli(&["--scan", "--pattern", "*:{*}"]);
         let mut names: Vec<String> =
@@ -147,7 +147,7 @@ impl Redis {
         names
     }
 
-    /// How often a command was called, in small letters.
+    /// Returns the number of calls of a command, named in lower case.
     pub(crate) fn calls(&self, command: &str) -> u64 {
         let stats = self.cli(&["info", "commandstats"]);
         let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
@@ -161,19 +161,19 @@ impl Drop for Redis {
     }
 }
 
-/// Free a moment ago, and below those that the system hands out to whoever connects: a server that is started again
-/// must find its port free.
+/// Returns a free port below the range that the system assigns to outgoing connections. Otherwise another connection
+/// could take the port before the server is started again.
 fn free_port() -> u16 {
     let seed = RandomState::new().hash_one(std::process::id());
     let mut ports = (0..).map(|step: u64| 10_000 + u16::try_from(seed.wrapping_add(step * 7) % 20_000).unwrap_or(0));
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("the range has no end")
 }
 
-/// Servers that are one cluster and share all slots.
+/// Servers that form one cluster and share all slots.
 pub(crate) struct Cluster(pub(crate) Vec<Redis>);
 
 impl Cluster {
-    /// Three nodes without copies; the cluster serves only while all of them are there.
+    /// Starts three nodes without replicas. The cluster serves requests only while all of them run.
     pub(crate) fn start() -> Self {
         let node = || {
             let bus = free_port().to_string();
@@ -197,12 +197,12 @@ impl Cluster {
         cluster
     }
 
-    /// Starts a node again that was killed: empty, and with its old name and slots, which stand in its folder.
+    /// Starts a killed node again. It is empty and keeps its name and slots, which are stored in its folder.
     pub(crate) fn revive(&mut self, place: usize) {
         self.0[place].go_on();
     }
 
-    /// What `redis.url` names.
+    /// Returns the value of `redis.url`.
     pub(crate) fn url(&self) -> String {
         self.0.iter().map(Redis::url).collect::<Vec<_>>().join(",")
     }

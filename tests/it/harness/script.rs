@@ -1,4 +1,4 @@
-//! Runs programs of other languages with what `scripts/setup-tests` has installed for them.
+//! Runs programs in other languages in the environments that `scripts/setup-tests` installs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::Value;
 /// A client script and the interpreter that runs it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Script {
-    /// Relative to the folder of the installed environments, or a program of the machine.
+    /// Relative to the folder of the installed environments, or a program on the path.
     interpreter: &'static str,
     /// Relative to `tests/clients`, or to the folder of the environments for Node.
     file: &'static str,
@@ -16,11 +16,11 @@ pub(crate) struct Script {
 
 /// The newest openai package for Python.
 pub(crate) const OPENAI_PYTHON: Script = Script { interpreter: "py/bin/python", file: "openai_python.py" };
-/// The first major version of it, without numpy.
+/// The openai package for Python in major version 1, without numpy.
 pub(crate) const OPENAI_PYTHON_1: Script = Script { interpreter: "py1/bin/python", file: "openai_python.py" };
 /// `LangChain`'s embeddings.
 pub(crate) const LANGCHAIN: Script = Script { interpreter: "py/bin/python", file: "langchain_python.py" };
-/// `LlamaIndex`'s embeddings of OpenAI and of servers like it.
+/// `LlamaIndex`'s embeddings for OpenAI and compatible servers.
 pub(crate) const LLAMA_INDEX: Script = Script { interpreter: "py/bin/python", file: "llama_index_python.py" };
 /// Haystack's embedders of texts and documents.
 pub(crate) const HAYSTACK: Script = Script { interpreter: "py/bin/python", file: "haystack_python.py" };
@@ -32,21 +32,21 @@ pub(crate) const VOYAGE: Script = Script { interpreter: "py/bin/python", file: "
 pub(crate) const MISTRAL: Script = Script { interpreter: "py/bin/python", file: "mistral.py" };
 /// The client of Azure AI Foundry.
 pub(crate) const AZURE_INFERENCE: Script = Script { interpreter: "py/bin/python", file: "azure_inference.py" };
-/// The newest openai package that this Node runs.
+/// The newest openai package that this version of Node runs.
 pub(crate) const OPENAI_NODE: Script = Script { interpreter: "node", file: "node/openai_node.mjs" };
 /// `LangChain.js`'s embeddings.
 pub(crate) const LANGCHAIN_NODE: Script = Script { interpreter: "node", file: "node/langchain_node.mjs" };
-/// The Vercel AI SDK with its providers for OpenAI and for servers like it.
+/// The Vercel AI SDK with its providers for OpenAI and compatible servers.
 pub(crate) const VERCEL_NODE: Script = Script { interpreter: "node", file: "node/vercel_node.mjs" };
 /// The dashboard in a real browser.
 pub(crate) const BROWSER: Script = Script { interpreter: "node", file: "node/dashboard.mjs" };
-/// Its modules that need no page.
+/// The dashboard's modules that need no page.
 pub(crate) const PAGE_MODULES: Script = Script { interpreter: "node", file: "node/pure.mjs" };
 /// A server that embeds with a real model.
 pub(crate) const MODEL_SERVER: Script = Script { interpreter: "py/bin/python", file: "model_server.py" };
 
 impl Script {
-    /// The command, ready for its own variables; fails with what to do where something is not installed.
+    /// Returns the command, to which callers add variables. Panics with a hint if the environment is not installed.
     pub(crate) fn command(self) -> Command {
         let installed = installed();
         let hint = "run `bash scripts/setup-tests` first";
@@ -65,14 +65,14 @@ impl Script {
         command
     }
 
-    /// Runs a client against a base URL and reads the document that it prints.
+    /// Runs a client against a base URL and returns the JSON document that it prints.
     pub(crate) fn run(self, base_url: &str, control_url: &str) -> Value {
         let mut command = self.command();
         command.env("BASE_URL", base_url).env("CONTROL_URL", control_url);
         self.report(command)
     }
 
-    /// Runs the command to its end and reads the document that it prints.
+    /// Runs a command until it exits and returns the JSON document that it prints.
     pub(crate) fn report(self, mut command: Command) -> Value {
         let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let complaint = String::from_utf8_lossy(&output.stderr);
@@ -81,7 +81,7 @@ impl Script {
     }
 }
 
-/// The folder that `scripts/setup-tests` fills.
+/// Returns the folder that `scripts/setup-tests` fills.
 fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/test-env")
 }

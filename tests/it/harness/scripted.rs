@@ -1,5 +1,5 @@
-//! A server of bare sockets, whose answer to each request is a function of the test: for answers that no server library
-//! would give, and for connections that end when none would.
+//! A server on raw sockets whose answer to each request is a function of the test. It can send bytes that no server
+//! library sends, and close connections at any point.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,7 +21,7 @@ pub(crate) struct Arrival {
     pub(crate) body: String,
 }
 
-/// What the server does with a request.
+/// The server's reaction to a request.
 pub(crate) enum Act {
     /// Writes these bytes and waits for the next request.
     Say(String),
@@ -38,7 +38,7 @@ pub(crate) enum Act {
 type Script = dyn Fn(&Arrival) -> Act + Send + Sync;
 type Arrivals = Arc<Mutex<Vec<Arrival>>>;
 
-/// A running server; ends with the handle.
+/// A running server, stopped on drop.
 pub(crate) struct Scripted {
     addr: SocketAddr,
     arrivals: Arrivals,
@@ -64,17 +64,17 @@ impl Scripted {
         self.addr
     }
 
-    /// Its address without a path.
+    /// Returns its address without a path.
     pub(crate) fn root_url(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// Its address as a base URL with `/v1`.
+    /// Returns its address as a base URL with `/v1`.
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.addr)
     }
 
-    /// All requests so far.
+    /// Returns all requests so far.
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -87,7 +87,7 @@ impl Drop for Scripted {
 }
 
 impl Arrival {
-    /// The value of a header; its name in lower case.
+    /// Returns the value of a header.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let pairs = self.head.lines().skip(1).filter_map(|line| line.split_once(": "));
         pairs.into_iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value)
@@ -116,7 +116,7 @@ async fn serve(mut stream: TcpStream, connection: usize, script: Arc<Script>, se
     }
 }
 
-/// Head and body of the next request; none when the client closes.
+/// Returns head and body of the next request, or `None` if the client closes the connection.
 async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String, String)> {
     loop {
         if let Some(end) = buffer.windows(4).position(|four| four == b"\r\n\r\n") {
@@ -137,18 +137,18 @@ async fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(S
     }
 }
 
-/// An answer with a JSON body.
+/// Builds an answer with a JSON body.
 pub(crate) fn ok(body: &str) -> String {
     answer("200 OK", "", body)
 }
 
-/// An answer with a status line, further header lines that each end in CR LF, and a body.
+/// Builds an answer with a status line, further header lines that each end in CR LF, and a body.
 pub(crate) fn answer(status: &str, headers: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{headers}content-length: {length}\r\n\r\n{body}")
 }
 
-/// An embeddings answer with one vector.
+/// Builds an embeddings answer with one vector.
 pub(crate) fn one_vector(first: f32) -> String {
     ok(&format!(
         r#"{{"object":"list","data":[{{"object":"embedding","index":0,"embedding":[{first},0.5]}}],"model":"tiny","usage":{{"prompt_tokens":1,"total_tokens":1}}}}"#

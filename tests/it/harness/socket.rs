@@ -1,4 +1,4 @@
-//! A bare connection, for what no HTTP client would send.
+//! A raw TCP connection, for bytes that no HTTP client sends.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::stub::DEADLINE;
 
-/// One connection; every wait on it has a deadline.
+/// One connection. Every wait on it has a deadline.
 pub(crate) struct Socket(TcpStream);
 
 impl Socket {
@@ -17,7 +17,7 @@ impl Socket {
         Self(TcpStream::connect(addr).await.expect("the port must accept"))
     }
 
-    /// Its own end.
+    /// Returns the address of the test's end.
     pub(crate) fn local_addr(&self) -> SocketAddr {
         self.0.local_addr().expect("it is connected")
     }
@@ -26,17 +26,17 @@ impl Socket {
         self.0.write_all(bytes.as_ref()).await.expect("the peer must read");
     }
 
-    /// Sends to a peer that may be gone.
+    /// Sends bytes and ignores errors, because the peer may be gone.
     pub(crate) async fn offer(&mut self, bytes: impl AsRef<[u8]>) {
         self.0.write_all(bytes.as_ref()).await.ok();
     }
 
-    /// Ends the sending half.
+    /// Shuts down the sending half.
     pub(crate) async fn finish(&mut self) {
         self.0.shutdown().await.expect("the peer must still be there");
     }
 
-    /// Sends a space after each `pause` until the peer answers and closes; what it said.
+    /// Sends a space after each `pause` until the peer answers and closes, and returns the answer.
     pub(crate) async fn trickle(&mut self, pause: Duration) -> String {
         let mut seen = Vec::new();
         loop {
@@ -48,7 +48,7 @@ impl Socket {
         }
     }
 
-    /// Everything until and including a text.
+    /// Reads up to and including a text.
     pub(crate) async fn read_until(&mut self, end: &str) -> String {
         let mut seen = Vec::new();
         while !seen.ends_with(end.as_bytes()) {
@@ -61,7 +61,7 @@ impl Socket {
         String::from_utf8_lossy(&seen).into_owned()
     }
 
-    /// Everything until the peer closes.
+    /// Reads until the peer closes.
     pub(crate) async fn read_to_end(&mut self) -> String {
         let mut seen = Vec::new();
         let read = timeout(DEADLINE, self.0.read_to_end(&mut seen)).await;
@@ -70,7 +70,7 @@ impl Socket {
     }
 }
 
-/// Sends a request that ends its connection and reads the whole answer.
+/// Sends a request that ends its connection and returns the whole answer.
 pub(crate) async fn exchange(addr: SocketAddr, request: impl AsRef<[u8]>) -> String {
     let mut socket = Socket::connect(addr).await;
     socket.send(request).await;

@@ -14,7 +14,7 @@ use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::client::Answer;
 
-/// A folder that goes away with the test.
+/// A folder that is removed on drop.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -28,7 +28,7 @@ impl Folder {
         self.0.join(name)
     }
 
-    /// Writes a file whole, as a mounted secret changes: under another name first. Returns its path.
+    /// Writes a file atomically, as an updated secret volume does, and returns its path.
     pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> String {
         let (draft, path) = (self.path("draft"), self.path(name));
         std::fs::write(&draft, content).expect("the folder is writable");
@@ -43,7 +43,7 @@ impl Drop for Folder {
     }
 }
 
-/// A certificate with its key, signed by itself.
+/// A self-signed certificate with its key.
 pub(crate) struct Identity {
     pub(crate) cert_pem: String,
     pub(crate) key_pem: String,
@@ -67,7 +67,7 @@ impl Identity {
     }
 }
 
-/// Speaks TLS on a port of its own and hands everything on to a plain server, until the test's runtime ends.
+/// Terminates TLS on its own port and forwards all bytes to a plain server, until the test's runtime ends.
 pub(crate) async fn front(identity: &Identity, behind: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port must bind");
     let (addr, acceptor) = (listener.local_addr().expect("a bound socket has an address"), identity.acceptor());
@@ -86,7 +86,7 @@ pub(crate) async fn front(identity: &Identity, behind: SocketAddr) -> SocketAddr
     addr
 }
 
-/// Sends one request over TLS as `localhost`, trusting this certificate alone; nothing where the handshake fails.
+/// Sends one request over TLS to `localhost`, trusting only this certificate. Returns `None` if the handshake fails.
 pub(crate) async fn send(
     addr: SocketAddr,
     trusted: &Identity,

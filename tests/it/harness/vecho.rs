@@ -1,4 +1,4 @@
-//! The real binary as a child process: clean environment, ports of its own, gone when the handle is.
+//! The real binary as a child process, with a clean environment and its own ports. It is killed on drop.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 use super::stub::Stub;
 use super::wait::eventually;
 
-/// Longer than a start or a drain may take on a busy machine.
+/// Upper bound of a start or a drain on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A running `vecho`.
@@ -25,26 +25,26 @@ pub(crate) struct Vecho {
     home: PathBuf,
 }
 
-/// What is left of a `vecho` that has ended.
+/// The result of a `vecho` that has exited.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) status: ExitStatus,
-    /// Everything it wrote to standard error.
+    /// Its whole output on standard error.
     pub(crate) log: String,
 }
 
 impl Vecho {
-    /// Starts one in front of a stub, with its defaults.
+    /// Starts vecho in front of a stub, with its defaults.
     pub(crate) fn start(stub: &Stub) -> Self {
         Self::start_with(&stub.base_url(), &[])
     }
 
-    /// Starts one in front of any upstream, with these environment variables and no other of the caller's.
+    /// Starts vecho in front of any upstream. It inherits none of the test's environment variables except `PATH`.
     pub(crate) fn start_with(upstream: &str, environment: &[(&str, &str)]) -> Self {
         Self::start_args(upstream, environment, &[])
     }
 
-    /// Like [`Vecho::start_with`], with further arguments on its command line.
+    /// Like [`Vecho::start_with`], with further command line arguments.
     pub(crate) fn start_args(upstream: &str, environment: &[(&str, &str)], arguments: &[&str]) -> Self {
         let home = fresh_home();
         let mut command = Self::command(environment);
@@ -60,14 +60,14 @@ impl Vecho {
         let written = Arc::clone(&log);
         let reader = Some(std::thread::spawn(move || follow(stderr, &written, &found)));
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
-        // From here on its drop ends the child, also when it never gets ready.
+        // From here on, a drop ends the child, even if it never becomes ready.
         let mut vecho = Self { child, public: unknown, admin: unknown, log, reader, home };
         let named = ready.recv_timeout(DEADLINE);
         (vecho.public, vecho.admin) = named.unwrap_or_else(|_| panic!("no addresses; the log:\n{}", vecho.log()));
         vecho
     }
 
-    /// The binary in a clean environment: `PATH`, a `HOME` without files of ours, and what is given.
+    /// Returns the command for the binary in a clean environment: `PATH`, an empty `HOME`, and the given variables.
     pub(crate) fn command(environment: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vecho"));
         command.env_clear().env("HOME", env!("CARGO_TARGET_TMPDIR")).stdin(Stdio::null()).stdout(Stdio::null());
@@ -76,7 +76,7 @@ impl Vecho {
         command
     }
 
-    /// The base URL an application is given, with `/v1`.
+    /// Returns the base URL for applications, with `/v1`.
     pub(crate) fn base_url(&self) -> String {
         format!("http://{}/v1", self.public)
     }
@@ -93,22 +93,22 @@ impl Vecho {
         self.child.id()
     }
 
-    /// What it wrote to standard error so far.
+    /// Returns its output on standard error so far.
     pub(crate) fn log(&self) -> String {
         read(&self.log)
     }
 
-    /// The address of something on the ops port.
+    /// Returns a URL on the ops port.
     pub(crate) fn ops_url(&self, path: &str) -> String {
         format!("http://{}{path}", self.admin)
     }
 
-    /// The number of its process.
+    /// Returns its process id.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until its log holds a text.
+    /// Waits until its log contains a text.
     pub(crate) async fn logged(&self, text: &str) {
         let found = async || self.log().contains(text);
         eventually(&format!("{text:?} in the log"), found).await;
@@ -121,16 +121,16 @@ impl Vecho {
         assert!(asked.success(), "process {id} must still run");
     }
 
-    /// Asks it to stop and waits until it has.
+    /// Sends it a SIGTERM and waits until it has exited.
     pub(crate) fn stop(self) -> Ended {
         self.signal("TERM");
         self.ended()
     }
 
-    /// Waits until it has stopped.
+    /// Waits until it has exited.
     pub(crate) fn ended(mut self) -> Ended {
         let status = wait(&mut self.child).unwrap_or_else(|| panic!("it must drain; its log:\n{}", read(&self.log)));
-        // Its last lines may still be on their way.
+        // The reader thread may not have read the last lines yet.
         if let Some(reader) = self.reader.take() {
             reader.join().expect("reading the log does not panic");
         }
@@ -146,7 +146,7 @@ impl Drop for Vecho {
     }
 }
 
-/// A home of its own, so that no test finds what another one left on disk.
+/// Creates a new home folder, so a test never finds the files of another one.
 fn fresh_home() -> PathBuf {
     let elapsed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("the clock is past 1970");
     let name = format!("home-{}-{}", std::process::id(), elapsed.as_nanos());
@@ -178,7 +178,7 @@ fn follow(stderr: ChildStderr, log: &Mutex<String>, found: &Sender<(SocketAddr, 
     }
 }
 
-/// The address behind a name, wherever in the line it stands.
+/// Returns the address behind a name, at any position in the line.
 fn address(line: &str, name: &str) -> Option<SocketAddr> {
     let (_, rest) = line.split_once(name)?;
     let end = rest.find(|letter: char| !(letter.is_ascii_hexdigit() || ".:[]".contains(letter)));

@@ -1,10 +1,10 @@
-//! Waiting for what no channel reports: asked again and again, until a deadline.
+//! Polls conditions that no channel reports, until a deadline.
 
 use std::time::{Duration, Instant};
 
 use super::stub::DEADLINE;
 
-/// Waits until a condition holds; `what` names it where it never does.
+/// Waits until a condition holds. `what` names the condition in the panic message.
 pub(crate) async fn eventually(what: &str, condition: impl AsyncFn() -> bool) {
     let started = Instant::now();
     while !condition().await {

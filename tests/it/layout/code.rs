@@ -1,4 +1,4 @@
-//! Rust source as the rules read it: comments and literals blanked, unit tests cut out, every line where it was.
+//! Rust source for the rules: comments and literals are blanked and unit tests removed. Line numbers stay the same.
 
 use std::fs;
 use std::path::Path;
@@ -6,11 +6,11 @@ use std::path::Path;
 /// One source file.
 #[derive(Clone, Debug)]
 pub(super) struct File {
-    /// Relative to the folder that was read, with `/` between its parts.
+    /// Relative to the folder that was read, with `/` as separator.
     pub(super) path: String,
-    /// As it stands on disk.
+    /// The unchanged text.
     pub(super) text: String,
-    /// Without comments, literals and unit tests.
+    /// The text without comments, literals and unit tests.
     pub(super) code: String,
 }
 
@@ -19,24 +19,24 @@ impl File {
         Self { path: path.to_owned(), text: text.to_owned(), code: without_tests(blank(text)) }
     }
 
-    /// The top-level module that this file belongs to.
+    /// Returns the top-level module that this file belongs to.
     pub(super) fn module(&self) -> &str {
         let first = self.path.split('/').next().unwrap_or_default();
         first.strip_suffix(".rs").unwrap_or(first)
     }
 
-    /// Whether the whole file is a unit test.
+    /// Returns true if the whole file is a unit test.
     pub(super) fn is_test(&self) -> bool {
         self.path.contains("/tests/") || self.path.ends_with("tests.rs")
     }
 
-    /// A place in this file, for a complaint.
+    /// Returns a position in this file, for a message.
     pub(super) fn at(&self, offset: usize) -> String {
         format!("{}:{}", self.path, self.code[..offset].matches('\n').count() + 1)
     }
 }
 
-/// Every Rust file under a folder of the project.
+/// Reads every Rust file under a folder of the project.
 pub(super) fn read_folder(name: &str) -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     let mut files = Vec::new();
@@ -57,7 +57,7 @@ fn walk(folder: &Path, prefix: &str, files: &mut Vec<File>) {
     }
 }
 
-/// Replaces comments and literals by as many spaces.
+/// Replaces comments and literals by the same number of spaces.
 pub(super) fn blank(text: &str) -> String {
     let bytes = text.as_bytes();
     let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
@@ -73,14 +73,14 @@ pub(super) fn blank(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Where the comment or literal that begins here ends.
+/// Returns the end of the comment or literal that begins here.
 fn end_of_blank(bytes: &[u8], at: usize) -> Option<usize> {
     match &bytes[at..] {
         [b'/', b'/', ..] => Some(find(bytes, at, b"\n")),
         [b'/', b'*', ..] => Some(end_of_block(bytes, at)),
         [b'"', ..] => Some(end_of_quoted(bytes, at, b'"')),
         [b'r', b'"' | b'#', ..] if at == 0 || !is_word(bytes[at - 1]) || bytes[at - 1] == b'b' => end_of_raw(bytes, at),
-        // A quote that no other quote follows closely is a lifetime.
+        // A quote without another quote close behind it is a lifetime.
         [b'\'', b'\\', ..] => Some(end_of_quoted(bytes, at, b'\'')),
         [b'\'', rest @ ..] => {
             let near = rest.iter().take(5).position(|byte| *byte == b'\'').filter(|length| *length > 0)?;
@@ -129,7 +129,7 @@ fn end_of_raw(bytes: &[u8], at: usize) -> Option<usize> {
     Some((find(bytes, opening + 1, &closing) + closing.len()).min(bytes.len()))
 }
 
-/// Blanks what is compiled for tests only.
+/// Blanks items that are compiled only for tests.
 fn without_tests(code: String) -> String {
     const MARK: &str = "#[cfg(test)]";
     let mut code = code;
@@ -141,7 +141,7 @@ fn without_tests(code: String) -> String {
     code
 }
 
-/// The end of the item that begins at `from`: its semicolon, or the brace that closes it.
+/// Returns the end of the item that begins at `from`: its semicolon or its closing brace.
 pub(super) fn end_of_item(code: &str, from: usize) -> usize {
     let mut depth = Depth::default();
     for (at, letter) in code[from..].char_indices() {
@@ -153,7 +153,7 @@ pub(super) fn end_of_item(code: &str, from: usize) -> usize {
     code.len()
 }
 
-/// How deep inside brackets a place is.
+/// Nesting depth in brackets.
 #[derive(Default)]
 struct Depth {
     braces: usize,
@@ -176,7 +176,7 @@ pub(super) fn is_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
-/// Where `name` stands in the code as a word of its own.
+/// Returns the positions of `name` in the code as a whole word.
 pub(super) fn words<'a>(code: &'a str, name: &'a str) -> impl Iterator<Item = usize> + 'a {
     code.match_indices(name).map(|(at, _)| at).filter(move |at| {
         let (before, after) = (&code.as_bytes()[..*at], code.as_bytes().get(at + name.len()));

@@ -1,10 +1,10 @@
-//! The map of the crate as `lib.rs` draws it, and the roads between its modules as the sources take them.
+//! The layers of the crate as `lib.rs` declares them ("floors"), and the edges between its modules in the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::code::{File, is_word, words};
 
-/// Words in a floor's heading that let its modules use one another.
+/// Words in a floor's heading that allow its modules to use one another.
 const MUTUAL: &str = "may use one another";
 
 /// The floor of every top-level module.
@@ -14,7 +14,7 @@ pub(super) struct Map {
     mutual: BTreeSet<u32>,
 }
 
-/// One module's use of another, and where it happens.
+/// One module's use of another, and its position.
 pub(super) struct Edge {
     from: String,
     to: String,
@@ -46,18 +46,18 @@ impl Map {
         self.floors.keys().map(String::as_str).collect()
     }
 
-    /// The edges that lead up, or sideways on a floor whose modules do not know one another.
+    /// Returns the edges that lead up, or sideways on a floor whose modules may not use one another.
     pub(super) fn wrong_edges(&self, edges: &[Edge]) -> Vec<String> {
         let wrong = edges.iter().filter(|edge| match (self.floors.get(&edge.from), self.floors.get(&edge.to)) {
             (Some(from), Some(to)) => to > from || (to == from && !self.mutual.contains(to)),
-            // What is no module of the map is an item of the crate's root, of which there is none.
+            // A name outside the map would be an item of the crate's root, which has none.
             (from, _) => from.is_some(),
         });
         wrong.map(|edge| format!("{}: {} must not use {}", edge.at, edge.from, edge.to)).collect()
     }
 }
 
-/// Every use of one top-level module by another.
+/// Returns every use of one top-level module by another.
 pub(super) fn edges(files: &[File]) -> Vec<Edge> {
     let mut edges = Vec::new();
     for file in files.iter().filter(|file| !matches!(file.module(), "lib" | "main")) {
@@ -72,7 +72,7 @@ pub(super) fn edges(files: &[File]) -> Vec<Edge> {
     edges
 }
 
-/// The modules that stand behind one `crate`: one, or those of a list in braces.
+/// Returns the modules behind one `crate`: a single one, or those of a list in braces.
 fn named(rest: &str) -> Vec<String> {
     let Some(path) = rest.strip_prefix("::") else {
         return Vec::new();
@@ -103,7 +103,7 @@ fn leading_word(text: &str) -> String {
     text.bytes().take_while(|byte| is_word(*byte)).map(char::from).collect()
 }
 
-/// A way round, if there is one.
+/// Returns a cycle, if there is one.
 pub(super) fn cycle(edges: &[Edge]) -> Option<Vec<String>> {
     let mut uses: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for edge in edges {

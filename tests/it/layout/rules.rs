@@ -1,19 +1,19 @@
-//! Rules for single files: who may name a dependency, what must not be written, how long things may get.
+//! Rules for single files: owners of dependencies, forbidden constructs, and limits on length.
 
 use super::code::{File, end_of_item, words};
 
-/// Most lines of a file.
+/// Maximum number of lines of a file.
 const MAX_FILE_LINES: usize = 400;
-/// Most lines of a function without a written reason.
+/// Maximum number of lines of a function without a written reason.
 const MAX_FUNCTION_LINES: usize = 60;
 
-/// Dependencies with an owner: the files, or folders, that may name them.
+/// Dependencies with an owner: only these files or folders may name them.
 pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("arc_swap", &["config/live.rs"]),
     // rustls has a module of this name.
     ("aws_lc_rs", &["key/passing.rs", "serve/tls.rs"]),
     ("base64_simd", &["flow/rotation.rs", "wire/"]),
-    // The guard compares hashes of tokens, which blake3 does in constant time.
+    // The guard compares hashes of tokens, because blake3 compares them in constant time.
     ("blake3", &["admin/guard.rs", "config/source.rs", "key.rs", "tiers/at_rest.rs", "tiers/disk/checksum.rs"]),
     ("bpe_openai", &["tokens.rs"]),
     ("brotli_decompressor", &["wire/coding/"]),
@@ -46,7 +46,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("zstd_safe", &["wire/coding/"]),
 ];
 
-/// What must not be written, and the one file that may.
+/// Forbidden constructs, each with the one file that may contain it.
 const FORBIDDEN: &[(&str, Option<&str>)] = &[
     (".unwrap()", None),
     ("#[allow", None),
@@ -62,7 +62,7 @@ const FORBIDDEN: &[(&str, Option<&str>)] = &[
     ("unsafe", Some("heap.rs")),
 ];
 
-/// Dependencies that are named outside their owners.
+/// Reports dependencies that are named outside their owners.
 pub(super) fn strays(file: &File) -> Vec<String> {
     let owned_elsewhere = |owners: &&[&str]| !owners.iter().any(|owner| owns(owner, &file.path));
     let strangers = OWNERS.iter().filter(|(_, owners)| owned_elsewhere(owners));
@@ -77,13 +77,14 @@ fn owns(owner: &str, path: &str) -> bool {
     if owner.ends_with('/') { path.starts_with(owner) } else { path == owner }
 }
 
-/// What must not be written, and is.
+/// Reports forbidden constructs.
 pub(super) fn forbidden(file: &File) -> Vec<String> {
     let rules = FORBIDDEN.iter().filter(|(_, but)| *but != Some(file.path.as_str()));
     rules.flat_map(|(what, _)| places(file, what)).collect()
 }
 
-/// `#[allow]` has no reason that could grow old; it is wrong in tests as well.
+/// Reports uses of `#[allow]`, also in tests. `#[expect]` is required instead, because the compiler reports it when
+/// it is no longer needed.
 pub(super) fn allows(file: &File) -> Vec<String> {
     let code = super::code::blank(&file.text);
     let whole = File { code, ..file.clone() };
@@ -102,13 +103,13 @@ fn places(file: &File, what: &str) -> Vec<String> {
     found.map(|at| format!("{}: {what} must not stand here", file.at(at))).collect()
 }
 
-/// Whether the file is too long.
+/// Reports a file that is too long.
 pub(super) fn overlong_file(file: &File) -> Option<String> {
     let lines = file.text.lines().count();
     (lines > MAX_FILE_LINES).then(|| format!("{}: {lines} lines, more than {MAX_FILE_LINES}", file.path))
 }
 
-/// Functions that are too long and do not say why.
+/// Reports functions that are too long and give no reason.
 pub(super) fn overlong_functions(file: &File) -> Vec<String> {
     let long = words(&file.code, "fn").filter_map(|at| {
         let lines = file.code[at..end_of_item(&file.code, at)].matches('\n').count() + 1;
@@ -118,7 +119,7 @@ pub(super) fn overlong_functions(file: &File) -> Vec<String> {
     long.collect()
 }
 
-/// The attributes before a function hold the reason for its length.
+/// Returns true if the attributes before a function contain the reason for its length.
 fn has_reason(before: &str) -> bool {
     let item = before.rfind([';', '{', '}']).map_or(before, |at| &before[at..]);
     item.contains("expect(clippy::too_many_lines")

@@ -1,5 +1,5 @@
-//! Whatever callers send, and however many of them leave: the process stays under its limit and a tenth, says which
-//! limit was met, and goes on serving.
+//! Bursts of requests and of disconnects, of any shape: the process exceeds its memory limit by at most a tenth,
+//! reports the limit that was reached, and keeps serving.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -18,16 +18,16 @@ use crate::randomised::dice::Dice;
 
 const LIMITS_MB: [u64; 3] = [64, 100, 500];
 
-/// Pages of the program that an optimised build does not have.
+/// Additional memory of an unoptimised build, for pages of the program.
 const UNOPTIMISED_MB: u64 = 6;
 
-/// Longest life of one exchange; what takes longer hangs.
+/// Timeout of one exchange.
 const PATIENCE: Duration = Duration::from_secs(100);
 
-/// Nothing listens there.
+/// An address without a listener.
 const NOWHERE: &str = "http://127.0.0.1:9/v1";
 
-/// A process with a limit, and the most that it took so far.
+/// A process with a memory limit, and its peak so far.
 struct Limited {
     vecho: Vecho,
     watch: Watch,
@@ -44,7 +44,7 @@ impl Limited {
         let mut environment = vec![
             ("VECHO_MEMORY_LIMIT_MB", limit.as_str()),
             ("OPENAI_API_KEY", "sk-test"),
-            // As in the image.
+            // The same setting as in the image.
             ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=32"),
         ];
         environment.extend(more.iter().map(|(name, value)| (*name, value.as_str())));
@@ -58,7 +58,7 @@ impl Limited {
         timeout(PATIENCE, whole).await.unwrap_or_else(|_| panic!("no answer within {PATIENCE:?}: {reader:?}"))
     }
 
-    /// The same from several clients at once.
+    /// Sends several requests from concurrent clients.
     async fn send_all(&self, bodies: impl IntoIterator<Item = Vec<u8>>, reader: Reader) -> Vec<Seen> {
         futures_util::future::join_all(bodies.into_iter().map(|body| self.send(body, reader))).await
     }
@@ -67,7 +67,7 @@ impl Limited {
         crate::harness::ops::metric(self.vecho.admin(), name).await
     }
 
-    /// Prints the peak and holds it against the limit.
+    /// Prints the peak and compares it with the limit.
     fn stayed_below(self, what: &str) {
         let Self { vecho, watch, limit_mb } = self;
         let (left, most) = (resident_bytes(vecho.pid()), watch.most_bytes());
@@ -82,17 +82,17 @@ fn say(text: &str) {
     println!("{text}");
 }
 
-/// How a client takes its answer.
+/// The way in which a client reads its answer.
 #[derive(Clone, Copy, Debug)]
 enum Reader {
     Whole,
-    /// Closes when it has sent its request.
+    /// Closes after sending its request.
     HangsUp,
-    /// Takes nothing for so long.
+    /// Reads nothing for this time.
     Waits(Duration),
 }
 
-/// What a client saw of an answer: its status, 0 where there was none; its head; the first bytes of its body.
+/// The answer that a client received: its status, or 0 without an answer, its head, and the first bytes of its body.
 #[derive(Debug)]
 struct Seen {
     status: u16,
@@ -130,7 +130,7 @@ async fn exchange(addr: std::net::SocketAddr, body: &[u8], reader: Reader) -> Se
     Seen { status: text.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0), text }
 }
 
-/// What the upstream does.
+/// The current behaviour of the upstream.
 #[derive(Default)]
 struct Mood(AtomicU8);
 
@@ -138,7 +138,7 @@ const ANSWERS: u8 = 0;
 const CLOSES: u8 = 1;
 const IS_SILENT: u8 = 2;
 
-/// An upstream that answers fast with one vector for all inputs.
+/// Starts an upstream that answers quickly with one vector for all inputs.
 async fn upstream(mood: &Arc<Mood>) -> Scripted {
     let mood = Arc::clone(mood);
     Scripted::start(move |arrival| match mood.0.load(Ordering::Relaxed) {
@@ -150,7 +150,7 @@ async fn upstream(mood: &Arc<Mood>) -> Scripted {
 }
 
 fn embeddings(body: &str) -> String {
-    // What is this large passed through vecho unread.
+    // vecho forwards a body of this size without parsing it.
     if body.len() > 4 << 20 {
         return "{}".to_owned();
     }
@@ -168,7 +168,7 @@ fn embeddings(body: &str) -> String {
     format!(r#"{{"object":"list","data":[{items}],"model":"m","usage":{{"prompt_tokens":9,"total_tokens":9}}}}"#)
 }
 
-/// The JSON of a vector of full f32 precision.
+/// Returns the JSON of a vector of full f32 precision.
 fn vector(dimension: usize, is_base64: bool) -> String {
     if is_base64 {
         let bytes = 0.012_345_679_f32.to_le_bytes().repeat(dimension);
@@ -178,7 +178,7 @@ fn vector(dimension: usize, is_base64: bool) -> String {
     }
 }
 
-/// A request for texts that no other number has.
+/// Returns a request for texts that are unique to this number.
 fn texts(number: usize, count: usize, dimension: u32, encoding: &str) -> Vec<u8> {
     let texts: Vec<String> = (0..count).map(|place| format!("text {number} {place}")).collect();
     let body = json!({"model": "m", "input": texts, "dimensions": dimension, "encoding_format": encoding});
@@ -304,7 +304,7 @@ async fn an_idle_process_gives_back_what_a_burst_took() {
     limited.stayed_below("a burst");
 }
 
-/// How long requests of random shapes are sent under each limit; `VECHO_MEMORY_SECONDS` sets it.
+/// Duration of the random requests under each limit, in seconds. `VECHO_MEMORY_SECONDS` sets it.
 static SECONDS: LazyLock<u64> = LazyLock::new(|| {
     let said = std::env::var("VECHO_MEMORY_SECONDS").ok();
     said.map_or(15, |said| said.parse().expect("VECHO_MEMORY_SECONDS takes a number"))
@@ -325,7 +325,7 @@ async fn requests_of_any_shape_stay_below_500_mb() {
     any_shape(500).await;
 }
 
-/// Twelve clients at once, each with requests of random shapes, before an upstream of changing moods.
+/// Runs twelve concurrent clients that send requests of random shapes. The behaviour of the upstream changes.
 async fn any_shape(limit_mb: u64) {
     let seed = std::env::var("VECHO_TEST_SEED").map_or(limit_mb, |said| said.parse().expect("a number"));
     let mood = Arc::new(Mood::default());

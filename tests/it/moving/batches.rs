@@ -1,4 +1,4 @@
-//! `vecho import-batch`: vectors that a batch job paid for.
+//! `vecho import-batch`: import of vectors that a batch job has computed.
 
 use serde_json::{Value, json};
 
@@ -16,7 +16,7 @@ fn answer(custom_id: &str, body: &Value) -> String {
     json!({"id": "batch_req_1", "custom_id": custom_id, "response": response, "error": null}).to_string()
 }
 
-/// An embeddings answer of these vectors, in an order of its own.
+/// Returns an embeddings answer with these vectors, in reverse order.
 fn vectors(vectors: &[Vec<f32>]) -> Value {
     let item =
         |(index, vector): (usize, &Vec<f32>)| json!({"object": "embedding", "index": index, "embedding": vector});
@@ -25,12 +25,12 @@ fn vectors(vectors: &[Vec<f32>]) -> Value {
     json!({"object": "list", "data": data, "model": TINY, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
 }
 
-/// Vectors that no upstream would give, so that they can only come from the file.
+/// Returns a vector that no upstream returns, which proves that it came from the file.
 fn own(n: u8) -> Vec<f32> {
     (0..8_u8).map(|component| f32::from(component) * 0.1 + f32::from(n) + 0.25).collect()
 }
 
-/// Two texts in one request, an array of tokens in another, a text in a third, and what cannot be used.
+/// Returns a job with two texts in one request, a token array in another, a text in a third, and unusable requests.
 fn job(folder: &Folder) -> (String, String) {
     let requests = [
         request("pair", &json!({"model": TINY, "input": ["one", "two"], "encoding_format": "float"})),
@@ -64,7 +64,7 @@ fn import(vecho: &Vecho, job: &(String, String), environment: &[(&str, &str)]) -
     run_at_with(vecho, &["import-batch", &job.0, &job.1], environment, b"")
 }
 
-/// That the vectors of the job answer live requests, without a call.
+/// Checks that live requests are answered with the vectors of the job, without a call.
 async fn holds_the_job(vecho: &Vecho, stub: &Stub, key: Option<&str>) {
     for (input, expected) in
         [(json!(["two", "one"]), vec![own(2), own(1)]), (json!("three"), vec![own(3)]), (json!([7, 8]), vec![own(4)])]
@@ -132,7 +132,7 @@ async fn a_job_goes_into_the_folder_of_a_vecho_that_does_not_run() {
     let (job, upstream) = (job(&folder), stub.base_url());
     let path = format!("disk.path={}", folder.path("disk").display());
     let place = ["--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
-    // For whom depends on who holds the key: an application has it by its usual name.
+    // The scope of the import depends on the holder of the key. An application holds it under its usual name.
     for (name, whose, holder, caller) in [
         ("OPENAI_API_KEY", "applications that send this OPENAI_API_KEY themselves", None, Some("sk-own")),
         ("VECHO_UPSTREAM_API_KEY", "a vecho that holds the key", Some("VECHO_UPSTREAM_API_KEY"), None),

@@ -1,4 +1,4 @@
-//! `vecho export` and `vecho import` between instances that run.
+//! `vecho export` and `vecho import` between running instances.
 
 use std::fs::Permissions;
 use std::net::TcpListener;
@@ -13,7 +13,7 @@ use vecho::portable::{Piece, Reader, Writer};
 
 const TEXTS: [&str; 3] = ["one", "two", "three"];
 
-/// Two of one upstream, the first of which has seen the texts.
+/// Starts two instances with one upstream. The first one has cached the texts.
 async fn pair() -> (Stub, Vecho, Vecho) {
     let stub = Stub::start();
     let (from, to) = (Vecho::start(&stub), Vecho::start(&stub));
@@ -120,7 +120,7 @@ async fn two_exports_to_one_file_do_not_touch_each_other() {
     let refused = run_at(&vecho, &["export", text]).said("another export writes it");
     assert_eq!((refused.status, file.exists()), (Some(1), false));
     assert!(draft.exists(), "it is the other's");
-    // One that was killed leaves its draft, and no lock.
+    // A killed export leaves its draft and no lock.
     std::fs::write(&draft, b"half of something longer than what comes now".repeat(1_000)).expect("it is there");
     drop(other);
     std::fs::set_permissions(&draft, Permissions::from_mode(0o644)).expect("it is ours");
@@ -136,7 +136,7 @@ async fn an_export_that_cannot_be_written_leaves_nothing_behind() {
     let folder = Folder::new("unwritable");
     std::fs::create_dir_all(folder.path("taken/inside")).expect("the target folder is writable");
     let taken = folder.path("taken");
-    // A folder that is not empty cannot be replaced by a file.
+    // A file cannot replace a folder that is not empty.
     let failed = run_at(&from, &["export", taken.to_str().expect("the path is text")]);
     assert_eq!(failed.status, Some(1), "{}", failed.err);
     assert!(!folder.path("taken.part").exists());
@@ -163,7 +163,7 @@ async fn somebody_who_listens_and_never_answers_is_not_waited_for() {
     ended.said("no answer from admin_listen").said(&admin);
 }
 
-/// The same file with each record under the key of the next one; its own checksums are right.
+/// Returns the same file with each record under the key of the next one. The checksums are right.
 fn with_exchanged_records(file: &[u8]) -> Vec<u8> {
     let (mut reader, mut found) = (Reader::default(), Vec::new());
     reader.feed(file);

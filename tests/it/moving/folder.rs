@@ -1,4 +1,4 @@
-//! The same with an instance that does not run: its folder is opened.
+//! Export and import with an instance that does not run: the command opens its folder.
 
 use http::Method;
 use vecho::tiers::disk::DiskStore;
@@ -10,7 +10,7 @@ use crate::harness::{Stub, Vecho};
 
 const TEXTS: [&str; 3] = ["one", "two", "three"];
 
-/// A command for an instance that does not run, with its folder.
+/// Runs a command for an instance that does not run, with its folder.
 fn stopped(folder: &Folder, arguments: &[&str], input: &[u8]) -> super::command::Ended {
     let path = format!("disk.path={}", folder.path("disk").display());
     run_with(&[&["--admin-listen", NOWHERE, "--set", &path], arguments].concat(), &[], input)

@@ -1,4 +1,4 @@
-//! What an export leaves out, it says in the log.
+//! Records that an export omits are logged.
 
 use std::os::unix::fs::FileExt as _;
 
@@ -44,7 +44,7 @@ async fn a_damaged_record_is_left_out_and_told_of() {
     let texts = ["one", "two", "three"];
     embed(&vecho, &texts, "float").await;
     assert!(vecho.stop().status.success());
-    // The name of the model stands in each record; the first one's changes.
+    // Each record contains the name of its model. This write changes the name in the first record.
     let segment = path.join("0000000001.segment");
     let bytes = std::fs::read(&segment).expect("it was written");
     let at = bytes.windows(TINY.len()).position(|bytes| bytes == TINY.as_bytes()).expect("a record names its model");

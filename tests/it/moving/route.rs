@@ -30,7 +30,7 @@ fn texts_of(texts: &[&str]) -> Value {
     json!({"model": TINY, "input": texts})
 }
 
-/// What an import says: imported, known, expired, damaged, whole.
+/// Returns the figures in an import's answer: imported, known, expired, damaged, whole.
 fn said(answer: &Answer) -> (u64, u64, u64, u64, bool) {
     let body = answer.json();
     let count = |name: &str| body[name].as_u64().unwrap_or_else(|| panic!("no {name}: {body}"));
@@ -167,7 +167,7 @@ async fn an_export_that_nobody_reads_to_its_end_ends() {
     let request = Request::get(format!("http://{}{EXPORT}", vecho.admin())).body(Full::default()).expect("it is legal");
     let answer = vecho.client.open(request).await.expect("it answers");
     drop(answer);
-    // Were a thread stuck, the next exports would have none.
+    // If a thread were blocked, the next exports would time out.
     let whole = tokio::time::timeout(Duration::from_secs(20), export(&vecho)).await.expect("it must come");
     assert!(whole.len() > 5_000 * 512);
 }

@@ -1,4 +1,4 @@
-//! `vecho warm`: texts in, vectors cached, and nothing believed that is none.
+//! `vecho warm`: it embeds texts through vecho and caches only valid vectors.
 
 use serde_json::json;
 
@@ -93,7 +93,7 @@ async fn mocks_are_not_taken_for_vectors() {
     let settings =
         [("VECHO_RETRY_MAX_ATTEMPTS", "1"), ("VECHO_FALLBACK_MODE", "mock"), ("VECHO_BREAKER_FAILURES", "1")];
     let vecho = Vecho::start_with(&stub.base_url(), &settings);
-    // As a refusal that does not pass by itself, so that the test need not wait for all repetitions.
+    // The failure is marked as permanent, so the test does not have to wait for all retries.
     let headers = vec![("x-should-retry", "false".to_owned())];
     stub.always(Behaviour::Status { code: 503, headers, body: "{}".to_owned() });
     assert_eq!(embed(&vecho, &["one"], "float").await.cache(), "mock");
@@ -135,7 +135,7 @@ async fn without_a_vecho_that_runs_the_vectors_go_into_its_folder() {
     let (upstream, folder) = (stub.base_url(), Folder::new("warmed"));
     let path = format!("disk.path={}", folder.path("disk").display());
     let place = ["--listen", "127.0.0.1:2", "--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
-    // The command asks the ops port of its own process, which requires the token.
+    // The command calls the ops port of its own process, which requires the token.
     let key = [("OPENAI_API_KEY", "sk-app"), ("VECHO_ADMIN_TOKEN", "t0ken")];
     let warmed = run_with(&[&place[..], &["warm", "--model", TINY, "-"]].concat(), &key, FILE.as_bytes()).well();
     warmed.said("4 were fetched, 0 failed").said("applications that send this OPENAI_API_KEY themselves");
@@ -170,7 +170,7 @@ async fn it_says_for_whom_it_filled_the_cache_whatever_failed() {
     warm(&own, FILE).well().said("for applications that send the key of upstream.api_key themselves");
     let nothing = warm(&[], "{nonsense").said("1 line failed");
     assert!(!nothing.err.contains("what is kept"), "{}", nothing.err);
-    // It is as it was said: who brings no key finds it.
+    // As announced, callers without a key get the records.
     let file = run_with(&[&place[..], &["export", "-"]].concat(), &[], b"").well().out;
     let vecho = Vecho::start(&stub);
     run_at_with(&vecho, &["import", "-"], &[], &file).well();
@@ -225,7 +225,7 @@ async fn lines_that_were_not_asked_any_more_count_as_failed() {
     let status = |code| Behaviour::Status { code, headers: vec![], body: "{}".to_owned() };
     stub.next(status(400));
     stub.always(status(401));
-    // Both halves of the refused request are open when a half of it ends everything.
+    // Both halves of the refused request are unfinished when the failure of one half ends the command.
     let warmed = warm(&vecho, &["--concurrency", "1"], &ten_texts()).said("0 were fetched, 10 failed");
     assert_eq!(warmed.status, Some(1));
 }

@@ -1,6 +1,6 @@
-//! Chance that a seed repeats.
+//! Reproducible pseudo-random numbers from a seed.
 
-/// A small generator (splitmix64): every draw follows from the seed.
+/// A small generator (splitmix64). Every draw follows from the seed.
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);
 
@@ -9,7 +9,7 @@ impl Dice {
         Self(seed)
     }
 
-    /// Chance of its own for something that has a name, whatever is drawn elsewhere.
+    /// Returns an independent generator for a name. It does not depend on other draws.
     pub(crate) fn aside(&self, name: &[u8]) -> Self {
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.0.to_le_bytes()).update(name);
@@ -25,12 +25,12 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `bound`.
+    /// Returns a number below `bound`.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.number() % bound as u64).expect("it is below a usize")
     }
 
-    /// True in so many of a hundred cases.
+    /// Returns true with this probability, in percent.
     pub(crate) fn percent(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }

@@ -1,5 +1,5 @@
-//! What may be stored: the latest moment at which each vector can have been fetched. What is not in here must not be
-//! served from memory, whatever else is true of it.
+//! A model of the cache: the latest time at which each vector can have been fetched. A vector that is not recorded
+//! here must not be served from memory.
 
 use std::collections::HashMap;
 
@@ -8,18 +8,18 @@ use super::wish::{Cell, Control, MAX_AGE_SECONDS, Wish};
 pub(super) const TTL_MS: u64 = 100_000;
 pub(super) const STALE_MS: u64 = 60_000;
 
-/// The wishes of one step, and what was fetched before it.
+/// The requests of one step, and earlier fetches.
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     shared: bool,
     latest_ms: HashMap<Cell, u64>,
-    /// For each cell the wishes of this step that may have it fetched for all.
+    /// For each cell, the requests of this step that may fetch it for all callers.
     asked_now: HashMap<Cell, Vec<usize>>,
-    /// Models change from call to call: a request may have to ask again for what it fetched itself, and find it stored.
+    /// True if the model changes between calls. A request may then fetch its own inputs again and find them cached.
     unsteady: bool,
 }
 
-/// How many inputs of a wish may come from where.
+/// Upper limits on a request's inputs from each source.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Allowed {
     pub(super) memory: usize,
@@ -32,7 +32,7 @@ impl Ledger {
         Self { shared, ..Self::default() }
     }
 
-    /// Notes the wishes of a step before it begins.
+    /// Records the requests of a step before it begins.
     pub(super) fn begin(&mut self, wishes: &[Wish], unsteady: bool) {
         self.unsteady = unsteady;
         self.asked_now.clear();
@@ -43,24 +43,24 @@ impl Ledger {
         }
     }
 
-    /// Notes that the step is over.
+    /// Records the end of the step.
     pub(super) fn end(&mut self, now_ms: u64) {
         for cell in std::mem::take(&mut self.asked_now).into_keys() {
             self.latest_ms.insert(cell, now_ms);
         }
     }
 
-    /// Everything was purged while nothing was under way.
+    /// Records a purge of all entries while no request was in flight.
     pub(super) fn forget_all(&mut self) {
         self.latest_ms.clear();
     }
 
-    /// Everything of one model was.
+    /// Records a purge of one model.
     pub(super) fn forget_model(&mut self, model: &str) {
         self.latest_ms.retain(|cell, _| cell.model != model);
     }
 
-    /// What the wish of this number may get at most.
+    /// Returns the upper limits for the request of this number.
     pub(super) fn allowed(&self, number: usize, wish: &Wish, now_ms: u64) -> Allowed {
         let max_age_ms = if wish.control == Control::MaxAge { MAX_AGE_SECONDS * 1_000 } else { u64::MAX };
         let cells = wish.cells(self.shared);

@@ -1,4 +1,4 @@
-//! Which model answered last for each space. What another model said before it must not be served any more.
+//! Tracks the model that answered last in each space. Vectors of an earlier model must not be served any more.
 
 use std::collections::HashMap;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::wish::Wish;
 use crate::harness::client::Answer;
 
-/// Credential (where it counts), namespace, model and dimensions.
+/// Credential (unless the cache is shared), namespace, model and dimensions.
 type Space = (&'static str, Option<&'static str>, &'static str, Option<usize>);
 
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ impl Newest {
         self.models.remove(&self.space(wish));
     }
 
-    /// Judges the answers of a step that came from memory alone, and notes which models answered in it.
+    /// Checks the answers of a step that came from memory alone, and records the models that answered in it.
     pub(super) fn judge_and_learn(&mut self, wishes: &[Wish], answers: &[(&Wish, Answer)]) -> Vec<String> {
         let mut complaints = Vec::new();
         let mut spaces: HashMap<Space, (usize, Vec<&Answer>)> = HashMap::new();
@@ -56,7 +56,7 @@ impl Newest {
     }
 }
 
-/// Answered from memory alone, or from `only-if-cached` with nothing.
+/// Returns true if the answer came from memory alone, or is the error of a miss with `only-if-cached`.
 fn made_no_call(answer: &Answer) -> bool {
     answer.header("x-vecho-cache") == Some("hit")
         || (answer.status == 504 && answer.json()["error"]["code"] == "not_cached")

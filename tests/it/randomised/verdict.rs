@@ -1,4 +1,4 @@
-//! What must be true of every answer, whatever happened on the way to it.
+//! Checks that hold for every answer under all conditions.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -13,7 +13,7 @@ use crate::harness::Stub;
 use crate::harness::client::Answer;
 use crate::harness::stub::{Input, tokens};
 
-/// Where the inputs of an answer came from, as its headers say.
+/// The sources of an answer's inputs, according to its headers.
 #[derive(Clone, Copy, Debug, Default)]
 struct Sources {
     memory: usize,
@@ -23,12 +23,12 @@ struct Sources {
     mock: usize,
 }
 
-/// What holds for a whole step.
+/// Conditions of a whole step.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Terms {
     /// The configured fallback mode.
     pub(super) fallback: &'static str,
-    /// Nothing goes wrong in this step.
+    /// True if no fault is injected in this step.
     pub(super) calm: bool,
 }
 
@@ -40,7 +40,7 @@ macro_rules! ensure {
     };
 }
 
-/// Judges one whole answer.
+/// Checks one complete answer.
 pub(super) fn judge(wish: &Wish, answer: &Answer, allowed: &Allowed, terms: Terms) -> Result<(), String> {
     if answer.status != 200 {
         return judge_error(wish, answer, terms);
@@ -167,7 +167,7 @@ fn judge_usage(wish: &Wish, answer: &Answer, body: &Value, sources: Sources) -> 
     if wish.model.starts_with("text-embedding-3-") {
         ensure!(prompt == counted, "usage {prompt} instead of {counted}, {sources:?}");
     } else {
-        // Only the sum of a call is known there; an input's share follows its length.
+        // For these models only the sum of a call is known. An input's share is estimated from its length.
         ensure!((1..=counted * 10).contains(&prompt), "usage {prompt} for about {counted}");
     }
     let note = answer.header("x-vecho-tokens").ok_or("no x-vecho-tokens")?;

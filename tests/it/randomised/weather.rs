@@ -1,4 +1,4 @@
-//! How the upstream behaves in one step: which model answers, and what goes wrong how often.
+//! The behaviour of the upstream in one step: the models that answer, and the rates of faults.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use super::dice::Dice;
 use crate::harness::Behaviour;
 use crate::harness::stub::Call;
 
-/// The name under which a model answers that took another one's place.
+/// Returns the name of the model that replaces another one.
 pub(super) fn successor(model: &str) -> String {
     format!("{model}-b")
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Weather {
-    /// Percent of the calls that fail or lie.
+    /// Percentage of calls that fail or get a wrong answer.
     pub(super) faults: usize,
-    /// Percent of the calls that the successor of the model answers.
+    /// Percentage of calls that the model's successor answers.
     pub(super) drift: usize,
-    /// Percent of the calls that are late.
+    /// Percentage of calls that are late.
     late: usize,
     seed: u64,
 }
@@ -37,7 +37,7 @@ impl Weather {
         Self { faults: 0, ..Self::draw(dice) }
     }
 
-    /// A decision by the content of a call and how often it came, not by its place among others.
+    /// Returns a decision that depends on the content of a call and its repetitions, but not on the order of calls.
     pub(super) fn decision(self) -> impl FnMut(&Call) -> Behaviour + Send + 'static {
         let mut times: HashMap<[u8; 32], u8> = HashMap::new();
         move |call| {
@@ -58,10 +58,10 @@ impl Weather {
         {
             all.push(Behaviour::OtherModel(successor(model)));
         }
-        // These change nothing that a caller could see.
+        // These behaviours change nothing that a caller can see.
         let harmless = dice.pick(&[Behaviour::Normal, Behaviour::Reorder, Behaviour::NoUsage]);
         let fault = dice.percent(self.faults).then(|| fault(call, dice));
-        // Without indices only the order says which vector is whose, to every client.
+        // Without `index`, every client relies on the order of the items.
         if !(matches!(harmless, Behaviour::Reorder) && matches!(fault, Some(Behaviour::NoIndex))) {
             all.push(harmless);
         }
@@ -76,7 +76,7 @@ fn fault(call: &Call, dice: &mut Dice) -> Behaviour {
         headers: Vec::new(),
         body: format!(r#"{{"error":{{"message":"stub says {code}","type":"{kind}","param":null,"code":null}}}}"#),
     };
-    // Vectors that are a component short cannot be told from right ones where nobody said how long they are.
+    // A vector that is one component short can be detected only if the request states the dimension.
     let says_dimensions = call.json()["dimensions"].is_number();
     match dice.below(16) {
         0 => Behaviour::HangUp,

@@ -1,4 +1,4 @@
-//! One caller's request, drawn by chance: who asks, for what, in which form, with which controls.
+//! One caller's request, drawn at random: credential, inputs, form, and cache controls.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::dice::Dice;
 use crate::harness::client::raw;
 use crate::harness::stub::Input;
 
-/// Models with the `dimensions` they are asked for; without any the stub's vectors have [`USUAL`] components.
+/// Models with the requested `dimensions`. Without `dimensions`, the stub's vectors have [`USUAL`] components.
 const SPACES: &[(&str, Option<usize>)] = &[
     ("alpha", None),
     ("alpha", Some(5)),
@@ -43,7 +43,7 @@ const TEXTS: &[&str] = &[
     "eine etwas längere Zeile mit mehr als zehn Wörtern, damit die Anteile nicht alle gleich sind",
 ];
 
-/// What a caller may say about caching; most say nothing.
+/// Cache controls of a caller. Most requests have none.
 const CONTROLS: &[Control] = &[Control::NoCache, Control::NoStore, Control::OnlyIfCached, Control::MaxAge];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ pub(super) enum Control {
     NoCache,
     NoStore,
     OnlyIfCached,
-    /// Nothing older than [`MAX_AGE_SECONDS`].
+    /// Accepts nothing older than [`MAX_AGE_SECONDS`].
     MaxAge,
 }
 
@@ -64,7 +64,7 @@ impl Control {
 
 pub(super) const MAX_AGE_SECONDS: u64 = 10;
 
-/// What decides which vector an input has, and who may share it.
+/// The parameters that determine an input's vector and the callers that may share it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Cell {
     pub(super) scope: String,
@@ -85,9 +85,9 @@ pub(super) struct Wish {
     pub(super) control: Control,
     pub(super) fallback: Option<&'static str>,
     pub(super) user: Option<&'static str>,
-    /// Whether a lone input stands without a list around it.
+    /// True if a single input is sent without a list.
     pub(super) bare: bool,
-    /// When the caller loses patience.
+    /// The time after which the caller disconnects.
     pub(super) hangs_up_after: Option<Duration>,
 }
 
@@ -111,7 +111,7 @@ impl Wish {
         }
     }
 
-    /// The same wish for other inputs, plain.
+    /// Returns the same request for other inputs, without controls.
     pub(super) fn plain(&self, inputs: Vec<Input>) -> Self {
         Self { inputs, control: Control::Plain, fallback: None, hangs_up_after: None, ..self.clone() }
     }
@@ -154,7 +154,7 @@ impl Wish {
         body
     }
 
-    /// The cell of each input, in order.
+    /// Returns the cell of each input, in order.
     pub(super) fn cells(&self, shared: bool) -> Vec<Cell> {
         let credential = if shared { "" } else { self.credential };
         let scope = format!("{credential} {}", self.namespace.unwrap_or_default());
@@ -167,7 +167,7 @@ impl Wish {
         self.inputs.iter().map(cell).collect()
     }
 
-    /// Whether what is fetched for it may be served to others, now or later.
+    /// Returns true if vectors fetched for this request may be served to other requests, now or later.
     pub(super) fn fills(&self) -> bool {
         !matches!(self.control, Control::NoStore | Control::OnlyIfCached)
     }

@@ -1,4 +1,4 @@
-//! One vecho, one upstream and what is known of both; a step is something that happens to them.
+//! One vecho, one upstream, and the model of both. Each step changes them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,11 +20,11 @@ use crate::harness::client::{Answer, NoAnswer, raw};
 use crate::harness::stub::Input;
 use crate::harness::{Behaviour, Client, Stub};
 
-/// Some hours after the epoch, so that no age is cut off at zero.
+/// Some days after the epoch, so no age is cut off at zero.
 const BEGINNING_MS: u64 = 1_000_000_000;
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What must be zero when nothing is under way.
+/// Gauges that must be zero when no request is in flight.
 const GAUGES: &[&str] = &[
     "vecho_requests_in_flight",
     "vecho_body_bytes_in_flight",
@@ -43,15 +43,15 @@ pub(super) struct World {
     pairs: Vec<(&'static str, String)>,
     breaks: bool,
     fallback: &'static str,
-    /// Wishes that come again and again, word for word.
+    /// Requests that are repeated exactly.
     habits: Vec<Wish>,
-    /// Which model answered last, where that is known.
+    /// The models that answered last, as far as they are known.
     newest: Newest,
     fresh: usize,
     last: String,
 }
 
-/// The whole answer, or nothing where the caller hung up first.
+/// A complete answer, an error, or `None` if the caller disconnected first.
 type Ending = Option<Result<Answer, NoAnswer>>;
 
 impl fmt::Debug for World {
@@ -119,7 +119,7 @@ impl World {
         assert_eq!((stopped.cut_connections, stopped.cut_fetches), (0, 0), "nothing is left to cut");
     }
 
-    /// Something happens; then nothing is under way any more.
+    /// Runs one random step, then waits until no request is in flight.
     pub(super) async fn step(&mut self, dice: &mut Dice) -> Result<(), String> {
         match dice.below(13) {
             0 | 12 => self.jump(dice),
@@ -175,7 +175,7 @@ impl World {
         Ok(())
     }
 
-    /// What was being fetched when a purge came must not be stored after it.
+    /// Purges during a fetch. The fetched vector must not be stored after the purge.
     async fn purge_under_way(&mut self, dice: &mut Dice) -> Result<(), String> {
         self.fresh += 1;
         let wish = Wish::draw(dice).plain(vec![Input::Text(format!("fresh {}", self.fresh))]);
@@ -202,7 +202,7 @@ impl World {
         }
     }
 
-    /// Some wishes: new ones, habits, and perhaps many times the same.
+    /// Draws requests: new ones, repeated ones, and sometimes many identical ones.
     fn draw_wishes(&self, dice: &mut Dice) -> Vec<Wish> {
         let herd = dice.percent(30).then(|| Wish::draw(dice));
         let count = 1 + dice.below(12);
@@ -214,7 +214,7 @@ impl World {
         (0..count).map(|_| wish()).collect()
     }
 
-    /// Several callers at once, and in the middle of them perhaps a purge.
+    /// Runs several concurrent callers, sometimes with a purge in between.
     async fn traffic(&mut self, dice: &mut Dice, weather: Weather, calm: bool) -> Result<(), String> {
         let wishes = self.draw_wishes(dice);
         self.last = format!("{weather:?}, calm {calm}");
@@ -234,7 +234,7 @@ impl World {
                 Err(_) => Err("no answer at all".to_owned()),
                 Ok(Err(panic)) => Err(panic.to_string()),
                 Ok(Ok(None)) => Ok(()),
-                // A body that is passed through is cut where the upstream cuts it.
+                // A body that passes through is cut at the same place as the upstream's.
                 Ok(Ok(Some(Err(error)))) => {
                     if calm {
                         Err(error.to_string())
@@ -255,7 +255,7 @@ impl World {
         if complaints.is_empty() { Ok(()) } else { Err(complaints.join("\n\n")) }
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until no request is in flight.
     async fn rest(&self) -> Result<(), String> {
         let begun = Instant::now();
         loop {
@@ -276,7 +276,7 @@ impl World {
     }
 }
 
-/// The line of a gauge that is not zero.
+/// Returns the line of a gauge that is not zero.
 fn busy<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
     let line = line.unwrap_or_else(|| panic!("the metric {name} is there"));

@@ -1,4 +1,4 @@
-//! Three nodes that share the keys.
+//! A Redis cluster: three nodes that share the keys.
 
 use super::{DOWN, LOOKUPS, comes_up, goes_down, name_of, purge, replica, sources};
 use crate::harness::front::texts_of;
@@ -16,7 +16,7 @@ async fn ask(replica: &Inside, texts: &[String]) -> String {
     sources(replica, &texts.iter().map(String::as_str).collect::<Vec<_>>()).await
 }
 
-/// Records on each node, the note of which model answered among them.
+/// Returns the number of records on each node, including the note that names the space's model.
 fn records(cluster: &Cluster) -> Vec<usize> {
     cluster.0.iter().map(|node| node.records().len()).collect()
 }
@@ -29,7 +29,7 @@ async fn its_nodes_share_the_records_and_replicas_find_all_of_them() {
     assert_eq!(ask(&one, &texts).await, "upstream=60");
     eventually("all are stored", async || records(&cluster).iter().sum::<usize>() == 61).await;
     assert!(records(&cluster).iter().all(|count| *count > 5), "{:?}", records(&cluster));
-    // Any node leads to the others.
+    // A client can discover the other nodes from any node.
     let other = replica(&stub, &cluster.0[1].url(), &[CLUSTER]).await;
     assert_eq!(ask(&other, &texts).await, "redis=60");
     assert_eq!(stub.embedding_calls().len(), 1);

@@ -1,4 +1,4 @@
-//! The shared counts of purges: compared before they are changed, and noted here before they are in force here.
+//! The shared purge counts: each is compared before it is changed, and saved locally before it takes effect.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::harness::{Stub, eventually};
 
 const COUNTS: &str = "vecho:1:purges";
 
-/// Waits until a client of Redis stands still in the middle of this command.
+/// Waits until Redis has paused a client in the middle of this command.
 async fn is_held(redis: &Redis, command: &str) {
     let held = async || {
         let clients = redis.cli(&["client", "list"]);
@@ -30,7 +30,7 @@ async fn is_held(redis: &Redis, command: &str) {
 async fn a_count_that_changed_after_it_was_read_is_not_overwritten() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let one = replica(&stub, &redis.url(), &[]).await;
-    // Reads are answered; writes wait, and are done in the order in which they came.
+    // Redis answers reads. Writes wait and are executed in order of arrival.
     redis.cli(&["client", "pause", "60000", "write"]);
     let other = redis.begin_cli(&["hset", COUNTS, "everything", "7"]);
     is_held(&redis, "hset").await;
@@ -44,7 +44,7 @@ async fn a_count_that_changed_after_it_was_read_is_not_overwritten() {
     assert_eq!(redis.cli(&["hget", COUNTS, "everything"]), "8", "above all that either replica counted");
 }
 
-/// Writes down what it is told.
+/// Records the purge counts that it receives.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<(&'static str, PurgeCounts)>>>);
 

@@ -1,4 +1,4 @@
-//! One fetch across replicas.
+//! Leases: one fetch of an input across all replicas.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,13 @@ async fn replicas(stub: &Stub, redis: &Redis, settings: &[(&str, &str)]) -> [Ins
     [one().await, one().await, one().await]
 }
 
-/// Waits until a lease is held, or none is.
+/// Waits until this number of leases is held.
 async fn leases(redis: &Redis, count: usize) {
     let held = async || redis.cli(&["--scan", "--pattern", "*:lease:*"]).lines().count() == count;
     eventually(&format!("{count} leases"), held).await;
 }
 
-/// The real binary, up and on Redis.
+/// Starts the real binary and waits until its Redis tier is up.
 async fn process(stub: &Stub, redis: &Redis, lease: &str) -> Vecho {
     let environment = [
         ("VECHO_REDIS_URL", &*redis.url()),
@@ -92,7 +92,7 @@ async fn a_lease_that_ended_is_not_taken_from_its_next_holder() {
     let next = async {
         stub.held(1).await;
         redis.cli(&["config", "resetstat"]);
-        // The first one's lease ends while it is still being answered; the next one's is made to last.
+        // The first lease expires while its holder is still waiting for the upstream. The next lease is made permanent.
         let taken = sources(&other, &["a"]);
         let lasting = async {
             stub.held(2).await;

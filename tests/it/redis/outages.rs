@@ -1,4 +1,4 @@
-//! Whatever happens to Redis, requests take their time and no other.
+//! Outages of Redis: requests take no longer than the configured timeout allows.
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use crate::harness::redis::Redis;
 use crate::harness::{Client, Inside, Stub, Vecho, eventually};
 
 const TIMEOUT: Duration = Duration::from_millis(300);
-/// What a request may take beside that, on a busy machine.
+/// Margin beyond the timeout, for a busy machine.
 const MARGIN: Duration = Duration::from_millis(1_500);
 
 const IMPATIENT: [(&str, &str); 2] = [("redis.timeout", "300ms"), ("redis.connect_timeout", "1s")];
 
-/// Asks for texts that nobody has asked for, one by one; each answer comes in time.
+/// Requests new texts one by one, and checks the time of each answer.
 async fn go_on(replica: &Inside, name: &str, count: usize) {
     for n in 0..count {
         let begun = Instant::now();
@@ -24,7 +24,7 @@ async fn go_on(replica: &Inside, name: &str, count: usize) {
     }
 }
 
-/// Once it is known to be down, nobody asks it.
+/// Waits until the tier is down, and checks that further requests do not query it.
 async fn go_on_without_asking(replica: &Inside, name: &str) {
     goes_down(replica).await;
     let asked = replica.metric(LOOKUPS).await;
@@ -32,7 +32,7 @@ async fn go_on_without_asking(replica: &Inside, name: &str) {
     assert!((replica.metric(LOOKUPS).await - asked).abs() < f64::EPSILON, "nobody asks it");
 }
 
-/// Another replica finds what this one fetches.
+/// Checks that another replica finds a text that this one fetches.
 async fn is_shared(one: &Inside, stub: &Stub, url: &str, text: &str) {
     sources(one, &[text]).await;
     let other = replica(stub, url, &[]).await;
@@ -158,7 +158,7 @@ async fn late_answers_with_others_between_them_are_no_outage() {
         let asked = replica.metric(LOOKUPS).await;
         assert_eq!(sources(&replica, &[&format!("in time {round}")]).await, "upstream=1");
         assert!(replica.metric(LOOKUPS).await > asked, "round {round}: it is still asked");
-        // A write that is late as well would be the third in a row.
+        // A late write would also count, as the third failure in a row.
         eventually("all of it is written", async || redis.records().len() >= 2 * (round + 1)).await;
     }
 }

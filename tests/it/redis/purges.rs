@@ -1,4 +1,4 @@
-//! Purges that every replica hears of.
+//! Purges reach every replica.
 
 use serde_json::json;
 
@@ -7,7 +7,7 @@ use crate::disk::ground::Folder;
 use crate::harness::redis::Redis;
 use crate::harness::{Inside, Stub, eventually};
 
-/// Waits until a replica has nothing under this text any more, in memory or below.
+/// Waits until a replica has no entry for this text, in memory or in lower tiers.
 async fn forgets(replica: &Inside, model: &str, text: &str) {
     let url = format!("http://{}/api/performance/cache/explain", replica.admin());
     let is_missing = async || {
@@ -23,14 +23,15 @@ async fn a_purge_on_one_replica_reaches_the_others_in_memory_and_in_redis() {
     let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
     sources(&one, &["a"]).await;
     stored(&redis, 1).await;
-    // Asked twice, it is a rendered answer as well.
+    // The second request puts the reply into the reply cache.
     assert_eq!(sources(&other, &["a"]).await, "redis=1");
     assert_eq!(sources(&other, &["a"]).await, "memory=1");
     assert_eq!(sources(&other, &["a"]).await, "memory=1");
     purge(&one, "").await;
     forgets(&other, "tiny", "a").await;
     assert_eq!(sources(&other, &["a"]).await, "upstream=1");
-    // Also who comes later, and knows no purges of its own.
+    // A replica that starts later, without purge counts of its own, finds at most the entry that was fetched after
+    // the purge.
     let late = replica(&stub, &redis.url(), &[]).await;
     assert!(["redis=1", "upstream=1"].contains(&&*sources(&late, &["a"]).await));
     assert_eq!(redis.cli(&["hget", "vecho:1:purges", "everything"]), "1");
@@ -94,7 +95,7 @@ async fn purges_of_two_replicas_that_do_not_hear_of_one_another_both_count() {
     goes_down(&one).await;
     goes_down(&other).await;
     purge(&one, "").await;
-    // Fetched between both purges, and queued under a count that the second one must outdo.
+    // Fetched between both purges, and queued with a purge count that the second purge must exceed.
     sources(&one, &["a"]).await;
     purge(&other, "").await;
     redis.thaw();
@@ -116,7 +117,7 @@ async fn a_list_of_purges_that_is_none_of_ours_is_not_followed_for_ever() {
     comes_up(&one).await;
 }
 
-/// Two replicas, each with a folder of its own, that have lost sight of Redis.
+/// Two replicas, each with its own folder, that are cut off from Redis.
 struct Apart {
     redis: Redis,
     stub: Stub,
@@ -150,7 +151,7 @@ impl Apart {
     }
 }
 
-/// Waits until so many entries are on disk: those asked for, and the note of which model answered.
+/// Waits until this number of entries is on disk, including the note that names the space's model.
 async fn on_disk(replica: &Inside, entries: f64) {
     crate::harness::ops::metric_becomes(replica.admin(), r#"vecho_cache_entries{tier="disk"}"#, entries).await;
 }
@@ -160,7 +161,7 @@ async fn purges_of_one_outage_do_not_tie_though_both_replicas_started_anew_meanw
     let (apart, one, other) = Apart::new().await;
     apart.freeze([&one, &other]).await;
     assert_eq!(purge(&one, "").await["pending"], json!(["redis"]));
-    // Fetched between both purges: on this disk, under a count that the second one must outdo.
+    // Fetched between both purges, and on this disk with a purge count that the second purge must exceed.
     sources(&one, &["a"]).await;
     on_disk(&one, 2.0).await;
     purge(&other, "").await;
@@ -188,7 +189,7 @@ async fn a_purge_that_its_process_could_not_tell_is_told_by_the_next_one_and_onc
     forgets(&other, "tiny", "a").await;
     let count = || apart.redis.cli(&["hget", "vecho:1:purges", "everything"]);
     let told = count();
-    // What was told is no debt any more.
+    // Purges that were sent are not sent again.
     let one = apart.restart(one, 0).await;
     comes_up(&one).await;
     assert_eq!(count(), told);
@@ -262,7 +263,7 @@ async fn what_waits_to_be_written_while_the_tier_is_cleared_does_not_come_back()
         let told = late.client.post(&url, &json!({"model": "tiny", "input": text})).await.json();
         told["inputs"][0]["state"].clone()
     };
-    // It was queued later, so it is written later.
+    // The record of `after` was queued last, so it is written last.
     eventually("what came after is shared", async || state("after").await == "fresh").await;
     assert_eq!(state("before").await, "missing");
 }

@@ -1,4 +1,4 @@
-//! Encrypted, with a password, in a database of its own.
+//! Redis with TLS, a password, and a selected database.
 
 use super::{goes_down, purge, replica, sources, started, stored};
 use crate::harness::redis::Redis;
@@ -19,7 +19,7 @@ async fn tls_with_a_root_and_a_client_certificate_of_its_own() {
     stored(&redis, 1).await;
     let other = replica(&stub, &url, &trusting).await;
     assert_eq!(sources(&other, &["a"]).await, "redis=1");
-    // Without the root it is not trusted, without the certificate it trusts nobody.
+    // Without the root, vecho refuses the server. Without the client certificate, the server refuses vecho.
     for settings in [&trusting[1..], &trusting[..1]] {
         let refused = started(&stub, &url, settings).await;
         goes_down(&refused).await;

@@ -1,4 +1,4 @@
-//! What replicas share.
+//! Entries that replicas share.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn what_one_replica_fetched_another_finds() {
     assert_eq!(stub.embedding_calls().len(), 1);
     let stats = other.client.get(&format!("http://{}/api/performance/cache/stats", other.admin())).await.json();
     let tier = &stats["tiers"]["redis"];
-    // Who asks for the first time asks for the note of which model answered, too.
+    // The first request also looks up the note that names the space's model.
     assert_eq!((&tier["hits"], &tier["up"]), (&json!(4 + 2), &json!(true)), "{tier}");
     assert_eq!(stats["inputs"]["hits"], 6, "{stats}");
 }
@@ -61,7 +61,8 @@ async fn what_somebody_fetched_for_himself_alone_meanwhile_is_not_fetched_again(
     };
     assert_eq!(ask("known", "other").await, "upstream=1", "from now on it is vouched for");
     redis.freeze();
-    // Between its look into memory and its claim, somebody who is not vouched for fetches the same.
+    // Between the first request's lookup in memory and its claim, a request with a credential that is not accepted
+    // yet fetches the same input.
     let (slow, quick) = tokio::join!(ask("known", "a"), ask("unknown", "a"));
     assert_eq!((slow.as_str(), quick.as_str()), ("memory=1", "upstream=1"));
     redis.thaw();
@@ -76,7 +77,7 @@ async fn a_request_asks_once_however_many_inputs_it_has() {
     let (asked, whole) = (redis.calls("getrange"), redis.calls("get") + redis.calls("mget"));
     sources(&replica, &texts).await;
     let whole_after = redis.calls("get") + redis.calls("mget");
-    // One more may be a probe of the way to Redis.
+    // One additional call may be a probe of the connection to Redis.
     let asked = redis.calls("getrange") - asked;
     assert!((100..=101).contains(&asked) && whole_after == whole, "{asked} asked, {} whole", whole_after - whole);
     stored(&redis, 100).await;
@@ -174,7 +175,7 @@ async fn a_start_waits_for_nothing() {
     assert_eq!(sources(&replica, &["a"]).await, "upstream=1");
     redis.go_on();
     comes_up(&replica).await;
-    // What was fetched meanwhile waited for it.
+    // Entries that were fetched in the meantime were queued for Redis.
     stored(&redis, 1).await;
     tokio::time::timeout(Duration::from_secs(10), sources(&replica, &["b"])).await.expect("it answers");
 }
@@ -212,7 +213,7 @@ async fn what_another_replica_fetched_anew_takes_the_place_of_rendered_answers_o
     for replica in [&one, &other, &observer] {
         replica.clock.advance_ms(20_000);
     }
-    // The same model by name, with other numbers.
+    // A model with the same name and different vectors.
     let name = Behaviour::ModelName(TINY.to_owned());
     stub.next(Behaviour::All(vec![Behaviour::OtherModel("other".to_owned()), name]));
     let new = one.embed_with(&[("cache-control", "no-cache")], texts_of(&["a"])).await.vectors();

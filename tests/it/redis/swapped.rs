@@ -1,4 +1,4 @@
-//! Values that are exchanged among keys in Redis are misses: no wrong vector is ever served.
+//! Values that are exchanged between keys in Redis become misses. No wrong vector is ever served.
 
 use super::{replica, stored};
 use crate::harness::front::{texts_of, tiny};
@@ -7,7 +7,7 @@ use crate::harness::{Inside, Stub};
 
 const RECORDS: usize = 200;
 
-/// Rewrites all records, the note of the newest model included. `OF` is replaced by the place that each value comes from.
+/// Rewrites all records, including the note of the newest model. `OF` is replaced by the index of each value's source.
 const REWRITE: &str = "
     local names = {}
     for _, name in ipairs(redis.call('keys', '*:{*}')) do
@@ -21,7 +21,7 @@ fn texts() -> Vec<String> {
     (0..RECORDS).map(|n| format!("text {n}")).collect()
 }
 
-/// Asks for all texts in one request; every vector must be the right one.
+/// Requests all texts in one request and checks every vector.
 async fn sources(replica: &Inside) -> String {
     let texts = texts();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
@@ -31,7 +31,8 @@ async fn sources(replica: &Inside) -> String {
     answer.sources().to_owned()
 }
 
-/// Fills Redis through one replica, lets the values be rewritten, and asks a second replica that has them in Redis alone.
+/// Fills Redis through one replica, rewrites the values, and sends the request to a second replica that has them in
+/// Redis only.
 async fn no_wrong_vector(settings: &[(&str, &str)], value_of: &str) {
     let (redis, stub) = (Redis::start(), Stub::start());
     sources(&replica(&stub, &redis.url(), settings).await).await;

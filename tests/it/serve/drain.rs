@@ -1,4 +1,4 @@
-//! The orderly end.
+//! Graceful shutdown of the server.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A server whose handler does what the path says, a listener to its hooks, and a client that speaks bytes.
+//! A server whose handler is chosen by the path, a recorder of its hooks, and a client that sends raw bytes.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -17,18 +17,18 @@ use vecho::serve::{
     BodyBounds, Bound, ConnectionHooks, Fault, Peer, Running, ServeLimits, Server, Tls, collect_bounded,
 };
 
-/// Longer than anything here takes; a test that gets there has failed.
+/// Timeout of every wait, longer than any expected duration.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
-/// The bound of `/echo`.
+/// Body limit of `/echo`, in bytes.
 pub(crate) const ECHO_BYTES: usize = 1000;
-/// The size of the answer of `/huge`.
+/// Size of the answer of `/huge`, in bytes.
 pub(crate) const HUGE_BYTES: usize = 32 * 1024 * 1024;
-/// The longest pause in a body sent to `/echo`.
+/// Longest pause in a body sent to `/echo`.
 const ECHO_PAUSE: Duration = Duration::from_millis(300);
 
 const ECHO_BOUNDS: BodyBounds = BodyBounds { max_bytes: ECHO_BYTES, pause: ECHO_PAUSE, whole: Duration::from_mins(1) };
 
-/// What the server told, and the gate that `/wait` stands at.
+/// Events that the server reported, and the number of requests at the gate of `/wait`.
 #[derive(Default)]
 pub(crate) struct Seen {
     pub(crate) opened: AtomicUsize,
@@ -59,14 +59,14 @@ impl ConnectionHooks for Seen {
     }
 }
 
-/// A server, and what a test holds of it.
+/// A running server, its recorded events and its gate.
 pub(crate) struct Served {
     pub(crate) running: Running,
     pub(crate) seen: Arc<Seen>,
     pub(crate) gate: Arc<Semaphore>,
 }
 
-/// Limits that no test meets unless it lowers one.
+/// Returns limits that no test reaches unless it lowers one.
 pub(crate) fn wide() -> ServeLimits {
     ServeLimits {
         max_connections: 100,
@@ -121,7 +121,7 @@ fn say(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     Response::builder().status(status).body(Full::new(body.into())).expect("a plain answer is valid")
 }
 
-/// Switches protocols, and then gives back every byte.
+/// Switches protocols, then echoes every byte.
 fn tunnel(request: Request<Incoming>) -> Response<Full<Bytes>> {
     tokio::spawn(async move {
         let mut io = TokioIo::new(hyper::upgrade::on(request).await.expect("the answer is 101"));
@@ -143,7 +143,7 @@ impl Served {
     }
 }
 
-/// A connection on which a test says exactly what it wants.
+/// A connection on which a test controls every byte.
 pub(crate) struct Client<S>(pub(crate) S);
 
 /// A parsed answer.
@@ -165,7 +165,7 @@ impl Answer {
         })
     }
 
-    /// Fails unless this is an error that clients of the API can read.
+    /// Checks that this is an error in the API's format.
     pub(crate) fn assert_envelope(&self, status: &str, kind: &str) {
         assert_eq!(self.status(), status, "{self:?}");
         assert_eq!(self.header("content-type"), Some("application/json"), "{self:?}");
@@ -187,7 +187,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         self.answer().await
     }
 
-    /// The next answer, which must state its length or have no body.
+    /// Returns the next answer, which must state its length or have no body.
     pub(crate) async fn answer(&mut self) -> Answer {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {
@@ -202,16 +202,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         answer
     }
 
-    /// Waits until the server closes; fails if it says anything before.
+    /// Waits until the server closes, and panics if it sends anything before.
     pub(crate) async fn assert_closes(&mut self) {
         let mut rest = Vec::new();
-        // A reset is a close, too.
+        // A reset counts as a close.
         let _ = within(self.0.read_to_end(&mut rest)).await;
         assert!(rest.is_empty(), "the server said {:?}", String::from_utf8_lossy(&rest));
     }
 }
 
-/// The outcome of `work`, which must come.
+/// Returns the result of `work`, and panics after the timeout.
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, work).await.expect("this must not take so long")
 }

@@ -1,4 +1,4 @@
-//! Time limits, the bound on connections, the port.
+//! Timeouts, the limit on connections, and the port.
 
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ async fn a_head_that_trickles_is_cut_after_the_header_timeout_though_bytes_keep_
     let mut sent = 0;
     while served.seen.closed.load(SeqCst) == 0 {
         sent += 1;
-        // The server may close between the look and the write.
+        // The server may close between the check and the write.
         let _ = tokio::io::AsyncWriteExt::write_all(&mut client.0, b"a: b\r\n").await;
         tokio::time::sleep(SHORT / 10).await;
         assert!(sent < 1000, "the head still trickles after {:?}", began.elapsed());

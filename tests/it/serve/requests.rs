@@ -1,4 +1,4 @@
-//! Requests as they come: broken heads, bodies that stall or are too large, panics, upgrades.
+//! Requests of all kinds: malformed heads, bodies that stall or are too large, panics, upgrades.
 
 use std::sync::atomic::Ordering::SeqCst;
 

@@ -1,4 +1,4 @@
-//! TLS: both protocols, bad files, and certificates that change under a running server.
+//! TLS: both protocols, bad files, and certificates that change while the server runs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use vecho::serve::{Drained, Fault, ServeLimits, Tls};
 
 use super::harness::{Client, HUGE_BYTES, PATIENCE, Served, start_with, until, wide, within};
 
-/// A certificate and its key in files that go with this.
+/// A certificate and its key in files that are removed on drop.
 struct Identity {
     files: config::Tls,
     folder: PathBuf,
@@ -39,7 +39,7 @@ impl Identity {
 
 impl Drop for Identity {
     fn drop(&mut self) {
-        // What is left behind in a temporary folder harms nobody.
+        // An error only leaves files in a temporary folder.
         let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
@@ -85,7 +85,7 @@ async fn http1_is_spoken_with_a_peer_that_names_no_protocol() {
     client.answer().await.assert_envelope("400", "invalid_request_error");
 }
 
-/// An HTTP/2 connection: how to ask on it, and the task that ends with it.
+/// Opens an HTTP/2 connection. Returns its sender and the task that drives it.
 async fn http2(
     served: &Served,
     identity: &Identity,
@@ -160,7 +160,7 @@ async fn an_http2_answer_that_takes_long_is_not_cut_by_the_idle_timeout() {
     let (began, mut bytes) = (Instant::now(), 0);
     while let Some(frame) = within(body.frame()).await {
         bytes += frame.expect("the answer comes whole").into_data().map_or(0, |data| data.len());
-        // A reader that takes its time, several times the limit in all.
+        // A slow reader that takes several times the limit in total.
         if bytes * 8 / HUGE_BYTES > usize::try_from(began.elapsed().as_millis() / 100).expect("a short time") {
             tokio::time::sleep(Duration::from_millis(80)).await;
         }

@@ -1,4 +1,4 @@
-//! The way to the collector: what is sent, what happens where it does not take it, and the end of the process.
+//! Delivery to the collector: content, failures of the collector, and the end of the process.
 
 use std::time::Duration;
 
@@ -79,7 +79,7 @@ async fn a_collector_that_is_down_costs_requests_nothing_and_is_found_again() {
     }
     assert!(ground.counted("exported").await == 0.0);
     ground.collector.stub.up().await;
-    // Something may have to be dropped before there is room again; what is asked from then on arrives.
+    // Some spans may be dropped before the queue has room again. Spans of later requests arrive.
     eventually("a span of what is asked now", async || {
         ground.embed(&["a"]).await;
         ground.counted("exported").await > 0.0
@@ -97,7 +97,7 @@ async fn a_collector_that_hangs_costs_requests_nothing_and_memory_little() {
     for n in 0..50 {
         assert_eq!(ground.embed(&[&n.to_string()]).await.status, 200);
     }
-    // Of 204 spans, four are under way and sixteen wait.
+    // Of 204 spans, four are in flight and sixteen wait.
     ground.counts("queue_full", 184.0).await;
     assert_eq!(ground.collector.deliveries().len(), 1, "one at a time");
     ground.collector.stub.always(answer(200, Vec::new()));
@@ -125,7 +125,7 @@ async fn what_a_collector_refuses_is_counted_and_not_sent_again() {
     ground.embed(&["a"]).await;
     ground.counts("failed", 4.0).await;
     let tried = ground.collector.deliveries().len();
-    // Of the next delivery it takes all but one span, as OTLP has it: field 1, in it field 1 = 1.
+    // The collector rejects one span of the next delivery. In OTLP that is field 1, and in it field 1 = 1.
     ground.collector.stub.always(answer(200, vec![0x0a, 0x02, 0x08, 0x01]));
     ground.embed(&["a"]).await;
     ground.counts("failed", 5.0).await;

@@ -1,4 +1,4 @@
-//! What spans say, against the document that lists it.
+//! Attributes of spans, against the document that lists them.
 
 use std::collections::BTreeSet;
 use std::path::Path;

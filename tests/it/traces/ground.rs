@@ -1,14 +1,14 @@
-//! What the tests of traces have in common: vecho in front of a stub, with a collector beside it.
+//! Shared parts of the tests of traces: vecho in front of a stub, with a collector.
 
 use crate::harness::client::Answer;
 use crate::harness::front::{Ask, texts_of};
 use crate::harness::{Collector, Front};
 
-/// A caller's trace, and its span in it.
+/// A caller's trace id, and the id of its span.
 pub(super) const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 pub(super) const SPAN: &str = "00f067aa0ba902b7";
 
-/// A vecho whose spans go to a collector at once.
+/// A vecho that exports its spans to a collector without delay.
 pub(super) struct Ground {
     pub(super) collector: Collector,
     pub(super) front: Front,
@@ -27,7 +27,7 @@ impl Ground {
         Self { collector, front }
     }
 
-    /// A request for texts in the caller's trace, which is recorded.
+    /// Builds a request for texts in the caller's trace, which is sampled.
     pub(super) fn in_trace(&self, texts: &[&str]) -> Ask {
         self.front.post(texts_of(texts).to_string()).header("traceparent", &traceparent("01"))
     }
@@ -36,13 +36,13 @@ impl Ground {
         self.front.embed(texts).await
     }
 
-    /// The `traceparent` of each embeddings call that the upstream has seen.
+    /// Returns the `traceparent` of each embeddings call that the upstream has received.
     pub(super) fn parents_sent(&self) -> Vec<String> {
         let calls = self.front.stub.embedding_calls();
         calls.iter().map(|call| call.header("traceparent").unwrap_or("none").to_owned()).collect()
     }
 
-    /// How many spans ended so, as the metrics tell.
+    /// Returns the number of spans with this result, according to the metrics.
     pub(super) async fn counted(&self, result: &str) -> f64 {
         self.front.metric(&series(result)).await
     }
@@ -52,7 +52,7 @@ impl Ground {
     }
 }
 
-/// The caller's `traceparent` with these flags.
+/// Returns the caller's `traceparent` with these flags.
 pub(super) fn traceparent(flags: &str) -> String {
     format!("00-{TRACE}-{SPAN}-{flags}")
 }

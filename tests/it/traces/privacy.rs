@@ -1,4 +1,4 @@
-//! Nothing that a caller said in confidence leaves with a trace.
+//! No private data of a caller is exported with a trace.
 
 use http::{Method, Request};
 use http_body_util::Full;
@@ -34,7 +34,7 @@ async fn neither_texts_nor_keys_nor_queries_are_in_any_byte_that_is_sent() {
         .body(Full::default())
         .expect("a legal request");
     Client::new().send(odd).await.expect("an answer");
-    // Three answers of which one was fetched, a refusal, and two that pass through.
+    // Three answers of which one was fetched, a refusal, and two pass-through requests.
     ground.collector.has(6 + 4 + 2 + 2).await;
     for bytes in ground.collector.bytes() {
         let text = String::from_utf8_lossy(&bytes);

@@ -1,4 +1,4 @@
-//! Whose trace a request belongs to, and whether it is recorded.
+//! The trace that a request belongs to, and its sampling.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,7 @@ use crate::harness::collector::{Span, only};
 use crate::harness::front::texts_of;
 use crate::harness::{Collector, Front};
 
-/// Another request after those that leave nothing: once it has arrived, they would have, too.
+/// Sends another request after unrecorded ones. Once its spans have arrived, theirs would have arrived too.
 async fn marker(ground: &Ground) {
     assert_eq!(ground.in_trace(&["marker"]).send().await.status, 200);
     ground.collector.has_all(&["POST /v1/embeddings"]).await;

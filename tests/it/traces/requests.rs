@@ -1,4 +1,4 @@
-//! The spans of one request: which there are, below which, and what they say.
+//! The spans of one request: names, parents and attributes.
 
 use http::{Method, Request};
 use http_body_util::Full;
@@ -83,7 +83,7 @@ async fn a_hit_is_one_span_that_tells_where_it_came_from() {
     let ground = Ground::start().await;
     ground.embed(&["a"]).await;
     ground.collector.has(4).await;
-    // The third answer is one that was kept whole.
+    // The third answer comes from the reply cache.
     for hits in 1..=3 {
         assert_eq!(ground.embed(&["a"]).await.sources(), "memory=1");
         let spans = ground.collector.has(4 + hits).await;

@@ -1,4 +1,4 @@
-//! Calls that serve several requests: in whose trace they are, and how the others find them.
+//! Upstream calls that serve several requests: the trace that they belong to, and the links from other traces.
 
 use super::ground::{Ground, TRACE};
 use crate::harness::Behaviour;
@@ -12,7 +12,7 @@ const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 async fn a_packed_call_is_in_the_first_requests_trace_and_linked_with_the_others() {
     let ground = Ground::with(&[("upstream.max_concurrent", "1")]).await;
     let front = &ground.front;
-    // Calls are merged once the upstream has answered one.
+    // Calls are merged after the upstream has answered one.
     front.embed(&["before"]).await;
     front.stub.next(Behaviour::Gate);
     let blocker = front.post(r#"{"model": "blocker", "input": "b"}"#).send_meanwhile();
@@ -25,7 +25,7 @@ async fn a_packed_call_is_in_the_first_requests_trace_and_linked_with_the_others
     for ask in [blocker, first, second] {
         assert_eq!(ask.await.expect("a request must end").status, 200);
     }
-    // Four of each request that came before, three of each merged request's own, and the call.
+    // Four spans of each earlier request, three of each merged request, and the call.
     let spans = ground.collector.has(15).await;
     let calls = all(&spans, CALL);
     let call = *calls.iter().find(|call| call.trace_id() == TRACE).expect("the call is in the first one's trace");

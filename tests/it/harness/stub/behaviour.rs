@@ -1,4 +1,4 @@
-//! What the stub can be told to do with a call, and the order in which it is told.
+//! Behaviours of the stub, and their precedence.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -6,16 +6,16 @@ use std::time::Duration;
 use super::calls::Call;
 use super::dialect::Dialect;
 
-/// One way to treat a call. Those that change an embeddings answer leave other routes as they are.
+/// One way to handle a call. Behaviours that change an embeddings answer do not affect other routes.
 #[derive(Clone, Debug)]
 pub(crate) enum Behaviour {
-    /// As the real service would.
+    /// Answers like the real service.
     Normal,
     /// Waits first.
     Delay(Duration),
     /// Holds the call until the test releases it.
     Gate,
-    /// Answers this and nothing else.
+    /// Sends exactly this answer.
     Status { code: u16, headers: Vec<(&'static str, String)>, body: String },
     /// 429 `rate_limit_exceeded` with `retry-after-ms` and `retry-after`.
     RateLimit { retry_after_ms: u64 },
@@ -25,50 +25,50 @@ pub(crate) enum Behaviour {
     HangUp,
     /// Sends the head and half of the body, then closes.
     CutBody,
-    /// Data in reverse order, every `index` right.
+    /// Data in reverse order, with right values of `index`.
     Reorder,
     /// The last item repeats the first one's `index`.
     DuplicateIndex,
-    /// The last item is left out.
+    /// The last item is missing.
     MissingItem,
-    /// One item more than was asked for.
+    /// One more item than inputs.
     ExtraItem,
     /// Every vector is one component short.
     WrongDimension,
-    /// The first vector holds something that is not finite: NaN bits as base64, `1e999` as floats.
+    /// The first vector has a component that is not finite: NaN bits as base64, `1e999` as floats.
     Nan,
     /// The first vector is all zeros.
     AllZero,
     /// Base64 answers hold f64, as some servers send.
     Float64Base64,
-    /// Floats whatever was asked for.
+    /// Floats, even if base64 was requested.
     FloatsForBase64,
     /// Items without `index`.
     NoIndex,
     /// 200 with an HTML page.
     Garbage,
-    /// The answer names this model; its vectors stay those of the model asked for.
+    /// The answer names this model. Its vectors stay those of the requested model.
     ModelName(String),
-    /// Another model answers: under its own name, with its own vectors of the length asked for.
+    /// Another model answers: under its own name, with its own vectors of the requested length.
     OtherModel(String),
     /// An answer without `usage`.
     NoUsage,
-    /// Claims `content-encoding: gzip` over plain bytes.
+    /// Sends `content-encoding: gzip` with an unencoded body.
     GzipLie,
-    /// The body in these content codings, as a `content-encoding` header lists them.
+    /// The body in these content codings, in the order of a `content-encoding` header.
     Encoded(&'static str),
-    /// These headers beside the usual ones.
+    /// Additional headers.
     Headers(Vec<(&'static str, String)>),
-    /// The body in pieces of this many bytes with this pause before each.
+    /// The body in pieces of this many bytes, with this pause before each.
     SlowBody { chunk_bytes: usize, pause: Duration },
-    /// As another service would.
+    /// Answers like another service.
     Dialect(Dialect),
     /// All of these, in order.
     All(Vec<Behaviour>),
 }
 
 impl Behaviour {
-    /// The model that answers in place of the one asked for.
+    /// Returns the model that answers in place of the requested one.
     pub(crate) fn other_model(&self) -> Option<&str> {
         match self {
             Self::OtherModel(model) => Some(model),
@@ -77,7 +77,7 @@ impl Behaviour {
         }
     }
 
-    /// The service whose dialect the call is answered in.
+    /// Returns the service whose dialect the answer uses.
     pub(crate) fn dialect(&self) -> Option<Dialect> {
         match self {
             Self::Dialect(dialect) => Some(*dialect),
@@ -90,8 +90,8 @@ impl Behaviour {
 type Predicate = Box<dyn Fn(&Call) -> bool + Send + Sync>;
 type Decision = Box<dyn FnMut(&Call) -> Behaviour + Send>;
 
-/// What to do next: queued behaviours first, then the first matching rule, then the standing one, or what is decided
-/// call by call in its place.
+/// Chooses the behaviour of a call: a queued one first, then that of the first matching rule, then the standing one.
+/// A decision function, if set, replaces the standing behaviour.
 pub(crate) struct Script {
     queue: VecDeque<Behaviour>,
     rules: Vec<(Predicate, Behaviour)>,
@@ -122,7 +122,7 @@ impl Script {
         self.decision = Some(decision);
     }
 
-    /// The behaviour of one call; a queued one is used up by it.
+    /// Returns the behaviour of one call, and removes it from the queue if it was queued.
     pub(crate) fn take(&mut self, call: &Call) -> Behaviour {
         if let Some(behaviour) = self.queue.pop_front() {
             return behaviour;

@@ -1,4 +1,4 @@
-//! What the stub saw: one record per request, in order of arrival.
+//! The calls that the stub received: one record per request, in order of arrival.
 
 use std::time::Instant;
 
@@ -9,39 +9,39 @@ use serde_json::Value;
 /// One request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Call {
-    /// Which connection it came over; counted from 1.
+    /// The number of its connection, from 1.
     pub(crate) connection: u64,
     pub(crate) method: Method,
     /// Path and query.
     pub(crate) path: String,
     pub(crate) headers: HeaderMap,
-    /// The whole body; empty for uploads, which are counted as they come.
+    /// The whole body. Empty for uploads, which are counted in a stream.
     pub(crate) body: Bytes,
     pub(crate) at: Instant,
 }
 
 impl Call {
-    /// Whether it asks for embeddings, under whatever prefix.
+    /// Returns true for an embeddings call under any prefix.
     pub(crate) fn is_embeddings(&self) -> bool {
         self.route().trim_end_matches('/').ends_with("/embeddings")
     }
 
-    /// The path without its query.
+    /// Returns the path without its query.
     pub(crate) fn route(&self) -> &str {
         self.path.split('?').next().unwrap_or_default()
     }
 
-    /// The body as JSON, or null.
+    /// Returns the body as JSON, or null.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// A header's text, or nothing.
+    /// Returns a header's text.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 
-    /// Its inputs, one JSON value each: a single text or token array counts as one.
+    /// Returns the inputs, one JSON value each. A single text or token array counts as one input.
     pub(crate) fn inputs(&self) -> Vec<Value> {
         match self.json().get("input") {
             Some(Value::Array(items)) if !items.iter().all(Value::is_number) => items.clone(),
@@ -50,7 +50,7 @@ impl Call {
         }
     }
 
-    /// Its inputs where they are texts.
+    /// Returns the inputs that are texts.
     pub(crate) fn texts(&self) -> Vec<String> {
         self.inputs().iter().filter_map(Value::as_str).map(str::to_owned).collect()
     }

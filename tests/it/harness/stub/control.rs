@@ -1,4 +1,4 @@
-//! The stub over HTTP, for clients in other languages: `POST /__control`, `GET /__calls`.
+//! The stub's control interface over HTTP, for clients in other languages: `POST /__control`, `GET /__calls`.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::calls::Call;
 use super::reply::Reply;
 use super::state::{State, lock};
 
-/// Answers a control request; it is not recorded as a call.
+/// Answers a control request, which is not recorded as a call.
 pub(crate) fn answer(state: &State, call: &Call) -> Reply {
     match (&call.method, call.route()) {
         (&Method::POST, "/__control") => queue(state, &call.json()),
@@ -19,8 +19,8 @@ pub(crate) fn answer(state: &State, call: &Call) -> Reply {
     }
 }
 
-/// Queues what `{"next": [{"behaviour": "rate_limit", "retry_after_ms": 50}]}` names; `{"always": {..}}` treats every
-/// call so that finds nothing queued.
+/// Queues the behaviours of `{"next": [{"behaviour": "rate_limit", "retry_after_ms": 50}]}`. `{"always": {..}}` sets
+/// the standing behaviour for calls without a queued one.
 fn queue(state: &State, body: &Value) -> Reply {
     if let Some(behaviour) = body.get("always").and_then(read) {
         lock(&state.script).stand(behaviour);

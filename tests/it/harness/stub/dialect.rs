@@ -1,4 +1,4 @@
-//! Dialects of services that have client libraries of their own.
+//! Dialects of services with their own client libraries.
 
 use serde_json::{Value, json};
 
@@ -8,16 +8,16 @@ use super::reply::Reply;
 /// A service whose requests, answers or errors differ from OpenAI's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// Refuses members that it does not know and every `encoding_format` but base64; its usage has `total_tokens` alone.
+    /// Refuses unknown members and every `encoding_format` except base64. Its usage has only `total_tokens`.
     Voyage,
-    /// Refuses members that it does not know; its answers have an `id`, without which its client fails.
+    /// Refuses unknown members. Its answers have an `id`, which its client requires.
     Mistral,
-    /// Azure AI Foundry: its answers have an `id`.
+    /// Azure AI Foundry. Its answers have an `id`.
     AzureInference,
 }
 
 impl Dialect {
-    /// The refusal of a request that OpenAI would answer.
+    /// Returns the refusal of a request that OpenAI would accept.
     pub(crate) fn refusal(self, call: &Call) -> Option<Reply> {
         let body = call.json();
         let unknown = body.as_object()?.keys().find(|name| !self.knows(name));
@@ -39,7 +39,7 @@ impl Dialect {
         }
     }
 
-    /// The answer's `id`.
+    /// Returns the answer's `id`.
     pub(crate) fn id(self) -> Option<&'static str> {
         match self {
             Self::Voyage => None,
@@ -48,7 +48,7 @@ impl Dialect {
         }
     }
 
-    /// Puts an error into the envelope of this service.
+    /// Converts an error to the envelope of this service.
     pub(crate) fn envelope(self, reply: Reply) -> Reply {
         let document: Value = serde_json::from_slice(&reply.body).unwrap_or_default();
         let message = &document["error"]["message"];

@@ -1,4 +1,4 @@
-//! Writes an embeddings answer, with whatever the script wants to be wrong with it.
+//! Writes an embeddings answer with the faults that the script requests.
 
 use std::fmt::Write as _;
 
@@ -7,7 +7,7 @@ use super::dialect::Dialect;
 use super::reply::Reply;
 use super::request::EmbedCall;
 
-/// An answer while it can still be spoilt.
+/// An answer that can still be corrupted.
 pub(crate) struct Draft {
     items: Vec<Item>,
     model: String,
@@ -22,7 +22,7 @@ pub(crate) struct Draft {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Number {
     Float32,
-    /// Float64 in base64 only.
+    /// Float64, only in base64.
     Float64,
     Int8,
 }
@@ -34,7 +34,7 @@ struct Item {
 }
 
 impl Draft {
-    /// What the service would say.
+    /// Returns the answer of the real service.
     pub(crate) fn new(call: &EmbedCall) -> Self {
         let item = |(index, input)| Item { index, vector: call.space.vector(input) };
         Self {
@@ -48,7 +48,7 @@ impl Draft {
         }
     }
 
-    /// Spoils the answer; behaviours that concern something else change nothing.
+    /// Corrupts the answer. Behaviours that do not concern embeddings answers change nothing.
     pub(crate) fn apply(&mut self, behaviour: &Behaviour) {
         match behaviour {
             Behaviour::All(several) => several.iter().for_each(|behaviour| self.apply(behaviour)),
@@ -92,7 +92,7 @@ impl Draft {
         spoil(&mut self.items[0].vector);
     }
 
-    /// Lets another model answer in place of the one asked for.
+    /// Replaces the answer by that of another model.
     pub(crate) fn answer_as(&mut self, model: &str, call: &EmbedCall) {
         let other = call.space.of_model(model);
         self.items =
@@ -104,7 +104,7 @@ impl Draft {
         &self.model
     }
 
-    /// Key order and number texts as the service writes them.
+    /// Serialises the answer with the key order and number format of the service.
     pub(crate) fn render(&self) -> Reply {
         let mut body = String::from("{");
         if let Some(id) = self.dialect.and_then(Dialect::id) {
@@ -144,7 +144,7 @@ impl Draft {
     }
 }
 
-/// JSON has no NaN; a number beyond every float is what a broken server's text reads as.
+/// Writes a vector as a list of floats. JSON has no NaN, so NaN becomes a number beyond the range of floats.
 fn floats(vector: &[f32]) -> String {
     let text = |value: &f32| if value.is_nan() { "1e999".to_owned() } else { shortest(*value) };
     format!("[{}]", vector.iter().map(text).collect::<Vec<_>>().join(","))
@@ -159,7 +159,7 @@ fn shortest(value: f32) -> String {
     serde_json::to_string(&value).expect("a finite number is JSON")
 }
 
-/// The service answers with the exact version of a model asked for by its family name.
+/// Returns the model name in the answer: the service replaces a model family by its exact version.
 fn answered_model(model: &str) -> String {
     match model {
         "text-embedding-ada-002" => "text-embedding-ada-002-v2".to_owned(),

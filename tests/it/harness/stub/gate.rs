@@ -1,15 +1,15 @@
-//! Holds calls until a test lets them go, and lets a test wait until they are held.
+//! Holds calls until a test releases them, and lets a test wait until calls are held.
 
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
-/// No wait of a test lasts longer; a condition that is not met by then fails the test.
+/// Timeout of every wait in a test. A condition that is not met by then fails the test.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Waits until a watched number reaches a bound.
 ///
-/// The deadline is the machine's own time, so that a paused clock does not jump over it.
+/// The deadline uses a thread's real time, because a paused Tokio clock would skip it.
 pub(crate) async fn reach(counter: &watch::Sender<usize>, bound: usize, what: &str) {
     let mut receiver = counter.subscribe();
     let (late, timer) = tokio::sync::oneshot::channel::<()>();
@@ -36,7 +36,7 @@ impl Default for Gate {
     }
 }
 
-/// Counts one call as held for as long as it lives, also when its client hangs up.
+/// Counts one call as held until drop, which also happens when its client disconnects.
 struct Held<'a>(&'a Gate);
 
 impl Drop for Held<'_> {
@@ -46,7 +46,7 @@ impl Drop for Held<'_> {
 }
 
 impl Gate {
-    /// Waits for a release; first come, first released.
+    /// Waits for a release. Calls are released in order of arrival.
     pub(crate) async fn pass(&self) {
         self.held.send_modify(|held| *held += 1);
         let _held = Held(self);
@@ -62,7 +62,7 @@ impl Gate {
         *self.held.borrow()
     }
 
-    /// Lets this many calls go, also some that are still to come.
+    /// Releases this many calls. A surplus releases later calls.
     pub(crate) fn release(&self, count: usize) {
         self.permits.add_permits(count);
     }

@@ -1,4 +1,4 @@
-//! The handle a test holds: starts the stub, scripts it, reads its record, stops it by drop.
+//! The test's handle of the stub: starts it, scripts it, reads its record, and stops it on drop.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ pub(crate) struct Stub {
 }
 
 impl Stub {
-    /// Starts one on a free loopback port.
+    /// Starts a stub on a free loopback port.
     pub(crate) fn start() -> Self {
         let state = Arc::new(State::new());
         let server = server::start(Arc::clone(&state));
@@ -30,7 +30,7 @@ impl Stub {
         self.server.addr
     }
 
-    /// The base URL as applications are given it, with `/v1`.
+    /// Returns the base URL for applications, with `/v1`.
     pub(crate) fn base_url(&self) -> String {
         format!("{}/v1", self.root_url())
     }
@@ -39,33 +39,33 @@ impl Stub {
         format!("http://{}", self.addr())
     }
 
-    /// What this upstream says about one input; `dimensions` as the request states it.
+    /// Returns this upstream's vector of one input, with `dimensions` as in the request.
     pub(crate) fn vector(model: &str, dimensions: Option<usize>, input: impl Into<Input>) -> Vec<f32> {
         Space { model: model.to_owned(), dimensions, extras: String::new() }.vector(&input.into())
     }
 
-    /// Like [`Stub::vector`] for a request with a further field that shapes the vector (`task`, `input_type`).
+    /// Like [`Stub::vector`], for a request with a further field that shapes the vector (`task`, `input_type`).
     pub(crate) fn vector_with(model: &str, extra: (&str, &str), input: impl Into<Input>) -> Vec<f32> {
         let extras = format!("{}={:?}\n", extra.0, serde_json::Value::from(extra.1));
         Space { model: model.to_owned(), dimensions: None, extras }.vector(&input.into())
     }
 
-    /// Queues a behaviour for the next call that has none queued before it.
+    /// Queues a behaviour for the next call. Each call takes one behaviour from the queue.
     pub(crate) fn next(&self, behaviour: Behaviour) {
         lock(&self.state.script).push(behaviour);
     }
 
-    /// Treats every call for which the predicate holds like this; the first rule that matches counts.
+    /// Adds a rule for calls that match the predicate. The first matching rule applies.
     pub(crate) fn when(&self, predicate: impl Fn(&Call) -> bool + Send + Sync + 'static, behaviour: Behaviour) {
         lock(&self.state.script).rule(Box::new(predicate), behaviour);
     }
 
-    /// Treats every call without a queued behaviour and without a rule like this.
+    /// Sets the standing behaviour of calls without a queued behaviour and without a matching rule.
     pub(crate) fn always(&self, behaviour: Behaviour) {
         lock(&self.state.script).stand(behaviour);
     }
 
-    /// Decides call by call how those are treated that have neither a queued behaviour nor a rule.
+    /// Decides the behaviour of each call that has neither a queued behaviour nor a matching rule.
     pub(crate) fn decide(&self, decision: impl FnMut(&Call) -> Behaviour + Send + 'static) {
         lock(&self.state.script).decide(Box::new(decision));
     }
@@ -79,32 +79,32 @@ impl Stub {
         *lock(&self.state.keys) = Some(keys.map(str::to_owned).into());
     }
 
-    /// Every call so far, in order of arrival.
+    /// Returns every call so far, in order of arrival.
     pub(crate) fn calls(&self) -> Vec<Call> {
         lock(&self.state.calls).clone()
     }
 
-    /// The calls for embeddings so far.
+    /// Returns the embeddings calls so far.
     pub(crate) fn embedding_calls(&self) -> Vec<Call> {
         self.calls().into_iter().filter(Call::is_embeddings).collect()
     }
 
-    /// How many inputs all calls for embeddings carried together.
+    /// Returns the total number of inputs of all embeddings calls.
     pub(crate) fn inputs_sent(&self) -> usize {
         self.embedding_calls().iter().map(|call| call.inputs().len()).sum()
     }
 
-    /// Waits until this many calls have arrived in all.
+    /// Waits until this many calls have arrived in total.
     pub(crate) async fn arrived(&self, count: usize) {
         reach(&self.state.arrived, count, "calls arrived").await;
     }
 
-    /// How many connections were accepted so far.
+    /// Returns the number of connections accepted so far.
     pub(crate) fn connections(&self) -> u64 {
         self.state.connections()
     }
 
-    /// Waits until this many calls wait at [`Behaviour::Gate`] at once.
+    /// Waits until this many calls are held at [`Behaviour::Gate`] at once.
     pub(crate) async fn held(&self, count: usize) {
         self.gate().held(count).await;
     }
@@ -113,37 +113,37 @@ impl Stub {
         self.gate().held_now()
     }
 
-    /// Lets calls go that wait at the gate, oldest first; a surplus lets later ones pass.
+    /// Releases calls at the gate, oldest first. A surplus lets later calls pass.
     pub(crate) fn release(&self, count: usize) {
         self.gate().release(count);
     }
 
-    /// Lets every call go that waits at the gate now.
+    /// Releases every call that is held at the gate now.
     pub(crate) fn release_all(&self) {
         self.release(self.held_now());
     }
 
-    /// From now on a stream sends its first event and waits.
+    /// From now on, a stream sends its first event and waits.
     pub(crate) fn hold_events(&self) {
         self.state.events.send_replace(1);
     }
 
-    /// Lets every held stream send one event more.
+    /// Lets every held stream send one more event.
     pub(crate) fn release_event(&self) {
         self.state.events.send_modify(|allowed| *allowed += 1);
     }
 
-    /// Waits until uploads to `/v1/files` brought this many bytes.
+    /// Waits until uploads to `/v1/files` have sent this many bytes.
     pub(crate) async fn uploaded(&self, bytes: usize) {
         reach(&self.state.uploaded_bytes, bytes, "bytes uploaded").await;
     }
 
-    /// Refuses connections and cuts those that are open, until [`Stub::up`].
+    /// Refuses new connections and closes open ones, until [`Stub::up`].
     pub(crate) async fn down(&self) {
         self.server.switch(false).await;
     }
 
-    /// Listens again, on the same port.
+    /// Listens again on the same port.
     pub(crate) async fn up(&self) {
         self.server.switch(true).await;
     }
@@ -153,7 +153,7 @@ impl Stub {
     }
 }
 
-/// Waits until a watched switch stands as wished.
+/// Waits until a watched switch has this value.
 pub(crate) async fn stands(switch: &watch::Sender<bool>, wished: bool) {
     let mut receiver = switch.subscribe();
     receiver.wait_for(|stands| *stands == wished).await.expect("the stub outlives the wait");

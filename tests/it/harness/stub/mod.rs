@@ -1,6 +1,6 @@
-//! A real HTTP/1.1 server on a port of its own that answers like the embeddings API and misbehaves on command.
+//! A real HTTP/1.1 server on its own port that answers like the embeddings API and misbehaves on command.
 //!
-//! It runs on a thread and a runtime of its own, so that neither a blocking test nor a paused clock touches it.
+//! It runs on its own thread and runtime, so neither a blocking test nor a paused clock affects it.
 
 mod behaviour;
 mod calls;

@@ -1,4 +1,4 @@
-//! What goes back on the wire: a head, a body and how that body travels.
+//! An answer of the stub: a head, a body, and the way in which the body is sent.
 
 use std::io;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use hyper::body::Frame;
 /// The body of every answer.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// How a body is sent.
+/// The way in which a body is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     Whole,
@@ -42,7 +42,7 @@ impl Reply {
         Self::new(200, "application/json", body)
     }
 
-    /// An error in the API's envelope, all four keys.
+    /// Builds an error in the API's envelope, with all four keys.
     pub(crate) fn error(status: u16, kind: &str, code: Option<&str>, message: &str) -> Self {
         let error = serde_json::json!({"error": {"message": message, "type": kind, "param": null, "code": code}});
         Self::new(status, "application/json", error.to_string())
@@ -53,7 +53,7 @@ impl Reply {
         self.headers.insert(name, HeaderValue::from_str(value).expect("a stub's header value must be legal"));
     }
 
-    /// Keeps what is set and adds what is not.
+    /// Sets a header that is not set yet.
     pub(crate) fn set_default(&mut self, name: &'static str, value: &str) {
         if !self.headers.contains_key(name) {
             self.set(name, value);
@@ -91,7 +91,7 @@ fn pieces(items: Vec<io::Result<Bytes>>, pause: Duration) -> Body {
     let sent = stream::unfold(items.into_iter(), move |mut items| async move {
         let item = items.next()?;
         if !pause.is_zero() {
-            // Also what makes a cut visible: the first half leaves before the error closes the connection.
+            // The pause also makes a cut visible: the first half leaves before the error closes the connection.
             tokio::time::sleep(pause).await;
         }
         Some((item.map(Frame::data), items))

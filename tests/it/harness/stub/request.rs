@@ -1,4 +1,4 @@
-//! Reads a request for embeddings as the service does, and refuses what the service refuses.
+//! Parses an embeddings request like the real service, and refuses the same requests.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::calls::Call;
 use super::state::Limits;
 use super::vectors::{Input, Space, tokens};
 
-/// What the service answers instead of vectors.
+/// The service's error answer.
 #[derive(Debug)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
@@ -22,13 +22,13 @@ pub(crate) struct EmbedCall {
     pub(crate) space: Space,
     pub(crate) inputs: Vec<Input>,
     pub(crate) base64: bool,
-    /// Whether components are whole numbers from -128 to 127.
+    /// True if components are whole numbers from -128 to 127.
     pub(crate) int8: bool,
     pub(crate) tokens: usize,
 }
 
 impl EmbedCall {
-    /// Reads the call, or says what the service would answer instead.
+    /// Parses the call. Returns the service's refusal as an error.
     pub(crate) fn read(call: &Call, limits: Limits) -> Result<Self, Refusal> {
         let text = String::from_utf8_lossy(&call.body);
         let body: Value = serde_json::from_str(&without_lone_surrogates(&text)).map_err(|_| not_json())?;
@@ -62,13 +62,13 @@ fn read_dimensions(model: &str, value: &Value) -> Result<usize, Refusal> {
     if model == "text-embedding-ada-002" {
         return Err(bad_request("This model does not support specifying dimensions."));
     }
-    // A whole number may come as `4.0`.
+    // A whole number may be written as `4.0`.
     let text = value.as_f64().map(|number| number.to_string()).unwrap_or_default();
     let whole = text.parse().ok().filter(|number| (1..=8192).contains(number));
     whole.ok_or_else(|| bad_request("Invalid value for 'dimensions' = 0. Must be greater than or equal to 1."))
 }
 
-/// Azure names the model in the path.
+/// Returns the model that Azure's path names.
 fn deployment(call: &Call) -> Option<String> {
     let (_, rest) = call.route().split_once("/deployments/")?;
     rest.split('/').next().map(str::to_owned)
@@ -99,7 +99,7 @@ fn read_inputs(input: &Value) -> Result<Vec<Input>, Refusal> {
     })
 }
 
-/// One text or one token array; nothing where it is empty or something else.
+/// Parses one text or one token array. Returns `None` if it is empty or has another type.
 fn read_input(value: &Value) -> Option<Input> {
     match value {
         Value::String(text) if !text.is_empty() => Some(Input::Text(text.clone())),
@@ -144,7 +144,8 @@ fn not_json() -> Refusal {
     bad_request("We could not parse the JSON body of your request.")
 }
 
-/// The service reads `"\ud800"` and JSON readers here do not: each lone half becomes the replacement character.
+/// Replaces each lone surrogate, such as `"\ud800"`, by the replacement character. The service accepts lone
+/// surrogates, and the JSON parser used here does not.
 fn without_lone_surrogates(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -168,7 +169,7 @@ fn without_lone_surrogates(text: &str) -> String {
     out
 }
 
-/// The surrogate that an escape at the start of the text names.
+/// Returns the surrogate that an escape at the start of the text names.
 fn surrogate(escape: &str) -> Option<u16> {
     let digits = escape.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok().filter(|unit| (0xd800..=0xdfff).contains(unit))

@@ -1,4 +1,4 @@
-//! Who answers what: embeddings under every prefix, and routes that show what passes through.
+//! The stub's routes: embeddings under every prefix, and routes for tests of pass-through.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +20,7 @@ use super::server::HungUp;
 use super::state::{State, lock};
 use super::streams::{chat_events, events, realtime, upload};
 
-/// Answers one request, or hangs up.
+/// Answers one request, or closes the connection.
 pub(crate) async fn serve(
     state: Arc<State>,
     connection: u64,
@@ -61,7 +61,7 @@ pub(crate) async fn serve(
     Ok(reply.into_response())
 }
 
-/// Does what comes before an answer, or instead of it.
+/// Applies the part of a behaviour that precedes or replaces an answer.
 async fn meet(state: &State, behaviour: &Behaviour) -> Result<Option<Reply>, HungUp> {
     match behaviour {
         Behaviour::Delay(delay) => tokio::time::sleep(*delay).await,
@@ -176,7 +176,7 @@ fn echo(call: &Call) -> Reply {
     Reply::json(body.to_string())
 }
 
-/// The headers the service and its edge put on every answer.
+/// Adds the headers that the service and its edge set on every answer.
 pub(crate) fn dress(state: &State, reply: &mut Reply) {
     let number = state.next_answer();
     reply.set_default("x-request-id", &format!("req_{number:032x}"));
@@ -199,7 +199,7 @@ pub(crate) fn dress(state: &State, reply: &mut Reply) {
     }
 }
 
-/// Decides how the answer travels.
+/// Sets the transport of the answer.
 fn carry(behaviour: &Behaviour, reply: &mut Reply) {
     match behaviour {
         Behaviour::CutBody => reply.transport = Transport::CutInTheMiddle,

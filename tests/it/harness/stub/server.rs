@@ -1,4 +1,4 @@
-//! The stub's sockets: a thread with a runtime, a listener that can go down and come back on its port.
+//! The stub's sockets: a thread with a runtime, and a listener that can close and listen again on its port.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ use super::state::State;
 
 const BACKLOG: u32 = 1024;
 
-/// A running server; stops by drop.
+/// A running server, stopped on drop.
 pub(crate) struct Server {
     pub(crate) addr: SocketAddr,
     wished: watch::Sender<bool>,
     listening: watch::Sender<bool>,
     stop: CancellationToken,
-    /// Keeps the port this stub's own while nothing listens on it.
+    /// Reserves the port for this stub while nothing listens on it.
     _holder: TcpSocket,
 }
 
 impl Server {
-    /// Opens or closes the listener and waits until that is done.
+    /// Opens or closes the listener and waits until it has done so.
     pub(crate) async fn switch(&self, up: bool) {
         self.wished.send_replace(up);
         stands(&self.listening, up).await;
@@ -40,7 +40,7 @@ impl Drop for Server {
     }
 }
 
-/// Starts the server's thread; it listens when this returns.
+/// Starts the server's thread. The server listens when this function returns.
 pub(crate) fn start(state: Arc<State>) -> Server {
     let holder = reusable_socket(SocketAddr::from(([127, 0, 0, 1], 0)));
     let addr = holder.local_addr().expect("a bound socket has an address");
@@ -94,7 +94,7 @@ async fn serve_connection(stream: TcpStream, state: Arc<State>) {
     let service = service_fn(move |request| routes::serve(Arc::clone(&state), connection, request));
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new());
-    // An error here is a client that hung up, or a behaviour that made the stub do so.
+    // An error here means that the client disconnected, or that a behaviour closed the connection.
     let _ = http.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
 }
 
@@ -109,7 +109,7 @@ fn reusable_socket(addr: SocketAddr) -> TcpSocket {
     socket
 }
 
-/// The service hangs up by returning this.
+/// Error by which the service closes the connection.
 #[derive(Debug, thiserror::Error)]
 #[error("the stub was told to hang up")]
 pub(crate) struct HungUp;

@@ -1,4 +1,4 @@
-//! What the stub's connections and its handle share.
+//! State that the stub's connections and its handle share.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use super::behaviour::Script;
 use super::calls::Call;
 use super::gate::Gate;
 
-/// The most that one request may hold before it is refused.
+/// Limits of one request; larger requests are refused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) inputs: usize,
@@ -29,11 +29,11 @@ pub(crate) struct State {
     pub(crate) script: Mutex<Script>,
     pub(crate) calls: Mutex<Vec<Call>>,
     pub(crate) limits: Mutex<Limits>,
-    /// The accepted API keys; none means that anything is accepted.
+    /// The accepted API keys. `None` accepts any key.
     pub(crate) keys: Mutex<Option<HashSet<String>>>,
     pub(crate) arrived: watch::Sender<usize>,
     pub(crate) gate: Gate,
-    /// How many events of each stream may leave.
+    /// Number of events that each stream may send.
     pub(crate) events: watch::Sender<usize>,
     pub(crate) uploaded_bytes: watch::Sender<usize>,
     connections: AtomicU64,
@@ -74,7 +74,7 @@ impl State {
     }
 }
 
-/// Locks also after a test's panic: the next assertion must see what was recorded.
+/// Locks a mutex even after a test's panic, because the next assertion must see the record.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

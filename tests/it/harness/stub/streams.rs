@@ -1,4 +1,4 @@
-//! Answers that are never whole in memory: events, uploads and upgraded connections.
+//! Answers that are never complete in memory: events, uploads and upgraded connections.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use super::reply::{Body, Reply};
 use super::routes::dress;
 use super::state::State;
 
-/// A chat answer in the pieces that a model speaks.
+/// Returns a chat answer as the events of a stream.
 pub(crate) fn chat_events() -> Vec<Bytes> {
     let event = |text: &str, finish: Option<&str>| {
         let choice = json!({"index": 0, "delta": {"content": text}, "logprobs": null, "finish_reason": finish});
@@ -32,7 +32,7 @@ pub(crate) fn events(state: &State, pieces: Vec<Bytes>, content_type: &'static s
     let start = (pieces.into_iter().enumerate(), state.events.subscribe());
     let sent = stream::unfold(start, |(mut pieces, mut allowed)| async move {
         let (index, piece) = pieces.next()?;
-        // The handle is gone when the test is over: then nothing holds the rest back.
+        // After the test, the handle is dropped and the rest is sent at once.
         let _ = allowed.wait_for(|allowed| *allowed > index).await;
         Some((Ok::<_, io::Error>(Frame::data(piece)), (pieces, allowed)))
     });
@@ -41,7 +41,7 @@ pub(crate) fn events(state: &State, pieces: Vec<Bytes>, content_type: &'static s
     response
 }
 
-/// Counts an upload while it comes, and never keeps it.
+/// Counts an upload while it arrives, without keeping it.
 pub(crate) async fn upload(state: &State, call: Call, mut body: Incoming) -> Response<Body> {
     state.record(call);
     let mut bytes = 0;
@@ -55,7 +55,7 @@ pub(crate) async fn upload(state: &State, call: Call, mut body: Incoming) -> Res
     reply.into_response()
 }
 
-/// Switches protocols and sends every byte back.
+/// Switches protocols and echoes every byte.
 pub(crate) fn realtime(state: &State, call: Call, request: Request<Incoming>) -> Response<Body> {
     let Some(protocol) = call.headers.get(http::header::UPGRADE).cloned() else {
         state.record(call);

@@ -1,8 +1,8 @@
-//! What the upstream "would say": one vector per model, dimension and input, the same in every process.
+//! The upstream's vectors: one per model, dimension and input, the same in every process.
 
 use std::fmt::Write as _;
 
-/// One input as the API knows it.
+/// One input of the API.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Input {
     Text(String),
@@ -33,7 +33,7 @@ impl<const N: usize> From<[u32; N]> for Input {
     }
 }
 
-/// What the API would count for one input: `cl100k_base` tokens of a text, the length of a token array.
+/// Returns the API's token count of one input: `cl100k_base` tokens of a text, the length of a token array.
 pub(crate) fn tokens(input: impl Into<Input>) -> usize {
     match input.into() {
         Input::Text(text) => bpe_openai::cl100k_base().count(text.as_str()),
@@ -41,7 +41,7 @@ pub(crate) fn tokens(input: impl Into<Input>) -> usize {
     }
 }
 
-/// Everything that shapes a vector besides its input.
+/// All parameters of a vector except its input.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Space {
     pub(crate) model: String,
@@ -51,7 +51,7 @@ pub(crate) struct Space {
 }
 
 impl Space {
-    /// The length of this space's vectors.
+    /// Returns the length of this space's vectors.
     pub(crate) fn dimension(&self) -> usize {
         self.dimensions.unwrap_or(match self.model.as_str() {
             "text-embedding-3-small" | "text-embedding-ada-002" => 1536,
@@ -60,12 +60,12 @@ impl Space {
         })
     }
 
-    /// The space of another model with vectors of the same length.
+    /// Returns the space of another model with vectors of the same length.
     pub(crate) fn of_model(&self, model: &str) -> Self {
         Self { model: model.to_owned(), dimensions: Some(self.dimension()), extras: self.extras.clone() }
     }
 
-    /// The vector of one input: `f32(half) / f32(norm)` in every component, as real vectors are.
+    /// Returns the vector of one input. Every component is `f32(half) / f32(norm)`, as in real vectors.
     pub(crate) fn vector(&self, input: &Input) -> Vec<f32> {
         let mut random = vec![0; self.dimension() * 2];
         self.hasher(input).finalize_xof().fill(&mut random);
@@ -94,7 +94,7 @@ impl Space {
     }
 }
 
-/// Sixteen random bits as a half-precision number between 2^-8 and 1, either sign.
+/// Converts sixteen random bits to a half-precision number with a magnitude from 2^-8 to 1, of either sign.
 fn half_value(bits: u16) -> f32 {
     let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
     let mantissa = 1.0 + f32::from(bits & 0x03ff) / 1024.0;
