@@ -1,4 +1,4 @@
-//! The command line: what may be said, and the commands that need no running server.
+//! Command line: arguments, and the commands that need no running server.
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -22,9 +22,9 @@ pub use batch::BatchOptions;
 pub use credential::Credential;
 pub use warm::WarmOptions;
 
-/// All is well.
+/// Success.
 pub const OK: u8 = 0;
-/// The answer is no, or the work failed.
+/// Negative result or failed work.
 pub const FAILED: u8 = 1;
 /// The command line or the configuration is wrong (`EX_USAGE`).
 pub const FAULTY: u8 = 64;
@@ -39,7 +39,7 @@ struct Arguments {
     command: Option<Command>,
 }
 
-// Help texts with a default are no doc comments: rustdoc takes the brackets for a link.
+// Help texts with a default are not doc comments: rustdoc would parse the brackets as a link.
 #[derive(Args)]
 struct Settings {
     /// Configuration file (TOML)
@@ -70,7 +70,7 @@ struct Settings {
     set: Vec<String>,
 }
 
-/// What is to be done.
+/// The command to run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Subcommand)]
 pub enum Command {
     /// Serve (the default)
@@ -112,7 +112,7 @@ pub enum Command {
     Warm(WarmOptions),
 }
 
-/// How a configuration is printed.
+/// Output format of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// In the manner of TOML.
@@ -121,18 +121,18 @@ pub enum Format {
     Json,
 }
 
-/// What a command line asks for.
+/// A parsed command line.
 #[derive(Debug)]
 pub struct Invocation {
-    /// What is to be done.
+    /// The command to run.
     pub command: Command,
-    /// Where the configuration comes from.
+    /// Source of the configuration.
     pub source: Source,
     /// The credential that applications of this environment send.
     pub credential: Credential,
 }
 
-/// Where a command prints: standard output and standard error, or a test's buffers.
+/// Output streams of a command: standard output and standard error, or buffers of a test.
 pub struct Output<'a> {
     /// Results.
     pub out: &'a mut dyn Write,
@@ -140,7 +140,7 @@ pub struct Output<'a> {
     pub err: &'a mut dyn Write,
 }
 
-/// Understands a command line. Help, version and usage errors are printed here; `Err` is then the exit status.
+/// Parses a command line. Prints help, version and usage errors itself; `Err` is then the exit status.
 pub fn parse(
     arguments: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (String, String)>,
@@ -157,7 +157,7 @@ pub fn parse(
     Ok(Invocation { command: arguments.command.unwrap_or_default(), source, credential })
 }
 
-/// Carries a command out and returns the exit status; `serve` is handed the configuration that the others only show.
+/// Runs a command and returns its exit status. `serve` receives the configuration; the other commands only read it.
 pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(Source, Config) -> u8) -> u8 {
     let Invocation { command, source, credential } = invocation;
     if let Command::Healthcheck { url: Some(url) } = &command {
@@ -189,7 +189,7 @@ pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(S
     }
 }
 
-/// Runs a command that waits for others, and says why it failed.
+/// Runs an asynchronous command and prints why it failed.
 fn work(workers: usize, err: &mut dyn Write, command: impl Future<Output = Result<(), String>>) -> u8 {
     let runtime = match Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
@@ -199,7 +199,7 @@ fn work(workers: usize, err: &mut dyn Write, command: impl Future<Output = Resul
         }
     };
     let done = runtime.block_on(command);
-    // A thread may wait for standard input for ever.
+    // A blocking thread may wait for standard input indefinitely, so the runtime must not wait for it.
     runtime.shutdown_background();
     match done {
         Ok(()) => OK,
@@ -210,7 +210,7 @@ fn work(workers: usize, err: &mut dyn Write, command: impl Future<Output = Resul
     }
 }
 
-/// Prints what a start with this configuration would log about keys and risks.
+/// Prints the notes and warnings that a start with this configuration would log.
 fn report(config: &Config, source: &Source, output: &mut Output<'_>) -> u8 {
     print(output.err, &format!("note: {}", payer(config)));
     for warning in warnings(config, Some(source)) {
@@ -240,7 +240,7 @@ fn print_usage(error: &clap::Error, output: &mut Output<'_>) -> u8 {
     print(output.out, text.trim_end())
 }
 
-/// A reader that went away (`vecho config | head`) is no reason to panic.
+/// Prints text. A closed pipe (`vecho config | head`) must not cause a panic.
 fn print(to: &mut dyn Write, text: &str) -> u8 {
     let written: io::Result<()> = writeln!(to, "{text}").and_then(|()| to.flush());
     if written.is_ok() { OK } else { FAILED }
@@ -262,7 +262,7 @@ fn flags(settings: &Settings) -> Result<Vec<Flag>, String> {
     Ok(set.into_iter().chain(named).collect())
 }
 
-/// The text itself is not repeated: it may be a secret whose key was forgotten.
+/// Parses KEY=VALUE. The error omits the text, which may be a secret without its key.
 fn assignment(text: &str) -> Result<Flag, String> {
     let (key, value) = text.split_once('=').ok_or("--set needs KEY=VALUE, such as cache.ttl=1h")?;
     Ok(Flag { flag: "--set", key: key.trim().to_owned(), value: value.trim().to_owned() })

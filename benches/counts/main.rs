@@ -1,9 +1,9 @@
 //! Instructions per operation of the pure steps of a request: `cargo bench --bench counts`.
 //!
-//! Instructions do not depend on how busy the machine is, so a change of a few percent is a change of the code.
-//! Each operation runs N and 2N times under valgrind's cachegrind; the difference over N is what one costs, with start
-//! and set-up cancelled out. That needs valgrind and nothing else; gungraun does the same with more comfort, but wants
-//! its runner installed in exactly the version of the library, on every machine that runs this.
+//! Instruction counts do not depend on how busy the machine is, so a change of a few percent is a change of the code.
+//! Each operation runs N and 2N times under valgrind's cachegrind. The difference divided by N is the cost of one
+//! execution, without start-up and set-up. The program needs only valgrind. gungraun does the same with more comfort,
+//! but its runner must be installed in exactly the library's version on every machine that runs this.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is the product of this program")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,13 +24,13 @@ use vecho::tiers::{Record, Times};
 use vecho::vector::Vector;
 use vecho::wire::{Base64, Encoding, Expected, PathModel, Rendering, read_answer, read_request};
 
-/// Enough that what differs between two runs (hash seeds, addresses) disappears in the division.
+/// High enough that differences between two runs (hash seeds, addresses) disappear in the division.
 const ITERATIONS: u64 = 2000;
 
-/// A name, and what executes the operation so many times.
+/// Name of an operation, and a function that executes it the given number of times.
 type Operation = (&'static str, fn(u64));
 
-/// What is counted. The function gets how often; what it prepares before `repeat` costs nothing.
+/// The operations to count. Each function gets the number of executions; work before `repeat` cancels out.
 const OPERATIONS: &[Operation] = &[
     ("key_builder_new", |n| repeat(n, || KeyBuilder::new(None))),
     ("key_text_24", |n| key_of_text(n, 24)),
@@ -61,7 +61,7 @@ fn repeat<T>(iterations: u64, operation: impl Fn() -> T) {
     }
 }
 
-/// All that a rendered answer is counted with, and the last requests.
+/// Counts everything that a reply from the reply cache is counted with, and records it among the recent requests.
 fn count_hit(iterations: u64) {
     let metrics = Metrics::new("0");
     let account = metrics.accounts().of("text-embedding-3-small", "", "text-embedding-3-small");
@@ -75,7 +75,7 @@ fn count_hit(iterations: u64) {
     });
 }
 
-/// A key as a request makes it: the shared beginning is there, the input is added.
+/// Builds a key as a request does: the shared prefix is already hashed, only the input is added.
 fn key_of_text(iterations: u64, text_bytes: usize) {
     let text = "e".repeat(text_bytes);
     let mut begun = KeyBuilder::new(None);
@@ -98,14 +98,14 @@ fn vector_components(iterations: u64, dimension: u16) {
     repeat(iterations, || black_box(&vector).components().sum::<f32>());
 }
 
-/// Components of the form that services answer in: whole numbers over a norm, in no order.
+/// Returns components of the form that services send: whole numbers divided by a norm, in no order.
 fn form_of_services() -> Vector {
     let numerators = (1..=1536_u16).map(|index| f32::from(index.wrapping_mul(40_503) >> 5) - 1023.0);
     let components: Vec<f32> = numerators.map(|numerator| numerator / 23_456.79).collect();
     Vector::from_components(&components).expect("finite and not all zero")
 }
 
-/// Components of no form that could be packed without a loss.
+/// Returns components of a form that the lossless codec cannot pack.
 fn off_the_form() -> Vector {
     let components: Vec<f32> = (1..=1536_u16).map(|index| (f32::from(index) * 0.7).sin()).collect();
     Vector::from_components(&components).expect("finite and not all zero")
@@ -160,7 +160,7 @@ fn plan_256(iterations: u64) {
     repeat(iterations, || Plan::new(black_box(&keys).iter().copied()));
 }
 
-/// The answer with one vector of 1536 dimensions, packed as memory holds it.
+/// Returns a response with one vector of 1536 dimensions, packed as in the memory tier.
 fn rendering(encoding: Encoding) -> Rendering {
     let vector = Packed::pack(&form_of_services(), Codec::Lossless);
     let model = "text-embedding-3-small".to_owned();
@@ -187,7 +187,7 @@ fn read(iterations: u64, encoding: Encoding) {
 }
 
 fn main() -> ExitCode {
-    // `cargo bench` adds `--bench` to whatever the user wrote.
+    // `cargo bench` adds `--bench` to the user's arguments.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| word != "--bench").collect();
     let done = match words.as_slice() {
         [command, name, iterations] if command == "run" => run(name, iterations),
@@ -202,14 +202,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// The process under valgrind: one operation, so many times.
+/// Runs one operation `iterations` times. Valgrind measures this process.
 fn run(name: &str, iterations: &str) -> Result<(), Box<dyn Error>> {
     let (_, operation) = OPERATIONS.iter().find(|(known, _)| *known == name).ok_or("no such operation")?;
     operation(iterations.parse()?);
     Ok(())
 }
 
-/// Counts the operations whose names contain one of `words` (all without words), prints a table, writes the numbers.
+/// Counts the operations whose names contain one of `words` (all if there are no words). Prints a table and writes the
+/// numbers to a file.
 fn report(words: &[String]) -> Result<(), Box<dyn Error>> {
     let mut counts = BTreeMap::new();
     println!("| operation | instructions |\n|---|---|");
@@ -224,13 +225,13 @@ fn report(words: &[String]) -> Result<(), Box<dyn Error>> {
     Ok(std::fs::write(file, serde_json::to_vec_pretty(&counts)?)?)
 }
 
-/// Instructions of one execution.
+/// Returns the instructions of one execution.
 fn instructions(name: &str) -> Result<u64, Box<dyn Error>> {
     let (once, twice) = (counted(name, ITERATIONS)?, counted(name, 2 * ITERATIONS)?);
     Ok(twice.saturating_sub(once) / ITERATIONS)
 }
 
-/// Instructions of a whole process that executes the operation `iterations` times.
+/// Returns the instructions of a whole process that executes the operation `iterations` times.
 fn counted(name: &str, iterations: u64) -> Result<u64, Box<dyn Error>> {
     let output = Command::new("valgrind")
         .args(["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"])
@@ -239,7 +240,7 @@ fn counted(name: &str, iterations: u64) -> Result<u64, Box<dyn Error>> {
         .output()
         .map_err(|error| format!("valgrind is needed to count instructions: {error}"))?;
     let text = String::from_utf8_lossy(&output.stderr);
-    // As in "==123== I   refs:      1,234,567".
+    // The line looks like "==123== I   refs:      1,234,567".
     let line = text.lines().find(|line| line.contains("refs:") && line.contains("== I"));
     let number = line.and_then(|line| line.rsplit(':').next()).ok_or_else(|| format!("no count in: {text}"))?;
     Ok(number.trim().replace(',', "").parse()?)

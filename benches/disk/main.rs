@@ -1,7 +1,7 @@
-//! What the disk tier's store costs at one gigabyte: `cargo bench --bench disk`, or with `-- --quick` a tenth of it.
+//! Cost of the disk tier's store at one gigabyte: `cargo bench --bench disk`; with `-- --quick`, at a tenth of that.
 //!
-//! Times of one run on one machine; nothing here is compared or asserted. "warm" is with the files in the page cache,
-//! "cold" after they were dropped from it.
+//! The times are from one run on one machine; nothing is compared or asserted. "warm" means that the files are in the
+//! page cache, "cold" that they were dropped from it.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the table is the product of this program")]
 
 use std::error::Error;
@@ -19,10 +19,10 @@ use vecho::tiers::disk::DiskStore;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// A vector of 1536 components at rest takes about as much.
+/// Size of a stored vector of 1536 components, approximately.
 const VALUE_BYTES: usize = 3_200;
 const MIB: u64 = 1 << 20;
-/// As many as the tier writes in one go.
+/// Number of records that the tier writes in one batch.
 const BATCH: u32 = 320;
 const LOOKUPS: u32 = 20_000;
 const KEYS: u32 = 256;
@@ -54,7 +54,7 @@ fn run(path: &Path, entries: u32) -> Outcome<()> {
     drop(store);
     drop_from_cache(path)?;
     let store = timed("open, closed well, cold", || open(path))?;
-    // The last segment grows on and has no footer then, as after a crash.
+    // The last segment then continues to grow and has no footer, as after a crash.
     store.put(key(0), &AtRest { bytes: Bytes::from(value(0)), until_ms: u64::MAX })?;
     drop(store);
     let store = timed("open, killed, warm", || open(path))?;
@@ -90,7 +90,7 @@ fn fill(path: &Path, entries: u32) -> Outcome<()> {
     timed("close", || Ok(store.close()?))
 }
 
-/// Reads keys spread over the whole store, one and many at a time, here and on other threads.
+/// Reads keys spread over the whole store: one and many at a time, on this thread and on others.
 fn read(store: &Arc<DiskStore>, entries: u32) -> Outcome<()> {
     let spread = |n: u32| key(n.wrapping_mul(2_654_435_761) % entries);
     drop_from_cache(store.path())?;
@@ -135,7 +135,7 @@ fn assert_found(found: bool) {
     assert!(found, "a look-up must find what it looks for");
 }
 
-/// Threads that wait for keys to read: what `spawn_blocking` is compared with.
+/// Pool of threads that wait for keys to read, for comparison with `spawn_blocking`.
 struct Pool(mpsc::Sender<Work>);
 
 type Work = (Vec<Key>, oneshot::Sender<io::Result<bool>>);
@@ -150,7 +150,7 @@ impl Pool {
                 loop {
                     let work = receiver.lock().map(|receiver| receiver.recv());
                     let Ok(Ok((keys, answer))) = work else { return };
-                    // Whoever asked may be gone.
+                    // The receiver may have been dropped.
                     answer.send(read_all(&store, &keys)).ok();
                 }
             });
@@ -179,7 +179,7 @@ fn value(n: u32) -> Vec<u8> {
     bytes
 }
 
-/// Takes the store's files out of the page cache: GNU `dd` does that for a file it is told to read nothing of.
+/// Drops the store's files from the page cache. GNU `dd` does this when it is told to read zero blocks of a file.
 fn drop_from_cache(path: &Path) -> Outcome<()> {
     Command::new("sync").status()?;
     for file in std::fs::read_dir(path)? {

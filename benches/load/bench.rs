@@ -1,4 +1,4 @@
-//! One run of the harness: which scenarios, how much load, on which cores.
+//! One run of the harness: scenarios, load and cores.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -7,16 +7,16 @@ use std::time::{Duration, Instant};
 use crate::report::{self, Report};
 use crate::{Outcome, scenarios};
 
-/// A scenario that takes longer than this waits for an answer that will not come.
+/// A scenario that takes longer than this waits for an answer that never comes.
 const SCENARIO_WITHIN: Duration = Duration::from_mins(5);
 
-/// What every scenario needs to know about this run.
+/// Settings of this run that every scenario needs.
 pub(crate) struct Bench {
-    /// A tenth of the load: shows that everything works, and numbers that nobody should quote.
+    /// A tenth of the load. It shows that everything works; its numbers must not be quoted.
     pub(crate) quick: bool,
-    /// Servers on the first core, load and upstream on the second.
+    /// True if servers run on the first core, load generator and upstream on the second.
     pub(crate) pinned: bool,
-    /// Where logs of servers and the raw numbers go.
+    /// Directory for server logs and raw numbers.
     pub(crate) out: PathBuf,
 }
 
@@ -29,18 +29,18 @@ impl Bench {
         Ok(Self { quick, pinned: pin_self(), out })
     }
 
-    /// `count` requests, or a tenth of it in a quick run.
+    /// Returns `count`, or a tenth of it in a quick run.
     pub(crate) fn scaled(&self, count: u64) -> u64 {
         if self.quick { (count / 10).max(10) } else { count }
     }
 
-    /// How often a pair of servers is measured in turn.
+    /// Returns the number of rounds in which a pair of servers is measured.
     pub(crate) fn rounds(&self) -> usize {
         if self.quick { 3 } else { 7 }
     }
 }
 
-/// Runs the scenarios that `arguments` name (all of them when none is named) and reports. False when one failed.
+/// Runs the scenarios that `arguments` name (all if it names none) and reports. Returns false if one failed.
 pub(crate) fn run(arguments: &[String]) -> Outcome<bool> {
     let (flags, names): (Vec<&String>, Vec<&String>) = arguments.iter().partition(|word| word.starts_with("--"));
     if let Some(flag) = flags.iter().find(|flag| flag.as_str() != "--quick") {
@@ -75,7 +75,7 @@ fn known(name: &str) -> Outcome<&'static str> {
     found.copied().ok_or_else(|| format!("no scenario {name}; there are {}", scenarios::NAMES.join(", ")).into())
 }
 
-/// Moves this process to the second core, where there are two and a `taskset`. Says whether it did.
+/// Moves this process to the second core if there are two cores and a `taskset`. Returns true if it did.
 fn pin_self() -> bool {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     if cores < 2 {

@@ -11,26 +11,26 @@ use std::time::Duration;
 use crate::Outcome;
 use crate::bench::Bench;
 
-/// A server that takes longer than this to name its ports has failed.
+/// A server that does not announce its ports within this time has failed.
 const READY_WITHIN: Duration = Duration::from_secs(20);
 /// One tick of `/proc/PID/stat`; Linux shows 100 a second to every program.
 const TICK_NS: u64 = 10_000_000;
-/// What the image sets: more freed blocks of a size kept at hand, since requests that wait together end together.
+/// The image's setting: glibc keeps more freed blocks per size, since requests that wait together also end together.
 const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=32");
 
 /// The cores of a pinned run.
 #[derive(Clone, Copy)]
 pub(crate) enum Core {
-    /// The server under test has this one for itself.
+    /// Reserved for the server under test.
     Server = 0,
-    /// The load generator and the upstream share the other.
+    /// Shared by the load generator and the upstream.
     Load = 1,
 }
 
 /// A running server.
 pub(crate) struct Server {
     child: Child,
-    /// Where it serves.
+    /// Address of the public port.
     pub(crate) public: SocketAddr,
 }
 
@@ -42,8 +42,8 @@ impl Server {
         start(command, &bench.out.join(format!("{}.log", words[0])))
     }
 
-    /// Starts vecho in front of `upstream`, with further arguments. It has no home, and so no folder and no disk tier:
-    /// what is measured is the memory tier, and nothing of an earlier run.
+    /// Starts vecho in front of `upstream`, with further arguments. It has no home directory, therefore no data folder
+    /// and no disk tier: only the memory tier is measured, and no data of an earlier run.
     pub(crate) fn vecho(bench: &Bench, upstream: &Self, further: &[&str]) -> Outcome<Self> {
         let program = std::env::var("VECHO_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_vecho").to_owned());
         let mut command = command(bench, Core::Server, Path::new(&program));
@@ -53,10 +53,10 @@ impl Server {
         start(command, &bench.out.join("vecho.log"))
     }
 
-    /// Processor time so far, user and system together, in nanoseconds.
+    /// Returns the processor time so far, user and system together, in nanoseconds.
     ///
-    /// The scheduler's nanoseconds lose threads that have ended; the ticks keep them, to 10 ms. So the finer number
-    /// counts unless the coarser one shows that it lost something.
+    /// The scheduler's nanoseconds omit threads that have ended. The ticks include them, but only to 10 ms. The finer
+    /// number is used unless the ticks show that it omits something.
     pub(crate) fn cpu_ns(&self) -> Outcome<u64> {
         let fine = self.scheduled_ns()?;
         let coarse = self.ticks_ns()?;
@@ -74,13 +74,14 @@ impl Server {
 
     fn ticks_ns(&self) -> Outcome<u64> {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // The process's name may hold anything, so fields are counted from the bracket that closes it.
+        // The process name may contain spaces and brackets, so fields are counted from its closing bracket.
         let fields = text.rsplit_once(") ").ok_or("/proc/PID/stat has no name")?.1;
+        // User and system time are the 12th and 13th field after the name.
         let ticks = fields.split(' ').skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
         Ok(ticks * TICK_NS)
     }
 
-    /// Resident memory in bytes.
+    /// Returns the resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> Outcome<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("/proc/PID/status has no VmRSS")?;
@@ -90,7 +91,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Nothing is owed to a server whose scenario is over; one that ended by itself has been reported by its client.
+        // Errors do not matter: the scenario is over, and the client has reported a server that ended early.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -123,21 +124,21 @@ fn start(mut command: Command, log: &Path) -> Outcome<Server> {
     let (found, ready) = mpsc::channel();
     let file = File::create(log)?;
     std::thread::spawn(move || follow(stderr, file, &found));
-    // The guard comes first, so that a server that never gets ready is killed too.
+    // The guard exists before the wait, so a server that never becomes ready is killed too.
     let mut server = Server { child, public: SocketAddr::from(([127, 0, 0, 1], 0)) };
     server.public = ready.recv_timeout(READY_WITHIN).map_err(|_| format!("not ready; see {}", log.display()))?;
     Ok(server)
 }
 
-/// Copies a server's log into `file` and tells the address once it is named.
+/// Copies a server's log into `file` and sends each address that the log announces.
 fn follow(stderr: ChildStderr, mut file: File, found: &mpsc::Sender<SocketAddr>) {
     for line in BufReader::new(stderr).lines() {
         let Ok(line) = line else { return };
         if let Some(address) = public_address(&line) {
-            // Nobody listens any more after the first one.
+            // The receiver is dropped after the first address.
             let _ = found.send(address);
         }
-        // A log that cannot be written is no reason to stop reading: the server would block on a full pipe.
+        // A failed log write must not stop the reads: the server would block on a full pipe.
         drop(writeln!(file, "{line}"));
     }
 }

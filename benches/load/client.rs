@@ -1,6 +1,6 @@
-//! A minimal HTTP/1.1 client: ready-made request bytes out, status and body in, buffers used again.
+//! Minimal HTTP/1.1 client: takes ready-made request bytes, returns status and body, and reuses its buffers.
 //!
-//! A full client would cost more than the servers that are measured, and would share their bugs.
+//! A full client would cost more than the measured servers and would share their bugs.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::Outcome;
 
-/// Room made before each read; large enough that big answers take few reads.
+/// Buffer space reserved before each read; large enough that large responses take few reads.
 const READ_BYTES: usize = 256 * 1024;
 
 /// One keep-alive connection.
@@ -19,7 +19,7 @@ pub(crate) struct Connection {
     body: Vec<u8>,
 }
 
-/// How the end of a body is known.
+/// Framing of a body, which determines its end.
 enum Framing {
     Length(usize),
     Chunked,
@@ -42,7 +42,7 @@ impl Connection {
         Ok(connections)
     }
 
-    /// Sends a request and reads the whole answer. Only a 200 is an answer.
+    /// Sends a request and reads the whole response. Fails unless the status is 200.
     pub(crate) async fn exchange(&mut self, request: &[u8]) -> Outcome<&[u8]> {
         self.send(request).await?;
         self.receive().await
@@ -53,11 +53,12 @@ impl Connection {
         Ok(self.stream.write_all(request).await?)
     }
 
-    /// Reads the answer to the request that was sent.
+    /// Reads the response to the request that was sent. Fails unless the status is 200.
     pub(crate) async fn receive(&mut self) -> Outcome<&[u8]> {
         self.inbox.clear();
         let head_bytes = self.read_head().await?;
         let head = std::str::from_utf8(&self.inbox[..head_bytes])?;
+        // The status follows `HTTP/1.1 `.
         let status = head.get(9..12).unwrap_or_default().to_owned();
         match framing(head)? {
             Framing::Length(length) => self.read_length(head_bytes, length).await?,
@@ -118,7 +119,7 @@ impl Connection {
     }
 }
 
-/// Length of the line and of the chunk after it, once the whole line is there.
+/// Returns the length of the size line and of the chunk after it, or `None` if the line is incomplete.
 fn chunk_head(bytes: &[u8]) -> Outcome<Option<(usize, usize)>> {
     let Some(end) = bytes.windows(2).position(|two| two == b"\r\n") else { return Ok(None) };
     let digits = std::str::from_utf8(&bytes[..end])?;

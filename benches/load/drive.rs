@@ -1,4 +1,4 @@
-//! Makes load: as fast as a few connections allow, at a constant rate, or all at once.
+//! Generates load: as fast as a few connections allow, at a constant rate, or all at once.
 
 use std::cell::RefCell;
 use std::pin::pin;
@@ -18,42 +18,42 @@ pub(crate) type Pick = Box<dyn FnMut(&mut Vec<u64>)>;
 
 /// An endless sequence of requests.
 pub(crate) struct Workload {
-    /// What all requests have in common.
+    /// Properties that all requests share.
     pub(crate) shape: Shape,
-    /// How many requests have been taken from it.
+    /// Number of requests taken so far.
     pub(crate) sent: u64,
     pick: Pick,
     check_every: u64,
     awake: bool,
 }
 
-/// What one stretch of load saw.
+/// Measurements of one stretch of load.
 pub(crate) struct Load {
-    /// Nanoseconds from when a request was due to the last byte of its answer.
+    /// Nanoseconds from a request's due time to the last byte of its response.
     pub(crate) latencies_ns: Histogram<u64>,
-    /// From the first request to the last answer.
+    /// Time from the first request to the last response.
     pub(crate) wall: Duration,
 }
 
 impl Workload {
-    /// Requests of this shape; every `check_every`th answer is compared with the expected vectors (0: none).
+    /// Creates requests of this shape. Every `check_every`th response is compared with the expected vectors (0: none).
     pub(crate) fn new(shape: Shape, check_every: u64, pick: impl FnMut(&mut Vec<u64>) + 'static) -> Self {
         Self { shape, sent: 0, pick: Box::new(pick), check_every, awake: false }
     }
 
-    /// The same, for a server whose answers belong to other texts.
+    /// Disables checks, for a server whose responses belong to other texts.
     pub(crate) fn unchecked(self) -> Self {
         Self { check_every: 0, ..self }
     }
 
-    /// Has the load generator look for answers all the time instead of sleeping until one comes. A server pays for
-    /// waking it on another core, and pays more often the slower it is, so that of two servers the slower one looks
-    /// slower than it is. Only for where nobody else needs the core, as an upstream does.
+    /// Makes the load generator poll for responses instead of sleeping. The server pays for waking a sleeping load
+    /// generator on another core, and a slower server pays more often, so sleep would make the slower of two servers
+    /// look slower than it is. Use this only if nothing else needs the core; an upstream does.
     pub(crate) fn awake(self) -> Self {
         Self { awake: true, ..self }
     }
 
-    /// Writes the next request and its texts; says whether its answer is to be checked.
+    /// Writes the next request and its texts. Returns true if the response is to be checked.
     fn next(&mut self, ids: &mut Vec<u64>, request: &mut Vec<u8>) -> bool {
         ids.clear();
         (self.pick)(ids);
@@ -63,7 +63,7 @@ impl Workload {
     }
 }
 
-/// The state that the connections of one stretch of load share.
+/// State shared by the connections of one stretch of load.
 struct Stretch<'a> {
     workload: &'a mut Workload,
     left: u64,
@@ -86,7 +86,7 @@ impl<'a> Stretch<'a> {
     }
 }
 
-/// Closed loop: each connection sends its next request when it has read the answer before; `count` in all.
+/// Closed loop of `count` requests: each connection sends its next request after it has read the previous response.
 pub(crate) async fn closed(connections: &mut [Connection], workload: &mut Workload, count: u64) -> Outcome<Load> {
     let (shape, awake) = (workload.shape.clone(), workload.awake);
     let stretch = Stretch::new(workload, count)?;
@@ -109,7 +109,8 @@ pub(crate) async fn closed(connections: &mut [Connection], workload: &mut Worklo
     Ok(Load { latencies_ns: stretch.into_inner().latencies_ns, wall: started.elapsed() })
 }
 
-/// Open loop: `count` requests, one every `interval`, each timed from when it was due, whatever the answers before did.
+/// Open loop: `count` requests, one every `interval`. Each is timed from its due time, even if earlier responses are
+/// late.
 pub(crate) async fn constant_rate(
     connections: &mut [Connection],
     workload: &mut Workload,
@@ -136,7 +137,8 @@ pub(crate) async fn constant_rate(
     Ok(Load { latencies_ns: stretch.into_inner().latencies_ns, wall: started.elapsed() })
 }
 
-/// Due times, each sent when it has come. A thread of its own, because the runtime's timer only knows milliseconds.
+/// Sends each due time when it is reached. It has its own thread because the runtime's timer has millisecond
+/// resolution.
 fn ticker(count: u64, interval: Duration) -> mpsc::UnboundedReceiver<Instant> {
     let (sender, receiver) = mpsc::unbounded_channel();
     std::thread::spawn(move || {
@@ -152,7 +154,7 @@ fn ticker(count: u64, interval: Duration) -> mpsc::UnboundedReceiver<Instant> {
     receiver
 }
 
-/// One request on every connection, all sent before the first answer is read, each timed from the common start.
+/// Sends one request on every connection before it reads the first response. Each is timed from the common start.
 pub(crate) async fn all_at_once(connections: &mut [Connection], shape: &Shape, id: u64) -> Outcome<Load> {
     let mut request = Vec::new();
     shape.write_request(&[id], id, &mut request);

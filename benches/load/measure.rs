@@ -1,4 +1,4 @@
-//! Compares two servers: the same number of requests to each in turn, several rounds, medians.
+//! Compares two servers: several rounds with the same number of requests to each in turn, then medians.
 
 use serde_json::{Value, json};
 
@@ -8,17 +8,17 @@ use crate::child::Server;
 use crate::client::Connection;
 use crate::drive::{self, Load, Workload};
 
-/// A server with its connections and the requests that it is asked.
+/// A server with its connections and its workload.
 pub(crate) struct Side<'a> {
-    /// The process whose time counts.
+    /// The process whose CPU time is measured.
     pub(crate) server: &'a Server,
-    /// Kept open over all rounds.
+    /// Connections, kept open over all rounds.
     pub(crate) connections: Vec<Connection>,
-    /// What is asked.
+    /// The requests to send.
     pub(crate) workload: Workload,
 }
 
-/// What one round showed of one server.
+/// Measurements of one server in one round.
 #[derive(Clone, Copy)]
 pub(crate) struct Sample {
     /// Processor time of the server per request.
@@ -34,11 +34,11 @@ pub(crate) struct Sample {
 /// All rounds of some servers.
 #[derive(Default)]
 pub(crate) struct Comparison {
-    /// The server under test.
+    /// Rounds of the server under test.
     pub(crate) ours: Vec<Sample>,
-    /// The one it is compared with.
+    /// Rounds of the reference server.
     pub(crate) theirs: Vec<Sample>,
-    /// One that does no more than has to be done, where it was measured too.
+    /// Rounds of the `least` server, if it was measured too.
     pub(crate) floor: Vec<Sample>,
 }
 
@@ -49,7 +49,7 @@ impl<'a> Side<'a> {
         Ok(Self { server, connections, workload })
     }
 
-    /// `count` requests in a closed loop.
+    /// Runs `count` requests in a closed loop.
     pub(crate) async fn round(&mut self, count: u64) -> Outcome<Sample> {
         let before_ns = self.server.cpu_ns()?;
         let load = drive::closed(&mut self.connections, &mut self.workload, count).await?;
@@ -58,7 +58,7 @@ impl<'a> Side<'a> {
 }
 
 impl Sample {
-    /// Puts the processor time and the latencies of one round together.
+    /// Combines the processor time and the latencies of one round.
     #[expect(clippy::cast_precision_loss, reason = "counts and times of a round are far below 2^52")]
     pub(crate) fn new(cpu_ns: u64, load: &Load) -> Self {
         let count = load.latencies_ns.len() as f64;
@@ -75,8 +75,8 @@ impl Sample {
     }
 }
 
-/// Runs two sides in turn, and the least a cache can do where it is given, `count` requests a round, after one round
-/// each that does not count.
+/// Measures two sides in turn, and `least` if given, with `count` requests a round. The first round of each does not
+/// count.
 pub(crate) async fn compare(
     bench: &Bench,
     [ours, theirs]: [&mut Side<'_>; 2],
@@ -100,17 +100,17 @@ pub(crate) async fn compare(
 }
 
 impl Comparison {
-    /// Median processor time of ours over that of theirs.
+    /// Returns our median processor time divided by the reference server's.
     pub(crate) fn cpu_ratio(&self) -> f64 {
         median(&self.ours, |sample| sample.cpu_us) / median(&self.theirs, |sample| sample.cpu_us)
     }
 
-    /// Median processor time of ours over that of the least a cache can do.
+    /// Returns our median processor time divided by that of `least`.
     pub(crate) fn over_least(&self) -> f64 {
         median(&self.ours, |sample| sample.cpu_us) / median(&self.floor, |sample| sample.cpu_us)
     }
 
-    /// Both ratios in words, and what the least itself takes.
+    /// Formats both ratios, and the ratio of `least` to the reference.
     pub(crate) fn shown(&self, reference: &str) -> String {
         let (ratio, over_least) = (self.cpu_ratio(), self.over_least());
         format!(
@@ -119,7 +119,7 @@ impl Comparison {
         )
     }
 
-    /// The servers' numbers in one sentence.
+    /// Formats the servers' absolute numbers in one sentence.
     pub(crate) fn reference(&self, name: &str) -> String {
         let part = |side: &[Sample]| {
             format!(
@@ -134,14 +134,14 @@ impl Comparison {
         format!("vecho {}; {name} {}{least}", part(&self.ours), part(&self.theirs))
     }
 
-    /// Every round.
+    /// Returns every round.
     pub(crate) fn json(&self) -> Value {
         let side = |samples: &[Sample]| samples.iter().map(|sample| sample.json()).collect::<Vec<_>>();
         json!({ "vecho": side(&self.ours), "reference": side(&self.theirs), "floor": side(&self.floor) })
     }
 }
 
-/// The middle one of what `of` takes from each sample; of an even number the upper middle.
+/// Returns the median of `of` over the samples; of an even number of samples, the upper of the two middle values.
 pub(crate) fn median(samples: &[Sample], of: impl Fn(&Sample) -> f64) -> f64 {
     let mut values: Vec<f64> = samples.iter().map(of).collect();
     values.sort_by(f64::total_cmp);

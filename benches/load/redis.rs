@@ -1,4 +1,4 @@
-//! A Redis of the bench's own, killed when dropped.
+//! A Redis server for the benchmark only, killed when dropped.
 
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
@@ -10,18 +10,18 @@ use crate::Outcome;
 use crate::bench::Bench;
 
 const READY_WITHIN: Duration = Duration::from_secs(10);
-/// What it says once it listens.
+/// Log text that Redis writes once it listens.
 const READY: &str = "Ready to accept connections";
 
 /// A running server without persistence.
 pub(crate) struct Redis {
     child: Child,
-    /// Where it listens, on the loopback.
+    /// Port on the loopback address.
     pub(crate) port: u16,
 }
 
 impl Redis {
-    /// Starts one.
+    /// Starts a Redis server.
     pub(crate) fn start(bench: &Bench) -> Outcome<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let port_text = port.to_string();
@@ -32,14 +32,14 @@ impl Redis {
             format!("redis-server cannot be started ({error}): install it (Debian: apt-get install redis-server)")
         })?;
         let output = child.stdout.take().ok_or("a piped stdout must be there")?;
-        // The guard comes first, so that a server that never gets ready is killed too.
+        // The guard exists before the wait, so a server that never becomes ready is killed too.
         let redis = Self { child, port };
         let (found, ready) = mpsc::channel();
         std::thread::spawn(move || {
-            // Read to its end: a server blocks on a full pipe.
+            // The thread reads to the end of the stream: a server blocks on a full pipe.
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 if line.contains(READY) {
-                    // Nobody listens any more after the first one.
+                    // The receiver is dropped after the first message.
                     let _ = found.send(());
                 }
             }

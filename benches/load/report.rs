@@ -1,4 +1,4 @@
-//! What a run tells: progress on the way, a table for the README at the end, and the raw numbers in a file.
+//! Output of a run: progress messages, a table for the README, and a file with the raw numbers.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the table goes to stdout, progress to stderr")]
 
 use std::fs;
@@ -10,22 +10,22 @@ use crate::bench::Bench;
 
 /// One line of the table.
 pub(crate) struct Row {
-    /// What was measured.
+    /// The measured quantity.
     pub(crate) what: String,
-    /// The number to hold.
+    /// The target to meet.
     pub(crate) target: String,
-    /// The number found.
+    /// The measured number.
     pub(crate) measured: String,
-    /// What it is compared with, in absolute numbers.
+    /// The comparison in absolute numbers.
     pub(crate) reference: String,
-    /// Whether the target was missed; nothing where there is no target.
+    /// True if the target was missed; `None` without a target.
     pub(crate) missed: Option<bool>,
     /// Every round.
     pub(crate) raw: Value,
 }
 
 impl Row {
-    /// A row whose number is to stay at or under `limit`; `show` writes both.
+    /// Creates a row whose number must not exceed `limit`; `show` formats both.
     pub(crate) fn limited(what: &str, (limit, measured): (f64, f64), show: impl Fn(f64) -> String) -> Self {
         Self {
             what: what.to_owned(),
@@ -37,7 +37,7 @@ impl Row {
         }
     }
 
-    /// A row whose number has no target.
+    /// Creates a row without a target.
     pub(crate) fn told(what: &str, measured: String) -> Self {
         Self {
             what: what.to_owned(),
@@ -49,12 +49,12 @@ impl Row {
         }
     }
 
-    /// The same row with another text for the number found.
+    /// Replaces the text of the measured number.
     pub(crate) fn saying(self, measured: String) -> Self {
         Self { measured, ..self }
     }
 
-    /// The same row with what the number is compared with.
+    /// Adds the reference numbers and all rounds.
     pub(crate) fn against(mut self, reference: String, rounds: Value) -> Self {
         self.reference = reference;
         self.raw["rounds"] = rounds;
@@ -70,18 +70,18 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Takes what a scenario found.
+    /// Adds a scenario's rows.
     pub(crate) fn add(&mut self, scenario: &'static str, rows: Vec<Row>) {
         self.rows.extend(rows.into_iter().map(|row| (scenario, row)));
     }
 
-    /// Takes why a scenario has no result.
+    /// Records why a scenario has no result.
     pub(crate) fn fail(&mut self, scenario: &'static str, why: &str) {
         complain(&format!("{scenario}: {why}"));
         self.failures.push((scenario, why.to_owned()));
     }
 
-    /// Prints the table and writes the file. True when no scenario failed; a missed target is a result, no failure.
+    /// Prints the table and writes the file. Returns true if no scenario failed; a missed target is not a failure.
     pub(crate) fn finish(&self, bench: &Bench) -> Outcome<bool> {
         println!("{}\n", conditions(bench));
         println!("| what | target | measured | reference |\n|---|---|---|---|");
@@ -113,7 +113,7 @@ fn row_json(scenario: &str, row: &Row) -> Value {
     })
 }
 
-/// The machine and the cut of the run, in one sentence.
+/// Describes the machine and the set-up of the run in one sentence.
 fn conditions(bench: &Bench) -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
@@ -130,12 +130,12 @@ fn conditions(bench: &Bench) -> String {
     format!("{model}, Linux {kernel}, {available}loopback; {pinning}; median of {} rounds.{quick}", bench.rounds())
 }
 
-/// A line for whoever is waiting.
+/// Prints a progress message.
 pub(crate) fn progress(line: &str) {
     eprintln!("{line}");
 }
 
-/// A line about what went wrong.
+/// Prints a failure.
 pub(crate) fn complain(line: &str) {
     eprintln!("FAILED {line}");
 }

@@ -1,4 +1,4 @@
-//! What requests of one scenario have in common: how a list of text numbers becomes a request, and what must come back.
+//! Common properties of a scenario's requests: converts text numbers into a request and checks the response.
 
 use std::fmt::Write;
 
@@ -8,16 +8,16 @@ use serde_json::value::RawValue;
 use crate::Outcome;
 use crate::vectors::{self, DEFAULT_DIMENSION};
 
-/// Words that fill a text up to its length; their content matters to nobody.
+/// Words that fill a text up to its length; their content does not matter.
 const FILLER: &str = " The proxy keeps one vector for each text and gives the same answer to whoever asks again.";
 
-/// Why writing into a `String` cannot fail.
+/// Reason why a write into a `String` cannot fail.
 const GROWS: &str = "a String must take what is written";
 
-/// How vectors are written in an answer.
+/// Encoding of the vectors in a response.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Encoding {
-    /// Little-endian f32 in base64: what the official clients ask for.
+    /// Little-endian f32 in base64, the default of the official clients.
     Base64,
     /// Decimal numbers.
     Float,
@@ -26,15 +26,15 @@ pub(crate) enum Encoding {
 /// The common shape of a scenario's requests.
 #[derive(Clone)]
 pub(crate) struct Shape {
-    /// Length of every text.
+    /// Length of every text in bytes.
     pub(crate) text_bytes: usize,
     /// Components of every vector.
     pub(crate) dimension: usize,
-    /// The encoding asked for.
+    /// The requested encoding.
     pub(crate) encoding: Encoding,
-    /// Puts another `user` into every request, so that no two bodies are equal.
+    /// Sends a different `user` in every request, so that no two bodies are equal.
     pub(crate) fresh_user: bool,
-    /// Whether other bits than the service's are right, because vecho was told to round.
+    /// True if vecho uses a lossy codec, so that responses may differ from the service's bits.
     pub(crate) lossy: bool,
 }
 
@@ -51,7 +51,7 @@ impl Default for Shape {
 }
 
 impl Shape {
-    /// The text with this number.
+    /// Returns the text with this number.
     pub(crate) fn text(&self, id: u64) -> String {
         let mut text = format!("{id:016x}");
         while text.len() < self.text_bytes {
@@ -61,7 +61,8 @@ impl Shape {
         text
     }
 
-    /// The whole request for these texts, head included, in place of what `request` holds. `serial` makes it unique.
+    /// Writes the whole request for these texts, with its head, into `request` and replaces its content. `serial` makes
+    /// it unique.
     pub(crate) fn write_request(&self, ids: &[u64], serial: u64, request: &mut Vec<u8>) {
         let body = self.body(ids, serial);
         let head = format!(
@@ -108,7 +109,7 @@ impl Shape {
         body.push('}');
     }
 
-    /// Says what is wrong with an answer to a request for these texts.
+    /// Checks a response to a request for these texts. The error describes the first fault.
     pub(crate) fn check(&self, ids: &[u64], body: &[u8]) -> Outcome<()> {
         let answer: Answer<'_> = serde_json::from_slice(body).map_err(|error| format!("unreadable answer: {error}"))?;
         if answer.data.len() != ids.len() {

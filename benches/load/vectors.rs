@@ -1,13 +1,13 @@
-//! The stand-in service's vectors: a fixed function of the text, so that every answer can be checked from its request.
+//! The stand-in service's vectors: a fixed function of the text, so every response can be checked from its request.
 
-/// Components of the stand-in service's model when a request names no dimension.
+/// Number of components if a request names no dimension.
 pub(crate) const DEFAULT_DIMENSION: usize = 1536;
 
-/// A small, fast generator; the same seed gives the same numbers.
+/// Small, fast random number generator; the same seed gives the same numbers.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
-    /// The next 64 bits (splitmix64).
+    /// Returns the next 64 bits (splitmix64).
     pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut bits = self.0;
@@ -16,24 +16,25 @@ impl Random {
         bits ^ (bits >> 31)
     }
 
-    /// A number below `bound`, evenly enough for load.
+    /// Returns a number below `bound`, uniform enough for load.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// A number in [0, 1).
+    /// Returns a number in [0, 1).
     pub(crate) fn unit(&mut self) -> f64 {
-        // 53 bits are what an f64 holds; the shift leaves exactly those.
+        // An f64 holds 53 bits; the shift leaves exactly those.
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit an f64 exactly")]
         let number = (self.next() >> 11) as f64;
         number / 9_007_199_254_740_992.0
     }
 }
 
-/// The vector of `text`: unit length, little-endian f32.
+/// Returns the vector of `text`: unit length, little-endian f32.
 ///
-/// Like the real service's vectors it is `f32(h) / f32(n)` bit for bit, h half-precision and n one norm: the integers
-/// used here are half-precision numbers, and scaling both by a power of two changes no bit of the quotient.
+/// Like the real service's vectors, each component is `f32(h) / f32(n)` bit for bit, with h a half-precision number and
+/// n one norm. The integers used here are half-precision numbers, and scaling both by a power of two changes no bit of
+/// the quotient.
 pub(crate) fn le_bytes(text: &[u8], dimension: usize) -> Vec<u8> {
     let numerators = numerators(text, dimension);
     let sum_of_squares: i64 = numerators.iter().map(|n| i64::from(*n) * i64::from(*n)).sum();
@@ -46,7 +47,7 @@ pub(crate) fn le_bytes(text: &[u8], dimension: usize) -> Vec<u8> {
     bytes
 }
 
-/// Integers from -1023 to 1024, each a half-precision number.
+/// Returns integers from -1023 to 1024, each a half-precision number.
 fn numerators(text: &[u8], dimension: usize) -> Vec<i16> {
     let hash = blake3::hash(text);
     let mut random = Random(u64::from_le_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes")));

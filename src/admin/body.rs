@@ -1,4 +1,4 @@
-//! Reading what a request to the ops port brings: a bounded body, and query parameters.
+//! Reads the input of requests to the ops port: a bounded body and query parameters.
 
 use std::error::Error;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 
 use super::reply::Refusal;
 
-/// From the request's head to the last byte of its body.
+/// Time from the request's head to the last byte of its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The whole body, if it comes in time and is not larger than `max_bytes`.
+/// Reads the whole body. Fails if it is late or larger than `max_bytes`.
 pub(super) async fn read<B>(body: B, max_bytes: usize) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes>,
@@ -38,8 +38,8 @@ where
     }
 }
 
-/// The values of the parameters `names` in `query`, in that order. An unknown, empty or repeated parameter is refused:
-/// a misspelt filter must not widen what a request does.
+/// Returns the values of the parameters `names` in `query`, in that order. An unknown, empty or repeated parameter is
+/// an error: a misspelt filter must not widen the effect of a request.
 pub(super) fn parameters<const N: usize>(
     query: Option<&str>,
     names: [&str; N],
@@ -63,7 +63,7 @@ fn bad(name: &str, what: &str) -> Refusal {
     Refusal::BadParameter { param: name.to_owned(), message: format!("{what}: `{name}`.") }
 }
 
-/// Undoes the percent-encoding of a query value, where `+` is a space.
+/// Decodes the percent-encoding of a query value, with `+` as a space.
 fn decoded(value: &str) -> Option<String> {
     let mut decoded = Vec::with_capacity(value.len());
     let mut rest = value.bytes();

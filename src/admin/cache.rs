@@ -1,4 +1,4 @@
-//! What the caches hold, letting go of it, and explaining what they would do with a request.
+//! Cache statistics, purges, and explanations of what the cache would do with a request.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use super::reply::{self, Refusal, Reply, megabytes, rounded, share};
 use super::{AdminContext, CacheCounters, Purged, TierStats, body};
 use crate::logs::told;
 
-/// The tier whose entries are "the cache" to a person.
+/// The tier whose entries are reported as the cache's entries.
 const MEMORY_TIER: &str = "memory";
 /// The tiers that live in this process's memory.
 const TIERS_IN_MEMORY: &[&str] = &[MEMORY_TIER, "answers"];
-/// The route that a request to explain is taken to be for, unless it says otherwise.
+/// Default route of a request to explain.
 const EMBEDDINGS_PATH: &str = "/v1/embeddings";
 
-/// `GET /api/performance/cache/stats`: the summary, and where answers to inputs came from.
+/// `GET /api/performance/cache/stats`: the summary, and the sources of the answers to inputs.
 pub(super) fn stats(context: &AdminContext, detail: Detail) -> Reply {
     let mut stats = summary(context, detail);
     stats["inputs"] = json!(context.cache.counters());
     reply::ok(&stats)
 }
 
-/// The caches in a few figures; the cause of a failing tier only in full detail.
+/// Summarizes the caches. The cause of a failing tier is included only in full detail.
 pub(super) fn summary(context: &AdminContext, detail: Detail) -> Value {
     let mut tiers = context.cache.tiers();
     if detail == Detail::Figures {
@@ -47,7 +47,7 @@ fn by_name(tiers: &[TierStats]) -> Map<String, Value> {
     tiers.iter().map(|tier| (tier.name.to_owned(), json!(tier))).collect()
 }
 
-/// Share of the inputs that were answered well without a fetch of their own.
+/// Returns the share of inputs with a correct answer that needed no fetch of their own.
 fn hit_ratio(inputs: CacheCounters) -> f64 {
     let good = inputs.hits + inputs.joined;
     share(good, good + inputs.misses + inputs.stale + inputs.mock)
@@ -66,7 +66,7 @@ pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Resu
         return Ok(purged_reply(context, &purged, None, Some(tier)));
     }
     let (cache, asked) = (Arc::clone(&context.cache), (model.clone(), tier.clone()));
-    // To go through all entries takes milliseconds in which no request may wait.
+    // A purge walks all entries, which takes milliseconds, so it must not block the runtime's threads.
     let purge = tokio::task::spawn_blocking(move || cache.purge(asked.0.as_deref(), asked.1.as_deref()));
     let purged = purge.await.expect("a purge must not panic");
     let purged =
@@ -74,7 +74,7 @@ pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Resu
     Ok(purged_reply(context, &purged, model.as_deref(), tier.as_deref()))
 }
 
-/// 202 where a tier is still to be told.
+/// Returns 202 if a tier has not stored the purge yet.
 fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, tier: Option<&str>) -> Reply {
     context.metrics.cache_purges.inc();
     let Purged { entries, pending, .. } = purged;
@@ -93,7 +93,7 @@ fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, ti
     reply::json(StatusCode::ACCEPTED, &answer)
 }
 
-/// What may still happen.
+/// Describes what may still happen while tiers are pending.
 fn warning(purged: &Purged) -> String {
     let is_pending = |tier: &str| purged.pending.contains(&tier);
     let mut sentences = vec!["Nothing that was purged is served by this process."];
@@ -110,7 +110,7 @@ fn warning(purged: &Purged) -> String {
     sentences.join(" ")
 }
 
-/// `POST /api/performance/cache/explain?path=`: the body is an embeddings request, the headers are its headers.
+/// `POST /api/performance/cache/explain?path=`: the body is an embeddings request, the headers are those it would have.
 pub(super) async fn explain(context: &AdminContext, head: &request::Parts, body: Bytes) -> Result<Reply, Refusal> {
     let [path] = body::parameters(head.uri.query(), ["path"])?;
     let path = path.as_deref().unwrap_or(EMBEDDINGS_PATH);

@@ -1,9 +1,9 @@
 //! Access control of the ops port.
 //!
-//! With `admin.token`, every route but probes, metrics and the files of the dashboard requires the token, from loopback
-//! too. Without it, other hosts read plain figures, and everything else requires a loopback peer. The address of the peer
-//! decides; a header can only take rights away. A browser on this machine runs scripts of other sites. It sends their
-//! `Origin`, and after DNS rebinding it sends the rebound name as `Host`, so both must name this machine.
+//! With `admin.token`, every route except probes, metrics and the files of the dashboard requires the token, also from
+//! loopback. Without it, other hosts can read plain figures, and everything else requires a loopback peer. The address
+//! of the peer decides; a header can only take rights away. A browser on this machine runs scripts of other sites. It
+//! sends their `Origin`, and after DNS rebinding it sends the rebound name as `Host`, so both must name this machine.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -14,7 +14,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri, request};
 use super::reply::Refusal;
 use crate::config::Secret;
 
-/// Carries the token where `Authorization` is an application's, as in what is to be explained.
+/// Header for the token if `Authorization` holds an application's credential, as in requests to explain.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("x-vecho-admin-token");
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -23,16 +23,16 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 pub(super) enum Access {
     /// No requirement: probes, metrics and the files of the dashboard.
     Open,
-    /// The token where one is set, else no requirement.
+    /// The token if one is set, otherwise no requirement.
     Figures,
-    /// The token where one is set, else a loopback peer, a local `Host` and no foreign `Origin`.
+    /// The token if one is set, otherwise a loopback peer, a local `Host` and no foreign `Origin`.
     Private,
 }
 
 /// Extent of an answer with figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Detail {
-    /// Figures alone, for callers without access to private routes.
+    /// Figures only, for callers without access to private routes.
     Figures,
     /// Figures, incidents and causes of failures.
     Full,
@@ -85,7 +85,7 @@ fn given_tokens(headers: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     [by_bearer, by_name].into_iter().flatten()
 }
 
-/// Checks the origin of a request where no token is set.
+/// Checks the origin of a request if no token is set.
 fn check_place(head: &request::Parts, peer: SocketAddr) -> Result<(), &'static str> {
     if !is_loopback(peer.ip()) {
         return Err(
@@ -98,8 +98,8 @@ fn check_place(head: &request::Parts, peer: SocketAddr) -> Result<(), &'static s
     check_page(&head.headers)
 }
 
-/// A browser says which page a request comes from; where it leaves out the `Origin`, as for an image, it still says
-/// whether that page is a stranger's.
+/// Rejects requests that a browser sends for a foreign page. A browser may omit `Origin`, as for an image, but it still
+/// sends `sec-fetch-site`.
 fn check_page(headers: &HeaderMap) -> Result<(), &'static str> {
     let is_foreign = |site: &HeaderValue| site.as_bytes().eq_ignore_ascii_case(b"cross-site");
     if !headers.contains_key(ORIGIN) && headers.get_all(SEC_FETCH_SITE).iter().any(is_foreign) {
@@ -116,7 +116,7 @@ fn bearer(authorization: &[u8]) -> Option<&[u8]> {
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
-/// Every place that names the host must name this machine, and one must.
+/// Returns true if the request names a host and every host that it names is this machine.
 fn is_local_host(uri: &Uri, headers: &HeaderMap) -> bool {
     let from_uri = uri.authority().map(|authority| authority.as_str().as_bytes());
     let from_headers = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
@@ -129,7 +129,7 @@ fn is_local_origin(origin: &[u8]) -> bool {
     authority.is_some_and(is_local_authority)
 }
 
-/// Returns whether the value of a `Host`, or what follows the scheme in an `Origin`, names this machine alone.
+/// Returns true if an authority (from `Host`, or from `Origin` after its scheme) names only this machine.
 pub fn is_local_authority(authority: &[u8]) -> bool {
     let Ok(authority) = Authority::try_from(authority) else { return false };
     if authority.as_str().contains('@') {
@@ -140,7 +140,7 @@ pub fn is_local_authority(authority: &[u8]) -> bool {
     is_local && authority.as_str().strip_prefix(host).is_some_and(is_port)
 }
 
-/// The parser takes any text after `]`, as in `[::1]evil.example`; only a port may follow the host.
+/// Returns true if only a port follows the host. The parser accepts any text after `]`, as in `[::1]evil.example`.
 fn is_port(after_host: &str) -> bool {
     let is_number = |port: &str| port.bytes().all(|digit| digit.is_ascii_digit()) && port.parse::<u16>().is_ok();
     after_host.is_empty() || after_host.strip_prefix(':').is_some_and(is_number)
@@ -154,7 +154,7 @@ fn address(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// Returns whether an address is one of this machine alone, also as an IPv4 address within IPv6.
+/// Returns true for a loopback address, also for an IPv4-mapped IPv6 address.
 pub(super) fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
@@ -271,7 +271,7 @@ mod tests {
         for (site, allowed) in [("cross-site", false), ("same-site", true), ("same-origin", true), ("none", true)] {
             assert_eq!(private(NEAR, &[("host", "localhost"), ("sec-fetch-site", site)]), allowed, "{site}");
         }
-        // From one name of this machine to another.
+        // The request goes from one name of this machine to another.
         let headers = [("host", "127.0.0.1"), ("origin", "http://localhost"), ("sec-fetch-site", "cross-site")];
         assert!(private(NEAR, &headers));
     }

@@ -1,4 +1,4 @@
-//! Whether it lives, whether it takes requests, and whether it does well.
+//! Liveness, readiness and health.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -9,16 +9,16 @@ use super::reply::{self, Reply, rounded, share};
 use crate::clock::{Spell, rfc3339};
 use crate::metrics::{MAX_INCIDENTS, Standing};
 
-/// Above this share of errors the service is degraded.
+/// Error rate above which the service is degraded.
 const DEGRADED_ERROR_RATE: f64 = 0.05;
-/// Above this share of errors there is no service to speak of.
+/// Error rate above which the service has failed.
 const FAILED_ERROR_RATE: f64 = 0.5;
-/// A share of fewer requests says nothing: one failure among three is no outage.
+/// With fewer requests, the error rate is ignored: one failure among three is no outage.
 const FEWEST_REQUESTS: u64 = 20;
-/// Above this part of the memory limit the governor is at work.
+/// Share of the memory limit above which the governor is active.
 const DEGRADED_MEMORY_PERCENT: f64 = 85.0;
 
-/// `GET /livez`: whoever can answer lives.
+/// `GET /livez`: any response proves liveness.
 pub(super) fn live() -> Reply {
     reply::ok(&json!({ "alive": true }))
 }
@@ -34,9 +34,9 @@ pub(super) fn ready(context: &AdminContext) -> Reply {
     reply::json(status, &json!({ "ready": ready, "reason": reason }))
 }
 
-/// `GET /api/performance/health`. Answers 200 whatever it says; the probe for load balancers is `/readyz`.
+/// `GET /api/performance/health`. The status is always 200; `/readyz` is the probe for load balancers.
 ///
-/// Callers that see figures alone get neither incidents nor causes: a cause can name addresses and folders.
+/// Callers with access to figures only get neither incidents nor causes: a cause can name addresses and folders.
 pub(super) fn health(context: &AdminContext, detail: Detail) -> Reply {
     let mut figures = figures(context, detail);
     if detail == Detail::Full {
@@ -45,12 +45,12 @@ pub(super) fn health(context: &AdminContext, detail: Detail) -> Reply {
     reply::ok(&figures)
 }
 
-/// The newest incidents of the upstream, newest first.
+/// Returns the newest incidents of the upstream, newest first.
 pub(super) fn incidents(context: &AdminContext, most: usize) -> Value {
     json!(context.metrics.incidents().newest(most))
 }
 
-/// The same as it is shown, without incidents.
+/// Returns the health figures without incidents.
 pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
     let signs = match detail {
         Detail::Full => Signs::of(context),
@@ -68,27 +68,27 @@ pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
     })
 }
 
-/// What health is judged by.
+/// Input of the health verdict.
 #[derive(Debug)]
 struct Signs {
     ready: bool,
     draining: bool,
     breaker: &'static str,
-    /// In milliseconds since the epoch.
+    /// Milliseconds since the epoch.
     now_ms: u64,
-    /// The incident that is active, or was within the last minute.
+    /// The incident that is active or was active within the last minute.
     incident: Option<Standing>,
-    /// Whether the configuration as it was last read is in force.
+    /// True if the configuration as last read is in force.
     is_config_current: bool,
-    /// Tiers that are configured and do not work, and why not where that is known. None is needed: a tier that is down
-    /// is a miss.
+    /// Configured tiers that do not work, with the cause if it is known. They cause only a warning, because a lookup in
+    /// a tier that is down is a miss.
     tiers_down: Vec<(&'static str, Option<String>)>,
     avg_response_time_ms: f64,
-    /// Of the last minute: an outage that is over is no illness.
+    /// Error rate of the last minute. An outage that is over no longer counts.
     error_rate: f64,
-    /// Requests of the last minute.
+    /// Requests in the last minute.
     requests: u64,
-    /// Of the limit that vecho stays under.
+    /// Memory in use, as a percentage of vecho's limit.
     memory_percent: f64,
 }
 
@@ -169,7 +169,7 @@ impl Signs {
         }
     }
 
-    /// Requests fail, and nothing stands in for them.
+    /// Returns a warning if requests fail without a fallback answer.
     fn failing(&self) -> Option<String> {
         let stands_in = |incident: &&Standing| incident.mocks.is_none() && incident.stale.is_none();
         self.incident.as_ref().filter(stands_in)?;

@@ -1,7 +1,7 @@
-//! The ops port: metrics and probes for machines, figures and switches for people.
+//! The ops port: metrics and probes for machines, figures and controls for operators.
 //!
-//! [`handle`] answers one request. It reaches what it shows and steers through the traits of [`AdminContext`];
-//! `guard` decides who has access.
+//! [`handle`] answers one request. It reaches the rest of the program through the traits of [`AdminContext`]; `guard`
+//! decides about access.
 
 mod body;
 mod cache;
@@ -31,30 +31,30 @@ pub use parts::{
 pub use reply::AdminBody;
 pub use service::handle;
 
-/// Everything the ops port reaches.
+/// Handles of everything that the ops port reaches.
 #[derive(Clone, Debug)]
 pub struct AdminContext {
-    /// The numbers.
+    /// Metrics.
     pub metrics: Arc<Metrics>,
     /// The caches.
     pub cache: Arc<dyn CacheControl>,
-    /// What leaves for another instance, and what comes from one.
+    /// Export and import of the cache.
     pub moving: Arc<dyn Moving>,
-    /// Whether the process does its work.
+    /// Readiness and breaker state of the process.
     pub health: Arc<dyn Health>,
     /// The memory of the process.
     pub memory: Arc<dyn Memory>,
     /// The configuration in force.
     pub config: Arc<dyn ConfigView>,
-    /// The machine around the process.
+    /// The machine or container.
     pub machine: Arc<dyn Machine>,
-    /// What open dashboards are told.
+    /// Event feed for open dashboards.
     pub feed: Arc<Feed>,
     /// Access control.
     pub guard: Guard,
-    /// The time of day.
+    /// Clock.
     pub clock: Clock,
-    /// Largest request that is explained, in bytes; as large as the largest embeddings body makes sense.
+    /// Largest request to explain, in bytes; set to the limit of embeddings bodies.
     pub max_explain_bytes: usize,
 }
 

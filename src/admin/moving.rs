@@ -1,4 +1,4 @@
-//! The cache as a file: out of this instance, and into it.
+//! Export and import of the cache as a file.
 
 use std::error::Error;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tokio::time::timeout;
 use super::reply::{self, Refusal, Reply};
 use super::{AdminContext, BoxError};
 
-/// Where the cache is read from.
+/// Path for exports.
 pub const EXPORT_PATH: &str = "/api/performance/cache/export";
-/// Where a cache is sent to.
+/// Path for imports.
 pub const IMPORT_PATH: &str = "/api/performance/cache/import";
 
 const CONTENT_TYPE: &str = "application/octet-stream";
 
-/// Longest pause between two pieces of a file that comes in. Whoever sends it may itself be reading from a pipe.
+/// Longest pause between two pieces of an incoming file. The sender may itself read from a slow pipe.
 const PAUSE: Duration = Duration::from_mins(1);
 
 /// `GET /api/performance/cache/export`
@@ -28,7 +28,7 @@ pub(super) async fn export(context: &AdminContext) -> Reply {
     reply::streamed(CONTENT_TYPE, context.moving.export().await)
 }
 
-/// The same without the file: whoever may have it learns that.
+/// Returns the headers of an export without the file, so a client can check its access with `HEAD`.
 pub(super) fn no_export() -> Reply {
     reply::bytes(StatusCode::OK, CONTENT_TYPE, "")
 }

@@ -1,4 +1,4 @@
-//! What the ops port asks of the rest of the program, as traits, so that it knows no other part.
+//! Traits through which the ops port reaches the rest of the program without a dependency on it.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -15,160 +15,160 @@ pub use crate::tasks::Eventually;
 
 /// The caches.
 pub trait CacheControl: Send + Sync {
-    /// The size of each tier.
+    /// Returns the state of each tier.
     fn tiers(&self) -> Vec<TierStats>;
 
-    /// Lets entries go: of one model or of all, in one tier or in all. Returns once they cannot come back any more, not
-    /// even after a restart, or once it is certain where that cannot be promised yet. Blocks meanwhile.
+    /// Removes entries: of one model or all, in one tier or all. Returns once the entries cannot return, even after a
+    /// restart, or once it is certain that a tier cannot promise this yet. Blocks until then.
     fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<Purged, UnknownTier>;
 
-    /// Empties one tier below memory; nothing where there is none of that name.
+    /// Empties one tier below memory. Returns `None` if no tier has that name.
     fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<Purged>>;
 
-    /// Where answers to inputs came from since the start.
+    /// Returns the sources of all answers to inputs since the start.
     fn counters(&self) -> CacheCounters;
 
-    /// What would happen to the request `body` sent to `path` with `headers`: per input its key, the tier that
-    /// holds it and its age, or why it cannot be cached.
+    /// Explains what the cache would do with the request `body` sent to `path` with `headers`. Returns per input its
+    /// key, the tier that holds it and its age, or why it cannot be cached.
     fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value>;
 }
 
-/// What a purge did. In this process it holds from the moment it is answered.
+/// Result of a purge. In this process it takes effect before the response.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Purged {
-    /// Entries that went, as far as they can be counted.
+    /// Number of removed entries, as far as it is known.
     pub entries: u64,
-    /// Tiers that could not be told yet. They are told as soon as they can be.
+    /// Tiers that could not store the purge yet. It is sent to them as soon as possible.
     pub pending: Vec<&'static str>,
-    /// Whether a process that is started anew knows what is pending.
+    /// True if the pending purges survive a restart of the process.
     pub is_remembered: bool,
 }
 
-/// One tier at one moment. `hits`, `misses` and `evictions` count since the start.
+/// State of one tier. `hits`, `misses` and `evictions` count since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct TierStats {
-    /// Its name; the key of the object in JSON.
+    /// Name of the tier; the key of the object in JSON.
     #[serde(skip)]
     pub name: &'static str,
-    /// Whether it works at this moment.
+    /// True if the tier works at this moment.
     pub up: bool,
-    /// Why it does not, where that is known.
+    /// Cause if the tier does not work and the cause is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// Entries held.
     pub entries: u64,
     /// Bytes held.
     pub bytes: u64,
-    /// Bytes that may be held.
+    /// Capacity in bytes.
     pub capacity_bytes: u64,
-    /// Look-ups that found something.
+    /// Lookups that found an entry.
     pub hits: u64,
-    /// Look-ups that found nothing.
+    /// Lookups that found no entry.
     pub misses: u64,
-    /// Entries let go to make room.
+    /// Entries evicted to make room.
     pub evictions: u64,
-    /// Entries that were not written: too many waited, or the tier was down.
+    /// Entries that were not written, because the queue was full or the tier was down.
     pub dropped: u64,
 }
 
-/// Inputs answered since the start, each counted once.
+/// Number of inputs answered since the start, each counted once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct CacheCounters {
-    /// From a tier.
+    /// Answers from a tier.
     pub hits: u64,
-    /// From the upstream.
+    /// Answers from the upstream.
     pub misses: u64,
-    /// From a fetch that another request had started.
+    /// Answers from a fetch that another request had started (single-flight).
     pub joined: u64,
-    /// From an entry past its time, for want of the upstream.
+    /// Answers from an expired entry because the upstream was unavailable.
     pub stale: u64,
-    /// From the mock embedder, for want of the upstream.
+    /// Answers from the mock embedder because the upstream was unavailable.
     pub mock: u64,
 }
 
-/// There is no tier of that name.
+/// Error: no tier has this name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no tier `{0}`")]
 pub struct UnknownTier(pub String);
 
-/// Bytes of a file, as they come.
+/// Stream of the bytes of a file.
 pub type Pieces<'a> = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send + 'a>>;
 
-/// An error of any kind, as bodies have it.
+/// Error of any type, as HTTP bodies use it.
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
-/// What leaves for another instance, and what comes from one.
+/// Export and import of the cache.
 pub trait Moving: Send + Sync {
-    /// All that is kept, as one file.
+    /// Exports all records as one file.
     fn export(&self) -> Eventually<'_, Pieces<'static>>;
 
-    /// Takes in what another instance exported; the error says why this is no such file.
+    /// Imports the export of another instance. The error explains why the file is not an export.
     fn import<'a>(&'a self, file: Pieces<'a>) -> Eventually<'a, Result<Imported, String>>;
 }
 
-/// What became of a file that was taken in.
+/// Result of an import.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Imported {
-    /// Records that are kept now.
+    /// Records imported.
     pub imported: u64,
-    /// Records left out, since what is there is as new, or newer.
+    /// Records skipped because the existing one is as new or newer.
     pub known: u64,
-    /// Records left out, since their time is over.
+    /// Records skipped because they have expired.
     pub expired: u64,
-    /// Records left out, since a purge came in between.
+    /// Records skipped because they were purged in the meantime.
     pub purged: u64,
-    /// Records left out, since they have lost more than the codec of this instance lets go.
+    /// Records skipped because they are less precise than this instance's codec allows.
     pub lossy: u64,
-    /// Places in the file that hold no whole record.
+    /// Damaged places in the file, without a complete record.
     pub damaged: u64,
-    /// How often a tier below memory did not take a record meanwhile, being down or slow. What no tier takes is in
-    /// memory alone.
+    /// Number of writes that a tier below memory dropped during the import because it was down or slow. A record that
+    /// no tier has written exists only in memory.
     pub unwritten: u64,
-    /// Whether the file came to its end, with nothing damaged or missing.
+    /// True if the file was complete and undamaged.
     pub whole: bool,
 }
 
-/// Whether the process does its work.
+/// State of the process.
 pub trait Health: Send + Sync {
-    /// Whether requests are accepted.
+    /// Returns true if the process accepts requests.
     fn ready(&self) -> bool;
 
-    /// Whether the process is on its way out.
+    /// Returns true if the process is shutting down.
     fn draining(&self) -> bool;
 
-    /// `closed`, `half-open` or `open`.
+    /// Returns `closed`, `half-open` or `open`.
     fn breaker(&self) -> &'static str;
 }
 
 /// The memory of the process.
 pub trait Memory: Send + Sync {
-    /// Resident memory now.
+    /// Returns the resident memory in bytes.
     fn resident_bytes(&self) -> u64;
 
-    /// What the process stays under.
+    /// Returns the memory limit of the process in bytes.
     fn limit_bytes(&self) -> u64;
 
-    /// Frees memory until at most `target_memory_mb` is resident, as far as that can be done.
+    /// Frees memory until at most `target_memory_mb` is resident, as far as possible.
     fn optimize(&self, target_memory_mb: u64) -> Eventually<'_, Optimized>;
 }
 
 /// The configuration in force.
 pub trait ConfigView: Send + Sync {
-    /// Every key with its value and where that came from, secrets redacted.
+    /// Returns every key with its value and the value's origin; secrets are redacted.
     fn effective(&self) -> Value;
 
-    /// What of it the dashboard shows.
+    /// Returns the settings that the dashboard shows.
     fn in_force(&self) -> InForce;
 
-    /// Changes the log level until the next start or reload; the error says what is wrong with `level`.
+    /// Changes the log level until the next start or reload. The error explains the fault in `level`.
     fn set_log_level(&self, level: &str) -> Result<(), String>;
 
-    /// The log level in force.
+    /// Returns the log level in force.
     fn log_level(&self) -> String;
 }
 
-/// What the dashboard shows of the configuration.
+/// Settings that the dashboard shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct InForce {
     /// `upstream.url`
@@ -177,15 +177,15 @@ pub struct InForce {
     pub fallback_mode: &'static str,
 }
 
-/// The machine, or the container, around the process.
+/// The machine or container.
 pub trait Machine: Send + Sync {
-    /// Processors that may be used.
+    /// Returns the number of processors available to the process.
     fn cpu_count(&self) -> usize;
 
-    /// Share of the memory that is in use, 0 to 100.
+    /// Returns the percentage of memory in use, 0 to 100.
     fn memory_percent(&self) -> f64;
 
-    /// Memory that can still be had, in units of 2^30 bytes.
+    /// Returns the available memory in units of 2^30 bytes.
     fn available_memory_gb(&self) -> f64;
 }
 

@@ -1,4 +1,4 @@
-//! The figures of the service, and freeing memory on request.
+//! Figures of the service, and memory release on request.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use super::guard::Detail;
 use super::reply::{self, Refusal, Reply, rounded};
 use super::savings;
 
-/// Percent of the memory limit that an optimisation aims at when the request names no target.
+/// Default target of an optimisation, as a percentage of the memory limit.
 const DEFAULT_TARGET_PERCENT: u64 = 80;
 const BYTES_PER_MB: u64 = 1 << 20;
 
@@ -19,7 +19,7 @@ pub(super) fn stats(context: &AdminContext, detail: Detail) -> Reply {
     reply::ok(&figures(context, detail))
 }
 
-/// The same as it is shown.
+/// Returns all figures that the route and the dashboard show.
 pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
     json!({
         "performance_monitor": monitor(context),
@@ -34,7 +34,7 @@ pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
     })
 }
 
-/// `max`, `p50`, `p95` and `p99` are response times in milliseconds, since the start.
+/// Returns the request figures. `max`, `p50`, `p95` and `p99` are response times in milliseconds, since the start.
 fn monitor(context: &AdminContext) -> Value {
     let now = context.metrics.performance().snapshot();
     json!({
@@ -50,7 +50,7 @@ fn monitor(context: &AdminContext) -> Value {
     })
 }
 
-/// Response times by outcome, since the start, to one percent.
+/// Returns response times by outcome since the start, accurate to one percent.
 fn latencies(context: &AdminContext) -> Map<String, Value> {
     let seen = context.metrics.performance().by_outcome();
     seen.into_iter().map(|(outcome, times)| (outcome.to_owned(), json!(times))).collect()

@@ -1,4 +1,4 @@
-//! Answers of the ops port, and its errors in the envelope that the public port uses too.
+//! Responses of the ops port, and its errors in the same envelope as the public port's.
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
@@ -12,24 +12,24 @@ use serde_json::json;
 
 use super::{BoxError, Pieces};
 
-/// A body of the ops port: whole, or as it comes.
+/// Body of a response: complete or streamed.
 pub type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
 
-/// An answer of the ops port.
+/// Response of the ops port.
 pub(super) type Reply = Response<AdminBody>;
 
-/// An answer whose body comes piece by piece.
+/// Creates a response with a streamed body.
 pub(super) fn streamed(content_type: &'static str, pieces: Pieces<'static>) -> Reply {
     let body = StreamBody::new(pieces.map_ok(Frame::data));
     dressed(StatusCode::OK, content_type, body.boxed_unsync())
 }
 
-/// A body of any type.
+/// Creates a response with a complete body of any content type.
 pub(super) fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
     dressed(status, content_type, Full::new(body.into()).map_err(|never| match never {}).boxed_unsync())
 }
 
-/// What the ops port says is of this moment, so nothing may keep it.
+/// Creates a response with common headers. Figures change at any moment, so `no-store` forbids caching.
 fn dressed(status: StatusCode, content_type: &'static str, body: AdminBody) -> Reply {
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
@@ -50,7 +50,7 @@ pub(super) fn ok(body: &impl Serialize) -> Reply {
     json(StatusCode::OK, body)
 }
 
-/// Why a request to the ops port was not carried out.
+/// Reason why the ops port rejected a request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
     #[error("Unknown request URL: {method} {path}. `GET /` lists what there is.")]
@@ -124,19 +124,19 @@ impl Refusal {
     }
 }
 
-/// `value` to `digits` decimals: figures for people.
+/// Rounds `value` to `digits` decimals for display.
 pub(super) fn rounded(value: f64, digits: i32) -> f64 {
     let scale = 10_f64.powi(digits);
     (value * scale).round() / scale
 }
 
-/// Bytes in units of 2^20, to two decimals.
+/// Converts bytes to units of 2^20, rounded to two decimals.
 #[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
 pub(super) fn megabytes(bytes: u64) -> f64 {
     rounded(bytes as f64 / f64::from(1 << 20), 2)
 }
 
-/// `part` of `whole`, 0 to 1; nothing of nothing is 0.
+/// Returns `part` divided by `whole`, or 0 if `whole` is 0.
 #[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
 pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }

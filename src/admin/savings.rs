@@ -1,4 +1,4 @@
-//! What the tokens cost and what they would have cost, by model and namespace.
+//! Actual and saved cost of tokens, by model and namespace.
 
 use serde_json::{Value, json};
 
@@ -6,11 +6,12 @@ use super::AdminContext;
 use crate::config::Price;
 use crate::metrics::Statement;
 
-/// `savings` in `GET /api/performance/stats`. Costs are in the currency; those of a model without a price are null.
+/// Returns `savings` of `GET /api/performance/stats`. Costs are in the configured currency, or null for a model without
+/// a price.
 pub(super) fn figures(context: &AdminContext) -> Value {
     let (currency, statements) = context.metrics.accounts().statements();
     let tokens = |of: fn(&Statement) -> u64| statements.iter().map(of).sum::<u64>();
-    // The sum of nothing is -0.0, which people would see.
+    // An empty sum is -0.0; the addition of 0.0 removes the sign from the output.
     let cost = |of: fn(&Statement) -> f64| 0.0 + statements.iter().map(of).sum::<f64>();
     json!({
         "currency": currency,
@@ -24,7 +25,7 @@ pub(super) fn figures(context: &AdminContext) -> Value {
 }
 
 fn line(one: &Statement) -> Value {
-    // Once something had a price, it stays on the record.
+    // A model that had a price earlier keeps its costs.
     let was_priced = one.price.is_some() || one.unpriced_tokens < one.tokens_billed + one.tokens_saved;
     let cost = |cost: f64| was_priced.then_some(cost);
     json!({

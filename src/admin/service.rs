@@ -1,4 +1,4 @@
-//! The routes of the ops port: one table that answers, refuses, and lists itself.
+//! Routes of the ops port: one table for dispatch, access checks and the index.
 
 use std::error::Error;
 use std::fmt::Write;
@@ -15,10 +15,10 @@ use super::{
 };
 use crate::metrics::Rejection;
 
-/// Largest body of a request that is not explained.
+/// Largest body of a request, except for requests to explain.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
-/// One line of the table.
+/// One row of the route table.
 struct Route {
     path: &'static str,
     /// The `allow` header; its first word is the method that the index shows.
@@ -86,7 +86,7 @@ const ROUTES: &[Route] = &[
     change("PUT", "/api/log-level", Endpoint::LogLevel, "changes the log level until the next start"),
 ];
 
-/// The files of the dashboard, which are not listed.
+/// The dashboard's files, which the index does not list.
 const ASSET: Route = get(dashboard::ASSETS_PATH, Access::Open, Endpoint::Asset, "");
 
 impl Route {
@@ -126,7 +126,7 @@ where
     answered.unwrap_or_else(Refusal::into_reply)
 }
 
-/// Finds the route and checks access, before a byte of the body is read.
+/// Finds the route and checks access before the body is read.
 fn admitted<'a>(context: &AdminContext, head: &'a request::Parts, peer: SocketAddr) -> Result<Admitted<'a>, Refusal> {
     let (method, path) = (head.method.to_string(), head.uri.path());
     let asset = || path.starts_with(ASSET.path).then_some(&ASSET);
@@ -140,7 +140,7 @@ fn admitted<'a>(context: &AdminContext, head: &'a request::Parts, peer: SocketAd
     Ok(Admitted { endpoint: route.endpoint, head, peer, detail: context.guard.detail(head, peer) })
 }
 
-/// The page holds no figures, so a browser may load it before it has a token.
+/// Returns the access that the route requires. The page holds no figures, so a browser may load it without a token.
 fn required(route: &Route, head: &request::Parts) -> Access {
     let is_page = route.endpoint == Endpoint::Index && dashboard::wants_page(&head.headers);
     if is_page { Access::Open } else { route.access }

@@ -1,4 +1,4 @@
-//! The configuration in force, and the one setting that can be changed while running.
+//! The configuration in force, and the log level, which can be changed at run time.
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -25,7 +25,7 @@ struct LogLevel {
     level: String,
 }
 
-/// `PUT /api/log-level`: `{"level":"debug"}`, or the bare word.
+/// `PUT /api/log-level`: the body is `{"level":"debug"}` or the bare word.
 pub(super) fn set_log_level(context: &AdminContext, body: &Bytes) -> Result<Reply, Refusal> {
     let previous = context.config.log_level();
     let level = requested_level(body)?;

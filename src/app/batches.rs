@@ -1,7 +1,7 @@
-//! The files of a batch job of the OpenAI API, as records: its requests, and the answers to them.
+//! Reads the files of an OpenAI batch job (its requests and their answers) as records.
 //!
-//! A vector of a job goes under the very key that a request for its text would have, so keys and answers are read by
-//! the same functions as those of live requests, and are believed as little.
+//! A vector of a job gets the same key as a live request for its text. The same functions as for live requests
+//! therefore read keys and answers, with the same checks.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -29,10 +29,10 @@ use crate::tokens;
 use crate::upstream::{RouteKind, classify_path};
 use crate::wire::{Base64, EmbedRequest, Encoding, Expected, Input, InputKind, ReadAnswer, read_answer, read_request};
 
-/// Longest line of requests. One has at most so many inputs and tokens.
+/// Longest line of requests. A line is bounded because the service limits inputs and tokens.
 const MAX_REQUEST_BYTES: usize = 64 << 20;
 
-/// A line of the file of requests.
+/// A line of the request file.
 #[derive(Deserialize)]
 struct RequestLine<'a> {
     custom_id: String,
@@ -43,7 +43,7 @@ struct RequestLine<'a> {
     body: &'a RawValue,
 }
 
-/// A line of the file of answers.
+/// A line of the answer file.
 #[derive(Deserialize)]
 struct AnswerLine<'a> {
     custom_id: String,
@@ -51,7 +51,7 @@ struct AnswerLine<'a> {
     response: Option<Response<'a>>,
 }
 
-/// What only a line of answers has, be it nothing.
+/// Matches a line that has `response`, even a null one: only answers have this member.
 #[derive(Deserialize)]
 struct Answered {
     #[serde(rename = "response")]
@@ -65,34 +65,34 @@ struct Response<'a> {
     body: &'a RawValue,
 }
 
-/// What decides the keys of a request, beside itself.
+/// Settings that determine a request's keys, together with the request.
 #[derive(Clone, Debug)]
 pub struct Keying {
-    /// The configuration of the instance that will be asked.
+    /// The configuration of the target instance.
     pub config: Config,
-    /// The headers that its callers send.
+    /// The headers of its callers.
     pub headers: HeaderMap,
 }
 
 /// One request of a job with the keys of its inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// Its path.
+    /// Path of the request.
     pub url: String,
-    /// Its body.
+    /// Body of the request.
     pub body: String,
-    /// The keys of its inputs, in their order.
+    /// Keys of the inputs in their order.
     pub keys: Vec<Key>,
 }
 
-/// What was in the file of answers.
+/// Counts of the lines and vectors in the answer file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BatchCounts {
-    /// Vectors that can be kept.
+    /// Vectors that can be stored.
     pub vectors: u64,
-    /// Lines that are errors of the service.
+    /// Lines with errors of the service.
     pub errors: u64,
-    /// Lines that cannot be used.
+    /// Unusable lines.
     pub unusable: u64,
 }
 
@@ -101,17 +101,17 @@ pub struct BatchCounts {
 pub struct BatchFiles {
     requests: PathBuf,
     answers: PathBuf,
-    /// Where the request of each name begins; nothing where two have it.
+    /// Offset of each request by name; `None` if two requests have the same name.
     places: HashMap<String, Option<u64>>,
     first: Option<u64>,
     answered_ms: u64,
 }
 
-/// Tells of a line that cannot be used: its number, and why.
+/// Callback for an unusable line: its number and the reason.
 pub type Tell = Box<dyn Fn(u64, &str) + Send>;
 
 impl BatchFiles {
-    /// Reads where each request stands; it is an error if answers stand there instead. Blocks on the disk.
+    /// Reads the offset of each request. Fails if the file holds answers instead. Blocks on the disk.
     pub fn open(requests: &Path, answers: &Path) -> io::Result<Self> {
         let mut places = HashMap::new();
         let (mut first, mut has_answers) = (None, false);
@@ -123,7 +123,7 @@ impl BatchFiles {
                 continue;
             };
             first.get_or_insert(offset);
-            // Of two requests of one name it is not known which one an answer answers.
+            // If two requests have the same name, an answer cannot be matched to either.
             places.entry(line.custom_id).and_modify(|place| *place = None).or_insert(Some(offset));
         }
         if first.is_none() && has_answers {
@@ -135,7 +135,7 @@ impl BatchFiles {
         Ok(Self { requests: requests.to_owned(), answers: answers.to_owned(), places, first, answered_ms })
     }
 
-    /// The first request with the keys that it has, if it can be cached. Blocks on the disk.
+    /// Returns the first request with its keys, if it can be cached. Blocks on the disk.
     pub fn sample(&self, keying: &Keying) -> Option<Sample> {
         let mut requests = File::open(&self.requests).ok()?;
         let bytes = line_at(&mut requests, self.first?).ok()?;
@@ -144,7 +144,8 @@ impl BatchFiles {
         Some(Sample { url: line.url.clone(), body: line.body.get().to_owned(), keys: asked.keys })
     }
 
-    /// All answers as a file of records, as old as the file that holds them. What was in it is known at its end.
+    /// Converts all answers to an export file whose records are as old as the answer file. The counts are complete at
+    /// its end.
     pub fn records(self, keying: Keying, tell: Tell) -> (Pieces<'static>, Arc<Mutex<BatchCounts>>) {
         let counts = Arc::new(Mutex::new(BatchCounts::default()));
         let shared = Arc::clone(&counts);
@@ -160,7 +161,7 @@ impl BatchFiles {
     }
 }
 
-/// A request, understood.
+/// A parsed request.
 struct Asked<'a> {
     request: EmbedRequest<'a>,
     uri: Uri,
@@ -184,11 +185,11 @@ impl Keying {
     }
 }
 
-/// The files while they are read.
+/// State while the files are read.
 struct Reading {
     files: BatchFiles,
     keying: Keying,
-    /// How long vectors of a space are, where numbers have proven it.
+    /// Vector lengths by space, proven by answers with decimal numbers.
     lengths: HashMap<Key, usize>,
 }
 
@@ -203,6 +204,7 @@ impl Reading {
             match records {
                 Ok(Some(records)) => {
                     counts.vectors += records.len() as u64;
+                    // `add` may block on a slow reader, so the lock is released first.
                     drop(counts);
                     if records.iter().any(|(key, record)| file.add(key, record).is_break()) {
                         return Ok(ControlFlow::Break(()));
@@ -218,7 +220,7 @@ impl Reading {
         Ok(ControlFlow::Continue(()))
     }
 
-    /// The records of one answer; nothing if it is an error of the service.
+    /// Returns the records of one answer; `None` if it is an error of the service.
     fn records_of(&mut self, line: Option<&[u8]>, requests: &mut File) -> io::Result<Result<Option<Records>, String>> {
         let Some(line) = line else { return Ok(Err("it is too long".to_owned())) };
         let Ok(answer) = serde_json::from_slice::<AnswerLine<'_>>(line) else {
@@ -240,7 +242,7 @@ impl Reading {
             .map(Some))
     }
 
-    /// The records in an answer that is fit to be kept.
+    /// Checks an answer and returns its records. Fails if the answer must not be stored.
     fn believe(&mut self, asked: &Asked<'_>, body: &RawValue) -> Result<Records, String> {
         let request = &asked.request;
         let dimension = request.space.dimensions.map(|dimension| dimension as usize);
@@ -268,7 +270,7 @@ impl Reading {
         let checksum_keys = ChecksumKeys::new(self.keying.config.cache.key_secret.as_ref());
         let records = asked.keys.iter().zip(answer.vectors.iter().zip(counts)).map(|(key, (vector, tokens))| {
             let identity = Identity { model: Arc::clone(&model), dimension: vector.dimension() };
-            // Whoever takes it in gives it an epoch of his own.
+            // The importing instance assigns its own epoch.
             let record = Record::new(vector.clone(), identity, times, tokens).asked_as(&asked_as);
             (*key, at_rest::to_bytes(&record, 0, &checksum_keys.of(key)))
         });
@@ -283,11 +285,11 @@ impl Reading {
     }
 }
 
-/// Records at rest under their keys.
+/// Serialized records with their keys.
 type Records = Vec<(Key, Vec<u8>)>;
 
-/// Tokens of each input, as far as the sum of its answer tells. Texts of OpenAI's own models are counted when it is
-/// needed.
+/// Returns the tokens of each input as far as the answer's total determines them. Texts of OpenAI's own models are
+/// counted later, on first use.
 fn token_counts(request: &EmbedRequest<'_>, answer: &ReadAnswer, is_openai: bool) -> Vec<Option<u32>> {
     let inputs = &request.inputs;
     let counts_itself = is_openai && answer.model.as_deref().is_some_and(tokens::counts_with_cl100k);

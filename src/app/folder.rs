@@ -1,4 +1,4 @@
-//! The cache of a vecho that does not run: the folder of its disk tier, under a stack of its own.
+//! The cache of a stopped vecho: the folder of its disk tier, opened with a separate stack.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -20,10 +20,10 @@ use crate::tiers::at_rest::ChecksumKeys;
 use crate::tiers::disk::{DiskStore, OpenError};
 use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Settled, Stack, Tier};
 
-/// Memory of records on their way to the folder: next to none, since nobody asks for them here.
+/// Memory for records on their way to the folder. It is minimal, since nothing reads them here.
 const MEMORY_BYTES: u64 = 1 << 20;
 
-/// A folder that is this process's alone, until it is closed.
+/// A folder that this process owns exclusively until it is closed.
 pub struct Folder {
     stack: Arc<Stack>,
     disk: Arc<Straight>,
@@ -31,25 +31,25 @@ pub struct Folder {
     codec: Codec,
 }
 
-/// Why there is no folder to work on.
+/// Reason why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum NoFolder {
-    /// The configuration wants none.
+    /// The configuration has no disk tier.
     #[error("its configuration has no disk tier, so nothing is left of it")]
     Disabled,
-    /// No vecho has kept anything there.
+    /// The folder does not exist.
     #[error("there is no disk tier at {}", .0.display())]
     Absent(PathBuf),
-    /// Somebody else has it, or it cannot be used.
+    /// Another process owns the folder, or it cannot be used.
     #[error(transparent)]
     Closed(#[from] OpenError),
-    /// It cannot be read.
+    /// The folder cannot be read.
     #[error("its folder cannot be read: {0}")]
     Unreadable(#[from] io::Error),
 }
 
 impl Folder {
-    /// Opens the folder of a configuration, and makes it if need be.
+    /// Opens the folder of a configuration and creates it if necessary.
     pub fn open(config: &Config) -> Result<Self, NoFolder> {
         let path = path_of(config)?;
         let store = DiskStore::open(path, config.disk.max_bytes)?;
@@ -64,27 +64,27 @@ impl Folder {
         Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System, codec: config.cache.codec })
     }
 
-    /// Opens the folder of a configuration if there is one, and makes nothing otherwise.
+    /// Opens the folder of a configuration if it exists, and creates nothing otherwise.
     pub fn open_existing(config: &Config) -> Result<Self, NoFolder> {
         let path = path_of(config)?;
-        // One that cannot be looked at is told of by the opening.
+        // An unreadable folder causes an error when it is opened.
         match path.try_exists() {
             Ok(false) => Err(NoFolder::Absent(path.to_owned())),
             Ok(true) | Err(_) => Self::open(config),
         }
     }
 
-    /// About how many records it holds.
+    /// Returns the approximate number of records.
     pub fn records(&self) -> u64 {
         self.disk.store.stats().entries
     }
 
-    /// All that is in it and not over, as a file.
+    /// Exports all records that have not expired.
     pub async fn export(&self) -> Pieces<'static> {
         moving::export(Arc::clone(&self.stack), self.clock.now_ms()).await
     }
 
-    /// Takes in what another instance exported; the error says why that did not work.
+    /// Imports the export of another instance. The error explains the failure.
     pub async fn import(&self, file: Pieces<'_>) -> Result<Imported, String> {
         let imported =
             moving::import(&self.stack, &self.clock, self.codec, file).await.map_err(|error| error.to_string())?;
@@ -94,7 +94,7 @@ impl Folder {
         }
     }
 
-    /// Lets others have the folder.
+    /// Closes the folder and releases its lock.
     pub fn close(self) -> io::Result<()> {
         self.disk.store.close()
     }
@@ -110,8 +110,8 @@ impl fmt::Debug for Folder {
     }
 }
 
-/// A store without a queue: who puts something in waits until it is written. It blocks its callers, of whom there is
-/// one here.
+/// A store without a queue: a writer waits until its entries are written. It blocks its caller, which is acceptable for
+/// a command with only one.
 #[derive(Debug)]
 struct Straight {
     store: DiskStore,
@@ -133,6 +133,7 @@ impl Straight {
         let mut waiting = self.lock();
         let entries = std::mem::take(&mut waiting.entries);
         let written = self.store.append(entries.iter().map(|(key, entry)| (key, entry)));
+        // A later success must not hide an earlier failure.
         waiting.failed = written.err().or(waiting.failed.take());
     }
 }
@@ -143,7 +144,7 @@ impl LowerTier for Straight {
     }
 
     fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
-        // Entries past their time are told apart by who reads them.
+        // The reader of the entries checks their expiry.
         let entry = |key| self.store.get(key, 0).ok().flatten().map(|entry| entry.bytes);
         Box::pin(std::future::ready(keys.iter().map(entry).collect()))
     }

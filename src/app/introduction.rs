@@ -1,9 +1,9 @@
-//! The log lines of a start: the upstream, the sharing of entries, the answers in an outage, and the key that pays.
+//! Log lines at start: the upstream, the scope, the fallback, and the key that pays.
 
 use crate::config::{Config, FallbackMode, Origin, Scope, Source, UpstreamTarget};
 use crate::tiers::Stack;
 
-/// Logs the set-up, the key that pays, and every warning.
+/// Logs the set-up, the key that pays for upstream calls, and every warning.
 pub(super) fn introduce(config: &Config, source: Option<&Source>, tiers: &Stack, limit_bytes: u64) {
     let upstream = &config.upstream.target;
     let scope = match config.cache.scope {
@@ -28,7 +28,7 @@ pub(super) fn introduce(config: &Config, source: Option<&Source>, tiers: &Stack,
     }
 }
 
-/// Says whose key pays for the calls to the upstream, and where that key comes from.
+/// Describes the key that pays for upstream calls and its origin.
 pub fn payer(config: &Config) -> String {
     if config.upstream.target == UpstreamTarget::Mock {
         return "calls cost nothing: the built-in mock makes the vectors".to_owned();
@@ -39,12 +39,12 @@ pub fn payer(config: &Config) -> String {
     }
 }
 
-/// Everything in a valid configuration, and in the environment it was read with, that an operator may not have meant.
+/// Returns warnings about settings that are valid but may be unintended, in the configuration and its environment.
 pub fn warnings(config: &Config, source: Option<&Source>) -> Vec<String> {
     [open_key(config), ignored_proxy(config, source), mocks_by_default(config)].into_iter().flatten().collect()
 }
 
-/// Where the key comes from that vecho holds, if it holds one.
+/// Returns the origin of the key that vecho holds, if it holds one.
 fn key_origin(config: &Config) -> Option<String> {
     config.upstream.api_key.as_ref()?;
     let said = ["upstream.api_key", "upstream.api_key_file"].into_iter();
@@ -63,7 +63,7 @@ fn open_key(config: &Config) -> Option<String> {
     })
 }
 
-/// The value of the variable is not repeated: it may hold a password.
+/// Warns about a proxy variable that is not used. The warning omits its value, which may contain a password.
 fn ignored_proxy(config: &Config, source: Option<&Source>) -> Option<String> {
     let variable = source?.ignored_proxy(&config.upstream.target)?;
     let UpstreamTarget::Http(uri) = &config.upstream.target else {

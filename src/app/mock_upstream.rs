@@ -1,4 +1,4 @@
-//! `--upstream mock:`: the mock embedder as the upstream itself, for demos and for the CI of applications.
+//! `--upstream mock:`: the mock embedder as the upstream, for demos and for the CI of applications.
 
 use std::sync::Arc;
 
@@ -17,12 +17,12 @@ use crate::upstream::{InProcess, InProcessRequest, Reply, RouteKind, classify_pa
 use crate::vector::COMPONENT_BYTES;
 use crate::wire::{Bypass, EmbedRequest, PathModel, Rendering, envelope, read_request};
 
-/// An upstream that answers embeddings requests with mock vectors.
+/// Upstream that answers embeddings requests with mock vectors.
 pub(super) struct MockUpstream {
     pub(super) live: Live,
     pub(super) clock: Clock,
     pub(super) tokenizer: Arc<Tokenizer>,
-    /// Most bytes of the vectors of one answer.
+    /// Maximum size in bytes of all vectors in one response.
     pub(super) max_vector_bytes: u64,
 }
 
@@ -59,7 +59,7 @@ impl MockUpstream {
         }
     }
 
-    /// The tokens of a request, estimated where the tokenizer's tables have no room.
+    /// Counts the tokens of a request. Estimates them if the tokenizer's tables do not fit into memory.
     fn tokens(&self, request: &EmbedRequest<'_>) -> u64 {
         let counts = self.tokenizer.count(&request.inputs, self.clock.now_ms());
         let estimate = || request.inputs.iter().map(|input| input.estimated_tokens() as u64).sum();
@@ -122,7 +122,7 @@ fn reply(status: StatusCode, body: Bytes) -> Reply {
     Reply { status, headers, body }
 }
 
-/// True if a browser asks whether a web page may send a request.
+/// Returns true for a CORS preflight request.
 fn is_preflight(request: &InProcessRequest<'_>) -> bool {
     let headers = request.headers;
     *request.method == Method::OPTIONS

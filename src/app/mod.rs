@@ -1,7 +1,7 @@
-//! Wiring: the only place that knows every part. Starting, running, and stopping in order.
+//! Assembles all parts, starts and runs them, and stops them in order. Only this module knows every part.
 //!
-//! Ports are bound before anything serves, so that a port in use is a failed start and not a half-running process.
-//! Stopping goes the other way round: readiness first, the ops port last.
+//! Both ports are bound before any part serves, so a port in use fails the start and leaves no half-running process.
+//! The shutdown runs in reverse order: readiness first, the ops port last.
 
 mod batches;
 mod folder;
@@ -42,43 +42,43 @@ use parts::{Parts, PortHooks};
 use reload::Reloader;
 pub use trust::check_trust;
 
-/// What a goodbye may take when the grace period is over.
+/// Extra time for final flushes after the grace period.
 const A_MOMENT: Duration = Duration::from_millis(100);
 
-/// Why the process could not start.
+/// Reason why the process could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// A port cannot be had.
+    /// A port cannot be bound.
     #[error(transparent)]
     Bind(#[from] serve::BindError),
     /// The certificate of the public port cannot be used.
     #[error(transparent)]
     Tls(#[from] serve::TlsError),
-    /// The trust set-up for the upstream or for the collector of traces cannot be made.
+    /// The TLS client set-up for the upstream or the trace collector is invalid.
     #[error(transparent)]
     OutboundTls(#[from] TlsError),
 }
 
 impl StartError {
-    /// Whether the configuration is to blame, rather than the machine.
+    /// Returns true if the configuration is the cause and not the machine.
     pub const fn is_configuration(&self) -> bool {
         !matches!(self, Self::Bind(_))
     }
 }
 
-/// What surrounds an [`App`]: the process gives the real things, a test its own.
+/// Environment of an [`App`]: the real one in the process, a fake one in tests.
 #[derive(Clone, Debug)]
 pub struct Surroundings {
-    /// The time of day.
+    /// Clock.
     pub clock: Clock,
     /// The log level.
     pub level: LevelHandle,
-    /// Where the configuration can be read again, if it can.
+    /// Source for configuration reloads, if there is one.
     pub source: Option<Source>,
 }
 
 impl Surroundings {
-    /// For tests: nothing is re-read, logging is left alone, and the clock is the given one.
+    /// Creates surroundings for tests: no reloads, no changes of logging, and the given clock.
     pub fn detached(clock: Clock) -> Self {
         Self { clock, level: LevelHandle::detached(), source: None }
     }
@@ -95,30 +95,30 @@ pub struct App {
     grace: Duration,
 }
 
-/// Where the process stands in its life. Readiness is a latch: once gone it does not return.
+/// Lifecycle of the process. Readiness is a latch: once lost, it does not return.
 #[derive(Debug, Default)]
 struct State {
     ready: AtomicBool,
     draining: AtomicBool,
 }
 
-/// What a stop had to cut because the grace period was over.
+/// Work that the shutdown aborted at the end of the grace period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stopped {
-    /// Connections with a request under way.
+    /// Connections with a request in flight.
     pub cut_connections: usize,
-    /// Upstream fetches that had not landed.
+    /// Upstream fetches that had not completed.
     pub cut_fetches: usize,
-    /// Upgraded connections that neither end had closed.
+    /// Upgraded connections that were still open.
     pub cut_tunnels: usize,
-    /// Entries that the tiers below memory had not written.
+    /// Entries that the lower tiers had not written.
     pub unwritten: usize,
-    /// Spans of traces that the collector had not taken.
+    /// Trace spans that had not been sent to the collector.
     pub unsent_spans: usize,
 }
 
 impl App {
-    /// Binds both ports, puts the parts together and serves.
+    /// Binds both ports, assembles the parts and serves.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
         let public = Bound::bind(config.listen).await?;
@@ -141,6 +141,7 @@ impl App {
         let context = AdminContext::from(&*ops);
         background.spawn_until_stop(Feed::run(context.clone()));
         let admin = serve_admin(admin, limits, context, &metrics);
+        // Readiness comes last: both ports already serve.
         state.ready.store(true, Ordering::SeqCst);
         metrics.ready(true);
         introduce(&config, surroundings.source.as_ref(), &parts.flow.tiers, parts.governor.status().limit_bytes);
@@ -148,44 +149,46 @@ impl App {
         Ok(Self { public, admin, state, parts, tunnels, background, grace: config.shutdown.grace })
     }
 
-    /// The address of the public port.
+    /// Returns the address of the public port.
     pub fn public_addr(&self) -> SocketAddr {
         self.public.local_addr()
     }
 
-    /// The address of the ops port.
+    /// Returns the address of the ops port.
     pub fn admin_addr(&self) -> SocketAddr {
         self.admin.local_addr()
     }
 
-    /// What is counted.
+    /// Returns the metrics.
     pub fn metrics(&self) -> &Metrics {
         &self.parts.metrics
     }
 
-    /// Stops in order, all of it within the grace period: readiness off, the public port closed, open requests
-    /// finished, paid fetches landed, upgraded connections ended, traces delivered, the ops port closed.
+    /// Stops in order within the grace period: drops readiness, closes the public port, finishes open requests,
+    /// completes paid fetches, flushes the lower tiers, closes upgraded connections, sends the traces, and closes the
+    /// ops port.
     pub async fn stop(self) -> Stopped {
         let until = Instant::now() + self.grace;
         let left = || until.saturating_duration_since(Instant::now());
         self.state.draining.store(true, Ordering::SeqCst);
         self.parts.metrics.ready(false);
         tracing::info!(grace_ms = self.grace.as_millis(), "stopping: no new connections, open requests finish");
-        // All three go on meanwhile and have the same end. The port comes first, since open requests still start the
-        // others.
+        // Fetches, writes and tunnels continue in parallel and share one deadline. The port is drained first, since
+        // open requests can still start more of them.
         let cut_connections = self.public.drain(left()).await.cut;
         let cut_fetches = self.parts.flow.tasks.join(left()).await;
         let unwritten = self.parts.close_lower(left()).await;
         let cut_tunnels = self.tunnels.join(left()).await;
+        // The remaining tunnels are closed; their tasks get a moment to end.
         self.tunnels.stop();
         self.tunnels.join(A_MOMENT).await;
-        // All spans have ended. They are few and go in one piece, so they get a moment even when the period is over.
+        // All spans have ended. They are few and go in one batch, so they get extra time even after the grace period.
         let unsent_spans = self.parts.flow.tracer.close(left().max(A_MOMENT)).await;
         let stopped = Stopped { cut_connections, cut_fetches, cut_tunnels, unwritten, unsent_spans };
         self.parts.flow.throttled.finish();
         stopped.tell();
         self.background.stop();
-        // A probe or a scrape gets a moment even when the grace period is over.
+        // A probe or a scrape also gets extra time after the grace period.
         self.admin.drain(left().min(Duration::from_secs(1)).max(A_MOMENT)).await;
         stopped
     }

@@ -1,4 +1,4 @@
-//! The cache on its way: out of the tiers as a file, and from a file into the tiers.
+//! Export of the tiers into a file, and import of a file into the tiers.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::packed::Codec;
 use crate::portable::{Ending, NotPortable, Piece, Reader, Writer};
 use crate::tiers::{Arrivals, Fate, Stack};
 
-/// Bytes of a piece of an exported file.
+/// Size of a piece of an exported file in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
-/// Pieces that are ready before they are wanted.
+/// Pieces that are prepared before the reader needs them.
 const AHEAD_PIECES: usize = 4;
-/// Bytes of records that are kept together. Well below what the queue of a tier has room for.
+/// Bytes of records that are stored in one batch. It is well below the capacity of a tier's queue.
 const BATCH_BYTES: usize = 256 * 1024;
 
-/// Whoever has the tiers.
+/// Owner of the tiers.
 pub(super) trait HasTiers: Send + Sync + 'static {
     fn tiers(&self) -> &Stack;
 }
@@ -50,7 +50,7 @@ impl Moving for Ops {
         Box::pin(async move {
             let codec = self.codec();
             let imported = import(&self.flow.tiers, &self.clock, codec, file).await.map_err(|error| error.to_string());
-            // The tiers below memory may have closed before its last records came.
+            // The lower tiers may have closed before the last records arrived.
             if self.draining() {
                 Err("the process is stopping; begin again when it is back".to_owned())
             } else {
@@ -60,15 +60,15 @@ impl Moving for Ops {
     }
 }
 
-/// All that is kept and not over, as a file.
+/// Exports all stored records that have not expired.
 pub(super) async fn export(kept: Arc<impl HasTiers>, now_ms: u64) -> Pieces<'static> {
-    // What still waits to be written below memory may have left memory already.
+    // Records that wait in a lower tier's queue may already have left memory, so the queues are flushed first.
     kept.tiers().written().await;
     file_of(move |file| kept.tiers().each_at_rest(now_ms, &mut |key, record| file.add(key, record)))
 }
 
-/// A file whose records `write` adds. It is written while it is read: whoever stops reading stops it. It has an end
-/// only if `write` came to its own.
+/// Creates a file to which `write` adds records. The file is written while it is read, and the writer stops if the
+/// reader stops. The file gets an end marker only if `write` completes.
 pub(super) fn file_of(write: impl FnOnce(&mut Growing) -> ControlFlow<()> + Send + 'static) -> Pieces<'static> {
     let (pieces, written) = mpsc::channel(AHEAD_PIECES);
     let writing = spawn_blocking(move || {
@@ -82,7 +82,7 @@ pub(super) fn file_of(write: impl FnOnce(&mut Growing) -> ControlFlow<()> + Send
 
 type Written = (mpsc::Receiver<Bytes>, Option<JoinHandle<()>>);
 
-/// The file ends well only if its writer did.
+/// Returns the next piece. A panic of the writer becomes an error, so a truncated file does not look complete.
 async fn next_piece((mut written, mut writing): Written) -> Option<(Result<Bytes, BoxError>, Written)> {
     if let Some(piece) = written.recv().await {
         return Some((Ok(piece), (written, writing)));
@@ -106,7 +106,7 @@ impl Growing {
         Self { file: Writer::begin(&mut piece), piece, pieces }
     }
 
-    /// Adds a record, and waits until there is room for what is written. Breaks off when nobody reads any more.
+    /// Adds a record and waits for space in the channel. Breaks if the reader is gone.
     pub(super) fn add(&mut self, key: &Key, record: &[u8]) -> ControlFlow<()> {
         if let Err(error) = self.file.record(key, record, &mut self.piece) {
             tracing::warn!(%key, %error, "left out of an export");
@@ -129,7 +129,7 @@ impl Growing {
     }
 }
 
-/// Takes a file in, piece by piece. One that breaks off is like one that was cut.
+/// Imports a file piece by piece. A stream that fails counts as a truncated file.
 pub(super) async fn import(
     tiers: &Stack,
     clock: &Clock,
@@ -154,12 +154,12 @@ pub(super) async fn import(
     Ok(Imported { unwritten, whole, ..import.imported })
 }
 
-/// Entries that tiers below memory have not taken, whoever they came from.
+/// Returns the entries that lower tiers have dropped, regardless of their source.
 fn dropped(tiers: &Stack) -> u64 {
     tiers.lower().iter().map(|tier| tier.stats().dropped).sum()
 }
 
-/// A file that is being taken in.
+/// State of a running import.
 struct Import<'a> {
     tiers: &'a Stack,
     clock: &'a Clock,
@@ -208,7 +208,7 @@ mod tests {
     use super::*;
     use crate::key::KeyBuilder;
 
-    /// The ending of a file whose writer ends like this after one record.
+    /// Returns the ending of a file whose writer returns `end` after one record.
     async fn ending(end: ControlFlow<()>) -> Result<Ending, NotPortable> {
         let key = KeyBuilder::new(None).finish();
         let mut pieces = file_of(move |file| {

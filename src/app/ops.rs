@@ -1,4 +1,4 @@
-//! What the ops port reaches, as the traits it asks for.
+//! Implements the ops port's traits for the rest of the program.
 
 use std::fmt;
 use std::sync::Arc;
@@ -86,14 +86,14 @@ impl From<&Ops> for AdminContext {
 }
 
 impl Ops {
-    /// Returns once the purge outlives the process. Not to be called from async code: it blocks.
+    /// Purges all tiers and returns once the purge survives a restart. Must not be called from async code: it blocks.
     fn purge_tiers(&self, model: Option<&str>) -> Purged {
         let tiers = &self.flow.tiers;
         let purge = tiers.purge(model);
-        // What was rendered from purged records must not be served while the slower tiers are told.
+        // Replies cached from purged records must not be served while slower tiers store the purge.
         self.answers.clear();
         let pending = Handle::current().block_on(tiers.settle(&purge));
-        // On disk, what others have yet to hear is noted, too.
+        // The disk tier also stores purges that other tiers still have to receive.
         let is_remembered =
             tiers.lower().iter().any(|tier| tier.tier() == Tier::Disk) && !pending.contains(&Tier::Disk);
         let pending = pending.into_iter().map(Tier::name).collect();
@@ -104,7 +104,7 @@ impl Ops {
         self.live.load().cache.codec
     }
 
-    /// Rendered answers know the upstream's name for their model alone.
+    /// Purges the reply cache. Its entries know only the upstream's name of their model.
     fn purge_answers(&self, model: Option<&str>) -> u64 {
         let stored = self.answers.stored();
         if let Some(model) = model {
@@ -129,7 +129,7 @@ impl CacheControl for Ops {
 
     fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<Purged, UnknownTier> {
         match tier {
-            // Rendered answers are a view of the memory tier and go with it.
+            // The reply cache depends on the memory tier and is cleared with it.
             None | Some("memory") => {
                 let purged = if tier.is_none() { self.purge_tiers(model) } else { here(self.flow.tiers.forget(model)) };
                 self.answers.clear();
@@ -165,7 +165,7 @@ impl CacheControl for Ops {
     }
 }
 
-/// What concerns nobody but this process.
+/// Returns the result of a purge that affects only this process.
 fn here(entries: u64) -> Purged {
     Purged { entries, ..Purged::default() }
 }

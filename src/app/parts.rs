@@ -1,4 +1,4 @@
-//! The parts put together, and the small adapters between those that must not know one another.
+//! Assembles the parts, with small adapters between parts that must not know each other.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,8 +27,8 @@ use crate::traces::Tracer;
 use crate::upstream::{Batcher, Breaker, Caller, Client};
 use crate::vouch::Vouchers;
 
-/// One in so many bytes of the memory limit may be held by the requests under way, as many by the answers of their calls,
-/// and as many by their vectors.
+/// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
+/// vectors.
 const REQUESTS_SHARE: u64 = 5;
 
 /// Everything below the ports.
@@ -39,7 +39,8 @@ pub(super) struct Parts {
     pub(super) breaker: Arc<Breaker>,
     pub(super) governor: Arc<Governor>,
     pub(super) system: Arc<System>,
-    /// Most bytes that requests under way take: as configured, but no more than a fifth of what the container has.
+    /// Maximum bytes of requests in flight: as configured, but at most a fifth of the limit if the container's limit is
+    /// below `memory.limit_mb`.
     pub(super) max_inflight_bytes: usize,
     pub(super) metrics: Arc<Metrics>,
     pub(super) live: Live,
@@ -74,7 +75,7 @@ impl Parts {
             leases: wanted::leases(live, redis.as_ref()),
             room: VectorRoom::new(share_bytes),
             flights: Flights::new(),
-            // Tasks of its own: who counts unfinished fetches must not count their calls, too.
+            // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
             batcher: Batcher::new(caller, live.clone(), share_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
             vouchers: Vouchers::default(),
@@ -105,14 +106,14 @@ impl Parts {
 }
 
 impl Parts {
-    /// Lets the tiers below memory write what waits, all of them within `patience`; says how many entries are left.
+    /// Lets the lower tiers write their queues within `patience`. Returns the number of entries left.
     pub(super) async fn close_lower(&self, patience: Duration) -> usize {
         let lower = self.flow.tiers.lower();
         join_all(lower.iter().map(|tier| tier.close(patience))).await.into_iter().sum()
     }
 }
 
-/// The way to the upstream. The built-in mock writes its answers whole, so they are smaller than others.
+/// Creates the client for the upstream. The built-in mock builds whole responses, so its limit is smaller.
 fn client(live: &Live, clock: &Clock, tokenizer: &Arc<Tokenizer>, share_bytes: u64) -> Result<Client, TlsError> {
     if let UpstreamTarget::Http(_) = live.load().upstream.target {
         return Client::http(live.clone());
@@ -137,7 +138,7 @@ fn answers_bounds(config: &Config, limit_bytes: u64) -> Bounds {
     Bounds { max_bytes: limit_bytes / 100 * config.cache.answers_percent, max_entries: None }
 }
 
-/// Sizes are read when somebody looks. The hook must not keep alive what it looks at.
+/// Reads sizes at each scrape. The hook holds weak references, so it does not keep the parts alive.
 fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {
     let (flow, answers): (Weak<Flow>, Weak<Answers>) = (Arc::downgrade(flow), Arc::downgrade(answers));
     metrics.on_scrape(Box::new(move |metrics| {
@@ -169,7 +170,7 @@ fn levels<V: Entry + Clone + Send + Sync + 'static>(map: &Bounded<V>) -> TierLev
     TierLevels { entries: map.len(), bytes: map.bytes(), capacity_bytes: map.max_bytes(), evictions: map.evicted() }
 }
 
-/// Rendered answers go first: they can be rendered again.
+/// Lets the governor shrink the reply cache first: its entries can be rendered again.
 struct AnswersPart(Arc<Answers>);
 
 impl Shrink for AnswersPart {

@@ -1,4 +1,4 @@
-//! Re-reading the configuration: on SIGHUP, and when the contents of its files change. A bad file changes nothing.
+//! Reloads the configuration on SIGHUP and when its files change. An invalid file changes nothing.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::logs::LevelHandle;
 use crate::metrics::{Metrics, ReloadResult};
 use crate::serve::Tls;
 
-/// With polling off the timer still has to be some timer; it fires once a day and is ignored.
+/// Period of the timer if polling is off: the timer must exist, but its ticks are ignored.
 const NEVER: Duration = Duration::from_hours(24);
 
-/// Watches for reasons to re-read, until the process stops.
+/// Waits for reasons to reload until the process stops.
 pub(super) async fn watch(reloader: Option<Reloader>) {
     let Some(reloader) = reloader.map(Arc::new) else {
         return;
@@ -30,6 +30,7 @@ pub(super) async fn watch(reloader: Option<Reloader>) {
     };
     let mut ticks = interval(if poll_every.is_zero() { NEVER } else { poll_every });
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // The first tick completes at once; the configuration has just been read.
     ticks.tick().await;
     let mut seen = reloader.fingerprint().await;
     reloader.catch_up().await;
@@ -46,7 +47,7 @@ pub(super) async fn watch(reloader: Option<Reloader>) {
     }
 }
 
-/// What is re-read, and what has to hear of it.
+/// The files to reload and the parts that a reload affects.
 pub(super) struct Reloader {
     live: Live,
     source: Source,
@@ -57,7 +58,7 @@ pub(super) struct Reloader {
 }
 
 impl Reloader {
-    /// A reloader, where there is something to read again.
+    /// Creates a reloader if there is a source to read again.
     pub(super) fn new(parts: &Parts, surroundings: &Surroundings, tls: Option<Tls>) -> Option<Self> {
         Some(Self {
             live: parts.live.clone(),
@@ -69,7 +70,7 @@ impl Reloader {
         })
     }
 
-    /// The hash of all that is read. Files are read off the runtime's own threads.
+    /// Returns the hash of all files. It reads them on a blocking thread.
     async fn fingerprint(self: &Arc<Self>) -> Option<Key> {
         let reloader = Arc::clone(self);
         tokio::task::spawn_blocking(move || reloader.hash_files()).await.ok()
@@ -84,7 +85,7 @@ impl Reloader {
         key.finish()
     }
 
-    /// Files that changed between the start's reading of them and the first fingerprint would else never be noticed.
+    /// Reloads if files changed between the start and the first fingerprint; polling alone would miss that change.
     async fn catch_up(self: &Arc<Self>) {
         let reloader = Arc::clone(self);
         let is_behind = tokio::task::spawn_blocking(move || reloader.is_behind()).await.unwrap_or(false);
@@ -119,7 +120,7 @@ impl Reloader {
         }
         let level_before = self.live.load().log.level.clone();
         let config::Changes { live, needs_restart } = self.live.apply(read);
-        // Which requests can be cached may have changed, and rendered answers are found without asking that again.
+        // Rules for cacheability may have changed, and the reply cache does not check them again.
         self.answers.clear();
         self.metrics.accounts().reprice(&self.live.load().savings);
         let level = self.live.load().log.level.clone();

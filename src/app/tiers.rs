@@ -1,4 +1,4 @@
-//! The tiers below memory, as the configuration wants them.
+//! Creates the lower tiers that the configuration requests.
 
 use std::sync::{Arc, Weak};
 
@@ -12,33 +12,33 @@ use crate::tiers::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
 use crate::tiers::redis::{OnPurges, RedisParts, RedisTier};
 use crate::tiers::{Eventually, Leases, LowerTier, Tier};
 
-/// What an entry on disk takes in memory at most, for finding it.
+/// Maximum memory per disk entry for the index, in bytes.
 const INDEX_BYTES: u64 = 48;
 
-/// What the tiers below memory are made of.
+/// Handles that the lower tiers need.
 pub(super) struct Ground<'a> {
     pub(super) live: &'a Live,
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Arc<Metrics>,
     pub(super) epochs: &'a Arc<Epochs>,
-    /// What the process may take, in bytes.
+    /// Memory limit of the process in bytes.
     pub(super) limit_bytes: u64,
 }
 
 impl Ground<'_> {
-    /// What may wait to be written: as configured, but no more than a sixteenth of what the process may take.
+    /// Returns the queue size: as configured, but at most a sixteenth of the memory limit.
     fn queue_bytes(&self, configured: usize) -> usize {
         configured.min(usize::try_from(self.limit_bytes / 16).unwrap_or(usize::MAX))
     }
 }
 
-/// The tiers below memory, in the order they are asked.
+/// Returns the lower tiers in lookup order.
 pub(super) async fn lower(ground: &Ground<'_>, redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
     let redis = redis.map(|redis| Arc::clone(redis) as Arc<dyn LowerTier>);
     disk(ground).await.into_iter().chain(redis).collect()
 }
 
-/// The index of what is on disk takes a tenth of the memory limit at most.
+/// Starts the disk tier. Its index takes at most a tenth of the memory limit.
 async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
     let disk = ground.live.load().disk.clone();
     let settings = DiskSettings {
@@ -51,10 +51,10 @@ async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
     Some(Arc::new(DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await))
 }
 
-/// One look-up into Redis may bring values of one in so many bytes of the memory limit.
+/// Divisor of the memory limit for the values of one Redis lookup.
 const READ_SHARE: u64 = 5;
 
-/// The tier in Redis, if there is to be one. It has yet to begin.
+/// Creates the Redis tier if it is configured, without starting it.
 pub(super) fn redis(ground: &Ground<'_>) -> Option<Arc<RedisTier>> {
     let mut config = ground.live.load().redis.clone();
     config.queue_bytes = ground.queue_bytes(config.queue_bytes);
@@ -64,13 +64,13 @@ pub(super) fn redis(ground: &Ground<'_>) -> Option<Arc<RedisTier>> {
     is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, epochs, max_read_bytes })))
 }
 
-/// The agreement between replicas, if they are to agree.
+/// Returns the leases between replicas if they are configured.
 pub(super) fn leases(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<Arc<dyn Leases>> {
     let redis = redis.filter(|_| live.load().redis.lease.is_some())?;
     Some(Arc::clone(redis) as Arc<dyn Leases>)
 }
 
-/// What happens when purges of other replicas become known. It does not keep alive what it reaches.
+/// Reacts to purges of other replicas. It holds weak references, so it does not keep the parts alive.
 pub(super) struct OthersPurges {
     flow: Weak<Flow>,
     answers: Weak<Answers>,

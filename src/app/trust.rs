@@ -1,11 +1,11 @@
-//! The files that TLS needs, read before anything is started with them: by `vecho check`, and by each start.
+//! Checks the TLS files: `vecho check` and every start run this before any part is started.
 
 use crate::config::{Config, Effective, Fault, Faults, Origin, Tls};
 use crate::connector::roots_fault;
 use crate::serve::pair_faults;
 
-/// Every fault in the certificates and keys that a configuration names. That they can be opened was found when it was
-/// read; here it is what they hold. Blocks on the files.
+/// Returns every fault in the certificates and keys that a configuration names. The configuration reader has already
+/// checked that they can be opened; this function checks their content. Blocks on the files.
 pub fn check_trust(config: &Config) -> Result<(), Faults> {
     let redis = &config.redis;
     let roots = [

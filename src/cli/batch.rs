@@ -1,4 +1,4 @@
-//! `vecho import-batch`: the vectors of a batch job that was paid for elsewhere.
+//! `vecho import-batch`: imports the vectors of an OpenAI batch job, which was paid for separately.
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::config::{Config, Scope};
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
 const EXPLAIN_PATH: &str = "/api/performance/cache/explain";
 
-/// The files of the job.
+/// Files of the job.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct BatchOptions {
     /// The job's requests, as they were uploaded (JSONL)
@@ -34,7 +34,7 @@ pub struct BatchOptions {
     quiet: bool,
 }
 
-/// Takes the answers of a batch job in, under the keys that live requests for the same texts have.
+/// Imports the answers of a batch job under the keys of live requests for the same texts.
 pub(super) async fn import(config: Config, credential: &Credential, options: &BatchOptions) -> Result<(), Failed> {
     let place = Place::find(&config, Folder::open).await?;
     let files = BatchFiles::open(&options.requests, &options.output)
@@ -62,7 +62,7 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
     reported.and(if unusable == 0 { Ok(()) } else { Err("some lines cannot be used".to_owned()) })
 }
 
-/// What decides the keys, as this environment has it.
+/// Returns the settings that determine the keys, as this environment defines them.
 fn keying(config: Config, credential: &Credential, options: &BatchOptions) -> Result<Keying, Failed> {
     let mut headers = credential.headers(&config);
     if config.cache.scope == Scope::Credential && !credential.has_key() {
@@ -76,10 +76,10 @@ fn keying(config: Config, credential: &Credential, options: &BatchOptions) -> Re
     Ok(Keying { config, headers })
 }
 
-/// The same, if the vecho that runs would look the first request up under the same keys.
+/// Returns those settings if the running vecho would look up the first request under the same keys.
 ///
-/// With `OPENAI_API_KEY` set, this process takes itself for one that holds the key, while the one that runs may have
-/// been started without it, so that its callers bring theirs. Then their credential is in the keys.
+/// With `OPENAI_API_KEY` set, this process assumes that vecho holds the key. The running vecho may have been started
+/// without it, so that its callers send their own. Their credential is then part of the keys.
 async fn agreed(
     port: &Port,
     config: Config,
@@ -105,7 +105,7 @@ async fn agreed(
         .to_owned())
 }
 
-/// The keys under which the vecho that runs would look for a request.
+/// Returns the keys under which the running vecho would look up a request.
 async fn explained(port: &Port, headers: &HeaderMap, sample: &Sample) -> Result<Option<Vec<String>>, Failed> {
     let path = format!("{EXPLAIN_PATH}?path={}", encoded(&sample.url));
     let mut request = port.request(Method::POST, &path, whole(sample.body.clone()));
@@ -120,7 +120,7 @@ async fn explained(port: &Port, headers: &HeaderMap, sample: &Sample) -> Result<
     Ok(inputs.and_then(|inputs| inputs.iter().map(|input| input["key"].as_str().map(str::to_owned)).collect()))
 }
 
-/// A path as a query parameter.
+/// Percent-encodes a path for a query parameter.
 fn encoded(path: &str) -> String {
     let mut encoded = String::new();
     for byte in path.bytes() {

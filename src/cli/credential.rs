@@ -1,16 +1,16 @@
-//! Whose cache it is: the credential that an application of this environment would send.
+//! The credential that an application in this environment would send. It determines which entries belong to it.
 
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{Config, KeyHeader, Origin, Scope, Secret};
 
-/// Where clients of OpenAI look for their credential, and the header in which they send it.
+/// Environment variables of OpenAI clients and the headers that carry their values.
 const VARIABLES: &[(&str, &str)] = &[("OPENAI_ORG_ID", "openai-organization"), ("OPENAI_PROJECT_ID", "openai-project")];
 const API_KEY: &str = "OPENAI_API_KEY";
 const AZURE_HEADER: HeaderName = HeaderName::from_static("api-key");
 
-/// The configuration of a vecho whose callers bring their own key.
+/// Returns the configuration of a vecho whose callers send their own key.
 pub(super) fn of_callers(config: &Config) -> Config {
     let mut of_callers = config.clone();
     of_callers.upstream.api_key = None;
@@ -20,10 +20,10 @@ pub(super) fn of_callers(config: &Config) -> Config {
     of_callers
 }
 
-/// The configuration of the vecho that will serve, where none runs that could be asked.
+/// Returns the configuration of the vecho that will serve these entries, if none is running.
 ///
-/// `OPENAI_API_KEY` is first of all an application's: whoever runs a command beside it has it in the environment, and a
-/// vecho that is to hold the key is given it by a name or a file of its own, or told its scope.
+/// `OPENAI_API_KEY` primarily belongs to an application, and a command in the same environment sees it too. A vecho
+/// that holds the key normally gets it from its own variable or file, or has an explicit scope.
 pub(super) fn of_nobody(config: Config) -> Config {
     let origin =
         |name| config.effective.entries().iter().find(|entry| entry.key.name == name).map(|entry| &entry.origin);
@@ -32,7 +32,7 @@ pub(super) fn of_nobody(config: Config) -> Config {
     if is_applications && !is_scope_said { of_callers(&config) } else { config }
 }
 
-/// For whom entries are that were asked for under this configuration, with this credential.
+/// Describes the users of entries that this configuration and this credential create.
 pub(super) fn whose(config: &Config, credential: &Credential) -> &'static str {
     match config.cache.scope {
         Scope::Credential if credential.has_key() => {
@@ -47,7 +47,7 @@ pub(super) fn whose(config: &Config, credential: &Credential) -> &'static str {
     }
 }
 
-/// What the environment says about it.
+/// Credential in the environment.
 #[derive(Clone, Debug, Default)]
 pub struct Credential {
     api_key: Option<Secret>,
@@ -55,7 +55,7 @@ pub struct Credential {
 }
 
 impl Credential {
-    /// Reads it as clients of OpenAI do.
+    /// Reads the credential as OpenAI clients do.
     pub fn from_environment(environment: &[(String, String)]) -> Self {
         let value = |wanted: &str| {
             let found = environment.iter().find(|(name, value)| name == wanted && !value.is_empty());
@@ -65,12 +65,12 @@ impl Credential {
         Self { api_key: value(API_KEY).as_deref().map(Secret::new), others }
     }
 
-    /// Whether the environment holds a key.
+    /// Returns true if the environment holds a key.
     pub(super) const fn has_key(&self) -> bool {
         self.api_key.is_some()
     }
 
-    /// The headers that carry it; the key of the configuration where the environment has none.
+    /// Returns the credential's headers. Without a key in the environment, they carry the key of the configuration.
     pub(super) fn headers(&self, config: &Config) -> HeaderMap {
         let mut headers = HeaderMap::new();
         if let Some(key) = self.api_key.as_ref().or(config.upstream.api_key.as_ref()) {

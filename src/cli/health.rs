@@ -1,4 +1,4 @@
-//! `vecho healthcheck`: one question to the ops port over a plain socket, for containers without curl.
+//! `vecho healthcheck`: one request to the ops port over a plain socket, for containers without curl.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, ToSocketAddrs};
@@ -11,14 +11,14 @@ use super::{FAILED, FAULTY, Output, print};
 const DEADLINE: Duration = Duration::from_secs(2);
 const MAX_LINE_BYTES: u64 = 1024;
 
-/// Asks the ops port of this configuration whether it is ready.
+/// Requests `/readyz` from the ops port of this configuration.
 pub(super) fn ask_readyz(admin_listen: SocketAddr, output: &mut Output<'_>) -> u8 {
     let address = reachable(admin_listen);
     let authority = address.to_string();
     report(&format!("http://{authority}/readyz"), ask(address, &authority, "/readyz"), output)
 }
 
-/// Asks the address that was given instead.
+/// Requests the given URL instead.
 pub(super) fn ask_url(url: &str, output: &mut Output<'_>) -> u8 {
     let Some((authority, address, path)) = parts(url) else {
         print(output.err, "--url must be http://HOST:PORT/PATH with a host that is known");
@@ -36,7 +36,7 @@ fn parts(url: &str) -> Option<(String, SocketAddr, String)> {
     Some((authority.to_string(), reachable(address), path.to_owned()))
 }
 
-/// An address that means "every interface" is asked on loopback.
+/// Replaces an unspecified address ("every interface") with loopback.
 pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -46,7 +46,7 @@ pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Prints the answer with the address that was asked.
+/// Prints the result with the URL.
 fn report(url: &str, answer: io::Result<u16>, output: &mut Output<'_>) -> u8 {
     match answer {
         Ok(status @ 200..300) => print(output.out, &format!("ready ({status}): {url}")),
@@ -61,7 +61,7 @@ fn report(url: &str, answer: io::Result<u16>, output: &mut Output<'_>) -> u8 {
     }
 }
 
-/// The status of the answer.
+/// Returns the status of the response.
 fn ask(address: SocketAddr, authority: &str, path: &str) -> io::Result<u16> {
     let until = Instant::now() + DEADLINE;
     let mut stream = TcpStream::connect_timeout(&address, DEADLINE)?;
@@ -81,7 +81,7 @@ fn left(until: Instant) -> io::Result<Duration> {
     if left.is_zero() { Err(io::ErrorKind::TimedOut.into()) } else { Ok(left) }
 }
 
-/// A socket whose reads end together at one time, however slowly the bytes drip in.
+/// A socket with one deadline for all reads, so a slow stream of bytes cannot extend it.
 struct Timed {
     stream: TcpStream,
     until: Instant,

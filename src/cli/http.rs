@@ -1,4 +1,4 @@
-//! Talking to a vecho that runs.
+//! HTTP client for a running vecho.
 
 use std::error::Error;
 use std::io;
@@ -17,13 +17,13 @@ use super::health::reachable;
 use crate::admin::TOKEN_HEADER;
 use crate::config::Secret;
 
-/// Largest answer that is read whole.
+/// Largest response that is read into memory.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
-/// One of the two ports.
+/// Client of one of the two ports.
 #[derive(Clone)]
 pub(super) struct Port {
     client: Client<HttpConnector, Body>,
@@ -31,19 +31,19 @@ pub(super) struct Port {
     token: Option<HeaderValue>,
 }
 
-/// Why there is no answer.
+/// Reason why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NoAnswer {
-    /// Nothing listens there.
+    /// Nothing listens at the address.
     #[error("nothing listens at {0}")]
     NobodyThere(String),
-    /// Somebody may listen, but did not answer.
+    /// A server may listen, but it did not respond.
     #[error("no answer from {0}: {1}")]
     Failed(String, String),
 }
 
 impl Port {
-    /// The port at an address of the configuration, with the token that it may ask for.
+    /// Creates a client for a configured address, with the admin token if there is one.
     pub(super) fn new(address: SocketAddr, token: Option<&Secret>) -> Self {
         Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
@@ -52,11 +52,11 @@ impl Port {
         }
     }
 
-    /// A request without headers but for the token.
+    /// Creates a request whose only header is the token.
     pub(super) fn request(&self, method: Method, path: &str, body: Body) -> Request<Body> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
-        // An address and a path of ours are always a URI.
+        // A socket address with one of our paths always forms a valid URI.
         *request.uri_mut() = format!("{}{path}", self.base).parse().unwrap_or_default();
         if let Some(token) = &self.token {
             request.headers_mut().insert(TOKEN_HEADER, token.clone());
@@ -64,7 +64,7 @@ impl Port {
         request
     }
 
-    /// Sends a request; the body of the answer is still to come.
+    /// Sends a request and returns the response without its body.
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, NoAnswer> {
         self.client.request(request).await.map_err(|error| {
             let refused = causes(&error).any(|cause| {
@@ -80,12 +80,12 @@ impl Port {
     }
 }
 
-/// A body that is there at once.
+/// Creates a complete body.
 pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 
-/// The whole body of an answer, if it is not too large.
+/// Reads the whole body of a response. Fails if it is too large.
 pub(super) async fn read_whole(body: Incoming) -> Result<Bytes, String> {
     match Limited::new(body, MAX_ANSWER_BYTES).collect().await {
         Ok(body) => Ok(body.to_bytes()),
@@ -94,7 +94,7 @@ pub(super) async fn read_whole(body: Incoming) -> Result<Bytes, String> {
     }
 }
 
-/// An error with what caused it: of hyper's, the first says little.
+/// Formats an error with its causes: the outermost error of hyper is not informative.
 pub(super) fn told(error: &(dyn Error + 'static)) -> String {
     causes(error).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }

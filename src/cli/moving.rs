@@ -1,4 +1,4 @@
-//! `vecho export` and `vecho import`: the cache of a vecho that runs, or of one that does not, to and from a file.
+//! `vecho export` and `vecho import`: transfers the cache of a running or stopped vecho to and from a file.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -25,31 +25,31 @@ use crate::config::Config;
 use crate::portable::{Ending, Piece, Reader};
 use crate::wire::error_fields;
 
-/// What stands for standard input or output.
+/// Name for standard input or output.
 pub(super) const STANDARD: &str = "-";
-/// Bytes that are read from a file at once.
+/// Bytes per read from a file.
 const CHUNK_BYTES: usize = 64 * 1024;
 const AHEAD_CHUNKS: usize = 4;
-/// Longest wait for a vecho to say that it is one.
+/// Longest wait for a response from the ops port.
 const ASK_WITHIN: Duration = Duration::from_secs(5);
 const MIB: u64 = 1 << 20;
 
-/// Why a command did not do its work: a line for its user.
+/// Error message for the user.
 pub(super) type Failed = String;
 
-/// How the folder of a vecho that does not run is opened.
+/// Opens the folder of a stopped vecho.
 type OpenFolder = fn(&Config) -> Result<Folder, NoFolder>;
 
-/// Whose cache it is.
+/// The cache to transfer.
 pub(super) enum Place {
-    /// A vecho that runs, by its ops port.
+    /// A running vecho, through its ops port.
     Running(Box<Port>),
-    /// One that does not, by its folder on disk.
+    /// A stopped vecho, through its folder on disk.
     Stopped(Folder),
 }
 
 impl Place {
-    /// Asks the ops port of this configuration; where nothing listens, `open` opens the folder of its disk tier.
+    /// Contacts the ops port of this configuration. If nothing listens there, `open` opens the folder of the disk tier.
     pub(super) async fn find(config: &Config, open: OpenFolder) -> Result<Self, Failed> {
         let port = Port::new(config.admin_listen, config.admin.token.as_ref());
         let asked = port.send(port.request(Method::HEAD, EXPORT_PATH, ops::whole("")));
@@ -69,7 +69,7 @@ impl Place {
         }
     }
 
-    /// About how many records there are, where that can be told.
+    /// Returns the approximate number of records, if known.
     async fn records(&self) -> Option<u64> {
         match self {
             Self::Stopped(folder) => Some(folder.records()),
@@ -97,7 +97,7 @@ impl Place {
         Ok(Box::pin(BodyStream::new(body).map_ok(|frame: Frame<Bytes>| frame.into_data().unwrap_or_default())))
     }
 
-    /// Takes a file in.
+    /// Imports a file.
     pub(super) async fn import(self, file: Pieces<'static>) -> Result<Imported, Failed> {
         let port = match self {
             Self::Running(port) => port,
@@ -122,7 +122,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Failed {
     if said.is_empty() { format!("the ops port refuses ({status})") } else { said }
 }
 
-/// Writes the cache to `file`, or to `out` where that is `-`. A file has its name once it is whole.
+/// Writes the cache to `file`, or to `out` if it is `-`. The file gets its final name once it is complete.
 pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut dyn Write) -> Result<(), Failed> {
     let place = Place::find(config, Folder::open_existing).await?;
     let progress = Progress::new(quiet, "records", place.records().await);
@@ -141,6 +141,7 @@ async fn export_to(file: &Path, pieces: Pieces<'static>, progress: &Progress) ->
     let draft = draft_of(file);
     let mut out = open_draft(&draft).map_err(failed)?;
     let written = match write_checked(pieces, &mut out, progress).await {
+        // The file is synced before the rename, so a crash cannot leave an incomplete file under the final name.
         Ok(records) => out.sync_all().and_then(|()| fs::rename(&draft, file)).map_err(failed).map(|()| records),
         Err(failed) => Err(failed),
     };
@@ -150,17 +151,17 @@ async fn export_to(file: &Path, pieces: Pieces<'static>, progress: &Progress) ->
     written
 }
 
-/// The draft, for this export alone: one that was left behind is begun anew, one that is being written is not touched.
+/// Opens the draft exclusively. A leftover draft is overwritten; a draft that another export is writing is left alone.
 fn open_draft(draft: &Path) -> io::Result<File> {
-    // What is in it is for its owner alone: vectors tell of their texts.
+    // Vectors reveal information about their texts, so only the owner may read the file.
     let out = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(draft)?;
     match out.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(io::Error::other("another export writes it")),
         Err(TryLockError::Error(error)) => return Err(error),
     }
-    // The one before may have been given its name, or been removed, since this one was opened. Of a link that somebody
-    // laid there it is the link's own number, so what that points to is not touched.
+    // The previous draft may have been renamed or removed after this open. The check does not follow a symbolic link at
+    // the path: it compares the link's own inode, so the link's target stays untouched.
     if fs::symlink_metadata(draft)?.ino() != out.metadata()?.ino() {
         return Err(io::Error::other("another export wrote it just now"));
     }
@@ -175,7 +176,7 @@ fn draft_of(file: &Path) -> PathBuf {
     draft.into()
 }
 
-/// Writes all pieces and reads them, too: only so it is known that the file is whole.
+/// Writes all pieces and also parses them, to verify that the file is complete.
 async fn write_checked(mut pieces: Pieces<'static>, out: &mut dyn Write, progress: &Progress) -> Result<u64, Failed> {
     let mut reader = Reader::default();
     while let Some(piece) = pieces.next().await {
@@ -205,7 +206,7 @@ fn drain(reader: &mut Reader) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Reads a cache from `file`, or from standard input.
+/// Imports a cache from `file` or from standard input.
 pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<(), Failed> {
     let place = Place::find(config, Folder::open).await?;
     let (source, bytes): (Box<dyn Read + Send>, Option<u64>) = if file == Path::new(STANDARD) {
@@ -220,7 +221,7 @@ pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<
     report(&imported, &progress)
 }
 
-/// Says what became of a file.
+/// Prints the result of an import.
 pub(super) fn report(imported: &Imported, progress: &Progress) -> Result<(), Failed> {
     let Imported { imported, known, expired, purged, lossy, damaged, unwritten, whole } = *imported;
     let skipped = known + expired + purged + lossy;
@@ -241,7 +242,7 @@ pub(super) fn report(imported: &Imported, progress: &Progress) -> Result<(), Fai
     }
 }
 
-/// The bytes of a file, read on a thread that may wait for them. A fault in reading ends them, as a cut does.
+/// Reads the bytes of a file on a blocking thread. A read error ends the stream like a truncated file.
 fn pieces_of(mut source: Box<dyn Read + Send>, progress: Arc<Progress>) -> Pieces<'static> {
     let (chunks, read) = mpsc::channel(AHEAD_CHUNKS);
     drop(spawn_blocking(move || {

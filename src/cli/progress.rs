@@ -1,5 +1,4 @@
-//! How far a command is: a bar on a terminal, now and then a line elsewhere, nothing where nobody wants to know.
-//! Everything goes to standard error.
+//! Progress of a command on standard error: a bar on a terminal, periodic lines otherwise, and nothing with `--quiet`.
 
 use std::collections::VecDeque;
 use std::io::{self, IsTerminal, Write};
@@ -9,20 +8,20 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::time::interval;
 
-/// Between two lines.
+/// Interval between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(5);
-/// Between two looks at work that does not go on.
+/// Interval between two updates while the work makes no progress.
 const TICK_EVERY: Duration = Duration::from_secs(1);
-/// Time from the beginning after which an estimate is shown: before, one batch says little about the rest.
+/// Minimum time before an estimate is shown: one batch says little about the rest.
 const ESTIMATE_AFTER: Duration = Duration::from_secs(5);
-/// Time after which an estimate is shown even if less than a fiftieth is done.
+/// Time after which an estimate is shown even if less than two percent is done.
 const ESTIMATE_ALWAYS_AFTER: Duration = Duration::from_mins(1);
-/// Seconds over which the rate of an estimate is observed.
+/// Window of the rate for estimates, in seconds.
 const MAX_TRAIL: usize = 60;
-/// Redraws of the bar a second.
+/// Maximum redraws of the bar per second.
 const REDRAWS: u8 = 8;
 
-/// Shows the progress of one command.
+/// Progress display of one command.
 pub(super) struct Progress {
     look: Look,
     noun: &'static str,
@@ -38,19 +37,19 @@ enum Look {
 }
 
 struct SoFar {
-    /// Of the total.
+    /// Progress towards the total.
     place: u64,
     things: u64,
     told: Instant,
     trail: Trail,
 }
 
-/// The place at each of the last seconds, oldest first.
+/// Progress at each of the last seconds, oldest first.
 #[derive(Default)]
 struct Trail(VecDeque<(Duration, u64)>);
 
 impl Progress {
-    /// Shows how many things, called by `noun`, are done, and how far that is towards `total`, where that is known.
+    /// Creates a display that counts things called `noun`, with the progress towards `total` if it is known.
     pub(super) fn new(quiet: bool, noun: &'static str, total: Option<u64>) -> Self {
         let begun = Instant::now();
         let look = match (quiet, io::stderr().is_terminal()) {
@@ -62,7 +61,7 @@ impl Progress {
         Self { look, noun, total: total.filter(|total| *total > 0), begun, so_far }
     }
 
-    /// Goes on by this much towards the total, and by so many things.
+    /// Adds progress: `place` towards the total, and a number of things.
     pub(super) fn advance(&self, place: u64, things: u64) {
         let mut so_far = self.lock();
         so_far.place += place;
@@ -82,7 +81,7 @@ impl Progress {
         }
     }
 
-    /// Waits for the work, and shows now and then how far it is: also while it waits itself.
+    /// Waits for the work and updates the display every second, even if the work stalls.
     pub(super) async fn alongside<T>(&self, work: impl Future<Output = T>) -> T {
         let mut ticks = interval(TICK_EVERY);
         tokio::pin!(work);
@@ -94,7 +93,7 @@ impl Progress {
         }
     }
 
-    /// Says something that is to stay, whatever else is shown or not.
+    /// Prints a permanent line, also in quiet mode.
     pub(super) fn say(&self, text: &str) {
         match &self.look {
             Look::Bar(bar) => bar.suspend(|| say(text)),
@@ -102,7 +101,7 @@ impl Progress {
         }
     }
 
-    /// Says how it ended, unless nobody wants to know.
+    /// Prints the final line, except in quiet mode.
     pub(super) fn end(&self, text: &str) {
         match &self.look {
             Look::Bar(bar) => bar.finish_and_clear(),
@@ -133,7 +132,7 @@ impl Trail {
         }
     }
 
-    /// The time that the rest takes at the rate of the last minute, once that rate says something.
+    /// Returns the remaining time at the rate of the last minute, once that rate is meaningful.
     fn left(&self, elapsed: Duration, place: u64, total: u64) -> Option<Duration> {
         let is_telling = place.saturating_mul(50) >= total || elapsed >= ESTIMATE_ALWAYS_AFTER;
         if elapsed < ESTIMATE_AFTER || !is_telling || place > total {
@@ -148,7 +147,7 @@ impl Trail {
 }
 
 impl Drop for Progress {
-    /// A command that fails leaves no bar behind.
+    /// Removes the bar of a command that fails.
     fn drop(&mut self) {
         if let Look::Bar(bar) = &self.look {
             bar.finish_and_clear();
@@ -165,7 +164,7 @@ fn bar(total: Option<u64>) -> ProgressBar {
     bar.with_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-/// Where not even standard error takes it, nobody wants to know.
+/// Prints a line to standard error. A failed write is ignored, since there is no other place for the message.
 pub(super) fn say(text: &str) {
     writeln!(io::stderr(), "{text}").ok();
 }
@@ -191,7 +190,7 @@ fn time(seconds: u64) -> String {
     }
 }
 
-/// A number with a comma before every three digits.
+/// Formats a number with a comma before every three digits.
 pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();

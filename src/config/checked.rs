@@ -1,4 +1,4 @@
-//! What the configuration means: typed, complete, consistent. No option is left where a value must be.
+//! The checked configuration: typed, complete and consistent. A value that must exist is never optional.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,7 +12,7 @@ use super::{Effective, Savings, Secret};
 pub use crate::logs::LogFormat;
 use crate::packed::Codec;
 
-/// The whole configuration, after every check.
+/// The whole configuration after all checks.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// Address of the public port.
@@ -21,85 +21,85 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Threads of the runtime.
     pub workers: usize,
-    /// The service behind.
+    /// The upstream service.
     pub upstream: Upstream,
-    /// How misses are packed.
+    /// Batching of misses.
     pub batch: Batch,
-    /// How failed calls are repeated.
+    /// Retries of failed calls.
     pub retry: Retry,
-    /// When calling is given up for a while.
+    /// Circuit breaker for calls.
     pub breaker: Breaker,
-    /// What is answered while the upstream is unavailable.
+    /// Answers while the upstream is unavailable.
     pub fallback: Fallback,
-    /// What is kept, for whom, how long.
+    /// Contents, sharing and lifetime of the cache.
     pub cache: Cache,
-    /// The tier on disk.
+    /// The disk tier.
     pub disk: Disk,
-    /// The tier in Redis or Valkey.
+    /// The Redis or Valkey tier.
     pub redis: Redis,
     /// Credentials of callers.
     pub auth: Auth,
-    /// Bounds on what a client may take.
+    /// Limits for clients.
     pub limits: Limits,
-    /// Bounds on the process.
+    /// Limits of the process.
     pub memory: Memory,
     /// TLS on the public port.
     pub tls: Option<Tls>,
     /// The ops port.
     pub admin: Admin,
-    /// What tokens cost.
+    /// Prices of tokens.
     pub savings: Savings,
     /// Logging.
     pub log: Log,
-    /// Traces of requests.
+    /// Request traces.
     pub traces: Traces,
-    /// Re-reading the configuration.
+    /// Configuration reloads.
     pub reload: Reload,
-    /// Stopping.
+    /// Shutdown.
     pub shutdown: Shutdown,
-    /// Every key as it is shown, with where its value came from.
+    /// Every key with its displayed value and the value's origin.
     pub effective: Effective,
 }
 
 /// `[upstream]`
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// What is called.
+    /// The service to call.
     pub target: UpstreamTarget,
     /// The API key that vecho holds and sends in place of the caller's.
     pub api_key: Option<Secret>,
-    /// Which header carries that key.
+    /// The header that carries this key.
     pub api_key_header: KeyHeader,
-    /// In which encoding vectors are asked for.
+    /// The encoding requested from the upstream.
     pub encoding: Encoding,
-    /// Embedding calls under way at once.
+    /// Maximum number of embedding calls in flight.
     pub max_concurrent: usize,
-    /// Limit of DNS, TCP and TLS together.
+    /// Timeout for DNS, TCP and TLS together.
     pub connect_timeout: Duration,
-    /// Least time that a call may take to the headers of its answer; without it a call waits as long as its requests.
+    /// Minimum timeout for the response headers of a call; without it a call waits as long as its requests.
     pub headers_timeout: Option<Duration>,
-    /// Limit of one embeddings call, answer body included.
+    /// Timeout of one embeddings call, including the response body.
     pub call_timeout: Duration,
-    /// How long an unused connection is kept.
+    /// Lifetime of an unused connection.
     pub idle_timeout: Duration,
-    /// How long a connection takes new requests.
+    /// Time for which a connection accepts new requests.
     pub max_connection_age: Duration,
-    /// Largest embeddings answer that is read, in bytes.
+    /// Largest embeddings response that is read, in bytes.
     pub max_answer_bytes: usize,
-    /// Further trusted roots, PEM.
+    /// Additional trusted roots, PEM.
     pub ca_file: Option<PathBuf>,
 }
 
-/// What stands behind vecho.
+/// The service behind vecho.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum UpstreamTarget {
-    /// A server: scheme, authority and base path, as an application would have it in `OPENAI_BASE_URL`.
+    /// A server: scheme, authority and base path, as in an application's `OPENAI_BASE_URL`.
     Http(Uri),
-    /// The built-in mock embedder (`mock:`); no network.
+    /// The built-in mock embedder (`mock:`), without a network.
     Mock,
 }
 
-/// As `upstream.url` has it.
+/// Formats the target as in `upstream.url`.
 impl fmt::Display for UpstreamTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -109,58 +109,58 @@ impl fmt::Display for UpstreamTarget {
     }
 }
 
-/// The header in which an API key that vecho holds is sent.
+/// Header for the API key that vecho holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KeyHeader {
     /// `authorization: Bearer <key>`
     Authorization,
-    /// `api-key: <key>`, as Azure wants it
+    /// `api-key: <key>`, as Azure requires
     ApiKey,
 }
 
 /// `upstream.encoding`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
-    /// base64 where the vectors are known to be f32, else as the caller asked.
+    /// base64 if the vectors are known to be f32, otherwise as the caller requested.
     Auto,
-    /// What the caller asked.
+    /// The encoding that the caller requested.
     AsAsked,
     /// Always base64.
     Base64,
-    /// Always numbers.
+    /// Always decimal numbers.
     Float,
 }
 
 /// `[batch]`
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Most inputs in one call.
+    /// Maximum number of inputs in one call.
     pub max_inputs: usize,
-    /// Most tokens in one call, as estimated from the length of the texts.
+    /// Maximum number of tokens in one call, estimated from the length of the texts.
     pub max_tokens: usize,
-    /// How long a call may take that carries several requests or a part of one.
+    /// Target duration of a call that carries several requests or a part of one.
     pub target_time: Duration,
 }
 
 /// `[retry]`
 #[derive(Clone, Debug)]
 pub struct Retry {
-    /// Calls for one batch, the first included.
+    /// Maximum number of calls for one batch, including the first.
     pub max_attempts: u32,
-    /// Wait before the first repetition; doubles from there, with full jitter.
+    /// Wait before the first retry; it doubles with each retry, with full jitter.
     pub base_wait: Duration,
-    /// Longest wait between two attempts that vecho chooses itself.
+    /// Longest wait between two attempts if vecho chooses it.
     pub max_wait: Duration,
-    /// Retries allowed per call made, over time.
+    /// Retries allowed per call, over time.
     pub budget_ratio: f64,
 }
 
 /// `[breaker]`
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    /// Unavailable outcomes in a row that open it. 0 switches it off.
+    /// Consecutive unavailable outcomes that open the breaker. 0 switches it off.
     pub failures: u32,
-    /// How long it stays open the first time; doubles up to `max_open`.
+    /// Duration of the first open period; it doubles up to `max_open`.
     pub open_for: Duration,
     /// Longest time between two probes.
     pub max_open: Duration,
@@ -169,25 +169,25 @@ pub struct Breaker {
 /// `[fallback]`
 #[derive(Clone, Debug)]
 pub struct Fallback {
-    /// How far an answer may go when the upstream is unavailable.
+    /// Kinds of fallback answers that are allowed while the upstream is unavailable.
     pub mode: FallbackMode,
-    /// Dimension of a mock when neither the request nor an earlier answer tells it.
+    /// Dimension of a mock if neither the request nor an earlier response determines it.
     pub mock_dimensions: usize,
 }
 
-/// How far fallback may go; each includes the ones before it.
+/// Allowed fallback answers; each mode includes the ones before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FallbackMode {
-    /// The error.
+    /// Only the error.
     Error,
-    /// An entry past its time, else the error.
+    /// An expired entry, otherwise the error.
     Stale,
-    /// An entry past its time, else a marked mock.
+    /// An expired entry, otherwise a marked mock.
     Mock,
 }
 
 impl FallbackMode {
-    /// The value of `fallback.mode`.
+    /// Returns the value of `fallback.mode`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Error => "error",
@@ -200,125 +200,125 @@ impl FallbackMode {
 /// `[cache]`
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// How long an entry is fresh.
+    /// Time for which an entry is fresh.
     pub ttl: Duration,
-    /// How long after that it is kept as a stand-in.
+    /// Further time for which an expired entry is kept as a fallback.
     pub stale_for: Duration,
-    /// Most entries in memory.
+    /// Maximum number of entries in memory.
     pub max_entries: Option<u64>,
-    /// Who may share an entry.
+    /// The callers that share an entry.
     pub scope: Scope,
-    /// Makes the keys unguessable.
+    /// Secret that makes the keys unpredictable.
     pub key_secret: Option<Secret>,
-    /// Request fields that shape the vector and join the key.
+    /// Request fields that affect the vector and become part of the key.
     pub extra_fields: BTreeSet<String>,
-    /// Request headers whose values join the key.
+    /// Request headers whose values become part of the key.
     pub key_headers: Vec<HeaderName>,
-    /// Names of models in answers, and for each the name that it counts as.
+    /// Names of models in responses, each with the name that it is equivalent to.
     pub same_models: BTreeMap<String, String>,
-    /// How vectors are packed.
+    /// Storage format of vectors.
     pub codec: Codec,
     /// Share of the memory limit for vectors, in percent.
     pub memory_percent: u64,
-    /// Share of the memory limit for rendered answers, in percent.
+    /// Share of the memory limit for the reply cache, in percent.
     pub answers_percent: u64,
 }
 
 /// `cache.scope`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// One space for each credential.
+    /// One space per credential.
     Credential,
-    /// One space; vecho holds the key.
+    /// One space for all callers; vecho holds the key.
     Proxy,
-    /// One space, for credentials that the upstream has accepted.
+    /// One space for all credentials that the upstream has accepted.
     Shared,
 }
 
 /// `[disk]`
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// Whether there is to be one.
+    /// True if the tier is enabled.
     pub enabled: bool,
-    /// Its folder, where one is known.
+    /// Folder of the tier, if known.
     pub path: Option<PathBuf>,
-    /// What its files take together, in bytes.
+    /// Maximum total size of its files in bytes.
     pub max_bytes: u64,
-    /// What may wait to be written, in bytes.
+    /// Maximum size of the write queue in bytes.
     pub queue_bytes: usize,
-    /// How long it is left alone after a failure.
+    /// Time for which the tier is not used after a failure.
     pub off_for: Duration,
 }
 
 /// `[redis]`
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// Where it is; nothing without the tier.
+    /// Addresses of the nodes; empty without the tier.
     pub nodes: Vec<RedisNode>,
-    /// Whether the nodes are of a cluster.
+    /// True if the nodes form a cluster.
     pub cluster: bool,
     /// ACL user.
     pub username: Option<String>,
     /// Password.
     pub password: Option<Secret>,
-    /// What all names of keys begin with.
+    /// Prefix of all key names.
     pub key_prefix: String,
-    /// Trusted roots in place of the public ones, PEM.
+    /// Trusted roots that replace the public ones, PEM.
     pub ca_file: Option<PathBuf>,
     /// Client certificate chain and private key, PEM.
     pub identity: Option<Tls>,
-    /// Limit of one question.
+    /// Timeout of one command.
     pub timeout: Duration,
-    /// Limit of a connection's making.
+    /// Timeout for establishing a connection.
     pub connect_timeout: Duration,
-    /// What may wait to be written, in bytes.
+    /// Maximum size of the write queue in bytes.
     pub queue_bytes: usize,
-    /// How long one replica may keep the others from fetching; nothing where each asks for itself.
+    /// Longest time for which one replica may keep others from fetching; `None` if replicas do not coordinate.
     pub lease: Option<Duration>,
 }
 
 /// One address in `redis.url`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisNode {
-    /// Name or address.
+    /// Host name or address.
     pub host: String,
     /// Port.
     pub port: u16,
-    /// Whether it speaks TLS.
+    /// True if the node uses TLS.
     pub tls: bool,
-    /// Number of the database.
+    /// Database number.
     pub database: i64,
 }
 
 /// `[auth]`
 #[derive(Clone, Debug)]
 pub struct Auth {
-    /// How long the upstream's yes to a credential holds.
+    /// Time for which the upstream's acceptance of a credential is valid.
     pub vouch_ttl: Duration,
-    /// The headers that together are a caller's credential.
+    /// The headers that together form a caller's credential.
     pub credential_headers: Vec<HeaderName>,
 }
 
 /// `[limits]`
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a request head.
+    /// Maximum bytes of a request head.
     pub max_header_bytes: usize,
-    /// From the first to the last byte of a request head, and for a TLS handshake.
+    /// Timeout from the first to the last byte of a request head, and for a TLS handshake.
     pub header_timeout: Duration,
-    /// Between two requests on one connection, and before the first.
+    /// Timeout between two requests on one connection, and before the first.
     pub idle_timeout: Duration,
-    /// Between two pieces of a request body.
+    /// Timeout between two pieces of a request body.
     pub body_timeout: Duration,
-    /// Bytes of an embeddings body.
+    /// Maximum bytes of an embeddings body.
     pub max_body_bytes: usize,
-    /// The life of an embeddings request inside vecho.
+    /// Timeout of an embeddings request inside vecho.
     pub request_timeout: Duration,
-    /// Connections on the public port.
+    /// Maximum number of connections on the public port.
     pub max_connections: usize,
-    /// Requests under way on the public port.
+    /// Maximum number of requests in flight on the public port.
     pub max_requests: usize,
-    /// Bytes that embeddings requests under way take: their bodies, what is read of them, and answers that wait to be
+    /// Maximum bytes of embeddings requests in flight: their bodies, the parsed requests, and responses that wait to be
     /// sent.
     pub max_inflight_bytes: usize,
 }
@@ -326,9 +326,9 @@ pub struct Limits {
 /// `[memory]`
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// What the process stays under, in bytes; the container's limit where that is less.
+    /// Memory limit of the process in bytes; a lower limit of the container takes precedence.
     pub limit_bytes: u64,
-    /// How often the governor looks.
+    /// Interval of the governor's checks.
     pub check_every: Duration,
 }
 
@@ -344,7 +344,7 @@ pub struct Tls {
 /// `[admin]`
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Lets a caller from elsewhere than loopback change something.
+    /// Token that grants access to private routes from other hosts.
     pub token: Option<Secret>,
 }
 
@@ -353,41 +353,41 @@ pub struct Admin {
 pub struct Log {
     /// A level, or a filter such as `info,vecho::upstream=debug`.
     pub level: String,
-    /// How lines look.
+    /// Format of the lines.
     pub format: LogFormat,
 }
 
 /// `[traces]`
 #[derive(Clone, Debug)]
 pub struct Traces {
-    /// Where they go; nothing where there are to be none.
+    /// Address of the collector; `None` without traces.
     pub target: Option<Uri>,
-    /// Headers sent along, marked as sensitive.
+    /// Headers for the collector, marked as sensitive.
     pub headers: Option<HeaderMap>,
-    /// Share of the traces begun here that is recorded.
+    /// Share of the traces started here that is recorded.
     pub sample_ratio: f64,
-    /// Whose spans they are, as attributes: `service.name` and further ones.
+    /// Resource attributes of the spans: `service.name` and further ones.
     pub resource: BTreeMap<String, String>,
-    /// Limit of one delivery.
+    /// Timeout of one export.
     pub timeout: Duration,
-    /// How long a finished span waits for others.
+    /// Longest time for which a finished span waits for a batch.
     pub send_every: Duration,
-    /// How many may wait.
+    /// Maximum number of spans in the queue.
     pub queue_spans: usize,
-    /// Further trusted roots, PEM.
+    /// Additional trusted roots, PEM.
     pub ca_file: Option<PathBuf>,
 }
 
 /// `[reload]`
 #[derive(Clone, Debug)]
 pub struct Reload {
-    /// How often the configuration file and the secret files are looked at; zero: only on SIGHUP.
+    /// Interval of checks for changes of the configuration file and the secret files; with zero, only SIGHUP reloads.
     pub poll_every: Duration,
 }
 
 /// `[shutdown]`
 #[derive(Clone, Debug)]
 pub struct Shutdown {
-    /// Time from SIGTERM until what still runs is cut.
+    /// Time from SIGTERM until work in flight is aborted.
     pub grace: Duration,
 }

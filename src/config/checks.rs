@@ -1,4 +1,4 @@
-//! From what was said to what it means, section by section, then what must hold between keys.
+//! Converts raw values to checked ones, section by section, then checks conditions across keys.
 
 mod addresses;
 mod savings;
@@ -31,10 +31,10 @@ const ANY_COUNT: RangeInclusive<u64> = 1..=1_000_000;
 const MOST_INFLIGHT_BYTES: usize = 128 << 20;
 /// The largest default of `limits.max_body_bytes`.
 const MOST_BODY_BYTES: usize = 64 << 20;
-/// The fields of an embeddings request that have a meaning of their own.
+/// The fields of an embeddings request that vecho interprets itself.
 const OWN_FIELDS: [&str; 5] = ["model", "input", "encoding_format", "dimensions", "user"];
 
-/// What was said, as a whole that is complete and consistent; or every fault in it.
+/// Returns a complete and consistent configuration, or every fault.
 pub(super) fn check(raw: Raw) -> Result<Config, Faults> {
     let mut reader = Reader::new(raw);
     let mut config = read(&mut reader);
@@ -79,7 +79,8 @@ fn read(reader: &mut Reader) -> Config {
     }
 }
 
-/// Of names only `localhost` is known: another one may mean several addresses, or none at the time of the start.
+/// Parses an address with a port. The only known name is `localhost`: others may have several addresses, or none at
+/// start.
 fn address(value: &Value) -> Result<SocketAddr, String> {
     let text = values::text(value)?;
     let local = text.rsplit_once(':').filter(|(host, _)| host.trim_end_matches('.').eq_ignore_ascii_case("localhost"));
@@ -134,7 +135,7 @@ fn target_of(reader: &mut Reader) -> UpstreamTarget {
     target
 }
 
-/// No message repeats the text: it may hold a password, or a key in its query.
+/// Parses the upstream target. Messages omit the text, which may contain a password, or a key in its query.
 fn target(text: &str) -> Result<UpstreamTarget, String> {
     if text == "mock:" {
         return Ok(UpstreamTarget::Mock);
@@ -170,7 +171,7 @@ fn usual_header(target: &UpstreamTarget) -> KeyHeader {
     if azure { KeyHeader::ApiKey } else { KeyHeader::Authorization }
 }
 
-/// A secret that travels in a header.
+/// Reads a secret that is sent in a header.
 fn header_secret(reader: &mut Reader, name: &str) -> Option<Secret> {
     let secret = reader.secret(name)?;
     if HeaderValue::from_str(secret.reveal()).is_err() {
@@ -234,7 +235,7 @@ fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
 const CODECS: [(&str, Codec); 4] =
     [("lossless", Codec::Lossless), ("bf16", Codec::Bf16), ("int8", Codec::Int8), ("f32", Codec::F32)];
 
-/// `NAME=MODEL`
+/// Parses `NAME=MODEL`.
 fn same_model(text: &str) -> Result<(String, String), String> {
     let pair = text.split_once('=').map(|(name, model)| (name.trim(), model.trim()));
     match pair {
@@ -260,6 +261,7 @@ fn scope(reader: &mut Reader, upstream: &Upstream) -> Scope {
         ("shared", Some(Scope::Shared)),
         ("auto", None),
     ];
+    // If vecho pays for all callers, they may share entries; otherwise each credential has its own.
     let keyed = upstream.api_key.is_some() || upstream.target == UpstreamTarget::Mock;
     let usual = if keyed { Scope::Proxy } else { Scope::Credential };
     let scope = reader.choice("cache.scope", &words).unwrap_or(usual);
@@ -346,12 +348,15 @@ fn check_shares(reader: &mut Reader, config: &Config) {
     }
     let (body, inflight) = (config.limits.max_body_bytes, config.limits.max_inflight_bytes);
     if body > inflight {
-        let message = format!("{inflight} is less than limits.max_body_bytes ({body}): the largest body never gets in");
-        reader.fault("limits.max_inflight_bytes", message);
+        let message = format!(
+            "limits.max_inflight_bytes ({inflight}, by default a fifth of memory.limit_mb) is less than \
+             limits.max_body_bytes ({body}): the largest body is never accepted"
+        );
+        reader.fault("limits.max_body_bytes", message);
     }
 }
 
-/// Where callers' own credentials decide at the upstream, one cache for all of them would let anybody in.
+/// Rejects scope `proxy` without a key of vecho's own: any caller could then read what other callers fetched.
 fn check_scope(reader: &mut Reader, config: &Config) {
     let is_open = config.upstream.api_key.is_none() && config.upstream.target != UpstreamTarget::Mock;
     if config.cache.scope == Scope::Proxy && is_open {

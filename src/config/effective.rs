@@ -1,4 +1,4 @@
-//! The configuration as it is shown: every key, its value, where that came from; secrets only as a placeholder.
+//! The effective configuration: every key with its value and the value's origin. Secrets are shown as a placeholder.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -8,12 +8,12 @@ use toml::Value;
 
 use super::{Key, Origin, Secret};
 
-/// A value as it may be shown.
+/// A displayable value.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shown {
-    /// The value in its normal form: `3600` seconds and `"1h"` are the same.
+    /// The value in canonical form: `3600` seconds and `"1h"` are equal.
     Value(Value),
-    /// A secret; kept to notice a change, shown as `[secret]`.
+    /// A secret. It is kept to detect changes, and shown as `[secret]`.
     Secret(Secret),
     /// Not set.
     Nothing,
@@ -40,15 +40,15 @@ impl Shown {
 /// One key with its value.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Entry {
-    /// The row of the table.
+    /// Row of the key table.
     pub key: &'static Key,
-    /// What it is set to.
+    /// Value of the key.
     pub shown: Shown,
-    /// Where that was said.
+    /// Origin of the value.
     pub origin: Origin,
 }
 
-/// Every key with its value, in the order of the table. Cheap to clone.
+/// Every key with its value, in table order. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Effective(Arc<[Entry]>);
 
@@ -57,17 +57,17 @@ impl Effective {
         Self(entries.into_iter().collect())
     }
 
-    /// The entries, in the order of the table.
+    /// Returns the entries in table order.
     pub fn entries(&self) -> &[Entry] {
         &self.0
     }
 
-    /// Where the value of a key was said.
+    /// Returns the origin of a key's value.
     pub fn origin(&self, key: &str) -> Option<&Origin> {
         self.0.iter().find(|entry| entry.key.name == key).map(|entry| &entry.origin)
     }
 
-    /// As text in the manner of TOML, with the origin of each value beside it.
+    /// Formats the entries like TOML, with the origin of each value.
     pub fn to_text(&self) -> String {
         let mut text = String::new();
         let mut at = None;
@@ -82,7 +82,7 @@ impl Effective {
         text
     }
 
-    /// As JSON: `{"upstream": {"url": {"value": .., "origin": ".."}}}`; what is not set is null.
+    /// Formats the entries as JSON: `{"upstream": {"url": {"value": .., "origin": ".."}}}`. Unset values are null.
     pub fn to_json(&self) -> serde_json::Value {
         let mut root = Map::new();
         for entry in self.entries() {

@@ -1,18 +1,18 @@
-//! What is wrong with a configuration: every fault at once, each with its key and where it was said.
+//! Faults of a configuration: all of them at once, each with its key and the origin of the value.
 
 use std::error::Error;
 use std::fmt;
 
 use super::Origin;
 
-/// One thing that is wrong.
+/// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The key, or the name that is not one.
+    /// The key, or the unknown name.
     pub key: String,
-    /// Where it was said.
+    /// Origin of the value.
     pub origin: Origin,
-    /// What is wrong with it. Never holds a secret.
+    /// Description of the fault. Never contains a secret.
     pub message: String,
 }
 
@@ -22,7 +22,7 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Everything that is wrong; one line each when printed.
+/// All faults; printed one per line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(pub Vec<Fault>);
 

@@ -1,10 +1,10 @@
-//! What a key of the configuration is, and how one is found by its name or by a name that is nearly right.
+//! The type of a configuration key, and lookups of keys by exact or similar name.
 
 use toml::Value;
 
 use super::table::KEYS;
 
-/// Environment variables that other software knows, and the keys they stand for.
+/// Environment variables of other software, and the corresponding keys.
 pub const WELL_KNOWN: &[(&str, &str)] = &[
     ("OPENAI_API_KEY", "upstream.api_key"),
     ("CACHE_MAX_SIZE", "cache.max_entries"),
@@ -24,13 +24,13 @@ pub const WELL_KNOWN: &[(&str, &str)] = &[
 pub struct Key {
     /// Dotted name, as in `cache.ttl`.
     pub name: &'static str,
-    /// The default as TOML text, or `none`.
+    /// Default as TOML text, or `none`.
     pub default: &'static str,
-    /// What it is for, in one sentence.
+    /// Purpose of the key in one sentence.
     pub doc: &'static str,
-    /// Its value never prints, and `<name>_file` may name a file that holds it.
+    /// True if the value is a secret that is never printed. `<name>_file` may then name a file that holds it.
     pub secret: bool,
-    /// A new value takes effect on reload; else at the next start.
+    /// True if a new value takes effect on reload, false if it takes effect at the next start.
     pub live: bool,
 }
 
@@ -49,12 +49,12 @@ impl Key {
         self
     }
 
-    /// The environment variable that sets it.
+    /// Returns the environment variable that sets this key.
     pub fn env_name(&self) -> String {
         format!("VECHO_{}", self.name.replace('.', "_").to_uppercase())
     }
 
-    /// The section it stands in, or nothing for a top-level key; and its name there.
+    /// Returns the section of the key (`None` at the top level) and its name in that section.
     pub fn split(&self) -> (Option<&'static str>, &'static str) {
         self.name.split_once('.').map_or((None, self.name), |(section, key)| (Some(section), key))
     }
@@ -64,7 +64,7 @@ impl Key {
     }
 }
 
-/// The row of a key that the program itself names.
+/// Returns the row of a key whose name is in the program.
 pub(super) fn known(name: &str) -> &'static Key {
     find(name).expect("a key that the program reads must stand in the table")
 }
@@ -77,13 +77,13 @@ pub(super) fn is_section(name: &str) -> bool {
     KEYS.iter().any(|key| key.split().0 == Some(name))
 }
 
-/// One TOML value from its text.
+/// Parses one TOML value.
 pub(super) fn toml_value(text: &str) -> Option<Value> {
     let table: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
     (table.len() == 1).then(|| table.get("value").cloned()).flatten()
 }
 
-/// Says that a name is unknown, and which known one may have been meant.
+/// Formats a message for an unknown name, with a similar known name if there is one.
 pub(super) fn unknown(name: &str, known: impl IntoIterator<Item = String>) -> String {
     match nearest(name, known) {
         Some(meant) => format!("unknown; did you mean {meant}?"),
@@ -91,7 +91,7 @@ pub(super) fn unknown(name: &str, known: impl IntoIterator<Item = String>) -> St
     }
 }
 
-/// The key whose last part is the same, or else the one that takes the fewest edits, if they are few.
+/// Returns the key with the same last part, or else the key with the smallest edit distance if that is small enough.
 fn nearest(name: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
     let most_edits = (name.len() / 4).clamp(2, 5);
     known

@@ -1,4 +1,4 @@
-//! The running configuration, and how a re-read one takes effect without a restart.
+//! The running configuration, and its replacement without a restart.
 
 use std::sync::Arc;
 
@@ -7,27 +7,27 @@ use arc_swap::ArcSwap;
 use super::effective::{Effective, Entry, Shown};
 use super::{Auth, Cache, Config, Limits, Log, Traces, Upstream};
 
-/// The configuration in force. Cheap to clone; all clones see the same one.
+/// The configuration in force. Cheap to clone; all clones share it.
 #[derive(Clone, Debug)]
 pub struct Live(Arc<ArcSwap<Config>>);
 
 impl Live {
-    /// Puts a configuration into force.
+    /// Creates a handle with this configuration.
     pub fn new(config: Config) -> Self {
         Self(Arc::new(ArcSwap::from_pointee(config)))
     }
 
-    /// The configuration in force now. Load once per request and keep it, so that one request sees one configuration.
+    /// Returns the configuration in force. A request loads it once and keeps it, so it sees only one configuration.
     pub fn load(&self) -> Arc<Config> {
         self.0.load_full()
     }
 
-    /// Puts another configuration into force as it is.
+    /// Replaces the configuration unconditionally.
     pub fn store(&self, config: Config) {
         self.0.store(Arc::new(config));
     }
 
-    /// Puts a re-read configuration into force; keys that need a restart keep the value they run with.
+    /// Applies a new configuration. Keys that need a restart keep their current value.
     pub fn apply(&self, read: Config) -> Changes {
         let running = self.load();
         let changes = changes(&running, &read);
@@ -39,16 +39,16 @@ impl Live {
     }
 }
 
-/// Which keys differ between two configurations.
+/// Keys that differ between two configurations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Those that take effect at once.
+    /// Keys whose change takes effect immediately.
     pub live: Vec<&'static str>,
-    /// Those that wait for the next start.
+    /// Keys whose change takes effect at the next start.
     pub needs_restart: Vec<&'static str>,
 }
 
-/// What changes from one configuration to the next.
+/// Returns the keys that differ between two configurations.
 pub fn changes(old: &Config, new: &Config) -> Changes {
     let mut changes = Changes::default();
     for (old, new) in pairs(old, new).filter(|(old, new)| old.shown != new.shown) {
@@ -62,14 +62,14 @@ fn pairs<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a Entr
     old.effective.entries().iter().zip(new.effective.entries())
 }
 
-/// A secret may be replaced while running, but not come or go: whose credential is sent, and who may share what is
-/// cached, hang on it.
+/// Returns true if the change takes effect without a restart. A live secret may be replaced but not added or removed:
+/// its presence determines the credential that is sent and the callers that share entries.
 fn takes_effect(old: &Entry, new: &Entry) -> bool {
     let comes_or_goes = (old.shown == Shown::Nothing) != (new.shown == Shown::Nothing);
     new.key.live && !(new.key.secret && comes_or_goes)
 }
 
-/// What runs from now on: the live keys of `read`, all else as it was.
+/// Returns the new configuration: live keys from `read`, all others from `running`.
 fn carry(running: &Config, read: Config) -> Config {
     let effective = pairs(running, &read).map(|(old, new)| if takes_effect(old, new) { new } else { old });
     let effective = Effective::new(effective.cloned());
@@ -118,7 +118,7 @@ mod tests {
     use super::super::KEYS;
     use super::*;
 
-    /// A value other than the default for every key but secrets and files.
+    /// A non-default value for every key except secrets and files.
     const OTHERS: &[(&str, &str)] = &[
         ("listen", "127.0.0.1:1"),
         ("admin_listen", "127.0.0.1:2"),
@@ -262,7 +262,7 @@ mod tests {
         }
     }
 
-    /// Each of the two was read beside another value of the other.
+    /// Each limit was read together with an older value of the other.
     #[test]
     fn a_reload_leaves_room_for_the_largest_body() {
         let live = Live::new(config(&[("limits.max_body_bytes", "1000"), ("limits.max_inflight_bytes", "2000")]));

@@ -1,8 +1,8 @@
-//! Configuration in two steps: what was said (`raw`), and what it means (`checked`).
+//! Configuration in two steps: raw values (`raw`), then checked values (`checked`).
 //!
-//! One table (`table`) names every key. `raw` gathers what files, environment and flags say about them, `checks` turns
-//! that into a [`Config`] or into every fault at once, `effective` shows the outcome and `live` puts a re-read one into
-//! effect. Only `source` reads files.
+//! One table (`table`) defines every key. `raw` collects their values from files, environment and flags, `checks`
+//! converts them to a [`Config`] or reports every fault at once, `effective` shows the result, and `live` applies
+//! reloads. Only `source` and `reader` read files.
 
 mod checked;
 mod checks;

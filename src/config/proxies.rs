@@ -1,4 +1,4 @@
-//! The proxy variables of the environment, which calls to the upstream do not follow.
+//! Proxy variables of the environment. Calls to the upstream ignore them.
 
 use std::net::IpAddr;
 
@@ -7,12 +7,12 @@ use super::UpstreamTarget;
 const VARIABLES: [&str; 3] = ["HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"];
 const EXEMPTIONS: &str = "NO_PROXY";
 
-/// Returns true if a variable of the environment is one of those for proxies, which other programs read in either case.
+/// Returns true if the name is a proxy variable. Other programs accept both cases, so the comparison ignores case.
 pub(super) fn is_variable(name: &str) -> bool {
     VARIABLES.iter().chain([&EXEMPTIONS]).any(|known| known.eq_ignore_ascii_case(name))
 }
 
-/// The first variable that names a proxy for the upstream, unless `NO_PROXY` exempts the upstream's host.
+/// Returns the first variable that names a proxy for the upstream, unless `NO_PROXY` exempts the upstream's host.
 pub(super) fn ignored<'a>(env: &'a [(String, String)], upstream: &UpstreamTarget) -> Option<&'a str> {
     let UpstreamTarget::Http(uri) = upstream else {
         return None;
@@ -29,12 +29,12 @@ pub(super) fn ignored<'a>(env: &'a [(String, String)], upstream: &UpstreamTarget
     VARIABLES.into_iter().find_map(set).map(|(name, _)| name.as_str())
 }
 
-/// Returns true if one rule of `NO_PROXY` covers a host: `*`, a name with all names below it, an address or a network, each with
-/// or without a port.
+/// Returns true if one rule of `NO_PROXY` covers a host. A rule is `*`, a name (which covers all names below it), an
+/// address or a network, each with or without a port.
 fn exempts(rule: &str, host: &str, port: u16) -> bool {
     let rule = rule.trim().to_ascii_lowercase();
     let (name, of_port) = match rule.rsplit_once(':') {
-        // An IPv6 address without brackets has colons of its own.
+        // An IPv6 address without brackets contains colons itself.
         Some((name, number)) if !name.contains(':') || name.ends_with(']') => (name, number.parse().ok()),
         _ => (rule.as_str(), None),
     };

@@ -1,6 +1,6 @@
-//! What was said: for every key the last layer's value and where it came from. Nothing is judged here but names.
+//! Raw values: for every key the value of the last layer and its origin. Only names are checked here.
 //!
-//! Layers, each over the one before: defaults, file, well-known variables, `VECHO_` variables, flags.
+//! Each layer overrides the previous one: defaults, file, well-known variables, `VECHO_` variables, flags.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,13 +11,13 @@ use toml::{Table, Value};
 use super::keys::{self, WELL_KNOWN};
 use super::{Faults, KEYS, Key};
 
-/// Variables that tell where a user's caches are, and the folder for ours below it.
+/// Variables with a user's cache folder, and our folder below it.
 pub(super) const CACHE_FOLDERS: [(&str, &str); 2] = [("XDG_CACHE_HOME", "vecho"), ("HOME", ".cache/vecho")];
 
-/// Where a value came from.
+/// Origin of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The table of keys.
+    /// The key table.
     Default,
     /// The configuration file, or the file that holds a secret.
     File(PathBuf),
@@ -25,7 +25,7 @@ pub enum Origin {
     Env(String),
     /// A command line flag.
     Flag(&'static str),
-    /// The value of another key, on which the default depends.
+    /// The value of another key, from which the default is derived.
     Key(&'static str),
 }
 
@@ -41,24 +41,24 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One setting from the command line. Has no `Debug`: its value may be a secret.
+/// One setting from the command line. It has no `Debug` because its value may be a secret.
 #[derive(Clone)]
 pub struct Flag {
     /// The flag, such as `--listen`.
     pub flag: &'static str,
-    /// The key it sets.
+    /// Name of the key.
     pub key: String,
-    /// The value: TOML text, or a bare string.
+    /// The value as TOML text or as a bare string.
     pub value: String,
 }
 
-/// A value and where it came from. Has no `Debug`: its value may be a secret.
+/// A value with its origin. It has no `Debug` because its value may be a secret.
 pub(super) struct Said {
     pub(super) value: Value,
     pub(super) origin: Origin,
 }
 
-/// What was said about every key, and the faults met on the way.
+/// The raw values of all keys, and the faults found so far.
 #[derive(Default)]
 pub(super) struct Raw {
     said: BTreeMap<&'static str, Said>,
@@ -66,7 +66,7 @@ pub(super) struct Raw {
 }
 
 impl Raw {
-    /// Only the defaults.
+    /// Returns the defaults only.
     pub(super) fn defaults() -> Self {
         let mut raw = Self::default();
         for key in KEYS {
@@ -85,7 +85,7 @@ impl Raw {
         self.said.insert(key.name, Said { value, origin });
     }
 
-    /// The layer of the configuration file.
+    /// Reads the configuration file.
     pub(super) fn read_file(&mut self, path: &Path, text: &str) {
         let origin = Origin::File(path.to_owned());
         match toml::from_str::<Table>(text) {
@@ -118,7 +118,7 @@ impl Raw {
         }
     }
 
-    /// The layer of the environment: well-known names first, so that `VECHO_` names win.
+    /// Reads the environment: well-known names first, so `VECHO_` names override them.
     pub(super) fn read_env(&mut self, env: &[(String, String)]) {
         self.read_cache_folder(env);
         for (variable, name) in WELL_KNOWN {
@@ -131,7 +131,7 @@ impl Raw {
         }
     }
 
-    /// The platform's folder for caches, where no other was named.
+    /// Uses the platform's cache folder if no other folder is configured.
     fn read_cache_folder(&mut self, env: &[(String, String)]) {
         let folder = CACHE_FOLDERS.iter().find_map(|(variable, below)| {
             let set = env.iter().find(|(name, value)| name == variable && value.starts_with('/'))?;
@@ -152,7 +152,7 @@ impl Raw {
         }
     }
 
-    /// The layer of the command line.
+    /// Reads the command line.
     pub(super) fn read_flags(&mut self, flags: &[Flag]) {
         for flag in flags {
             self.read_named(&flag.key, loose(&flag.value), &Origin::Flag(flag.flag));
@@ -167,19 +167,20 @@ fn unknown_key(name: &str, value: &Value) -> String {
     keys::unknown(name, KEYS.iter().map(|key| key.name.to_owned()))
 }
 
-/// A value from the command line: TOML where it is marked as such by a quote or bracket, else the text as it stands.
+/// Parses a value from the command line: as TOML if it begins with a quote or bracket, otherwise as plain text.
 fn loose(text: &str) -> Value {
     let marked = text.starts_with(['"', '\'', '[']);
     marked.then(|| keys::toml_value(text)).flatten().unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
-/// The parser's own rendering quotes the line, which may hold a secret; so only its place and the reason are told.
+/// Describes a syntax error by line and reason only: the parser's own message quotes the line, which may contain a
+/// secret.
 fn syntax_fault(text: &str, error: &toml::de::Error) -> String {
     let line = error.span().map_or(0, |span| text[..span.start.min(text.len())].matches('\n').count()) + 1;
     format!("line {line} is not TOML: {}", error.message().lines().next().unwrap_or_default())
 }
 
-/// Whether Kubernetes made this variable up for a service whose name starts with `vecho`.
+/// Returns true for a variable that Kubernetes generates for a service whose name starts with `vecho`.
 fn is_service_variable(variable: &str, value: &str) -> bool {
     let words: Vec<&str> = variable.split('_').collect();
     let service = words.windows(2).any(|pair| matches!(pair, ["SERVICE", "HOST" | "PORT"]));

@@ -1,4 +1,4 @@
-//! Reads one key after the other: a fault is noted and the default stands in, so that no fault hides the next one.
+//! Reads key after key. A faulty value is reported and replaced by the default, so all faults are found in one pass.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,26 +24,27 @@ impl Reader {
         Self { raw, faults, shown: BTreeMap::new() }
     }
 
-    /// Notes a fault of a key, with the origin of its value.
+    /// Records a fault of a key, with the origin of its value.
     pub(super) fn fault(&mut self, name: &str, message: impl Into<String>) {
         let origin = self.origin(name);
         self.faults.add(name, &origin, message);
     }
 
-    /// What was read tells more than what was said: a secret comes from the file that its twin names.
+    /// Returns the origin of a key's value. The read value takes precedence: a secret may come from the file of its
+    /// twin key.
     fn origin(&self, name: &str) -> Origin {
         let read = self.shown.get(name).map(|(_, origin)| origin);
         let said = || self.raw.get(name).map(|said| &said.origin);
         read.or_else(said).cloned().unwrap_or(Origin::Default)
     }
 
-    /// Notes how a value is shown in its normal form, or what a default such as `auto` came to.
+    /// Records the canonical form of a value, or the result of a default such as `auto`.
     pub(super) fn show(&mut self, name: &str, value: impl Into<Value>) {
         let origin = self.origin(name);
         self.shown.insert(keys::known(name).name, (Shown::Value(value.into()), origin));
     }
 
-    /// The value of a key that may be missing.
+    /// Reads an optional value.
     pub(super) fn optional<T>(&mut self, name: &str, read: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
         let outcome = self.raw.get(name).map(|said| (read(&said.value), said.value.clone()))?;
         match outcome {
@@ -58,7 +59,7 @@ impl Reader {
         }
     }
 
-    /// The value of a key that has a default.
+    /// Reads a value with a default.
     pub(super) fn required<T>(&mut self, name: &str, read: impl Fn(&Value) -> Result<T, String>) -> T {
         self.optional(name, &read).unwrap_or_else(|| {
             let default = keys::known(name).default_value().expect("a required key must have a default");
@@ -66,14 +67,14 @@ impl Reader {
         })
     }
 
-    /// A whole number that may be missing.
+    /// Reads an optional whole number.
     pub(super) fn optional_count<T: TryFrom<u64>>(&mut self, name: &str, range: RangeInclusive<u64>) -> Option<T> {
         let number = self.optional(name, |value| values::count(value, &range))?;
         self.show(name, i64::try_from(number).unwrap_or(i64::MAX));
         Some(fit(number))
     }
 
-    /// A whole number whose default follows from the value of the key `source`.
+    /// Reads a whole number whose default is derived from the key `source`.
     pub(super) fn following_count<T>(
         &mut self,
         name: &str,
@@ -92,47 +93,47 @@ impl Reader {
         default
     }
 
-    /// A whole number.
+    /// Reads a whole number.
     pub(super) fn count<T: TryFrom<u64>>(&mut self, name: &str, range: RangeInclusive<u64>) -> T {
         let number = self.required(name, |value| values::count(value, &range));
         self.show(name, i64::try_from(number).unwrap_or(i64::MAX));
         fit(number)
     }
 
-    /// A number with a fraction.
+    /// Reads a decimal number.
     pub(super) fn ratio(&mut self, name: &str, range: &RangeInclusive<f64>) -> f64 {
         let number = self.required(name, |value| values::ratio(value, range));
         self.show(name, number);
         number
     }
 
-    /// A length of time.
+    /// Reads a duration.
     pub(super) fn duration(&mut self, name: &str, range: &RangeInclusive<Duration>) -> Duration {
         let length = self.required(name, |value| values::duration(value, range));
         self.show(name, values::shown_duration(length));
         length
     }
 
-    /// A length of time, where one is given.
+    /// Reads an optional duration.
     pub(super) fn optional_duration(&mut self, name: &str, range: &RangeInclusive<Duration>) -> Option<Duration> {
         let length = self.optional(name, |value| values::duration(value, range))?;
         self.show(name, values::shown_duration(length));
         Some(length)
     }
 
-    /// One of a few words.
+    /// Reads one of a few words.
     pub(super) fn choice<T: Copy>(&mut self, name: &str, words: &[(&str, T)]) -> T {
         self.required(name, |value| values::choice(value, words))
     }
 
-    /// Yes or no.
+    /// Reads a boolean.
     pub(super) fn switch(&mut self, name: &str) -> bool {
         let on = self.required(name, values::switch);
         self.show(name, on);
         on
     }
 
-    /// A list of words, each turned into what it stands for; nothing where one of them is at fault.
+    /// Reads a list and converts each item. Returns `None` if an item is faulty.
     pub(super) fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
         let words = self.required(name, values::list);
         self.show(name, words.clone());
@@ -144,7 +145,7 @@ impl Reader {
         (items.len() == words.len()).then_some(items)
     }
 
-    /// A file that must be there to be read.
+    /// Reads the path of a file and checks that it can be opened.
     pub(super) fn file(&mut self, name: &str) -> Option<PathBuf> {
         let path = PathBuf::from(self.optional(name, values::text)?);
         if let Err(message) = readable(&path) {
@@ -153,7 +154,7 @@ impl Reader {
         Some(path)
     }
 
-    /// A secret, said outright or in the file that its twin key names.
+    /// Reads a secret from its own key or from the file that its twin key names.
     pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
         let twin = format!("{name}_file");
         let outright = self.raw.get(name).map(|said| (secret_text(&said.value), said.origin.clone()));
@@ -184,7 +185,7 @@ impl Reader {
         }
     }
 
-    /// What was read, as it is shown; or every fault.
+    /// Returns the effective configuration, or every fault.
     pub(super) fn finish(mut self) -> Result<Effective, Faults> {
         if !self.faults.0.is_empty() {
             return Err(self.faults);
@@ -201,7 +202,7 @@ fn fit<T: TryFrom<u64>>(number: u64) -> T {
     T::try_from(number).ok().expect("the range of a key must fit its type")
 }
 
-/// The content of a secret file, with the file as its origin.
+/// Reads a secret file, with the file as the origin.
 fn filed(path: &Path) -> (Result<Secret, String>, Origin) {
     let content = fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
     let secret = content.and_then(|text| match text.trim() {
@@ -211,7 +212,7 @@ fn filed(path: &Path) -> (Result<Secret, String>, Origin) {
     (secret, Origin::File(path.to_owned()))
 }
 
-/// The message never holds the value.
+/// Parses a secret. The message never contains the value.
 fn secret_text(value: &Value) -> Result<Secret, String> {
     match value.as_str().map(str::trim) {
         Some("") => Err("must not be empty".to_owned()),

@@ -11,7 +11,7 @@ const HEAD: &str = "\
 # Keys marked (live) take effect when the file changes or on SIGHUP; the others at the next start.
 ";
 
-/// Every key with its sentence and its default, as a configuration file.
+/// Formats every key with its description and default as a configuration file.
 pub fn reference() -> String {
     let mut text = HEAD.to_owned();
     let mut at = None;

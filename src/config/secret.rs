@@ -1,9 +1,9 @@
-//! A value that never prints.
+//! A value that is never printed.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A key, token or password. `Debug` shows a placeholder, there is no `Display`, and nothing serializes it.
+/// A key, token or password. `Debug` shows a placeholder; `Display` and serialization do not exist.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Arc<str>);
 
@@ -13,7 +13,7 @@ impl Secret {
         Self(Arc::from(value))
     }
 
-    /// The value itself, for the one place that has to send or hash it.
+    /// Returns the value, for code that sends or hashes it.
     pub fn reveal(&self) -> &str {
         &self.0
     }

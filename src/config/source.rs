@@ -1,4 +1,4 @@
-//! How the configuration was put together, so that it can be read again: file, environment, flags.
+//! Sources of the configuration, kept for reloads: file, environment, flags.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use super::keys::WELL_KNOWN;
 use super::raw::{CACHE_FOLDERS, Raw};
 use super::{Config, Faults, Flag, KEYS, Origin, UpstreamTarget, checks, proxies};
 
-/// Where the configuration comes from. The environment is a snapshot: a running process does not see later changes.
+/// Sources of the configuration. The environment is a snapshot: a running process does not see later changes.
 #[derive(Clone)]
 pub struct Source {
     file: Option<(PathBuf, Origin)>,
@@ -26,7 +26,7 @@ impl fmt::Debug for Source {
 }
 
 impl Source {
-    /// A source of these parts. Without `file`, the variable `VECHO_CONFIG` may name one.
+    /// Creates a source from these parts. Without `file`, the variable `VECHO_CONFIG` may name one.
     pub fn new(file: Option<PathBuf>, env: impl IntoIterator<Item = (String, String)>, flags: Vec<Flag>) -> Self {
         let env: Vec<_> = env.into_iter().filter(|(name, _)| concerns_us(name)).collect();
         let from_flag = file.map(|path| (path, Origin::Flag("--config")));
@@ -34,24 +34,24 @@ impl Source {
         Self { file, env, flags }
     }
 
-    /// The configuration file, if there is one.
+    /// Returns the configuration file, if there is one.
     pub fn file(&self) -> Option<&Path> {
         self.file.as_ref().map(|(path, _)| path.as_path())
     }
 
-    /// Reads everything anew. Blocks on the disk.
+    /// Reads the configuration again. Blocks on the disk.
     pub fn load(&self) -> Result<Config, Faults> {
         checks::check(self.gather())
     }
 
-    /// The variable of the environment that names a proxy for this upstream, which vecho does not use.
+    /// Returns the environment variable that names a proxy for this upstream. vecho does not use it.
     pub fn ignored_proxy(&self, upstream: &UpstreamTarget) -> Option<&str> {
         proxies::ignored(&self.env, upstream)
     }
 
-    /// A hash over the contents of the configuration file and of the files that hold secrets. Blocks on the disk.
+    /// Returns a hash of the contents of the configuration file and the secret files. Blocks on the disk.
     ///
-    /// Contents, not times: Kubernetes swaps mounted files by symbolic links.
+    /// Modification times would not work: Kubernetes swaps mounted files with symbolic links.
     pub fn fingerprint(&self) -> [u8; 32] {
         let raw = self.gather();
         let twins = KEYS.iter().filter(|key| key.secret).map(|key| format!("{}_file", key.name));
@@ -78,7 +78,8 @@ impl Source {
 }
 
 impl Config {
-    /// Defaults with these keys changed (values as TOML text or bare strings); no file, no environment. For tests.
+    /// Creates a configuration for tests: defaults with these changes (TOML text or bare strings), no file, no
+    /// environment.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Faults> {
         let flag =
             |(key, value): &(&str, &str)| Flag { flag: "--set", key: (*key).to_owned(), value: (*value).to_owned() };
@@ -96,7 +97,8 @@ fn file_of(env: &[(String, String)]) -> Option<(PathBuf, Origin)> {
     Some((PathBuf::from(path), Origin::Env(name.clone())))
 }
 
-/// Length first, so that text cannot move from one file to the next unseen; an unreadable file counts as its error.
+/// Hashes a file. The length comes first, so text moved between files changes the hash. An unreadable file is hashed as
+/// its error.
 fn add_file(hasher: &mut Hasher, path: &Path) {
     let content = std::fs::read(path).unwrap_or_else(|error| error.kind().to_string().into_bytes());
     hasher.update(&content.len().to_le_bytes()).update(&content);

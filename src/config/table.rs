@@ -1,4 +1,4 @@
-//! THE table of configuration keys. Files, environment, checks, documentation and reload all go by it.
+//! The table of configuration keys. Files, environment, checks, documentation and reloads all use it.
 
 use super::Key;
 
@@ -6,7 +6,7 @@ const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Ke
     Key::new(name, default, doc)
 }
 
-/// Every key, in the order in which it is documented and shown.
+/// Every key, in the order of the documentation.
 pub const KEYS: &[Key] = &[
     key("listen", "\"127.0.0.1:7861\"", "Address of the public port, which applications call."),
     key("admin_listen", "\"127.0.0.1:7862\"", "Address of the ops port: metrics, health, cache control."),

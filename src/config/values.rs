@@ -1,4 +1,4 @@
-//! One value: from what was said to a Rust type, and back to how it is shown.
+//! Conversions of single values: from raw to a Rust type, and to the displayed form.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
@@ -36,7 +36,7 @@ pub(super) fn ratio(value: &Value, range: &RangeInclusive<f64>) -> Result<f64, S
     within(number.ok_or_else(|| format!("{value} is not a number"))?, range)
 }
 
-/// Text with units (`250ms`, `1h 30m`), or a whole number of seconds.
+/// Parses text with units (`250ms`, `1h 30m`) or a whole number of seconds.
 pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
     let seconds = count(value, &(0..=u64::MAX)).ok().map(Duration::from_secs);
     let length = seconds.or_else(|| humantime::parse_duration(value.as_str()?.trim()).ok());
@@ -47,7 +47,7 @@ pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Resul
     Err(format!("{value} is not between {} and {}", shown_duration(*range.start()), shown_duration(*range.end())))
 }
 
-/// An array of text, or text with commas, as the environment has it.
+/// Parses an array of text, or text with commas as in environment variables.
 pub(super) fn list(value: &Value) -> Result<Vec<String>, String> {
     match value {
         Value::String(text) => Ok(text.split(',').map(|item| item.trim().to_owned()).collect()),
@@ -65,7 +65,7 @@ pub(super) fn switch(value: &Value) -> Result<bool, String> {
     }
 }
 
-/// The meaning of one of a few words.
+/// Returns the meaning of one of a few words.
 pub(super) fn choice<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
     let said = value.as_str().unwrap_or_default();
     words.iter().find(|(word, _)| *word == said).map(|(_, meaning)| *meaning).ok_or_else(|| {
@@ -74,7 +74,7 @@ pub(super) fn choice<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, S
     })
 }
 
-/// The shortest text that reads back to the same length.
+/// Returns the shortest text that parses to the same duration.
 pub(super) fn shown_duration(length: Duration) -> String {
     let micros = length.as_micros();
     let exact = UNITS.iter().find(|(_, unit)| micros > 0 && micros.is_multiple_of(*unit));

@@ -137,6 +137,8 @@ impl Fetch {
         let dimension = fetched.first().map_or(0, |first| first.vector.dimension());
         let beyond = dimension.saturating_sub(self.expected_dimension) * COMPONENT_BYTES * fetched.len();
         if beyond > 0 && !self.flow.room.take_more(&self.room, beyond) {
+            // The next request of this space reserves enough.
+            self.learn_identity(&fetched[0]);
             return Err(Arc::new(Failure::no_room(self.lane.terms.encoding)));
         }
         Ok(fetched)

@@ -48,7 +48,6 @@ pub use tokenizer::Tokenizer;
 
 use outcome::{Failed, Landed};
 use request::Request;
-use room::NoRoom;
 
 /// Maximum number of fetch rounds of a request. A model that changes during a fetch causes another round; after the
 /// last one the request is passed through.
@@ -95,10 +94,8 @@ impl Flow {
     /// Answers one request.
     pub async fn answer(self: &Arc<Self>, ask: &Ask<'_>) -> Outcome {
         let request = Request::new(self, ask);
-        let mut progress = match request.look_up().await {
-            Ok(progress) => progress,
-            Err(NoRoom::Never) => return Outcome::PassThrough(Bypass::TooLarge),
-            Err(NoRoom::InTime) => return Outcome::Overloaded,
+        let Some(mut progress) = request.look_up().await else {
+            return Outcome::PassThrough(Bypass::TooLarge);
         };
         if ask.controls.only_if_cached {
             // The model may have changed between two look-ups; then some vectors count as missing.

@@ -23,8 +23,6 @@ pub enum Outcome {
     PassThrough(Bypass),
     /// `only-if-cached` was set, and some inputs were not cached.
     NotCached,
-    /// No memory for its vectors became free before its deadline.
-    Overloaded,
 }
 
 /// Reason for an answer without vectors.

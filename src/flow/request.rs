@@ -6,7 +6,7 @@ use http::Uri;
 use tokio::time::Instant;
 
 use super::outcome::{Failed, Progress, Served, Slot};
-use super::room::{NoRoom, Wanted, bytes_of};
+use super::room::{Asker, Wanted, bytes_of};
 use super::{Ask, Flow, Outcome, Refusal, Source, space_key};
 use crate::config::{self, Config, UpstreamTarget};
 use crate::generation::Generation;
@@ -67,24 +67,27 @@ impl<'a> Request<'a> {
 
     /// Looks up every distinct key: first in memory, then in the lower tiers, with memory reserved for the keys that
     /// are missing.
-    pub(super) async fn look_up(&self) -> Result<Progress, NoRoom> {
+    pub(super) async fn look_up(&self) -> Option<Progress> {
         let mut progress = self.look_into_memory();
         self.take_room(&mut progress).await?;
         if self.trusted && self.flow.tiers.has_lower() && progress.lacks_any() {
             // Boxed, like the fetch, because few requests need its memory.
             Box::pin(self.look_below(&mut progress)).await;
         }
-        Ok(progress)
+        Some(progress)
     }
 
     /// Reserves memory for the vectors that must be loaded, and for those already in memory. The latter would otherwise
     /// be held uncounted while a slow client reads the answer.
-    async fn take_room(&self, progress: &mut Progress) -> Result<(), NoRoom> {
+    async fn take_room(&self, progress: &mut Progress) -> Option<()> {
         let missing = progress.slots.iter().filter(|slot| slot.served().is_none()).count();
         let at_hand_bytes = progress.served().map(|served| bytes_of(&served.record.vector)).sum();
         let wanted = Wanted { missing, dimension: self.expected_dimension(), at_hand_bytes };
-        progress.room = Arc::new(self.flow.room.take(wanted, self.ask.origin.caller, self.deadline).await?);
-        Ok(())
+        // Without a success in this space, the credential may be any.
+        let may_shrink = self.trusted && self.lessons.identity().is_some();
+        let asker = Asker { caller: self.ask.origin.caller, deadline: self.deadline, may_shrink };
+        progress.room = Arc::new(self.flow.room.take(wanted, asker).await?);
+        Some(())
     }
 
     /// Returns the expected dimension of the vectors: that of the space, the requested one, or a usual one.

@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
@@ -19,10 +20,13 @@ const UNIT_BYTES: usize = 1024;
 /// Memory of a vector in addition to its components: its record, its key and its places in the request.
 const VECTOR_BYTES: usize = 256;
 
-/// Vectors in memory up to this size are not counted, because their answer is small.
-const UNCOUNTED_BYTES: usize = 64 * 1024;
+/// Largest reservation of a small request. Vectors in memory up to this size are not counted at all.
+const SMALL_BYTES: usize = 64 * 1024;
 
-/// Denominator of the fraction of the budget from which on a request counts as large.
+/// Denominator of the fraction of the budget that only small requests may use, so that large ones do not delay them.
+const SMALL_SHARE: usize = 8;
+
+/// Denominator of the fraction of the budget from which on caches are shrunk for a request.
 const LARGE_SHARE: usize = 16;
 
 /// Denominator of the fraction of the budget after which the governor is asked to check memory.
@@ -32,43 +36,60 @@ const LOOK_SHARE: usize = 4;
 /// and one of decimal numbers about three times as much. Not all answers arrive at once.
 const WITH_ANSWERS: usize = 2;
 
+/// Maximum wait for a reservation. A request that waits longer is better off without the cache.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Memory budget of all requests together.
 #[derive(Debug)]
 pub struct VectorRoom {
-    total_units: usize,
-    free: Arc<Semaphore>,
-    /// Fair order of the waiting callers.
-    order: FairOrder,
+    small: Pool,
+    large: Pool,
     governor: OnceLock<Weak<Governor>>,
     /// Units taken since the governor was last asked to check.
     unseen_units: AtomicUsize,
 }
 
-/// Reason for a refused reservation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRoom {
-    /// The request needs more than the whole budget.
-    Never,
-    /// Other requests held the memory until the deadline.
-    InTime,
+/// A part of the budget.
+#[derive(Debug)]
+struct Pool {
+    units: usize,
+    free: Arc<Semaphore>,
+    /// Fair order of the waiting callers.
+    order: FairOrder,
+}
+
+/// The request that reserves memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asker {
+    /// Its caller.
+    pub(super) caller: Key,
+    /// Its deadline.
+    pub(super) deadline: Instant,
+    /// True if caches may be shrunk for it. An unknown caller must not be able to empty them.
+    pub(super) may_shrink: bool,
 }
 
 /// Memory reserved for a request. It is released when its last owner drops it. Used by `Arc`.
 #[derive(Debug, Default)]
-pub(super) struct Held(Mutex<Option<OwnedSemaphorePermit>>);
+pub(super) struct Held {
+    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    missing_bytes: usize,
+}
+
+impl Pool {
+    fn new(units: usize) -> Self {
+        let units = units.clamp(1, u32::MAX as usize).min(Semaphore::MAX_PERMITS);
+        Self { units, free: Arc::new(Semaphore::new(units)), order: FairOrder::default() }
+    }
+}
 
 impl VectorRoom {
     /// Creates a budget of `bytes` for vectors.
     pub fn new(bytes: u64) -> Self {
         let units = usize::try_from(bytes).unwrap_or(usize::MAX) / UNIT_BYTES;
-        let total_units = units.clamp(1, u32::MAX as usize).min(Semaphore::MAX_PERMITS);
-        Self {
-            total_units,
-            free: Arc::new(Semaphore::new(total_units)),
-            order: FairOrder::default(),
-            governor: OnceLock::new(),
-            unseen_units: AtomicUsize::new(0),
-        }
+        let small = Pool::new(units / SMALL_SHARE);
+        let large = Pool::new(units.saturating_sub(small.units));
+        Self { small, large, governor: OnceLock::new(), unseen_units: AtomicUsize::new(0) }
     }
 
     /// Registers the governor. From now on, caches are shrunk for the vectors of large requests.
@@ -79,37 +100,44 @@ impl VectorRoom {
 
     /// Returns the reserved memory, in bytes.
     pub fn held_bytes(&self) -> usize {
-        (self.total_units - self.free.available_permits()) * UNIT_BYTES
+        let held = |pool: &Pool| pool.units - pool.free.available_permits();
+        (held(&self.small) + held(&self.large)) * UNIT_BYTES
     }
 
-    /// Waits, in fair order among callers, for a reservation that covers `wanted`. Vectors that are already in memory
-    /// never exceed the budget by themselves.
-    pub(super) async fn take(&self, wanted: Wanted, caller: Key, deadline: Instant) -> Result<Held, NoRoom> {
-        let missing_units = wanted.missing_bytes().div_ceil(UNIT_BYTES);
-        if missing_units > self.total_units {
-            return Err(NoRoom::Never);
+    /// Reserves memory for `wanted`. Waits for it in fair order among callers, but never for vectors that are already in
+    /// memory. Returns nothing if the request is too large, or if others hold the memory for too long.
+    pub(super) async fn take(&self, wanted: Wanted, asker: Asker) -> Option<Held> {
+        let missing_bytes = wanted.missing_bytes();
+        let missing_units = missing_bytes.div_ceil(UNIT_BYTES);
+        if missing_units == 0 {
+            return Some(self.note_at_hand(wanted.at_hand_bytes));
         }
-        if missing_units == 0 && wanted.at_hand_bytes <= UNCOUNTED_BYTES {
-            return Ok(Held::default());
+        let pool = if missing_bytes <= SMALL_BYTES { &self.small } else { &self.large };
+        if missing_units > pool.units {
+            return None;
         }
-        let units = (missing_units + wanted.at_hand_bytes / UNIT_BYTES).min(self.total_units);
-        let units = u32::try_from(units).expect("the total fits");
-        let taken = self.order.wait(caller, Arc::clone(&self.free).acquire_many_owned(units));
-        match timeout_at(deadline, taken).await {
-            Ok(permit) => {
-                self.relieve(missing_units).await;
-                Ok(Held(Mutex::new(Some(permit.expect("the semaphore must stay open")))))
-            }
-            Err(_) => Err(NoRoom::InTime),
-        }
+        let units = u32::try_from(missing_units).expect("a pool has fewer units than that");
+        let until = asker.deadline.min(Instant::now() + PATIENCE);
+        let taken = pool.order.wait(asker.caller, Arc::clone(&pool.free).acquire_many_owned(units));
+        let permit = timeout_at(until, taken).await.ok()?.expect("the semaphore must stay open");
+        self.announce(missing_units, asker.may_shrink).await;
+        Some(Held { permit: Mutex::new(Some(permit)), missing_bytes })
+    }
+
+    /// Counts vectors in memory that a slow client may keep there, as far as the budget allows it.
+    fn note_at_hand(&self, bytes: usize) -> Held {
+        let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX);
+        let try_take = || Arc::clone(&self.large.free).try_acquire_many_owned(units).ok();
+        let permit = if bytes <= SMALL_BYTES { None } else { try_take() };
+        Held { permit: Mutex::new(permit), missing_bytes: 0 }
     }
 
     /// Shrinks caches for a large request. Asks the governor for an early check after many small ones, because their
     /// answers arrive faster than its regular checks.
-    async fn relieve(&self, units: usize) {
+    async fn announce(&self, units: usize, may_shrink: bool) {
         let unseen = self.unseen_units.fetch_add(units, Ordering::Relaxed) + units;
-        let is_large = units >= self.total_units / LARGE_SHARE;
-        if !is_large && unseen < self.total_units / LOOK_SHARE {
+        let is_large = may_shrink && units >= self.large.units / LARGE_SHARE;
+        if !is_large && unseen < self.large.units / LOOK_SHARE {
             return;
         }
         self.unseen_units.store(0, Ordering::Relaxed);
@@ -126,8 +154,10 @@ impl VectorRoom {
     /// Adds `bytes` to a reservation, if the budget allows it. This is for vectors that are larger than expected.
     pub(super) fn take_more(&self, held: &Held, bytes: usize) -> bool {
         let Ok(units) = u32::try_from(bytes.div_ceil(UNIT_BYTES)) else { return false };
-        let Ok(more) = Arc::clone(&self.free).try_acquire_many_owned(units) else { return false };
         let mut permit = held.lock();
+        // A permit can only be merged with one of the same semaphore.
+        let pool = permit.as_ref().map_or(&self.large.free, OwnedSemaphorePermit::semaphore);
+        let Ok(more) = Arc::clone(pool).try_acquire_many_owned(units) else { return false };
         match &mut *permit {
             Some(permit) => permit.merge(more),
             None => *permit = Some(more),
@@ -137,14 +167,14 @@ impl VectorRoom {
 }
 
 impl Held {
-    /// Returns true if the reservation covers this number of vectors of this dimension.
+    /// Returns true if the reservation covers this number of missing vectors of this dimension.
     pub(super) fn covers(&self, vectors: usize, dimension: usize) -> bool {
         let wanted = Wanted { missing: vectors, dimension, at_hand_bytes: 0 };
-        wanted.missing_bytes() <= self.lock().as_ref().map_or(0, OwnedSemaphorePermit::num_permits) * UNIT_BYTES
+        wanted.missing_bytes() <= self.missing_bytes
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -174,36 +204,58 @@ pub(super) fn bytes_of(vector: &Packed) -> usize {
 mod tests {
     use super::*;
 
-    const CALLER: Key = Key::from_bytes([1; 32]);
+    /// Seven parts for large requests and one for small ones, in KiB.
+    const LARGE: usize = 700;
+    const KEY: Key = Key::from_bytes([1; 32]);
 
+    fn room() -> VectorRoom {
+        VectorRoom::new(800 * 1024)
+    }
+
+    /// Vectors of one KiB.
     fn wanted(missing: usize, at_hand_bytes: usize) -> Wanted {
         Wanted { missing, dimension: 192, at_hand_bytes }
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_never_fits_is_told_at_once_and_what_does_not_fit_now_waits_for_its_turn() {
-        let room = VectorRoom::new(10 * 1024);
-        let soon = Instant::now() + std::time::Duration::from_secs(1);
-        assert_eq!(room.take(wanted(11, 0), CALLER, soon).await.err(), Some(NoRoom::Never));
-        let held = room.take(wanted(6, 0), CALLER, soon).await.expect("there is room");
-        assert_eq!(room.held_bytes(), 6 * 1024);
-        assert!(held.covers(6, 192) && !held.covers(7, 192) && !held.covers(6, 193));
-        assert_eq!(room.take(wanted(5, 0), CALLER, soon).await.err(), Some(NoRoom::InTime));
-        assert!(room.take_more(&held, 3 * 1024) && !room.take_more(&held, 2 * 1024));
-        assert!(held.covers(9, 192) && room.take_more(&Held::default(), 1024));
-        drop(held);
-        assert!(room.take(wanted(10, 0), CALLER, soon).await.is_ok());
+    fn asker() -> Asker {
+        Asker { caller: KEY, deadline: Instant::now() + Duration::from_secs(600), may_shrink: true }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn vectors_in_memory_are_never_too_many_and_few_of_them_are_not_counted() {
-        let room = VectorRoom::new(100 * 1024);
-        let soon = Instant::now() + std::time::Duration::from_secs(1);
-        let all = room.take(wanted(0, 1 << 30), CALLER, soon).await.expect("they are in memory");
-        assert_eq!(room.held_bytes(), 100 * 1024);
-        assert!(room.take(wanted(0, UNCOUNTED_BYTES), CALLER, soon).await.is_ok());
-        assert_eq!(room.take(wanted(1, 0), CALLER, soon).await.err(), Some(NoRoom::InTime));
-        drop(all);
-        assert!(room.take(wanted(1, 0), CALLER, soon).await.is_ok());
+    async fn a_request_that_never_fits_is_told_at_once_and_another_one_waits_for_a_while() {
+        let (room, begun) = (room(), Instant::now());
+        assert!(room.take(wanted(LARGE + 1, 0), asker()).await.is_none());
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        let held = room.take(wanted(400, 0), asker()).await.expect("it fits");
+        assert_eq!(room.held_bytes(), 400 * 1024);
+        assert!(held.covers(400, 192) && !held.covers(401, 192) && !held.covers(400, 193));
+        assert!(room.take(wanted(301, 0), asker()).await.is_none());
+        assert_eq!(begun.elapsed(), PATIENCE);
+        drop(held);
+        assert!(room.take(wanted(LARGE, 0), asker()).await.is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn small_requests_and_vectors_in_memory_do_not_wait_for_large_requests() {
+        let (room, begun) = (room(), Instant::now());
+        let _all = room.take(wanted(LARGE, 0), asker()).await.expect("it fits");
+        let small = room.take(wanted(64, 0), asker()).await.expect("it has memory of its own");
+        assert_eq!(room.held_bytes(), (LARGE + 64) * 1024);
+        for at_hand_bytes in [1, SMALL_BYTES, 1 << 30] {
+            assert!(room.take(wanted(0, at_hand_bytes), asker()).await.is_some());
+        }
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        drop(small);
+        assert_eq!(room.held_bytes(), LARGE * 1024);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_reservation_grows_as_far_as_the_budget_allows() {
+        let room = room();
+        let held = room.take(wanted(400, 0), asker()).await.expect("it fits");
+        assert!(room.take_more(&held, 200 * 1024) && !room.take_more(&held, 101 * 1024));
+        assert!(room.take_more(&Held::default(), 1024));
+        drop(held);
+        assert_eq!(room.held_bytes(), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! The catalogue: the one table that names every metric, with its type, labels, buckets and help.
+//! The catalogue: one table that defines every metric with its type, labels, buckets and help text.
 
 use std::fmt::Write;
 
@@ -10,16 +10,16 @@ use super::labels::{
 /// The type of a metric, as Prometheus names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Only grows.
+    /// Only increases.
     Counter,
-    /// Goes up and down.
+    /// Increases and decreases.
     Gauge,
     /// Counts observations by size.
     Histogram,
 }
 
 impl Kind {
-    /// The type as Prometheus prints it.
+    /// Returns the type as Prometheus prints it.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -32,9 +32,9 @@ impl Kind {
 /// One label of a metric and the values it can take.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelSet {
-    /// The label's name.
+    /// Name of the label.
     pub name: &'static str,
-    /// Every value; empty where the value is only known at run time.
+    /// Every value; empty if the values are only known at run time.
     pub values: &'static [&'static str],
 }
 
@@ -45,11 +45,11 @@ pub struct Family {
     pub name: &'static str,
     /// The type.
     pub kind: Kind,
-    /// What it tells, in one sentence.
+    /// Description in one sentence.
     pub help: &'static str,
-    /// Its labels, in the order in which handles give values.
+    /// Labels, in the order in which handles pass values.
     pub labels: &'static [LabelSet],
-    /// Upper bounds of the buckets of a histogram.
+    /// Upper bounds of a histogram's buckets.
     pub buckets: &'static [f64],
 }
 
@@ -84,7 +84,7 @@ const MODEL_KIND: &[LabelSet] = &[
     label::<TokenKind>("kind"),
 ];
 
-/// From a hit out of memory to the longest call that is waited for.
+/// Buckets from the duration of a memory hit to that of the longest call.
 const SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
@@ -208,7 +208,7 @@ catalogue! {
         "Most file descriptors that may be open.");
 }
 
-/// The catalogue as a Markdown table, for the documentation.
+/// Formats the catalogue as a Markdown table for the documentation.
 pub fn catalogue_markdown() -> String {
     let mut table = String::from("| metric | type | labels | what it tells |\n|---|---|---|---|\n");
     for family in CATALOGUE {

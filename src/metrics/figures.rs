@@ -1,4 +1,4 @@
-//! What was counted, read back for people: the other side of the handles.
+//! Reads the counters back as figures for people.
 
 use std::sync::PoisonError;
 
@@ -13,40 +13,41 @@ use super::latency::{Durations, Percentiles};
 /// Calls to the upstream since the start.
 #[derive(Clone, Debug)]
 pub struct UpstreamFigures {
-    /// Calls by how they ended.
+    /// Calls by outcome.
     pub calls: Vec<(&'static str, u64)>,
-    /// Times of all calls, answer bodies included.
+    /// Durations of all calls, including response bodies.
     pub latency_ms: Percentiles,
-    /// Repeated calls.
+    /// Retries.
     pub retries: u64,
-    /// Inputs of a call in the mean; 0 before the first.
+    /// Mean number of inputs per call; 0 before the first call.
     pub mean_inputs_per_call: f64,
-    /// Calls by how many inputs they carried.
+    /// Calls by number of inputs.
     pub batch_sizes: Vec<Bucket>,
 }
 
-/// Calls of one range of sizes.
+/// Calls in one range of sizes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Bucket {
-    /// At most this many inputs, and more than in the bucket before; nothing for the last one, which has no end.
+    /// Upper bound of the inputs, inclusive; the previous bucket's bound is the exclusive lower bound. `None` for the
+    /// last bucket, which is unbounded.
     pub le: Option<f64>,
-    /// How many calls.
+    /// Number of calls.
     pub calls: u64,
 }
 
 impl Metrics {
-    /// Answered inputs since the start, by source.
+    /// Returns answered inputs since the start, by source.
     pub fn inputs_by_source(&self) -> Vec<(&'static str, u64)> {
         SourceLabel::ALL.iter().map(|source| (source.label(), self.inputs_so_far(*source))).collect()
     }
 
-    /// Requests of the public port since the start, by outcome.
+    /// Returns requests on the public port since the start, by outcome.
     pub fn requests_by_outcome(&self) -> Vec<(&'static str, u64)> {
         let sum = |outcome| Route::ALL.iter().map(|route| self.requests.of(*route).of(outcome).get()).sum();
         Outcome::ALL.iter().map(|outcome| (outcome.label(), sum(*outcome))).collect()
     }
 
-    /// Embeddings requests since the start that went through uncached, by reason.
+    /// Returns embeddings requests since the start that passed through uncached, by reason.
     pub fn bypasses_by_reason(&self) -> Vec<(&'static str, u64)> {
         Bypass::ALL.iter().map(|reason| (reason.label(), self.bypass.of(*reason).get())).collect()
     }
@@ -55,12 +56,12 @@ impl Metrics {
         self.upstream_call_times.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What the governor did since the start.
+    /// Returns the governor's actions since the start.
     pub fn governor_actions(&self) -> Vec<(&'static str, u64)> {
         GovernorAction::ALL.iter().map(|action| (action.label(), self.governor_actions.of(*action).get())).collect()
     }
 
-    /// Calls to the upstream since the start.
+    /// Returns the figures of upstream calls since the start.
     pub fn upstream_figures(&self) -> UpstreamFigures {
         let inputs = self.upstream_call_inputs.metric();
         let inputs = inputs.get_histogram();
@@ -101,7 +102,7 @@ impl Metrics {
     }
 }
 
-/// The buckets of Prometheus hold those before them, too.
+/// Converts Prometheus's cumulative buckets to separate ones.
 fn buckets(inputs: &prometheus::proto::Histogram) -> Vec<Bucket> {
     let mut before = 0;
     let mut between = |upto: u64| upto.saturating_sub(std::mem::replace(&mut before, upto));

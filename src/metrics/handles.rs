@@ -1,4 +1,4 @@
-//! Handles: what a part of the program holds to count. Each is resolved once; using one is an atomic add.
+//! Handles with which the parts of the program count. Each is resolved once; its use costs one atomic addition.
 
 use std::marker::PhantomData;
 
@@ -8,22 +8,22 @@ use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVe
 use super::catalogue::Family;
 use super::labels::Label;
 
-/// A count without labels.
+/// A counter without labels.
 #[derive(Clone, Debug)]
 pub struct Counter(prometheus::IntCounter);
 
 impl Counter {
-    /// Counts one.
+    /// Adds one.
     pub fn inc(&self) {
         self.0.inc();
     }
 
-    /// Counts `n`.
+    /// Adds `n`.
     pub fn add(&self, n: u64) {
         self.0.inc_by(n);
     }
 
-    /// The count so far.
+    /// Returns the current count.
     pub fn get(&self) -> u64 {
         self.0.get()
     }
@@ -32,13 +32,13 @@ impl Counter {
         Self(counter)
     }
 
-    /// Lifts the count to a total that is counted elsewhere; a lower total changes nothing.
+    /// Raises the count to a total from another source; a lower total changes nothing.
     pub(super) fn raise_to(&self, total: u64) {
         self.0.inc_by(total.saturating_sub(self.0.get()));
     }
 }
 
-/// A number that goes up and down.
+/// A gauge: a number that increases and decreases.
 #[derive(Clone, Debug)]
 pub struct Gauge(prometheus::IntGauge);
 
@@ -48,7 +48,7 @@ impl Gauge {
         self.0.inc();
     }
 
-    /// Takes one away.
+    /// Subtracts one.
     pub fn dec(&self) {
         self.0.dec();
     }
@@ -58,7 +58,7 @@ impl Gauge {
         self.0.add(signed(n as u64));
     }
 
-    /// Takes `n` away.
+    /// Subtracts `n`.
     pub fn sub(&self, n: usize) {
         self.0.sub(signed(n as u64));
     }
@@ -68,7 +68,7 @@ impl Gauge {
         self.0.set(signed(value));
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn get(&self) -> i64 {
         self.0.get()
     }
@@ -80,7 +80,7 @@ impl Gauge {
     }
 }
 
-/// One in a gauge that ends with its holder.
+/// Guard that decrements a gauge on drop.
 #[derive(Debug)]
 #[must_use = "the gauge goes down again when this is dropped"]
 pub struct Entered(Gauge);
@@ -91,7 +91,7 @@ impl Drop for Entered {
     }
 }
 
-/// One handle for each value of a label.
+/// One handle per label value.
 #[derive(Debug)]
 pub struct PerLabel<L, H> {
     handles: Box<[H]>,
@@ -103,13 +103,13 @@ impl<L: Label, H> PerLabel<L, H> {
         Self { handles: L::LABELS.iter().map(|label| handle(label)).collect(), label: PhantomData }
     }
 
-    /// The handle of one value.
+    /// Returns the handle of one value.
     pub fn of(&self, label: L) -> &H {
         &self.handles[label.index()]
     }
 }
 
-/// Puts the families of the catalogue into a registry and hands out their handles.
+/// Registers the families of the catalogue in a registry and returns their handles.
 pub(super) struct Shelf<'a>(pub(super) &'a Registry);
 
 impl Shelf<'_> {
@@ -136,7 +136,7 @@ impl Shelf<'_> {
         PerLabel::resolve(|label| Gauge(vec.with_label_values(&[label])))
     }
 
-    /// A gauge that always shows 1 and tells something by its label.
+    /// Registers a gauge that is always 1 and carries its information in the label.
     pub(super) fn info(&self, family: &Family, value: &str) {
         self.gauge_vec(family).with_label_values(&[value]).set(1);
     }
@@ -154,7 +154,8 @@ impl Shelf<'_> {
         self.float_counter_vec(family).with_label_values::<&str>(&[])
     }
 
-    /// For label values that are only known at run time; whoever asks for a series has to bound their number.
+    /// Registers a family with label values that are only known at run time. The caller must bound the number of
+    /// series.
     pub(super) fn float_counter_vec(&self, family: &Family) -> CounterVec {
         self.keep(CounterVec::new(opts(family), &names(family)))
     }
@@ -163,7 +164,7 @@ impl Shelf<'_> {
         self.keep(GaugeVec::new(opts(family), &names(family))).with_label_values::<&str>(&[])
     }
 
-    /// As [`Shelf::float_counter_vec`], in whole numbers.
+    /// Like [`Shelf::float_counter_vec`], with whole numbers.
     pub(super) fn counter_vec(&self, family: &Family) -> IntCounterVec {
         self.keep(IntCounterVec::new(opts(family), &names(family)))
     }

@@ -1,6 +1,6 @@
-//! What happened lately, in steps: the last quarter of an hour finely, the last day by the minute.
+//! Samples of recent activity: every two seconds for the last quarter of an hour, every minute for the last day.
 //!
-//! One task takes the samples; nobody on a request's way takes this lock.
+//! One task takes the samples; requests never take this lock.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,46 +16,46 @@ use super::latency::{Durations, Latencies, Percentiles};
 pub const STEP_SECONDS: u64 = 2;
 /// Seconds between two coarse samples.
 pub const COARSE_STEP_SECONDS: u64 = 60;
-/// A quarter of an hour.
+/// A quarter of an hour of samples.
 const MAX_FINE: usize = 450;
-/// A day.
+/// A day of coarse samples.
 const MAX_COARSE: usize = 1_440;
 
-/// What happened between two moments.
+/// Activity between two points in time.
 #[derive(Clone, Debug, Serialize)]
 pub struct Sample {
-    /// The later moment, in milliseconds since the epoch.
+    /// End of the interval, in milliseconds since the epoch.
     pub at_ms: u64,
     /// Requests that ended.
     pub requests: u64,
-    /// Those that count as errors.
+    /// Requests that count as errors.
     pub errors: u64,
     /// Answered inputs by source.
     #[serde(serialize_with = "by_source")]
     pub inputs: [u64; SourceLabel::ALL.len()],
     /// Tokens that the upstream charged.
     pub tokens_billed: u64,
-    /// Tokens that it would have charged.
+    /// Tokens that the upstream would have charged without the cache.
     pub tokens_saved: u64,
-    /// What the billed tokens cost.
+    /// Cost of the billed tokens.
     pub cost_billed: f64,
-    /// What the saved tokens would have cost.
+    /// Cost of the saved tokens without the cache.
     pub cost_saved: f64,
-    /// Response times by outcome, those of all under `all`.
+    /// Response times by outcome; `all` stands for all outcomes together.
     #[serde(serialize_with = "by_name")]
     pub latency_ms: Box<[(&'static str, Percentiles)]>,
-    /// Calls to the upstream by how they ended.
+    /// Calls to the upstream by outcome.
     #[serde(serialize_with = "by_call_outcome")]
     pub calls: [u64; CallOutcome::ALL.len()],
-    /// Times of these calls.
+    /// Durations of these calls.
     pub call_ms: Percentiles,
     /// Calls to the upstream.
     pub upstream_calls: u64,
-    /// Inputs in them.
+    /// Inputs in these calls.
     pub upstream_inputs: u64,
-    /// Resident memory at the end.
+    /// Resident memory at the end of the interval.
     pub resident_bytes: u64,
-    /// The breaker at the end.
+    /// State of the breaker at the end of the interval.
     pub breaker: &'static str,
 }
 
@@ -75,7 +75,7 @@ fn by_name<S: Serializer>(times: &[(&'static str, Percentiles)], serializer: S) 
     map.end()
 }
 
-/// Everything so far, to tell what an interval added.
+/// Totals since the start, for the difference over an interval.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Totals {
     pub(super) requests: u64,
@@ -92,7 +92,7 @@ pub(super) struct Totals {
     pub(super) upstream_inputs: u64,
 }
 
-/// How things stand at the end of an interval.
+/// State at the end of an interval.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Levels {
     pub(super) at_ms: u64,
@@ -133,9 +133,9 @@ fn latencies(between: &Latencies) -> Box<[(&'static str, Percentiles)]> {
 /// The samples, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
-    /// Every [`STEP_SECONDS`].
+    /// Samples every [`STEP_SECONDS`].
     pub fine: Vec<Arc<Sample>>,
-    /// Every [`COARSE_STEP_SECONDS`].
+    /// Samples every [`COARSE_STEP_SECONDS`].
     pub coarse: Vec<Arc<Sample>>,
 }
 
@@ -184,13 +184,13 @@ fn keep(ring: &mut VecDeque<Arc<Sample>>, sample: Arc<Sample>, most: usize) {
 }
 
 impl Metrics {
-    /// Takes a sample; for the one task that does so every [`STEP_SECONDS`].
+    /// Takes a sample. Only one task may call this, every [`STEP_SECONDS`].
     pub fn sample(&self) -> Arc<Sample> {
         let (totals, levels) = (self.totals(), self.levels());
         self.history.note(totals, levels)
     }
 
-    /// What happened lately.
+    /// Returns the samples.
     pub fn samples(&self) -> Samples {
         self.history.samples()
     }

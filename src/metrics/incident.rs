@@ -1,4 +1,4 @@
-//! One incident: its times, its cause, and how many inputs of which models it touched.
+//! One incident: its times, its cause, and the number of affected inputs by model.
 
 use serde::Serialize;
 
@@ -6,67 +6,67 @@ use super::incidents::{Incident, Instead};
 use crate::clock::rfc3339;
 use crate::logs::shortened;
 
-/// Most models that one incident counts by name.
+/// Maximum number of models that one incident counts by name.
 const MAX_MODELS: usize = 16;
-/// The name under which further models are counted.
+/// Name under which further models are counted.
 const OTHERS: &str = "other";
 const MAX_MODEL_BYTES: usize = 128;
 const MAX_CAUSE_BYTES: usize = 300;
 
-/// An incident as it is kept.
+/// A stored incident.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
     pub(super) from_ms: u64,
-    /// Nothing while it is active.
+    /// `None` while the incident is active.
     pub(super) to_ms: Option<u64>,
     pub(super) cause: String,
-    /// The answers that the cause led to: a worse one replaces the cause.
+    /// The worst kind of answer so far; a worse one replaces the cause.
     worst: Instead,
     pub(super) counts: Counts,
     by_model: Vec<(String, Counts)>,
-    /// The first and the last mock.
+    /// Times of the first and the last mock.
     pub(super) mocks: Option<(u64, u64)>,
-    /// The first and the last stale entry.
+    /// Times of the first and the last stale entry.
     pub(super) stale: Option<(u64, u64)>,
 }
 
-/// Answers that an incident led to.
+/// Answers given because of an incident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Counts {
     /// Inputs answered with a mock.
     pub mock_inputs: u64,
-    /// Inputs answered with an entry past its time.
+    /// Inputs answered with an expired entry.
     pub stale_inputs: u64,
     /// Requests answered with an error.
     pub failed_requests: u64,
 }
 
-/// An incident as it is shown.
+/// An incident for display.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct IncidentReport {
-    /// The first answer that was not the upstream's, in RFC 3339.
+    /// Time of the first answer without the upstream, in RFC 3339.
     pub from: String,
-    /// The end, in RFC 3339; nothing while it is active.
+    /// End of the incident, in RFC 3339; `None` while it is active.
     pub to: Option<String>,
-    /// Whether the upstream is unavailable now, as far as is known.
+    /// True if the upstream is unavailable now, as far as is known.
     pub active: bool,
-    /// The failure in words.
+    /// Description of the failure.
     pub cause: String,
     /// Answers of all models.
     #[serde(flatten)]
     pub counts: Counts,
     /// Answers by model.
     pub models: Vec<ModelReport>,
-    /// What has to be embedded again; nothing where no mock was answered.
+    /// Inputs to embed again; `None` if no mock was answered.
     pub embed_again: Option<Affected>,
 }
 
 /// The answers of one model.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ModelReport {
-    /// The model that was asked for.
+    /// The requested model.
     pub model: String,
-    /// Its answers.
+    /// Answers of this model.
     #[serde(flatten)]
     pub counts: Counts,
 }
@@ -74,11 +74,11 @@ pub struct ModelReport {
 /// Inputs whose vectors are mocks.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Affected {
-    /// How many.
+    /// Number of inputs.
     pub inputs: u64,
-    /// The first mock, in RFC 3339.
+    /// Time of the first mock, in RFC 3339.
     pub from: String,
-    /// The last mock, in RFC 3339.
+    /// Time of the last mock, in RFC 3339.
     pub to: String,
 }
 
@@ -134,7 +134,7 @@ impl Record {
         &mut self.by_model[place].1
     }
 
-    /// The models that it touched, in the order in which they failed.
+    /// Returns the affected models in the order of their first failure.
     pub(super) fn models(&self) -> impl Iterator<Item = &str> {
         self.by_model.iter().map(|(model, _)| model.as_str())
     }

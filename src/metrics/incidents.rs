@@ -1,7 +1,7 @@
 //! Incidents: times during which requests found the upstream unavailable. The log, health and the dashboard show them.
 //!
-//! An incident begins with the first request that met the unavailable upstream, at the time of its answer. It ends when
-//! the upstream answers each model that failed, or answers any model and nothing has failed for ten seconds.
+//! An incident begins at the time of the first answer without the upstream. It ends when the upstream has answered each
+//! model that failed, or when it answers any model and no request has failed for ten seconds.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,27 +14,27 @@ use crate::logs::told;
 
 pub use super::incident::{Affected, IncidentReport, ModelReport};
 
-/// Most incidents that are kept.
+/// Maximum number of stored incidents.
 pub const MAX_INCIDENTS: usize = 50;
-/// A failure this soon after the end of an incident continues it.
+/// A failure within this time after the end of an incident continues it.
 const FLAP_MS: u64 = 10_000;
-/// Least time between two warnings about one incident.
+/// Minimum time between two warnings about one incident.
 const QUIET_MS: u64 = 60_000;
-/// Time for which health shows mocks and stale entries after the last one.
+/// Time after the last mock or stale entry during which health reports it.
 const SHOWN_FOR_MS: u64 = 60_000;
-/// Most models whose answers an incident waits for.
+/// Maximum number of failing models that an incident tracks.
 const MAX_FAILING: usize = 16;
 
-/// One request, or a part of it, that found the upstream unavailable.
+/// A request, or a part of it, that found the upstream unavailable.
 #[derive(Clone, Copy, Debug)]
 pub struct Incident<'a> {
-    /// The failure in words, and the measure by which it counts as unavailability.
+    /// The failure: the criterion of unavailability, followed by the detail.
     pub cause: &'a str,
-    /// The model that was asked for.
+    /// The requested model.
     pub model: &'a str,
     /// The answer that the caller gets.
     pub instead: Instead,
-    /// Inputs answered that way.
+    /// Number of inputs answered that way.
     pub inputs: u64,
 }
 
@@ -43,7 +43,7 @@ pub struct Incident<'a> {
 pub enum Instead {
     /// An error.
     Errors,
-    /// Entries past their time.
+    /// Expired entries.
     Stale,
     /// Mock vectors.
     Mocks,
@@ -59,25 +59,25 @@ impl Instead {
     }
 }
 
-/// The newest incident, as far as health shows it.
+/// The newest incident, as health reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// The cause of the incident.
     pub cause: String,
-    /// The models that were asked for, at most three.
+    /// The requested models, at most three.
     pub models: Vec<String>,
-    /// When requests failed; nothing once the incident is over.
+    /// Time span of failed requests; `None` once the incident is over.
     pub errors: Option<Spell>,
-    /// When mocks were answered; nothing where the last one is older than a minute and the incident is over.
+    /// Time span of mocks; `None` if the incident is over and the last mock is older than a minute.
     pub mocks: Option<Spell>,
-    /// The same for stale entries.
+    /// Time span of stale entries, with the same rule.
     pub stale: Option<Spell>,
 }
 
 /// All incidents of one process.
 #[derive(Debug)]
 pub struct Incidents {
-    /// Read for each fetch that succeeds; the lock is not taken then.
+    /// Checked on each successful fetch, so that the lock is only taken during an incident.
     is_active: AtomicBool,
     book: Mutex<Book>,
     total: Counter,
@@ -91,7 +91,7 @@ struct Book {
     /// Models that failed and have not been answered since. Empty while no incident is active.
     failing: Vec<String>,
     last_failure_ms: u64,
-    /// The last warning about the present incident, unless its end has been logged since.
+    /// The last warning about the current incident; `None` once its end has been logged.
     warned: Option<Instead>,
     warned_at_ms: Option<u64>,
 }
@@ -106,7 +106,7 @@ impl Incidents {
         }
     }
 
-    /// Notes a request that found the upstream unavailable. `now_ms` is the time of its answer.
+    /// Records a request that found the upstream unavailable. `now_ms` is the time of its answer.
     pub fn note(&self, now_ms: u64, incident: &Incident<'_>) {
         let mut book = self.book();
         self.is_active.store(true, Ordering::Relaxed);
@@ -126,7 +126,7 @@ impl Incidents {
         }
     }
 
-    /// Notes that the upstream answered a request for `model`.
+    /// Records that the upstream answered a request for `model`.
     pub fn end(&self, now_ms: u64, model: &str) {
         if !self.is_active.load(Ordering::Relaxed) {
             return;
@@ -141,7 +141,7 @@ impl Incidents {
         book.close(now_ms);
     }
 
-    /// The newest incident, if it is active or answered a mock or a stale entry within the last minute.
+    /// Returns the newest incident if it is active or answered a mock or a stale entry within the last minute.
     pub fn standing(&self, now_ms: u64) -> Option<Standing> {
         let book = self.book();
         let record = book.records.front()?;
@@ -163,7 +163,7 @@ impl Incidents {
         (standing.errors.is_some() || standing.mocks.is_some() || standing.stale.is_some()).then_some(standing)
     }
 
-    /// The newest `most` incidents, newest first.
+    /// Returns the newest `most` incidents, newest first.
     pub fn newest(&self, most: usize) -> Vec<IncidentReport> {
         self.book().records.iter().take(most).map(Record::report).collect()
     }
@@ -174,7 +174,7 @@ impl Incidents {
 }
 
 impl Book {
-    /// Makes sure that the first record is an active one; returns whether it is new.
+    /// Ensures that the first record is active. Returns true if the record is new.
     fn reopen(&mut self, now_ms: u64, incident: &Incident<'_>) -> bool {
         if let Some(record) = self.records.front_mut()
             && record.to_ms.is_none_or(|ended| now_ms.saturating_sub(ended) < FLAP_MS)
@@ -188,7 +188,8 @@ impl Book {
         true
     }
 
-    /// A full list keeps the incident open until nothing fails any more, which ends it without the list.
+    /// Adds a failing model. Models beyond the limit are not tracked; their next failure soon after the end continues
+    /// the incident.
     fn add_failing(&mut self, model: &str) {
         if self.failing.len() < MAX_FAILING && !self.failing.iter().any(|failing| failing == model) {
             self.failing.push(model.to_owned());
@@ -198,7 +199,7 @@ impl Book {
     fn is_news(&self, now_ms: u64, instead: Instead) -> bool {
         match self.warned {
             None => self.warned_at_ms.is_none_or(|at| now_ms.saturating_sub(at) >= QUIET_MS),
-            // Mocks are always worth a line of their own.
+            // A change to mocks is always logged.
             Some(warned) => instead == Instead::Mocks && warned != Instead::Mocks,
         }
     }

@@ -1,4 +1,4 @@
-//! Incidents, told from outside the module: what begins, continues and ends one.
+//! Tests of incidents: their begin, continuation and end.
 
 use super::*;
 use crate::metrics::Metrics;

@@ -1,11 +1,11 @@
-//! The label values of the catalogue, as enums: a series that is not written here cannot exist.
+//! Label values of the catalogue as enums, so that no other series can exist.
 
-/// A closed set of label values; a value knows its place, so that a handle is found by index.
+/// A closed set of label values. A value has an index, through which its handle is found.
 pub trait Label: Copy + 'static {
-    /// Every value as it is printed, in the order of [`Label::index`].
+    /// Every printed value, in the order of [`Label::index`].
     const LABELS: &'static [&'static str];
 
-    /// Its place in [`Label::LABELS`].
+    /// Returns the index in [`Label::LABELS`].
     fn index(self) -> usize;
 }
 
@@ -21,7 +21,7 @@ macro_rules! labels {
             /// Every value, in the order of the catalogue.
             pub const ALL: &'static [Self] = &[$(Self::$value),+];
 
-            /// The value as it is printed.
+            /// Returns the printed value.
             pub const fn label(self) -> &'static str {
                 match self {
                     $(Self::$value => $text,)+
@@ -40,19 +40,19 @@ macro_rules! labels {
 }
 
 labels! {
-    /// What became of a finished span.
+    /// Result of a finished span.
     SpanResult {
-        /// The collector has it.
+        /// The collector accepted it.
         Exported = "exported",
-        /// Too many were waiting.
+        /// The queue was full.
         QueueFull = "queue_full",
-        /// The collector refused it, or could not be reached for too long.
+        /// The collector rejected it or was unreachable for too long.
         Failed = "failed",
     }
 }
 
 labels! {
-    /// Which part of the public port answered.
+    /// Part of the public port that answered.
     Route {
         /// The embeddings route: cached input by input.
         Embeddings = "embeddings",
@@ -62,47 +62,47 @@ labels! {
 }
 
 labels! {
-    /// How a request on the public port ended; the first six are also the values of `x-vecho-cache`.
+    /// Outcome of a request on the public port; the first six are also the values of `x-vecho-cache`.
     Outcome {
         /// Every input came from a tier.
         Hit = "hit",
         /// Some inputs came from a tier, the others from a fetch.
         Partial = "partial",
-        /// Every input came from a fetch, its own or one already under way.
+        /// Every input came from a fetch, its own or one already in flight.
         Miss = "miss",
-        /// At least one input is an entry past its time, because the upstream is unavailable.
+        /// At least one input came from an expired entry, because the upstream is unavailable.
         Stale = "stale",
         /// At least one input is a mock, because the upstream is unavailable.
         Mock = "mock",
-        /// An embeddings request that went through unchanged, because it cannot be cached.
+        /// An embeddings request that passed through unchanged because it cannot be cached.
         Bypass = "bypass",
-        /// The upstream refused the request; its error was passed on.
+        /// The upstream rejected the request; its error was passed on.
         Refused = "refused",
-        /// The upstream asked to slow down; its error was passed on.
+        /// The upstream throttled the request; its error was passed on.
         Throttled = "throttled",
-        /// The upstream could not be asked, and nothing could stand in.
+        /// The upstream was unavailable, and no fallback answer was possible.
         Unavailable = "unavailable",
-        /// vecho itself refused the request, to hold one of its limits.
+        /// vecho itself rejected the request to enforce one of its limits.
         Rejected = "rejected",
-        /// `only-if-cached` was asked for, and not everything was cached.
+        /// The request had `only-if-cached`, and not everything was cached.
         NotCached = "not_cached",
-        /// The client hung up before its answer was complete.
+        /// The client disconnected before its response was complete.
         Cancelled = "cancelled",
-        /// Passed through, and answered by the upstream.
+        /// The request passed through, and the upstream answered it.
         Forwarded = "forwarded",
     }
 }
 
 impl Outcome {
-    /// Whether it counts in the error rate: a client did not get its answer, for want of the upstream or of room. What
-    /// the upstream refuses is between the client and the upstream.
+    /// Returns true for outcomes that count in the error rate: the client got no answer because the upstream or vecho
+    /// lacked capacity. Requests that the upstream rejects do not count.
     pub const fn is_error(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable | Self::Rejected)
     }
 }
 
 labels! {
-    /// Where the answer to one input came from.
+    /// Source of the answer to one input.
     SourceLabel {
         /// The memory tier.
         Memory = "memory",
@@ -110,11 +110,11 @@ labels! {
         Disk = "disk",
         /// The Redis tier.
         Redis = "redis",
-        /// A fetch that another request had started.
+        /// A fetch that another request had started (single-flight).
         Joined = "joined",
         /// The upstream.
         Upstream = "upstream",
-        /// An entry past its time.
+        /// An expired entry.
         Stale = "stale",
         /// The mock embedder.
         Mock = "mock",
@@ -126,105 +126,103 @@ labels! {
     TokenKind {
         /// Counted and charged by the upstream.
         Billed = "billed",
-        /// Those the upstream would have charged, had the answer not been at hand.
+        /// Tokens that the upstream would have charged without the cache.
         Saved = "saved",
     }
 }
 
 labels! {
-    /// Reason why a request passes through uncached. The same words are in the header, in traces and in `explain`.
+    /// Reason why a request passes through uncached. The header, traces and `explain` use the same words.
     Bypass {
         /// The body is not one JSON object.
         NotJson = "not_json",
-        /// The body holds a member whose effect on the vectors is not known.
+        /// The body has a member whose effect on the vectors is unknown.
         UnknownField = "unknown_field",
-        /// A known member holds a value that has no known meaning.
+        /// A known member has a value without a known meaning.
         WrongType = "wrong_type",
-        /// An empty list, text or token array: the service decides.
+        /// An empty list, text or token array; the service decides how to handle it.
         EmptyInput = "empty_input",
-        /// No `input`, or no `model` where the path names none.
+        /// No `input`, or no `model` if the path names none.
         NoInput = "no_input",
         /// The content type is not JSON.
         ContentType = "content_type",
-        /// The body is compressed.
+        /// The body has an unsupported content coding, or does not match its coding.
         ContentEncoding = "content_encoding",
-        /// The upstream's answer failed validation and was passed on as it came.
+        /// The upstream's response failed validation and was passed on unchanged.
         UnreadableAnswer = "unreadable_answer",
-        /// A text holds half of a surrogate pair, which no UTF-8 string can.
+        /// A text contains an unpaired surrogate, which UTF-8 cannot represent.
         LoneSurrogate = "lone_surrogate",
-        /// The body holds a member twice.
+        /// The body has a duplicate member.
         DuplicateKey = "duplicate_key",
-        /// The model changed several times while the answer was put together.
+        /// The model changed several times while the response was assembled.
         UnsteadyModel = "unsteady_model",
-        /// More inputs than one request may have to be cached.
+        /// The request has more inputs than a cacheable request may have.
         TooManyInputs = "too_many_inputs",
-        /// Reading or answering it would take more memory than requests may take together.
+        /// Parsing or answering the request would exceed the memory limit for all requests together.
         TooLarge = "too_large",
-        /// The path is not `/embeddings` but similar to it.
+        /// The path is similar to `/embeddings` but different.
         OtherPath = "other_path",
     }
 }
 
 labels! {
-    /// Why vecho itself refused a request.
+    /// Reason why vecho itself rejected a request.
     Rejection {
         /// The body is larger than `limits.max_body_bytes`.
         BodyTooLarge = "body_too_large",
         /// `limits.max_connections` are open.
         Connections = "connections",
-        /// `limits.max_requests` are under way.
+        /// `limits.max_requests` are in flight.
         Requests = "requests",
-        /// `limits.max_inflight_bytes` of bodies are under way.
+        /// `limits.max_inflight_bytes` are in use.
         InflightBytes = "inflight_bytes",
-        /// There was no room for its vectors before its deadline.
-        Memory = "memory",
-        /// The request head is too large, too slow or malformed.
+        /// The request head is too large, too slow or malformed, or its upstream address is too long.
         Header = "header",
-        /// The body came slower than `limits.body_timeout`.
+        /// A pause in the body exceeded `limits.body_timeout`, or the whole body `limits.request_timeout`.
         BodyTimeout = "body_timeout",
-        /// A request control holds a value that it does not know.
+        /// A request control has an unknown value.
         BadControl = "bad_control",
-        /// `only-if-cached` was asked for, and not everything was cached.
+        /// The request had `only-if-cached`, and not everything was cached.
         OnlyIfCached = "only_if_cached",
-        /// The ops port refused access.
+        /// The ops port denied access.
         Forbidden = "forbidden",
     }
 }
 
 labels! {
-    /// How one upstream call ended.
+    /// Outcome of one upstream call.
     CallOutcome {
-        /// A validated answer.
+        /// A valid response.
         Ok = "ok",
-        /// The upstream refused the request.
+        /// The upstream rejected the request.
         Refused = "refused",
-        /// The upstream asked to slow down.
+        /// The upstream throttled the call.
         Throttled = "throttled",
-        /// No answer, or a server error.
+        /// No response, or a server error.
         Unavailable = "unavailable",
-        /// A success whose body failed validation.
+        /// A successful response whose body failed validation.
         Unreadable = "unreadable",
     }
 }
 
 labels! {
-    /// Why an upstream call was repeated.
+    /// Reason for the retry of an upstream call.
     RetryReason {
         /// The upstream was unavailable.
         Unavailable = "unavailable",
-        /// The upstream asked to slow down.
+        /// The upstream throttled the call.
         Throttled = "throttled",
-        /// A kept connection was cut before the first byte of an answer.
+        /// A reused connection was closed before the first byte of a response.
         ReusedConnection = "reused_connection",
     }
 }
 
 labels! {
-    /// A store whose size is watched.
+    /// A store with size metrics.
     Tier {
         /// The memory tier.
         Memory = "memory",
-        /// The rendered answers.
+        /// The reply cache.
         Answers = "answers",
         /// The disk tier.
         Disk = "disk",
@@ -234,11 +232,11 @@ labels! {
 }
 
 labels! {
-    /// What happened to a rendered answer.
+    /// Event of the reply cache.
     AnswerEvent {
-        /// It answered a request.
+        /// A cached reply answered a request.
         Served = "served",
-        /// It was kept.
+        /// A reply was stored.
         Stored = "stored",
     }
 }
@@ -246,7 +244,7 @@ labels! {
 labels! {
     /// A listening port.
     Port {
-        /// The port of the applications.
+        /// The public port for applications.
         Public = "public",
         /// The ops port.
         Admin = "admin",
@@ -254,11 +252,11 @@ labels! {
 }
 
 labels! {
-    /// What the governor did to stay under the memory limit.
+    /// Action of the governor to stay below the memory limit.
     GovernorAction {
-        /// Freed memory was given back to the operating system.
+        /// Freed memory was returned to the operating system.
         Trim = "trim",
-        /// A tier was made smaller.
+        /// A tier was shrunk.
         Shrink = "shrink",
         /// Memory was freed on an operator's request.
         Optimize = "optimize",
@@ -266,7 +264,7 @@ labels! {
 }
 
 labels! {
-    /// How re-reading the configuration ended.
+    /// Result of a configuration reload.
     ReloadResult {
         /// The new configuration is in force.
         Ok = "ok",
@@ -278,16 +276,16 @@ labels! {
 /// The state of the breaker in front of the upstream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BreakerState {
-    /// Calls go through.
+    /// Calls are allowed.
     Closed,
-    /// One probe goes through.
+    /// One probe is allowed.
     HalfOpen,
-    /// No call goes through.
+    /// No call is allowed.
     Open,
 }
 
 impl BreakerState {
-    /// The value of the gauge.
+    /// Returns the value of the gauge.
     pub const fn value(self) -> u64 {
         match self {
             Self::Closed => 0,
@@ -296,7 +294,7 @@ impl BreakerState {
         }
     }
 
-    /// The state that the gauge shows.
+    /// Returns the state for a value of the gauge.
     pub const fn from_value(value: i64) -> Self {
         match value {
             0 => Self::Closed,
@@ -305,7 +303,7 @@ impl BreakerState {
         }
     }
 
-    /// Its name.
+    /// Returns the name of the state.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Closed => "closed",

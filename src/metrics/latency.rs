@@ -1,4 +1,4 @@
-//! Response times by outcome, in little memory: a histogram comes with the first request of its outcome.
+//! Response times by outcome with little memory: a histogram is allocated with the first request of its outcome.
 
 use std::time::Duration;
 
@@ -9,26 +9,26 @@ use super::labels::{Label, Outcome};
 
 const LOWEST_US: u64 = 1;
 const HIGHEST_US: u64 = 3_600_000_000;
-/// One percent is enough for a chart, and takes a tenth of the memory of three digits.
+/// A precision of one percent is sufficient for a chart and takes a tenth of the memory of three digits.
 const SIGNIFICANT_DIGITS: u8 = 2;
 
-/// Percentiles of some response times, in milliseconds.
+/// Percentiles of response times, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Percentiles {
-    /// How many there were.
+    /// Number of samples.
     pub count: u64,
-    /// Half took at most this long.
+    /// Median.
     #[serde(rename = "p50")]
     pub p50_ms: f64,
-    /// 95 % took at most this long.
+    /// 95th percentile.
     #[serde(rename = "p95")]
     pub p95_ms: f64,
-    /// 99 % took at most this long.
+    /// 99th percentile.
     #[serde(rename = "p99")]
     pub p99_ms: f64,
 }
 
-/// Times of one kind. Takes memory from the first one on.
+/// Durations of one kind. Memory is allocated with the first one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Durations(Option<Box<Histogram<u64>>>);
 
@@ -38,7 +38,7 @@ impl Durations {
         times.saturating_record(u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX));
     }
 
-    /// The times that came since `earlier`.
+    /// Returns the durations recorded since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let mut difference = self.clone();
         if let (Some(later), Some(earlier)) = (&mut difference.0, &earlier.0) {
@@ -70,7 +70,7 @@ impl Latencies {
         }
     }
 
-    /// What came since `earlier`.
+    /// Returns the response times recorded since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let mut difference = self.clone();
         for (later, earlier) in difference.0.iter_mut().zip(&earlier.0) {
@@ -81,13 +81,13 @@ impl Latencies {
         difference
     }
 
-    /// The percentiles of each outcome that was seen.
+    /// Returns the percentiles of each outcome that has occurred.
     pub(super) fn percentiles(&self) -> Vec<(&'static str, Percentiles)> {
         let seen = Outcome::ALL.iter().zip(&self.0).filter_map(|(outcome, times)| Some((outcome, times.as_deref()?)));
         seen.filter(|(_, times)| !times.is_empty()).map(|(outcome, times)| (outcome.label(), summary(times))).collect()
     }
 
-    /// The percentiles of all outcomes together.
+    /// Returns the percentiles of all outcomes together.
     pub(super) fn overall(&self) -> Percentiles {
         let mut all = empty();
         for times in self.0.iter().flatten() {

@@ -1,6 +1,6 @@
-//! Every number that vecho shows: the catalogue, the handles that count, and the text that Prometheus reads.
+//! Metrics: the catalogue, the handles that count, and the text for Prometheus.
 //!
-//! There is no global registry: [`Metrics::new`] makes one, and each part is handed what it counts with.
+//! There is no global registry: [`Metrics::new`] creates one, and each part receives its own handles.
 
 mod catalogue;
 mod figures;
@@ -43,11 +43,11 @@ use process::Process;
 
 type ScrapeHook = Arc<dyn Fn(&Metrics) + Send + Sync>;
 
-/// All metrics of one vecho, and its registry.
+/// All metrics of one vecho, with their registry.
 pub struct Metrics {
     registry: Registry,
     hooks: Mutex<Vec<ScrapeHook>>,
-    /// Held while the figures of a scrape are gathered.
+    /// Held while a scrape collects its figures.
     rendering: Mutex<()>,
     process: Process,
     performance: Performance,
@@ -63,7 +63,7 @@ pub struct Metrics {
     rejected: PerLabel<Rejection, Counter>,
     upstream_calls: PerLabel<CallOutcome, Counter>,
     upstream_call_duration: Histogram,
-    /// The same times with percentiles.
+    /// The same durations with percentiles.
     upstream_call_times: Mutex<Durations>,
     upstream_call_inputs: Histogram,
     upstream_call_requests: Histogram,
@@ -85,21 +85,21 @@ pub struct Metrics {
     ready: Gauge,
     requests_in_flight: Gauge,
     body_bytes_in_flight: Gauge,
-    /// Upstream calls that were halved because they were too large.
+    /// Upstream calls that were split in two because they were too large.
     pub upstream_splits: Counter,
-    /// Refused upstream calls whose requests were asked again one by one.
+    /// Rejected upstream calls whose requests were sent again separately.
     pub upstream_isolations: Counter,
-    /// Upstream calls under way.
+    /// Upstream calls in flight.
     pub upstream_in_flight: Gauge,
     /// Inputs that wait for a permit.
     pub upstream_queued_inputs: Gauge,
-    /// Times an operator emptied the cache or a part of it.
+    /// Purges of the cache or a part of it by an operator.
     pub cache_purges: Counter,
-    /// Keys whose fetch is under way.
+    /// Keys with a fetch in flight.
     pub flights: Gauge,
-    /// Bytes set aside for the vectors of requests under way.
+    /// Bytes reserved for the vectors of requests in flight.
     pub vector_bytes_in_flight: Gauge,
-    /// Times the upstream began to answer with another model name.
+    /// Changes of the model name in the upstream's responses.
     pub model_drifts: Counter,
     /// Callers whose bearer tokens rotate.
     pub rotating_credentials: Counter,
@@ -107,14 +107,14 @@ pub struct Metrics {
     pub connections: PerLabel<Port, Gauge>,
     /// Connections closed because too many were open, by port.
     pub connections_rejected: PerLabel<Port, Counter>,
-    /// Resident memory as the governor last saw it.
+    /// Resident memory at the governor's last check.
     pub memory_resident: Gauge,
-    /// What the governor stays under.
+    /// Memory limit of the governor.
     pub memory_limit: Gauge,
 }
 
 impl Metrics {
-    /// Every metric at zero, but for those that tell that all is well.
+    /// Creates all metrics at zero, except those whose normal value is not zero.
     pub fn new(version: &str) -> Arc<Self> {
         let registry = Registry::new();
         let metrics = Self::stocked(registry.clone(), &Shelf(&registry));
@@ -180,16 +180,16 @@ impl Metrics {
         }
     }
 
-    /// Has `hook` called before every scrape, to set what is measured only then.
+    /// Registers a hook that is called before every scrape, for values that are measured only then.
     pub fn on_scrape(&self, hook: Box<dyn Fn(&Self) + Send + Sync>) {
         self.hooks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::from(hook));
     }
 
-    /// The content type and the text of a scrape.
+    /// Returns the content type and the text of a scrape.
     pub fn render(&self) -> (&'static str, String) {
-        // One at a time: two scrapes at once would each lift a counter by the same.
+        // Scrapes run one at a time: two concurrent ones would both raise a counter by the same amount.
         let _turn = self.rendering.lock().unwrap_or_else(PoisonError::into_inner);
-        // Called outside the hooks' lock, so that a hook may add a hook.
+        // The hooks run without the hooks' lock, so a hook may register another hook.
         let hooks = self.hooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for hook in &hooks {
             hook(self);
@@ -200,17 +200,17 @@ impl Metrics {
         (TEXT_FORMAT, text.expect("the catalogue must render"))
     }
 
-    /// Response times, rate and errors, as a person asks for them.
+    /// Returns response times, rate and errors of the public port.
     pub fn performance(&self) -> &Performance {
         &self.performance
     }
 
-    /// Times during which requests found the upstream unavailable.
+    /// Returns the incidents.
     pub const fn incidents(&self) -> &Incidents {
         &self.incidents
     }
 
-    /// Tokens and money by model and namespace.
+    /// Returns tokens and costs by model and namespace.
     pub const fn accounts(&self) -> &Accounts {
         &self.accounts
     }

@@ -1,4 +1,4 @@
-//! The figures a person asks for first: how many, how fast, how many errors.
+//! Figures for an overview: number of requests, response times and errors.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -9,16 +9,16 @@ use super::labels::Outcome;
 use super::latency::{Latencies, Percentiles};
 use super::recent::{Ended, MAX_RECENT, Recent, Ring};
 
-/// Seconds over which the rate is taken.
+/// Window of the request rate, in seconds.
 const WINDOW_SECONDS: u64 = 60;
 const WINDOW_SLOTS: usize = 60;
 const LOWEST_US: u64 = 1;
 const HIGHEST_US: u64 = 3_600_000_000;
 const SIGNIFICANT_DIGITS: u8 = 3;
-/// A worker that finds a shard taken goes to the next, so recording never waits in practice.
+/// A worker that finds a shard locked tries the next one, so a recording rarely waits.
 const SHARDS: usize = 8;
 
-/// Response times, rate and errors of the public port since the start. Recording costs one uncontended lock.
+/// Response times, rate and errors of the public port since the start. A recording costs one uncontended lock.
 #[derive(Debug)]
 pub struct Performance {
     started: Instant,
@@ -26,30 +26,30 @@ pub struct Performance {
     shards: [Mutex<Option<Shard>>; SHARDS],
 }
 
-/// The figures at one moment; times in milliseconds.
+/// Figures at one point in time; times in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PerformanceSnapshot {
-    /// Since the start.
+    /// Time since the start.
     pub uptime_seconds: f64,
     /// Requests answered since the start.
     pub total_requests: u64,
     /// Mean response time since the start.
     pub avg_response_time_ms: f64,
-    /// Mean rate over the last 60 seconds, or since the start where that is less.
+    /// Mean rate over the last 60 seconds, or since the start if that is shorter.
     pub requests_per_second: f64,
     /// Share of requests since the start that ended in an error, 0 to 1.
     pub error_rate: f64,
-    /// The same over the last 60 seconds: how things are now, where `error_rate` says how they were.
+    /// Share of errors over the last 60 seconds, for the current state of the service.
     pub recent_error_rate: f64,
-    /// Requests of the last 60 seconds: what `recent_error_rate` is a share of.
+    /// Number of requests in the last 60 seconds, the base of `recent_error_rate`.
     pub recent_requests: u64,
     /// Longest response time since the start.
     pub max_ms: f64,
-    /// Half of the requests took at most this long.
+    /// Median response time since the start.
     pub p50_ms: f64,
-    /// 95 % of the requests took at most this long.
+    /// 95th percentile of response times since the start.
     pub p95_ms: f64,
-    /// 99 % of the requests took at most this long.
+    /// 99th percentile of response times since the start.
     pub p99_ms: f64,
 }
 
@@ -60,7 +60,7 @@ impl Default for Performance {
 }
 
 impl Performance {
-    /// Starts counting now.
+    /// Starts to count now.
     pub fn new() -> Self {
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let shards = std::array::from_fn(|_| Mutex::new(None));
@@ -73,27 +73,27 @@ impl Performance {
         self.record_at(at.saturating_duration_since(self.started), ended);
     }
 
-    /// When counting started, in milliseconds since the epoch.
+    /// Returns the start of the counts, in milliseconds since the epoch.
     pub const fn started_ms(&self) -> u64 {
         self.started_ms
     }
 
-    /// The time that samples and recent requests are shown with, in milliseconds since the epoch.
+    /// Returns the time for samples and recent requests, in milliseconds since the epoch.
     pub fn now_ms(&self) -> u64 {
         self.started_ms + whole_ms(self.started.elapsed())
     }
 
-    /// Percentiles since the start of each outcome that was seen.
+    /// Returns percentiles since the start for each outcome that has occurred.
     pub fn by_outcome(&self) -> Vec<(&'static str, Percentiles)> {
         self.counts().latencies.percentiles()
     }
 
-    /// The last requests, newest first, but for those that `seen` was told of before.
+    /// Returns the latest requests, newest first, without those that `seen` already covers. Updates `seen`.
     pub fn recent(&self, seen: &mut Seen) -> Vec<Recent> {
         let mut found = Vec::new();
         for (place, (shard, seen)) in self.shards.iter().zip(&mut seen.0).enumerate() {
             let new = hold(shard).as_ref().map_or_else(Vec::new, |shard| shard.recent.after(seen));
-            // Each shard numbers its own.
+            // Each shard has its own numbers, so the shard becomes part of the id.
             found.extend(new.into_iter().map(|(number, at, ended)| (number * SHARDS as u64 + place as u64, at, ended)));
         }
         found.sort_by_key(|(_, at, _)| std::cmp::Reverse(*at));
@@ -101,7 +101,7 @@ impl Performance {
         found.into_iter().map(|(id, at, ended)| Recent::new(id, self.started_ms + whole_ms(at), ended)).collect()
     }
 
-    /// What is counted since the start, for samples.
+    /// Returns the totals since the start, for samples.
     pub(super) fn counts(&self) -> Counts {
         let mut sum = Counts::default();
         for shard in &self.shards {
@@ -114,7 +114,7 @@ impl Performance {
         sum
     }
 
-    /// The figures now.
+    /// Returns the current figures.
     pub fn snapshot(&self) -> PerformanceSnapshot {
         self.snapshot_at(self.started.elapsed())
     }
@@ -124,7 +124,7 @@ impl Performance {
         shard.get_or_insert_with(Shard::new).record(now, ended);
     }
 
-    /// The first shard nobody holds. Shards come into being only under contention, so memory stays small.
+    /// Returns the first unlocked shard. A shard is allocated only under contention, so memory stays small.
     fn free_shard(&self) -> MutexGuard<'_, Option<Shard>> {
         let free = self.shards.iter().find_map(|shard| shard.try_lock().ok());
         free.unwrap_or_else(|| hold(&self.shards[0]))
@@ -141,23 +141,23 @@ impl Performance {
     }
 }
 
-/// A panic while recording leaves at worst one request uncounted, so a poisoned lock is as good as any.
+/// Locks a shard. A panic during a recording loses at most one request, so a poisoned lock remains usable.
 fn hold(shard: &Mutex<Option<Shard>>) -> MutexGuard<'_, Option<Shard>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether it counts in the error rate. Of what vecho refuses, only that for which there is no room: a header or a body
-/// that breaks a rule is the client's.
+/// Returns true if a request counts in the error rate. Of the requests that vecho rejects, only those that exceed its
+/// capacity count: an invalid header or body is the client's fault.
 fn is_error(ended: &Ended) -> bool {
     let is_the_clients = ended.outcome == Outcome::Rejected && ended.status.is_some_and(|status| status < 500);
     ended.outcome.is_error() && !is_the_clients
 }
 
-/// Which of the last requests somebody was told of.
+/// Position up to which a reader has received the recent requests.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Seen([u64; SHARDS]);
 
-/// What is counted since the start.
+/// Totals since the start.
 #[derive(Debug, Default)]
 pub(super) struct Counts {
     pub(super) requests: u64,
@@ -174,14 +174,14 @@ struct Shard {
     max: Duration,
     latencies: Latencies,
     recent: Ring,
-    /// The last minute; a slot is used again after a full turn.
+    /// One slot per second of the last minute, as a ring.
     seconds: [Second; WINDOW_SLOTS],
 }
 
-/// What ended in one second.
+/// Requests that ended in one second.
 #[derive(Clone, Copy, Debug, Default)]
 struct Second {
-    /// Which, counted from the start.
+    /// The second, counted from the start.
     at: u64,
     requests: u64,
     errors: u64,
@@ -259,7 +259,8 @@ fn is_recent(second: u64, now_second: u64) -> bool {
     second <= now_second && now_second - second < WINDOW_SECONDS
 }
 
-/// The running second counts by the part of it that has passed, so that a steady rate shows as it is.
+/// Returns the length of the window. The current second counts with its elapsed fraction, so a steady rate is not
+/// distorted.
 fn window_seconds(now: Duration) -> f64 {
     let running = f64::from(now.subsec_nanos()) / 1e9;
     let whole = float(now.as_secs().min(WINDOW_SECONDS - 1));

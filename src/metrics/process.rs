@@ -1,4 +1,4 @@
-//! What the operating system tells about this process, read at each scrape.
+//! Process metrics from the operating system, read at each scrape.
 
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use prometheus::{Counter, Gauge as FloatGauge};
 use super::catalogue;
 use super::handles::{Gauge, Shelf};
 
-/// Ticks a second in `/proc/self/stat`; Linux shows 100 to programs whatever the kernel's own rate is.
+/// Ticks per second in `/proc/self/stat`; Linux reports 100 to programs regardless of the kernel's own rate.
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The standard `process_*` metrics.
@@ -35,7 +35,7 @@ impl Process {
         }
     }
 
-    /// Reads everything again. What cannot be read keeps its last value.
+    /// Reads all values again. An unreadable value keeps its last state.
     pub(super) fn refresh(&self) {
         if let Some(status) = read("status") {
             kibibytes(&status, "VmRSS:").inspect(|size| self.resident_bytes.set(size * 1024));
@@ -45,7 +45,7 @@ impl Process {
         read("stat").and_then(|text| cpu_seconds(&text)).inspect(|seconds| self.raise_cpu(*seconds));
         read("limits").and_then(|text| max_fds(&text)).inspect(|count| self.max_fds.set(*count));
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            // Reading the folder holds one descriptor itself.
+            // The open directory itself takes one descriptor.
             self.open_fds.set((open.count() as u64).saturating_sub(1));
         }
     }
@@ -67,20 +67,21 @@ fn read(file: &str) -> Option<String> {
     fs::read_to_string(format!("/proc/self/{file}")).ok()
 }
 
-/// The number of a line of `/proc/self/status` that gives its unit as `kB`.
+/// Parses the number of a line of `/proc/self/status` with the unit `kB`.
 fn kibibytes(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// The number of a line without a unit.
+/// Parses the number of a line without a unit.
 fn number(status: &str, name: &str) -> Option<u64> {
     status.lines().find_map(|line| line.strip_prefix(name))?.trim().parse().ok()
 }
 
 fn cpu_seconds(stat: &str) -> Option<f64> {
-    // The second field is the program's name, which may hold spaces and brackets itself.
+    // The second field is the program's name, which may contain spaces and brackets.
     let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace().skip(11);
+    // User and system time are the 12th and 13th field after the name.
     let user: f64 = fields.next()?.parse().ok()?;
     let system: f64 = fields.next()?.parse().ok()?;
     Some((user + system) / TICKS_PER_SECOND)

@@ -1,4 +1,4 @@
-//! The last requests, without anything of what they asked.
+//! The latest requests, without any of their content.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -9,63 +9,63 @@ use serde::Serialize;
 use super::labels::{Outcome, Route};
 use super::savings::Named;
 
-/// How many are kept.
+/// Maximum number of stored requests.
 pub const MAX_RECENT: usize = 100;
 
 /// A request of the public port that ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
-    /// Which part answered.
+    /// Part of the port that answered.
     pub route: Route,
-    /// How.
+    /// Outcome of the request.
     pub outcome: Outcome,
-    /// With which status; nothing where the client was gone before.
+    /// Status of the response; `None` if the client had disconnected.
     pub status: Option<u16>,
-    /// When its head was there.
+    /// Time at which its head was complete.
     pub begun: Instant,
-    /// From then until its answer began.
+    /// Time from the head to the begin of the response.
     pub elapsed: Duration,
-    /// For whom, and how many inputs, where it was understood.
+    /// Model, namespace and number of inputs, if the request was parsed.
     pub subject: Option<Subject>,
 }
 
-/// What is known of an embeddings request.
+/// Known properties of an embeddings request.
 #[derive(Clone, Debug)]
 pub struct Subject {
     /// Model and namespace.
     pub named: Arc<Named>,
-    /// How many inputs.
+    /// Number of inputs.
     pub inputs: u64,
 }
 
-/// One of the last requests, as it is shown.
+/// A recent request for display.
 #[derive(Clone, Debug, Serialize)]
 pub struct Recent {
-    /// Unlike that of any other.
+    /// Unique id.
     pub id: u64,
-    /// When it ended, in milliseconds since the epoch.
+    /// End of the request, in milliseconds since the epoch.
     pub at_ms: u64,
-    /// Which part answered.
+    /// Part of the port that answered.
     pub route: &'static str,
-    /// How.
+    /// Outcome of the request.
     pub outcome: &'static str,
-    /// With which status; nothing where the client was gone before.
+    /// Status of the response; `None` if the client had disconnected.
     pub status: Option<u16>,
-    /// From its head until its answer began.
+    /// Time from the head to the begin of the response.
     pub elapsed_ms: f64,
-    /// The model asked for, where it is known.
+    /// The requested model, if known.
     pub model: Option<String>,
     /// The namespace; empty without one.
     pub namespace: Option<String>,
-    /// How many inputs.
+    /// Number of inputs.
     pub inputs: Option<u64>,
 }
 
-/// The last requests of one shard.
+/// The latest requests of one shard.
 #[derive(Debug)]
 pub(super) struct Ring {
     last: VecDeque<(Duration, Ended)>,
-    /// How many there ever were.
+    /// Total number of requests so far.
     count: u64,
 }
 
@@ -82,7 +82,7 @@ impl Ring {
         self.count += 1;
     }
 
-    /// Those after the first `seen`, each with its number; `seen` is moved on.
+    /// Returns the requests after the first `seen`, each with its number, and updates `seen`.
     pub(super) fn after(&self, seen: &mut u64) -> Vec<(u64, Duration, Ended)> {
         let first = self.count - self.last.len() as u64;
         let numbered = (first..).zip(&self.last).skip_while(|(number, _)| number < seen);

@@ -1,4 +1,4 @@
-//! What the parts of the program call to count, one method for each event.
+//! Recording methods for the parts of the program, one per event.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use super::labels::{
 };
 use super::recent::Ended;
 
-/// The series of the duration histogram that every vecho has; the others come with their first request, because
-/// each costs 21 lines of every scrape.
+/// Series of the duration histogram that exist from the start. Others are created with their first request, because
+/// each adds 21 lines to every scrape.
 const USUAL: &[(Route, Outcome)] = &[
     (Route::Embeddings, Outcome::Hit),
     (Route::Embeddings, Outcome::Partial),
@@ -21,21 +21,21 @@ const USUAL: &[(Route, Outcome)] = &[
     (Route::Passthrough, Outcome::Forwarded),
 ];
 
-/// The size of a tier at one moment.
+/// Size of a tier at one point in time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TierLevels {
     /// Entries held.
     pub entries: u64,
     /// Bytes held.
     pub bytes: u64,
-    /// Bytes that may be held.
+    /// Capacity in bytes.
     pub capacity_bytes: u64,
-    /// Entries let go to make room, since the start.
+    /// Entries evicted to make room, since the start.
     pub evictions: u64,
 }
 
 impl Metrics {
-    /// One request of the public port ended.
+    /// Records the end of a request on the public port.
     pub fn request(&self, ended: Ended) {
         let Ended { route, outcome, elapsed, .. } = ended;
         self.requests.of(route).of(outcome).inc();
@@ -43,32 +43,32 @@ impl Metrics {
         self.performance.record(ended);
     }
 
-    /// `n` inputs were answered from `source`.
+    /// Records `n` inputs answered from `source`.
     pub fn inputs(&self, source: SourceLabel, n: u64) {
         self.inputs.of(source).add(n);
     }
 
-    /// The upstream charged `n` tokens.
+    /// Records `n` tokens that the upstream charged.
     pub fn tokens_billed(&self, n: u64) {
         self.tokens.of(TokenKind::Billed).add(n);
     }
 
-    /// `n` tokens were not charged because the answers were at hand.
+    /// Records `n` tokens that were not charged thanks to the cache.
     pub fn tokens_saved(&self, n: u64) {
         self.tokens.of(TokenKind::Saved).add(n);
     }
 
-    /// A request passed through uncached.
+    /// Records a request that passed through uncached.
     pub fn bypass(&self, reason: Bypass) {
         self.bypass.of(reason).inc();
     }
 
-    /// vecho itself refused a request.
+    /// Records a request that vecho itself rejected.
     pub fn rejected(&self, reason: Rejection) {
         self.rejected.of(reason).inc();
     }
 
-    /// One attempt of an upstream call ended; it carried `inputs` of `requests` merged requests.
+    /// Records the end of one attempt of an upstream call, which carried `inputs` of `requests` merged requests.
     pub fn upstream_call(&self, outcome: CallOutcome, elapsed: Duration, inputs: usize, requests: usize) {
         self.upstream_calls.of(outcome).inc();
         self.upstream_call_duration.observe(elapsed.as_secs_f64());
@@ -77,12 +77,12 @@ impl Metrics {
         self.upstream_call_requests.observe(float(requests));
     }
 
-    /// An upstream call is repeated.
+    /// Records a retry of an upstream call.
     pub fn retry(&self, reason: RetryReason) {
         self.upstream_retries.of(reason).inc();
     }
 
-    /// The breaker changed its state. Opening again after a failed probe counts as opening.
+    /// Records a new state of the breaker. A return to open after a failed probe counts as opening.
     pub fn breaker(&self, state: BreakerState) {
         if state == BreakerState::Open {
             self.breaker_opened.inc();
@@ -90,7 +90,7 @@ impl Metrics {
         self.breaker_state.set(state.value());
     }
 
-    /// Shows the size of a tier; for a hook of [`Metrics::on_scrape`].
+    /// Sets the size of a tier; for a hook of [`Metrics::on_scrape`].
     pub fn tier(&self, tier: Tier, levels: TierLevels) {
         self.cache_entries.of(tier).set(levels.entries);
         self.cache_bytes.of(tier).set(levels.bytes);
@@ -98,60 +98,60 @@ impl Metrics {
         self.cache_evictions.of(tier).raise_to(levels.evictions);
     }
 
-    /// Shows whether a tier below memory works, and what it did not write; for a hook of [`Metrics::on_scrape`].
+    /// Sets the state of a lower tier and its dropped writes; for a hook of [`Metrics::on_scrape`].
     pub fn lower_tier(&self, tier: Tier, up: bool, dropped: u64) {
         self.cache_tier_down.of(tier).set(u64::from(!up));
         self.cache_dropped.of(tier).raise_to(dropped);
     }
 
-    /// A tier below memory was asked.
+    /// Records a lookup in a lower tier.
     pub fn lookup(&self, tier: Tier, elapsed: Duration) {
         self.cache_lookup_duration.with_label_values(&[tier.label()]).observe(elapsed.as_secs_f64());
     }
 
-    /// A rendered answer was stored.
+    /// Records a stored reply.
     pub fn answer_stored(&self) {
         self.answers.of(AnswerEvent::Stored).inc();
     }
 
-    /// Shows how many rendered answers were served since the start; for a hook of [`Metrics::on_scrape`].
+    /// Sets the number of cached replies served since the start; for a hook of [`Metrics::on_scrape`].
     pub fn answers_served(&self, n: u64) {
         self.answers.of(AnswerEvent::Served).raise_to(n);
     }
 
-    /// Shows how many requests are under way, and bytes of their bodies; for a hook of [`Metrics::on_scrape`].
+    /// Sets the number of requests in flight and the bytes of their bodies; for a hook of [`Metrics::on_scrape`].
     pub fn in_flight(&self, requests: usize, body_bytes: usize) {
         self.requests_in_flight.set(requests as u64);
         self.body_bytes_in_flight.set(body_bytes as u64);
     }
 
-    /// The governor acted.
+    /// Records an action of the governor.
     pub fn governor(&self, action: GovernorAction) {
         self.governor_actions.of(action).inc();
     }
 
-    /// Something became of `n` finished spans.
+    /// Records the result of `n` finished spans.
     pub fn spans(&self, result: SpanResult, n: usize) {
         self.trace_spans.of(result).add(n as u64);
     }
 
-    /// The configuration was read again.
+    /// Records a configuration reload.
     pub fn config_reload(&self, result: ReloadResult) {
         self.config_reloads.of(result).inc();
         self.config_current.set(u64::from(result == ReloadResult::Ok));
     }
 
-    /// Whether the configuration as it was last read is in force.
+    /// Returns true if the configuration as last read is in force.
     pub fn is_config_current(&self) -> bool {
         self.config_current.get() != 0
     }
 
-    /// Whether requests are accepted.
+    /// Sets whether requests are accepted.
     pub fn ready(&self, ready: bool) {
         self.ready.set(u64::from(ready));
     }
 
-    /// Inputs answered from `source` so far.
+    /// Returns the number of inputs answered from `source` so far.
     pub fn inputs_so_far(&self, source: SourceLabel) -> u64 {
         self.inputs.of(source).get()
     }

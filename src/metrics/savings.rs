@@ -1,8 +1,8 @@
-//! Tokens and money by model and namespace: what the upstream charged, and what it would have charged.
+//! Tokens and costs by model and namespace, both billed and saved.
 //!
-//! Names come from clients, so their number and length are bounded. Counting adds to counters that an account holds
-//! ready; money follows from tokens when somebody looks, and is settled at the old price before a price changes. So it
-//! costs a request nothing, and never falls.
+//! Names come from clients, so their number and length are bounded. A request only adds to counters that its account
+//! already holds. Costs are computed from tokens when they are read. Before a price changes, the tokens so far are
+//! settled at the old price, so costs never decrease.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,14 +13,14 @@ use super::handles::{Counter, Shelf};
 use super::labels::TokenKind;
 use crate::config::{Price, Savings};
 
-/// Pairs of model and namespace that are kept apart. Each takes four lines of a scrape.
+/// Maximum number of separate pairs of model and namespace. Each takes four lines of a scrape.
 pub const MAX_ACCOUNTS: usize = 64;
-/// Longest part of a name that is kept.
+/// Maximum length of a stored name.
 const MAX_NAME_BYTES: usize = 128;
-/// Under what name the rest is counted.
+/// Name under which the remainder is counted.
 const OTHER: &str = "other";
 
-/// For whom something is counted.
+/// Labels of an account.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Named {
     /// The model as the caller named it.
@@ -30,7 +30,7 @@ pub struct Named {
 }
 
 impl Named {
-    /// Bounded and printable, whatever a client said.
+    /// Creates labels with bounded length and without control characters.
     pub fn new(model: &str, namespace: &str) -> Self {
         Self { model: shown(model).into(), namespace: shown(namespace).into() }
     }
@@ -41,11 +41,11 @@ fn shown(name: &str) -> Cow<'_, str> {
     if name.contains(char::is_control) { name.replace(char::is_control, "\u{fffd}").into() } else { name.into() }
 }
 
-/// What is counted for one model and namespace.
+/// Counters of one model and namespace.
 #[derive(Debug)]
 pub struct Account {
     named: Arc<Named>,
-    /// The model that answered first; it tells the price where the caller's name for it does not.
+    /// The upstream's name of the model in the first response. It determines the price if the caller's name has none.
     answered: Box<str>,
     requests: AtomicU64,
     inputs: AtomicU64,
@@ -56,7 +56,7 @@ pub struct Account {
     money: Mutex<Money>,
 }
 
-/// What the tokens counted so far came to.
+/// Cost of the settled tokens.
 #[derive(Debug, Default)]
 struct Money {
     price: Option<Price>,
@@ -72,10 +72,10 @@ struct Tokens {
     saved: u64,
 }
 
-/// An account at one moment.
+/// State of an account at one point in time.
 #[derive(Clone, Debug)]
 pub struct Statement {
-    /// Whose it is.
+    /// Labels of the account.
     pub named: Arc<Named>,
     /// Answered requests.
     pub requests: u64,
@@ -83,20 +83,20 @@ pub struct Statement {
     pub inputs: u64,
     /// Tokens that the upstream charged.
     pub tokens_billed: u64,
-    /// Tokens that it would have charged.
+    /// Tokens that the upstream would have charged without the cache.
     pub tokens_saved: u64,
     /// Tokens of both kinds that were counted while no price was known.
     pub unpriced_tokens: u64,
-    /// What the billed tokens cost, in the currency.
+    /// Cost of the billed tokens, in the currency.
     pub cost_billed: f64,
-    /// What the saved tokens would have cost.
+    /// Cost of the saved tokens without the cache.
     pub cost_saved: f64,
-    /// The price in force.
+    /// The current price.
     pub price: Option<Price>,
 }
 
 impl Account {
-    /// Whose it is.
+    /// Returns the labels of the account.
     pub const fn named(&self) -> &Arc<Named> {
         &self.named
     }
@@ -119,7 +119,7 @@ impl Account {
 
     fn reprice(&self, savings: &Savings) {
         let mut money = self.money();
-        // Read under the lock: what is settled must never be ahead of what is read next.
+        // The counters are read under the lock: settled tokens must never exceed the next reading.
         money.settle(Tokens { billed: self.billed.get(), saved: self.saved.get() });
         money.price = savings.price(&self.named.model).or_else(|| savings.price(&self.answered));
     }
@@ -144,7 +144,8 @@ impl Account {
     }
 
     fn show_cost(&self) {
-        // Held until the counters are raised: of two scrapes at once, each would add the same.
+        // The lock is held until the counters are raised: two concurrent scrapes would otherwise add the same amount
+        // twice.
         let mut money = self.money();
         let now = self.statement_of(&mut money);
         for (counter, cost) in [(&self.cost_billed, now.cost_billed), (&self.cost_saved, now.cost_saved)] {
@@ -158,7 +159,7 @@ impl Account {
 }
 
 impl Money {
-    /// Prices what was counted since the last time.
+    /// Applies the price to the tokens counted since the last settlement.
     fn settle(&mut self, now: Tokens) {
         let billed = now.billed.saturating_sub(self.settled.billed);
         let saved = now.saved.saturating_sub(self.settled.saved);
@@ -178,7 +179,7 @@ fn in_currency(pico: u128) -> f64 {
     pico as f64 / 1e12
 }
 
-/// All accounts, and the prices in force.
+/// All accounts and the current prices.
 #[derive(Debug)]
 pub struct Accounts {
     book: RwLock<Book>,
@@ -201,10 +202,10 @@ impl Accounts {
         }
     }
 
-    /// The account of what a caller calls `model`; `answered` is what the upstream calls it. When there are too many,
-    /// what has a price goes to its model's account of other namespaces, and the rest to one account.
+    /// Returns the account for the caller's name `model`; `answered` is the upstream's name. When there are too many
+    /// accounts, models with a price share one account per model, and all others share one account.
     pub fn of(&self, model: &str, namespace: &str, answered: &str) -> Arc<Account> {
-        // Most ask by a name that has an account, and which needs no cleaning then.
+        // Most requests use the name of an existing account, which needs no sanitizing.
         if let Some(own) = self.book().own(model, namespace) {
             return Arc::clone(own);
         }
@@ -216,7 +217,7 @@ impl Accounts {
 
     fn open(&self, model: &str, namespace: &str, answered: &str) -> Arc<Account> {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
-        // Another request may have come first.
+        // Another request may have created the account in the meantime.
         if let Some(account) = book.find(model, namespace, answered) {
             return account;
         }
@@ -246,7 +247,7 @@ impl Accounts {
         }
     }
 
-    /// Puts other prices into force, for what is counted from now on.
+    /// Changes the prices for tokens counted from now on.
     pub fn reprice(&self, savings: &Savings) {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         book.savings = savings.clone();
@@ -255,7 +256,7 @@ impl Accounts {
         }
     }
 
-    /// The currency, and every account, those with the most inputs first.
+    /// Returns the currency and every account, sorted by inputs in descending order.
     pub fn statements(&self) -> (String, Vec<Statement>) {
         let book = self.book();
         let mut statements: Vec<Statement> = book.accounts.iter().map(|account| account.statement()).collect();
@@ -286,7 +287,8 @@ impl Book {
         self.accounts.len() >= MAX_ACCOUNTS
     }
 
-    /// The model under which is counted what has no account of its own. Those with a price are as few as prices.
+    /// Returns the model name of the shared account. The number of models with a price is bounded by the number of
+    /// prices.
     fn overflow<'a>(&self, model: &'a str, answered: &'a str) -> &'a str {
         [model, answered].into_iter().find(|name| self.savings.price(name).is_some()).unwrap_or(OTHER)
     }

@@ -1,4 +1,4 @@
-//! Accounts: what they add up to, what bounds them, what a change of prices does.
+//! Tests of accounts: their sums, their bounds and price changes.
 
 use super::super::Metrics;
 use super::*;

@@ -1,4 +1,4 @@
-//! The catalogue against a scrape.
+//! Tests of the catalogue against a scrape.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -39,7 +39,7 @@ fn every_counter_stands_at_zero_for_every_label_value_from_the_start() {
     }
 }
 
-/// Label pairs as Prometheus prints them: sorted by name.
+/// Returns all label combinations in Prometheus's format: sorted by name.
 fn every_series(family: &Family) -> Vec<String> {
     let mut labels = family.labels.to_vec();
     labels.sort_by_key(|label| label.name);

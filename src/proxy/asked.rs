@@ -1,4 +1,4 @@
-//! What is counted and shown of an embeddings request: its model, its namespace and how many inputs; never a text.
+//! Usage labels of an embeddings request: its model, its namespace and its number of inputs, never a text.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::metrics::{Account, Metrics, Named, Subject};
 use crate::upstream::deployment;
 use crate::wire::EmbedRequest;
 
-/// What an embeddings request asks, as far as it is counted. Without inputs it was not understood.
+/// Usage labels of a request. Without inputs, the request was not parsed.
 #[derive(Default)]
 pub(super) struct Asked {
     model: String,
@@ -18,7 +18,7 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// `uri` is the upstream's address.
+    /// Takes the labels from a parsed request. `uri` is the upstream's address.
     pub(super) fn new(request: &EmbedRequest<'_>, uri: &Uri, headers: &HeaderMap) -> Self {
         let in_path = || deployment(uri.path()).unwrap_or_default();
         let namespace = namespace(headers).unwrap_or_default();
@@ -29,13 +29,13 @@ impl Asked {
         }
     }
 
-    /// Where its answer is counted; `answered` is the model that the answer names.
+    /// Returns the account that counts the response; `answered` is the model in the response.
     pub(super) fn account(&self, metrics: &Metrics, answered: &str) -> Arc<Account> {
         metrics.accounts().of(&self.model, &self.namespace, answered)
     }
 
-    /// What is shown of it where it has no answer to be counted. It opens no account: those are few, and a client can
-    /// ask for any model.
+    /// Returns the labels of a request without a response to count. It opens no account: their number is bounded, and a
+    /// client can request any model.
     pub(super) fn subject(&self) -> Option<Subject> {
         let named = || Arc::new(Named::new(&self.model, &self.namespace));
         (self.inputs > 0).then(|| Subject { named: named(), inputs: self.inputs })

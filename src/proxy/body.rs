@@ -1,4 +1,4 @@
-//! The body of an answer: at hand, rendered piece by piece, or streamed from the upstream.
+//! Body of a response: complete, rendered piece by piece, or streamed from the upstream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -11,16 +11,16 @@ use hyper::body::Incoming;
 use super::gate::Admission;
 use crate::wire::Rendering;
 
-/// What goes out as the answer to one request. Holds the request's admission until it has gone.
+/// Body of the response to one request. It holds the request's admission until it is sent.
 pub struct ReplyBody {
     content: Content,
     admission: Option<Admission>,
-    /// Given back when the body has gone.
+    /// Released when the body is sent.
     _room: Option<Arc<dyn Send + Sync>>,
 }
 
-/// What hyper holds at most of an answer that is written while it is sent, with the piece that is next, in bytes.
-const RENDERED_BYTES: usize = 4 * 64 * 1024;
+/// Maximum bytes that hyper buffers of a response.
+const BUFFERED_BYTES: usize = 128 * 1024;
 
 enum Content {
     Whole(Bytes),
@@ -33,32 +33,35 @@ impl ReplyBody {
         Self { content, admission: None, _room: None }
     }
 
-    /// A body at hand.
+    /// Creates a complete body.
     pub const fn whole(bytes: Bytes) -> Self {
         Self::of(Content::Whole(bytes))
     }
 
-    /// A body that is written while it is sent, so that a very large answer is never built whole. Holds `room` until then.
+    /// Creates a body that is rendered while it is sent, so a very large response is never built whole. Holds `room`
+    /// until it is sent.
     pub fn rendered(rendering: Rendering, room: Arc<dyn Send + Sync>) -> Self {
         let content = Content::Rendered { rendering: Box::new(rendering), next: 0, sent_bytes: 0 };
         Self { _room: Some(room), ..Self::of(content) }
     }
 
-    /// A body that is passed on as it comes.
+    /// Creates a body that forwards the upstream's body.
     pub const fn streamed(incoming: Incoming) -> Self {
         Self::of(Content::Streamed(incoming))
     }
 
-    /// What it takes until it has gone, beside vectors; nothing is known of a body that is streamed.
+    /// Returns the bytes that the body holds until it is sent, without vectors. Returns `None` for a streamed body.
     pub(super) fn held_bytes(&self) -> Option<usize> {
         match &self.content {
             Content::Whole(bytes) => Some(bytes.len()),
-            Content::Rendered { .. } => Some(RENDERED_BYTES),
+            Content::Rendered { rendering, .. } => {
+                Some((BUFFERED_BYTES + 2 * rendering.largest_piece_len()).min(rendering.largest_len()))
+            }
             Content::Streamed(_) => None,
         }
     }
 
-    /// Holds `admission` until the body has gone.
+    /// Holds `admission` until the body is sent.
     pub(super) fn hold(&mut self, admission: Admission) {
         self.admission = Some(admission);
     }

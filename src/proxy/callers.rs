@@ -1,17 +1,18 @@
-//! How much of the limits each caller holds, and how far it may go while other callers have requests under way.
+//! Share of the limits that each caller holds, and its maximum while other callers have requests in flight.
 
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use http::{HeaderMap, HeaderName};
 
-/// Places that callers fall into by a hash. Two callers in one place count as one; so many take 256 KiB.
+/// Number of hash buckets for callers. Callers in the same bucket count as one. All buckets together take 256 KiB.
 const PLACES: usize = 16_384;
 
-/// One part in so many of a limit: callers that hold little may exceed it by this, and those that hold much leave it free.
+/// Divisor of a limit: callers with a small share may exceed the limit by this part, and those with a large share must
+/// leave it free.
 const RESERVE: usize = 8;
 
-/// The callers that have requests under way, by their credential. Counters alone, since every hit passes twice.
+/// Callers with requests in flight, by credential. It consists of counters only, since every hit updates it twice.
 pub(super) struct Callers {
     credential_headers: Vec<HeaderName>,
     secret: RandomState,
@@ -19,64 +20,78 @@ pub(super) struct Callers {
     active: AtomicUsize,
 }
 
-/// What one caller holds.
+/// Requests and bytes of one caller.
 #[derive(Default)]
 struct Held {
+    /// Requests, and fetches that outlast them.
+    work: AtomicUsize,
     requests: AtomicUsize,
     bytes: AtomicUsize,
 }
 
-/// The place of one caller.
+/// Bucket of one caller.
 #[derive(Clone, Copy)]
 pub(super) struct Caller(usize);
 
 impl Callers {
-    /// No callers yet. These headers together tell one from another.
+    /// Creates empty counters. These headers together identify a caller.
     pub(super) fn new(credential_headers: &[HeaderName]) -> Self {
         let places = (0..PLACES).map(|_| Held::default()).collect();
         let (credential_headers, secret) = (credential_headers.to_vec(), RandomState::new());
         Self { credential_headers, secret, places, active: AtomicUsize::new(0) }
     }
 
-    /// Counts a request of the caller that sent these headers. Each call needs one of [`Callers::leave`].
+    /// Counts a request of the caller that sent these headers. Each call needs a matching [`Callers::leave`].
     pub(super) fn enter(&self, headers: &HeaderMap) -> Caller {
         let caller = self.of(headers);
-        if self.places[caller.0].requests.fetch_add(1, Relaxed) == 0 {
-            self.active.fetch_add(1, Relaxed);
-        }
+        self.places[caller.0].requests.fetch_add(1, Relaxed);
+        self.join(caller);
         caller
     }
 
-    /// Ends the count of bytes.
+    /// Subtracts bytes.
     pub(super) fn give_back(&self, caller: Caller, bytes: usize) {
         self.places[caller.0].bytes.fetch_sub(bytes, Relaxed);
     }
 
-    /// Ends the count of a request.
+    /// Subtracts a request.
     pub(super) fn leave(&self, caller: Caller) {
-        let held = &self.places[caller.0];
-        if held.requests.fetch_sub(1, Relaxed) == 1 {
+        self.places[caller.0].requests.fetch_sub(1, Relaxed);
+        self.part(caller);
+    }
+
+    /// Counts work that keeps a caller active: a request, or a fetch that outlasts one.
+    pub(super) fn join(&self, caller: Caller) {
+        if self.places[caller.0].work.fetch_add(1, Relaxed) == 0 {
+            self.active.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Subtracts such work.
+    pub(super) fn part(&self, caller: Caller) {
+        if self.places[caller.0].work.fetch_sub(1, Relaxed) == 1 {
             self.active.fetch_sub(1, Relaxed);
         }
     }
 
-    /// Counts bytes of a request that was counted.
+    /// Adds bytes of a counted request.
     pub(super) fn hold(&self, caller: Caller, bytes: usize) {
         self.places[caller.0].bytes.fetch_add(bytes, Relaxed);
     }
 
-    /// Most requests under way with a further one of this caller, which is counted already.
+    /// Returns the maximum number of requests in flight for this caller's next request, which is already counted.
     pub(super) fn most_requests(&self, caller: Caller, limit: usize) -> usize {
         self.most(self.places[caller.0].requests.load(Relaxed), limit)
     }
 
-    /// Most bytes under way with so many `more` of this caller.
+    /// Returns the maximum bytes in flight for `more` bytes of this caller.
     pub(super) fn most_bytes(&self, caller: Caller, more: usize, limit: usize) -> usize {
         self.most(self.places[caller.0].bytes.load(Relaxed).saturating_add(more), limit)
     }
 
-    /// A caller that is alone may fill the limit. Beside others, one that holds more than an equal share leaves a reserve
-    /// free, and the rest may go beyond the limit by as much: so they are let in while the first one still fills it.
+    /// Returns the limit that applies to a caller. A single caller may use the whole limit. With several callers, one
+    /// that holds more than an equal share must leave a reserve free, and the others may exceed the limit by the same
+    /// amount. They are therefore admitted even while one caller uses the whole limit.
     fn most(&self, held: usize, limit: usize) -> usize {
         let (active, reserve) = (self.active.load(Relaxed), (limit / RESERVE).max(1));
         if active <= 1 {
@@ -107,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    /// Callers in places of their own, by name.
+    /// Returns callers with these names in separate buckets.
     fn callers(names: &[&str]) -> (Callers, Vec<HeaderMap>) {
         let headers = |name: &&str| {
             let value = HeaderValue::from_str(name).expect("a test's name is a header value");

@@ -7,16 +7,16 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use crate::config::FallbackMode;
 use crate::flow::Controls;
 
-/// Bytes of a namespace.
+/// Maximum bytes of a namespace.
 const MAX_NAMESPACE_BYTES: usize = 256;
 
-/// Narrows the scope.
+/// Header that narrows the scope.
 pub(super) const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
 
-/// A control that says nothing that can be obeyed.
+/// A request control with an invalid value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadControl {
-    /// `max-age` is no number of seconds.
+    /// `max-age` is not a number of seconds.
     #[error("cache-control: max-age takes a whole number of seconds")]
     MaxAge,
     /// An unknown fallback.
@@ -28,7 +28,7 @@ pub enum BadControl {
 }
 
 impl BadControl {
-    /// The header at fault.
+    /// Returns the faulty header.
     pub(super) const fn header(self) -> &'static str {
         match self {
             Self::MaxAge => "cache-control",
@@ -38,24 +38,24 @@ impl BadControl {
     }
 }
 
-/// What the headers of a request say about how to handle it.
+/// Properties of a request's headers that determine how it is handled.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadControls {
-    /// How the caller wants it handled.
+    /// Controls of the caller.
     pub controls: Controls,
-    /// Whether it names an origin, as the requests of web pages do.
+    /// True if the request has an `Origin`, as requests of web pages do.
     pub has_origin: bool,
 }
 
-/// Reads the controls of a request. In one pass over its headers: most requests have none of these, and to look for
-/// each one is to hash its name.
+/// Reads the controls of a request in one pass over its headers. Most requests have no controls, and a lookup per
+/// control would cost a hash of its name.
 pub fn read_controls(headers: &HeaderMap) -> Result<ReadControls, BadControl> {
     let (mut controls, mut has_origin, mut namespaces) = (Controls::default(), false, 0);
     for (name, value) in headers {
         match name.as_str() {
             "cache-control" => read_directives(value, &mut controls)?,
             "x-vecho-fallback" => {
-                // It only ever narrows, whoever on the way here added the other one.
+                // Several headers can only narrow the fallback, regardless of which proxy added them.
                 let asked = read_fallback(value)?;
                 controls.fallback = Some(controls.fallback.map_or(asked, |before| before.min(asked)));
             }
@@ -75,7 +75,7 @@ fn read_directives(value: &HeaderValue, controls: &mut Controls) -> Result<(), B
     directives.split(',').try_for_each(|directive| read_directive(directive.trim(), controls))
 }
 
-/// Directives that are not for a cache of this kind are ignored (RFC 9111, section 5.2.3).
+/// Reads one directive. Directives with no meaning for this cache are ignored (RFC 9111, section 5.2.3).
 fn read_directive(directive: &str, controls: &mut Controls) -> Result<(), BadControl> {
     let (name, value) = directive.split_once('=').unwrap_or((directive, ""));
     match name.trim().to_ascii_lowercase().as_str() {
@@ -91,7 +91,7 @@ fn read_directive(directive: &str, controls: &mut Controls) -> Result<(), BadCon
     Ok(())
 }
 
-/// More seconds than there is room for are as many as there is room for (RFC 9111, section 1.2.2).
+/// Parses seconds. A number that overflows becomes the maximum (RFC 9111, section 1.2.2).
 fn read_seconds(digits: &str) -> Result<u64, BadControl> {
     digits.parse().or_else(|error: ParseIntError| match error.kind() {
         IntErrorKind::PosOverflow => Ok(u64::MAX),
@@ -108,12 +108,12 @@ fn read_fallback(value: &HeaderValue) -> Result<FallbackMode, BadControl> {
     }
 }
 
-/// The namespace of a request whose controls are in order.
+/// Returns the namespace of a request whose controls have been checked.
 pub(super) fn namespace(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get(NAMESPACE).map(HeaderValue::as_bytes)
 }
 
-/// The `nth` namespace of a request. Two would leave open which holds.
+/// Checks the `nth` namespace of a request. A second one is rejected as ambiguous.
 fn check_namespace(value: &HeaderValue, nth: u32) -> Result<(), BadControl> {
     let name = value.as_bytes();
     let fits = (1..=MAX_NAMESPACE_BYTES).contains(&name.len()) && name.iter().all(u8::is_ascii_graphic);

@@ -1,6 +1,6 @@
-//! CORS: the headers that let a web page read an answer, kept for answers that no call was made for.
+//! CORS: stores the headers that let a web page read a response, for responses without an upstream call.
 //!
-//! The upstream alone decides which origins may read. A header that it sent for one origin is never given to another
+//! Only the upstream decides which origins may read. A header that it sent for one origin is never used for another
 //! one, unless it is `*`.
 
 use std::sync::Arc;
@@ -15,9 +15,9 @@ use super::reply::Finished;
 use crate::bounded::{Bounded, Bounds, Entry};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
 
-/// Bounds of what is kept.
+/// Bounds of the cache.
 const BOUNDS: Bounds = Bounds { max_bytes: 256 * 1024, max_entries: Some(256) };
-/// Usual bytes of a header and its place in a map.
+/// Typical bytes of a header and its place in a map.
 const HEADER_BYTES: usize = 160;
 
 /// The upstream's CORS headers by origin and path.
@@ -26,14 +26,14 @@ pub(super) struct CorsCache {
     secret: PassingSecret,
 }
 
-/// The CORS headers of one answer; none if no web page may read it.
+/// The CORS headers of one response; empty if no web page may read it.
 #[derive(Clone)]
 struct CorsHeaders(Arc<HeaderMap>);
 
-/// A request that a web page made.
+/// A request from a web page.
 pub(super) struct CorsRequest {
     origin: HeaderValue,
-    /// Key of the headers for this very origin.
+    /// Key of the headers for exactly this origin.
     exact: Key,
     /// Key of the headers for every origin.
     any: Key,
@@ -51,7 +51,7 @@ impl CorsCache {
         Self { entries: Bounded::new(BOUNDS, 1), secret: PassingSecret::new() }
     }
 
-    /// The request with these headers, if a web page made it.
+    /// Returns the CORS request for these headers, if a web page sent it.
     pub(super) fn request(&self, path: &str, headers: &HeaderMap) -> Option<Box<CorsRequest>> {
         let origin = headers.get(ORIGIN)?.clone();
         let key = |origins: &mut dyn Iterator<Item = &HeaderValue>| {
@@ -66,30 +66,30 @@ impl CorsCache {
         Some(Box::new(CorsRequest { origin, exact, any }))
     }
 
-    /// The request that a browser asks about before it sends it.
+    /// Returns the CORS request that a preflight asks about.
     pub(super) fn preflight(&self, head: &request::Parts) -> Option<Box<CorsRequest>> {
         let is_preflight = head.method == Method::OPTIONS && head.headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
         if is_preflight { self.request(head.uri.path(), &head.headers) } else { None }
     }
 
-    /// True if the upstream has answered this origin, or every origin, at this path.
+    /// Returns true if the upstream has answered this origin, or every origin, at this path.
     pub(super) fn knows(&self, request: &CorsRequest) -> bool {
         self.find(request).is_some()
     }
 
-    /// Learns from an answer that the upstream gave to this request, or adds what it said before.
+    /// Stores the headers of an upstream response to this request, or adds the stored ones to a response of our own.
     pub(super) fn complete(&self, request: &CorsRequest, finished: &mut Finished) {
         let status = finished.response.status();
         let headers = finished.response.headers_mut();
         if !finished.is_upstreams {
             self.fill(request, headers);
         } else if status.is_success() || headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) {
-            // Some servers leave the headers out of their errors alone.
+            // Some servers omit the headers only on errors.
             self.learn(request, headers);
         }
     }
 
-    /// Learns from the answer to a preflight. An answer to a request itself says more, so it is not replaced.
+    /// Stores the headers of a preflight response. Those of an actual response are more specific and are not replaced.
     pub(super) fn learn_preflight(&self, request: &CorsRequest, finished: &Finished) {
         let headers = finished.response.headers();
         let allowed = headers.get(ACCESS_CONTROL_ALLOW_ORIGIN);
@@ -111,16 +111,17 @@ impl CorsCache {
         }
         let allows_all = kept.get(ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(|allowed| allowed == "*");
         let (key, other) = if allows_all { (request.any, request.exact) } else { (request.exact, request.any) };
+        // Only the newest headers count: a single origin may have replaced `*`, or the reverse.
         self.entries.remove(&other);
         self.entries.insert(key, CorsHeaders(Arc::new(kept)));
     }
 
-    /// Gives an answer the headers that the upstream sent for this origin before.
+    /// Adds the headers that the upstream sent for this origin earlier.
     fn fill(&self, request: &CorsRequest, headers: &mut HeaderMap) {
         if request.may_read(headers) {
             return;
         }
-        // The answer to another origin's call.
+        // These headers come from the response to another origin's call.
         let others: Vec<HeaderName> = headers.keys().filter(|name| is_kept(name) && **name != VARY).cloned().collect();
         for name in others {
             headers.remove(name);
@@ -132,13 +133,13 @@ impl CorsCache {
 }
 
 impl CorsRequest {
-    /// True if an answer with these headers lets this request's page read it.
+    /// Returns true if a response with these headers lets this request's page read it.
     fn may_read(&self, headers: &HeaderMap) -> bool {
         headers.get(ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(|allowed| allowed == "*" || *allowed == self.origin)
     }
 }
 
-/// True for the headers that decide who may read an answer, without those of a preflight.
+/// Returns true for the headers that determine read access to a response, without those of a preflight.
 fn is_kept(name: &HeaderName) -> bool {
     let of_preflight = [ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_MAX_AGE];
     let others = ["cross-origin-resource-policy", "timing-allow-origin", "vary"];
@@ -172,7 +173,7 @@ mod tests {
         Finished { is_upstreams, ..Finished::new(response, Outcome::Hit) }
     }
 
-    /// What a hit allows.
+    /// Returns the origin that a hit allows.
     fn allowed(cache: &CorsCache, origin: &'static str) -> Option<String> {
         let mut hit = finished(200, false, &[]);
         cache.complete(&from(cache, origin), &mut hit);

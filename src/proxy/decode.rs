@@ -1,4 +1,4 @@
-//! Request bodies in content codings, decoded within the limits of plain ones.
+//! Decodes request bodies with content codings, within the limits of plain ones.
 
 use bytes::Bytes;
 use tokio::sync::Semaphore;
@@ -7,10 +7,10 @@ use tokio::task::yield_now;
 use crate::serve::CollectError;
 use crate::wire::{Coding, Decoding, Step};
 
-/// Bodies that are decoded at once. A decoder may hold a window of 16 MiB that no limit of a body counts.
+/// Maximum number of concurrent decodings. A decoder may hold a window of 16 MiB, which no body limit counts.
 const MAX_DECODINGS: usize = 2;
 
-/// Decodes request bodies, few at a time.
+/// Decoder of request bodies with limited concurrency.
 pub(super) struct BodyDecoder(Semaphore);
 
 impl BodyDecoder {
@@ -18,7 +18,7 @@ impl BodyDecoder {
         Self(Semaphore::const_new(MAX_DECODINGS))
     }
 
-    /// Decodes a body that may have `max_bytes` in each of its codings; `admit` reserves memory for each part of it.
+    /// Decodes a body of at most `max_bytes` in each of its codings. `admit` reserves memory for each part of it.
     /// Returns `None` if the body does not match its codings.
     pub(super) async fn decode(
         &self,

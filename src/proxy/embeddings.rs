@@ -1,14 +1,14 @@
-//! An embeddings request that a first look did not answer: answered by the flow, or passed through unchanged.
+//! Embeddings requests that the fast path did not answer: the flow answers them, or they pass through unchanged.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, request};
+use http::{HeaderMap, HeaderValue, Method, Request, request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use super::asked::Asked;
-use super::gate::{Admission, NoRoom};
+use super::gate::Admission;
 use super::glance::{Open, Read};
 use super::intake::{path_model, read_origin, target_uri};
 use super::passthrough::{Way, map_location};
@@ -19,16 +19,16 @@ use crate::answers;
 use crate::config::{Config, UpstreamTarget};
 use crate::flow::{Answer, Ask, Keep, Outcome, Refusal, Tally};
 use crate::key::Key;
-use crate::metrics::{Account, Rejection, Subject};
+use crate::metrics::{Account, Subject};
 use crate::tasks::Eventually;
 use crate::traces::{Span, attribute};
 use crate::upstream::{ClientBody, TooLong, classify_path, location_for_caller, resembles_embeddings};
 use crate::wire::{Bypass, BypassCause, read_request, reading_bytes};
 
-/// Answers up to this size are built whole; larger ones are written while they are sent.
+/// Responses up to this size are built whole; larger ones are rendered while they are sent.
 const WHOLE_BYTES: usize = 64 * 1024;
 
-/// A request that was read and is to be answered.
+/// A request whose body was read.
 struct Received<'a> {
     head: request::Parts,
     read: Read,
@@ -36,30 +36,19 @@ struct Received<'a> {
     span: &'a Span,
 }
 
-/// Why a request is none for the flow.
+/// Reason why the flow cannot answer a request.
 enum NotAsked {
-    /// It is not understood.
+    /// It cannot be parsed.
     Unread(BypassCause),
-    /// There is no address for it.
+    /// The upstream address would be too long.
     TooLong(TooLong),
-    /// There is no memory for it now.
-    Overloaded,
-}
-
-impl From<NoRoom> for NotAsked {
-    fn from(none: NoRoom) -> Self {
-        match none {
-            NoRoom::Now => Self::Overloaded,
-            NoRoom::Never => Self::Unread(Bypass::TooLarge.into()),
-        }
-    }
 }
 
 impl Proxy {
-    /// Answers a request that a first look did not answer.
+    /// Answers a request that the fast path did not answer.
     ///
-    /// The parts of its future that are large or seldom needed lie in boxes of their own. Up to about a kilobyte an
-    /// allocator has room at hand, which a single box of several would have to be searched for.
+    /// Large or rarely used parts of its future are in separate boxes. Allocators have blocks of up to about a kilobyte
+    /// at hand; a single box of several kilobytes would need a search.
     pub(super) fn embeddings<'a>(
         &'a self,
         head: request::Parts,
@@ -81,13 +70,12 @@ impl Proxy {
         }
     }
 
-    /// Answers what has no rendered answer.
+    /// Answers a request without a cached reply.
     async fn answer(&self, received: Box<Received<'_>>, mut admission: Admission) -> Finished {
         let (outcome, asked) = match understand(&received, &mut admission) {
             Ok((ask, asked)) => (self.flow.answer(&ask).await, asked),
             Err(NotAsked::Unread(cause)) => return self.send_up(*received, cause, admission).await,
             Err(NotAsked::TooLong(error)) => return self.refuse_path(error),
-            Err(NotAsked::Overloaded) => return self.overloaded(Rejection::InflightBytes),
         };
         let finished = match outcome {
             Outcome::Answer(answer) => {
@@ -100,13 +88,15 @@ impl Proxy {
                 self.replies.unreadable(*reply)
             }
             Outcome::NotCached => self.not_cached(),
-            Outcome::Overloaded => self.overloaded(Rejection::Memory),
-            Outcome::PassThrough(bypass) => self.send_up(*received, bypass.into(), admission).await,
+            Outcome::PassThrough(bypass) => {
+                let finished = self.send_up(*received, bypass.into(), admission).await;
+                return Finished { subject: asked.subject(), ..finished };
+            }
         };
-        Finished { subject: asked.subject(), ..finished }
+        self.admit_reply(Finished { subject: asked.subject(), ..finished }, admission)
     }
 
-    /// The upstream's refusal. A redirect of its own address is mapped for the caller.
+    /// Returns the upstream's rejection. A redirect within the upstream's own address is mapped for the caller.
     fn refused(&self, refusal: Refusal, received: &Received<'_>) -> Finished {
         let mut finished = self.replies.refused(refusal);
         let (config, uri) = (&received.read.config, &received.head.uri);
@@ -119,19 +109,20 @@ impl Proxy {
         finished
     }
 
-    /// Sends up what was read and cannot be cached.
-    async fn send_up(&self, received: Received<'_>, cause: BypassCause, admission: Admission) -> Finished {
+    /// Forwards a request that was read but cannot be cached.
+    async fn send_up(&self, received: Received<'_>, cause: BypassCause, mut admission: Admission) -> Finished {
         let Received { head, read, deadline, span } = received;
+        admission.reduce_to(read.body.len() + read.encoded.as_ref().map_or(0, Bytes::len));
         if read.controls.only_if_cached {
             return self.not_cached();
         }
-        // Its headers go up with it, and they describe the body as it came.
+        // The original body is sent, since the forwarded headers describe it.
         let body = ClientBody::whole(read.encoded.unwrap_or(read.body));
         let way = Way { span, deadline: Some(deadline) };
         Box::pin(self.bypass(Request::from_parts(head, body), cause, admission, way)).await
     }
 
-    /// Passes through a request to a path that is none for embeddings. One that looks like it says so.
+    /// Passes through a request to another path. If the path resembles an embeddings path, the response is marked.
     pub(super) async fn other(&self, request: Request<Incoming>, admission: Admission, span: &Span) -> Finished {
         let path = request.uri().path();
         if request.method() != Method::POST || !resembles_embeddings(path) {
@@ -141,7 +132,7 @@ impl Proxy {
         self.bypass(request, cause, admission, Way { span, deadline: None }).await
     }
 
-    /// Writes an answer, and keeps the finished body of a full hit.
+    /// Writes a response, and stores the finished body of a full hit in the reply cache.
     fn write(&self, answer: Answer, account: Arc<Account>, received: &Received<'_>) -> Finished {
         answer.tally.count(&self.metrics, &account);
         traced::served(received.span, &answer.tally, &answer.rendering.model);
@@ -166,11 +157,12 @@ impl Proxy {
         finished.about(subject)
     }
 
-    /// Keeps a finished answer, if the configuration that its request was read under is still in force. Which requests
-    /// may be answered hangs on it, and a change of it forgets what was kept before.
+    /// Stores a finished reply if the configuration that its request was read under is still in force. That
+    /// configuration determines which requests are cacheable, and a change of it clears the reply cache.
     fn keep(&self, key: Key, parts: answers::Parts, received_under: &Arc<Config>) {
         self.answers.put(key, parts);
-        // Asked only now: a change from here on comes before the forgetting, which then finds this answer.
+        // The check comes after the insertion: a later change of the configuration clears the cache including this
+        // reply.
         if Arc::ptr_eq(&self.live.load(), received_under) {
             self.metrics.answer_stored();
         } else {
@@ -178,7 +170,7 @@ impl Proxy {
         }
     }
 
-    /// Sends a request up unchanged. The answer to an embeddings request has to begin by the same deadline as any other.
+    /// Forwards a request unchanged. The response to an embeddings request must begin before its usual deadline.
     async fn bypass(
         &self,
         request: Request<ClientBody>,
@@ -197,17 +189,24 @@ impl Proxy {
     }
 }
 
-/// What a request asks. It holds what reading it takes, then what answering it does.
+/// Parses a request. The admission first covers the memory for the parser, then the memory for the answer.
 fn understand<'a>(received: &'a Received<'_>, admission: &mut Admission) -> Result<(Box<Ask<'a>>, Asked), NotAsked> {
     let Read { body, controls, config, .. } = &received.read;
     let origin = read_origin(config, &received.head.uri, &received.head.headers).map_err(NotAsked::TooLong)?;
     let path_model = path_model(classify_path(origin.uri.path()));
     let body_bytes = admission.held_bytes();
-    admission.take(reading_bytes(body))?;
+    let too_large = || NotAsked::Unread(Bypass::TooLarge.into());
+    if !admission.reserve(reading_bytes(body)) {
+        return Err(too_large());
+    }
     let request = read_request(body, &config.cache.extra_fields, path_model);
-    admission.hold_instead(body_bytes);
+    // The parser has finished, so its memory is no longer reserved.
+    admission.reduce_to(body_bytes);
     let request = request.map_err(NotAsked::Unread)?;
-    admission.take(request.answering_bytes(body.len()))?;
+    // The call of a fetch holds headers of the request, too.
+    if !admission.reserve(request.answering_bytes(body.len()) + head_bytes(&received.head.headers)) {
+        return Err(too_large());
+    }
     traced::asked(received.span, &request);
     let asked = Asked::new(&request, &origin.uri, &received.head.headers);
     let (controls, trace) = (*controls, received.span.context());
@@ -215,9 +214,14 @@ fn understand<'a>(received: &'a Received<'_>, admission: &mut Admission) -> Resu
     Ok((Box::new(Ask { request, body, charge, deadline, origin, controls, trace }), asked))
 }
 
-/// What is kept of a finished answer.
+/// Returns the size of all names and values.
+fn head_bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
+}
+
+/// Returns the parts of a finished reply for the reply cache.
 fn parts(body: &Bytes, tally: &Tally, notes: &Notes, (keep, account): (Keep, Arc<Account>)) -> answers::Parts {
-    // Whatever tier it came from, from now on it is in memory.
+    // From now on all inputs are in memory, regardless of their tier.
     let as_hit = Tally::of_hit(tally.stored(), tally.saved);
     answers::Parts {
         body: body.clone(),

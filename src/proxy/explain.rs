@@ -1,4 +1,4 @@
-//! What would happen to a request, without making it happen.
+//! Explains what would happen to a request without executing it.
 
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
@@ -16,7 +16,8 @@ use crate::upstream::{RouteKind, classify_path};
 use crate::wire::{Bypass, BypassCause, EmbedRequest, Input, read_request, unknown_fields};
 
 impl Proxy {
-    /// For each input of a request its key, the tier that holds it and its age, or why the request cannot be cached.
+    /// Returns for each input of a request its key, its tier and its age, or the reason why the request cannot be
+    /// cached.
     pub async fn explain(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Value {
         let config = self.live.load();
         let Ok(uri) = path.parse::<Uri>() else {
@@ -50,7 +51,7 @@ impl Proxy {
         }
     }
 
-    /// The body without its content codings, or the reason why it would not be read.
+    /// Returns the body without its content codings, or the reason why it would not be read.
     async fn explained_body(&self, config: &Config, headers: &HeaderMap, body: &Bytes) -> Result<Bytes, Value> {
         let unread = |bypass: Bypass| {
             let message = "with the content type and encoding that this came with, it would pass through";
@@ -125,7 +126,7 @@ fn fields<'a>(request: &'a EmbedRequest<'_>) -> Vec<&'a String> {
     request.space.extras.keys().collect()
 }
 
-/// In the words of the header, and with the names of all unknown members.
+/// Describes a bypass in the words of the header, with the names of all unknown members.
 fn passes_through(cause: &BypassCause, unknown_fields: &[String]) -> Value {
     let mut refusal = refusal_of(cause, "the request would pass through unchanged");
     if !unknown_fields.is_empty() {

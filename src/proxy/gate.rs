@@ -1,4 +1,4 @@
-//! How much is let in at once: requests under way, and the bytes that they and their answers hold.
+//! Admission limits: the number of requests in flight, and the bytes that they and their responses hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -9,10 +9,13 @@ use super::callers::{Caller, Callers};
 use crate::metrics::{Metrics, Rejection};
 use crate::upstream::Charge;
 
-/// The two bounds.
+/// Size up to which a reply may exceed the limit of bytes.
+const OVERDRAFT_BYTES: usize = 256 * 1024;
+
+/// Admission control with both limits.
 pub(super) struct Gate(Arc<Room>);
 
-/// Counters and not semaphores: nothing ever waits here, and every hit passes twice.
+/// The counters are atomics and not semaphores: nothing ever waits here, and every hit updates them twice.
 struct Room {
     bounds: GateBounds,
     requests: AtomicUsize,
@@ -20,41 +23,32 @@ struct Room {
     callers: Callers,
 }
 
-/// What all requests under way may take together.
+/// Limits of all requests in flight together.
 pub(super) struct GateBounds {
-    /// How many there may be.
+    /// Maximum number of requests.
     pub(super) max_requests: usize,
-    /// What they may hold, in bytes.
+    /// Maximum number of bytes.
     pub(super) max_bytes: usize,
 }
 
-/// A place inside. Dropping it makes room.
+/// Permit of one request. Dropping it frees its share.
 pub(super) struct Admission {
     held: HeldBytes,
-    /// Bytes that work of this request holds as well, and that may outlast it.
+    /// Bytes shared with work of this request that may outlast it.
     shared: Option<Arc<HeldBytes>>,
 }
 
-/// Bytes that are given back when they are dropped.
+/// Bytes that are released on drop.
 struct HeldBytes {
     room: Arc<Room>,
     caller: Caller,
     bytes: usize,
-    /// Whether they stand for a request under way, too.
+    /// True if they also count as a request in flight.
     is_request: bool,
 }
 
-/// Why there is no room for something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum NoRoom {
-    /// Others hold it.
-    Now,
-    /// It is more than there is.
-    Never,
-}
-
 impl Gate {
-    /// An open gate, which shows what is inside with every scrape. Callers are told apart by `credential_headers`.
+    /// Creates the admission control and exports its counters with every scrape. `credential_headers` identify callers.
     pub(super) fn new(bounds: GateBounds, credential_headers: &[HeaderName], metrics: &Metrics) -> Self {
         let (requests, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
         let room = Arc::new(Room { bounds, requests, bytes, callers: Callers::new(credential_headers) });
@@ -65,7 +59,7 @@ impl Gate {
         Self(room)
     }
 
-    /// Lets a request with these headers in, if there is room for its caller.
+    /// Admits a request with these headers if its caller is within the limits.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Admission, Rejection> {
         let room = &self.0;
         let caller = room.callers.enter(headers);
@@ -78,43 +72,56 @@ impl Gate {
 }
 
 impl Admission {
-    /// Whether a body that says to have `bytes` would fit now. Nothing is held for it: who only says so pays nothing.
+    /// Returns true if a body with a declared size of `bytes` would fit now. Nothing is reserved, since a declaration
+    /// alone must not consume the limit.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let HeldBytes { room, caller, .. } = &self.held;
         let most = room.callers.most_bytes(*caller, bytes, room.bounds.max_bytes);
         room.bytes.load(Relaxed).checked_add(bytes).is_some_and(|held| held <= most)
     }
 
-    /// Makes room for `bytes` more, if there is any.
+    /// Reserves `bytes` more. Returns false if they do not fit.
     pub(super) fn reserve(&mut self, bytes: usize) -> bool {
         self.held.grow(bytes)
     }
 
-    /// What it holds, in bytes.
+    /// Returns the reserved bytes.
     pub(super) const fn held_bytes(&self) -> usize {
         self.held.bytes
     }
 
-    /// Makes room for `bytes` more, or says whether there ever will be.
-    pub(super) fn take(&mut self, bytes: usize) -> Result<(), NoRoom> {
-        if self.held.bytes.saturating_add(bytes) > self.held.room.bounds.max_bytes {
-            return Err(NoRoom::Never);
-        }
-        if self.reserve(bytes) { Ok(()) } else { Err(NoRoom::Now) }
+    /// Reduces the reservation to `bytes`.
+    pub(super) fn reduce_to(&mut self, bytes: usize) {
+        self.held.shrink(bytes);
     }
 
-    /// Holds `bytes` in place of what it holds, if there is room for them. Where there is not, it holds nothing.
-    pub(super) fn hold_instead(&mut self, bytes: usize) -> bool {
+    /// Replaces the reservation by that of a reply. A small reply is never refused, because its vectors are paid for; the
+    /// limit is then exceeded for a moment. Returns false if a large reply does not fit.
+    pub(super) fn hold_reply(&mut self, bytes: usize) -> bool {
         self.shared = None;
-        let fits = bytes <= self.held.bytes || self.reserve(bytes - self.held.bytes);
-        self.held.shrink(if fits { bytes } else { 0 });
-        fits
+        if bytes <= self.held.bytes {
+            self.held.shrink(bytes);
+            return true;
+        }
+        let more = bytes - self.held.bytes;
+        if self.reserve(more) {
+            return true;
+        }
+        let is_small = bytes <= OVERDRAFT_BYTES;
+        if is_small {
+            self.held.overdraw(more);
+        } else {
+            self.held.shrink(0);
+        }
+        is_small
     }
 
-    /// Shares what it holds with work that may outlast the request.
+    /// Shares the reservation with work that may outlast the request.
     pub(super) fn share(&mut self) -> Charge {
         let HeldBytes { room, caller, bytes, .. } = &mut self.held;
         let bytes = std::mem::take(bytes);
+        // Its caller stays active as long as it holds bytes, so the reserve for others remains.
+        room.callers.join(*caller);
         let shared = Arc::new(HeldBytes { room: Arc::clone(room), caller: *caller, bytes, is_request: false });
         self.shared = Some(Arc::clone(&shared));
         shared as Charge
@@ -132,7 +139,14 @@ impl HeldBytes {
         fits
     }
 
-    /// Gives back what is beyond `bytes`.
+    /// Reserves `bytes` more, whatever the limit is.
+    fn overdraw(&mut self, bytes: usize) {
+        self.room.bytes.fetch_add(bytes, Relaxed);
+        self.room.callers.hold(self.caller, bytes);
+        self.bytes += bytes;
+    }
+
+    /// Releases the bytes beyond `bytes`.
     fn shrink(&mut self, bytes: usize) {
         let more = self.bytes.saturating_sub(bytes);
         if more > 0 {
@@ -149,11 +163,14 @@ impl Drop for HeldBytes {
         if self.is_request {
             self.room.requests.fetch_sub(1, Relaxed);
             self.room.callers.leave(self.caller);
+        } else {
+            self.room.callers.part(self.caller);
         }
     }
 }
 
-/// Adds `more` to what is held, unless that would be over `most`.
+/// Adds `more` to `held` unless the sum exceeds `most`.
 fn take(held: &AtomicUsize, more: usize, most: usize) -> bool {
+    // `Relaxed` is enough: the counters guard no other memory.
     held.fetch_update(Relaxed, Relaxed, |held| held.checked_add(more).filter(|sum| *sum <= most)).is_ok()
 }

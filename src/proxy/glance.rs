@@ -1,5 +1,4 @@
-//! The first look at an embeddings request: all that it takes to answer it from a rendered answer, or to see that it
-//! takes more.
+//! Fast path of an embeddings request: answers it from the reply cache, or determines that it needs the full path.
 
 use std::sync::Arc;
 
@@ -25,39 +24,39 @@ use crate::traces::Span;
 use crate::upstream::ClientBody;
 use crate::wire::Bypass;
 
-/// What the first look comes to.
+/// Result of the fast path.
 pub(super) enum Glance {
-    /// A rendered answer was at hand.
+    /// The reply cache had the answer.
     Served(Finished),
-    /// It is refused.
+    /// The request is rejected.
     Refused(Finished),
-    /// It has none yet.
+    /// The request needs the full path.
     Open(Open),
 }
 
-/// A request that takes more than a look.
+/// A request for the full path.
 pub(super) enum Open {
-    /// Its body is not JSON, or is in a coding that cannot be decoded.
+    /// The body is not JSON, or has a coding that cannot be decoded.
     Unread(Bypass, ClientBody),
-    /// No rendered answer is at hand.
+    /// The reply cache has no answer.
     Read(Read),
 }
 
-/// What was read of a request beside its head.
+/// The data read from a request, apart from its head.
 pub(super) struct Read {
     /// The body without its content codings.
     pub(super) body: Bytes,
-    /// The body as it came, where that differs.
+    /// The original body, if it differs.
     pub(super) encoded: Option<Bytes>,
     pub(super) controls: Controls,
-    /// The key of its rendered answer, if it may have one.
+    /// Key in the reply cache, if a cached reply is allowed.
     pub(super) key: Option<Key>,
-    /// What it was read under.
+    /// The configuration under which it was read.
     pub(super) config: Arc<Config>,
 }
 
 impl Proxy {
-    /// Reads how the caller wants its request handled, and whether a web page made it.
+    /// Reads the caller's controls, and the CORS request if a web page sent it.
     pub(super) fn read_head(&self, head: &request::Parts) -> Result<(Controls, Option<Box<CorsRequest>>), BadControl> {
         let ReadControls { mut controls, has_origin } = read_controls(&head.headers)?;
         if !has_origin {
@@ -66,13 +65,13 @@ impl Proxy {
         let cors = self.cors.request(head.uri.path(), &head.headers);
         let is_known = cors.as_deref().is_none_or(|cors| self.cors.knows(cors));
         if !is_known && !controls.only_if_cached {
-            // The page can read no answer before the upstream has answered its origin once.
+            // The page can read no response until the upstream has answered its origin once.
             (controls.no_cache, controls.calls) = (true, Calls::Own);
         }
         Ok((controls, cors))
     }
 
-    /// Completes the headers of an answer to a web page.
+    /// Adds the CORS headers to a response for a web page.
     pub(super) fn with_cors(&self, cors: Option<Box<CorsRequest>>, mut finished: Finished) -> Finished {
         if let Some(cors) = cors {
             self.cors.complete(&cors, &mut finished);
@@ -80,7 +79,7 @@ impl Proxy {
         finished
     }
 
-    /// Reads a request and looks whether its answer is at hand.
+    /// Reads a request and looks it up in the reply cache.
     pub(super) async fn glance(
         &self,
         head: &request::Parts,
@@ -114,7 +113,7 @@ impl Proxy {
         }
     }
 
-    /// A request that goes up as it came, unless its caller wants only what is cached.
+    /// Leaves a request to be forwarded unchanged, unless its caller wants only cached answers.
     fn leave_unread(&self, bypass: Bypass, controls: Controls, body: impl FnOnce() -> ClientBody) -> Glance {
         if controls.only_if_cached {
             Glance::Refused(self.not_cached())
@@ -126,6 +125,7 @@ impl Proxy {
     async fn read_body(&self, config: &Config, body: Incoming, admission: &mut Admission) -> Result<Bytes, Finished> {
         let limits = &config.limits;
         let stated_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        // Rejects the request before its body is read. A body over its own limit gets a more specific error below.
         if stated_bytes <= limits.max_body_bytes && !admission.has_room(stated_bytes) {
             return Err(self.overloaded(Rejection::InflightBytes));
         }
@@ -134,7 +134,7 @@ impl Proxy {
         collect_bounded(body, bounds, |bytes| admission.reserve(bytes)).await.map_err(|error| self.refuse_body(&error))
     }
 
-    /// The rendered answer to this very request, if it is at hand and the caller may have it.
+    /// Returns the cached reply to exactly this request, if there is one and the caller's credential allows it.
     fn at_hand(&self, key: &Key, span: &Span) -> Option<Finished> {
         let now_ms = self.flow.clock.now_ms();
         let may_have = |voucher| self.flow.vouchers.holds(&voucher, now_ms);
@@ -168,10 +168,10 @@ impl Proxy {
         self.replies.not_cached()
     }
 
-    /// Has a reply hold what it takes until it has gone. Where there is no room for it, it is refused.
+    /// Reserves the memory of a reply until it is sent. Replaces the reply by an error if the memory is not available.
     pub(super) fn admit_reply(&self, finished: Finished, mut admission: Admission) -> Finished {
         match finished.response.body().held_bytes() {
-            Some(bytes) if !admission.hold_instead(bytes) => self.overloaded(Rejection::InflightBytes),
+            Some(bytes) if !admission.hold_reply(bytes) => self.overloaded(Rejection::InflightBytes),
             _ => finished.admitted(admission),
         }
     }
@@ -183,7 +183,7 @@ impl Proxy {
 }
 
 impl Controls {
-    /// Whether a rendered answer may serve: it knows its records' common end, not their ages.
+    /// Returns true if a cached reply may be used: it has the common expiry of its records but not their ages.
     const fn allow_rendered(&self) -> bool {
         !self.no_cache && !self.no_store && self.max_age_ms.is_none()
     }

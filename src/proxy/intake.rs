@@ -1,4 +1,4 @@
-//! From the head of a request to who asks, under which scope, and where it would go.
+//! Derives from the head of a request its caller, its scope and its upstream address.
 
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderName};
 use http::uri::PathAndQuery;
@@ -11,12 +11,12 @@ use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
 use crate::upstream::{RouteKind, TooLong, named_by_connection, upstream_uri};
 use crate::wire::{Bypass, Coding, PathModel, content_codings};
 
-/// Reads who asks, under which scope, and where it would go. The controls must have been found in order.
+/// Reads the caller, the scope and the upstream address of a request. Its controls must already be checked.
 pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
     let credential = credential_key(config, headers);
     Ok(Origin {
         uri: target_uri(config, uri)?,
-        // Where vecho's own key is sent, all callers are one to the upstream.
+        // With vecho's own key, all callers are the same to the upstream.
         credential: if config.upstream.api_key.is_some() { KeyBuilder::new(None).finish() } else { credential },
         caller: credential,
         scope: scope_key(&config.cache, &credential, namespace(headers), headers),
@@ -25,8 +25,8 @@ pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Re
     })
 }
 
-/// The hash of all headers that together are a credential, in their configured order, and of those that choose who is
-/// shown it: one provider's yes is not another's.
+/// Returns the hash of all credential headers in their configured order, and of the key headers. Those may select a
+/// provider, and the acceptance by one provider is not valid for another.
 pub(super) fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
     let mut key = KeyBuilder::new(config.cache.key_secret.as_ref());
     join_headers(&mut key, &config.auth.credential_headers, headers);
@@ -34,12 +34,12 @@ pub(super) fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
     key.finish()
 }
 
-/// Whether stored vectors wait for the upstream's yes to the credential.
+/// Returns true if stored vectors require that the upstream has accepted the credential.
 pub(super) fn must_be_vouched(config: &Config) -> bool {
     config.cache.scope == Scope::Shared && config.upstream.api_key.is_none()
 }
 
-/// The upstream's address for a request of ours.
+/// Returns the upstream's address for a request.
 pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, TooLong> {
     let root = PathAndQuery::from_static("/");
     let path = uri.path_and_query().unwrap_or(&root);
@@ -49,9 +49,9 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, TooLong> {
     }
 }
 
-/// The key under which a rendered answer to this request is kept: who asks, where, and what. It lives no longer than
-/// the process, so it need not cost what a hash of the body does. Under every scope each credential has its own; that
-/// costs room, never truth; nor does it that the headers stand as the client sent them.
+/// Returns the key of a request in the reply cache: caller, path and body. The key never outlives the process, so a
+/// cheap hash suffices. Under every scope each credential has its own replies, and differences in the order of headers
+/// create separate entries. Both cost only memory and never cause wrong answers.
 pub(super) fn answer_key(config: &Config, secret: &PassingSecret, head: &request::Parts, body: &[u8]) -> Key {
     let mut key = KeyBuilder::passing(secret);
     for (name, value) in &head.headers {
@@ -64,13 +64,13 @@ pub(super) fn answer_key(config: &Config, secret: &PassingSecret, head: &request
     key.finish()
 }
 
-/// Whether an answer may hang on this header.
+/// Returns true if the response may depend on this header.
 fn chooses_answer(config: &Config, name: &HeaderName) -> bool {
     config.auth.credential_headers.contains(name) || config.cache.key_headers.contains(name) || *name == NAMESPACE
 }
 
-/// Removes headers that choose the answer and that `connection` names. They do not go up, so that no key may hold them:
-/// the caller gets what the upstream answers without them.
+/// Removes headers that select the answer and that `connection` names. They are not forwarded, so they must not be part
+/// of a key: the caller gets the answer that the upstream gives without them.
 pub(super) fn drop_unsent(config: &Config, headers: &mut HeaderMap) {
     for name in named_by_connection(headers) {
         if config.cache.key_headers.contains(&name) || config.auth.credential_headers.contains(&name) {
@@ -79,7 +79,7 @@ pub(super) fn drop_unsent(config: &Config, headers: &mut HeaderMap) {
     }
 }
 
-/// Whether the path names the model.
+/// Returns whether the path names the model.
 pub const fn path_model(kind: RouteKind) -> PathModel {
     match kind {
         RouteKind::Deployment => PathModel::Yes,
@@ -101,7 +101,7 @@ pub(super) fn body_codings(headers: &HeaderMap) -> Result<Vec<Coding>, Bypass> {
     if kind.is_some_and(is_json) { Ok(codings) } else { Err(Bypass::ContentType) }
 }
 
-/// Whether a content type names JSON, whatever its parameters.
+/// Returns true if a content type is JSON, regardless of its parameters.
 fn is_json(content_type: &[u8]) -> bool {
     let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     let ends_in = |end: &[u8]| kind.len() >= end.len() && kind[kind.len() - end.len()..].eq_ignore_ascii_case(end);

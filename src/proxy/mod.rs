@@ -1,4 +1,4 @@
-//! The public port: embeddings answered from the flow, everything else passed through.
+//! The public port: embeddings are answered by the flow, everything else passes through.
 
 mod asked;
 mod body;

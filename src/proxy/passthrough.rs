@@ -1,4 +1,4 @@
-//! Everything that is not an embeddings request: passed to the upstream as it is, streamed both ways.
+//! Passes requests other than embeddings to the upstream unchanged, streamed in both directions.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, HOST, HeaderName, HeaderValue, LOCATION, UPGRADE};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Version};
@@ -22,7 +22,7 @@ use crate::upstream::{
     BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, location_for_caller, strip_hop_by_hop,
 };
 
-/// How a request goes through: in whose trace, and when its answer has to begin, if there is a time for that.
+/// Span of a forwarded request, and the deadline for the begin of its response, if any.
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
     pub(super) span: &'a Span,
@@ -47,13 +47,13 @@ impl Proxy {
         finished
     }
 
-    /// A request body that fails when the client stops sending it.
+    /// Creates a request body that fails if the client stops sending.
     pub(super) fn timed(&self, body: Incoming) -> ClientBody {
         ClientBody::streamed(TimedBody::new(body, self.live.load().limits.body_timeout).map_err(upward_error))
     }
 
-    /// Sends a request up and its answer down, and connects both ends if they switch protocols. The answer has to begin
-    /// by the deadline, if there is one.
+    /// Forwards a request and its response, and connects both sides if they switch protocols. The response must begin
+    /// before the deadline, if there is one.
     pub(super) async fn forward(
         &self,
         mut request: Request<ClientBody>,
@@ -84,6 +84,7 @@ impl Proxy {
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS
                     && let Some(below) = below
                 {
+                    // The permit ends here: an upgraded connection can stay open for hours.
                     self.connect(below, hyper::upgrade::on(&mut response));
                     return Finished::new(downward(response, true), Outcome::Forwarded);
                 }
@@ -104,7 +105,7 @@ impl Proxy {
         self.replies.too_long(error)
     }
 
-    /// Lets bytes flow between the two upgraded connections until either ends, or vecho does.
+    /// Copies bytes between the two upgraded connections until either side closes or vecho stops.
     fn connect(&self, below: OnUpgrade, above: OnUpgrade) {
         self.tunnels.spawn_until_stop(async move {
             match tokio::try_join!(below, above) {
@@ -118,7 +119,7 @@ impl Proxy {
     }
 }
 
-/// In the words of the upstream's client, which tells silence from a cut by them.
+/// Converts an error to the upstream client's types, which distinguish a stalled body from an aborted one.
 fn upward_error(error: BodyError) -> BoxError {
     match error {
         BodyError::Stalled(_) | BodyError::Late => BodyStalled.into(),
@@ -126,8 +127,8 @@ fn upward_error(error: BodyError) -> BoxError {
     }
 }
 
-/// Whether a client wants to speak WebSocket. Other upgrades, such as curl's `h2c`, are the client's wish for this
-/// connection alone and are not passed on.
+/// Returns true if a client requests a WebSocket. Other upgrades, such as curl's `h2c`, concern only the client's own
+/// connection and are not forwarded.
 fn wants_websocket(headers: &HeaderMap) -> bool {
     let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok());
     upgrade.is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
@@ -139,11 +140,11 @@ fn upward(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Re
     let headers = request.headers_mut();
     strip_hop_by_hop(headers);
     let ours: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with("x-vecho-")).cloned().collect();
-    // The length is known from the body again, and an expectation was already met on this side.
+    // The body determines the length again, and the expectation was already met on the client's connection.
     for name in ours.iter().chain(&[HOST, EXPECT]) {
         headers.remove(name);
     }
-    // A length of 0 is not written again, and servers may insist on it.
+    // A length of 0 would not be written again, and some servers require it.
     if headers.get(CONTENT_LENGTH).is_none_or(|length| length != "0") {
         headers.remove(CONTENT_LENGTH);
     }
@@ -153,8 +154,7 @@ fn upward(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Re
     request
 }
 
-/// Changes the `location` of an answer, if it has one that has to be changed.
-/// Replaces a `Location` by what `mapped` makes of it.
+/// Replaces the `location` of a response with the result of `mapped`, if there is one.
 pub(super) fn map_location(headers: &mut HeaderMap, mapped: impl FnOnce(&HeaderValue) -> Option<HeaderValue>) {
     if let Some(location) = headers.get_mut(LOCATION)
         && let Some(mapped) = mapped(location)

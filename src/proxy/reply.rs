@@ -1,4 +1,4 @@
-//! From how a request ended to what the client sees. The only place of the public port that chooses a status.
+//! Converts the result of a request to a response. Only this file chooses the statuses of the public port.
 
 use std::hash::{BuildHasher, RandomState};
 use std::mem::swap;
@@ -19,15 +19,15 @@ use crate::serve::CollectError;
 use crate::upstream::{Class, OpenError, Reply, TooLong, Why, marks_stand_in, shown_on_errors};
 use crate::wire::{Bypass, BypassCause, envelope};
 
-/// A finished reply and how it counts.
+/// A finished response with its outcome for the metrics.
 pub(super) struct Finished {
-    /// What the client gets.
+    /// The response for the client.
     pub response: Response<ReplyBody>,
-    /// How it is counted.
+    /// Outcome for the metrics.
     pub outcome: Outcome,
-    /// What was asked, where it was understood.
+    /// Usage labels, if the request was parsed.
     pub subject: Option<Subject>,
-    /// Whether its headers are those of an upstream answer to this very request.
+    /// True if the headers come from an upstream response to exactly this request.
     pub is_upstreams: bool,
 }
 
@@ -40,12 +40,12 @@ impl Finished {
         Self { subject: Some(subject), ..self }
     }
 
-    /// Marks its headers as those of an upstream answer to this very request.
+    /// Marks the headers as those of an upstream response to exactly this request.
     pub(super) fn of_upstream(self) -> Self {
         Self { is_upstreams: true, ..self }
     }
 
-    /// Holds `admission` until its body has gone.
+    /// Holds `admission` until the body is sent.
     pub(super) fn admitted(mut self, admission: Admission) -> Self {
         self.response.body_mut().hold(admission);
         self
@@ -60,33 +60,33 @@ const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback-reason");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const MODEL: HeaderName = HeaderName::from_static("openai-model");
 
-/// Longest name of a model that a header carries. Clients limit their headers, and the body has the name as well.
+/// Longest model name in a header. Clients limit the size of headers, and the body also contains the name.
 const MAX_MODEL_BYTES: usize = 256;
 
-/// Makes replies; the ids of requests that no upstream has seen are its only state.
+/// Factory of responses. Its only state are the ids for responses without an id of the upstream.
 pub(super) struct Replies {
     id_seed: u64,
     id_start: [u8; ID_BYTES],
     ids_given: AtomicU64,
-    /// The headers of an answer that no call was made for, without what differs from answer to answer.
+    /// Headers of a response without an upstream call, with empty values for the variable ones.
     blank: HeaderMap,
 }
 
-/// What the headers of an answer with vectors say.
+/// Headers of a response with vectors.
 #[derive(Clone)]
 pub(super) struct Notes {
-    /// How it is counted, and `x-vecho-cache`.
+    /// Outcome for the metrics, and `x-vecho-cache`.
     pub outcome: Outcome,
     /// `x-vecho-sources`
     pub sources: HeaderValue,
     /// `x-vecho-tokens`
     pub tokens: HeaderValue,
-    /// `openai-model`, where a header can carry it.
+    /// `openai-model`, if the name is a valid header value.
     pub model: Option<HeaderValue>,
 }
 
 impl Notes {
-    /// The notes of an answer.
+    /// Returns the headers for a tally and a model.
     pub(super) fn new(tally: &Tally, model: &str) -> Self {
         Self {
             outcome: tally.outcome(),
@@ -96,25 +96,25 @@ impl Notes {
         }
     }
 
-    /// The headers to keep with a rendered answer. Copying them is much cheaper than putting them in one by one, and
-    /// so is replacing an id against adding one.
+    /// Returns the headers to store with a cached reply. A copy of the map is much cheaper than the insertion of each
+    /// header, and so is the replacement of an id compared to an insertion.
     pub(super) fn kept(&self, as_hit: &Tally) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
-        // First, where it is looked for first.
+        // The id is the first header, so the search for it ends at once.
         headers.insert(REQUEST_ID, HeaderValue::from_static(""));
         self.clone().write(&mut headers);
         headers.insert(SOURCES, header_text(&as_hit.sources()));
         headers
     }
 
-    /// Headers of which each has nothing to say yet.
+    /// Returns headers with empty values.
     fn blank() -> HeaderMap {
         let empty = || HeaderValue::from_static("");
         let nothing = Self { outcome: Outcome::Hit, sources: empty(), tokens: empty(), model: Some(empty()) };
         nothing.kept(&Tally::default())
     }
 
-    /// Fills in what blank headers leave open. Found by looking at each: to look one up is to hash its name.
+    /// Fills in the empty headers. It iterates over them, because a lookup per header would cost a hash of its name.
     fn fill(mut self, headers: &mut HeaderMap, mut id: HeaderValue) {
         for (name, value) in headers.iter_mut() {
             match name.as_str() {
@@ -135,7 +135,8 @@ impl Notes {
         }
     }
 
-    /// The upstream's own name of the model stays, unless it is too long.
+    /// Writes the headers into those of an upstream response. The upstream's own model name stays unless it is too
+    /// long.
     fn write(self, headers: &mut HeaderMap) {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE, HeaderValue::from_static(self.outcome.label()));
@@ -151,7 +152,7 @@ impl Notes {
 }
 
 impl Replies {
-    /// A maker of replies whose ids differ from those of every other process.
+    /// Creates a factory whose ids differ from those of every other process.
     pub(super) fn new() -> Self {
         let id_seed = RandomState::new().hash_one(0_u8);
         let mut id_start = *b"req_vecho_................................";
@@ -159,7 +160,7 @@ impl Replies {
         Self { id_seed, id_start, ids_given: AtomicU64::new(0), blank: Notes::blank() }
     }
 
-    /// A full answer. `call` holds the headers of the upstream call made for it, if one was.
+    /// Creates a complete response. `call` holds the headers of the upstream call for it, if there was one.
     pub(super) fn answer(&self, notes: Notes, call: Option<HeaderMap>, body: ReplyBody) -> Finished {
         let (mut response, outcome) = (Response::new(body), notes.outcome);
         let (headers, is_upstreams) = (response.headers_mut(), call.is_some());
@@ -174,7 +175,7 @@ impl Replies {
         Finished { is_upstreams, ..Finished::new(response, outcome) }
     }
 
-    /// A rendered answer that was at hand.
+    /// Creates a response from a cached reply.
     pub(super) fn stored(&self, answer: &StoredAnswer) -> Finished {
         let mut response = Response::new(ReplyBody::whole(answer.body.clone()));
         let headers = response.headers_mut();
@@ -186,7 +187,7 @@ impl Replies {
         Finished::new(response, Outcome::Hit).about(subject)
     }
 
-    /// The upstream's error verbatim, or ours where it had none.
+    /// Returns the upstream's error verbatim, or an error of our own if there is none.
     pub(super) fn refused(&self, refusal: Refusal) -> Finished {
         let outcome = match refusal.class {
             Class::Refused => Outcome::Refused,
@@ -216,29 +217,28 @@ impl Replies {
         response
     }
 
-    /// An answer that is not believed, as it came.
+    /// Passes on a response that failed validation.
     pub(super) fn unreadable(&self, reply: Reply) -> Finished {
         let mut response = self.as_it_came(reply);
         mark_bypass(response.headers_mut(), &Bypass::UnreadableAnswer.into());
         Finished::new(response, Outcome::Bypass)
     }
 
-    /// `only-if-cached`, and not everything was: 504, as RFC 9111 (section 5.2.1.7) has it.
+    /// Rejects a request with `only-if-cached` that is not fully cached: 504, as RFC 9111 (section 5.2.1.7) requires.
     pub(super) fn not_cached(&self) -> Finished {
         let message =
             "Not every input is cached, and the request asked for nothing else (cache-control: only-if-cached).";
         let body = envelope(message, "invalid_request_error", None, Some("not_cached"));
         let mut response = self.error(StatusCode::GATEWAY_TIMEOUT, body);
-        // Asking again would not change it, and SDKs repeat a 504.
+        // A retry would not help, and SDKs retry on 504.
         response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
         Finished::new(response, Outcome::NotCached)
     }
 
-    /// A limit of ours is reached for now.
+    /// Reports that one of our limits is reached at the moment.
     pub(super) fn overloaded(&self, rejection: Rejection) -> Finished {
         let message = match rejection {
             Rejection::InflightBytes => "Too many bytes of requests are under way (limits.max_inflight_bytes).",
-            Rejection::Memory => "Too many vectors are under way for one more answer (memory.limit_mb).",
             _ => "Too many requests are under way (limits.max_requests).",
         };
         let body = envelope(message, "server_error", None, Some("overloaded"));
@@ -247,13 +247,13 @@ impl Replies {
         Finished::new(response, Outcome::Rejected)
     }
 
-    /// A control header says nothing that can be obeyed.
+    /// Reports a control header with an invalid value.
     pub(super) fn bad_control(&self, bad: BadControl) -> Finished {
         let body = envelope(&bad.to_string(), "invalid_request_error", Some(bad.header()), Some("invalid_header"));
         Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
     }
 
-    /// The request's body could not be read.
+    /// Reports that the request's body could not be read.
     pub(super) fn bad_body(&self, error: &CollectError) -> Finished {
         let (status, limit, code) = match error {
             CollectError::TooLarge { .. } => {
@@ -269,7 +269,7 @@ impl Replies {
         Finished::new(self.error(status, body), Outcome::Rejected)
     }
 
-    /// A request that could not be passed through.
+    /// Reports that a request could not be forwarded.
     pub(super) fn not_forwarded(&self, error: &OpenError) -> Finished {
         let (status, kind, code, outcome) = match error {
             OpenError::Unreachable { .. } | OpenError::Unanswered { .. } | OpenError::UnaskedSwitch { .. } => {
@@ -288,20 +288,20 @@ impl Replies {
         Finished::new(self.error(status, envelope(&message, kind, None, Some(code))), outcome)
     }
 
-    /// A request whose address is too long to be passed on.
+    /// Reports that the upstream address would be too long.
     pub(super) fn too_long(&self, error: TooLong) -> Finished {
         let message = format!("The request cannot be passed to the upstream: {error}.");
         let body = envelope(&message, "invalid_request_error", None, Some("uri_too_long"));
         Finished::new(self.error(StatusCode::URI_TOO_LONG, body), Outcome::Rejected)
     }
 
-    /// A request that is not one for a proxy like this.
+    /// Reports a request that a reverse proxy cannot serve.
     pub(super) fn misdirected(&self, message: &str) -> Finished {
         let body = envelope(message, "invalid_request_error", None, Some("unsupported_request"));
         Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
     }
 
-    /// TRACE would show the caller the key that vecho sends (RFC 9110, section 9.3.8).
+    /// Rejects TRACE, because it would reveal vecho's key to the caller (RFC 9110, section 9.3.8).
     pub(super) fn trace_refused(&self) -> Finished {
         let body = envelope(
             "TRACE is not allowed: its answer would show the headers that vecho sends.",
@@ -322,7 +322,7 @@ impl Replies {
         response
     }
 
-    /// With an id, where the upstream gave none.
+    /// Returns the upstream's response, with an id of our own if it has none.
     fn as_it_came(&self, reply: Reply) -> Response<ReplyBody> {
         let mut response = Response::new(ReplyBody::whole(reply.body));
         *response.status_mut() = reply.status;
@@ -334,7 +334,7 @@ impl Replies {
 
     fn next_id(&self) -> HeaderValue {
         let number = self.ids_given.fetch_add(1, Ordering::Relaxed);
-        // An odd multiplier permutes the numbers, so that neighbours do not look alike.
+        // An odd multiplier permutes the numbers, which makes consecutive ids look different.
         let mixed = number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ self.id_seed;
         let mut id = self.id_start;
         write_hex(mixed, &mut id[ID_BYTES - DIGITS..]);
@@ -342,12 +342,12 @@ impl Replies {
     }
 }
 
-/// Hexadecimal digits of a `u64`.
+/// Number of hexadecimal digits of a `u64`.
 const DIGITS: usize = 16;
-/// `req_vecho_`, the seed, and a number.
+/// Length of `req_vecho_`, the seed and a number.
 const ID_BYTES: usize = 10 + 2 * DIGITS;
 
-/// Writes sixteen digits. By hand because every hit pays for it: the formatting machinery takes ten times as long.
+/// Writes sixteen digits. Every hit runs this, and the formatting machinery would take ten times as long.
 fn write_hex(number: u64, digits: &mut [u8]) {
     const HEXADECIMAL: &[u8; 16] = b"0123456789abcdef";
     for (pair, byte) in digits.as_chunks_mut::<2>().0.iter_mut().zip(number.to_be_bytes()) {
@@ -356,26 +356,26 @@ fn write_hex(number: u64, digits: &mut [u8]) {
     }
 }
 
-/// Marks an answer that went through unchanged.
+/// Marks a response that passed through unchanged.
 pub(super) fn mark_bypass(headers: &mut HeaderMap, cause: &BypassCause) {
-    // Another vecho behind this one may have stood in for its upstream: that mark is worth more.
+    // If another vecho upstream has marked a fallback answer, that mark is more important and stays.
     if !marks_stand_in(headers) {
         headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
     }
     headers.insert(REASON, header_text(&cause.header_text()));
 }
 
-/// Says why something stands in for vectors of the upstream.
+/// Adds the reason for a fallback answer.
 pub(super) fn tell_fallback(headers: &mut HeaderMap, measure: &str) {
     headers.insert(FALLBACK, header_text(measure));
 }
 
-/// The name of a model as a header value; none if it is too long or no header can carry it.
+/// Returns a model name as a header value, or `None` if it is too long or has invalid characters.
 fn model_header(model: &str) -> Option<HeaderValue> {
     if model.len() <= MAX_MODEL_BYTES { HeaderValue::from_str(model).ok() } else { None }
 }
 
-/// A header value of some text; what no header can carry is left out.
+/// Returns text as a header value, or an empty value if it has invalid characters.
 fn header_text(text: &str) -> HeaderValue {
     HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }

@@ -1,4 +1,4 @@
-//! One request of the public port: let in, sent down its route, counted.
+//! Handles one request of the public port: admission, routing and counting.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::tasks::Tasks;
 use crate::traces::{Span, attribute};
 use crate::upstream::{Client, RouteKind, classify_path};
 
-/// The public port. Used by `Arc`.
+/// The public port, shared through `Arc`.
 pub struct Proxy {
     pub(super) flow: Arc<Flow>,
     pub(super) answers: Arc<Answers>,
@@ -34,16 +34,16 @@ pub struct Proxy {
     pub(super) decoder: BodyDecoder,
     pub(super) cors: CorsCache,
     pub(super) replies: Replies,
-    /// What the keys of rendered answers are made with.
+    /// Secret for the keys of the reply cache.
     pub(super) answer_secret: PassingSecret,
-    /// Where upgraded connections run.
+    /// Tasks of upgraded connections.
     pub(super) tunnels: Tasks,
     pub(super) metrics: Arc<Metrics>,
 }
 
 impl Proxy {
-    /// A proxy in front of `flow`, with the same upstream for whatever passes through. Requests and their answers hold at
-    /// most `max_bytes` together.
+    /// Creates a proxy in front of `flow`, with the same upstream for requests that pass through. Requests and their
+    /// responses together hold at most `max_bytes`.
     pub fn new(
         flow: Arc<Flow>,
         answers: Arc<Answers>,
@@ -60,7 +60,7 @@ impl Proxy {
         Arc::new(Self { flow, answers, client, live, gate, decoder, cors, replies, answer_secret, tunnels, metrics })
     }
 
-    /// Classifies a path by how it goes to the upstream. The end of our own path nearly always decides.
+    /// Classifies a path by its upstream path. The end of our own path is nearly always sufficient.
     fn kind_of(&self, uri: &Uri) -> RouteKind {
         match classify_path(uri.path()) {
             RouteKind::Other => {
@@ -72,8 +72,8 @@ impl Proxy {
 
     /// Answers one request.
     ///
-    /// What a hit does not do is in boxes of its own, and the head stays in its place until one of those wants it: a
-    /// future takes room for its longest branch, and is copied several times before it runs.
+    /// Branches that a hit does not take are in separate boxes, and the head is moved only into those branches: a
+    /// future has the size of its largest branch and is copied several times before it runs.
     pub fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<ReplyBody>> + Send {
         let (mut head, body) = request.into_parts();
         async move {
@@ -107,7 +107,7 @@ impl Proxy {
     }
 }
 
-/// Counts a request when it ends, and ends its span; one that is dropped before was cancelled by its client.
+/// Records a request and ends its span on drop. A request dropped before its end was cancelled by its client.
 pub(super) struct Count<'a> {
     metrics: &'a Metrics,
     route: Route,
@@ -124,7 +124,7 @@ impl<'a> Count<'a> {
         Self { metrics, route, begun, outcome, span, status: None, subject: None }
     }
 
-    /// Takes down how the request ended, and gives its answer out.
+    /// Records the end of the request and returns its response.
     fn ended(&mut self, finished: Finished) -> Response<ReplyBody> {
         let Finished { response, outcome, subject, .. } = finished;
         let status = response.status();

@@ -1,4 +1,4 @@
-//! What a request's span is told on its way through the public port. Never a text, a key, or a header.
+//! Attributes of a request's spans on the public port. They never include a text, a key or a header.
 
 use http::{Request, Response, StatusCode};
 
@@ -7,7 +7,7 @@ use crate::traces::{Span, attribute};
 use crate::upstream::{ForwardedBody, OpenError, RouteKind, port_of};
 use crate::wire::EmbedRequest;
 
-/// Returns the pattern of an embeddings path. Clients choose prefixes, so these are not spelled out.
+/// Returns the pattern of an embeddings path. Clients choose the prefixes, so the pattern does not contain them.
 pub(super) fn pattern(kind: RouteKind, path: &str) -> Option<&'static str> {
     const FIXED: [&str; 3] = ["/v1/embeddings", "/embeddings", "/openai/v1/embeddings"];
     match kind {
@@ -17,7 +17,7 @@ pub(super) fn pattern(kind: RouteKind, path: &str) -> Option<&'static str> {
     }
 }
 
-/// What is asked for.
+/// Sets the attributes of the request.
 pub(super) fn asked(span: &Span, request: &EmbedRequest<'_>) {
     if let Some(model) = &request.space.model {
         span.text(attribute::REQUEST_MODEL, model);
@@ -28,7 +28,7 @@ pub(super) fn asked(span: &Span, request: &EmbedRequest<'_>) {
     span.count(attribute::INPUTS, request.inputs.len());
 }
 
-/// Where the answer came from.
+/// Sets the sources of the answer.
 pub(super) fn served(span: &Span, tally: &Tally, model: &str) {
     span.shown(attribute::SOURCES, || tally.sources());
     span.count(attribute::TOKENS_BILLED, tally.billed);
@@ -36,7 +36,7 @@ pub(super) fn served(span: &Span, tally: &Tally, model: &str) {
     span.text(attribute::RESPONSE_MODEL, model);
 }
 
-/// How the answer begins.
+/// Sets the status of the response.
 pub(super) fn answered(span: &Span, status: StatusCode) {
     span.count(attribute::STATUS, status.as_u16());
     if status.is_server_error() {
@@ -44,7 +44,7 @@ pub(super) fn answered(span: &Span, status: StatusCode) {
     }
 }
 
-/// Begins the span of what passes through.
+/// Starts the span of a forwarded request.
 pub(super) fn forwarded<B>(span: &Span, request: &Request<B>) -> Span {
     let call = span.context().forward(request.method());
     call.text(attribute::SERVER, request.uri().host().unwrap_or_default());
@@ -54,7 +54,7 @@ pub(super) fn forwarded<B>(span: &Span, request: &Request<B>) -> Span {
     call
 }
 
-/// Ends it: its answer has begun, or never will.
+/// Ends that span when the response has begun or has failed.
 pub(super) fn opened_as(call: Span, opened: &Result<Response<ForwardedBody>, OpenError>) {
     match opened {
         Ok(response) => {

@@ -151,8 +151,10 @@ impl Batcher {
             Some(mut first) => {
                 let fitting = first.fitting(bounds.cut(first.inputs().len()), bounds.max_tokens);
                 if fitting < first.inputs().len() {
-                    // Other requests of the lane precede the rest, so none waits for all of a large request.
-                    queue.pieces.push_back(first.split_off(fitting));
+                    // One other request precedes the rest: so small requests do not wait for all of a large one, and
+                    // a steady stream of small ones does not starve it.
+                    let place = queue.pieces.len().min(1);
+                    queue.pieces.insert(place, first.split_off(fitting));
                     is_cut = true;
                     vec![first]
                 } else {

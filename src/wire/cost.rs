@@ -19,15 +19,17 @@ const TOKEN_BYTES: usize = 8;
 /// Returns an upper bound of the memory to read this body, in bytes. It counts JSON punctuation
 /// everywhere, even in texts.
 pub fn reading_bytes(body: &[u8]) -> usize {
-    let (mut quotes, mut brackets, mut commas) = (0_usize, 0_usize, 0_usize);
+    let (mut quotes, mut brackets, mut commas, mut escapes) = (0_usize, 0_usize, 0_usize, 0_usize);
     for byte in body {
         quotes += usize::from(*byte == b'"');
         brackets += usize::from(*byte == b'[');
         commas += usize::from(*byte == b',');
+        escapes += usize::from(*byte == b'\\');
     }
     let inputs = (quotes / 2 + brackets).min(MAX_INPUTS + 1);
-    // The body's length is added because texts with escapes are copied.
-    body.len() + inputs * READ_INPUT_BYTES + (commas + brackets) * READ_TOKEN_BYTES
+    // A text with escapes is unescaped in a buffer that grows by doubling, then copied.
+    let copies = if escapes == 0 { 1 } else { 3 };
+    copies * body.len() + inputs * READ_INPUT_BYTES + (commas + brackets) * READ_TOKEN_BYTES
 }
 
 impl EmbedRequest<'_> {

@@ -23,6 +23,9 @@ const MAX_MEMBERS: usize = 64;
 /// Maximum length of the name of a further member, in bytes.
 const MAX_NAME_BYTES: usize = 256;
 
+/// Maximum length of the name of a model or a user, in bytes.
+const MAX_NAME_VALUE_BYTES: usize = 4096;
+
 /// Maximum number of components that a request may ask for. It bounds memory reservations and mocks; the vectors of all
 /// known models are far smaller.
 pub const MAX_DIMENSIONS: u32 = 1 << 16;
@@ -137,9 +140,9 @@ impl FieldsVisitor<'_> {
                 let (inputs, is_single) = map.next_value_seed(InputsVisitor { fault: self.fault })?;
                 (fields.inputs, fields.form.is_single) = (Some(inputs), is_single);
             }
-            "model" => fields.model = Some(map.next_value::<String>()?),
+            "model" => fields.model = Some(self.bounded(map.next_value::<String>()?)?),
             "user" => {
-                fields.user = map.next_value::<Option<String>>()?;
+                fields.user = map.next_value::<Option<String>>()?.map(|user| self.bounded(user)).transpose()?;
                 fields.form.has_null_user = fields.user.is_none();
             }
             "encoding_format" => fields.form.encoding = self.read_encoding(map)?,
@@ -153,6 +156,11 @@ impl FieldsVisitor<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Returns a name that is short enough to be kept for as long as something is known of its space.
+    fn bounded<E: de::Error>(&self, name: String) -> Result<String, E> {
+        if name.len() > MAX_NAME_VALUE_BYTES { Err(self.fault(Bypass::TooLarge)) } else { Ok(name) }
     }
 
     fn read_encoding<'a, A: MapAccess<'a>>(&self, map: &mut A) -> Result<WrittenEncoding, A::Error> {

@@ -1,4 +1,4 @@
-//! `static`: reads the request and answers the same bytes to everything. Nothing that speaks HTTP can do less.
+//! `static`: reads the request and always answers the same bytes. No HTTP server can do less.
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};

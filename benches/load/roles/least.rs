@@ -1,8 +1,8 @@
-//! `least`: what a cache in front of an embeddings service cannot do without, and nothing of what a proxy owes besides.
+//! `least`: the minimum that a cache in front of an embeddings service must do, without any other duty of a proxy.
 //!
-//! It is made of vecho's own parts: one key for the body, one for each input, a map for each, a call for what is
-//! missing, vectors that are checked, packed and written. It looks at no header, bounds and times nothing, merges and
-//! coalesces nothing, forgets nothing, counts nothing. What vecho takes above it, safety and order cost.
+//! It uses vecho's own parts: one key for the body, one for each input, a map for each, an upstream call for missing
+//! inputs, and vectors that are checked, packed and written. It has no header handling, limits, timeouts, batching,
+//! coalescing, eviction or metrics. vecho's cost above `least` is the cost of safety and order.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -25,7 +25,7 @@ use vecho::wire::{
 use super::Fault;
 use crate::Outcome;
 
-/// Bodies of more inputs are not worth keeping: permutations of one list would fill the memory.
+/// Bodies with more inputs are not kept: permutations of one list would fill the memory.
 const KEPT_INPUTS: usize = 1;
 
 struct Least {
@@ -37,7 +37,7 @@ struct Least {
     vectors: Mutex<KeyMap<Packed>>,
 }
 
-/// Serves embeddings out of memory and, where they are missing, from the server at `address`.
+/// Serves embeddings from memory and fetches missing ones from the server at `address`.
 pub(super) async fn serve(address: &str) -> Outcome<()> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);

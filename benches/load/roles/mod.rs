@@ -1,4 +1,4 @@
-//! The reference servers, each a process of its own: one worker thread, HTTP/1.1, loopback.
+//! The reference servers. Each is its own process with one worker thread, HTTP/1.1 and loopback.
 
 mod fixed;
 mod least;
@@ -21,13 +21,13 @@ use vecho::tasks::Tasks;
 
 use crate::Outcome;
 
-/// What ends a connection of a reference server.
+/// Error that ends a connection of a reference server.
 type Fault = Box<dyn Error + Send + Sync>;
 
-/// Becomes the server that `words` describe: `static FILE`, `thin ADDRESS`, `least ADDRESS` or `upstream DELAY_MS`.
+/// Runs the server that `words` describe: `static FILE`, `thin ADDRESS`, `least ADDRESS` or `upstream DELAY_MS`.
 pub(crate) fn run(words: &[String]) -> Outcome<()> {
     vecho::heap::limit_heaps(1);
-    // One worker of the same kind of runtime as vecho's, so that neither has the cheaper scheduler.
+    // The runtime is of vecho's kind with one worker, so neither side has the cheaper scheduler.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     match words {
         [role, file] if role == "static" => runtime.block_on(fixed::serve(file)),
@@ -38,7 +38,7 @@ pub(crate) fn run(words: &[String]) -> Outcome<()> {
     }
 }
 
-/// Serves every connection with `answer`, for as long as the process lives.
+/// Serves every connection with `answer` for the life of the process.
 async fn serve<A, F, B>(answer: A) -> Outcome<()>
 where
     A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
@@ -50,7 +50,7 @@ where
     announce(listener.local_addr()?);
     let tasks = Tasks::new();
     let accepting = tasks.clone();
-    // The accept loop runs on the worker too: the thread in `block_on` must not take part.
+    // The accept loop also runs on the worker: the thread in `block_on` must not share the load.
     tasks.spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             accepting.spawn(connection(stream, answer.clone()));
@@ -67,10 +67,10 @@ where
     B: Body<Data = Bytes> + 'static,
     B::Error: Into<Fault>,
 {
-    // Without it small answers wait for acknowledgements; a socket that refuses it still works.
+    // Without this, small responses wait for acknowledgements. A socket that rejects the option still works.
     drop(stream.set_nodelay(true));
     let served = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
-    // A client that hangs up ends its connection, nothing else.
+    // An error ends only the connection of this client.
     drop(served.await);
 }
 
@@ -79,7 +79,7 @@ fn announce(address: SocketAddr) {
     eprintln!("ready public={address}");
 }
 
-/// Reads a request body to its end and forgets it.
+/// Reads a request body to its end and discards it.
 async fn drain(mut body: Incoming) -> Result<(), Fault> {
     use http_body_util::BodyExt;
     while let Some(frame) = body.frame().await {

@@ -1,4 +1,4 @@
-//! `thin`: hyper's server and hyper-util's client with nothing between them; the least that a proxy can cost.
+//! `thin`: hyper's server and hyper-util's client with nothing between them; the minimum cost of a proxy.
 
 use http::uri::{Authority, Scheme};
 use http::{Request, Response, Uri};

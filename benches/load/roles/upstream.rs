@@ -1,4 +1,5 @@
-//! `upstream`: a stand-in for the embeddings service. Right vectors, a fixed delay, and a count of what it was asked.
+//! `upstream`: a stand-in for the embeddings service. It sends correct vectors after a fixed delay and counts its
+//! calls.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -19,7 +20,7 @@ use super::Fault;
 use crate::Outcome;
 use crate::vectors::{self, DEFAULT_DIMENSION};
 
-/// What it was asked since the last reset.
+/// Calls and inputs since the last reset.
 #[derive(Default)]
 struct Counts {
     calls: AtomicU64,
@@ -32,7 +33,7 @@ struct Service {
     delay: Option<DelayLine>,
 }
 
-/// The part of a request that decides the answer.
+/// The part of a request that determines the response.
 #[derive(Deserialize)]
 struct Asked<'a> {
     #[serde(borrow)]
@@ -49,7 +50,7 @@ enum Input<'a> {
     Many(#[serde(borrow)] Vec<Cow<'a, str>>),
 }
 
-/// Serves embeddings, each call answered `delay_ms` after it was read.
+/// Serves embeddings. Each call is answered `delay_ms` after it was read.
 pub(super) async fn serve(delay_ms: u64) -> Outcome<()> {
     let delay = (delay_ms > 0).then(|| DelayLine::start(Duration::from_millis(delay_ms)));
     let service = Service { counts: Arc::default(), delay };
@@ -141,10 +142,11 @@ impl Counts {
     }
 }
 
-/// Lets each call wait equally long, to some microseconds.
+/// Delays every call by the same time, accurate to some microseconds.
 ///
-/// The runtime's timer rounds up to whole milliseconds; with calls that come every millisecond that would turn a small
-/// delay in the proxy into one of none or a whole one. The wait is the same for all, so a queue and one thread suffice.
+/// The runtime's timer rounds up to whole milliseconds. With one call per millisecond, rounding would turn a small
+/// delay in the proxy into either zero or a whole millisecond. The delay is the same for all calls, so a queue and one
+/// thread suffice.
 #[derive(Clone)]
 struct DelayLine {
     delay: Duration,
@@ -157,7 +159,7 @@ impl DelayLine {
         std::thread::spawn(move || {
             for (due, waiter) in waiting {
                 std::thread::sleep(due.saturating_duration_since(Instant::now()));
-                // A caller that hung up is not waited for.
+                // The caller may have hung up.
                 let _ = waiter.send(());
             }
         });

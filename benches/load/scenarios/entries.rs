@@ -1,5 +1,5 @@
-//! Does a hit get dearer as more is stored? A thousand entries against a million, and against ten: what grows is the
-//! share of look-ups that miss the processor's caches.
+//! Measures if a hit becomes slower as the cache grows: a million and ten million entries against a thousand. More
+//! entries mean more lookups that miss the processor's caches.
 
 use super::{CONNECTIONS, Stage, times};
 use crate::Outcome;
@@ -10,13 +10,13 @@ use crate::report::Row;
 use crate::shape::Shape;
 use crate::vectors::Random;
 
-/// The most inputs one request may have.
+/// Maximum number of inputs per request.
 const BATCH: usize = 2048;
 const FEW: u64 = 1000;
 const MANY: [u64; 2] = [1_000_000, 10_000_000];
 const MEMORY: [&str; 2] = ["--set", "memory.limit_mb=6000"];
 
-/// For each number of entries.
+/// Runs the comparison for each number of entries.
 pub(super) async fn many_against_few(bench: &Bench) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
     for many in MANY {
@@ -25,12 +25,12 @@ pub(super) async fn many_against_few(bench: &Bench) -> Outcome<Vec<Row>> {
     Ok(rows)
 }
 
-/// Two processes of the same program, one with few entries and one with many, asked in turn.
+/// Compares two processes of the same program, one with few entries and one with many, in turn.
 async fn against_few(bench: &Bench, many: u64) -> Outcome<Row> {
     let shape = Shape { text_bytes: 24, dimension: 8, ..Shape::default() };
     let (full, small) = (Stage::start(bench, 0, &MEMORY)?, Stage::start(bench, 0, &MEMORY)?);
-    // Twice, since the first hit of a text counts its tokens. That is so once in the life of an entry, however many there
-    // are; here nearly every hit would be a first one.
+    // The cache is filled twice because the first hit of a text counts its tokens. This happens once in the life of an
+    // entry; without the second pass nearly every hit here would be a first one.
     for _ in 0..2 {
         full.fill(&shape, 0..many, BATCH).await?;
         small.fill(&shape, 0..FEW, BATCH).await?;
@@ -47,7 +47,7 @@ async fn against_few(bench: &Bench, many: u64) -> Outcome<Row> {
     Ok(row.against(comparison.reference("with few entries"), comparison.json()))
 }
 
-/// Any of the first `count` texts; no two bodies are equal, so that every request is looked up input by input.
+/// Draws from the first `count` texts. No two bodies are equal, so each request is looked up input by input.
 fn anyone(shape: &Shape, count: u64) -> Workload {
     let mut random = Random(3);
     let shape = Shape { fresh_user: true, ..shape.clone() };

@@ -1,4 +1,4 @@
-//! Many callers want the same new text at the same moment.
+//! Many callers request the same new text at the same moment.
 
 use std::net::SocketAddr;
 
@@ -12,13 +12,13 @@ use crate::drive::{self, Load};
 use crate::report::Row;
 use crate::shape::Shape;
 
-/// Callers.
+/// Number of concurrent callers.
 const CALLERS: usize = 500;
 
-/// A text that is known before the callers come.
+/// A text that is cached before the callers start.
 const KNOWN: u64 = 1 << 32;
 
-/// Every round another text that all callers ask for at once; one upstream call must serve them.
+/// Sends a new text from all callers at once in each round. One upstream call must serve them all.
 pub(super) async fn five_hundred(bench: &Bench) -> Outcome<Vec<Row>> {
     let stage = Stage::start(bench, 20, &[])?;
     stage.ask(&Shape::default(), &[KNOWN]).await?;
@@ -27,7 +27,7 @@ pub(super) async fn five_hundred(bench: &Bench) -> Outcome<Vec<Row>> {
         let through = at_once(&stage, stage.vecho.public, 2 * round).await?;
         one_call(stage.counts().await?)?;
         let without = at_once(&stage, stage.upstream.public, 2 * round + 1).await?;
-        // The first round warms buffers up.
+        // The first round warms up buffers.
         if round > 0 {
             ours_ms.push(p50_ms(&through));
             direct_ms.push(p50_ms(&without));
@@ -36,8 +36,9 @@ pub(super) async fn five_hundred(bench: &Bench) -> Outcome<Vec<Row>> {
     Ok(vec![row(ours_ms, direct_ms)])
 }
 
-/// Connections live for one round only: those of both servers together would come close to the usual limit of 1024 open
-/// files. A request for the known text on each makes sure that all are accepted before it counts.
+/// Opens connections for one round only: the connections of both servers together would come close to the usual limit
+/// of 1024 open files. A request for the known text on each connection ensures that all are accepted before the
+/// measurement.
 async fn at_once(stage: &Stage, address: SocketAddr, id: u64) -> Outcome<Load> {
     let shape = Shape::default();
     let mut connections = Connection::open_many(address, CALLERS).await?;

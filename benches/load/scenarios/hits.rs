@@ -1,4 +1,4 @@
-//! Everything asked for is in memory: vecho against a server that sends the same bytes without looking.
+//! Full hits in memory: vecho against a server that sends the same bytes without a lookup.
 
 use std::fs;
 
@@ -26,11 +26,11 @@ struct Case {
     requests: u64,
 }
 
-/// The number to hold.
+/// Target of a case.
 enum Target {
-    /// Against the server that sends the same bytes.
+    /// Ratio to the server that sends the same bytes.
     Static(f64),
-    /// Against the least a cache can do, where that by itself takes more than a server that only sends.
+    /// Ratio to `least`, for cases where a minimal cache already costs more than a server that only sends.
     Least(f64),
 }
 
@@ -50,13 +50,13 @@ pub(super) async fn one_float(bench: &Bench) -> Outcome<Vec<Row>> {
     against_static(bench, Case { what, target, shape, inputs: 1, shuffled: false, connections, requests: 10_000 }).await
 }
 
-/// Many inputs, the same body again and again.
+/// Many inputs, with the same body every time.
 pub(super) async fn many_same(bench: &Bench) -> Outcome<Vec<Row>> {
     let what = "full hit, 256 inputs, base64, same body again";
     against_static(bench, many(what, Target::Static(1.2), false)).await
 }
 
-/// Many inputs, every body in another order.
+/// Many inputs, in a different order every time.
 pub(super) async fn many_shuffled(bench: &Bench) -> Outcome<Vec<Row>> {
     let what = "full hit, 256 inputs, base64, same inputs in another order";
     against_static(bench, many(what, Target::Least(1.15), true)).await
@@ -79,7 +79,7 @@ async fn against_static(bench: &Bench, case: Case) -> Outcome<Vec<Row>> {
     }
     stage.reset().await?;
 
-    // The static server's answers are in one order, whatever the request's; only vecho's are checked.
+    // The static server's responses have one order, regardless of the request, so its checks are off.
     let check_every = (case.requests / 20).max(1);
     let mut ours = Side::open(&stage.vecho, case.connections, workload(&case, &ids, check_every)).await?;
     let mut theirs = Side::open(&fixed, case.connections, workload(&case, &ids, 0)).await?;
@@ -111,7 +111,7 @@ fn workload(case: &Case, ids: &[u64], check_every: u64) -> Workload {
     .awake()
 }
 
-/// Fisher and Yates.
+/// Shuffles with the Fisher-Yates algorithm.
 fn shuffle(order: &mut [u64], random: &mut Random) {
     for last in (1..order.len()).rev() {
         let other = usize::try_from(random.below(last as u64 + 1)).expect("an index must fit");

@@ -1,4 +1,4 @@
-//! Resident memory: with nothing stored, and for each vector that is.
+//! Resident memory: with an empty cache, and per stored vector.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use crate::bench::Bench;
 use crate::report::Row;
 use crate::shape::Shape;
 
-/// Lets housekeeping that runs on a timer come round before memory is read.
+/// Lets periodic housekeeping run before memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
 /// Inputs of one request while memory is filled.
 const BATCH: usize = 64;
 
-/// Nothing stored, nothing asked.
+/// Measures an idle process with an empty cache.
 pub(super) async fn idle(bench: &Bench) -> Outcome<Vec<Row>> {
     let stage = Stage::start(bench, 0, &[])?;
     tokio::time::sleep(SETTLE).await;
@@ -24,10 +24,11 @@ pub(super) async fn idle(bench: &Bench) -> Outcome<Vec<Row>> {
     Ok(vec![row.against("one worker, nothing stored".to_owned(), json!(null))])
 }
 
-/// Each codec, and what it is to take; a lossy one's answers are not the service's bits, so only their number is checked.
+/// Codecs and their limits in kB. A lossy codec changes the service's bits, so only the length of its vectors is
+/// checked.
 const CODECS: [(&str, f64); 4] = [("lossless", 3.6), ("bf16", 3.6), ("int8", 3.6), ("f32", 7.0)];
 
-/// Growth over the number of vectors, all overhead included, rendered answers (which have a share of their own) not.
+/// Measures growth per vector with all overhead, but without the reply cache, which has its own share of memory.
 pub(super) async fn per_vector(bench: &Bench) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
     for (codec, limit_kb) in CODECS {
@@ -41,7 +42,7 @@ async fn per_vector_of(bench: &Bench, codec: &str, limit_kb: f64) -> Outcome<Vec
     let further = ["--set", "memory.limit_mb=4000", "--set", "cache.answers_percent=0", "--set", &codec_key];
     let stage = Stage::start(bench, 0, &further)?;
     let shape = Shape { lossy: codec == "int8", ..Shape::default() };
-    // Buffers, connections and the tokenizer, which only hits use, grow with the first requests, not with the vectors.
+    // Buffers, connections and the tokenizer (used only by hits) grow with the first requests, not with the vectors.
     for _ in 0..2 {
         stage.fill(&shape, u64::MAX - 1024..u64::MAX, BATCH).await?;
     }

@@ -1,4 +1,4 @@
-//! Something has to be fetched: vecho against a proxy that only forwards, and against no proxy at all.
+//! Misses: vecho against a proxy that only forwards, and against direct calls.
 
 use std::time::Duration;
 
@@ -13,14 +13,14 @@ use crate::measure::{self, Comparison, Sample, Side, median};
 use crate::report::Row;
 use crate::shape::Shape;
 
-/// Where numbers of texts that nobody has asked for begin.
+/// First number of the texts that have never been requested.
 const FRESH: u64 = 1 << 32;
-/// Texts that are known in a mixed batch, and as many that are not.
+/// Number of known texts in a mixed batch, and number of unknown ones.
 const HALF: u64 = 16;
 /// Requests a second at the constant rate.
 const RATE: u64 = 1000;
 
-/// One new text a request.
+/// Measures requests with one new text each.
 pub(super) async fn one(bench: &Bench) -> Outcome<Vec<Row>> {
     let stage = Stage::start(bench, 0, &[])?;
     let fresh = FreshIds::from(FRESH);
@@ -36,7 +36,7 @@ pub(super) async fn one(bench: &Bench) -> Outcome<Vec<Row>> {
     Ok(vec![row.against(comparison.reference("thin"), comparison.json())])
 }
 
-/// Known and new texts in turn in one request.
+/// Measures requests in which known and new texts alternate.
 pub(super) async fn half_known(bench: &Bench) -> Outcome<Vec<Row>> {
     let stage = Stage::start(bench, 0, &[])?;
     stage.fill(&Shape::default(), 0..HALF, 16).await?;
@@ -48,7 +48,7 @@ pub(super) async fn half_known(bench: &Bench) -> Outcome<Vec<Row>> {
     let count = bench.scaled(400);
     let comparison = against_thin(bench, &stage, mixed, 400).await?;
     let requests = count * (bench.rounds() as u64 + 1);
-    // For vecho and for the least the unknown half, for thin all.
+    // vecho and `least` send the unknown half upstream, `thin` sends everything.
     stage.expect_inputs(2 * requests * HALF + requests * 2 * HALF).await?;
     let show = |ratio| format!("{} the least; 16 of 32 inputs go upstream", times(ratio));
     let row = Row::limited("32 inputs, 16 of them known", (1.4, comparison.over_least()), show);
@@ -65,7 +65,7 @@ async fn against_thin(
     let upstream = stage.upstream.public.to_string();
     let thin = Server::reference(bench, Core::Server, &["thin", &upstream])?;
     let least = Server::reference(bench, Core::Server, &["least", &upstream])?;
-    // The first fetch of a space proves its dimension and is not like the others.
+    // The first fetch of a space proves its dimension and is slower than the others.
     stage.ask(&workload().shape, &[FRESH - 1]).await?;
     ask(&least, &workload().shape, &(0..HALF).collect::<Vec<_>>()).await?;
     stage.reset().await?;
@@ -75,7 +75,7 @@ async fn against_thin(
     measure::compare(bench, [&mut ours, &mut theirs], Some(&mut least), bench.scaled(requests)).await
 }
 
-/// New texts at a constant rate: through vecho, through the thin proxy, and straight to the upstream.
+/// Measures new texts at a constant rate: through vecho, through the thin proxy, and directly against the upstream.
 pub(super) async fn constant_rate(bench: &Bench) -> Outcome<Vec<Row>> {
     let stage = Stage::start(bench, 20, &["--set", "upstream.max_concurrent=200"])?;
     stage.ask(&Shape::default(), &[FRESH - 1]).await?;
@@ -88,7 +88,7 @@ pub(super) async fn constant_rate(bench: &Bench) -> Outcome<Vec<Row>> {
         sides.push(Side::open(server, 100, workload).await?);
     }
     let mut comparison = Comparison::default();
-    // The first turn opens connections and is not counted.
+    // The first turn opens connections and does not count.
     for turn in 0..bench.rounds().min(5) {
         let ours = rate_round(bench, &mut sides[0]).await?;
         let theirs = rate_round(bench, &mut sides[1]).await?;

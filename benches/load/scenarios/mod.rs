@@ -1,4 +1,4 @@
-//! What is measured, scenario by scenario, and what they share: an upstream with vecho in front of it.
+//! The scenarios and their common set-up: an upstream with vecho in front of it.
 
 mod entries;
 mod herd;
@@ -20,7 +20,7 @@ use crate::client::Connection;
 use crate::report::Row;
 use crate::shape::Shape;
 
-/// All scenarios, in the order in which they run.
+/// All scenarios in execution order.
 pub(crate) const NAMES: &[&str] = &[
     "hit1_base64",
     "hit1_float",
@@ -37,7 +37,7 @@ pub(crate) const NAMES: &[&str] = &[
     "entries",
 ];
 
-/// Connections of a closed loop.
+/// Number of connections of a closed loop.
 const CONNECTIONS: usize = 16;
 
 /// Runs one scenario.
@@ -60,7 +60,7 @@ pub(crate) async fn run(name: &str, bench: &Bench) -> Outcome<Vec<Row>> {
     }
 }
 
-/// What the upstream was asked since its last reset.
+/// Calls and inputs that the upstream received since its last reset.
 #[derive(Deserialize, Clone, Copy, Debug)]
 struct Counts {
     calls: u64,
@@ -95,7 +95,7 @@ impl Stage {
         Ok(serde_json::from_slice(connection.exchange(request.as_bytes()).await?)?)
     }
 
-    /// Fails unless exactly this many inputs have gone upstream since the last reset.
+    /// Fails unless exactly this many inputs went upstream since the last reset.
     async fn expect_inputs(&self, expected: u64) -> Outcome<()> {
         let found = self.counts().await?.inputs;
         if found == expected {
@@ -104,12 +104,12 @@ impl Stage {
         Err(format!("{found} inputs went upstream, not {expected}").into())
     }
 
-    /// Asks vecho once for these texts, checks the answer, and gives its body.
+    /// Requests these texts from vecho once, checks the response, and returns its body.
     async fn ask(&self, shape: &Shape, ids: &[u64]) -> Outcome<Vec<u8>> {
         ask(&self.vecho, shape, ids).await
     }
 
-    /// Asks vecho for the texts in `ids`, many at a time, so that it holds them afterwards.
+    /// Requests the texts in `ids` in batches, so that vecho holds them afterwards.
     async fn fill(&self, shape: &Shape, ids: std::ops::Range<u64>, batch: usize) -> Outcome<()> {
         let mut connection = Connection::open(self.vecho.public).await?;
         let ids: Vec<u64> = ids.collect();
@@ -125,7 +125,7 @@ impl Stage {
     }
 }
 
-/// Asks a server once for these texts, checks the answer, and gives its body.
+/// Requests these texts from a server once, checks the response, and returns its body.
 async fn ask(server: &Server, shape: &Shape, ids: &[u64]) -> Outcome<Vec<u8>> {
     let mut request = Vec::new();
     shape.write_request(ids, u64::MAX, &mut request);
@@ -135,7 +135,7 @@ async fn ask(server: &Server, shape: &Shape, ids: &[u64]) -> Outcome<Vec<u8>> {
     Ok(body.to_vec())
 }
 
-/// Text numbers that no request has asked for yet; clones share the count.
+/// Numbers of texts that no request has used yet; clones share the count.
 #[derive(Clone)]
 struct FreshIds(Rc<Cell<u64>>);
 
@@ -151,7 +151,7 @@ impl FreshIds {
     }
 }
 
-/// `1.23 ×`
+/// Formats a ratio as `1.23 ×`.
 fn times(ratio: f64) -> String {
     format!("{ratio:.2} ×")
 }

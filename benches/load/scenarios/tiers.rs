@@ -1,4 +1,4 @@
-//! What a hit costs by the tier that it comes from.
+//! Cost of a hit per tier.
 
 use super::{CONNECTIONS, Stage};
 use crate::Outcome;
@@ -10,13 +10,13 @@ use crate::report::Row;
 use crate::shape::Shape;
 use crate::vectors::Random;
 
-/// Many more than the memory tier of a process holds that is to find them elsewhere.
+/// Far more than the small memory tier holds, so that most hits come from the lower tier.
 const TEXTS: u64 = 20_000;
 const BATCH: usize = 64;
-/// A memory tier of a few hundred entries.
+/// Settings for a memory tier of a few hundred entries.
 const SMALL_MEMORY: [&str; 4] = ["--set", "memory.limit_mb=100", "--set", "cache.memory_percent=1"];
 
-/// One process that has everything in memory, against one that has it on disk and one that has it in Redis.
+/// Compares a process that has all texts in memory with one that has them on disk and one that has them in Redis.
 pub(super) async fn by_tier(bench: &Bench) -> Outcome<Vec<Row>> {
     let memory = Stage::start(bench, 0, &[])?;
     memory.fill(&Shape::default(), 0..TEXTS, BATCH).await?;
@@ -43,7 +43,7 @@ async fn against_memory(bench: &Bench, memory: &Stage, (place, keys): (&str, &[&
     let mut ours = Side::open(&stage.vecho, CONNECTIONS, anyone()).await?;
     let mut theirs = Side::open(&memory.vecho, CONNECTIONS, anyone()).await?;
     let comparison = measure::compare(bench, [&mut ours, &mut theirs], None, bench.scaled(5_000)).await?;
-    // A few may have been dropped on the way: more waited to be written than may.
+    // A few writes may have been dropped because the write queue was full.
     let fetched = stage.counts().await?.inputs;
     if fetched > TEXTS / 20 {
         return Err(format!("{fetched} of {TEXTS} texts were not {place}").into());
@@ -54,7 +54,7 @@ async fn against_memory(bench: &Bench, memory: &Stage, (place, keys): (&str, &[&
     Ok(row.against(comparison.reference("in memory"), comparison.json()))
 }
 
-/// Any of the texts; no two bodies are equal, so that every request is looked up input by input.
+/// Draws from all texts. No two bodies are equal, so each request is looked up input by input.
 fn anyone() -> Workload {
     let mut random = Random(5);
     Workload::new(Shape { fresh_user: true, ..Shape::default() }, 500, move |ids| ids.push(random.below(TEXTS)))

@@ -1,4 +1,4 @@
-//! A long tail: some texts come often, most of them never, as in search queries.
+//! A long-tailed distribution, as in search queries: a few texts are frequent, most are rare.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -17,12 +17,12 @@ use crate::report::Row;
 use crate::shape::Shape;
 use crate::vectors::Random;
 
-/// Texts there are.
+/// Number of distinct texts.
 const TEXTS: usize = 1_000_000;
-/// Stretches between which vecho and the reference take turns.
+/// Number of stretches in which vecho and the references take turns.
 const STRETCHES: u64 = 10;
 
-/// The first pass starts with an empty cache, the second asks the same again.
+/// Runs a first pass with an empty cache, and a second pass with the same requests.
 pub(super) async fn hundred_thousand(bench: &Bench) -> Outcome<Vec<Row>> {
     let stage = Stage::start(bench, 0, &[])?;
     let shape = Shape { dimension: 64, ..Shape::default() };
@@ -34,7 +34,7 @@ pub(super) async fn hundred_thousand(bench: &Bench) -> Outcome<Vec<Row>> {
     let seen = Rc::new(RefCell::new(HashSet::new()));
     let requests = bench.scaled(100_000);
     let workload = || zipf(&shape, &seen);
-    // With an upstream of its own, since that of vecho counts what it was asked.
+    // This server has its own upstream, since vecho's upstream counts its calls.
     let upstream = Server::reference(bench, Core::Load, &["upstream", "0"])?;
     let least = Server::reference(bench, Core::Server, &["least", &upstream.public.to_string()])?;
     let cold = pass(&stage, [&fixed, &least], requests, workload).await?;
@@ -46,7 +46,7 @@ pub(super) async fn hundred_thousand(bench: &Bench) -> Outcome<Vec<Row>> {
     Ok(vec![hit_ratio(requests, distinct, fetched), cold_row(&cold), warm_row(&warm)])
 }
 
-/// The same sequence to all servers, in stretches by turns. The seed is fixed, so every pass is the same sequence.
+/// Sends the same sequence to all servers, in turns. The seed is fixed, so every pass has the same sequence.
 async fn pass(
     stage: &Stage,
     [fixed, least]: [&Server; 2],
@@ -74,7 +74,7 @@ fn zipf(shape: &Shape, seen: &Rc<RefCell<HashSet<u64>>>) -> Workload {
     })
 }
 
-/// Draws rank r with a probability in proportion to 1/r.
+/// Draws rank r with a probability proportional to 1/r.
 struct Ranks(Vec<f64>);
 
 impl Ranks {
@@ -130,8 +130,8 @@ fn told(row: Row, comparison: &Comparison, [ours, fixed, least]: [f64; 3]) -> Ro
     )
 }
 
-/// Processor time per request of vecho, the static server and the least, over all stretches and not their median: the
-/// first ones hold most of the misses.
+/// Returns the mean processor time per request of vecho, `static` and `least`. It is a mean over all stretches and not
+/// a median because the first stretches hold most of the misses.
 #[expect(clippy::cast_precision_loss, reason = "a handful of stretches")]
 fn means_us(comparison: &Comparison) -> [f64; 3] {
     let mean = |side: &[Sample]| side.iter().map(|sample| sample.cpu_us).sum::<f64>() / side.len() as f64;

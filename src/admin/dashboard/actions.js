@@ -1,10 +1,10 @@
-// What the page can change: always after a confirmation, and always with a word on what came of it.
+// Actions of the page. Each one needs a confirmation and reports its result.
 
 import { byId, element, write } from "./dom.js";
 import { count, number } from "./format.js";
 import { ask, useToken } from "./server.js";
 
-/** Longer than a purge of a large disk takes; nobody is kept before a dialog for ever. */
+/** Timeout of an action, longer than the purge of a large disk. The dialog cannot be cancelled before it. */
 const PATIENCE_MS = 60_000;
 
 async function call(method, path, body) {
@@ -20,8 +20,8 @@ async function call(method, path, body) {
 let asked = 0;
 
 /**
- * The dialog stays while the work is done, and cannot be cancelled then: the work goes on anyway. `question` has `title`,
- * `text`, `yes`, and may have `more` and `danger`.
+ * Opens a confirmation dialog. It cannot be cancelled while the work runs, since the work would continue anyway.
+ * `question` has `title`, `text` and `yes`, and optionally `more` and `danger`.
  */
 function confirm(question, work) {
   const [dialog, yes, no] = ["confirm", "confirm-yes", "confirm-no"].map(byId);
@@ -40,7 +40,7 @@ function confirm(question, work) {
     yes.disabled = no.disabled = true;
     write(yes, "Working…");
     const locked = await carryOut(work);
-    // Browsers close a dialog after all if somebody insists: then it may ask something else by now.
+    // A user can still force a browser to close the dialog, which may then show another question by now.
     if (own === asked) dialog.close();
     if (locked) byId("token-value").focus();
   };
@@ -54,7 +54,7 @@ function tell(level, text) {
   write(outcome, text);
 }
 
-/** Says what came of it (`work` gives the words, and its level where all is not well), and whether the token is wanted. */
+/** Runs `work` and shows its result: a text, and a level unless it is good. Returns true if the token is required. */
 async function carryOut(work) {
   try {
     const [text, level = "good"] = [await work()].flat();
@@ -138,7 +138,7 @@ export function actions() {
 
 let level = null;
 
-/** Offers what there is: models, tiers, and the level in force. */
+/** Fills the lists of models, tiers and log levels. */
 export function offer({ stats, log_level }) {
   options(byId("purge-models"), [...new Set(stats.savings.models.map(({ model }) => model))].filter((model) => model !== "other"));
   const tiers = Object.keys(stats.embedding_cache.tiers ?? {});
@@ -146,12 +146,12 @@ export function offer({ stats, log_level }) {
   if (log_level === level) return;
   level = log_level;
   const choice = byId("log-level-choice");
-  // It may be a filter, or off, which are not on the list.
+  // The current level may be a filter or `off`, which the list does not contain.
   if (![...choice.options].some(({ value }) => value === log_level)) choice.append(element("option", {}, log_level));
   choice.value = log_level;
 }
 
-/** Leaves a list alone that holds the same already: somebody may be choosing. */
+/** Replaces the options of a list only if they differ: the user may have the list open. */
 function options(list, values, ...first) {
   const offered = [...list.children].slice(first.length).map(({ value }) => value);
   if (offered.join("\n") === values.join("\n")) return;

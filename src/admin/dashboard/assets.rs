@@ -1,13 +1,13 @@
-//! The files of the page, compiled in.
+//! The dashboard's files, compiled into the binary.
 
-/// A file that the page asks for.
+/// A file that the page requests.
 pub(super) struct Asset {
     name: &'static str,
     pub(super) content_type: &'static str,
     pub(super) content: &'static [u8],
 }
 
-/// The page itself.
+/// The page.
 pub(super) const PAGE: &[u8] = include_bytes!("page.html");
 
 const CSS: &str = "text/css; charset=utf-8";
@@ -18,7 +18,7 @@ const fn script(name: &'static str, content: &'static [u8]) -> Asset {
     Asset { name, content_type: JAVASCRIPT, content }
 }
 
-/// Every file beside the page.
+/// All files except the page.
 const ASSETS: &[Asset] = &[
     Asset { name: "style.css", content_type: CSS, content: include_bytes!("style.css") },
     script("actions.js", include_bytes!("actions.js")),
@@ -38,7 +38,7 @@ const ASSETS: &[Asset] = &[
     Asset { name: "icon.svg", content_type: SVG, content: include_bytes!("icon.svg") },
 ];
 
-/// The file of that name.
+/// Returns the file with this name.
 pub(super) fn find(name: &str) -> Option<&'static Asset> {
     ASSETS.iter().find(|asset| asset.name == name)
 }

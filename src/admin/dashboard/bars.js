@@ -1,4 +1,4 @@
-// What is not drawn over time: bars, meters against a bound, ranges on a shared scale.
+// Charts without a time axis: bars, meters with a limit, ranges on a shared scale.
 
 import { drawing, element, write } from "./dom.js";
 import { compact, short, tight } from "./format.js";
@@ -6,7 +6,7 @@ import { ticks } from "./scale.js";
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [400, 190, 44, 34, 18];
 
-/** Bars with their values above them; `items` are `{ label, name, value }`, `name` being the label in full. */
+/** Draws bars with their values above them; `items` are `{ label, name, value }`, where `name` is the full label. */
 export function bars(label, items, unit) {
   const marks = ticks(Math.max(4, ...items.map(({ value }) => value)));
   const y = (value) => TOP + (1 - value / marks.at(-1)) * (HEIGHT - TOP - BOTTOM);
@@ -28,7 +28,7 @@ export function bars(label, items, unit) {
     drawing("g", { class: "grid" }, ...grid, foot), ...shapes);
 }
 
-/** A bar against its bound, with marks where something happens on the way. */
+/** A bar that shows a value relative to its limit, with marks for thresholds. */
 export class Meter {
   #bar = element("span", { class: "filled" });
   #text = element("span", { class: "figures" });
@@ -57,7 +57,7 @@ export class Meter {
 const DECADES = { from: -1, to: 4 };
 const place = (ms) => ((Math.log10(Math.max(ms, 0.1)) - DECADES.from) / (DECADES.to - DECADES.from)) * 100;
 
-/** From the median to the 99th percentile, on a scale of powers of ten that all rows share. */
+/** Draws the range from the median to the 99th percentile on a logarithmic scale that all rows share. */
 export function range({ p50, p95, p99 }, kind) {
   const [from, middle, to] = [p50, p95, p99].map((value) => Math.min(100, place(value ?? 0)));
   const lines = [0, 1, 2, 3].map((power) => drawing("path", { class: "decade", d: `M${place(10 ** power)} 0V12` }));
@@ -67,7 +67,7 @@ export function range({ p50, p95, p99 }, kind) {
     ...[from, middle, to].map((x) => drawing("path", { class: `tick c-${kind}`, d: `M${x} 2V10` })));
 }
 
-/** States one after another, as long as each lasted; `of` names the class of a sample's state, or nothing. */
+/** Draws states over time with their durations; `of` returns the CSS class of a sample's state, or null. */
 export function strip(label, { from, to, samples }, of, least = 0.4) {
   const x = (t) => ((t - from) / (to - from)) * 100;
   const pieces = [];

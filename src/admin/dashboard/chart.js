@@ -1,4 +1,4 @@
-// Charts over time: lines or stacked surfaces, an axis with units, and one crosshair that all charts share.
+// Time charts: lines or stacked areas, an axis with units, and a crosshair shared by all charts.
 
 import { drawing, element, write } from "./dom.js";
 import { hour, time } from "./format.js";
@@ -9,7 +9,7 @@ const RIGHT = 8;
 const TOP = 8;
 const BOTTOM = 20;
 
-/** The moment that is pointed at, or nothing; every chart shows its values then. */
+/** The time under the pointer, or null. Every chart shows its values at that time. */
 export const crosshair = new (class extends EventTarget {
   at = null;
   set(at) {
@@ -31,8 +31,9 @@ export class TimeChart {
   #size = { width: 300, height: 160 };
 
   /**
-   * `spec`: `label`, `series` (`key`, `label`; `hatched`; `quiet` draws no zeros; `least` pixels of height where stacked), `stacked`, `format` of values and `axis` of ticks,
-   * `base` of round numbers, `floor` below which the axis does not shrink, `fixed` ticks, `empty` words, `legend: false`.
+   * `spec` has `label`, `stacked`, `format` of values and `axis` of ticks, `base` of round numbers, `floor` (the minimum
+   * of the axis maximum), `fixed` ticks, `empty` (the text without data), `legend: false`, and `series`. A series has
+   * `key`, `label`, `hatched`, `quiet` (draws no zeros) and `least` (minimum height in pixels if stacked).
    */
   constructor(host, spec) {
     this.#host = host;
@@ -42,7 +43,7 @@ export class TimeChart {
     crosshair.addEventListener("move", () => this.#point());
   }
 
-  /** `points`: `{ t, values }`, one value or null for each series; `limit` is drawn as a line of its own. */
+  /** Draws `points`: `{ t, values }`, one value or null for each series. `limit` is drawn as a separate line. */
   draw(data) {
     this.#data = data;
     this.#redraw();
@@ -165,7 +166,7 @@ export class TimeChart {
     });
   }
 
-  /** What happened at all can be seen, however small its share is. */
+  /** Returns a height with the series' minimum, so that small values stay visible. */
   #height(index, value) {
     const { least = 0 } = this.#spec.series[index];
     return value > 0 ? Math.max(value, (least * this.top) / (this.#size.height - TOP - BOTTOM)) : 0;
@@ -175,7 +176,7 @@ export class TimeChart {
     return value === 0 && this.#spec.series[index].quiet ? null : value;
   }
 
-  /** Puts crosshair, dots and legend to the moment that is pointed at, or to the newest one. */
+  /** Moves crosshair, dots and legend to the time under the pointer, or to the newest sample. */
   #point() {
     const { points } = this.#data;
     const pointed = crosshair.at === null ? null : this.#nearest(crosshair.at);
@@ -196,7 +197,7 @@ export class TimeChart {
 
 const total = (values) => values.reduce((sum, value) => sum + (value ?? 0), 0);
 
-/** Stripes for what is made up: to be told apart without colours. */
+/** Creates a striped pattern for mock data, to distinguish it without colours. */
 function hatch(tag) {
   const square = { width: 6, height: 6 };
   const pattern = drawing("pattern", { id: tag, patternUnits: "userSpaceOnUse", patternTransform: "rotate(45)", ...square },

@@ -1,4 +1,4 @@
-// The charts over time, and what each takes from the samples.
+// The time charts, and the values that each one takes from the samples.
 
 import { TimeChart } from "./chart.js";
 import { byId } from "./dom.js";
@@ -7,7 +7,7 @@ import { unpaid } from "./headline.js";
 
 const SOURCES = ["memory", "disk", "redis", "joined", "upstream", "stale", "mock"];
 const CALLS = ["ok", "refused", "throttled", "unreadable", "unavailable"];
-/** Pixels that a series is high at least where it is not nothing. */
+/** Minimum height in pixels of a series with a non-zero value. */
 const LEAST = { stale: 3, mock: 5 };
 const LABELS = { disk: "disk", redis: "Redis" };
 const rate = (value) => compact(value);
@@ -86,7 +86,7 @@ const memory = (host) => new TimeChart(host, {
   empty: "No samples yet",
 });
 
-/** All charts; `memoryHost` is where another panel wants the one of memory. */
+/** All charts; `memoryHost` is the element of another panel for the memory chart. */
 export class Charts {
   #charts;
 
@@ -111,7 +111,7 @@ export class Charts {
   }
 }
 
-/** Nothing where there was no input: a ratio of nothing is none. */
+/** Returns the share of saved inputs, or null without inputs. */
 function share(inputs) {
   const all = SOURCES.reduce((sum, name) => sum + (inputs[name] ?? 0), 0);
   return all ? unpaid(inputs) / all : null;

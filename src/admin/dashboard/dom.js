@@ -1,4 +1,4 @@
-// Elements without markup: whatever the server says becomes text or an attribute's value, never HTML.
+// Creates elements without markup: data from the server becomes text or an attribute value, never HTML.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -17,17 +17,17 @@ export const element = (name, attributes = {}, ...children) => fill(document.cre
 export const drawing = (name, attributes = {}, ...children) =>
   fill(document.createElementNS(SVG, name), attributes, children);
 
-/** Writes a text only where it differs, so that screen readers are not told again. */
+/** Writes a text only if it differs, so that screen readers do not announce it again. */
 export function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-/** A figure: `value` for machines, `text` for people, `exact` on hover where the text is shortened. */
+/** Creates a figure: `value` for machines, `text` for people, `exact` on hover if the text is shortened. */
 export function figure(value, text, exact) {
   return element("data", { value: String(value), title: exact && exact !== text ? exact : null }, text);
 }
 
-/** Updates a figure that is there already. */
+/** Updates an existing figure. */
 export function show(node, value, text, exact) {
   node.value = String(value ?? "");
   write(node, text);
@@ -35,7 +35,7 @@ export function show(node, value, text, exact) {
   else node.removeAttribute("title");
 }
 
-/** A table that scrolls sideways by itself where it must. `columns` are `[heading, class]`. */
+/** Creates a table with its own horizontal scrolling. `columns` are `[heading, class]`. */
 export function table(label, columns) {
   const heads = columns.map(([heading, kind]) => element("th", { scope: "col", class: kind }, heading));
   const body = element("tbody");
@@ -47,7 +47,7 @@ export const cell = (kind, ...children) => element("td", { class: kind }, ...chi
 
 export const empty = (text) => element("p", { class: "empty" }, text);
 
-/** A value that this browser remembers, where it may. */
+/** Values in the browser's local storage, if it is available. */
 export const remembered = {
   get(name) {
     try {
@@ -61,7 +61,7 @@ export const remembered = {
       if (value === null) localStorage.removeItem(`vecho-${name}`);
       else localStorage.setItem(`vecho-${name}`, value);
     } catch {
-      // Then it holds until the page goes.
+      // Without storage, the value is lost when the page closes.
     }
   },
 };

@@ -1,16 +1,16 @@
-// The way to the server: the history once, then events; and what the reader is told when neither comes.
+// Connection to the server: the history once, then events, and the connection state for the user.
 //
-// Events are read with `fetch`, since the browser's own `EventSource` sends no token.
+// Events are read with `fetch`, since the browser's `EventSource` cannot send a token.
 
 import { anotherToken, ask, hasToken } from "./server.js";
 
-/** Events come every two seconds; after this long without one the connection is dead, whatever it says. */
+/** Events arrive every two seconds. A connection without one for this long is considered dead. */
 const SILENCE_MS = 10_000;
-/** A day of history takes its time where the line is slow. */
+/** A day of history needs a longer timeout on a slow connection. */
 const WHOLE_MS = 60_000;
 const RETRY_MS = 2_000;
 
-/** Follows the server for as long as the page lives. `on` has `whole`, `update` and `link`. */
+/** Follows the server until the page closes. `on` has `whole`, `update` and `link`. */
 export class Feed {
   #on;
   #link = "connecting";
@@ -21,7 +21,7 @@ export class Feed {
     this.#follow();
   }
 
-  /** Reads state and history anew. */
+  /** Reads state and history again. */
   async reload(signal = AbortSignal.timeout(WHOLE_MS)) {
     const answer = await ask("api/dashboard", { signal });
     if (!answer.ok) throw new Error(`status ${answer.status}`);
@@ -44,12 +44,12 @@ export class Feed {
     }
   }
 
-  /** Reads events until the connection ends; says with which status it was refused. */
+  /** Reads events until the connection ends. Returns the status if the server rejects the request. */
   async #stream(gone) {
     this.#listen(gone);
     const answer = await ask("api/events", { signal: gone.signal });
     if (!answer.ok) return answer.status;
-    // What was missed meanwhile is in the server's history.
+    // The server's history contains the events missed before this connection.
     this.#listen(gone, WHOLE_MS);
     await this.reload(gone.signal);
     this.#listen(gone);
@@ -90,7 +90,7 @@ export class Feed {
   }
 }
 
-/** Whether the server says that it is on its way out. */
+/** Returns true if the server reports that it is shutting down. */
 async function drains() {
   try {
     const answer = await ask("readyz");

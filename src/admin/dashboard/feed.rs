@@ -1,7 +1,7 @@
-//! What the page is told while it is open: one task writes each event once, and every stream sends the same bytes.
+//! Event stream for open dashboards: one task serializes each event once, and every stream sends the same bytes.
 //!
-//! A reader that does not keep up is let go rather than waited for: a stream holds a handful of events and no more, and
-//! one whose peer reads nothing at all is ended by the port's own limit on unread answers.
+//! A slow reader loses its stream instead of delaying others: a stream buffers only a handful of events, and the port's
+//! limit on unread responses ends a stream whose peer reads nothing.
 
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,16 +21,16 @@ use crate::metrics::{Recent, STEP_SECONDS, Sample, Seen};
 /// The type of an event stream.
 pub(super) const CONTENT_TYPE: &str = "text/event-stream";
 
-/// Events that wait for a reader; who misses one is let go.
+/// Events buffered for each reader; a reader that misses an event loses its stream.
 const MAX_WAITING: usize = 4;
-/// How long a stream is silent at most.
+/// Longest time without any data on a stream.
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const HEARTBEAT_COMMENT: &[u8] = b": heartbeat\n\n";
 
-/// The events, and who reads them.
+/// Event channel and permits of its readers.
 #[derive(Debug)]
 pub struct Feed {
-    /// Nothing once the feed has ended.
+    /// `None` once the feed has ended.
     events: Mutex<Option<Sender<Bytes>>>,
     places: Places,
 }
@@ -42,11 +42,12 @@ impl Default for Feed {
 }
 
 impl Feed {
-    /// Takes a sample at every step and tells the streams, until it is dropped; then they end.
+    /// Takes a sample at every step and sends it to the streams. Dropping this future ends the streams.
     pub async fn run(context: AdminContext) {
         let _end = End(&context.feed);
         let mut steps = interval(Duration::from_secs(STEP_SECONDS));
         steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // The first tick completes at once, and the first sample must cover a whole step.
         steps.tick().await;
         let mut seen = Seen::default();
         loop {
@@ -57,7 +58,7 @@ impl Feed {
         }
     }
 
-    /// Opens a stream of `peer` that begins with `first`; none if too many are open or the feed has ended.
+    /// Opens a stream for `peer` that begins with `first`. Returns `None` if too many are open or the feed has ended.
     pub(super) fn open(&self, peer: IpAddr, first: impl FnOnce() -> Bytes) -> Option<Pieces<'static>> {
         let place = self.places.take(peer)?;
         let events = self.events().as_ref()?.subscribe();
@@ -68,7 +69,7 @@ impl Feed {
     fn tell(&self, event: impl FnOnce() -> Bytes) {
         let events = self.events();
         if let Some(events) = events.as_ref().filter(|events| events.receiver_count() > 0) {
-            // Fails where the last reader has just gone.
+            // The send fails if the last reader has just disconnected.
             let _ = events.send(event());
         }
     }
@@ -101,14 +102,14 @@ impl Reader {
         }
         match timeout(HEARTBEAT, self.events.recv()).await {
             Ok(Ok(event)) => Some((Ok(event), self)),
-            // It ended, or this reader was too slow.
+            // The feed has ended, or this reader was too slow.
             Ok(Err(_)) => None,
             Err(_) => Some((Ok(Bytes::from_static(HEARTBEAT_COMMENT)), self)),
         }
     }
 }
 
-/// One event, as it is sent.
+/// Serializes one event.
 pub(super) fn update(context: &AdminContext, sample: Option<&Sample>, recent: &[Recent]) -> Bytes {
     let now = state::now(context);
     let id = now["at_ms"].as_u64().unwrap_or_default();

@@ -1,4 +1,4 @@
-// Figures for people. One locale for everybody, since the words around them are English.
+// Formats figures for display. The locale is fixed, since the surrounding text is English.
 
 const LOCALE = "en-US";
 const plain = new Intl.NumberFormat(LOCALE, { maximumFractionDigits: 2 });
@@ -11,20 +11,20 @@ export const MB = 2 ** 20;
 
 export const number = (value) => plain.format(value ?? 0);
 
-/** At most three digits beyond ten thousand. */
+/** Formats a number, with three digits and a unit from ten thousand on. */
 export function compact(value) {
   if (Math.abs(value) < 10_000) return Math.abs(value) < 100 && !Number.isInteger(value) ? three.format(value) : plain.format(Math.round(value));
   const [size, unit] = UNITS.find(([size]) => Math.abs(value) >= size * 0.9995);
   return `${three.format(value / size)}\u00a0${unit}`;
 }
 
-/** Labels of an axis: short, and of the precision of its steps. */
+/** Formats an axis label: short, with three digits. */
 export function short(value) {
   const found = UNITS.find(([size]) => Math.abs(value) >= size);
   return found ? `${three.format(value / found[0])}\u00a0${found[1]}` : three.format(value);
 }
 
-/** Never rounds something up to all, nor down to nothing. */
+/** Formats a share. Rounding never produces 0 % or 100 % unless the value is exactly that. */
 export function percent(share) {
   if (share > 0 && share < 0.001) return "<\u00a00.1\u00a0%";
   const tenths = share < 1 ? Math.min(Math.round(share * 1000), 999) : 1000;
@@ -38,7 +38,7 @@ export function millis(value) {
   return `${two.format(value)}\u00a0ms`;
 }
 
-/** In units of 1024, as the configuration counts. */
+/** Formats bytes in units of 1024, as in the configuration. */
 export function bytes(value) {
   const found = BYTES.find(([size]) => value >= size);
   return found ? `${three.format(value / found[0])}\u00a0${found[1]}` : `${plain.format(value)}\u00a0B`;
@@ -60,19 +60,19 @@ function currencyFormat(value, currency, digits) {
   }
 }
 
-/** To the cent; what is less and not nothing says so. */
+/** Formats an amount in cents; a smaller positive amount is shown as less than one cent. */
 export function money(value, currency) {
   const cents = (sum) => currencyFormat(sum, currency, { minimumFractionDigits: 2, maximumFractionDigits: 2 });
   return value > 0 && value < 0.01 ? `<\u00a0${cents(0.01)}` : cents(value);
 }
 
-/** A price may have more digits than a sum. */
+/** Formats a price, which may have more digits than an amount. */
 export const price = (value, currency) => currencyFormat(value, currency, { minimumFractionDigits: 2, maximumFractionDigits: 6 });
 
 const clock = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const hours = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
 
-/** Where there is room for four characters. */
+/** Formats a number for narrow places of about four characters. */
 export function tight(value) {
   const found = UNITS.find(([size]) => value >= size);
   return found ? `${two.format(value / found[0])}${found[1]}` : plain.format(value);

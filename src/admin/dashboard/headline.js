@@ -1,10 +1,10 @@
-// The figures on top, and the warnings that nobody may overlook.
+// The headline figures and the warnings.
 
 import { byId, element, show, write } from "./dom.js";
 import { bytes, compact, count, duration, millis, money, number, percent, time } from "./format.js";
 
 const LEVELS = { healthy: "good", degraded: "warn", error: "error" };
-/** A stand-in that was served this long ago is still news. */
+/** Time for which a mock or stale answer is reported. */
 const NEWS_SECONDS = 60;
 
 export function headline(now, history) {
@@ -45,7 +45,7 @@ function ratio(stats, now, history) {
   write(byId("hit-ratio-note"), all ? `${of} · 5 min: ${percent(good / all)}` : of);
 }
 
-/** Inputs with right answers that nobody paid for. */
+/** Returns the number of inputs with a correct answer and without a charge. */
 export const unpaid = ({ memory = 0, disk = 0, redis = 0, joined = 0 }) => memory + disk + redis + joined;
 
 function saved(savings) {
@@ -64,7 +64,7 @@ function memory({ resident_bytes, limit_bytes }) {
 
 const WORST_FIRST = ["error", "warn", "note"];
 
-/** What is wrong, worst first: `[level, title, text]`. */
+/** Returns the warnings, worst first: `[level, title, text]`. */
 function warnings(now, history) {
   const found = [...incident(now, history)];
   const { breaker, url } = now.upstream;
@@ -78,7 +78,7 @@ function warnings(now, history) {
   return found.sort(([one], [other]) => WORST_FIRST.indexOf(one) - WORST_FIRST.indexOf(other));
 }
 
-/** Mocks first, then errors, then stale entries: each with its cause, its models, and since when. */
+/** Returns mocks, then errors, then stale entries, each with its cause, its models and its start. */
 function incident(now, history) {
   const newest = now.incidents?.[0];
   const served = (name) => history.sum(NEWS_SECONDS, now.at_ms, ({ inputs }) => inputs[name]);
@@ -102,7 +102,7 @@ function incident(now, history) {
 
 let told = "";
 
-/** Shows the warnings; a screen reader hears them when they change in kind, not with every figure. */
+/** Shows the warnings. A screen reader announces them when their kind changes, not with every figure. */
 export function warn(now, history) {
   const found = warnings(now, history);
   const health = byId("health");
@@ -124,7 +124,7 @@ export function warn(now, history) {
     element("p", { class: "warning", "data-level": level }, element("strong", {}, title), element("span", {}, text))));
 }
 
-/** The connection is gone: from then on nothing is known, and nothing may look as if it were well. */
+/** Shows that the connection is lost: the state is unknown, so the page must not look healthy. */
 export function lost(now, link) {
   const health = byId("health");
   const since = now ? ` since ${time(now.at_ms)}` : "";

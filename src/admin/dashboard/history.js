@@ -1,15 +1,15 @@
-// The samples that charts are drawn from: fine ones for minutes, coarse ones for hours.
+// Samples for the charts: fine ones for minutes, coarse ones for hours.
 
 const KEPT_FINE = 1800;
 const KEPT_COARSE = 2880;
-/** A window longer than this is drawn from coarse samples. */
+/** A longer window uses coarse samples. */
 const FINE_SECONDS = 900;
-/** Up to so many seconds, a point of a chart stands for so many. */
+/** Pairs of a maximum window and the seconds per point of the chart. */
 const STEPS = [[300, 0], [900, 6], [21_600, 60], [86_400, 300]];
 
 /**
- * What the server has replaces what is here; older samples, of a process that is gone, stay, and so do those of the `same`
- * process that came while the answer was on its way.
+ * Merges the server's samples into the known ones. The server's samples take precedence. Older samples of a previous
+ * process stay, and so do newer samples that the `same` process sent during the request.
  */
 function merged(known, fresh, kept, same) {
   if (!fresh?.length) return known;
@@ -40,7 +40,7 @@ export class History {
     return seconds > FINE_SECONDS;
   }
 
-  /** The samples of the last `seconds` before `to`, put together so that a chart stays readable; `step` says how. */
+  /** Returns the last `seconds` of samples before `to`, aggregated for a readable chart; `step` is the interval. */
   window(seconds, to) {
     const coarse = History.isCoarse(seconds);
     const from = to - seconds * 1000;
@@ -54,14 +54,14 @@ export class History {
     return { from, to, step: Math.max(step, this.#fineStep), together: step > (coarse ? this.#coarseStep : this.#fineStep), samples };
   }
 
-  /** The sum of the last `seconds`. */
+  /** Returns the sum over the last `seconds`. */
   sum(seconds, to, value) {
     const recent = this.#fine.filter((sample) => sample.at_ms > to - seconds * 1000);
     return recent.reduce((sum, sample) => sum + (value(sample) ?? 0), 0);
   }
 }
 
-/** One sample for each `seconds`, on the clock's own marks, so that what is drawn does not change while it moves. */
+/** Aggregates samples into intervals of `seconds`, aligned to the clock, so that drawn points stay the same over time. */
 function together(samples, seconds) {
   const sums = [];
   let mark = null;
@@ -77,7 +77,7 @@ function together(samples, seconds) {
 const COUNTS = ["requests", "errors", "tokens_billed", "tokens_saved", "cost_billed", "cost_saved", "upstream_calls", "upstream_inputs", "seconds"];
 const COUNTS_BY_NAME = ["inputs", "calls"];
 
-/** Counts add up; of percentiles, which do not, the highest stands for all; the rest is as it was last. */
+/** Adds a sample: counts are summed, percentiles take the highest value, the other values take the latest. */
 function add(sum, sample) {
   const { at_ms, resident_bytes, breaker } = sample;
   Object.assign(sum, { at_ms, resident_bytes, breaker });

@@ -1,4 +1,4 @@
-// The page: takes what the feed brings, and draws it while somebody looks.
+// The page: receives the feed and draws it while the tab is visible.
 
 import { actions, offer } from "./actions.js";
 import { Charts } from "./charts.js";
@@ -20,7 +20,7 @@ const LINKS = {
   locked: ["error", "token needed"],
   refused: ["error", "token refused"],
 };
-/** Coarse samples come with the whole history only, so that is read again this often where they are shown. */
+/** Only the whole history contains coarse samples, so it is read at this interval while they are shown. */
 const COARSE_MS = 60_000;
 
 const history = new History();
@@ -51,7 +51,7 @@ function draw() {
 
 function take(state) {
   now = state;
-  // Also in a tab that nobody sees: its title is.
+  // Warnings are updated in a hidden tab too, since its title is visible.
   warn(now, history);
   draw();
 }
@@ -61,7 +61,7 @@ const feed = new Feed({
     const same = now?.started_ms === state.started_ms;
     history.load(samples, same);
     recent.replace(entries, same);
-    // Events overtake it while it is on its way.
+    // Events may arrive before this response.
     take(same && now.at_ms > state.at_ms ? now : state);
   },
   update({ now: state, sample, recent: entries }) {
@@ -79,7 +79,7 @@ const feed = new Feed({
   },
 });
 
-/** A choice among radio buttons that this browser remembers. */
+/** Restores and stores a choice among radio buttons in this browser. */
 function choice(name) {
   const known = remembered.get(name);
   const input = known && document.querySelector(`input[name="${name}"][value="${CSS.escape(known)}"]`);

@@ -1,4 +1,4 @@
-//! The live dashboard: a page and its files, compiled in; what it shows at first; and what it is told from then on.
+//! The live dashboard: a page with its files, its initial state, and an event stream.
 //!
 //! The page itself holds no figures. Its requests for figures pass the guard like all others.
 
@@ -21,44 +21,44 @@ use crate::metrics::{COARSE_STEP_SECONDS, Recent, STEP_SECONDS, Sample, Seen};
 
 pub use feed::Feed;
 
-/// Where the files of the page are.
+/// Path of the page's files.
 pub(super) const ASSETS_PATH: &str = "/dashboard/";
 
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// Whether the page is wanted: browsers name the type, tools do not.
+/// Returns true if the client accepts HTML: browsers name that type, tools do not.
 pub(super) fn wants_page(headers: &HeaderMap) -> bool {
     let accepted = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     accepted.flat_map(|value| value.split([',', ';'])).any(|kind| kind.trim().eq_ignore_ascii_case("text/html"))
 }
 
-/// `GET /` of a browser.
+/// `GET /` from a browser.
 pub(super) fn page() -> Reply {
     let mut reply = secured(reply::bytes(StatusCode::OK, "text/html; charset=utf-8", assets::PAGE));
     vary(&mut reply);
     reply
 }
 
-/// Says that another `accept` gets another answer.
+/// Adds `vary: accept`, since the response depends on that header.
 pub(super) fn vary(reply: &mut Reply) {
     reply.headers_mut().insert(VARY, HeaderValue::from_static("accept"));
 }
 
-/// `GET /dashboard/`: the page is one above its files.
+/// `GET /dashboard/`: redirects to the page, which is one level above its files.
 pub(super) fn to_page() -> Reply {
     let mut reply = reply::bytes(StatusCode::PERMANENT_REDIRECT, "text/plain; charset=utf-8", "The dashboard is /.\n");
     reply.headers_mut().insert(header::LOCATION, HeaderValue::from_static("../"));
     reply
 }
 
-/// `GET /dashboard/FILE`
+/// `GET /dashboard/FILE`: returns one of the page's files, or `None` for an unknown name.
 pub(super) fn asset(path: &str) -> Option<Reply> {
     let asset = assets::find(path.strip_prefix(ASSETS_PATH)?)?;
     Some(secured(reply::bytes(StatusCode::OK, asset.content_type, asset.content)))
 }
 
-/// Nothing but its own files may run in the page, frame it, or learn where its reader came from.
+/// Adds headers that allow only the page's own files to run, forbid framing, and suppress the referrer.
 fn secured(mut reply: Reply) -> Reply {
     let headers: [(HeaderName, &'static str); 3] = [
         (header::CONTENT_SECURITY_POLICY, CSP),
@@ -71,10 +71,10 @@ fn secured(mut reply: Reply) -> Reply {
     reply
 }
 
-/// `GET /api/dashboard`: all that the page shows, with what happened before it was opened.
+/// `GET /api/dashboard`: the complete state of the page, with the history from before it was opened.
 pub(super) async fn dashboard(context: &AdminContext) -> Reply {
     let context = context.clone();
-    // To write a day takes milliseconds, in which no request may wait.
+    // Serializing a day of samples takes milliseconds, so it must not block the runtime's threads.
     let written = tokio::task::spawn_blocking(move || whole(&context));
     written.await.expect("writing figures must not panic")
 }
@@ -108,13 +108,13 @@ struct History<'a> {
     coarse: Vec<&'a Sample>,
 }
 
-/// `GET /api/events`
+/// `GET /api/events`: opens an event stream.
 pub(super) fn events(context: &AdminContext, peer: IpAddr) -> Result<Reply, Refusal> {
     let events = context.feed.open(peer, || feed::update(context, None, &[])).ok_or(Refusal::TooManyStreams)?;
     Ok(reply::streamed(feed::CONTENT_TYPE, events))
 }
 
-/// The same without the events.
+/// Returns the same headers with an empty body, for `HEAD`.
 pub(super) fn no_events() -> Reply {
     reply::bytes(StatusCode::OK, feed::CONTENT_TYPE, "")
 }

@@ -1,4 +1,4 @@
-// What is shown of one moment: outcomes, the upstream, batches, memory, tiers, models, recent requests.
+// Panels of the current state: outcomes, the upstream, batches, memory, tiers, models, recent requests.
 
 import { Meter, bars, range, strip } from "./bars.js";
 import { byId, cell, element, empty, figure, table, write } from "./dom.js";
@@ -9,7 +9,7 @@ const BREAKER = { closed: "good", "half-open": "warn", open: "error" };
 
 const drawn = new Map();
 
-/** Whether a panel would look as it does: then it stays, and with it what a reader has selected in it. */
+/** Returns true if a panel's data is unchanged. It is then not redrawn, which keeps the user's text selection. */
 function same(panel, ...shown) {
   const now = JSON.stringify(shown);
   if (drawn.get(panel) === now) return true;
@@ -17,7 +17,7 @@ function same(panel, ...shown) {
   return false;
 }
 
-/** Puts a table where there are rows, and words where there are none. */
+/** Shows a table if there are rows, otherwise a text. */
 function fillTable(host, made, rows, words) {
   if (!rows.length) host.replaceChildren(empty(words));
   else {
@@ -68,7 +68,7 @@ export function upstream(now, window) {
     element("p", { class: "small" }, "the breaker over the time shown above"));
 }
 
-/** Where in the time shown answers were not the upstream's: too few inputs to see among the hits are still as high. */
+/** Draws a strip of the times with mocks or stale entries, so that even a few inputs are visible. */
 export function standIns(window) {
   const of = ({ inputs }) => (inputs?.mock ? "standin-mock" : inputs?.stale ? "standin-stale" : null);
   const states = new Set(window.samples.map(of));
@@ -206,12 +206,12 @@ export class RecentPanel {
 
   constructor() {
     byId("recent").classList.add("tail");
-    // Rows that move away under the reader's pointer are of no use.
+    // Rows must not move while the user points at them.
     for (const leaving of ["pointerleave", "focusout"]) byId("recent").addEventListener(leaving, () => this.#draw());
     for (const coming of ["pointerenter", "focusin"]) byId("recent").addEventListener(coming, () => this.#say(true));
   }
 
-  /** Takes what the server has; what the `same` process told while that was on its way stays. */
+  /** Replaces the entries with the server's; newer ones that the `same` process sent in the meantime stay. */
   replace(entries, same = false) {
     const known = new Set(entries.map(({ id }) => id));
     const newer = this.#entries.filter(({ id, at_ms }) => same && !known.has(id) && at_ms >= (entries[0]?.at_ms ?? 0));
@@ -219,7 +219,7 @@ export class RecentPanel {
   }
 
   add(entries) {
-    // The history that was read meanwhile may hold some of them already.
+    // A history read in the meantime may already contain some of them.
     const known = new Set(this.#entries.map(({ id }) => id));
     const fresh = entries.filter(({ id }) => !known.has(id));
     if (fresh.length) this.#keep([...fresh, ...this.#entries]);

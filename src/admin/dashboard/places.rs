@@ -1,31 +1,31 @@
 //! Bounds on open event streams, by peer.
 //!
-//! Peers on other hosts cannot take all places, so the operator on this machine always finds one.
+//! Other hosts cannot take all streams, so an operator on this machine always gets one.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::super::guard::is_loopback;
 
-/// Streams open at once.
+/// Maximum number of open streams.
 const MAX_STREAMS: usize = 16;
-/// Streams of all other hosts together.
+/// Maximum number of streams of all other hosts together.
 const MAX_STREAMS_OF_OTHER_HOSTS: usize = 12;
-/// Streams of one other host.
+/// Maximum number of streams of one other host.
 const MAX_STREAMS_OF_ONE_HOST: usize = 8;
 
 /// Peers of the open streams, one entry for each stream.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Places(Arc<Mutex<Vec<IpAddr>>>);
 
-/// Permit of one stream; its drop ends it.
+/// Permit for one stream; dropping it frees the place.
 pub(super) struct Place {
     places: Places,
     host: IpAddr,
 }
 
 impl Places {
-    /// Takes a place for a stream of `peer`; none if a bound is reached.
+    /// Takes a place for a stream of `peer`. Returns `None` if a bound is reached.
     pub(super) fn take(&self, peer: IpAddr) -> Option<Place> {
         let host = host(peer);
         let mut open = self.open();
@@ -54,7 +54,7 @@ impl Drop for Place {
     }
 }
 
-/// Returns the address that stands for the host of a peer: of IPv6 the network of 64 bits, in which one host may choose
+/// Returns the address that represents the host of a peer. For IPv6 it is the /64 network, in which one host may choose
 /// any number of addresses.
 fn host(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {

@@ -2,20 +2,20 @@
 
 const MINUTES = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720];
 
-/** The smallest of 1, 2, 2.5, 5 times a power of ten that is not below `value`. */
+/** Returns the smallest of 1, 2, 2.5, 5 times a power of ten that is not below `value`. */
 function roundUp(value) {
   const power = 10 ** Math.floor(Math.log10(value));
   return power * [1, 2, 2.5, 5, 10].find((digit) => digit * power >= value * 0.999999);
 }
 
-/** Ticks from zero to just above `max`, in round steps of `base`. */
+/** Returns ticks from zero to just above `max`, in round steps of `base`. */
 export function ticks(max, base = 1, count = 4) {
   const step = roundUp(max / base / count) * base;
   const steps = Math.ceil(max / step - 1e-9);
   return Array.from({ length: steps + 1 }, (_, index) => index * step);
 }
 
-/** Round times between `from` and `to`, at most `count` of them, on the reader's own clock. */
+/** Returns at most `count` round times between `from` and `to`, in the user's time zone. */
 export function moments(from, to, count) {
   const step = 60_000 * (MINUTES.find((minutes) => (to - from) / (minutes * 60_000) <= count) ?? 1440);
   const zone = new Date(to).getTimezoneOffset() * 60_000;
@@ -24,7 +24,7 @@ export function moments(from, to, count) {
   return times;
 }
 
-/** Splits points where one is missing or came too late to be the next one. */
+/** Splits points at missing values and at gaps longer than `widest`. */
 export function runs(points, widest) {
   const found = [];
   let previous = null;
@@ -40,7 +40,7 @@ export function runs(points, widest) {
 
 const at = (x, y) => `${x.toFixed(1)} ${y.toFixed(1)}`;
 
-/** A line through each run; a run of one point is a dot. */
+/** Returns the path of a line through each run; a run of one point is a dot. */
 export function line(parts, x, y) {
   return parts.map((run) => {
     const way = run.map((point) => at(x(point.t), y(point.y))).join("L");
@@ -48,7 +48,7 @@ export function line(parts, x, y) {
   }).join("");
 }
 
-/** The surface between the lower and the upper edge of each run. */
+/** Returns the path of the area between the lower and the upper edge of each run. */
 export function surface(parts, x, y) {
   return parts.map((run) => {
     const wide = run.length === 1 ? [run[0], { ...run[0], t: run[0].t + 1 }] : run;

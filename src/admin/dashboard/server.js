@@ -1,10 +1,10 @@
-// Requests to the server that this page came from, with the admin token where one was entered.
+// Requests to the server of this page, with the admin token if one was entered.
 
-/** Lives as long as the page, and nowhere else. */
+/** The token is kept only in memory, until the page closes. */
 let token = "";
 let wake = () => {};
 
-/** Takes a token for all requests from now on; the empty one is none. */
+/** Uses a token for all further requests; an empty one means no token. */
 export function useToken(value) {
   token = value;
   wake();
@@ -15,7 +15,7 @@ export const hasToken = () => token !== "";
 /** Waits until a token is entered. */
 export const anotherToken = () => new Promise((resolve) => (wake = resolve));
 
-/** Asks for something beside this page, wherever that is mounted. */
+/** Sends a request to a path relative to the page, so that the page works under any prefix. */
 export function ask(path, { headers = {}, ...options } = {}) {
   const bearer = token ? { authorization: `Bearer ${token}` } : {};
   return fetch(new URL(`../${path}`, import.meta.url), { cache: "no-store", ...options, headers: { ...headers, ...bearer } });

@@ -1,14 +1,14 @@
-//! How things stand, as the page shows it.
+//! Current state for the page.
 
 use serde_json::{Map, Value, json};
 
 use super::super::guard::Detail;
 use super::super::{AdminContext, health, performance};
 
-/// Most incidents that the page shows; health lists all that are kept.
+/// Maximum number of incidents on the page; health lists all that are kept.
 const SHOWN_INCIDENTS: usize = 10;
 
-/// Everything but history and requests.
+/// Returns the whole state except history and recent requests.
 pub(super) fn now(context: &AdminContext) -> Value {
     let (metrics, config) = (&context.metrics, context.config.in_force());
     json!({

@@ -1,7 +1,7 @@
-// Runs before the first paint, so that the page never flashes in the other theme. Not a module: those run after it.
+// Runs before the first paint, so that the page never flashes in the other theme. Modules would run too late.
 try {
   const theme = localStorage.getItem("vecho-theme");
   if (theme === "light" || theme === "dark") document.documentElement.dataset.theme = theme;
 } catch {
-  // Storage is refused: the system's theme it is.
+  // Without storage, the system's theme applies.
 }

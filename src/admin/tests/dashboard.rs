@@ -1,4 +1,4 @@
-//! The page, and the streams behind it: silent ones, slow ones, and the end of all.
+//! Tests of the page and its event streams: idle streams, slow readers and the end of the feed.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn open(context: &AdminContext) -> AdminBody {
     answer.into_body()
 }
 
-/// The next piece of a stream; nothing at its end.
+/// Returns the next piece of a stream, or `None` at its end.
 async fn next(stream: &mut AdminBody) -> Option<Bytes> {
     let frame = stream.frame().await?;
     Some(frame.expect("a stream is not cut").into_data().expect("a piece is data"))

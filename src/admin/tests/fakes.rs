@@ -1,4 +1,4 @@
-//! Parts that say what a test wants to hear.
+//! Fake parts with fixed results.
 
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
@@ -48,7 +48,7 @@ impl CacheControl for FakeCache {
     }
 }
 
-/// Notes which thread purges.
+/// Records the thread that purges.
 #[derive(Default)]
 pub(super) struct ThreadOfPurge(pub(super) Mutex<Option<ThreadId>>);
 
@@ -75,7 +75,7 @@ impl CacheControl for ThreadOfPurge {
     }
 }
 
-/// Exports two pieces, and counts the bytes of what it imports.
+/// Exports two pieces and counts the bytes of its imports.
 pub(super) struct FakeMoving;
 
 impl Moving for FakeMoving {

@@ -1,4 +1,4 @@
-//! The figures: exactly the promised fields, with the right numbers in them.
+//! Tests of the figures: exactly the documented fields, with the correct numbers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

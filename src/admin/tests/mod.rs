@@ -1,4 +1,4 @@
-//! Every route of the ops port.
+//! Tests of every route of the ops port.
 
 mod dashboard;
 mod fakes;
@@ -56,7 +56,7 @@ pub(super) async fn post(context: &AdminContext, uri: &str, body: &str) -> Answe
     send(context, request(&Method::POST, uri, body.to_owned())).await
 }
 
-/// The names of an object, sorted.
+/// Returns the member names of an object, sorted.
 pub(super) fn keys(value: &Value) -> Vec<&str> {
     let mut keys: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
     keys.sort_unstable();

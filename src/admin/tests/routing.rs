@@ -1,4 +1,4 @@
-//! The table of routes, the bounds of bodies, and the guard in its place.
+//! Tests of the route table, the limits of bodies, and the guard.
 
 use bytes::Bytes;
 use http::header::{ALLOW, HOST};

@@ -1,4 +1,4 @@
-//! The switches: what they take, what they answer, what they refuse.
+//! Tests of the controls: valid input, responses and errors.
 
 use std::io;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! One batch, asked until it is answered, refused or given up.
+//! Sends one batch, with retries, until it succeeds, is rejected or is given up.
 
 use std::time::Duration;
 
@@ -25,27 +25,27 @@ const SHOULD_RETRY: &str = "x-should-retry";
 const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
 
-/// Times one request is sent.
+/// Maximum number of attempts for one request.
 const MAX_ATTEMPTS: u32 = 8;
-/// Wait before the second time, where the answer names none; it doubles from there.
+/// Wait before the second attempt if the response names none; it doubles with each attempt.
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(30);
-/// Longest wait that an answer may ask for.
+/// Longest wait that a response may request.
 const MAX_ASKED_WAIT: Duration = Duration::from_mins(5);
-/// Largest request, where the configuration allows larger ones.
+/// Largest request, even if the configuration allows larger ones.
 const MAX_BATCH_BYTES: usize = 8 << 20;
-/// Bytes of a request beside its inputs.
+/// Bytes of a request in addition to its inputs.
 const ENVELOPE_BYTES: usize = 4_096;
 
-/// Asks the public port.
+/// Sends requests to the public port.
 pub(super) struct Asker {
     port: Port,
     headers: HeaderMap,
-    /// The request but for its inputs, which follow.
+    /// The request body up to its inputs.
     opening: String,
 }
 
-/// How many inputs came from where.
+/// Number of inputs by source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
     pub(super) cached: u64,
@@ -53,31 +53,31 @@ pub(super) struct Tally {
     pub(super) billed: u64,
 }
 
-/// Why nothing more is to be asked: every request would fail.
+/// Reason to send no further requests: all of them would fail.
 #[derive(Debug)]
 pub(super) struct Stop(pub(super) Failed);
 
-/// What became of a batch.
+/// Result of a batch.
 #[derive(Default)]
 pub(super) struct Asked {
     pub(super) tally: Tally,
-    /// Lines that failed, and why.
+    /// Failed lines with the reason.
     pub(super) failed: Vec<(u64, String)>,
     pub(super) stopped: Option<Stop>,
 }
 
-/// What became of one request.
+/// Result of one request.
 enum Outcome {
     Cached(Tally),
-    /// One of the inputs may be to blame.
+    /// An input may be the cause.
     Refused(String),
-    /// No input is.
+    /// The inputs are not the cause.
     Failed(String),
-    /// And the next request will fail as well.
+    /// The inputs are not the cause, and further requests would fail too.
     Stopped(String),
 }
 
-/// What to do with an answer that is none.
+/// Decision about an error response.
 enum Answered {
     Final(Outcome),
     Again { cause: String, wait: Option<Duration> },
@@ -94,7 +94,7 @@ impl Tally {
 impl Asker {
     pub(super) fn new(port: Port, mut headers: HeaderMap, options: &WarmOptions) -> Result<Self, Failed> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        // What was made up for want of the upstream is not to be taken for a vector.
+        // The request asks for an error instead of a mock or a stale entry, which must not count as a success.
         headers.insert(FALLBACK, HeaderValue::from_static("error"));
         if let Some(namespace) = &options.namespace {
             let value = HeaderValue::from_str(namespace).map_err(|_| "--namespace takes visible ASCII characters")?;
@@ -105,19 +105,20 @@ impl Asker {
         Ok(Self { port, headers, opening })
     }
 
-    /// Bytes of inputs that fit into one request.
+    /// Returns the number of bytes of inputs that fit into one request.
     pub(super) fn max_batch_bytes(&self, config: &Config) -> usize {
         let around = self.opening.len() + ENVELOPE_BYTES;
         config.limits.max_body_bytes.min(MAX_BATCH_BYTES).saturating_sub(around).max(1)
     }
 
-    /// Asks for a batch. Where it is refused, each half is asked by itself, down to the lines at fault.
+    /// Sends a batch. If it is rejected, each half is sent separately, down to the faulty lines.
     pub(super) async fn ask(&self, batch: &Batch) -> Asked {
         let (mut asked, mut open) = (Asked::default(), vec![&batch.inputs[..]]);
         while let Some(inputs) = open.pop() {
             match self.ask_for(inputs).await {
                 Outcome::Cached(tally) => asked.tally.add(&tally),
                 Outcome::Refused(_) if inputs.len() > 1 => {
+                    // One invalid input fails the whole request, so the halves separate it from the valid ones.
                     let (first, second) = inputs.split_at(inputs.len() / 2);
                     open.extend([second, first]);
                 }
@@ -179,7 +180,7 @@ impl Asked {
     }
 }
 
-/// The vectors are not wanted here.
+/// Reads a body and discards it: this command does not use the vectors.
 async fn drain(mut body: Incoming) -> hyper::Result<()> {
     while let Some(frame) = body.frame().await {
         frame?;
@@ -187,7 +188,7 @@ async fn drain(mut body: Incoming) -> hyper::Result<()> {
     Ok(())
 }
 
-/// What a success is worth: only what came from a tier or from the upstream is cached.
+/// Evaluates a successful response: only vectors from a tier or from the upstream are cached.
 fn judge(headers: &HeaderMap, inputs: usize) -> Outcome {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     match text(CACHE) {
@@ -209,7 +210,7 @@ fn judge(headers: &HeaderMap, inputs: usize) -> Outcome {
     if seen == inputs as u64 { Outcome::Cached(tally) } else { Outcome::Failed("the answer is not whole".to_owned()) }
 }
 
-/// `a=1, b=2`
+/// Parses `a=1, b=2`.
 fn pairs(text: &str) -> impl Iterator<Item = (&str, u64)> {
     text.split(',').filter_map(|pair| {
         let (name, count) = pair.trim().split_once('=')?;
@@ -231,7 +232,7 @@ fn judge_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answered
     }
 }
 
-/// How long an answer asks to wait.
+/// Returns the wait that a response requests.
 fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
     let seconds = number("retry-after-ms").map(|ms| ms / 1_000.0).or_else(|| number(RETRY_AFTER.as_str()))?;

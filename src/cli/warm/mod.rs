@@ -1,4 +1,4 @@
-//! `vecho warm`: texts in a file, their vectors into the cache, through the public port like any application.
+//! `vecho warm`: caches the vectors of texts in a file through the public port, like any application.
 
 mod ask;
 mod read;
@@ -31,17 +31,17 @@ use crate::app::{App, Surroundings};
 use crate::clock::Clock;
 use crate::config::Config;
 
-/// Longest wait for the public port to take a connection.
+/// Longest wait for a connection to the public port.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);
-/// Longest wait for a tier below memory to come up, and the time between two looks.
+/// Longest wait for a lower tier to become available, and the interval between two checks.
 const TIER_PATIENCE: Duration = Duration::from_secs(10);
 const TIER_CHECK_EVERY: Duration = Duration::from_millis(50);
-/// Lines at fault that are told one by one.
+/// Number of faulty lines that are reported individually.
 const MAX_TOLD: u64 = 100;
-/// Batches that are read before they are wanted.
+/// Number of batches read in advance.
 const AHEAD_BATCHES: usize = 2;
 
-/// What is to be fetched, and how.
+/// Command line options of `vecho warm`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct WarmOptions {
     /// Texts: on each line a JSON string, or an object with `text` or `input`, which may be a token array; or plain
@@ -67,7 +67,7 @@ pub struct WarmOptions {
     quiet: bool,
 }
 
-/// Fetches what is not cached yet. Starts a vecho for the time being where none runs.
+/// Fetches the vectors that are not cached yet. Starts a temporary vecho if none is running.
 pub(super) async fn warm(config: Config, credential: &Credential, options: &WarmOptions) -> Result<(), Failed> {
     let file = open(&options.file)?;
     if is_running(&config).await? {
@@ -88,19 +88,19 @@ pub(super) async fn warm(config: Config, credential: &Credential, options: &Warm
     ended.and(kept)
 }
 
-/// Whether something takes connections at the public port.
+/// Returns true if the public port accepts connections.
 async fn is_running(config: &Config) -> Result<bool, Failed> {
     match timeout(CONNECT_PATIENCE, TcpStream::connect(reachable(config.listen))).await {
         Ok(Ok(_)) => Ok(true),
         Ok(Err(error)) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(false),
-        // Port 0 is nobody's.
+        // Port 0 is never in use.
         Ok(Err(_)) if config.listen.port() == 0 => Ok(false),
         Ok(Err(error)) => Err(format!("no answer from {}: {error}", config.listen)),
         Err(_) => Err(format!("no answer from {}", config.listen)),
     }
 }
 
-/// Starts a vecho of this configuration on ports that nobody else knows.
+/// Starts a vecho with this configuration on random loopback ports.
 async fn start(config: Config) -> Result<(App, Config), Failed> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let config = Config { listen: any, admin_listen: any, tls: None, ..config };
@@ -113,7 +113,8 @@ async fn start(config: Config) -> Result<(App, Config), Failed> {
     Err("no vecho runs at `listen`, and without one there is no tier below memory that would keep anything".to_owned())
 }
 
-/// Waits until a tier below memory is up: a start waits for neither a large folder nor Redis. False where none is in time.
+/// Waits until a lower tier is available: a start does not wait for a large folder or for Redis. Returns false on
+/// timeout.
 async fn has_lasting_tier(own: &App, config: &Config) -> bool {
     let is_up = async {
         loop {
@@ -142,11 +143,11 @@ async fn tiers_of(own: &App, config: &Config) -> Option<Value> {
     serde_json::from_slice::<Value>(&stats).ok().map(|mut stats| stats["tiers"].take())
 }
 
-/// A file with its length, where it has one.
+/// An input file with its length, if known.
 struct Opened {
     lines: Box<dyn BufRead + Send>,
     bytes: Option<u64>,
-    /// Nothing where the name does not tell.
+    /// `None` if the file name does not determine the format.
     format: Option<Format>,
 }
 
@@ -174,6 +175,7 @@ async fn run(
     let done = RefCell::new(Done { progress: &progress, tally: Tally::default(), failed: 0, stopped: None });
     let concurrency = options.concurrency as usize;
     let read = batches_of(Batches::new(file.lines, bounds, file.format), concurrency * AHEAD_BATCHES);
+    // After a fatal error no further batch is sent; batches in flight still finish.
     let read = read.take_while(|_| std::future::ready(done.borrow().stopped.is_none()));
     let work = read.for_each_concurrent(concurrency, |next| async {
         match next {
@@ -190,15 +192,15 @@ async fn run(
     Ok(done.into_inner().report())
 }
 
-/// What became of a file.
+/// Result of a file.
 struct Warmed {
-    /// Inputs whose vectors were cached already or were fetched.
+    /// Inputs whose vectors were already cached or were fetched.
     answered: u64,
-    /// Why it is not all of them.
+    /// Error if some inputs are missing.
     ended: Result<(), Failed>,
 }
 
-/// Batches, read on a thread that may wait for them.
+/// Reads batches on a blocking thread.
 fn batches_of(mut batches: Batches<Box<dyn BufRead + Send>>, ahead: usize) -> impl futures_util::Stream<Item = Next> {
     let (ready, read) = mpsc::channel(ahead);
     drop(spawn_blocking(move || {
@@ -212,12 +214,12 @@ fn batches_of(mut batches: Batches<Box<dyn BufRead + Send>>, ahead: usize) -> im
     stream::unfold(read, |mut read| async { Some((read.recv().await?, read)) })
 }
 
-/// What has been done so far.
+/// Work done so far.
 struct Done<'p> {
     progress: &'p Progress,
     tally: Tally,
     failed: u64,
-    /// Why nothing more is asked.
+    /// Reason to send no further requests.
     stopped: Option<Failed>,
 }
 
@@ -264,5 +266,5 @@ impl Done<'_> {
     }
 }
 
-/// Shared with what is asked concurrently.
+/// Inputs, shared between concurrent requests.
 type Inputs = Arc<[read::Input]>;

@@ -1,4 +1,4 @@
-//! Lines of a file into batches, each of what one request may ask together.
+//! Groups the lines of a file into batches, each for one request.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -16,60 +16,60 @@ use crate::wire::InputKind;
 /// Longest line. The longest input of a known model is a tenth of it.
 const MAX_LINE_BYTES: usize = 1 << 20;
 
-/// One input, as it stands in a request.
+/// One input as it appears in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Input {
-    /// Its line.
+    /// Line number.
     pub(super) number: u64,
     /// A string or a token array, as JSON.
     pub(super) json: Box<str>,
 }
 
-/// Inputs that are asked for together: all texts, or all tokens.
+/// Inputs of one request: all texts, or all tokens.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Batch {
     pub(super) inputs: Inputs,
-    /// Bytes of their lines.
+    /// Total bytes of the lines.
     pub(super) size: u64,
 }
 
-/// What one batch may hold.
+/// Limits of one batch.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BatchBounds {
     pub(super) inputs: usize,
     pub(super) bytes: usize,
 }
 
-/// What is read next.
+/// The next item from the file.
 #[derive(Debug)]
 pub(super) enum Next {
     Batch(Batch),
-    /// Something about the file that its owner has to know.
+    /// A message about the whole file.
     Note(&'static str),
-    /// A line that is no input.
+    /// A line that is not a valid input.
     Fault {
         number: u64,
         size: u64,
         cause: &'static str,
     },
-    /// The file cannot be read any further.
+    /// The rest of the file is unreadable.
     Unreadable(io::Error),
 }
 
-/// How the lines of a file are written.
+/// Format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     /// Each line is JSON.
     Json,
-    /// Each line is a text as it is.
+    /// Each line is plain text.
     Plain,
 }
 
-/// Reads batches.
+/// Reader of batches.
 pub(super) struct Batches<R> {
     lines: Lines<R>,
     bounds: BatchBounds,
-    /// Nothing until the first line has decided it.
+    /// `None` until the first line has determined it.
     format: Option<Format>,
     texts: Gathered,
     tokens: Gathered,
@@ -93,14 +93,15 @@ struct Fields<'a> {
 }
 
 impl<R: BufRead> Batches<R> {
-    /// Without a format, the first line decides: a line that is no JSON begins a file of plain texts.
+    /// Creates a reader. Without a format, the first line decides: a line that is not JSON starts a file of plain
+    /// texts.
     pub(super) fn new(from: R, bounds: BatchBounds, format: Option<Format>) -> Self {
         let lines = Lines::new(from, MAX_LINE_BYTES);
         let (texts, tokens, ready) = (Gathered::default(), Gathered::default(), VecDeque::new());
         Self { lines, bounds, format, texts, tokens, ready, is_over: false }
     }
 
-    /// The next batch or fault; nothing at the end.
+    /// Returns the next item, or `None` at the end.
     pub(super) fn next_batch(&mut self) -> Option<Next> {
         while self.ready.is_empty() && !self.is_over {
             match self.lines.next_line() {
@@ -125,6 +126,7 @@ impl<R: BufRead> Batches<R> {
                 if gathered.bytes + json.len() > self.bounds.bytes {
                     self.ready.extend(gathered.take());
                 }
+                // One byte for the comma between inputs.
                 gathered.bytes += json.len() + 1;
                 gathered.size += size;
                 gathered.inputs.push(Input { number, json: json.into_owned().into() });
@@ -162,7 +164,7 @@ impl Gathered {
 }
 
 impl Format {
-    /// The format of a file that begins with this line. An object that is damaged is no text.
+    /// Returns the format of a file that begins with this line. A damaged JSON object is not taken for plain text.
     fn of(line: &Line) -> Self {
         let text = line.bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::trim);
         let is_json = |text: &str| text.starts_with('{') || serde_json::from_str::<IgnoredAny>(text).is_ok();
@@ -170,7 +172,7 @@ impl Format {
     }
 }
 
-/// The JSON of a line's input, and its kind.
+/// Returns the JSON of a line's input, and its kind.
 fn read_line(line: &Line, format: Format) -> Result<(Cow<'_, str>, InputKind), &'static str> {
     let bytes = line.bytes.as_deref().ok_or("it is longer than 1 MiB")?;
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
@@ -200,7 +202,7 @@ fn read_json(text: &str) -> Result<(&str, InputKind), &'static str> {
 
 fn kind_of(input: &str) -> Result<InputKind, &'static str> {
     if input.starts_with('"') {
-        // Half of a surrogate pair is no text either.
+        // An unpaired surrogate is also invalid.
         let text: String = serde_json::from_str(input).map_err(|_| "it is not JSON")?;
         if text.is_empty() { Err("the text is empty") } else { Ok(InputKind::Text) }
     } else if input.starts_with('[') {

@@ -1,4 +1,4 @@
-//! Where this process listens, and whom it calls: no address may be taken twice, and it must not call itself.
+//! Checks the listen addresses and the addresses to call: no address may be used twice, and vecho must not call itself.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -21,7 +21,7 @@ pub(super) fn check(reader: &mut Reader, config: &Config) {
     }
 }
 
-/// Whether a call to `uri` comes in at `listen`. Of names only `localhost` is known to be this machine's.
+/// Returns true if a call to `uri` arrives at `listen`. The only name known to be this machine's is `localhost`.
 fn reaches(uri: &Uri, listen: SocketAddr) -> bool {
     let usual_port = if uri.scheme_str() == Some("https") { 443 } else { 80 };
     let hosts = addresses(uri.host().unwrap_or_default());
@@ -36,15 +36,15 @@ fn addresses(host: &str) -> Vec<IpAddr> {
     host.parse().into_iter().collect()
 }
 
-/// Whether a socket bound to `bound` takes what is sent to `called`, as far as that can be told without asking for the
-/// addresses of this machine.
+/// Returns true if a socket bound to `bound` accepts calls to `called`, as far as this is known without a query for
+/// this machine's addresses.
 fn takes(bound: IpAddr, called: IpAddr) -> bool {
     let (bound, called) = (bound.to_canonical(), meant(called.to_canonical()));
     let is_family_taken = bound.is_ipv6() || called.is_ipv4();
     bound == called || (bound.is_unspecified() && called.is_loopback() && is_family_taken)
 }
 
-/// Who calls the wildcard address calls this machine.
+/// Returns the address that a call reaches: a call to the wildcard address reaches this machine.
 const fn meant(called: IpAddr) -> IpAddr {
     match called {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => IpAddr::V4(Ipv4Addr::LOCALHOST),

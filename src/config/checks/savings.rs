@@ -1,4 +1,4 @@
-//! What tokens cost.
+//! Prices of tokens.
 
 use std::collections::BTreeSet;
 
@@ -7,9 +7,9 @@ use toml::Value;
 use crate::config::reader::Reader;
 use crate::config::{Price, Savings, values};
 
-/// Each is looked through when a request of a new kind comes.
+/// The list is searched linearly for each new kind of request, so its length is bounded.
 const MAX_PRICES: usize = 256;
-/// As much of a name is kept where tokens are counted by model.
+/// Usage accounts keep no more bytes of a name.
 const MAX_NAME_BYTES: usize = 128;
 
 pub(super) fn savings(reader: &mut Reader) -> Savings {
@@ -24,7 +24,7 @@ pub(super) fn savings(reader: &mut Reader) -> Savings {
 }
 
 fn price(entry: &str) -> Result<(String, Price), String> {
-    // The last sign parts: a name may hold some, a price cannot.
+    // The last `=` is the separator: a name may contain one, a price cannot.
     let (model, price) = entry.rsplit_once('=').ok_or_else(|| format!("{entry:?} is not like \"MODEL=0.02\""))?;
     let (model, price) = (model.trim(), price.trim());
     if model.is_empty() || model.len() > MAX_NAME_BYTES {

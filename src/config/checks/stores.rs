@@ -1,4 +1,4 @@
-//! The tiers under memory.
+//! The tiers below memory.
 
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -10,10 +10,10 @@ use super::{MIB, TIMEOUT};
 use crate::config::reader::Reader;
 use crate::config::{Disk, Redis, RedisNode, Tls, values};
 
-/// A smaller store holds no vectors to speak of, a larger one takes minutes to open.
+/// A smaller store holds too few vectors to be useful; a larger one takes minutes to open.
 const DISK_MIB: RangeInclusive<u64> = 16..=16 * MIB;
 const QUEUE_MIB: RangeInclusive<u64> = 1..=4096;
-/// A lease of a dead replica holds up everybody else for as long.
+/// The lease of a crashed replica blocks all others for this time.
 const LEASE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
 const REDIS_PORT: u16 = 6379;
 
@@ -65,7 +65,7 @@ fn fault<T>(reader: &mut Reader, name: &str, message: &str) -> Option<T> {
     None
 }
 
-/// No message repeats the text: it may hold a password.
+/// Parses the nodes of `redis.url`. Messages omit the text, which may contain a password.
 fn nodes(text: &str) -> Result<Vec<RedisNode>, String> {
     text.split(',').map(|one| node(one.trim())).collect()
 }

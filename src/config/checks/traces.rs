@@ -1,4 +1,4 @@
-//! Where traces go, and what goes with them.
+//! Destination of traces, with headers and resource attributes.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -12,10 +12,10 @@ use super::TIMEOUT;
 use crate::config::reader::Reader;
 use crate::config::{Traces, values};
 
-/// What a collector's base URL is followed by, as OTLP has it.
+/// Path after a collector's base URL, as OTLP defines it.
 const SIGNAL_PATH: &str = "/v1/traces";
 const SERVICE_NAME: &str = "service.name";
-/// Finished spans take about a kilobyte each.
+/// A finished span takes about a kilobyte.
 const QUEUE: RangeInclusive<u64> = 1..=1_000_000;
 const SEND_EVERY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 
@@ -34,7 +34,7 @@ pub(super) fn traces(reader: &mut Reader) -> Traces {
     }
 }
 
-/// The address for traces below a collector's base URL.
+/// Returns the address for traces below a collector's base URL.
 fn below(base: &str) -> Result<Uri, String> {
     let mut parts = address(base)?.into_parts();
     let path = parts.path_and_query.as_ref().map_or("", PathAndQuery::path).trim_end_matches('/');
@@ -42,7 +42,7 @@ fn below(base: &str) -> Result<Uri, String> {
     Uri::from_parts(parts).map_err(|_| "is too long".to_owned())
 }
 
-/// No message repeats the text: it may hold a password.
+/// Parses an address. Messages omit the text, which may contain a password.
 fn address(text: &str) -> Result<Uri, String> {
     let form = || "must be an address such as http://collector:4318".to_owned();
     let uri: Uri = text.trim().parse().map_err(|_| form())?;
@@ -71,14 +71,14 @@ fn header(pair: &str) -> Option<(HeaderName, HeaderValue)> {
     Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
 }
 
-/// A pair as OpenTelemetry's variables have it: the value with odd bytes as `%XX`.
+/// Decodes a pair from OpenTelemetry's variables, with `%XX` escapes in the value.
 fn decoded(pair: &str) -> Option<(String, String)> {
     let (name, value) = pair.split_once('=')?;
     let value = percent_decode_str(value.trim()).decode_utf8().ok()?;
     (!name.trim().is_empty()).then(|| (name.trim().to_owned(), value.into_owned()))
 }
 
-/// Everything that tells whose spans they are. The name of the service is one of it, said by itself or among the rest.
+/// Reads the resource attributes of all spans. The service name is one of them, from its own key or from the list.
 fn resource(reader: &mut Reader) -> BTreeMap<String, String> {
     let pairs = reader
         .list("traces.resource", |pair| decoded(pair).ok_or_else(|| format!("{pair:?} is not of the form name=value")));

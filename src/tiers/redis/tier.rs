@@ -89,7 +89,7 @@ impl RedisTier {
     async fn read(&self, link: &Arc<Link>, names: &[String]) -> Vec<Option<Bytes>> {
         let mut values = Vec::with_capacity(names.len());
         let until = Instant::now() + self.keeper.config.timeout;
-        for names in names.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
+        for names in names.chunks(self.keys_at_once()) {
             let answers = link.read(names, until.saturating_duration_since(Instant::now())).await;
             let has_failed = answers.trouble.is_some();
             values.extend(self.judge(link, answers));
@@ -126,15 +126,25 @@ impl RedisTier {
         Settled::Pending
     }
 
+    /// Returns the number of keys that are asked for in one go, so that values of any size fit in memory.
+    fn keys_at_once(&self) -> usize {
+        (self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)
+    }
+
     async fn ask_for_leases(&self, keys: &[Key]) -> Vec<Sight> {
         let unknown = || vec![Sight::UNKNOWN; keys.len()];
         let (Some(link), Some(length)) = (self.keeper.switch.link(), self.keeper.config.lease) else {
             return unknown();
         };
         let (names, era) = (&self.keeper.names, self.keeper.ledger.era());
-        let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, era))).collect();
-        let answers = link.lease(pairs, &self.holds.token, length, self.keeper.config.timeout).await;
-        let answers = self.judge(&link, answers);
+        let mut answers = Vec::with_capacity(keys.len());
+        let until = Instant::now() + self.keeper.config.timeout;
+        for keys in keys.chunks(self.keys_at_once()) {
+            let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, era))).collect();
+            let within = until.saturating_duration_since(Instant::now());
+            let asked = link.lease(pairs, &self.holds.token, length, within).await;
+            answers.extend(self.judge(&link, asked));
+        }
         let is_ours = |answer: &Option<(bool, Option<Bytes>)>| matches!(answer, Some((true, _)));
         let ours = keys.iter().zip(&answers).filter(|(_, answer)| is_ours(answer));
         self.holds.add(ours.map(|(key, _)| *key));

@@ -88,6 +88,12 @@ impl Rendering {
         (Bytes::from(body), until)
     }
 
+    /// Returns an upper bound of the length of a piece.
+    pub fn largest_piece_len(&self) -> usize {
+        let largest_item = (0..self.slots.len()).map(|place| self.largest_item_len(place)).max().unwrap_or(0);
+        PIECE_BYTES + largest_item
+    }
+
     /// Returns the number of inputs.
     pub fn inputs(&self) -> usize {
         self.slots.len()
