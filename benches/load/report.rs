@@ -1,4 +1,4 @@
-//! Output of a run: progress messages, a table for the README, and a file with the raw numbers.
+//! Output of a run: progress messages, a table for `docs/PERFORMANCE.md`, and a file with the raw numbers.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the table goes to stdout, progress to stderr")]
 
 use std::fs;

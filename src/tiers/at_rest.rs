@@ -1,5 +1,5 @@
-//! Byte format of a record outside the process: on disk, in Redis and in exported files. ARCHITECTURE.md draws the
-//! layout.
+//! Byte format of a record outside the process: on disk, in Redis and in exported files. `docs/design/packing.md` draws
+//! the layout.
 //!
 //! The version comes first, so records of several versions can coexist and each reader recognizes its own. The
 //! checksum covers all bytes before it and is keyed with the cache key, so a record is valid only under the key it

@@ -32,7 +32,7 @@ def the_image_that_is_built_is_the_one_that_the_chart_runs():
     (container,) = containers(pods(manifests({}))[0])
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     assert container["image"] == f"vecho:{version}"
-    for path in (ROOT / "README.md", ROOT / "Dockerfile"):
+    for path in (ROOT / "docs/KUBERNETES.md", ROOT / "Dockerfile"):
         assert f"docker build -t {container['image']} ." in path.read_text(), path
 
 

@@ -14,16 +14,38 @@ use vecho::wire::Bypass;
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 34] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "docs/CACHING.md",
     "docs/COMPATIBILITY.md",
+    "docs/CONFIGURATION.md",
+    "docs/FAILURES.md",
+    "docs/KUBERNETES.md",
     "docs/METRICS.md",
+    "docs/MOVING.md",
     "docs/OPERATING.md",
+    "docs/OPS.md",
+    "docs/PERFORMANCE.md",
     "docs/RUNBOOK.md",
     "docs/SECURITY.md",
+    "docs/TIERS.md",
     "docs/TRACES.md",
+    "docs/design/decisions.md",
+    "docs/design/disk.md",
+    "docs/design/drift.md",
+    "docs/design/export.md",
+    "docs/design/failures.md",
+    "docs/design/http.md",
+    "docs/design/keys.md",
+    "docs/design/memory.md",
+    "docs/design/observability.md",
+    "docs/design/packing.md",
+    "docs/design/purges.md",
+    "docs/design/redis.md",
+    "docs/design/upstream.md",
     "benches/README.md",
     "fuzz/README.md",
     "charts/vecho/README.md",
@@ -98,10 +120,10 @@ fn the_first_block_of_the_readme_runs_and_tests() {
 }
 
 #[test]
-fn the_headers_of_the_readme_are_those_of_the_program() {
-    let (readme, sources) = (read("README.md"), sources());
+fn the_headers_of_the_documents_are_those_of_the_program() {
+    let (caching, sources) = (read("docs/CACHING.md"), sources());
     for heading in ["Request controls", "Response headers"] {
-        let section = section(&readme, heading);
+        let section = section(&caching, heading);
         for cell in first_cells(&section) {
             let parts = cell.split([':', ' ', '=']).map(|part| part.trim_matches('*'));
             for part in parts.filter(|part| part.len() > 1) {
@@ -112,7 +134,8 @@ fn the_headers_of_the_readme_are_those_of_the_program() {
             }
         }
     }
-    let named: BTreeSet<&str> = readme
+    let documents = DOCUMENTS.map(read).concat();
+    let named: BTreeSet<&str> = documents
         .split(|letter: char| !(letter.is_ascii_lowercase() || letter == '-'))
         .filter(|word| word.starts_with("x-vecho-") && word.len() > "x-vecho-".len())
         .collect();
@@ -122,34 +145,34 @@ fn the_headers_of_the_readme_are_those_of_the_program() {
 }
 
 #[test]
-fn the_readme_names_every_header_of_ours() {
-    let (readme, sources) = (read("README.md"), sources());
+fn the_guides_name_every_header_of_ours() {
+    let (guides, sources) = (["docs/CACHING.md", "docs/OPS.md"].map(read).concat(), sources());
     let headers: BTreeSet<&str> = sources
         .split('"')
         .filter(|text| text.starts_with("x-vecho-") && text.len() > "x-vecho-".len() && !text.contains(' '))
         .collect();
     assert!(headers.len() >= 6, "the sources name their headers: {headers:?}");
     for header in headers {
-        assert!(readme.contains(&format!("`{header}")), "README.md does not name {header}");
+        assert!(guides.contains(&format!("`{header}")), "docs/CACHING.md and docs/OPS.md do not name {header}");
     }
 }
 
 #[test]
-fn the_readme_has_every_reason_to_pass_through() {
-    let readme = read("README.md");
+fn the_guide_to_caching_has_every_reason_for_a_bypass() {
+    let caching = read("docs/CACHING.md");
     let known: BTreeSet<&str> = Bypass::ALL.iter().map(|reason| reason.label()).collect();
-    let section = section(&readme, "What is cached");
+    let section = section(&caching, "Reasons for a bypass");
     let (_, table) = section.split_once("| `x-vecho-bypass-reason` |").expect("there is a table of reasons");
     let named: BTreeSet<&str> = first_cells(table).into_iter().collect();
     assert_eq!(named, known);
 }
 
 #[tokio::test]
-async fn the_ops_routes_of_the_readme_are_those_of_the_program() {
+async fn the_routes_of_the_guide_to_the_ops_port_are_those_of_the_program() {
     let vecho = Vecho::start_with("mock:", &[]);
     let (client, base) = (Client::new(), format!("http://{}", vecho.admin()));
-    let readme = read("README.md");
-    let section = section(&readme, "Ops port");
+    let guide = read("docs/OPS.md");
+    let section = section(&guide, "Routes");
     let routes: BTreeSet<(&str, &str)> =
         first_cells(&section).into_iter().filter_map(|cell| cell.split_once(' ')).collect();
     for (method, path) in &routes {
@@ -160,7 +183,7 @@ async fn the_ops_routes_of_the_readme_are_those_of_the_program() {
         };
         // The event stream never ends, so only its head is requested.
         let method = if *path == "/api/events" { "HEAD" } else { method };
-        let method = Method::from_bytes(method.as_bytes()).expect("the README names a method");
+        let method = Method::from_bytes(method.as_bytes()).expect("the guide names a method");
         let answer = client.send(raw(method, &format!("{base}{path}"), body)).await.expect("an answer must arrive");
         assert!((200..300).contains(&answer.status), "{path} answers {}", answer.status);
     }
@@ -228,14 +251,14 @@ fn the_reference_file_has_every_key_in_its_section() {
 }
 
 #[test]
-fn the_readme_tells_which_keys_are_live_and_which_variables_are_well_known() {
-    let readme = read("README.md");
-    let list = readme.split("<!-- live keys -->").nth(1).and_then(|rest| rest.split("<!-- end").next());
+fn the_guide_to_the_configuration_lists_live_keys_and_well_known_variables() {
+    let guide = read("docs/CONFIGURATION.md");
+    let list = guide.split("<!-- live keys -->").nth(1).and_then(|rest| rest.split("<!-- end").next());
     let listed: BTreeSet<&str> = code_spans(list.expect("there is a list of live keys")).into_iter().collect();
     let live: BTreeSet<&str> = KEYS.iter().filter(|key| key.live).map(|key| key.name).collect();
     assert_eq!(listed, live);
     for (variable, key) in WELL_KNOWN {
-        assert!(readme.contains(&format!("| `{variable}` | `{key}` |")), "README.md lacks {variable}");
+        assert!(guide.contains(&format!("| `{variable}` | `{key}` |")), "docs/CONFIGURATION.md lacks {variable}");
     }
 }
 
@@ -277,17 +300,35 @@ fn anchors(text: &str) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn the_places_in_the_code_that_the_architecture_names_exist() {
-    let (text, files) = (read("ARCHITECTURE.md"), source_files());
-    let places: BTreeSet<(&str, &str)> =
-        code_spans(&text).into_iter().filter_map(|span| span.split_once("::")).collect();
-    assert!(places.len() >= 10, "the invariants name their places: {places:?}");
-    for (owner, function) in places {
-        // Both names must be in one file. A function of the same name in another file is unrelated.
-        let starts = ["(", "<"].map(|next| format!("fn {function}{next}"));
-        let is_there =
-            |file: &String| starts.iter().any(|start| file.contains(start)) && words(file).any(|word| word == owner);
-        assert!(files.iter().any(is_there), "ARCHITECTURE.md: there is no {owner}::{function}");
+fn the_places_in_the_code_that_the_design_documents_name_exist() {
+    let files = source_files();
+    let is_design = |document: &&str| *document == "ARCHITECTURE.md" || document.starts_with("docs/design/");
+    for document in DOCUMENTS.into_iter().filter(is_design) {
+        let text = read(document);
+        let places: BTreeSet<(&str, &str)> =
+            code_spans(&text).into_iter().filter_map(|span| span.split_once("::")).collect();
+        let least = if document == "ARCHITECTURE.md" { 10 } else { 0 };
+        assert!(places.len() >= least, "the invariants name their places: {places:?}");
+        for (owner, function) in places {
+            // In one file: a function of that name elsewhere is another one.
+            let starts = ["(", "<"].map(|next| format!("fn {function}{next}"));
+            let is_there = |file: &String| {
+                starts.iter().any(|start| file.contains(start)) && words(file).any(|word| word == owner)
+            };
+            assert!(files.iter().any(is_there), "{document}: there is no {owner}::{function}");
+        }
+    }
+}
+
+#[test]
+fn every_document_of_the_folder_is_checked() {
+    for folder in ["docs", "docs/design"] {
+        for entry in fs::read_dir(root().join(folder)).expect("a folder of documents is readable") {
+            let path = entry.expect("a document is readable").path();
+            let name = path.strip_prefix(root()).expect("a document is below the root").to_string_lossy();
+            let is_document = path.extension().is_some_and(|extension| extension == "md");
+            assert!(!is_document || DOCUMENTS.contains(&&*name), "DOCUMENTS lacks {name}");
+        }
     }
 }
 

@@ -35,8 +35,8 @@ fn the_documentation_lists_the_catalogue() {
 
 fn document() -> String {
     format!(
-        "# Metrics\n\nWhat `GET /metrics` on the ops port shows, in Prometheus's text format. Every counter stands at zero \
-         for every label value from the start. This file is written from the catalogue in `src/metrics/catalogue.rs` by \
+        "# Metrics\n\n`GET /metrics` on the ops port returns these metrics in Prometheus's text format. Every counter starts at \
+         zero for every label value. This file is written from the catalogue in `src/metrics/catalogue.rs` by \
          the test `the_documentation_lists_the_catalogue` with `UPDATE_FIXTURES=1`.\n\n{}",
         catalogue_markdown()
     )

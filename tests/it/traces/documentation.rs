@@ -24,7 +24,7 @@ fn every_attribute_has_its_own_name() {
 
 fn document() -> String {
     format!(
-        "# Traces\n\nThe spans that vecho sends to `traces.endpoint`, and what they say. Names are those of \
+        "# Traces\n\nThe spans that vecho sends to `traces.endpoint`, and their attributes. Names are those of \
          OpenTelemetry's semantic conventions where it has one. This file is written from the tables in \
          `src/traces/attribute.rs` by the test `the_documentation_lists_the_tables_of_spans_and_attributes` with \
          `UPDATE_FIXTURES=1`.\n\n{}",
