@@ -205,8 +205,17 @@ impl Import<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::bounded::Bounds;
     use crate::key::KeyBuilder;
+    use crate::metrics::Metrics;
+    use crate::spaces::Identity;
+    use crate::tiers::at_rest::ChecksumKeys;
+    use crate::tiers::disk::{self, DiskParts, DiskSettings, DiskTier};
+    use crate::tiers::{LowerTier, MemoryTier, Record, Times};
+    use crate::vector::Vector;
 
     /// Returns the ending of a file whose writer returns `end` after one record.
     async fn ending(end: ControlFlow<()>) -> Result<Ending, NotPortable> {
@@ -230,5 +239,35 @@ mod tests {
     async fn a_file_whose_writer_broke_off_has_no_end() {
         assert_eq!(ending(ControlFlow::Continue(())).await, Ok(Ending::Whole));
         assert_eq!(ending(ControlFlow::Break(())).await, Ok(Ending::Cut));
+    }
+
+    /// With one thread for work that blocks, an export that does not wait comes before what waits to be written.
+    #[test]
+    fn an_export_has_what_waits_to_be_written() {
+        let path = std::env::temp_dir().join(format!("vecho-export-{}", std::process::id()));
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().max_blocking_threads(1).build().expect("it can be built");
+        let records = runtime.block_on(async {
+            let bounds = disk::Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
+            let (queue_bytes, off_for) = (1 << 20, Duration::from_secs(1));
+            let settings = DiskSettings { path: path.clone(), bounds, queue_bytes, off_for };
+            let parts = DiskParts { clock: Clock::manual(0), metrics: Metrics::new("test"), epochs: Arc::default() };
+            let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+            let disk: Arc<dyn LowerTier> = Arc::new(DiskTier::start(settings, parts).await);
+            let stack = Stack::new(memory, vec![disk], Arc::default(), ChecksumKeys::default());
+            let vector = Vector::from_components(&[1.0]).expect("it is a vector");
+            let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
+            let identity = Identity { model: "m".into(), dimension: 1 };
+            let record = Arc::new(Record::new(vector, identity, times, None));
+            stack.keep_below([(KeyBuilder::new(None).finish(), &record)].into_iter(), stack.generation());
+            let (mut reader, mut file) = (Reader::default(), export(Arc::new(stack), 1).await);
+            while let Some(piece) = file.next().await {
+                reader.feed(&piece.expect("the writer does not panic"));
+                while reader.piece().expect("it is an export").is_some() {}
+            }
+            reader.records()
+        });
+        std::fs::remove_dir_all(&path).ok();
+        assert_eq!(records, 1);
     }
 }

@@ -161,12 +161,13 @@ async fn a_large_request_that_is_refused_costs_few_calls_and_teaches_nothing_wro
 
 #[tokio::test]
 async fn a_throttled_call_keeps_no_memory_that_others_wait_for() {
-    let settings = [("memory.limit_mb", "64"), ("upstream.max_concurrent", "2")];
+    // There is memory for the vectors of two such requests, and for one such answer.
+    let settings = [("memory.limit_mb", "100"), ("upstream.max_concurrent", "2")];
     let front = Front::with(&settings).await;
     let throttled = Behaviour::RateLimit { retry_after_ms: 100 };
     front.stub.next(Behaviour::All(vec![Behaviour::Gate, throttled]));
     let asks: Vec<_> = (0..4)
-        .map(|number| front.post(ask(&numbered(&format!("{number}"), 2_000)).to_string()).send_meanwhile())
+        .map(|number| front.post(ask(&numbered(&format!("{number}"), 1_000)).to_string()).send_meanwhile())
         .collect();
     front.stub.held(1).await;
     front.stub.release(1);

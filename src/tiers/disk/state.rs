@@ -127,3 +127,21 @@ impl Switch {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debts_that_this_process_noted_itself_are_not_taken_over_once_more() {
+        let (switch, _faults) = Switch::new();
+        let epochs = Epochs::default();
+        epochs.owe("a");
+        switch.has_noted(epochs.to_note());
+        switch.take_over(&epochs.to_note(), &epochs);
+        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 1)]));
+        let left = Noted { debts: Debts::from([("a".to_owned(), 2)]), ..Noted::default() };
+        switch.take_over(&left, &epochs);
+        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 3)]), "those of another process are");
+    }
+}

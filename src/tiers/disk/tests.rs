@@ -153,6 +153,16 @@ fn a_torn_end_costs_the_entry_that_it_tears() {
 }
 
 #[test]
+fn entries_behind_a_damaged_one_do_not_come_back_when_it_is_overwritten() {
+    let folder = Folder::new();
+    put(&folder.open(), 0..3);
+    flip(&folder.segments()[0], 16 + 64 + 3_000);
+    // The second has the place of the damaged one now, up to the third.
+    put(&folder.open(), 3..4);
+    assert_eq!(found(&folder.open(), 0..4), [0, 3]);
+}
+
+#[test]
 fn a_damaged_footer_costs_nothing() {
     let folder = Folder::new();
     let store = folder.open();

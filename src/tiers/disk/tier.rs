@@ -286,3 +286,51 @@ impl LowerTier for DiskTier {
         Box::pin(self.finish(patience))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::epochs::{Debts, PurgeCounts};
+    use crate::tiers::disk::Bounds;
+    use crate::tiers::disk::tests::Folder;
+
+    async fn tier(folder: &Folder) -> DiskTier {
+        let bounds = Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
+        let (path, off_for) = (folder.path().to_owned(), Duration::from_secs(1));
+        let settings = DiskSettings { path, bounds, queue_bytes: 1 << 20, off_for };
+        let (clock, metrics, epochs) = (Clock::manual(0), Metrics::new("test"), Arc::default());
+        DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await
+    }
+
+    fn noted(folder: &Folder) -> Noted {
+        DiskStore::purges_in(folder.path()).expect("it can be read")
+    }
+
+    #[tokio::test]
+    async fn debts_that_were_paid_are_noted_as_paid_before_the_process_ends() {
+        let folder = Folder::new();
+        let tier = tier(&folder).await;
+        let epochs = Arc::clone(&tier.parts.epochs);
+        let name = epochs.raise(None);
+        epochs.owe("elsewhere");
+        assert_eq!(tier.purged(&epochs, &name).await, Settled::ForGood);
+        assert_eq!(noted(&folder).debts, Debts::from([("elsewhere".to_owned(), 1)]));
+        epochs.pay(&epochs.debts());
+        let paid = async {
+            while !noted(&folder).debts.is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), paid).await.expect("they must be noted as paid");
+    }
+
+    #[tokio::test]
+    async fn purges_of_others_are_on_the_medium_once_they_are_noted_ahead() {
+        let folder = Folder::new();
+        let tier = tier(&folder).await;
+        let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
+        tier.parts.epochs.expect(&elsewhere);
+        tier.note_ahead().await;
+        assert_eq!(noted(&folder).counts, elsewhere);
+    }
+}

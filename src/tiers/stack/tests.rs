@@ -1,6 +1,7 @@
 //! Tests of the stack: look-ups, storage and purges.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -159,6 +160,10 @@ impl LowerTier for Shelf {
 
     fn clear(&self) -> Eventually<'_, (u64, Settled)> {
         Box::pin(std::future::ready((0, Settled::ForGood)))
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.entries.lock().unwrap().iter().try_for_each(|(key, entry)| visit(key, &entry.bytes))
     }
 
     fn stats(&self) -> LowerStats {

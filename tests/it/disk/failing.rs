@@ -57,6 +57,7 @@ async fn a_full_disk_fails_no_request_and_the_tier_is_back_once_there_is_room() 
     assert!(stats["dropped"].as_u64().is_some_and(|dropped| dropped > 0), "{stats}");
     small.grow();
     vecho.logged(BACK).await;
+    assert!(!ground.folder.path().join("probe").exists(), "the file that tries whether there is room is removed");
     let more = super::ground::texts("more", 100);
     let before = super::ground::entries(&ground, &vecho).await;
     assert!(before > 100, "what was there is there again: {before}");
@@ -184,6 +185,7 @@ async fn a_read_only_disk_is_left_alone() {
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0);
     let purged = ground.purge(&vecho, "").await;
     assert_eq!(purged["pending"], json!(["disk"]), "no medium takes it, and nobody is told otherwise");
+    assert_eq!(ground.purge(&vecho, "?tier=disk").await["pending"], json!(["disk"]), "the tier alone likewise");
     run("mount", &["-o", "remount,rw"], small.0);
     vecho.logged(BACK).await;
     drop(vecho);

@@ -1,8 +1,11 @@
 //! Purged entries do not come back, regardless of how the process ends.
 
+use bytes::Bytes;
 use serde_json::json;
+use vecho::key::{KeyBuilder, Tag};
+use vecho::tiers::{AtRest, LowerTier as _};
 
-use super::ground::{Ground, TINY, texts, written};
+use super::ground::{Folder, Ground, TINY, texts, written};
 use crate::harness::Vecho;
 
 async fn filled(ground: &Ground, texts: &[String]) -> Vecho {
@@ -168,4 +171,21 @@ async fn the_note_of_purges_is_there_before_the_first_entry() {
     vecho.signal("KILL");
     vecho.ended();
     assert_eq!(ground.ask(&ground.start().await, TINY, &texts).await, 20);
+}
+
+/// A runtime with one thread for work that blocks: what is written goes there after the store was emptied.
+#[test]
+fn entries_that_wait_to_be_written_are_not_written_after_the_tier_was_emptied() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().max_blocking_threads(1).build().expect("it can be built");
+    runtime.block_on(async {
+        let folder = Folder::new();
+        let tier = super::bounds::tier(&folder).await;
+        let key = KeyBuilder::new(None).part(Tag::Text, b"waits").finish();
+        tier.put(key, AtRest { bytes: Bytes::from_static(b"value"), until_ms: u64::MAX });
+        tier.clear().await;
+        tier.drained().await;
+        assert_eq!(tier.get(&[key]).await, [None]);
+        assert_eq!(tier.stats().entries, 0);
+    });
 }

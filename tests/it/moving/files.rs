@@ -7,6 +7,7 @@ use std::process::Command;
 
 use super::command::{NOWHERE, at, embed, is_hit, run, run_at, run_at_with};
 use crate::harness::client::{Client, raw};
+use crate::harness::scripted::{Act, Scripted, answer, ok};
 use crate::harness::tls::Folder;
 use crate::harness::{Stub, Vecho};
 use vecho::portable::{Piece, Reader, Writer};
@@ -185,7 +186,9 @@ fn with_exchanged_records(file: &[u8]) -> Vec<u8> {
 async fn records_under_the_keys_of_others_are_not_imported() {
     let (stub, from, to) = pair().await;
     let file = with_exchanged_records(&run_at(&from, &["export", "-"]).well().out);
-    run_at_with(&to, &["import", "-"], &[], &file).said("imported 0 records, skipped 0").said("3 damaged");
+    let refused =
+        run_at_with(&to, &["import", "-"], &[], &file).said("imported 0 records, skipped 0").said("3 damaged");
+    assert_eq!(refused.status, Some(1), "a file with damaged records is not whole");
     assert_eq!(embed(&to, &TEXTS, "float").await.cache(), "miss");
     is_hit(&to, &stub, &TEXTS).await;
 }
@@ -200,4 +203,20 @@ async fn an_instance_of_another_secret_takes_nothing_and_says_so() {
     run_at_with(&same, &["import", "-"], &[], &file).well().said("imported 3 records");
     is_hit(&same, &stub, &TEXTS).await;
     run_at_with(&other, &["import", "-"], &[], &file).said("imported 0 records").said("3 damaged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_ends_before_its_end_record_fails_and_leaves_no_file() {
+    // The first line of a file, and nothing more, in an answer that is whole.
+    let server = Scripted::start(|arrival| {
+        let is_export = arrival.head.starts_with("GET /api/performance/cache/export ");
+        Act::Say(if is_export { answer("200 OK", "", "vecho cache 2\n") } else { ok("") })
+    });
+    let admin = server.await;
+    let folder = Folder::new("no-end");
+    let file = folder.path("cache.vecho");
+    let at = admin.addr().to_string();
+    let arguments = ["--listen", NOWHERE, "--admin-listen", &at, "export", file.to_str().expect("the path is text")];
+    let ended = run(&arguments).said("the export broke off: its end did not come");
+    assert_eq!((ended.status, file.exists()), (Some(1), false));
 }

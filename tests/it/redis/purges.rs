@@ -196,6 +196,20 @@ async fn a_purge_that_its_process_could_not_tell_is_told_by_the_next_one_and_onc
 }
 
 #[tokio::test]
+async fn a_tier_that_was_cleared_in_an_outage_is_cleared_by_the_next_process() {
+    let (apart, one, other) = Apart::new().await;
+    sources(&other, &["a"]).await;
+    stored(&apart.redis, 1).await;
+    apart.freeze([&one, &other]).await;
+    assert_eq!(purge(&one, "?tier=redis").await["pending"], json!(["redis"]));
+    let one = apart.restart(one, 0).await;
+    apart.redis.thaw();
+    comes_up(&one).await;
+    let cleared = async || apart.redis.cli(&["hget", "vecho:1:purges", "cleared"]) == "1";
+    eventually("the next process clears it", cleared).await;
+}
+
+#[tokio::test]
 async fn where_nothing_outlives_the_process_a_purge_that_cannot_be_told_says_so() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let one = replica(&stub, &redis.url(), &[("redis.timeout", "300ms"), ("disk.enabled", "false")]).await;
