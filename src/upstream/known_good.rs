@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::wire::Input;
 
 /// Maximum size of an input that is remembered.
-const MAX_BYTES: usize = 1024;
+const MAX_BYTES: usize = 4 * 1024;
 
 /// Validity of an answer to it.
 const COUNTS_FOR: Duration = Duration::from_secs(1);
