@@ -218,7 +218,7 @@ mod tests {
     }
 
     fn asker() -> Asker {
-        Asker { caller: KEY, deadline: Instant::now() + Duration::from_secs(600), may_shrink: true }
+        Asker { caller: KEY, deadline: Instant::now() + Duration::from_mins(10), may_shrink: true }
     }
 
     #[tokio::test(start_paused = true)]

@@ -182,3 +182,15 @@ fn a_body_with_many_members_or_long_names_is_not_understood() {
     assert!(read(&with(vec!["x".repeat(MAX_NAME_BYTES)])).is_ok());
     assert_eq!(read(&with(vec!["x".repeat(MAX_NAME_BYTES + 1)])), Err(Bypass::UnknownField));
 }
+
+#[test]
+fn names_of_any_length_are_not_kept() {
+    for name in ["model", "user"] {
+        let body = |length: usize| {
+            let other = if name == "user" { r#""model":"m","# } else { "" };
+            format!(r#"{{{other}"{name}":"{}","input":"a"}}"#, "n".repeat(length))
+        };
+        assert!(read(&body(MAX_NAME_VALUE_BYTES)).is_ok(), "{name}");
+        assert_eq!(read(&body(MAX_NAME_VALUE_BYTES + 1)), Err(Bypass::TooLarge), "{name}");
+    }
+}

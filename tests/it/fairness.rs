@@ -108,6 +108,22 @@ async fn callers_take_turns_at_the_memory_for_answers() {
 }
 
 #[tokio::test]
+async fn small_requests_and_hits_do_not_wait_for_the_memory_of_large_ones() {
+    let front = Front::with(&[("memory.limit_mb", "400")]).await;
+    let known = body(&texts("known", 40));
+    assert_eq!(front.post(known.clone()).key(FEW).send().await.status, 200);
+    front.stub.always(Behaviour::Gate);
+    // Each takes most of the memory for vectors, so the second one waits for the first.
+    let mut requests = flood(&front, 2, 9_000);
+    front.stub.held(1).await;
+    assert_eq!(front.post(known).key(FEW).send().await.cache(), "hit");
+    requests.push(front.post(body(&texts("small", 3))).key(FEW).send_meanwhile());
+    // Its call is prepared beside that of the first large request.
+    front.reaches("vecho_upstream_in_flight", 2.0).await;
+    all_answered(&front, requests).await;
+}
+
+#[tokio::test]
 async fn a_caller_is_let_in_while_another_one_fills_the_limit_of_requests() {
     let front = Front::with(&[("limits.max_requests", "8")]).await;
     front.stub.always(Behaviour::Gate);

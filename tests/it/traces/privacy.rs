@@ -50,7 +50,7 @@ async fn neither_texts_nor_keys_nor_queries_are_in_any_byte_that_is_sent() {
 #[tokio::test]
 async fn what_a_caller_names_is_cut_to_length() {
     let ground = Ground::start().await;
-    let model = "ä".repeat(5_000);
+    let model = "ä".repeat(2_000);
     ground.front.ask(&json!({"model": model, "input": "a"})).await;
     ground.collector.has_all(&["POST /v1/embeddings"]).await;
     let spans = ground.collector.spans();
