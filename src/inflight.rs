@@ -213,6 +213,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
     use crate::key::{KeyBuilder, Tag};
 
@@ -275,5 +279,24 @@ mod tests {
         let lander = async move { first.lead.expect("it leads").land([(0, 5)]) };
         let (landing, ()) = tokio::join!(waiter, lander);
         assert_eq!(landing, Landing::Landed(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fetch_that_is_late_wakes_all_that_wait_and_none_that_come_later() {
+        let flights = Flights::<u8>::new();
+        let first = flights.claim(&[key(1), key(2)]);
+        let [join, other] = [0, 1].map(|place| first.joins[place].clone());
+        let lead = first.lead.expect("it leads");
+        lead.land([(0, 5)]);
+        assert!(!other.has_whole_flight_landed(), "one key has not landed");
+        let waiter = async { timeout(Duration::from_secs(1), other.landing()).await };
+        let (landing, ()) = tokio::join!(waiter, async { lead.note_late() });
+        assert_eq!(landing, Ok(Landing::Late));
+        assert!(other.has_whole_flight_landed());
+        assert_eq!(join.landing().await, Landing::Landed(5));
+        let later = flights.claim(&[key(2)]);
+        assert_eq!(later.joins[0].landed(), None, "it waits for what lands later");
+        lead.land([(1, 7)]);
+        assert_eq!(later.joins[0].landing().await, Landing::Landed(7));
     }
 }

@@ -150,3 +150,16 @@ fn a_dimension_is_expected_after_enough_answers_in_a_row() {
     assert!(!lessons.note_other_dimension(5) && lessons.note_other_dimension(5));
     assert_eq!(lessons.known_dimension(), Some(5));
 }
+
+#[test]
+fn replies_that_were_put_together_without_an_id_are_out_of_date_once_answers_have_one() {
+    let lessons = Lessons::default();
+    lessons.note_id(false);
+    lessons.note_id(false);
+    let before = lessons.refreshes();
+    lessons.note_id(true);
+    assert_eq!((lessons.refreshes(), lessons.may_have_ids()), (before + 1, true));
+    lessons.note_id(false);
+    lessons.note_id(true);
+    assert_eq!((lessons.refreshes(), lessons.may_have_ids()), (before + 1, true), "that is no news");
+}

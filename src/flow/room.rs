@@ -203,6 +203,7 @@ pub(super) fn bytes_of(vector: &Packed) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::governor::{Meter, Shrink};
 
     /// Seven parts for large requests and one for small ones, in KiB.
     const LARGE: usize = 700;
@@ -257,5 +258,65 @@ mod tests {
         assert!(room.take_more(&Held::default(), 1024));
         drop(held);
         assert_eq!(room.held_bytes(), 0);
+    }
+
+    /// A process of so many bytes, all of which a cache could let go of.
+    #[derive(Default)]
+    struct Process {
+        bytes: AtomicUsize,
+        looks: AtomicUsize,
+    }
+
+    impl Meter for Process {
+        fn resident_bytes(&self) -> u64 {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            self.bytes.load(Ordering::Relaxed) as u64
+        }
+
+        fn give_back(&self) {}
+    }
+
+    impl Shrink for Process {
+        fn name(&self) -> &'static str {
+            "cache"
+        }
+
+        fn bytes(&self) -> u64 {
+            self.bytes.load(Ordering::Relaxed) as u64
+        }
+
+        fn shrink(&self, bytes: u64) -> u64 {
+            self.bytes.fetch_sub(usize::try_from(bytes).expect("it is small"), Ordering::Relaxed);
+            bytes
+        }
+    }
+
+    /// Returns a budget of 1 MiB in a process with a limit of 100 MB, of which caches may fill 85.
+    fn governed(bytes: usize) -> (VectorRoom, Arc<Process>, Arc<Governor>) {
+        let process = Arc::new(Process { bytes: AtomicUsize::new(bytes), looks: AtomicUsize::new(0) });
+        let (meter, part): (Arc<dyn Meter>, Arc<dyn Shrink>) = (process.clone(), process.clone());
+        let governor = Arc::new(Governor::new(meter, 100_000_000, vec![part]));
+        let room = VectorRoom::new(1 << 20);
+        room.ask_for_room(&governor);
+        (room, process, governor)
+    }
+
+    #[tokio::test]
+    async fn caches_make_way_for_the_vectors_of_a_large_request_and_for_its_answers() {
+        let (room, process, _governor) = governed(84_900_000);
+        let _held = room.take(wanted(65, 0), asker()).await.expect("there is room");
+        assert!(process.bytes.load(Ordering::Relaxed) <= 85_000_000 - 65 * UNIT_BYTES * WITH_ANSWERS);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_governor_looks_once_for_many_small_requests() {
+        let (room, process, governor) = governed(1_000_000);
+        for _ in 0..256 + 100 {
+            drop(room.take(wanted(1, 0), asker()).await.expect("there is room"));
+        }
+        let governing = governor.run(Duration::from_hours(1));
+        assert!(tokio::time::timeout(Duration::from_mins(1), governing).await.is_err());
+        assert_eq!(process.looks.load(Ordering::Relaxed), 2, "the first look, and the one that was asked for");
+        assert!(room.unseen_units.load(Ordering::Relaxed) <= 100);
     }
 }

@@ -118,6 +118,15 @@ async fn near_the_limit_it_looks_four_times_as_often() {
     assert_eq!((looks(75).await, looks(76).await), (10, 40));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_look_that_is_asked_for_comes_before_the_next_one_is_due() {
+    let bench = Bench::new(40, 0, 0, 0);
+    bench.governor.look_soon();
+    let governing = Arc::clone(&bench.governor).run(Duration::from_hours(1));
+    assert!(tokio::time::timeout(Duration::from_mins(1), governing).await.is_err());
+    assert_eq!(bench.memory.looks.load(SeqCst), 2, "the first one, and the one that was asked for");
+}
+
 #[test]
 fn above_the_mark_giving_back_comes_first_and_caches_keep_what_they_hold_if_it_is_enough() {
     let bench = Bench::new(40, 40, 10, 10);

@@ -175,4 +175,12 @@ mod tests {
         let second = callers.enter(&headers[1]);
         assert_eq!((callers.most_requests(first, 1), callers.most_requests(second, 1)), (2, 2));
     }
+
+    #[test]
+    fn only_the_headers_of_a_credential_tell_callers_apart() {
+        let (callers, headers) = callers(&["a"]);
+        let mut other = headers[0].clone();
+        other.insert("content-length", HeaderValue::from_static("7"));
+        assert_eq!(callers.of(&headers[0]).0, callers.of(&other).0);
+    }
 }

@@ -174,3 +174,90 @@ fn take(held: &AtomicUsize, more: usize, most: usize) -> bool {
     // `Relaxed` is enough: the counters guard no other memory.
     held.fetch_update(Relaxed, Relaxed, |held| held.checked_add(more).filter(|sum| *sum <= most)).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use http::header::AUTHORIZATION;
+
+    use super::*;
+
+    const BOUNDS: GateBounds = GateBounds { max_requests: 2, max_bytes: 800 };
+
+    fn gate() -> Gate {
+        Gate::new(BOUNDS, &[AUTHORIZATION], &Metrics::new("test"))
+    }
+
+    fn of(caller: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(caller))])
+    }
+
+    fn held(gate: &Gate) -> usize {
+        gate.0.bytes.load(Relaxed)
+    }
+
+    #[test]
+    fn a_reply_holds_its_own_bytes_in_place_of_those_of_its_request() {
+        let gate = gate();
+        let mut admission = gate.admit(&of("a")).expect("there is room");
+        assert!(admission.reserve(600));
+        let work = admission.share();
+        drop(work);
+        assert_eq!(held(&gate), 600, "the request still holds what it shared");
+        assert!(admission.hold_reply(100));
+        assert_eq!(held(&gate), 100);
+        assert!(admission.hold_reply(300) && admission.hold_reply(200));
+        assert_eq!((held(&gate), admission.held_bytes()), (200, 200));
+        drop(admission);
+        assert_eq!((held(&gate), gate.0.requests.load(Relaxed)), (0, 0));
+    }
+
+    #[test]
+    fn work_that_outlasts_its_request_holds_what_was_shared_with_it() {
+        let gate = gate();
+        let mut admission = gate.admit(&of("a")).expect("there is room");
+        assert!(admission.reserve(600));
+        let work = admission.share();
+        drop(admission);
+        assert_eq!(held(&gate), 600);
+        drop(work);
+        assert_eq!(held(&gate), 0);
+    }
+
+    #[test]
+    fn a_small_reply_may_exceed_the_bound_and_a_large_one_that_does_not_fit_holds_nothing() {
+        let gate = gate();
+        let [mut one, mut other] = [gate.admit(&of("a")), gate.admit(&of("a"))].map(|it| it.expect("there is room"));
+        assert!(one.reserve(600) && other.reserve(200) && !other.reserve(1));
+        assert!(other.has_room(0) && !other.has_room(1));
+        assert!(other.hold_reply(OVERDRAFT_BYTES));
+        assert_eq!(held(&gate), 600 + OVERDRAFT_BYTES);
+        assert!(!other.hold_reply(OVERDRAFT_BYTES + 1));
+        assert_eq!(held(&gate), 600);
+    }
+
+    #[test]
+    fn a_fetch_that_outlasts_its_request_keeps_the_reserve_for_other_callers() {
+        let gate = gate();
+        let mut admission = gate.admit(&of("a")).expect("there is room");
+        assert!(admission.reserve(800));
+        let _work = admission.share();
+        drop(admission);
+        let mut other = gate.admit(&of("b")).expect("there is room");
+        assert!(other.reserve(100) && !other.reserve(1));
+    }
+
+    #[test]
+    fn refused_and_ended_requests_do_not_count_for_their_caller() {
+        let gate = gate();
+        let mut admissions: Vec<_> = (0..2).map(|_| gate.admit(&of("a")).expect("there is room")).collect();
+        assert!(admissions[0].reserve(700));
+        assert_eq!(gate.admit(&of("a")).err(), Some(Rejection::Requests));
+        drop(admissions);
+        let callers = &gate.0.callers;
+        let other = callers.enter(&of("b"));
+        assert_eq!(callers.most_bytes(other, 800, 800), 800, "it is alone");
+        let again = callers.enter(&of("a"));
+        assert_eq!(callers.most_bytes(again, 400, 800), 900, "it holds nothing");
+    }
+}

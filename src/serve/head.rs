@@ -146,4 +146,21 @@ mod tests {
         }
         assert_eq!(checked(Version::HTTP_2, "https://h/v1", &["other"]), Err(BadHead::SeveralHosts));
     }
+
+    #[test]
+    fn a_body_is_in_one_coding_at_most() {
+        let checked = |codings: &[&str]| {
+            let mut request = Request::builder().version(Version::HTTP_11).uri("/v1").header(HOST, "h");
+            for coding in codings {
+                request = request.header(TRANSFER_ENCODING, *coding);
+            }
+            check_head(&request.body(()).expect("the request must be valid"))
+        };
+        for accepted in [&[][..], &["chunked"][..], &["Chunked"][..]] {
+            assert_eq!(checked(accepted), Ok(()), "{accepted:?}");
+        }
+        for refused in [&["gzip"][..], &["gzip, chunked"][..], &["gzip", "chunked"][..], &["chunked", "chunked"][..]] {
+            assert_eq!(checked(refused), Err(BadHead::TransferCoding), "{refused:?}");
+        }
+    }
 }

@@ -96,3 +96,21 @@ fn the_wish_to_be_left_alone_may_be_a_date() {
     assert!((Duration::from_secs(95)..=Duration::from_secs(100)).contains(&wait), "{wait:?}");
     assert_eq!(wish(SystemTime::now() - Duration::from_secs(100)), None);
 }
+
+#[test]
+fn a_request_too_large_for_the_rate_may_pass_in_parts() {
+    let body = r#"{"error":{"message":"Request too large for m on tokens per min (TPM): Limit 10000, Requested 20000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
+    assert_eq!(failure(429, body).too_large_by(), Some(TooLarge::Size));
+    assert_eq!(failure(429, r#"{"error":{"message":"Rate limit reached"}}"#).too_large_by(), None);
+}
+
+#[test]
+fn what_concerns_the_caller_is_no_neighbours_fault_and_not_of_the_form() {
+    let quota = envelope("You exceeded", "insufficient_quota", None, Some("insufficient_quota"));
+    let quota = std::str::from_utf8(&quota).expect("text");
+    for (status, body, may_be) in [(429, quota, false), (401, "{}", false), (403, "{}", true), (400, "{}", true)] {
+        let failure = failure(status, body);
+        assert_eq!((failure.class, failure.may_be_a_neighbours()), (Class::Refused, may_be), "{status}");
+        assert_eq!(failure.may_be_of_the_form(), may_be, "{status}");
+    }
+}

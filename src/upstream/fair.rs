@@ -117,4 +117,15 @@ mod tests {
         assert_eq!(seen.recv().await, Some("a"));
         assert!(crowd.order.queues().is_empty());
     }
+
+    #[test]
+    fn a_queue_stays_as_long_as_its_caller_has_waiters() {
+        let order = FairOrder::default();
+        let (one, other) = (order.join(caller("a")), order.join(caller("a")));
+        drop(one);
+        let later = order.join(caller("a"));
+        assert!(Arc::ptr_eq(&other.queue, &later.queue));
+        drop((other, later));
+        assert!(order.queues().is_empty());
+    }
 }

@@ -124,7 +124,14 @@ mod tests {
 
     #[test]
     fn addresses_that_are_not_safe_to_follow_are_left_to_the_caller() {
-        for location in ["http://h/v1/embeddings", "ftp://h/x", "https://user:password@h/x", "data:,x", "http://[/"] {
+        for location in [
+            "http://h/v1/embeddings",
+            "ftp://h/x",
+            "https://user:password@h/x",
+            "https://user@h/x",
+            "data:,x",
+            "http://[/",
+        ] {
             assert_eq!(next("https://h/v1/embeddings", location), None, "{location}");
         }
         let moved = HeaderMap::from_iter([(LOCATION, HeaderValue::from_static("/x"))]);
@@ -141,6 +148,8 @@ mod tests {
             ("https://h/a", "https://H:443/b", true),
             ("http://h/a", "https://h/b", true),
             ("http://h:1/a", "http://h:2/b", false),
+            ("http://h/a", "https://h:8443/b", false),
+            ("http://h:1/a", "https://h/b", false),
             ("https://h/a", "http://h/b", false),
             ("https://h/a", "https://h.example/b", false),
             ("http://h/a", "https://g/b", false),

@@ -196,7 +196,9 @@ mod tests {
         share.take_again().await;
         assert_eq!(free(&room), 6);
         assert!(share.cover(TEN).await);
+        let begun = tokio::time::Instant::now();
         assert!(!share.cover(TEN + 1).await, "nobody else could give any back");
+        assert_eq!(begun.elapsed(), Duration::ZERO, "so it does not wait");
         drop(share);
         assert_eq!(free(&room), 10);
     }

@@ -88,4 +88,23 @@ mod tests {
         let body = request(&format!("\"{}\"", "A sentence of some words, as they are. ".repeat(1_000)));
         assert!(reading_bytes(&body) < 2 * body.len());
     }
+
+    #[test]
+    fn marks_in_a_text_cost_no_more_than_the_most_inputs_do() {
+        let body = request(&format!("\"{}\"", "\\\"".repeat(4 * MAX_INPUTS)));
+        assert!(reading_bytes(&body) <= 3 * body.len() + (MAX_INPUTS + 2) * READ_INPUT_BYTES);
+    }
+
+    #[test]
+    fn inputs_tokens_and_the_body_count_until_a_request_is_answered() {
+        let answering = |inputs: &str| {
+            let body = request(inputs);
+            let request = read_request(&body, &BTreeSet::new(), PathModel::No).expect("it is understood");
+            request.answering_bytes(body.len())
+        };
+        assert!(answering("\"a\",\"b\"") >= answering("\"a\"") + INPUT_BYTES);
+        assert!(answering(&format!("\"{}\"", "a".repeat(1_001))) >= answering("\"a\"") + 2_000);
+        // As many bytes of body, and more tokens.
+        assert_eq!(answering("[1,2,3]"), answering("[11111]") + 2 * TOKEN_BYTES);
+    }
 }

@@ -110,3 +110,16 @@ async fn counts_that_agreed_once_are_no_proof_for_the_next_call() {
         assert_eq!((answer.cache(), answer.usage()), (cache, 6));
     }
 }
+
+#[tokio::test]
+async fn an_answer_that_only_its_header_marks_as_a_stand_in_is_not_stored() {
+    for mark in ["mock", "stale", "miss, stale"] {
+        let front = Front::with(&[("fallback.mode", "error")]).await;
+        front.stub.always(Behaviour::Headers(vec![("x-vecho-cache", mark.to_owned())]));
+        let refused = front.embed(&["a"]).await;
+        assert_ne!(refused.status, 200, "{mark}: {refused:?}");
+        front.stub.always(Behaviour::Normal);
+        let answer = front.embed(&["a"]).await;
+        assert_eq!((answer.cache(), answer.vectors()), ("miss", tiny(&["a"])), "{mark}");
+    }
+}

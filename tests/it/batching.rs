@@ -250,3 +250,27 @@ async fn calls_to_a_slow_model_do_not_hold_up_another_one() {
     assert_eq!((one.status, other.status), (200, 200));
     assert_right(&answer, &words(0..1));
 }
+
+#[tokio::test]
+async fn a_call_that_takes_far_longer_than_others_lets_the_next_one_pass() {
+    let stub = Stub::start();
+    let settings = [("upstream.max_concurrent", "1"), ("upstream.headers_timeout", "100ms")];
+    let vecho = Inside::start(&stub.base_url(), &settings).await;
+    // Some calls show how long they take.
+    for number in 0..5 {
+        vecho.embed(ask(&words(number..number + 1))).await;
+    }
+    stub.next(Behaviour::Gate);
+    let slow = vecho.embed(ask(&words(5..6)));
+    let next = async {
+        stub.held(1).await;
+        let next = vecho.embed(ask(&words(6..7)));
+        let answer =
+            tokio::time::timeout(Duration::from_secs(10), next).await.expect("it must not wait for the slow one");
+        assert_eq!(stub.held_now(), 1, "the slow call is still under way");
+        stub.release(1);
+        answer
+    };
+    let (_, answer) = tokio::join!(slow, next);
+    assert_right(&answer, &words(6..7));
+}

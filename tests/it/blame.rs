@@ -63,6 +63,18 @@ async fn many_texts_that_fail_at_once_are_not_an_outage_while_a_known_text_is_an
 }
 
 #[tokio::test]
+async fn texts_whose_answers_are_cut_do_not_open_the_breaker_while_a_known_text_is_answered() {
+    let front = Front::with(&[("retry.max_attempts", "1"), ("breaker.failures", "2")]).await;
+    assert_eq!(front.embed(&["good"]).await.status, 200);
+    front.stub.when(is_poisoned, Behaviour::CutBody);
+    for text in numbered("poison", 4) {
+        assert_eq!(front.embed(&[&text]).await.status, 502);
+    }
+    assert!(front.metric("vecho_upstream_breaker_state").await < 0.5, "it is closed");
+    assert_eq!(front.embed(&["another"]).await.vectors(), tiny(&["another"]));
+}
+
+#[tokio::test]
 async fn no_caller_pays_for_a_text_of_another_one() {
     let front = choking(CHOKES).await;
     let send = async |text: &str, key: &str| front.post(ask(&[text.to_owned()]).to_string()).key(key).send().await;

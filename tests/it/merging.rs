@@ -332,3 +332,42 @@ async fn in_a_crowd_of_overlapping_requests_only_those_with_a_refused_text_are_r
         }
     }
 }
+
+#[tokio::test]
+async fn a_merged_call_that_fails_is_made_again_for_each_request_with_the_attempts_that_are_left() {
+    let front = merging(&[("retry.max_attempts", "2")]).await;
+    let blocker = occupy(&front).await;
+    front.stub.always(Behaviour::Status { code: 500, headers: Vec::new(), body: "broken".to_owned() });
+    let asks = vec![ask(&front, "a"), ask(&front, "b")];
+    for ask in begin_together(&front, asks, blocker).await {
+        assert_eq!(ask.await.expect("a request must end").status, 500);
+    }
+    let mut calls = sent(&front);
+    calls.sort_by_key(Vec::len);
+    assert_eq!(calls, [vec!["a"], vec!["b"], vec!["a", "b"]]);
+}
+
+#[tokio::test]
+async fn a_merged_call_whose_answer_is_cut_says_nothing_of_the_upstream() {
+    let front = merging(&[("breaker.failures", "2")]).await;
+    let blocker = occupy(&front).await;
+    front.stub.next(Behaviour::CutBody);
+    let asks = vec![ask(&front, "a"), ask(&front, "b")];
+    for (ask, text) in begin_together(&front, asks, blocker).await.into_iter().zip(["a", "b"]) {
+        let answer = ask.await.expect("a request must end");
+        assert_eq!((answer.status, answer.vectors()), (200, tiny(&[text])));
+    }
+    assert_eq!(sent(&front).len(), 3, "both are asked for again, each alone");
+    assert!(front.metric("vecho_upstream_breaker_opened_total").await < 0.5);
+}
+
+#[tokio::test]
+async fn merged_calls_have_no_more_tokens_than_a_call_may_have() {
+    let front = merging(&[("batch.max_tokens", "40")]).await;
+    let texts = ["a", "b", "c"].map(|name| format!("{name} {}", "word ".repeat(20)));
+    let asks = texts.iter().map(|text| ask(&front, text)).collect();
+    for answer in send_together(&front, asks).await {
+        assert_eq!(answer.status, 200);
+    }
+    assert_eq!(sent(&front).len(), 3, "two of them would be too much");
+}

@@ -6,6 +6,7 @@ use http_body_util::{BodyExt as _, Full};
 use serde_json::{Value, json};
 
 use crate::harness::client::{Client, post};
+use crate::harness::scripted::{Act, Scripted, one_vector};
 use crate::harness::socket::{Socket, exchange};
 use crate::harness::{Behaviour, Inside, Stub};
 
@@ -300,4 +301,20 @@ async fn trace_is_refused_and_shows_nobody_the_key_that_vecho_sends() {
         assert!(answer.starts_with("HTTP/1.1 405 ") && answer.contains("allow: GET"), "{answer}");
     }
     assert!(stub.calls().is_empty());
+}
+
+#[tokio::test]
+async fn only_a_post_to_the_embeddings_path_is_an_embeddings_request() {
+    let server = Scripted::start(|_| Act::Say(one_vector(0.25))).await;
+    let vecho = Inside::start(&server.base_url(), &[]).await;
+    for method in [Method::PUT, Method::PATCH, Method::DELETE] {
+        for _ in 0..2 {
+            let mut request = post(&url(&vecho, "/v1/embeddings"), &json!({"model": "tiny", "input": "a"}));
+            *request.method_mut() = method.clone();
+            assert_eq!(vecho.client.send(request).await.expect("an answer").status, 200);
+            let last = server.arrivals().pop().expect("it went up");
+            assert!(last.head.starts_with(method.as_str()), "{}", last.head);
+        }
+    }
+    assert_eq!(server.arrivals().len(), 6, "none is answered from the cache");
 }

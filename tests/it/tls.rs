@@ -81,6 +81,22 @@ async fn the_public_port_of_the_binary_speaks_tls_and_changes_its_certificate_wh
     assert!(send(vecho.public(), &old, request()).await.is_none());
 }
 
+#[tokio::test]
+async fn a_certificate_that_changes_is_noticed_without_a_signal() {
+    let (stub, folder) = (Stub::start(), Folder::new("polled-tls"));
+    let (old, new) = (Identity::new("localhost"), Identity::new("localhost"));
+    let (cert, key) = (folder.write("cert.pem", &old.cert_pem), folder.write("key.pem", &old.key_pem));
+    let files = [("VECHO_TLS_CERT_FILE", cert.as_str()), ("VECHO_TLS_KEY_FILE", key.as_str())];
+    let environment = [&files[..], &[("VECHO_RELOAD_POLL_EVERY", "20ms")]].concat();
+    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    let request = || post("/v1/embeddings", &ask("x"));
+    assert!(send(vecho.public(), &old, request()).await.is_some());
+    folder.write("cert.pem", &new.cert_pem);
+    folder.write("key.pem", &new.key_pem);
+    let renewed = async || send(vecho.public(), &new, request()).await.is_some();
+    eventually("the new certificate", renewed).await;
+}
+
 /// Runs the binary with further arguments until it exits, and returns its exit code and output.
 fn run(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Vecho::command(environment);

@@ -1,9 +1,12 @@
 //! Tests of the route table, the limits of bodies, and the guard.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{ALLOW, HOST};
 use http::{Method, StatusCode};
 use http_body_util::StreamBody;
+use tokio::time::timeout;
 
 use super::fakes::context;
 use super::{assert_error, get, post, request, send};
@@ -63,7 +66,11 @@ async fn unknown_routes_and_wrong_methods_are_told_apart() {
         assert_error(&answer, StatusCode::METHOD_NOT_ALLOWED, "method_not_supported");
         assert_eq!(answer.headers[ALLOW], allow);
     }
-    assert_eq!(send(&context, request(&Method::HEAD, "/readyz", "")).await.status, StatusCode::OK);
+    for path in ["/readyz", "/api/events"] {
+        let asked = send(&context, request(&Method::HEAD, path, ""));
+        let answer = timeout(Duration::from_secs(10), asked).await.expect("no stream may follow");
+        assert_eq!(answer.status, StatusCode::OK, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -72,6 +72,18 @@ async fn the_second_redirect_is_the_answer() {
 }
 
 #[tokio::test]
+async fn the_location_of_a_redirect_that_is_not_followed_is_mapped_for_the_caller() {
+    let server = Scripted::start(|arrival| {
+        let host = arrival.header("host").expect("a host");
+        moved("302 Found", &format!("http://{host}/api/v1/embeddings/2"))
+    });
+    let server = server.await;
+    let vecho = Inside::start(&format!("{}/api/v1", server.root_url()), &[]).await;
+    let answer = vecho.embed(json!({"model": "tiny", "input": "a"})).await;
+    assert_eq!((answer.status, answer.header("location")), (302, Some("/v1/embeddings/2")));
+}
+
+#[tokio::test]
 async fn redirects_that_change_the_method_are_left_to_the_caller() {
     for status in ["301 Moved Permanently", "302 Found", "303 See Other"] {
         let server = Scripted::start(move |_| moved(status, "/v2/embeddings")).await;

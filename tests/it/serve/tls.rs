@@ -238,3 +238,21 @@ fn what_is_wrong_with_certificate_or_key_is_said_with_the_files_name() {
     let mixed = error(mixed);
     assert!(mixed.contains("cannot be used with the certificate in"), "{mixed}");
 }
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_handshakes() {
+    let identity = Identity::new("drained-handshake");
+    let served = start_with(wide(), Some(load(&identity.files))).await;
+    let mut silent = served.connect().await;
+    until(|| served.running.connections() == 1).await;
+    assert_eq!(within(served.running.drain(PATIENCE / 2)).await, Drained { finished: 1, cut: 0 });
+    silent.assert_closes().await;
+}
+
+#[tokio::test]
+async fn a_connection_over_the_bound_is_closed_without_plain_text_where_tls_is_expected() {
+    let identity = Identity::new("over-the-bound");
+    let served = start_with(ServeLimits { max_connections: 0, ..wide() }, Some(load(&identity.files))).await;
+    served.connect().await.assert_closes().await;
+    assert_eq!(served.seen.rejected.load(SeqCst), 1);
+}
