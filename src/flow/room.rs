@@ -311,7 +311,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_governor_looks_once_for_many_small_requests() {
         let (room, process, governor) = governed(1_000_000);
-        for _ in 0..256 + 100 {
+        for _ in 0..room.large.units / LOOK_SHARE + 100 {
             drop(room.take(wanted(1, 0), asker()).await.expect("there is room"));
         }
         let governing = governor.run(Duration::from_hours(1));
