@@ -11,7 +11,7 @@ use crate::wire::Input;
 const TABLE_BYTES: u64 = 32 << 20;
 
 /// Denominator of the largest fraction of the memory limit that the tables may take. Requests under way need the rest.
-const LARGEST_SHARE: u64 = 3;
+const LARGEST_SHARE: u64 = 4;
 
 /// After a refusal, memory is not requested again for this long.
 const ASK_AGAIN_AFTER_MS: u64 = 60_000;
@@ -87,7 +87,7 @@ mod tests {
 
     fn governed(resident_mb: u64) -> (Tokenizer, Arc<Governor>, Arc<Fixed>) {
         let meter = Arc::new(Fixed(resident_mb << 20, AtomicU64::new(0)));
-        let governor = Arc::new(Governor::new(Arc::<Fixed>::clone(&meter), 100 << 20, Vec::new()));
+        let governor = Arc::new(Governor::new(Arc::<Fixed>::clone(&meter), 128 << 20, Vec::new()));
         let tokenizer = Tokenizer::default();
         tokenizer.ask_for_room(&governor);
         (tokenizer, governor, meter)
@@ -99,14 +99,14 @@ mod tests {
         let (tokenizer, _governor, _) = governed(50);
         assert_eq!(tokenizer.count(&[text], 1), Some(vec![2]));
         assert!(tokenizer.is_loaded());
-        let (tokenizer, _governor, _) = governed(60);
+        let (tokenizer, _governor, _) = governed(80);
         assert_eq!(tokenizer.count(&[tokens], 1), Some(vec![3]));
         assert!(!tokenizer.is_loaded());
     }
 
     #[test]
     fn room_that_is_not_there_is_asked_for_once_a_minute() {
-        let (tokenizer, _governor, meter) = governed(60);
+        let (tokenizer, _governor, meter) = governed(80);
         let text = [Input::Text("Hello world".into())];
         assert_eq!((tokenizer.count(&text, 1), tokenizer.count(&text, ASK_AGAIN_AFTER_MS)), (None, None));
         let asked = meter.1.swap(0, Ordering::Relaxed);

@@ -175,10 +175,10 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     // The governor may have run between the measurement and the request. Then more memory has been released.
     assert!(saved <= dropped + 2.0, "reported {saved:.1} MB, from outside {dropped:.1} MB: {done}");
     assert!((found - mb(after) - saved).abs() <= 2.0, "{:.1} MB after: {done}", mb(after));
-    // The remaining memory beyond the program's own pages was 32 to 35 MB in 20 runs. It consists of the tokenizer's
-    // 30 MB and of pages that are still partly used. An unoptimised build has many pages of its own.
+    // Memory beside the program's own pages, of which an unoptimised build has some 18 MB: the target less these, and pages
+    // that are still in use in part.
     let left = counted_bytes(bench.vecho.pid(), "RssAnon:");
-    assert!(mb(left) <= 44.0, "{:.1} MB after {done}", mb(left));
+    assert!(mb(left) <= 50.0, "{:.1} MB after {done}", mb(left));
     let again = bench.optimize(1_000).await;
     assert_eq!((&again["optimization_needed"], &again["memory_saved_mb"]), (&json!(false), &json!(0.0)));
     bench.ask(0..8).await;
