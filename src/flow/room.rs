@@ -34,7 +34,7 @@ const LOOK_SHARE: usize = 4;
 
 /// Factor for vectors together with the answers that bring them. A base64 answer takes a third more than its vectors,
 /// and one of decimal numbers about three times as much. Not all answers arrive at once.
-const WITH_ANSWERS: usize = 2;
+const WITH_ANSWERS: usize = 3;
 
 /// Maximum wait for a reservation. A request that waits longer is better off without the cache.
 const PATIENCE: Duration = Duration::from_secs(30);
