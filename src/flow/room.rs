@@ -167,10 +167,10 @@ impl VectorRoom {
 }
 
 impl Held {
-    /// Returns true if the reservation covers this number of missing vectors of this dimension.
-    pub(super) fn covers(&self, vectors: usize, dimension: usize) -> bool {
+    /// Returns the memory that this number of missing vectors of this dimension needs beyond the reservation, in bytes.
+    pub(super) fn lacking_bytes(&self, vectors: usize, dimension: usize) -> usize {
         let wanted = Wanted { missing: vectors, dimension, at_hand_bytes: 0 };
-        wanted.missing_bytes() <= self.missing_bytes
+        wanted.missing_bytes().saturating_sub(self.missing_bytes)
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(begun.elapsed(), Duration::ZERO);
         let held = room.take(wanted(400, 0), asker()).await.expect("it fits");
         assert_eq!(room.held_bytes(), 400 * 1024);
-        assert!(held.covers(400, 192) && !held.covers(401, 192) && !held.covers(400, 193));
+        assert_eq!([(400, 192), (401, 192), (400, 193)].map(|(n, d)| held.lacking_bytes(n, d)), [0, 1024, 1600]);
         assert!(room.take(wanted(301, 0), asker()).await.is_none());
         assert_eq!(begun.elapsed(), PATIENCE);
         drop(held);
