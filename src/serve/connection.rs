@@ -23,7 +23,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::drain::Course;
 use super::handler::{BoxError, Handler, Peer};
-use super::head::check_head;
+use super::head::{check_head, check_lengths};
 use super::limits::{ConnectionHooks, Fault, ServeLimits};
 use super::reply;
 use super::stream::Watched;
@@ -167,7 +167,8 @@ fn answer<H: Handler>(
     let call = vitals.begin_call();
     // Combinators instead of an async block: a block would store the handler's future twice, and hyper copies all of
     // it.
-    let answered = match check_head(&request) {
+    let has_two_lengths = vitals.take_two_lengths();
+    let answered = match check_head(&request).and_then(|()| check_lengths(&request, has_two_lengths)) {
         Ok(()) => {
             let answered = shared.handler.call(request, peer);
             Either::Left(answered.map(|response| response.map(http_body_util::Either::Left)))

@@ -19,12 +19,21 @@ pub enum BadHead {
     /// The body has a transfer coding other than `chunked`, or several codings.
     #[error("the body has another transfer coding than chunked")]
     TransferCoding,
+    /// The head has both `Content-Length` and `Transfer-Encoding`.
+    #[error("the body has both a length and a transfer coding")]
+    TwoLengths,
 }
 
 /// Checks a request head.
 pub fn check_head<B>(request: &Request<B>) -> Result<(), BadHead> {
     check_host(request)?;
     check_coding(request.headers())
+}
+
+/// Rejects a request whose head has both `Content-Length` and `Transfer-Encoding`, as `has_two_lengths` says.
+pub(super) fn check_lengths<B>(request: &Request<B>, has_two_lengths: bool) -> Result<(), BadHead> {
+    let is_ambiguous = has_two_lengths && request.headers().contains_key(TRANSFER_ENCODING);
+    if is_ambiguous { Err(BadHead::TwoLengths) } else { Ok(()) }
 }
 
 /// Accepts only `chunked`, the one coding that is decoded. A body in a further coding would be forwarded undecoded.

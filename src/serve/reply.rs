@@ -45,6 +45,7 @@ pub(super) fn bad_head(bad: BadHead, version: Version) -> Response<Full<Bytes>> 
         BadHead::SeveralHosts => "The request names more than one host.",
         BadHead::MalformedHost => "The host that the request names is not a name or an address with an optional port.",
         BadHead::TransferCoding => "The body of the request has another transfer coding than `chunked`.",
+        BadHead::TwoLengths => "The request has both `Content-Length` and `Transfer-Encoding`.",
     };
     let body = envelope(message, "invalid_request_error", "unreadable_request");
     let mut response = Response::new(Full::new(Bytes::from(body)));

@@ -7,14 +7,16 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::framing::HeadScan;
 use super::reply;
-use super::vitals::Vitals;
+use super::vitals::{Read, Vitals};
 
 /// Socket that records its use. Also owns `slot`, which is released with the socket, even after an upgrade.
 #[derive(Debug)]
 pub(super) struct Watched<S, T> {
     inner: S,
     vitals: Arc<Vitals>,
+    head: HeadScan,
     substitute: Option<Substitute>,
     _slot: T,
 }
@@ -28,7 +30,19 @@ struct Substitute {
 
 impl<S, T> Watched<S, T> {
     pub(super) fn new(inner: S, vitals: Arc<Vitals>, slot: T) -> Self {
-        Self { inner, vitals, substitute: None, _slot: slot }
+        Self { inner, vitals, head: HeadScan::default(), substitute: None, _slot: slot }
+    }
+
+    fn note_read(&mut self, bytes: &[u8]) {
+        match self.vitals.read_bytes() {
+            Read::Other => return,
+            Read::HeadStart => self.head = HeadScan::default(),
+            Read::HeadRest => {}
+        }
+        self.head.read(bytes);
+        if self.head.has_length_and_coding() {
+            self.vitals.note_two_lengths();
+        }
     }
 
     fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -76,7 +90,7 @@ impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for Watched<S, T> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
         if buf.filled().len() > before {
-            self.vitals.read_bytes();
+            self.note_read(&buf.filled()[before..]);
         }
         Poll::Ready(Ok(()))
     }

@@ -24,6 +24,7 @@ pub(super) struct Vitals {
     unread: AtomicUsize,
     taken: AtomicU64,
     bare_reply: AtomicBool,
+    two_lengths: AtomicBool,
 }
 
 /// Event that a connection waits for.
@@ -37,6 +38,17 @@ pub(super) enum Phase {
     Serving,
     /// The peer, which must read bytes of a response.
     Writing,
+}
+
+/// Part of a request that was read from the socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Read {
+    /// The first bytes of an HTTP/1.1 head.
+    HeadStart,
+    /// Further bytes of an HTTP/1.1 head.
+    HeadRest,
+    /// A body, or any part of HTTP/2.
+    Other,
 }
 
 impl Vitals {
@@ -61,12 +73,27 @@ impl Vitals {
         (phase, self.requests.load(Relaxed) + self.taken.load(Relaxed))
     }
 
-    /// Records that bytes were read.
-    pub(super) fn read_bytes(&self) {
+    /// Records that bytes were read. Returns the part of a request to which they belong.
+    pub(super) fn read_bytes(&self) -> Read {
         // HTTP/2 also has frames that belong to no request, so only the idle timeout applies to it.
-        if self.http1 && self.in_flight.load(Relaxed) == 0 {
-            self.head_begun.store(true, Relaxed);
+        if !self.http1 || self.in_flight.load(Relaxed) > 0 {
+            return Read::Other;
         }
+        if self.head_begun.load(Relaxed) {
+            return Read::HeadRest;
+        }
+        self.head_begun.store(true, Relaxed);
+        Read::HeadStart
+    }
+
+    /// Records that the head that is being read has both `Content-Length` and `Transfer-Encoding`.
+    pub(super) fn note_two_lengths(&self) {
+        self.two_lengths.store(true, Relaxed);
+    }
+
+    /// Returns true once if the last head had both `Content-Length` and `Transfer-Encoding`.
+    pub(super) fn take_two_lengths(&self) -> bool {
+        self.two_lengths.load(Relaxed) && self.two_lengths.swap(false, Relaxed)
     }
 
     /// Records that bytes were written.
@@ -212,8 +239,9 @@ mod tests {
     fn a_fresh_connection_is_idle_and_its_first_byte_begins_a_head() {
         let vitals = Vitals::new(true);
         assert_eq!(vitals.phase(), (Phase::Idle, 0));
-        vitals.read_bytes();
+        assert_eq!(vitals.read_bytes(), Read::HeadStart);
         assert_eq!(vitals.phase(), (Phase::Head, 0));
+        assert_eq!(vitals.read_bytes(), Read::HeadRest);
     }
 
     #[test]
@@ -221,7 +249,7 @@ mod tests {
         let vitals = Vitals::new(true);
         vitals.read_bytes();
         let call = vitals.begin_call();
-        vitals.read_bytes();
+        assert_eq!(vitals.read_bytes(), Read::Other);
         assert_eq!(vitals.phase(), (Phase::Serving, 1));
         drop(call);
         assert_eq!(vitals.phase(), (Phase::Idle, 1));
@@ -291,7 +319,7 @@ mod tests {
     #[test]
     fn http2_has_no_head_phase_and_no_bare_replies() {
         let vitals = Vitals::new(false);
-        vitals.read_bytes();
+        assert_eq!(vitals.read_bytes(), Read::Other);
         assert_eq!(vitals.phase(), (Phase::Idle, 0));
         assert!(!vitals.speaks_for_itself());
     }

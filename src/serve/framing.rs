@@ -1,0 +1,117 @@
+//! Detects request heads with both `Content-Length` and `Transfer-Encoding` (RFC 9112, section 6.1). hyper removes the
+//! length of such a request before the handler sees it, so the bytes of the head are scanned as they arrive.
+
+const LENGTH: &[u8] = b"content-length:";
+const CODING: &[u8] = b"transfer-encoding:";
+
+/// Scan of one request head that may arrive in any number of parts.
+#[derive(Debug, Default)]
+pub(super) struct HeadScan {
+    /// First bytes of the current line.
+    start: [u8; CODING.len()],
+    /// Bytes of the current line so far.
+    line_bytes: usize,
+    place: Place,
+    has_length: bool,
+    has_coding: bool,
+}
+
+/// Place in a request head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Place {
+    /// Before the request line. Empty lines are allowed there (RFC 9112, section 2.2).
+    #[default]
+    Before,
+    Within,
+    After,
+}
+
+impl HeadScan {
+    /// Scans the next bytes. Bytes after the head are ignored.
+    pub(super) fn read(&mut self, mut bytes: &[u8]) {
+        while self.place != Place::After && !bytes.is_empty() {
+            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
+            self.extend_line(line);
+            if end.is_some() {
+                self.end_line();
+            }
+            bytes = rest.get(1..).unwrap_or_default();
+        }
+    }
+
+    /// Returns true if the head has both headers.
+    pub(super) const fn has_length_and_coding(&self) -> bool {
+        self.has_length && self.has_coding
+    }
+
+    fn extend_line(&mut self, part: &[u8]) {
+        if let Some(free) = self.start.get_mut(self.line_bytes..) {
+            let copied = free.len().min(part.len());
+            free[..copied].copy_from_slice(&part[..copied]);
+        }
+        self.line_bytes += part.len();
+    }
+
+    fn end_line(&mut self) {
+        let line = &self.start[..self.line_bytes.min(CODING.len())];
+        if matches!(line, [] | [b'\r']) {
+            if self.place == Place::Within {
+                self.place = Place::After;
+            }
+        } else {
+            self.place = Place::Within;
+            self.has_length |= starts_with(line, LENGTH);
+            self.has_coding |= starts_with(line, CODING);
+        }
+        self.line_bytes = 0;
+    }
+}
+
+fn starts_with(line: &[u8], name: &[u8]) -> bool {
+    line.get(..name.len()).is_some_and(|start| start.eq_ignore_ascii_case(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Scans a head in parts of every size.
+    fn has_both(head: &str) -> bool {
+        let scanned = |part_bytes| {
+            let mut scan = HeadScan::default();
+            head.as_bytes().chunks(part_bytes).for_each(|part| scan.read(part));
+            scan.has_length_and_coding()
+        };
+        let whole = scanned(head.len());
+        for part_bytes in 1..head.len() {
+            assert_eq!(scanned(part_bytes), whole, "in parts of {part_bytes} bytes: {head}");
+        }
+        whole
+    }
+
+    #[test]
+    fn both_headers_are_found_in_any_order_and_case() {
+        for head in [
+            "POST / HTTP/1.1\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\nhost: x\r\ncontent-length: 3\r\n\r\n",
+            "\r\n\r\nPOST / HTTP/1.1\nCONTENT-LENGTH:3\nx: y\nTRANSFER-ENCODING:chunked\n\n",
+        ] {
+            assert!(has_both(head), "{head}");
+        }
+    }
+
+    #[test]
+    fn one_of_them_a_longer_name_or_a_value_or_a_body_does_not_count() {
+        for head in [
+            "POST / HTTP/1.1\r\ncontent-length: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\nx-content-length: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-lengths: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\nx: content-length: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\ncontent-length: 3\r\n\r\n",
+            "POST / HTTP/1.1\r\ncontent-length: 22\r\n\r\ntransfer-encoding: x\r\n",
+        ] {
+            assert!(!has_both(head), "{head}");
+        }
+    }
+}
