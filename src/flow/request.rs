@@ -84,8 +84,8 @@ impl<'a> Request<'a> {
         let at_hand_bytes = progress.served().map(|served| bytes_of(&served.record.vector)).sum();
         let wanted = Wanted { missing, dimension: self.expected_dimension(), at_hand_bytes };
         // Without a success in this space, the credential may be any.
-        let may_shrink = self.trusted && self.lessons.identity().is_some();
-        let asker = Asker { caller: self.ask.origin.caller, deadline: self.deadline, may_shrink };
+        let is_known = self.trusted && self.lessons.identity().is_some();
+        let asker = Asker { caller: self.ask.origin.caller, deadline: self.deadline, is_known };
         progress.room = Arc::new(self.flow.room.take(wanted, asker).await?);
         Some(())
     }

@@ -65,8 +65,9 @@ pub(super) struct Asker {
     pub(super) caller: Key,
     /// Its deadline.
     pub(super) deadline: Instant,
-    /// True if caches may be shrunk for it. An unknown caller must not be able to empty them.
-    pub(super) may_shrink: bool,
+    /// True if the upstream has accepted its credential. Caches shrink early for such a caller. For another one they
+    /// shrink only where the process would exceed its limit, so that it cannot empty them.
+    pub(super) is_known: bool,
 }
 
 /// Memory reserved for a request. It is released when its last owner drops it. Used by `Arc`.
@@ -120,7 +121,7 @@ impl VectorRoom {
         let until = asker.deadline.min(Instant::now() + PATIENCE);
         let taken = pool.order.wait(asker.caller, Arc::clone(&pool.free).acquire_many_owned(units));
         let permit = timeout_at(until, taken).await.ok()?.expect("the semaphore must stay open");
-        self.announce(missing_units, asker.may_shrink).await;
+        self.announce(missing_units, asker.is_known).await;
         Some(Held { permit: Mutex::new(Some(permit)), missing_bytes })
     }
 
@@ -132,22 +133,22 @@ impl VectorRoom {
         Held { permit: Mutex::new(permit), missing_bytes: 0 }
     }
 
-    /// Shrinks caches for a large request. Asks the governor for an early check after many small ones, because their
-    /// answers arrive faster than its regular checks.
-    async fn announce(&self, units: usize, may_shrink: bool) {
+    /// Shrinks caches for a large request. Also asks the governor for early checks, as after many small requests:
+    /// their answers arrive faster than its regular checks.
+    async fn announce(&self, units: usize, is_known: bool) {
         let unseen = self.unseen_units.fetch_add(units, Ordering::Relaxed) + units;
-        let is_large = may_shrink && units >= self.large.units / LARGE_SHARE;
+        let is_large = units >= self.large.units / LARGE_SHARE;
         if !is_large && unseen < self.large.units / LOOK_SHARE {
             return;
         }
         self.unseen_units.store(0, Ordering::Relaxed);
         let Some(governor) = self.governor.get().and_then(Weak::upgrade) else { return };
+        governor.look_soon();
         if is_large {
             let bytes = (units * UNIT_BYTES * WITH_ANSWERS) as u64;
             // If the task fails, the governor acts at its next regular check.
-            let _ = tokio::task::spawn_blocking(move || governor.relieve(bytes)).await;
-        } else {
-            governor.look_soon();
+            let relieve = move || if is_known { governor.relieve(bytes) } else { governor.relieve_to_limit(bytes) };
+            let _ = tokio::task::spawn_blocking(relieve).await;
         }
     }
 
@@ -219,7 +220,7 @@ mod tests {
     }
 
     fn asker() -> Asker {
-        Asker { caller: KEY, deadline: Instant::now() + Duration::from_mins(10), may_shrink: true }
+        Asker { caller: KEY, deadline: Instant::now() + Duration::from_mins(10), is_known: true }
     }
 
     #[tokio::test(start_paused = true)]
@@ -309,14 +310,15 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_governor_looks_once_for_many_small_requests() {
+    async fn the_governor_looks_closely_for_a_while_after_many_small_requests() {
         let (room, process, governor) = governed(1_000_000);
         for _ in 0..room.large.units / LOOK_SHARE + 100 {
             drop(room.take(wanted(1, 0), asker()).await.expect("there is room"));
         }
         let governing = governor.run(Duration::from_hours(1));
         assert!(tokio::time::timeout(Duration::from_mins(1), governing).await.is_err());
-        assert_eq!(process.looks.load(Ordering::Relaxed), 2, "the first look, and the one that was asked for");
+        let looks = process.looks.load(Ordering::Relaxed);
+        assert_eq!(looks, 1 + 20, "one on request, and 20 close ones after the last request");
         assert!(room.unseen_units.load(Ordering::Relaxed) <= 100);
     }
 }

@@ -47,10 +47,19 @@ impl Governor {
         left.saturating_sub(self.held_by_parts()) <= most && self.shrink_to(most, left).left_bytes <= most
     }
 
-    /// Makes as much room as possible for a temporary allocation. Blocks for milliseconds.
+    /// Makes as much room as possible for a temporary allocation, so that the process stays below the mark at which
+    /// caches shrink. Blocks for milliseconds.
     pub fn relieve(&self, bytes: u64) {
+        self.relieve_to(self.percent_of_limit(SHRINK_PERCENT).saturating_sub(bytes));
+    }
+
+    /// Like [`Governor::relieve`], but shrinks caches only as far as the limit demands.
+    pub fn relieve_to_limit(&self, bytes: u64) {
+        self.relieve_to(self.limit_bytes.saturating_sub(bytes));
+    }
+
+    fn relieve_to(&self, most: u64) {
         let _turn = lock(&self.turn);
-        let most = self.percent_of_limit(SHRINK_PERCENT).saturating_sub(bytes);
         let before = self.measure();
         if before > most {
             let left = self.trim(before);

@@ -18,6 +18,10 @@ pub(super) const SHRINK_PERCENT: u64 = 85;
 pub(super) const CALM_PERCENT: u64 = 75;
 /// Factor by which checks are more frequent above the calm mark. Growth between two checks must fit under the limit.
 pub(super) const CLOSER_LOOK: u32 = 4;
+/// Interval of the checks after a request for one, and their number. A burst of requests fills tens of megabytes within
+/// a regular interval.
+const BURST_CHECK_EVERY: Duration = Duration::from_millis(50);
+const BURST_CHECKS: u32 = 20;
 /// Growth that justifies another attempt within one episode.
 pub(super) const STEP_PERCENT: u64 = 2;
 /// Checks after which another attempt is made when nothing is left to shrink. Requests may have ended since, and the
@@ -190,7 +194,7 @@ impl Governor {
         Self { hooks, ..self }
     }
 
-    /// Requests an early check, because the process may grow quickly now.
+    /// Requests a check at once and further ones in short intervals, because the process may grow quickly now.
     pub fn look_soon(&self) {
         self.asked.notify_one();
     }
@@ -199,17 +203,21 @@ impl Governor {
     pub async fn run(self: Arc<Self>, check_every: Duration) {
         let mut ticks = tokio::time::interval(check_every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut burst_checks = 0;
         loop {
             tokio::select! {
-                _ = ticks.tick() => {}
-                () = self.asked.notified() => {}
+                biased;
+                () = self.asked.notified() => burst_checks = BURST_CHECKS,
+                _ = ticks.tick() => burst_checks = u32::saturating_sub(burst_checks, 1),
             }
             let governor = Arc::clone(&self);
             // Trimming and shrinking take milliseconds, which must not delay requests.
             if let Err(error) = tokio::task::spawn_blocking(move || governor.check()).await {
                 tracing::error!(%error, "a check of the memory failed");
             }
-            if lock(&self.log).resident_bytes > self.percent_of_limit(CALM_PERCENT) {
+            if burst_checks > 0 {
+                ticks.reset_after(BURST_CHECK_EVERY.min(check_every));
+            } else if lock(&self.log).resident_bytes > self.percent_of_limit(CALM_PERCENT) {
                 ticks.reset_after(check_every / CLOSER_LOOK);
             }
         }

@@ -4,6 +4,7 @@
 #![cfg(target_os = "linux")]
 
 mod bursts;
+mod limited;
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -5,189 +5,18 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use serde_json::json;
+use tokio::time::sleep;
 
-use super::{MIB, Watch, mb, resident_bytes};
+use super::limited::{
+    ANSWERS, CLOSES, IS_SILENT, Limited, Mood, NOWHERE, Reader, Seen, UNOPTIMISED_MB, list, say, texts, upstream,
+};
+use super::{MIB, mb, resident_bytes};
 use crate::harness::redis::Redis;
-use crate::harness::scripted::{Act, Scripted, ok};
-use crate::harness::{Client, Vecho, eventually};
+use crate::harness::{Client, eventually};
 use crate::randomised::dice::Dice;
 
 const LIMITS_MB: [u64; 3] = [64, 100, 500];
-
-/// Additional memory of an unoptimised build, for pages of the program.
-const UNOPTIMISED_MB: u64 = 6;
-
-/// Timeout of one exchange.
-const PATIENCE: Duration = Duration::from_secs(100);
-
-/// An address without a listener.
-const NOWHERE: &str = "http://127.0.0.1:9/v1";
-
-/// A process with a memory limit, and its peak so far.
-struct Limited {
-    vecho: Vecho,
-    watch: Watch,
-    limit_mb: u64,
-}
-
-impl Limited {
-    fn start(upstream: &str, limit_mb: u64) -> Self {
-        Self::start_with(upstream, limit_mb, &[])
-    }
-
-    fn start_with(upstream: &str, limit_mb: u64, more: &[(&str, String)]) -> Self {
-        let limit = limit_mb.to_string();
-        let mut environment = vec![
-            ("VECHO_MEMORY_LIMIT_MB", limit.as_str()),
-            ("OPENAI_API_KEY", "sk-test"),
-            // The same setting as in the image.
-            ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=32"),
-        ];
-        environment.extend(more.iter().map(|(name, value)| (*name, value.as_str())));
-        let vecho = Vecho::start_with(upstream, &environment);
-        let watch = Watch::start(vecho.pid());
-        Self { vecho, watch, limit_mb }
-    }
-
-    async fn send(&self, body: impl AsRef<[u8]>, reader: Reader) -> Seen {
-        let whole = exchange(self.vecho.public(), body.as_ref(), reader);
-        timeout(PATIENCE, whole).await.unwrap_or_else(|_| panic!("no answer within {PATIENCE:?}: {reader:?}"))
-    }
-
-    /// Sends several requests from concurrent clients.
-    async fn send_all(&self, bodies: impl IntoIterator<Item = Vec<u8>>, reader: Reader) -> Vec<Seen> {
-        futures_util::future::join_all(bodies.into_iter().map(|body| self.send(body, reader))).await
-    }
-
-    async fn metric(&self, name: &str) -> f64 {
-        crate::harness::ops::metric(self.vecho.admin(), name).await
-    }
-
-    /// Prints the peak and compares it with the limit.
-    fn stayed_below(self, what: &str) {
-        let Self { vecho, watch, limit_mb } = self;
-        let (left, most) = (resident_bytes(vecho.pid()), watch.most_bytes());
-        say(&format!("{what}: limit {limit_mb} MB, peak {:.1} MB, {:.1} MB in the end", mb(most), mb(left)));
-        let allowed = (limit_mb + limit_mb / 10 + UNOPTIMISED_MB) * MIB;
-        assert!(most <= allowed, "{what}: {:.1} MB at a limit of {limit_mb} MB\n{}", mb(most), vecho.log());
-    }
-}
-
-#[expect(clippy::print_stdout, reason = "the peak is of interest also where it is low enough")]
-fn say(text: &str) {
-    println!("{text}");
-}
-
-/// The way in which a client reads its answer.
-#[derive(Clone, Copy, Debug)]
-enum Reader {
-    Whole,
-    /// Closes after sending its request.
-    HangsUp,
-    /// Reads nothing for this time.
-    Waits(Duration),
-}
-
-/// The answer that a client received: its status, or 0 without an answer, its head, and the first bytes of its body.
-#[derive(Debug)]
-struct Seen {
-    status: u16,
-    text: String,
-}
-
-impl Seen {
-    fn says(&self, text: &str) -> bool {
-        self.text.contains(text)
-    }
-}
-
-async fn exchange(addr: std::net::SocketAddr, body: &[u8], reader: Reader) -> Seen {
-    let mut stream = TcpStream::connect(addr).await.expect("the port accepts");
-    let head = format!(
-        "POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nauthorization: Bearer sk-test\r\n\
-         connection: close\r\ncontent-length: {}\r\n\r\n",
-        body.len()
-    );
-    // vecho may answer and close before it has read everything.
-    let sent = stream.write_all(head.as_bytes()).await.is_ok() && stream.write_all(body).await.is_ok();
-    let (mut kept, mut piece) = (Vec::new(), vec![0; 1 << 16]);
-    match reader {
-        Reader::HangsUp => return Seen { status: 0, text: String::new() },
-        Reader::Waits(pause) if sent => sleep(pause).await,
-        Reader::Waits(_) | Reader::Whole => {}
-    }
-    while let Ok(bytes) = stream.read(&mut piece).await {
-        if bytes == 0 {
-            break;
-        }
-        kept.extend_from_slice(&piece[..bytes.min(4096_usize.saturating_sub(kept.len()))]);
-    }
-    let text = String::from_utf8_lossy(&kept).into_owned();
-    Seen { status: text.get(9..12).and_then(|code| code.parse().ok()).unwrap_or(0), text }
-}
-
-/// The current behaviour of the upstream.
-#[derive(Default)]
-struct Mood(AtomicU8);
-
-const ANSWERS: u8 = 0;
-const CLOSES: u8 = 1;
-const IS_SILENT: u8 = 2;
-
-/// Starts an upstream that answers quickly with one vector for all inputs.
-async fn upstream(mood: &Arc<Mood>) -> Scripted {
-    let mood = Arc::clone(mood);
-    Scripted::start(move |arrival| match mood.0.load(Ordering::Relaxed) {
-        CLOSES => Act::Close,
-        IS_SILENT => Act::Nothing,
-        _ => Act::Say(ok(&embeddings(&arrival.body))),
-    })
-    .await
-}
-
-fn embeddings(body: &str) -> String {
-    // vecho forwards a body of this size without parsing it.
-    if body.len() > 4 << 20 {
-        return "{}".to_owned();
-    }
-    let Ok(request) = serde_json::from_str::<Value>(body) else { return "{}".to_owned() };
-    let inputs = match &request["input"] {
-        Value::Array(inputs) if !inputs.first().is_some_and(Value::is_number) => inputs.len(),
-        _ => 1,
-    };
-    let dimension = request["dimensions"].as_u64().unwrap_or(8);
-    let is_base64 = request["encoding_format"] == "base64";
-    let vector = vector(usize::try_from(dimension).expect("small"), is_base64);
-    let items: Vec<String> =
-        (0..inputs).map(|index| format!(r#"{{"object":"embedding","index":{index},"embedding":{vector}}}"#)).collect();
-    let items = items.join(",");
-    format!(r#"{{"object":"list","data":[{items}],"model":"m","usage":{{"prompt_tokens":9,"total_tokens":9}}}}"#)
-}
-
-/// Returns the JSON of a vector of full f32 precision.
-fn vector(dimension: usize, is_base64: bool) -> String {
-    if is_base64 {
-        let bytes = 0.012_345_679_f32.to_le_bytes().repeat(dimension);
-        format!("\"{}\"", base64_simd::STANDARD.encode_to_string(bytes))
-    } else {
-        format!("[{}]", vec!["0.012345679"; dimension].join(","))
-    }
-}
-
-/// Returns a request for texts that are unique to this number.
-fn texts(number: usize, count: usize, dimension: u32, encoding: &str) -> Vec<u8> {
-    let texts: Vec<String> = (0..count).map(|place| format!("text {number} {place}")).collect();
-    let body = json!({"model": "m", "input": texts, "dimensions": dimension, "encoding_format": encoding});
-    body.to_string().into_bytes()
-}
-
-fn list(start: &str, item: &str, count: usize, end: &str) -> Vec<u8> {
-    format!("{{\"model\":\"m\",\"input\":{start}{}{end}}}", item.repeat(count)).into_bytes()
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mocks_larger_than_memory_are_refused_and_smaller_ones_are_made() {
@@ -223,6 +52,20 @@ async fn requests_whose_vectors_do_not_fit_pass_through_and_those_that_do_wait_f
         let large = limited.send_all((1..7).map(|n| texts(n, 1_000, 1_536, "base64")), Reader::Whole).await;
         assert!(large.iter().all(|seen| seen.status == 200 && seen.says("x-vecho-cache: miss")), "{large:?}");
         limited.stayed_below("large requests");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn concurrent_requests_for_thousands_of_vectors_take_turns() {
+    for limit_mb in LIMITS_MB {
+        let upstream = upstream(&Arc::default()).await;
+        let limited = Limited::start(&upstream.base_url(), limit_mb);
+        for (round, encoding) in ["base64", "float", "base64"].into_iter().enumerate() {
+            let bodies = (0..8).map(|n| texts(round % 2 * 4 + n, 2_000, 1_536, encoding));
+            let seen = limited.send_all(bodies, Reader::Whole).await;
+            assert!(seen.iter().all(|seen| seen.status == 200), "{seen:?}");
+        }
+        limited.stayed_below("thousands of vectors");
     }
 }
 
