@@ -1,54 +1,40 @@
 //! vecho: a caching reverse proxy in front of an OpenAI-compatible embeddings endpoint.
 //!
-//! The crate is layered into floors. A module uses only modules of lower floors. Modules of one floor use one another
-//! only where the heading says so, and dependency cycles are not allowed. `tests/it/layout.rs` reads these headings
-//! and enforces the rules.
+//! The crate is layered. A module uses only modules of lower layers, and modules of one layer do not use one another.
+//! `tests/it/layout.rs` reads the headings below and enforces both. A request passes `serve`, `proxy` and `flow`, which
+//! uses `cache` and `upstream`.
 
-// Floor 6: the process.
+// Layer 11: commands and flags.
 pub mod cli;
 
-// Floor 5: wiring, and the order of starting and stopping.
+// Layer 10: wiring, reload, and the order of starting and stopping.
 pub mod app;
 
-// Floor 4: the two ports, which do not know each other.
+// Layer 9: the two ports.
 pub mod admin;
 pub mod proxy;
 
-// Floor 3: the life of one embeddings request.
+// Layer 8: the life of one embeddings request.
 pub mod flow;
 
-// Floor 2: the parts, of which none knows another.
-pub mod answers;
-pub mod governor;
-pub mod inflight;
-pub mod mock;
-pub mod plan;
-pub mod serve;
-pub mod tiers;
+// Layer 7: every place where vectors are kept, and calls to the upstream.
+pub mod cache;
 pub mod upstream;
 
-// Floor 1: the OpenAI format, the file in which a cache travels, and what is learned from answers: words that several
-// parts share, and that may use one another.
-pub mod portable;
-pub mod spaces;
-pub mod vouch;
+// Layer 6: what answers of the upstream taught.
+pub mod learned;
+
+// Layer 5: the OpenAI format and its dialects, without I/O.
 pub mod wire;
 
-// Floor 0: the ground, whose modules may use one another.
-pub mod bounded;
-pub mod clock;
-pub mod config;
-pub mod connector;
-pub mod epochs;
-pub mod generation;
-pub mod heap;
+// Layer 4: sockets, cache keys, and what operators see.
 pub mod key;
-pub mod lines;
-pub mod logs;
-pub mod metrics;
-pub mod packed;
-pub mod system;
-pub mod tasks;
-pub mod tokens;
-pub mod traces;
+pub mod observe;
+pub mod serve;
+
+// Layer 3: configuration.
+pub mod config;
+
+// Layer 2: vectors and their packed forms; the process and its machine.
+pub mod process;
 pub mod vector;

@@ -8,9 +8,10 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use vecho::app::{App, Surroundings};
 use vecho::cli::{self, Output};
-use vecho::clock::Clock;
 use vecho::config::{Config, Source};
-use vecho::{heap, logs};
+use vecho::observe::logs;
+use vecho::process::clock::Clock;
+use vecho::process::heap;
 
 fn main() -> ExitCode {
     let output = &mut Output { out: &mut io::stdout(), err: &mut io::stderr() };

@@ -14,14 +14,14 @@ use std::process::{Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use vecho::cache::at_rest::{self, ChecksumKey, ChecksumKeys};
+use vecho::cache::{Record, Times};
+use vecho::flow::plan::Plan;
 use vecho::key::{Key, KeyBuilder, Tag};
-use vecho::metrics::{Ended, Metrics, Outcome, Route, SourceLabel, Subject};
-use vecho::packed::{Codec, Form, Packed};
-use vecho::plan::Plan;
-use vecho::spaces::Identity;
-use vecho::tiers::at_rest::{self, ChecksumKey, ChecksumKeys};
-use vecho::tiers::{Record, Times};
+use vecho::learned::Identity;
+use vecho::observe::metrics::{Ended, Metrics, Outcome, Route, SourceLabel, Subject};
 use vecho::vector::Vector;
+use vecho::vector::packed::{Codec, Form, Packed};
 use vecho::wire::{Base64, Encoding, Expected, PathModel, Rendering, read_answer, read_request};
 
 /// High enough that differences between two runs (hash seeds, addresses) disappear in the division.

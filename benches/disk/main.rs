@@ -13,9 +13,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use vecho::cache::AtRest;
+use vecho::cache::disk::DiskStore;
 use vecho::key::{Key, KeyBuilder, Tag};
-use vecho::tiers::AtRest;
-use vecho::tiers::disk::DiskStore;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 

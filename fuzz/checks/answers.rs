@@ -1,7 +1,7 @@
 //! Answers of an upstream: only valid JSON is accepted, and accepted vectors are forwarded bit for bit.
 
 use serde::de::IgnoredAny;
-use vecho::packed::Packed;
+use vecho::vector::packed::Packed;
 use vecho::wire::{Base64, Encoding, Expected, ReadAnswer, Rendering, read_answer};
 
 /// Checks one answer, as the answer to one, two and three inputs.

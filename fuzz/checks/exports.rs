@@ -1,7 +1,7 @@
 //! Export files: records are read as they were written, and every change of a file is detected.
 
+use vecho::cache::export::{Ending, MAX_RECORD_BYTES, NotPortable, Piece, Reader, Writer};
 use vecho::key::Key;
-use vecho::portable::{Ending, MAX_RECORD_BYTES, NotPortable, Piece, Reader, Writer};
 
 type Records = Vec<(Key, Vec<u8>)>;
 

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use redis::{FromRedisValue as _, parse_redis_value};
-use vecho::epochs::{EVERYTHING, Epochs, MAX_COUNT};
-use vecho::tiers::redis::{Ledger, Plan};
+use vecho::cache::purges::{EVERYTHING, Epochs, MAX_COUNT};
+use vecho::cache::redis::{Ledger, Plan};
 
 /// Models whose purges are checked. One of them is likely to be in the list.
 const MODELS: [&str; 2] = ["m", "text-embedding-3-small"];

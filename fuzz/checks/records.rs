@@ -1,9 +1,9 @@
 //! Stored records: a record is valid only under the key that it was written for, and only if it is unchanged.
 
+use vecho::cache::Record;
+use vecho::cache::at_rest::{ChecksumKey, ChecksumKeys, Damaged, from_bytes, to_bytes};
 use vecho::config::Secret;
 use vecho::key::Key;
-use vecho::tiers::Record;
-use vecho::tiers::at_rest::{ChecksumKey, ChecksumKeys, Damaged, from_bytes, to_bytes};
 
 /// Length of a checksum, in bytes.
 const CHECKSUM_BYTES: usize = 8;

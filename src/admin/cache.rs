@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::guard::Detail;
 use super::reply::{self, Refusal, Reply, megabytes, rounded, share};
 use super::{AdminContext, CacheCounters, Purged, TierStats, body};
-use crate::logs::told;
+use crate::observe::logs::told;
 
 /// The tier whose entries are reported as the cache's entries.
 const MEMORY_TIER: &str = "memory";

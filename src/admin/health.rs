@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::AdminContext;
 use super::guard::Detail;
 use super::reply::{self, Reply, rounded, share};
-use crate::clock::{Spell, rfc3339};
-use crate::metrics::{MAX_INCIDENTS, Standing};
+use crate::observe::metrics::{MAX_INCIDENTS, Standing};
+use crate::process::clock::{Spell, rfc3339};
 
 /// Error rate above which the service is degraded.
 const DEGRADED_ERROR_RATE: f64 = 0.05;

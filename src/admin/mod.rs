@@ -18,8 +18,8 @@ mod settings;
 
 use std::sync::Arc;
 
-use crate::clock::Clock;
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
+use crate::process::clock::Clock;
 
 pub use dashboard::Feed;
 pub use guard::{Guard, TOKEN_HEADER, is_local_authority};

@@ -10,8 +10,8 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::system::Optimized;
-pub use crate::tasks::Eventually;
+use crate::process::system::Optimized;
+pub use crate::process::tasks::Eventually;
 
 /// The caches.
 pub trait CacheControl: Send + Sync {

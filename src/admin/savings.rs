@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::AdminContext;
 use crate::config::Price;
-use crate::metrics::Statement;
+use crate::observe::metrics::Statement;
 
 /// Returns `savings` of `GET /api/performance/stats`. Costs are in the configured currency, or null for a model without
 /// a price.

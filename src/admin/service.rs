@@ -13,7 +13,7 @@ use super::reply::{self, Refusal, Reply};
 use super::{
     AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, health, moving, performance, settings,
 };
-use crate::metrics::Rejection;
+use crate::observe::metrics::Rejection;
 
 /// Largest body of a request, except for requests to explain.
 const MAX_BODY_BYTES: usize = 1 << 20;

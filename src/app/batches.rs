@@ -17,16 +17,16 @@ use serde_json::value::RawValue;
 
 use super::moving::{Growing, file_of};
 use crate::admin::Pieces;
+use crate::cache::at_rest::{self, ChecksumKeys};
+use crate::cache::{Record, Times};
 use crate::config::Config;
 use crate::flow::{space_key, speaks_f32};
 use crate::key::Key;
-use crate::lines::{Line, Lines};
+use crate::learned::Identity;
+use crate::process::lines::{Line, Lines};
 use crate::proxy::{path_model, read_origin};
-use crate::spaces::Identity;
-use crate::tiers::at_rest::{self, ChecksumKeys};
-use crate::tiers::{Record, Times};
-use crate::tokens;
 use crate::upstream::{RouteKind, classify_path};
+use crate::wire::tokens;
 use crate::wire::{Base64, EmbedRequest, Encoding, Expected, Input, InputKind, ReadAnswer, read_answer, read_request};
 
 /// Longest line of requests. A line is bounded because the service limits inputs and tokens.

@@ -10,15 +10,15 @@ use bytes::Bytes;
 
 use super::moving;
 use crate::admin::{Imported, Pieces};
-use crate::bounded::Bounds;
-use crate::clock::Clock;
+use crate::cache::at_rest::ChecksumKeys;
+use crate::cache::bounded::Bounds;
+use crate::cache::disk::{DiskStore, OpenError};
+use crate::cache::purges::Epochs;
+use crate::cache::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Settled, Stack, Tier};
 use crate::config::Config;
-use crate::epochs::Epochs;
 use crate::key::Key;
-use crate::packed::Codec;
-use crate::tiers::at_rest::ChecksumKeys;
-use crate::tiers::disk::{DiskStore, OpenError};
-use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Settled, Stack, Tier};
+use crate::process::clock::Clock;
+use crate::vector::packed::Codec;
 
 /// Memory for records on their way to the folder. It is minimal, since nothing reads them here.
 const MEMORY_BYTES: u64 = 1 << 20;

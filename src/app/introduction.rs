@@ -1,7 +1,7 @@
 //! Log lines at start: the upstream, the scope, the fallback, and the key that pays.
 
+use crate::cache::Stack;
 use crate::config::{Config, FallbackMode, Origin, Scope, Source, UpstreamTarget};
-use crate::tiers::Stack;
 
 /// Logs the set-up, the key that pays for upstream calls, and every warning.
 pub(super) fn introduce(config: &Config, source: Option<&Source>, tiers: &Stack, limit_bytes: u64) {

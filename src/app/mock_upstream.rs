@@ -9,10 +9,10 @@ use http::header::{
 };
 use http::{Method, StatusCode};
 
-use crate::clock::Clock;
 use crate::config::{Config, Live};
 use crate::flow::Tokenizer;
-use crate::mock;
+use crate::flow::mock;
+use crate::process::clock::Clock;
 use crate::upstream::{InProcess, InProcessRequest, Reply, RouteKind, classify_path};
 use crate::vector::COMPONENT_BYTES;
 use crate::wire::{Bypass, EmbedRequest, PathModel, Rendering, envelope, read_request};

@@ -24,14 +24,14 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::admin::{self, AdminContext, Feed};
-use crate::clock::Clock;
 use crate::config::{Config, Live, Source};
-use crate::connector::TlsError;
-use crate::logs::LevelHandle;
-use crate::metrics::{Metrics, Port};
+use crate::observe::logs::LevelHandle;
+use crate::observe::metrics::{Metrics, Port};
+use crate::process::clock::Clock;
+use crate::process::connector::TlsError;
+use crate::process::tasks::Tasks;
 use crate::proxy::Proxy;
 use crate::serve::{self, Bound, Peer, Running, ServeLimits, Server, Tls};
-use crate::tasks::Tasks;
 
 pub use batches::{BatchCounts, BatchFiles, Keying, Sample, Tell};
 pub use folder::{Folder, NoFolder};

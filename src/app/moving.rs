@@ -10,12 +10,12 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::ops::Ops;
 use crate::admin::{BoxError, Eventually, Health, Imported, Moving, Pieces};
-use crate::clock::Clock;
+use crate::cache::export::{Ending, NotPortable, Piece, Reader, Writer};
+use crate::cache::{Arrivals, Fate, Stack};
 use crate::flow::Flow;
 use crate::key::Key;
-use crate::packed::Codec;
-use crate::portable::{Ending, NotPortable, Piece, Reader, Writer};
-use crate::tiers::{Arrivals, Fate, Stack};
+use crate::process::clock::Clock;
+use crate::vector::packed::Codec;
 
 /// Size of a piece of an exported file in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -208,13 +208,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::bounded::Bounds;
+    use crate::cache::at_rest::ChecksumKeys;
+    use crate::cache::bounded::Bounds;
+    use crate::cache::disk::{self, DiskParts, DiskSettings, DiskTier};
+    use crate::cache::{LowerTier, MemoryTier, Record, Times};
     use crate::key::KeyBuilder;
-    use crate::metrics::Metrics;
-    use crate::spaces::Identity;
-    use crate::tiers::at_rest::ChecksumKeys;
-    use crate::tiers::disk::{self, DiskParts, DiskSettings, DiskTier};
-    use crate::tiers::{LowerTier, MemoryTier, Record, Times};
+    use crate::learned::Identity;
+    use crate::observe::metrics::Metrics;
     use crate::vector::Vector;
 
     /// Returns the ending of a file whose writer returns `end` after one record.

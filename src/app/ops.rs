@@ -15,19 +15,19 @@ use crate::admin::{
     AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Feed, Guard, Health, InForce, Machine, Memory,
     Moving, Purged, TierStats, UnknownTier,
 };
-use crate::answers::Answers;
-use crate::bounded::{Bounded, Entry};
-use crate::clock::Clock;
+use crate::cache::bounded::{Bounded, Entry};
+use crate::cache::reply_cache::Answers;
+use crate::cache::{LowerStats, Settled, Tier};
 use crate::config::Live;
 use crate::flow::Flow;
-use crate::governor::Governor;
-use crate::logs::LevelHandle;
-use crate::metrics::{GovernorAction, Metrics, SourceLabel};
-use crate::packed::Codec;
+use crate::observe::logs::LevelHandle;
+use crate::observe::metrics::{GovernorAction, Metrics, SourceLabel};
+use crate::process::clock::Clock;
+use crate::process::governor::Governor;
+use crate::process::system::{Optimized, System};
 use crate::proxy::Proxy;
-use crate::system::{Optimized, System};
-use crate::tiers::{LowerStats, Settled, Tier};
 use crate::upstream::Breaker;
+use crate::vector::packed::Codec;
 
 const GIB: f64 = 1_073_741_824.0;
 

@@ -7,25 +7,24 @@ use futures_util::future::join_all;
 
 use super::mock_upstream::MockUpstream;
 use super::tiers::{self as wanted, Ground};
-use crate::answers::Answers;
-use crate::bounded::{Bounded, Bounds, Entry};
-use crate::clock::Clock;
+use crate::cache::at_rest::ChecksumKeys;
+use crate::cache::bounded::{Bounded, Bounds, Entry};
+use crate::cache::reply_cache::Answers;
+use crate::cache::{self, LowerStats, MemoryTier, Stack};
 use crate::config::{Config, Live, UpstreamTarget};
-use crate::connector::TlsError;
-use crate::flow::{Flow, Rotation, Tokenizer, VectorRoom};
-use crate::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrink, effective_limit};
-use crate::inflight::Flights;
-use crate::logs::Throttled;
-use crate::metrics::{GovernorAction, Metrics, Port, Rejection, Tier, TierLevels};
+use crate::flow::{Flights, Flow, Rotation, Tokenizer, VectorRoom};
+use crate::learned::Spaces;
+use crate::learned::Vouchers;
+use crate::observe::logs::Throttled;
+use crate::observe::metrics::{GovernorAction, Metrics, Port, Rejection, Tier, TierLevels};
+use crate::observe::traces::Tracer;
+use crate::process::clock::Clock;
+use crate::process::connector::TlsError;
+use crate::process::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrink, effective_limit};
+use crate::process::system::System;
+use crate::process::tasks::Tasks;
 use crate::serve::{ConnectionHooks, Fault};
-use crate::spaces::Spaces;
-use crate::system::System;
-use crate::tasks::Tasks;
-use crate::tiers::at_rest::ChecksumKeys;
-use crate::tiers::{self, LowerStats, MemoryTier, Stack};
-use crate::traces::Tracer;
 use crate::upstream::{Batcher, Breaker, Caller, Client};
-use crate::vouch::Vouchers;
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
 /// vectors.
@@ -155,11 +154,11 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {
     }));
 }
 
-fn show_lower(metrics: &Metrics, tier: tiers::Tier, stats: &LowerStats) {
+fn show_lower(metrics: &Metrics, tier: cache::Tier, stats: &LowerStats) {
     let label = match tier {
-        tiers::Tier::Memory => Tier::Memory,
-        tiers::Tier::Disk => Tier::Disk,
-        tiers::Tier::Redis => Tier::Redis,
+        cache::Tier::Memory => Tier::Memory,
+        cache::Tier::Disk => Tier::Disk,
+        cache::Tier::Redis => Tier::Redis,
     };
     let &LowerStats { up, entries, bytes, capacity_bytes, evictions, dropped, .. } = stats;
     metrics.tier(label, TierLevels { entries, bytes, capacity_bytes, evictions });

@@ -8,11 +8,11 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Surroundings;
 use super::parts::Parts;
-use crate::answers::Answers;
+use crate::cache::reply_cache::Answers;
 use crate::config::{self, Live, Source};
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::logs::LevelHandle;
-use crate::metrics::{Metrics, ReloadResult};
+use crate::observe::logs::LevelHandle;
+use crate::observe::metrics::{Metrics, ReloadResult};
 use crate::serve::Tls;
 
 /// Period of the timer if polling is off: the timer must exist, but its ticks are ignored.

@@ -2,15 +2,15 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::answers::Answers;
-use crate::clock::Clock;
+use crate::cache::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
+use crate::cache::purges::{Epochs, PurgeCounts};
+use crate::cache::redis::{OnPurges, RedisParts, RedisTier};
+use crate::cache::reply_cache::Answers;
+use crate::cache::{Eventually, Leases, LowerTier, Tier};
 use crate::config::Live;
-use crate::epochs::{Epochs, PurgeCounts};
 use crate::flow::Flow;
-use crate::metrics::Metrics;
-use crate::tiers::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
-use crate::tiers::redis::{OnPurges, RedisParts, RedisTier};
-use crate::tiers::{Eventually, Leases, LowerTier, Tier};
+use crate::observe::metrics::Metrics;
+use crate::process::clock::Clock;
 
 /// Maximum memory per disk entry for the index, in bytes.
 const INDEX_BYTES: u64 = 48;

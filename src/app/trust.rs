@@ -1,7 +1,7 @@
 //! Checks the TLS files: `vecho check` and every start run this before any part is started.
 
 use crate::config::{Config, Effective, Fault, Faults, Origin, Tls};
-use crate::connector::roots_fault;
+use crate::process::connector::roots_fault;
 use crate::serve::pair_faults;
 
 /// Returns every fault in the certificates and keys that a configuration names. The configuration reader has already

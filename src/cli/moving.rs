@@ -21,8 +21,8 @@ use super::http::{self as ops, NoAnswer, Port, read_whole};
 use super::progress::{Progress, grouped};
 use crate::admin::{EXPORT_PATH, IMPORT_PATH, Imported, Pieces};
 use crate::app::{Folder, NoFolder};
+use crate::cache::export::{Ending, Piece, Reader};
 use crate::config::Config;
-use crate::portable::{Ending, Piece, Reader};
 use crate::wire::error_fields;
 
 /// Name for standard input or output.

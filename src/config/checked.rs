@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, Uri};
 
+use super::logging::LogFormat;
 use super::{Effective, Savings, Secret};
-pub use crate::logs::LogFormat;
-use crate::packed::Codec;
+use crate::vector::packed::Codec;
 
 /// The whole configuration after all checks.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ mod effective;
 mod faults;
 mod keys;
 mod live;
+mod logging;
 mod proxies;
 mod raw;
 mod reader;
@@ -21,13 +22,14 @@ mod table;
 mod values;
 
 pub use checked::{
-    Admin, Auth, Batch, Breaker, Cache, Config, Disk, Encoding, Fallback, FallbackMode, KeyHeader, Limits, Log,
-    LogFormat, Memory, Redis, RedisNode, Reload, Retry, Scope, Shutdown, Tls, Traces, Upstream, UpstreamTarget,
+    Admin, Auth, Batch, Breaker, Cache, Config, Disk, Encoding, Fallback, FallbackMode, KeyHeader, Limits, Log, Memory,
+    Redis, RedisNode, Reload, Retry, Scope, Shutdown, Tls, Traces, Upstream, UpstreamTarget,
 };
 pub use effective::{Effective, Entry, Shown};
 pub use faults::{Fault, Faults};
 pub use keys::{Key, WELL_KNOWN};
 pub use live::{Changes, Live, changes};
+pub use logging::{BadLevel, LogFormat, parse_log_level};
 pub use raw::{Flag, Origin};
 pub use reference::reference;
 pub use savings::{Price, Savings};

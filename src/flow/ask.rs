@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use crate::config::{Cache, FallbackMode, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::traces::TraceContext;
+use crate::learned::Voucher;
+use crate::observe::traces::TraceContext;
 use crate::upstream::{Charge, normal_path};
-use crate::vouch::Voucher;
 use crate::wire::{EmbedRequest, Space};
 
 /// One embeddings request with everything that decides its answer.

@@ -9,12 +9,12 @@ use super::outcome::{Progress, Served};
 use super::request::Request;
 use super::room::Held;
 use super::{Outcome, Source, Tally};
-use crate::generation::Generation;
-use crate::metrics;
-use crate::packed::Packed;
-use crate::spaces::{Identity, Lessons};
+use crate::cache::purges::Generation;
+use crate::learned::Voucher;
+use crate::learned::{Identity, Lessons};
+use crate::observe::metrics;
 use crate::upstream::{CallInfo, shown_on_misses};
-use crate::vouch::Voucher;
+use crate::vector::packed::Packed;
 use crate::wire::{Input, Members, Rendering};
 
 /// A request's vectors, ready to be written.
@@ -237,8 +237,8 @@ fn sums_of_own_calls(parts: &[Part<'_>]) -> HashMap<*const CallInfo, u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tiers::{Record, Times};
-    use crate::traces::TraceContext;
+    use crate::cache::{Record, Times};
+    use crate::observe::traces::TraceContext;
     use crate::vector::Vector;
 
     #[test]

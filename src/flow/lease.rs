@@ -17,8 +17,8 @@ use tokio::time::{Instant, sleep};
 
 use super::fetch::Fetch;
 use super::outcome::Landed;
+use crate::cache::{Found, Leases, Sight, Standing};
 use crate::key::Key;
-use crate::tiers::{Found, Leases, Sight, Standing};
 use crate::wire::Input;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(10);

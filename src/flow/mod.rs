@@ -9,11 +9,14 @@ mod assemble;
 mod fetch;
 mod lane;
 mod lease;
+pub mod mock;
 mod outcome;
+pub mod plan;
 mod price;
 mod request;
 mod room;
 mod rotation;
+mod single_flight;
 mod stand_in;
 mod tally;
 mod tokenizer;
@@ -24,17 +27,16 @@ mod tests;
 
 use std::sync::Arc;
 
-use crate::clock::Clock;
+use crate::cache::{Leases, Stack};
 use crate::config::Live;
-use crate::inflight::Flights;
-use crate::logs::Throttled;
-use crate::metrics::Metrics;
-use crate::spaces::Spaces;
-use crate::tasks::Tasks;
-use crate::tiers::{Leases, Stack};
-use crate::traces::Tracer;
+use crate::learned::Spaces;
+use crate::learned::Vouchers;
+use crate::observe::logs::Throttled;
+use crate::observe::metrics::Metrics;
+use crate::observe::traces::Tracer;
+use crate::process::clock::Clock;
+use crate::process::tasks::Tasks;
 use crate::upstream::Batcher;
-use crate::vouch::Vouchers;
 use crate::wire::Bypass;
 
 pub use ask::{Ask, Calls, Controls, Origin, join_headers, model_key, scope_key, space_key};
@@ -43,6 +45,7 @@ pub use outcome::{Outcome, Refusal, Source};
 pub use request::{speaks_f32, upstream_encoding};
 pub use room::VectorRoom;
 pub use rotation::Rotation;
+pub use single_flight::Flights;
 pub use tally::Tally;
 pub use tokenizer::Tokenizer;
 

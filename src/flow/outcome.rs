@@ -6,8 +6,8 @@ use http::HeaderMap;
 
 use super::Answer;
 use super::room::Held;
+use crate::cache::{Record, Tier};
 use crate::key::Key;
-use crate::tiers::{Record, Tier};
 use crate::upstream::{CallInfo, Class, Failure, Reply};
 use crate::wire::Bypass;
 

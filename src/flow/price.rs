@@ -9,9 +9,9 @@
 use std::sync::Arc;
 
 use super::Flow;
-use crate::spaces::{Lessons, Tokenizer};
-use crate::tokens;
+use crate::learned::{Lessons, Tokenizer};
 use crate::upstream::Fetched;
+use crate::wire::tokens;
 use crate::wire::{Input, InputKind};
 
 /// Upper limit, by estimate, for the tokens of a call that are counted to compare them with its sum.

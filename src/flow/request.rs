@@ -8,15 +8,15 @@ use tokio::time::Instant;
 use super::outcome::{Failed, Progress, Served, Slot};
 use super::room::{Asker, Wanted, bytes_of};
 use super::{Ask, Flow, Outcome, Refusal, Source, space_key};
+use crate::cache::purges::Generation;
+use crate::cache::{Found, Lookup, Record};
 use crate::config::{self, Config, UpstreamTarget};
-use crate::generation::Generation;
+use crate::flow::mock;
+use crate::flow::plan::Plan;
 use crate::key::Key;
-use crate::mock;
-use crate::plan::Plan;
-use crate::spaces::{Identity, Lessons};
-use crate::tiers::{Found, Lookup, Record};
+use crate::learned::Voucher;
+use crate::learned::{Identity, Lessons};
 use crate::upstream::Class;
-use crate::vouch::Voucher;
 use crate::wire::{Bypass, EmbedRequest, Encoding, WrittenEncoding};
 
 /// A request and the state that stays the same while it is answered.

@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout_at};
 
-use crate::governor::Governor;
 use crate::key::Key;
-use crate::packed::Packed;
+use crate::process::governor::Governor;
 use crate::upstream::FairOrder;
 use crate::vector::COMPONENT_BYTES;
+use crate::vector::packed::Packed;
 
 /// Size of one unit of the budget; a semaphore counts in `u32`.
 const UNIT_BYTES: usize = 1024;
@@ -204,7 +204,7 @@ pub(super) fn bytes_of(vector: &Packed) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::governor::{Meter, Shrink};
+    use crate::process::governor::{Meter, Shrink};
 
     /// Seven parts for large requests and one for small ones, in KiB.
     const LARGE: usize = 700;

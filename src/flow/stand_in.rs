@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::Source;
 use super::outcome::{Failed, Progress, Served, Slot};
 use super::request::Request;
+use crate::cache::{Record, Times};
 use crate::config::FallbackMode;
-use crate::metrics::{Incident, Instead};
-use crate::mock;
-use crate::spaces::Identity;
-use crate::tiers::{Record, Times};
+use crate::flow::mock;
+use crate::learned::Identity;
+use crate::observe::metrics::{Incident, Instead};
 use crate::wire::Input;
 
 impl Request<'_> {

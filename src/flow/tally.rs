@@ -1,8 +1,8 @@
 //! Inputs of one answer by source, and its tokens, for headers and counters.
 
 use super::Source;
-use crate::metrics::{self, Account, Metrics, SourceLabel};
-use crate::tiers::Tier;
+use crate::cache::Tier;
+use crate::observe::metrics::{self, Account, Metrics, SourceLabel};
 
 /// Inputs by source, and tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

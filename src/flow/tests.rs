@@ -10,17 +10,17 @@ use http::{HeaderMap, StatusCode, Uri};
 use tokio::sync::Semaphore;
 
 use super::*;
-use crate::bounded::Bounds;
+use crate::cache::at_rest::ChecksumKeys;
+use crate::cache::bounded::Bounds;
+use crate::cache::purges::Epochs;
+use crate::cache::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Record, Settled, Tier, Times};
 use crate::config::Config;
-use crate::epochs::Epochs;
+use crate::flow::mock;
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::mock;
-use crate::packed::{Codec, Packed};
-use crate::spaces::Identity;
-use crate::tiers::at_rest::ChecksumKeys;
-use crate::tiers::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Record, Settled, Tier, Times};
-use crate::traces::TraceContext;
+use crate::learned::Identity;
+use crate::observe::traces::TraceContext;
 use crate::upstream::{Breaker, CallInfo, Caller, Client, Reply};
+use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
 
 const ADDRESS: &str = "mock://vecho/v1/embeddings";

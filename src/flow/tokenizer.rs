@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use crate::governor::Governor;
+use crate::process::governor::Governor;
 use crate::wire::Input;
 
 /// Memory of the tables, including what loading them takes temporarily.
@@ -71,7 +71,7 @@ impl Tokenizer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::governor::Meter;
+    use crate::process::governor::Meter;
 
     /// Meter of a process of fixed size; it counts its queries.
     struct Fixed(u64, AtomicU64);

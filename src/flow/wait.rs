@@ -11,13 +11,13 @@ use super::fetch::Fetch;
 use super::outcome::{Failed, Landed, Progress, Served, Slot};
 use super::request::Request;
 use super::room::Held;
+use super::single_flight::{self, Claims, Flights, Join, Lead};
 use super::{Calls, Landing, Source};
+use crate::cache::Age;
 use crate::config::Scope;
-use crate::inflight::{self, Claims, Flights, Join, Lead};
 use crate::key::Key;
-use crate::tasks::Lent;
-use crate::tiers::Age;
-use crate::traces::{Span, TraceContext};
+use crate::observe::traces::{Span, TraceContext};
+use crate::process::tasks::Lent;
 use crate::upstream::{Class, Failure, OwnRequest, Why, request_id};
 
 /// How to retry an input after a fetch that another request led has failed.
@@ -93,17 +93,19 @@ impl Request<'_> {
     }
 
     /// Decides what the result of a fetch means for this request.
-    fn settle(&self, landing: Option<inflight::Landing<Landing>>, led: bool) -> Result<Slot, Again> {
+    fn settle(&self, landing: Option<single_flight::Landing<Landing>>, led: bool) -> Result<Slot, Again> {
         match landing {
-            Some(inflight::Landing::Landed(Ok(landed))) if self.accepts(&landed) => {
+            Some(single_flight::Landing::Landed(Ok(landed))) if self.accepts(&landed) => {
                 Ok(Slot::Served(landed.served(led)))
             }
             // The leader accepted an older record than this request does.
-            Some(inflight::Landing::Landed(Ok(_))) => Err(Again::Alone),
-            Some(inflight::Landing::Landed(Err(failed))) if led => Ok(Slot::Failed(failed)),
-            Some(inflight::Landing::Landed(Err(failed))) => self.take_over(failed),
-            Some(inflight::Landing::Late) => Ok(self.failed(Why::Timeout, "no answer within upstream.headers_timeout")),
-            Some(inflight::Landing::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
+            Some(single_flight::Landing::Landed(Ok(_))) => Err(Again::Alone),
+            Some(single_flight::Landing::Landed(Err(failed))) if led => Ok(Slot::Failed(failed)),
+            Some(single_flight::Landing::Landed(Err(failed))) => self.take_over(failed),
+            Some(single_flight::Landing::Late) => {
+                Ok(self.failed(Why::Timeout, "no answer within upstream.headers_timeout"))
+            }
+            Some(single_flight::Landing::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
             None => Ok(self.failed(Why::Timeout, "no answer within limits.request_timeout")),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Uri};
 
 use super::controls::namespace;
-use crate::metrics::{Account, Metrics, Named, Subject};
+use crate::observe::metrics::{Account, Metrics, Named, Subject};
 use crate::upstream::deployment;
 use crate::wire::EmbedRequest;
 

@@ -12,7 +12,7 @@ use http::header::{
 use http::{Method, request};
 
 use super::reply::Finished;
-use crate::bounded::{Bounded, Bounds, Entry};
+use crate::cache::bounded::{Bounded, Bounds, Entry};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
 
 /// Bounds of the cache.
@@ -152,7 +152,7 @@ mod tests {
     use http::{Response, StatusCode};
 
     use super::*;
-    use crate::metrics::Outcome;
+    use crate::observe::metrics::Outcome;
     use crate::proxy::ReplyBody;
 
     const A: &str = "https://a.example";

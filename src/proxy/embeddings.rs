@@ -15,13 +15,13 @@ use super::passthrough::{Way, map_location};
 use super::reply::{Finished, Notes};
 use super::service::Count;
 use super::{Proxy, ReplyBody, traced};
-use crate::answers;
+use crate::cache::reply_cache;
 use crate::config::{Config, UpstreamTarget};
 use crate::flow::{Answer, Ask, Keep, Outcome, Refusal, Tally};
 use crate::key::Key;
-use crate::metrics::{Account, Subject};
-use crate::tasks::Eventually;
-use crate::traces::{Span, attribute};
+use crate::observe::metrics::{Account, Subject};
+use crate::observe::traces::{Span, attribute};
+use crate::process::tasks::Eventually;
 use crate::upstream::{ClientBody, TooLong, classify_path, location_for_caller, resembles_embeddings};
 use crate::wire::{Bypass, BypassCause, read_request, reading_bytes};
 
@@ -159,7 +159,7 @@ impl Proxy {
 
     /// Stores a finished reply if the configuration that its request was read under is still in force. That
     /// configuration determines which requests are cacheable, and a change of it clears the reply cache.
-    fn keep(&self, key: Key, parts: answers::Parts, received_under: &Arc<Config>) {
+    fn keep(&self, key: Key, parts: reply_cache::Parts, received_under: &Arc<Config>) {
         self.answers.put(key, parts);
         // The check comes after the insertion: a later change of the configuration clears the cache including this
         // reply.
@@ -182,8 +182,8 @@ impl Proxy {
         way.span.text(attribute::BYPASS_REASON, cause.reason.label());
         let mut finished = self.forward(request, admission, way).await;
         super::reply::mark_bypass(finished.response.headers_mut(), &cause);
-        if finished.outcome == crate::metrics::Outcome::Forwarded {
-            finished.outcome = crate::metrics::Outcome::Bypass;
+        if finished.outcome == crate::observe::metrics::Outcome::Forwarded {
+            finished.outcome = crate::observe::metrics::Outcome::Bypass;
         }
         finished
     }
@@ -220,10 +220,10 @@ fn head_bytes(headers: &HeaderMap) -> usize {
 }
 
 /// Returns the parts of a finished reply for the reply cache.
-fn parts(body: &Bytes, tally: &Tally, notes: &Notes, (keep, account): (Keep, Arc<Account>)) -> answers::Parts {
+fn parts(body: &Bytes, tally: &Tally, notes: &Notes, (keep, account): (Keep, Arc<Account>)) -> reply_cache::Parts {
     // From now on all inputs are in memory, regardless of their tier.
     let as_hit = Tally::of_hit(tally.stored(), tally.saved);
-    answers::Parts {
+    reply_cache::Parts {
         body: body.clone(),
         inputs: as_hit.memory,
         tokens: as_hit.saved,

@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 use super::Proxy;
 use super::controls::read_controls;
 use super::intake::{body_codings, path_model, read_origin};
+use crate::cache::{Found, Lookup};
 use crate::config::Config;
 use crate::flow::{Origin, model_key, space_key, upstream_encoding};
 use crate::key::Key;
-use crate::tiers::{Found, Lookup};
-use crate::traces::TraceContext;
+use crate::observe::traces::TraceContext;
 use crate::upstream::{RouteKind, classify_path};
 use crate::wire::{Bypass, BypassCause, EmbedRequest, Input, read_request, unknown_fields};
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use http::{HeaderMap, HeaderName};
 
 use super::callers::{Caller, Callers};
-use crate::metrics::{Metrics, Rejection};
+use crate::observe::metrics::{Metrics, Rejection};
 use crate::upstream::Charge;
 
 /// Size up to which a reply may exceed the limit of bytes.

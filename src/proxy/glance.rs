@@ -18,9 +18,9 @@ use super::traced::served;
 use crate::config::Config;
 use crate::flow::{Calls, Controls, Tally};
 use crate::key::Key;
-use crate::metrics::Rejection;
+use crate::observe::metrics::Rejection;
+use crate::observe::traces::Span;
 use crate::serve::{BodyBounds, CollectError, collect_bounded};
-use crate::traces::Span;
 use crate::upstream::ClientBody;
 use crate::wire::Bypass;
 

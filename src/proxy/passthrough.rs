@@ -15,9 +15,9 @@ use super::reply::Finished;
 use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};
 use crate::config::UpstreamTarget;
-use crate::metrics::{Outcome, Rejection};
+use crate::observe::metrics::{Outcome, Rejection};
+use crate::observe::traces::Span;
 use crate::serve::{BodyError, TimedBody};
-use crate::traces::Span;
 use crate::upstream::{
     BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, location_for_caller, strip_hop_by_hop,
 };

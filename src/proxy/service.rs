@@ -15,13 +15,13 @@ use super::glance::Glance;
 use super::intake::{drop_unsent, target_uri};
 use super::reply::{Finished, Replies};
 use super::traced::{answered, pattern};
-use crate::answers::Answers;
+use crate::cache::reply_cache::Answers;
 use crate::config::Live;
 use crate::flow::Flow;
 use crate::key::PassingSecret;
-use crate::metrics::{Ended, Metrics, Outcome, Route, Subject};
-use crate::tasks::Tasks;
-use crate::traces::{Span, attribute};
+use crate::observe::metrics::{Ended, Metrics, Outcome, Route, Subject};
+use crate::observe::traces::{Span, attribute};
+use crate::process::tasks::Tasks;
 use crate::upstream::{Client, RouteKind, classify_path};
 
 /// The public port, shared through `Arc`.

@@ -3,7 +3,7 @@
 use http::{Request, Response, StatusCode};
 
 use crate::flow::Tally;
-use crate::traces::{Span, attribute};
+use crate::observe::traces::{Span, attribute};
 use crate::upstream::{ForwardedBody, OpenError, RouteKind, port_of};
 use crate::wire::EmbedRequest;
 

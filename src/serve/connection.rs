@@ -30,7 +30,7 @@ use super::stream::Watched;
 use super::tls::{self, Tls};
 use super::vitals::{Tracked, Vitals};
 use super::watch::{End, Exchange, Watch};
-use crate::tasks::Tasks;
+use crate::process::tasks::Tasks;
 
 /// Limit on response bytes that are buffered because the client does not read them. hyper's default limit is three
 /// times as large, and many clients may be slow.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::watch::End;
-use crate::tasks::Tasks;
+use crate::process::tasks::Tasks;
 
 /// Time for cut connections to release their resources.
 const CUT_GRACE: Duration = Duration::from_secs(1);

@@ -16,7 +16,7 @@ use super::handler::{Handler, Peer};
 use super::limits::{ConnectionHooks, ServeLimits};
 use super::reply;
 use super::tls::Tls;
-use crate::connector::{KEEPALIVE, KEEPALIVE_PROBES};
+use crate::process::connector::{KEEPALIVE, KEEPALIVE_PROBES};
 
 /// Connections over the limit that get an error response at once. Any beyond this number are closed without one.
 const MAX_REJECTIONS: usize = 64;

@@ -20,8 +20,8 @@ use super::sizing::{Load, Sizes, Turn};
 use super::{Answered, Caller, Failure, SpaceHealth, Why};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
-use crate::metrics::Metrics;
-use crate::tasks::Tasks;
+use crate::observe::metrics::Metrics;
+use crate::process::tasks::Tasks;
 use crate::wire::{Input, RequestForm, write_request};
 
 /// Lane in which a miss waits. Two misses share a call only if their lanes have the same id.
@@ -131,7 +131,7 @@ impl Batcher {
 
     fn spawn_worker(self: &Arc<Self>, id: Key, claim: Claim) {
         // Boxed because a worker may spawn another one.
-        let work: crate::tasks::Eventually<'static, ()> = Box::pin(Arc::clone(self).work(id, claim));
+        let work: crate::process::tasks::Eventually<'static, ()> = Box::pin(Arc::clone(self).work(id, claim));
         self.tasks.spawn(work);
     }
 

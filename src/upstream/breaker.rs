@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::config;
-use crate::metrics::{BreakerState, Metrics};
+use crate::observe::metrics::{BreakerState, Metrics};
 
 /// Breaker in front of one upstream. Each change of state is logged once.
 pub struct Breaker {

@@ -17,9 +17,9 @@ use super::traced::{begin_call, tell};
 use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Why, marks_stand_in};
 use crate::config::{Config, Live};
 use crate::key::Key;
-use crate::logs::{Throttled, told};
-use crate::metrics::{CallOutcome, Metrics, RetryReason};
-use crate::traces::Span;
+use crate::observe::logs::{Throttled, told};
+use crate::observe::metrics::{CallOutcome, Metrics, RetryReason};
+use crate::observe::traces::Span;
 use crate::vector::Vector;
 use crate::wire::{Base64, Encoding, Expected, ReadAnswer, RequestForm, Space, Unreadable, read_answer};
 

@@ -16,8 +16,8 @@ use super::redirect::{may_share_credentials, next_call};
 use super::room::Share;
 use super::{Class, Failure, Reply, Terms, Why};
 use crate::config::{Config, KeyHeader, Live};
-use crate::connector::{Connecting, TimedConnector, TlsError, cause_of};
-use crate::traces::TraceContext;
+use crate::observe::traces::TraceContext;
+use crate::process::connector::{Connecting, TimedConnector, TlsError, cause_of};
 
 /// Makes calls. Used by `Arc`.
 pub struct Client {

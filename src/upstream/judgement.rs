@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::caller::{Call, Caller, Terms, read_reply};
 use super::{Class, Failure, Outage, Why};
 use crate::config::Config;
-use crate::traces::TraceContext;
+use crate::observe::traces::TraceContext;
 use crate::wire::{Input, RequestForm, write_request};
 
 /// Timeout for the answer to a known input. Its callers wait for an error meanwhile.

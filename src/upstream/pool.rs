@@ -8,7 +8,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::time::Instant;
 
 use super::body::ClientBody;
-use crate::connector::TimedConnector;
+use crate::process::connector::TimedConnector;
 
 /// HTTP client with connections that may be kept.
 pub(super) type HttpClient = legacy::Client<TimedConnector, ClientBody>;
@@ -94,7 +94,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::connector::{Connecting, Resolver};
+    use crate::process::connector::{Connecting, Resolver};
 
     /// Answers every request on a connection with one letter.
     async fn answer(mut stream: TcpStream, letter: char) {
@@ -112,9 +112,9 @@ mod tests {
     async fn serve(address: impl Into<SocketAddr>, letter: char) -> SocketAddr {
         let listener = TcpListener::bind(address.into()).await.expect("a loopback address");
         let address = listener.local_addr().expect("it is bound");
-        crate::tasks::Tasks::new().spawn(async move {
+        crate::process::tasks::Tasks::new().spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                crate::tasks::Tasks::new().spawn(answer(stream, letter));
+                crate::process::tasks::Tasks::new().spawn(answer(stream, letter));
             }
         });
         address

@@ -11,9 +11,9 @@ use super::caller::Answered;
 use super::sizing::Load;
 use super::{Failure, OwnRequest};
 use crate::key::Key;
-use crate::tokens;
-use crate::traces::{Span, TraceContext};
+use crate::observe::traces::{Span, TraceContext};
 use crate::vector::Vector;
+use crate::wire::tokens;
 use crate::wire::{Input, Members};
 
 /// A vector that came from the upstream.

@@ -4,8 +4,8 @@ use http::StatusCode;
 
 use super::caller::{Call, Terms};
 use super::{Failure, Reply, port_of};
-use crate::metrics::CallOutcome;
-use crate::traces::{MAX_LINKS, Span, attribute};
+use crate::observe::metrics::CallOutcome;
+use crate::observe::traces::{MAX_LINKS, Span, attribute};
 use crate::wire::ReadAnswer;
 
 /// Starts the span of one attempt, in the trace of the first request and linked to the others.

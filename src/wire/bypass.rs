@@ -1,6 +1,6 @@
 //! Reason of a bypass, with the member or path that caused it.
 
-pub use crate::metrics::Bypass;
+pub use crate::observe::metrics::Bypass;
 
 /// Maximum number of characters of a member or path that are shown.
 const MAX_CHARS: usize = 100;

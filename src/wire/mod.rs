@@ -10,6 +10,7 @@ mod members;
 mod request;
 mod response;
 mod space;
+pub mod tokens;
 mod unknown;
 mod write;
 

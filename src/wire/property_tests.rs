@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
-use crate::packed::Packed;
 use crate::vector::Vector;
+use crate::vector::packed::Packed;
 
 const EXTRAS: [&str; 3] = ["input_type", "task", "truncate"];
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::tokens;
+use crate::wire::tokens;
 
 /// All fields of a request that shape its vectors, except the inputs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

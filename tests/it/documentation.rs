@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::Method;
+use vecho::cache::export::Writer;
 use vecho::config::{KEYS, WELL_KNOWN, reference};
-use vecho::metrics::CATALOGUE;
-use vecho::portable::Writer;
+use vecho::observe::metrics::CATALOGUE;
 use vecho::wire::Bypass;
 
 use crate::harness::Vecho;

@@ -14,7 +14,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use vecho::{mock, wire};
+use vecho::flow::mock;
+use vecho::wire;
 
 use crate::harness::{Client, Vecho};
 

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use vecho::metrics::{Metrics, catalogue_markdown};
+use vecho::observe::metrics::{Metrics, catalogue_markdown};
 
 #[test]
 fn promtool_finds_no_fault_in_a_scrape() {
@@ -36,7 +36,7 @@ fn the_documentation_lists_the_catalogue() {
 fn document() -> String {
     format!(
         "# Metrics\n\n`GET /metrics` on the ops port returns these metrics in Prometheus's text format. Every counter starts at \
-         zero for every label value. This file is written from the catalogue in `src/metrics/catalogue.rs` by \
+         zero for every label value. This file is written from the catalogue in `src/observe/metrics/catalogue.rs` by \
          the test `the_documentation_lists_the_catalogue` with `UPDATE_FIXTURES=1`.\n\n{}",
         catalogue_markdown()
     )

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use vecho::packed::Packed;
 use vecho::vector::Vector;
+use vecho::vector::packed::Packed;
 use vecho::wire::{
     Base64, EmbedRequest, Encoding, Expected, Input, PathModel, ReadAnswer, Rendering, read_answer, read_request,
     write_request,

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vecho::app::{App, Surroundings};
-use vecho::clock::Clock;
 use vecho::config::{Flag, Source};
+use vecho::process::clock::Clock;
 
 use crate::harness::client::{Answer, raw};
 use crate::harness::ops::{metric, metric_becomes};

@@ -16,7 +16,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use vecho::key::{Key, KeyBuilder, KeyMap, PassingSecret, Tag};
-use vecho::packed::{Codec, Packed};
+use vecho::vector::packed::{Codec, Packed};
 use vecho::wire::{
     Base64, EmbedRequest, Encoding, Expected, Input, PathModel, Rendering, RequestForm, WrittenEncoding, read_answer,
     read_request, write_request,

@@ -17,7 +17,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
-use vecho::tasks::Tasks;
+use vecho::process::tasks::Tasks;
 
 use crate::Outcome;
 
@@ -26,7 +26,7 @@ type Fault = Box<dyn Error + Send + Sync>;
 
 /// Runs the server that `words` describe: `static FILE`, `thin ADDRESS`, `least ADDRESS` or `upstream DELAY_MS`.
 pub(crate) fn run(words: &[String]) -> Outcome<()> {
-    vecho::heap::limit_heaps(1);
+    vecho::process::heap::limit_heaps(1);
     // The runtime is of vecho's kind with one worker, so neither side has the cheaper scheduler.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     match words {

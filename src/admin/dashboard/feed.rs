@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use super::super::{AdminContext, Pieces};
 use super::places::{Place, Places};
 use super::state;
-use crate::metrics::{Recent, STEP_SECONDS, Sample, Seen};
+use crate::observe::metrics::{Recent, STEP_SECONDS, Sample, Seen};
 
 /// The type of an event stream.
 pub(super) const CONTENT_TYPE: &str = "text/event-stream";

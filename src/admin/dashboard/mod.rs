@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::AdminContext;
 use super::reply::{self, Refusal, Reply};
-use crate::metrics::{COARSE_STEP_SECONDS, Recent, STEP_SECONDS, Sample, Seen};
+use crate::observe::metrics::{COARSE_STEP_SECONDS, Recent, STEP_SECONDS, Sample, Seen};
 
 pub use feed::Feed;
 

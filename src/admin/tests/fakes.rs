@@ -9,7 +9,7 @@ use http::HeaderMap;
 use serde_json::{Value, json};
 
 use crate::admin::*;
-use crate::system::Optimized;
+use crate::process::system::Optimized;
 
 const NOW_MS: u64 = 1_700_000_000_000;
 const MIB: u64 = 1 << 20;

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::fakes::{FakeHealth, context};
 use super::{get, keys};
 use crate::admin::AdminContext;
-use crate::metrics::{Ended, Outcome, Route};
+use crate::observe::metrics::{Ended, Outcome, Route};
 
 fn end(context: &AdminContext, outcome: Outcome, elapsed: Duration) {
     end_as(context, outcome, 200, elapsed);

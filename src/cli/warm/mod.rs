@@ -28,8 +28,8 @@ use super::http::{self, Port, read_whole};
 use super::moving::{Failed, STANDARD};
 use super::progress::{Progress, grouped, say};
 use crate::app::{App, Surroundings};
-use crate::clock::Clock;
 use crate::config::Config;
+use crate::process::clock::Clock;
 
 /// Longest wait for a connection to the public port.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(5);

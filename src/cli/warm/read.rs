@@ -10,7 +10,7 @@ use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::Inputs;
-use crate::lines::{Line, Lines};
+use crate::process::lines::{Line, Lines};
 use crate::wire::InputKind;
 
 /// Longest line. The longest input of a known model is a tenth of it.

@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use super::super::Encoding;
 use super::Members;
-use crate::packed::Packed;
 use crate::vector::COMPONENT_BYTES;
+use crate::vector::packed::Packed;
 
 /// Target size of a frame. Larger ones need fresh pages instead of the allocator's free lists; smaller ones
 /// cost more writes.
@@ -206,8 +206,8 @@ fn write_numbers(vector: &Packed, body: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packed::Codec;
     use crate::vector::Vector;
+    use crate::vector::packed::Codec;
     use crate::wire::{Base64, Expected, read_answer};
 
     fn rendering(encoding: Encoding, mocks: Vec<u32>) -> Rendering {

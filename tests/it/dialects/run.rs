@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 use http::{HeaderName, HeaderValue, Method};
 use vecho::app::{App, Surroundings};
-use vecho::clock::Clock;
 use vecho::config::Config;
+use vecho::process::clock::Clock;
 
 use super::row::{Expect, Row};
 use super::server::Server;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use vecho::clock::Clock;
+use vecho::cache::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
+use vecho::cache::{AtRest, LowerTier as _};
 use vecho::key::{Key, KeyBuilder, Tag};
-use vecho::metrics::Metrics;
-use vecho::tiers::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
-use vecho::tiers::{AtRest, LowerTier as _};
+use vecho::observe::metrics::Metrics;
+use vecho::process::clock::Clock;
 
 use super::ground::{Folder, Ground, texts};
 use crate::harness::eventually;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde_json::json;
 use tokio::time::timeout;
+use vecho::cache::{AtRest, LowerTier as _};
 use vecho::key::{KeyBuilder, Tag};
-use vecho::tiers::{AtRest, LowerTier as _};
 
 use super::ground::{Folder, Ground, SMALL, TINY, texts, written};
 use crate::harness::Client;

@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use serde_json::json;
+use vecho::cache::{AtRest, LowerTier as _};
 use vecho::key::{KeyBuilder, Tag};
-use vecho::tiers::{AtRest, LowerTier as _};
 
 use super::ground::{Folder, Ground, TINY, texts, written};
 use crate::harness::Vecho;

@@ -8,8 +8,8 @@ use http_body_util::Full;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use vecho::app::{App, Surroundings};
-use vecho::clock::Clock;
 use vecho::config::Config;
+use vecho::process::clock::Clock;
 
 use super::client::{Answer, Client, raw};
 use super::stub::{DEADLINE, Stub};

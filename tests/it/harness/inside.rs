@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 
 use serde_json::Value;
 use vecho::app::{App, Stopped, Surroundings};
-use vecho::clock::Clock;
 use vecho::config::Config;
+use vecho::process::clock::Clock;
 
 use super::client::{Answer, Client, post};
 use super::ops;

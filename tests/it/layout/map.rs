@@ -1,17 +1,13 @@
-//! The layers of the crate as `lib.rs` declares them ("floors"), and the edges between its modules in the sources.
+//! The layers of the crate as `lib.rs` declares them, and the edges between its modules in the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::code::{File, is_word, words};
 
-/// Words in a floor's heading that allow its modules to use one another.
-const MUTUAL: &str = "may use one another";
-
-/// The floor of every top-level module.
+/// The layer of every top-level module.
 #[derive(Debug, Default)]
 pub(super) struct Map {
-    floors: BTreeMap<String, u32>,
-    mutual: BTreeSet<u32>,
+    layers: BTreeMap<String, u32>,
 }
 
 /// One module's use of another, and its position.
@@ -22,34 +18,28 @@ pub(super) struct Edge {
 }
 
 impl Map {
-    /// Reads the headings `// Floor N: ...` and the modules below each.
+    /// Reads the headings `// Layer N: ...` and the modules below each.
     pub(super) fn read(lib: &str) -> Self {
-        let (mut map, mut floor, mut heading) = (Self::default(), None, String::new());
+        let (mut map, mut layer) = (Self::default(), None);
         for line in lib.lines() {
-            if let Some(words) = line.strip_prefix("// ") {
-                if let Some(rest) = words.strip_prefix("Floor ") {
-                    floor = rest.split(':').next().and_then(|number| number.parse().ok());
-                    heading.clear();
-                }
-                heading.push_str(words);
-                heading.push(' ');
-                map.mutual.extend(floor.filter(|_| heading.contains(MUTUAL)));
+            if let Some(rest) = line.strip_prefix("// Layer ") {
+                layer = rest.split(':').next().and_then(|number| number.parse().ok());
             } else if let Some(name) = line.strip_prefix("pub mod ").and_then(|rest| rest.strip_suffix(';')) {
-                let floor = floor.unwrap_or_else(|| panic!("the module {name} stands under no floor"));
-                map.floors.insert(name.to_owned(), floor);
+                let layer = layer.unwrap_or_else(|| panic!("the module {name} is in no layer"));
+                map.layers.insert(name.to_owned(), layer);
             }
         }
         map
     }
 
     pub(super) fn modules(&self) -> BTreeSet<&str> {
-        self.floors.keys().map(String::as_str).collect()
+        self.layers.keys().map(String::as_str).collect()
     }
 
-    /// Returns the edges that lead up, or sideways on a floor whose modules may not use one another.
+    /// Returns the edges that lead up or sideways.
     pub(super) fn wrong_edges(&self, edges: &[Edge]) -> Vec<String> {
-        let wrong = edges.iter().filter(|edge| match (self.floors.get(&edge.from), self.floors.get(&edge.to)) {
-            (Some(from), Some(to)) => to > from || (to == from && !self.mutual.contains(to)),
+        let wrong = edges.iter().filter(|edge| match (self.layers.get(&edge.from), self.layers.get(&edge.to)) {
+            (Some(from), Some(to)) => to >= from,
             // A name outside the map would be an item of the crate's root, which has none.
             (from, _) => from.is_some(),
         });

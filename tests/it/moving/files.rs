@@ -10,7 +10,7 @@ use crate::harness::client::{Client, raw};
 use crate::harness::scripted::{Act, Scripted, answer, ok};
 use crate::harness::tls::Folder;
 use crate::harness::{Stub, Vecho};
-use vecho::portable::{Piece, Reader, Writer};
+use vecho::cache::export::{Piece, Reader, Writer};
 
 const TEXTS: [&str; 3] = ["one", "two", "three"];
 

@@ -1,7 +1,7 @@
 //! Export and import with an instance that does not run: the command opens its folder.
 
 use http::Method;
-use vecho::tiers::disk::DiskStore;
+use vecho::cache::disk::DiskStore;
 
 use super::command::{NOWHERE, embed, is_hit, run, run_at, run_at_with, run_with};
 use crate::harness::client::{Client, raw};

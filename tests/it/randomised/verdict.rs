@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use vecho::{mock, wire};
+use vecho::flow::mock;
+use vecho::wire;
 
 use super::ledger::Allowed;
 use super::weather::successor;

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use http::Method;
 use tokio::time::timeout;
 use vecho::app::{App, Surroundings};
-use vecho::clock::Clock;
 use vecho::config::Config;
+use vecho::process::clock::Clock;
 
 use super::dice::Dice;
 use super::ledger::{Ledger, STALE_MS, TTL_MS};

@@ -4,12 +4,12 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::json;
-use vecho::clock::Clock;
+use vecho::cache::purges::PurgeCounts;
+use vecho::cache::redis::{OnPurges, RedisParts, RedisTier};
+use vecho::cache::{Eventually, LowerTier as _};
 use vecho::config::Config;
-use vecho::epochs::PurgeCounts;
-use vecho::metrics::Metrics;
-use vecho::tiers::redis::{OnPurges, RedisParts, RedisTier};
-use vecho::tiers::{Eventually, LowerTier as _};
+use vecho::observe::metrics::Metrics;
+use vecho::process::clock::Clock;
 
 use super::{purge, replica};
 use crate::harness::redis::Redis;

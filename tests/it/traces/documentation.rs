@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use vecho::traces::attribute::{ATTRIBUTES, tables_markdown};
+use vecho::observe::traces::attribute::{ATTRIBUTES, tables_markdown};
 
 #[test]
 fn the_documentation_lists_the_tables_of_spans_and_attributes() {
@@ -26,7 +26,7 @@ fn document() -> String {
     format!(
         "# Traces\n\nThe spans that vecho sends to `traces.endpoint`, and their attributes. Names are those of \
          OpenTelemetry's semantic conventions where it has one. This file is written from the tables in \
-         `src/traces/attribute.rs` by the test `the_documentation_lists_the_tables_of_spans_and_attributes` with \
+         `src/observe/traces/attribute.rs` by the test `the_documentation_lists_the_tables_of_spans_and_attributes` with \
          `UPDATE_FIXTURES=1`.\n\n{}",
         tables_markdown()
     )

@@ -1,0 +1,215 @@
+//! Write side of the store: one writer appends to one segment at a time and removes the oldest segments to make room.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use super::folder::Folder;
+use super::footer::{Lying, Tag, footer_bytes};
+use super::frame::Head;
+use super::index::{Index, Place};
+use super::segment::{Contents, START_BYTES, Segment};
+use super::store::Bounds;
+use crate::cache::AtRest;
+use crate::key::Key;
+
+/// Segments by number, the oldest first.
+pub(super) type Segments = RwLock<BTreeMap<u32, Arc<Segment>>>;
+
+/// Parts of the store that an append works on.
+pub(super) struct Ground<'a> {
+    pub(super) folder: &'a Folder,
+    pub(super) segments: &'a Segments,
+    pub(super) index: &'a Index,
+    pub(super) bounds: Bounds,
+    /// Bytes taken by files other than segments.
+    pub(super) aside_bytes: u64,
+}
+
+/// The segment that entries are appended to.
+#[derive(Debug)]
+struct Active {
+    segment: Arc<Segment>,
+    frames: Vec<Lying>,
+    data_end: u64,
+    /// True if bytes may follow the frames that must be cut off before the next write.
+    must_cut: bool,
+    sealed: bool,
+}
+
+/// Frames that are written in one call.
+#[derive(Default)]
+struct Run {
+    bytes: Vec<u8>,
+    frames: Vec<Lying>,
+}
+
+/// Appends entries to segments. Each store has one.
+#[derive(Debug)]
+pub(super) struct Appender {
+    active: Option<Active>,
+    /// Number of the next segment; `None` once all numbers are used.
+    next: Option<u32>,
+    evicted: u64,
+}
+
+impl Appender {
+    /// Continues after segment `last`. `growing` holds that segment and its contents if it still has room.
+    pub(super) fn new(last: u32, growing: Option<(Arc<Segment>, Contents)>) -> Self {
+        let active = growing.map(|(segment, Contents { frames, data_end, sealed })| {
+            segment.grown_to(data_end, frames.len());
+            Active { segment, frames, data_end, must_cut: true, sealed }
+        });
+        Self { active, next: last.checked_add(1), evicted: 0 }
+    }
+
+    /// Makes `segment` the growing segment.
+    #[cfg(test)]
+    pub(super) fn go_on_in(&mut self, segment: Arc<Segment>) {
+        let (frames, data_end) = (Vec::new(), START_BYTES);
+        self.active = Some(Active { segment, frames, data_end, must_cut: false, sealed: false });
+    }
+
+    /// Returns the number of entries evicted to make room.
+    pub(super) const fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Returns the frames of segment `number` if it is the growing one.
+    pub(super) fn growing(&self, number: u32) -> Option<Vec<Lying>> {
+        self.active.as_ref().filter(|active| active.segment.number == number).map(|active| active.frames.clone())
+    }
+
+    /// Appends entries with one write per segment. Entries larger than a segment are skipped.
+    pub(super) fn append<'e>(
+        &mut self,
+        ground: &Ground<'_>,
+        entries: impl Iterator<Item = (&'e Key, &'e AtRest)>,
+    ) -> io::Result<()> {
+        let mut run = Run::default();
+        for (key, entry) in entries {
+            let Ok(length) = u32::try_from(entry.bytes.len()) else { continue };
+            let head = Head { key: *key, until_ms: entry.until_ms, length };
+            if START_BYTES + head.frame_bytes() + footer_bytes(1) > ground.bounds.segment_bytes() {
+                continue;
+            }
+            if !self.has_room(&run, &head, ground.bounds) {
+                self.write(ground.index, std::mem::take(&mut run))?;
+                self.rotate(ground)?;
+            }
+            run.push(&head, &entry.bytes, self.data_end());
+        }
+        self.write(ground.index, run)
+    }
+
+    fn has_room(&self, run: &Run, head: &Head, bounds: Bounds) -> bool {
+        self.active.as_ref().is_some_and(|active| {
+            let data_end = active.data_end + run.bytes.len() as u64 + head.frame_bytes();
+            data_end + footer_bytes(active.frames.len() + run.frames.len() + 1) <= bounds.segment_bytes()
+        })
+    }
+
+    fn data_end(&self) -> u64 {
+        self.active.as_ref().map_or(START_BYTES, |active| active.data_end)
+    }
+
+    fn write(&mut self, index: &Index, run: Run) -> io::Result<()> {
+        let Some(active) = self.active.as_mut().filter(|_| !run.frames.is_empty()) else { return Ok(()) };
+        if std::mem::take(&mut active.must_cut) {
+            active.segment.cut(active.data_end)?;
+        }
+        active.sealed = false;
+        active.segment.write(&run.bytes, active.data_end)?;
+        active.data_end += run.bytes.len() as u64;
+        active.frames.extend(&run.frames);
+        active.segment.grown_to(active.data_end, active.frames.len());
+        for Lying { tag, offset, length, .. } in run.frames {
+            index.insert(tag, Place { segment: active.segment.number, offset, length });
+        }
+        Ok(())
+    }
+
+    fn rotate(&mut self, ground: &Ground<'_>) -> io::Result<()> {
+        self.seal()?;
+        self.active = None;
+        self.make_room(ground)?;
+        let number = self.free_number(ground)?;
+        let segment = Arc::new(Segment::create(&ground.folder.segment(number), number)?);
+        self.next = number.checked_add(1);
+        write(ground.segments).insert(number, Arc::clone(&segment));
+        self.active =
+            Some(Active { segment, frames: Vec::new(), data_end: START_BYTES, must_cut: false, sealed: false });
+        Ok(())
+    }
+
+    /// Returns the number of the next segment. A lower number must mean an older segment. If all numbers are used,
+    /// which takes a file with a number near the maximum, this function removes all entries and begins again at the
+    /// first number.
+    fn free_number(&mut self, ground: &Ground<'_>) -> io::Result<u32> {
+        // A folder or link may already have that name.
+        let free = |from| (from..=u32::MAX).find(|number| !ground.folder.is_taken(*number));
+        if let Some(number) = self.next.and_then(free) {
+            return Ok(number);
+        }
+        self.evicted += self.clear(ground)?;
+        free(1).ok_or_else(|| io::Error::other("no name is left for a segment"))
+    }
+
+    /// Evicts the oldest segments until the growing segment, or a new one, can reach the full segment size and the
+    /// number of entries is below the limit.
+    pub(super) fn make_room(&mut self, ground: &Ground<'_>) -> io::Result<()> {
+        let growing = self.active.as_ref().map(|active| &active.segment);
+        let grown_bytes = growing.map_or(0, |segment| segment.bytes()).max(ground.bounds.segment_bytes());
+        let growing = growing.map(|segment| segment.number);
+        loop {
+            let full = full_segments(ground.segments, growing);
+            let taken = full.iter().map(|segment| segment.bytes()).sum::<u64>() + grown_bytes + ground.aside_bytes;
+            let fits = taken <= ground.bounds.max_bytes && ground.index.len() < ground.bounds.max_entries;
+            let Some(oldest) = full.first().filter(|_| !fits) else { return Ok(()) };
+            self.evicted += ground.index.remove_segment(oldest.number);
+            write(ground.segments).remove(&oldest.number);
+            ground.folder.remove_segment(oldest.number)?;
+        }
+    }
+
+    /// Writes the footer of the growing segment and waits until it is synced to disk.
+    pub(super) fn seal(&mut self) -> io::Result<()> {
+        let Some(active) = self.active.as_mut().filter(|active| !active.sealed) else { return Ok(()) };
+        active.segment.cut(active.data_end)?;
+        active.segment.seal(&active.frames, active.data_end)?;
+        (active.sealed, active.must_cut) = (true, true);
+        Ok(())
+    }
+
+    /// Removes all entries and returns how many there were.
+    pub(super) fn clear(&mut self, ground: &Ground<'_>) -> io::Result<u64> {
+        self.active = None;
+        let gone = ground.index.clear();
+        write(ground.segments).clear();
+        ground.folder.remove_segments()?;
+        Ok(gone)
+    }
+}
+
+impl Run {
+    fn push(&mut self, head: &Head, value: &[u8], data_end: u64) {
+        let offset = data_end + self.bytes.len() as u64;
+        self.frames.push(Lying {
+            tag: Tag::from(&head.key),
+            until_ms: head.until_ms,
+            offset: u32::try_from(offset).expect("a segment must be smaller than 4 GiB"),
+            length: head.length,
+        });
+        self.bytes.extend_from_slice(&head.to_bytes());
+        self.bytes.extend_from_slice(value);
+    }
+}
+
+/// Returns all segments but the growing one, the oldest first.
+fn full_segments(segments: &Segments, growing: Option<u32>) -> Vec<Arc<Segment>> {
+    write(segments).values().filter(|segment| Some(segment.number) != growing).cloned().collect()
+}
+
+fn write(segments: &Segments) -> std::sync::RwLockWriteGuard<'_, BTreeMap<u32, Arc<Segment>>> {
+    segments.write().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,248 @@
+//! Background task that opens the store and writes to it. After a failure it closes the tier for a while, then
+//! retries.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::state::{State, Switch};
+use super::{Bounds, DiskStore, OpenError};
+use crate::cache::purges::Epochs;
+use crate::cache::{Batch, WriteQueue};
+
+/// Bytes written in one batch.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// Settings of the disk tier.
+#[derive(Clone, Debug)]
+pub struct DiskSettings {
+    /// Folder of the store.
+    pub path: PathBuf,
+    /// Limits of the store.
+    pub bounds: Bounds,
+    /// Limit on queued writes, in bytes.
+    pub queue_bytes: usize,
+    /// Time the tier stays off after a failure.
+    pub off_for: Duration,
+}
+
+/// Background work of the tier.
+pub(super) struct Keeper {
+    pub(super) settings: DiskSettings,
+    pub(super) switch: Arc<Switch>,
+    pub(super) queue: Arc<WriteQueue>,
+    pub(super) epochs: Arc<Epochs>,
+    pub(super) faults: mpsc::Receiver<String>,
+}
+
+impl Keeper {
+    /// Opens the store and writes queued entries. After a failure it waits and reopens the store, until the task is
+    /// stopped. Logs one line when the tier goes off and one when it is back.
+    pub(super) async fn run(mut self) {
+        let mut is_down = false;
+        loop {
+            match self.open(is_down).await {
+                Ok(store) => {
+                    tell_open(&store, is_down);
+                    let fault = self.write_behind(store).await;
+                    self.tell_off(&fault);
+                }
+                Err(error) if is_down => {
+                    self.switch.set_cause(Some(error.to_string()));
+                    tracing::debug!(%error, "the disk tier is still off");
+                }
+                Err(error) => self.tell_off(&error.to_string()),
+            }
+            is_down = true;
+            self.switch.set(State::Off);
+            self.queue.give_up_all();
+            tokio::time::sleep(self.settings.off_for).await;
+            self.switch.set(State::Opening);
+        }
+    }
+
+    fn tell_off(&self, fault: &str) {
+        self.switch.set_cause(Some(fault.to_owned()));
+        let off_for = self.settings.off_for;
+        tracing::warn!(%fault, "the disk tier is off; it is tried again every {off_for:?}, and requests go on without it");
+    }
+
+    /// Opens the store. Requests use it only after its purges are loaded and entries purged during the outage are
+    /// removed.
+    async fn open(&mut self, is_down: bool) -> Result<Arc<DiskStore>, OpenError> {
+        let (settings, switch, epochs) = (self.settings.clone(), Arc::clone(&self.switch), Arc::clone(&self.epochs));
+        let opened = spawn_blocking(move || {
+            let store = DiskStore::open_within(&settings.path, settings.bounds)?;
+            make_true(&store, &switch, &epochs, is_down)
+                .map_err(|fault| OpenError::Unusable { path: settings.path, fault })?;
+            Ok(Arc::new(store))
+        });
+        let store = opened.await.expect("opening must not panic")?;
+        while self.faults.try_recv().is_ok() {}
+        self.switch.set(State::Open(Arc::clone(&store)));
+        Ok(store)
+    }
+
+    /// Writes queued entries until an operation fails, and returns the fault. If a write hangs after another
+    /// operation has failed, this function does not wait for it. That write keeps the folder locked until it ends, so
+    /// no second store opens.
+    async fn write_behind(&mut self, store: Arc<DiskStore>) -> String {
+        loop {
+            let batch = tokio::select! {
+                fault = self.faults.recv() => return fault.unwrap_or_default(),
+                batch = self.queue.next(BATCH_BYTES) => batch,
+                () = self.epochs.paid() => match self.note_paid(&store).await {
+                    Ok(()) => continue,
+                    Err(fault) => return fault.to_string(),
+                },
+            };
+            let (store, queue) = (Arc::clone(&store), Arc::clone(&self.queue));
+            let writing = spawn_blocking(move || (write(&store, &queue, &batch), batch));
+            let (written, batch) = tokio::select! {
+                fault = self.faults.recv() => return fault.unwrap_or_default(),
+                done = writing => done.expect("writing must not panic"),
+            };
+            match written {
+                Ok(()) => self.queue.done(&batch),
+                Err(fault) => {
+                    self.queue.give_up(&batch);
+                    return fault.to_string();
+                }
+            }
+        }
+    }
+}
+
+impl Keeper {
+    /// Records on disk that debts were paid. If this comes too late, a restart repeats a purge needlessly.
+    async fn note_paid(&self, store: &Arc<DiskStore>) -> std::io::Result<()> {
+        let (store, switch, epochs) = (Arc::clone(store), Arc::clone(&self.switch), Arc::clone(&self.epochs));
+        let noted = spawn_blocking(move || store.note_purges(&epochs).map(|noted| switch.has_noted(noted)));
+        noted.await.expect("noting must not panic")
+    }
+}
+
+/// Entries that are no longer in the queue were cleared meanwhile, and must not be written.
+fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Result<()> {
+    let still_wanted = batch.entries.iter().filter(|(key, _)| queue.get(key).is_some());
+    store.append(still_wanted.map(|(key, entry)| (key, entry)))
+}
+
+fn make_true(store: &DiskStore, switch: &Switch, epochs: &Epochs, is_down: bool) -> std::io::Result<()> {
+    if is_down {
+        // With less free space than this the next write would fail and close the tier again.
+        store.probe(BATCH_BYTES + BATCH_BYTES / 4)?;
+    }
+    let noted = store.purges()?;
+    switch.take_over(&noted, epochs);
+    switch.pay_purge(store)?;
+    if epochs.to_note() == noted { Ok(()) } else { store.note_purges(epochs).map(|noted| switch.has_noted(noted)) }
+}
+
+fn tell_open(store: &DiskStore, was_down: bool) {
+    let entries = store.stats().entries;
+    let path = store.path().display();
+    if was_down {
+        tracing::info!(entries, "the disk tier is back: {path}");
+    } else {
+        tracing::info!(entries, "the disk tier is open: {path}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc as threads;
+
+    use bytes::Bytes;
+    use tokio::task::yield_now;
+
+    use super::*;
+    use crate::cache::AtRest;
+    use crate::cache::disk::tests::Folder;
+    use crate::key::{KeyBuilder, Tag};
+    use crate::process::tasks::Tasks;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    async fn becomes(condition: impl Fn() -> bool) {
+        let met = async {
+            while !condition() {
+                yield_now().await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, met).await.expect("it must come to that");
+    }
+
+    fn start(folder: &Folder, tasks: &Tasks, off_for: Duration) -> (Arc<Switch>, Arc<WriteQueue>) {
+        let (switch, faults) = Switch::new();
+        let (switch, queue) = (Arc::new(switch), Arc::new(WriteQueue::new(1 << 20)));
+        let bounds = Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
+        let settings = DiskSettings { path: folder.path().to_owned(), bounds, queue_bytes: 1 << 20, off_for };
+        let (epochs, to_write) = (Arc::default(), Arc::clone(&queue));
+        tasks.spawn_until_stop(Keeper { settings, switch: Arc::clone(&switch), queue: to_write, epochs, faults }.run());
+        (switch, queue)
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_the_time_before_does_not_turn_off_a_store_that_was_opened_since() {
+        let (folder, tasks, off_for) = (Folder::new(), Tasks::new(), Duration::from_secs(1));
+        let (switch, _queue) = start(&folder, &tasks, off_for);
+        let State::Open(_) = switch.known().await else { panic!("it must open") };
+        let begun = tokio::time::Instant::now();
+        switch.fail(&"the first of two reads");
+        tokio::time::sleep(off_for / 3).await;
+        switch.fail(&"the second, which took longer");
+        becomes(|| switch.store().is_some()).await;
+        assert!(begun.elapsed() < off_for + off_for * 2 / 3, "it was off twice: {:?}", begun.elapsed());
+        assert_eq!(switch.cause(), None);
+        tasks.stop();
+        tasks.join(PATIENCE).await;
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_hangs_while_it_is_written_is_asked_no_more_and_comes_back() {
+        let (folder, tasks) = (Folder::new(), Tasks::new());
+        let (switch, queue) = start(&folder, &tasks, Duration::from_millis(1));
+        let State::Open(store) = switch.known().await else { panic!("it must open") };
+        let ((holds, held), (let_go, until)) = (threads::channel(), threads::channel::<()>());
+        let hung = Arc::clone(&store);
+        let hanging = spawn_blocking(move || {
+            let _appender = hung.lock_appender();
+            holds.send(()).expect("somebody waits for it");
+            until.recv().ok();
+        });
+        held.recv().expect("it is held");
+        let holders = Arc::strong_count(&store);
+        let key = KeyBuilder::new(None).finish();
+        queue.push(key, AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 });
+        becomes(|| Arc::strong_count(&store) > holders).await;
+        switch.fail(&"reading takes too long");
+        assert!(switch.store().is_none(), "nobody asks it any more");
+        becomes(|| queue.is_empty()).await;
+        assert_eq!(queue.dropped(), 1, "what cannot be written is given up");
+        drop((store, let_go));
+        hanging.await.expect("it does not panic");
+        becomes(|| switch.store().is_some()).await;
+        tasks.stop();
+        tasks.join(PATIENCE).await;
+    }
+
+    #[tokio::test]
+    async fn what_was_cleared_while_its_turn_came_is_not_written() {
+        let (folder, queue) = (Folder::new(), WriteQueue::new(1 << 20));
+        let store = folder.open();
+        let keys = [1, 2].map(|n| KeyBuilder::new(None).part(Tag::Text, &[n]).finish());
+        let entry = || AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 };
+        queue.push(keys[0], entry());
+        let batch = queue.next(BATCH_BYTES).await;
+        queue.clear();
+        write(&store, &queue, &batch).expect("it can be written");
+        assert!(!store.holds(&keys[0]));
+        queue.push(keys[1], entry());
+        write(&store, &queue, &queue.next(BATCH_BYTES).await).expect("it can be written");
+        assert!(store.holds(&keys[1]));
+    }
+}

@@ -1,0 +1,147 @@
+//! State of the disk tier: opening, open or off.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{mpsc, watch};
+
+use super::DiskStore;
+use crate::cache::purges::{Debts, Epochs, Noted};
+
+/// State of the tier.
+#[derive(Clone, Debug)]
+pub(super) enum State {
+    /// The store is being opened.
+    Opening,
+    /// The store works.
+    Open(Arc<DiskStore>),
+    /// The store failed, or another process has locked the folder.
+    Off,
+}
+
+/// The current state, and the channel that reports faults.
+#[derive(Debug)]
+pub(super) struct Switch {
+    state: watch::Sender<State>,
+    faults: mpsc::Sender<String>,
+    /// Reason why the store cannot be used, from a failure until the store is open again.
+    cause: Mutex<Option<String>>,
+    /// True if a purge came while the store was not open. Its entries may be purged, so they are removed when it
+    /// opens.
+    owes_purge: AtomicBool,
+    /// Debts that this process recorded last; `None` if it has not recorded any.
+    noted_debts: Mutex<Option<Debts>>,
+}
+
+impl Switch {
+    /// Creates the switch of a tier that is opening, and the receiver of its faults.
+    pub(super) fn new() -> (Self, mpsc::Receiver<String>) {
+        let (faults, told) = mpsc::channel(1);
+        let (state, owes_purge) = (watch::Sender::new(State::Opening), AtomicBool::new(false));
+        (Self { state, faults, cause: Mutex::default(), owes_purge, noted_debts: Mutex::default() }, told)
+    }
+
+    pub(super) fn set(&self, state: State) {
+        if matches!(state, State::Open(_)) {
+            self.set_cause(None);
+        }
+        self.state.send_replace(state);
+    }
+
+    /// Returns the store if it is open.
+    pub(super) fn store(&self) -> Option<Arc<DiskStore>> {
+        match &*self.state.borrow() {
+            State::Open(store) => Some(Arc::clone(store)),
+            State::Opening | State::Off => None,
+        }
+    }
+
+    /// Returns the reason why the store cannot be used.
+    pub(super) fn cause(&self) -> Option<String> {
+        self.cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_cause(&self, cause: Option<String>) {
+        *self.cause.lock().unwrap_or_else(PoisonError::into_inner) = cause;
+    }
+
+    pub(super) fn is_off(&self) -> bool {
+        matches!(*self.state.borrow(), State::Off)
+    }
+
+    /// Waits until the state is known. Returns `Off` if the tier was told to stop.
+    pub(super) async fn known(&self) -> State {
+        let mut state = self.state.subscribe();
+        let known = state.wait_for(|state| !matches!(state, State::Opening)).await;
+        known.map_or(State::Off, |state| state.clone())
+    }
+
+    /// Switches the tier off and reports a fault. This happens at once, because the writer may hang on the same disk:
+    /// otherwise each further request would wait for that disk and leave a blocked thread behind.
+    pub(super) fn fail(&self, fault: &impl ToString) {
+        self.set_cause(Some(fault.to_string()));
+        self.state.send_if_modified(|state| {
+            let was_open = matches!(state, State::Open(_));
+            if was_open {
+                *state = State::Off;
+            }
+            was_open
+        });
+        // The channel holds one fault, and further ones have the same cause.
+        self.faults.try_send(fault.to_string()).ok();
+    }
+
+    /// Merges the purges and debts recorded in the folder. Debts that this process recorded itself are skipped,
+    /// because they may have been paid since.
+    pub(super) fn take_over(&self, noted: &Noted, epochs: &Epochs) {
+        epochs.learn(&noted.counts);
+        let mut own = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
+        if own.as_ref() != Some(&noted.debts) {
+            epochs.inherit(&noted.debts);
+            // From now on these debts belong to this process.
+            *own = Some(noted.debts.clone());
+        }
+    }
+
+    /// Returns true if debts are recorded in the folder.
+    pub(super) fn owes_anything(&self) -> bool {
+        let noted = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.as_ref().is_some_and(|debts| !debts.is_empty())
+    }
+
+    /// Notes that this process has recorded everything in `noted`.
+    pub(super) fn has_noted(&self, noted: Noted) {
+        *self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.debts);
+    }
+
+    /// Requests that the next [`Switch::pay_purge`] clear the store, because its entries may be purged.
+    pub(super) fn owe_purge(&self) {
+        self.owes_purge.store(true, Ordering::SeqCst);
+    }
+
+    /// Clears the store if [`Switch::owe_purge`] requested it.
+    pub(super) fn pay_purge(&self, store: &DiskStore) -> std::io::Result<()> {
+        if self.owes_purge.swap(false, Ordering::SeqCst) {
+            store.clear().inspect_err(|_| self.owe_purge())?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debts_that_this_process_noted_itself_are_not_taken_over_once_more() {
+        let (switch, _faults) = Switch::new();
+        let epochs = Epochs::default();
+        epochs.owe("a");
+        switch.has_noted(epochs.to_note());
+        switch.take_over(&epochs.to_note(), &epochs);
+        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 1)]));
+        let left = Noted { debts: Debts::from([("a".to_owned(), 2)]), ..Noted::default() };
+        switch.take_over(&left, &epochs);
+        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 3)]), "those of another process are");
+    }
+}

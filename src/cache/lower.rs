@@ -1,0 +1,104 @@
+//! Interface of the tiers below memory. A tier may answer slowly or not at all, but never with an error.
+
+use std::fmt::Debug;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::Tier;
+use crate::cache::purges::Epochs;
+use crate::key::Key;
+pub use crate::process::tasks::Eventually;
+
+/// Encoded record, as [`super::at_rest`] writes it. Tiers do not look into the bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AtRest {
+    /// The encoded record.
+    pub bytes: Bytes,
+    /// Expiry time in milliseconds since the Unix epoch.
+    pub until_ms: u64,
+}
+
+/// Size and hit statistics of a tier since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LowerStats {
+    /// True if the tier works at this moment.
+    pub up: bool,
+    /// Reason why it does not work, if known. Contains no secrets.
+    pub cause: Option<String>,
+    /// Number of entries, if known.
+    pub entries: u64,
+    /// Size of all entries in bytes, if known.
+    pub bytes: u64,
+    /// Size limit in bytes; zero if the limit is set elsewhere.
+    pub capacity_bytes: u64,
+    /// Keys that were found.
+    pub hits: u64,
+    /// Keys that were not found.
+    pub misses: u64,
+    /// Entries evicted to make room.
+    pub evictions: u64,
+    /// Entries that were not written because the queue was full or the tier was down.
+    pub dropped: u64,
+}
+
+/// Durability of a purge in a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settled {
+    /// The purge is final, even if this process ends now.
+    ForGood,
+    /// The tier cannot be reached. This process serves nothing that was purged, and tells the tier as soon as possible.
+    Pending,
+}
+
+/// A tier below memory.
+pub trait LowerTier: Send + Sync + Debug {
+    /// Returns which tier this is.
+    fn tier(&self) -> Tier;
+
+    /// Returns the value of each of `keys`, in order. A tier that is down, slow, full or damaged returns `None` within
+    /// its own timeout. Entries that are queued for writing are found.
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>>;
+
+    /// Queues an entry to be written, or drops it if the queue is full. Never waits.
+    fn put(&self, key: Key, entry: AtRest);
+
+    /// Records a debt for a purge that is counted in the [`Epochs`] under `name`: other replicas have not been told of
+    /// it yet. Only shared tiers need this. It runs before [`LowerTier::purged`] of any tier, so the debt is saved with
+    /// the purge.
+    fn owe(&self, name: &str) {
+        let _ = name;
+    }
+
+    /// Handles a purge that is counted in the [`Epochs`] under `name`. Resolves once the purge survives this process
+    /// and has reached all replicas that share the tier, or once it is certain that it cannot.
+    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, Settled>;
+
+    /// Records purges that are about to be learned, and that the [`Epochs`] already list as expected. A tier that
+    /// outlives the process saves them. Resolves once that is done or a short timeout has passed.
+    fn note_ahead(&self) -> Eventually<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Removes all entries from this tier, for all replicas that share it. Returns how many there were, if known.
+    fn clear(&self) -> Eventually<'_, (u64, Settled)>;
+
+    /// Passes every entry to `visit` until it breaks, if the tier belongs to this process alone. Blocks.
+    fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let _ = visit;
+        ControlFlow::Continue(())
+    }
+
+    /// Resolves once the write queue is empty or nothing can be written.
+    fn drained(&self) -> Eventually<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Returns the statistics of the tier.
+    fn stats(&self) -> LowerStats;
+
+    /// Writes out the queue, for at most `patience`. Returns the number of entries left.
+    fn close(&self, patience: Duration) -> Eventually<'_, usize>;
+}

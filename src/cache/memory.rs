@@ -1,0 +1,67 @@
+//! The first tier: records in the memory of this process, bounded in bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Record;
+use crate::cache::bounded::{Bounded, Bounds};
+use crate::key::Key;
+
+/// Number of shards, so writers on a few cores seldom contend for a lock.
+const PARTS: usize = 16;
+
+/// The memory tier.
+pub struct MemoryTier {
+    records: Bounded<Arc<Record>>,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl MemoryTier {
+    /// Creates an empty tier.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { records: Bounded::new(bounds, PARTS), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// Returns the record under `key` at any age, and counts a hit or a miss.
+    pub fn get(&self, key: &Key) -> Option<Arc<Record>> {
+        let record = self.records.get(key);
+        let counter = if record.is_some() { &self.hits } else { &self.misses };
+        counter.fetch_add(1, Ordering::Relaxed);
+        record
+    }
+
+    /// Returns the record under `key` without counting a hit or a miss.
+    pub fn peek(&self, key: &Key) -> Option<Arc<Record>> {
+        self.records.get(key)
+    }
+
+    /// Stores a record.
+    pub fn put(&self, key: Key, record: Arc<Record>) {
+        self.records.insert(key, record);
+    }
+
+    /// Returns the underlying map, for purges, sizes and shedding.
+    pub const fn records(&self) -> &Bounded<Arc<Record>> {
+        &self.records
+    }
+
+    /// Returns the number of hits and misses.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key::KeyBuilder;
+
+    #[test]
+    fn only_what_is_asked_for_is_counted() {
+        let tier = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+        let key = KeyBuilder::new(None).finish();
+        assert!(tier.peek(&key).is_none() && tier.get(&key).is_none());
+        assert_eq!(tier.lookups(), (0, 1));
+    }
+}

@@ -1,0 +1,156 @@
+//! Background task that connects to Redis, reconnects after failures, and synchronizes purges with other replicas.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::ledger::Ledger;
+use super::link::Link;
+use super::names::Names;
+use super::switch::Switch;
+use super::trouble::Trouble;
+use crate::cache::Eventually;
+use crate::cache::purges::PurgeCounts;
+use crate::config::Redis;
+use crate::process::tasks::Tasks;
+
+/// Interval at which the shared purge counts are read, and so the delay until replicas learn of each other's purges.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Failed reads of the shared counts in a row until the link is closed. Other replicas may have purged entries by then.
+const BLIND_LOOKS: u32 = 3;
+/// Attempts to update the shared counts while other replicas change them.
+const ROUNDS: usize = 5;
+/// Limit on the fields of the shared hash. Each process counts at most a tenth as many names of models by itself, and
+/// also learns the names of the other processes.
+const MAX_FIELDS: usize = 10_000;
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Receiver of the purge counts of all replicas.
+pub trait OnPurges: Send + Sync {
+    /// Records the counts before they take effect.
+    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> Eventually<'a, ()>;
+    /// Applies the counts at once. If some are new, returns remaining work, which may take a while.
+    fn learn(&self, counts: &PurgeCounts) -> Option<Eventually<'static, ()>>;
+}
+
+/// State of the connection to Redis, and the task that maintains it.
+pub(super) struct Keeper {
+    pub(super) config: Redis,
+    pub(super) names: Names,
+    pub(super) switch: Switch,
+    pub(super) ledger: Ledger,
+    /// Set before the task runs.
+    on_purges: OnceLock<Box<dyn OnPurges>>,
+    /// Held while the shared counts are read and changed.
+    turn: Mutex<()>,
+    tasks: Tasks,
+}
+
+impl Keeper {
+    pub(super) fn new(config: Redis, ledger: Ledger, tasks: Tasks) -> Self {
+        let names = Names::new(&config.key_prefix);
+        Self {
+            config,
+            names,
+            switch: Switch::default(),
+            ledger,
+            on_purges: OnceLock::new(),
+            turn: Mutex::default(),
+            tasks,
+        }
+    }
+
+    /// Maintains the connection until the task is stopped.
+    pub(super) async fn run(self: Arc<Self>, on_purges: Box<dyn OnPurges>) {
+        self.on_purges.set(on_purges).ok();
+        let mut wait = FIRST_WAIT;
+        loop {
+            match self.connect().await {
+                Ok(link) => {
+                    let since = Instant::now();
+                    self.switch.set_up(Arc::clone(&link));
+                    self.look_after(&link).await;
+                    if since.elapsed() > LONGEST_WAIT {
+                        wait = FIRST_WAIT;
+                    }
+                }
+                Err(trouble) => self.switch.set_down(&trouble),
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+
+    /// Opens a link that answers, and synchronizes purges over it.
+    async fn connect(&self) -> Result<Arc<Link>, Trouble> {
+        let link = Link::open(&self.config).await?;
+        self.agree(&link, self.config.connect_timeout).await?;
+        // A link is usable only if it answers within the timeout of requests.
+        link.probe(&self.names.probes(), self.config.timeout).await?;
+        Ok(Arc::new(link))
+    }
+
+    /// Synchronizes purges over a link at intervals. Returns once the link is no longer in use.
+    async fn look_after(&self, link: &Arc<Link>) {
+        let mut blind = 0;
+        while timeout(LOOK_EVERY, self.switch.left(link)).await.is_err() {
+            match self.look(link).await {
+                Ok(()) => blind = 0,
+                Err(trouble) => {
+                    blind += 1;
+                    self.switch.failed(link, &trouble);
+                    if blind >= BLIND_LOOKS {
+                        self.switch.cut(link, &trouble);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn look(&self, link: &Link) -> Result<(), Trouble> {
+        let within = self.config.timeout;
+        // A cluster with a node that does not answer counts as down: each request for that node would run into the
+        // timeout.
+        if self.config.cluster {
+            link.probe(&self.names.probes(), within).await?;
+        }
+        self.agree(link, within).await
+    }
+
+    /// Applies the purges of other replicas and publishes those of this process. Each command may take `within`.
+    pub(super) async fn agree(&self, link: &Link, within: Duration) -> Result<(), Trouble> {
+        let _turn = self.turn.lock().await;
+        let hash = self.names.purges();
+        for _ in 0..ROUNDS {
+            let fields = link.fields(&hash, within).await?;
+            if fields.len() > MAX_FIELDS {
+                return Err(Trouble::Lost(format!(
+                    "{hash} has more than {MAX_FIELDS} fields: it is no list of purges"
+                )));
+            }
+            let plan = self.ledger.plan(&fields);
+            if let Some(on_purges) = self.on_purges.get() {
+                on_purges.note_ahead(&plan.lessons()).await;
+            }
+            let told = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
+            let is_told = match told {
+                // Another replica changed the counts first.
+                Ok(false) => continue,
+                Ok(true) => true,
+                Err(Trouble::Refused(_)) => false,
+                Err(trouble) => return Err(trouble),
+            };
+            // No `await` from here on: if the caller drops this future, either all of these steps have run or none.
+            let (counts, told) = self.ledger.settle(plan, is_told);
+            if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges.learn(&counts)) {
+                self.tasks.spawn(rest);
+            }
+            self.ledger.pay(&told);
+            return Ok(());
+        }
+        Ok(())
+    }
+}

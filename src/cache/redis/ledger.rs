@@ -1,0 +1,390 @@
+//! Purge counts of all replicas, and debts: purges that this process has yet to publish.
+//!
+//! All replicas share one hash of counts. A record carries the count that it was written under, and any larger count
+//! invalidates it. After a purge, the shared count must therefore be above every count under which any replica may have
+//! written before the purge.
+//!
+//! Three numbers decide for each name: the count `here`, the shared count as last seen, and the shared count now. If
+//! the shared count has changed since it was last seen, another replica purged. Records may then exist under a local
+//! count of that replica that is as high as ours, so the new count is one above both.
+//!
+//! Debts are kept in the epochs, which survive a restart if there is a disk tier. A process that restarts with a debt
+//! has not seen the shared counts, so it also ends above them: two replicas that purged in one outage never tie.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::link::Change;
+use crate::cache::purges::{Debts, EVERYTHING, Epochs, MAX_COUNT, PurgeCounts};
+
+const ALL_FIELD: &str = "everything";
+const ERA_FIELD: &str = "cleared";
+const MODEL_FIELD: &str = "model:";
+
+/// Counts by field of the shared hash.
+type Counts = BTreeMap<String, u64>;
+
+/// Purge counts of this process and of the shared hash. The module documentation describes the rules.
+#[derive(Debug)]
+pub struct Ledger {
+    epochs: Arc<Epochs>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    /// Shared counts as last seen; `None` before the first read.
+    seen: Option<Counts>,
+    /// Number of times that this tier was cleared.
+    era: u64,
+}
+
+/// Changes that follow from one read of the shared counts.
+#[derive(Debug)]
+pub struct Plan {
+    /// Changes to the shared hash.
+    pub changes: Vec<Change>,
+    /// Shared counts that were read.
+    found: Counts,
+    /// Counts to be reached, locally and in the shared hash.
+    settled: Counts,
+    /// Debts at the time of the plan.
+    owed: Debts,
+}
+
+impl Plan {
+    /// Returns the counts to apply locally, whether the changes succeed or not.
+    pub fn lessons(&self) -> PurgeCounts {
+        self.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
+    }
+}
+
+impl Ledger {
+    /// Creates a ledger that has not read the shared counts yet.
+    pub fn new(epochs: Arc<Epochs>) -> Self {
+        Self { epochs, inner: Mutex::default() }
+    }
+
+    /// Returns the number of clearings of this tier so far. Records of earlier eras have other names.
+    pub(super) fn era(&self) -> u64 {
+        self.lock().era
+    }
+
+    /// Adds a debt for a purge of this process that is counted in the epochs under `name`.
+    pub fn owe(&self, name: &str) {
+        self.epochs.owe(&field(name));
+    }
+
+    /// Adds a debt for a clearing of this tier.
+    pub(super) fn owe_era(&self) {
+        self.lock().era += 1;
+        self.epochs.owe(ERA_FIELD);
+    }
+
+    /// Returns true if all purges of this process are published.
+    pub fn is_settled(&self) -> bool {
+        self.epochs.debts().is_empty()
+    }
+
+    /// Plans the changes for the current state of the shared hash.
+    pub fn plan(&self, hash: &BTreeMap<String, String>) -> Plan {
+        let is_known = |field: &str| field == ERA_FIELD || name(field).is_some();
+        let found: Counts =
+            hash.iter().filter(|(field, _)| is_known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
+        let inner = self.lock();
+        // Counts first: if a purge happens in between, its debt makes up for the missing count.
+        let (here, owed) = (self.here(&inner), self.epochs.debts());
+        let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(owed.keys()).collect();
+        let settle_one = |field: &String| {
+            let count = |counts: &Counts| counts.get(field).copied().unwrap_or(0);
+            settle(count(&here), inner.seen.as_ref().map(count), count(&found), owed.contains_key(field))
+        };
+        let settled: Counts = fields.into_iter().map(|field| (field.clone(), settle_one(field))).collect();
+        drop(inner);
+        let is_other = |(field, count): &(&String, &u64)| found.get(*field).copied().unwrap_or(0) != **count;
+        let change = |(field, count): (&String, &u64)| {
+            let from = hash.get(field).cloned().unwrap_or_default();
+            Change { field: field.clone(), from, to: count.to_string() }
+        };
+        let changes = settled.iter().filter(is_other).map(change).collect();
+        Plan { changes, found, settled, owed }
+    }
+
+    /// Ends a plan. If its changes were not made, they remain to be published. Returns the counts to apply in either
+    /// case, and the debts to pay after that.
+    pub fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, Debts) {
+        let mut inner = self.lock();
+        inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
+        let counts = plan.lessons();
+        inner.seen = Some(if is_told { plan.settled } else { plan.found });
+        (counts, if is_told { plan.owed } else { Debts::new() })
+    }
+
+    /// Pays debts that are published, after their counts were applied locally.
+    pub fn pay(&self, told: &Debts) {
+        self.epochs.pay(told);
+    }
+
+    fn here(&self, inner: &Inner) -> Counts {
+        let mut counts: Counts = self.epochs.counts().iter().map(|(name, count)| (field(name), *count)).collect();
+        counts.insert(ERA_FIELD.to_owned(), inner.era);
+        counts
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Returns the count on which all replicas are to agree.
+fn settle(here: u64, seen: Option<u64>, now: u64, is_owed: bool) -> u64 {
+    let is_news = seen.is_some_and(|seen| now > seen) && now <= here;
+    if is_owed && seen == Some(now) {
+        here.max(now + 1)
+    } else if is_owed || is_news {
+        here.max(now) + 1
+    } else {
+        here.max(now)
+    }
+}
+
+fn field(name: &str) -> String {
+    if name == EVERYTHING { ALL_FIELD.to_owned() } else { format!("{MODEL_FIELD}{name}") }
+}
+
+fn name(field: &str) -> Option<String> {
+    if field == ALL_FIELD {
+        return Some(EVERYTHING.to_owned());
+    }
+    // Without a name the field would be taken for a purge of everything.
+    field.strip_prefix(MODEL_FIELD).filter(|name| !name.is_empty()).map(str::to_owned)
+}
+
+/// Parses a count. Invalid or implausible numbers count as 0 and are replaced by the next purge.
+fn number(text: &str) -> u64 {
+    text.parse().ok().filter(|count| *count <= MAX_COUNT).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::cache::purges::Noted;
+
+    /// A process with memory, a ledger, and a disk on which its purges are recorded.
+    struct Replica {
+        epochs: Arc<Epochs>,
+        ledger: Ledger,
+        noted: Noted,
+        /// Times at which the records in its memory were fetched.
+        memory: Vec<usize>,
+    }
+
+    /// A record below memory: the time it was fetched, and its count.
+    struct Stored {
+        at: usize,
+        epoch: u64,
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Event {
+        Purge(usize),
+        Fetch(usize),
+        /// It reads the shared counts and changes them.
+        Agree(usize),
+        /// As `Agree`, with a purge by the same process in between.
+        AgreeWhilePurging(usize),
+        /// It reads the shared counts and changes them, and stops before it gets the response.
+        GiveUp(usize),
+        /// It may read the counts but not change them.
+        LookOnly(usize),
+        /// It restarts.
+        Restart(usize),
+        /// It changes the shared counts, and restarts before it has recorded that.
+        AgreeAndRestart(usize),
+    }
+
+    impl Replica {
+        fn new() -> Self {
+            let epochs = Arc::<Epochs>::default();
+            Self { ledger: Ledger::new(Arc::clone(&epochs)), epochs, noted: Noted::default(), memory: Vec::new() }
+        }
+
+        fn purge(&mut self) {
+            let name = self.epochs.raise(None);
+            self.ledger.owe(&name);
+            self.noted = self.epochs.to_note();
+            self.memory.clear();
+        }
+
+        fn restart(&mut self) {
+            let noted = std::mem::take(&mut self.noted);
+            *self = Self::new();
+            self.epochs.learn(&noted.counts);
+            self.epochs.inherit(&noted.debts);
+            self.noted = noted;
+        }
+
+        /// Makes a plan and records everything that would be learned from it.
+        fn planned(&mut self, hash: &BTreeMap<String, String>) -> Plan {
+            let plan = self.ledger.plan(hash);
+            if !self.epochs.missed(&plan.lessons()).is_empty() {
+                self.epochs.expect(&plan.lessons());
+                self.noted = self.epochs.to_note();
+            }
+            plan
+        }
+
+        fn give_up(&mut self, hash: &mut BTreeMap<String, String>) {
+            let plan = self.planned(hash);
+            hash.extend(plan.changes.iter().map(|change| (change.field.clone(), change.to.clone())));
+        }
+
+        fn agree(&mut self, hash: &mut BTreeMap<String, String>, may_change: bool, purges_meanwhile: bool) {
+            let plan = self.planned(hash);
+            if purges_meanwhile {
+                self.purge();
+            }
+            if may_change {
+                hash.extend(plan.changes.iter().map(|change| (change.field.clone(), change.to.clone())));
+            }
+            let is_told = may_change || plan.changes.is_empty();
+            let (counts, told) = self.ledger.settle(plan, is_told);
+            if !self.epochs.missed(&counts).is_empty() {
+                self.memory.clear();
+            }
+            self.epochs.learn(&counts);
+            self.ledger.pay(&told);
+        }
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = (0..3_usize, 0..8_u8).prop_map(|(who, what)| match what {
+            0 => Event::Purge(who),
+            1 => Event::Fetch(who),
+            2 => Event::Agree(who),
+            3 => Event::AgreeWhilePurging(who),
+            4 => Event::LookOnly(who),
+            5 => Event::Restart(who),
+            6 => Event::GiveUp(who),
+            _ => Event::AgreeAndRestart(who),
+        });
+        prop::collection::vec(event, 1..40)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(5_000))]
+
+        #[test]
+        fn nothing_from_before_a_purge_outlives_it_once_everybody_has_heard_of_it(events in events()) {
+            let mut replicas = [Replica::new(), Replica::new(), Replica::new()];
+            let (mut hash, mut stored, mut last_purge) = (BTreeMap::new(), Vec::<Stored>::new(), None);
+            for (at, event) in events.into_iter().enumerate() {
+                match event {
+                    Event::Purge(who) => {
+                        replicas[who].purge();
+                        last_purge = Some(at);
+                    }
+                    Event::Fetch(who) => {
+                        stored.push(Stored { at, epoch: replicas[who].epochs.of(&["m"]) });
+                        replicas[who].memory.push(at);
+                    }
+                    Event::Agree(who) => {
+                        replicas[who].agree(&mut hash, true, false);
+                        replicas[who].noted = replicas[who].epochs.to_note();
+                    }
+                    Event::Restart(who) => replicas[who].restart(),
+                    Event::AgreeAndRestart(who) => {
+                        replicas[who].agree(&mut hash, true, false);
+                        replicas[who].restart();
+                    }
+                    Event::AgreeWhilePurging(who) => {
+                        replicas[who].agree(&mut hash, true, true);
+                        last_purge = Some(at);
+                    }
+                    Event::GiveUp(who) => replicas[who].give_up(&mut hash),
+                    Event::LookOnly(who) => replicas[who].agree(&mut hash, false, false),
+                }
+            }
+            for _ in 0..2 {
+                for replica in &mut replicas {
+                    replica.agree(&mut hash, true, false);
+                }
+            }
+            for replica in &replicas {
+                prop_assert!(replica.ledger.is_settled());
+                let now = replica.epochs.of(&["m"]);
+                for stored in stored.iter().filter(|stored| last_purge.is_some_and(|purge| stored.at < purge)) {
+                    prop_assert!(stored.epoch < now, "stored at {} under {}, now {now}", stored.at, stored.epoch);
+                }
+                for at in &replica.memory {
+                    prop_assert!(last_purge.is_none_or(|purge| *at > purge), "in memory since {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn one_purge_is_one_change_and_everybody_ends_at_the_same_count() {
+        let (mut one, mut other, mut hash) = (Replica::new(), Replica::new(), BTreeMap::new());
+        one.agree(&mut hash, true, false);
+        other.agree(&mut hash, true, false);
+        assert!(hash.is_empty(), "nothing happened");
+        one.purge();
+        one.agree(&mut hash, true, false);
+        other.memory.push(0);
+        other.agree(&mut hash, true, false);
+        assert_eq!((one.epochs.of(&["m"]), other.epochs.of(&["m"])), (1, 1));
+        assert!(other.memory.is_empty());
+        assert_eq!(hash, BTreeMap::from([(ALL_FIELD.to_owned(), "1".to_owned())]));
+    }
+
+    #[test]
+    fn a_lost_hash_is_restored_and_nobody_forgets_anything_for_it() {
+        let (mut one, mut other, mut hash) = (Replica::new(), Replica::new(), BTreeMap::new());
+        one.agree(&mut hash, true, false);
+        one.purge();
+        for replica in [&mut one, &mut other] {
+            replica.agree(&mut hash, true, false);
+            replica.memory.push(1);
+        }
+        hash.clear();
+        for replica in [&mut one, &mut other] {
+            replica.agree(&mut hash, true, false);
+            assert_eq!(replica.memory, [1]);
+        }
+        assert_eq!(hash[ALL_FIELD], "1");
+    }
+
+    #[test]
+    fn what_is_not_understood_in_the_hash_is_left_alone() {
+        let ledger = Ledger::new(Arc::default());
+        let hash = BTreeMap::from([("of a later version".to_owned(), "7".to_owned())]);
+        assert!(ledger.plan(&hash).changes.is_empty());
+        ledger.owe("m");
+        let hash = BTreeMap::from([("model:m".to_owned(), "rubbish".to_owned())]);
+        let change = Change { field: "model:m".to_owned(), from: "rubbish".to_owned(), to: "1".to_owned() };
+        assert_eq!(ledger.plan(&hash).changes, [change]);
+    }
+
+    #[test]
+    fn a_count_that_leaves_no_room_is_replaced_by_the_first_purge() {
+        let (mut replica, largest) = (Replica::new(), u64::MAX.to_string());
+        let mut hash = BTreeMap::from([(ALL_FIELD.to_owned(), largest.clone()), (ERA_FIELD.to_owned(), largest)]);
+        replica.agree(&mut hash, true, false);
+        assert_eq!(replica.epochs.of(&["m"]), 0);
+        replica.purge();
+        replica.agree(&mut hash, true, false);
+        assert_eq!((replica.epochs.of(&["m"]), hash[ALL_FIELD].as_str()), (1, "1"));
+    }
+
+    #[test]
+    fn a_model_without_a_name_does_not_hide_a_purge_of_everything() {
+        let mut hash =
+            BTreeMap::from([(ALL_FIELD.to_owned(), "5".to_owned()), (MODEL_FIELD.to_owned(), "1".to_owned())]);
+        let mut replica = Replica::new();
+        replica.agree(&mut hash, true, false);
+        assert_eq!(replica.epochs.of(&["m"]), 5);
+    }
+}

@@ -1,0 +1,257 @@
+//! Redis as a tier: one command for all keys of a request, write-behind, and purges shared with all replicas.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::holds::Holds;
+use super::keeper::{Keeper, OnPurges};
+use super::ledger::Ledger;
+use super::link::{Answers, Link, MAX_RECORD_BYTES};
+use super::writing::Writer;
+use crate::cache::purges::Epochs;
+use crate::cache::{
+    AtRest, Eventually, Leases, LowerStats, LowerTier, Queued, Settled, Sight, Standing, Tier, WriteQueue,
+};
+use crate::config::Redis;
+use crate::key::Key;
+use crate::observe::metrics::{Metrics, Tier as TierLabel};
+use crate::process::clock::Clock;
+use crate::process::tasks::Tasks;
+
+/// Handles that the tier works with.
+#[derive(Clone, Debug)]
+pub struct RedisParts {
+    /// Clock for TTLs.
+    pub clock: Clock,
+    /// Metrics of look-ups.
+    pub metrics: Arc<Metrics>,
+    /// Purge counts of this process.
+    pub epochs: Arc<Epochs>,
+    /// Limit on the total size of the values of one look-up, in bytes.
+    pub max_read_bytes: usize,
+}
+
+/// The tier in Redis or Valkey.
+pub struct RedisTier {
+    keeper: Arc<Keeper>,
+    queue: Arc<WriteQueue>,
+    holds: Arc<Holds>,
+    parts: RedisParts,
+    tasks: Tasks,
+    hits: AtomicU64,
+    misses: AtomicU64,
+}
+
+impl RedisTier {
+    /// Creates a tier that does not connect until [`RedisTier::begin`] is called.
+    pub fn new(config: Redis, parts: RedisParts) -> Self {
+        let tasks = Tasks::new();
+        let queue = Arc::new(WriteQueue::new(config.queue_bytes));
+        let ledger = Ledger::new(Arc::clone(&parts.epochs));
+        let keeper = Arc::new(Keeper::new(config, ledger, tasks.clone()));
+        let holds = Arc::new(Holds::new(tasks.clone()));
+        Self { keeper, queue, holds, parts, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+    }
+
+    /// Starts to connect in the background. The start of the process does not wait for it.
+    pub fn begin(&self, on_purges: Box<dyn OnPurges>) {
+        self.tasks.spawn_until_stop(Arc::clone(&self.keeper).run(on_purges));
+        let (keeper, queue, holds) = (Arc::clone(&self.keeper), Arc::clone(&self.queue), Arc::clone(&self.holds));
+        self.tasks.spawn_until_stop(Writer { keeper, queue, holds, clock: self.parts.clock.clone() }.run());
+    }
+
+    async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
+        let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
+        let places: Vec<usize> = (0..keys.len()).filter(|place| found[*place].is_none()).collect();
+        if let Some(link) = self.keeper.switch.link().filter(|_| !places.is_empty()) {
+            let begun = Instant::now();
+            let era = self.keeper.ledger.era();
+            let names: Vec<String> = places.iter().map(|place| self.keeper.names.record(&keys[*place], era)).collect();
+            let values = self.read(&link, &names).await;
+            for (place, bytes) in places.into_iter().zip(values) {
+                found[place] = bytes;
+            }
+            self.parts.metrics.lookup(TierLabel::Redis, begun.elapsed());
+        }
+        let hits = found.iter().flatten().count();
+        self.hits.fetch_add(hits as u64, Ordering::Relaxed);
+        self.misses.fetch_add((keys.len() - hits) as u64, Ordering::Relaxed);
+        found
+    }
+
+    /// Reads all values in one round trip if they fit in memory at their largest size, else in several. Stops early if
+    /// the values exceed the limit or Redis fails.
+    async fn read(&self, link: &Arc<Link>, names: &[String]) -> Vec<Option<Bytes>> {
+        let mut values = Vec::with_capacity(names.len());
+        let until = Instant::now() + self.keeper.config.timeout;
+        for names in names.chunks(self.keys_at_once()) {
+            let answers = link.read(names, until.saturating_duration_since(Instant::now())).await;
+            let has_failed = answers.trouble.is_some();
+            values.extend(self.judge(link, answers));
+            let read_bytes = values.iter().flatten().map(Bytes::len).sum::<usize>();
+            if has_failed || read_bytes > self.parts.max_read_bytes {
+                break;
+            }
+        }
+        values.resize(names.len(), None);
+        values
+    }
+
+    /// Reports success or failure to the switch and returns the results.
+    fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
+        match &answers.trouble {
+            None => self.keeper.switch.answered(),
+            Some(trouble) => self.keeper.switch.failed(link, trouble),
+        }
+        answers.each
+    }
+
+    /// Publishes purges at once if Redis can be reached. Otherwise the keeper publishes them later.
+    async fn tell(&self) -> Settled {
+        if let Some(link) = self.keeper.switch.link() {
+            let limit = self.keeper.config.timeout;
+            if let Ok(Err(trouble)) = timeout(limit, self.keeper.agree(&link, limit)).await {
+                self.keeper.switch.failed(&link, &trouble);
+            }
+        }
+        if self.keeper.ledger.is_settled() {
+            return Settled::ForGood;
+        }
+        tracing::warn!("Redis could not be told of a purge: other replicas hear of it once it can be");
+        Settled::Pending
+    }
+
+    /// Returns the number of keys that are asked for in one go, so that values of any size fit in memory.
+    fn keys_at_once(&self) -> usize {
+        (self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)
+    }
+
+    async fn ask_for_leases(&self, keys: &[Key]) -> Vec<Sight> {
+        let unknown = || vec![Sight::UNKNOWN; keys.len()];
+        let (Some(link), Some(length)) = (self.keeper.switch.link(), self.keeper.config.lease) else {
+            return unknown();
+        };
+        let (names, era) = (&self.keeper.names, self.keeper.ledger.era());
+        let mut answers = Vec::with_capacity(keys.len());
+        let until = Instant::now() + self.keeper.config.timeout;
+        for keys in keys.chunks(self.keys_at_once()) {
+            let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, era))).collect();
+            let within = until.saturating_duration_since(Instant::now());
+            let asked = link.lease(pairs, &self.holds.token, length, within).await;
+            answers.extend(self.judge(&link, asked));
+        }
+        let is_ours = |answer: &Option<(bool, Option<Bytes>)>| matches!(answer, Some((true, _)));
+        let ours = keys.iter().zip(&answers).filter(|(_, answer)| is_ours(answer));
+        self.holds.add(ours.map(|(key, _)| *key));
+        // A response that came too late may have granted a lease, which would delay every replica.
+        let unclear = keys.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
+        self.holds.give_back(unclear.map(|(key, _)| *key).collect(), &self.keeper);
+        let sight = |answer| match answer {
+            Some((true, stored)) => Sight { stored, standing: Standing::Ours },
+            Some((false, stored)) => Sight { stored, standing: Standing::Theirs },
+            None => Sight::UNKNOWN,
+        };
+        answers.into_iter().map(sight).collect()
+    }
+
+    async fn finish(&self, patience: Duration) -> usize {
+        let until = Instant::now() + patience;
+        // If Redis cannot be reached, waiting does not help.
+        if self.keeper.switch.link().is_some() {
+            timeout_at(until, self.queue.drained()).await.ok();
+        }
+        let left = self.queue.len();
+        self.tasks.stop();
+        self.tasks.join(until.saturating_duration_since(Instant::now()).min(self.keeper.config.timeout)).await;
+        left
+    }
+}
+
+impl LowerTier for RedisTier {
+    fn tier(&self) -> Tier {
+        Tier::Redis
+    }
+
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+        Box::pin(self.find(keys))
+    }
+
+    fn put(&self, key: Key, entry: AtRest) {
+        if self.queue.push(key, entry) == Queued::Dropped {
+            tracing::debug!("too much waits for Redis: an entry is not written");
+        }
+    }
+
+    fn owe(&self, name: &str) {
+        self.keeper.ledger.owe(name);
+    }
+
+    fn purged<'a>(&'a self, _: &'a Arc<Epochs>, _: &'a str) -> Eventually<'a, Settled> {
+        Box::pin(self.tell())
+    }
+
+    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
+        Box::pin(async move {
+            // The queue is cleared before the era changes; `Writer::write_over` relies on this order.
+            self.queue.clear();
+            self.keeper.ledger.owe_era();
+            self.holds.nothing_waits(&self.keeper);
+            (0, self.tell().await)
+        })
+    }
+
+    fn drained(&self) -> Eventually<'_, ()> {
+        Box::pin(async move {
+            // While Redis cannot be reached nothing is written, so do not wait.
+            let Some(link) = self.keeper.switch.link() else { return };
+            tokio::select! {
+                () = self.queue.drained() => {}
+                () = self.keeper.switch.left(&link) => {}
+            }
+        })
+    }
+
+    fn stats(&self) -> LowerStats {
+        LowerStats {
+            up: self.keeper.switch.link().is_some(),
+            cause: self.keeper.switch.cause(),
+            hits: self.hits.load(Ordering::Relaxed),
+            misses: self.misses.load(Ordering::Relaxed),
+            dropped: self.queue.dropped(),
+            ..LowerStats::default()
+        }
+    }
+
+    fn close(&self, patience: Duration) -> Eventually<'_, usize> {
+        Box::pin(self.finish(patience))
+    }
+}
+
+impl Leases for RedisTier {
+    fn tier(&self) -> Tier {
+        Tier::Redis
+    }
+
+    fn length(&self) -> Duration {
+        self.keeper.config.lease.unwrap_or_default()
+    }
+
+    fn take<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Sight>> {
+        Box::pin(self.ask_for_leases(keys))
+    }
+
+    fn release(&self, keys: &[Key]) {
+        self.holds.release(keys, &self.queue, &self.keeper);
+    }
+}
+
+impl fmt::Debug for RedisTier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisTier").field("stats", &self.stats()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,87 @@
+//! Write-behind: queued entries are written in batches, and entries that cannot be written are counted.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::holds::Holds;
+use super::keeper::Keeper;
+use super::link::Link;
+use super::trouble::Trouble;
+use crate::cache::{Batch, WriteQueue};
+use crate::key::Key;
+use crate::process::clock::Clock;
+
+/// Size of a batch in bytes: large enough to be worth a round trip, small enough to finish quickly.
+const BATCH_BYTES: usize = 256 << 10;
+/// Timeout of a batch. It may be longer than that of a read, because no request waits for it.
+const WRITE_WITHIN: Duration = Duration::from_secs(1);
+/// Attempts per batch, each over a link that was up when the attempt began.
+const TRIES: usize = 2;
+/// Longest TTL: ten years. Redis stores expiry times as signed milliseconds since 1970.
+const LONGEST_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
+
+/// Task that writes queued entries.
+pub(super) struct Writer {
+    pub(super) keeper: Arc<Keeper>,
+    pub(super) queue: Arc<WriteQueue>,
+    pub(super) holds: Arc<Holds>,
+    pub(super) clock: Clock,
+}
+
+impl Writer {
+    /// Writes batches until the task is stopped.
+    pub(super) async fn run(self) {
+        loop {
+            let batch = self.queue.next(BATCH_BYTES).await;
+            match self.write(&batch).await {
+                Ok(unwritten) => {
+                    self.queue.lose(unwritten);
+                    self.queue.done(&batch);
+                }
+                Err(()) => self.queue.give_up(&batch),
+            }
+            let keys: Vec<Key> = batch.entries.iter().map(|(key, _)| *key).collect();
+            self.holds.written(&keys, &self.keeper);
+        }
+    }
+
+    /// Writes a batch. Returns the number of refused entries, or an error if all attempts failed.
+    async fn write(&self, batch: &Batch) -> Result<u64, ()> {
+        for _ in 0..TRIES {
+            let link = self.keeper.switch.up().await;
+            if let Some(unwritten) = self.write_over(&link, batch).await {
+                return Ok(unwritten);
+            }
+        }
+        Err(())
+    }
+
+    async fn write_over(&self, link: &Arc<Link>, batch: &Batch) -> Option<u64> {
+        let (now_ms, era) = (self.clock.now_ms(), self.keeper.ledger.era());
+        let entry = |(key, entry): &(Key, crate::cache::AtRest)| {
+            // Entries that are no longer in the queue were cleared meanwhile. A clearing empties the queue before it
+            // starts the next era, so no entry from before it gets a name of the new era.
+            self.queue.get(key)?;
+            let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
+            (for_ms > 0).then(|| (self.keeper.names.record(key, era), entry.bytes.clone(), for_ms))
+        };
+        let entries: Vec<_> = batch.entries.iter().filter_map(entry).collect();
+        if entries.is_empty() {
+            return Some(0);
+        }
+        let written = link.write(entries, WRITE_WITHIN.max(self.keeper.config.timeout)).await;
+        let switch = &self.keeper.switch;
+        match &written.trouble {
+            None => {
+                switch.answered();
+                switch.takes_writes(None);
+            }
+            Some(refused @ Trouble::Refused(_)) => switch.takes_writes(Some(refused)),
+            Some(trouble) => {
+                switch.failed(link, trouble);
+                return None;
+            }
+        }
+        Some(written.each.iter().filter(|written| written.is_none()).count() as u64)
+    }
+}

@@ -1,0 +1,270 @@
+//! Cache of complete replies, keyed by the hash of the request. It is a view of the memory tier for bodies that repeat.
+//!
+//! The cache never serves anything that the tiers would not. A reply expires with the shortest-lived of its records. A
+//! purge, a change of model, or a newer vector for one of its records also invalidates it.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue};
+
+use crate::cache::bounded::{Bounded, Bounds, Entry, Mark};
+use crate::cache::purges::Generation;
+use crate::key::{Key, SeenKeys};
+use crate::learned::Voucher;
+use crate::learned::{Identity, Lessons};
+use crate::observe::metrics::Account;
+
+/// Denominator of the largest fraction of the cache that one reply may take. A larger reply would evict too
+/// many others. At the usual size of the cache, a reply with 256 vectors of 1,536 numbers fits, which is a
+/// common batch size.
+const LARGEST_SHARE: u64 = 4;
+/// The largest number of parts that leaves space for the largest reply in each.
+const PARTS: usize = 2;
+
+/// A finished reply to one request body.
+#[derive(Clone)]
+pub struct StoredAnswer(Arc<Stored>);
+
+struct Stored {
+    parts: Parts,
+    mark: Mark,
+}
+
+/// Contents of a cached reply.
+pub struct Parts {
+    /// The body.
+    pub body: Bytes,
+    /// Number of inputs that it answers.
+    pub inputs: u64,
+    /// Tokens the caller would have paid for.
+    pub tokens: u64,
+    /// Its headers, with capacity for the headers that differ from reply to reply.
+    pub headers: HeaderMap,
+    /// Time at which the first of its records stops being fresh.
+    pub fresh_until_ms: u64,
+    /// Model that made its vectors.
+    pub identity: Identity,
+    /// State of their space.
+    pub lessons: Arc<Lessons>,
+    /// Account that is charged for it, so a hit needs no look-up.
+    pub account: Arc<Account>,
+    /// Count of purges and imports when the reply was made.
+    pub generation: Generation,
+    /// Count of replaced records in its space when the reply was made.
+    pub refreshes: u64,
+    /// Credential that the upstream must have accepted before this reply is served, if the configuration demands it.
+    pub voucher: Option<Voucher>,
+}
+
+impl std::ops::Deref for StoredAnswer {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.0.parts
+    }
+}
+
+impl StoredAnswer {
+    fn new(parts: Parts) -> Self {
+        Self(Arc::new(Stored { parts, mark: Mark::default() }))
+    }
+}
+
+/// Memory of a stored map of seven headers: 8 slots of 104 bytes, the index, and short values.
+const HEADER_BYTES: usize = 1_024;
+
+impl Entry for StoredAnswer {
+    fn weight_bytes(&self) -> u64 {
+        // The model's name may be long, and the identity holds a copy of it outside the body.
+        let value_bytes: usize = self.headers.values().map(HeaderValue::len).sum();
+        (size_of::<Stored>() + self.body.len() + HEADER_BYTES + value_bytes + self.identity.model.len()) as u64
+    }
+
+    fn mark(&self) -> Option<&Mark> {
+        Some(&self.0.mark)
+    }
+}
+
+/// Number of requests that are remembered as seen once.
+const SEEN_PLACES: usize = 8_192;
+
+/// Cache of complete replies.
+pub struct Answers {
+    stored: Bounded<StoredAnswer>,
+    /// Marks of requests seen before; newer marks overwrite older ones. A reply is stored when its request comes for
+    /// the second time, because storing megabytes for requests that never repeat costs more than it saves.
+    seen: SeenKeys,
+    served: AtomicU64,
+    missed: AtomicU64,
+}
+
+impl Answers {
+    /// Returns an empty cache. It stays empty if `bounds` leaves no space.
+    pub fn new(bounds: Bounds) -> Self {
+        let (stored, seen) = (Bounded::new(bounds, PARTS), SeenKeys::new(SEEN_PLACES));
+        Self { stored, seen, served: AtomicU64::new(0), missed: AtomicU64::new(0) }
+    }
+
+    /// Returns the reply to the request with this hash, if it is still valid.
+    pub fn get(&self, request: &Key, now_ms: u64, generation: Generation) -> Option<StoredAnswer> {
+        self.stored.get(request).filter(|answer| is_true(answer, now_ms, generation))
+    }
+
+    /// Counts a look-up, as a hit if the reply was served.
+    pub fn count(&self, is_served: bool) {
+        let counter = if is_served { &self.served } else { &self.missed };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Notes that a request was seen. Returns true if its reply is worth storing: the reply is not too large, and the
+    /// request was seen before.
+    pub fn wants(&self, request: &Key, body_bytes: u64) -> bool {
+        let seen = self.seen.note(request);
+        seen && body_bytes <= self.stored.max_bytes() / LARGEST_SHARE
+    }
+
+    /// Stores a reply.
+    pub fn put(&self, request: Key, parts: Parts) {
+        self.stored.insert(request, StoredAnswer::new(parts));
+    }
+
+    /// Removes all replies.
+    pub fn clear(&self) {
+        self.stored.clear();
+    }
+
+    /// Returns the underlying map, for sizes and eviction.
+    pub const fn stored(&self) -> &Bounded<StoredAnswer> {
+        &self.stored
+    }
+
+    /// Returns the number of requests that were answered from here, and of those that were not.
+    pub fn lookups(&self) -> (u64, u64) {
+        (self.served.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
+    }
+}
+
+fn is_true(answer: &Parts, now_ms: u64, generation: Generation) -> bool {
+    now_ms < answer.fresh_until_ms
+        && answer.generation == generation
+        && answer.refreshes == answer.lessons.refreshes()
+        && answer.lessons.accepts(&answer.identity)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::purges::Generations;
+    use crate::key::KeyBuilder;
+    use crate::observe::metrics::Metrics;
+
+    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None };
+
+    fn parts(purges: &Generations, lessons: &Arc<Lessons>, bytes: usize) -> Parts {
+        Parts {
+            body: Bytes::from(vec![b'x'; bytes]),
+            inputs: 1,
+            tokens: 1,
+            headers: HeaderMap::new(),
+            fresh_until_ms: 100,
+            identity: lessons.learn("a", 2).0,
+            lessons: Arc::clone(lessons),
+            account: Metrics::new("0").accounts().of("a", "", "a"),
+            generation: purges.current(),
+            refreshes: lessons.refreshes(),
+            voucher: None,
+        }
+    }
+
+    fn setup() -> (Answers, Generations, Arc<Lessons>, Key) {
+        let (answers, purges) = (Answers::new(BOUNDS), Generations::default());
+        let (lessons, request) = (Arc::new(Lessons::default()), KeyBuilder::new(None).finish());
+        answers.put(request, parts(&purges, &lessons, 10));
+        assert!(answers.get(&request, 99, purges.current()).is_some());
+        (answers, purges, lessons, request)
+    }
+
+    #[test]
+    fn a_long_name_of_a_model_weighs_what_it_takes() {
+        let (_, purges, lessons, _) = setup();
+        let weight = |name: &str| {
+            let mut parts = parts(&purges, &lessons, 10);
+            parts.headers.insert("openai-model", name.parse().expect("it is a header value"));
+            parts.identity.model = name.into();
+            StoredAnswer::new(parts).weight_bytes()
+        };
+        assert_eq!(weight(&"m".repeat(5_000)) - weight("m"), 2 * 4_999);
+    }
+
+    #[test]
+    fn an_answer_ends_with_its_records() {
+        let (answers, purges, _, request) = setup();
+        assert!(answers.get(&request, 100, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_ends_with_a_purge() {
+        let (answers, purges, _, request) = setup();
+        purges.next(None);
+        assert!(answers.get(&request, 1, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_ends_with_a_refresh_of_its_space() {
+        let (answers, purges, lessons, request) = setup();
+        lessons.note_refresh();
+        assert!(answers.get(&request, 1, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_ends_with_an_import_that_replaced_something() {
+        let (answers, purges, _, request) = setup();
+        purges.outdate();
+        assert!(answers.get(&request, 1, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_ends_when_another_model_answers() {
+        let (answers, purges, lessons, request) = setup();
+        lessons.learn("b", 2);
+        assert!(answers.get(&request, 1, purges.current()).is_none());
+    }
+
+    #[test]
+    fn an_answer_that_would_push_out_many_is_not_wanted() {
+        let (answers, _, _, request) = setup();
+        for _ in 0..3 {
+            assert!(!answers.wants(&request, BOUNDS.max_bytes / LARGEST_SHARE + 1));
+        }
+    }
+
+    #[test]
+    fn a_large_batch_as_floats_is_wanted_with_the_usual_room() {
+        let answers = Answers::new(Bounds { max_bytes: 50 << 20, ..BOUNDS });
+        let request = KeyBuilder::new(None).finish();
+        // The longest text of a number and its comma is 17 bytes.
+        let longest = 256 * (1_536 * 17 + 100);
+        answers.wants(&request, longest);
+        assert!(answers.wants(&request, longest));
+    }
+
+    #[test]
+    fn an_answer_is_wanted_when_its_request_comes_again() {
+        let (answers, _, _, request) = setup();
+        assert!(!answers.wants(&request, 10));
+        assert!(answers.wants(&request, 10));
+        let other = request.extend(crate::key::Tag::Body, b"other");
+        assert!(!answers.wants(&other, 10));
+    }
+
+    #[test]
+    fn what_was_served_and_what_was_not_are_counted_apart() {
+        let answers = Answers::new(BOUNDS);
+        for is_served in [true, true, false] {
+            answers.count(is_served);
+        }
+        assert_eq!(answers.lookups(), (2, 1));
+    }
+}

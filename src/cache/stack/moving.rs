@@ -1,0 +1,298 @@
+//! Export and import of records.
+
+use std::collections::HashSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::time::timeout;
+
+use super::Stack;
+use crate::cache::at_rest::{self, Damaged};
+use crate::cache::purges::Generation;
+use crate::cache::{Age, Record};
+use crate::key::Key;
+use crate::learned::Identity;
+use crate::vector::packed::Codec;
+
+/// Longest wait, for each tier, until earlier records are written. A tier that takes longer is down and drops records
+/// that its queue has no room for.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Outcome of the import of one record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// The record was stored.
+    Kept,
+    /// A stored record is as new or newer.
+    Known,
+    /// The record is expired.
+    Over,
+    /// A purge since the start of the import covers the record.
+    Purged,
+    /// The record lost more precision than the configured codec allows.
+    Lossy,
+    /// The bytes are not a valid record.
+    Damaged,
+}
+
+/// State of one import.
+#[derive(Debug)]
+pub struct Arrivals {
+    begun: Generation,
+    codec: Codec,
+    /// Identity of the previous record, shared with the next one if they are equal.
+    identity: Option<Identity>,
+}
+
+impl Stack {
+    /// Passes every record that is not expired to `visit`, each once, as encoded bytes. Blocks.
+    pub fn each_at_rest(&self, now_ms: u64, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        let mut seen = HashSet::new();
+        let is_over = |record: &Record| record.times.age(now_ms, None) == Age::Over;
+        self.memory.records().each(|key, record| {
+            if is_over(record) {
+                return ControlFlow::Continue(());
+            }
+            seen.insert(*key);
+            let checksum_key = self.checksum_keys.of(key);
+            visit(key, &at_rest::to_bytes(record, self.epochs.of(&record.models()), &checksum_key))
+        })?;
+        for tier in &self.lower {
+            let tell = |damage: &_| self.damage.tell(tier.tier(), *damage, now_ms);
+            tier.each(&mut |key, bytes| match self.unpurged(key, bytes).inspect_err(tell).ok().flatten() {
+                Some((record, _)) if !is_over(&record) && seen.insert(*key) => visit(key, bytes),
+                _ => ControlFlow::Continue(()),
+            })?;
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Starts an import. Records covered by a purge from now on are not stored.
+    pub fn arrivals(&self, codec: Codec) -> Arrivals {
+        Arrivals { begun: self.generation(), codec, identity: None }
+    }
+
+    /// Stores the records that are newer than the existing ones, with their original times. Returns the outcome of
+    /// each, in order, once the tiers below memory have written them.
+    pub async fn keep_arrived(&self, arrived: &[(Key, Bytes)], arrivals: &mut Arrivals, now_ms: u64) -> Vec<Fate> {
+        let keys: Vec<Key> = arrived.iter().map(|(key, _)| *key).collect();
+        let known_since = self.created_ms_of(&keys, arrivals.codec, now_ms).await;
+        let (mut fates, mut kept, mut has_replaced) = (Vec::with_capacity(arrived.len()), Vec::new(), false);
+        for ((key, bytes), known_ms) in arrived.iter().zip(known_since) {
+            let Ok((record, _)) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key)) else {
+                fates.push(Fate::Damaged);
+                continue;
+            };
+            let record = Arc::new(record.known_as(arrivals.identity.take()));
+            arrivals.identity = Some(record.identity.clone());
+            fates.push(self.keep_one(*key, &record, known_ms, arrivals, now_ms));
+            if fates.last() == Some(&Fate::Kept) {
+                has_replaced |= known_ms.is_some();
+                kept.push((*key, record));
+            }
+        }
+        if has_replaced {
+            self.generations.outdate();
+        }
+        self.keep_below(kept.iter().map(|(key, record)| (*key, record)), arrivals.begun);
+        self.written().await;
+        fates
+    }
+
+    fn keep_one(
+        &self,
+        key: Key,
+        record: &Arc<Record>,
+        known_ms: Option<u64>,
+        arrivals: &Arrivals,
+        now_ms: u64,
+    ) -> Fate {
+        if record.times.age(now_ms, None) == Age::Over {
+            Fate::Over
+        } else if !arrivals.codec.accepts(record.vector.form()) {
+            Fate::Lossy
+        } else if known_ms.is_some_and(|known_ms| known_ms >= record.times.created_ms) {
+            Fate::Known
+        } else if self.remember(key, record, arrivals.begun) {
+            Fate::Kept
+        } else {
+            Fate::Purged
+        }
+    }
+
+    /// Returns the creation time of the newest usable record under each of `keys`.
+    async fn created_ms_of(&self, keys: &[Key], codec: Codec, now_ms: u64) -> Vec<Option<u64>> {
+        let created_ms = |record: &Record| {
+            let is_over = record.times.age(now_ms, None) == Age::Over;
+            let is_of_use = !is_over && codec.accepts(record.vector.form());
+            is_of_use.then_some(record.times.created_ms)
+        };
+        let mut newest: Vec<Option<u64>> =
+            keys.iter().map(|key| self.memory.peek(key).and_then(|record| created_ms(&record))).collect();
+        for tier in &self.lower {
+            for ((newest, key), bytes) in newest.iter_mut().zip(keys).zip(tier.get(keys).await) {
+                let found = bytes.and_then(|bytes| self.unpurged(key, &bytes).ok()?);
+                let below = found.and_then(|(record, _)| created_ms(&record));
+                *newest = (*newest).max(below);
+            }
+        }
+        newest
+    }
+
+    /// Decodes a record and its epoch, if it is intact, belongs to `key`, and is not purged.
+    pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
+        let (record, epoch) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
+        Ok((epoch >= self.epochs.of(&record.models())).then_some((record, epoch)))
+    }
+
+    /// Waits until the tiers below memory have written their queues, or a timeout has passed.
+    pub async fn written(&self) {
+        for tier in &self.lower {
+            // A tier that is down drops entries and counts them in its statistics.
+            timeout(WRITE_PATIENCE, tier.drained()).await.ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::at_rest::ChecksumKeys;
+    use crate::cache::bounded::Bounds;
+    use crate::cache::stack::tests::{Shelf, over};
+    use crate::cache::{AtRest, LowerTier as _, MemoryTier, Tier, Times};
+    use crate::key::{KeyBuilder, Tag};
+    use crate::vector::Vector;
+    use crate::vector::packed::Packed;
+
+    fn stack() -> Stack {
+        let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+        Stack::new(memory, Vec::new(), Arc::default(), ChecksumKeys::default())
+    }
+
+    fn key(n: u8) -> Key {
+        KeyBuilder::new(None).part(Tag::Text, &[n]).finish()
+    }
+
+    fn at_rest_under(key: &Key, record: &Record) -> Bytes {
+        Bytes::from(at_rest::to_bytes(record, 7, &ChecksumKeys::default().of(key)))
+    }
+
+    fn arriving(n: u8, created_ms: u64) -> (Key, Bytes) {
+        let vector = Vector::from_components(&[f32::from(n) + 1.0, 1.0]).expect("it is a vector");
+        let identity = Identity { model: Arc::from("m"), dimension: 2 };
+        let times = Times { created_ms, fresh_until_ms: created_ms + 100, stale_until_ms: created_ms + 200 };
+        (key(n), at_rest_under(&key(n), &Record::new(vector, identity, times, None)))
+    }
+
+    async fn keep(stack: &Stack, arrivals: &mut Arrivals, arrived: &[(Key, Bytes)]) -> Vec<Fate> {
+        stack.keep_arrived(arrived, arrivals, 1_000).await
+    }
+
+    #[tokio::test]
+    async fn only_what_is_newer_than_what_is_there_is_kept() {
+        let stack = stack();
+        let arrivals = &mut stack.arrivals(Codec::Lossless);
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Kept]);
+        let again = [arriving(1, 950), arriving(1, 940), arriving(2, 700), (key(3), Bytes::from_static(b"x"))];
+        assert_eq!(keep(&stack, arrivals, &again).await, [Fate::Known, Fate::Known, Fate::Over, Fate::Damaged]);
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 960)]).await, [Fate::Kept]);
+        assert_eq!(stack.memory().peek(&key(1)).map(|record| record.times.created_ms), Some(960));
+    }
+
+    #[tokio::test]
+    async fn records_that_arrive_under_the_key_of_another_are_damaged() {
+        let stack = stack();
+        let [(one, of_one), (two, of_two)] = [arriving(1, 950), arriving(2, 950)];
+        let swapped = [(one, of_two), (two, of_one)];
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &swapped).await, [Fate::Damaged, Fate::Damaged]);
+        assert!(stack.memory().peek(&one).is_none() && stack.memory().peek(&two).is_none());
+    }
+
+    #[tokio::test]
+    async fn what_replaces_something_ends_what_was_rendered_of_it_and_what_is_new_does_not() {
+        let stack = stack();
+        let arrivals = &mut stack.arrivals(Codec::Lossless);
+        let begun = stack.generation();
+        keep(&stack, arrivals, &[arriving(1, 950), arriving(2, 950)]).await;
+        assert_eq!(stack.generation(), begun);
+        keep(&stack, arrivals, &[arriving(1, 960)]).await;
+        assert_ne!(stack.generation(), begun);
+    }
+
+    #[tokio::test]
+    async fn what_has_lost_more_than_the_codec_lets_go_stays_out_and_hides_nothing() {
+        let stack = stack();
+        let vector = Vector::from_components(&[0.1, 0.7]).expect("it is a vector");
+        let arriving = |codec| {
+            let identity = Identity { model: Arc::from("m"), dimension: 2 };
+            let times = Times { created_ms: 950, fresh_until_ms: 1_050, stale_until_ms: 1_150 };
+            let record = Record::new(Packed::pack(&vector, codec), identity, times, None);
+            [(key(1), at_rest_under(&key(1), &record))]
+        };
+        let (lossy, whole) = (arriving(Codec::Int8), arriving(Codec::F32));
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &lossy).await, [Fate::Lossy]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Bf16), &lossy).await, [Fate::Lossy]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Int8), &lossy).await, [Fate::Kept]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &whole).await, [Fate::Kept]);
+    }
+
+    #[tokio::test]
+    async fn a_purge_ends_the_arrival_of_what_was_on_its_way() {
+        let stack = stack();
+        let arrivals = &mut stack.arrivals(Codec::Lossless);
+        let _ = stack.purge(Some("m"));
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Purged]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950)]).await, [Fate::Kept]);
+    }
+
+    #[tokio::test]
+    async fn names_are_shared_between_records_that_arrive() {
+        let stack = stack();
+        keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950), arriving(2, 950)]).await;
+        let name = |n| stack.memory().peek(&key(n)).expect("it was kept").identity.model.clone();
+        assert!(Arc::ptr_eq(&name(1), &name(2)));
+    }
+
+    #[tokio::test]
+    async fn what_is_over_does_not_leave() {
+        let stack = stack();
+        keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950), arriving(2, 990)]).await;
+        assert_eq!(leaving(&stack, 1_170), [key(2)]);
+    }
+
+    #[tokio::test]
+    async fn expired_records_of_the_tiers_below_memory_do_not_leave() {
+        let disk = Shelf::new(Tier::Disk);
+        let stack = over(vec![disk.clone()]);
+        for (key, bytes) in [arriving(1, 950), arriving(2, 990)] {
+            disk.put(key, AtRest { bytes, until_ms: u64::MAX });
+        }
+        assert_eq!(leaving(&stack, 1_170), [key(2)]);
+    }
+
+    #[tokio::test]
+    async fn a_record_that_has_expired_keeps_no_older_one_with_a_longer_life_out() {
+        let stack = stack();
+        let vector = Vector::from_components(&[1.0, 1.0]).expect("it is a vector");
+        let identity = Identity { model: Arc::from("m"), dimension: 2 };
+        let times = Times { created_ms: 960, fresh_until_ms: 970, stale_until_ms: 980 };
+        let expired = Arc::new(Record::new(vector, identity, times, None));
+        assert!(stack.remember(key(1), &expired, stack.generation()));
+        let arrivals = &mut stack.arrivals(Codec::Lossless);
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Kept]);
+    }
+
+    /// The keys of the records that leave at this time.
+    fn leaving(stack: &Stack, now_ms: u64) -> Vec<Key> {
+        let mut left = Vec::new();
+        let shown = stack.each_at_rest(now_ms, &mut |key, _| {
+            left.push(*key);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(shown, ControlFlow::Continue(()));
+        left
+    }
+}

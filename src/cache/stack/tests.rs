@@ -1,0 +1,398 @@
+//! Tests of the stack: look-ups, storage and purges.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::cache::bounded::Bounds;
+use crate::cache::purges::PurgeCounts;
+use crate::cache::{Eventually, LowerStats, Settled, Times};
+use crate::key::{KeyBuilder, Tag};
+use crate::learned::Identity;
+use crate::vector::Vector;
+use crate::vector::packed::Packed;
+
+fn stack() -> Stack {
+    over(Vec::new())
+}
+
+pub(super) fn bytes_under(key: &Key, record: &Record) -> Bytes {
+    Bytes::from(at_rest::to_bytes(record, 0, &ChecksumKeys::default().of(key)))
+}
+
+pub(super) fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
+    let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+    Stack::new(memory, lower, Arc::default(), ChecksumKeys::default())
+}
+
+pub(super) fn record(model: &str) -> Arc<Record> {
+    let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
+    let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
+    Arc::new(Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None))
+}
+
+pub(super) fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
+    let (space, trace) = (KeyBuilder::new(None).finish(), TraceContext::NONE);
+    Lookup { now_ms, max_age_ms: None, lessons, space, codec: Codec::Lossless, trace }
+}
+
+#[test]
+fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
+    let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    stack.remember(key, &record("a"), stack.generation());
+    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
+    lessons.learn("b", 2);
+    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::StandIn(_)));
+}
+
+#[test]
+fn an_entry_past_its_stale_time_is_gone() {
+    let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    stack.remember(key, &record("a"), stack.generation());
+    assert!(matches!(stack.look_up(&key, &at(100, &lessons)), Found::StandIn(_)));
+    assert!(matches!(stack.look_up(&key, &at(200, &lessons)), Found::Missing));
+    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing), "it was dropped for good");
+}
+
+#[test]
+fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
+    let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let begun = stack.generation();
+    let _ = stack.purge(None);
+    stack.remember(key, &record("a"), begun);
+    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
+}
+
+#[test]
+fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
+    let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let keys: Vec<Key> = (0..3_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
+    let begun = stack.generation();
+    let asked = |model: &str| {
+        let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
+        let identity = Identity { model: "answering".into(), dimension: 1 };
+        let vector = Vector::from_components(&[1.0]).expect("it is a vector");
+        Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
+    };
+    let _ = stack.purge(Some("a"));
+    for (key, model) in keys.iter().zip(["a", "b", "b"]) {
+        stack.remember(*key, &asked(model), begun);
+    }
+    assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
+    assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
+    assert_eq!((stack.purge(Some("b")).forgotten, stack.purge(Some("answering")).forgotten), (2, 0));
+}
+
+#[test]
+fn a_purge_by_model_leaves_the_others() {
+    let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let keys: Vec<Key> = (0..4_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
+    for (place, key) in keys.iter().enumerate() {
+        stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
+    }
+    assert_eq!(stack.purge(Some("a")).forgotten, 3);
+    assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
+    assert!(matches!(stack.look_up(&keys[3], &at(1, &lessons)), Found::Fresh(..)));
+}
+
+/// A tier below memory that is a map and records its calls.
+#[derive(Debug)]
+pub(super) struct Shelf {
+    tier: Tier,
+    is_down: AtomicBool,
+    pub(super) entries: Mutex<HashMap<Key, AtRest>>,
+    asked: Mutex<Vec<Vec<Key>>>,
+    purged: Mutex<Vec<String>>,
+}
+
+impl Shelf {
+    pub(super) fn new(tier: Tier) -> Arc<Self> {
+        let (entries, asked, purged) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Arc::new(Self { tier, is_down: AtomicBool::new(false), entries, asked, purged })
+    }
+
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        self.until_ms(key).is_some()
+    }
+
+    pub(super) fn until_ms(&self, key: &Key) -> Option<u64> {
+        self.entries.lock().unwrap().get(key).map(|entry| entry.until_ms)
+    }
+
+    pub(super) fn set_up(&self, is_up: bool) {
+        self.is_down.store(!is_up, Ordering::Relaxed);
+    }
+
+    /// Returns the number of keys in the last call.
+    pub(super) fn last_question(&self) -> Option<usize> {
+        self.asked.lock().unwrap().last().map(Vec::len)
+    }
+}
+
+impl LowerTier for Shelf {
+    fn tier(&self) -> Tier {
+        self.tier
+    }
+
+    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+        self.asked.lock().unwrap().push(keys.to_vec());
+        let entries = self.entries.lock().unwrap();
+        let found = keys.iter().map(|key| entries.get(key).map(|entry| entry.bytes.clone())).collect();
+        Box::pin(std::future::ready(found))
+    }
+
+    fn put(&self, key: Key, entry: AtRest) {
+        self.entries.lock().unwrap().insert(key, entry);
+    }
+
+    fn purged<'a>(&'a self, _epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, Settled> {
+        self.purged.lock().unwrap().push(name.to_owned());
+        Box::pin(std::future::ready(Settled::ForGood))
+    }
+
+    fn note_ahead(&self) -> Eventually<'_, ()> {
+        self.purged.lock().unwrap().push("ahead".to_owned());
+        Box::pin(std::future::ready(()))
+    }
+
+    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
+        Box::pin(std::future::ready((0, Settled::ForGood)))
+    }
+
+    fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        self.entries.lock().unwrap().iter().try_for_each(|(key, entry)| visit(key, &entry.bytes))
+    }
+
+    fn stats(&self) -> LowerStats {
+        LowerStats { up: !self.is_down.load(Ordering::Relaxed), ..LowerStats::default() }
+    }
+
+    fn close(&self, _patience: Duration) -> Eventually<'_, usize> {
+        Box::pin(std::future::ready(0))
+    }
+}
+
+pub(super) fn keys(count: u8) -> Vec<Key> {
+    let root = KeyBuilder::new(None).finish();
+    (0..count).map(|n| root.extend(Tag::Text, &[n])).collect()
+}
+
+/// Returns a stack with a disk tier and a Redis tier that are maps.
+pub(super) fn two_shelves() -> (Stack, Arc<Shelf>, Arc<Shelf>) {
+    let (disk, redis) = (Shelf::new(Tier::Disk), Shelf::new(Tier::Redis));
+    (over(vec![Arc::clone(&disk) as Arc<dyn LowerTier>, Arc::clone(&redis) as _]), disk, redis)
+}
+
+pub(super) fn keep(stack: &Stack, key: Key, record: &Arc<Record>) {
+    stack.keep_below([(key, record)].into_iter(), stack.generation());
+}
+
+#[tokio::test]
+async fn each_tier_is_asked_once_and_only_for_what_those_above_lack() {
+    let (stack, disk, redis) = two_shelves();
+    let (keys, lessons) = (keys(3), Lessons::default());
+    lessons.learn("a", 2);
+    keep(&stack, keys[0], &record("a"));
+    keep(&stack, keys[1], &record("a"));
+    disk.entries.lock().unwrap().remove(&keys[1]);
+    let found = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
+    assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk), Found::Fresh(_, Tier::Redis), Found::Missing]));
+    assert_eq!(*disk.asked.lock().unwrap(), std::slice::from_ref(&keys));
+    assert_eq!(*redis.asked.lock().unwrap(), [keys[1..].to_vec()]);
+}
+
+#[tokio::test]
+async fn who_only_looks_moves_nothing() {
+    let (stack, disk, _redis) = two_shelves();
+    let (keys, lessons) = (keys(1), Lessons::default());
+    keep(&stack, keys[0], &record("a"));
+    disk.entries.lock().unwrap().clear();
+    let found = stack.examine(&keys, &at(1, &lessons)).await;
+    assert!(matches!(found[0], Found::Fresh(_, Tier::Redis)));
+    assert!(matches!(stack.peek(&keys[0], &at(1, &lessons)), Found::Missing) && !disk.holds(&keys[0]));
+}
+
+#[tokio::test]
+async fn a_fresh_record_further_down_is_better_than_a_stale_one() {
+    let (stack, disk, _redis) = two_shelves();
+    let (keys, lessons) = (keys(2), Lessons::default());
+    let later = Times { created_ms: 100, fresh_until_ms: 300, stale_until_ms: 400 };
+    let identity = Identity { model: "a".into(), dimension: 2 };
+    let vector = Vector::from_components(&[1.0, 2.0]).unwrap();
+    keep(&stack, keys[0], &Arc::new(Record::new(vector, identity, later, None)));
+    for key in &keys {
+        disk.put(*key, AtRest { bytes: bytes_under(key, &record("a")), until_ms: 200 });
+    }
+    let found = stack.look_below(&keys, &at(150, &lessons), stack.generation()).await;
+    assert!(matches!(found[..], [Found::Fresh(_, Tier::Redis), Found::StandIn(_)]), "{found:?}");
+    assert!(matches!(stack.look_up(&keys[0], &at(150, &lessons)), Found::Fresh(..)));
+}
+
+#[tokio::test]
+async fn what_is_damaged_over_or_purged_is_missing() {
+    let (stack, disk, redis) = two_shelves();
+    let (keys, lessons) = (keys(3), Lessons::default());
+    keep(&stack, keys[0], &record("a"));
+    for shelf in [&disk, &redis] {
+        let mut damaged = bytes_under(&keys[1], &record("a")).to_vec();
+        *damaged.last_mut().unwrap() ^= 1;
+        shelf.put(keys[1], AtRest { bytes: damaged.into(), until_ms: 200 });
+    }
+    let look = async |now_ms| stack.look_below(&keys, &at(now_ms, &lessons), stack.generation()).await;
+    assert!(matches!(look(1).await[..], [Found::Fresh(..), Found::Missing, Found::Missing]));
+    assert!(matches!(look(200).await[..], [Found::Missing, Found::Missing, Found::Missing]));
+    stack.settle(&stack.purge(Some("a"))).await;
+    assert!(matches!(look(1).await[..], [Found::Missing, Found::Missing, Found::Missing]));
+    assert_eq!((&*disk.purged.lock().unwrap(), &*redis.purged.lock().unwrap()), (&vec!["a".into()], &vec!["a".into()]));
+}
+
+#[tokio::test]
+async fn what_was_fetched_before_a_purge_is_not_put_at_rest_after_it() {
+    let (stack, disk, _redis) = two_shelves();
+    let (keys, begun) = (keys(2), stack.generation());
+    let _ = stack.purge(Some("a"));
+    let (gone, other) = (record("a"), record("b"));
+    stack.keep_below([(keys[0], &gone), (keys[1], &other)].into_iter(), begun);
+    assert!(!disk.holds(&keys[0]) && disk.holds(&keys[1]));
+}
+
+#[tokio::test]
+async fn a_purge_elsewhere_happens_here_once() {
+    let (stack, disk, redis) = two_shelves();
+    let (keys, lessons, elsewhere) = (keys(2), Lessons::default(), Epochs::default());
+    for (key, model) in keys.iter().zip(["a", "b"]) {
+        stack.remember(*key, &record(model), stack.generation());
+        keep(&stack, *key, &record(model));
+    }
+    elsewhere.raise(Some("a"));
+    let learnt = stack.learn_purges(&elsewhere.counts(), Tier::Redis);
+    assert_eq!(learnt.iter().map(|purge| purge.forgotten).collect::<Vec<_>>(), [1]);
+    assert!(stack.learn_purges(&elsewhere.counts(), Tier::Redis).is_empty());
+    for purge in &learnt {
+        stack.settle(purge).await;
+    }
+    let memory = keys.iter().map(|key| stack.look_up(key, &at(1, &lessons)).is_fresh());
+    assert_eq!(memory.collect::<Vec<_>>(), [false, true]);
+    let below = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
+    assert!(matches!(below[..], [Found::Missing, Found::Fresh(_, Tier::Disk)]));
+    assert_eq!(*disk.purged.lock().unwrap(), ["a"]);
+    assert_eq!(*redis.purged.lock().unwrap(), [""; 0], "whoever brought it knows");
+}
+
+#[tokio::test]
+async fn who_starts_anew_knows_which_model_answered_last() {
+    let (stack, disk, _redis) = two_shelves();
+    let (keys, before, space) = (keys(2), Lessons::default(), at(1, &Lessons::default()).space);
+    for (key, model) in keys.iter().zip(["old", "new"]) {
+        before.learn(model, 2);
+        keep(&stack, *key, &record(model));
+        stack.note_newest(&space, &record(model), &before, stack.generation());
+    }
+    let after = Lessons::default();
+    let found = stack.look_below(&keys[..1], &at(1, &after), stack.generation()).await;
+    assert!(matches!(found[..], [Found::StandIn(_)]), "{found:?}");
+    let found = stack.look_below(&keys[1..], &at(1, &after), stack.generation()).await;
+    assert!(matches!(found[..], [Found::Fresh(..)]), "{found:?}");
+    assert_eq!(disk.asked.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [2, 1], "asked for once");
+}
+
+#[tokio::test]
+async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
+    let (stack, upper, lower) = two_shelves();
+    let (lessons, key) = (Lessons::default(), keys(1)[0]);
+    let made_at = |created_ms| {
+        let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
+        let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
+        Arc::new(Record::new(vector, Identity { model: "a".into(), dimension: 2 }, times, None))
+    };
+    let bytes = bytes_under(&key, &made_at(1));
+    lower.put(key, AtRest { bytes, until_ms: 200 });
+    let begun = stack.generation();
+    // This record is stored between the look-up in memory and the result of the slower tier.
+    stack.remember(key, &made_at(2), begun);
+    stack.look_below(&[key], &at(3, &lessons), begun).await;
+    assert_eq!(stack.memory().peek(&key).map(|record| record.times.created_ms), Some(2));
+    assert!(!upper.holds(&key));
+}
+
+#[tokio::test]
+async fn the_newest_note_of_all_tiers_tells_who_answered_last() {
+    let (stack, disk, redis) = two_shelves();
+    let (key, space) = (keys(1)[0], at(1, &Lessons::default()).space);
+    let at_rest = |key: &Key, model: &str, created_ms| {
+        let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
+        let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
+        let record = Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None);
+        AtRest { bytes: bytes_under(key, &record), until_ms: 200 }
+    };
+    // The local disk has seen the old model last, another replica the new one.
+    disk.put(key, at_rest(&key, "old", 1));
+    disk.put(newest_of(&space), at_rest(&newest_of(&space), "old", 1));
+    redis.put(newest_of(&space), at_rest(&newest_of(&space), "new", 2));
+    let lessons = Lessons::default();
+    let found = stack.look_below(&[key], &at(3, &lessons), stack.generation()).await;
+    assert!(matches!(found[..], [Found::StandIn(_)]), "{found:?}");
+    assert_eq!(lessons.identity().map(|newest| newest.model.to_string()).as_deref(), Some("new"));
+    assert_eq!(redis.asked.lock().unwrap().len(), 1, "one question for all of it");
+}
+
+#[tokio::test]
+async fn where_nothing_is_noted_it_is_asked_for_once() {
+    let (stack, disk, redis) = two_shelves();
+    let (key, lessons) = (keys(1)[0], Lessons::default());
+    disk.put(key, AtRest { bytes: bytes_under(&key, &record("a")), until_ms: 200 });
+    for _ in 0..3 {
+        let found = stack.look_below(&[key], &at(1, &lessons), stack.generation()).await;
+        assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk)]), "{found:?}");
+    }
+    assert_eq!(redis.asked.lock().unwrap().len(), 1, "what the disk has is asked of nobody else afterwards");
+    // Another replica meets a newer model. The old model on the local disk must not hide it forever.
+    let times = Times { created_ms: 2, fresh_until_ms: 100_000, stale_until_ms: 200_000 };
+    let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
+    let newest = Record::new(vector, Identity { model: "b".into(), dimension: 2 }, times, None);
+    let terms = at(61_000, &lessons);
+    let note = newest_of(&terms.space);
+    redis.put(note, AtRest { bytes: bytes_under(&note, &newest), until_ms: 200_000 });
+    stack.look_below(&[key], &terms, stack.generation()).await;
+    assert_eq!(lessons.identity().map(|newest| newest.model.to_string()).as_deref(), Some("b"));
+}
+
+#[tokio::test]
+async fn records_that_have_lost_more_than_the_codec_lets_go_are_misses() {
+    let (stack, disk, redis) = two_shelves();
+    let (lessons, key) = (Lessons::default(), keys(1)[0]);
+    let packed = |codec| {
+        let vector = Vector::from_components(&[0.1, 0.7]).expect("it is a vector");
+        let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
+        let identity = Identity { model: "a".into(), dimension: 2 };
+        Record::new(Packed::pack(&vector, codec), identity, times, None)
+    };
+    let at_rest = |codec| AtRest { bytes: bytes_under(&key, &packed(codec)), until_ms: 200 };
+    let with = |codec| Lookup { codec, ..at(1, &lessons) };
+    disk.put(key, at_rest(Codec::Int8));
+    for codec in [Codec::Lossless, Codec::F32, Codec::Bf16] {
+        let found = stack.look_below(&[key], &with(codec), stack.generation()).await;
+        assert!(matches!(found[..], [Found::Missing]), "{codec:?}: {found:?}");
+    }
+    redis.put(key, at_rest(Codec::F32));
+    let found = stack.look_below(&[key], &with(Codec::Lossless), stack.generation()).await;
+    assert!(matches!(found[..], [Found::Fresh(_, Tier::Redis)]), "a better one further down counts: {found:?}");
+    stack.remember(key, &Arc::new(packed(Codec::Int8)), stack.generation());
+    assert!(matches!(stack.look_up(&key, &with(Codec::Lossless)), Found::Missing), "in memory, too");
+    assert!(stack.look_up(&key, &with(Codec::Int8)).is_fresh());
+}
+
+#[tokio::test]
+async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news() {
+    let (stack, disk, _redis) = two_shelves();
+    let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
+    stack.note_ahead(&elsewhere).await;
+    assert_eq!((stack.epochs.to_note().counts, stack.epochs.of(&["a"])), (elsewhere.clone(), 0));
+    assert_eq!(*disk.purged.lock().unwrap(), ["ahead"]);
+    assert_eq!(stack.learn_purges(&elsewhere, Tier::Redis).len(), 1);
+    stack.note_ahead(&elsewhere).await;
+    assert_eq!(disk.purged.lock().unwrap().len(), 1);
+}

@@ -1,0 +1,8 @@
+//! What the answers of the upstream taught, in memory only: the state of each space, and the credentials that the
+//! upstream has accepted.
+
+mod credentials;
+mod spaces;
+
+pub use credentials::{Voucher, Vouchers};
+pub use spaces::{Identity, Lesson, Lessons, Spaces, Tokenizer};

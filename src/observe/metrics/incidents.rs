@@ -1,0 +1,229 @@
+//! Incidents: times during which requests found the upstream unavailable. The log, health and the dashboard show them.
+//!
+//! An incident begins at the time of the first answer without the upstream. It ends when the upstream has answered each
+//! model that failed, or when it answers any model and no request has failed for ten seconds.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::handles::{Counter, Gauge, Shelf};
+use super::{catalogue, incident::Record};
+use crate::observe::logs::told;
+use crate::process::clock::Spell;
+
+pub use super::incident::{Affected, IncidentReport, ModelReport};
+
+/// Maximum number of stored incidents.
+pub const MAX_INCIDENTS: usize = 50;
+/// A failure within this time after the end of an incident continues it.
+const FLAP_MS: u64 = 10_000;
+/// Minimum time between two warnings about one incident.
+const QUIET_MS: u64 = 60_000;
+/// Time after the last mock or stale entry during which health reports it.
+const SHOWN_FOR_MS: u64 = 60_000;
+/// Maximum number of failing models that an incident tracks.
+const MAX_FAILING: usize = 16;
+
+/// A request, or a part of it, that found the upstream unavailable.
+#[derive(Clone, Copy, Debug)]
+pub struct Incident<'a> {
+    /// The failure: the criterion of unavailability, followed by the detail.
+    pub cause: &'a str,
+    /// The requested model.
+    pub model: &'a str,
+    /// The answer that the caller gets.
+    pub instead: Instead,
+    /// Number of inputs answered that way.
+    pub inputs: u64,
+}
+
+/// The answer to a request for which the upstream is unavailable, from the mildest to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Instead {
+    /// An error.
+    Errors,
+    /// Expired entries.
+    Stale,
+    /// Mock vectors.
+    Mocks,
+}
+
+impl Instead {
+    const fn in_words(self) -> &'static str {
+        match self {
+            Self::Errors => "requests fail",
+            Self::Stale => "stale entries are being served",
+            Self::Mocks => "mock vectors are being served",
+        }
+    }
+}
+
+/// The newest incident, as health reports it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The cause of the incident.
+    pub cause: String,
+    /// The requested models, at most three.
+    pub models: Vec<String>,
+    /// Time span of failed requests; `None` once the incident is over.
+    pub errors: Option<Spell>,
+    /// Time span of mocks; `None` if the incident is over and the last mock is older than a minute.
+    pub mocks: Option<Spell>,
+    /// Time span of stale entries, with the same rule.
+    pub stale: Option<Spell>,
+}
+
+/// All incidents of one process.
+#[derive(Debug)]
+pub struct Incidents {
+    /// Checked on each successful fetch, so that the lock is only taken during an incident.
+    is_active: AtomicBool,
+    book: Mutex<Book>,
+    total: Counter,
+    active: Gauge,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    /// Newest first.
+    records: VecDeque<Record>,
+    /// Models that failed and have not been answered since. Empty while no incident is active.
+    failing: Vec<String>,
+    last_failure_ms: u64,
+    /// The last warning about the current incident; `None` once its end has been logged.
+    warned: Option<Instead>,
+    warned_at_ms: Option<u64>,
+}
+
+impl Incidents {
+    pub(super) fn new(shelf: &Shelf<'_>) -> Self {
+        Self {
+            is_active: AtomicBool::default(),
+            book: Mutex::default(),
+            total: shelf.counter(&catalogue::INCIDENTS),
+            active: shelf.gauge(&catalogue::INCIDENT_ACTIVE),
+        }
+    }
+
+    /// Records a request that found the upstream unavailable. `now_ms` is the time of its answer.
+    pub fn note(&self, now_ms: u64, incident: &Incident<'_>) {
+        let mut book = self.book();
+        self.is_active.store(true, Ordering::Relaxed);
+        self.active.set(1);
+        if book.reopen(now_ms, incident) {
+            self.total.inc();
+        }
+        book.add_failing(incident.model);
+        book.last_failure_ms = now_ms;
+        if let Some(record) = book.records.front_mut() {
+            record.add(now_ms, incident);
+        }
+        if book.is_news(now_ms, incident.instead) {
+            (book.warned, book.warned_at_ms) = (Some(incident.instead), Some(now_ms));
+            let (cause, model) = (&*told(incident.cause), &*told(incident.model));
+            tracing::warn!(cause, model, "the upstream is unavailable: {}", incident.instead.in_words());
+        }
+    }
+
+    /// Records that the upstream answered a request for `model`.
+    pub fn end(&self, now_ms: u64, model: &str) {
+        if !self.is_active.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut book = self.book();
+        book.failing.retain(|failing| failing != model);
+        if !book.failing.is_empty() && now_ms.saturating_sub(book.last_failure_ms) < FLAP_MS {
+            return;
+        }
+        self.is_active.store(false, Ordering::Relaxed);
+        self.active.set(0);
+        book.close(now_ms);
+    }
+
+    /// Returns the newest incident if it is active or answered a mock or a stale entry within the last minute.
+    pub fn standing(&self, now_ms: u64) -> Option<Standing> {
+        let book = self.book();
+        let record = book.records.front()?;
+        let spell = |span: Option<(u64, u64)>| {
+            let (from_ms, to_ms) = span?;
+            match record.to_ms {
+                None => Some(Spell::Since(from_ms)),
+                Some(_) if now_ms.saturating_sub(to_ms) < SHOWN_FOR_MS => Some(Spell::Until(to_ms)),
+                Some(_) => None,
+            }
+        };
+        let standing = Standing {
+            cause: record.cause.clone(),
+            models: record.models().map(str::to_owned).take(3).collect(),
+            errors: record.to_ms.is_none().then_some(Spell::Since(record.from_ms)),
+            mocks: spell(record.mocks),
+            stale: spell(record.stale),
+        };
+        (standing.errors.is_some() || standing.mocks.is_some() || standing.stale.is_some()).then_some(standing)
+    }
+
+    /// Returns the newest `most` incidents, newest first.
+    pub fn newest(&self, most: usize) -> Vec<IncidentReport> {
+        self.book().records.iter().take(most).map(Record::report).collect()
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    /// Ensures that the first record is active. Returns true if the record is new.
+    fn reopen(&mut self, now_ms: u64, incident: &Incident<'_>) -> bool {
+        if let Some(record) = self.records.front_mut()
+            && record.to_ms.is_none_or(|ended| now_ms.saturating_sub(ended) < FLAP_MS)
+        {
+            record.to_ms = None;
+            return false;
+        }
+        self.records.truncate(MAX_INCIDENTS - 1);
+        self.records.push_front(Record::new(now_ms, incident));
+        (self.warned, self.warned_at_ms) = (None, None);
+        true
+    }
+
+    /// Adds a failing model. Models beyond the limit are not tracked; their next failure soon after the end continues
+    /// the incident.
+    fn add_failing(&mut self, model: &str) {
+        if self.failing.len() < MAX_FAILING && !self.failing.iter().any(|failing| failing == model) {
+            self.failing.push(model.to_owned());
+        }
+    }
+
+    fn is_news(&self, now_ms: u64, instead: Instead) -> bool {
+        match self.warned {
+            None => self.warned_at_ms.is_none_or(|at| now_ms.saturating_sub(at) >= QUIET_MS),
+            // A change to mocks is always logged.
+            Some(warned) => instead == Instead::Mocks && warned != Instead::Mocks,
+        }
+    }
+
+    fn close(&mut self, now_ms: u64) {
+        self.failing.clear();
+        let warned = self.warned.take();
+        let Some(record) = self.records.front_mut() else {
+            return;
+        };
+        record.to_ms = Some(now_ms);
+        if let Some(warned) = warned {
+            let mocks = if warned == Instead::Mocks { ": no more mock vectors" } else { "" };
+            tracing::info!(
+                lasted_ms = now_ms.saturating_sub(record.from_ms),
+                mock_inputs = record.counts.mock_inputs,
+                stale_inputs = record.counts.stale_inputs,
+                failed_requests = record.counts.failed_requests,
+                "the upstream answers again{mocks}"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "incidents_tests.rs"]
+mod tests;

@@ -1,0 +1,9 @@
+//! The process and its machine: clock, tasks, memory limit, allocator, facts about the machine, and outbound connections.
+
+pub mod clock;
+pub mod connector;
+pub mod governor;
+pub mod heap;
+pub mod lines;
+pub mod system;
+pub mod tasks;
