@@ -108,7 +108,7 @@ impl Ops {
     fn purge_answers(&self, model: Option<&str>) -> u64 {
         let stored = self.answers.stored();
         if let Some(model) = model {
-            return stored.remove_where(|answer| &*answer.identity.model == model);
+            return stored.remove_where(|answer| &*answer.validity.identity.model == model);
         }
         let gone = stored.len();
         self.answers.clear();

@@ -12,8 +12,7 @@ use http::{HeaderMap, HeaderValue};
 use crate::cache::bounded::{Bounded, Bounds, Entry, Mark};
 use crate::cache::purges::Generation;
 use crate::key::{Key, SeenKeys};
-use crate::learned::Voucher;
-use crate::learned::{Identity, Lessons};
+use crate::learned::{Identity, Lessons, Voucher};
 use crate::observe::metrics::Account;
 
 /// Denominator of the largest fraction of the cache that one reply may take. A larger reply would evict too
@@ -42,20 +41,35 @@ pub struct Parts {
     pub tokens: u64,
     /// Its headers, with capacity for the headers that differ from reply to reply.
     pub headers: HeaderMap,
+    /// Account that is charged for it, so a hit needs no look-up.
+    pub account: Arc<Account>,
+    /// Conditions under which it may be served.
+    pub validity: Validity,
+}
+
+/// Conditions under which a finished body may be served.
+pub struct Validity {
     /// Time at which the first of its records stops being fresh.
     pub fresh_until_ms: u64,
     /// Model that made its vectors.
     pub identity: Identity,
     /// State of their space.
     pub lessons: Arc<Lessons>,
-    /// Account that is charged for it, so a hit needs no look-up.
-    pub account: Arc<Account>,
-    /// Count of purges and imports when the reply was made.
+    /// Count of purges and imports when its request began.
     pub generation: Generation,
-    /// Count of replaced records in its space when the reply was made.
+    /// Count of replaced records in its space when its request began.
     pub refreshes: u64,
-    /// Credential that the upstream must have accepted before this reply is served, if the configuration demands it.
+    /// Credential that the upstream must have accepted, if the configuration demands it.
     pub voucher: Option<Voucher>,
+}
+
+impl Validity {
+    fn holds(&self, now_ms: u64, generation: Generation) -> bool {
+        now_ms < self.fresh_until_ms
+            && self.generation == generation
+            && self.refreshes == self.lessons.refreshes()
+            && self.lessons.accepts(&self.identity)
+    }
 }
 
 impl std::ops::Deref for StoredAnswer {
@@ -79,7 +93,7 @@ impl Entry for StoredAnswer {
     fn weight_bytes(&self) -> u64 {
         // The model's name may be long, and the identity holds a copy of it outside the body.
         let value_bytes: usize = self.headers.values().map(HeaderValue::len).sum();
-        (size_of::<Stored>() + self.body.len() + HEADER_BYTES + value_bytes + self.identity.model.len()) as u64
+        (size_of::<Stored>() + self.body.len() + HEADER_BYTES + value_bytes + self.validity.identity.model.len()) as u64
     }
 
     fn mark(&self) -> Option<&Mark> {
@@ -109,7 +123,7 @@ impl Answers {
 
     /// Returns the reply to the request with this hash, if it is still valid.
     pub fn get(&self, request: &Key, now_ms: u64, generation: Generation) -> Option<StoredAnswer> {
-        self.stored.get(request).filter(|answer| is_true(answer, now_ms, generation))
+        self.stored.get(request).filter(|answer| answer.validity.holds(now_ms, generation))
     }
 
     /// Counts a look-up, as a hit if the reply was served.
@@ -146,13 +160,6 @@ impl Answers {
     }
 }
 
-fn is_true(answer: &Parts, now_ms: u64, generation: Generation) -> bool {
-    now_ms < answer.fresh_until_ms
-        && answer.generation == generation
-        && answer.refreshes == answer.lessons.refreshes()
-        && answer.lessons.accepts(&answer.identity)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,13 +175,15 @@ mod tests {
             inputs: 1,
             tokens: 1,
             headers: HeaderMap::new(),
-            fresh_until_ms: 100,
-            identity: lessons.learn("a", 2).0,
-            lessons: Arc::clone(lessons),
             account: Metrics::new("0").accounts().of("a", "", "a"),
-            generation: purges.current(),
-            refreshes: lessons.refreshes(),
-            voucher: None,
+            validity: Validity {
+                fresh_until_ms: 100,
+                identity: lessons.learn("a", 2).0,
+                lessons: Arc::clone(lessons),
+                generation: purges.current(),
+                refreshes: lessons.refreshes(),
+                voucher: None,
+            },
         }
     }
 
@@ -192,7 +201,7 @@ mod tests {
         let weight = |name: &str| {
             let mut parts = parts(&purges, &lessons, 10);
             parts.headers.insert("openai-model", name.parse().expect("it is a header value"));
-            parts.identity.model = name.into();
+            parts.validity.identity.model = name.into();
             StoredAnswer::new(parts).weight_bytes()
         };
         assert_eq!(weight(&"m".repeat(5_000)) - weight("m"), 2 * 4_999);

@@ -3,31 +3,26 @@
 use bytes::Bytes;
 use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Uri};
-use tokio::time::Instant;
 
+use super::RequestContext;
 use crate::config::{Cache, FallbackMode, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::Voucher;
-use crate::observe::traces::TraceContext;
 use crate::upstream::{Charge, normal_path};
 use crate::wire::{EmbedRequest, Space};
 
 /// One embeddings request with everything that decides its answer.
 pub struct Ask<'a> {
+    /// Its configuration, deadline, controls and trace.
+    pub context: RequestContext,
     /// The parsed body.
     pub request: EmbedRequest<'a>,
     /// The original bytes of the body.
     pub body: Bytes,
     /// Memory reservation for the body. A fetch holds it as long as it holds the body.
     pub charge: Charge,
-    /// Time at which the caller stops waiting.
-    pub deadline: Instant,
     /// The caller, and the upstream's address for it.
     pub origin: Origin<'a>,
-    /// The caller's cache controls.
-    pub controls: Controls,
-    /// The trace that the request belongs to.
-    pub trace: TraceContext,
 }
 
 /// The caller of a request, and the upstream's address for it.
@@ -39,6 +34,8 @@ pub struct Origin<'a> {
     pub credential: Key,
     /// Hash of the credential that the caller sent.
     pub caller: Key,
+    /// The caller's namespace, if it has one.
+    pub namespace: Option<&'a [u8]>,
     /// Key of the callers that share stored vectors with this one.
     pub scope: Key,
     /// True if stored vectors are served only after the upstream has accepted the credential.

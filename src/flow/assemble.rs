@@ -9,9 +9,7 @@ use super::outcome::{Progress, Served};
 use super::request::Request;
 use super::room::Held;
 use super::{Outcome, Source, Tally};
-use crate::cache::purges::Generation;
-use crate::learned::Voucher;
-use crate::learned::{Identity, Lessons};
+use crate::cache::reply_cache::Validity;
 use crate::observe::metrics;
 use crate::upstream::{CallInfo, shown_on_misses};
 use crate::vector::packed::Packed;
@@ -26,27 +24,11 @@ pub struct Answer {
     /// Headers of the call that was made for this request.
     pub call_headers: Option<HeaderMap>,
     /// Conditions under which the finished body stays valid, if it is a full hit.
-    pub keep: Option<Keep>,
+    pub validity: Option<Validity>,
     /// Holds the memory reservation of the vectors until they are written.
     pub room: Arc<dyn Send + Sync>,
     /// Reason why the upstream counts as unavailable, if fallback vectors are part of the answer.
     pub fallback: Option<String>,
-}
-
-/// Conditions under which a finished body stays valid.
-pub struct Keep {
-    /// Time at which the first of its records stops being fresh.
-    pub fresh_until_ms: u64,
-    /// Model that made its vectors.
-    pub identity: Identity,
-    /// State of their space.
-    pub lessons: Arc<Lessons>,
-    /// Count of purges and imports when the request began.
-    pub generation: Generation,
-    /// Count of replaced records in its space when the request began.
-    pub refreshes: u64,
-    /// Credential that the upstream must have accepted, if the configuration demands it.
-    pub voucher: Option<Voucher>,
 }
 
 /// The vector of a distinct key, and the number of inputs that ask for it.
@@ -80,7 +62,7 @@ impl Request<'_> {
             call_headers: call_headers(&parts),
             fallback: progress.fallback.clone(),
             room: Arc::<Held>::clone(&progress.room),
-            keep: (tally.outcome() == metrics::Outcome::Hit).then(|| self.keep(&parts)).flatten(),
+            validity: (tally.outcome() == metrics::Outcome::Hit).then(|| self.validity(&parts)).flatten(),
             tally,
         };
         Outcome::Answer(Box::new(answer))
@@ -119,22 +101,22 @@ impl Request<'_> {
         let call = parts.iter().find_map(|part| part.served.call.as_ref());
         match call {
             Some(call) => call.members.clone(),
-            None if !self.speaks_f32() && self.lessons.may_have_ids() => {
+            None if !self.speaks_f32() && self.space.lessons.may_have_ids() => {
                 vec![("id".to_owned(), format!("\"embd-vecho-{:016x}\"", self.own_id()).into())]
             }
             None => Vec::new(),
         }
     }
 
-    fn keep(&self, parts: &[Part<'_>]) -> Option<Keep> {
+    fn validity(&self, parts: &[Part<'_>]) -> Option<Validity> {
         let fresh_until_ms = parts.iter().map(|part| part.served.record.times.fresh_until_ms).min()?;
-        Some(Keep {
+        Some(Validity {
             fresh_until_ms,
             identity: parts.first()?.served.record.identity.clone(),
-            lessons: Arc::clone(&self.lessons),
-            generation: self.generation,
-            refreshes: self.refreshes,
-            voucher: self.voucher,
+            lessons: Arc::clone(&self.space.lessons),
+            generation: self.space.generation,
+            refreshes: self.space.refreshes,
+            voucher: self.caller.voucher,
         })
     }
 }
@@ -162,7 +144,7 @@ impl Request<'_> {
             Some(untold.iter().map(|place| parts[*place].input.counted_tokens()).collect())
         } else {
             let inputs: Vec<Input<'static>> = untold.iter().map(|place| parts[*place].input.to_owned_input()).collect();
-            let (flow, now_ms) = (Arc::clone(self.flow), self.now_ms);
+            let (flow, now_ms) = (Arc::clone(self.flow), self.context().now_ms);
             let counting = tokio::task::spawn_blocking(move || flow.tokenizer.count(&inputs, now_ms));
             counting.await.unwrap_or_default()
         };
@@ -238,6 +220,7 @@ fn sums_of_own_calls(parts: &[Part<'_>]) -> HashMap<*const CallInfo, u64> {
 mod tests {
     use super::*;
     use crate::cache::{Record, Times};
+    use crate::learned::Identity;
     use crate::observe::traces::TraceContext;
     use crate::vector::Vector;
 

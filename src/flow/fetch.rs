@@ -3,21 +3,16 @@
 
 use std::sync::Arc;
 
-use tokio::time::Instant;
-
-use super::outcome::{Failed, Landed};
+use super::context::{CallerKeys, SpaceSnapshot};
+use super::outcome::{Failed, Served};
 use super::price::price;
 use super::room::Held;
 use super::single_flight::Lead;
-use super::{Controls, Flow, Landing, speaks_f32};
-use crate::cache::purges::Generation;
-use crate::cache::{Found, Lookup, Record, Tier, Times};
-use crate::config::Config;
+use super::{Flow, Landing, RequestContext, Source, speaks_f32};
+use crate::cache::{Found, Lookup, Record, Times};
 use crate::key::Key;
-use crate::learned::Voucher;
-use crate::learned::{Identity, Lesson, Lessons};
+use crate::learned::{Identity, Lesson};
 use crate::observe::logs::told;
-use crate::observe::traces::TraceContext;
 use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Report, Waiter};
 use crate::vector::packed::Packed;
 use crate::vector::{COMPONENT_BYTES, NotAVector};
@@ -33,30 +28,21 @@ const NOT_STORED: &str = "an answer was passed on and not stored";
 /// Fetch of all keys that one request leads. It runs to its end, even without waiters: see `Request::launch`.
 pub(super) struct Fetch {
     pub(super) flow: Arc<Flow>,
-    pub(super) config: Arc<Config>,
+    /// The context of the request. Its trace ends when the request stops waiting.
+    pub(super) context: RequestContext,
+    pub(super) space: SpaceSnapshot,
+    pub(super) caller: CallerKeys,
     pub(super) lead: Lead<Landing>,
     pub(super) lane: Lane,
     /// The request as its caller wrote it.
     pub(super) own: Arc<OwnRequest>,
     /// For each led key, its place among the distinct keys of the request.
     pub(super) places: Vec<u32>,
-    pub(super) space: Key,
-    pub(super) lessons: Arc<Lessons>,
-    pub(super) generation: Generation,
-    pub(super) deadline: Instant,
     /// True if stored vectors are acceptable.
     pub(super) may_use_stored: bool,
     /// True if another fetch has finished since the look-up.
     pub(super) has_news: bool,
-    /// The caller's cache controls.
-    pub(super) controls: Controls,
-    pub(super) credential: Key,
-    pub(super) caller: Key,
-    /// Credential that a success proves to be accepted, if the configuration asks for that.
-    pub(super) voucher: Option<Voucher>,
     pub(super) asked_model: String,
-    /// Trace context of the request, for as long as it waits.
-    pub(super) trace: TraceContext,
     pub(super) expected_dimension: usize,
     /// Memory reservation for the vectors that this fetch brings.
     pub(super) room: Arc<Held>,
@@ -106,7 +92,7 @@ impl Fetch {
         let terms = self.terms();
         let found =
             self.lead.keys().iter().enumerate().filter_map(|(place, key)| match self.flow.tiers.peek(key, &terms) {
-                Found::Fresh(record, tier) => Some((place, Ok(Landed { record, call: None, tier }))),
+                Found::Fresh(record, tier) => Some((place, Ok(Served::stored(record, tier)))),
                 _ => None,
             });
         let found: Vec<_> = found.collect();
@@ -116,18 +102,18 @@ impl Fetch {
     }
 
     fn waiter(&self) -> Waiter {
-        Waiter { deadline: self.deadline, caller: self.caller, trace: self.trace.clone() }
+        Waiter { deadline: self.context.deadline, caller: self.caller.caller, trace: self.context.trace.clone() }
     }
 
     pub(super) fn terms(&self) -> Lookup<'_> {
         let now_ms = self.flow.clock.now_ms();
         Lookup {
             now_ms,
-            max_age_ms: self.controls.max_age_ms,
-            lessons: &self.lessons,
-            space: self.space,
-            codec: self.config.cache.codec,
-            trace: &self.trace,
+            max_age_ms: self.context.controls.max_age_ms,
+            lessons: &self.space.lessons,
+            space: self.space.key,
+            codec: self.context.config.cache.codec,
+            trace: &self.context.trace,
         }
     }
 
@@ -149,62 +135,67 @@ impl Fetch {
         let places = &places[portion.places];
         match portion.result.and_then(|fetched| self.with_room(fetched)) {
             Ok(mut fetched) => {
-                let is_openai = speaks_f32(&self.config.upstream.target, &self.lane.terms.uri);
-                price(&self.flow, (&self.lessons, is_openai), portion.inputs, &mut fetched).await;
+                let is_openai = speaks_f32(&self.context.config.upstream.target, &self.lane.terms.uri);
+                price(&self.flow, (&self.space.lessons, is_openai), portion.inputs, &mut fetched).await;
                 let landed = self.keep(fetched, places);
                 self.lead.land(places.iter().copied().zip(landed.iter().cloned().map(Ok)));
-                if !self.controls.no_store {
+                if !self.context.controls.no_store {
                     let kept = places.iter().map(|place| self.lead.keys()[*place]);
                     let kept = kept.zip(landed.iter().map(|landed| &landed.record));
-                    self.flow.tiers.keep_below(kept, self.generation);
+                    self.flow.tiers.keep_below(kept, self.space.generation);
                     if let Some(newest) = landed.last() {
-                        self.flow.tiers.note_newest(&self.space, &newest.record, &self.lessons, self.generation);
+                        self.flow.tiers.note_newest(
+                            &self.space.key,
+                            &newest.record,
+                            &self.space.lessons,
+                            self.space.generation,
+                        );
                     }
                 }
             }
             Err(failure) => {
                 self.learn_from(&failure);
                 let keys = places.iter().map(|place| self.lead.keys()[*place]).collect();
-                let failed = Failed { failure, keys, credential: self.credential, request: self.own.id() };
+                let failed = Failed { failure, keys, credential: self.caller.credential, request: self.own.id() };
                 let failed = Arc::new(failed);
                 self.lead.land(places.iter().map(|place| (*place, Err(Arc::clone(&failed)))));
             }
         }
     }
 
-    fn keep(&self, fetched: Vec<Fetched>, places: &[usize]) -> Vec<Landed> {
+    fn keep(&self, fetched: Vec<Fetched>, places: &[usize]) -> Vec<Served> {
         let now_ms = self.flow.clock.now_ms();
         let Some(identity) = fetched.first().map(|first| self.learn_identity(first)) else {
             return Vec::new();
         };
-        self.lessons.mark_readable(self.lane.terms.encoding);
-        self.lessons.note_id(fetched[0].call.members.iter().any(|(name, _)| name == "id"));
+        self.space.lessons.mark_readable(self.lane.terms.encoding);
+        self.space.lessons.note_id(fetched[0].call.members.iter().any(|(name, _)| name == "id"));
         self.flow.metrics.incidents().end(now_ms, &self.asked_model);
-        if let Some(voucher) = self.voucher {
-            let until_ms = now_ms.saturating_add(millis(self.config.auth.vouch_ttl));
+        if let Some(voucher) = self.caller.voucher {
+            let until_ms = now_ms.saturating_add(millis(self.context.config.auth.vouch_ttl));
             self.flow.vouchers.accept(voucher, until_ms, now_ms);
         }
         let (times, asked_model) = (self.times(now_ms), self.asked_as(&identity));
         let mut outdates_any = false;
         let keep_one = |(fetched, place): (Fetched, &usize)| {
-            let packed = Packed::pack(&fetched.vector, self.config.cache.codec);
+            let packed = Packed::pack(&fetched.vector, self.context.config.cache.codec);
             let record = Record::new(packed, identity.clone(), times, fetched.tokens);
             let record = Arc::new(record.asked_as(&asked_model));
-            if !self.controls.no_store {
+            if !self.context.controls.no_store {
                 let key = self.lead.keys()[*place];
                 outdates_any |= self.outdates(&key, &record);
-                self.flow.tiers.remember(key, &record, self.generation);
+                self.flow.tiers.remember(key, &record, self.space.generation);
             }
-            Landed { record, call: Some(fetched.call), tier: Tier::Memory }
+            Served { record, source: Source::Upstream, call: Some(fetched.call) }
         };
         let landed = fetched.into_iter().zip(places).map(keep_one).collect();
-        if !self.controls.no_store {
+        if !self.context.controls.no_store {
             // A request that looked the key up earlier and claims it now must look again, whichever table
             // this fetch used.
             self.flow.flights.note_landing();
         }
         if outdates_any {
-            self.lessons.note_refresh();
+            self.space.lessons.note_refresh();
         }
         landed
     }
@@ -212,8 +203,8 @@ impl Fetch {
     /// Returns true if a record replaces another vector that would still be served. If memory does not hold the key, a
     /// caller that asked for a new vector may be replacing one in a lower tier.
     fn outdates(&self, key: &Key, record: &Record) -> bool {
-        let has_looked = self.may_use_stored && self.controls.max_age_ms.is_none();
-        let is_wished_anew = self.controls.no_cache || self.controls.max_age_ms.is_some();
+        let has_looked = self.may_use_stored && self.context.controls.max_age_ms.is_none();
+        let is_wished_anew = self.context.controls.no_cache || self.context.controls.max_age_ms.is_some();
         let differs = |kept: Arc<Record>| kept.vector != record.vector;
         !has_looked && self.flow.tiers.memory().peek(key).map_or(is_wished_anew, differs)
     }
@@ -227,15 +218,15 @@ impl Fetch {
 
     fn learn_identity(&self, fetched: &Fetched) -> Identity {
         let named = fetched.call.model.as_deref().unwrap_or(&self.asked_model);
-        let model = self.config.cache.same_models.get(named).map_or(named, String::as_str);
-        let (identity, lesson) = self.lessons.learn(model, fetched.vector.dimension());
+        let model = self.context.config.cache.same_models.get(named).map_or(named, String::as_str);
+        let (identity, lesson) = self.space.lessons.learn(model, fetched.vector.dimension());
         let dimension = fetched.vector.dimension();
         if lesson == Lesson::First && self.lane.terms.asked_dimension.is_some_and(|asked| asked != dimension) {
             self.warn_of_dimension(dimension);
         }
         if lesson == Lesson::First && self.flow.tiers.may_hold_older() {
             // The lower tiers may hold records of another model that this process has not seen yet.
-            self.lessons.expect_older();
+            self.space.lessons.expect_older();
         }
         if lesson == Lesson::Drift {
             self.flow.metrics.model_drifts.inc();
@@ -247,8 +238,8 @@ impl Fetch {
     }
 
     fn times(&self, now_ms: u64) -> Times {
-        let fresh_until_ms = now_ms.saturating_add(millis(self.config.cache.ttl));
-        let stale_until_ms = fresh_until_ms.saturating_add(millis(self.config.cache.stale_for));
+        let fresh_until_ms = now_ms.saturating_add(millis(self.context.config.cache.ttl));
+        let stale_until_ms = fresh_until_ms.saturating_add(millis(self.context.config.cache.stale_for));
         Times { created_ms: now_ms, fresh_until_ms, stale_until_ms }
     }
 
@@ -258,14 +249,14 @@ impl Fetch {
             Handwriting::Doubtful => false,
             Handwriting::Foreign => true,
         };
-        let is_news = self.lessons.mark_unreadable(encoding, is_proof, self.flow.clock.now_ms());
+        let is_news = self.space.lessons.mark_unreadable(encoding, is_proof, self.flow.clock.now_ms());
         if is_news && self.flow.throttled.admits(NOT_ASKED_FOR) {
             tracing::warn!(encoding = encoding.name(), model = &*told(&self.asked_model), "{NOT_ASKED_FOR}");
         }
     }
 
     fn learn_dimension(&self, dimension: usize) {
-        if self.lessons.note_other_dimension(dimension) {
+        if self.space.lessons.note_other_dimension(dimension) {
             self.warn_of_dimension(dimension);
         }
     }
@@ -281,7 +272,7 @@ impl Fetch {
         if let Class::Unreadable(Unreadable::OtherDimension(dimension), _) = failure.class {
             return self.learn_dimension(dimension);
         }
-        self.lessons.note_other_failure();
+        self.space.lessons.note_other_failure();
         match failure.class {
             Class::Unreadable(cause, encoding) => {
                 if self.flow.throttled.admits(NOT_STORED) {
@@ -291,8 +282,8 @@ impl Fetch {
             }
             Class::Refused => {
                 let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
-                match (status, &self.voucher) {
-                    (401, _) => self.flow.vouchers.refuse(&self.credential),
+                match (status, &self.caller.voucher) {
+                    (401, _) => self.flow.vouchers.refuse(&self.caller.credential),
                     (403, Some(voucher)) => self.flow.vouchers.forbid(voucher),
                     _ => {}
                 }

@@ -39,14 +39,14 @@ impl Request<'_> {
         let (request, origin) = (&self.ask.request, &self.ask.origin);
         let form = RequestForm { encoding: self.upstream_encoding(), is_single: false, ..request.form };
         let mut id = KeyBuilder::new(None);
-        id.part(Tag::Scope, self.space.as_bytes())
+        id.part(Tag::Scope, self.space.key.as_bytes())
             .part(Tag::Scope, origin.credential.as_bytes())
             .part(Tag::Encoding, format!("{form:?}").as_bytes())
             .part(Tag::Control, request.kind().name().as_bytes());
         if let Some(user) = &request.user {
             id.part(Tag::User, user.as_bytes());
         }
-        let mut headers = forwardable(origin.headers, self.config.upstream.api_key.is_some());
+        let mut headers = forwardable(origin.headers, self.context().config.upstream.api_key.is_some());
         for (name, value) in headers.iter().filter(|(name, _)| !is_noise(name.as_str())) {
             id.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
         }
@@ -79,13 +79,13 @@ impl Request<'_> {
 
     /// Returns the known dimension of vectors of this space, if the request asks for a dimension.
     fn known_dimension(&self) -> Option<usize> {
-        self.asked_dimension().and_then(|_| self.lessons.known_dimension())
+        self.asked_dimension().and_then(|_| self.space.lessons.known_dimension())
     }
 
     /// Returns what is known of the upstream's base64: it is trusted, or it is checked against a dimension. That is the
     /// one asked for, or the one that earlier answers had.
     fn known_base64(&self) -> Base64 {
-        let shown = || self.lessons.identity().map(|identity| identity.dimension);
+        let shown = || self.space.lessons.identity().map(|identity| identity.dimension);
         if self.speaks_f32() {
             Base64::Trusted
         } else {

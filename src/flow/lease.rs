@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep};
 
 use super::fetch::Fetch;
-use super::outcome::Landed;
+use super::outcome::Served;
 use crate::cache::{Found, Leases, Sight, Standing};
 use crate::key::Key;
 use crate::wire::Input;
@@ -35,15 +35,15 @@ impl Fetch {
     /// Returns the lease store if this fetch uses leases. Vectors that must not be stored, or not be read from the
     /// store, are fetched for their own request alone.
     pub(super) fn leases(&self) -> Option<Arc<dyn Leases>> {
-        self.flow.leases.clone().filter(|_| self.may_use_stored && !self.controls.no_store)
+        self.flow.leases.clone().filter(|_| self.may_use_stored && !self.context.controls.no_store)
     }
 
     /// Fetches the keys that no other replica is fetching, and waits for the rest.
     pub(super) async fn fetch_by_lease(&self, leases: &Arc<dyn Leases>, open: Open) {
         // Releases the leases also if this future is dropped early.
         let _held = Held { fetch: self, leases };
-        let _agreeing = self.trace.lease(open.len());
-        let give_up_at = self.deadline.min(Instant::now() + leases.length() * PATIENCE);
+        let _agreeing = self.context.trace.lease(open.len());
+        let give_up_at = self.context.deadline.min(Instant::now() + leases.length() * PATIENCE);
         let (mut fetches, mut open, mut pause) = (FuturesUnordered::new(), open, FIRST_PAUSE);
         loop {
             let keys = self.keys_of(&open);
@@ -72,9 +72,9 @@ impl Fetch {
             let key = self.lead.keys()[place];
             let found = sight
                 .stored
-                .map(|bytes| self.flow.tiers.take_in(leases.tier(), key, &bytes, &self.terms(), self.generation));
+                .map(|bytes| self.flow.tiers.take_in(leases.tier(), key, &bytes, &self.terms(), self.space.generation));
             match (found, sight.standing) {
-                (Some(Found::Fresh(record, tier)), _) => stored.push((place, Landed { record, call: None, tier })),
+                (Some(Found::Fresh(record, tier)), _) => stored.push((place, Served::stored(record, tier))),
                 (_, Standing::Theirs) => theirs.push((place, input)),
                 (_, Standing::Ours | Standing::Unknown) => to_fetch.push((place, input)),
             }

@@ -6,6 +6,7 @@
 
 mod ask;
 mod assemble;
+mod context;
 mod fetch;
 mod lane;
 mod lease;
@@ -40,8 +41,9 @@ use crate::upstream::Batcher;
 use crate::wire::Bypass;
 
 pub use ask::{Ask, Calls, Controls, Origin, join_headers, model_key, scope_key, space_key};
-pub use assemble::{Answer, Keep};
-pub use outcome::{Outcome, Refusal, Source};
+pub use assemble::Answer;
+pub use context::RequestContext;
+pub use outcome::{Outcome, Served, Source};
 pub use request::{speaks_f32, upstream_encoding};
 pub use room::VectorRoom;
 pub use rotation::Rotation;
@@ -49,7 +51,7 @@ pub use single_flight::Flights;
 pub use tally::Tally;
 pub use tokenizer::Tokenizer;
 
-use outcome::{Failed, Landed};
+use outcome::Failed;
 use request::Request;
 
 /// Maximum number of fetch rounds of a request. A model that changes during a fetch causes another round; after the
@@ -91,7 +93,7 @@ pub struct Flow {
 }
 
 /// Result of a fetch for one key.
-pub type Landing = Result<Landed, Arc<Failed>>;
+pub type Landing = Result<Served, Arc<Failed>>;
 
 impl Flow {
     /// Answers one request.
@@ -100,7 +102,7 @@ impl Flow {
         let Some(mut progress) = request.look_up().await else {
             return Outcome::PassThrough(Bypass::TooLarge);
         };
-        if ask.controls.only_if_cached {
+        if ask.context.controls.only_if_cached {
             // The model may have changed between two look-ups; then some vectors count as missing.
             let is_whole = !request.drop_older_models(&mut progress) && progress.is_complete();
             return if is_whole { request.assemble(&progress).await } else { Outcome::NotCached };
@@ -120,7 +122,7 @@ impl Flow {
             }
             return match request.stand_in(&mut progress).await {
                 Ok(()) => request.assemble(&progress).await,
-                Err(failed) => Outcome::Refused(Refusal::of(&failed.failure)),
+                Err(failed) => Outcome::Refused(Arc::clone(&failed.failure)),
             };
         }
         Outcome::PassThrough(Bypass::UnsteadyModel)

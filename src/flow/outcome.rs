@@ -8,7 +8,7 @@ use super::Answer;
 use super::room::Held;
 use crate::cache::{Record, Tier};
 use crate::key::Key;
-use crate::upstream::{CallInfo, Class, Failure, Reply};
+use crate::upstream::{CallInfo, Failure, Reply};
 use crate::wire::Bypass;
 
 /// Outcome of a request.
@@ -16,31 +16,13 @@ pub enum Outcome {
     /// Vectors for every input.
     Answer(Box<Answer>),
     /// An error of the upstream, or one of our own if there was none to pass on.
-    Refused(Refusal),
+    Refused(Arc<Failure>),
     /// An answer that failed validation but was exactly what this caller asked for. It is passed on unchanged.
     Unreadable(Box<Reply>),
     /// Not handled here: the original request must be forwarded unchanged.
     PassThrough(Bypass),
     /// `only-if-cached` was set, and some inputs were not cached.
     NotCached,
-}
-
-/// Reason for an answer without vectors.
-#[derive(Debug)]
-pub struct Refusal {
-    /// Class of the underlying failure.
-    pub class: Class,
-    /// The upstream's own reply, if there was one.
-    pub reply: Option<Box<Reply>>,
-    /// Short description of the cause.
-    pub detail: String,
-}
-
-impl Refusal {
-    /// Builds the refusal that reports a failure to a caller.
-    pub fn of(failure: &Failure) -> Self {
-        Self { class: failure.class, reply: failure.reply.clone(), detail: failure.detail.clone() }
-    }
 }
 
 /// Source of one input's vector.
@@ -56,17 +38,6 @@ pub enum Source {
     Stale,
     /// The mock.
     Mock,
-}
-
-/// Result of a fetch for one key.
-#[derive(Clone, Debug)]
-pub struct Landed {
-    /// The vector.
-    pub(super) record: Arc<Record>,
-    /// The call that brought it; `None` if a look-up after the claim found it stored.
-    pub(super) call: Option<Arc<CallInfo>>,
-    /// Tier that held it, if no call brought it.
-    pub(super) tier: Tier,
 }
 
 /// A failed fetch, with the facts that decide whose fault it may be.
@@ -94,9 +65,12 @@ pub(super) enum Slot {
 
 /// A vector and where it came from.
 #[derive(Clone, Debug)]
-pub(super) struct Served {
+pub struct Served {
+    /// The vector.
     pub(super) record: Arc<Record>,
+    /// Where it came from, for the request that fetched it.
     pub(super) source: Source,
+    /// The call that brought it, if one did.
     pub(super) call: Option<Arc<CallInfo>>,
 }
 
@@ -150,6 +124,17 @@ impl Slot {
 }
 
 impl Served {
+    /// Returns a stored vector.
+    pub(super) const fn stored(record: Arc<Record>, tier: Tier) -> Self {
+        Self { record, source: Source::Tier(tier), call: None }
+    }
+
+    /// Returns the same vector for a request that joined its fetch.
+    pub(super) fn joined(self) -> Self {
+        let source = if self.source == Source::Upstream { Source::Joined } else { self.source };
+        Self { source, ..self }
+    }
+
     /// Returns the headers of the call that brought it.
     pub(super) fn call_headers(&self) -> Option<&HeaderMap> {
         self.call.as_deref().map(|call| &call.headers)

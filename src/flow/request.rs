@@ -2,67 +2,52 @@
 
 use std::sync::Arc;
 
-use http::Uri;
-use tokio::time::Instant;
-
+use super::context::{CallerKeys, SpaceSnapshot};
 use super::outcome::{Failed, Progress, Served, Slot};
 use super::room::{Asker, Wanted, bytes_of};
-use super::{Ask, Flow, Outcome, Refusal, Source, space_key};
-use crate::cache::purges::Generation;
+use super::{Ask, Flow, Outcome, RequestContext, space_key};
 use crate::cache::{Found, Lookup, Record};
 use crate::config::{self, Config, UpstreamTarget};
 use crate::flow::mock;
 use crate::flow::plan::Plan;
 use crate::key::Key;
-use crate::learned::Voucher;
 use crate::learned::{Identity, Lessons};
 use crate::upstream::Class;
 use crate::wire::{Bypass, EmbedRequest, Encoding, WrittenEncoding};
+use http::Uri;
 
 /// A request and the state that stays the same while it is answered.
 pub(super) struct Request<'a> {
     pub(super) flow: &'a Arc<Flow>,
     pub(super) ask: &'a Ask<'a>,
-    pub(super) config: Arc<Config>,
-    pub(super) now_ms: u64,
-    pub(super) deadline: Instant,
-    pub(super) space: Key,
     pub(super) plan: Plan,
-    pub(super) lessons: Arc<Lessons>,
-    /// Count of replaced records in the space before the look-up.
-    pub(super) refreshes: u64,
-    pub(super) generation: Generation,
+    pub(super) space: SpaceSnapshot,
+    pub(super) caller: CallerKeys,
     /// Count of finished fetches before the look-up.
     pub(super) landings_before: u64,
-    /// Credential that the upstream must have accepted before stored vectors are served, if the
-    /// configuration demands it.
-    pub(super) voucher: Option<Voucher>,
     /// True if stored vectors and other callers' fetches may be used at all.
     pub(super) trusted: bool,
 }
 
 impl<'a> Request<'a> {
     pub(super) fn new(flow: &'a Arc<Flow>, ask: &'a Ask<'a>) -> Self {
-        let config = flow.live.load();
-        let now_ms = flow.clock.now_ms();
-        let space = space_key(&ask.origin.scope, &ask.origin.uri, &ask.request.space);
+        let key = space_key(&ask.origin.scope, &ask.origin.uri, &ask.request.space);
+        let lessons = flow.spaces.of(key);
+        let (refreshes, generation) = (lessons.refreshes(), flow.tiers.generation());
         let voucher = ask.origin.voucher(&ask.request.space);
-        let lessons = flow.spaces.of(space);
         Self {
             flow,
             ask,
-            now_ms,
-            deadline: ask.deadline,
-            space,
-            plan: Plan::new(ask.request.inputs.iter().map(|input| input.key(&space))),
-            refreshes: lessons.refreshes(),
-            lessons,
-            generation: flow.tiers.generation(),
+            plan: Plan::new(ask.request.inputs.iter().map(|input| input.key(&key))),
+            space: SpaceSnapshot { key, lessons, refreshes, generation },
+            caller: CallerKeys { credential: ask.origin.credential, caller: ask.origin.caller, voucher },
             landings_before: flow.flights.landings(),
-            trusted: voucher.is_none_or(|voucher| flow.vouchers.holds(&voucher, now_ms)),
-            voucher,
-            config,
+            trusted: voucher.is_none_or(|voucher| flow.vouchers.holds(&voucher, ask.context.now_ms)),
         }
+    }
+
+    pub(super) const fn context(&self) -> &'a RequestContext {
+        &self.ask.context
     }
 
     /// Looks up every distinct key: first in memory, then in the lower tiers, with memory reserved for the keys that
@@ -84,8 +69,8 @@ impl<'a> Request<'a> {
         let at_hand_bytes = progress.served().map(|served| bytes_of(&served.record.vector)).sum();
         let wanted = Wanted { missing, dimension: self.expected_dimension(), at_hand_bytes };
         // Without a success in this space, the credential may be any.
-        let is_known = self.trusted && self.lessons.identity().is_some();
-        let asker = Asker { caller: self.ask.origin.caller, deadline: self.deadline, is_known };
+        let is_known = self.trusted && self.space.lessons.identity().is_some();
+        let asker = Asker { caller: self.ask.origin.caller, deadline: self.context().deadline, is_known };
         progress.room = Arc::new(self.flow.room.take(wanted, asker).await?);
         Some(())
     }
@@ -93,20 +78,20 @@ impl<'a> Request<'a> {
     /// Returns the expected dimension of the vectors: that of the space, the requested one, or a usual one.
     pub(super) fn expected_dimension(&self) -> usize {
         let space = &self.ask.request.space;
-        let known = self.lessons.identity().map(|identity| identity.dimension);
+        let known = self.space.lessons.identity().map(|identity| identity.dimension);
         known
             .or(space.dimensions.map(|dimensions| dimensions as usize))
             .or_else(|| mock::usual_dimension(space.model_name()))
-            .unwrap_or(self.config.fallback.mock_dimensions)
+            .unwrap_or(self.context().config.fallback.mock_dimensions)
     }
 
     async fn look_below(&self, progress: &mut Progress) {
         // With `no-cache`, a stored vector can only serve as fallback, so a key that already has one needs no
         // further look-up.
-        let is_open = |place: &usize| !self.ask.controls.no_cache || progress.stand_ins[*place].is_none();
+        let is_open = |place: &usize| !self.context().controls.no_cache || progress.stand_ins[*place].is_none();
         let places: Vec<usize> = progress.empty_places().into_iter().filter(is_open).collect();
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
-        let found = self.flow.tiers.look_below(&keys, &self.terms(), self.generation).await;
+        let found = self.flow.tiers.look_below(&keys, &self.terms(), self.space.generation).await;
         for (place, found) in places.into_iter().zip(found) {
             let (slot, stand_in) = self.take_in(found);
             progress.slots[place] = slot;
@@ -131,50 +116,57 @@ impl<'a> Request<'a> {
 
     pub(super) fn terms(&self) -> Lookup<'_> {
         Lookup {
-            now_ms: self.now_ms,
-            max_age_ms: self.ask.controls.max_age_ms,
-            lessons: &self.lessons,
-            space: self.space,
-            codec: self.config.cache.codec,
-            trace: &self.ask.trace,
+            now_ms: self.context().now_ms,
+            max_age_ms: self.context().controls.max_age_ms,
+            lessons: &self.space.lessons,
+            space: self.space.key,
+            codec: self.context().config.cache.codec,
+            trace: &self.context().trace,
         }
     }
 
     fn take_in(&self, found: Found) -> (Slot, Option<Arc<Record>>) {
         match found {
-            Found::Fresh(record, _) if self.ask.controls.no_cache => (Slot::Empty, Some(record)),
-            Found::Fresh(record, tier) => {
-                (Slot::Served(Served { record, source: Source::Tier(tier), call: None }), None)
-            }
+            Found::Fresh(record, _) if self.context().controls.no_cache => (Slot::Empty, Some(record)),
+            Found::Fresh(record, tier) => (Slot::Served(Served::stored(record, tier)), None),
             Found::StandIn(record) => (Slot::Empty, Some(record)),
             Found::Missing => (Slot::Empty, None),
         }
     }
 
     pub(super) fn upstream_encoding(&self) -> WrittenEncoding {
-        upstream_encoding(&self.config, &self.ask.origin.uri, &self.ask.request, &self.lessons, self.now_ms)
+        upstream_encoding(
+            &self.context().config,
+            &self.ask.origin.uri,
+            &self.ask.request,
+            &self.space.lessons,
+            self.context().now_ms,
+        )
     }
 
     /// Returns true if the upstream is known to put f32 into base64.
     pub(super) fn speaks_f32(&self) -> bool {
-        speaks_f32(&self.config.upstream.target, &self.ask.origin.uri)
+        speaks_f32(&self.context().config.upstream.target, &self.ask.origin.uri)
     }
 
     /// Returns the reason to pass the request through if its answers are known to be unreadable.
     pub(super) fn known_unreadable(&self) -> Option<Bypass> {
-        self.lessons.is_unreadable(self.upstream_encoding().meaning(), self.now_ms).then_some(Bypass::UnreadableAnswer)
+        self.space
+            .lessons
+            .is_unreadable(self.upstream_encoding().meaning(), self.context().now_ms)
+            .then_some(Bypass::UnreadableAnswer)
     }
 
     /// Returns the outcome if a failure ends the request. A refusal takes precedence, as it will not pass by itself.
     pub(super) fn refusal(&self, progress: &Progress) -> Option<Outcome> {
         let find = |wanted: fn(Class) -> bool| progress.failed().find(|failed| wanted(failed.failure.class));
         if let Some(refused) = find(|class| class == Class::Refused) {
-            return Some(Outcome::Refused(Refusal::of(&refused.failure)));
+            return Some(Outcome::Refused(Arc::clone(&refused.failure)));
         }
         if let Some(unreadable) = find(|class| matches!(class, Class::Unreadable(..))) {
             return Some(self.pass_on(unreadable));
         }
-        find(|class| class == Class::Throttled).map(|throttled| Outcome::Refused(Refusal::of(&throttled.failure)))
+        find(|class| class == Class::Throttled).map(|throttled| Outcome::Refused(Arc::clone(&throttled.failure)))
     }
 
     /// Passes on an unreadable answer if it answers exactly this caller's request. Otherwise the caller's own request
@@ -216,7 +208,7 @@ impl<'a> Request<'a> {
             return None;
         }
         let latest = || progress.served().max_by_key(|served| served.record.times.created_ms);
-        self.lessons.identity().or_else(|| latest().map(|served| served.record.identity.clone()))
+        self.space.lessons.identity().or_else(|| latest().map(|served| served.record.identity.clone()))
     }
 }
 

@@ -15,8 +15,8 @@ use crate::wire::Input;
 impl Request<'_> {
     /// Fills failed keys with fallback vectors, or returns the failure to report.
     pub(super) async fn stand_in(&self, progress: &mut Progress) -> Result<(), Arc<Failed>> {
-        let configured = self.config.fallback.mode;
-        let mode = self.ask.controls.fallback.map_or(configured, |asked| asked.min(configured));
+        let configured = self.context().config.fallback.mode;
+        let mode = self.context().controls.fallback.map_or(configured, |asked| asked.min(configured));
         let model = self.stand_in_identity(progress);
         let (mut to_mock, mut stale_places, mut cause) = (Vec::new(), Vec::new(), None);
         for place in 0..progress.slots.len() {
@@ -83,7 +83,7 @@ impl Request<'_> {
     fn stand_in_identity(&self, progress: &Progress) -> Option<Identity> {
         let candidates: Vec<&Identity> = progress.stand_ins.iter().flatten().map(|record| &record.identity).collect();
         let at_hand = progress.served().next().map(|served| served.record.identity.clone());
-        let current = || self.lessons.identity().filter(|identity| candidates.contains(&identity));
+        let current = || self.space.lessons.identity().filter(|identity| candidates.contains(&identity));
         at_hand.or_else(current).or_else(|| candidates.first().map(|identity| (*identity).clone()))
     }
 
@@ -99,7 +99,7 @@ impl Request<'_> {
         let embed =
             move || inputs.iter().map(|input| (mock::vector(&model, dimension, input), tokens(input))).collect();
         let mocks: Vec<_> = tokio::task::spawn_blocking(embed).await.expect("the mock embedder must not panic");
-        let times = Times { created_ms: self.now_ms, fresh_until_ms: 0, stale_until_ms: 0 };
+        let times = Times { created_ms: self.context().now_ms, fresh_until_ms: 0, stale_until_ms: 0 };
         for (place, (vector, tokens)) in places.iter().zip(mocks) {
             let record = Arc::new(Record::new(vector, identity.clone(), times, tokens));
             progress.slots[*place] = Slot::Served(Served { record, source: Source::Mock, call: None });

@@ -101,13 +101,15 @@ async fn answer(flow: &Arc<Flow>, text: &str, credential: Key, controls: Control
         uri: Uri::from_static(ADDRESS),
         credential,
         caller: credential,
+        namespace: None,
         scope: scope(),
         must_be_vouched: false,
         headers: &headers,
     };
     let (body, deadline) = (Bytes::from(body.clone()), tokio::time::Instant::now() + Duration::from_mins(1));
     let (trace, charge) = (TraceContext::default(), Arc::new(()));
-    let ask = Ask { request, body, charge, deadline, origin, controls, trace };
+    let context = RequestContext { config: flow.live.load(), deadline, now_ms: flow.clock.now_ms(), controls, trace };
+    let ask = Ask { context, request, body, charge, origin };
     let outcome = tokio::time::timeout(LONGEST, flow.answer(&ask)).await;
     let Outcome::Answer(answer) = outcome.unwrap_or_else(|_| panic!("no answer to {text} within {LONGEST:?}")) else {
         panic!("there is no answer to {text}");
@@ -197,7 +199,7 @@ async fn no_cache_fetches_although_another_fetch_landed_between_the_look_up_and_
 }
 
 /// Creates the result of another fetch: a vector of this age, packed by `codec`, from a call or found stored.
-fn landing(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> Landed {
+fn landing(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> Served {
     let created_ms = flow.clock.now_ms() - age_ms;
     let times = Times { created_ms, fresh_until_ms: u64::MAX, stale_until_ms: u64::MAX };
     let vector = mock::vector("m", 8, &Input::Text("x".into()));
@@ -212,11 +214,15 @@ fn landing(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> Land
         has_repetitions: false,
         trace: TraceContext::default(),
     };
-    Landed { record, call: is_fetched.then(|| Arc::new(call)), tier: Tier::Memory }
+    if is_fetched {
+        Served { record, source: Source::Upstream, call: Some(Arc::new(call)) }
+    } else {
+        Served::stored(record, Tier::Memory)
+    }
 }
 
 /// Answers a request for `x` that joins a fetch, which completes with this result after `meanwhile`.
-async fn joined(flow: &Arc<Flow>, controls: Controls, landed: Landed, meanwhile: impl FnOnce()) -> Box<Answer> {
+async fn joined(flow: &Arc<Flow>, controls: Controls, landed: Served, meanwhile: impl FnOnce()) -> Box<Answer> {
     let space = Space { model: Some("m".to_owned()), dimensions: Some(8), ..Space::default() };
     let space = space_key(&scope(), &Uri::from_static(ADDRESS), &space);
     let key = Input::Text("x".into()).key(&space);
@@ -266,13 +272,13 @@ async fn a_joiner_asks_again_for_what_is_less_exact_than_its_configuration_wants
 async fn a_hit_that_began_before_a_purge_or_a_refresh_is_kept_as_of_its_beginning() {
     let (flow, _) = open_flow(Vec::new());
     let landed = || landing(&flow, (0, Codec::Lossless), false);
-    let plain = joined(&flow, Controls::default(), landed(), || {}).await.keep.expect("it is a hit");
+    let plain = joined(&flow, Controls::default(), landed(), || {}).await.validity.expect("it is a hit");
     assert!(plain.generation == flow.tiers.generation() && plain.refreshes == plain.lessons.refreshes());
     let purge = || assert_eq!(flow.tiers.forget(None), 0, "what landed was never stored");
-    let purged = joined(&flow, Controls::default(), landed(), purge).await.keep.expect("it is a hit");
+    let purged = joined(&flow, Controls::default(), landed(), purge).await.validity.expect("it is a hit");
     assert!(purged.generation != flow.tiers.generation());
     let refresh = || plain.lessons.note_refresh();
-    let refreshed = joined(&flow, Controls::default(), landed(), refresh).await.keep.expect("it is a hit");
+    let refreshed = joined(&flow, Controls::default(), landed(), refresh).await.validity.expect("it is a hit");
     assert!(refreshed.refreshes < refreshed.lessons.refreshes());
 }
 

@@ -8,11 +8,11 @@ use std::task::Poll;
 use tokio::time::timeout_at;
 
 use super::fetch::Fetch;
-use super::outcome::{Failed, Landed, Progress, Served, Slot};
+use super::outcome::{Failed, Progress, Served, Slot};
 use super::request::Request;
 use super::room::Held;
 use super::single_flight::{self, Claims, Flights, Join, Lead};
-use super::{Calls, Landing, Source};
+use super::{Calls, Landing, RequestContext};
 use crate::cache::Age;
 use crate::config::Scope;
 use crate::key::Key;
@@ -33,7 +33,7 @@ impl Request<'_> {
     /// Fetches the missing keys. A failure that another caller's request may have caused is not taken over; those
     /// inputs are fetched once more.
     pub(super) async fn fetch(&self, progress: &mut Progress) {
-        let alone = self.ask.controls.no_store || self.ask.controls.calls == Calls::Own || !self.trusted;
+        let alone = self.context().controls.no_store || self.context().controls.calls == Calls::Own || !self.trusted;
         let again = self.fetch_places(&progress.empty_places(), alone, progress).await;
         let (together, mut rest): (Vec<_>, Vec<_>) = again.into_iter().partition(|(_, kind)| *kind == Again::Together);
         // A failure of another request in the second try proves as little about this request as in the first.
@@ -56,7 +56,7 @@ impl Request<'_> {
         for place in &led {
             is_led[*place] = true;
         }
-        let waiting = self.ask.trace.wait(led.len(), keys.len() - led.len());
+        let waiting = self.context().trace.wait(led.len(), keys.len() - led.len());
         let led_places = led.iter().map(|place| places[*place]).collect();
         let fetch = lead.map(|lead| self.launch(lead, led_places, (&progress.room, waiting.context())));
         let own = led.first().map(|place| &joins[*place]);
@@ -89,14 +89,14 @@ impl Request<'_> {
             }
         };
         // Results that arrived by the deadline are used even if the wait itself timed out.
-        drop(timeout_at(self.deadline, everything).await);
+        drop(timeout_at(self.context().deadline, everything).await);
     }
 
     /// Decides what the result of a fetch means for this request.
     fn settle(&self, landing: Option<single_flight::Landing<Landing>>, led: bool) -> Result<Slot, Again> {
         match landing {
-            Some(single_flight::Landing::Landed(Ok(landed))) if self.accepts(&landed) => {
-                Ok(Slot::Served(landed.served(led)))
+            Some(single_flight::Landing::Landed(Ok(served))) if self.accepts(&served) => {
+                Ok(Slot::Served(if led { served } else { served.joined() }))
             }
             // The leader accepted an older record than this request does.
             Some(single_flight::Landing::Landed(Ok(_))) => Err(Again::Alone),
@@ -113,10 +113,10 @@ impl Request<'_> {
     /// Returns true if a result is young enough for this request, and as exact as its configuration demands. A
     /// fetch that began before a reload packs with the previous codec. Vectors fresh from the upstream are
     /// always young enough.
-    fn accepts(&self, landed: &Landed) -> bool {
-        let (controls, times) = (&self.ask.controls, &landed.record.times);
-        let is_young = || times.age(self.now_ms, controls.max_age_ms) == Age::Fresh;
-        let is_exact = self.config.cache.codec.accepts(landed.record.vector.form());
+    fn accepts(&self, landed: &Served) -> bool {
+        let (controls, times) = (&self.context().controls, &landed.record.times);
+        let is_young = || times.age(self.context().now_ms, controls.max_age_ms) == Age::Fresh;
+        let is_exact = self.context().config.cache.codec.accepts(landed.record.vector.form());
         is_exact && (landed.call.is_some() || (!controls.no_cache && is_young()))
     }
 
@@ -164,7 +164,7 @@ impl Request<'_> {
 
     /// Logs one warning about bearer tokens that rotate. Only requests that fetch come here, so hits do not pay for it.
     fn watch_token(&self) {
-        if self.config.cache.scope != Scope::Credential || !self.flow.rotation.note(self.ask.origin.headers) {
+        if self.context().config.cache.scope != Scope::Credential || !self.flow.rotation.note(self.ask.origin.headers) {
             return;
         }
         self.flow.metrics.rotating_credentials.inc();
@@ -184,23 +184,16 @@ impl Request<'_> {
         let own_place = |place: usize| u32::try_from(place).expect("a request must have fewer than 2^32 inputs");
         let fetch = Fetch {
             flow: Arc::clone(self.flow),
-            config: Arc::clone(&self.config),
+            context: RequestContext { trace, ..self.context().clone() },
+            space: self.space.clone(),
+            caller: self.caller,
             lead,
             lane: self.lane(),
             own: self.own_request(),
             places: places.into_iter().map(own_place).collect(),
-            space: self.space,
-            lessons: Arc::clone(&self.lessons),
-            generation: self.generation,
-            deadline: self.deadline,
-            may_use_stored: self.trusted && !self.ask.controls.no_cache,
+            may_use_stored: self.trusted && !self.context().controls.no_cache,
             has_news: self.flow.flights.landings() != self.landings_before,
-            controls: self.ask.controls,
-            credential: self.ask.origin.credential,
-            caller: self.ask.origin.caller,
-            voucher: self.voucher,
             asked_model: self.ask.request.space.model_name().to_owned(),
-            trace,
             expected_dimension: self.expected_dimension(),
             room: Arc::clone(room),
         };
@@ -226,15 +219,4 @@ fn link_calls<'a>(waiting: &Span, slots: impl Iterator<Item = &'a Slot>) {
 
 fn places_of(again: &[(usize, Again)]) -> Vec<usize> {
     again.iter().map(|(place, _)| *place).collect()
-}
-
-impl Landed {
-    fn served(self, led: bool) -> Served {
-        let source = match (&self.call, led) {
-            (None, _) => Source::Tier(self.tier),
-            (Some(_), true) => Source::Upstream,
-            (Some(_), false) => Source::Joined,
-        };
-        Served { record: self.record, source, call: self.call }
-    }
 }

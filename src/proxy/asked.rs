@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Uri};
-
-use super::controls::namespace;
+use crate::flow::Origin;
 use crate::observe::metrics::{Account, Metrics, Named, Subject};
 use crate::upstream::deployment;
 use crate::wire::EmbedRequest;
@@ -18,10 +16,10 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    /// Takes the labels from a parsed request. `uri` is the upstream's address.
-    pub(super) fn new(request: &EmbedRequest<'_>, uri: &Uri, headers: &HeaderMap) -> Self {
-        let in_path = || deployment(uri.path()).unwrap_or_default();
-        let namespace = namespace(headers).unwrap_or_default();
+    /// Takes the labels from a parsed request.
+    pub(super) fn new(request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Self {
+        let in_path = || deployment(origin.uri.path()).unwrap_or_default();
+        let namespace = origin.namespace.unwrap_or_default();
         Self {
             model: request.space.model.clone().unwrap_or_else(in_path),
             namespace: String::from_utf8_lossy(namespace).into_owned(),

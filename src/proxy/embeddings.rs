@@ -5,91 +5,71 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, request};
 use hyper::body::Incoming;
-use tokio::time::Instant;
 
 use super::asked::Asked;
+use super::fast_path::Received;
 use super::gate::Admission;
-use super::glance::{Open, Read};
 use super::intake::{path_model, read_origin, target_uri};
-use super::passthrough::{Way, map_location};
+use super::passthrough::{Way, map_location, timed};
 use super::reply::{Finished, Notes};
-use super::service::Count;
 use super::{Proxy, ReplyBody, traced};
-use crate::cache::reply_cache;
+use crate::cache::reply_cache::{self, Validity};
 use crate::config::{Config, UpstreamTarget};
-use crate::flow::{Answer, Ask, Keep, Outcome, Refusal, Tally};
+use crate::flow::{Answer, Ask, Origin, Outcome, Tally};
 use crate::key::Key;
 use crate::observe::metrics::{Account, Subject};
 use crate::observe::traces::{Span, attribute};
 use crate::process::tasks::Eventually;
-use crate::upstream::{ClientBody, TooLong, classify_path, location_for_caller, resembles_embeddings};
+use crate::upstream::{ClientBody, Failure, classify_path, location_for_caller, resembles_embeddings};
 use crate::wire::{Bypass, BypassCause, read_request, reading_bytes};
 
 /// Responses up to this size are built whole; larger ones are rendered while they are sent.
 const WHOLE_BYTES: usize = 64 * 1024;
 
-/// A request whose body was read.
-struct Received<'a> {
+/// A request that the reply cache did not answer.
+struct Miss<'a> {
     head: request::Parts,
-    read: Read,
-    deadline: Instant,
+    received: Received,
     span: &'a Span,
 }
 
-/// Reason why the flow cannot answer a request.
-enum NotAsked {
-    /// It cannot be parsed.
-    Unread(BypassCause),
-    /// The upstream address would be too long.
-    TooLong(TooLong),
-}
-
 impl Proxy {
-    /// Answers a request that the fast path did not answer.
+    /// Answers a request that the reply cache did not answer.
     ///
     /// Large or rarely used parts of its future are in separate boxes. Allocators have blocks of up to about a kilobyte
     /// at hand; a single box of several kilobytes would need a search.
-    pub(super) fn embeddings<'a>(
+    pub(super) fn miss<'a>(
         &'a self,
         head: request::Parts,
-        open: Open,
+        received: Received,
         admission: Admission,
-        count: &'a Count<'_>,
+        span: &'a Span,
     ) -> Eventually<'a, Finished> {
-        let span = &count.span;
-        match open {
-            Open::Unread(bypass, body) => {
-                let way = Way { span, deadline: Some(count.begun + self.live.load().limits.request_timeout) };
-                Box::pin(self.bypass(Request::from_parts(head, body), bypass.into(), admission, way))
-            }
-            Open::Read(read) => {
-                let deadline = count.begun + read.config.limits.request_timeout;
-                let received = Box::new(Received { head, read, deadline, span });
-                Box::pin(self.answer(received, admission))
-            }
-        }
+        Box::pin(self.answer(Box::new(Miss { head, received, span }), admission))
     }
 
-    /// Answers a request without a cached reply.
-    async fn answer(&self, received: Box<Received<'_>>, mut admission: Admission) -> Finished {
-        let (outcome, asked) = match understand(&received, &mut admission) {
+    async fn answer(&self, miss: Box<Miss<'_>>, mut admission: Admission) -> Finished {
+        let origin = match read_origin(&miss.received.context.config, &miss.head.uri, &miss.head.headers) {
+            Ok(origin) => origin,
+            Err(error) => return self.refuse_path(error),
+        };
+        let (outcome, asked) = match understand(&miss, origin, &mut admission) {
             Ok((ask, asked)) => (self.flow.answer(&ask).await, asked),
-            Err(NotAsked::Unread(cause)) => return self.send_up(*received, cause, admission).await,
-            Err(NotAsked::TooLong(error)) => return self.refuse_path(error),
+            Err(cause) => return self.send_up(*miss, cause, admission).await,
         };
         let finished = match outcome {
             Outcome::Answer(answer) => {
                 let account = asked.account(&self.metrics, &answer.rendering.model);
-                return self.admit_reply(self.write(*answer, account, &received), admission);
+                return self.admit_reply(self.write(*answer, account, &miss), admission);
             }
-            Outcome::Refused(refusal) => self.refused(refusal, &received),
+            Outcome::Refused(failure) => self.refused(&failure, &miss),
             Outcome::Unreadable(reply) => {
                 self.metrics.bypass(Bypass::UnreadableAnswer);
                 self.replies.unreadable(*reply)
             }
             Outcome::NotCached => self.not_cached(),
             Outcome::PassThrough(bypass) => {
-                let finished = self.send_up(*received, bypass.into(), admission).await;
+                let finished = self.send_up(*miss, bypass.into(), admission).await;
                 return Finished { subject: asked.subject(), ..finished };
             }
         };
@@ -97,9 +77,9 @@ impl Proxy {
     }
 
     /// Returns the upstream's rejection. A redirect within the upstream's own address is mapped for the caller.
-    fn refused(&self, refusal: Refusal, received: &Received<'_>) -> Finished {
-        let mut finished = self.replies.refused(refusal);
-        let (config, uri) = (&received.read.config, &received.head.uri);
+    fn refused(&self, failure: &Failure, miss: &Miss<'_>) -> Finished {
+        let mut finished = self.replies.refused(failure);
+        let (config, uri) = (&miss.received.context.config, &miss.head.uri);
         if let (Some(ours), UpstreamTarget::Http(base)) = (uri.path_and_query(), &config.upstream.target)
             && let Ok(called) = target_uri(config, uri)
         {
@@ -110,40 +90,40 @@ impl Proxy {
     }
 
     /// Forwards a request that was read but cannot be cached.
-    async fn send_up(&self, received: Received<'_>, cause: BypassCause, mut admission: Admission) -> Finished {
-        let Received { head, read, deadline, span } = received;
-        admission.reduce_to(read.body.len() + read.encoded.as_ref().map_or(0, Bytes::len));
-        if read.controls.only_if_cached {
+    async fn send_up(&self, miss: Miss<'_>, cause: BypassCause, mut admission: Admission) -> Finished {
+        let Miss { head, received: Received { context, body, encoded, .. }, span } = miss;
+        admission.reduce_to(body.len() + encoded.as_ref().map_or(0, Bytes::len));
+        if context.controls.only_if_cached {
             return self.not_cached();
         }
         // The original body is sent, since the forwarded headers describe it.
-        let body = ClientBody::whole(read.encoded.unwrap_or(read.body));
-        let way = Way { span, deadline: Some(deadline) };
+        let body = ClientBody::whole(encoded.unwrap_or(body));
+        let way = Way::new(&context.config, span).until(context.deadline);
         Box::pin(self.bypass(Request::from_parts(head, body), cause, admission, way)).await
     }
 
     /// Passes through a request to another path. If the path resembles an embeddings path, the response is marked.
-    pub(super) async fn other(&self, request: Request<Incoming>, admission: Admission, span: &Span) -> Finished {
+    pub(super) async fn other(&self, request: Request<Incoming>, admission: Admission, way: Way<'_>) -> Finished {
         let path = request.uri().path();
         if request.method() != Method::POST || !resembles_embeddings(path) {
-            return self.pass_through(request, admission, span).await;
+            return self.pass_through(request, admission, way).await;
         }
-        let (cause, request) = (BypassCause::other_path(path), request.map(|body| self.timed(body)));
-        self.bypass(request, cause, admission, Way { span, deadline: None }).await
+        let (cause, request) = (BypassCause::other_path(path), request.map(|body| timed(way.config, body)));
+        self.bypass(request, cause, admission, way).await
     }
 
     /// Writes a response, and stores the finished body of a full hit in the reply cache.
-    fn write(&self, answer: Answer, account: Arc<Account>, received: &Received<'_>) -> Finished {
+    fn write(&self, answer: Answer, account: Arc<Account>, miss: &Miss<'_>) -> Finished {
         answer.tally.count(&self.metrics, &account);
-        traced::served(received.span, &answer.tally, &answer.rendering.model);
+        traced::served(miss.span, &answer.tally, &answer.rendering.model);
         let subject = Subject { named: Arc::clone(account.named()), inputs: answer.tally.inputs() };
         let notes = Notes::new(&answer.tally, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
-        let wanted = received.read.key.filter(|key| self.answers.wants(key, largest as u64));
-        let keep = answer.keep.zip(wanted);
-        let body = if let Some((keep, key)) = keep {
+        let wanted = miss.received.key.filter(|key| self.answers.wants(key, largest as u64));
+        let lasting = answer.validity.zip(wanted);
+        let body = if let Some((validity, key)) = lasting {
             let bytes = answer.rendering.to_lasting_bytes();
-            self.keep(key, parts(&bytes, &answer.tally, &notes, (keep, account)), &received.read.config);
+            self.keep(key, parts(&bytes, &answer.tally, &notes, (validity, account)), &miss.received.context.config);
             ReplyBody::whole(bytes)
         } else if largest <= WHOLE_BYTES {
             ReplyBody::whole(answer.rendering.to_bytes())
@@ -171,7 +151,7 @@ impl Proxy {
     }
 
     /// Forwards a request unchanged. The response to an embeddings request must begin before its usual deadline.
-    async fn bypass(
+    pub(super) async fn bypass(
         &self,
         request: Request<ClientBody>,
         cause: BypassCause,
@@ -190,28 +170,29 @@ impl Proxy {
 }
 
 /// Parses a request. The admission first covers the memory for the parser, then the memory for the answer.
-fn understand<'a>(received: &'a Received<'_>, admission: &mut Admission) -> Result<(Box<Ask<'a>>, Asked), NotAsked> {
-    let Read { body, controls, config, .. } = &received.read;
-    let origin = read_origin(config, &received.head.uri, &received.head.headers).map_err(NotAsked::TooLong)?;
+fn understand<'a>(
+    miss: &'a Miss<'_>,
+    origin: Origin<'a>,
+    admission: &mut Admission,
+) -> Result<(Box<Ask<'a>>, Asked), BypassCause> {
+    let Received { context, body, .. } = &miss.received;
     let path_model = path_model(classify_path(origin.uri.path()));
     let body_bytes = admission.held_bytes();
-    let too_large = || NotAsked::Unread(Bypass::TooLarge.into());
     if !admission.reserve(reading_bytes(body)) {
-        return Err(too_large());
+        return Err(Bypass::TooLarge.into());
     }
-    let request = read_request(body, &config.cache.extra_fields, path_model);
+    let request = read_request(body, &context.config.cache.extra_fields, path_model);
     // The parser has finished, so its memory is no longer reserved.
     admission.reduce_to(body_bytes);
-    let request = request.map_err(NotAsked::Unread)?;
+    let request = request?;
     // The call of a fetch holds headers of the request, too.
-    if !admission.reserve(request.answering_bytes(body.len()) + head_bytes(&received.head.headers)) {
-        return Err(too_large());
+    if !admission.reserve(request.answering_bytes(body.len()) + head_bytes(&miss.head.headers)) {
+        return Err(Bypass::TooLarge.into());
     }
-    traced::asked(received.span, &request);
-    let asked = Asked::new(&request, &origin.uri, &received.head.headers);
-    let (controls, trace) = (*controls, received.span.context());
-    let (body, charge, deadline) = (body.clone(), admission.share(), received.deadline);
-    Ok((Box::new(Ask { request, body, charge, deadline, origin, controls, trace }), asked))
+    traced::asked(miss.span, &request);
+    let asked = Asked::new(&request, &origin);
+    let (context, body, charge) = (context.clone(), body.clone(), admission.share());
+    Ok((Box::new(Ask { context, request, body, charge, origin }), asked))
 }
 
 /// Returns the size of all names and values.
@@ -220,7 +201,12 @@ fn head_bytes(headers: &HeaderMap) -> usize {
 }
 
 /// Returns the parts of a finished reply for the reply cache.
-fn parts(body: &Bytes, tally: &Tally, notes: &Notes, (keep, account): (Keep, Arc<Account>)) -> reply_cache::Parts {
+fn parts(
+    body: &Bytes,
+    tally: &Tally,
+    notes: &Notes,
+    (validity, account): (Validity, Arc<Account>),
+) -> reply_cache::Parts {
     // From now on all inputs are in memory, regardless of their tier.
     let as_hit = Tally::of_hit(tally.stored(), tally.saved);
     reply_cache::Parts {
@@ -228,12 +214,7 @@ fn parts(body: &Bytes, tally: &Tally, notes: &Notes, (keep, account): (Keep, Arc
         inputs: as_hit.memory,
         tokens: as_hit.saved,
         headers: notes.kept(&as_hit),
-        fresh_until_ms: keep.fresh_until_ms,
-        identity: keep.identity,
-        lessons: keep.lessons,
         account,
-        generation: keep.generation,
-        refreshes: keep.refreshes,
-        voucher: keep.voucher,
+        validity,
     }
 }

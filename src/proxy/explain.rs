@@ -47,7 +47,7 @@ impl Proxy {
                 };
                 passes_through(&cause, &unknown)
             }
-            Ok(request) => self.explain_request(&request, &origin).await,
+            Ok(request) => self.explain_request(&config, &request, &origin).await,
         }
     }
 
@@ -68,10 +68,9 @@ impl Proxy {
         }
     }
 
-    async fn explain_request(&self, request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Value {
+    async fn explain_request(&self, config: &Config, request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Value {
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let now_ms = self.flow.clock.now_ms();
-        let config = self.live.load();
         let voucher = origin.voucher(&request.space);
         let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
         let lessons = self.flow.spaces.find(&space).unwrap_or_default();
@@ -79,7 +78,7 @@ impl Proxy {
         let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons, space, codec: config.cache.codec, trace };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &terms).await;
-        let encoding = upstream_encoding(&config, &origin.uri, request, &lessons, now_ms);
+        let encoding = upstream_encoding(config, &origin.uri, request, &lessons, now_ms);
         if lessons.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
             return passes_through(&Bypass::UnreadableAnswer.into(), &[]);
         }

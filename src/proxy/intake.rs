@@ -13,13 +13,14 @@ use crate::wire::{Bypass, Coding, PathModel, content_codings};
 
 /// Reads the caller, the scope and the upstream address of a request. Its controls must already be checked.
 pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
-    let credential = credential_key(config, headers);
+    let (credential, namespace) = (credential_key(config, headers), namespace(headers));
     Ok(Origin {
         uri: target_uri(config, uri)?,
         // With vecho's own key, all callers are the same to the upstream.
         credential: if config.upstream.api_key.is_some() { KeyBuilder::new(None).finish() } else { credential },
         caller: credential,
-        scope: scope_key(&config.cache, &credential, namespace(headers), headers),
+        namespace,
+        scope: scope_key(&config.cache, &credential, namespace, headers),
         must_be_vouched: must_be_vouched(config),
         headers,
     })

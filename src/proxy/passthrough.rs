@@ -14,7 +14,7 @@ use super::intake::target_uri;
 use super::reply::Finished;
 use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};
-use crate::config::UpstreamTarget;
+use crate::config::{Config, UpstreamTarget};
 use crate::observe::metrics::{Outcome, Rejection};
 use crate::observe::traces::Span;
 use crate::serve::{BodyError, TimedBody};
@@ -22,15 +22,34 @@ use crate::upstream::{
     BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, location_for_caller, strip_hop_by_hop,
 };
 
-/// Span of a forwarded request, and the deadline for the begin of its response, if any.
+/// How a request is forwarded.
 #[derive(Clone, Copy)]
 pub(super) struct Way<'a> {
+    /// The configuration in force when the request arrived.
+    pub(super) config: &'a Config,
+    /// The span of the request.
     pub(super) span: &'a Span,
-    pub(super) deadline: Option<Instant>,
+    /// Deadline for the begin of its response, if any.
+    deadline: Option<Instant>,
+}
+
+impl<'a> Way<'a> {
+    pub(super) const fn new(config: &'a Config, span: &'a Span) -> Self {
+        Self { config, span, deadline: None }
+    }
+
+    pub(super) const fn until(self, deadline: Instant) -> Self {
+        Self { deadline: Some(deadline), ..self }
+    }
 }
 
 impl Proxy {
-    pub(super) async fn pass_through(&self, request: Request<Incoming>, admission: Admission, span: &Span) -> Finished {
+    pub(super) async fn pass_through(
+        &self,
+        request: Request<Incoming>,
+        admission: Admission,
+        way: Way<'_>,
+    ) -> Finished {
         if request.method() == Method::CONNECT {
             return self.replies.misdirected("CONNECT is not supported: this is a reverse proxy.");
         }
@@ -39,17 +58,12 @@ impl Proxy {
         }
         let (head, body) = request.into_parts();
         let preflight = self.cors.preflight(&head);
-        let request = Request::from_parts(head, self.timed(body));
-        let finished = self.forward(request, admission, Way { span, deadline: None }).await;
+        let request = Request::from_parts(head, timed(way.config, body));
+        let finished = self.forward(request, admission, way).await;
         if let Some(preflight) = preflight {
             self.cors.learn_preflight(&preflight, &finished);
         }
         finished
-    }
-
-    /// Creates a request body that fails if the client stops sending.
-    pub(super) fn timed(&self, body: Incoming) -> ClientBody {
-        ClientBody::streamed(TimedBody::new(body, self.live.load().limits.body_timeout).map_err(upward_error))
     }
 
     /// Forwards a request and its response, and connects both sides if they switch protocols. The response must begin
@@ -61,8 +75,7 @@ impl Proxy {
         way: Way<'_>,
     ) -> Finished {
         let below = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
-        let config = self.live.load();
-        let uri = match target_uri(&config, request.uri()) {
+        let uri = match target_uri(way.config, request.uri()) {
             Ok(uri) => uri,
             Err(error) => return self.refuse_path(error),
         };
@@ -78,7 +91,7 @@ impl Proxy {
         match opened {
             Err(error) => self.not_forwarded(&error),
             Ok(mut response) => {
-                if let (Some(ours), UpstreamTarget::Http(base)) = (&ours, &config.upstream.target) {
+                if let (Some(ours), UpstreamTarget::Http(base)) = (&ours, &way.config.upstream.target) {
                     map_location(response.headers_mut(), |location| location_for_caller(base, ours, &uri, location));
                 }
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS
@@ -117,6 +130,11 @@ impl Proxy {
             }
         });
     }
+}
+
+/// Creates a request body that fails if the client stops sending.
+pub(super) fn timed(config: &Config, body: Incoming) -> ClientBody {
+    ClientBody::streamed(TimedBody::new(body, config.limits.body_timeout).map_err(upward_error))
 }
 
 /// Converts an error to the upstream client's types, which distinguish a stalled body from an aborted one.

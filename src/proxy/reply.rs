@@ -13,10 +13,10 @@ use super::ReplyBody;
 use super::controls::BadControl;
 use super::gate::Admission;
 use crate::cache::reply_cache::StoredAnswer;
-use crate::flow::{Refusal, Tally};
+use crate::flow::Tally;
 use crate::observe::metrics::{Outcome, Rejection, Subject};
 use crate::serve::CollectError;
-use crate::upstream::{Class, OpenError, Reply, TooLong, Why, marks_stand_in, shown_on_errors};
+use crate::upstream::{Class, Failure, OpenError, Reply, TooLong, Why, marks_stand_in, shown_on_errors};
 use crate::wire::{Bypass, BypassCause, envelope};
 
 /// A finished response with its outcome for the metrics.
@@ -188,15 +188,15 @@ impl Replies {
     }
 
     /// Returns the upstream's error verbatim, or an error of our own if there is none.
-    pub(super) fn refused(&self, refusal: Refusal) -> Finished {
-        let outcome = match refusal.class {
+    pub(super) fn refused(&self, failure: &Failure) -> Finished {
+        let outcome = match failure.class {
             Class::Refused => Outcome::Refused,
             Class::Throttled => Outcome::Throttled,
             Class::Unavailable(_) | Class::Unreadable(..) => Outcome::Unavailable,
         };
-        let response = match refusal.reply {
-            Some(reply) => self.as_it_came(*reply),
-            None => self.unavailable(refusal.class, &refusal.detail),
+        let response = match &failure.reply {
+            Some(reply) => self.as_it_came(Reply::clone(reply)),
+            None => self.unavailable(failure.class, &failure.detail),
         };
         Finished::new(response, outcome)
     }
@@ -383,14 +383,13 @@ fn header_text(text: &str) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::Failure;
 
     #[test]
     fn what_the_upstream_refuses_has_its_id_or_one_of_ours() {
         let (replies, body) = (Replies::new(), Bytes::from_static(b"{}"));
         let id_of = |headers| {
             let failure = Failure::of_reply(Reply { status: StatusCode::NOT_FOUND, headers, body: body.clone() });
-            replies.refused(Refusal::of(&failure)).response.headers()[REQUEST_ID].clone()
+            replies.refused(&failure).response.headers()[REQUEST_ID].clone()
         };
         assert!(id_of(HeaderMap::new()).as_bytes().starts_with(b"req_vecho_"));
         let theirs = HeaderValue::from_static("theirs");

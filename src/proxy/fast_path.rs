@@ -10,13 +10,14 @@ use hyper::body::Incoming;
 use super::Proxy;
 use super::controls::{BadControl, ReadControls, read_controls};
 use super::cors::CorsRequest;
+use super::count::Count;
 use super::gate::Admission;
 use super::intake::{answer_key, body_codings};
+use super::passthrough::timed;
 use super::reply::Finished;
-use super::service::Count;
 use super::traced::served;
 use crate::config::Config;
-use crate::flow::{Calls, Controls, Tally};
+use crate::flow::{Calls, Controls, RequestContext, Tally};
 use crate::key::Key;
 use crate::observe::metrics::Rejection;
 use crate::observe::traces::Span;
@@ -25,34 +26,26 @@ use crate::upstream::ClientBody;
 use crate::wire::Bypass;
 
 /// Result of the fast path.
-pub(super) enum Glance {
+pub(super) enum FastPath {
     /// The reply cache had the answer.
-    Served(Finished),
+    Hit(Finished),
     /// The request is rejected.
     Refused(Finished),
-    /// The request needs the full path.
-    Open(Open),
-}
-
-/// A request for the full path.
-pub(super) enum Open {
-    /// The body is not JSON, or has a coding that cannot be decoded.
+    /// The body was not read, because it is not JSON or has a coding that cannot be decoded.
     Unread(Bypass, ClientBody),
     /// The reply cache has no answer.
-    Read(Read),
+    Miss(Received),
 }
 
 /// The data read from a request, apart from its head.
-pub(super) struct Read {
+pub(super) struct Received {
+    pub(super) context: RequestContext,
     /// The body without its content codings.
     pub(super) body: Bytes,
     /// The original body, if it differs.
     pub(super) encoded: Option<Bytes>,
-    pub(super) controls: Controls,
     /// Key in the reply cache, if a cached reply is allowed.
     pub(super) key: Option<Key>,
-    /// The configuration under which it was read.
-    pub(super) config: Arc<Config>,
 }
 
 impl Proxy {
@@ -80,22 +73,21 @@ impl Proxy {
     }
 
     /// Reads a request and looks it up in the reply cache.
-    pub(super) async fn glance(
+    pub(super) async fn fast_path(
         &self,
-        head: &request::Parts,
-        body: Incoming,
+        config: &Arc<Config>,
+        (head, body): (&request::Parts, Incoming),
         controls: Controls,
         admission: &mut Admission,
         count: &Count<'_>,
-    ) -> Glance {
+    ) -> FastPath {
         let codings = match body_codings(&head.headers) {
             Ok(codings) => codings,
-            Err(bypass) => return self.leave_unread(bypass, controls, || self.timed(body)),
+            Err(bypass) => return self.leave_unread(bypass, controls, || timed(config, body)),
         };
-        let config = self.live.load();
-        let mut body = match self.read_body(&config, body, admission).await {
+        let mut body = match self.read_body(config, body, admission).await {
             Ok(body) => body,
-            Err(finished) => return Glance::Refused(finished),
+            Err(finished) => return FastPath::Refused(finished),
         };
         let mut encoded = None;
         if !codings.is_empty() {
@@ -103,23 +95,22 @@ impl Proxy {
             match Box::pin(self.decoder.decode(codings, body.clone(), max_bytes, admit)).await {
                 Ok(Some(plain)) => encoded = Some(std::mem::replace(&mut body, plain)),
                 Ok(None) => return self.leave_unread(Bypass::ContentEncoding, controls, || ClientBody::whole(body)),
-                Err(error) => return Glance::Refused(self.refuse_body(&error)),
+                Err(error) => return FastPath::Refused(self.refuse_body(&error)),
             }
         }
-        let key = controls.allow_rendered().then(|| answer_key(&config, &self.answer_secret, head, &body));
-        match key.and_then(|key| self.at_hand(&key, &count.span)) {
-            Some(finished) => Glance::Served(finished),
-            None => Glance::Open(Open::Read(Read { body, encoded, controls, key, config })),
+        let now_ms = self.flow.clock.now_ms();
+        let key = controls.allow_rendered().then(|| answer_key(config, &self.answer_secret, head, &body));
+        if let Some(finished) = key.and_then(|key| self.at_hand(&key, now_ms, &count.span)) {
+            return FastPath::Hit(finished);
         }
+        let (config, deadline, trace) = (Arc::clone(config), count.deadline(config), count.span.context());
+        let context = RequestContext { config, deadline, now_ms, controls, trace };
+        FastPath::Miss(Received { context, body, encoded, key })
     }
 
     /// Leaves a request to be forwarded unchanged, unless its caller wants only cached answers.
-    fn leave_unread(&self, bypass: Bypass, controls: Controls, body: impl FnOnce() -> ClientBody) -> Glance {
-        if controls.only_if_cached {
-            Glance::Refused(self.not_cached())
-        } else {
-            Glance::Open(Open::Unread(bypass, body()))
-        }
+    fn leave_unread(&self, bypass: Bypass, controls: Controls, body: impl FnOnce() -> ClientBody) -> FastPath {
+        if controls.only_if_cached { FastPath::Refused(self.not_cached()) } else { FastPath::Unread(bypass, body()) }
     }
 
     async fn read_body(&self, config: &Config, body: Incoming, admission: &mut Admission) -> Result<Bytes, Finished> {
@@ -135,16 +126,15 @@ impl Proxy {
     }
 
     /// Returns the cached reply to exactly this request, if there is one and the caller's credential allows it.
-    fn at_hand(&self, key: &Key, span: &Span) -> Option<Finished> {
-        let now_ms = self.flow.clock.now_ms();
+    fn at_hand(&self, key: &Key, now_ms: u64, span: &Span) -> Option<Finished> {
         let may_have = |voucher| self.flow.vouchers.holds(&voucher, now_ms);
         let found = self.answers.get(key, now_ms, self.flow.tiers.generation());
-        let answer = found.filter(|answer| answer.voucher.is_none_or(may_have));
+        let answer = found.filter(|answer| answer.validity.voucher.is_none_or(may_have));
         self.answers.count(answer.is_some());
         let answer = answer?;
         let tally = Tally::of_hit(answer.inputs, answer.tokens);
         tally.count(&self.metrics, &answer.account);
-        served(span, &tally, &answer.identity.model);
+        served(span, &tally, &answer.validity.identity.model);
         Some(self.replies.stored(&answer))
     }
 

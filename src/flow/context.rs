@@ -1,0 +1,53 @@
+//! The facts of one request that stay the same while it is answered.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::Controls;
+use crate::cache::purges::Generation;
+use crate::config::Config;
+use crate::key::Key;
+use crate::learned::{Lessons, Voucher};
+use crate::observe::traces::TraceContext;
+
+/// Facts that are fixed when the body of a request has been read. Nothing reads them a second time: there is one
+/// configuration, one deadline and one time for all steps.
+#[derive(Clone, Debug)]
+pub struct RequestContext {
+    /// The configuration in force when the request arrived.
+    pub config: Arc<Config>,
+    /// Time at which the caller stops waiting.
+    pub deadline: Instant,
+    /// Wall-clock time, for the age of stored vectors.
+    pub now_ms: u64,
+    /// The caller's cache controls.
+    pub controls: Controls,
+    /// The trace that the request belongs to.
+    pub trace: TraceContext,
+}
+
+/// The space of a request, with its counts before the look-up.
+#[derive(Clone)]
+pub(super) struct SpaceSnapshot {
+    /// Its key, for this caller's scope.
+    pub(super) key: Key,
+    /// Its current state.
+    pub(super) lessons: Arc<Lessons>,
+    /// Count of replaced records.
+    pub(super) refreshes: u64,
+    /// Count of purges and imports.
+    pub(super) generation: Generation,
+}
+
+/// The caller of a request as its fetches need it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CallerKeys {
+    /// Hash of the credential that is sent to the upstream.
+    pub(super) credential: Key,
+    /// Hash of the credential that the caller sent.
+    pub(super) caller: Key,
+    /// Credential that the upstream must have accepted before stored vectors are served, if the configuration demands
+    /// it. A success proves it.
+    pub(super) voucher: Option<Voucher>,
+}

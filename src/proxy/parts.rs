@@ -1,0 +1,52 @@
+//! The parts of the public port.
+
+use std::sync::Arc;
+
+use super::cors::CorsCache;
+use super::decode::BodyDecoder;
+use super::gate::{Gate, GateBounds};
+use super::reply::Replies;
+use crate::cache::reply_cache::Answers;
+use crate::config::Live;
+use crate::flow::Flow;
+use crate::key::PassingSecret;
+use crate::observe::metrics::Metrics;
+use crate::process::tasks::Tasks;
+use crate::upstream::Client;
+
+/// The public port, shared through `Arc`.
+pub struct Proxy {
+    pub(super) flow: Arc<Flow>,
+    pub(super) answers: Arc<Answers>,
+    pub(super) client: Arc<Client>,
+    pub(super) live: Live,
+    pub(super) gate: Gate,
+    pub(super) decoder: BodyDecoder,
+    pub(super) cors: CorsCache,
+    pub(super) replies: Replies,
+    /// Secret for the keys of the reply cache.
+    pub(super) answer_secret: PassingSecret,
+    /// Tasks of upgraded connections.
+    pub(super) tunnels: Tasks,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+impl Proxy {
+    /// Creates a proxy in front of `flow`, with the same upstream for requests that pass through. Requests and their
+    /// responses together hold at most `max_bytes`.
+    pub fn new(
+        flow: Arc<Flow>,
+        answers: Arc<Answers>,
+        client: Arc<Client>,
+        max_bytes: usize,
+        tunnels: Tasks,
+    ) -> Arc<Self> {
+        let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
+        let config = live.load();
+        let bounds = GateBounds { max_requests: config.limits.max_requests, max_bytes };
+        let gate = Gate::new(bounds, &config.auth.credential_headers, &metrics);
+        let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
+        let (decoder, cors) = (BodyDecoder::new(), CorsCache::new());
+        Arc::new(Self { flow, answers, client, live, gate, decoder, cors, replies, answer_secret, tunnels, metrics })
+    }
+}
