@@ -13,11 +13,13 @@ mod record;
 pub mod redis;
 pub mod reply_cache;
 mod stack;
+mod tier;
 mod writer;
 
 pub use leases::{Leases, Sight, Standing};
 pub use lower::{AtRest, Eventually, LowerStats, LowerTier, Settled};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
-pub use stack::{Arrivals, Fate, Found, Lookup, Purge, Stack, Tier};
+pub use stack::{Arrivals, Fate, Found, Lookup, Purge, Stack};
+pub use tier::Tier;
 pub use writer::{Batch, Queued, WriteQueue};

@@ -22,6 +22,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 
 use super::drain::Course;
+use super::end::End;
 use super::handler::{BoxError, Handler, Peer};
 use super::head::{check_head, check_lengths};
 use super::limits::{ConnectionHooks, Fault, ServeLimits};
@@ -29,7 +30,7 @@ use super::reply;
 use super::stream::Watched;
 use super::tls::{self, Tls};
 use super::vitals::{Tracked, Vitals};
-use super::watch::{End, Exchange, Watch};
+use super::watch::{Exchange, Watch};
 use crate::process::tasks::Tasks;
 
 /// Limit on response bytes that are buffered because the client does not read them. hyper's default limit is three

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::watch::End;
+use super::end::End;
 use crate::process::tasks::Tasks;
 
 /// Time for cut connections to release their resources.

@@ -9,6 +9,7 @@
 //! watch       drives a connection, and closes it when one of its timeouts expires
 //! vitals      the state for the timeouts, recorded by stream, calls and responses
 //! stream      the socket: records reads and writes, adds a body to hyper's bare error responses
+//! end         the reasons for which a connection ends
 //! framing     finds heads with two lengths among the bytes that the socket reads
 //! drain       graceful shutdown
 //! body        request bodies: limits on size and time
@@ -17,6 +18,7 @@
 mod body;
 mod connection;
 mod drain;
+mod end;
 mod framing;
 mod handler;
 mod head;

@@ -9,6 +9,7 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
 use super::drain::Orders;
+use super::end::End;
 use super::limits::{Fault, ServeLimits};
 use super::vitals::{Phase, Vitals};
 
@@ -19,17 +20,6 @@ const CLOSE_GRACE: Duration = Duration::from_secs(5);
 pub(super) trait Exchange: Future<Output = hyper::Result<()>> {
     /// Finishes requests in flight and accepts no new ones.
     fn finish(self: Pin<&mut Self>);
-}
-
-/// Reason why a connection ended.
-#[derive(Debug)]
-pub(super) enum End {
-    /// It ended by itself, on request, or by an upgrade.
-    Finished(hyper::Result<()>),
-    /// The peer was at fault.
-    Faulted(Fault),
-    /// The shutdown cut it before its work was finished.
-    Cut,
 }
 
 /// Timeouts of one connection.

@@ -11,13 +11,13 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::caller::{Call, Terms};
+use super::call::Call;
 use super::job::{Form, Job};
 use super::permit::{CallPermit, Claim, Permits};
 use super::portion::{Missing, Piece, Report, Waiter, fail};
 use super::room::Room;
 use super::sizing::{Load, Sizes, Turn};
-use super::{Answered, Caller, Failure, SpaceHealth, Why};
+use super::{Answered, Caller, Failure, SpaceHealth, Terms, Why};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
 use crate::observe::metrics::Metrics;

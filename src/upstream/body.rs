@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
+use hyper::body::Incoming;
 
 /// Any error of a body or a connection.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -84,4 +85,12 @@ impl Body for ClientBody {
             Content::Streamed(body) => body.size_hint(),
         }
     }
+}
+
+/// The body of a forwarded answer.
+pub enum ForwardedBody {
+    /// Passed on as it arrives.
+    Streamed(Incoming),
+    /// In memory already.
+    Whole(Bytes),
 }

@@ -3,64 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Uri};
+use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
+use super::answered::{Answered, CallInfo};
 use super::breaker::{HostFault, Pass};
+use super::call::Call;
 use super::permit::CallPermit;
-use super::portion::{CallInfo, Piece};
+use super::portion::Piece;
 use super::retry::{Budget, backoff, luck, patience};
-use super::room::Share;
-use super::sizing::LaneSize;
 use super::traced::{begin_call, tell};
-use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Why, marks_stand_in};
+use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Terms, Why, marks_stand_in};
 use crate::config::{Config, Live};
-use crate::key::Key;
 use crate::observe::logs::{Throttled, told};
 use crate::observe::metrics::{CallOutcome, Metrics, RetryReason};
 use crate::observe::traces::Span;
-use crate::vector::Vector;
-use crate::wire::{Base64, Encoding, Expected, ReadAnswer, RequestForm, Space, Unreadable, read_answer};
-
-/// Properties that all inputs of one call share.
-#[derive(Clone, Debug)]
-pub struct Terms {
-    /// The address.
-    pub uri: Uri,
-    /// Headers of the call, without a key that vecho holds.
-    pub headers: HeaderMap,
-    /// Fields that shape the vectors.
-    pub space: Space,
-    /// The key of address and space, the same for all callers.
-    pub model: Key,
-    /// Requested encoding.
-    pub encoding: Encoding,
-    /// Spelling of the calls that vecho writes.
-    pub form: RequestForm,
-    /// The `user` field.
-    pub user: Option<String>,
-    /// Requested dimension. A server that ignores it answers with longer vectors.
-    pub asked_dimension: Option<usize>,
-    /// Known dimension of the vectors if one is requested.
-    pub known_dimension: Option<usize>,
-    /// What is known of the upstream's base64.
-    pub base64: Base64,
-    /// True if the service is known to accept calls in vecho's own form: large, merged, in base64.
-    pub is_known: bool,
-}
-
-impl Terms {
-    /// Returns the approximate memory of the answer to one input, as bytes on the wire and as a vector.
-    pub(super) fn answer_bytes(&self) -> usize {
-        let known = match self.base64 {
-            Base64::Proven(dimension) => Some(dimension),
-            Base64::Trusted | Base64::Unproven => self.known_dimension.or(self.asked_dimension),
-        };
-        let bytes_per_component = if self.encoding == Encoding::Base64 { 10 } else { 17 };
-        known.unwrap_or(LIKELY_DIMENSION) * bytes_per_component
-    }
-}
+use crate::wire::{Expected, ReadAnswer, Unreadable, read_answer};
 
 /// Makes an attempt. A probe of the breaker that takes longer than a refused connection lets other calls pass.
 async fn beside_others<T>(pass: &Pass<'_>, attempt: impl Future<Output = T>) -> T {
@@ -86,55 +44,6 @@ const PROBE_ALONE: Duration = Duration::from_millis(500);
 /// Shortest time after which a call counts as unusually long, however quick its lane is.
 const LEAST_OVERDUE: Duration = Duration::from_mins(1);
 const OVERDUE: &str = "an upstream call takes unusually long: vecho goes on waiting for its answer";
-
-/// Assumed dimension while it is unknown: that of the largest common model.
-const LIKELY_DIMENSION: usize = 3_072;
-
-/// A call to be made.
-pub(super) struct Call<'a> {
-    /// Its body.
-    pub body: Bytes,
-    /// Number of vectors that answer it.
-    pub inputs: usize,
-    /// The encoding that the body asks for.
-    pub encoding: Encoding,
-    /// True if the body repeats an input.
-    pub has_repetitions: bool,
-    /// The pieces that it is made for.
-    pub batch: &'a [Piece],
-    /// State of its lane.
-    pub lane: &'a LaneSize,
-    /// Memory reservation for its answer.
-    pub share: &'a Share,
-    /// Maximum number of attempts.
-    pub attempts: u32,
-    /// True if it carries a part of a request that was cut.
-    pub is_step: bool,
-}
-
-impl Call<'_> {
-    /// Returns the deadline of each request.
-    fn deadlines(&self) -> Vec<Instant> {
-        self.batch.iter().map(|piece| piece.waiter.deadline).collect()
-    }
-
-    pub(super) const fn is_merged(&self) -> bool {
-        self.batch.len() > 1
-    }
-}
-
-/// Answer to a call.
-#[derive(Debug)]
-pub struct Answered {
-    /// One vector for each input of the body.
-    pub(super) vectors: Vec<Vector>,
-    /// Tokens of the whole call.
-    pub(super) prompt_tokens: Option<u64>,
-    /// The call that brought it.
-    pub(super) call: Arc<CallInfo>,
-    /// Duration of the successful attempt.
-    pub(super) took: Duration,
-}
 
 /// Makes calls.
 pub struct Caller {

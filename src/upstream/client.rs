@@ -6,7 +6,7 @@ use http::{Method, Request, Response, StatusCode, Uri};
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::ClientBody;
+use super::body::{ClientBody, ForwardedBody};
 use super::connections::{Connections, Keeping, OpenError};
 use super::headers::{KEY_HEADERS, SECRETS_ELSEWHERE};
 use super::in_process::{self, InProcess};
@@ -136,14 +136,6 @@ impl OutgoingCall<'_> {
         }
         connections.call(request).await.map_err(|error| failure_of(&error))
     }
-}
-
-/// The body of a forwarded answer.
-pub enum ForwardedBody {
-    /// Passed on as it arrives.
-    Streamed(Incoming),
-    /// In memory already.
-    Whole(Bytes),
 }
 
 /// Replaces any credential of the request by the key that vecho holds, if there is one.

@@ -6,8 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt;
 
-use super::body::ClientBody;
-use super::client::ForwardedBody;
+use super::body::{ClientBody, ForwardedBody};
 use super::connections::{OpenError, body_error};
 use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
 

@@ -1,25 +1,12 @@
-//! One call, and the calls that replace it when it fails.
+//! The inputs of one call, and the form in which they are sent.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::batcher::Batcher;
-use super::caller::Terms;
-use super::error::TooLarge;
-use super::permit::{CallPermit, Claim};
-use super::portion::{Piece, fail, halve, hand_out, hand_out_own, load_of};
+use super::permit::Claim;
+use super::portion::{Piece, load_of};
 use super::sizing::{LaneSize, Load};
-use super::{Answered, Class, Failure};
+use super::{Class, Failure, Terms};
 use crate::key::Key;
-
-/// From this number of inputs on, a refusal without a stated cause may be about their number.
-const MANY_INPUTS: usize = 64;
-
-/// The same limit for tokens. It exceeds the maximum of one input.
-const MANY_TOKENS: usize = 8_192;
-
-/// Maximum number of times that a refused request is halved.
-const MOST_HALVINGS: u32 = 4;
 
 /// Inputs that are sent together.
 pub(super) struct Job {
@@ -54,14 +41,14 @@ impl Job {
         Claim { caller, model: self.terms.model }
     }
 
-    fn with(&self, batch: Vec<Piece>) -> Self {
+    pub(super) fn with(&self, batch: Vec<Piece>) -> Self {
         let (terms, lane) = (Arc::clone(&self.terms), Arc::clone(&self.lane));
         Self { id: self.id, terms, lane, batch, is_step: self.is_step, attempts: self.attempts }
     }
 
     /// Chooses the caller's own bytes if they ask for exactly the missing inputs, once, in the wanted encoding. With
     /// `own_only`, repetitions and the encoding do not matter.
-    fn form(&self, own_only: bool) -> Form {
+    pub(super) fn form(&self, own_only: bool) -> Form {
         let [piece] = &*self.batch else { return Form::Written };
         let is_wanted = self.asks_as(piece) && !piece.own().has_repetitions();
         if piece.is_whole() && (own_only || is_wanted) { Form::Own } else { Form::Written }
@@ -73,212 +60,9 @@ impl Job {
 
     /// Returns true if the caller's own request may succeed where vecho's own form failed. A service is not sent the
     /// same call twice, nor more inputs than it accepts.
-    fn deserves_last_word(&self, piece: &Piece, (failure, accepted_inputs): (&Failure, usize)) -> bool {
+    pub(super) fn deserves_last_word(&self, piece: &Piece, (failure, accepted_inputs): (&Failure, usize)) -> bool {
         let is_same = piece.is_whole() && (self.asks_as(piece) || self.terms.is_known);
         let is_refused = !matches!(failure.class, Class::Unreadable(..));
         !(is_same && is_refused) && failure.may_be_of_the_form() && piece.own().inputs() <= accepted_inputs
-    }
-}
-
-/// The calls that replace a failed one. Their results together reveal the cause of the failure.
-struct Parts {
-    lane: Arc<LaneSize>,
-    of: Replaced,
-    open: AtomicUsize,
-    has_failed: AtomicBool,
-}
-
-/// A failed call that is replaced by smaller ones.
-#[derive(Clone, Copy)]
-enum Replaced {
-    /// It merged several requests with this many inputs in total.
-    Merged(usize),
-    /// Its size was refused, and each half has this many inputs.
-    TooMany(usize),
-    /// It had too many tokens or bytes, which proves nothing about the number of inputs.
-    TooLarge,
-}
-
-impl Parts {
-    fn new(lane: &Arc<LaneSize>, of: Replaced, calls: usize) -> Arc<Self> {
-        let (open, has_failed) = (AtomicUsize::new(calls), AtomicBool::new(false));
-        Arc::new(Self { lane: Arc::clone(lane), of, open, has_failed })
-    }
-
-    fn ended(&self, is_well: bool) {
-        if !is_well {
-            self.has_failed.store(true, Ordering::Relaxed);
-        }
-        if self.open.fetch_sub(1, Ordering::AcqRel) > 1 {
-            return;
-        }
-        let all_well = !self.has_failed.load(Ordering::Relaxed);
-        match self.of {
-            Replaced::Merged(inputs) => self.lane.merge_failed(inputs, all_well),
-            // A refusal of one text may be worded as if it concerned all.
-            Replaced::TooMany(half) if all_well => self.lane.refused_above(half),
-            Replaced::TooMany(_) | Replaced::TooLarge => {}
-        }
-    }
-}
-
-impl Batcher {
-    /// Makes one call and distributes its results. Returns true if all of it was answered.
-    pub(super) async fn call(self: &Arc<Self>, job: Job, mut permit: CallPermit) -> bool {
-        let bounds = job.lane.bounds(&self.live.load().batch, job.terms.is_known);
-        let form = job.form(bounds.own_only);
-        match self.make(&job, form, &mut permit).await {
-            Ok(answered) => {
-                answer(job.batch, form, answered);
-                true
-            }
-            Err(failure) => self.after_failure(job, failure, permit).await,
-        }
-    }
-
-    async fn after_failure(self: &Arc<Self>, job: Job, failure: Failure, permit: CallPermit) -> bool {
-        let load = job.load();
-        if let Some(of_what) = failure.too_large_by().filter(|_| load.inputs > 1) {
-            self.metrics.upstream_splits.inc();
-            drop(permit);
-            self.call_halves(job, of_what);
-            false
-        } else if job.batch.len() > 1 && (failure.may_be_a_neighbours() || failure.may_be_of_the_load()) {
-            self.metrics.upstream_isolations.inc();
-            drop(permit);
-            self.isolate(job);
-            false
-        } else if job.batch.len() > 1 {
-            fail(job.batch, failure);
-            false
-        } else {
-            self.after_own_failure(job, failure, permit).await
-        }
-    }
-
-    /// Handles the failure of a call for one request. The caller's own request is the last resort.
-    async fn after_own_failure(self: &Arc<Self>, mut job: Job, failure: Failure, mut permit: CallPermit) -> bool {
-        let Some(piece) = job.batch.pop() else { return true };
-        let load = piece.load();
-        let limit = job.lane.accepted_inputs();
-        if failure.is_own {
-            let is_large = load.inputs >= MANY_INPUTS || load.tokens > MANY_TOKENS;
-            let may_be_size = failure.outage.is_none() && failure.may_be_of_the_size() && !job.lane.has_passed(load);
-            if load.inputs > 1 && is_large && may_be_size {
-                return self.divide(job.with(vec![piece]), failure, &mut permit).await;
-            }
-        } else if job.deserves_last_word(&piece, (&failure, limit)) {
-            return self.last_word(job.with(vec![piece]), failure, &mut permit).await;
-        }
-        fail(vec![piece], failure);
-        false
-    }
-
-    /// Sends the caller's own request, once for all of its pieces, and uses its answer.
-    async fn last_word(&self, mut job: Job, failure: Failure, permit: &mut CallPermit) -> bool {
-        job.attempts = 1;
-        let own = Arc::clone(&job.batch[0].missing.own);
-        // The holder of the lock may have to wait for a permit, so this permit is given back while
-        // waiting for the lock.
-        let mut word = match own.last_word.try_lock() {
-            Ok(word) => word,
-            Err(_) => permit.aside(own.last_word.lock()).await,
-        };
-        let answer = match word.clone() {
-            Some(answer) => answer,
-            None => word.insert(self.make(&job, Form::Own, permit).await.map(Arc::new)).clone(),
-        };
-        drop(word);
-        let Some(piece) = job.batch.pop() else { return true };
-        match answer {
-            Ok(answered) => {
-                if matches!(failure.class, Class::Refused | Class::Unreadable(..)) {
-                    job.lane.prefer_own();
-                }
-                hand_out_own(piece, &answered);
-                true
-            }
-            Err(failure) => {
-                fail(vec![piece], failure);
-                false
-            }
-        }
-    }
-
-    /// Sends a refused request in smaller parts, since it may have been refused for its size. Otherwise the caller gets
-    /// the refusal of its own bytes.
-    async fn divide(&self, mut job: Job, refusal: Failure, permit: &mut CallPermit) -> bool {
-        let Some(mut piece) = job.batch.pop() else { return true };
-        let (mut limit, mut halvings, mut has_passed) = (piece.inputs().len().div_ceil(2), 1, false);
-        job.attempts = 1;
-        self.metrics.upstream_splits.inc();
-        loop {
-            let rest = (piece.inputs().len() > limit).then(|| piece.split_off(limit));
-            let part = job.with(vec![piece]);
-            match self.make(&part, Form::Written, permit).await {
-                Ok(answered) => {
-                    has_passed = true;
-                    hand_out(part.batch, answered);
-                    let Some(rest) = rest else {
-                        job.lane.refused_above(limit);
-                        return true;
-                    };
-                    piece = rest;
-                }
-                Err(failure) => {
-                    let Some(first) = part.batch.into_iter().next() else { return false };
-                    piece = first;
-                    if let Some(rest) = rest {
-                        piece.rejoin(rest);
-                    }
-                    if has_passed || limit == 1 || halvings == MOST_HALVINGS || !failure.may_be_of_the_size() {
-                        fail(vec![piece], refusal);
-                        return false;
-                    }
-                    (limit, halvings) = (limit.div_ceil(2), halvings + 1);
-                }
-            }
-        }
-    }
-
-    fn call_halves(self: &Arc<Self>, mut job: Job, of_what: TooLarge) {
-        let half = job.load().inputs.div_ceil(2);
-        let of = match of_what {
-            TooLarge::Inputs => Replaced::TooMany(half),
-            TooLarge::Size if job.batch.len() > 1 => Replaced::Merged(job.load().inputs),
-            TooLarge::Size => Replaced::TooLarge,
-        };
-        let (batch, parts) = (std::mem::take(&mut job.batch), Parts::new(&job.lane, of, 2));
-        for half in halve(batch) {
-            self.call_apart(job.with(half), Arc::clone(&parts));
-        }
-    }
-
-    /// Sends each request of a merged call separately.
-    fn isolate(self: &Arc<Self>, mut job: Job) {
-        let inputs = job.load().inputs;
-        let batch = std::mem::take(&mut job.batch);
-        let parts = Parts::new(&job.lane, Replaced::Merged(inputs), batch.len());
-        // The merged call counts as the first attempt of each.
-        job.attempts = (job.attempts - 1).max(1);
-        for piece in batch {
-            self.call_apart(job.with(vec![piece]), Arc::clone(&parts));
-        }
-    }
-
-    fn call_apart(self: &Arc<Self>, job: Job, parts: Arc<Parts>) {
-        let batcher = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let permit = batcher.permits.take(job.claim()).await;
-            // Boxed because a call may lead to further calls.
-            parts.ended(Box::pin(batcher.call(job, permit)).await);
-        });
-    }
-}
-
-fn answer(batch: Vec<Piece>, form: Form, answered: Answered) {
-    match form {
-        Form::Written => hand_out(batch, answered),
-        Form::Own => batch.into_iter().for_each(|piece| hand_out_own(piece, &answered)),
     }
 }

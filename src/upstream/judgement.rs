@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::caller::{Call, Caller, Terms, read_reply};
-use super::{Class, Failure, Outage, Why};
+use super::call::Call;
+use super::caller::{Caller, read_reply};
+use super::{Class, Failure, Outage, Terms, Why};
 use crate::config::Config;
 use crate::observe::traces::TraceContext;
 use crate::wire::{Input, RequestForm, write_request};

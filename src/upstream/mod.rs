@@ -1,9 +1,11 @@
 //! Calls to the upstream: packs misses into calls, makes them, retries them, and stops calling an
 //! upstream that is down.
 
+mod answered;
 mod batcher;
 mod body;
 mod breaker;
+mod call;
 mod caller;
 mod client;
 mod connections;
@@ -23,19 +25,21 @@ mod permit;
 mod pool;
 mod portion;
 mod reading;
+mod recovery;
 mod redirect;
 mod retry;
 mod room;
 mod sizing;
+mod terms;
 mod traced;
-
 mod width;
 
+pub use answered::{Answered, CallInfo};
 pub use batcher::{Batcher, Lane};
-pub use body::{BodyStalled, BoxError, ClientBody};
+pub use body::{BodyStalled, BoxError, ClientBody, ForwardedBody};
 pub use breaker::Breaker;
-pub use caller::{Answered, Caller, Terms};
-pub use client::{Client, ForwardedBody};
+pub use caller::Caller;
+pub use client::Client;
 pub use connections::OpenError;
 pub use endpoint::{
     RouteKind, TooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
@@ -48,5 +52,6 @@ pub use headers::{
 pub use health::SpaceHealth;
 pub use in_process::{InProcess, InProcessRequest};
 pub use own::{Charge, OwnRequest, request_id};
-pub use portion::{CallInfo, Fetched, Missing, Portion, Report, Waiter};
+pub use portion::{Fetched, Missing, Portion, Report, Waiter};
 pub use redirect::location_for_caller;
+pub use terms::Terms;

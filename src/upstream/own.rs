@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tokio::sync::Mutex;
 
 use super::Failure;
-use super::caller::Answered;
+use super::answered::Answered;
 use crate::key::Key;
 use crate::wire::RequestForm;
 

@@ -3,18 +3,17 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use http::HeaderMap;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::caller::Answered;
+use super::answered::{Answered, CallInfo};
 use super::sizing::Load;
 use super::{Failure, OwnRequest};
 use crate::key::Key;
 use crate::observe::traces::{Span, TraceContext};
 use crate::vector::Vector;
+use crate::wire::Input;
 use crate::wire::tokens;
-use crate::wire::{Input, Members};
 
 /// A vector that came from the upstream.
 #[derive(Clone, Debug)]
@@ -26,25 +25,6 @@ pub struct Fetched {
     pub tokens: Option<u32>,
     /// The call that brought it.
     pub call: Arc<CallInfo>,
-}
-
-/// Contents of one call's answer in addition to its vectors.
-#[derive(Debug)]
-pub struct CallInfo {
-    /// Its headers.
-    pub headers: HeaderMap,
-    /// Model that answered, if the answer names it.
-    pub model: Option<String>,
-    /// Tokens of the whole call.
-    pub prompt_tokens: Option<u64>,
-    /// Further scalar members of its answer.
-    pub members: Members,
-    /// Number of inputs that it carried, including repetitions.
-    pub inputs: usize,
-    /// True if it carried an input more than once, as its caller wrote it.
-    pub has_repetitions: bool,
-    /// Its trace context.
-    pub trace: TraceContext,
 }
 
 /// A request that waits for inputs.

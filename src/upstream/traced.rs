@@ -2,8 +2,8 @@
 
 use http::StatusCode;
 
-use super::caller::{Call, Terms};
-use super::{Failure, Reply, port_of};
+use super::call::Call;
+use super::{Failure, Reply, Terms, port_of};
 use crate::observe::metrics::CallOutcome;
 use crate::observe::traces::{MAX_LINKS, Span, attribute};
 use crate::wire::ReadAnswer;

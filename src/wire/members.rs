@@ -7,7 +7,6 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::inputs::Name;
-use super::request::syntax_fault;
 use super::{Bypass, Extra};
 
 /// Maximum size of an object, or of a number that is not a small whole one.
@@ -135,6 +134,17 @@ impl<'de> Visitor<'de> for MembersVisitor {
             members.push((name, map.next_value::<&'de RawValue>().map_err(de::Error::custom)?));
         }
         Ok(members)
+    }
+}
+
+/// Returns the reason for a JSON error that no visitor has explained.
+pub(super) fn syntax_fault(error: &serde_json::Error) -> Bypass {
+    let text = error.to_string();
+    let surrogate = text.contains("surrogate") || text.contains("unexpected end of hex escape");
+    match error.classify() {
+        serde_json::error::Category::Data => Bypass::WrongType,
+        _ if surrogate => Bypass::LoneSurrogate,
+        _ => Bypass::NotJson,
     }
 }
 

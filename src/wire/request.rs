@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::form::{RequestForm, WrittenEncoding};
 use super::inputs::{InputsVisitor, Name};
-use super::members::read_member;
+use super::members::{read_member, syntax_fault};
 use super::{Bypass, BypassCause, Encoding, Extra, Input, InputKind, Space};
 
 /// Maximum number of members of a body that is parsed.
@@ -78,17 +78,6 @@ pub fn read_request<'a>(
             BypassCause::in_member(reason, member.take())
         })?;
     Ok(fields.check(path_model)?)
-}
-
-/// Returns the reason for a JSON error that no visitor has explained.
-pub(super) fn syntax_fault(error: &serde_json::Error) -> Bypass {
-    let text = error.to_string();
-    let surrogate = text.contains("surrogate") || text.contains("unexpected end of hex escape");
-    match error.classify() {
-        serde_json::error::Category::Data => Bypass::WrongType,
-        _ if surrogate => Bypass::LoneSurrogate,
-        _ => Bypass::NotJson,
-    }
 }
 
 #[derive(Default)]

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
+use super::bounds::Bounds;
 use super::folder::Folder;
 use super::footer::{Lying, Tag, footer_bytes};
 use super::frame::Head;
 use super::index::{Index, Place};
 use super::segment::{Contents, START_BYTES, Segment};
-use super::store::Bounds;
 use crate::cache::AtRest;
 use crate::key::Key;
 

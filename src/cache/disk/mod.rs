@@ -4,6 +4,7 @@
 //! cheap, the size limit is exact, opening is quick, and every read is verified by checksum.
 
 mod appender;
+mod bounds;
 mod checksum;
 mod each;
 mod folder;
@@ -20,7 +21,8 @@ mod store;
 mod tests;
 mod tier;
 
+pub use bounds::Bounds;
 pub use folder::OpenError;
 pub use keeper::DiskSettings;
-pub use store::{Bounds, DiskStore, StoreStats};
+pub use store::{DiskStore, StoreStats};
 pub use tier::{DiskParts, DiskTier};

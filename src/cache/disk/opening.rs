@@ -5,11 +5,11 @@ use std::io;
 use std::sync::Arc;
 
 use super::appender::Appender;
+use super::bounds::Bounds;
 use super::folder::{Folder, Listing};
 use super::footer::footer_bytes;
 use super::index::{Index, Place};
 use super::segment::{Contents, Segment};
-use super::store::Bounds;
 
 /// Contents of a folder.
 pub(super) struct Opened {

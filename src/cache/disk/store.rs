@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 
 use super::appender::{Appender, Ground, Segments};
+use super::bounds::Bounds;
 use super::folder::{self, Folder, OpenError};
 use super::footer::{Lying, Tag};
 use super::index::{Index, Place};
@@ -24,25 +25,6 @@ use crate::key::Key;
 const PURGES: &str = "purges";
 /// Space reserved for the folder itself, the lock file and the file of [`DiskStore::probe`].
 const ASIDE_BYTES: u64 = 3 << 19;
-const MIN_SEGMENT_BYTES: u64 = 1 << 20;
-const MAX_SEGMENT_BYTES: u64 = 1 << 31;
-const SEGMENTS: u64 = 64;
-
-/// Size limits of a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
-    /// Limit on the total size of all files in the folder.
-    pub max_bytes: u64,
-    /// Limit on the number of entries. The in-memory index takes 24 to 48 bytes for each.
-    pub max_entries: u64,
-}
-
-impl Bounds {
-    /// Returns the largest size of a segment.
-    pub(super) fn segment_bytes(self) -> u64 {
-        (self.max_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)
-    }
-}
 
 /// Size and eviction count of a store.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

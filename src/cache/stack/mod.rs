@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 
 use self::damage::Damage;
 use super::at_rest::{self, ChecksumKeys};
-use super::{Age, AtRest, LowerTier, MemoryTier, Record};
+use super::{Age, AtRest, LowerTier, MemoryTier, Record, Tier};
 use crate::cache::purges::Epochs;
 use crate::cache::purges::{Generation, Generations};
 use crate::key::{Key, Tag};
@@ -21,28 +21,6 @@ use crate::vector::packed::Codec;
 
 pub use moving::{Arrivals, Fate};
 pub use purging::Purge;
-
-/// Tier in which a record was found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Tier {
-    /// Memory of this process.
-    Memory,
-    /// Disk of this machine.
-    Disk,
-    /// Redis or Valkey, shared by replicas.
-    Redis,
-}
-
-impl Tier {
-    /// Returns the name for headers, metrics and routes.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Memory => "memory",
-            Self::Disk => "disk",
-            Self::Redis => "redis",
-        }
-    }
-}
 
 /// Result of the look-up of one key.
 #[derive(Clone, Debug)]

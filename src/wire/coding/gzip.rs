@@ -3,7 +3,7 @@
 use flate2::{Crc, Decompress};
 
 use super::Undecodable;
-use super::stage::{Advance, inflate};
+use super::inflate::{Advance, inflate};
 
 /// Bytes of a header without its optional fields.
 const HEADER_BYTES: usize = 10;

@@ -1,6 +1,7 @@
 //! Content codings (RFC 9110, section 8.4.1), decoded in steps of bounded size.
 
 mod gzip;
+mod inflate;
 mod stage;
 
 #[cfg(test)]

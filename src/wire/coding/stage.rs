@@ -1,11 +1,12 @@
 //! One coding of a body: the state of its decoder.
 
 use brotli_decompressor::{BrotliDecompressStream, BrotliResult, BrotliState, StandardAlloc};
-use flate2::{Decompress, FlushDecompress, Status};
+use flate2::Decompress;
 use zstd_safe::{DCtx, DParameter, InBuffer, OutBuffer};
 
 use super::gzip::Gzip;
-use super::{Coding, STEP_BYTES, Undecodable};
+use super::inflate::{Advance, first_step, inflate};
+use super::{Coding, Undecodable};
 
 /// Binary logarithm of the largest window of a Zstandard frame: 8 MiB, as RFC 9659 requires.
 const MAX_ZSTD_WINDOW_LOG: u32 = 23;
@@ -18,16 +19,6 @@ pub(super) enum Stage {
     Deflate { decoder: Box<Decompress>, is_complete: bool },
     Brotli { decoder: Box<Brotli>, is_complete: bool },
     Zstd { decoder: DCtx<'static> },
-}
-
-/// Progress of a decoder.
-pub(super) struct Advance {
-    /// Bytes of input that it read.
-    pub(super) read: usize,
-    /// Bytes of output that it wrote.
-    pub(super) written: usize,
-    /// True if the input that was read so far is a complete body.
-    pub(super) is_complete: bool,
 }
 
 impl Stage {
@@ -74,17 +65,6 @@ impl Stage {
     }
 }
 
-/// Decodes a part of a deflate stream.
-pub(super) fn inflate(decoder: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
-    let (read_before, written_before) = (decoder.total_in(), decoder.total_out());
-    let status = decoder.decompress(first_step(input), output, FlushDecompress::None).map_err(|_| Undecodable)?;
-    Ok(Advance {
-        read: count(decoder.total_in() - read_before),
-        written: count(decoder.total_out() - written_before),
-        is_complete: status == Status::StreamEnd,
-    })
-}
-
 fn decode_brotli(decoder: &mut Brotli, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
     let (mut unread, mut read) = (input.len(), 0);
     let (mut free, mut written, mut total) = (output.len(), 0, 0);
@@ -110,12 +90,4 @@ fn decode_zstd(decoder: &mut DCtx<'_>, input: &[u8], output: &mut [u8]) -> Resul
 fn has_zlib_header(input: &[u8]) -> bool {
     let [method, flags, ..] = *input else { return true };
     method & 0x0f == 8 && method >> 4 <= 7 && u16::from_be_bytes([method, flags]).is_multiple_of(31)
-}
-
-fn first_step(input: &[u8]) -> &[u8] {
-    &input[..input.len().min(STEP_BYTES)]
-}
-
-fn count(bytes: u64) -> usize {
-    usize::try_from(bytes).expect("a step must be shorter than the address space")
 }

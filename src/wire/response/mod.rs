@@ -4,6 +4,8 @@ mod cursor;
 mod proof;
 mod read;
 mod render;
+mod unreadable;
 
-pub use read::{Base64, Expected, Members, ReadAnswer, Unreadable, read_answer};
+pub use read::{Base64, Expected, Members, ReadAnswer, read_answer};
 pub use render::Rendering;
+pub use unreadable::Unreadable;

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
+use super::Unreadable;
 use super::cursor::Cursor;
 use super::proof::{is_evidently_f32, is_evidently_f64};
-use crate::vector::{NotAVector, Vector};
+use crate::vector::Vector;
 
 /// A validated answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -36,41 +37,6 @@ const MAX_MEMBER_BYTES: usize = 4 * 1024;
 const MAX_TOKENS: f64 = 4_294_967_295.0;
 /// Byte order mark, which some servers put before their JSON and most clients ignore.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Reason why an answer with status 200 is rejected.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
-    /// It exceeds the size limit.
-    #[error("it is too large")]
-    TooLarge,
-    /// It does not fit in memory.
-    #[error("there is no room for it")]
-    NoRoom,
-    /// It is not JSON of the expected shape.
-    #[error("it is not an embeddings answer")]
-    Shape,
-    /// The number of vectors differs from the number of inputs.
-    #[error("it holds another number of vectors than there were inputs")]
-    Count,
-    /// An `index` is out of range or used twice, or some are missing and the others are not in order.
-    #[error("its indices are not a permutation")]
-    Index,
-    /// All vectors have this dimension, and another one was expected.
-    #[error("all vectors have {0} dimensions in place of those expected")]
-    OtherDimension(usize),
-    /// The vectors differ in length, have a wrong length, or come from base64 that does not prove to be f32.
-    #[error("a vector has the wrong dimension")]
-    Dimension,
-    /// Its sender marks it as a fallback answer.
-    #[error("it is a stand-in and says so")]
-    StandIn,
-    /// Some of its base64 is invalid.
-    #[error("its base64 is broken")]
-    Base64,
-    /// The numbers are not a valid vector.
-    #[error("a vector is unusable: {0}")]
-    Vector(#[from] NotAVector),
-}
 
 /// Expectations that an answer must meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

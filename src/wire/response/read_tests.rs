@@ -1,6 +1,7 @@
 //! Answers that are accepted, and answers that are rejected.
 
 use super::*;
+use crate::vector::NotAVector;
 
 fn expected(inputs: usize, base64: Base64) -> Expected {
     Expected { inputs, asked: None, known: None, base64 }

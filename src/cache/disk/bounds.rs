@@ -1,0 +1,21 @@
+//! Size limits of the store.
+
+const MIN_SEGMENT_BYTES: u64 = 1 << 20;
+const MAX_SEGMENT_BYTES: u64 = 1 << 31;
+const SEGMENTS: u64 = 64;
+
+/// Size limits of a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    /// Limit on the total size of all files in the folder.
+    pub max_bytes: u64,
+    /// Limit on the number of entries. The in-memory index takes 24 to 48 bytes for each.
+    pub max_entries: u64,
+}
+
+impl Bounds {
+    /// Returns the largest size of a segment.
+    pub(super) fn segment_bytes(self) -> u64 {
+        (self.max_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)
+    }
+}

@@ -1,0 +1,42 @@
+//! A call to be made.
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::portion::Piece;
+use super::room::Share;
+use super::sizing::LaneSize;
+use crate::wire::Encoding;
+
+/// A call to be made.
+pub(super) struct Call<'a> {
+    /// Its body.
+    pub body: Bytes,
+    /// Number of vectors that answer it.
+    pub inputs: usize,
+    /// The encoding that the body asks for.
+    pub encoding: Encoding,
+    /// True if the body repeats an input.
+    pub has_repetitions: bool,
+    /// The pieces that it is made for.
+    pub batch: &'a [Piece],
+    /// State of its lane.
+    pub lane: &'a LaneSize,
+    /// Memory reservation for its answer.
+    pub share: &'a Share,
+    /// Maximum number of attempts.
+    pub attempts: u32,
+    /// True if it carries a part of a request that was cut.
+    pub is_step: bool,
+}
+
+impl Call<'_> {
+    /// Returns the deadline of each request.
+    pub(super) fn deadlines(&self) -> Vec<Instant> {
+        self.batch.iter().map(|piece| piece.waiter.deadline).collect()
+    }
+
+    pub(super) const fn is_merged(&self) -> bool {
+        self.batch.len() > 1
+    }
+}

@@ -1,0 +1,48 @@
+//! What all inputs of one call have in common.
+
+use http::{HeaderMap, Uri};
+
+use crate::key::Key;
+use crate::wire::{Base64, Encoding, RequestForm, Space};
+
+/// Assumed dimension while it is unknown: that of the largest common model.
+const LIKELY_DIMENSION: usize = 3_072;
+
+/// Properties that all inputs of one call share.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// The address.
+    pub uri: Uri,
+    /// Headers of the call, without a key that vecho holds.
+    pub headers: HeaderMap,
+    /// Fields that shape the vectors.
+    pub space: Space,
+    /// The key of address and space, the same for all callers.
+    pub model: Key,
+    /// Requested encoding.
+    pub encoding: Encoding,
+    /// Spelling of the calls that vecho writes.
+    pub form: RequestForm,
+    /// The `user` field.
+    pub user: Option<String>,
+    /// Requested dimension. A server that ignores it answers with longer vectors.
+    pub asked_dimension: Option<usize>,
+    /// Known dimension of the vectors if one is requested.
+    pub known_dimension: Option<usize>,
+    /// What is known of the upstream's base64.
+    pub base64: Base64,
+    /// True if the service is known to accept calls in vecho's own form: large, merged, in base64.
+    pub is_known: bool,
+}
+
+impl Terms {
+    /// Returns the approximate memory of the answer to one input, as bytes on the wire and as a vector.
+    pub(super) fn answer_bytes(&self) -> usize {
+        let known = match self.base64 {
+            Base64::Proven(dimension) => Some(dimension),
+            Base64::Trusted | Base64::Unproven => self.known_dimension.or(self.asked_dimension),
+        };
+        let bytes_per_component = if self.encoding == Encoding::Base64 { 10 } else { 17 };
+        known.unwrap_or(LIKELY_DIMENSION) * bytes_per_component
+    }
+}
