@@ -5,31 +5,15 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::outcome::{Progress, Served};
+use super::progress::{Progress, Served};
 use super::request::Request;
 use super::room::Held;
-use super::{Outcome, Source, Tally};
+use super::{Answer, Outcome, Source, Tally};
 use crate::cache::reply_cache::Validity;
 use crate::observe::metrics;
 use crate::upstream::{CallInfo, shown_on_misses};
 use crate::vector::packed::Packed;
 use crate::wire::{Input, Members, Rendering};
-
-/// A request's vectors, ready to be written.
-pub struct Answer {
-    /// The body.
-    pub rendering: Rendering,
-    /// Its inputs by source, and its tokens.
-    pub tally: Tally,
-    /// Headers of the call that was made for this request.
-    pub call_headers: Option<HeaderMap>,
-    /// Conditions under which the finished body stays valid, if it is a full hit.
-    pub validity: Option<Validity>,
-    /// Holds the memory reservation of the vectors until they are written.
-    pub room: Arc<dyn Send + Sync>,
-    /// Reason why the upstream counts as unavailable, if fallback vectors are part of the answer.
-    pub fallback: Option<String>,
-}
 
 /// The vector of a distinct key, and the number of inputs that ask for it.
 struct Part<'a> {

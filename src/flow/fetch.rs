@@ -4,8 +4,8 @@
 use std::sync::Arc;
 
 use super::context::{CallerKeys, SpaceSnapshot};
-use super::outcome::{Failed, Served};
 use super::price::price;
+use super::progress::{Failed, Served};
 use super::room::Held;
 use super::single_flight::Lead;
 use super::{Flow, Landing, RequestContext, Source, speaks_f32};

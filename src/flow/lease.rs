@@ -16,7 +16,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep};
 
 use super::fetch::Fetch;
-use super::outcome::Served;
+use super::progress::Served;
 use crate::cache::{Found, Leases, Sight, Standing};
 use crate::key::Key;
 use crate::wire::Input;

@@ -7,6 +7,7 @@
 mod ask;
 mod assemble;
 mod context;
+mod controls;
 mod fetch;
 mod lane;
 mod lease;
@@ -14,6 +15,7 @@ pub mod mock;
 mod outcome;
 pub mod plan;
 mod price;
+mod progress;
 mod request;
 mod room;
 mod rotation;
@@ -40,10 +42,11 @@ use crate::process::tasks::Tasks;
 use crate::upstream::Batcher;
 use crate::wire::Bypass;
 
-pub use ask::{Ask, Calls, Controls, Origin, join_headers, model_key, scope_key, space_key};
-pub use assemble::Answer;
+pub use ask::{Ask, Origin, join_headers, model_key, scope_key, space_key};
 pub use context::RequestContext;
-pub use outcome::{Outcome, Served, Source};
+pub use controls::{Calls, Controls};
+pub use outcome::{Answer, Outcome};
+pub use progress::{Served, Source};
 pub use request::{speaks_f32, upstream_encoding};
 pub use room::VectorRoom;
 pub use rotation::Rotation;
@@ -51,7 +54,7 @@ pub use single_flight::Flights;
 pub use tally::Tally;
 pub use tokenizer::Tokenizer;
 
-use outcome::Failed;
+use progress::Failed;
 use request::Request;
 
 /// Maximum number of fetch rounds of a request. A model that changes during a fetch causes another round; after the

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::context::{CallerKeys, SpaceSnapshot};
-use super::outcome::{Failed, Progress, Served, Slot};
+use super::progress::{Failed, Progress, Served, Slot};
 use super::room::{Asker, Wanted, bytes_of};
 use super::{Ask, Flow, Outcome, RequestContext, space_key};
 use crate::cache::{Found, Lookup, Record};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::Source;
-use super::outcome::{Failed, Progress, Served, Slot};
+use super::progress::{Failed, Progress, Served, Slot};
 use super::request::Request;
 use crate::cache::{Record, Times};
 use crate::config::FallbackMode;

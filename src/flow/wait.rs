@@ -8,7 +8,7 @@ use std::task::Poll;
 use tokio::time::timeout_at;
 
 use super::fetch::Fetch;
-use super::outcome::{Failed, Progress, Served, Slot};
+use super::progress::{Failed, Progress, Served, Slot};
 use super::request::Request;
 use super::room::Held;
 use super::single_flight::{self, Claims, Flights, Join, Lead};
