@@ -18,8 +18,8 @@ use vecho::cache::at_rest::{self, ChecksumKey, ChecksumKeys};
 use vecho::cache::{Record, Times};
 use vecho::flow::plan::Plan;
 use vecho::key::{Key, KeyBuilder, Tag};
-use vecho::learned::Identity;
-use vecho::observe::metrics::{Ended, Metrics, Outcome, Route, SourceLabel, Subject};
+use vecho::learned::ModelIdentity;
+use vecho::observe::metrics::{Ended, Metrics, Outcome, RequestUsage, Route, SourceLabel};
 use vecho::vector::Vector;
 use vecho::vector::packed::{Codec, Form, Packed};
 use vecho::wire::{Base64, Encoding, Expected, PathModel, Rendering, read_answer, read_request};
@@ -70,7 +70,7 @@ fn count_hit(iterations: u64) {
         metrics.inputs(SourceLabel::Memory, 1);
         metrics.tokens_saved(100);
         account.count(1, 0, 100);
-        let subject = Some(Subject { named: Arc::clone(account.named()), inputs: 1 });
+        let subject = Some(RequestUsage { named: Arc::clone(account.named()), inputs: 1 });
         metrics.request(Ended { route, outcome, status: Some(200), begun: Instant::now(), elapsed, subject });
     });
 }
@@ -129,7 +129,7 @@ fn unpack(iterations: u64, codec: Codec) {
 
 fn record() -> Record {
     let vector = Packed::pack(&form_of_services(), Codec::Lossless);
-    let identity = Identity { model: "text-embedding-3-small".into(), dimension: 1536 };
+    let identity = ModelIdentity { model: "text-embedding-3-small".into(), dimension: 1536 };
     Record::new(vector, identity, Times { created_ms: 1, fresh_until_ms: 2, stale_until_ms: 3 }, Some(8))
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use redis::{FromRedisValue as _, parse_redis_value};
-use vecho::cache::purges::{EVERYTHING, Epochs, MAX_COUNT};
+use vecho::cache::purges::{EVERYTHING, MAX_COUNT, PurgeRegistry};
 use vecho::cache::redis::{Ledger, Plan};
 
 /// Models whose purges are checked. One of them is likely to be in the list.
@@ -22,7 +22,7 @@ pub(crate) fn check(bytes: &[u8]) {
         // At the maximum, the counts cannot be raised any further.
         return;
     }
-    let epochs = Arc::new(Epochs::default());
+    let epochs = Arc::new(PurgeRegistry::default());
     let ledger = Ledger::new(Arc::clone(&epochs));
     agree(&ledger, &epochs, &mut list);
     for name in MODELS.map(Some).into_iter().chain([None]) {
@@ -37,8 +37,8 @@ pub(crate) fn check(bytes: &[u8]) {
 }
 
 /// Checks that a process that starts now gets the same purge counts.
-fn as_heard_by_another(list: &List, epochs: &Epochs) {
-    let others = Arc::new(Epochs::default());
+fn as_heard_by_another(list: &List, epochs: &PurgeRegistry) {
+    let others = Arc::new(PurgeRegistry::default());
     agree(&Ledger::new(Arc::clone(&others)), &others, &mut list.clone());
     for names in [&[EVERYTHING][..], &MODELS[..1], &MODELS[1..]] {
         assert_eq!(others.of(names), epochs.of(names), "{names:?} in {list:?}");
@@ -46,7 +46,7 @@ fn as_heard_by_another(list: &List, epochs: &Epochs) {
 }
 
 /// Reads the list once and applies the resulting plan, as a process does.
-fn agree(ledger: &Ledger, epochs: &Epochs, list: &mut List) {
+fn agree(ledger: &Ledger, epochs: &PurgeRegistry, list: &mut List) {
     let before = epochs.of(&MODELS);
     let plan = ledger.plan(list);
     changes(&plan, list);

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 use super::AdminContext;
 use super::guard::Detail;
 use super::reply::{self, Reply, rounded, share};
-use crate::observe::metrics::{MAX_INCIDENTS, Standing};
-use crate::process::clock::{Spell, rfc3339};
+use crate::observe::metrics::{IncidentState, MAX_INCIDENTS};
+use crate::process::clock::{Period, rfc3339};
 
 /// Error rate above which the service is degraded.
 const DEGRADED_ERROR_RATE: f64 = 0.05;
@@ -77,7 +77,7 @@ struct Signs {
     /// Milliseconds since the epoch.
     now_ms: u64,
     /// The incident that is active or was active within the last minute.
-    incident: Option<Standing>,
+    incident: Option<IncidentState>,
     /// True if the configuration as last read is in force.
     is_config_current: bool,
     /// Configured tiers that do not work, with the cause if it is known. They cause only a warning, because a lookup in
@@ -171,19 +171,19 @@ impl Signs {
 
     /// Returns a warning if requests fail without a fallback answer.
     fn failing(&self) -> Option<String> {
-        let stands_in = |incident: &&Standing| incident.mocks.is_none() && incident.stale.is_none();
+        let stands_in = |incident: &&IncidentState| incident.mocks.is_none() && incident.stale.is_none();
         self.incident.as_ref().filter(stands_in)?;
         self.incident("requests fail", "requests failed", |incident| incident.errors)
     }
 
-    fn incident(&self, now: &str, before: &str, spell: impl Fn(&Standing) -> Option<Spell>) -> Option<String> {
+    fn incident(&self, now: &str, before: &str, spell: impl Fn(&IncidentState) -> Option<Period>) -> Option<String> {
         let incident = self.incident.as_ref()?;
         let seconds_ago = |at_ms: u64| self.now_ms.saturating_sub(at_ms) / 1000;
         let when = match spell(incident)? {
-            Spell::Since(at) => {
+            Period::Since(at) => {
                 format!("the upstream is unavailable and {now}, since {} s ({})", seconds_ago(at), rfc3339(at))
             }
-            Spell::Until(at) => format!("{before} until {} s ago ({})", seconds_ago(at), rfc3339(at)),
+            Period::Until(at) => format!("{before} until {} s ago ({})", seconds_ago(at), rfc3339(at)),
         };
         let cause = if incident.cause.is_empty() { String::new() } else { format!(": {}", incident.cause) };
         Some(format!("{when}, for {}{cause}", named(&incident.models)))
@@ -219,13 +219,13 @@ fn named(models: &[String]) -> String {
 mod tests {
     use super::*;
 
-    fn incident(errors: Option<Spell>, mocks: Option<Spell>, stale: Option<Spell>) -> Signs {
+    fn incident(errors: Option<Period>, mocks: Option<Period>, stale: Option<Period>) -> Signs {
         let (cause, models) = ("timeout".to_owned(), vec!["m".to_owned()]);
-        Signs { incident: Some(Standing { cause, models, errors, mocks, stale }), ..WELL }
+        Signs { incident: Some(IncidentState { cause, models, errors, mocks, stale }), ..WELL }
     }
 
-    const SINCE: Option<Spell> = Some(Spell::Since(1_000));
-    const UNTIL: Option<Spell> = Some(Spell::Until(1_000));
+    const SINCE: Option<Period> = Some(Period::Since(1_000));
+    const UNTIL: Option<Period> = Some(Period::Until(1_000));
 
     const WELL: Signs = Signs {
         ready: true,

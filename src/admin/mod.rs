@@ -25,7 +25,7 @@ pub use dashboard::Feed;
 pub use guard::{Guard, TOKEN_HEADER, is_local_authority};
 pub use moving::{EXPORT_PATH, IMPORT_PATH};
 pub use parts::{
-    BoxError, CacheControl, CacheCounters, ConfigView, Eventually, Health, Imported, InForce, Machine, Memory, Moving,
+    BoxError, BoxFuture, CacheControl, CacheCounters, ConfigView, Health, Imported, InForce, Machine, Memory, Moving,
     Pieces, Purged, TierStats, UnknownTier,
 };
 pub use reply::AdminBody;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::process::system::Optimized;
-pub use crate::process::tasks::Eventually;
+pub use futures_util::future::BoxFuture;
 
 /// The caches.
 pub trait CacheControl: Send + Sync {
@@ -23,14 +23,14 @@ pub trait CacheControl: Send + Sync {
     fn purge(&self, model: Option<&str>, tier: Option<&str>) -> Result<Purged, UnknownTier>;
 
     /// Empties one tier below memory. Returns `None` if no tier has that name.
-    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<Purged>>;
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> BoxFuture<'a, Option<Purged>>;
 
     /// Returns the sources of all answers to inputs since the start.
     fn counters(&self) -> CacheCounters;
 
     /// Explains what the cache would do with the request `body` sent to `path` with `headers`. Returns per input its
     /// key, the tier that holds it and its age, or why it cannot be cached.
-    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value>;
+    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> BoxFuture<'a, Value>;
 }
 
 /// Result of a purge. In this process it takes effect before the response.
@@ -100,10 +100,10 @@ pub type BoxError = Box<dyn Error + Send + Sync>;
 /// Export and import of the cache.
 pub trait Moving: Send + Sync {
     /// Exports all records as one file.
-    fn export(&self) -> Eventually<'_, Pieces<'static>>;
+    fn export(&self) -> BoxFuture<'_, Pieces<'static>>;
 
     /// Imports the export of another instance. The error explains why the file is not an export.
-    fn import<'a>(&'a self, file: Pieces<'a>) -> Eventually<'a, Result<Imported, String>>;
+    fn import<'a>(&'a self, file: Pieces<'a>) -> BoxFuture<'a, Result<Imported, String>>;
 }
 
 /// Result of an import.
@@ -150,7 +150,7 @@ pub trait Memory: Send + Sync {
     fn limit_bytes(&self) -> u64;
 
     /// Frees memory until at most `target_memory_mb` is resident, as far as possible.
-    fn optimize(&self, target_memory_mb: u64) -> Eventually<'_, Optimized>;
+    fn optimize(&self, target_memory_mb: u64) -> BoxFuture<'_, Optimized>;
 }
 
 /// The configuration in force.

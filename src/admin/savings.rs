@@ -4,15 +4,15 @@ use serde_json::{Value, json};
 
 use super::AdminContext;
 use crate::config::Price;
-use crate::observe::metrics::Statement;
+use crate::observe::metrics::UsageReport;
 
 /// Returns `savings` of `GET /api/performance/stats`. Costs are in the configured currency, or null for a model without
 /// a price.
 pub(super) fn figures(context: &AdminContext) -> Value {
     let (currency, statements) = context.metrics.accounts().statements();
-    let tokens = |of: fn(&Statement) -> u64| statements.iter().map(of).sum::<u64>();
+    let tokens = |of: fn(&UsageReport) -> u64| statements.iter().map(of).sum::<u64>();
     // An empty sum is -0.0; the addition of 0.0 removes the sign from the output.
-    let cost = |of: fn(&Statement) -> f64| 0.0 + statements.iter().map(of).sum::<f64>();
+    let cost = |of: fn(&UsageReport) -> f64| 0.0 + statements.iter().map(of).sum::<f64>();
     json!({
         "currency": currency,
         "tokens_billed": tokens(|one| one.tokens_billed),
@@ -24,7 +24,7 @@ pub(super) fn figures(context: &AdminContext) -> Value {
     })
 }
 
-fn line(one: &Statement) -> Value {
+fn line(one: &UsageReport) -> Value {
     // A model that had a price earlier keeps its costs.
     let was_priced = one.price.is_some() || one.unpriced_tokens < one.tokens_billed + one.tokens_saved;
     let cost = |cost: f64| was_priced.then_some(cost);

@@ -22,7 +22,7 @@ use crate::cache::{Record, Times};
 use crate::config::Config;
 use crate::flow::{space_key, speaks_f32};
 use crate::key::Key;
-use crate::learned::Identity;
+use crate::learned::ModelIdentity;
 use crate::process::lines::{Line, Lines};
 use crate::proxy::{path_model, read_origin};
 use crate::upstream::{RouteKind, classify_path};
@@ -53,7 +53,7 @@ struct AnswerLine<'a> {
 
 /// Matches a line that has `response`, even a null one: only answers have this member.
 #[derive(Deserialize)]
-struct Answered {
+struct BatchAnswer {
     #[serde(rename = "response")]
     _response: IgnoredAny,
 }
@@ -119,7 +119,7 @@ impl BatchFiles {
         while let Some(Line { offset, bytes, .. }) = lines.next_line()? {
             let Some(bytes) = bytes else { continue };
             let Ok(line) = serde_json::from_slice::<RequestLine<'_>>(&bytes) else {
-                has_answers = has_answers || serde_json::from_slice::<Answered>(&bytes).is_ok();
+                has_answers = has_answers || serde_json::from_slice::<BatchAnswer>(&bytes).is_ok();
                 continue;
             };
             first.get_or_insert(offset);
@@ -162,7 +162,7 @@ impl BatchFiles {
 }
 
 /// A parsed request.
-struct Asked<'a> {
+struct BatchLine<'a> {
     request: EmbedRequest<'a>,
     uri: Uri,
     space: Key,
@@ -170,7 +170,7 @@ struct Asked<'a> {
 }
 
 impl Keying {
-    fn read<'a>(&self, line: &RequestLine<'a>) -> Result<Asked<'a>, String> {
+    fn read<'a>(&self, line: &RequestLine<'a>) -> Result<BatchLine<'a>, String> {
         let url: Uri = line.url.parse().map_err(|_| "its url is not one")?;
         let origin = read_origin(&self.config, &url, &self.headers).map_err(|error| error.to_string())?;
         let kind = classify_path(origin.uri.path());
@@ -181,7 +181,7 @@ impl Keying {
             .map_err(|cause| format!("such a request is not cached ({})", cause.header_text()))?;
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let keys = request.inputs.iter().map(|input| input.key(&space)).collect();
-        Ok(Asked { request, uri: origin.uri, space, keys })
+        Ok(BatchLine { request, uri: origin.uri, space, keys })
     }
 }
 
@@ -243,7 +243,7 @@ impl Reading {
     }
 
     /// Checks an answer and returns its records. Fails if the answer must not be stored.
-    fn believe(&mut self, asked: &Asked<'_>, body: &RawValue) -> Result<Records, String> {
+    fn believe(&mut self, asked: &BatchLine<'_>, body: &RawValue) -> Result<Records, String> {
         let request = &asked.request;
         let dimension = request.space.dimensions.map(|dimension| dimension as usize);
         let proven = dimension.or_else(|| self.lengths.get(&asked.space).copied());
@@ -261,7 +261,7 @@ impl Reading {
         Ok(self.records(asked, &answer))
     }
 
-    fn records(&self, asked: &Asked<'_>, answer: &ReadAnswer) -> Records {
+    fn records(&self, asked: &BatchLine<'_>, answer: &ReadAnswer) -> Records {
         let asked_model = asked.request.space.model_name();
         let model: Arc<str> = Arc::from(answer.model.as_deref().unwrap_or(asked_model));
         let asked_as = if asked_model.is_empty() { Arc::clone(&model) } else { Arc::from(asked_model) };
@@ -269,7 +269,7 @@ impl Reading {
         let (times, counts) = (self.times(), token_counts(&asked.request, answer, is_openai));
         let checksum_keys = ChecksumKeys::new(self.keying.config.cache.key_secret.as_ref());
         let records = asked.keys.iter().zip(answer.vectors.iter().zip(counts)).map(|(key, (vector, tokens))| {
-            let identity = Identity { model: Arc::clone(&model), dimension: vector.dimension() };
+            let identity = ModelIdentity { model: Arc::clone(&model), dimension: vector.dimension() };
             // The importing instance assigns its own epoch.
             let record = Record::new(vector.clone(), identity, times, tokens).asked_as(&asked_as);
             (*key, at_rest::to_bytes(&record, 0, &checksum_keys.of(key)))

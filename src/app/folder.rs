@@ -13,12 +13,13 @@ use crate::admin::{Imported, Pieces};
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::Bounds;
 use crate::cache::disk::{DiskStore, OpenError};
-use crate::cache::purges::Epochs;
-use crate::cache::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Settled, Stack, Tier};
+use crate::cache::purges::PurgeRegistry;
+use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Stack, Tier};
 use crate::config::Config;
 use crate::key::Key;
 use crate::process::clock::Clock;
 use crate::vector::packed::Codec;
+use futures_util::future::BoxFuture;
 
 /// Memory for records on their way to the folder. It is minimal, since nothing reads them here.
 const MEMORY_BYTES: u64 = 1 << 20;
@@ -53,10 +54,10 @@ impl Folder {
     pub fn open(config: &Config) -> Result<Self, NoFolder> {
         let path = path_of(config)?;
         let store = DiskStore::open(path, config.disk.max_bytes)?;
-        let epochs = Arc::new(Epochs::default());
+        let epochs = Arc::new(PurgeRegistry::default());
         let noted = store.purges()?;
         epochs.learn(&noted.counts);
-        epochs.inherit(&noted.debts);
+        epochs.inherit(&noted.unsent);
         let disk = Arc::new(Straight { store, waiting: Mutex::default() });
         let memory = MemoryTier::new(Bounds { max_bytes: MEMORY_BYTES, max_entries: None });
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
@@ -143,7 +144,7 @@ impl LowerTier for Straight {
         Tier::Disk
     }
 
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+    fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         // The reader of the entries checks their expiry.
         let entry = |key| self.store.get(key, 0).ok().flatten().map(|entry| entry.bytes);
         Box::pin(std::future::ready(keys.iter().map(entry).collect()))
@@ -153,17 +154,17 @@ impl LowerTier for Straight {
         self.lock().entries.push((key, entry));
     }
 
-    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, _name: &'a str) -> Eventually<'a, Settled> {
+    fn purged<'a>(&'a self, epochs: &'a Arc<PurgeRegistry>, _name: &'a str) -> BoxFuture<'a, Durability> {
         let noted = self.store.note_purges(epochs).map(drop);
-        let settled = if noted.is_ok() { Settled::ForGood } else { Settled::Pending };
+        let settled = if noted.is_ok() { Durability::ForGood } else { Durability::Pending };
         if let Err(error) = noted {
             self.lock().failed = Some(error);
         }
         Box::pin(std::future::ready(settled))
     }
 
-    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
-        let cleared = self.store.clear().map_or((0, Settled::Pending), |entries| (entries, Settled::ForGood));
+    fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
+        let cleared = self.store.clear().map_or((0, Durability::Pending), |entries| (entries, Durability::ForGood));
         Box::pin(std::future::ready(cleared))
     }
 
@@ -171,7 +172,7 @@ impl LowerTier for Straight {
         self.store.each(visit)
     }
 
-    fn drained(&self) -> Eventually<'_, ()> {
+    fn drained(&self) -> BoxFuture<'_, ()> {
         Box::pin(async { self.write() })
     }
 
@@ -180,7 +181,7 @@ impl LowerTier for Straight {
         LowerStats { up: true, entries: stats.entries, bytes: stats.bytes, ..LowerStats::default() }
     }
 
-    fn close(&self, _patience: Duration) -> Eventually<'_, usize> {
+    fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
         Box::pin(async {
             self.write();
             0

@@ -9,13 +9,14 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::ops::Ops;
-use crate::admin::{BoxError, Eventually, Health, Imported, Moving, Pieces};
+use crate::admin::{BoxError, Health, Imported, Moving, Pieces};
 use crate::cache::export::{Ending, NotPortable, Piece, Reader, Writer};
-use crate::cache::{Arrivals, Fate, Stack};
+use crate::cache::{Arrivals, ImportOutcome, Stack};
 use crate::flow::Flow;
 use crate::key::Key;
 use crate::process::clock::Clock;
 use crate::vector::packed::Codec;
+use futures_util::future::BoxFuture;
 
 /// Size of a piece of an exported file in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -42,11 +43,11 @@ impl HasTiers for Stack {
 }
 
 impl Moving for Ops {
-    fn export(&self) -> Eventually<'_, Pieces<'static>> {
+    fn export(&self) -> BoxFuture<'_, Pieces<'static>> {
         Box::pin(export(Arc::clone(&self.flow), self.clock.now_ms()))
     }
 
-    fn import<'a>(&'a self, file: Pieces<'a>) -> Eventually<'a, Result<Imported, String>> {
+    fn import<'a>(&'a self, file: Pieces<'a>) -> BoxFuture<'a, Result<Imported, String>> {
         Box::pin(async move {
             let codec = self.codec();
             let imported = import(&self.flow.tiers, &self.clock, codec, file).await.map_err(|error| error.to_string());
@@ -192,12 +193,12 @@ impl Import<'_> {
         let fates = self.tiers.keep_arrived(&batch, &mut self.arrivals, self.clock.now_ms()).await;
         for fate in fates {
             *match fate {
-                Fate::Kept => &mut self.imported.imported,
-                Fate::Known => &mut self.imported.known,
-                Fate::Over => &mut self.imported.expired,
-                Fate::Purged => &mut self.imported.purged,
-                Fate::Lossy => &mut self.imported.lossy,
-                Fate::Damaged => &mut self.imported.damaged,
+                ImportOutcome::Kept => &mut self.imported.imported,
+                ImportOutcome::Known => &mut self.imported.known,
+                ImportOutcome::Over => &mut self.imported.expired,
+                ImportOutcome::Purged => &mut self.imported.purged,
+                ImportOutcome::Lossy => &mut self.imported.lossy,
+                ImportOutcome::Damaged => &mut self.imported.damaged,
             } += 1;
         }
     }
@@ -213,7 +214,7 @@ mod tests {
     use crate::cache::disk::{self, DiskParts, DiskSettings, DiskTier};
     use crate::cache::{LowerTier, MemoryTier, Record, Times};
     use crate::key::KeyBuilder;
-    use crate::learned::Identity;
+    use crate::learned::ModelIdentity;
     use crate::observe::metrics::Metrics;
     use crate::vector::Vector;
 
@@ -257,7 +258,7 @@ mod tests {
             let stack = Stack::new(memory, vec![disk], Arc::default(), ChecksumKeys::default());
             let vector = Vector::from_components(&[1.0]).expect("it is a vector");
             let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-            let identity = Identity { model: "m".into(), dimension: 1 };
+            let identity = ModelIdentity { model: "m".into(), dimension: 1 };
             let record = Arc::new(Record::new(vector, identity, times, None));
             stack.keep_below([(KeyBuilder::new(None).finish(), &record)].into_iter(), stack.generation());
             let (mut reader, mut file) = (Reader::default(), export(Arc::new(stack), 1).await);

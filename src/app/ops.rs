@@ -12,12 +12,12 @@ use tokio::runtime::Handle;
 use super::parts::Parts;
 use super::{State, Surroundings};
 use crate::admin::{
-    AdminContext, CacheControl, CacheCounters, ConfigView, Eventually, Feed, Guard, Health, InForce, Machine, Memory,
-    Moving, Purged, TierStats, UnknownTier,
+    AdminContext, CacheControl, CacheCounters, ConfigView, Feed, Guard, Health, InForce, Machine, Memory, Moving,
+    Purged, TierStats, UnknownTier,
 };
 use crate::cache::bounded::{Bounded, Entry};
-use crate::cache::reply_cache::Answers;
-use crate::cache::{LowerStats, Settled, Tier};
+use crate::cache::reply_cache::ReplyCache;
+use crate::cache::{Durability, LowerStats, Tier};
 use crate::config::Live;
 use crate::flow::Flow;
 use crate::observe::logs::LevelHandle;
@@ -28,6 +28,7 @@ use crate::process::system::{Optimized, System};
 use crate::proxy::Proxy;
 use crate::upstream::Breaker;
 use crate::vector::packed::Codec;
+use futures_util::future::BoxFuture;
 
 const GIB: f64 = 1_073_741_824.0;
 
@@ -35,7 +36,7 @@ const GIB: f64 = 1_073_741_824.0;
 #[derive(Clone)]
 pub(super) struct Ops {
     pub(super) flow: Arc<Flow>,
-    answers: Arc<Answers>,
+    answers: Arc<ReplyCache>,
     proxy: Arc<Proxy>,
     breaker: Arc<Breaker>,
     governor: Arc<Governor>,
@@ -140,11 +141,11 @@ impl CacheControl for Ops {
         }
     }
 
-    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<Purged>> {
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> BoxFuture<'a, Option<Purged>> {
         Box::pin(async move {
             let lower = self.flow.tiers.lower().iter().find(|lower| lower.tier().name() == tier)?;
             let (entries, settled) = lower.clear().await;
-            let pending = if settled == Settled::Pending { vec![lower.tier().name()] } else { Vec::new() };
+            let pending = if settled == Durability::Pending { vec![lower.tier().name()] } else { Vec::new() };
             Some(Purged { entries, pending, is_remembered: false })
         })
     }
@@ -160,7 +161,7 @@ impl CacheControl for Ops {
         }
     }
 
-    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value> {
+    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> BoxFuture<'a, Value> {
         Box::pin(async move { self.proxy.explain(path, headers, &body).await })
     }
 }
@@ -216,7 +217,7 @@ impl Memory for Ops {
         self.governor.status().limit_bytes
     }
 
-    fn optimize(&self, target_memory_mb: u64) -> Eventually<'_, Optimized> {
+    fn optimize(&self, target_memory_mb: u64) -> BoxFuture<'_, Optimized> {
         Box::pin(async move {
             self.metrics.governor(GovernorAction::Optimize);
             self.governor.optimize(Some(target_memory_mb)).await

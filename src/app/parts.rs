@@ -9,12 +9,12 @@ use super::mock_upstream::MockUpstream;
 use super::tiers::{self as wanted, Ground};
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::{Bounded, Bounds, Entry};
-use crate::cache::reply_cache::Answers;
+use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{self, LowerStats, MemoryTier, Stack};
 use crate::config::{Config, Live, UpstreamTarget};
-use crate::flow::{Flights, Flow, Rotation, Tokenizer, VectorRoom};
+use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget};
+use crate::learned::AcceptedCredentials;
 use crate::learned::Spaces;
-use crate::learned::Vouchers;
 use crate::observe::logs::Throttled;
 use crate::observe::metrics::{GovernorAction, Metrics, Port, Rejection, Tier, TierLevels};
 use crate::observe::traces::Tracer;
@@ -33,7 +33,7 @@ const REQUESTS_SHARE: u64 = 5;
 /// Everything below the ports.
 pub(super) struct Parts {
     pub(super) flow: Arc<Flow>,
-    pub(super) answers: Arc<Answers>,
+    pub(super) answers: Arc<ReplyCache>,
     pub(super) client: Arc<Client>,
     pub(super) breaker: Arc<Breaker>,
     pub(super) governor: Arc<Governor>,
@@ -72,12 +72,12 @@ impl Parts {
             clock: clock.clone(),
             tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, epochs, checksum_keys),
             leases: wanted::leases(live, redis.as_ref()),
-            room: VectorRoom::new(share_bytes),
-            flights: Flights::new(),
+            room: VectorBudget::new(share_bytes),
+            single_flight: SingleFlight::new(),
             // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
             batcher: Batcher::new(caller, live.clone(), share_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
-            vouchers: Vouchers::default(),
+            accepted_credentials: AcceptedCredentials::default(),
             rotation: Rotation::default(),
             throttled: throttled.clone(),
             tokenizer,
@@ -85,7 +85,7 @@ impl Parts {
             tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,
             metrics: Arc::clone(metrics),
         });
-        let answers = Arc::new(Answers::new(answers_bounds(&config, limit_bytes)));
+        let answers = Arc::new(ReplyCache::new(answers_bounds(&config, limit_bytes)));
         if let Some(redis) = redis {
             redis.begin(Box::new(wanted::OthersPurges::of(&flow, &answers)));
         }
@@ -138,8 +138,8 @@ fn answers_bounds(config: &Config, limit_bytes: u64) -> Bounds {
 }
 
 /// Reads sizes at each scrape. The hook holds weak references, so it does not keep the parts alive.
-fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {
-    let (flow, answers): (Weak<Flow>, Weak<Answers>) = (Arc::downgrade(flow), Arc::downgrade(answers));
+fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<ReplyCache>) {
+    let (flow, answers): (Weak<Flow>, Weak<ReplyCache>) = (Arc::downgrade(flow), Arc::downgrade(answers));
     metrics.on_scrape(Box::new(move |metrics| {
         if let (Some(flow), Some(answers)) = (flow.upgrade(), answers.upgrade()) {
             metrics.tier(Tier::Memory, levels(flow.tiers.memory().records()));
@@ -148,7 +148,7 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<Answers>) {
             for tier in flow.tiers.lower() {
                 show_lower(metrics, tier.tier(), &tier.stats());
             }
-            metrics.flights.set(flow.flights.len() as u64);
+            metrics.flights.set(flow.single_flight.len() as u64);
             metrics.vector_bytes_in_flight.set(flow.room.held_bytes() as u64);
         }
     }));
@@ -170,7 +170,7 @@ fn levels<V: Entry + Clone + Send + Sync + 'static>(map: &Bounded<V>) -> TierLev
 }
 
 /// Lets the governor shrink the reply cache first: its entries can be rendered again.
-struct AnswersPart(Arc<Answers>);
+struct AnswersPart(Arc<ReplyCache>);
 
 impl Shrink for AnswersPart {
     fn name(&self) -> &'static str {

@@ -8,7 +8,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::Surroundings;
 use super::parts::Parts;
-use crate::cache::reply_cache::Answers;
+use crate::cache::reply_cache::ReplyCache;
 use crate::config::{self, Live, Source};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::observe::logs::LevelHandle;
@@ -53,7 +53,7 @@ pub(super) struct Reloader {
     source: Source,
     tls: Option<Tls>,
     level: LevelHandle,
-    answers: Arc<Answers>,
+    answers: Arc<ReplyCache>,
     metrics: Arc<Metrics>,
 }
 

@@ -3,14 +3,15 @@
 use std::sync::{Arc, Weak};
 
 use crate::cache::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
-use crate::cache::purges::{Epochs, PurgeCounts};
+use crate::cache::purges::{PurgeCounts, PurgeRegistry};
 use crate::cache::redis::{OnPurges, RedisParts, RedisTier};
-use crate::cache::reply_cache::Answers;
-use crate::cache::{Eventually, Leases, LowerTier, Tier};
+use crate::cache::reply_cache::ReplyCache;
+use crate::cache::{Leases, LowerTier, Tier};
 use crate::config::Live;
 use crate::flow::Flow;
 use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
+use futures_util::future::BoxFuture;
 
 /// Maximum memory per disk entry for the index, in bytes.
 const INDEX_BYTES: u64 = 48;
@@ -20,7 +21,7 @@ pub(super) struct Ground<'a> {
     pub(super) live: &'a Live,
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Arc<Metrics>,
-    pub(super) epochs: &'a Arc<Epochs>,
+    pub(super) epochs: &'a Arc<PurgeRegistry>,
     /// Memory limit of the process in bytes.
     pub(super) limit_bytes: u64,
 }
@@ -73,17 +74,17 @@ pub(super) fn leases(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<Arc<
 /// Reacts to purges of other replicas. It holds weak references, so it does not keep the parts alive.
 pub(super) struct OthersPurges {
     flow: Weak<Flow>,
-    answers: Weak<Answers>,
+    answers: Weak<ReplyCache>,
 }
 
 impl OthersPurges {
-    pub(super) fn of(flow: &Arc<Flow>, answers: &Arc<Answers>) -> Self {
+    pub(super) fn of(flow: &Arc<Flow>, answers: &Arc<ReplyCache>) -> Self {
         Self { flow: Arc::downgrade(flow), answers: Arc::downgrade(answers) }
     }
 }
 
 impl OnPurges for OthersPurges {
-    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> Eventually<'a, ()> {
+    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             if let Some(flow) = self.flow.upgrade() {
                 flow.tiers.note_ahead(counts).await;
@@ -91,7 +92,7 @@ impl OnPurges for OthersPurges {
         })
     }
 
-    fn learn(&self, counts: &PurgeCounts) -> Option<Eventually<'static, ()>> {
+    fn learn(&self, counts: &PurgeCounts) -> Option<BoxFuture<'static, ()>> {
         let (flow, answers) = (self.flow.upgrade()?, self.answers.upgrade()?);
         let purges = flow.tiers.learn_purges(counts, Tier::Redis);
         if purges.is_empty() {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::{Record, Times};
 use crate::config::Secret;
 use crate::key::Key;
-use crate::learned::Identity;
+use crate::learned::ModelIdentity;
 use crate::vector::packed::{Form, NotPacked, Packed};
 
 /// Magic bytes at the start of every version.
@@ -113,7 +113,7 @@ pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, u
     let (model_len, asked_len) = (rest.length()?, rest.length()?);
     let (model, asked_model) = (rest.name(model_len)?, rest.name(asked_len)?);
     let vector = Packed::from_parts(form, dimension, rest.0)?;
-    let record = Record::new(vector, Identity { model, dimension }, times, Some(tokens));
+    let record = Record::new(vector, ModelIdentity { model, dimension }, times, Some(tokens));
     Ok((if asked_model.is_empty() { record } else { record.asked_as(&asked_model) }, epoch))
 }
 
@@ -173,7 +173,7 @@ mod tests {
 
     fn record(components: &[f32], codec: Codec, asked_model: &str) -> Record {
         let vector = Packed::pack(&Vector::from_components(components).expect("it is a vector"), codec);
-        let identity = Identity { model: "model-v2".into(), dimension: components.len() };
+        let identity = ModelIdentity { model: "model-v2".into(), dimension: components.len() };
         Record::new(vector, identity, TIMES, Some(7)).asked_as(&asked_model.into())
     }
 
@@ -194,7 +194,7 @@ mod tests {
     }
 
     /// Returns the parts of a record that must survive a round trip.
-    fn shown(record: &Record) -> (Packed, Identity, [String; 2], Times, Option<u32>) {
+    fn shown(record: &Record) -> (Packed, ModelIdentity, [String; 2], Times, Option<u32>) {
         let models = record.models().map(str::to_owned);
         (record.vector.clone(), record.identity.clone(), models, record.times, record.tokens())
     }

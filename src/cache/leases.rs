@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Eventually, Tier};
+use super::Tier;
 use crate::key::Key;
+use futures_util::future::BoxFuture;
 
 /// State of the lease on one key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum LeaseHolder {
     /// This process holds the lease until it releases it.
     Ours,
     /// Another process holds the lease for now.
@@ -21,17 +22,17 @@ pub enum Standing {
 
 /// Lease and stored value of one key at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sight {
+pub struct LeaseReply {
     /// The stored value, read after the lease was requested. If there is none and the lease is ours, no replica has
     /// fetched the key yet.
     pub stored: Option<Bytes>,
     /// State of the lease.
-    pub standing: Standing,
+    pub standing: LeaseHolder,
 }
 
-impl Sight {
+impl LeaseReply {
     /// No stored value and no lease.
-    pub const UNKNOWN: Self = Self { stored: None, standing: Standing::Unknown };
+    pub const UNKNOWN: Self = Self { stored: None, standing: LeaseHolder::Unknown };
 }
 
 /// Leases on keys, shared by all processes that use a tier. A lease expires by itself, so a holder that crashes delays
@@ -45,7 +46,7 @@ pub trait Leases: Send + Sync + Debug {
 
     /// Requests the lease of each key that has none and reads the stored value. Implementations apply their own
     /// timeout.
-    fn take<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Sight>>;
+    fn take<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<LeaseReply>>;
 
     /// Releases leases of this process, each as soon as queued writes for its key are done. Never waits.
     fn release(&self, keys: &[Key]);

@@ -8,9 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::Tier;
-use crate::cache::purges::Epochs;
+use crate::cache::purges::PurgeRegistry;
 use crate::key::Key;
-pub use crate::process::tasks::Eventually;
+use futures_util::future::BoxFuture;
 
 /// Encoded record, as [`super::at_rest`] writes it. Tiers do not look into the bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +46,7 @@ pub struct LowerStats {
 
 /// Durability of a purge in a tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Settled {
+pub enum Durability {
     /// The purge is final, even if this process ends now.
     ForGood,
     /// The tier cannot be reached. This process serves nothing that was purged, and tells the tier as soon as possible.
@@ -60,30 +60,30 @@ pub trait LowerTier: Send + Sync + Debug {
 
     /// Returns the value of each of `keys`, in order. A tier that is down, slow, full or damaged returns `None` within
     /// its own timeout. Entries that are queued for writing are found.
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>>;
+    fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>>;
 
     /// Queues an entry to be written, or drops it if the queue is full. Never waits.
     fn put(&self, key: Key, entry: AtRest);
 
-    /// Records a debt for a purge that is counted in the [`Epochs`] under `name`: other replicas have not been told of
+    /// Records a debt for a purge that is counted in the [`PurgeRegistry`] under `name`: other replicas have not been told of
     /// it yet. Only shared tiers need this. It runs before [`LowerTier::purged`] of any tier, so the debt is saved with
     /// the purge.
     fn owe(&self, name: &str) {
         let _ = name;
     }
 
-    /// Handles a purge that is counted in the [`Epochs`] under `name`. Resolves once the purge survives this process
+    /// Handles a purge that is counted in the [`PurgeRegistry`] under `name`. Resolves once the purge survives this process
     /// and has reached all replicas that share the tier, or once it is certain that it cannot.
-    fn purged<'a>(&'a self, epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, Settled>;
+    fn purged<'a>(&'a self, epochs: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability>;
 
-    /// Records purges that are about to be learned, and that the [`Epochs`] already list as expected. A tier that
+    /// Records purges that are about to be learned, and that the [`PurgeRegistry`] already list as expected. A tier that
     /// outlives the process saves them. Resolves once that is done or a short timeout has passed.
-    fn note_ahead(&self) -> Eventually<'_, ()> {
+    fn note_ahead(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
     /// Removes all entries from this tier, for all replicas that share it. Returns how many there were, if known.
-    fn clear(&self) -> Eventually<'_, (u64, Settled)>;
+    fn clear(&self) -> BoxFuture<'_, (u64, Durability)>;
 
     /// Passes every entry to `visit` until it breaks, if the tier belongs to this process alone. Blocks.
     fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
@@ -92,7 +92,7 @@ pub trait LowerTier: Send + Sync + Debug {
     }
 
     /// Resolves once the write queue is empty or nothing can be written.
-    fn drained(&self) -> Eventually<'_, ()> {
+    fn drained(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }
 
@@ -100,5 +100,5 @@ pub trait LowerTier: Send + Sync + Debug {
     fn stats(&self) -> LowerStats;
 
     /// Writes out the queue, for at most `patience`. Returns the number of entries left.
-    fn close(&self, patience: Duration) -> Eventually<'_, usize>;
+    fn close(&self, patience: Duration) -> BoxFuture<'_, usize>;
 }

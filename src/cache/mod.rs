@@ -16,10 +16,10 @@ mod stack;
 mod tier;
 mod writer;
 
-pub use leases::{Leases, Sight, Standing};
-pub use lower::{AtRest, Eventually, LowerStats, LowerTier, Settled};
+pub use leases::{LeaseHolder, LeaseReply, Leases};
+pub use lower::{AtRest, Durability, LowerStats, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
-pub use stack::{Arrivals, Fate, Found, Lookup, Purge, Stack};
+pub use stack::{Arrivals, Found, ImportOutcome, Lookup, Purge, Stack};
 pub use tier::Tier;
 pub use writer::{Batch, Queued, WriteQueue};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::cache::bounded::{Entry, Mark};
-use crate::learned::Identity;
+use crate::learned::ModelIdentity;
 use crate::vector::packed::Packed;
 
 use std::sync::Arc;
@@ -14,7 +14,7 @@ pub struct Record {
     /// Components of the vector, packed.
     pub vector: Packed,
     /// Name of the model in the upstream's response, and the length of the vector.
-    pub identity: Identity,
+    pub identity: ModelIdentity,
     /// Name of the model in the request. Many upstreams answer with another name.
     asked_model: Arc<str>,
     /// Creation and expiry times.
@@ -63,7 +63,7 @@ impl Times {
 
 impl Record {
     /// Creates a record, with `tokens` if they are known.
-    pub fn new(vector: impl Into<Packed>, identity: Identity, times: Times, tokens: Option<u32>) -> Self {
+    pub fn new(vector: impl Into<Packed>, identity: ModelIdentity, times: Times, tokens: Option<u32>) -> Self {
         let asked_model = Arc::clone(&identity.model);
         let (tokens, mark) = (AtomicU32::new(tokens.unwrap_or(0)), Mark::default());
         Self { vector: vector.into(), identity, asked_model, times, tokens, mark }
@@ -77,7 +77,7 @@ impl Record {
 
     /// Shares the names of `known` if they are equal, because each copy of a name takes memory.
     #[must_use]
-    pub fn known_as(mut self, known: Option<Identity>) -> Self {
+    pub fn known_as(mut self, known: Option<ModelIdentity>) -> Self {
         if let Some(known) = known.filter(|known| *known == self.identity) {
             if self.asked_model == known.model {
                 self.asked_model = Arc::clone(&known.model);
@@ -134,7 +134,7 @@ mod tests {
     fn a_long_name_weighs_what_it_takes() {
         let weight = |model: &str, asked_model: &str| {
             let vector = crate::vector::Vector::from_components(&[1.0]).expect("it is a vector");
-            let record = Record::new(vector, Identity { model: model.into(), dimension: 1 }, TIMES, None);
+            let record = Record::new(vector, ModelIdentity { model: model.into(), dimension: 1 }, TIMES, None);
             Arc::new(record.asked_as(&asked_model.into())).weight_bytes()
         };
         let long = "m".repeat(5_000);
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_name_is_shared_with_a_record_of_the_same_identity_alone() {
-        let identity = |model: &str, dimension| Identity { model: model.into(), dimension };
+        let identity = |model: &str, dimension| ModelIdentity { model: model.into(), dimension };
         let record = |asked_model: &str| {
             let vector = crate::vector::Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
             Record::new(vector, identity("m", 2), TIMES, None).asked_as(&asked_model.into())

@@ -12,8 +12,8 @@ use http::{HeaderMap, HeaderValue};
 use crate::cache::bounded::{Bounded, Bounds, Entry, Mark};
 use crate::cache::purges::Generation;
 use crate::key::{Key, SeenKeys};
-use crate::learned::{Identity, Lessons, Voucher};
-use crate::observe::metrics::Account;
+use crate::learned::{AcceptedCredential, ModelIdentity, SpaceState};
+use crate::observe::metrics::UsageAccount;
 
 /// Denominator of the largest fraction of the cache that one reply may take. A larger reply would evict too
 /// many others. At the usual size of the cache, a reply with 256 vectors of 1,536 numbers fits, which is a
@@ -24,15 +24,15 @@ const PARTS: usize = 2;
 
 /// A finished reply to one request body.
 #[derive(Clone)]
-pub struct StoredAnswer(Arc<Stored>);
+pub struct CachedReply(Arc<Stored>);
 
 struct Stored {
-    parts: Parts,
+    parts: ReplyParts,
     mark: Mark,
 }
 
 /// Contents of a cached reply.
-pub struct Parts {
+pub struct ReplyParts {
     /// The body.
     pub body: Bytes,
     /// Number of inputs that it answers.
@@ -42,7 +42,7 @@ pub struct Parts {
     /// Its headers, with capacity for the headers that differ from reply to reply.
     pub headers: HeaderMap,
     /// Account that is charged for it, so a hit needs no look-up.
-    pub account: Arc<Account>,
+    pub account: Arc<UsageAccount>,
     /// Conditions under which it may be served.
     pub validity: Validity,
 }
@@ -52,36 +52,36 @@ pub struct Validity {
     /// Time at which the first of its records stops being fresh.
     pub fresh_until_ms: u64,
     /// Model that made its vectors.
-    pub identity: Identity,
+    pub identity: ModelIdentity,
     /// State of their space.
-    pub lessons: Arc<Lessons>,
+    pub space_state: Arc<SpaceState>,
     /// Count of purges and imports when its request began.
     pub generation: Generation,
     /// Count of replaced records in its space when its request began.
-    pub refreshes: u64,
+    pub replacements: u64,
     /// Credential that the upstream must have accepted, if the configuration demands it.
-    pub voucher: Option<Voucher>,
+    pub accepted_credential: Option<AcceptedCredential>,
 }
 
 impl Validity {
     fn holds(&self, now_ms: u64, generation: Generation) -> bool {
         now_ms < self.fresh_until_ms
             && self.generation == generation
-            && self.refreshes == self.lessons.refreshes()
-            && self.lessons.accepts(&self.identity)
+            && self.replacements == self.space_state.replacements()
+            && self.space_state.accepts(&self.identity)
     }
 }
 
-impl std::ops::Deref for StoredAnswer {
-    type Target = Parts;
+impl std::ops::Deref for CachedReply {
+    type Target = ReplyParts;
 
-    fn deref(&self) -> &Parts {
+    fn deref(&self) -> &ReplyParts {
         &self.0.parts
     }
 }
 
-impl StoredAnswer {
-    fn new(parts: Parts) -> Self {
+impl CachedReply {
+    fn new(parts: ReplyParts) -> Self {
         Self(Arc::new(Stored { parts, mark: Mark::default() }))
     }
 }
@@ -89,7 +89,7 @@ impl StoredAnswer {
 /// Memory of a stored map of seven headers: 8 slots of 104 bytes, the index, and short values.
 const HEADER_BYTES: usize = 1_024;
 
-impl Entry for StoredAnswer {
+impl Entry for CachedReply {
     fn weight_bytes(&self) -> u64 {
         // The model's name may be long, and the identity holds a copy of it outside the body.
         let value_bytes: usize = self.headers.values().map(HeaderValue::len).sum();
@@ -105,8 +105,8 @@ impl Entry for StoredAnswer {
 const SEEN_PLACES: usize = 8_192;
 
 /// Cache of complete replies.
-pub struct Answers {
-    stored: Bounded<StoredAnswer>,
+pub struct ReplyCache {
+    stored: Bounded<CachedReply>,
     /// Marks of requests seen before; newer marks overwrite older ones. A reply is stored when its request comes for
     /// the second time, because storing megabytes for requests that never repeat costs more than it saves.
     seen: SeenKeys,
@@ -114,7 +114,7 @@ pub struct Answers {
     missed: AtomicU64,
 }
 
-impl Answers {
+impl ReplyCache {
     /// Returns an empty cache. It stays empty if `bounds` leaves no space.
     pub fn new(bounds: Bounds) -> Self {
         let (stored, seen) = (Bounded::new(bounds, PARTS), SeenKeys::new(SEEN_PLACES));
@@ -122,7 +122,7 @@ impl Answers {
     }
 
     /// Returns the reply to the request with this hash, if it is still valid.
-    pub fn get(&self, request: &Key, now_ms: u64, generation: Generation) -> Option<StoredAnswer> {
+    pub fn get(&self, request: &Key, now_ms: u64, generation: Generation) -> Option<CachedReply> {
         self.stored.get(request).filter(|answer| answer.validity.holds(now_ms, generation))
     }
 
@@ -140,8 +140,8 @@ impl Answers {
     }
 
     /// Stores a reply.
-    pub fn put(&self, request: Key, parts: Parts) {
-        self.stored.insert(request, StoredAnswer::new(parts));
+    pub fn put(&self, request: Key, parts: ReplyParts) {
+        self.stored.insert(request, CachedReply::new(parts));
     }
 
     /// Removes all replies.
@@ -150,7 +150,7 @@ impl Answers {
     }
 
     /// Returns the underlying map, for sizes and eviction.
-    pub const fn stored(&self) -> &Bounded<StoredAnswer> {
+    pub const fn stored(&self) -> &Bounded<CachedReply> {
         &self.stored
     }
 
@@ -169,8 +169,8 @@ mod tests {
 
     const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None };
 
-    fn parts(purges: &Generations, lessons: &Arc<Lessons>, bytes: usize) -> Parts {
-        Parts {
+    fn parts(purges: &Generations, space_state: &Arc<SpaceState>, bytes: usize) -> ReplyParts {
+        ReplyParts {
             body: Bytes::from(vec![b'x'; bytes]),
             inputs: 1,
             tokens: 1,
@@ -178,31 +178,31 @@ mod tests {
             account: Metrics::new("0").accounts().of("a", "", "a"),
             validity: Validity {
                 fresh_until_ms: 100,
-                identity: lessons.learn("a", 2).0,
-                lessons: Arc::clone(lessons),
+                identity: space_state.learn("a", 2).0,
+                space_state: Arc::clone(space_state),
                 generation: purges.current(),
-                refreshes: lessons.refreshes(),
-                voucher: None,
+                replacements: space_state.replacements(),
+                accepted_credential: None,
             },
         }
     }
 
-    fn setup() -> (Answers, Generations, Arc<Lessons>, Key) {
-        let (answers, purges) = (Answers::new(BOUNDS), Generations::default());
-        let (lessons, request) = (Arc::new(Lessons::default()), KeyBuilder::new(None).finish());
-        answers.put(request, parts(&purges, &lessons, 10));
+    fn setup() -> (ReplyCache, Generations, Arc<SpaceState>, Key) {
+        let (answers, purges) = (ReplyCache::new(BOUNDS), Generations::default());
+        let (space_state, request) = (Arc::new(SpaceState::default()), KeyBuilder::new(None).finish());
+        answers.put(request, parts(&purges, &space_state, 10));
         assert!(answers.get(&request, 99, purges.current()).is_some());
-        (answers, purges, lessons, request)
+        (answers, purges, space_state, request)
     }
 
     #[test]
     fn a_long_name_of_a_model_weighs_what_it_takes() {
-        let (_, purges, lessons, _) = setup();
+        let (_, purges, space_state, _) = setup();
         let weight = |name: &str| {
-            let mut parts = parts(&purges, &lessons, 10);
+            let mut parts = parts(&purges, &space_state, 10);
             parts.headers.insert("openai-model", name.parse().expect("it is a header value"));
             parts.validity.identity.model = name.into();
-            StoredAnswer::new(parts).weight_bytes()
+            CachedReply::new(parts).weight_bytes()
         };
         assert_eq!(weight(&"m".repeat(5_000)) - weight("m"), 2 * 4_999);
     }
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn an_answer_ends_with_a_refresh_of_its_space() {
-        let (answers, purges, lessons, request) = setup();
-        lessons.note_refresh();
+        let (answers, purges, space_state, request) = setup();
+        space_state.note_replacement();
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 
@@ -236,8 +236,8 @@ mod tests {
 
     #[test]
     fn an_answer_ends_when_another_model_answers() {
-        let (answers, purges, lessons, request) = setup();
-        lessons.learn("b", 2);
+        let (answers, purges, space_state, request) = setup();
+        space_state.learn("b", 2);
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 
@@ -251,7 +251,7 @@ mod tests {
 
     #[test]
     fn a_large_batch_as_floats_is_wanted_with_the_usual_room() {
-        let answers = Answers::new(Bounds { max_bytes: 50 << 20, ..BOUNDS });
+        let answers = ReplyCache::new(Bounds { max_bytes: 50 << 20, ..BOUNDS });
         let request = KeyBuilder::new(None).finish();
         // The longest text of a number and its comma is 17 bytes.
         let longest = 256 * (1_536 * 17 + 100);
@@ -270,7 +270,7 @@ mod tests {
 
     #[test]
     fn what_was_served_and_what_was_not_are_counted_apart() {
-        let answers = Answers::new(BOUNDS);
+        let answers = ReplyCache::new(BOUNDS);
         for is_served in [true, true, false] {
             answers.count(is_served);
         }

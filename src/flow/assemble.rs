@@ -7,8 +7,8 @@ use http::HeaderMap;
 
 use super::progress::{Progress, Served};
 use super::request::Request;
-use super::room::Held;
-use super::{Answer, Outcome, Source, Tally};
+use super::vector_budget::VectorReservation;
+use super::{Answer, Outcome, Source, SourceCounts};
 use crate::cache::reply_cache::Validity;
 use crate::observe::metrics;
 use crate::upstream::{CallInfo, shown_on_misses};
@@ -36,18 +36,18 @@ impl Request<'_> {
     pub(super) async fn assemble(&self, progress: &Progress) -> Outcome {
         let mut parts = self.parts(progress);
         self.count_what_nobody_told(&mut parts).await;
-        let mut tally = Tally::default();
+        let mut source_counts = SourceCounts::default();
         for part in &parts {
-            tally.add(part.served.source, part.times_asked);
+            source_counts.add(part.served.source, part.times_asked);
         }
-        let prompt_tokens = sum_tokens(&parts, &mut tally);
+        let prompt_tokens = sum_tokens(&parts, &mut source_counts);
         let answer = Answer {
             rendering: self.rendering(&parts, prompt_tokens),
             call_headers: call_headers(&parts),
             fallback: progress.fallback.clone(),
-            room: Arc::<Held>::clone(&progress.room),
-            validity: (tally.outcome() == metrics::Outcome::Hit).then(|| self.validity(&parts)).flatten(),
-            tally,
+            room: Arc::<VectorReservation>::clone(&progress.room),
+            validity: (source_counts.outcome() == metrics::Outcome::Hit).then(|| self.validity(&parts)).flatten(),
+            source_counts,
         };
         Outcome::Answer(Box::new(answer))
     }
@@ -58,7 +58,7 @@ impl Request<'_> {
             .map(|((slot, first), times_asked)| {
                 // A gap here would shift every later vector to the wrong input.
                 let served = slot.served().expect("assembling must come after every key was served");
-                let (input, known_tokens) = (&self.ask.request.inputs[*first], served.record.tokens());
+                let (input, known_tokens) = (&self.job.request.inputs[*first], served.record.tokens());
                 Part { served, input, times_asked, known_tokens }
             })
             .collect()
@@ -71,7 +71,7 @@ impl Request<'_> {
         Rendering {
             vectors: parts.iter().map(|part| part.served.record.vector.clone()).collect::<Vec<Packed>>().into(),
             slots: self.plan.slots.clone().into(),
-            encoding: self.ask.request.encoding,
+            encoding: self.job.request.encoding,
             model: real.map_or_else(String::new, |part| part.served.record.identity.model.to_string()),
             prompt_tokens,
             members: self.members(parts),
@@ -85,7 +85,7 @@ impl Request<'_> {
         let call = parts.iter().find_map(|part| part.served.call.as_ref());
         match call {
             Some(call) => call.members.clone(),
-            None if !self.speaks_f32() && self.space.lessons.may_have_ids() => {
+            None if !self.speaks_f32() && self.space.space_state.may_have_ids() => {
                 vec![("id".to_owned(), format!("\"embd-vecho-{:016x}\"", self.own_id()).into())]
             }
             None => Vec::new(),
@@ -97,10 +97,10 @@ impl Request<'_> {
         Some(Validity {
             fresh_until_ms,
             identity: parts.first()?.served.record.identity.clone(),
-            lessons: Arc::clone(&self.space.lessons),
+            space_state: Arc::clone(&self.space.space_state),
             generation: self.space.generation,
-            refreshes: self.space.refreshes,
-            voucher: self.caller.voucher,
+            replacements: self.space.replacements,
+            accepted_credential: self.caller.accepted_credential,
         })
     }
 }
@@ -158,15 +158,15 @@ fn untold(parts: &[Part<'_>]) -> Vec<usize> {
 
 /// Returns `usage.prompt_tokens`, and adds the billed and the saved tokens to the tally. The sum of a call is used if
 /// the whole call was made for this request.
-fn sum_tokens(parts: &[Part<'_>], tally: &mut Tally) -> u64 {
+fn sum_tokens(parts: &[Part<'_>], source_counts: &mut SourceCounts) -> u64 {
     let mut total = 0;
     for part in parts {
         let tokens = part.known_tokens.map_or(0, u64::from);
-        note(part, tokens, tally);
+        note(part, tokens, source_counts);
         total += tokens * u64::from(part.times_asked);
     }
     for sum in sums_of_own_calls(parts).values() {
-        tally.billed += sum;
+        source_counts.billed += sum;
         total += sum;
     }
     total
@@ -174,16 +174,16 @@ fn sum_tokens(parts: &[Part<'_>], tally: &mut Tally) -> u64 {
 
 /// Adds the tokens of one key to the tally. The first of several equal inputs is billed if it was fetched for this
 /// request. Repetitions count as saved, unless the call itself sent them.
-fn note(part: &Part<'_>, tokens: u64, tally: &mut Tally) {
+fn note(part: &Part<'_>, tokens: u64, source_counts: &mut SourceCounts) {
     let asked = u64::from(part.times_asked);
     match part.served.source {
         Source::Upstream => {
             let sent = if part.served.call.as_ref().is_some_and(|call| call.has_repetitions) { asked } else { 1 };
-            tally.billed += tokens * sent;
-            tally.saved += tokens * (asked - sent);
+            source_counts.billed += tokens * sent;
+            source_counts.saved += tokens * (asked - sent);
         }
         Source::Mock => {}
-        Source::Tier(_) | Source::Joined | Source::Stale => tally.saved += tokens * asked,
+        Source::Tier(_) | Source::Joined | Source::Stale => source_counts.saved += tokens * asked,
     }
 }
 
@@ -204,7 +204,7 @@ fn sums_of_own_calls(parts: &[Part<'_>]) -> HashMap<*const CallInfo, u64> {
 mod tests {
     use super::*;
     use crate::cache::{Record, Times};
-    use crate::learned::Identity;
+    use crate::learned::ModelIdentity;
     use crate::observe::traces::TraceContext;
     use crate::vector::Vector;
 
@@ -222,7 +222,7 @@ mod tests {
         let call = Arc::new(info);
         let served = || {
             let vector = Vector::from_components(&[1.0]).expect("it is a vector");
-            let identity = Identity { model: Arc::from("m"), dimension: 1 };
+            let identity = ModelIdentity { model: Arc::from("m"), dimension: 1 };
             let times = Times { created_ms: 0, fresh_until_ms: 1, stale_until_ms: 1 };
             let record = Arc::new(Record::new(vector, identity, times, None));
             Served { record, source: Source::Upstream, call: Some(Arc::clone(&call)) }
@@ -232,8 +232,8 @@ mod tests {
         let part = |served| Part { served, input: &input, times_asked: 1, known_tokens: None };
         let parts = [part(&first), part(&second)];
         first.record.set_tokens(4);
-        let mut tally = Tally::default();
-        assert_eq!(sum_tokens(&parts, &mut tally), 10);
-        assert_eq!((tally.billed, tally.saved), (10, 0));
+        let mut source_counts = SourceCounts::default();
+        assert_eq!(sum_tokens(&parts, &mut source_counts), 10);
+        assert_eq!((source_counts.billed, source_counts.saved), (10, 0));
     }
 }

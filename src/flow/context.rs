@@ -8,7 +8,7 @@ use super::Controls;
 use crate::cache::purges::Generation;
 use crate::config::Config;
 use crate::key::Key;
-use crate::learned::{Lessons, Voucher};
+use crate::learned::{AcceptedCredential, SpaceState};
 use crate::observe::traces::TraceContext;
 
 /// Facts that are fixed when the body of a request has been read. Nothing reads them a second time: there is one
@@ -33,9 +33,9 @@ pub(super) struct SpaceSnapshot {
     /// Its key, for this caller's scope.
     pub(super) key: Key,
     /// Its current state.
-    pub(super) lessons: Arc<Lessons>,
+    pub(super) space_state: Arc<SpaceState>,
     /// Count of replaced records.
-    pub(super) refreshes: u64,
+    pub(super) replacements: u64,
     /// Count of purges and imports.
     pub(super) generation: Generation,
 }
@@ -49,5 +49,5 @@ pub(super) struct CallerKeys {
     pub(super) caller: Key,
     /// Credential that the upstream must have accepted before stored vectors are served, if the configuration demands
     /// it. A success proves it.
-    pub(super) voucher: Option<Voucher>,
+    pub(super) accepted_credential: Option<AcceptedCredential>,
 }

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use super::context::{CallerKeys, SpaceSnapshot};
 use super::price::price;
 use super::progress::{Failed, Served};
-use super::room::Held;
-use super::single_flight::Lead;
-use super::{Flow, Landing, RequestContext, Source, speaks_f32};
+use super::single_flight::Leader;
+use super::vector_budget::VectorReservation;
+use super::{FetchResult, Flow, RequestContext, Source, speaks_f32};
 use crate::cache::{Found, Lookup, Record, Times};
 use crate::key::Key;
-use crate::learned::{Identity, Lesson};
+use crate::learned::{ModelChange, ModelIdentity};
 use crate::observe::logs::told;
 use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Report, Waiter};
 use crate::vector::packed::Packed;
@@ -32,7 +32,7 @@ pub(super) struct Fetch {
     pub(super) context: RequestContext,
     pub(super) space: SpaceSnapshot,
     pub(super) caller: CallerKeys,
-    pub(super) lead: Lead<Landing>,
+    pub(super) lead: Leader<FetchResult>,
     pub(super) lane: Lane,
     /// The request as its caller wrote it.
     pub(super) own: Arc<OwnRequest>,
@@ -45,12 +45,12 @@ pub(super) struct Fetch {
     pub(super) asked_model: String,
     pub(super) expected_dimension: usize,
     /// Memory reservation for the vectors that this fetch brings.
-    pub(super) room: Arc<Held>,
+    pub(super) room: Arc<VectorReservation>,
 }
 
 impl Fetch {
     pub(super) async fn run(self, inputs: Vec<Input<'static>>) {
-        let stored = self.land_stored();
+        let stored = self.complete_stored();
         let open = inputs.into_iter().enumerate().filter(|(place, _)| !stored.contains(place)).collect();
         match self.leases() {
             Some(leases) => self.fetch_by_lease(&leases, open).await,
@@ -67,25 +67,25 @@ impl Fetch {
         let own_places = places.iter().map(|place| self.places[*place]).collect();
         let missing = Missing { inputs, places: own_places, own: Arc::clone(&self.own) };
         let (mut portions, work) = self.flow.batcher.submit(&self.lane, missing, self.waiter());
-        let landing = async {
+        let completion = async {
             while let Some(report) = portions.recv().await {
                 let Report::Portion(portion) = report else {
                     self.lead.note_late();
                     continue;
                 };
                 let landed = portion.places.clone();
-                self.land(portion, &places).await;
+                self.complete(portion, &places).await;
                 // Released only after storing has begun: the next holder of the lease must find the record.
                 self.release(&places[landed]);
             }
         };
         // The work is polled first, so its results are handled in the same poll.
-        tokio::join!(biased; work, landing);
+        tokio::join!(biased; work, completion);
     }
 
     /// Looks into memory once more if an earlier fetch has finished between the look-up and the claim. Without this
     /// look its result would be paid for twice.
-    fn land_stored(&self) -> Vec<usize> {
+    fn complete_stored(&self) -> Vec<usize> {
         if !(self.may_use_stored && self.has_news) {
             return Vec::new();
         }
@@ -97,7 +97,7 @@ impl Fetch {
             });
         let found: Vec<_> = found.collect();
         let places = found.iter().map(|(place, _)| *place).collect();
-        self.lead.land(found);
+        self.lead.complete(found);
         places
     }
 
@@ -110,7 +110,7 @@ impl Fetch {
         Lookup {
             now_ms,
             max_age_ms: self.context.controls.max_age_ms,
-            lessons: &self.space.lessons,
+            space_state: &self.space.space_state,
             space: self.space.key,
             codec: self.context.config.cache.codec,
             trace: &self.context.trace,
@@ -131,14 +131,14 @@ impl Fetch {
     }
 
     /// Fills the tiers, then releases the waiters. `places` maps the submitted inputs to those of the lead.
-    async fn land(&self, portion: Portion, places: &[usize]) {
+    async fn complete(&self, portion: Portion, places: &[usize]) {
         let places = &places[portion.places];
         match portion.result.and_then(|fetched| self.with_room(fetched)) {
             Ok(mut fetched) => {
                 let is_openai = speaks_f32(&self.context.config.upstream.target, &self.lane.terms.uri);
-                price(&self.flow, (&self.space.lessons, is_openai), portion.inputs, &mut fetched).await;
+                price(&self.flow, (&self.space.space_state, is_openai), portion.inputs, &mut fetched).await;
                 let landed = self.keep(fetched, places);
-                self.lead.land(places.iter().copied().zip(landed.iter().cloned().map(Ok)));
+                self.lead.complete(places.iter().copied().zip(landed.iter().cloned().map(Ok)));
                 if !self.context.controls.no_store {
                     let kept = places.iter().map(|place| self.lead.keys()[*place]);
                     let kept = kept.zip(landed.iter().map(|landed| &landed.record));
@@ -147,7 +147,7 @@ impl Fetch {
                         self.flow.tiers.note_newest(
                             &self.space.key,
                             &newest.record,
-                            &self.space.lessons,
+                            &self.space.space_state,
                             self.space.generation,
                         );
                     }
@@ -158,7 +158,7 @@ impl Fetch {
                 let keys = places.iter().map(|place| self.lead.keys()[*place]).collect();
                 let failed = Failed { failure, keys, credential: self.caller.credential, request: self.own.id() };
                 let failed = Arc::new(failed);
-                self.lead.land(places.iter().map(|place| (*place, Err(Arc::clone(&failed)))));
+                self.lead.complete(places.iter().map(|place| (*place, Err(Arc::clone(&failed)))));
             }
         }
     }
@@ -168,12 +168,12 @@ impl Fetch {
         let Some(identity) = fetched.first().map(|first| self.learn_identity(first)) else {
             return Vec::new();
         };
-        self.space.lessons.mark_readable(self.lane.terms.encoding);
-        self.space.lessons.note_id(fetched[0].call.members.iter().any(|(name, _)| name == "id"));
+        self.space.space_state.mark_readable(self.lane.terms.encoding);
+        self.space.space_state.note_id(fetched[0].call.members.iter().any(|(name, _)| name == "id"));
         self.flow.metrics.incidents().end(now_ms, &self.asked_model);
-        if let Some(voucher) = self.caller.voucher {
+        if let Some(accepted_credential) = self.caller.accepted_credential {
             let until_ms = now_ms.saturating_add(millis(self.context.config.auth.vouch_ttl));
-            self.flow.vouchers.accept(voucher, until_ms, now_ms);
+            self.flow.accepted_credentials.accept(accepted_credential, until_ms, now_ms);
         }
         let (times, asked_model) = (self.times(now_ms), self.asked_as(&identity));
         let mut outdates_any = false;
@@ -192,10 +192,10 @@ impl Fetch {
         if !self.context.controls.no_store {
             // A request that looked the key up earlier and claims it now must look again, whichever table
             // this fetch used.
-            self.flow.flights.note_landing();
+            self.flow.single_flight.note_completion();
         }
         if outdates_any {
-            self.space.lessons.note_refresh();
+            self.space.space_state.note_replacement();
         }
         landed
     }
@@ -211,24 +211,24 @@ impl Fetch {
 
     /// Returns the caller's name for the model, shared by all records of a portion. If the path names the model, this
     /// is the name in the identity.
-    fn asked_as(&self, identity: &Identity) -> Arc<str> {
+    fn asked_as(&self, identity: &ModelIdentity) -> Arc<str> {
         let is_other = !self.asked_model.is_empty() && *self.asked_model != *identity.model;
         if is_other { Arc::from(&*self.asked_model) } else { Arc::clone(&identity.model) }
     }
 
-    fn learn_identity(&self, fetched: &Fetched) -> Identity {
+    fn learn_identity(&self, fetched: &Fetched) -> ModelIdentity {
         let named = fetched.call.model.as_deref().unwrap_or(&self.asked_model);
         let model = self.context.config.cache.same_models.get(named).map_or(named, String::as_str);
-        let (identity, lesson) = self.space.lessons.learn(model, fetched.vector.dimension());
+        let (identity, lesson) = self.space.space_state.learn(model, fetched.vector.dimension());
         let dimension = fetched.vector.dimension();
-        if lesson == Lesson::First && self.lane.terms.asked_dimension.is_some_and(|asked| asked != dimension) {
+        if lesson == ModelChange::First && self.lane.terms.asked_dimension.is_some_and(|asked| asked != dimension) {
             self.warn_of_dimension(dimension);
         }
-        if lesson == Lesson::First && self.flow.tiers.may_hold_older() {
+        if lesson == ModelChange::First && self.flow.tiers.may_hold_older() {
             // The lower tiers may hold records of another model that this process has not seen yet.
-            self.space.lessons.expect_older();
+            self.space.space_state.expect_older();
         }
-        if lesson == Lesson::Drift {
+        if lesson == ModelChange::Drift {
             self.flow.metrics.model_drifts.inc();
             if self.flow.throttled.admits(DRIFT) {
                 tracing::warn!(model = &*told(model), "{DRIFT}");
@@ -244,19 +244,19 @@ impl Fetch {
     }
 
     fn learn_encoding(&self, cause: Unreadable, encoding: Encoding) {
-        let is_proof = match Handwriting::of(cause, encoding) {
-            Handwriting::Legible => return,
-            Handwriting::Doubtful => false,
-            Handwriting::Foreign => true,
+        let is_proof = match EncodingFault::of(cause, encoding) {
+            EncodingFault::Legible => return,
+            EncodingFault::Doubtful => false,
+            EncodingFault::Foreign => true,
         };
-        let is_news = self.space.lessons.mark_unreadable(encoding, is_proof, self.flow.clock.now_ms());
+        let is_news = self.space.space_state.mark_unreadable(encoding, is_proof, self.flow.clock.now_ms());
         if is_news && self.flow.throttled.admits(NOT_ASKED_FOR) {
             tracing::warn!(encoding = encoding.name(), model = &*told(&self.asked_model), "{NOT_ASKED_FOR}");
         }
     }
 
     fn learn_dimension(&self, dimension: usize) {
-        if self.space.lessons.note_other_dimension(dimension) {
+        if self.space.space_state.note_other_dimension(dimension) {
             self.warn_of_dimension(dimension);
         }
     }
@@ -272,7 +272,7 @@ impl Fetch {
         if let Class::Unreadable(Unreadable::OtherDimension(dimension), _) = failure.class {
             return self.learn_dimension(dimension);
         }
-        self.space.lessons.note_other_failure();
+        self.space.space_state.note_other_failure();
         match failure.class {
             Class::Unreadable(cause, encoding) => {
                 if self.flow.throttled.admits(NOT_STORED) {
@@ -282,9 +282,9 @@ impl Fetch {
             }
             Class::Refused => {
                 let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
-                match (status, &self.caller.voucher) {
-                    (401, _) => self.flow.vouchers.refuse(&self.caller.credential),
-                    (403, Some(voucher)) => self.flow.vouchers.forbid(voucher),
+                match (status, &self.caller.accepted_credential) {
+                    (401, _) => self.flow.accepted_credentials.refuse(&self.caller.credential),
+                    (403, Some(accepted_credential)) => self.flow.accepted_credentials.forbid(accepted_credential),
                     _ => {}
                 }
             }
@@ -296,7 +296,7 @@ impl Fetch {
 }
 
 /// What an unreadable answer says about how the upstream encodes vectors.
-enum Handwriting {
+enum EncodingFault {
     /// Nothing: only this one answer is unusable.
     Legible,
     /// This encoding may be unreadable in general.
@@ -305,7 +305,7 @@ enum Handwriting {
     Foreign,
 }
 
-impl Handwriting {
+impl EncodingFault {
     fn of(cause: Unreadable, encoding: Encoding) -> Self {
         use Unreadable::{Base64, Dimension, NoRoom, Vector};
         match (cause, encoding) {

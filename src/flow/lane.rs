@@ -36,7 +36,7 @@ impl Request<'_> {
     /// Returns the lane of this request's misses: one space, one credential, and one of everything else that
     /// a call has once.
     pub(super) fn lane(&self) -> Lane {
-        let (request, origin) = (&self.ask.request, &self.ask.origin);
+        let (request, origin) = (&self.job.request, &self.job.origin);
         let form = RequestForm { encoding: self.upstream_encoding(), is_single: false, ..request.form };
         let mut id = KeyBuilder::new(None);
         id.part(Tag::Scope, self.space.key.as_bytes())
@@ -74,22 +74,22 @@ impl Request<'_> {
     }
 
     fn asked_dimension(&self) -> Option<usize> {
-        self.ask.request.space.dimensions.map(|dimensions| dimensions as usize)
+        self.job.request.space.dimensions.map(|dimensions| dimensions as usize)
     }
 
     /// Returns the known dimension of vectors of this space, if the request asks for a dimension.
     fn known_dimension(&self) -> Option<usize> {
-        self.asked_dimension().and_then(|_| self.space.lessons.known_dimension())
+        self.asked_dimension().and_then(|_| self.space.space_state.known_dimension())
     }
 
     /// Returns what is known of the upstream's base64: it is trusted, or it is checked against a dimension. That is the
     /// one asked for, or the one that earlier answers had.
     fn known_base64(&self) -> Base64 {
-        let shown = || self.space.lessons.identity().map(|identity| identity.dimension);
+        let shown = || self.space.space_state.identity().map(|identity| identity.dimension);
         if self.speaks_f32() {
             Base64::Trusted
         } else {
-            let asked = self.ask.request.space.asked_dimension();
+            let asked = self.job.request.space.asked_dimension();
             asked.or_else(shown).map_or(Base64::Unproven, Base64::Proven)
         }
     }

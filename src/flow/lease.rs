@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep};
 
 use super::fetch::Fetch;
 use super::progress::Served;
-use crate::cache::{Found, Leases, Sight, Standing};
+use crate::cache::{Found, LeaseHolder, LeaseReply, Leases};
 use crate::key::Key;
 use crate::wire::Input;
 
@@ -41,7 +41,7 @@ impl Fetch {
     /// Fetches the keys that no other replica is fetching, and waits for the rest.
     pub(super) async fn fetch_by_lease(&self, leases: &Arc<dyn Leases>, open: Open) {
         // Releases the leases also if this future is dropped early.
-        let _held = Held { fetch: self, leases };
+        let _held = HeldLeases { fetch: self, leases };
         let _agreeing = self.context.trace.lease(open.len());
         let give_up_at = self.context.deadline.min(Instant::now() + leases.length() * PATIENCE);
         let (mut fetches, mut open, mut pause) = (FuturesUnordered::new(), open, FIRST_PAUSE);
@@ -66,7 +66,7 @@ impl Fetch {
     }
 
     /// Completes the keys that are stored by now. Returns the inputs to fetch here, and those to wait for.
-    fn sort(&self, leases: &Arc<dyn Leases>, open: Open, sights: Vec<Sight>) -> (Open, Open) {
+    fn sort(&self, leases: &Arc<dyn Leases>, open: Open, sights: Vec<LeaseReply>) -> (Open, Open) {
         let (mut to_fetch, mut theirs, mut stored) = (Vec::new(), Vec::new(), Vec::new());
         for ((place, input), sight) in open.into_iter().zip(sights) {
             let key = self.lead.keys()[place];
@@ -75,12 +75,12 @@ impl Fetch {
                 .map(|bytes| self.flow.tiers.take_in(leases.tier(), key, &bytes, &self.terms(), self.space.generation));
             match (found, sight.standing) {
                 (Some(Found::Fresh(record, tier)), _) => stored.push((place, Served::stored(record, tier))),
-                (_, Standing::Theirs) => theirs.push((place, input)),
-                (_, Standing::Ours | Standing::Unknown) => to_fetch.push((place, input)),
+                (_, LeaseHolder::Theirs) => theirs.push((place, input)),
+                (_, LeaseHolder::Ours | LeaseHolder::Unknown) => to_fetch.push((place, input)),
             }
         }
         let places: Vec<usize> = stored.iter().map(|(place, _)| *place).collect();
-        self.lead.land(stored.into_iter().map(|(place, landed)| (place, Ok(landed))));
+        self.lead.complete(stored.into_iter().map(|(place, landed)| (place, Ok(landed))));
         self.release(&places);
         (to_fetch, theirs)
     }
@@ -98,12 +98,12 @@ impl Fetch {
 }
 
 /// Releases the remaining leases when dropped.
-struct Held<'a> {
+struct HeldLeases<'a> {
     fetch: &'a Fetch,
     leases: &'a Arc<dyn Leases>,
 }
 
-impl Drop for Held<'_> {
+impl Drop for HeldLeases<'_> {
     fn drop(&mut self) {
         self.leases.release(self.fetch.lead.keys());
     }

@@ -4,11 +4,11 @@
 //! request ends first. So a caller that disconnects cancels no fetch that others wait for, and finds its answer stored
 //! when it retries.
 
-mod ask;
 mod assemble;
 mod context;
 mod controls;
 mod fetch;
+mod job;
 mod lane;
 mod lease;
 pub mod mock;
@@ -17,12 +17,12 @@ pub mod plan;
 mod price;
 mod progress;
 mod request;
-mod room;
 mod rotation;
 mod single_flight;
+mod source_counts;
 mod stand_in;
-mod tally;
 mod tokenizer;
+mod vector_budget;
 mod wait;
 
 #[cfg(test)]
@@ -32,8 +32,8 @@ use std::sync::Arc;
 
 use crate::cache::{Leases, Stack};
 use crate::config::Live;
+use crate::learned::AcceptedCredentials;
 use crate::learned::Spaces;
-use crate::learned::Vouchers;
 use crate::observe::logs::Throttled;
 use crate::observe::metrics::Metrics;
 use crate::observe::traces::Tracer;
@@ -42,17 +42,17 @@ use crate::process::tasks::Tasks;
 use crate::upstream::Batcher;
 use crate::wire::Bypass;
 
-pub use ask::{Ask, Origin, join_headers, model_key, scope_key, space_key};
 pub use context::RequestContext;
 pub use controls::{Calls, Controls};
+pub use job::{EmbedJob, Origin, join_headers, model_key, scope_key, space_key};
 pub use outcome::{Answer, Outcome};
 pub use progress::{Served, Source};
 pub use request::{speaks_f32, upstream_encoding};
-pub use room::VectorRoom;
 pub use rotation::Rotation;
-pub use single_flight::Flights;
-pub use tally::Tally;
+pub use single_flight::SingleFlight;
+pub use source_counts::SourceCounts;
 pub use tokenizer::Tokenizer;
+pub use vector_budget::VectorBudget;
 
 use progress::Failed;
 use request::Request;
@@ -72,15 +72,15 @@ pub struct Flow {
     /// Leases that coordinate fetches between replicas, if configured.
     pub leases: Option<Arc<dyn Leases>>,
     /// Memory budget for the vectors of requests under way.
-    pub room: VectorRoom,
+    pub room: VectorBudget,
     /// Fetches in flight.
-    pub flights: Arc<Flights<Landing>>,
+    pub single_flight: Arc<SingleFlight<FetchResult>>,
     /// Sends calls to the upstream.
     pub batcher: Arc<Batcher>,
     /// State of each space.
     pub spaces: Spaces,
     /// Credentials that the upstream has accepted.
-    pub vouchers: Vouchers,
+    pub accepted_credentials: AcceptedCredentials,
     /// Detects bearer tokens that rotate.
     pub rotation: Rotation,
     /// Limits the rate of repeated log lines.
@@ -96,11 +96,11 @@ pub struct Flow {
 }
 
 /// Result of a fetch for one key.
-pub type Landing = Result<Served, Arc<Failed>>;
+pub type FetchResult = Result<Served, Arc<Failed>>;
 
 impl Flow {
     /// Answers one request.
-    pub async fn answer(self: &Arc<Self>, ask: &Ask<'_>) -> Outcome {
+    pub async fn answer(self: &Arc<Self>, ask: &EmbedJob<'_>) -> Outcome {
         let request = Request::new(self, ask);
         let Some(mut progress) = request.look_up().await else {
             return Outcome::PassThrough(Bypass::TooLarge);

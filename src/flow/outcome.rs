@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::Tally;
+use super::SourceCounts;
 use crate::cache::reply_cache::Validity;
 use crate::upstream::{Failure, Reply};
 use crate::wire::{Bypass, Rendering};
@@ -28,7 +28,7 @@ pub struct Answer {
     /// The body.
     pub rendering: Rendering,
     /// Its inputs by source, and its tokens.
-    pub tally: Tally,
+    pub source_counts: SourceCounts,
     /// Headers of the call that was made for this request.
     pub call_headers: Option<HeaderMap>,
     /// Conditions under which the finished body stays valid, if it is a full hit.

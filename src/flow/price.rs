@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::Flow;
-use crate::learned::{Lessons, Tokenizer};
+use crate::learned::{SpaceState, Tokenizer};
 use crate::upstream::Fetched;
 use crate::wire::tokens;
 use crate::wire::{Input, InputKind};
@@ -21,7 +21,7 @@ const MAX_COUNTED_TOKENS: usize = 16_000;
 /// true if the upstream is known to be OpenAI or Azure.
 pub(super) async fn price(
     flow: &Arc<Flow>,
-    (lessons, is_openai): (&Lessons, bool),
+    (space_state, is_openai): (&SpaceState, bool),
     inputs: Vec<Input<'static>>,
     fetched: &mut [Fetched],
 ) {
@@ -33,13 +33,13 @@ pub(super) async fn price(
         return;
     }
     let is_named_so = call.model.as_deref().is_some_and(tokens::counts_with_cl100k);
-    let is_undecided = lessons.tokenizer() == Tokenizer::Unknown;
+    let is_undecided = space_state.tokenizer() == Tokenizer::Unknown;
     // A call for several requests reports one sum for all of them.
     let is_shared = call.inputs != inputs.len();
     match call.prompt_tokens {
         Some(_) if is_named_so && (is_openai || (is_shared && is_undecided)) => set(fetched, std::iter::repeat(None)),
         Some(sum) if !is_shared && is_undecided && is_quickly_counted(&inputs) => {
-            compare(flow, (lessons, sum), inputs, fetched).await;
+            compare(flow, (space_state, sum), inputs, fetched).await;
         }
         // The shares of the sum are used.
         Some(_) => {}
@@ -55,7 +55,7 @@ fn is_quickly_counted(inputs: &[Input<'_>]) -> bool {
 /// comparison for the space.
 async fn compare(
     flow: &Arc<Flow>,
-    (lessons, sum): (&Lessons, u64),
+    (space_state, sum): (&SpaceState, u64),
     inputs: Vec<Input<'static>>,
     fetched: &mut [Fetched],
 ) {
@@ -69,7 +69,7 @@ async fn compare(
     if counts.iter().map(|count| u64::from(*count)).sum::<u64>() == sum {
         set(fetched, counts.into_iter().map(Some));
     } else {
-        lessons.set_tokenizer(Tokenizer::Other);
+        space_state.set_tokenizer(Tokenizer::Other);
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
-use super::room::Held;
+use super::vector_budget::VectorReservation;
 use crate::cache::{Record, Tier};
 use crate::key::Key;
 use crate::upstream::{CallInfo, Failure};
@@ -65,7 +65,7 @@ pub(super) struct Progress {
     /// For each distinct key, a record that may serve as fallback while the upstream is unavailable.
     pub(super) stand_ins: Vec<Option<Arc<Record>>>,
     /// Memory reservation for its vectors.
-    pub(super) room: Arc<Held>,
+    pub(super) room: Arc<VectorReservation>,
     /// Reason for the fallback, if one was used.
     pub(super) fallback: Option<String>,
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use super::context::{CallerKeys, SpaceSnapshot};
 use super::progress::{Failed, Progress, Served, Slot};
-use super::room::{Asker, Wanted, bytes_of};
-use super::{Ask, Flow, Outcome, RequestContext, space_key};
+use super::vector_budget::{BudgetClaim, Wanted, bytes_of};
+use super::{EmbedJob, Flow, Outcome, RequestContext, space_key};
 use crate::cache::{Found, Lookup, Record};
 use crate::config::{self, Config, UpstreamTarget};
 use crate::flow::mock;
 use crate::flow::plan::Plan;
 use crate::key::Key;
-use crate::learned::{Identity, Lessons};
+use crate::learned::{ModelIdentity, SpaceState};
 use crate::upstream::Class;
 use crate::wire::{Bypass, EmbedRequest, Encoding, WrittenEncoding};
 use http::Uri;
@@ -19,35 +19,37 @@ use http::Uri;
 /// A request and the state that stays the same while it is answered.
 pub(super) struct Request<'a> {
     pub(super) flow: &'a Arc<Flow>,
-    pub(super) ask: &'a Ask<'a>,
+    pub(super) job: &'a EmbedJob<'a>,
     pub(super) plan: Plan,
     pub(super) space: SpaceSnapshot,
     pub(super) caller: CallerKeys,
     /// Count of finished fetches before the look-up.
-    pub(super) landings_before: u64,
+    pub(super) completions_before: u64,
     /// True if stored vectors and other callers' fetches may be used at all.
     pub(super) trusted: bool,
 }
 
 impl<'a> Request<'a> {
-    pub(super) fn new(flow: &'a Arc<Flow>, ask: &'a Ask<'a>) -> Self {
-        let key = space_key(&ask.origin.scope, &ask.origin.uri, &ask.request.space);
-        let lessons = flow.spaces.of(key);
-        let (refreshes, generation) = (lessons.refreshes(), flow.tiers.generation());
-        let voucher = ask.origin.voucher(&ask.request.space);
+    pub(super) fn new(flow: &'a Arc<Flow>, job: &'a EmbedJob<'a>) -> Self {
+        let key = space_key(&job.origin.scope, &job.origin.uri, &job.request.space);
+        let space_state = flow.spaces.of(key);
+        let (replacements, generation) = (space_state.replacements(), flow.tiers.generation());
+        let accepted_credential = job.origin.accepted_credential(&job.request.space);
         Self {
             flow,
-            ask,
-            plan: Plan::new(ask.request.inputs.iter().map(|input| input.key(&key))),
-            space: SpaceSnapshot { key, lessons, refreshes, generation },
-            caller: CallerKeys { credential: ask.origin.credential, caller: ask.origin.caller, voucher },
-            landings_before: flow.flights.landings(),
-            trusted: voucher.is_none_or(|voucher| flow.vouchers.holds(&voucher, ask.context.now_ms)),
+            job,
+            plan: Plan::new(job.request.inputs.iter().map(|input| input.key(&key))),
+            space: SpaceSnapshot { key, space_state, replacements, generation },
+            caller: CallerKeys { credential: job.origin.credential, caller: job.origin.caller, accepted_credential },
+            completions_before: flow.single_flight.completions(),
+            trusted: accepted_credential.is_none_or(|accepted_credential| {
+                flow.accepted_credentials.holds(&accepted_credential, job.context.now_ms)
+            }),
         }
     }
 
     pub(super) const fn context(&self) -> &'a RequestContext {
-        &self.ask.context
+        &self.job.context
     }
 
     /// Looks up every distinct key: first in memory, then in the lower tiers, with memory reserved for the keys that
@@ -69,16 +71,16 @@ impl<'a> Request<'a> {
         let at_hand_bytes = progress.served().map(|served| bytes_of(&served.record.vector)).sum();
         let wanted = Wanted { missing, dimension: self.expected_dimension(), at_hand_bytes };
         // Without a success in this space, the credential may be any.
-        let is_known = self.trusted && self.space.lessons.identity().is_some();
-        let asker = Asker { caller: self.ask.origin.caller, deadline: self.context().deadline, is_known };
+        let is_known = self.trusted && self.space.space_state.identity().is_some();
+        let asker = BudgetClaim { caller: self.job.origin.caller, deadline: self.context().deadline, is_known };
         progress.room = Arc::new(self.flow.room.take(wanted, asker).await?);
         Some(())
     }
 
     /// Returns the expected dimension of the vectors: that of the space, the requested one, or a usual one.
     pub(super) fn expected_dimension(&self) -> usize {
-        let space = &self.ask.request.space;
-        let known = self.space.lessons.identity().map(|identity| identity.dimension);
+        let space = &self.job.request.space;
+        let known = self.space.space_state.identity().map(|identity| identity.dimension);
         known
             .or(space.dimensions.map(|dimensions| dimensions as usize))
             .or_else(|| mock::usual_dimension(space.model_name()))
@@ -118,7 +120,7 @@ impl<'a> Request<'a> {
         Lookup {
             now_ms: self.context().now_ms,
             max_age_ms: self.context().controls.max_age_ms,
-            lessons: &self.space.lessons,
+            space_state: &self.space.space_state,
             space: self.space.key,
             codec: self.context().config.cache.codec,
             trace: &self.context().trace,
@@ -137,22 +139,22 @@ impl<'a> Request<'a> {
     pub(super) fn upstream_encoding(&self) -> WrittenEncoding {
         upstream_encoding(
             &self.context().config,
-            &self.ask.origin.uri,
-            &self.ask.request,
-            &self.space.lessons,
+            &self.job.origin.uri,
+            &self.job.request,
+            &self.space.space_state,
             self.context().now_ms,
         )
     }
 
     /// Returns true if the upstream is known to put f32 into base64.
     pub(super) fn speaks_f32(&self) -> bool {
-        speaks_f32(&self.context().config.upstream.target, &self.ask.origin.uri)
+        speaks_f32(&self.context().config.upstream.target, &self.job.origin.uri)
     }
 
     /// Returns the reason to pass the request through if its answers are known to be unreadable.
     pub(super) fn known_unreadable(&self) -> Option<Bypass> {
         self.space
-            .lessons
+            .space_state
             .is_unreadable(self.upstream_encoding().meaning(), self.context().now_ms)
             .then_some(Bypass::UnreadableAnswer)
     }
@@ -173,7 +175,7 @@ impl<'a> Request<'a> {
     /// must be forwarded.
     fn pass_on(&self, failed: &Failed) -> Outcome {
         let asked_as_we_did =
-            matches!(failed.failure.class, Class::Unreadable(_, asked) if asked == self.ask.request.encoding);
+            matches!(failed.failure.class, Class::Unreadable(_, asked) if asked == self.job.request.encoding);
         let answers_this = if failed.failure.is_own {
             failed.request == self.own_id()
         } else {
@@ -202,13 +204,13 @@ impl<'a> Request<'a> {
     }
 
     /// Returns the identity to keep, if the vectors at hand have more than one.
-    fn newest_identity(&self, progress: &Progress) -> Option<Identity> {
+    fn newest_identity(&self, progress: &Progress) -> Option<ModelIdentity> {
         let first = progress.served().next()?;
         if progress.served().all(|served| served.record.identity == first.record.identity) {
             return None;
         }
         let latest = || progress.served().max_by_key(|served| served.record.times.created_ms);
-        self.space.lessons.identity().or_else(|| latest().map(|served| served.record.identity.clone()))
+        self.space.space_state.identity().or_else(|| latest().map(|served| served.record.identity.clone()))
     }
 }
 
@@ -219,12 +221,12 @@ pub fn upstream_encoding(
     config: &Config,
     uri: &Uri,
     request: &EmbedRequest<'_>,
-    lessons: &Lessons,
+    space_state: &SpaceState,
     now_ms: u64,
 ) -> WrittenEncoding {
     const BASE64: WrittenEncoding = WrittenEncoding::Value(Encoding::Base64);
-    let is_readable = !lessons.is_unreadable(Encoding::Base64, now_ms);
-    let is_proven = request.space.dimensions.is_some() || lessons.identity().is_some();
+    let is_readable = !space_state.is_unreadable(Encoding::Base64, now_ms);
+    let is_proven = request.space.dimensions.is_some() || space_state.identity().is_some();
     let written = request.form.encoding;
     let as_asked = if written == BASE64 && !is_readable { WrittenEncoding::Absent } else { written };
     match config.upstream.encoding {

@@ -27,7 +27,7 @@ pub struct Rotation(Mutex<HashMap<Key, Vec<Key>>>);
 
 /// Claims of a JWT that stay the same when it is renewed.
 #[derive(Deserialize)]
-struct Claims {
+struct TokenClaims {
     iss: Option<String>,
     sub: Option<String>,
     appid: Option<String>,
@@ -71,7 +71,7 @@ fn identify(authorization: &str) -> Option<(Key, Key)> {
         return None;
     };
     let payload = URL_SAFE_NO_PAD.decode_to_vec(payload.trim_end_matches('=')).ok()?;
-    let claims: Claims = serde_json::from_slice(&payload).ok()?;
+    let claims: TokenClaims = serde_json::from_slice(&payload).ok()?;
     if claims.iss.is_none() || (claims.sub.is_none() && claims.appid.is_none()) {
         return None;
     }

@@ -14,16 +14,16 @@ use crate::key::{Key, KeyMap, Spread};
 const SHARDS: usize = 64;
 
 /// Table of the fetches in flight. `V` is the result of a fetch.
-pub struct Flights<V> {
-    shards: Vec<Mutex<KeyMap<Join<V>>>>,
-    landings: AtomicU64,
+pub struct SingleFlight<V> {
+    shards: Vec<Mutex<KeyMap<FlightWaiter<V>>>>,
+    completions: AtomicU64,
 }
 
 /// Outcome of a flight for one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Landing<V> {
+pub enum Completion<V> {
     /// The result.
-    Landed(V),
+    Done(V),
     /// The lead was dropped without a result.
     Abandoned,
     /// The fetch exceeds its time limit and continues.
@@ -31,13 +31,13 @@ pub enum Landing<V> {
 }
 
 struct Flight<V> {
-    landings: Mutex<Vec<Option<Landing<V>>>>,
+    completions: Mutex<Vec<Option<Completion<V>>>>,
     landed: Notify,
     is_late: AtomicBool,
 }
 
 /// Handle to wait for one key's result. Cheap to clone.
-pub struct Join<V> {
+pub struct FlightWaiter<V> {
     flight: Arc<Flight<V>>,
     place: usize,
     /// True if the flight was already late when this handle was made.
@@ -45,71 +45,71 @@ pub struct Join<V> {
 }
 
 /// Handle of the leader, which must complete every key of one flight.
-pub struct Lead<V: Clone> {
-    flights: Arc<Flights<V>>,
+pub struct Leader<V: Clone> {
+    single_flight: Arc<SingleFlight<V>>,
     flight: Arc<Flight<V>>,
     keys: Vec<Key>,
 }
 
-/// Result of [`Flights::claim`] for a list of keys.
+/// Result of [`SingleFlight::claim`] for a list of keys.
 pub struct Claims<V: Clone> {
     /// For each key, the handle to wait on.
-    pub joins: Vec<Join<V>>,
+    pub waiters: Vec<FlightWaiter<V>>,
     /// Places in the list of the keys that the claimer leads, in the order of the lead's keys.
     pub led: Vec<usize>,
     /// The leader's handle for these keys.
-    pub lead: Option<Lead<V>>,
+    pub lead: Option<Leader<V>>,
 }
 
-impl<V> Clone for Join<V> {
+impl<V> Clone for FlightWaiter<V> {
     fn clone(&self) -> Self {
         let was_late = self.flight.is_late.load(Ordering::Relaxed);
         Self { flight: Arc::clone(&self.flight), place: self.place, was_late }
     }
 }
 
-impl<V: Clone> Flights<V> {
+impl<V: Clone> SingleFlight<V> {
     /// Returns an empty table.
     pub fn new() -> Arc<Self> {
         let spread = Spread::default();
         let shard = |_| Mutex::new(KeyMap::with_hasher(spread));
-        Arc::new(Self { shards: (0..SHARDS).map(shard).collect(), landings: AtomicU64::new(0) })
+        Arc::new(Self { shards: (0..SHARDS).map(shard).collect(), completions: AtomicU64::new(0) })
     }
 
     /// Joins the flights that are under way for `keys`, which must be distinct, and starts one flight for the rest.
     pub fn claim(self: &Arc<Self>, keys: &[Key]) -> Claims<V> {
         let flight = Arc::new(Flight {
-            landings: Mutex::new(Vec::new()),
+            completions: Mutex::new(Vec::new()),
             landed: Notify::new(),
             is_late: AtomicBool::new(false),
         });
-        let (mut joins, mut led, mut led_keys) = (Vec::with_capacity(keys.len()), Vec::new(), Vec::new());
+        let (mut waiters, mut led, mut led_keys) = (Vec::with_capacity(keys.len()), Vec::new(), Vec::new());
         for (place, key) in keys.iter().enumerate() {
             match lock(self.shard(key)).entry(*key) {
-                Entry::Occupied(under_way) => joins.push(under_way.get().clone()),
+                Entry::Occupied(under_way) => waiters.push(under_way.get().clone()),
                 Entry::Vacant(free) => {
-                    let join = Join { flight: Arc::clone(&flight), place: led.len(), was_late: false };
+                    let join = FlightWaiter { flight: Arc::clone(&flight), place: led.len(), was_late: false };
                     // The shard lock is still held, so the slot exists before another request can join.
-                    lock(&flight.landings).push(None);
-                    joins.push(free.insert(join).clone());
+                    lock(&flight.completions).push(None);
+                    waiters.push(free.insert(join).clone());
                     led.push(place);
                     led_keys.push(*key);
                 }
             }
         }
-        let lead = (!led.is_empty()).then(|| Lead { flights: Arc::clone(self), flight, keys: led_keys });
-        Claims { joins, led, lead }
+        let lead = (!led.is_empty()).then(|| Leader { single_flight: Arc::clone(self), flight, keys: led_keys });
+        Claims { waiters, led, lead }
     }
 
     /// Returns a counter that rises before a completed key leaves the table. While it is unchanged, no key has left. A
     /// key that was not stored then is either still in the table or was not fetched meanwhile.
-    pub fn landings(&self) -> u64 {
-        self.landings.load(Ordering::Acquire)
+    pub fn completions(&self) -> u64 {
+        self.completions.load(Ordering::Acquire)
     }
 
     /// Notes that a vector was fetched outside this table and stored, which also invalidates earlier look-ups.
-    pub fn note_landing(&self) {
-        self.landings.fetch_add(1, Ordering::Release);
+    pub fn note_completion(&self) {
+        self.completions.fetch_add(1, Ordering::Release);
     }
 
     /// Returns the number of keys that are being fetched.
@@ -122,16 +122,16 @@ impl<V: Clone> Flights<V> {
         self.len() == 0
     }
 
-    fn shard(&self, key: &Key) -> &Mutex<KeyMap<Join<V>>> {
+    fn shard(&self, key: &Key) -> &Mutex<KeyMap<FlightWaiter<V>>> {
         &self.shards[key.shard() % SHARDS]
     }
 }
 
-impl<V: Clone> Join<V> {
+impl<V: Clone> FlightWaiter<V> {
     /// Returns the outcome for the key, if there is one yet.
-    pub fn landed(&self) -> Option<Landing<V>> {
-        let landed = lock(&self.flight.landings)[self.place].clone();
-        landed.or_else(|| self.has_become_late().then_some(Landing::Late))
+    pub fn landed(&self) -> Option<Completion<V>> {
+        let landed = lock(&self.flight.completions)[self.place].clone();
+        landed.or_else(|| self.has_become_late().then_some(Completion::Late))
     }
 
     fn has_become_late(&self) -> bool {
@@ -139,39 +139,39 @@ impl<V: Clone> Join<V> {
     }
 
     /// Waits for the outcome for the key.
-    pub async fn landing(&self) -> Landing<V> {
+    pub async fn completion(&self) -> Completion<V> {
         loop {
             let landed = self.flight.landed.notified();
-            if let Some(landing) = self.landed() {
-                return landing;
+            if let Some(completion) = self.landed() {
+                return completion;
             }
             landed.await;
         }
     }
 
     /// Returns true if every key that the same request leads has an outcome, or the flight is late.
-    pub fn has_whole_flight_landed(&self) -> bool {
-        self.has_become_late() || lock(&self.flight.landings).iter().all(Option::is_some)
+    pub fn is_whole_flight_complete(&self) -> bool {
+        self.has_become_late() || lock(&self.flight.completions).iter().all(Option::is_some)
     }
 }
 
-impl<V: Clone> Lead<V> {
+impl<V: Clone> Leader<V> {
     /// Returns the keys to complete, in the order they were claimed.
     pub fn keys(&self) -> &[Key] {
         &self.keys
     }
 
     /// Completes some keys, given by their places: the waiters get the results, then the keys leave the table.
-    pub fn land(&self, results: impl IntoIterator<Item = (usize, V)>) {
+    pub fn complete(&self, results: impl IntoIterator<Item = (usize, V)>) {
         let mut places = Vec::new();
-        let mut landings = lock(&self.flight.landings);
+        let mut completions = lock(&self.flight.completions);
         for (place, value) in results {
-            landings[place] = Some(Landing::Landed(value));
+            completions[place] = Some(Completion::Done(value));
             places.push(place);
         }
-        drop(landings);
+        drop(completions);
         self.flight.landed.notify_waiters();
-        self.flights.landings.fetch_add(1, Ordering::Release);
+        self.single_flight.completions.fetch_add(1, Ordering::Release);
         for place in places {
             self.leave(place);
         }
@@ -186,18 +186,18 @@ impl<V: Clone> Lead<V> {
 
     fn leave(&self, place: usize) {
         let key = self.keys[place];
-        lock(self.flights.shard(&key)).remove(&key);
+        lock(self.single_flight.shard(&key)).remove(&key);
     }
 }
 
-impl<V: Clone> Drop for Lead<V> {
+impl<V: Clone> Drop for Leader<V> {
     fn drop(&mut self) {
-        let mut landings = lock(&self.flight.landings);
-        let open: Vec<usize> = (0..landings.len()).filter(|place| landings[*place].is_none()).collect();
+        let mut completions = lock(&self.flight.completions);
+        let open: Vec<usize> = (0..completions.len()).filter(|place| completions[*place].is_none()).collect();
         for place in &open {
-            landings[*place] = Some(Landing::Abandoned);
+            completions[*place] = Some(Completion::Abandoned);
         }
-        drop(landings);
+        drop(completions);
         self.flight.landed.notify_waiters();
         for place in open {
             self.leave(place);
@@ -226,77 +226,77 @@ mod tests {
 
     #[tokio::test]
     async fn the_first_leads_and_the_others_join() {
-        let flights = Flights::new();
-        let first = flights.claim(&[key(1), key(2)]);
-        let second = flights.claim(&[key(2), key(3)]);
+        let single_flight = SingleFlight::new();
+        let first = single_flight.claim(&[key(1), key(2)]);
+        let second = single_flight.claim(&[key(2), key(3)]);
         assert_eq!(first.led, [0, 1]);
         assert_eq!(second.led, [1], "only the key that nobody fetches");
-        first.lead.expect("it leads").land([(0, "one"), (1, "two")]);
-        assert_eq!(second.joins[0].landing().await, Landing::Landed("two"));
-        assert_eq!(first.joins[0].landing().await, Landing::Landed("one"));
+        first.lead.expect("it leads").complete([(0, "one"), (1, "two")]);
+        assert_eq!(second.waiters[0].completion().await, Completion::Done("two"));
+        assert_eq!(first.waiters[0].completion().await, Completion::Done("one"));
     }
 
     #[tokio::test]
     async fn a_landed_key_is_free_again() {
-        let flights = Flights::new();
-        let first = flights.claim(&[key(1)]);
-        first.lead.expect("it leads").land([(0, ())]);
-        assert!(flights.is_empty());
-        assert_eq!(flights.claim(&[key(1)]).led, [0]);
+        let single_flight = SingleFlight::new();
+        let first = single_flight.claim(&[key(1)]);
+        first.lead.expect("it leads").complete([(0, ())]);
+        assert!(single_flight.is_empty());
+        assert_eq!(single_flight.claim(&[key(1)]).led, [0]);
     }
 
     #[tokio::test]
     async fn that_a_key_left_is_seen_by_who_finds_it_free() {
-        let flights = Flights::new();
-        let first = flights.claim(&[key(1)]);
-        let before = flights.landings();
-        assert!(flights.claim(&[key(1)]).lead.is_none());
-        assert_eq!(flights.landings(), before, "nothing has left");
-        first.lead.expect("it leads").land([(0, ())]);
-        assert!(flights.claim(&[key(1)]).lead.is_some());
-        assert_ne!(flights.landings(), before);
+        let single_flight = SingleFlight::new();
+        let first = single_flight.claim(&[key(1)]);
+        let before = single_flight.completions();
+        assert!(single_flight.claim(&[key(1)]).lead.is_none());
+        assert_eq!(single_flight.completions(), before, "nothing has left");
+        first.lead.expect("it leads").complete([(0, ())]);
+        assert!(single_flight.claim(&[key(1)]).lead.is_some());
+        assert_ne!(single_flight.completions(), before);
     }
 
     #[tokio::test]
     async fn a_lead_that_vanishes_releases_its_waiters_and_its_keys() {
-        let flights = Flights::<u8>::new();
-        let first = flights.claim(&[key(1), key(2)]);
-        let joined = flights.claim(&[key(1), key(2)]);
+        let single_flight = SingleFlight::<u8>::new();
+        let first = single_flight.claim(&[key(1), key(2)]);
+        let joined = single_flight.claim(&[key(1), key(2)]);
         let lead = first.lead.expect("it leads");
-        lead.land([(1, 7)]);
+        lead.complete([(1, 7)]);
         drop(lead);
-        assert_eq!(joined.joins[0].landing().await, Landing::Abandoned);
-        assert_eq!(joined.joins[1].landing().await, Landing::Landed(7), "what landed before stays landed");
-        assert!(flights.is_empty());
+        assert_eq!(joined.waiters[0].completion().await, Completion::Abandoned);
+        assert_eq!(joined.waiters[1].completion().await, Completion::Done(7), "what landed before stays landed");
+        assert!(single_flight.is_empty());
     }
 
     #[tokio::test]
     async fn who_waits_before_the_landing_is_woken() {
-        let flights = Flights::new();
-        let first = flights.claim(&[key(1)]);
-        let join = first.joins[0].clone();
-        let waiter = async move { join.landing().await };
-        let lander = async move { first.lead.expect("it leads").land([(0, 5)]) };
-        let (landing, ()) = tokio::join!(waiter, lander);
-        assert_eq!(landing, Landing::Landed(5));
+        let single_flight = SingleFlight::new();
+        let first = single_flight.claim(&[key(1)]);
+        let join = first.waiters[0].clone();
+        let waiter = async move { join.completion().await };
+        let lander = async move { first.lead.expect("it leads").complete([(0, 5)]) };
+        let (completion, ()) = tokio::join!(waiter, lander);
+        assert_eq!(completion, Completion::Done(5));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_fetch_that_is_late_wakes_all_that_wait_and_none_that_come_later() {
-        let flights = Flights::<u8>::new();
-        let first = flights.claim(&[key(1), key(2)]);
-        let [join, other] = [0, 1].map(|place| first.joins[place].clone());
+        let single_flight = SingleFlight::<u8>::new();
+        let first = single_flight.claim(&[key(1), key(2)]);
+        let [join, other] = [0, 1].map(|place| first.waiters[place].clone());
         let lead = first.lead.expect("it leads");
-        lead.land([(0, 5)]);
-        assert!(!other.has_whole_flight_landed(), "one key has not landed");
-        let waiter = async { timeout(Duration::from_secs(1), other.landing()).await };
-        let (landing, ()) = tokio::join!(waiter, async { lead.note_late() });
-        assert_eq!(landing, Ok(Landing::Late));
-        assert!(other.has_whole_flight_landed());
-        assert_eq!(join.landing().await, Landing::Landed(5));
-        let later = flights.claim(&[key(2)]);
-        assert_eq!(later.joins[0].landed(), None, "it waits for what lands later");
-        lead.land([(1, 7)]);
-        assert_eq!(later.joins[0].landing().await, Landing::Landed(7));
+        lead.complete([(0, 5)]);
+        assert!(!other.is_whole_flight_complete(), "one key has not landed");
+        let waiter = async { timeout(Duration::from_secs(1), other.completion()).await };
+        let (completion, ()) = tokio::join!(waiter, async { lead.note_late() });
+        assert_eq!(completion, Ok(Completion::Late));
+        assert!(other.is_whole_flight_complete());
+        assert_eq!(join.completion().await, Completion::Done(5));
+        let later = single_flight.claim(&[key(2)]);
+        assert_eq!(later.waiters[0].landed(), None, "it waits for what lands later");
+        lead.complete([(1, 7)]);
+        assert_eq!(later.waiters[0].completion().await, Completion::Done(7));
     }
 }

@@ -8,7 +8,7 @@ use super::request::Request;
 use crate::cache::{Record, Times};
 use crate::config::FallbackMode;
 use crate::flow::mock;
-use crate::learned::Identity;
+use crate::learned::ModelIdentity;
 use crate::observe::metrics::{Incident, Instead};
 use crate::wire::Input;
 
@@ -72,7 +72,7 @@ impl Request<'_> {
         let times = self.plan.multiplicities();
         let inputs = places.iter().map(|place| u64::from(times[*place])).sum();
         let cause = &*format!("{}: {}", failed.failure.measure(), failed.failure.detail);
-        let model = self.ask.request.space.model_name();
+        let model = self.job.request.space.model_name();
         let incident = Incident { cause, model, instead, inputs };
         self.flow.metrics.incidents().note(self.flow.clock.now_ms(), &incident);
     }
@@ -80,10 +80,11 @@ impl Request<'_> {
     /// Returns the identity of the records that may serve as fallback. It is the model of the vectors at hand, else
     /// the current model of the space if it has a candidate, else the model of the first candidate. One answer never
     /// mixes two models.
-    fn stand_in_identity(&self, progress: &Progress) -> Option<Identity> {
-        let candidates: Vec<&Identity> = progress.stand_ins.iter().flatten().map(|record| &record.identity).collect();
+    fn stand_in_identity(&self, progress: &Progress) -> Option<ModelIdentity> {
+        let candidates: Vec<&ModelIdentity> =
+            progress.stand_ins.iter().flatten().map(|record| &record.identity).collect();
         let at_hand = progress.served().next().map(|served| served.record.identity.clone());
-        let current = || self.space.lessons.identity().filter(|identity| candidates.contains(&identity));
+        let current = || self.space.space_state.identity().filter(|identity| candidates.contains(&identity));
         at_hand.or_else(current).or_else(|| candidates.first().map(|identity| (*identity).clone()))
     }
 
@@ -92,9 +93,9 @@ impl Request<'_> {
         if places.is_empty() {
             return;
         }
-        let model: Arc<str> = Arc::from(self.ask.request.space.model_name());
-        let identity = Identity { model: Arc::clone(&model), dimension };
-        let input = |place: &usize| self.ask.request.inputs[self.plan.firsts[*place]].to_owned_input();
+        let model: Arc<str> = Arc::from(self.job.request.space.model_name());
+        let identity = ModelIdentity { model: Arc::clone(&model), dimension };
+        let input = |place: &usize| self.job.request.inputs[self.plan.firsts[*place]].to_owned_input();
         let inputs: Vec<Input<'static>> = places.iter().map(input).collect();
         let embed =
             move || inputs.iter().map(|input| (mock::vector(&model, dimension, input), tokens(input))).collect();

@@ -12,16 +12,17 @@ use tokio::sync::Semaphore;
 use super::*;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::Bounds;
-use crate::cache::purges::Epochs;
-use crate::cache::{AtRest, Eventually, LowerStats, LowerTier, MemoryTier, Record, Settled, Tier, Times};
+use crate::cache::purges::PurgeRegistry;
+use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Tier, Times};
 use crate::config::Config;
 use crate::flow::mock;
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::learned::Identity;
+use crate::learned::ModelIdentity;
 use crate::observe::traces::TraceContext;
 use crate::upstream::{Breaker, CallInfo, Caller, Client, Reply};
 use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
+use futures_util::future::BoxFuture;
 
 const ADDRESS: &str = "mock://vecho/v1/embeddings";
 
@@ -46,11 +47,11 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
         clock: Clock::manual(1_000),
         tiers: Stack::new(memory, lower, Arc::default(), ChecksumKeys::default()),
         leases: None,
-        room: VectorRoom::new(1 << 20),
-        flights: Flights::new(),
+        room: VectorBudget::new(1 << 20),
+        single_flight: SingleFlight::new(),
         batcher: Batcher::new(caller, live, 1 << 30, Arc::clone(&metrics)),
         spaces: Spaces::default(),
-        vouchers: Vouchers::default(),
+        accepted_credentials: AcceptedCredentials::default(),
         rotation: Rotation::default(),
         throttled: Throttled::default(),
         tokenizer: Arc::default(),
@@ -89,8 +90,8 @@ fn credential(name: &str) -> Key {
 }
 
 /// Requests one text, with a credential that is not in the headers.
-async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> Tally {
-    answer(flow, text, credential, Controls::default()).await.tally
+async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> SourceCounts {
+    answer(flow, text, credential, Controls::default()).await.source_counts
 }
 
 /// Requests one text, with controls. Panics if there is no answer within the timeout.
@@ -103,13 +104,13 @@ async fn answer(flow: &Arc<Flow>, text: &str, credential: Key, controls: Control
         caller: credential,
         namespace: None,
         scope: scope(),
-        must_be_vouched: false,
+        needs_acceptance: false,
         headers: &headers,
     };
     let (body, deadline) = (Bytes::from(body.clone()), tokio::time::Instant::now() + Duration::from_mins(1));
     let (trace, charge) = (TraceContext::default(), Arc::new(()));
     let context = RequestContext { config: flow.live.load(), deadline, now_ms: flow.clock.now_ms(), controls, trace };
-    let ask = Ask { context, request, body, charge, origin };
+    let ask = EmbedJob { context, request, body, charge, origin };
     let outcome = tokio::time::timeout(LONGEST, flow.answer(&ask)).await;
     let Outcome::Answer(answer) = outcome.unwrap_or_else(|_| panic!("no answer to {text} within {LONGEST:?}")) else {
         panic!("there is no answer to {text}");
@@ -129,7 +130,7 @@ impl LowerTier for Slow {
         Tier::Disk
     }
 
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+    fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         let is_first = !self.was_asked.swap(true, Ordering::Relaxed);
         Box::pin(async move {
             if is_first {
@@ -141,19 +142,19 @@ impl LowerTier for Slow {
 
     fn put(&self, _key: Key, _entry: AtRest) {}
 
-    fn purged<'a>(&'a self, _epochs: &'a Arc<Epochs>, _name: &'a str) -> Eventually<'a, Settled> {
-        Box::pin(std::future::ready(Settled::ForGood))
+    fn purged<'a>(&'a self, _epochs: &'a Arc<PurgeRegistry>, _name: &'a str) -> BoxFuture<'a, Durability> {
+        Box::pin(std::future::ready(Durability::ForGood))
     }
 
-    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
-        Box::pin(std::future::ready((0, Settled::ForGood)))
+    fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
+        Box::pin(std::future::ready((0, Durability::ForGood)))
     }
 
     fn stats(&self) -> LowerStats {
         LowerStats::default()
     }
 
-    fn close(&self, _patience: Duration) -> Eventually<'_, usize> {
+    fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
         Box::pin(std::future::ready(0))
     }
 }
@@ -167,7 +168,10 @@ fn open_flow(lower: Vec<Arc<dyn LowerTier>>) -> (Arc<Flow>, Calls) {
 
 /// Sends two requests for one text; the first is held after its look-up until the second has ended. Returns the tallies
 /// of both, and the number of inputs of each call.
-async fn one_ends_between_look_up_and_claim(late: Controls, quick: Controls) -> (Tally, Tally, Vec<usize>) {
+async fn one_ends_between_look_up_and_claim(
+    late: Controls,
+    quick: Controls,
+) -> (SourceCounts, SourceCounts, Vec<usize>) {
     let slow = Arc::new(Slow { was_asked: AtomicBool::new(false), go_on: Semaphore::new(0) });
     let (flow, calls) = open_flow(vec![Arc::<Slow>::clone(&slow)]);
     let late = answer(&flow, "x", credential("a"), late);
@@ -178,7 +182,7 @@ async fn one_ends_between_look_up_and_claim(late: Controls, quick: Controls) -> 
     };
     let (late, quick) = tokio::join!(biased; late, quick);
     let calls = calls.lock().expect("nobody panics").clone();
-    (late.tally, quick.tally, calls)
+    (late.source_counts, quick.source_counts, calls)
 }
 
 #[tokio::test]
@@ -199,11 +203,11 @@ async fn no_cache_fetches_although_another_fetch_landed_between_the_look_up_and_
 }
 
 /// Creates the result of another fetch: a vector of this age, packed by `codec`, from a call or found stored.
-fn landing(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> Served {
+fn completion(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> Served {
     let created_ms = flow.clock.now_ms() - age_ms;
     let times = Times { created_ms, fresh_until_ms: u64::MAX, stale_until_ms: u64::MAX };
     let vector = mock::vector("m", 8, &Input::Text("x".into()));
-    let identity = Identity { model: "m".into(), dimension: 8 };
+    let identity = ModelIdentity { model: "m".into(), dimension: 8 };
     let record = Arc::new(Record::new(Packed::pack(&vector, codec), identity, times, Some(1)));
     let call = CallInfo {
         headers: HeaderMap::new(),
@@ -226,12 +230,12 @@ async fn joined(flow: &Arc<Flow>, controls: Controls, landed: Served, meanwhile:
     let space = Space { model: Some("m".to_owned()), dimensions: Some(8), ..Space::default() };
     let space = space_key(&scope(), &Uri::from_static(ADDRESS), &space);
     let key = Input::Text("x".into()).key(&space);
-    let lead = flow.flights.claim(&[key]).lead.expect("nobody else fetches it");
-    let land = async {
+    let lead = flow.single_flight.claim(&[key]).lead.expect("nobody else fetches it");
+    let complete = async {
         meanwhile();
-        lead.land([(0, Ok(landed))]);
+        lead.complete([(0, Ok(landed))]);
     };
-    let (answer, ()) = tokio::join!(biased; answer(flow, "x", credential("a"), controls), land);
+    let (answer, ()) = tokio::join!(biased; answer(flow, "x", credential("a"), controls), complete);
     answer
 }
 
@@ -241,9 +245,9 @@ async fn a_joiner_asks_again_for_what_is_older_than_it_accepts() {
         [(None, false, 0), (Some(500), false, 0), (Some(499), false, 1), (Some(499), true, 0)]
     {
         let (flow, calls) = open_flow(Vec::new());
-        let landed = landing(&flow, (500, Codec::Lossless), is_fetched);
+        let landed = completion(&flow, (500, Codec::Lossless), is_fetched);
         let answer = joined(&flow, Controls { max_age_ms, ..Controls::default() }, landed, || {}).await;
-        assert_eq!(answer.tally.upstream, expected, "{max_age_ms:?} {is_fetched}");
+        assert_eq!(answer.source_counts.upstream, expected, "{max_age_ms:?} {is_fetched}");
         assert_eq!(calls.lock().expect("nobody panics").len() as u64, expected, "{max_age_ms:?} {is_fetched}");
     }
 }
@@ -252,9 +256,9 @@ async fn a_joiner_asks_again_for_what_is_older_than_it_accepts() {
 async fn a_joiner_with_no_cache_takes_only_what_was_fetched() {
     for (is_fetched, expected) in [(true, 0), (false, 1)] {
         let (flow, _) = open_flow(Vec::new());
-        let landed = landing(&flow, (0, Codec::Lossless), is_fetched);
+        let landed = completion(&flow, (0, Codec::Lossless), is_fetched);
         let answer = joined(&flow, Controls { no_cache: true, ..Controls::default() }, landed, || {}).await;
-        assert_eq!(answer.tally.upstream, expected, "{is_fetched}");
+        assert_eq!(answer.source_counts.upstream, expected, "{is_fetched}");
     }
 }
 
@@ -262,24 +266,24 @@ async fn a_joiner_with_no_cache_takes_only_what_was_fetched() {
 async fn a_joiner_asks_again_for_what_is_less_exact_than_its_configuration_wants() {
     for (codec, expected) in [(Codec::Lossless, 0), (Codec::Int8, 1)] {
         let (flow, _) = open_flow(Vec::new());
-        let landed = landing(&flow, (0, codec), true);
+        let landed = completion(&flow, (0, codec), true);
         let answer = joined(&flow, Controls::default(), landed, || {}).await;
-        assert_eq!(answer.tally.upstream, expected, "{codec:?}");
+        assert_eq!(answer.source_counts.upstream, expected, "{codec:?}");
     }
 }
 
 #[tokio::test]
 async fn a_hit_that_began_before_a_purge_or_a_refresh_is_kept_as_of_its_beginning() {
     let (flow, _) = open_flow(Vec::new());
-    let landed = || landing(&flow, (0, Codec::Lossless), false);
+    let landed = || completion(&flow, (0, Codec::Lossless), false);
     let plain = joined(&flow, Controls::default(), landed(), || {}).await.validity.expect("it is a hit");
-    assert!(plain.generation == flow.tiers.generation() && plain.refreshes == plain.lessons.refreshes());
+    assert!(plain.generation == flow.tiers.generation() && plain.replacements == plain.space_state.replacements());
     let purge = || assert_eq!(flow.tiers.forget(None), 0, "what landed was never stored");
     let purged = joined(&flow, Controls::default(), landed(), purge).await.validity.expect("it is a hit");
     assert!(purged.generation != flow.tiers.generation());
-    let refresh = || plain.lessons.note_refresh();
+    let refresh = || plain.space_state.note_replacement();
     let refreshed = joined(&flow, Controls::default(), landed(), refresh).await.validity.expect("it is a hit");
-    assert!(refreshed.refreshes < refreshed.lessons.refreshes());
+    assert!(refreshed.replacements < refreshed.space_state.replacements());
 }
 
 #[tokio::test]

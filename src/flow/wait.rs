@@ -10,14 +10,14 @@ use tokio::time::timeout_at;
 use super::fetch::Fetch;
 use super::progress::{Failed, Progress, Served, Slot};
 use super::request::Request;
-use super::room::Held;
-use super::single_flight::{self, Claims, Flights, Join, Lead};
-use super::{Calls, Landing, RequestContext};
+use super::single_flight::{self, Claims, FlightWaiter, Leader, SingleFlight};
+use super::vector_budget::VectorReservation;
+use super::{Calls, FetchResult, RequestContext};
 use crate::cache::Age;
 use crate::config::Scope;
 use crate::key::Key;
 use crate::observe::traces::{Span, TraceContext};
-use crate::process::tasks::Lent;
+use crate::process::tasks::DetachOnDrop;
 use crate::upstream::{Class, Failure, OwnRequest, Why, request_id};
 
 /// How to retry an input after a fetch that another request led has failed.
@@ -50,8 +50,8 @@ impl Request<'_> {
         }
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
         // A separate table prevents joins in both directions.
-        let flights = if alone { Flights::new() } else { Arc::clone(&self.flow.flights) };
-        let Claims { joins, led, lead } = flights.claim(&keys);
+        let single_flight = if alone { SingleFlight::new() } else { Arc::clone(&self.flow.single_flight) };
+        let Claims { waiters, led, lead } = single_flight.claim(&keys);
         let mut is_led = vec![false; keys.len()];
         for place in &led {
             is_led[*place] = true;
@@ -59,10 +59,10 @@ impl Request<'_> {
         let waiting = self.context().trace.wait(led.len(), keys.len() - led.len());
         let led_places = led.iter().map(|place| places[*place]).collect();
         let fetch = lead.map(|lead| self.launch(lead, led_places, (&progress.room, waiting.context())));
-        let own = led.first().map(|place| &joins[*place]);
-        self.wait(fetch.zip(own), &joins).await;
+        let own = led.first().map(|place| &waiters[*place]);
+        self.wait(fetch.zip(own), &waiters).await;
         let mut again = Vec::new();
-        for ((place, join), led) in places.iter().zip(&joins).zip(is_led) {
+        for ((place, join), led) in places.iter().zip(&waiters).zip(is_led) {
             match self.settle(join.landed(), led) {
                 Ok(slot) => progress.slots[*place] = slot,
                 Err(kind) => again.push((*place, kind)),
@@ -74,18 +74,22 @@ impl Request<'_> {
 
     /// Waits until all keys have results, at most until the deadline, and drives its own fetch meanwhile. The rest of
     /// that fetch becomes a task if the deadline passes, or if only other requests still need it.
-    async fn wait(&self, own: Option<(Lent, &Join<Landing>)>, joins: &[Join<Landing>]) {
+    async fn wait(
+        &self,
+        own: Option<(DetachOnDrop, &FlightWaiter<FetchResult>)>,
+        waiters: &[FlightWaiter<FetchResult>],
+    ) {
         let everything = async {
             if let Some((mut fetch, join)) = own {
                 // Only this fetch completes the keys that are led here, so one check after each poll suffices.
                 poll_fn(|cx| {
                     let is_done = Pin::new(&mut fetch).poll(cx).is_ready();
-                    if is_done || join.has_whole_flight_landed() { Poll::Ready(()) } else { Poll::Pending }
+                    if is_done || join.is_whole_flight_complete() { Poll::Ready(()) } else { Poll::Pending }
                 })
                 .await;
             }
-            for join in joins {
-                join.landing().await;
+            for join in waiters {
+                join.completion().await;
             }
         };
         // Results that arrived by the deadline are used even if the wait itself timed out.
@@ -93,19 +97,19 @@ impl Request<'_> {
     }
 
     /// Decides what the result of a fetch means for this request.
-    fn settle(&self, landing: Option<single_flight::Landing<Landing>>, led: bool) -> Result<Slot, Again> {
-        match landing {
-            Some(single_flight::Landing::Landed(Ok(served))) if self.accepts(&served) => {
+    fn settle(&self, completion: Option<single_flight::Completion<FetchResult>>, led: bool) -> Result<Slot, Again> {
+        match completion {
+            Some(single_flight::Completion::Done(Ok(served))) if self.accepts(&served) => {
                 Ok(Slot::Served(if led { served } else { served.joined() }))
             }
             // The leader accepted an older record than this request does.
-            Some(single_flight::Landing::Landed(Ok(_))) => Err(Again::Alone),
-            Some(single_flight::Landing::Landed(Err(failed))) if led => Ok(Slot::Failed(failed)),
-            Some(single_flight::Landing::Landed(Err(failed))) => self.take_over(failed),
-            Some(single_flight::Landing::Late) => {
+            Some(single_flight::Completion::Done(Ok(_))) => Err(Again::Alone),
+            Some(single_flight::Completion::Done(Err(failed))) if led => Ok(Slot::Failed(failed)),
+            Some(single_flight::Completion::Done(Err(failed))) => self.take_over(failed),
+            Some(single_flight::Completion::Late) => {
                 Ok(self.failed(Why::Timeout, "no answer within upstream.headers_timeout"))
             }
-            Some(single_flight::Landing::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
+            Some(single_flight::Completion::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
             None => Ok(self.failed(Why::Timeout, "no answer within limits.request_timeout")),
         }
     }
@@ -123,7 +127,7 @@ impl Request<'_> {
     /// Decides whether the failure of a fetch that another request led also applies to this request. An unavailable
     /// upstream applies to all requests. A refusal applies if the same caller asks here for all keys of that fetch.
     fn take_over(&self, failed: Arc<Failed>) -> Result<Slot, Again> {
-        let same_caller = failed.credential == self.ask.origin.credential;
+        let same_caller = failed.credential == self.job.origin.credential;
         let asked_here = || failed.keys.iter().all(|key| self.plan.keys.contains(key));
         match failed.failure.class {
             Class::Unavailable(Why::Expired) => Err(Again::Together),
@@ -149,12 +153,12 @@ impl Request<'_> {
 
     fn failed_with(&self, failure: Failure) -> Slot {
         let failure = Arc::new(failure);
-        let (keys, credential, request) = ([].into(), self.ask.origin.credential, self.own_id());
+        let (keys, credential, request) = ([].into(), self.job.origin.credential, self.own_id());
         Slot::Failed(Arc::new(Failed { failure, keys, credential, request }))
     }
 
     fn own_request(&self) -> Arc<OwnRequest> {
-        let written = (self.ask.body.clone(), self.ask.request.form, Arc::clone(&self.ask.charge));
+        let written = (self.job.body.clone(), self.job.request.form, Arc::clone(&self.job.charge));
         OwnRequest::new(written, self.own_id(), (&self.plan.firsts, &self.plan.slots))
     }
 
@@ -164,7 +168,7 @@ impl Request<'_> {
 
     /// Logs one warning about bearer tokens that rotate. Only requests that fetch come here, so hits do not pay for it.
     fn watch_token(&self) {
-        if self.context().config.cache.scope != Scope::Credential || !self.flow.rotation.note(self.ask.origin.headers) {
+        if self.context().config.cache.scope != Scope::Credential || !self.flow.rotation.note(self.job.origin.headers) {
             return;
         }
         self.flow.metrics.rotating_credentials.inc();
@@ -177,9 +181,14 @@ impl Request<'_> {
     }
 
     /// Starts a fetch. It runs to its end even without waiters.
-    fn launch(&self, lead: Lead<Landing>, places: Vec<usize>, (room, trace): (&Arc<Held>, TraceContext)) -> Lent {
+    fn launch(
+        &self,
+        lead: Leader<FetchResult>,
+        places: Vec<usize>,
+        (room, trace): (&Arc<VectorReservation>, TraceContext),
+    ) -> DetachOnDrop {
         self.watch_token();
-        let input = |place: &usize| self.ask.request.inputs[self.plan.firsts[*place]].to_owned_input();
+        let input = |place: &usize| self.job.request.inputs[self.plan.firsts[*place]].to_owned_input();
         let inputs = places.iter().map(input).collect();
         let own_place = |place: usize| u32::try_from(place).expect("a request must have fewer than 2^32 inputs");
         let fetch = Fetch {
@@ -192,8 +201,8 @@ impl Request<'_> {
             own: self.own_request(),
             places: places.into_iter().map(own_place).collect(),
             may_use_stored: self.trusted && !self.context().controls.no_cache,
-            has_news: self.flow.flights.landings() != self.landings_before,
-            asked_model: self.ask.request.space.model_name().to_owned(),
+            has_news: self.flow.single_flight.completions() != self.completions_before,
+            asked_model: self.job.request.space.model_name().to_owned(),
             expected_dimension: self.expected_dimension(),
             room: Arc::clone(room),
         };

@@ -14,7 +14,7 @@ const MAX_SUBJECTS: usize = 64;
 
 /// A credential and the subject of its calls, both as hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Voucher {
+pub struct AcceptedCredential {
     /// Hash of the credential.
     pub credential: Key,
     /// Hash of address and model.
@@ -26,15 +26,15 @@ type Subjects = HashMap<Key, u64>;
 
 /// The accepted credentials.
 #[derive(Default)]
-pub struct Vouchers {
+pub struct AcceptedCredentials {
     until_ms: Mutex<HashMap<Key, Subjects>>,
 }
 
-impl Vouchers {
+impl AcceptedCredentials {
     /// Notes that the upstream accepted this credential for this subject, until `until_ms`.
-    pub fn accept(&self, voucher: Voucher, until_ms: u64, now_ms: u64) {
+    pub fn accept(&self, accepted_credential: AcceptedCredential, until_ms: u64, now_ms: u64) {
         let mut known = self.lock();
-        if known.len() >= MAX_CREDENTIALS && !known.contains_key(&voucher.credential) {
+        if known.len() >= MAX_CREDENTIALS && !known.contains_key(&accepted_credential.credential) {
             known.retain(|_, subjects| subjects.values().any(|until_ms| *until_ms > now_ms));
         }
         if known.len() >= MAX_CREDENTIALS
@@ -42,11 +42,11 @@ impl Vouchers {
         {
             known.remove(&any);
         }
-        let subjects = known.entry(voucher.credential).or_default();
+        let subjects = known.entry(accepted_credential.credential).or_default();
         if subjects.len() >= MAX_SUBJECTS {
             subjects.clear();
         }
-        subjects.insert(voucher.subject, until_ms);
+        subjects.insert(accepted_credential.subject, until_ms);
     }
 
     /// Notes that the upstream does not know the credential.
@@ -55,16 +55,17 @@ impl Vouchers {
     }
 
     /// Notes that the upstream forbids the credential this subject.
-    pub fn forbid(&self, voucher: &Voucher) {
-        if let Some(subjects) = self.lock().get_mut(&voucher.credential) {
-            subjects.remove(&voucher.subject);
+    pub fn forbid(&self, accepted_credential: &AcceptedCredential) {
+        if let Some(subjects) = self.lock().get_mut(&accepted_credential.credential) {
+            subjects.remove(&accepted_credential.subject);
         }
     }
 
     /// Returns true if the upstream's acceptance is still valid.
-    pub fn holds(&self, voucher: &Voucher, now_ms: u64) -> bool {
+    pub fn holds(&self, accepted_credential: &AcceptedCredential, now_ms: u64) -> bool {
         let known = self.lock();
-        let until_ms = known.get(&voucher.credential).and_then(|subjects| subjects.get(&voucher.subject));
+        let until_ms =
+            known.get(&accepted_credential.credential).and_then(|subjects| subjects.get(&accepted_credential.subject));
         until_ms.is_some_and(|until_ms| now_ms < *until_ms)
     }
 
@@ -78,63 +79,69 @@ mod tests {
     use super::*;
     use crate::key::{KeyBuilder, Tag};
 
-    fn voucher(credential: u8, subject: u8) -> Voucher {
+    fn accepted_credential(credential: u8, subject: u8) -> AcceptedCredential {
         let root = KeyBuilder::new(None).finish();
-        Voucher { credential: root.extend(Tag::Scope, &[credential]), subject: root.extend(Tag::Model, &[subject]) }
+        AcceptedCredential {
+            credential: root.extend(Tag::Scope, &[credential]),
+            subject: root.extend(Tag::Model, &[subject]),
+        }
     }
 
     #[test]
     fn a_yes_holds_for_its_time_and_a_no_to_the_credential_ends_every_yes() {
-        let vouchers = Vouchers::default();
-        assert!(!vouchers.holds(&voucher(1, 1), 0));
-        vouchers.accept(voucher(1, 1), 10, 0);
-        assert!(vouchers.holds(&voucher(1, 1), 9));
-        assert!(!vouchers.holds(&voucher(1, 1), 10));
-        vouchers.accept(voucher(1, 2), 20, 0);
-        vouchers.refuse(&voucher(1, 1).credential);
-        assert!(!vouchers.holds(&voucher(1, 2), 1));
+        let accepted_credentials = AcceptedCredentials::default();
+        assert!(!accepted_credentials.holds(&accepted_credential(1, 1), 0));
+        accepted_credentials.accept(accepted_credential(1, 1), 10, 0);
+        assert!(accepted_credentials.holds(&accepted_credential(1, 1), 9));
+        assert!(!accepted_credentials.holds(&accepted_credential(1, 1), 10));
+        accepted_credentials.accept(accepted_credential(1, 2), 20, 0);
+        accepted_credentials.refuse(&accepted_credential(1, 1).credential);
+        assert!(!accepted_credentials.holds(&accepted_credential(1, 2), 1));
     }
 
-    fn numbered(number: usize) -> Voucher {
-        let credential = voucher(1, 1).credential.extend(Tag::Scope, &number.to_le_bytes());
-        Voucher { credential, ..voucher(1, 1) }
+    fn numbered(number: usize) -> AcceptedCredential {
+        let credential = accepted_credential(1, 1).credential.extend(Tag::Scope, &number.to_le_bytes());
+        AcceptedCredential { credential, ..accepted_credential(1, 1) }
     }
 
     #[test]
     fn credentials_are_bounded_and_those_whose_time_is_over_go_first() {
-        let vouchers = Vouchers::default();
-        let held = |now_ms| (0..=MAX_CREDENTIALS).filter(|number| vouchers.holds(&numbered(*number), now_ms)).count();
+        let accepted_credentials = AcceptedCredentials::default();
+        let held = |now_ms| {
+            (0..=MAX_CREDENTIALS).filter(|number| accepted_credentials.holds(&numbered(*number), now_ms)).count()
+        };
         for number in 0..MAX_CREDENTIALS {
-            vouchers.accept(numbered(number), if number < 5 { 10 } else { 100 }, 0);
+            accepted_credentials.accept(numbered(number), if number < 5 { 10 } else { 100 }, 0);
         }
         assert_eq!(held(9), MAX_CREDENTIALS);
-        vouchers.accept(numbered(MAX_CREDENTIALS), 100, 10);
+        accepted_credentials.accept(numbered(MAX_CREDENTIALS), 100, 10);
         assert_eq!(held(10), MAX_CREDENTIALS - 4, "the five whose time was over went, and no other one");
         for number in MAX_CREDENTIALS + 1..MAX_CREDENTIALS + 100 {
-            vouchers.accept(numbered(number), 100, 10);
+            accepted_credentials.accept(numbered(number), 100, 10);
         }
-        assert_eq!(vouchers.lock().len(), MAX_CREDENTIALS);
+        assert_eq!(accepted_credentials.lock().len(), MAX_CREDENTIALS);
     }
 
     #[test]
     fn the_models_of_one_credential_are_bounded() {
-        let vouchers = Vouchers::default();
+        let accepted_credentials = AcceptedCredentials::default();
         for subject in 0..=u8::MAX {
-            vouchers.accept(voucher(1, subject), 100, 0);
-            assert!(vouchers.holds(&voucher(1, subject), 1), "{subject}");
-            let known = vouchers.lock().get(&voucher(1, subject).credential).map_or(0, HashMap::len);
+            accepted_credentials.accept(accepted_credential(1, subject), 100, 0);
+            assert!(accepted_credentials.holds(&accepted_credential(1, subject), 1), "{subject}");
+            let known =
+                accepted_credentials.lock().get(&accepted_credential(1, subject).credential).map_or(0, HashMap::len);
             assert!(known <= MAX_SUBJECTS, "{known}");
         }
     }
 
     #[test]
     fn a_yes_is_for_one_subject_and_so_is_being_forbidden_it() {
-        let vouchers = Vouchers::default();
-        vouchers.accept(voucher(1, 1), 10, 0);
-        assert!(!vouchers.holds(&voucher(1, 2), 1));
-        assert!(!vouchers.holds(&voucher(2, 1), 1));
-        vouchers.accept(voucher(1, 2), 10, 0);
-        vouchers.forbid(&voucher(1, 2));
-        assert!(vouchers.holds(&voucher(1, 1), 1));
+        let accepted_credentials = AcceptedCredentials::default();
+        accepted_credentials.accept(accepted_credential(1, 1), 10, 0);
+        assert!(!accepted_credentials.holds(&accepted_credential(1, 2), 1));
+        assert!(!accepted_credentials.holds(&accepted_credential(2, 1), 1));
+        accepted_credentials.accept(accepted_credential(1, 2), 10, 0);
+        accepted_credentials.forbid(&accepted_credential(1, 2));
+        assert!(accepted_credentials.holds(&accepted_credential(1, 1), 1));
     }
 }

@@ -4,5 +4,5 @@
 mod credentials;
 mod spaces;
 
-pub use credentials::{Voucher, Vouchers};
-pub use spaces::{Identity, Lesson, Lessons, Spaces, Tokenizer};
+pub use credentials::{AcceptedCredential, AcceptedCredentials};
+pub use spaces::{ModelChange, ModelIdentity, SpaceState, Spaces, Tokenizer};

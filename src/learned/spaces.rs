@@ -33,31 +33,31 @@ const DIMENSION_PROOF: u32 = 3;
 /// shapes vectors.
 #[derive(Default)]
 pub struct Spaces {
-    known: RwLock<KeyMap<Arc<Lessons>>>,
+    known: RwLock<KeyMap<Arc<SpaceState>>>,
 }
 
 /// State of one space.
 #[derive(Default)]
-pub struct Lessons {
-    learned: Mutex<Learned>,
+pub struct SpaceState {
+    learned: Mutex<Facts>,
     /// True if vectors of two models may be stored.
     is_mixed: AtomicBool,
     /// Count of stored vectors that replaced another vector that was still valid.
-    refreshes: AtomicU64,
+    replacements: AtomicU64,
     /// True if answers have an `id`, which strict clients then also require of hits. Unknown before the first answer in
     /// this process.
     has_ids: Mutex<Option<bool>>,
 }
 
 #[derive(Default)]
-struct Learned {
-    identity: Option<Identity>,
+struct Facts {
+    identity: Option<ModelIdentity>,
     /// True if an identity other than the present one has been seen.
     has_changed: bool,
     /// Time at which all lower tiers were last queried for the newest identity.
     asked_for_at_ms: Option<u64>,
     /// Identity of the record that the lower tiers hold as the newest of the space.
-    noted: Option<Identity>,
+    noted: Option<ModelIdentity>,
     is_forgotten: bool,
     tokenizer: Tokenizer,
     unreadable: HashMap<Encoding, Unreadable>,
@@ -89,7 +89,7 @@ impl Unreadable {
 
 /// Origin of a vector. One answer must never mix vectors of two identities.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct ModelIdentity {
     /// Name of the model, as the upstream gave it.
     pub model: Arc<str>,
     /// Dimension of its vectors.
@@ -108,7 +108,7 @@ pub enum Tokenizer {
 
 /// Change that an answer caused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lesson {
+pub enum ModelChange {
     /// None; the same model answered.
     Known,
     /// The first answer of this space.
@@ -119,7 +119,7 @@ pub enum Lesson {
 
 impl Spaces {
     /// Returns the state of a space, empty at first.
-    pub fn of(&self, space: Key) -> Arc<Lessons> {
+    pub fn of(&self, space: Key) -> Arc<SpaceState> {
         if let Some(known) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&space) {
             return Arc::clone(known);
         }
@@ -136,43 +136,43 @@ impl Spaces {
     }
 
     /// Returns the state of a space if there is any. Creates no entry.
-    pub fn find(&self, space: &Key) -> Option<Arc<Lessons>> {
+    pub fn find(&self, space: &Key) -> Option<Arc<SpaceState>> {
         self.known.read().unwrap_or_else(PoisonError::into_inner).get(space).cloned()
     }
 }
 
 /// Selects an arbitrary space, preferably one without stored vectors of two models: without its state, both
 /// would be served.
-fn one_to_forget(known: &KeyMap<Arc<Lessons>>) -> Option<Key> {
-    let is_mixed = |lessons: &Lessons| lessons.is_mixed.load(Ordering::Relaxed);
-    let plain = known.iter().take(CANDIDATES).find(|(_, lessons)| !is_mixed(lessons));
+fn one_to_forget(known: &KeyMap<Arc<SpaceState>>) -> Option<Key> {
+    let is_mixed = |space_state: &SpaceState| space_state.is_mixed.load(Ordering::Relaxed);
+    let plain = known.iter().take(CANDIDATES).find(|(_, space_state)| !is_mixed(space_state));
     plain.map(|(key, _)| key).or_else(|| known.keys().next()).copied()
 }
 
-impl Lessons {
+impl SpaceState {
     /// Returns the current identity of this space, if known.
-    pub fn identity(&self) -> Option<Identity> {
+    pub fn identity(&self) -> Option<ModelIdentity> {
         self.lock().identity.clone()
     }
 
     /// Returns true if a vector of `identity` may be served, which ends when a newer answer names another model.
-    pub fn accepts(&self, identity: &Identity) -> bool {
+    pub fn accepts(&self, identity: &ModelIdentity) -> bool {
         let learned = self.lock();
         !learned.is_forgotten && learned.identity.as_ref().is_none_or(|current| current == identity)
     }
 
     /// Learns the identity of an answer. Returns the identity to store, which shares its name with earlier ones.
-    pub fn learn(&self, model: &str, dimension: usize) -> (Identity, Lesson) {
+    pub fn learn(&self, model: &str, dimension: usize) -> (ModelIdentity, ModelChange) {
         let mut learned = self.lock();
         let lesson = match &learned.identity {
             Some(current) if &*current.model == model && current.dimension == dimension => {
-                return (current.clone(), Lesson::Known);
+                return (current.clone(), ModelChange::Known);
             }
-            Some(_) => Lesson::Drift,
-            None => Lesson::First,
+            Some(_) => ModelChange::Drift,
+            None => ModelChange::First,
         };
-        let identity = Identity { model: Arc::from(model), dimension };
-        if lesson == Lesson::Drift {
+        let identity = ModelIdentity { model: Arc::from(model), dimension };
+        if lesson == ModelChange::Drift {
             learned.has_changed = true;
             self.is_mixed.store(true, Ordering::Relaxed);
         }
@@ -194,7 +194,7 @@ impl Lessons {
     }
 
     /// Adopts the newest identity that another process stored, unless this process already knows one.
-    pub fn recall(&self, identity: &Identity) {
+    pub fn recall(&self, identity: &ModelIdentity) {
         let mut learned = self.lock();
         if learned.identity.is_none() {
             learned.identity = Some(identity.clone());
@@ -216,8 +216,8 @@ impl Lessons {
     }
 
     /// Notes that a stored vector replaced another one that was still valid.
-    pub fn note_refresh(&self) {
-        self.refreshes.fetch_add(1, Ordering::SeqCst);
+    pub fn note_replacement(&self) {
+        self.replacements.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Notes whether an answer of this space has an `id`. One answer with an `id` is enough.
@@ -227,7 +227,7 @@ impl Lessons {
         *has_ids = Some(has_id || *has_ids == Some(true));
         if is_news {
             // Cached replies without an id are out of date now.
-            self.note_refresh();
+            self.note_replacement();
         }
     }
 
@@ -238,12 +238,12 @@ impl Lessons {
 
     /// Returns the count of replaced vectors. A reply assembled from stored vectors is valid while this
     /// count is unchanged.
-    pub fn refreshes(&self) -> u64 {
-        self.refreshes.load(Ordering::SeqCst)
+    pub fn replacements(&self) -> u64 {
+        self.replacements.load(Ordering::SeqCst)
     }
 
     /// Returns true if the lower tiers must still be told that `identity` replaced another one. Marks it as told.
-    pub fn must_be_noted(&self, identity: &Identity) -> bool {
+    pub fn must_be_noted(&self, identity: &ModelIdentity) -> bool {
         let mut learned = self.lock();
         let is_news = learned.has_changed && learned.noted.as_ref() != Some(identity);
         if is_news {
@@ -314,7 +314,7 @@ impl Lessons {
         self.lock().unreadable.get(&encoding).is_some_and(|lesson| lesson.is_proof(now_ms))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Learned> {
+    fn lock(&self) -> MutexGuard<'_, Facts> {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

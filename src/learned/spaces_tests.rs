@@ -5,36 +5,36 @@ use crate::key::{KeyBuilder, Tag};
 
 #[test]
 fn another_model_name_makes_older_vectors_misses() {
-    let lessons = Spaces::default().of(KeyBuilder::new(None).finish());
-    let (first, lesson) = lessons.learn("a", 8);
-    assert_eq!(lesson, Lesson::First);
-    assert!(lessons.accepts(&first));
-    assert_eq!(lessons.learn("a", 8).1, Lesson::Known);
-    assert_eq!(lessons.learn("b", 8).1, Lesson::Drift);
-    assert!(!lessons.accepts(&first));
+    let space_state = Spaces::default().of(KeyBuilder::new(None).finish());
+    let (first, lesson) = space_state.learn("a", 8);
+    assert_eq!(lesson, ModelChange::First);
+    assert!(space_state.accepts(&first));
+    assert_eq!(space_state.learn("a", 8).1, ModelChange::Known);
+    assert_eq!(space_state.learn("b", 8).1, ModelChange::Drift);
+    assert!(!space_state.accepts(&first));
 }
 
 #[test]
 fn what_is_recalled_counts_until_somebody_answers() {
-    let (then, now) = (Lessons::default().learn("a", 8).0, Lessons::default());
+    let (then, now) = (SpaceState::default().learn("a", 8).0, SpaceState::default());
     now.recall(&then);
-    assert_eq!(now.learn("b", 8).1, Lesson::Drift);
+    assert_eq!(now.learn("b", 8).1, ModelChange::Drift);
     now.recall(&then);
     assert_eq!(now.identity().map(|identity| identity.model.to_string()).as_deref(), Some("b"));
 }
 
 #[test]
 fn each_change_of_who_answers_is_noted_once() {
-    let lessons = Lessons::default();
-    let (a, _) = lessons.learn("a", 8);
-    assert!(!lessons.must_be_noted(&a), "nothing else has ever answered");
-    let (b, _) = lessons.learn("b", 8);
-    let noted = [&b, &b, &a, &b].map(|identity| lessons.must_be_noted(identity));
+    let space_state = SpaceState::default();
+    let (a, _) = space_state.learn("a", 8);
+    assert!(!space_state.must_be_noted(&a), "nothing else has ever answered");
+    let (b, _) = space_state.learn("b", 8);
+    let noted = [&b, &b, &a, &b].map(|identity| space_state.must_be_noted(identity));
     assert_eq!(noted, [true, false, true, true]);
-    let recalling = Lessons::default();
+    let recalling = SpaceState::default();
     recalling.recall(&a);
     assert!(!recalling.must_be_noted(&a));
-    let meeting = Lessons::default();
+    let meeting = SpaceState::default();
     let (a, _) = meeting.learn("a", 8);
     meeting.meet_older();
     assert!(meeting.must_be_noted(&a));
@@ -46,9 +46,9 @@ fn what_is_forgotten_accepts_nothing_any_more() {
     let root = KeyBuilder::new(None).finish();
     let learned: Vec<_> = (0..=MAX_SPACES as u64)
         .map(|n| spaces.of(root.extend(Tag::Model, &n.to_le_bytes())))
-        .map(|lessons| (lessons.learn("a", 8).0, lessons))
+        .map(|space_state| (space_state.learn("a", 8).0, space_state))
         .collect();
-    let forgotten = learned.iter().filter(|(identity, lessons)| !lessons.accepts(identity)).count();
+    let forgotten = learned.iter().filter(|(identity, space_state)| !space_state.accepts(identity)).count();
     assert_eq!(forgotten, 1, "one had to go for the last one");
 }
 
@@ -58,14 +58,14 @@ fn a_space_in_which_the_model_changed_is_not_forgotten_for_others() {
     let root = KeyBuilder::new(None).finish();
     let of = |tag, n: u64| spaces.of(root.extend(tag, &n.to_le_bytes()));
     let changed: Vec<_> = (0..64).map(|n| of(Tag::Model, n)).collect();
-    for lessons in &changed {
-        lessons.learn("a", 8);
-        lessons.learn("b", 8);
+    for space_state in &changed {
+        space_state.learn("a", 8);
+        space_state.learn("b", 8);
     }
     for n in 0..2 * MAX_SPACES as u64 {
         of(Tag::Text, n).expect_older();
     }
-    assert!((0..).zip(&changed).all(|(n, lessons)| Arc::ptr_eq(lessons, &of(Tag::Model, n))));
+    assert!((0..).zip(&changed).all(|(n, space_state)| Arc::ptr_eq(space_state, &of(Tag::Model, n))));
 }
 
 #[test]
@@ -84,7 +84,7 @@ fn looking_for_a_space_makes_none() {
     let space = KeyBuilder::new(None).finish();
     assert!(spaces.find(&space).is_none() && spaces.known.read().expect("not poisoned").is_empty());
     spaces.of(space).learn("a", 8);
-    assert!(spaces.find(&space).is_some_and(|lessons| lessons.identity().is_some()));
+    assert!(spaces.find(&space).is_some_and(|space_state| space_state.identity().is_some()));
 }
 
 #[test]
@@ -99,67 +99,72 @@ fn spaces_stay_bounded() {
 
 #[test]
 fn an_unreadable_encoding_is_tried_again_after_a_while() {
-    let lessons = Lessons::default();
-    lessons.mark_unreadable(Encoding::Base64, true, 1_000);
-    assert!(lessons.is_unreadable(Encoding::Base64, 60_999));
-    assert!(!lessons.is_unreadable(Encoding::Float, 1_001));
-    assert!(!lessons.is_unreadable(Encoding::Base64, 61_000));
+    let space_state = SpaceState::default();
+    space_state.mark_unreadable(Encoding::Base64, true, 1_000);
+    assert!(space_state.is_unreadable(Encoding::Base64, 60_999));
+    assert!(!space_state.is_unreadable(Encoding::Float, 1_001));
+    assert!(!space_state.is_unreadable(Encoding::Base64, 61_000));
 }
 
 #[test]
 fn one_unreadable_answer_is_an_accident_and_three_in_a_row_are_not() {
-    let lessons = Lessons::default();
+    let space_state = SpaceState::default();
     for _ in 0..2 {
-        lessons.mark_unreadable(Encoding::Float, false, 0);
-        lessons.mark_unreadable(Encoding::Float, false, 0);
-        assert!(!lessons.is_unreadable(Encoding::Float, 1));
-        lessons.mark_readable(Encoding::Float);
+        space_state.mark_unreadable(Encoding::Float, false, 0);
+        space_state.mark_unreadable(Encoding::Float, false, 0);
+        assert!(!space_state.is_unreadable(Encoding::Float, 1));
+        space_state.mark_readable(Encoding::Float);
     }
     for _ in 0..19 {
-        lessons.mark_unreadable(Encoding::Float, false, 0);
-        assert!(!lessons.is_unreadable(Encoding::Float, 1), "others could be read");
+        space_state.mark_unreadable(Encoding::Float, false, 0);
+        assert!(!space_state.is_unreadable(Encoding::Float, 1), "others could be read");
     }
-    lessons.mark_unreadable(Encoding::Float, false, 0);
-    assert!(lessons.is_unreadable(Encoding::Float, 1));
+    space_state.mark_unreadable(Encoding::Float, false, 0);
+    assert!(space_state.is_unreadable(Encoding::Float, 1));
     for _ in 0..3 {
-        lessons.mark_unreadable(Encoding::Base64, false, 0);
+        space_state.mark_unreadable(Encoding::Base64, false, 0);
     }
-    assert!(lessons.is_unreadable(Encoding::Base64, 1), "none could be read");
+    assert!(space_state.is_unreadable(Encoding::Base64, 1), "none could be read");
 }
 
 #[test]
 fn stored_vectors_show_the_dimension_of_a_space() {
-    let lessons = Lessons::default();
-    lessons.learn("m", 8);
-    assert_eq!(lessons.known_dimension(), Some(8));
+    let space_state = SpaceState::default();
+    space_state.learn("m", 8);
+    assert_eq!(space_state.known_dimension(), Some(8));
 }
 
 #[test]
 fn a_dimension_is_expected_after_enough_answers_in_a_row() {
-    let lessons = Lessons::default();
-    assert_eq!(lessons.known_dimension(), None);
-    let row = |dimension| (1..=DIMENSION_PROOF).map(|_| lessons.note_other_dimension(dimension)).collect::<Vec<bool>>();
+    let space_state = SpaceState::default();
+    assert_eq!(space_state.known_dimension(), None);
+    let row =
+        |dimension| (1..=DIMENSION_PROOF).map(|_| space_state.note_other_dimension(dimension)).collect::<Vec<bool>>();
     assert_eq!(row(8), [false, false, true]);
-    assert_eq!(lessons.known_dimension(), Some(8));
-    assert!(!lessons.note_other_dimension(4) && !lessons.note_other_dimension(4) && !lessons.note_other_dimension(5));
-    lessons.mark_readable(Encoding::Float);
-    assert!(!lessons.note_other_dimension(5) && !lessons.note_other_dimension(5));
-    lessons.note_other_failure();
-    assert!(!lessons.note_other_dimension(5));
-    assert_eq!(lessons.known_dimension(), Some(8));
-    assert!(!lessons.note_other_dimension(5) && lessons.note_other_dimension(5));
-    assert_eq!(lessons.known_dimension(), Some(5));
+    assert_eq!(space_state.known_dimension(), Some(8));
+    assert!(
+        !space_state.note_other_dimension(4)
+            && !space_state.note_other_dimension(4)
+            && !space_state.note_other_dimension(5)
+    );
+    space_state.mark_readable(Encoding::Float);
+    assert!(!space_state.note_other_dimension(5) && !space_state.note_other_dimension(5));
+    space_state.note_other_failure();
+    assert!(!space_state.note_other_dimension(5));
+    assert_eq!(space_state.known_dimension(), Some(8));
+    assert!(!space_state.note_other_dimension(5) && space_state.note_other_dimension(5));
+    assert_eq!(space_state.known_dimension(), Some(5));
 }
 
 #[test]
 fn replies_that_were_put_together_without_an_id_are_out_of_date_once_answers_have_one() {
-    let lessons = Lessons::default();
-    lessons.note_id(false);
-    lessons.note_id(false);
-    let before = lessons.refreshes();
-    lessons.note_id(true);
-    assert_eq!((lessons.refreshes(), lessons.may_have_ids()), (before + 1, true));
-    lessons.note_id(false);
-    lessons.note_id(true);
-    assert_eq!((lessons.refreshes(), lessons.may_have_ids()), (before + 1, true), "that is no news");
+    let space_state = SpaceState::default();
+    space_state.note_id(false);
+    space_state.note_id(false);
+    let before = space_state.replacements();
+    space_state.note_id(true);
+    assert_eq!((space_state.replacements(), space_state.may_have_ids()), (before + 1, true));
+    space_state.note_id(false);
+    space_state.note_id(true);
+    assert_eq!((space_state.replacements(), space_state.may_have_ids()), (before + 1, true), "that is no news");
 }

@@ -50,7 +50,7 @@ pub fn rfc3339(at_ms: u64) -> String {
 
 /// Period of a condition that is reported to operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Spell {
+pub enum Period {
     /// It has lasted since this time, in milliseconds since the Unix epoch.
     Since(u64),
     /// It has ended, and lasted until this time.

@@ -10,9 +10,6 @@ use tokio::runtime::Handle;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tokio_util::task::TaskTracker;
 
-/// Boxed future.
-pub type Eventually<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
 /// Group of tasks that are stopped together. Cheap to clone; clones refer to the same group.
 #[derive(Clone, Debug, Default)]
 pub struct Tasks {
@@ -36,11 +33,11 @@ impl Tasks {
 
     /// Lends `task` to a waiter. The waiter polls it, without the cost of a spawned task. If the waiter is dropped, the
     /// task is spawned and continues. It counts as a task of the group from now on.
-    pub fn lend<F>(&self, task: F) -> Lent
+    pub fn lend<F>(&self, task: F) -> DetachOnDrop
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        Lent(Some(Box::pin(self.tracker.track_future(task))))
+        DetachOnDrop(Some(Box::pin(self.tracker.track_future(task))))
     }
 
     /// Runs `task` until it ends or the group is told to stop, whichever comes first.
@@ -86,9 +83,9 @@ impl Tasks {
 }
 
 /// Future of [`Tasks::lend`]. Resolves when the work is done. Like a spawned task, it contains panics.
-pub struct Lent(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub struct DetachOnDrop(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
-impl Future for Lent {
+impl Future for DetachOnDrop {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
@@ -101,7 +98,7 @@ impl Future for Lent {
     }
 }
 
-impl Drop for Lent {
+impl Drop for DetachOnDrop {
     fn drop(&mut self) {
         // Without a runtime the process is shutting down, and the rest of the work is dropped.
         if let (Some(task), Ok(runtime)) = (self.0.take(), Handle::try_current()) {

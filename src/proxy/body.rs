@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::gate::Admission;
+use super::admission::Admission;
 use crate::wire::Rendering;
 
 /// Body of the response to one request. It holds the request's admission until it is sent.

@@ -16,13 +16,13 @@ const RESERVE: usize = 8;
 pub(super) struct Callers {
     credential_headers: Vec<HeaderName>,
     secret: RandomState,
-    places: Box<[Held]>,
+    places: Box<[CallerHolding]>,
     active: AtomicUsize,
 }
 
 /// Requests and bytes of one caller.
 #[derive(Default)]
-struct Held {
+struct CallerHolding {
     /// Requests, and fetches that outlast them.
     work: AtomicUsize,
     requests: AtomicUsize,
@@ -36,7 +36,7 @@ pub(super) struct Caller(usize);
 impl Callers {
     /// Creates empty counters. These headers together identify a caller.
     pub(super) fn new(credential_headers: &[HeaderName]) -> Self {
-        let places = (0..PLACES).map(|_| Held::default()).collect();
+        let places = (0..PLACES).map(|_| CallerHolding::default()).collect();
         let (credential_headers, secret) = (credential_headers.to_vec(), RandomState::new());
         Self { credential_headers, secret, places, active: AtomicUsize::new(0) }
     }

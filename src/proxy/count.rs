@@ -7,7 +7,7 @@ use super::ReplyBody;
 use super::reply::Finished;
 use super::traced::answered;
 use crate::config::Config;
-use crate::observe::metrics::{Ended, Metrics, Outcome, Route, Subject};
+use crate::observe::metrics::{Ended, Metrics, Outcome, RequestUsage, Route};
 use crate::observe::traces::{Span, attribute};
 
 /// Records a request and ends its span on drop. A request dropped before its end was cancelled by its client.
@@ -18,7 +18,7 @@ pub(super) struct Count<'a> {
     outcome: Outcome,
     pub(super) span: Span,
     status: Option<u16>,
-    subject: Option<Subject>,
+    subject: Option<RequestUsage>,
 }
 
 impl<'a> Count<'a> {

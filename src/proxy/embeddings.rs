@@ -6,22 +6,22 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, request};
 use hyper::body::Incoming;
 
-use super::asked::Asked;
+use super::admission::Admission;
 use super::fast_path::Received;
-use super::gate::Admission;
 use super::intake::{path_model, read_origin, target_uri};
+use super::labels::RequestLabels;
 use super::passthrough::{Way, map_location, timed};
 use super::reply::{Finished, Notes};
 use super::{Proxy, ReplyBody, traced};
 use crate::cache::reply_cache::{self, Validity};
 use crate::config::{Config, UpstreamTarget};
-use crate::flow::{Answer, Ask, Origin, Outcome, Tally};
+use crate::flow::{Answer, EmbedJob, Origin, Outcome, SourceCounts};
 use crate::key::Key;
-use crate::observe::metrics::{Account, Subject};
+use crate::observe::metrics::{RequestUsage, UsageAccount};
 use crate::observe::traces::{Span, attribute};
-use crate::process::tasks::Eventually;
 use crate::upstream::{ClientBody, Failure, classify_path, location_for_caller, resembles_embeddings};
 use crate::wire::{Bypass, BypassCause, read_request, reading_bytes};
+use futures_util::future::BoxFuture;
 
 /// Responses up to this size are built whole; larger ones are rendered while they are sent.
 const WHOLE_BYTES: usize = 64 * 1024;
@@ -44,7 +44,7 @@ impl Proxy {
         received: Received,
         admission: Admission,
         span: &'a Span,
-    ) -> Eventually<'a, Finished> {
+    ) -> BoxFuture<'a, Finished> {
         Box::pin(self.answer(Box::new(Miss { head, received, span }), admission))
     }
 
@@ -113,17 +113,21 @@ impl Proxy {
     }
 
     /// Writes a response, and stores the finished body of a full hit in the reply cache.
-    fn write(&self, answer: Answer, account: Arc<Account>, miss: &Miss<'_>) -> Finished {
-        answer.tally.count(&self.metrics, &account);
-        traced::served(miss.span, &answer.tally, &answer.rendering.model);
-        let subject = Subject { named: Arc::clone(account.named()), inputs: answer.tally.inputs() };
-        let notes = Notes::new(&answer.tally, &answer.rendering.model);
+    fn write(&self, answer: Answer, account: Arc<UsageAccount>, miss: &Miss<'_>) -> Finished {
+        answer.source_counts.count(&self.metrics, &account);
+        traced::served(miss.span, &answer.source_counts, &answer.rendering.model);
+        let subject = RequestUsage { named: Arc::clone(account.named()), inputs: answer.source_counts.inputs() };
+        let notes = Notes::new(&answer.source_counts, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
         let wanted = miss.received.key.filter(|key| self.answers.wants(key, largest as u64));
         let lasting = answer.validity.zip(wanted);
         let body = if let Some((validity, key)) = lasting {
             let bytes = answer.rendering.to_lasting_bytes();
-            self.keep(key, parts(&bytes, &answer.tally, &notes, (validity, account)), &miss.received.context.config);
+            self.keep(
+                key,
+                parts(&bytes, &answer.source_counts, &notes, (validity, account)),
+                &miss.received.context.config,
+            );
             ReplyBody::whole(bytes)
         } else if largest <= WHOLE_BYTES {
             ReplyBody::whole(answer.rendering.to_bytes())
@@ -139,7 +143,7 @@ impl Proxy {
 
     /// Stores a finished reply if the configuration that its request was read under is still in force. That
     /// configuration determines which requests are cacheable, and a change of it clears the reply cache.
-    fn keep(&self, key: Key, parts: reply_cache::Parts, received_under: &Arc<Config>) {
+    fn keep(&self, key: Key, parts: reply_cache::ReplyParts, received_under: &Arc<Config>) {
         self.answers.put(key, parts);
         // The check comes after the insertion: a later change of the configuration clears the cache including this
         // reply.
@@ -174,7 +178,7 @@ fn understand<'a>(
     miss: &'a Miss<'_>,
     origin: Origin<'a>,
     admission: &mut Admission,
-) -> Result<(Box<Ask<'a>>, Asked), BypassCause> {
+) -> Result<(Box<EmbedJob<'a>>, RequestLabels), BypassCause> {
     let Received { context, body, .. } = &miss.received;
     let path_model = path_model(classify_path(origin.uri.path()));
     let body_bytes = admission.held_bytes();
@@ -190,9 +194,9 @@ fn understand<'a>(
         return Err(Bypass::TooLarge.into());
     }
     traced::asked(miss.span, &request);
-    let asked = Asked::new(&request, &origin);
+    let asked = RequestLabels::new(&request, &origin);
     let (context, body, charge) = (context.clone(), body.clone(), admission.share());
-    Ok((Box::new(Ask { context, request, body, charge, origin }), asked))
+    Ok((Box::new(EmbedJob { context, request, body, charge, origin }), asked))
 }
 
 /// Returns the size of all names and values.
@@ -203,13 +207,13 @@ fn head_bytes(headers: &HeaderMap) -> usize {
 /// Returns the parts of a finished reply for the reply cache.
 fn parts(
     body: &Bytes,
-    tally: &Tally,
+    source_counts: &SourceCounts,
     notes: &Notes,
-    (validity, account): (Validity, Arc<Account>),
-) -> reply_cache::Parts {
+    (validity, account): (Validity, Arc<UsageAccount>),
+) -> reply_cache::ReplyParts {
     // From now on all inputs are in memory, regardless of their tier.
-    let as_hit = Tally::of_hit(tally.stored(), tally.saved);
-    reply_cache::Parts {
+    let as_hit = SourceCounts::of_hit(source_counts.stored(), source_counts.saved);
+    reply_cache::ReplyParts {
         body: body.clone(),
         inputs: as_hit.memory,
         tokens: as_hit.saved,

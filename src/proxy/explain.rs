@@ -71,15 +71,17 @@ impl Proxy {
     async fn explain_request(&self, config: &Config, request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Value {
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let now_ms = self.flow.clock.now_ms();
-        let voucher = origin.voucher(&request.space);
-        let vouched = voucher.is_none_or(|voucher| self.flow.vouchers.holds(&voucher, now_ms));
-        let lessons = self.flow.spaces.find(&space).unwrap_or_default();
+        let accepted_credential = origin.accepted_credential(&request.space);
+        let vouched = accepted_credential
+            .is_none_or(|accepted_credential| self.flow.accepted_credentials.holds(&accepted_credential, now_ms));
+        let space_state = self.flow.spaces.find(&space).unwrap_or_default();
         let trace = TraceContext::NONE;
-        let terms = Lookup { now_ms, max_age_ms: None, lessons: &lessons, space, codec: config.cache.codec, trace };
+        let terms =
+            Lookup { now_ms, max_age_ms: None, space_state: &space_state, space, codec: config.cache.codec, trace };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &terms).await;
-        let encoding = upstream_encoding(config, &origin.uri, request, &lessons, now_ms);
-        if lessons.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
+        let encoding = upstream_encoding(config, &origin.uri, request, &space_state, now_ms);
+        if space_state.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
             return passes_through(&Bypass::UnreadableAnswer.into(), &[]);
         }
         let inputs: Vec<Value> = request

@@ -8,16 +8,16 @@ use http_body::Body;
 use hyper::body::Incoming;
 
 use super::Proxy;
+use super::admission::Admission;
 use super::controls::{BadControl, ReadControls, read_controls};
 use super::cors::CorsRequest;
 use super::count::Count;
-use super::gate::Admission;
 use super::intake::{answer_key, body_codings};
 use super::passthrough::timed;
 use super::reply::Finished;
 use super::traced::served;
 use crate::config::Config;
-use crate::flow::{Calls, Controls, RequestContext, Tally};
+use crate::flow::{Calls, Controls, RequestContext, SourceCounts};
 use crate::key::Key;
 use crate::observe::metrics::Rejection;
 use crate::observe::traces::Span;
@@ -127,14 +127,14 @@ impl Proxy {
 
     /// Returns the cached reply to exactly this request, if there is one and the caller's credential allows it.
     fn at_hand(&self, key: &Key, now_ms: u64, span: &Span) -> Option<Finished> {
-        let may_have = |voucher| self.flow.vouchers.holds(&voucher, now_ms);
+        let may_have = |accepted_credential| self.flow.accepted_credentials.holds(&accepted_credential, now_ms);
         let found = self.answers.get(key, now_ms, self.flow.tiers.generation());
-        let answer = found.filter(|answer| answer.validity.voucher.is_none_or(may_have));
+        let answer = found.filter(|answer| answer.validity.accepted_credential.is_none_or(may_have));
         self.answers.count(answer.is_some());
         let answer = answer?;
-        let tally = Tally::of_hit(answer.inputs, answer.tokens);
-        tally.count(&self.metrics, &answer.account);
-        served(span, &tally, &answer.validity.identity.model);
+        let source_counts = SourceCounts::of_hit(answer.inputs, answer.tokens);
+        source_counts.count(&self.metrics, &answer.account);
+        served(span, &source_counts, &answer.validity.identity.model);
         Some(self.replies.stored(&answer))
     }
 

@@ -21,7 +21,7 @@ pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Re
         caller: credential,
         namespace,
         scope: scope_key(&config.cache, &credential, namespace, headers),
-        must_be_vouched: must_be_vouched(config),
+        needs_acceptance: needs_acceptance(config),
         headers,
     })
 }
@@ -36,7 +36,7 @@ pub(super) fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
 }
 
 /// Returns true if stored vectors require that the upstream has accepted the credential.
-pub(super) fn must_be_vouched(config: &Config) -> bool {
+pub(super) fn needs_acceptance(config: &Config) -> bool {
     config.cache.scope == Scope::Shared && config.upstream.api_key.is_none()
 }
 

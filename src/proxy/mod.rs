@@ -1,6 +1,6 @@
 //! The public port: embeddings are answered by the flow, everything else passes through.
 
-mod asked;
+mod admission;
 mod body;
 mod callers;
 mod controls;
@@ -10,8 +10,8 @@ mod decode;
 mod embeddings;
 mod explain;
 mod fast_path;
-mod gate;
 mod intake;
+mod labels;
 mod parts;
 mod passthrough;
 mod reply;

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
+use super::admission::{AdmissionBounds, AdmissionLimit};
 use super::cors::CorsCache;
 use super::decode::BodyDecoder;
-use super::gate::{Gate, GateBounds};
 use super::reply::Replies;
-use crate::cache::reply_cache::Answers;
+use crate::cache::reply_cache::ReplyCache;
 use crate::config::Live;
 use crate::flow::Flow;
 use crate::key::PassingSecret;
@@ -17,10 +17,10 @@ use crate::upstream::Client;
 /// The public port, shared through `Arc`.
 pub struct Proxy {
     pub(super) flow: Arc<Flow>,
-    pub(super) answers: Arc<Answers>,
+    pub(super) answers: Arc<ReplyCache>,
     pub(super) client: Arc<Client>,
     pub(super) live: Live,
-    pub(super) gate: Gate,
+    pub(super) gate: AdmissionLimit,
     pub(super) decoder: BodyDecoder,
     pub(super) cors: CorsCache,
     pub(super) replies: Replies,
@@ -36,15 +36,15 @@ impl Proxy {
     /// responses together hold at most `max_bytes`.
     pub fn new(
         flow: Arc<Flow>,
-        answers: Arc<Answers>,
+        answers: Arc<ReplyCache>,
         client: Arc<Client>,
         max_bytes: usize,
         tunnels: Tasks,
     ) -> Arc<Self> {
         let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
         let config = live.load();
-        let bounds = GateBounds { max_requests: config.limits.max_requests, max_bytes };
-        let gate = Gate::new(bounds, &config.auth.credential_headers, &metrics);
+        let bounds = AdmissionBounds { max_requests: config.limits.max_requests, max_bytes };
+        let gate = AdmissionLimit::new(bounds, &config.auth.credential_headers, &metrics);
         let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
         let (decoder, cors) = (BodyDecoder::new(), CorsCache::new());
         Arc::new(Self { flow, answers, client, live, gate, decoder, cors, replies, answer_secret, tunnels, metrics })

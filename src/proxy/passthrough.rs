@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 use tokio::time::{Instant, timeout_at};
 
-use super::gate::Admission;
+use super::admission::Admission;
 use super::intake::target_uri;
 use super::reply::Finished;
 use super::traced::{forwarded, opened_as};

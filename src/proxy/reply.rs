@@ -10,11 +10,11 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::ReplyBody;
+use super::admission::Admission;
 use super::controls::BadControl;
-use super::gate::Admission;
-use crate::cache::reply_cache::StoredAnswer;
-use crate::flow::Tally;
-use crate::observe::metrics::{Outcome, Rejection, Subject};
+use crate::cache::reply_cache::CachedReply;
+use crate::flow::SourceCounts;
+use crate::observe::metrics::{Outcome, Rejection, RequestUsage};
 use crate::serve::CollectError;
 use crate::upstream::{Class, Failure, OpenError, Reply, TooLong, Why, marks_stand_in, shown_on_errors};
 use crate::wire::{Bypass, BypassCause, envelope};
@@ -26,7 +26,7 @@ pub(super) struct Finished {
     /// Outcome for the metrics.
     pub outcome: Outcome,
     /// Usage labels, if the request was parsed.
-    pub subject: Option<Subject>,
+    pub subject: Option<RequestUsage>,
     /// True if the headers come from an upstream response to exactly this request.
     pub is_upstreams: bool,
 }
@@ -36,7 +36,7 @@ impl Finished {
         Self { response, outcome, subject: None, is_upstreams: false }
     }
 
-    pub(super) fn about(self, subject: Subject) -> Self {
+    pub(super) fn about(self, subject: RequestUsage) -> Self {
         Self { subject: Some(subject), ..self }
     }
 
@@ -87,18 +87,18 @@ pub(super) struct Notes {
 
 impl Notes {
     /// Returns the headers for a tally and a model.
-    pub(super) fn new(tally: &Tally, model: &str) -> Self {
+    pub(super) fn new(source_counts: &SourceCounts, model: &str) -> Self {
         Self {
-            outcome: tally.outcome(),
-            sources: header_text(&tally.sources()),
-            tokens: header_text(&tally.tokens()),
+            outcome: source_counts.outcome(),
+            sources: header_text(&source_counts.sources()),
+            tokens: header_text(&source_counts.tokens()),
             model: model_header(model),
         }
     }
 
     /// Returns the headers to store with a cached reply. A copy of the map is much cheaper than the insertion of each
     /// header, and so is the replacement of an id compared to an insertion.
-    pub(super) fn kept(&self, as_hit: &Tally) -> HeaderMap {
+    pub(super) fn kept(&self, as_hit: &SourceCounts) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(8);
         // The id is the first header, so the search for it ends at once.
         headers.insert(REQUEST_ID, HeaderValue::from_static(""));
@@ -111,7 +111,7 @@ impl Notes {
     fn blank() -> HeaderMap {
         let empty = || HeaderValue::from_static("");
         let nothing = Self { outcome: Outcome::Hit, sources: empty(), tokens: empty(), model: Some(empty()) };
-        nothing.kept(&Tally::default())
+        nothing.kept(&SourceCounts::default())
     }
 
     /// Fills in the empty headers. It iterates over them, because a lookup per header would cost a hash of its name.
@@ -176,14 +176,14 @@ impl Replies {
     }
 
     /// Creates a response from a cached reply.
-    pub(super) fn stored(&self, answer: &StoredAnswer) -> Finished {
+    pub(super) fn stored(&self, answer: &CachedReply) -> Finished {
         let mut response = Response::new(ReplyBody::whole(answer.body.clone()));
         let headers = response.headers_mut();
         *headers = answer.headers.clone();
         if let Some((_, id)) = headers.iter_mut().find(|(name, _)| **name == REQUEST_ID) {
             *id = self.next_id();
         }
-        let subject = Subject { named: Arc::clone(answer.account.named()), inputs: answer.inputs };
+        let subject = RequestUsage { named: Arc::clone(answer.account.named()), inputs: answer.inputs };
         Finished::new(response, Outcome::Hit).about(subject)
     }
 

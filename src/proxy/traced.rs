@@ -2,7 +2,7 @@
 
 use http::{Request, Response, StatusCode};
 
-use crate::flow::Tally;
+use crate::flow::SourceCounts;
 use crate::observe::traces::{Span, attribute};
 use crate::upstream::{ForwardedBody, OpenError, RouteKind, port_of};
 use crate::wire::EmbedRequest;
@@ -29,10 +29,10 @@ pub(super) fn asked(span: &Span, request: &EmbedRequest<'_>) {
 }
 
 /// Sets the sources of the answer.
-pub(super) fn served(span: &Span, tally: &Tally, model: &str) {
-    span.shown(attribute::SOURCES, || tally.sources());
-    span.count(attribute::TOKENS_BILLED, tally.billed);
-    span.count(attribute::TOKENS_SAVED, tally.saved);
+pub(super) fn served(span: &Span, source_counts: &SourceCounts, model: &str) {
+    span.shown(attribute::SOURCES, || source_counts.sources());
+    span.count(attribute::TOKENS_BILLED, source_counts.billed);
+    span.count(attribute::TOKENS_SAVED, source_counts.saved);
     span.text(attribute::RESPONSE_MODEL, model);
 }
 

@@ -21,16 +21,16 @@ use tokio::net::TcpStream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_rustls::server::TlsStream;
 
-use super::drain::Course;
+use super::drain::ServerState;
+use super::driver::{ConnectionDriver, HttpConnection};
 use super::end::End;
 use super::handler::{BoxError, Handler, Peer};
 use super::head::{check_head, check_lengths};
 use super::limits::{ConnectionHooks, Fault, ServeLimits};
 use super::reply;
-use super::stream::Watched;
+use super::stats::{ConnectionStats, CountedBody};
+use super::stream::ObservedStream;
 use super::tls::{self, Tls};
-use super::vitals::{Tracked, Vitals};
-use super::watch::{Exchange, Watch};
 use crate::process::tasks::Tasks;
 
 /// Limit on response bytes that are buffered because the client does not read them. hyper's default limit is three
@@ -53,30 +53,30 @@ pub(super) struct Shared<H> {
     pub(super) tls: Option<Tls>,
     pub(super) limits: ServeLimits,
     pub(super) hooks: Arc<dyn ConnectionHooks>,
-    pub(super) course: Arc<Course>,
+    pub(super) course: Arc<ServerState>,
 }
 
 /// Permit of an open socket, one of `max_connections`. Released when the socket is dropped.
-pub(super) struct Slot {
+pub(super) struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
     hooks: Arc<dyn ConnectionHooks>,
 }
 
-impl Slot {
+impl ConnectionPermit {
     pub(super) fn new(permit: OwnedSemaphorePermit, hooks: Arc<dyn ConnectionHooks>) -> Self {
         hooks.opened();
         Self { _permit: permit, hooks }
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.hooks.closed();
     }
 }
 
 /// Serves one connection until it ends.
-pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: Slot) {
+pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: ConnectionPermit) {
     let mut served = shared.course.serve_one();
     if let Some(end) = survive(serve_secured(&shared, tcp, peer, slot)).await {
         served.ended(&end);
@@ -84,7 +84,7 @@ pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, tcp: TcpStream, pe
     }
 }
 
-async fn serve_secured<H: Handler>(shared: &Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: Slot) -> End {
+async fn serve_secured<H: Handler>(shared: &Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: ConnectionPermit) -> End {
     // Each variant is boxed by itself, so a plain connection does not take the memory of an encrypted one.
     let Some(tls) = &shared.tls else {
         return Box::pin(serve_http1(shared, tcp, peer, slot)).await;
@@ -107,16 +107,16 @@ async fn handshake<H>(shared: &Shared<H>, tls: &Tls, tcp: TcpStream) -> Result<T
     }
 }
 
-async fn serve_http1<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: Slot) -> End
+async fn serve_http1<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: ConnectionPermit) -> End
 where
     H: Handler,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let vitals = Vitals::new(true);
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&vitals), slot));
+    let vitals = ConnectionStats::new(true);
+    let io = TokioIo::new(ObservedStream::new(stream, Arc::clone(&vitals), slot));
     let service = service_fn(|request| answer(shared, &vitals, peer, request));
     let mut connection = http1_builder(&shared.limits).serve_connection(io, service).with_upgrades();
-    let watch = Watch::new(Arc::clone(&vitals), &shared.limits, shared.course.orders());
+    let watch = ConnectionDriver::new(Arc::clone(&vitals), &shared.limits, shared.course.orders());
     let end = watch.run(Pin::new(&mut connection)).await;
     if let (End::Finished(_), Some(parts)) = (&end, connection.into_parts()) {
         linger(parts.io.into_inner(), vitals.had_bare_reply()).await;
@@ -133,17 +133,17 @@ fn http1_builder(limits: &ServeLimits) -> http1::Builder {
     builder
 }
 
-async fn serve_http2<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: Slot) -> End
+async fn serve_http2<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: ConnectionPermit) -> End
 where
     H: Handler,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let vitals = Vitals::new(false);
-    let io = TokioIo::new(Watched::new(stream, Arc::clone(&vitals), slot));
+    let vitals = ConnectionStats::new(false);
+    let io = TokioIo::new(ObservedStream::new(stream, Arc::clone(&vitals), slot));
     let service = service_fn(|request| answer(shared, &vitals, peer, request));
     let executor = StreamTasks(shared.course.aside.clone());
     let connection = pin!(http2_builder(executor, &shared.limits).serve_connection(io, service));
-    Watch::new(Arc::clone(&vitals), &shared.limits, shared.course.orders()).run(connection).await
+    ConnectionDriver::new(Arc::clone(&vitals), &shared.limits, shared.course.orders()).run(connection).await
 }
 
 fn http2_builder(executor: StreamTasks, limits: &ServeLimits) -> http2::Builder<StreamTasks> {
@@ -161,10 +161,10 @@ fn http2_builder(executor: StreamTasks, limits: &ServeLimits) -> http2::Builder<
 /// Calls the handler once. The call stays in flight until the body of its response is sent.
 fn answer<H: Handler>(
     shared: &Arc<Shared<H>>,
-    vitals: &Arc<Vitals>,
+    vitals: &Arc<ConnectionStats>,
     peer: Peer,
     request: Request<Incoming>,
-) -> impl Future<Output = Result<http::Response<Tracked<AnswerBody<H>>>, Infallible>> + Send + use<H> {
+) -> impl Future<Output = Result<http::Response<CountedBody<AnswerBody<H>>>, Infallible>> + Send + use<H> {
     let call = vitals.begin_call();
     // Combinators instead of an async block: a block would store the handler's future twice, and hyper copies all of
     // it.
@@ -180,7 +180,7 @@ fn answer<H: Handler>(
             Either::Right(ready(response.map(http_body_util::Either::Right)))
         }
     };
-    answered.map(|response| Ok(response.map(|body| Tracked::new(body, call))))
+    answered.map(|response| Ok(response.map(|body| CountedBody::new(body, call))))
 }
 
 /// Body of the handler's response or of an error response.
@@ -246,7 +246,7 @@ where
     }
 }
 
-impl<I, B, S> Exchange for http1::UpgradeableConnection<I, S>
+impl<I, B, S> HttpConnection for http1::UpgradeableConnection<I, S>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + 'static,
@@ -257,7 +257,7 @@ where
     }
 }
 
-impl<I, B, S> Exchange for http2::Connection<I, S, StreamTasks>
+impl<I, B, S> HttpConnection for http2::Connection<I, S, StreamTasks>
 where
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Send + 'static,

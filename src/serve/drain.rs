@@ -19,7 +19,7 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Running {
     local: SocketAddr,
-    course: Arc<Course>,
+    course: Arc<ServerState>,
 }
 
 /// Result of a drain.
@@ -32,7 +32,7 @@ pub struct Drained {
 }
 
 impl Running {
-    pub(super) fn new(local: SocketAddr, course: Arc<Course>) -> Self {
+    pub(super) fn new(local: SocketAddr, course: Arc<ServerState>) -> Self {
         Self { local, course }
     }
 
@@ -64,7 +64,7 @@ impl Running {
 
 /// Shutdown state shared by a server and its connections.
 #[derive(Debug, Default)]
-pub(super) struct Course {
+pub(super) struct ServerState {
     drains: AtomicBool,
     drain: CancellationToken,
     cut: CancellationToken,
@@ -77,16 +77,16 @@ pub(super) struct Course {
     pub(super) aside: Tasks,
 }
 
-impl Course {
+impl ServerState {
     /// Resolves when the drain begins.
     pub(super) fn draining(&self) -> WaitForCancellationFutureOwned {
         self.drain.clone().cancelled_owned()
     }
 
     /// Returns the shutdown signals for one connection.
-    pub(super) fn orders(self: &Arc<Self>) -> Orders {
+    pub(super) fn orders(self: &Arc<Self>) -> ShutdownSignal {
         // Child tokens, so connections on different threads do not contend for one lock.
-        Orders {
+        ShutdownSignal {
             course: Arc::clone(self),
             listens: false,
             drain: Some(Box::pin(self.drain.child_token().cancelled_owned())),
@@ -95,27 +95,27 @@ impl Course {
     }
 
     /// Counts a connection until the guard is dropped.
-    pub(super) fn serve_one(self: &Arc<Self>) -> Served {
+    pub(super) fn serve_one(self: &Arc<Self>) -> ServedConnection {
         self.served.fetch_add(1, SeqCst);
-        Served { course: Arc::clone(self), cut: false }
+        ServedConnection { course: Arc::clone(self), cut: false }
     }
 }
 
 /// Guard that counts one connection.
 #[derive(Debug)]
-pub(super) struct Served {
-    course: Arc<Course>,
+pub(super) struct ServedConnection {
+    course: Arc<ServerState>,
     cut: bool,
 }
 
-impl Served {
+impl ServedConnection {
     /// Records how the connection ended, for the result of the drain.
     pub(super) fn ended(&mut self, end: &End) {
         self.cut = matches!(end, End::Cut);
     }
 }
 
-impl Drop for Served {
+impl Drop for ServedConnection {
     fn drop(&mut self) {
         self.course.served.fetch_sub(1, SeqCst);
         if self.course.drain.is_cancelled() {
@@ -126,14 +126,14 @@ impl Drop for Served {
 }
 
 /// Shutdown signals for one connection.
-pub(super) struct Orders {
-    course: Arc<Course>,
+pub(super) struct ShutdownSignal {
+    course: Arc<ServerState>,
     listens: bool,
     drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-impl Orders {
+impl ShutdownSignal {
     /// Returns true, once, when the signal to finish has come. Must always be polled by the same task. After the first
     /// poll it only checks a flag, because polling the token takes several locks for each request.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> bool {

@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-use super::connection::{self, Shared, Slot};
-use super::drain::{Course, Running};
+use super::connection::{self, ConnectionPermit, Shared};
+use super::drain::{Running, ServerState};
 use super::handler::{Handler, Peer};
 use super::limits::{ConnectionHooks, ServeLimits};
 use super::reply;
@@ -98,7 +98,7 @@ impl Server {
 
     /// Starts to serve. Connections that already wait come first.
     pub fn start<H: Handler>(self, handler: H) -> Running {
-        let course = Arc::new(Course::default());
+        let course = Arc::new(ServerState::default());
         let running = Running::new(self.bound.local, Arc::clone(&course));
         let acceptor = Acceptor {
             listener: self.bound.listener,
@@ -155,7 +155,7 @@ impl<H: Handler> Acceptor<H> {
             tracing::info!("there is room for connections again");
         }
         let Some(peer) = self.meet(&tcp, addr) else { return };
-        let slot = Slot::new(permit, Arc::clone(&self.shared.hooks));
+        let slot = ConnectionPermit::new(permit, Arc::clone(&self.shared.hooks));
         self.shared.course.connections.spawn(connection::serve(Arc::clone(&self.shared), tcp, peer, slot));
     }
 

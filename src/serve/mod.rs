@@ -6,8 +6,8 @@
 //! ```text
 //! listener    accept loop; the limit on connections; the refusal of connections over it
 //! connection  one connection: handshake, choice of protocol, calls of the handler
-//! watch       drives a connection, and closes it when one of its timeouts expires
-//! vitals      the state for the timeouts, recorded by stream, calls and responses
+//! driver      drives a connection, and closes it when one of its timeouts expires
+//! stats       the state for the timeouts, recorded by stream, calls and responses
 //! stream      the socket: records reads and writes, adds a body to hyper's bare error responses
 //! end         the reasons for which a connection ends
 //! framing     finds heads with two lengths among the bytes that the socket reads
@@ -18,6 +18,7 @@
 mod body;
 mod connection;
 mod drain;
+mod driver;
 mod end;
 mod framing;
 mod handler;
@@ -25,10 +26,9 @@ mod head;
 mod limits;
 mod listener;
 mod reply;
+mod stats;
 mod stream;
 mod tls;
-mod vitals;
-mod watch;
 
 pub use body::{BodyBounds, BodyError, CollectError, TimedBody, collect_bounded};
 pub use drain::{Drained, Running};

@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::HeadScan;
 use super::reply;
-use super::vitals::{Read, Vitals};
+use super::stats::{ConnectionStats, Read};
 
 /// Socket that records its use. Also owns `slot`, which is released with the socket, even after an upgrade.
 #[derive(Debug)]
-pub(super) struct Watched<S, T> {
+pub(super) struct ObservedStream<S, T> {
     inner: S,
-    vitals: Arc<Vitals>,
+    vitals: Arc<ConnectionStats>,
     head: HeadScan,
     substitute: Option<Substitute>,
     _slot: T,
@@ -28,8 +28,8 @@ struct Substitute {
     written: usize,
 }
 
-impl<S, T> Watched<S, T> {
-    pub(super) fn new(inner: S, vitals: Arc<Vitals>, slot: T) -> Self {
+impl<S, T> ObservedStream<S, T> {
+    pub(super) fn new(inner: S, vitals: Arc<ConnectionStats>, slot: T) -> Self {
         Self { inner, vitals, head: HeadScan::default(), substitute: None, _slot: slot }
     }
 
@@ -63,7 +63,7 @@ impl<S, T> Watched<S, T> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, T> Watched<S, T> {
+impl<S: AsyncWrite + Unpin, T> ObservedStream<S, T> {
     /// Writes the substitute, then reports `replaced_bytes` as written to hyper.
     fn poll_substitute(&mut self, cx: &mut Context<'_>, replaced_bytes: usize) -> Poll<io::Result<usize>> {
         while let Some(substitute) = &mut self.substitute {
@@ -85,7 +85,7 @@ impl<S: AsyncWrite + Unpin, T> Watched<S, T> {
     }
 }
 
-impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for Watched<S, T> {
+impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for ObservedStream<S, T> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buf))?;
@@ -96,7 +96,7 @@ impl<S: AsyncRead + Unpin, T: Unpin> AsyncRead for Watched<S, T> {
     }
 }
 
-impl<S: AsyncWrite + Unpin, T: Unpin> AsyncWrite for Watched<S, T> {
+impl<S: AsyncWrite + Unpin, T: Unpin> AsyncWrite for ObservedStream<S, T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         self.substitute_bare_refusal(buf, buf.len());
         if self.substitute.is_some() {
@@ -147,9 +147,9 @@ mod tests {
 
     const BARE: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
 
-    async fn written_through(vitals: &Arc<Vitals>, bytes: &[u8], pipe_bytes: usize) -> String {
+    async fn written_through(vitals: &Arc<ConnectionStats>, bytes: &[u8], pipe_bytes: usize) -> String {
         let (near, mut far) = tokio::io::duplex(pipe_bytes);
-        let mut watched = Watched::new(near, Arc::clone(vitals), ());
+        let mut watched = ObservedStream::new(near, Arc::clone(vitals), ());
         let write = async {
             watched.write_all(bytes).await.expect("the pipe is open");
             drop(watched);
@@ -162,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bare_refusal_gets_a_body_even_through_a_pipe_of_a_few_bytes() {
-        let vitals = Vitals::new(true);
+        let vitals = ConnectionStats::new(true);
         let seen = written_through(&vitals, BARE, 7).await;
         assert!(seen.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{seen}");
         assert!(
@@ -174,14 +174,14 @@ mod tests {
 
     #[tokio::test]
     async fn the_same_bytes_as_a_handlers_answer_pass_untouched() {
-        let vitals = Vitals::new(true);
+        let vitals = ConnectionStats::new(true);
         drop(vitals.begin_call());
         assert_eq!(written_through(&vitals, BARE, 1024).await.as_bytes(), BARE);
     }
 
     #[tokio::test]
     async fn http2_bytes_pass_untouched() {
-        let vitals = Vitals::new(false);
+        let vitals = ConnectionStats::new(false);
         assert_eq!(written_through(&vitals, BARE, 1024).await.as_bytes(), BARE);
     }
 }

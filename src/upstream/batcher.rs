@@ -13,10 +13,10 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::job::{Form, Job};
+use super::memory_budget::MemoryBudget;
 use super::permit::{CallPermit, Claim, Permits};
 use super::portion::{Missing, Piece, Report, Waiter, fail};
-use super::room::Room;
-use super::sizing::{Load, Sizes, Turn};
+use super::sizing::{Load, Sizes, StepTurn};
 use super::{Answered, Caller, Failure, SpaceHealth, Terms, Why};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
@@ -57,7 +57,7 @@ pub struct Batcher {
     queues: Mutex<KeyMap<Queue>>,
     sizes: Sizes,
     /// Limits the memory of answers under way.
-    room: Arc<Room>,
+    room: Arc<MemoryBudget>,
     pub(super) live: Live,
     pub(super) tasks: Tasks,
     pub(super) metrics: Arc<Metrics>,
@@ -76,7 +76,7 @@ impl Batcher {
     /// Creates a batcher without work. Answers under way may take `room_bytes`.
     pub fn new(caller: Caller, live: Live, room_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         let permits = Permits::new(live.load().upstream.max_concurrent);
-        let room = Room::new(room_bytes);
+        let room = MemoryBudget::new(room_bytes);
         let (queues, sizes, tasks) = (Mutex::default(), Sizes::default(), Tasks::new());
         Arc::new(Self { caller, permits, queues, sizes, room, live, tasks, metrics })
     }
@@ -131,7 +131,7 @@ impl Batcher {
 
     fn spawn_worker(self: &Arc<Self>, id: Key, claim: Claim) {
         // Boxed because a worker may spawn another one.
-        let work: crate::process::tasks::Eventually<'static, ()> = Box::pin(Arc::clone(self).work(id, claim));
+        let work: futures_util::future::BoxFuture<'static, ()> = Box::pin(Arc::clone(self).work(id, claim));
         self.tasks.spawn(work);
     }
 
@@ -212,7 +212,7 @@ impl Batcher {
             _ => (body_of(job), load.inputs, job.terms.encoding, false),
         };
         let mut call = Call { body, inputs, encoding, has_repetitions, batch, lane, share: &share, attempts, is_step };
-        let is_beside = matches!(turn, Some(Turn::BesideOthers { .. })) && lane.is_busy();
+        let is_beside = matches!(turn, Some(StepTurn::BesideOthers { .. })) && lane.is_busy();
         call.attempts = if is_beside { 1 } else { attempts };
         let mut made = self.caller.call(&job.terms, &call, permit).await;
         if is_beside && made.as_ref().is_err_and(Failure::may_be_of_the_load) {

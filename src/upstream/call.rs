@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use tokio::time::Instant;
 
+use super::memory_budget::Reservation;
 use super::portion::Piece;
-use super::room::Share;
 use super::sizing::LaneSize;
 use crate::wire::Encoding;
 
@@ -23,7 +23,7 @@ pub(super) struct Call<'a> {
     /// State of its lane.
     pub lane: &'a LaneSize,
     /// Memory reservation for its answer.
-    pub share: &'a Share,
+    pub share: &'a Reservation,
     /// Maximum number of attempts.
     pub attempts: u32,
     /// True if it carries a part of a request that was cut.

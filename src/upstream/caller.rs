@@ -11,7 +11,7 @@ use super::breaker::{HostFault, Pass};
 use super::call::Call;
 use super::permit::CallPermit;
 use super::portion::Piece;
-use super::retry::{Budget, backoff, luck, patience};
+use super::retry::{Budget, backoff, jitter, patience};
 use super::traced::{begin_call, tell};
 use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Terms, Why, marks_stand_in};
 use crate::config::{Config, Live};
@@ -248,7 +248,7 @@ impl Call<'_> {
             // A caller that would have to wait longer gets the failure and decides for itself.
             Some(asked) if asked > config.retry.max_wait.max(LONGEST_ASKED_WAIT) => return Next::GiveUp,
             Some(asked) => asked.max(Duration::from_millis(1)),
-            None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), luck()),
+            None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), jitter()),
         };
         let in_time = Instant::now().checked_add(wait).is_some_and(|at| at < deadline);
         if in_time { Next::RetryAfter(wait, reason) } else { Next::GiveUp }

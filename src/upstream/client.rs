@@ -11,9 +11,9 @@ use super::connections::{Connections, Keeping, OpenError};
 use super::headers::{KEY_HEADERS, SECRETS_ELSEWHERE};
 use super::in_process::{self, InProcess};
 use super::interim::SendError;
+use super::memory_budget::Reservation;
 use super::reading::read_reply;
 use super::redirect::{may_share_credentials, next_call};
-use super::room::Share;
 use super::{Class, Failure, Reply, Terms, Why};
 use crate::config::{Config, KeyHeader, Live};
 use crate::observe::traces::TraceContext;
@@ -61,7 +61,7 @@ impl Client {
         terms: &Terms,
         body: Bytes,
         call: &TraceContext,
-        share: &Share,
+        share: &Reservation,
     ) -> Result<Reply, Failure> {
         let connections = match &self.target {
             Target::Http(connections) => connections,

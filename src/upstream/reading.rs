@@ -8,7 +8,7 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::task::yield_now;
 
-use super::room::Share;
+use super::memory_budget::Reservation;
 use super::{Failure, Reply, Why};
 use crate::wire::{Decoding, Encoding, Step, content_codings};
 
@@ -21,7 +21,7 @@ pub(super) async fn read_reply(
     response: Response<Incoming>,
     max_bytes: usize,
     asked: Encoding,
-    share: &Share,
+    share: &Reservation,
 ) -> Result<Reply, Failure> {
     let (parts, body) = response.into_parts();
     let (mut body, mut pieces, mut bytes) = (Limited::new(body, max_bytes), Vec::new(), 0);
@@ -39,7 +39,7 @@ pub(super) async fn read_reply(
 }
 
 /// Decodes the body of an answer. An answer that does not match its content codings stays unchanged.
-async fn decode(mut reply: Reply, max_bytes: usize, asked: Encoding, share: &Share) -> Result<Reply, Failure> {
+async fn decode(mut reply: Reply, max_bytes: usize, asked: Encoding, share: &Reservation) -> Result<Reply, Failure> {
     let Some(codings) = content_codings(&reply.headers).filter(|codings| !codings.is_empty()) else {
         return Ok(reply);
     };
@@ -108,7 +108,7 @@ mod tests {
 
     use http::{HeaderValue, StatusCode};
 
-    use super::super::room::Room;
+    use super::super::memory_budget::MemoryBudget;
     use super::*;
     use crate::key::Key;
 
@@ -129,7 +129,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_decoded_answer_has_no_header_of_the_encoded_one() {
-        let share = Room::new(64 * MIB).take(MIB, CALLER).await;
+        let share = MemoryBudget::new(64 * MIB).take(MIB, CALLER).await;
         let reply = decode(zipped(100_000), 100_000, Encoding::Float, &share).await.expect("it fits");
         assert_eq!(reply.body, vec![b' '; 100_000]);
         assert_eq!(reply.headers.keys().collect::<Vec<_>>(), ["x-mark"]);
@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_that_is_too_large_when_decoded_is_refused_before_it_takes_more_memory() {
-        let room = Room::new(64 * MIB);
+        let room = MemoryBudget::new(64 * MIB);
         let share = room.take(0, CALLER).await;
         let result = decode(zipped(50_000_000), 1_000_000, Encoding::Float, &share).await;
         assert_eq!(result.map(|_| ()).expect_err("it is too large").detail, Failure::too_large(Encoding::Float).detail);
@@ -146,14 +146,14 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_without_room_when_decoded_is_refused() {
-        let share = Room::new(MIB).take(MIB, CALLER).await;
+        let share = MemoryBudget::new(MIB).take(MIB, CALLER).await;
         let result = decode(zipped(50_000_000), 60_000_000, Encoding::Float, &share).await;
         assert_eq!(result.map(|_| ()).expect_err("it has no room").detail, Failure::no_room(Encoding::Float).detail);
     }
 
     #[tokio::test]
     async fn an_answer_that_does_not_match_its_coding_stays_as_it_came() {
-        let share = Room::new(64 * MIB).take(MIB, CALLER).await;
+        let share = MemoryBudget::new(64 * MIB).take(MIB, CALLER).await;
         let mut lie = zipped(10);
         lie.body = Bytes::from_static(b"{}");
         let reply = decode(lie.clone(), 1_000, Encoding::Float, &share).await.expect("it is passed on");

@@ -44,13 +44,13 @@ impl Budget {
     }
 }
 
-/// Returns the wait before attempt number `attempt` (the first retry is 2), with `luck` in `0..1`. The backoff is
+/// Returns the wait before attempt number `attempt` (the first retry is 2), with `jitter` in `0..1`. The backoff is
 /// exponential with full jitter. It is at least a tenth of the exponential value, so concurrent callers spread out and
 /// none retries too fast.
-pub(super) fn backoff(terms: &config::Retry, attempt: u32, luck: f64) -> Duration {
+pub(super) fn backoff(terms: &config::Retry, attempt: u32, jitter: f64) -> Duration {
     let doublings = attempt.saturating_sub(2).min(16);
     let ceiling = terms.base_wait.saturating_mul(1 << doublings).min(terms.max_wait);
-    ceiling.mul_f64(luck.clamp(0.1, 1.0))
+    ceiling.mul_f64(jitter.clamp(0.1, 1.0))
 }
 
 /// Returns the time until which a call may be repeated after a failure of this class that took this long. `deadlines`
@@ -67,7 +67,7 @@ pub(super) fn patience(deadlines: &[Instant], class: Class, took: Duration) -> I
 }
 
 /// Returns an evenly distributed number in `0..1`. Its quality hardly matters; two processes must merely differ.
-pub(super) fn luck() -> f64 {
+pub(super) fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
     let bits = RandomState::new().hash_one(0_u8) >> 11;
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit the mantissa")]
@@ -115,7 +115,7 @@ mod tests {
 
     #[test]
     fn luck_stays_in_its_range() {
-        assert!((0..1_000).map(|_| luck()).all(|luck| (0.0..1.0).contains(&luck)));
+        assert!((0..1_000).map(|_| jitter()).all(|jitter| (0.0..1.0).contains(&jitter)));
     }
 
     #[tokio::test(start_paused = true)]

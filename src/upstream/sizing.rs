@@ -68,11 +68,11 @@ pub(super) struct LaneSize {
     turns: RwLock<()>,
     /// An input that was answered. It belongs to one lane, since no caller may pay for another caller's text.
     pub(super) known_good: KnownGood,
-    learned: Mutex<Learned>,
+    learned: Mutex<LaneFacts>,
 }
 
 #[derive(Debug, Default)]
-struct Learned {
+struct LaneFacts {
     /// True if a call was answered with vectors.
     is_proven: bool,
     /// Maximum number of inputs of a merged call, derived from durations; 0 if unknown.
@@ -163,7 +163,7 @@ impl InFlight<'_> {
 }
 
 /// Permission to send a part of a cut request.
-pub(super) enum Turn<'a> {
+pub(super) enum StepTurn<'a> {
     BesideOthers {
         _turn: RwLockReadGuard<'a, ()>,
     },
@@ -196,19 +196,19 @@ impl LaneSize {
 
     /// Waits until a part may be sent. Releases the permit meanwhile, because the holder of a turn may
     /// wait for a permit.
-    pub(super) async fn turn(&self, permit: &mut CallPermit) -> Turn<'_> {
+    pub(super) async fn turn(&self, permit: &mut CallPermit) -> StepTurn<'_> {
         if Belief::holds(self.learned().one_at_a_time).is_none() {
             let turn = match self.turns.try_read() {
                 Ok(turn) => turn,
                 Err(_) => permit.aside(self.turns.read()).await,
             };
-            return Turn::BesideOthers { _turn: turn };
+            return StepTurn::BesideOthers { _turn: turn };
         }
         let turn = match self.turns.try_write() {
             Ok(turn) => turn,
             Err(_) => permit.aside(self.turns.write()).await,
         };
-        Turn::Alone { _turn: turn }
+        StepTurn::Alone { _turn: turn }
     }
 
     /// Notes that a part failed while others were in flight. The server may accept only one call at a time.
@@ -339,12 +339,12 @@ impl LaneSize {
         Some(longest.saturating_mul(OVERDUE_FACTOR).max(least))
     }
 
-    fn learned(&self) -> MutexGuard<'_, Learned> {
+    fn learned(&self) -> MutexGuard<'_, LaneFacts> {
         self.learned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Learned {
+impl LaneFacts {
     fn size_merges(&mut self, inputs: usize, took: Duration, target: Duration) {
         self.merge_inputs = if took <= target {
             // A quick call allows one of twice its size next.

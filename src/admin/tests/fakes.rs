@@ -37,12 +37,12 @@ impl CacheControl for FakeCache {
         CacheCounters { hits: 5, misses: 3, joined: 1, stale: 0, mock: 1 }
     }
 
-    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<Purged>> {
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> BoxFuture<'a, Option<Purged>> {
         let purged = Purged { entries: 500, ..Purged::default() };
         Box::pin(async move { (tier == "disk").then_some(purged) })
     }
 
-    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value> {
+    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> BoxFuture<'a, Value> {
         let namespace = headers.get("x-vecho-namespace").is_some();
         Box::pin(async move { json!({ "path": path, "bytes": body.len(), "namespace": namespace }) })
     }
@@ -66,11 +66,11 @@ impl CacheControl for ThreadOfPurge {
         FakeCache.counters()
     }
 
-    fn clear_lower<'a>(&'a self, tier: &'a str) -> Eventually<'a, Option<Purged>> {
+    fn clear_lower<'a>(&'a self, tier: &'a str) -> BoxFuture<'a, Option<Purged>> {
         FakeCache.clear_lower(tier)
     }
 
-    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> Eventually<'a, Value> {
+    fn explain<'a>(&'a self, path: &'a str, headers: &'a HeaderMap, body: Bytes) -> BoxFuture<'a, Value> {
         FakeCache.explain(path, headers, body)
     }
 }
@@ -79,12 +79,12 @@ impl CacheControl for ThreadOfPurge {
 pub(super) struct FakeMoving;
 
 impl Moving for FakeMoving {
-    fn export(&self) -> Eventually<'_, Pieces<'static>> {
+    fn export(&self) -> BoxFuture<'_, Pieces<'static>> {
         let pieces = ["one", "two"].map(|piece| Ok(Bytes::from_static(piece.as_bytes())));
         Box::pin(async { Box::pin(stream::iter(pieces)) as Pieces<'static> })
     }
 
-    fn import<'a>(&'a self, mut file: Pieces<'a>) -> Eventually<'a, Result<Imported, String>> {
+    fn import<'a>(&'a self, mut file: Pieces<'a>) -> BoxFuture<'a, Result<Imported, String>> {
         Box::pin(async move {
             let mut imported = Imported { whole: true, ..Imported::default() };
             while let Some(piece) = file.next().await {
@@ -129,7 +129,7 @@ impl Memory for FakeMemory {
         500 * MIB
     }
 
-    fn optimize(&self, target_memory_mb: u64) -> Eventually<'_, Optimized> {
+    fn optimize(&self, target_memory_mb: u64) -> BoxFuture<'_, Optimized> {
         let actions_taken = vec!["trim".to_owned()];
         let (current_memory_mb, memory_saved_mb) = (90.125_9, 9.874_1);
         let done = Optimized {

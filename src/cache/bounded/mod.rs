@@ -50,7 +50,7 @@ pub struct Bounds {
 
 /// Map bounded in bytes. Share it by `Arc`.
 pub struct Bounded<V> {
-    entries: Cache<Key, V, Scales, Spread, Departures>,
+    entries: Cache<Key, V, Weigher, Spread, EvictionCounter>,
     /// Number of the latest insertion.
     latest: AtomicU32,
     /// Keys of shed entries. If such a key is inserted again, it is in use.
@@ -63,11 +63,11 @@ pub struct Bounded<V> {
 
 /// Weigher of entries. No entry weighs less than `least`.
 #[derive(Clone, Copy)]
-struct Scales {
+struct Weigher {
     least: u64,
 }
 
-impl<V: Entry> Weighter<Key, V> for Scales {
+impl<V: Entry> Weighter<Key, V> for Weigher {
     fn weight(&self, _: &Key, value: &V) -> u64 {
         entry_weight(value, self.least)
     }
@@ -75,7 +75,7 @@ impl<V: Entry> Weighter<Key, V> for Scales {
 
 /// Counter of evicted entries and their bytes.
 #[derive(Clone)]
-struct Departures {
+struct EvictionCounter {
     evicted: Arc<AtomicU64>,
     bytes: Arc<AtomicU64>,
 }
@@ -93,7 +93,7 @@ impl<V> Default for Putting<V> {
     }
 }
 
-impl<V: Entry> Lifecycle<Key, V> for Departures {
+impl<V: Entry> Lifecycle<Key, V> for EvictionCounter {
     type RequestState = Putting<V>;
 
     fn on_evict(&self, putting: &mut Putting<V>, key: Key, value: V) {
@@ -111,7 +111,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
     /// value larger than a shard is not stored.
     pub fn new(bounds: Bounds, parts: usize) -> Self {
         let (evicted, bytes) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let departures = Departures { evicted: Arc::clone(&evicted), bytes: Arc::clone(&bytes) };
+        let departures = EvictionCounter { evicted: Arc::clone(&evicted), bytes: Arc::clone(&bytes) };
         let (least, parts) = (least_weight(bounds), parts.min(most_parts(bounds)));
         let expected_entries = usize::try_from(bounds.max_bytes / least.max(USUAL_ENTRY_BYTES)).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
@@ -120,7 +120,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
             .shards(parts)
             .build()
             .expect("both capacities must be set");
-        let entries = Cache::with_options(options, Scales { least }, Spread::default(), departures);
+        let entries = Cache::with_options(options, Weigher { least }, Spread::default(), departures);
         let (latest, shed) = (AtomicU32::new(0), SeenKeys::new(expected_entries.min(MAX_SHED_KEYS)));
         Self { entries, latest, shed, evicted, bytes, max_bytes: bounds.max_bytes }
     }

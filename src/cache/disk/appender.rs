@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use super::bounds::Bounds;
 use super::folder::Folder;
-use super::footer::{Lying, Tag, footer_bytes};
+use super::footer::{FrameEntry, Tag, footer_bytes};
 use super::frame::Head;
 use super::index::{Index, Place};
 use super::segment::{Contents, START_BYTES, Segment};
@@ -30,7 +30,7 @@ pub(super) struct Ground<'a> {
 #[derive(Debug)]
 struct Active {
     segment: Arc<Segment>,
-    frames: Vec<Lying>,
+    frames: Vec<FrameEntry>,
     data_end: u64,
     /// True if bytes may follow the frames that must be cut off before the next write.
     must_cut: bool,
@@ -41,7 +41,7 @@ struct Active {
 #[derive(Default)]
 struct Run {
     bytes: Vec<u8>,
-    frames: Vec<Lying>,
+    frames: Vec<FrameEntry>,
 }
 
 /// Appends entries to segments. Each store has one.
@@ -76,7 +76,7 @@ impl Appender {
     }
 
     /// Returns the frames of segment `number` if it is the growing one.
-    pub(super) fn growing(&self, number: u32) -> Option<Vec<Lying>> {
+    pub(super) fn growing(&self, number: u32) -> Option<Vec<FrameEntry>> {
         self.active.as_ref().filter(|active| active.segment.number == number).map(|active| active.frames.clone())
     }
 
@@ -123,7 +123,7 @@ impl Appender {
         active.data_end += run.bytes.len() as u64;
         active.frames.extend(&run.frames);
         active.segment.grown_to(active.data_end, active.frames.len());
-        for Lying { tag, offset, length, .. } in run.frames {
+        for FrameEntry { tag, offset, length, .. } in run.frames {
             index.insert(tag, Place { segment: active.segment.number, offset, length });
         }
         Ok(())
@@ -194,7 +194,7 @@ impl Appender {
 impl Run {
     fn push(&mut self, head: &Head, value: &[u8], data_end: u64) {
         let offset = data_end + self.bytes.len() as u64;
-        self.frames.push(Lying {
+        self.frames.push(FrameEntry {
             tag: Tag::from(&head.key),
             until_ms: head.until_ms,
             offset: u32::try_from(offset).expect("a segment must be smaller than 4 GiB"),

@@ -31,7 +31,7 @@ impl From<&Key> for Tag {
 
 /// Location of one frame in its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Lying {
+pub(super) struct FrameEntry {
     pub(super) tag: Tag,
     pub(super) until_ms: u64,
     pub(super) offset: u32,
@@ -45,7 +45,7 @@ pub(super) const fn footer_bytes(frames: usize) -> u64 {
 }
 
 /// Encodes the footer of segment `number`. Its frames end at `data_end`.
-pub(super) fn to_bytes(frames: &[Lying], number: u32, data_end: u64) -> Vec<u8> {
+pub(super) fn to_bytes(frames: &[FrameEntry], number: u32, data_end: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
     for frame in frames {
         bytes.extend_from_slice(&frame.tag.0.to_le_bytes());
@@ -72,7 +72,7 @@ pub(super) fn data_end(mut end: &[u8], file_bytes: u64) -> Option<u64> {
 }
 
 /// Decodes the frames of a footer; `None` if its checksum is wrong.
-pub(super) fn read(bytes: &[u8], number: u32) -> Option<Vec<Lying>> {
+pub(super) fn read(bytes: &[u8], number: u32) -> Option<Vec<FrameEntry>> {
     let (sealed, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
     if checksum(&[sealed, &number.to_le_bytes()]) != sum {
         return None;
@@ -81,8 +81,8 @@ pub(super) fn read(bytes: &[u8], number: u32) -> Option<Vec<Lying>> {
     bytes[..usize::try_from(named).ok()?].chunks_exact(24).map(read_entry).collect()
 }
 
-fn read_entry(mut bytes: &[u8]) -> Option<Lying> {
-    Some(Lying {
+fn read_entry(mut bytes: &[u8]) -> Option<FrameEntry> {
+    Some(FrameEntry {
         tag: Tag(u64::from_le_bytes(cut(&mut bytes)?)),
         until_ms: u64::from_le_bytes(cut(&mut bytes)?),
         offset: u32::from_le_bytes(cut(&mut bytes)?),
@@ -96,8 +96,8 @@ mod tests {
 
     #[test]
     fn a_footer_reads_back_for_its_own_segment_alone() {
-        let frame = |n: u32| Lying { tag: Tag(n.into()), until_ms: 7, offset: n * 100, length: 36 };
-        let frames: Vec<Lying> = (0..5).map(frame).collect();
+        let frame = |n: u32| FrameEntry { tag: Tag(n.into()), until_ms: 7, offset: n * 100, length: 36 };
+        let frames: Vec<FrameEntry> = (0..5).map(frame).collect();
         let bytes = to_bytes(&frames, 3, 500);
         assert_eq!(bytes.len() as u64, footer_bytes(5));
         let end = &bytes[bytes.len() - 40..];
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_is_seen() {
-        let frame = Lying { tag: Tag(1), until_ms: 7, offset: 16, length: 36 };
+        let frame = FrameEntry { tag: Tag(1), until_ms: 7, offset: 16, length: 36 };
         let bytes = to_bytes(&[frame], 3, 500);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();

@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use super::state::{State, Switch};
 use super::{Bounds, DiskStore, OpenError};
-use crate::cache::purges::Epochs;
+use crate::cache::purges::PurgeRegistry;
 use crate::cache::{Batch, WriteQueue};
 
 /// Bytes written in one batch.
@@ -34,7 +34,7 @@ pub(super) struct Keeper {
     pub(super) settings: DiskSettings,
     pub(super) switch: Arc<Switch>,
     pub(super) queue: Arc<WriteQueue>,
-    pub(super) epochs: Arc<Epochs>,
+    pub(super) epochs: Arc<PurgeRegistry>,
     pub(super) faults: mpsc::Receiver<String>,
 }
 
@@ -131,7 +131,7 @@ fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Resul
     store.append(still_wanted.map(|(key, entry)| (key, entry)))
 }
 
-fn make_true(store: &DiskStore, switch: &Switch, epochs: &Epochs, is_down: bool) -> std::io::Result<()> {
+fn make_true(store: &DiskStore, switch: &Switch, epochs: &PurgeRegistry, is_down: bool) -> std::io::Result<()> {
     if is_down {
         // With less free space than this the next write would fail and close the tier again.
         store.probe(BATCH_BYTES + BATCH_BYTES / 4)?;

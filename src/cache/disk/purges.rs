@@ -5,20 +5,20 @@
 //! counts in the same form. Without debts the file has version 1, which every version of this program can read.
 
 use super::checksum::{CHECKSUM_BYTES, checksum, cut};
-use crate::cache::purges::{Noted, PurgeCounts};
+use crate::cache::purges::{PurgeCounts, SavedPurges};
 
 const MAGIC: [u8; 16] = *b"vecho purges 1\n\n";
 const MAGIC_WITH_DEBTS: [u8; 16] = *b"vecho purges 2\n\n";
 
-pub(super) fn to_bytes(noted: &Noted) -> Vec<u8> {
+pub(super) fn to_bytes(noted: &SavedPurges) -> Vec<u8> {
     let mut bytes = Vec::new();
-    if noted.debts.is_empty() {
+    if noted.unsent.is_empty() {
         bytes.extend_from_slice(&MAGIC);
     } else {
         bytes.extend_from_slice(&MAGIC_WITH_DEBTS);
         bytes.extend_from_slice(&(noted.counts.len() as u64).to_le_bytes());
     }
-    for (name, count) in noted.counts.iter().chain(&noted.debts) {
+    for (name, count) in noted.counts.iter().chain(&noted.unsent) {
         bytes.extend_from_slice(&count.to_le_bytes());
         bytes.extend_from_slice(&u32::try_from(name.len()).unwrap_or(u32::MAX).to_le_bytes());
         bytes.extend_from_slice(name.as_bytes());
@@ -29,7 +29,7 @@ pub(super) fn to_bytes(noted: &Noted) -> Vec<u8> {
 }
 
 /// Decodes the file; `None` if the bytes are damaged or of another version.
-pub(super) fn from_bytes(bytes: &[u8]) -> Option<Noted> {
+pub(super) fn from_bytes(bytes: &[u8]) -> Option<SavedPurges> {
     let (sealed, sum) = bytes.split_at_checked(bytes.len().checked_sub(CHECKSUM_BYTES)?)?;
     let mut rest = sealed;
     if checksum(&[sealed]) != sum {
@@ -40,7 +40,7 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Option<Noted> {
         MAGIC_WITH_DEBTS => u64::from_le_bytes(cut(&mut rest)?),
         _ => return None,
     };
-    Some(Noted { counts: names(&mut rest, counts)?, debts: names(&mut rest, u64::MAX)? })
+    Some(SavedPurges { counts: names(&mut rest, counts)?, unsent: names(&mut rest, u64::MAX)? })
 }
 
 /// Decodes names with their counts, `most` of them or as many as there are.
@@ -59,14 +59,14 @@ fn names(rest: &mut &[u8], most: u64) -> Option<PurgeCounts> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::purges::Debts;
+    use crate::cache::purges::UnsentPurges;
 
     #[test]
     fn counts_and_debts_read_back_and_any_flipped_bit_is_seen() {
         let counts = PurgeCounts::from([(String::new(), 3), ("text-embedding-3-small".to_owned(), 1 << 40)]);
-        let some = Debts::from([("everything".to_owned(), 2), ("model:m".to_owned(), 1)]);
-        for debts in [Debts::new(), some] {
-            let noted = Noted { counts: counts.clone(), debts };
+        let some = UnsentPurges::from([("everything".to_owned(), 2), ("model:m".to_owned(), 1)]);
+        for unsent in [UnsentPurges::new(), some] {
+            let noted = SavedPurges { counts: counts.clone(), unsent };
             let bytes = to_bytes(&noted);
             assert_eq!(from_bytes(&bytes), Some(noted));
             for bit in 0..bytes.len() * 8 {
@@ -75,14 +75,15 @@ mod tests {
                 assert_eq!(from_bytes(&damaged), None, "bit {bit}");
             }
         }
-        assert_eq!(from_bytes(&to_bytes(&Noted::default())), Some(Noted::default()));
+        assert_eq!(from_bytes(&to_bytes(&SavedPurges::default())), Some(SavedPurges::default()));
         assert_eq!(from_bytes(b""), None);
     }
 
     #[test]
     fn without_debts_the_file_is_the_one_of_the_first_version() {
-        let of_debts = Noted { debts: Debts::from([("everything".to_owned(), 1)]), ..Noted::default() };
-        assert_eq!(to_bytes(&Noted::default())[..16], MAGIC);
+        let of_debts =
+            SavedPurges { unsent: UnsentPurges::from([("everything".to_owned(), 1)]), ..SavedPurges::default() };
+        assert_eq!(to_bytes(&SavedPurges::default())[..16], MAGIC);
         assert_eq!(to_bytes(&of_debts)[..16], MAGIC_WITH_DEBTS);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::folder::writable;
-use super::footer::{self, END_BYTES, Lying, Tag, footer_bytes};
+use super::footer::{self, END_BYTES, FrameEntry, Tag, footer_bytes};
 use super::frame::{HEAD_BYTES, Head};
 use crate::key::Key;
 
@@ -33,7 +33,7 @@ pub(super) struct Segment {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Contents {
     /// Frames in the order they were written.
-    pub(super) frames: Vec<Lying>,
+    pub(super) frames: Vec<FrameEntry>,
     /// End of the frames. A footer or damaged bytes follow.
     pub(super) data_end: u64,
     pub(super) sealed: bool,
@@ -92,7 +92,7 @@ impl Segment {
             if next > file_bytes {
                 break;
             }
-            frames.push(Lying { tag: Tag::from(&head.key), until_ms: head.until_ms, offset, length: head.length });
+            frames.push(FrameEntry { tag: Tag::from(&head.key), until_ms: head.until_ms, offset, length: head.length });
             at = next;
         }
         Ok(Contents { frames, data_end: at, sealed: false })
@@ -128,7 +128,7 @@ impl Segment {
     }
 
     /// Writes the footer and waits until the segment is synced to disk.
-    pub(super) fn seal(&self, frames: &[Lying], data_end: u64) -> io::Result<()> {
+    pub(super) fn seal(&self, frames: &[FrameEntry], data_end: u64) -> io::Result<()> {
         self.write(&footer::to_bytes(frames, self.number, data_end), data_end)?;
         self.file.sync_data()
     }

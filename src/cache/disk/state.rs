@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::DiskStore;
-use crate::cache::purges::{Debts, Epochs, Noted};
+use crate::cache::purges::{PurgeRegistry, SavedPurges, UnsentPurges};
 
 /// State of the tier.
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Switch {
     /// opens.
     owes_purge: AtomicBool,
     /// Debts that this process recorded last; `None` if it has not recorded any.
-    noted_debts: Mutex<Option<Debts>>,
+    noted_debts: Mutex<Option<UnsentPurges>>,
 }
 
 impl Switch {
@@ -93,25 +93,25 @@ impl Switch {
 
     /// Merges the purges and debts recorded in the folder. Debts that this process recorded itself are skipped,
     /// because they may have been paid since.
-    pub(super) fn take_over(&self, noted: &Noted, epochs: &Epochs) {
+    pub(super) fn take_over(&self, noted: &SavedPurges, epochs: &PurgeRegistry) {
         epochs.learn(&noted.counts);
         let mut own = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
-        if own.as_ref() != Some(&noted.debts) {
-            epochs.inherit(&noted.debts);
+        if own.as_ref() != Some(&noted.unsent) {
+            epochs.inherit(&noted.unsent);
             // From now on these debts belong to this process.
-            *own = Some(noted.debts.clone());
+            *own = Some(noted.unsent.clone());
         }
     }
 
     /// Returns true if debts are recorded in the folder.
     pub(super) fn owes_anything(&self) -> bool {
         let noted = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
-        noted.as_ref().is_some_and(|debts| !debts.is_empty())
+        noted.as_ref().is_some_and(|unsent| !unsent.is_empty())
     }
 
     /// Notes that this process has recorded everything in `noted`.
-    pub(super) fn has_noted(&self, noted: Noted) {
-        *self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.debts);
+    pub(super) fn has_noted(&self, noted: SavedPurges) {
+        *self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.unsent);
     }
 
     /// Requests that the next [`Switch::pay_purge`] clear the store, because its entries may be purged.
@@ -135,13 +135,13 @@ mod tests {
     #[test]
     fn debts_that_this_process_noted_itself_are_not_taken_over_once_more() {
         let (switch, _faults) = Switch::new();
-        let epochs = Epochs::default();
+        let epochs = PurgeRegistry::default();
         epochs.owe("a");
         switch.has_noted(epochs.to_note());
         switch.take_over(&epochs.to_note(), &epochs);
-        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 1)]));
-        let left = Noted { debts: Debts::from([("a".to_owned(), 2)]), ..Noted::default() };
+        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 1)]));
+        let left = SavedPurges { unsent: UnsentPurges::from([("a".to_owned(), 2)]), ..SavedPurges::default() };
         switch.take_over(&left, &epochs);
-        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 3)]), "those of another process are");
+        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 3)]), "those of another process are");
     }
 }

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use super::appender::{Appender, Ground, Segments};
 use super::bounds::Bounds;
 use super::folder::{self, Folder, OpenError};
-use super::footer::{Lying, Tag};
+use super::footer::{FrameEntry, Tag};
 use super::index::{Index, Place};
 use super::opening::{self, Opened};
 use super::purges;
 use super::segment::Segment;
 use crate::cache::AtRest;
-use crate::cache::purges::{Epochs, Noted};
+use crate::cache::purges::{PurgeRegistry, SavedPurges};
 use crate::key::Key;
 
 /// Name of the file of purges.
@@ -94,7 +94,7 @@ impl DiskStore {
             tracing::warn!(segments, "the disk tier drops all entries: its file of purges is {state}");
         }
         folder.remove_segments()?;
-        let none = purges::to_bytes(&Noted::default());
+        let none = purges::to_bytes(&SavedPurges::default());
         folder.replace(PURGES, &none)?;
         Ok(none.len() as u64)
     }
@@ -145,7 +145,7 @@ impl DiskStore {
         let numbers: Vec<u32> = self.lock_segments().keys().copied().collect();
         for number in numbers {
             let Some(segment) = self.segment(number) else { continue };
-            for Lying { tag, offset, length, .. } in self.frames_of(&segment)? {
+            for FrameEntry { tag, offset, length, .. } in self.frames_of(&segment)? {
                 let is_newest = || self.index.get(tag) == Some(Place { segment: number, offset, length });
                 if is_newest()
                     && let Some((head, bytes)) = segment.frame(offset, length)?
@@ -157,24 +157,24 @@ impl DiskStore {
         Ok(())
     }
 
-    fn frames_of(&self, segment: &Segment) -> io::Result<Vec<Lying>> {
+    fn frames_of(&self, segment: &Segment) -> io::Result<Vec<FrameEntry>> {
         let growing = self.lock_appender().growing(segment.number);
         growing.map_or_else(|| Ok(segment.contents()?.frames), Ok)
     }
 
     /// Returns the purges recorded in the folder.
-    pub fn purges(&self) -> io::Result<Noted> {
+    pub fn purges(&self) -> io::Result<SavedPurges> {
         Self::purges_in(self.path())
     }
 
     /// Returns the purges recorded in a folder, which may be locked by any process.
-    pub fn purges_in(path: &Path) -> io::Result<Noted> {
+    pub fn purges_in(path: &Path) -> io::Result<SavedPurges> {
         let bytes = folder::read(&path.join(PURGES))?;
         Ok(bytes.and_then(|bytes| purges::from_bytes(&bytes)).unwrap_or_default())
     }
 
     /// Records all purges durably, so they survive a power failure. Returns the recorded state.
-    pub fn note_purges(&self, epochs: &Epochs) -> io::Result<Noted> {
+    pub fn note_purges(&self, epochs: &PurgeRegistry) -> io::Result<SavedPurges> {
         let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
         let noted = epochs.to_note();
         let bytes = purges::to_bytes(&noted);
@@ -190,7 +190,7 @@ impl DiskStore {
 
     /// Removes all entries of a store that may be unreadable. Passes the recorded purges to `take_over` and records the
     /// state that it returns.
-    pub fn wipe(path: &Path, take_over: impl FnOnce(&Noted) -> Noted) -> Result<(), OpenError> {
+    pub fn wipe(path: &Path, take_over: impl FnOnce(&SavedPurges) -> SavedPurges) -> Result<(), OpenError> {
         let folder = Folder::take(path)?;
         let wiped = folder.remove_segments().and_then(|()| {
             let noted = Self::purges_in(path)?;

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::segment::Segment;
 use super::{Bounds, DiskStore, OpenError};
 use crate::cache::AtRest;
-use crate::cache::purges::{Debts, EVERYTHING, Epochs, Noted, PurgeCounts};
+use crate::cache::purges::{EVERYTHING, PurgeCounts, PurgeRegistry, SavedPurges, UnsentPurges};
 use crate::key::{Key, KeyBuilder, Tag};
 
 const MIB: u64 = 1 << 20;
@@ -299,8 +299,8 @@ fn a_cleared_store_is_empty_and_stays_so() {
     put(&store, 1_000..1_001);
     drop(store);
     assert_eq!(found(&folder.open(), 0..1_001), [1_000]);
-    let debts = Debts::from([("everything".to_owned(), 1)]);
-    let noted = Noted { debts, ..Noted::default() };
+    let unsent = UnsentPurges::from([("everything".to_owned(), 1)]);
+    let noted = SavedPurges { unsent, ..SavedPurges::default() };
     DiskStore::wipe(&folder.0, |_| noted.clone()).expect("it must go");
     let store = folder.open();
     assert_eq!((store.stats().entries, store.purges().expect("it can be read")), (0, noted));
@@ -309,8 +309,8 @@ fn a_cleared_store_is_empty_and_stays_so() {
 #[test]
 fn purges_are_noted_for_good_and_damage_to_them_purges_everything() {
     let folder = Folder::new();
-    let (store, epochs) = (folder.open(), Epochs::default());
-    assert_eq!(store.purges().expect("it can be read"), Noted::default());
+    let (store, epochs) = (folder.open(), PurgeRegistry::default());
+    assert_eq!(store.purges().expect("it can be read"), SavedPurges::default());
     put(&store, 0..10);
     epochs.raise(None);
     epochs.raise(Some("a"));
@@ -318,12 +318,12 @@ fn purges_are_noted_for_good_and_damage_to_them_purges_everything() {
     drop(store);
     let store = folder.open();
     let counts = PurgeCounts::from([(EVERYTHING.to_owned(), 1), ("a".to_owned(), 1)]);
-    let noted = Noted { counts, debts: Debts::new() };
+    let noted = SavedPurges { counts, unsent: UnsentPurges::new() };
     assert_eq!((store.purges().expect("it can be read"), store.stats().entries), (noted, 10));
     drop(store);
     flip(&folder.0.join("purges"), 20);
     let store = folder.open();
-    assert_eq!((store.purges().expect("it can be read"), store.stats().entries), (Noted::default(), 0));
+    assert_eq!((store.purges().expect("it can be read"), store.stats().entries), (SavedPurges::default(), 0));
 }
 
 #[test]
@@ -379,7 +379,7 @@ fn a_folder_that_vanishes_is_an_error_and_no_panic() {
     fs::remove_dir_all(&folder.0).expect("it can go");
     let entries: Vec<_> = (0..1_000).map(|n| (key(n), entry(n, 3_000))).collect();
     assert!(store.append(entries.iter().map(|(key, entry)| (key, entry))).is_err());
-    assert!(store.note_purges(&Epochs::default()).is_err());
+    assert!(store.note_purges(&PurgeRegistry::default()).is_err());
     assert!(store.probe(1).is_err());
 }
 

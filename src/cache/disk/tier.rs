@@ -13,12 +13,13 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::keeper::{DiskSettings, Keeper};
 use super::state::{State, Switch};
 use super::{DiskStore, OpenError};
-use crate::cache::purges::{EVERYTHING, Epochs, Noted};
-use crate::cache::{AtRest, Eventually, LowerStats, LowerTier, Queued, Settled, Tier, WriteQueue};
+use crate::cache::purges::{EVERYTHING, PurgeRegistry, SavedPurges};
+use crate::cache::{AtRest, Durability, LowerStats, LowerTier, Queued, Tier, WriteQueue};
 use crate::key::Key;
 use crate::observe::metrics::{Metrics, Tier as TierLabel};
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
+use futures_util::future::BoxFuture;
 
 /// Longest wait for the store at startup. A slower store continues to open while the first requests are served.
 const OPEN_WITHIN: Duration = Duration::from_millis(500);
@@ -37,7 +38,7 @@ pub struct DiskParts {
     /// Metrics of look-ups.
     pub metrics: Arc<Metrics>,
     /// Purge counts of this process.
-    pub epochs: Arc<Epochs>,
+    pub epochs: Arc<PurgeRegistry>,
 }
 
 /// The disk tier.
@@ -113,7 +114,7 @@ impl DiskTier {
         Vec::new()
     }
 
-    async fn note_purge(&self, name: &str) -> Settled {
+    async fn note_purge(&self, name: &str) -> Durability {
         loop {
             if self.switch.store().is_none() {
                 // The purges recorded in the folder may not be loaded yet, so the count of this purge may be too low.
@@ -126,13 +127,13 @@ impl DiskTier {
                 // The folder is locked. If this process holds the lock by now, the next round can record the purge.
                 Err(OpenError::Held(_)) if !self.switch.is_off() => {}
                 Err(error) => return unnoted(&error.to_string()),
-                Ok(()) => return Settled::ForGood,
+                Ok(()) => return Durability::ForGood,
             }
         }
     }
 
     /// Records all purges. If that fails, removes all older entries instead and tries again.
-    async fn note(&self, store: Arc<DiskStore>, is_all: bool) -> Settled {
+    async fn note(&self, store: Arc<DiskStore>, is_all: bool) -> Durability {
         let (switch, epochs) = (Arc::clone(&self.switch), Arc::clone(&self.parts.epochs));
         let noted = spawn_blocking(move || {
             let noted = store.note_purges(&epochs).or_else(|_| {
@@ -145,7 +146,7 @@ impl DiskTier {
             if is_all { store.clear().map(drop) } else { switch.pay_purge(&store) }
         });
         match noted.await.map_err(io::Error::other).flatten() {
-            Ok(()) => Settled::ForGood,
+            Ok(()) => Durability::ForGood,
             Err(fault) => {
                 self.switch.owe_purge();
                 self.switch.fail(&fault);
@@ -158,7 +159,7 @@ impl DiskTier {
     async fn wipe(&self) -> Result<(), OpenError> {
         let (path, switch) = (self.settings.path.clone(), Arc::clone(&self.switch));
         let epochs = Arc::clone(&self.parts.epochs);
-        let take_over = move |noted: &Noted| {
+        let take_over = move |noted: &SavedPurges| {
             switch.take_over(noted, &epochs);
             let all = epochs.to_note();
             switch.has_noted(all.clone());
@@ -167,21 +168,21 @@ impl DiskTier {
         spawn_blocking(move || DiskStore::wipe(&path, take_over)).await.expect("removing files must not panic")
     }
 
-    async fn let_go(&self) -> (u64, Settled) {
+    async fn let_go(&self) -> (u64, Durability) {
         self.queue.clear();
         let State::Open(store) = self.switch.known().await else {
             self.switch.owe_purge();
             let wiped = self.wipe().await;
-            return (0, if wiped.is_ok() { Settled::ForGood } else { Settled::Pending });
+            return (0, if wiped.is_ok() { Durability::ForGood } else { Durability::Pending });
         };
         let cleared = spawn_blocking(move || store.clear()).await.map_err(io::Error::other).flatten();
         cleared.map_or_else(
             |fault| {
                 self.switch.owe_purge();
                 self.switch.fail(&fault);
-                (0, Settled::Pending)
+                (0, Durability::Pending)
             },
-            |entries| (entries, Settled::ForGood),
+            |entries| (entries, Durability::ForGood),
         )
     }
 
@@ -195,7 +196,7 @@ impl DiskTier {
             self.switch.set(State::Off);
             let (switch, epochs) = (Arc::clone(&self.switch), Arc::clone(&self.parts.epochs));
             let close = move || {
-                let has_debts = switch.owes_anything() || !epochs.debts().is_empty();
+                let has_debts = switch.owes_anything() || !epochs.unsent().is_empty();
                 let noted = if has_debts { store.note_purges(&epochs).map(drop) } else { Ok(()) };
                 // Seal the last segment even if the debts cannot be recorded.
                 store.close().and(noted)
@@ -209,9 +210,9 @@ impl DiskTier {
     }
 }
 
-fn unnoted(fault: &str) -> Settled {
+fn unnoted(fault: &str) -> Durability {
     tracing::warn!(fault, "a purge could not be noted on disk: after a restart, what was purged may be served again");
-    Settled::Pending
+    Durability::Pending
 }
 
 impl LowerTier for DiskTier {
@@ -219,7 +220,7 @@ impl LowerTier for DiskTier {
         Tier::Disk
     }
 
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+    fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         Box::pin(self.find(keys))
     }
 
@@ -231,7 +232,7 @@ impl LowerTier for DiskTier {
         }
     }
 
-    fn purged<'a>(&'a self, _: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, Settled> {
+    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability> {
         Box::pin(async move {
             timeout(NOTE_WITHIN, self.note_purge(name)).await.unwrap_or_else(|_| {
                 self.switch.owe_purge();
@@ -240,7 +241,7 @@ impl LowerTier for DiskTier {
         })
     }
 
-    fn note_ahead(&self) -> Eventually<'_, ()> {
+    fn note_ahead(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             if let Some(store) = self.switch.store() {
                 // If recording takes longer, it is repeated when the purges are settled.
@@ -249,11 +250,11 @@ impl LowerTier for DiskTier {
         })
     }
 
-    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
+    fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
         Box::pin(async move {
             timeout(NOTE_WITHIN, self.let_go()).await.unwrap_or_else(|_| {
                 self.switch.owe_purge();
-                (0, Settled::Pending)
+                (0, Durability::Pending)
             })
         })
     }
@@ -262,7 +263,7 @@ impl LowerTier for DiskTier {
         self.switch.store().map_or(ControlFlow::Continue(()), |store| store.each(visit))
     }
 
-    fn drained(&self) -> Eventually<'_, ()> {
+    fn drained(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.queue.drained())
     }
 
@@ -282,7 +283,7 @@ impl LowerTier for DiskTier {
         }
     }
 
-    fn close(&self, patience: Duration) -> Eventually<'_, usize> {
+    fn close(&self, patience: Duration) -> BoxFuture<'_, usize> {
         Box::pin(self.finish(patience))
     }
 }
@@ -292,7 +293,7 @@ mod tests {
     use super::*;
     use crate::cache::disk::Bounds;
     use crate::cache::disk::tests::Folder;
-    use crate::cache::purges::{Debts, PurgeCounts};
+    use crate::cache::purges::{PurgeCounts, UnsentPurges};
 
     async fn tier(folder: &Folder) -> DiskTier {
         let bounds = Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
@@ -302,7 +303,7 @@ mod tests {
         DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await
     }
 
-    fn noted(folder: &Folder) -> Noted {
+    fn noted(folder: &Folder) -> SavedPurges {
         DiskStore::purges_in(folder.path()).expect("it can be read")
     }
 
@@ -313,11 +314,11 @@ mod tests {
         let epochs = Arc::clone(&tier.parts.epochs);
         let name = epochs.raise(None);
         epochs.owe("elsewhere");
-        assert_eq!(tier.purged(&epochs, &name).await, Settled::ForGood);
-        assert_eq!(noted(&folder).debts, Debts::from([("elsewhere".to_owned(), 1)]));
-        epochs.pay(&epochs.debts());
+        assert_eq!(tier.purged(&epochs, &name).await, Durability::ForGood);
+        assert_eq!(noted(&folder).unsent, UnsentPurges::from([("elsewhere".to_owned(), 1)]));
+        epochs.pay(&epochs.unsent());
         let paid = async {
-            while !noted(&folder).debts.is_empty() {
+            while !noted(&folder).unsent.is_empty() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };

@@ -28,28 +28,28 @@ const MAX_NAMES: usize = 1_000;
 pub type PurgeCounts = BTreeMap<String, u64>;
 
 /// Debts by name of the field in the shared tier.
-pub type Debts = BTreeMap<String, u64>;
+pub type UnsentPurges = BTreeMap<String, u64>;
 
 /// State that must survive a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Noted {
+pub struct SavedPurges {
     /// All known purges.
     pub counts: PurgeCounts,
     /// Purges that other processes have not been told of yet.
-    pub debts: Debts,
+    pub unsent: UnsentPurges,
 }
 
 /// Counts and debts known to this process.
 #[derive(Debug, Default)]
-pub struct Epochs {
+pub struct PurgeRegistry {
     counts: RwLock<PurgeCounts>,
     /// Counts that are about to be learned.
     expected: Mutex<PurgeCounts>,
-    debts: Mutex<Debts>,
+    unsent: Mutex<UnsentPurges>,
     paid: Notify,
 }
 
-impl Epochs {
+impl PurgeRegistry {
     /// Returns the epoch of a record with these names, which may contain duplicates.
     pub fn of(&self, names: &[&str]) -> u64 {
         let counts = self.read();
@@ -92,30 +92,30 @@ impl Epochs {
     }
 
     /// Returns all debts.
-    pub fn debts(&self) -> Debts {
+    pub fn unsent(&self) -> UnsentPurges {
         self.lock_debts().clone()
     }
 
     /// Removes debts that have been published.
-    pub fn pay(&self, told: &Debts) {
-        let mut debts = self.lock_debts();
+    pub fn pay(&self, told: &UnsentPurges) {
+        let mut unsent = self.lock_debts();
         for (debt, count) in told {
-            if let Some(left) = debts.get_mut(debt) {
+            if let Some(left) = unsent.get_mut(debt) {
                 *left = left.saturating_sub(*count);
             }
         }
-        debts.retain(|_, left| *left > 0);
-        drop(debts);
+        unsent.retain(|_, left| *left > 0);
+        drop(unsent);
         if !told.is_empty() {
             self.paid.notify_one();
         }
     }
 
     /// Adds the debts that an earlier process could not publish.
-    pub fn inherit(&self, left: &Debts) {
-        let mut debts = self.lock_debts();
+    pub fn inherit(&self, left: &UnsentPurges) {
+        let mut unsent = self.lock_debts();
         for (debt, count) in left {
-            let owed = debts.entry(debt.clone()).or_default();
+            let owed = unsent.entry(debt.clone()).or_default();
             *owed = owed.saturating_add(*count).min(MAX_COUNT);
         }
     }
@@ -126,14 +126,14 @@ impl Epochs {
     }
 
     /// Returns the state to save. Debts are read first: then the count of a purge in between is saved in any case.
-    pub fn to_note(&self) -> Noted {
-        let (debts, mut counts) = (self.debts(), self.counts());
+    pub fn to_note(&self) -> SavedPurges {
+        let (unsent, mut counts) = (self.unsent(), self.counts());
         raise_to(&mut counts, &self.expected.lock().unwrap_or_else(PoisonError::into_inner));
-        Noted { counts, debts }
+        SavedPurges { counts, unsent }
     }
 
-    fn lock_debts(&self) -> MutexGuard<'_, Debts> {
-        self.debts.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_debts(&self) -> MutexGuard<'_, UnsentPurges> {
+        self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Returns all counts.
@@ -167,11 +167,11 @@ mod tests {
 
     #[test]
     fn counts_that_leave_no_room_for_purges_are_not_believed() {
-        let (epochs, forged) = (Epochs::default(), PurgeCounts::from([(EVERYTHING.to_owned(), u64::MAX)]));
+        let (epochs, forged) = (PurgeRegistry::default(), PurgeCounts::from([(EVERYTHING.to_owned(), u64::MAX)]));
         assert_eq!(epochs.missed(&forged), [""; 0]);
         epochs.learn(&forged);
         epochs.expect(&forged);
-        epochs.inherit(&Debts::from([("everything".to_owned(), u64::MAX)]));
+        epochs.inherit(&UnsentPurges::from([("everything".to_owned(), u64::MAX)]));
         epochs.owe("everything");
         epochs.raise(None);
         assert_eq!((epochs.of(&["a"]), epochs.to_note().counts[EVERYTHING]), (1, 1));
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn what_is_expected_is_noted_and_not_in_force() {
-        let (epochs, elsewhere) = (Epochs::default(), PurgeCounts::from([("a".to_owned(), 3)]));
+        let (epochs, elsewhere) = (PurgeRegistry::default(), PurgeCounts::from([("a".to_owned(), 3)]));
         epochs.expect(&elsewhere);
         assert_eq!((epochs.of(&["a"]), epochs.to_note().counts), (0, elsewhere.clone()));
         epochs.learn(&elsewhere);
@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn a_purge_raises_the_epoch_of_its_like_alone() {
-        let epochs = Epochs::default();
+        let epochs = PurgeRegistry::default();
         let before = [epochs.of(&["a", "a-v2"]), epochs.of(&["b", "b"])];
         epochs.raise(Some("a-v2"));
         assert!(epochs.of(&["a", "a-v2"]) > before[0]);
@@ -202,24 +202,24 @@ mod tests {
 
     #[tokio::test]
     async fn of_a_debt_that_grew_while_it_was_told_the_rest_is_still_owed() {
-        let epochs = Epochs::default();
+        let epochs = PurgeRegistry::default();
         epochs.owe("a");
-        let told = epochs.debts();
+        let told = epochs.unsent();
         epochs.owe("a");
         epochs.pay(&told);
-        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 1)]));
+        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 1)]));
         assert!(futures_util::poll!(Box::pin(epochs.paid())).is_ready(), "what is noted has to change");
-        epochs.pay(&Debts::new());
+        epochs.pay(&UnsentPurges::new());
         assert!(futures_util::poll!(Box::pin(epochs.paid())).is_pending());
-        epochs.inherit(&Debts::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
-        assert_eq!(epochs.debts(), Debts::from([("a".to_owned(), 3), ("b".to_owned(), 1)]));
-        epochs.pay(&epochs.debts());
-        assert!(epochs.debts().is_empty());
+        epochs.inherit(&UnsentPurges::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
+        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 3), ("b".to_owned(), 1)]));
+        epochs.pay(&epochs.unsent());
+        assert!(epochs.unsent().is_empty());
     }
 
     #[test]
     fn what_others_purged_is_learnt_once() {
-        let (here, there) = (Epochs::default(), Epochs::default());
+        let (here, there) = (PurgeRegistry::default(), PurgeRegistry::default());
         there.raise(Some("a"));
         there.raise(None);
         assert_eq!(here.missed(&there.counts()), [EVERYTHING, "a"]);
@@ -235,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_name_too_many_purges_everything() {
-        let epochs = Epochs::default();
+        let epochs = PurgeRegistry::default();
         for n in 0..MAX_NAMES {
             epochs.raise(Some(&n.to_string()));
         }

@@ -3,5 +3,5 @@
 mod counts;
 mod generation;
 
-pub use counts::{Debts, EVERYTHING, Epochs, MAX_COUNT, Noted, PurgeCounts};
+pub use counts::{EVERYTHING, MAX_COUNT, PurgeCounts, PurgeRegistry, SavedPurges, UnsentPurges};
 pub use generation::{Generation, Generations};

@@ -11,10 +11,10 @@ use super::link::Link;
 use super::names::Names;
 use super::switch::Switch;
 use super::trouble::Trouble;
-use crate::cache::Eventually;
 use crate::cache::purges::PurgeCounts;
 use crate::config::Redis;
 use crate::process::tasks::Tasks;
+use futures_util::future::BoxFuture;
 
 /// Interval at which the shared purge counts are read, and so the delay until replicas learn of each other's purges.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -31,9 +31,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Receiver of the purge counts of all replicas.
 pub trait OnPurges: Send + Sync {
     /// Records the counts before they take effect.
-    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> Eventually<'a, ()>;
+    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> BoxFuture<'a, ()>;
     /// Applies the counts at once. If some are new, returns remaining work, which may take a while.
-    fn learn(&self, counts: &PurgeCounts) -> Option<Eventually<'static, ()>>;
+    fn learn(&self, counts: &PurgeCounts) -> Option<BoxFuture<'static, ()>>;
 }
 
 /// State of the connection to Redis, and the task that maintains it.
@@ -133,7 +133,7 @@ impl Keeper {
             }
             let plan = self.ledger.plan(&fields);
             if let Some(on_purges) = self.on_purges.get() {
-                on_purges.note_ahead(&plan.lessons()).await;
+                on_purges.note_ahead(&plan.space_state()).await;
             }
             let told = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
             let is_told = match told {

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::link::Change;
-use crate::cache::purges::{Debts, EVERYTHING, Epochs, MAX_COUNT, PurgeCounts};
+use crate::cache::purges::{EVERYTHING, MAX_COUNT, PurgeCounts, PurgeRegistry, UnsentPurges};
 
 const ALL_FIELD: &str = "everything";
 const ERA_FIELD: &str = "cleared";
@@ -27,7 +27,7 @@ type Counts = BTreeMap<String, u64>;
 /// Purge counts of this process and of the shared hash. The module documentation describes the rules.
 #[derive(Debug)]
 pub struct Ledger {
-    epochs: Arc<Epochs>,
+    epochs: Arc<PurgeRegistry>,
     inner: Mutex<Inner>,
 }
 
@@ -49,19 +49,19 @@ pub struct Plan {
     /// Counts to be reached, locally and in the shared hash.
     settled: Counts,
     /// Debts at the time of the plan.
-    owed: Debts,
+    owed: UnsentPurges,
 }
 
 impl Plan {
     /// Returns the counts to apply locally, whether the changes succeed or not.
-    pub fn lessons(&self) -> PurgeCounts {
+    pub fn space_state(&self) -> PurgeCounts {
         self.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
     }
 }
 
 impl Ledger {
     /// Creates a ledger that has not read the shared counts yet.
-    pub fn new(epochs: Arc<Epochs>) -> Self {
+    pub fn new(epochs: Arc<PurgeRegistry>) -> Self {
         Self { epochs, inner: Mutex::default() }
     }
 
@@ -83,7 +83,7 @@ impl Ledger {
 
     /// Returns true if all purges of this process are published.
     pub fn is_settled(&self) -> bool {
-        self.epochs.debts().is_empty()
+        self.epochs.unsent().is_empty()
     }
 
     /// Plans the changes for the current state of the shared hash.
@@ -93,7 +93,7 @@ impl Ledger {
             hash.iter().filter(|(field, _)| is_known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
         let inner = self.lock();
         // Counts first: if a purge happens in between, its debt makes up for the missing count.
-        let (here, owed) = (self.here(&inner), self.epochs.debts());
+        let (here, owed) = (self.here(&inner), self.epochs.unsent());
         let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(owed.keys()).collect();
         let settle_one = |field: &String| {
             let count = |counts: &Counts| counts.get(field).copied().unwrap_or(0);
@@ -112,16 +112,16 @@ impl Ledger {
 
     /// Ends a plan. If its changes were not made, they remain to be published. Returns the counts to apply in either
     /// case, and the debts to pay after that.
-    pub fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, Debts) {
+    pub fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, UnsentPurges) {
         let mut inner = self.lock();
         inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
-        let counts = plan.lessons();
+        let counts = plan.space_state();
         inner.seen = Some(if is_told { plan.settled } else { plan.found });
-        (counts, if is_told { plan.owed } else { Debts::new() })
+        (counts, if is_told { plan.owed } else { UnsentPurges::new() })
     }
 
     /// Pays debts that are published, after their counts were applied locally.
-    pub fn pay(&self, told: &Debts) {
+    pub fn pay(&self, told: &UnsentPurges) {
         self.epochs.pay(told);
     }
 
@@ -170,13 +170,13 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::cache::purges::Noted;
+    use crate::cache::purges::SavedPurges;
 
     /// A process with memory, a ledger, and a disk on which its purges are recorded.
     struct Replica {
-        epochs: Arc<Epochs>,
+        epochs: Arc<PurgeRegistry>,
         ledger: Ledger,
-        noted: Noted,
+        noted: SavedPurges,
         /// Times at which the records in its memory were fetched.
         memory: Vec<usize>,
     }
@@ -207,8 +207,8 @@ mod tests {
 
     impl Replica {
         fn new() -> Self {
-            let epochs = Arc::<Epochs>::default();
-            Self { ledger: Ledger::new(Arc::clone(&epochs)), epochs, noted: Noted::default(), memory: Vec::new() }
+            let epochs = Arc::<PurgeRegistry>::default();
+            Self { ledger: Ledger::new(Arc::clone(&epochs)), epochs, noted: SavedPurges::default(), memory: Vec::new() }
         }
 
         fn purge(&mut self) {
@@ -222,15 +222,15 @@ mod tests {
             let noted = std::mem::take(&mut self.noted);
             *self = Self::new();
             self.epochs.learn(&noted.counts);
-            self.epochs.inherit(&noted.debts);
+            self.epochs.inherit(&noted.unsent);
             self.noted = noted;
         }
 
         /// Makes a plan and records everything that would be learned from it.
         fn planned(&mut self, hash: &BTreeMap<String, String>) -> Plan {
             let plan = self.ledger.plan(hash);
-            if !self.epochs.missed(&plan.lessons()).is_empty() {
-                self.epochs.expect(&plan.lessons());
+            if !self.epochs.missed(&plan.space_state()).is_empty() {
+                self.epochs.expect(&plan.space_state());
                 self.noted = self.epochs.to_note();
             }
             plan

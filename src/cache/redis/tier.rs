@@ -13,15 +13,16 @@ use super::keeper::{Keeper, OnPurges};
 use super::ledger::Ledger;
 use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::writing::Writer;
-use crate::cache::purges::Epochs;
+use crate::cache::purges::PurgeRegistry;
 use crate::cache::{
-    AtRest, Eventually, Leases, LowerStats, LowerTier, Queued, Settled, Sight, Standing, Tier, WriteQueue,
+    AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerStats, LowerTier, Queued, Tier, WriteQueue,
 };
 use crate::config::Redis;
 use crate::key::Key;
 use crate::observe::metrics::{Metrics, Tier as TierLabel};
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
+use futures_util::future::BoxFuture;
 
 /// Handles that the tier works with.
 #[derive(Clone, Debug)]
@@ -31,7 +32,7 @@ pub struct RedisParts {
     /// Metrics of look-ups.
     pub metrics: Arc<Metrics>,
     /// Purge counts of this process.
-    pub epochs: Arc<Epochs>,
+    pub epochs: Arc<PurgeRegistry>,
     /// Limit on the total size of the values of one look-up, in bytes.
     pub max_read_bytes: usize,
 }
@@ -112,7 +113,7 @@ impl RedisTier {
     }
 
     /// Publishes purges at once if Redis can be reached. Otherwise the keeper publishes them later.
-    async fn tell(&self) -> Settled {
+    async fn tell(&self) -> Durability {
         if let Some(link) = self.keeper.switch.link() {
             let limit = self.keeper.config.timeout;
             if let Ok(Err(trouble)) = timeout(limit, self.keeper.agree(&link, limit)).await {
@@ -120,10 +121,10 @@ impl RedisTier {
             }
         }
         if self.keeper.ledger.is_settled() {
-            return Settled::ForGood;
+            return Durability::ForGood;
         }
         tracing::warn!("Redis could not be told of a purge: other replicas hear of it once it can be");
-        Settled::Pending
+        Durability::Pending
     }
 
     /// Returns the number of keys that are asked for in one go, so that values of any size fit in memory.
@@ -131,8 +132,8 @@ impl RedisTier {
         (self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)
     }
 
-    async fn ask_for_leases(&self, keys: &[Key]) -> Vec<Sight> {
-        let unknown = || vec![Sight::UNKNOWN; keys.len()];
+    async fn ask_for_leases(&self, keys: &[Key]) -> Vec<LeaseReply> {
+        let unknown = || vec![LeaseReply::UNKNOWN; keys.len()];
         let (Some(link), Some(length)) = (self.keeper.switch.link(), self.keeper.config.lease) else {
             return unknown();
         };
@@ -152,9 +153,9 @@ impl RedisTier {
         let unclear = keys.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
         self.holds.give_back(unclear.map(|(key, _)| *key).collect(), &self.keeper);
         let sight = |answer| match answer {
-            Some((true, stored)) => Sight { stored, standing: Standing::Ours },
-            Some((false, stored)) => Sight { stored, standing: Standing::Theirs },
-            None => Sight::UNKNOWN,
+            Some((true, stored)) => LeaseReply { stored, standing: LeaseHolder::Ours },
+            Some((false, stored)) => LeaseReply { stored, standing: LeaseHolder::Theirs },
+            None => LeaseReply::UNKNOWN,
         };
         answers.into_iter().map(sight).collect()
     }
@@ -177,7 +178,7 @@ impl LowerTier for RedisTier {
         Tier::Redis
     }
 
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+    fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         Box::pin(self.find(keys))
     }
 
@@ -191,11 +192,11 @@ impl LowerTier for RedisTier {
         self.keeper.ledger.owe(name);
     }
 
-    fn purged<'a>(&'a self, _: &'a Arc<Epochs>, _: &'a str) -> Eventually<'a, Settled> {
+    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, _: &'a str) -> BoxFuture<'a, Durability> {
         Box::pin(self.tell())
     }
 
-    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
+    fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
         Box::pin(async move {
             // The queue is cleared before the era changes; `Writer::write_over` relies on this order.
             self.queue.clear();
@@ -205,7 +206,7 @@ impl LowerTier for RedisTier {
         })
     }
 
-    fn drained(&self) -> Eventually<'_, ()> {
+    fn drained(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             // While Redis cannot be reached nothing is written, so do not wait.
             let Some(link) = self.keeper.switch.link() else { return };
@@ -227,7 +228,7 @@ impl LowerTier for RedisTier {
         }
     }
 
-    fn close(&self, patience: Duration) -> Eventually<'_, usize> {
+    fn close(&self, patience: Duration) -> BoxFuture<'_, usize> {
         Box::pin(self.finish(patience))
     }
 }
@@ -241,7 +242,7 @@ impl Leases for RedisTier {
         self.keeper.config.lease.unwrap_or_default()
     }
 
-    fn take<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Sight>> {
+    fn take<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<LeaseReply>> {
         Box::pin(self.ask_for_leases(keys))
     }
 

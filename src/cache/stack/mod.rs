@@ -12,14 +12,14 @@ use futures_util::future::join_all;
 use self::damage::Damage;
 use super::at_rest::{self, ChecksumKeys};
 use super::{Age, AtRest, LowerTier, MemoryTier, Record, Tier};
-use crate::cache::purges::Epochs;
+use crate::cache::purges::PurgeRegistry;
 use crate::cache::purges::{Generation, Generations};
 use crate::key::{Key, Tag};
-use crate::learned::Lessons;
+use crate::learned::SpaceState;
 use crate::observe::traces::{TraceContext, attribute};
 use crate::vector::packed::Codec;
 
-pub use moving::{Arrivals, Fate};
+pub use moving::{Arrivals, ImportOutcome};
 pub use purging::Purge;
 
 /// Result of the look-up of one key.
@@ -41,7 +41,7 @@ impl Found {
 }
 
 /// Record decoded from a tier below memory.
-struct Woken {
+struct Decoded {
     record: Arc<Record>,
     /// Epoch that it was stored under.
     epoch: u64,
@@ -56,7 +56,7 @@ pub struct Lookup<'a> {
     /// Largest age that the caller accepts.
     pub max_age_ms: Option<u64>,
     /// State of the space. Records of another model than the newest are not served as fresh.
-    pub lessons: &'a Lessons,
+    pub space_state: &'a SpaceState,
     /// Key of the space.
     pub space: Key,
     /// Configured codec. Records that lost more precision than it allows are misses.
@@ -71,7 +71,7 @@ pub struct Stack {
     /// Tiers below memory, in the order they are queried.
     lower: Vec<Arc<dyn LowerTier>>,
     generations: Generations,
-    epochs: Arc<Epochs>,
+    epochs: Arc<PurgeRegistry>,
     checksum_keys: ChecksumKeys,
     damage: Damage,
 }
@@ -81,7 +81,7 @@ impl Stack {
     pub fn new(
         memory: MemoryTier,
         lower: Vec<Arc<dyn LowerTier>>,
-        epochs: Arc<Epochs>,
+        epochs: Arc<PurgeRegistry>,
         checksum_keys: ChecksumKeys,
     ) -> Self {
         let (generations, damage) = (Generations::default(), Damage::default());
@@ -132,7 +132,7 @@ impl Stack {
         terms: &Lookup<'_>,
         move_up_since: Option<Generation>,
     ) -> Vec<Found> {
-        let is_new = !self.lower.is_empty() && terms.lessons.is_to_be_asked_for(terms.now_ms);
+        let is_new = !self.lower.is_empty() && terms.space_state.is_to_be_asked_for(terms.now_ms);
         let mut at_once = if is_new { self.ask_all(keys, terms).await } else { Vec::new() };
         for (depth, tier) in self.lower.iter().enumerate() {
             let open: Vec<usize> = (0..keys.len()).filter(|place| !found[*place].is_fresh()).collect();
@@ -153,7 +153,7 @@ impl Stack {
                     better => found[place] = better,
                 }
                 if let Some(begun) = move_up_since {
-                    self.move_up(keys[place], &woken, depth, begun, terms.lessons);
+                    self.move_up(keys[place], &woken, depth, begun, terms.space_state);
                 }
             }
         }
@@ -166,22 +166,22 @@ impl Stack {
         let found = judge(Arc::clone(&woken.record), tier, terms);
         let depth = self.lower.iter().position(|lower| lower.tier() == tier);
         if let Some(depth) = depth.filter(|_| !matches!(found, Found::Missing)) {
-            self.move_up(key, &woken, depth, begun, terms.lessons);
+            self.move_up(key, &woken, depth, begun, terms.space_state);
         }
         found
     }
 
     /// Decodes a record, if it is intact, belongs to `key`, and is not purged.
-    fn wake(&self, key: &Key, bytes: Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Woken> {
+    fn wake(&self, key: &Key, bytes: Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Decoded> {
         let tell = |damage: &_| self.damage.tell(tier, *damage, terms.now_ms);
         let (record, epoch) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
-        Some(Woken { record: Arc::new(record.known_as(terms.lessons.identity())), epoch, bytes })
+        Some(Decoded { record: Arc::new(record.known_as(terms.space_state.identity())), epoch, bytes })
     }
 
     /// Promotes a record found at `depth` to the tiers above, unchanged. Does nothing if memory holds a record that is
     /// as new, which may have been fetched while that tier was queried.
-    fn move_up(&self, key: Key, woken: &Woken, depth: usize, begun: Generation, lessons: &Lessons) {
-        let Woken { record, epoch, bytes } = woken;
+    fn move_up(&self, key: Key, woken: &Decoded, depth: usize, begun: Generation, space_state: &SpaceState) {
+        let Decoded { record, epoch, bytes } = woken;
         let kept = self.memory.peek(&key);
         if kept.as_ref().is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
             return;
@@ -193,7 +193,7 @@ impl Stack {
             return;
         }
         if kept.is_some_and(|kept| kept.vector != record.vector) {
-            lessons.note_refresh();
+            space_state.note_replacement();
         }
         if !is_ahead {
             let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
@@ -249,11 +249,11 @@ impl Stack {
         let checksum_key = self.checksum_keys.of(&newest);
         let noted = noted.filter_map(|bytes| at_rest::from_bytes(&bytes, &checksum_key).ok());
         if let Some((newest, _)) = noted.max_by_key(|(record, _)| record.times.created_ms) {
-            terms.lessons.recall(&newest.identity);
+            terms.space_state.recall(&newest.identity);
         }
         // If a tier went down meanwhile, its result is missing, so the space must be queried again later.
         if were_up && are_up() {
-            terms.lessons.was_asked_for(terms.now_ms);
+            terms.space_state.was_asked_for(terms.now_ms);
         }
         answers
     }
@@ -264,8 +264,8 @@ impl Stack {
     }
 
     /// Stores a record below memory as the newest of its space, if another model answered before.
-    pub fn note_newest(&self, space: &Key, record: &Arc<Record>, lessons: &Lessons, begun: Generation) {
-        if self.has_lower() && lessons.must_be_noted(&record.identity) {
+    pub fn note_newest(&self, space: &Key, record: &Arc<Record>, space_state: &SpaceState, begun: Generation) {
+        if self.has_lower() && space_state.must_be_noted(&record.identity) {
             self.keep_below([(newest_of(space), record)].into_iter(), begun);
         }
     }
@@ -307,9 +307,9 @@ fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
     }
     match record.times.age(terms.now_ms, terms.max_age_ms) {
         Age::Over => Found::Missing,
-        Age::Fresh if terms.lessons.accepts(&record.identity) => Found::Fresh(record, tier),
+        Age::Fresh if terms.space_state.accepts(&record.identity) => Found::Fresh(record, tier),
         Age::Fresh => {
-            terms.lessons.meet_older();
+            terms.space_state.meet_older();
             Found::StandIn(record)
         }
         Age::Stale => Found::StandIn(record),

@@ -13,7 +13,7 @@ use crate::cache::at_rest::{self, Damaged};
 use crate::cache::purges::Generation;
 use crate::cache::{Age, Record};
 use crate::key::Key;
-use crate::learned::Identity;
+use crate::learned::ModelIdentity;
 use crate::vector::packed::Codec;
 
 /// Longest wait, for each tier, until earlier records are written. A tier that takes longer is down and drops records
@@ -22,7 +22,7 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Outcome of the import of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum ImportOutcome {
     /// The record was stored.
     Kept,
     /// A stored record is as new or newer.
@@ -43,7 +43,7 @@ pub struct Arrivals {
     begun: Generation,
     codec: Codec,
     /// Identity of the previous record, shared with the next one if they are equal.
-    identity: Option<Identity>,
+    identity: Option<ModelIdentity>,
 }
 
 impl Stack {
@@ -76,19 +76,24 @@ impl Stack {
 
     /// Stores the records that are newer than the existing ones, with their original times. Returns the outcome of
     /// each, in order, once the tiers below memory have written them.
-    pub async fn keep_arrived(&self, arrived: &[(Key, Bytes)], arrivals: &mut Arrivals, now_ms: u64) -> Vec<Fate> {
+    pub async fn keep_arrived(
+        &self,
+        arrived: &[(Key, Bytes)],
+        arrivals: &mut Arrivals,
+        now_ms: u64,
+    ) -> Vec<ImportOutcome> {
         let keys: Vec<Key> = arrived.iter().map(|(key, _)| *key).collect();
         let known_since = self.created_ms_of(&keys, arrivals.codec, now_ms).await;
         let (mut fates, mut kept, mut has_replaced) = (Vec::with_capacity(arrived.len()), Vec::new(), false);
         for ((key, bytes), known_ms) in arrived.iter().zip(known_since) {
             let Ok((record, _)) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key)) else {
-                fates.push(Fate::Damaged);
+                fates.push(ImportOutcome::Damaged);
                 continue;
             };
             let record = Arc::new(record.known_as(arrivals.identity.take()));
             arrivals.identity = Some(record.identity.clone());
             fates.push(self.keep_one(*key, &record, known_ms, arrivals, now_ms));
-            if fates.last() == Some(&Fate::Kept) {
+            if fates.last() == Some(&ImportOutcome::Kept) {
                 has_replaced |= known_ms.is_some();
                 kept.push((*key, record));
             }
@@ -108,17 +113,17 @@ impl Stack {
         known_ms: Option<u64>,
         arrivals: &Arrivals,
         now_ms: u64,
-    ) -> Fate {
+    ) -> ImportOutcome {
         if record.times.age(now_ms, None) == Age::Over {
-            Fate::Over
+            ImportOutcome::Over
         } else if !arrivals.codec.accepts(record.vector.form()) {
-            Fate::Lossy
+            ImportOutcome::Lossy
         } else if known_ms.is_some_and(|known_ms| known_ms >= record.times.created_ms) {
-            Fate::Known
+            ImportOutcome::Known
         } else if self.remember(key, record, arrivals.begun) {
-            Fate::Kept
+            ImportOutcome::Kept
         } else {
-            Fate::Purged
+            ImportOutcome::Purged
         }
     }
 
@@ -182,12 +187,12 @@ mod tests {
 
     fn arriving(n: u8, created_ms: u64) -> (Key, Bytes) {
         let vector = Vector::from_components(&[f32::from(n) + 1.0, 1.0]).expect("it is a vector");
-        let identity = Identity { model: Arc::from("m"), dimension: 2 };
+        let identity = ModelIdentity { model: Arc::from("m"), dimension: 2 };
         let times = Times { created_ms, fresh_until_ms: created_ms + 100, stale_until_ms: created_ms + 200 };
         (key(n), at_rest_under(&key(n), &Record::new(vector, identity, times, None)))
     }
 
-    async fn keep(stack: &Stack, arrivals: &mut Arrivals, arrived: &[(Key, Bytes)]) -> Vec<Fate> {
+    async fn keep(stack: &Stack, arrivals: &mut Arrivals, arrived: &[(Key, Bytes)]) -> Vec<ImportOutcome> {
         stack.keep_arrived(arrived, arrivals, 1_000).await
     }
 
@@ -195,10 +200,13 @@ mod tests {
     async fn only_what_is_newer_than_what_is_there_is_kept() {
         let stack = stack();
         let arrivals = &mut stack.arrivals(Codec::Lossless);
-        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Kept]);
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [ImportOutcome::Kept]);
         let again = [arriving(1, 950), arriving(1, 940), arriving(2, 700), (key(3), Bytes::from_static(b"x"))];
-        assert_eq!(keep(&stack, arrivals, &again).await, [Fate::Known, Fate::Known, Fate::Over, Fate::Damaged]);
-        assert_eq!(keep(&stack, arrivals, &[arriving(1, 960)]).await, [Fate::Kept]);
+        assert_eq!(
+            keep(&stack, arrivals, &again).await,
+            [ImportOutcome::Known, ImportOutcome::Known, ImportOutcome::Over, ImportOutcome::Damaged]
+        );
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 960)]).await, [ImportOutcome::Kept]);
         assert_eq!(stack.memory().peek(&key(1)).map(|record| record.times.created_ms), Some(960));
     }
 
@@ -207,7 +215,10 @@ mod tests {
         let stack = stack();
         let [(one, of_one), (two, of_two)] = [arriving(1, 950), arriving(2, 950)];
         let swapped = [(one, of_two), (two, of_one)];
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &swapped).await, [Fate::Damaged, Fate::Damaged]);
+        assert_eq!(
+            keep(&stack, &mut stack.arrivals(Codec::Lossless), &swapped).await,
+            [ImportOutcome::Damaged, ImportOutcome::Damaged]
+        );
         assert!(stack.memory().peek(&one).is_none() && stack.memory().peek(&two).is_none());
     }
 
@@ -227,16 +238,16 @@ mod tests {
         let stack = stack();
         let vector = Vector::from_components(&[0.1, 0.7]).expect("it is a vector");
         let arriving = |codec| {
-            let identity = Identity { model: Arc::from("m"), dimension: 2 };
+            let identity = ModelIdentity { model: Arc::from("m"), dimension: 2 };
             let times = Times { created_ms: 950, fresh_until_ms: 1_050, stale_until_ms: 1_150 };
             let record = Record::new(Packed::pack(&vector, codec), identity, times, None);
             [(key(1), at_rest_under(&key(1), &record))]
         };
         let (lossy, whole) = (arriving(Codec::Int8), arriving(Codec::F32));
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &lossy).await, [Fate::Lossy]);
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Bf16), &lossy).await, [Fate::Lossy]);
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Int8), &lossy).await, [Fate::Kept]);
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &whole).await, [Fate::Kept]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &lossy).await, [ImportOutcome::Lossy]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Bf16), &lossy).await, [ImportOutcome::Lossy]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Int8), &lossy).await, [ImportOutcome::Kept]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &whole).await, [ImportOutcome::Kept]);
     }
 
     #[tokio::test]
@@ -244,8 +255,11 @@ mod tests {
         let stack = stack();
         let arrivals = &mut stack.arrivals(Codec::Lossless);
         let _ = stack.purge(Some("m"));
-        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Purged]);
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950)]).await, [Fate::Kept]);
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [ImportOutcome::Purged]);
+        assert_eq!(
+            keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950)]).await,
+            [ImportOutcome::Kept]
+        );
     }
 
     #[tokio::test]
@@ -277,12 +291,12 @@ mod tests {
     async fn a_record_that_has_expired_keeps_no_older_one_with_a_longer_life_out() {
         let stack = stack();
         let vector = Vector::from_components(&[1.0, 1.0]).expect("it is a vector");
-        let identity = Identity { model: Arc::from("m"), dimension: 2 };
+        let identity = ModelIdentity { model: Arc::from("m"), dimension: 2 };
         let times = Times { created_ms: 960, fresh_until_ms: 970, stale_until_ms: 980 };
         let expired = Arc::new(Record::new(vector, identity, times, None));
         assert!(stack.remember(key(1), &expired, stack.generation()));
         let arrivals = &mut stack.arrivals(Codec::Lossless);
-        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [Fate::Kept]);
+        assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [ImportOutcome::Kept]);
     }
 
     /// The keys of the records that leave at this time.

@@ -3,33 +3,33 @@
 use super::tests::{Shelf, at, bytes_under, keep, keys, over, record, two_shelves};
 use super::*;
 use crate::cache::Times;
-use crate::learned::Identity;
+use crate::learned::ModelIdentity;
 use crate::vector::Vector;
 
 fn made_at(created_ms: u64) -> Record {
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
     let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
-    Record::new(vector, Identity { model: "a".into(), dimension: 2 }, times, None)
+    Record::new(vector, ModelIdentity { model: "a".into(), dimension: 2 }, times, None)
 }
 
 #[tokio::test]
 async fn of_two_records_past_their_time_the_one_of_the_upper_tier_stands_in() {
     let (stack, disk, redis) = two_shelves();
-    let (key, lessons) = (keys(1)[0], Lessons::default());
+    let (key, space_state) = (keys(1)[0], SpaceState::default());
     for (shelf, created_ms) in [(&disk, 2), (&redis, 1)] {
         shelf.put(key, AtRest { bytes: bytes_under(&key, &made_at(created_ms)), until_ms: 200 });
     }
-    let found = stack.look_below(&[key], &at(150, &lessons), stack.generation()).await;
+    let found = stack.look_below(&[key], &at(150, &space_state), stack.generation()).await;
     assert!(matches!(&found[..], [Found::StandIn(record)] if record.times.created_ms == 2), "{found:?}");
 }
 
 #[tokio::test]
 async fn what_moves_up_is_not_written_again_to_the_tier_that_had_it() {
     let (stack, disk, redis) = two_shelves();
-    let (key, lessons) = (keys(1)[0], Lessons::default());
+    let (key, space_state) = (keys(1)[0], SpaceState::default());
     let until_ms = 12_345;
     redis.put(key, AtRest { bytes: bytes_under(&key, &record("a")), until_ms });
-    assert!(stack.look_below(&[key], &at(1, &lessons), stack.generation()).await[0].is_fresh());
+    assert!(stack.look_below(&[key], &at(1, &space_state), stack.generation()).await[0].is_fresh());
     assert!(disk.holds(&key));
     assert_eq!(redis.until_ms(&key), Some(until_ms), "it is as it was");
 }
@@ -37,32 +37,32 @@ async fn what_moves_up_is_not_written_again_to_the_tier_that_had_it() {
 #[tokio::test]
 async fn what_lies_higher_than_the_purges_known_here_moves_up_into_memory_alone() {
     let (stack, disk, redis) = two_shelves();
-    let (keys, lessons, found) = (keys(1), Lessons::default(), record("a"));
+    let (keys, space_state, found) = (keys(1), SpaceState::default(), record("a"));
     let bytes = at_rest::to_bytes(&found, 1, &ChecksumKeys::default().of(&keys[0]));
     redis.put(keys[0], AtRest { bytes: bytes.into(), until_ms: 200 });
-    let below = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
-    assert!(below[0].is_fresh() && stack.look_up(&keys[0], &at(1, &lessons)).is_fresh());
+    let below = stack.look_below(&keys, &at(1, &space_state), stack.generation()).await;
+    assert!(below[0].is_fresh() && stack.look_up(&keys[0], &at(1, &space_state)).is_fresh());
     assert!(!disk.holds(&keys[0]), "a purge of this process may end at that very count");
 }
 
 #[tokio::test]
 async fn what_is_found_below_moves_up() {
     let (stack, disk, redis) = two_shelves();
-    let (keys, lessons) = (keys(1), Lessons::default());
+    let (keys, space_state) = (keys(1), SpaceState::default());
     keep(&stack, keys[0], &record("a"));
     disk.entries.lock().unwrap().clear();
-    stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
-    assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
+    stack.look_below(&keys, &at(1, &space_state), stack.generation()).await;
+    assert!(matches!(stack.look_up(&keys[0], &at(1, &space_state)), Found::Fresh(_, Tier::Memory)));
     assert_eq!(*disk.entries.lock().unwrap(), *redis.entries.lock().unwrap());
 }
 
 #[tokio::test]
 async fn the_newest_model_is_asked_for_again_while_a_tier_is_down() {
     let (stack, disk, redis) = two_shelves();
-    let (keys, lessons) = (keys(1), Lessons::default());
+    let (keys, space_state) = (keys(1), SpaceState::default());
     keep(&stack, keys[0], &record("a"));
     let asked_for = async |now_ms| {
-        stack.look_below(&keys, &at(now_ms, &lessons), stack.generation()).await;
+        stack.look_below(&keys, &at(now_ms, &space_state), stack.generation()).await;
         disk.last_question() == Some(2)
     };
     redis.set_up(false);

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::{Stack, Tier};
 use crate::cache::purges::{EVERYTHING, PurgeCounts};
-use crate::cache::{LowerTier, Settled};
+use crate::cache::{Durability, LowerTier};
 
 /// A purge that has taken effect in this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ impl Stack {
             tier.owe(&purge.name);
         }
         let settled = join_all(others.iter().map(|tier| tier.purged(&self.epochs, &purge.name))).await;
-        let pending = others.iter().zip(settled).filter(|(_, settled)| *settled == Settled::Pending);
+        let pending = others.iter().zip(settled).filter(|(_, settled)| *settled == Durability::Pending);
         pending.map(|(tier, _)| tier.tier()).collect()
     }
 

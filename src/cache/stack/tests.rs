@@ -9,11 +9,12 @@ use std::time::Duration;
 use super::*;
 use crate::cache::bounded::Bounds;
 use crate::cache::purges::PurgeCounts;
-use crate::cache::{Eventually, LowerStats, Settled, Times};
+use crate::cache::{Durability, LowerStats, Times};
 use crate::key::{KeyBuilder, Tag};
-use crate::learned::Identity;
+use crate::learned::ModelIdentity;
 use crate::vector::Vector;
 use crate::vector::packed::Packed;
+use futures_util::future::BoxFuture;
 
 fn stack() -> Stack {
     over(Vec::new())
@@ -31,49 +32,49 @@ pub(super) fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
 pub(super) fn record(model: &str) -> Arc<Record> {
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
     let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-    Arc::new(Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None))
+    Arc::new(Record::new(vector, ModelIdentity { model: model.into(), dimension: 2 }, times, None))
 }
 
-pub(super) fn at(now_ms: u64, lessons: &Lessons) -> Lookup<'_> {
+pub(super) fn at(now_ms: u64, space_state: &SpaceState) -> Lookup<'_> {
     let (space, trace) = (KeyBuilder::new(None).finish(), TraceContext::NONE);
-    Lookup { now_ms, max_age_ms: None, lessons, space, codec: Codec::Lossless, trace }
+    Lookup { now_ms, max_age_ms: None, space_state, space, codec: Codec::Lossless, trace }
 }
 
 #[test]
 fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
-    let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let (stack, space_state, key) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     stack.remember(key, &record("a"), stack.generation());
-    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Fresh(_, Tier::Memory)));
-    lessons.learn("b", 2);
-    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::StandIn(_)));
+    assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::Fresh(_, Tier::Memory)));
+    space_state.learn("b", 2);
+    assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::StandIn(_)));
 }
 
 #[test]
 fn an_entry_past_its_stale_time_is_gone() {
-    let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let (stack, space_state, key) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     stack.remember(key, &record("a"), stack.generation());
-    assert!(matches!(stack.look_up(&key, &at(100, &lessons)), Found::StandIn(_)));
-    assert!(matches!(stack.look_up(&key, &at(200, &lessons)), Found::Missing));
-    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing), "it was dropped for good");
+    assert!(matches!(stack.look_up(&key, &at(100, &space_state)), Found::StandIn(_)));
+    assert!(matches!(stack.look_up(&key, &at(200, &space_state)), Found::Missing));
+    assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::Missing), "it was dropped for good");
 }
 
 #[test]
 fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
-    let (stack, lessons, key) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let (stack, space_state, key) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     let begun = stack.generation();
     let _ = stack.purge(None);
     stack.remember(key, &record("a"), begun);
-    assert!(matches!(stack.look_up(&key, &at(1, &lessons)), Found::Missing));
+    assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::Missing));
 }
 
 #[test]
 fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
-    let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let (stack, space_state, root) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     let keys: Vec<Key> = (0..3_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
     let begun = stack.generation();
     let asked = |model: &str| {
         let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-        let identity = Identity { model: "answering".into(), dimension: 1 };
+        let identity = ModelIdentity { model: "answering".into(), dimension: 1 };
         let vector = Vector::from_components(&[1.0]).expect("it is a vector");
         Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
     };
@@ -81,21 +82,21 @@ fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
     for (key, model) in keys.iter().zip(["a", "b", "b"]) {
         stack.remember(*key, &asked(model), begun);
     }
-    assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
-    assert!(matches!(stack.look_up(&keys[1], &at(1, &lessons)), Found::Fresh(..)));
+    assert!(matches!(stack.look_up(&keys[0], &at(1, &space_state)), Found::Missing));
+    assert!(matches!(stack.look_up(&keys[1], &at(1, &space_state)), Found::Fresh(..)));
     assert_eq!((stack.purge(Some("b")).forgotten, stack.purge(Some("answering")).forgotten), (2, 0));
 }
 
 #[test]
 fn a_purge_by_model_leaves_the_others() {
-    let (stack, lessons, root) = (stack(), Lessons::default(), KeyBuilder::new(None).finish());
+    let (stack, space_state, root) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     let keys: Vec<Key> = (0..4_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
     for (place, key) in keys.iter().enumerate() {
         stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
     }
     assert_eq!(stack.purge(Some("a")).forgotten, 3);
-    assert!(matches!(stack.look_up(&keys[0], &at(1, &lessons)), Found::Missing));
-    assert!(matches!(stack.look_up(&keys[3], &at(1, &lessons)), Found::Fresh(..)));
+    assert!(matches!(stack.look_up(&keys[0], &at(1, &space_state)), Found::Missing));
+    assert!(matches!(stack.look_up(&keys[3], &at(1, &space_state)), Found::Fresh(..)));
 }
 
 /// A tier below memory that is a map and records its calls.
@@ -137,7 +138,7 @@ impl LowerTier for Shelf {
         self.tier
     }
 
-    fn get<'a>(&'a self, keys: &'a [Key]) -> Eventually<'a, Vec<Option<Bytes>>> {
+    fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         self.asked.lock().unwrap().push(keys.to_vec());
         let entries = self.entries.lock().unwrap();
         let found = keys.iter().map(|key| entries.get(key).map(|entry| entry.bytes.clone())).collect();
@@ -148,18 +149,18 @@ impl LowerTier for Shelf {
         self.entries.lock().unwrap().insert(key, entry);
     }
 
-    fn purged<'a>(&'a self, _epochs: &'a Arc<Epochs>, name: &'a str) -> Eventually<'a, Settled> {
+    fn purged<'a>(&'a self, _epochs: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability> {
         self.purged.lock().unwrap().push(name.to_owned());
-        Box::pin(std::future::ready(Settled::ForGood))
+        Box::pin(std::future::ready(Durability::ForGood))
     }
 
-    fn note_ahead(&self) -> Eventually<'_, ()> {
+    fn note_ahead(&self) -> BoxFuture<'_, ()> {
         self.purged.lock().unwrap().push("ahead".to_owned());
         Box::pin(std::future::ready(()))
     }
 
-    fn clear(&self) -> Eventually<'_, (u64, Settled)> {
-        Box::pin(std::future::ready((0, Settled::ForGood)))
+    fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
+        Box::pin(std::future::ready((0, Durability::ForGood)))
     }
 
     fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
@@ -170,7 +171,7 @@ impl LowerTier for Shelf {
         LowerStats { up: !self.is_down.load(Ordering::Relaxed), ..LowerStats::default() }
     }
 
-    fn close(&self, _patience: Duration) -> Eventually<'_, usize> {
+    fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
         Box::pin(std::future::ready(0))
     }
 }
@@ -193,12 +194,12 @@ pub(super) fn keep(stack: &Stack, key: Key, record: &Arc<Record>) {
 #[tokio::test]
 async fn each_tier_is_asked_once_and_only_for_what_those_above_lack() {
     let (stack, disk, redis) = two_shelves();
-    let (keys, lessons) = (keys(3), Lessons::default());
-    lessons.learn("a", 2);
+    let (keys, space_state) = (keys(3), SpaceState::default());
+    space_state.learn("a", 2);
     keep(&stack, keys[0], &record("a"));
     keep(&stack, keys[1], &record("a"));
     disk.entries.lock().unwrap().remove(&keys[1]);
-    let found = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
+    let found = stack.look_below(&keys, &at(1, &space_state), stack.generation()).await;
     assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk), Found::Fresh(_, Tier::Redis), Found::Missing]));
     assert_eq!(*disk.asked.lock().unwrap(), std::slice::from_ref(&keys));
     assert_eq!(*redis.asked.lock().unwrap(), [keys[1..].to_vec()]);
@@ -207,41 +208,41 @@ async fn each_tier_is_asked_once_and_only_for_what_those_above_lack() {
 #[tokio::test]
 async fn who_only_looks_moves_nothing() {
     let (stack, disk, _redis) = two_shelves();
-    let (keys, lessons) = (keys(1), Lessons::default());
+    let (keys, space_state) = (keys(1), SpaceState::default());
     keep(&stack, keys[0], &record("a"));
     disk.entries.lock().unwrap().clear();
-    let found = stack.examine(&keys, &at(1, &lessons)).await;
+    let found = stack.examine(&keys, &at(1, &space_state)).await;
     assert!(matches!(found[0], Found::Fresh(_, Tier::Redis)));
-    assert!(matches!(stack.peek(&keys[0], &at(1, &lessons)), Found::Missing) && !disk.holds(&keys[0]));
+    assert!(matches!(stack.peek(&keys[0], &at(1, &space_state)), Found::Missing) && !disk.holds(&keys[0]));
 }
 
 #[tokio::test]
 async fn a_fresh_record_further_down_is_better_than_a_stale_one() {
     let (stack, disk, _redis) = two_shelves();
-    let (keys, lessons) = (keys(2), Lessons::default());
+    let (keys, space_state) = (keys(2), SpaceState::default());
     let later = Times { created_ms: 100, fresh_until_ms: 300, stale_until_ms: 400 };
-    let identity = Identity { model: "a".into(), dimension: 2 };
+    let identity = ModelIdentity { model: "a".into(), dimension: 2 };
     let vector = Vector::from_components(&[1.0, 2.0]).unwrap();
     keep(&stack, keys[0], &Arc::new(Record::new(vector, identity, later, None)));
     for key in &keys {
         disk.put(*key, AtRest { bytes: bytes_under(key, &record("a")), until_ms: 200 });
     }
-    let found = stack.look_below(&keys, &at(150, &lessons), stack.generation()).await;
+    let found = stack.look_below(&keys, &at(150, &space_state), stack.generation()).await;
     assert!(matches!(found[..], [Found::Fresh(_, Tier::Redis), Found::StandIn(_)]), "{found:?}");
-    assert!(matches!(stack.look_up(&keys[0], &at(150, &lessons)), Found::Fresh(..)));
+    assert!(matches!(stack.look_up(&keys[0], &at(150, &space_state)), Found::Fresh(..)));
 }
 
 #[tokio::test]
 async fn what_is_damaged_over_or_purged_is_missing() {
     let (stack, disk, redis) = two_shelves();
-    let (keys, lessons) = (keys(3), Lessons::default());
+    let (keys, space_state) = (keys(3), SpaceState::default());
     keep(&stack, keys[0], &record("a"));
     for shelf in [&disk, &redis] {
         let mut damaged = bytes_under(&keys[1], &record("a")).to_vec();
         *damaged.last_mut().unwrap() ^= 1;
         shelf.put(keys[1], AtRest { bytes: damaged.into(), until_ms: 200 });
     }
-    let look = async |now_ms| stack.look_below(&keys, &at(now_ms, &lessons), stack.generation()).await;
+    let look = async |now_ms| stack.look_below(&keys, &at(now_ms, &space_state), stack.generation()).await;
     assert!(matches!(look(1).await[..], [Found::Fresh(..), Found::Missing, Found::Missing]));
     assert!(matches!(look(200).await[..], [Found::Missing, Found::Missing, Found::Missing]));
     stack.settle(&stack.purge(Some("a"))).await;
@@ -262,7 +263,7 @@ async fn what_was_fetched_before_a_purge_is_not_put_at_rest_after_it() {
 #[tokio::test]
 async fn a_purge_elsewhere_happens_here_once() {
     let (stack, disk, redis) = two_shelves();
-    let (keys, lessons, elsewhere) = (keys(2), Lessons::default(), Epochs::default());
+    let (keys, space_state, elsewhere) = (keys(2), SpaceState::default(), PurgeRegistry::default());
     for (key, model) in keys.iter().zip(["a", "b"]) {
         stack.remember(*key, &record(model), stack.generation());
         keep(&stack, *key, &record(model));
@@ -274,9 +275,9 @@ async fn a_purge_elsewhere_happens_here_once() {
     for purge in &learnt {
         stack.settle(purge).await;
     }
-    let memory = keys.iter().map(|key| stack.look_up(key, &at(1, &lessons)).is_fresh());
+    let memory = keys.iter().map(|key| stack.look_up(key, &at(1, &space_state)).is_fresh());
     assert_eq!(memory.collect::<Vec<_>>(), [false, true]);
-    let below = stack.look_below(&keys, &at(1, &lessons), stack.generation()).await;
+    let below = stack.look_below(&keys, &at(1, &space_state), stack.generation()).await;
     assert!(matches!(below[..], [Found::Missing, Found::Fresh(_, Tier::Disk)]));
     assert_eq!(*disk.purged.lock().unwrap(), ["a"]);
     assert_eq!(*redis.purged.lock().unwrap(), [""; 0], "whoever brought it knows");
@@ -285,13 +286,13 @@ async fn a_purge_elsewhere_happens_here_once() {
 #[tokio::test]
 async fn who_starts_anew_knows_which_model_answered_last() {
     let (stack, disk, _redis) = two_shelves();
-    let (keys, before, space) = (keys(2), Lessons::default(), at(1, &Lessons::default()).space);
+    let (keys, before, space) = (keys(2), SpaceState::default(), at(1, &SpaceState::default()).space);
     for (key, model) in keys.iter().zip(["old", "new"]) {
         before.learn(model, 2);
         keep(&stack, *key, &record(model));
         stack.note_newest(&space, &record(model), &before, stack.generation());
     }
-    let after = Lessons::default();
+    let after = SpaceState::default();
     let found = stack.look_below(&keys[..1], &at(1, &after), stack.generation()).await;
     assert!(matches!(found[..], [Found::StandIn(_)]), "{found:?}");
     let found = stack.look_below(&keys[1..], &at(1, &after), stack.generation()).await;
@@ -302,18 +303,18 @@ async fn who_starts_anew_knows_which_model_answered_last() {
 #[tokio::test]
 async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
     let (stack, upper, lower) = two_shelves();
-    let (lessons, key) = (Lessons::default(), keys(1)[0]);
+    let (space_state, key) = (SpaceState::default(), keys(1)[0]);
     let made_at = |created_ms| {
         let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
         let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
-        Arc::new(Record::new(vector, Identity { model: "a".into(), dimension: 2 }, times, None))
+        Arc::new(Record::new(vector, ModelIdentity { model: "a".into(), dimension: 2 }, times, None))
     };
     let bytes = bytes_under(&key, &made_at(1));
     lower.put(key, AtRest { bytes, until_ms: 200 });
     let begun = stack.generation();
     // This record is stored between the look-up in memory and the result of the slower tier.
     stack.remember(key, &made_at(2), begun);
-    stack.look_below(&[key], &at(3, &lessons), begun).await;
+    stack.look_below(&[key], &at(3, &space_state), begun).await;
     assert_eq!(stack.memory().peek(&key).map(|record| record.times.created_ms), Some(2));
     assert!(!upper.holds(&key));
 }
@@ -321,57 +322,57 @@ async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
 #[tokio::test]
 async fn the_newest_note_of_all_tiers_tells_who_answered_last() {
     let (stack, disk, redis) = two_shelves();
-    let (key, space) = (keys(1)[0], at(1, &Lessons::default()).space);
+    let (key, space) = (keys(1)[0], at(1, &SpaceState::default()).space);
     let at_rest = |key: &Key, model: &str, created_ms| {
         let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
         let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
-        let record = Record::new(vector, Identity { model: model.into(), dimension: 2 }, times, None);
+        let record = Record::new(vector, ModelIdentity { model: model.into(), dimension: 2 }, times, None);
         AtRest { bytes: bytes_under(key, &record), until_ms: 200 }
     };
     // The local disk has seen the old model last, another replica the new one.
     disk.put(key, at_rest(&key, "old", 1));
     disk.put(newest_of(&space), at_rest(&newest_of(&space), "old", 1));
     redis.put(newest_of(&space), at_rest(&newest_of(&space), "new", 2));
-    let lessons = Lessons::default();
-    let found = stack.look_below(&[key], &at(3, &lessons), stack.generation()).await;
+    let space_state = SpaceState::default();
+    let found = stack.look_below(&[key], &at(3, &space_state), stack.generation()).await;
     assert!(matches!(found[..], [Found::StandIn(_)]), "{found:?}");
-    assert_eq!(lessons.identity().map(|newest| newest.model.to_string()).as_deref(), Some("new"));
+    assert_eq!(space_state.identity().map(|newest| newest.model.to_string()).as_deref(), Some("new"));
     assert_eq!(redis.asked.lock().unwrap().len(), 1, "one question for all of it");
 }
 
 #[tokio::test]
 async fn where_nothing_is_noted_it_is_asked_for_once() {
     let (stack, disk, redis) = two_shelves();
-    let (key, lessons) = (keys(1)[0], Lessons::default());
+    let (key, space_state) = (keys(1)[0], SpaceState::default());
     disk.put(key, AtRest { bytes: bytes_under(&key, &record("a")), until_ms: 200 });
     for _ in 0..3 {
-        let found = stack.look_below(&[key], &at(1, &lessons), stack.generation()).await;
+        let found = stack.look_below(&[key], &at(1, &space_state), stack.generation()).await;
         assert!(matches!(found[..], [Found::Fresh(_, Tier::Disk)]), "{found:?}");
     }
     assert_eq!(redis.asked.lock().unwrap().len(), 1, "what the disk has is asked of nobody else afterwards");
     // Another replica meets a newer model. The old model on the local disk must not hide it forever.
     let times = Times { created_ms: 2, fresh_until_ms: 100_000, stale_until_ms: 200_000 };
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
-    let newest = Record::new(vector, Identity { model: "b".into(), dimension: 2 }, times, None);
-    let terms = at(61_000, &lessons);
+    let newest = Record::new(vector, ModelIdentity { model: "b".into(), dimension: 2 }, times, None);
+    let terms = at(61_000, &space_state);
     let note = newest_of(&terms.space);
     redis.put(note, AtRest { bytes: bytes_under(&note, &newest), until_ms: 200_000 });
     stack.look_below(&[key], &terms, stack.generation()).await;
-    assert_eq!(lessons.identity().map(|newest| newest.model.to_string()).as_deref(), Some("b"));
+    assert_eq!(space_state.identity().map(|newest| newest.model.to_string()).as_deref(), Some("b"));
 }
 
 #[tokio::test]
 async fn records_that_have_lost_more_than_the_codec_lets_go_are_misses() {
     let (stack, disk, redis) = two_shelves();
-    let (lessons, key) = (Lessons::default(), keys(1)[0]);
+    let (space_state, key) = (SpaceState::default(), keys(1)[0]);
     let packed = |codec| {
         let vector = Vector::from_components(&[0.1, 0.7]).expect("it is a vector");
         let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-        let identity = Identity { model: "a".into(), dimension: 2 };
+        let identity = ModelIdentity { model: "a".into(), dimension: 2 };
         Record::new(Packed::pack(&vector, codec), identity, times, None)
     };
     let at_rest = |codec| AtRest { bytes: bytes_under(&key, &packed(codec)), until_ms: 200 };
-    let with = |codec| Lookup { codec, ..at(1, &lessons) };
+    let with = |codec| Lookup { codec, ..at(1, &space_state) };
     disk.put(key, at_rest(Codec::Int8));
     for codec in [Codec::Lossless, Codec::F32, Codec::Bf16] {
         let found = stack.look_below(&[key], &with(codec), stack.generation()).await;

@@ -38,7 +38,7 @@ const MAX_BATCH_BYTES: usize = 8 << 20;
 const ENVELOPE_BYTES: usize = 4_096;
 
 /// Sends requests to the public port.
-pub(super) struct Asker {
+pub(super) struct WarmClient {
     port: Port,
     headers: HeaderMap,
     /// The request body up to its inputs.
@@ -47,7 +47,7 @@ pub(super) struct Asker {
 
 /// Number of inputs by source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Tally {
+pub(super) struct WarmCounts {
     pub(super) cached: u64,
     pub(super) fetched: u64,
     pub(super) billed: u64,
@@ -59,8 +59,8 @@ pub(super) struct Stop(pub(super) Failed);
 
 /// Result of a batch.
 #[derive(Default)]
-pub(super) struct Asked {
-    pub(super) tally: Tally,
+pub(super) struct BatchResult {
+    pub(super) tally: WarmCounts,
     /// Failed lines with the reason.
     pub(super) failed: Vec<(u64, String)>,
     pub(super) stopped: Option<Stop>,
@@ -68,7 +68,7 @@ pub(super) struct Asked {
 
 /// Result of one request.
 enum Outcome {
-    Cached(Tally),
+    Cached(WarmCounts),
     /// An input may be the cause.
     Refused(String),
     /// The inputs are not the cause.
@@ -78,12 +78,12 @@ enum Outcome {
 }
 
 /// Decision about an error response.
-enum Answered {
+enum Attempt {
     Final(Outcome),
     Again { cause: String, wait: Option<Duration> },
 }
 
-impl Tally {
+impl WarmCounts {
     pub(super) fn add(&mut self, other: &Self) {
         self.cached += other.cached;
         self.fetched += other.fetched;
@@ -91,7 +91,7 @@ impl Tally {
     }
 }
 
-impl Asker {
+impl WarmClient {
     pub(super) fn new(port: Port, mut headers: HeaderMap, options: &WarmOptions) -> Result<Self, Failed> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // The request asks for an error instead of a mock or a stale entry, which must not count as a success.
@@ -112,8 +112,8 @@ impl Asker {
     }
 
     /// Sends a batch. If it is rejected, each half is sent separately, down to the faulty lines.
-    pub(super) async fn ask(&self, batch: &Batch) -> Asked {
-        let (mut asked, mut open) = (Asked::default(), vec![&batch.inputs[..]]);
+    pub(super) async fn ask(&self, batch: &Batch) -> BatchResult {
+        let (mut asked, mut open) = (BatchResult::default(), vec![&batch.inputs[..]]);
         while let Some(inputs) = open.pop() {
             match self.ask_for(inputs).await {
                 Outcome::Cached(tally) => asked.tally.add(&tally),
@@ -138,9 +138,9 @@ impl Asker {
         let mut wait = FIRST_WAIT;
         for attempt in 1.. {
             let (cause, asked) = match self.ask_once(&body, inputs.len()).await {
-                Answered::Final(outcome) => return outcome,
-                Answered::Again { cause, .. } if attempt == MAX_ATTEMPTS => return Outcome::Failed(cause),
-                Answered::Again { cause, wait } => (cause, wait),
+                Attempt::Final(outcome) => return outcome,
+                Attempt::Again { cause, .. } if attempt == MAX_ATTEMPTS => return Outcome::Failed(cause),
+                Attempt::Again { cause, wait } => (cause, wait),
             };
             tracing::debug!(cause, "asked again");
             sleep(asked.unwrap_or(wait).min(MAX_ASKED_WAIT)).await;
@@ -154,13 +154,13 @@ impl Asker {
         format!("{}{}]}}", self.opening, inputs.join(",")).into()
     }
 
-    async fn ask_once(&self, body: &Bytes, inputs: usize) -> Answered {
+    async fn ask_once(&self, body: &Bytes, inputs: usize) -> Attempt {
         let mut request = self.port.request(Method::POST, PATH, whole(body.clone()));
         request.headers_mut().extend(self.headers.clone());
         let answer = match self.port.send(request).await {
             Ok(answer) => answer,
-            Err(error @ NoAnswer::NobodyThere(_)) => return Answered::Final(Outcome::Stopped(error.to_string())),
-            Err(error) => return Answered::Again { cause: error.to_string(), wait: None },
+            Err(error @ NoAnswer::NobodyThere(_)) => return Attempt::Final(Outcome::Stopped(error.to_string())),
+            Err(error) => return Attempt::Again { cause: error.to_string(), wait: None },
         };
         let (head, body) = answer.into_parts();
         if head.status != StatusCode::OK {
@@ -168,13 +168,13 @@ impl Asker {
             return judge_error(head.status, &head.headers, &body);
         }
         match drain(body).await {
-            Ok(()) => Answered::Final(judge(&head.headers, inputs)),
-            Err(error) => Answered::Again { cause: format!("the answer broke off: {error}"), wait: None },
+            Ok(()) => Attempt::Final(judge(&head.headers, inputs)),
+            Err(error) => Attempt::Again { cause: format!("the answer broke off: {error}"), wait: None },
         }
     }
 }
 
-impl Asked {
+impl BatchResult {
     fn fail(&mut self, inputs: &[Input], cause: &str) {
         self.failed.extend(inputs.iter().map(|input| (input.number, cause.to_owned())));
     }
@@ -197,7 +197,7 @@ fn judge(headers: &HeaderMap, inputs: usize) -> Outcome {
         Some("bypass") => return Outcome::Refused("the answer could not be cached".to_owned()),
         Some(other) => return Outcome::Failed(format!("only a stand-in was answered ({other})")),
     }
-    let (mut tally, mut seen) = (Tally::default(), 0);
+    let (mut tally, mut seen) = (WarmCounts::default(), 0);
     for (source, count) in pairs(text(SOURCES).unwrap_or_default()) {
         seen += count;
         match source {
@@ -218,17 +218,17 @@ fn pairs(text: &str) -> impl Iterator<Item = (&str, u64)> {
     })
 }
 
-fn judge_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Answered {
+fn judge_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Attempt {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let message = error_fields(body).message;
     let cause = if message.is_empty() { status.to_string() } else { message };
     let is_vetoed = text(SHOULD_RETRY) == Some("false");
     match status.as_u16() {
-        401 | 403 | 404 => Answered::Final(Outcome::Stopped(cause)),
-        429 if is_vetoed || error_fields(body).code == "insufficient_quota" => Answered::Final(Outcome::Stopped(cause)),
-        408 | 429 | 500.. if !is_vetoed => Answered::Again { cause, wait: asked_wait(headers) },
-        408 | 429 | 500.. => Answered::Final(Outcome::Failed(cause)),
-        _ => Answered::Final(Outcome::Refused(cause)),
+        401 | 403 | 404 => Attempt::Final(Outcome::Stopped(cause)),
+        429 if is_vetoed || error_fields(body).code == "insufficient_quota" => Attempt::Final(Outcome::Stopped(cause)),
+        408 | 429 | 500.. if !is_vetoed => Attempt::Again { cause, wait: asked_wait(headers) },
+        408 | 429 | 500.. => Attempt::Final(Outcome::Failed(cause)),
+        _ => Attempt::Final(Outcome::Refused(cause)),
     }
 }
 
@@ -251,7 +251,7 @@ mod tests {
     fn only_what_came_from_a_tier_or_the_upstream_counts() {
         let judged =
             |cache, sources| judge(&headers(&[(CACHE, cache), (SOURCES, sources), (TOKENS, "billed=7, saved=1")]), 3);
-        let sum = Tally { cached: 2, fetched: 1, billed: 7 };
+        let sum = WarmCounts { cached: 2, fetched: 1, billed: 7 };
         assert!(matches!(judged("partial", "memory=1, disk=1, upstream=1"), Outcome::Cached(tally) if tally == sum));
         assert!(matches!(judged("mock", "mock=3"), Outcome::Failed(_)));
         assert!(matches!(judged("stale", "stale=3"), Outcome::Failed(_)));
@@ -267,13 +267,13 @@ mod tests {
             judge_error(StatusCode::from_u16(status).expect("a status"), &headers(pairs), b"{}")
         };
         let again = judged(429, &[("retry-after", "2"), ("retry-after-ms", "1500")]);
-        assert!(matches!(again, Answered::Again { wait: Some(wait), .. } if wait == Duration::from_millis(1_500)));
-        assert!(matches!(judged(503, &[("retry-after", "-1")]), Answered::Again { wait: None, .. }));
-        assert!(matches!(judged(503, &[(SHOULD_RETRY, "false")]), Answered::Final(Outcome::Failed(_))));
-        assert!(matches!(judged(400, &[]), Answered::Final(Outcome::Refused(_))));
-        assert!(matches!(judged(401, &[]), Answered::Final(Outcome::Stopped(_))));
+        assert!(matches!(again, Attempt::Again { wait: Some(wait), .. } if wait == Duration::from_millis(1_500)));
+        assert!(matches!(judged(503, &[("retry-after", "-1")]), Attempt::Again { wait: None, .. }));
+        assert!(matches!(judged(503, &[(SHOULD_RETRY, "false")]), Attempt::Final(Outcome::Failed(_))));
+        assert!(matches!(judged(400, &[]), Attempt::Final(Outcome::Refused(_))));
+        assert!(matches!(judged(401, &[]), Attempt::Final(Outcome::Stopped(_))));
         let quota = br#"{"error":{"message":"no","type":"insufficient_quota","code":"insufficient_quota"}}"#;
         let quota = judge_error(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), quota);
-        assert!(matches!(quota, Answered::Final(Outcome::Stopped(_))));
+        assert!(matches!(quota, Attempt::Final(Outcome::Stopped(_))));
     }
 }

@@ -20,7 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use self::ask::{Asker, Stop, Tally};
+use self::ask::{Stop, WarmClient, WarmCounts};
 use self::read::{Batch, BatchBounds, Batches, Format, Next};
 use super::credential::{self, Credential};
 use super::health::reachable;
@@ -169,10 +169,10 @@ async fn run(
     options: &WarmOptions,
     file: Opened,
 ) -> Result<Warmed, Failed> {
-    let asker = Asker::new(port, credential.headers(config), options)?;
+    let asker = WarmClient::new(port, credential.headers(config), options)?;
     let progress = Progress::new(options.quiet, "texts", file.bytes);
     let bounds = BatchBounds { inputs: options.batch as usize, bytes: asker.max_batch_bytes(config) };
-    let done = RefCell::new(Done { progress: &progress, tally: Tally::default(), failed: 0, stopped: None });
+    let done = RefCell::new(Done { progress: &progress, tally: WarmCounts::default(), failed: 0, stopped: None });
     let concurrency = options.concurrency as usize;
     let read = batches_of(Batches::new(file.lines, bounds, file.format), concurrency * AHEAD_BATCHES);
     // After a fatal error no further batch is sent; batches in flight still finish.
@@ -217,7 +217,7 @@ fn batches_of(mut batches: Batches<Box<dyn BufRead + Send>>, ahead: usize) -> im
 /// Work done so far.
 struct Done<'p> {
     progress: &'p Progress,
-    tally: Tally,
+    tally: WarmCounts,
     failed: u64,
     /// Reason to send no further requests.
     stopped: Option<Failed>,
@@ -238,7 +238,7 @@ impl Done<'_> {
         }
     }
 
-    fn batch(&mut self, batch: &Batch, asked: ask::Asked) {
+    fn batch(&mut self, batch: &Batch, asked: ask::BatchResult) {
         self.tally.add(&asked.tally);
         for (number, cause) in &asked.failed {
             self.tell(*number, cause);
@@ -250,7 +250,7 @@ impl Done<'_> {
     }
 
     fn report(self) -> Warmed {
-        let Tally { cached, fetched, billed } = self.tally;
+        let WarmCounts { cached, fetched, billed } = self.tally;
         let answered = cached + fetched;
         let [cached, fetched, failed, billed] = [cached, fetched, self.failed, billed].map(grouped);
         self.progress.end(&format!(

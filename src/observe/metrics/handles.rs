@@ -110,9 +110,9 @@ impl<L: Label, H> PerLabel<L, H> {
 }
 
 /// Registers the families of the catalogue in a registry and returns their handles.
-pub(super) struct Shelf<'a>(pub(super) &'a Registry);
+pub(super) struct Registrar<'a>(pub(super) &'a Registry);
 
-impl Shelf<'_> {
+impl Registrar<'_> {
     pub(super) fn counter(&self, family: &Family) -> Counter {
         Counter(self.counter_vec(family).with_label_values::<&str>(&[]))
     }
@@ -164,7 +164,7 @@ impl Shelf<'_> {
         self.keep(GaugeVec::new(opts(family), &names(family))).with_label_values::<&str>(&[])
     }
 
-    /// Like [`Shelf::float_counter_vec`], with whole numbers.
+    /// Like [`Registrar::float_counter_vec`], with whole numbers.
     pub(super) fn counter_vec(&self, family: &Family) -> IntCounterVec {
         self.keep(IntCounterVec::new(opts(family), &names(family)))
     }

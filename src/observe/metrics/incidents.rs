@@ -7,10 +7,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use super::handles::{Counter, Gauge, Shelf};
+use super::handles::{Counter, Gauge, Registrar};
 use super::{catalogue, incident::Record};
 use crate::observe::logs::told;
-use crate::process::clock::Spell;
+use crate::process::clock::Period;
 
 pub use super::incident::{Affected, IncidentReport, ModelReport};
 
@@ -61,17 +61,17 @@ impl Instead {
 
 /// The newest incident, as health reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct IncidentState {
     /// The cause of the incident.
     pub cause: String,
     /// The requested models, at most three.
     pub models: Vec<String>,
     /// Time span of failed requests; `None` once the incident is over.
-    pub errors: Option<Spell>,
+    pub errors: Option<Period>,
     /// Time span of mocks; `None` if the incident is over and the last mock is older than a minute.
-    pub mocks: Option<Spell>,
+    pub mocks: Option<Period>,
     /// Time span of stale entries, with the same rule.
-    pub stale: Option<Spell>,
+    pub stale: Option<Period>,
 }
 
 /// All incidents of one process.
@@ -97,7 +97,7 @@ struct Book {
 }
 
 impl Incidents {
-    pub(super) fn new(shelf: &Shelf<'_>) -> Self {
+    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
         Self {
             is_active: AtomicBool::default(),
             book: Mutex::default(),
@@ -142,21 +142,21 @@ impl Incidents {
     }
 
     /// Returns the newest incident if it is active or answered a mock or a stale entry within the last minute.
-    pub fn standing(&self, now_ms: u64) -> Option<Standing> {
+    pub fn standing(&self, now_ms: u64) -> Option<IncidentState> {
         let book = self.book();
         let record = book.records.front()?;
         let spell = |span: Option<(u64, u64)>| {
             let (from_ms, to_ms) = span?;
             match record.to_ms {
-                None => Some(Spell::Since(from_ms)),
-                Some(_) if now_ms.saturating_sub(to_ms) < SHOWN_FOR_MS => Some(Spell::Until(to_ms)),
+                None => Some(Period::Since(from_ms)),
+                Some(_) if now_ms.saturating_sub(to_ms) < SHOWN_FOR_MS => Some(Period::Until(to_ms)),
                 Some(_) => None,
             }
         };
-        let standing = Standing {
+        let standing = IncidentState {
             cause: record.cause.clone(),
             models: record.models().map(str::to_owned).take(3).collect(),
-            errors: record.to_ms.is_none().then_some(Spell::Since(record.from_ms)),
+            errors: record.to_ms.is_none().then_some(Period::Since(record.from_ms)),
             mocks: spell(record.mocks),
             stale: spell(record.stale),
         };

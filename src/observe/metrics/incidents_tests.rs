@@ -19,13 +19,13 @@ fn an_incident_is_shown_from_the_first_mock_until_a_minute_after_the_last() {
     assert_eq!(mocks(950), Some(None));
     note(&metrics, 1_000, MOCKED);
     note(&metrics, 50_000, MOCKED);
-    assert_eq!(mocks(900_000), Some(Some(Spell::Since(1_000))), "it stays active without traffic");
+    assert_eq!(mocks(900_000), Some(Some(Period::Since(1_000))), "it stays active without traffic");
     metrics.incidents().end(51_000, "m");
-    assert_eq!(mocks(60_000), Some(Some(Spell::Until(50_000))));
+    assert_eq!(mocks(60_000), Some(Some(Period::Until(50_000))));
     assert_eq!(mocks(110_000), None);
     note(&metrics, 120_000, Incident { instead: Instead::Stale, ..MOCKED });
     let standing = metrics.incidents().standing(120_001).expect("it is active");
-    assert_eq!((standing.stale, standing.mocks), (Some(Spell::Since(120_000)), None));
+    assert_eq!((standing.stale, standing.mocks), (Some(Period::Since(120_000)), None));
 }
 
 #[test]

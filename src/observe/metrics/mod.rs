@@ -25,18 +25,20 @@ pub use catalogue::{CATALOGUE, Family, Kind, LabelSet, catalogue_markdown};
 pub use figures::{Bucket, UpstreamFigures};
 pub use handles::{Counter, Entered, Gauge, PerLabel};
 pub use history::{COARSE_STEP_SECONDS, STEP_SECONDS, Sample, Samples};
-pub use incidents::{Affected, Incident, IncidentReport, Incidents, Instead, MAX_INCIDENTS, ModelReport, Standing};
+pub use incidents::{
+    Affected, Incident, IncidentReport, IncidentState, Incidents, Instead, MAX_INCIDENTS, ModelReport,
+};
 pub use labels::{
     AnswerEvent, BreakerState, Bypass, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult,
     RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
 };
 pub use latency::Percentiles;
 pub use performance::{Performance, PerformanceSnapshot, Seen};
-pub use recent::{Ended, MAX_RECENT, Recent, Subject};
+pub use recent::{Ended, MAX_RECENT, Recent, RequestUsage};
 pub use record::TierLevels;
-pub use savings::{Account, Accounts, MAX_ACCOUNTS, Named, Statement};
+pub use savings::{MAX_ACCOUNTS, UsageAccount, UsageAccounts, UsageLabels, UsageReport};
 
-use handles::Shelf;
+use handles::Registrar;
 use history::History;
 use latency::Durations;
 use process::Process;
@@ -52,7 +54,7 @@ pub struct Metrics {
     process: Process,
     performance: Performance,
     history: History,
-    accounts: Accounts,
+    accounts: UsageAccounts,
     incidents: Incidents,
     requests: PerLabel<Route, PerLabel<Outcome, Counter>>,
     request_durations: HistogramVec,
@@ -117,14 +119,14 @@ impl Metrics {
     /// Creates all metrics at zero, except those whose normal value is not zero.
     pub fn new(version: &str) -> Arc<Self> {
         let registry = Registry::new();
-        let metrics = Self::stocked(registry.clone(), &Shelf(&registry));
-        Shelf(&registry).info(&catalogue::BUILD_INFO, version);
+        let metrics = Self::stocked(registry.clone(), &Registrar(&registry));
+        Registrar(&registry).info(&catalogue::BUILD_INFO, version);
         metrics.show_usual_durations();
         metrics.config_current.set(1);
         Arc::new(metrics)
     }
 
-    fn stocked(registry: Registry, shelf: &Shelf<'_>) -> Self {
+    fn stocked(registry: Registry, shelf: &Registrar<'_>) -> Self {
         Self {
             registry,
             hooks: Mutex::default(),
@@ -132,7 +134,7 @@ impl Metrics {
             process: Process::new(shelf),
             performance: Performance::new(),
             history: History::default(),
-            accounts: Accounts::new(shelf),
+            accounts: UsageAccounts::new(shelf),
             incidents: Incidents::new(shelf),
             requests: shelf.counters_by_two(&catalogue::REQUESTS),
             request_durations: shelf.histograms(&catalogue::REQUEST_DURATION),
@@ -211,7 +213,7 @@ impl Metrics {
     }
 
     /// Returns tokens and costs by model and namespace.
-    pub const fn accounts(&self) -> &Accounts {
+    pub const fn accounts(&self) -> &UsageAccounts {
         &self.accounts
     }
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::{Counter, Gauge as FloatGauge};
 
 use super::catalogue;
-use super::handles::{Gauge, Shelf};
+use super::handles::{Gauge, Registrar};
 
 /// Ticks per second in `/proc/self/stat`; Linux reports 100 to programs regardless of the kernel's own rate.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -23,7 +23,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(shelf: &Shelf<'_>) -> Self {
+    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
         start_time(&shelf.float_gauge(&catalogue::PROCESS_START_TIME));
         Self {
             resident_bytes: shelf.gauge(&catalogue::PROCESS_RESIDENT),

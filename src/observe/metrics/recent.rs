@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::labels::{Outcome, Route};
-use super::savings::Named;
+use super::savings::UsageLabels;
 
 /// Maximum number of stored requests.
 pub const MAX_RECENT: usize = 100;
@@ -26,14 +26,14 @@ pub struct Ended {
     /// Time from the head to the begin of the response.
     pub elapsed: Duration,
     /// Model, namespace and number of inputs, if the request was parsed.
-    pub subject: Option<Subject>,
+    pub subject: Option<RequestUsage>,
 }
 
 /// Known properties of an embeddings request.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct RequestUsage {
     /// Model and namespace.
-    pub named: Arc<Named>,
+    pub named: Arc<UsageLabels>,
     /// Number of inputs.
     pub inputs: u64,
 }

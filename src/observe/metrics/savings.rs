@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use super::catalogue;
-use super::handles::{Counter, Shelf};
+use super::handles::{Counter, Registrar};
 use super::labels::TokenKind;
 use crate::config::{Price, Savings};
 
@@ -22,14 +22,14 @@ const OTHER: &str = "other";
 
 /// Labels of an account.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Named {
+pub struct UsageLabels {
     /// The model as the caller named it.
     pub model: Box<str>,
     /// The namespace of the request; empty without one.
     pub namespace: Box<str>,
 }
 
-impl Named {
+impl UsageLabels {
     /// Creates labels with bounded length and without control characters.
     pub fn new(model: &str, namespace: &str) -> Self {
         Self { model: shown(model).into(), namespace: shown(namespace).into() }
@@ -43,8 +43,8 @@ fn shown(name: &str) -> Cow<'_, str> {
 
 /// Counters of one model and namespace.
 #[derive(Debug)]
-pub struct Account {
-    named: Arc<Named>,
+pub struct UsageAccount {
+    named: Arc<UsageLabels>,
     /// The upstream's name of the model in the first response. It determines the price if the caller's name has none.
     answered: Box<str>,
     requests: AtomicU64,
@@ -74,9 +74,9 @@ struct Tokens {
 
 /// State of an account at one point in time.
 #[derive(Clone, Debug)]
-pub struct Statement {
+pub struct UsageReport {
     /// Labels of the account.
-    pub named: Arc<Named>,
+    pub named: Arc<UsageLabels>,
     /// Answered requests.
     pub requests: u64,
     /// Answered inputs.
@@ -95,9 +95,9 @@ pub struct Statement {
     pub price: Option<Price>,
 }
 
-impl Account {
+impl UsageAccount {
     /// Returns the labels of the account.
-    pub const fn named(&self) -> &Arc<Named> {
+    pub const fn named(&self) -> &Arc<UsageLabels> {
         &self.named
     }
 
@@ -124,13 +124,13 @@ impl Account {
         money.price = savings.price(&self.named.model).or_else(|| savings.price(&self.answered));
     }
 
-    fn statement(&self) -> Statement {
+    fn statement(&self) -> UsageReport {
         self.statement_of(&mut self.money())
     }
 
-    fn statement_of(&self, money: &mut Money) -> Statement {
+    fn statement_of(&self, money: &mut Money) -> UsageReport {
         money.settle(Tokens { billed: self.billed.get(), saved: self.saved.get() });
-        Statement {
+        UsageReport {
             named: Arc::clone(&self.named),
             requests: self.requests.load(Ordering::Relaxed),
             inputs: self.inputs.load(Ordering::Relaxed),
@@ -181,7 +181,7 @@ fn in_currency(pico: u128) -> f64 {
 
 /// All accounts and the current prices.
 #[derive(Debug)]
-pub struct Accounts {
+pub struct UsageAccounts {
     book: RwLock<Book>,
     tokens: prometheus::IntCounterVec,
     cost: prometheus::CounterVec,
@@ -190,11 +190,11 @@ pub struct Accounts {
 #[derive(Debug, Default)]
 struct Book {
     savings: Savings,
-    accounts: Vec<Arc<Account>>,
+    accounts: Vec<Arc<UsageAccount>>,
 }
 
-impl Accounts {
-    pub(super) fn new(shelf: &Shelf<'_>) -> Self {
+impl UsageAccounts {
+    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
         Self {
             book: RwLock::default(),
             tokens: shelf.counter_vec(&catalogue::MODEL_TOKENS),
@@ -204,7 +204,7 @@ impl Accounts {
 
     /// Returns the account for the caller's name `model`; `answered` is the upstream's name. When there are too many
     /// accounts, models with a price share one account per model, and all others share one account.
-    pub fn of(&self, model: &str, namespace: &str, answered: &str) -> Arc<Account> {
+    pub fn of(&self, model: &str, namespace: &str, answered: &str) -> Arc<UsageAccount> {
         // Most requests use the name of an existing account, which needs no sanitizing.
         if let Some(own) = self.book().own(model, namespace) {
             return Arc::clone(own);
@@ -215,26 +215,26 @@ impl Accounts {
         found.unwrap_or_else(|| self.open(&named.0, &named.1, &answered))
     }
 
-    fn open(&self, model: &str, namespace: &str, answered: &str) -> Arc<Account> {
+    fn open(&self, model: &str, namespace: &str, answered: &str) -> Arc<UsageAccount> {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         // Another request may have created the account in the meantime.
         if let Some(account) = book.find(model, namespace, answered) {
             return account;
         }
         let account = if book.is_full() {
-            Arc::new(self.fresh(Named::new(book.overflow(model, answered), OTHER), ""))
+            Arc::new(self.fresh(UsageLabels::new(book.overflow(model, answered), OTHER), ""))
         } else {
-            Arc::new(self.fresh(Named::new(model, namespace), answered))
+            Arc::new(self.fresh(UsageLabels::new(model, namespace), answered))
         };
         account.reprice(&book.savings);
         book.accounts.push(Arc::clone(&account));
         account
     }
 
-    fn fresh(&self, named: Named, answered: &str) -> Account {
+    fn fresh(&self, named: UsageLabels, answered: &str) -> UsageAccount {
         let tokens = |kind: TokenKind| self.tokens.with_label_values(&[&*named.model, &*named.namespace, kind.label()]);
         let cost = |kind: TokenKind| self.cost.with_label_values(&[&*named.model, &*named.namespace, kind.label()]);
-        Account {
+        UsageAccount {
             answered: answered.into(),
             requests: AtomicU64::new(0),
             inputs: AtomicU64::new(0),
@@ -257,9 +257,9 @@ impl Accounts {
     }
 
     /// Returns the currency and every account, sorted by inputs in descending order.
-    pub fn statements(&self) -> (String, Vec<Statement>) {
+    pub fn statements(&self) -> (String, Vec<UsageReport>) {
         let book = self.book();
-        let mut statements: Vec<Statement> = book.accounts.iter().map(|account| account.statement()).collect();
+        let mut statements: Vec<UsageReport> = book.accounts.iter().map(|account| account.statement()).collect();
         statements.sort_by(|a, b| b.inputs.cmp(&a.inputs).then_with(|| a.named.model.cmp(&b.named.model)));
         (book.savings.currency.clone(), statements)
     }
@@ -274,12 +274,12 @@ impl Accounts {
 }
 
 impl Book {
-    fn find(&self, model: &str, namespace: &str, answered: &str) -> Option<Arc<Account>> {
+    fn find(&self, model: &str, namespace: &str, answered: &str) -> Option<Arc<UsageAccount>> {
         let overflow = || self.is_full().then(|| self.own(self.overflow(model, answered), OTHER)).flatten();
         self.own(model, namespace).or_else(overflow).cloned()
     }
 
-    fn own(&self, model: &str, namespace: &str) -> Option<&Arc<Account>> {
+    fn own(&self, model: &str, namespace: &str) -> Option<&Arc<UsageAccount>> {
         self.accounts.iter().find(|account| account.is_of(model, namespace))
     }
 

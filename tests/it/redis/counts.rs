@@ -3,10 +3,11 @@
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde_json::json;
+use vecho::cache::LowerTier as _;
 use vecho::cache::purges::PurgeCounts;
 use vecho::cache::redis::{OnPurges, RedisParts, RedisTier};
-use vecho::cache::{Eventually, LowerTier as _};
 use vecho::config::Config;
 use vecho::observe::metrics::Metrics;
 use vecho::process::clock::Clock;
@@ -55,14 +56,14 @@ impl Told {
 }
 
 impl OnPurges for Told {
-    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> Eventually<'a, ()> {
+    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.push("noted", counts);
         })
     }
 
-    fn learn(&self, counts: &PurgeCounts) -> Option<Eventually<'static, ()>> {
+    fn learn(&self, counts: &PurgeCounts) -> Option<BoxFuture<'static, ()>> {
         self.push("in force", counts);
         None
     }

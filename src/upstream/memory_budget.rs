@@ -22,7 +22,7 @@ const MAX_DECODINGS: usize = 2;
 
 /// Memory budget of all answers under way. Used by `Arc`.
 #[derive(Debug)]
-pub(super) struct Room {
+pub(super) struct MemoryBudget {
     total: u64,
     state: Mutex<State>,
     freed: Notify,
@@ -42,7 +42,7 @@ struct State {
     one_waits: bool,
 }
 
-impl Room {
+impl MemoryBudget {
     pub(super) fn new(total: u64) -> Arc<Self> {
         let state = Mutex::new(State { free: total, one_waits: false });
         let decodings = Semaphore::new(MAX_DECODINGS);
@@ -51,10 +51,10 @@ impl Room {
     }
 
     /// Waits for this many bytes, or for the whole budget if that is less. Waiting callers are served in turn.
-    pub(super) async fn take(self: &Arc<Self>, bytes: u64, caller: Key) -> Share {
+    pub(super) async fn take(self: &Arc<Self>, bytes: u64, caller: Key) -> Reservation {
         let bytes = bytes.min(self.total);
         self.order.wait(caller, self.take_in_order(bytes)).await;
-        Share { room: Arc::clone(self), caller, estimate: bytes, held: AtomicU64::new(bytes) }
+        Reservation { room: Arc::clone(self), caller, estimate: bytes, held: AtomicU64::new(bytes) }
     }
 
     async fn take_in_order(&self, bytes: u64) {
@@ -104,10 +104,10 @@ impl Room {
 }
 
 /// Guard of the one answer that waits for more memory.
-struct Waiting<'a>(&'a Room);
+struct Waiting<'a>(&'a MemoryBudget);
 
 impl<'a> Waiting<'a> {
-    fn begin(room: &'a Room) -> Option<Self> {
+    fn begin(room: &'a MemoryBudget) -> Option<Self> {
         let was_waiting = std::mem::replace(&mut room.lock().one_waits, true);
         (!was_waiting).then_some(Self(room))
     }
@@ -122,14 +122,14 @@ impl Drop for Waiting<'_> {
 
 /// Memory reserved for one call. Dropping it releases the memory.
 #[derive(Debug)]
-pub(super) struct Share {
-    room: Arc<Room>,
+pub(super) struct Reservation {
+    room: Arc<MemoryBudget>,
     caller: Key,
     estimate: u64,
     held: AtomicU64,
 }
 
-impl Share {
+impl Reservation {
     /// Extends the reservation to at least this many bytes. Returns false if the memory is not available.
     pub(super) async fn cover(&self, bytes: u64) -> bool {
         let held = self.held.load(Ordering::Relaxed);
@@ -159,14 +159,14 @@ impl Share {
         }
     }
 
-    /// Reserves the estimated memory of the answer again after [`Share::give_up`].
+    /// Reserves the estimated memory of the answer again after [`Reservation::give_up`].
     pub(super) async fn take_again(&self) {
         let taken = self.room.take(self.estimate, self.caller).await;
         self.held.store(taken.held.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
-impl Drop for Share {
+impl Drop for Reservation {
     fn drop(&mut self) {
         self.room.give_back(self.held.load(Ordering::Relaxed));
     }
@@ -179,13 +179,13 @@ mod tests {
     const TEN: u64 = 10 * STEP_BYTES;
     const CALLER: Key = Key::from_bytes([1; 32]);
 
-    fn free(room: &Room) -> u64 {
+    fn free(room: &MemoryBudget) -> u64 {
         room.lock().free / STEP_BYTES
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_beyond_the_estimate_takes_more_room_and_all_of_it_comes_back() {
-        let room = Room::new(TEN);
+        let room = MemoryBudget::new(TEN);
         let share = room.take(4 * STEP_BYTES, CALLER).await;
         assert!(share.cover(4 * STEP_BYTES).await);
         assert_eq!(free(&room), 6);
@@ -205,7 +205,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_two_that_need_what_the_other_holds_one_gives_up_and_the_other_goes_on() {
-        let room = Room::new(TEN);
+        let room = MemoryBudget::new(TEN);
         let (one, other) = (room.take(TEN / 2, CALLER).await, room.take(TEN / 2, CALLER).await);
         let first = async { one.cover(TEN).await };
         let second = async {
@@ -219,7 +219,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_has_begun_goes_before_calls_that_have_not_and_waits_for_no_more_than_its_patience() {
-        let room = Room::new(TEN);
+        let room = MemoryBudget::new(TEN);
         let (one, other) = (room.take(TEN / 2, CALLER).await, room.take(TEN / 2, CALLER).await);
         let begun = tokio::time::Instant::now();
         assert!(!one.cover(TEN).await, "the other does not end");

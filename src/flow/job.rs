@@ -7,12 +7,12 @@ use http::{HeaderMap, HeaderName, Uri};
 use super::RequestContext;
 use crate::config::{Cache, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::learned::Voucher;
+use crate::learned::AcceptedCredential;
 use crate::upstream::{Charge, normal_path};
 use crate::wire::{EmbedRequest, Space};
 
 /// One embeddings request with everything that decides its answer.
-pub struct Ask<'a> {
+pub struct EmbedJob<'a> {
     /// Its configuration, deadline, controls and trace.
     pub context: RequestContext,
     /// The parsed body.
@@ -39,7 +39,7 @@ pub struct Origin<'a> {
     /// Key of the callers that share stored vectors with this one.
     pub scope: Key,
     /// True if stored vectors are served only after the upstream has accepted the credential.
-    pub must_be_vouched: bool,
+    pub needs_acceptance: bool,
     /// The headers of the request.
     pub headers: &'a HeaderMap,
 }
@@ -47,12 +47,12 @@ pub struct Origin<'a> {
 impl Origin<'_> {
     /// Returns the credential, address and model that the upstream must have accepted before stored vectors of `space`
     /// are served. Returns `None` if no such check is configured.
-    pub fn voucher(&self, space: &Space) -> Option<Voucher> {
-        self.must_be_vouched.then(|| {
+    pub fn accepted_credential(&self, space: &Space) -> Option<AcceptedCredential> {
+        self.needs_acceptance.then(|| {
             let mut subject = KeyBuilder::new(None);
             subject.part(Tag::Upstream, address(&self.uri).as_bytes());
             subject.part(Tag::Model, space.model_name().as_bytes());
-            Voucher { credential: self.credential, subject: subject.finish() }
+            AcceptedCredential { credential: self.credential, subject: subject.finish() }
         })
     }
 }

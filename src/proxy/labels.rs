@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use crate::flow::Origin;
-use crate::observe::metrics::{Account, Metrics, Named, Subject};
+use crate::observe::metrics::{Metrics, RequestUsage, UsageAccount, UsageLabels};
 use crate::upstream::deployment;
 use crate::wire::EmbedRequest;
 
 /// Usage labels of a request. Without inputs, the request was not parsed.
 #[derive(Default)]
-pub(super) struct Asked {
+pub(super) struct RequestLabels {
     model: String,
     namespace: String,
     inputs: u64,
 }
 
-impl Asked {
+impl RequestLabels {
     /// Takes the labels from a parsed request.
     pub(super) fn new(request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Self {
         let in_path = || deployment(origin.uri.path()).unwrap_or_default();
@@ -28,14 +28,14 @@ impl Asked {
     }
 
     /// Returns the account that counts the response; `answered` is the model in the response.
-    pub(super) fn account(&self, metrics: &Metrics, answered: &str) -> Arc<Account> {
+    pub(super) fn account(&self, metrics: &Metrics, answered: &str) -> Arc<UsageAccount> {
         metrics.accounts().of(&self.model, &self.namespace, answered)
     }
 
     /// Returns the labels of a request without a response to count. It opens no account: their number is bounded, and a
     /// client can request any model.
-    pub(super) fn subject(&self) -> Option<Subject> {
-        let named = || Arc::new(Named::new(&self.model, &self.namespace));
-        (self.inputs > 0).then(|| Subject { named: named(), inputs: self.inputs })
+    pub(super) fn subject(&self) -> Option<RequestUsage> {
+        let named = || Arc::new(UsageLabels::new(&self.model, &self.namespace));
+        (self.inputs > 0).then(|| RequestUsage { named: named(), inputs: self.inputs })
     }
 }

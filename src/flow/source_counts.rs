@@ -2,11 +2,11 @@
 
 use super::Source;
 use crate::cache::Tier;
-use crate::observe::metrics::{self, Account, Metrics, SourceLabel};
+use crate::observe::metrics::{self, Metrics, SourceLabel, UsageAccount};
 
 /// Inputs by source, and tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct SourceCounts {
     /// Inputs from memory.
     pub memory: u64,
     /// Inputs from the disk tier.
@@ -27,7 +27,7 @@ pub struct Tally {
     pub saved: u64,
 }
 
-impl Tally {
+impl SourceCounts {
     /// Returns the tally of a full hit from memory.
     pub fn of_hit(inputs: u64, tokens: u64) -> Self {
         Self { memory: inputs, saved: tokens, ..Self::default() }
@@ -56,7 +56,7 @@ impl Tally {
     }
 
     /// Adds it to the totals and to the caller's account.
-    pub fn count(&self, metrics: &Metrics, account: &Account) {
+    pub fn count(&self, metrics: &Metrics, account: &UsageAccount) {
         account.count(self.inputs(), self.billed, self.saved);
         for (label, inputs) in self.by_source() {
             if inputs > 0 {
@@ -142,10 +142,11 @@ mod tests {
     #[test]
     fn headers_name_the_sources_that_took_part_and_write_every_number_as_it_displays() {
         for number in [1, 9, 10, 99, 100, 12_345_678_901, u64::MAX] {
-            let tally = Tally { memory: number, mock: 1, billed: 0, saved: number, ..Tally::default() };
-            assert_eq!(tally.sources(), format!("memory={number}, mock=1"));
-            assert_eq!(tally.tokens(), format!("billed=0, saved={number}"));
+            let source_counts =
+                SourceCounts { memory: number, mock: 1, billed: 0, saved: number, ..SourceCounts::default() };
+            assert_eq!(source_counts.sources(), format!("memory={number}, mock=1"));
+            assert_eq!(source_counts.tokens(), format!("billed=0, saved={number}"));
         }
-        assert_eq!(Tally::default().sources(), "");
+        assert_eq!(SourceCounts::default().sources(), "");
     }
 }

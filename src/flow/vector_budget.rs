@@ -41,7 +41,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Memory budget of all requests together.
 #[derive(Debug)]
-pub struct VectorRoom {
+pub struct VectorBudget {
     small: Pool,
     large: Pool,
     governor: OnceLock<Weak<Governor>>,
@@ -60,7 +60,7 @@ struct Pool {
 
 /// The request that reserves memory.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker {
+pub(super) struct BudgetClaim {
     /// Its caller.
     pub(super) caller: Key,
     /// Its deadline.
@@ -72,7 +72,7 @@ pub(super) struct Asker {
 
 /// Memory reserved for a request. It is released when its last owner drops it. Used by `Arc`.
 #[derive(Debug, Default)]
-pub(super) struct Held {
+pub(super) struct VectorReservation {
     permit: Mutex<Option<OwnedSemaphorePermit>>,
     missing_bytes: usize,
 }
@@ -84,7 +84,7 @@ impl Pool {
     }
 }
 
-impl VectorRoom {
+impl VectorBudget {
     /// Creates a budget of `bytes` for vectors.
     pub fn new(bytes: u64) -> Self {
         let units = usize::try_from(bytes).unwrap_or(usize::MAX) / UNIT_BYTES;
@@ -107,7 +107,7 @@ impl VectorRoom {
 
     /// Reserves memory for `wanted`. Waits for it in fair order among callers, but never for vectors that are already in
     /// memory. Returns nothing if the request is too large, or if others hold the memory for too long.
-    pub(super) async fn take(&self, wanted: Wanted, asker: Asker) -> Option<Held> {
+    pub(super) async fn take(&self, wanted: Wanted, asker: BudgetClaim) -> Option<VectorReservation> {
         let missing_bytes = wanted.missing_bytes();
         let missing_units = missing_bytes.div_ceil(UNIT_BYTES);
         if missing_units == 0 {
@@ -122,15 +122,15 @@ impl VectorRoom {
         let taken = pool.order.wait(asker.caller, Arc::clone(&pool.free).acquire_many_owned(units));
         let permit = timeout_at(until, taken).await.ok()?.expect("the semaphore must stay open");
         self.announce(missing_units, asker.is_known).await;
-        Some(Held { permit: Mutex::new(Some(permit)), missing_bytes })
+        Some(VectorReservation { permit: Mutex::new(Some(permit)), missing_bytes })
     }
 
     /// Counts vectors in memory that a slow client may keep there, as far as the budget allows it.
-    fn note_at_hand(&self, bytes: usize) -> Held {
+    fn note_at_hand(&self, bytes: usize) -> VectorReservation {
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX);
         let try_take = || Arc::clone(&self.large.free).try_acquire_many_owned(units).ok();
         let permit = if bytes <= SMALL_BYTES { None } else { try_take() };
-        Held { permit: Mutex::new(permit), missing_bytes: 0 }
+        VectorReservation { permit: Mutex::new(permit), missing_bytes: 0 }
     }
 
     /// Shrinks caches for a large request. Also asks the governor for early checks, as after many small requests:
@@ -153,7 +153,7 @@ impl VectorRoom {
     }
 
     /// Adds `bytes` to a reservation, if the budget allows it. This is for vectors that are larger than expected.
-    pub(super) fn take_more(&self, held: &Held, bytes: usize) -> bool {
+    pub(super) fn take_more(&self, held: &VectorReservation, bytes: usize) -> bool {
         let Ok(units) = u32::try_from(bytes.div_ceil(UNIT_BYTES)) else { return false };
         let mut permit = held.lock();
         // A permit can only be merged with one of the same semaphore.
@@ -167,7 +167,7 @@ impl VectorRoom {
     }
 }
 
-impl Held {
+impl VectorReservation {
     /// Returns the memory that this number of missing vectors of this dimension needs beyond the reservation, in bytes.
     pub(super) fn lacking_bytes(&self, vectors: usize, dimension: usize) -> usize {
         let wanted = Wanted { missing: vectors, dimension, at_hand_bytes: 0 };
@@ -210,8 +210,8 @@ mod tests {
     const LARGE: usize = 700;
     const KEY: Key = Key::from_bytes([1; 32]);
 
-    fn room() -> VectorRoom {
-        VectorRoom::new(800 * 1024)
+    fn room() -> VectorBudget {
+        VectorBudget::new(800 * 1024)
     }
 
     /// Vectors of one KiB.
@@ -219,8 +219,8 @@ mod tests {
         Wanted { missing, dimension: 192, at_hand_bytes }
     }
 
-    fn asker() -> Asker {
-        Asker { caller: KEY, deadline: Instant::now() + Duration::from_mins(10), is_known: true }
+    fn asker() -> BudgetClaim {
+        BudgetClaim { caller: KEY, deadline: Instant::now() + Duration::from_mins(10), is_known: true }
     }
 
     #[tokio::test(start_paused = true)]
@@ -256,7 +256,7 @@ mod tests {
         let room = room();
         let held = room.take(wanted(400, 0), asker()).await.expect("it fits");
         assert!(room.take_more(&held, 200 * 1024) && !room.take_more(&held, 101 * 1024));
-        assert!(room.take_more(&Held::default(), 1024));
+        assert!(room.take_more(&VectorReservation::default(), 1024));
         drop(held);
         assert_eq!(room.held_bytes(), 0);
     }
@@ -293,11 +293,11 @@ mod tests {
     }
 
     /// Returns a budget of 1 MiB in a process with a limit of 100 MB, of which caches may fill 85.
-    fn governed(bytes: usize) -> (VectorRoom, Arc<Process>, Arc<Governor>) {
+    fn governed(bytes: usize) -> (VectorBudget, Arc<Process>, Arc<Governor>) {
         let process = Arc::new(Process { bytes: AtomicUsize::new(bytes), looks: AtomicUsize::new(0) });
         let (meter, part): (Arc<dyn Meter>, Arc<dyn Shrink>) = (process.clone(), process.clone());
         let governor = Arc::new(Governor::new(meter, 100_000_000, vec![part]));
-        let room = VectorRoom::new(1 << 20);
+        let room = VectorBudget::new(1 << 20);
         room.ask_for_room(&governor);
         (room, process, governor)
     }

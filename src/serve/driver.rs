@@ -8,25 +8,25 @@ use std::time::Duration;
 use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
-use super::drain::Orders;
+use super::drain::ShutdownSignal;
 use super::end::End;
 use super::limits::{Fault, ServeLimits};
-use super::vitals::{Phase, Vitals};
+use super::stats::{ConnectionStats, Phase};
 
 /// Longest time that an idle connection may take to close after it was asked to.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
 /// A hyper connection of either protocol.
-pub(super) trait Exchange: Future<Output = hyper::Result<()>> {
+pub(super) trait HttpConnection: Future<Output = hyper::Result<()>> {
     /// Finishes requests in flight and accepts no new ones.
     fn finish(self: Pin<&mut Self>);
 }
 
 /// Timeouts of one connection.
-pub(super) struct Watch<'a> {
-    vitals: Arc<Vitals>,
+pub(super) struct ConnectionDriver<'a> {
+    vitals: Arc<ConnectionStats>,
     limits: &'a ServeLimits,
-    orders: Orders,
+    orders: ShutdownSignal,
     stay: (Phase, u64),
     since: Instant,
     closing: bool,
@@ -35,19 +35,19 @@ pub(super) struct Watch<'a> {
     listens: bool,
 }
 
-impl<'a> Watch<'a> {
-    pub(super) fn new(vitals: Arc<Vitals>, limits: &'a ServeLimits, orders: Orders) -> Self {
+impl<'a> ConnectionDriver<'a> {
+    pub(super) fn new(vitals: Arc<ConnectionStats>, limits: &'a ServeLimits, orders: ShutdownSignal) -> Self {
         let since = Instant::now();
         let alarm = Box::pin(tokio::time::sleep_until(since + limits.idle_timeout));
         Self { stay: vitals.phase(), vitals, limits, orders, since, closing: false, alarm, listens: false }
     }
 
     /// Runs the connection until it ends for any reason.
-    pub(super) async fn run<C: Exchange>(mut self, mut connection: Pin<&mut C>) -> End {
+    pub(super) async fn run<C: HttpConnection>(mut self, mut connection: Pin<&mut C>) -> End {
         std::future::poll_fn(|cx| self.poll(connection.as_mut(), cx)).await
     }
 
-    fn poll<C: Exchange>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll<C: HttpConnection>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
         if self.orders.poll_drain(cx) {
             self.close(connection.as_mut());
         }
@@ -62,7 +62,7 @@ impl<'a> Watch<'a> {
     }
 
     /// Asks the connection to finish.
-    fn close<C: Exchange>(&mut self, connection: Pin<&mut C>) {
+    fn close<C: HttpConnection>(&mut self, connection: Pin<&mut C>) {
         connection.finish();
         self.closing = true;
         if self.stay.0 == Phase::Idle {
@@ -103,7 +103,7 @@ impl<'a> Watch<'a> {
         }
     }
 
-    fn poll_alarm<C: Exchange>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_alarm<C: HttpConnection>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
         // Checking whether the alarm has expired is much cheaper than polling it, and each request comes here twice.
         if self.listens && !self.alarm.is_elapsed() {
             return Poll::Pending;
@@ -143,7 +143,7 @@ impl<'a> Watch<'a> {
 mod tests {
     use tokio::task::coop::consume_budget;
 
-    use super::super::drain::Course;
+    use super::super::drain::ServerState;
     use super::*;
     use crate::config::Config;
 
@@ -166,7 +166,7 @@ mod tests {
         }
     }
 
-    impl Exchange for Burst {
+    impl HttpConnection for Burst {
         fn finish(mut self: Pin<&mut Self>) {
             self.is_told_to_finish = true;
         }
@@ -175,8 +175,8 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_that_takes_a_whole_turn_does_not_disarm_the_limits() {
         let config = Config::from_pairs(&[]).expect("the defaults must be free of faults");
-        let (limits, orders) = (ServeLimits::from(&config.limits), Arc::new(Course::default()).orders());
-        let watch = Watch::new(Vitals::new(true), &limits, orders);
+        let (limits, orders) = (ServeLimits::from(&config.limits), Arc::new(ServerState::default()).orders());
+        let watch = ConnectionDriver::new(ConnectionStats::new(true), &limits, orders);
         let mut burst = Burst::default();
         let end = tokio::time::timeout(2 * limits.idle_timeout, watch.run(Pin::new(&mut burst))).await;
         assert!(matches!(end, Ok(End::Finished(Ok(())))), "{end:?}");

@@ -13,7 +13,7 @@ const ANSWER_BYTES: usize = 1024;
 /// Written by the stream, the calls and the responses; read by the watch. Each field stands for itself, and on HTTP/1.1
 /// one task accesses all of them, so relaxed ordering is enough.
 #[derive(Debug, Default)]
-pub(super) struct Vitals {
+pub(super) struct ConnectionStats {
     http1: bool,
     in_flight: AtomicUsize,
     requests: AtomicU64,
@@ -51,7 +51,7 @@ pub(super) enum Read {
     Other,
 }
 
-impl Vitals {
+impl ConnectionStats {
     pub(super) fn new(http1: bool) -> Arc<Self> {
         Arc::new(Self { http1, ..Self::default() })
     }
@@ -136,12 +136,12 @@ impl Vitals {
     }
 
     /// Begins a call of the handler, which lasts until the guard is dropped.
-    pub(super) fn begin_call(self: &Arc<Self>) -> Call {
+    pub(super) fn begin_call(self: &Arc<Self>) -> CallGuard {
         self.in_flight.fetch_add(1, Relaxed);
         count_alone(&self.requests);
         self.head_begun.store(false, Relaxed);
         self.owes_bytes.store(true, Relaxed);
-        Call(Arc::clone(self))
+        CallGuard(Arc::clone(self))
     }
 }
 
@@ -152,9 +152,9 @@ fn count_alone(counter: &AtomicU64) {
 
 /// Request in flight, from its head to the last byte of the response body.
 #[derive(Debug)]
-pub(super) struct Call(Arc<Vitals>);
+pub(super) struct CallGuard(Arc<ConnectionStats>);
 
-impl Call {
+impl CallGuard {
     /// Records that the next chunk of the response waits for the peer. On HTTP/2 a peer can leave a response unread
     /// without blocking the socket. On HTTP/1.1 the socket shows it.
     fn await_peer(&self) {
@@ -172,7 +172,7 @@ impl Call {
     }
 }
 
-impl Drop for Call {
+impl Drop for CallGuard {
     fn drop(&mut self) {
         self.0.in_flight.fetch_sub(1, Relaxed);
     }
@@ -180,14 +180,14 @@ impl Drop for Call {
 
 /// Response body that keeps its request in flight while it is sent.
 #[derive(Debug)]
-pub(super) struct Tracked<B> {
+pub(super) struct CountedBody<B> {
     body: B,
     awaits_peer: bool,
-    call: Call,
+    call: CallGuard,
 }
 
-impl<B> Tracked<B> {
-    pub(super) fn new(body: B, call: Call) -> Self {
+impl<B> CountedBody<B> {
+    pub(super) fn new(body: B, call: CallGuard) -> Self {
         call.await_peer();
         Self { body, awaits_peer: true, call }
     }
@@ -202,13 +202,13 @@ impl<B> Tracked<B> {
     }
 }
 
-impl<B> Drop for Tracked<B> {
+impl<B> Drop for CountedBody<B> {
     fn drop(&mut self) {
         self.set_awaits_peer(false);
     }
 }
 
-impl<B: Body + Unpin> Body for Tracked<B> {
+impl<B: Body + Unpin> Body for CountedBody<B> {
     type Data = B::Data;
     type Error = B::Error;
 
@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn a_fresh_connection_is_idle_and_its_first_byte_begins_a_head() {
-        let vitals = Vitals::new(true);
+        let vitals = ConnectionStats::new(true);
         assert_eq!(vitals.phase(), (Phase::Idle, 0));
         assert_eq!(vitals.read_bytes(), Read::HeadStart);
         assert_eq!(vitals.phase(), (Phase::Head, 0));
@@ -246,7 +246,7 @@ mod tests {
 
     #[test]
     fn a_body_read_during_a_call_begins_no_head() {
-        let vitals = Vitals::new(true);
+        let vitals = ConnectionStats::new(true);
         vitals.read_bytes();
         let call = vitals.begin_call();
         assert_eq!(vitals.read_bytes(), Read::Other);
@@ -257,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_blocked_write_counts_before_all_else_and_each_progress_is_a_new_stay() {
-        let vitals = Vitals::new(true);
+        let vitals = ConnectionStats::new(true);
         let _call = vitals.begin_call();
         vitals.write_blocked();
         assert_eq!(vitals.phase(), (Phase::Writing, 0));
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_is_not_flushed_is_never_taken_for_hypers_own_reply() {
-        let vitals = Vitals::new(true);
+        let vitals = ConnectionStats::new(true);
         assert!(vitals.speaks_for_itself());
         let call = vitals.begin_call();
         vitals.flushed();
@@ -282,8 +282,8 @@ mod tests {
 
     #[test]
     fn an_http2_answer_that_the_peer_has_no_room_for_is_being_written_and_one_that_is_not_ready_is_not() {
-        let vitals = Vitals::new(false);
-        let mut body = Tracked::new(Slow, vitals.begin_call());
+        let vitals = ConnectionStats::new(false);
+        let mut body = CountedBody::new(Slow, vitals.begin_call());
         assert_eq!(vitals.phase().0, Phase::Writing);
         assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).is_pending());
         assert_eq!(vitals.phase().0, Phase::Serving);
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn only_writes_that_carry_an_answer_keep_an_http2_connection_from_idling() {
-        let vitals = Vitals::new(false);
+        let vitals = ConnectionStats::new(false);
         let stay = vitals.phase();
         vitals.wrote(ANSWER_BYTES - 1);
         assert_eq!(vitals.phase(), stay);
@@ -318,7 +318,7 @@ mod tests {
 
     #[test]
     fn http2_has_no_head_phase_and_no_bare_replies() {
-        let vitals = Vitals::new(false);
+        let vitals = ConnectionStats::new(false);
         assert_eq!(vitals.read_bytes(), Read::Other);
         assert_eq!(vitals.phase(), (Phase::Idle, 0));
         assert!(!vitals.speaks_for_itself());

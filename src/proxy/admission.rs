@@ -13,18 +13,18 @@ use crate::upstream::Charge;
 const OVERDRAFT_BYTES: usize = 256 * 1024;
 
 /// Admission control with both limits.
-pub(super) struct Gate(Arc<Room>);
+pub(super) struct AdmissionLimit(Arc<RequestBudget>);
 
 /// The counters are atomics and not semaphores: nothing ever waits here, and every hit updates them twice.
-struct Room {
-    bounds: GateBounds,
+struct RequestBudget {
+    bounds: AdmissionBounds,
     requests: AtomicUsize,
     bytes: AtomicUsize,
     callers: Callers,
 }
 
 /// Limits of all requests in flight together.
-pub(super) struct GateBounds {
+pub(super) struct AdmissionBounds {
     /// Maximum number of requests.
     pub(super) max_requests: usize,
     /// Maximum number of bytes.
@@ -40,18 +40,18 @@ pub(super) struct Admission {
 
 /// Bytes that are released on drop.
 struct HeldBytes {
-    room: Arc<Room>,
+    room: Arc<RequestBudget>,
     caller: Caller,
     bytes: usize,
     /// True if they also count as a request in flight.
     is_request: bool,
 }
 
-impl Gate {
+impl AdmissionLimit {
     /// Creates the admission control and exports its counters with every scrape. `credential_headers` identify callers.
-    pub(super) fn new(bounds: GateBounds, credential_headers: &[HeaderName], metrics: &Metrics) -> Self {
+    pub(super) fn new(bounds: AdmissionBounds, credential_headers: &[HeaderName], metrics: &Metrics) -> Self {
         let (requests, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let room = Arc::new(Room { bounds, requests, bytes, callers: Callers::new(credential_headers) });
+        let room = Arc::new(RequestBudget { bounds, requests, bytes, callers: Callers::new(credential_headers) });
         let shown = Arc::clone(&room);
         metrics.on_scrape(Box::new(move |metrics| {
             metrics.in_flight(shown.requests.load(Relaxed), shown.bytes.load(Relaxed));
@@ -182,17 +182,17 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: GateBounds = GateBounds { max_requests: 2, max_bytes: 800 };
+    const BOUNDS: AdmissionBounds = AdmissionBounds { max_requests: 2, max_bytes: 800 };
 
-    fn gate() -> Gate {
-        Gate::new(BOUNDS, &[AUTHORIZATION], &Metrics::new("test"))
+    fn gate() -> AdmissionLimit {
+        AdmissionLimit::new(BOUNDS, &[AUTHORIZATION], &Metrics::new("test"))
     }
 
     fn of(caller: &'static str) -> HeaderMap {
         HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(caller))])
     }
 
-    fn held(gate: &Gate) -> usize {
+    fn held(gate: &AdmissionLimit) -> usize {
         gate.0.bytes.load(Relaxed)
     }
 
