@@ -54,6 +54,7 @@ mod randomised;
 mod real_model;
 mod redis;
 mod reloading;
+mod resets;
 mod savings;
 mod scopes;
 mod serve;

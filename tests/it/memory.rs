@@ -23,7 +23,7 @@ const MIB: u64 = 1024 * 1024;
 const MODEL: &str = "memory-test";
 
 /// Returns the resident memory of a process, from the kernel.
-fn resident_bytes(pid: u32) -> u64 {
+pub(crate) fn resident_bytes(pid: u32) -> u64 {
     counted_bytes(pid, "VmRSS:")
 }
 

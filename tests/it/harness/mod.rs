@@ -3,6 +3,7 @@
 pub(crate) mod client;
 pub(crate) mod collector;
 pub(crate) mod encode;
+pub(crate) mod frames;
 pub(crate) mod front;
 pub(crate) mod inside;
 pub(crate) mod ops;

@@ -10,6 +10,7 @@ use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::client::Answer;
@@ -86,6 +87,21 @@ pub(crate) async fn front(identity: &Identity, behind: SocketAddr) -> SocketAddr
     addr
 }
 
+/// Opens a TLS connection to `localhost` that offers these protocols and trusts only this certificate. Returns `None` if
+/// the handshake fails.
+pub(crate) async fn connect(addr: SocketAddr, trusted: &Identity, protocols: &[&str]) -> Option<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    roots.add(trusted.der.clone()).expect("the certificate is well formed");
+    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
+    let builder = builder.with_safe_default_protocol_versions().expect("the provider knows the protocols");
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let tcp = TcpStream::connect(addr).await.expect("the port must accept");
+    tcp.set_nodelay(true).expect("the socket is open");
+    let name = ServerName::try_from("localhost").expect("a host name");
+    TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok()
+}
+
 /// Sends one request over TLS to `localhost`, trusting only this certificate. Returns `None` if the handshake fails.
 pub(crate) async fn send(
     addr: SocketAddr,
@@ -93,14 +109,7 @@ pub(crate) async fn send(
     mut request: http::Request<Full<bytes::Bytes>>,
 ) -> Option<Answer> {
     request.headers_mut().entry(http::header::HOST).or_insert(http::HeaderValue::from_static("localhost"));
-    let mut roots = RootCertStore::empty();
-    roots.add(trusted.der.clone()).expect("the certificate is well formed");
-    let builder = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().expect("the provider knows the protocols");
-    let config = builder.with_root_certificates(roots).with_no_client_auth();
-    let tcp = TcpStream::connect(addr).await.expect("the port must accept");
-    let name = ServerName::try_from("localhost").expect("a host name");
-    let tls = TlsConnector::from(Arc::new(config)).connect(name, tcp).await.ok()?;
+    let tls = connect(addr, trusted, &[]).await?;
     let (mut sender, connection) = http1::handshake(TokioIo::new(tls)).await.expect("HTTP/1.1 is spoken");
     tokio::spawn(connection);
     let (head, body) = sender.send_request(request).await.expect("an answer must come").into_parts();
