@@ -32,7 +32,7 @@ pub struct Origin<'a> {
     pub uri: Uri,
     /// Hash of the credential that is sent to the upstream.
     pub credential: Key,
-    /// Hash of the credential that the caller sent.
+    /// Hash of the credential that the caller sent, without the headers that select a provider.
     pub caller: Key,
     /// The caller's namespace, if it has one.
     pub namespace: Option<&'a [u8]>,

@@ -14,11 +14,13 @@ use crate::wire::{Bypass, Coding, PathModel, content_codings};
 /// Reads the caller, the scope and the upstream address of a request. Its controls must already be checked.
 pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
     let (credential, namespace) = (credential_key(config, headers), namespace(headers));
+    // A caller that names several providers is still one caller, as it is for the admission limit.
+    let caller = if config.cache.key_headers.is_empty() { credential } else { caller_key(config, headers).finish() };
     Ok(Origin {
         uri: target_uri(config, uri)?,
         // With vecho's own key, all callers are the same to the upstream.
         credential: if config.upstream.api_key.is_some() { KeyBuilder::new(None).finish() } else { credential },
-        caller: credential,
+        caller,
         namespace,
         scope: scope_key(&config.cache, &credential, namespace, headers),
         needs_acceptance: needs_acceptance(config),
@@ -26,11 +28,17 @@ pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Re
     })
 }
 
-/// Returns the hash of all credential headers in their configured order, and of the key headers. Those may select a
-/// provider, and the acceptance by one provider is not valid for another.
-pub(super) fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
+/// Starts the hash of all credential headers in their configured order, which identify a caller.
+fn caller_key<'a>(config: &'a Config, headers: &HeaderMap) -> KeyBuilder<'a> {
     let mut key = KeyBuilder::new(config.cache.key_secret.as_ref());
     join_headers(&mut key, &config.auth.credential_headers, headers);
+    key
+}
+
+/// Returns the hash of the credential headers and of the key headers. Those may select a provider, and the acceptance by
+/// one provider is not valid for another.
+pub(super) fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
+    let mut key = caller_key(config, headers);
     join_headers(&mut key, &config.cache.key_headers, headers);
     key.finish()
 }

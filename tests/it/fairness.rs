@@ -65,6 +65,20 @@ async fn a_caller_with_many_requests_takes_turns_with_others_at_the_upstream() {
 }
 
 #[tokio::test]
+async fn a_caller_has_one_turn_however_many_providers_its_headers_name() {
+    let front = Front::with(&[("upstream.max_concurrent", "1"), ("cache.key_headers", "x-provider")]).await;
+    front.stub.always(Behaviour::Gate);
+    let flood =
+        |number: usize| front.post(body(&texts("flood", 1))).key(MANY).header("x-provider", &number.to_string());
+    let mut requests: Vec<_> = (0..30).map(|number| flood(number).send_meanwhile()).collect();
+    front.reaches("vecho_upstream_queued_inputs", 29.0).await;
+    requests.push(front.post(body(&["small".to_owned()])).key(FEW).send_meanwhile());
+    front.reaches("vecho_upstream_queued_inputs", 30.0).await;
+    assert!(calls_until_small(&front).await <= 3, "{:?}", front.texts_sent());
+    all_answered(&front, requests).await;
+}
+
+#[tokio::test]
 async fn callers_take_turns_where_their_inputs_go_up_with_one_key() {
     let settings = [("upstream.max_concurrent", "1"), ("upstream.api_key", "sk-own"), ("batch.max_inputs", "4")];
     let front = Front::with(&settings).await;
