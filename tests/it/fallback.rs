@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::client::Answer;
+use crate::harness::client::{Answer, raw};
+use crate::harness::stub::Call;
 use crate::harness::{Behaviour, Inside, Stub};
 
 const QUICK: [(&str, &str); 4] =
@@ -272,4 +273,75 @@ async fn health_is_degraded_while_mocks_are_served_and_a_minute_after() {
     vecho.embed(ask(&["x"])).await;
     vecho.clock.advance_ms(60_001);
     assert_eq!(vecho.health().await["status"], "healthy");
+}
+
+/// Requests texts that are stored from an older model, and one new text. The new text is answered by another model, so
+/// the stored vectors are dropped, and the call for them fails.
+async fn dropped_midway(vecho: &Inside, stub: &Stub, ask: impl Fn(&[String]) -> Value, count: usize) -> Answer {
+    let mut texts: Vec<String> = (0..count).map(|number| format!("old {number}")).collect();
+    stub.always(Behaviour::ModelName("tiny-v1".to_owned()));
+    assert_eq!(vecho.embed(ask(&texts)).await.status, 200);
+    let before = stub.embedding_calls().len();
+    texts.insert(count / 2, "new".to_owned());
+    stub.next(Behaviour::ModelName("tiny-v2".to_owned()));
+    stub.always(down());
+    let answer = vecho.embed(ask(&texts)).await;
+    let calls: Vec<Vec<String>> = stub.embedding_calls()[before..].iter().map(Call::texts).collect();
+    assert_eq!(calls[0], ["new"], "the others are at hand");
+    assert!(calls.len() > 1 && calls[1].contains(&texts[0]), "the others are asked for again: {calls:?}");
+    answer
+}
+
+#[tokio::test]
+async fn vectors_that_are_dropped_midway_while_the_upstream_goes_down_become_mocks() {
+    let stub = Stub::start();
+    let vecho = start_strict(&stub, "mock").await;
+    let answer = dropped_midway(&vecho, &stub, |texts| json!({"model": "tiny", "input": texts}), 40).await;
+    assert_eq!((cache(&answer), answer.sources()), ((200, Some("mock")), "upstream=1, mock=40"));
+    let vectors = answer.vectors();
+    assert_eq!((vectors.len(), &vectors[20]), (41, &real("new")));
+    vectors.iter().for_each(|vector| assert_unit(vector, 8));
+    let places: Vec<usize> = (0..41).filter(|place| *place != 20).collect();
+    assert_eq!(answer.json()["vecho"], json!({"mock": places}));
+    assert!(vecho.metric("vecho_vector_bytes_in_flight").await < 1.0, "all memory is released");
+}
+
+#[tokio::test]
+async fn vectors_that_are_dropped_midway_and_do_not_fit_in_memory_as_mocks_are_an_error_and_no_part_of_an_answer() {
+    let stub = Stub::start();
+    let settings = [("retry.max_attempts", "1"), ("breaker.failures", "1"), ("memory.limit_mb", "200")];
+    let vecho = Inside::start(&stub.base_url(), &settings).await;
+    let large = |texts: &[String]| json!({"model": "large", "input": texts, "dimensions": 3072});
+    let answer = dropped_midway(&vecho, &stub, large, 500).await;
+    assert_eq!((answer.status, &answer.body[..]), (503, &br#"{"error":"down"}"#[..]), "the upstream's own words");
+    assert_eq!(answer.header("x-vecho-cache"), None);
+    assert!(vecho.metric("vecho_vector_bytes_in_flight").await < 1.0, "all memory is released");
+    let few = vecho.embed(json!({"model": "large", "input": ["a", "b"], "dimensions": 3072})).await;
+    assert_eq!((cache(&few), few.sources()), ((200, Some("mock")), "mock=2"));
+}
+
+#[tokio::test]
+async fn a_purge_between_look_up_and_outage_leaves_a_whole_answer() {
+    for header in [("x-none", "x"), ("cache-control", "no-cache")] {
+        let stub = Stub::start();
+        let vecho = start(&stub, "mock").await;
+        assert_eq!(vecho.embed(ask(&["a", "b"])).await.status, 200);
+        stub.always(Behaviour::Gate);
+        let header = [header];
+        let asked = vecho.embed_with(&header, ask(&["a", "new", "b"]));
+        let purged = async {
+            stub.held(1).await;
+            let url = format!("http://{}/api/performance/cache", vecho.admin());
+            let purge = raw(http::Method::DELETE, &url, "");
+            assert_eq!(vecho.client.send(purge).await.expect("the answer must arrive").status, 200);
+            stub.down().await;
+        };
+        let (answer, ()) = tokio::join!(asked, purged);
+        let at_hand = if header[0].1 == "no-cache" { "stale=2" } else { "memory=2" };
+        assert_eq!((cache(&answer), answer.sources()), ((200, Some("mock")), &*format!("{at_hand}, mock=1")));
+        let vectors = answer.vectors();
+        assert_eq!((vectors.len(), &vectors[0], &vectors[2]), (3, &real("a"), &real("b")));
+        let after = vecho.embed(ask(&["a", "b"])).await;
+        assert_eq!(after.sources(), "mock=2", "nothing of it came back after the purge");
+    }
 }

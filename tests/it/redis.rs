@@ -1,5 +1,6 @@
 //! The Redis tier, tested with real servers.
 
+mod bounds;
 mod cluster;
 mod counts;
 mod leases;

@@ -236,3 +236,28 @@ async fn values_of_any_size_in_redis_are_read_no_further_than_a_record_goes() {
     assert!(seen.status == 200 && seen.says("x-vecho-sources: upstream=12"), "{seen:?}");
     reader.stayed_below("large values in Redis");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_in_redis_that_together_exceed_memory_are_not_all_read_and_count_as_missing() {
+    let redis = Redis::start();
+    let upstream = upstream(&Arc::default()).await;
+    let environment = [("VECHO_REDIS_URL", redis.url()), ("VECHO_REDIS_TIMEOUT", "5s".to_owned())];
+    let body = texts(0, 400, 8, "base64");
+    let writer = Limited::start_with(&upstream.base_url(), 64, &environment);
+    writer.send(&body, Reader::Whole).await;
+    eventually("400 records and a note in Redis", async || redis.records().len() == 401).await;
+    writer.stayed_below("the writer");
+    // Each is as long as a record may be, and together they have 104 MB.
+    let lengthen =
+        "for _, name in ipairs(redis.call('keys', '*:{*}')) do redis.call('setrange', name, 260000, 'x') end";
+    redis.cli(&["eval", lengthen, "0"]);
+    let reader = Limited::start_with(&upstream.base_url(), 64, &environment);
+    eventually("the way to Redis", async || reader.metric("vecho_cache_tier_down{tier=\"redis\"}").await < 1.0).await;
+    let read_before = redis.calls("getrange");
+    let seen = reader.send(&body, Reader::Whole).await;
+    assert!(seen.status == 200 && seen.says("x-vecho-sources: upstream=400"), "{seen:?}");
+    let read = redis.calls("getrange") - read_before;
+    assert!((1..=100).contains(&read), "{read} values were read, of which 49 fit in a fifth of the limit");
+    assert!(reader.metric("vecho_cache_tier_down{tier=\"redis\"}").await < 1.0, "Redis is not to blame");
+    reader.stayed_below("many long values in Redis");
+}
