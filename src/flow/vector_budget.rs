@@ -309,15 +309,28 @@ mod tests {
         assert!(process.bytes.load(Ordering::Relaxed) <= 85_000_000 - 65 * UNIT_BYTES * WITH_ANSWERS);
     }
 
+    /// Returns how often the governor looks within a minute, without a regular check after the first.
+    async fn looks(process: &Process, governor: Arc<Governor>) -> usize {
+        let governing = governor.run(Duration::from_hours(1));
+        assert!(tokio::time::timeout(Duration::from_mins(1), governing).await.is_err());
+        process.looks.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_governor_looks_closely_for_a_while_after_a_large_request() {
+        let (room, process, governor) = governed(1_000_000);
+        let _held = room.take(wanted(65, 0), asker()).await.expect("there is room");
+        let relieving = process.looks.load(Ordering::Relaxed);
+        assert_eq!(looks(&process, governor).await - relieving, 1 + 20);
+    }
+
     #[tokio::test(start_paused = true)]
     async fn the_governor_looks_closely_for_a_while_after_many_small_requests() {
         let (room, process, governor) = governed(1_000_000);
         for _ in 0..room.large.units / LOOK_SHARE + 100 {
             drop(room.take(wanted(1, 0), asker()).await.expect("there is room"));
         }
-        let governing = governor.run(Duration::from_hours(1));
-        assert!(tokio::time::timeout(Duration::from_mins(1), governing).await.is_err());
-        let looks = process.looks.load(Ordering::Relaxed);
+        let looks = looks(&process, governor).await;
         assert_eq!(looks, 1 + 20, "one on request, and 20 close ones after the last request");
         assert!(room.unseen_units.load(Ordering::Relaxed) <= 100);
     }

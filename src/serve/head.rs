@@ -157,6 +157,18 @@ mod tests {
     }
 
     #[test]
+    fn a_head_without_a_coding_is_not_to_blame_for_the_lengths_of_bytes_before_it() {
+        let request = |coding: Option<&str>| {
+            let request = Request::builder().uri("/v1").header(HOST, "h");
+            let request = coding.into_iter().fold(request, |request, coding| request.header(TRANSFER_ENCODING, coding));
+            request.body(()).expect("the request must be valid")
+        };
+        assert_eq!(check_lengths(&request(Some("chunked")), true), Err(BadHead::TwoLengths));
+        assert_eq!(check_lengths(&request(None), true), Ok(()));
+        assert_eq!(check_lengths(&request(Some("chunked")), false), Ok(()));
+    }
+
+    #[test]
     fn a_body_is_in_one_coding_at_most() {
         let checked = |codings: &[&str]| {
             let mut request = Request::builder().version(Version::HTTP_11).uri("/v1").header(HOST, "h");

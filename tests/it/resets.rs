@@ -153,6 +153,7 @@ async fn fetches_of_cancelled_requests_are_limited_in_number_while_the_upstream_
             target.cancel_a_few_at_a_time(|number| Some(body(rounds, number))).await;
             rounds += 1;
         }
+        assert!(fetches().await <= MOST_FETCHES, "{} fetches", fetches().await);
         target.cancel_a_few_at_a_time(|number| Some(body(rounds, number))).await;
     };
     target.flooded(flood, |_| "known".to_owned()).await;

@@ -127,6 +127,17 @@ async fn a_check_on_request_and_the_close_ones_after_it_come_before_the_next_one
     assert_eq!(bench.memory.looks.load(SeqCst), 1 + 20);
 }
 
+#[tokio::test(start_paused = true)]
+async fn checks_on_request_are_no_rarer_near_the_limit_or_where_all_checks_are_frequent() {
+    for (fixed, check_every, within, looks) in [(76, 1_000, 990, 20), (40, 10, 95, 10)] {
+        let bench = Bench::new(fixed, 0, 0, 0);
+        bench.governor.look_soon();
+        let governing = Arc::clone(&bench.governor).run(Duration::from_millis(check_every));
+        assert!(tokio::time::timeout(Duration::from_millis(within), governing).await.is_err());
+        assert_eq!(bench.memory.looks.load(SeqCst), looks, "every {check_every} ms at {fixed} MB");
+    }
+}
+
 #[test]
 fn above_the_mark_giving_back_comes_first_and_caches_keep_what_they_hold_if_it_is_enough() {
     let bench = Bench::new(40, 40, 10, 10);
