@@ -300,7 +300,9 @@ async fn vectors_that_are_dropped_midway_while_the_upstream_goes_down_become_moc
     assert_eq!((cache(&answer), answer.sources()), ((200, Some("mock")), "upstream=1, mock=40"));
     let vectors = answer.vectors();
     assert_eq!((vectors.len(), &vectors[20]), (41, &real("new")));
-    vectors.iter().for_each(|vector| assert_unit(vector, 8));
+    for vector in &vectors {
+        assert_unit(vector, 8);
+    }
     let places: Vec<usize> = (0..41).filter(|place| *place != 20).collect();
     assert_eq!(answer.json()["vecho"], json!({"mock": places}));
     assert!(vecho.metric("vecho_vector_bytes_in_flight").await < 1.0, "all memory is released");

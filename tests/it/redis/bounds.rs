@@ -64,7 +64,7 @@ async fn a_look_up_ends_once_it_has_read_its_limit_and_the_rest_is_missing() {
     let found = async || -> Vec<usize> {
         let found = tier.get(&keys).await;
         assert_eq!(found.len(), keys.len());
-        found.iter().map(|bytes| bytes.as_ref().map_or(0, |bytes| bytes.len())).collect()
+        found.iter().map(|bytes| bytes.as_ref().map_or(0, bytes::Bytes::len)).collect()
     };
     assert_eq!(found().await, [1; 8]);
     for (bytes, expected) in [(200_000, 2), (260_000, 2), (100_000, 4)] {
