@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use vecho::clock::Clock;
+use futures_util::future::BoxFuture;
+use vecho::cache::purges::PurgeCounts;
+use vecho::cache::redis::{OnPurges, RedisParts, RedisTier};
+use vecho::cache::{AtRest, LowerTier as _};
 use vecho::config::Config;
-use vecho::epochs::PurgeCounts;
 use vecho::key::Key;
-use vecho::metrics::Metrics;
-use vecho::tiers::redis::{OnPurges, RedisParts, RedisTier};
-use vecho::tiers::{AtRest, Eventually, LowerTier as _};
+use vecho::observe::metrics::Metrics;
+use vecho::process::clock::Clock;
 
 use crate::harness::eventually;
 use crate::harness::redis::Redis;
@@ -18,11 +19,11 @@ use crate::harness::redis::Redis;
 struct Deaf;
 
 impl OnPurges for Deaf {
-    fn note_ahead<'a>(&'a self, _: &'a PurgeCounts) -> Eventually<'a, ()> {
+    fn note_ahead<'a>(&'a self, _: &'a PurgeCounts) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }
 
-    fn learn(&self, _: &PurgeCounts) -> Option<Eventually<'static, ()>> {
+    fn learn(&self, _: &PurgeCounts) -> Option<BoxFuture<'static, ()>> {
         None
     }
 }
