@@ -18,7 +18,7 @@ use vecho::cache::at_rest::{self, ChecksumKey, ChecksumKeys};
 use vecho::cache::{Record, Times};
 use vecho::flow::plan::Plan;
 use vecho::key::{Key, KeyBuilder, Tag};
-use vecho::learned::ModelIdentity;
+use vecho::learned::{AcceptedCredential, AcceptedCredentials, ModelIdentity, Spaces};
 use vecho::observe::metrics::{Ended, Metrics, Outcome, RequestUsage, Route, SourceLabel};
 use vecho::vector::Vector;
 use vecho::vector::packed::{Codec, Form, Packed};
@@ -46,6 +46,8 @@ const OPERATIONS: &[Operation] = &[
     ("record_to_bytes_1536", record_to_bytes),
     ("record_from_bytes_1536", record_from_bytes),
     ("count_hit", count_hit),
+    ("accepted_credential", accepted_credential),
+    ("space_of", space_of),
     ("parse_request_1x500", |n| parse_request(n, 1, 500)),
     ("parse_request_256x50", |n| parse_request(n, 256, 50)),
     ("plan_256", plan_256),
@@ -67,12 +69,41 @@ fn count_hit(iterations: u64) {
     let account = metrics.accounts().of("text-embedding-3-small", "", "text-embedding-3-small");
     let (route, outcome, elapsed) = (Route::Embeddings, Outcome::Hit, Duration::from_micros(120));
     repeat(iterations, || {
-        metrics.inputs(SourceLabel::Memory, 1);
-        metrics.tokens_saved(100);
+        metrics.usage.inputs(SourceLabel::Memory, 1);
+        metrics.usage.tokens_saved(100);
         account.count(1, 0, 100);
         let subject = Some(RequestUsage { named: Arc::clone(account.named()), inputs: 1 });
-        metrics.request(Ended { route, outcome, status: Some(200), begun: Instant::now(), elapsed, subject });
+        metrics.requests.ended(Ended { route, outcome, status: Some(200), begun: Instant::now(), elapsed, subject });
     });
+}
+
+/// Returns this many different keys.
+fn some_keys(count: u64) -> Vec<Key> {
+    let root = KeyBuilder::new(None).finish();
+    (0..count).map(|n| root.extend(Tag::Model, &n.to_le_bytes())).collect()
+}
+
+/// Looks up an accepted credential among a hundred, as a hit in scope `shared` does.
+fn accepted_credential(iterations: u64) {
+    let (vouchers, keys) = (AcceptedCredentials::default(), some_keys(100));
+    let all: Vec<AcceptedCredential> =
+        keys.iter().map(|credential| AcceptedCredential { credential: *credential, subject: keys[0] }).collect();
+    for voucher in &all {
+        vouchers.accept(*voucher, 3_600_000, 0);
+    }
+    let mut next = all.iter().cycle();
+    for _ in 0..iterations {
+        assert!(next.next().is_some_and(|voucher| vouchers.holds(black_box(voucher), 1)));
+    }
+}
+
+/// Looks up the state of a space among a hundred, as each parsed request does.
+fn space_of(iterations: u64) {
+    let (spaces, keys) = (Spaces::default(), some_keys(100));
+    let mut next = keys.iter().cycle();
+    for _ in 0..iterations {
+        black_box(next.next().map(|space| spaces.of(black_box(*space))));
+    }
 }
 
 /// Builds a key as a request does: the shared prefix is already hashed, only the input is added.

@@ -76,7 +76,7 @@ pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Resu
 
 /// Returns 202 if a tier has not stored the purge yet.
 fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, tier: Option<&str>) -> Reply {
-    context.metrics.cache_purges.inc();
+    context.metrics.cache.purges.inc();
     let Purged { entries, pending, .. } = purged;
     tracing::info!(
         entries,

@@ -110,7 +110,7 @@ impl Signs {
             breaker: context.health.breaker(),
             now_ms,
             incident: context.metrics.incidents().standing(now_ms),
-            is_config_current: context.metrics.is_config_current(),
+            is_config_current: context.metrics.status.is_config_current(),
             avg_response_time_ms: performance.avg_response_time_ms,
             error_rate: performance.recent_error_rate,
             requests: performance.recent_requests,

@@ -118,7 +118,7 @@ where
         Ok(admitted) => respond(context, &admitted, body).await,
         Err(refusal) => {
             if matches!(refusal, Refusal::Forbidden { .. }) {
-                context.metrics.rejected(Rejection::Forbidden);
+                context.metrics.requests.rejected(Rejection::Forbidden);
             }
             Err(refusal)
         }

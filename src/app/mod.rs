@@ -143,7 +143,7 @@ impl App {
         let admin = serve_admin(admin, limits, context, &metrics);
         // Readiness comes last: both ports already serve.
         state.ready.store(true, Ordering::SeqCst);
-        metrics.ready(true);
+        metrics.status.ready(true);
         introduce(&config, surroundings.source.as_ref(), &parts.flow.tiers, parts.governor.status().limit_bytes);
         tracing::info!("serving public={} admin={}", public.local_addr(), admin.local_addr());
         Ok(Self { public, admin, state, parts, tunnels, background, grace: config.shutdown.grace })
@@ -171,7 +171,7 @@ impl App {
         let until = Instant::now() + self.grace;
         let left = || until.saturating_duration_since(Instant::now());
         self.state.draining.store(true, Ordering::SeqCst);
-        self.parts.metrics.ready(false);
+        self.parts.metrics.status.ready(false);
         tracing::info!(grace_ms = self.grace.as_millis(), "stopping: no new connections, open requests finish");
         // Fetches, writes and tunnels continue in parallel and share one deadline. The port is drained first, since
         // open requests can still start more of them.

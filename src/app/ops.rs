@@ -151,7 +151,7 @@ impl CacheControl for Ops {
     }
 
     fn counters(&self) -> CacheCounters {
-        let so_far = |source| self.metrics.inputs_so_far(source);
+        let so_far = |source| self.metrics.usage.inputs_so_far(source);
         CacheCounters {
             hits: so_far(SourceLabel::Memory) + so_far(SourceLabel::Disk) + so_far(SourceLabel::Redis),
             misses: so_far(SourceLabel::Upstream),
@@ -219,7 +219,7 @@ impl Memory for Ops {
 
     fn optimize(&self, target_memory_mb: u64) -> BoxFuture<'_, Optimized> {
         Box::pin(async move {
-            self.metrics.governor(GovernorAction::Optimize);
+            self.metrics.memory.governor(GovernorAction::Optimize);
             self.governor.optimize(Some(target_memory_mb)).await
         })
     }

@@ -94,7 +94,7 @@ impl Parts {
         let governor = Governor::new(Arc::clone(&system) as Arc<dyn Meter>, limit_bytes, shrinkable)
             .with_clock(clock.clone())
             .with_hooks(Arc::new(MemoryHooks(Arc::clone(metrics))));
-        metrics.memory_limit.set(limit_bytes);
+        metrics.memory.limit.set(limit_bytes);
         show_sizes(metrics, &flow, &answers);
         let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
         flow.tokenizer.ask_for_room(&governor);
@@ -142,14 +142,14 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<ReplyCache>) {
     let (flow, answers): (Weak<Flow>, Weak<ReplyCache>) = (Arc::downgrade(flow), Arc::downgrade(answers));
     metrics.on_scrape(Box::new(move |metrics| {
         if let (Some(flow), Some(answers)) = (flow.upgrade(), answers.upgrade()) {
-            metrics.tier(Tier::Memory, levels(flow.tiers.memory().records()));
-            metrics.tier(Tier::Answers, levels(answers.stored()));
-            metrics.answers_served(answers.lookups().0);
+            metrics.tiers.size(Tier::Memory, levels(flow.tiers.memory().records()));
+            metrics.tiers.size(Tier::Answers, levels(answers.stored()));
+            metrics.cache.answers_served(answers.lookups().0);
             for tier in flow.tiers.lower() {
                 show_lower(metrics, tier.tier(), &tier.stats());
             }
-            metrics.flights.set(flow.single_flight.len() as u64);
-            metrics.vector_bytes_in_flight.set(flow.room.held_bytes() as u64);
+            metrics.cache.flights.set(flow.single_flight.len() as u64);
+            metrics.requests.vector_bytes_in_flight.set(flow.room.held_bytes() as u64);
         }
     }));
 }
@@ -161,8 +161,8 @@ fn show_lower(metrics: &Metrics, tier: cache::Tier, stats: &LowerStats) {
         cache::Tier::Redis => Tier::Redis,
     };
     let &LowerStats { up, entries, bytes, capacity_bytes, evictions, dropped, .. } = stats;
-    metrics.tier(label, TierLevels { entries, bytes, capacity_bytes, evictions });
-    metrics.lower_tier(label, up, dropped);
+    metrics.tiers.size(label, TierLevels { entries, bytes, capacity_bytes, evictions });
+    metrics.tiers.lower(label, up, dropped);
 }
 
 fn levels<V: Entry + Clone + Send + Sync + 'static>(map: &Bounded<V>) -> TierLevels {
@@ -206,11 +206,11 @@ struct MemoryHooks(Arc<Metrics>);
 
 impl GovernorHooks for MemoryHooks {
     fn measured(&self, resident_bytes: u64) {
-        self.0.memory_resident.set(resident_bytes);
+        self.0.memory.resident.set(resident_bytes);
     }
 
     fn acted(&self, kind: ActionKind) {
-        self.0.governor(match kind {
+        self.0.memory.governor(match kind {
             ActionKind::Trim => GovernorAction::Trim,
             ActionKind::Shrink => GovernorAction::Shrink,
         });
@@ -231,22 +231,22 @@ impl PortHooks {
 
 impl ConnectionHooks for PortHooks {
     fn opened(&self) {
-        self.metrics.connections.of(self.port).inc();
+        self.metrics.connections.open.of(self.port).inc();
     }
 
     fn closed(&self) {
-        self.metrics.connections.of(self.port).dec();
+        self.metrics.connections.open.of(self.port).dec();
     }
 
     fn rejected(&self) {
-        self.metrics.connections_rejected.of(self.port).inc();
+        self.metrics.connections.rejected.of(self.port).inc();
         if self.port == Port::Public {
-            self.metrics.rejected(Rejection::Connections);
+            self.metrics.requests.rejected(Rejection::Connections);
         }
     }
 
     fn protocol_error(&self, fault: Fault) {
         tracing::debug!(port = self.port.label(), fault = fault.label(), "a connection broke the protocol");
-        self.metrics.rejected(Rejection::Header);
+        self.metrics.requests.rejected(Rejection::Header);
     }
 }

@@ -102,7 +102,7 @@ impl Reloader {
     async fn reload(self: &Arc<Self>) {
         let reloader = Arc::clone(self);
         let reloaded = tokio::task::spawn_blocking(move || reloader.reload_now()).await.unwrap_or(false);
-        self.metrics.config_reload(if reloaded { ReloadResult::Ok } else { ReloadResult::Failed });
+        self.metrics.status.config_reload(if reloaded { ReloadResult::Ok } else { ReloadResult::Failed });
     }
 
     fn reload_now(&self) -> bool {

@@ -229,7 +229,7 @@ impl Fetch {
             self.space.space_state.expect_older();
         }
         if lesson == ModelChange::Drift {
-            self.flow.metrics.model_drifts.inc();
+            self.flow.metrics.cache.model_drifts.inc();
             if self.flow.throttled.admits(DRIFT) {
                 tracing::warn!(model = &*told(model), "{DRIFT}");
             }

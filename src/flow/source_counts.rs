@@ -60,14 +60,14 @@ impl SourceCounts {
         account.count(self.inputs(), self.billed, self.saved);
         for (label, inputs) in self.by_source() {
             if inputs > 0 {
-                metrics.inputs(label, inputs);
+                metrics.usage.inputs(label, inputs);
             }
         }
         if self.billed > 0 {
-            metrics.tokens_billed(self.billed);
+            metrics.usage.tokens_billed(self.billed);
         }
         if self.saved > 0 {
-            metrics.tokens_saved(self.saved);
+            metrics.usage.tokens_saved(self.saved);
         }
     }
 

@@ -292,7 +292,7 @@ async fn callers_of_one_credential_share_a_call_and_those_of_two_never_do() {
         let (close, gate) = mpsc::channel();
         let (flow, calls) = flow(Vec::new(), gate);
         let open_once_both_wait = async {
-            let queued = &flow.metrics.upstream_queued_inputs;
+            let queued = &flow.metrics.upstream.queued_inputs;
             while queued.get() < 2 {
                 tokio::task::yield_now().await;
             }

@@ -171,8 +171,8 @@ impl Request<'_> {
         if self.context().config.cache.scope != Scope::Credential || !self.flow.rotation.note(self.job.origin.headers) {
             return;
         }
-        self.flow.metrics.rotating_credentials.inc();
-        if self.flow.metrics.rotating_credentials.get() == 1 {
+        self.flow.metrics.requests.rotating_credentials.inc();
+        if self.flow.metrics.requests.rotating_credentials.get() == 1 {
             tracing::warn!(
                 "bearer tokens with the same claims, or of the same kind, rotate: in scope credential each new token \
                  begins with an empty cache; cache.scope = \"shared\" keeps it, and the upstream still checks each token"

@@ -1,4 +1,7 @@
 //! Set of recently seen keys.
+//!
+//! It is an array and not a cache of a library: a key takes eight bytes, a lookup is one atomic operation, and a
+//! forgotten key costs little. Keys do not expire.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 

@@ -1,10 +1,13 @@
 //! Credentials that the upstream has accepted recently, each with the address and model of the call. In the shared
 //! scope, stored vectors are served only for these pairs, because a key may be valid for one model and not for another.
+//!
+//! The map is not an [`ExpiringMap`](crate::process::expiring::ExpiringMap). Each hit of the shared scope reads it, and
+//! a read of that map costs seven times as many instructions, because the library notes it for housekeeping. Expired
+//! entries must also make room before valid ones at once, and by the clock of this process.
 
-use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::key::Key;
+use crate::key::{Key, KeyMap};
 
 /// Maximum number of credentials. Beyond it expired ones are removed, then an arbitrary one.
 const MAX_CREDENTIALS: usize = 10_000;
@@ -22,12 +25,12 @@ pub struct AcceptedCredential {
 }
 
 /// Expiry of each accepted subject, in milliseconds since the epoch.
-type Subjects = HashMap<Key, u64>;
+type Subjects = KeyMap<u64>;
 
 /// The accepted credentials.
 #[derive(Default)]
 pub struct AcceptedCredentials {
-    until_ms: Mutex<HashMap<Key, Subjects>>,
+    until_ms: Mutex<KeyMap<Subjects>>,
 }
 
 impl AcceptedCredentials {
@@ -69,7 +72,7 @@ impl AcceptedCredentials {
         until_ms.is_some_and(|until_ms| now_ms < *until_ms)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Subjects>> {
+    fn lock(&self) -> MutexGuard<'_, KeyMap<Subjects>> {
         self.until_ms.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -129,7 +132,7 @@ mod tests {
             accepted_credentials.accept(accepted_credential(1, subject), 100, 0);
             assert!(accepted_credentials.holds(&accepted_credential(1, subject), 1), "{subject}");
             let known =
-                accepted_credentials.lock().get(&accepted_credential(1, subject).credential).map_or(0, HashMap::len);
+                accepted_credentials.lock().get(&accepted_credential(1, subject).credential).map_or(0, KeyMap::len);
             assert!(known <= MAX_SUBJECTS, "{known}");
         }
     }

@@ -1,5 +1,9 @@
 //! State of each space as learned from the newest answers: the model that answers, the dimension of its vectors, and
 //! the encodings that cannot be read.
+//!
+//! The map of spaces is not an [`ExpiringMap`](crate::process::expiring::ExpiringMap). A space does not expire, the
+//! choice of the one to forget depends on its content, and a forgotten state is marked before its successor exists. A
+//! library cache chooses by use, and removes later.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,7 +1,8 @@
-//! The process and its machine: clock, tasks, memory limit, allocator, facts about the machine, and outbound connections.
+//! The process and its machine: clock, tasks, expiring maps, memory limit, allocator, facts about the machine, and outbound connections.
 
 pub mod clock;
 pub mod connector;
+pub mod expiring;
 pub mod governor;
 pub mod heap;
 pub mod lines;

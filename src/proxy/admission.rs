@@ -54,7 +54,7 @@ impl AdmissionLimit {
         let room = Arc::new(RequestBudget { bounds, requests, bytes, callers: Callers::new(credential_headers) });
         let shown = Arc::clone(&room);
         metrics.on_scrape(Box::new(move |metrics| {
-            metrics.in_flight(shown.requests.load(Relaxed), shown.bytes.load(Relaxed));
+            metrics.requests.in_flight(shown.requests.load(Relaxed), shown.bytes.load(Relaxed));
         }));
         Self(room)
     }

@@ -52,7 +52,7 @@ impl<'a> Count<'a> {
 impl Drop for Count<'_> {
     fn drop(&mut self) {
         self.span.text(attribute::OUTCOME, self.outcome.label());
-        self.metrics.request(Ended {
+        self.metrics.requests.ended(Ended {
             route: self.route,
             outcome: self.outcome,
             status: self.status,

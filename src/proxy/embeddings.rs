@@ -64,7 +64,7 @@ impl Proxy {
             }
             Outcome::Refused(failure) => self.refused(&failure, &miss),
             Outcome::Unreadable(reply) => {
-                self.metrics.bypass(Bypass::UnreadableAnswer);
+                self.metrics.requests.bypass(Bypass::UnreadableAnswer);
                 self.replies.unreadable(*reply)
             }
             Outcome::NotCached => self.not_cached(),
@@ -148,7 +148,7 @@ impl Proxy {
         // The check comes after the insertion: a later change of the configuration clears the cache including this
         // reply.
         if Arc::ptr_eq(&self.live.load(), received_under) {
-            self.metrics.answer_stored();
+            self.metrics.cache.answer_stored();
         } else {
             self.answers.stored().remove(&key);
         }
@@ -162,7 +162,7 @@ impl Proxy {
         admission: Admission,
         way: Way<'_>,
     ) -> Finished {
-        self.metrics.bypass(cause.reason);
+        self.metrics.requests.bypass(cause.reason);
         way.span.text(attribute::BYPASS_REASON, cause.reason.label());
         let mut finished = self.forward(request, admission, way).await;
         super::reply::mark_bypass(finished.response.headers_mut(), &cause);

@@ -140,21 +140,21 @@ impl Proxy {
 
     fn refuse_body(&self, error: &CollectError) -> Finished {
         match error {
-            CollectError::NoRoom => self.metrics.rejected(Rejection::InflightBytes),
-            CollectError::TooLarge { .. } => self.metrics.rejected(Rejection::BodyTooLarge),
-            CollectError::Stalled(_) | CollectError::Late => self.metrics.rejected(Rejection::BodyTimeout),
+            CollectError::NoRoom => self.metrics.requests.rejected(Rejection::InflightBytes),
+            CollectError::TooLarge { .. } => self.metrics.requests.rejected(Rejection::BodyTooLarge),
+            CollectError::Stalled(_) | CollectError::Late => self.metrics.requests.rejected(Rejection::BodyTimeout),
             CollectError::Cut(_) => {}
         }
         self.replies.bad_body(error)
     }
 
     pub(super) fn refuse_control(&self, bad: BadControl) -> Finished {
-        self.metrics.rejected(Rejection::BadControl);
+        self.metrics.requests.rejected(Rejection::BadControl);
         self.replies.bad_control(bad)
     }
 
     pub(super) fn not_cached(&self) -> Finished {
-        self.metrics.rejected(Rejection::OnlyIfCached);
+        self.metrics.requests.rejected(Rejection::OnlyIfCached);
         self.replies.not_cached()
     }
 
@@ -167,7 +167,7 @@ impl Proxy {
     }
 
     pub(super) fn overloaded(&self, rejection: Rejection) -> Finished {
-        self.metrics.rejected(rejection);
+        self.metrics.requests.rejected(rejection);
         self.replies.overloaded(rejection)
     }
 }

@@ -108,13 +108,13 @@ impl Proxy {
 
     fn not_forwarded(&self, error: &OpenError) -> Finished {
         if matches!(error, OpenError::RequestStalled) {
-            self.metrics.rejected(Rejection::BodyTimeout);
+            self.metrics.requests.rejected(Rejection::BodyTimeout);
         }
         self.replies.not_forwarded(error)
     }
 
     pub(super) fn refuse_path(&self, error: TooLong) -> Finished {
-        self.metrics.rejected(Rejection::Header);
+        self.metrics.requests.rejected(Rejection::Header);
         self.replies.too_long(error)
     }
 

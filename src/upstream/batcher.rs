@@ -96,7 +96,7 @@ impl Batcher {
     ) -> (mpsc::UnboundedReceiver<Report>, impl Future<Output = ()> + Send + 'static) {
         let (results, portions) = mpsc::unbounded_channel();
         let inputs = missing.inputs.len();
-        self.metrics.upstream_queued_inputs.add(inputs);
+        self.metrics.upstream.queued_inputs.add(inputs);
         let queued = waiter.trace.queue(inputs);
         let claim = Claim { caller: waiter.caller, model: lane.terms.model };
         self.enqueue(lane, Piece { first_place: 0, missing, waiter, queued, results });
@@ -179,7 +179,7 @@ impl Batcher {
 
     fn out_of_queue(&self, mut job: Job) -> Job {
         job.batch.iter_mut().for_each(Piece::leave_queue);
-        self.metrics.upstream_queued_inputs.sub(job.batch.iter().map(|piece| piece.inputs().len()).sum());
+        self.metrics.upstream.queued_inputs.sub(job.batch.iter().map(|piece| piece.inputs().len()).sum());
         job
     }
 
@@ -189,13 +189,13 @@ impl Batcher {
             return;
         }
         let inputs: usize = expired.iter().map(|piece| piece.inputs().len()).sum();
-        self.metrics.upstream_queued_inputs.sub(inputs);
+        self.metrics.upstream.queued_inputs.sub(inputs);
         fail(expired, Failure::unavailable(Why::Expired, "the request's time was over before its turn came"));
     }
 
     /// Makes the call of a job in one of its two forms.
     pub(super) async fn make(&self, job: &Job, form: Form, permit: &mut CallPermit) -> Result<Answered, Failure> {
-        let _counted = self.metrics.upstream_in_flight.enter();
+        let _counted = self.metrics.upstream.in_flight.enter();
         let (lane, load, is_step) = (&*job.lane, job.load(), job.is_step);
         // The turn is taken before the memory below. In the other order, the holder of a turn could wait for memory
         // that is held here: a deadlock.

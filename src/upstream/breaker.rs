@@ -60,7 +60,7 @@ pub struct Pass<'a> {
 impl Breaker {
     /// Returns a closed breaker.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.breaker(BreakerState::Closed);
+        metrics.upstream.breaker.set(BreakerState::Closed);
         let inner = Inner { state: State::Closed, failed: Vec::new(), cause: String::new(), next_open: Duration::ZERO };
         Self { inner: Mutex::new(inner), metrics }
     }
@@ -72,7 +72,7 @@ impl Breaker {
             State::Closed | State::Open { is_unreachable: false, .. } => false,
             State::Open { until, .. } if Instant::now() >= until => {
                 inner.state = State::HalfOpen;
-                self.metrics.breaker(BreakerState::HalfOpen);
+                self.metrics.upstream.breaker.set(BreakerState::HalfOpen);
                 true
             }
             State::Open { .. } | State::HalfOpen => return None,
@@ -105,7 +105,7 @@ impl Breaker {
         inner.next_open = Duration::ZERO;
         if !matches!(inner.state, State::Closed) {
             inner.state = State::Closed;
-            self.metrics.breaker(BreakerState::Closed);
+            self.metrics.upstream.breaker.set(BreakerState::Closed);
             tracing::info!("the upstream answers again: breaker closed");
         }
     }
@@ -125,7 +125,7 @@ impl Breaker {
             if is_unreachable {
                 inner.next_open = open_for.saturating_mul(2);
             }
-            self.metrics.breaker(BreakerState::Open);
+            self.metrics.upstream.breaker.set(BreakerState::Open);
             if was_closed {
                 tracing::warn!(cause, requests = inner.failed.len(), "the upstream keeps failing: breaker opened");
             }
@@ -137,7 +137,7 @@ impl Breaker {
         if matches!(inner.state, State::HalfOpen) {
             // The next call becomes the probe at once.
             inner.state = State::Open { until: Instant::now(), is_unreachable: true };
-            self.metrics.breaker(BreakerState::Open);
+            self.metrics.upstream.breaker.set(BreakerState::Open);
         }
     }
 
@@ -175,7 +175,7 @@ impl Pass<'_> {
         let mut inner = self.breaker.lock();
         if self.is_probe && matches!(inner.state, State::HalfOpen) {
             inner.state = State::Open { until: Instant::now(), is_unreachable: false };
-            self.breaker.metrics.breaker(BreakerState::Open);
+            self.breaker.metrics.upstream.breaker.set(BreakerState::Open);
         }
     }
 

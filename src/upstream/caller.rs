@@ -126,7 +126,7 @@ impl Caller {
                 return Err(self.judged(failure, terms, (call, &config)).await);
             }
             call.share.take_again().await;
-            self.metrics.retry(reason);
+            self.metrics.upstream.retry(reason);
         }
     }
 
@@ -142,7 +142,7 @@ impl Caller {
         let reply = self.post(terms, call, (&span, permit)).await;
         let result = reply.and_then(|reply| read_reply(terms, call, reply));
         let (outcome, took) = (outcome_of(&result), begun.elapsed());
-        self.metrics.upstream_call(outcome, took, call.inputs, call.batch.len());
+        self.metrics.upstream.call(outcome, took, call.inputs, call.batch.len());
         tell(&span, &result, outcome);
         result.map(|(answer, reply)| answered(answer, reply, (call, &span, took)))
     }

@@ -5,9 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use moka::sync::Cache;
-
-use crate::key::Key;
+use crate::key::{Key, Spread};
+use crate::process::expiring::ExpiringMap;
 
 /// Maximum number of spaces.
 const MAX_SPACES: u64 = 10_000;
@@ -18,7 +17,7 @@ const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 /// Failures of each space since its last answer.
 #[derive(Debug)]
 pub struct SpaceHealth {
-    spaces: Cache<Key, Arc<Space>>,
+    spaces: ExpiringMap<Key, Arc<Space>, Spread>,
 }
 
 #[derive(Debug, Default)]
@@ -37,7 +36,7 @@ impl Space {
 
 impl Default for SpaceHealth {
     fn default() -> Self {
-        Self { spaces: Cache::builder().max_capacity(MAX_SPACES).time_to_idle(REMEMBERED_FOR).build() }
+        Self { spaces: ExpiringMap::new(MAX_SPACES, REMEMBERED_FOR) }
     }
 }
 
@@ -45,7 +44,7 @@ impl SpaceHealth {
     /// Notes that a request of this space failed in a call of its own. Returns the number of different requests that
     /// failed since the last answer, at most `enough`.
     pub(super) fn failed(&self, space: Key, request: u64, enough: u32) -> u32 {
-        let space = self.spaces.get_with(space, Arc::default);
+        let space = self.spaces.get_or_insert_with(space, Arc::default);
         space.has_failed.store(true, Ordering::Release);
         let mut requests = space.requests();
         if requests.len() < enough as usize && !requests.contains(&request) {

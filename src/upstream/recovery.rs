@@ -78,12 +78,12 @@ impl Batcher {
     async fn after_failure(self: &Arc<Self>, job: Job, failure: Failure, permit: CallPermit) -> bool {
         let load = job.load();
         if let Some(of_what) = failure.too_large_by().filter(|_| load.inputs > 1) {
-            self.metrics.upstream_splits.inc();
+            self.metrics.upstream.splits.inc();
             drop(permit);
             self.call_halves(job, of_what);
             false
         } else if job.batch.len() > 1 && (failure.may_be_a_neighbours() || failure.may_be_of_the_load()) {
-            self.metrics.upstream_isolations.inc();
+            self.metrics.upstream.isolations.inc();
             drop(permit);
             self.isolate(job);
             false
@@ -150,7 +150,7 @@ impl Batcher {
         let Some(mut piece) = job.batch.pop() else { return true };
         let (mut limit, mut halvings, mut has_passed) = (piece.inputs().len().div_ceil(2), 1, false);
         job.attempts = 1;
-        self.metrics.upstream_splits.inc();
+        self.metrics.upstream.splits.inc();
         loop {
             let rest = (piece.inputs().len() > limit).then(|| piece.split_off(limit));
             let part = job.with(vec![piece]);

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use moka::sync::Cache;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, timeout_at};
 
@@ -15,7 +14,8 @@ use super::known_good::KnownGood;
 use super::permit::CallPermit;
 use super::width::Width;
 use crate::config::Batch;
-use crate::key::Key;
+use crate::key::{Key, Spread};
+use crate::process::expiring::ExpiringMap;
 
 /// Maximum number of lanes.
 const MAX_LANES: u64 = 10_000;
@@ -43,18 +43,18 @@ const UNKNOWN_PATIENCE: u32 = 5;
 
 /// Sizes of all lanes in use.
 #[derive(Debug)]
-pub(super) struct Sizes(Cache<Key, Arc<LaneSize>>);
+pub(super) struct Sizes(ExpiringMap<Key, Arc<LaneSize>, Spread>);
 
 impl Default for Sizes {
     fn default() -> Self {
-        Self(Cache::builder().max_capacity(MAX_LANES).time_to_idle(REMEMBERED_FOR).build())
+        Self(ExpiringMap::new(MAX_LANES, REMEMBERED_FOR))
     }
 }
 
 impl Sizes {
     /// Returns the size of a lane. A new lane has learned nothing.
     pub(super) fn of(&self, lane: Key) -> Arc<LaneSize> {
-        self.0.get_with(lane, Arc::default)
+        self.0.get_or_insert_with(lane, Arc::default)
     }
 }
 

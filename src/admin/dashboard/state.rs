@@ -18,14 +18,14 @@ pub(super) fn now(context: &AdminContext) -> Value {
         "stats": performance::figures(context, Detail::Full),
         "health": health::figures(context, Detail::Full),
         "incidents": health::incidents(context, SHOWN_INCIDENTS),
-        "bypass": by_name(metrics.bypasses_by_reason()),
-        "inputs": by_name(metrics.inputs_by_source()),
-        "outcomes": by_name(metrics.requests_by_outcome()),
+        "bypass": by_name(metrics.requests.bypasses_by_reason()),
+        "inputs": by_name(metrics.usage.inputs_by_source()),
+        "outcomes": by_name(metrics.requests.by_outcome()),
         "upstream": upstream(context, &config.upstream_url),
         "memory": {
             "resident_bytes": context.memory.resident_bytes(),
             "limit_bytes": context.memory.limit_bytes(),
-            "actions": by_name(metrics.governor_actions()),
+            "actions": by_name(metrics.memory.governor_actions()),
         },
         "log_level": context.config.log_level(),
         "fallback_mode": config.fallback_mode,
@@ -33,12 +33,12 @@ pub(super) fn now(context: &AdminContext) -> Value {
 }
 
 fn upstream(context: &AdminContext, url: &str) -> Value {
-    let figures = context.metrics.upstream_figures();
+    let figures = context.metrics.upstream.figures();
     json!({
         "url": url,
         "breaker": context.health.breaker(),
-        "in_flight": context.metrics.upstream_in_flight.get(),
-        "queued_inputs": context.metrics.upstream_queued_inputs.get(),
+        "in_flight": context.metrics.upstream.in_flight.get(),
+        "queued_inputs": context.metrics.upstream.queued_inputs.get(),
         "calls": by_name(figures.calls),
         "latency_ms": figures.latency_ms,
         "retries": figures.retries,

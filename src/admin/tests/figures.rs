@@ -17,7 +17,7 @@ fn end(context: &AdminContext, outcome: Outcome, elapsed: Duration) {
 }
 
 fn end_as(context: &AdminContext, outcome: Outcome, status: u16, elapsed: Duration) {
-    context.metrics.request(Ended {
+    context.metrics.requests.ended(Ended {
         route: Route::Embeddings,
         outcome,
         status: Some(status),

@@ -43,7 +43,7 @@ async fn a_purge_can_be_narrowed_and_is_counted() {
     assert_eq!(some, json!({ "purged_entries": 7, "model": "BAAI/bge-m3", "tier": "memory", "pending": [] }));
     let lower = send(&context, purge("?tier=disk")).await.json();
     assert_eq!(lower, json!({ "purged_entries": 500, "model": null, "tier": "disk", "pending": [] }));
-    assert_eq!(context.metrics.cache_purges.get(), 3);
+    assert_eq!(context.metrics.cache.purges.get(), 3);
 }
 
 #[tokio::test]
@@ -98,7 +98,7 @@ async fn a_misspelt_purge_lets_nothing_go() {
         let answer = send(&context, request(&Method::DELETE, &format!("/api/performance/cache{query}"), "")).await;
         assert_error(&answer, StatusCode::BAD_REQUEST, "invalid_parameter");
     }
-    assert_eq!(context.metrics.cache_purges.get(), 0);
+    assert_eq!(context.metrics.cache.purges.get(), 0);
 }
 
 #[tokio::test]

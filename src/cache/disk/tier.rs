@@ -94,7 +94,7 @@ impl DiskTier {
         let hits = found.iter().flatten().count();
         self.hits.fetch_add(hits as u64, Ordering::Relaxed);
         self.misses.fetch_add((keys.len() - hits) as u64, Ordering::Relaxed);
-        self.parts.metrics.lookup(TierLabel::Disk, begun.elapsed());
+        self.parts.metrics.tiers.lookup(TierLabel::Disk, begun.elapsed());
         found
     }
 

@@ -77,7 +77,7 @@ impl RedisTier {
             for (place, bytes) in places.into_iter().zip(values) {
                 found[place] = bytes;
             }
-            self.parts.metrics.lookup(TierLabel::Redis, begun.elapsed());
+            self.parts.metrics.tiers.lookup(TierLabel::Redis, begun.elapsed());
         }
         let hits = found.iter().flatten().count();
         self.hits.fetch_add(hits as u64, Ordering::Relaxed);

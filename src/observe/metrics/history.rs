@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::Metrics;
 use super::labels::{CallOutcome, Label, SourceLabel};
 use super::latency::{Durations, Latencies, Percentiles};
 
@@ -152,7 +151,7 @@ struct Rings {
 }
 
 impl History {
-    fn note(&self, now: Totals, levels: Levels) -> Arc<Sample> {
+    pub(super) fn note(&self, now: Totals, levels: Levels) -> Arc<Sample> {
         let mut rings = self.rings();
         let sample = Arc::new(now.since(&rings.at_fine, levels));
         keep(&mut rings.fine, Arc::clone(&sample), MAX_FINE);
@@ -166,7 +165,7 @@ impl History {
         sample
     }
 
-    fn samples(&self) -> Samples {
+    pub(super) fn samples(&self) -> Samples {
         let rings = self.rings();
         Samples { fine: rings.fine.iter().cloned().collect(), coarse: rings.coarse.iter().cloned().collect() }
     }
@@ -183,30 +182,18 @@ fn keep(ring: &mut VecDeque<Arc<Sample>>, sample: Arc<Sample>, most: usize) {
     ring.push_back(sample);
 }
 
-impl Metrics {
-    /// Takes a sample. Only one task may call this, every [`STEP_SECONDS`].
-    pub fn sample(&self) -> Arc<Sample> {
-        let (totals, levels) = (self.totals(), self.levels());
-        self.history.note(totals, levels)
-    }
-
-    /// Returns the samples.
-    pub fn samples(&self) -> Samples {
-        self.history.samples()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::labels::{Outcome, Route};
     use super::super::recent::Ended;
+    use super::super::registry::Metrics;
     use super::*;
 
     fn hit(metrics: &Metrics) {
         let elapsed = Duration::from_millis(1);
-        metrics.request(Ended {
+        metrics.requests.ended(Ended {
             route: Route::Embeddings,
             outcome: Outcome::Hit,
             status: None,
@@ -214,7 +201,7 @@ mod tests {
             elapsed,
             subject: None,
         });
-        metrics.inputs(SourceLabel::Memory, 2);
+        metrics.usage.inputs(SourceLabel::Memory, 2);
     }
 
     #[test]
@@ -262,7 +249,7 @@ mod tests {
         let account = metrics.accounts().of("m", "", "m");
         for _ in 0..2 {
             account.count(1, 1_000_000, 3_000_000);
-            metrics.upstream_call(CallOutcome::Ok, Duration::from_millis(5), 4, 1);
+            metrics.upstream.call(CallOutcome::Ok, Duration::from_millis(5), 4, 1);
             let sample = metrics.sample();
             assert!((sample.cost_billed - 1.0).abs() < 1e-9 && (sample.cost_saved - 3.0).abs() < 1e-9, "{sample:?}");
             assert_eq!((sample.upstream_calls, sample.upstream_inputs, sample.call_ms.count), (1, 4, 1));

@@ -2,7 +2,6 @@
 
 use serde::Serialize;
 
-use super::incidents::{Incident, Instead};
 use crate::observe::logs::shortened;
 use crate::process::clock::rfc3339;
 
@@ -12,6 +11,40 @@ const MAX_MODELS: usize = 16;
 const OTHERS: &str = "other";
 const MAX_MODEL_BYTES: usize = 128;
 const MAX_CAUSE_BYTES: usize = 300;
+
+/// A request, or a part of it, that found the upstream unavailable.
+#[derive(Clone, Copy, Debug)]
+pub struct Incident<'a> {
+    /// The failure: the criterion of unavailability, followed by the detail.
+    pub cause: &'a str,
+    /// The requested model.
+    pub model: &'a str,
+    /// The answer that the caller gets.
+    pub instead: Instead,
+    /// Number of inputs answered that way.
+    pub inputs: u64,
+}
+
+/// The answer to a request for which the upstream is unavailable, from the mildest to the worst.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Instead {
+    /// An error.
+    Errors,
+    /// Expired entries.
+    Stale,
+    /// Mock vectors.
+    Mocks,
+}
+
+impl Instead {
+    pub(super) const fn in_words(self) -> &'static str {
+        match self {
+            Self::Errors => "requests fail",
+            Self::Stale => "stale entries are being served",
+            Self::Mocks => "mock vectors are being served",
+        }
+    }
+}
 
 /// A stored incident.
 #[derive(Clone, Debug)]

@@ -1,18 +1,18 @@
 //! Incidents: times during which requests found the upstream unavailable. The log, health and the dashboard show them.
 //!
 //! An incident begins at the time of the first answer without the upstream. It ends when the upstream has answered each
-//! model that failed, or when it answers any model and no request has failed for ten seconds.
+//! model that failed, or when it answers any model and no request has failed for ten seconds. The newest incidents are
+//! kept in their order, and none of them expires.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::catalogue;
 use super::handles::{Counter, Gauge, Registrar};
-use super::{catalogue, incident::Record};
+use super::incident::{Incident, IncidentReport, Instead, Record};
 use crate::observe::logs::told;
 use crate::process::clock::Period;
-
-pub use super::incident::{Affected, IncidentReport, ModelReport};
 
 /// Maximum number of stored incidents.
 pub const MAX_INCIDENTS: usize = 50;
@@ -24,40 +24,6 @@ const QUIET_MS: u64 = 60_000;
 const SHOWN_FOR_MS: u64 = 60_000;
 /// Maximum number of failing models that an incident tracks.
 const MAX_FAILING: usize = 16;
-
-/// A request, or a part of it, that found the upstream unavailable.
-#[derive(Clone, Copy, Debug)]
-pub struct Incident<'a> {
-    /// The failure: the criterion of unavailability, followed by the detail.
-    pub cause: &'a str,
-    /// The requested model.
-    pub model: &'a str,
-    /// The answer that the caller gets.
-    pub instead: Instead,
-    /// Number of inputs answered that way.
-    pub inputs: u64,
-}
-
-/// The answer to a request for which the upstream is unavailable, from the mildest to the worst.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Instead {
-    /// An error.
-    Errors,
-    /// Expired entries.
-    Stale,
-    /// Mock vectors.
-    Mocks,
-}
-
-impl Instead {
-    const fn in_words(self) -> &'static str {
-        match self {
-            Self::Errors => "requests fail",
-            Self::Stale => "stale entries are being served",
-            Self::Mocks => "mock vectors are being served",
-        }
-    }
-}
 
 /// The newest incident, as health reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]

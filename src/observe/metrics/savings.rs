@@ -3,6 +3,9 @@
 //! Names come from clients, so their number and length are bounded. A request only adds to counters that its account
 //! already holds. Costs are computed from tokens when they are read. Before a price changes, the tokens so far are
 //! settled at the old price, so costs never decrease.
+//!
+//! The accounts are a plain list, because a counter must not disappear between two scrapes: no account expires or is
+//! evicted, and those beyond the limit are counted together.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -67,7 +67,14 @@ fn a_request_is_counted_timed_and_fed_to_performance() {
     let metrics = Metrics::new("0");
     for (route, outcome) in [(Route::Embeddings, Outcome::Mock), (Route::Passthrough, Outcome::Unavailable)] {
         let elapsed = std::time::Duration::from_millis(3);
-        metrics.request(Ended { route, outcome, status: Some(200), begun: Instant::now(), elapsed, subject: None });
+        metrics.requests.ended(Ended {
+            route,
+            outcome,
+            status: Some(200),
+            begun: Instant::now(),
+            elapsed,
+            subject: None,
+        });
     }
     let text = metrics.render().1;
     assert_eq!(values(&text, "vecho_requests_total{outcome=\"mock\",route=\"embeddings\"} "), Some(1.0));
@@ -82,7 +89,7 @@ fn a_request_is_counted_timed_and_fed_to_performance() {
 fn every_bypass_reason_has_a_counter_of_its_own() {
     let metrics = Metrics::new("0");
     for reason in Bypass::ALL {
-        metrics.bypass(*reason);
+        metrics.requests.bypass(*reason);
     }
     let text = metrics.render().1;
     for reason in Bypass::ALL {
@@ -94,17 +101,17 @@ fn every_bypass_reason_has_a_counter_of_its_own() {
 #[test]
 fn a_guard_gives_back_what_it_took() {
     let metrics = Metrics::new("0");
-    let held = metrics.upstream_in_flight.enter();
-    assert_eq!(metrics.upstream_in_flight.get(), 1);
+    let held = metrics.upstream.in_flight.enter();
+    assert_eq!(metrics.upstream.in_flight.get(), 1);
     drop(held);
-    assert_eq!(metrics.upstream_in_flight.get(), 0);
+    assert_eq!(metrics.upstream.in_flight.get(), 0);
 }
 
 #[test]
 fn hooks_run_before_each_scrape_and_evictions_never_go_back() {
     let metrics = Metrics::new("0");
     metrics.on_scrape(Box::new(|metrics| {
-        metrics.tier(Tier::Memory, TierLevels { entries: 3, bytes: 9, capacity_bytes: 20, evictions: 7 });
+        metrics.tiers.size(Tier::Memory, TierLevels { entries: 3, bytes: 9, capacity_bytes: 20, evictions: 7 });
     }));
     for _ in 0..2 {
         let text = metrics.render().1;
@@ -118,7 +125,7 @@ fn hooks_run_before_each_scrape_and_evictions_never_go_back() {
 fn opening_the_breaker_shows_its_state_and_counts() {
     let metrics = Metrics::new("0");
     for state in [BreakerState::Open, BreakerState::HalfOpen, BreakerState::Open] {
-        metrics.breaker(state);
+        metrics.upstream.breaker.set(state);
     }
     let text = metrics.render().1;
     assert_eq!(values(&text, "vecho_upstream_breaker_state "), Some(2.0));

@@ -171,8 +171,8 @@ impl Exporter {
     /// Counts the outcome of `spans`, and logs a change of state.
     fn settle(&mut self, metrics: &Metrics, spans: usize, result: &Result<usize, Trouble>) {
         let failed = result.as_ref().map_or(spans, |refused| (*refused).min(spans));
-        metrics.spans(SpanResult::Exported, spans - failed);
-        metrics.spans(SpanResult::Failed, failed);
+        metrics.traces.spans(SpanResult::Exported, spans - failed);
+        metrics.traces.spans(SpanResult::Failed, failed);
         // At shutdown, lost spans are reported as still waiting.
         if result.is_ok() || !self.tasks.is_stopping() {
             self.waiting.fetch_sub(spans, Ordering::Relaxed);

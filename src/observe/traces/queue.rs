@@ -43,7 +43,7 @@ impl SpanProcessor for Queue {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         if self.sender.try_send(span).is_err() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
-            self.metrics.spans(SpanResult::QueueFull, 1);
+            self.metrics.traces.spans(SpanResult::QueueFull, 1);
         }
     }
 

@@ -31,7 +31,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("percent_encoding", &["config/"]),
     ("prometheus", &["observe/metrics/"]),
     ("prost", &["observe/traces/"]),
-    ("moka", &["upstream/health.rs", "upstream/sizing.rs"]),
+    ("moka", &["process/expiring.rs"]),
     ("quick_cache", &["cache/bounded/mod.rs"]),
     ("redis", &["cache/redis/"]),
     ("socket2", &["serve/listener.rs"]),

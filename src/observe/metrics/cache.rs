@@ -1,0 +1,39 @@
+//! Events of the cache as a whole: cached replies, purges, fetches in flight, changes of the model.
+
+use super::catalogue;
+use super::handles::{Counter, Gauge, PerLabel, Registrar};
+use super::labels::AnswerEvent;
+
+/// Metrics of the cache as a whole.
+#[derive(Debug)]
+pub struct CacheMetrics {
+    answers: PerLabel<AnswerEvent, Counter>,
+    /// Purges of the cache or a part of it by an operator.
+    pub purges: Counter,
+    /// Keys with a fetch in flight.
+    pub flights: Gauge,
+    /// Changes of the model name in the upstream's responses.
+    pub model_drifts: Counter,
+}
+
+impl CacheMetrics {
+    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
+        Self {
+            answers: shelf.counters(&catalogue::CACHE_ANSWERS),
+            purges: shelf.counter(&catalogue::CACHE_PURGES),
+            flights: shelf.gauge(&catalogue::FLIGHTS),
+            model_drifts: shelf.counter(&catalogue::MODEL_DRIFTS),
+        }
+    }
+
+    /// Records a stored reply.
+    pub fn answer_stored(&self) {
+        self.answers.of(AnswerEvent::Stored).inc();
+    }
+
+    /// Sets the number of cached replies served since the start; for a hook of
+    /// [`on_scrape`](super::Metrics::on_scrape).
+    pub fn answers_served(&self, n: u64) {
+        self.answers.of(AnswerEvent::Served).raise_to(n);
+    }
+}

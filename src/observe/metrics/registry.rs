@@ -1,0 +1,129 @@
+//! The metrics of one process: their registry, their groups, and the scrape.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
+
+use super::cache::CacheMetrics;
+use super::catalogue;
+use super::connections::ConnectionMetrics;
+use super::handles::Registrar;
+use super::history::History;
+use super::incidents::Incidents;
+use super::memory::MemoryMetrics;
+use super::performance::Performance;
+use super::process::Process;
+use super::requests::RequestMetrics;
+use super::savings::UsageAccounts;
+use super::status::StatusMetrics;
+use super::tiers::TierMetrics;
+use super::traces::TraceMetrics;
+use super::upstream::UpstreamMetrics;
+use super::usage::UsageMetrics;
+
+type ScrapeHook = Arc<dyn Fn(&Metrics) + Send + Sync>;
+
+/// All metrics of one process, in groups.
+pub struct Metrics {
+    /// Requests on both ports.
+    pub requests: RequestMetrics,
+    /// Answered inputs and their tokens.
+    pub usage: UsageMetrics,
+    /// Calls to the upstream.
+    pub upstream: UpstreamMetrics,
+    /// Size and state of each tier.
+    pub tiers: TierMetrics,
+    /// Events of the cache as a whole.
+    pub cache: CacheMetrics,
+    /// Connections of both ports.
+    pub connections: ConnectionMetrics,
+    /// Resident memory and the governor.
+    pub memory: MemoryMetrics,
+    /// Readiness, and whether the configuration in force is current.
+    pub status: StatusMetrics,
+    /// Delivery of traces.
+    pub traces: TraceMetrics,
+    pub(super) incidents: Incidents,
+    pub(super) history: History,
+    exposition: Exposition,
+}
+
+/// State of the scrapes.
+struct Exposition {
+    registry: Registry,
+    hooks: Mutex<Vec<ScrapeHook>>,
+    /// Held while a scrape collects its figures.
+    rendering: Mutex<()>,
+    process: Process,
+}
+
+impl Metrics {
+    /// Creates all metrics at zero, except those whose normal value is not zero.
+    pub fn new(version: &str) -> Arc<Self> {
+        let registry = Registry::new();
+        let shelf = Registrar(&registry);
+        shelf.info(&catalogue::BUILD_INFO, version);
+        Arc::new(Self {
+            requests: RequestMetrics::new(&shelf),
+            usage: UsageMetrics::new(&shelf),
+            upstream: UpstreamMetrics::new(&shelf),
+            tiers: TierMetrics::new(&shelf),
+            cache: CacheMetrics::new(&shelf),
+            connections: ConnectionMetrics::new(&shelf),
+            memory: MemoryMetrics::new(&shelf),
+            status: StatusMetrics::new(&shelf),
+            traces: TraceMetrics::new(&shelf),
+            incidents: Incidents::new(&shelf),
+            history: History::default(),
+            exposition: Exposition {
+                process: Process::new(&shelf),
+                registry: registry.clone(),
+                hooks: Mutex::default(),
+                rendering: Mutex::default(),
+            },
+        })
+    }
+
+    /// Registers a hook that is called before every scrape, for values that are measured only then.
+    pub fn on_scrape(&self, hook: Box<dyn Fn(&Self) + Send + Sync>) {
+        self.exposition.hooks.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::from(hook));
+    }
+
+    /// Returns the content type and the text of a scrape.
+    pub fn render(&self) -> (&'static str, String) {
+        let Exposition { registry, hooks, rendering, process } = &self.exposition;
+        // Scrapes run one at a time: two concurrent ones would both raise a counter by the same amount.
+        let _turn = rendering.lock().unwrap_or_else(PoisonError::into_inner);
+        // The hooks run without the hooks' lock, so a hook may register another hook.
+        let hooks = hooks.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for hook in &hooks {
+            hook(self);
+        }
+        process.refresh();
+        self.accounts().show_costs();
+        let text = TextEncoder::new().encode_to_string(&registry.gather());
+        (TEXT_FORMAT, text.expect("the catalogue must render"))
+    }
+
+    /// Returns response times, rate and errors of the public port.
+    pub const fn performance(&self) -> &Performance {
+        &self.requests.performance
+    }
+
+    /// Returns the incidents.
+    pub const fn incidents(&self) -> &Incidents {
+        &self.incidents
+    }
+
+    /// Returns tokens and costs by model and namespace.
+    pub const fn accounts(&self) -> &UsageAccounts {
+        &self.usage.accounts
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
