@@ -9,8 +9,8 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use serde_json::Value;
 
+use super::client::{Client, read_whole, whole};
 use super::credential::{self, Credential};
-use super::http::{Port, read_whole, whole};
 use super::moving::{Failed, Place, report};
 use super::progress::{Progress, grouped};
 use crate::app::{BatchCounts, BatchFiles, Folder, Keying, Sample};
@@ -22,14 +22,14 @@ const EXPLAIN_PATH: &str = "/api/performance/cache/explain";
 /// Files of the job.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct BatchOptions {
-    /// The job's requests, as they were uploaded (JSONL)
+    /// Input file of the job, as uploaded (JSONL)
     requests: PathBuf,
-    /// Its output, as it was downloaded (JSONL)
+    /// Output file of the job, as downloaded (JSONL)
     output: PathBuf,
-    /// Namespace of the cache, as in x-vecho-namespace
+    /// Namespace of the cache, as in the header x-vecho-namespace
     #[arg(long)]
     namespace: Option<String>,
-    /// Show no progress
+    /// Hide the progress display
     #[arg(long)]
     quiet: bool,
 }
@@ -41,7 +41,7 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
         .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
     let keying = match &place {
         Place::Stopped(_) => keying(credential::of_nobody(config), credential, options)?,
-        Place::Running(port) => agreed(port, config, credential, options, &files).await?,
+        Place::Running(client) => agreed(client, config, credential, options, &files).await?,
     };
     let progress = Arc::new(Progress::new(options.quiet, "vectors", None));
     let teller = Arc::clone(&progress);
@@ -81,7 +81,7 @@ fn keying(config: Config, credential: &Credential, options: &BatchOptions) -> Re
 /// With `OPENAI_API_KEY` set, this process assumes that vecho holds the key. The running vecho may have been started
 /// without it, so that its callers send their own. Their credential is then part of the keys.
 async fn agreed(
-    port: &Port,
+    client: &Client,
     config: Config,
     credential: &Credential,
     options: &BatchOptions,
@@ -94,7 +94,7 @@ async fn agreed(
     candidates.insert(0, keying(config, credential, options)?);
     for keying in &candidates {
         let Some(sample) = files.sample(keying) else { return Ok(keying.clone()) };
-        if explained(port, &keying.headers, &sample).await?
+        if explained(client, &keying.headers, &sample).await?
             == Some(sample.keys.iter().map(ToString::to_string).collect())
         {
             return Ok(keying.clone());
@@ -106,12 +106,12 @@ async fn agreed(
 }
 
 /// Returns the keys under which the running vecho would look up a request.
-async fn explained(port: &Port, headers: &HeaderMap, sample: &Sample) -> Result<Option<Vec<String>>, Failed> {
+async fn explained(client: &Client, headers: &HeaderMap, sample: &Sample) -> Result<Option<Vec<String>>, Failed> {
     let path = format!("{EXPLAIN_PATH}?path={}", encoded(&sample.url));
-    let mut request = port.request(Method::POST, &path, whole(sample.body.clone()));
+    let mut request = client.request(Method::POST, &path, whole(sample.body.clone()));
     request.headers_mut().extend(headers.clone());
     request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    let answer = port.send(request).await.map_err(|error| error.to_string())?;
+    let answer = client.send(request).await.map_err(|error| error.to_string())?;
     if answer.status() != StatusCode::OK {
         return Err(format!("the ops port does not tell its keys ({})", answer.status()));
     }

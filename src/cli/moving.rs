@@ -5,24 +5,22 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http::{Method, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
-use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
-use super::http::{self as ops, NoAnswer, Port, read_whole};
+use super::client::{ASK_TIMEOUT, Cause, Client, read_whole, whole};
 use super::progress::{Progress, grouped};
 use crate::admin::{EXPORT_PATH, IMPORT_PATH, Imported, Pieces};
 use crate::app::{Folder, NoFolder};
 use crate::cache::export::{Ending, Piece, Reader};
 use crate::config::Config;
+use crate::process::connector::cause_of;
 use crate::wire::error_fields;
 
 /// Name for standard input or output.
@@ -30,8 +28,6 @@ pub(super) const STANDARD: &str = "-";
 /// Bytes per read from a file.
 const CHUNK_BYTES: usize = 64 * 1024;
 const AHEAD_CHUNKS: usize = 4;
-/// Longest wait for a response from the ops port.
-const ASK_WITHIN: Duration = Duration::from_secs(5);
 const MIB: u64 = 1 << 20;
 
 /// Error message for the user.
@@ -43,7 +39,7 @@ type OpenFolder = fn(&Config) -> Result<Folder, NoFolder>;
 /// The cache to transfer.
 pub(super) enum Place {
     /// A running vecho, through its ops port.
-    Running(Box<Port>),
+    Running(Box<Client>),
     /// A stopped vecho, through its folder on disk.
     Stopped(Folder),
 }
@@ -51,18 +47,16 @@ pub(super) enum Place {
 impl Place {
     /// Contacts the ops port of this configuration. If nothing listens there, `open` opens the folder of the disk tier.
     pub(super) async fn find(config: &Config, open: OpenFolder) -> Result<Self, Failed> {
-        let port = Port::new(config.admin_listen, config.admin.token.as_ref());
-        let asked = port.send(port.request(Method::HEAD, EXPORT_PATH, ops::whole("")));
-        let late = |_| Err(format!("no answer from admin_listen ({}) within {ASK_WITHIN:?}", config.admin_listen));
-        match timeout(ASK_WITHIN, asked).await.or_else(late)? {
-            Ok(answer) if answer.status() == StatusCode::OK => Ok(Self::Running(Box::new(port))),
+        let client = Client::of_ops_port(config);
+        match client.ask(Method::HEAD, EXPORT_PATH, ASK_TIMEOUT).await {
+            Ok(answer) if answer.status() == StatusCode::OK => Ok(Self::Running(Box::new(client))),
             Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
                 Err("the ops port refuses: set the admin.token that it requires, or ask from its own machine where it has none".to_owned())
             }
             Ok(answer) => {
                 Err(format!("what listens at admin_listen is no vecho that can do this ({})", answer.status()))
             }
-            Err(NoAnswer::NobodyThere(_)) => open(config)
+            Err(error) if matches!(error.cause, Cause::Refused) => open(config)
                 .map(Self::Stopped)
                 .map_err(|error| format!("no vecho runs at admin_listen ({}), and {error}", config.admin_listen)),
             Err(error) => Err(error.to_string()),
@@ -73,10 +67,8 @@ impl Place {
     async fn records(&self) -> Option<u64> {
         match self {
             Self::Stopped(folder) => Some(folder.records()),
-            Self::Running(port) => {
-                let stats = port.request(Method::GET, "/api/performance/cache/stats", ops::whole(""));
-                let stats = read_whole(port.send(stats).await.ok()?.into_body()).await.ok()?;
-                let stats: Value = serde_json::from_slice(&stats).ok()?;
+            Self::Running(client) => {
+                let stats = client.stats().await;
                 let entries = |tier: &str| stats["tiers"][tier]["entries"].as_u64();
                 entries("memory").max(entries("disk"))
             }
@@ -84,11 +76,11 @@ impl Place {
     }
 
     async fn export(&self) -> Result<Pieces<'static>, Failed> {
-        let port = match self {
+        let client = match self {
             Self::Stopped(folder) => return Ok(folder.export().await),
-            Self::Running(port) => port,
+            Self::Running(client) => client,
         };
-        let answer = port.send(port.request(Method::GET, EXPORT_PATH, ops::whole(""))).await;
+        let answer = client.send(client.request(Method::GET, EXPORT_PATH, whole(""))).await;
         let answer = answer.map_err(|error| error.to_string())?;
         if answer.status() != StatusCode::OK {
             return Err(refused(answer.status(), &read_whole(answer.into_body()).await?));
@@ -99,15 +91,15 @@ impl Place {
 
     /// Imports a file.
     pub(super) async fn import(self, file: Pieces<'static>) -> Result<Imported, Failed> {
-        let port = match self {
-            Self::Running(port) => port,
+        let client = match self {
+            Self::Running(client) => client,
             Self::Stopped(folder) => {
                 let imported = folder.import(file).await;
                 return folder.close().map_err(|error| format!("the folder cannot be closed: {error}")).and(imported);
             }
         };
         let body = StreamBody::new(file.map_ok(Frame::data)).boxed_unsync();
-        let answer = port.send(port.request(Method::POST, IMPORT_PATH, body)).await;
+        let answer = client.send(client.request(Method::POST, IMPORT_PATH, body)).await;
         let answer = answer.map_err(|error| error.to_string())?;
         let (status, body) = (answer.status(), read_whole(answer.into_body()).await?);
         if status != StatusCode::OK {
@@ -180,7 +172,7 @@ fn draft_of(file: &Path) -> PathBuf {
 async fn write_checked(mut pieces: Pieces<'static>, out: &mut dyn Write, progress: &Progress) -> Result<u64, Failed> {
     let mut reader = Reader::default();
     while let Some(piece) = pieces.next().await {
-        let piece = piece.map_err(|error| format!("the export broke off: {}", ops::told(&*error)))?;
+        let piece = piece.map_err(|error| format!("the export broke off: {}", cause_of(&*error)))?;
         out.write_all(&piece).map_err(|error| format!("cannot write: {error}"))?;
         reader.feed(&piece);
         let before = reader.records();

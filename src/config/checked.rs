@@ -1,4 +1,6 @@
 //! The checked configuration: typed, complete and consistent. A value that must exist is never optional.
+//!
+//! Fields name their keys. [`KEYS`](super::KEYS) describes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -64,29 +66,29 @@ pub struct Config {
 /// `[upstream]`
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    /// The service to call.
+    /// `upstream.url`.
     pub target: UpstreamTarget,
-    /// The API key that vecho holds and sends in place of the caller's.
+    /// `upstream.api_key`.
     pub api_key: Option<Secret>,
-    /// The header that carries this key.
+    /// `upstream.api_key_header`.
     pub api_key_header: KeyHeader,
-    /// The encoding requested from the upstream.
+    /// `upstream.encoding`.
     pub encoding: Encoding,
-    /// Maximum number of embedding calls in flight.
+    /// `upstream.max_concurrent`.
     pub max_concurrent: usize,
-    /// Timeout for DNS, TCP and TLS together.
+    /// `upstream.connect_timeout`.
     pub connect_timeout: Duration,
-    /// Minimum timeout for the response headers of a call; without it a call waits as long as its requests.
+    /// `upstream.headers_timeout`.
     pub headers_timeout: Option<Duration>,
-    /// Timeout of one embeddings call, including the response body.
+    /// `upstream.call_timeout`.
     pub call_timeout: Duration,
-    /// Lifetime of an unused connection.
+    /// `upstream.idle_timeout`.
     pub idle_timeout: Duration,
-    /// Time for which a connection accepts new requests.
+    /// `upstream.max_connection_age`.
     pub max_connection_age: Duration,
-    /// Largest embeddings response that is read, in bytes.
+    /// `upstream.max_answer_bytes`.
     pub max_answer_bytes: usize,
-    /// Additional trusted roots, PEM.
+    /// `upstream.ca_file`.
     pub ca_file: Option<PathBuf>,
 }
 
@@ -134,44 +136,44 @@ pub enum Encoding {
 /// `[batch]`
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Maximum number of inputs in one call.
+    /// `batch.max_inputs`.
     pub max_inputs: usize,
-    /// Maximum number of tokens in one call, estimated from the length of the texts.
+    /// `batch.max_tokens`.
     pub max_tokens: usize,
-    /// Target duration of a call that carries several requests or a part of one.
+    /// `batch.target_time`.
     pub target_time: Duration,
 }
 
 /// `[retry]`
 #[derive(Clone, Debug)]
 pub struct Retry {
-    /// Maximum number of calls for one batch, including the first.
+    /// `retry.max_attempts`.
     pub max_attempts: u32,
-    /// Wait before the first retry; it doubles with each retry, with full jitter.
+    /// `retry.base_wait`.
     pub base_wait: Duration,
-    /// Longest wait between two attempts if vecho chooses it.
+    /// `retry.max_wait`.
     pub max_wait: Duration,
-    /// Retries allowed per call, over time.
+    /// `retry.budget_ratio`.
     pub budget_ratio: f64,
 }
 
 /// `[breaker]`
 #[derive(Clone, Debug)]
 pub struct Breaker {
-    /// Consecutive unavailable outcomes that open the breaker. 0 switches it off.
+    /// `breaker.failures`.
     pub failures: u32,
-    /// Duration of the first open period; it doubles up to `max_open`.
+    /// `breaker.open_for`.
     pub open_for: Duration,
-    /// Longest time between two probes.
+    /// `breaker.max_open`.
     pub max_open: Duration,
 }
 
 /// `[fallback]`
 #[derive(Clone, Debug)]
 pub struct Fallback {
-    /// Kinds of fallback answers that are allowed while the upstream is unavailable.
+    /// `fallback.mode`.
     pub mode: FallbackMode,
-    /// Dimension of a mock if neither the request nor an earlier response determines it.
+    /// `fallback.mock_dimensions`.
     pub mock_dimensions: usize,
 }
 
@@ -200,27 +202,27 @@ impl FallbackMode {
 /// `[cache]`
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// Time for which an entry is fresh.
+    /// `cache.ttl`.
     pub ttl: Duration,
-    /// Further time for which an expired entry is kept as a fallback.
+    /// `cache.stale_for`.
     pub stale_for: Duration,
-    /// Maximum number of entries in memory.
+    /// `cache.max_entries`.
     pub max_entries: Option<u64>,
-    /// The callers that share an entry.
+    /// `cache.scope`.
     pub scope: Scope,
-    /// Secret that makes the keys unpredictable.
+    /// `cache.key_secret`.
     pub key_secret: Option<Secret>,
-    /// Request fields that affect the vector and become part of the key.
+    /// `cache.extra_fields`.
     pub extra_fields: BTreeSet<String>,
-    /// Request headers whose values become part of the key.
+    /// `cache.key_headers`.
     pub key_headers: Vec<HeaderName>,
-    /// Names of models in responses, each with the name that it is equivalent to.
+    /// `cache.same_models`.
     pub same_models: BTreeMap<String, String>,
-    /// Storage format of vectors.
+    /// `cache.codec`.
     pub codec: Codec,
-    /// Share of the memory limit for vectors, in percent.
+    /// `cache.memory_percent`.
     pub memory_percent: u64,
-    /// Share of the memory limit for the reply cache, in percent.
+    /// `cache.answers_percent`.
     pub answers_percent: u64,
 }
 
@@ -238,42 +240,42 @@ pub enum Scope {
 /// `[disk]`
 #[derive(Clone, Debug)]
 pub struct Disk {
-    /// True if the tier is enabled.
+    /// `disk.enabled`.
     pub enabled: bool,
-    /// Folder of the tier, if known.
+    /// `disk.path`.
     pub path: Option<PathBuf>,
-    /// Maximum total size of its files in bytes.
+    /// `disk.max_mb`, in bytes.
     pub max_bytes: u64,
-    /// Maximum size of the write queue in bytes.
+    /// `disk.queue_mb`, in bytes.
     pub queue_bytes: usize,
-    /// Time for which the tier is not used after a failure.
+    /// `disk.off_for`.
     pub off_for: Duration,
 }
 
 /// `[redis]`
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// Addresses of the nodes; empty without the tier.
+    /// Nodes of `redis.url`; empty without the tier.
     pub nodes: Vec<RedisNode>,
-    /// True if the nodes form a cluster.
+    /// `redis.cluster`.
     pub cluster: bool,
-    /// ACL user.
+    /// `redis.username`.
     pub username: Option<String>,
-    /// Password.
+    /// `redis.password`.
     pub password: Option<Secret>,
-    /// Prefix of all key names.
+    /// `redis.key_prefix`.
     pub key_prefix: String,
-    /// Trusted roots that replace the public ones, PEM.
+    /// `redis.ca_file`.
     pub ca_file: Option<PathBuf>,
-    /// Client certificate chain and private key, PEM.
+    /// `redis.cert_file` and `redis.key_file`.
     pub identity: Option<Tls>,
-    /// Timeout of one command.
+    /// `redis.timeout`.
     pub timeout: Duration,
-    /// Timeout for establishing a connection.
+    /// `redis.connect_timeout`.
     pub connect_timeout: Duration,
-    /// Maximum size of the write queue in bytes.
+    /// `redis.queue_mb`, in bytes.
     pub queue_bytes: usize,
-    /// Longest time for which one replica may keep others from fetching; `None` if replicas do not coordinate.
+    /// `redis.lease`; `None` at zero.
     pub lease: Option<Duration>,
 }
 
@@ -293,42 +295,41 @@ pub struct RedisNode {
 /// `[auth]`
 #[derive(Clone, Debug)]
 pub struct Auth {
-    /// Time for which the upstream's acceptance of a credential is valid.
+    /// `auth.vouch_ttl`.
     pub vouch_ttl: Duration,
-    /// The headers that together form a caller's credential.
+    /// `auth.credential_headers`.
     pub credential_headers: Vec<HeaderName>,
 }
 
 /// `[limits]`
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Maximum bytes of a request head.
+    /// `limits.max_header_bytes`.
     pub max_header_bytes: usize,
-    /// Timeout from the first to the last byte of a request head, and for a TLS handshake.
+    /// `limits.header_timeout`.
     pub header_timeout: Duration,
-    /// Timeout between two requests on one connection, and before the first.
+    /// `limits.idle_timeout`.
     pub idle_timeout: Duration,
-    /// Timeout between two pieces of a request body.
+    /// `limits.body_timeout`.
     pub body_timeout: Duration,
-    /// Maximum bytes of an embeddings body.
+    /// `limits.max_body_bytes`.
     pub max_body_bytes: usize,
-    /// Timeout of an embeddings request inside vecho.
+    /// `limits.request_timeout`.
     pub request_timeout: Duration,
-    /// Maximum number of connections on the public port.
+    /// `limits.max_connections`.
     pub max_connections: usize,
-    /// Maximum number of requests in flight on the public port.
+    /// `limits.max_requests`.
     pub max_requests: usize,
-    /// Maximum bytes of embeddings requests in flight: their bodies, the parsed requests, and responses that wait to be
-    /// sent.
+    /// `limits.max_inflight_bytes`.
     pub max_inflight_bytes: usize,
 }
 
 /// `[memory]`
 #[derive(Clone, Debug)]
 pub struct Memory {
-    /// Memory limit of the process in bytes; a lower limit of the container takes precedence.
+    /// `memory.limit_mb`, in bytes.
     pub limit_bytes: u64,
-    /// Interval of the governor's checks.
+    /// `memory.check_every`.
     pub check_every: Duration,
 }
 
@@ -344,50 +345,50 @@ pub struct Tls {
 /// `[admin]`
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// Token that grants access to private routes from other hosts.
+    /// `admin.token`.
     pub token: Option<Secret>,
 }
 
 /// `[log]`
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// A level, or a filter such as `info,vecho::upstream=debug`.
+    /// `log.level`.
     pub level: String,
-    /// Format of the lines.
+    /// `log.format`.
     pub format: LogFormat,
 }
 
 /// `[traces]`
 #[derive(Clone, Debug)]
 pub struct Traces {
-    /// Address of the collector; `None` without traces.
+    /// `traces.url`, or the URL below `traces.endpoint`; `None` without traces.
     pub target: Option<Uri>,
-    /// Headers for the collector, marked as sensitive.
+    /// `traces.headers`, marked as sensitive.
     pub headers: Option<HeaderMap>,
-    /// Share of the traces started here that is recorded.
+    /// `traces.sample_ratio`.
     pub sample_ratio: f64,
-    /// Resource attributes of the spans: `service.name` and further ones.
+    /// `traces.resource` with `service.name`.
     pub resource: BTreeMap<String, String>,
-    /// Timeout of one export.
+    /// `traces.timeout`.
     pub timeout: Duration,
-    /// Longest time for which a finished span waits for a batch.
+    /// `traces.send_every`.
     pub send_every: Duration,
-    /// Maximum number of spans in the queue.
+    /// `traces.queue_spans`.
     pub queue_spans: usize,
-    /// Additional trusted roots, PEM.
+    /// `traces.ca_file`.
     pub ca_file: Option<PathBuf>,
 }
 
 /// `[reload]`
 #[derive(Clone, Debug)]
 pub struct Reload {
-    /// Interval of checks for changes of the configuration file and the secret files; with zero, only SIGHUP reloads.
+    /// `reload.poll_every`.
     pub poll_every: Duration,
 }
 
 /// `[shutdown]`
 #[derive(Clone, Debug)]
 pub struct Shutdown {
-    /// Time from SIGTERM until work in flight is aborted.
+    /// `shutdown.grace`.
     pub grace: Duration,
 }

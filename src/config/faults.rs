@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-use super::Origin;
+use super::origin::Origin;
 
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,43 +3,17 @@
 //! Each layer overrides the previous one: defaults, file, well-known variables, `VECHO_` variables, flags.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::keys::{self, WELL_KNOWN};
-use super::{Faults, KEYS, Key};
+use super::key::{Key, toml_value};
+use super::lookup;
+use super::table::{KEYS, WELL_KNOWN};
+use super::{Faults, Origin};
 
 /// Variables with a user's cache folder, and our folder below it.
 pub(super) const CACHE_FOLDERS: [(&str, &str); 2] = [("XDG_CACHE_HOME", "vecho"), ("HOME", ".cache/vecho")];
-
-/// Origin of a value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The key table.
-    Default,
-    /// The configuration file, or the file that holds a secret.
-    File(PathBuf),
-    /// An environment variable.
-    Env(String),
-    /// A command line flag.
-    Flag(&'static str),
-    /// The value of another key, from which the default is derived.
-    Key(&'static str),
-}
-
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Default => f.write_str("default"),
-            Self::File(path) => write!(f, "{}", path.display()),
-            Self::Env(name) => write!(f, "environment {name}"),
-            Self::Flag(name) => f.write_str(name),
-            Self::Key(name) => write!(f, "default, from {name}"),
-        }
-    }
-}
 
 /// One setting from the command line. It has no `Debug` because its value may be a secret.
 #[derive(Clone)]
@@ -97,8 +71,8 @@ impl Raw {
     fn read_table(&mut self, table: Table, origin: &Origin) {
         for (name, value) in table {
             match value {
-                Value::Table(section) if keys::is_section(&name) => self.read_section(&name, section, origin),
-                _ if keys::is_section(&name) => self.faults.add(&name, origin, "must be a section"),
+                Value::Table(section) if lookup::is_section(&name) => self.read_section(&name, section, origin),
+                _ if lookup::is_section(&name) => self.faults.add(&name, origin, "must be a section"),
                 value => self.read_named(&name, value, origin),
             }
         }
@@ -111,7 +85,7 @@ impl Raw {
     }
 
     fn read_named(&mut self, name: &str, value: Value, origin: &Origin) {
-        match keys::find(name) {
+        match lookup::find(name) {
             Some(_) if value.is_table() => self.faults.add(name, origin, "must be a value, not a section"),
             Some(key) => self.say(key, value, origin.clone()),
             None => self.faults.add(name, origin, unknown_key(name, &value)),
@@ -123,7 +97,7 @@ impl Raw {
         self.read_cache_folder(env);
         for (variable, name) in WELL_KNOWN {
             for (_, value) in env.iter().filter(|(set, value)| set == variable && !value.is_empty()) {
-                self.say(keys::known(name), Value::String(value.clone()), Origin::Env((*variable).to_owned()));
+                self.say(lookup::known(name), Value::String(value.clone()), Origin::Env((*variable).to_owned()));
             }
         }
         for (variable, value) in env.iter().filter(|(set, value)| set.starts_with("VECHO_") && !value.is_empty()) {
@@ -138,7 +112,7 @@ impl Raw {
             Some((Path::new(&set.1).join(below), Origin::Env((*variable).to_owned())))
         });
         if let (Some((path, origin)), None) = (folder, self.get("disk.path")) {
-            self.say(keys::known("disk.path"), Value::String(path.display().to_string()), origin);
+            self.say(lookup::known("disk.path"), Value::String(path.display().to_string()), origin);
         }
     }
 
@@ -148,7 +122,7 @@ impl Raw {
             self.say(key, Value::String(value.to_owned()), origin);
         } else if variable != "VECHO_CONFIG" && !is_service_variable(variable, value) {
             let known = KEYS.iter().map(Key::env_name).chain(["VECHO_CONFIG".to_owned()]);
-            self.faults.add(variable, &origin, keys::unknown(variable, known));
+            self.faults.add(variable, &origin, lookup::unknown(variable, known));
         }
     }
 
@@ -162,15 +136,15 @@ impl Raw {
 
 fn unknown_key(name: &str, value: &Value) -> String {
     if value.is_table() {
-        return keys::unknown(name, KEYS.iter().filter_map(|key| key.split().0).map(str::to_owned));
+        return lookup::unknown(name, KEYS.iter().filter_map(|key| key.split().0).map(str::to_owned));
     }
-    keys::unknown(name, KEYS.iter().map(|key| key.name.to_owned()))
+    lookup::unknown(name, KEYS.iter().map(|key| key.name.to_owned()))
 }
 
 /// Parses a value from the command line: as TOML if it begins with a quote or bracket, otherwise as plain text.
 fn loose(text: &str) -> Value {
     let marked = text.starts_with(['"', '\'', '[']);
-    marked.then(|| keys::toml_value(text)).flatten().unwrap_or_else(|| Value::String(text.to_owned()))
+    marked.then(|| toml_value(text)).flatten().unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 /// Describes a syntax error by line and reason only: the parser's own message quotes the line, which may contain a

@@ -10,7 +10,7 @@ use toml::Value;
 
 use super::effective::{Effective, Entry, Shown};
 use super::raw::Raw;
-use super::{Faults, KEYS, Origin, Secret, keys, values};
+use super::{Faults, KEYS, Origin, Secret, lookup, values};
 
 pub(super) struct Reader {
     raw: Raw,
@@ -41,7 +41,7 @@ impl Reader {
     /// Records the canonical form of a value, or the result of a default such as `auto`.
     pub(super) fn show(&mut self, name: &str, value: impl Into<Value>) {
         let origin = self.origin(name);
-        self.shown.insert(keys::known(name).name, (Shown::Value(value.into()), origin));
+        self.shown.insert(lookup::known(name).name, (Shown::Value(value.into()), origin));
     }
 
     /// Reads an optional value.
@@ -62,7 +62,7 @@ impl Reader {
     /// Reads a value with a default.
     pub(super) fn required<T>(&mut self, name: &str, read: impl Fn(&Value) -> Result<T, String>) -> T {
         self.optional(name, &read).unwrap_or_else(|| {
-            let default = keys::known(name).default_value().expect("a required key must have a default");
+            let default = lookup::known(name).default_value().expect("a required key must have a default");
             read(&default).expect("a default in the table must pass its own check")
         })
     }
@@ -89,7 +89,7 @@ impl Reader {
             return self.optional_count(name, range).unwrap_or(default);
         }
         let shown = Shown::Value(Value::Integer(default.try_into().unwrap_or(i64::MAX)));
-        self.shown.insert(keys::known(name).name, (shown, Origin::Key(source)));
+        self.shown.insert(lookup::known(name).name, (shown, Origin::Key(source)));
         default
     }
 
@@ -172,7 +172,7 @@ impl Reader {
     }
 
     fn keep(&mut self, said_as: &str, secret: Result<Secret, String>, origin: Origin) -> Option<Secret> {
-        let name = keys::known(said_as.strip_suffix("_file").unwrap_or(said_as)).name;
+        let name = lookup::known(said_as.strip_suffix("_file").unwrap_or(said_as)).name;
         match secret {
             Ok(secret) => {
                 self.shown.insert(name, (Shown::Secret(secret.clone()), origin));

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 
 use blake3::Hasher;
 
-use super::keys::WELL_KNOWN;
 use super::raw::{CACHE_FOLDERS, Raw};
-use super::{Config, Faults, Flag, KEYS, Origin, UpstreamTarget, checks, proxies};
+use super::{Config, Faults, Flag, KEYS, Origin, UpstreamTarget, WELL_KNOWN, checks, proxies};
 
 /// Sources of the configuration. The environment is a snapshot: a running process does not see later changes.
 #[derive(Clone)]

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Output};
 use std::thread;
+use std::time::{Duration, Instant};
 
 fn vecho(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vecho"));
@@ -190,13 +191,51 @@ fn healthcheck_fails_where_nobody_answers_or_nothing_is_said() {
 }
 
 #[test]
-fn help_names_the_default_addresses() {
+fn healthcheck_fails_on_a_server_that_does_not_speak_http() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+    let server = thread::spawn(move || listener.accept().unwrap().0.write_all(b"SSH-2.0-OpenSSH 200\r\n").unwrap());
+    let output = vecho(&["healthcheck", "--url", &url], &[]);
+    server.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    assert!(err(&output).starts_with(&format!("no answer: {url}: ")), "{}", err(&output));
+}
+
+#[test]
+fn healthcheck_has_one_timeout_for_the_whole_head() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/readyz", listener.local_addr().unwrap());
+    // One byte at a time: each read succeeds, but the head never ends.
+    let server = thread::spawn(move || {
+        let mut stream = listener.accept().unwrap().0;
+        let mut head = b"HTTP/1.1 200 OK\r\nx: ".iter().chain(std::iter::repeat(&b'x'));
+        while stream.write_all(&[*head.next().unwrap()]).is_ok() {
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let begun = Instant::now();
+    let output = vecho(&["healthcheck", "--url", &url], &[]);
+    assert_eq!(output.status.code(), Some(1), "{}", err(&output));
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    server.join().unwrap();
+}
+
+#[test]
+fn help_describes_options_as_the_table_of_keys_does_with_their_defaults() {
     let help = out(&vecho(&["--help"], &[]));
-    for (key, flag) in [("listen", "--listen"), ("admin_listen", "--admin-listen"), ("upstream.url", "--upstream")] {
-        let default = vecho::config::KEYS.iter().find(|known| known.name == key).unwrap().default;
+    for (name, flag) in [
+        ("listen", "--listen"),
+        ("admin_listen", "--admin-listen"),
+        ("upstream.url", "--upstream"),
+        ("workers", "--workers"),
+        ("log.level", "--log-level"),
+        ("log.format", "--log-format"),
+    ] {
+        let key = vecho::config::KEYS.iter().find(|known| known.name == name).unwrap();
         let line = help.lines().find(|line| line.contains(&format!("{flag} <"))).unwrap();
-        let said = format!("[default: {}]", default.trim_matches('"'));
-        assert!(line.contains(&said), "{said} is missing in {line:?}");
+        assert!(line.contains(key.doc.trim_end_matches('.')), "{} is missing in {line:?}", key.doc);
+        let default = format!("[default: {}]", key.default.trim_matches('"'));
+        assert_eq!(line.contains(&default), key.default != "none", "{default} and {line:?}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! The configuration: layers, origins, errors, secrets, files.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on must panic")]
 
+mod guides;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -10,9 +10,9 @@ use hyper::body::Incoming;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::WarmOptions;
+use super::options::WarmOptions;
 use super::read::{Batch, Input};
-use crate::cli::http::{NoAnswer, Port, read_whole, whole};
+use crate::cli::client::{Cause, Client, read_whole, whole};
 use crate::cli::moving::Failed;
 use crate::config::Config;
 use crate::wire::error_fields;
@@ -39,7 +39,7 @@ const ENVELOPE_BYTES: usize = 4_096;
 
 /// Sends requests to the public port.
 pub(super) struct WarmClient {
-    port: Port,
+    client: Client,
     headers: HeaderMap,
     /// The request body up to its inputs.
     opening: String,
@@ -92,7 +92,7 @@ impl WarmCounts {
 }
 
 impl WarmClient {
-    pub(super) fn new(port: Port, mut headers: HeaderMap, options: &WarmOptions) -> Result<Self, Failed> {
+    pub(super) fn new(client: Client, mut headers: HeaderMap, options: &WarmOptions) -> Result<Self, Failed> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // The request asks for an error instead of a mock or a stale entry, which must not count as a success.
         headers.insert(FALLBACK, HeaderValue::from_static("error"));
@@ -102,7 +102,7 @@ impl WarmClient {
         }
         let dimensions = options.dimensions.map_or_else(String::new, |number| format!("\"dimensions\":{number},"));
         let opening = format!(r#"{{"model":{},"encoding_format":"base64",{dimensions}"input":["#, json!(options.model));
-        Ok(Self { port, headers, opening })
+        Ok(Self { client, headers, opening })
     }
 
     /// Returns the number of bytes of inputs that fit into one request.
@@ -155,11 +155,13 @@ impl WarmClient {
     }
 
     async fn ask_once(&self, body: &Bytes, inputs: usize) -> Attempt {
-        let mut request = self.port.request(Method::POST, PATH, whole(body.clone()));
+        let mut request = self.client.request(Method::POST, PATH, whole(body.clone()));
         request.headers_mut().extend(self.headers.clone());
-        let answer = match self.port.send(request).await {
+        let answer = match self.client.send(request).await {
             Ok(answer) => answer,
-            Err(error @ NoAnswer::NobodyThere(_)) => return Attempt::Final(Outcome::Stopped(error.to_string())),
+            Err(error) if matches!(error.cause, Cause::Refused) => {
+                return Attempt::Final(Outcome::Stopped(error.to_string()));
+            }
             Err(error) => return Attempt::Again { cause: error.to_string(), wait: None },
         };
         let (head, body) = answer.into_parts();

@@ -3,13 +3,13 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::io::{self, BufRead};
+use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::Inputs;
 use crate::process::lines::{Line, Lines};
 use crate::wire::InputKind;
 
@@ -24,6 +24,9 @@ pub(super) struct Input {
     /// A string or a token array, as JSON.
     pub(super) json: Box<str>,
 }
+
+/// Inputs, shared between concurrent requests.
+type Inputs = Arc<[Input]>;
 
 /// Inputs of one request: all texts, or all tokens.
 #[derive(Debug, PartialEq, Eq)]

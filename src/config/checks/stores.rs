@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use super::{MIB, TIMEOUT};
+use super::ranges::{MIB, TIMEOUT};
 use crate::config::reader::Reader;
 use crate::config::{Disk, Redis, RedisNode, Tls, values};
 

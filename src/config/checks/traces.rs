@@ -8,7 +8,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
-use super::TIMEOUT;
+use super::ranges::TIMEOUT;
 use crate::config::reader::Reader;
 use crate::config::{Traces, values};
 

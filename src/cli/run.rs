@@ -1,0 +1,85 @@
+//! Runs a parsed command.
+
+use std::io::Write;
+
+use tokio::runtime::Builder;
+
+use super::arguments::{Command, Format, Invocation};
+use super::output::{FAILED, FAULTY, OK, Output, print};
+use super::{batch, health, moving, warm};
+use crate::app::{check_trust, payer, warnings};
+use crate::config::{Config, Faults, Source};
+
+/// Runs a command and returns its exit status. `serve` receives the configuration; the other commands only read it.
+pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(Source, Config) -> u8) -> u8 {
+    let Invocation { command, source, credential } = invocation;
+    if let Command::Healthcheck { url: Some(url) } = &command {
+        return health::check_url(url, output);
+    }
+    let config = match source.load() {
+        Ok(config) => config,
+        Err(faults) => return print_faults(&faults, output),
+    };
+    match command {
+        Command::Serve => match check_trust(&config) {
+            Ok(()) => serve(source, config),
+            Err(faults) => print_faults(&faults, output),
+        },
+        Command::Config { format } => print(output.out, &shown(&config, format)),
+        Command::Check => match check_trust(&config) {
+            Ok(()) => report(&config, &source, output),
+            Err(faults) => print_faults(&faults, output),
+        },
+        Command::Healthcheck { .. } => health::check_ops_port(&config, output),
+        Command::Export { file, quiet } => {
+            let Output { out, err } = output;
+            let workers = config.workers;
+            work(workers, err, async { moving::export(&config, &file, quiet, *out).await })
+        }
+        Command::Import { file, quiet } => work(config.workers, output.err, moving::import(&config, &file, quiet)),
+        Command::ImportBatch(options) => work(config.workers, output.err, batch::import(config, &credential, &options)),
+        Command::Warm(options) => work(config.workers, output.err, warm::warm(config, &credential, &options)),
+    }
+}
+
+/// Runs an asynchronous command and prints why it failed.
+fn work(workers: usize, err: &mut dyn Write, command: impl Future<Output = Result<(), String>>) -> u8 {
+    let runtime = match Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print(err, &format!("vecho: {error}"));
+            return FAILED;
+        }
+    };
+    let done = runtime.block_on(command);
+    // A blocking thread may wait for standard input indefinitely, so the runtime must not wait for it.
+    runtime.shutdown_background();
+    match done {
+        Ok(()) => OK,
+        Err(failed) => {
+            print(err, &format!("vecho: {failed}"));
+            FAILED
+        }
+    }
+}
+
+/// Prints the notes and warnings that a start with this configuration would log.
+fn report(config: &Config, source: &Source, output: &mut Output<'_>) -> u8 {
+    print(output.err, &format!("note: {}", payer(config)));
+    for warning in warnings(config, Some(source)) {
+        print(output.err, &format!("warning: {warning}"));
+    }
+    print(output.out, "configuration ok")
+}
+
+fn shown(config: &Config, format: Format) -> String {
+    match format {
+        Format::Text => config.effective.to_text().trim_end().to_owned(),
+        Format::Json => format!("{:#}", config.effective.to_json()),
+    }
+}
+
+fn print_faults(faults: &Faults, output: &mut Output<'_>) -> u8 {
+    print(output.err, &faults.to_string());
+    FAULTY
+}

@@ -1,0 +1,167 @@
+//! Reads the file, sends its batches and reports the result.
+
+use std::cell::RefCell;
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader};
+use std::path::Path;
+
+use futures_util::{StreamExt, stream};
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+
+use super::ask::{self, Stop, WarmClient, WarmCounts};
+use super::options::WarmOptions;
+use super::read::{Batch, BatchBounds, Batches, Format, Next};
+use super::temporary::{start, stop};
+use crate::cli::client::Client;
+use crate::cli::credential::{self, Credential};
+use crate::cli::moving::{Failed, STANDARD};
+use crate::cli::progress::{Progress, grouped, say};
+use crate::config::Config;
+
+/// Number of faulty lines that are reported individually.
+const MAX_TOLD: u64 = 100;
+/// Number of batches read in advance.
+const AHEAD_BATCHES: usize = 2;
+
+/// Fetches the vectors that are not cached yet. Starts a temporary vecho if none is running.
+pub(in crate::cli) async fn warm(config: Config, credential: &Credential, options: &WarmOptions) -> Result<(), Failed> {
+    let file = open(&options.file)?;
+    let client = Client::of_public_port(&config);
+    if client.is_reachable().await.map_err(|error| error.to_string())? {
+        return run(client, &config, credential, options, file).await?.ended;
+    }
+    let (own, config) = start(credential::of_nobody(config)).await?;
+    let whose = credential::whose(&config, credential);
+    let warmed = run(Client::of_public_port(&config), &config, credential, options, file).await;
+    let kept = stop(own, &config).await;
+    let Warmed { answered, ended } = warmed?;
+    if answered > 0 && !options.quiet {
+        say(&format!("what is kept is {whose}"));
+    }
+    ended.and(kept)
+}
+
+/// An input file with its length, if known.
+struct Opened {
+    lines: Box<dyn BufRead + Send>,
+    bytes: Option<u64>,
+    /// `None` if the file name does not determine the format.
+    format: Option<Format>,
+}
+
+fn open(file: &Path) -> Result<Opened, Failed> {
+    if file == Path::new(STANDARD) {
+        return Ok(Opened { lines: Box::new(BufReader::new(io::stdin())), bytes: None, format: None });
+    }
+    let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let bytes = opened.metadata().ok().filter(fs::Metadata::is_file).map(|data| data.len());
+    let is_json = |extension: &str| ["json", "jsonl", "ndjson"].iter().any(|json| extension.eq_ignore_ascii_case(json));
+    let format = file.extension().and_then(OsStr::to_str).filter(|extension| is_json(extension)).map(|_| Format::Json);
+    Ok(Opened { lines: Box::new(BufReader::new(opened)), bytes, format })
+}
+
+async fn run(
+    client: Client,
+    config: &Config,
+    credential: &Credential,
+    options: &WarmOptions,
+    file: Opened,
+) -> Result<Warmed, Failed> {
+    let asker = WarmClient::new(client, credential.headers(config), options)?;
+    let progress = Progress::new(options.quiet, "texts", file.bytes);
+    let bounds = BatchBounds { inputs: options.batch as usize, bytes: asker.max_batch_bytes(config) };
+    let done = RefCell::new(Done { progress: &progress, tally: WarmCounts::default(), failed: 0, stopped: None });
+    let concurrency = options.concurrency as usize;
+    let read = batches_of(Batches::new(file.lines, bounds, file.format), concurrency * AHEAD_BATCHES);
+    // After a fatal error no further batch is sent; batches in flight still finish.
+    let read = read.take_while(|_| std::future::ready(done.borrow().stopped.is_none()));
+    let work = read.for_each_concurrent(concurrency, |next| async {
+        match next {
+            Next::Note(text) => progress.say(text),
+            Next::Fault { number, size, cause } => done.borrow_mut().fault(number, size, cause),
+            Next::Batch(batch) => {
+                let asked = asker.ask(&batch).await;
+                done.borrow_mut().batch(&batch, asked);
+            }
+            Next::Unreadable(error) => done.borrow_mut().stopped = Some(format!("cannot read: {error}")),
+        }
+    });
+    progress.alongside(work).await;
+    Ok(done.into_inner().report())
+}
+
+/// Result of a file.
+struct Warmed {
+    /// Inputs whose vectors were already cached or were fetched.
+    answered: u64,
+    /// Error if some inputs are missing.
+    ended: Result<(), Failed>,
+}
+
+/// Reads batches on a blocking thread.
+fn batches_of(mut batches: Batches<Box<dyn BufRead + Send>>, ahead: usize) -> impl futures_util::Stream<Item = Next> {
+    let (ready, read) = mpsc::channel(ahead);
+    drop(spawn_blocking(move || {
+        while let Some(next) = batches.next_batch() {
+            let is_last = matches!(next, Next::Unreadable(_));
+            if ready.blocking_send(next).is_err() || is_last {
+                break;
+            }
+        }
+    }));
+    stream::unfold(read, |mut read| async { Some((read.recv().await?, read)) })
+}
+
+/// Work done so far.
+struct Done<'p> {
+    progress: &'p Progress,
+    tally: WarmCounts,
+    failed: u64,
+    /// Reason to send no further requests.
+    stopped: Option<Failed>,
+}
+
+impl Done<'_> {
+    fn fault(&mut self, number: u64, size: u64, cause: &str) {
+        self.tell(number, cause);
+        self.progress.advance(size, 1);
+    }
+
+    fn tell(&mut self, number: u64, cause: &str) {
+        self.failed += 1;
+        match self.failed {
+            ..=MAX_TOLD => self.progress.say(&format!("line {number}: {cause}")),
+            n if n == MAX_TOLD + 1 => self.progress.say("there are more lines at fault; they are only counted"),
+            _ => {}
+        }
+    }
+
+    fn batch(&mut self, batch: &Batch, asked: ask::BatchResult) {
+        self.tally.add(&asked.tally);
+        for (number, cause) in &asked.failed {
+            self.tell(*number, cause);
+        }
+        if let Some(Stop(cause)) = asked.stopped {
+            self.stopped.get_or_insert(cause);
+        }
+        self.progress.advance(batch.size, batch.inputs.len() as u64);
+    }
+
+    fn report(self) -> Warmed {
+        let WarmCounts { cached, fetched, billed } = self.tally;
+        let answered = cached + fetched;
+        let [cached, fetched, failed, billed] = [cached, fetched, self.failed, billed].map(grouped);
+        self.progress.end(&format!(
+            "{cached} were cached already, {fetched} were fetched, {failed} failed; {billed} tokens were billed"
+        ));
+        let ended = match (self.stopped, self.failed) {
+            (Some(cause), _) => Err(cause),
+            (None, 0) => Ok(()),
+            (None, 1) => Err("1 line failed".to_owned()),
+            (None, _) => Err(format!("{failed} lines failed")),
+        };
+        Warmed { answered, ended }
+    }
+}

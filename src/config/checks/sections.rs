@@ -1,0 +1,127 @@
+//! Reads all sections into a configuration; the small sections are checked here.
+
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::address::address;
+use super::headers::header_secret;
+use super::ranges::{ANY_LENGTH, TIMEOUT};
+use super::{across, addresses, cache, limits, savings, stores, traces, upstream};
+use crate::config::raw::Raw;
+use crate::config::reader::Reader;
+use crate::config::{
+    Admin, Batch, Breaker, Config, Effective, Fallback, FallbackMode, Faults, Log, LogFormat, Reload, Retry, Shutdown,
+    Tls, parse_log_level, values,
+};
+
+/// Returns a complete and consistent configuration, or every fault.
+pub(in crate::config) fn check(raw: Raw) -> Result<Config, Faults> {
+    let mut reader = Reader::new(raw);
+    let mut config = read(&mut reader);
+    addresses::check(&mut reader, &config);
+    across::check(&mut reader, &config);
+    config.effective = reader.finish()?;
+    Ok(config)
+}
+
+fn read(reader: &mut Reader) -> Config {
+    let listen = reader.required("listen", address);
+    let admin_listen = reader.required("admin_listen", address);
+    let workers = workers(reader);
+    let upstream = upstream::upstream(reader);
+    let cache = cache::cache(reader, &upstream);
+    let memory = limits::memory(reader);
+    Config {
+        listen,
+        admin_listen,
+        workers,
+        upstream,
+        batch: batch(reader),
+        retry: retry(reader),
+        breaker: breaker(reader),
+        fallback: fallback(reader),
+        cache,
+        disk: stores::disk(reader),
+        redis: stores::redis(reader),
+        auth: cache::auth(reader),
+        limits: limits::limits(reader, &memory),
+        memory,
+        tls: tls(reader),
+        admin: Admin { token: header_secret(reader, "admin.token") },
+        savings: savings::savings(reader),
+        log: log(reader),
+        traces: traces::traces(reader),
+        reload: Reload { poll_every: reader.duration("reload.poll_every", &ANY_LENGTH) },
+        shutdown: Shutdown { grace: reader.duration("shutdown.grace", &(Duration::ZERO..=Duration::from_hours(1))) },
+        effective: Effective::default(),
+    }
+}
+
+fn workers(reader: &mut Reader) -> usize {
+    let said = reader.optional_count("workers", 1..=1024);
+    let workers = said.unwrap_or_else(|| available_parallelism().map_or(1, usize::from));
+    reader.show("workers", i64::try_from(workers).unwrap_or(i64::MAX));
+    workers
+}
+
+fn batch(reader: &mut Reader) -> Batch {
+    Batch {
+        max_inputs: reader.count("batch.max_inputs", 1..=100_000),
+        max_tokens: reader.count("batch.max_tokens", 1..=100_000_000),
+        target_time: reader.duration("batch.target_time", &TIMEOUT),
+    }
+}
+
+fn retry(reader: &mut Reader) -> Retry {
+    Retry {
+        max_attempts: reader.count("retry.max_attempts", 1..=20),
+        base_wait: reader.duration("retry.base_wait", &TIMEOUT),
+        max_wait: reader.duration("retry.max_wait", &TIMEOUT),
+        budget_ratio: reader.ratio("retry.budget_ratio", &(0.0..=10.0)),
+    }
+}
+
+fn breaker(reader: &mut Reader) -> Breaker {
+    Breaker {
+        failures: reader.count("breaker.failures", 0..=1_000_000),
+        open_for: reader.duration("breaker.open_for", &TIMEOUT),
+        max_open: reader.duration("breaker.max_open", &TIMEOUT),
+    }
+}
+
+fn fallback(reader: &mut Reader) -> Fallback {
+    let modes = [("error", FallbackMode::Error), ("stale", FallbackMode::Stale), ("mock", FallbackMode::Mock)];
+    Fallback {
+        mode: reader.choice("fallback.mode", &modes),
+        mock_dimensions: reader.count("fallback.mock_dimensions", 1..=65_536),
+    }
+}
+
+fn tls(reader: &mut Reader) -> Option<Tls> {
+    match (reader.file("tls.cert_file"), reader.file("tls.key_file")) {
+        (Some(cert_file), Some(key_file)) => Some(Tls { cert_file, key_file }),
+        (Some(_), None) => {
+            reader.fault("tls.cert_file", "needs tls.key_file beside it");
+            None
+        }
+        (None, Some(_)) => {
+            reader.fault("tls.key_file", "needs tls.cert_file beside it");
+            None
+        }
+        (None, None) => None,
+    }
+}
+
+fn log(reader: &mut Reader) -> Log {
+    let level = |value: &Value| {
+        let level = values::text(value)?;
+        parse_log_level(&level).map_err(|bad| bad.to_string())?;
+        Ok(level)
+    };
+    Log {
+        level: reader.required("log.level", level),
+        format: reader.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+    }
+}

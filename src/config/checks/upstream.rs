@@ -1,0 +1,79 @@
+//! Checks of `[upstream]`.
+
+use http::Uri;
+
+use super::headers::header_secret;
+use super::ranges::{ANY_BYTES, TIMEOUT};
+use crate::config::reader::Reader;
+use crate::config::{Encoding, KeyHeader, Upstream, UpstreamTarget};
+
+pub(super) fn upstream(reader: &mut Reader) -> Upstream {
+    let target = target_of(reader);
+    Upstream {
+        api_key: header_secret(reader, "upstream.api_key"),
+        api_key_header: key_header(reader, &target),
+        encoding: reader.choice("upstream.encoding", &ENCODINGS),
+        max_concurrent: reader.count("upstream.max_concurrent", 1..=10_000),
+        connect_timeout: reader.duration("upstream.connect_timeout", &TIMEOUT),
+        headers_timeout: reader.optional_duration("upstream.headers_timeout", &TIMEOUT),
+        call_timeout: reader.duration("upstream.call_timeout", &TIMEOUT),
+        idle_timeout: reader.duration("upstream.idle_timeout", &TIMEOUT),
+        max_connection_age: reader.duration("upstream.max_connection_age", &TIMEOUT),
+        max_answer_bytes: reader.count("upstream.max_answer_bytes", ANY_BYTES),
+        ca_file: reader.file("upstream.ca_file"),
+        target,
+    }
+}
+
+const ENCODINGS: [(&str, Encoding); 4] = [
+    ("auto", Encoding::Auto),
+    ("as_asked", Encoding::AsAsked),
+    ("base64", Encoding::Base64),
+    ("float", Encoding::Float),
+];
+
+fn target_of(reader: &mut Reader) -> UpstreamTarget {
+    let target = reader.required("upstream.url", |value| target(value.as_str().unwrap_or_default()));
+    let shown = match &target {
+        UpstreamTarget::Mock => "mock:".to_owned(),
+        UpstreamTarget::Http(uri) => uri.to_string().trim_end_matches('/').to_owned(),
+    };
+    reader.show("upstream.url", shown);
+    target
+}
+
+/// Parses the upstream target. Messages omit the text, which may contain a password, or a key in its query.
+fn target(text: &str) -> Result<UpstreamTarget, String> {
+    if text == "mock:" {
+        return Ok(UpstreamTarget::Mock);
+    }
+    if text.contains(['?', '#']) {
+        return Err("must not have a query or fragment".to_owned());
+    }
+    let form = || "must be http://HOST/PATH, https://HOST/PATH or mock:".to_owned();
+    let uri: Uri = text.trim_end_matches('/').parse().map_err(|_| form())?;
+    let host = uri.host().unwrap_or_default();
+    match (uri.scheme_str(), uri.authority()) {
+        (_, Some(authority)) if authority.as_str().contains('@') => {
+            Err("must not hold a user or password; use upstream.api_key".to_owned())
+        }
+        (Some("http" | "https"), Some(_)) if !host.is_empty() => Ok(UpstreamTarget::Http(uri)),
+        _ => Err(form()),
+    }
+}
+
+fn key_header(reader: &mut Reader, target: &UpstreamTarget) -> KeyHeader {
+    let words =
+        [("auto", None), ("authorization", Some(KeyHeader::Authorization)), ("api-key", Some(KeyHeader::ApiKey))];
+    let header = reader.choice("upstream.api_key_header", &words).unwrap_or_else(|| usual_header(target));
+    let shown = if header == KeyHeader::ApiKey { "api-key" } else { "authorization" };
+    reader.show("upstream.api_key_header", shown);
+    header
+}
+
+fn usual_header(target: &UpstreamTarget) -> KeyHeader {
+    let UpstreamTarget::Http(uri) = target else { return KeyHeader::Authorization };
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    let azure = host.ends_with(".azure.com") || uri.path().starts_with("/openai");
+    if azure { KeyHeader::ApiKey } else { KeyHeader::Authorization }
+}
