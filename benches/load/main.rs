@@ -13,6 +13,7 @@ mod measure;
 mod redis;
 mod report;
 mod roles;
+mod run;
 mod scenarios;
 mod shape;
 mod vectors;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let done = match arguments.first().map(String::as_str) {
         Some("static" | "thin" | "least" | "upstream") => roles::run(&arguments).map(|()| true),
-        _ => bench::run(&arguments),
+        _ => run::run(&arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

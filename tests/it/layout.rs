@@ -3,12 +3,14 @@
 //! The layers are parsed from `src/lib.rs` itself, so the map and this test cannot diverge.
 
 mod code;
+mod cycles;
 mod map;
 mod rules;
 
 use std::collections::BTreeSet;
 
 use code::{File, read_folder};
+use cycles::file_cycles;
 use map::{Map, cycle, edges};
 
 fn sources() -> Vec<File> {
@@ -42,6 +44,16 @@ fn no_module_uses_one_of_its_own_layer_or_a_higher_one() {
 #[test]
 fn there_is_no_way_round_between_modules() {
     assert_eq!(cycle(&edges(&sources())), None);
+}
+
+#[test]
+fn there_is_no_way_round_between_files() {
+    none(file_cycles(&sources()));
+    none(
+        ["benches/counts", "benches/disk", "benches/load"]
+            .into_iter()
+            .flat_map(|bench| file_cycles(&read_folder(bench))),
+    );
 }
 
 #[test]
@@ -112,6 +124,19 @@ mod the_checks {
         assert_eq!(cycle(&edges(&files)), Some(vec!["a".to_owned(), "b".to_owned(), "a".to_owned()]));
         assert_eq!(cycle(&edges(&files[..1])), None);
         assert_eq!(cycle(&edges(&files[1..])), None);
+    }
+
+    #[test]
+    fn a_way_round_between_files_is_found() {
+        let door = File::new("a/mod.rs", "mod b;\nmod c;\npub use b::B;\npub use c::{C, D as E};\n");
+        let cycles = |b: &str, c: &str| {
+            file_cycles(&[door.clone(), File::new("a/b.rs", b), File::new("a/c/mod.rs", c), File::new("a/c/d.rs", c)])
+        };
+        assert_eq!(cycles("use super::C;", ""), Vec::<String>::new());
+        assert_eq!(cycles("use super::c::C;", "use super::Other;"), Vec::<String>::new());
+        assert_eq!(cycles("use super::{C, B};", "use super::b::B;"), ["a/: b -> c -> b"]);
+        assert_eq!(cycles("fn f() { super::c::C }", "use crate::a::B;"), ["a/: b -> c -> b"]);
+        assert_eq!(cycles("use super::C;", "use super::super::B;"), ["a/: b -> c -> b"], "from a subfolder");
     }
 
     #[test]

@@ -17,6 +17,12 @@ pub(super) struct Edge {
     at: String,
 }
 
+impl Edge {
+    pub(super) fn new(from: &str, to: &str, at: String) -> Self {
+        Self { from: from.to_owned(), to: to.to_owned(), at }
+    }
+}
+
 impl Map {
     /// Reads the headings `// Layer N: ...` and the modules below each.
     pub(super) fn read(lib: &str) -> Self {
@@ -63,7 +69,7 @@ pub(super) fn edges(files: &[File]) -> Vec<Edge> {
 }
 
 /// Returns the modules behind one `crate`: a single one, or those of a list in braces.
-fn named(rest: &str) -> Vec<String> {
+pub(super) fn named(rest: &str) -> Vec<String> {
     let Some(path) = rest.strip_prefix("::") else {
         return Vec::new();
     };
