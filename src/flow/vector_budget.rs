@@ -73,7 +73,10 @@ pub(super) struct BudgetClaim {
 /// Memory reserved for a request. It is released when its last owner drops it. Used by `Arc`.
 #[derive(Debug, Default)]
 pub(super) struct VectorReservation {
-    permit: Mutex<Option<OwnedSemaphorePermit>>,
+    #[expect(dead_code, reason = "it is held until the vectors are written")]
+    permit: Option<OwnedSemaphorePermit>,
+    /// Memory that was added later.
+    more: Mutex<Vec<OwnedSemaphorePermit>>,
     missing_bytes: usize,
 }
 
@@ -122,7 +125,7 @@ impl VectorBudget {
         let taken = pool.order.wait(asker.caller, Arc::clone(&pool.free).acquire_many_owned(units));
         let permit = timeout_at(until, taken).await.ok()?.expect("the semaphore must stay open");
         self.announce(missing_units, asker.is_known).await;
-        Some(VectorReservation { permit: Mutex::new(Some(permit)), missing_bytes })
+        Some(VectorReservation { permit: Some(permit), more: Mutex::default(), missing_bytes })
     }
 
     /// Counts vectors in memory that a slow client may keep there, as far as the budget allows it.
@@ -130,7 +133,7 @@ impl VectorBudget {
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX);
         let try_take = || Arc::clone(&self.large.free).try_acquire_many_owned(units).ok();
         let permit = if bytes <= SMALL_BYTES { None } else { try_take() };
-        VectorReservation { permit: Mutex::new(permit), missing_bytes: 0 }
+        VectorReservation { permit, more: Mutex::default(), missing_bytes: 0 }
     }
 
     /// Shrinks caches for a large request. Also asks the governor for early checks, as after many small requests:
@@ -152,17 +155,16 @@ impl VectorBudget {
         }
     }
 
-    /// Adds `bytes` to a reservation, if the budget allows it. This is for vectors that are larger than expected.
+    /// Adds `bytes` to a reservation, if either part of the budget allows it. This is for vectors that are larger than
+    /// expected.
     pub(super) fn take_more(&self, held: &VectorReservation, bytes: usize) -> bool {
         let Ok(units) = u32::try_from(bytes.div_ceil(UNIT_BYTES)) else { return false };
-        let mut permit = held.lock();
-        // A permit can only be merged with one of the same semaphore.
-        let pool = permit.as_ref().map_or(&self.large.free, OwnedSemaphorePermit::semaphore);
-        let Ok(more) = Arc::clone(pool).try_acquire_many_owned(units) else { return false };
-        match &mut *permit {
-            Some(permit) => permit.merge(more),
-            None => *permit = Some(more),
-        }
+        let fits_small = bytes <= SMALL_BYTES;
+        let mut pools = [&self.large, &self.small].into_iter().take(if fits_small { 2 } else { 1 });
+        let Some(more) = pools.find_map(|pool| Arc::clone(&pool.free).try_acquire_many_owned(units).ok()) else {
+            return false;
+        };
+        held.lock().push(more);
         true
     }
 }
@@ -174,8 +176,8 @@ impl VectorReservation {
         wanted.missing_bytes().saturating_sub(self.missing_bytes)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<OwnedSemaphorePermit>> {
-        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<OwnedSemaphorePermit>> {
+        self.more.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -257,7 +259,12 @@ mod tests {
         let held = room.take(wanted(400, 0), asker()).await.expect("it fits");
         assert!(room.take_more(&held, 200 * 1024) && !room.take_more(&held, 101 * 1024));
         assert!(room.take_more(&VectorReservation::default(), 1024));
+        let small = room.take(wanted(64, 0), asker()).await.expect("it fits");
+        assert!(room.take_more(&small, 36 * 1024), "from the part for small requests");
         drop(held);
+        assert!(room.take_more(&small, 600 * 1024), "from the part for large ones");
+        assert_eq!(room.held_bytes(), (64 + 36 + 600) * 1024);
+        drop(small);
         assert_eq!(room.held_bytes(), 0);
     }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::client::{Answer, raw};
 use crate::harness::stub::Call;
-use crate::harness::{Behaviour, Inside, Stub};
+use crate::harness::{Behaviour, Client, Inside, Stub, Vecho, ops};
 
 const QUICK: [(&str, &str); 4] =
     [("retry.max_attempts", "1"), ("breaker.failures", "0"), ("cache.ttl", "1h"), ("cache.stale_for", "1h")];
@@ -277,15 +277,18 @@ async fn health_is_degraded_while_mocks_are_served_and_a_minute_after() {
 
 /// Requests texts that are stored from an older model, and one new text. The new text is answered by another model, so
 /// the stored vectors are dropped, and the call for them fails.
-async fn dropped_midway(vecho: &Inside, stub: &Stub, ask: impl Fn(&[String]) -> Value, count: usize) -> Answer {
+async fn dropped_midway(url: &str, stub: &Stub, ask: impl Fn(&[String]) -> Value, count: usize) -> Answer {
+    let client = Client::new();
     let mut texts: Vec<String> = (0..count).map(|number| format!("old {number}")).collect();
     stub.always(Behaviour::ModelName("tiny-v1".to_owned()));
-    assert_eq!(vecho.embed(ask(&texts)).await.status, 200);
+    for half in texts.chunks(count / 2) {
+        assert_eq!(client.post(url, &ask(half)).await.status, 200);
+    }
     let before = stub.embedding_calls().len();
     texts.insert(count / 2, "new".to_owned());
     stub.next(Behaviour::ModelName("tiny-v2".to_owned()));
     stub.always(down());
-    let answer = vecho.embed(ask(&texts)).await;
+    let answer = client.post(url, &ask(&texts)).await;
     let calls: Vec<Vec<String>> = stub.embedding_calls()[before..].iter().map(Call::texts).collect();
     assert_eq!(calls[0], ["new"], "the others are at hand");
     assert!(calls.len() > 1 && calls[1].contains(&texts[0]), "the others are asked for again: {calls:?}");
@@ -296,7 +299,8 @@ async fn dropped_midway(vecho: &Inside, stub: &Stub, ask: impl Fn(&[String]) -> 
 async fn vectors_that_are_dropped_midway_while_the_upstream_goes_down_become_mocks() {
     let stub = Stub::start();
     let vecho = start_strict(&stub, "mock").await;
-    let answer = dropped_midway(&vecho, &stub, |texts| json!({"model": "tiny", "input": texts}), 40).await;
+    let answer =
+        dropped_midway(&vecho.embeddings_url(), &stub, |texts| json!({"model": "tiny", "input": texts}), 40).await;
     assert_eq!((cache(&answer), answer.sources()), ((200, Some("mock")), "upstream=1, mock=40"));
     let vectors = answer.vectors();
     assert_eq!((vectors.len(), &vectors[20]), (41, &real("new")));
@@ -311,14 +315,17 @@ async fn vectors_that_are_dropped_midway_while_the_upstream_goes_down_become_moc
 #[tokio::test]
 async fn vectors_that_are_dropped_midway_and_do_not_fit_in_memory_as_mocks_are_an_error_and_no_part_of_an_answer() {
     let stub = Stub::start();
-    let settings = [("retry.max_attempts", "1"), ("breaker.failures", "1"), ("memory.limit_mb", "200")];
-    let vecho = Inside::start(&stub.base_url(), &settings).await;
-    let large = |texts: &[String]| json!({"model": "large", "input": texts, "dimensions": 3072});
-    let answer = dropped_midway(&vecho, &stub, large, 500).await;
+    // At this limit, a request can reserve memory for about 900 of these vectors.
+    let settings =
+        [("VECHO_RETRY_MAX_ATTEMPTS", "1"), ("VECHO_BREAKER_FAILURES", "1"), ("VECHO_MEMORY_LIMIT_MB", "64")];
+    let vecho = Vecho::start_with(&stub.base_url(), &settings);
+    let large =
+        |texts: &[String]| json!({"model": "large", "input": texts, "dimensions": 3072, "encoding_format": "base64"});
+    let answer = dropped_midway(&format!("{}/embeddings", vecho.base_url()), &stub, large, 1_000).await;
     assert_eq!((answer.status, &answer.body[..]), (503, &br#"{"error":"down"}"#[..]), "the upstream's own words");
     assert_eq!(answer.header("x-vecho-cache"), None);
-    assert!(vecho.metric("vecho_vector_bytes_in_flight").await < 1.0, "all memory is released");
-    let few = vecho.embed(json!({"model": "large", "input": ["a", "b"], "dimensions": 3072})).await;
+    assert!(ops::metric(vecho.admin(), "vecho_vector_bytes_in_flight").await < 1.0, "all memory is released");
+    let few = Client::new().post(&format!("{}/embeddings", vecho.base_url()), &large(&["a".into(), "b".into()])).await;
     assert_eq!((cache(&few), few.sources()), ((200, Some("mock")), "mock=2"));
 }
 

@@ -86,16 +86,20 @@ impl RedisTier {
     }
 
     /// Reads all values in one round trip if they fit in memory at their largest size, else in several. Stops early if
-    /// the values exceed the limit or Redis fails.
+    /// the values exceed the limit, by one value at most, or if Redis fails.
     async fn read(&self, link: &Arc<Link>, names: &[String]) -> Vec<Option<Bytes>> {
-        let mut values = Vec::with_capacity(names.len());
+        let (mut values, mut read_bytes, max_read_bytes) = (Vec::new(), 0, self.parts.max_read_bytes);
         let until = Instant::now() + self.keeper.config.timeout;
-        for names in names.chunks(self.keys_at_once()) {
-            let answers = link.read(names, until.saturating_duration_since(Instant::now())).await;
+        while values.len() < names.len() && read_bytes <= max_read_bytes {
+            let open = &names[values.len()..];
+            // So many that values of the largest size fit in the rest of the limit.
+            let count = ((max_read_bytes - read_bytes) / MAX_RECORD_BYTES).clamp(1, open.len());
+            let answers = link.read(&open[..count], until.saturating_duration_since(Instant::now())).await;
             let has_failed = answers.trouble.is_some();
-            values.extend(self.judge(link, answers));
-            let read_bytes = values.iter().flatten().map(Bytes::len).sum::<usize>();
-            if has_failed || read_bytes > self.parts.max_read_bytes {
+            let read = self.judge(link, answers);
+            read_bytes += read.iter().flatten().map(Bytes::len).sum::<usize>();
+            values.extend(read);
+            if has_failed {
                 break;
             }
         }
@@ -127,11 +131,6 @@ impl RedisTier {
         Durability::Pending
     }
 
-    /// Returns the number of keys that are asked for in one go, so that values of any size fit in memory.
-    fn keys_at_once(&self) -> usize {
-        (self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)
-    }
-
     async fn ask_for_leases(&self, keys: &[Key]) -> Vec<LeaseReply> {
         let unknown = || vec![LeaseReply::UNKNOWN; keys.len()];
         let (Some(link), Some(length)) = (self.keeper.switch.link(), self.keeper.config.lease) else {
@@ -140,7 +139,7 @@ impl RedisTier {
         let (names, era) = (&self.keeper.names, self.keeper.ledger.era());
         let mut answers = Vec::with_capacity(keys.len());
         let until = Instant::now() + self.keeper.config.timeout;
-        for keys in keys.chunks(self.keys_at_once()) {
+        for keys in keys.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
             let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, era))).collect();
             let within = until.saturating_duration_since(Instant::now());
             let asked = link.lease(pairs, &self.holds.token, length, within).await;
