@@ -30,7 +30,7 @@ impl HeadScan {
     /// Scans the next bytes. Bytes after the head are ignored.
     pub(super) fn read(&mut self, mut bytes: &[u8]) {
         while self.place != Place::After && !bytes.is_empty() {
-            let end = bytes.iter().position(|byte| *byte == b'\n');
+            let end = memchr::memchr(b'\n', bytes);
             let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
             self.extend_line(line);
             if end.is_some() {

@@ -24,7 +24,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("hyper_rustls", &["process/connector/mod.rs"]),
     ("indicatif", &["cli/progress.rs"]),
     ("libc", &["process/heap.rs"]),
-    ("memchr", &["wire/"]),
+    ("memchr", &["serve/framing.rs", "wire/"]),
     ("opentelemetry", &["observe/traces/"]),
     ("opentelemetry_proto", &["observe/traces/"]),
     ("opentelemetry_sdk", &["observe/traces/"]),
