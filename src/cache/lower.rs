@@ -65,19 +65,19 @@ pub trait LowerTier: Send + Sync + Debug {
     /// Queues an entry to be written, or drops it if the queue is full. Never waits.
     fn put(&self, key: Key, entry: AtRest);
 
-    /// Records a debt for a purge that is counted in the [`PurgeRegistry`] under `name`: other replicas have not been told of
-    /// it yet. Only shared tiers need this. It runs before [`LowerTier::purged`] of any tier, so the debt is saved with
-    /// the purge.
+    /// Records a debt for a purge that is counted in the [`PurgeRegistry`] under `name`: other replicas have not been
+    /// told of it yet. Only shared tiers need this. It runs before [`LowerTier::purged`] of any tier, so the debt is
+    /// saved with the purge.
     fn owe(&self, name: &str) {
         let _ = name;
     }
 
-    /// Handles a purge that is counted in the [`PurgeRegistry`] under `name`. Resolves once the purge survives this process
-    /// and has reached all replicas that share the tier, or once it is certain that it cannot.
+    /// Handles a purge that is counted in the [`PurgeRegistry`] under `name`. Resolves once the purge survives this
+    /// process and has reached all replicas that share the tier, or once it is certain that it cannot.
     fn purged<'a>(&'a self, epochs: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability>;
 
-    /// Records purges that are about to be learned, and that the [`PurgeRegistry`] already list as expected. A tier that
-    /// outlives the process saves them. Resolves once that is done or a short timeout has passed.
+    /// Records purges that are about to be learned, and that the [`PurgeRegistry`] already lists as expected. A tier
+    /// that outlives the process saves them. Resolves once that is done or a short timeout has passed.
     fn note_ahead(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))
     }

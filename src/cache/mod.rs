@@ -1,5 +1,6 @@
-//! Every place where vectors are kept. The tiers hold [`Record`]s under [`crate::key::Key`]s: memory, then disk and Redis.
-//! The [`Stack`] queries them in order. The reply cache holds finished bodies. Exports move records between instances.
+//! Every place where vectors are kept. The tiers hold [`Record`]s under [`crate::key::Key`]s: memory, then disk and
+//! Redis. The [`Stack`] queries them in order. The reply cache holds finished bodies. Exports move records between
+//! instances.
 
 pub mod at_rest;
 pub mod bounded;

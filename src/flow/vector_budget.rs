@@ -108,8 +108,8 @@ impl VectorBudget {
         (held(&self.small) + held(&self.large)) * UNIT_BYTES
     }
 
-    /// Reserves memory for `wanted`. Waits for it in fair order among callers, but never for vectors that are already in
-    /// memory. Returns nothing if the request is too large, or if others hold the memory for too long.
+    /// Reserves memory for `wanted`. Waits for it in fair order among callers, but never for vectors that are already
+    /// in memory. Returns nothing if the request is too large, or if others hold the memory for too long.
     pub(super) async fn take(&self, wanted: Wanted, asker: BudgetClaim) -> Option<VectorReservation> {
         let missing_bytes = wanted.missing_bytes();
         let missing_units = missing_bytes.div_ceil(UNIT_BYTES);

@@ -1,4 +1,5 @@
-//! The process and its machine: clock, tasks, expiring maps, memory limit, allocator, facts about the machine, and outbound connections.
+//! The process and its machine: clock, tasks, expiring maps, memory limit, allocator, facts about the machine, and
+//! outbound connections.
 
 pub mod clock;
 pub mod connector;

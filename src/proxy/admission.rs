@@ -95,8 +95,8 @@ impl Admission {
         self.held.shrink(bytes);
     }
 
-    /// Replaces the reservation by that of a reply. A small reply is never refused, because its vectors are paid for; the
-    /// limit is then exceeded for a moment. Returns false if a large reply does not fit.
+    /// Replaces the reservation by that of a reply. A small reply is never refused, because its vectors are paid for;
+    /// the limit is then exceeded for a moment. Returns false if a large reply does not fit.
     pub(super) fn hold_reply(&mut self, bytes: usize) -> bool {
         self.shared = None;
         if bytes <= self.held.bytes {

@@ -35,8 +35,8 @@ fn caller_key<'a>(config: &'a Config, headers: &HeaderMap) -> KeyBuilder<'a> {
     key
 }
 
-/// Returns the hash of the credential headers and of the key headers. Those may select a provider, and the acceptance by
-/// one provider is not valid for another.
+/// Returns the hash of the credential headers and of the key headers. Those may select a provider, and the acceptance
+/// by one provider is not valid for another.
 pub(super) fn credential_key(config: &Config, headers: &HeaderMap) -> Key {
     let mut key = caller_key(config, headers);
     join_headers(&mut key, &config.cache.key_headers, headers);

@@ -177,8 +177,8 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
     // The governor may have run between the measurement and the request. Then more memory has been released.
     assert!(saved <= dropped + 2.0, "reported {saved:.1} MB, from outside {dropped:.1} MB: {done}");
     assert!((found - mb(after) - saved).abs() <= 2.0, "{:.1} MB after: {done}", mb(after));
-    // Memory beside the program's own pages, of which an unoptimised build has some 18 MB: the target less these, and pages
-    // that are still in use in part.
+    // Memory beside the program's own pages, of which an unoptimised build has some 18 MB: the target less these, and
+    // pages that are still in use in part.
     let left = counted_bytes(bench.vecho.pid(), "RssAnon:");
     assert!(mb(left) <= 50.0, "{:.1} MB after {done}", mb(left));
     let again = bench.optimize(1_000).await;

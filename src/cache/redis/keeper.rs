@@ -133,7 +133,7 @@ impl Keeper {
             }
             let plan = self.ledger.plan(&fields);
             if let Some(on_purges) = self.on_purges.get() {
-                on_purges.note_ahead(&plan.space_state()).await;
+                on_purges.note_ahead(&plan.news()).await;
             }
             let told = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
             let is_told = match told {

@@ -54,7 +54,7 @@ pub struct Plan {
 
 impl Plan {
     /// Returns the counts to apply locally, whether the changes succeed or not.
-    pub fn space_state(&self) -> PurgeCounts {
+    pub fn news(&self) -> PurgeCounts {
         self.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
     }
 }
@@ -115,7 +115,7 @@ impl Ledger {
     pub fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, UnsentPurges) {
         let mut inner = self.lock();
         inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
-        let counts = plan.space_state();
+        let counts = plan.news();
         inner.seen = Some(if is_told { plan.settled } else { plan.found });
         (counts, if is_told { plan.owed } else { UnsentPurges::new() })
     }
@@ -229,8 +229,8 @@ mod tests {
         /// Makes a plan and records everything that would be learned from it.
         fn planned(&mut self, hash: &BTreeMap<String, String>) -> Plan {
             let plan = self.ledger.plan(hash);
-            if !self.epochs.missed(&plan.space_state()).is_empty() {
-                self.epochs.expect(&plan.space_state());
+            if !self.epochs.missed(&plan.news()).is_empty() {
+                self.epochs.expect(&plan.news());
                 self.noted = self.epochs.to_note();
             }
             plan

@@ -8,7 +8,8 @@ use vecho::config::{KEYS, Key};
 /// Longest line of a generated list.
 const MAX_LINE: usize = 120;
 
-/// Replaces the text between each pair of `begin` and `end` with `part`, which gets what follows `begin` in its comment.
+/// Replaces the text between each pair of `begin` and `end` with `part`, which gets what follows `begin` in its
+/// comment.
 fn replaced(text: &str, (begin, end): (&str, &str), part: impl Fn(&str) -> String) -> String {
     let mut blocks = text.split(begin);
     let mut result = blocks.next().unwrap_or_default().to_owned();

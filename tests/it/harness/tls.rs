@@ -87,8 +87,8 @@ pub(crate) async fn front(identity: &Identity, behind: SocketAddr) -> SocketAddr
     addr
 }
 
-/// Opens a TLS connection to `localhost` that offers these protocols and trusts only this certificate. Returns `None` if
-/// the handshake fails.
+/// Opens a TLS connection to `localhost` that offers these protocols and trusts only this certificate. Returns `None`
+/// if the handshake fails.
 pub(crate) async fn connect(addr: SocketAddr, trusted: &Identity, protocols: &[&str]) -> Option<TlsStream<TcpStream>> {
     let mut roots = RootCertStore::empty();
     roots.add(trusted.der.clone()).expect("the certificate is well formed");
