@@ -48,6 +48,7 @@ mod ops;
 mod parsing;
 mod passthrough;
 mod paths;
+mod picture;
 mod process;
 mod protocol;
 mod randomised;

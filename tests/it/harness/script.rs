@@ -40,6 +40,8 @@ pub(crate) const LANGCHAIN_NODE: Script = Script { interpreter: "node", file: "n
 pub(crate) const VERCEL_NODE: Script = Script { interpreter: "node", file: "node/vercel_node.mjs" };
 /// The dashboard in a real browser.
 pub(crate) const BROWSER: Script = Script { interpreter: "node", file: "node/dashboard.mjs" };
+/// The picture of the dashboard for README.
+pub(crate) const PICTURE: Script = Script { interpreter: "node", file: "node/picture.mjs" };
 /// The dashboard's modules that need no page.
 pub(crate) const PAGE_MODULES: Script = Script { interpreter: "node", file: "node/pure.mjs" };
 /// A server that embeds with a real model.
