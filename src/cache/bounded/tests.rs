@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
+use super::map::ENTRY_OVERHEAD_BYTES;
 use super::*;
-use crate::key::{KeyBuilder, Tag};
+use crate::key::{Key, KeyBuilder, Tag};
 
 #[derive(Clone)]
 struct Sized(u64, Arc<Mark>);
@@ -95,7 +98,7 @@ fn half_read() -> Bounded<Sized> {
 }
 
 fn left(map: &Bounded<Sized>, numbers: impl Iterator<Item = u64>) -> usize {
-    numbers.filter(|n| map.entries.contains_key(&key(*n))).count()
+    numbers.filter(|n| map.holds(&key(*n))).count()
 }
 
 #[test]
