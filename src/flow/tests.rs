@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +13,17 @@ use super::*;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::Bounds;
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Tier, Times};
-use crate::config::Config;
+use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Stack, Tier, Times};
+use crate::config::{Config, Live};
 use crate::flow::mock;
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::learned::ModelIdentity;
-use crate::observe::traces::TraceContext;
-use crate::upstream::{Breaker, CallInfo, Caller, Client, Reply};
+use crate::learned::{AcceptedCredentials, ModelIdentity, Spaces};
+use crate::observe::logs::Throttled;
+use crate::observe::metrics::Metrics;
+use crate::observe::traces::{TraceContext, Tracer};
+use crate::process::clock::Clock;
+use crate::process::tasks::Tasks;
+use crate::upstream::{Batcher, Breaker, CallInfo, Caller, Client, Reply};
 use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
 use futures_util::future::BoxFuture;
