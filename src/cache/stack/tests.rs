@@ -390,3 +390,15 @@ async fn records_that_have_lost_more_than_the_codec_lets_go_are_misses() {
     assert!(matches!(stack.look_up(&key, &with(Codec::Lossless)), Found::Missing), "in memory, too");
     assert!(stack.look_up(&key, &with(Codec::Int8)).is_fresh());
 }
+
+#[tokio::test]
+async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news() {
+    let (stack, disk, _redis) = two_shelves();
+    let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
+    stack.note_ahead(&elsewhere).await;
+    assert_eq!((stack.purges.to_save().counts, stack.purges.of(&["a"])), (elsewhere.clone(), 0));
+    assert_eq!(*disk.purged.lock().unwrap(), ["ahead"]);
+    assert_eq!(stack.learn_purges(&elsewhere, Tier::Redis).len(), 1);
+    stack.note_ahead(&elsewhere).await;
+    assert_eq!(disk.purged.lock().unwrap().len(), 1);
+}
