@@ -10,13 +10,11 @@ use bytes::Bytes;
 
 use super::lookup::newest_of;
 use super::*;
-use crate::cache::at_rest::{self, ChecksumKeys};
-use crate::cache::bounded::Bounds;
-use crate::cache::purges::PurgeRegistry;
-use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Tier, Times};
-use crate::key::{Key, KeyBuilder, Tag};
-use crate::learned::{ModelIdentity, SpaceState};
-use crate::observe::traces::TraceContext;
+use crate::cache::bounded::MapBounds;
+use crate::cache::purges::PurgeCounts;
+use crate::cache::{Durability, LowerStats, Times};
+use crate::key::{KeyBuilder, Tag};
+use crate::learned::ModelIdentity;
 use crate::vector::Vector;
 use crate::vector::packed::{Codec, Packed};
 use futures_util::future::BoxFuture;
@@ -30,7 +28,7 @@ pub(super) fn bytes_under(key: &Key, record: &Record) -> Bytes {
 }
 
 pub(super) fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
-    let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+    let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
     Stack::new(memory, lower, Arc::default(), ChecksumKeys::default())
 }
 
