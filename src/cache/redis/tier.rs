@@ -198,7 +198,8 @@ impl LowerTier for RedisTier {
 
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
         Box::pin(async move {
-            // The queue is cleared before the count of clearings changes; `RedisWriter::write_over` relies on this order.
+            // The queue is cleared before the count of clearings changes; `RedisWriter::write_over` relies on this
+            // order.
             self.queue.clear();
             self.manager.ledger.add_unsent_clear();
             self.holds.nothing_waits(&self.manager);
