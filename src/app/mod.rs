@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::admin::{self, AdminContext, Feed};
-use crate::config::{Config, Live, Source};
+use crate::config::{Config, ConfigSource, Live};
 use crate::observe::logs::LevelHandle;
 use crate::observe::metrics::{Metrics, Port};
 use crate::process::clock::Clock;
@@ -53,7 +53,7 @@ pub enum StartError {
     Bind(#[from] serve::BindError),
     /// The certificate of the public port cannot be used.
     #[error(transparent)]
-    Tls(#[from] serve::TlsError),
+    Tls(#[from] serve::CertificateError),
     /// The TLS client set-up for the upstream or the trace collector is invalid.
     #[error(transparent)]
     OutboundTls(#[from] TlsError),
@@ -74,7 +74,7 @@ pub struct Surroundings {
     /// The log level.
     pub level: LevelHandle,
     /// Source for configuration reloads, if there is one.
-    pub source: Option<Source>,
+    pub source: Option<ConfigSource>,
 }
 
 impl Surroundings {
