@@ -11,7 +11,7 @@ pub(super) fn introduce(config: &Config, source: Option<&Source>, tiers: &Stack,
         Scope::Proxy => "proxy",
         Scope::Shared => "shared",
     };
-    let below = tiers.lower().iter().map(|tier| tier.tier().name());
+    let below = tiers.lower().iter().map(|tier| tier.tier().label());
     let tiers: Vec<&str> = std::iter::once("memory").chain(below).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

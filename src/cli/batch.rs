@@ -13,7 +13,7 @@ use super::client::{Client, read_whole, whole};
 use super::credential::{self, Credential};
 use super::moving::{Failed, Place, report};
 use super::progress::{Progress, grouped};
-use crate::app::{BatchCounts, BatchFiles, Folder, Keying, Sample};
+use crate::app::{BatchCounts, BatchFiles, BatchSample, Keying, OfflineCache};
 use crate::config::{Config, Scope};
 
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
@@ -36,7 +36,7 @@ pub struct BatchOptions {
 
 /// Imports the answers of a batch job under the keys of live requests for the same texts.
 pub(super) async fn import(config: Config, credential: &Credential, options: &BatchOptions) -> Result<(), Failed> {
-    let place = Place::find(&config, Folder::open).await?;
+    let place = Place::find(&config, OfflineCache::open).await?;
     let files = BatchFiles::open(&options.requests, &options.output)
         .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
     let keying = match &place {
@@ -106,7 +106,7 @@ async fn agreed(
 }
 
 /// Returns the keys under which the running vecho would look up a request.
-async fn explained(client: &Client, headers: &HeaderMap, sample: &Sample) -> Result<Option<Vec<String>>, Failed> {
+async fn explained(client: &Client, headers: &HeaderMap, sample: &BatchSample) -> Result<Option<Vec<String>>, Failed> {
     let path = format!("{EXPLAIN_PATH}?path={}", encoded(&sample.url));
     let mut request = client.request(Method::POST, &path, whole(sample.body.clone()));
     request.headers_mut().extend(headers.clone());

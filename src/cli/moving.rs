@@ -16,9 +16,10 @@ use tokio::task::spawn_blocking;
 
 use super::client::{ASK_TIMEOUT, Cause, Client, read_whole, whole};
 use super::progress::{Progress, grouped};
-use crate::admin::{EXPORT_PATH, IMPORT_PATH, Imported, Pieces};
-use crate::app::{Folder, NoFolder};
+use crate::admin::{EXPORT_PATH, IMPORT_PATH};
+use crate::app::{OfflineCache, OfflineError};
 use crate::cache::export::{Ending, Piece, Reader};
+use crate::cache::transfer::{Imported, Pieces};
 use crate::config::Config;
 use crate::process::connector::cause_of;
 use crate::wire::error_fields;
@@ -34,19 +35,19 @@ const MIB: u64 = 1 << 20;
 pub(super) type Failed = String;
 
 /// Opens the folder of a stopped vecho.
-type OpenFolder = fn(&Config) -> Result<Folder, NoFolder>;
+type OpenOffline = fn(&Config) -> Result<OfflineCache, OfflineError>;
 
 /// The cache to transfer.
 pub(super) enum Place {
     /// A running vecho, through its ops port.
     Running(Box<Client>),
     /// A stopped vecho, through its folder on disk.
-    Stopped(Folder),
+    Stopped(OfflineCache),
 }
 
 impl Place {
     /// Contacts the ops port of this configuration. If nothing listens there, `open` opens the folder of the disk tier.
-    pub(super) async fn find(config: &Config, open: OpenFolder) -> Result<Self, Failed> {
+    pub(super) async fn find(config: &Config, open: OpenOffline) -> Result<Self, Failed> {
         let client = Client::of_ops_port(config);
         match client.ask(Method::HEAD, EXPORT_PATH, ASK_TIMEOUT).await {
             Ok(answer) if answer.status() == StatusCode::OK => Ok(Self::Running(Box::new(client))),
@@ -116,7 +117,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Failed {
 
 /// Writes the cache to `file`, or to `out` if it is `-`. The file gets its final name once it is complete.
 pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut dyn Write) -> Result<(), Failed> {
-    let place = Place::find(config, Folder::open_existing).await?;
+    let place = Place::find(config, OfflineCache::open_existing).await?;
     let progress = Progress::new(quiet, "records", place.records().await);
     let pieces = place.export().await?;
     let records = if file == Path::new(STANDARD) {
@@ -200,7 +201,7 @@ fn drain(reader: &mut Reader) -> Result<(), Failed> {
 
 /// Imports a cache from `file` or from standard input.
 pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<(), Failed> {
-    let place = Place::find(config, Folder::open).await?;
+    let place = Place::find(config, OfflineCache::open).await?;
     let (source, bytes): (Box<dyn Read + Send>, Option<u64>) = if file == Path::new(STANDARD) {
         (Box::new(io::stdin()), None)
     } else {

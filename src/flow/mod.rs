@@ -46,7 +46,7 @@ pub use context::RequestContext;
 pub use controls::{Calls, Controls};
 pub use job::{EmbedJob, Origin, join_headers, model_key, scope_key, space_key};
 pub use outcome::{Answer, Outcome};
-pub use progress::{Served, Source};
+pub use progress::Served;
 pub use request::{speaks_f32, upstream_encoding};
 pub use rotation::Rotation;
 pub use single_flight::SingleFlight;
@@ -68,7 +68,7 @@ pub struct Flow {
     /// Wall clock.
     pub clock: Clock,
     /// The storage tiers.
-    pub tiers: Stack,
+    pub tiers: Arc<Stack>,
     /// Leases that coordinate fetches between replicas, if configured.
     pub leases: Option<Arc<dyn Leases>>,
     /// Memory budget for the vectors of requests under way.

@@ -13,11 +13,12 @@ use super::*;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::Bounds;
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Tier, Times};
+use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Record, Tier, TierStats, Times};
 use crate::config::Config;
 use crate::flow::mock;
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::ModelIdentity;
+use crate::observe::metrics::InputSource;
 use crate::observe::traces::TraceContext;
 use crate::upstream::{Breaker, CallInfo, Caller, Client, Reply};
 use crate::vector::packed::{Codec, Packed};
@@ -45,7 +46,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let flow = Flow {
         live: live.clone(),
         clock: Clock::manual(1_000),
-        tiers: Stack::new(memory, lower, Arc::default(), ChecksumKeys::default()),
+        tiers: Arc::new(Stack::new(memory, lower, Arc::default(), ChecksumKeys::default())),
         leases: None,
         room: VectorBudget::new(1 << 20),
         single_flight: SingleFlight::new(),
@@ -150,8 +151,8 @@ impl LowerTier for Slow {
         Box::pin(std::future::ready((0, Durability::ForGood)))
     }
 
-    fn stats(&self) -> LowerStats {
-        LowerStats::default()
+    fn stats(&self) -> TierStats {
+        TierStats::default()
     }
 
     fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
@@ -219,7 +220,7 @@ fn completion(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> S
         trace: TraceContext::default(),
     };
     if is_fetched {
-        Served { record, source: Source::Upstream, call: Some(Arc::new(call)) }
+        Served { record, source: InputSource::Upstream, call: Some(Arc::new(call)) }
     } else {
         Served::stored(record, Tier::Memory)
     }

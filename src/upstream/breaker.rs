@@ -71,8 +71,7 @@ impl Breaker {
         let is_probe = match inner.state {
             State::Closed | State::Open { is_unreachable: false, .. } => false,
             State::Open { until, .. } if Instant::now() >= until => {
-                inner.state = State::HalfOpen;
-                self.metrics.upstream.breaker.set(BreakerState::HalfOpen);
+                self.enter(&mut inner, State::HalfOpen);
                 true
             }
             State::Open { .. } | State::HalfOpen => return None,
@@ -80,13 +79,9 @@ impl Breaker {
         Some(Pass { breaker: self, is_probe, told: false })
     }
 
-    /// Returns the state's name.
-    pub fn state(&self) -> &'static str {
-        match self.lock().state {
-            State::Closed => "closed",
-            State::HalfOpen => "half-open",
-            State::Open { .. } => "open",
-        }
+    /// Returns the state.
+    pub fn state(&self) -> BreakerState {
+        self.lock().state.shown()
     }
 
     /// Returns the failure that opened the breaker, or the last one before.
@@ -104,8 +99,7 @@ impl Breaker {
         inner.failed.clear();
         inner.next_open = Duration::ZERO;
         if !matches!(inner.state, State::Closed) {
-            inner.state = State::Closed;
-            self.metrics.upstream.breaker.set(BreakerState::Closed);
+            self.enter(&mut inner, State::Closed);
             tracing::info!("the upstream answers again: breaker closed");
         }
     }
@@ -121,11 +115,10 @@ impl Breaker {
         let is_worse = matches!(inner.state, State::Open { is_unreachable: false, .. }) && is_unreachable;
         if is_probe || (was_closed && too_many) || is_worse {
             let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
-            inner.state = State::Open { until: Instant::now() + open_for, is_unreachable };
+            self.enter(&mut inner, State::Open { until: Instant::now() + open_for, is_unreachable });
             if is_unreachable {
                 inner.next_open = open_for.saturating_mul(2);
             }
-            self.metrics.upstream.breaker.set(BreakerState::Open);
             if was_closed {
                 tracing::warn!(cause, requests = inner.failed.len(), "the upstream keeps failing: breaker opened");
             }
@@ -136,13 +129,29 @@ impl Breaker {
         let mut inner = self.lock();
         if matches!(inner.state, State::HalfOpen) {
             // The next call becomes the probe at once.
-            inner.state = State::Open { until: Instant::now(), is_unreachable: true };
-            self.metrics.upstream.breaker.set(BreakerState::Open);
+            self.enter(&mut inner, State::Open { until: Instant::now(), is_unreachable: true });
         }
+    }
+
+    /// Changes the state, and shows it in the metrics.
+    fn enter(&self, inner: &mut Inner, state: State) {
+        inner.state = state;
+        self.metrics.upstream.breaker.set(state.shown());
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Returns the state as operators see it, without the times.
+    const fn shown(self) -> BreakerState {
+        match self {
+            Self::Closed => BreakerState::Closed,
+            Self::HalfOpen => BreakerState::HalfOpen,
+            Self::Open { .. } => BreakerState::Open,
+        }
     }
 }
 
@@ -174,8 +183,7 @@ impl Pass<'_> {
     pub fn let_others_pass(&self) {
         let mut inner = self.breaker.lock();
         if self.is_probe && matches!(inner.state, State::HalfOpen) {
-            inner.state = State::Open { until: Instant::now(), is_unreachable: false };
-            self.breaker.metrics.upstream.breaker.set(BreakerState::Open);
+            self.breaker.enter(&mut inner, State::Open { until: Instant::now(), is_unreachable: false });
         }
     }
 
@@ -222,14 +230,14 @@ mod tests {
     async fn an_upstream_that_ends_connections_is_asked_by_each_call_until_it_cannot_be_reached() {
         let breaker = Breaker::new(Metrics::new("test"));
         (0..10).for_each(|request| fail_as(&breaker, request, false));
-        assert_eq!(breaker.state(), "open");
+        assert_eq!(breaker.state(), BreakerState::Open);
         fail_as(&breaker, 10, true);
         assert!(breaker.pass().is_none());
         tokio::time::advance(TERMS.open_for).await;
         fail_as(&breaker, 11, false);
-        assert_eq!(breaker.state(), "open");
+        assert_eq!(breaker.state(), BreakerState::Open);
         breaker.pass().expect("it takes connections again").answered();
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -240,7 +248,7 @@ mod tests {
             fail(&breaker, 2);
             breaker.pass().expect("it is closed").answered();
         }
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
         assert!(opened().pass().is_none());
     }
 
@@ -251,10 +259,10 @@ mod tests {
         assert!(breaker.pass().is_none());
         tokio::time::advance(Duration::from_millis(1)).await;
         let probe = breaker.pass().expect("its time is over");
-        assert_eq!(breaker.state(), "half-open");
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert!(breaker.pass().is_none(), "one probe is enough");
         probe.answered();
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -272,9 +280,9 @@ mod tests {
     async fn one_request_that_fails_again_and_again_does_not_open_it() {
         let breaker = Breaker::new(Metrics::new("test"));
         (0..10).for_each(|_| fail(&breaker, 1));
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
         (2..4).for_each(|request| fail(&breaker, request));
-        assert_eq!(breaker.state(), "open");
+        assert_eq!(breaker.state(), BreakerState::Open);
     }
 
     #[tokio::test(start_paused = true)]
@@ -298,7 +306,7 @@ mod tests {
         probe.let_others_pass();
         assert!(breaker.pass().is_some());
         probe.answered();
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]

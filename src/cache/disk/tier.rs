@@ -14,7 +14,7 @@ use super::keeper::{DiskSettings, Keeper};
 use super::state::{State, Switch};
 use super::{DiskStore, OpenError};
 use crate::cache::purges::{EVERYTHING, PurgeRegistry, SavedPurges};
-use crate::cache::{AtRest, Durability, LowerStats, LowerTier, Queued, Tier, WriteQueue};
+use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
 use crate::key::Key;
 use crate::observe::metrics::{Metrics, Tier as TierLabel};
 use crate::process::clock::Clock;
@@ -267,10 +267,10 @@ impl LowerTier for DiskTier {
         Box::pin(self.queue.drained())
     }
 
-    fn stats(&self) -> LowerStats {
+    fn stats(&self) -> TierStats {
         let store = self.switch.store();
         let held = store.as_ref().map(|store| store.stats()).unwrap_or_default();
-        LowerStats {
+        TierStats {
             up: store.is_some(),
             cause: self.switch.cause(),
             entries: held.entries,

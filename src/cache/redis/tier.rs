@@ -15,7 +15,7 @@ use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::writing::Writer;
 use crate::cache::purges::PurgeRegistry;
 use crate::cache::{
-    AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerStats, LowerTier, Queued, Tier, WriteQueue,
+    AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerTier, Queued, Tier, TierStats, WriteQueue,
 };
 use crate::config::Redis;
 use crate::key::Key;
@@ -216,14 +216,14 @@ impl LowerTier for RedisTier {
         })
     }
 
-    fn stats(&self) -> LowerStats {
-        LowerStats {
+    fn stats(&self) -> TierStats {
+        TierStats {
             up: self.keeper.switch.link().is_some(),
             cause: self.keeper.switch.cause(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             dropped: self.queue.dropped(),
-            ..LowerStats::default()
+            ..TierStats::default()
         }
     }
 

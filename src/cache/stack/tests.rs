@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::*;
 use crate::cache::bounded::Bounds;
 use crate::cache::purges::PurgeCounts;
-use crate::cache::{Durability, LowerStats, Times};
+use crate::cache::{Durability, TierStats, Times};
 use crate::key::{KeyBuilder, Tag};
 use crate::learned::ModelIdentity;
 use crate::vector::Vector;
@@ -167,8 +167,8 @@ impl LowerTier for Shelf {
         self.entries.lock().unwrap().iter().try_for_each(|(key, entry)| visit(key, &entry.bytes))
     }
 
-    fn stats(&self) -> LowerStats {
-        LowerStats { up: !self.is_down.load(Ordering::Relaxed), ..LowerStats::default() }
+    fn stats(&self) -> TierStats {
+        TierStats { up: !self.is_down.load(Ordering::Relaxed), ..TierStats::default() }
     }
 
     fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
