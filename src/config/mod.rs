@@ -22,6 +22,7 @@ mod secret;
 mod source;
 mod table;
 mod values;
+mod words;
 
 pub use checked::{
     Admin, Auth, Batch, Breaker, Cache, Config, Disk, Encoding, Fallback, FallbackMode, KeyHeader, Limits, Log, Memory,

@@ -19,7 +19,7 @@ use crate::cache::{
 };
 use crate::config::Redis;
 use crate::key::Key;
-use crate::observe::metrics::{Metrics, Tier as TierLabel};
+use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
 use futures_util::future::BoxFuture;
@@ -77,7 +77,7 @@ impl RedisTier {
             for (place, bytes) in places.into_iter().zip(values) {
                 found[place] = bytes;
             }
-            self.parts.metrics.tiers.lookup(TierLabel::Redis, begun.elapsed());
+            self.parts.metrics.tiers.lookup(Tier::Redis, begun.elapsed());
         }
         let hits = found.iter().flatten().count();
         self.hits.fetch_add(hits as u64, Ordering::Relaxed);

@@ -92,7 +92,7 @@ fn breaker(reader: &mut Reader) -> Breaker {
 }
 
 fn fallback(reader: &mut Reader) -> Fallback {
-    let modes = [("error", FallbackMode::Error), ("stale", FallbackMode::Stale), ("mock", FallbackMode::Mock)];
+    let modes = [FallbackMode::Error, FallbackMode::Stale, FallbackMode::Mock].map(|mode| (mode.name(), mode));
     Fallback {
         mode: reader.choice("fallback.mode", &modes),
         mock_dimensions: reader.count("fallback.mock_dimensions", 1..=65_536),
