@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::Stack;
-use crate::cache::at_rest::{self, Damaged};
+use super::tiers::Stack;
+use crate::cache::at_rest;
 use crate::cache::purges::Generation;
 use crate::cache::{Age, Record};
 use crate::key::Key;
@@ -144,12 +144,6 @@ impl Stack {
             }
         }
         newest
-    }
-
-    /// Decodes a record and its epoch, if it is intact, belongs to `key`, and is not purged.
-    pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
-        let (record, epoch) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
-        Ok((epoch >= self.epochs.of(&record.models())).then_some((record, epoch)))
     }
 
     /// Waits until the tiers below memory have written their queues, or a timeout has passed.

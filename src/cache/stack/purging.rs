@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::{Stack, Tier};
+use super::tiers::Stack;
 use crate::cache::purges::{EVERYTHING, PurgeCounts};
-use crate::cache::{Durability, LowerTier};
+use crate::cache::{Durability, LowerTier, Tier};
 
 /// A purge that has taken effect in this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
