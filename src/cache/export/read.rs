@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{
+use super::format::{
     ANY_HEAD, CHECKSUM_BYTES, END_BYTES, END_MARK, FRAME_HEAD_BYTES, HEAD, KEY_BYTES, MARK_BYTES, MAX_RECORD_BYTES,
     RECORD_MARK, add, checksum, empty_sum, end_checksum,
 };

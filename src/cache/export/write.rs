@@ -1,6 +1,6 @@
 //! Writer: bytes are appended to a buffer, which the caller drains.
 
-use super::{END_MARK, HEAD, MAX_RECORD_BYTES, RECORD_MARK, add, checksum, empty_sum, end_checksum};
+use super::format::{END_MARK, HEAD, MAX_RECORD_BYTES, RECORD_MARK, add, checksum, empty_sum, end_checksum};
 use crate::key::Key;
 
 /// Error for a record that is larger than a file may hold.
