@@ -58,6 +58,9 @@ pub struct Served {
     pub(super) call: Option<Arc<CallInfo>>,
 }
 
+/// Result of a fetch for one key.
+pub type FetchResult = Result<Served, Arc<Failed>>;
+
 /// Progress of a request.
 pub(super) struct Progress {
     /// The state of each distinct key.
