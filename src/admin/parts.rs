@@ -1,6 +1,5 @@
 //! Traits through which the ops port reaches the rest of the program without a dependency on it.
 
-use std::error::Error;
 use std::fmt::Debug;
 use std::pin::Pin;
 
@@ -10,6 +9,7 @@ use http::HeaderMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::process::errors::BoxError;
 use crate::process::system::Optimized;
 pub use futures_util::future::BoxFuture;
 
@@ -93,9 +93,6 @@ pub struct UnknownTier(pub String);
 
 /// Stream of the bytes of a file.
 pub type Pieces<'a> = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send + 'a>>;
-
-/// Error of any type, as HTTP bodies use it.
-pub type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Export and import of the cache.
 pub trait Moving: Send + Sync {

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use crate::admin::TOKEN_HEADER;
 use crate::config::{Config, Secret};
-use crate::process::connector::cause_of;
+use crate::process::errors::{BoxError, cause_of};
 
 /// Timeout of a TCP connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -33,7 +33,6 @@ const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 const STATS_PATH: &str = "/api/performance/cache/stats";
 
-pub(super) type BoxError = Box<dyn Error + Send + Sync>;
 pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Client of one server.

@@ -20,7 +20,7 @@ use crate::admin::{EXPORT_PATH, IMPORT_PATH, Imported, Pieces};
 use crate::app::{Folder, NoFolder};
 use crate::cache::export::{Ending, Piece, Reader};
 use crate::config::Config;
-use crate::process::connector::cause_of;
+use crate::process::errors::cause_of;
 use crate::wire::error_fields;
 
 /// Name for standard input or output.

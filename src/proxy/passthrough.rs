@@ -17,9 +17,10 @@ use super::{Proxy, ReplyBody};
 use crate::config::{Config, UpstreamTarget};
 use crate::observe::metrics::{Outcome, Rejection};
 use crate::observe::traces::Span;
+use crate::process::errors::BoxError;
 use crate::serve::{BodyError, TimedBody};
 use crate::upstream::{
-    BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, location_for_caller, strip_hop_by_hop,
+    BodyStalled, ClientBody, ForwardedBody, OpenError, TooLong, location_for_caller, strip_hop_by_hop,
 };
 
 /// How a request is forwarded.

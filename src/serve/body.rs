@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::handler::BoxError;
+use crate::process::errors::BoxError;
 
 /// Bytes reserved ahead for a body of declared length before they arrive.
 const AHEAD_BYTES: usize = 256 * 1024;

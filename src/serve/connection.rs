@@ -24,13 +24,14 @@ use tokio_rustls::server::TlsStream;
 use super::drain::ServerState;
 use super::driver::{ConnectionDriver, HttpConnection};
 use super::end::End;
-use super::handler::{BoxError, Handler, Peer};
+use super::handler::{Handler, Peer};
 use super::head::{check_head, check_lengths};
 use super::limits::{ConnectionHooks, Fault, ServeLimits};
 use super::reply;
 use super::stats::{ConnectionStats, CountedBody};
 use super::stream::ObservedStream;
 use super::tls::{self, Tls};
+use crate::process::errors::BoxError;
 use crate::process::tasks::Tasks;
 
 /// Limit on response bytes that are buffered because the client does not read them. hyper's default is about 400 KiB,

@@ -1,6 +1,5 @@
 //! The body of a request to the upstream.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,8 +9,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-/// Any error of a body or a connection.
-pub type BoxError = Box<dyn Error + Send + Sync>;
+use crate::process::errors::BoxError;
 
 /// Error of an outgoing body if its client sends no more of it in time.
 #[derive(Debug, thiserror::Error)]

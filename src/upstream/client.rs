@@ -17,7 +17,8 @@ use super::redirect::{may_share_credentials, next_call};
 use super::{Class, Failure, Reply, Terms, Why};
 use crate::config::{Config, KeyHeader, Live};
 use crate::observe::traces::TraceContext;
-use crate::process::connector::{Connecting, TimedConnector, TlsError, cause_of};
+use crate::process::connector::{Connecting, TimedConnector, TlsError};
+use crate::process::errors::cause_of;
 
 /// Makes calls. Used by `Arc`.
 pub struct Client {

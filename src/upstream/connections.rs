@@ -15,7 +15,8 @@ use tokio::time::Instant;
 use super::body::{BodyStalled, ClientBody};
 use super::interim::{SendError, send};
 use super::pool::{HttpClient, KeepLimits, Pool, unpooled};
-use crate::process::connector::{ConnectionUse, TimedConnector, root_cause_of};
+use crate::process::connector::{ConnectionUse, TimedConnector};
+use crate::process::errors::root_cause_of;
 
 /// Idle timeout of connections for pass-through requests. Common servers close theirs after 5 s. This timeout is
 /// shorter, because such a request cannot always be repeated.

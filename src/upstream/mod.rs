@@ -36,7 +36,7 @@ mod width;
 
 pub use answered::{Answered, CallInfo};
 pub use batcher::{Batcher, Lane};
-pub use body::{BodyStalled, BoxError, ClientBody, ForwardedBody};
+pub use body::{BodyStalled, ClientBody, ForwardedBody};
 pub use breaker::Breaker;
 pub use caller::Caller;
 pub use client::Client;
