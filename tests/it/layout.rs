@@ -73,6 +73,11 @@ fn what_must_not_be_written_is_not_written() {
 }
 
 #[test]
+fn mod_files_hold_only_documentation_and_names() {
+    none(read_folder("src").iter().flat_map(rules::code_in_door));
+}
+
+#[test]
 fn files_and_functions_stay_small() {
     none(["src", "tests", "benches"].into_iter().flat_map(read_folder).filter_map(|file| rules::overlong_file(&file)));
     none(sources().iter().flat_map(rules::overlong_functions));
@@ -80,7 +85,7 @@ fn files_and_functions_stay_small() {
 
 /// Tests that each of the checks above can fail.
 mod the_checks {
-    use super::rules::{allows, forbidden, overlong_file, overlong_functions, strays};
+    use super::rules::{allows, code_in_door, forbidden, overlong_file, overlong_functions, strays};
     use super::*;
 
     const LIB: &str = "//! Docs.\n\n// Layer 2: the parts.\npub mod up;\npub mod beside;\n\n// Layer 1: keys.\npub mod down;\n\n\
@@ -156,6 +161,15 @@ mod the_checks {
         assert_eq!(found("process/tasks.rs", "unsafe { x }"), 1);
         assert_eq!(found("a.rs", "#[cfg(test)]\nmod tests { fn f() { x.unwrap() } }"), 0);
         assert_eq!(allows(&File::new("a.rs", "#[cfg(test)]\nmod tests { #[allow(unused)] fn f() {} }")).len(), 1);
+    }
+
+    #[test]
+    fn code_in_a_mod_file_is_found() {
+        let found = |path: &str, text: &str| code_in_door(&File::new(path, text)).len();
+        assert_eq!(found("a/mod.rs", "//! fn\nmod b;\npub use b::{self, C};\n#[cfg(test)]\nmod tests;\n"), 0);
+        assert_eq!(found("a/mod.rs", "pub const X: u8 = 0;\nstruct Y;\nimpl Y { fn z() {} }\n"), 4);
+        assert_eq!(found("a/mod.rs", "#[cfg(test)]\nmod tests { fn f() {} }\n"), 1);
+        assert_eq!(found("a/b.rs", "fn f() {}"), 0);
     }
 
     #[test]
