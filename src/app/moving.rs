@@ -249,7 +249,7 @@ mod tests {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().max_blocking_threads(1).build().expect("it can be built");
         let records = runtime.block_on(async {
-            let bounds = disk::Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
+            let bounds = disk::DiskBounds { max_bytes: 16 << 20, max_entries: u64::MAX };
             let (queue_bytes, off_for) = (1 << 20, Duration::from_secs(1));
             let settings = DiskSettings { path: path.clone(), bounds, queue_bytes, off_for };
             let parts = DiskParts { clock: Clock::manual(0), metrics: Metrics::new("test"), epochs: Arc::default() };

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::cache::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
+use crate::cache::disk::{DiskBounds, DiskParts, DiskSettings, DiskTier};
 use crate::cache::purges::{PurgeCounts, PurgeRegistry};
 use crate::cache::redis::{OnPurges, RedisParts, RedisTier};
 use crate::cache::reply_cache::ReplyCache;
@@ -44,7 +44,7 @@ async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
     let disk = ground.live.load().disk.clone();
     let settings = DiskSettings {
         path: disk.path.filter(|_| disk.enabled)?,
-        bounds: Bounds { max_bytes: disk.max_bytes, max_entries: ground.limit_bytes / 10 / INDEX_BYTES },
+        bounds: DiskBounds { max_bytes: disk.max_bytes, max_entries: ground.limit_bytes / 10 / INDEX_BYTES },
         queue_bytes: ground.queue_bytes(disk.queue_bytes),
         off_for: disk.off_for,
     };
