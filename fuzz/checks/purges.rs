@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redis::{FromRedisValue as _, parse_redis_value};
 use vecho::cache::purges::{EVERYTHING, MAX_COUNT, PurgeRegistry};
-use vecho::cache::redis::{Ledger, Plan};
+use vecho::cache::redis::{Ledger, PurgePlan};
 
 /// Models whose purges are checked. One of them is likely to be in the list.
 const MODELS: [&str; 2] = ["m", "text-embedding-3-small"];
@@ -59,7 +59,7 @@ fn agree(ledger: &Ledger, epochs: &PurgeRegistry, list: &mut List) {
 }
 
 /// Applies the changes, which never lower a count.
-fn changes(plan: &Plan, list: &mut List) {
+fn changes(plan: &PurgePlan, list: &mut List) {
     for change in &plan.changes {
         let is_known = FIELDS.contains(&change.field.as_str()) || change.field.starts_with("model:");
         assert!(is_known, "{change:?}");

@@ -34,7 +34,7 @@ pub(super) struct StoreStatus {
 }
 
 impl StoreStatus {
-    /// Creates the switch of a tier that is opening, and the receiver of its faults.
+    /// Creates the status of a tier that is opening, and the receiver of its faults.
     pub(super) fn new() -> (Self, mpsc::Receiver<String>) {
         let (faults, told) = mpsc::channel(1);
         let (state, owes_purge) = (watch::Sender::new(StoreState::Opening), AtomicBool::new(false));

@@ -22,37 +22,37 @@ const ERA_FIELD: &str = "cleared";
 const MODEL_FIELD: &str = "model:";
 
 /// Counts by field of the shared hash.
-type Counts = BTreeMap<String, u64>;
+type FieldCounts = BTreeMap<String, u64>;
 
 /// Purge counts of this process and of the shared hash. The module documentation describes the rules.
 #[derive(Debug)]
 pub struct Ledger {
     epochs: Arc<PurgeRegistry>,
-    inner: Mutex<Inner>,
+    inner: Mutex<LedgerInner>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct LedgerInner {
     /// Shared counts as last seen; `None` before the first read.
-    seen: Option<Counts>,
+    seen: Option<FieldCounts>,
     /// Number of times that this tier was cleared.
     era: u64,
 }
 
 /// Changes that follow from one read of the shared counts.
 #[derive(Debug)]
-pub struct Plan {
+pub struct PurgePlan {
     /// Changes to the shared hash.
     pub changes: Vec<Change>,
     /// Shared counts that were read.
-    found: Counts,
+    found: FieldCounts,
     /// Counts to be reached, locally and in the shared hash.
-    settled: Counts,
+    settled: FieldCounts,
     /// Debts at the time of the plan.
     owed: UnsentPurges,
 }
 
-impl Plan {
+impl PurgePlan {
     /// Returns the counts to apply locally, whether the changes succeed or not.
     pub fn news(&self) -> PurgeCounts {
         self.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
@@ -87,19 +87,19 @@ impl Ledger {
     }
 
     /// Plans the changes for the current state of the shared hash.
-    pub fn plan(&self, hash: &BTreeMap<String, String>) -> Plan {
+    pub fn plan(&self, hash: &BTreeMap<String, String>) -> PurgePlan {
         let is_known = |field: &str| field == ERA_FIELD || name(field).is_some();
-        let found: Counts =
+        let found: FieldCounts =
             hash.iter().filter(|(field, _)| is_known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
         let inner = self.lock();
         // Counts first: if a purge happens in between, its debt makes up for the missing count.
         let (here, owed) = (self.here(&inner), self.epochs.unsent());
         let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(owed.keys()).collect();
         let settle_one = |field: &String| {
-            let count = |counts: &Counts| counts.get(field).copied().unwrap_or(0);
+            let count = |counts: &FieldCounts| counts.get(field).copied().unwrap_or(0);
             settle(count(&here), inner.seen.as_ref().map(count), count(&found), owed.contains_key(field))
         };
-        let settled: Counts = fields.into_iter().map(|field| (field.clone(), settle_one(field))).collect();
+        let settled: FieldCounts = fields.into_iter().map(|field| (field.clone(), settle_one(field))).collect();
         drop(inner);
         let is_other = |(field, count): &(&String, &u64)| found.get(*field).copied().unwrap_or(0) != **count;
         let change = |(field, count): (&String, &u64)| {
@@ -107,12 +107,12 @@ impl Ledger {
             Change { field: field.clone(), from, to: count.to_string() }
         };
         let changes = settled.iter().filter(is_other).map(change).collect();
-        Plan { changes, found, settled, owed }
+        PurgePlan { changes, found, settled, owed }
     }
 
     /// Ends a plan. If its changes were not made, they remain to be published. Returns the counts to apply in either
     /// case, and the debts to pay after that.
-    pub fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, UnsentPurges) {
+    pub fn settle(&self, plan: PurgePlan, is_told: bool) -> (PurgeCounts, UnsentPurges) {
         let mut inner = self.lock();
         inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
         let counts = plan.news();
@@ -125,13 +125,13 @@ impl Ledger {
         self.epochs.pay(told);
     }
 
-    fn here(&self, inner: &Inner) -> Counts {
-        let mut counts: Counts = self.epochs.counts().iter().map(|(name, count)| (field(name), *count)).collect();
+    fn here(&self, inner: &LedgerInner) -> FieldCounts {
+        let mut counts: FieldCounts = self.epochs.counts().iter().map(|(name, count)| (field(name), *count)).collect();
         counts.insert(ERA_FIELD.to_owned(), inner.era);
         counts
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, LedgerInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -227,7 +227,7 @@ mod tests {
         }
 
         /// Makes a plan and records everything that would be learned from it.
-        fn planned(&mut self, hash: &BTreeMap<String, String>) -> Plan {
+        fn planned(&mut self, hash: &BTreeMap<String, String>) -> PurgePlan {
             let plan = self.ledger.plan(hash);
             if !self.epochs.missed(&plan.news()).is_empty() {
                 self.epochs.expect(&plan.news());
