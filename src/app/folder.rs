@@ -54,14 +54,14 @@ impl Folder {
     pub fn open(config: &Config) -> Result<Self, NoFolder> {
         let path = path_of(config)?;
         let store = DiskStore::open(path, config.disk.max_bytes)?;
-        let epochs = Arc::new(PurgeRegistry::default());
+        let purges = Arc::new(PurgeRegistry::default());
         let noted = store.purges()?;
-        epochs.learn(&noted.counts);
-        epochs.inherit(&noted.unsent);
+        purges.learn(&noted.counts);
+        purges.add_saved(&noted.unsent);
         let disk = Arc::new(Straight { store, waiting: Mutex::default() });
         let memory = MemoryTier::new(Bounds { max_bytes: MEMORY_BYTES, max_entries: None });
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
-        let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], epochs, checksum_keys);
+        let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], purges, checksum_keys);
         Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System, codec: config.cache.codec })
     }
 
@@ -154,8 +154,8 @@ impl LowerTier for Straight {
         self.lock().entries.push((key, entry));
     }
 
-    fn purged<'a>(&'a self, epochs: &'a Arc<PurgeRegistry>, _name: &'a str) -> BoxFuture<'a, Durability> {
-        let noted = self.store.note_purges(epochs).map(drop);
+    fn purged<'a>(&'a self, purges: &'a Arc<PurgeRegistry>, _name: &'a str) -> BoxFuture<'a, Durability> {
+        let noted = self.store.note_purges(purges).map(drop);
         let settled = if noted.is_ok() { Durability::ForGood } else { Durability::Pending };
         if let Err(error) = noted {
             self.lock().failed = Some(error);

@@ -252,7 +252,7 @@ mod tests {
             let bounds = disk::DiskBounds { max_bytes: 16 << 20, max_entries: u64::MAX };
             let (queue_bytes, off_for) = (1 << 20, Duration::from_secs(1));
             let settings = DiskSettings { path: path.clone(), bounds, queue_bytes, off_for };
-            let parts = DiskParts { clock: Clock::manual(0), metrics: Metrics::new("test"), epochs: Arc::default() };
+            let parts = DiskParts { clock: Clock::manual(0), metrics: Metrics::new("test"), purges: Arc::default() };
             let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
             let disk: Arc<dyn LowerTier> = Arc::new(DiskTier::start(settings, parts).await);
             let stack = Stack::new(memory, vec![disk], Arc::default(), ChecksumKeys::default());

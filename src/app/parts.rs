@@ -62,15 +62,15 @@ impl Parts {
         let told = (Arc::clone(metrics), throttled.clone());
         let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), told);
         let tasks = Tasks::new();
-        let epochs = Arc::default();
-        let ground = Ground { live, clock, metrics, epochs: &epochs, limit_bytes };
+        let purges = Arc::default();
+        let ground = Ground { live, clock, metrics, purges: &purges, limit_bytes };
         let redis = wanted::redis(&ground);
         let lower = wanted::lower(&ground, redis.as_ref()).await;
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),
-            tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, epochs, checksum_keys),
+            tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, purges, checksum_keys),
             leases: wanted::leases(live, redis.as_ref()),
             room: VectorBudget::new(share_bytes),
             single_flight: SingleFlight::new(),

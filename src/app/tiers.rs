@@ -21,7 +21,7 @@ pub(super) struct Ground<'a> {
     pub(super) live: &'a Live,
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Arc<Metrics>,
-    pub(super) epochs: &'a Arc<PurgeRegistry>,
+    pub(super) purges: &'a Arc<PurgeRegistry>,
     /// Memory limit of the process in bytes.
     pub(super) limit_bytes: u64,
 }
@@ -48,8 +48,8 @@ async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
         queue_bytes: ground.queue_bytes(disk.queue_bytes),
         off_for: disk.off_for,
     };
-    let (clock, metrics, epochs) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.epochs));
-    Some(Arc::new(DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await))
+    let (clock, metrics, purges) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.purges));
+    Some(Arc::new(DiskTier::start(settings, DiskParts { clock, metrics, purges }).await))
 }
 
 /// Divisor of the memory limit for the values of one Redis lookup.
@@ -59,10 +59,10 @@ const READ_SHARE: u64 = 5;
 pub(super) fn redis(ground: &Ground<'_>) -> Option<Arc<RedisTier>> {
     let mut config = ground.live.load().redis.clone();
     config.queue_bytes = ground.queue_bytes(config.queue_bytes);
-    let (clock, metrics, epochs) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.epochs));
+    let (clock, metrics, purges) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.purges));
     let is_wanted = !config.nodes.is_empty();
     let max_read_bytes = usize::try_from(ground.limit_bytes / READ_SHARE).unwrap_or(usize::MAX);
-    is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, epochs, max_read_bytes })))
+    is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, purges, max_read_bytes })))
 }
 
 /// Returns the leases between replicas if they are configured.

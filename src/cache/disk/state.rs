@@ -28,17 +28,17 @@ pub(super) struct StoreStatus {
     cause: Mutex<Option<String>>,
     /// True if a purge came while the store was not open. Its entries may be purged, so they are removed when it
     /// opens.
-    owes_purge: AtomicBool,
-    /// Debts that this process recorded last; `None` if it has not recorded any.
-    noted_debts: Mutex<Option<UnsentPurges>>,
+    must_clear: AtomicBool,
+    /// Unsent purges that this process recorded last; `None` if it has not recorded any.
+    saved_unsent: Mutex<Option<UnsentPurges>>,
 }
 
 impl StoreStatus {
     /// Creates the status of a tier that is opening, and the receiver of its faults.
     pub(super) fn new() -> (Self, mpsc::Receiver<String>) {
         let (faults, told) = mpsc::channel(1);
-        let (state, owes_purge) = (watch::Sender::new(StoreState::Opening), AtomicBool::new(false));
-        (Self { state, faults, cause: Mutex::default(), owes_purge, noted_debts: Mutex::default() }, told)
+        let (state, must_clear) = (watch::Sender::new(StoreState::Opening), AtomicBool::new(false));
+        (Self { state, faults, cause: Mutex::default(), must_clear, saved_unsent: Mutex::default() }, told)
     }
 
     pub(super) fn set(&self, state: StoreState) {
@@ -91,38 +91,38 @@ impl StoreStatus {
         self.faults.try_send(fault.to_string()).ok();
     }
 
-    /// Merges the purges and debts recorded in the folder. Debts that this process recorded itself are skipped,
-    /// because they may have been paid since.
-    pub(super) fn take_over(&self, noted: &SavedPurges, epochs: &PurgeRegistry) {
-        epochs.learn(&noted.counts);
-        let mut own = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Merges the counts and the unsent purges recorded in the folder. Unsent purges that this process recorded itself
+    /// are skipped, because they may have been sent since.
+    pub(super) fn take_over(&self, noted: &SavedPurges, purges: &PurgeRegistry) {
+        purges.learn(&noted.counts);
+        let mut own = self.saved_unsent.lock().unwrap_or_else(PoisonError::into_inner);
         if own.as_ref() != Some(&noted.unsent) {
-            epochs.inherit(&noted.unsent);
-            // From now on these debts belong to this process.
+            purges.add_saved(&noted.unsent);
+            // From now on they belong to this process.
             *own = Some(noted.unsent.clone());
         }
     }
 
-    /// Returns true if debts are recorded in the folder.
-    pub(super) fn owes_anything(&self) -> bool {
-        let noted = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns true if unsent purges are recorded in the folder.
+    pub(super) fn has_saved_unsent(&self) -> bool {
+        let noted = self.saved_unsent.lock().unwrap_or_else(PoisonError::into_inner);
         noted.as_ref().is_some_and(|unsent| !unsent.is_empty())
     }
 
     /// Notes that this process has recorded everything in `noted`.
     pub(super) fn has_noted(&self, noted: SavedPurges) {
-        *self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.unsent);
+        *self.saved_unsent.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.unsent);
     }
 
     /// Requests that the next [`StoreStatus::pay_purge`] clear the store, because its entries may be purged.
-    pub(super) fn owe_purge(&self) {
-        self.owes_purge.store(true, Ordering::SeqCst);
+    pub(super) fn request_clear(&self) {
+        self.must_clear.store(true, Ordering::SeqCst);
     }
 
     /// Clears the store if [`StoreStatus::owe_purge`] requested it.
-    pub(super) fn pay_purge(&self, store: &DiskStore) -> std::io::Result<()> {
-        if self.owes_purge.swap(false, Ordering::SeqCst) {
-            store.clear().inspect_err(|_| self.owe_purge())?;
+    pub(super) fn clear_if_requested(&self, store: &DiskStore) -> std::io::Result<()> {
+        if self.must_clear.swap(false, Ordering::SeqCst) {
+            store.clear().inspect_err(|_| self.request_clear())?;
         }
         Ok(())
     }
@@ -135,13 +135,13 @@ mod tests {
     #[test]
     fn debts_that_this_process_noted_itself_are_not_taken_over_once_more() {
         let (status, _faults) = StoreStatus::new();
-        let epochs = PurgeRegistry::default();
-        epochs.owe("a");
-        status.has_noted(epochs.to_note());
-        status.take_over(&epochs.to_note(), &epochs);
-        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 1)]));
+        let purges = PurgeRegistry::default();
+        purges.add_unsent("a");
+        status.has_noted(purges.to_save());
+        status.take_over(&purges.to_save(), &purges);
+        assert_eq!(purges.unsent(), UnsentPurges::from([("a".to_owned(), 1)]));
         let left = SavedPurges { unsent: UnsentPurges::from([("a".to_owned(), 2)]), ..SavedPurges::default() };
-        status.take_over(&left, &epochs);
-        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 3)]), "those of another process are");
+        status.take_over(&left, &purges);
+        assert_eq!(purges.unsent(), UnsentPurges::from([("a".to_owned(), 3)]), "those of another process are");
     }
 }

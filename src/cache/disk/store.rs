@@ -136,8 +136,8 @@ impl DiskStore {
     }
 
     /// Passes all entries in the index to `each`, the oldest first: key, expiry time, bytes. Does not block writers, so
-    /// it may miss entries that are written meanwhile. Purged entries are included; the epoch in their bytes marks
-    /// them.
+    /// it may miss entries that are written meanwhile. Purged entries are included; the purge count in their bytes
+    /// marks them.
     pub fn for_each<E: From<io::Error>>(
         &self,
         mut each: impl FnMut(&Key, u64, Bytes) -> Result<(), E>,
@@ -174,9 +174,9 @@ impl DiskStore {
     }
 
     /// Records all purges durably, so they survive a power failure. Returns the recorded state.
-    pub fn note_purges(&self, epochs: &PurgeRegistry) -> io::Result<SavedPurges> {
+    pub fn note_purges(&self, purges: &PurgeRegistry) -> io::Result<SavedPurges> {
         let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
-        let noted = epochs.to_note();
+        let noted = purges.to_save();
         let bytes = purges::to_bytes(&noted);
         self.folder.replace(PURGES, &bytes)?;
         self.purges_bytes.store(bytes.len() as u64, Ordering::Relaxed);

@@ -309,12 +309,12 @@ fn a_cleared_store_is_empty_and_stays_so() {
 #[test]
 fn purges_are_noted_for_good_and_damage_to_them_purges_everything() {
     let folder = Folder::new();
-    let (store, epochs) = (folder.open(), PurgeRegistry::default());
+    let (store, purges) = (folder.open(), PurgeRegistry::default());
     assert_eq!(store.purges().expect("it can be read"), SavedPurges::default());
     put(&store, 0..10);
-    epochs.raise(None);
-    epochs.raise(Some("a"));
-    store.note_purges(&epochs).expect("they can be noted");
+    purges.raise(None);
+    purges.raise(Some("a"));
+    store.note_purges(&purges).expect("they can be noted");
     drop(store);
     let store = folder.open();
     let counts = PurgeCounts::from([(EVERYTHING.to_owned(), 1), ("a".to_owned(), 1)]);

@@ -38,7 +38,7 @@ pub struct DiskParts {
     /// Metrics of look-ups.
     pub metrics: Arc<Metrics>,
     /// Purge counts of this process.
-    pub epochs: Arc<PurgeRegistry>,
+    pub purges: Arc<PurgeRegistry>,
 }
 
 /// The disk tier.
@@ -63,14 +63,14 @@ impl DiskTier {
             settings: settings.clone(),
             status: Arc::clone(&status),
             queue: Arc::clone(&queue),
-            epochs: Arc::clone(&parts.epochs),
+            purges: Arc::clone(&parts.purges),
             faults,
         };
         let until = Instant::now() + OPEN_WITHIN;
         // Purge counts of this process continue those of earlier processes, so load them first. `DiskWorker` reads them
         // again.
-        let (path, epochs) = (settings.path.clone(), Arc::clone(&parts.epochs));
-        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| epochs.learn(&noted.counts)));
+        let (path, purges) = (settings.path.clone(), Arc::clone(&parts.purges));
+        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| purges.learn(&noted.counts)));
         timeout_at(until, learnt).await.ok();
         tasks.spawn_until_stop(worker.run());
         timeout_at(until, status.known()).await.ok();
@@ -118,7 +118,7 @@ impl DiskTier {
         loop {
             if self.status.store().is_none() {
                 // The purges recorded in the folder may not be loaded yet, so the count of this purge may be too low.
-                self.status.owe_purge();
+                self.status.request_clear();
             }
             if let StoreState::Open(store) = self.status.known().await {
                 return self.note(store, name == EVERYTHING).await;
@@ -134,21 +134,21 @@ impl DiskTier {
 
     /// Records all purges. If that fails, removes all older entries instead and tries again.
     async fn note(&self, store: Arc<DiskStore>, is_all: bool) -> Durability {
-        let (status, epochs) = (Arc::clone(&self.status), Arc::clone(&self.parts.epochs));
+        let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
         let noted = spawn_blocking(move || {
-            let noted = store.note_purges(&epochs).or_else(|_| {
-                status.owe_purge();
-                status.pay_purge(&store)?;
+            let noted = store.note_purges(&purges).or_else(|_| {
+                status.request_clear();
+                status.clear_if_requested(&store)?;
                 // Clearing also freed disk space, so a second attempt may succeed.
-                store.note_purges(&epochs)
+                store.note_purges(&purges)
             });
             status.has_noted(noted?);
-            if is_all { store.clear().map(drop) } else { status.pay_purge(&store) }
+            if is_all { store.clear().map(drop) } else { status.clear_if_requested(&store) }
         });
         match noted.await.map_err(io::Error::other).flatten() {
             Ok(()) => Durability::ForGood,
             Err(fault) => {
-                self.status.owe_purge();
+                self.status.request_clear();
                 self.status.fail(&fault);
                 unnoted(&fault.to_string())
             }
@@ -158,10 +158,10 @@ impl DiskTier {
     /// Removes the files of a store that cannot be opened. This mostly succeeds even if opening fails.
     async fn wipe(&self) -> Result<(), OpenError> {
         let (path, status) = (self.settings.path.clone(), Arc::clone(&self.status));
-        let epochs = Arc::clone(&self.parts.epochs);
+        let purges = Arc::clone(&self.parts.purges);
         let take_over = move |noted: &SavedPurges| {
-            status.take_over(noted, &epochs);
-            let all = epochs.to_note();
+            status.take_over(noted, &purges);
+            let all = purges.to_save();
             status.has_noted(all.clone());
             all
         };
@@ -171,14 +171,14 @@ impl DiskTier {
     async fn let_go(&self) -> (u64, Durability) {
         self.queue.clear();
         let StoreState::Open(store) = self.status.known().await else {
-            self.status.owe_purge();
+            self.status.request_clear();
             let wiped = self.wipe().await;
             return (0, if wiped.is_ok() { Durability::ForGood } else { Durability::Pending });
         };
         let cleared = spawn_blocking(move || store.clear()).await.map_err(io::Error::other).flatten();
         cleared.map_or_else(
             |fault| {
-                self.status.owe_purge();
+                self.status.request_clear();
                 self.status.fail(&fault);
                 (0, Durability::Pending)
             },
@@ -194,11 +194,11 @@ impl DiskTier {
         let left = self.queue.len();
         if let Some(store) = self.status.store() {
             self.status.set(StoreState::Off);
-            let (status, epochs) = (Arc::clone(&self.status), Arc::clone(&self.parts.epochs));
+            let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
             let close = move || {
-                let has_debts = status.owes_anything() || !epochs.unsent().is_empty();
-                let noted = if has_debts { store.note_purges(&epochs).map(drop) } else { Ok(()) };
-                // Seal the last segment even if the debts cannot be recorded.
+                let has_unsent = status.has_saved_unsent() || !purges.unsent().is_empty();
+                let noted = if has_unsent { store.note_purges(&purges).map(drop) } else { Ok(()) };
+                // Seal the last segment even if the purges cannot be recorded.
                 store.close().and(noted)
             };
             let closed = timeout_at(until, spawn_blocking(close)).await;
@@ -235,7 +235,7 @@ impl LowerTier for DiskTier {
     fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability> {
         Box::pin(async move {
             timeout(NOTE_WITHIN, self.note_purge(name)).await.unwrap_or_else(|_| {
-                self.status.owe_purge();
+                self.status.request_clear();
                 unnoted("it takes too long")
             })
         })
@@ -253,7 +253,7 @@ impl LowerTier for DiskTier {
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
         Box::pin(async move {
             timeout(NOTE_WITHIN, self.let_go()).await.unwrap_or_else(|_| {
-                self.status.owe_purge();
+                self.status.request_clear();
                 (0, Durability::Pending)
             })
         })
@@ -299,8 +299,8 @@ mod tests {
         let bounds = DiskBounds { max_bytes: 16 << 20, max_entries: u64::MAX };
         let (path, off_for) = (folder.path().to_owned(), Duration::from_secs(1));
         let settings = DiskSettings { path, bounds, queue_bytes: 1 << 20, off_for };
-        let (clock, metrics, epochs) = (Clock::manual(0), Metrics::new("test"), Arc::default());
-        DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await
+        let (clock, metrics, purges) = (Clock::manual(0), Metrics::new("test"), Arc::default());
+        DiskTier::start(settings, DiskParts { clock, metrics, purges }).await
     }
 
     fn noted(folder: &Folder) -> SavedPurges {
@@ -311,18 +311,18 @@ mod tests {
     async fn debts_that_were_paid_are_noted_as_paid_before_the_process_ends() {
         let folder = Folder::new();
         let tier = tier(&folder).await;
-        let epochs = Arc::clone(&tier.parts.epochs);
-        let name = epochs.raise(None);
-        epochs.owe("elsewhere");
-        assert_eq!(tier.purged(&epochs, &name).await, Durability::ForGood);
+        let purges = Arc::clone(&tier.parts.purges);
+        let name = purges.raise(None);
+        purges.add_unsent("elsewhere");
+        assert_eq!(tier.purged(&purges, &name).await, Durability::ForGood);
         assert_eq!(noted(&folder).unsent, UnsentPurges::from([("elsewhere".to_owned(), 1)]));
-        epochs.pay(&epochs.unsent());
-        let paid = async {
+        purges.mark_sent(&purges.unsent());
+        let sent = async {
             while !noted(&folder).unsent.is_empty() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(Duration::from_secs(10), paid).await.expect("they must be noted as paid");
+        timeout(Duration::from_secs(10), sent).await.expect("they must be noted as paid");
     }
 
     #[tokio::test]
@@ -330,7 +330,7 @@ mod tests {
         let folder = Folder::new();
         let tier = tier(&folder).await;
         let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
-        tier.parts.epochs.expect(&elsewhere);
+        tier.parts.purges.expect(&elsewhere);
         tier.note_ahead().await;
         assert_eq!(noted(&folder).counts, elsewhere);
     }

@@ -34,7 +34,7 @@ pub(super) struct DiskWorker {
     pub(super) settings: DiskSettings,
     pub(super) status: Arc<StoreStatus>,
     pub(super) queue: Arc<WriteQueue>,
-    pub(super) epochs: Arc<PurgeRegistry>,
+    pub(super) purges: Arc<PurgeRegistry>,
     pub(super) faults: mpsc::Receiver<String>,
 }
 
@@ -73,10 +73,10 @@ impl DiskWorker {
     /// Opens the store. Requests use it only after its purges are loaded and entries purged during the outage are
     /// removed.
     async fn open(&mut self, is_down: bool) -> Result<Arc<DiskStore>, OpenError> {
-        let (settings, status, epochs) = (self.settings.clone(), Arc::clone(&self.status), Arc::clone(&self.epochs));
+        let (settings, status, purges) = (self.settings.clone(), Arc::clone(&self.status), Arc::clone(&self.purges));
         let opened = spawn_blocking(move || {
             let store = DiskStore::open_within(&settings.path, settings.bounds)?;
-            restore_purges(&store, &status, &epochs, is_down)
+            restore_purges(&store, &status, &purges, is_down)
                 .map_err(|fault| OpenError::Unusable { path: settings.path, fault })?;
             Ok(Arc::new(store))
         });
@@ -94,7 +94,7 @@ impl DiskWorker {
             let batch = tokio::select! {
                 fault = self.faults.recv() => return fault.unwrap_or_default(),
                 batch = self.queue.next(BATCH_BYTES) => batch,
-                () = self.epochs.paid() => match self.note_paid(&store).await {
+                () = self.purges.sent() => match self.note_sent(&store).await {
                     Ok(()) => continue,
                     Err(fault) => return fault.to_string(),
                 },
@@ -117,10 +117,10 @@ impl DiskWorker {
 }
 
 impl DiskWorker {
-    /// Records on disk that debts were paid. If this comes too late, a restart repeats a purge needlessly.
-    async fn note_paid(&self, store: &Arc<DiskStore>) -> std::io::Result<()> {
-        let (store, status, epochs) = (Arc::clone(store), Arc::clone(&self.status), Arc::clone(&self.epochs));
-        let noted = spawn_blocking(move || store.note_purges(&epochs).map(|noted| status.has_noted(noted)));
+    /// Records on disk that purges were sent. If this comes too late, a restart repeats a purge needlessly.
+    async fn note_sent(&self, store: &Arc<DiskStore>) -> std::io::Result<()> {
+        let (store, status, purges) = (Arc::clone(store), Arc::clone(&self.status), Arc::clone(&self.purges));
+        let noted = spawn_blocking(move || store.note_purges(&purges).map(|noted| status.has_noted(noted)));
         noted.await.expect("noting must not panic")
     }
 }
@@ -136,7 +136,7 @@ fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Resul
 fn restore_purges(
     store: &DiskStore,
     status: &StoreStatus,
-    epochs: &PurgeRegistry,
+    purges: &PurgeRegistry,
     is_down: bool,
 ) -> std::io::Result<()> {
     if is_down {
@@ -144,9 +144,9 @@ fn restore_purges(
         store.probe(BATCH_BYTES + BATCH_BYTES / 4)?;
     }
     let noted = store.purges()?;
-    status.take_over(&noted, epochs);
-    status.pay_purge(store)?;
-    if epochs.to_note() == noted { Ok(()) } else { store.note_purges(epochs).map(|noted| status.has_noted(noted)) }
+    status.take_over(&noted, purges);
+    status.clear_if_requested(store)?;
+    if purges.to_save() == noted { Ok(()) } else { store.note_purges(purges).map(|noted| status.has_noted(noted)) }
 }
 
 fn tell_open(store: &DiskStore, was_down: bool) {
@@ -188,9 +188,9 @@ mod tests {
         let (status, queue) = (Arc::new(status), Arc::new(WriteQueue::new(1 << 20)));
         let bounds = DiskBounds { max_bytes: 16 << 20, max_entries: u64::MAX };
         let settings = DiskSettings { path: folder.path().to_owned(), bounds, queue_bytes: 1 << 20, off_for };
-        let (epochs, to_write) = (Arc::default(), Arc::clone(&queue));
+        let (purges, to_write) = (Arc::default(), Arc::clone(&queue));
         tasks.spawn_until_stop(
-            DiskWorker { settings, status: Arc::clone(&status), queue: to_write, epochs, faults }.run(),
+            DiskWorker { settings, status: Arc::clone(&status), queue: to_write, purges, faults }.run(),
         );
         (status, queue)
     }

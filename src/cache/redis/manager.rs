@@ -135,8 +135,8 @@ impl LinkManager {
             if let Some(on_purges) = self.on_purges.get() {
                 on_purges.note_ahead(&plan.news()).await;
             }
-            let told = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
-            let is_told = match told {
+            let sent = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
+            let is_sent = match sent {
                 // Another replica changed the counts first.
                 Ok(false) => continue,
                 Ok(true) => true,
@@ -144,11 +144,11 @@ impl LinkManager {
                 Err(error) => return Err(error),
             };
             // No `await` from here on: if the caller drops this future, either all of these steps have run or none.
-            let (counts, told) = self.ledger.settle(plan, is_told);
+            let (counts, sent) = self.ledger.settle(plan, is_sent);
             if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges.learn(&counts)) {
                 self.tasks.spawn(rest);
             }
-            self.ledger.pay(&told);
+            self.ledger.mark_sent(&sent);
             return Ok(());
         }
         Ok(())

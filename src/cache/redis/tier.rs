@@ -32,7 +32,7 @@ pub struct RedisParts {
     /// Metrics of look-ups.
     pub metrics: Arc<Metrics>,
     /// Purge counts of this process.
-    pub epochs: Arc<PurgeRegistry>,
+    pub purges: Arc<PurgeRegistry>,
     /// Limit on the total size of the values of one look-up, in bytes.
     pub max_read_bytes: usize,
 }
@@ -53,7 +53,7 @@ impl RedisTier {
     pub fn new(config: Redis, parts: RedisParts) -> Self {
         let tasks = Tasks::new();
         let queue = Arc::new(WriteQueue::new(config.queue_bytes));
-        let ledger = Ledger::new(Arc::clone(&parts.epochs));
+        let ledger = Ledger::new(Arc::clone(&parts.purges));
         let manager = Arc::new(LinkManager::new(config, ledger, tasks.clone()));
         let holds = Arc::new(Holds::new(tasks.clone()));
         Self { manager, queue, holds, parts, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
@@ -71,8 +71,9 @@ impl RedisTier {
         let places: Vec<usize> = (0..keys.len()).filter(|place| found[*place].is_none()).collect();
         if let Some(link) = self.manager.status.link().filter(|_| !places.is_empty()) {
             let begun = Instant::now();
-            let era = self.manager.ledger.era();
-            let names: Vec<String> = places.iter().map(|place| self.manager.names.record(&keys[*place], era)).collect();
+            let clear_count = self.manager.ledger.clear_count();
+            let names: Vec<String> =
+                places.iter().map(|place| self.manager.names.record(&keys[*place], clear_count)).collect();
             let values = self.read(&link, &names).await;
             for (place, bytes) in places.into_iter().zip(values) {
                 found[place] = bytes;
@@ -136,11 +137,11 @@ impl RedisTier {
         let (Some(link), Some(length)) = (self.manager.status.link(), self.manager.config.lease) else {
             return unknown();
         };
-        let (names, era) = (&self.manager.names, self.manager.ledger.era());
+        let (names, clear_count) = (&self.manager.names, self.manager.ledger.clear_count());
         let mut answers = Vec::with_capacity(keys.len());
         let until = Instant::now() + self.manager.config.timeout;
         for keys in keys.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
-            let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, era))).collect();
+            let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, clear_count))).collect();
             let within = until.saturating_duration_since(Instant::now());
             let asked = link.lease(pairs, &self.holds.token, length, within).await;
             answers.extend(self.judge(&link, asked));
@@ -187,8 +188,8 @@ impl LowerTier for RedisTier {
         }
     }
 
-    fn owe(&self, name: &str) {
-        self.manager.ledger.owe(name);
+    fn add_unsent(&self, name: &str) {
+        self.manager.ledger.add_unsent(name);
     }
 
     fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, _: &'a str) -> BoxFuture<'a, Durability> {
@@ -197,9 +198,9 @@ impl LowerTier for RedisTier {
 
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
         Box::pin(async move {
-            // The queue is cleared before the era changes; `RedisWriter::write_over` relies on this order.
+            // The queue is cleared before the count of clearings changes; `RedisWriter::write_over` relies on this order.
             self.queue.clear();
-            self.manager.ledger.owe_era();
+            self.manager.ledger.add_unsent_clear();
             self.holds.nothing_waits(&self.manager);
             (0, self.tell().await)
         })

@@ -57,13 +57,13 @@ impl RedisWriter {
     }
 
     async fn write_over(&self, link: &Arc<Link>, batch: &Batch) -> Option<u64> {
-        let (now_ms, era) = (self.clock.now_ms(), self.manager.ledger.era());
+        let (now_ms, clear_count) = (self.clock.now_ms(), self.manager.ledger.clear_count());
         let entry = |(key, entry): &(Key, crate::cache::AtRest)| {
             // Entries that are no longer in the queue were cleared meanwhile. A clearing empties the queue before it
-            // starts the next era, so no entry from before it gets a name of the new era.
+            // raises the count of clearings, so no entry from before it gets a name of the new count.
             self.queue.get(key)?;
             let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
-            (for_ms > 0).then(|| (self.manager.names.record(key, era), entry.bytes.clone(), for_ms))
+            (for_ms > 0).then(|| (self.manager.names.record(key, clear_count), entry.bytes.clone(), for_ms))
         };
         let entries: Vec<_> = batch.entries.iter().filter_map(entry).collect();
         if entries.is_empty() {

@@ -35,8 +35,8 @@ impl Found {
 /// Record decoded from a tier below memory.
 struct Decoded {
     record: Arc<Record>,
-    /// Epoch that it was stored under.
-    epoch: u64,
+    /// Purge count that it was stored under.
+    purge_count: u64,
     bytes: Bytes,
 }
 
@@ -139,21 +139,21 @@ impl Stack {
     /// Decodes a record, if it is intact, belongs to `key`, and is not purged.
     fn decode(&self, key: &Key, bytes: Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Decoded> {
         let tell = |damage: &_| self.damage.tell(tier, *damage, terms.now_ms);
-        let (record, epoch) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
-        Some(Decoded { record: Arc::new(record.known_as(terms.space_state.identity())), epoch, bytes })
+        let (record, purge_count) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
+        Some(Decoded { record: Arc::new(record.known_as(terms.space_state.identity())), purge_count, bytes })
     }
 
     /// Promotes a record found at `depth` to the tiers above, unchanged. Does nothing if memory holds a record that is
     /// as new, which may have been fetched while that tier was queried.
     fn move_up(&self, key: Key, decoded: &Decoded, depth: usize, begun: Generation, space_state: &SpaceState) {
-        let Decoded { record, epoch, bytes } = decoded;
+        let Decoded { record, purge_count, bytes } = decoded;
         let kept = self.memory.peek(&key);
         if kept.as_ref().is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
             return;
         }
         // Another replica wrote it after a purge that this process has not learned of yet. It must not be stored on
-        // tiers of this process: after its own next purge, an epoch as high must not be found there.
-        let is_ahead = *epoch > self.epochs.of(&record.models());
+        // tiers of this process: after its own next purge, a count as high must not be found there.
+        let is_ahead = *purge_count > self.purges.of(&record.models());
         if !self.remember(key, record, begun) {
             return;
         }

@@ -57,7 +57,7 @@ impl Stack {
             }
             seen.insert(*key);
             let checksum_key = self.checksum_keys.of(key);
-            visit(key, &at_rest::to_bytes(record, self.epochs.of(&record.models()), &checksum_key))
+            visit(key, &at_rest::to_bytes(record, self.purges.of(&record.models()), &checksum_key))
         })?;
         for tier in &self.lower {
             let tell = |damage: &_| self.damage.tell(tier.tier(), *damage, now_ms);

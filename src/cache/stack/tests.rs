@@ -391,7 +391,7 @@ async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news(
     let (stack, disk, _redis) = two_shelves();
     let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
     stack.note_ahead(&elsewhere).await;
-    assert_eq!((stack.epochs.to_note().counts, stack.epochs.of(&["a"])), (elsewhere.clone(), 0));
+    assert_eq!((stack.purges.to_save().counts, stack.purges.of(&["a"])), (elsewhere.clone(), 0));
     assert_eq!(*disk.purged.lock().unwrap(), ["ahead"]);
     assert_eq!(stack.learn_purges(&elsewhere, Tier::Redis).len(), 1);
     stack.note_ahead(&elsewhere).await;

@@ -16,7 +16,7 @@ pub struct Stack {
     /// Tiers below memory, in the order they are queried.
     pub(super) lower: Vec<Arc<dyn LowerTier>>,
     pub(super) generations: Generations,
-    pub(super) epochs: Arc<PurgeRegistry>,
+    pub(super) purges: Arc<PurgeRegistry>,
     pub(super) checksum_keys: ChecksumKeys,
     pub(super) damage: Damage,
 }
@@ -26,11 +26,11 @@ impl Stack {
     pub fn new(
         memory: MemoryTier,
         lower: Vec<Arc<dyn LowerTier>>,
-        epochs: Arc<PurgeRegistry>,
+        purges: Arc<PurgeRegistry>,
         checksum_keys: ChecksumKeys,
     ) -> Self {
         let (generations, damage) = (Generations::default(), Damage::default());
-        Self { memory, lower, generations, epochs, checksum_keys, damage }
+        Self { memory, lower, generations, purges, checksum_keys, damage }
     }
 
     /// Returns true if there are tiers below memory.
@@ -59,12 +59,12 @@ impl Stack {
             return;
         }
         for (key, record) in records {
-            // Read the epoch before the generation: then one of the two checks notices a purge in between.
-            let epoch = self.epochs.of(&record.models());
+            // Read the purge count before the generation: then one of the two checks notices a purge in between.
+            let purge_count = self.purges.of(&record.models());
             if self.generations.took(&record.models(), begun) {
                 continue;
             }
-            let bytes = Bytes::from(at_rest::to_bytes(record, epoch, &self.checksum_keys.of(&key)));
+            let bytes = Bytes::from(at_rest::to_bytes(record, purge_count, &self.checksum_keys.of(&key)));
             let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
             for tier in &self.lower {
                 tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
@@ -72,10 +72,10 @@ impl Stack {
         }
     }
 
-    /// Decodes a record and its epoch, if it is intact, belongs to `key`, and is not purged.
+    /// Decodes a record and its purge count, if it is intact, belongs to `key`, and is not purged.
     pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
-        let (record, epoch) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
-        Ok((epoch >= self.epochs.of(&record.models())).then_some((record, epoch)))
+        let (record, purge_count) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
+        Ok((purge_count >= self.purges.of(&record.models())).then_some((record, purge_count)))
     }
 
     /// Returns the current generation, for a fetch or a rendering that begins now.

@@ -33,8 +33,8 @@ pub(super) async fn tier(folder: &Folder) -> DiskTier {
         queue_bytes: 4 << 20,
         off_for: Duration::from_mins(1),
     };
-    let (clock, metrics, epochs) = (Clock::manual(0), Metrics::new("test"), Arc::default());
-    DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await
+    let (clock, metrics, purges) = (Clock::manual(0), Metrics::new("test"), Arc::default());
+    DiskTier::start(settings, DiskParts { clock, metrics, purges }).await
 }
 
 fn keys(batch: u32) -> Vec<Key> {
