@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::moving;
 use crate::admin::{Imported, Pieces};
 use crate::cache::at_rest::ChecksumKeys;
-use crate::cache::bounded::Bounds;
+use crate::cache::bounded::MapBounds;
 use crate::cache::disk::{DiskStore, OpenError};
 use crate::cache::purges::PurgeRegistry;
 use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Stack, Tier};
@@ -59,7 +59,7 @@ impl Folder {
         purges.learn(&noted.counts);
         purges.add_saved(&noted.unsent);
         let disk = Arc::new(Straight { store, waiting: Mutex::default() });
-        let memory = MemoryTier::new(Bounds { max_bytes: MEMORY_BYTES, max_entries: None });
+        let memory = MemoryTier::new(MapBounds { max_bytes: MEMORY_BYTES, max_entries: None });
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
         let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], purges, checksum_keys);
         Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System, codec: config.cache.codec })

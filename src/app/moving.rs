@@ -10,7 +10,7 @@ use tokio::task::{JoinHandle, spawn_blocking};
 
 use super::ops::Ops;
 use crate::admin::{BoxError, Health, Imported, Moving, Pieces};
-use crate::cache::export::{Ending, NotPortable, Piece, Reader, Writer};
+use crate::cache::export::{Ending, ExportItem, ExportReader, ExportWriter, NotPortable};
 use crate::cache::{Arrivals, ImportOutcome, Stack};
 use crate::flow::Flow;
 use crate::key::Key;
@@ -96,7 +96,7 @@ async fn next_piece((mut written, mut writing): Written) -> Option<(Result<Bytes
 
 /// A file that is being written.
 pub(super) struct Growing {
-    file: Writer,
+    file: ExportWriter,
     piece: Vec<u8>,
     pieces: mpsc::Sender<Bytes>,
 }
@@ -104,7 +104,7 @@ pub(super) struct Growing {
 impl Growing {
     fn begin(pieces: mpsc::Sender<Bytes>) -> Self {
         let mut piece = Vec::with_capacity(2 * PIECE_BYTES);
-        Self { file: Writer::begin(&mut piece), piece, pieces }
+        Self { file: ExportWriter::begin(&mut piece), piece, pieces }
     }
 
     /// Adds a record and waits for space in the channel. Breaks if the reader is gone.
@@ -140,7 +140,7 @@ pub(super) async fn import(
     let (arrivals, batch, imported) = (tiers.arrivals(codec), Vec::new(), Imported::default());
     let dropped_before = dropped(tiers);
     let mut import = Import { tiers, clock, arrivals, batch, batch_bytes: 0, imported };
-    let mut reader = Reader::default();
+    let mut reader = ExportReader::default();
     while let Some(Ok(piece)) = file.next().await {
         reader.feed(&piece);
         import.read(&mut reader).await?;
@@ -171,14 +171,14 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    async fn read(&mut self, reader: &mut Reader) -> Result<(), NotPortable> {
-        while let Some(piece) = reader.piece()? {
+    async fn read(&mut self, reader: &mut ExportReader) -> Result<(), NotPortable> {
+        while let Some(piece) = reader.next_item()? {
             match piece {
-                Piece::Record(key, record) => {
+                ExportItem::Record(key, record) => {
                     self.batch_bytes += record.len() + size_of::<(Key, Bytes)>();
                     self.batch.push((key, record));
                 }
-                Piece::Damaged => self.imported.damaged += 1,
+                ExportItem::Damaged => self.imported.damaged += 1,
             }
             if self.batch_bytes >= BATCH_BYTES {
                 self.keep_batch().await;
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
     use crate::cache::at_rest::ChecksumKeys;
-    use crate::cache::bounded::Bounds;
+    use crate::cache::bounded::MapBounds;
     use crate::cache::disk::{self, DiskParts, DiskSettings, DiskTier};
     use crate::cache::{LowerTier, MemoryTier, Record, Times};
     use crate::key::KeyBuilder;
@@ -225,13 +225,13 @@ mod tests {
             assert!(file.add(&key, &vec![1; PIECE_BYTES]).is_continue());
             end
         });
-        let mut reader = Reader::default();
+        let mut reader = ExportReader::default();
         while let Some(piece) = pieces.next().await {
             reader.feed(&piece.expect("the writer does not panic"));
-            while reader.piece()?.is_some() {}
+            while reader.next_item()?.is_some() {}
         }
         reader.fed();
-        while reader.piece()?.is_some() {}
+        while reader.next_item()?.is_some() {}
         assert_eq!(reader.records(), 1);
         Ok(reader.ending())
     }
@@ -253,7 +253,7 @@ mod tests {
             let (queue_bytes, off_for) = (1 << 20, Duration::from_secs(1));
             let settings = DiskSettings { path: path.clone(), bounds, queue_bytes, off_for };
             let parts = DiskParts { clock: Clock::manual(0), metrics: Metrics::new("test"), purges: Arc::default() };
-            let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+            let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
             let disk: Arc<dyn LowerTier> = Arc::new(DiskTier::start(settings, parts).await);
             let stack = Stack::new(memory, vec![disk], Arc::default(), ChecksumKeys::default());
             let vector = Vector::from_components(&[1.0]).expect("it is a vector");
@@ -261,10 +261,10 @@ mod tests {
             let identity = ModelIdentity { model: "m".into(), dimension: 1 };
             let record = Arc::new(Record::new(vector, identity, times, None));
             stack.keep_below([(KeyBuilder::new(None).finish(), &record)].into_iter(), stack.generation());
-            let (mut reader, mut file) = (Reader::default(), export(Arc::new(stack), 1).await);
+            let (mut reader, mut file) = (ExportReader::default(), export(Arc::new(stack), 1).await);
             while let Some(piece) = file.next().await {
                 reader.feed(&piece.expect("the writer does not panic"));
-                while reader.piece().expect("it is an export").is_some() {}
+                while reader.next_item().expect("it is an export").is_some() {}
             }
             reader.records()
         });

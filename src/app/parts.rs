@@ -8,7 +8,7 @@ use futures_util::future::join_all;
 use super::mock_upstream::MockUpstream;
 use super::tiers::{self as wanted, Ground};
 use crate::cache::at_rest::ChecksumKeys;
-use crate::cache::bounded::{Bounded, Bounds, Entry};
+use crate::cache::bounded::{Bounded, Entry, MapBounds};
 use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{self, LowerStats, MemoryTier, Stack};
 use crate::config::{Config, Live, UpstreamTarget};
@@ -129,12 +129,12 @@ fn max_inflight_bytes(config: &Config, limit_bytes: u64) -> usize {
     if is_smaller_container { configured.min(share) } else { configured }
 }
 
-fn memory_bounds(config: &Config, limit_bytes: u64) -> Bounds {
-    Bounds { max_bytes: limit_bytes / 100 * config.cache.memory_percent, max_entries: config.cache.max_entries }
+fn memory_bounds(config: &Config, limit_bytes: u64) -> MapBounds {
+    MapBounds { max_bytes: limit_bytes / 100 * config.cache.memory_percent, max_entries: config.cache.max_entries }
 }
 
-fn answers_bounds(config: &Config, limit_bytes: u64) -> Bounds {
-    Bounds { max_bytes: limit_bytes / 100 * config.cache.answers_percent, max_entries: None }
+fn answers_bounds(config: &Config, limit_bytes: u64) -> MapBounds {
+    MapBounds { max_bytes: limit_bytes / 100 * config.cache.answers_percent, max_entries: None }
 }
 
 /// Reads sizes at each scrape. The hook holds weak references, so it does not keep the parts alive.

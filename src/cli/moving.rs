@@ -18,7 +18,7 @@ use super::client::{ASK_TIMEOUT, Cause, Client, read_whole, whole};
 use super::progress::{Progress, grouped};
 use crate::admin::{EXPORT_PATH, IMPORT_PATH, Imported, Pieces};
 use crate::app::{Folder, NoFolder};
-use crate::cache::export::{Ending, Piece, Reader};
+use crate::cache::export::{Ending, ExportItem, ExportReader};
 use crate::config::Config;
 use crate::process::errors::cause_of;
 use crate::wire::error_fields;
@@ -170,7 +170,7 @@ fn draft_of(file: &Path) -> PathBuf {
 
 /// Writes all pieces and also parses them, to verify that the file is complete.
 async fn write_checked(mut pieces: Pieces<'static>, out: &mut dyn Write, progress: &Progress) -> Result<u64, Failed> {
-    let mut reader = Reader::default();
+    let mut reader = ExportReader::default();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| format!("the export broke off: {}", cause_of(&*error)))?;
         out.write_all(&piece).map_err(|error| format!("cannot write: {error}"))?;
@@ -189,9 +189,9 @@ async fn write_checked(mut pieces: Pieces<'static>, out: &mut dyn Write, progres
     }
 }
 
-fn drain(reader: &mut Reader) -> Result<(), Failed> {
-    while let Some(piece) = reader.piece().map_err(|error| error.to_string())? {
-        if piece == Piece::Damaged {
+fn drain(reader: &mut ExportReader) -> Result<(), Failed> {
+    while let Some(piece) = reader.next_item().map_err(|error| error.to_string())? {
+        if piece == ExportItem::Damaged {
             return Err("the export came damaged".to_owned());
         }
     }

@@ -11,7 +11,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::cache::at_rest::ChecksumKeys;
-use crate::cache::bounded::Bounds;
+use crate::cache::bounded::MapBounds;
 use crate::cache::purges::PurgeRegistry;
 use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Tier, Times};
 use crate::config::Config;
@@ -41,7 +41,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let client = Arc::new(Client::in_process(embedder(Arc::clone(&calls), gate), live.clone()));
     let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
     let caller = Caller::new(client, breaker, live.clone(), (Arc::clone(&metrics), Throttled::default()));
-    let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+    let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
     let flow = Flow {
         live: live.clone(),
         clock: Clock::manual(1_000),

@@ -38,7 +38,7 @@ pub trait Entry {
 /// Size limits of a [`Bounded`] map. The map does not know expiry times: expired values stay until their room is
 /// needed.
 #[derive(Clone, Copy, Debug)]
-pub struct Bounds {
+pub struct MapBounds {
     /// Limit on the total weight of all entries, including overhead.
     pub max_bytes: u64,
     /// Limit on the number of entries.
@@ -106,9 +106,9 @@ impl<V: Entry> Lifecycle<Key, V> for EvictionCounter {
 impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
     /// Creates an empty map with at most `parts` shards. Each shard has its own lock and an equal share of the bytes. A
     /// value larger than a shard is not stored.
-    pub fn new(bounds: Bounds, parts: usize) -> Self {
+    pub fn new(bounds: MapBounds, parts: usize) -> Self {
         let (evicted, bytes) = (Arc::<AtomicU64>::default(), Arc::<AtomicU64>::default());
-        let departures = EvictionCounter { evicted: Arc::clone(&evicted), bytes: Arc::clone(&bytes) };
+        let eviction_counter = EvictionCounter { evicted: Arc::clone(&evicted), bytes: Arc::clone(&bytes) };
         let (least, parts) = (least_weight(bounds), parts.min(most_parts(bounds)));
         let expected_entries = usize::try_from(bounds.max_bytes / least.max(USUAL_ENTRY_BYTES)).unwrap_or(usize::MAX);
         let options = OptionsBuilder::new()
@@ -117,7 +117,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
             .shards(parts)
             .build()
             .expect("both capacities must be set");
-        let entries = Cache::with_options(options, Weigher { least }, Spread::default(), departures);
+        let entries = Cache::with_options(options, Weigher { least }, Spread::default(), eviction_counter);
         let (latest, shed) = (AtomicU32::new(0), SeenKeys::new(expected_entries.min(MAX_SHED_KEYS)));
         Self { entries, latest, shed, evicted, bytes, max_bytes: bounds.max_bytes }
     }
@@ -231,14 +231,14 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
 }
 
 /// Returns the least weight of an entry. The cache has one capacity, so a limit on entries is expressed as a weight.
-fn least_weight(bounds: Bounds) -> u64 {
+fn least_weight(bounds: MapBounds) -> u64 {
     // The cache rejects entries heavier than its part for used entries, which is 97 % of the whole.
     bounds.max_entries.map_or(0, |most| (bounds.max_bytes / most.max(1)).min(bounds.max_bytes / 100 * 97))
 }
 
 /// Returns the largest number of shards. Keys are distributed at random, so a shard needs about a thousand entries to
 /// be filled evenly; then a map with a limit on entries holds nearly that many.
-fn most_parts(bounds: Bounds) -> usize {
+fn most_parts(bounds: MapBounds) -> usize {
     bounds.max_entries.map_or(usize::MAX, |most| usize::try_from(most / 1_000).unwrap_or(usize::MAX).max(1))
 }
 

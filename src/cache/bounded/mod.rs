@@ -6,5 +6,5 @@ mod mark;
 #[cfg(test)]
 mod tests;
 
-pub use map::{Bounded, Bounds, Entry};
+pub use map::{Bounded, Entry, MapBounds};
 pub use mark::Mark;

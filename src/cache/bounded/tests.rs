@@ -23,7 +23,7 @@ fn key(n: u64) -> Key {
 }
 
 fn bounded(max_bytes: u64, max_entries: Option<u64>) -> Bounded<Sized> {
-    Bounded::new(Bounds { max_bytes, max_entries }, 4)
+    Bounded::new(MapBounds { max_bytes, max_entries }, 4)
 }
 
 #[test]
@@ -49,7 +49,7 @@ fn entries_stay_under_their_bound_too() {
 #[test]
 fn a_map_of_one_entry_holds_one_and_one_of_a_thousand_a_thousand() {
     for most in [1, 2, 1_000] {
-        let map = Bounded::new(Bounds { max_bytes: 10_000_000, max_entries: Some(most) }, 16);
+        let map = Bounded::new(MapBounds { max_bytes: 10_000_000, max_entries: Some(most) }, 16);
         for n in 0..most {
             map.insert(key(n), sized(8));
         }

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use super::state::{StoreState, StoreStatus};
 use super::{DiskBounds, DiskStore, OpenError};
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{Batch, WriteQueue};
+use crate::cache::{WriteBatch, WriteQueue};
 
 /// Bytes written in one batch.
 const BATCH_BYTES: usize = 1 << 20;
@@ -126,7 +126,7 @@ impl DiskWorker {
 }
 
 /// Entries that are no longer in the queue were cleared meanwhile, and must not be written.
-fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Result<()> {
+fn write(store: &DiskStore, queue: &WriteQueue, batch: &WriteBatch) -> std::io::Result<()> {
     let still_wanted = batch.entries.iter().filter(|(key, _)| queue.get(key).is_some());
     store.append(still_wanted.map(|(key, entry)| (key, entry)))
 }

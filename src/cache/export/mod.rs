@@ -21,5 +21,5 @@ mod write;
 mod tests;
 
 pub use format::MAX_RECORD_BYTES;
-pub use read::{Ending, NotPortable, Piece, Reader};
-pub use write::{TooLong, Writer};
+pub use read::{Ending, ExportItem, ExportReader, NotPortable};
+pub use write::{ExportWriter, RecordTooLong};

@@ -7,7 +7,7 @@ use super::error::LinkError;
 use super::holds::Holds;
 use super::link::Link;
 use super::manager::LinkManager;
-use crate::cache::{Batch, WriteQueue};
+use crate::cache::{WriteBatch, WriteQueue};
 use crate::key::Key;
 use crate::process::clock::Clock;
 
@@ -46,7 +46,7 @@ impl RedisWriter {
     }
 
     /// Writes a batch. Returns the number of refused entries, or an error if all attempts failed.
-    async fn write(&self, batch: &Batch) -> Result<u64, ()> {
+    async fn write(&self, batch: &WriteBatch) -> Result<u64, ()> {
         for _ in 0..TRIES {
             let link = self.manager.status.up().await;
             if let Some(unwritten) = self.write_over(&link, batch).await {
@@ -56,7 +56,7 @@ impl RedisWriter {
         Err(())
     }
 
-    async fn write_over(&self, link: &Arc<Link>, batch: &Batch) -> Option<u64> {
+    async fn write_over(&self, link: &Arc<Link>, batch: &WriteBatch) -> Option<u64> {
         let (now_ms, clear_count) = (self.clock.now_ms(), self.manager.ledger.clear_count());
         let entry = |(key, entry): &(Key, crate::cache::AtRest)| {
             // Entries that are no longer in the queue were cleared meanwhile. A clearing empties the queue before it

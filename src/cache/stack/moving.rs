@@ -18,7 +18,7 @@ use crate::vector::packed::Codec;
 
 /// Longest wait, for each tier, until earlier records are written. A tier that takes longer is down and drops records
 /// that its queue has no room for.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Outcome of the import of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,16 +84,16 @@ impl Stack {
     ) -> Vec<ImportOutcome> {
         let keys: Vec<Key> = arrived.iter().map(|(key, _)| *key).collect();
         let known_since = self.created_ms_of(&keys, arrivals.codec, now_ms).await;
-        let (mut fates, mut kept, mut has_replaced) = (Vec::with_capacity(arrived.len()), Vec::new(), false);
+        let (mut outcomes, mut kept, mut has_replaced) = (Vec::with_capacity(arrived.len()), Vec::new(), false);
         for ((key, bytes), known_ms) in arrived.iter().zip(known_since) {
             let Ok((record, _)) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key)) else {
-                fates.push(ImportOutcome::Damaged);
+                outcomes.push(ImportOutcome::Damaged);
                 continue;
             };
             let record = Arc::new(record.known_as(arrivals.identity.take()));
             arrivals.identity = Some(record.identity.clone());
-            fates.push(self.keep_one(*key, &record, known_ms, arrivals, now_ms));
-            if fates.last() == Some(&ImportOutcome::Kept) {
+            outcomes.push(self.keep_one(*key, &record, known_ms, arrivals, now_ms));
+            if outcomes.last() == Some(&ImportOutcome::Kept) {
                 has_replaced |= known_ms.is_some();
                 kept.push((*key, record));
             }
@@ -103,7 +103,7 @@ impl Stack {
         }
         self.keep_below(kept.iter().map(|(key, record)| (*key, record)), arrivals.begun);
         self.written().await;
-        fates
+        outcomes
     }
 
     fn keep_one(
@@ -150,7 +150,7 @@ impl Stack {
     pub async fn written(&self) {
         for tier in &self.lower {
             // A tier that is down drops entries and counts them in its statistics.
-            timeout(WRITE_PATIENCE, tier.drained()).await.ok();
+            timeout(WRITE_TIMEOUT, tier.drained()).await.ok();
         }
     }
 }
@@ -159,7 +159,7 @@ impl Stack {
 mod tests {
     use super::*;
     use crate::cache::at_rest::ChecksumKeys;
-    use crate::cache::bounded::Bounds;
+    use crate::cache::bounded::MapBounds;
     use crate::cache::stack::tests::{Shelf, over};
     use crate::cache::{AtRest, LowerTier as _, MemoryTier, Tier, Times};
     use crate::key::{KeyBuilder, Tag};
@@ -167,7 +167,7 @@ mod tests {
     use crate::vector::packed::Packed;
 
     fn stack() -> Stack {
-        let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+        let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
         Stack::new(memory, Vec::new(), Arc::default(), ChecksumKeys::default())
     }
 

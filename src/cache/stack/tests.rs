@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::*;
-use crate::cache::bounded::Bounds;
+use crate::cache::bounded::MapBounds;
 use crate::cache::purges::PurgeCounts;
 use crate::cache::{Durability, LowerStats, Times};
 use crate::key::{KeyBuilder, Tag};
@@ -25,7 +25,7 @@ pub(super) fn bytes_under(key: &Key, record: &Record) -> Bytes {
 }
 
 pub(super) fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
-    let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+    let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
     Stack::new(memory, lower, Arc::default(), ChecksumKeys::default())
 }
 
