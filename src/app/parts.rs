@@ -24,7 +24,7 @@ use crate::process::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrin
 use crate::process::system::System;
 use crate::process::tasks::Tasks;
 use crate::serve::{ConnectionHooks, Fault};
-use crate::upstream::{Batcher, Breaker, Caller, Client};
+use crate::upstream::{Batcher, Breaker, Caller, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
 /// vectors.
@@ -34,7 +34,7 @@ const REQUESTS_SHARE: u64 = 5;
 pub(super) struct Parts {
     pub(super) flow: Arc<Flow>,
     pub(super) answers: Arc<ReplyCache>,
-    pub(super) client: Arc<Client>,
+    pub(super) client: Arc<UpstreamClient>,
     pub(super) breaker: Arc<Breaker>,
     pub(super) governor: Arc<Governor>,
     pub(super) system: Arc<System>,
@@ -113,13 +113,18 @@ impl Parts {
 }
 
 /// Creates the client for the upstream. The built-in mock builds whole responses, so its limit is smaller.
-fn client(live: &Live, clock: &Clock, tokenizer: &Arc<Tokenizer>, share_bytes: u64) -> Result<Client, TlsError> {
+fn client(
+    live: &Live,
+    clock: &Clock,
+    tokenizer: &Arc<Tokenizer>,
+    share_bytes: u64,
+) -> Result<UpstreamClient, TlsError> {
     if let UpstreamTarget::Http(_) = live.load().upstream.target {
-        return Client::http(live.clone());
+        return UpstreamClient::http(live.clone());
     }
     let (live, clock, tokenizer) = (live.clone(), clock.clone(), Arc::clone(tokenizer));
     let mock = MockUpstream { live: live.clone(), clock, tokenizer, max_vector_bytes: share_bytes / 4 };
-    Ok(Client::in_process(mock.embedder(), live))
+    Ok(UpstreamClient::in_process(mock.embedder(), live))
 }
 
 fn max_inflight_bytes(config: &Config, limit_bytes: u64) -> usize {

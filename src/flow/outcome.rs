@@ -6,7 +6,7 @@ use http::HeaderMap;
 
 use super::SourceCounts;
 use crate::cache::reply_cache::Validity;
-use crate::upstream::{Failure, Reply};
+use crate::upstream::{Failure, UpstreamReply};
 use crate::wire::{Bypass, Rendering};
 
 /// Outcome of a request.
@@ -16,7 +16,7 @@ pub enum Outcome {
     /// An error of the upstream, or one of our own if there was none to pass on.
     Refused(Arc<Failure>),
     /// An answer that failed validation but was exactly what this caller asked for. It is passed on unchanged.
-    Unreadable(Box<Reply>),
+    Unreadable(Box<UpstreamReply>),
     /// Not handled here: the original request must be forwarded unchanged.
     PassThrough(Bypass),
     /// `only-if-cached` was set, and some inputs were not cached.

@@ -19,7 +19,7 @@ use crate::flow::mock;
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::ModelIdentity;
 use crate::observe::traces::TraceContext;
-use crate::upstream::{Breaker, CallInfo, Caller, Client, Reply};
+use crate::upstream::{Breaker, CallInfo, Caller, UpstreamClient, UpstreamReply};
 use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
 use futures_util::future::BoxFuture;
@@ -38,7 +38,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let live = Live::new(config.expect("it must be free of faults"));
     let (metrics, calls) = (Metrics::new("test"), Calls::default());
     let tracer = Tracer::start(&live, "test", &metrics).expect("traces are off");
-    let client = Arc::new(Client::in_process(embedder(Arc::clone(&calls), gate), live.clone()));
+    let client = Arc::new(UpstreamClient::in_process(embedder(Arc::clone(&calls), gate), live.clone()));
     let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
     let caller = Caller::new(client, breaker, live.clone(), (Arc::clone(&metrics), Throttled::default()));
     let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
@@ -77,7 +77,7 @@ fn embedder(calls: Calls, gate: mpsc::Receiver<()>) -> crate::upstream::InProces
             members: Vec::new(),
             mocks: Vec::new(),
         };
-        Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: rendering.to_bytes() }
+        UpstreamReply { status: StatusCode::OK, headers: HeaderMap::new(), body: rendering.to_bytes() }
     })
 }
 

@@ -12,13 +12,13 @@ use crate::flow::Flow;
 use crate::key::PassingSecret;
 use crate::observe::metrics::Metrics;
 use crate::process::tasks::Tasks;
-use crate::upstream::Client;
+use crate::upstream::UpstreamClient;
 
 /// The public port, shared through `Arc`.
 pub struct Proxy {
     pub(super) flow: Arc<Flow>,
     pub(super) answers: Arc<ReplyCache>,
-    pub(super) client: Arc<Client>,
+    pub(super) client: Arc<UpstreamClient>,
     pub(super) live: Live,
     pub(super) gate: AdmissionLimit,
     pub(super) decoder: BodyDecoder,
@@ -37,7 +37,7 @@ impl Proxy {
     pub fn new(
         flow: Arc<Flow>,
         answers: Arc<ReplyCache>,
-        client: Arc<Client>,
+        client: Arc<UpstreamClient>,
         max_bytes: usize,
         tunnels: Tasks,
     ) -> Arc<Self> {

@@ -12,12 +12,12 @@ use crate::observe::metrics::{BreakerState, Metrics};
 
 /// Breaker in front of one upstream. Each change of state is logged once.
 pub struct Breaker {
-    inner: Mutex<Inner>,
+    inner: Mutex<BreakerInner>,
     metrics: Arc<Metrics>,
 }
 
-struct Inner {
-    state: State,
+struct BreakerInner {
+    state: CircuitState,
     /// The different requests that failed consecutively, up to the number that opens the breaker.
     failed: Vec<u64>,
     /// The last failure.
@@ -27,7 +27,7 @@ struct Inner {
 }
 
 #[derive(Clone, Copy)]
-enum State {
+enum CircuitState {
     Closed,
     Open {
         until: Instant,
@@ -61,7 +61,12 @@ impl Breaker {
     /// Returns a closed breaker.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         metrics.upstream.breaker.set(BreakerState::Closed);
-        let inner = Inner { state: State::Closed, failed: Vec::new(), cause: String::new(), next_open: Duration::ZERO };
+        let inner = BreakerInner {
+            state: CircuitState::Closed,
+            failed: Vec::new(),
+            cause: String::new(),
+            next_open: Duration::ZERO,
+        };
         Self { inner: Mutex::new(inner), metrics }
     }
 
@@ -69,13 +74,13 @@ impl Breaker {
     pub fn pass(&self) -> Option<Pass<'_>> {
         let mut inner = self.lock();
         let is_probe = match inner.state {
-            State::Closed | State::Open { is_unreachable: false, .. } => false,
-            State::Open { until, .. } if Instant::now() >= until => {
-                inner.state = State::HalfOpen;
+            CircuitState::Closed | CircuitState::Open { is_unreachable: false, .. } => false,
+            CircuitState::Open { until, .. } if Instant::now() >= until => {
+                inner.state = CircuitState::HalfOpen;
                 self.metrics.upstream.breaker.set(BreakerState::HalfOpen);
                 true
             }
-            State::Open { .. } | State::HalfOpen => return None,
+            CircuitState::Open { .. } | CircuitState::HalfOpen => return None,
         };
         Some(Pass { breaker: self, is_probe, told: false })
     }
@@ -83,9 +88,9 @@ impl Breaker {
     /// Returns the state's name.
     pub fn state(&self) -> &'static str {
         match self.lock().state {
-            State::Closed => "closed",
-            State::HalfOpen => "half-open",
-            State::Open { .. } => "open",
+            CircuitState::Closed => "closed",
+            CircuitState::HalfOpen => "half-open",
+            CircuitState::Open { .. } => "open",
         }
     }
 
@@ -103,8 +108,8 @@ impl Breaker {
         let mut inner = self.lock();
         inner.failed.clear();
         inner.next_open = Duration::ZERO;
-        if !matches!(inner.state, State::Closed) {
-            inner.state = State::Closed;
+        if !matches!(inner.state, CircuitState::Closed) {
+            inner.state = CircuitState::Closed;
             self.metrics.upstream.breaker.set(BreakerState::Closed);
             tracing::info!("the upstream answers again: breaker closed");
         }
@@ -116,12 +121,12 @@ impl Breaker {
         inner.note(fault.requests, terms.failures);
         cause.clone_into(&mut inner.cause);
         let too_many = terms.failures > 0 && inner.failed.len() >= terms.failures as usize;
-        let was_closed = matches!(inner.state, State::Closed);
+        let was_closed = matches!(inner.state, CircuitState::Closed);
         // Calls still pass while the upstream accepts connections; now they must stop.
-        let is_worse = matches!(inner.state, State::Open { is_unreachable: false, .. }) && is_unreachable;
+        let is_worse = matches!(inner.state, CircuitState::Open { is_unreachable: false, .. }) && is_unreachable;
         if is_probe || (was_closed && too_many) || is_worse {
             let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
-            inner.state = State::Open { until: Instant::now() + open_for, is_unreachable };
+            inner.state = CircuitState::Open { until: Instant::now() + open_for, is_unreachable };
             if is_unreachable {
                 inner.next_open = open_for.saturating_mul(2);
             }
@@ -134,19 +139,19 @@ impl Breaker {
 
     fn release_probe(&self) {
         let mut inner = self.lock();
-        if matches!(inner.state, State::HalfOpen) {
+        if matches!(inner.state, CircuitState::HalfOpen) {
             // The next call becomes the probe at once.
-            inner.state = State::Open { until: Instant::now(), is_unreachable: true };
+            inner.state = CircuitState::Open { until: Instant::now(), is_unreachable: true };
             self.metrics.upstream.breaker.set(BreakerState::Open);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, BreakerInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Inner {
+impl BreakerInner {
     /// Notes failed requests. A request that fails repeatedly counts once, because it may be the cause itself.
     fn note(&mut self, requests: &[u64], enough: u32) {
         for request in requests {
@@ -173,8 +178,8 @@ impl Pass<'_> {
     /// other calls need not wait for it.
     pub fn let_others_pass(&self) {
         let mut inner = self.breaker.lock();
-        if self.is_probe && matches!(inner.state, State::HalfOpen) {
-            inner.state = State::Open { until: Instant::now(), is_unreachable: false };
+        if self.is_probe && matches!(inner.state, CircuitState::HalfOpen) {
+            inner.state = CircuitState::Open { until: Instant::now(), is_unreachable: false };
             self.breaker.metrics.upstream.breaker.set(BreakerState::Open);
         }
     }
