@@ -181,7 +181,7 @@ impl LowerTier for Straight {
         LowerStats { up: true, entries: stats.entries, bytes: stats.bytes, ..LowerStats::default() }
     }
 
-    fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
+    fn close(&self, _timeout: Duration) -> BoxFuture<'_, usize> {
         Box::pin(async {
             self.write();
             0

@@ -23,7 +23,7 @@ use crate::process::connector::TlsError;
 use crate::process::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrink, effective_limit};
 use crate::process::system::System;
 use crate::process::tasks::Tasks;
-use crate::serve::{ConnectionHooks, Fault};
+use crate::serve::{ConnectionHooks, PeerFault};
 use crate::upstream::{Batcher, Breaker, Caller, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
@@ -72,7 +72,7 @@ impl Parts {
             clock: clock.clone(),
             tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, purges, checksum_keys),
             leases: wanted::leases(live, redis.as_ref()),
-            room: VectorBudget::new(share_bytes),
+            vector_budget: VectorBudget::new(share_bytes),
             single_flight: SingleFlight::new(),
             // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
             batcher: Batcher::new(caller, live.clone(), share_bytes, Arc::clone(metrics)),
@@ -97,8 +97,8 @@ impl Parts {
         metrics.memory.limit.set(limit_bytes);
         show_sizes(metrics, &flow, &answers);
         let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
-        flow.tokenizer.ask_for_room(&governor);
-        flow.room.ask_for_room(&governor);
+        flow.tokenizer.set_governor(&governor);
+        flow.vector_budget.set_governor(&governor);
         let max_inflight_bytes = max_inflight_bytes(&config, limit_bytes);
         Ok(Self { flow, answers, client, breaker, governor, system, max_inflight_bytes, metrics, live })
     }
@@ -154,7 +154,7 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<ReplyCache>) {
                 show_lower(metrics, tier.tier(), &tier.stats());
             }
             metrics.cache.flights.set(flow.single_flight.len() as u64);
-            metrics.requests.vector_bytes_in_flight.set(flow.room.held_bytes() as u64);
+            metrics.requests.vector_bytes_in_flight.set(flow.vector_budget.held_bytes() as u64);
         }
     }));
 }
@@ -250,7 +250,7 @@ impl ConnectionHooks for PortHooks {
         }
     }
 
-    fn protocol_error(&self, fault: Fault) {
+    fn protocol_error(&self, fault: PeerFault) {
         tracing::debug!(port = self.port.label(), fault = fault.label(), "a connection broke the protocol");
         self.metrics.requests.rejected(Rejection::Header);
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::job::EmbedJob;
-use super::outcome::Outcome;
+use super::outcome::FlowOutcome;
 use super::request::Request;
 use super::state::Flow;
 use crate::wire::Bypass;
@@ -14,20 +14,20 @@ const MAX_ROUNDS: usize = 3;
 
 impl Flow {
     /// Answers one request.
-    pub async fn answer(self: &Arc<Self>, job: &EmbedJob<'_>) -> Outcome {
+    pub async fn answer(self: &Arc<Self>, job: &EmbedJob<'_>) -> FlowOutcome {
         let request = Request::new(self, job);
         let Some(mut progress) = request.look_up().await else {
-            return Outcome::PassThrough(Bypass::TooLarge);
+            return FlowOutcome::PassThrough(Bypass::TooLarge);
         };
         if job.context.controls.only_if_cached {
             // The model may have changed between two look-ups; then some vectors count as missing.
             let is_whole = !request.drop_older_models(&mut progress) && progress.is_complete();
-            return if is_whole { request.assemble(&progress).await } else { Outcome::NotCached };
+            return if is_whole { request.assemble(&progress).await } else { FlowOutcome::NotCached };
         }
         for _ in 0..MAX_ROUNDS {
             if progress.lacks_any() {
                 if let Some(bypass) = request.known_unreadable() {
-                    return Outcome::PassThrough(bypass);
+                    return FlowOutcome::PassThrough(bypass);
                 }
                 Box::pin(request.fetch(&mut progress)).await;
             }
@@ -39,9 +39,9 @@ impl Flow {
             }
             return match request.stand_in(&mut progress).await {
                 Ok(()) => request.assemble(&progress).await,
-                Err(failed) => Outcome::Refused(Arc::clone(&failed.failure)),
+                Err(failed) => FlowOutcome::Refused(Arc::clone(&failed.failure)),
             };
         }
-        Outcome::PassThrough(Bypass::UnsteadyModel)
+        FlowOutcome::PassThrough(Bypass::UnsteadyModel)
     }
 }

@@ -22,12 +22,12 @@ pub struct EmbedJob<'a> {
     /// Memory reservation for the body. A fetch holds it as long as it holds the body.
     pub charge: Charge,
     /// The caller, and the upstream's address for it.
-    pub origin: Origin<'a>,
+    pub origin: RequestOrigin<'a>,
 }
 
 /// The caller of a request, and the upstream's address for it.
 #[derive(Clone, Debug)]
-pub struct Origin<'a> {
+pub struct RequestOrigin<'a> {
     /// The upstream's address for this request.
     pub uri: Uri,
     /// Hash of the credential that is sent to the upstream.
@@ -44,7 +44,7 @@ pub struct Origin<'a> {
     pub headers: &'a HeaderMap,
 }
 
-impl Origin<'_> {
+impl RequestOrigin<'_> {
     /// Returns the credential, address and model that the upstream must have accepted before stored vectors of `space`
     /// are served. Returns `None` if no such check is configured.
     pub fn accepted_credential(&self, space: &Space) -> Option<AcceptedCredential> {

@@ -32,8 +32,8 @@ mod tests;
 
 pub use context::RequestContext;
 pub use controls::{Calls, Controls};
-pub use job::{EmbedJob, Origin, join_headers, model_key, scope_key, space_key};
-pub use outcome::{Answer, Outcome};
+pub use job::{EmbedJob, RequestOrigin, join_headers, model_key, scope_key, space_key};
+pub use outcome::{Answer, FlowOutcome};
 pub use progress::{FetchResult, Served, Source};
 pub use request::{speaks_f32, upstream_encoding};
 pub use rotation::Rotation;

@@ -10,7 +10,7 @@ use crate::upstream::{Failure, UpstreamReply};
 use crate::wire::{Bypass, Rendering};
 
 /// Outcome of a request.
-pub enum Outcome {
+pub enum FlowOutcome {
     /// Vectors for every input.
     Answer(Box<Answer>),
     /// An error of the upstream, or one of our own if there was none to pass on.
@@ -34,7 +34,7 @@ pub struct Answer {
     /// Conditions under which the finished body stays valid, if it is a full hit.
     pub validity: Option<Validity>,
     /// Holds the memory reservation of the vectors until they are written.
-    pub room: Arc<dyn Send + Sync>,
+    pub reservation: Arc<dyn Send + Sync>,
     /// Reason why the upstream counts as unavailable, if fallback vectors are part of the answer.
     pub fallback: Option<String>,
 }

@@ -26,7 +26,7 @@ pub enum Source {
 
 /// A failed fetch, with the facts that decide whose fault it may be.
 #[derive(Debug)]
-pub struct Failed {
+pub struct FailedFetch {
     pub(super) failure: Arc<Failure>,
     /// Keys that were requested together.
     pub(super) keys: Arc<[Key]>,
@@ -44,7 +44,7 @@ pub(super) enum Slot {
     /// A vector.
     Served(Served),
     /// The failure of its fetch.
-    Failed(Arc<Failed>),
+    Failed(Arc<FailedFetch>),
 }
 
 /// A vector and where it came from.
@@ -59,7 +59,7 @@ pub struct Served {
 }
 
 /// Result of a fetch for one key.
-pub type FetchResult = Result<Served, Arc<Failed>>;
+pub type FetchResult = Result<Served, Arc<FailedFetch>>;
 
 /// Progress of a request.
 pub(super) struct Progress {
@@ -68,7 +68,7 @@ pub(super) struct Progress {
     /// For each distinct key, a record that may serve as fallback while the upstream is unavailable.
     pub(super) stand_ins: Vec<Option<Arc<Record>>>,
     /// Memory reservation for its vectors.
-    pub(super) room: Arc<VectorReservation>,
+    pub(super) reservation: Arc<VectorReservation>,
     /// Reason for the fallback, if one was used.
     pub(super) fallback: Option<String>,
 }
@@ -93,7 +93,7 @@ impl Progress {
     }
 
     /// Iterates over the failures so far.
-    pub(super) fn failed(&self) -> impl Iterator<Item = &Arc<Failed>> {
+    pub(super) fn failed(&self) -> impl Iterator<Item = &Arc<FailedFetch>> {
         self.slots.iter().filter_map(|slot| match slot {
             Slot::Failed(failed) => Some(failed),
             _ => None,

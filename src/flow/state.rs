@@ -28,7 +28,7 @@ pub struct Flow {
     /// Leases that coordinate fetches between replicas, if configured.
     pub leases: Option<Arc<dyn Leases>>,
     /// Memory budget for the vectors of requests under way.
-    pub room: VectorBudget,
+    pub vector_budget: VectorBudget,
     /// Fetches in flight.
     pub single_flight: Arc<SingleFlight<FetchResult>>,
     /// Sends calls to the upstream.

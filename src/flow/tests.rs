@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,13 +13,17 @@ use super::*;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Tier, Times};
-use crate::config::Config;
+use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Stack, Tier, Times};
+use crate::config::{Config, Live};
 use crate::flow::mock;
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::learned::ModelIdentity;
-use crate::observe::traces::TraceContext;
-use crate::upstream::{Breaker, CallInfo, Caller, UpstreamClient, UpstreamReply};
+use crate::learned::{AcceptedCredentials, ModelIdentity, Spaces};
+use crate::observe::logs::Throttled;
+use crate::observe::metrics::Metrics;
+use crate::observe::traces::{TraceContext, Tracer};
+use crate::process::clock::Clock;
+use crate::process::tasks::Tasks;
+use crate::upstream::{Batcher, Breaker, CallInfo, Caller, UpstreamClient, UpstreamReply};
 use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
 use futures_util::future::BoxFuture;
@@ -47,7 +51,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
         clock: Clock::manual(1_000),
         tiers: Stack::new(memory, lower, Arc::default(), ChecksumKeys::default()),
         leases: None,
-        room: VectorBudget::new(1 << 20),
+        vector_budget: VectorBudget::new(1 << 20),
         single_flight: SingleFlight::new(),
         batcher: Batcher::new(caller, live, 1 << 30, Arc::clone(&metrics)),
         spaces: Spaces::default(),
@@ -98,7 +102,7 @@ async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> SourceCounts {
 async fn answer(flow: &Arc<Flow>, text: &str, credential: Key, controls: Controls) -> Box<Answer> {
     let (headers, body) = (HeaderMap::new(), format!(r#"{{"model":"m","input":"{text}","dimensions":8}}"#));
     let request = read_request(body.as_bytes(), &BTreeSet::default(), PathModel::No).expect("it is a request");
-    let origin = Origin {
+    let origin = RequestOrigin {
         uri: Uri::from_static(ADDRESS),
         credential,
         caller: credential,
@@ -112,7 +116,8 @@ async fn answer(flow: &Arc<Flow>, text: &str, credential: Key, controls: Control
     let context = RequestContext { config: flow.live.load(), deadline, now_ms: flow.clock.now_ms(), controls, trace };
     let ask = EmbedJob { context, request, body, charge, origin };
     let outcome = tokio::time::timeout(LONGEST, flow.answer(&ask)).await;
-    let Outcome::Answer(answer) = outcome.unwrap_or_else(|_| panic!("no answer to {text} within {LONGEST:?}")) else {
+    let FlowOutcome::Answer(answer) = outcome.unwrap_or_else(|_| panic!("no answer to {text} within {LONGEST:?}"))
+    else {
         panic!("there is no answer to {text}");
     };
     answer
@@ -154,7 +159,7 @@ impl LowerTier for Slow {
         LowerStats::default()
     }
 
-    fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
+    fn close(&self, _timeout: Duration) -> BoxFuture<'_, usize> {
         Box::pin(std::future::ready(0))
     }
 }

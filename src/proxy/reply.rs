@@ -271,6 +271,7 @@ impl Replies {
 
     /// Reports that a request could not be forwarded.
     pub(super) fn not_forwarded(&self, error: &ForwardError) -> Finished {
+        const INVALID: &str = "invalid_request_error";
         let (status, kind, code, outcome) = match error {
             ForwardError::Unreachable { .. } | ForwardError::Unanswered { .. } | ForwardError::UnaskedSwitch { .. } => {
                 (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable", Outcome::Unavailable)
@@ -278,14 +279,10 @@ impl Replies {
             ForwardError::Late => {
                 (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout", Outcome::Unavailable)
             }
-            ForwardError::RequestBody => {
-                (StatusCode::BAD_REQUEST, "invalid_request_error", "body_cut", Outcome::Rejected)
-            }
-            ForwardError::RequestStalled => {
-                (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Outcome::Rejected)
-            }
+            ForwardError::RequestBody => (StatusCode::BAD_REQUEST, INVALID, "body_cut", Outcome::Rejected),
+            ForwardError::RequestStalled => (StatusCode::REQUEST_TIMEOUT, INVALID, "body_timeout", Outcome::Rejected),
             ForwardError::TooLarge { .. } => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", Outcome::Rejected)
+                (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "body_too_large", Outcome::Rejected)
             }
         };
         let message = format!("{error}.");

@@ -15,7 +15,7 @@ use crate::key::{Key, SeenKeys, Spread};
 /// ghost keys, which the cache remembers after an eviction. Measured with 40,000 to 140,000 entries: resident memory
 /// grows by the counted bytes plus 2 to 3 % for vectors of 1536 components, plus at most 4 % for 512, and minus
 /// 1 to 4 % for 64.
-const ENTRY_OVERHEAD_BYTES: u64 = 128;
+pub(super) const ENTRY_OVERHEAD_BYTES: u64 = 128;
 
 /// Assumed weight of an entry, about that of a vector of 1536 components. It determines the number of shards and of
 /// ghost keys, and need not be exact.
@@ -47,7 +47,7 @@ pub struct MapBounds {
 
 /// Map bounded in bytes. Share it by `Arc`.
 pub struct Bounded<V> {
-    entries: Cache<Key, V, Weigher, Spread, EvictionCounter>,
+    pub(super) entries: Cache<Key, V, Weigher, Spread, EvictionCounter>,
     /// Number of the latest insertion.
     latest: AtomicU32,
     /// Keys of shed entries. If such a key is inserted again, it is in use.

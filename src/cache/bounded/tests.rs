@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
+use super::map::ENTRY_OVERHEAD_BYTES;
 use super::*;
-use crate::key::{KeyBuilder, Tag};
+use crate::key::{Key, KeyBuilder, Tag};
 
 #[derive(Clone)]
 struct Sized(u64, Arc<Mark>);

@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::format::{CHECKSUM_BYTES, END_MARK, FRAME_HEAD_BYTES, HEAD, MARK_BYTES, RECORD_MARK, empty_sum};
 use super::*;
+use crate::key::{Key, Tag};
 
 fn key(n: u64) -> Key {
     empty_sum().extend(Tag::Text, &n.to_le_bytes())

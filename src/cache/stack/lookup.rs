@@ -213,7 +213,7 @@ async fn query(tier: &dyn LowerTier, keys: &[Key], trace: &TraceContext) -> Vec<
 /// Returns the key of a second copy of the newest record of a space, stored once another model has begun to answer.
 /// With it, a process that has just started knows which of the records it finds are from an older model. Older records
 /// expire and are evicted first, so this copy outlives them.
-fn newest_of(space: &Key) -> Key {
+pub(super) fn newest_of(space: &Key) -> Key {
     space.extend(Tag::Control, b"newest")
 }
 

@@ -4,7 +4,7 @@ use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 
 /// Maximum number of codings of one body. Each one costs a pass over the body.
-const MAX_CODINGS: usize = 3;
+pub(super) const MAX_CODINGS: usize = 3;
 
 /// A content coding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use vecho::config;
-use vecho::serve::{Drained, Fault, ServeLimits, Tls};
+use vecho::serve::{Drained, PeerFault, ServeLimits, Tls};
 
 use super::harness::{Client, HUGE_BYTES, PATIENCE, Served, start_with, until, wide, within};
 
@@ -136,7 +136,7 @@ async fn an_http2_request_names_one_well_formed_host_and_a_bad_one_costs_its_str
         let answer = within(ask.send_request(request)).await.expect("the connection lives");
         assert_eq!(answer.status().as_u16(), status, "{target} {hosts:?}");
     }
-    assert_eq!(served.seen.faults(), [Fault::BadHead; 4]);
+    assert_eq!(served.seen.faults(), [PeerFault::BadHead; 4]);
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn an_http2_peer_without_room_for_its_answer_is_cut_after_the_write_timeou
     let (mut ask, connection) = within(stingy.handshake(TokioIo::new(stream))).await.expect("HTTP/2 begins");
     let _connection = tokio::spawn(connection);
     let _unread = within(ask.send_request(get("/"))).await.expect("a head needs no room");
-    until(|| served.seen.faults() == [Fault::WriteStalled]).await;
+    until(|| served.seen.faults() == [PeerFault::WriteStalled]).await;
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_peer_that_does_not_shake_hands_is_cut_after_the_header_timeout() {
     let limits = ServeLimits { header_timeout: Duration::from_millis(150), ..wide() };
     let served = start_with(limits, Some(load(&identity.files))).await;
     served.connect().await.assert_closes().await;
-    until(|| served.seen.faults() == [Fault::TlsHandshake]).await;
+    until(|| served.seen.faults() == [PeerFault::TlsHandshake]).await;
 }
 
 #[tokio::test]
