@@ -24,7 +24,7 @@ use hyper::body::Incoming;
 use tokio::time::Instant;
 
 use crate::admin::{self, AdminContext, Feed};
-use crate::config::{Config, Live, Source};
+use crate::config::{Config, ConfigSource, Live};
 use crate::observe::logs::LevelHandle;
 use crate::observe::metrics::{Metrics, Port};
 use crate::process::clock::Clock;
@@ -74,7 +74,7 @@ pub struct Surroundings {
     /// The log level.
     pub level: LevelHandle,
     /// Source for configuration reloads, if there is one.
-    pub source: Option<Source>,
+    pub source: Option<ConfigSource>,
 }
 
 impl Surroundings {

@@ -230,10 +230,12 @@ pub fn upstream_encoding(
     let written = request.form.encoding;
     let as_asked = if written == BASE64 && !is_readable { WrittenEncoding::Absent } else { written };
     match config.upstream.encoding {
-        config::Encoding::Float => WrittenEncoding::Value(Encoding::Float),
-        config::Encoding::Base64 if is_readable && is_proven => BASE64,
-        config::Encoding::Auto if speaks_f32(&config.upstream.target, uri) && is_readable => BASE64,
-        config::Encoding::AsAsked | config::Encoding::Auto | config::Encoding::Base64 => as_asked,
+        config::UpstreamEncoding::Float => WrittenEncoding::Value(Encoding::Float),
+        config::UpstreamEncoding::Base64 if is_readable && is_proven => BASE64,
+        config::UpstreamEncoding::Auto if speaks_f32(&config.upstream.target, uri) && is_readable => BASE64,
+        config::UpstreamEncoding::AsAsked | config::UpstreamEncoding::Auto | config::UpstreamEncoding::Base64 => {
+            as_asked
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Limits;
+use crate::config::LimitsConfig;
 
 /// Longest time that a peer may leave a response unread until its connection is cut.
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -22,8 +22,8 @@ pub struct ServeLimits {
     pub write_timeout: Duration,
 }
 
-impl From<&Limits> for ServeLimits {
-    fn from(limits: &Limits) -> Self {
+impl From<&LimitsConfig> for ServeLimits {
+    fn from(limits: &LimitsConfig) -> Self {
         Self {
             max_connections: limits.max_connections,
             max_header_bytes: limits.max_header_bytes,

@@ -60,13 +60,13 @@ pub enum CertificateError {
 pub struct Tls {
     acceptor: TlsAcceptor,
     current: Arc<CurrentCertificate>,
-    files: Arc<config::Tls>,
+    files: Arc<config::TlsConfig>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Tls {
     /// Reads certificate and key. Blocks on the files.
-    pub fn load(files: config::Tls) -> Result<Self, CertificateError> {
+    pub fn load(files: config::TlsConfig) -> Result<Self, CertificateError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let current = Arc::new(CurrentCertificate(RwLock::new(Arc::new(read_pair(&files, &provider)?))));
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<CurrentCertificate>::clone(&current);
@@ -116,19 +116,19 @@ impl ResolvesServerCert for CurrentCertificate {
 }
 
 /// Returns the faults of the certificate file and of the key file. Blocks on the files.
-pub fn pair_faults(files: &config::Tls) -> [Option<CertificateError>; 2] {
+pub fn pair_faults(files: &config::TlsConfig) -> [Option<CertificateError>; 2] {
     match (read_chain(&files.cert_file), read_key(&files.key_file)) {
         (Ok(chain), Ok(key)) => [None, pair(files, chain, key, &aws_lc_rs::default_provider()).err()],
         (chain, key) => [chain.err(), key.err()],
     }
 }
 
-fn read_pair(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
+fn read_pair(files: &config::TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
     pair(files, read_chain(&files.cert_file)?, read_key(&files.key_file)?, provider)
 }
 
 fn pair(
-    files: &config::Tls,
+    files: &config::TlsConfig,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     provider: &CryptoProvider,

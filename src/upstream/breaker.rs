@@ -115,7 +115,7 @@ impl Breaker {
         }
     }
 
-    fn fail(&self, terms: &config::Breaker, is_probe: bool, fault: &HostFault<'_>) {
+    fn fail(&self, terms: &config::BreakerConfig, is_probe: bool, fault: &HostFault<'_>) {
         let mut inner = self.lock();
         let HostFault { cause, is_unreachable, .. } = *fault;
         inner.note(fault.requests, terms.failures);
@@ -185,7 +185,7 @@ impl Pass<'_> {
     }
 
     /// Notes that no connection gave an answer.
-    pub fn failed(mut self, terms: &config::Breaker, fault: &HostFault<'_>) {
+    pub fn failed(mut self, terms: &config::BreakerConfig, fault: &HostFault<'_>) {
         self.told = true;
         self.breaker.fail(terms, self.is_probe, fault);
     }
@@ -203,8 +203,8 @@ impl Drop for Pass<'_> {
 mod tests {
     use super::*;
 
-    const TERMS: config::Breaker =
-        config::Breaker { failures: 3, open_for: Duration::from_secs(1), max_open: Duration::from_secs(3) };
+    const TERMS: config::BreakerConfig =
+        config::BreakerConfig { failures: 3, open_for: Duration::from_secs(1), max_open: Duration::from_secs(3) };
 
     fn opened() -> Breaker {
         let breaker = Breaker::new(Metrics::new("test"));

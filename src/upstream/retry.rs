@@ -47,7 +47,7 @@ impl Budget {
 /// Returns the wait before attempt number `attempt` (the first retry is 2), with `jitter` in `0..1`. The backoff is
 /// exponential with full jitter. It is at least a tenth of the exponential value, so concurrent callers spread out and
 /// none retries too fast.
-pub(super) fn backoff(terms: &config::Retry, attempt: u32, jitter: f64) -> Duration {
+pub(super) fn backoff(terms: &config::RetryConfig, attempt: u32, jitter: f64) -> Duration {
     let doublings = attempt.saturating_sub(2).min(16);
     let ceiling = terms.base_wait.saturating_mul(1 << doublings).min(terms.max_wait);
     ceiling.mul_f64(jitter.clamp(0.1, 1.0))
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let terms = config::Retry {
+        let terms = config::RetryConfig {
             max_attempts: 9,
             base_wait: Duration::from_millis(100),
             max_wait: Duration::from_millis(300),

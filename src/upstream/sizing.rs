@@ -13,7 +13,7 @@ use super::cost::{Cost, proportional};
 use super::known_good::KnownGood;
 use super::permit::CallPermit;
 use super::width::Width;
-use crate::config::Batch;
+use crate::config::BatchConfig;
 use crate::key::{Key, Spread};
 use crate::process::expiring::ExpiringMap;
 
@@ -229,7 +229,7 @@ impl LaneSize {
     }
 
     /// Returns the limits of the next call. `is_known` is true for services with known limits that accept merged calls.
-    pub(super) fn bounds(&self, config: &Batch, is_known: bool) -> CallBounds {
+    pub(super) fn bounds(&self, config: &BatchConfig, is_known: bool) -> CallBounds {
         let learned = self.learned();
         let accepted = Belief::holds(learned.accepted_inputs).unwrap_or(usize::MAX);
         let own_only = Belief::holds(learned.own_only).is_some();

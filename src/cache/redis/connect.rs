@@ -11,7 +11,7 @@ use redis::{
 };
 
 use super::error::LinkError;
-use crate::config::{Redis, RedisNode, Secret};
+use crate::config::{RedisConfig, RedisNode, Secret};
 
 /// Multiplexed connection for concurrent commands. Cheap to clone.
 #[derive(Clone)]
@@ -24,7 +24,7 @@ pub(super) enum Connection {
 
 impl Connection {
     /// Connects and authenticates within `redis.connect_timeout`.
-    pub(super) async fn open(config: &Redis) -> Result<Self, LinkError> {
+    pub(super) async fn open(config: &RedisConfig) -> Result<Self, LinkError> {
         let certificates = certificates(config).await?;
         let connecting = async {
             if config.cluster { cluster(config, certificates).await } else { single(config, certificates).await }
@@ -37,7 +37,7 @@ impl Connection {
     }
 }
 
-async fn single(config: &Redis, certificates: Option<TlsCertificates>) -> RedisResult<Connection> {
+async fn single(config: &RedisConfig, certificates: Option<TlsCertificates>) -> RedisResult<Connection> {
     let address = address(&config.nodes[0], config)?;
     let client = match certificates {
         Some(certificates) => Client::build_with_tls(address, certificates)?,
@@ -49,7 +49,7 @@ async fn single(config: &Redis, certificates: Option<TlsCertificates>) -> RedisR
     client.get_multiplexed_async_connection_with_config(&settings).await.map(Connection::Single)
 }
 
-async fn cluster(config: &Redis, certificates: Option<TlsCertificates>) -> RedisResult<Connection> {
+async fn cluster(config: &RedisConfig, certificates: Option<TlsCertificates>) -> RedisResult<Connection> {
     let nodes = config.nodes.iter().map(|node| address(node, config)).collect::<RedisResult<Vec<_>>>()?;
     let mut builder = ClusterClient::builder(nodes)
         .connection_timeout(config.connect_timeout)
@@ -64,7 +64,7 @@ async fn cluster(config: &Redis, certificates: Option<TlsCertificates>) -> Redis
     builder.build()?.get_async_connection().await.map(Connection::Cluster)
 }
 
-fn address(node: &RedisNode, config: &Redis) -> RedisResult<ConnectionInfo> {
+fn address(node: &RedisNode, config: &RedisConfig) -> RedisResult<ConnectionInfo> {
     let host = node.host.clone();
     let address = if node.tls {
         ConnectionAddr::TcpTls { host, port: node.port, insecure: false, tls_params: None }
@@ -83,7 +83,7 @@ fn address(node: &RedisNode, config: &Redis) -> RedisResult<ConnectionInfo> {
 }
 
 /// Reads the certificate files for each new connection, so renewed certificates are used.
-async fn certificates(config: &Redis) -> Result<Option<TlsCertificates>, LinkError> {
+async fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, LinkError> {
     if config.nodes.iter().all(|node| !node.tls) {
         return Ok(None);
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::Connection;
 use super::error::LinkError;
-use crate::config::Redis;
+use crate::config::RedisConfig;
 use crate::vector::COMPONENT_BYTES;
 use crate::wire::MAX_DIMENSIONS;
 
@@ -65,7 +65,7 @@ type Group = Vec<Cmd>;
 type GroupResult = Option<RedisResult<Vec<RedisResult<Value>>>>;
 
 impl Link {
-    pub(super) async fn open(config: &Redis) -> Result<Self, LinkError> {
+    pub(super) async fn open(config: &RedisConfig) -> Result<Self, LinkError> {
         let (queries, writes) = tokio::join!(Connection::open(config), Connection::open(config));
         Ok(Self { queries: queries?, writes: writes? })
     }

@@ -12,7 +12,7 @@ use super::link::Link;
 use super::names::Names;
 use super::status::LinkStatus;
 use crate::cache::purges::PurgeCounts;
-use crate::config::Redis;
+use crate::config::RedisConfig;
 use crate::process::tasks::Tasks;
 use futures_util::future::BoxFuture;
 
@@ -38,7 +38,7 @@ pub trait OnPurges: Send + Sync {
 
 /// State of the connection to Redis, and the task that maintains it.
 pub(super) struct LinkManager {
-    pub(super) config: Redis,
+    pub(super) config: RedisConfig,
     pub(super) names: Names,
     pub(super) status: LinkStatus,
     pub(super) ledger: Ledger,
@@ -50,7 +50,7 @@ pub(super) struct LinkManager {
 }
 
 impl LinkManager {
-    pub(super) fn new(config: Redis, ledger: Ledger, tasks: Tasks) -> Self {
+    pub(super) fn new(config: RedisConfig, ledger: Ledger, tasks: Tasks) -> Self {
         let names = Names::new(&config.key_prefix);
         Self {
             config,

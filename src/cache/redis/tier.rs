@@ -17,7 +17,7 @@ use crate::cache::purges::PurgeRegistry;
 use crate::cache::{
     AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerStats, LowerTier, Queued, Tier, WriteQueue,
 };
-use crate::config::Redis;
+use crate::config::RedisConfig;
 use crate::key::Key;
 use crate::observe::metrics::{Metrics, Tier as TierLabel};
 use crate::process::clock::Clock;
@@ -50,7 +50,7 @@ pub struct RedisTier {
 
 impl RedisTier {
     /// Creates a tier that does not connect until [`RedisTier::begin`] is called.
-    pub fn new(config: Redis, parts: RedisParts) -> Self {
+    pub fn new(config: RedisConfig, parts: RedisParts) -> Self {
         let tasks = Tasks::new();
         let queue = Arc::new(WriteQueue::new(config.queue_bytes));
         let ledger = Ledger::new(Arc::clone(&parts.purges));

@@ -22,7 +22,7 @@ use super::harness::{Client, HUGE_BYTES, PATIENCE, Served, start_with, until, wi
 
 /// A certificate and its key in files that are removed on drop.
 struct Identity {
-    files: config::Tls,
+    files: config::TlsConfig,
     folder: PathBuf,
     root: CertificateDer<'static>,
 }
@@ -31,7 +31,7 @@ impl Identity {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("vecho-tls-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
-        let files = config::Tls { cert_file: folder.join("cert.pem"), key_file: folder.join("key.pem") };
+        let files = config::TlsConfig { cert_file: folder.join("cert.pem"), key_file: folder.join("key.pem") };
         let root = write_pair(&files);
         Self { files, folder, root }
     }
@@ -44,14 +44,14 @@ impl Drop for Identity {
     }
 }
 
-fn write_pair(files: &config::Tls) -> CertificateDer<'static> {
+fn write_pair(files: &config::TlsConfig) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
     std::fs::write(&files.cert_file, made.cert.pem()).expect("the certificate can be written");
     std::fs::write(&files.key_file, made.signing_key.serialize_pem()).expect("the key can be written");
     made.cert.der().clone()
 }
 
-fn load(files: &config::Tls) -> Tls {
+fn load(files: &config::TlsConfig) -> Tls {
     Tls::load(files.clone()).expect("the files are good")
 }
 
@@ -228,9 +228,9 @@ async fn a_reload_serves_the_new_certificate_and_keeps_the_old_one_when_the_file
 #[test]
 fn what_is_wrong_with_certificate_or_key_is_said_with_the_files_name() {
     let (good, other) = (Identity::new("good"), Identity::new("other"));
-    let missing = config::Tls { cert_file: good.folder.join("none.pem"), ..good.files.clone() };
-    let swapped = config::Tls { cert_file: good.files.key_file.clone(), ..good.files.clone() };
-    let mixed = config::Tls { key_file: other.files.key_file.clone(), ..good.files.clone() };
+    let missing = config::TlsConfig { cert_file: good.folder.join("none.pem"), ..good.files.clone() };
+    let swapped = config::TlsConfig { cert_file: good.files.key_file.clone(), ..good.files.clone() };
+    let mixed = config::TlsConfig { key_file: other.files.key_file.clone(), ..good.files.clone() };
     let error = |files| Tls::load(files).expect_err("these files are bad").to_string();
     assert!(error(missing).starts_with(&format!("cannot read {}", good.folder.join("none.pem").display())));
     let swapped = error(swapped);
