@@ -54,7 +54,7 @@ pub enum Command {
     Config {
         /// Output format
         #[arg(long, value_enum, default_value = "text")]
-        format: Format,
+        format: ConfigFormat,
     },
     /// Check the configuration and print all faults
     Check,
@@ -88,7 +88,7 @@ pub enum Command {
 
 /// Output format of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum ConfigFormat {
     /// Like TOML, with the origin of each value
     Text,
     /// JSON

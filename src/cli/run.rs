@@ -4,7 +4,7 @@ use std::io::Write;
 
 use tokio::runtime::Builder;
 
-use super::arguments::{Command, Format, Invocation};
+use super::arguments::{Command, ConfigFormat, Invocation};
 use super::output::{FAILED, FAULTY, OK, Output, print};
 use super::{batch, health, moving, warm};
 use crate::app::{check_trust, payer, warnings};
@@ -72,10 +72,10 @@ fn report(config: &Config, source: &ConfigSource, output: &mut Output<'_>) -> u8
     print(output.out, "configuration ok")
 }
 
-fn shown(config: &Config, format: Format) -> String {
+fn shown(config: &Config, format: ConfigFormat) -> String {
     match format {
-        Format::Text => config.effective.to_text().trim_end().to_owned(),
-        Format::Json => format!("{:#}", config.effective.to_json()),
+        ConfigFormat::Text => config.effective.to_text().trim_end().to_owned(),
+        ConfigFormat::Json => format!("{:#}", config.effective.to_json()),
     }
 }
 
