@@ -16,7 +16,7 @@ use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget};
 use crate::learned::AcceptedCredentials;
 use crate::learned::Spaces;
 use crate::observe::logs::Throttled;
-use crate::observe::metrics::{GovernorAction, Metrics, Port, Rejection, Tier, TierLevels};
+use crate::observe::metrics::{GovernorAction, Metrics, Port, Rejection, TierLabel, TierLevels};
 use crate::observe::traces::Tracer;
 use crate::process::clock::Clock;
 use crate::process::connector::TlsError;
@@ -147,8 +147,8 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<ReplyCache>) {
     let (flow, answers): (Weak<Flow>, Weak<ReplyCache>) = (Arc::downgrade(flow), Arc::downgrade(answers));
     metrics.on_scrape(Box::new(move |metrics| {
         if let (Some(flow), Some(answers)) = (flow.upgrade(), answers.upgrade()) {
-            metrics.tiers.size(Tier::Memory, levels(flow.tiers.memory().records()));
-            metrics.tiers.size(Tier::Answers, levels(answers.stored()));
+            metrics.tiers.size(TierLabel::Memory, levels(flow.tiers.memory().records()));
+            metrics.tiers.size(TierLabel::Answers, levels(answers.stored()));
             metrics.cache.answers_served(answers.lookups().0);
             for tier in flow.tiers.lower() {
                 show_lower(metrics, tier.tier(), &tier.stats());
@@ -161,9 +161,9 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<ReplyCache>) {
 
 fn show_lower(metrics: &Metrics, tier: cache::Tier, stats: &LowerStats) {
     let label = match tier {
-        cache::Tier::Memory => Tier::Memory,
-        cache::Tier::Disk => Tier::Disk,
-        cache::Tier::Redis => Tier::Redis,
+        cache::Tier::Memory => TierLabel::Memory,
+        cache::Tier::Disk => TierLabel::Disk,
+        cache::Tier::Redis => TierLabel::Redis,
     };
     let &LowerStats { up, entries, bytes, capacity_bytes, evictions, dropped, .. } = stats;
     metrics.tiers.size(label, TierLevels { entries, bytes, capacity_bytes, evictions });

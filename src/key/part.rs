@@ -39,8 +39,8 @@ pub enum Tag {
 /// Tag and length in front of the bytes of a part.
 pub(super) const PART_HEAD_BYTES: usize = 9;
 
-/// Up to this size, the parts of a key are collected and hashed in one call, because each update of a hasher has a fixed
-/// cost. Allocators have a size class of up to 1 KB.
+/// Up to this size, the parts of a key are collected and hashed in one call, because each update of a hasher has a
+/// fixed cost. Allocators have a size class of up to 1 KB.
 pub(super) const BUFFER_BYTES: usize = 960;
 
 /// Returns the tag and the length that are hashed in front of a part.

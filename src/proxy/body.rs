@@ -38,8 +38,8 @@ impl ReplyBody {
         Self::of(ReplyContent::Whole(bytes))
     }
 
-    /// Creates a body that is rendered while it is sent, so a very large response is never built whole. Holds `reservation`
-    /// until it is sent.
+    /// Creates a body that is rendered while it is sent, so a very large response is never built whole. Holds
+    /// `reservation` until it is sent.
     pub fn rendered(rendering: Rendering, reservation: Arc<dyn Send + Sync>) -> Self {
         let content = ReplyContent::Rendered { rendering: Box::new(rendering), next: 0, sent_bytes: 0 };
         Self { _reservation: Some(reservation), ..Self::of(content) }

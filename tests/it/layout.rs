@@ -5,6 +5,7 @@
 mod code;
 mod cycles;
 mod map;
+mod names;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -75,6 +76,11 @@ fn what_must_not_be_written_is_not_written() {
 #[test]
 fn mod_files_hold_only_documentation_and_names() {
     none(read_folder("src").iter().flat_map(rules::code_in_door));
+}
+
+#[test]
+fn no_type_name_is_defined_twice() {
+    none(names::defined_twice(&sources(), names::SHARED_NAMES));
 }
 
 #[test]
@@ -161,6 +167,20 @@ mod the_checks {
         assert_eq!(found("process/tasks.rs", "unsafe { x }"), 1);
         assert_eq!(found("a.rs", "#[cfg(test)]\nmod tests { fn f() { x.unwrap() } }"), 0);
         assert_eq!(allows(&File::new("a.rs", "#[cfg(test)]\nmod tests { #[allow(unused)] fn f() {} }")).len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_is_defined_twice_is_found() {
+        let twice = |one: &str, other: &str, allowed| {
+            let files = [File::new("a.rs", one), File::new("b.rs", other)];
+            names::defined_twice(&files, allowed).len()
+        };
+        assert_eq!(twice("pub struct A;", "enum A {}\ntrait B {}", &[]), 1);
+        assert_eq!(twice("type A = u8;", "impl X for Y { type A = u8; }", &[]), 0, "an associated type");
+        assert_eq!(twice("struct A;", "#[cfg(test)]\nmod tests { struct A; }\n// struct A", &[]), 0);
+        assert_eq!(twice("labels! {\n    /// Doc.\n    A { B = \"b\", }\n}", "struct A;", &[]), 1, "by a macro");
+        assert_eq!(twice("struct A;", "struct A;", &[("A", "reason")]), 0);
+        assert_eq!(twice("struct A;", "struct B;", &[("A", "reason")]), 1, "an exception that is not needed");
     }
 
     #[test]

@@ -18,8 +18,8 @@ pub(super) struct FrameLocation {
     pub(super) length: u32,
 }
 
-/// Key tag aligned to four bytes, which avoids padding: with its location and the map's control byte it takes 21 bytes of a
-/// slot.
+/// Key tag aligned to four bytes, which avoids padding: with its location and the map's control byte it takes 21 bytes
+/// of a slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct IndexTag([u32; 2]);
 

@@ -1,8 +1,9 @@
-//! File format of purge counts and unsent purges: `"vecho purges 1\n\n"`, then the count (8), the length of the name (4) and
-//! the name for each entry, then a checksum (16) over all of it. Numbers are little-endian.
+//! File format of purge counts and unsent purges: `"vecho purges 1\n\n"`, then the count (8), the length of the name
+//! (4) and the name for each entry, then a checksum (16) over all of it. Numbers are little-endian.
 //!
 //! If there are unsent purges, the file begins with `"vecho purges 2\n\n"` and the number of counts (8). The unsent
-//! purges follow the counts in the same form. Without unsent purges the file has version 1, which every version of this program can read.
+//! purges follow the counts in the same form. Without unsent purges the file has version 1, which every version of this
+//! program can read.
 
 use super::checksum::{CHECKSUM_BYTES, checksum, cut};
 use crate::cache::purges::{PurgeCounts, SavedPurges};

@@ -16,7 +16,7 @@ use super::{DiskStore, OpenError};
 use crate::cache::purges::{EVERYTHING, PurgeRegistry, SavedPurges};
 use crate::cache::{AtRest, Durability, LowerStats, LowerTier, Queued, Tier, WriteQueue};
 use crate::key::Key;
-use crate::observe::metrics::{Metrics, Tier as TierLabel};
+use crate::observe::metrics::{Metrics, TierLabel};
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
 use futures_util::future::BoxFuture;

@@ -2,8 +2,8 @@
 //!
 //! Every purge raises one count: that of a model's name, or that of everything. A stored record carries its purge
 //! count, the sum of the counts that applied to it. Counts only grow, so a later purge makes the sum larger than the
-//! count in the record, and the record is never served again, wherever it is stored. Counts of other processes are merged by taking
-//! the larger value.
+//! count in the record, and the record is never served again, wherever it is stored. Counts of other processes are
+//! merged by taking the larger value.
 //!
 //! In addition to the counts there are unsent purges, which the processes that share a tier do not know yet. Counts and
 //! unsent purges are saved together, so a process that restarts after an outage knows what it still has to publish.
@@ -125,7 +125,8 @@ impl PurgeRegistry {
         self.sent.notified().await;
     }
 
-    /// Returns the state to save. Unsent purges are read first: then the count of a purge in between is saved in any case.
+    /// Returns the state to save. Unsent purges are read first: then the count of a purge in between is saved in any
+    /// case.
     pub fn to_save(&self) -> SavedPurges {
         let (unsent, mut counts) = (self.unsent(), self.counts());
         raise_to(&mut counts, &self.expected.lock().unwrap_or_else(PoisonError::into_inner));

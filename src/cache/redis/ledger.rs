@@ -9,7 +9,8 @@
 //! count of that replica that is as high as ours, so the new count is one above both.
 //!
 //! Unsent purges are kept in the [`PurgeRegistry`], which survives a restart if there is a disk tier. A process that
-//! restarts with an unsent purge has not seen the shared counts, so it also ends above them: two replicas that purged in one outage never tie.
+//! restarts with an unsent purge has not seen the shared counts, so it also ends above them: two replicas that purged
+//! in one outage never tie.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -19,7 +19,7 @@ use crate::cache::{
 };
 use crate::config::RedisConfig;
 use crate::key::Key;
-use crate::observe::metrics::{Metrics, Tier as TierLabel};
+use crate::observe::metrics::{Metrics, TierLabel};
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
 use futures_util::future::BoxFuture;
@@ -198,7 +198,8 @@ impl LowerTier for RedisTier {
 
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
         Box::pin(async move {
-            // The queue is cleared before the count of clearings changes; `RedisWriter::write_over` relies on this order.
+            // The queue is cleared before the count of clearings changes; `RedisWriter::write_over` relies on this
+            // order.
             self.queue.clear();
             self.manager.ledger.add_unsent_clear();
             self.holds.nothing_waits(&self.manager);

@@ -66,7 +66,8 @@ impl Stack {
     }
 
     /// Ends the generation before and after the counts change. Before, because records stored under the new count must
-    /// have been fetched after the purge. After, because records found under the old count must not be stored in memory.
+    /// have been fetched after the purge. After, because records found under the old count must not be stored in
+    /// memory.
     pub(super) fn between_generations<T>(&self, models: &[Option<&str>], change_counts: impl FnOnce() -> T) -> T {
         let next = || {
             for model in models {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::labels::{
     AnswerEvent, Bypass, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult, RetryReason,
-    Route, SourceLabel, SpanResult, Tier, TokenKind,
+    Route, SourceLabel, SpanResult, TierLabel, TokenKind,
 };
 
 /// The type of a metric, as Prometheus names it.
@@ -75,7 +75,7 @@ const fn histogram(
 }
 
 const ROUTE_OUTCOME: &[LabelSet] = &[label::<Route>("route"), label::<Outcome>("outcome")];
-const TIER: &[LabelSet] = &[label::<Tier>("tier")];
+const TIER: &[LabelSet] = &[label::<TierLabel>("tier")];
 const PORT: &[LabelSet] = &[label::<Port>("port")];
 
 const MODEL_KIND: &[LabelSet] = &[

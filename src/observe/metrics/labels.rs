@@ -219,7 +219,7 @@ labels! {
 
 labels! {
     /// A store with size metrics.
-    Tier {
+    TierLabel {
         /// The memory tier.
         Memory = "memory",
         /// The reply cache.

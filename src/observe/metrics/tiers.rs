@@ -6,17 +6,17 @@ use prometheus::HistogramVec;
 
 use super::catalogue;
 use super::handles::{Counter, Gauge, PerLabel, Registrar};
-use super::labels::Tier;
+use super::labels::TierLabel;
 
 /// Metrics of the tiers.
 #[derive(Debug)]
 pub struct TierMetrics {
-    entries: PerLabel<Tier, Gauge>,
-    bytes: PerLabel<Tier, Gauge>,
-    capacity: PerLabel<Tier, Gauge>,
-    evictions: PerLabel<Tier, Counter>,
-    dropped: PerLabel<Tier, Counter>,
-    down: PerLabel<Tier, Gauge>,
+    entries: PerLabel<TierLabel, Gauge>,
+    bytes: PerLabel<TierLabel, Gauge>,
+    capacity: PerLabel<TierLabel, Gauge>,
+    evictions: PerLabel<TierLabel, Counter>,
+    dropped: PerLabel<TierLabel, Counter>,
+    down: PerLabel<TierLabel, Gauge>,
     lookup_duration: HistogramVec,
 }
 
@@ -36,7 +36,7 @@ pub struct TierLevels {
 impl TierMetrics {
     pub(super) fn new(shelf: &Registrar<'_>) -> Self {
         let lookup_duration = shelf.histograms(&catalogue::CACHE_LOOKUP_DURATION);
-        for tier in [Tier::Disk, Tier::Redis] {
+        for tier in [TierLabel::Disk, TierLabel::Redis] {
             lookup_duration.with_label_values(&[tier.label()]);
         }
         Self {
@@ -51,7 +51,7 @@ impl TierMetrics {
     }
 
     /// Sets the size of a tier; for a hook of [`on_scrape`](super::Metrics::on_scrape).
-    pub fn size(&self, tier: Tier, levels: TierLevels) {
+    pub fn size(&self, tier: TierLabel, levels: TierLevels) {
         self.entries.of(tier).set(levels.entries);
         self.bytes.of(tier).set(levels.bytes);
         self.capacity.of(tier).set(levels.capacity_bytes);
@@ -60,13 +60,13 @@ impl TierMetrics {
 
     /// Sets the state of a lower tier and its dropped writes; for a hook of
     /// [`on_scrape`](super::Metrics::on_scrape).
-    pub fn lower(&self, tier: Tier, up: bool, dropped: u64) {
+    pub fn lower(&self, tier: TierLabel, up: bool, dropped: u64) {
         self.down.of(tier).set(u64::from(!up));
         self.dropped.of(tier).raise_to(dropped);
     }
 
     /// Records a lookup in a lower tier.
-    pub fn lookup(&self, tier: Tier, elapsed: Duration) {
+    pub fn lookup(&self, tier: TierLabel, elapsed: Duration) {
         self.lookup_duration.with_label_values(&[tier.label()]).observe(elapsed.as_secs_f64());
     }
 }
