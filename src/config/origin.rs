@@ -15,7 +15,7 @@ pub enum Origin {
     /// A command line flag.
     Flag(&'static str),
     /// The value of another key, from which the default is derived.
-    ConfigKey(&'static str),
+    Key(&'static str),
 }
 
 impl fmt::Display for Origin {

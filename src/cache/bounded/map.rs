@@ -47,7 +47,7 @@ pub struct MapBounds {
 
 /// Map bounded in bytes. Share it by `Arc`.
 pub struct Bounded<V> {
-    pub(super) entries: Cache<Key, V, Weigher, Spread, EvictionCounter>,
+    entries: Cache<Key, V, Weigher, Spread, EvictionCounter>,
     /// Number of the latest insertion.
     latest: AtomicU32,
     /// Keys of shed entries. If such a key is inserted again, it is in use.
@@ -202,6 +202,12 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
         let bytes = entry.map(|(_, value)| entry_bytes(value));
         self.bytes.fetch_sub(bytes.unwrap_or(0), Ordering::Relaxed);
         bytes.is_some()
+    }
+
+    /// Returns true if there is a value under `key`. Does not mark it as read.
+    #[cfg(test)]
+    pub(super) fn holds(&self, key: &Key) -> bool {
+        self.entries.contains_key(key)
     }
 
     /// Returns the number of entries.

@@ -111,7 +111,7 @@ pub(super) struct Shelf {
     is_down: AtomicBool,
     pub(super) entries: Mutex<HashMap<Key, AtRest>>,
     asked: Mutex<Vec<Vec<Key>>>,
-    purged: Mutex<Vec<String>>,
+    pub(super) purged: Mutex<Vec<String>>,
 }
 
 impl Shelf {

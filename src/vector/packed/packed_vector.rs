@@ -13,8 +13,8 @@ const BLOCK_COMPONENTS: usize = 384;
 /// A packed vector. Cheap to clone. It always unpacks to a valid [`Vector`], whatever bytes it was made from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
-    form: Form,
-    payload: Arc<[u8]>,
+    pub(super) form: Form,
+    pub(super) payload: Arc<[u8]>,
 }
 
 /// Reason why bytes are not a packed vector.
