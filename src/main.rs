@@ -8,7 +8,7 @@ use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use vecho::app::{App, Surroundings};
 use vecho::cli::{self, Output};
-use vecho::config::{Config, Source};
+use vecho::config::{Config, ConfigSource};
 use vecho::observe::logs;
 use vecho::process::clock::Clock;
 use vecho::process::heap;
@@ -28,7 +28,7 @@ fn environment() -> impl Iterator<Item = (String, String)> {
 }
 
 /// Runs the server until a signal stops it: logging, runtime, start, wait, stop.
-fn serve(source: Source, config: Config) -> u8 {
+fn serve(source: ConfigSource, config: Config) -> u8 {
     let level = match logs::init(&config.log.level, config.log.format) {
         Ok(level) => level,
         Err(error) => return failed(cli::FAILED, &error),

@@ -1,6 +1,6 @@
 //! Export files: records are read as they were written, and every change of a file is detected.
 
-use vecho::cache::export::{Ending, MAX_RECORD_BYTES, NotPortable, Piece, Reader, Writer};
+use vecho::cache::export::{Ending, ExportItem, ExportReader, ExportWriter, MAX_RECORD_BYTES, NotPortable};
 use vecho::key::Key;
 
 type Records = Vec<(Key, Vec<u8>)>;
@@ -50,7 +50,7 @@ fn changed(bytes: &[u8]) {
 
 fn write(records: &Records) -> Vec<u8> {
     let mut file = Vec::new();
-    let mut writer = Writer::begin(&mut file);
+    let mut writer = ExportWriter::begin(&mut file);
     for (key, record) in records {
         writer.record(key, record, &mut file).expect("a record that was read must fit");
     }
@@ -59,7 +59,7 @@ fn write(records: &Records) -> Vec<u8> {
 }
 
 fn read(bytes: &[u8], chunk: usize) -> Outcome {
-    let (mut reader, mut records) = (Reader::default(), Records::new());
+    let (mut reader, mut records) = (ExportReader::default(), Records::new());
     for part in bytes.chunks(chunk) {
         reader.feed(part);
         take(&mut reader, &mut records)?;
@@ -70,9 +70,9 @@ fn read(bytes: &[u8], chunk: usize) -> Outcome {
     Ok((records, reader.damaged(), reader.ending()))
 }
 
-fn take(reader: &mut Reader, records: &mut Records) -> Result<(), NotPortable> {
-    while let Some(piece) = reader.piece()? {
-        if let Piece::Record(key, record) = piece {
+fn take(reader: &mut ExportReader, records: &mut Records) -> Result<(), NotPortable> {
+    while let Some(piece) = reader.next_item()? {
+        if let ExportItem::Record(key, record) = piece {
             records.push((key, record.to_vec()));
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use redis::{FromRedisValue as _, parse_redis_value};
 use vecho::cache::purges::{EVERYTHING, MAX_COUNT, PurgeRegistry};
-use vecho::cache::redis::{Ledger, Plan};
+use vecho::cache::redis::{Ledger, PurgePlan};
 
 /// Models whose purges are checked. One of them is likely to be in the list.
 const MODELS: [&str; 2] = ["m", "text-embedding-3-small"];
@@ -22,44 +22,44 @@ pub(crate) fn check(bytes: &[u8]) {
         // At the maximum, the counts cannot be raised any further.
         return;
     }
-    let epochs = Arc::new(PurgeRegistry::default());
-    let ledger = Ledger::new(Arc::clone(&epochs));
-    agree(&ledger, &epochs, &mut list);
+    let purges = Arc::new(PurgeRegistry::default());
+    let ledger = Ledger::new(Arc::clone(&purges));
+    agree(&ledger, &purges, &mut list);
     for name in MODELS.map(Some).into_iter().chain([None]) {
-        let (before, listed) = (epochs.of(&MODELS), list.clone());
-        ledger.owe(&epochs.raise(name));
-        agree(&ledger, &epochs, &mut list);
-        assert!(epochs.of(&MODELS) > before, "a purge of {name:?} has no effect");
+        let (before, listed) = (purges.of(&MODELS), list.clone());
+        ledger.add_unsent(&purges.raise(name));
+        agree(&ledger, &purges, &mut list);
+        assert!(purges.of(&MODELS) > before, "a purge of {name:?} has no effect");
         assert_ne!(list, listed, "a purge of {name:?} is not told");
         assert!(ledger.is_settled());
-        as_heard_by_another(&list, &epochs);
+        as_heard_by_another(&list, &purges);
     }
 }
 
 /// Checks that a process that starts now gets the same purge counts.
-fn as_heard_by_another(list: &List, epochs: &PurgeRegistry) {
+fn as_heard_by_another(list: &List, purges: &PurgeRegistry) {
     let others = Arc::new(PurgeRegistry::default());
     agree(&Ledger::new(Arc::clone(&others)), &others, &mut list.clone());
     for names in [&[EVERYTHING][..], &MODELS[..1], &MODELS[1..]] {
-        assert_eq!(others.of(names), epochs.of(names), "{names:?} in {list:?}");
+        assert_eq!(others.of(names), purges.of(names), "{names:?} in {list:?}");
     }
 }
 
 /// Reads the list once and applies the resulting plan, as a process does.
-fn agree(ledger: &Ledger, epochs: &PurgeRegistry, list: &mut List) {
-    let before = epochs.of(&MODELS);
+fn agree(ledger: &Ledger, purges: &PurgeRegistry, list: &mut List) {
+    let before = purges.of(&MODELS);
     let plan = ledger.plan(list);
     changes(&plan, list);
     let (counts, told) = ledger.settle(plan, true);
-    epochs.learn(&counts);
-    ledger.pay(&told);
-    assert!(epochs.of(&MODELS) >= before, "a purge came undone");
-    assert_eq!(epochs.missed(&counts), [""; 0]);
+    purges.learn(&counts);
+    ledger.mark_sent(&told);
+    assert!(purges.of(&MODELS) >= before, "a purge came undone");
+    assert_eq!(purges.missed(&counts), [""; 0]);
     assert_eq!(ledger.plan(list).changes, [], "one look is enough");
 }
 
 /// Applies the changes, which never lower a count.
-fn changes(plan: &Plan, list: &mut List) {
+fn changes(plan: &PurgePlan, list: &mut List) {
     for change in &plan.changes {
         let is_known = FIELDS.contains(&change.field.as_str()) || change.field.starts_with("model:");
         assert!(is_known, "{change:?}");

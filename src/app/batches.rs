@@ -274,7 +274,7 @@ impl Reading {
         let checksum_keys = ChecksumKeys::new(self.keying.config.cache.key_secret.as_ref());
         let records = asked.keys.iter().zip(answer.vectors.iter().zip(counts)).map(|(key, (vector, tokens))| {
             let identity = ModelIdentity { model: Arc::clone(&model), dimension: vector.dimension() };
-            // The importing instance assigns its own epoch.
+            // The importing instance assigns its own purge count.
             let record = Record::new(vector.clone(), identity, times, tokens).asked_as(&asked_as);
             (*key, at_rest::to_bytes(&record, 0, &checksum_keys.of(key)))
         });

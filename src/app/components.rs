@@ -9,7 +9,7 @@ use super::hooks::MemoryHooks;
 use super::mock_upstream::MockUpstream;
 use super::tiers::{self as wanted, TierHandles};
 use crate::cache::at_rest::ChecksumKeys;
-use crate::cache::bounded::Bounds;
+use crate::cache::bounded::MapBounds;
 use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{Caches, MemoryTier, Stack};
 use crate::config::{Config, Live, UpstreamTarget};
@@ -25,7 +25,7 @@ use crate::process::governor::{Governor, Meter, effective_limit};
 use crate::process::system::System;
 use crate::process::tasks::Tasks;
 use crate::proxy::Proxy;
-use crate::upstream::{Batcher, Breaker, Caller, Client};
+use crate::upstream::{Batcher, Breaker, Caller, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
 /// vectors.
@@ -36,7 +36,7 @@ pub(super) struct Components {
     pub(super) flow: Arc<Flow>,
     pub(super) answers: Arc<ReplyCache>,
     pub(super) caches: Caches,
-    pub(super) client: Arc<Client>,
+    pub(super) client: Arc<UpstreamClient>,
     pub(super) breaker: Arc<Breaker>,
     pub(super) governor: Arc<Governor>,
     pub(super) system: Arc<System>,
@@ -64,8 +64,8 @@ impl Components {
         let told = (Arc::clone(metrics), throttled.clone());
         let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), told);
         let tasks = Tasks::new();
-        let epochs = Arc::default();
-        let handles = TierHandles { live, clock, metrics, epochs: &epochs, limit_bytes };
+        let purges = Arc::default();
+        let handles = TierHandles { live, clock, metrics, purges: &purges, limit_bytes };
         let redis = wanted::redis(&handles);
         let lower = wanted::lower(&handles, redis.as_ref()).await;
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
@@ -73,9 +73,9 @@ impl Components {
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),
-            tiers: Arc::new(Stack::new(memory, lower, epochs, checksum_keys)),
+            tiers: Arc::new(Stack::new(memory, lower, purges, checksum_keys)),
             leases: wanted::leases(live, redis.as_ref()),
-            room: VectorBudget::new(share_bytes),
+            vector_budget: VectorBudget::new(share_bytes),
             single_flight: SingleFlight::new(),
             // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
             batcher: Batcher::new(caller, live.clone(), share_bytes, Arc::clone(metrics)),
@@ -99,8 +99,8 @@ impl Components {
         metrics.memory.limit.set(limit_bytes);
         show_sizes(metrics, &flow, &answers);
         let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
-        flow.tokenizer.ask_for_room(&governor);
-        flow.room.ask_for_room(&governor);
+        flow.tokenizer.set_governor(&governor);
+        flow.vector_budget.set_governor(&governor);
         let max_inflight_bytes = max_inflight_bytes(&config, limit_bytes);
         Ok(Self { flow, answers, caches, client, breaker, governor, system, max_inflight_bytes, metrics, live })
     }
@@ -121,13 +121,18 @@ impl Components {
 }
 
 /// Creates the client for the upstream. The built-in mock builds whole responses, so its limit is smaller.
-fn client(live: &Live, clock: &Clock, tokenizer: &Arc<Tokenizer>, share_bytes: u64) -> Result<Client, TlsError> {
+fn client(
+    live: &Live,
+    clock: &Clock,
+    tokenizer: &Arc<Tokenizer>,
+    share_bytes: u64,
+) -> Result<UpstreamClient, TlsError> {
     if let UpstreamTarget::Http(_) = live.load().upstream.target {
-        return Client::http(live.clone());
+        return UpstreamClient::http(live.clone());
     }
     let (live, clock, tokenizer) = (live.clone(), clock.clone(), Arc::clone(tokenizer));
     let mock = MockUpstream { live: live.clone(), clock, tokenizer, max_vector_bytes: share_bytes / 4 };
-    Ok(Client::in_process(mock.embedder(), live))
+    Ok(UpstreamClient::in_process(mock.embedder(), live))
 }
 
 fn max_inflight_bytes(config: &Config, limit_bytes: u64) -> usize {
@@ -137,12 +142,12 @@ fn max_inflight_bytes(config: &Config, limit_bytes: u64) -> usize {
     if is_smaller_container { configured.min(share) } else { configured }
 }
 
-fn memory_bounds(config: &Config, limit_bytes: u64) -> Bounds {
-    Bounds { max_bytes: limit_bytes / 100 * config.cache.memory_percent, max_entries: config.cache.max_entries }
+fn memory_bounds(config: &Config, limit_bytes: u64) -> MapBounds {
+    MapBounds { max_bytes: limit_bytes / 100 * config.cache.memory_percent, max_entries: config.cache.max_entries }
 }
 
-fn answers_bounds(config: &Config, limit_bytes: u64) -> Bounds {
-    Bounds { max_bytes: limit_bytes / 100 * config.cache.answers_percent, max_entries: None }
+fn answers_bounds(config: &Config, limit_bytes: u64) -> MapBounds {
+    MapBounds { max_bytes: limit_bytes / 100 * config.cache.answers_percent, max_entries: None }
 }
 
 /// Reads sizes at each scrape. The hook holds weak references, so it does not keep the parts alive.
@@ -155,7 +160,7 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, replies: &Arc<ReplyCache>) {
                 metrics.tiers.set(tier, &stats);
             }
             metrics.cache.flights.set(flow.single_flight.len() as u64);
-            metrics.requests.vector_bytes_in_flight.set(flow.room.held_bytes() as u64);
+            metrics.requests.vector_bytes_in_flight.set(flow.vector_budget.held_bytes() as u64);
         }
     }));
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::observe::metrics::{Metrics, Port, Rejection};
 use crate::process::governor::{GovernorAction, GovernorHooks};
-use crate::serve::{ConnectionHooks, Fault};
+use crate::serve::{ConnectionHooks, PeerFault};
 
 /// Counts measurements and actions of the governor.
 pub(super) struct MemoryHooks(pub(super) Arc<Metrics>);
@@ -47,7 +47,7 @@ impl ConnectionHooks for PortHooks {
         }
     }
 
-    fn protocol_error(&self, fault: Fault) {
+    fn protocol_error(&self, fault: PeerFault) {
         tracing::debug!(port = self.port.label(), fault = fault.label(), "a connection broke the protocol");
         self.metrics.requests.rejected(Rejection::Header);
     }

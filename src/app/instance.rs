@@ -37,7 +37,7 @@ pub enum StartError {
     Bind(#[from] serve::BindError),
     /// The certificate of the public port cannot be used.
     #[error(transparent)]
-    Tls(#[from] serve::TlsError),
+    Tls(#[from] serve::CertificateError),
     /// The TLS client set-up for the upstream or the trace collector is invalid.
     #[error(transparent)]
     OutboundTls(#[from] TlsError),

@@ -1,10 +1,10 @@
 //! Log lines at start: the upstream, the scope, the fallback, and the key that pays.
 
 use crate::cache::Stack;
-use crate::config::{Config, FallbackMode, Origin, Source, UpstreamTarget};
+use crate::config::{Config, ConfigSource, FallbackMode, Origin, UpstreamTarget};
 
 /// Logs the set-up, the key that pays for upstream calls, and every warning.
-pub(super) fn introduce(config: &Config, source: Option<&Source>, tiers: &Stack, limit_bytes: u64) {
+pub(super) fn introduce(config: &Config, source: Option<&ConfigSource>, tiers: &Stack, limit_bytes: u64) {
     let upstream = &config.upstream.target;
     let below = tiers.lower().iter().map(|tier| tier.tier().label());
     let tiers: Vec<&str> = std::iter::once("memory").chain(below).collect();
@@ -35,7 +35,7 @@ pub fn payer(config: &Config) -> String {
 }
 
 /// Returns warnings about settings that are valid but may be unintended, in the configuration and its environment.
-pub fn warnings(config: &Config, source: Option<&Source>) -> Vec<String> {
+pub fn warnings(config: &Config, source: Option<&ConfigSource>) -> Vec<String> {
     [open_key(config), ignored_proxy(config, source), mocks_by_default(config)].into_iter().flatten().collect()
 }
 
@@ -59,7 +59,7 @@ fn open_key(config: &Config) -> Option<String> {
 }
 
 /// Warns about a proxy variable that is not used. The warning omits its value, which may contain a password.
-fn ignored_proxy(config: &Config, source: Option<&Source>) -> Option<String> {
+fn ignored_proxy(config: &Config, source: Option<&ConfigSource>) -> Option<String> {
     let variable = source?.ignored_proxy(&config.upstream.target)?;
     let UpstreamTarget::Http(uri) = &config.upstream.target else {
         return None;

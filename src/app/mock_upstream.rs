@@ -13,7 +13,7 @@ use crate::config::{Config, Live};
 use crate::flow::Tokenizer;
 use crate::flow::mock;
 use crate::process::clock::Clock;
-use crate::upstream::{InProcess, InProcessRequest, Reply, RouteKind, classify_path};
+use crate::upstream::{InProcess, InProcessRequest, RouteKind, UpstreamReply, classify_path};
 use crate::vector::COMPONENT_BYTES;
 use crate::wire::{Bypass, EmbedRequest, PathModel, Rendering, envelope, read_request};
 
@@ -44,7 +44,7 @@ impl MockUpstream {
         })
     }
 
-    fn embed(&self, kind: RouteKind, body: &[u8]) -> Reply {
+    fn embed(&self, kind: RouteKind, body: &[u8]) -> UpstreamReply {
         let config = self.live.load();
         let path_model = if kind == RouteKind::Deployment { PathModel::Yes } else { PathModel::No };
         match read_request(body, &config.cache.extra_fields, path_model) {
@@ -76,7 +76,7 @@ fn vector_bytes(config: &Config, request: &EmbedRequest<'_>) -> u64 {
     (request.inputs.len() * dimension(config, request) * COMPONENT_BYTES) as u64
 }
 
-fn too_large(request: &EmbedRequest<'_>, max_bytes: u64) -> Reply {
+fn too_large(request: &EmbedRequest<'_>, max_bytes: u64) -> UpstreamReply {
     let inputs = request.inputs.len();
     let message = format!(
         "The built-in mock upstream cannot embed {inputs} inputs at once: too large an input array, since their vectors \
@@ -116,10 +116,10 @@ fn explanation(bypass: Bypass) -> String {
     format!("The built-in mock upstream cannot embed this: {cause}.")
 }
 
-fn reply(status: StatusCode, body: Bytes) -> Reply {
+fn reply(status: StatusCode, body: Bytes) -> UpstreamReply {
     let mut headers = HeaderMap::new();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Reply { status, headers, body }
+    UpstreamReply { status, headers, body }
 }
 
 /// Returns true for a CORS preflight request.
@@ -131,7 +131,7 @@ fn is_preflight(request: &InProcessRequest<'_>) -> bool {
 }
 
 /// Allows every web page to send any request.
-fn preflight(request: &HeaderMap) -> Reply {
+fn preflight(request: &HeaderMap) -> UpstreamReply {
     let mut headers = HeaderMap::new();
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     headers.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST, DELETE, OPTIONS"));
@@ -140,5 +140,5 @@ fn preflight(request: &HeaderMap) -> Reply {
     for names in request.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
         headers.append(ACCESS_CONTROL_ALLOW_HEADERS, names.clone());
     }
-    Reply { status: StatusCode::NO_CONTENT, headers, body: Bytes::new() }
+    UpstreamReply { status: StatusCode::NO_CONTENT, headers, body: Bytes::new() }
 }

@@ -9,7 +9,7 @@ use std::{fmt, io};
 use bytes::Bytes;
 
 use crate::cache::at_rest::ChecksumKeys;
-use crate::cache::bounded::Bounds;
+use crate::cache::bounded::MapBounds;
 use crate::cache::disk::{DiskStore, OpenError};
 use crate::cache::purges::PurgeRegistry;
 use crate::cache::transfer::{self, Imported, Pieces};
@@ -53,14 +53,14 @@ impl OfflineCache {
     pub fn open(config: &Config) -> Result<Self, OfflineError> {
         let path = path_of(config)?;
         let store = DiskStore::open(path, config.disk.max_bytes)?;
-        let epochs = Arc::new(PurgeRegistry::default());
+        let purges = Arc::new(PurgeRegistry::default());
         let noted = store.purges()?;
-        epochs.learn(&noted.counts);
-        epochs.inherit(&noted.unsent);
+        purges.learn(&noted.counts);
+        purges.add_saved(&noted.unsent);
         let disk = Arc::new(UnqueuedDisk { store, waiting: Mutex::default() });
-        let memory = MemoryTier::new(Bounds { max_bytes: MEMORY_BYTES, max_entries: None });
+        let memory = MemoryTier::new(MapBounds { max_bytes: MEMORY_BYTES, max_entries: None });
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
-        let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], epochs, checksum_keys);
+        let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], purges, checksum_keys);
         Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System, codec: config.cache.codec })
     }
 
@@ -153,8 +153,8 @@ impl LowerTier for UnqueuedDisk {
         self.lock().entries.push((key, entry));
     }
 
-    fn purged<'a>(&'a self, epochs: &'a Arc<PurgeRegistry>, _name: &'a str) -> BoxFuture<'a, Durability> {
-        let noted = self.store.note_purges(epochs).map(drop);
+    fn purged<'a>(&'a self, purges: &'a Arc<PurgeRegistry>, _name: &'a str) -> BoxFuture<'a, Durability> {
+        let noted = self.store.note_purges(purges).map(drop);
         let settled = if noted.is_ok() { Durability::ForGood } else { Durability::Pending };
         if let Err(error) = noted {
             self.lock().failed = Some(error);
@@ -180,7 +180,7 @@ impl LowerTier for UnqueuedDisk {
         TierStats { up: true, entries: stats.entries, bytes: stats.bytes, ..TierStats::default() }
     }
 
-    fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
+    fn close(&self, _timeout: Duration) -> BoxFuture<'_, usize> {
         Box::pin(async {
             self.write();
             0

@@ -9,7 +9,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::components::Components;
 use super::surroundings::Surroundings;
 use crate::cache::reply_cache::ReplyCache;
-use crate::config::{self, Live, Source};
+use crate::config::{self, ConfigSource, Live};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::observe::logs::LevelHandle;
 use crate::observe::metrics::{Metrics, ReloadResult};
@@ -50,7 +50,7 @@ pub(super) async fn watch(reloader: Option<Reloader>) {
 /// The files to reload and the parts that a reload affects.
 pub(super) struct Reloader {
     live: Live,
-    source: Source,
+    source: ConfigSource,
     tls: Option<Tls>,
     level: LevelHandle,
     answers: Arc<ReplyCache>,

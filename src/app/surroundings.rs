@@ -1,6 +1,6 @@
 //! The environment of a running vecho: the real one in the process, a fake one in tests.
 
-use crate::config::Source;
+use crate::config::ConfigSource;
 use crate::observe::logs::LevelHandle;
 use crate::process::clock::Clock;
 
@@ -11,8 +11,8 @@ pub struct Surroundings {
     pub clock: Clock,
     /// The log level.
     pub level: LevelHandle,
-    /// Source for configuration reloads, if there is one.
-    pub source: Option<Source>,
+    /// ConfigSource for configuration reloads, if there is one.
+    pub source: Option<ConfigSource>,
 }
 
 impl Surroundings {

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Weak};
 
-use crate::cache::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
+use crate::cache::disk::{DiskBounds, DiskParts, DiskSettings, DiskTier};
 use crate::cache::purges::{PurgeCounts, PurgeRegistry};
 use crate::cache::redis::{OnPurges, RedisParts, RedisTier};
 use crate::cache::reply_cache::ReplyCache;
@@ -21,7 +21,7 @@ pub(super) struct TierHandles<'a> {
     pub(super) live: &'a Live,
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Arc<Metrics>,
-    pub(super) epochs: &'a Arc<PurgeRegistry>,
+    pub(super) purges: &'a Arc<PurgeRegistry>,
     /// Memory limit of the process in bytes.
     pub(super) limit_bytes: u64,
 }
@@ -44,12 +44,12 @@ async fn disk(handles: &TierHandles<'_>) -> Option<Arc<dyn LowerTier>> {
     let disk = handles.live.load().disk.clone();
     let settings = DiskSettings {
         path: disk.path.filter(|_| disk.enabled)?,
-        bounds: Bounds { max_bytes: disk.max_bytes, max_entries: handles.limit_bytes / 10 / INDEX_BYTES },
+        bounds: DiskBounds { max_bytes: disk.max_bytes, max_entries: handles.limit_bytes / 10 / INDEX_BYTES },
         queue_bytes: handles.queue_bytes(disk.queue_bytes),
         off_for: disk.off_for,
     };
-    let (clock, metrics, epochs) = (handles.clock.clone(), Arc::clone(handles.metrics), Arc::clone(handles.epochs));
-    Some(Arc::new(DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await))
+    let (clock, metrics, purges) = (handles.clock.clone(), Arc::clone(handles.metrics), Arc::clone(handles.purges));
+    Some(Arc::new(DiskTier::start(settings, DiskParts { clock, metrics, purges }).await))
 }
 
 /// Divisor of the memory limit for the values of one Redis lookup.
@@ -59,10 +59,10 @@ const READ_SHARE: u64 = 5;
 pub(super) fn redis(handles: &TierHandles<'_>) -> Option<Arc<RedisTier>> {
     let mut config = handles.live.load().redis.clone();
     config.queue_bytes = handles.queue_bytes(config.queue_bytes);
-    let (clock, metrics, epochs) = (handles.clock.clone(), Arc::clone(handles.metrics), Arc::clone(handles.epochs));
+    let (clock, metrics, purges) = (handles.clock.clone(), Arc::clone(handles.metrics), Arc::clone(handles.purges));
     let is_wanted = !config.nodes.is_empty();
     let max_read_bytes = usize::try_from(handles.limit_bytes / READ_SHARE).unwrap_or(usize::MAX);
-    is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, epochs, max_read_bytes })))
+    is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, purges, max_read_bytes })))
 }
 
 /// Returns the leases between replicas if they are configured.

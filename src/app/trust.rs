@@ -1,6 +1,6 @@
 //! Checks the TLS files: `vecho check` and every start run this before any part is started.
 
-use crate::config::{Config, Effective, Fault, Faults, Origin, Tls};
+use crate::config::{Config, Effective, Fault, Faults, Origin, TlsConfig};
 use crate::process::connector::roots_fault;
 use crate::serve::pair_faults;
 
@@ -22,7 +22,7 @@ pub fn check_trust(config: &Config) -> Result<(), Faults> {
     if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
 }
 
-fn of_pair(keys: [&'static str; 2], files: &Tls) -> impl Iterator<Item = (&'static str, String)> + use<> {
+fn of_pair(keys: [&'static str; 2], files: &TlsConfig) -> impl Iterator<Item = (&'static str, String)> + use<> {
     keys.into_iter().zip(pair_faults(files)).filter_map(|(key, fault)| Some((key, fault?.to_string())))
 }
 

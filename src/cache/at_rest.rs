@@ -78,8 +78,8 @@ pub enum Damaged {
     Vector(#[from] NotPacked),
 }
 
-/// Encodes a record. `epoch` is stored with it and returned by [`from_bytes`].
-pub fn to_bytes(record: &Record, epoch: u64, checksum_key: &ChecksumKey) -> Vec<u8> {
+/// Encodes a record. `purge_count` is stored with it and returned by [`from_bytes`].
+pub fn to_bytes(record: &Record, purge_count: u64, checksum_key: &ChecksumKey) -> Vec<u8> {
     let [model, asked_model] = record.models();
     let asked_model = if asked_model == model { "" } else { asked_model };
     let (vector, times) = (&record.vector, &record.times);
@@ -89,7 +89,7 @@ pub fn to_bytes(record: &Record, epoch: u64, checksum_key: &ChecksumKey) -> Vec<
     bytes.extend_from_slice(&[VERSION, vector.form() as u8, 0, 0, 0]);
     bytes.extend_from_slice(&length(vector.dimension()));
     bytes.extend_from_slice(&record.tokens().unwrap_or(0).to_le_bytes());
-    for number in [epoch, times.created_ms, times.fresh_until_ms, times.stale_until_ms] {
+    for number in [purge_count, times.created_ms, times.fresh_until_ms, times.stale_until_ms] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     bytes.extend_from_slice(&length(model.len()));
@@ -101,20 +101,20 @@ pub fn to_bytes(record: &Record, epoch: u64, checksum_key: &ChecksumKey) -> Vec<
     bytes
 }
 
-/// Decodes a record, and returns it with its epoch.
+/// Decodes a record, and returns it with its purge count.
 pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, u64), Damaged> {
     let body = checked(bytes, checksum_key)?;
     let mut rest = Rest(&body[MAGIC.len() + 1..]);
     let [form, zeros @ ..] = rest.take::<4>()?;
     let form = Form::from_number(form).filter(|_| zeros == [0; 3]).ok_or(Damaged::Contradiction)?;
     let (dimension, tokens) = (rest.length()?, rest.u32()?);
-    let epoch = rest.u64()?;
+    let purge_count = rest.u64()?;
     let times = Times { created_ms: rest.u64()?, fresh_until_ms: rest.u64()?, stale_until_ms: rest.u64()? };
     let (model_len, asked_len) = (rest.length()?, rest.length()?);
     let (model, asked_model) = (rest.name(model_len)?, rest.name(asked_len)?);
     let vector = Packed::from_parts(form, dimension, rest.0)?;
     let record = Record::new(vector, ModelIdentity { model, dimension }, times, Some(tokens));
-    Ok((if asked_model.is_empty() { record } else { record.asked_as(&asked_model) }, epoch))
+    Ok((if asked_model.is_empty() { record } else { record.asked_as(&asked_model) }, purge_count))
 }
 
 /// Returns the bytes before the checksum after verifying the magic bytes, the version and the checksum.
@@ -181,8 +181,8 @@ mod tests {
         ChecksumKeys::default().of(&Key::from_bytes([n; 32]))
     }
 
-    fn to_bytes(record: &Record, epoch: u64) -> Vec<u8> {
-        super::to_bytes(record, epoch, &of_key(1))
+    fn to_bytes(record: &Record, purge_count: u64) -> Vec<u8> {
+        super::to_bytes(record, purge_count, &of_key(1))
     }
 
     fn from_bytes(bytes: &[u8]) -> Result<(Record, u64), Damaged> {
@@ -212,8 +212,8 @@ mod tests {
         for codec in [Codec::Lossless, Codec::Bf16, Codec::Int8, Codec::F32] {
             for asked_model in ["model", "model-v2", "modèle"] {
                 let record = record(&[0.1, -0.25, 0.7], codec, asked_model);
-                let (read, epoch) = from_bytes(&to_bytes(&record, 99)).expect("it is whole");
-                assert_eq!((shown(&read), epoch), (shown(&record), 99));
+                let (read, purge_count) = from_bytes(&to_bytes(&record, 99)).expect("it is whole");
+                assert_eq!((shown(&read), purge_count), (shown(&record), 99));
             }
         }
     }
@@ -305,8 +305,8 @@ mod tests {
             let begun = [&MAGIC[..], &[VERSION], &bytes].concat();
             prop_assert!(from_bytes(&begun).is_err(), "a checksum by chance");
             let sum = checksum(&begun);
-            if let Ok((record, epoch)) = from_bytes(&[&begun[..], &sum].concat()) {
-                prop_assert_eq!(shown(&from_bytes(&to_bytes(&record, epoch)).expect("it is whole").0), shown(&record));
+            if let Ok((record, purge_count)) = from_bytes(&[&begun[..], &sum].concat()) {
+                prop_assert_eq!(shown(&from_bytes(&to_bytes(&record, purge_count)).expect("it is whole").0), shown(&record));
             }
         }
 
@@ -323,8 +323,8 @@ mod tests {
             body.extend_from_slice(&rest);
             let sum = checksum(&body);
             body.extend_from_slice(&sum);
-            if let Ok((record, epoch)) = from_bytes(&body) {
-                prop_assert_eq!(shown(&from_bytes(&to_bytes(&record, epoch)).expect("it is whole").0), shown(&record));
+            if let Ok((record, purge_count)) = from_bytes(&body) {
+                prop_assert_eq!(shown(&from_bytes(&to_bytes(&record, purge_count)).expect("it is whole").0), shown(&record));
             }
         }
     }

@@ -42,16 +42,16 @@ pub trait LowerTier: Send + Sync + Debug {
     /// Queues an entry to be written, or drops it if the queue is full. Never waits.
     fn put(&self, key: Key, entry: AtRest);
 
-    /// Records a debt for a purge that is counted in the [`PurgeRegistry`] under `name`: other replicas have not been
-    /// told of it yet. Only shared tiers need this. It runs before [`LowerTier::purged`] of any tier, so the debt is
+    /// Adds an unsent purge, which is counted in the [`PurgeRegistry`] under `name`: other replicas do not know it yet.
+    /// Only shared tiers need this. It runs before [`LowerTier::purged`] of any tier, so the unsent purge is
     /// saved with the purge.
-    fn owe(&self, name: &str) {
+    fn add_unsent(&self, name: &str) {
         let _ = name;
     }
 
     /// Handles a purge that is counted in the [`PurgeRegistry`] under `name`. Resolves once the purge survives this
     /// process and has reached all replicas that share the tier, or once it is certain that it cannot.
-    fn purged<'a>(&'a self, epochs: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability>;
+    fn purged<'a>(&'a self, purges: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability>;
 
     /// Records purges that are about to be learned, and that the [`PurgeRegistry`] already lists as expected. A tier
     /// that outlives the process saves them. Resolves once that is done or a short timeout has passed.
@@ -76,6 +76,6 @@ pub trait LowerTier: Send + Sync + Debug {
     /// Returns the statistics of the tier.
     fn stats(&self) -> TierStats;
 
-    /// Writes out the queue, for at most `patience`. Returns the number of entries left.
-    fn close(&self, patience: Duration) -> BoxFuture<'_, usize>;
+    /// Writes out the queue, for at most `timeout`. Returns the number of entries left.
+    fn close(&self, timeout: Duration) -> BoxFuture<'_, usize>;
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Record;
 use super::map_stats::map_stats;
-use crate::cache::bounded::{Bounded, Bounds};
+use crate::cache::bounded::{Bounded, MapBounds};
 use crate::key::Key;
 use crate::observe::metrics::TierStats;
 
@@ -21,7 +21,7 @@ pub struct MemoryTier {
 
 impl MemoryTier {
     /// Creates an empty tier.
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: MapBounds) -> Self {
         Self { records: Bounded::new(bounds, PARTS), hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
@@ -61,7 +61,7 @@ mod tests {
 
     #[test]
     fn only_what_is_asked_for_is_counted() {
-        let tier = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+        let tier = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
         let key = KeyBuilder::new(None).finish();
         assert!(tier.peek(&key).is_none() && tier.get(&key).is_none());
         assert_eq!((tier.stats().hits, tier.stats().misses), (0, 1));

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
-use crate::cache::bounded::{Bounded, Bounds, Entry, Mark};
+use crate::cache::bounded::{Bounded, Entry, MapBounds, Mark};
 use crate::cache::map_stats::map_stats;
 use crate::cache::purges::Generation;
 use crate::key::{Key, SeenKeys};
@@ -25,9 +25,9 @@ const PARTS: usize = 2;
 
 /// A finished reply to one request body.
 #[derive(Clone)]
-pub struct CachedReply(Arc<Stored>);
+pub struct CachedReply(Arc<StoredReply>);
 
-struct Stored {
+struct StoredReply {
     parts: ReplyParts,
     mark: Mark,
 }
@@ -83,7 +83,7 @@ impl std::ops::Deref for CachedReply {
 
 impl CachedReply {
     fn new(parts: ReplyParts) -> Self {
-        Self(Arc::new(Stored { parts, mark: Mark::default() }))
+        Self(Arc::new(StoredReply { parts, mark: Mark::default() }))
     }
 }
 
@@ -94,7 +94,8 @@ impl Entry for CachedReply {
     fn weight_bytes(&self) -> u64 {
         // The model's name may be long, and the identity holds a copy of it outside the body.
         let value_bytes: usize = self.headers.values().map(HeaderValue::len).sum();
-        (size_of::<Stored>() + self.body.len() + HEADER_BYTES + value_bytes + self.validity.identity.model.len()) as u64
+        (size_of::<StoredReply>() + self.body.len() + HEADER_BYTES + value_bytes + self.validity.identity.model.len())
+            as u64
     }
 
     fn mark(&self) -> Option<&Mark> {
@@ -117,7 +118,7 @@ pub struct ReplyCache {
 
 impl ReplyCache {
     /// Returns an empty cache. It stays empty if `bounds` leaves no space.
-    pub fn new(bounds: Bounds) -> Self {
+    pub fn new(bounds: MapBounds) -> Self {
         let (stored, seen) = (Bounded::new(bounds, PARTS), SeenKeys::new(SEEN_PLACES));
         Self { stored, seen, served: AtomicU64::new(0), missed: AtomicU64::new(0) }
     }
@@ -168,7 +169,7 @@ mod tests {
     use crate::key::KeyBuilder;
     use crate::observe::metrics::Metrics;
 
-    const BOUNDS: Bounds = Bounds { max_bytes: 1 << 16, max_entries: None };
+    const BOUNDS: MapBounds = MapBounds { max_bytes: 1 << 16, max_entries: None };
 
     fn parts(purges: &Generations, space_state: &Arc<SpaceState>, bytes: usize) -> ReplyParts {
         ReplyParts {
@@ -252,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_large_batch_as_floats_is_wanted_with_the_usual_room() {
-        let answers = ReplyCache::new(Bounds { max_bytes: 50 << 20, ..BOUNDS });
+        let answers = ReplyCache::new(MapBounds { max_bytes: 50 << 20, ..BOUNDS });
         let request = KeyBuilder::new(None).finish();
         // The longest text of a number and its comma is 17 bytes.
         let longest = 256 * (1_536 * 17 + 100);

@@ -16,7 +16,7 @@ const OVERHEAD_BYTES: usize = 128;
 /// Write-behind queue of one tier.
 #[derive(Debug)]
 pub struct WriteQueue {
-    waiting: Mutex<Waiting>,
+    pending: Mutex<PendingWrites>,
     arrived: Notify,
     settled: Notify,
     max_bytes: usize,
@@ -24,16 +24,16 @@ pub struct WriteQueue {
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingWrites {
     /// Keys that no batch has taken yet, each once.
     order: VecDeque<Key>,
-    entries: HashMap<Key, Entry>,
+    entries: HashMap<Key, QueuedWrite>,
     bytes: usize,
     puts: u64,
 }
 
 #[derive(Debug)]
-struct Entry {
+struct QueuedWrite {
     at_rest: AtRest,
     /// Number of the put that stored the entry.
     put: u64,
@@ -52,7 +52,7 @@ pub enum Queued {
 
 /// Entries that are being written. Reads find them until [`WriteQueue::done`].
 #[derive(Debug)]
-pub struct Batch {
+pub struct WriteBatch {
     /// The entries.
     pub entries: Vec<(Key, AtRest)>,
     puts: Vec<u64>,
@@ -62,7 +62,7 @@ impl WriteQueue {
     /// Creates an empty queue.
     pub fn new(max_bytes: usize) -> Self {
         Self {
-            waiting: Mutex::default(),
+            pending: Mutex::default(),
             arrived: Notify::new(),
             settled: Notify::new(),
             max_bytes,
@@ -78,22 +78,22 @@ impl WriteQueue {
     /// Queues an entry, if there is room for it.
     pub fn push(&self, key: Key, entry: AtRest) -> Queued {
         let size = size(&entry);
-        let mut waiting = self.lock();
-        if waiting.bytes + size > self.max_bytes {
-            drop(waiting);
+        let mut pending = self.lock();
+        if pending.bytes + size > self.max_bytes {
+            drop(pending);
             self.lose(1);
             return Queued::Dropped;
         }
-        waiting.puts += 1;
-        let put = waiting.puts;
-        let old = waiting.entries.insert(key, Entry { at_rest: entry, put, is_taken: false });
-        waiting.bytes += size;
-        waiting.bytes -= old.as_ref().map_or(0, |old| self::size(&old.at_rest));
+        pending.puts += 1;
+        let put = pending.puts;
+        let old = pending.entries.insert(key, QueuedWrite { at_rest: entry, put, is_taken: false });
+        pending.bytes += size;
+        pending.bytes -= old.as_ref().map_or(0, |old| self::size(&old.at_rest));
         // A key that is put repeatedly keeps its place, so the order grows only with the number of entries.
         if old.is_none_or(|old| old.is_taken) {
-            waiting.order.push_back(key);
+            pending.order.push_back(key);
         }
-        drop(waiting);
+        drop(pending);
         self.arrived.notify_one();
         Queued::Waiting
     }
@@ -104,7 +104,7 @@ impl WriteQueue {
     }
 
     /// Waits for entries and returns the next batch: at least one entry, and not much more than `max_bytes`.
-    pub async fn next(&self, max_bytes: usize) -> Batch {
+    pub async fn next(&self, max_bytes: usize) -> WriteBatch {
         loop {
             let batch = self.take(max_bytes);
             if !batch.entries.is_empty() {
@@ -114,13 +114,13 @@ impl WriteQueue {
         }
     }
 
-    fn take(&self, max_bytes: usize) -> Batch {
-        let waiting = &mut *self.lock();
-        let (mut batch, mut bytes) = (Batch { entries: Vec::new(), puts: Vec::new() }, 0);
+    fn take(&self, max_bytes: usize) -> WriteBatch {
+        let pending = &mut *self.lock();
+        let (mut batch, mut bytes) = (WriteBatch { entries: Vec::new(), puts: Vec::new() }, 0);
         while bytes < max_bytes
-            && let Some(key) = waiting.order.pop_front()
+            && let Some(key) = pending.order.pop_front()
         {
-            let Some(entry) = waiting.entries.get_mut(&key) else { continue };
+            let Some(entry) = pending.entries.get_mut(&key) else { continue };
             entry.is_taken = true;
             bytes += size(&entry.at_rest);
             batch.entries.push((key, entry.at_rest.clone()));
@@ -130,21 +130,21 @@ impl WriteQueue {
     }
 
     /// Removes the entries of a batch, after they were written or given up.
-    pub fn done(&self, batch: &Batch) {
-        let mut waiting = self.lock();
+    pub fn done(&self, batch: &WriteBatch) {
+        let mut pending = self.lock();
         for ((key, entry), put) in batch.entries.iter().zip(&batch.puts) {
             // An entry that was put again meanwhile still has to be written.
-            if waiting.entries.get(key).is_some_and(|latest| latest.put == *put) {
-                waiting.entries.remove(key);
-                waiting.bytes -= size(entry);
+            if pending.entries.get(key).is_some_and(|latest| latest.put == *put) {
+                pending.entries.remove(key);
+                pending.bytes -= size(entry);
             }
         }
-        drop(waiting);
+        drop(pending);
         self.settled.notify_waiters();
     }
 
     /// Gives up a batch that could not be written, and counts its entries as dropped.
-    pub fn give_up(&self, batch: &Batch) {
+    pub fn give_up(&self, batch: &WriteBatch) {
         self.dropped.fetch_add(batch.entries.len() as u64, Ordering::Relaxed);
         self.done(batch);
     }
@@ -157,11 +157,11 @@ impl WriteQueue {
 
     /// Removes all entries.
     pub fn clear(&self) {
-        let mut waiting = self.lock();
-        waiting.order.clear();
-        waiting.entries.clear();
-        waiting.bytes = 0;
-        drop(waiting);
+        let mut pending = self.lock();
+        pending.order.clear();
+        pending.entries.clear();
+        pending.bytes = 0;
+        drop(pending);
         self.settled.notify_waiters();
     }
 
@@ -193,8 +193,8 @@ impl WriteQueue {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, PendingWrites> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -257,8 +257,8 @@ mod tests {
             assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
         }
         let room = || {
-            let waiting = queue.lock();
-            (waiting.order.len(), waiting.entries.len(), waiting.bytes)
+            let pending = queue.lock();
+            (pending.order.len(), pending.entries.len(), pending.bytes)
         };
         assert_eq!(room(), (1, 1, OVERHEAD_BYTES + 3));
         let batch = queue.next(1_000).await;

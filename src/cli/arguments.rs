@@ -9,7 +9,7 @@ use super::batch::BatchOptions;
 use super::credential::Credential;
 use super::output::{FAULTY, Output, print};
 use super::warm::WarmOptions;
-use crate::config::{Flag, KEYS, Source};
+use crate::config::{ConfigSource, Flag, KEYS};
 
 /// A caching reverse proxy in front of an OpenAI-compatible embeddings endpoint.
 #[derive(Parser)]
@@ -54,7 +54,7 @@ pub enum Command {
     Config {
         /// Output format
         #[arg(long, value_enum, default_value = "text")]
-        format: Format,
+        format: ConfigFormat,
     },
     /// Check the configuration and print all faults
     Check,
@@ -88,7 +88,7 @@ pub enum Command {
 
 /// Output format of a configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum ConfigFormat {
     /// Like TOML, with the origin of each value
     Text,
     /// JSON
@@ -101,7 +101,7 @@ pub struct Invocation {
     /// The command to run.
     pub command: Command,
     /// Source of the configuration.
-    pub source: Source,
+    pub source: ConfigSource,
     /// The credential that applications of this environment send.
     pub credential: Credential,
 }
@@ -119,7 +119,7 @@ pub fn parse(
     })?;
     let environment: Vec<(String, String)> = environment.into_iter().collect();
     let credential = Credential::from_environment(&environment);
-    let source = Source::new(arguments.settings.config, environment, flags);
+    let source = ConfigSource::new(arguments.settings.config, environment, flags);
     Ok(Invocation { command: arguments.command.unwrap_or_default(), source, credential })
 }
 

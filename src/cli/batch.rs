@@ -11,8 +11,8 @@ use serde_json::Value;
 
 use super::client::{Client, read_whole, whole};
 use super::credential::{self, Credential};
-use super::moving::{Failed, Place, report};
-use super::progress::{Progress, grouped};
+use super::moving::{CommandError, VechoInstance, report};
+use super::progress::{ProgressDisplay, grouped};
 use crate::app::{BatchCounts, BatchFiles, BatchSample, Keying, OfflineCache};
 use crate::config::{Config, Scope};
 
@@ -35,15 +35,19 @@ pub struct BatchOptions {
 }
 
 /// Imports the answers of a batch job under the keys of live requests for the same texts.
-pub(super) async fn import(config: Config, credential: &Credential, options: &BatchOptions) -> Result<(), Failed> {
-    let place = Place::find(&config, OfflineCache::open).await?;
+pub(super) async fn import(
+    config: Config,
+    credential: &Credential,
+    options: &BatchOptions,
+) -> Result<(), CommandError> {
+    let instance = VechoInstance::find(&config, OfflineCache::open).await?;
     let files = BatchFiles::open(&options.requests, &options.output)
         .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
-    let keying = match &place {
-        Place::Stopped(_) => keying(credential::of_nobody(config), credential, options)?,
-        Place::Running(client) => agreed(client, config, credential, options, &files).await?,
+    let keying = match &instance {
+        VechoInstance::Stopped(_) => keying(credential::of_nobody(config), credential, options)?,
+        VechoInstance::Running(client) => agreed(client, config, credential, options, &files).await?,
     };
-    let progress = Arc::new(Progress::new(options.quiet, "vectors", None));
+    let progress = Arc::new(ProgressDisplay::new(options.quiet, "vectors", None));
     let teller = Arc::clone(&progress);
     let tell = move |number: u64, cause: &str| match number {
         0 => teller.say(cause),
@@ -51,7 +55,7 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
     };
     let whose = credential::whose(&keying.config, credential);
     let (records, counts) = files.records(keying, Box::new(tell));
-    let imported = progress.alongside(place.import(records)).await?;
+    let imported = progress.alongside(instance.import(records)).await?;
     let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);
     let reported = report(&imported, &progress);
     let [vectors, errors, unusable_shown] = [vectors, errors, unusable].map(grouped);
@@ -63,7 +67,7 @@ pub(super) async fn import(config: Config, credential: &Credential, options: &Ba
 }
 
 /// Returns the settings that determine the keys, as this environment defines them.
-fn keying(config: Config, credential: &Credential, options: &BatchOptions) -> Result<Keying, Failed> {
+fn keying(config: Config, credential: &Credential, options: &BatchOptions) -> Result<Keying, CommandError> {
     let mut headers = credential.headers(&config);
     if config.cache.scope == Scope::Credential && !credential.has_key() {
         return Err("in scope credential, entries belong to a key: set OPENAI_API_KEY as the application has it".into());
@@ -86,7 +90,7 @@ async fn agreed(
     credential: &Credential,
     options: &BatchOptions,
     files: &BatchFiles,
-) -> Result<Keying, Failed> {
+) -> Result<Keying, CommandError> {
     let mut candidates = Vec::new();
     if config.upstream.api_key.is_some() && credential.has_key() {
         candidates.push(keying(credential::of_callers(&config), credential, options)?);
@@ -106,7 +110,11 @@ async fn agreed(
 }
 
 /// Returns the keys under which the running vecho would look up a request.
-async fn explained(client: &Client, headers: &HeaderMap, sample: &BatchSample) -> Result<Option<Vec<String>>, Failed> {
+async fn explained(
+    client: &Client,
+    headers: &HeaderMap,
+    sample: &BatchSample,
+) -> Result<Option<Vec<String>>, CommandError> {
     let path = format!("{EXPLAIN_PATH}?path={}", encoded(&sample.url));
     let mut request = client.request(Method::POST, &path, whole(sample.body.clone()));
     request.headers_mut().extend(headers.clone());

@@ -22,24 +22,23 @@ use tokio::time::timeout;
 
 use crate::admin::TOKEN_HEADER;
 use crate::config::{Config, Secret};
-use crate::process::connector::cause_of;
+use crate::process::errors::{BoxError, cause_of};
 
 /// Timeout of a TCP connect.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Timeout of a small request to the ops port.
-pub(super) const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest response that is read into memory.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
 const STATS_PATH: &str = "/api/performance/cache/stats";
 
-pub(super) type BoxError = Box<dyn Error + Send + Sync>;
-pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
+pub(super) type RequestBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Client of one server.
 #[derive(Clone)]
 pub(super) struct Client {
-    pool: Pool<HttpConnector, Body>,
+    pool: Pool<HttpConnector, RequestBody>,
     address: SocketAddr,
     /// Value of `host` if it differs from the address.
     host: Option<HeaderValue>,
@@ -122,7 +121,7 @@ impl Client {
     }
 
     /// Creates a request with no headers except the token and, for a URL, its host.
-    pub(super) fn request(&self, method: Method, path: &str, body: Body) -> Request<Body> {
+    pub(super) fn request(&self, method: Method, path: &str, body: RequestBody) -> Request<RequestBody> {
         let mut request = Request::new(body);
         *request.method_mut() = method;
         // A socket address with one of our paths always forms a valid URI.
@@ -134,7 +133,7 @@ impl Client {
 
     /// Sends a request and returns the response without its body. Only the TCP connect has a timeout: an export or a
     /// batch may take as long as the server allows.
-    pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, NoAnswer> {
+    pub(super) async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, NoAnswer> {
         self.pool.request(request).await.map_err(|error| {
             let is_refused = error.is_connect() && is_refused(&error);
             self.no_answer(if is_refused { Cause::Refused } else { Cause::Failed(cause_of(&error)) })
@@ -142,7 +141,7 @@ impl Client {
     }
 
     /// Sends a request without a body, with a timeout for the head of the response.
-    pub(super) async fn ask(
+    pub(super) async fn request_head(
         &self,
         method: Method,
         path: &str,
@@ -154,7 +153,7 @@ impl Client {
 
     /// Returns the statistics of the cache, or null if the ops port does not return them.
     pub(super) async fn stats(&self) -> Value {
-        let Ok(answer) = self.ask(Method::GET, STATS_PATH, ASK_TIMEOUT).await else { return Value::Null };
+        let Ok(answer) = self.request_head(Method::GET, STATS_PATH, REQUEST_TIMEOUT).await else { return Value::Null };
         read_whole(answer.into_body())
             .await
             .ok()
@@ -181,7 +180,7 @@ impl Client {
 }
 
 /// Creates a complete body.
-pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
+pub(super) fn whole(bytes: impl Into<Bytes>) -> RequestBody {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
 

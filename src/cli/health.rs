@@ -33,7 +33,7 @@ pub(super) fn check_url(url: &str, output: &mut Output<'_>) -> u8 {
 fn status(client: &Client, path: &str) -> Result<u16, String> {
     // One thread is enough for one request, and it starts at once.
     let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| error.to_string())?;
-    let answer = runtime.block_on(client.ask(Method::GET, path, TIMEOUT));
+    let answer = runtime.block_on(client.request_head(Method::GET, path, TIMEOUT));
     answer.map(|answer| answer.status().as_u16()).map_err(|error| error.cause.to_string())
 }
 

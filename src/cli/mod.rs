@@ -11,7 +11,7 @@ mod progress;
 mod run;
 mod warm;
 
-pub use arguments::{Command, Format, Invocation, parse};
+pub use arguments::{Command, ConfigFormat, Invocation, parse};
 pub use batch::BatchOptions;
 pub use credential::Credential;
 pub use output::{FAILED, FAULTY, OK, Output};

@@ -14,14 +14,14 @@ use http_body_util::{BodyExt, BodyStream, StreamBody};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::client::{ASK_TIMEOUT, Cause, Client, read_whole, whole};
-use super::progress::{Progress, grouped};
+use super::client::{Cause, Client, REQUEST_TIMEOUT, read_whole, whole};
+use super::progress::{ProgressDisplay, grouped};
 use crate::admin::{EXPORT_PATH, IMPORT_PATH};
 use crate::app::{OfflineCache, OfflineError};
-use crate::cache::export::{Ending, Piece, Reader};
+use crate::cache::export::{Ending, ExportItem, ExportReader};
 use crate::cache::transfer::{Imported, Pieces};
 use crate::config::Config;
-use crate::process::connector::cause_of;
+use crate::process::errors::cause_of;
 use crate::wire::error_fields;
 
 /// Name for standard input or output.
@@ -32,24 +32,24 @@ const AHEAD_CHUNKS: usize = 4;
 const MIB: u64 = 1 << 20;
 
 /// Error message for the user.
-pub(super) type Failed = String;
+pub(super) type CommandError = String;
 
 /// Opens the folder of a stopped vecho.
 type OpenOffline = fn(&Config) -> Result<OfflineCache, OfflineError>;
 
 /// The cache to transfer.
-pub(super) enum Place {
+pub(super) enum VechoInstance {
     /// A running vecho, through its ops port.
     Running(Box<Client>),
     /// A stopped vecho, through its folder on disk.
     Stopped(OfflineCache),
 }
 
-impl Place {
+impl VechoInstance {
     /// Contacts the ops port of this configuration. If nothing listens there, `open` opens the folder of the disk tier.
-    pub(super) async fn find(config: &Config, open: OpenOffline) -> Result<Self, Failed> {
+    pub(super) async fn find(config: &Config, open: OpenOffline) -> Result<Self, CommandError> {
         let client = Client::of_ops_port(config);
-        match client.ask(Method::HEAD, EXPORT_PATH, ASK_TIMEOUT).await {
+        match client.request_head(Method::HEAD, EXPORT_PATH, REQUEST_TIMEOUT).await {
             Ok(answer) if answer.status() == StatusCode::OK => Ok(Self::Running(Box::new(client))),
             Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
                 Err("the ops port refuses: set the admin.token that it requires, or ask from its own machine where it has none".to_owned())
@@ -76,7 +76,7 @@ impl Place {
         }
     }
 
-    async fn export(&self) -> Result<Pieces<'static>, Failed> {
+    async fn export(&self) -> Result<Pieces<'static>, CommandError> {
         let client = match self {
             Self::Stopped(folder) => return Ok(folder.export().await),
             Self::Running(client) => client,
@@ -91,7 +91,7 @@ impl Place {
     }
 
     /// Imports a file.
-    pub(super) async fn import(self, file: Pieces<'static>) -> Result<Imported, Failed> {
+    pub(super) async fn import(self, file: Pieces<'static>) -> Result<Imported, CommandError> {
         let client = match self {
             Self::Running(client) => client,
             Self::Stopped(folder) => {
@@ -110,16 +110,16 @@ impl Place {
     }
 }
 
-fn refused(status: StatusCode, body: &[u8]) -> Failed {
+fn refused(status: StatusCode, body: &[u8]) -> CommandError {
     let said = error_fields(body).message;
     if said.is_empty() { format!("the ops port refuses ({status})") } else { said }
 }
 
 /// Writes the cache to `file`, or to `out` if it is `-`. The file gets its final name once it is complete.
-pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut dyn Write) -> Result<(), Failed> {
-    let place = Place::find(config, OfflineCache::open_existing).await?;
-    let progress = Progress::new(quiet, "records", place.records().await);
-    let pieces = place.export().await?;
+pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut dyn Write) -> Result<(), CommandError> {
+    let instance = VechoInstance::find(config, OfflineCache::open_existing).await?;
+    let progress = ProgressDisplay::new(quiet, "records", instance.records().await);
+    let pieces = instance.export().await?;
     let records = if file == Path::new(STANDARD) {
         progress.alongside(write_checked(pieces, out, &progress)).await?
     } else {
@@ -129,7 +129,7 @@ pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut 
     Ok(())
 }
 
-async fn export_to(file: &Path, pieces: Pieces<'static>, progress: &Progress) -> Result<u64, Failed> {
+async fn export_to(file: &Path, pieces: Pieces<'static>, progress: &ProgressDisplay) -> Result<u64, CommandError> {
     let failed = |error: io::Error| format!("{}: {error}", file.display());
     let draft = draft_of(file);
     let mut out = open_draft(&draft).map_err(failed)?;
@@ -170,8 +170,12 @@ fn draft_of(file: &Path) -> PathBuf {
 }
 
 /// Writes all pieces and also parses them, to verify that the file is complete.
-async fn write_checked(mut pieces: Pieces<'static>, out: &mut dyn Write, progress: &Progress) -> Result<u64, Failed> {
-    let mut reader = Reader::default();
+async fn write_checked(
+    mut pieces: Pieces<'static>,
+    out: &mut dyn Write,
+    progress: &ProgressDisplay,
+) -> Result<u64, CommandError> {
+    let mut reader = ExportReader::default();
     while let Some(piece) = pieces.next().await {
         let piece = piece.map_err(|error| format!("the export broke off: {}", cause_of(&*error)))?;
         out.write_all(&piece).map_err(|error| format!("cannot write: {error}"))?;
@@ -190,9 +194,9 @@ async fn write_checked(mut pieces: Pieces<'static>, out: &mut dyn Write, progres
     }
 }
 
-fn drain(reader: &mut Reader) -> Result<(), Failed> {
-    while let Some(piece) = reader.piece().map_err(|error| error.to_string())? {
-        if piece == Piece::Damaged {
+fn drain(reader: &mut ExportReader) -> Result<(), CommandError> {
+    while let Some(piece) = reader.next_item().map_err(|error| error.to_string())? {
+        if piece == ExportItem::Damaged {
             return Err("the export came damaged".to_owned());
         }
     }
@@ -200,8 +204,8 @@ fn drain(reader: &mut Reader) -> Result<(), Failed> {
 }
 
 /// Imports a cache from `file` or from standard input.
-pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<(), Failed> {
-    let place = Place::find(config, OfflineCache::open).await?;
+pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<(), CommandError> {
+    let instance = VechoInstance::find(config, OfflineCache::open).await?;
     let (source, bytes): (Box<dyn Read + Send>, Option<u64>) = if file == Path::new(STANDARD) {
         (Box::new(io::stdin()), None)
     } else {
@@ -209,13 +213,13 @@ pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<
         let bytes = opened.metadata().ok().filter(fs::Metadata::is_file).map(|data| data.len());
         (Box::new(opened), bytes)
     };
-    let progress = Arc::new(Progress::new(quiet, "MiB", bytes));
-    let imported = progress.alongside(place.import(pieces_of(source, Arc::clone(&progress)))).await?;
+    let progress = Arc::new(ProgressDisplay::new(quiet, "MiB", bytes));
+    let imported = progress.alongside(instance.import(pieces_of(source, Arc::clone(&progress)))).await?;
     report(&imported, &progress)
 }
 
 /// Prints the result of an import.
-pub(super) fn report(imported: &Imported, progress: &Progress) -> Result<(), Failed> {
+pub(super) fn report(imported: &Imported, progress: &ProgressDisplay) -> Result<(), CommandError> {
     let Imported { imported, known, expired, purged, lossy, damaged, unwritten, whole } = *imported;
     let skipped = known + expired + purged + lossy;
     let [imported, skipped, known, expired, purged, damaged] =
@@ -236,7 +240,7 @@ pub(super) fn report(imported: &Imported, progress: &Progress) -> Result<(), Fai
 }
 
 /// Reads the bytes of a file on a blocking thread. A read error ends the stream like a truncated file.
-fn pieces_of(mut source: Box<dyn Read + Send>, progress: Arc<Progress>) -> Pieces<'static> {
+fn pieces_of(mut source: Box<dyn Read + Send>, progress: Arc<ProgressDisplay>) -> Pieces<'static> {
     let (chunks, read) = mpsc::channel(AHEAD_CHUNKS);
     drop(spawn_blocking(move || {
         let mut buffer = vec![0; CHUNK_BYTES];

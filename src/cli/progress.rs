@@ -22,7 +22,7 @@ const MAX_TRAIL: usize = 60;
 const REDRAWS: u8 = 8;
 
 /// Progress display of one command.
-pub(super) struct Progress {
+pub(super) struct ProgressDisplay {
     look: Look,
     noun: &'static str,
     total: Option<u64>,
@@ -48,7 +48,7 @@ struct SoFar {
 #[derive(Default)]
 struct Trail(VecDeque<(Duration, u64)>);
 
-impl Progress {
+impl ProgressDisplay {
     /// Creates a display that counts things called `noun`, with the progress towards `total` if it is known.
     pub(super) fn new(quiet: bool, noun: &'static str, total: Option<u64>) -> Self {
         let begun = Instant::now();
@@ -146,7 +146,7 @@ impl Trail {
     }
 }
 
-impl Drop for Progress {
+impl Drop for ProgressDisplay {
     /// Removes the bar of a command that fails.
     fn drop(&mut self) {
         if let Look::Bar(bar) = &self.look {

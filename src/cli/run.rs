@@ -4,14 +4,14 @@ use std::io::Write;
 
 use tokio::runtime::Builder;
 
-use super::arguments::{Command, Format, Invocation};
+use super::arguments::{Command, ConfigFormat, Invocation};
 use super::output::{FAILED, FAULTY, OK, Output, print};
 use super::{batch, health, moving, warm};
 use crate::app::{check_trust, payer, warnings};
-use crate::config::{Config, Faults, Source};
+use crate::config::{Config, ConfigSource, Faults};
 
 /// Runs a command and returns its exit status. `serve` receives the configuration; the other commands only read it.
-pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(Source, Config) -> u8) -> u8 {
+pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(ConfigSource, Config) -> u8) -> u8 {
     let Invocation { command, source, credential } = invocation;
     if let Command::Healthcheck { url: Some(url) } = &command {
         return health::check_url(url, output);
@@ -64,7 +64,7 @@ fn work(workers: usize, err: &mut dyn Write, command: impl Future<Output = Resul
 }
 
 /// Prints the notes and warnings that a start with this configuration would log.
-fn report(config: &Config, source: &Source, output: &mut Output<'_>) -> u8 {
+fn report(config: &Config, source: &ConfigSource, output: &mut Output<'_>) -> u8 {
     print(output.err, &format!("note: {}", payer(config)));
     for warning in warnings(config, Some(source)) {
         print(output.err, &format!("warning: {warning}"));
@@ -72,10 +72,10 @@ fn report(config: &Config, source: &Source, output: &mut Output<'_>) -> u8 {
     print(output.out, "configuration ok")
 }
 
-fn shown(config: &Config, format: Format) -> String {
+fn shown(config: &Config, format: ConfigFormat) -> String {
     match format {
-        Format::Text => config.effective.to_text().trim_end().to_owned(),
-        Format::Json => format!("{:#}", config.effective.to_json()),
+        ConfigFormat::Text => config.effective.to_text().trim_end().to_owned(),
+        ConfigFormat::Json => format!("{:#}", config.effective.to_json()),
     }
 }
 

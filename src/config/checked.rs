@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Uri};
 
 use super::logging::LogFormat;
-use super::{Effective, Savings, Secret};
+use super::{Effective, SavingsConfig, Secret};
 use crate::vector::packed::Codec;
 
 /// The whole configuration after all checks.
@@ -24,48 +24,48 @@ pub struct Config {
     /// Threads of the runtime.
     pub workers: usize,
     /// The upstream service.
-    pub upstream: Upstream,
+    pub upstream: UpstreamConfig,
     /// Batching of misses.
-    pub batch: Batch,
+    pub batch: BatchConfig,
     /// Retries of failed calls.
-    pub retry: Retry,
+    pub retry: RetryConfig,
     /// Circuit breaker for calls.
-    pub breaker: Breaker,
+    pub breaker: BreakerConfig,
     /// Answers while the upstream is unavailable.
-    pub fallback: Fallback,
+    pub fallback: FallbackConfig,
     /// Contents, sharing and lifetime of the cache.
-    pub cache: Cache,
+    pub cache: CacheConfig,
     /// The disk tier.
-    pub disk: Disk,
+    pub disk: DiskConfig,
     /// The Redis or Valkey tier.
-    pub redis: Redis,
+    pub redis: RedisConfig,
     /// Credentials of callers.
-    pub auth: Auth,
+    pub auth: AuthConfig,
     /// Limits for clients.
-    pub limits: Limits,
+    pub limits: LimitsConfig,
     /// Limits of the process.
-    pub memory: Memory,
+    pub memory: MemoryConfig,
     /// TLS on the public port.
-    pub tls: Option<Tls>,
+    pub tls: Option<TlsConfig>,
     /// The ops port.
-    pub admin: Admin,
+    pub admin: AdminConfig,
     /// Prices of tokens.
-    pub savings: Savings,
+    pub savings: SavingsConfig,
     /// Logging.
-    pub log: Log,
+    pub log: LogConfig,
     /// Request traces.
-    pub traces: Traces,
+    pub traces: TracesConfig,
     /// Configuration reloads.
-    pub reload: Reload,
+    pub reload: ReloadConfig,
     /// Shutdown.
-    pub shutdown: Shutdown,
+    pub shutdown: ShutdownConfig,
     /// Every key with its displayed value and the value's origin.
     pub effective: Effective,
 }
 
 /// `[upstream]`
 #[derive(Clone, Debug)]
-pub struct Upstream {
+pub struct UpstreamConfig {
     /// `upstream.url`.
     pub target: UpstreamTarget,
     /// `upstream.api_key`.
@@ -73,7 +73,7 @@ pub struct Upstream {
     /// `upstream.api_key_header`.
     pub api_key_header: KeyHeader,
     /// `upstream.encoding`.
-    pub encoding: Encoding,
+    pub encoding: UpstreamEncoding,
     /// `upstream.max_concurrent`.
     pub max_concurrent: usize,
     /// `upstream.connect_timeout`.
@@ -122,7 +122,7 @@ pub enum KeyHeader {
 
 /// `upstream.encoding`
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Encoding {
+pub enum UpstreamEncoding {
     /// base64 if the vectors are known to be f32, otherwise as the caller requested.
     Auto,
     /// The encoding that the caller requested.
@@ -135,7 +135,7 @@ pub enum Encoding {
 
 /// `[batch]`
 #[derive(Clone, Debug)]
-pub struct Batch {
+pub struct BatchConfig {
     /// `batch.max_inputs`.
     pub max_inputs: usize,
     /// `batch.max_tokens`.
@@ -146,7 +146,7 @@ pub struct Batch {
 
 /// `[retry]`
 #[derive(Clone, Debug)]
-pub struct Retry {
+pub struct RetryConfig {
     /// `retry.max_attempts`.
     pub max_attempts: u32,
     /// `retry.base_wait`.
@@ -159,7 +159,7 @@ pub struct Retry {
 
 /// `[breaker]`
 #[derive(Clone, Debug)]
-pub struct Breaker {
+pub struct BreakerConfig {
     /// `breaker.failures`.
     pub failures: u32,
     /// `breaker.open_for`.
@@ -170,7 +170,7 @@ pub struct Breaker {
 
 /// `[fallback]`
 #[derive(Clone, Debug)]
-pub struct Fallback {
+pub struct FallbackConfig {
     /// `fallback.mode`.
     pub mode: FallbackMode,
     /// `fallback.mock_dimensions`.
@@ -190,7 +190,7 @@ pub enum FallbackMode {
 
 /// `[cache]`
 #[derive(Clone, Debug)]
-pub struct Cache {
+pub struct CacheConfig {
     /// `cache.ttl`.
     pub ttl: Duration,
     /// `cache.stale_for`.
@@ -228,7 +228,7 @@ pub enum Scope {
 
 /// `[disk]`
 #[derive(Clone, Debug)]
-pub struct Disk {
+pub struct DiskConfig {
     /// `disk.enabled`.
     pub enabled: bool,
     /// `disk.path`.
@@ -243,7 +243,7 @@ pub struct Disk {
 
 /// `[redis]`
 #[derive(Clone, Debug)]
-pub struct Redis {
+pub struct RedisConfig {
     /// Nodes of `redis.url`; empty without the tier.
     pub nodes: Vec<RedisNode>,
     /// `redis.cluster`.
@@ -257,7 +257,7 @@ pub struct Redis {
     /// `redis.ca_file`.
     pub ca_file: Option<PathBuf>,
     /// `redis.cert_file` and `redis.key_file`.
-    pub identity: Option<Tls>,
+    pub identity: Option<TlsConfig>,
     /// `redis.timeout`.
     pub timeout: Duration,
     /// `redis.connect_timeout`.
@@ -283,7 +283,7 @@ pub struct RedisNode {
 
 /// `[auth]`
 #[derive(Clone, Debug)]
-pub struct Auth {
+pub struct AuthConfig {
     /// `auth.vouch_ttl`.
     pub vouch_ttl: Duration,
     /// `auth.credential_headers`.
@@ -292,7 +292,7 @@ pub struct Auth {
 
 /// `[limits]`
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct LimitsConfig {
     /// `limits.max_header_bytes`.
     pub max_header_bytes: usize,
     /// `limits.header_timeout`.
@@ -315,7 +315,7 @@ pub struct Limits {
 
 /// `[memory]`
 #[derive(Clone, Debug)]
-pub struct Memory {
+pub struct MemoryConfig {
     /// `memory.limit_mb`, in bytes.
     pub limit_bytes: u64,
     /// `memory.check_every`.
@@ -324,7 +324,7 @@ pub struct Memory {
 
 /// `[tls]`
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tls {
+pub struct TlsConfig {
     /// Certificate chain, PEM.
     pub cert_file: PathBuf,
     /// Private key, PEM.
@@ -333,14 +333,14 @@ pub struct Tls {
 
 /// `[admin]`
 #[derive(Clone, Debug)]
-pub struct Admin {
+pub struct AdminConfig {
     /// `admin.token`.
     pub token: Option<Secret>,
 }
 
 /// `[log]`
 #[derive(Clone, Debug)]
-pub struct Log {
+pub struct LogConfig {
     /// `log.level`.
     pub level: String,
     /// `log.format`.
@@ -349,7 +349,7 @@ pub struct Log {
 
 /// `[traces]`
 #[derive(Clone, Debug)]
-pub struct Traces {
+pub struct TracesConfig {
     /// `traces.url`, or the URL below `traces.endpoint`; `None` without traces.
     pub target: Option<Uri>,
     /// `traces.headers`, marked as sensitive.
@@ -370,14 +370,14 @@ pub struct Traces {
 
 /// `[reload]`
 #[derive(Clone, Debug)]
-pub struct Reload {
+pub struct ReloadConfig {
     /// `reload.poll_every`.
     pub poll_every: Duration,
 }
 
 /// `[shutdown]`
 #[derive(Clone, Debug)]
-pub struct Shutdown {
+pub struct ShutdownConfig {
     /// `shutdown.grace`.
     pub grace: Duration,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, json};
 use toml::Value;
 
-use super::{Key, Origin, Secret};
+use super::{ConfigKey, Origin, Secret};
 
 /// A displayable value.
 #[derive(Clone, Debug, PartialEq)]
@@ -39,9 +39,9 @@ impl Shown {
 
 /// One key with its value.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Entry {
+pub struct Setting {
     /// Row of the key table.
-    pub key: &'static Key,
+    pub key: &'static ConfigKey,
     /// Value of the key.
     pub shown: Shown,
     /// Origin of the value.
@@ -50,15 +50,15 @@ pub struct Entry {
 
 /// Every key with its value, in table order. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Effective(Arc<[Entry]>);
+pub struct Effective(Arc<[Setting]>);
 
 impl Effective {
-    pub(super) fn new(entries: impl IntoIterator<Item = Entry>) -> Self {
+    pub(super) fn new(entries: impl IntoIterator<Item = Setting>) -> Self {
         Self(entries.into_iter().collect())
     }
 
     /// Returns the entries in table order.
-    pub fn entries(&self) -> &[Entry] {
+    pub fn entries(&self) -> &[Setting] {
         &self.0
     }
 

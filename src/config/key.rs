@@ -4,7 +4,7 @@ use toml::Value;
 
 /// One row of the table of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct ConfigKey {
     /// Dotted name, as in `cache.ttl`.
     pub name: &'static str,
     /// Default as TOML text, or `none`.
@@ -17,7 +17,7 @@ pub struct Key {
     pub live: bool,
 }
 
-impl Key {
+impl ConfigKey {
     pub(super) const fn new(name: &'static str, default: &'static str, doc: &'static str) -> Self {
         Self { name, default, doc, secret: false, live: false }
     }

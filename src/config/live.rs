@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::effective::{Effective, Entry, Shown};
-use super::{Auth, Cache, Config, Limits, Log, Traces, Upstream};
+use super::effective::{Effective, Setting, Shown};
+use super::{AuthConfig, CacheConfig, Config, LimitsConfig, LogConfig, TracesConfig, UpstreamConfig};
 
 /// The configuration in force. Cheap to clone; all clones share it.
 #[derive(Clone, Debug)]
@@ -58,13 +58,13 @@ pub fn changes(old: &Config, new: &Config) -> Changes {
     changes
 }
 
-fn pairs<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a Entry, &'a Entry)> {
+fn pairs<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a Setting, &'a Setting)> {
     old.effective.entries().iter().zip(new.effective.entries())
 }
 
 /// Returns true if the change takes effect without a restart. A live secret may be replaced but not added or removed:
 /// its presence determines the credential that is sent and the callers that share entries.
-fn takes_effect(old: &Entry, new: &Entry) -> bool {
+fn takes_effect(old: &Setting, new: &Setting) -> bool {
     let comes_or_goes = (old.shown == Shown::Nothing) != (new.shown == Shown::Nothing);
     new.key.live && !(new.key.secret && comes_or_goes)
 }
@@ -79,7 +79,7 @@ fn carry(running: &Config, read: Config) -> Config {
         retry: read.retry,
         breaker: read.breaker,
         fallback: read.fallback,
-        cache: Cache {
+        cache: CacheConfig {
             ttl: read.cache.ttl,
             stale_for: read.cache.stale_for,
             extra_fields: read.cache.extra_fields,
@@ -87,19 +87,19 @@ fn carry(running: &Config, read: Config) -> Config {
             codec: read.cache.codec,
             ..running.cache.clone()
         },
-        auth: Auth { vouch_ttl: read.auth.vouch_ttl, ..running.auth.clone() },
-        limits: Limits { request_timeout: read.limits.request_timeout, ..running.limits.clone() },
+        auth: AuthConfig { vouch_ttl: read.auth.vouch_ttl, ..running.auth.clone() },
+        limits: LimitsConfig { request_timeout: read.limits.request_timeout, ..running.limits.clone() },
         savings: read.savings,
-        log: Log { level: read.log.level, ..running.log },
+        log: LogConfig { level: read.log.level, ..running.log },
         traces: carry_traces(&running.traces, read.traces),
         effective,
         ..running.clone()
     }
 }
 
-fn carry_upstream(running: &Upstream, read: Upstream) -> Upstream {
+fn carry_upstream(running: &UpstreamConfig, read: UpstreamConfig) -> UpstreamConfig {
     let replaced = running.api_key.is_some() && read.api_key.is_some();
-    Upstream {
+    UpstreamConfig {
         api_key: if replaced { read.api_key } else { running.api_key.clone() },
         encoding: read.encoding,
         headers_timeout: read.headers_timeout,
@@ -108,9 +108,9 @@ fn carry_upstream(running: &Upstream, read: Upstream) -> Upstream {
     }
 }
 
-fn carry_traces(running: &Traces, read: Traces) -> Traces {
+fn carry_traces(running: &TracesConfig, read: TracesConfig) -> TracesConfig {
     let replaced = running.headers.is_some() && read.headers.is_some();
-    Traces { headers: if replaced { read.headers } else { running.headers.clone() }, ..running.clone() }
+    TracesConfig { headers: if replaced { read.headers } else { running.headers.clone() }, ..running.clone() }
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Lookups of keys by exact or similar name.
 
-use super::key::Key;
+use super::key::ConfigKey;
 use super::table::KEYS;
 
 /// Returns the row of a key whose name is in the program.
-pub(super) fn known(name: &str) -> &'static Key {
+pub(super) fn known(name: &str) -> &'static ConfigKey {
     find(name).expect("a key that the program reads must stand in the table")
 }
 
-pub(super) fn find(name: &str) -> Option<&'static Key> {
+pub(super) fn find(name: &str) -> Option<&'static ConfigKey> {
     KEYS.iter().find(|key| key.name == name)
 }
 
@@ -51,7 +51,7 @@ mod tests {
     #[test]
     fn every_key_has_its_own_name_its_own_variable_and_a_sentence() {
         let names: HashSet<_> = KEYS.iter().map(|key| key.name).collect();
-        let variables: HashSet<_> = KEYS.iter().map(Key::env_name).collect();
+        let variables: HashSet<_> = KEYS.iter().map(ConfigKey::env_name).collect();
         assert_eq!((names.len(), variables.len()), (KEYS.len(), KEYS.len()));
         for key in KEYS {
             assert!(key.doc.ends_with('.') && key.doc.len() > 10, "{} needs a sentence", key.name);

@@ -25,18 +25,19 @@ mod values;
 mod words;
 
 pub use checked::{
-    Admin, Auth, Batch, Breaker, Cache, Config, Disk, Encoding, Fallback, FallbackMode, KeyHeader, Limits, Log, Memory,
-    Redis, RedisNode, Reload, Retry, Scope, Shutdown, Tls, Traces, Upstream, UpstreamTarget,
+    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, CacheConfig, Config, DiskConfig, FallbackConfig, FallbackMode,
+    KeyHeader, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode, ReloadConfig, RetryConfig, Scope,
+    ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding, UpstreamTarget,
 };
-pub use effective::{Effective, Entry, Shown};
+pub use effective::{Effective, Setting, Shown};
 pub use faults::{Fault, Faults};
-pub use key::Key;
+pub use key::ConfigKey;
 pub use live::{Changes, Live, changes};
 pub use logging::{BadLevel, LogFormat, parse_log_level};
 pub use origin::Origin;
 pub use raw::Flag;
 pub use reference::reference;
-pub use savings::{Price, Savings};
+pub use savings::{Price, SavingsConfig};
 pub use secret::Secret;
-pub use source::Source;
+pub use source::ConfigSource;
 pub use table::{KEYS, WELL_KNOWN};

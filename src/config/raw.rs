@@ -7,7 +7,7 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::key::{Key, toml_value};
+use super::key::{ConfigKey, toml_value};
 use super::lookup;
 use super::table::{KEYS, WELL_KNOWN};
 use super::{Faults, Origin};
@@ -55,7 +55,7 @@ impl Raw {
         self.said.get(name)
     }
 
-    fn say(&mut self, key: &'static Key, value: Value, origin: Origin) {
+    fn say(&mut self, key: &'static ConfigKey, value: Value, origin: Origin) {
         self.said.insert(key.name, Said { value, origin });
     }
 
@@ -121,7 +121,7 @@ impl Raw {
         if let Some(key) = KEYS.iter().find(|key| key.env_name() == variable) {
             self.say(key, Value::String(value.to_owned()), origin);
         } else if variable != "VECHO_CONFIG" && !is_service_variable(variable, value) {
-            let known = KEYS.iter().map(Key::env_name).chain(["VECHO_CONFIG".to_owned()]);
+            let known = KEYS.iter().map(ConfigKey::env_name).chain(["VECHO_CONFIG".to_owned()]);
             self.faults.add(variable, &origin, lookup::unknown(variable, known));
         }
     }

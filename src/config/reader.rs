@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::effective::{Effective, Entry, Shown};
+use super::effective::{Effective, Setting, Shown};
 use super::raw::Raw;
 use super::{Faults, KEYS, Origin, Secret, lookup, values};
 
@@ -192,7 +192,7 @@ impl Reader {
         }
         let entries = KEYS.iter().map(|key| {
             let (shown, origin) = self.shown.remove(key.name).unwrap_or((Shown::Nothing, Origin::Default));
-            Entry { key, shown, origin }
+            Setting { key, shown, origin }
         });
         Ok(Effective::new(entries.collect::<Vec<_>>()))
     }

@@ -1,6 +1,6 @@
 //! The table of keys as a commented configuration file: `config/vecho.toml` is this text.
 
-use super::{KEYS, Key};
+use super::{ConfigKey, KEYS};
 
 const HEAD: &str = "\
 # Every key of vecho with its default. Generated from the table of keys in src/config/table.rs.
@@ -28,7 +28,7 @@ pub fn reference() -> String {
     text
 }
 
-fn lines(key: &Key) -> String {
+fn lines(key: &ConfigKey) -> String {
     let (_, name) = key.split();
     let live = if key.live { " (live)" } else { "" };
     let set = match key.default {

@@ -2,14 +2,14 @@
 
 /// `[savings]`
 #[derive(Clone, Debug, Default)]
-pub struct Savings {
+pub struct SavingsConfig {
     /// Prices by model.
     pub prices: Vec<(String, Price)>,
     /// Currency of the prices, in three letters.
     pub currency: String,
 }
 
-impl Savings {
+impl SavingsConfig {
     /// Returns the price of a model, if known.
     pub fn price(&self, model: &str) -> Option<Price> {
         self.prices.iter().find(|(name, _)| name == model).map(|(_, price)| *price)

@@ -10,21 +10,21 @@ use super::{Config, Faults, Flag, KEYS, Origin, UpstreamTarget, WELL_KNOWN, chec
 
 /// Sources of the configuration. The environment is a snapshot: a running process does not see later changes.
 #[derive(Clone)]
-pub struct Source {
+pub struct ConfigSource {
     file: Option<(PathBuf, Origin)>,
     env: Vec<(String, String)>,
     flags: Vec<Flag>,
 }
 
-impl fmt::Debug for Source {
+impl fmt::Debug for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let env: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
         let flags: Vec<&str> = self.flags.iter().map(|flag| flag.key.as_str()).collect();
-        f.debug_struct("Source").field("file", &self.file).field("env", &env).field("flags", &flags).finish()
+        f.debug_struct("ConfigSource").field("file", &self.file).field("env", &env).field("flags", &flags).finish()
     }
 }
 
-impl Source {
+impl ConfigSource {
     /// Creates a source from these parts. Without `file`, the variable `VECHO_CONFIG` may name one.
     pub fn new(file: Option<PathBuf>, env: impl IntoIterator<Item = (String, String)>, flags: Vec<Flag>) -> Self {
         let env: Vec<_> = env.into_iter().filter(|(name, _)| concerns_us(name)).collect();
@@ -82,7 +82,7 @@ impl Config {
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, Faults> {
         let flag =
             |(key, value): &(&str, &str)| Flag { flag: "--set", key: (*key).to_owned(), value: (*value).to_owned() };
-        Source::new(None, [], pairs.iter().map(flag).collect()).load()
+        ConfigSource::new(None, [], pairs.iter().map(flag).collect()).load()
     }
 }
 

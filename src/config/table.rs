@@ -1,13 +1,13 @@
 //! The table of configuration keys. Files, environment, checks, documentation and reloads all use it.
 
-use super::key::Key;
+use super::key::ConfigKey;
 
-const fn key(name: &'static str, default: &'static str, doc: &'static str) -> Key {
-    Key::new(name, default, doc)
+const fn key(name: &'static str, default: &'static str, doc: &'static str) -> ConfigKey {
+    ConfigKey::new(name, default, doc)
 }
 
 /// Every key, in the order of the documentation.
-pub const KEYS: &[Key] = &[
+pub const KEYS: &[ConfigKey] = &[
     key("listen", "\"127.0.0.1:7861\"", "Address of the public port, which applications call."),
     key("admin_listen", "\"127.0.0.1:7862\"", "Address of the ops port: metrics, health, cache control."),
     key("workers", "none", "Number of threads that serve requests; by default one per processor."),

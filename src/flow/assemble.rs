@@ -8,7 +8,7 @@ use http::HeaderMap;
 use super::progress::{Progress, Served};
 use super::request::Request;
 use super::vector_budget::VectorReservation;
-use super::{Answer, Outcome, SourceCounts};
+use super::{Answer, FlowOutcome, SourceCounts};
 use crate::cache::reply_cache::Validity;
 use crate::observe::metrics::{self, InputSource};
 use crate::upstream::{CallInfo, shown_on_misses};
@@ -16,7 +16,7 @@ use crate::vector::packed::Packed;
 use crate::wire::{Input, Members, Rendering};
 
 /// The vector of a distinct key, and the number of inputs that ask for it.
-struct Part<'a> {
+struct DistinctVector<'a> {
     served: &'a Served,
     input: &'a Input<'a>,
     times_asked: u32,
@@ -25,7 +25,7 @@ struct Part<'a> {
     known_tokens: Option<u32>,
 }
 
-impl Part<'_> {
+impl DistinctVector<'_> {
     fn call(&self) -> Option<*const CallInfo> {
         self.served.call.as_ref().map(Arc::as_ptr)
     }
@@ -33,7 +33,7 @@ impl Part<'_> {
 
 impl Request<'_> {
     /// Assembles the answer; every key must be served.
-    pub(super) async fn assemble(&self, progress: &Progress) -> Outcome {
+    pub(super) async fn assemble(&self, progress: &Progress) -> FlowOutcome {
         let mut parts = self.parts(progress);
         self.count_what_nobody_told(&mut parts).await;
         let mut source_counts = SourceCounts::default();
@@ -45,26 +45,26 @@ impl Request<'_> {
             rendering: self.rendering(&parts, prompt_tokens),
             call_headers: call_headers(&parts),
             fallback: progress.fallback.clone(),
-            room: Arc::<VectorReservation>::clone(&progress.room),
+            reservation: Arc::<VectorReservation>::clone(&progress.reservation),
             validity: (source_counts.outcome() == metrics::Outcome::Hit).then(|| self.validity(&parts)).flatten(),
             source_counts,
         };
-        Outcome::Answer(Box::new(answer))
+        FlowOutcome::Answer(Box::new(answer))
     }
 
-    fn parts<'p>(&'p self, progress: &'p Progress) -> Vec<Part<'p>> {
+    fn parts<'p>(&'p self, progress: &'p Progress) -> Vec<DistinctVector<'p>> {
         let slots = progress.slots.iter().zip(&self.plan.firsts).zip(self.plan.multiplicities());
         slots
             .map(|((slot, first), times_asked)| {
                 // A gap here would shift every later vector to the wrong input.
                 let served = slot.served().expect("assembling must come after every key was served");
                 let (input, known_tokens) = (&self.job.request.inputs[*first], served.record.tokens());
-                Part { served, input, times_asked, known_tokens }
+                DistinctVector { served, input, times_asked, known_tokens }
             })
             .collect()
     }
 
-    fn rendering(&self, parts: &[Part<'_>], prompt_tokens: u64) -> Rendering {
+    fn rendering(&self, parts: &[DistinctVector<'_>], prompt_tokens: u64) -> Rendering {
         let is_mock = |slot: &u32| parts[*slot as usize].served.source == InputSource::Mock;
         let mocks = self.plan.slots.iter().enumerate().filter(|(_, slot)| is_mock(slot));
         let real = parts.iter().find(|part| part.served.source != InputSource::Mock).or(parts.first());
@@ -81,7 +81,7 @@ impl Request<'_> {
 
     /// Returns further members of the answer. They come from the call. Without a call they are a generated id, if the
     /// upstream's answers have an id or may have one. The id is the same for equal requests.
-    fn members(&self, parts: &[Part<'_>]) -> Members {
+    fn members(&self, parts: &[DistinctVector<'_>]) -> Members {
         let call = parts.iter().find_map(|part| part.served.call.as_ref());
         match call {
             Some(call) => call.members.clone(),
@@ -92,7 +92,7 @@ impl Request<'_> {
         }
     }
 
-    fn validity(&self, parts: &[Part<'_>]) -> Option<Validity> {
+    fn validity(&self, parts: &[DistinctVector<'_>]) -> Option<Validity> {
         let fresh_until_ms = parts.iter().map(|part| part.served.record.times.fresh_until_ms).min()?;
         Some(Validity {
             fresh_until_ms,
@@ -106,7 +106,7 @@ impl Request<'_> {
 }
 
 /// Returns the headers of the first call that was made for this request.
-fn call_headers(parts: &[Part<'_>]) -> Option<HeaderMap> {
+fn call_headers(parts: &[DistinctVector<'_>]) -> Option<HeaderMap> {
     let own = parts.iter().find(|part| part.served.source == InputSource::Upstream)?;
     own.served.call_headers().map(shown_on_misses)
 }
@@ -118,7 +118,7 @@ impl Request<'_> {
     /// Counts the inputs with tokens that neither their record nor the sum of a call gives. Each input is counted only
     /// once because its record stores the count. The first use loads the tokenizer's tables. That and long texts are
     /// work for the blocking pool.
-    async fn count_what_nobody_told(&self, parts: &mut [Part<'_>]) {
+    async fn count_what_nobody_told(&self, parts: &mut [DistinctVector<'_>]) {
         let untold = untold(parts);
         if untold.is_empty() {
             return;
@@ -142,23 +142,24 @@ impl Request<'_> {
     }
 }
 
-fn keep_counts(parts: &mut [Part<'_>], untold: &[usize], counts: &[u32]) {
+fn keep_counts(parts: &mut [DistinctVector<'_>], untold: &[usize], counts: &[u32]) {
     for (&place, &tokens) in untold.iter().zip(counts) {
         parts[place].served.record.set_tokens(tokens);
         parts[place].known_tokens = Some(tokens);
     }
 }
 
-fn untold(parts: &[Part<'_>]) -> Vec<usize> {
+fn untold(parts: &[DistinctVector<'_>]) -> Vec<usize> {
     let sums = sums_of_own_calls(parts);
-    let is_told =
-        |part: &Part<'_>| part.known_tokens.is_some() || part.call().is_some_and(|call| sums.contains_key(&call));
+    let is_told = |part: &DistinctVector<'_>| {
+        part.known_tokens.is_some() || part.call().is_some_and(|call| sums.contains_key(&call))
+    };
     (0..parts.len()).filter(|place| !is_told(&parts[*place])).collect()
 }
 
 /// Returns `usage.prompt_tokens`, and adds the billed and the saved tokens to the tally. The sum of a call is used if
 /// the whole call was made for this request.
-fn sum_tokens(parts: &[Part<'_>], source_counts: &mut SourceCounts) -> u64 {
+fn sum_tokens(parts: &[DistinctVector<'_>], source_counts: &mut SourceCounts) -> u64 {
     let mut total = 0;
     for part in parts {
         let tokens = part.known_tokens.map_or(0, u64::from);
@@ -174,7 +175,7 @@ fn sum_tokens(parts: &[Part<'_>], source_counts: &mut SourceCounts) -> u64 {
 
 /// Adds the tokens of one key to the tally. The first of several equal inputs is billed if it was fetched for this
 /// request. Repetitions count as saved, unless the call itself sent them.
-fn note(part: &Part<'_>, tokens: u64, source_counts: &mut SourceCounts) {
+fn note(part: &DistinctVector<'_>, tokens: u64, source_counts: &mut SourceCounts) {
     let asked = u64::from(part.times_asked);
     match part.served.source {
         InputSource::Upstream => {
@@ -190,7 +191,7 @@ fn note(part: &Part<'_>, tokens: u64, source_counts: &mut SourceCounts) {
 }
 
 /// Returns the token sums of calls that carried only inputs of this request, each of them once, none counted yet.
-fn sums_of_own_calls(parts: &[Part<'_>]) -> HashMap<*const CallInfo, u64> {
+fn sums_of_own_calls(parts: &[DistinctVector<'_>]) -> HashMap<*const CallInfo, u64> {
     let mut seen: HashMap<*const CallInfo, (usize, &CallInfo)> = HashMap::new();
     let uncounted = parts.iter().filter(|part| {
         part.times_asked == 1 && part.served.source == InputSource::Upstream && part.known_tokens.is_none()
@@ -231,7 +232,7 @@ mod tests {
         };
         let (first, second) = (served(), served());
         let input = Input::Text("two words".into());
-        let part = |served| Part { served, input: &input, times_asked: 1, known_tokens: None };
+        let part = |served| DistinctVector { served, input: &input, times_asked: 1, known_tokens: None };
         let parts = [part(&first), part(&second)];
         first.record.set_tokens(4);
         let mut source_counts = SourceCounts::default();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::context::{CallerKeys, SpaceSnapshot};
 use super::price::price;
-use super::progress::{Failed, Served};
+use super::progress::{FailedFetch, Served};
 use super::single_flight::Leader;
 use super::vector_budget::VectorReservation;
 use super::{FetchResult, Flow, RequestContext, speaks_f32};
@@ -46,7 +46,7 @@ pub(super) struct Fetch {
     pub(super) asked_model: String,
     pub(super) expected_dimension: usize,
     /// Memory reservation for the vectors that this fetch brings.
-    pub(super) room: Arc<VectorReservation>,
+    pub(super) reservation: Arc<VectorReservation>,
 }
 
 impl Fetch {
@@ -123,7 +123,7 @@ impl Fetch {
     fn with_room(&self, fetched: Vec<Fetched>) -> Result<Vec<Fetched>, Arc<Failure>> {
         let dimension = fetched.first().map_or(0, |first| first.vector.dimension());
         let beyond = dimension.saturating_sub(self.expected_dimension) * COMPONENT_BYTES * fetched.len();
-        if beyond > 0 && !self.flow.room.take_more(&self.room, beyond) {
+        if beyond > 0 && !self.flow.vector_budget.take_more(&self.reservation, beyond) {
             // The next request of this space reserves enough.
             self.learn_identity(&fetched[0]);
             return Err(Arc::new(Failure::no_room(self.lane.terms.encoding)));
@@ -157,7 +157,7 @@ impl Fetch {
             Err(failure) => {
                 self.learn_from(&failure);
                 let keys = places.iter().map(|place| self.lead.keys()[*place]).collect();
-                let failed = Failed { failure, keys, credential: self.caller.credential, request: self.own.id() };
+                let failed = FailedFetch { failure, keys, credential: self.caller.credential, request: self.own.id() };
                 let failed = Arc::new(failed);
                 self.lead.complete(places.iter().map(|place| (*place, Err(Arc::clone(&failed)))));
             }

@@ -5,7 +5,7 @@ use http::uri::Authority;
 use http::{HeaderMap, HeaderName, Uri};
 
 use super::RequestContext;
-use crate::config::{Cache, Scope};
+use crate::config::{CacheConfig, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::AcceptedCredential;
 use crate::upstream::{Charge, normal_path};
@@ -22,12 +22,12 @@ pub struct EmbedJob<'a> {
     /// Memory reservation for the body. A fetch holds it as long as it holds the body.
     pub charge: Charge,
     /// The caller, and the upstream's address for it.
-    pub origin: Origin<'a>,
+    pub origin: RequestOrigin<'a>,
 }
 
 /// The caller of a request, and the upstream's address for it.
 #[derive(Clone, Debug)]
-pub struct Origin<'a> {
+pub struct RequestOrigin<'a> {
     /// The upstream's address for this request.
     pub uri: Uri,
     /// Hash of the credential that is sent to the upstream.
@@ -44,7 +44,7 @@ pub struct Origin<'a> {
     pub headers: &'a HeaderMap,
 }
 
-impl Origin<'_> {
+impl RequestOrigin<'_> {
     /// Returns the credential, address and model that the upstream must have accepted before stored vectors of `space`
     /// are served. Returns `None` if no such check is configured.
     pub fn accepted_credential(&self, space: &Space) -> Option<AcceptedCredential> {
@@ -59,7 +59,7 @@ impl Origin<'_> {
 
 /// Returns the key of the callers that share entries. A namespace and the headers that choose the answering model
 /// narrow the scope; nothing widens it.
-pub fn scope_key(cache: &Cache, credential: &Key, namespace: Option<&[u8]>, headers: &HeaderMap) -> Key {
+pub fn scope_key(cache: &CacheConfig, credential: &Key, namespace: Option<&[u8]>, headers: &HeaderMap) -> Key {
     let mut key = KeyBuilder::new(cache.key_secret.as_ref());
     match cache.scope {
         Scope::Credential => key.part(Tag::Scope, b"credential").part(Tag::Scope, credential.as_bytes()),
@@ -121,7 +121,7 @@ mod tests {
         Space { model: Some(model.to_owned()), dimensions, ..Space::default() }
     }
 
-    fn cache(pairs: &[(&str, &str)]) -> Cache {
+    fn cache(pairs: &[(&str, &str)]) -> CacheConfig {
         Config::from_pairs(pairs).expect("must be free of faults").cache
     }
 
@@ -156,7 +156,7 @@ mod tests {
         let (a, b) = (KeyBuilder::new(None).finish(), KeyBuilder::new(Some(&Secret::new("b"))).finish());
         let (cache, headers) = (cache(&[]), HeaderMap::new());
         let key = |scope, credential: &Key, namespace: Option<&[u8]>| {
-            scope_key(&Cache { scope, ..cache.clone() }, credential, namespace, &headers)
+            scope_key(&CacheConfig { scope, ..cache.clone() }, credential, namespace, &headers)
         };
         assert_ne!(key(Scope::Credential, &a, None), key(Scope::Credential, &b, None));
         assert_eq!(key(Scope::Shared, &a, None), key(Scope::Shared, &b, None));

@@ -26,7 +26,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(50);
 /// Added to the pause for each awaited key, so large requests do not overload the lease store.
 const PAUSE_PER_KEY: Duration = Duration::from_micros(50);
 /// Number of lease lengths that one fetch waits for: one for a holder that vanished, one for its successor.
-const PATIENCE: u32 = 2;
+const MAX_WAIT_LENGTHS: u32 = 2;
 
 /// Inputs with their places in the lead.
 type Open = Vec<(usize, Input<'static>)>;
@@ -43,7 +43,7 @@ impl Fetch {
         // Releases the leases also if this future is dropped early.
         let _held = HeldLeases { fetch: self, leases };
         let _agreeing = self.context.trace.lease(open.len());
-        let give_up_at = self.context.deadline.min(Instant::now() + leases.length() * PATIENCE);
+        let give_up_at = self.context.deadline.min(Instant::now() + leases.length() * MAX_WAIT_LENGTHS);
         let (mut fetches, mut open, mut pause) = (FuturesUnordered::new(), open, FIRST_PAUSE);
         loop {
             let keys = self.keys_of(&open);

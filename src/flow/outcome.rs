@@ -6,17 +6,17 @@ use http::HeaderMap;
 
 use super::SourceCounts;
 use crate::cache::reply_cache::Validity;
-use crate::upstream::{Failure, Reply};
+use crate::upstream::{Failure, UpstreamReply};
 use crate::wire::{Bypass, Rendering};
 
 /// Outcome of a request.
-pub enum Outcome {
+pub enum FlowOutcome {
     /// Vectors for every input.
     Answer(Box<Answer>),
     /// An error of the upstream, or one of our own if there was none to pass on.
     Refused(Arc<Failure>),
     /// An answer that failed validation but was exactly what this caller asked for. It is passed on unchanged.
-    Unreadable(Box<Reply>),
+    Unreadable(Box<UpstreamReply>),
     /// Not handled here: the original request must be forwarded unchanged.
     PassThrough(Bypass),
     /// `only-if-cached` was set, and some inputs were not cached.
@@ -34,7 +34,7 @@ pub struct Answer {
     /// Conditions under which the finished body stays valid, if it is a full hit.
     pub validity: Option<Validity>,
     /// Holds the memory reservation of the vectors until they are written.
-    pub room: Arc<dyn Send + Sync>,
+    pub reservation: Arc<dyn Send + Sync>,
     /// Reason why the upstream counts as unavailable, if fallback vectors are part of the answer.
     pub fallback: Option<String>,
 }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use super::Flow;
-use crate::learned::{SpaceState, Tokenizer};
+use crate::learned::{SpaceState, TokenCounting};
 use crate::upstream::Fetched;
 use crate::wire::tokens;
 use crate::wire::{Input, InputKind};
@@ -33,7 +33,7 @@ pub(super) async fn price(
         return;
     }
     let is_named_so = call.model.as_deref().is_some_and(tokens::counts_with_cl100k);
-    let is_undecided = space_state.tokenizer() == Tokenizer::Unknown;
+    let is_undecided = space_state.tokenizer() == TokenCounting::Unknown;
     // A call for several requests reports one sum for all of them.
     let is_shared = call.inputs != inputs.len();
     match call.prompt_tokens {
@@ -69,7 +69,7 @@ async fn compare(
     if counts.iter().map(|count| u64::from(*count)).sum::<u64>() == sum {
         set(fetched, counts.into_iter().map(Some));
     } else {
-        space_state.set_tokenizer(Tokenizer::Other);
+        space_state.set_tokenizer(TokenCounting::Other);
     }
 }
 

@@ -12,7 +12,7 @@ use crate::upstream::{CallInfo, Failure};
 
 /// A failed fetch, with the facts that decide whose fault it may be.
 #[derive(Debug)]
-pub struct Failed {
+pub struct FailedFetch {
     pub(super) failure: Arc<Failure>,
     /// Keys that were requested together.
     pub(super) keys: Arc<[Key]>,
@@ -30,7 +30,7 @@ pub(super) enum Slot {
     /// A vector.
     Served(Served),
     /// The failure of its fetch.
-    Failed(Arc<Failed>),
+    Failed(Arc<FailedFetch>),
 }
 
 /// A vector and where it came from.
@@ -44,6 +44,9 @@ pub struct Served {
     pub(super) call: Option<Arc<CallInfo>>,
 }
 
+/// Result of a fetch for one key.
+pub type FetchResult = Result<Served, Arc<FailedFetch>>;
+
 /// Progress of a request.
 pub(super) struct Progress {
     /// The state of each distinct key.
@@ -51,7 +54,7 @@ pub(super) struct Progress {
     /// For each distinct key, a record that may serve as fallback while the upstream is unavailable.
     pub(super) stand_ins: Vec<Option<Arc<Record>>>,
     /// Memory reservation for its vectors.
-    pub(super) room: Arc<VectorReservation>,
+    pub(super) reservation: Arc<VectorReservation>,
     /// Reason for the fallback, if one was used.
     pub(super) fallback: Option<String>,
 }
@@ -76,7 +79,7 @@ impl Progress {
     }
 
     /// Iterates over the failures so far.
-    pub(super) fn failed(&self) -> impl Iterator<Item = &Arc<Failed>> {
+    pub(super) fn failed(&self) -> impl Iterator<Item = &Arc<FailedFetch>> {
         self.slots.iter().filter_map(|slot| match slot {
             Slot::Failed(failed) => Some(failed),
             _ => None,

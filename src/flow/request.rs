@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use super::context::{CallerKeys, SpaceSnapshot};
-use super::progress::{Failed, Progress, Served, Slot};
+use super::progress::{FailedFetch, Progress, Served, Slot};
 use super::vector_budget::{BudgetClaim, Wanted, bytes_of};
-use super::{EmbedJob, Flow, Outcome, RequestContext, space_key};
+use super::{EmbedJob, Flow, FlowOutcome, RequestContext, space_key};
 use crate::cache::{Found, Lookup, Record};
 use crate::config::{self, Config, UpstreamTarget};
 use crate::flow::mock;
@@ -72,8 +72,8 @@ impl<'a> Request<'a> {
         let wanted = Wanted { missing, dimension: self.expected_dimension(), at_hand_bytes };
         // Without a success in this space, the credential may be any.
         let is_known = self.trusted && self.space.space_state.identity().is_some();
-        let asker = BudgetClaim { caller: self.job.origin.caller, deadline: self.context().deadline, is_known };
-        progress.room = Arc::new(self.flow.room.take(wanted, asker).await?);
+        let claim = BudgetClaim { caller: self.job.origin.caller, deadline: self.context().deadline, is_known };
+        progress.reservation = Arc::new(self.flow.vector_budget.take(wanted, claim).await?);
         Some(())
     }
 
@@ -105,7 +105,7 @@ impl<'a> Request<'a> {
     fn look_into_memory(&self) -> Progress {
         let count = self.plan.keys.len();
         let (slots, stand_ins) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut progress = Progress { slots, stand_ins, room: Arc::default(), fallback: None };
+        let mut progress = Progress { slots, stand_ins, reservation: Arc::default(), fallback: None };
         let terms = self.terms();
         for key in &self.plan.keys {
             let found = if self.trusted { self.flow.tiers.look_up(key, &terms) } else { Found::Missing };
@@ -160,20 +160,20 @@ impl<'a> Request<'a> {
     }
 
     /// Returns the outcome if a failure ends the request. A refusal takes precedence, as it will not pass by itself.
-    pub(super) fn refusal(&self, progress: &Progress) -> Option<Outcome> {
+    pub(super) fn refusal(&self, progress: &Progress) -> Option<FlowOutcome> {
         let find = |wanted: fn(Class) -> bool| progress.failed().find(|failed| wanted(failed.failure.class));
         if let Some(refused) = find(|class| class == Class::Refused) {
-            return Some(Outcome::Refused(Arc::clone(&refused.failure)));
+            return Some(FlowOutcome::Refused(Arc::clone(&refused.failure)));
         }
         if let Some(unreadable) = find(|class| matches!(class, Class::Unreadable(..))) {
             return Some(self.pass_on(unreadable));
         }
-        find(|class| class == Class::Throttled).map(|throttled| Outcome::Refused(Arc::clone(&throttled.failure)))
+        find(|class| class == Class::Throttled).map(|throttled| FlowOutcome::Refused(Arc::clone(&throttled.failure)))
     }
 
     /// Passes on an unreadable answer if it answers exactly this caller's request. Otherwise the caller's own request
     /// must be forwarded.
-    fn pass_on(&self, failed: &Failed) -> Outcome {
+    fn pass_on(&self, failed: &FailedFetch) -> FlowOutcome {
         let asked_as_we_did =
             matches!(failed.failure.class, Class::Unreadable(_, asked) if asked == self.job.request.encoding);
         let answers_this = if failed.failure.is_own {
@@ -182,8 +182,8 @@ impl<'a> Request<'a> {
             *failed.keys == *self.plan.keys && self.plan.slots.len() == self.plan.keys.len()
         };
         match &failed.failure.reply {
-            Some(reply) if asked_as_we_did && answers_this => Outcome::Unreadable(reply.clone()),
-            _ => Outcome::PassThrough(Bypass::UnreadableAnswer),
+            Some(reply) if asked_as_we_did && answers_this => FlowOutcome::Unreadable(reply.clone()),
+            _ => FlowOutcome::PassThrough(Bypass::UnreadableAnswer),
         }
     }
 
@@ -230,10 +230,12 @@ pub fn upstream_encoding(
     let written = request.form.encoding;
     let as_asked = if written == BASE64 && !is_readable { WrittenEncoding::Absent } else { written };
     match config.upstream.encoding {
-        config::Encoding::Float => WrittenEncoding::Value(Encoding::Float),
-        config::Encoding::Base64 if is_readable && is_proven => BASE64,
-        config::Encoding::Auto if speaks_f32(&config.upstream.target, uri) && is_readable => BASE64,
-        config::Encoding::AsAsked | config::Encoding::Auto | config::Encoding::Base64 => as_asked,
+        config::UpstreamEncoding::Float => WrittenEncoding::Value(Encoding::Float),
+        config::UpstreamEncoding::Base64 if is_readable && is_proven => BASE64,
+        config::UpstreamEncoding::Auto if speaks_f32(&config.upstream.target, uri) && is_readable => BASE64,
+        config::UpstreamEncoding::AsAsked | config::UpstreamEncoding::Auto | config::UpstreamEncoding::Base64 => {
+            as_asked
+        }
     }
 }
 

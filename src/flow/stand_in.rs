@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::progress::{Failed, Progress, Served, Slot};
+use super::progress::{FailedFetch, Progress, Served, Slot};
 use super::request::Request;
 use crate::cache::{Record, Times};
 use crate::config::FallbackMode;
@@ -13,7 +13,7 @@ use crate::wire::Input;
 
 impl Request<'_> {
     /// Fills failed keys with fallback vectors, or returns the failure to report.
-    pub(super) async fn stand_in(&self, progress: &mut Progress) -> Result<(), Arc<Failed>> {
+    pub(super) async fn stand_in(&self, progress: &mut Progress) -> Result<(), Arc<FailedFetch>> {
         let configured = self.context().config.fallback.mode;
         let mode = self.context().controls.fallback.map_or(configured, |asked| asked.min(configured));
         let model = self.stand_in_identity(progress);
@@ -47,9 +47,9 @@ impl Request<'_> {
         }
         let dimension = model.map_or_else(|| self.expected_dimension(), |model| model.dimension);
         // Vectors of an older model were dropped after the reservation was made, so it may not cover them.
-        let lacking_bytes = progress.room.lacking_bytes(to_mock.len(), dimension);
+        let lacking_bytes = progress.reservation.lacking_bytes(to_mock.len(), dimension);
         if lacking_bytes > 0
-            && !self.flow.room.take_more(&progress.room, lacking_bytes)
+            && !self.flow.vector_budget.take_more(&progress.reservation, lacking_bytes)
             && let Some(failed) = cause
         {
             self.note(&failed, Instead::Errors, &to_mock);
@@ -64,7 +64,7 @@ impl Request<'_> {
     }
 
     /// Notes how these places were answered. Uses the current time because the request may have begun minutes ago.
-    fn note(&self, failed: &Failed, instead: Instead, places: &[usize]) {
+    fn note(&self, failed: &FailedFetch, instead: Instead, places: &[usize]) {
         if places.is_empty() {
             return;
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,16 +11,19 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::cache::at_rest::ChecksumKeys;
-use crate::cache::bounded::Bounds;
+use crate::cache::bounded::MapBounds;
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Record, Tier, TierStats, Times};
-use crate::config::Config;
+use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Record, Stack, Tier, TierStats, Times};
+use crate::config::{Config, Live};
 use crate::flow::mock;
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::learned::ModelIdentity;
-use crate::observe::metrics::InputSource;
-use crate::observe::traces::TraceContext;
-use crate::upstream::{Breaker, CallInfo, Caller, Client, Reply};
+use crate::learned::{AcceptedCredentials, ModelIdentity, Spaces};
+use crate::observe::logs::Throttled;
+use crate::observe::metrics::{InputSource, Metrics};
+use crate::observe::traces::{TraceContext, Tracer};
+use crate::process::clock::Clock;
+use crate::process::tasks::Tasks;
+use crate::upstream::{Batcher, Breaker, CallInfo, Caller, UpstreamClient, UpstreamReply};
 use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
 use futures_util::future::BoxFuture;
@@ -39,16 +42,16 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let live = Live::new(config.expect("it must be free of faults"));
     let (metrics, calls) = (Metrics::new("test"), Calls::default());
     let tracer = Tracer::start(&live, "test", &metrics).expect("traces are off");
-    let client = Arc::new(Client::in_process(embedder(Arc::clone(&calls), gate), live.clone()));
+    let client = Arc::new(UpstreamClient::in_process(embedder(Arc::clone(&calls), gate), live.clone()));
     let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
     let caller = Caller::new(client, breaker, live.clone(), (Arc::clone(&metrics), Throttled::default()));
-    let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+    let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
     let flow = Flow {
         live: live.clone(),
         clock: Clock::manual(1_000),
         tiers: Arc::new(Stack::new(memory, lower, Arc::default(), ChecksumKeys::default())),
         leases: None,
-        room: VectorBudget::new(1 << 20),
+        vector_budget: VectorBudget::new(1 << 20),
         single_flight: SingleFlight::new(),
         batcher: Batcher::new(caller, live, 1 << 30, Arc::clone(&metrics)),
         spaces: Spaces::default(),
@@ -78,7 +81,7 @@ fn embedder(calls: Calls, gate: mpsc::Receiver<()>) -> crate::upstream::InProces
             members: Vec::new(),
             mocks: Vec::new(),
         };
-        Reply { status: StatusCode::OK, headers: HeaderMap::new(), body: rendering.to_bytes() }
+        UpstreamReply { status: StatusCode::OK, headers: HeaderMap::new(), body: rendering.to_bytes() }
     })
 }
 
@@ -99,7 +102,7 @@ async fn ask(flow: &Arc<Flow>, text: &str, credential: Key) -> SourceCounts {
 async fn answer(flow: &Arc<Flow>, text: &str, credential: Key, controls: Controls) -> Box<Answer> {
     let (headers, body) = (HeaderMap::new(), format!(r#"{{"model":"m","input":"{text}","dimensions":8}}"#));
     let request = read_request(body.as_bytes(), &BTreeSet::default(), PathModel::No).expect("it is a request");
-    let origin = Origin {
+    let origin = RequestOrigin {
         uri: Uri::from_static(ADDRESS),
         credential,
         caller: credential,
@@ -113,7 +116,8 @@ async fn answer(flow: &Arc<Flow>, text: &str, credential: Key, controls: Control
     let context = RequestContext { config: flow.live.load(), deadline, now_ms: flow.clock.now_ms(), controls, trace };
     let ask = EmbedJob { context, request, body, charge, origin };
     let outcome = tokio::time::timeout(LONGEST, flow.answer(&ask)).await;
-    let Outcome::Answer(answer) = outcome.unwrap_or_else(|_| panic!("no answer to {text} within {LONGEST:?}")) else {
+    let FlowOutcome::Answer(answer) = outcome.unwrap_or_else(|_| panic!("no answer to {text} within {LONGEST:?}"))
+    else {
         panic!("there is no answer to {text}");
     };
     answer
@@ -155,7 +159,7 @@ impl LowerTier for Slow {
         TierStats::default()
     }
 
-    fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
+    fn close(&self, _timeout: Duration) -> BoxFuture<'_, usize> {
         Box::pin(std::future::ready(0))
     }
 }

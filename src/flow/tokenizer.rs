@@ -26,7 +26,7 @@ pub struct Tokenizer {
 
 impl Tokenizer {
     /// Registers the governor, which is asked for memory from now on. Without a governor there is always enough.
-    pub fn ask_for_room(&self, governor: &Arc<Governor>) {
+    pub fn set_governor(&self, governor: &Arc<Governor>) {
         // There is one governor, so a second call changes nothing.
         let _ = self.governor.set(Arc::downgrade(governor));
     }
@@ -89,7 +89,7 @@ mod tests {
         let meter = Arc::new(Fixed(resident_mb << 20, AtomicU64::new(0)));
         let governor = Arc::new(Governor::new(Arc::<Fixed>::clone(&meter), 128 << 20, Vec::new()));
         let tokenizer = Tokenizer::default();
-        tokenizer.ask_for_room(&governor);
+        tokenizer.set_governor(&governor);
         (tokenizer, governor, meter)
     }
 

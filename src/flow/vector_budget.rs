@@ -37,13 +37,13 @@ const LOOK_SHARE: usize = 4;
 const WITH_ANSWERS: usize = 3;
 
 /// Maximum wait for a reservation. A request that waits longer is better off without the cache.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_WAIT: Duration = Duration::from_secs(30);
 
 /// Memory budget of all requests together.
 #[derive(Debug)]
 pub struct VectorBudget {
-    small: Pool,
-    large: Pool,
+    small: BudgetPool,
+    large: BudgetPool,
     governor: OnceLock<Weak<Governor>>,
     /// Units taken since the governor was last asked to check.
     unseen_units: AtomicUsize,
@@ -51,7 +51,7 @@ pub struct VectorBudget {
 
 /// A part of the budget.
 #[derive(Debug)]
-struct Pool {
+struct BudgetPool {
     units: usize,
     free: Arc<Semaphore>,
     /// Fair order of the waiting callers.
@@ -80,7 +80,7 @@ pub(super) struct VectorReservation {
     missing_bytes: usize,
 }
 
-impl Pool {
+impl BudgetPool {
     fn new(units: usize) -> Self {
         let units = units.clamp(1, u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         Self { units, free: Arc::new(Semaphore::new(units)), order: FairOrder::default() }
@@ -91,26 +91,26 @@ impl VectorBudget {
     /// Creates a budget of `bytes` for vectors.
     pub fn new(bytes: u64) -> Self {
         let units = usize::try_from(bytes).unwrap_or(usize::MAX) / UNIT_BYTES;
-        let small = Pool::new(units / SMALL_SHARE);
-        let large = Pool::new(units.saturating_sub(small.units));
+        let small = BudgetPool::new(units / SMALL_SHARE);
+        let large = BudgetPool::new(units.saturating_sub(small.units));
         Self { small, large, governor: OnceLock::new(), unseen_units: AtomicUsize::new(0) }
     }
 
     /// Registers the governor. From now on, caches are shrunk for the vectors of large requests.
-    pub fn ask_for_room(&self, governor: &Arc<Governor>) {
+    pub fn set_governor(&self, governor: &Arc<Governor>) {
         // There is one governor, so a second call changes nothing.
         let _ = self.governor.set(Arc::downgrade(governor));
     }
 
     /// Returns the reserved memory, in bytes.
     pub fn held_bytes(&self) -> usize {
-        let held = |pool: &Pool| pool.units - pool.free.available_permits();
+        let held = |pool: &BudgetPool| pool.units - pool.free.available_permits();
         (held(&self.small) + held(&self.large)) * UNIT_BYTES
     }
 
     /// Reserves memory for `wanted`. Waits for it in fair order among callers, but never for vectors that are already
     /// in memory. Returns nothing if the request is too large, or if others hold the memory for too long.
-    pub(super) async fn take(&self, wanted: Wanted, asker: BudgetClaim) -> Option<VectorReservation> {
+    pub(super) async fn take(&self, wanted: Wanted, claim: BudgetClaim) -> Option<VectorReservation> {
         let missing_bytes = wanted.missing_bytes();
         let missing_units = missing_bytes.div_ceil(UNIT_BYTES);
         if missing_units == 0 {
@@ -121,10 +121,10 @@ impl VectorBudget {
             return None;
         }
         let units = u32::try_from(missing_units).expect("a pool has fewer units than that");
-        let until = asker.deadline.min(Instant::now() + PATIENCE);
-        let taken = pool.order.wait(asker.caller, Arc::clone(&pool.free).acquire_many_owned(units));
+        let until = claim.deadline.min(Instant::now() + MAX_WAIT);
+        let taken = pool.order.wait(claim.caller, Arc::clone(&pool.free).acquire_many_owned(units));
         let permit = timeout_at(until, taken).await.ok()?.expect("the semaphore must stay open");
-        self.announce(missing_units, asker.is_known).await;
+        self.announce(missing_units, claim.is_known).await;
         Some(VectorReservation { permit: Some(permit), more: Mutex::default(), missing_bytes })
     }
 
@@ -212,7 +212,7 @@ mod tests {
     const LARGE: usize = 700;
     const KEY: Key = Key::from_bytes([1; 32]);
 
-    fn room() -> VectorBudget {
+    fn budget() -> VectorBudget {
         VectorBudget::new(800 * 1024)
     }
 
@@ -221,51 +221,51 @@ mod tests {
         Wanted { missing, dimension: 192, at_hand_bytes }
     }
 
-    fn asker() -> BudgetClaim {
+    fn claim() -> BudgetClaim {
         BudgetClaim { caller: KEY, deadline: Instant::now() + Duration::from_mins(10), is_known: true }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_request_that_never_fits_is_told_at_once_and_another_one_waits_for_a_while() {
-        let (room, begun) = (room(), Instant::now());
-        assert!(room.take(wanted(LARGE + 1, 0), asker()).await.is_none());
+        let (budget, begun) = (budget(), Instant::now());
+        assert!(budget.take(wanted(LARGE + 1, 0), claim()).await.is_none());
         assert_eq!(begun.elapsed(), Duration::ZERO);
-        let held = room.take(wanted(400, 0), asker()).await.expect("it fits");
-        assert_eq!(room.held_bytes(), 400 * 1024);
+        let held = budget.take(wanted(400, 0), claim()).await.expect("it fits");
+        assert_eq!(budget.held_bytes(), 400 * 1024);
         assert_eq!([(400, 192), (401, 192), (400, 193)].map(|(n, d)| held.lacking_bytes(n, d)), [0, 1024, 1600]);
-        assert!(room.take(wanted(301, 0), asker()).await.is_none());
-        assert_eq!(begun.elapsed(), PATIENCE);
+        assert!(budget.take(wanted(301, 0), claim()).await.is_none());
+        assert_eq!(begun.elapsed(), MAX_WAIT);
         drop(held);
-        assert!(room.take(wanted(LARGE, 0), asker()).await.is_some());
+        assert!(budget.take(wanted(LARGE, 0), claim()).await.is_some());
     }
 
     #[tokio::test(start_paused = true)]
     async fn small_requests_and_vectors_in_memory_do_not_wait_for_large_requests() {
-        let (room, begun) = (room(), Instant::now());
-        let _all = room.take(wanted(LARGE, 0), asker()).await.expect("it fits");
-        let small = room.take(wanted(64, 0), asker()).await.expect("it has memory of its own");
-        assert_eq!(room.held_bytes(), (LARGE + 64) * 1024);
+        let (budget, begun) = (budget(), Instant::now());
+        let _all = budget.take(wanted(LARGE, 0), claim()).await.expect("it fits");
+        let small = budget.take(wanted(64, 0), claim()).await.expect("it has memory of its own");
+        assert_eq!(budget.held_bytes(), (LARGE + 64) * 1024);
         for at_hand_bytes in [1, SMALL_BYTES, 1 << 30] {
-            assert!(room.take(wanted(0, at_hand_bytes), asker()).await.is_some());
+            assert!(budget.take(wanted(0, at_hand_bytes), claim()).await.is_some());
         }
         assert_eq!(begun.elapsed(), Duration::ZERO);
         drop(small);
-        assert_eq!(room.held_bytes(), LARGE * 1024);
+        assert_eq!(budget.held_bytes(), LARGE * 1024);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_reservation_grows_as_far_as_the_budget_allows() {
-        let room = room();
-        let held = room.take(wanted(400, 0), asker()).await.expect("it fits");
-        assert!(room.take_more(&held, 200 * 1024) && !room.take_more(&held, 101 * 1024));
-        assert!(room.take_more(&VectorReservation::default(), 1024));
-        let small = room.take(wanted(64, 0), asker()).await.expect("it fits");
-        assert!(room.take_more(&small, 36 * 1024), "from the part for small requests");
+        let budget = budget();
+        let held = budget.take(wanted(400, 0), claim()).await.expect("it fits");
+        assert!(budget.take_more(&held, 200 * 1024) && !budget.take_more(&held, 101 * 1024));
+        assert!(budget.take_more(&VectorReservation::default(), 1024));
+        let small = budget.take(wanted(64, 0), claim()).await.expect("it fits");
+        assert!(budget.take_more(&small, 36 * 1024), "from the part for small requests");
         drop(held);
-        assert!(room.take_more(&small, 600 * 1024), "from the part for large ones");
-        assert_eq!(room.held_bytes(), (64 + 36 + 600) * 1024);
+        assert!(budget.take_more(&small, 600 * 1024), "from the part for large ones");
+        assert_eq!(budget.held_bytes(), (64 + 36 + 600) * 1024);
         drop(small);
-        assert_eq!(room.held_bytes(), 0);
+        assert_eq!(budget.held_bytes(), 0);
     }
 
     /// A process of so many bytes, all of which a cache could let go of.
@@ -304,15 +304,15 @@ mod tests {
         let process = Arc::new(Process { bytes: AtomicUsize::new(bytes), looks: AtomicUsize::new(0) });
         let (meter, part): (Arc<dyn Meter>, Arc<dyn Shrink>) = (process.clone(), process.clone());
         let governor = Arc::new(Governor::new(meter, 100_000_000, vec![part]));
-        let room = VectorBudget::new(1 << 20);
-        room.ask_for_room(&governor);
-        (room, process, governor)
+        let budget = VectorBudget::new(1 << 20);
+        budget.set_governor(&governor);
+        (budget, process, governor)
     }
 
     #[tokio::test]
     async fn caches_make_way_for_the_vectors_of_a_large_request_and_for_its_answers() {
-        let (room, process, _governor) = governed(84_900_000);
-        let _held = room.take(wanted(65, 0), asker()).await.expect("there is room");
+        let (budget, process, _governor) = governed(84_900_000);
+        let _held = budget.take(wanted(65, 0), claim()).await.expect("there is room");
         assert!(process.bytes.load(Ordering::Relaxed) <= 85_000_000 - 65 * UNIT_BYTES * WITH_ANSWERS);
     }
 
@@ -325,20 +325,20 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_governor_looks_closely_for_a_while_after_a_large_request() {
-        let (room, process, governor) = governed(1_000_000);
-        let _held = room.take(wanted(65, 0), asker()).await.expect("there is room");
+        let (budget, process, governor) = governed(1_000_000);
+        let _held = budget.take(wanted(65, 0), claim()).await.expect("there is room");
         let relieving = process.looks.load(Ordering::Relaxed);
         assert_eq!(looks(&process, governor).await - relieving, 1 + 20);
     }
 
     #[tokio::test(start_paused = true)]
     async fn the_governor_looks_closely_for_a_while_after_many_small_requests() {
-        let (room, process, governor) = governed(1_000_000);
-        for _ in 0..room.large.units / LOOK_SHARE + 100 {
-            drop(room.take(wanted(1, 0), asker()).await.expect("there is room"));
+        let (budget, process, governor) = governed(1_000_000);
+        for _ in 0..budget.large.units / LOOK_SHARE + 100 {
+            drop(budget.take(wanted(1, 0), claim()).await.expect("there is room"));
         }
         let looks = looks(&process, governor).await;
         assert_eq!(looks, 1 + 20, "one on request, and 20 close ones after the last request");
-        assert!(room.unseen_units.load(Ordering::Relaxed) <= 100);
+        assert!(budget.unseen_units.load(Ordering::Relaxed) <= 100);
     }
 }

@@ -8,7 +8,7 @@ use std::task::Poll;
 use tokio::time::timeout_at;
 
 use super::fetch::Fetch;
-use super::progress::{Failed, Progress, Served, Slot};
+use super::progress::{FailedFetch, Progress, Served, Slot};
 use super::request::Request;
 use super::single_flight::{self, Claims, FlightWaiter, Leader, SingleFlight};
 use super::vector_budget::VectorReservation;
@@ -58,7 +58,7 @@ impl Request<'_> {
         }
         let waiting = self.context().trace.wait(led.len(), keys.len() - led.len());
         let led_places = led.iter().map(|place| places[*place]).collect();
-        let fetch = lead.map(|lead| self.launch(lead, led_places, (&progress.room, waiting.context())));
+        let fetch = lead.map(|lead| self.launch(lead, led_places, (&progress.reservation, waiting.context())));
         let own = led.first().map(|place| &waiters[*place]);
         self.wait(fetch.zip(own), &waiters).await;
         let mut again = Vec::new();
@@ -126,7 +126,7 @@ impl Request<'_> {
 
     /// Decides whether the failure of a fetch that another request led also applies to this request. An unavailable
     /// upstream applies to all requests. A refusal applies if the same caller asks here for all keys of that fetch.
-    fn take_over(&self, failed: Arc<Failed>) -> Result<Slot, Again> {
+    fn take_over(&self, failed: Arc<FailedFetch>) -> Result<Slot, Again> {
         let same_caller = failed.credential == self.job.origin.credential;
         let asked_here = || failed.keys.iter().all(|key| self.plan.keys.contains(key));
         match failed.failure.class {
@@ -154,7 +154,7 @@ impl Request<'_> {
     fn failed_with(&self, failure: Failure) -> Slot {
         let failure = Arc::new(failure);
         let (keys, credential, request) = ([].into(), self.job.origin.credential, self.own_id());
-        Slot::Failed(Arc::new(Failed { failure, keys, credential, request }))
+        Slot::Failed(Arc::new(FailedFetch { failure, keys, credential, request }))
     }
 
     fn own_request(&self) -> Arc<OwnRequest> {
@@ -185,7 +185,7 @@ impl Request<'_> {
         &self,
         lead: Leader<FetchResult>,
         places: Vec<usize>,
-        (room, trace): (&Arc<VectorReservation>, TraceContext),
+        (reservation, trace): (&Arc<VectorReservation>, TraceContext),
     ) -> DetachOnDrop {
         self.watch_token();
         let input = |place: &usize| self.job.request.inputs[self.plan.firsts[*place]].to_owned_input();
@@ -204,7 +204,7 @@ impl Request<'_> {
             has_news: self.flow.single_flight.completions() != self.completions_before,
             asked_model: self.job.request.space.model_name().to_owned(),
             expected_dimension: self.expected_dimension(),
-            room: Arc::clone(room),
+            reservation: Arc::clone(reservation),
         };
         self.flow.tasks.lend(fetch.run(inputs))
     }

@@ -57,7 +57,7 @@ mod tests {
     fn key(first: u64) -> Key {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&first.to_le_bytes());
-        Key(bytes)
+        Key::from_bytes(bytes)
     }
 
     #[test]

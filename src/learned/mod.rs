@@ -5,4 +5,4 @@ mod credentials;
 mod spaces;
 
 pub use credentials::{AcceptedCredential, AcceptedCredentials};
-pub use spaces::{ModelChange, ModelIdentity, SpaceState, Spaces, Tokenizer};
+pub use spaces::{ModelChange, ModelIdentity, SpaceState, Spaces, TokenCounting};

@@ -63,8 +63,8 @@ struct Facts {
     /// Identity of the record that the lower tiers hold as the newest of the space.
     noted: Option<ModelIdentity>,
     is_forgotten: bool,
-    tokenizer: Tokenizer,
-    unreadable: HashMap<Encoding, Unreadable>,
+    tokenizer: TokenCounting,
+    unreadable: HashMap<Encoding, UnreadableStreak>,
     dimension: Dimension,
 }
 
@@ -77,14 +77,14 @@ struct Dimension {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Unreadable {
+struct UnreadableStreak {
     /// True if answers could be read before. Then a few texts without a usable vector prove nothing about the others.
     was_read: bool,
     in_row: u32,
     until_ms: u64,
 }
 
-impl Unreadable {
+impl UnreadableStreak {
     const fn is_proof(self, now_ms: u64) -> bool {
         let enough = if self.was_read { UNREADABLE_PROOF_AFTER_READ } else { UNREADABLE_PROOF };
         self.in_row >= enough && now_ms < self.until_ms
@@ -102,7 +102,7 @@ pub struct ModelIdentity {
 
 /// How the upstream counts tokens, compared with `cl100k_base`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tokenizer {
+pub enum TokenCounting {
     /// Unknown so far.
     #[default]
     Unknown,
@@ -257,19 +257,19 @@ impl SpaceState {
     }
 
     /// Returns how the upstream counts tokens, if known.
-    pub fn tokenizer(&self) -> Tokenizer {
+    pub fn tokenizer(&self) -> TokenCounting {
         self.lock().tokenizer
     }
 
     /// Notes how the upstream counts tokens.
-    pub fn set_tokenizer(&self, tokenizer: Tokenizer) {
+    pub fn set_tokenizer(&self, tokenizer: TokenCounting) {
         self.lock().tokenizer = tokenizer;
     }
 
     /// Notes that an answer in `encoding` could be read.
     pub fn mark_readable(&self, encoding: Encoding) {
         let mut learned = self.lock();
-        learned.unreadable.insert(encoding, Unreadable { was_read: true, ..Unreadable::default() });
+        learned.unreadable.insert(encoding, UnreadableStreak { was_read: true, ..UnreadableStreak::default() });
         learned.dimension.candidate = None;
     }
 

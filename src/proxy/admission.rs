@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use http::{HeaderMap, HeaderName};
 
-use super::callers::{Caller, Callers};
+use super::callers::{CallerBucket, Callers};
 use crate::observe::metrics::{Metrics, Rejection};
 use crate::upstream::Charge;
 
@@ -40,8 +40,8 @@ pub(super) struct Admission {
 
 /// Bytes that are released on drop.
 struct HeldBytes {
-    room: Arc<RequestBudget>,
-    caller: Caller,
+    budget: Arc<RequestBudget>,
+    caller: CallerBucket,
     bytes: usize,
     /// True if they also count as a request in flight.
     is_request: bool,
@@ -51,23 +51,26 @@ impl AdmissionLimit {
     /// Creates the admission control and exports its counters with every scrape. `credential_headers` identify callers.
     pub(super) fn new(bounds: AdmissionBounds, credential_headers: &[HeaderName], metrics: &Metrics) -> Self {
         let (requests, bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let room = Arc::new(RequestBudget { bounds, requests, bytes, callers: Callers::new(credential_headers) });
-        let shown = Arc::clone(&room);
+        let budget = Arc::new(RequestBudget { bounds, requests, bytes, callers: Callers::new(credential_headers) });
+        let shown = Arc::clone(&budget);
         metrics.on_scrape(Box::new(move |metrics| {
             metrics.requests.in_flight(shown.requests.load(Relaxed), shown.bytes.load(Relaxed));
         }));
-        Self(room)
+        Self(budget)
     }
 
     /// Admits a request with these headers if its caller is within the limits.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Admission, Rejection> {
-        let room = &self.0;
-        let caller = room.callers.enter(headers);
-        if !take(&room.requests, 1, room.callers.most_requests(caller, room.bounds.max_requests)) {
-            room.callers.leave(caller);
+        let budget = &self.0;
+        let caller = budget.callers.enter(headers);
+        if !take(&budget.requests, 1, budget.callers.most_requests(caller, budget.bounds.max_requests)) {
+            budget.callers.leave(caller);
             return Err(Rejection::Requests);
         }
-        Ok(Admission { held: HeldBytes { room: Arc::clone(room), caller, bytes: 0, is_request: true }, shared: None })
+        Ok(Admission {
+            held: HeldBytes { budget: Arc::clone(budget), caller, bytes: 0, is_request: true },
+            shared: None,
+        })
     }
 }
 
@@ -75,9 +78,9 @@ impl Admission {
     /// Returns true if a body with a declared size of `bytes` would fit now. Nothing is reserved, since a declaration
     /// alone must not consume the limit.
     pub(super) fn has_room(&self, bytes: usize) -> bool {
-        let HeldBytes { room, caller, .. } = &self.held;
-        let most = room.callers.most_bytes(*caller, bytes, room.bounds.max_bytes);
-        room.bytes.load(Relaxed).checked_add(bytes).is_some_and(|held| held <= most)
+        let HeldBytes { budget, caller, .. } = &self.held;
+        let most = budget.callers.most_bytes(*caller, bytes, budget.bounds.max_bytes);
+        budget.bytes.load(Relaxed).checked_add(bytes).is_some_and(|held| held <= most)
     }
 
     /// Reserves `bytes` more. Returns false if they do not fit.
@@ -118,11 +121,11 @@ impl Admission {
 
     /// Shares the reservation with work that may outlast the request.
     pub(super) fn share(&mut self) -> Charge {
-        let HeldBytes { room, caller, bytes, .. } = &mut self.held;
+        let HeldBytes { budget, caller, bytes, .. } = &mut self.held;
         let bytes = std::mem::take(bytes);
         // Its caller stays active as long as it holds bytes, so the reserve for others remains.
-        room.callers.join(*caller);
-        let shared = Arc::new(HeldBytes { room: Arc::clone(room), caller: *caller, bytes, is_request: false });
+        budget.callers.join(*caller);
+        let shared = Arc::new(HeldBytes { budget: Arc::clone(budget), caller: *caller, bytes, is_request: false });
         self.shared = Some(Arc::clone(&shared));
         shared as Charge
     }
@@ -130,19 +133,19 @@ impl Admission {
 
 impl HeldBytes {
     fn grow(&mut self, bytes: usize) -> bool {
-        let room = &self.room;
-        let fits = take(&room.bytes, bytes, room.callers.most_bytes(self.caller, bytes, room.bounds.max_bytes));
+        let budget = &self.budget;
+        let fits = take(&budget.bytes, bytes, budget.callers.most_bytes(self.caller, bytes, budget.bounds.max_bytes));
         if fits {
             self.bytes += bytes;
-            room.callers.hold(self.caller, bytes);
+            budget.callers.hold(self.caller, bytes);
         }
         fits
     }
 
     /// Reserves `bytes` more, whatever the limit is.
     fn overdraw(&mut self, bytes: usize) {
-        self.room.bytes.fetch_add(bytes, Relaxed);
-        self.room.callers.hold(self.caller, bytes);
+        self.budget.bytes.fetch_add(bytes, Relaxed);
+        self.budget.callers.hold(self.caller, bytes);
         self.bytes += bytes;
     }
 
@@ -150,8 +153,8 @@ impl HeldBytes {
     fn shrink(&mut self, bytes: usize) {
         let more = self.bytes.saturating_sub(bytes);
         if more > 0 {
-            self.room.bytes.fetch_sub(more, Relaxed);
-            self.room.callers.give_back(self.caller, more);
+            self.budget.bytes.fetch_sub(more, Relaxed);
+            self.budget.callers.give_back(self.caller, more);
             self.bytes -= more;
         }
     }
@@ -161,10 +164,10 @@ impl Drop for HeldBytes {
     fn drop(&mut self) {
         self.shrink(0);
         if self.is_request {
-            self.room.requests.fetch_sub(1, Relaxed);
-            self.room.callers.leave(self.caller);
+            self.budget.requests.fetch_sub(1, Relaxed);
+            self.budget.callers.leave(self.caller);
         } else {
-            self.room.callers.part(self.caller);
+            self.budget.callers.part(self.caller);
         }
     }
 }
@@ -184,7 +187,7 @@ mod tests {
 
     const BOUNDS: AdmissionBounds = AdmissionBounds { max_requests: 2, max_bytes: 800 };
 
-    fn gate() -> AdmissionLimit {
+    fn limit() -> AdmissionLimit {
         AdmissionLimit::new(BOUNDS, &[AUTHORIZATION], &Metrics::new("test"))
     }
 
@@ -192,69 +195,69 @@ mod tests {
         HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(caller))])
     }
 
-    fn held(gate: &AdmissionLimit) -> usize {
-        gate.0.bytes.load(Relaxed)
+    fn held(limit: &AdmissionLimit) -> usize {
+        limit.0.bytes.load(Relaxed)
     }
 
     #[test]
     fn a_reply_holds_its_own_bytes_in_place_of_those_of_its_request() {
-        let gate = gate();
-        let mut admission = gate.admit(&of("a")).expect("there is room");
+        let limit = limit();
+        let mut admission = limit.admit(&of("a")).expect("there is room");
         assert!(admission.reserve(600));
         let work = admission.share();
         drop(work);
-        assert_eq!(held(&gate), 600, "the request still holds what it shared");
+        assert_eq!(held(&limit), 600, "the request still holds what it shared");
         assert!(admission.hold_reply(100));
-        assert_eq!(held(&gate), 100);
+        assert_eq!(held(&limit), 100);
         assert!(admission.hold_reply(300) && admission.hold_reply(200));
-        assert_eq!((held(&gate), admission.held_bytes()), (200, 200));
+        assert_eq!((held(&limit), admission.held_bytes()), (200, 200));
         drop(admission);
-        assert_eq!((held(&gate), gate.0.requests.load(Relaxed)), (0, 0));
+        assert_eq!((held(&limit), limit.0.requests.load(Relaxed)), (0, 0));
     }
 
     #[test]
     fn work_that_outlasts_its_request_holds_what_was_shared_with_it() {
-        let gate = gate();
-        let mut admission = gate.admit(&of("a")).expect("there is room");
+        let limit = limit();
+        let mut admission = limit.admit(&of("a")).expect("there is room");
         assert!(admission.reserve(600));
         let work = admission.share();
         drop(admission);
-        assert_eq!(held(&gate), 600);
+        assert_eq!(held(&limit), 600);
         drop(work);
-        assert_eq!(held(&gate), 0);
+        assert_eq!(held(&limit), 0);
     }
 
     #[test]
     fn a_small_reply_may_exceed_the_bound_and_a_large_one_that_does_not_fit_holds_nothing() {
-        let gate = gate();
-        let [mut one, mut other] = [gate.admit(&of("a")), gate.admit(&of("a"))].map(|it| it.expect("there is room"));
+        let limit = limit();
+        let [mut one, mut other] = [limit.admit(&of("a")), limit.admit(&of("a"))].map(|it| it.expect("there is room"));
         assert!(one.reserve(600) && other.reserve(200) && !other.reserve(1));
         assert!(other.has_room(0) && !other.has_room(1));
         assert!(other.hold_reply(OVERDRAFT_BYTES));
-        assert_eq!(held(&gate), 600 + OVERDRAFT_BYTES);
+        assert_eq!(held(&limit), 600 + OVERDRAFT_BYTES);
         assert!(!other.hold_reply(OVERDRAFT_BYTES + 1));
-        assert_eq!(held(&gate), 600);
+        assert_eq!(held(&limit), 600);
     }
 
     #[test]
     fn a_fetch_that_outlasts_its_request_keeps_the_reserve_for_other_callers() {
-        let gate = gate();
-        let mut admission = gate.admit(&of("a")).expect("there is room");
+        let limit = limit();
+        let mut admission = limit.admit(&of("a")).expect("there is room");
         assert!(admission.reserve(800));
         let _work = admission.share();
         drop(admission);
-        let mut other = gate.admit(&of("b")).expect("there is room");
+        let mut other = limit.admit(&of("b")).expect("there is room");
         assert!(other.reserve(100) && !other.reserve(1));
     }
 
     #[test]
     fn refused_and_ended_requests_do_not_count_for_their_caller() {
-        let gate = gate();
-        let mut admissions: Vec<_> = (0..2).map(|_| gate.admit(&of("a")).expect("there is room")).collect();
+        let limit = limit();
+        let mut admissions: Vec<_> = (0..2).map(|_| limit.admit(&of("a")).expect("there is room")).collect();
         assert!(admissions[0].reserve(700));
-        assert_eq!(gate.admit(&of("a")).err(), Some(Rejection::Requests));
+        assert_eq!(limit.admit(&of("a")).err(), Some(Rejection::Requests));
         drop(admissions);
-        let callers = &gate.0.callers;
+        let callers = &limit.0.callers;
         let other = callers.enter(&of("b"));
         assert_eq!(callers.most_bytes(other, 800, 800), 800, "it is alone");
         let again = callers.enter(&of("a"));

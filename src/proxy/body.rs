@@ -13,51 +13,51 @@ use crate::wire::Rendering;
 
 /// Body of the response to one request. It holds the request's admission until it is sent.
 pub struct ReplyBody {
-    content: Content,
+    content: ReplyContent,
     admission: Option<Admission>,
     /// Released when the body is sent.
-    _room: Option<Arc<dyn Send + Sync>>,
+    _reservation: Option<Arc<dyn Send + Sync>>,
 }
 
 /// Maximum bytes that hyper buffers of a response.
 const BUFFERED_BYTES: usize = 128 * 1024;
 
-enum Content {
+enum ReplyContent {
     Whole(Bytes),
     Rendered { rendering: Box<Rendering>, next: usize, sent_bytes: u64 },
     Streamed(Incoming),
 }
 
 impl ReplyBody {
-    const fn of(content: Content) -> Self {
-        Self { content, admission: None, _room: None }
+    const fn of(content: ReplyContent) -> Self {
+        Self { content, admission: None, _reservation: None }
     }
 
     /// Creates a complete body.
     pub const fn whole(bytes: Bytes) -> Self {
-        Self::of(Content::Whole(bytes))
+        Self::of(ReplyContent::Whole(bytes))
     }
 
-    /// Creates a body that is rendered while it is sent, so a very large response is never built whole. Holds `room`
-    /// until it is sent.
-    pub fn rendered(rendering: Rendering, room: Arc<dyn Send + Sync>) -> Self {
-        let content = Content::Rendered { rendering: Box::new(rendering), next: 0, sent_bytes: 0 };
-        Self { _room: Some(room), ..Self::of(content) }
+    /// Creates a body that is rendered while it is sent, so a very large response is never built whole. Holds
+    /// `reservation` until it is sent.
+    pub fn rendered(rendering: Rendering, reservation: Arc<dyn Send + Sync>) -> Self {
+        let content = ReplyContent::Rendered { rendering: Box::new(rendering), next: 0, sent_bytes: 0 };
+        Self { _reservation: Some(reservation), ..Self::of(content) }
     }
 
     /// Creates a body that forwards the upstream's body.
     pub const fn streamed(incoming: Incoming) -> Self {
-        Self::of(Content::Streamed(incoming))
+        Self::of(ReplyContent::Streamed(incoming))
     }
 
     /// Returns the bytes that the body holds until it is sent, without vectors. Returns `None` for a streamed body.
     pub(super) fn held_bytes(&self) -> Option<usize> {
         match &self.content {
-            Content::Whole(bytes) => Some(bytes.len()),
-            Content::Rendered { rendering, .. } => {
+            ReplyContent::Whole(bytes) => Some(bytes.len()),
+            ReplyContent::Rendered { rendering, .. } => {
                 Some((BUFFERED_BYTES + 2 * rendering.largest_piece_len()).min(rendering.largest_len()))
             }
-            Content::Streamed(_) => None,
+            ReplyContent::Streamed(_) => None,
         }
     }
 
@@ -76,10 +76,10 @@ impl Body for ReplyBody {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = match &mut self.content {
-            Content::Whole(bytes) => {
+            ReplyContent::Whole(bytes) => {
                 Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)
             }
-            Content::Rendered { rendering, next, sent_bytes, .. } => {
+            ReplyContent::Rendered { rendering, next, sent_bytes, .. } => {
                 let is_next = *next < rendering.inputs();
                 is_next.then(|| {
                     let (piece, until) = rendering.piece(*next);
@@ -88,26 +88,26 @@ impl Body for ReplyBody {
                     Ok(Frame::data(piece))
                 })
             }
-            Content::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(context)),
+            ReplyContent::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(context)),
         };
         Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.content {
-            Content::Whole(bytes) => bytes.is_empty(),
-            Content::Rendered { rendering, next, .. } => *next >= rendering.inputs(),
-            Content::Streamed(incoming) => incoming.is_end_stream(),
+            ReplyContent::Whole(bytes) => bytes.is_empty(),
+            ReplyContent::Rendered { rendering, next, .. } => *next >= rendering.inputs(),
+            ReplyContent::Streamed(incoming) => incoming.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.content {
-            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Rendered { rendering, sent_bytes, .. } => rendering
+            ReplyContent::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            ReplyContent::Rendered { rendering, sent_bytes, .. } => rendering
                 .exact_len()
                 .map_or_else(SizeHint::default, |bytes| SizeHint::with_exact(bytes.saturating_sub(*sent_bytes))),
-            Content::Streamed(incoming) => incoming.size_hint(),
+            ReplyContent::Streamed(incoming) => incoming.size_hint(),
         }
     }
 }

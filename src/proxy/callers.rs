@@ -31,7 +31,7 @@ struct CallerHolding {
 
 /// Bucket of one caller.
 #[derive(Clone, Copy)]
-pub(super) struct Caller(usize);
+pub(super) struct CallerBucket(usize);
 
 impl Callers {
     /// Creates empty counters. These headers together identify a caller.
@@ -42,7 +42,7 @@ impl Callers {
     }
 
     /// Counts a request of the caller that sent these headers. Each call needs a matching [`Callers::leave`].
-    pub(super) fn enter(&self, headers: &HeaderMap) -> Caller {
+    pub(super) fn enter(&self, headers: &HeaderMap) -> CallerBucket {
         let caller = self.of(headers);
         self.places[caller.0].requests.fetch_add(1, Relaxed);
         self.join(caller);
@@ -50,42 +50,42 @@ impl Callers {
     }
 
     /// Subtracts bytes.
-    pub(super) fn give_back(&self, caller: Caller, bytes: usize) {
+    pub(super) fn give_back(&self, caller: CallerBucket, bytes: usize) {
         self.places[caller.0].bytes.fetch_sub(bytes, Relaxed);
     }
 
     /// Subtracts a request.
-    pub(super) fn leave(&self, caller: Caller) {
+    pub(super) fn leave(&self, caller: CallerBucket) {
         self.places[caller.0].requests.fetch_sub(1, Relaxed);
         self.part(caller);
     }
 
     /// Counts work that keeps a caller active: a request, or a fetch that outlasts one.
-    pub(super) fn join(&self, caller: Caller) {
+    pub(super) fn join(&self, caller: CallerBucket) {
         if self.places[caller.0].work.fetch_add(1, Relaxed) == 0 {
             self.active.fetch_add(1, Relaxed);
         }
     }
 
     /// Subtracts such work.
-    pub(super) fn part(&self, caller: Caller) {
+    pub(super) fn part(&self, caller: CallerBucket) {
         if self.places[caller.0].work.fetch_sub(1, Relaxed) == 1 {
             self.active.fetch_sub(1, Relaxed);
         }
     }
 
     /// Adds bytes of a counted request.
-    pub(super) fn hold(&self, caller: Caller, bytes: usize) {
+    pub(super) fn hold(&self, caller: CallerBucket, bytes: usize) {
         self.places[caller.0].bytes.fetch_add(bytes, Relaxed);
     }
 
     /// Returns the maximum number of requests in flight for this caller's next request, which is already counted.
-    pub(super) fn most_requests(&self, caller: Caller, limit: usize) -> usize {
+    pub(super) fn most_requests(&self, caller: CallerBucket, limit: usize) -> usize {
         self.most(self.places[caller.0].requests.load(Relaxed), limit)
     }
 
     /// Returns the maximum bytes in flight for `more` bytes of this caller.
-    pub(super) fn most_bytes(&self, caller: Caller, more: usize, limit: usize) -> usize {
+    pub(super) fn most_bytes(&self, caller: CallerBucket, more: usize, limit: usize) -> usize {
         self.most(self.places[caller.0].bytes.load(Relaxed).saturating_add(more), limit)
     }
 
@@ -103,7 +103,7 @@ impl Callers {
         }
     }
 
-    fn of(&self, headers: &HeaderMap) -> Caller {
+    fn of(&self, headers: &HeaderMap) -> CallerBucket {
         let mut hasher = self.secret.build_hasher();
         for (name, value) in headers {
             if self.credential_headers.contains(name) {
@@ -111,7 +111,7 @@ impl Callers {
                 value.as_bytes().hash(&mut hasher);
             }
         }
-        Caller(usize::try_from(hasher.finish() % PLACES as u64).unwrap_or(0))
+        CallerBucket(usize::try_from(hasher.finish() % PLACES as u64).unwrap_or(0))
     }
 }
 
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn beside_others_a_caller_of_much_leaves_a_reserve_and_one_of_little_may_use_another() {
         let (callers, headers) = callers(&["a", "b"]);
-        let much: Vec<Caller> = (0..80).map(|_| callers.enter(&headers[0])).collect();
+        let much: Vec<CallerBucket> = (0..80).map(|_| callers.enter(&headers[0])).collect();
         callers.hold(much[0], 700);
         let little = callers.enter(&headers[1]);
         assert_eq!((callers.most_requests(much[0], 80), callers.most_requests(little, 80)), (70, 90));

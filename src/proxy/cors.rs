@@ -12,11 +12,11 @@ use http::header::{
 use http::{Method, request};
 
 use super::reply::Finished;
-use crate::cache::bounded::{Bounded, Bounds, Entry};
+use crate::cache::bounded::{Bounded, Entry, MapBounds};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
 
 /// Bounds of the cache.
-const BOUNDS: Bounds = Bounds { max_bytes: 256 * 1024, max_entries: Some(256) };
+const BOUNDS: MapBounds = MapBounds { max_bytes: 256 * 1024, max_entries: Some(256) };
 /// Typical bytes of a header and its place in a map.
 const HEADER_BYTES: usize = 160;
 

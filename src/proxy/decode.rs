@@ -68,10 +68,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_without_room_for_all_its_parts_is_refused() {
-        let mut room = 300_000_usize;
+        let mut free_bytes = 300_000_usize;
         let admit = |bytes: usize| {
-            let rest = room.checked_sub(bytes);
-            room = rest.unwrap_or(room);
+            let rest = free_bytes.checked_sub(bytes);
+            free_bytes = rest.unwrap_or(free_bytes);
             rest.is_some()
         };
         let result = BodyDecoder::new().decode(vec![Coding::Gzip], zeros(1_000_000), 2_000_000, admit).await;

@@ -15,7 +15,7 @@ use super::reply::{Finished, Notes};
 use super::{Proxy, ReplyBody, traced};
 use crate::cache::reply_cache::{self, Validity};
 use crate::config::{Config, UpstreamTarget};
-use crate::flow::{Answer, EmbedJob, Origin, Outcome, SourceCounts};
+use crate::flow::{Answer, EmbedJob, FlowOutcome, RequestOrigin, SourceCounts};
 use crate::key::Key;
 use crate::observe::metrics::{RequestUsage, UsageAccount};
 use crate::observe::traces::{Span, attribute};
@@ -58,17 +58,17 @@ impl Proxy {
             Err(cause) => return self.send_up(*miss, cause, admission).await,
         };
         let finished = match outcome {
-            Outcome::Answer(answer) => {
+            FlowOutcome::Answer(answer) => {
                 let account = asked.account(&self.metrics, &answer.rendering.model);
                 return self.admit_reply(self.write(*answer, account, &miss), admission);
             }
-            Outcome::Refused(failure) => self.refused(&failure, &miss),
-            Outcome::Unreadable(reply) => {
+            FlowOutcome::Refused(failure) => self.refused(&failure, &miss),
+            FlowOutcome::Unreadable(reply) => {
                 self.metrics.requests.bypass(Bypass::UnreadableAnswer);
                 self.replies.unreadable(*reply)
             }
-            Outcome::NotCached => self.not_cached(),
-            Outcome::PassThrough(bypass) => {
+            FlowOutcome::NotCached => self.not_cached(),
+            FlowOutcome::PassThrough(bypass) => {
                 let finished = self.send_up(*miss, bypass.into(), admission).await;
                 return Finished { subject: asked.subject(), ..finished };
             }
@@ -132,7 +132,7 @@ impl Proxy {
         } else if largest <= WHOLE_BYTES {
             ReplyBody::whole(answer.rendering.to_bytes())
         } else {
-            ReplyBody::rendered(answer.rendering, answer.room)
+            ReplyBody::rendered(answer.rendering, answer.reservation)
         };
         let mut finished = self.replies.answer(notes, answer.call_headers, body);
         if let Some(measure) = &answer.fallback {
@@ -176,7 +176,7 @@ impl Proxy {
 /// Parses a request. The admission first covers the memory for the parser, then the memory for the answer.
 fn understand<'a>(
     miss: &'a Miss<'_>,
-    origin: Origin<'a>,
+    origin: RequestOrigin<'a>,
     admission: &mut Admission,
 ) -> Result<(Box<EmbedJob<'a>>, RequestLabels), BypassCause> {
     let Received { context, body, .. } = &miss.received;

@@ -9,7 +9,7 @@ use super::controls::read_controls;
 use super::intake::{body_codings, path_model, read_origin};
 use crate::cache::{Found, Lookup};
 use crate::config::Config;
-use crate::flow::{Origin, model_key, space_key, upstream_encoding};
+use crate::flow::{RequestOrigin, model_key, space_key, upstream_encoding};
 use crate::key::Key;
 use crate::observe::traces::TraceContext;
 use crate::upstream::{RouteKind, classify_path};
@@ -68,7 +68,7 @@ impl Proxy {
         }
     }
 
-    async fn explain_request(&self, config: &Config, request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Value {
+    async fn explain_request(&self, config: &Config, request: &EmbedRequest<'_>, origin: &RequestOrigin<'_>) -> Value {
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let now_ms = self.flow.clock.now_ms();
         let accepted_credential = origin.accepted_credential(&request.space);

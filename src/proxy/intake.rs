@@ -6,17 +6,17 @@ use http::{Uri, request};
 
 use super::controls::{NAMESPACE, namespace};
 use crate::config::{Config, Scope, UpstreamTarget};
-use crate::flow::{Origin, join_headers, scope_key};
+use crate::flow::{RequestOrigin, join_headers, scope_key};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
-use crate::upstream::{RouteKind, TooLong, named_by_connection, upstream_uri};
+use crate::upstream::{RouteKind, UriTooLong, named_by_connection, upstream_uri};
 use crate::wire::{Bypass, Coding, PathModel, content_codings};
 
 /// Reads the caller, the scope and the upstream address of a request. Its controls must already be checked.
-pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<Origin<'a>, TooLong> {
+pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<RequestOrigin<'a>, UriTooLong> {
     let (credential, namespace) = (credential_key(config, headers), namespace(headers));
     // A caller that names several providers is still one caller, as it is for the admission limit.
     let caller = if config.cache.key_headers.is_empty() { credential } else { caller_key(config, headers).finish() };
-    Ok(Origin {
+    Ok(RequestOrigin {
         uri: target_uri(config, uri)?,
         // With vecho's own key, all callers are the same to the upstream.
         credential: if config.upstream.api_key.is_some() { KeyBuilder::new(None).finish() } else { credential },
@@ -49,7 +49,7 @@ pub(super) fn needs_acceptance(config: &Config) -> bool {
 }
 
 /// Returns the upstream's address for a request.
-pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, TooLong> {
+pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, UriTooLong> {
     let root = PathAndQuery::from_static("/");
     let path = uri.path_and_query().unwrap_or(&root);
     match &config.upstream.target {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::flow::Origin;
+use crate::flow::RequestOrigin;
 use crate::observe::metrics::{Metrics, RequestUsage, UsageAccount, UsageLabels};
 use crate::upstream::deployment;
 use crate::wire::EmbedRequest;
@@ -17,7 +17,7 @@ pub(super) struct RequestLabels {
 
 impl RequestLabels {
     /// Takes the labels from a parsed request.
-    pub(super) fn new(request: &EmbedRequest<'_>, origin: &Origin<'_>) -> Self {
+    pub(super) fn new(request: &EmbedRequest<'_>, origin: &RequestOrigin<'_>) -> Self {
         let in_path = || deployment(origin.uri.path()).unwrap_or_default();
         let namespace = origin.namespace.unwrap_or_default();
         Self {

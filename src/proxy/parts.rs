@@ -12,15 +12,15 @@ use crate::flow::Flow;
 use crate::key::PassingSecret;
 use crate::observe::metrics::Metrics;
 use crate::process::tasks::Tasks;
-use crate::upstream::Client;
+use crate::upstream::UpstreamClient;
 
 /// The public port, shared through `Arc`.
 pub struct Proxy {
     pub(super) flow: Arc<Flow>,
     pub(super) answers: Arc<ReplyCache>,
-    pub(super) client: Arc<Client>,
+    pub(super) client: Arc<UpstreamClient>,
     pub(super) live: Live,
-    pub(super) gate: AdmissionLimit,
+    pub(super) admission_limit: AdmissionLimit,
     pub(super) decoder: BodyDecoder,
     pub(super) cors: CorsCache,
     pub(super) replies: Replies,
@@ -37,16 +37,28 @@ impl Proxy {
     pub fn new(
         flow: Arc<Flow>,
         answers: Arc<ReplyCache>,
-        client: Arc<Client>,
+        client: Arc<UpstreamClient>,
         max_bytes: usize,
         tunnels: Tasks,
     ) -> Arc<Self> {
         let (live, metrics) = (flow.live.clone(), Arc::clone(&flow.metrics));
         let config = live.load();
         let bounds = AdmissionBounds { max_requests: config.limits.max_requests, max_bytes };
-        let gate = AdmissionLimit::new(bounds, &config.auth.credential_headers, &metrics);
+        let admission_limit = AdmissionLimit::new(bounds, &config.auth.credential_headers, &metrics);
         let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
         let (decoder, cors) = (BodyDecoder::new(), CorsCache::new());
-        Arc::new(Self { flow, answers, client, live, gate, decoder, cors, replies, answer_secret, tunnels, metrics })
+        Arc::new(Self {
+            flow,
+            answers,
+            client,
+            live,
+            admission_limit,
+            decoder,
+            cors,
+            replies,
+            answer_secret,
+            tunnels,
+            metrics,
+        })
     }
 }

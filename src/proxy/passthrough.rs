@@ -17,9 +17,10 @@ use super::{Proxy, ReplyBody};
 use crate::config::{Config, UpstreamTarget};
 use crate::observe::metrics::{Outcome, Rejection};
 use crate::observe::traces::Span;
+use crate::process::errors::BoxError;
 use crate::serve::{BodyError, TimedBody};
 use crate::upstream::{
-    BodyStalled, BoxError, ClientBody, ForwardedBody, OpenError, TooLong, location_for_caller, strip_hop_by_hop,
+    BodyStalled, ClientBody, ForwardError, ForwardedBody, UriTooLong, location_for_caller, strip_hop_by_hop,
 };
 
 /// How a request is forwarded.
@@ -84,7 +85,9 @@ impl Proxy {
         let call = forwarded(way.span, &request);
         call.context().write(request.headers_mut());
         let opened = match way.deadline {
-            Some(deadline) => timeout_at(deadline, self.client.forward(request)).await.unwrap_or(Err(OpenError::Late)),
+            Some(deadline) => {
+                timeout_at(deadline, self.client.forward(request)).await.unwrap_or(Err(ForwardError::Late))
+            }
             None => self.client.forward(request).await,
         };
         opened_as(call, &opened);
@@ -106,14 +109,14 @@ impl Proxy {
         }
     }
 
-    fn not_forwarded(&self, error: &OpenError) -> Finished {
-        if matches!(error, OpenError::RequestStalled) {
+    fn not_forwarded(&self, error: &ForwardError) -> Finished {
+        if matches!(error, ForwardError::RequestStalled) {
             self.metrics.requests.rejected(Rejection::BodyTimeout);
         }
         self.replies.not_forwarded(error)
     }
 
-    pub(super) fn refuse_path(&self, error: TooLong) -> Finished {
+    pub(super) fn refuse_path(&self, error: UriTooLong) -> Finished {
         self.metrics.requests.rejected(Rejection::Header);
         self.replies.too_long(error)
     }

@@ -16,7 +16,7 @@ use crate::cache::reply_cache::CachedReply;
 use crate::flow::SourceCounts;
 use crate::observe::metrics::{Outcome, Rejection, RequestUsage};
 use crate::serve::{BodyError, CollectError};
-use crate::upstream::{Class, Failure, OpenError, Reply, TooLong, Why, marks_stand_in, shown_on_errors};
+use crate::upstream::{Class, Failure, ForwardError, UpstreamReply, UriTooLong, Why, marks_stand_in, shown_on_errors};
 use crate::wire::{Bypass, BypassCause, envelope};
 
 /// A finished response with its outcome for the metrics.
@@ -195,7 +195,7 @@ impl Replies {
             Class::Unavailable(_) | Class::Unreadable(..) => Outcome::Unavailable,
         };
         let response = match &failure.reply {
-            Some(reply) => self.as_it_came(Reply::clone(reply)),
+            Some(reply) => self.as_it_came(UpstreamReply::clone(reply)),
             None => self.unavailable(failure.class, &failure.detail),
         };
         Finished::new(response, outcome)
@@ -218,7 +218,7 @@ impl Replies {
     }
 
     /// Passes on a response that failed validation.
-    pub(super) fn unreadable(&self, reply: Reply) -> Finished {
+    pub(super) fn unreadable(&self, reply: UpstreamReply) -> Finished {
         let mut response = self.as_it_came(reply);
         mark_bypass(response.headers_mut(), &Bypass::UnreadableAnswer.into());
         Finished::new(response, Outcome::Bypass)
@@ -272,18 +272,19 @@ impl Replies {
     }
 
     /// Reports that a request could not be forwarded.
-    pub(super) fn not_forwarded(&self, error: &OpenError) -> Finished {
+    pub(super) fn not_forwarded(&self, error: &ForwardError) -> Finished {
+        const INVALID: &str = "invalid_request_error";
         let (status, kind, code, outcome) = match error {
-            OpenError::Unreachable { .. } | OpenError::Unanswered { .. } | OpenError::UnaskedSwitch { .. } => {
+            ForwardError::Unreachable { .. } | ForwardError::Unanswered { .. } | ForwardError::UnaskedSwitch { .. } => {
                 (StatusCode::BAD_GATEWAY, "server_error", "upstream_unavailable", Outcome::Unavailable)
             }
-            OpenError::Late => (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout", Outcome::Unavailable),
-            OpenError::RequestBody => (StatusCode::BAD_REQUEST, "invalid_request_error", "body_cut", Outcome::Rejected),
-            OpenError::RequestStalled => {
-                (StatusCode::REQUEST_TIMEOUT, "invalid_request_error", "body_timeout", Outcome::Rejected)
+            ForwardError::Late => {
+                (StatusCode::GATEWAY_TIMEOUT, "server_error", "upstream_timeout", Outcome::Unavailable)
             }
-            OpenError::TooLarge { .. } => {
-                (StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", "body_too_large", Outcome::Rejected)
+            ForwardError::RequestBody => (StatusCode::BAD_REQUEST, INVALID, "body_cut", Outcome::Rejected),
+            ForwardError::RequestStalled => (StatusCode::REQUEST_TIMEOUT, INVALID, "body_timeout", Outcome::Rejected),
+            ForwardError::TooLarge { .. } => {
+                (StatusCode::PAYLOAD_TOO_LARGE, INVALID, "body_too_large", Outcome::Rejected)
             }
         };
         let message = format!("{error}.");
@@ -291,7 +292,7 @@ impl Replies {
     }
 
     /// Reports that the upstream address would be too long.
-    pub(super) fn too_long(&self, error: TooLong) -> Finished {
+    pub(super) fn too_long(&self, error: UriTooLong) -> Finished {
         let message = format!("The request cannot be passed to the upstream: {error}.");
         let body = envelope(&message, "invalid_request_error", None, Some("uri_too_long"));
         Finished::new(self.error(StatusCode::URI_TOO_LONG, body), Outcome::Rejected)
@@ -325,7 +326,7 @@ impl Replies {
     }
 
     /// Returns the upstream's response, with an id of our own if it has none.
-    fn as_it_came(&self, reply: Reply) -> Response<ReplyBody> {
+    fn as_it_came(&self, reply: UpstreamReply) -> Response<ReplyBody> {
         let mut response = Response::new(ReplyBody::whole(reply.body));
         *response.status_mut() = reply.status;
         let headers = response.headers_mut();
@@ -390,7 +391,8 @@ mod tests {
     fn what_the_upstream_refuses_has_its_id_or_one_of_ours() {
         let (replies, body) = (Replies::new(), Bytes::from_static(b"{}"));
         let id_of = |headers| {
-            let failure = Failure::of_reply(Reply { status: StatusCode::NOT_FOUND, headers, body: body.clone() });
+            let failure =
+                Failure::of_reply(UpstreamReply { status: StatusCode::NOT_FOUND, headers, body: body.clone() });
             replies.refused(&failure).response.headers()[REQUEST_ID].clone()
         };
         assert!(id_of(HeaderMap::new()).as_bytes().starts_with(b"req_vecho_"));

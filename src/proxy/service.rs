@@ -32,7 +32,7 @@ impl Proxy {
             let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
             let span = self.flow.tracer.request(&head, || pattern(kind, head.uri.path()));
             let mut count = Count::begin(&self.metrics, route, span);
-            let finished = match self.gate.admit(&head.headers) {
+            let finished = match self.admission_limit.admit(&head.headers) {
                 Err(rejection) => self.overloaded(rejection),
                 Ok(admission) if kind == RouteKind::Other => {
                     let (request, way) = (Request::from_parts(head, body), Way::new(&config, &count.span));

@@ -4,7 +4,7 @@ use http::{Request, Response, StatusCode};
 
 use crate::flow::SourceCounts;
 use crate::observe::traces::{Span, attribute};
-use crate::upstream::{ForwardedBody, OpenError, RouteKind, port_of};
+use crate::upstream::{ForwardError, ForwardedBody, RouteKind, port_of};
 use crate::wire::EmbedRequest;
 
 /// Returns the pattern of an embeddings path. Clients choose the prefixes, so the pattern does not contain them.
@@ -55,7 +55,7 @@ pub(super) fn forwarded<B>(span: &Span, request: &Request<B>) -> Span {
 }
 
 /// Ends that span when the response has begun or has failed.
-pub(super) fn opened_as(call: Span, opened: &Result<Response<ForwardedBody>, OpenError>) {
+pub(super) fn opened_as(call: Span, opened: &Result<Response<ForwardedBody>, ForwardError>) {
     match opened {
         Ok(response) => {
             call.count(attribute::STATUS, response.status().as_u16());
@@ -63,11 +63,13 @@ pub(super) fn opened_as(call: Span, opened: &Result<Response<ForwardedBody>, Ope
                 call.fail(response.status().as_u16());
             }
         }
-        Err(OpenError::Late) => call.fail("timeout"),
-        Err(OpenError::Unreachable { .. } | OpenError::Unanswered { .. } | OpenError::UnaskedSwitch { .. }) => {
+        Err(ForwardError::Late) => call.fail("timeout"),
+        Err(
+            ForwardError::Unreachable { .. } | ForwardError::Unanswered { .. } | ForwardError::UnaskedSwitch { .. },
+        ) => {
             call.fail("unavailable");
         }
-        Err(OpenError::RequestBody | OpenError::RequestStalled | OpenError::TooLarge { .. }) => {
+        Err(ForwardError::RequestBody | ForwardError::RequestStalled | ForwardError::TooLarge { .. }) => {
             call.fail("request_body");
         }
     }

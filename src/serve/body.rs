@@ -9,7 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::handler::BoxError;
+use crate::process::errors::BoxError;
 
 /// Bytes reserved ahead for a body of declared length before they arrive.
 const AHEAD_BYTES: usize = 256 * 1024;
@@ -60,7 +60,7 @@ pub struct BodyBounds {
 #[derive(Debug)]
 pub struct TimedBody<B> {
     body: B,
-    patience: Duration,
+    max_pause: Duration,
     whole: Option<Duration>,
     deadline: Option<Instant>,
     alarm: Option<Pin<Box<Sleep>>>,
@@ -68,9 +68,9 @@ pub struct TimedBody<B> {
 }
 
 impl<B> TimedBody<B> {
-    /// Allows `patience` between two chunks of `body`.
-    pub fn new(body: B, patience: Duration) -> Self {
-        Self { body, patience, whole: None, deadline: None, alarm: None, waiting: false }
+    /// Allows `max_pause` between two chunks of `body`.
+    pub fn new(body: B, max_pause: Duration) -> Self {
+        Self { body, max_pause, whole: None, deadline: None, alarm: None, waiting: false }
     }
 
     /// Also allows at most `whole` for the complete body, from the first wait on. One timer serves both limits.
@@ -92,7 +92,7 @@ impl<B> TimedBody<B> {
         if self.deadline.is_none() {
             self.deadline = self.whole.map(|whole| now + whole);
         }
-        let stalled = now + self.patience;
+        let stalled = now + self.max_pause;
         let until = self.deadline.map_or(stalled, |deadline| deadline.min(stalled));
         match &mut self.alarm {
             Some(alarm) => alarm.as_mut().reset(until),
@@ -102,7 +102,7 @@ impl<B> TimedBody<B> {
 
     fn overdue(&self) -> BodyError {
         let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
-        if is_late { BodyError::Late } else { BodyError::Stalled(self.patience) }
+        if is_late { BodyError::Late } else { BodyError::Stalled(self.max_pause) }
     }
 }
 
@@ -146,37 +146,37 @@ where
         return Err(CollectError::TooLarge { max_bytes });
     }
     let mut pieces = TimedBody::new(body, bounds.pause).whole_within(bounds.whole);
-    let mut gathered = Gathered::default();
+    let mut collected = CollectedBody::default();
     while let Some(frame) = pieces.frame().await {
         if let Ok(piece) = frame?.into_data() {
-            if gathered.len() + piece.len() > max_bytes {
+            if collected.len() + piece.len() > max_bytes {
                 return Err(CollectError::TooLarge { max_bytes });
             }
             if !admit(piece.len()) {
                 return Err(CollectError::NoRoom);
             }
-            gathered.add(piece, stated_bytes);
+            collected.add(piece, stated_bytes);
         }
         if pieces.is_end_stream() {
             break;
         }
     }
-    Ok(gathered.finish())
+    Ok(collected.finish())
 }
 
 /// Chunks received so far.
-enum Gathered {
+enum CollectedBody {
     One(Bytes),
     Many(BytesMut),
 }
 
-impl Default for Gathered {
+impl Default for CollectedBody {
     fn default() -> Self {
         Self::One(Bytes::new())
     }
 }
 
-impl Gathered {
+impl CollectedBody {
     fn len(&self) -> usize {
         match self {
             Self::One(piece) => piece.len(),
@@ -223,10 +223,10 @@ mod tests {
 
     use super::*;
 
-    const PATIENCE: Duration = Duration::from_secs(5);
+    const TIMEOUT: Duration = Duration::from_secs(5);
 
     fn up_to(max_bytes: usize) -> BodyBounds {
-        BodyBounds { max_bytes, pause: PATIENCE, whole: PATIENCE }
+        BodyBounds { max_bytes, pause: TIMEOUT, whole: TIMEOUT }
     }
 
     /// Sends one byte after each `pause`, `count` times, and then nothing more.
@@ -271,20 +271,20 @@ mod tests {
     #[tokio::test]
     async fn silence_is_measured_from_the_last_piece() {
         const PIECES: u32 = 5;
-        let (patience, pause) = (Duration::from_millis(600), Duration::from_millis(150));
+        let (max_pause, pause) = (Duration::from_millis(600), Duration::from_millis(150));
         let began = Instant::now();
-        let bounds = BodyBounds { max_bytes: 100, pause: patience, whole: PATIENCE };
+        let bounds = BodyBounds { max_bytes: 100, pause: max_pause, whole: TIMEOUT };
         let collected = collect_bounded(trickle(PIECES, pause), bounds, |_| true).await;
         assert!(
-            matches!(collected, Err(CollectError::Incomplete(BodyError::Stalled(after))) if after == patience),
+            matches!(collected, Err(CollectError::Incomplete(BodyError::Stalled(after))) if after == max_pause),
             "{collected:?}"
         );
-        assert!(began.elapsed() >= pause * PIECES + patience, "gave up after {:?}", began.elapsed());
+        assert!(began.elapsed() >= pause * PIECES + max_pause, "gave up after {:?}", began.elapsed());
     }
 
     #[tokio::test]
     async fn a_body_that_never_pauses_for_long_still_has_to_end() {
-        let bounds = BodyBounds { max_bytes: 100_000, pause: PATIENCE, whole: Duration::from_millis(100) };
+        let bounds = BodyBounds { max_bytes: 100_000, pause: TIMEOUT, whole: Duration::from_millis(100) };
         let collected = collect_bounded(trickle(u32::MAX, Duration::from_millis(1)), bounds, |_| true).await;
         assert!(matches!(collected, Err(CollectError::Incomplete(BodyError::Late))), "{collected:?}");
     }

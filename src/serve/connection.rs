@@ -23,14 +23,15 @@ use tokio_rustls::server::TlsStream;
 
 use super::drain::ServerState;
 use super::driver::{ConnectionDriver, HttpConnection};
-use super::end::End;
-use super::handler::{BoxError, Handler, Peer};
+use super::end::ConnectionEnd;
+use super::handler::{Handler, Peer};
 use super::head::{check_head, check_lengths};
-use super::limits::{ConnectionHooks, Fault, ServeLimits};
+use super::limits::{ConnectionHooks, PeerFault, ServeLimits};
 use super::reply;
 use super::stats::{ConnectionStats, CountedBody};
 use super::stream::ObservedStream;
 use super::tls::{self, Tls};
+use crate::process::errors::BoxError;
 use crate::process::tasks::Tasks;
 
 /// Limit on response bytes that are buffered because the client does not read them. hyper's default is about 400 KiB,
@@ -53,7 +54,7 @@ pub(super) struct Shared<H> {
     pub(super) tls: Option<Tls>,
     pub(super) limits: ServeLimits,
     pub(super) hooks: Arc<dyn ConnectionHooks>,
-    pub(super) course: Arc<ServerState>,
+    pub(super) state: Arc<ServerState>,
 }
 
 /// Permit of an open socket, one of `max_connections`. Released when the socket is dropped.
@@ -77,14 +78,19 @@ impl Drop for ConnectionPermit {
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: ConnectionPermit) {
-    let mut served = shared.course.serve_one();
+    let mut served = shared.state.serve_one();
     if let Some(end) = survive(serve_secured(&shared, tcp, peer, slot)).await {
         served.ended(&end);
         report(&*shared.hooks, peer, end);
     }
 }
 
-async fn serve_secured<H: Handler>(shared: &Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: ConnectionPermit) -> End {
+async fn serve_secured<H: Handler>(
+    shared: &Arc<Shared<H>>,
+    tcp: TcpStream,
+    peer: Peer,
+    slot: ConnectionPermit,
+) -> ConnectionEnd {
     // Each variant is boxed by itself, so a plain connection does not take the memory of an encrypted one.
     let Some(tls) = &shared.tls else {
         return Box::pin(serve_http1(shared, tcp, peer, slot)).await;
@@ -96,30 +102,30 @@ async fn serve_secured<H: Handler>(shared: &Arc<Shared<H>>, tcp: TcpStream, peer
     }
 }
 
-async fn handshake<H>(shared: &Shared<H>, tls: &Tls, tcp: TcpStream) -> Result<TlsStream<TcpStream>, End> {
+async fn handshake<H>(shared: &Shared<H>, tls: &Tls, tcp: TcpStream) -> Result<TlsStream<TcpStream>, ConnectionEnd> {
     let handshake = tokio::time::timeout(shared.limits.header_timeout, tls.accept(tcp));
     tokio::select! {
-        () = shared.course.draining() => Err(End::Finished(Ok(()))),
+        () = shared.state.draining() => Err(ConnectionEnd::Finished(Ok(()))),
         shaken = handshake => match shaken {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(_)) | Err(_) => Err(End::Faulted(Fault::TlsHandshake)),
+            Ok(Err(_)) | Err(_) => Err(ConnectionEnd::Faulted(PeerFault::TlsHandshake)),
         }
     }
 }
 
-async fn serve_http1<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: ConnectionPermit) -> End
+async fn serve_http1<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: ConnectionPermit) -> ConnectionEnd
 where
     H: Handler,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let vitals = ConnectionStats::new(true);
-    let io = TokioIo::new(ObservedStream::new(stream, Arc::clone(&vitals), slot));
-    let service = service_fn(|request| answer(shared, &vitals, peer, request));
+    let stats = ConnectionStats::new(true);
+    let io = TokioIo::new(ObservedStream::new(stream, Arc::clone(&stats), slot));
+    let service = service_fn(|request| answer(shared, &stats, peer, request));
     let mut connection = http1_builder(&shared.limits).serve_connection(io, service).with_upgrades();
-    let watch = ConnectionDriver::new(Arc::clone(&vitals), &shared.limits, shared.course.orders());
-    let end = watch.run(Pin::new(&mut connection)).await;
-    if let (End::Finished(_), Some(parts)) = (&end, connection.into_parts()) {
-        linger(parts.io.into_inner(), vitals.had_bare_reply()).await;
+    let driver = ConnectionDriver::new(Arc::clone(&stats), &shared.limits, shared.state.shutdown_signal());
+    let end = driver.run(Pin::new(&mut connection)).await;
+    if let (ConnectionEnd::Finished(_), Some(parts)) = (&end, connection.into_parts()) {
+        linger(parts.io.into_inner(), stats.had_bare_reply()).await;
     }
     end
 }
@@ -133,17 +139,17 @@ fn http1_builder(limits: &ServeLimits) -> http1::Builder {
     builder
 }
 
-async fn serve_http2<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: ConnectionPermit) -> End
+async fn serve_http2<H, S>(shared: &Arc<Shared<H>>, stream: S, peer: Peer, slot: ConnectionPermit) -> ConnectionEnd
 where
     H: Handler,
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let vitals = ConnectionStats::new(false);
-    let io = TokioIo::new(ObservedStream::new(stream, Arc::clone(&vitals), slot));
-    let service = service_fn(|request| answer(shared, &vitals, peer, request));
-    let executor = StreamTasks(shared.course.aside.clone());
+    let stats = ConnectionStats::new(false);
+    let io = TokioIo::new(ObservedStream::new(stream, Arc::clone(&stats), slot));
+    let service = service_fn(|request| answer(shared, &stats, peer, request));
+    let executor = StreamTasks(shared.state.aside.clone());
     let connection = pin!(http2_builder(executor, &shared.limits).serve_connection(io, service));
-    ConnectionDriver::new(Arc::clone(&vitals), &shared.limits, shared.course.orders()).run(connection).await
+    ConnectionDriver::new(Arc::clone(&stats), &shared.limits, shared.state.shutdown_signal()).run(connection).await
 }
 
 fn http2_builder(executor: StreamTasks, limits: &ServeLimits) -> http2::Builder<StreamTasks> {
@@ -161,21 +167,21 @@ fn http2_builder(executor: StreamTasks, limits: &ServeLimits) -> http2::Builder<
 /// Calls the handler once. The call stays in flight until the body of its response is sent.
 fn answer<H: Handler>(
     shared: &Arc<Shared<H>>,
-    vitals: &Arc<ConnectionStats>,
+    stats: &Arc<ConnectionStats>,
     peer: Peer,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<http::Response<CountedBody<AnswerBody<H>>>, Infallible>> + Send + use<H> {
-    let call = vitals.begin_call();
+    let call = stats.begin_call();
     // Combinators instead of an async block: a block would store the handler's future twice, and hyper copies all of
     // it.
-    let has_two_lengths = vitals.take_two_lengths();
+    let has_two_lengths = stats.take_two_lengths();
     let answered = match check_head(&request).and_then(|()| check_lengths(&request, has_two_lengths)) {
         Ok(()) => {
             let answered = shared.handler.call(request, peer);
             Either::Left(answered.map(|response| response.map(http_body_util::Either::Left)))
         }
         Err(bad) => {
-            fault(&*shared.hooks, peer, Fault::BadHead);
+            fault(&*shared.hooks, peer, PeerFault::BadHead);
             let response = reply::bad_head(bad, request.version());
             Either::Right(ready(response.map(http_body_util::Either::Right)))
         }
@@ -206,18 +212,18 @@ async fn linger<S: AsyncRead + Unpin>(mut io: S, was_refused: bool) {
     let _ = tokio::time::timeout(LINGER, read_out).await;
 }
 
-fn report(hooks: &dyn ConnectionHooks, peer: Peer, end: End) {
+fn report(hooks: &dyn ConnectionHooks, peer: Peer, end: ConnectionEnd) {
     let fault = match end {
-        End::Faulted(fault) => fault,
-        End::Finished(Err(error)) if error.is_parse_too_large() => Fault::HeadTooLarge,
-        End::Finished(Err(error)) if error.is_parse() => Fault::UnreadableHead,
-        End::Finished(Err(error)) => return tracing::debug!(peer = %peer.addr, %error, "connection broke"),
-        End::Finished(Ok(())) | End::Cut => return,
+        ConnectionEnd::Faulted(fault) => fault,
+        ConnectionEnd::Finished(Err(error)) if error.is_parse_too_large() => PeerFault::HeadTooLarge,
+        ConnectionEnd::Finished(Err(error)) if error.is_parse() => PeerFault::UnreadableHead,
+        ConnectionEnd::Finished(Err(error)) => return tracing::debug!(peer = %peer.addr, %error, "connection broke"),
+        ConnectionEnd::Finished(Ok(())) | ConnectionEnd::Cut => return,
     };
     self::fault(hooks, peer, fault);
 }
 
-fn fault(hooks: &dyn ConnectionHooks, peer: Peer, fault: Fault) {
+fn fault(hooks: &dyn ConnectionHooks, peer: Peer, fault: PeerFault) {
     hooks.protocol_error(fault);
     tracing::debug!(peer = %peer.addr, fault = fault.label(), "connection ended for what its peer did");
 }

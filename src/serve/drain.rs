@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::end::End;
+use super::end::ConnectionEnd;
 use crate::process::tasks::Tasks;
 
 /// Time for cut connections to release their resources.
@@ -19,7 +19,7 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 #[derive(Clone, Debug)]
 pub struct Running {
     local: SocketAddr,
-    course: Arc<ServerState>,
+    state: Arc<ServerState>,
 }
 
 /// Result of a drain.
@@ -32,8 +32,8 @@ pub struct Drained {
 }
 
 impl Running {
-    pub(super) fn new(local: SocketAddr, course: Arc<ServerState>) -> Self {
-        Self { local, course }
+    pub(super) fn new(local: SocketAddr, state: Arc<ServerState>) -> Self {
+        Self { local, state }
     }
 
     /// Returns the address of the server.
@@ -43,22 +43,22 @@ impl Running {
 
     /// Returns the number of open connections, including idle ones. Upgraded connections are not included.
     pub fn connections(&self) -> usize {
-        self.course.served.load(SeqCst)
+        self.state.served.load(SeqCst)
     }
 
-    /// Stops the server. Closes the port and idle connections at once. Requests in flight get at most `patience`, and
+    /// Stops the server. Closes the port and idle connections at once. Requests in flight get at most `timeout`, and
     /// are then cut.
-    pub async fn drain(&self, patience: Duration) -> Drained {
-        let course = &self.course;
+    pub async fn drain(&self, timeout: Duration) -> Drained {
+        let state = &self.state;
         // Set the flag before the wake-ups, because a woken connection checks it.
-        course.drains.store(true, SeqCst);
-        course.drain.cancel();
-        let mut stuck = course.connections.join(patience).await;
+        state.drains.store(true, SeqCst);
+        state.drain.cancel();
+        let mut stuck = state.connections.join(timeout).await;
         if stuck > 0 {
-            course.cut.cancel();
-            stuck = course.connections.join(CUT_GRACE).await;
+            state.cut.cancel();
+            stuck = state.connections.join(CUT_GRACE).await;
         }
-        Drained { finished: course.finished.load(SeqCst), cut: course.cut_off.load(SeqCst) + stuck }
+        Drained { finished: state.finished.load(SeqCst), cut: state.cut_off.load(SeqCst) + stuck }
     }
 }
 
@@ -84,10 +84,10 @@ impl ServerState {
     }
 
     /// Returns the shutdown signals for one connection.
-    pub(super) fn orders(self: &Arc<Self>) -> ShutdownSignal {
+    pub(super) fn shutdown_signal(self: &Arc<Self>) -> ShutdownSignal {
         // Child tokens, so connections on different threads do not contend for one lock.
         ShutdownSignal {
-            course: Arc::clone(self),
+            state: Arc::clone(self),
             listens: false,
             drain: Some(Box::pin(self.drain.child_token().cancelled_owned())),
             cut: Box::pin(self.cut.child_token().cancelled_owned()),
@@ -97,29 +97,29 @@ impl ServerState {
     /// Counts a connection until the guard is dropped.
     pub(super) fn serve_one(self: &Arc<Self>) -> ServedConnection {
         self.served.fetch_add(1, SeqCst);
-        ServedConnection { course: Arc::clone(self), cut: false }
+        ServedConnection { state: Arc::clone(self), cut: false }
     }
 }
 
 /// Guard that counts one connection.
 #[derive(Debug)]
 pub(super) struct ServedConnection {
-    course: Arc<ServerState>,
+    state: Arc<ServerState>,
     cut: bool,
 }
 
 impl ServedConnection {
     /// Records how the connection ended, for the result of the drain.
-    pub(super) fn ended(&mut self, end: &End) {
-        self.cut = matches!(end, End::Cut);
+    pub(super) fn ended(&mut self, end: &ConnectionEnd) {
+        self.cut = matches!(end, ConnectionEnd::Cut);
     }
 }
 
 impl Drop for ServedConnection {
     fn drop(&mut self) {
-        self.course.served.fetch_sub(1, SeqCst);
-        if self.course.drain.is_cancelled() {
-            let count = if self.cut { &self.course.cut_off } else { &self.course.finished };
+        self.state.served.fetch_sub(1, SeqCst);
+        if self.state.drain.is_cancelled() {
+            let count = if self.cut { &self.state.cut_off } else { &self.state.finished };
             count.fetch_add(1, SeqCst);
         }
     }
@@ -127,7 +127,7 @@ impl Drop for ServedConnection {
 
 /// Shutdown signals for one connection.
 pub(super) struct ShutdownSignal {
-    course: Arc<ServerState>,
+    state: Arc<ServerState>,
     listens: bool,
     drain: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
@@ -137,7 +137,7 @@ impl ShutdownSignal {
     /// Returns true, once, when the signal to finish has come. Must always be polled by the same task. After the first
     /// poll it only checks a flag, because polling the token takes several locks for each request.
     pub(super) fn poll_drain(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.listens && !self.course.drains.load(SeqCst) {
+        if self.listens && !self.state.drains.load(SeqCst) {
             return false;
         }
         self.listens = true;

@@ -9,8 +9,8 @@ use tokio::task::coop::has_budget_remaining;
 use tokio::time::{Instant, Sleep};
 
 use super::drain::ShutdownSignal;
-use super::end::End;
-use super::limits::{Fault, ServeLimits};
+use super::end::ConnectionEnd;
+use super::limits::{PeerFault, ServeLimits};
 use super::stats::{ConnectionStats, Phase};
 
 /// Longest time that an idle connection may take to close after it was asked to.
@@ -24,9 +24,9 @@ pub(super) trait HttpConnection: Future<Output = hyper::Result<()>> {
 
 /// Timeouts of one connection.
 pub(super) struct ConnectionDriver<'a> {
-    vitals: Arc<ConnectionStats>,
+    stats: Arc<ConnectionStats>,
     limits: &'a ServeLimits,
-    orders: ShutdownSignal,
+    shutdown: ShutdownSignal,
     stay: (Phase, u64),
     since: Instant,
     closing: bool,
@@ -36,26 +36,26 @@ pub(super) struct ConnectionDriver<'a> {
 }
 
 impl<'a> ConnectionDriver<'a> {
-    pub(super) fn new(vitals: Arc<ConnectionStats>, limits: &'a ServeLimits, orders: ShutdownSignal) -> Self {
+    pub(super) fn new(stats: Arc<ConnectionStats>, limits: &'a ServeLimits, shutdown: ShutdownSignal) -> Self {
         let since = Instant::now();
         let alarm = Box::pin(tokio::time::sleep_until(since + limits.idle_timeout));
-        Self { stay: vitals.phase(), vitals, limits, orders, since, closing: false, alarm, listens: false }
+        Self { stay: stats.phase(), stats, limits, shutdown, since, closing: false, alarm, listens: false }
     }
 
     /// Runs the connection until it ends for any reason.
-    pub(super) async fn run<C: HttpConnection>(mut self, mut connection: Pin<&mut C>) -> End {
+    pub(super) async fn run<C: HttpConnection>(mut self, mut connection: Pin<&mut C>) -> ConnectionEnd {
         std::future::poll_fn(|cx| self.poll(connection.as_mut(), cx)).await
     }
 
-    fn poll<C: HttpConnection>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
-        if self.orders.poll_drain(cx) {
+    fn poll<C: HttpConnection>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
+        if self.shutdown.poll_drain(cx) {
             self.close(connection.as_mut());
         }
-        if self.orders.poll_cut(cx) {
-            return Poll::Ready(End::Cut);
+        if self.shutdown.poll_cut(cx) {
+            return Poll::Ready(ConnectionEnd::Cut);
         }
         if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-            return Poll::Ready(End::Finished(result));
+            return Poll::Ready(ConnectionEnd::Finished(result));
         }
         self.note_phase();
         self.poll_alarm(connection, cx)
@@ -73,7 +73,7 @@ impl<'a> ConnectionDriver<'a> {
 
     /// Restarts the timeout when the phase changes. Serving has no timeout here, so requests save a call to the clock.
     fn note_phase(&mut self) {
-        let stay = self.vitals.phase();
+        let stay = self.stats.phase();
         if stay != self.stay {
             self.stay = stay;
             if stay.0 != Phase::Serving {
@@ -86,7 +86,7 @@ impl<'a> ConnectionDriver<'a> {
     /// Moves the alarm only to an earlier time. A later time is set when the alarm expires, so requests in quick
     /// succession do not touch the timer.
     fn hasten_alarm(&mut self) {
-        let due = self.since + self.patience();
+        let due = self.since + self.timeout();
         if due < self.alarm.deadline() {
             self.alarm.as_mut().reset(due);
             self.listens = false;
@@ -94,7 +94,7 @@ impl<'a> ConnectionDriver<'a> {
     }
 
     /// Returns the timeout of the current phase. While serving, it is only the interval until the next check.
-    fn patience(&self) -> Duration {
+    fn timeout(&self) -> Duration {
         match self.stay.0 {
             Phase::Idle if self.closing => self.limits.idle_timeout.min(CLOSE_GRACE),
             Phase::Idle | Phase::Serving => self.limits.idle_timeout,
@@ -103,28 +103,32 @@ impl<'a> ConnectionDriver<'a> {
         }
     }
 
-    fn poll_alarm<C: HttpConnection>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<End> {
+    fn poll_alarm<C: HttpConnection>(
+        &mut self,
+        mut connection: Pin<&mut C>,
+        cx: &mut Context<'_>,
+    ) -> Poll<ConnectionEnd> {
         // Checking whether the alarm has expired is much cheaper than polling it, and each request comes here twice.
         if self.listens && !self.alarm.is_elapsed() {
             return Poll::Pending;
         }
         while self.ask_alarm(cx).is_ready() {
             let now = Instant::now();
-            let mut due = self.since + self.patience();
+            let mut due = self.since + self.timeout();
             if now >= due {
                 match self.stay.0 {
                     Phase::Serving => self.since = now,
                     Phase::Idle if !self.closing => {
                         self.close(connection.as_mut());
                         if let Poll::Ready(result) = connection.as_mut().poll(cx) {
-                            return Poll::Ready(End::Finished(result));
+                            return Poll::Ready(ConnectionEnd::Finished(result));
                         }
                     }
-                    Phase::Idle => return Poll::Ready(End::Finished(Ok(()))),
-                    Phase::Head => return Poll::Ready(End::Faulted(Fault::HeadTimeout)),
-                    Phase::Writing => return Poll::Ready(End::Faulted(Fault::WriteStalled)),
+                    Phase::Idle => return Poll::Ready(ConnectionEnd::Finished(Ok(()))),
+                    Phase::Head => return Poll::Ready(ConnectionEnd::Faulted(PeerFault::HeadTimeout)),
+                    Phase::Writing => return Poll::Ready(ConnectionEnd::Faulted(PeerFault::WriteStalled)),
                 }
-                due = self.since + self.patience();
+                due = self.since + self.timeout();
             }
             self.alarm.as_mut().reset(due);
         }
@@ -175,10 +179,11 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_burst_that_takes_a_whole_turn_does_not_disarm_the_limits() {
         let config = Config::from_pairs(&[]).expect("the defaults must be free of faults");
-        let (limits, orders) = (ServeLimits::from(&config.limits), Arc::new(ServerState::default()).orders());
-        let watch = ConnectionDriver::new(ConnectionStats::new(true), &limits, orders);
+        let (limits, shutdown) =
+            (ServeLimits::from(&config.limits), Arc::new(ServerState::default()).shutdown_signal());
+        let driver = ConnectionDriver::new(ConnectionStats::new(true), &limits, shutdown);
         let mut burst = Burst::default();
-        let end = tokio::time::timeout(2 * limits.idle_timeout, watch.run(Pin::new(&mut burst))).await;
-        assert!(matches!(end, Ok(End::Finished(Ok(())))), "{end:?}");
+        let end = tokio::time::timeout(2 * limits.idle_timeout, driver.run(Pin::new(&mut burst))).await;
+        assert!(matches!(end, Ok(ConnectionEnd::Finished(Ok(())))), "{end:?}");
     }
 }

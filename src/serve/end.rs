@@ -1,14 +1,14 @@
 //! The end of a connection.
 
-use super::limits::Fault;
+use super::limits::PeerFault;
 
 /// Reason why a connection ended.
 #[derive(Debug)]
-pub(super) enum End {
+pub(super) enum ConnectionEnd {
     /// It ended by itself, on request, or by an upgrade.
     Finished(hyper::Result<()>),
     /// The peer was at fault.
-    Faulted(Fault),
+    Faulted(PeerFault),
     /// The shutdown cut it before its work was finished.
     Cut,
 }

@@ -11,14 +11,14 @@ pub(super) struct HeadScan {
     start: [u8; CODING.len()],
     /// Bytes of the current line so far.
     line_bytes: usize,
-    place: Place,
+    state: ScanState,
     has_length: bool,
     has_coding: bool,
 }
 
 /// Place in a request head.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Place {
+enum ScanState {
     /// Before the request line. Empty lines are allowed there (RFC 9112, section 2.2).
     #[default]
     Before,
@@ -29,7 +29,7 @@ enum Place {
 impl HeadScan {
     /// Scans the next bytes. Bytes after the head are ignored.
     pub(super) fn read(&mut self, mut bytes: &[u8]) {
-        while self.place != Place::After && !bytes.is_empty() {
+        while self.state != ScanState::After && !bytes.is_empty() {
             let end = memchr::memchr(b'\n', bytes);
             let (line, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
             self.extend_line(line);
@@ -56,11 +56,11 @@ impl HeadScan {
     fn end_line(&mut self) {
         let line = &self.start[..self.line_bytes.min(CODING.len())];
         if matches!(line, [] | [b'\r']) {
-            if self.place == Place::Within {
-                self.place = Place::After;
+            if self.state == ScanState::Within {
+                self.state = ScanState::After;
             }
         } else {
-            self.place = Place::Within;
+            self.state = ScanState::Within;
             self.has_length |= starts_with(line, LENGTH);
             self.has_coding |= starts_with(line, CODING);
         }

@@ -1,6 +1,5 @@
 //! Interface of the request handler.
 
-use std::error::Error;
 use std::net::SocketAddr;
 
 use bytes::Bytes;
@@ -8,8 +7,7 @@ use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
 
-/// Error of any kind, as hyper accepts it from a body.
-pub type BoxError = Box<dyn Error + Send + Sync>;
+use crate::process::errors::BoxError;
 
 /// Addresses and encryption of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::Limits;
+use crate::config::LimitsConfig;
 
 /// Longest time that a peer may leave a response unread until its connection is cut.
 const WRITE_TIMEOUT: Duration = Duration::from_mins(1);
@@ -22,8 +22,8 @@ pub struct ServeLimits {
     pub write_timeout: Duration,
 }
 
-impl From<&Limits> for ServeLimits {
-    fn from(limits: &Limits) -> Self {
+impl From<&LimitsConfig> for ServeLimits {
+    fn from(limits: &LimitsConfig) -> Self {
         Self {
             max_connections: limits.max_connections,
             max_header_bytes: limits.max_header_bytes,
@@ -36,7 +36,7 @@ impl From<&Limits> for ServeLimits {
 
 /// Fault of a peer that ended its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Fault {
+pub enum PeerFault {
     /// The request head was not valid HTTP.
     UnreadableHead,
     /// The request head was valid HTTP, but its host or its transfer coding is not allowed.
@@ -51,7 +51,7 @@ pub enum Fault {
     TlsHandshake,
 }
 
-impl Fault {
+impl PeerFault {
     /// All faults.
     pub const ALL: [Self; 6] = [
         Self::UnreadableHead,
@@ -84,7 +84,7 @@ pub trait ConnectionHooks: Send + Sync + 'static {
     /// A connection over the limit was refused.
     fn rejected(&self) {}
     /// A connection was ended because of a fault of its peer.
-    fn protocol_error(&self, fault: Fault) {
+    fn protocol_error(&self, fault: PeerFault) {
         let _ = fault;
     }
 }

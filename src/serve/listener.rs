@@ -98,8 +98,8 @@ impl Server {
 
     /// Starts to serve. Connections that already wait come first.
     pub fn start<H: Handler>(self, handler: H) -> Running {
-        let course = Arc::new(ServerState::default());
-        let running = Running::new(self.bound.local, Arc::clone(&course));
+        let state = Arc::new(ServerState::default());
+        let running = Running::new(self.bound.local, Arc::clone(&state));
         let acceptor = Acceptor {
             listener: self.bound.listener,
             slots: Arc::new(Semaphore::new(self.limits.max_connections)),
@@ -111,10 +111,10 @@ impl Server {
                 tls: self.tls,
                 limits: self.limits,
                 hooks: self.hooks,
-                course: Arc::clone(&course),
+                state: Arc::clone(&state),
             }),
         };
-        course.connections.spawn(acceptor.run());
+        state.connections.spawn(acceptor.run());
         running
     }
 }
@@ -131,7 +131,7 @@ struct Acceptor<H> {
 impl<H: Handler> Acceptor<H> {
     /// Accepts connections until the drain begins. Then the socket is closed and the port refuses connections.
     async fn run(mut self) {
-        let mut draining = Box::pin(self.shared.course.draining());
+        let mut draining = Box::pin(self.shared.state.draining());
         loop {
             tokio::select! {
                 biased;
@@ -156,7 +156,7 @@ impl<H: Handler> Acceptor<H> {
         }
         let Some(peer) = self.meet(&tcp, addr) else { return };
         let slot = ConnectionPermit::new(permit, Arc::clone(&self.shared.hooks));
-        self.shared.course.connections.spawn(connection::serve(Arc::clone(&self.shared), tcp, peer, slot));
+        self.shared.state.connections.spawn(connection::serve(Arc::clone(&self.shared), tcp, peer, slot));
     }
 
     /// Returns the addresses of the peer; `None` if it is already gone.
@@ -177,7 +177,7 @@ impl<H: Handler> Acceptor<H> {
         if self.shared.tls.is_none()
             && let Ok(permit) = Arc::clone(&self.rejections).try_acquire_owned()
         {
-            self.shared.course.aside.spawn(async move {
+            self.shared.state.aside.spawn(async move {
                 // A peer that is too slow gets no response.
                 let _ = tokio::time::timeout(REJECTION_TIMEOUT, turn_away(tcp)).await;
                 drop(permit);

@@ -32,8 +32,8 @@ mod tls;
 
 pub use body::{BodyBounds, BodyError, CollectError, TimedBody, collect_bounded};
 pub use drain::{Drained, Running};
-pub use handler::{BoxError, Handler, Peer};
+pub use handler::{Handler, Peer};
 pub use head::{BadHead, check_head};
-pub use limits::{ConnectionHooks, Fault, ServeLimits};
+pub use limits::{ConnectionHooks, PeerFault, ServeLimits};
 pub use listener::{BindError, Bound, Server};
-pub use tls::{Tls, TlsError, pair_faults};
+pub use tls::{CertificateError, Tls, pair_faults};

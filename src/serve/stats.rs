@@ -42,7 +42,7 @@ pub(super) enum Phase {
 
 /// Part of a request that was read from the socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Read {
+pub(super) enum RequestPart {
     /// The first bytes of an HTTP/1.1 head.
     HeadStart,
     /// Further bytes of an HTTP/1.1 head.
@@ -74,16 +74,16 @@ impl ConnectionStats {
     }
 
     /// Records that bytes were read. Returns the part of a request to which they belong.
-    pub(super) fn read_bytes(&self) -> Read {
+    pub(super) fn read_bytes(&self) -> RequestPart {
         // HTTP/2 also has frames that belong to no request, so only the idle timeout applies to it.
         if !self.http1 || self.in_flight.load(Relaxed) > 0 {
-            return Read::Other;
+            return RequestPart::Other;
         }
         if self.head_begun.load(Relaxed) {
-            return Read::HeadRest;
+            return RequestPart::HeadRest;
         }
         self.head_begun.store(true, Relaxed);
-        Read::HeadStart
+        RequestPart::HeadStart
     }
 
     /// Records that the head that is being read has both `Content-Length` and `Transfer-Encoding`.
@@ -237,68 +237,68 @@ mod tests {
 
     #[test]
     fn a_fresh_connection_is_idle_and_its_first_byte_begins_a_head() {
-        let vitals = ConnectionStats::new(true);
-        assert_eq!(vitals.phase(), (Phase::Idle, 0));
-        assert_eq!(vitals.read_bytes(), Read::HeadStart);
-        assert_eq!(vitals.phase(), (Phase::Head, 0));
-        assert_eq!(vitals.read_bytes(), Read::HeadRest);
+        let stats = ConnectionStats::new(true);
+        assert_eq!(stats.phase(), (Phase::Idle, 0));
+        assert_eq!(stats.read_bytes(), RequestPart::HeadStart);
+        assert_eq!(stats.phase(), (Phase::Head, 0));
+        assert_eq!(stats.read_bytes(), RequestPart::HeadRest);
     }
 
     #[test]
     fn a_body_read_during_a_call_begins_no_head() {
-        let vitals = ConnectionStats::new(true);
-        vitals.read_bytes();
-        let call = vitals.begin_call();
-        assert_eq!(vitals.read_bytes(), Read::Other);
-        assert_eq!(vitals.phase(), (Phase::Serving, 1));
+        let stats = ConnectionStats::new(true);
+        stats.read_bytes();
+        let call = stats.begin_call();
+        assert_eq!(stats.read_bytes(), RequestPart::Other);
+        assert_eq!(stats.phase(), (Phase::Serving, 1));
         drop(call);
-        assert_eq!(vitals.phase(), (Phase::Idle, 1));
+        assert_eq!(stats.phase(), (Phase::Idle, 1));
     }
 
     #[test]
     fn a_blocked_write_counts_before_all_else_and_each_progress_is_a_new_stay() {
-        let vitals = ConnectionStats::new(true);
-        let _call = vitals.begin_call();
-        vitals.write_blocked();
-        assert_eq!(vitals.phase(), (Phase::Writing, 0));
-        vitals.wrote(1);
-        assert_eq!(vitals.phase().0, Phase::Serving);
-        vitals.write_blocked();
-        assert_eq!(vitals.phase(), (Phase::Writing, 1));
+        let stats = ConnectionStats::new(true);
+        let _call = stats.begin_call();
+        stats.write_blocked();
+        assert_eq!(stats.phase(), (Phase::Writing, 0));
+        stats.wrote(1);
+        assert_eq!(stats.phase().0, Phase::Serving);
+        stats.write_blocked();
+        assert_eq!(stats.phase(), (Phase::Writing, 1));
     }
 
     #[test]
     fn an_answer_that_is_not_flushed_is_never_taken_for_hypers_own_reply() {
-        let vitals = ConnectionStats::new(true);
-        assert!(vitals.speaks_for_itself());
-        let call = vitals.begin_call();
-        vitals.flushed();
-        assert!(!vitals.speaks_for_itself(), "a flush during the call says nothing about the answer");
+        let stats = ConnectionStats::new(true);
+        assert!(stats.speaks_for_itself());
+        let call = stats.begin_call();
+        stats.flushed();
+        assert!(!stats.speaks_for_itself(), "a flush during the call says nothing about the answer");
         drop(call);
-        assert!(!vitals.speaks_for_itself(), "the answer is still in hyper's buffer");
-        vitals.flushed();
-        assert!(vitals.speaks_for_itself());
+        assert!(!stats.speaks_for_itself(), "the answer is still in hyper's buffer");
+        stats.flushed();
+        assert!(stats.speaks_for_itself());
     }
 
     #[test]
     fn an_http2_answer_that_the_peer_has_no_room_for_is_being_written_and_one_that_is_not_ready_is_not() {
-        let vitals = ConnectionStats::new(false);
-        let mut body = CountedBody::new(Slow, vitals.begin_call());
-        assert_eq!(vitals.phase().0, Phase::Writing);
+        let stats = ConnectionStats::new(false);
+        let mut body = CountedBody::new(Slow, stats.begin_call());
+        assert_eq!(stats.phase().0, Phase::Writing);
         assert!(Pin::new(&mut body).poll_frame(&mut Context::from_waker(Waker::noop())).is_pending());
-        assert_eq!(vitals.phase().0, Phase::Serving);
+        assert_eq!(stats.phase().0, Phase::Serving);
         drop(body);
-        assert_eq!(vitals.phase().0, Phase::Idle);
+        assert_eq!(stats.phase().0, Phase::Idle);
     }
 
     #[test]
     fn only_writes_that_carry_an_answer_keep_an_http2_connection_from_idling() {
-        let vitals = ConnectionStats::new(false);
-        let stay = vitals.phase();
-        vitals.wrote(ANSWER_BYTES - 1);
-        assert_eq!(vitals.phase(), stay);
-        vitals.wrote(ANSWER_BYTES);
-        assert_ne!(vitals.phase(), stay);
+        let stats = ConnectionStats::new(false);
+        let stay = stats.phase();
+        stats.wrote(ANSWER_BYTES - 1);
+        assert_eq!(stats.phase(), stay);
+        stats.wrote(ANSWER_BYTES);
+        assert_ne!(stats.phase(), stay);
     }
 
     /// A body without a ready chunk.
@@ -318,9 +318,9 @@ mod tests {
 
     #[test]
     fn http2_has_no_head_phase_and_no_bare_replies() {
-        let vitals = ConnectionStats::new(false);
-        assert_eq!(vitals.read_bytes(), Read::Other);
-        assert_eq!(vitals.phase(), (Phase::Idle, 0));
-        assert!(!vitals.speaks_for_itself());
+        let stats = ConnectionStats::new(false);
+        assert_eq!(stats.read_bytes(), RequestPart::Other);
+        assert_eq!(stats.phase(), (Phase::Idle, 0));
+        assert!(!stats.speaks_for_itself());
     }
 }

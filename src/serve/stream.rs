@@ -9,13 +9,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::framing::HeadScan;
 use super::reply;
-use super::stats::{ConnectionStats, Read};
+use super::stats::{ConnectionStats, RequestPart};
 
 /// Socket that records its use. Also owns `slot`, which is released with the socket, even after an upgrade.
 #[derive(Debug)]
 pub(super) struct ObservedStream<S, T> {
     inner: S,
-    vitals: Arc<ConnectionStats>,
+    stats: Arc<ConnectionStats>,
     head: HeadScan,
     substitute: Option<Substitute>,
     _slot: T,
@@ -29,35 +29,35 @@ struct Substitute {
 }
 
 impl<S, T> ObservedStream<S, T> {
-    pub(super) fn new(inner: S, vitals: Arc<ConnectionStats>, slot: T) -> Self {
-        Self { inner, vitals, head: HeadScan::default(), substitute: None, _slot: slot }
+    pub(super) fn new(inner: S, stats: Arc<ConnectionStats>, slot: T) -> Self {
+        Self { inner, stats, head: HeadScan::default(), substitute: None, _slot: slot }
     }
 
     fn note_read(&mut self, bytes: &[u8]) {
-        match self.vitals.read_bytes() {
-            Read::Other => return,
-            Read::HeadStart => self.head = HeadScan::default(),
-            Read::HeadRest => {}
+        match self.stats.read_bytes() {
+            RequestPart::Other => return,
+            RequestPart::HeadStart => self.head = HeadScan::default(),
+            RequestPart::HeadRest => {}
         }
         self.head.read(bytes);
         if self.head.has_length_and_coding() {
-            self.vitals.note_two_lengths();
+            self.stats.note_two_lengths();
         }
     }
 
     fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &polled {
-            Poll::Pending => self.vitals.write_blocked(),
-            Poll::Ready(written) => self.vitals.wrote(*written.as_ref().unwrap_or(&0)),
+            Poll::Pending => self.stats.write_blocked(),
+            Poll::Ready(written) => self.stats.wrote(*written.as_ref().unwrap_or(&0)),
         }
         polled
     }
 
     /// Starts a substitute if `first` is all that hyper writes and is one of hyper's own error heads.
     fn substitute_bare_refusal(&mut self, first: &[u8], all_bytes: usize) {
-        let bare = self.vitals.speaks_for_itself() && first.len() == all_bytes && reply::is_bare_refusal(first);
+        let bare = self.stats.speaks_for_itself() && first.len() == all_bytes && reply::is_bare_refusal(first);
         if bare && self.substitute.is_none() {
-            self.vitals.note_bare_reply();
+            self.stats.note_bare_reply();
             self.substitute = Some(Substitute { bytes: reply::explain_refusal(first), written: 0 });
         }
     }
@@ -127,8 +127,8 @@ impl<S: AsyncWrite + Unpin, T: Unpin> AsyncWrite for ObservedStream<S, T> {
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_flush(cx);
         match polled {
-            Poll::Pending => self.vitals.write_blocked(),
-            Poll::Ready(_) => self.vitals.flushed(),
+            Poll::Pending => self.stats.write_blocked(),
+            Poll::Ready(_) => self.stats.flushed(),
         }
         polled
     }
@@ -147,9 +147,9 @@ mod tests {
 
     const BARE: &[u8] = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
 
-    async fn written_through(vitals: &Arc<ConnectionStats>, bytes: &[u8], pipe_bytes: usize) -> String {
+    async fn written_through(stats: &Arc<ConnectionStats>, bytes: &[u8], pipe_bytes: usize) -> String {
         let (near, mut far) = tokio::io::duplex(pipe_bytes);
-        let mut watched = ObservedStream::new(near, Arc::clone(vitals), ());
+        let mut watched = ObservedStream::new(near, Arc::clone(stats), ());
         let write = async {
             watched.write_all(bytes).await.expect("the pipe is open");
             drop(watched);
@@ -162,26 +162,26 @@ mod tests {
 
     #[tokio::test]
     async fn a_bare_refusal_gets_a_body_even_through_a_pipe_of_a_few_bytes() {
-        let vitals = ConnectionStats::new(true);
-        let seen = written_through(&vitals, BARE, 7).await;
+        let stats = ConnectionStats::new(true);
+        let seen = written_through(&stats, BARE, 7).await;
         assert!(seen.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{seen}");
         assert!(
             seen.ends_with(r#""type":"invalid_request_error","param":null,"code":"unreadable_request"}}"#),
             "{seen}"
         );
-        assert!(vitals.had_bare_reply());
+        assert!(stats.had_bare_reply());
     }
 
     #[tokio::test]
     async fn the_same_bytes_as_a_handlers_answer_pass_untouched() {
-        let vitals = ConnectionStats::new(true);
-        drop(vitals.begin_call());
-        assert_eq!(written_through(&vitals, BARE, 1024).await.as_bytes(), BARE);
+        let stats = ConnectionStats::new(true);
+        drop(stats.begin_call());
+        assert_eq!(written_through(&stats, BARE, 1024).await.as_bytes(), BARE);
     }
 
     #[tokio::test]
     async fn http2_bytes_pass_untouched() {
-        let vitals = ConnectionStats::new(false);
-        assert_eq!(written_through(&vitals, BARE, 1024).await.as_bytes(), BARE);
+        let stats = ConnectionStats::new(false);
+        assert_eq!(written_through(&stats, BARE, 1024).await.as_bytes(), BARE);
     }
 }

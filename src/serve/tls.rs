@@ -21,7 +21,7 @@ const HTTP1: &[u8] = b"http/1.1";
 
 /// Reason why the certificate or the key cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum CertificateError {
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -59,20 +59,20 @@ pub enum TlsError {
 #[derive(Clone)]
 pub struct Tls {
     acceptor: TlsAcceptor,
-    current: Arc<Current>,
-    files: Arc<config::Tls>,
+    current: Arc<CurrentCertificate>,
+    files: Arc<config::TlsConfig>,
     provider: Arc<CryptoProvider>,
 }
 
 impl Tls {
     /// Reads certificate and key. Blocks on the files.
-    pub fn load(files: config::Tls) -> Result<Self, TlsError> {
+    pub fn load(files: config::TlsConfig) -> Result<Self, CertificateError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let current = Arc::new(Current(RwLock::new(Arc::new(read_pair(&files, &provider)?))));
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Current>::clone(&current);
+        let current = Arc::new(CurrentCertificate(RwLock::new(Arc::new(read_pair(&files, &provider)?))));
+        let resolver: Arc<dyn ResolvesServerCert> = Arc::<CurrentCertificate>::clone(&current);
         let mut settings = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(TlsError::Setup)?
+            .map_err(CertificateError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
         settings.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
@@ -82,7 +82,7 @@ impl Tls {
 
     /// Reads the files again. New handshakes use the new pair, or the old one if the files cannot be used. Blocks on
     /// the files.
-    pub fn reload(&self) -> Result<(), TlsError> {
+    pub fn reload(&self) -> Result<(), CertificateError> {
         let fresh = Arc::new(read_pair(&self.files, &self.provider)?);
         *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
@@ -107,44 +107,44 @@ impl std::fmt::Debug for Tls {
 
 /// Certificate and key for new handshakes. The lock is held only to copy a pointer.
 #[derive(Debug)]
-struct Current(RwLock<Arc<CertifiedKey>>);
+struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
-impl ResolvesServerCert for Current {
+impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
 
 /// Returns the faults of the certificate file and of the key file. Blocks on the files.
-pub fn pair_faults(files: &config::Tls) -> [Option<TlsError>; 2] {
+pub fn pair_faults(files: &config::TlsConfig) -> [Option<CertificateError>; 2] {
     match (read_chain(&files.cert_file), read_key(&files.key_file)) {
         (Ok(chain), Ok(key)) => [None, pair(files, chain, key, &aws_lc_rs::default_provider()).err()],
         (chain, key) => [chain.err(), key.err()],
     }
 }
 
-fn read_pair(files: &config::Tls, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+fn read_pair(files: &config::TlsConfig, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
     pair(files, read_chain(&files.cert_file)?, read_key(&files.key_file)?, provider)
 }
 
 fn pair(
-    files: &config::Tls,
+    files: &config::TlsConfig,
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     provider: &CryptoProvider,
-) -> Result<CertifiedKey, TlsError> {
-    CertifiedKey::from_der(chain, key, provider).map_err(|source| TlsError::Pair {
+) -> Result<CertifiedKey, CertificateError> {
+    CertifiedKey::from_der(chain, key, provider).map_err(|source| CertificateError::Pair {
         cert: files.cert_file.clone(),
         key: files.key_file.clone(),
         source,
     })
 }
 
-fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+fn read_key(path: &Path) -> Result<PrivateKeyDer<'static>, CertificateError> {
     PrivateKeyDer::from_pem_slice(&read(path)?).map_err(|fault| content(path, "PEM private key", &fault))
 }
 
-fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
         .collect::<Result<_, _>>()
         .map_err(|fault| content(path, "PEM certificate chain", &fault))?;
@@ -154,10 +154,10 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(chain)
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    std::fs::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })
+fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    std::fs::read(path).map_err(|source| CertificateError::Read { path: path.to_owned(), source })
 }
 
-fn content(path: &Path, expected: &'static str, fault: &pem::Error) -> TlsError {
-    TlsError::Content { path: path.to_owned(), expected, fault: fault.to_string() }
+fn content(path: &Path, expected: &'static str, fault: &pem::Error) -> CertificateError {
+    CertificateError::Content { path: path.to_owned(), expected, fault: fault.to_string() }
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::call::Call;
-use super::job::{Form, Job};
+use super::job::{BodyForm, Job};
 use super::memory_budget::MemoryBudget;
 use super::permit::{CallPermit, Claim, Permits};
 use super::portion::{Missing, Piece, Report, Waiter, fail};
@@ -34,12 +34,12 @@ pub struct Lane {
 }
 
 /// Queue of one lane. It exists only while it has content.
-struct Queue {
+struct LaneQueue {
     terms: Arc<Terms>,
     pieces: VecDeque<Piece>,
 }
 
-impl Queue {
+impl LaneQueue {
     /// Moves the first piece of a caller before those of others. Each worker serves the caller that brought it. So
     /// callers that share a lane keep the order in which they wait for permits.
     fn bring_forward(&mut self, caller: Key) {
@@ -54,10 +54,10 @@ impl Queue {
 pub struct Batcher {
     pub(super) caller: Caller,
     pub(super) permits: Arc<Permits>,
-    queues: Mutex<KeyMap<Queue>>,
+    queues: Mutex<KeyMap<LaneQueue>>,
     sizes: Sizes,
     /// Limits the memory of answers under way.
-    room: Arc<MemoryBudget>,
+    budget: Arc<MemoryBudget>,
     pub(super) live: Live,
     pub(super) tasks: Tasks,
     pub(super) metrics: Arc<Metrics>,
@@ -73,12 +73,12 @@ struct Taken {
 }
 
 impl Batcher {
-    /// Creates a batcher without work. Answers under way may take `room_bytes`.
-    pub fn new(caller: Caller, live: Live, room_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
+    /// Creates a batcher without work. Answers under way may take `budget_bytes`.
+    pub fn new(caller: Caller, live: Live, budget_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         let permits = Permits::new(live.load().upstream.max_concurrent);
-        let room = MemoryBudget::new(room_bytes);
+        let budget = MemoryBudget::new(budget_bytes);
         let (queues, sizes, tasks) = (Mutex::default(), Sizes::default(), Tasks::new());
-        Arc::new(Self { caller, permits, queues, sizes, room, live, tasks, metrics })
+        Arc::new(Self { caller, permits, queues, sizes, budget, live, tasks, metrics })
     }
 
     /// Returns the failures of each space.
@@ -105,8 +105,9 @@ impl Batcher {
 
     fn enqueue(&self, lane: &Lane, piece: Piece) {
         let mut queues = lock(&self.queues);
-        let queue =
-            queues.entry(lane.id).or_insert_with(|| Queue { terms: Arc::clone(&lane.terms), pieces: VecDeque::new() });
+        let queue = queues
+            .entry(lane.id)
+            .or_insert_with(|| LaneQueue { terms: Arc::clone(&lane.terms), pieces: VecDeque::new() });
         queue.pieces.push_back(piece);
     }
 
@@ -194,7 +195,7 @@ impl Batcher {
     }
 
     /// Makes the call of a job in one of its two forms.
-    pub(super) async fn make(&self, job: &Job, form: Form, permit: &mut CallPermit) -> Result<Answered, Failure> {
+    pub(super) async fn make(&self, job: &Job, form: BodyForm, permit: &mut CallPermit) -> Result<Answered, Failure> {
         let _counted = self.metrics.upstream.in_flight.enter();
         let (lane, load, is_step) = (&*job.lane, job.load(), job.is_step);
         // The turn is taken before the memory below. In the other order, the holder of a turn could wait for memory
@@ -202,16 +203,17 @@ impl Batcher {
         let mut turn = if is_step { Some(lane.turn(permit).await) } else { None };
         let under_way = lane.enter();
         // Waits until an answer of the expected size fits in memory beside the others under way.
-        let share = self.room.take((load.inputs * job.terms.answer_bytes()) as u64, job.claim().caller).await;
+        let reservation = self.budget.take((load.inputs * job.terms.answer_bytes()) as u64, job.claim().caller).await;
         let (batch, attempts) = (&*job.batch, job.attempts);
         let (body, inputs, encoding, has_repetitions) = match (form, batch) {
-            (Form::Own, [piece]) => {
+            (BodyForm::Own, [piece]) => {
                 let own = piece.own();
                 (own.body.clone(), own.inputs(), own.form.encoding.meaning(), own.has_repetitions())
             }
             _ => (body_of(job), load.inputs, job.terms.encoding, false),
         };
-        let mut call = Call { body, inputs, encoding, has_repetitions, batch, lane, share: &share, attempts, is_step };
+        let mut call =
+            Call { body, inputs, encoding, has_repetitions, batch, lane, reservation: &reservation, attempts, is_step };
         let is_beside = matches!(turn, Some(StepTurn::BesideOthers { .. })) && lane.is_busy();
         call.attempts = if is_beside { 1 } else { attempts };
         let mut made = self.caller.call(&job.terms, &call, permit).await;
@@ -219,9 +221,9 @@ impl Batcher {
             // The server may accept only one call at a time, or be overloaded.
             lane.take_turns();
             drop(turn.take());
-            share.give_up();
+            reservation.give_up();
             turn = Some(lane.turn(permit).await);
-            share.take_again().await;
+            reservation.take_again().await;
             call.attempts = attempts;
             made = self.caller.call(&job.terms, &call, permit).await;
         }
@@ -235,7 +237,7 @@ impl Batcher {
                 }
                 Ok(answered)
             }
-            Err(failure) => Err(Failure { is_own: form == Form::Own, ..failure }),
+            Err(failure) => Err(Failure { is_own: form == BodyForm::Own, ..failure }),
         }
     }
 }
@@ -249,7 +251,7 @@ fn body_of(job: &Job) -> bytes::Bytes {
 }
 
 /// Returns the next piece with a request that still waits.
-fn next_in_time(queue: &mut Queue, now: Instant, expired: &mut Vec<Piece>) -> Option<Piece> {
+fn next_in_time(queue: &mut LaneQueue, now: Instant, expired: &mut Vec<Piece>) -> Option<Piece> {
     while let Some(piece) = queue.pieces.pop_front() {
         if piece.waiter.deadline > now {
             return Some(piece);
@@ -260,7 +262,7 @@ fn next_in_time(queue: &mut Queue, now: Instant, expired: &mut Vec<Piece>) -> Op
 }
 
 /// Builds a call from `first` and as many further whole requests as fit.
-fn merge(queue: &mut Queue, first: Piece, (most, now, expired): (Load, Instant, &mut Vec<Piece>)) -> Vec<Piece> {
+fn merge(queue: &mut LaneQueue, first: Piece, (most, now, expired): (Load, Instant, &mut Vec<Piece>)) -> Vec<Piece> {
     let mut load = first.load();
     let mut batch = vec![first];
     while let Some(next) = next_in_time(queue, now, expired) {

@@ -1,6 +1,5 @@
 //! The body of a request to the upstream.
 
-use std::error::Error;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,8 +9,7 @@ use http_body_util::BodyExt as _;
 use http_body_util::combinators::UnsyncBoxBody;
 use hyper::body::Incoming;
 
-/// Any error of a body or a connection.
-pub type BoxError = Box<dyn Error + Send + Sync>;
+use crate::process::errors::BoxError;
 
 /// Error of an outgoing body if its client sends no more of it in time.
 #[derive(Debug, thiserror::Error)]
@@ -20,10 +18,10 @@ pub struct BodyStalled;
 
 /// Body of a request to the upstream.
 #[derive(Debug)]
-pub struct ClientBody(Content);
+pub struct ClientBody(ClientContent);
 
 #[derive(Debug)]
-enum Content {
+enum ClientContent {
     /// In memory, so the request can be repeated.
     Whole(Bytes),
     /// Read from the client while it is sent.
@@ -38,7 +36,7 @@ impl ClientBody {
 
     /// Returns a body in memory.
     pub const fn whole(bytes: Bytes) -> Self {
-        Self(Content::Whole(bytes))
+        Self(ClientContent::Whole(bytes))
     }
 
     /// Returns a body that is read while it is sent. If it has ended already, it becomes an empty body in memory.
@@ -46,14 +44,14 @@ impl ClientBody {
     where
         B: Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
-        if body.is_end_stream() { Self::empty() } else { Self(Content::Streamed(body.boxed_unsync())) }
+        if body.is_end_stream() { Self::empty() } else { Self(ClientContent::Streamed(body.boxed_unsync())) }
     }
 
     /// Returns the bytes of a body in memory.
     pub(super) const fn bytes(&self) -> Option<&Bytes> {
         match &self.0 {
-            Content::Whole(bytes) => Some(bytes),
-            Content::Streamed(_) => None,
+            ClientContent::Whole(bytes) => Some(bytes),
+            ClientContent::Streamed(_) => None,
         }
     }
 }
@@ -64,25 +62,25 @@ impl Body for ClientBody {
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
-            Content::Whole(bytes) => {
+            ClientContent::Whole(bytes) => {
                 let rest = std::mem::take(bytes);
                 Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))))
             }
-            Content::Streamed(body) => Pin::new(body).poll_frame(context),
+            ClientContent::Streamed(body) => Pin::new(body).poll_frame(context),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Content::Whole(bytes) => bytes.is_empty(),
-            Content::Streamed(body) => body.is_end_stream(),
+            ClientContent::Whole(bytes) => bytes.is_empty(),
+            ClientContent::Streamed(body) => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            Content::Streamed(body) => body.size_hint(),
+            ClientContent::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            ClientContent::Streamed(body) => body.size_hint(),
         }
     }
 }

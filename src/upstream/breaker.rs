@@ -12,12 +12,12 @@ use crate::observe::metrics::{BreakerState, Metrics};
 
 /// Breaker in front of one upstream. Each change of state is logged once.
 pub struct Breaker {
-    inner: Mutex<Inner>,
+    inner: Mutex<BreakerInner>,
     metrics: Arc<Metrics>,
 }
 
-struct Inner {
-    state: State,
+struct BreakerInner {
+    state: CircuitState,
     /// The different requests that failed consecutively, up to the number that opens the breaker.
     failed: Vec<u64>,
     /// The last failure.
@@ -27,7 +27,7 @@ struct Inner {
 }
 
 #[derive(Clone, Copy)]
-enum State {
+enum CircuitState {
     Closed,
     Open {
         until: Instant,
@@ -61,7 +61,12 @@ impl Breaker {
     /// Returns a closed breaker.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         metrics.upstream.breaker.set(BreakerState::Closed);
-        let inner = Inner { state: State::Closed, failed: Vec::new(), cause: String::new(), next_open: Duration::ZERO };
+        let inner = BreakerInner {
+            state: CircuitState::Closed,
+            failed: Vec::new(),
+            cause: String::new(),
+            next_open: Duration::ZERO,
+        };
         Self { inner: Mutex::new(inner), metrics }
     }
 
@@ -69,12 +74,12 @@ impl Breaker {
     pub fn pass(&self) -> Option<Pass<'_>> {
         let mut inner = self.lock();
         let is_probe = match inner.state {
-            State::Closed | State::Open { is_unreachable: false, .. } => false,
-            State::Open { until, .. } if Instant::now() >= until => {
-                self.enter(&mut inner, State::HalfOpen);
+            CircuitState::Closed | CircuitState::Open { is_unreachable: false, .. } => false,
+            CircuitState::Open { until, .. } if Instant::now() >= until => {
+                self.enter(&mut inner, CircuitState::HalfOpen);
                 true
             }
-            State::Open { .. } | State::HalfOpen => return None,
+            CircuitState::Open { .. } | CircuitState::HalfOpen => return None,
         };
         Some(Pass { breaker: self, is_probe, told: false })
     }
@@ -98,24 +103,24 @@ impl Breaker {
         let mut inner = self.lock();
         inner.failed.clear();
         inner.next_open = Duration::ZERO;
-        if !matches!(inner.state, State::Closed) {
-            self.enter(&mut inner, State::Closed);
+        if !matches!(inner.state, CircuitState::Closed) {
+            self.enter(&mut inner, CircuitState::Closed);
             tracing::info!("the upstream answers again: breaker closed");
         }
     }
 
-    fn fail(&self, terms: &config::Breaker, is_probe: bool, fault: &HostFault<'_>) {
+    fn fail(&self, terms: &config::BreakerConfig, is_probe: bool, fault: &HostFault<'_>) {
         let mut inner = self.lock();
         let HostFault { cause, is_unreachable, .. } = *fault;
         inner.note(fault.requests, terms.failures);
         cause.clone_into(&mut inner.cause);
         let too_many = terms.failures > 0 && inner.failed.len() >= terms.failures as usize;
-        let was_closed = matches!(inner.state, State::Closed);
+        let was_closed = matches!(inner.state, CircuitState::Closed);
         // Calls still pass while the upstream accepts connections; now they must stop.
-        let is_worse = matches!(inner.state, State::Open { is_unreachable: false, .. }) && is_unreachable;
+        let is_worse = matches!(inner.state, CircuitState::Open { is_unreachable: false, .. }) && is_unreachable;
         if is_probe || (was_closed && too_many) || is_worse {
             let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
-            self.enter(&mut inner, State::Open { until: Instant::now() + open_for, is_unreachable });
+            self.enter(&mut inner, CircuitState::Open { until: Instant::now() + open_for, is_unreachable });
             if is_unreachable {
                 inner.next_open = open_for.saturating_mul(2);
             }
@@ -127,24 +132,24 @@ impl Breaker {
 
     fn release_probe(&self) {
         let mut inner = self.lock();
-        if matches!(inner.state, State::HalfOpen) {
+        if matches!(inner.state, CircuitState::HalfOpen) {
             // The next call becomes the probe at once.
-            self.enter(&mut inner, State::Open { until: Instant::now(), is_unreachable: true });
+            self.enter(&mut inner, CircuitState::Open { until: Instant::now(), is_unreachable: true });
         }
     }
 
     /// Changes the state, and shows it in the metrics.
-    fn enter(&self, inner: &mut Inner, state: State) {
+    fn enter(&self, inner: &mut BreakerInner, state: CircuitState) {
         inner.state = state;
         self.metrics.upstream.breaker.set(state.shown());
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, BreakerInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl CircuitState {
     /// Returns the state as operators see it, without the times.
     const fn shown(self) -> BreakerState {
         match self {
@@ -155,7 +160,7 @@ impl State {
     }
 }
 
-impl Inner {
+impl BreakerInner {
     /// Notes failed requests. A request that fails repeatedly counts once, because it may be the cause itself.
     fn note(&mut self, requests: &[u64], enough: u32) {
         for request in requests {
@@ -182,13 +187,13 @@ impl Pass<'_> {
     /// other calls need not wait for it.
     pub fn let_others_pass(&self) {
         let mut inner = self.breaker.lock();
-        if self.is_probe && matches!(inner.state, State::HalfOpen) {
-            self.breaker.enter(&mut inner, State::Open { until: Instant::now(), is_unreachable: false });
+        if self.is_probe && matches!(inner.state, CircuitState::HalfOpen) {
+            self.breaker.enter(&mut inner, CircuitState::Open { until: Instant::now(), is_unreachable: false });
         }
     }
 
     /// Notes that no connection gave an answer.
-    pub fn failed(mut self, terms: &config::Breaker, fault: &HostFault<'_>) {
+    pub fn failed(mut self, terms: &config::BreakerConfig, fault: &HostFault<'_>) {
         self.told = true;
         self.breaker.fail(terms, self.is_probe, fault);
     }
@@ -206,8 +211,8 @@ impl Drop for Pass<'_> {
 mod tests {
     use super::*;
 
-    const TERMS: config::Breaker =
-        config::Breaker { failures: 3, open_for: Duration::from_secs(1), max_open: Duration::from_secs(3) };
+    const TERMS: config::BreakerConfig =
+        config::BreakerConfig { failures: 3, open_for: Duration::from_secs(1), max_open: Duration::from_secs(3) };
 
     fn opened() -> Breaker {
         let breaker = Breaker::new(Metrics::new("test"));

@@ -23,7 +23,7 @@ pub(super) struct Call<'a> {
     /// State of its lane.
     pub lane: &'a LaneSize,
     /// Memory reservation for its answer.
-    pub share: &'a Reservation,
+    pub reservation: &'a Reservation,
     /// Maximum number of attempts.
     pub attempts: u32,
     /// True if it carries a part of a request that was cut.

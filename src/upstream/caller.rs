@@ -11,9 +11,9 @@ use super::breaker::{HostFault, Pass};
 use super::call::Call;
 use super::permit::CallPermit;
 use super::portion::Piece;
-use super::retry::{Budget, backoff, jitter, patience};
+use super::retry::{Budget, backoff, jitter, retry_deadline};
 use super::traced::{begin_call, tell};
-use super::{Breaker, Class, Client, Failure, Outage, Reply, SpaceHealth, Terms, Why, marks_stand_in};
+use super::{Breaker, Class, Failure, Outage, SpaceHealth, Terms, UpstreamClient, UpstreamReply, Why, marks_stand_in};
 use crate::config::{Config, Live};
 use crate::observe::logs::{Throttled, told};
 use crate::observe::metrics::{CallOutcome, Metrics, RetryReason};
@@ -47,7 +47,7 @@ const OVERDUE: &str = "an upstream call takes unusually long: vecho goes on wait
 
 /// Makes calls.
 pub struct Caller {
-    pub(super) client: Arc<Client>,
+    pub(super) client: Arc<UpstreamClient>,
     pub(super) breaker: Arc<Breaker>,
     pub(super) health: Arc<SpaceHealth>,
     budget: Budget,
@@ -57,7 +57,7 @@ pub struct Caller {
 }
 
 /// Next step after a failed attempt.
-enum Next {
+enum NextStep {
     GiveUp,
     RetryAfter(Duration, RetryReason),
 }
@@ -71,7 +71,12 @@ struct Tries {
 
 impl Caller {
     /// Creates a caller over one client and its breaker, with metrics and log for its reports.
-    pub fn new(client: Arc<Client>, breaker: Arc<Breaker>, live: Live, told: (Arc<Metrics>, Throttled)) -> Self {
+    pub fn new(
+        client: Arc<UpstreamClient>,
+        breaker: Arc<Breaker>,
+        live: Live,
+        told: (Arc<Metrics>, Throttled),
+    ) -> Self {
         let ((metrics, throttled), health, budget) = (told, Arc::default(), Budget::new());
         Self { client, breaker, health, budget, live, metrics, throttled }
     }
@@ -111,21 +116,21 @@ impl Caller {
                 }
                 Err(failure) => failure,
             };
-            let deadline = patience(&deadlines, failure.class, begun.elapsed());
+            let deadline = retry_deadline(&deadlines, failure.class, begun.elapsed());
             let next = match call.next(&failure, &mut tries, (deadline, begun.elapsed(), &config)) {
-                Next::RetryAfter(_, reason) if !self.may_repeat(reason, terms, &config) => Next::GiveUp,
+                NextStep::RetryAfter(_, reason) if !self.may_repeat(reason, terms, &config) => NextStep::GiveUp,
                 next => next,
             };
             call.tell(pass, &failure, (&next, &config));
-            let Next::RetryAfter(wait, reason) = next else {
+            let NextStep::RetryAfter(wait, reason) = next else {
                 return Err(self.judged(failure, terms, (call, &config)).await);
             };
             tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
-            call.share.give_up();
+            call.reservation.give_up();
             if !permit.pause(wait, deadline).await {
                 return Err(self.judged(failure, terms, (call, &config)).await);
             }
-            call.share.take_again().await;
+            call.reservation.take_again().await;
             self.metrics.upstream.retry(reason);
         }
     }
@@ -162,12 +167,12 @@ impl Caller {
         terms: &Terms,
         call: &Call<'_>,
         (span, permit): (&Span, &mut CallPermit),
-    ) -> Result<Reply, Failure> {
+    ) -> Result<UpstreamReply, Failure> {
         let trace = span.context();
-        let mut posting = std::pin::pin!(self.client.post(terms, call.body.clone(), &trace, call.share));
+        let mut posting = std::pin::pin!(self.client.post(terms, call.body.clone(), &trace, call.reservation));
         let config = self.live.load();
         if call.is_merged() {
-            let reply = call.lane.with_patience(config.batch.target_time, posting).await;
+            let reply = call.lane.with_merge_timeout(config.batch.target_time, posting).await;
             return reply.unwrap_or_else(|| {
                 Err(Failure::unavailable(Why::Held, "the call for several requests took unusually long"))
             });
@@ -203,11 +208,11 @@ impl Caller {
 
 impl Call<'_> {
     /// Tells the breaker what a failed attempt says about the host.
-    fn tell(&self, pass: Pass<'_>, failure: &Failure, (next, config): (&Next, &Config)) {
+    fn tell(&self, pass: Pass<'_>, failure: &Failure, (next, config): (&NextStep, &Config)) {
         match (next, failure.class) {
             // These prove nothing about the host: a kept connection that was closed at the same moment, an answer that
             // takes long, and a failure that one of several requests may have caused.
-            (Next::RetryAfter(_, RetryReason::ReusedConnection), _)
+            (NextStep::RetryAfter(_, RetryReason::ReusedConnection), _)
             | (_, Class::Unavailable(Why::Timeout | Why::Held)) => {
                 drop(pass);
             }
@@ -227,12 +232,12 @@ impl Call<'_> {
         failure: &Failure,
         tries: &mut Tries,
         (deadline, took, config): (Instant, Duration, &Config),
-    ) -> Next {
+    ) -> NextStep {
         // This is typical of a kept connection that the upstream closed at the same moment. It says nothing about the
         // upstream's health, so one repetition is free.
         if failure.class == Class::Unavailable(Why::Dropped) && !tries.reconnected {
             tries.reconnected = true;
-            return Next::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
+            return NextStep::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
         }
         // Each request of a merged call is sent separately next.
         let is_for_each = self.is_merged() && failure.may_be_a_neighbours();
@@ -241,21 +246,21 @@ impl Call<'_> {
         // request has no parts, so calls for parts are repeated here.
         let is_slow = took > SLOW_FAILURE && failure.class != Class::Throttled && !self.is_step;
         if is_for_each || is_slow || !failure.may_be_retried() || !attempts_left {
-            return Next::GiveUp;
+            return NextStep::GiveUp;
         }
         let reason = if failure.class == Class::Throttled { RetryReason::Throttled } else { RetryReason::Unavailable };
         let wait = match failure.retry_after() {
             // A caller that would have to wait longer gets the failure and decides for itself.
-            Some(asked) if asked > config.retry.max_wait.max(LONGEST_ASKED_WAIT) => return Next::GiveUp,
+            Some(asked) if asked > config.retry.max_wait.max(LONGEST_ASKED_WAIT) => return NextStep::GiveUp,
             Some(asked) => asked.max(Duration::from_millis(1)),
             None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), jitter()),
         };
         let in_time = Instant::now().checked_add(wait).is_some_and(|at| at < deadline);
-        if in_time { Next::RetryAfter(wait, reason) } else { Next::GiveUp }
+        if in_time { NextStep::RetryAfter(wait, reason) } else { NextStep::GiveUp }
     }
 }
 
-fn answered(answer: ReadAnswer, reply: Reply, (call, span, took): (&Call<'_>, &Span, Duration)) -> Answered {
+fn answered(answer: ReadAnswer, reply: UpstreamReply, (call, span, took): (&Call<'_>, &Span, Duration)) -> Answered {
     let info = CallInfo {
         headers: reply.headers,
         model: answer.model,
@@ -268,7 +273,7 @@ fn answered(answer: ReadAnswer, reply: Reply, (call, span, took): (&Call<'_>, &S
     Answered { vectors: answer.vectors, prompt_tokens: answer.prompt_tokens, call: Arc::new(info), took }
 }
 
-fn outcome_of(result: &Result<(ReadAnswer, Reply), Failure>) -> CallOutcome {
+fn outcome_of(result: &Result<(ReadAnswer, UpstreamReply), Failure>) -> CallOutcome {
     match result {
         Ok(_) => CallOutcome::Ok,
         Err(failure) => match failure.class {
@@ -280,7 +285,11 @@ fn outcome_of(result: &Result<(ReadAnswer, Reply), Failure>) -> CallOutcome {
     }
 }
 
-pub(super) fn read_reply(terms: &Terms, call: &Call<'_>, reply: Reply) -> Result<(ReadAnswer, Reply), Failure> {
+pub(super) fn read_reply(
+    terms: &Terms,
+    call: &Call<'_>,
+    reply: UpstreamReply,
+) -> Result<(ReadAnswer, UpstreamReply), Failure> {
     if reply.status != StatusCode::OK {
         return Err(Failure::of_reply(reply));
     }

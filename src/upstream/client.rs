@@ -7,30 +7,31 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{ClientBody, ForwardedBody};
-use super::connections::{Connections, Keeping, OpenError};
+use super::connections::{Connections, ForwardError, Keeping};
 use super::headers::{KEY_HEADERS, SECRETS_ELSEWHERE};
 use super::in_process::{self, InProcess};
 use super::interim::SendError;
 use super::memory_budget::Reservation;
 use super::reading::read_reply;
 use super::redirect::{may_share_credentials, next_call};
-use super::{Class, Failure, Reply, Terms, Why};
+use super::{Class, Failure, Terms, UpstreamReply, Why};
 use crate::config::{Config, KeyHeader, Live};
 use crate::observe::traces::TraceContext;
-use crate::process::connector::{Connecting, TimedConnector, TlsError, cause_of};
+use crate::process::connector::{Connecting, TimedConnector, TlsError};
+use crate::process::errors::cause_of;
 
 /// Makes calls. Used by `Arc`.
-pub struct Client {
-    target: Target,
+pub struct UpstreamClient {
+    transport: Transport,
     live: Live,
 }
 
-enum Target {
+enum Transport {
     Http(Box<Connections>),
     InProcess(InProcess),
 }
 
-impl Client {
+impl UpstreamClient {
     /// Creates a client for the configured upstream.
     pub fn http(live: Live) -> Result<Self, TlsError> {
         let config = live.load();
@@ -46,12 +47,12 @@ impl Client {
             idle_timeout: upstream.idle_timeout,
             max_age: upstream.max_connection_age,
         };
-        Ok(Self { target: Target::Http(Box::new(Connections::new(&connector, keeping))), live })
+        Ok(Self { transport: Transport::Http(Box::new(Connections::new(&connector, keeping))), live })
     }
 
     /// Creates a client with a function as its upstream.
     pub fn in_process(embedder: InProcess, live: Live) -> Self {
-        Self { target: Target::InProcess(embedder), live }
+        Self { transport: Transport::InProcess(embedder), live }
     }
 
     /// Posts a JSON body and reads the whole answer within the configured limits. The request may have ended by then;
@@ -61,11 +62,11 @@ impl Client {
         terms: &Terms,
         body: Bytes,
         call: &TraceContext,
-        share: &Reservation,
-    ) -> Result<Reply, Failure> {
-        let connections = match &self.target {
-            Target::Http(connections) => connections,
-            Target::InProcess(embedder) => return in_process::post(embedder, terms, body).await,
+        reservation: &Reservation,
+    ) -> Result<UpstreamReply, Failure> {
+        let connections = match &self.transport {
+            Transport::Http(connections) => connections,
+            Transport::InProcess(embedder) => return in_process::post(embedder, terms, body).await,
         };
         let config = self.live.load();
         let outgoing = OutgoingCall { config: &config, terms, trace: call, body };
@@ -73,16 +74,16 @@ impl Client {
         let response = timeout_at(until, outgoing.send(connections))
             .await
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream sent no answer in time"))??;
-        timeout_at(until, read_reply(response, config.upstream.max_answer_bytes, terms.encoding, share))
+        timeout_at(until, read_reply(response, config.upstream.max_answer_bytes, terms.encoding, reservation))
             .await
             .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream's answer did not end in time"))?
     }
 
     /// Forwards a request unchanged, except for a credential that vecho holds, and streams the answer.
-    pub async fn forward(&self, mut request: Request<ClientBody>) -> Result<Response<ForwardedBody>, OpenError> {
-        let connections = match &self.target {
-            Target::Http(connections) => connections,
-            Target::InProcess(embedder) => {
+    pub async fn forward(&self, mut request: Request<ClientBody>) -> Result<Response<ForwardedBody>, ForwardError> {
+        let connections = match &self.transport {
+            Transport::Http(connections) => connections,
+            Transport::InProcess(embedder) => {
                 return in_process::forward(embedder, request, self.live.load().limits.max_body_bytes).await;
             }
         };

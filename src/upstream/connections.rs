@@ -14,8 +14,9 @@ use tokio::time::Instant;
 
 use super::body::{BodyStalled, ClientBody};
 use super::interim::{SendError, send};
-use super::pool::{HttpClient, KeepLimits, Pool, unpooled};
-use crate::process::connector::{ConnectionUse, TimedConnector, root_cause_of};
+use super::pool::{ConnectionPool, HttpClient, KeepLimits, unpooled};
+use crate::process::connector::{ConnectionUse, TimedConnector};
+use crate::process::errors::root_cause_of;
 
 /// Idle timeout of connections for pass-through requests. Common servers close theirs after 5 s. This timeout is
 /// shorter, because such a request cannot always be repeated.
@@ -26,7 +27,7 @@ const SUSPICION: Duration = Duration::from_secs(5);
 
 /// A request that could not be forwarded.
 #[derive(Debug, thiserror::Error)]
-pub enum OpenError {
+pub enum ForwardError {
     /// No connection could be opened.
     #[error("vecho could not reach the upstream {upstream}: {cause}")]
     Unreachable {
@@ -83,8 +84,8 @@ pub(super) struct Keeping {
 /// Connections to the upstream. Embeddings calls and pass-through requests share none, so bytes that arrive late for
 /// one are never read as an answer to the other.
 pub(super) struct Connections {
-    calls: Pool,
-    passing: Pool,
+    calls: ConnectionPool,
+    passing: ConnectionPool,
     fresh: HttpClient,
     /// True if the last request over a kept connection was answered, false if none was or the connection was dead.
     keeps_open: AtomicBool,
@@ -98,8 +99,8 @@ impl Connections {
         let limits = KeepLimits { max_idle: max_concurrent.max(32), idle_timeout, max_age };
         let passing = KeepLimits { idle_timeout: idle_timeout.min(PASSING_IDLE), ..limits };
         Self {
-            calls: Pool::new(connector.clone(), limits),
-            passing: Pool::new(connector.clone(), passing),
+            calls: ConnectionPool::new(connector.clone(), limits),
+            passing: ConnectionPool::new(connector.clone(), passing),
             fresh: unpooled(connector.clone()),
             keeps_open: AtomicBool::new(false),
             dead_at: Mutex::new(None),
@@ -118,7 +119,7 @@ impl Connections {
     ///
     /// A request that is safe to repeat is repeated once, on a new connection, if a kept connection was dead. Any other
     /// request uses kept connections only while the upstream is known to answer on them.
-    pub(super) async fn forward(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, OpenError> {
+    pub(super) async fn forward(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, ForwardError> {
         let (uri, switches) = (request.uri().clone(), request.headers().contains_key(UPGRADE));
         let spare = spare_of(&request);
         let may_reuse = if spare.is_some() { !self.is_suspicious() } else { self.keeps_open.load(Ordering::Relaxed) };
@@ -133,7 +134,7 @@ impl Connections {
         }
         let response = result.map_err(|error| open_error(&error, &uri))?;
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !switches {
-            return Err(OpenError::UnaskedSwitch { upstream: origin_of(&uri) });
+            return Err(ForwardError::UnaskedSwitch { upstream: origin_of(&uri) });
         }
         Ok(response)
     }
@@ -188,11 +189,11 @@ fn origin_of(uri: &Uri) -> String {
     format!("{}://{authority}", uri.scheme_str().unwrap_or("http"))
 }
 
-fn open_error(error: &SendError, uri: &Uri) -> OpenError {
+fn open_error(error: &SendError, uri: &Uri) -> ForwardError {
     let upstream = origin_of(uri);
     let error: &legacy::Error = match error {
         SendError::Client(error) => error,
-        flood @ SendError::InterimFlood => return OpenError::Unanswered { upstream, cause: flood.to_string() },
+        flood @ SendError::InterimFlood => return ForwardError::Unanswered { upstream, cause: flood.to_string() },
     };
     let from_body =
         error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
@@ -201,14 +202,14 @@ fn open_error(error: &SendError, uri: &Uri) -> OpenError {
     }
     let cause = root_cause_of(error);
     if error.is_connect() {
-        OpenError::Unreachable { upstream, cause }
+        ForwardError::Unreachable { upstream, cause }
     } else {
-        OpenError::Unanswered { upstream, cause }
+        ForwardError::Unanswered { upstream, cause }
     }
 }
 
 /// Returns why the request body failed: its client stalled, or disconnected.
-pub(super) fn body_error(error: &(dyn Error + 'static)) -> OpenError {
+pub(super) fn body_error(error: &(dyn Error + 'static)) -> ForwardError {
     let mut causes = iter::successors(Some(error), |error| (**error).source());
-    if causes.any(<dyn Error>::is::<BodyStalled>) { OpenError::RequestStalled } else { OpenError::RequestBody }
+    if causes.any(<dyn Error>::is::<BodyStalled>) { ForwardError::RequestStalled } else { ForwardError::RequestBody }
 }

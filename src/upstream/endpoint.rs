@@ -61,7 +61,7 @@ pub fn normal_path(path: &str) -> Cow<'_, str> {
 /// Error for a path that, appended to the base, is longer than an address may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the upstream's address for this path would be too long")]
-pub struct TooLong;
+pub struct UriTooLong;
 
 /// Returns the upstream's address for a path and query of the public port. `base` is the base URL that an
 /// application would use.
@@ -70,7 +70,7 @@ pub struct TooLong;
 /// are given either. A path that already contains the base's path is kept. Azure's paths (`/openai/...`) are
 /// appended to the prefix of the base: `/my-api` of `/my-api`, and nothing of `/openai/v1`. The spelling of the
 /// path is never changed.
-pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, TooLong> {
+pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, UriTooLong> {
     let base_path = base.path().trim_end_matches('/');
     let text = ours.as_str();
     // If the path begins with several slashes, the text from the last of them on decides.
@@ -87,7 +87,7 @@ pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, TooLong> {
         return joined(base, ours.clone());
     }
     // Two concatenated valid paths are a valid path, unless they exceed the maximum length of an address.
-    joined(base, format!("{prefix}{rest}").parse().map_err(|_| TooLong)?)
+    joined(base, format!("{prefix}{rest}").parse().map_err(|_| UriTooLong)?)
 }
 
 /// Returns the part of a base's path that precedes Azure's paths.
@@ -98,10 +98,10 @@ fn azure_prefix(base_path: &str) -> &str {
 }
 
 /// Returns the base's scheme and host with another path.
-fn joined(base: &Uri, path: PathAndQuery) -> Result<Uri, TooLong> {
+fn joined(base: &Uri, path: PathAndQuery) -> Result<Uri, UriTooLong> {
     let mut parts = base.clone().into_parts();
     parts.path_and_query = Some(path);
-    Uri::from_parts(parts).map_err(|_| TooLong)
+    Uri::from_parts(parts).map_err(|_| UriTooLong)
 }
 
 /// Returns the port of an address, explicit or implied by the scheme.
@@ -242,7 +242,7 @@ mod tests {
         let ours: PathAndQuery = format!("/{}", "x".repeat(usize::from(u16::MAX) - 10)).parse().expect("a path");
         let uri = |base: &'static str| upstream_uri(&Uri::from_static(base), &ours);
         assert!(uri("http://h").is_ok());
-        assert_eq!(uri("http://h/a/long/base/v1"), Err(TooLong));
+        assert_eq!(uri("http://h/a/long/base/v1"), Err(UriTooLong));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::wire::{Encoding, Unreadable, error_code, error_fields};
 
 /// A complete answer of the upstream.
 #[derive(Clone, Debug)]
-pub struct Reply {
+pub struct UpstreamReply {
     /// Its status.
     pub status: StatusCode,
     /// Its headers as they arrived.
@@ -24,7 +24,7 @@ pub struct Failure {
     /// Kind of failure, which decides the next step.
     pub class: Class,
     /// Reply of the upstream, if there was one.
-    pub reply: Option<Box<Reply>>,
+    pub reply: Option<Box<UpstreamReply>>,
     /// Short description of the cause, for logs and for errors of our own. Contains no secret and no input.
     pub detail: String,
     /// Reason why the upstream counts as unavailable, if it does. Only then may a mock replace an answer.
@@ -98,7 +98,7 @@ pub enum Why {
 }
 
 impl Failure {
-    fn new(class: Class, reply: Option<Reply>, detail: impl Into<String>) -> Self {
+    fn new(class: Class, reply: Option<UpstreamReply>, detail: impl Into<String>) -> Self {
         Self { class, reply: reply.map(Box::new), detail: detail.into(), outage: None, is_own: false }
     }
 
@@ -124,7 +124,7 @@ impl Failure {
     }
 
     /// Creates the failure for a reply other than a success.
-    pub fn of_reply(reply: Reply) -> Self {
+    pub fn of_reply(reply: UpstreamReply) -> Self {
         let class = match reply.status {
             StatusCode::TOO_MANY_REQUESTS if error_code(&reply.body) == "insufficient_quota" => Class::Refused,
             StatusCode::TOO_MANY_REQUESTS => Class::Throttled,
@@ -148,7 +148,7 @@ impl Failure {
     }
 
     /// Creates the failure for an answer that failed validation. The answer is kept, so it can be passed on.
-    pub fn unreadable(cause: Unreadable, asked: Encoding, reply: Reply) -> Self {
+    pub fn unreadable(cause: Unreadable, asked: Encoding, reply: UpstreamReply) -> Self {
         let detail = format!("the upstream's answer cannot be used: {cause}");
         Self::new(Class::Unreadable(cause, asked), Some(reply), detail)
     }

@@ -5,7 +5,7 @@ use crate::wire::envelope;
 
 fn failure(status: u16, body: &str) -> Failure {
     let status = StatusCode::from_u16(status).expect("a status");
-    Failure::of_reply(Reply { status, headers: HeaderMap::new(), body: Bytes::from(body.to_owned()) })
+    Failure::of_reply(UpstreamReply { status, headers: HeaderMap::new(), body: Bytes::from(body.to_owned()) })
 }
 
 #[test]

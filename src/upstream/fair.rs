@@ -15,7 +15,7 @@ pub struct FairOrder {
 }
 
 /// A place in the queue of one caller. The last one to be dropped removes the queue.
-struct Place<'a> {
+struct QueuePlace<'a> {
     order: &'a FairOrder,
     caller: Key,
     queue: Arc<Queue<()>>,
@@ -30,9 +30,9 @@ impl FairOrder {
         common.await
     }
 
-    fn join(&self, caller: Key) -> Place<'_> {
+    fn join(&self, caller: Key) -> QueuePlace<'_> {
         let queue = Arc::clone(self.queues().entry(caller).or_default());
-        Place { order: self, caller, queue }
+        QueuePlace { order: self, caller, queue }
     }
 
     fn queues(&self) -> MutexGuard<'_, KeyMap<Arc<Queue<()>>>> {
@@ -40,7 +40,7 @@ impl FairOrder {
     }
 }
 
-impl Drop for Place<'_> {
+impl Drop for QueuePlace<'_> {
     fn drop(&mut self) {
         let mut queues = self.order.queues();
         // Two references remain: the map's and this one. New ones are made only under the lock that is held here.

@@ -17,18 +17,18 @@ const REMEMBERED_FOR: Duration = Duration::from_mins(10);
 /// Failures of each space since its last answer.
 #[derive(Debug)]
 pub struct SpaceHealth {
-    spaces: ExpiringMap<Key, Arc<Space>, Spread>,
+    spaces: ExpiringMap<Key, Arc<SpaceFailures>, Spread>,
 }
 
 #[derive(Debug, Default)]
-struct Space {
+struct SpaceFailures {
     /// True if there is any failure. Each answer reads this flag instead of taking the lock.
     has_failed: AtomicBool,
     /// The different requests that failed, up to the number that counts.
     requests: Mutex<Vec<u64>>,
 }
 
-impl Space {
+impl SpaceFailures {
     fn requests(&self) -> MutexGuard<'_, Vec<u64>> {
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -7,14 +7,14 @@ use http::{HeaderMap, Method, Request, Response};
 use http_body_util::BodyExt;
 
 use super::body::{ClientBody, ForwardedBody};
-use super::connections::{OpenError, body_error};
-use super::{Failure, Reply, RouteKind, Terms, Why, classify_path};
+use super::connections::{ForwardError, body_error};
+use super::{Failure, RouteKind, Terms, UpstreamReply, Why, classify_path};
 
 /// Maximum size of a request body that is collected. Bodies that vecho can parse are in memory already.
 const MAX_COLLECTED_BYTES: usize = 1 << 20;
 
 /// An upstream inside this process: takes a request, returns an answer.
-pub type InProcess = Arc<dyn Fn(&InProcessRequest<'_>) -> Reply + Send + Sync>;
+pub type InProcess = Arc<dyn Fn(&InProcessRequest<'_>) -> UpstreamReply + Send + Sync>;
 
 /// A request to an upstream inside this process.
 pub struct InProcessRequest<'a> {
@@ -29,7 +29,7 @@ pub struct InProcessRequest<'a> {
 }
 
 /// Runs an embeddings call on the blocking pool, because embedding is CPU-bound.
-pub(super) async fn post(embedder: &InProcess, terms: &Terms, body: Bytes) -> Result<Reply, Failure> {
+pub(super) async fn post(embedder: &InProcess, terms: &Terms, body: Bytes) -> Result<UpstreamReply, Failure> {
     let (embedder, path, headers) = (Arc::clone(embedder), terms.uri.path().to_owned(), terms.headers.clone());
     let embed =
         move || embedder(&InProcessRequest { method: &Method::POST, path: &path, headers: &headers, body: &body });
@@ -43,7 +43,7 @@ pub(super) async fn forward(
     embedder: &InProcess,
     request: Request<ClientBody>,
     max_bytes: usize,
-) -> Result<Response<ForwardedBody>, OpenError> {
+) -> Result<Response<ForwardedBody>, ForwardError> {
     let (parts, body) = request.into_parts();
     // Only embeddings requests are answered from their body.
     let body = match (classify_path(parts.uri.path()), body.bytes()) {
@@ -60,19 +60,19 @@ pub(super) async fn forward(
     };
     let reply = tokio::task::spawn_blocking(embed)
         .await
-        .map_err(|error| OpenError::Unanswered { upstream: "mock:".to_owned(), cause: error.to_string() })?;
+        .map_err(|error| ForwardError::Unanswered { upstream: "mock:".to_owned(), cause: error.to_string() })?;
     let mut response = Response::new(ForwardedBody::Whole(reply.body));
     *response.status_mut() = reply.status;
     *response.headers_mut() = reply.headers;
     Ok(response)
 }
 
-async fn collect_request(mut body: ClientBody, max_bytes: usize) -> Result<Bytes, OpenError> {
+async fn collect_request(mut body: ClientBody, max_bytes: usize) -> Result<Bytes, ForwardError> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         if let Ok(piece) = frame.map_err(|error| body_error(&*error))?.into_data() {
             if whole.len() + piece.len() > max_bytes {
-                return Err(OpenError::TooLarge { max_bytes });
+                return Err(ForwardError::TooLarge { max_bytes });
             }
             whole.extend_from_slice(&piece);
         }

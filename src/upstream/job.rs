@@ -23,7 +23,7 @@ pub(super) struct Job {
 
 /// Form in which a job is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum BodyForm {
     /// As its caller wrote it, byte for byte.
     Own,
     /// Written by vecho.
@@ -48,10 +48,10 @@ impl Job {
 
     /// Chooses the caller's own bytes if they ask for exactly the missing inputs, once, in the wanted encoding. With
     /// `own_only`, repetitions and the encoding do not matter.
-    pub(super) fn form(&self, own_only: bool) -> Form {
-        let [piece] = &*self.batch else { return Form::Written };
+    pub(super) fn form(&self, own_only: bool) -> BodyForm {
+        let [piece] = &*self.batch else { return BodyForm::Written };
         let is_wanted = self.asks_as(piece) && !piece.own().has_repetitions();
-        if piece.is_whole() && (own_only || is_wanted) { Form::Own } else { Form::Written }
+        if piece.is_whole() && (own_only || is_wanted) { BodyForm::Own } else { BodyForm::Written }
     }
 
     fn asks_as(&self, piece: &Piece) -> bool {

@@ -56,7 +56,7 @@ impl Caller {
     async fn answers_again(&self, terms: &Terms, call: &Call<'_>, input: Input<'static>) -> bool {
         let form = RequestForm { is_single: call.batch.iter().all(|piece| piece.own().form.is_single), ..terms.form };
         let body = write_request(&terms.space, &[&input], form, terms.user.as_deref());
-        let posted = self.client.post(terms, body.clone(), TraceContext::NONE, call.share);
+        let posted = self.client.post(terms, body.clone(), TraceContext::NONE, call.reservation);
         // A model that takes longer may be healthy, but this is not proven.
         let Ok(reply) = timeout(LONGEST_WAIT, posted).await else {
             return false;

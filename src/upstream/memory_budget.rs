@@ -12,7 +12,7 @@ use super::fair::FairOrder;
 use crate::key::Key;
 
 /// Time that an answer which needs more memory waits for others to end. Its connection is not read meanwhile.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Step in which more memory is reserved, to avoid a reservation for every piece of an answer.
 const STEP_BYTES: u64 = 64 * 1024;
@@ -24,7 +24,7 @@ const MAX_DECODINGS: usize = 2;
 #[derive(Debug)]
 pub(super) struct MemoryBudget {
     total: u64,
-    state: Mutex<State>,
+    state: Mutex<BudgetState>,
     freed: Notify,
     /// Fair order of the callers that wait to begin.
     order: FairOrder,
@@ -35,7 +35,7 @@ pub(super) struct MemoryBudget {
 }
 
 #[derive(Debug)]
-struct State {
+struct BudgetState {
     free: u64,
     /// True if an answer that has begun waits for more memory. It precedes calls that have not begun. Only one may
     /// wait: two that hold what the other needs would deadlock.
@@ -44,7 +44,7 @@ struct State {
 
 impl MemoryBudget {
     pub(super) fn new(total: u64) -> Arc<Self> {
-        let state = Mutex::new(State { free: total, one_waits: false });
+        let state = Mutex::new(BudgetState { free: total, one_waits: false });
         let decodings = Semaphore::new(MAX_DECODINGS);
         let (order, door) = (FairOrder::default(), tokio::sync::Mutex::default());
         Arc::new(Self { total, state, freed: Notify::new(), order, door, decodings })
@@ -54,7 +54,7 @@ impl MemoryBudget {
     pub(super) async fn take(self: &Arc<Self>, bytes: u64, caller: Key) -> Reservation {
         let bytes = bytes.min(self.total);
         self.order.wait(caller, self.take_in_order(bytes)).await;
-        Reservation { room: Arc::clone(self), caller, estimate: bytes, held: AtomicU64::new(bytes) }
+        Reservation { budget: Arc::clone(self), caller, estimate: bytes, held: AtomicU64::new(bytes) }
     }
 
     async fn take_in_order(&self, bytes: u64) {
@@ -68,7 +68,7 @@ impl MemoryBudget {
         }
     }
 
-    fn try_take(&self, bytes: u64, may: impl Fn(&State) -> bool) -> bool {
+    fn try_take(&self, bytes: u64, may: impl Fn(&BudgetState) -> bool) -> bool {
         let mut state = self.lock();
         let fits = state.free >= bytes && may(&state);
         if fits {
@@ -79,7 +79,7 @@ impl MemoryBudget {
 
     /// Waits for more memory for a call that holds `held`, as long as others hold memory that may become free.
     async fn take_more(&self, bytes: u64, held: u64) -> bool {
-        let Some(_waiting) = Waiting::begin(self) else { return false };
+        let Some(_waiting) = WaitGuard::begin(self) else { return false };
         loop {
             let freed = self.freed.notified();
             if self.try_take(bytes, |_| true) {
@@ -98,22 +98,22 @@ impl MemoryBudget {
         self.freed.notify_waiters();
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, BudgetState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Guard of the one answer that waits for more memory.
-struct Waiting<'a>(&'a MemoryBudget);
+struct WaitGuard<'a>(&'a MemoryBudget);
 
-impl<'a> Waiting<'a> {
-    fn begin(room: &'a MemoryBudget) -> Option<Self> {
-        let was_waiting = std::mem::replace(&mut room.lock().one_waits, true);
-        (!was_waiting).then_some(Self(room))
+impl<'a> WaitGuard<'a> {
+    fn begin(budget: &'a MemoryBudget) -> Option<Self> {
+        let was_waiting = std::mem::replace(&mut budget.lock().one_waits, true);
+        (!was_waiting).then_some(Self(budget))
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.0.lock().one_waits = false;
         self.0.freed.notify_waiters();
@@ -123,7 +123,7 @@ impl Drop for Waiting<'_> {
 /// Memory reserved for one call. Dropping it releases the memory.
 #[derive(Debug)]
 pub(super) struct Reservation {
-    room: Arc<MemoryBudget>,
+    budget: Arc<MemoryBudget>,
     caller: Key,
     estimate: u64,
     held: AtomicU64,
@@ -137,8 +137,8 @@ impl Reservation {
             return true;
         }
         let more = (bytes - held).next_multiple_of(STEP_BYTES);
-        let taken = self.room.try_take(more, |_| true)
-            || timeout(PATIENCE, self.room.take_more(more, held)).await.unwrap_or(false);
+        let taken = self.budget.try_take(more, |_| true)
+            || timeout(TIMEOUT, self.budget.take_more(more, held)).await.unwrap_or(false);
         if taken {
             self.held.fetch_add(more, Ordering::Relaxed);
         }
@@ -147,7 +147,7 @@ impl Reservation {
 
     /// Waits until the answer may be decoded.
     pub(super) async fn decoding_permit(&self) -> SemaphorePermit<'_> {
-        self.room.decodings.acquire().await.expect("the semaphore must stay open")
+        self.budget.decodings.acquire().await.expect("the semaphore must stay open")
     }
 
     /// Releases the whole reservation while no attempt is under way. A call that waits for its permit must hold no
@@ -155,20 +155,20 @@ impl Reservation {
     pub(super) fn give_up(&self) {
         let held = self.held.swap(0, Ordering::Relaxed);
         if held > 0 {
-            self.room.give_back(held);
+            self.budget.give_back(held);
         }
     }
 
     /// Reserves the estimated memory of the answer again after [`Reservation::give_up`].
     pub(super) async fn take_again(&self) {
-        let taken = self.room.take(self.estimate, self.caller).await;
+        let taken = self.budget.take(self.estimate, self.caller).await;
         self.held.store(taken.held.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.room.give_back(self.held.load(Ordering::Relaxed));
+        self.budget.give_back(self.held.load(Ordering::Relaxed));
     }
 }
 
@@ -179,34 +179,34 @@ mod tests {
     const TEN: u64 = 10 * STEP_BYTES;
     const CALLER: Key = Key::from_bytes([1; 32]);
 
-    fn free(room: &MemoryBudget) -> u64 {
-        room.lock().free / STEP_BYTES
+    fn free(budget: &MemoryBudget) -> u64 {
+        budget.lock().free / STEP_BYTES
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_beyond_the_estimate_takes_more_room_and_all_of_it_comes_back() {
-        let room = MemoryBudget::new(TEN);
-        let share = room.take(4 * STEP_BYTES, CALLER).await;
-        assert!(share.cover(4 * STEP_BYTES).await);
-        assert_eq!(free(&room), 6);
-        assert!(share.cover(4 * STEP_BYTES + 1).await);
-        assert_eq!(free(&room), 5);
-        share.give_up();
-        assert_eq!(free(&room), 10);
-        share.take_again().await;
-        assert_eq!(free(&room), 6);
-        assert!(share.cover(TEN).await);
+        let budget = MemoryBudget::new(TEN);
+        let reservation = budget.take(4 * STEP_BYTES, CALLER).await;
+        assert!(reservation.cover(4 * STEP_BYTES).await);
+        assert_eq!(free(&budget), 6);
+        assert!(reservation.cover(4 * STEP_BYTES + 1).await);
+        assert_eq!(free(&budget), 5);
+        reservation.give_up();
+        assert_eq!(free(&budget), 10);
+        reservation.take_again().await;
+        assert_eq!(free(&budget), 6);
+        assert!(reservation.cover(TEN).await);
         let begun = tokio::time::Instant::now();
-        assert!(!share.cover(TEN + 1).await, "nobody else could give any back");
+        assert!(!reservation.cover(TEN + 1).await, "nobody else could give any back");
         assert_eq!(begun.elapsed(), Duration::ZERO, "so it does not wait");
-        drop(share);
-        assert_eq!(free(&room), 10);
+        drop(reservation);
+        assert_eq!(free(&budget), 10);
     }
 
     #[tokio::test(start_paused = true)]
     async fn of_two_that_need_what_the_other_holds_one_gives_up_and_the_other_goes_on() {
-        let room = MemoryBudget::new(TEN);
-        let (one, other) = (room.take(TEN / 2, CALLER).await, room.take(TEN / 2, CALLER).await);
+        let budget = MemoryBudget::new(TEN);
+        let (one, other) = (budget.take(TEN / 2, CALLER).await, budget.take(TEN / 2, CALLER).await);
         let first = async { one.cover(TEN).await };
         let second = async {
             tokio::task::yield_now().await;
@@ -219,15 +219,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_has_begun_goes_before_calls_that_have_not_and_waits_for_no_more_than_its_patience() {
-        let room = MemoryBudget::new(TEN);
-        let (one, other) = (room.take(TEN / 2, CALLER).await, room.take(TEN / 2, CALLER).await);
+        let budget = MemoryBudget::new(TEN);
+        let (one, other) = (budget.take(TEN / 2, CALLER).await, budget.take(TEN / 2, CALLER).await);
         let begun = tokio::time::Instant::now();
         assert!(!one.cover(TEN).await, "the other does not end");
-        assert_eq!(begun.elapsed(), PATIENCE);
+        assert_eq!(begun.elapsed(), TIMEOUT);
         let waits = async { one.cover(TEN).await };
         let ends = async {
             tokio::task::yield_now().await;
-            let late = Arc::clone(&room);
+            let late = Arc::clone(&budget);
             let late = tokio::spawn(async move { late.take(1, CALLER).await });
             tokio::task::yield_now().await;
             drop(other);

@@ -36,15 +36,15 @@ mod width;
 
 pub use answered::{Answered, CallInfo};
 pub use batcher::{Batcher, Lane};
-pub use body::{BodyStalled, BoxError, ClientBody, ForwardedBody};
+pub use body::{BodyStalled, ClientBody, ForwardedBody};
 pub use breaker::Breaker;
 pub use caller::Caller;
-pub use client::Client;
-pub use connections::OpenError;
+pub use client::UpstreamClient;
+pub use connections::ForwardError;
 pub use endpoint::{
-    RouteKind, TooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
+    RouteKind, UriTooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
 };
-pub use error::{Class, Failure, Outage, Reply, Why};
+pub use error::{Class, Failure, Outage, UpstreamReply, Why};
 pub use fair::FairOrder;
 pub use headers::{
     forwardable, is_hop_by_hop, marks_stand_in, named_by_connection, shown_on_errors, shown_on_misses, strip_hop_by_hop,

@@ -33,19 +33,19 @@ const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
 /// Connection pool. All connections are replaced together when the oldest may have reached the maximum age, so names
 /// are resolved again. Requests under way end on the connection that they began on.
-pub(super) struct Pool {
+pub(super) struct ConnectionPool {
     connector: TimedConnector,
     limits: KeepLimits,
-    current: Mutex<Current>,
+    current: Mutex<CurrentClient>,
 }
 
 /// The connections in use, and the earliest time at which one of them may have been opened.
-struct Current {
+struct CurrentClient {
     client: HttpClient,
     since: Instant,
 }
 
-impl Current {
+impl CurrentClient {
     fn new(connector: &TimedConnector, limits: KeepLimits) -> Self {
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
@@ -61,9 +61,9 @@ impl Current {
     }
 }
 
-impl Pool {
+impl ConnectionPool {
     pub(super) fn new(connector: TimedConnector, limits: KeepLimits) -> Self {
-        let current = Mutex::new(Current::new(&connector, limits));
+        let current = Mutex::new(CurrentClient::new(&connector, limits));
         Self { connector, limits, current }
     }
 
@@ -71,7 +71,7 @@ impl Pool {
     pub(super) fn client(&self) -> HttpClient {
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if current.since.elapsed() >= self.limits.max_age {
-            *current = Current::new(&self.connector, self.limits);
+            *current = CurrentClient::new(&self.connector, self.limits);
         }
         current.client.clone()
     }
@@ -126,11 +126,11 @@ mod tests {
         response.into_body().collect().await.expect("a whole answer").to_bytes()
     }
 
-    fn pool(resolver: Resolver, max_age: Duration) -> Pool {
+    fn pool(resolver: Resolver, max_age: Duration) -> ConnectionPool {
         let limit = Duration::from_secs(5);
         let connecting = Connecting { limit, limit_key: "limit", ca_file: None, ca_key: "none" };
         let connector = TimedConnector::with_resolver(connecting, resolver).expect("no file is read");
-        Pool::new(connector, KeepLimits { max_idle: 8, idle_timeout: Duration::from_mins(1), max_age })
+        ConnectionPool::new(connector, KeepLimits { max_idle: 8, idle_timeout: Duration::from_mins(1), max_age })
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use tokio::task::yield_now;
 
 use super::memory_budget::Reservation;
-use super::{Failure, Reply, Why};
+use super::{Failure, UpstreamReply, Why};
 use crate::wire::{Decoding, Encoding, Step, content_codings};
 
 /// Headers that describe the encoded body.
@@ -21,30 +21,35 @@ pub(super) async fn read_reply(
     response: Response<Incoming>,
     max_bytes: usize,
     asked: Encoding,
-    share: &Reservation,
-) -> Result<Reply, Failure> {
+    reservation: &Reservation,
+) -> Result<UpstreamReply, Failure> {
     let (parts, body) = response.into_parts();
     let (mut body, mut pieces, mut bytes) = (Limited::new(body, max_bytes), Vec::new(), 0);
     while let Some(frame) = body.frame().await {
         if let Ok(piece) = frame.map_err(|error| body_failure(&*error, asked))?.into_data() {
             bytes += piece.len();
-            if !share.cover(memory_bytes(bytes, asked)).await {
+            if !reservation.cover(memory_bytes(bytes, asked)).await {
                 return Err(Failure::no_room(asked));
             }
             pieces.push(piece);
         }
     }
-    let reply = Reply { status: parts.status, headers: parts.headers, body: join(pieces, bytes) };
-    decode(reply, max_bytes, asked, share).await
+    let reply = UpstreamReply { status: parts.status, headers: parts.headers, body: join(pieces, bytes) };
+    decode(reply, max_bytes, asked, reservation).await
 }
 
 /// Decodes the body of an answer. An answer that does not match its content codings stays unchanged.
-async fn decode(mut reply: Reply, max_bytes: usize, asked: Encoding, share: &Reservation) -> Result<Reply, Failure> {
+async fn decode(
+    mut reply: UpstreamReply,
+    max_bytes: usize,
+    asked: Encoding,
+    reservation: &Reservation,
+) -> Result<UpstreamReply, Failure> {
     let Some(codings) = content_codings(&reply.headers).filter(|codings| !codings.is_empty()) else {
         return Ok(reply);
     };
     let encoded_bytes = reply.body.len() as u64;
-    let _permit = share.decoding_permit().await;
+    let _permit = reservation.decoding_permit().await;
     let mut decoding = Decoding::new(codings, reply.body.clone());
     loop {
         match decoding.step() {
@@ -56,7 +61,7 @@ async fn decode(mut reply: Reply, max_bytes: usize, asked: Encoding, share: &Res
             }
             Ok(Step::More { total, .. }) if total > max_bytes => return Err(Failure::too_large(asked)),
             Ok(Step::More { total, .. }) => {
-                if !share.cover(encoded_bytes + memory_bytes(total, asked)).await {
+                if !reservation.cover(encoded_bytes + memory_bytes(total, asked)).await {
                     return Err(Failure::no_room(asked));
                 }
                 // Lets other calls run between two steps.
@@ -115,7 +120,7 @@ mod tests {
     const MIB: u64 = 1 << 20;
     const CALLER: Key = Key::from_bytes([1; 32]);
 
-    fn zipped(count: usize) -> Reply {
+    fn zipped(count: usize) -> UpstreamReply {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         encoder.write_all(&vec![b' '; count]).expect("memory takes everything");
         let mut headers = HeaderMap::new();
@@ -124,39 +129,39 @@ mod tests {
         }
         headers.insert("x-mark", HeaderValue::from_static("seen"));
         let body = encoder.finish().expect("memory takes everything").into();
-        Reply { status: StatusCode::OK, headers, body }
+        UpstreamReply { status: StatusCode::OK, headers, body }
     }
 
     #[tokio::test]
     async fn a_decoded_answer_has_no_header_of_the_encoded_one() {
-        let share = MemoryBudget::new(64 * MIB).take(MIB, CALLER).await;
-        let reply = decode(zipped(100_000), 100_000, Encoding::Float, &share).await.expect("it fits");
+        let reservation = MemoryBudget::new(64 * MIB).take(MIB, CALLER).await;
+        let reply = decode(zipped(100_000), 100_000, Encoding::Float, &reservation).await.expect("it fits");
         assert_eq!(reply.body, vec![b' '; 100_000]);
         assert_eq!(reply.headers.keys().collect::<Vec<_>>(), ["x-mark"]);
     }
 
     #[tokio::test]
     async fn an_answer_that_is_too_large_when_decoded_is_refused_before_it_takes_more_memory() {
-        let room = MemoryBudget::new(64 * MIB);
-        let share = room.take(0, CALLER).await;
-        let result = decode(zipped(50_000_000), 1_000_000, Encoding::Float, &share).await;
+        let budget = MemoryBudget::new(64 * MIB);
+        let reservation = budget.take(0, CALLER).await;
+        let result = decode(zipped(50_000_000), 1_000_000, Encoding::Float, &reservation).await;
         assert_eq!(result.map(|_| ()).expect_err("it is too large").detail, Failure::too_large(Encoding::Float).detail);
-        assert!(room.take(62 * MIB, CALLER).await.cover(62 * MIB).await, "the share took less than two mebibytes");
+        assert!(budget.take(62 * MIB, CALLER).await.cover(62 * MIB).await, "the share took less than two mebibytes");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_without_room_when_decoded_is_refused() {
-        let share = MemoryBudget::new(MIB).take(MIB, CALLER).await;
-        let result = decode(zipped(50_000_000), 60_000_000, Encoding::Float, &share).await;
+        let reservation = MemoryBudget::new(MIB).take(MIB, CALLER).await;
+        let result = decode(zipped(50_000_000), 60_000_000, Encoding::Float, &reservation).await;
         assert_eq!(result.map(|_| ()).expect_err("it has no room").detail, Failure::no_room(Encoding::Float).detail);
     }
 
     #[tokio::test]
     async fn an_answer_that_does_not_match_its_coding_stays_as_it_came() {
-        let share = MemoryBudget::new(64 * MIB).take(MIB, CALLER).await;
+        let reservation = MemoryBudget::new(64 * MIB).take(MIB, CALLER).await;
         let mut lie = zipped(10);
         lie.body = Bytes::from_static(b"{}");
-        let reply = decode(lie.clone(), 1_000, Encoding::Float, &share).await.expect("it is passed on");
+        let reply = decode(lie.clone(), 1_000, Encoding::Float, &reservation).await.expect("it is passed on");
         assert_eq!((reply.body, reply.headers), (lie.body, lie.headers));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::error::TooLarge;
-use super::job::{Form, Job};
+use super::job::{BodyForm, Job};
 use super::permit::CallPermit;
 use super::portion::{Piece, fail, halve, hand_out, hand_out_own};
 use super::sizing::LaneSize;
@@ -20,7 +20,7 @@ const MANY_TOKENS: usize = 8_192;
 const MANY_INPUTS: usize = 64;
 
 /// The calls that replace a failed one. Their results together reveal the cause of the failure.
-struct Parts {
+struct ReplacementCalls {
     lane: Arc<LaneSize>,
     of: Replaced,
     open: AtomicUsize,
@@ -38,7 +38,7 @@ enum Replaced {
     TooLarge,
 }
 
-impl Parts {
+impl ReplacementCalls {
     fn new(lane: &Arc<LaneSize>, of: Replaced, calls: usize) -> Arc<Self> {
         let (open, has_failed) = (AtomicUsize::new(calls), AtomicBool::new(false));
         Arc::new(Self { lane: Arc::clone(lane), of, open, has_failed })
@@ -125,7 +125,7 @@ impl Batcher {
         };
         let answer = match word.clone() {
             Some(answer) => answer,
-            None => word.insert(self.make(&job, Form::Own, permit).await.map(Arc::new)).clone(),
+            None => word.insert(self.make(&job, BodyForm::Own, permit).await.map(Arc::new)).clone(),
         };
         drop(word);
         let Some(piece) = job.batch.pop() else { return true };
@@ -154,7 +154,7 @@ impl Batcher {
         loop {
             let rest = (piece.inputs().len() > limit).then(|| piece.split_off(limit));
             let part = job.with(vec![piece]);
-            match self.make(&part, Form::Written, permit).await {
+            match self.make(&part, BodyForm::Written, permit).await {
                 Ok(answered) => {
                     has_passed = true;
                     hand_out(part.batch, answered);
@@ -187,7 +187,7 @@ impl Batcher {
             TooLarge::Size if job.batch.len() > 1 => Replaced::Merged(job.load().inputs),
             TooLarge::Size => Replaced::TooLarge,
         };
-        let (batch, parts) = (std::mem::take(&mut job.batch), Parts::new(&job.lane, of, 2));
+        let (batch, parts) = (std::mem::take(&mut job.batch), ReplacementCalls::new(&job.lane, of, 2));
         for half in halve(batch) {
             self.call_apart(job.with(half), Arc::clone(&parts));
         }
@@ -197,7 +197,7 @@ impl Batcher {
     fn isolate(self: &Arc<Self>, mut job: Job) {
         let inputs = job.load().inputs;
         let batch = std::mem::take(&mut job.batch);
-        let parts = Parts::new(&job.lane, Replaced::Merged(inputs), batch.len());
+        let parts = ReplacementCalls::new(&job.lane, Replaced::Merged(inputs), batch.len());
         // The merged call counts as the first attempt of each.
         job.attempts = (job.attempts - 1).max(1);
         for piece in batch {
@@ -205,7 +205,7 @@ impl Batcher {
         }
     }
 
-    fn call_apart(self: &Arc<Self>, job: Job, parts: Arc<Parts>) {
+    fn call_apart(self: &Arc<Self>, job: Job, parts: Arc<ReplacementCalls>) {
         let batcher = Arc::clone(self);
         self.tasks.spawn(async move {
             let permit = batcher.permits.take(job.claim()).await;
@@ -215,9 +215,9 @@ impl Batcher {
     }
 }
 
-fn answer(batch: Vec<Piece>, form: Form, answered: Answered) {
+fn answer(batch: Vec<Piece>, form: BodyForm, answered: Answered) {
     match form {
-        Form::Written => hand_out(batch, answered),
-        Form::Own => batch.into_iter().for_each(|piece| hand_out_own(piece, &answered)),
+        BodyForm::Written => hand_out(batch, answered),
+        BodyForm::Own => batch.into_iter().for_each(|piece| hand_out_own(piece, &answered)),
     }
 }

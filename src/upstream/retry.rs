@@ -47,7 +47,7 @@ impl Budget {
 /// Returns the wait before attempt number `attempt` (the first retry is 2), with `jitter` in `0..1`. The backoff is
 /// exponential with full jitter. It is at least a tenth of the exponential value, so concurrent callers spread out and
 /// none retries too fast.
-pub(super) fn backoff(terms: &config::Retry, attempt: u32, jitter: f64) -> Duration {
+pub(super) fn backoff(terms: &config::RetryConfig, attempt: u32, jitter: f64) -> Duration {
     let doublings = attempt.saturating_sub(2).min(16);
     let ceiling = terms.base_wait.saturating_mul(1 << doublings).min(terms.max_wait);
     ceiling.mul_f64(jitter.clamp(0.1, 1.0))
@@ -57,7 +57,7 @@ pub(super) fn backoff(terms: &config::Retry, attempt: u32, jitter: f64) -> Durat
 /// are those of the waiters. Normally the latest deadline counts. If the call is throttled, each waiter must learn that
 /// before its own deadline; without an answer it would take the upstream to be down. Then the earliest deadline counts,
 /// and must leave time for another attempt.
-pub(super) fn patience(deadlines: &[Instant], class: Class, took: Duration) -> Instant {
+pub(super) fn retry_deadline(deadlines: &[Instant], class: Class, took: Duration) -> Instant {
     let now = Instant::now();
     let waiting = deadlines.iter().copied().filter(|deadline| *deadline > now);
     if class != Class::Throttled {
@@ -102,7 +102,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let terms = config::Retry {
+        let terms = config::RetryConfig {
             max_attempts: 9,
             base_wait: Duration::from_millis(100),
             max_wait: Duration::from_millis(300),
@@ -123,10 +123,10 @@ mod tests {
         let (begun, second) = (Instant::now(), Duration::from_secs(1));
         let deadlines = [begun + 10 * second, begun + second, begun + 5 * second];
         tokio::time::advance(2 * second).await;
-        let until = |class| patience(&deadlines, class, second).duration_since(begun);
+        let until = |class| retry_deadline(&deadlines, class, second).duration_since(begun);
         assert_eq!(until(Class::Unavailable(Why::Status)), 10 * second);
         assert_eq!(until(Class::Throttled) + TELL_AHEAD, 4 * second, "who has left counts no more");
         tokio::time::advance(8 * second).await;
-        assert_eq!(patience(&deadlines, Class::Throttled, second), Instant::now(), "nobody waits");
+        assert_eq!(retry_deadline(&deadlines, Class::Throttled, second), Instant::now(), "nobody waits");
     }
 }

@@ -13,7 +13,7 @@ use super::cost::{Cost, proportional};
 use super::known_good::KnownGood;
 use super::permit::CallPermit;
 use super::width::Width;
-use crate::config::Batch;
+use crate::config::BatchConfig;
 use crate::key::{Key, Spread};
 use crate::process::expiring::ExpiringMap;
 
@@ -36,10 +36,10 @@ const WHOLE_INPUTS: usize = 4_096;
 const OVERDUE_FACTOR: u32 = 10;
 
 /// Timeout of a call that carries several requests, as a multiple of the longest recent duration.
-const MERGE_PATIENCE: u32 = 4;
+const MERGE_TIMEOUT_FACTOR: u32 = 4;
 
 /// Timeout of such a call while no duration is known, as a multiple of the target time.
-const UNKNOWN_PATIENCE: u32 = 5;
+const UNKNOWN_TIMEOUT_FACTOR: u32 = 5;
 
 /// Sizes of all lanes in use.
 #[derive(Debug)]
@@ -174,9 +174,9 @@ pub(super) enum StepTurn<'a> {
 }
 
 /// Counts a part of a cut request in flight until it is dropped.
-pub(super) struct Step(Arc<LaneSize>);
+pub(super) struct StepGuard(Arc<LaneSize>);
 
-impl Drop for Step {
+impl Drop for StepGuard {
     fn drop(&mut self) {
         self.0.steps.fetch_sub(1, Ordering::Relaxed);
     }
@@ -184,9 +184,9 @@ impl Drop for Step {
 
 impl LaneSize {
     /// Counts a part of a cut request.
-    pub(super) fn enter_step(self: Arc<Self>) -> Step {
+    pub(super) fn enter_step(self: Arc<Self>) -> StepGuard {
         self.steps.fetch_add(1, Ordering::Relaxed);
-        Step(self)
+        StepGuard(self)
     }
 
     /// Returns the number of parts of cut requests in flight.
@@ -229,7 +229,7 @@ impl LaneSize {
     }
 
     /// Returns the limits of the next call. `is_known` is true for services with known limits that accept merged calls.
-    pub(super) fn bounds(&self, config: &Batch, is_known: bool) -> CallBounds {
+    pub(super) fn bounds(&self, config: &BatchConfig, is_known: bool) -> CallBounds {
         let learned = self.learned();
         let accepted = Belief::holds(learned.accepted_inputs).unwrap_or(usize::MAX);
         let own_only = Belief::holds(learned.own_only).is_some();
@@ -307,29 +307,30 @@ impl LaneSize {
 
     /// Waits for a call that carries several requests. Returns `None` if it takes much longer than others. Calls that
     /// end meanwhile may show that all calls take longer now.
-    pub(super) async fn with_patience<T>(
+    pub(super) async fn with_merge_timeout<T>(
         &self,
         target: Duration,
         mut call: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
         let (begun, mut waited) = (Instant::now(), Duration::ZERO);
         loop {
-            let patience = self.merge_patience(target);
-            if patience <= waited {
+            let timeout = self.merge_timeout(target);
+            if timeout <= waited {
                 return None;
             }
-            if let Ok(ended) = timeout_at(begun + patience, call.as_mut()).await {
+            if let Ok(ended) = timeout_at(begun + timeout, call.as_mut()).await {
                 return Some(ended);
             }
-            waited = patience;
+            waited = timeout;
         }
     }
 
     /// Returns the timeout of a call for several requests. After it, each request is sent separately, because one of
     /// their inputs may delay the call.
-    fn merge_patience(&self, target: Duration) -> Duration {
+    fn merge_timeout(&self, target: Duration) -> Duration {
         let longest = self.learned().cost.longest_of_all();
-        longest.map_or(target * UNKNOWN_PATIENCE, |longest| target.max(longest.saturating_mul(MERGE_PATIENCE)))
+        longest
+            .map_or(target * UNKNOWN_TIMEOUT_FACTOR, |longest| target.max(longest.saturating_mul(MERGE_TIMEOUT_FACTOR)))
     }
 
     /// Returns the time after which a call of this size is overdue: ten times the longest recent duration, and at least

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const CONFIG: Batch = Batch { max_inputs: 2_048, max_tokens: 300_000, target_time: TARGET };
+const CONFIG: BatchConfig = BatchConfig { max_inputs: 2_048, max_tokens: 300_000, target_time: TARGET };
 const TARGET: Duration = Duration::from_secs(2);
 
 fn answer(lane: &LaneSize, inputs: usize, took_ms: u64) {

@@ -3,7 +3,7 @@
 use http::StatusCode;
 
 use super::call::Call;
-use super::{Failure, Reply, Terms, port_of};
+use super::{Failure, Terms, UpstreamReply, port_of};
 use crate::observe::metrics::CallOutcome;
 use crate::observe::traces::{MAX_LINKS, Span, attribute};
 use crate::wire::ReadAnswer;
@@ -38,7 +38,7 @@ pub(super) fn begin_call(terms: &Terms, call: &Call<'_>, attempt: u32) -> Span {
     span
 }
 
-pub(super) fn tell(span: &Span, result: &Result<(ReadAnswer, Reply), Failure>, outcome: CallOutcome) {
+pub(super) fn tell(span: &Span, result: &Result<(ReadAnswer, UpstreamReply), Failure>, outcome: CallOutcome) {
     span.text(attribute::OUTCOME, outcome.label());
     let reply = match result {
         Ok((answer, reply)) => {

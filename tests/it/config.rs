@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use vecho::config::{Config, Faults, Flag, KeyHeader, Origin, Scope, Secret, Source, UpstreamTarget, reference};
+use vecho::config::{Config, ConfigSource, Faults, Flag, KeyHeader, Origin, Scope, Secret, UpstreamTarget, reference};
 
 /// A temporary folder that is removed at the end of the test.
 struct Folder(PathBuf);
@@ -32,10 +32,10 @@ impl Drop for Folder {
     }
 }
 
-fn source(file: Option<&Path>, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Source {
+fn source(file: Option<&Path>, env: &[(&str, &str)], flags: &[(&str, &str)]) -> ConfigSource {
     let env = env.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     let flag = |(key, value): &(&str, &str)| Flag { flag: "--set", key: (*key).into(), value: (*value).into() };
-    Source::new(file.map(Path::to_owned), env, flags.iter().map(flag).collect())
+    ConfigSource::new(file.map(Path::to_owned), env, flags.iter().map(flag).collect())
 }
 
 fn faults(outcome: Result<Config, Faults>) -> Vec<String> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::Method;
-use vecho::cache::export::Writer;
+use vecho::cache::export::ExportWriter;
 use vecho::config::{KEYS, WELL_KNOWN, reference};
 use vecho::observe::metrics::CATALOGUE;
 use vecho::wire::Bypass;
@@ -199,7 +199,7 @@ async fn the_routes_of_the_guide_to_the_ops_port_are_those_of_the_program() {
 /// Returns the export file of an empty cache.
 fn exported_nothing() -> Bytes {
     let mut file = Vec::new();
-    Writer::begin(&mut file).end(&mut file);
+    ExportWriter::begin(&mut file).end(&mut file);
     file.into()
 }
 

@@ -5,6 +5,7 @@
 mod code;
 mod cycles;
 mod map;
+mod names;
 mod rules;
 
 use std::collections::BTreeSet;
@@ -73,6 +74,16 @@ fn what_must_not_be_written_is_not_written() {
 }
 
 #[test]
+fn mod_files_hold_only_documentation_and_names() {
+    none(read_folder("src").iter().flat_map(rules::code_in_door));
+}
+
+#[test]
+fn no_type_name_is_defined_twice() {
+    none(names::defined_twice(&sources(), names::SHARED_NAMES));
+}
+
+#[test]
 fn files_and_functions_stay_small() {
     none(["src", "tests", "benches"].into_iter().flat_map(read_folder).filter_map(|file| rules::overlong_file(&file)));
     none(sources().iter().flat_map(rules::overlong_functions));
@@ -80,7 +91,7 @@ fn files_and_functions_stay_small() {
 
 /// Tests that each of the checks above can fail.
 mod the_checks {
-    use super::rules::{allows, forbidden, overlong_file, overlong_functions, strays};
+    use super::rules::{allows, code_in_door, forbidden, overlong_file, overlong_functions, strays};
     use super::*;
 
     const LIB: &str = "//! Docs.\n\n// Layer 2: the parts.\npub mod up;\npub mod beside;\n\n// Layer 1: keys.\npub mod down;\n\n\
@@ -142,7 +153,7 @@ mod the_checks {
     #[test]
     fn a_dependency_in_the_wrong_place_is_found() {
         assert_eq!(strays(&File::new("cache/memory.rs", "use quick_cache::sync::Cache;")).len(), 1);
-        assert_eq!(strays(&File::new("cache/bounded/mod.rs", "use quick_cache::sync::Cache;")).len(), 0);
+        assert_eq!(strays(&File::new("cache/bounded/map.rs", "use quick_cache::sync::Cache;")).len(), 0);
         assert_eq!(strays(&File::new("config/x.rs", "fn f() { toml::from_str(x); blake3::hash(y) }")).len(), 1);
         assert_eq!(strays(&File::new("flow.rs", "use crate::toml::X; use mytoml::Y; // toml::Z")).len(), 0);
     }
@@ -156,6 +167,29 @@ mod the_checks {
         assert_eq!(found("process/tasks.rs", "unsafe { x }"), 1);
         assert_eq!(found("a.rs", "#[cfg(test)]\nmod tests { fn f() { x.unwrap() } }"), 0);
         assert_eq!(allows(&File::new("a.rs", "#[cfg(test)]\nmod tests { #[allow(unused)] fn f() {} }")).len(), 1);
+    }
+
+    #[test]
+    fn a_name_that_is_defined_twice_is_found() {
+        let twice = |one: &str, other: &str, allowed| {
+            let files = [File::new("a.rs", one), File::new("b.rs", other)];
+            names::defined_twice(&files, allowed).len()
+        };
+        assert_eq!(twice("pub struct A;", "enum A {}\ntrait B {}", &[]), 1);
+        assert_eq!(twice("type A = u8;", "impl X for Y { type A = u8; }", &[]), 0, "an associated type");
+        assert_eq!(twice("struct A;", "#[cfg(test)]\nmod tests { struct A; }\n// struct A", &[]), 0);
+        assert_eq!(twice("labels! {\n    /// Doc.\n    A { B = \"b\", }\n}", "struct A;", &[]), 1, "by a macro");
+        assert_eq!(twice("struct A;", "struct A;", &[("A", "reason")]), 0);
+        assert_eq!(twice("struct A;", "struct B;", &[("A", "reason")]), 1, "an exception that is not needed");
+    }
+
+    #[test]
+    fn code_in_a_mod_file_is_found() {
+        let found = |path: &str, text: &str| code_in_door(&File::new(path, text)).len();
+        assert_eq!(found("a/mod.rs", "//! fn\nmod b;\npub use b::{self, C};\n#[cfg(test)]\nmod tests;\n"), 0);
+        assert_eq!(found("a/mod.rs", "pub const X: u8 = 0;\nstruct Y;\nimpl Y { fn z() {} }\n"), 4);
+        assert_eq!(found("a/mod.rs", "#[cfg(test)]\nmod tests { fn f() {} }\n"), 1);
+        assert_eq!(found("a/b.rs", "fn f() {}"), 0);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::json;
-use vecho::config::{KEYS, Key};
+use vecho::config::{ConfigKey, KEYS};
 
 use crate::harness::client::post;
 use crate::harness::ops::{metric, metric_becomes};
@@ -75,7 +75,7 @@ async fn an_entry_costs_what_the_guide_says() {
 
 #[test]
 fn the_defaults_that_the_guide_quotes_are_the_programs() {
-    let (text, known): (_, BTreeMap<&str, &Key>) = (guide(), KEYS.iter().map(|key| (key.name, key)).collect());
+    let (text, known): (_, BTreeMap<&str, &ConfigKey>) = (guide(), KEYS.iter().map(|key| (key.name, key)).collect());
     let pieces: Vec<&str> = text.split("` (default `").collect();
     assert!(pieces.len() > 5, "the guide quotes defaults");
     for pair in pieces.windows(2) {

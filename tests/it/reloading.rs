@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use vecho::app::{App, Surroundings};
-use vecho::config::{Flag, Source};
+use vecho::config::{ConfigSource, Flag};
 use vecho::process::clock::Clock;
 
 use crate::harness::client::{Answer, raw};
@@ -207,7 +207,7 @@ async fn a_change_that_comes_during_the_start_is_not_missed() {
     let file = folder.write("vecho.toml", "fallback.mode = 'mock'\n");
     let pairs = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0"), ("upstream.url", "mock:")];
     let flag = |(key, value): (&str, &str)| Flag { flag: "--set", key: key.to_owned(), value: value.to_owned() };
-    let source = Source::new(Some(file.into()), [], pairs.map(flag).into());
+    let source = ConfigSource::new(Some(file.into()), [], pairs.map(flag).into());
     let config = source.load().expect("the file is good");
     folder.write("vecho.toml", "fallback.mode = 'error'\n");
     let surroundings = Surroundings { source: Some(source), ..Surroundings::detached(Clock::System) };

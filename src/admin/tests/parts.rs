@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::admin::*;
 use crate::cache::at_rest::ChecksumKeys;
-use crate::cache::bounded::Bounds;
+use crate::cache::bounded::MapBounds;
 use crate::cache::purges::PurgeRegistry;
 use crate::cache::reply_cache::{ReplyCache, ReplyParts, Validity};
 use crate::cache::{AtRest, Caches, Durability, LowerTier, MemoryTier, Record, Stack, Tier, TierStats, Times};
@@ -31,7 +31,7 @@ use crate::vector::Vector;
 
 pub(super) const MIB: u64 = 1 << 20;
 const NOW_MS: u64 = 1_700_000_000_000;
-const BOUNDS: Bounds = Bounds { max_bytes: 16 * MIB, max_entries: None };
+const BOUNDS: MapBounds = MapBounds { max_bytes: 16 * MIB, max_entries: None };
 
 /// Memory whose size the test sets. Giving memory back reduces it to `trimmed`.
 struct SetMemory {
@@ -85,7 +85,7 @@ impl LowerTier for StubTier {
 
     fn put(&self, _: Key, _: AtRest) {}
 
-    fn owe(&self, _: &str) {
+    fn add_unsent(&self, _: &str) {
         self.noted_on.lock().expect("the lock must hold").push(std::thread::current().id());
     }
 

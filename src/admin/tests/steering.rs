@@ -14,7 +14,7 @@ use super::client::{assert_error, get, post, request, send};
 use super::parts::{MIB, StubTier, context, context_over, governor, key, lifecycle, remember};
 use crate::admin::{AdminContext, EXPORT_PATH, IMPORT_PATH, handle};
 use crate::cache::Tier;
-use crate::cache::export::{Ending, Reader};
+use crate::cache::export::{Ending, ExportReader};
 
 #[tokio::test]
 async fn optimising_takes_a_target_or_four_fifths_of_the_limit() {
@@ -113,14 +113,14 @@ async fn a_cache_leaves_piece_by_piece_and_a_head_request_gets_no_piece() {
     let (head, mut body) = handle(&context, request(&Method::GET, EXPORT_PATH, ""), peer).await.into_parts();
     assert_eq!(head.status, StatusCode::OK);
     assert_eq!(head.headers[CONTENT_TYPE], "application/octet-stream");
-    let (mut reader, mut pieces) = (Reader::default(), 0);
+    let (mut reader, mut pieces) = (ExportReader::default(), 0);
     while let Some(frame) = body.frame().await {
         pieces += 1;
         reader.feed(&frame.expect("the export is not cut").into_data().expect("a piece is data"));
-        while reader.piece().expect("it is an export").is_some() {}
+        while reader.next_item().expect("it is an export").is_some() {}
     }
     reader.fed();
-    assert!(reader.piece().expect("it is an export").is_none());
+    assert!(reader.next_item().expect("it is an export").is_none());
     assert_eq!((reader.records(), reader.ending()), (2, Ending::Whole));
     assert!(pieces > 1, "a file larger than a piece has several");
     let asked = send(&context, request(&Method::HEAD, EXPORT_PATH, "")).await;

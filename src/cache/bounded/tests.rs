@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
+use super::map::ENTRY_OVERHEAD_BYTES;
 use super::*;
-use crate::key::{KeyBuilder, Tag};
+use crate::key::{Key, KeyBuilder, Tag};
 
 #[derive(Clone)]
 struct Sized(u64, Arc<Mark>);
@@ -23,7 +26,7 @@ fn key(n: u64) -> Key {
 }
 
 fn bounded(max_bytes: u64, max_entries: Option<u64>) -> Bounded<Sized> {
-    Bounded::new(Bounds { max_bytes, max_entries }, 4)
+    Bounded::new(MapBounds { max_bytes, max_entries }, 4)
 }
 
 #[test]
@@ -49,7 +52,7 @@ fn entries_stay_under_their_bound_too() {
 #[test]
 fn a_map_of_one_entry_holds_one_and_one_of_a_thousand_a_thousand() {
     for most in [1, 2, 1_000] {
-        let map = Bounded::new(Bounds { max_bytes: 10_000_000, max_entries: Some(most) }, 16);
+        let map = Bounded::new(MapBounds { max_bytes: 10_000_000, max_entries: Some(most) }, 16);
         for n in 0..most {
             map.insert(key(n), sized(8));
         }
@@ -95,7 +98,7 @@ fn half_read() -> Bounded<Sized> {
 }
 
 fn left(map: &Bounded<Sized>, numbers: impl Iterator<Item = u64>) -> usize {
-    numbers.filter(|n| map.entries.contains_key(&key(*n))).count()
+    numbers.filter(|n| map.holds(&key(*n))).count()
 }
 
 #[test]

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use super::bounds::Bounds;
-use super::folder::Folder;
-use super::footer::{FrameEntry, Tag, footer_bytes};
+use super::bounds::DiskBounds;
+use super::folder::StoreFolder;
+use super::footer::{FrameEntry, KeyTag, footer_bytes};
 use super::frame::Head;
-use super::index::{Index, Place};
+use super::index::{FrameLocation, Index};
 use super::segment::{Contents, START_BYTES, Segment};
 use crate::cache::AtRest;
 use crate::key::Key;
@@ -17,11 +17,11 @@ use crate::key::Key;
 pub(super) type Segments = RwLock<BTreeMap<u32, Arc<Segment>>>;
 
 /// Parts of the store that an append works on.
-pub(super) struct Ground<'a> {
-    pub(super) folder: &'a Folder,
+pub(super) struct AppendContext<'a> {
+    pub(super) folder: &'a StoreFolder,
     pub(super) segments: &'a Segments,
     pub(super) index: &'a Index,
-    pub(super) bounds: Bounds,
+    pub(super) bounds: DiskBounds,
     /// Bytes taken by files other than segments.
     pub(super) aside_bytes: u64,
 }
@@ -83,26 +83,26 @@ impl Appender {
     /// Appends entries with one write per segment. Entries larger than a segment are skipped.
     pub(super) fn append<'e>(
         &mut self,
-        ground: &Ground<'_>,
+        context: &AppendContext<'_>,
         entries: impl Iterator<Item = (&'e Key, &'e AtRest)>,
     ) -> io::Result<()> {
         let mut run = Run::default();
         for (key, entry) in entries {
             let Ok(length) = u32::try_from(entry.bytes.len()) else { continue };
             let head = Head { key: *key, until_ms: entry.until_ms, length };
-            if START_BYTES + head.frame_bytes() + footer_bytes(1) > ground.bounds.segment_bytes() {
+            if START_BYTES + head.frame_bytes() + footer_bytes(1) > context.bounds.segment_bytes() {
                 continue;
             }
-            if !self.has_room(&run, &head, ground.bounds) {
-                self.write(ground.index, std::mem::take(&mut run))?;
-                self.rotate(ground)?;
+            if !self.has_room(&run, &head, context.bounds) {
+                self.write(context.index, std::mem::take(&mut run))?;
+                self.rotate(context)?;
             }
             run.push(&head, &entry.bytes, self.data_end());
         }
-        self.write(ground.index, run)
+        self.write(context.index, run)
     }
 
-    fn has_room(&self, run: &Run, head: &Head, bounds: Bounds) -> bool {
+    fn has_room(&self, run: &Run, head: &Head, bounds: DiskBounds) -> bool {
         self.active.as_ref().is_some_and(|active| {
             let data_end = active.data_end + run.bytes.len() as u64 + head.frame_bytes();
             data_end + footer_bytes(active.frames.len() + run.frames.len() + 1) <= bounds.segment_bytes()
@@ -124,19 +124,19 @@ impl Appender {
         active.frames.extend(&run.frames);
         active.segment.grown_to(active.data_end, active.frames.len());
         for FrameEntry { tag, offset, length, .. } in run.frames {
-            index.insert(tag, Place { segment: active.segment.number, offset, length });
+            index.insert(tag, FrameLocation { segment: active.segment.number, offset, length });
         }
         Ok(())
     }
 
-    fn rotate(&mut self, ground: &Ground<'_>) -> io::Result<()> {
+    fn rotate(&mut self, context: &AppendContext<'_>) -> io::Result<()> {
         self.seal()?;
         self.active = None;
-        self.make_room(ground)?;
-        let number = self.free_number(ground)?;
-        let segment = Arc::new(Segment::create(&ground.folder.segment(number), number)?);
+        self.make_room(context)?;
+        let number = self.free_number(context)?;
+        let segment = Arc::new(Segment::create(&context.folder.segment(number), number)?);
         self.next = number.checked_add(1);
-        write(ground.segments).insert(number, Arc::clone(&segment));
+        write(context.segments).insert(number, Arc::clone(&segment));
         self.active =
             Some(Active { segment, frames: Vec::new(), data_end: START_BYTES, must_cut: false, sealed: false });
         Ok(())
@@ -145,30 +145,30 @@ impl Appender {
     /// Returns the number of the next segment. A lower number must mean an older segment. If all numbers are used,
     /// which takes a file with a number near the maximum, this function removes all entries and begins again at the
     /// first number.
-    fn free_number(&mut self, ground: &Ground<'_>) -> io::Result<u32> {
+    fn free_number(&mut self, context: &AppendContext<'_>) -> io::Result<u32> {
         // A folder or link may already have that name.
-        let free = |from| (from..=u32::MAX).find(|number| !ground.folder.is_taken(*number));
+        let free = |from| (from..=u32::MAX).find(|number| !context.folder.is_taken(*number));
         if let Some(number) = self.next.and_then(free) {
             return Ok(number);
         }
-        self.evicted += self.clear(ground)?;
+        self.evicted += self.clear(context)?;
         free(1).ok_or_else(|| io::Error::other("no name is left for a segment"))
     }
 
     /// Evicts the oldest segments until the growing segment, or a new one, can reach the full segment size and the
     /// number of entries is below the limit.
-    pub(super) fn make_room(&mut self, ground: &Ground<'_>) -> io::Result<()> {
+    pub(super) fn make_room(&mut self, context: &AppendContext<'_>) -> io::Result<()> {
         let growing = self.active.as_ref().map(|active| &active.segment);
-        let grown_bytes = growing.map_or(0, |segment| segment.bytes()).max(ground.bounds.segment_bytes());
+        let grown_bytes = growing.map_or(0, |segment| segment.bytes()).max(context.bounds.segment_bytes());
         let growing = growing.map(|segment| segment.number);
         loop {
-            let full = full_segments(ground.segments, growing);
-            let taken = full.iter().map(|segment| segment.bytes()).sum::<u64>() + grown_bytes + ground.aside_bytes;
-            let fits = taken <= ground.bounds.max_bytes && ground.index.len() < ground.bounds.max_entries;
+            let full = full_segments(context.segments, growing);
+            let taken = full.iter().map(|segment| segment.bytes()).sum::<u64>() + grown_bytes + context.aside_bytes;
+            let fits = taken <= context.bounds.max_bytes && context.index.len() < context.bounds.max_entries;
             let Some(oldest) = full.first().filter(|_| !fits) else { return Ok(()) };
-            self.evicted += ground.index.remove_segment(oldest.number);
-            write(ground.segments).remove(&oldest.number);
-            ground.folder.remove_segment(oldest.number)?;
+            self.evicted += context.index.remove_segment(oldest.number);
+            write(context.segments).remove(&oldest.number);
+            context.folder.remove_segment(oldest.number)?;
         }
     }
 
@@ -182,11 +182,11 @@ impl Appender {
     }
 
     /// Removes all entries and returns how many there were.
-    pub(super) fn clear(&mut self, ground: &Ground<'_>) -> io::Result<u64> {
+    pub(super) fn clear(&mut self, context: &AppendContext<'_>) -> io::Result<u64> {
         self.active = None;
-        let gone = ground.index.clear();
-        write(ground.segments).clear();
-        ground.folder.remove_segments()?;
+        let gone = context.index.clear();
+        write(context.segments).clear();
+        context.folder.remove_segments()?;
         Ok(gone)
     }
 }
@@ -195,7 +195,7 @@ impl Run {
     fn push(&mut self, head: &Head, value: &[u8], data_end: u64) {
         let offset = data_end + self.bytes.len() as u64;
         self.frames.push(FrameEntry {
-            tag: Tag::from(&head.key),
+            tag: KeyTag::from(&head.key),
             until_ms: head.until_ms,
             offset: u32::try_from(offset).expect("a segment must be smaller than 4 GiB"),
             length: head.length,

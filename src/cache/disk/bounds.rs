@@ -6,14 +6,14 @@ const SEGMENTS: u64 = 64;
 
 /// Size limits of a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Bounds {
+pub struct DiskBounds {
     /// Limit on the total size of all files in the folder.
     pub max_bytes: u64,
     /// Limit on the number of entries. The in-memory index takes 24 to 48 bytes for each.
     pub max_entries: u64,
 }
 
-impl Bounds {
+impl DiskBounds {
     /// Returns the largest size of a segment.
     pub(super) fn segment_bytes(self) -> u64 {
         (self.max_bytes / SEGMENTS).clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES)

@@ -7,13 +7,13 @@ use super::DiskStore;
 use crate::key::Key;
 
 /// Reason why the iteration ended early.
-enum End {
+enum EarlyEnd {
     /// The visitor asked to stop.
     Enough,
     Failed(io::Error),
 }
 
-impl From<io::Error> for End {
+impl From<io::Error> for EarlyEnd {
     fn from(error: io::Error) -> Self {
         Self::Failed(error)
     }
@@ -24,9 +24,9 @@ impl DiskStore {
     pub fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
         let seen = self.for_each(|key, _, bytes| match visit(key, &bytes) {
             ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(()) => Err(End::Enough),
+            ControlFlow::Break(()) => Err(EarlyEnd::Enough),
         });
-        if let Err(End::Failed(error)) = &seen {
+        if let Err(EarlyEnd::Failed(error)) = &seen {
             tracing::warn!(%error, "the disk tier cannot be read to its end");
         }
         if seen.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }

@@ -35,12 +35,12 @@ pub(super) struct Listing {
 
 /// Folder locked by this process until it is dropped or the process ends in any way.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct StoreFolder {
     path: PathBuf,
     lock: File,
 }
 
-impl Folder {
+impl StoreFolder {
     /// Creates the folder if needed and locks it. Only the owner can read its files, because vectors reveal their
     /// texts.
     pub(super) fn take(path: &Path) -> Result<Self, OpenError> {

@@ -20,9 +20,9 @@ const MAGIC: [u8; 8] = *b"vechoend";
 
 /// Short form of a key, used where the full key is checked later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Tag(pub(super) u64);
+pub(super) struct KeyTag(pub(super) u64);
 
-impl From<&Key> for Tag {
+impl From<&Key> for KeyTag {
     fn from(key: &Key) -> Self {
         let bytes = key.as_bytes().last_chunk().expect("a key must have 32 bytes");
         Self(u64::from_le_bytes(*bytes))
@@ -32,7 +32,7 @@ impl From<&Key> for Tag {
 /// Location of one frame in its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct FrameEntry {
-    pub(super) tag: Tag,
+    pub(super) tag: KeyTag,
     pub(super) until_ms: u64,
     pub(super) offset: u32,
     /// Length of the value in bytes.
@@ -83,7 +83,7 @@ pub(super) fn read(bytes: &[u8], number: u32) -> Option<Vec<FrameEntry>> {
 
 fn read_entry(mut bytes: &[u8]) -> Option<FrameEntry> {
     Some(FrameEntry {
-        tag: Tag(u64::from_le_bytes(cut(&mut bytes)?)),
+        tag: KeyTag(u64::from_le_bytes(cut(&mut bytes)?)),
         until_ms: u64::from_le_bytes(cut(&mut bytes)?),
         offset: u32::from_le_bytes(cut(&mut bytes)?),
         length: u32::from_le_bytes(cut(&mut bytes)?),
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_footer_reads_back_for_its_own_segment_alone() {
-        let frame = |n: u32| FrameEntry { tag: Tag(n.into()), until_ms: 7, offset: n * 100, length: 36 };
+        let frame = |n: u32| FrameEntry { tag: KeyTag(n.into()), until_ms: 7, offset: n * 100, length: 36 };
         let frames: Vec<FrameEntry> = (0..5).map(frame).collect();
         let bytes = to_bytes(&frames, 3, 500);
         assert_eq!(bytes.len() as u64, footer_bytes(5));
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn any_flipped_bit_is_seen() {
-        let frame = FrameEntry { tag: Tag(1), until_ms: 7, offset: 16, length: 36 };
+        let frame = FrameEntry { tag: KeyTag(1), until_ms: 7, offset: 16, length: 36 };
         let bytes = to_bytes(&[frame], 3, 500);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();

@@ -4,33 +4,33 @@ use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::footer::Tag;
+use super::footer::KeyTag;
 
 /// Number of locks, so readers seldom wait while another shard is changed.
 const SHARDS: usize = 64;
 
 /// Location of a value on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(super) struct FrameLocation {
     pub(super) segment: u32,
     pub(super) offset: u32,
     /// Length of the value in bytes.
     pub(super) length: u32,
 }
 
-/// Tag aligned to four bytes, which avoids padding: with its place and the map's control byte it takes 21 bytes of a
-/// slot.
+/// Key tag aligned to four bytes, which avoids padding: with its location and the map's control byte it takes 21 bytes
+/// of a slot.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Packed([u32; 2]);
+struct IndexTag([u32; 2]);
 
-impl From<Tag> for Packed {
+impl From<KeyTag> for IndexTag {
     #[expect(clippy::cast_possible_truncation, reason = "both halves are kept")]
-    fn from(Tag(tag): Tag) -> Self {
+    fn from(KeyTag(tag): KeyTag) -> Self {
         Self([tag as u32, (tag >> 32) as u32])
     }
 }
 
-impl Hash for Packed {
+impl Hash for IndexTag {
     fn hash<H: Hasher>(&self, state: &mut H) {
         state.write_u64(u64::from(self.0[0]) | u64::from(self.0[1]) << 32);
     }
@@ -56,9 +56,9 @@ impl Hasher for AsItIs {
     }
 }
 
-type Shard = HashMap<Packed, Place, BuildHasherDefault<AsItIs>>;
+type Shard = HashMap<IndexTag, FrameLocation, BuildHasherDefault<AsItIs>>;
 
-/// Index from tags to places. If two keys have equal tags, which is unlikely within one store, the later entry hides
+/// Index from tags to locations. If two keys have equal tags, which is unlikely within one store, the later entry hides
 /// the earlier one.
 pub(super) struct Index {
     shards: Box<[RwLock<Shard>]>,
@@ -72,25 +72,25 @@ impl Index {
         Self { shards: (0..SHARDS).map(shard).collect() }
     }
 
-    pub(super) fn get(&self, tag: Tag) -> Option<Place> {
+    pub(super) fn get(&self, tag: KeyTag) -> Option<FrameLocation> {
         self.read(tag).get(&tag.into()).copied()
     }
 
-    pub(super) fn insert(&self, tag: Tag, place: Place) {
-        self.write(tag).insert(tag.into(), place);
+    pub(super) fn insert(&self, tag: KeyTag, location: FrameLocation) {
+        self.write(tag).insert(tag.into(), location);
     }
 
-    /// Removes a tag if it still points to this place.
-    pub(super) fn remove(&self, tag: Tag, place: Place) {
+    /// Removes a tag if it still points to this location.
+    pub(super) fn remove(&self, tag: KeyTag, location: FrameLocation) {
         let mut shard = self.write(tag);
-        if shard.get(&tag.into()) == Some(&place) {
+        if shard.get(&tag.into()) == Some(&location) {
             shard.remove(&tag.into());
         }
     }
 
     /// Removes all entries of a segment and returns how many there were.
     pub(super) fn remove_segment(&self, segment: u32) -> u64 {
-        self.remove_where(|place| place.segment == segment)
+        self.remove_where(|location| location.segment == segment)
     }
 
     /// Removes all entries and returns how many there were.
@@ -98,11 +98,11 @@ impl Index {
         self.remove_where(|_| true)
     }
 
-    fn remove_where(&self, goes: impl Fn(&Place) -> bool) -> u64 {
+    fn remove_where(&self, goes: impl Fn(&FrameLocation) -> bool) -> u64 {
         let gone = self.shards.iter().map(|shard| {
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
-            shard.retain(|_, place| !goes(place));
+            shard.retain(|_, location| !goes(location));
             (before - shard.len()) as u64
         });
         gone.sum()
@@ -113,17 +113,17 @@ impl Index {
         lengths.sum()
     }
 
-    fn read(&self, tag: Tag) -> RwLockReadGuard<'_, Shard> {
+    fn read(&self, tag: KeyTag) -> RwLockReadGuard<'_, Shard> {
         self.shards[shard_of(tag)].read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self, tag: Tag) -> RwLockWriteGuard<'_, Shard> {
+    fn write(&self, tag: KeyTag) -> RwLockWriteGuard<'_, Shard> {
         self.shards[shard_of(tag)].write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Chooses a shard by a middle byte, because the map inside uses the lowest and the highest bits.
-fn shard_of(tag: Tag) -> usize {
+fn shard_of(tag: KeyTag) -> usize {
     usize::from(tag.0.to_le_bytes()[5]) % SHARDS
 }
 
@@ -131,25 +131,25 @@ fn shard_of(tag: Tag) -> usize {
 mod tests {
     use super::*;
 
-    const fn place(segment: u32) -> Place {
-        Place { segment, offset: 16, length: 1 }
+    const fn location(segment: u32) -> FrameLocation {
+        FrameLocation { segment, offset: 16, length: 1 }
     }
 
     #[test]
     fn a_slot_takes_twenty_bytes() {
-        assert_eq!(size_of::<(Packed, Place)>(), 20);
+        assert_eq!(size_of::<(IndexTag, FrameLocation)>(), 20);
     }
 
     #[test]
     fn a_segment_takes_along_what_still_lies_in_it() {
         let index = Index::with_room(10);
         for tag in 0..10 {
-            index.insert(Tag(tag << 37), place(1));
+            index.insert(KeyTag(tag << 37), location(1));
         }
-        index.insert(Tag(0), place(2));
+        index.insert(KeyTag(0), location(2));
         assert_eq!(index.remove_segment(1), 9);
-        assert_eq!((index.len(), index.get(Tag(0))), (1, Some(place(2))));
-        index.remove(Tag(0), place(1));
+        assert_eq!((index.len(), index.get(KeyTag(0))), (1, Some(location(2))));
+        index.remove(KeyTag(0), location(1));
         assert_eq!(index.len(), 1, "another one lies there by now");
         assert_eq!(index.clear(), 1);
     }

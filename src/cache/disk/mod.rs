@@ -11,7 +11,6 @@ mod folder;
 mod footer;
 mod frame;
 mod index;
-mod keeper;
 mod opening;
 mod purges;
 mod segment;
@@ -20,9 +19,10 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tier;
+mod worker;
 
-pub use bounds::Bounds;
+pub use bounds::DiskBounds;
 pub use folder::OpenError;
-pub use keeper::DiskSettings;
 pub use store::{DiskStore, StoreStats};
 pub use tier::{DiskParts, DiskTier};
+pub use worker::DiskSettings;

@@ -5,14 +5,14 @@ use std::io;
 use std::sync::Arc;
 
 use super::appender::Appender;
-use super::bounds::Bounds;
-use super::folder::{Folder, Listing};
+use super::bounds::DiskBounds;
+use super::folder::{Listing, StoreFolder};
 use super::footer::footer_bytes;
-use super::index::{Index, Place};
+use super::index::{FrameLocation, Index};
 use super::segment::{Contents, Segment};
 
 /// Contents of a folder.
-pub(super) struct Opened {
+pub(super) struct FolderContents {
     pub(super) index: Index,
     pub(super) segments: BTreeMap<u32, Arc<Segment>>,
     pub(super) appender: Appender,
@@ -20,7 +20,7 @@ pub(super) struct Opened {
 
 /// Reads all segments, the oldest first, so the index points to the latest entry of each key. Segment files of
 /// another version are removed.
-pub(super) fn read(folder: &Folder, bounds: Bounds) -> io::Result<Opened> {
+pub(super) fn read(folder: &StoreFolder, bounds: DiskBounds) -> io::Result<FolderContents> {
     let mut found = Vec::new();
     let Listing { segments, others } = folder.list()?;
     if let Some(first) = others.first() {
@@ -36,8 +36,8 @@ pub(super) fn read(folder: &Folder, bounds: Bounds) -> io::Result<Opened> {
     let index = Index::with_room(found.iter().map(|(contents, _)| contents.frames.len()).sum());
     for (contents, segment) in &found {
         for frame in &contents.frames {
-            let place = Place { segment: segment.number, offset: frame.offset, length: frame.length };
-            index.insert(frame.tag, place);
+            let location = FrameLocation { segment: segment.number, offset: frame.offset, length: frame.length };
+            index.insert(frame.tag, location);
         }
     }
     let segments = found.iter().map(|(_, segment)| (segment.number, Arc::clone(segment))).collect();
@@ -48,10 +48,10 @@ pub(super) fn read(folder: &Folder, bounds: Bounds) -> io::Result<Opened> {
     let number = last.as_ref().map_or(0, |(_, segment)| segment.number);
     let growing =
         last.filter(|(contents, _)| has_room(contents, bounds)).map(|(contents, segment)| (segment, contents));
-    Ok(Opened { index, segments, appender: Appender::new(number, growing) })
+    Ok(FolderContents { index, segments, appender: Appender::new(number, growing) })
 }
 
 /// Returns true if entries can be appended. A segment without a footer always qualifies, because it still needs one.
-fn has_room(contents: &Contents, bounds: Bounds) -> bool {
+fn has_room(contents: &Contents, bounds: DiskBounds) -> bool {
     !contents.sealed || contents.data_end + footer_bytes(contents.frames.len()) < bounds.segment_bytes()
 }

@@ -1,21 +1,22 @@
-//! File format of purge counts and debts: `"vecho purges 1\n\n"`, then the count (8), the length of the name (4) and
-//! the name for each entry, then a checksum (16) over all of it. Numbers are little-endian.
+//! File format of purge counts and unsent purges: `"vecho purges 1\n\n"`, then the count (8), the length of the name
+//! (4) and the name for each entry, then a checksum (16) over all of it. Numbers are little-endian.
 //!
-//! If there are debts, the file begins with `"vecho purges 2\n\n"` and the number of counts (8). The debts follow the
-//! counts in the same form. Without debts the file has version 1, which every version of this program can read.
+//! If there are unsent purges, the file begins with `"vecho purges 2\n\n"` and the number of counts (8). The unsent
+//! purges follow the counts in the same form. Without unsent purges the file has version 1, which every version of this
+//! program can read.
 
 use super::checksum::{CHECKSUM_BYTES, checksum, cut};
 use crate::cache::purges::{PurgeCounts, SavedPurges};
 
 const MAGIC: [u8; 16] = *b"vecho purges 1\n\n";
-const MAGIC_WITH_DEBTS: [u8; 16] = *b"vecho purges 2\n\n";
+const MAGIC_WITH_UNSENT: [u8; 16] = *b"vecho purges 2\n\n";
 
 pub(super) fn to_bytes(noted: &SavedPurges) -> Vec<u8> {
     let mut bytes = Vec::new();
     if noted.unsent.is_empty() {
         bytes.extend_from_slice(&MAGIC);
     } else {
-        bytes.extend_from_slice(&MAGIC_WITH_DEBTS);
+        bytes.extend_from_slice(&MAGIC_WITH_UNSENT);
         bytes.extend_from_slice(&(noted.counts.len() as u64).to_le_bytes());
     }
     for (name, count) in noted.counts.iter().chain(&noted.unsent) {
@@ -37,7 +38,7 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Option<SavedPurges> {
     }
     let counts = match cut(&mut rest)? {
         MAGIC => u64::MAX,
-        MAGIC_WITH_DEBTS => u64::from_le_bytes(cut(&mut rest)?),
+        MAGIC_WITH_UNSENT => u64::from_le_bytes(cut(&mut rest)?),
         _ => return None,
     };
     Some(SavedPurges { counts: names(&mut rest, counts)?, unsent: names(&mut rest, u64::MAX)? })
@@ -81,9 +82,9 @@ mod tests {
 
     #[test]
     fn without_debts_the_file_is_the_one_of_the_first_version() {
-        let of_debts =
+        let with_unsent =
             SavedPurges { unsent: UnsentPurges::from([("everything".to_owned(), 1)]), ..SavedPurges::default() };
         assert_eq!(to_bytes(&SavedPurges::default())[..16], MAGIC);
-        assert_eq!(to_bytes(&of_debts)[..16], MAGIC_WITH_DEBTS);
+        assert_eq!(to_bytes(&with_unsent)[..16], MAGIC_WITH_UNSENT);
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::folder::writable;
-use super::footer::{self, END_BYTES, FrameEntry, Tag, footer_bytes};
+use super::footer::{self, END_BYTES, FrameEntry, KeyTag, footer_bytes};
 use super::frame::{HEAD_BYTES, Head};
 use crate::key::Key;
 
@@ -92,7 +92,12 @@ impl Segment {
             if next > file_bytes {
                 break;
             }
-            frames.push(FrameEntry { tag: Tag::from(&head.key), until_ms: head.until_ms, offset, length: head.length });
+            frames.push(FrameEntry {
+                tag: KeyTag::from(&head.key),
+                until_ms: head.until_ms,
+                offset,
+                length: head.length,
+            });
             at = next;
         }
         Ok(Contents { frames, data_end: at, sealed: false })

@@ -1,4 +1,4 @@
-//! State of the disk tier: opening, open or off.
+//! Status of the disk tier: opening, open or off.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +10,7 @@ use crate::cache::purges::{PurgeRegistry, SavedPurges, UnsentPurges};
 
 /// State of the tier.
 #[derive(Clone, Debug)]
-pub(super) enum State {
+pub(super) enum StoreState {
     /// The store is being opened.
     Opening,
     /// The store works.
@@ -21,28 +21,28 @@ pub(super) enum State {
 
 /// The current state, and the channel that reports faults.
 #[derive(Debug)]
-pub(super) struct Switch {
-    state: watch::Sender<State>,
+pub(super) struct StoreStatus {
+    state: watch::Sender<StoreState>,
     faults: mpsc::Sender<String>,
     /// Reason why the store cannot be used, from a failure until the store is open again.
     cause: Mutex<Option<String>>,
     /// True if a purge came while the store was not open. Its entries may be purged, so they are removed when it
     /// opens.
-    owes_purge: AtomicBool,
-    /// Debts that this process recorded last; `None` if it has not recorded any.
-    noted_debts: Mutex<Option<UnsentPurges>>,
+    must_clear: AtomicBool,
+    /// Unsent purges that this process recorded last; `None` if it has not recorded any.
+    saved_unsent: Mutex<Option<UnsentPurges>>,
 }
 
-impl Switch {
-    /// Creates the switch of a tier that is opening, and the receiver of its faults.
+impl StoreStatus {
+    /// Creates the status of a tier that is opening, and the receiver of its faults.
     pub(super) fn new() -> (Self, mpsc::Receiver<String>) {
         let (faults, told) = mpsc::channel(1);
-        let (state, owes_purge) = (watch::Sender::new(State::Opening), AtomicBool::new(false));
-        (Self { state, faults, cause: Mutex::default(), owes_purge, noted_debts: Mutex::default() }, told)
+        let (state, must_clear) = (watch::Sender::new(StoreState::Opening), AtomicBool::new(false));
+        (Self { state, faults, cause: Mutex::default(), must_clear, saved_unsent: Mutex::default() }, told)
     }
 
-    pub(super) fn set(&self, state: State) {
-        if matches!(state, State::Open(_)) {
+    pub(super) fn set(&self, state: StoreState) {
+        if matches!(state, StoreState::Open(_)) {
             self.set_cause(None);
         }
         self.state.send_replace(state);
@@ -51,8 +51,8 @@ impl Switch {
     /// Returns the store if it is open.
     pub(super) fn store(&self) -> Option<Arc<DiskStore>> {
         match &*self.state.borrow() {
-            State::Open(store) => Some(Arc::clone(store)),
-            State::Opening | State::Off => None,
+            StoreState::Open(store) => Some(Arc::clone(store)),
+            StoreState::Opening | StoreState::Off => None,
         }
     }
 
@@ -66,14 +66,14 @@ impl Switch {
     }
 
     pub(super) fn is_off(&self) -> bool {
-        matches!(*self.state.borrow(), State::Off)
+        matches!(*self.state.borrow(), StoreState::Off)
     }
 
     /// Waits until the state is known. Returns `Off` if the tier was told to stop.
-    pub(super) async fn known(&self) -> State {
+    pub(super) async fn known(&self) -> StoreState {
         let mut state = self.state.subscribe();
-        let known = state.wait_for(|state| !matches!(state, State::Opening)).await;
-        known.map_or(State::Off, |state| state.clone())
+        let known = state.wait_for(|state| !matches!(state, StoreState::Opening)).await;
+        known.map_or(StoreState::Off, |state| state.clone())
     }
 
     /// Switches the tier off and reports a fault. This happens at once, because the writer may hang on the same disk:
@@ -81,9 +81,9 @@ impl Switch {
     pub(super) fn fail(&self, fault: &impl ToString) {
         self.set_cause(Some(fault.to_string()));
         self.state.send_if_modified(|state| {
-            let was_open = matches!(state, State::Open(_));
+            let was_open = matches!(state, StoreState::Open(_));
             if was_open {
-                *state = State::Off;
+                *state = StoreState::Off;
             }
             was_open
         });
@@ -91,38 +91,38 @@ impl Switch {
         self.faults.try_send(fault.to_string()).ok();
     }
 
-    /// Merges the purges and debts recorded in the folder. Debts that this process recorded itself are skipped,
-    /// because they may have been paid since.
-    pub(super) fn take_over(&self, noted: &SavedPurges, epochs: &PurgeRegistry) {
-        epochs.learn(&noted.counts);
-        let mut own = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Merges the counts and the unsent purges recorded in the folder. Unsent purges that this process recorded itself
+    /// are skipped, because they may have been sent since.
+    pub(super) fn take_over(&self, noted: &SavedPurges, purges: &PurgeRegistry) {
+        purges.learn(&noted.counts);
+        let mut own = self.saved_unsent.lock().unwrap_or_else(PoisonError::into_inner);
         if own.as_ref() != Some(&noted.unsent) {
-            epochs.inherit(&noted.unsent);
-            // From now on these debts belong to this process.
+            purges.add_saved(&noted.unsent);
+            // From now on they belong to this process.
             *own = Some(noted.unsent.clone());
         }
     }
 
-    /// Returns true if debts are recorded in the folder.
-    pub(super) fn owes_anything(&self) -> bool {
-        let noted = self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Returns true if unsent purges are recorded in the folder.
+    pub(super) fn has_saved_unsent(&self) -> bool {
+        let noted = self.saved_unsent.lock().unwrap_or_else(PoisonError::into_inner);
         noted.as_ref().is_some_and(|unsent| !unsent.is_empty())
     }
 
     /// Notes that this process has recorded everything in `noted`.
     pub(super) fn has_noted(&self, noted: SavedPurges) {
-        *self.noted_debts.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.unsent);
+        *self.saved_unsent.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.unsent);
     }
 
-    /// Requests that the next [`Switch::pay_purge`] clear the store, because its entries may be purged.
-    pub(super) fn owe_purge(&self) {
-        self.owes_purge.store(true, Ordering::SeqCst);
+    /// Requests that the next [`StoreStatus::pay_purge`] clear the store, because its entries may be purged.
+    pub(super) fn request_clear(&self) {
+        self.must_clear.store(true, Ordering::SeqCst);
     }
 
-    /// Clears the store if [`Switch::owe_purge`] requested it.
-    pub(super) fn pay_purge(&self, store: &DiskStore) -> std::io::Result<()> {
-        if self.owes_purge.swap(false, Ordering::SeqCst) {
-            store.clear().inspect_err(|_| self.owe_purge())?;
+    /// Clears the store if [`StoreStatus::owe_purge`] requested it.
+    pub(super) fn clear_if_requested(&self, store: &DiskStore) -> std::io::Result<()> {
+        if self.must_clear.swap(false, Ordering::SeqCst) {
+            store.clear().inspect_err(|_| self.request_clear())?;
         }
         Ok(())
     }
@@ -134,14 +134,14 @@ mod tests {
 
     #[test]
     fn debts_that_this_process_noted_itself_are_not_taken_over_once_more() {
-        let (switch, _faults) = Switch::new();
-        let epochs = PurgeRegistry::default();
-        epochs.owe("a");
-        switch.has_noted(epochs.to_note());
-        switch.take_over(&epochs.to_note(), &epochs);
-        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 1)]));
+        let (status, _faults) = StoreStatus::new();
+        let purges = PurgeRegistry::default();
+        purges.add_unsent("a");
+        status.has_noted(purges.to_save());
+        status.take_over(&purges.to_save(), &purges);
+        assert_eq!(purges.unsent(), UnsentPurges::from([("a".to_owned(), 1)]));
         let left = SavedPurges { unsent: UnsentPurges::from([("a".to_owned(), 2)]), ..SavedPurges::default() };
-        switch.take_over(&left, &epochs);
-        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 3)]), "those of another process are");
+        status.take_over(&left, &purges);
+        assert_eq!(purges.unsent(), UnsentPurges::from([("a".to_owned(), 3)]), "those of another process are");
     }
 }

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-use super::appender::{Appender, Ground, Segments};
-use super::bounds::Bounds;
-use super::folder::{self, Folder, OpenError};
-use super::footer::{FrameEntry, Tag};
-use super::index::{Index, Place};
-use super::opening::{self, Opened};
+use super::appender::{AppendContext, Appender, Segments};
+use super::bounds::DiskBounds;
+use super::folder::{self, OpenError, StoreFolder};
+use super::footer::{FrameEntry, KeyTag};
+use super::index::{FrameLocation, Index};
+use super::opening::{self, FolderContents};
 use super::purges;
 use super::segment::Segment;
 use crate::cache::AtRest;
@@ -39,8 +39,8 @@ pub struct StoreStats {
 
 /// Key-value store on disk.
 pub struct DiskStore {
-    folder: Folder,
-    bounds: Bounds,
+    folder: StoreFolder,
+    bounds: DiskBounds,
     index: Index,
     segments: Segments,
     appender: Mutex<Appender>,
@@ -54,18 +54,18 @@ pub struct DiskStore {
 impl DiskStore {
     /// Opens the store in a folder, creates the folder if needed, and locks it against other processes.
     pub fn open(path: &Path, max_bytes: u64) -> Result<Self, OpenError> {
-        Self::open_within(path, Bounds { max_bytes, max_entries: u64::MAX })
+        Self::open_within(path, DiskBounds { max_bytes, max_entries: u64::MAX })
     }
 
     /// Opens the store like [`DiskStore::open`], with a limit on the number of entries.
-    pub fn open_within(path: &Path, bounds: Bounds) -> Result<Self, OpenError> {
-        let folder = Folder::take(path)?;
+    pub fn open_within(path: &Path, bounds: DiskBounds) -> Result<Self, OpenError> {
+        let folder = StoreFolder::take(path)?;
         Self::load(folder, bounds).map_err(|fault| OpenError::Unusable { path: path.to_owned(), fault })
     }
 
-    fn load(folder: Folder, bounds: Bounds) -> io::Result<Self> {
+    fn load(folder: StoreFolder, bounds: DiskBounds) -> io::Result<Self> {
         let purges_bytes = Self::load_purges(&folder)?;
-        let Opened { index, segments, appender } = opening::read(&folder, bounds)?;
+        let FolderContents { index, segments, appender } = opening::read(&folder, bounds)?;
         let store = Self {
             folder,
             bounds,
@@ -83,7 +83,7 @@ impl DiskStore {
 
     /// Returns the size of the file of purges. If the file is missing or damaged, any entry may have been purged, so
     /// all segments are removed. A new file is synced to disk before the first segment is created.
-    fn load_purges(folder: &Folder) -> io::Result<u64> {
+    fn load_purges(folder: &StoreFolder) -> io::Result<u64> {
         let noted = folder::read(&folder.path().join(PURGES))?;
         if let Some(bytes) = noted.as_ref().filter(|bytes| purges::from_bytes(bytes).is_some()) {
             return Ok(bytes.len() as u64);
@@ -106,19 +106,19 @@ impl DiskStore {
 
     /// Returns true if the index has an entry for this key. Does not access the disk.
     pub fn holds(&self, key: &Key) -> bool {
-        self.index.get(Tag::from(key)).is_some()
+        self.index.get(KeyTag::from(key)).is_some()
     }
 
     /// Returns the value of a key and its expiry time. Entries that are expired at `now_ms`, damaged or of another key
     /// are removed from the index and reported as missing.
     pub fn get(&self, key: &Key, now_ms: u64) -> io::Result<Option<AtRest>> {
-        let tag = Tag::from(key);
-        let Some(place) = self.index.get(tag) else { return Ok(None) };
-        let Some(segment) = self.segment(place.segment) else { return Ok(None) };
-        match segment.entry(key, place.offset, place.length)? {
+        let tag = KeyTag::from(key);
+        let Some(location) = self.index.get(tag) else { return Ok(None) };
+        let Some(segment) = self.segment(location.segment) else { return Ok(None) };
+        match segment.entry(key, location.offset, location.length)? {
             Some((until_ms, bytes)) if now_ms < until_ms => Ok(Some(AtRest { bytes, until_ms })),
             _ => {
-                self.index.remove(tag, place);
+                self.index.remove(tag, location);
                 Ok(None)
             }
         }
@@ -132,12 +132,12 @@ impl DiskStore {
     /// Stores entries with as few writes as possible. Evicts the oldest entries if there is no room. After an error,
     /// any part of the entries may be stored.
     pub fn append<'e>(&self, entries: impl Iterator<Item = (&'e Key, &'e AtRest)>) -> io::Result<()> {
-        self.change(|appender, ground| appender.append(ground, entries))
+        self.change(|appender, context| appender.append(context, entries))
     }
 
     /// Passes all entries in the index to `each`, the oldest first: key, expiry time, bytes. Does not block writers, so
-    /// it may miss entries that are written meanwhile. Purged entries are included; the epoch in their bytes marks
-    /// them.
+    /// it may miss entries that are written meanwhile. Purged entries are included; the purge count in their bytes
+    /// marks them.
     pub fn for_each<E: From<io::Error>>(
         &self,
         mut each: impl FnMut(&Key, u64, Bytes) -> Result<(), E>,
@@ -146,7 +146,7 @@ impl DiskStore {
         for number in numbers {
             let Some(segment) = self.segment(number) else { continue };
             for FrameEntry { tag, offset, length, .. } in self.frames_of(&segment)? {
-                let is_newest = || self.index.get(tag) == Some(Place { segment: number, offset, length });
+                let is_newest = || self.index.get(tag) == Some(FrameLocation { segment: number, offset, length });
                 if is_newest()
                     && let Some((head, bytes)) = segment.frame(offset, length)?
                 {
@@ -174,9 +174,9 @@ impl DiskStore {
     }
 
     /// Records all purges durably, so they survive a power failure. Returns the recorded state.
-    pub fn note_purges(&self, epochs: &PurgeRegistry) -> io::Result<SavedPurges> {
+    pub fn note_purges(&self, purges: &PurgeRegistry) -> io::Result<SavedPurges> {
         let _one_at_a_time = self.purging.lock().unwrap_or_else(PoisonError::into_inner);
-        let noted = epochs.to_note();
+        let noted = purges.to_save();
         let bytes = purges::to_bytes(&noted);
         self.folder.replace(PURGES, &bytes)?;
         self.purges_bytes.store(bytes.len() as u64, Ordering::Relaxed);
@@ -191,7 +191,7 @@ impl DiskStore {
     /// Removes all entries of a store that may be unreadable. Passes the recorded purges to `take_over` and records the
     /// state that it returns.
     pub fn wipe(path: &Path, take_over: impl FnOnce(&SavedPurges) -> SavedPurges) -> Result<(), OpenError> {
-        let folder = Folder::take(path)?;
+        let folder = StoreFolder::take(path)?;
         let wiped = folder.remove_segments().and_then(|()| {
             let noted = Self::purges_in(path)?;
             let taken_over = take_over(&noted);
@@ -221,7 +221,7 @@ impl DiskStore {
         self.folder.path()
     }
 
-    fn change<T>(&self, act: impl FnOnce(&mut Appender, &Ground<'_>) -> io::Result<T>) -> io::Result<T> {
+    fn change<T>(&self, act: impl FnOnce(&mut Appender, &AppendContext<'_>) -> io::Result<T>) -> io::Result<T> {
         let mut appender = self.lock_appender();
         if self.closed.load(Ordering::SeqCst) {
             return Err(io::Error::other("the store is closed"));
@@ -229,7 +229,7 @@ impl DiskStore {
         // While the file of purges is replaced, it exists twice.
         let aside_bytes = ASIDE_BYTES + 2 * self.purges_bytes.load(Ordering::Relaxed);
         let Self { folder, bounds, index, segments, .. } = self;
-        let done = act(&mut appender, &Ground { folder, segments, index, bounds: *bounds, aside_bytes });
+        let done = act(&mut appender, &AppendContext { folder, segments, index, bounds: *bounds, aside_bytes });
         self.evicted.store(appender.evicted(), Ordering::Relaxed);
         done
     }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use bytes::Bytes;
 
 use super::segment::Segment;
-use super::{Bounds, DiskStore, OpenError};
+use super::{DiskBounds, DiskStore, OpenError};
 use crate::cache::AtRest;
 use crate::cache::purges::{EVERYTHING, PurgeCounts, PurgeRegistry, SavedPurges, UnsentPurges};
 use crate::key::{Key, KeyBuilder, Tag};
@@ -244,7 +244,7 @@ fn a_smaller_bound_lets_the_oldest_go_at_once() {
 #[test]
 fn entries_are_bounded_in_number() {
     let folder = Folder::new();
-    let bounds = Bounds { max_bytes: 16 * MIB, max_entries: 1_000 };
+    let bounds = DiskBounds { max_bytes: 16 * MIB, max_entries: 1_000 };
     let store = DiskStore::open_within(&folder.0, bounds).expect("it must open");
     put(&store, 0..4_000);
     assert!((700..1_400).contains(&store.stats().entries), "{:?}", store.stats());
@@ -309,12 +309,12 @@ fn a_cleared_store_is_empty_and_stays_so() {
 #[test]
 fn purges_are_noted_for_good_and_damage_to_them_purges_everything() {
     let folder = Folder::new();
-    let (store, epochs) = (folder.open(), PurgeRegistry::default());
+    let (store, purges) = (folder.open(), PurgeRegistry::default());
     assert_eq!(store.purges().expect("it can be read"), SavedPurges::default());
     put(&store, 0..10);
-    epochs.raise(None);
-    epochs.raise(Some("a"));
-    store.note_purges(&epochs).expect("they can be noted");
+    purges.raise(None);
+    purges.raise(Some("a"));
+    store.note_purges(&purges).expect("they can be noted");
     drop(store);
     let store = folder.open();
     let counts = PurgeCounts::from([(EVERYTHING.to_owned(), 1), ("a".to_owned(), 1)]);

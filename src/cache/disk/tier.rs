@@ -10,8 +10,8 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::keeper::{DiskSettings, Keeper};
-use super::state::{State, Switch};
+use super::state::{StoreState, StoreStatus};
+use super::worker::{DiskSettings, DiskWorker};
 use super::{DiskStore, OpenError};
 use crate::cache::purges::{EVERYTHING, PurgeRegistry, SavedPurges};
 use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
@@ -38,7 +38,7 @@ pub struct DiskParts {
     /// Metrics of look-ups.
     pub metrics: Arc<Metrics>,
     /// Purge counts of this process.
-    pub epochs: Arc<PurgeRegistry>,
+    pub purges: Arc<PurgeRegistry>,
 }
 
 /// The disk tier.
@@ -46,7 +46,7 @@ pub struct DiskParts {
 pub struct DiskTier {
     settings: DiskSettings,
     parts: DiskParts,
-    switch: Arc<Switch>,
+    status: Arc<StoreStatus>,
     queue: Arc<WriteQueue>,
     tasks: Tasks,
     hits: AtomicU64,
@@ -56,31 +56,31 @@ pub struct DiskTier {
 impl DiskTier {
     /// Opens the store in the background, and waits briefly for it.
     pub async fn start(settings: DiskSettings, parts: DiskParts) -> Self {
-        let (switch, faults) = Switch::new();
-        let (switch, queue) = (Arc::new(switch), Arc::new(WriteQueue::new(settings.queue_bytes)));
+        let (status, faults) = StoreStatus::new();
+        let (status, queue) = (Arc::new(status), Arc::new(WriteQueue::new(settings.queue_bytes)));
         let tasks = Tasks::new();
-        let keeper = Keeper {
+        let worker = DiskWorker {
             settings: settings.clone(),
-            switch: Arc::clone(&switch),
+            status: Arc::clone(&status),
             queue: Arc::clone(&queue),
-            epochs: Arc::clone(&parts.epochs),
+            purges: Arc::clone(&parts.purges),
             faults,
         };
         let until = Instant::now() + OPEN_WITHIN;
-        // Purge counts of this process continue those of earlier processes, so load them first. `Keeper` reads them
+        // Purge counts of this process continue those of earlier processes, so load them first. `DiskWorker` reads them
         // again.
-        let (path, epochs) = (settings.path.clone(), Arc::clone(&parts.epochs));
-        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| epochs.learn(&noted.counts)));
+        let (path, purges) = (settings.path.clone(), Arc::clone(&parts.purges));
+        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| purges.learn(&noted.counts)));
         timeout_at(until, learnt).await.ok();
-        tasks.spawn_until_stop(keeper.run());
-        timeout_at(until, switch.known()).await.ok();
-        Self { settings, parts, switch, queue, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        tasks.spawn_until_stop(worker.run());
+        timeout_at(until, status.known()).await.ok();
+        Self { settings, parts, status, queue, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
         let begun = Instant::now();
         let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
-        if let Some(store) = self.switch.store() {
+        if let Some(store) = self.status.store() {
             let held = |place: &usize| found[*place].is_none() && store.holds(&keys[*place]);
             let places: Vec<usize> = (0..keys.len()).filter(held).collect();
             // Most misses are known from the index without any disk access.
@@ -107,25 +107,25 @@ impl DiskTier {
         });
         match timeout(READ_WITHIN, read).await {
             Ok(Ok(Ok(values))) => return values,
-            Ok(Ok(Err(fault))) => self.switch.fail(&fault),
-            Ok(Err(panicked)) => self.switch.fail(&panicked),
-            Err(_) => self.switch.fail(&"reading takes too long"),
+            Ok(Ok(Err(fault))) => self.status.fail(&fault),
+            Ok(Err(panicked)) => self.status.fail(&panicked),
+            Err(_) => self.status.fail(&"reading takes too long"),
         }
         Vec::new()
     }
 
     async fn note_purge(&self, name: &str) -> Durability {
         loop {
-            if self.switch.store().is_none() {
+            if self.status.store().is_none() {
                 // The purges recorded in the folder may not be loaded yet, so the count of this purge may be too low.
-                self.switch.owe_purge();
+                self.status.request_clear();
             }
-            if let State::Open(store) = self.switch.known().await {
+            if let StoreState::Open(store) = self.status.known().await {
                 return self.note(store, name == EVERYTHING).await;
             }
             match self.wipe().await {
                 // The folder is locked. If this process holds the lock by now, the next round can record the purge.
-                Err(OpenError::Held(_)) if !self.switch.is_off() => {}
+                Err(OpenError::Held(_)) if !self.status.is_off() => {}
                 Err(error) => return unnoted(&error.to_string()),
                 Ok(()) => return Durability::ForGood,
             }
@@ -134,22 +134,22 @@ impl DiskTier {
 
     /// Records all purges. If that fails, removes all older entries instead and tries again.
     async fn note(&self, store: Arc<DiskStore>, is_all: bool) -> Durability {
-        let (switch, epochs) = (Arc::clone(&self.switch), Arc::clone(&self.parts.epochs));
+        let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
         let noted = spawn_blocking(move || {
-            let noted = store.note_purges(&epochs).or_else(|_| {
-                switch.owe_purge();
-                switch.pay_purge(&store)?;
+            let noted = store.note_purges(&purges).or_else(|_| {
+                status.request_clear();
+                status.clear_if_requested(&store)?;
                 // Clearing also freed disk space, so a second attempt may succeed.
-                store.note_purges(&epochs)
+                store.note_purges(&purges)
             });
-            switch.has_noted(noted?);
-            if is_all { store.clear().map(drop) } else { switch.pay_purge(&store) }
+            status.has_noted(noted?);
+            if is_all { store.clear().map(drop) } else { status.clear_if_requested(&store) }
         });
         match noted.await.map_err(io::Error::other).flatten() {
             Ok(()) => Durability::ForGood,
             Err(fault) => {
-                self.switch.owe_purge();
-                self.switch.fail(&fault);
+                self.status.request_clear();
+                self.status.fail(&fault);
                 unnoted(&fault.to_string())
             }
         }
@@ -157,12 +157,12 @@ impl DiskTier {
 
     /// Removes the files of a store that cannot be opened. This mostly succeeds even if opening fails.
     async fn wipe(&self) -> Result<(), OpenError> {
-        let (path, switch) = (self.settings.path.clone(), Arc::clone(&self.switch));
-        let epochs = Arc::clone(&self.parts.epochs);
+        let (path, status) = (self.settings.path.clone(), Arc::clone(&self.status));
+        let purges = Arc::clone(&self.parts.purges);
         let take_over = move |noted: &SavedPurges| {
-            switch.take_over(noted, &epochs);
-            let all = epochs.to_note();
-            switch.has_noted(all.clone());
+            status.take_over(noted, &purges);
+            let all = purges.to_save();
+            status.has_noted(all.clone());
             all
         };
         spawn_blocking(move || DiskStore::wipe(&path, take_over)).await.expect("removing files must not panic")
@@ -170,35 +170,35 @@ impl DiskTier {
 
     async fn let_go(&self) -> (u64, Durability) {
         self.queue.clear();
-        let State::Open(store) = self.switch.known().await else {
-            self.switch.owe_purge();
+        let StoreState::Open(store) = self.status.known().await else {
+            self.status.request_clear();
             let wiped = self.wipe().await;
             return (0, if wiped.is_ok() { Durability::ForGood } else { Durability::Pending });
         };
         let cleared = spawn_blocking(move || store.clear()).await.map_err(io::Error::other).flatten();
         cleared.map_or_else(
             |fault| {
-                self.switch.owe_purge();
-                self.switch.fail(&fault);
+                self.status.request_clear();
+                self.status.fail(&fault);
                 (0, Durability::Pending)
             },
             |entries| (entries, Durability::ForGood),
         )
     }
 
-    async fn finish(&self, patience: Duration) -> usize {
-        let until = Instant::now() + patience;
-        timeout_at(until, self.switch.known()).await.ok();
+    async fn finish(&self, timeout: Duration) -> usize {
+        let until = Instant::now() + timeout;
+        timeout_at(until, self.status.known()).await.ok();
         timeout_at(until, self.queue.drained()).await.ok();
         self.tasks.stop();
         let left = self.queue.len();
-        if let Some(store) = self.switch.store() {
-            self.switch.set(State::Off);
-            let (switch, epochs) = (Arc::clone(&self.switch), Arc::clone(&self.parts.epochs));
+        if let Some(store) = self.status.store() {
+            self.status.set(StoreState::Off);
+            let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
             let close = move || {
-                let has_debts = switch.owes_anything() || !epochs.unsent().is_empty();
-                let noted = if has_debts { store.note_purges(&epochs).map(drop) } else { Ok(()) };
-                // Seal the last segment even if the debts cannot be recorded.
+                let has_unsent = status.has_saved_unsent() || !purges.unsent().is_empty();
+                let noted = if has_unsent { store.note_purges(&purges).map(drop) } else { Ok(()) };
+                // Seal the last segment even if the purges cannot be recorded.
                 store.close().and(noted)
             };
             let closed = timeout_at(until, spawn_blocking(close)).await;
@@ -225,7 +225,7 @@ impl LowerTier for DiskTier {
     }
 
     fn put(&self, key: Key, entry: AtRest) {
-        if self.switch.is_off() {
+        if self.status.is_off() {
             self.queue.lose(1);
         } else if self.queue.push(key, entry) == Queued::Dropped {
             tracing::debug!("the disk is slower than the upstream: an entry is not written");
@@ -235,7 +235,7 @@ impl LowerTier for DiskTier {
     fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability> {
         Box::pin(async move {
             timeout(NOTE_WITHIN, self.note_purge(name)).await.unwrap_or_else(|_| {
-                self.switch.owe_purge();
+                self.status.request_clear();
                 unnoted("it takes too long")
             })
         })
@@ -243,7 +243,7 @@ impl LowerTier for DiskTier {
 
     fn note_ahead(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
-            if let Some(store) = self.switch.store() {
+            if let Some(store) = self.status.store() {
                 // If recording takes longer, it is repeated when the purges are settled.
                 timeout(NOTE_AHEAD_WITHIN, self.note(store, false)).await.ok();
             }
@@ -253,14 +253,14 @@ impl LowerTier for DiskTier {
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
         Box::pin(async move {
             timeout(NOTE_WITHIN, self.let_go()).await.unwrap_or_else(|_| {
-                self.switch.owe_purge();
+                self.status.request_clear();
                 (0, Durability::Pending)
             })
         })
     }
 
     fn each(&self, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
-        self.switch.store().map_or(ControlFlow::Continue(()), |store| store.each(visit))
+        self.status.store().map_or(ControlFlow::Continue(()), |store| store.each(visit))
     }
 
     fn drained(&self) -> BoxFuture<'_, ()> {
@@ -268,11 +268,11 @@ impl LowerTier for DiskTier {
     }
 
     fn stats(&self) -> TierStats {
-        let store = self.switch.store();
+        let store = self.status.store();
         let held = store.as_ref().map(|store| store.stats()).unwrap_or_default();
         TierStats {
             up: store.is_some(),
-            cause: self.switch.cause(),
+            cause: self.status.cause(),
             entries: held.entries,
             bytes: held.bytes,
             capacity_bytes: self.settings.bounds.max_bytes,
@@ -283,24 +283,24 @@ impl LowerTier for DiskTier {
         }
     }
 
-    fn close(&self, patience: Duration) -> BoxFuture<'_, usize> {
-        Box::pin(self.finish(patience))
+    fn close(&self, timeout: Duration) -> BoxFuture<'_, usize> {
+        Box::pin(self.finish(timeout))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cache::disk::Bounds;
+    use crate::cache::disk::DiskBounds;
     use crate::cache::disk::tests::Folder;
     use crate::cache::purges::{PurgeCounts, UnsentPurges};
 
     async fn tier(folder: &Folder) -> DiskTier {
-        let bounds = Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
+        let bounds = DiskBounds { max_bytes: 16 << 20, max_entries: u64::MAX };
         let (path, off_for) = (folder.path().to_owned(), Duration::from_secs(1));
         let settings = DiskSettings { path, bounds, queue_bytes: 1 << 20, off_for };
-        let (clock, metrics, epochs) = (Clock::manual(0), Metrics::new("test"), Arc::default());
-        DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await
+        let (clock, metrics, purges) = (Clock::manual(0), Metrics::new("test"), Arc::default());
+        DiskTier::start(settings, DiskParts { clock, metrics, purges }).await
     }
 
     fn noted(folder: &Folder) -> SavedPurges {
@@ -311,18 +311,18 @@ mod tests {
     async fn debts_that_were_paid_are_noted_as_paid_before_the_process_ends() {
         let folder = Folder::new();
         let tier = tier(&folder).await;
-        let epochs = Arc::clone(&tier.parts.epochs);
-        let name = epochs.raise(None);
-        epochs.owe("elsewhere");
-        assert_eq!(tier.purged(&epochs, &name).await, Durability::ForGood);
+        let purges = Arc::clone(&tier.parts.purges);
+        let name = purges.raise(None);
+        purges.add_unsent("elsewhere");
+        assert_eq!(tier.purged(&purges, &name).await, Durability::ForGood);
         assert_eq!(noted(&folder).unsent, UnsentPurges::from([("elsewhere".to_owned(), 1)]));
-        epochs.pay(&epochs.unsent());
-        let paid = async {
+        purges.mark_sent(&purges.unsent());
+        let sent = async {
             while !noted(&folder).unsent.is_empty() {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
-        timeout(Duration::from_secs(10), paid).await.expect("they must be noted as paid");
+        timeout(Duration::from_secs(10), sent).await.expect("they must be noted as paid");
     }
 
     #[tokio::test]
@@ -330,7 +330,7 @@ mod tests {
         let folder = Folder::new();
         let tier = tier(&folder).await;
         let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
-        tier.parts.epochs.expect(&elsewhere);
+        tier.parts.purges.expect(&elsewhere);
         tier.note_ahead().await;
         assert_eq!(noted(&folder).counts, elsewhere);
     }

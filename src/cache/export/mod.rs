@@ -13,58 +13,13 @@
 //! is detected at the end, and a file without its end was truncated. After a damaged place the reader looks for the
 //! next mark; records that are intact are read.
 
+mod format;
 mod read;
 mod write;
 
-use crate::key::{Key, KeyBuilder, Tag};
-
-pub use read::{Ending, NotPortable, Piece, Reader};
-pub use write::{TooLong, Writer};
-
-/// The first line.
-const HEAD: &[u8] = b"vecho cache 2\n";
-
-/// Common prefix of the first line in all versions.
-const ANY_HEAD: &[u8] = b"vecho cache ";
-
-/// Starts a frame. It is not UTF-8, and unlikely in a vector.
-const RECORD_MARK: [u8; MARK_BYTES] = [0xf5, b'v', b'R', 0xfa];
-
-/// Starts the end.
-const END_MARK: [u8; MARK_BYTES] = [0xf5, b'v', b'E', 0xfa];
-
-const MARK_BYTES: usize = 4;
-const KEY_BYTES: usize = 32;
-const CHECKSUM_BYTES: usize = 32;
-
-/// Mark, length and key.
-const FRAME_HEAD_BYTES: usize = MARK_BYTES + 4 + KEY_BYTES;
-
-/// Mark, records, sum and checksum.
-const END_BYTES: usize = MARK_BYTES + 8 + 2 * CHECKSUM_BYTES;
-
-/// Largest record in a file. It bounds the reader's memory; the vectors of all known models are far smaller.
-pub const MAX_RECORD_BYTES: usize = 1 << 20;
-
-/// Returns the sum over no checksums.
-fn empty_sum() -> Key {
-    KeyBuilder::new(None).finish()
-}
-
-/// Returns the checksum of a frame. The hash of the record includes its length.
-fn checksum(key: &Key, record: &[u8]) -> Key {
-    key.extend(Tag::Body, record)
-}
-
-/// Returns the sum with one more frame.
-fn add(sum: &Key, checksum: &Key) -> Key {
-    sum.extend(Tag::Control, checksum.as_bytes())
-}
-
-/// Returns the checksum of the end.
-fn end_checksum(records: u64, sum: &Key) -> Key {
-    sum.extend(Tag::Control, &records.to_le_bytes())
-}
-
 #[cfg(test)]
 mod tests;
+
+pub use format::MAX_RECORD_BYTES;
+pub use read::{Ending, ExportItem, ExportReader, NotPortable};
+pub use write::{ExportWriter, RecordTooLong};

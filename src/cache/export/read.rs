@@ -2,7 +2,7 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 
-use super::{
+use super::format::{
     ANY_HEAD, CHECKSUM_BYTES, END_BYTES, END_MARK, FRAME_HEAD_BYTES, HEAD, KEY_BYTES, MARK_BYTES, MAX_RECORD_BYTES,
     RECORD_MARK, add, checksum, empty_sum, end_checksum,
 };
@@ -14,9 +14,9 @@ const MAX_DAMAGED: u64 = 1_000;
 
 /// Reads one file. Holds no more than one frame and the bytes that were fed last.
 #[derive(Debug)]
-pub struct Reader {
+pub struct ExportReader {
     pub(super) pending: BytesMut,
-    place: Place,
+    state: ReadState,
     /// True if all bytes were fed.
     is_fed: bool,
     /// True if the last frame is incomplete. The file was truncated, unless something intact follows.
@@ -27,7 +27,7 @@ pub struct Reader {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+enum ReadState {
     Head,
     /// A mark is expected next.
     Frames,
@@ -39,7 +39,7 @@ enum Place {
 
 /// One result of reading.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece {
+pub enum ExportItem {
     /// An intact record under its key.
     Record(Key, Bytes),
     /// A damaged place, which is skipped.
@@ -71,7 +71,7 @@ pub enum NotPortable {
 }
 
 /// Content at the start of the pending bytes.
-enum Step {
+enum FrameKind {
     /// A complete frame with a record of this length.
     Record(usize),
     End,
@@ -82,19 +82,19 @@ enum Step {
 }
 
 /// Result of one parsing step.
-enum Turn {
+enum ParseResult {
     /// Parse again.
     GoOn,
     /// Wait for more bytes.
     Wait,
-    Out(Piece),
+    Out(ExportItem),
 }
 
-impl Default for Reader {
+impl Default for ExportReader {
     fn default() -> Self {
         Self {
             pending: BytesMut::new(),
-            place: Place::Head,
+            state: ReadState::Head,
             is_fed: false,
             is_short: false,
             records: 0,
@@ -104,12 +104,12 @@ impl Default for Reader {
     }
 }
 
-impl Reader {
-    /// Takes the next bytes of the file. Before that, [`Reader::piece`] must be called until it returns no piece.
+impl ExportReader {
+    /// Takes the next bytes of the file. Before that, [`ExportReader::next_item`] must be called until it returns none.
     pub fn feed(&mut self, bytes: &[u8]) {
-        match &mut self.place {
-            Place::Over(ending) if *ending == Ending::Whole && !bytes.is_empty() => *ending = Ending::Damaged,
-            Place::Over(_) => {}
+        match &mut self.state {
+            ReadState::Over(ending) if *ending == Ending::Whole && !bytes.is_empty() => *ending = Ending::Damaged,
+            ReadState::Over(_) => {}
             _ => self.pending.extend_from_slice(bytes),
         }
     }
@@ -120,38 +120,38 @@ impl Reader {
     }
 
     /// Returns the next piece, if one is complete.
-    pub fn piece(&mut self) -> Result<Option<Piece>, NotPortable> {
+    pub fn next_item(&mut self) -> Result<Option<ExportItem>, NotPortable> {
         loop {
-            let turn = match self.place {
-                Place::Over(_) => Turn::Wait,
-                Place::Head => self.read_head()?,
-                Place::Lost => self.find_mark(),
-                Place::Frames => self.read_frame(),
+            let result = match self.state {
+                ReadState::Over(_) => ParseResult::Wait,
+                ReadState::Head => self.read_head()?,
+                ReadState::Lost => self.find_mark(),
+                ReadState::Frames => self.read_frame(),
             };
-            match turn {
-                Turn::GoOn => {}
-                Turn::Wait => return Ok(None),
-                Turn::Out(piece) => return Ok(Some(piece)),
+            match result {
+                ParseResult::GoOn => {}
+                ParseResult::Wait => return Ok(None),
+                ParseResult::Out(piece) => return Ok(Some(piece)),
             }
         }
     }
 
     /// Reads the content at a mark.
-    fn read_frame(&mut self) -> Turn {
-        match self.step() {
-            Step::Short if !self.is_fed => Turn::Wait,
-            Step::Short => self.read_short(),
-            Step::Wrong => self.read_damage(),
-            Step::Record(length) => self.read_record(length),
-            Step::End => self.read_end(),
+    fn read_frame(&mut self) -> ParseResult {
+        match self.frame_kind() {
+            FrameKind::Short if !self.is_fed => ParseResult::Wait,
+            FrameKind::Short => self.read_short(),
+            FrameKind::Wrong => self.read_damage(),
+            FrameKind::Record(length) => self.read_record(length),
+            FrameKind::End => self.read_end(),
         }
     }
 
     /// Returns the final state of the file once no piece is left. Until then it returns [`Ending::Cut`].
     pub const fn ending(&self) -> Ending {
-        match self.place {
-            Place::Over(ending) => ending,
-            Place::Head | Place::Frames | Place::Lost => Ending::Cut,
+        match self.state {
+            ReadState::Over(ending) => ending,
+            ReadState::Head | ReadState::Frames | ReadState::Lost => Ending::Cut,
         }
     }
 
@@ -165,7 +165,7 @@ impl Reader {
         self.damaged
     }
 
-    fn read_head(&mut self) -> Result<Turn, NotPortable> {
+    fn read_head(&mut self) -> Result<ParseResult, NotPortable> {
         let begins = |with: &[u8]| {
             let shared = self.pending.len().min(with.len());
             self.pending[..shared] == with[..shared]
@@ -174,34 +174,34 @@ impl Reader {
             return Err(if begins(ANY_HEAD) { NotPortable::Version } else { NotPortable::Other });
         }
         if self.pending.len() < HEAD.len() {
-            return if self.is_fed { Err(NotPortable::Other) } else { Ok(Turn::Wait) };
+            return if self.is_fed { Err(NotPortable::Other) } else { Ok(ParseResult::Wait) };
         }
         self.pending.advance(HEAD.len());
-        self.place = Place::Frames;
-        Ok(Turn::GoOn)
+        self.state = ReadState::Frames;
+        Ok(ParseResult::GoOn)
     }
 
-    fn step(&self) -> Step {
+    fn frame_kind(&self) -> FrameKind {
         let pending = &self.pending[..];
-        let Some(mark) = pending.first_chunk::<MARK_BYTES>() else { return Step::Short };
+        let Some(mark) = pending.first_chunk::<MARK_BYTES>() else { return FrameKind::Short };
         if *mark == END_MARK {
-            return if pending.len() < END_BYTES { Step::Short } else { Step::End };
+            return if pending.len() < END_BYTES { FrameKind::Short } else { FrameKind::End };
         }
         if *mark != RECORD_MARK {
-            return Step::Wrong;
+            return FrameKind::Wrong;
         }
-        let Some(length) = pending[MARK_BYTES..].first_chunk::<4>() else { return Step::Short };
+        let Some(length) = pending[MARK_BYTES..].first_chunk::<4>() else { return FrameKind::Short };
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
         if length == 0 || length > MAX_RECORD_BYTES {
-            Step::Wrong
+            FrameKind::Wrong
         } else if pending.len() < FRAME_HEAD_BYTES + length + CHECKSUM_BYTES {
-            Step::Short
+            FrameKind::Short
         } else {
-            Step::Record(length)
+            FrameKind::Record(length)
         }
     }
 
-    fn read_record(&mut self, length: usize) -> Turn {
+    fn read_record(&mut self, length: usize) -> ParseResult {
         let key = key_at(&self.pending, FRAME_HEAD_BYTES - KEY_BYTES);
         let checksum = checksum(&key, &self.pending[FRAME_HEAD_BYTES..FRAME_HEAD_BYTES + length]);
         if key_at(&self.pending, FRAME_HEAD_BYTES + length) != checksum {
@@ -213,10 +213,10 @@ impl Reader {
         self.pending.advance(FRAME_HEAD_BYTES);
         let record = self.pending.split_to(length).freeze();
         self.pending.advance(CHECKSUM_BYTES);
-        Turn::Out(Piece::Record(key, record))
+        ParseResult::Out(ExportItem::Record(key, record))
     }
 
-    fn read_end(&mut self) -> Turn {
+    fn read_end(&mut self) -> ParseResult {
         let count = self.pending[MARK_BYTES..].first_chunk::<8>().map_or(0, |count| u64::from_le_bytes(*count));
         let sum = key_at(&self.pending, MARK_BYTES + 8);
         if key_at(&self.pending, END_BYTES - CHECKSUM_BYTES) != end_checksum(count, &sum) {
@@ -226,7 +226,7 @@ impl Reader {
         self.pending.advance(END_BYTES);
         let is_whole = self.damaged == 0 && count == self.records && sum == self.sum && self.pending.is_empty();
         self.end(if is_whole { Ending::Whole } else { Ending::Damaged });
-        Turn::Wait
+        ParseResult::Wait
     }
 
     /// Counts a frame that seemed truncated as damaged, because something intact follows it.
@@ -239,33 +239,33 @@ impl Reader {
 
     /// Skips a frame that exceeds the end of the file. Its length may be damaged, so the bytes after its
     /// mark are searched.
-    fn read_short(&mut self) -> Turn {
+    fn read_short(&mut self) -> ParseResult {
         self.is_short = true;
         self.skip_mark();
-        Turn::GoOn
+        ParseResult::GoOn
     }
 
-    fn read_damage(&mut self) -> Turn {
+    fn read_damage(&mut self) -> ParseResult {
         self.damaged += 1;
         self.skip_mark();
         if self.damaged >= MAX_DAMAGED {
             self.end(Ending::GivenUp);
         }
-        Turn::Out(Piece::Damaged)
+        ParseResult::Out(ExportItem::Damaged)
     }
 
     fn skip_mark(&mut self) {
         self.pending.advance(self.pending.len().min(1));
-        self.place = Place::Lost;
+        self.state = ReadState::Lost;
     }
 
     /// Skips to the next mark.
-    fn find_mark(&mut self) -> Turn {
+    fn find_mark(&mut self) -> ParseResult {
         let is_mark = |bytes: &[u8]| *bytes == RECORD_MARK || *bytes == END_MARK;
         if let Some(at) = self.pending.windows(MARK_BYTES).position(is_mark) {
             self.pending.advance(at);
-            self.place = Place::Frames;
-            return Turn::GoOn;
+            self.state = ReadState::Frames;
+            return ParseResult::GoOn;
         }
         // A mark may begin in the last bytes.
         let kept = self.pending.len().min(MARK_BYTES - 1);
@@ -273,11 +273,11 @@ impl Reader {
         if self.is_fed {
             self.end(Ending::Cut);
         }
-        Turn::Wait
+        ParseResult::Wait
     }
 
     fn end(&mut self, ending: Ending) {
-        self.place = Place::Over(ending);
+        self.state = ReadState::Over(ending);
         self.pending = BytesMut::new();
     }
 }

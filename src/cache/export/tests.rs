@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
+use super::format::{CHECKSUM_BYTES, END_MARK, FRAME_HEAD_BYTES, HEAD, MARK_BYTES, RECORD_MARK, empty_sum};
 use super::*;
+use crate::key::{Key, Tag};
 
 fn key(n: u64) -> Key {
     empty_sum().extend(Tag::Text, &n.to_le_bytes())
@@ -16,7 +18,7 @@ fn record(n: u64, length: usize) -> Vec<u8> {
 
 fn file(lengths: &[usize]) -> Vec<u8> {
     let mut out = Vec::new();
-    let mut writer = Writer::begin(&mut out);
+    let mut writer = ExportWriter::begin(&mut out);
     for (n, length) in lengths.iter().enumerate() {
         writer.record(&key(n as u64), &record(n as u64, *length), &mut out).expect("it fits");
     }
@@ -28,10 +30,10 @@ fn file(lengths: &[usize]) -> Vec<u8> {
 type Read = (Vec<(Key, Vec<u8>)>, u64, Ending);
 
 fn read(bytes: &[u8], chunk_bytes: usize) -> Result<Read, NotPortable> {
-    let (mut reader, mut records) = (Reader::default(), Vec::new());
-    let mut drain = |reader: &mut Reader| {
-        while let Some(piece) = reader.piece()? {
-            if let Piece::Record(key, record) = piece {
+    let (mut reader, mut records) = (ExportReader::default(), Vec::new());
+    let mut drain = |reader: &mut ExportReader| {
+        while let Some(piece) = reader.next_item()? {
+            if let ExportItem::Record(key, record) = piece {
                 records.push((key, record.to_vec()));
             }
         }
@@ -69,10 +71,10 @@ fn what_is_no_such_file_is_refused_by_its_first_line() {
 #[test]
 fn a_record_that_is_too_long_leaves_the_file_as_it_is() {
     let mut out = Vec::new();
-    let mut writer = Writer::begin(&mut out);
+    let mut writer = ExportWriter::begin(&mut out);
     let before = out.len();
-    assert_eq!(writer.record(&key(0), &vec![1; MAX_RECORD_BYTES + 1], &mut out), Err(TooLong));
-    assert_eq!(writer.record(&key(0), &[], &mut out), Err(TooLong));
+    assert_eq!(writer.record(&key(0), &vec![1; MAX_RECORD_BYTES + 1], &mut out), Err(RecordTooLong));
+    assert_eq!(writer.record(&key(0), &[], &mut out), Err(RecordTooLong));
     assert_eq!(out.len(), before);
     assert_eq!(writer.record(&key(0), &vec![1; MAX_RECORD_BYTES], &mut out), Ok(()));
     writer.end(&mut out);

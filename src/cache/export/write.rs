@@ -1,21 +1,21 @@
 //! Writer: bytes are appended to a buffer, which the caller drains.
 
-use super::{END_MARK, HEAD, MAX_RECORD_BYTES, RECORD_MARK, add, checksum, empty_sum, end_checksum};
+use super::format::{END_MARK, HEAD, MAX_RECORD_BYTES, RECORD_MARK, add, checksum, empty_sum, end_checksum};
 use crate::key::Key;
 
 /// Error for a record that is larger than a file may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a record is larger than {MAX_RECORD_BYTES} bytes")]
-pub struct TooLong;
+pub struct RecordTooLong;
 
 /// Writes one file.
 #[derive(Debug)]
-pub struct Writer {
+pub struct ExportWriter {
     records: u64,
     sum: Key,
 }
 
-impl Writer {
+impl ExportWriter {
     /// Begins a file.
     pub fn begin(out: &mut Vec<u8>) -> Self {
         out.extend_from_slice(HEAD);
@@ -23,10 +23,10 @@ impl Writer {
     }
 
     /// Adds a record. A record that is too long leaves the file unchanged.
-    pub fn record(&mut self, key: &Key, record: &[u8], out: &mut Vec<u8>) -> Result<(), TooLong> {
-        let length = u32::try_from(record.len()).map_err(|_| TooLong)?;
+    pub fn record(&mut self, key: &Key, record: &[u8], out: &mut Vec<u8>) -> Result<(), RecordTooLong> {
+        let length = u32::try_from(record.len()).map_err(|_| RecordTooLong)?;
         if record.is_empty() || record.len() > MAX_RECORD_BYTES {
-            return Err(TooLong);
+            return Err(RecordTooLong);
         }
         let checksum = checksum(key, record);
         for part in [&RECORD_MARK[..], &length.to_le_bytes(), key.as_bytes(), record, checksum.as_bytes()] {

@@ -1,12 +1,12 @@
 //! Purge counts for records that outlive the process or are shared between several processes.
 //!
-//! Every purge raises one count: that of a model's name, or that of everything. A stored record carries its epoch, the
-//! sum of the counts that apply to it. Counts only grow, so a later purge makes the sum larger than the epoch in the
-//! record, and the record is never served again, wherever it is stored. Counts of other processes are merged by taking
-//! the larger value.
+//! Every purge raises one count: that of a model's name, or that of everything. A stored record carries its purge
+//! count, the sum of the counts that applied to it. Counts only grow, so a later purge makes the sum larger than the
+//! count in the record, and the record is never served again, wherever it is stored. Counts of other processes are
+//! merged by taking the larger value.
 //!
-//! In addition to the counts there are debts: purges that the processes sharing a tier have not been told of yet.
-//! Counts and debts are saved together, so a process that restarts after an outage knows what it still has to publish.
+//! In addition to the counts there are unsent purges, which the processes that share a tier do not know yet. Counts and
+//! unsent purges are saved together, so a process that restarts after an outage knows what it still has to publish.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -27,7 +27,7 @@ const MAX_NAMES: usize = 1_000;
 /// Purge counts by name of the model.
 pub type PurgeCounts = BTreeMap<String, u64>;
 
-/// Debts by name of the field in the shared tier.
+/// Unsent purges by name of the field in the shared tier.
 pub type UnsentPurges = BTreeMap<String, u64>;
 
 /// State that must survive a restart.
@@ -39,18 +39,18 @@ pub struct SavedPurges {
     pub unsent: UnsentPurges,
 }
 
-/// Counts and debts known to this process.
+/// Purge counts and unsent purges of this process.
 #[derive(Debug, Default)]
 pub struct PurgeRegistry {
     counts: RwLock<PurgeCounts>,
     /// Counts that are about to be learned.
     expected: Mutex<PurgeCounts>,
     unsent: Mutex<UnsentPurges>,
-    paid: Notify,
+    sent: Notify,
 }
 
 impl PurgeRegistry {
-    /// Returns the epoch of a record with these names, which may contain duplicates.
+    /// Returns the purge count of a record with these names, which may contain duplicates.
     pub fn of(&self, names: &[&str]) -> u64 {
         let counts = self.read();
         let count = |name: &str| counts.get(name).copied().unwrap_or(0);
@@ -86,53 +86,54 @@ impl PurgeRegistry {
         raise_to(&mut self.expected.lock().unwrap_or_else(PoisonError::into_inner), elsewhere);
     }
 
-    /// Adds a debt for a purge that is already counted here.
-    pub fn owe(&self, debt: &str) {
-        *self.lock_debts().entry(debt.to_owned()).or_default() += 1;
+    /// Adds an unsent purge, which is already counted here.
+    pub fn add_unsent(&self, name: &str) {
+        *self.lock_unsent().entry(name.to_owned()).or_default() += 1;
     }
 
-    /// Returns all debts.
+    /// Returns all unsent purges.
     pub fn unsent(&self) -> UnsentPurges {
-        self.lock_debts().clone()
+        self.lock_unsent().clone()
     }
 
-    /// Removes debts that have been published.
-    pub fn pay(&self, told: &UnsentPurges) {
-        let mut unsent = self.lock_debts();
-        for (debt, count) in told {
-            if let Some(left) = unsent.get_mut(debt) {
+    /// Removes purges that were sent.
+    pub fn mark_sent(&self, sent: &UnsentPurges) {
+        let mut unsent = self.lock_unsent();
+        for (name, count) in sent {
+            if let Some(left) = unsent.get_mut(name) {
                 *left = left.saturating_sub(*count);
             }
         }
         unsent.retain(|_, left| *left > 0);
         drop(unsent);
-        if !told.is_empty() {
-            self.paid.notify_one();
+        if !sent.is_empty() {
+            self.sent.notify_one();
         }
     }
 
-    /// Adds the debts that an earlier process could not publish.
-    pub fn inherit(&self, left: &UnsentPurges) {
-        let mut unsent = self.lock_debts();
-        for (debt, count) in left {
-            let owed = unsent.entry(debt.clone()).or_default();
-            *owed = owed.saturating_add(*count).min(MAX_COUNT);
+    /// Adds the purges that an earlier process could not send.
+    pub fn add_saved(&self, left: &UnsentPurges) {
+        let mut unsent = self.lock_unsent();
+        for (name, count) in left {
+            let known = unsent.entry(name.clone()).or_default();
+            *known = known.saturating_add(*count).min(MAX_COUNT);
         }
     }
 
-    /// Resolves when debts were paid since the last call. Supports one waiting task.
-    pub async fn paid(&self) {
-        self.paid.notified().await;
+    /// Resolves when purges were sent since the last call. Supports one waiting task.
+    pub async fn sent(&self) {
+        self.sent.notified().await;
     }
 
-    /// Returns the state to save. Debts are read first: then the count of a purge in between is saved in any case.
-    pub fn to_note(&self) -> SavedPurges {
+    /// Returns the state to save. Unsent purges are read first: then the count of a purge in between is saved in any
+    /// case.
+    pub fn to_save(&self) -> SavedPurges {
         let (unsent, mut counts) = (self.unsent(), self.counts());
         raise_to(&mut counts, &self.expected.lock().unwrap_or_else(PoisonError::into_inner));
         SavedPurges { counts, unsent }
     }
 
-    fn lock_debts(&self) -> MutexGuard<'_, UnsentPurges> {
+    fn lock_unsent(&self) -> MutexGuard<'_, UnsentPurges> {
         self.unsent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -167,54 +168,54 @@ mod tests {
 
     #[test]
     fn counts_that_leave_no_room_for_purges_are_not_believed() {
-        let (epochs, forged) = (PurgeRegistry::default(), PurgeCounts::from([(EVERYTHING.to_owned(), u64::MAX)]));
-        assert_eq!(epochs.missed(&forged), [""; 0]);
-        epochs.learn(&forged);
-        epochs.expect(&forged);
-        epochs.inherit(&UnsentPurges::from([("everything".to_owned(), u64::MAX)]));
-        epochs.owe("everything");
-        epochs.raise(None);
-        assert_eq!((epochs.of(&["a"]), epochs.to_note().counts[EVERYTHING]), (1, 1));
+        let (purges, forged) = (PurgeRegistry::default(), PurgeCounts::from([(EVERYTHING.to_owned(), u64::MAX)]));
+        assert_eq!(purges.missed(&forged), [""; 0]);
+        purges.learn(&forged);
+        purges.expect(&forged);
+        purges.add_saved(&UnsentPurges::from([("everything".to_owned(), u64::MAX)]));
+        purges.add_unsent("everything");
+        purges.raise(None);
+        assert_eq!((purges.of(&["a"]), purges.to_save().counts[EVERYTHING]), (1, 1));
     }
 
     #[test]
     fn what_is_expected_is_noted_and_not_in_force() {
-        let (epochs, elsewhere) = (PurgeRegistry::default(), PurgeCounts::from([("a".to_owned(), 3)]));
-        epochs.expect(&elsewhere);
-        assert_eq!((epochs.of(&["a"]), epochs.to_note().counts), (0, elsewhere.clone()));
-        epochs.learn(&elsewhere);
-        epochs.raise(Some("a"));
-        assert_eq!(epochs.to_note().counts["a"], 4);
+        let (purges, elsewhere) = (PurgeRegistry::default(), PurgeCounts::from([("a".to_owned(), 3)]));
+        purges.expect(&elsewhere);
+        assert_eq!((purges.of(&["a"]), purges.to_save().counts), (0, elsewhere.clone()));
+        purges.learn(&elsewhere);
+        purges.raise(Some("a"));
+        assert_eq!(purges.to_save().counts["a"], 4);
     }
 
     #[test]
     fn a_purge_raises_the_epoch_of_its_like_alone() {
-        let epochs = PurgeRegistry::default();
-        let before = [epochs.of(&["a", "a-v2"]), epochs.of(&["b", "b"])];
-        epochs.raise(Some("a-v2"));
-        assert!(epochs.of(&["a", "a-v2"]) > before[0]);
-        assert_eq!(epochs.of(&["b", "b"]), before[1]);
-        epochs.raise(None);
-        assert!(epochs.of(&["b", "b"]) > before[1]);
-        epochs.raise(Some("b"));
-        assert_eq!(epochs.of(&["b", "b"]), epochs.of(&["b"]), "one name counts once");
+        let purges = PurgeRegistry::default();
+        let before = [purges.of(&["a", "a-v2"]), purges.of(&["b", "b"])];
+        purges.raise(Some("a-v2"));
+        assert!(purges.of(&["a", "a-v2"]) > before[0]);
+        assert_eq!(purges.of(&["b", "b"]), before[1]);
+        purges.raise(None);
+        assert!(purges.of(&["b", "b"]) > before[1]);
+        purges.raise(Some("b"));
+        assert_eq!(purges.of(&["b", "b"]), purges.of(&["b"]), "one name counts once");
     }
 
     #[tokio::test]
     async fn of_a_debt_that_grew_while_it_was_told_the_rest_is_still_owed() {
-        let epochs = PurgeRegistry::default();
-        epochs.owe("a");
-        let told = epochs.unsent();
-        epochs.owe("a");
-        epochs.pay(&told);
-        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 1)]));
-        assert!(futures_util::poll!(Box::pin(epochs.paid())).is_ready(), "what is noted has to change");
-        epochs.pay(&UnsentPurges::new());
-        assert!(futures_util::poll!(Box::pin(epochs.paid())).is_pending());
-        epochs.inherit(&UnsentPurges::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
-        assert_eq!(epochs.unsent(), UnsentPurges::from([("a".to_owned(), 3), ("b".to_owned(), 1)]));
-        epochs.pay(&epochs.unsent());
-        assert!(epochs.unsent().is_empty());
+        let purges = PurgeRegistry::default();
+        purges.add_unsent("a");
+        let sent = purges.unsent();
+        purges.add_unsent("a");
+        purges.mark_sent(&sent);
+        assert_eq!(purges.unsent(), UnsentPurges::from([("a".to_owned(), 1)]));
+        assert!(futures_util::poll!(Box::pin(purges.sent())).is_ready(), "what is noted has to change");
+        purges.mark_sent(&UnsentPurges::new());
+        assert!(futures_util::poll!(Box::pin(purges.sent())).is_pending());
+        purges.add_saved(&UnsentPurges::from([("a".to_owned(), 2), ("b".to_owned(), 1)]));
+        assert_eq!(purges.unsent(), UnsentPurges::from([("a".to_owned(), 3), ("b".to_owned(), 1)]));
+        purges.mark_sent(&purges.unsent());
+        assert!(purges.unsent().is_empty());
     }
 
     #[test]
@@ -235,13 +236,13 @@ mod tests {
 
     #[test]
     fn a_name_too_many_purges_everything() {
-        let epochs = PurgeRegistry::default();
+        let purges = PurgeRegistry::default();
         for n in 0..MAX_NAMES {
-            epochs.raise(Some(&n.to_string()));
+            purges.raise(Some(&n.to_string()));
         }
-        let before = epochs.of(&["other"]);
-        assert_eq!(epochs.raise(Some("one more")), EVERYTHING);
-        assert!(epochs.of(&["other"]) > before);
-        assert_eq!(epochs.counts().len(), MAX_NAMES + 1);
+        let before = purges.of(&["other"]);
+        assert_eq!(purges.raise(Some("one more")), EVERYTHING);
+        assert!(purges.of(&["other"]) > before);
+        assert_eq!(purges.counts().len(), MAX_NAMES + 1);
     }
 }

@@ -10,8 +10,8 @@ use redis::{
     RedisConnectionInfo, RedisResult, TlsCertificates,
 };
 
-use super::trouble::Trouble;
-use crate::config::{Redis, RedisNode, Secret};
+use super::error::LinkError;
+use crate::config::{RedisConfig, RedisNode, Secret};
 
 /// Multiplexed connection for concurrent commands. Cheap to clone.
 #[derive(Clone)]
@@ -24,20 +24,20 @@ pub(super) enum Connection {
 
 impl Connection {
     /// Connects and authenticates within `redis.connect_timeout`.
-    pub(super) async fn open(config: &Redis) -> Result<Self, Trouble> {
+    pub(super) async fn open(config: &RedisConfig) -> Result<Self, LinkError> {
         let certificates = certificates(config).await?;
         let connecting = async {
             if config.cluster { cluster(config, certificates).await } else { single(config, certificates).await }
         };
         match tokio::time::timeout(config.connect_timeout, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
-            Ok(Err(error)) => Err(Trouble::of(&error).unwrap_or_else(|| Trouble::Lost(error.to_string()))),
-            Err(_) => Err(Trouble::slow(config.connect_timeout)),
+            Ok(Err(error)) => Err(LinkError::of(&error).unwrap_or_else(|| LinkError::Lost(error.to_string()))),
+            Err(_) => Err(LinkError::slow(config.connect_timeout)),
         }
     }
 }
 
-async fn single(config: &Redis, certificates: Option<TlsCertificates>) -> RedisResult<Connection> {
+async fn single(config: &RedisConfig, certificates: Option<TlsCertificates>) -> RedisResult<Connection> {
     let address = address(&config.nodes[0], config)?;
     let client = match certificates {
         Some(certificates) => Client::build_with_tls(address, certificates)?,
@@ -49,7 +49,7 @@ async fn single(config: &Redis, certificates: Option<TlsCertificates>) -> RedisR
     client.get_multiplexed_async_connection_with_config(&settings).await.map(Connection::Single)
 }
 
-async fn cluster(config: &Redis, certificates: Option<TlsCertificates>) -> RedisResult<Connection> {
+async fn cluster(config: &RedisConfig, certificates: Option<TlsCertificates>) -> RedisResult<Connection> {
     let nodes = config.nodes.iter().map(|node| address(node, config)).collect::<RedisResult<Vec<_>>>()?;
     let mut builder = ClusterClient::builder(nodes)
         .connection_timeout(config.connect_timeout)
@@ -64,7 +64,7 @@ async fn cluster(config: &Redis, certificates: Option<TlsCertificates>) -> Redis
     builder.build()?.get_async_connection().await.map(Connection::Cluster)
 }
 
-fn address(node: &RedisNode, config: &Redis) -> RedisResult<ConnectionInfo> {
+fn address(node: &RedisNode, config: &RedisConfig) -> RedisResult<ConnectionInfo> {
     let host = node.host.clone();
     let address = if node.tls {
         ConnectionAddr::TcpTls { host, port: node.port, insecure: false, tls_params: None }
@@ -83,7 +83,7 @@ fn address(node: &RedisNode, config: &Redis) -> RedisResult<ConnectionInfo> {
 }
 
 /// Reads the certificate files for each new connection, so renewed certificates are used.
-async fn certificates(config: &Redis) -> Result<Option<TlsCertificates>, Trouble> {
+async fn certificates(config: &RedisConfig) -> Result<Option<TlsCertificates>, LinkError> {
     if config.nodes.iter().all(|node| !node.tls) {
         return Ok(None);
     }
@@ -100,7 +100,7 @@ async fn certificates(config: &Redis) -> Result<Option<TlsCertificates>, Trouble
     Ok(Some(TlsCertificates { client_tls, root_cert }))
 }
 
-async fn read(file: &Path) -> Result<Vec<u8>, Trouble> {
+async fn read(file: &Path) -> Result<Vec<u8>, LinkError> {
     let read = tokio::fs::read(file).await;
-    read.map_err(|error| Trouble::Lost(format!("{} cannot be read: {error}", file.display())))
+    read.map_err(|error| LinkError::Lost(format!("{} cannot be read: {error}", file.display())))
 }

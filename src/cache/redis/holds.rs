@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::keeper::Keeper;
+use super::manager::LinkManager;
 use crate::cache::WriteQueue;
 use crate::key::Key;
 use crate::process::tasks::Tasks;
@@ -39,7 +39,7 @@ impl Holds {
     }
 
     /// Releases leases, each as soon as no write for its key is queued.
-    pub(super) fn release(&self, keys: &[Key], queue: &WriteQueue, keeper: &Arc<Keeper>) {
+    pub(super) fn release(&self, keys: &[Key], queue: &WriteQueue, manager: &Arc<LinkManager>) {
         let mut held = self.lock();
         let mut now = Vec::new();
         for key in keys {
@@ -52,11 +52,11 @@ impl Holds {
         // The writer calls `written` only after an entry has left the queue, so every lease is released by one of the
         // two.
         drop(held);
-        self.give_back(now, keeper);
+        self.give_back(now, manager);
     }
 
     /// Releases the leases that waited for these keys, which are now written or given up.
-    pub(super) fn written(&self, keys: &[Key], keeper: &Arc<Keeper>) {
+    pub(super) fn written(&self, keys: &[Key], manager: &Arc<LinkManager>) {
         let mut held = self.lock();
         let mut now = Vec::new();
         for key in keys {
@@ -65,24 +65,24 @@ impl Holds {
             }
         }
         drop(held);
-        self.give_back(now, keeper);
+        self.give_back(now, manager);
     }
 
     /// Releases all leases that wait for a write, after the queue was cleared.
-    pub(super) fn nothing_waits(&self, keeper: &Arc<Keeper>) {
+    pub(super) fn nothing_waits(&self, manager: &Arc<LinkManager>) {
         let now = self.lock().extract_if(|_, hold| *hold == Hold::Write).map(|(key, _)| key).collect();
-        self.give_back(now, keeper);
+        self.give_back(now, manager);
     }
 
     /// Deletes leases in Redis. If Redis cannot be reached, the leases expire by themselves.
-    pub(super) fn give_back(&self, keys: Vec<Key>, keeper: &Arc<Keeper>) {
-        let Some(link) = keeper.switch.link().filter(|_| !keys.is_empty()) else { return };
-        let (keeper, token) = (Arc::clone(keeper), self.token.clone());
+    pub(super) fn give_back(&self, keys: Vec<Key>, manager: &Arc<LinkManager>) {
+        let Some(link) = manager.status.link().filter(|_| !keys.is_empty()) else { return };
+        let (manager, token) = (Arc::clone(manager), self.token.clone());
         self.tasks.spawn(async move {
-            let leases = keys.iter().map(|key| keeper.names.lease(key)).collect();
-            let given_back = link.give_back(leases, &token, keeper.config.timeout).await;
-            if let Some(trouble) = given_back.trouble {
-                keeper.switch.failed(&link, &trouble);
+            let leases = keys.iter().map(|key| manager.names.lease(key)).collect();
+            let given_back = link.give_back(leases, &token, manager.config.timeout).await;
+            if let Some(error) = given_back.error {
+                manager.status.failed(&link, &error);
             }
         });
     }
@@ -103,17 +103,17 @@ mod tests {
     #[tokio::test]
     async fn a_lease_whose_record_waits_to_be_written_is_kept_until_it_is() {
         let config = Config::from_pairs(&[]).expect("the defaults are legal").redis;
-        let keeper = Arc::new(Keeper::new(config, Ledger::new(Arc::default()), Tasks::new()));
+        let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Tasks::new()));
         let (holds, queue) = (Holds::new(Tasks::new()), WriteQueue::new(10_000));
         let key = |n: u8| KeyBuilder::new(None).part(Tag::Text, &[n]).finish();
         holds.add([key(1), key(2)]);
         queue.push(key(1), AtRest { bytes: bytes::Bytes::from_static(b"record"), until_ms: 1 });
-        holds.release(&[key(1), key(2)], &queue, &keeper);
+        holds.release(&[key(1), key(2)], &queue, &manager);
         let held = || holds.lock().keys().copied().collect::<Vec<_>>();
         assert_eq!(held(), [key(1)], "nothing of the other waits");
         let batch = queue.next(1_000).await;
         queue.done(&batch);
-        holds.written(&[key(1), key(2)], &keeper);
+        holds.written(&[key(1), key(2)], &manager);
         assert_eq!(held(), []);
     }
 }

@@ -1,4 +1,4 @@
-//! Purge counts of all replicas, and debts: purges that this process has yet to publish.
+//! Purge counts of all replicas, and the purges that this process has not sent to them yet.
 //!
 //! All replicas share one hash of counts. A record carries the count that it was written under, and any larger count
 //! invalidates it. After a purge, the shared count must therefore be above every count under which any replica may have
@@ -8,8 +8,9 @@
 //! the shared count has changed since it was last seen, another replica purged. Records may then exist under a local
 //! count of that replica that is as high as ours, so the new count is one above both.
 //!
-//! Debts are kept in the epochs, which survive a restart if there is a disk tier. A process that restarts with a debt
-//! has not seen the shared counts, so it also ends above them: two replicas that purged in one outage never tie.
+//! Unsent purges are kept in the [`PurgeRegistry`], which survives a restart if there is a disk tier. A process that
+//! restarts with an unsent purge has not seen the shared counts, so it also ends above them: two replicas that purged
+//! in one outage never tie.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,41 +19,41 @@ use super::link::Change;
 use crate::cache::purges::{EVERYTHING, MAX_COUNT, PurgeCounts, PurgeRegistry, UnsentPurges};
 
 const ALL_FIELD: &str = "everything";
-const ERA_FIELD: &str = "cleared";
+const CLEARED_FIELD: &str = "cleared";
 const MODEL_FIELD: &str = "model:";
 
 /// Counts by field of the shared hash.
-type Counts = BTreeMap<String, u64>;
+type FieldCounts = BTreeMap<String, u64>;
 
 /// Purge counts of this process and of the shared hash. The module documentation describes the rules.
 #[derive(Debug)]
 pub struct Ledger {
-    epochs: Arc<PurgeRegistry>,
-    inner: Mutex<Inner>,
+    purges: Arc<PurgeRegistry>,
+    inner: Mutex<LedgerInner>,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
+struct LedgerInner {
     /// Shared counts as last seen; `None` before the first read.
-    seen: Option<Counts>,
+    seen: Option<FieldCounts>,
     /// Number of times that this tier was cleared.
-    era: u64,
+    clear_count: u64,
 }
 
 /// Changes that follow from one read of the shared counts.
 #[derive(Debug)]
-pub struct Plan {
+pub struct PurgePlan {
     /// Changes to the shared hash.
     pub changes: Vec<Change>,
     /// Shared counts that were read.
-    found: Counts,
+    found: FieldCounts,
     /// Counts to be reached, locally and in the shared hash.
-    settled: Counts,
-    /// Debts at the time of the plan.
-    owed: UnsentPurges,
+    settled: FieldCounts,
+    /// Unsent purges at the time of the plan.
+    unsent: UnsentPurges,
 }
 
-impl Plan {
+impl PurgePlan {
     /// Returns the counts to apply locally, whether the changes succeed or not.
     pub fn news(&self) -> PurgeCounts {
         self.settled.iter().filter_map(|(field, count)| Some((name(field)?, *count))).collect()
@@ -61,45 +62,45 @@ impl Plan {
 
 impl Ledger {
     /// Creates a ledger that has not read the shared counts yet.
-    pub fn new(epochs: Arc<PurgeRegistry>) -> Self {
-        Self { epochs, inner: Mutex::default() }
+    pub fn new(purges: Arc<PurgeRegistry>) -> Self {
+        Self { purges, inner: Mutex::default() }
     }
 
-    /// Returns the number of clearings of this tier so far. Records of earlier eras have other names.
-    pub(super) fn era(&self) -> u64 {
-        self.lock().era
+    /// Returns the number of clearings of this tier so far. Records from before the last one have other names.
+    pub(super) fn clear_count(&self) -> u64 {
+        self.lock().clear_count
     }
 
-    /// Adds a debt for a purge of this process that is counted in the epochs under `name`.
-    pub fn owe(&self, name: &str) {
-        self.epochs.owe(&field(name));
+    /// Adds an unsent purge of this process that is counted in the [`PurgeRegistry`] under `name`.
+    pub fn add_unsent(&self, name: &str) {
+        self.purges.add_unsent(&field(name));
     }
 
-    /// Adds a debt for a clearing of this tier.
-    pub(super) fn owe_era(&self) {
-        self.lock().era += 1;
-        self.epochs.owe(ERA_FIELD);
+    /// Adds an unsent clearing of this tier.
+    pub(super) fn add_unsent_clear(&self) {
+        self.lock().clear_count += 1;
+        self.purges.add_unsent(CLEARED_FIELD);
     }
 
     /// Returns true if all purges of this process are published.
     pub fn is_settled(&self) -> bool {
-        self.epochs.unsent().is_empty()
+        self.purges.unsent().is_empty()
     }
 
     /// Plans the changes for the current state of the shared hash.
-    pub fn plan(&self, hash: &BTreeMap<String, String>) -> Plan {
-        let is_known = |field: &str| field == ERA_FIELD || name(field).is_some();
-        let found: Counts =
+    pub fn plan(&self, hash: &BTreeMap<String, String>) -> PurgePlan {
+        let is_known = |field: &str| field == CLEARED_FIELD || name(field).is_some();
+        let found: FieldCounts =
             hash.iter().filter(|(field, _)| is_known(field)).map(|(f, n)| (f.clone(), number(n))).collect();
         let inner = self.lock();
-        // Counts first: if a purge happens in between, its debt makes up for the missing count.
-        let (here, owed) = (self.here(&inner), self.epochs.unsent());
-        let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(owed.keys()).collect();
+        // Counts first: if a purge happens in between, its unsent entry makes up for the missing count.
+        let (here, unsent) = (self.here(&inner), self.purges.unsent());
+        let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(unsent.keys()).collect();
         let settle_one = |field: &String| {
-            let count = |counts: &Counts| counts.get(field).copied().unwrap_or(0);
-            settle(count(&here), inner.seen.as_ref().map(count), count(&found), owed.contains_key(field))
+            let count = |counts: &FieldCounts| counts.get(field).copied().unwrap_or(0);
+            settle(count(&here), inner.seen.as_ref().map(count), count(&found), unsent.contains_key(field))
         };
-        let settled: Counts = fields.into_iter().map(|field| (field.clone(), settle_one(field))).collect();
+        let settled: FieldCounts = fields.into_iter().map(|field| (field.clone(), settle_one(field))).collect();
         drop(inner);
         let is_other = |(field, count): &(&String, &u64)| found.get(*field).copied().unwrap_or(0) != **count;
         let change = |(field, count): (&String, &u64)| {
@@ -107,41 +108,41 @@ impl Ledger {
             Change { field: field.clone(), from, to: count.to_string() }
         };
         let changes = settled.iter().filter(is_other).map(change).collect();
-        Plan { changes, found, settled, owed }
+        PurgePlan { changes, found, settled, unsent }
     }
 
     /// Ends a plan. If its changes were not made, they remain to be published. Returns the counts to apply in either
-    /// case, and the debts to pay after that.
-    pub fn settle(&self, plan: Plan, is_told: bool) -> (PurgeCounts, UnsentPurges) {
+    /// case, and the purges to mark as sent after that.
+    pub fn settle(&self, plan: PurgePlan, is_sent: bool) -> (PurgeCounts, UnsentPurges) {
         let mut inner = self.lock();
-        inner.era = inner.era.max(plan.settled.get(ERA_FIELD).copied().unwrap_or(0));
+        inner.clear_count = inner.clear_count.max(plan.settled.get(CLEARED_FIELD).copied().unwrap_or(0));
         let counts = plan.news();
-        inner.seen = Some(if is_told { plan.settled } else { plan.found });
-        (counts, if is_told { plan.owed } else { UnsentPurges::new() })
+        inner.seen = Some(if is_sent { plan.settled } else { plan.found });
+        (counts, if is_sent { plan.unsent } else { UnsentPurges::new() })
     }
 
-    /// Pays debts that are published, after their counts were applied locally.
-    pub fn pay(&self, told: &UnsentPurges) {
-        self.epochs.pay(told);
+    /// Marks purges as sent, after their counts were applied locally.
+    pub fn mark_sent(&self, sent: &UnsentPurges) {
+        self.purges.mark_sent(sent);
     }
 
-    fn here(&self, inner: &Inner) -> Counts {
-        let mut counts: Counts = self.epochs.counts().iter().map(|(name, count)| (field(name), *count)).collect();
-        counts.insert(ERA_FIELD.to_owned(), inner.era);
+    fn here(&self, inner: &LedgerInner) -> FieldCounts {
+        let mut counts: FieldCounts = self.purges.counts().iter().map(|(name, count)| (field(name), *count)).collect();
+        counts.insert(CLEARED_FIELD.to_owned(), inner.clear_count);
         counts
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, LedgerInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Returns the count on which all replicas are to agree.
-fn settle(here: u64, seen: Option<u64>, now: u64, is_owed: bool) -> u64 {
+fn settle(here: u64, seen: Option<u64>, now: u64, is_unsent: bool) -> u64 {
     let is_news = seen.is_some_and(|seen| now > seen) && now <= here;
-    if is_owed && seen == Some(now) {
+    if is_unsent && seen == Some(now) {
         here.max(now + 1)
-    } else if is_owed || is_news {
+    } else if is_unsent || is_news {
         here.max(now) + 1
     } else {
         here.max(now)
@@ -174,7 +175,7 @@ mod tests {
 
     /// A process with memory, a ledger, and a disk on which its purges are recorded.
     struct Replica {
-        epochs: Arc<PurgeRegistry>,
+        purges: Arc<PurgeRegistry>,
         ledger: Ledger,
         noted: SavedPurges,
         /// Times at which the records in its memory were fetched.
@@ -184,7 +185,7 @@ mod tests {
     /// A record below memory: the time it was fetched, and its count.
     struct Stored {
         at: usize,
-        epoch: u64,
+        purge_count: u64,
     }
 
     #[derive(Clone, Copy, Debug)]
@@ -207,31 +208,31 @@ mod tests {
 
     impl Replica {
         fn new() -> Self {
-            let epochs = Arc::<PurgeRegistry>::default();
-            Self { ledger: Ledger::new(Arc::clone(&epochs)), epochs, noted: SavedPurges::default(), memory: Vec::new() }
+            let purges = Arc::<PurgeRegistry>::default();
+            Self { ledger: Ledger::new(Arc::clone(&purges)), purges, noted: SavedPurges::default(), memory: Vec::new() }
         }
 
         fn purge(&mut self) {
-            let name = self.epochs.raise(None);
-            self.ledger.owe(&name);
-            self.noted = self.epochs.to_note();
+            let name = self.purges.raise(None);
+            self.ledger.add_unsent(&name);
+            self.noted = self.purges.to_save();
             self.memory.clear();
         }
 
         fn restart(&mut self) {
             let noted = std::mem::take(&mut self.noted);
             *self = Self::new();
-            self.epochs.learn(&noted.counts);
-            self.epochs.inherit(&noted.unsent);
+            self.purges.learn(&noted.counts);
+            self.purges.add_saved(&noted.unsent);
             self.noted = noted;
         }
 
         /// Makes a plan and records everything that would be learned from it.
-        fn planned(&mut self, hash: &BTreeMap<String, String>) -> Plan {
+        fn planned(&mut self, hash: &BTreeMap<String, String>) -> PurgePlan {
             let plan = self.ledger.plan(hash);
-            if !self.epochs.missed(&plan.news()).is_empty() {
-                self.epochs.expect(&plan.news());
-                self.noted = self.epochs.to_note();
+            if !self.purges.missed(&plan.news()).is_empty() {
+                self.purges.expect(&plan.news());
+                self.noted = self.purges.to_save();
             }
             plan
         }
@@ -249,13 +250,13 @@ mod tests {
             if may_change {
                 hash.extend(plan.changes.iter().map(|change| (change.field.clone(), change.to.clone())));
             }
-            let is_told = may_change || plan.changes.is_empty();
-            let (counts, told) = self.ledger.settle(plan, is_told);
-            if !self.epochs.missed(&counts).is_empty() {
+            let is_sent = may_change || plan.changes.is_empty();
+            let (counts, sent) = self.ledger.settle(plan, is_sent);
+            if !self.purges.missed(&counts).is_empty() {
                 self.memory.clear();
             }
-            self.epochs.learn(&counts);
-            self.ledger.pay(&told);
+            self.purges.learn(&counts);
+            self.ledger.mark_sent(&sent);
         }
     }
 
@@ -287,12 +288,12 @@ mod tests {
                         last_purge = Some(at);
                     }
                     Event::Fetch(who) => {
-                        stored.push(Stored { at, epoch: replicas[who].epochs.of(&["m"]) });
+                        stored.push(Stored { at, purge_count: replicas[who].purges.of(&["m"]) });
                         replicas[who].memory.push(at);
                     }
                     Event::Agree(who) => {
                         replicas[who].agree(&mut hash, true, false);
-                        replicas[who].noted = replicas[who].epochs.to_note();
+                        replicas[who].noted = replicas[who].purges.to_save();
                     }
                     Event::Restart(who) => replicas[who].restart(),
                     Event::AgreeAndRestart(who) => {
@@ -314,9 +315,9 @@ mod tests {
             }
             for replica in &replicas {
                 prop_assert!(replica.ledger.is_settled());
-                let now = replica.epochs.of(&["m"]);
+                let now = replica.purges.of(&["m"]);
                 for stored in stored.iter().filter(|stored| last_purge.is_some_and(|purge| stored.at < purge)) {
-                    prop_assert!(stored.epoch < now, "stored at {} under {}, now {now}", stored.at, stored.epoch);
+                    prop_assert!(stored.purge_count < now, "stored at {} under {}, now {now}", stored.at, stored.purge_count);
                 }
                 for at in &replica.memory {
                     prop_assert!(last_purge.is_none_or(|purge| *at > purge), "in memory since {at}");
@@ -335,7 +336,7 @@ mod tests {
         one.agree(&mut hash, true, false);
         other.memory.push(0);
         other.agree(&mut hash, true, false);
-        assert_eq!((one.epochs.of(&["m"]), other.epochs.of(&["m"])), (1, 1));
+        assert_eq!((one.purges.of(&["m"]), other.purges.of(&["m"])), (1, 1));
         assert!(other.memory.is_empty());
         assert_eq!(hash, BTreeMap::from([(ALL_FIELD.to_owned(), "1".to_owned())]));
     }
@@ -362,7 +363,7 @@ mod tests {
         let ledger = Ledger::new(Arc::default());
         let hash = BTreeMap::from([("of a later version".to_owned(), "7".to_owned())]);
         assert!(ledger.plan(&hash).changes.is_empty());
-        ledger.owe("m");
+        ledger.add_unsent("m");
         let hash = BTreeMap::from([("model:m".to_owned(), "rubbish".to_owned())]);
         let change = Change { field: "model:m".to_owned(), from: "rubbish".to_owned(), to: "1".to_owned() };
         assert_eq!(ledger.plan(&hash).changes, [change]);
@@ -371,12 +372,12 @@ mod tests {
     #[test]
     fn a_count_that_leaves_no_room_is_replaced_by_the_first_purge() {
         let (mut replica, largest) = (Replica::new(), u64::MAX.to_string());
-        let mut hash = BTreeMap::from([(ALL_FIELD.to_owned(), largest.clone()), (ERA_FIELD.to_owned(), largest)]);
+        let mut hash = BTreeMap::from([(ALL_FIELD.to_owned(), largest.clone()), (CLEARED_FIELD.to_owned(), largest)]);
         replica.agree(&mut hash, true, false);
-        assert_eq!(replica.epochs.of(&["m"]), 0);
+        assert_eq!(replica.purges.of(&["m"]), 0);
         replica.purge();
         replica.agree(&mut hash, true, false);
-        assert_eq!((replica.epochs.of(&["m"]), hash[ALL_FIELD].as_str()), (1, "1"));
+        assert_eq!((replica.purges.of(&["m"]), hash[ALL_FIELD].as_str()), (1, "1"));
     }
 
     #[test]
@@ -385,6 +386,6 @@ mod tests {
             BTreeMap::from([(ALL_FIELD.to_owned(), "5".to_owned()), (MODEL_FIELD.to_owned(), "1".to_owned())]);
         let mut replica = Replica::new();
         replica.agree(&mut hash, true, false);
-        assert_eq!(replica.epochs.of(&["m"]), 5);
+        assert_eq!(replica.purges.of(&["m"]), 5);
     }
 }

@@ -16,8 +16,8 @@ use redis::{Cmd, FromRedisValue, Pipeline, RedisResult, Value, cmd};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connect::Connection;
-use super::trouble::Trouble;
-use crate::config::Redis;
+use super::error::LinkError;
+use crate::config::RedisConfig;
 use crate::vector::COMPONENT_BYTES;
 use crate::wire::MAX_DIMENSIONS;
 
@@ -35,7 +35,7 @@ pub(super) const MAX_RECORD_BYTES: usize = MAX_DIMENSIONS as usize * COMPONENT_B
 
 /// Two connections, so that bulk writes never delay reads.
 pub(super) struct Link {
-    questions: Connection,
+    queries: Connection,
     writes: Connection,
 }
 
@@ -45,7 +45,7 @@ pub(super) struct Answers<T> {
     /// Results in the order of the keys; `None` where there is none.
     pub(super) each: Vec<Option<T>>,
     /// First error that concerns more than one key.
-    pub(super) trouble: Option<Trouble>,
+    pub(super) error: Option<LinkError>,
 }
 
 /// Conditional change of one field of a hash.
@@ -62,18 +62,18 @@ pub struct Change {
 /// Commands that concern one key.
 type Group = Vec<Cmd>;
 /// Results of a group, one for each command; `None` after a timeout.
-type Outcome = Option<RedisResult<Vec<RedisResult<Value>>>>;
+type GroupResult = Option<RedisResult<Vec<RedisResult<Value>>>>;
 
 impl Link {
-    pub(super) async fn open(config: &Redis) -> Result<Self, Trouble> {
-        let (questions, writes) = tokio::join!(Connection::open(config), Connection::open(config));
-        Ok(Self { questions: questions?, writes: writes? })
+    pub(super) async fn open(config: &RedisConfig) -> Result<Self, LinkError> {
+        let (queries, writes) = tokio::join!(Connection::open(config), Connection::open(config));
+        Ok(Self { queries: queries?, writes: writes? })
     }
 
     /// Checks that Redis answers, on each primary node of a cluster.
-    pub(super) async fn probe(&self, names: &[String], within: Duration) -> Result<(), Trouble> {
+    pub(super) async fn probe(&self, names: &[String], within: Duration) -> Result<(), LinkError> {
         let probe = async {
-            match self.questions.clone() {
+            match self.queries.clone() {
                 Connection::Single(mut server) => {
                     let Some(name) = names.first() else { return Ok(Value::Nil) };
                     server.req_packed_command(&get(name)).await
@@ -84,14 +84,14 @@ impl Link {
                 }
             }
         };
-        let answered = timeout(within, probe).await.map_err(|_| Trouble::slow(within))?;
+        let answered = timeout(within, probe).await.map_err(|_| LinkError::slow(within))?;
         answered.and_then(Value::extract_error).map(drop).map_err(|error| lost(&error))
     }
 
     /// Reads the values of all names at once. A value longer than any record counts as missing.
     pub(super) async fn read(&self, names: &[String], within: Duration) -> Answers<Bytes> {
         let groups = names.iter().map(|name| vec![get(name)]).collect();
-        let outcomes = self.questions.all(groups, within).await;
+        let outcomes = self.queries.all(groups, within).await;
         Answers::of(outcomes, within, |mut values| bytes(values.pop()?))
     }
 
@@ -114,11 +114,11 @@ impl Link {
         within: Duration,
     ) -> Answers<(bool, Option<Bytes>)> {
         let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-        let ask = |(lease, record): (String, String)| {
+        let query = |(lease, record): (String, String)| {
             let take = cmd("SET").arg(lease).arg(token).arg("NX").arg("PX").arg(length_ms).to_owned();
             vec![take, get(&record)]
         };
-        let outcomes = self.questions.all(names.into_iter().map(ask).collect(), within).await;
+        let outcomes = self.queries.all(names.into_iter().map(query).collect(), within).await;
         Answers::of(outcomes, within, |mut values| {
             let stored = bytes(values.pop()?);
             Some((values.pop()? == Value::Okay, stored))
@@ -128,41 +128,41 @@ impl Link {
     /// Deletes leases that still have this token.
     pub(super) async fn give_back(&self, leases: Vec<String>, token: &str, within: Duration) -> Answers<()> {
         let give = |lease| vec![cmd("EVAL").arg(GIVE_BACK).arg(1).arg(lease).arg(token).to_owned()];
-        let outcomes = self.questions.all(leases.into_iter().map(give).collect(), within).await;
+        let outcomes = self.queries.all(leases.into_iter().map(give).collect(), within).await;
         Answers::of(outcomes, within, |values| values.first().map(drop))
     }
 
     /// Returns all fields of a hash.
-    pub(super) async fn fields(&self, name: &str, within: Duration) -> Result<BTreeMap<String, String>, Trouble> {
-        let fields = self.ask(cmd("HGETALL").arg(name), within).await?;
+    pub(super) async fn fields(&self, name: &str, within: Duration) -> Result<BTreeMap<String, String>, LinkError> {
+        let fields = self.query(cmd("HGETALL").arg(name), within).await?;
         fields.map_err(|error| lost(&error))
     }
 
     /// Makes all changes in a hash. Returns false and changes nothing if a field does not have its expected value.
-    pub(super) async fn swap(&self, name: &str, changes: &[Change], within: Duration) -> Result<bool, Trouble> {
+    pub(super) async fn swap(&self, name: &str, changes: &[Change], within: Duration) -> Result<bool, LinkError> {
         let mut swap = cmd("EVAL");
         swap.arg(SWAP).arg(1).arg(name);
         for change in changes {
             swap.arg(&change.field).arg(&change.from).arg(&change.to);
         }
-        let swapped = self.ask(&swap, within).await?;
-        swapped.map_err(|error| Trouble::of_write(&error))
+        let swapped = self.query(&swap, within).await?;
+        swapped.map_err(|error| LinkError::of_write(&error))
     }
 
-    async fn ask<T: FromRedisValue>(&self, question: &Cmd, within: Duration) -> Result<RedisResult<T>, Trouble> {
-        let asked = async {
-            match self.questions.clone() {
-                Connection::Single(mut server) => question.query_async(&mut server).await,
-                Connection::Cluster(mut cluster) => question.query_async(&mut cluster).await,
+    async fn query<T: FromRedisValue>(&self, query: &Cmd, within: Duration) -> Result<RedisResult<T>, LinkError> {
+        let answered = async {
+            match self.queries.clone() {
+                Connection::Single(mut server) => query.query_async(&mut server).await,
+                Connection::Cluster(mut cluster) => query.query_async(&mut cluster).await,
             }
         };
-        timeout(within, asked).await.map_err(|_| Trouble::slow(within))
+        timeout(within, answered).await.map_err(|_| LinkError::slow(within))
     }
 }
 
 impl Connection {
     /// Sends all groups at once. Groups that are not answered in time give `None`.
-    async fn all(&self, groups: Vec<Group>, within: Duration) -> Vec<Outcome> {
+    async fn all(&self, groups: Vec<Group>, within: Duration) -> Vec<GroupResult> {
         match self.clone() {
             Connection::Single(mut server) => {
                 let lengths: Vec<usize> = groups.iter().map(Vec::len).collect();
@@ -178,13 +178,13 @@ impl Connection {
             }
             Connection::Cluster(cluster) => {
                 let until = Instant::now() + within;
-                let mut outcomes: Vec<Outcome> = groups.iter().map(|_| None).collect();
-                let ask = |(place, group): (usize, Group)| {
+                let mut outcomes: Vec<GroupResult> = groups.iter().map(|_| None).collect();
+                let query = |(place, group): (usize, Group)| {
                     let mut cluster = cluster.clone();
                     async move { (place, pipeline(group).query_async(&mut cluster).await) }
                 };
-                let mut asked: FuturesUnordered<_> = groups.into_iter().enumerate().map(ask).collect();
-                while let Ok(Some((place, outcome))) = timeout_at(until, asked.next()).await {
+                let mut answered: FuturesUnordered<_> = groups.into_iter().enumerate().map(query).collect();
+                while let Ok(Some((place, outcome))) = timeout_at(until, answered.next()).await {
                     outcomes[place] = Some(outcome);
                 }
                 outcomes
@@ -194,39 +194,39 @@ impl Connection {
 }
 
 impl<T> Answers<T> {
-    fn of(outcomes: Vec<Outcome>, within: Duration, read: impl Fn(Vec<Value>) -> Option<T>) -> Self {
-        Self::judged(outcomes, within, read, Trouble::of)
+    fn of(outcomes: Vec<GroupResult>, within: Duration, read: impl Fn(Vec<Value>) -> Option<T>) -> Self {
+        Self::judged(outcomes, within, read, LinkError::of)
     }
 
-    fn of_writes(outcomes: Vec<Outcome>, within: Duration, read: impl Fn(Vec<Value>) -> Option<T>) -> Self {
-        Self::judged(outcomes, within, read, |error| Some(Trouble::of_write(error)))
+    fn of_writes(outcomes: Vec<GroupResult>, within: Duration, read: impl Fn(Vec<Value>) -> Option<T>) -> Self {
+        Self::judged(outcomes, within, read, |error| Some(LinkError::of_write(error)))
     }
 
     fn judged(
-        outcomes: Vec<Outcome>,
+        outcomes: Vec<GroupResult>,
         within: Duration,
         read: impl Fn(Vec<Value>) -> Option<T>,
-        judge: impl Fn(&redis::RedisError) -> Option<Trouble>,
+        judge: impl Fn(&redis::RedisError) -> Option<LinkError>,
     ) -> Self {
-        let mut trouble = None;
-        let judge_one = |outcome: Outcome| match outcome {
-            None => Err(Some(Trouble::slow(within))),
+        let mut error = None;
+        let judge_one = |outcome: GroupResult| match outcome {
+            None => Err(Some(LinkError::slow(within))),
             Some(Err(error)) => Err(judge(&error)),
             Some(Ok(values)) => {
                 let values =
                     values.into_iter().map(|value| value.or_else(|error| judge(&error).map_or(Ok(Value::Nil), Err)));
-                values.collect::<Result<Vec<_>, Trouble>>().map_err(Some).map(&read)
+                values.collect::<Result<Vec<_>, LinkError>>().map_err(Some).map(&read)
             }
         };
         let each = outcomes.into_iter().map(|outcome| match judge_one(outcome) {
             Ok(answer) => answer,
             Err(found) => {
-                trouble = trouble.take().or(found);
+                error = error.take().or(found);
                 None
             }
         });
         let each = each.collect();
-        Self { each, trouble }
+        Self { each, error }
     }
 }
 
@@ -252,6 +252,6 @@ fn bytes(value: Value) -> Option<Bytes> {
 }
 
 /// Classifies the error of a single command, which always concerns the whole result.
-fn lost(error: &redis::RedisError) -> Trouble {
-    Trouble::of(error).unwrap_or_else(|| Trouble::Lost(error.to_string()))
+fn lost(error: &redis::RedisError) -> LinkError {
+    LinkError::of(error).unwrap_or_else(|| LinkError::Lost(error.to_string()))
 }

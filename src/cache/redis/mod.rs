@@ -4,17 +4,17 @@
 //! maintains the link and loads all purges before requests read over a new link. Another task writes queued entries.
 
 mod connect;
+mod error;
 mod holds;
-mod keeper;
 mod ledger;
 mod link;
+mod manager;
 mod names;
-mod switch;
+mod status;
 mod tier;
-mod trouble;
 mod writing;
 
-pub use keeper::OnPurges;
-pub use ledger::{Ledger, Plan};
+pub use ledger::{Ledger, PurgePlan};
 pub use link::Change;
+pub use manager::OnPurges;
 pub use tier::{RedisParts, RedisTier};

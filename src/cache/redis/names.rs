@@ -20,9 +20,9 @@ impl Names {
         Self { prefix: format!("{prefix}{LAYOUT}:") }
     }
 
-    /// Returns the name of a record. `era` is the number of clearings of this tier.
-    pub(super) fn record(&self, key: &Key, era: u64) -> String {
-        format!("{}{era}:{{{key}}}", self.prefix)
+    /// Returns the name of a record. `clear_count` is the number of clearings of this tier.
+    pub(super) fn record(&self, key: &Key, clear_count: u64) -> String {
+        format!("{}{clear_count}:{{{key}}}", self.prefix)
     }
 
     pub(super) fn lease(&self, key: &Key) -> String {

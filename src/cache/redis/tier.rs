@@ -9,15 +9,15 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::holds::Holds;
-use super::keeper::{Keeper, OnPurges};
 use super::ledger::Ledger;
 use super::link::{Answers, Link, MAX_RECORD_BYTES};
-use super::writing::Writer;
+use super::manager::{LinkManager, OnPurges};
+use super::writing::RedisWriter;
 use crate::cache::purges::PurgeRegistry;
 use crate::cache::{
     AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerTier, Queued, Tier, TierStats, WriteQueue,
 };
-use crate::config::Redis;
+use crate::config::RedisConfig;
 use crate::key::Key;
 use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
@@ -32,14 +32,14 @@ pub struct RedisParts {
     /// Metrics of look-ups.
     pub metrics: Arc<Metrics>,
     /// Purge counts of this process.
-    pub epochs: Arc<PurgeRegistry>,
+    pub purges: Arc<PurgeRegistry>,
     /// Limit on the total size of the values of one look-up, in bytes.
     pub max_read_bytes: usize,
 }
 
 /// The tier in Redis or Valkey.
 pub struct RedisTier {
-    keeper: Arc<Keeper>,
+    manager: Arc<LinkManager>,
     queue: Arc<WriteQueue>,
     holds: Arc<Holds>,
     parts: RedisParts,
@@ -50,29 +50,30 @@ pub struct RedisTier {
 
 impl RedisTier {
     /// Creates a tier that does not connect until [`RedisTier::begin`] is called.
-    pub fn new(config: Redis, parts: RedisParts) -> Self {
+    pub fn new(config: RedisConfig, parts: RedisParts) -> Self {
         let tasks = Tasks::new();
         let queue = Arc::new(WriteQueue::new(config.queue_bytes));
-        let ledger = Ledger::new(Arc::clone(&parts.epochs));
-        let keeper = Arc::new(Keeper::new(config, ledger, tasks.clone()));
+        let ledger = Ledger::new(Arc::clone(&parts.purges));
+        let manager = Arc::new(LinkManager::new(config, ledger, tasks.clone()));
         let holds = Arc::new(Holds::new(tasks.clone()));
-        Self { keeper, queue, holds, parts, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        Self { manager, queue, holds, parts, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
 
     /// Starts to connect in the background. The start of the process does not wait for it.
     pub fn begin(&self, on_purges: Box<dyn OnPurges>) {
-        self.tasks.spawn_until_stop(Arc::clone(&self.keeper).run(on_purges));
-        let (keeper, queue, holds) = (Arc::clone(&self.keeper), Arc::clone(&self.queue), Arc::clone(&self.holds));
-        self.tasks.spawn_until_stop(Writer { keeper, queue, holds, clock: self.parts.clock.clone() }.run());
+        self.tasks.spawn_until_stop(Arc::clone(&self.manager).run(on_purges));
+        let (manager, queue, holds) = (Arc::clone(&self.manager), Arc::clone(&self.queue), Arc::clone(&self.holds));
+        self.tasks.spawn_until_stop(RedisWriter { manager, queue, holds, clock: self.parts.clock.clone() }.run());
     }
 
     async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
         let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
         let places: Vec<usize> = (0..keys.len()).filter(|place| found[*place].is_none()).collect();
-        if let Some(link) = self.keeper.switch.link().filter(|_| !places.is_empty()) {
+        if let Some(link) = self.manager.status.link().filter(|_| !places.is_empty()) {
             let begun = Instant::now();
-            let era = self.keeper.ledger.era();
-            let names: Vec<String> = places.iter().map(|place| self.keeper.names.record(&keys[*place], era)).collect();
+            let clear_count = self.manager.ledger.clear_count();
+            let names: Vec<String> =
+                places.iter().map(|place| self.manager.names.record(&keys[*place], clear_count)).collect();
             let values = self.read(&link, &names).await;
             for (place, bytes) in places.into_iter().zip(values) {
                 found[place] = bytes;
@@ -89,13 +90,13 @@ impl RedisTier {
     /// the values exceed the limit, by one value at most, or if Redis fails.
     async fn read(&self, link: &Arc<Link>, names: &[String]) -> Vec<Option<Bytes>> {
         let (mut values, mut read_bytes, max_read_bytes) = (Vec::new(), 0, self.parts.max_read_bytes);
-        let until = Instant::now() + self.keeper.config.timeout;
+        let until = Instant::now() + self.manager.config.timeout;
         while values.len() < names.len() && read_bytes <= max_read_bytes {
             let open = &names[values.len()..];
             // So many that values of the largest size fit in the rest of the limit.
             let count = ((max_read_bytes - read_bytes) / MAX_RECORD_BYTES).clamp(1, open.len());
             let answers = link.read(&open[..count], until.saturating_duration_since(Instant::now())).await;
-            let has_failed = answers.trouble.is_some();
+            let has_failed = answers.error.is_some();
             let read = self.judge(link, answers);
             read_bytes += read.iter().flatten().map(Bytes::len).sum::<usize>();
             values.extend(read);
@@ -107,40 +108,40 @@ impl RedisTier {
         values
     }
 
-    /// Reports success or failure to the switch and returns the results.
+    /// Reports success or failure to the status of the link and returns the results.
     fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
-        match &answers.trouble {
-            None => self.keeper.switch.answered(),
-            Some(trouble) => self.keeper.switch.failed(link, trouble),
+        match &answers.error {
+            None => self.manager.status.answered(),
+            Some(error) => self.manager.status.failed(link, error),
         }
         answers.each
     }
 
-    /// Publishes purges at once if Redis can be reached. Otherwise the keeper publishes them later.
+    /// Publishes purges at once if Redis can be reached. Otherwise the manager publishes them later.
     async fn tell(&self) -> Durability {
-        if let Some(link) = self.keeper.switch.link() {
-            let limit = self.keeper.config.timeout;
-            if let Ok(Err(trouble)) = timeout(limit, self.keeper.agree(&link, limit)).await {
-                self.keeper.switch.failed(&link, &trouble);
+        if let Some(link) = self.manager.status.link() {
+            let limit = self.manager.config.timeout;
+            if let Ok(Err(error)) = timeout(limit, self.manager.agree(&link, limit)).await {
+                self.manager.status.failed(&link, &error);
             }
         }
-        if self.keeper.ledger.is_settled() {
+        if self.manager.ledger.is_settled() {
             return Durability::ForGood;
         }
         tracing::warn!("Redis could not be told of a purge: other replicas hear of it once it can be");
         Durability::Pending
     }
 
-    async fn ask_for_leases(&self, keys: &[Key]) -> Vec<LeaseReply> {
+    async fn request_leases(&self, keys: &[Key]) -> Vec<LeaseReply> {
         let unknown = || vec![LeaseReply::UNKNOWN; keys.len()];
-        let (Some(link), Some(length)) = (self.keeper.switch.link(), self.keeper.config.lease) else {
+        let (Some(link), Some(length)) = (self.manager.status.link(), self.manager.config.lease) else {
             return unknown();
         };
-        let (names, era) = (&self.keeper.names, self.keeper.ledger.era());
+        let (names, clear_count) = (&self.manager.names, self.manager.ledger.clear_count());
         let mut answers = Vec::with_capacity(keys.len());
-        let until = Instant::now() + self.keeper.config.timeout;
+        let until = Instant::now() + self.manager.config.timeout;
         for keys in keys.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
-            let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, era))).collect();
+            let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, clear_count))).collect();
             let within = until.saturating_duration_since(Instant::now());
             let asked = link.lease(pairs, &self.holds.token, length, within).await;
             answers.extend(self.judge(&link, asked));
@@ -150,7 +151,7 @@ impl RedisTier {
         self.holds.add(ours.map(|(key, _)| *key));
         // A response that came too late may have granted a lease, which would delay every replica.
         let unclear = keys.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
-        self.holds.give_back(unclear.map(|(key, _)| *key).collect(), &self.keeper);
+        self.holds.give_back(unclear.map(|(key, _)| *key).collect(), &self.manager);
         let sight = |answer| match answer {
             Some((true, stored)) => LeaseReply { stored, standing: LeaseHolder::Ours },
             Some((false, stored)) => LeaseReply { stored, standing: LeaseHolder::Theirs },
@@ -159,15 +160,15 @@ impl RedisTier {
         answers.into_iter().map(sight).collect()
     }
 
-    async fn finish(&self, patience: Duration) -> usize {
-        let until = Instant::now() + patience;
+    async fn finish(&self, timeout: Duration) -> usize {
+        let until = Instant::now() + timeout;
         // If Redis cannot be reached, waiting does not help.
-        if self.keeper.switch.link().is_some() {
+        if self.manager.status.link().is_some() {
             timeout_at(until, self.queue.drained()).await.ok();
         }
         let left = self.queue.len();
         self.tasks.stop();
-        self.tasks.join(until.saturating_duration_since(Instant::now()).min(self.keeper.config.timeout)).await;
+        self.tasks.join(until.saturating_duration_since(Instant::now()).min(self.manager.config.timeout)).await;
         left
     }
 }
@@ -187,8 +188,8 @@ impl LowerTier for RedisTier {
         }
     }
 
-    fn owe(&self, name: &str) {
-        self.keeper.ledger.owe(name);
+    fn add_unsent(&self, name: &str) {
+        self.manager.ledger.add_unsent(name);
     }
 
     fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, _: &'a str) -> BoxFuture<'a, Durability> {
@@ -197,10 +198,11 @@ impl LowerTier for RedisTier {
 
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
         Box::pin(async move {
-            // The queue is cleared before the era changes; `Writer::write_over` relies on this order.
+            // The queue is cleared before the count of clearings changes; `RedisWriter::write_over` relies on this
+            // order.
             self.queue.clear();
-            self.keeper.ledger.owe_era();
-            self.holds.nothing_waits(&self.keeper);
+            self.manager.ledger.add_unsent_clear();
+            self.holds.nothing_waits(&self.manager);
             (0, self.tell().await)
         })
     }
@@ -208,18 +210,18 @@ impl LowerTier for RedisTier {
     fn drained(&self) -> BoxFuture<'_, ()> {
         Box::pin(async move {
             // While Redis cannot be reached nothing is written, so do not wait.
-            let Some(link) = self.keeper.switch.link() else { return };
+            let Some(link) = self.manager.status.link() else { return };
             tokio::select! {
                 () = self.queue.drained() => {}
-                () = self.keeper.switch.left(&link) => {}
+                () = self.manager.status.left(&link) => {}
             }
         })
     }
 
     fn stats(&self) -> TierStats {
         TierStats {
-            up: self.keeper.switch.link().is_some(),
-            cause: self.keeper.switch.cause(),
+            up: self.manager.status.link().is_some(),
+            cause: self.manager.status.cause(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             dropped: self.queue.dropped(),
@@ -227,8 +229,8 @@ impl LowerTier for RedisTier {
         }
     }
 
-    fn close(&self, patience: Duration) -> BoxFuture<'_, usize> {
-        Box::pin(self.finish(patience))
+    fn close(&self, timeout: Duration) -> BoxFuture<'_, usize> {
+        Box::pin(self.finish(timeout))
     }
 }
 
@@ -238,15 +240,15 @@ impl Leases for RedisTier {
     }
 
     fn length(&self) -> Duration {
-        self.keeper.config.lease.unwrap_or_default()
+        self.manager.config.lease.unwrap_or_default()
     }
 
     fn take<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<LeaseReply>> {
-        Box::pin(self.ask_for_leases(keys))
+        Box::pin(self.request_leases(keys))
     }
 
     fn release(&self, keys: &[Key]) {
-        self.holds.release(keys, &self.queue, &self.keeper);
+        self.holds.release(keys, &self.queue, &self.manager);
     }
 }
 

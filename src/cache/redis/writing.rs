@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::error::LinkError;
 use super::holds::Holds;
-use super::keeper::Keeper;
 use super::link::Link;
-use super::trouble::Trouble;
-use crate::cache::{Batch, WriteQueue};
+use super::manager::LinkManager;
+use crate::cache::{WriteBatch, WriteQueue};
 use crate::key::Key;
 use crate::process::clock::Clock;
 
@@ -21,14 +21,14 @@ const TRIES: usize = 2;
 const LONGEST_MS: u64 = 10 * 365 * 24 * 3600 * 1000;
 
 /// Task that writes queued entries.
-pub(super) struct Writer {
-    pub(super) keeper: Arc<Keeper>,
+pub(super) struct RedisWriter {
+    pub(super) manager: Arc<LinkManager>,
     pub(super) queue: Arc<WriteQueue>,
     pub(super) holds: Arc<Holds>,
     pub(super) clock: Clock,
 }
 
-impl Writer {
+impl RedisWriter {
     /// Writes batches until the task is stopped.
     pub(super) async fn run(self) {
         loop {
@@ -41,14 +41,14 @@ impl Writer {
                 Err(()) => self.queue.give_up(&batch),
             }
             let keys: Vec<Key> = batch.entries.iter().map(|(key, _)| *key).collect();
-            self.holds.written(&keys, &self.keeper);
+            self.holds.written(&keys, &self.manager);
         }
     }
 
     /// Writes a batch. Returns the number of refused entries, or an error if all attempts failed.
-    async fn write(&self, batch: &Batch) -> Result<u64, ()> {
+    async fn write(&self, batch: &WriteBatch) -> Result<u64, ()> {
         for _ in 0..TRIES {
-            let link = self.keeper.switch.up().await;
+            let link = self.manager.status.up().await;
             if let Some(unwritten) = self.write_over(&link, batch).await {
                 return Ok(unwritten);
             }
@@ -56,29 +56,29 @@ impl Writer {
         Err(())
     }
 
-    async fn write_over(&self, link: &Arc<Link>, batch: &Batch) -> Option<u64> {
-        let (now_ms, era) = (self.clock.now_ms(), self.keeper.ledger.era());
+    async fn write_over(&self, link: &Arc<Link>, batch: &WriteBatch) -> Option<u64> {
+        let (now_ms, clear_count) = (self.clock.now_ms(), self.manager.ledger.clear_count());
         let entry = |(key, entry): &(Key, crate::cache::AtRest)| {
             // Entries that are no longer in the queue were cleared meanwhile. A clearing empties the queue before it
-            // starts the next era, so no entry from before it gets a name of the new era.
+            // raises the count of clearings, so no entry from before it gets a name of the new count.
             self.queue.get(key)?;
             let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
-            (for_ms > 0).then(|| (self.keeper.names.record(key, era), entry.bytes.clone(), for_ms))
+            (for_ms > 0).then(|| (self.manager.names.record(key, clear_count), entry.bytes.clone(), for_ms))
         };
         let entries: Vec<_> = batch.entries.iter().filter_map(entry).collect();
         if entries.is_empty() {
             return Some(0);
         }
-        let written = link.write(entries, WRITE_WITHIN.max(self.keeper.config.timeout)).await;
-        let switch = &self.keeper.switch;
-        match &written.trouble {
+        let written = link.write(entries, WRITE_WITHIN.max(self.manager.config.timeout)).await;
+        let status = &self.manager.status;
+        match &written.error {
             None => {
-                switch.answered();
-                switch.takes_writes(None);
+                status.answered();
+                status.takes_writes(None);
             }
-            Some(refused @ Trouble::Refused(_)) => switch.takes_writes(Some(refused)),
-            Some(trouble) => {
-                switch.failed(link, trouble);
+            Some(refused @ LinkError::Refused(_)) => status.takes_writes(Some(refused)),
+            Some(error) => {
+                status.failed(link, error);
                 return None;
             }
         }

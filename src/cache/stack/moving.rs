@@ -8,8 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::timeout;
 
-use super::Stack;
-use crate::cache::at_rest::{self, Damaged};
+use super::tiers::Stack;
+use crate::cache::at_rest;
 use crate::cache::purges::Generation;
 use crate::cache::{Age, Record};
 use crate::key::Key;
@@ -18,7 +18,7 @@ use crate::vector::packed::Codec;
 
 /// Longest wait, for each tier, until earlier records are written. A tier that takes longer is down and drops records
 /// that its queue has no room for.
-const WRITE_PATIENCE: Duration = Duration::from_secs(10);
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Outcome of the import of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Stack {
             }
             seen.insert(*key);
             let checksum_key = self.checksum_keys.of(key);
-            visit(key, &at_rest::to_bytes(record, self.epochs.of(&record.models()), &checksum_key))
+            visit(key, &at_rest::to_bytes(record, self.purges.of(&record.models()), &checksum_key))
         })?;
         for tier in &self.lower {
             let tell = |damage: &_| self.damage.tell(tier.tier(), *damage, now_ms);
@@ -84,16 +84,16 @@ impl Stack {
     ) -> Vec<ImportOutcome> {
         let keys: Vec<Key> = arrived.iter().map(|(key, _)| *key).collect();
         let known_since = self.created_ms_of(&keys, arrivals.codec, now_ms).await;
-        let (mut fates, mut kept, mut has_replaced) = (Vec::with_capacity(arrived.len()), Vec::new(), false);
+        let (mut outcomes, mut kept, mut has_replaced) = (Vec::with_capacity(arrived.len()), Vec::new(), false);
         for ((key, bytes), known_ms) in arrived.iter().zip(known_since) {
             let Ok((record, _)) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key)) else {
-                fates.push(ImportOutcome::Damaged);
+                outcomes.push(ImportOutcome::Damaged);
                 continue;
             };
             let record = Arc::new(record.known_as(arrivals.identity.take()));
             arrivals.identity = Some(record.identity.clone());
-            fates.push(self.keep_one(*key, &record, known_ms, arrivals, now_ms));
-            if fates.last() == Some(&ImportOutcome::Kept) {
+            outcomes.push(self.keep_one(*key, &record, known_ms, arrivals, now_ms));
+            if outcomes.last() == Some(&ImportOutcome::Kept) {
                 has_replaced |= known_ms.is_some();
                 kept.push((*key, record));
             }
@@ -103,7 +103,7 @@ impl Stack {
         }
         self.keep_below(kept.iter().map(|(key, record)| (*key, record)), arrivals.begun);
         self.written().await;
-        fates
+        outcomes
     }
 
     fn keep_one(
@@ -146,17 +146,11 @@ impl Stack {
         newest
     }
 
-    /// Decodes a record and its epoch, if it is intact, belongs to `key`, and is not purged.
-    pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
-        let (record, epoch) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
-        Ok((epoch >= self.epochs.of(&record.models())).then_some((record, epoch)))
-    }
-
     /// Waits until the tiers below memory have written their queues, or a timeout has passed.
     pub async fn written(&self) {
         for tier in &self.lower {
             // A tier that is down drops entries and counts them in its statistics.
-            timeout(WRITE_PATIENCE, tier.drained()).await.ok();
+            timeout(WRITE_TIMEOUT, tier.drained()).await.ok();
         }
     }
 }
@@ -165,7 +159,7 @@ impl Stack {
 mod tests {
     use super::*;
     use crate::cache::at_rest::ChecksumKeys;
-    use crate::cache::bounded::Bounds;
+    use crate::cache::bounded::MapBounds;
     use crate::cache::stack::tests::{Shelf, over};
     use crate::cache::{AtRest, LowerTier as _, MemoryTier, Tier, Times};
     use crate::key::{KeyBuilder, Tag};
@@ -173,7 +167,7 @@ mod tests {
     use crate::vector::packed::Packed;
 
     fn stack() -> Stack {
-        let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+        let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
         Stack::new(memory, Vec::new(), Arc::default(), ChecksumKeys::default())
     }
 

@@ -1,9 +1,13 @@
 //! Tests of promotion, of tiers that are down, and of purges.
 
+use std::sync::Arc;
+
 use super::tests::{Shelf, at, bytes_under, keep, keys, over, record, two_shelves};
 use super::*;
-use crate::cache::Times;
-use crate::learned::ModelIdentity;
+use crate::cache::at_rest::{self, ChecksumKeys};
+use crate::cache::purges::PurgeCounts;
+use crate::cache::{AtRest, LowerTier, Record, Tier, Times};
+use crate::learned::{ModelIdentity, SpaceState};
 use crate::vector::Vector;
 
 fn made_at(created_ms: u64) -> Record {
@@ -102,4 +106,16 @@ fn what_was_fetched_before_memory_was_emptied_does_not_come_back() {
     assert_eq!(stack.forget(Some("a")), 1);
     assert!(!stack.remember(key, &record("a"), begun));
     assert!(stack.memory().peek(&key).is_none());
+}
+
+#[tokio::test]
+async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news() {
+    let (stack, disk, _redis) = two_shelves();
+    let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
+    stack.note_ahead(&elsewhere).await;
+    assert_eq!((stack.purges.to_save().counts, stack.purges.of(&["a"])), (elsewhere.clone(), 0));
+    assert_eq!(*disk.purged.lock().unwrap(), ["ahead"]);
+    assert_eq!(stack.learn_purges(&elsewhere, Tier::Redis).len(), 1);
+    stack.note_ahead(&elsewhere).await;
+    assert_eq!(disk.purged.lock().unwrap().len(), 1);
 }

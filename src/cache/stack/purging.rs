@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
-use super::{Stack, Tier};
+use super::tiers::Stack;
 use crate::cache::purges::{EVERYTHING, PurgeCounts};
-use crate::cache::{Durability, LowerTier};
+use crate::cache::{Durability, LowerTier, Tier};
 
 /// A purge that has taken effect in this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl Stack {
     /// Purges everything, or the records of one model, named as in requests or in responses. From now on no tier's
     /// records of that kind are served. [`Stack::settle`] makes the purge durable.
     pub fn purge(&self, model: Option<&str>) -> Purge {
-        let name = self.between_generations(&[model], || self.epochs.raise(model));
+        let name = self.between_generations(&[model], || self.purges.raise(model));
         Purge { forgotten: self.empty_memory(model), name, learnt_from: None }
     }
 
@@ -34,9 +34,9 @@ impl Stack {
         let is_other = |tier: &&Arc<dyn LowerTier>| Some(tier.tier()) != purge.learnt_from;
         let others: Vec<_> = self.lower.iter().filter(is_other).collect();
         for tier in &others {
-            tier.owe(&purge.name);
+            tier.add_unsent(&purge.name);
         }
-        let settled = join_all(others.iter().map(|tier| tier.purged(&self.epochs, &purge.name))).await;
+        let settled = join_all(others.iter().map(|tier| tier.purged(&self.purges, &purge.name))).await;
         let pending = others.iter().zip(settled).filter(|(_, settled)| *settled == Durability::Pending);
         pending.map(|(tier, _)| tier.tier()).collect()
     }
@@ -45,8 +45,8 @@ impl Stack {
     /// [`Stack::learn_purges`]: otherwise a record might be stored under a count, and a later process might start with
     /// a lower one.
     pub async fn note_ahead(&self, elsewhere: &PurgeCounts) {
-        if !self.epochs.missed(elsewhere).is_empty() {
-            self.epochs.expect(elsewhere);
+        if !self.purges.missed(elsewhere).is_empty() {
+            self.purges.expect(elsewhere);
             join_all(self.lower.iter().map(|tier| tier.note_ahead())).await;
         }
     }
@@ -54,28 +54,28 @@ impl Stack {
     /// Applies the purges that `tier` has and this process has missed. The caller must settle the returned purges.
     #[must_use = "the other tiers below memory have yet to be told"]
     pub fn learn_purges(&self, elsewhere: &PurgeCounts, tier: Tier) -> Vec<Purge> {
-        let missed = self.epochs.missed(elsewhere);
+        let missed = self.purges.missed(elsewhere);
         let model = |name: &String| (name != EVERYTHING).then(|| name.clone());
         let models: Vec<Option<String>> = missed.iter().map(model).collect();
         let models: Vec<Option<&str>> = models.iter().map(Option::as_deref).collect();
-        self.between_generations(&models, || self.epochs.learn(elsewhere));
+        self.between_generations(&models, || self.purges.learn(elsewhere));
         let happened = missed.into_iter().zip(&models);
         happened
             .map(|(name, model)| Purge { forgotten: self.empty_memory(*model), name, learnt_from: Some(tier) })
             .collect()
     }
 
-    /// Ends the generation before and after the epochs change. Before, because records stored under the new epoch must
-    /// have been fetched after the purge. After, because records found under the old epoch must not be stored in
+    /// Ends the generation before and after the counts change. Before, because records stored under the new count must
+    /// have been fetched after the purge. After, because records found under the old count must not be stored in
     /// memory.
-    pub(super) fn between_generations<T>(&self, models: &[Option<&str>], change_epochs: impl FnOnce() -> T) -> T {
+    pub(super) fn between_generations<T>(&self, models: &[Option<&str>], change_counts: impl FnOnce() -> T) -> T {
         let next = || {
             for model in models {
                 self.generations.next(*model);
             }
         };
         next();
-        let changed = change_epochs();
+        let changed = change_counts();
         next();
         changed
     }

@@ -2,18 +2,23 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+
+use super::lookup::newest_of;
 use super::*;
-use crate::cache::bounded::Bounds;
-use crate::cache::purges::PurgeCounts;
-use crate::cache::{Durability, TierStats, Times};
-use crate::key::{KeyBuilder, Tag};
-use crate::learned::ModelIdentity;
+use crate::cache::at_rest::{self, ChecksumKeys};
+use crate::cache::bounded::MapBounds;
+use crate::cache::purges::PurgeRegistry;
+use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Record, Tier, TierStats, Times};
+use crate::key::{Key, KeyBuilder, Tag};
+use crate::learned::{ModelIdentity, SpaceState};
+use crate::observe::traces::TraceContext;
 use crate::vector::Vector;
-use crate::vector::packed::Packed;
+use crate::vector::packed::{Codec, Packed};
 use futures_util::future::BoxFuture;
 
 fn stack() -> Stack {
@@ -25,7 +30,7 @@ pub(super) fn bytes_under(key: &Key, record: &Record) -> Bytes {
 }
 
 pub(super) fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
-    let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+    let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
     Stack::new(memory, lower, Arc::default(), ChecksumKeys::default())
 }
 
@@ -106,7 +111,7 @@ pub(super) struct Shelf {
     is_down: AtomicBool,
     pub(super) entries: Mutex<HashMap<Key, AtRest>>,
     asked: Mutex<Vec<Vec<Key>>>,
-    purged: Mutex<Vec<String>>,
+    pub(super) purged: Mutex<Vec<String>>,
 }
 
 impl Shelf {
@@ -171,7 +176,7 @@ impl LowerTier for Shelf {
         TierStats { up: !self.is_down.load(Ordering::Relaxed), ..TierStats::default() }
     }
 
-    fn close(&self, _patience: Duration) -> BoxFuture<'_, usize> {
+    fn close(&self, _timeout: Duration) -> BoxFuture<'_, usize> {
         Box::pin(std::future::ready(0))
     }
 }
@@ -384,16 +389,4 @@ async fn records_that_have_lost_more_than_the_codec_lets_go_are_misses() {
     stack.remember(key, &Arc::new(packed(Codec::Int8)), stack.generation());
     assert!(matches!(stack.look_up(&key, &with(Codec::Lossless)), Found::Missing), "in memory, too");
     assert!(stack.look_up(&key, &with(Codec::Int8)).is_fresh());
-}
-
-#[tokio::test]
-async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news() {
-    let (stack, disk, _redis) = two_shelves();
-    let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
-    stack.note_ahead(&elsewhere).await;
-    assert_eq!((stack.epochs.to_note().counts, stack.epochs.of(&["a"])), (elsewhere.clone(), 0));
-    assert_eq!(*disk.purged.lock().unwrap(), ["ahead"]);
-    assert_eq!(stack.learn_purges(&elsewhere, Tier::Redis).len(), 1);
-    stack.note_ahead(&elsewhere).await;
-    assert_eq!(disk.purged.lock().unwrap().len(), 1);
 }

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::cache::Stack;
-use crate::cache::export::Writer;
+use crate::cache::export::ExportWriter;
 use crate::key::Key;
 use crate::process::errors::BoxError;
 
@@ -57,7 +57,7 @@ async fn next_piece((mut written, mut writing): Written) -> Option<(Result<Bytes
 
 /// Exported file that is being written.
 pub struct ExportFile {
-    file: Writer,
+    file: ExportWriter,
     piece: Vec<u8>,
     pieces: mpsc::Sender<Bytes>,
 }
@@ -65,7 +65,7 @@ pub struct ExportFile {
 impl ExportFile {
     fn begin(pieces: mpsc::Sender<Bytes>) -> Self {
         let mut piece = Vec::with_capacity(2 * PIECE_BYTES);
-        Self { file: Writer::begin(&mut piece), piece, pieces }
+        Self { file: ExportWriter::begin(&mut piece), piece, pieces }
     }
 
     /// Adds a record and waits for space in the channel. Breaks if the reader is gone.
@@ -99,9 +99,9 @@ mod tests {
 
     use super::*;
     use crate::cache::at_rest::ChecksumKeys;
-    use crate::cache::bounded::Bounds;
+    use crate::cache::bounded::MapBounds;
     use crate::cache::disk::{self, DiskParts, DiskSettings, DiskTier};
-    use crate::cache::export::{Ending, NotPortable, Reader};
+    use crate::cache::export::{Ending, ExportReader, NotPortable};
     use crate::cache::{LowerTier, MemoryTier, Record, Times};
     use crate::key::KeyBuilder;
     use crate::learned::ModelIdentity;
@@ -116,13 +116,13 @@ mod tests {
             assert!(file.add(&key, &vec![1; PIECE_BYTES]).is_continue());
             end
         });
-        let mut reader = Reader::default();
+        let mut reader = ExportReader::default();
         while let Some(piece) = pieces.next().await {
             reader.feed(&piece.expect("the writer does not panic"));
-            while reader.piece()?.is_some() {}
+            while reader.next_item()?.is_some() {}
         }
         reader.fed();
-        while reader.piece()?.is_some() {}
+        while reader.next_item()?.is_some() {}
         assert_eq!(reader.records(), 1);
         Ok(reader.ending())
     }
@@ -140,11 +140,11 @@ mod tests {
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().max_blocking_threads(1).build().expect("it can be built");
         let records = runtime.block_on(async {
-            let bounds = disk::Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
+            let bounds = disk::DiskBounds { max_bytes: 16 << 20, max_entries: u64::MAX };
             let (queue_bytes, off_for) = (1 << 20, Duration::from_secs(1));
             let settings = DiskSettings { path: path.clone(), bounds, queue_bytes, off_for };
-            let parts = DiskParts { clock: Clock::manual(0), metrics: Metrics::new("test"), epochs: Arc::default() };
-            let memory = MemoryTier::new(Bounds { max_bytes: 1 << 20, max_entries: None });
+            let parts = DiskParts { clock: Clock::manual(0), metrics: Metrics::new("test"), purges: Arc::default() };
+            let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
             let disk: Arc<dyn LowerTier> = Arc::new(DiskTier::start(settings, parts).await);
             let stack = Stack::new(memory, vec![disk], Arc::default(), ChecksumKeys::default());
             let vector = Vector::from_components(&[1.0]).expect("it is a vector");
@@ -152,10 +152,10 @@ mod tests {
             let identity = ModelIdentity { model: "m".into(), dimension: 1 };
             let record = Arc::new(Record::new(vector, identity, times, None));
             stack.keep_below([(KeyBuilder::new(None).finish(), &record)].into_iter(), stack.generation());
-            let (mut reader, mut file) = (Reader::default(), export(Arc::new(stack), 1).await);
+            let (mut reader, mut file) = (ExportReader::default(), export(Arc::new(stack), 1).await);
             while let Some(piece) = file.next().await {
                 reader.feed(&piece.expect("the writer does not panic"));
-                while reader.piece().expect("it is an export").is_some() {}
+                while reader.next_item().expect("it is an export").is_some() {}
             }
             reader.records()
         });

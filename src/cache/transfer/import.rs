@@ -5,7 +5,7 @@ use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 
 use super::Pieces;
-use crate::cache::export::{Ending, NotPortable, Piece, Reader};
+use crate::cache::export::{Ending, ExportItem, ExportReader, NotPortable};
 use crate::cache::{Arrivals, ImportOutcome, Stack};
 use crate::key::Key;
 use crate::process::clock::Clock;
@@ -55,7 +55,7 @@ pub async fn import(tiers: &Stack, clock: &Clock, codec: Codec, mut file: Pieces
     let (arrivals, batch, imported) = (tiers.arrivals(codec), Vec::new(), Imported::default());
     let dropped_before = dropped(tiers);
     let mut import = Import { tiers, clock, arrivals, batch, batch_bytes: 0, imported };
-    let mut reader = Reader::default();
+    let mut reader = ExportReader::default();
     while let Some(Ok(piece)) = file.next().await {
         reader.feed(&piece);
         import.read(&mut reader).await?;
@@ -86,14 +86,14 @@ struct Import<'a> {
 }
 
 impl Import<'_> {
-    async fn read(&mut self, reader: &mut Reader) -> Result<(), NotPortable> {
-        while let Some(piece) = reader.piece()? {
+    async fn read(&mut self, reader: &mut ExportReader) -> Result<(), NotPortable> {
+        while let Some(piece) = reader.next_item()? {
             match piece {
-                Piece::Record(key, record) => {
+                ExportItem::Record(key, record) => {
                     self.batch_bytes += record.len() + size_of::<(Key, Bytes)>();
                     self.batch.push((key, record));
                 }
-                Piece::Damaged => self.imported.damaged += 1,
+                ExportItem::Damaged => self.imported.damaged += 1,
             }
             if self.batch_bytes >= BATCH_BYTES {
                 self.keep_batch().await;

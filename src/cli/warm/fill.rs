@@ -10,14 +10,14 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::ask::{self, Stop, WarmClient, WarmCounts};
 use super::options::WarmOptions;
-use super::read::{Batch, BatchBounds, Batches, Format, Next};
+use super::read::{BatchBounds, Batches, FileItem, LineFormat, WarmBatch};
+use super::send::{self, Stop, WarmClient, WarmCounts};
 use super::temporary::{start, stop};
 use crate::cli::client::Client;
 use crate::cli::credential::{self, Credential};
-use crate::cli::moving::{Failed, STANDARD};
-use crate::cli::progress::{Progress, grouped, say};
+use crate::cli::moving::{CommandError, STANDARD};
+use crate::cli::progress::{ProgressDisplay, grouped, say};
 use crate::config::Config;
 
 /// Number of faulty lines that are reported individually.
@@ -26,7 +26,11 @@ const MAX_TOLD: u64 = 100;
 const AHEAD_BATCHES: usize = 2;
 
 /// Fetches the vectors that are not cached yet. Starts a temporary vecho if none is running.
-pub(in crate::cli) async fn warm(config: Config, credential: &Credential, options: &WarmOptions) -> Result<(), Failed> {
+pub(in crate::cli) async fn warm(
+    config: Config,
+    credential: &Credential,
+    options: &WarmOptions,
+) -> Result<(), CommandError> {
     let file = open(&options.file)?;
     let client = Client::of_public_port(&config);
     if client.is_reachable().await.map_err(|error| error.to_string())? {
@@ -44,22 +48,23 @@ pub(in crate::cli) async fn warm(config: Config, credential: &Credential, option
 }
 
 /// An input file with its length, if known.
-struct Opened {
+struct InputFile {
     lines: Box<dyn BufRead + Send>,
     bytes: Option<u64>,
     /// `None` if the file name does not determine the format.
-    format: Option<Format>,
+    format: Option<LineFormat>,
 }
 
-fn open(file: &Path) -> Result<Opened, Failed> {
+fn open(file: &Path) -> Result<InputFile, CommandError> {
     if file == Path::new(STANDARD) {
-        return Ok(Opened { lines: Box::new(BufReader::new(io::stdin())), bytes: None, format: None });
+        return Ok(InputFile { lines: Box::new(BufReader::new(io::stdin())), bytes: None, format: None });
     }
     let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let bytes = opened.metadata().ok().filter(fs::Metadata::is_file).map(|data| data.len());
     let is_json = |extension: &str| ["json", "jsonl", "ndjson"].iter().any(|json| extension.eq_ignore_ascii_case(json));
-    let format = file.extension().and_then(OsStr::to_str).filter(|extension| is_json(extension)).map(|_| Format::Json);
-    Ok(Opened { lines: Box::new(BufReader::new(opened)), bytes, format })
+    let format =
+        file.extension().and_then(OsStr::to_str).filter(|extension| is_json(extension)).map(|_| LineFormat::Json);
+    Ok(InputFile { lines: Box::new(BufReader::new(opened)), bytes, format })
 }
 
 async fn run(
@@ -67,25 +72,25 @@ async fn run(
     config: &Config,
     credential: &Credential,
     options: &WarmOptions,
-    file: Opened,
-) -> Result<Warmed, Failed> {
-    let asker = WarmClient::new(client, credential.headers(config), options)?;
-    let progress = Progress::new(options.quiet, "texts", file.bytes);
-    let bounds = BatchBounds { inputs: options.batch as usize, bytes: asker.max_batch_bytes(config) };
-    let done = RefCell::new(Done { progress: &progress, tally: WarmCounts::default(), failed: 0, stopped: None });
+    file: InputFile,
+) -> Result<Warmed, CommandError> {
+    let client = WarmClient::new(client, credential.headers(config), options)?;
+    let progress = ProgressDisplay::new(options.quiet, "texts", file.bytes);
+    let bounds = BatchBounds { inputs: options.batch as usize, bytes: client.max_batch_bytes(config) };
+    let done = RefCell::new(Done { progress: &progress, counts: WarmCounts::default(), failed: 0, stopped: None });
     let concurrency = options.concurrency as usize;
     let read = batches_of(Batches::new(file.lines, bounds, file.format), concurrency * AHEAD_BATCHES);
     // After a fatal error no further batch is sent; batches in flight still finish.
     let read = read.take_while(|_| std::future::ready(done.borrow().stopped.is_none()));
     let work = read.for_each_concurrent(concurrency, |next| async {
         match next {
-            Next::Note(text) => progress.say(text),
-            Next::Fault { number, size, cause } => done.borrow_mut().fault(number, size, cause),
-            Next::Batch(batch) => {
-                let asked = asker.ask(&batch).await;
-                done.borrow_mut().batch(&batch, asked);
+            FileItem::Note(text) => progress.say(text),
+            FileItem::Fault { number, size, cause } => done.borrow_mut().fault(number, size, cause),
+            FileItem::Batch(batch) => {
+                let result = client.send(&batch).await;
+                done.borrow_mut().batch(&batch, result);
             }
-            Next::Unreadable(error) => done.borrow_mut().stopped = Some(format!("cannot read: {error}")),
+            FileItem::Unreadable(error) => done.borrow_mut().stopped = Some(format!("cannot read: {error}")),
         }
     });
     progress.alongside(work).await;
@@ -97,15 +102,18 @@ struct Warmed {
     /// Inputs whose vectors were already cached or were fetched.
     answered: u64,
     /// Error if some inputs are missing.
-    ended: Result<(), Failed>,
+    ended: Result<(), CommandError>,
 }
 
 /// Reads batches on a blocking thread.
-fn batches_of(mut batches: Batches<Box<dyn BufRead + Send>>, ahead: usize) -> impl futures_util::Stream<Item = Next> {
+fn batches_of(
+    mut batches: Batches<Box<dyn BufRead + Send>>,
+    ahead: usize,
+) -> impl futures_util::Stream<Item = FileItem> {
     let (ready, read) = mpsc::channel(ahead);
     drop(spawn_blocking(move || {
         while let Some(next) = batches.next_batch() {
-            let is_last = matches!(next, Next::Unreadable(_));
+            let is_last = matches!(next, FileItem::Unreadable(_));
             if ready.blocking_send(next).is_err() || is_last {
                 break;
             }
@@ -116,11 +124,11 @@ fn batches_of(mut batches: Batches<Box<dyn BufRead + Send>>, ahead: usize) -> im
 
 /// Work done so far.
 struct Done<'p> {
-    progress: &'p Progress,
-    tally: WarmCounts,
+    progress: &'p ProgressDisplay,
+    counts: WarmCounts,
     failed: u64,
     /// Reason to send no further requests.
-    stopped: Option<Failed>,
+    stopped: Option<CommandError>,
 }
 
 impl Done<'_> {
@@ -138,19 +146,19 @@ impl Done<'_> {
         }
     }
 
-    fn batch(&mut self, batch: &Batch, asked: ask::BatchResult) {
-        self.tally.add(&asked.tally);
-        for (number, cause) in &asked.failed {
+    fn batch(&mut self, batch: &WarmBatch, result: send::BatchResult) {
+        self.counts.add(&result.counts);
+        for (number, cause) in &result.failed {
             self.tell(*number, cause);
         }
-        if let Some(Stop(cause)) = asked.stopped {
+        if let Some(Stop(cause)) = result.stopped {
             self.stopped.get_or_insert(cause);
         }
         self.progress.advance(batch.size, batch.inputs.len() as u64);
     }
 
     fn report(self) -> Warmed {
-        let WarmCounts { cached, fetched, billed } = self.tally;
+        let WarmCounts { cached, fetched, billed } = self.counts;
         let answered = cached + fetched;
         let [cached, fetched, failed, billed] = [cached, fetched, self.failed, billed].map(grouped);
         self.progress.end(&format!(

@@ -18,7 +18,7 @@ const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// One input as it appears in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Input {
+pub(super) struct LineInput {
     /// Line number.
     pub(super) number: u64,
     /// A string or a token array, as JSON.
@@ -26,12 +26,12 @@ pub(super) struct Input {
 }
 
 /// Inputs, shared between concurrent requests.
-type Inputs = Arc<[Input]>;
+type LineInputs = Arc<[LineInput]>;
 
 /// Inputs of one request: all texts, or all tokens.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Batch {
-    pub(super) inputs: Inputs,
+pub(super) struct WarmBatch {
+    pub(super) inputs: LineInputs,
     /// Total bytes of the lines.
     pub(super) size: u64,
 }
@@ -45,8 +45,8 @@ pub(super) struct BatchBounds {
 
 /// The next item from the file.
 #[derive(Debug)]
-pub(super) enum Next {
-    Batch(Batch),
+pub(super) enum FileItem {
+    Batch(WarmBatch),
     /// A message about the whole file.
     Note(&'static str),
     /// A line that is not a valid input.
@@ -59,36 +59,36 @@ pub(super) enum Next {
     Unreadable(io::Error),
 }
 
-/// Format of the lines.
+/// LineFormat of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum LineFormat {
     /// Each line is JSON.
     Json,
     /// Each line is plain text.
     Plain,
 }
 
-/// Reader of batches.
+/// ExportReader of batches.
 pub(super) struct Batches<R> {
     lines: JsonLines<R>,
     bounds: BatchBounds,
     /// `None` until the first line has determined it.
-    format: Option<Format>,
-    texts: Gathered,
-    tokens: Gathered,
-    ready: VecDeque<Next>,
+    format: Option<LineFormat>,
+    texts: PendingBatch,
+    tokens: PendingBatch,
+    ready: VecDeque<FileItem>,
     is_over: bool,
 }
 
 #[derive(Default)]
-struct Gathered {
-    inputs: Vec<Input>,
+struct PendingBatch {
+    inputs: Vec<LineInput>,
     bytes: usize,
     size: u64,
 }
 
 #[derive(Deserialize)]
-struct Fields<'a> {
+struct LineFields<'a> {
     #[serde(borrow, default)]
     text: Option<&'a RawValue>,
     #[serde(borrow, default)]
@@ -98,14 +98,14 @@ struct Fields<'a> {
 impl<R: BufRead> Batches<R> {
     /// Creates a reader. Without a format, the first line decides: a line that is not JSON starts a file of plain
     /// texts.
-    pub(super) fn new(from: R, bounds: BatchBounds, format: Option<Format>) -> Self {
+    pub(super) fn new(from: R, bounds: BatchBounds, format: Option<LineFormat>) -> Self {
         let lines = JsonLines::new(from, MAX_LINE_BYTES);
-        let (texts, tokens, ready) = (Gathered::default(), Gathered::default(), VecDeque::new());
+        let (texts, tokens, ready) = (PendingBatch::default(), PendingBatch::default(), VecDeque::new());
         Self { lines, bounds, format, texts, tokens, ready, is_over: false }
     }
 
     /// Returns the next item, or `None` at the end.
-    pub(super) fn next_batch(&mut self) -> Option<Next> {
+    pub(super) fn next_batch(&mut self) -> Option<FileItem> {
         while self.ready.is_empty() && !self.is_over {
             match self.lines.next_line() {
                 Ok(Some(line)) => self.take_in(&line),
@@ -120,33 +120,33 @@ impl<R: BufRead> Batches<R> {
         let (number, size) = (line.number, line.size);
         let format = self.format(line);
         match read_line(line, format) {
-            Err(cause) => self.ready.push_back(Next::Fault { number, size, cause }),
+            Err(cause) => self.ready.push_back(FileItem::Fault { number, size, cause }),
             Ok((json, kind)) => {
-                let gathered = match kind {
+                let pending = match kind {
                     InputKind::Text => &mut self.texts,
                     InputKind::Tokens => &mut self.tokens,
                 };
-                if gathered.bytes + json.len() > self.bounds.bytes {
-                    self.ready.extend(gathered.take());
+                if pending.bytes + json.len() > self.bounds.bytes {
+                    self.ready.extend(pending.take());
                 }
                 // One byte for the comma between inputs.
-                gathered.bytes += json.len() + 1;
-                gathered.size += size;
-                gathered.inputs.push(Input { number, json: json.into_owned().into() });
-                if gathered.inputs.len() >= self.bounds.inputs {
-                    self.ready.extend(gathered.take());
+                pending.bytes += json.len() + 1;
+                pending.size += size;
+                pending.inputs.push(LineInput { number, json: json.into_owned().into() });
+                if pending.inputs.len() >= self.bounds.inputs {
+                    self.ready.extend(pending.take());
                 }
             }
         }
     }
 
-    fn format(&mut self, line: &Line) -> Format {
+    fn format(&mut self, line: &Line) -> LineFormat {
         if let Some(format) = self.format {
             return format;
         }
-        let format = Format::of(line);
-        if format == Format::Plain {
-            self.ready.push_back(Next::Note("the file is read as plain text: one text a line"));
+        let format = LineFormat::of(line);
+        if format == LineFormat::Plain {
+            self.ready.push_back(FileItem::Note("the file is read as plain text: one text a line"));
         }
         *self.format.insert(format)
     }
@@ -155,18 +155,18 @@ impl<R: BufRead> Batches<R> {
         self.is_over = true;
         self.ready.extend(self.texts.take());
         self.ready.extend(self.tokens.take());
-        self.ready.extend(error.map(Next::Unreadable));
+        self.ready.extend(error.map(FileItem::Unreadable));
     }
 }
 
-impl Gathered {
-    fn take(&mut self) -> Option<Next> {
+impl PendingBatch {
+    fn take(&mut self) -> Option<FileItem> {
         let Self { inputs, size, .. } = std::mem::take(self);
-        (!inputs.is_empty()).then(|| Next::Batch(Batch { inputs: inputs.into(), size }))
+        (!inputs.is_empty()).then(|| FileItem::Batch(WarmBatch { inputs: inputs.into(), size }))
     }
 }
 
-impl Format {
+impl LineFormat {
     /// Returns the format of a file that begins with this line. A damaged JSON object is not taken for plain text.
     fn of(line: &Line) -> Self {
         let text = line.bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::trim);
@@ -176,12 +176,12 @@ impl Format {
 }
 
 /// Returns the JSON of a line's input, and its kind.
-fn read_line(line: &Line, format: Format) -> Result<(Cow<'_, str>, InputKind), &'static str> {
+fn read_line(line: &Line, format: LineFormat) -> Result<(Cow<'_, str>, InputKind), &'static str> {
     let bytes = line.bytes.as_deref().ok_or("it is longer than 1 MiB")?;
     let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
     match format {
-        Format::Json => read_json(text.trim()).map(|(json, kind)| (json.into(), kind)),
-        Format::Plain => {
+        LineFormat::Json => read_json(text.trim()).map(|(json, kind)| (json.into(), kind)),
+        LineFormat::Plain => {
             let text = text.trim_end_matches(['\r', '\n']);
             let text = if line.number == 1 { text.trim_start_matches('\u{feff}') } else { text };
             Ok((json!(text).to_string().into(), InputKind::Text))
@@ -191,7 +191,7 @@ fn read_line(line: &Line, format: Format) -> Result<(Cow<'_, str>, InputKind), &
 
 fn read_json(text: &str) -> Result<(&str, InputKind), &'static str> {
     let input = if text.starts_with('{') {
-        let fields: Fields<'_> = serde_json::from_str(text).map_err(|_| "it is not JSON")?;
+        let fields: LineFields<'_> = serde_json::from_str(text).map_err(|_| "it is not JSON")?;
         match (fields.text, fields.input) {
             (Some(input), None) | (None, Some(input)) => input.get(),
             (Some(_), Some(_)) => return Err("it has both text and input"),
@@ -220,14 +220,14 @@ fn kind_of(input: &str) -> Result<InputKind, &'static str> {
 mod tests {
     use super::*;
 
-    fn read(text: &str, bounds: BatchBounds) -> Vec<Next> {
+    fn read(text: &str, bounds: BatchBounds) -> Vec<FileItem> {
         let mut batches = Batches::new(text.as_bytes(), bounds, None);
         std::iter::from_fn(|| batches.next_batch()).collect()
     }
 
-    fn inputs(next: &Next) -> Vec<(u64, &str)> {
+    fn inputs(next: &FileItem) -> Vec<(u64, &str)> {
         match next {
-            Next::Batch(batch) => batch.inputs.iter().map(|input| (input.number, &*input.json)).collect(),
+            FileItem::Batch(batch) => batch.inputs.iter().map(|input| (input.number, &*input.json)).collect(),
             other => panic!("no batch: {other:?}"),
         }
     }
@@ -239,7 +239,7 @@ mod tests {
         assert_eq!(inputs(&batches[0]), [(1, "\"a\""), (3, "\"b\"")]);
         assert_eq!(inputs(&batches[1]), [(5, "\"c\"")]);
         assert_eq!(inputs(&batches[2]), [(2, "[1,2]")]);
-        let size: u64 = batches.iter().map(|next| if let Next::Batch(batch) = next { batch.size } else { 0 }).sum();
+        let size: u64 = batches.iter().map(|next| if let FileItem::Batch(batch) = next { batch.size } else { 0 }).sum();
         assert_eq!(size + 1, text.len() as u64, "all but the blank line");
     }
 
@@ -269,10 +269,10 @@ mod tests {
         ];
         for (line, expected) in cases {
             let bounds = BatchBounds { inputs: 9, bytes: 1_000 };
-            let mut batches = Batches::new(format!("\n{line}\n").leak().as_bytes(), bounds, Some(Format::Json));
-            let read: Vec<Next> = std::iter::from_fn(|| batches.next_batch()).collect();
+            let mut batches = Batches::new(format!("\n{line}\n").leak().as_bytes(), bounds, Some(LineFormat::Json));
+            let read: Vec<FileItem> = std::iter::from_fn(|| batches.next_batch()).collect();
             assert!(
-                matches!(&read[..], [Next::Fault { number: 2, cause, .. }] if *cause == expected),
+                matches!(&read[..], [FileItem::Fault { number: 2, cause, .. }] if *cause == expected),
                 "{expected}: {read:?}"
             );
         }
@@ -282,11 +282,11 @@ mod tests {
     fn a_file_whose_first_line_is_no_json_is_plain_text() {
         let bounds = BatchBounds { inputs: 9, bytes: 1_000 };
         let batches = read("\u{feff}A \"quoted\" word\r\n\n  two\n\"three\"\n", bounds);
-        assert!(matches!(batches[0], Next::Note(_)), "{batches:?}");
+        assert!(matches!(batches[0], FileItem::Note(_)), "{batches:?}");
         let expected = [(1, r#""A \"quoted\" word""#), (3, r#""  two""#), (4, r#""\"three\"""#)];
         assert_eq!(inputs(&batches[1]), expected);
         for json in ["\"a\"\nplain\n", "{\"text\":\n", "[1]\n", "7\n"] {
-            assert!(!matches!(read(json, bounds)[0], Next::Note(_)), "{json} is JSON");
+            assert!(!matches!(read(json, bounds)[0], FileItem::Note(_)), "{json} is JSON");
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::app::{App, Surroundings};
 use crate::cli::client::Client;
-use crate::cli::moving::Failed;
+use crate::cli::moving::CommandError;
 use crate::cli::progress::grouped;
 use crate::config::Config;
 use crate::process::clock::Clock;
@@ -17,7 +17,7 @@ const TIER_TIMEOUT: Duration = Duration::from_secs(10);
 const TIER_CHECK_EVERY: Duration = Duration::from_millis(50);
 
 /// Starts a vecho with this configuration on random loopback ports.
-pub(super) async fn start(config: Config) -> Result<(App, Config), Failed> {
+pub(super) async fn start(config: Config) -> Result<(App, Config), CommandError> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let config = Config { listen: any, admin_listen: any, tls: None, ..config };
     let own = App::start(config.clone(), Surroundings::detached(Clock::System)).await;
@@ -48,7 +48,7 @@ async fn has_lasting_tier(config: &Config) -> bool {
 }
 
 /// Stops it. Fails if vectors could not be stored.
-pub(super) async fn stop(own: App, config: &Config) -> Result<(), Failed> {
+pub(super) async fn stop(own: App, config: &Config) -> Result<(), CommandError> {
     let stats = Client::of_ops_port(config).stats().await;
     let dropped: u64 = ["disk", "redis"].iter().filter_map(|tier| stats["tiers"][tier]["dropped"].as_u64()).sum();
     let lost = dropped + own.stop().await.unwritten as u64;

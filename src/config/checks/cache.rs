@@ -5,17 +5,17 @@ use std::time::Duration;
 use super::headers::header_name;
 use super::ranges::ANY_LENGTH;
 use crate::config::reader::Reader;
-use crate::config::{Auth, Cache, Scope, Upstream, UpstreamTarget};
+use crate::config::{AuthConfig, CacheConfig, Scope, UpstreamConfig, UpstreamTarget};
 use crate::vector::packed::Codec;
 
 /// The fields of an embeddings request that vecho interprets itself.
 const OWN_FIELDS: [&str; 5] = ["model", "input", "encoding_format", "dimensions", "user"];
 
-pub(super) fn cache(reader: &mut Reader, upstream: &Upstream) -> Cache {
+pub(super) fn cache(reader: &mut Reader, upstream: &UpstreamConfig) -> CacheConfig {
     let extra_fields = reader.list("cache.extra_fields", extra_field);
     let key_headers = reader.list("cache.key_headers", header_name);
     let same_models = reader.list("cache.same_models", same_model);
-    Cache {
+    CacheConfig {
         ttl: reader.duration("cache.ttl", &(Duration::from_secs(1)..=*ANY_LENGTH.end())),
         stale_for: reader.duration("cache.stale_for", &ANY_LENGTH),
         max_entries: reader.optional_count("cache.max_entries", 1..=1 << 40),
@@ -52,7 +52,7 @@ fn extra_field(name: &str) -> Result<String, String> {
     }
 }
 
-fn scope(reader: &mut Reader, upstream: &Upstream) -> Scope {
+fn scope(reader: &mut Reader, upstream: &UpstreamConfig) -> Scope {
     let word = |scope: Scope| (scope.name(), Some(scope));
     let words = [word(Scope::Credential), word(Scope::Proxy), word(Scope::Shared), ("auto", None)];
     // If vecho pays for all callers, they may share entries; otherwise each credential has its own.
@@ -63,12 +63,12 @@ fn scope(reader: &mut Reader, upstream: &Upstream) -> Scope {
     scope
 }
 
-pub(super) fn auth(reader: &mut Reader) -> Auth {
+pub(super) fn auth(reader: &mut Reader) -> AuthConfig {
     let credential_headers = reader.list("auth.credential_headers", header_name);
     if credential_headers.as_ref().is_some_and(Vec::is_empty) {
         reader.fault("auth.credential_headers", "must name at least one header");
     }
-    Auth {
+    AuthConfig {
         vouch_ttl: reader.duration("auth.vouch_ttl", &ANY_LENGTH),
         credential_headers: credential_headers.unwrap_or_default(),
     }

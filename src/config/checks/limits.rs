@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use super::ranges::{ANY_BYTES, ANY_COUNT, MIB, TIMEOUT};
 use crate::config::reader::Reader;
-use crate::config::{Limits, Memory};
+use crate::config::{LimitsConfig, MemoryConfig};
 
 /// The largest default of `limits.max_inflight_bytes`.
 const MOST_INFLIGHT_BYTES: usize = 128 << 20;
 /// The largest default of `limits.max_body_bytes`.
 const MOST_BODY_BYTES: usize = 64 << 20;
 
-pub(super) fn limits(reader: &mut Reader, memory: &Memory) -> Limits {
+pub(super) fn limits(reader: &mut Reader, memory: &MemoryConfig) -> LimitsConfig {
     let share = usize::try_from(memory.limit_bytes / 5).unwrap_or(usize::MAX).min(MOST_INFLIGHT_BYTES);
     let max_inflight_bytes = reader.following_count("limits.max_inflight_bytes", ANY_BYTES, share, "memory.limit_mb");
     let largest_body = max_inflight_bytes.min(MOST_BODY_BYTES);
-    Limits {
+    LimitsConfig {
         max_header_bytes: reader.count("limits.max_header_bytes", 8192..=16 * MIB),
         header_timeout: reader.duration("limits.header_timeout", &TIMEOUT),
         idle_timeout: reader.duration("limits.idle_timeout", &TIMEOUT),
@@ -33,8 +33,8 @@ pub(super) fn limits(reader: &mut Reader, memory: &Memory) -> Limits {
     }
 }
 
-pub(super) fn memory(reader: &mut Reader) -> Memory {
+pub(super) fn memory(reader: &mut Reader) -> MemoryConfig {
     let limit_mb: u64 = reader.count("memory.limit_mb", 32..=16 * MIB);
     let check_every = Duration::from_millis(10)..=Duration::from_hours(1);
-    Memory { limit_bytes: limit_mb * MIB, check_every: reader.duration("memory.check_every", &check_every) }
+    MemoryConfig { limit_bytes: limit_mb * MIB, check_every: reader.duration("memory.check_every", &check_every) }
 }

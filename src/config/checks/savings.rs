@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 use toml::Value;
 
 use crate::config::reader::Reader;
-use crate::config::{Price, Savings, values};
+use crate::config::{Price, SavingsConfig, values};
 
 /// The list is searched linearly for each new kind of request, so its length is bounded.
 const MAX_PRICES: usize = 256;
 /// Usage accounts keep no more bytes of a name.
 const MAX_NAME_BYTES: usize = 128;
 
-pub(super) fn savings(reader: &mut Reader) -> Savings {
+pub(super) fn savings(reader: &mut Reader) -> SavingsConfig {
     let prices: Vec<(String, Price)> = reader.list("savings.prices", price).unwrap_or_default();
     if prices.len() > MAX_PRICES {
         reader.fault("savings.prices", format!("holds {} prices, more than {MAX_PRICES}", prices.len()));
@@ -20,7 +20,7 @@ pub(super) fn savings(reader: &mut Reader) -> Savings {
     for name in repeated(&prices) {
         reader.fault("savings.prices", format!("holds two prices of {name}"));
     }
-    Savings { prices, currency: reader.required("savings.currency", currency) }
+    SavingsConfig { prices, currency: reader.required("savings.currency", currency) }
 }
 
 fn price(entry: &str) -> Result<(String, Price), String> {

@@ -12,8 +12,8 @@ use super::{across, addresses, cache, limits, savings, stores, traces, upstream}
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
-    Admin, Batch, Breaker, Config, Effective, Fallback, FallbackMode, Faults, Log, LogFormat, Reload, Retry, Shutdown,
-    Tls, parse_log_level, values,
+    AdminConfig, BatchConfig, BreakerConfig, Config, Effective, FallbackConfig, FallbackMode, Faults, LogConfig,
+    LogFormat, ReloadConfig, RetryConfig, ShutdownConfig, TlsConfig, parse_log_level, values,
 };
 
 /// Returns a complete and consistent configuration, or every fault.
@@ -49,12 +49,14 @@ fn read(reader: &mut Reader) -> Config {
         limits: limits::limits(reader, &memory),
         memory,
         tls: tls(reader),
-        admin: Admin { token: header_secret(reader, "admin.token") },
+        admin: AdminConfig { token: header_secret(reader, "admin.token") },
         savings: savings::savings(reader),
         log: log(reader),
         traces: traces::traces(reader),
-        reload: Reload { poll_every: reader.duration("reload.poll_every", &ANY_LENGTH) },
-        shutdown: Shutdown { grace: reader.duration("shutdown.grace", &(Duration::ZERO..=Duration::from_hours(1))) },
+        reload: ReloadConfig { poll_every: reader.duration("reload.poll_every", &ANY_LENGTH) },
+        shutdown: ShutdownConfig {
+            grace: reader.duration("shutdown.grace", &(Duration::ZERO..=Duration::from_hours(1))),
+        },
         effective: Effective::default(),
     }
 }
@@ -66,16 +68,16 @@ fn workers(reader: &mut Reader) -> usize {
     workers
 }
 
-fn batch(reader: &mut Reader) -> Batch {
-    Batch {
+fn batch(reader: &mut Reader) -> BatchConfig {
+    BatchConfig {
         max_inputs: reader.count("batch.max_inputs", 1..=100_000),
         max_tokens: reader.count("batch.max_tokens", 1..=100_000_000),
         target_time: reader.duration("batch.target_time", &TIMEOUT),
     }
 }
 
-fn retry(reader: &mut Reader) -> Retry {
-    Retry {
+fn retry(reader: &mut Reader) -> RetryConfig {
+    RetryConfig {
         max_attempts: reader.count("retry.max_attempts", 1..=20),
         base_wait: reader.duration("retry.base_wait", &TIMEOUT),
         max_wait: reader.duration("retry.max_wait", &TIMEOUT),
@@ -83,25 +85,25 @@ fn retry(reader: &mut Reader) -> Retry {
     }
 }
 
-fn breaker(reader: &mut Reader) -> Breaker {
-    Breaker {
+fn breaker(reader: &mut Reader) -> BreakerConfig {
+    BreakerConfig {
         failures: reader.count("breaker.failures", 0..=1_000_000),
         open_for: reader.duration("breaker.open_for", &TIMEOUT),
         max_open: reader.duration("breaker.max_open", &TIMEOUT),
     }
 }
 
-fn fallback(reader: &mut Reader) -> Fallback {
+fn fallback(reader: &mut Reader) -> FallbackConfig {
     let modes = [FallbackMode::Error, FallbackMode::Stale, FallbackMode::Mock].map(|mode| (mode.name(), mode));
-    Fallback {
+    FallbackConfig {
         mode: reader.choice("fallback.mode", &modes),
         mock_dimensions: reader.count("fallback.mock_dimensions", 1..=65_536),
     }
 }
 
-fn tls(reader: &mut Reader) -> Option<Tls> {
+fn tls(reader: &mut Reader) -> Option<TlsConfig> {
     match (reader.file("tls.cert_file"), reader.file("tls.key_file")) {
-        (Some(cert_file), Some(key_file)) => Some(Tls { cert_file, key_file }),
+        (Some(cert_file), Some(key_file)) => Some(TlsConfig { cert_file, key_file }),
         (Some(_), None) => {
             reader.fault("tls.cert_file", "needs tls.key_file beside it");
             None
@@ -114,13 +116,13 @@ fn tls(reader: &mut Reader) -> Option<Tls> {
     }
 }
 
-fn log(reader: &mut Reader) -> Log {
+fn log(reader: &mut Reader) -> LogConfig {
     let level = |value: &Value| {
         let level = values::text(value)?;
         parse_log_level(&level).map_err(|bad| bad.to_string())?;
         Ok(level)
     };
-    Log {
+    LogConfig {
         level: reader.required("log.level", level),
         format: reader.choice("log.format", &[("text", LogFormat::Text), ("json", LogFormat::Json)]),
     }

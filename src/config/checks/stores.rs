@@ -8,7 +8,7 @@ use http::Uri;
 
 use super::ranges::{MIB, TIMEOUT};
 use crate::config::reader::Reader;
-use crate::config::{Disk, Redis, RedisNode, Tls, values};
+use crate::config::{DiskConfig, RedisConfig, RedisNode, TlsConfig, values};
 
 /// A smaller store holds too few vectors to be useful; a larger one takes minutes to open.
 const DISK_MIB: RangeInclusive<u64> = 16..=16 * MIB;
@@ -17,8 +17,8 @@ const QUEUE_MIB: RangeInclusive<u64> = 1..=4096;
 const LEASE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
 const REDIS_PORT: u16 = 6379;
 
-pub(super) fn disk(reader: &mut Reader) -> Disk {
-    Disk {
+pub(super) fn disk(reader: &mut Reader) -> DiskConfig {
+    DiskConfig {
         enabled: reader.switch("disk.enabled"),
         path: reader.optional("disk.path", values::text).map(PathBuf::from),
         max_bytes: reader.count::<u64>("disk.max_mb", DISK_MIB) * MIB,
@@ -27,9 +27,9 @@ pub(super) fn disk(reader: &mut Reader) -> Disk {
     }
 }
 
-pub(super) fn redis(reader: &mut Reader) -> Redis {
+pub(super) fn redis(reader: &mut Reader) -> RedisConfig {
     let lease = reader.duration("redis.lease", &LEASE);
-    let redis = Redis {
+    let redis = RedisConfig {
         nodes: reader.optional("redis.url", |value| nodes(&values::text(value)?)).unwrap_or_default(),
         cluster: reader.switch("redis.cluster"),
         username: reader.optional("redis.username", values::text),
@@ -51,9 +51,9 @@ fn queue_bytes(reader: &mut Reader, name: &str) -> usize {
     mib << 20
 }
 
-fn identity(reader: &mut Reader) -> Option<Tls> {
+fn identity(reader: &mut Reader) -> Option<TlsConfig> {
     match (reader.file("redis.cert_file"), reader.file("redis.key_file")) {
-        (Some(cert_file), Some(key_file)) => Some(Tls { cert_file, key_file }),
+        (Some(cert_file), Some(key_file)) => Some(TlsConfig { cert_file, key_file }),
         (None, None) => None,
         (Some(_), None) => fault(reader, "redis.cert_file", "needs redis.key_file beside it"),
         (None, Some(_)) => fault(reader, "redis.key_file", "needs redis.cert_file beside it"),
@@ -90,7 +90,7 @@ fn node(text: &str) -> Result<RedisNode, String> {
     Ok(RedisNode { host, port: uri.port_u16().unwrap_or(REDIS_PORT), tls, database })
 }
 
-fn check(reader: &mut Reader, redis: &Redis) {
+fn check(reader: &mut Reader, redis: &RedisConfig) {
     let Some(first) = redis.nodes.first() else { return };
     if redis.nodes.len() > 1 && !redis.cluster {
         reader.fault("redis.url", "names several nodes, which only a cluster has; set redis.cluster");

@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use super::ranges::TIMEOUT;
 use crate::config::reader::Reader;
-use crate::config::{Traces, values};
+use crate::config::{TracesConfig, values};
 
 /// Path after a collector's base URL, as OTLP defines it.
 const SIGNAL_PATH: &str = "/v1/traces";
@@ -19,10 +19,10 @@ const SERVICE_NAME: &str = "service.name";
 const QUEUE: RangeInclusive<u64> = 1..=1_000_000;
 const SEND_EVERY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
 
-pub(super) fn traces(reader: &mut Reader) -> Traces {
+pub(super) fn traces(reader: &mut Reader) -> TracesConfig {
     let below = reader.optional("traces.endpoint", |value| below(&values::text(value)?));
     let whole = reader.optional("traces.url", |value| address(&values::text(value)?));
-    Traces {
+    TracesConfig {
         target: whole.or(below),
         headers: headers(reader),
         sample_ratio: reader.ratio("traces.sample_ratio", &(0.0..=1.0)),
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    fn traces(pairs: &[(&str, &str)]) -> Traces {
+    fn traces(pairs: &[(&str, &str)]) -> TracesConfig {
         Config::from_pairs(pairs).expect("must be free of faults").traces
     }
 

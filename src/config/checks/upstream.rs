@@ -5,11 +5,11 @@ use http::Uri;
 use super::headers::header_secret;
 use super::ranges::{ANY_BYTES, TIMEOUT};
 use crate::config::reader::Reader;
-use crate::config::{Encoding, KeyHeader, Upstream, UpstreamTarget};
+use crate::config::{KeyHeader, UpstreamConfig, UpstreamEncoding, UpstreamTarget};
 
-pub(super) fn upstream(reader: &mut Reader) -> Upstream {
+pub(super) fn upstream(reader: &mut Reader) -> UpstreamConfig {
     let target = target_of(reader);
-    Upstream {
+    UpstreamConfig {
         api_key: header_secret(reader, "upstream.api_key"),
         api_key_header: key_header(reader, &target),
         encoding: reader.choice("upstream.encoding", &ENCODINGS),
@@ -25,11 +25,11 @@ pub(super) fn upstream(reader: &mut Reader) -> Upstream {
     }
 }
 
-const ENCODINGS: [(&str, Encoding); 4] = [
-    ("auto", Encoding::Auto),
-    ("as_asked", Encoding::AsAsked),
-    ("base64", Encoding::Base64),
-    ("float", Encoding::Float),
+const ENCODINGS: [(&str, UpstreamEncoding); 4] = [
+    ("auto", UpstreamEncoding::Auto),
+    ("as_asked", UpstreamEncoding::AsAsked),
+    ("base64", UpstreamEncoding::Base64),
+    ("float", UpstreamEncoding::Float),
 ];
 
 fn target_of(reader: &mut Reader) -> UpstreamTarget {

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use super::catalogue;
 use super::handles::{Counter, Registrar};
 use super::labels::TokenKind;
-use crate::config::{Price, Savings};
+use crate::config::{Price, SavingsConfig};
 
 /// Maximum number of separate pairs of model and namespace. Each takes four lines of a scrape.
 pub const MAX_ACCOUNTS: usize = 64;
@@ -120,7 +120,7 @@ impl UsageAccount {
         *self.named.model == *model && *self.named.namespace == *namespace
     }
 
-    fn reprice(&self, savings: &Savings) {
+    fn reprice(&self, savings: &SavingsConfig) {
         let mut money = self.money();
         // The counters are read under the lock: settled tokens must never exceed the next reading.
         money.settle(Tokens { billed: self.billed.get(), saved: self.saved.get() });
@@ -192,7 +192,7 @@ pub struct UsageAccounts {
 
 #[derive(Debug, Default)]
 struct AccountBook {
-    savings: Savings,
+    savings: SavingsConfig,
     accounts: Vec<Arc<UsageAccount>>,
 }
 
@@ -251,7 +251,7 @@ impl UsageAccounts {
     }
 
     /// Changes the prices for tokens counted from now on.
-    pub fn reprice(&self, savings: &Savings) {
+    pub fn reprice(&self, savings: &SavingsConfig) {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         book.savings = savings.clone();
         for account in &book.accounts {

@@ -4,7 +4,7 @@ use super::super::Metrics;
 use super::*;
 use crate::config::Config;
 
-fn savings(prices: &str) -> Savings {
+fn savings(prices: &str) -> SavingsConfig {
     Config::from_pairs(&[("savings.prices", prices)]).expect("must be free of faults").savings
 }
 

@@ -24,7 +24,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::queue::FinishedSpans;
 use crate::config::Live;
 use crate::observe::metrics::{Metrics, SpanResult};
-use crate::process::connector::{Connecting, TimedConnector, TlsError, cause_of};
+use crate::process::connector::{Connecting, TimedConnector, TlsError};
+use crate::process::errors::cause_of;
 use crate::process::tasks::Tasks;
 
 /// Largest number of spans in one delivery.

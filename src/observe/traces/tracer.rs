@@ -15,7 +15,7 @@ use super::context::read;
 use super::export::Exporter;
 use super::queue::SpanQueue;
 use super::span::{MAX_LINKS, Span, known_method};
-use crate::config::{Live, Traces};
+use crate::config::{Live, TracesConfig};
 use crate::observe::metrics::Metrics;
 use crate::process::connector::TlsError;
 use crate::process::tasks::Tasks;
@@ -85,7 +85,7 @@ impl Tracer {
     }
 }
 
-fn resource(traces: &Traces, version: &'static str) -> Resource {
+fn resource(traces: &TracesConfig, version: &'static str) -> Resource {
     let said = traces.resource.iter().map(|(name, value)| KeyValue::new(name.clone(), value.clone()));
     // Configured attributes come last, so they override the known ones.
     let known = [KeyValue::new("service.version", version), KeyValue::new("telemetry.sdk.language", "rust")];

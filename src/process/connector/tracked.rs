@@ -12,10 +12,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Record of the use of one connection, shared by the connection, its responses and its errors.
 #[derive(Clone, Debug, Default)]
-pub struct ConnectionUse(Arc<ConnectionCounts>);
+pub struct ConnectionUse(Arc<UseCounters>);
 
 #[derive(Debug, Default)]
-struct ConnectionCounts {
+struct UseCounters {
     /// True if a response has arrived over the connection.
     answered: AtomicBool,
     /// True if no request was written since that response.
@@ -47,7 +47,7 @@ impl ConnectionUse {
 
     /// Returns true if the connection had answered before, and no byte arrived after the last request.
     pub fn died_unanswered(&self) -> bool {
-        let ConnectionCounts { answered, received, received_before, .. } = &*self.0;
+        let UseCounters { answered, received, received_before, .. } = &*self.0;
         answered.load(Ordering::Relaxed) && received.load(Ordering::Relaxed) == received_before.load(Ordering::Relaxed)
     }
 

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::{Form, largest_magnitude, parts_mut, room, split_factor};
+use super::form::Form;
+use super::payload::{largest_magnitude, new_payload, parts_mut, split_factor};
 use crate::vector::{COMPONENT_BYTES, Vector};
 
 /// The integer that represents the largest magnitude.
@@ -15,7 +16,7 @@ pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     if !is_usable(scale) {
         return None;
     }
-    let mut payload = room(Form::Int8, components.len());
+    let mut payload = new_payload(Form::Int8, components.len());
     let (factor, numbers) = parts_mut(&mut payload);
     *factor = scale.to_le_bytes();
     for (component, number) in components.iter().zip(numbers) {

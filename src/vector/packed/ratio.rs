@@ -10,7 +10,8 @@
 use std::iter;
 use std::sync::Arc;
 
-use super::{Form, largest_magnitude, parts_mut, room, split_factor};
+use super::form::Form;
+use super::payload::{largest_magnitude, new_payload, parts_mut, split_factor};
 use crate::vector::{COMPONENT_BYTES, Vector};
 
 /// A half's bits, moved to their places in an f32, make a number that is too small by this factor, 2 to the -112: the
@@ -39,7 +40,7 @@ pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     let (mut payload, mut search) = (None, Search::over(components.len()));
     let found = significands(largest, components).flat_map(|significand| norms(significand, largest));
     for norm in found.filter(|norm| is_usable(*norm)) {
-        let payload = payload.get_or_insert_with(|| room(Form::Ratio, components.len()));
+        let payload = payload.get_or_insert_with(|| new_payload(Form::Ratio, components.len()));
         let (factor, halves) = parts_mut(payload);
         if search.reproduces(components, norm * MOVED, halves.as_chunks_mut().0) {
             *factor = norm.to_le_bytes();

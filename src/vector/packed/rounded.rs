@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use super::Form;
+use super::form::Form;
+use super::payload::new_payload;
 use crate::vector::{COMPONENT_BYTES, Vector};
 
 /// Returns the payload, or `None` if rounding makes a component infinite or all of them zero.
 pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     let components = vector.as_le_bytes().as_chunks::<COMPONENT_BYTES>().0;
-    let mut payload = super::room(Form::Bf16, components.len());
+    let mut payload = new_payload(Form::Bf16, components.len());
     let halves = Arc::get_mut(&mut payload).expect("a new payload must have no other owner").as_chunks_mut().0;
     let (mut is_finite, mut magnitude_bits) = (true, 0);
     for (component, out) in components.iter().zip(halves) {

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::vector::{NotAVector, Vector};
 
 const CODECS: [Codec; 4] = [Codec::Lossless, Codec::Bf16, Codec::Int8, Codec::F32];
 

@@ -18,13 +18,13 @@ const RESERVED: u8 = 0xe0;
 
 /// Decoder of a sequence of members.
 pub(super) struct Gzip {
-    part: Part,
+    part: MemberPart,
     decoder: Decompress,
     checksum: Crc,
 }
 
 /// Next part of a member.
-enum Part {
+enum MemberPart {
     Header,
     Body,
     Trailer,
@@ -32,34 +32,34 @@ enum Part {
 
 impl Default for Gzip {
     fn default() -> Self {
-        Self { part: Part::Header, decoder: Decompress::new(false), checksum: Crc::new() }
+        Self { part: MemberPart::Header, decoder: Decompress::new(false), checksum: Crc::new() }
     }
 }
 
 impl Gzip {
     pub(super) fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
         match self.part {
-            Part::Header => {
+            MemberPart::Header => {
                 let read = header_bytes(input).ok_or(Undecodable)?;
                 self.decoder.reset(false);
                 self.checksum.reset();
-                self.part = Part::Body;
+                self.part = MemberPart::Body;
                 Ok(Advance { read, written: 0, is_complete: false })
             }
-            Part::Body => {
+            MemberPart::Body => {
                 let advance = inflate(&mut self.decoder, input, output)?;
                 self.checksum.update(&output[..advance.written]);
                 if advance.is_complete {
-                    self.part = Part::Trailer;
+                    self.part = MemberPart::Trailer;
                 }
                 Ok(Advance { is_complete: false, ..advance })
             }
-            Part::Trailer => {
+            MemberPart::Trailer => {
                 let trailer = input.get(..TRAILER_BYTES).ok_or(Undecodable)?;
                 if trailer != self.expected_trailer() {
                     return Err(Undecodable);
                 }
-                self.part = Part::Header;
+                self.part = MemberPart::Header;
                 Ok(Advance { read: TRAILER_BYTES, written: 0, is_complete: true })
             }
         }

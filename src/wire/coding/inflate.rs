@@ -2,7 +2,10 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-use super::{STEP_BYTES, Undecodable};
+use super::undecodable::Undecodable;
+
+/// Maximum input that one step reads, and maximum output that it writes.
+pub(super) const STEP_BYTES: usize = 64 * 1024;
 
 /// Progress of a decoder.
 pub(super) struct Advance {

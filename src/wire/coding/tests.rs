@@ -2,11 +2,15 @@
 
 use std::io::Write as _;
 
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
-use http::HeaderValue;
+use http::header::CONTENT_ENCODING;
+use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 
+use super::header::MAX_CODINGS;
+use super::inflate::STEP_BYTES;
 use super::*;
 
 const ALL: [Coding; 4] = [Coding::Gzip, Coding::Deflate, Coding::Brotli, Coding::Zstd];

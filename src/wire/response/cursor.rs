@@ -15,7 +15,7 @@ pub(super) struct Cursor<'a> {
 }
 
 #[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
 
 impl<'a> Cursor<'a> {
     /// Starts at the beginning of `text`.
@@ -29,7 +29,7 @@ impl<'a> Cursor<'a> {
         mut member: impl FnMut(&mut Self, &str) -> Result<(), Unreadable>,
     ) -> Result<(), Unreadable> {
         self.list([b'{', b'}'], |cursor| {
-            let Name(name) = cursor.value()?;
+            let MemberName(name) = cursor.value()?;
             cursor.expect(b':')?;
             member(cursor, &name)
         })

@@ -76,7 +76,7 @@ pub enum Base64 {
 
 /// Members of an answer that are evaluated.
 #[derive(Default)]
-struct Body<'a> {
+struct AnswerMembers<'a> {
     data: Option<Vec<Item<'a>>>,
     model: Option<&'a RawValue>,
     usage: Option<&'a RawValue>,
@@ -147,8 +147,8 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unrea
     })
 }
 
-fn read_body(text: &[u8], most_items: usize) -> Result<Body<'_>, Unreadable> {
-    let (mut body, mut cursor) = (Body::default(), Cursor::new(text));
+fn read_body(text: &[u8], most_items: usize) -> Result<AnswerMembers<'_>, Unreadable> {
+    let (mut body, mut cursor) = (AnswerMembers::default(), Cursor::new(text));
     cursor.object(|cursor, name| match name {
         "data" => put(&mut body.data, read_items(cursor, most_items)?),
         "model" => put(&mut body.model, cursor.value()?),
@@ -164,7 +164,7 @@ fn read_body(text: &[u8], most_items: usize) -> Result<Body<'_>, Unreadable> {
     Ok(body)
 }
 
-impl Body<'_> {
+impl AnswerMembers<'_> {
     /// Stores a further member if it is a scalar and within the limits.
     fn keep(&mut self, name: &str, value: &RawValue) {
         let (value, bytes) = (value.get(), name.len() + value.get().len());
@@ -295,8 +295,8 @@ fn read_base64(json: &[u8]) -> Result<Vector, Unreadable> {
 fn decode(text: &[u8]) -> Result<Vector, Unreadable> {
     let length = base64_simd::STANDARD.decoded_length(text).map_err(|_| Unreadable::Base64)?;
     let mut bytes: Arc<[u8]> = iter::repeat_n(0, length).collect();
-    let room = Arc::get_mut(&mut bytes).expect("nobody else must have it yet");
-    base64_simd::STANDARD.decode(text, room.as_out()).map_err(|_| Unreadable::Base64)?;
+    let free = Arc::get_mut(&mut bytes).expect("nobody else must have it yet");
+    base64_simd::STANDARD.decode(text, free.as_out()).map_err(|_| Unreadable::Base64)?;
     Ok(Vector::from_shared(bytes)?)
 }
 

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use vecho::config::{KEYS, Key};
+use vecho::config::{ConfigKey, KEYS};
 
 /// Longest line of a generated list.
 const MAX_LINE: usize = 120;
@@ -23,9 +23,9 @@ fn replaced(text: &str, (begin, end): (&str, &str), part: impl Fn(&str) -> Strin
 
 /// Returns the keys of a section as a table.
 fn table(section: &str) -> String {
-    let keys: Vec<&Key> = KEYS.iter().filter(|key| key.split().0 == Some(section)).collect();
+    let keys: Vec<&ConfigKey> = KEYS.iter().filter(|key| key.split().0 == Some(section)).collect();
     assert!(!keys.is_empty(), "there is no section {section:?}");
-    let row = |key: &&Key| {
+    let row = |key: &&ConfigKey| {
         let default = if key.default == "none" { "none".to_owned() } else { format!("`{}`", key.default) };
         format!("| `{}` | {default} | {} |\n", key.name, key.doc.replace('|', "\\|"))
     };

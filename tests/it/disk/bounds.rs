@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::json;
-use vecho::cache::disk::{Bounds, DiskParts, DiskSettings, DiskTier};
+use vecho::cache::disk::{DiskBounds, DiskParts, DiskSettings, DiskTier};
 use vecho::cache::{AtRest, LowerTier as _};
 use vecho::key::{Key, KeyBuilder, Tag};
 use vecho::observe::metrics::Metrics;
@@ -29,12 +29,12 @@ fn taken_bytes(folder: &Folder) -> u64 {
 pub(super) async fn tier(folder: &Folder) -> DiskTier {
     let settings = DiskSettings {
         path: folder.path().to_owned(),
-        bounds: Bounds { max_bytes: BOUND, max_entries: u64::MAX },
+        bounds: DiskBounds { max_bytes: BOUND, max_entries: u64::MAX },
         queue_bytes: 4 << 20,
         off_for: Duration::from_mins(1),
     };
-    let (clock, metrics, epochs) = (Clock::manual(0), Metrics::new("test"), Arc::default());
-    DiskTier::start(settings, DiskParts { clock, metrics, epochs }).await
+    let (clock, metrics, purges) = (Clock::manual(0), Metrics::new("test"), Arc::default());
+    DiskTier::start(settings, DiskParts { clock, metrics, purges }).await
 }
 
 fn keys(batch: u32) -> Vec<Key> {

@@ -14,14 +14,14 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("aws_lc_rs", &["key/passing.rs", "serve/tls.rs"]),
     ("base64_simd", &["flow/rotation.rs", "wire/"]),
     // The guard compares hashes of tokens, because blake3 compares them in constant time.
-    ("blake3", &["admin/guard.rs", "config/source.rs", "key/mod.rs", "cache/at_rest.rs", "cache/disk/checksum.rs"]),
+    ("blake3", &["admin/guard.rs", "config/source.rs", "key/", "cache/at_rest.rs", "cache/disk/checksum.rs"]),
     ("bpe_openai", &["wire/tokens.rs"]),
     ("brotli_decompressor", &["wire/coding/"]),
     ("clap", &["cli/"]),
     ("flate2", &["wire/coding/"]),
     ("hdrhistogram", &["observe/metrics/"]),
     ("humantime", &["process/clock.rs", "config/"]),
-    ("hyper_rustls", &["process/connector/mod.rs"]),
+    ("hyper_rustls", &["process/connector/"]),
     ("indicatif", &["cli/progress.rs"]),
     ("libc", &["process/heap.rs"]),
     ("memchr", &["serve/framing.rs", "wire/"]),
@@ -32,7 +32,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("prometheus", &["observe/metrics/"]),
     ("prost", &["observe/traces/"]),
     ("moka", &["process/expiring.rs"]),
-    ("quick_cache", &["cache/bounded/mod.rs"]),
+    ("quick_cache", &["cache/bounded/"]),
     ("redis", &["cache/redis/"]),
     ("socket2", &["serve/listener.rs"]),
     ("strsim", &["config/"]),
@@ -41,7 +41,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("toml", &["config/"]),
     ("tracing_subscriber", &["config/logging.rs", "observe/logs/"]),
     ("url", &["upstream/redirect.rs"]),
-    ("webpki_roots", &["process/connector/mod.rs"]),
+    ("webpki_roots", &["process/connector/"]),
     ("zmij", &["wire/"]),
     ("zstd_safe", &["wire/coding/"]),
 ];
@@ -101,6 +101,23 @@ fn places(file: &File, what: &str) -> Vec<String> {
         ends_word && !(begins_word && super::code::is_word(before))
     });
     found.map(|at| format!("{}: {what} must not stand here", file.at(at))).collect()
+}
+
+/// Folders whose `mod.rs` still holds code.
+const DOORS_WITH_CODE: &[&str] = &["admin", "admin/dashboard", "admin/tests", "app"];
+
+/// Keywords of items that a `mod.rs` must not hold. It has documentation, `mod` lines and re-exports.
+const ITEMS: &[&str] = &["const", "enum", "fn", "impl", "macro_rules", "static", "struct", "trait", "type", "union"];
+
+/// Reports items in a `mod.rs`, also in its tests.
+pub(super) fn code_in_door(file: &File) -> Vec<String> {
+    let Some(folder) = file.path.strip_suffix("/mod.rs").filter(|folder| !DOORS_WITH_CODE.contains(folder)) else {
+        return Vec::new();
+    };
+    let code = super::code::blank(&file.text);
+    let whole = File { code, ..file.clone() };
+    let found = ITEMS.iter().flat_map(|item| words(&whole.code, item).map(move |at| (at, item)));
+    found.map(|(at, item)| format!("{}: `{item}` belongs in another file of {folder}", whole.at(at))).collect()
 }
 
 /// Reports a file that is too long.

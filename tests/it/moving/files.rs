@@ -10,7 +10,7 @@ use crate::harness::client::{Client, raw};
 use crate::harness::scripted::{Act, Scripted, answer, ok};
 use crate::harness::tls::Folder;
 use crate::harness::{Stub, Vecho};
-use vecho::cache::export::{Piece, Reader, Writer};
+use vecho::cache::export::{ExportItem, ExportReader, ExportWriter};
 
 const TEXTS: [&str; 3] = ["one", "two", "three"];
 
@@ -166,15 +166,15 @@ async fn somebody_who_listens_and_never_answers_is_not_waited_for() {
 
 /// Returns the same file with each record under the key of the next one. The checksums are right.
 fn with_exchanged_records(file: &[u8]) -> Vec<u8> {
-    let (mut reader, mut found) = (Reader::default(), Vec::new());
+    let (mut reader, mut found) = (ExportReader::default(), Vec::new());
     reader.feed(file);
     reader.fed();
-    while let Some(piece) = reader.piece().expect("it is an export") {
-        let Piece::Record(key, record) = piece else { panic!("nothing is damaged") };
+    while let Some(piece) = reader.next_item().expect("it is an export") {
+        let ExportItem::Record(key, record) = piece else { panic!("nothing is damaged") };
         found.push((key, record));
     }
     let mut exchanged = Vec::new();
-    let mut writer = Writer::begin(&mut exchanged);
+    let mut writer = ExportWriter::begin(&mut exchanged);
     for ((key, _), (_, record)) in found.iter().zip(found.iter().cycle().skip(1)) {
         writer.record(key, record, &mut exchanged).expect("it fits");
     }

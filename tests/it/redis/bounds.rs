@@ -32,7 +32,7 @@ impl OnPurges for Deaf {
 async fn tier(redis: &Redis, max_read_bytes: usize) -> RedisTier {
     let config = Config::from_pairs(&[("redis.url", &redis.url()), ("redis.timeout", "5s")]);
     let (clock, metrics) = (Clock::manual(0), Metrics::new("test"));
-    let parts = RedisParts { clock, metrics, epochs: Arc::default(), max_read_bytes };
+    let parts = RedisParts { clock, metrics, purges: Arc::default(), max_read_bytes };
     let tier = RedisTier::new(config.expect("it is legal").redis, parts);
     tier.begin(Box::new(Deaf));
     eventually("the tier is up", async || tier.stats().up).await;

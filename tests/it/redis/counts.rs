@@ -75,7 +75,7 @@ async fn purges_of_others_are_noted_before_they_are_in_force() {
     redis.cli(&["hset", COUNTS, "model:tiny", "3"]);
     let config = Config::from_pairs(&[("redis.url", &redis.url()), ("redis.connect_timeout", "5s")]);
     let (clock, metrics) = (Clock::manual(0), Metrics::new("test"));
-    let parts = RedisParts { clock, metrics, epochs: Arc::default(), max_read_bytes: 1 << 20 };
+    let parts = RedisParts { clock, metrics, purges: Arc::default(), max_read_bytes: 1 << 20 };
     let (tier, told) = (RedisTier::new(config.expect("it is legal").redis, parts), Told::default());
     tier.begin(Box::new(told.clone()));
     eventually("the tier is up", async || tier.stats().up).await;

@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use vecho::serve::{
-    BodyBounds, Bound, ConnectionHooks, Fault, Peer, Running, ServeLimits, Server, Tls, collect_bounded,
+    BodyBounds, Bound, ConnectionHooks, Peer, PeerFault, Running, ServeLimits, Server, Tls, collect_bounded,
 };
 
 /// Timeout of every wait, longer than any expected duration.
@@ -34,12 +34,12 @@ pub(crate) struct Seen {
     pub(crate) opened: AtomicUsize,
     pub(crate) closed: AtomicUsize,
     pub(crate) rejected: AtomicUsize,
-    pub(crate) faults: Mutex<Vec<Fault>>,
+    pub(crate) faults: Mutex<Vec<PeerFault>>,
     pub(crate) waiting: AtomicUsize,
 }
 
 impl Seen {
-    pub(crate) fn faults(&self) -> Vec<Fault> {
+    pub(crate) fn faults(&self) -> Vec<PeerFault> {
         self.faults.lock().expect("no test panics while it holds this").clone()
     }
 }
@@ -54,7 +54,7 @@ impl ConnectionHooks for Seen {
     fn rejected(&self) {
         self.rejected.fetch_add(1, SeqCst);
     }
-    fn protocol_error(&self, fault: Fault) {
+    fn protocol_error(&self, fault: PeerFault) {
         self.faults.lock().expect("no test panics while it holds this").push(fault);
     }
 }

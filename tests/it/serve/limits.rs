@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, Instant};
 
-use vecho::serve::{Bound, Fault, ServeLimits};
+use vecho::serve::{Bound, PeerFault, ServeLimits};
 
 use super::harness::{start, until, wide};
 
@@ -46,7 +46,7 @@ async fn a_head_that_trickles_is_cut_after_the_header_timeout_though_bytes_keep_
         assert!(sent < 1000, "the head still trickles after {:?}", began.elapsed());
     }
     assert!(began.elapsed() >= SHORT);
-    until(|| served.seen.faults() == [Fault::HeadTimeout]).await;
+    until(|| served.seen.faults() == [PeerFault::HeadTimeout]).await;
 }
 
 #[tokio::test]
@@ -78,7 +78,7 @@ async fn a_peer_that_does_not_read_its_answer_is_cut_after_the_write_timeout() {
     let served = start(ServeLimits { write_timeout: SHORT, ..wide() }).await;
     let mut client = served.connect().await;
     client.send("GET /huge HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    until(|| served.seen.faults() == [Fault::WriteStalled]).await;
+    until(|| served.seen.faults() == [PeerFault::WriteStalled]).await;
     until(|| served.seen.closed.load(SeqCst) == 1).await;
 }
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::SeqCst;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vecho::serve::{Fault, ServeLimits};
+use vecho::serve::{PeerFault, ServeLimits};
 
 use super::harness::{ECHO_BYTES, start, until, wide, within};
 
@@ -14,7 +14,7 @@ async fn a_head_that_is_not_http_gets_a_400_envelope() {
     client.send("what is this\r\n\r\n").await;
     client.answer().await.assert_envelope("400", "invalid_request_error");
     client.assert_closes().await;
-    until(|| served.seen.faults() == [Fault::UnreadableHead]).await;
+    until(|| served.seen.faults() == [PeerFault::UnreadableHead]).await;
 }
 
 #[tokio::test]
@@ -23,7 +23,7 @@ async fn a_head_over_the_limit_gets_a_431_envelope() {
     let mut client = served.connect().await;
     client.send(&format!("GET / HTTP/1.1\r\nhost: x\r\nlong: {}\r\n\r\n", "x".repeat(64 * 1024))).await;
     client.answer().await.assert_envelope("431", "invalid_request_error");
-    until(|| served.seen.faults() == [Fault::HeadTooLarge]).await;
+    until(|| served.seen.faults() == [PeerFault::HeadTooLarge]).await;
 }
 
 #[tokio::test]

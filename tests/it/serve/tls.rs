@@ -16,13 +16,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use vecho::config;
-use vecho::serve::{Drained, Fault, ServeLimits, Tls};
+use vecho::serve::{Drained, PeerFault, ServeLimits, Tls};
 
 use super::harness::{Client, HUGE_BYTES, PATIENCE, Served, start_with, until, wide, within};
 
 /// A certificate and its key in files that are removed on drop.
 struct Identity {
-    files: config::Tls,
+    files: config::TlsConfig,
     folder: PathBuf,
     root: CertificateDer<'static>,
 }
@@ -31,7 +31,7 @@ impl Identity {
     fn new(name: &str) -> Self {
         let folder = std::env::temp_dir().join(format!("vecho-tls-{}-{name}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("the temporary folder can be written");
-        let files = config::Tls { cert_file: folder.join("cert.pem"), key_file: folder.join("key.pem") };
+        let files = config::TlsConfig { cert_file: folder.join("cert.pem"), key_file: folder.join("key.pem") };
         let root = write_pair(&files);
         Self { files, folder, root }
     }
@@ -44,14 +44,14 @@ impl Drop for Identity {
     }
 }
 
-fn write_pair(files: &config::Tls) -> CertificateDer<'static> {
+fn write_pair(files: &config::TlsConfig) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate can be made");
     std::fs::write(&files.cert_file, made.cert.pem()).expect("the certificate can be written");
     std::fs::write(&files.key_file, made.signing_key.serialize_pem()).expect("the key can be written");
     made.cert.der().clone()
 }
 
-fn load(files: &config::Tls) -> Tls {
+fn load(files: &config::TlsConfig) -> Tls {
     Tls::load(files.clone()).expect("the files are good")
 }
 
@@ -136,7 +136,7 @@ async fn an_http2_request_names_one_well_formed_host_and_a_bad_one_costs_its_str
         let answer = within(ask.send_request(request)).await.expect("the connection lives");
         assert_eq!(answer.status().as_u16(), status, "{target} {hosts:?}");
     }
-    assert_eq!(served.seen.faults(), [Fault::BadHead; 4]);
+    assert_eq!(served.seen.faults(), [PeerFault::BadHead; 4]);
 }
 
 #[tokio::test]
@@ -181,7 +181,7 @@ async fn an_http2_peer_without_room_for_its_answer_is_cut_after_the_write_timeou
     let (mut ask, connection) = within(stingy.handshake(TokioIo::new(stream))).await.expect("HTTP/2 begins");
     let _connection = tokio::spawn(connection);
     let _unread = within(ask.send_request(get("/"))).await.expect("a head needs no room");
-    until(|| served.seen.faults() == [Fault::WriteStalled]).await;
+    until(|| served.seen.faults() == [PeerFault::WriteStalled]).await;
 }
 
 #[tokio::test]
@@ -206,7 +206,7 @@ async fn a_peer_that_does_not_shake_hands_is_cut_after_the_header_timeout() {
     let limits = ServeLimits { header_timeout: Duration::from_millis(150), ..wide() };
     let served = start_with(limits, Some(load(&identity.files))).await;
     served.connect().await.assert_closes().await;
-    until(|| served.seen.faults() == [Fault::TlsHandshake]).await;
+    until(|| served.seen.faults() == [PeerFault::TlsHandshake]).await;
 }
 
 #[tokio::test]
@@ -228,9 +228,9 @@ async fn a_reload_serves_the_new_certificate_and_keeps_the_old_one_when_the_file
 #[test]
 fn what_is_wrong_with_certificate_or_key_is_said_with_the_files_name() {
     let (good, other) = (Identity::new("good"), Identity::new("other"));
-    let missing = config::Tls { cert_file: good.folder.join("none.pem"), ..good.files.clone() };
-    let swapped = config::Tls { cert_file: good.files.key_file.clone(), ..good.files.clone() };
-    let mixed = config::Tls { key_file: other.files.key_file.clone(), ..good.files.clone() };
+    let missing = config::TlsConfig { cert_file: good.folder.join("none.pem"), ..good.files.clone() };
+    let swapped = config::TlsConfig { cert_file: good.files.key_file.clone(), ..good.files.clone() };
+    let mixed = config::TlsConfig { key_file: other.files.key_file.clone(), ..good.files.clone() };
     let error = |files| Tls::load(files).expect_err("these files are bad").to_string();
     assert!(error(missing).starts_with(&format!("cannot read {}", good.folder.join("none.pem").display())));
     let swapped = error(swapped);

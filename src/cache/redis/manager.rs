@@ -6,20 +6,20 @@ use std::time::Duration;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::error::LinkError;
 use super::ledger::Ledger;
 use super::link::Link;
 use super::names::Names;
-use super::switch::Switch;
-use super::trouble::Trouble;
+use super::status::LinkStatus;
 use crate::cache::purges::PurgeCounts;
-use crate::config::Redis;
+use crate::config::RedisConfig;
 use crate::process::tasks::Tasks;
 use futures_util::future::BoxFuture;
 
 /// Interval at which the shared purge counts are read, and so the delay until replicas learn of each other's purges.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const READ_PURGES_EVERY: Duration = Duration::from_secs(1);
 /// Failed reads of the shared counts in a row until the link is closed. Other replicas may have purged entries by then.
-const BLIND_LOOKS: u32 = 3;
+const MAX_FAILED_READS: u32 = 3;
 /// Attempts to update the shared counts while other replicas change them.
 const ROUNDS: usize = 5;
 /// Limit on the fields of the shared hash. Each process counts at most a tenth as many names of models by itself, and
@@ -37,10 +37,10 @@ pub trait OnPurges: Send + Sync {
 }
 
 /// State of the connection to Redis, and the task that maintains it.
-pub(super) struct Keeper {
-    pub(super) config: Redis,
+pub(super) struct LinkManager {
+    pub(super) config: RedisConfig,
     pub(super) names: Names,
-    pub(super) switch: Switch,
+    pub(super) status: LinkStatus,
     pub(super) ledger: Ledger,
     /// Set before the task runs.
     on_purges: OnceLock<Box<dyn OnPurges>>,
@@ -49,13 +49,13 @@ pub(super) struct Keeper {
     tasks: Tasks,
 }
 
-impl Keeper {
-    pub(super) fn new(config: Redis, ledger: Ledger, tasks: Tasks) -> Self {
+impl LinkManager {
+    pub(super) fn new(config: RedisConfig, ledger: Ledger, tasks: Tasks) -> Self {
         let names = Names::new(&config.key_prefix);
         Self {
             config,
             names,
-            switch: Switch::default(),
+            status: LinkStatus::default(),
             ledger,
             on_purges: OnceLock::new(),
             turn: Mutex::default(),
@@ -71,13 +71,13 @@ impl Keeper {
             match self.connect().await {
                 Ok(link) => {
                     let since = Instant::now();
-                    self.switch.set_up(Arc::clone(&link));
-                    self.look_after(&link).await;
+                    self.status.set_up(Arc::clone(&link));
+                    self.synchronize(&link).await;
                     if since.elapsed() > LONGEST_WAIT {
                         wait = FIRST_WAIT;
                     }
                 }
-                Err(trouble) => self.switch.set_down(&trouble),
+                Err(error) => self.status.set_down(&error),
             }
             sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
@@ -85,7 +85,7 @@ impl Keeper {
     }
 
     /// Opens a link that answers, and synchronizes purges over it.
-    async fn connect(&self) -> Result<Arc<Link>, Trouble> {
+    async fn connect(&self) -> Result<Arc<Link>, LinkError> {
         let link = Link::open(&self.config).await?;
         self.agree(&link, self.config.connect_timeout).await?;
         // A link is usable only if it answers within the timeout of requests.
@@ -94,23 +94,23 @@ impl Keeper {
     }
 
     /// Synchronizes purges over a link at intervals. Returns once the link is no longer in use.
-    async fn look_after(&self, link: &Arc<Link>) {
-        let mut blind = 0;
-        while timeout(LOOK_EVERY, self.switch.left(link)).await.is_err() {
-            match self.look(link).await {
-                Ok(()) => blind = 0,
-                Err(trouble) => {
-                    blind += 1;
-                    self.switch.failed(link, &trouble);
-                    if blind >= BLIND_LOOKS {
-                        self.switch.cut(link, &trouble);
+    async fn synchronize(&self, link: &Arc<Link>) {
+        let mut failed_reads = 0;
+        while timeout(READ_PURGES_EVERY, self.status.left(link)).await.is_err() {
+            match self.read_purges(link).await {
+                Ok(()) => failed_reads = 0,
+                Err(error) => {
+                    failed_reads += 1;
+                    self.status.failed(link, &error);
+                    if failed_reads >= MAX_FAILED_READS {
+                        self.status.cut(link, &error);
                     }
                 }
             }
         }
     }
 
-    async fn look(&self, link: &Link) -> Result<(), Trouble> {
+    async fn read_purges(&self, link: &Link) -> Result<(), LinkError> {
         let within = self.config.timeout;
         // A cluster with a node that does not answer counts as down: each request for that node would run into the
         // timeout.
@@ -121,13 +121,13 @@ impl Keeper {
     }
 
     /// Applies the purges of other replicas and publishes those of this process. Each command may take `within`.
-    pub(super) async fn agree(&self, link: &Link, within: Duration) -> Result<(), Trouble> {
+    pub(super) async fn agree(&self, link: &Link, within: Duration) -> Result<(), LinkError> {
         let _turn = self.turn.lock().await;
         let hash = self.names.purges();
         for _ in 0..ROUNDS {
             let fields = link.fields(&hash, within).await?;
             if fields.len() > MAX_FIELDS {
-                return Err(Trouble::Lost(format!(
+                return Err(LinkError::Lost(format!(
                     "{hash} has more than {MAX_FIELDS} fields: it is no list of purges"
                 )));
             }
@@ -135,20 +135,20 @@ impl Keeper {
             if let Some(on_purges) = self.on_purges.get() {
                 on_purges.note_ahead(&plan.news()).await;
             }
-            let told = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
-            let is_told = match told {
+            let sent = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
+            let is_sent = match sent {
                 // Another replica changed the counts first.
                 Ok(false) => continue,
                 Ok(true) => true,
-                Err(Trouble::Refused(_)) => false,
-                Err(trouble) => return Err(trouble),
+                Err(LinkError::Refused(_)) => false,
+                Err(error) => return Err(error),
             };
             // No `await` from here on: if the caller drops this future, either all of these steps have run or none.
-            let (counts, told) = self.ledger.settle(plan, is_told);
+            let (counts, sent) = self.ledger.settle(plan, is_sent);
             if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges.learn(&counts)) {
                 self.tasks.spawn(rest);
             }
-            self.ledger.pay(&told);
+            self.ledger.mark_sent(&sent);
             return Ok(());
         }
         Ok(())

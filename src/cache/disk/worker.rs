@@ -8,10 +8,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
-use super::state::{State, Switch};
-use super::{Bounds, DiskStore, OpenError};
+use super::state::{StoreState, StoreStatus};
+use super::{DiskBounds, DiskStore, OpenError};
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{Batch, WriteQueue};
+use crate::cache::{WriteBatch, WriteQueue};
 
 /// Bytes written in one batch.
 const BATCH_BYTES: usize = 1 << 20;
@@ -22,7 +22,7 @@ pub struct DiskSettings {
     /// Folder of the store.
     pub path: PathBuf,
     /// Limits of the store.
-    pub bounds: Bounds,
+    pub bounds: DiskBounds,
     /// Limit on queued writes, in bytes.
     pub queue_bytes: usize,
     /// Time the tier stays off after a failure.
@@ -30,15 +30,15 @@ pub struct DiskSettings {
 }
 
 /// Background work of the tier.
-pub(super) struct Keeper {
+pub(super) struct DiskWorker {
     pub(super) settings: DiskSettings,
-    pub(super) switch: Arc<Switch>,
+    pub(super) status: Arc<StoreStatus>,
     pub(super) queue: Arc<WriteQueue>,
-    pub(super) epochs: Arc<PurgeRegistry>,
+    pub(super) purges: Arc<PurgeRegistry>,
     pub(super) faults: mpsc::Receiver<String>,
 }
 
-impl Keeper {
+impl DiskWorker {
     /// Opens the store and writes queued entries. After a failure it waits and reopens the store, until the task is
     /// stopped. Logs one line when the tier goes off and one when it is back.
     pub(super) async fn run(mut self) {
@@ -51,21 +51,21 @@ impl Keeper {
                     self.tell_off(&fault);
                 }
                 Err(error) if is_down => {
-                    self.switch.set_cause(Some(error.to_string()));
+                    self.status.set_cause(Some(error.to_string()));
                     tracing::debug!(%error, "the disk tier is still off");
                 }
                 Err(error) => self.tell_off(&error.to_string()),
             }
             is_down = true;
-            self.switch.set(State::Off);
+            self.status.set(StoreState::Off);
             self.queue.give_up_all();
             tokio::time::sleep(self.settings.off_for).await;
-            self.switch.set(State::Opening);
+            self.status.set(StoreState::Opening);
         }
     }
 
     fn tell_off(&self, fault: &str) {
-        self.switch.set_cause(Some(fault.to_owned()));
+        self.status.set_cause(Some(fault.to_owned()));
         let off_for = self.settings.off_for;
         tracing::warn!(%fault, "the disk tier is off; it is tried again every {off_for:?}, and requests go on without it");
     }
@@ -73,16 +73,16 @@ impl Keeper {
     /// Opens the store. Requests use it only after its purges are loaded and entries purged during the outage are
     /// removed.
     async fn open(&mut self, is_down: bool) -> Result<Arc<DiskStore>, OpenError> {
-        let (settings, switch, epochs) = (self.settings.clone(), Arc::clone(&self.switch), Arc::clone(&self.epochs));
+        let (settings, status, purges) = (self.settings.clone(), Arc::clone(&self.status), Arc::clone(&self.purges));
         let opened = spawn_blocking(move || {
             let store = DiskStore::open_within(&settings.path, settings.bounds)?;
-            make_true(&store, &switch, &epochs, is_down)
+            restore_purges(&store, &status, &purges, is_down)
                 .map_err(|fault| OpenError::Unusable { path: settings.path, fault })?;
             Ok(Arc::new(store))
         });
         let store = opened.await.expect("opening must not panic")?;
         while self.faults.try_recv().is_ok() {}
-        self.switch.set(State::Open(Arc::clone(&store)));
+        self.status.set(StoreState::Open(Arc::clone(&store)));
         Ok(store)
     }
 
@@ -94,7 +94,7 @@ impl Keeper {
             let batch = tokio::select! {
                 fault = self.faults.recv() => return fault.unwrap_or_default(),
                 batch = self.queue.next(BATCH_BYTES) => batch,
-                () = self.epochs.paid() => match self.note_paid(&store).await {
+                () = self.purges.sent() => match self.note_sent(&store).await {
                     Ok(()) => continue,
                     Err(fault) => return fault.to_string(),
                 },
@@ -116,30 +116,37 @@ impl Keeper {
     }
 }
 
-impl Keeper {
-    /// Records on disk that debts were paid. If this comes too late, a restart repeats a purge needlessly.
-    async fn note_paid(&self, store: &Arc<DiskStore>) -> std::io::Result<()> {
-        let (store, switch, epochs) = (Arc::clone(store), Arc::clone(&self.switch), Arc::clone(&self.epochs));
-        let noted = spawn_blocking(move || store.note_purges(&epochs).map(|noted| switch.has_noted(noted)));
+impl DiskWorker {
+    /// Records on disk that purges were sent. If this comes too late, a restart repeats a purge needlessly.
+    async fn note_sent(&self, store: &Arc<DiskStore>) -> std::io::Result<()> {
+        let (store, status, purges) = (Arc::clone(store), Arc::clone(&self.status), Arc::clone(&self.purges));
+        let noted = spawn_blocking(move || store.note_purges(&purges).map(|noted| status.has_noted(noted)));
         noted.await.expect("noting must not panic")
     }
 }
 
 /// Entries that are no longer in the queue were cleared meanwhile, and must not be written.
-fn write(store: &DiskStore, queue: &WriteQueue, batch: &Batch) -> std::io::Result<()> {
+fn write(store: &DiskStore, queue: &WriteQueue, batch: &WriteBatch) -> std::io::Result<()> {
     let still_wanted = batch.entries.iter().filter(|(key, _)| queue.get(key).is_some());
     store.append(still_wanted.map(|(key, entry)| (key, entry)))
 }
 
-fn make_true(store: &DiskStore, switch: &Switch, epochs: &PurgeRegistry, is_down: bool) -> std::io::Result<()> {
+/// Applies the purges that are saved in the folder, removes entries that were purged during an outage, and saves
+/// purges that happened since. Requests must not read before that.
+fn restore_purges(
+    store: &DiskStore,
+    status: &StoreStatus,
+    purges: &PurgeRegistry,
+    is_down: bool,
+) -> std::io::Result<()> {
     if is_down {
         // With less free space than this the next write would fail and close the tier again.
         store.probe(BATCH_BYTES + BATCH_BYTES / 4)?;
     }
     let noted = store.purges()?;
-    switch.take_over(&noted, epochs);
-    switch.pay_purge(store)?;
-    if epochs.to_note() == noted { Ok(()) } else { store.note_purges(epochs).map(|noted| switch.has_noted(noted)) }
+    status.take_over(&noted, purges);
+    status.clear_if_requested(store)?;
+    if purges.to_save() == noted { Ok(()) } else { store.note_purges(purges).map(|noted| status.has_noted(noted)) }
 }
 
 fn tell_open(store: &DiskStore, was_down: bool) {
@@ -165,7 +172,7 @@ mod tests {
     use crate::key::{KeyBuilder, Tag};
     use crate::process::tasks::Tasks;
 
-    const PATIENCE: Duration = Duration::from_secs(10);
+    const TIMEOUT: Duration = Duration::from_secs(10);
 
     async fn becomes(condition: impl Fn() -> bool) {
         let met = async {
@@ -173,40 +180,42 @@ mod tests {
                 yield_now().await;
             }
         };
-        tokio::time::timeout(PATIENCE, met).await.expect("it must come to that");
+        tokio::time::timeout(TIMEOUT, met).await.expect("it must come to that");
     }
 
-    fn start(folder: &Folder, tasks: &Tasks, off_for: Duration) -> (Arc<Switch>, Arc<WriteQueue>) {
-        let (switch, faults) = Switch::new();
-        let (switch, queue) = (Arc::new(switch), Arc::new(WriteQueue::new(1 << 20)));
-        let bounds = Bounds { max_bytes: 16 << 20, max_entries: u64::MAX };
+    fn start(folder: &Folder, tasks: &Tasks, off_for: Duration) -> (Arc<StoreStatus>, Arc<WriteQueue>) {
+        let (status, faults) = StoreStatus::new();
+        let (status, queue) = (Arc::new(status), Arc::new(WriteQueue::new(1 << 20)));
+        let bounds = DiskBounds { max_bytes: 16 << 20, max_entries: u64::MAX };
         let settings = DiskSettings { path: folder.path().to_owned(), bounds, queue_bytes: 1 << 20, off_for };
-        let (epochs, to_write) = (Arc::default(), Arc::clone(&queue));
-        tasks.spawn_until_stop(Keeper { settings, switch: Arc::clone(&switch), queue: to_write, epochs, faults }.run());
-        (switch, queue)
+        let (purges, to_write) = (Arc::default(), Arc::clone(&queue));
+        tasks.spawn_until_stop(
+            DiskWorker { settings, status: Arc::clone(&status), queue: to_write, purges, faults }.run(),
+        );
+        (status, queue)
     }
 
     #[tokio::test]
     async fn a_fault_of_the_time_before_does_not_turn_off_a_store_that_was_opened_since() {
         let (folder, tasks, off_for) = (Folder::new(), Tasks::new(), Duration::from_secs(1));
-        let (switch, _queue) = start(&folder, &tasks, off_for);
-        let State::Open(_) = switch.known().await else { panic!("it must open") };
+        let (status, _queue) = start(&folder, &tasks, off_for);
+        let StoreState::Open(_) = status.known().await else { panic!("it must open") };
         let begun = tokio::time::Instant::now();
-        switch.fail(&"the first of two reads");
+        status.fail(&"the first of two reads");
         tokio::time::sleep(off_for / 3).await;
-        switch.fail(&"the second, which took longer");
-        becomes(|| switch.store().is_some()).await;
+        status.fail(&"the second, which took longer");
+        becomes(|| status.store().is_some()).await;
         assert!(begun.elapsed() < off_for + off_for * 2 / 3, "it was off twice: {:?}", begun.elapsed());
-        assert_eq!(switch.cause(), None);
+        assert_eq!(status.cause(), None);
         tasks.stop();
-        tasks.join(PATIENCE).await;
+        tasks.join(TIMEOUT).await;
     }
 
     #[tokio::test]
     async fn a_disk_that_hangs_while_it_is_written_is_asked_no_more_and_comes_back() {
         let (folder, tasks) = (Folder::new(), Tasks::new());
-        let (switch, queue) = start(&folder, &tasks, Duration::from_millis(1));
-        let State::Open(store) = switch.known().await else { panic!("it must open") };
+        let (status, queue) = start(&folder, &tasks, Duration::from_millis(1));
+        let StoreState::Open(store) = status.known().await else { panic!("it must open") };
         let ((holds, held), (let_go, until)) = (threads::channel(), threads::channel::<()>());
         let hung = Arc::clone(&store);
         let hanging = spawn_blocking(move || {
@@ -219,15 +228,15 @@ mod tests {
         let key = KeyBuilder::new(None).finish();
         queue.push(key, AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 });
         becomes(|| Arc::strong_count(&store) > holders).await;
-        switch.fail(&"reading takes too long");
-        assert!(switch.store().is_none(), "nobody asks it any more");
+        status.fail(&"reading takes too long");
+        assert!(status.store().is_none(), "nobody asks it any more");
         becomes(|| queue.is_empty()).await;
         assert_eq!(queue.dropped(), 1, "what cannot be written is given up");
         drop((store, let_go));
         hanging.await.expect("it does not panic");
-        becomes(|| switch.store().is_some()).await;
+        becomes(|| status.store().is_some()).await;
         tasks.stop();
-        tasks.join(PATIENCE).await;
+        tasks.join(TIMEOUT).await;
     }
 
     #[tokio::test]

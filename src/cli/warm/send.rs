@@ -11,9 +11,9 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::options::WarmOptions;
-use super::read::{Batch, Input};
+use super::read::{LineInput, WarmBatch};
 use crate::cli::client::{Cause, Client, read_whole, whole};
-use crate::cli::moving::Failed;
+use crate::cli::moving::CommandError;
 use crate::config::Config;
 use crate::wire::error_fields;
 
@@ -31,7 +31,7 @@ const MAX_ATTEMPTS: u32 = 8;
 const FIRST_WAIT: Duration = Duration::from_millis(500);
 const MAX_WAIT: Duration = Duration::from_secs(30);
 /// Longest wait that a response may request.
-const MAX_ASKED_WAIT: Duration = Duration::from_mins(5);
+const MAX_REQUESTED_WAIT: Duration = Duration::from_mins(5);
 /// Largest request, even if the configuration allows larger ones.
 const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Bytes of a request in addition to its inputs.
@@ -55,19 +55,19 @@ pub(super) struct WarmCounts {
 
 /// Reason to send no further requests: all of them would fail.
 #[derive(Debug)]
-pub(super) struct Stop(pub(super) Failed);
+pub(super) struct Stop(pub(super) CommandError);
 
 /// Result of a batch.
 #[derive(Default)]
 pub(super) struct BatchResult {
-    pub(super) tally: WarmCounts,
+    pub(super) counts: WarmCounts,
     /// Failed lines with the reason.
     pub(super) failed: Vec<(u64, String)>,
     pub(super) stopped: Option<Stop>,
 }
 
 /// Result of one request.
-enum Outcome {
+enum RequestOutcome {
     Cached(WarmCounts),
     /// An input may be the cause.
     Refused(String),
@@ -79,7 +79,7 @@ enum Outcome {
 
 /// Decision about an error response.
 enum Attempt {
-    Final(Outcome),
+    Final(RequestOutcome),
     Again { cause: String, wait: Option<Duration> },
 }
 
@@ -92,7 +92,7 @@ impl WarmCounts {
 }
 
 impl WarmClient {
-    pub(super) fn new(client: Client, mut headers: HeaderMap, options: &WarmOptions) -> Result<Self, Failed> {
+    pub(super) fn new(client: Client, mut headers: HeaderMap, options: &WarmOptions) -> Result<Self, CommandError> {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // The request asks for an error instead of a mock or a stale entry, which must not count as a success.
         headers.insert(FALLBACK, HeaderValue::from_static("error"));
@@ -112,55 +112,55 @@ impl WarmClient {
     }
 
     /// Sends a batch. If it is rejected, each half is sent separately, down to the faulty lines.
-    pub(super) async fn ask(&self, batch: &Batch) -> BatchResult {
-        let (mut asked, mut open) = (BatchResult::default(), vec![&batch.inputs[..]]);
+    pub(super) async fn send(&self, batch: &WarmBatch) -> BatchResult {
+        let (mut result, mut open) = (BatchResult::default(), vec![&batch.inputs[..]]);
         while let Some(inputs) = open.pop() {
-            match self.ask_for(inputs).await {
-                Outcome::Cached(tally) => asked.tally.add(&tally),
-                Outcome::Refused(_) if inputs.len() > 1 => {
+            match self.send_inputs(inputs).await {
+                RequestOutcome::Cached(counts) => result.counts.add(&counts),
+                RequestOutcome::Refused(_) if inputs.len() > 1 => {
                     // One invalid input fails the whole request, so the halves separate it from the valid ones.
                     let (first, second) = inputs.split_at(inputs.len() / 2);
                     open.extend([second, first]);
                 }
-                Outcome::Refused(cause) | Outcome::Failed(cause) => asked.fail(inputs, &cause),
-                Outcome::Stopped(cause) => {
-                    open.into_iter().chain([inputs]).for_each(|inputs| asked.fail(inputs, &cause));
-                    asked.stopped = Some(Stop(cause));
+                RequestOutcome::Refused(cause) | RequestOutcome::Failed(cause) => result.fail(inputs, &cause),
+                RequestOutcome::Stopped(cause) => {
+                    open.into_iter().chain([inputs]).for_each(|inputs| result.fail(inputs, &cause));
+                    result.stopped = Some(Stop(cause));
                     break;
                 }
             }
         }
-        asked
+        result
     }
 
-    async fn ask_for(&self, inputs: &[Input]) -> Outcome {
+    async fn send_inputs(&self, inputs: &[LineInput]) -> RequestOutcome {
         let body = self.body(inputs);
         let mut wait = FIRST_WAIT;
         for attempt in 1.. {
-            let (cause, asked) = match self.ask_once(&body, inputs.len()).await {
+            let (cause, requested) = match self.attempt(&body, inputs.len()).await {
                 Attempt::Final(outcome) => return outcome,
-                Attempt::Again { cause, .. } if attempt == MAX_ATTEMPTS => return Outcome::Failed(cause),
+                Attempt::Again { cause, .. } if attempt == MAX_ATTEMPTS => return RequestOutcome::Failed(cause),
                 Attempt::Again { cause, wait } => (cause, wait),
             };
             tracing::debug!(cause, "asked again");
-            sleep(asked.unwrap_or(wait).min(MAX_ASKED_WAIT)).await;
+            sleep(requested.unwrap_or(wait).min(MAX_REQUESTED_WAIT)).await;
             wait = (wait * 2).min(MAX_WAIT);
         }
         unreachable!("the last attempt must have ended the loop")
     }
 
-    fn body(&self, inputs: &[Input]) -> Bytes {
+    fn body(&self, inputs: &[LineInput]) -> Bytes {
         let inputs: Vec<&str> = inputs.iter().map(|input| &*input.json).collect();
         format!("{}{}]}}", self.opening, inputs.join(",")).into()
     }
 
-    async fn ask_once(&self, body: &Bytes, inputs: usize) -> Attempt {
+    async fn attempt(&self, body: &Bytes, inputs: usize) -> Attempt {
         let mut request = self.client.request(Method::POST, PATH, whole(body.clone()));
         request.headers_mut().extend(self.headers.clone());
         let answer = match self.client.send(request).await {
             Ok(answer) => answer,
             Err(error) if matches!(error.cause, Cause::Refused) => {
-                return Attempt::Final(Outcome::Stopped(error.to_string()));
+                return Attempt::Final(RequestOutcome::Stopped(error.to_string()));
             }
             Err(error) => return Attempt::Again { cause: error.to_string(), wait: None },
         };
@@ -177,7 +177,7 @@ impl WarmClient {
 }
 
 impl BatchResult {
-    fn fail(&mut self, inputs: &[Input], cause: &str) {
+    fn fail(&mut self, inputs: &[LineInput], cause: &str) {
         self.failed.extend(inputs.iter().map(|input| (input.number, cause.to_owned())));
     }
 }
@@ -191,25 +191,30 @@ async fn drain(mut body: Incoming) -> hyper::Result<()> {
 }
 
 /// Evaluates a successful response: only vectors from a tier or from the upstream are cached.
-fn judge(headers: &HeaderMap, inputs: usize) -> Outcome {
+fn judge(headers: &HeaderMap, inputs: usize) -> RequestOutcome {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     match text(CACHE) {
-        None => return Outcome::Stopped("what listens at `listen` is no vecho".to_owned()),
+        None => return RequestOutcome::Stopped("what listens at `listen` is no vecho".to_owned()),
         Some("hit" | "partial" | "miss") => {}
-        Some("bypass") => return Outcome::Refused("the answer could not be cached".to_owned()),
-        Some(other) => return Outcome::Failed(format!("only a stand-in was answered ({other})")),
+        Some("bypass") => return RequestOutcome::Refused("the answer could not be cached".to_owned()),
+        Some(other) => return RequestOutcome::Failed(format!("only a stand-in was answered ({other})")),
     }
-    let (mut tally, mut seen) = (WarmCounts::default(), 0);
+    let (mut counts, mut seen) = (WarmCounts::default(), 0);
     for (source, count) in pairs(text(SOURCES).unwrap_or_default()) {
         seen += count;
         match source {
-            "upstream" | "joined" => tally.fetched += count,
-            "memory" | "disk" | "redis" => tally.cached += count,
-            _ => return Outcome::Failed(format!("only a stand-in was answered ({source})")),
+            "upstream" | "joined" => counts.fetched += count,
+            "memory" | "disk" | "redis" => counts.cached += count,
+            _ => return RequestOutcome::Failed(format!("only a stand-in was answered ({source})")),
         }
     }
-    tally.billed = pairs(text(TOKENS).unwrap_or_default()).find(|(name, _)| *name == "billed").map_or(0, |pair| pair.1);
-    if seen == inputs as u64 { Outcome::Cached(tally) } else { Outcome::Failed("the answer is not whole".to_owned()) }
+    counts.billed =
+        pairs(text(TOKENS).unwrap_or_default()).find(|(name, _)| *name == "billed").map_or(0, |pair| pair.1);
+    if seen == inputs as u64 {
+        RequestOutcome::Cached(counts)
+    } else {
+        RequestOutcome::Failed("the answer is not whole".to_owned())
+    }
 }
 
 /// Parses `a=1, b=2`.
@@ -226,16 +231,18 @@ fn judge_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Attempt 
     let cause = if message.is_empty() { status.to_string() } else { message };
     let is_vetoed = text(SHOULD_RETRY) == Some("false");
     match status.as_u16() {
-        401 | 403 | 404 => Attempt::Final(Outcome::Stopped(cause)),
-        429 if is_vetoed || error_fields(body).code == "insufficient_quota" => Attempt::Final(Outcome::Stopped(cause)),
-        408 | 429 | 500.. if !is_vetoed => Attempt::Again { cause, wait: asked_wait(headers) },
-        408 | 429 | 500.. => Attempt::Final(Outcome::Failed(cause)),
-        _ => Attempt::Final(Outcome::Refused(cause)),
+        401 | 403 | 404 => Attempt::Final(RequestOutcome::Stopped(cause)),
+        429 if is_vetoed || error_fields(body).code == "insufficient_quota" => {
+            Attempt::Final(RequestOutcome::Stopped(cause))
+        }
+        408 | 429 | 500.. if !is_vetoed => Attempt::Again { cause, wait: requested_wait(headers) },
+        408 | 429 | 500.. => Attempt::Final(RequestOutcome::Failed(cause)),
+        _ => Attempt::Final(RequestOutcome::Refused(cause)),
     }
 }
 
 /// Returns the wait that a response requests.
-fn asked_wait(headers: &HeaderMap) -> Option<Duration> {
+fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
     let seconds = number("retry-after-ms").map(|ms| ms / 1_000.0).or_else(|| number(RETRY_AFTER.as_str()))?;
     Duration::try_from_secs_f64(seconds).ok()
@@ -254,13 +261,15 @@ mod tests {
         let judged =
             |cache, sources| judge(&headers(&[(CACHE, cache), (SOURCES, sources), (TOKENS, "billed=7, saved=1")]), 3);
         let sum = WarmCounts { cached: 2, fetched: 1, billed: 7 };
-        assert!(matches!(judged("partial", "memory=1, disk=1, upstream=1"), Outcome::Cached(tally) if tally == sum));
-        assert!(matches!(judged("mock", "mock=3"), Outcome::Failed(_)));
-        assert!(matches!(judged("stale", "stale=3"), Outcome::Failed(_)));
-        assert!(matches!(judged("partial", "memory=2, mock=1"), Outcome::Failed(_)));
-        assert!(matches!(judged("miss", "upstream=2"), Outcome::Failed(_)), "one input is missing");
-        assert!(matches!(judged("bypass", ""), Outcome::Refused(_)));
-        assert!(matches!(judge(&headers(&[]), 3), Outcome::Stopped(_)));
+        assert!(
+            matches!(judged("partial", "memory=1, disk=1, upstream=1"), RequestOutcome::Cached(counts) if counts == sum)
+        );
+        assert!(matches!(judged("mock", "mock=3"), RequestOutcome::Failed(_)));
+        assert!(matches!(judged("stale", "stale=3"), RequestOutcome::Failed(_)));
+        assert!(matches!(judged("partial", "memory=2, mock=1"), RequestOutcome::Failed(_)));
+        assert!(matches!(judged("miss", "upstream=2"), RequestOutcome::Failed(_)), "one input is missing");
+        assert!(matches!(judged("bypass", ""), RequestOutcome::Refused(_)));
+        assert!(matches!(judge(&headers(&[]), 3), RequestOutcome::Stopped(_)));
     }
 
     #[test]
@@ -271,11 +280,11 @@ mod tests {
         let again = judged(429, &[("retry-after", "2"), ("retry-after-ms", "1500")]);
         assert!(matches!(again, Attempt::Again { wait: Some(wait), .. } if wait == Duration::from_millis(1_500)));
         assert!(matches!(judged(503, &[("retry-after", "-1")]), Attempt::Again { wait: None, .. }));
-        assert!(matches!(judged(503, &[(SHOULD_RETRY, "false")]), Attempt::Final(Outcome::Failed(_))));
-        assert!(matches!(judged(400, &[]), Attempt::Final(Outcome::Refused(_))));
-        assert!(matches!(judged(401, &[]), Attempt::Final(Outcome::Stopped(_))));
+        assert!(matches!(judged(503, &[(SHOULD_RETRY, "false")]), Attempt::Final(RequestOutcome::Failed(_))));
+        assert!(matches!(judged(400, &[]), Attempt::Final(RequestOutcome::Refused(_))));
+        assert!(matches!(judged(401, &[]), Attempt::Final(RequestOutcome::Stopped(_))));
         let quota = br#"{"error":{"message":"no","type":"insufficient_quota","code":"insufficient_quota"}}"#;
         let quota = judge_error(StatusCode::TOO_MANY_REQUESTS, &HeaderMap::new(), quota);
-        assert!(matches!(quota, Attempt::Final(Outcome::Stopped(_))));
+        assert!(matches!(quota, Attempt::Final(RequestOutcome::Stopped(_))));
     }
 }

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
+use super::error::LinkError;
 use super::link::Link;
-use super::trouble::Trouble;
 
 /// Late responses in a row until the link is closed.
 const TOO_LATE: u32 = 3;
 
 /// State of the link. Logs one line for each change.
-pub(super) struct Switch {
+pub(super) struct LinkStatus {
     link: watch::Sender<Option<Arc<Link>>>,
     late_in_row: AtomicU32,
     /// Reason why there is no link, while there is none.
@@ -22,7 +22,7 @@ pub(super) struct Switch {
     is_refusing: AtomicBool,
 }
 
-impl Default for Switch {
+impl Default for LinkStatus {
     fn default() -> Self {
         Self {
             link: watch::Sender::new(None),
@@ -34,7 +34,7 @@ impl Default for Switch {
     }
 }
 
-impl Switch {
+impl LinkStatus {
     /// Returns the link to Redis, if it is up.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
         self.link.borrow().clone()
@@ -52,7 +52,7 @@ impl Switch {
     /// Waits for a link.
     pub(super) async fn up(&self) -> Arc<Link> {
         let mut watched = self.link.subscribe();
-        let link = watched.wait_for(Option::is_some).await.expect("the switch must outlive those who wait for it");
+        let link = watched.wait_for(Option::is_some).await.expect("the status must outlive those who wait for it");
         link.clone().expect("it was waited for")
     }
 
@@ -60,7 +60,7 @@ impl Switch {
     pub(super) async fn left(&self, link: &Arc<Link>) {
         let mut watched = self.link.subscribe();
         let is_other = |now: &Option<Arc<Link>>| now.as_ref().is_none_or(|now| !Arc::ptr_eq(now, link));
-        watched.wait_for(is_other).await.expect("the switch must outlive those who wait for it");
+        watched.wait_for(is_other).await.expect("the status must outlive those who wait for it");
     }
 
     /// Starts to use a link.
@@ -73,11 +73,11 @@ impl Switch {
     }
 
     /// Marks Redis as unreachable.
-    pub(super) fn set_down(&self, trouble: &Trouble) {
-        self.set_cause(Some(trouble.cause().to_owned()));
+    pub(super) fn set_down(&self, error: &LinkError) {
+        self.set_cause(Some(error.cause().to_owned()));
         self.link.send_replace(None);
         if !self.is_told.swap(true, Ordering::Relaxed) {
-            let cause = trouble.cause();
+            let cause = error.cause();
             tracing::warn!(cause, "the Redis tier is down: requests go on without it until it is back");
         }
     }
@@ -88,29 +88,29 @@ impl Switch {
     }
 
     /// Records a failure. One late response is not an outage, but a lost connection is.
-    pub(super) fn failed(&self, link: &Arc<Link>, trouble: &Trouble) {
-        let is_over = match trouble {
-            Trouble::Slow(_) => self.late_in_row.fetch_add(1, Ordering::Relaxed) + 1 >= TOO_LATE,
-            Trouble::Lost(_) => true,
-            Trouble::Refused(_) => false,
+    pub(super) fn failed(&self, link: &Arc<Link>, error: &LinkError) {
+        let is_over = match error {
+            LinkError::Slow(_) => self.late_in_row.fetch_add(1, Ordering::Relaxed) + 1 >= TOO_LATE,
+            LinkError::Lost(_) => true,
+            LinkError::Refused(_) => false,
         };
         if is_over {
-            self.cut(link, trouble);
+            self.cut(link, error);
         }
     }
 
     /// Stops using `link`, unless another link is already in use.
-    pub(super) fn cut(&self, link: &Arc<Link>, trouble: &Trouble) {
+    pub(super) fn cut(&self, link: &Arc<Link>, error: &LinkError) {
         if self.link().is_some_and(|now| Arc::ptr_eq(&now, link)) {
-            self.set_down(trouble);
+            self.set_down(error);
         }
     }
 
     /// Logs a change in whether Redis accepts writes.
-    pub(super) fn takes_writes(&self, refused: Option<&Trouble>) {
+    pub(super) fn takes_writes(&self, refused: Option<&LinkError>) {
         match refused {
-            Some(trouble) if !self.is_refusing.swap(true, Ordering::Relaxed) => {
-                let cause = trouble.cause();
+            Some(error) if !self.is_refusing.swap(true, Ordering::Relaxed) => {
+                let cause = error.cause();
                 tracing::warn!(cause, "Redis takes nothing: new vectors are not shared, what it holds is still used");
             }
             None if self.is_refusing.swap(false, Ordering::Relaxed) => {

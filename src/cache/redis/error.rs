@@ -6,7 +6,7 @@ use redis::{ErrorKind, RedisError};
 
 /// Reason why a command failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Trouble {
+pub(super) enum LinkError {
     /// It took too long. One late response means nothing; several in a row close the link.
     Slow(String),
     /// Redis cannot be reached, rejects this process, or cannot answer.
@@ -15,7 +15,7 @@ pub(super) enum Trouble {
     Refused(String),
 }
 
-impl Trouble {
+impl LinkError {
     pub(super) fn slow(limit: Duration) -> Self {
         Self::Slow(format!("no answer within {} ms", limit.as_millis()))
     }
@@ -37,7 +37,7 @@ impl Trouble {
     pub(super) fn of_write(error: &RedisError) -> Self {
         match (Self::of(error), error.code()) {
             (Some(Self::Lost(cause)), Some("NOPERM")) => Self::Refused(cause),
-            (Some(trouble), _) => trouble,
+            (Some(error), _) => error,
             (None, _) => Self::Refused(cause(error)),
         }
     }
@@ -72,8 +72,8 @@ mod tests {
     #[test]
     fn an_error_of_one_key_is_no_sign_of_anything() {
         let wrong = said("WRONGTYPE Operation against a key holding the wrong kind of value");
-        assert_eq!(Trouble::of(&wrong), None);
-        assert!(matches!(Trouble::of_write(&wrong), Trouble::Refused(_)));
+        assert_eq!(LinkError::of(&wrong), None);
+        assert!(matches!(LinkError::of_write(&wrong), LinkError::Refused(_)));
     }
 
     #[test]
@@ -86,7 +86,7 @@ mod tests {
             "MASTERDOWN Link with MASTER is down",
             "NOPERM this user has no permissions to run the 'mget' command",
         ] {
-            let Some(Trouble::Lost(cause)) = Trouble::of(&said(line)) else { panic!("{line}") };
+            let Some(LinkError::Lost(cause)) = LinkError::of(&said(line)) else { panic!("{line}") };
             assert!(line.starts_with(&cause), "{cause:?} must be the words of {line:?}");
         }
     }
@@ -98,16 +98,16 @@ mod tests {
             "READONLY You can't write against a read only replica.",
             "MISCONF Redis is configured to save RDB snapshots",
         ] {
-            assert_eq!(Trouble::of(&said(line)), Some(Trouble::Refused(line.to_owned())));
+            assert_eq!(LinkError::of(&said(line)), Some(LinkError::Refused(line.to_owned())));
         }
         let forbidden = said("NOPERM this user has no permissions to run the 'set' command");
-        assert!(matches!(Trouble::of_write(&forbidden), Trouble::Refused(_)));
+        assert!(matches!(LinkError::of_write(&forbidden), LinkError::Refused(_)));
     }
 
     #[test]
     fn a_node_of_a_cluster_that_was_taken_for_a_single_one_says_what_to_do() {
         for line in ["MOVED 3999 127.0.0.1:6381", "CROSSSLOT Keys in request don't hash to the same slot"] {
-            let Some(Trouble::Lost(cause)) = Trouble::of(&said(line)) else { panic!("{line}") };
+            let Some(LinkError::Lost(cause)) = LinkError::of(&said(line)) else { panic!("{line}") };
             assert!(cause.contains("redis.cluster = true"), "{cause}");
         }
     }

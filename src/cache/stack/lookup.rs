@@ -1,0 +1,233 @@
+//! Look-ups: memory first, then the tiers below it in order. Found records are promoted to the tiers above.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+
+use super::tiers::Stack;
+use crate::cache::at_rest;
+use crate::cache::purges::Generation;
+use crate::cache::{Age, AtRest, LowerTier, Record, Tier};
+use crate::key::{Key, Tag};
+use crate::learned::SpaceState;
+use crate::observe::traces::{TraceContext, attribute};
+use crate::vector::packed::Codec;
+
+/// Result of the look-up of one key.
+#[derive(Clone, Debug)]
+pub enum Found {
+    /// A record that may be served as fresh.
+    Fresh(Arc<Record>, Tier),
+    /// A record that may be served stale while the upstream is down.
+    StandIn(Arc<Record>),
+    /// No usable record.
+    Missing,
+}
+
+impl Found {
+    /// Returns true if the record may be served as fresh.
+    pub const fn is_fresh(&self) -> bool {
+        matches!(self, Self::Fresh(..))
+    }
+}
+
+/// Record decoded from a tier below memory.
+struct Decoded {
+    record: Arc<Record>,
+    /// Purge count that it was stored under.
+    purge_count: u64,
+    bytes: Bytes,
+}
+
+/// Conditions of a look-up.
+#[derive(Clone, Copy)]
+pub struct Lookup<'a> {
+    /// Time that decides which records are fresh.
+    pub now_ms: u64,
+    /// Largest age that the caller accepts.
+    pub max_age_ms: Option<u64>,
+    /// State of the space. Records of another model than the newest are not served as fresh.
+    pub space_state: &'a SpaceState,
+    /// Key of the space.
+    pub space: Key,
+    /// Configured codec. Records that lost more precision than it allows are misses.
+    pub codec: Codec,
+    /// Trace of the request.
+    pub trace: &'a TraceContext,
+}
+
+impl Stack {
+    /// Looks up one key in memory.
+    pub fn look_up(&self, key: &Key, terms: &Lookup<'_>) -> Found {
+        self.judge_remembered(key, self.memory.get(key), terms)
+    }
+
+    /// Looks up one key in memory without counting a hit or a miss.
+    pub fn peek(&self, key: &Key, terms: &Lookup<'_>) -> Found {
+        self.judge_remembered(key, self.memory.peek(key), terms)
+    }
+
+    fn judge_remembered(&self, key: &Key, record: Option<Arc<Record>>, terms: &Lookup<'_>) -> Found {
+        let Some(record) = record else {
+            return Found::Missing;
+        };
+        if record.times.age(terms.now_ms, terms.max_age_ms) == Age::Over {
+            self.memory.records().remove(key);
+        }
+        judge(record, Tier::Memory, terms)
+    }
+
+    /// Looks up keys in the tiers below memory, in order. Found records are promoted to the tiers above, unless a purge
+    /// since `begun` covers them.
+    pub async fn look_below(&self, keys: &[Key], terms: &Lookup<'_>, begun: Generation) -> Vec<Found> {
+        self.search(vec![Found::Missing; keys.len()], keys, terms, Some(begun)).await
+    }
+
+    /// Looks up keys in all tiers without promoting records, for inspection.
+    pub async fn examine(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Found> {
+        let remembered = keys.iter().map(|key| self.peek(key, terms)).collect();
+        self.search(remembered, keys, terms, None).await
+    }
+
+    async fn search(
+        &self,
+        mut found: Vec<Found>,
+        keys: &[Key],
+        terms: &Lookup<'_>,
+        move_up_since: Option<Generation>,
+    ) -> Vec<Found> {
+        let is_new = !self.lower.is_empty() && terms.space_state.is_to_be_asked_for(terms.now_ms);
+        let mut at_once = if is_new { self.query_all(keys, terms).await } else { Vec::new() };
+        for (depth, tier) in self.lower.iter().enumerate() {
+            let open: Vec<usize> = (0..keys.len()).filter(|place| !found[*place].is_fresh()).collect();
+            if open.is_empty() {
+                break;
+            }
+            let answers = match at_once.get_mut(depth) {
+                Some(answers) => open.iter().map(|place| answers.get_mut(*place)?.take()).collect(),
+                None => query(&**tier, &open.iter().map(|place| keys[*place]).collect::<Vec<Key>>(), terms.trace).await,
+            };
+            for (place, bytes) in open.into_iter().zip(answers) {
+                let Some(bytes) = bytes else { continue };
+                let Some(decoded) = self.decode(&keys[place], bytes, tier.tier(), terms) else { continue };
+                match judge(Arc::clone(&decoded.record), tier.tier(), terms) {
+                    Found::Missing => continue,
+                    // A stale record from a tier further up is kept, because this one is no better.
+                    Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
+                    better => found[place] = better,
+                }
+                if let Some(begun) = move_up_since {
+                    self.move_up(keys[place], &decoded, depth, begun, terms.space_state);
+                }
+            }
+        }
+        found
+    }
+
+    /// Accepts a value that was read from `tier` along with a lease, and promotes it like one found by a look-up.
+    pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
+        let Some(decoded) = self.decode(&key, bytes.clone(), tier, terms) else { return Found::Missing };
+        let found = judge(Arc::clone(&decoded.record), tier, terms);
+        let depth = self.lower.iter().position(|lower| lower.tier() == tier);
+        if let Some(depth) = depth.filter(|_| !matches!(found, Found::Missing)) {
+            self.move_up(key, &decoded, depth, begun, terms.space_state);
+        }
+        found
+    }
+
+    /// Decodes a record, if it is intact, belongs to `key`, and is not purged.
+    fn decode(&self, key: &Key, bytes: Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Decoded> {
+        let tell = |damage: &_| self.damage.tell(tier, *damage, terms.now_ms);
+        let (record, purge_count) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
+        Some(Decoded { record: Arc::new(record.known_as(terms.space_state.identity())), purge_count, bytes })
+    }
+
+    /// Promotes a record found at `depth` to the tiers above, unchanged. Does nothing if memory holds a record that is
+    /// as new, which may have been fetched while that tier was queried.
+    fn move_up(&self, key: Key, decoded: &Decoded, depth: usize, begun: Generation, space_state: &SpaceState) {
+        let Decoded { record, purge_count, bytes } = decoded;
+        let kept = self.memory.peek(&key);
+        if kept.as_ref().is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
+            return;
+        }
+        // Another replica wrote it after a purge that this process has not learned of yet. It must not be stored on
+        // tiers of this process: after its own next purge, a count as high must not be found there.
+        let is_ahead = *purge_count > self.purges.of(&record.models());
+        if !self.remember(key, record, begun) {
+            return;
+        }
+        if kept.is_some_and(|kept| kept.vector != record.vector) {
+            space_state.note_replacement();
+        }
+        if !is_ahead {
+            let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
+            for tier in &self.lower[..depth] {
+                tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
+            }
+        }
+    }
+
+    /// Queries all tiers below memory at once, also for the record that names the newest model of the space. The newest
+    /// of these records counts, because another replica may have seen a newer model than the local disk.
+    async fn query_all(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Vec<Option<Bytes>>> {
+        let newest = newest_of(&terms.space);
+        let keys = [keys, &[newest]].concat();
+        let are_up = || self.lower.iter().all(|tier| tier.stats().up);
+        let were_up = are_up();
+        let mut answers = join_all(self.lower.iter().map(|tier| query(&**tier, &keys, terms.trace))).await;
+        let noted = answers.iter_mut().filter_map(|answer| answer.get_mut(keys.len() - 1)?.take());
+        let checksum_key = self.checksum_keys.of(&newest);
+        let noted = noted.filter_map(|bytes| at_rest::from_bytes(&bytes, &checksum_key).ok());
+        if let Some((newest, _)) = noted.max_by_key(|(record, _)| record.times.created_ms) {
+            terms.space_state.recall(&newest.identity);
+        }
+        // If a tier went down meanwhile, its result is missing, so the space must be queried again later.
+        if were_up && are_up() {
+            terms.space_state.was_asked_for(terms.now_ms);
+        }
+        answers
+    }
+
+    /// Returns true if a tier below memory may hold records of another model. A shared tier always may.
+    pub fn may_hold_older(&self) -> bool {
+        self.lower.iter().any(|tier| tier.tier() == Tier::Redis || tier.stats().entries > 0)
+    }
+
+    /// Stores a record below memory as the newest of its space, if another model answered before.
+    pub fn note_newest(&self, space: &Key, record: &Arc<Record>, space_state: &SpaceState, begun: Generation) {
+        if self.has_lower() && space_state.must_be_noted(&record.identity) {
+            self.keep_below([(newest_of(space), record)].into_iter(), begun);
+        }
+    }
+}
+
+/// Queries a tier within the trace of the request.
+async fn query(tier: &dyn LowerTier, keys: &[Key], trace: &TraceContext) -> Vec<Option<Bytes>> {
+    let span = trace.look_up(tier.tier().label(), keys.len());
+    let found = tier.get(keys).await;
+    span.count(attribute::FOUND, found.iter().flatten().count());
+    found
+}
+
+/// Returns the key of a second copy of the newest record of a space, stored once another model has begun to answer.
+/// With it, a process that has just started knows which of the records it finds are from an older model. Older records
+/// expire and are evicted first, so this copy outlives them.
+pub(super) fn newest_of(space: &Key) -> Key {
+    space.extend(Tag::Control, b"newest")
+}
+
+fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
+    if !terms.codec.accepts(record.vector.form()) {
+        return Found::Missing;
+    }
+    match record.times.age(terms.now_ms, terms.max_age_ms) {
+        Age::Over => Found::Missing,
+        Age::Fresh if terms.space_state.accepts(&record.identity) => Found::Fresh(record, tier),
+        Age::Fresh => {
+            terms.space_state.meet_older();
+            Found::StandIn(record)
+        }
+        Age::Stale => Found::StandIn(record),
+    }
+}

@@ -1,0 +1,95 @@
+//! The stack of tiers, and the storing of records in it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::damage::Damage;
+use crate::cache::at_rest::{self, ChecksumKeys, Damaged};
+use crate::cache::purges::{Generation, Generations, PurgeRegistry};
+use crate::cache::{AtRest, LowerTier, MemoryTier, Record};
+use crate::key::Key;
+
+/// All tiers.
+pub struct Stack {
+    pub(super) memory: MemoryTier,
+    /// Tiers below memory, in the order they are queried.
+    pub(super) lower: Vec<Arc<dyn LowerTier>>,
+    pub(super) generations: Generations,
+    pub(super) purges: Arc<PurgeRegistry>,
+    pub(super) checksum_keys: ChecksumKeys,
+    pub(super) damage: Damage,
+}
+
+impl Stack {
+    /// Creates a stack of the memory tier and the tiers in `lower`, which are queried in their order.
+    pub fn new(
+        memory: MemoryTier,
+        lower: Vec<Arc<dyn LowerTier>>,
+        purges: Arc<PurgeRegistry>,
+        checksum_keys: ChecksumKeys,
+    ) -> Self {
+        let (generations, damage) = (Generations::default(), Damage::default());
+        Self { memory, lower, generations, purges, checksum_keys, damage }
+    }
+
+    /// Returns true if there are tiers below memory.
+    pub const fn has_lower(&self) -> bool {
+        !self.lower.is_empty()
+    }
+
+    /// Stores a record in memory, unless a purge since `begun` covers it. Purged records must not come back.
+    pub fn remember(&self, key: Key, record: &Arc<Record>, begun: Generation) -> bool {
+        let is_purged = || self.generations.took(&record.models(), begun);
+        if is_purged() {
+            return false;
+        }
+        self.memory.put(key, Arc::clone(record));
+        // A purge may have run between the check and the insert. Then the record must be removed again.
+        let came_too_late = is_purged();
+        if came_too_late {
+            self.memory.records().remove(&key);
+        }
+        !came_too_late
+    }
+
+    /// Stores records in the tiers below memory, unless a purge since `begun` covers them.
+    pub fn keep_below<'r>(&self, records: impl Iterator<Item = (Key, &'r Arc<Record>)>, begun: Generation) {
+        if self.lower.is_empty() {
+            return;
+        }
+        for (key, record) in records {
+            // Read the purge count before the generation: then one of the two checks notices a purge in between.
+            let purge_count = self.purges.of(&record.models());
+            if self.generations.took(&record.models(), begun) {
+                continue;
+            }
+            let bytes = Bytes::from(at_rest::to_bytes(record, purge_count, &self.checksum_keys.of(&key)));
+            let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
+            for tier in &self.lower {
+                tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
+            }
+        }
+    }
+
+    /// Decodes a record and its purge count, if it is intact, belongs to `key`, and is not purged.
+    pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
+        let (record, purge_count) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
+        Ok((purge_count >= self.purges.of(&record.models())).then_some((record, purge_count)))
+    }
+
+    /// Returns the current generation, for a fetch or a rendering that begins now.
+    pub fn generation(&self) -> Generation {
+        self.generations.current()
+    }
+
+    /// Returns the memory tier.
+    pub const fn memory(&self) -> &MemoryTier {
+        &self.memory
+    }
+
+    /// Returns the tiers below memory.
+    pub fn lower(&self) -> &[Arc<dyn LowerTier>] {
+        &self.lower
+    }
+}

@@ -1,0 +1,47 @@
+//! The steps of one request, from the look-up to the answer.
+
+use std::sync::Arc;
+
+use super::job::EmbedJob;
+use super::outcome::FlowOutcome;
+use super::request::Request;
+use super::state::Flow;
+use crate::wire::Bypass;
+
+/// Maximum number of fetch rounds of a request. A model that changes during a fetch causes another round; after the
+/// last one the request is passed through.
+const MAX_ROUNDS: usize = 3;
+
+impl Flow {
+    /// Answers one request.
+    pub async fn answer(self: &Arc<Self>, job: &EmbedJob<'_>) -> FlowOutcome {
+        let request = Request::new(self, job);
+        let Some(mut progress) = request.look_up().await else {
+            return FlowOutcome::PassThrough(Bypass::TooLarge);
+        };
+        if job.context.controls.only_if_cached {
+            // The model may have changed between two look-ups; then some vectors count as missing.
+            let is_whole = !request.drop_older_models(&mut progress) && progress.is_complete();
+            return if is_whole { request.assemble(&progress).await } else { FlowOutcome::NotCached };
+        }
+        for _ in 0..MAX_ROUNDS {
+            if progress.lacks_any() {
+                if let Some(bypass) = request.known_unreadable() {
+                    return FlowOutcome::PassThrough(bypass);
+                }
+                Box::pin(request.fetch(&mut progress)).await;
+            }
+            if let Some(refused) = request.refusal(&progress) {
+                return refused;
+            }
+            if request.drop_older_models(&mut progress) {
+                continue;
+            }
+            return match request.stand_in(&mut progress).await {
+                Ok(()) => request.assemble(&progress).await,
+                Err(failed) => FlowOutcome::Refused(Arc::clone(&failed.failure)),
+            };
+        }
+        FlowOutcome::PassThrough(Bypass::UnsteadyModel)
+    }
+}
