@@ -19,7 +19,7 @@ use vecho::cache::{Record, Times};
 use vecho::flow::plan::Plan;
 use vecho::key::{Key, KeyBuilder, Tag};
 use vecho::learned::{AcceptedCredential, AcceptedCredentials, ModelIdentity, Spaces};
-use vecho::observe::metrics::{Ended, Metrics, Outcome, RequestUsage, Route, SourceLabel};
+use vecho::observe::metrics::{Ended, InputSource, Metrics, Outcome, RequestUsage, Route};
 use vecho::vector::Vector;
 use vecho::vector::packed::{Codec, Form, Packed};
 use vecho::wire::{Base64, Encoding, Expected, PathModel, Rendering, read_answer, read_request};
@@ -69,7 +69,7 @@ fn count_hit(iterations: u64) {
     let account = metrics.accounts().of("text-embedding-3-small", "", "text-embedding-3-small");
     let (route, outcome, elapsed) = (Route::Embeddings, Outcome::Hit, Duration::from_micros(120));
     repeat(iterations, || {
-        metrics.usage.inputs(SourceLabel::Memory, 1);
+        metrics.usage.inputs(InputSource::Memory, 1);
         metrics.usage.tokens_saved(100);
         account.count(1, 0, 100);
         let subject = Some(RequestUsage { named: Arc::clone(account.named()), inputs: 1 });

@@ -1,83 +1,121 @@
 //! Cache statistics, purges, and explanations of what the cache would do with a request.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{StatusCode, request};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::guard::Detail;
-use super::reply::{self, Refusal, Reply, megabytes, rounded, share};
-use super::{AdminContext, CacheCounters, Purged, TierStats, body};
+use super::reply::{self, AdminResponse, Refusal, megabytes, rounded, share};
+use super::{AdminContext, body};
+use crate::cache::{Purged, Tier, TierStats};
 use crate::observe::logs::told;
+use crate::observe::metrics::{InputSource, Metrics};
 
-/// The tier whose entries are reported as the cache's entries.
-const MEMORY_TIER: &str = "memory";
-/// The tiers that live in this process's memory.
-const TIERS_IN_MEMORY: &[&str] = &[MEMORY_TIER, "answers"];
 /// Default route of a request to explain.
 const EMBEDDINGS_PATH: &str = "/v1/embeddings";
 
+/// Number of inputs answered since the start, each counted once.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct InputCounts {
+    /// Answers from a tier.
+    hits: u64,
+    /// Answers from the upstream.
+    misses: u64,
+    /// Answers from a fetch that another request had started (single-flight).
+    joined: u64,
+    /// Answers from an expired entry because the upstream was unavailable.
+    stale: u64,
+    /// Answers from the mock embedder because the upstream was unavailable.
+    mock: u64,
+}
+
+impl InputCounts {
+    fn of(metrics: &Metrics) -> Self {
+        let so_far = |source| metrics.usage.inputs_so_far(source);
+        Self {
+            hits: so_far(InputSource::Memory) + so_far(InputSource::Disk) + so_far(InputSource::Redis),
+            misses: so_far(InputSource::Upstream),
+            joined: so_far(InputSource::Joined),
+            stale: so_far(InputSource::Stale),
+            mock: so_far(InputSource::Mock),
+        }
+    }
+
+    /// Returns the share of inputs with a correct answer that needed no fetch of their own.
+    fn hit_ratio(self) -> f64 {
+        let good = self.hits + self.joined;
+        share(good, good + self.misses + self.stale + self.mock)
+    }
+}
+
 /// `GET /api/performance/cache/stats`: the summary, and the sources of the answers to inputs.
-pub(super) fn stats(context: &AdminContext, detail: Detail) -> Reply {
+pub(super) fn stats(context: &AdminContext, detail: Detail) -> AdminResponse {
     let mut stats = summary(context, detail);
-    stats["inputs"] = json!(context.cache.counters());
+    stats["inputs"] = json!(InputCounts::of(&context.metrics));
     reply::ok(&stats)
 }
 
 /// Summarizes the caches. The cause of a failing tier is included only in full detail.
 pub(super) fn summary(context: &AdminContext, detail: Detail) -> Value {
-    let mut tiers = context.cache.tiers();
+    let mut tiers = context.caches.stats();
     if detail == Detail::Figures {
-        for tier in &mut tiers {
-            tier.cause = None;
+        for (_, stats) in &mut tiers {
+            stats.cause = None;
         }
     }
-    let entries = tiers.iter().find(|tier| tier.name == MEMORY_TIER).map_or(0, |tier| tier.entries);
-    let bytes = tiers.iter().filter(|tier| TIERS_IN_MEMORY.contains(&tier.name)).map(|tier| tier.bytes).sum();
+    // The cached replies are copies of what the memory tier holds, so they are no further entries.
+    let entries = tiers.iter().find(|(tier, _)| *tier == Tier::Memory).map_or(0, |(_, stats)| stats.entries);
+    let in_memory = tiers.iter().filter(|(tier, _)| matches!(tier, Tier::Memory | Tier::Answers));
+    let bytes = in_memory.map(|(_, stats)| stats.bytes).sum();
     json!({
-        "hit_ratio": rounded(hit_ratio(context.cache.counters()), 4),
+        "hit_ratio": rounded(InputCounts::of(&context.metrics).hit_ratio(), 4),
         "cache_size": entries,
         "memory_usage_mb": megabytes(bytes),
         "tiers": by_name(&tiers),
     })
 }
 
-fn by_name(tiers: &[TierStats]) -> Map<String, Value> {
-    tiers.iter().map(|tier| (tier.name.to_owned(), json!(tier))).collect()
-}
-
-/// Returns the share of inputs with a correct answer that needed no fetch of their own.
-fn hit_ratio(inputs: CacheCounters) -> f64 {
-    let good = inputs.hits + inputs.joined;
-    share(good, good + inputs.misses + inputs.stale + inputs.mock)
+fn by_name(tiers: &[(Tier, TierStats)]) -> Map<String, Value> {
+    tiers.iter().map(|(tier, stats)| (tier.label().to_owned(), json!(stats))).collect()
 }
 
 /// `DELETE /api/performance/cache?model=&tier=`
-pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Result<Reply, Refusal> {
-    let [model, tier] = body::parameters(head.uri.query(), ["model", "tier"])?;
-    if let (Some(tier @ ("disk" | "redis")), Some(_)) = (tier.as_deref(), &model) {
-        let message = format!("A model is purged from all tiers: leave `tier={tier}` out.");
-        return Err(Refusal::BadParameter { param: "tier".to_owned(), message });
-    }
-    if let Some(tier) = tier.as_deref()
-        && let Some(purged) = context.cache.clear_lower(tier).await
-    {
-        return Ok(purged_reply(context, &purged, None, Some(tier)));
-    }
-    let (cache, asked) = (Arc::clone(&context.cache), (model.clone(), tier.clone()));
-    // A purge walks all entries, which takes milliseconds, so it must not block the runtime's threads.
-    let purge = tokio::task::spawn_blocking(move || cache.purge(asked.0.as_deref(), asked.1.as_deref()));
-    let purged = purge.await.expect("a purge must not panic");
-    let purged =
-        purged.map_err(|unknown| Refusal::BadParameter { param: "tier".to_owned(), message: format!("{unknown}.") })?;
-    Ok(purged_reply(context, &purged, model.as_deref(), tier.as_deref()))
+pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Result<AdminResponse, Refusal> {
+    let [model, named] = body::parameters(head.uri.query(), ["model", "tier"])?;
+    let tier = named.as_deref().map(tier_named).transpose()?;
+    let (caches, model) = (&context.caches, model.as_deref());
+    let purged = match tier {
+        None => caches.purge(model).await,
+        Some(Tier::Memory) => caches.purge_memory(model).await,
+        Some(Tier::Answers) => caches.purge_replies(model).await,
+        Some(tier @ (Tier::Disk | Tier::Redis)) if model.is_some() => {
+            let message = format!("A model is purged from all tiers: leave `tier={}` out.", tier.label());
+            return Err(bad_tier(message));
+        }
+        Some(tier @ (Tier::Disk | Tier::Redis)) => {
+            caches.clear_lower(tier).await.ok_or_else(|| no_tier(tier.label()))?
+        }
+    };
+    Ok(purged_reply(context, &purged, model, named.as_deref()))
+}
+
+fn tier_named(name: &str) -> Result<Tier, Refusal> {
+    Tier::ALL.iter().copied().find(|tier| tier.label() == name).ok_or_else(|| no_tier(name))
+}
+
+fn no_tier(name: &str) -> Refusal {
+    bad_tier(format!("there is no tier `{name}`."))
+}
+
+fn bad_tier(message: String) -> Refusal {
+    Refusal::BadParameter { param: "tier".to_owned(), message }
 }
 
 /// Returns 202 if a tier has not stored the purge yet.
-fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, tier: Option<&str>) -> Reply {
+fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, tier: Option<&str>) -> AdminResponse {
     context.metrics.cache.purges.inc();
-    let Purged { entries, pending, .. } = purged;
+    let (entries, pending) = (purged.entries, purged.pending.iter().map(|tier| tier.label()).collect::<Vec<_>>());
     tracing::info!(
         entries,
         model = model.map(told).as_deref(),
@@ -95,13 +133,13 @@ fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, ti
 
 /// Describes what may still happen while tiers are pending.
 fn warning(purged: &Purged) -> String {
-    let is_pending = |tier: &str| purged.pending.contains(&tier);
+    let is_pending = |tier| purged.pending.contains(&tier);
     let mut sentences = vec!["Nothing that was purged is served by this process."];
-    if is_pending("disk") {
+    if is_pending(Tier::Disk) {
         sentences
             .push("The disk tier could not note it: should this process end before it can, it may serve it again.");
     }
-    if is_pending("redis") {
+    if is_pending(Tier::Redis) {
         sentences.push("Redis could not be told: until it can be, other replicas may serve it.");
         if !purged.is_remembered {
             sentences.push("Should this process end before that, they never hear of it.");
@@ -111,8 +149,12 @@ fn warning(purged: &Purged) -> String {
 }
 
 /// `POST /api/performance/cache/explain?path=`: the body is an embeddings request, the headers are those it would have.
-pub(super) async fn explain(context: &AdminContext, head: &request::Parts, body: Bytes) -> Result<Reply, Refusal> {
+pub(super) async fn explain(
+    context: &AdminContext,
+    head: &request::Parts,
+    body: Bytes,
+) -> Result<AdminResponse, Refusal> {
     let [path] = body::parameters(head.uri.query(), ["path"])?;
     let path = path.as_deref().unwrap_or(EMBEDDINGS_PATH);
-    Ok(reply::ok(&context.cache.explain(path, &head.headers, body).await))
+    Ok(reply::ok(&context.explainer.explain(path, &head.headers, body).await))
 }

@@ -5,8 +5,9 @@ use serde_json::{Value, json};
 
 use super::AdminContext;
 use super::guard::Detail;
-use super::reply::{self, Reply, rounded, share};
-use crate::observe::metrics::{IncidentState, MAX_INCIDENTS};
+use super::reply::{self, AdminResponse, rounded, share};
+use crate::cache::Tier;
+use crate::observe::metrics::{BreakerState, IncidentState, MAX_INCIDENTS};
 use crate::process::clock::{Period, rfc3339};
 
 /// Error rate above which the service is degraded.
@@ -19,13 +20,13 @@ const FEWEST_REQUESTS: u64 = 20;
 const DEGRADED_MEMORY_PERCENT: f64 = 85.0;
 
 /// `GET /livez`: any response proves liveness.
-pub(super) fn live() -> Reply {
+pub(super) fn live() -> AdminResponse {
     reply::ok(&json!({ "alive": true }))
 }
 
 /// `GET /readyz`
-pub(super) fn ready(context: &AdminContext) -> Reply {
-    let (ready, reason) = match (context.health.draining(), context.health.ready()) {
+pub(super) fn ready(context: &AdminContext) -> AdminResponse {
+    let (ready, reason) = match (context.lifecycle.is_draining(), context.lifecycle.is_ready()) {
         (true, _) => (false, "draining"),
         (false, true) => (true, "ready"),
         (false, false) => (false, "starting"),
@@ -37,7 +38,7 @@ pub(super) fn ready(context: &AdminContext) -> Reply {
 /// `GET /api/performance/health`. The status is always 200; `/readyz` is the probe for load balancers.
 ///
 /// Callers with access to figures only get neither incidents nor causes: a cause can name addresses and folders.
-pub(super) fn health(context: &AdminContext, detail: Detail) -> Reply {
+pub(super) fn health(context: &AdminContext, detail: Detail) -> AdminResponse {
     let mut figures = figures(context, detail);
     if detail == Detail::Full {
         figures["incidents"] = incidents(context, MAX_INCIDENTS);
@@ -73,7 +74,7 @@ pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
 struct Signs {
     ready: bool,
     draining: bool,
-    breaker: &'static str,
+    breaker: BreakerState,
     /// Milliseconds since the epoch.
     now_ms: u64,
     /// The incident that is active or was active within the last minute.
@@ -82,7 +83,7 @@ struct Signs {
     is_config_current: bool,
     /// Configured tiers that do not work, with the cause if it is known. They cause only a warning, because a lookup in
     /// a tier that is down is a miss.
-    tiers_down: Vec<(&'static str, Option<String>)>,
+    tiers_down: Vec<(Tier, Option<String>)>,
     avg_response_time_ms: f64,
     /// Error rate of the last minute. An outage that is over no longer counts.
     error_rate: f64,
@@ -102,19 +103,19 @@ impl Signs {
     fn of(context: &AdminContext) -> Self {
         let now_ms = context.clock.now_ms();
         let performance = context.metrics.performance().snapshot();
-        let down = context.cache.tiers().into_iter().filter(|tier| !tier.up);
+        let down = context.caches.stats().into_iter().filter(|(_, stats)| !stats.up);
         Self {
-            tiers_down: down.map(|tier| (tier.name, tier.cause)).collect(),
-            ready: context.health.ready(),
-            draining: context.health.draining(),
-            breaker: context.health.breaker(),
+            tiers_down: down.map(|(tier, stats)| (tier, stats.cause)).collect(),
+            ready: context.lifecycle.is_ready(),
+            draining: context.lifecycle.is_draining(),
+            breaker: context.breaker.state(),
             now_ms,
             incident: context.metrics.incidents().standing(now_ms),
             is_config_current: context.metrics.status.is_config_current(),
             avg_response_time_ms: performance.avg_response_time_ms,
             error_rate: performance.recent_error_rate,
             requests: performance.recent_requests,
-            memory_percent: share(context.memory.resident_bytes(), context.memory.limit_bytes()) * 100.0,
+            memory_percent: share(context.governor.resident_bytes(), context.governor.limit_bytes()) * 100.0,
         }
     }
 
@@ -155,8 +156,8 @@ impl Signs {
             self.configuration(),
         ];
         let tiers = self.tiers_down.iter().map(|(tier, cause)| match cause {
-            Some(cause) => format!("the {tier} tier is down: {cause}"),
-            None => format!("the {tier} tier is down"),
+            Some(cause) => format!("the {} tier is down: {cause}", tier.label()),
+            None => format!("the {} tier is down", tier.label()),
         });
         signs.into_iter().flatten().chain(tiers).collect()
     }
@@ -190,7 +191,8 @@ impl Signs {
     }
 
     fn calling(&self) -> Option<String> {
-        (self.breaker != "closed").then(|| format!("the breaker in front of the upstream is {}", self.breaker))
+        let text = || format!("the breaker in front of the upstream is {}", self.breaker.label());
+        (self.breaker != BreakerState::Closed).then(text)
     }
 
     fn errors(&self) -> Option<String> {
@@ -230,7 +232,7 @@ mod tests {
     const WELL: Signs = Signs {
         ready: true,
         draining: false,
-        breaker: "closed",
+        breaker: BreakerState::Closed,
         now_ms: 10_000,
         incident: None,
         is_config_current: true,
@@ -259,13 +261,13 @@ mod tests {
             (incident(None, None, UNTIL), "were stale until 9 s ago"),
             (incident(SINCE, None, None), "requests fail, since 9 s"),
             (Signs { is_config_current: false, ..WELL }, "the configuration"),
-            (Signs { tiers_down: vec![("redis", None)], ..WELL }, "the redis tier is down"),
+            (Signs { tiers_down: vec![(Tier::Redis, None)], ..WELL }, "the redis tier is down"),
             (
-                Signs { tiers_down: vec![("disk", Some("no room".to_owned()))], ..WELL },
+                Signs { tiers_down: vec![(Tier::Disk, Some("no room".to_owned()))], ..WELL },
                 "the disk tier is down: no room",
             ),
-            (Signs { breaker: "open", ..WELL }, "is open"),
-            (Signs { breaker: "half-open", ..WELL }, "is half-open"),
+            (Signs { breaker: BreakerState::Open, ..WELL }, "is open"),
+            (Signs { breaker: BreakerState::HalfOpen, ..WELL }, "is half-open"),
             (Signs { error_rate: 0.051, ..WELL }, "5.1 %"),
             (Signs { memory_percent: 85.5, ..WELL }, "85.5 %"),
             (Signs { ready: false, draining: true, ..WELL }, "draining"),

@@ -1,6 +1,7 @@
 //! Export and import of the cache as a file.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,8 +11,10 @@ use http_body::Body;
 use http_body_util::{BodyExt, BodyStream};
 use tokio::time::timeout;
 
-use super::reply::{self, Refusal, Reply};
-use super::{AdminContext, BoxError};
+use super::AdminContext;
+use super::reply::{self, AdminResponse, Refusal};
+use crate::cache::transfer;
+use crate::process::errors::BoxError;
 
 /// Path for exports.
 pub const EXPORT_PATH: &str = "/api/performance/cache/export";
@@ -24,17 +27,18 @@ const CONTENT_TYPE: &str = "application/octet-stream";
 const PAUSE: Duration = Duration::from_mins(1);
 
 /// `GET /api/performance/cache/export`
-pub(super) async fn export(context: &AdminContext) -> Reply {
-    reply::streamed(CONTENT_TYPE, context.moving.export().await)
+pub(super) async fn export(context: &AdminContext) -> AdminResponse {
+    let file = transfer::export(Arc::clone(context.caches.tiers()), context.clock.now_ms()).await;
+    reply::streamed(CONTENT_TYPE, file)
 }
 
 /// Returns the headers of an export without the file, so a client can check its access with `HEAD`.
-pub(super) fn no_export() -> Reply {
+pub(super) fn no_export() -> AdminResponse {
     reply::bytes(StatusCode::OK, CONTENT_TYPE, "")
 }
 
 /// `POST /api/performance/cache/import`: the body is the file.
-pub(super) async fn import<B>(context: &AdminContext, body: B) -> Result<Reply, Refusal>
+pub(super) async fn import<B>(context: &AdminContext, body: B) -> Result<AdminResponse, Refusal>
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -44,6 +48,12 @@ where
         let next = timeout(PAUSE, body.next()).await.unwrap_or_else(|late| Some(Err(late.into())))?;
         Some((next.map(|frame| frame.into_data().unwrap_or_default()), body))
     });
-    let imported = context.moving.import(Box::pin(pieces)).await.map_err(Refusal::BadBody)?;
+    let codec = context.live.load().cache.codec;
+    let imported = transfer::import(context.caches.tiers(), &context.clock, codec, Box::pin(pieces)).await;
+    // The lower tiers may have closed before the last records arrived.
+    if context.lifecycle.is_draining() {
+        return Err(Refusal::BadBody("the process is stopping; begin again when it is back".to_owned()));
+    }
+    let imported = imported.map_err(|error| Refusal::BadBody(error.to_string()))?;
     Ok(reply::ok(&imported))
 }

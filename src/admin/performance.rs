@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::AdminContext;
 use super::cache;
 use super::guard::Detail;
-use super::reply::{self, Refusal, Reply, rounded};
+use super::reply::{self, AdminResponse, Refusal, gigabytes, rounded};
 use super::savings;
 
 /// Default target of an optimisation, as a percentage of the memory limit.
@@ -15,19 +15,20 @@ const DEFAULT_TARGET_PERCENT: u64 = 80;
 const BYTES_PER_MB: u64 = 1 << 20;
 
 /// `GET /api/performance/stats`
-pub(super) fn stats(context: &AdminContext, detail: Detail) -> Reply {
+pub(super) fn stats(context: &AdminContext, detail: Detail) -> AdminResponse {
     reply::ok(&figures(context, detail))
 }
 
 /// Returns all figures that the route and the dashboard show.
 pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
+    let machine = context.system.machine();
     json!({
         "performance_monitor": monitor(context),
         "embedding_cache": cache::summary(context, detail),
         "system_info": {
-            "cpu_count": context.machine.cpu_count(),
-            "memory_percent": rounded(context.machine.memory_percent(), 1),
-            "available_memory_gb": rounded(context.machine.available_memory_gb(), 2),
+            "cpu_count": machine.cpu_count,
+            "memory_percent": rounded(machine.memory_percent, 1),
+            "available_memory_gb": gigabytes(machine.available_memory_bytes),
         },
         "savings": savings::figures(context),
         "latency_ms": latencies(context),
@@ -63,10 +64,10 @@ struct OptimizeRequest {
 }
 
 /// `POST /api/performance/optimize-memory`
-pub(super) async fn optimize_memory(context: &AdminContext, body: Bytes) -> Result<Reply, Refusal> {
+pub(super) async fn optimize_memory(context: &AdminContext, body: Bytes) -> Result<AdminResponse, Refusal> {
     let asked = optimize_request(&body)?.target_memory_mb;
-    let by_default = context.memory.limit_bytes() / 100 * DEFAULT_TARGET_PERCENT / BYTES_PER_MB;
-    let mut done = context.memory.optimize(asked.unwrap_or(by_default)).await;
+    let by_default = context.governor.limit_bytes() / 100 * DEFAULT_TARGET_PERCENT / BYTES_PER_MB;
+    let mut done = context.governor.optimize(Some(asked.unwrap_or(by_default))).await;
     done.current_memory_mb = rounded(done.current_memory_mb, 2);
     done.memory_saved_mb = rounded(done.memory_saved_mb, 2);
     Ok(reply::ok(&done))

@@ -10,27 +10,28 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{BoxError, Pieces};
+use crate::cache::transfer::Pieces;
+use crate::process::errors::BoxError;
 
 /// Body of a response: complete or streamed.
 pub type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
 
 /// Response of the ops port.
-pub(super) type Reply = Response<AdminBody>;
+pub(super) type AdminResponse = Response<AdminBody>;
 
 /// Creates a response with a streamed body.
-pub(super) fn streamed(content_type: &'static str, pieces: Pieces<'static>) -> Reply {
+pub(super) fn streamed(content_type: &'static str, pieces: Pieces<'static>) -> AdminResponse {
     let body = StreamBody::new(pieces.map_ok(Frame::data));
     dressed(StatusCode::OK, content_type, body.boxed_unsync())
 }
 
 /// Creates a response with a complete body of any content type.
-pub(super) fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Reply {
+pub(super) fn bytes(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> AdminResponse {
     dressed(status, content_type, Full::new(body.into()).map_err(|never| match never {}).boxed_unsync())
 }
 
 /// Creates a response with common headers. Figures change at any moment, so `no-store` forbids caching.
-fn dressed(status: StatusCode, content_type: &'static str, body: AdminBody) -> Reply {
+fn dressed(status: StatusCode, content_type: &'static str, body: AdminBody) -> AdminResponse {
     let mut reply = Response::new(body);
     *reply.status_mut() = status;
     let headers: [(HeaderName, &'static str); 3] =
@@ -41,12 +42,12 @@ fn dressed(status: StatusCode, content_type: &'static str, body: AdminBody) -> R
     reply
 }
 
-pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Reply {
+pub(super) fn json(status: StatusCode, body: &impl Serialize) -> AdminResponse {
     let text = serde_json::to_vec(body).expect("answers of the ops port must serialize");
     bytes(status, "application/json", text)
 }
 
-pub(super) fn ok(body: &impl Serialize) -> Reply {
+pub(super) fn ok(body: &impl Serialize) -> AdminResponse {
     json(StatusCode::OK, body)
 }
 
@@ -106,7 +107,7 @@ impl Refusal {
         }
     }
 
-    pub(super) fn into_reply(self) -> Reply {
+    pub(super) fn into_reply(self) -> AdminResponse {
         let error = json!({
             "message": self.to_string(),
             "type": if self.status().is_server_error() { "server_error" } else { "invalid_request_error" },
@@ -131,9 +132,18 @@ pub(super) fn rounded(value: f64, digits: i32) -> f64 {
 }
 
 /// Converts bytes to units of 2^20, rounded to two decimals.
-#[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
 pub(super) fn megabytes(bytes: u64) -> f64 {
-    rounded(bytes as f64 / f64::from(1 << 20), 2)
+    in_units(bytes, 1 << 20)
+}
+
+/// Converts bytes to units of 2^30, rounded to two decimals.
+pub(super) fn gigabytes(bytes: u64) -> f64 {
+    in_units(bytes, 1 << 30)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "figures for people; exact up to 2^53")]
+fn in_units(bytes: u64, unit: u32) -> f64 {
+    rounded(bytes as f64 / f64::from(unit), 2)
 }
 
 /// Returns `part` divided by `whole`, or 0 if `whole` is 0.

@@ -9,7 +9,7 @@ use http::{Method, Request, Response, StatusCode, request};
 use http_body::Body;
 
 use super::guard::{Access, Detail};
-use super::reply::{self, Refusal, Reply};
+use super::reply::{self, AdminResponse, Refusal};
 use super::{
     AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, health, moving, performance, settings,
 };
@@ -19,7 +19,7 @@ use crate::observe::metrics::Rejection;
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// One row of the route table.
-struct Route {
+struct RouteEntry {
     path: &'static str,
     /// The `allow` header; its first word is the method that the index shows.
     allow: &'static str,
@@ -49,15 +49,15 @@ enum Endpoint {
     LogLevel,
 }
 
-const fn get(path: &'static str, access: Access, endpoint: Endpoint, what: &'static str) -> Route {
-    Route { path, allow: "GET, HEAD", access, endpoint, what }
+const fn get(path: &'static str, access: Access, endpoint: Endpoint, what: &'static str) -> RouteEntry {
+    RouteEntry { path, allow: "GET, HEAD", access, endpoint, what }
 }
 
-const fn change(allow: &'static str, path: &'static str, endpoint: Endpoint, what: &'static str) -> Route {
-    Route { path, allow, access: Access::Private, endpoint, what }
+const fn change(allow: &'static str, path: &'static str, endpoint: Endpoint, what: &'static str) -> RouteEntry {
+    RouteEntry { path, allow, access: Access::Private, endpoint, what }
 }
 
-const ROUTES: &[Route] = &[
+const ROUTES: &[RouteEntry] = &[
     get("/", Access::Figures, Endpoint::Index, "this list; to a browser, the dashboard"),
     get("/metrics", Access::Open, Endpoint::Metrics, "metrics in Prometheus's text format"),
     get("/livez", Access::Open, Endpoint::Live, "200 while the process lives"),
@@ -87,9 +87,9 @@ const ROUTES: &[Route] = &[
 ];
 
 /// The dashboard's files, which the index does not list.
-const ASSET: Route = get(dashboard::ASSETS_PATH, Access::Open, Endpoint::Asset, "");
+const ASSET: RouteEntry = get(dashboard::ASSETS_PATH, Access::Open, Endpoint::Asset, "");
 
-impl Route {
+impl RouteEntry {
     fn method(&self) -> &'static str {
         self.allow.split(',').next().unwrap_or_default()
     }
@@ -141,7 +141,7 @@ fn admitted<'a>(context: &AdminContext, head: &'a request::Parts, peer: SocketAd
 }
 
 /// Returns the access that the route requires. The page holds no figures, so a browser may load it without a token.
-fn required(route: &Route, head: &request::Parts) -> Access {
+fn required(route: &RouteEntry, head: &request::Parts) -> Access {
     let is_page = route.endpoint == Endpoint::Index && dashboard::wants_page(&head.headers);
     if is_page { Access::Open } else { route.access }
 }
@@ -150,7 +150,7 @@ fn unknown(head: &request::Parts) -> Refusal {
     Refusal::UnknownRoute { method: head.method.to_string(), path: head.uri.path().to_owned() }
 }
 
-async fn respond<B>(context: &AdminContext, admitted: &Admitted<'_>, body: B) -> Result<Reply, Refusal>
+async fn respond<B>(context: &AdminContext, admitted: &Admitted<'_>, body: B) -> Result<AdminResponse, Refusal>
 where
     B: Body<Data = Bytes> + Send,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -175,7 +175,9 @@ where
         Endpoint::OptimizeMemory => {
             performance::optimize_memory(context, body::read(body, MAX_BODY_BYTES).await?).await
         }
-        Endpoint::Explain => cache::explain(context, head, body::read(body, context.max_explain_bytes).await?).await,
+        Endpoint::Explain => {
+            cache::explain(context, head, body::read(body, context.live.load().limits.max_body_bytes).await?).await
+        }
         Endpoint::Export if head.method == Method::HEAD => Ok(moving::no_export()),
         Endpoint::Export => Ok(moving::export(context).await),
         Endpoint::Import => moving::import(context, body).await,
@@ -183,12 +185,12 @@ where
     }
 }
 
-fn metrics(context: &AdminContext) -> Reply {
+fn metrics(context: &AdminContext) -> AdminResponse {
     let (content_type, text) = context.metrics.render();
     reply::bytes(StatusCode::OK, content_type, text)
 }
 
-fn index() -> Reply {
+fn index() -> AdminResponse {
     let mut text = String::from("vecho, the ops port\n\n");
     for route in ROUTES {
         writeln!(text, "{:<6} {:<34} {}", route.method(), route.path, route.what)

@@ -5,11 +5,12 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::AdminContext;
-use super::reply::{self, Refusal, Reply};
+use super::reply::{self, AdminResponse, Refusal};
+use crate::config::BadLevel;
 
 /// `GET /api/config`
-pub(super) fn show(context: &AdminContext) -> Reply {
-    reply::ok(&context.config.effective())
+pub(super) fn show(context: &AdminContext) -> AdminResponse {
+    reply::ok(&context.live.load().effective.to_json())
 }
 
 #[derive(Deserialize)]
@@ -26,14 +27,12 @@ struct LogLevel {
 }
 
 /// `PUT /api/log-level`: the body is `{"level":"debug"}` or the bare word.
-pub(super) fn set_log_level(context: &AdminContext, body: &Bytes) -> Result<Reply, Refusal> {
-    let previous = context.config.log_level();
+pub(super) fn set_log_level(context: &AdminContext, body: &Bytes) -> Result<AdminResponse, Refusal> {
+    let previous = context.level.current();
     let level = requested_level(body)?;
-    context
-        .config
-        .set_log_level(&level)
-        .map_err(|message| Refusal::BadParameter { param: "level".to_owned(), message })?;
-    Ok(reply::ok(&json!({ "level": context.config.log_level(), "previous": previous })))
+    let bad_level = |error: BadLevel| Refusal::BadParameter { param: "level".to_owned(), message: error.to_string() };
+    context.level.set(&level).map_err(bad_level)?;
+    Ok(reply::ok(&json!({ "level": context.level.current(), "previous": previous })))
 }
 
 fn requested_level(body: &[u8]) -> Result<String, Refusal> {

@@ -15,15 +15,14 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::moving::{Growing, file_of};
-use crate::admin::Pieces;
 use crate::cache::at_rest::{self, ChecksumKeys};
+use crate::cache::transfer::{ExportFile, Pieces, file_of};
 use crate::cache::{Record, Times};
 use crate::config::Config;
 use crate::flow::{space_key, speaks_f32};
 use crate::key::Key;
 use crate::learned::ModelIdentity;
-use crate::process::lines::{Line, Lines};
+use crate::process::lines::{JsonLines, Line};
 use crate::proxy::{path_model, read_origin};
 use crate::upstream::{RouteKind, classify_path};
 use crate::wire::tokens;
@@ -48,7 +47,7 @@ struct RequestLine<'a> {
 struct AnswerLine<'a> {
     custom_id: String,
     #[serde(borrow, default)]
-    response: Option<Response<'a>>,
+    response: Option<BatchResponse<'a>>,
 }
 
 /// Matches a line that has `response`, even a null one: only answers have this member.
@@ -59,7 +58,7 @@ struct BatchAnswer {
 }
 
 #[derive(Deserialize)]
-struct Response<'a> {
+struct BatchResponse<'a> {
     status_code: u16,
     #[serde(borrow)]
     body: &'a RawValue,
@@ -76,7 +75,7 @@ pub struct Keying {
 
 /// One request of a job with the keys of its inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sample {
+pub struct BatchSample {
     /// Path of the request.
     pub url: String,
     /// Body of the request.
@@ -115,7 +114,7 @@ impl BatchFiles {
     pub fn open(requests: &Path, answers: &Path) -> io::Result<Self> {
         let mut places = HashMap::new();
         let (mut first, mut has_answers) = (None, false);
-        let mut lines = Lines::new(BufReader::new(File::open(requests)?), MAX_REQUEST_BYTES);
+        let mut lines = JsonLines::new(BufReader::new(File::open(requests)?), MAX_REQUEST_BYTES);
         while let Some(Line { offset, bytes, .. }) = lines.next_line()? {
             let Some(bytes) = bytes else { continue };
             let Ok(line) = serde_json::from_slice::<RequestLine<'_>>(&bytes) else {
@@ -136,12 +135,12 @@ impl BatchFiles {
     }
 
     /// Returns the first request with its keys, if it can be cached. Blocks on the disk.
-    pub fn sample(&self, keying: &Keying) -> Option<Sample> {
+    pub fn sample(&self, keying: &Keying) -> Option<BatchSample> {
         let mut requests = File::open(&self.requests).ok()?;
         let bytes = line_at(&mut requests, self.first?).ok()?;
         let line: RequestLine<'_> = serde_json::from_slice(&bytes).ok()?;
         let asked = keying.read(&line).ok()?;
-        Some(Sample { url: line.url.clone(), body: line.body.get().to_owned(), keys: asked.keys })
+        Some(BatchSample { url: line.url.clone(), body: line.body.get().to_owned(), keys: asked.keys })
     }
 
     /// Converts all answers to an export file whose records are as old as the answer file. The counts are complete at
@@ -194,10 +193,15 @@ struct Reading {
 }
 
 impl Reading {
-    fn write(&mut self, file: &mut Growing, tell: &Tell, counts: &Mutex<BatchCounts>) -> io::Result<ControlFlow<()>> {
+    fn write(
+        &mut self,
+        file: &mut ExportFile,
+        tell: &Tell,
+        counts: &Mutex<BatchCounts>,
+    ) -> io::Result<ControlFlow<()>> {
         let mut requests = File::open(&self.files.requests)?;
         let max_bytes = self.keying.config.upstream.max_answer_bytes;
-        let mut answers = Lines::new(BufReader::new(File::open(&self.files.answers)?), max_bytes);
+        let mut answers = JsonLines::new(BufReader::new(File::open(&self.files.answers)?), max_bytes);
         while let Some(line) = answers.next_line()? {
             let records = self.records_of(line.bytes.as_deref(), &mut requests)?;
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -306,6 +310,6 @@ fn token_counts(request: &EmbedRequest<'_>, answer: &ReadAnswer, is_openai: bool
 
 fn line_at(file: &mut File, offset: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(offset))?;
-    let line = Lines::new(BufReader::new(file.by_ref()), MAX_REQUEST_BYTES).next_line()?;
+    let line = JsonLines::new(BufReader::new(file.by_ref()), MAX_REQUEST_BYTES).next_line()?;
     Ok(line.and_then(|line| line.bytes).unwrap_or_default())
 }

@@ -1,22 +1,17 @@
 //! Log lines at start: the upstream, the scope, the fallback, and the key that pays.
 
 use crate::cache::Stack;
-use crate::config::{Config, ConfigSource, FallbackMode, Origin, Scope, UpstreamTarget};
+use crate::config::{Config, ConfigSource, FallbackMode, Origin, UpstreamTarget};
 
 /// Logs the set-up, the key that pays for upstream calls, and every warning.
 pub(super) fn introduce(config: &Config, source: Option<&ConfigSource>, tiers: &Stack, limit_bytes: u64) {
     let upstream = &config.upstream.target;
-    let scope = match config.cache.scope {
-        Scope::Credential => "credential",
-        Scope::Proxy => "proxy",
-        Scope::Shared => "shared",
-    };
-    let below = tiers.lower().iter().map(|tier| tier.tier().name());
+    let below = tiers.lower().iter().map(|tier| tier.tier().label());
     let tiers: Vec<&str> = std::iter::once("memory").chain(below).collect();
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         %upstream,
-        scope,
+        scope = config.cache.scope.name(),
         fallback = config.fallback.mode.name(),
         tiers = tiers.join(","),
         memory_limit_mb = limit_bytes >> 20,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Surroundings;
-use super::parts::Parts;
+use super::components::Components;
+use super::surroundings::Surroundings;
 use crate::cache::reply_cache::ReplyCache;
 use crate::config::{self, ConfigSource, Live};
 use crate::key::{Key, KeyBuilder, Tag};
@@ -59,14 +59,14 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Creates a reloader if there is a source to read again.
-    pub(super) fn new(parts: &Parts, surroundings: &Surroundings, tls: Option<Tls>) -> Option<Self> {
+    pub(super) fn new(components: &Components, surroundings: &Surroundings, tls: Option<Tls>) -> Option<Self> {
         Some(Self {
-            live: parts.live.clone(),
+            live: components.live.clone(),
             source: surroundings.source.clone()?,
             tls,
             level: surroundings.level.clone(),
-            answers: Arc::clone(&parts.answers),
-            metrics: Arc::clone(&parts.metrics),
+            answers: Arc::clone(&components.answers),
+            metrics: Arc::clone(&components.metrics),
         })
     }
 

@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 const INDEX_BYTES: u64 = 48;
 
 /// Handles that the lower tiers need.
-pub(super) struct Ground<'a> {
+pub(super) struct TierHandles<'a> {
     pub(super) live: &'a Live,
     pub(super) clock: &'a Clock,
     pub(super) metrics: &'a Arc<Metrics>,
@@ -26,7 +26,7 @@ pub(super) struct Ground<'a> {
     pub(super) limit_bytes: u64,
 }
 
-impl Ground<'_> {
+impl TierHandles<'_> {
     /// Returns the queue size: as configured, but at most a sixteenth of the memory limit.
     fn queue_bytes(&self, configured: usize) -> usize {
         configured.min(usize::try_from(self.limit_bytes / 16).unwrap_or(usize::MAX))
@@ -34,21 +34,21 @@ impl Ground<'_> {
 }
 
 /// Returns the lower tiers in lookup order.
-pub(super) async fn lower(ground: &Ground<'_>, redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
+pub(super) async fn lower(handles: &TierHandles<'_>, redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
     let redis = redis.map(|redis| Arc::clone(redis) as Arc<dyn LowerTier>);
-    disk(ground).await.into_iter().chain(redis).collect()
+    disk(handles).await.into_iter().chain(redis).collect()
 }
 
 /// Starts the disk tier. Its index takes at most a tenth of the memory limit.
-async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
-    let disk = ground.live.load().disk.clone();
+async fn disk(handles: &TierHandles<'_>) -> Option<Arc<dyn LowerTier>> {
+    let disk = handles.live.load().disk.clone();
     let settings = DiskSettings {
         path: disk.path.filter(|_| disk.enabled)?,
-        bounds: DiskBounds { max_bytes: disk.max_bytes, max_entries: ground.limit_bytes / 10 / INDEX_BYTES },
-        queue_bytes: ground.queue_bytes(disk.queue_bytes),
+        bounds: DiskBounds { max_bytes: disk.max_bytes, max_entries: handles.limit_bytes / 10 / INDEX_BYTES },
+        queue_bytes: handles.queue_bytes(disk.queue_bytes),
         off_for: disk.off_for,
     };
-    let (clock, metrics, purges) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.purges));
+    let (clock, metrics, purges) = (handles.clock.clone(), Arc::clone(handles.metrics), Arc::clone(handles.purges));
     Some(Arc::new(DiskTier::start(settings, DiskParts { clock, metrics, purges }).await))
 }
 
@@ -56,12 +56,12 @@ async fn disk(ground: &Ground<'_>) -> Option<Arc<dyn LowerTier>> {
 const READ_SHARE: u64 = 5;
 
 /// Creates the Redis tier if it is configured, without starting it.
-pub(super) fn redis(ground: &Ground<'_>) -> Option<Arc<RedisTier>> {
-    let mut config = ground.live.load().redis.clone();
-    config.queue_bytes = ground.queue_bytes(config.queue_bytes);
-    let (clock, metrics, purges) = (ground.clock.clone(), Arc::clone(ground.metrics), Arc::clone(ground.purges));
+pub(super) fn redis(handles: &TierHandles<'_>) -> Option<Arc<RedisTier>> {
+    let mut config = handles.live.load().redis.clone();
+    config.queue_bytes = handles.queue_bytes(config.queue_bytes);
+    let (clock, metrics, purges) = (handles.clock.clone(), Arc::clone(handles.metrics), Arc::clone(handles.purges));
     let is_wanted = !config.nodes.is_empty();
-    let max_read_bytes = usize::try_from(ground.limit_bytes / READ_SHARE).unwrap_or(usize::MAX);
+    let max_read_bytes = usize::try_from(handles.limit_bytes / READ_SHARE).unwrap_or(usize::MAX);
     is_wanted.then(|| Arc::new(RedisTier::new(config, RedisParts { clock, metrics, purges, max_read_bytes })))
 }
 

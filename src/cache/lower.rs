@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Tier;
 use crate::cache::purges::PurgeRegistry;
 use crate::key::Key;
+use crate::observe::metrics::{Tier, TierStats};
 use futures_util::future::BoxFuture;
 
 /// Encoded record, as [`super::at_rest`] writes it. Tiers do not look into the bytes.
@@ -19,29 +19,6 @@ pub struct AtRest {
     pub bytes: Bytes,
     /// Expiry time in milliseconds since the Unix epoch.
     pub until_ms: u64,
-}
-
-/// Size and hit statistics of a tier since the start.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct LowerStats {
-    /// True if the tier works at this moment.
-    pub up: bool,
-    /// Reason why it does not work, if known. Contains no secrets.
-    pub cause: Option<String>,
-    /// Number of entries, if known.
-    pub entries: u64,
-    /// Size of all entries in bytes, if known.
-    pub bytes: u64,
-    /// Size limit in bytes; zero if the limit is set elsewhere.
-    pub capacity_bytes: u64,
-    /// Keys that were found.
-    pub hits: u64,
-    /// Keys that were not found.
-    pub misses: u64,
-    /// Entries evicted to make room.
-    pub evictions: u64,
-    /// Entries that were not written because the queue was full or the tier was down.
-    pub dropped: u64,
 }
 
 /// Durability of a purge in a tier.
@@ -97,7 +74,7 @@ pub trait LowerTier: Send + Sync + Debug {
     }
 
     /// Returns the statistics of the tier.
-    fn stats(&self) -> LowerStats;
+    fn stats(&self) -> TierStats;
 
     /// Writes out the queue, for at most `timeout`. Returns the number of entries left.
     fn close(&self, timeout: Duration) -> BoxFuture<'_, usize>;

@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Record;
+use super::map_stats::map_stats;
 use crate::cache::bounded::{Bounded, MapBounds};
 use crate::key::Key;
+use crate::observe::metrics::TierStats;
 
 /// Number of shards, so writers on a few cores seldom contend for a lock.
 const PARTS: usize = 16;
@@ -46,9 +48,9 @@ impl MemoryTier {
         &self.records
     }
 
-    /// Returns the number of hits and misses.
-    pub fn lookups(&self) -> (u64, u64) {
-        (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed))
+    /// Returns the statistics of the tier.
+    pub fn stats(&self) -> TierStats {
+        map_stats(&self.records, (self.hits.load(Ordering::Relaxed), self.misses.load(Ordering::Relaxed)))
     }
 }
 
@@ -62,6 +64,6 @@ mod tests {
         let tier = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
         let key = KeyBuilder::new(None).finish();
         assert!(tier.peek(&key).is_none() && tier.get(&key).is_none());
-        assert_eq!(tier.lookups(), (0, 1));
+        assert_eq!((tier.stats().hits, tier.stats().misses), (0, 1));
     }
 }

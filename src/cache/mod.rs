@@ -4,23 +4,26 @@
 
 pub mod at_rest;
 pub mod bounded;
+mod caches;
 pub mod disk;
 pub mod export;
 mod leases;
 mod lower;
+mod map_stats;
 mod memory;
 pub mod purges;
 mod record;
 pub mod redis;
 pub mod reply_cache;
 mod stack;
-mod tier;
+pub mod transfer;
 mod writer;
 
+pub use crate::observe::metrics::{Tier, TierStats};
+pub use caches::{Caches, Purged};
 pub use leases::{LeaseHolder, LeaseReply, Leases};
-pub use lower::{AtRest, Durability, LowerStats, LowerTier};
+pub use lower::{AtRest, Durability, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
 pub use stack::{Arrivals, Found, ImportOutcome, Lookup, Purge, Stack};
-pub use tier::Tier;
 pub use writer::{Queued, WriteBatch, WriteQueue};

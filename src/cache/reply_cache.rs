@@ -10,10 +10,11 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 
 use crate::cache::bounded::{Bounded, Entry, MapBounds, Mark};
+use crate::cache::map_stats::map_stats;
 use crate::cache::purges::Generation;
 use crate::key::{Key, SeenKeys};
 use crate::learned::{AcceptedCredential, ModelIdentity, SpaceState};
-use crate::observe::metrics::UsageAccount;
+use crate::observe::metrics::{TierStats, UsageAccount};
 
 /// Denominator of the largest fraction of the cache that one reply may take. A larger reply would evict too
 /// many others. At the usual size of the cache, a reply with 256 vectors of 1,536 numbers fits, which is a
@@ -155,9 +156,9 @@ impl ReplyCache {
         &self.stored
     }
 
-    /// Returns the number of requests that were answered from here, and of those that were not.
-    pub fn lookups(&self) -> (u64, u64) {
-        (self.served.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed))
+    /// Returns the statistics of the cache. A hit is a request that was answered from here.
+    pub fn stats(&self) -> TierStats {
+        map_stats(&self.stored, (self.served.load(Ordering::Relaxed), self.missed.load(Ordering::Relaxed)))
     }
 }
 
@@ -275,6 +276,6 @@ mod tests {
         for is_served in [true, true, false] {
             answers.count(is_served);
         }
-        assert_eq!(answers.lookups(), (2, 1));
+        assert_eq!((answers.stats().hits, answers.stats().misses), (2, 1));
     }
 }

@@ -13,7 +13,7 @@ use super::client::{Client, read_whole, whole};
 use super::credential::{self, Credential};
 use super::moving::{CommandError, VechoInstance, report};
 use super::progress::{ProgressDisplay, grouped};
-use crate::app::{BatchCounts, BatchFiles, Folder, Keying, Sample};
+use crate::app::{BatchCounts, BatchFiles, BatchSample, Keying, OfflineCache};
 use crate::config::{Config, Scope};
 
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
@@ -40,7 +40,7 @@ pub(super) async fn import(
     credential: &Credential,
     options: &BatchOptions,
 ) -> Result<(), CommandError> {
-    let instance = VechoInstance::find(&config, Folder::open).await?;
+    let instance = VechoInstance::find(&config, OfflineCache::open).await?;
     let files = BatchFiles::open(&options.requests, &options.output)
         .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
     let keying = match &instance {
@@ -110,7 +110,11 @@ async fn agreed(
 }
 
 /// Returns the keys under which the running vecho would look up a request.
-async fn explained(client: &Client, headers: &HeaderMap, sample: &Sample) -> Result<Option<Vec<String>>, CommandError> {
+async fn explained(
+    client: &Client,
+    headers: &HeaderMap,
+    sample: &BatchSample,
+) -> Result<Option<Vec<String>>, CommandError> {
     let path = format!("{EXPLAIN_PATH}?path={}", encoded(&sample.url));
     let mut request = client.request(Method::POST, &path, whole(sample.body.clone()));
     request.headers_mut().extend(headers.clone());

@@ -16,9 +16,10 @@ use tokio::task::spawn_blocking;
 
 use super::client::{Cause, Client, REQUEST_TIMEOUT, read_whole, whole};
 use super::progress::{ProgressDisplay, grouped};
-use crate::admin::{EXPORT_PATH, IMPORT_PATH, Imported, Pieces};
-use crate::app::{Folder, NoFolder};
+use crate::admin::{EXPORT_PATH, IMPORT_PATH};
+use crate::app::{OfflineCache, OfflineError};
 use crate::cache::export::{Ending, ExportItem, ExportReader};
+use crate::cache::transfer::{Imported, Pieces};
 use crate::config::Config;
 use crate::process::errors::cause_of;
 use crate::wire::error_fields;
@@ -34,19 +35,19 @@ const MIB: u64 = 1 << 20;
 pub(super) type CommandError = String;
 
 /// Opens the folder of a stopped vecho.
-type OpenFolder = fn(&Config) -> Result<Folder, NoFolder>;
+type OpenOffline = fn(&Config) -> Result<OfflineCache, OfflineError>;
 
 /// The cache to transfer.
 pub(super) enum VechoInstance {
     /// A running vecho, through its ops port.
     Running(Box<Client>),
     /// A stopped vecho, through its folder on disk.
-    Stopped(Folder),
+    Stopped(OfflineCache),
 }
 
 impl VechoInstance {
     /// Contacts the ops port of this configuration. If nothing listens there, `open` opens the folder of the disk tier.
-    pub(super) async fn find(config: &Config, open: OpenFolder) -> Result<Self, CommandError> {
+    pub(super) async fn find(config: &Config, open: OpenOffline) -> Result<Self, CommandError> {
         let client = Client::of_ops_port(config);
         match client.request_head(Method::HEAD, EXPORT_PATH, REQUEST_TIMEOUT).await {
             Ok(answer) if answer.status() == StatusCode::OK => Ok(Self::Running(Box::new(client))),
@@ -116,7 +117,7 @@ fn refused(status: StatusCode, body: &[u8]) -> CommandError {
 
 /// Writes the cache to `file`, or to `out` if it is `-`. The file gets its final name once it is complete.
 pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut dyn Write) -> Result<(), CommandError> {
-    let instance = VechoInstance::find(config, Folder::open_existing).await?;
+    let instance = VechoInstance::find(config, OfflineCache::open_existing).await?;
     let progress = ProgressDisplay::new(quiet, "records", instance.records().await);
     let pieces = instance.export().await?;
     let records = if file == Path::new(STANDARD) {
@@ -204,7 +205,7 @@ fn drain(reader: &mut ExportReader) -> Result<(), CommandError> {
 
 /// Imports a cache from `file` or from standard input.
 pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<(), CommandError> {
-    let instance = VechoInstance::find(config, Folder::open).await?;
+    let instance = VechoInstance::find(config, OfflineCache::open).await?;
     let (source, bytes): (Box<dyn Read + Send>, Option<u64>) = if file == Path::new(STANDARD) {
         (Box::new(io::stdin()), None)
     } else {

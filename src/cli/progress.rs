@@ -32,7 +32,7 @@ pub(super) struct ProgressDisplay {
 
 enum Look {
     Bar(ProgressBar),
-    Lines,
+    JsonLines,
     Quiet,
 }
 
@@ -55,7 +55,7 @@ impl ProgressDisplay {
         let look = match (quiet, io::stderr().is_terminal()) {
             (true, _) => Look::Quiet,
             (false, true) => Look::Bar(bar(total)),
-            (false, false) => Look::Lines,
+            (false, false) => Look::JsonLines,
         };
         let so_far = Mutex::new(SoFar { place: 0, things: 0, told: begun, trail: Trail::default() });
         Self { look, noun, total: total.filter(|total| *total > 0), begun, so_far }
@@ -73,11 +73,11 @@ impl ProgressDisplay {
                 bar.set_position(so_far.place);
                 bar.set_message(self.words(&so_far));
             }
-            Look::Lines if so_far.told.elapsed() >= LINE_EVERY => {
+            Look::JsonLines if so_far.told.elapsed() >= LINE_EVERY => {
                 so_far.told = Instant::now();
                 say(&self.words(&so_far));
             }
-            Look::Lines | Look::Quiet => {}
+            Look::JsonLines | Look::Quiet => {}
         }
     }
 
@@ -97,7 +97,7 @@ impl ProgressDisplay {
     pub(super) fn say(&self, text: &str) {
         match &self.look {
             Look::Bar(bar) => bar.suspend(|| say(text)),
-            Look::Lines | Look::Quiet => say(text),
+            Look::JsonLines | Look::Quiet => say(text),
         }
     }
 
@@ -105,7 +105,7 @@ impl ProgressDisplay {
     pub(super) fn end(&self, text: &str) {
         match &self.look {
             Look::Bar(bar) => bar.finish_and_clear(),
-            Look::Lines => {}
+            Look::JsonLines => {}
             Look::Quiet => return,
         }
         say(text);

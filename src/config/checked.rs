@@ -188,17 +188,6 @@ pub enum FallbackMode {
     Mock,
 }
 
-impl FallbackMode {
-    /// Returns the value of `fallback.mode`.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Stale => "stale",
-            Self::Mock => "mock",
-        }
-    }
-}
-
 /// `[cache]`
 #[derive(Clone, Debug)]
 pub struct CacheConfig {

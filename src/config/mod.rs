@@ -22,6 +22,7 @@ mod secret;
 mod source;
 mod table;
 mod values;
+mod words;
 
 pub use checked::{
     AdminConfig, AuthConfig, BatchConfig, BreakerConfig, CacheConfig, Config, DiskConfig, FallbackConfig, FallbackMode,

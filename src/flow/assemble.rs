@@ -8,9 +8,9 @@ use http::HeaderMap;
 use super::progress::{Progress, Served};
 use super::request::Request;
 use super::vector_budget::VectorReservation;
-use super::{Answer, FlowOutcome, Source, SourceCounts};
+use super::{Answer, FlowOutcome, SourceCounts};
 use crate::cache::reply_cache::Validity;
-use crate::observe::metrics;
+use crate::observe::metrics::{self, InputSource};
 use crate::upstream::{CallInfo, shown_on_misses};
 use crate::vector::packed::Packed;
 use crate::wire::{Input, Members, Rendering};
@@ -65,9 +65,9 @@ impl Request<'_> {
     }
 
     fn rendering(&self, parts: &[DistinctVector<'_>], prompt_tokens: u64) -> Rendering {
-        let is_mock = |slot: &u32| parts[*slot as usize].served.source == Source::Mock;
+        let is_mock = |slot: &u32| parts[*slot as usize].served.source == InputSource::Mock;
         let mocks = self.plan.slots.iter().enumerate().filter(|(_, slot)| is_mock(slot));
-        let real = parts.iter().find(|part| part.served.source != Source::Mock).or(parts.first());
+        let real = parts.iter().find(|part| part.served.source != InputSource::Mock).or(parts.first());
         Rendering {
             vectors: parts.iter().map(|part| part.served.record.vector.clone()).collect::<Vec<Packed>>().into(),
             slots: self.plan.slots.clone().into(),
@@ -107,7 +107,7 @@ impl Request<'_> {
 
 /// Returns the headers of the first call that was made for this request.
 fn call_headers(parts: &[DistinctVector<'_>]) -> Option<HeaderMap> {
-    let own = parts.iter().find(|part| part.served.source == Source::Upstream)?;
+    let own = parts.iter().find(|part| part.served.source == InputSource::Upstream)?;
     own.served.call_headers().map(shown_on_misses)
 }
 
@@ -178,22 +178,24 @@ fn sum_tokens(parts: &[DistinctVector<'_>], source_counts: &mut SourceCounts) ->
 fn note(part: &DistinctVector<'_>, tokens: u64, source_counts: &mut SourceCounts) {
     let asked = u64::from(part.times_asked);
     match part.served.source {
-        Source::Upstream => {
+        InputSource::Upstream => {
             let sent = if part.served.call.as_ref().is_some_and(|call| call.has_repetitions) { asked } else { 1 };
             source_counts.billed += tokens * sent;
             source_counts.saved += tokens * (asked - sent);
         }
-        Source::Mock => {}
-        Source::Tier(_) | Source::Joined | Source::Stale => source_counts.saved += tokens * asked,
+        InputSource::Mock => {}
+        InputSource::Memory | InputSource::Disk | InputSource::Redis | InputSource::Joined | InputSource::Stale => {
+            source_counts.saved += tokens * asked;
+        }
     }
 }
 
 /// Returns the token sums of calls that carried only inputs of this request, each of them once, none counted yet.
 fn sums_of_own_calls(parts: &[DistinctVector<'_>]) -> HashMap<*const CallInfo, u64> {
     let mut seen: HashMap<*const CallInfo, (usize, &CallInfo)> = HashMap::new();
-    let uncounted = parts
-        .iter()
-        .filter(|part| part.times_asked == 1 && part.served.source == Source::Upstream && part.known_tokens.is_none());
+    let uncounted = parts.iter().filter(|part| {
+        part.times_asked == 1 && part.served.source == InputSource::Upstream && part.known_tokens.is_none()
+    });
     for call in uncounted.filter_map(|part| part.served.call.as_ref()) {
         seen.entry(Arc::as_ptr(call)).or_insert((0, call)).0 += 1;
     }
@@ -226,7 +228,7 @@ mod tests {
             let identity = ModelIdentity { model: Arc::from("m"), dimension: 1 };
             let times = Times { created_ms: 0, fresh_until_ms: 1, stale_until_ms: 1 };
             let record = Arc::new(Record::new(vector, identity, times, None));
-            Served { record, source: Source::Upstream, call: Some(Arc::clone(&call)) }
+            Served { record, source: InputSource::Upstream, call: Some(Arc::clone(&call)) }
         };
         let (first, second) = (served(), served());
         let input = Input::Text("two words".into());

@@ -8,11 +8,12 @@ use super::price::price;
 use super::progress::{FailedFetch, Served};
 use super::single_flight::Leader;
 use super::vector_budget::VectorReservation;
-use super::{FetchResult, Flow, RequestContext, Source, speaks_f32};
+use super::{FetchResult, Flow, RequestContext, speaks_f32};
 use crate::cache::{Found, Lookup, Record, Times};
 use crate::key::Key;
 use crate::learned::{ModelChange, ModelIdentity};
 use crate::observe::logs::told;
+use crate::observe::metrics::InputSource;
 use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Report, Waiter};
 use crate::vector::packed::Packed;
 use crate::vector::{COMPONENT_BYTES, NotAVector};
@@ -186,7 +187,7 @@ impl Fetch {
                 outdates_any |= self.outdates(&key, &record);
                 self.flow.tiers.remember(key, &record, self.space.generation);
             }
-            Served { record, source: Source::Upstream, call: Some(fetched.call) }
+            Served { record, source: InputSource::Upstream, call: Some(fetched.call) }
         };
         let landed = fetched.into_iter().zip(places).map(keep_one).collect();
         if !self.context.controls.no_store {

@@ -34,7 +34,7 @@ pub use context::RequestContext;
 pub use controls::{Calls, Controls};
 pub use job::{EmbedJob, RequestOrigin, join_headers, model_key, scope_key, space_key};
 pub use outcome::{Answer, FlowOutcome};
-pub use progress::{FetchResult, Served, Source};
+pub use progress::{FetchResult, Served};
 pub use request::{speaks_f32, upstream_encoding};
 pub use rotation::Rotation;
 pub use single_flight::SingleFlight;

@@ -7,22 +7,8 @@ use http::HeaderMap;
 use super::vector_budget::VectorReservation;
 use crate::cache::{Record, Tier};
 use crate::key::Key;
+use crate::observe::metrics::InputSource;
 use crate::upstream::{CallInfo, Failure};
-
-/// Source of one input's vector.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// A tier.
-    Tier(Tier),
-    /// A fetch that another request had started.
-    Joined,
-    /// A fetch made for this request.
-    Upstream,
-    /// An entry past its freshness.
-    Stale,
-    /// The mock.
-    Mock,
-}
 
 /// A failed fetch, with the facts that decide whose fault it may be.
 #[derive(Debug)]
@@ -53,7 +39,7 @@ pub struct Served {
     /// The vector.
     pub(super) record: Arc<Record>,
     /// Where it came from, for the request that fetched it.
-    pub(super) source: Source,
+    pub(super) source: InputSource,
     /// The call that brought it, if one did.
     pub(super) call: Option<Arc<CallInfo>>,
 }
@@ -113,12 +99,12 @@ impl Slot {
 impl Served {
     /// Returns a stored vector.
     pub(super) const fn stored(record: Arc<Record>, tier: Tier) -> Self {
-        Self { record, source: Source::Tier(tier), call: None }
+        Self { record, source: InputSource::of_tier(tier), call: None }
     }
 
     /// Returns the same vector for a request that joined its fetch.
     pub(super) fn joined(self) -> Self {
-        let source = if self.source == Source::Upstream { Source::Joined } else { self.source };
+        let source = if self.source == InputSource::Upstream { InputSource::Joined } else { self.source };
         Self { source, ..self }
     }
 

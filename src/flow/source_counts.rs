@@ -1,8 +1,6 @@
 //! Inputs of one answer by source, and its tokens, for headers and counters.
 
-use super::Source;
-use crate::cache::Tier;
-use crate::observe::metrics::{self, Metrics, SourceLabel, UsageAccount};
+use crate::observe::metrics::{self, InputSource, Metrics, UsageAccount};
 
 /// Inputs by source, and tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -90,27 +88,27 @@ impl SourceCounts {
         text
     }
 
-    const fn by_source(&self) -> [(SourceLabel, u64); 7] {
+    const fn by_source(&self) -> [(InputSource, u64); 7] {
         [
-            (SourceLabel::Memory, self.memory),
-            (SourceLabel::Disk, self.disk),
-            (SourceLabel::Redis, self.redis),
-            (SourceLabel::Joined, self.joined),
-            (SourceLabel::Upstream, self.upstream),
-            (SourceLabel::Stale, self.stale),
-            (SourceLabel::Mock, self.mock),
+            (InputSource::Memory, self.memory),
+            (InputSource::Disk, self.disk),
+            (InputSource::Redis, self.redis),
+            (InputSource::Joined, self.joined),
+            (InputSource::Upstream, self.upstream),
+            (InputSource::Stale, self.stale),
+            (InputSource::Mock, self.mock),
         ]
     }
 
-    pub(super) fn add(&mut self, source: Source, inputs: u32) {
+    pub(super) fn add(&mut self, source: InputSource, inputs: u32) {
         let count = match source {
-            Source::Tier(Tier::Memory) => &mut self.memory,
-            Source::Tier(Tier::Disk) => &mut self.disk,
-            Source::Tier(Tier::Redis) => &mut self.redis,
-            Source::Joined => &mut self.joined,
-            Source::Upstream => &mut self.upstream,
-            Source::Stale => &mut self.stale,
-            Source::Mock => &mut self.mock,
+            InputSource::Memory => &mut self.memory,
+            InputSource::Disk => &mut self.disk,
+            InputSource::Redis => &mut self.redis,
+            InputSource::Joined => &mut self.joined,
+            InputSource::Upstream => &mut self.upstream,
+            InputSource::Stale => &mut self.stale,
+            InputSource::Mock => &mut self.mock,
         };
         *count += u64::from(inputs);
     }

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::Source;
 use super::progress::{FailedFetch, Progress, Served, Slot};
 use super::request::Request;
 use crate::cache::{Record, Times};
 use crate::config::FallbackMode;
 use crate::flow::mock;
 use crate::learned::ModelIdentity;
-use crate::observe::metrics::{Incident, Instead};
+use crate::observe::metrics::{Incident, InputSource, Instead};
 use crate::wire::Input;
 
 impl Request<'_> {
@@ -33,7 +32,7 @@ impl Request<'_> {
                     if is_outage {
                         stale_places.push(place);
                     }
-                    progress.slots[place] = Slot::Served(Served { record, source: Source::Stale, call: None });
+                    progress.slots[place] = Slot::Served(Served { record, source: InputSource::Stale, call: None });
                 }
                 None if is_outage && mode >= FallbackMode::Mock => to_mock.push(place),
                 None => {
@@ -103,7 +102,7 @@ impl Request<'_> {
         let times = Times { created_ms: self.context().now_ms, fresh_until_ms: 0, stale_until_ms: 0 };
         for (place, (vector, tokens)) in places.iter().zip(mocks) {
             let record = Arc::new(Record::new(vector, identity.clone(), times, tokens));
-            progress.slots[*place] = Slot::Served(Served { record, source: Source::Mock, call: None });
+            progress.slots[*place] = Slot::Served(Served { record, source: InputSource::Mock, call: None });
         }
     }
 }

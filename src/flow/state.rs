@@ -24,7 +24,7 @@ pub struct Flow {
     /// Wall clock.
     pub clock: Clock,
     /// The storage tiers.
-    pub tiers: Stack,
+    pub tiers: Arc<Stack>,
     /// Leases that coordinate fetches between replicas, if configured.
     pub leases: Option<Arc<dyn Leases>>,
     /// Memory budget for the vectors of requests under way.

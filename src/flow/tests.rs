@@ -13,13 +13,13 @@ use super::*;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Stack, Tier, Times};
+use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Record, Stack, Tier, TierStats, Times};
 use crate::config::{Config, Live};
 use crate::flow::mock;
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::{AcceptedCredentials, ModelIdentity, Spaces};
 use crate::observe::logs::Throttled;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{InputSource, Metrics};
 use crate::observe::traces::{TraceContext, Tracer};
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
@@ -49,7 +49,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let flow = Flow {
         live: live.clone(),
         clock: Clock::manual(1_000),
-        tiers: Stack::new(memory, lower, Arc::default(), ChecksumKeys::default()),
+        tiers: Arc::new(Stack::new(memory, lower, Arc::default(), ChecksumKeys::default())),
         leases: None,
         vector_budget: VectorBudget::new(1 << 20),
         single_flight: SingleFlight::new(),
@@ -155,8 +155,8 @@ impl LowerTier for Slow {
         Box::pin(std::future::ready((0, Durability::ForGood)))
     }
 
-    fn stats(&self) -> LowerStats {
-        LowerStats::default()
+    fn stats(&self) -> TierStats {
+        TierStats::default()
     }
 
     fn close(&self, _timeout: Duration) -> BoxFuture<'_, usize> {
@@ -224,7 +224,7 @@ fn completion(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> S
         trace: TraceContext::default(),
     };
     if is_fetched {
-        Served { record, source: Source::Upstream, call: Some(Arc::new(call)) }
+        Served { record, source: InputSource::Upstream, call: Some(Arc::new(call)) }
     } else {
         Served::stored(record, Tier::Memory)
     }

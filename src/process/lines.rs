@@ -4,7 +4,7 @@ use std::io::{self, BufRead};
 
 /// Reader of numbered lines.
 #[derive(Debug)]
-pub struct Lines<R> {
+pub struct JsonLines<R> {
     from: R,
     max_bytes: usize,
     number: u64,
@@ -24,7 +24,7 @@ pub struct Line {
     pub bytes: Option<Vec<u8>>,
 }
 
-impl<R: BufRead> Lines<R> {
+impl<R: BufRead> JsonLines<R> {
     /// Creates a reader with a limit of `max_bytes` a line, without line ends.
     pub const fn new(from: R, max_bytes: usize) -> Self {
         Self { from, max_bytes, number: 0, offset: 0 }
@@ -75,7 +75,7 @@ mod tests {
 
     fn lines(text: &str) -> Vec<(u64, u64, Option<String>)> {
         // The small buffer splits lines into several reads.
-        let mut lines = Lines::new(io::BufReader::with_capacity(2, text.as_bytes()), 5);
+        let mut lines = JsonLines::new(io::BufReader::with_capacity(2, text.as_bytes()), 5);
         let mut read = Vec::new();
         while let Some(line) = lines.next_line().expect("memory can be read") {
             let text = line.bytes.map(|bytes| String::from_utf8(bytes).expect("it is text"));

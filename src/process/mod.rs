@@ -1,5 +1,5 @@
-//! The process and its machine: clock, tasks, expiring maps, memory limit, allocator, facts about the machine,
-//! outbound connections, and errors.
+//! The process and its machine: clock, lifecycle, tasks, expiring maps, memory limit, allocator, facts about the machine,
+//! and outbound connections.
 
 pub mod clock;
 pub mod connector;
@@ -7,6 +7,7 @@ pub mod errors;
 pub mod expiring;
 pub mod governor;
 pub mod heap;
+pub mod lifecycle;
 pub mod lines;
 pub mod system;
 pub mod tasks;

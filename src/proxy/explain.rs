@@ -105,7 +105,7 @@ impl Proxy {
 
 fn explain_input(input: &Input<'_>, key: &Key, found: Found, now_ms: u64) -> Value {
     let (state, record, tier) = match found {
-        Found::Fresh(record, tier) => ("fresh", Some(record), Some(tier.name())),
+        Found::Fresh(record, tier) => ("fresh", Some(record), Some(tier.label())),
         Found::StandIn(record) => ("stale", Some(record), None),
         Found::Missing => ("missing", None, None),
     };

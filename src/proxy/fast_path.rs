@@ -21,7 +21,7 @@ use crate::flow::{Calls, Controls, RequestContext, SourceCounts};
 use crate::key::Key;
 use crate::observe::metrics::Rejection;
 use crate::observe::traces::Span;
-use crate::serve::{BodyBounds, CollectError, collect_bounded};
+use crate::serve::{BodyBounds, BodyError, CollectError, collect_bounded};
 use crate::upstream::ClientBody;
 use crate::wire::Bypass;
 
@@ -142,8 +142,10 @@ impl Proxy {
         match error {
             CollectError::NoRoom => self.metrics.requests.rejected(Rejection::InflightBytes),
             CollectError::TooLarge { .. } => self.metrics.requests.rejected(Rejection::BodyTooLarge),
-            CollectError::Stalled(_) | CollectError::Late => self.metrics.requests.rejected(Rejection::BodyTimeout),
-            CollectError::Cut(_) => {}
+            CollectError::Incomplete(BodyError::Stalled(_) | BodyError::Late) => {
+                self.metrics.requests.rejected(Rejection::BodyTimeout);
+            }
+            CollectError::Incomplete(BodyError::Cut(_)) => {}
         }
         self.replies.bad_body(error)
     }

@@ -15,7 +15,7 @@ use super::controls::BadControl;
 use crate::cache::reply_cache::CachedReply;
 use crate::flow::SourceCounts;
 use crate::observe::metrics::{Outcome, Rejection, RequestUsage};
-use crate::serve::CollectError;
+use crate::serve::{BodyError, CollectError};
 use crate::upstream::{Class, Failure, ForwardError, UpstreamReply, UriTooLong, Why, marks_stand_in, shown_on_errors};
 use crate::wire::{Bypass, BypassCause, envelope};
 
@@ -259,10 +259,12 @@ impl Replies {
             CollectError::TooLarge { .. } => {
                 (StatusCode::PAYLOAD_TOO_LARGE, " (limits.max_body_bytes)", "body_too_large")
             }
-            CollectError::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, " (limits.body_timeout)", "body_timeout"),
-            CollectError::Late => (StatusCode::REQUEST_TIMEOUT, " (limits.request_timeout)", "body_timeout"),
             CollectError::NoRoom => return self.overloaded(Rejection::InflightBytes),
-            CollectError::Cut(_) => (StatusCode::BAD_REQUEST, "", "body_cut"),
+            CollectError::Incomplete(error) => match error {
+                BodyError::Stalled(_) => (StatusCode::REQUEST_TIMEOUT, " (limits.body_timeout)", "body_timeout"),
+                BodyError::Late => (StatusCode::REQUEST_TIMEOUT, " (limits.request_timeout)", "body_timeout"),
+                BodyError::Cut(_) => (StatusCode::BAD_REQUEST, "", "body_cut"),
+            },
         };
         let message = format!("The request could not be read: {error}{limit}.");
         let body = envelope(&message, "invalid_request_error", None, Some(code));

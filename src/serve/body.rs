@@ -40,15 +40,9 @@ pub enum CollectError {
     /// There was no memory for one of its chunks.
     #[error("there is no room for the body")]
     NoRoom,
-    /// No chunk arrived for this long.
-    #[error("no part of the body arrived for {} ms", .0.as_millis())]
-    Stalled(Duration),
-    /// It was not complete by its deadline.
-    #[error("the body was not complete in time")]
-    Late,
-    /// The connection broke, or the peer ended it.
-    #[error("the body was cut off: {0}")]
-    Cut(#[source] BoxError),
+    /// It did not arrive completely.
+    #[error(transparent)]
+    Incomplete(#[from] BodyError),
 }
 
 /// Limits of a request body.
@@ -60,16 +54,6 @@ pub struct BodyBounds {
     pub pause: Duration,
     /// Longest time until it is complete.
     pub whole: Duration,
-}
-
-impl From<BodyError> for CollectError {
-    fn from(error: BodyError) -> Self {
-        match error {
-            BodyError::Stalled(after) => Self::Stalled(after),
-            BodyError::Late => Self::Late,
-            BodyError::Cut(source) => Self::Cut(source),
-        }
-    }
 }
 
 /// Body that fails if a chunk does not arrive in time. If the body is available at once, no timer starts.
@@ -291,7 +275,10 @@ mod tests {
         let began = Instant::now();
         let bounds = BodyBounds { max_bytes: 100, pause: max_pause, whole: TIMEOUT };
         let collected = collect_bounded(trickle(PIECES, pause), bounds, |_| true).await;
-        assert!(matches!(collected, Err(CollectError::Stalled(after)) if after == max_pause), "{collected:?}");
+        assert!(
+            matches!(collected, Err(CollectError::Incomplete(BodyError::Stalled(after))) if after == max_pause),
+            "{collected:?}"
+        );
         assert!(began.elapsed() >= pause * PIECES + max_pause, "gave up after {:?}", began.elapsed());
     }
 
@@ -299,7 +286,7 @@ mod tests {
     async fn a_body_that_never_pauses_for_long_still_has_to_end() {
         let bounds = BodyBounds { max_bytes: 100_000, pause: TIMEOUT, whole: Duration::from_millis(100) };
         let collected = collect_bounded(trickle(u32::MAX, Duration::from_millis(1)), bounds, |_| true).await;
-        assert!(matches!(collected, Err(CollectError::Late)), "{collected:?}");
+        assert!(matches!(collected, Err(CollectError::Incomplete(BodyError::Late))), "{collected:?}");
     }
 
     #[tokio::test]

@@ -76,8 +76,7 @@ impl Breaker {
         let is_probe = match inner.state {
             CircuitState::Closed | CircuitState::Open { is_unreachable: false, .. } => false,
             CircuitState::Open { until, .. } if Instant::now() >= until => {
-                inner.state = CircuitState::HalfOpen;
-                self.metrics.upstream.breaker.set(BreakerState::HalfOpen);
+                self.enter(&mut inner, CircuitState::HalfOpen);
                 true
             }
             CircuitState::Open { .. } | CircuitState::HalfOpen => return None,
@@ -85,13 +84,9 @@ impl Breaker {
         Some(Pass { breaker: self, is_probe, told: false })
     }
 
-    /// Returns the state's name.
-    pub fn state(&self) -> &'static str {
-        match self.lock().state {
-            CircuitState::Closed => "closed",
-            CircuitState::HalfOpen => "half-open",
-            CircuitState::Open { .. } => "open",
-        }
+    /// Returns the state.
+    pub fn state(&self) -> BreakerState {
+        self.lock().state.shown()
     }
 
     /// Returns the failure that opened the breaker, or the last one before.
@@ -109,8 +104,7 @@ impl Breaker {
         inner.failed.clear();
         inner.next_open = Duration::ZERO;
         if !matches!(inner.state, CircuitState::Closed) {
-            inner.state = CircuitState::Closed;
-            self.metrics.upstream.breaker.set(BreakerState::Closed);
+            self.enter(&mut inner, CircuitState::Closed);
             tracing::info!("the upstream answers again: breaker closed");
         }
     }
@@ -126,11 +120,10 @@ impl Breaker {
         let is_worse = matches!(inner.state, CircuitState::Open { is_unreachable: false, .. }) && is_unreachable;
         if is_probe || (was_closed && too_many) || is_worse {
             let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
-            inner.state = CircuitState::Open { until: Instant::now() + open_for, is_unreachable };
+            self.enter(&mut inner, CircuitState::Open { until: Instant::now() + open_for, is_unreachable });
             if is_unreachable {
                 inner.next_open = open_for.saturating_mul(2);
             }
-            self.metrics.upstream.breaker.set(BreakerState::Open);
             if was_closed {
                 tracing::warn!(cause, requests = inner.failed.len(), "the upstream keeps failing: breaker opened");
             }
@@ -141,13 +134,29 @@ impl Breaker {
         let mut inner = self.lock();
         if matches!(inner.state, CircuitState::HalfOpen) {
             // The next call becomes the probe at once.
-            inner.state = CircuitState::Open { until: Instant::now(), is_unreachable: true };
-            self.metrics.upstream.breaker.set(BreakerState::Open);
+            self.enter(&mut inner, CircuitState::Open { until: Instant::now(), is_unreachable: true });
         }
+    }
+
+    /// Changes the state, and shows it in the metrics.
+    fn enter(&self, inner: &mut BreakerInner, state: CircuitState) {
+        inner.state = state;
+        self.metrics.upstream.breaker.set(state.shown());
     }
 
     fn lock(&self) -> MutexGuard<'_, BreakerInner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl CircuitState {
+    /// Returns the state as operators see it, without the times.
+    const fn shown(self) -> BreakerState {
+        match self {
+            Self::Closed => BreakerState::Closed,
+            Self::HalfOpen => BreakerState::HalfOpen,
+            Self::Open { .. } => BreakerState::Open,
+        }
     }
 }
 
@@ -179,8 +188,7 @@ impl Pass<'_> {
     pub fn let_others_pass(&self) {
         let mut inner = self.breaker.lock();
         if self.is_probe && matches!(inner.state, CircuitState::HalfOpen) {
-            inner.state = CircuitState::Open { until: Instant::now(), is_unreachable: false };
-            self.breaker.metrics.upstream.breaker.set(BreakerState::Open);
+            self.breaker.enter(&mut inner, CircuitState::Open { until: Instant::now(), is_unreachable: false });
         }
     }
 
@@ -227,14 +235,14 @@ mod tests {
     async fn an_upstream_that_ends_connections_is_asked_by_each_call_until_it_cannot_be_reached() {
         let breaker = Breaker::new(Metrics::new("test"));
         (0..10).for_each(|request| fail_as(&breaker, request, false));
-        assert_eq!(breaker.state(), "open");
+        assert_eq!(breaker.state(), BreakerState::Open);
         fail_as(&breaker, 10, true);
         assert!(breaker.pass().is_none());
         tokio::time::advance(TERMS.open_for).await;
         fail_as(&breaker, 11, false);
-        assert_eq!(breaker.state(), "open");
+        assert_eq!(breaker.state(), BreakerState::Open);
         breaker.pass().expect("it takes connections again").answered();
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -245,7 +253,7 @@ mod tests {
             fail(&breaker, 2);
             breaker.pass().expect("it is closed").answered();
         }
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
         assert!(opened().pass().is_none());
     }
 
@@ -256,10 +264,10 @@ mod tests {
         assert!(breaker.pass().is_none());
         tokio::time::advance(Duration::from_millis(1)).await;
         let probe = breaker.pass().expect("its time is over");
-        assert_eq!(breaker.state(), "half-open");
+        assert_eq!(breaker.state(), BreakerState::HalfOpen);
         assert!(breaker.pass().is_none(), "one probe is enough");
         probe.answered();
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]
@@ -277,9 +285,9 @@ mod tests {
     async fn one_request_that_fails_again_and_again_does_not_open_it() {
         let breaker = Breaker::new(Metrics::new("test"));
         (0..10).for_each(|_| fail(&breaker, 1));
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
         (2..4).for_each(|request| fail(&breaker, request));
-        assert_eq!(breaker.state(), "open");
+        assert_eq!(breaker.state(), BreakerState::Open);
     }
 
     #[tokio::test(start_paused = true)]
@@ -303,7 +311,7 @@ mod tests {
         probe.let_others_pass();
         assert!(breaker.pass().is_some());
         probe.answered();
-        assert_eq!(breaker.state(), "closed");
+        assert_eq!(breaker.state(), BreakerState::Closed);
     }
 
     #[tokio::test(start_paused = true)]

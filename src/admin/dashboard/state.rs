@@ -4,13 +4,14 @@ use serde_json::{Map, Value, json};
 
 use super::super::guard::Detail;
 use super::super::{AdminContext, health, performance};
+use crate::config::UpstreamTarget;
 
 /// Maximum number of incidents on the page; health lists all that are kept.
 const SHOWN_INCIDENTS: usize = 10;
 
 /// Returns the whole state except history and recent requests.
 pub(super) fn now(context: &AdminContext) -> Value {
-    let (metrics, config) = (&context.metrics, context.config.in_force());
+    let (metrics, config) = (&context.metrics, context.live.load());
     json!({
         "version": env!("CARGO_PKG_VERSION"),
         "at_ms": metrics.performance().now_ms(),
@@ -21,22 +22,22 @@ pub(super) fn now(context: &AdminContext) -> Value {
         "bypass": by_name(metrics.requests.bypasses_by_reason()),
         "inputs": by_name(metrics.usage.inputs_by_source()),
         "outcomes": by_name(metrics.requests.by_outcome()),
-        "upstream": upstream(context, &config.upstream_url),
+        "upstream": upstream(context, &config.upstream.target),
         "memory": {
-            "resident_bytes": context.memory.resident_bytes(),
-            "limit_bytes": context.memory.limit_bytes(),
+            "resident_bytes": context.governor.resident_bytes(),
+            "limit_bytes": context.governor.limit_bytes(),
             "actions": by_name(metrics.memory.governor_actions()),
         },
-        "log_level": context.config.log_level(),
-        "fallback_mode": config.fallback_mode,
+        "log_level": context.level.current(),
+        "fallback_mode": config.fallback.mode.name(),
     })
 }
 
-fn upstream(context: &AdminContext, url: &str) -> Value {
+fn upstream(context: &AdminContext, target: &UpstreamTarget) -> Value {
     let figures = context.metrics.upstream.figures();
     json!({
-        "url": url,
-        "breaker": context.health.breaker(),
+        "url": target.to_string(),
+        "breaker": context.breaker.state().label(),
         "in_flight": context.metrics.upstream.in_flight.get(),
         "queued_inputs": context.metrics.upstream.queued_inputs.get(),
         "calls": by_name(figures.calls),

@@ -9,9 +9,9 @@ use http_body_util::BodyExt;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
-use super::fakes::context;
-use super::{assert_error, get, keys, request, send};
-use crate::admin::{AdminBody, AdminContext, Feed, handle};
+use super::client::{assert_error, get, keys, request, send};
+use super::parts::context;
+use crate::admin::{AdminBody, AdminContext, handle, run_updates};
 
 async fn open(context: &AdminContext) -> AdminBody {
     let peer = "127.0.0.1:50000".parse().expect("the peer must be an address");
@@ -98,7 +98,7 @@ async fn a_stream_that_is_not_read_is_let_go_and_one_that_is_goes_on() {
         assert!(next(&mut quick).await.is_some(), "the feed goes on");
     };
     tokio::select! {
-        () = Feed::run(context.clone()) => unreachable!("the feed has no end of its own"),
+        () = run_updates(context.clone()) => unreachable!("the feed has no end of its own"),
         () = reading => {}
     }
 }
@@ -108,7 +108,7 @@ async fn streams_end_with_the_feed_and_none_begins_after_it() {
     let context = context();
     let mut stream = open(&context).await;
     tokio::select! {
-        () = Feed::run(context.clone()) => unreachable!("the feed has no end of its own"),
+        () = run_updates(context.clone()) => unreachable!("the feed has no end of its own"),
         () = sleep(Duration::from_secs(3)) => {}
     }
     let mut pieces = 0;

@@ -7,10 +7,11 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use serde_json::json;
 
-use super::fakes::{FakeHealth, context};
-use super::{get, keys};
+use super::client::{get, keys};
+use super::parts::{MIB, StubTier, context, context_over, key, lifecycle, remember};
 use crate::admin::AdminContext;
-use crate::observe::metrics::{Ended, Outcome, Route};
+use crate::admin::reply::{megabytes, rounded};
+use crate::observe::metrics::{Ended, InputSource, Outcome, Route, Tier};
 
 fn end(context: &AdminContext, outcome: Outcome, elapsed: Duration) {
     end_as(context, outcome, 200, elapsed);
@@ -41,20 +42,39 @@ async fn stats_have_exactly_the_promised_fields() {
     assert_eq!(keys(monitor), [&names[..], &more[..]].concat());
     assert_eq!((&monitor["total_requests"], &monitor["avg_response_time_ms"]), (&json!(2), &json!(2.0)));
     assert_eq!((&monitor["max"], &monitor["error_rate"]), (&json!(3.0), &json!(0.0)));
-    let system = json!({ "cpu_count": 2, "memory_percent": 41.3, "available_memory_gb": 7.5 });
-    assert_eq!(stats["system_info"], system);
+    let system = &stats["system_info"];
+    assert_eq!(keys(system), ["available_memory_gb", "cpu_count", "memory_percent"]);
+    let number = |name: &str| system[name].as_f64().expect("it is a number");
+    assert_eq!(system["cpu_count"], context.system.machine().cpu_count);
+    let (percent, available) = (number("memory_percent"), number("available_memory_gb"));
+    assert!((0.0..=100.0).contains(&percent) && available > 0.0, "{system}");
+    assert_eq!(json!([percent, available]), json!([rounded(percent, 1), rounded(available, 2)]));
     assert_eq!(keys(&stats["embedding_cache"]), ["cache_size", "hit_ratio", "memory_usage_mb", "tiers"]);
 }
 
 #[tokio::test]
 async fn cache_stats_count_vectors_once_and_only_what_is_in_memory() {
-    let stats = get(&context(), "/api/performance/cache/stats").await.json();
+    let context = context_over(vec![StubTier::new(Tier::Disk, true)]);
+    (0..10).for_each(|n| remember(&context, key(n), "m", 8));
+    for (source, inputs) in [
+        (InputSource::Memory, 3),
+        (InputSource::Disk, 2),
+        (InputSource::Upstream, 3),
+        (InputSource::Joined, 1),
+        (InputSource::Mock, 1),
+    ] {
+        context.metrics.usage.inputs(source, inputs);
+    }
+    let stats = get(&context, "/api/performance/cache/stats").await.json();
     assert_eq!(keys(&stats), ["cache_size", "hit_ratio", "inputs", "memory_usage_mb", "tiers"]);
     assert_eq!(stats["cache_size"], 10);
-    assert_eq!(stats["memory_usage_mb"], 4.0);
+    let bytes = ["memory", "answers"].map(|tier| stats["tiers"][tier]["bytes"].as_u64().expect("it is a number"));
+    assert!(bytes[0] > 0 && bytes[1] > MIB, "{bytes:?}");
+    assert_eq!(stats["memory_usage_mb"], megabytes(bytes.iter().sum()));
     assert_eq!(stats["hit_ratio"], 0.6);
     assert_eq!(stats["inputs"], json!({ "hits": 5, "misses": 3, "joined": 1, "stale": 0, "mock": 1 }));
     assert_eq!(keys(&stats["tiers"]), ["answers", "disk", "memory"]);
+    assert_eq!(stats["tiers"]["disk"]["bytes"], 100 * MIB);
     let names = ["bytes", "capacity_bytes", "dropped", "entries", "evictions", "hits", "misses", "up"];
     assert_eq!(keys(&stats["tiers"]["memory"]), names);
 }
@@ -109,8 +129,8 @@ async fn readyz_says_why_it_refuses_and_livez_never_does() {
         (false, false, 503, json!({ "ready": false, "reason": "starting" })),
         (true, true, 503, json!({ "ready": false, "reason": "draining" })),
     ];
-    for (ready, draining, status, body) in cases {
-        let context = AdminContext { health: Arc::new(FakeHealth { ready, draining }), ..context() };
+    for (is_started, is_draining, status, body) in cases {
+        let context = AdminContext { lifecycle: Arc::new(lifecycle(is_started, is_draining)), ..context() };
         let answer = get(&context, "/readyz").await;
         assert_eq!((answer.status.as_u16(), answer.json()), (status, body));
         assert_eq!(get(&context, "/livez").await.json(), json!({ "alive": true }));

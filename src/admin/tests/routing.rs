@@ -8,9 +8,9 @@ use http::{Method, StatusCode};
 use http_body_util::StreamBody;
 use tokio::time::timeout;
 
-use super::fakes::context;
-use super::{assert_error, get, post, request, send};
-use crate::admin::{AdminContext, handle};
+use super::client::{assert_error, get, post, request, send};
+use super::parts::{context, context_with_bodies};
+use crate::admin::handle;
 
 #[tokio::test]
 async fn the_index_lists_every_route() {
@@ -27,7 +27,7 @@ async fn the_index_lists_every_route() {
 
 #[tokio::test]
 async fn bodies_are_bounded_each_by_its_own_limit() {
-    let context = AdminContext { max_explain_bytes: 4, ..context() };
+    let context = context_with_bodies(4);
     let explained = post(&context, "/api/performance/cache/explain", "12345").await;
     assert_error(&explained, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
     let large = " ".repeat((1 << 20) + 1);
@@ -37,7 +37,7 @@ async fn bodies_are_bounded_each_by_its_own_limit() {
 
 #[tokio::test]
 async fn a_body_of_unknown_length_is_bounded_too() {
-    let context = AdminContext { max_explain_bytes: 4, ..context() };
+    let context = context_with_bodies(4);
     let frames = ["123", "45"].map(|part| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(part))));
     let body = StreamBody::new(futures_util::stream::iter(frames));
     let request = request(&Method::POST, "/api/performance/cache/explain", "").map(|_| body);
@@ -93,7 +93,7 @@ async fn every_private_route_is_guarded() {
         request.headers_mut().insert(HOST, "evil.example".parse().expect("a header value"));
         assert_error(&send(&context, request).await, StatusCode::FORBIDDEN, "forbidden");
     }
-    assert_eq!(context.config.log_level(), "info");
+    assert_eq!(context.level.current(), "info");
 }
 
 #[test]

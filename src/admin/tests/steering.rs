@@ -3,98 +3,159 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use futures_util::stream;
 use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use http_body::Frame;
-use http_body_util::StreamBody;
+use http_body_util::{BodyExt, StreamBody};
 use serde_json::json;
 
-use super::fakes::{ThreadOfPurge, context};
-use super::{assert_error, get, post, request, send};
-use crate::admin::{AdminContext, CacheControl, EXPORT_PATH, IMPORT_PATH};
+use super::client::{assert_error, get, post, request, send};
+use super::parts::{MIB, StubTier, context, context_over, governor, key, lifecycle, remember};
+use crate::admin::{AdminContext, EXPORT_PATH, IMPORT_PATH, handle};
+use crate::cache::Tier;
+use crate::cache::export::{Ending, ExportReader};
 
 #[tokio::test]
 async fn optimising_takes_a_target_or_four_fifths_of_the_limit() {
     let uri = "/api/performance/optimize-memory";
+    // 90.1259 MiB and 79.5 MiB.
+    let context = || AdminContext { governor: governor(94_503_857, 79 * MIB + MIB / 2), ..context() };
     for (body, target) in [("", 400), ("{}", 400), ("{\"target_memory_mb\":123}", 123)] {
         let done = post(&context(), uri, body).await.json();
         let expected = json!({
-            "target_memory_mb": target, "current_memory_mb": 90.13, "optimization_needed": true,
-            "actions_taken": ["trim"], "memory_saved_mb": 9.87,
+            "target_memory_mb": target, "current_memory_mb": 90.13, "optimization_needed": false,
+            "actions_taken": [], "memory_saved_mb": 0.0,
         });
         assert_eq!(done, expected, "{body}");
     }
+    let done = post(&context(), uri, "{\"target_memory_mb\":80}").await.json();
+    let expected = json!({
+        "target_memory_mb": 80, "current_memory_mb": 90.13, "optimization_needed": true,
+        "actions_taken": ["gave back 10.6 MB of freed memory"], "memory_saved_mb": 10.63,
+    });
+    assert_eq!(done, expected);
+    let context = context();
     for (body, code) in
         [("{\"target\":1}", "invalid_body"), ("[", "invalid_body"), ("{\"target_memory_mb\":0}", "invalid_parameter")]
     {
-        assert_error(&post(&context(), uri, body).await, StatusCode::BAD_REQUEST, code);
+        assert_error(&post(&context, uri, body).await, StatusCode::BAD_REQUEST, code);
     }
 }
 
 #[tokio::test]
 async fn a_purge_can_be_narrowed_and_is_counted() {
-    let context = context();
+    let context = context_over(vec![StubTier::new(Tier::Disk, true)]);
+    for n in 0..10 {
+        remember(&context, key(n), if n < 7 { "BAAI/bge-m3" } else { "other" }, 2);
+    }
     let purge = |query: &str| request(&Method::DELETE, &format!("/api/performance/cache{query}"), "");
-    let all = send(&context, purge("")).await.json();
-    assert_eq!(all, json!({ "purged_entries": 514, "model": null, "tier": null, "pending": [] }));
     let some = send(&context, purge("?model=BAAI%2Fbge-m3&tier=memory")).await.json();
     assert_eq!(some, json!({ "purged_entries": 7, "model": "BAAI/bge-m3", "tier": "memory", "pending": [] }));
     let lower = send(&context, purge("?tier=disk")).await.json();
     assert_eq!(lower, json!({ "purged_entries": 500, "model": null, "tier": "disk", "pending": [] }));
+    let all = send(&context, purge("")).await.json();
+    assert_eq!(all, json!({ "purged_entries": 3, "model": null, "tier": null, "pending": [] }));
     assert_eq!(context.metrics.cache.purges.get(), 3);
 }
 
 #[tokio::test]
+async fn a_purge_of_cached_replies_leaves_the_vectors_and_a_purge_of_memory_takes_both() {
+    let purge = |query: &str| request(&Method::DELETE, &format!("/api/performance/cache{query}"), "");
+    for (query, replies, records) in [
+        ("?tier=answers&model=b", 1, 1),
+        ("?tier=answers&model=a", 0, 1),
+        ("?tier=answers", 0, 1),
+        ("?tier=memory", 0, 0),
+    ] {
+        let context = context();
+        remember(&context, key(0), "a", 2);
+        send(&context, purge(query)).await.json();
+        let entries = context.caches.stats().into_iter().map(|(tier, stats)| (tier, stats.entries));
+        assert_eq!(entries.collect::<Vec<_>>(), [(Tier::Memory, records), (Tier::Answers, replies)], "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_purge_that_a_tier_has_yet_to_hear_of_does_not_pretend() {
-    let purge = async |model: &str| {
-        let path = format!("/api/performance/cache?model={model}");
-        let answer = send(&context(), request(&Method::DELETE, &path, "")).await;
+    let purge = async |is_disk_reachable, is_redis_reachable| {
+        let (disk, redis) =
+            (StubTier::new(Tier::Disk, is_disk_reachable), StubTier::new(Tier::Redis, is_redis_reachable));
+        let context = context_over(vec![disk, redis]);
+        let answer = send(&context, request(&Method::DELETE, "/api/performance/cache?model=m", "")).await;
         let warning = answer.json()["warning"].as_str().unwrap_or_default().to_owned();
         (answer.status, answer.json()["pending"].clone(), warning)
     };
-    let (status, pending, warning) = purge("unreachable").await;
+    let (status, pending, warning) = purge(false, false).await;
     assert_eq!((status, pending), (StatusCode::ACCEPTED, json!(["disk", "redis"])));
     assert!(warning.contains("it may serve it again") && warning.contains("they never hear of it"), "{warning}");
-    let (status, pending, warning) = purge("owed").await;
+    let (status, pending, warning) = purge(true, false).await;
     assert_eq!((status, pending), (StatusCode::ACCEPTED, json!(["redis"])));
     assert!(warning.contains("other replicas may serve it") && !warning.contains("never hear"), "{warning}");
-    assert_eq!(purge("reached").await, (StatusCode::OK, json!([]), String::new()));
+    assert_eq!(purge(true, true).await, (StatusCode::OK, json!([]), String::new()));
 }
 
 #[tokio::test]
 async fn a_purge_keeps_no_thread_of_the_runtime_busy() {
-    let cache = Arc::new(ThreadOfPurge::default());
-    let context = AdminContext { cache: Arc::clone(&cache) as Arc<dyn CacheControl>, ..context() };
+    let disk = StubTier::new(Tier::Disk, true);
+    let context = context_over(vec![Arc::<StubTier>::clone(&disk)]);
     send(&context, request(&Method::DELETE, "/api/performance/cache", "")).await;
-    let purged_on = cache.0.lock().expect("the lock must hold").expect("it was purged");
-    assert_ne!(purged_on, std::thread::current().id());
+    let noted_on = disk.noted_on.lock().expect("the lock must hold").clone();
+    assert_eq!(noted_on.len(), 1);
+    assert_ne!(noted_on[0], std::thread::current().id());
 }
 
 #[tokio::test]
-async fn a_cache_leaves_piece_by_piece_and_who_only_asks_gets_no_piece() {
-    let exported = get(&context(), EXPORT_PATH).await;
-    assert_eq!((exported.status, exported.text().as_str()), (StatusCode::OK, "onetwo"));
-    assert_eq!(exported.headers[CONTENT_TYPE], "application/octet-stream");
-    let asked = send(&context(), request(&Method::HEAD, EXPORT_PATH, "")).await;
+async fn a_cache_leaves_piece_by_piece_and_a_head_request_gets_no_piece() {
+    let context = context();
+    (0..2).for_each(|n| remember(&context, key(n), "m", 20_000));
+    let peer = "127.0.0.1:50000".parse().expect("the peer must be an address");
+    let (head, mut body) = handle(&context, request(&Method::GET, EXPORT_PATH, ""), peer).await.into_parts();
+    assert_eq!(head.status, StatusCode::OK);
+    assert_eq!(head.headers[CONTENT_TYPE], "application/octet-stream");
+    let (mut reader, mut pieces) = (ExportReader::default(), 0);
+    while let Some(frame) = body.frame().await {
+        pieces += 1;
+        reader.feed(&frame.expect("the export is not cut").into_data().expect("a piece is data"));
+        while reader.next_item().expect("it is an export").is_some() {}
+    }
+    reader.fed();
+    assert!(reader.next_item().expect("it is an export").is_none());
+    assert_eq!((reader.records(), reader.ending()), (2, Ending::Whole));
+    assert!(pieces > 1, "a file larger than a piece has several");
+    let asked = send(&context, request(&Method::HEAD, EXPORT_PATH, "")).await;
     assert_eq!((asked.status, asked.text().as_str()), (StatusCode::OK, ""));
 }
 
 #[tokio::test]
 async fn a_cache_comes_in_as_far_as_it_comes() {
     let counts = |imported, whole| json!({ "imported": imported, "known": 0, "expired": 0, "purged": 0, "lossy": 0, "damaged": 0, "unwritten": 0, "whole": whole });
-    assert_eq!(post(&context(), IMPORT_PATH, "a file").await.json(), counts(6, true));
-    let pieces = stream::iter([Ok(Frame::data(Bytes::from_static(b"half"))), Err(io::Error::other("gone"))]);
+    let source = context();
+    (0..2).for_each(|n| remember(&source, key(n), "m", 2));
+    let exported = get(&source, EXPORT_PATH).await.bytes();
+    let whole = request(&Method::POST, IMPORT_PATH, exported.clone());
+    assert_eq!(send(&context(), whole).await.json(), counts(2, true));
+    // The end of the file takes 76 bytes, so this also cuts the second record.
+    let first = exported.slice(..exported.len() - 100);
+    let pieces = stream::iter([Ok(Frame::data(first)), Err(io::Error::other("gone"))]);
     let cut = request(&Method::POST, IMPORT_PATH, "").map(|_| StreamBody::new(pieces));
-    assert_eq!(send(&context(), cut).await.json(), counts(4, false));
+    assert_eq!(send(&context(), cut).await.json(), counts(1, false));
     assert_error(&post(&context(), IMPORT_PATH, "not a cache").await, StatusCode::BAD_REQUEST, "invalid_body");
+}
+
+#[tokio::test]
+async fn an_import_into_a_process_that_stops_is_refused() {
+    let context = AdminContext { lifecycle: Arc::new(lifecycle(true, true)), ..context() };
+    let exported = get(&context, EXPORT_PATH).await.bytes();
+    let refused = send(&context, request(&Method::POST, IMPORT_PATH, exported)).await;
+    assert_error(&refused, StatusCode::BAD_REQUEST, "invalid_body");
+    assert!(refused.text().contains("the process is stopping"), "{}", refused.text());
 }
 
 #[tokio::test]
 async fn a_misspelt_purge_lets_nothing_go() {
     let context = context();
-    for query in ["?modle=x", "?model=", "?tier=tape"] {
+    for query in ["?modle=x", "?model=", "?tier=tape", "?tier=redis", "?tier=disk&model=m"] {
         let answer = send(&context, request(&Method::DELETE, &format!("/api/performance/cache{query}"), "")).await;
         assert_error(&answer, StatusCode::BAD_REQUEST, "invalid_parameter");
     }
@@ -126,5 +187,8 @@ async fn the_log_level_is_set_by_object_or_bare_word() {
 
 #[tokio::test]
 async fn the_configuration_is_shown_as_it_is() {
-    assert_eq!(get(&context(), "/api/config").await.json(), json!({ "listen": "127.0.0.1:7861" }));
+    let context = context();
+    let shown = get(&context, "/api/config").await.json();
+    assert_eq!(shown, context.live.load().effective.to_json());
+    assert_eq!(shown["listen"]["value"], "127.0.0.1:7861");
 }

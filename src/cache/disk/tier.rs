@@ -14,9 +14,9 @@ use super::state::{StoreState, StoreStatus};
 use super::worker::{DiskSettings, DiskWorker};
 use super::{DiskStore, OpenError};
 use crate::cache::purges::{EVERYTHING, PurgeRegistry, SavedPurges};
-use crate::cache::{AtRest, Durability, LowerStats, LowerTier, Queued, Tier, WriteQueue};
+use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
 use crate::key::Key;
-use crate::observe::metrics::{Metrics, Tier as TierLabel};
+use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
 use futures_util::future::BoxFuture;
@@ -94,7 +94,7 @@ impl DiskTier {
         let hits = found.iter().flatten().count();
         self.hits.fetch_add(hits as u64, Ordering::Relaxed);
         self.misses.fetch_add((keys.len() - hits) as u64, Ordering::Relaxed);
-        self.parts.metrics.tiers.lookup(TierLabel::Disk, begun.elapsed());
+        self.parts.metrics.tiers.lookup(Tier::Disk, begun.elapsed());
         found
     }
 
@@ -267,10 +267,10 @@ impl LowerTier for DiskTier {
         Box::pin(self.queue.drained())
     }
 
-    fn stats(&self) -> LowerStats {
+    fn stats(&self) -> TierStats {
         let store = self.status.store();
         let held = store.as_ref().map(|store| store.stats()).unwrap_or_default();
-        LowerStats {
+        TierStats {
             up: store.is_some(),
             cause: self.status.cause(),
             entries: held.entries,

@@ -15,11 +15,11 @@ use super::manager::{LinkManager, OnPurges};
 use super::writing::RedisWriter;
 use crate::cache::purges::PurgeRegistry;
 use crate::cache::{
-    AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerStats, LowerTier, Queued, Tier, WriteQueue,
+    AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerTier, Queued, Tier, TierStats, WriteQueue,
 };
 use crate::config::RedisConfig;
 use crate::key::Key;
-use crate::observe::metrics::{Metrics, Tier as TierLabel};
+use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
 use futures_util::future::BoxFuture;
@@ -78,7 +78,7 @@ impl RedisTier {
             for (place, bytes) in places.into_iter().zip(values) {
                 found[place] = bytes;
             }
-            self.parts.metrics.tiers.lookup(TierLabel::Redis, begun.elapsed());
+            self.parts.metrics.tiers.lookup(Tier::Redis, begun.elapsed());
         }
         let hits = found.iter().flatten().count();
         self.hits.fetch_add(hits as u64, Ordering::Relaxed);
@@ -218,14 +218,14 @@ impl LowerTier for RedisTier {
         })
     }
 
-    fn stats(&self) -> LowerStats {
-        LowerStats {
+    fn stats(&self) -> TierStats {
+        TierStats {
             up: self.manager.status.link().is_some(),
             cause: self.manager.status.cause(),
             hits: self.hits.load(Ordering::Relaxed),
             misses: self.misses.load(Ordering::Relaxed),
             dropped: self.queue.dropped(),
-            ..LowerStats::default()
+            ..TierStats::default()
         }
     }
 

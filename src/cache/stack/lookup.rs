@@ -204,7 +204,7 @@ impl Stack {
 
 /// Queries a tier within the trace of the request.
 async fn query(tier: &dyn LowerTier, keys: &[Key], trace: &TraceContext) -> Vec<Option<Bytes>> {
-    let span = trace.look_up(tier.tier().name(), keys.len());
+    let span = trace.look_up(tier.tier().label(), keys.len());
     let found = tier.get(keys).await;
     span.count(attribute::FOUND, found.iter().flatten().count());
     found

@@ -13,7 +13,7 @@ use super::*;
 use crate::cache::at_rest::{self, ChecksumKeys};
 use crate::cache::bounded::MapBounds;
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Record, Tier, Times};
+use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Record, Tier, TierStats, Times};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::{ModelIdentity, SpaceState};
 use crate::observe::traces::TraceContext;
@@ -172,8 +172,8 @@ impl LowerTier for Shelf {
         self.entries.lock().unwrap().iter().try_for_each(|(key, entry)| visit(key, &entry.bytes))
     }
 
-    fn stats(&self) -> LowerStats {
-        LowerStats { up: !self.is_down.load(Ordering::Relaxed), ..LowerStats::default() }
+    fn stats(&self) -> TierStats {
+        TierStats { up: !self.is_down.load(Ordering::Relaxed), ..TierStats::default() }
     }
 
     fn close(&self, _timeout: Duration) -> BoxFuture<'_, usize> {

@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::process::lines::{Line, Lines};
+use crate::process::lines::{JsonLines, Line};
 use crate::wire::InputKind;
 
 /// Longest line. The longest input of a known model is a tenth of it.
@@ -59,7 +59,7 @@ pub(super) enum FileItem {
     Unreadable(io::Error),
 }
 
-/// Format of the lines.
+/// LineFormat of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LineFormat {
     /// Each line is JSON.
@@ -68,9 +68,9 @@ pub(super) enum LineFormat {
     Plain,
 }
 
-/// Reader of batches.
+/// ExportReader of batches.
 pub(super) struct Batches<R> {
-    lines: Lines<R>,
+    lines: JsonLines<R>,
     bounds: BatchBounds,
     /// `None` until the first line has determined it.
     format: Option<LineFormat>,
@@ -99,7 +99,7 @@ impl<R: BufRead> Batches<R> {
     /// Creates a reader. Without a format, the first line decides: a line that is not JSON starts a file of plain
     /// texts.
     pub(super) fn new(from: R, bounds: BatchBounds, format: Option<LineFormat>) -> Self {
-        let lines = Lines::new(from, MAX_LINE_BYTES);
+        let lines = JsonLines::new(from, MAX_LINE_BYTES);
         let (texts, tokens, ready) = (PendingBatch::default(), PendingBatch::default(), VecDeque::new());
         Self { lines, bounds, format, texts, tokens, ready, is_over: false }
     }

@@ -53,18 +53,13 @@ fn extra_field(name: &str) -> Result<String, String> {
 }
 
 fn scope(reader: &mut Reader, upstream: &UpstreamConfig) -> Scope {
-    let words = [
-        ("credential", Some(Scope::Credential)),
-        ("proxy", Some(Scope::Proxy)),
-        ("shared", Some(Scope::Shared)),
-        ("auto", None),
-    ];
+    let word = |scope: Scope| (scope.name(), Some(scope));
+    let words = [word(Scope::Credential), word(Scope::Proxy), word(Scope::Shared), ("auto", None)];
     // If vecho pays for all callers, they may share entries; otherwise each credential has its own.
     let keyed = upstream.api_key.is_some() || upstream.target == UpstreamTarget::Mock;
     let usual = if keyed { Scope::Proxy } else { Scope::Credential };
     let scope = reader.choice("cache.scope", &words).unwrap_or(usual);
-    let shown = words.iter().find(|(_, meaning)| *meaning == Some(scope)).map_or("auto", |(word, _)| word);
-    reader.show("cache.scope", shown);
+    reader.show("cache.scope", scope.name());
     scope
 }
 

@@ -94,7 +94,7 @@ fn breaker(reader: &mut Reader) -> BreakerConfig {
 }
 
 fn fallback(reader: &mut Reader) -> FallbackConfig {
-    let modes = [("error", FallbackMode::Error), ("stale", FallbackMode::Stale), ("mock", FallbackMode::Mock)];
+    let modes = [FallbackMode::Error, FallbackMode::Stale, FallbackMode::Mock].map(|mode| (mode.name(), mode));
     FallbackConfig {
         mode: reader.choice("fallback.mode", &modes),
         mock_dimensions: reader.count("fallback.mock_dimensions", 1..=65_536),

@@ -3,9 +3,10 @@
 use std::fmt::Write;
 
 use super::labels::{
-    AnswerEvent, Bypass, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult, RetryReason,
-    Route, SourceLabel, SpanResult, Tier, TokenKind,
+    AnswerEvent, Bypass, CallOutcome, InputSource, Label, Outcome, Port, Rejection, ReloadResult, RetryReason, Route,
+    SpanResult, Tier, TokenKind,
 };
+use crate::process::governor::GovernorAction;
 
 /// The type of a metric, as Prometheus names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,7 +111,7 @@ catalogue! {
         "Bytes that embeddings requests under way hold: bodies, what is read of them, answers that wait to be sent.");
     VECTOR_BYTES_IN_FLIGHT: gauge("vecho_vector_bytes_in_flight", &[],
         "Bytes of memory set aside for the vectors of requests under way.");
-    INPUTS: counter("vecho_inputs_total", &[label::<SourceLabel>("source")],
+    INPUTS: counter("vecho_inputs_total", &[label::<InputSource>("source")],
         "Answered inputs, by where the answer came from.");
     TOKENS: counter("vecho_tokens_total", &[label::<TokenKind>("kind")],
         "Tokens of answered inputs: billed by the upstream, or saved because the answer was at hand.");

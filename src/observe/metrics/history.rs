@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::labels::{CallOutcome, Label, SourceLabel};
+use super::labels::{CallOutcome, InputSource, Label};
 use super::latency::{Durations, Latencies, Percentiles};
 
 /// Seconds between two samples.
@@ -22,7 +22,7 @@ const MAX_COARSE: usize = 1_440;
 
 /// Activity between two points in time.
 #[derive(Clone, Debug, Serialize)]
-pub struct Sample {
+pub struct HistorySample {
     /// End of the interval, in milliseconds since the epoch.
     pub at_ms: u64,
     /// Requests that ended.
@@ -31,7 +31,7 @@ pub struct Sample {
     pub errors: u64,
     /// Answered inputs by source.
     #[serde(serialize_with = "by_source")]
-    pub inputs: [u64; SourceLabel::ALL.len()],
+    pub inputs: [u64; InputSource::ALL.len()],
     /// Tokens that the upstream charged.
     pub tokens_billed: u64,
     /// Tokens that the upstream would have charged without the cache.
@@ -59,7 +59,7 @@ pub struct Sample {
 }
 
 fn by_source<S: Serializer>(inputs: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_map(SourceLabel::LABELS.iter().zip(inputs))
+    serializer.collect_map(InputSource::LABELS.iter().zip(inputs))
 }
 
 fn by_call_outcome<S: Serializer>(calls: &[u64], serializer: S) -> Result<S::Ok, S::Error> {
@@ -79,7 +79,7 @@ fn by_name<S: Serializer>(times: &[(&'static str, Percentiles)], serializer: S) 
 pub(super) struct Totals {
     pub(super) requests: u64,
     pub(super) errors: u64,
-    pub(super) inputs: [u64; SourceLabel::ALL.len()],
+    pub(super) inputs: [u64; InputSource::ALL.len()],
     pub(super) tokens_billed: u64,
     pub(super) tokens_saved: u64,
     pub(super) cost_billed: f64,
@@ -100,8 +100,8 @@ pub(super) struct Levels {
 }
 
 impl Totals {
-    fn since(&self, earlier: &Self, levels: Levels) -> Sample {
-        Sample {
+    fn since(&self, earlier: &Self, levels: Levels) -> HistorySample {
+        HistorySample {
             at_ms: levels.at_ms,
             requests: self.requests.saturating_sub(earlier.requests),
             errors: self.errors.saturating_sub(earlier.errors),
@@ -133,9 +133,9 @@ fn latencies(between: &Latencies) -> Box<[(&'static str, Percentiles)]> {
 #[derive(Clone, Debug, Default)]
 pub struct Samples {
     /// Samples every [`STEP_SECONDS`].
-    pub fine: Vec<Arc<Sample>>,
+    pub fine: Vec<Arc<HistorySample>>,
     /// Samples every [`COARSE_STEP_SECONDS`].
-    pub coarse: Vec<Arc<Sample>>,
+    pub coarse: Vec<Arc<HistorySample>>,
 }
 
 #[derive(Debug, Default)]
@@ -143,15 +143,15 @@ pub(super) struct History(Mutex<Rings>);
 
 #[derive(Debug, Default)]
 struct Rings {
-    fine: VecDeque<Arc<Sample>>,
-    coarse: VecDeque<Arc<Sample>>,
+    fine: VecDeque<Arc<HistorySample>>,
+    coarse: VecDeque<Arc<HistorySample>>,
     at_fine: Totals,
     at_coarse: Totals,
     steps: u64,
 }
 
 impl History {
-    pub(super) fn note(&self, now: Totals, levels: Levels) -> Arc<Sample> {
+    pub(super) fn note(&self, now: Totals, levels: Levels) -> Arc<HistorySample> {
         let mut rings = self.rings();
         let sample = Arc::new(now.since(&rings.at_fine, levels));
         keep(&mut rings.fine, Arc::clone(&sample), MAX_FINE);
@@ -175,7 +175,7 @@ impl History {
     }
 }
 
-fn keep(ring: &mut VecDeque<Arc<Sample>>, sample: Arc<Sample>, most: usize) {
+fn keep(ring: &mut VecDeque<Arc<HistorySample>>, sample: Arc<HistorySample>, most: usize) {
     if ring.len() == most {
         ring.pop_front();
     }
@@ -201,7 +201,7 @@ mod tests {
             elapsed,
             subject: None,
         });
-        metrics.usage.inputs(SourceLabel::Memory, 2);
+        metrics.usage.inputs(InputSource::Memory, 2);
     }
 
     #[test]

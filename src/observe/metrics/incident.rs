@@ -48,15 +48,15 @@ impl Instead {
 
 /// A stored incident.
 #[derive(Clone, Debug)]
-pub(super) struct Record {
+pub(super) struct IncidentRecord {
     pub(super) from_ms: u64,
     /// `None` while the incident is active.
     pub(super) to_ms: Option<u64>,
     pub(super) cause: String,
     /// The worst kind of answer so far; a worse one replaces the cause.
     worst: Instead,
-    pub(super) counts: Counts,
-    by_model: Vec<(String, Counts)>,
+    pub(super) counts: IncidentCounts,
+    by_model: Vec<(String, IncidentCounts)>,
     /// Times of the first and the last mock.
     pub(super) mocks: Option<(u64, u64)>,
     /// Times of the first and the last stale entry.
@@ -65,7 +65,7 @@ pub(super) struct Record {
 
 /// Answers given because of an incident.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Counts {
+pub struct IncidentCounts {
     /// Inputs answered with a mock.
     pub mock_inputs: u64,
     /// Inputs answered with an expired entry.
@@ -87,7 +87,7 @@ pub struct IncidentReport {
     pub cause: String,
     /// Answers of all models.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: IncidentCounts,
     /// Answers by model.
     pub models: Vec<ModelReport>,
     /// Inputs to embed again; `None` if no mock was answered.
@@ -101,7 +101,7 @@ pub struct ModelReport {
     pub model: String,
     /// Answers of this model.
     #[serde(flatten)]
-    pub counts: Counts,
+    pub counts: IncidentCounts,
 }
 
 /// Inputs whose vectors are mocks.
@@ -115,7 +115,7 @@ pub struct Affected {
     pub to: String,
 }
 
-impl Counts {
+impl IncidentCounts {
     fn add(&mut self, incident: &Incident<'_>) {
         match incident.instead {
             Instead::Mocks => self.mock_inputs += incident.inputs,
@@ -125,14 +125,14 @@ impl Counts {
     }
 }
 
-impl Record {
+impl IncidentRecord {
     pub(super) fn new(now_ms: u64, incident: &Incident<'_>) -> Self {
         Self {
             from_ms: now_ms,
             to_ms: None,
             cause: shortened(incident.cause, MAX_CAUSE_BYTES).into_owned(),
             worst: incident.instead,
-            counts: Counts::default(),
+            counts: IncidentCounts::default(),
             by_model: Vec::new(),
             mocks: None,
             stale: None,
@@ -156,13 +156,13 @@ impl Record {
         self.of_model(incident.model).add(incident);
     }
 
-    fn of_model(&mut self, model: &str) -> &mut Counts {
+    fn of_model(&mut self, model: &str) -> &mut IncidentCounts {
         let name = shortened(model, MAX_MODEL_BYTES).into_owned();
         let is_full = self.by_model.len() >= MAX_MODELS;
         let place = self.by_model.iter().position(|(known, _)| *known == name);
         let place = place.or_else(|| is_full.then_some(MAX_MODELS)).unwrap_or(self.by_model.len());
         if place == self.by_model.len() {
-            self.by_model.push((if is_full { OTHERS.to_owned() } else { name }, Counts::default()));
+            self.by_model.push((if is_full { OTHERS.to_owned() } else { name }, IncidentCounts::default()));
         }
         &mut self.by_model[place].1
     }

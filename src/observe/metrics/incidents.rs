@@ -10,7 +10,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::catalogue;
 use super::handles::{Counter, Gauge, Registrar};
-use super::incident::{Incident, IncidentReport, Instead, Record};
+use super::incident::{Incident, IncidentRecord, IncidentReport, Instead};
 use crate::observe::logs::told;
 use crate::process::clock::Period;
 
@@ -45,15 +45,15 @@ pub struct IncidentState {
 pub struct Incidents {
     /// Checked on each successful fetch, so that the lock is only taken during an incident.
     is_active: AtomicBool,
-    book: Mutex<Book>,
+    book: Mutex<IncidentBook>,
     total: Counter,
     active: Gauge,
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct IncidentBook {
     /// Newest first.
-    records: VecDeque<Record>,
+    records: VecDeque<IncidentRecord>,
     /// Models that failed and have not been answered since. Empty while no incident is active.
     failing: Vec<String>,
     last_failure_ms: u64,
@@ -131,15 +131,15 @@ impl Incidents {
 
     /// Returns the newest `most` incidents, newest first.
     pub fn newest(&self, most: usize) -> Vec<IncidentReport> {
-        self.book().records.iter().take(most).map(Record::report).collect()
+        self.book().records.iter().take(most).map(IncidentRecord::report).collect()
     }
 
-    fn book(&self) -> MutexGuard<'_, Book> {
+    fn book(&self) -> MutexGuard<'_, IncidentBook> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
+impl IncidentBook {
     /// Ensures that the first record is active. Returns true if the record is new.
     fn reopen(&mut self, now_ms: u64, incident: &Incident<'_>) -> bool {
         if let Some(record) = self.records.front_mut()
@@ -149,7 +149,7 @@ impl Book {
             return false;
         }
         self.records.truncate(MAX_INCIDENTS - 1);
-        self.records.push_front(Record::new(now_ms, incident));
+        self.records.push_front(IncidentRecord::new(now_ms, incident));
         (self.warned, self.warned_at_ms) = (None, None);
         true
     }

@@ -1,5 +1,7 @@
 //! Label values of the catalogue as enums, so that no other series can exist.
 
+use crate::process::governor::GovernorAction;
+
 /// A closed set of label values. A value has an index, through which its handle is found.
 pub trait Label: Copy + 'static {
     /// Every printed value, in the order of [`Label::index`].
@@ -103,7 +105,7 @@ impl Outcome {
 
 labels! {
     /// Source of the answer to one input.
-    SourceLabel {
+    InputSource {
         /// The memory tier.
         Memory = "memory",
         /// The disk tier.
@@ -118,6 +120,18 @@ labels! {
         Stale = "stale",
         /// The mock embedder.
         Mock = "mock",
+    }
+}
+
+impl InputSource {
+    /// Returns the source of an input that a tier answers. Cached replies count as memory, since they are copies of its
+    /// records.
+    pub const fn of_tier(tier: Tier) -> Self {
+        match tier {
+            Tier::Memory | Tier::Answers => Self::Memory,
+            Tier::Disk => Self::Disk,
+            Tier::Redis => Self::Redis,
+        }
     }
 }
 
@@ -218,15 +232,15 @@ labels! {
 }
 
 labels! {
-    /// A store with size metrics.
+    /// A tier of the cache, by its name in headers, metrics and routes.
     Tier {
-        /// The memory tier.
+        /// Records in the memory of this process.
         Memory = "memory",
-        /// The reply cache.
+        /// The reply cache: finished bodies in the memory of this process.
         Answers = "answers",
-        /// The disk tier.
+        /// The disk of this machine.
         Disk = "disk",
-        /// The Redis tier.
+        /// Redis or Valkey, shared by replicas.
         Redis = "redis",
     }
 }
@@ -251,15 +265,19 @@ labels! {
     }
 }
 
-labels! {
-    /// Action of the governor to stay below the memory limit.
-    GovernorAction {
-        /// Freed memory was returned to the operating system.
-        Trim = "trim",
-        /// A tier was shrunk.
-        Shrink = "shrink",
-        /// Memory was freed on an operator's request.
-        Optimize = "optimize",
+impl Label for GovernorAction {
+    const LABELS: &'static [&'static str] = &{
+        let mut labels = [""; Self::ALL.len()];
+        let mut at = 0;
+        while at < labels.len() {
+            labels[at] = Self::ALL[at].label();
+            at += 1;
+        }
+        labels
+    };
+
+    fn index(self) -> usize {
+        self as usize
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::catalogue;
 use super::handles::{Counter, Gauge, PerLabel, Registrar};
-use super::labels::GovernorAction;
+use crate::process::governor::GovernorAction;
 
 /// Metrics of the process's memory.
 #[derive(Debug)]

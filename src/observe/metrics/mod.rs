@@ -30,12 +30,12 @@ pub use cache::CacheMetrics;
 pub use catalogue::{CATALOGUE, Family, Kind, LabelSet, catalogue_markdown};
 pub use connections::ConnectionMetrics;
 pub use handles::{Counter, Entered, Gauge, PerLabel};
-pub use history::{COARSE_STEP_SECONDS, STEP_SECONDS, Sample, Samples};
+pub use history::{COARSE_STEP_SECONDS, HistorySample, STEP_SECONDS, Samples};
 pub use incident::{Affected, Incident, IncidentReport, Instead, ModelReport};
 pub use incidents::{IncidentState, Incidents, MAX_INCIDENTS};
 pub use labels::{
-    AnswerEvent, BreakerState, Bypass, CallOutcome, GovernorAction, Label, Outcome, Port, Rejection, ReloadResult,
-    RetryReason, Route, SourceLabel, SpanResult, Tier, TokenKind,
+    AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, Label, Outcome, Port, Rejection, ReloadResult,
+    RetryReason, Route, SpanResult, Tier, TokenKind,
 };
 pub use latency::Percentiles;
 pub use memory::MemoryMetrics;
@@ -45,7 +45,7 @@ pub use registry::Metrics;
 pub use requests::RequestMetrics;
 pub use savings::{MAX_ACCOUNTS, UsageAccount, UsageAccounts, UsageLabels, UsageReport};
 pub use status::StatusMetrics;
-pub use tiers::{TierLevels, TierMetrics};
+pub use tiers::{TierMetrics, TierStats};
 pub use traces::TraceMetrics;
 pub use upstream::{BreakerMetrics, Bucket, UpstreamFigures, UpstreamMetrics};
 pub use usage::UsageMetrics;

@@ -23,7 +23,7 @@ const SHARDS: usize = 8;
 pub struct Performance {
     started: Instant,
     started_ms: u64,
-    shards: [Mutex<Option<Shard>>; SHARDS],
+    shards: [Mutex<Option<PerformanceShard>>; SHARDS],
 }
 
 /// Figures at one point in time; times in milliseconds.
@@ -102,8 +102,8 @@ impl Performance {
     }
 
     /// Returns the totals since the start, for samples.
-    pub(super) fn counts(&self) -> Counts {
-        let mut sum = Counts::default();
+    pub(super) fn counts(&self) -> RequestTotals {
+        let mut sum = RequestTotals::default();
         for shard in &self.shards {
             if let Some(shard) = hold(shard).as_ref() {
                 sum.requests += shard.total;
@@ -121,17 +121,17 @@ impl Performance {
 
     fn record_at(&self, now: Duration, ended: Ended) {
         let mut shard = self.free_shard();
-        shard.get_or_insert_with(Shard::new).record(now, ended);
+        shard.get_or_insert_with(PerformanceShard::new).record(now, ended);
     }
 
     /// Returns the first unlocked shard. A shard is allocated only under contention, so memory stays small.
-    fn free_shard(&self) -> MutexGuard<'_, Option<Shard>> {
+    fn free_shard(&self) -> MutexGuard<'_, Option<PerformanceShard>> {
         let free = self.shards.iter().find_map(|shard| shard.try_lock().ok());
         free.unwrap_or_else(|| hold(&self.shards[0]))
     }
 
     fn snapshot_at(&self, now: Duration) -> PerformanceSnapshot {
-        let mut sum = Shard::new();
+        let mut sum = PerformanceShard::new();
         for shard in &self.shards {
             if let Some(shard) = hold(shard).as_ref() {
                 sum.absorb(shard, now.as_secs());
@@ -142,7 +142,7 @@ impl Performance {
 }
 
 /// Locks a shard. A panic during a recording loses at most one request, so a poisoned lock remains usable.
-fn hold(shard: &Mutex<Option<Shard>>) -> MutexGuard<'_, Option<Shard>> {
+fn hold(shard: &Mutex<Option<PerformanceShard>>) -> MutexGuard<'_, Option<PerformanceShard>> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -159,14 +159,14 @@ pub struct Seen([u64; SHARDS]);
 
 /// Totals since the start.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct RequestTotals {
     pub(super) requests: u64,
     pub(super) errors: u64,
     pub(super) latencies: Latencies,
 }
 
 #[derive(Debug)]
-struct Shard {
+struct PerformanceShard {
     times_us: Histogram<u64>,
     total: u64,
     errors: u64,
@@ -187,7 +187,7 @@ struct Second {
     errors: u64,
 }
 
-impl Shard {
+impl PerformanceShard {
     fn new() -> Self {
         let times_us = Histogram::new_with_bounds(LOWEST_US, HIGHEST_US, SIGNIFICANT_DIGITS)
             .expect("the bounds of the histogram must be valid");

@@ -13,7 +13,7 @@ const TICKS_PER_SECOND: f64 = 100.0;
 
 /// The standard `process_*` metrics.
 #[derive(Debug)]
-pub(super) struct Process {
+pub(super) struct ProcessMetrics {
     resident_bytes: Gauge,
     virtual_bytes: Gauge,
     threads: Gauge,
@@ -22,7 +22,7 @@ pub(super) struct Process {
     max_fds: Gauge,
 }
 
-impl Process {
+impl ProcessMetrics {
     pub(super) fn new(shelf: &Registrar<'_>) -> Self {
         start_time(&shelf.float_gauge(&catalogue::PROCESS_START_TIME));
         Self {

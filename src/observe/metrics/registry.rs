@@ -13,7 +13,7 @@ use super::history::History;
 use super::incidents::Incidents;
 use super::memory::MemoryMetrics;
 use super::performance::Performance;
-use super::process::Process;
+use super::process::ProcessMetrics;
 use super::requests::RequestMetrics;
 use super::savings::UsageAccounts;
 use super::status::StatusMetrics;
@@ -55,7 +55,7 @@ struct Exposition {
     hooks: Mutex<Vec<ScrapeHook>>,
     /// Held while a scrape collects its figures.
     rendering: Mutex<()>,
-    process: Process,
+    process: ProcessMetrics,
 }
 
 impl Metrics {
@@ -77,7 +77,7 @@ impl Metrics {
             incidents: Incidents::new(&shelf),
             history: History::default(),
             exposition: Exposition {
-                process: Process::new(&shelf),
+                process: ProcessMetrics::new(&shelf),
                 registry: registry.clone(),
                 hooks: Mutex::default(),
                 rendering: Mutex::default(),

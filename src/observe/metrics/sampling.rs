@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::history::{Levels, Sample, Samples, Totals};
-use super::labels::{CallOutcome, SourceLabel};
+use super::history::{HistorySample, Levels, Samples, Totals};
+use super::labels::{CallOutcome, InputSource};
 use super::registry::Metrics;
 
 impl Metrics {
     /// Takes a sample. Only one task may call this, every [`STEP_SECONDS`](super::STEP_SECONDS).
-    pub fn sample(&self) -> Arc<Sample> {
+    pub fn sample(&self) -> Arc<HistorySample> {
         let (totals, levels) = (self.totals(), self.levels());
         self.history.note(totals, levels)
     }
@@ -26,7 +26,7 @@ impl Metrics {
             requests: counts.requests,
             errors: counts.errors,
             latencies: counts.latencies,
-            inputs: std::array::from_fn(|place| self.usage.inputs_so_far(SourceLabel::ALL[place])),
+            inputs: std::array::from_fn(|place| self.usage.inputs_so_far(InputSource::ALL[place])),
             tokens_billed: statements.iter().map(|one| one.tokens_billed).sum(),
             tokens_saved: statements.iter().map(|one| one.tokens_saved).sum(),
             cost_billed: statements.iter().map(|one| one.cost_billed).sum(),

@@ -185,13 +185,13 @@ fn in_currency(pico: u128) -> f64 {
 /// All accounts and the current prices.
 #[derive(Debug)]
 pub struct UsageAccounts {
-    book: RwLock<Book>,
+    book: RwLock<AccountBook>,
     tokens: prometheus::IntCounterVec,
     cost: prometheus::CounterVec,
 }
 
 #[derive(Debug, Default)]
-struct Book {
+struct AccountBook {
     savings: SavingsConfig,
     accounts: Vec<Arc<UsageAccount>>,
 }
@@ -271,12 +271,12 @@ impl UsageAccounts {
         self.book().accounts.iter().for_each(|account| account.show_cost());
     }
 
-    fn book(&self) -> RwLockReadGuard<'_, Book> {
+    fn book(&self) -> RwLockReadGuard<'_, AccountBook> {
         self.book.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Book {
+impl AccountBook {
     fn find(&self, model: &str, namespace: &str, answered: &str) -> Option<Arc<UsageAccount>> {
         let overflow = || self.is_full().then(|| self.own(self.overflow(model, answered), OTHER)).flatten();
         self.own(model, namespace).or_else(overflow).cloned()

@@ -111,7 +111,8 @@ fn a_guard_gives_back_what_it_took() {
 fn hooks_run_before_each_scrape_and_evictions_never_go_back() {
     let metrics = Metrics::new("0");
     metrics.on_scrape(Box::new(|metrics| {
-        metrics.tiers.size(Tier::Memory, TierLevels { entries: 3, bytes: 9, capacity_bytes: 20, evictions: 7 });
+        let stats = TierStats { entries: 3, bytes: 9, capacity_bytes: 20, evictions: 7, ..TierStats::default() };
+        metrics.tiers.set(Tier::Memory, &stats);
     }));
     for _ in 0..2 {
         let text = metrics.render().1;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use prometheus::HistogramVec;
+use serde::Serialize;
 
 use super::catalogue;
 use super::handles::{Counter, Gauge, PerLabel, Registrar};
@@ -20,17 +21,29 @@ pub struct TierMetrics {
     lookup_duration: HistogramVec,
 }
 
-/// Size of a tier at one point in time.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct TierLevels {
-    /// Entries held.
+/// Size, state and hit statistics of a tier, as the ops port and the metrics show them. `hits`, `misses`, `evictions`
+/// and `dropped` count since the start.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct TierStats {
+    /// True if the tier works at this moment.
+    pub up: bool,
+    /// Reason why it does not work, if known. Contains no secrets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// Number of entries, if known.
     pub entries: u64,
-    /// Bytes held.
+    /// Size of all entries in bytes, if known.
     pub bytes: u64,
-    /// Capacity in bytes.
+    /// Size limit in bytes; zero if the limit is set elsewhere.
     pub capacity_bytes: u64,
-    /// Entries evicted to make room, since the start.
+    /// Lookups that found an entry.
+    pub hits: u64,
+    /// Lookups that found no entry.
+    pub misses: u64,
+    /// Entries evicted to make room.
     pub evictions: u64,
+    /// Entries that were not written because the queue was full or the tier was down.
+    pub dropped: u64,
 }
 
 impl TierMetrics {
@@ -50,19 +63,14 @@ impl TierMetrics {
         }
     }
 
-    /// Sets the size of a tier; for a hook of [`on_scrape`](super::Metrics::on_scrape).
-    pub fn size(&self, tier: Tier, levels: TierLevels) {
-        self.entries.of(tier).set(levels.entries);
-        self.bytes.of(tier).set(levels.bytes);
-        self.capacity.of(tier).set(levels.capacity_bytes);
-        self.evictions.of(tier).raise_to(levels.evictions);
-    }
-
-    /// Sets the state of a lower tier and its dropped writes; for a hook of
-    /// [`on_scrape`](super::Metrics::on_scrape).
-    pub fn lower(&self, tier: Tier, up: bool, dropped: u64) {
-        self.down.of(tier).set(u64::from(!up));
-        self.dropped.of(tier).raise_to(dropped);
+    /// Sets the size and the state of a tier; for a hook of [`on_scrape`](super::Metrics::on_scrape).
+    pub fn set(&self, tier: Tier, stats: &TierStats) {
+        self.entries.of(tier).set(stats.entries);
+        self.bytes.of(tier).set(stats.bytes);
+        self.capacity.of(tier).set(stats.capacity_bytes);
+        self.evictions.of(tier).raise_to(stats.evictions);
+        self.down.of(tier).set(u64::from(!stats.up));
+        self.dropped.of(tier).raise_to(stats.dropped);
     }
 
     /// Records a lookup in a lower tier.

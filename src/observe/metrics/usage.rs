@@ -2,13 +2,13 @@
 
 use super::catalogue;
 use super::handles::{Counter, PerLabel, Registrar};
-use super::labels::{SourceLabel, TokenKind};
+use super::labels::{InputSource, TokenKind};
 use super::savings::UsageAccounts;
 
 /// Metrics of answered inputs and their tokens.
 #[derive(Debug)]
 pub struct UsageMetrics {
-    inputs: PerLabel<SourceLabel, Counter>,
+    inputs: PerLabel<InputSource, Counter>,
     tokens: PerLabel<TokenKind, Counter>,
     pub(super) accounts: UsageAccounts,
 }
@@ -23,7 +23,7 @@ impl UsageMetrics {
     }
 
     /// Records `n` inputs answered from `source`.
-    pub fn inputs(&self, source: SourceLabel, n: u64) {
+    pub fn inputs(&self, source: InputSource, n: u64) {
         self.inputs.of(source).add(n);
     }
 
@@ -38,12 +38,12 @@ impl UsageMetrics {
     }
 
     /// Returns the number of inputs answered from `source` so far.
-    pub fn inputs_so_far(&self, source: SourceLabel) -> u64 {
+    pub fn inputs_so_far(&self, source: InputSource) -> u64 {
         self.inputs.of(source).get()
     }
 
     /// Returns answered inputs since the start, by source.
     pub fn inputs_by_source(&self) -> Vec<(&'static str, u64)> {
-        SourceLabel::ALL.iter().map(|source| (source.label(), self.inputs_so_far(*source))).collect()
+        InputSource::ALL.iter().map(|source| (source.label(), self.inputs_so_far(*source))).collect()
     }
 }

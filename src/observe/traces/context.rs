@@ -16,11 +16,11 @@ const MAX_STATE_BYTES: usize = 512;
 
 /// Place in a trace, under which child spans can begin. Empty if tracing is off. Cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct TraceContext(pub(super) Option<Arc<Place>>);
+pub struct TraceContext(pub(super) Option<Arc<SpanParent>>);
 
 /// Contents of a [`TraceContext`].
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct SpanParent {
     pub(super) tracer: SdkTracer,
     pub(super) span: SpanContext,
 }
@@ -53,8 +53,8 @@ impl TraceContext {
     /// Writes this context into the headers of a request, and replaces an existing one. An empty context changes
     /// nothing.
     pub fn write(&self, headers: &mut HeaderMap) {
-        if let Some(place) = &self.0 {
-            write(&place.span, headers);
+        if let Some(parent) = &self.0 {
+            write(&parent.span, headers);
         }
     }
 }

@@ -21,7 +21,7 @@ use prost::Message;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::queue::Queued;
+use super::queue::FinishedSpans;
 use crate::config::Live;
 use crate::observe::metrics::{Metrics, SpanResult};
 use crate::process::connector::{Connecting, TimedConnector, TlsError};
@@ -52,7 +52,7 @@ pub(super) struct Exporter {
 }
 
 /// Reason why a delivery failed.
-struct Trouble {
+struct DeliveryError {
     cause: String,
     /// Delay requested by the collector before a retry, zero if none; `None` if a retry is useless.
     again: Option<Duration>,
@@ -64,9 +64,9 @@ impl Exporter {
         live: Live,
         target: Uri,
         resource: &Resource,
-        (queued, tasks): (Queued, Tasks),
+        (queued, tasks): (FinishedSpans, Tasks),
     ) -> Result<Self, TlsError> {
-        let Queued { finished, waiting } = queued;
+        let FinishedSpans { finished, waiting } = queued;
         let config = live.load();
         let connector = TimedConnector::new(Connecting {
             limit: config.traces.timeout,
@@ -117,16 +117,16 @@ impl Exporter {
     }
 
     /// Posts a batch until it succeeds or a retry is useless.
-    async fn deliver(&mut self, body: &Bytes) -> Result<usize, Trouble> {
+    async fn deliver(&mut self, body: &Bytes) -> Result<usize, DeliveryError> {
         let send_every = self.live.load().traces.send_every;
         let mut tries = 1;
         loop {
-            let trouble = match self.post(body).await {
-                Err(trouble) if tries < MOST_TRIES && trouble.again.is_some() && !self.tasks.is_stopping() => trouble,
+            let error = match self.post(body).await {
+                Err(error) if tries < MOST_TRIES && error.again.is_some() && !self.tasks.is_stopping() => error,
                 result => return result,
             };
-            self.note_state(Some(&trouble.cause));
-            let pause = (send_every * 2_u32.pow(tries - 1)).max(trouble.again.unwrap_or_default());
+            self.note_state(Some(&error.cause));
+            let pause = (send_every * 2_u32.pow(tries - 1)).max(error.again.unwrap_or_default());
             tokio::select! {
                 () = sleep(pause.min(LONGEST_PAUSE)) => {}
                 () = self.tasks.stopped() => {}
@@ -136,20 +136,20 @@ impl Exporter {
     }
 
     /// Posts a batch once, and returns the number of spans that the collector rejected.
-    async fn post(&self, body: &Bytes) -> Result<usize, Trouble> {
+    async fn post(&self, body: &Bytes) -> Result<usize, DeliveryError> {
         let limit = self.live.load().traces.timeout;
         match timeout(limit, self.exchange(body.clone())).await {
             Ok(result) => result,
-            Err(_) => Err(Trouble::passing("it did not answer within traces.timeout")),
+            Err(_) => Err(DeliveryError::passing("it did not answer within traces.timeout")),
         }
     }
 
-    async fn exchange(&self, body: Bytes) -> Result<usize, Trouble> {
+    async fn exchange(&self, body: Bytes) -> Result<usize, DeliveryError> {
         let mut request = Request::new(Full::new(body));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();
         *request.headers_mut() = self.headers();
-        let response = self.client.request(request).await.map_err(|error| Trouble::passing(cause_of(&error)))?;
+        let response = self.client.request(request).await.map_err(|error| DeliveryError::passing(cause_of(&error)))?;
         let (head, body) = response.into_parts();
         let body = Limited::new(body, MOST_ANSWER_BYTES).collect().await;
         if head.status.is_success() {
@@ -158,7 +158,7 @@ impl Exporter {
             let refused = said.and_then(|said| said.partial_success).map_or(0, |partial| partial.rejected_spans);
             return Ok(usize::try_from(refused).unwrap_or(0));
         }
-        Err(Trouble::of_status(head.status, &head.headers))
+        Err(DeliveryError::of_status(head.status, &head.headers))
     }
 
     fn headers(&self) -> HeaderMap {
@@ -170,7 +170,7 @@ impl Exporter {
     }
 
     /// Counts the outcome of `spans`, and logs a change of state.
-    fn settle(&mut self, metrics: &Metrics, spans: usize, result: &Result<usize, Trouble>) {
+    fn settle(&mut self, metrics: &Metrics, spans: usize, result: &Result<usize, DeliveryError>) {
         let failed = result.as_ref().map_or(spans, |refused| (*refused).min(spans));
         metrics.traces.spans(SpanResult::Exported, spans - failed);
         metrics.traces.spans(SpanResult::Failed, failed);
@@ -181,13 +181,13 @@ impl Exporter {
         match result {
             Ok(refused @ 1..) => self.note_state(Some(&format!("it refused {refused} of {spans} spans"))),
             Ok(0) => self.note_state(None),
-            Err(trouble) => self.note_state(Some(&trouble.cause)),
+            Err(error) => self.note_state(Some(&error.cause)),
         }
     }
 
-    fn note_state(&mut self, trouble: Option<&str>) {
-        let was_up = std::mem::replace(&mut self.is_up, trouble.is_none());
-        match trouble {
+    fn note_state(&mut self, error: Option<&str>) {
+        let was_up = std::mem::replace(&mut self.is_up, error.is_none());
+        match error {
             Some(cause) if was_up => {
                 let host = self.target.authority().map_or("", |authority| authority.as_str());
                 tracing::warn!(
@@ -218,7 +218,7 @@ async fn fill(finished: &mut Receiver<SpanData>, batch: &mut Vec<SpanData>, send
     }
 }
 
-impl Trouble {
+impl DeliveryError {
     fn passing(cause: impl Into<String>) -> Self {
         Self { cause: cause.into(), again: Some(Duration::ZERO) }
     }

@@ -13,29 +13,29 @@ use crate::observe::metrics::{Metrics, SpanResult};
 
 /// Span processor that queues finished spans. Spans that do not fit are dropped and counted.
 #[derive(Debug)]
-pub(super) struct Queue {
+pub(super) struct SpanQueue {
     sender: Sender<SpanData>,
     waiting: Arc<AtomicUsize>,
     metrics: Arc<Metrics>,
 }
 
 /// Receiving end of the queue.
-pub(super) struct Queued {
+pub(super) struct FinishedSpans {
     pub(super) finished: Receiver<SpanData>,
     /// Number of spans that are neither delivered nor given up.
     pub(super) waiting: Arc<AtomicUsize>,
 }
 
-impl Queue {
+impl SpanQueue {
     /// Creates a queue for `spans` spans, and its receiving end.
-    pub(super) fn new(spans: usize, metrics: Arc<Metrics>) -> (Self, Queued) {
+    pub(super) fn new(spans: usize, metrics: Arc<Metrics>) -> (Self, FinishedSpans) {
         let (sender, finished) = mpsc::channel(spans);
         let waiting = Arc::<AtomicUsize>::default();
-        (Self { sender, waiting: Arc::clone(&waiting), metrics }, Queued { finished, waiting })
+        (Self { sender, waiting: Arc::clone(&waiting), metrics }, FinishedSpans { finished, waiting })
     }
 }
 
-impl SpanProcessor for Queue {
+impl SpanProcessor for SpanQueue {
     fn on_start(&self, _: &mut Span, _: &Context) {}
 
     fn on_end(&self, span: SpanData) {

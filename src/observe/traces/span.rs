@@ -10,7 +10,7 @@ use opentelemetry::{Context, KeyValue, Value};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 
 use super::attribute::{self, Attribute};
-use super::context::{Place, TraceContext};
+use super::context::{SpanParent, TraceContext};
 
 /// Largest size of a text attribute in bytes. Names of models come from callers.
 const MAX_TEXT_BYTES: usize = 256;
@@ -21,11 +21,11 @@ pub const MAX_LINKS: u32 = 128;
 /// Span in progress. It ends when it is dropped. Empty if tracing is off. If its trace is not recorded, it ignores
 /// attributes.
 #[derive(Debug, Default)]
-pub struct Span(Option<Box<Live>>);
+pub struct Span(Option<Box<ActiveSpan>>);
 
 #[derive(Debug)]
-struct Live {
-    place: TraceContext,
+struct ActiveSpan {
+    context: TraceContext,
     /// The recorded span. A lock allows several places to add attributes.
     recorded: Mutex<SdkSpan>,
 }
@@ -34,18 +34,18 @@ impl Span {
     /// Begins a span under `parent`, or the first one of a trace.
     pub(super) fn begin(tracer: &SdkTracer, parent: &Context, builder: SpanBuilder) -> Self {
         let span = tracer.build_with_context(builder, parent);
-        let place = Place { tracer: tracer.clone(), span: span.span_context().clone() };
-        Self(Some(Box::new(Live { place: TraceContext(Some(Arc::new(place))), recorded: Mutex::new(span) })))
+        let parent = SpanParent { tracer: tracer.clone(), span: span.span_context().clone() };
+        Self(Some(Box::new(ActiveSpan { context: TraceContext(Some(Arc::new(parent))), recorded: Mutex::new(span) })))
     }
 
     /// Returns the context for child spans.
     pub fn context(&self) -> TraceContext {
-        self.0.as_ref().map_or_else(TraceContext::default, |live| live.place.clone())
+        self.0.as_ref().map_or_else(TraceContext::default, |live| live.context.clone())
     }
 
     /// Returns true if the span is recorded.
     pub fn is_recorded(&self) -> bool {
-        self.0.as_ref().is_some_and(|live| live.place.is_recorded())
+        self.0.as_ref().is_some_and(|live| live.context.is_recorded())
     }
 
     /// Sets a text attribute. A long text is cut.
@@ -81,7 +81,7 @@ impl Span {
     /// Links the span to another trace. The trace state of the other is left out: it belongs to a caller, a call may
     /// have many callers, and the ids suffice.
     pub fn link(&self, other: &TraceContext) {
-        if let Some(Place { span: to, .. }) = other.0.as_deref()
+        if let Some(SpanParent { span: to, .. }) = other.0.as_deref()
             && self.is_recorded()
         {
             let state = TraceState::default();
@@ -103,7 +103,7 @@ impl Span {
 
 impl TraceContext {
     fn is_recorded(&self) -> bool {
-        self.0.as_ref().is_some_and(|place| place.span.is_sampled())
+        self.0.as_ref().is_some_and(|parent| parent.span.is_sampled())
     }
 
     /// Begins a span for the look-up of `keys` in a tier.
@@ -156,10 +156,10 @@ impl TraceContext {
 
     /// Begins a child span. The last word of a name with several words is a placeholder for `about`.
     fn below(&self, name: &'static str, about: Option<&str>, kind: SpanKind) -> Span {
-        let Some(place) = &self.0 else { return Span::default() };
+        let Some(above) = &self.0 else { return Span::default() };
         let builder = SpanBuilder::from_name(if self.is_recorded() { named(name, about) } else { String::new() });
-        let parent = Context::new().with_remote_span_context(place.span.clone());
-        Span::begin(&place.tracer, &parent, builder.with_kind(kind))
+        let parent = Context::new().with_remote_span_context(above.span.clone());
+        Span::begin(&above.tracer, &parent, builder.with_kind(kind))
     }
 }
 

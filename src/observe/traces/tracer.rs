@@ -13,7 +13,7 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracer, SdkTracerProvider, SpanLimits
 use super::attribute;
 use super::context::read;
 use super::export::Exporter;
-use super::queue::Queue;
+use super::queue::SpanQueue;
 use super::span::{MAX_LINKS, Span, known_method};
 use crate::config::{Live, TracesConfig};
 use crate::observe::metrics::Metrics;
@@ -41,7 +41,7 @@ impl Tracer {
         let traces = &config.traces;
         let Some(target) = traces.target.clone() else { return Ok(Self::default()) };
         let (resource, export) = (resource(traces, version), Tasks::new());
-        let (queue, queued) = Queue::new(traces.queue_spans, Arc::clone(metrics));
+        let (queue, queued) = SpanQueue::new(traces.queue_spans, Arc::clone(metrics));
         let waiting = Arc::clone(&queued.waiting);
         let exporter = Exporter::new(live.clone(), target, &resource, (queued, export.clone()))?;
         export.spawn(exporter.run(Arc::clone(metrics)));

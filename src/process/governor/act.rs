@@ -1,8 +1,9 @@
 //! Actions of the governor, and the rules for when they are taken.
 
+use super::action::{Action, GovernorAction};
 use super::keeper::{
-    Action, ActionKind, CALM_PERCENT, CHECKS_BETWEEN_TRIES, Episode, Governor, MAX_ACTIONS, SHRINK_PERCENT,
-    STEP_PERCENT, TRIM_PERCENT, lock,
+    CALM_PERCENT, CHECKS_BETWEEN_TRIES, Governor, MAX_ACTIONS, MemoryEpisode, SHRINK_PERCENT, STEP_PERCENT,
+    TRIM_PERCENT, lock,
 };
 
 /// Result of one round of shrinking.
@@ -17,7 +18,7 @@ pub(super) struct Shrunk {
 
 impl Governor {
     /// Runs one check: the previous episode and the current measurement decide the action and the next episode.
-    pub(super) fn govern(&self, episode: Episode, resident: u64) -> Episode {
+    pub(super) fn govern(&self, episode: MemoryEpisode, resident: u64) -> MemoryEpisode {
         if resident <= self.percent_of_limit(CALM_PERCENT) {
             return self.calm_down(&episode, resident);
         }
@@ -27,7 +28,7 @@ impl Governor {
         let left_bytes = self.trim(resident);
         if left_bytes <= self.percent_of_limit(SHRINK_PERCENT) {
             self.tell_once(&episode, resident, left_bytes);
-            return Episode::Acted { left_bytes };
+            return MemoryEpisode::Acted { left_bytes };
         }
         let shrunk = self.shrink_to(self.percent_of_limit(CALM_PERCENT), left_bytes);
         self.tell_once(&episode, resident, shrunk.left_bytes);
@@ -69,50 +70,50 @@ impl Governor {
         }
     }
 
-    fn calm_down(&self, episode: &Episode, resident: u64) -> Episode {
-        if *episode != Episode::Calm {
+    fn calm_down(&self, episode: &MemoryEpisode, resident: u64) -> MemoryEpisode {
+        if *episode != MemoryEpisode::Calm {
             tracing::info!(resident_bytes = resident, limit_bytes = self.limit_bytes, "memory is in bounds again");
         }
-        Episode::Calm
+        MemoryEpisode::Calm
     }
 
     /// Returns true if another attempt is worth its cost. Within an episode this is so if the process has grown since,
     /// if it is over the mark for shrinking and has something left to shrink, or after many checks.
-    fn worth_another_try(&self, episode: &Episode, resident: u64) -> bool {
+    fn worth_another_try(&self, episode: &MemoryEpisode, resident: u64) -> bool {
         let step = self.percent_of_limit(STEP_PERCENT);
         match *episode {
-            Episode::Calm => true,
-            Episode::Acted { left_bytes } => {
+            MemoryEpisode::Calm => true,
+            MemoryEpisode::Acted { left_bytes } => {
                 resident > left_bytes + step || resident > self.percent_of_limit(SHRINK_PERCENT)
             }
-            Episode::Helpless { left_bytes, checks } => {
+            MemoryEpisode::Helpless { left_bytes, checks } => {
                 resident > left_bytes + step || self.held_by_parts() > step || checks >= CHECKS_BETWEEN_TRIES
             }
         }
     }
 
-    fn tell_once(&self, episode: &Episode, before: u64, after: u64) {
-        if *episode == Episode::Calm {
+    fn tell_once(&self, episode: &MemoryEpisode, before: u64, after: u64) {
+        if *episode == MemoryEpisode::Calm {
             let limit_bytes = self.limit_bytes;
             tracing::warn!(before_bytes = before, after_bytes = after, limit_bytes, "memory was near its limit");
         }
     }
 
-    fn judge(&self, episode: &Episode, shrunk: &Shrunk) -> Episode {
+    fn judge(&self, episode: &MemoryEpisode, shrunk: &Shrunk) -> MemoryEpisode {
         let left_bytes = shrunk.left_bytes;
         let exhausted = self.held_by_parts() <= self.percent_of_limit(STEP_PERCENT);
         let stuck = shrunk.freed_bytes == 0 || exhausted;
         if left_bytes <= self.percent_of_limit(SHRINK_PERCENT) || !stuck {
-            return Episode::Acted { left_bytes };
+            return MemoryEpisode::Acted { left_bytes };
         }
-        if !matches!(episode, Episode::Helpless { .. }) {
+        if !matches!(episode, MemoryEpisode::Helpless { .. }) {
             tracing::warn!(
                 resident_bytes = left_bytes,
                 limit_bytes = self.limit_bytes,
                 "memory stays near its limit or above although nothing is left to let go of; the limit is too low for this load"
             );
         }
-        Episode::Helpless { left_bytes, checks: 0 }
+        MemoryEpisode::Helpless { left_bytes, checks: 0 }
     }
 
     fn held_by_parts(&self) -> u64 {
@@ -122,7 +123,7 @@ impl Governor {
     /// Gives freed memory back to the operating system. Returns the resident memory after that.
     pub(super) fn trim(&self, before: u64) -> u64 {
         self.meter.give_back();
-        self.record(ActionKind::Trim, before)
+        self.record(GovernorAction::Trim, before)
     }
 
     /// Shrinks the parts, in order, until the estimated memory is `goal_bytes`, and measures the result.
@@ -138,11 +139,11 @@ impl Governor {
         }
         self.meter.give_back();
         let freed_bytes = by_part.iter().map(|(_, freed)| freed).sum();
-        Shrunk { freed_bytes, left_bytes: self.record(ActionKind::Shrink, before), by_part }
+        Shrunk { freed_bytes, left_bytes: self.record(GovernorAction::Shrink, before), by_part }
     }
 
     /// Measures and records the result of an action, and returns the resident memory.
-    fn record(&self, kind: ActionKind, resident_before: u64) -> u64 {
+    fn record(&self, kind: GovernorAction, resident_before: u64) -> u64 {
         let resident_after = self.measure();
         let mut log = lock(&self.log);
         if log.actions.len() == MAX_ACTIONS {

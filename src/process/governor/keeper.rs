@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::sync::Notify;
 
+use super::action::{Action, GovernorAction};
 use crate::process::clock::Clock;
 use crate::process::system::System;
 
@@ -65,45 +66,12 @@ pub trait GovernorHooks: Send + Sync {
         let _ = resident_bytes;
     }
     /// An action was taken.
-    fn acted(&self, kind: ActionKind) {
+    fn acted(&self, kind: GovernorAction) {
         let _ = kind;
     }
 }
 
 impl GovernorHooks for () {}
-
-/// Kind of action against high memory use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ActionKind {
-    /// Freed memory was returned to the operating system.
-    Trim,
-    /// Caches evicted entries, and the freed memory was returned.
-    Shrink,
-}
-
-impl ActionKind {
-    /// Returns the name in logs and metrics.
-    pub fn label(self) -> &'static str {
-        match self {
-            Self::Trim => "trim",
-            Self::Shrink => "shrink",
-        }
-    }
-}
-
-/// Action with its result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Action {
-    /// Time in milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// Kind of the action.
-    pub kind: ActionKind,
-    /// Resident memory before the action, in bytes.
-    pub resident_before: u64,
-    /// Resident memory after the action, in bytes.
-    pub resident_after: u64,
-}
 
 /// Memory use and recent actions.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -132,22 +100,22 @@ pub struct Governor {
     pub(super) clock: Clock,
     pub(super) hooks: Arc<dyn GovernorHooks>,
     /// Held during actions, so the loop and a caller never act at the same time.
-    pub(super) turn: Mutex<Episode>,
-    pub(super) log: Mutex<Log>,
+    pub(super) turn: Mutex<MemoryEpisode>,
+    pub(super) log: Mutex<ActionLog>,
     /// Notified to request a check before the next one is due.
     asked: Notify,
 }
 
 /// Latest measurement and recent actions. Locked only for moments.
 #[derive(Debug, Default)]
-pub(super) struct Log {
+pub(super) struct ActionLog {
     pub(super) resident_bytes: u64,
     pub(super) actions: VecDeque<Action>,
 }
 
 /// Period above the calm mark, logged once however many checks it lasts.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum Episode {
+pub(super) enum MemoryEpisode {
     /// Memory use is low.
     #[default]
     Calm,
@@ -157,7 +125,7 @@ pub(super) enum Episode {
     Helpless { left_bytes: u64, checks: u32 },
 }
 
-impl Episode {
+impl MemoryEpisode {
     /// Returns the episode one check later.
     pub(super) fn after_a_check(self) -> Self {
         match self {
@@ -228,6 +196,16 @@ impl Governor {
         let mut episode = lock(&self.turn);
         let resident = self.measure();
         *episode = self.govern(std::mem::take(&mut *episode), resident);
+    }
+
+    /// Returns the memory limit of the process in bytes.
+    pub const fn limit_bytes(&self) -> u64 {
+        self.limit_bytes
+    }
+
+    /// Measures the resident memory of the process; 0 if it is unknown.
+    pub fn resident_bytes(&self) -> u64 {
+        self.meter.resident_bytes()
     }
 
     /// Returns the status at the latest measurement.

@@ -12,10 +12,12 @@
 //! [`Meter`], so reports show what the operating system sees.
 
 mod act;
+mod action;
 mod keeper;
 mod optimize;
 
 #[cfg(test)]
 mod tests;
 
-pub use keeper::{Action, ActionKind, Governor, GovernorHooks, Meter, Shrink, Status, effective_limit};
+pub use action::{Action, GovernorAction};
+pub use keeper::{Governor, GovernorHooks, Meter, Shrink, Status, effective_limit};

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::action::GovernorAction;
 use super::keeper::{CALM_PERCENT, Governor, lock};
 use crate::process::system::Optimized;
 
@@ -23,6 +24,7 @@ impl Governor {
 
     /// Does the work of [`Governor::optimize`] on this thread. Blocks for milliseconds.
     pub fn optimize_now(&self, target_mb: Option<u64>) -> Optimized {
+        self.hooks.acted(GovernorAction::Optimize);
         let _turn = lock(&self.turn);
         let target = target_mb.map_or(self.percent_of_limit(CALM_PERCENT), |mb| mb.saturating_mul(MB));
         let before = self.measure();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use super::action::{Action, GovernorAction};
 use super::keeper::*;
 use crate::process::clock::Clock;
 use crate::process::system::Optimized;
@@ -13,7 +14,7 @@ const LIMIT: u64 = 100 * MB;
 
 /// Simulated memory in three parts: other use, freed but held by the allocator, and cached.
 #[derive(Default)]
-struct Memory {
+struct SimulatedMemory {
     fixed: AtomicU64,
     freed: AtomicU64,
     cached: AtomicU64,
@@ -21,7 +22,7 @@ struct Memory {
     looks: AtomicUsize,
 }
 
-impl Meter for Memory {
+impl Meter for SimulatedMemory {
     fn resident_bytes(&self) -> u64 {
         self.looks.fetch_add(1, SeqCst);
         self.fixed.load(SeqCst) + self.freed.load(SeqCst) + self.cached.load(SeqCst)
@@ -34,13 +35,13 @@ impl Meter for Memory {
 }
 
 /// A cache that leaves freed bytes with the allocator until they are returned.
-struct Part {
+struct SimulatedPart {
     name: &'static str,
     bytes: AtomicU64,
-    memory: Arc<Memory>,
+    memory: Arc<SimulatedMemory>,
 }
 
-impl Shrink for Part {
+impl Shrink for SimulatedPart {
     fn name(&self) -> &'static str {
         self.name
     }
@@ -59,26 +60,26 @@ impl Shrink for Part {
 }
 
 struct Bench {
-    memory: Arc<Memory>,
-    cheap: Arc<Part>,
-    dear: Arc<Part>,
+    memory: Arc<SimulatedMemory>,
+    cheap: Arc<SimulatedPart>,
+    dear: Arc<SimulatedPart>,
     governor: Arc<Governor>,
 }
 
 impl Bench {
     /// Creates the bench. Sizes are in MB.
     fn new(fixed: u64, freed: u64, cheap: u64, dear: u64) -> Self {
-        let memory = Arc::new(Memory::default());
+        let memory = Arc::new(SimulatedMemory::default());
         memory.fixed.store(fixed * MB, SeqCst);
         memory.freed.store(freed * MB, SeqCst);
         let (cheap, dear) = (part("cheap", cheap, &memory), part("dear", dear, &memory));
-        let parts: Vec<Arc<dyn Shrink>> = vec![Arc::<Part>::clone(&cheap), Arc::<Part>::clone(&dear)];
-        let meter: Arc<dyn Meter> = Arc::<Memory>::clone(&memory);
+        let parts: Vec<Arc<dyn Shrink>> = vec![Arc::<SimulatedPart>::clone(&cheap), Arc::<SimulatedPart>::clone(&dear)];
+        let meter: Arc<dyn Meter> = Arc::<SimulatedMemory>::clone(&memory);
         let governor = Arc::new(Governor::new(meter, LIMIT, parts).with_clock(Clock::manual(7)));
         Self { memory, cheap, dear, governor }
     }
 
-    fn kinds(&self) -> Vec<ActionKind> {
+    fn kinds(&self) -> Vec<GovernorAction> {
         self.governor.status().actions.iter().map(|action| action.kind).collect()
     }
 
@@ -86,15 +87,15 @@ impl Bench {
         self.memory.fixed.fetch_add(mb * MB, SeqCst);
     }
 
-    fn refill(&self, part: &Part, mb: u64) {
+    fn refill(&self, part: &SimulatedPart, mb: u64) {
         part.bytes.fetch_add(mb * MB, SeqCst);
         self.memory.cached.fetch_add(mb * MB, SeqCst);
     }
 }
 
-fn part(name: &'static str, mb: u64, memory: &Arc<Memory>) -> Arc<Part> {
+fn part(name: &'static str, mb: u64, memory: &Arc<SimulatedMemory>) -> Arc<SimulatedPart> {
     memory.cached.fetch_add(mb * MB, SeqCst);
-    Arc::new(Part { name, bytes: AtomicU64::new(mb * MB), memory: Arc::clone(memory) })
+    Arc::new(SimulatedPart { name, bytes: AtomicU64::new(mb * MB), memory: Arc::clone(memory) })
 }
 
 #[test]
@@ -142,7 +143,7 @@ async fn checks_on_request_are_no_rarer_near_the_limit_or_where_all_checks_are_f
 fn above_the_mark_giving_back_comes_first_and_caches_keep_what_they_hold_if_it_is_enough() {
     let bench = Bench::new(40, 40, 10, 10);
     bench.governor.check();
-    let expected = Action { at_ms: 7, kind: ActionKind::Trim, resident_before: 100 * MB, resident_after: 60 * MB };
+    let expected = Action { at_ms: 7, kind: GovernorAction::Trim, resident_before: 100 * MB, resident_after: 60 * MB };
     assert_eq!(bench.governor.status().actions, [expected]);
     assert_eq!(bench.cheap.bytes() + bench.dear.bytes(), 20 * MB);
 }
@@ -151,7 +152,7 @@ fn above_the_mark_giving_back_comes_first_and_caches_keep_what_they_hold_if_it_i
 fn caches_shrink_in_order_and_no_further_than_the_lower_mark() {
     let bench = Bench::new(60, 0, 10, 20);
     bench.governor.check();
-    assert_eq!(bench.kinds(), [ActionKind::Trim, ActionKind::Shrink]);
+    assert_eq!(bench.kinds(), [GovernorAction::Trim, GovernorAction::Shrink]);
     assert_eq!((bench.cheap.bytes(), bench.dear.bytes()), (0, 15 * MB), "the cheap one goes first, the dear one pays");
     assert_eq!(bench.governor.status().resident_bytes, 75 * MB);
 }
@@ -171,7 +172,7 @@ fn between_the_marks_one_try_is_made_until_memory_grows_or_has_been_low() {
     for _ in 0..10 {
         bench.governor.check();
     }
-    assert_eq!(bench.kinds(), [ActionKind::Trim], "no storm");
+    assert_eq!(bench.kinds(), [GovernorAction::Trim], "no storm");
     bench.grow(3);
     bench.governor.check();
     assert_eq!(bench.kinds().len(), 2, "growth makes another try worth it");
@@ -202,8 +203,8 @@ fn when_nothing_is_left_to_shrink_it_is_said_once_and_not_tried_for_ever() {
     for _ in 0..10 {
         bench.governor.check();
     }
-    assert_eq!(bench.kinds(), [ActionKind::Trim, ActionKind::Shrink]);
-    assert_eq!(*lock(&bench.governor.turn), Episode::Helpless { left_bytes: 95 * MB, checks: 9 });
+    assert_eq!(bench.kinds(), [GovernorAction::Trim, GovernorAction::Shrink]);
+    assert_eq!(*lock(&bench.governor.turn), MemoryEpisode::Helpless { left_bytes: 95 * MB, checks: 9 });
     bench.refill(&bench.cheap, 3);
     bench.governor.check();
     assert_eq!(bench.cheap.bytes(), 0, "what fills again still shrinks again");
@@ -297,14 +298,14 @@ fn optimizing_below_what_can_be_reached_says_so_and_reports_what_was_measured() 
 
 #[test]
 fn memory_that_grew_meanwhile_is_no_negative_saving() {
-    struct Growing(AtomicU64);
-    impl Meter for Growing {
+    struct GrowingMemory(AtomicU64);
+    impl Meter for GrowingMemory {
         fn resident_bytes(&self) -> u64 {
             self.0.fetch_add(MB, SeqCst)
         }
         fn give_back(&self) {}
     }
-    let governor = Governor::new(Arc::new(Growing(AtomicU64::new(90 * MB))), LIMIT, Vec::new());
+    let governor = Governor::new(Arc::new(GrowingMemory(AtomicU64::new(90 * MB))), LIMIT, Vec::new());
     let done = governor.optimize_now(None);
     assert!(done.memory_saved_mb.abs() < 1e-9, "{done:?}");
 }
@@ -314,6 +315,24 @@ async fn optimizing_without_a_target_aims_at_the_lower_mark() {
     let bench = Bench::new(60, 0, 30, 0);
     let done = bench.governor.optimize(None).await;
     assert_eq!((done.target_memory_mb, done.memory_saved_mb), (75, 15.0));
+}
+
+#[test]
+fn a_request_to_reduce_memory_is_reported_with_the_actions_that_it_needs() {
+    #[derive(Default)]
+    struct Reported(std::sync::Mutex<Vec<GovernorAction>>);
+    impl GovernorHooks for Reported {
+        fn acted(&self, kind: GovernorAction) {
+            self.0.lock().expect("the lock must hold").push(kind);
+        }
+    }
+    let (reported, meter) = (Arc::new(Reported::default()), Arc::new(SimulatedMemory::default()));
+    meter.fixed.store(90 * MB, SeqCst);
+    let governor = Governor::new(meter, LIMIT, Vec::new()).with_hooks(Arc::<Reported>::clone(&reported));
+    governor.optimize_now(Some(95));
+    governor.optimize_now(Some(80));
+    let expected = [GovernorAction::Optimize, GovernorAction::Optimize, GovernorAction::Trim, GovernorAction::Shrink];
+    assert_eq!(*reported.0.lock().expect("the lock must hold"), expected);
 }
 
 #[test]

@@ -19,7 +19,6 @@ pub(super) const SHARED_NAMES: &[(&str, &str)] = &[
     ("Route", "of the ops port, and a label"),
     ("Sample", "of a batch job, and of the history"),
     ("Shard", "of the disk index, and of the counts"),
-    ("Tier", "of the cache, and a label"),
 ];
 
 /// Keywords that define a type.

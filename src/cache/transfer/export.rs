@@ -1,79 +1,40 @@
-//! Export of the tiers into a file, and import of a file into the tiers.
+//! Export of the tiers as a file, which is written while it is read.
 
 use std::ops::ControlFlow;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::{Stream, stream};
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::ops::Ops;
-use crate::admin::{BoxError, Health, Imported, Moving, Pieces};
-use crate::cache::export::{Ending, ExportItem, ExportReader, ExportWriter, NotPortable};
-use crate::cache::{Arrivals, ImportOutcome, Stack};
-use crate::flow::Flow;
+use crate::cache::Stack;
+use crate::cache::export::ExportWriter;
 use crate::key::Key;
-use crate::process::clock::Clock;
-use crate::vector::packed::Codec;
-use futures_util::future::BoxFuture;
+use crate::process::errors::BoxError;
 
 /// Size of a piece of an exported file in bytes.
 const PIECE_BYTES: usize = 64 * 1024;
 /// Pieces that are prepared before the reader needs them.
 const AHEAD_PIECES: usize = 4;
-/// Bytes of records that are stored in one batch. It is well below the capacity of a tier's queue.
-const BATCH_BYTES: usize = 256 * 1024;
 
-/// Owner of the tiers.
-pub(super) trait HasTiers: Send + Sync + 'static {
-    fn tiers(&self) -> &Stack;
-}
-
-impl HasTiers for Flow {
-    fn tiers(&self) -> &Stack {
-        &self.tiers
-    }
-}
-
-impl HasTiers for Stack {
-    fn tiers(&self) -> &Stack {
-        self
-    }
-}
-
-impl Moving for Ops {
-    fn export(&self) -> BoxFuture<'_, Pieces<'static>> {
-        Box::pin(export(Arc::clone(&self.flow), self.clock.now_ms()))
-    }
-
-    fn import<'a>(&'a self, file: Pieces<'a>) -> BoxFuture<'a, Result<Imported, String>> {
-        Box::pin(async move {
-            let codec = self.codec();
-            let imported = import(&self.flow.tiers, &self.clock, codec, file).await.map_err(|error| error.to_string());
-            // The lower tiers may have closed before the last records arrived.
-            if self.draining() {
-                Err("the process is stopping; begin again when it is back".to_owned())
-            } else {
-                imported
-            }
-        })
-    }
-}
+/// Stream of the bytes of a file.
+pub type Pieces<'a> = Pin<Box<dyn Stream<Item = Result<Bytes, BoxError>> + Send + 'a>>;
 
 /// Exports all stored records that have not expired.
-pub(super) async fn export(kept: Arc<impl HasTiers>, now_ms: u64) -> Pieces<'static> {
+pub async fn export(tiers: Arc<Stack>, now_ms: u64) -> Pieces<'static> {
     // Records that wait in a lower tier's queue may already have left memory, so the queues are flushed first.
-    kept.tiers().written().await;
-    file_of(move |file| kept.tiers().each_at_rest(now_ms, &mut |key, record| file.add(key, record)))
+    tiers.written().await;
+    file_of(move |file| tiers.each_at_rest(now_ms, &mut |key, record| file.add(key, record)))
 }
 
 /// Creates a file to which `write` adds records. The file is written while it is read, and the writer stops if the
 /// reader stops. The file gets an end marker only if `write` completes.
-pub(super) fn file_of(write: impl FnOnce(&mut Growing) -> ControlFlow<()> + Send + 'static) -> Pieces<'static> {
+pub fn file_of(write: impl FnOnce(&mut ExportFile) -> ControlFlow<()> + Send + 'static) -> Pieces<'static> {
     let (pieces, written) = mpsc::channel(AHEAD_PIECES);
     let writing = spawn_blocking(move || {
-        let mut file = Growing::begin(pieces);
+        let mut file = ExportFile::begin(pieces);
         if write(&mut file).is_continue() {
             file.end();
         }
@@ -94,21 +55,21 @@ async fn next_piece((mut written, mut writing): Written) -> Option<(Result<Bytes
     }
 }
 
-/// A file that is being written.
-pub(super) struct Growing {
+/// Exported file that is being written.
+pub struct ExportFile {
     file: ExportWriter,
     piece: Vec<u8>,
     pieces: mpsc::Sender<Bytes>,
 }
 
-impl Growing {
+impl ExportFile {
     fn begin(pieces: mpsc::Sender<Bytes>) -> Self {
         let mut piece = Vec::with_capacity(2 * PIECE_BYTES);
         Self { file: ExportWriter::begin(&mut piece), piece, pieces }
     }
 
     /// Adds a record and waits for space in the channel. Breaks if the reader is gone.
-    pub(super) fn add(&mut self, key: &Key, record: &[u8]) -> ControlFlow<()> {
+    pub fn add(&mut self, key: &Key, record: &[u8]) -> ControlFlow<()> {
         if let Err(error) = self.file.record(key, record, &mut self.piece) {
             tracing::warn!(%key, %error, "left out of an export");
         }
@@ -130,92 +91,22 @@ impl Growing {
     }
 }
 
-/// Imports a file piece by piece. A stream that fails counts as a truncated file.
-pub(super) async fn import(
-    tiers: &Stack,
-    clock: &Clock,
-    codec: Codec,
-    mut file: Pieces<'_>,
-) -> Result<Imported, NotPortable> {
-    let (arrivals, batch, imported) = (tiers.arrivals(codec), Vec::new(), Imported::default());
-    let dropped_before = dropped(tiers);
-    let mut import = Import { tiers, clock, arrivals, batch, batch_bytes: 0, imported };
-    let mut reader = ExportReader::default();
-    while let Some(Ok(piece)) = file.next().await {
-        reader.feed(&piece);
-        import.read(&mut reader).await?;
-    }
-    reader.fed();
-    import.read(&mut reader).await?;
-    import.keep_batch().await;
-    let Imported { imported, known, expired, purged, damaged, .. } = import.imported;
-    let whole = reader.ending() == Ending::Whole && damaged == 0;
-    let unwritten = dropped(tiers).saturating_sub(dropped_before);
-    tracing::info!(imported, known, expired, purged, damaged, unwritten, whole, "a cache was imported");
-    Ok(Imported { unwritten, whole, ..import.imported })
-}
-
-/// Returns the entries that lower tiers have dropped, regardless of their source.
-fn dropped(tiers: &Stack) -> u64 {
-    tiers.lower().iter().map(|tier| tier.stats().dropped).sum()
-}
-
-/// State of a running import.
-struct Import<'a> {
-    tiers: &'a Stack,
-    clock: &'a Clock,
-    arrivals: Arrivals,
-    batch: Vec<(Key, Bytes)>,
-    batch_bytes: usize,
-    imported: Imported,
-}
-
-impl Import<'_> {
-    async fn read(&mut self, reader: &mut ExportReader) -> Result<(), NotPortable> {
-        while let Some(piece) = reader.next_item()? {
-            match piece {
-                ExportItem::Record(key, record) => {
-                    self.batch_bytes += record.len() + size_of::<(Key, Bytes)>();
-                    self.batch.push((key, record));
-                }
-                ExportItem::Damaged => self.imported.damaged += 1,
-            }
-            if self.batch_bytes >= BATCH_BYTES {
-                self.keep_batch().await;
-            }
-        }
-        Ok(())
-    }
-
-    async fn keep_batch(&mut self) {
-        let batch = std::mem::take(&mut self.batch);
-        self.batch_bytes = 0;
-        let fates = self.tiers.keep_arrived(&batch, &mut self.arrivals, self.clock.now_ms()).await;
-        for fate in fates {
-            *match fate {
-                ImportOutcome::Kept => &mut self.imported.imported,
-                ImportOutcome::Known => &mut self.imported.known,
-                ImportOutcome::Over => &mut self.imported.expired,
-                ImportOutcome::Purged => &mut self.imported.purged,
-                ImportOutcome::Lossy => &mut self.imported.lossy,
-                ImportOutcome::Damaged => &mut self.imported.damaged,
-            } += 1;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use futures_util::StreamExt;
 
     use super::*;
     use crate::cache::at_rest::ChecksumKeys;
     use crate::cache::bounded::MapBounds;
     use crate::cache::disk::{self, DiskParts, DiskSettings, DiskTier};
+    use crate::cache::export::{Ending, ExportReader, NotPortable};
     use crate::cache::{LowerTier, MemoryTier, Record, Times};
     use crate::key::KeyBuilder;
     use crate::learned::ModelIdentity;
     use crate::observe::metrics::Metrics;
+    use crate::process::clock::Clock;
     use crate::vector::Vector;
 
     /// Returns the ending of a file whose writer returns `end` after one record.

@@ -8,13 +8,12 @@ use std::{fmt, io};
 
 use bytes::Bytes;
 
-use super::moving;
-use crate::admin::{Imported, Pieces};
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
 use crate::cache::disk::{DiskStore, OpenError};
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{AtRest, Durability, LowerStats, LowerTier, MemoryTier, Stack, Tier};
+use crate::cache::transfer::{self, Imported, Pieces};
+use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Stack, Tier, TierStats};
 use crate::config::Config;
 use crate::key::Key;
 use crate::process::clock::Clock;
@@ -25,16 +24,16 @@ use futures_util::future::BoxFuture;
 const MEMORY_BYTES: u64 = 1 << 20;
 
 /// A folder that this process owns exclusively until it is closed.
-pub struct Folder {
+pub struct OfflineCache {
     stack: Arc<Stack>,
-    disk: Arc<Straight>,
+    disk: Arc<UnqueuedDisk>,
     clock: Clock,
     codec: Codec,
 }
 
 /// Reason why the folder cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum NoFolder {
+pub enum OfflineError {
     /// The configuration has no disk tier.
     #[error("its configuration has no disk tier, so nothing is left of it")]
     Disabled,
@@ -49,16 +48,16 @@ pub enum NoFolder {
     Unreadable(#[from] io::Error),
 }
 
-impl Folder {
+impl OfflineCache {
     /// Opens the folder of a configuration and creates it if necessary.
-    pub fn open(config: &Config) -> Result<Self, NoFolder> {
+    pub fn open(config: &Config) -> Result<Self, OfflineError> {
         let path = path_of(config)?;
         let store = DiskStore::open(path, config.disk.max_bytes)?;
         let purges = Arc::new(PurgeRegistry::default());
         let noted = store.purges()?;
         purges.learn(&noted.counts);
         purges.add_saved(&noted.unsent);
-        let disk = Arc::new(Straight { store, waiting: Mutex::default() });
+        let disk = Arc::new(UnqueuedDisk { store, waiting: Mutex::default() });
         let memory = MemoryTier::new(MapBounds { max_bytes: MEMORY_BYTES, max_entries: None });
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
         let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], purges, checksum_keys);
@@ -66,11 +65,11 @@ impl Folder {
     }
 
     /// Opens the folder of a configuration if it exists, and creates nothing otherwise.
-    pub fn open_existing(config: &Config) -> Result<Self, NoFolder> {
+    pub fn open_existing(config: &Config) -> Result<Self, OfflineError> {
         let path = path_of(config)?;
         // An unreadable folder causes an error when it is opened.
         match path.try_exists() {
-            Ok(false) => Err(NoFolder::Absent(path.to_owned())),
+            Ok(false) => Err(OfflineError::Absent(path.to_owned())),
             Ok(true) | Err(_) => Self::open(config),
         }
     }
@@ -82,13 +81,13 @@ impl Folder {
 
     /// Exports all records that have not expired.
     pub async fn export(&self) -> Pieces<'static> {
-        moving::export(Arc::clone(&self.stack), self.clock.now_ms()).await
+        transfer::export(Arc::clone(&self.stack), self.clock.now_ms()).await
     }
 
     /// Imports the export of another instance. The error explains the failure.
     pub async fn import(&self, file: Pieces<'_>) -> Result<Imported, String> {
         let imported =
-            moving::import(&self.stack, &self.clock, self.codec, file).await.map_err(|error| error.to_string())?;
+            transfer::import(&self.stack, &self.clock, self.codec, file).await.map_err(|error| error.to_string())?;
         match self.disk.lock().failed.take() {
             None => Ok(imported),
             Some(error) => Err(format!("the folder cannot be written: {error}")),
@@ -101,32 +100,32 @@ impl Folder {
     }
 }
 
-fn path_of(config: &Config) -> Result<&Path, NoFolder> {
-    config.disk.path.as_deref().filter(|_| config.disk.enabled).ok_or(NoFolder::Disabled)
+fn path_of(config: &Config) -> Result<&Path, OfflineError> {
+    config.disk.path.as_deref().filter(|_| config.disk.enabled).ok_or(OfflineError::Disabled)
 }
 
-impl fmt::Debug for Folder {
+impl fmt::Debug for OfflineCache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Folder").field("disk", &self.disk).finish_non_exhaustive()
+        f.debug_struct("OfflineCache").field("disk", &self.disk).finish_non_exhaustive()
     }
 }
 
 /// A store without a queue: a writer waits until its entries are written. It blocks its caller, which is acceptable for
 /// a command with only one.
 #[derive(Debug)]
-struct Straight {
+struct UnqueuedDisk {
     store: DiskStore,
-    waiting: Mutex<Waiting>,
+    waiting: Mutex<PendingWrites>,
 }
 
 #[derive(Debug, Default)]
-struct Waiting {
+struct PendingWrites {
     entries: Vec<(Key, AtRest)>,
     failed: Option<io::Error>,
 }
 
-impl Straight {
-    fn lock(&self) -> MutexGuard<'_, Waiting> {
+impl UnqueuedDisk {
+    fn lock(&self) -> MutexGuard<'_, PendingWrites> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -139,7 +138,7 @@ impl Straight {
     }
 }
 
-impl LowerTier for Straight {
+impl LowerTier for UnqueuedDisk {
     fn tier(&self) -> Tier {
         Tier::Disk
     }
@@ -176,9 +175,9 @@ impl LowerTier for Straight {
         Box::pin(async { self.write() })
     }
 
-    fn stats(&self) -> LowerStats {
+    fn stats(&self) -> TierStats {
         let stats = self.store.stats();
-        LowerStats { up: true, entries: stats.entries, bytes: stats.bytes, ..LowerStats::default() }
+        TierStats { up: true, entries: stats.entries, bytes: stats.bytes, ..TierStats::default() }
     }
 
     fn close(&self, _timeout: Duration) -> BoxFuture<'_, usize> {

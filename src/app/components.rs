@@ -1,29 +1,30 @@
-//! Assembles the parts, with small adapters between parts that must not know each other.
+//! Assembles everything below the ports.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 
+use super::hooks::MemoryHooks;
 use super::mock_upstream::MockUpstream;
-use super::tiers::{self as wanted, Ground};
+use super::tiers::{self as wanted, TierHandles};
 use crate::cache::at_rest::ChecksumKeys;
-use crate::cache::bounded::{Bounded, Entry, MapBounds};
+use crate::cache::bounded::MapBounds;
 use crate::cache::reply_cache::ReplyCache;
-use crate::cache::{self, LowerStats, MemoryTier, Stack};
+use crate::cache::{Caches, MemoryTier, Stack};
 use crate::config::{Config, Live, UpstreamTarget};
 use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget};
 use crate::learned::AcceptedCredentials;
 use crate::learned::Spaces;
 use crate::observe::logs::Throttled;
-use crate::observe::metrics::{GovernorAction, Metrics, Port, Rejection, Tier, TierLevels};
+use crate::observe::metrics::Metrics;
 use crate::observe::traces::Tracer;
 use crate::process::clock::Clock;
 use crate::process::connector::TlsError;
-use crate::process::governor::{ActionKind, Governor, GovernorHooks, Meter, Shrink, effective_limit};
+use crate::process::governor::{Governor, Meter, effective_limit};
 use crate::process::system::System;
 use crate::process::tasks::Tasks;
-use crate::serve::{ConnectionHooks, PeerFault};
+use crate::proxy::Proxy;
 use crate::upstream::{Batcher, Breaker, Caller, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
@@ -31,9 +32,10 @@ use crate::upstream::{Batcher, Breaker, Caller, UpstreamClient};
 const REQUESTS_SHARE: u64 = 5;
 
 /// Everything below the ports.
-pub(super) struct Parts {
+pub(super) struct Components {
     pub(super) flow: Arc<Flow>,
     pub(super) answers: Arc<ReplyCache>,
+    pub(super) caches: Caches,
     pub(super) client: Arc<UpstreamClient>,
     pub(super) breaker: Arc<Breaker>,
     pub(super) governor: Arc<Governor>,
@@ -45,7 +47,7 @@ pub(super) struct Parts {
     pub(super) live: Live,
 }
 
-impl Parts {
+impl Components {
     pub(super) async fn assemble(
         live: &Live,
         metrics: &Arc<Metrics>,
@@ -63,14 +65,15 @@ impl Parts {
         let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), told);
         let tasks = Tasks::new();
         let purges = Arc::default();
-        let ground = Ground { live, clock, metrics, purges: &purges, limit_bytes };
-        let redis = wanted::redis(&ground);
-        let lower = wanted::lower(&ground, redis.as_ref()).await;
+        let handles = TierHandles { live, clock, metrics, purges: &purges, limit_bytes };
+        let redis = wanted::redis(&handles);
+        let lower = wanted::lower(&handles, redis.as_ref()).await;
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
+        let memory = MemoryTier::new(memory_bounds(&config, limit_bytes));
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),
-            tiers: Stack::new(MemoryTier::new(memory_bounds(&config, limit_bytes)), lower, purges, checksum_keys),
+            tiers: Arc::new(Stack::new(memory, lower, purges, checksum_keys)),
             leases: wanted::leases(live, redis.as_ref()),
             vector_budget: VectorBudget::new(share_bytes),
             single_flight: SingleFlight::new(),
@@ -89,9 +92,8 @@ impl Parts {
         if let Some(redis) = redis {
             redis.begin(Box::new(wanted::OthersPurges::of(&flow, &answers)));
         }
-        let shrinkable: Vec<Arc<dyn Shrink>> =
-            vec![Arc::new(AnswersPart(Arc::clone(&answers))), Arc::new(MemoryPart(Arc::clone(&flow)))];
-        let governor = Governor::new(Arc::clone(&system) as Arc<dyn Meter>, limit_bytes, shrinkable)
+        let caches = Caches::new(Arc::clone(&flow.tiers), Arc::clone(&answers));
+        let governor = Governor::new(Arc::clone(&system) as Arc<dyn Meter>, limit_bytes, caches.shrinkable())
             .with_clock(clock.clone())
             .with_hooks(Arc::new(MemoryHooks(Arc::clone(metrics))));
         metrics.memory.limit.set(limit_bytes);
@@ -100,11 +102,17 @@ impl Parts {
         flow.tokenizer.set_governor(&governor);
         flow.vector_budget.set_governor(&governor);
         let max_inflight_bytes = max_inflight_bytes(&config, limit_bytes);
-        Ok(Self { flow, answers, client, breaker, governor, system, max_inflight_bytes, metrics, live })
+        Ok(Self { flow, answers, caches, client, breaker, governor, system, max_inflight_bytes, metrics, live })
     }
 }
 
-impl Parts {
+impl Components {
+    /// Creates the public port. `tunnels` run its upgraded connections.
+    pub(super) fn proxy(&self, tunnels: &Tasks) -> Arc<Proxy> {
+        let (flow, replies, client) = (Arc::clone(&self.flow), Arc::clone(&self.answers), Arc::clone(&self.client));
+        Proxy::new(flow, replies, client, self.max_inflight_bytes, tunnels.clone())
+    }
+
     /// Lets the lower tiers write their queues within `patience`. Returns the number of entries left.
     pub(super) async fn close_lower(&self, patience: Duration) -> usize {
         let lower = self.flow.tiers.lower();
@@ -143,115 +151,16 @@ fn answers_bounds(config: &Config, limit_bytes: u64) -> MapBounds {
 }
 
 /// Reads sizes at each scrape. The hook holds weak references, so it does not keep the parts alive.
-fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, answers: &Arc<ReplyCache>) {
-    let (flow, answers): (Weak<Flow>, Weak<ReplyCache>) = (Arc::downgrade(flow), Arc::downgrade(answers));
+fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, replies: &Arc<ReplyCache>) {
+    let (flow, replies): (Weak<Flow>, Weak<ReplyCache>) = (Arc::downgrade(flow), Arc::downgrade(replies));
     metrics.on_scrape(Box::new(move |metrics| {
-        if let (Some(flow), Some(answers)) = (flow.upgrade(), answers.upgrade()) {
-            metrics.tiers.size(Tier::Memory, levels(flow.tiers.memory().records()));
-            metrics.tiers.size(Tier::Answers, levels(answers.stored()));
-            metrics.cache.answers_served(answers.lookups().0);
-            for tier in flow.tiers.lower() {
-                show_lower(metrics, tier.tier(), &tier.stats());
+        if let (Some(flow), Some(replies)) = (flow.upgrade(), replies.upgrade()) {
+            metrics.cache.answers_served(replies.stats().hits);
+            for (tier, stats) in Caches::new(Arc::clone(&flow.tiers), replies).stats() {
+                metrics.tiers.set(tier, &stats);
             }
             metrics.cache.flights.set(flow.single_flight.len() as u64);
             metrics.requests.vector_bytes_in_flight.set(flow.vector_budget.held_bytes() as u64);
         }
     }));
-}
-
-fn show_lower(metrics: &Metrics, tier: cache::Tier, stats: &LowerStats) {
-    let label = match tier {
-        cache::Tier::Memory => Tier::Memory,
-        cache::Tier::Disk => Tier::Disk,
-        cache::Tier::Redis => Tier::Redis,
-    };
-    let &LowerStats { up, entries, bytes, capacity_bytes, evictions, dropped, .. } = stats;
-    metrics.tiers.size(label, TierLevels { entries, bytes, capacity_bytes, evictions });
-    metrics.tiers.lower(label, up, dropped);
-}
-
-fn levels<V: Entry + Clone + Send + Sync + 'static>(map: &Bounded<V>) -> TierLevels {
-    TierLevels { entries: map.len(), bytes: map.bytes(), capacity_bytes: map.max_bytes(), evictions: map.evicted() }
-}
-
-/// Lets the governor shrink the reply cache first: its entries can be rendered again.
-struct AnswersPart(Arc<ReplyCache>);
-
-impl Shrink for AnswersPart {
-    fn name(&self) -> &'static str {
-        "answers"
-    }
-
-    fn bytes(&self) -> u64 {
-        self.0.stored().bytes()
-    }
-
-    fn shrink(&self, bytes: u64) -> u64 {
-        self.0.stored().shed(bytes)
-    }
-}
-
-struct MemoryPart(Arc<Flow>);
-
-impl Shrink for MemoryPart {
-    fn name(&self) -> &'static str {
-        "memory"
-    }
-
-    fn bytes(&self) -> u64 {
-        self.0.tiers.memory().records().bytes()
-    }
-
-    fn shrink(&self, bytes: u64) -> u64 {
-        self.0.tiers.memory().records().shed(bytes)
-    }
-}
-
-struct MemoryHooks(Arc<Metrics>);
-
-impl GovernorHooks for MemoryHooks {
-    fn measured(&self, resident_bytes: u64) {
-        self.0.memory.resident.set(resident_bytes);
-    }
-
-    fn acted(&self, kind: ActionKind) {
-        self.0.memory.governor(match kind {
-            ActionKind::Trim => GovernorAction::Trim,
-            ActionKind::Shrink => GovernorAction::Shrink,
-        });
-    }
-}
-
-/// Counts the connections of one port.
-pub(super) struct PortHooks {
-    port: Port,
-    metrics: Arc<Metrics>,
-}
-
-impl PortHooks {
-    pub(super) const fn new(port: Port, metrics: Arc<Metrics>) -> Self {
-        Self { port, metrics }
-    }
-}
-
-impl ConnectionHooks for PortHooks {
-    fn opened(&self) {
-        self.metrics.connections.open.of(self.port).inc();
-    }
-
-    fn closed(&self) {
-        self.metrics.connections.open.of(self.port).dec();
-    }
-
-    fn rejected(&self) {
-        self.metrics.connections.rejected.of(self.port).inc();
-        if self.port == Port::Public {
-            self.metrics.requests.rejected(Rejection::Connections);
-        }
-    }
-
-    fn protocol_error(&self, fault: PeerFault) {
-        tracing::debug!(port = self.port.label(), fault = fault.label(), "a connection broke the protocol");
-        self.metrics.requests.rejected(Rejection::Header);
-    }
 }

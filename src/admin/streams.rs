@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::super::guard::is_loopback;
+use super::guard::is_loopback;
 
 /// Maximum number of open streams.
 const MAX_STREAMS: usize = 16;
@@ -16,17 +16,17 @@ const MAX_STREAMS_OF_ONE_HOST: usize = 8;
 
 /// Peers of the open streams, one entry for each stream.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Places(Arc<Mutex<Vec<IpAddr>>>);
+pub(super) struct StreamLimit(Arc<Mutex<Vec<IpAddr>>>);
 
-/// Permit for one stream; dropping it frees the place.
-pub(super) struct Place {
-    places: Places,
+/// Permit for one stream, returned on drop.
+pub(super) struct StreamPermit {
+    limit: StreamLimit,
     host: IpAddr,
 }
 
-impl Places {
-    /// Takes a place for a stream of `peer`. Returns `None` if a bound is reached.
-    pub(super) fn take(&self, peer: IpAddr) -> Option<Place> {
+impl StreamLimit {
+    /// Takes a permit for a stream of `peer`. Returns `None` if a bound is reached.
+    pub(super) fn take(&self, peer: IpAddr) -> Option<StreamPermit> {
         let host = host(peer);
         let mut open = self.open();
         let of = |is_counted: &dyn Fn(IpAddr) -> bool| open.iter().filter(|peer| is_counted(**peer)).count();
@@ -37,7 +37,7 @@ impl Places {
             return None;
         }
         open.push(host);
-        Some(Place { places: self.clone(), host })
+        Some(StreamPermit { limit: self.clone(), host })
     }
 
     fn open(&self) -> MutexGuard<'_, Vec<IpAddr>> {
@@ -45,9 +45,9 @@ impl Places {
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        let mut open = self.places.open();
+        let mut open = self.limit.open();
         if let Some(at) = open.iter().position(|host| *host == self.host) {
             open.swap_remove(at);
         }
@@ -69,40 +69,40 @@ fn host(peer: IpAddr) -> IpAddr {
 mod tests {
     use super::*;
 
-    fn take(places: &Places, peer: &str, times: usize) -> Vec<Place> {
+    fn take(limit: &StreamLimit, peer: &str, times: usize) -> Vec<StreamPermit> {
         let peer = peer.parse().expect("a test's peer must be an address");
-        (0..times).map_while(|_| places.take(peer)).collect()
+        (0..times).map_while(|_| limit.take(peer)).collect()
     }
 
     #[test]
-    fn one_other_host_gets_eight_places_and_all_other_hosts_twelve() {
-        let places = Places::default();
-        let first = take(&places, "10.0.0.1", 20);
+    fn one_other_host_gets_eight_permits_and_all_other_hosts_twelve() {
+        let limit = StreamLimit::default();
+        let first = take(&limit, "10.0.0.1", 20);
         assert_eq!(first.len(), 8);
-        assert_eq!(take(&places, "::ffff:10.0.0.1", 1).len(), 0, "the same host");
-        let second = take(&places, "10.0.0.2", 20);
+        assert_eq!(take(&limit, "::ffff:10.0.0.1", 1).len(), 0, "the same host");
+        let second = take(&limit, "10.0.0.2", 20);
         assert_eq!(second.len(), 4);
-        assert_eq!(take(&places, "10.0.0.3", 1).len(), 0);
-        let own = take(&places, "127.0.0.1", 20);
+        assert_eq!(take(&limit, "10.0.0.3", 1).len(), 0);
+        let own = take(&limit, "127.0.0.1", 20);
         assert_eq!(own.len(), 4, "the rest is left to this machine");
         drop(first);
-        assert_eq!(take(&places, "10.0.0.3", 20).len(), 8, "places are given back");
+        assert_eq!(take(&limit, "10.0.0.3", 20).len(), 8, "permits are returned");
     }
 
     #[test]
-    fn this_machine_gets_all_places() {
-        let places = Places::default();
-        let (four, six) = (take(&places, "127.0.0.1", 9), take(&places, "::1", 20));
+    fn this_machine_gets_all_permits() {
+        let limit = StreamLimit::default();
+        let (four, six) = (take(&limit, "127.0.0.1", 9), take(&limit, "::1", 20));
         assert_eq!((four.len(), six.len()), (9, 7));
-        assert_eq!(take(&places, "10.0.0.1", 1).len(), 0);
+        assert_eq!(take(&limit, "10.0.0.1", 1).len(), 0);
     }
 
     #[test]
     fn addresses_of_one_ipv6_network_are_one_host() {
-        let places = Places::default();
-        let open: Vec<Place> =
-            (0..20).map_while(|n: u16| places.take(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, n, 0, 0, n).into())).collect();
+        let limit = StreamLimit::default();
+        let open: Vec<StreamPermit> =
+            (0..20).map_while(|n: u16| limit.take(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, n, 0, 0, n).into())).collect();
         assert_eq!(open.len(), 8);
-        assert_eq!(take(&places, "2001:db8:0:1::1", 1).len(), 1);
+        assert_eq!(take(&limit, "2001:db8:0:1::1", 1).len(), 1);
     }
 }

@@ -1,0 +1,149 @@
+//! All caches of one process together: the tiers, and the reply cache, which depends on them.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+
+use super::reply_cache::ReplyCache;
+use super::{Durability, Stack, Tier};
+use crate::observe::metrics::TierStats;
+use crate::process::governor::Shrink;
+
+/// Handle of the tiers and the reply cache. Cheap to clone.
+#[derive(Clone)]
+pub struct Caches {
+    tiers: Arc<Stack>,
+    replies: Arc<ReplyCache>,
+}
+
+/// Result of a purge. In this process it takes effect before the purge returns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Purged {
+    /// Number of removed entries, as far as it is known.
+    pub entries: u64,
+    /// Tiers that could not store the purge yet. It is sent to them as soon as possible.
+    pub pending: Vec<Tier>,
+    /// True if the pending purges survive a restart of the process.
+    pub is_remembered: bool,
+}
+
+impl Caches {
+    /// Creates the handle of these caches.
+    pub const fn new(tiers: Arc<Stack>, replies: Arc<ReplyCache>) -> Self {
+        Self { tiers, replies }
+    }
+
+    /// Returns the tiers.
+    pub const fn tiers(&self) -> &Arc<Stack> {
+        &self.tiers
+    }
+
+    /// Returns the statistics of each tier.
+    pub fn stats(&self) -> Vec<(Tier, TierStats)> {
+        let own = [(Tier::Memory, self.tiers.memory().stats()), (Tier::Answers, self.replies.stats())];
+        let lower = self.tiers.lower().iter().map(|tier| (tier.tier(), tier.stats()));
+        own.into_iter().chain(lower).collect()
+    }
+
+    /// Removes all entries, or those of one model, from all tiers. Returns once the entries cannot return, even after a
+    /// restart, or once it is certain that a tier cannot promise this yet. Continues if the caller leaves.
+    pub async fn purge(&self, model: Option<&str>) -> Purged {
+        self.on_blocking_thread(model, |caches, model| {
+            let purge = caches.tiers.purge(model);
+            // Replies cached from purged records must not be served while slower tiers store the purge.
+            caches.replies.clear();
+            let pending = Handle::current().block_on(caches.tiers.settle(&purge));
+            caches.replies.clear();
+            // The disk tier also stores purges that other tiers still have to receive.
+            let has_disk = caches.tiers.lower().iter().any(|tier| tier.tier() == Tier::Disk);
+            let is_remembered = has_disk && !pending.contains(&Tier::Disk);
+            Purged { entries: purge.forgotten, pending, is_remembered }
+        })
+        .await
+    }
+
+    /// Removes all entries, or those of one model, from memory. Also empties the reply cache, which depends on it.
+    pub async fn purge_memory(&self, model: Option<&str>) -> Purged {
+        self.on_blocking_thread(model, |caches, model| {
+            let entries = caches.tiers.forget(model);
+            caches.replies.clear();
+            Purged { entries, ..Purged::default() }
+        })
+        .await
+    }
+
+    /// Removes all replies, or those of one model, from the reply cache. A reply knows only the upstream's name of its
+    /// model.
+    pub async fn purge_replies(&self, model: Option<&str>) -> Purged {
+        self.on_blocking_thread(model, |caches, model| {
+            let stored = caches.replies.stored();
+            let entries = if let Some(model) = model {
+                stored.remove_where(|reply| &*reply.validity.identity.model == model)
+            } else {
+                let before = stored.len();
+                caches.replies.clear();
+                before
+            };
+            Purged { entries, ..Purged::default() }
+        })
+        .await
+    }
+
+    /// Empties one tier below memory. Returns `None` if the process has no such tier.
+    pub async fn clear_lower(&self, tier: Tier) -> Option<Purged> {
+        let lower = self.tiers.lower().iter().find(|lower| lower.tier() == tier)?;
+        let (entries, durability) = lower.clear().await;
+        let pending = if durability == Durability::Pending { vec![tier] } else { Vec::new() };
+        Some(Purged { entries, pending, is_remembered: false })
+    }
+
+    /// Returns the caches in memory, in the order in which they shrink under memory pressure. The reply cache comes
+    /// first, because its entries can be rendered again.
+    pub fn shrinkable(&self) -> Vec<Arc<dyn Shrink>> {
+        vec![Arc::clone(&self.replies) as Arc<dyn Shrink>, Arc::clone(&self.tiers) as Arc<dyn Shrink>]
+    }
+
+    /// Runs a purge on a thread for blocking work: it walks all entries, which takes milliseconds.
+    async fn on_blocking_thread(&self, model: Option<&str>, purge: fn(&Self, Option<&str>) -> Purged) -> Purged {
+        let (caches, model) = (self.clone(), model.map(str::to_owned));
+        let purged = spawn_blocking(move || purge(&caches, model.as_deref()));
+        purged.await.expect("a purge must not panic")
+    }
+}
+
+impl Shrink for ReplyCache {
+    fn name(&self) -> &'static str {
+        Tier::Answers.label()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.stored().bytes()
+    }
+
+    fn shrink(&self, bytes: u64) -> u64 {
+        self.stored().shed(bytes)
+    }
+}
+
+/// Only the memory tier of a stack shrinks.
+impl Shrink for Stack {
+    fn name(&self) -> &'static str {
+        Tier::Memory.label()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.memory().records().bytes()
+    }
+
+    fn shrink(&self, bytes: u64) -> u64 {
+        self.memory().records().shed(bytes)
+    }
+}
+
+impl fmt::Debug for Caches {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Caches").finish_non_exhaustive()
+    }
+}
