@@ -23,4 +23,4 @@ pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
 pub use stack::{Arrivals, Found, ImportOutcome, Lookup, Purge, Stack};
 pub use tier::Tier;
-pub use writer::{Batch, Queued, WriteQueue};
+pub use writer::{Batch, BatchLimits, Queued, WriteQueue};

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::keeper::{DiskSettings, Keeper};
+use super::keeper::{BATCH, DiskSettings, Keeper};
 use super::state::{State, Switch};
 use super::{DiskStore, OpenError};
 use crate::cache::purges::{EVERYTHING, PurgeRegistry, SavedPurges};
@@ -57,7 +57,7 @@ impl DiskTier {
     /// Opens the store in the background, and waits briefly for it.
     pub async fn start(settings: DiskSettings, parts: DiskParts) -> Self {
         let (switch, faults) = Switch::new();
-        let (switch, queue) = (Arc::new(switch), Arc::new(WriteQueue::new(settings.queue_bytes)));
+        let (switch, queue) = (Arc::new(switch), Arc::new(WriteQueue::new(settings.queue_bytes, BATCH)));
         let tasks = Tasks::new();
         let keeper = Keeper {
             settings: settings.clone(),

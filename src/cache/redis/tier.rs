@@ -12,7 +12,7 @@ use super::holds::Holds;
 use super::keeper::{Keeper, OnPurges};
 use super::ledger::Ledger;
 use super::link::{Answers, Link, MAX_RECORD_BYTES};
-use super::writing::Writer;
+use super::writing::{BATCH, Writer};
 use crate::cache::purges::PurgeRegistry;
 use crate::cache::{
     AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerStats, LowerTier, Queued, Tier, WriteQueue,
@@ -52,7 +52,7 @@ impl RedisTier {
     /// Creates a tier that does not connect until [`RedisTier::begin`] is called.
     pub fn new(config: Redis, parts: RedisParts) -> Self {
         let tasks = Tasks::new();
-        let queue = Arc::new(WriteQueue::new(config.queue_bytes));
+        let queue = Arc::new(WriteQueue::new(config.queue_bytes, BATCH));
         let ledger = Ledger::new(Arc::clone(&parts.epochs));
         let keeper = Arc::new(Keeper::new(config, ledger, tasks.clone()));
         let holds = Arc::new(Holds::new(tasks.clone()));
