@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use crate::Outcome;
-use crate::vectors::{self, DEFAULT_DIMENSION};
+use crate::vectors::{self, DEFAULT_DIMENSION, Grid};
 
 /// Words that fill a text up to its length; their content does not matter.
 const FILLER: &str = " The proxy keeps one vector for each text and gives the same answer to whoever asks again.";
@@ -30,6 +30,8 @@ pub(crate) struct Shape {
     pub(crate) text_bytes: usize,
     /// Components of every vector.
     pub(crate) dimension: usize,
+    /// Kind of the vectors, which selects the model.
+    pub(crate) grid: Grid,
     /// The requested encoding.
     pub(crate) encoding: Encoding,
     /// Sends a different `user` in every request, so that no two bodies are equal.
@@ -43,6 +45,7 @@ impl Default for Shape {
         Self {
             text_bytes: 500,
             dimension: DEFAULT_DIMENSION,
+            grid: Grid::Halves,
             encoding: Encoding::Base64,
             fresh_user: false,
             lossy: false,
@@ -98,7 +101,7 @@ impl Shape {
     }
 
     fn push_fields(&self, serial: u64, body: &mut String) {
-        body.push_str(",\"model\":\"text-embedding-3-small\",\"encoding_format\":");
+        write!(body, ",\"model\":\"{}\",\"encoding_format\":", self.grid.model()).expect(GROWS);
         body.push_str(if self.encoding == Encoding::Base64 { "\"base64\"" } else { "\"float\"" });
         if self.dimension != DEFAULT_DIMENSION {
             write!(body, ",\"dimensions\":{}", self.dimension).expect(GROWS);
@@ -119,7 +122,7 @@ impl Shape {
             if item.index != position {
                 return Err(format!("index {} at position {position}", item.index).into());
             }
-            let expected = vectors::le_bytes(self.text(*id).as_bytes(), self.dimension);
+            let expected = vectors::le_bytes(self.text(*id).as_bytes(), self.dimension, self.grid);
             let found = self.le_bytes(item.embedding)?;
             let is_right = if self.lossy { found.len() == expected.len() } else { found == expected };
             if !is_right {

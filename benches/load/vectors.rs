@@ -30,19 +30,46 @@ impl Random {
     }
 }
 
+/// Numbers that a service's vectors consist of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grid {
+    /// Half-precision numbers divided by one norm, as `OpenAI` sends them. The lossless codec packs them.
+    Halves,
+    /// f32 of any kind, as TEI, vLLM and Ollama send them. They are stored as they are.
+    Any,
+}
+
+impl Grid {
+    /// Returns the model whose vectors are of this kind.
+    pub(crate) const fn model(self) -> &'static str {
+        match self {
+            Self::Halves => "text-embedding-3-small",
+            Self::Any => "any-f32",
+        }
+    }
+
+    /// Returns the kind of the vectors of `model`.
+    pub(crate) fn of(model: &str) -> Self {
+        if model == Self::Any.model() { Self::Any } else { Self::Halves }
+    }
+}
+
 /// Returns the vector of `text`: unit length, little-endian f32.
 ///
-/// Like the real service's vectors, each component is `f32(h) / f32(n)` bit for bit, with h a half-precision number and
-/// n one norm. The integers used here are half-precision numbers, and scaling both by a power of two changes no bit of
-/// the quotient.
-pub(crate) fn le_bytes(text: &[u8], dimension: usize) -> Vec<u8> {
+/// On the grid of halves, each component is `f32(h) / f32(n)` bit for bit, with h a half-precision number and n one
+/// norm, as in the real service's vectors. The integers used here are half-precision numbers, and scaling both by a
+/// power of two changes no bit of the quotient. Off the grid, lower digits make the numerators of no use as halves.
+pub(crate) fn le_bytes(text: &[u8], dimension: usize, grid: Grid) -> Vec<u8> {
     let numerators = numerators(text, dimension);
     let sum_of_squares: i64 = numerators.iter().map(|n| i64::from(*n) * i64::from(*n)).sum();
     #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "rounding to f32 is the format")]
     let norm = (sum_of_squares as f64).sqrt() as f32;
     let mut bytes = Vec::with_capacity(numerators.len() * 4);
     for numerator in numerators {
-        bytes.extend_from_slice(&(f32::from(numerator) / norm).to_le_bytes());
+        let number = f32::from(numerator);
+        // A fraction with many digits, far finer than the steps of halves.
+        let number = if grid == Grid::Any { number + (number * 0.618_034).fract() } else { number };
+        bytes.extend_from_slice(&(number / norm).to_le_bytes());
     }
     bytes
 }

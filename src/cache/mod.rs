@@ -26,4 +26,4 @@ pub use lower::{AtRest, Durability, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
 pub use stack::{Arrivals, Found, ImportOutcome, Lookup, Purge, Stack};
-pub use writer::{Queued, WriteBatch, WriteQueue};
+pub use writer::{BatchLimits, Queued, WriteBatch, WriteQueue};

@@ -1,35 +1,66 @@
 //! Write-behind queue, bounded in bytes. Reads find entries in it until they are written.
+//!
+//! Entries are gathered before they are written: a batch is complete once its first entry has waited for the linger
+//! time, once it is full, or at once while [`WriteQueue::drained`] is awaited. So the writer is woken a few times for
+//! each batch and not for each entry.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::Notify;
+use tokio::time::{Instant, timeout_at};
 
 use super::AtRest;
-use crate::key::Key;
+use crate::key::{Key, KeyMap};
 
 /// Estimated memory of a queued entry in addition to its bytes.
 const OVERHEAD_BYTES: usize = 128;
+
+/// Limits of a batch.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    /// Size in bytes at which a batch is full. The entry that fills it is part of it.
+    pub full_bytes: usize,
+    /// Longest time for which the first entry of a batch waits for further ones.
+    pub linger: Duration,
+}
 
 /// Write-behind queue of one tier.
 #[derive(Debug)]
 pub struct WriteQueue {
     pending: Mutex<PendingWrites>,
-    arrived: Notify,
+    /// Wakes the writer: a batch begins, is full, or must not wait any longer.
+    ready: Notify,
     settled: Notify,
     max_bytes: usize,
+    batch: BatchLimits,
     dropped: AtomicU64,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct PendingWrites {
     /// Keys that no batch has taken yet, each once.
     order: VecDeque<Key>,
-    entries: HashMap<Key, QueuedWrite>,
+    /// Size of the entries in `order`.
+    order_bytes: usize,
+    /// Time since which `order` is not empty.
+    since: Instant,
+    entries: KeyMap<QueuedWrite>,
     bytes: usize,
     puts: u64,
+    /// Number of callers that wait for an empty queue.
+    drains: usize,
+}
+
+/// State of the next batch.
+enum NextBatch {
+    Nothing,
+    /// The batch is complete at this time at the latest.
+    Until(Instant),
+    Complete(WriteBatch),
 }
 
 #[derive(Debug)]
@@ -60,12 +91,15 @@ pub struct WriteBatch {
 
 impl WriteQueue {
     /// Creates an empty queue.
-    pub fn new(max_bytes: usize) -> Self {
+    pub fn new(max_bytes: usize, batch: BatchLimits) -> Self {
+        // A small queue still has room for new entries while a batch is written.
+        let batch = BatchLimits { full_bytes: batch.full_bytes.min(max_bytes / 4), ..batch };
         Self {
-            pending: Mutex::default(),
-            arrived: Notify::new(),
+            pending: Mutex::new(PendingWrites::new()),
+            ready: Notify::new(),
             settled: Notify::new(),
             max_bytes,
+            batch,
             dropped: AtomicU64::new(0),
         }
     }
@@ -84,17 +118,14 @@ impl WriteQueue {
             self.lose(1);
             return Queued::Dropped;
         }
-        pending.puts += 1;
-        let put = pending.puts;
-        let old = pending.entries.insert(key, QueuedWrite { at_rest: entry, put, is_taken: false });
-        pending.bytes += size;
-        pending.bytes -= old.as_ref().map_or(0, |old| self::size(&old.at_rest));
-        // A key that is put repeatedly keeps its place, so the order grows only with the number of entries.
-        if old.is_none_or(|old| old.is_taken) {
-            pending.order.push_back(key);
-        }
+        let was_full = pending.order_bytes >= self.batch.full_bytes;
+        let is_first = pending.insert(key, entry, size);
+        let is_full = pending.order_bytes >= self.batch.full_bytes;
         drop(pending);
-        self.arrived.notify_one();
+        // At any other time, the writer either has been woken or waits for the end of the linger time.
+        if is_first || is_full && !was_full {
+            self.ready.notify_one();
+        }
         Queued::Waiting
     }
 
@@ -103,30 +134,21 @@ impl WriteQueue {
         self.lock().entries.get(key).map(|entry| entry.at_rest.bytes.clone())
     }
 
-    /// Waits for entries and returns the next batch: at least one entry, and not much more than `max_bytes`.
-    pub async fn next(&self, max_bytes: usize) -> WriteBatch {
-        loop {
-            let batch = self.take(max_bytes);
-            if !batch.entries.is_empty() {
-                return batch;
-            }
-            self.arrived.notified().await;
-        }
+    /// Returns true if there is an entry under `key` that is queued or being written.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.lock().entries.contains_key(key)
     }
 
-    fn take(&self, max_bytes: usize) -> WriteBatch {
-        let pending = &mut *self.lock();
-        let (mut batch, mut bytes) = (WriteBatch { entries: Vec::new(), puts: Vec::new() }, 0);
-        while bytes < max_bytes
-            && let Some(key) = pending.order.pop_front()
-        {
-            let Some(entry) = pending.entries.get_mut(&key) else { continue };
-            entry.is_taken = true;
-            bytes += size(&entry.at_rest);
-            batch.entries.push((key, entry.at_rest.clone()));
-            batch.puts.push(entry.put);
+    /// Waits until a batch is complete and returns it. It has at least one entry.
+    pub async fn next(&self) -> WriteBatch {
+        loop {
+            let gathered = self.lock().gather(&self.batch);
+            match gathered {
+                NextBatch::Nothing => self.ready.notified().await,
+                NextBatch::Until(complete) => drop(timeout_at(complete, self.ready.notified()).await),
+                NextBatch::Complete(batch) => return batch,
+            }
         }
-        batch
     }
 
     /// Removes the entries of a batch, after they were written or given up.
@@ -159,6 +181,7 @@ impl WriteQueue {
     pub fn clear(&self) {
         let mut pending = self.lock();
         pending.order.clear();
+        pending.order_bytes = 0;
         pending.entries.clear();
         pending.bytes = 0;
         drop(pending);
@@ -180,8 +203,9 @@ impl WriteQueue {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Resolves once the queue is empty.
+    /// Resolves once the queue is empty. Until then, entries are written without waiting for further ones.
     pub async fn drained(&self) {
+        let _drain = Drain::begin(self);
         loop {
             let settled = self.settled.notified();
             tokio::pin!(settled);
@@ -198,112 +222,92 @@ impl WriteQueue {
     }
 }
 
+impl PendingWrites {
+    fn new() -> Self {
+        Self {
+            order: VecDeque::new(),
+            order_bytes: 0,
+            since: Instant::now(),
+            entries: KeyMap::default(),
+            bytes: 0,
+            puts: 0,
+            drains: 0,
+        }
+    }
+
+    /// Adds an entry of `size` bytes. Returns true if it is the first of a batch.
+    fn insert(&mut self, key: Key, at_rest: AtRest, size: usize) -> bool {
+        self.puts += 1;
+        let old = self.entries.insert(key, QueuedWrite { at_rest, put: self.puts, is_taken: false });
+        let old_size = old.as_ref().map_or(0, |old| self::size(&old.at_rest));
+        self.bytes = self.bytes + size - old_size;
+        // A key that is put repeatedly keeps its place, so the order grows only with the number of entries.
+        if old.is_some_and(|old| !old.is_taken) {
+            self.order_bytes = self.order_bytes + size - old_size;
+            return false;
+        }
+        let is_first = self.order.is_empty();
+        if is_first {
+            self.since = Instant::now();
+        }
+        self.order.push_back(key);
+        self.order_bytes += size;
+        is_first
+    }
+
+    /// Takes the next batch if it is complete.
+    fn gather(&mut self, limits: &BatchLimits) -> NextBatch {
+        if self.order.is_empty() {
+            return NextBatch::Nothing;
+        }
+        let complete = self.since + limits.linger;
+        let must_wait = self.drains == 0 && self.order_bytes < limits.full_bytes;
+        if must_wait && Instant::now() < complete {
+            NextBatch::Until(complete)
+        } else {
+            NextBatch::Complete(self.take(limits))
+        }
+    }
+
+    /// Takes entries until the batch is full.
+    fn take(&mut self, limits: &BatchLimits) -> WriteBatch {
+        let most = self.order.len();
+        let (mut entries, mut puts, mut bytes) = (Vec::with_capacity(most), Vec::with_capacity(most), 0);
+        while (bytes == 0 || bytes < limits.full_bytes)
+            && let Some(key) = self.order.pop_front()
+        {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.is_taken = true;
+            bytes += size(&entry.at_rest);
+            entries.push((key, entry.at_rest.clone()));
+            puts.push(entry.put);
+        }
+        self.order_bytes -= bytes;
+        WriteBatch { entries, puts }
+    }
+}
+
+/// A caller that waits for an empty queue, until it is dropped.
+struct Drain<'a>(&'a WriteQueue);
+
+impl<'a> Drain<'a> {
+    fn begin(queue: &'a WriteQueue) -> Self {
+        queue.lock().drains += 1;
+        queue.ready.notify_one();
+        Self(queue)
+    }
+}
+
+impl Drop for Drain<'_> {
+    fn drop(&mut self) {
+        self.0.lock().drains -= 1;
+    }
+}
+
 fn size(entry: &AtRest) -> usize {
     entry.bytes.len() + OVERHEAD_BYTES
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::key::{KeyBuilder, Tag};
-
-    fn key(n: u8) -> Key {
-        KeyBuilder::new(None).part(Tag::Text, &[n]).finish()
-    }
-
-    fn entry(text: &'static str) -> AtRest {
-        AtRest { bytes: Bytes::from_static(text.as_bytes()), until_ms: 1 }
-    }
-
-    #[tokio::test]
-    async fn what_waits_or_is_being_written_is_found_until_it_is_written() {
-        let queue = WriteQueue::new(10_000);
-        assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
-        assert_eq!(queue.get(&key(1)).as_deref(), Some(&b"one"[..]));
-        let batch = queue.next(1_000).await;
-        assert_eq!(batch.entries, [(key(1), entry("one"))]);
-        assert!(queue.get(&key(1)).is_some() && !queue.is_empty());
-        queue.done(&batch);
-        assert!(queue.get(&key(1)).is_none() && queue.is_empty());
-        queue.drained().await;
-    }
-
-    #[tokio::test]
-    async fn what_is_put_in_again_while_it_is_written_is_written_again() {
-        let queue = WriteQueue::new(10_000);
-        queue.push(key(1), entry("old"));
-        let batch = queue.next(1_000).await;
-        queue.push(key(1), entry("new"));
-        queue.done(&batch);
-        assert_eq!(queue.get(&key(1)).as_deref(), Some(&b"new"[..]));
-        assert_eq!(queue.next(1_000).await.entries, [(key(1), entry("new"))]);
-    }
-
-    #[tokio::test]
-    async fn the_later_of_two_is_written_once() {
-        let queue = WriteQueue::new(10_000);
-        queue.push(key(1), entry("old"));
-        queue.push(key(1), entry("new"));
-        let batch = queue.next(1_000).await;
-        assert_eq!(batch.entries, [(key(1), entry("new"))]);
-        queue.done(&batch);
-        assert_eq!((queue.len(), queue.lock().bytes), (0, 0));
-    }
-
-    #[tokio::test]
-    async fn what_is_put_in_again_and_again_takes_no_more_room() {
-        let queue = WriteQueue::new(10_000);
-        for _ in 0..1_000 {
-            assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
-        }
-        let room = || {
-            let pending = queue.lock();
-            (pending.order.len(), pending.entries.len(), pending.bytes)
-        };
-        assert_eq!(room(), (1, 1, OVERHEAD_BYTES + 3));
-        let batch = queue.next(1_000).await;
-        for _ in 0..1_000 {
-            assert_eq!(queue.push(key(1), entry("two")), Queued::Waiting);
-        }
-        queue.done(&batch);
-        assert_eq!(room(), (1, 1, OVERHEAD_BYTES + 3));
-        assert_eq!(queue.next(1_000).await.entries, [(key(1), entry("two"))]);
-    }
-
-    #[test]
-    fn more_than_the_bound_is_dropped_and_counted() {
-        let queue = WriteQueue::new(OVERHEAD_BYTES + 3);
-        assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
-        assert_eq!(queue.push(key(2), entry("two")), Queued::Dropped);
-        assert_eq!((queue.len(), queue.dropped()), (1, 1));
-    }
-
-    #[tokio::test]
-    async fn a_queue_that_is_cleared_has_all_its_room_again_and_nothing_to_wait_for() {
-        let queue = WriteQueue::new(OVERHEAD_BYTES + 3);
-        queue.push(key(1), entry("one"));
-        let mut drained = Box::pin(queue.drained());
-        assert!(futures_util::poll!(&mut drained).is_pending());
-        queue.clear();
-        assert!(futures_util::poll!(&mut drained).is_ready());
-        assert_eq!((queue.len(), queue.dropped()), (0, 0), "what is cleared is not lost");
-        assert_eq!(queue.push(key(2), entry("two")), Queued::Waiting);
-        assert_eq!(queue.next(1_000).await.entries, [(key(2), entry("two"))]);
-    }
-
-    #[tokio::test]
-    async fn what_is_given_up_leaves_and_is_counted() {
-        let queue = WriteQueue::new(10_000);
-        for n in 0..5 {
-            queue.push(key(n), entry("x"));
-        }
-        let batch = queue.next(1).await;
-        assert_eq!(batch.entries.len(), 1, "a batch ends with the entry that fills it");
-        queue.give_up(&batch);
-        assert_eq!((queue.len(), queue.dropped()), (4, 1));
-        queue.give_up_all();
-        assert_eq!((queue.len(), queue.dropped()), (0, 5));
-        queue.lose(2);
-        assert_eq!(queue.dropped(), 7);
-    }
-}
+#[path = "writer_tests.rs"]
+mod tests;

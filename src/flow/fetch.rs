@@ -1,6 +1,7 @@
 //! The fetch of the keys that one request leads, from the claim to the results. It runs to its end, even
 //! without waiters.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use super::context::{CallerKeys, SpaceSnapshot};
@@ -68,7 +69,7 @@ impl Fetch {
         let own_places = places.iter().map(|place| self.places[*place]).collect();
         let missing = Missing { inputs, places: own_places, own: Arc::clone(&self.own) };
         let (mut portions, work) = self.flow.batcher.submit(&self.lane, missing, self.waiter());
-        let completion = async {
+        let completion = pin!(async {
             while let Some(report) = portions.recv().await {
                 let Report::Portion(portion) = report else {
                     self.lead.note_late();
@@ -79,7 +80,9 @@ impl Fetch {
                 // Released only after storing has begun: the next holder of the lease must find the record.
                 self.release(&places[landed]);
             }
-        };
+        });
+        // `join!` moves what it is given, and the work is large.
+        let work = pin!(work.run());
         // The work is polled first, so its results are handled in the same poll.
         tokio::join!(biased; work, completion);
     }

@@ -72,6 +72,21 @@ struct Taken {
     goes_on: bool,
 }
 
+/// Work for one lane that has not begun. Its future takes kilobytes, so it is created where it is polled and not moved.
+#[must_use = "the inputs are fetched by it"]
+pub struct Work {
+    batcher: Arc<Batcher>,
+    lane: Key,
+    claim: Claim,
+}
+
+impl Work {
+    /// Makes the calls.
+    pub async fn run(self) {
+        self.batcher.work(self.lane, self.claim).await;
+    }
+}
+
 impl Batcher {
     /// Creates a batcher without work. Answers under way may take `budget_bytes`.
     pub fn new(caller: Caller, live: Live, budget_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
@@ -87,20 +102,20 @@ impl Batcher {
     }
 
     /// Queues inputs, all of one kind. The results arrive in portions that together cover every place once. The caller
-    /// must drive the returned future to its end while it waits, since it may serve inputs of other requests.
+    /// must do the returned work to its end while it waits, since it may serve inputs of other requests.
     pub fn submit(
         self: &Arc<Self>,
         lane: &Lane,
         missing: Missing,
         waiter: Waiter,
-    ) -> (mpsc::UnboundedReceiver<Report>, impl Future<Output = ()> + Send + 'static) {
+    ) -> (mpsc::UnboundedReceiver<Report>, Work) {
         let (results, portions) = mpsc::unbounded_channel();
         let inputs = missing.inputs.len();
         self.metrics.upstream.queued_inputs.add(inputs);
         let queued = waiter.trace.queue(inputs);
         let claim = Claim { caller: waiter.caller, model: lane.terms.model };
         self.enqueue(lane, Piece { first_place: 0, missing, waiter, queued, results });
-        (portions, Arc::clone(self).work(lane.id, claim))
+        (portions, Work { batcher: Arc::clone(self), lane: lane.id, claim })
     }
 
     fn enqueue(&self, lane: &Lane, piece: Piece) {

@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 
 use super::Fault;
 use crate::Outcome;
-use crate::vectors::{self, DEFAULT_DIMENSION};
+use crate::vectors::{self, DEFAULT_DIMENSION, Grid};
 
 /// Calls and inputs since the last reset.
 #[derive(Default)]
@@ -102,13 +102,13 @@ impl Asked<'_> {
 
     fn answer(&self, texts: &[Cow<'_, str>]) -> Result<Vec<u8>, Fault> {
         let dimension = self.dimensions.unwrap_or(DEFAULT_DIMENSION);
-        let base64 = self.encoding_format.as_deref() == Some("base64");
+        let (base64, grid) = (self.encoding_format.as_deref() == Some("base64"), Grid::of(&self.model));
         let mut json = Vec::with_capacity(texts.len() * (dimension * if base64 { 6 } else { 13 } + 60) + 200);
         json.extend_from_slice(b"{\"object\":\"list\",\"data\":[");
         for (index, text) in texts.iter().enumerate() {
             let comma = if index == 0 { "" } else { "," };
             write!(json, "{comma}{{\"object\":\"embedding\",\"index\":{index},\"embedding\":")?;
-            push_vector(&vectors::le_bytes(text.as_bytes(), dimension), base64, &mut json)?;
+            push_vector(&vectors::le_bytes(text.as_bytes(), dimension, grid), base64, &mut json)?;
             json.push(b'}');
         }
         let tokens: usize = texts.iter().map(|text| text.len().div_ceil(4)).sum();

@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use super::defaults::{DefaultCase, DefaultStage};
 use super::{CONNECTIONS, Stage, ask, times};
 use crate::Outcome;
 use crate::bench::Bench;
@@ -17,7 +18,7 @@ const MANY: u64 = 256;
 
 /// One scenario of this file.
 struct Case {
-    what: &'static str,
+    what: String,
     target: Target,
     shape: Shape,
     inputs: u64,
@@ -36,38 +37,65 @@ enum Target {
 
 /// One input, base64.
 pub(super) async fn one_base64(bench: &Bench) -> Outcome<Vec<Row>> {
-    let what = "full hit, 1 input, base64, 16 connections";
+    let what = "full hit, 1 input, base64, 16 connections".to_owned();
     let (shape, connections) = (Shape::default(), CONNECTIONS);
     let target = Target::Static(1.15);
-    against_static(bench, Case { what, target, shape, inputs: 1, shuffled: false, connections, requests: 20_000 }).await
+    let stage = Stage::start(bench, 0, &[])?;
+    against_static(
+        bench,
+        &stage,
+        Case { what, target, shape, inputs: 1, shuffled: false, connections, requests: 20_000 },
+    )
+    .await
+}
+
+/// One input, base64, in the default configuration.
+pub(super) async fn one_by_default(bench: &Bench) -> Outcome<Vec<Row>> {
+    let mut rows = Vec::new();
+    for default in DefaultCase::each() {
+        let what = default.named("full hit, 1 input, base64, 16 connections");
+        let (stage, shape, connections) = (DefaultStage::start(bench)?, default.shape, CONNECTIONS);
+        let target = Target::Static(1.15);
+        let case = Case { what, target, shape, inputs: 1, shuffled: false, connections, requests: 20_000 };
+        rows.extend(against_static(bench, &stage, case).await?);
+    }
+    Ok(rows)
 }
 
 /// One input, floats.
 pub(super) async fn one_float(bench: &Bench) -> Outcome<Vec<Row>> {
-    let what = "full hit, 1 input, floats, 16 connections";
+    let what = "full hit, 1 input, floats, 16 connections".to_owned();
     let shape = Shape { encoding: Encoding::Float, ..Shape::default() };
     let (target, connections) = (Target::Static(1.2), CONNECTIONS);
-    against_static(bench, Case { what, target, shape, inputs: 1, shuffled: false, connections, requests: 10_000 }).await
+    let stage = Stage::start(bench, 0, &[])?;
+    against_static(
+        bench,
+        &stage,
+        Case { what, target, shape, inputs: 1, shuffled: false, connections, requests: 10_000 },
+    )
+    .await
 }
 
 /// Many inputs, with the same body every time.
 pub(super) async fn many_same(bench: &Bench) -> Outcome<Vec<Row>> {
     let what = "full hit, 256 inputs, base64, same body again";
-    against_static(bench, many(what, Target::Static(1.2), false)).await
+    let stage = Stage::start(bench, 0, &[])?;
+    against_static(bench, &stage, many(what, Target::Static(1.2), false)).await
 }
 
 /// Many inputs, in a different order every time.
 pub(super) async fn many_shuffled(bench: &Bench) -> Outcome<Vec<Row>> {
     let what = "full hit, 256 inputs, base64, same inputs in another order";
-    against_static(bench, many(what, Target::Least(1.15), true)).await
+    let stage = Stage::start(bench, 0, &[])?;
+    against_static(bench, &stage, many(what, Target::Least(1.15), true)).await
 }
 
-fn many(what: &'static str, target: Target, shuffled: bool) -> Case {
+fn many(what: &str, target: Target, shuffled: bool) -> Case {
+    let what = what.to_owned();
     Case { what, target, shape: Shape::default(), inputs: MANY, shuffled, connections: 4, requests: 300 }
 }
 
-async fn against_static(bench: &Bench, case: Case) -> Outcome<Vec<Row>> {
-    let stage = Stage::start(bench, 0, &[])?;
+async fn against_static(bench: &Bench, stage: &Stage, case: Case) -> Outcome<Vec<Row>> {
     let ids: Vec<u64> = (0..case.inputs).collect();
     stage.ask(&case.shape, &ids).await?;
     let body = bench.out.join("static.body");
@@ -89,10 +117,10 @@ async fn against_static(bench: &Bench, case: Case) -> Outcome<Vec<Row>> {
     stage.expect_inputs(0).await?;
     let row = match case.target {
         Target::Static(limit) => {
-            Row::limited(case.what, (limit, comparison.cpu_ratio()), |ratio| times(ratio) + " static")
+            Row::limited(&case.what, (limit, comparison.cpu_ratio()), |ratio| times(ratio) + " static")
         }
         Target::Least(limit) => {
-            Row::limited(case.what, (limit, comparison.over_least()), |ratio| times(ratio) + " the least")
+            Row::limited(&case.what, (limit, comparison.over_least()), |ratio| times(ratio) + " the least")
         }
     };
     let row = row.saying(comparison.shown("static"));

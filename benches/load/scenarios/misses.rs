@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::defaults::{DefaultCase, DefaultStage};
 use super::{CONNECTIONS, FreshIds, Stage, ask, times};
 use crate::Outcome;
 use crate::bench::Bench;
@@ -20,40 +21,78 @@ const HALF: u64 = 16;
 /// Requests a second at the constant rate.
 const RATE: u64 = 1000;
 
-/// Measures requests with one new text each.
+/// Measures requests with one new text each, with memory alone.
 pub(super) async fn one(bench: &Bench) -> Outcome<Vec<Row>> {
     let stage = Stage::start(bench, 0, &[])?;
-    let fresh = FreshIds::from(FRESH);
-    let new_texts = || {
-        let fresh = fresh.clone();
-        Workload::new(Shape::default(), 200, move |ids| ids.push(fresh.next()))
-    };
-    let comparison = against_thin(bench, &stage, new_texts, 4_000).await?;
-    stage.expect_inputs(fresh.next() - FRESH).await?;
+    let comparison = new_texts(bench, &stage, &Shape::default()).await?;
     let show = |ratio| times(ratio) + " the least";
     let row = Row::limited("miss, 1 input, upstream without delay", (1.5, comparison.over_least()), show);
     let row = row.saying(comparison.shown("thin"));
     Ok(vec![row.against(comparison.reference("thin"), comparison.json())])
 }
 
-/// Measures requests in which known and new texts alternate.
+/// Measures requests with one new text each, in the default configuration.
+pub(super) async fn one_by_default(bench: &Bench) -> Outcome<Vec<Row>> {
+    let mut rows = Vec::new();
+    for default in DefaultCase::each() {
+        let stage = DefaultStage::start(bench)?;
+        let comparison = new_texts(bench, &stage, &default.shape).await?;
+        let what = default.named("miss, 1 input, upstream without delay");
+        rows.push(default_row(&what, &comparison));
+    }
+    Ok(rows)
+}
+
+async fn new_texts(bench: &Bench, stage: &Stage, shape: &Shape) -> Outcome<Comparison> {
+    let fresh = FreshIds::from(FRESH);
+    let new_texts = || {
+        let fresh = fresh.clone();
+        Workload::new(shape.clone(), 200, move |ids| ids.push(fresh.next()))
+    };
+    let comparison = against_thin(bench, stage, new_texts, 4_000).await?;
+    stage.expect_inputs(fresh.next() - FRESH).await?;
+    Ok(comparison)
+}
+
+/// Measures requests in which known and new texts alternate, with memory alone.
 pub(super) async fn half_known(bench: &Bench) -> Outcome<Vec<Row>> {
     let stage = Stage::start(bench, 0, &[])?;
-    stage.fill(&Shape::default(), 0..HALF, 16).await?;
-    let fresh = FreshIds::from(FRESH);
-    let mixed = || {
-        let fresh = fresh.clone();
-        Workload::new(Shape::default(), 50, move |ids| ids.extend((0..HALF).flat_map(|known| [known, fresh.next()])))
-    };
-    let count = bench.scaled(400);
-    let comparison = against_thin(bench, &stage, mixed, 400).await?;
-    let requests = count * (bench.rounds() as u64 + 1);
-    // vecho and `least` send the unknown half upstream, `thin` sends everything.
-    stage.expect_inputs(2 * requests * HALF + requests * 2 * HALF).await?;
+    let comparison = half_new(bench, &stage, &Shape::default()).await?;
     let show = |ratio| format!("{} the least; 16 of 32 inputs go upstream", times(ratio));
     let row = Row::limited("32 inputs, 16 of them known", (1.4, comparison.over_least()), show);
     let row = row.saying(format!("{}; 16 of 32 inputs go upstream", comparison.shown("thin")));
     Ok(vec![row.against(comparison.reference("thin"), comparison.json())])
+}
+
+/// Measures requests in which known and new texts alternate, in the default configuration.
+pub(super) async fn half_known_by_default(bench: &Bench) -> Outcome<Vec<Row>> {
+    let mut rows = Vec::new();
+    for default in DefaultCase::each() {
+        let stage = DefaultStage::start(bench)?;
+        let comparison = half_new(bench, &stage, &default.shape).await?;
+        rows.push(default_row(&default.named("32 inputs, 16 of them known"), &comparison));
+    }
+    Ok(rows)
+}
+
+async fn half_new(bench: &Bench, stage: &Stage, shape: &Shape) -> Outcome<Comparison> {
+    stage.fill(shape, 0..HALF, 16).await?;
+    let fresh = FreshIds::from(FRESH);
+    let mixed = || {
+        let fresh = fresh.clone();
+        Workload::new(shape.clone(), 50, move |ids| ids.extend((0..HALF).flat_map(|known| [known, fresh.next()])))
+    };
+    let count = bench.scaled(400);
+    let comparison = against_thin(bench, stage, mixed, 400).await?;
+    let requests = count * (bench.rounds() as u64 + 1);
+    // vecho and `least` send the unknown half upstream, `thin` sends everything.
+    stage.expect_inputs(2 * requests * HALF + requests * 2 * HALF).await?;
+    Ok(comparison)
+}
+
+fn default_row(what: &str, comparison: &Comparison) -> Row {
+    let row = Row::limited(what, (2.0, comparison.cpu_ratio()), |ratio| times(ratio) + " thin");
+    row.saying(comparison.shown("thin")).against(comparison.reference("thin"), comparison.json())
 }
 
 async fn against_thin(

@@ -1,5 +1,6 @@
 //! The scenarios and their common set-up: an upstream with vecho in front of it.
 
+mod defaults;
 mod entries;
 mod herd;
 mod hits;
@@ -26,8 +27,11 @@ pub(crate) const NAMES: &[&str] = &[
     "hit1_float",
     "hit256_same",
     "hit256_shuffled",
+    "default_hit1",
     "half32",
+    "default_half32",
     "miss1",
+    "default_miss1",
     "miss_rate",
     "herd500",
     "zipf",
@@ -47,8 +51,11 @@ pub(crate) async fn run(name: &str, bench: &Bench) -> Outcome<Vec<Row>> {
         "hit1_float" => hits::one_float(bench).await,
         "hit256_same" => hits::many_same(bench).await,
         "hit256_shuffled" => hits::many_shuffled(bench).await,
+        "default_hit1" => hits::one_by_default(bench).await,
         "half32" => misses::half_known(bench).await,
+        "default_half32" => misses::half_known_by_default(bench).await,
         "miss1" => misses::one(bench).await,
+        "default_miss1" => misses::one_by_default(bench).await,
         "miss_rate" => misses::constant_rate(bench).await,
         "herd500" => herd::five_hundred(bench).await,
         "zipf" => zipf::hundred_thousand(bench).await,

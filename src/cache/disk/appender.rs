@@ -38,11 +38,14 @@ struct Active {
 }
 
 /// Frames that are written in one call.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Run {
     bytes: Vec<u8>,
     frames: Vec<FrameEntry>,
 }
+
+/// Largest buffer that is kept for the next append. It fits the batches of the tier.
+const MAX_KEPT_BYTES: usize = 1 << 20;
 
 /// Appends entries to segments. Each store has one.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub(super) struct Appender {
     /// Number of the next segment; `None` once all numbers are used.
     next: Option<u32>,
     evicted: u64,
+    /// Empty between appends. Its buffer is used again, since new memory for each batch would cost as much as the copy.
+    run: Run,
 }
 
 impl Appender {
@@ -60,7 +65,7 @@ impl Appender {
             segment.grown_to(data_end, frames.len());
             Active { segment, frames, data_end, must_cut: true, sealed }
         });
-        Self { active, next: last.checked_add(1), evicted: 0 }
+        Self { active, next: last.checked_add(1), evicted: 0, run: Run::default() }
     }
 
     /// Makes `segment` the growing segment.
@@ -86,26 +91,27 @@ impl Appender {
         context: &AppendContext<'_>,
         entries: impl Iterator<Item = (&'e Key, &'e AtRest)>,
     ) -> io::Result<()> {
-        let mut run = Run::default();
+        self.run.clear();
         for (key, entry) in entries {
             let Ok(length) = u32::try_from(entry.bytes.len()) else { continue };
             let head = Head { key: *key, until_ms: entry.until_ms, length };
             if START_BYTES + head.frame_bytes() + footer_bytes(1) > context.bounds.segment_bytes() {
                 continue;
             }
-            if !self.has_room(&run, &head, context.bounds) {
-                self.write(context.index, std::mem::take(&mut run))?;
+            if !self.has_room(&head, context.bounds) {
+                self.write(context.index)?;
                 self.rotate(context)?;
             }
-            run.push(&head, &entry.bytes, self.data_end());
+            let data_end = self.data_end();
+            self.run.push(&head, &entry.bytes, data_end);
         }
-        self.write(context.index, run)
+        self.write(context.index)
     }
 
-    fn has_room(&self, run: &Run, head: &Head, bounds: DiskBounds) -> bool {
+    fn has_room(&self, head: &Head, bounds: DiskBounds) -> bool {
         self.active.as_ref().is_some_and(|active| {
-            let data_end = active.data_end + run.bytes.len() as u64 + head.frame_bytes();
-            data_end + footer_bytes(active.frames.len() + run.frames.len() + 1) <= bounds.segment_bytes()
+            let data_end = active.data_end + self.run.bytes.len() as u64 + head.frame_bytes();
+            data_end + footer_bytes(active.frames.len() + self.run.frames.len() + 1) <= bounds.segment_bytes()
         })
     }
 
@@ -113,20 +119,15 @@ impl Appender {
         self.active.as_ref().map_or(START_BYTES, |active| active.data_end)
     }
 
-    fn write(&mut self, index: &Index, run: Run) -> io::Result<()> {
-        let Some(active) = self.active.as_mut().filter(|_| !run.frames.is_empty()) else { return Ok(()) };
-        if std::mem::take(&mut active.must_cut) {
-            active.segment.cut(active.data_end)?;
+    /// Writes the gathered frames. They are gone afterwards, also if the write failed.
+    fn write(&mut self, index: &Index) -> io::Result<()> {
+        let mut run = std::mem::take(&mut self.run);
+        let written = self.active.as_mut().filter(|_| !run.frames.is_empty()).map(|active| active.write(&run, index));
+        if run.bytes.capacity() <= MAX_KEPT_BYTES {
+            run.clear();
+            self.run = run;
         }
-        active.sealed = false;
-        active.segment.write(&run.bytes, active.data_end)?;
-        active.data_end += run.bytes.len() as u64;
-        active.frames.extend(&run.frames);
-        active.segment.grown_to(active.data_end, active.frames.len());
-        for FrameEntry { tag, offset, length, .. } in run.frames {
-            index.insert(tag, FrameLocation { segment: active.segment.number, offset, length });
-        }
-        Ok(())
+        written.unwrap_or(Ok(()))
     }
 
     fn rotate(&mut self, context: &AppendContext<'_>) -> io::Result<()> {
@@ -191,7 +192,29 @@ impl Appender {
     }
 }
 
+impl Active {
+    fn write(&mut self, run: &Run, index: &Index) -> io::Result<()> {
+        if std::mem::take(&mut self.must_cut) {
+            self.segment.cut(self.data_end)?;
+        }
+        self.sealed = false;
+        self.segment.write(&run.bytes, self.data_end)?;
+        self.data_end += run.bytes.len() as u64;
+        self.frames.extend(&run.frames);
+        self.segment.grown_to(self.data_end, self.frames.len());
+        for &FrameEntry { tag, offset, length, .. } in &run.frames {
+            index.insert(tag, FrameLocation { segment: self.segment.number, offset, length });
+        }
+        Ok(())
+    }
+}
+
 impl Run {
+    fn clear(&mut self) {
+        self.bytes.clear();
+        self.frames.clear();
+    }
+
     fn push(&mut self, head: &Head, value: &[u8], data_end: u64) {
         let offset = data_end + self.bytes.len() as u64;
         self.frames.push(FrameEntry {

@@ -11,7 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::state::{StoreState, StoreStatus};
-use super::worker::{DiskSettings, DiskWorker};
+use super::worker::{BATCH, DiskSettings, DiskWorker};
 use super::{DiskStore, OpenError};
 use crate::cache::purges::{EVERYTHING, PurgeRegistry, SavedPurges};
 use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
@@ -57,7 +57,7 @@ impl DiskTier {
     /// Opens the store in the background, and waits briefly for it.
     pub async fn start(settings: DiskSettings, parts: DiskParts) -> Self {
         let (status, faults) = StoreStatus::new();
-        let (status, queue) = (Arc::new(status), Arc::new(WriteQueue::new(settings.queue_bytes)));
+        let (status, queue) = (Arc::new(status), Arc::new(WriteQueue::new(settings.queue_bytes, BATCH)));
         let tasks = Tasks::new();
         let worker = DiskWorker {
             settings: settings.clone(),

@@ -11,10 +11,11 @@ use tokio::task::spawn_blocking;
 use super::state::{StoreState, StoreStatus};
 use super::{DiskBounds, DiskStore, OpenError};
 use crate::cache::purges::PurgeRegistry;
-use crate::cache::{WriteBatch, WriteQueue};
+use crate::cache::{BatchLimits, WriteBatch, WriteQueue};
 
-/// Bytes written in one batch.
-const BATCH_BYTES: usize = 1 << 20;
+/// Limits of a batch. Each costs a visit to a blocking thread, so entries are gathered for a few milliseconds, which is
+/// also the time by which more of them are lost if the process is killed.
+pub(super) const BATCH: BatchLimits = BatchLimits { full_bytes: 256 << 10, linger: Duration::from_millis(5) };
 
 /// Settings of the disk tier.
 #[derive(Clone, Debug)]
@@ -93,7 +94,7 @@ impl DiskWorker {
         loop {
             let batch = tokio::select! {
                 fault = self.faults.recv() => return fault.unwrap_or_default(),
-                batch = self.queue.next(BATCH_BYTES) => batch,
+                batch = self.queue.next() => batch,
                 () = self.purges.sent() => match self.note_sent(&store).await {
                     Ok(()) => continue,
                     Err(fault) => return fault.to_string(),
@@ -127,7 +128,7 @@ impl DiskWorker {
 
 /// Entries that are no longer in the queue were cleared meanwhile, and must not be written.
 fn write(store: &DiskStore, queue: &WriteQueue, batch: &WriteBatch) -> std::io::Result<()> {
-    let still_wanted = batch.entries.iter().filter(|(key, _)| queue.get(key).is_some());
+    let still_wanted = batch.entries.iter().filter(|(key, _)| queue.holds(key));
     store.append(still_wanted.map(|(key, entry)| (key, entry)))
 }
 
@@ -141,7 +142,7 @@ fn restore_purges(
 ) -> std::io::Result<()> {
     if is_down {
         // With less free space than this the next write would fail and close the tier again.
-        store.probe(BATCH_BYTES + BATCH_BYTES / 4)?;
+        store.probe(BATCH.full_bytes + BATCH.full_bytes / 4)?;
     }
     let noted = store.purges()?;
     status.take_over(&noted, purges);
@@ -185,7 +186,7 @@ mod tests {
 
     fn start(folder: &Folder, tasks: &Tasks, off_for: Duration) -> (Arc<StoreStatus>, Arc<WriteQueue>) {
         let (status, faults) = StoreStatus::new();
-        let (status, queue) = (Arc::new(status), Arc::new(WriteQueue::new(1 << 20)));
+        let (status, queue) = (Arc::new(status), Arc::new(WriteQueue::new(1 << 20, BATCH)));
         let bounds = DiskBounds { max_bytes: 16 << 20, max_entries: u64::MAX };
         let settings = DiskSettings { path: folder.path().to_owned(), bounds, queue_bytes: 1 << 20, off_for };
         let (purges, to_write) = (Arc::default(), Arc::clone(&queue));
@@ -239,19 +240,43 @@ mod tests {
         tasks.join(TIMEOUT).await;
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn entries_are_gathered_for_the_linger_time_and_then_written() {
+        let (folder, tasks) = (Folder::new(), Tasks::new());
+        let (status, queue) = start(&folder, &tasks, Duration::from_secs(1));
+        let StoreState::Open(store) = status.known().await else { panic!("it must open") };
+        let keys = [1, 2].map(|n| KeyBuilder::new(None).part(Tag::Text, &[n]).finish());
+        for key in keys {
+            queue.push(key, AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 });
+            yield_now().await;
+            assert!(queue.holds(&key) && !store.holds(&key), "it waits for further entries");
+            tokio::time::advance(BATCH.linger / 2).await;
+        }
+        // The timer counts whole milliseconds.
+        tokio::time::advance(Duration::from_millis(1)).await;
+        becomes(|| queue.is_empty()).await;
+        assert!(keys.iter().all(|key| store.holds(key)));
+        queue.push(keys[0], AtRest { bytes: Bytes::from_static(b"y"), until_ms: 1 });
+        let begun = tokio::time::Instant::now();
+        queue.drained().await;
+        assert!(begun.elapsed() < BATCH.linger, "somebody waits for it: {:?}", begun.elapsed());
+        tasks.stop();
+        tasks.join(TIMEOUT).await;
+    }
+
     #[tokio::test]
     async fn what_was_cleared_while_its_turn_came_is_not_written() {
-        let (folder, queue) = (Folder::new(), WriteQueue::new(1 << 20));
+        let (folder, queue) = (Folder::new(), WriteQueue::new(1 << 20, BATCH));
         let store = folder.open();
         let keys = [1, 2].map(|n| KeyBuilder::new(None).part(Tag::Text, &[n]).finish());
         let entry = || AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 };
         queue.push(keys[0], entry());
-        let batch = queue.next(BATCH_BYTES).await;
+        let batch = queue.next().await;
         queue.clear();
         write(&store, &queue, &batch).expect("it can be written");
         assert!(!store.holds(&keys[0]));
         queue.push(keys[1], entry());
-        write(&store, &queue, &queue.next(BATCH_BYTES).await).expect("it can be written");
+        write(&store, &queue, &queue.next().await).expect("it can be written");
         assert!(store.holds(&keys[1]));
     }
 }

@@ -44,7 +44,7 @@ impl Holds {
         let mut now = Vec::new();
         for key in keys {
             match held.get_mut(key) {
-                Some(hold) if queue.get(key).is_some() => *hold = Hold::Write,
+                Some(hold) if queue.holds(key) => *hold = Hold::Write,
                 Some(_) => now.extend(held.remove_entry(key).map(|(key, _)| key)),
                 None => {}
             }
@@ -104,14 +104,14 @@ mod tests {
     async fn a_lease_whose_record_waits_to_be_written_is_kept_until_it_is() {
         let config = Config::from_pairs(&[]).expect("the defaults are legal").redis;
         let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Tasks::new()));
-        let (holds, queue) = (Holds::new(Tasks::new()), WriteQueue::new(10_000));
+        let (holds, queue) = (Holds::new(Tasks::new()), WriteQueue::new(10_000, super::super::writing::BATCH));
         let key = |n: u8| KeyBuilder::new(None).part(Tag::Text, &[n]).finish();
         holds.add([key(1), key(2)]);
         queue.push(key(1), AtRest { bytes: bytes::Bytes::from_static(b"record"), until_ms: 1 });
         holds.release(&[key(1), key(2)], &queue, &manager);
         let held = || holds.lock().keys().copied().collect::<Vec<_>>();
         assert_eq!(held(), [key(1)], "nothing of the other waits");
-        let batch = queue.next(1_000).await;
+        let batch = queue.next().await;
         queue.done(&batch);
         holds.written(&[key(1), key(2)], &manager);
         assert_eq!(held(), []);

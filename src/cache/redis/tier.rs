@@ -12,7 +12,7 @@ use super::holds::Holds;
 use super::ledger::Ledger;
 use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::manager::{LinkManager, OnPurges};
-use super::writing::RedisWriter;
+use super::writing::{BATCH, RedisWriter};
 use crate::cache::purges::PurgeRegistry;
 use crate::cache::{
     AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerTier, Queued, Tier, TierStats, WriteQueue,
@@ -52,7 +52,7 @@ impl RedisTier {
     /// Creates a tier that does not connect until [`RedisTier::begin`] is called.
     pub fn new(config: RedisConfig, parts: RedisParts) -> Self {
         let tasks = Tasks::new();
-        let queue = Arc::new(WriteQueue::new(config.queue_bytes));
+        let queue = Arc::new(WriteQueue::new(config.queue_bytes, BATCH));
         let ledger = Ledger::new(Arc::clone(&parts.purges));
         let manager = Arc::new(LinkManager::new(config, ledger, tasks.clone()));
         let holds = Arc::new(Holds::new(tasks.clone()));

@@ -7,12 +7,14 @@ use super::error::LinkError;
 use super::holds::Holds;
 use super::link::Link;
 use super::manager::LinkManager;
-use crate::cache::{WriteBatch, WriteQueue};
+use crate::cache::{BatchLimits, WriteBatch, WriteQueue};
 use crate::key::Key;
 use crate::process::clock::Clock;
 
-/// Size of a batch in bytes: large enough to be worth a round trip, small enough to finish quickly.
-const BATCH_BYTES: usize = 256 << 10;
+/// Limits of a batch: large enough to be worth a round trip, small enough to finish quickly. Entries do not wait for
+/// further ones, because other replicas wait for them, with leases even until they are written. Under load the next
+/// batch gathers while the one before it is on its way.
+pub(super) const BATCH: BatchLimits = BatchLimits { full_bytes: 256 << 10, linger: Duration::ZERO };
 /// Timeout of a batch. It may be longer than that of a read, because no request waits for it.
 const WRITE_WITHIN: Duration = Duration::from_secs(1);
 /// Attempts per batch, each over a link that was up when the attempt began.
@@ -32,7 +34,7 @@ impl RedisWriter {
     /// Writes batches until the task is stopped.
     pub(super) async fn run(self) {
         loop {
-            let batch = self.queue.next(BATCH_BYTES).await;
+            let batch = self.queue.next().await;
             match self.write(&batch).await {
                 Ok(unwritten) => {
                     self.queue.lose(unwritten);
@@ -61,9 +63,10 @@ impl RedisWriter {
         let entry = |(key, entry): &(Key, crate::cache::AtRest)| {
             // Entries that are no longer in the queue were cleared meanwhile. A clearing empties the queue before it
             // raises the count of clearings, so no entry from before it gets a name of the new count.
-            self.queue.get(key)?;
+            let is_queued = self.queue.holds(key);
             let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
-            (for_ms > 0).then(|| (self.manager.names.record(key, clear_count), entry.bytes.clone(), for_ms))
+            (is_queued && for_ms > 0)
+                .then(|| (self.manager.names.record(key, clear_count), entry.bytes.clone(), for_ms))
         };
         let entries: Vec<_> = batch.entries.iter().filter_map(entry).collect();
         if entries.is_empty() {
