@@ -39,7 +39,7 @@ const OPERATIONS: &[Operation] = &[
     ("vector_from_bytes_1536", |n| vector_from_bytes(n, 1536)),
     ("vector_components_1536", |n| vector_components(n, 1536)),
     ("pack_ratio_1536", |n| pack(n, &form_of_services())),
-    ("pack_in_vain_1536", |n| pack(n, &off_the_form())),
+    ("pack_in_vain_1536", |n| pack(n, &unpackable_vector())),
     ("unpack_ratio_1536", |n| unpack(n, Codec::Lossless)),
     ("unpack_bf16_1536", |n| unpack(n, Codec::Bf16)),
     ("unpack_int8_1536", |n| unpack(n, Codec::Int8)),
@@ -137,7 +137,7 @@ fn form_of_services() -> Vector {
 }
 
 /// Returns components of a form that the lossless codec cannot pack.
-fn off_the_form() -> Vector {
+fn unpackable_vector() -> Vector {
     let components: Vec<f32> = (1..=1536_u16).map(|index| (f32::from(index) * 0.7).sin()).collect();
     Vector::from_components(&components).expect("finite and not all zero")
 }
@@ -147,7 +147,7 @@ fn pack(iterations: u64, vector: &Vector) {
 }
 
 fn unpack(iterations: u64, codec: Codec) {
-    let vector = if codec == Codec::Bf16 { off_the_form() } else { form_of_services() };
+    let vector = if codec == Codec::Bf16 { unpackable_vector() } else { form_of_services() };
     let packed = Packed::pack(&vector, codec);
     assert_ne!(packed.form(), Form::F32, "it must have been packed");
     let mut bytes = Vec::new();

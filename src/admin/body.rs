@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_never_comes_is_given_up() {
+    async fn body_that_never_arrives_times_out() {
         let silent = futures_util::stream::pending::<Result<http_body::Frame<Bytes>, std::io::Error>>();
         let body = http_body_util::StreamBody::new(silent);
         let read = read_within(Duration::from_millis(5), body, 10).await;
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_that_is_not_understood_is_refused() {
+    fn unknown_query_parameters_are_refused() {
         for query in ["modle=x", "model=", "model", "model=a&model=b", "model=%zz", "model=%4", "model=%ff"] {
             assert!(matches!(one(query), Err(Refusal::BadParameter { .. })), "{query}");
         }

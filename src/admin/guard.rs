@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_loopback_peer_with_a_local_host_has_access_where_no_token_is_set() {
+    fn a_loopback_peer_with_a_local_host_has_access_if_no_token_is_set() {
         for host in ["localhost", "LocalHost:7862", "127.0.0.1:7862", "127.9.9.9", "[::1]", "[::1]:7862"] {
             assert!(private(NEAR, &[("host", host)]), "{host}");
             assert!(!with_token(NEAR, &[("host", host)]), "{host}");
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_far_peer_has_no_access_under_any_host() {
+    fn a_remote_peer_has_no_access_under_any_host() {
         for peer in [FAR, "[::ffff:10.1.2.3]:5", "[2001:db8::1]:5", "[fe80::1]:5", "192.168.0.1:5", "0.0.0.0:5"] {
             for host in ["localhost", "127.0.0.1", "[::1]", "10.1.2.3", "evil.example"] {
                 assert!(!private(peer, &[("host", host)]), "{peer} {host}");
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_gives_access_from_everywhere() {
+    fn the_token_gives_access_from_any_peer_host_and_origin() {
         for bearer in ["Bearer s3cret", "bearer s3cret", "BEARER  s3cret"] {
             let headers = [("authorization", bearer), ("host", "evil.example"), ("origin", "null")];
             assert!(with_token(FAR, &headers) && with_token(NEAR, &headers), "{bearer}");
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refusal_says_that_the_token_was_wrong_where_one_came() {
+    fn refusals_mention_a_wrong_token_only_if_one_was_sent() {
         for (name, text, is_told) in
             [("authorization", "Bearer s3cre", true), ("x-vecho-admin-token", "no", true), ("accept", "*/*", false)]
         {
@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn no_token_gives_access_where_none_is_set() {
+    fn an_unset_or_empty_token_never_gives_access() {
         let case = |bearer| Case { access: Access::Private, peer: FAR, headers: bearer };
         for token in [None, Some("")] {
             assert!(!case(&[("host", "localhost"), ("authorization", "Bearer ")]).allowed(token));
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn open_routes_have_no_requirement() {
+    fn open_routes_need_neither_token_nor_local_peer() {
         for token in [None, Some("s3cret")] {
             let headers = &[("host", "evil.example"), ("authorization", "Bearer wrong")];
             assert!(Case { access: Access::Open, peer: FAR, headers }.allowed(token));
@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_does_not_print() {
+    fn debug_output_hides_the_token() {
         let guard = Guard::new(Some(&Secret::new("s3cret")));
         assert!(!format!("{guard:?}").contains("s3cret"));
     }

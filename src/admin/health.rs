@@ -248,12 +248,12 @@ mod tests {
     }
 
     #[test]
-    fn at_the_bounds_all_is_well() {
+    fn values_at_the_bounds_are_healthy() {
         assert_eq!(WELL.verdict(), Verdict { status: "healthy", warnings: vec![] });
     }
 
     #[test]
-    fn each_trouble_degrades_and_is_named_once() {
+    fn each_problem_degrades_health_with_exactly_one_warning() {
         let troubles = [
             (incident(SINCE, SINCE, None), "answers are mocks, since 9 s (1970-01-01T00:00:01Z), for `m`: timeout"),
             (incident(None, UNTIL, None), "were mocks until 9 s ago (1970-01-01T00:00:01Z)"),
@@ -281,13 +281,13 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_a_few_requests_is_no_verdict() {
+    fn error_rate_is_ignored_below_twenty_requests() {
         assert_eq!(status(&Signs { error_rate: 1.0, requests: 19, ..WELL }), "healthy");
         assert_eq!(status(&Signs { error_rate: 1.0, requests: 20, ..WELL }), "error");
     }
 
     #[test]
-    fn not_ready_or_mostly_errors_is_an_error() {
+    fn unreadiness_or_a_high_error_rate_reports_an_error() {
         assert_eq!(status(&Signs { ready: false, ..WELL }), "error");
         assert_eq!(status(&Signs { error_rate: 0.501, ..WELL }), "error");
         assert_eq!(status(&Signs { error_rate: 0.5, ..WELL }), "degraded");

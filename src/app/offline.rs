@@ -115,17 +115,17 @@ impl fmt::Debug for OfflineCache {
 #[derive(Debug)]
 struct UnqueuedDisk {
     store: DiskStore,
-    waiting: Mutex<PendingWrites>,
+    waiting: Mutex<UnwrittenEntries>,
 }
 
 #[derive(Debug, Default)]
-struct PendingWrites {
+struct UnwrittenEntries {
     entries: Vec<(Key, AtRest)>,
     failed: Option<io::Error>,
 }
 
 impl UnqueuedDisk {
-    fn lock(&self) -> MutexGuard<'_, PendingWrites> {
+    fn lock(&self) -> MutexGuard<'_, UnwrittenEntries> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -11,7 +11,7 @@ pub struct Surroundings {
     pub clock: Clock,
     /// The log level.
     pub level: LevelHandle,
-    /// ConfigSource for configuration reloads, if there is one.
+    /// Source for configuration reloads, if there is one.
     pub source: Option<ConfigSource>,
 }
 

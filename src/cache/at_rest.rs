@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_reads_back_whole_in_every_codec() {
+    fn a_record_round_trips_in_every_codec() {
         for codec in [Codec::Lossless, Codec::Bf16, Codec::Int8, Codec::F32] {
             for asked_model in ["model", "model-v2", "modèle"] {
                 let record = record(&[0.1, -0.25, 0.7], codec, asked_model);
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn records_of_the_first_version_are_of_an_unknown_version() {
+    fn records_of_version_1_are_an_unknown_version() {
         let mut bytes = to_bytes(&record(&[0.1, 0.2], Codec::Lossless, "m"), 3);
         bytes[3] = 1;
         assert_eq!(from_bytes(&bytes).expect_err("it is older"), Damaged::UnknownVersion(1));
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_is_the_one_that_is_drawn() {
+    fn the_byte_layout_matches_the_documented_one() {
         let bytes = to_bytes(&record(&[1.0, 2.0], Codec::F32, "asked"), 0x0102);
         assert_eq!(&bytes[..16], b"vec\x02\x00\0\0\0\x02\0\0\0\x07\0\0\0");
         assert_eq!(&bytes[16..26], b"\x02\x01\0\0\0\0\0\0\x01\0");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn every_single_bit_that_flips_is_noticed() {
+    fn every_flipped_bit_is_detected() {
         let bytes = to_bytes(&record(&[0.1, -0.25, 0.7], Codec::Int8, "asked"), 3);
         for bit in 0..bytes.len() * 8 {
             let mut flipped = bytes.clone();
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_is_cut_or_continued_is_damaged() {
+    fn truncated_or_extended_records_are_damaged() {
         let bytes = to_bytes(&record(&[0.1, 0.2], Codec::Lossless, "asked"), 3);
         for length in 0..bytes.len() {
             let error = from_bytes(&bytes[..length]).expect_err("it is damaged");
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_faulty_writer_left_is_refused_by_name() {
+    fn records_with_invalid_fields_are_refused_with_a_named_cause() {
         let bytes = to_bytes(&record(&[1.0, 2.0], Codec::F32, ""), 3);
         let refused = |change: fn(&mut Vec<u8>)| from_bytes(&forged(&bytes, change)).expect_err("it is refused");
         assert_eq!(refused(|body| body[4] = 9), Damaged::Contradiction, "no such form");
@@ -300,7 +300,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn arbitrary_bytes_never_panic_the_reader(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = from_bytes(&bytes);
             let begun = [&MAGIC[..], &[VERSION], &bytes].concat();
             prop_assert!(from_bytes(&begun).is_err(), "a checksum by chance");
@@ -311,7 +311,7 @@ mod tests {
         }
 
         #[test]
-        fn a_plausible_head_does_not_make_the_reader_panic(
+        fn a_plausible_header_never_panics_the_reader(
             form in 0_u8..5, numbers in proptest::collection::vec(0_u32..6, 2), lengths in (0_u32..9, 0_u32..9),
             rest in proptest::collection::vec(any::<u8>(), 0..60)
         ) {

@@ -60,7 +60,7 @@ mod tests {
     use crate::key::KeyBuilder;
 
     #[test]
-    fn only_what_is_asked_for_is_counted() {
+    fn peeks_are_not_counted_as_lookups() {
         let tier = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
         let key = KeyBuilder::new(None).finish();
         assert!(tier.peek(&key).is_none() && tier.get(&key).is_none());

@@ -124,14 +124,14 @@ mod tests {
     const TIMES: Times = Times { created_ms: 100, fresh_until_ms: 200, stale_until_ms: 300 };
 
     #[test]
-    fn a_record_is_fresh_then_stale_then_over() {
+    fn a_record_is_fresh_then_stale_then_expired() {
         assert_eq!(TIMES.age(199, None), Age::Fresh);
         assert_eq!(TIMES.age(200, None), Age::Stale);
         assert_eq!(TIMES.age(300, None), Age::Over);
     }
 
     #[test]
-    fn a_long_name_weighs_what_it_takes() {
+    fn weight_includes_the_length_of_model_names() {
         let weight = |model: &str, asked_model: &str| {
             let vector = crate::vector::Vector::from_components(&[1.0]).expect("it is a vector");
             let record = Record::new(vector, ModelIdentity { model: model.into(), dimension: 1 }, TIMES, None);
@@ -143,13 +143,13 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_may_want_it_younger() {
+    fn max_age_makes_an_older_record_stale() {
         assert_eq!(TIMES.age(150, Some(50)), Age::Fresh);
         assert_eq!(TIMES.age(151, Some(50)), Age::Stale);
     }
 
     #[test]
-    fn a_name_is_shared_with_a_record_of_the_same_identity_alone() {
+    fn names_are_shared_only_between_records_of_one_identity() {
         let identity = |model: &str, dimension| ModelIdentity { model: model.into(), dimension };
         let record = |asked_model: &str| {
             let vector = crate::vector::Vector::from_components(&[1.0, 2.0]).expect("it is a vector");

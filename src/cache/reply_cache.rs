@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_long_name_of_a_model_weighs_what_it_takes() {
+    fn weight_includes_the_length_of_model_names() {
         let (_, purges, space_state, _) = setup();
         let weight = |name: &str| {
             let mut parts = parts(&purges, &space_state, 10);
@@ -210,41 +210,41 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_ends_with_its_records() {
+    fn a_cached_reply_expires_with_its_records() {
         let (answers, purges, _, request) = setup();
         assert!(answers.get(&request, 100, purges.current()).is_none());
     }
 
     #[test]
-    fn an_answer_ends_with_a_purge() {
+    fn a_purge_invalidates_cached_replies() {
         let (answers, purges, _, request) = setup();
         purges.next(None);
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 
     #[test]
-    fn an_answer_ends_with_a_refresh_of_its_space() {
+    fn a_refresh_invalidates_the_cached_replies_of_its_space() {
         let (answers, purges, space_state, request) = setup();
         space_state.note_replacement();
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 
     #[test]
-    fn an_answer_ends_with_an_import_that_replaced_something() {
+    fn an_import_that_replaces_records_invalidates_cached_replies() {
         let (answers, purges, _, request) = setup();
         purges.outdate();
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 
     #[test]
-    fn an_answer_ends_when_another_model_answers() {
+    fn a_model_change_invalidates_cached_replies() {
         let (answers, purges, space_state, request) = setup();
         space_state.learn("b", 2);
         assert!(answers.get(&request, 1, purges.current()).is_none());
     }
 
     #[test]
-    fn an_answer_that_would_push_out_many_is_not_wanted() {
+    fn replies_larger_than_their_share_are_not_cached() {
         let (answers, _, _, request) = setup();
         for _ in 0..3 {
             assert!(!answers.wants(&request, BOUNDS.max_bytes / LARGEST_SHARE + 1));
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn a_large_batch_as_floats_is_wanted_with_the_usual_room() {
+    fn a_large_batch_of_floats_fits_the_default_reply_cache() {
         let answers = ReplyCache::new(MapBounds { max_bytes: 50 << 20, ..BOUNDS });
         let request = KeyBuilder::new(None).finish();
         // The longest text of a number and its comma is 17 bytes.
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_wanted_when_its_request_comes_again() {
+    fn a_reply_is_cached_when_its_request_is_repeated() {
         let (answers, _, _, request) = setup();
         assert!(!answers.wants(&request, 10));
         assert!(answers.wants(&request, 10));
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_served_and_what_was_not_are_counted_apart() {
+    fn hits_and_misses_of_the_reply_cache_are_counted_separately() {
         let answers = ReplyCache::new(BOUNDS);
         for is_served in [true, true, false] {
             answers.count(is_served);

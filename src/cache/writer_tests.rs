@@ -45,7 +45,7 @@ async fn write_all(queue: &WriteQueue) -> usize {
 }
 
 #[tokio::test]
-async fn what_waits_or_is_being_written_is_found_until_it_is_written() {
+async fn queued_entries_are_found_until_they_are_written() {
     let queue = WriteQueue::new(10_000, AT_ONCE);
     assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
     assert_eq!(queue.get(&key(1)).as_deref(), Some(&b"one"[..]));
@@ -58,7 +58,7 @@ async fn what_waits_or_is_being_written_is_found_until_it_is_written() {
 }
 
 #[tokio::test]
-async fn what_is_put_in_again_while_it_is_written_is_written_again() {
+async fn an_entry_replaced_during_its_write_is_written_again() {
     let queue = WriteQueue::new(10_000, AT_ONCE);
     queue.push(key(1), entry("old"));
     let batch = queue.next().await;
@@ -69,7 +69,7 @@ async fn what_is_put_in_again_while_it_is_written_is_written_again() {
 }
 
 #[tokio::test]
-async fn the_later_of_two_is_written_once() {
+async fn only_the_later_of_two_queued_values_is_written() {
     let queue = WriteQueue::new(10_000, AT_ONCE);
     queue.push(key(1), entry("old"));
     queue.push(key(1), entry("new"));
@@ -82,7 +82,7 @@ async fn the_later_of_two_is_written_once() {
 }
 
 #[tokio::test]
-async fn what_is_put_in_again_and_again_takes_no_more_room() {
+async fn repeated_entries_do_not_grow_the_queue() {
     let queue = WriteQueue::new(10_000, AT_ONCE);
     for _ in 0..1_000 {
         assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
@@ -103,7 +103,7 @@ async fn what_is_put_in_again_and_again_takes_no_more_room() {
 }
 
 #[test]
-fn more_than_the_bound_is_dropped_and_counted() {
+fn entries_beyond_the_bound_are_dropped_and_counted() {
     let queue = WriteQueue::new(OVERHEAD_BYTES + 3, GATHERED);
     assert_eq!(queue.push(key(1), entry("one")), Queued::Waiting);
     assert_eq!(queue.push(key(2), entry("two")), Queued::Dropped);
@@ -111,7 +111,7 @@ fn more_than_the_bound_is_dropped_and_counted() {
 }
 
 #[tokio::test]
-async fn a_queue_that_is_cleared_has_all_its_room_again_and_nothing_to_wait_for() {
+async fn a_cleared_queue_is_drained_and_accepts_entries_again() {
     let queue = WriteQueue::new(OVERHEAD_BYTES + 3, GATHERED);
     queue.push(key(1), entry("one"));
     let mut drained = Box::pin(queue.drained());
@@ -124,7 +124,7 @@ async fn a_queue_that_is_cleared_has_all_its_room_again_and_nothing_to_wait_for(
 }
 
 #[tokio::test]
-async fn what_is_given_up_leaves_and_is_counted() {
+async fn abandoned_entries_leave_the_queue_and_count_as_dropped() {
     let queue = WriteQueue::new(10_000, BatchLimits { full_bytes: 1, ..GATHERED });
     for n in 0..5 {
         queue.push(key(n), entry("x"));

@@ -221,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_of_things_and_the_rest_of_the_total() {
+    fn progress_shows_the_count_the_rate_and_the_time_left() {
         let words = |left| words("texts", 12_000, Duration::from_secs(10), left);
         assert_eq!(words(Some(Duration::from_secs(30))), "12,000 texts, 1,200/s, 30 s left");
         assert_eq!(words(None), "12,000 texts, 1,200/s");
     }
 
     #[test]
-    fn the_rest_is_estimated_from_the_observed_rate() {
+    fn the_time_left_is_estimated_from_the_observed_rate() {
         assert_eq!(left(&[(0, 0), (10, 250)], 1_000), Some(30));
         assert_eq!(left(&[(0, 0), (10, 1_001)], 1_000), None, "a total that was only an estimate");
         assert_eq!(left(&[(0, 0), (1, 1)], 1_000), None, "the first batch says little");
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_times_are_for_people() {
+    fn numbers_and_durations_are_human_readable() {
         assert_eq!([0, 999, 1_000, 1_234_567].map(grouped), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([9, 61, 3_661].map(time), ["9 s", "1 min 1 s", "1 h 1 min"]);
     }

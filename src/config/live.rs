@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_key_neither_comes_nor_goes_while_running() {
+    fn an_api_key_is_neither_added_nor_removed_while_running() {
         let (with, without) = (config(&[("upstream.api_key", "key")]), config(&[]));
         for (running, read) in [(&with, &without), (&without, &with)] {
             let live = Live::new(running.clone());
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_for_the_collector_are_replaced_while_running_and_neither_come_nor_go() {
+    fn collector_headers_are_replaced_but_not_added_or_removed_while_running() {
         let (old, new, none) =
             (config(&[("traces.headers", "a=old")]), config(&[("traces.headers", "a=new")]), config(&[]));
         for (running, read, after) in [(&old, &new, Some("new")), (&old, &none, Some("old")), (&none, &new, None)] {
@@ -264,7 +264,7 @@ mod tests {
 
     /// Each limit was read together with an older value of the other.
     #[test]
-    fn a_reload_leaves_room_for_the_largest_body() {
+    fn a_reload_keeps_the_body_limit_below_the_limit_in_flight() {
         let live = Live::new(config(&[("limits.max_body_bytes", "1000"), ("limits.max_inflight_bytes", "2000")]));
         live.apply(config(&[("limits.max_body_bytes", "3000"), ("limits.max_inflight_bytes", "4000")]));
         let limits = &live.load().limits;
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_value_said_otherwise_is_no_change() {
+    fn another_spelling_of_the_same_value_is_not_a_change() {
         let changes = changes(&config(&[("cache.ttl", "3600")]), &config(&[("cache.ttl", "60m")]));
         assert_eq!(changes, Changes::default());
     }

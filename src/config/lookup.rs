@@ -49,7 +49,7 @@ mod tests {
     use crate::config::WELL_KNOWN;
 
     #[test]
-    fn every_key_has_its_own_name_its_own_variable_and_a_sentence() {
+    fn every_key_has_a_unique_name_a_unique_variable_and_a_description() {
         let names: HashSet<_> = KEYS.iter().map(|key| key.name).collect();
         let variables: HashSet<_> = KEYS.iter().map(ConfigKey::env_name).collect();
         assert_eq!((names.len(), variables.len()), (KEYS.len(), KEYS.len()));
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn every_secret_has_a_file_twin_and_no_default() {
+    fn every_secret_has_a_file_key_and_no_default() {
         for key in KEYS.iter().filter(|key| key.secret) {
             let twin = known(&format!("{}_file", key.name));
             assert_eq!((key.default, twin.default), ("none", "none"), "{}", key.name);
@@ -68,14 +68,14 @@ mod tests {
     }
 
     #[test]
-    fn every_well_known_variable_stands_for_a_key() {
+    fn every_well_known_variable_maps_to_an_existing_key() {
         for (variable, key) in WELL_KNOWN {
             assert!(find(key).is_some(), "{variable} stands for {key}, which is not in the table");
         }
     }
 
     #[test]
-    fn a_misspelt_or_misplaced_name_finds_the_one_that_was_meant() {
+    fn misspelt_or_misplaced_keys_get_a_suggestion() {
         let names = || KEYS.iter().map(|key| key.name.to_owned());
         assert_eq!(unknown("upstream.ulr", names()), "unknown; did you mean upstream.url?");
         assert_eq!(unknown("ttl", names()), "unknown; did you mean cache.ttl?");

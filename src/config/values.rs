@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_duration_is_named_in_the_fault() {
+    fn an_invalid_duration_is_quoted_in_the_fault() {
         assert_eq!(
             duration(&said("abc"), &ANY).unwrap_err(),
             "\"abc\" is not a duration (such as \"250ms\", \"30s\", \"30d\")"
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn a_shown_duration_reads_back_to_itself() {
+    fn a_displayed_duration_parses_to_the_same_value() {
         for length in
             [Duration::ZERO, Duration::from_millis(1_500), Duration::from_hours(720), Duration::from_micros(7)]
         {

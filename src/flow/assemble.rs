@@ -212,7 +212,7 @@ mod tests {
     use crate::vector::Vector;
 
     #[test]
-    fn what_another_request_counts_meanwhile_is_not_added_to_a_sum_that_holds_it() {
+    fn tokens_counted_by_another_request_are_not_added_twice() {
         let info = CallInfo {
             headers: HeaderMap::new(),
             model: None,

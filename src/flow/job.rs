@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_path_are_one_address() {
+    fn equivalent_spellings_of_a_path_give_one_address() {
         for text in ["http://h//v1/embeddings?x=1", "http://h/v1/embeddings/?x=1", "http://h/v1//embeddings//?x=1"] {
             assert_eq!(address(&uri(text)), "http://h/v1/embeddings?x=1");
         }
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn scopes_share_exactly_what_they_say() {
+    fn scope_keys_follow_the_configured_scope_and_namespace() {
         let (a, b) = (KeyBuilder::new(None).finish(), KeyBuilder::new(Some(&Secret::new("b"))).finish());
         let (cache, headers) = (cache(&[]), HeaderMap::new());
         let key = |scope, credential: &Key, namespace: Option<&[u8]>| {
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn the_headers_that_choose_who_answers_are_in_the_scope() {
+    fn key_headers_are_part_of_the_scope() {
         let (cache, credential) = (cache(&[("cache.key_headers", "x-one,x-two")]), KeyBuilder::new(None).finish());
         let key = |said: &[(&'static str, &'static str)]| {
             let named =

@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mock_is_the_same_every_time_and_of_unit_length() {
+    fn a_mock_is_deterministic_and_of_unit_length() {
         let one = mock("a cat sat on a mat");
         assert_eq!(one, mock("a cat sat on a mat"));
         assert!((cosine(&one, &one) - 1.0).abs() < 1e-5);
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn model_dimension_and_kind_of_input_change_it() {
+    fn a_mock_depends_on_model_dimension_and_kind_of_input() {
         let text = Input::Text(Cow::Borrowed("1"));
         assert_ne!(vector("a", 8, &text), vector("b", 8, &text));
         assert_ne!(vector("a", 8, &text), vector("a", 8, &Input::Tokens(vec![1])));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_that_share_words_are_close() {
+    fn mocks_of_texts_with_common_words_are_similar() {
         let (cat, also_cat, other) =
             (mock("The cat sat on the mat."), mock("the CAT lay on the mat"), mock("quarterly revenue by region"));
         assert!(cosine(&cat, &also_cat) > 0.5, "{}", cosine(&cat, &also_cat));

@@ -57,14 +57,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_input_finds_its_own_key(inputs in prop::collection::vec(0_u8..12, 0..64)) {
+        fn every_input_maps_to_its_own_key(inputs in prop::collection::vec(0_u8..12, 0..64)) {
             let plan = Plan::new(inputs.iter().map(|n| key(*n)));
             let found: Vec<Key> = plan.slots.iter().map(|slot| plan.keys[*slot as usize]).collect();
             prop_assert_eq!(found, inputs.iter().map(|n| key(*n)).collect::<Vec<_>>());
         }
 
         #[test]
-        fn no_key_stands_twice(inputs in prop::collection::vec(0_u8..12, 0..64)) {
+        fn a_plan_lists_each_key_once(inputs in prop::collection::vec(0_u8..12, 0..64)) {
             let plan = Plan::new(inputs.iter().map(|n| key(*n)));
             let distinct: std::collections::BTreeSet<_> = plan.keys.iter().collect();
             prop_assert_eq!(distinct.len(), plan.keys.len());

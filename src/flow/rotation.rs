@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_third_token_of_one_owner_tells_once() {
+    fn the_third_token_of_one_owner_is_reported_once() {
         let rotation = Rotation::default();
         let told: Vec<bool> = [1, 1, 2, 2, 3, 3, 4, 5].map(|hour| note(&rotation, &jwt("me", hour))).into();
         assert_eq!(told, [false, false, false, false, true, false, false, false]);
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn other_owners_and_keys_that_name_nobody_do_not_rotate() {
+    fn tokens_of_different_owners_and_plain_keys_do_not_rotate() {
         let rotation = Rotation::default();
         for number in 0..1_000 {
             assert!(!note(&rotation, &jwt(&number.to_string(), 1)), "each has an owner of its own");

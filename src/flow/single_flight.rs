@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_first_leads_and_the_others_join() {
+    async fn the_first_claim_leads_and_later_ones_wait() {
         let single_flight = SingleFlight::new();
         let first = single_flight.claim(&[key(1), key(2)]);
         let second = single_flight.claim(&[key(2), key(3)]);
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_landed_key_is_free_again() {
+    async fn a_completed_key_can_be_claimed_again() {
         let single_flight = SingleFlight::new();
         let first = single_flight.claim(&[key(1)]);
         first.lead.expect("it leads").complete([(0, ())]);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn that_a_key_left_is_seen_by_who_finds_it_free() {
+    async fn a_completion_is_visible_to_the_next_claim() {
         let single_flight = SingleFlight::new();
         let first = single_flight.claim(&[key(1)]);
         let before = single_flight.completions();
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lead_that_vanishes_releases_its_waiters_and_its_keys() {
+    async fn a_dropped_leader_releases_its_waiters_and_its_keys() {
         let single_flight = SingleFlight::<u8>::new();
         let first = single_flight.claim(&[key(1), key(2)]);
         let joined = single_flight.claim(&[key(1), key(2)]);
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_before_the_landing_is_woken() {
+    async fn a_waiter_is_woken_on_completion() {
         let single_flight = SingleFlight::new();
         let first = single_flight.claim(&[key(1)]);
         let join = first.waiters[0].clone();
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fetch_that_is_late_wakes_all_that_wait_and_none_that_come_later() {
+    async fn a_late_fetch_wakes_its_current_waiters_but_not_later_ones() {
         let single_flight = SingleFlight::<u8>::new();
         let first = single_flight.claim(&[key(1), key(2)]);
         let [join, other] = [0, 1].map(|place| first.waiters[place].clone());

@@ -138,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn headers_name_the_sources_that_took_part_and_write_every_number_as_it_displays() {
+    fn headers_list_the_sources_with_their_counts() {
         for number in [1, 9, 10, 99, 100, 12_345_678_901, u64::MAX] {
             let source_counts =
                 SourceCounts { memory: number, mock: 1, billed: 0, saved: number, ..SourceCounts::default() };

@@ -173,7 +173,7 @@ fn open_flow(lower: Vec<Arc<dyn LowerTier>>) -> (Arc<Flow>, Calls) {
 
 /// Sends two requests for one text; the first is held after its look-up until the second has ended. Returns the tallies
 /// of both, and the number of inputs of each call.
-async fn one_ends_between_look_up_and_claim(
+async fn fetch_completes_between_lookup_and_claim(
     late: Controls,
     quick: Controls,
 ) -> (SourceCounts, SourceCounts, Vec<usize>) {
@@ -191,19 +191,19 @@ async fn one_ends_between_look_up_and_claim(
 }
 
 #[tokio::test]
-async fn what_landed_and_left_between_the_look_up_and_the_claim_is_not_paid_for_twice() {
+async fn a_fetch_that_completes_between_lookup_and_claim_is_not_repeated() {
     let plain = Controls::default();
     for beside in [plain, Controls { calls: super::Calls::Own, ..plain }] {
-        let (late, quick, calls) = one_ends_between_look_up_and_claim(plain, beside).await;
+        let (late, quick, calls) = fetch_completes_between_lookup_and_claim(plain, beside).await;
         assert_eq!((quick.upstream, late.upstream, late.memory), (1, 0, 1), "{beside:?}");
         assert_eq!(calls, [1], "{beside:?}");
     }
 }
 
 #[tokio::test]
-async fn no_cache_fetches_although_another_fetch_landed_between_the_look_up_and_the_claim() {
+async fn no_cache_fetches_although_a_fetch_completed_between_lookup_and_claim() {
     let plain = Controls::default();
-    let (late, _, calls) = one_ends_between_look_up_and_claim(Controls { no_cache: true, ..plain }, plain).await;
+    let (late, _, calls) = fetch_completes_between_lookup_and_claim(Controls { no_cache: true, ..plain }, plain).await;
     assert_eq!((late.upstream, late.memory, calls), (1, 0, vec![1, 1]));
 }
 
@@ -245,7 +245,7 @@ async fn joined(flow: &Arc<Flow>, controls: Controls, landed: Served, meanwhile:
 }
 
 #[tokio::test]
-async fn a_joiner_asks_again_for_what_is_older_than_it_accepts() {
+async fn a_waiter_fetches_again_if_the_result_is_older_than_its_max_age() {
     for (max_age_ms, is_fetched, expected) in
         [(None, false, 0), (Some(500), false, 0), (Some(499), false, 1), (Some(499), true, 0)]
     {
@@ -258,7 +258,7 @@ async fn a_joiner_asks_again_for_what_is_older_than_it_accepts() {
 }
 
 #[tokio::test]
-async fn a_joiner_with_no_cache_takes_only_what_was_fetched() {
+async fn a_waiter_with_no_cache_accepts_only_fetched_results() {
     for (is_fetched, expected) in [(true, 0), (false, 1)] {
         let (flow, _) = open_flow(Vec::new());
         let landed = completion(&flow, (0, Codec::Lossless), is_fetched);
@@ -268,7 +268,7 @@ async fn a_joiner_with_no_cache_takes_only_what_was_fetched() {
 }
 
 #[tokio::test]
-async fn a_joiner_asks_again_for_what_is_less_exact_than_its_configuration_wants() {
+async fn a_waiter_fetches_again_if_the_result_is_less_exact_than_configured() {
     for (codec, expected) in [(Codec::Lossless, 0), (Codec::Int8, 1)] {
         let (flow, _) = open_flow(Vec::new());
         let landed = completion(&flow, (0, codec), true);
@@ -278,7 +278,7 @@ async fn a_joiner_asks_again_for_what_is_less_exact_than_its_configuration_wants
 }
 
 #[tokio::test]
-async fn a_hit_that_began_before_a_purge_or_a_refresh_is_kept_as_of_its_beginning() {
+async fn a_hit_that_began_before_a_purge_or_refresh_has_the_earlier_validity() {
     let (flow, _) = open_flow(Vec::new());
     let landed = || completion(&flow, (0, Codec::Lossless), false);
     let plain = joined(&flow, Controls::default(), landed(), || {}).await.validity.expect("it is a hit");
@@ -292,7 +292,7 @@ async fn a_hit_that_began_before_a_purge_or_a_refresh_is_kept_as_of_its_beginnin
 }
 
 #[tokio::test]
-async fn callers_of_one_credential_share_a_call_and_those_of_two_never_do() {
+async fn requests_share_a_call_only_within_one_credential() {
     for (other, expected) in [("a", vec![1, 2]), ("b", vec![1, 1, 1])] {
         let (close, gate) = mpsc::channel();
         let (flow, calls) = flow(Vec::new(), gate);

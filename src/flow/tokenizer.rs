@@ -94,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_counted_where_the_tables_fit_and_token_arrays_always() {
+    fn texts_are_counted_if_the_tables_fit_and_token_arrays_always() {
         let (text, tokens) = (Input::Text("Hello world".into()), Input::Tokens(vec![1, 2, 3]));
         let (tokenizer, _governor, _) = governed(50);
         assert_eq!(tokenizer.count(&[text], 1), Some(vec![2]));
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn room_that_is_not_there_is_asked_for_once_a_minute() {
+    fn missing_memory_is_requested_once_a_minute() {
         let (tokenizer, _governor, meter) = governed(80);
         let text = [Input::Text("Hello world".into())];
         assert_eq!((tokenizer.count(&text, 1), tokenizer.count(&text, ASK_AGAIN_AFTER_MS)), (None, None));

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_request_that_never_fits_is_told_at_once_and_another_one_waits_for_a_while() {
+    async fn a_request_that_never_fits_fails_at_once_and_others_wait() {
         let (budget, begun) = (budget(), Instant::now());
         assert!(budget.take(wanted(LARGE + 1, 0), claim()).await.is_none());
         assert_eq!(begun.elapsed(), Duration::ZERO);
@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn caches_make_way_for_the_vectors_of_a_large_request_and_for_its_answers() {
+    async fn caches_shrink_for_the_vectors_and_answers_of_a_large_request() {
         let (budget, process, _governor) = governed(84_900_000);
         let _held = budget.take(wanted(65, 0), claim()).await.expect("there is room");
         assert!(process.bytes.load(Ordering::Relaxed) <= 85_000_000 - 65 * UNIT_BYTES * WITH_ANSWERS);
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_governor_looks_closely_for_a_while_after_a_large_request() {
+    async fn the_governor_checks_more_often_after_a_large_request() {
         let (budget, process, governor) = governed(1_000_000);
         let _held = budget.take(wanted(65, 0), claim()).await.expect("there is room");
         let relieving = process.looks.load(Ordering::Relaxed);
@@ -332,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_governor_looks_closely_for_a_while_after_many_small_requests() {
+    async fn the_governor_checks_more_often_after_many_small_requests() {
         let (budget, process, governor) = governed(1_000_000);
         for _ in 0..budget.large.units / LOOK_SHARE + 100 {
             drop(budget.take(wanted(1, 0), claim()).await.expect("there is room"));

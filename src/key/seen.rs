@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_is_remembered_until_another_one_takes_its_place() {
+    fn a_key_is_remembered_until_another_one_replaces_it() {
         let (seen, key) = (SeenKeys::new(1), Key::from_bytes([1; 32]));
         assert!(!seen.has(&key));
         assert!(!seen.note(&key));

@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_that_were_made_alike_do_not_meet_in_one_place() {
+    fn similar_keys_are_spread_over_many_buckets() {
         let spread = Spread { factor: 0x9e37_79b9_7f4a_7c15, first: 0 };
         for shift in [0, 20, 40, 54] {
             let hashes: Vec<u64> = (0..1_024).map(|n| spread.hash_one(key(n << shift))).collect();
@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_can_tell_where_a_key_will_be() {
+    fn the_hash_of_a_key_differs_between_hashers() {
         let places = || Spread::default().hash_one(key(7));
         assert_ne!(places(), places());
         let spread = Spread::default();

@@ -54,7 +54,7 @@ fn passing_keys_are_equal_exactly_for_equal_parts_under_one_secret() {
 }
 
 #[test]
-fn an_extended_key_is_the_hash_of_context_and_part_however_long_it_is() {
+fn an_extended_key_is_the_hash_of_context_and_part_at_any_length() {
     let context = key(&[(Tag::Model, b"m")]);
     for length in [0, 1, 919, 920, 5_000] {
         let bytes = vec![7; length];
@@ -72,7 +72,7 @@ fn a_secret_changes_every_key() {
 }
 
 #[test]
-fn a_key_is_the_hash_of_its_parts_in_a_row_however_long_they_are() {
+fn a_key_is_the_hash_of_its_concatenated_parts_at_any_length() {
     let secret = Secret::new("s3cret");
     let derived = blake3::derive_key("vecho 2026 cache key secret", b"s3cret");
     for lengths in [[0, 5, 7], [922, 0, 0], [940, 1, 1], [10, 5_000, 30], [2_000, 2_000, 1_000]] {
@@ -113,7 +113,7 @@ proptest! {
     }
 
     #[test]
-    fn a_part_that_spells_two_others_is_another_key(parts in sequences(), more in sequences()) {
+    fn a_part_that_encodes_two_parts_gives_another_key(parts in sequences(), more in sequences()) {
         let mut spelt = Vec::new();
         for (tag, bytes) in &more {
             spelt.extend_from_slice(&part_head(TAGS[*tag], bytes.len()));

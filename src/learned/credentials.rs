@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn a_yes_holds_for_its_time_and_a_no_to_the_credential_ends_every_yes() {
+    fn acceptance_expires_and_a_refusal_ends_it_for_all_models() {
         let accepted_credentials = AcceptedCredentials::default();
         assert!(!accepted_credentials.holds(&accepted_credential(1, 1), 0));
         accepted_credentials.accept(accepted_credential(1, 1), 10, 0);
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_bounded_and_those_whose_time_is_over_go_first() {
+    fn credentials_are_bounded_and_expired_ones_are_evicted_first() {
         let accepted_credentials = AcceptedCredentials::default();
         let held = |now_ms| {
             (0..=MAX_CREDENTIALS).filter(|number| accepted_credentials.holds(&numbered(*number), now_ms)).count()
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn a_yes_is_for_one_subject_and_so_is_being_forbidden_it() {
+    fn acceptance_and_prohibition_concern_one_subject() {
         let accepted_credentials = AcceptedCredentials::default();
         accepted_credentials.accept(accepted_credential(1, 1), 10, 0);
         assert!(!accepted_credentials.holds(&accepted_credential(1, 2), 1));

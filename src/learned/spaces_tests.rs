@@ -4,7 +4,7 @@ use super::*;
 use crate::key::{KeyBuilder, Tag};
 
 #[test]
-fn another_model_name_makes_older_vectors_misses() {
+fn a_new_model_name_invalidates_older_vectors() {
     let space_state = Spaces::default().of(KeyBuilder::new(None).finish());
     let (first, lesson) = space_state.learn("a", 8);
     assert_eq!(lesson, ModelChange::First);
@@ -15,7 +15,7 @@ fn another_model_name_makes_older_vectors_misses() {
 }
 
 #[test]
-fn what_is_recalled_counts_until_somebody_answers() {
+fn a_recalled_model_counts_until_the_upstream_answers() {
     let (then, now) = (SpaceState::default().learn("a", 8).0, SpaceState::default());
     now.recall(&then);
     assert_eq!(now.learn("b", 8).1, ModelChange::Drift);
@@ -24,7 +24,7 @@ fn what_is_recalled_counts_until_somebody_answers() {
 }
 
 #[test]
-fn each_change_of_who_answers_is_noted_once() {
+fn each_model_change_is_saved_once() {
     let space_state = SpaceState::default();
     let (a, _) = space_state.learn("a", 8);
     assert!(!space_state.must_be_noted(&a), "nothing else has ever answered");
@@ -41,7 +41,7 @@ fn each_change_of_who_answers_is_noted_once() {
 }
 
 #[test]
-fn what_is_forgotten_accepts_nothing_any_more() {
+fn an_evicted_space_accepts_no_records() {
     let spaces = Spaces::default();
     let root = KeyBuilder::new(None).finish();
     let learned: Vec<_> = (0..=MAX_SPACES as u64)
@@ -53,7 +53,7 @@ fn what_is_forgotten_accepts_nothing_any_more() {
 }
 
 #[test]
-fn a_space_in_which_the_model_changed_is_not_forgotten_for_others() {
+fn a_space_with_a_model_change_is_not_evicted_for_others() {
     let spaces = Spaces::default();
     let root = KeyBuilder::new(None).finish();
     let of = |tag, n: u64| spaces.of(root.extend(tag, &n.to_le_bytes()));
@@ -69,7 +69,7 @@ fn a_space_in_which_the_model_changed_is_not_forgotten_for_others() {
 }
 
 #[test]
-fn where_the_model_changed_in_all_spaces_one_of_them_goes() {
+fn spaces_stay_bounded_if_the_model_changed_in_all_of_them() {
     let spaces = Spaces::default();
     let root = KeyBuilder::new(None).finish();
     for n in 0..(MAX_SPACES as u64 + 50) {
@@ -79,7 +79,7 @@ fn where_the_model_changed_in_all_spaces_one_of_them_goes() {
 }
 
 #[test]
-fn looking_for_a_space_makes_none() {
+fn finding_a_space_does_not_create_it() {
     let spaces = Spaces::default();
     let space = KeyBuilder::new(None).finish();
     assert!(spaces.find(&space).is_none() && spaces.known.read().expect("not poisoned").is_empty());
@@ -98,7 +98,7 @@ fn spaces_stay_bounded() {
 }
 
 #[test]
-fn an_unreadable_encoding_is_tried_again_after_a_while() {
+fn an_unreadable_encoding_is_tried_again_later() {
     let space_state = SpaceState::default();
     space_state.mark_unreadable(Encoding::Base64, true, 1_000);
     assert!(space_state.is_unreadable(Encoding::Base64, 60_999));
@@ -107,7 +107,7 @@ fn an_unreadable_encoding_is_tried_again_after_a_while() {
 }
 
 #[test]
-fn one_unreadable_answer_is_an_accident_and_three_in_a_row_are_not() {
+fn an_encoding_is_unreadable_after_several_unreadable_answers() {
     let space_state = SpaceState::default();
     for _ in 0..2 {
         space_state.mark_unreadable(Encoding::Float, false, 0);
@@ -157,7 +157,7 @@ fn a_dimension_is_expected_after_enough_answers_in_a_row() {
 }
 
 #[test]
-fn replies_that_were_put_together_without_an_id_are_out_of_date_once_answers_have_one() {
+fn the_first_answer_with_an_id_invalidates_replies_without_one() {
     let space_state = SpaceState::default();
     space_state.note_id(false);
     space_state.note_id(false);

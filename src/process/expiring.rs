@@ -55,7 +55,7 @@ mod tests {
     }
 
     #[test]
-    fn the_entry_unused_for_longest_is_removed_first() {
+    fn the_least_recently_used_entry_is_evicted_first() {
         let map = ExpiringMap::new(100, Duration::from_hours(1));
         for key in 0..100 {
             map.get_or_insert_with(key, || key);

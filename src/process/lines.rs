@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_numbered_and_blank_ones_only_count() {
+    fn blank_lines_are_skipped_but_numbered() {
         let text = |text: &str| Some(text.to_owned());
         assert_eq!(lines("one\n\n  \ntwo"), [(1, 0, text("one")), (4, 8, text("two"))]);
         assert_eq!(lines(""), []);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_too_long_is_passed_over_and_keeps_its_number() {
+    fn a_line_that_is_too_long_is_skipped_but_numbered() {
         let text = |text: &str| Some(text.to_owned());
         assert_eq!(lines("12345\n123456\n1\n"), [(1, 0, text("12345")), (2, 6, None), (3, 13, text("1"))]);
         assert_eq!(lines("1234567"), [(1, 0, None)]);

@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lowest_limit_on_the_way_up_counts() {
+    fn the_lowest_limit_among_parent_groups_is_used() {
         let limit = Tree::limit(&[
             ("proc/self/cgroup", "0::/a/b/c\n"),
             ("sys/fs/cgroup/a/b/c/memory.max", "max\n"),
@@ -193,20 +193,20 @@ mod tests {
     }
 
     #[test]
-    fn max_everywhere_is_no_limit() {
+    fn groups_without_a_limit_are_unlimited() {
         let files = [("proc/self/cgroup", "0::/a\n"), ("sys/fs/cgroup/a/memory.max", "max\n")];
         assert_eq!(Tree::limit(&files), None);
         assert_eq!(Tree::limit(&[]), None);
     }
 
     #[test]
-    fn a_group_seen_from_inside_its_container_is_the_root() {
+    fn inside_a_container_the_group_is_the_root() {
         let files = [("proc/self/cgroup", "0::/\n"), ("sys/fs/cgroup/memory.max", "64000000\n")];
         assert_eq!(Tree::limit(&files), Some(64_000_000));
     }
 
     #[test]
-    fn version_1_is_read_and_its_huge_number_is_no_limit() {
+    fn cgroup_version_1_is_read_and_its_huge_default_means_no_limit() {
         let groups = ("proc/self/cgroup", "5:cpu,cpuacct:/host\n4:memory:/host/pod\n1:name=systemd:/host\n");
         let at_root = ("sys/fs/cgroup/memory/memory.limit_in_bytes", "256000000\n");
         let huge = ("sys/fs/cgroup/memory/host/memory.limit_in_bytes", "9223372036854771712\n");
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limits_of_other_controllers_are_not_memory() {
+    fn limits_of_other_controllers_are_ignored() {
         let files = [("proc/self/cgroup", "5:cpu:/x\n"), ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1000\n")];
         assert_eq!(Tree::limit(&files), None);
     }
@@ -239,7 +239,7 @@ mod tests {
 
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     #[test]
-    fn freed_memory_is_given_back() {
+    fn freed_memory_is_returned_to_the_system() {
         let system = System::new();
         // Blocks below the threshold of 128 KB come from the heap; the last one prevents the top of the heap from
         // moving down.

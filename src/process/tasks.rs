@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn lent_work_is_done_by_who_waits_for_it() {
+    async fn work_is_driven_by_its_waiter() {
         let tasks = Tasks::new();
         let (done, mut seen) = oneshot::channel();
         let lent = tasks.lend(async { done.send(()).expect("the test waits") });
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn lent_work_goes_on_when_the_waiter_leaves() {
+    async fn work_continues_as_a_task_when_its_waiter_is_dropped() {
         let tasks = Tasks::new();
         let ((go, gone), (done, seen)) = (oneshot::channel(), oneshot::channel());
         let mut lent = tasks.lend(async {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_in_lent_work_is_not_the_waiters() {
+    async fn a_panic_in_the_work_does_not_reach_its_waiter() {
         let tasks = Tasks::new();
         tasks.lend(async { panic!("for the test") }).await;
         assert_eq!(tasks.running(), 0);

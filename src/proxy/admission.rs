@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_holds_its_own_bytes_in_place_of_those_of_its_request() {
+    fn the_reservation_of_a_reply_replaces_that_of_its_request() {
         let limit = limit();
         let mut admission = limit.admit(&of("a")).expect("there is room");
         assert!(admission.reserve(600));
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn work_that_outlasts_its_request_holds_what_was_shared_with_it() {
+    fn work_that_outlives_its_request_keeps_the_shared_reservation() {
         let limit = limit();
         let mut admission = limit.admit(&of("a")).expect("there is room");
         assert!(admission.reserve(600));
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_small_reply_may_exceed_the_bound_and_a_large_one_that_does_not_fit_holds_nothing() {
+    fn a_small_reply_may_exceed_the_bound_and_a_large_one_may_not() {
         let limit = limit();
         let [mut one, mut other] = [limit.admit(&of("a")), limit.admit(&of("a"))].map(|it| it.expect("there is room"));
         assert!(one.reserve(600) && other.reserve(200) && !other.reserve(1));
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_that_outlasts_its_request_keeps_the_reserve_for_other_callers() {
+    fn a_fetch_that_outlives_its_request_leaves_the_reserve_to_other_callers() {
         let limit = limit();
         let mut admission = limit.admit(&of("a")).expect("there is room");
         assert!(admission.reserve(800));

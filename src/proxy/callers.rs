@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn a_caller_that_is_alone_may_fill_the_limit() {
+    fn a_single_caller_may_use_the_whole_limit() {
         let (callers, headers) = callers(&["a"]);
         for _ in 0..100 {
             let caller = callers.enter(&headers[0]);
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn beside_others_a_caller_of_much_leaves_a_reserve_and_one_of_little_may_use_another() {
+    fn heavy_callers_leave_a_reserve_that_light_callers_may_use() {
         let (callers, headers) = callers(&["a", "b"]);
         let much: Vec<CallerBucket> = (0..80).map(|_| callers.enter(&headers[0])).collect();
         callers.hold(much[0], 700);
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_limit_has_a_reserve_too() {
+    fn the_smallest_limit_has_a_reserve() {
         let (callers, headers) = callers(&["a", "b"]);
         let first = callers.enter(&headers[0]);
         let second = callers.enter(&headers[1]);
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_headers_of_a_credential_tell_callers_apart() {
+    fn only_credential_headers_identify_callers() {
         let (callers, headers) = callers(&["a"]);
         let mut other = headers[0].clone();
         other.insert("content-length", HeaderValue::from_static("7"));

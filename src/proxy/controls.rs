@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn directives_are_read_wherever_they_stand() {
+    fn directives_are_read_from_any_position() {
         let read = read_controls(&headers(&[("cache-control", "No-Cache, max-age=5"), ("x-vecho-fallback", "stale")]));
         let expected = Controls {
             no_cache: true,
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_wishes_the_narrower_one_counts_in_either_order() {
+    fn the_stricter_of_two_directives_wins_in_either_order() {
         for order in [["mock", "error"], ["error", "mock"]] {
             let mut twice = HeaderMap::new();
             for mode in order {
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_obeyed_is_refused_by_name() {
+    fn invalid_controls_are_refused_by_name() {
         assert_eq!(read_controls(&headers(&[("cache-control", "max-age=soon")])), Err(BadControl::MaxAge));
         assert_eq!(read_controls(&headers(&[("x-vecho-fallback", "maybe")])), Err(BadControl::Fallback));
         assert_eq!(read_controls(&headers(&[("x-vecho-namespace", "")])), Err(BadControl::Namespace));

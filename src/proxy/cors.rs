@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::{Method, request};
 
-use super::reply::Finished;
+use super::finished::Finished;
 use crate::cache::bounded::{Bounded, Entry, MapBounds};
 use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
 
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_for_every_origin_serves_all_until_the_upstream_says_otherwise() {
+    fn a_wildcard_origin_serves_all_until_the_upstream_names_an_origin() {
         let cache = CorsCache::new();
         hear(&cache, A, 200, &[("access-control-allow-origin", "*")]);
         assert_eq!(allowed(&cache, B).as_deref(), Some("*"));
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn an_origin_that_may_not_read_is_known_as_well() {
+    fn an_origin_without_access_is_remembered() {
         let cache = CorsCache::new();
         hear(&cache, A, 200, &[]);
         assert!(cache.knows(&from(&cache, A)));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_without_cors_headers_says_nothing() {
+    fn an_error_without_cors_headers_changes_nothing() {
         let cache = CorsCache::new();
         hear(&cache, A, 200, &[("access-control-allow-origin", A)]);
         hear(&cache, A, 500, &[]);
@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_another_origins_call_does_not_show_that_origin() {
+    fn errors_of_a_shared_call_do_not_expose_the_other_origin() {
         let cache = CorsCache::new();
         let mut shared = finished(400, false, &[("access-control-allow-origin", B), ("vary", "accept")]);
         cache.complete(&from(&cache, A), &mut shared);
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_preflight_teaches_the_origin_but_not_its_own_headers() {
+    fn a_preflight_stores_the_origin_but_not_its_own_headers() {
         let cache = CorsCache::new();
         let answer = finished(204, true, &[("access-control-allow-origin", A), ("access-control-max-age", "600")]);
         cache.learn_preflight(&from(&cache, A), &answer);
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_bounded_in_number() {
+    fn stored_origins_are_bounded() {
         let cache = CorsCache::new();
         for number in 0..2_000 {
             let origin = HeaderValue::from_str(&format!("https://{number}.example")).expect("it is a value");

@@ -4,7 +4,7 @@ use http::Response;
 use tokio::time::Instant;
 
 use super::ReplyBody;
-use super::reply::Finished;
+use super::finished::Finished;
 use super::traced::answered;
 use crate::config::Config;
 use crate::observe::metrics::{Ended, Metrics, Outcome, RequestUsage, Route};

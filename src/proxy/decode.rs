@@ -67,7 +67,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_without_room_for_all_its_parts_is_refused() {
+    async fn a_body_that_exceeds_the_free_memory_is_refused() {
         let mut free_bytes = 300_000_usize;
         let admit = |bytes: usize| {
             let rest = free_bytes.checked_sub(bytes);

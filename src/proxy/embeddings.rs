@@ -8,10 +8,11 @@ use hyper::body::Incoming;
 
 use super::admission::Admission;
 use super::fast_path::Received;
+use super::finished::Finished;
 use super::intake::{path_model, read_origin, target_uri};
 use super::labels::RequestLabels;
 use super::passthrough::{Way, map_location, timed};
-use super::reply::{Finished, Notes};
+use super::reply::Notes;
 use super::{Proxy, ReplyBody, traced};
 use crate::cache::reply_cache::{self, Validity};
 use crate::config::{Config, UpstreamTarget};

@@ -10,6 +10,7 @@ mod decode;
 mod embeddings;
 mod explain;
 mod fast_path;
+mod finished;
 mod intake;
 mod labels;
 mod parts;

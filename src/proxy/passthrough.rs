@@ -10,8 +10,8 @@ use tokio::io::copy_bidirectional;
 use tokio::time::{Instant, timeout_at};
 
 use super::admission::Admission;
+use super::finished::Finished;
 use super::intake::target_uri;
-use super::reply::Finished;
 use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};
 use crate::config::{Config, UpstreamTarget};

@@ -10,47 +10,14 @@ use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::ReplyBody;
-use super::admission::Admission;
 use super::controls::BadControl;
+use super::finished::Finished;
 use crate::cache::reply_cache::CachedReply;
 use crate::flow::SourceCounts;
 use crate::observe::metrics::{Outcome, Rejection, RequestUsage};
 use crate::serve::{BodyError, CollectError};
 use crate::upstream::{Class, Failure, ForwardError, UpstreamReply, UriTooLong, Why, marks_stand_in, shown_on_errors};
 use crate::wire::{Bypass, BypassCause, envelope};
-
-/// A finished response with its outcome for the metrics.
-pub(super) struct Finished {
-    /// The response for the client.
-    pub response: Response<ReplyBody>,
-    /// Outcome for the metrics.
-    pub outcome: Outcome,
-    /// Usage labels, if the request was parsed.
-    pub subject: Option<RequestUsage>,
-    /// True if the headers come from an upstream response to exactly this request.
-    pub is_upstreams: bool,
-}
-
-impl Finished {
-    pub(super) const fn new(response: Response<ReplyBody>, outcome: Outcome) -> Self {
-        Self { response, outcome, subject: None, is_upstreams: false }
-    }
-
-    pub(super) fn about(self, subject: RequestUsage) -> Self {
-        Self { subject: Some(subject), ..self }
-    }
-
-    /// Marks the headers as those of an upstream response to exactly this request.
-    pub(super) fn of_upstream(self) -> Self {
-        Self { is_upstreams: true, ..self }
-    }
-
-    /// Holds `admission` until the body is sent.
-    pub(super) fn admitted(mut self, admission: Admission) -> Self {
-        self.response.body_mut().hold(admission);
-        self
-    }
-}
 
 const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
 const SOURCES: HeaderName = HeaderName::from_static("x-vecho-sources");
@@ -388,7 +355,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_upstream_refuses_has_its_id_or_one_of_ours() {
+    fn refusals_have_the_upstreams_request_id_or_a_new_one() {
         let (replies, body) = (Replies::new(), Bytes::from_static(b"{}"));
         let id_of = |headers| {
             let failure =

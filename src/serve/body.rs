@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_of_one_piece_is_handed_on_without_a_copy() {
+    async fn a_body_in_one_piece_is_not_copied() {
         let whole = Bytes::from(vec![7_u8; 4096]);
         let collected = collect_bounded(Full::new(whole.clone()), up_to(4096), |_| true).await.expect("it fits");
         assert_eq!(collected.as_ptr(), whole.as_ptr());
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn one_byte_over_the_bound_is_too_large_whether_the_length_was_stated_or_not() {
+    async fn one_byte_over_the_bound_is_too_large_with_and_without_a_length() {
         let stated = collect_bounded(Full::new(Bytes::from_static(b"abcde")), up_to(4), |_| true).await;
         let unstated = collect_bounded(pieces(&["abc", "de"]), up_to(4), |_| true).await;
         assert!(matches!(stated, Err(CollectError::TooLarge { max_bytes: 4 })), "{stated:?}");
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn silence_is_measured_from_the_last_piece() {
+    async fn the_stall_timeout_starts_at_the_last_piece() {
         const PIECES: u32 = 5;
         let (max_pause, pause) = (Duration::from_millis(600), Duration::from_millis(150));
         let began = Instant::now();
@@ -283,14 +283,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_body_that_never_pauses_for_long_still_has_to_end() {
+    async fn a_slow_body_is_bounded_in_total_time() {
         let bounds = BodyBounds { max_bytes: 100_000, pause: TIMEOUT, whole: Duration::from_millis(100) };
         let collected = collect_bounded(trickle(u32::MAX, Duration::from_millis(1)), bounds, |_| true).await;
         assert!(matches!(collected, Err(CollectError::Incomplete(BodyError::Late))), "{collected:?}");
     }
 
     #[tokio::test]
-    async fn room_is_asked_for_piece_by_piece_and_none_ends_the_body() {
+    async fn memory_is_reserved_for_each_piece_and_a_refusal_ends_the_body() {
         let mut asked = Vec::new();
         let admit = |bytes: usize| {
             asked.push(bytes);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn a_length_that_is_only_stated_takes_no_room() {
+    fn a_declared_length_alone_allocates_no_memory() {
         let mut all = BytesMut::new();
         append(&mut all, b"ab", usize::MAX);
         assert!(all.capacity() <= 2 * AHEAD_BYTES, "{}", all.capacity());

@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_burst_that_takes_a_whole_turn_does_not_disarm_the_limits() {
+    async fn a_busy_connection_does_not_disarm_its_timeouts() {
         let config = Config::from_pairs(&[]).expect("the defaults must be free of faults");
         let (limits, shutdown) =
             (ServeLimits::from(&config.limits), Arc::new(ServerState::default()).shutdown_signal());

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_host_is_required_once() {
+    fn exactly_one_host_is_required() {
         assert_eq!(checked(Version::HTTP_11, "/v1", &[]), Err(BadHead::NoHost));
         assert_eq!(checked(Version::HTTP_11, "http://h/v1", &[]), Err(BadHead::NoHost));
         assert_eq!(checked(Version::HTTP_2, "/v1", &[]), Err(BadHead::NoHost));
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_without_a_coding_is_not_to_blame_for_the_lengths_of_bytes_before_it() {
+    fn two_lengths_are_blamed_only_on_a_head_with_a_transfer_coding() {
         let request = |coding: Option<&str>| {
             let request = Request::builder().uri("/v1").header(HOST, "h");
             let request = coding.into_iter().fold(request, |request, coding| request.header(TRANSFER_ENCODING, coding));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_is_in_one_coding_at_most() {
+    fn at_most_one_transfer_coding_is_accepted() {
         let checked = |codings: &[&str]| {
             let mut request = Request::builder().version(Version::HTTP_11).uri("/v1").header(HOST, "h");
             for coding in codings {

@@ -227,14 +227,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_episode_is_told_once_at_each_end() {
+    fn an_episode_is_logged_once_at_its_start_and_once_at_its_end() {
         let mut episode = Episode::default();
         let told = [episode.ends(), episode.begins(), episode.begins(), episode.ends(), episode.ends()];
         assert_eq!(told, [false, true, false, true, false]);
     }
 
     #[test]
-    fn a_mapped_address_is_shown_as_the_ipv4_address_it_is() {
+    fn a_mapped_ipv6_address_is_shown_as_ipv4() {
         let mapped = SocketAddr::from((std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped(), 80));
         assert_eq!(canonical(mapped), SocketAddr::from(([127, 0, 0, 1], 80)));
     }

@@ -78,7 +78,7 @@ mod tests {
         connection: close\r\ncontent-length: 0\r\ndate: Thu, 01 Jan 1970 00:00:00 GMT\r\n\r\n";
 
     #[test]
-    fn a_refusal_keeps_its_status_and_date_and_gains_a_body_of_the_stated_length() {
+    fn a_bare_refusal_keeps_its_status_and_gets_a_body() {
         let reply = String::from_utf8(explain_refusal(BARE)).expect("replies are text");
         let (head, body) = reply.split_once("\r\n\r\n").expect("a head ends");
         assert!(head.starts_with("HTTP/1.1 431 Request Header Fields Too Large\r\n"));
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_server_says_so_like_every_other_overload() {
+    fn a_full_server_replies_with_the_overload_envelope() {
         let reply = String::from_utf8(server_full()).expect("replies are text");
         assert!(reply.starts_with("HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n"), "{reply}");
         let (_, body) = reply.split_once("\r\n\r\n").expect("a head ends");

@@ -236,7 +236,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fresh_connection_is_idle_and_its_first_byte_begins_a_head() {
+    fn a_new_connection_is_idle_until_its_first_byte_begins_a_head() {
         let stats = ConnectionStats::new(true);
         assert_eq!(stats.phase(), (Phase::Idle, 0));
         assert_eq!(stats.read_bytes(), RequestPart::HeadStart);
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_write_counts_before_all_else_and_each_progress_is_a_new_stay() {
+    fn a_blocked_write_takes_precedence_and_progress_restarts_the_phase() {
         let stats = ConnectionStats::new(true);
         let _call = stats.begin_call();
         stats.write_blocked();
@@ -268,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_that_is_not_flushed_is_never_taken_for_hypers_own_reply() {
+    fn an_unflushed_answer_is_never_mistaken_for_a_reply_of_hyper() {
         let stats = ConnectionStats::new(true);
         assert!(stats.speaks_for_itself());
         let call = stats.begin_call();
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn an_http2_answer_that_the_peer_has_no_room_for_is_being_written_and_one_that_is_not_ready_is_not() {
+    fn an_http2_answer_is_in_the_write_phase_only_if_the_peer_has_no_window() {
         let stats = ConnectionStats::new(false);
         let mut body = CountedBody::new(Slow, stats.begin_call());
         assert_eq!(stats.phase().0, Phase::Writing);

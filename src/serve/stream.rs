@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_same_bytes_as_a_handlers_answer_pass_untouched() {
+    async fn the_answer_of_a_handler_passes_unchanged() {
         let stats = ConnectionStats::new(true);
         drop(stats.begin_call());
         assert_eq!(written_through(&stats, BARE, 1024).await.as_bytes(), BARE);

@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_upstream_that_ends_connections_is_asked_by_each_call_until_it_cannot_be_reached() {
+    async fn calls_pass_while_connections_only_break_and_stop_once_unreachable() {
         let breaker = Breaker::new(Metrics::new("test"));
         (0..10).for_each(|request| fail_as(&breaker, request, false));
         assert_eq!(breaker.state(), BreakerState::Open);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_in_a_row_open_it_and_one_success_between_does_not() {
+    async fn only_consecutive_failures_open_the_breaker() {
         let breaker = Breaker::new(Metrics::new("test"));
         for _ in 0..10 {
             fail(&breaker, 1);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_probe_at_a_time_finds_out_whether_it_is_back() {
+    async fn one_probe_at_a_time_tests_for_recovery() {
         let breaker = opened();
         tokio::time::advance(Duration::from_millis(999)).await;
         assert!(breaker.pass().is_none());
@@ -271,7 +271,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failed_probe_doubles_the_wait_up_to_the_longest() {
+    async fn a_failed_probe_doubles_the_wait_up_to_the_maximum() {
         let breaker = opened();
         for open_for_ms in [1_000, 2_000, 3_000, 3_000] {
             tokio::time::advance(Duration::from_millis(open_for_ms - 1)).await;
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn one_request_that_fails_again_and_again_does_not_open_it() {
+    async fn repeated_failures_of_one_request_do_not_open_the_breaker() {
         let breaker = Breaker::new(Metrics::new("test"));
         (0..10).for_each(|_| fail(&breaker, 1));
         assert_eq!(breaker.state(), BreakerState::Closed);
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn after_a_recovery_it_opens_for_the_first_time_again() {
+    async fn a_recovery_resets_the_open_time() {
         let breaker = opened();
         tokio::time::advance(TERMS.open_for).await;
         fail(&breaker, 9);
@@ -303,7 +303,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_that_is_answered_slowly_does_not_keep_others_from_asking() {
+    async fn a_slow_probe_does_not_block_other_calls() {
         let breaker = opened();
         tokio::time::advance(TERMS.open_for).await;
         let probe = breaker.pass().expect("its time is over");
@@ -315,7 +315,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_probe_that_vanishes_leaves_its_place_to_the_next() {
+    async fn a_dropped_probe_is_replaced_by_the_next_call() {
         let breaker = opened();
         tokio::time::advance(Duration::from_secs(1)).await;
         drop(breaker.pass().expect("its time is over"));

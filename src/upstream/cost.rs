@@ -88,24 +88,24 @@ mod tests {
     }
 
     #[test]
-    fn where_inputs_cost_as_many_fit_as_take_the_target_time() {
+    fn time_per_input_limits_calls_to_the_target_time() {
         assert_eq!([&[300][..], &[1, 300], &[300, 40]].map(|calls| fitting_after(calls, 0, 50)), [40, 40, 40]);
     }
 
     #[test]
-    fn where_a_call_costs_by_itself_it_is_worth_its_inputs() {
+    fn fixed_time_per_call_makes_calls_larger() {
         assert_eq!(fitting_after(&[1, 300], 1_200, 2), 2_400);
         assert_eq!(fitting_after(&[1, 300], 100, 50), 40);
     }
 
     #[test]
-    fn where_inputs_cost_nothing_all_fit() {
+    fn calls_without_time_per_input_are_not_limited() {
         assert!(fitting_after(&[1, 300], 10_000, 0) > 1_000_000);
         assert!(fitting_after(&[300, 60], 10_000, 0) > 1_000_000);
     }
 
     #[test]
-    fn a_small_call_that_waited_for_its_model_says_nothing() {
+    fn a_small_call_that_waited_for_its_model_is_ignored() {
         let mut cost = Cost::default();
         cost.answered(1, Duration::from_secs(70));
         cost.answered(300, Duration::from_secs(15));
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn calls_that_take_about_as_long_whatever_they_carry_cost_by_themselves() {
+    fn calls_of_similar_duration_at_any_size_are_not_limited() {
         let mut cost = Cost::default();
         cost.answered(1, Duration::from_secs(11));
         cost.answered(300, Duration::from_secs(10));

@@ -229,7 +229,7 @@ mod tests {
     ];
 
     #[test]
-    fn each_path_has_its_place_behind_each_base() {
+    fn each_path_is_mapped_onto_each_base_url() {
         for (base, paths) in MAPPED {
             for (ours, theirs) in *paths {
                 assert_eq!(mapped(&format!("http://h:1{base}"), ours), format!("http://h:1{theirs}"), "{base} {ours}");
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_becomes_too_long_behind_the_base_is_an_error() {
+    fn a_path_that_is_too_long_after_the_base_url_is_an_error() {
         let ours: PathAndQuery = format!("/{}", "x".repeat(usize::from(u16::MAX) - 10)).parse().expect("a path");
         let uri = |base: &'static str| upstream_uri(&Uri::from_static(base), &ours);
         assert!(uri("http://h").is_ok());
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn embeddings_paths_are_told_from_others() {
+    fn embeddings_paths_are_distinguished_from_others() {
         let embeddings = [
             "/embeddings",
             "/v1/embeddings",
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_of_one_path_have_one_normal_form() {
+    fn equivalent_spellings_of_a_path_have_one_normal_form() {
         for (path, normal) in [
             ("/", "/"),
             ("//", "/"),
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_that_resemble_embeddings_are_told() {
+    fn paths_that_resemble_embeddings_are_recognised() {
         for path in ["/api/embed", "/embed", "/v1/embeddings/x", "/Embedding"] {
             assert!(resembles_embeddings(path), "{path}");
         }

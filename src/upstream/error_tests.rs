@@ -9,7 +9,7 @@ fn failure(status: u16, body: &str) -> Failure {
 }
 
 #[test]
-fn every_status_falls_into_its_class() {
+fn every_status_has_its_failure_class() {
     for status in [500, 502, 503, 504, 520, 524] {
         assert_eq!(failure(status, "").class, Class::Unavailable(Why::Status), "{status}");
     }
@@ -22,7 +22,7 @@ fn every_status_falls_into_its_class() {
 }
 
 #[test]
-fn limits_are_recognised_in_the_words_of_several_servers() {
+fn limits_are_recognised_in_the_messages_of_several_servers() {
     let too_large = [
         (
             TooLarge::Size,
@@ -74,7 +74,7 @@ fn limits_are_recognised_in_the_words_of_several_servers() {
 }
 
 #[test]
-fn the_wish_to_be_left_alone_is_read_in_both_units() {
+fn retry_after_is_read_in_seconds_and_milliseconds() {
     let mut throttled = failure(429, "{}");
     let headers = &mut throttled.reply.as_mut().expect("a reply").headers;
     headers.insert("retry-after", "2".parse().expect("a value"));
@@ -85,7 +85,7 @@ fn the_wish_to_be_left_alone_is_read_in_both_units() {
 }
 
 #[test]
-fn the_wish_to_be_left_alone_may_be_a_date() {
+fn retry_after_may_be_a_date() {
     let mut throttled = failure(429, "{}");
     let mut wish = |at: SystemTime| {
         let value = httpdate::fmt_http_date(at).parse().expect("a value");
@@ -98,14 +98,14 @@ fn the_wish_to_be_left_alone_may_be_a_date() {
 }
 
 #[test]
-fn a_request_too_large_for_the_rate_may_pass_in_parts() {
+fn a_request_too_large_for_the_rate_limit_may_pass_in_parts() {
     let body = r#"{"error":{"message":"Request too large for m on tokens per min (TPM): Limit 10000, Requested 20000.","type":"tokens","code":"rate_limit_exceeded"}}"#;
     assert_eq!(failure(429, body).too_large_by(), Some(TooLarge::Size));
     assert_eq!(failure(429, r#"{"error":{"message":"Rate limit reached"}}"#).too_large_by(), None);
 }
 
 #[test]
-fn what_concerns_the_caller_is_no_neighbours_fault_and_not_of_the_form() {
+fn errors_about_the_credential_are_not_blamed_on_the_input_or_the_form() {
     let quota = envelope("You exceeded", "insufficient_quota", None, Some("insufficient_quota"));
     let quota = std::str::from_utf8(&quota).expect("text");
     for (status, body, may_be) in [(429, quota, false), (401, "{}", false), (403, "{}", true), (400, "{}", true)] {

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn callers_are_served_in_turn_and_each_in_its_own_order() {
+    async fn callers_are_served_round_robin_and_each_in_fifo_order() {
         let (served, mut seen) = unbounded_channel();
         let crowd = Crowd { order: Arc::default(), common: Arc::new(Semaphore::new(0)), served };
         let mut waiters = Vec::new();
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn waiters_that_leave_keep_no_place() {
+    async fn waiters_that_leave_are_removed_from_the_queue() {
         let (served, mut seen) = unbounded_channel();
         let crowd = Crowd { order: Arc::default(), common: Arc::new(Semaphore::new(0)), served };
         let (first, second) = (crowd.joined_by("a").await, crowd.joined_by("a").await);
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_queue_stays_as_long_as_its_caller_has_waiters() {
+    fn a_queue_exists_as_long_as_its_caller_has_waiters() {
         let order = FairOrder::default();
         let (one, other) = (order.join(caller("a")), order.join(caller("a")));
         drop(one);

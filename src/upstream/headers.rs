@@ -167,40 +167,40 @@ mod tests {
     }
 
     #[test]
-    fn what_connection_names_goes_with_it() {
+    fn headers_listed_in_connection_are_removed() {
         let mut all = headers(&[("connection", "keep-alive, X-Odd"), ("x-odd", "1"), ("te", "x"), ("accept", "*/*")]);
         strip_hop_by_hop(&mut all);
         assert_eq!(all, headers(&[("accept", "*/*")]));
     }
 
     #[test]
-    fn our_own_controls_do_not_go_up() {
+    fn vecho_headers_are_not_forwarded() {
         let all = headers(&[("x-vecho-namespace", "n"), ("authorization", "b"), ("host", "h"), ("user-agent", "u")]);
         assert_eq!(forwardable(&all, false), headers(&[("authorization", "b"), ("user-agent", "u")]));
     }
 
     #[test]
-    fn what_speaks_for_the_bytes_of_the_body_does_not_go_up() {
+    fn headers_that_describe_the_body_bytes_are_not_forwarded() {
         let all =
             headers(&[("idempotency-key", "k"), ("content-digest", "d"), ("content-length", "5"), ("x-any", "1")]);
         assert_eq!(forwardable(&all, false), headers(&[("x-any", "1")]));
     }
 
     #[test]
-    fn a_callers_key_does_not_go_up_where_vecho_sends_its_own() {
+    fn the_callers_key_is_not_forwarded_if_vecho_has_its_own() {
         let all = headers(&[("authorization", "b"), ("api-key", "k"), ("x-api-key", "k"), ("openai-project", "p")]);
         assert_eq!(forwardable(&all, true), headers(&[("openai-project", "p")]));
     }
 
     #[test]
-    fn cookies_and_transport_headers_reach_no_one() {
+    fn cookies_and_transport_headers_are_never_forwarded_to_clients() {
         let all = headers(&[("set-cookie", "c"), ("alt-svc", "h3"), ("retry-after", "1"), ("x-request-id", "r")]);
         assert_eq!(shown_on_errors(&all), headers(&[("retry-after", "1"), ("x-request-id", "r")]));
         assert_eq!(shown_on_misses(&all), shown_on_errors(&all));
     }
 
     #[test]
-    fn a_miss_shows_what_the_upstream_says_about_the_call_and_nothing_of_its_connection_body_or_origin() {
+    fn a_miss_forwards_headers_about_the_call_but_not_about_the_connection() {
         let shown = headers(&[
             ("access-control-allow-origin", "*"),
             ("apim-request-id", "a"),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_and_more_lines_than_clients_accept_are_left_out_on_a_miss() {
+    fn a_miss_omits_header_values_and_lines_that_clients_would_reject() {
         let mut all = headers(&[("x-short", "1")]);
         all.insert("x-long", "v".repeat(MAX_SHOWN_BYTES + 1).parse().expect("a value"));
         all.insert("x-full", "v".repeat(MAX_SHOWN_BYTES).parse().expect("a value"));
@@ -237,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stand_in_is_recognised_in_any_case_among_all_values() {
+    fn mock_and_stale_marks_are_recognised_in_any_case_among_all_values() {
         let marked = |values: &[&'static str]| {
             let mut headers = HeaderMap::new();
             for value in values {

@@ -75,7 +75,7 @@ mod tests {
     use crate::key::{KeyBuilder, Tag};
 
     #[test]
-    fn repetitions_of_one_request_count_once_and_an_answer_ends_the_count() {
+    fn repeated_failures_of_a_request_count_once_and_an_answer_resets_them() {
         let (health, root) = (SpaceHealth::default(), KeyBuilder::new(None).finish());
         let (sick, well) = (root.extend(Tag::Model, b"sick"), root.extend(Tag::Model, b"well"));
         assert_eq!([1, 1, 2, 2].map(|request| health.failed(sick, request, 3)), [1, 1, 2, 2]);

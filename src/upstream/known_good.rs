@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_shortest_input_is_asked_for_once_a_second() {
+    async fn the_shortest_known_input_is_tested_once_a_second() {
         let known = KnownGood::default();
         assert!(!known.is_answered(async |_| true).await, "nothing is known");
         for text in ["a long text", "b", "another"] {

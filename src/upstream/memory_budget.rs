@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_comes_beyond_the_estimate_takes_more_room_and_all_of_it_comes_back() {
+    async fn a_reservation_grows_beyond_its_estimate_and_is_released_whole() {
         let budget = MemoryBudget::new(TEN);
         let reservation = budget.take(4 * STEP_BYTES, CALLER).await;
         assert!(reservation.cover(4 * STEP_BYTES).await);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_two_that_need_what_the_other_holds_one_gives_up_and_the_other_goes_on() {
+    async fn one_of_two_deadlocked_reservations_gives_up() {
         let budget = MemoryBudget::new(TEN);
         let (one, other) = (budget.take(TEN / 2, CALLER).await, budget.take(TEN / 2, CALLER).await);
         let first = async { one.cover(TEN).await };
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_that_has_begun_goes_before_calls_that_have_not_and_waits_for_no_more_than_its_patience() {
+    async fn a_started_answer_has_priority_over_new_calls_and_waits_up_to_its_timeout() {
         let budget = MemoryBudget::new(TEN);
         let (one, other) = (budget.take(TEN / 2, CALLER).await, budget.take(TEN / 2, CALLER).await);
         let begun = tokio::time::Instant::now();

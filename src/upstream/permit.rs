@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_model_whose_neighbours_hold_all_permits_is_asked_beside_them_by_one_call() {
+    async fn a_model_gets_one_extra_call_while_other_models_hold_all_permits() {
         let (permits, begun) = (Permits::new(2), Instant::now());
         let slow = [permits.take(model("slow")).await, permits.take(model("slow")).await];
         let first = permits.take(model("well")).await;
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_than_a_fourth_of_the_calls_goes_on_beyond_the_permits() {
+    async fn at_most_a_quarter_of_the_calls_run_beyond_the_permits() {
         let permits = Permits::new(8);
         let mut calls = Vec::new();
         for _ in 0..8 {
@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_pause_lets_others_go_first() {
+    async fn a_pause_releases_the_permit_to_others() {
         let permits = Permits::new(1);
         let mut paused = permits.take(model("a")).await;
         let (waited, other) =

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_change_of_the_address_is_followed_although_the_old_one_still_answers() {
+    async fn a_changed_address_is_used_although_the_old_one_still_answers() {
         let old = serve((Ipv4Addr::LOCALHOST, 0), 'a').await;
         serve((Ipv4Addr::new(127, 0, 0, 2), old.port()), 'b').await;
         let address = Arc::new(Mutex::new(old));
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn connections_are_kept_until_they_are_old() {
+    async fn connections_are_reused_until_their_maximum_age() {
         let old = serve((Ipv4Addr::LOCALHOST, 0), 'a').await;
         serve((Ipv4Addr::new(127, 0, 0, 2), old.port()), 'b').await;
         let address = Arc::new(Mutex::new(old));

@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_decoded_answer_has_no_header_of_the_encoded_one() {
+    async fn a_decoded_answer_loses_the_headers_of_its_encoding() {
         let reservation = MemoryBudget::new(64 * MIB).take(MIB, CALLER).await;
         let reply = decode(zipped(100_000), 100_000, Encoding::Float, &reservation).await.expect("it fits");
         assert_eq!(reply.body, vec![b' '; 100_000]);
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn an_answer_that_is_too_large_when_decoded_is_refused_before_it_takes_more_memory() {
+    async fn an_answer_that_is_too_large_when_decoded_is_refused_early() {
         let budget = MemoryBudget::new(64 * MIB);
         let reservation = budget.take(0, CALLER).await;
         let result = decode(zipped(50_000_000), 1_000_000, Encoding::Float, &reservation).await;
@@ -150,14 +150,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_answer_without_room_when_decoded_is_refused() {
+    async fn an_answer_that_exceeds_free_memory_when_decoded_is_refused() {
         let reservation = MemoryBudget::new(MIB).take(MIB, CALLER).await;
         let result = decode(zipped(50_000_000), 60_000_000, Encoding::Float, &reservation).await;
         assert_eq!(result.map(|_| ()).expect_err("it has no room").detail, Failure::no_room(Encoding::Float).detail);
     }
 
     #[tokio::test]
-    async fn an_answer_that_does_not_match_its_coding_stays_as_it_came() {
+    async fn an_answer_that_does_not_match_its_coding_is_unchanged() {
         let reservation = MemoryBudget::new(64 * MIB).take(MIB, CALLER).await;
         let mut lie = zipped(10);
         lie.body = Bytes::from_static(b"{}");

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn credentials_stay_with_their_host() {
+    fn credentials_follow_redirects_only_to_the_same_host() {
         for (from, to, expected) in [
             ("http://h:1/a", "http://h:1/b", true),
             ("https://h/a", "https://H:443/b", true),
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn every_other_location_stays_as_it_is() {
+    fn locations_outside_the_upstream_are_unchanged() {
         for (base, ours, location) in [
             ("http://h:1/v1", "/v1/models", "http://h:2/v1/models/"),
             ("http://h:1/v1", "/v1/models", "https://elsewhere.example/login"),

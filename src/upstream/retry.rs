@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_time_saves_no_more_than_the_reserve_or_the_share_of_a_hundred_calls() {
+    fn the_retry_budget_is_capped_after_many_calls_without_retries() {
         for (ratio, most) in [(0.05, 10), (0.2, 20)] {
             let budget = Budget::new();
             (0..10_000).for_each(|_| budget.deposit(ratio));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_the_longest() {
+    fn backoff_doubles_up_to_the_maximum() {
         let terms = config::RetryConfig {
             max_attempts: 9,
             base_wait: Duration::from_millis(100),
@@ -114,12 +114,12 @@ mod tests {
     }
 
     #[test]
-    fn luck_stays_in_its_range() {
+    fn jitter_is_between_zero_and_one() {
         assert!((0..1_000).map(|_| jitter()).all(|jitter| (0.0..1.0).contains(&jitter)));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_outage_is_waited_out_for_the_last_to_leave_and_a_429_is_told_before_the_first_does() {
+    async fn outages_are_retried_until_the_last_deadline_and_429_until_the_first() {
         let (begun, second) = (Instant::now(), Duration::from_secs(1));
         let deadlines = [begun + 10 * second, begun + second, begun + 5 * second];
         tokio::time::advance(2 * second).await;

@@ -19,7 +19,7 @@ fn cut(lane: &LaneSize) -> usize {
 }
 
 #[tokio::test(start_paused = true)]
-async fn merged_calls_begin_at_the_size_of_a_request_and_double_while_they_are_quick() {
+async fn merged_calls_start_at_the_size_of_a_request_and_double_while_fast() {
     let lane = LaneSize::default();
     assert_eq!(merge(&lane), 0, "nothing is merged before a call was answered");
     assert_eq!(lane.bounds(&CONFIG, true).merge_inputs, KNOWN_MERGE_INPUTS);
@@ -33,7 +33,7 @@ async fn merged_calls_begin_at_the_size_of_a_request_and_double_while_they_are_q
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_merged_call_that_failed_though_all_of_it_is_well_is_not_repeated_at_that_size_for_a_while() {
+async fn a_failed_merged_call_without_a_bad_input_lowers_the_merge_size() {
     let lane = LaneSize::default();
     answer(&lane, 100, 1);
     lane.merge_failed(160, true);
@@ -49,7 +49,7 @@ async fn a_merged_call_that_failed_though_all_of_it_is_well_is_not_repeated_at_t
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_that_takes_long_is_cut_and_one_slow_input_says_nothing() {
+async fn slow_requests_are_split_but_one_slow_input_changes_nothing() {
     let lane = LaneSize::default();
     for _ in 0..3 {
         answer(&lane, 1, 10_000);
@@ -67,14 +67,14 @@ async fn a_request_that_takes_long_is_cut_and_one_slow_input_says_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rest_of_less_than_two_parts_is_not_cut() {
+async fn a_remainder_of_less_than_two_parts_is_not_split() {
     let lane = LaneSize::default();
     answer(&lane, 400, 20_000);
     assert_eq!([79, 80, 400].map(|left| lane.bounds(&CONFIG, false).cut(left)), [2_048, 40, 40]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn calls_that_wait_for_each_other_are_no_reason_to_cut() {
+async fn calls_that_wait_for_each_other_do_not_cause_splits() {
     let lane = LaneSize::default();
     let calls: Vec<_> = (0..20).map(|_| lane.enter()).collect();
     for (place, call) in calls.iter().enumerate() {
@@ -86,7 +86,7 @@ async fn calls_that_wait_for_each_other_are_no_reason_to_cut() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_lowest_refused_number_counts_until_it_is_old() {
+async fn the_lowest_refused_size_holds_until_it_expires() {
     let lane = LaneSize::default();
     lane.refused_above(10);
     lane.refused_above(20);
@@ -96,7 +96,7 @@ async fn the_lowest_refused_number_counts_until_it_is_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_is_overdue_after_ten_times_what_its_size_took_and_never_where_nothing_is_known() {
+async fn a_call_is_overdue_after_ten_times_the_known_duration_of_its_size() {
     let (lane, least) = (LaneSize::default(), Duration::from_mins(1));
     assert_eq!(lane.overdue_after(1, least), None);
     answer(&lane, 2, 100);
@@ -107,7 +107,7 @@ async fn a_call_is_overdue_after_ten_times_what_its_size_took_and_never_where_no
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_sent_as_written_is_not_merged() {
+async fn requests_that_are_sent_as_written_are_not_merged() {
     let lane = LaneSize::default();
     answer(&lane, 100, 1);
     lane.prefer_own();

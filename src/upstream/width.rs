@@ -80,12 +80,12 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_embeds_one_after_the_other_gets_one_call_at_a_time() {
+    fn a_serial_server_gets_one_call_at_a_time() {
         assert_eq!(settle(1), 1);
     }
 
     #[test]
-    fn a_server_that_gains_by_more_calls_gets_more_up_to_the_bound() {
+    fn a_parallel_server_gets_more_calls_up_to_the_bound() {
         assert_eq!([2, 4, 8, 100].map(settle), [2, 4, 8, 8]);
     }
 }

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_cannot_be_a_vector_is_refused_by_name() {
+    fn invalid_vectors_are_refused_with_a_named_cause() {
         assert_eq!(Vector::from_le_bytes(&[]), Err(NotAVector::Empty));
         assert_eq!(Vector::from_le_bytes(&[0; 6]), Err(NotAVector::Ragged));
         assert_eq!(Vector::from_components(&[0.1, f32::NAN]), Err(NotAVector::NotFinite));

@@ -68,7 +68,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_names_the_reason_and_its_subject() {
+    fn the_header_states_the_reason_and_its_subject() {
         assert_eq!(member("late_chunking"), r#"unknown_field; member="late_chunking""#);
         assert_eq!(BypassCause::other_path("/api/embed").header_text(), r#"other_path; path="/api/embed""#);
         assert_eq!(BypassCause::from(Bypass::NotJson).header_text(), "not_json");
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_subject_is_short_visible_and_quoted() {
+    fn a_subject_is_shortened_escaped_and_quoted() {
         assert_eq!(member("a\"b\\c"), r#"unknown_field; member="a\"b\\c""#);
         assert_eq!(member("a\r\nb\u{7f}\u{e9}"), r#"unknown_field; member="a??b??""#);
         assert_eq!(member(&"x".repeat(10_000)).len(), "unknown_field; member=\"\"".len() + MAX_CHARS);

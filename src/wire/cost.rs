@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn reading_takes_no_more_than_its_bound() {
+    fn parsing_memory_stays_within_its_bound() {
         let bodies = [
             request("1,".repeat(100_000).trim_end_matches(',')),
             request("[1],".repeat(50_000).trim_end_matches(',')),
@@ -90,19 +90,19 @@ mod tests {
     }
 
     #[test]
-    fn a_request_of_prose_takes_little_more_than_its_body() {
+    fn parsing_prose_takes_less_than_twice_its_body() {
         let body = request(&format!("\"{}\"", "A sentence of some words, as they are. ".repeat(1_000)));
         assert!(reading_bytes(&body) < 2 * body.len());
     }
 
     #[test]
-    fn marks_in_a_text_cost_no_more_than_the_most_inputs_do() {
+    fn quotes_in_a_text_raise_the_bound_no_further_than_the_maximum_of_inputs() {
         let body = request(&format!("\"{}\"", "\\\"".repeat(4 * MAX_INPUTS)));
         assert!(reading_bytes(&body) <= 3 * body.len() + (MAX_INPUTS + 2) * READ_INPUT_BYTES);
     }
 
     #[test]
-    fn inputs_tokens_and_the_body_count_until_a_request_is_answered() {
+    fn the_memory_of_a_request_counts_inputs_tokens_and_body() {
         let answering = |inputs: &str| {
             let body = request(inputs);
             let request = read_request(&body, &BTreeSet::new(), PathModel::No).expect("it is understood");

@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_envelope_has_all_four_keys() {
+    fn an_error_envelope_has_all_four_keys() {
         let body = envelope("no", "invalid_request_error", None, Some("x"));
         let read: serde_json::Value = serde_json::from_slice(&body).expect("it is JSON");
         assert_eq!(
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_are_found_and_strange_bodies_have_none() {
+    fn error_codes_are_found_and_foreign_bodies_have_none() {
         assert_eq!(error_code(br#"{"error":{"code":"insufficient_quota"}}"#), "insufficient_quota");
         assert_eq!(error_code(br#"{"error":{"code":null,"type":"server_error"}}"#), "server_error");
         assert_eq!(error_code(br#"{"error":"flat"}"#), "");

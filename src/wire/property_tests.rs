@@ -116,7 +116,7 @@ fn significant(text: &str) -> String {
 
 proptest! {
     #[test]
-    fn a_written_request_reads_back_as_it_was_meant(
+    fn a_written_request_round_trips(
         space in spaces(),
         inputs in inputs(),
         form in (any::<bool>(), written_encodings(), any::<bool>()),
@@ -135,7 +135,7 @@ proptest! {
     }
 
     #[test]
-    fn however_a_client_escapes_a_text_it_is_the_same_text(text in texts(), escapes in prop::collection::vec(0_u8..3, 1..9)) {
+    fn json_escapes_do_not_change_a_text(text in texts(), escapes in prop::collection::vec(0_u8..3, 1..9)) {
         let mut spelt = String::new();
         for (letter, how) in text.chars().zip(escapes.into_iter().cycle()) {
             let mut units = [0; 2];
@@ -153,7 +153,7 @@ proptest! {
     }
 
     #[test]
-    fn an_answer_reads_back_bit_for_bit_in_both_encodings(rendering in renderings()) {
+    fn an_answer_round_trips_bit_for_bit_in_both_encodings(rendering in renderings()) {
         let dimension = rendering.vectors[0].dimension();
         let read = read_answer(&rendering.to_bytes(), &Expected { inputs: rendering.slots.len(), asked: None, known: Some(dimension), base64: Base64::Proven(dimension) }).expect("it is readable");
         let expected: Vec<Vector> = rendering.slots.iter().map(|slot| rendering.vectors[*slot as usize].unpack()).collect();
@@ -163,14 +163,14 @@ proptest! {
     }
 
     #[test]
-    fn the_length_told_before_is_the_length(rendering in renderings()) {
+    fn the_predicted_length_is_correct(rendering in renderings()) {
         let length = rendering.to_bytes().len();
         prop_assert!(length <= rendering.largest_len());
         prop_assert!(rendering.exact_len().is_none_or(|told| told == length as u64));
     }
 
     #[test]
-    fn a_component_is_the_shortest_text_that_reads_back(vectors in vectors()) {
+    fn components_are_written_as_the_shortest_decimal_that_round_trips(vectors in vectors()) {
         let rendering = Rendering {
             slots: [0].into(),
             encoding: Encoding::Float,
@@ -229,7 +229,7 @@ const PIECES: [&str; 28] = [
     "\u{7f}",
 ];
 
-fn bent_answers() -> impl Strategy<Value = Vec<u8>> {
+fn mutated_answers() -> impl Strategy<Value = Vec<u8>> {
     let cut = (any::<prop::sample::Index>(), 0_usize..6, prop::option::of(prop::sample::select(&PIECES[..])));
     (prop::sample::select(&READABLE[..]), prop::collection::vec(cut, 0..3), prop::option::weighted(0.05, any::<u8>()))
         .prop_map(|(whole, cuts, byte)| {
@@ -251,7 +251,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn what_is_no_json_is_no_answer(body in bent_answers()) {
+    fn invalid_json_is_never_accepted_as_an_answer(body in mutated_answers()) {
         let expected = |inputs| Expected { inputs, asked: None, known: None, base64: Base64::Trusted };
         let read = [1, 2].map(|inputs| read_answer(&body, &expected(inputs)).is_ok());
         let is_json = serde_json::from_slice::<serde::de::IgnoredAny>(&body).is_ok();

@@ -45,7 +45,7 @@ fn every_known_field_is_read() {
 }
 
 #[test]
-fn null_means_absent_where_the_service_says_so() {
+fn null_means_absent_for_the_documented_fields() {
     let request = read(r#"{"input":"a","model":"m","encoding_format":null,"dimensions":null,"user":null}"#);
     let plain = read(r#"{"input":"a","model":"m"}"#).expect("it is understood");
     let request = request.expect("it is understood");
@@ -60,12 +60,12 @@ fn null_means_absent_where_the_service_says_so() {
 }
 
 #[test]
-fn escapes_do_not_make_another_text() {
+fn escaped_and_plain_texts_are_equal() {
     assert_eq!(texts(r#"{"model":"m","input":"\u003ca\u003e \u2028 \u0000"}"#), ["<a> \u{2028} \0"]);
 }
 
 #[test]
-fn whatever_is_not_understood_is_named() {
+fn every_unsupported_request_has_a_bypass_reason() {
     let cases = [
         ("", Bypass::NotJson),
         ("[]", Bypass::NotJson),
@@ -109,7 +109,7 @@ fn whatever_is_not_understood_is_named() {
 }
 
 #[test]
-fn the_most_inputs_are_read_and_one_more_is_too_many() {
+fn the_maximum_of_inputs_is_accepted_and_one_more_is_not() {
     for input in ["\"a\"", "[1]"] {
         let body = |count: usize, end: &str| format!(r#"{{"model":"m","input":[{}{end}"#, vec![input; count].join(","));
         let most = body(MAX_INPUTS, "]}");
@@ -121,19 +121,19 @@ fn the_most_inputs_are_read_and_one_more_is_too_many() {
 }
 
 #[test]
-fn one_list_of_many_tokens_is_one_input() {
+fn a_long_token_array_is_one_input() {
     let body = format!(r#"{{"model":"m","input":[{}]}}"#, vec!["7"; MAX_INPUTS + 1].join(","));
     assert_eq!(read(&body).expect("it is understood").inputs.len(), 1);
 }
 
 #[test]
-fn a_path_that_names_the_model_spares_the_field() {
+fn the_model_field_is_optional_if_the_path_names_the_model() {
     let request = read_request(br#"{"input":"a"}"#, &extras(), PathModel::Yes).expect("it is understood");
     assert_eq!(request.space.model, None);
 }
 
 #[test]
-fn what_is_written_reads_back_as_the_same() {
+fn a_written_request_reads_back_unchanged() {
     let body = r#"{"model":"m","input":["a\"b","é"],"dimensions":4,"user":"u","task":"x"}"#;
     let request = read(body).expect("it is understood");
     let inputs: Vec<&Input<'_>> = request.inputs.iter().collect();
@@ -159,7 +159,7 @@ fn the_member_that_cannot_be_read_is_named() {
 }
 
 #[test]
-fn a_null_member_joins_the_key_and_is_written_again() {
+fn a_null_member_is_part_of_the_key_and_is_forwarded() {
     let body = r#"{"model":"m","input":"a","output_dtype":null,"anything":null}"#;
     let request = read(body).expect("it is understood");
     let names: Vec<&String> = request.space.extras.keys().collect();
@@ -171,7 +171,7 @@ fn a_null_member_joins_the_key_and_is_written_again() {
 }
 
 #[test]
-fn a_body_with_many_members_or_long_names_is_not_understood() {
+fn bodies_with_too_many_members_or_long_names_are_unsupported() {
     let with = |names: Vec<String>| {
         let members: String = names.iter().flat_map(|name| [",\"", name, "\":null"]).collect();
         format!(r#"{{"model":"m","input":"a"{members}}}"#)
@@ -184,7 +184,7 @@ fn a_body_with_many_members_or_long_names_is_not_understood() {
 }
 
 #[test]
-fn names_of_any_length_are_not_kept() {
+fn model_and_user_names_are_bounded_in_length() {
     for name in ["model", "user"] {
         let body = |length: usize| {
             let other = if name == "user" { r#""model":"m","# } else { "" };

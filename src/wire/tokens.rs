@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_are_those_of_the_service() {
+    fn token_counts_equal_those_of_the_service() {
         assert_eq!(count("Hello world"), 2);
         assert_eq!(count("<|endoftext|>"), 7, "special tokens are plain text here");
     }
@@ -58,7 +58,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn shares_add_up_go_by_weight_and_leave_nobody_out(
+        fn shares_follow_the_weights_and_are_at_least_one_token(
             total in 0_u64..1_000_000,
             weights in prop::collection::vec(prop_oneof![Just(0_usize), 1..10_usize, 1..100_000_usize], 0..40),
         ) {

@@ -32,7 +32,7 @@ mod tests {
     use crate::wire::{Bypass, PathModel, read_request};
 
     #[test]
-    fn the_fields_that_make_a_request_pass_through_are_named() {
+    fn the_fields_that_cause_a_bypass_are_named() {
         let extra = BTreeSet::from(["task".to_owned()]);
         let body =
             br#"{"input":"a","model":"m","task":"t","late_chunking":true,"user":null,"truncate_dim":3,"x":null}"#;
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_here_is_known_to_the_reader_of_requests() {
+    fn every_known_field_is_accepted_by_the_request_reader() {
         for field in KNOWN {
             let body = format!(r#"{{"{field}":{{}}}}"#);
             let fault = read_request(body.as_bytes(), &BTreeSet::new(), PathModel::No).expect_err("it is not whole");

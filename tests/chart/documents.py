@@ -28,7 +28,7 @@ def the_keys_of_runbook_and_readme_are_keys():
         assert unknown <= {"disk.enabled", "disk.volume", "disk.size", "disk.storageClass", "disk.claim"}, f"{path}: {unknown}"
 
 
-def the_image_that_is_built_is_the_one_that_the_chart_runs():
+def the_chart_runs_the_image_that_is_built():
     (container,) = containers(pods(manifests({}))[0])
     version = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["version"]
     assert container["image"] == f"vecho:{version}"

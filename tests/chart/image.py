@@ -60,7 +60,7 @@ def environment():
     return dict(rest.split("=", 1) for word, rest in steps()[-1] if word == "ENV")
 
 
-def the_program_runs_in_the_image_as_nobody_on_a_root_that_it_cannot_write():
+def the_image_runs_without_root_on_a_read_only_filesystem():
     """Resolves `localhost` and connects to the upstream in UPSTREAM by TLS, with the root certificate in CA_FILE."""
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o755)
@@ -92,7 +92,7 @@ def the_program_runs_in_the_image_as_nobody_on_a_root_that_it_cannot_write():
         assert after == before, "nothing was written"
 
 
-def the_image_holds_the_program_and_its_libraries_alone():
+def the_image_contains_only_the_program_and_its_libraries():
     with tempfile.TemporaryDirectory() as folder:
         root = lay_out(Path(folder))
         files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
@@ -102,7 +102,7 @@ def the_image_holds_the_program_and_its_libraries_alone():
         assert (root / "var/cache/vecho").stat().st_mode & 0o7777 == 0o1777, "any user may cache"
 
 
-def the_build_context_is_enough_to_build():
+def the_build_context_has_all_files_of_the_build():
     """Cargo must find every target of the manifest in the files that .dockerignore keeps, and the script its place."""
     with tempfile.TemporaryDirectory() as folder:
         for line in (ROOT / ".dockerignore").read_text().split():

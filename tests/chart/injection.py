@@ -93,7 +93,7 @@ def an_annotated_pod_gets_vecho_and_its_address():
         assert variables(pod["spec"]["containers"][0]) == [(name, url) for name in names], label
 
 
-def it_gets_what_an_application_would_include():
+def injected_containers_equal_those_of_the_application_mode():
     for label, values in [("application", {}), ("application with a key", {"secrets": KEY})]:
         included = pods(dict(everything())[label])[0]
         injected = inject({"mode": "injection", **values}, a_pod())
@@ -101,7 +101,7 @@ def it_gets_what_an_application_would_include():
         assert injected["spec"]["volumes"] == included["spec"]["volumes"], label
 
 
-def what_a_pod_has_stays():
+def injection_keeps_the_existing_fields_of_a_pod():
     first = {"name": "a", "image": "a", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}
     second = {"name": "b", "image": "b", "env": [{"name": "OPENAI_BASE_URL", "value": "http://elsewhere"}]}
     third = {"name": "c", "image": "c"}
@@ -123,7 +123,7 @@ def what_a_pod_has_stays():
     assert variables(c) == [("OPENAI_BASE_URL", url), ("OPENAI_API_BASE", url)]
 
 
-def other_pods_are_left_alone():
+def pods_without_the_annotation_are_not_changed():
     values = MATRIX["injection"]
     there = a_pod(initContainers=[{"name": "vecho", "image": "vecho"}])
     other = a_pod(asks=None)
@@ -135,7 +135,7 @@ def other_pods_are_left_alone():
     assert inject(values, a_pod(hostNetwork=False)) != a_pod(hostNetwork=False)
 
 
-def free_maps_hold_texts_alone():
+def resource_maps_in_the_policy_contain_only_strings():
     """CEL in Kubernetes refuses a map of mixed numbers and strings, such as a CPU limit of 1 beside 640Mi."""
     (mutation,) = one(manifests(MATRIX["injection, all of it"]), "MutatingAdmissionPolicy")["spec"]["mutations"]
     maps = re.findall(r"(?:limits|requests): \{([^}]*)\}", mutation["jsonPatch"]["expression"])
@@ -144,7 +144,7 @@ def free_maps_hold_texts_alone():
         assert all(re.fullmatch(r'\s*"[\w-]+": "[^"]+"\s*', entry) for entry in entries.split(",")), entries
 
 
-def the_binding_names_the_policy_and_spares_the_system():
+def the_binding_references_the_policy_and_excludes_system_namespaces():
     documents = manifests(MATRIX["injection"])
     policy, binding = (one(documents, f"MutatingAdmissionPolicy{suffix}") for suffix in ("", "Binding"))
     assert binding["spec"]["policyName"] == policy["metadata"]["name"]

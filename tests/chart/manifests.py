@@ -17,7 +17,7 @@ VERSIONS = [30, 34, 36, 37]
 OPERATOR = "monitoring.coreos.com/v1"
 
 
-def both_charts_are_without_fault():
+def both_charts_pass_the_linter():
     with tempfile.TemporaryDirectory() as folder:
         charts = [(CHART, values) for values in MATRIX.values()]
         charts.append((example(Path(folder)), {}))
@@ -71,7 +71,7 @@ def assert_operator(document):
     assert [set(endpoint) for endpoint in spec[endpoints]] == [{"port", "path", "interval"}]
 
 
-def selectors_find_what_they_mean():
+def selectors_match_the_labels_and_ports_of_the_pods():
     documents = manifests(MATRIX["standalone, all of it"])
     labels = pods(documents)[0]["metadata"]["labels"]
     ports = {port["containerPort"] for port in containers(pods(documents)[0])[0]["ports"]}
@@ -111,14 +111,14 @@ def the_network_policy_follows_the_addresses():
         assert sorted(port["port"] for entry in rest for port in entry["ports"]) == sorted(expected), config
 
 
-def the_network_policy_lets_names_be_resolved():
+def the_network_policy_allows_dns():
     for values, expected in [({}, [53, 5353]), ({"dnsPorts": [53]}, [53])]:
         names, *_ = one(manifests({"standalone": {"networkPolicy": values}}), "NetworkPolicy")["spec"]["egress"]
         both = [{"port": port, "protocol": protocol} for port in expected for protocol in ("UDP", "TCP")]
         assert names == {"ports": both}, "OpenShift's name service listens on 5353"
 
 
-def production_values_choose_and_say_what_a_mock_means():
+def values_files_set_a_fallback_mode_and_explain_mocks():
     """Both files of values set a mode explicitly and describe the effect of the other one beside it."""
     for name in ("values.yaml", "values-production.yaml"):
         text = (CHART / name).read_text()
@@ -130,7 +130,7 @@ def production_values_choose_and_say_what_a_mock_means():
     assert kinds == set((wanted + "PrometheusRule ConfigMap").split()), kinds
 
 
-def the_monitor_of_an_application_finds_its_own_pods():
+def the_pod_monitor_of_an_application_selects_its_own_pods():
     documents = dict(everything())["application with a key"]
     monitor, pod = one(documents, "PodMonitor")["spec"], pods(documents)[0]
     assert monitor["selector"]["matchLabels"].items() <= pod["metadata"]["labels"].items()
@@ -161,7 +161,7 @@ def containers_are_restricted():
                 assert mounted == {volume["name"] for volume in pod["spec"].get("volumes", [])}, label
 
 
-def the_example_runs_where_only_restricted_pods_may():
+def all_pods_meet_the_restricted_pod_security_standard():
     for label, documents in everything():
         for pod in pods(documents):
             for container in pod["spec"].get("initContainers", []) + pod["spec"]["containers"]:
@@ -171,7 +171,7 @@ def the_example_runs_where_only_restricted_pods_may():
                 assert context["seccompProfile"] == {"type": "RuntimeDefault"}, label
 
 
-def the_sidecar_is_native_and_the_deployment_leaves_slowly():
+def sidecars_are_native_and_deployments_sleep_before_they_stop():
     for label, documents in everything():
         for pod in pods(documents):
             for container in containers(pod):
@@ -194,7 +194,7 @@ def the_sidecar_is_native_and_the_deployment_leaves_slowly():
     assert "vecho" not in json.dumps(without), "switched off, nothing of it is left"
 
 
-def every_path_that_is_named_is_mounted():
+def every_configured_path_is_mounted():
     """The secrets are mounted at the paths in the variables, and the disk tier has its volume."""
     for label, documents in everything():
         for pod in pods(documents):
@@ -208,7 +208,7 @@ def every_path_that_is_named_is_mounted():
                 assert named == there, f"{label}: {named} against {there}"
 
 
-def the_deployment_does_as_its_values_say():
+def the_deployment_follows_its_values():
     full = manifests(MATRIX["standalone, all of it"])
     deployment, scaler = one(full, "Deployment"), one(full, "HorizontalPodAutoscaler")["spec"]
     assert scaler["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
@@ -227,7 +227,7 @@ def the_deployment_does_as_its_values_say():
     assert claim["strategy"] == {"type": "Recreate"}, "one folder serves one vecho"
 
 
-def nothing_of_monitoring_comes_unasked():
+def monitoring_objects_are_rendered_only_on_request():
     for label in ("standalone", "injection"):
         kinds = {document["kind"] for document in manifests(MATRIX[label])}
         assert not kinds & {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ConfigMap"}, label
@@ -265,7 +265,7 @@ def wrong_and_unknown_values_are_refused():
         refused(values, "- at '")
 
 
-def no_value_can_be_taken_away():
+def null_values_are_refused_unless_optional():
     """Null removes a value. The rendered manifest would then be refused by the server, or have another meaning."""
     taken = set()
     for path in values_of(yaml.safe_load((CHART / "values.yaml").read_text())):
@@ -350,7 +350,7 @@ WRONG = [
 ]
 
 
-def values_that_do_not_fit_each_other_are_refused():
+def contradictory_values_are_refused():
     claim = {"volume": "claim", "claim": "vecho"}
     key = {"name": "tls", "key": "tls.crt"}
     for values, complaint in [
@@ -377,14 +377,14 @@ def values_that_do_not_fit_each_other_are_refused():
     render(fits)
 
 
-def an_application_has_to_choose_the_mode():
+def an_application_must_use_the_sidecar_mode():
     with tempfile.TemporaryDirectory() as folder:
         chart = example(Path(folder))
         refused({"vecho": {"mode": "standalone"}}, "vecho.mode has to be sidecar", chart)
         refused({"vecho": {"config": {"fallback": {"mode": "maybe"}}}}, "mode", chart)
 
 
-def the_notes_tell_how_to_point_an_application_at_it():
+def the_notes_explain_how_to_configure_an_application():
     for label, values in MATRIX.items():
         notes = render(values)["vecho/templates/NOTES.txt"]
         assert "OPENAI_BASE_URL" in notes and "http" in notes, label
@@ -395,7 +395,7 @@ def the_notes_tell_how_to_point_an_application_at_it():
     assert "https://cache-vecho.shop:7861/v1" in render(secure)["vecho/templates/NOTES.txt"]
 
 
-def no_registry_is_named():
+def images_have_no_registry_by_default():
     images = [item["image"] for _, documents in everything() for pod in pods(documents) for item in containers(pod)]
     images += re.findall(r"^FROM (\S+)", (ROOT / "Dockerfile").read_text(), re.M)
     assert len(images) > 8 and not [image for image in images if "/" in image], images

@@ -23,12 +23,12 @@ def targets():
     return [(panel, target["expr"]) for panel in panels for target in panel.get("targets", [])]
 
 
-def promtool_takes_the_rules_and_their_tests_pass():
+def promtool_accepts_the_rules_and_their_tests_pass():
     run("promtool", "check", "rules", RULES)
     run("promtool", "test", "rules", *TESTS)
 
 
-def every_alert_is_seen_to_fire_and_not_to_fire():
+def every_alert_has_a_firing_and_a_silent_test_case():
     seen = {}
     for test in [test for path in TESTS for test in yaml.safe_load(path.read_text())["tests"]]:
         for case in test["alert_rule_test"]:
@@ -57,11 +57,11 @@ def named():
     return names - recorded
 
 
-def every_metric_that_is_named_exists():
+def every_referenced_metric_exists():
     assert named() <= metrics(), f"not in docs/METRICS.md: {named() - metrics()}"
 
 
-def every_metric_that_is_named_is_scraped():
+def every_referenced_metric_is_scraped():
     addresses = {"VECHO_LISTEN": "127.0.0.1:0", "VECHO_ADMIN_LISTEN": "127.0.0.1:0", "VECHO_UPSTREAM_URL": "mock:"}
     with started([BINARY], addresses) as (_, public, admin):
         embed(public)
@@ -73,7 +73,7 @@ def every_metric_that_is_named_is_scraped():
     run("promtool", "check", "metrics", input=text)
 
 
-def every_label_value_that_is_named_exists():
+def every_referenced_label_value_exists():
     """A filter on a value that a label never has would never match."""
     rows = re.findall(r"^\| `(\w+)` \| \w+ \| (.*?) \|", (ROOT / "docs/METRICS.md").read_text(), re.M)
     labels = {}
@@ -104,7 +104,7 @@ def promtool_parses_every_query_of_the_dashboard():
         run("promtool", "check", "rules", path)
 
 
-def the_dashboard_is_laid_out():
+def dashboard_panels_do_not_overlap():
     panels = json.loads(DASHBOARD.read_text())["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     taken = set()
@@ -120,7 +120,7 @@ def the_dashboard_is_laid_out():
         assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}
 
 
-def the_chart_carries_both_as_they_are():
+def the_chart_contains_rules_and_dashboard_unchanged():
     documents = manifests(MATRIX["standalone, all of it"])
     assert one(documents, "PrometheusRule")["spec"] == yaml.safe_load(RULES.read_text())
     carried = one(documents, "ConfigMap")

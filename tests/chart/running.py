@@ -50,7 +50,7 @@ def the_binary_accepts_every_configuration():
         assert said in full, f"{said} is lost in\n{full}"
 
 
-def the_words_of_the_schema_are_those_of_the_binary():
+def enumerated_values_of_the_schema_equal_those_of_the_binary():
     script = runpy.run_path(str(ROOT / "scripts/chart"))
     for key, words in script["WORDS"].items():
         for word in [*words, "something-else"]:

@@ -35,7 +35,7 @@ async fn rendered(front: &Front, texts: &[&str]) -> Answer {
 }
 
 #[tokio::test]
-async fn a_rendered_answer_equals_the_hit_before_it_byte_for_byte() {
+async fn a_cached_reply_equals_the_previous_hit_byte_for_byte() {
     for encoding in ["float", "base64"] {
         let front = Front::start().await;
         let body = json!({"model": TINY, "input": ["a", "b", "a"], "encoding_format": encoding});
@@ -61,7 +61,7 @@ async fn every_reply_from_the_cache_has_a_request_id_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_reply_from_the_cache_never_replays_headers_of_the_call_that_filled_it() {
+async fn replies_from_the_cache_never_repeat_headers_of_the_original_call() {
     let front = Front::start().await;
     let miss = front.embed(&["a"]).await;
     assert!(miss.header("x-ratelimit-remaining-tokens").is_some(), "a miss shows what the upstream said");
@@ -82,7 +82,7 @@ async fn a_reply_from_the_cache_never_replays_headers_of_the_call_that_filled_it
 }
 
 #[tokio::test]
-async fn a_rendered_answer_counts_as_a_hit_of_each_of_its_inputs() {
+async fn a_cached_reply_counts_as_a_hit_for_each_input() {
     let front = Front::start().await;
     let answer = rendered(&front, &["a", "b"]).await;
     assert_eq!((answer.cache(), answer.sources(), answer.tokens()), ("hit", "memory=2", "billed=0, saved=2"));
@@ -90,7 +90,7 @@ async fn a_rendered_answer_counts_as_a_hit_of_each_of_its_inputs() {
 }
 
 #[tokio::test]
-async fn a_purge_ends_rendered_answers() {
+async fn a_purge_removes_cached_replies() {
     for query in ["", "?tier=memory", "?model=tiny"] {
         let front = Front::start().await;
         rendered(&front, &["a"]).await;
@@ -102,7 +102,7 @@ async fn a_purge_ends_rendered_answers() {
 }
 
 #[tokio::test]
-async fn a_purge_of_rendered_answers_alone_leaves_the_vectors() {
+async fn a_purge_of_cached_replies_alone_keeps_the_vectors() {
     let front = Front::start().await;
     rendered(&front, &["a"]).await;
     assert_eq!(front.purge("?tier=answers").await.status, 200);
@@ -110,7 +110,7 @@ async fn a_purge_of_rendered_answers_alone_leaves_the_vectors() {
 }
 
 #[tokio::test]
-async fn what_was_under_way_during_a_purge_is_not_kept() {
+async fn fetches_in_progress_during_a_purge_are_not_stored() {
     let front = Front::start().await;
     front.stub.next(Behaviour::Gate);
     let under_way = front.post(texts_of(&["a"]).to_string()).send_meanwhile();
@@ -122,7 +122,7 @@ async fn what_was_under_way_during_a_purge_is_not_kept() {
 }
 
 #[tokio::test]
-async fn a_rendered_answer_lives_no_longer_than_the_oldest_of_its_vectors() {
+async fn a_cached_reply_expires_with_its_oldest_vector() {
     let front = Front::with(&[("cache.ttl", "60s")]).await;
     front.embed(&["old"]).await;
     front.pass(Duration::from_secs(50));
@@ -134,7 +134,7 @@ async fn a_rendered_answer_lives_no_longer_than_the_oldest_of_its_vectors() {
 }
 
 #[tokio::test]
-async fn a_rendered_answer_is_not_served_to_another_credential_namespace_or_path() {
+async fn a_cached_reply_is_not_served_to_another_credential_namespace_or_path() {
     let front = Front::start().await;
     rendered(&front, &["a"]).await;
     let body = texts_of(&["a"]).to_string();
@@ -145,7 +145,7 @@ async fn a_rendered_answer_is_not_served_to_another_credential_namespace_or_path
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_rendered_answer_is_not_served_to_a_wrong_key() {
+async fn in_the_shared_scope_a_cached_reply_is_not_served_to_a_wrong_key() {
     let front = Front::with(&[("cache.scope", "shared")]).await;
     front.stub.accept_keys(["sk-good"]);
     let ask = |key: &str| front.post(texts_of(&["a"]).to_string()).key(key);
@@ -157,7 +157,7 @@ async fn in_the_shared_scope_a_rendered_answer_is_not_served_to_a_wrong_key() {
 }
 
 #[tokio::test]
-async fn an_answer_with_a_mock_or_a_fetched_part_is_never_kept_rendered() {
+async fn replies_with_mocks_or_fetched_vectors_are_never_cached() {
     let front = Front::with(&[("fallback.mode", "mock")]).await;
     front.embed(&["known"]).await;
     front.embed(&["known", "new"]).await;

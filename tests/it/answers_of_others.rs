@@ -16,7 +16,7 @@ fn vector(text: &str) -> Vec<f32> {
 }
 
 #[tokio::test]
-async fn items_without_an_index_where_it_is_zero_and_without_usage_are_stored() {
+async fn answers_that_omit_index_zero_and_usage_are_stored() {
     let front = Front::start().await;
     let data = json!([{"embedding": vector("a")}, {"index": 1, "embedding": vector("b")}]);
     front.stub.next(body(&json!({"object": "list", "data": data, "model": "tiny"})));
@@ -52,7 +52,7 @@ async fn a_server_that_ignores_dimensions_is_cached_at_once() {
 }
 
 #[tokio::test]
-async fn a_vector_shorter_than_asked_for_is_believed_once_it_is_consistent() {
+async fn shorter_vectors_than_requested_are_accepted_once_consistent() {
     let front = Front::start().await;
     let ask = json!({"model": "tiny", "input": "a", "dimensions": 12});
     let answer = json!({"object": "list", "data": [{"index": 0, "embedding": vector("a")}], "model": "tiny"});
@@ -65,7 +65,7 @@ async fn a_vector_shorter_than_asked_for_is_believed_once_it_is_consistent() {
 }
 
 #[tokio::test]
-async fn total_tokens_count_where_they_are_alone() {
+async fn total_tokens_are_used_if_prompt_tokens_are_missing() {
     let front = Front::start().await;
     let data = json!([{"index": 0, "embedding": vector("a")}, {"index": 1, "embedding": vector("b")}]);
     front.stub.next(body(&json!({"data": data, "model": "tiny", "usage": {"total_tokens": 710}})));
@@ -77,7 +77,7 @@ async fn total_tokens_count_where_they_are_alone() {
 
 /// The model name does not determine how another server counts tokens.
 #[tokio::test]
-async fn a_hit_reports_what_the_miss_reported_whatever_the_server_counts() {
+async fn a_hit_reports_the_same_usage_as_its_miss_for_any_tokenizer() {
     let front = Front::start().await;
     let model = "text-embedding-3-small";
     let texts: Vec<String> = (0..3).map(|n| format!("one two three four five, six; text {n}")).collect();
@@ -93,7 +93,7 @@ async fn a_hit_reports_what_the_miss_reported_whatever_the_server_counts() {
 }
 
 #[tokio::test]
-async fn counts_that_agreed_once_are_no_proof_for_the_next_call() {
+async fn matching_token_counts_of_one_call_are_not_assumed_for_the_next() {
     let front = Front::start().await;
     let model = "text-embedding-3-small";
     let words = |count: usize| vec!["word"; count].join(" ");
@@ -112,7 +112,7 @@ async fn counts_that_agreed_once_are_no_proof_for_the_next_call() {
 }
 
 #[tokio::test]
-async fn an_answer_that_only_its_header_marks_as_a_stand_in_is_not_stored() {
+async fn an_answer_marked_as_mock_or_stale_only_by_its_header_is_not_stored() {
     for mark in ["mock", "stale", "miss, stale"] {
         let front = Front::with(&[("fallback.mode", "error")]).await;
         front.stub.always(Behaviour::Headers(vec![("x-vecho-cache", mark.to_owned())]));

@@ -37,7 +37,7 @@ async fn a_batch_of_32_with_20_known_inputs_sends_exactly_the_12_others() {
 }
 
 #[tokio::test]
-async fn a_mixed_batch_is_a_full_hit_afterwards_in_any_order() {
+async fn a_partial_hit_becomes_a_full_hit_in_any_order() {
     let (mut all, known, _) = thirty_two_of_which_twenty_are_known();
     let front = Front::start().await;
     front.embed(&refs(&known)).await;
@@ -63,7 +63,7 @@ async fn an_answer_in_another_order_is_matched_by_index_and_not_by_position() {
 }
 
 #[tokio::test]
-async fn a_repeated_input_is_sent_once_and_answered_at_each_of_its_places() {
+async fn a_repeated_input_is_sent_once_and_answered_at_each_position() {
     let front = Front::start().await;
     let texts = ["x", "y", "x", "x", "z", "y"];
     let answer = front.embed(&texts).await;
@@ -83,7 +83,7 @@ async fn a_batch_with_a_repeated_text_becomes_a_full_hit() {
 }
 
 #[tokio::test]
-async fn repetitions_of_known_and_of_new_inputs_keep_their_places_in_a_mixed_batch() {
+async fn repeated_cached_and_new_inputs_keep_their_positions() {
     let front = Front::start().await;
     front.embed(&["known"]).await;
     let texts = ["new", "known", "new", "known", "other"];
@@ -94,7 +94,7 @@ async fn repetitions_of_known_and_of_new_inputs_keep_their_places_in_a_mixed_bat
 }
 
 #[tokio::test]
-async fn a_batch_as_large_as_the_service_allows_goes_up_in_one_call() {
+async fn a_batch_of_the_maximum_size_is_sent_in_one_call() {
     let front = Front::start().await;
     let all = numbered(0..2048);
     let answer = front.embed(&refs(&all)).await;
@@ -114,7 +114,7 @@ async fn a_batch_larger_than_one_call_is_split_and_joined_again() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_takes_fewer_inputs_than_configured_still_answers_the_whole_batch() {
+async fn a_batch_is_split_for_an_upstream_with_a_lower_input_limit() {
     let front = Front::start().await;
     front.stub.set_limits(Limits { inputs: 10, ..Limits::default() });
     let all = numbered(0..25);
@@ -128,7 +128,7 @@ async fn an_upstream_that_takes_fewer_inputs_than_configured_still_answers_the_w
 }
 
 #[tokio::test]
-async fn an_upstream_that_takes_fewer_tokens_than_configured_still_answers_the_whole_batch() {
+async fn a_batch_is_split_for_an_upstream_with_a_lower_token_limit() {
     let front = Front::start().await;
     front.stub.set_limits(Limits { tokens: 20, ..Limits::default() });
     let all = numbered(0..25);
@@ -137,7 +137,7 @@ async fn an_upstream_that_takes_fewer_tokens_than_configured_still_answers_the_w
 }
 
 #[tokio::test]
-async fn what_one_call_of_a_large_job_brought_is_served_while_another_still_runs() {
+async fn results_of_one_call_are_served_while_another_call_still_runs() {
     let front = Front::with(&[("batch.max_inputs", "2")]).await;
     front.stub.when(|call| call.texts().contains(&"d".to_owned()), Behaviour::Gate);
     let job = front.post(texts_of(&["a", "b", "c", "d"]).to_string()).send_meanwhile();

@@ -47,7 +47,7 @@ async fn an_idle_proxy_sends_a_miss_at_once_and_by_itself() {
 }
 
 #[tokio::test]
-async fn misses_that_come_while_all_permits_are_busy_go_together_in_full_calls() {
+async fn misses_that_queue_while_all_permits_are_busy_are_merged() {
     let stub = Stub::start();
     let pairs = [("upstream.max_concurrent", "1"), ("batch.max_inputs", "8")];
     let vecho = Inside::start(&stub.base_url(), &pairs).await;
@@ -101,7 +101,7 @@ async fn a_request_larger_than_any_call_is_split_and_joined_again_in_order() {
 }
 
 #[tokio::test]
-async fn a_lower_limit_of_the_upstream_is_found_by_halving_and_remembered() {
+async fn a_lower_upstream_limit_is_found_by_halving_and_remembered() {
     let stub = Stub::start();
     stub.set_limits(Limits { inputs: 10, ..Limits::default() });
     let vecho = Inside::start(&stub.base_url(), &[("upstream.max_concurrent", "1")]).await;
@@ -116,7 +116,7 @@ async fn a_lower_limit_of_the_upstream_is_found_by_halving_and_remembered() {
 }
 
 #[tokio::test]
-async fn what_landed_of_a_request_is_kept_when_another_part_of_it_fails() {
+async fn completed_parts_of_a_failed_request_are_stored() {
     let stub = Stub::start();
     let pairs = [("batch.max_inputs", "2"), ("retry.max_attempts", "1"), ("fallback.mode", "error")];
     let vecho = Inside::start(&stub.base_url(), &pairs).await;
@@ -151,7 +151,7 @@ fn slow_stub() -> Stub {
 }
 
 #[tokio::test]
-async fn a_request_that_takes_longer_than_the_target_time_moves_in_parts() {
+async fn requests_longer_than_the_target_time_are_sent_in_parts() {
     let stub = slow_stub();
     let vecho = Inside::start(&stub.base_url(), &[("batch.target_time", "50ms")]).await;
     let first = words(0..40);
@@ -167,7 +167,7 @@ async fn a_request_that_takes_longer_than_the_target_time_moves_in_parts() {
 }
 
 #[tokio::test]
-async fn a_server_that_takes_one_call_at_a_time_gets_parts_one_after_the_other() {
+async fn a_server_that_refuses_concurrent_calls_gets_parts_sequentially() {
     for refusal in [429, 503, 0] {
         let stub = Stub::start();
         let busy_until = Mutex::new(Instant::now());
@@ -193,7 +193,7 @@ async fn a_server_that_takes_one_call_at_a_time_gets_parts_one_after_the_other()
 }
 
 #[tokio::test]
-async fn parts_that_fail_wait_for_nothing_that_waits_for_them() {
+async fn retries_of_failed_parts_do_not_deadlock() {
     let stub = Stub::start();
     let count = AtomicUsize::new(0);
     // Every third call fails on a closed kept-alive connection and is retried while other calls are in flight.
@@ -212,7 +212,7 @@ async fn parts_that_fail_wait_for_nothing_that_waits_for_them() {
 }
 
 #[tokio::test]
-async fn a_client_that_gives_up_and_asks_again_continues_with_the_parts_that_are_stored() {
+async fn a_repeated_request_fetches_only_the_parts_not_yet_stored() {
     let stub = slow_stub();
     let settings = [("batch.target_time", "50ms"), ("limits.request_timeout", "400ms"), ("fallback.mode", "error")];
     let vecho = Inside::start(&stub.base_url(), &settings).await;
@@ -234,7 +234,7 @@ async fn a_client_that_gives_up_and_asks_again_continues_with_the_parts_that_are
 }
 
 #[tokio::test]
-async fn calls_to_a_slow_model_do_not_hold_up_another_one() {
+async fn calls_to_a_slow_model_do_not_delay_another_model() {
     let stub = Stub::start();
     stub.when(|call| call.json()["model"] == "slow", Behaviour::Gate);
     let vecho = Inside::start(&stub.base_url(), &[("upstream.max_concurrent", "2")]).await;
@@ -252,7 +252,7 @@ async fn calls_to_a_slow_model_do_not_hold_up_another_one() {
 }
 
 #[tokio::test]
-async fn a_call_that_takes_far_longer_than_others_lets_the_next_one_pass() {
+async fn an_overdue_call_does_not_block_the_next_one() {
     let stub = Stub::start();
     let settings = [("upstream.max_concurrent", "1"), ("upstream.headers_timeout", "100ms")];
     let vecho = Inside::start(&stub.base_url(), &settings).await;

@@ -40,7 +40,7 @@ fn assert_choked(answer: &Answer) {
 }
 
 #[tokio::test]
-async fn many_texts_that_fail_in_a_row_are_not_an_outage_while_a_known_text_is_answered() {
+async fn consecutive_failing_texts_are_not_an_outage_while_a_known_text_succeeds() {
     for good in ["good", &"a longer text, as chunks of documents are ".repeat(40)] {
         let front = choking(CHOKES).await;
         assert_eq!(front.embed(&[good]).await.status, 200);
@@ -52,7 +52,7 @@ async fn many_texts_that_fail_in_a_row_are_not_an_outage_while_a_known_text_is_a
 }
 
 #[tokio::test]
-async fn many_texts_that_fail_at_once_are_not_an_outage_while_a_known_text_is_answered() {
+async fn concurrent_failing_texts_are_not_an_outage_while_a_known_text_succeeds() {
     let front = choking(CHOKES).await;
     assert_eq!(front.embed(&["good"]).await.status, 200);
     let asks: Vec<_> =
@@ -63,7 +63,7 @@ async fn many_texts_that_fail_at_once_are_not_an_outage_while_a_known_text_is_an
 }
 
 #[tokio::test]
-async fn texts_whose_answers_are_cut_do_not_open_the_breaker_while_a_known_text_is_answered() {
+async fn truncated_answers_do_not_open_the_breaker_while_a_known_text_succeeds() {
     let front = Front::with(&[("retry.max_attempts", "1"), ("breaker.failures", "2")]).await;
     assert_eq!(front.embed(&["good"]).await.status, 200);
     front.stub.when(is_poisoned, Behaviour::CutBody);
@@ -75,7 +75,7 @@ async fn texts_whose_answers_are_cut_do_not_open_the_breaker_while_a_known_text_
 }
 
 #[tokio::test]
-async fn no_caller_pays_for_a_text_of_another_one() {
+async fn the_known_text_of_one_caller_is_never_sent_with_the_key_of_another() {
     let front = choking(CHOKES).await;
     let send = async |text: &str, key: &str| front.post(ask(&[text.to_owned()]).to_string()).key(key).send().await;
     send("secret of alice", "alice").await;
@@ -88,7 +88,7 @@ async fn no_caller_pays_for_a_text_of_another_one() {
 }
 
 #[tokio::test]
-async fn a_known_text_that_is_not_answered_in_time_holds_nobody_up() {
+async fn a_known_text_without_a_timely_answer_delays_no_request() {
     let front = Front::with(&[("fallback.mode", "error"), ("breaker.failures", "2")]).await;
     front.stub.when(is_poisoned, status(500, CHOKES));
     assert_eq!(front.embed(&["good"]).await.status, 200);
@@ -98,7 +98,7 @@ async fn a_known_text_that_is_not_answered_in_time_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn an_unreadable_answer_reaches_only_requests_for_the_same_inputs_in_the_same_places() {
+async fn unreadable_answers_reach_only_requests_with_identical_input_lists() {
     for (first, second) in [(vec!["a", "b"], vec!["a", "a", "b"]), (vec!["a", "a", "b"], vec!["a", "b"])] {
         let front = Front::start().await;
         // Vectors with fewer dimensions than requested are rejected.
@@ -122,7 +122,7 @@ async fn an_unreadable_answer_reaches_only_requests_for_the_same_inputs_in_the_s
 }
 
 #[tokio::test]
-async fn a_dimension_that_a_server_honours_after_all_is_believed_after_a_few_answers() {
+async fn a_dimension_that_a_server_starts_to_honour_is_accepted_eventually() {
     let front = Front::start().await;
     let answer = |dimension: usize| {
         let item = json!({"index": 0, "embedding": vec![0.5; dimension]});
@@ -140,7 +140,7 @@ async fn a_dimension_that_a_server_honours_after_all_is_believed_after_a_few_ans
 }
 
 #[tokio::test]
-async fn one_text_that_is_refused_in_words_of_size_does_not_make_later_calls_small() {
+async fn one_refusal_with_a_size_message_does_not_shrink_later_calls() {
     let front = Front::start().await;
     let refusal = r#"{"error":{"message":"Too many tokens in the inputs: at most 512"}}"#;
     front.stub.when(is_poisoned, status(400, refusal));
@@ -153,7 +153,7 @@ async fn one_text_that_is_refused_in_words_of_size_does_not_make_later_calls_sma
 }
 
 #[tokio::test]
-async fn a_large_request_that_is_refused_costs_few_calls_and_teaches_nothing_wrong() {
+async fn a_refused_large_request_takes_few_calls_and_does_not_shrink_later_ones() {
     for (code, most_calls) in [(400, 5), (500, 7)] {
         let front = Front::with(&[("breaker.failures", "5")]).await;
         front.stub.when(is_poisoned, status(code, r#"{"detail":"bad text"}"#));
@@ -172,7 +172,7 @@ async fn a_large_request_that_is_refused_costs_few_calls_and_teaches_nothing_wro
 }
 
 #[tokio::test]
-async fn a_throttled_call_keeps_no_memory_that_others_wait_for() {
+async fn a_throttled_call_releases_its_memory_to_others() {
     // There is memory for the vectors of two such requests, and for one such answer.
     let settings = [("memory.limit_mb", "100"), ("upstream.max_concurrent", "2")];
     let front = Front::with(&settings).await;
@@ -189,7 +189,7 @@ async fn a_throttled_call_keeps_no_memory_that_others_wait_for() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_is_back_and_slow_is_waited_for_by_all() {
+async fn all_requests_wait_for_a_recovered_slow_upstream() {
     let open = [("breaker.open_for", "100ms"), ("breaker.max_open", "100ms")];
     let front = Front::with(&[&[("fallback.mode", "mock"), ("breaker.failures", "3")], &open[..]].concat()).await;
     front.stub.down().await;
@@ -219,7 +219,7 @@ async fn an_upstream_that_is_back_and_slow_is_waited_for_by_all() {
 }
 
 #[tokio::test]
-async fn a_stand_in_of_another_vecho_is_known_by_its_mark_in_any_spelling() {
+async fn mock_and_stale_marks_of_another_vecho_are_recognised_in_any_spelling() {
     for mark in ["Mock", " stale ", "hit, mock"] {
         let front = Front::start().await;
         let item = json!({"index": 0, "embedding": [0.5, 0.5]});
@@ -231,7 +231,7 @@ async fn a_stand_in_of_another_vecho_is_known_by_its_mark_in_any_spelling() {
 }
 
 #[tokio::test]
-async fn a_redirect_that_leads_nowhere_is_the_upstreams_answer() {
+async fn a_redirect_that_cannot_be_followed_is_passed_on() {
     let front = Front::with(&[("fallback.mode", "mock"), ("breaker.failures", "1")]).await;
     let headers = vec![("location", "http://127.0.0.1:1/v1/embeddings".to_owned())];
     front.stub.next(Behaviour::Status { code: 307, headers, body: String::new() });
@@ -240,7 +240,7 @@ async fn a_redirect_that_leads_nowhere_is_the_upstreams_answer() {
 }
 
 #[tokio::test]
-async fn a_redirect_of_a_refused_call_leads_back_through_vecho() {
+async fn the_location_of_a_refused_calls_redirect_points_to_vecho() {
     let front = Front::start().await;
     for code in [301, 302, 303] {
         let headers = vec![("location", format!("{}/v1/embeddings/x", front.stub.root_url()))];
@@ -251,7 +251,7 @@ async fn a_redirect_of_a_refused_call_leads_back_through_vecho() {
 }
 
 #[tokio::test]
-async fn a_hit_has_an_id_after_a_restart_where_answers_have_one() {
+async fn hits_keep_an_id_after_a_restart_if_answers_have_one() {
     let stub = Stub::start();
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("ids-{}", std::process::id()));
     let path = folder.display().to_string();

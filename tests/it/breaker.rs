@@ -22,7 +22,7 @@ async fn assert_state(vecho: &Inside, state: f64) {
 }
 
 #[tokio::test]
-async fn after_enough_failures_in_a_row_the_upstream_is_left_alone() {
+async fn consecutive_failures_open_the_breaker_and_stop_upstream_calls() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("breaker.open_for", "60s"), ("breaker.max_open", "60s")]).await;
     stub.down().await;
@@ -47,7 +47,7 @@ async fn after_enough_failures_in_a_row_the_upstream_is_left_alone() {
 }
 
 #[tokio::test]
-async fn a_success_or_a_refusal_between_failures_keeps_it_closed() {
+async fn a_success_or_refusal_between_failures_keeps_the_breaker_closed() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;
     let cut = || [Behaviour::HangUp, Behaviour::HangUp];
@@ -65,7 +65,7 @@ async fn a_success_or_a_refusal_between_failures_keeps_it_closed() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_closes_every_connection_opens_it() {
+async fn an_upstream_that_closes_every_connection_opens_the_breaker() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;
     assert_eq!(vecho.embed(ask("kept")).await.status, 200);
@@ -78,7 +78,7 @@ async fn an_upstream_that_closes_every_connection_opens_it() {
 }
 
 #[tokio::test]
-async fn an_answer_that_takes_too_long_is_no_sign_of_a_reachable_upstream() {
+async fn a_timeout_between_failures_does_not_reset_the_breaker() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("upstream.call_timeout", "300ms")]).await;
     for (number, (behaviour, status)) in
@@ -94,7 +94,7 @@ async fn an_answer_that_takes_too_long_is_no_sign_of_a_reachable_upstream() {
 }
 
 #[tokio::test]
-async fn a_probe_that_is_answered_slowly_lets_other_calls_pass() {
+async fn a_slow_probe_does_not_block_other_requests() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("breaker.open_for", "50ms"), ("breaker.max_open", "50ms")]).await;
     stub.down().await;
@@ -122,7 +122,7 @@ async fn a_probe_that_is_answered_slowly_lets_other_calls_pass() {
 }
 
 #[tokio::test]
-async fn one_request_that_fails_again_and_again_does_not_open_it() {
+async fn repeated_failures_of_one_request_keep_the_breaker_closed() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;
     stub.always(Behaviour::HangUp);
@@ -133,7 +133,7 @@ async fn one_request_that_fails_again_and_again_does_not_open_it() {
 }
 
 #[tokio::test]
-async fn a_model_that_fails_for_several_requests_is_unavailable_and_is_still_asked_by_each() {
+async fn a_failing_model_becomes_unavailable_but_each_request_still_calls_it() {
     let stub = Stub::start();
     let vecho =
         start(&stub, &[("fallback.mode", "mock"), ("retry.max_attempts", "3"), ("retry.base_wait", "1ms")]).await;
@@ -164,7 +164,7 @@ async fn a_model_that_fails_for_several_requests_is_unavailable_and_is_still_ask
 }
 
 #[tokio::test]
-async fn single_probes_find_out_when_it_is_back_and_close_it() {
+async fn single_probes_detect_recovery_and_close_the_breaker() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("breaker.open_for", "50ms"), ("breaker.max_open", "50ms")]).await;
     stub.down().await;
@@ -196,7 +196,7 @@ async fn single_probes_find_out_when_it_is_back_and_close_it() {
 }
 
 #[tokio::test]
-async fn stored_vectors_are_served_while_it_is_open() {
+async fn stored_vectors_are_served_while_the_breaker_is_open() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("breaker.open_for", "60s"), ("breaker.max_open", "60s")]).await;
     vecho.embed(ask("known")).await;

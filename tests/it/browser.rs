@@ -68,7 +68,7 @@ fn assert_row(row: &Value, said: &Value, names: &[&str]) {
 }
 
 #[test]
-fn its_figures_are_those_of_the_statistics() {
+fn dashboard_figures_equal_the_statistics() {
     let report = play("figures");
     let (stats, shown) = (&report["stats"], &report["figures"]);
     let (monitor, cache, savings) = (&stats["performance_monitor"], &stats["embedding_cache"], &stats["savings"]);
@@ -100,7 +100,7 @@ fn its_figures_are_those_of_the_statistics() {
 }
 
 #[test]
-fn its_charts_move_under_load() {
+fn dashboard_charts_change_under_load() {
     let report = play("figures");
     let (idle, after) = (&report["idle"], &report["after"]);
     assert_eq!(idle["money"], "$0.00");
@@ -114,7 +114,7 @@ fn its_charts_move_under_load() {
 }
 
 #[test]
-fn a_reload_keeps_what_was_drawn() {
+fn a_page_reload_keeps_the_drawn_history() {
     let report = play("reload");
     let (before, after) = (&report["before"], &report["after"]);
     assert_eq!((&before["recent"], &before["now"]), (&after["recent"], &after["now"]));
@@ -126,7 +126,7 @@ fn a_reload_keeps_what_was_drawn() {
 }
 
 #[test]
-fn each_action_asks_first_and_tells_what_came_of_it() {
+fn each_action_asks_for_confirmation_and_shows_its_result() {
     let report = play("actions");
     all_contain(&report["cancelled"], &["Purge the whole cache?", "Give memory back?", "Log at the level info?"]);
     assert_eq!(report["changes_when_cancelled"], json!([]), "who cancels changes nothing");
@@ -150,7 +150,7 @@ fn each_action_asks_first_and_tells_what_came_of_it() {
 }
 
 #[test]
-fn a_purge_that_is_not_told_everywhere_says_so_and_cannot_be_cancelled_once_it_runs() {
+fn a_pending_purge_shows_a_warning_and_cannot_be_cancelled_while_it_runs() {
     let report = play_with("pending", &[("VECHO_REDIS_URL", "redis://127.0.0.1:1")]);
     assert_eq!(report["under_way"], json!({"open": 1, "cancel": false}), "neither by the button nor by Escape");
     for words in ["Purged: ", "Redis could not be told"] {
@@ -160,7 +160,7 @@ fn a_purge_that_is_not_told_everywhere_says_so_and_cannot_be_cancelled_once_it_r
 }
 
 #[test]
-fn an_outage_cannot_be_overlooked() {
+fn an_outage_is_shown_in_a_banner() {
     let report = play("outage");
     assert_eq!((&report["calm"]["hidden"], &report["calm"]["title"]), (&json!(true), &json!("vecho")));
     for words in ["Mocks are being served.", "The breaker is open."] {
@@ -172,7 +172,7 @@ fn an_outage_cannot_be_overlooked() {
 }
 
 #[test]
-fn mocks_can_be_seen_whatever_their_share_with_cause_models_and_times() {
+fn mocks_are_visible_at_any_share_with_cause_models_and_times() {
     let report = play("outage");
     assert!(number(&report["mockHeight"]) >= 4.0, "no hairline: {report}");
     assert!(report["standIns"].as_u64() > Some(0), "{report}");
@@ -194,7 +194,7 @@ fn mocks_can_be_seen_whatever_their_share_with_cause_models_and_times() {
 }
 
 #[test]
-fn a_process_that_has_ended_does_not_stay_healthy() {
+fn health_becomes_unknown_when_the_process_ends() {
     let report = play_with_troubles("gone", &[]);
     assert_eq!((&report["before"], &report["level"]), (&json!("healthy"), &json!("none")));
     let after = report["after"].as_str().expect("text");
@@ -212,7 +212,7 @@ fn requests_that_were_not_cached_are_shown_by_reason() {
 }
 
 #[test]
-fn a_hostile_name_is_only_text() {
+fn a_hostile_model_name_is_shown_as_plain_text() {
     let report = play("hostile");
     let (model, namespace) = (report["model"].as_str().expect("text"), report["namespace"].as_str().expect("text"));
     for place in ["models", "recent"] {
@@ -224,7 +224,7 @@ fn a_hostile_name_is_only_text() {
 }
 
 #[test]
-fn a_page_requires_the_token_and_forgets_it() {
+fn the_page_requires_the_token_and_does_not_store_it() {
     let report = play_with_troubles("token", &[("VECHO_ADMIN_TOKEN", "s3cret")]);
     assert!(contains(&report["locked"]["seen"], "admin token"));
     assert_eq!(report["locked"]["requests"], "–", "nothing is shown before");
@@ -235,7 +235,7 @@ fn a_page_requires_the_token_and_forgets_it() {
 }
 
 #[test]
-fn it_says_that_the_connection_is_lost_and_goes_on_after_a_restart() {
+fn the_page_shows_a_lost_connection_and_resumes_after_a_restart() {
     let report = play_with_troubles("restart", &[]);
     assert_eq!(report["dimmed"], true, "what is not of now does not look so");
     let points = |when: &str| report[when]["sources"]["points"].as_u64();
@@ -245,7 +245,7 @@ fn it_says_that_the_connection_is_lost_and_goes_on_after_a_restart() {
 }
 
 #[test]
-fn it_can_be_used_and_read_with_the_keyboard() {
+fn the_page_can_be_used_with_the_keyboard() {
     let report = play("keyboard");
     assert!(
         contains(&report["read"], "Inputs per second by source, ") && contains(&report["read"], "memory "),
@@ -258,7 +258,7 @@ fn it_can_be_used_and_read_with_the_keyboard() {
 }
 
 #[test]
-fn it_fits_a_phone_and_has_two_themes() {
+fn the_page_fits_a_phone_and_has_two_themes() {
     let report = play("looks");
     let shots = report["report"].as_array().expect("screenshots");
     assert_eq!(shots.len(), 12, "idle, under load and in an outage; light and dark; wide and narrow");
@@ -273,7 +273,7 @@ fn it_fits_a_phone_and_has_two_themes() {
 }
 
 #[test]
-fn its_figures_are_rounded_without_becoming_untrue() {
+fn dashboard_figures_are_rounded_but_never_misleading() {
     let report = pure();
     assert_eq!(report["percent"], json!(["0\u{a0}%", "<\u{a0}0.1\u{a0}%", "50.0\u{a0}%", "99.9\u{a0}%", "100\u{a0}%"]));
     let compact = ["0", "0.126", "999", "9,999", "12.3\u{a0}k", "1\u{a0}M", "1.23\u{a0}M", "9.9\u{a0}B"];
@@ -288,7 +288,7 @@ fn its_figures_are_rounded_without_becoming_untrue() {
 }
 
 #[test]
-fn its_samples_outlive_a_restart_and_add_up_over_long_times() {
+fn dashboard_samples_survive_a_restart_and_are_aggregated() {
     let report = pure();
     assert_eq!(report["history"]["live"], json!([1, 2, 3]), "a sample that is known is not taken twice");
     assert_eq!(report["history"]["overtaken"], json!([1, 2, 3]), "nor lost, where the whole came later than it");

@@ -86,7 +86,7 @@ async fn a_request_with_a_value_of_another_type_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn a_request_with_half_a_surrogate_pair_passes_unchanged() {
+async fn a_request_with_a_lone_surrogate_passes_unchanged() {
     assert_all_pass(
         "lone_surrogate",
         &[
@@ -100,7 +100,7 @@ async fn a_request_with_half_a_surrogate_pair_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn a_request_with_a_field_that_stands_twice_passes_unchanged() {
+async fn a_request_with_a_duplicate_field_passes_unchanged() {
     assert_all_pass(
         "duplicate_key",
         &[
@@ -135,7 +135,7 @@ async fn a_body_that_is_not_one_json_object_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn a_request_with_an_empty_input_passes_unchanged_and_gets_the_services_words() {
+async fn a_request_with_an_empty_input_passes_unchanged() {
     assert_all_pass(
         "empty_input",
         &[
@@ -150,7 +150,7 @@ async fn a_request_with_an_empty_input_passes_unchanged_and_gets_the_services_wo
 }
 
 #[tokio::test]
-async fn an_empty_input_is_not_dropped_from_a_batch_whose_other_inputs_are_known() {
+async fn an_empty_input_is_not_dropped_from_a_batch_with_cached_inputs() {
     let front = Front::start().await;
     front.embed(&["a"]).await;
     assert_passes(&front, br#"{"model":"tiny","input":["a",""]}"#, "empty_input", |ask| ask).await;
@@ -175,7 +175,7 @@ async fn a_body_of_another_content_type_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_passes_unchanged() {
+async fn a_body_that_does_not_match_its_content_encoding_passes_unchanged() {
     let front = Front::start().await;
     for encoding in ["gzip", "br", "zstd"] {
         let bytes = b"\x1f\x8b\x08\x00 not really compressed";
@@ -186,7 +186,7 @@ async fn a_compressed_body_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn what_passed_through_is_not_served_to_a_request_that_is_understood() {
+async fn answers_of_bypassed_requests_are_never_cached() {
     let front = Front::start().await;
     front.post(r#"{"model":"tiny","input":"a","nothing":1}"#).send().await;
     let understood = front.embed(&["a"]).await;
@@ -194,7 +194,7 @@ async fn what_passed_through_is_not_served_to_a_request_that_is_understood() {
 }
 
 #[tokio::test]
-async fn the_mark_of_a_stand_in_from_a_vecho_behind_this_one_stays_on_it() {
+async fn mock_and_stale_marks_of_an_upstream_vecho_are_kept_on_a_bypass() {
     let front = Front::start().await;
     for mark in ["mock", "stale"] {
         let headers = vec![("x-vecho-cache", mark.to_owned()), ("content-type", "application/json".to_owned())];
@@ -205,7 +205,7 @@ async fn the_mark_of_a_stand_in_from_a_vecho_behind_this_one_stays_on_it() {
 }
 
 #[tokio::test]
-async fn a_bypass_whose_answer_does_not_begin_in_time_is_a_504() {
+async fn a_bypass_without_a_timely_answer_is_a_504() {
     let front = Front::with(&[("limits.request_timeout", "200ms")]).await;
     front.stub.always(Behaviour::Gate);
     let read = front.post(r#"{"model":"tiny","input":"a","nothing":1}"#);
@@ -221,7 +221,7 @@ async fn a_bypass_whose_answer_does_not_begin_in_time_is_a_504() {
 }
 
 #[tokio::test]
-async fn the_callers_headers_go_up_and_vechos_own_do_not() {
+async fn a_bypass_forwards_the_callers_headers_but_not_those_of_vecho() {
     let front = Front::start().await;
     let ask = front.post(r#"{"model":"tiny","input":"a","nothing":1}"#).key("sk-mine");
     ask.header("x-vecho-namespace", "team").header("openai-organization", "org").send().await;
@@ -245,7 +245,7 @@ async fn a_content_type_with_parameters_or_a_json_suffix_is_json() {
 }
 
 #[tokio::test]
-async fn a_request_with_more_inputs_than_are_kept_apart_passes_unchanged() {
+async fn a_request_with_too_many_inputs_passes_unchanged() {
     let front = Front::start().await;
     let body = json!({"model": "tiny", "input": vec!["a"; MAX_INPUTS + 1]}).to_string();
     let answer = front.post(body.clone()).send().await;
@@ -255,7 +255,7 @@ async fn a_request_with_more_inputs_than_are_kept_apart_passes_unchanged() {
 }
 
 #[tokio::test]
-async fn the_built_in_mock_makes_no_vector_longer_than_any_model_has() {
+async fn the_built_in_mock_limits_the_dimension_of_its_vectors() {
     let vecho = Inside::start("mock:", &[]).await;
     let answer = vecho.embed(json!({"model": "m", "input": "a", "dimensions": u32::MAX})).await;
     assert_eq!((answer.status, reason_of(&answer)), (400, Some("wrong_type")));

@@ -37,7 +37,7 @@ fn all() -> Behaviour {
 }
 
 #[tokio::test]
-async fn a_miss_shows_the_headers_of_its_call_and_a_hit_none_of_them() {
+async fn a_miss_forwards_the_headers_of_its_call_and_a_hit_does_not() {
     let front = Front::start().await;
     front.stub.always(all());
     let miss = front.embed(&["a"]).await;
@@ -59,7 +59,7 @@ async fn a_miss_shows_the_headers_of_its_call_and_a_hit_none_of_them() {
 }
 
 #[tokio::test]
-async fn a_header_that_no_client_would_read_does_not_reach_it() {
+async fn headers_too_long_for_clients_are_dropped() {
     let front = Front::start().await;
     front.stub.next(Behaviour::Headers(vec![("x-long", "v".repeat(5_000)), ("x-short", "v".to_owned())]));
     let miss = front.embed(&["a"]).await;
@@ -85,7 +85,7 @@ async fn a_long_name_of_a_model_is_in_no_header() {
 }
 
 #[tokio::test]
-async fn a_partial_answer_shows_the_headers_of_its_call() {
+async fn a_partial_hit_forwards_the_headers_of_its_call() {
     let front = Front::start().await;
     front.embed(&["a"]).await;
     front.stub.always(all());

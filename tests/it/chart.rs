@@ -42,70 +42,70 @@ macro_rules! checks {
 
 checks! {
     manifests {
-        both_charts_are_without_fault
+        both_charts_pass_the_linter
         every_manifest_is_valid
-        selectors_find_what_they_mean
+        selectors_match_the_labels_and_ports_of_the_pods
         the_network_policy_follows_the_addresses
-        the_network_policy_lets_names_be_resolved
-        production_values_choose_and_say_what_a_mock_means
-        the_monitor_of_an_application_finds_its_own_pods
+        the_network_policy_allows_dns
+        values_files_set_a_fallback_mode_and_explain_mocks
+        the_pod_monitor_of_an_application_selects_its_own_pods
         containers_are_restricted
-        the_example_runs_where_only_restricted_pods_may
-        the_sidecar_is_native_and_the_deployment_leaves_slowly
-        every_path_that_is_named_is_mounted
-        the_deployment_does_as_its_values_say
-        nothing_of_monitoring_comes_unasked
+        all_pods_meet_the_restricted_pod_security_standard
+        sidecars_are_native_and_deployments_sleep_before_they_stop
+        every_configured_path_is_mounted
+        the_deployment_follows_its_values
+        monitoring_objects_are_rendered_only_on_request
         wrong_and_unknown_values_are_refused
-        no_value_can_be_taken_away
-        values_that_do_not_fit_each_other_are_refused
-        an_application_has_to_choose_the_mode
-        the_notes_tell_how_to_point_an_application_at_it
-        no_registry_is_named
+        null_values_are_refused_unless_optional
+        contradictory_values_are_refused
+        an_application_must_use_the_sidecar_mode
+        the_notes_explain_how_to_configure_an_application
+        images_have_no_registry_by_default
     }
     running {
         the_binary_accepts_every_configuration
-        the_words_of_the_schema_are_those_of_the_binary
+        enumerated_values_of_the_schema_equal_those_of_the_binary
         every_container_starts_answers_its_probes_and_stops
     }
     injection {
         an_annotated_pod_gets_vecho_and_its_address
-        it_gets_what_an_application_would_include
-        what_a_pod_has_stays
-        other_pods_are_left_alone
-        free_maps_hold_texts_alone
-        the_binding_names_the_policy_and_spares_the_system
+        injected_containers_equal_those_of_the_application_mode
+        injection_keeps_the_existing_fields_of_a_pod
+        pods_without_the_annotation_are_not_changed
+        resource_maps_in_the_policy_contain_only_strings
+        the_binding_references_the_policy_and_excludes_system_namespaces
     }
     monitoring {
-        promtool_takes_the_rules_and_their_tests_pass
-        every_alert_is_seen_to_fire_and_not_to_fire
+        promtool_accepts_the_rules_and_their_tests_pass
+        every_alert_has_a_firing_and_a_silent_test_case
         every_alert_has_its_section_in_the_runbook
-        every_metric_that_is_named_exists
-        every_metric_that_is_named_is_scraped
-        every_label_value_that_is_named_exists
+        every_referenced_metric_exists
+        every_referenced_metric_is_scraped
+        every_referenced_label_value_exists
         promtool_parses_every_query_of_the_dashboard
-        the_dashboard_is_laid_out
-        the_chart_carries_both_as_they_are
+        dashboard_panels_do_not_overlap
+        the_chart_contains_rules_and_dashboard_unchanged
     }
     prometheus {
         a_scrape_under_load_has_the_right_values
         each_fault_fires_its_alerts_and_no_other
     }
     image {
-        the_image_holds_the_program_and_its_libraries_alone
-        the_build_context_is_enough_to_build
+        the_image_contains_only_the_program_and_its_libraries
+        the_build_context_has_all_files_of_the_build
     }
     documents {
         schema_and_table_are_current
         the_keys_of_runbook_and_readme_are_keys
-        the_image_that_is_built_is_the_one_that_the_chart_runs
+        the_chart_runs_the_image_that_is_built
         the_readme_of_the_chart_links_to_files_that_exist
     }
 }
 
-const IN_THE_IMAGE: (&str, &str) = ("image", "the_program_runs_in_the_image_as_nobody_on_a_root_that_it_cannot_write");
+const IN_THE_IMAGE: (&str, &str) = ("image", "the_image_runs_without_root_on_a_read_only_filesystem");
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_program_runs_in_the_image_as_nobody_on_a_root_that_it_cannot_write() {
+async fn the_image_runs_without_root_on_a_read_only_filesystem() {
     let (stub, folder, identity) = (Stub::start(), Folder::new("image-ca"), Identity::new("localhost"));
     let addr = front(&identity, stub.addr()).await;
     let upstream = format!("https://localhost:{}/v1", addr.port());

@@ -40,13 +40,13 @@ fn check_prints_every_fault_on_standard_error_and_exits_64() {
 }
 
 #[test]
-fn check_says_that_a_good_configuration_is_ok() {
+fn check_reports_a_valid_configuration() {
     let output = vecho(&["check"], &[]);
     assert_eq!((output.status.code(), out(&output).as_str()), (Some(0), "configuration ok\n"));
 }
 
 #[test]
-fn a_failed_start_is_one_plain_line_whatever_the_log_settings() {
+fn a_failed_start_prints_one_plain_line_with_any_log_settings() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let listen = taken.local_addr().unwrap().to_string();
     let ports = ["--upstream", "mock:", "--listen", &listen, "--admin-listen", "127.0.0.1:0"];
@@ -60,7 +60,7 @@ fn a_failed_start_is_one_plain_line_whatever_the_log_settings() {
 }
 
 #[test]
-fn a_faulty_configuration_stops_every_command_with_64() {
+fn an_invalid_configuration_ends_every_command_with_64() {
     for command in [
         &["serve"][..],
         &[],
@@ -78,7 +78,7 @@ fn a_faulty_configuration_stops_every_command_with_64() {
 }
 
 #[test]
-fn a_command_line_that_is_not_understood_exits_64_and_help_exits_0() {
+fn an_unknown_command_line_exits_64_and_help_exits_0() {
     for wrong in [
         &["--nonsense"][..],
         &["fly"],
@@ -115,7 +115,7 @@ fn config_prints_values_with_their_origins_before_or_after_the_command() {
 }
 
 #[test]
-fn no_output_shows_a_secret() {
+fn no_command_prints_a_secret() {
     let environment = [("OPENAI_API_KEY", "s3cr3t-1"), ("VECHO_ADMIN_TOKEN", "s3cr3t-2")];
     for arguments in [
         &["config"][..],
@@ -157,7 +157,7 @@ fn request_head(stream: &mut TcpStream) -> String {
 }
 
 #[test]
-fn healthcheck_asks_readyz_on_loopback_of_the_configured_port() {
+fn healthcheck_requests_readyz_on_loopback_at_the_configured_port() {
     for (status, expected) in [("200 OK", 0), ("503 Service Unavailable", 1)] {
         let (port, asked) = ops_port("127.0.0.1:0", status);
         let output = vecho(&["healthcheck"], &[("VECHO_ADMIN_LISTEN", &format!("0.0.0.0:{port}"))]);
@@ -167,7 +167,7 @@ fn healthcheck_asks_readyz_on_loopback_of_the_configured_port() {
 }
 
 #[test]
-fn healthcheck_asks_the_url_it_is_given_whatever_the_configuration() {
+fn healthcheck_requests_a_given_url_without_reading_the_configuration() {
     let (port, asked) = ops_port("127.0.0.1:0", "204 No Content");
     let url = format!("http://127.0.0.1:{port}/livez");
     let output = vecho(&["healthcheck", "--url", &url], &[("VECHO_WORKERS", "none")]);
@@ -176,7 +176,7 @@ fn healthcheck_asks_the_url_it_is_given_whatever_the_configuration() {
 }
 
 #[test]
-fn healthcheck_fails_where_nobody_answers_or_nothing_is_said() {
+fn healthcheck_fails_on_a_closed_or_silent_port() {
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent_port = silent.local_addr().unwrap().port();
     let closed_port = {
@@ -240,7 +240,7 @@ fn help_describes_options_as_the_table_of_keys_does_with_their_defaults() {
 }
 
 #[test]
-fn localhost_is_an_address_and_another_name_is_not() {
+fn localhost_is_accepted_as_an_address_and_other_names_are_not() {
     let listen = ["config", "--listen", "localhost:7961", "--set", "admin_listen=LOCALHOST.:7962"];
     let output = vecho(&[&listen[..], &["--format", "json"]].concat(), &[]);
     assert_eq!(output.status.code(), Some(0), "{}", err(&output));
@@ -252,7 +252,7 @@ fn localhost_is_an_address_and_another_name_is_not() {
 }
 
 #[test]
-fn healthcheck_says_which_address_it_asked() {
+fn healthcheck_prints_the_requested_address() {
     let (port, asked) = ops_port("127.0.0.1:0", "200 OK");
     let output = vecho(&["healthcheck", "--admin-listen", &format!("localhost:{port}")], &[]);
     assert_eq!(out(&output), format!("ready (200): http://127.0.0.1:{port}/readyz\n"), "{}", err(&output));
@@ -266,7 +266,7 @@ fn healthcheck_says_which_address_it_asked() {
 }
 
 #[test]
-fn check_says_who_pays_and_warns_of_a_key_that_anyone_can_spend() {
+fn check_reports_the_paying_key_and_warns_if_it_is_publicly_usable() {
     let callers = vecho(&["check", "--set", "fallback.mode=error"], &[]);
     assert_eq!(err(&callers), "note: calls are paid by each caller's own key\n");
     let key = [("OPENAI_API_KEY", "sk-s3cr3t")];
@@ -285,7 +285,7 @@ fn check_says_who_pays_and_warns_of_a_key_that_anyone_can_spend() {
 }
 
 #[test]
-fn check_warns_of_a_proxy_variable_that_calls_do_not_follow() {
+fn check_warns_of_a_proxy_variable_that_is_ignored() {
     let check = ["check", "--set", "fallback.mode=error"];
     for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"] {
         let said = err(&vecho(&check, &[(name, "http://me:s3cr3t@proxy:3128")]));

@@ -92,62 +92,62 @@ fn assert_equal(direct: &Value, through: &Value) {
 }
 
 #[test]
-fn openai_python_notices_no_difference() {
+fn openai_python_gets_the_same_results_as_directly() {
     assert_no_difference(OPENAI_PYTHON);
 }
 
 #[test]
-fn openai_python_1_notices_no_difference() {
+fn openai_python_1_gets_the_same_results_as_directly() {
     assert_no_difference(OPENAI_PYTHON_1);
 }
 
 #[test]
-fn openai_node_notices_no_difference() {
+fn openai_node_gets_the_same_results_as_directly() {
     assert_no_difference(OPENAI_NODE);
 }
 
 #[test]
-fn langchain_notices_no_difference() {
+fn langchain_gets_the_same_results_as_directly() {
     assert_no_difference(LANGCHAIN);
 }
 
 #[test]
-fn llama_index_notices_no_difference() {
+fn llama_index_gets_the_same_results_as_directly() {
     assert_no_difference_in_documents(LLAMA_INDEX, None);
 }
 
 #[test]
-fn haystack_notices_no_difference() {
+fn haystack_gets_the_same_results_as_directly() {
     assert_no_difference_in_documents(HAYSTACK, None);
 }
 
 #[test]
-fn litellm_notices_no_difference() {
+fn litellm_gets_the_same_results_as_directly() {
     assert_no_difference_in_documents(LITELLM, None);
 }
 
 #[test]
-fn langchain_for_node_notices_no_difference() {
+fn langchain_for_node_gets_the_same_results_as_directly() {
     assert_no_difference_in_documents(LANGCHAIN_NODE, None);
 }
 
 #[test]
-fn the_vercel_sdk_notices_no_difference() {
+fn the_vercel_sdk_gets_the_same_results_as_directly() {
     assert_no_difference_in_documents(VERCEL_NODE, None);
 }
 
 #[test]
-fn the_client_of_voyage_notices_no_difference() {
+fn the_client_of_voyage_gets_the_same_results_as_directly() {
     assert_no_difference_in_documents(VOYAGE, Some(Dialect::Voyage));
 }
 
 #[test]
-fn the_client_of_mistral_notices_no_difference() {
+fn the_client_of_mistral_gets_the_same_results_as_directly() {
     assert_no_difference_in_documents(MISTRAL, Some(Dialect::Mistral));
 }
 
 #[test]
-fn the_client_of_azure_inference_notices_no_difference() {
+fn the_client_of_azure_inference_gets_the_same_results_as_directly() {
     assert_no_difference_in_documents(AZURE_INFERENCE, Some(Dialect::AzureInference));
 }
 

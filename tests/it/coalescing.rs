@@ -30,7 +30,7 @@ async fn write_request(front: &Front, texts: &[&str]) -> TcpStream {
 }
 
 #[tokio::test]
-async fn a_hundred_identical_requests_at_once_make_one_call() {
+async fn a_hundred_concurrent_identical_requests_make_one_call() {
     let front = Front::start().await;
     front.stub.always(Behaviour::Gate);
     let asks: Vec<_> = (0..100).map(|_| front.post(texts_of(&["a", "b"]).to_string()).send_meanwhile()).collect();
@@ -48,7 +48,7 @@ async fn a_hundred_identical_requests_at_once_make_one_call() {
 }
 
 #[tokio::test]
-async fn identical_requests_in_both_encodings_make_one_call_and_get_what_they_asked_for() {
+async fn identical_requests_in_both_encodings_share_one_call() {
     let front = Front::start().await;
     front.stub.always(Behaviour::Gate);
     let ask = |encoding: &str| {
@@ -83,7 +83,7 @@ async fn a_text_that_two_different_batches_share_is_sent_once() {
 }
 
 #[tokio::test]
-async fn when_the_first_caller_hangs_up_the_others_get_its_fetch() {
+async fn waiters_get_the_fetch_of_a_leader_that_disconnected() {
     let front = Front::start().await;
     front.stub.always(Behaviour::Gate);
     let first = write_request(&front, &["shared"]).await;
@@ -102,7 +102,7 @@ async fn when_the_first_caller_hangs_up_the_others_get_its_fetch() {
 }
 
 #[tokio::test]
-async fn the_retry_of_a_caller_that_hung_up_finds_the_answer_stored() {
+async fn a_retry_after_a_disconnect_finds_the_answer_stored() {
     let front = Front::start().await;
     front.stub.next(Behaviour::Gate);
     drop({
@@ -119,7 +119,7 @@ async fn the_retry_of_a_caller_that_hung_up_finds_the_answer_stored() {
 }
 
 #[tokio::test]
-async fn the_retry_of_a_caller_that_hung_up_joins_the_fetch_that_still_runs() {
+async fn a_retry_after_a_disconnect_joins_the_running_fetch() {
     let front = Front::start().await;
     front.stub.always(Behaviour::Gate);
     let first = write_request(&front, &["slow"]).await;
@@ -134,7 +134,7 @@ async fn the_retry_of_a_caller_that_hung_up_joins_the_fetch_that_still_runs() {
 }
 
 #[tokio::test]
-async fn when_a_fetch_fails_each_joiner_decides_for_itself() {
+async fn each_waiter_of_a_failed_fetch_applies_its_own_fallback() {
     let settings = [("fallback.mode", "mock"), ("retry.max_attempts", "1"), ("breaker.failures", "1")];
     let front = Front::with(&settings).await;
     let down = Behaviour::Status { code: 503, headers: Vec::new(), body: "{}".to_owned() };
@@ -157,7 +157,7 @@ async fn when_a_fetch_fails_each_joiner_decides_for_itself() {
 }
 
 #[tokio::test]
-async fn a_joiner_does_not_fail_for_a_text_that_it_did_not_ask_for() {
+async fn a_waiter_does_not_fail_for_texts_it_did_not_request() {
     let front = Front::with(&[("retry.max_attempts", "1")]).await;
     let broken = Behaviour::Status { code: 503, headers: Vec::new(), body: "{}".to_owned() };
     let is_bad = |call: &crate::harness::stub::Call| call.texts().iter().any(|text| text == "bad");
@@ -173,7 +173,7 @@ async fn a_joiner_does_not_fail_for_a_text_that_it_did_not_ask_for() {
 }
 
 #[tokio::test]
-async fn identical_requests_that_are_refused_share_one_call_and_its_words() {
+async fn refused_identical_requests_share_one_call_and_its_reply() {
     let front = Front::start().await;
     let body = json!({"error": {"message": "no", "type": "x", "param": null, "code": null}}).to_string();
     let refusal = Behaviour::Status { code: 400, headers: Vec::new(), body: body.clone() };
@@ -189,7 +189,7 @@ async fn identical_requests_that_are_refused_share_one_call_and_its_words() {
 }
 
 #[tokio::test]
-async fn after_a_failed_fetch_the_next_request_asks_again() {
+async fn a_failed_fetch_is_not_remembered() {
     let front = Front::with(&[("retry.max_attempts", "1")]).await;
     front.stub.next(Behaviour::Status { code: 500, headers: Vec::new(), body: "{}".to_owned() });
     assert_eq!(front.embed(&["a"]).await.status, 500);
@@ -243,7 +243,7 @@ fn scattered(seed: usize) -> impl FnMut(usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_many_overlapping_batches_at_once_no_text_is_sent_twice_and_every_vector_is_right() {
+async fn concurrent_overlapping_batches_send_each_text_once() {
     let front = Front::with(&[("upstream.max_concurrent", "2"), ("batch.max_inputs", "7")]).await;
     front.stub.always(Behaviour::Reorder);
     let (mut wanted, mut asks) = (std::collections::BTreeSet::new(), Vec::new());

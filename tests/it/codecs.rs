@@ -16,7 +16,7 @@ fn bits(answer: &Answer) -> Vec<u32> {
 }
 
 /// Returns a vector that cannot be packed without loss, and an answer with that vector.
-fn off_the_form() -> (Vec<f32>, Behaviour) {
+fn unpackable_vector() -> (Vec<f32>, Behaviour) {
     let vector: Vec<f32> = (1..=1536_u16).map(|n| f32::from(n).sin()).collect();
     let data = json!([{"object": "embedding", "index": 0, "embedding": vector}]);
     let usage = json!({"prompt_tokens": 1, "total_tokens": 1});
@@ -30,7 +30,7 @@ fn one_minus_cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 #[tokio::test]
-async fn a_vector_of_the_usual_service_takes_half_the_room() {
+async fn a_vector_of_the_default_service_takes_half_the_memory() {
     let bytes = async |codec| {
         let front = Front::with(&[("cache.codec", codec)]).await;
         front.ask(&asked("float")).await;
@@ -47,7 +47,7 @@ async fn a_vector_of_the_usual_service_takes_half_the_room() {
 /// A caller that sends a request twice must not see two different vectors. The first answer is therefore written from
 /// the stored encoding.
 #[tokio::test]
-async fn whoever_fetches_gets_the_numbers_that_later_hits_get() {
+async fn misses_and_later_hits_return_the_same_numbers() {
     for codec in ["lossless", "bf16", "int8", "f32"] {
         for (first, second) in [("float", "base64"), ("base64", "float")] {
             let front = Front::with(&[("cache.codec", codec)]).await;
@@ -62,10 +62,10 @@ async fn whoever_fetches_gets_the_numbers_that_later_hits_get() {
 }
 
 #[tokio::test]
-async fn only_the_lossy_codecs_change_numbers_and_no_more_than_is_documented() {
+async fn only_lossy_codecs_change_numbers_within_the_documented_error() {
     for (codec, largest) in [("lossless", None), ("bf16", Some(2e-6)), ("int8", Some(4e-4)), ("f32", None)] {
         let front = Front::with(&[("cache.codec", codec)]).await;
-        let (vector, behaviour) = off_the_form();
+        let (vector, behaviour) = unpackable_vector();
         front.stub.next(behaviour);
         let fetched = front.ask(&asked("float")).await;
         let hit = front.ask(&asked("float")).await;
@@ -77,7 +77,7 @@ async fn only_the_lossy_codecs_change_numbers_and_no_more_than_is_documented() {
 }
 
 #[tokio::test]
-async fn what_is_asked_not_to_be_stored_is_answered_in_the_same_numbers() {
+async fn no_store_answers_have_the_same_numbers_as_stored_ones() {
     let front = Front::with(&[("cache.codec", "int8")]).await;
     let unstored = front.post(asked("float").to_string()).header("cache-control", "no-store").send().await;
     assert_eq!(bits(&unstored), bits(&front.ask(&asked("float")).await));

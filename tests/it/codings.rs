@@ -41,7 +41,7 @@ async fn a_call_for_a_compressed_request_is_plain_json() {
 }
 
 #[tokio::test]
-async fn a_compressed_request_that_is_not_understood_goes_up_byte_for_byte() {
+async fn an_unsupported_compressed_request_is_forwarded_byte_for_byte() {
     let front = Front::start().await;
     for codings in CODINGS {
         let body = encode(codings, br#"{"model":"tiny","input":"a","nothing":1}"#);
@@ -54,7 +54,7 @@ async fn a_compressed_request_that_is_not_understood_goes_up_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_body_that_does_not_match_its_coding_goes_up_byte_for_byte() {
+async fn a_body_that_does_not_match_its_coding_is_forwarded_byte_for_byte() {
     let front = Front::start().await;
     let plain = texts_of(&["a"]).to_string();
     let zipped = encode("gzip", plain.as_bytes());
@@ -76,7 +76,7 @@ async fn a_body_that_does_not_match_its_coding_goes_up_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn a_body_that_grows_beyond_the_limit_is_refused_whatever_its_coding() {
+async fn a_body_that_decodes_beyond_the_limit_is_refused_in_every_coding() {
     let front = Front::with(&[("limits.max_body_bytes", "1000000")]).await;
     let large = json!({"model": "tiny", "input": "a".repeat(2_000_000)}).to_string();
     for codings in ["gzip", "deflate", "br", "zstd", "gzip, gzip"] {
@@ -88,7 +88,7 @@ async fn a_body_that_grows_beyond_the_limit_is_refused_whatever_its_coding() {
 }
 
 #[tokio::test]
-async fn a_compressed_body_takes_room_for_its_plain_bytes_while_it_is_under_way() {
+async fn a_compressed_body_reserves_memory_for_its_decoded_bytes() {
     let front = Front::start().await;
     let body = json!({"model": "tiny", "input": "a".repeat(20_000)}).to_string();
     front.stub.always(Behaviour::Gate);
@@ -158,7 +158,7 @@ async fn compressed_errors_reach_the_caller_with_headers_that_describe_their_bod
 }
 
 #[tokio::test]
-async fn a_compressed_answer_beyond_the_limit_is_not_read_whole_and_reaches_the_caller() {
+async fn an_oversized_compressed_answer_is_streamed_to_the_caller() {
     let front = Front::with(&[("upstream.max_answer_bytes", "20000"), ("retry.max_attempts", "1")]).await;
     let page = Bytes::from(vec![b' '; 3_000_000]);
     let bomb = Behaviour::Status { code: 200, headers: Vec::new(), body: String::from_utf8_lossy(&page).into_owned() };

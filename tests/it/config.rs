@@ -54,7 +54,7 @@ fn origin_of(config: &Config, name: &str) -> Origin {
 }
 
 #[test]
-fn without_any_setting_the_documented_defaults_hold() {
+fn defaults_are_the_documented_ones() {
     let config = Config::from_pairs(&[]).unwrap();
     assert_eq!(config.listen.to_string(), "127.0.0.1:7861");
     assert_eq!(config.admin_listen.to_string(), "127.0.0.1:7862");
@@ -67,7 +67,7 @@ fn without_any_setting_the_documented_defaults_hold() {
 }
 
 #[test]
-fn each_layer_wins_over_the_one_before_and_is_named_as_the_origin() {
+fn each_layer_overrides_the_previous_one_and_is_the_origin() {
     let folder = Folder::new("layers");
     let file = folder.file("x.toml", "[batch]\nmax_inputs = 1\nmax_tokens = 1\n[retry]\nmax_attempts = 1\n");
     let env = [("VECHO_BATCH_MAX_TOKENS", "2"), ("VECHO_RETRY_MAX_ATTEMPTS", "2")];
@@ -80,7 +80,7 @@ fn each_layer_wins_over_the_one_before_and_is_named_as_the_origin() {
 }
 
 #[test]
-fn the_own_variable_wins_over_the_well_known_one_and_an_empty_one_counts_as_not_set() {
+fn vecho_variables_override_well_known_ones_and_empty_ones_are_unset() {
     let env = [
         ("VECHO_CACHE_TTL", "2h"),
         ("CACHE_TTL_SECONDS", "3600"),
@@ -99,7 +99,7 @@ fn the_own_variable_wins_over_the_well_known_one_and_an_empty_one_counts_as_not_
 }
 
 #[test]
-fn the_well_known_api_key_is_used_and_makes_one_space_for_all() {
+fn the_well_known_api_key_is_used_and_sets_the_proxy_scope() {
     let config = source(None, &[("OPENAI_API_KEY", "sk-1\n")], &[]).load().unwrap();
     assert_eq!(config.upstream.api_key.as_ref().map(Secret::reveal), Some("sk-1"));
     assert_eq!(config.cache.scope, Scope::Proxy);
@@ -115,7 +115,7 @@ fn lists_are_separated_by_commas_in_the_environment() {
 }
 
 #[test]
-fn every_fault_of_every_layer_is_told_at_once() {
+fn faults_of_all_layers_are_reported_at_once() {
     let folder = Folder::new("all");
     let text = "lisen = 'x'\ncache.ttl = 'abc'\nupstrem.url = 'x'\nbatch.max_inptus = 3\nlog.level = 'inf'\n";
     let file = folder.file("x.toml", text);
@@ -140,7 +140,7 @@ fn every_fault_of_every_layer_is_told_at_once() {
 }
 
 #[test]
-fn variables_that_kubernetes_makes_up_for_a_service_are_no_faults() {
+fn service_variables_of_kubernetes_are_ignored() {
     let env = [
         ("VECHO_SERVICE_HOST", "10.0.0.1"),
         ("VECHO_SERVICE_PORT", "7861"),
@@ -156,7 +156,7 @@ fn variables_that_kubernetes_makes_up_for_a_service_are_no_faults() {
 }
 
 #[test]
-fn vecho_config_names_the_file_unless_a_flag_does() {
+fn the_config_variable_names_the_file_unless_a_flag_does() {
     let folder = Folder::new("named");
     let (one, two) = (folder.file("1.toml", "workers = 1"), folder.file("2.toml", "workers = 2"));
     let env = [("VECHO_CONFIG", one.to_str().unwrap())];
@@ -167,7 +167,7 @@ fn vecho_config_names_the_file_unless_a_flag_does() {
 }
 
 #[test]
-fn an_upstream_address_is_checked_and_never_repeated() {
+fn an_invalid_upstream_address_is_refused_without_quoting_it() {
     for (url, reason) in [
         ("ftp://host/v1", "must be http://"),
         ("host/v1", "must be http://"),
@@ -184,7 +184,7 @@ fn an_upstream_address_is_checked_and_never_repeated() {
 }
 
 #[test]
-fn the_header_of_the_api_key_follows_the_upstream_unless_it_is_said() {
+fn the_api_key_header_follows_the_upstream_unless_configured() {
     let header = |pairs: &[(&str, &str)]| Config::from_pairs(pairs).unwrap().upstream.api_key_header;
     assert_eq!(header(&[]), KeyHeader::Authorization);
     assert_eq!(header(&[("upstream.url", "https://Me.openai.Azure.com/x")]), KeyHeader::ApiKey);
@@ -204,7 +204,7 @@ fn numbers_may_be_grouped_and_localhost_may_be_written_as_a_host_name() {
 }
 
 #[test]
-fn values_that_make_no_sense_are_refused_one_by_one() {
+fn invalid_values_are_refused() {
     for (key, value) in [
         ("workers", "1025"),
         ("admin_listen", "127.0.0.1:7861"),
@@ -238,7 +238,7 @@ fn values_that_make_no_sense_are_refused_one_by_one() {
 }
 
 #[test]
-fn one_cache_for_all_callers_needs_a_key_that_is_not_theirs() {
+fn the_proxy_scope_requires_an_api_key_of_vecho() {
     let fault = fault_of("cache.scope", "proxy");
     assert!(fault.contains("upstream.api_key"), "{fault}");
     for served in [("upstream.api_key", "sk-vecho"), ("upstream.url", "mock:")] {
@@ -247,7 +247,7 @@ fn one_cache_for_all_callers_needs_a_key_that_is_not_theirs() {
 }
 
 #[test]
-fn a_secret_may_stand_in_a_file_and_only_in_one_place() {
+fn a_secret_may_come_from_a_file_but_only_from_one_origin() {
     let folder = Folder::new("secrets");
     let full = folder.file("key", " sk-file \n");
     let (full, empty) = (full.to_str().unwrap(), folder.file("empty", " \n"));
@@ -284,7 +284,7 @@ fn no_secret_shows_in_debug_text_json_or_faults() {
 }
 
 #[test]
-fn a_broken_file_is_told_by_line_without_quoting_it() {
+fn a_syntax_error_is_reported_by_line_without_quoting_the_file() {
     let folder = Folder::new("broken");
     let file = folder.file("x.toml", "workers = 2\n[upstream]\napi_key = \"s3cr3t\nurl = \"mock:\"\n");
     let found = faults(source(Some(&file), &[("VECHO_WORKERS", "0")], &[]).load());
@@ -293,7 +293,7 @@ fn a_broken_file_is_told_by_line_without_quoting_it() {
 }
 
 #[test]
-fn the_fingerprint_follows_the_content_of_the_file_and_of_the_secret_files() {
+fn the_fingerprint_covers_the_content_of_config_and_secret_files() {
     let folder = Folder::new("fingerprint");
     let secret = folder.file("key", "one");
     let file = folder.file("x.toml", &format!("[upstream]\napi_key_file = {:?}\n", secret.to_str().unwrap()));
@@ -314,7 +314,7 @@ fn shipped(name: &str) -> PathBuf {
 }
 
 #[test]
-fn the_reference_file_is_the_table_of_keys() {
+fn the_reference_file_is_generated_from_the_table_of_keys() {
     let path = shipped("vecho.toml");
     if std::env::var_os("UPDATE_FIXTURES").is_some() {
         fs::write(&path, reference()).unwrap();
@@ -324,7 +324,7 @@ fn the_reference_file_is_the_table_of_keys() {
 }
 
 #[test]
-fn the_shipped_files_load_and_the_reference_file_says_the_defaults() {
+fn the_shipped_files_load_and_the_reference_file_has_the_defaults() {
     for name in ["vecho.toml", "minimal.toml", "production.toml"] {
         let loaded = source(Some(&shipped(name)), &[], &[]).load();
         assert!(loaded.is_ok(), "config/{name}:\n{}", loaded.unwrap_err());

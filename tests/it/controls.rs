@@ -23,7 +23,7 @@ async fn controlled(front: &Front, texts: &[&str], control: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn no_cache_fetches_what_is_stored() {
+async fn no_cache_fetches_stored_inputs_again() {
     let front = Front::start().await;
     front.embed(&["a", "b"]).await;
     let answer = controlled(&front, &["a", "b"], "no-cache").await;
@@ -32,7 +32,7 @@ async fn no_cache_fetches_what_is_stored() {
 }
 
 #[tokio::test]
-async fn no_cache_fetches_what_stands_in_a_rendered_answer() {
+async fn no_cache_ignores_cached_replies() {
     let front = Front::start().await;
     for _ in 0..3 {
         front.embed(&["a"]).await;
@@ -41,7 +41,7 @@ async fn no_cache_fetches_what_stands_in_a_rendered_answer() {
 }
 
 #[tokio::test]
-async fn no_cache_refreshes_the_entry_for_everybody() {
+async fn no_cache_refreshes_the_entry_for_all_callers() {
     let front = Front::with(&[("cache.ttl", "60s")]).await;
     front.embed(&["a"]).await;
     front.pass(50 * SECOND);
@@ -52,7 +52,7 @@ async fn no_cache_refreshes_the_entry_for_everybody() {
 }
 
 #[tokio::test]
-async fn what_a_refresh_brought_takes_the_place_of_rendered_answers() {
+async fn a_refresh_replaces_cached_replies() {
     for control in ["no-cache", "max-age=10"] {
         let front = Front::start().await;
         let old = front.embed(&["a"]).await.vectors();
@@ -71,7 +71,7 @@ async fn what_a_refresh_brought_takes_the_place_of_rendered_answers() {
 }
 
 #[tokio::test]
-async fn what_a_refresh_brought_takes_the_place_of_rendered_answers_of_an_entry_that_memory_lost() {
+async fn a_refresh_replaces_cached_replies_of_evicted_entries() {
     for control in ["no-cache", "max-age=10"] {
         let front = Front::with(&[("cache.max_entries", "1")]).await;
         for cache in ["miss", "hit", "hit"] {
@@ -90,7 +90,7 @@ async fn what_a_refresh_brought_takes_the_place_of_rendered_answers_of_an_entry_
 }
 
 #[tokio::test]
-async fn a_refresh_that_fails_leaves_the_stored_entry() {
+async fn a_failed_refresh_keeps_the_stored_entry() {
     let front = Front::start().await;
     front.embed(&["a"]).await;
     front.stub.next(Behaviour::Status { code: 400, headers: Vec::new(), body: "{}".to_owned() });
@@ -120,7 +120,7 @@ async fn no_store_leaves_no_entry_on_disk() {
 }
 
 #[tokio::test]
-async fn no_store_keeps_no_rendered_answer() {
+async fn no_store_caches_no_reply() {
     let front = Front::start().await;
     front.embed(&["a"]).await;
     for _ in 0..2 {
@@ -130,7 +130,7 @@ async fn no_store_keeps_no_rendered_answer() {
 }
 
 #[tokio::test]
-async fn only_if_cached_hits_what_is_stored_and_calls_nobody() {
+async fn only_if_cached_serves_stored_entries_without_an_upstream_call() {
     let front = Front::start().await;
     front.embed(&["a", "b"]).await;
     let answer = controlled(&front, &["b", "a"], "only-if-cached").await;
@@ -151,7 +151,7 @@ async fn only_if_cached_is_a_504_in_the_apis_envelope_when_an_input_is_missing()
 }
 
 #[tokio::test]
-async fn only_if_cached_is_a_504_for_what_would_pass_through() {
+async fn only_if_cached_is_a_504_for_requests_that_would_pass_through() {
     let front = Front::start().await;
     let bodies = [r#"{"model":"tiny","input":"a","unknown":1}"#, r#"{"model":"tiny","input":["a",""]}"#, "no json"];
     for body in bodies {
@@ -185,7 +185,7 @@ async fn max_age_of_one_caller_does_not_shorten_the_life_of_an_entry() {
 }
 
 #[tokio::test]
-async fn max_age_holds_against_rendered_answers() {
+async fn max_age_applies_to_cached_replies() {
     let front = Front::start().await;
     for _ in 0..3 {
         front.embed(&["a"]).await;
@@ -195,7 +195,7 @@ async fn max_age_holds_against_rendered_answers() {
 }
 
 #[tokio::test]
-async fn max_age_decides_input_by_input() {
+async fn max_age_applies_to_each_input() {
     let front = Front::start().await;
     front.embed(&["old"]).await;
     front.pass(MINUTE);
@@ -206,7 +206,7 @@ async fn max_age_decides_input_by_input() {
 }
 
 #[tokio::test]
-async fn max_age_cannot_make_an_entry_live_past_its_time() {
+async fn max_age_cannot_extend_the_life_of_an_entry() {
     let front = Front::with(&[("cache.ttl", "60s")]).await;
     front.embed(&["a"]).await;
     front.pass(MINUTE);
@@ -214,7 +214,7 @@ async fn max_age_cannot_make_an_entry_live_past_its_time() {
 }
 
 #[tokio::test]
-async fn an_entry_is_fetched_again_when_its_time_is_over_and_not_before() {
+async fn an_entry_is_fetched_again_exactly_when_it_expires() {
     let front = Front::with(&[("cache.ttl", "60s")]).await;
     front.embed(&["a"]).await;
     front.pass(59 * SECOND);
@@ -226,7 +226,7 @@ async fn an_entry_is_fetched_again_when_its_time_is_over_and_not_before() {
 }
 
 #[tokio::test]
-async fn an_entry_served_often_does_not_live_longer() {
+async fn hits_do_not_extend_the_life_of_an_entry() {
     let front = Front::with(&[("cache.ttl", "60s")]).await;
     front.embed(&["a", "b"]).await;
     for _ in 0..5 {
@@ -238,7 +238,7 @@ async fn an_entry_served_often_does_not_live_longer() {
 }
 
 #[tokio::test]
-async fn a_control_that_says_nothing_is_refused_in_the_apis_envelope() {
+async fn an_invalid_control_is_refused_in_the_apis_envelope() {
     let front = Front::start().await;
     for (name, value) in [
         ("cache-control", "max-age=soon"),

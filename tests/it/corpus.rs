@@ -105,37 +105,37 @@ fn changed(bytes: &[u8], other: &[u8], dice: &mut Dice) -> Vec<u8> {
 }
 
 #[test]
-fn requests_of_the_corpus_are_read_as_they_are_meant() {
+fn requests_of_the_corpus_are_read_correctly() {
     replay("requests", requests::check);
 }
 
 #[test]
-fn answers_of_the_corpus_are_believed_only_whole() {
+fn answers_of_the_corpus_are_accepted_only_if_complete() {
     replay("answers", answers::check);
 }
 
 #[test]
-fn records_of_the_corpus_are_valid_only_as_they_were_written() {
+fn records_of_the_corpus_are_valid_only_if_unmodified() {
     replay("records", records::check);
 }
 
 #[test]
-fn files_of_the_corpus_come_out_as_they_went_in() {
+fn exports_of_the_corpus_round_trip() {
     replay("exports", exports::check);
 }
 
 #[test]
-fn lists_of_purges_of_the_corpus_are_followed() {
+fn purge_lists_of_the_corpus_are_applied() {
     replay("purges", purges::check);
 }
 
 #[test]
-fn heads_of_the_corpus_are_read_as_they_are_meant() {
+fn http_heads_of_the_corpus_are_read_correctly() {
     replay("heads", heads::check);
 }
 
 #[test]
-fn every_corpus_has_a_target_and_is_small() {
+fn every_corpus_has_a_fuzz_target_and_is_small() {
     let folders = fs::read_dir(folder()).expect("there must be corpora");
     let mut targets: Vec<String> = folders
         .map(|entry| entry.expect("a corpus must be readable").file_name().to_string_lossy().into_owned())

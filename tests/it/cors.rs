@@ -48,7 +48,7 @@ async fn preflight(url: &str, origin: &str) -> Answer {
 }
 
 #[tokio::test]
-async fn a_page_can_read_misses_and_hits_alike() {
+async fn a_page_can_read_misses_and_hits() {
     let front = Front::start().await;
     allows(&front, "*");
     for cache in ["miss", "hit", "hit", "hit"] {
@@ -61,7 +61,7 @@ async fn a_page_can_read_misses_and_hits_alike() {
 }
 
 #[tokio::test]
-async fn one_answer_for_every_origin_serves_them_all() {
+async fn one_wildcard_answer_serves_all_origins() {
     let front = Front::start().await;
     allows(&front, "*");
     page(&front, A).send().await;
@@ -71,7 +71,7 @@ async fn one_answer_for_every_origin_serves_them_all() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_stored_is_asked_for_once_more_for_each_new_origin() {
+async fn a_stored_text_is_fetched_once_more_for_each_new_origin() {
     let front = Front::start().await;
     echoes(&front);
     assert_eq!(shown(&front.embed(&["a"]).await), ("miss", None));
@@ -83,7 +83,7 @@ async fn a_text_that_is_stored_is_asked_for_once_more_for_each_new_origin() {
 }
 
 #[tokio::test]
-async fn where_the_upstream_lets_no_page_read_there_is_no_header_and_still_a_hit() {
+async fn hits_have_no_cors_header_if_the_upstream_sends_none() {
     let front = Front::start().await;
     for cache in ["miss", "hit", "hit"] {
         assert_eq!(shown(&page(&front, A).send().await), (cache, None));
@@ -112,7 +112,7 @@ async fn misses_of_two_origins_do_not_share_a_call() {
 }
 
 #[tokio::test]
-async fn a_page_that_waits_for_the_call_of_another_request_can_read_its_answer() {
+async fn a_waiting_page_of_a_known_origin_can_read_a_shared_answer() {
     let front = Front::start().await;
     echoes(&front);
     page(&front, A).send().await;
@@ -128,7 +128,7 @@ async fn a_page_that_waits_for_the_call_of_another_request_can_read_its_answer()
 }
 
 #[tokio::test]
-async fn a_page_of_a_new_origin_joins_no_call_of_another_request() {
+async fn a_page_of_a_new_origin_does_not_join_another_call() {
     let front = Front::start().await;
     front.stub.decide(|call: &Call| match call.header("origin") {
         Some(origin) => Behaviour::Headers(vec![(ALLOW, origin.to_owned())]),
@@ -142,7 +142,7 @@ async fn a_page_of_a_new_origin_joins_no_call_of_another_request() {
 }
 
 #[tokio::test]
-async fn a_request_that_passes_through_teaches_the_origin_too() {
+async fn a_bypassed_request_stores_the_headers_of_its_origin() {
     let front = Front::start().await;
     allows(&front, A);
     front.embed(&["a"]).await;
@@ -152,7 +152,7 @@ async fn a_request_that_passes_through_teaches_the_origin_too() {
 }
 
 #[tokio::test]
-async fn a_preflight_passes_through_and_its_answer_serves_the_hits_that_follow() {
+async fn a_preflight_passes_through_and_allows_later_hits() {
     let front = Front::start().await;
     let headers = [(ALLOW, A), ("access-control-allow-headers", "authorization"), ("access-control-max-age", "600")];
     let headers = headers.map(|(name, value)| (name, value.to_owned())).to_vec();
@@ -170,7 +170,7 @@ async fn a_preflight_passes_through_and_its_answer_serves_the_hits_that_follow()
 }
 
 #[tokio::test]
-async fn errors_of_our_own_can_be_read_by_pages_that_may_read_answers() {
+async fn vechos_own_errors_are_readable_by_allowed_origins() {
     let front = Front::start().await;
     echoes(&front);
     page(&front, A).send().await;
@@ -180,7 +180,7 @@ async fn errors_of_our_own_can_be_read_by_pages_that_may_read_answers() {
 }
 
 #[tokio::test]
-async fn only_if_cached_is_obeyed_for_an_origin_that_is_not_known() {
+async fn only_if_cached_is_obeyed_for_an_unknown_origin() {
     let front = Front::start().await;
     front.embed(&["a"]).await;
     let answer = page(&front, A).header("cache-control", "only-if-cached").send().await;
@@ -189,7 +189,7 @@ async fn only_if_cached_is_obeyed_for_an_origin_that_is_not_known() {
 }
 
 #[tokio::test]
-async fn the_built_in_mock_lets_every_page_read() {
+async fn the_built_in_mock_allows_every_origin() {
     let vecho = Inside::start("mock:", &[]).await;
     let allowed = preflight(&vecho.embeddings_url(), A).await;
     assert_eq!((allowed.status, allowed.header(ALLOW)), (204, Some("*")));

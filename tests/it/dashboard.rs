@@ -57,7 +57,7 @@ impl Events {
 }
 
 #[tokio::test]
-async fn a_browser_gets_a_page_that_runs_nothing_but_its_own_files() {
+async fn the_page_may_run_only_its_own_files() {
     let vecho = Inside::start("mock:", &[]).await;
     let page = get(&vecho, "/", &[("accept", "text/html,application/xhtml+xml,*/*;q=0.8")]).await;
     assert_eq!(page.header("content-type"), Some("text/html; charset=utf-8"));
@@ -82,7 +82,7 @@ async fn a_browser_gets_a_page_that_runs_nothing_but_its_own_files() {
 }
 
 #[tokio::test]
-async fn events_begin_at_once_and_tell_each_step_and_each_request_once() {
+async fn events_start_at_once_and_report_each_sample_and_request_once() {
     let vecho = Inside::start("mock:", &[]).await;
     let mut events = Events::open(&vecho).await.expect("there is room");
     let first = events.next().await.expect("the first event");
@@ -101,7 +101,7 @@ async fn events_begin_at_once_and_tell_each_step_and_each_request_once() {
 }
 
 #[tokio::test]
-async fn the_dashboard_holds_what_the_figures_hold() {
+async fn the_dashboard_equals_stats_and_health() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     for _ in 0..3 {
@@ -132,7 +132,7 @@ async fn the_dashboard_holds_what_the_figures_hold() {
 }
 
 #[tokio::test]
-async fn history_adds_up_to_the_counters() {
+async fn history_samples_add_up_to_the_counters() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     for n in 0..20 {
@@ -163,7 +163,7 @@ async fn history_adds_up_to_the_counters() {
 }
 
 #[tokio::test]
-async fn there_is_room_for_sixteen_streams_and_again_when_one_goes() {
+async fn at_most_sixteen_streams_are_open_at_once() {
     let vecho = Inside::start("mock:", &[]).await;
     let mut open = Vec::new();
     for _ in 0..16 {
@@ -178,7 +178,7 @@ async fn there_is_room_for_sixteen_streams_and_again_when_one_goes() {
 }
 
 #[tokio::test]
-async fn streams_end_in_order_when_the_ops_port_drains() {
+async fn streams_end_cleanly_when_the_ops_port_drains() {
     let vecho = Inside::start("mock:", &[("shutdown.grace", "20s")]).await;
     let mut events = Events::open(&vecho).await.expect("there is room");
     events.next().await.expect("the first event");
@@ -190,7 +190,7 @@ async fn streams_end_in_order_when_the_ops_port_drains() {
 }
 
 #[tokio::test]
-async fn nothing_that_is_shown_holds_a_text() {
+async fn no_display_contains_an_input_text() {
     const SECRET: &str = "xyzzy-plugh";
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("retry.max_attempts", "1")]).await;
@@ -216,7 +216,7 @@ async fn nothing_that_is_shown_holds_a_text() {
 }
 
 #[tokio::test]
-async fn a_foreign_page_or_name_is_told_nothing() {
+async fn foreign_hosts_and_origins_get_no_data() {
     let vecho = Inside::start("mock:", &[]).await;
     for path in ["/api/dashboard", "/api/events"] {
         for header in [("host", "evil.example"), ("origin", "http://evil.example"), ("sec-fetch-site", "cross-site")] {

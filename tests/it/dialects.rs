@@ -40,7 +40,7 @@ fn selected() -> Vec<Row> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stderr, reason = "the summary is for the reader of the run")]
-async fn every_cell_is_as_good_as_direct_and_cached_where_it_should_be() {
+async fn every_client_gets_direct_answers_and_expected_caching_from_every_server() {
     let rows = selected();
     let is_cachable = |row: &Row| matches!(row.expect, Expect::Hit | Expect::Cut);
     let cachable = rows.iter().filter(|row| is_cachable(row)).count();
@@ -56,7 +56,7 @@ async fn every_cell_is_as_good_as_direct_and_cached_where_it_should_be() {
 
 /// A request of one form, accepted or refused, does not affect later requests of other forms.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn clients_of_one_server_do_not_disturb_one_another() {
+async fn clients_of_one_server_do_not_affect_one_another() {
     let rows = table::rows();
     let mut servers: Vec<Vec<&Row>> = Vec::new();
     for row in rows.iter().filter(|row| row.settings.is_empty()) {
@@ -71,7 +71,7 @@ async fn clients_of_one_server_do_not_disturb_one_another() {
 }
 
 #[test]
-fn the_table_has_no_row_twice() {
+fn the_table_has_no_duplicate_row() {
     let mut names: Vec<String> = table::rows().iter().map(Row::name).collect();
     let all = names.len();
     names.sort();
@@ -81,7 +81,7 @@ fn the_table_has_no_row_twice() {
 }
 
 #[test]
-fn the_compatibility_page_has_the_table_of_these_tests() {
+fn the_compatibility_page_contains_the_table_of_these_tests() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/COMPATIBILITY.md");
     let text = std::fs::read_to_string(path).expect("the page is readable");
     let table = page::table(&table::rows());

@@ -110,7 +110,7 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn the_first_block_of_the_readme_runs_and_tests() {
+fn the_first_block_of_the_readme_contains_make_run_and_make_test() {
     let readme = read("README.md");
     let block = readme.split("```").nth(1).expect("there is a block of code");
     let commands: Vec<&str> = block.lines().filter_map(|line| line.split("  ").next()).collect();
@@ -120,7 +120,7 @@ fn the_first_block_of_the_readme_runs_and_tests() {
 }
 
 #[test]
-fn the_headers_of_the_documents_are_those_of_the_program() {
+fn headers_named_in_documents_exist() {
     let (caching, sources) = (read("docs/CACHING.md"), sources());
     for heading in ["Request controls", "Response headers"] {
         let section = section(&caching, heading);
@@ -145,7 +145,7 @@ fn the_headers_of_the_documents_are_those_of_the_program() {
 }
 
 #[test]
-fn the_guides_name_every_header_of_ours() {
+fn the_guides_name_every_vecho_header() {
     let (guides, sources) = (["docs/CACHING.md", "docs/OPS.md"].map(read).concat(), sources());
     let headers: BTreeSet<&str> = sources
         .split('"')
@@ -158,7 +158,7 @@ fn the_guides_name_every_header_of_ours() {
 }
 
 #[test]
-fn the_guide_to_caching_has_every_reason_for_a_bypass() {
+fn the_caching_guide_lists_every_bypass_reason() {
     let caching = read("docs/CACHING.md");
     let known: BTreeSet<&str> = Bypass::ALL.iter().map(|reason| reason.label()).collect();
     let section = section(&caching, "Reasons for a bypass");
@@ -168,7 +168,7 @@ fn the_guide_to_caching_has_every_reason_for_a_bypass() {
 }
 
 #[tokio::test]
-async fn the_routes_of_the_guide_to_the_ops_port_are_those_of_the_program() {
+async fn the_ops_guide_lists_exactly_the_existing_routes() {
     let vecho = Vecho::start_with("mock:", &[]);
     let (client, base) = (Client::new(), format!("http://{}", vecho.admin()));
     let guide = read("docs/OPS.md");
@@ -204,7 +204,7 @@ fn exported_nothing() -> Bytes {
 }
 
 #[test]
-fn the_metrics_of_the_documents_are_in_the_catalogue() {
+fn metrics_named_in_documents_exist() {
     let names: BTreeSet<&str> = CATALOGUE.iter().map(|family| family.name).collect();
     for document in DOCUMENTS {
         let text = read(document);
@@ -215,7 +215,7 @@ fn the_metrics_of_the_documents_are_in_the_catalogue() {
 }
 
 #[test]
-fn the_keys_of_the_documents_are_keys() {
+fn configuration_keys_named_in_documents_exist() {
     let known: BTreeSet<&str> = KEYS.iter().map(|key| key.name).collect();
     let sections: BTreeSet<&str> = KEYS.iter().filter_map(|key| key.split().0).collect();
     for document in DOCUMENTS.iter().filter(|document| !document.starts_with("charts/")) {
@@ -251,7 +251,7 @@ fn the_reference_file_has_every_key_in_its_section() {
 }
 
 #[test]
-fn the_guide_to_the_configuration_lists_live_keys_and_well_known_variables() {
+fn the_configuration_guide_lists_live_keys_and_well_known_variables() {
     let guide = read("docs/CONFIGURATION.md");
     let list = guide.split("<!-- live keys -->").nth(1).and_then(|rest| rest.split("<!-- end").next());
     let listed: BTreeSet<&str> = code_spans(list.expect("there is a list of live keys")).into_iter().collect();
@@ -277,7 +277,7 @@ fn no_document_mentions_a_file_that_does_not_exist() {
 }
 
 #[test]
-fn a_link_to_a_section_finds_it() {
+fn links_to_sections_resolve() {
     for document in DOCUMENTS {
         let text = read(document);
         let folder = root().join(document).parent().map(Path::to_owned).expect("a file is in a folder");
@@ -300,7 +300,7 @@ fn anchors(text: &str) -> impl Iterator<Item = String> {
 }
 
 #[test]
-fn the_places_in_the_code_that_the_design_documents_name_exist() {
+fn code_places_named_in_design_documents_exist() {
     let files = source_files();
     let is_design = |document: &&str| *document == "ARCHITECTURE.md" || document.starts_with("docs/design/");
     for document in DOCUMENTS.into_iter().filter(is_design) {

@@ -31,7 +31,7 @@ async fn the_model_that_answered_is_named_on_misses_and_on_hits() {
 }
 
 #[tokio::test]
-async fn older_entries_are_fetched_again_once_another_model_answers() {
+async fn a_model_change_makes_older_entries_misses() {
     let front = knowing(&["a", "b"]).await;
     assert_eq!(model(&front.embed(&["new"]).await), "tiny-v2");
     for text in ["a", "b"] {
@@ -53,7 +53,7 @@ async fn a_mixed_batch_never_mixes_two_models() {
 }
 
 #[tokio::test]
-async fn a_rendered_answer_dies_when_another_model_answers() {
+async fn a_model_change_invalidates_cached_replies_of_its_space() {
     let front = knowing(&["a"]).await;
     front.embed(&["new"]).await;
     let fetched = front.embed(&["a"]).await;
@@ -61,7 +61,7 @@ async fn a_rendered_answer_dies_when_another_model_answers() {
 }
 
 #[tokio::test]
-async fn a_model_that_changes_with_every_call_ends_in_a_request_that_passes_through() {
+async fn a_model_that_changes_with_every_call_causes_a_bypass() {
     let front = Front::with(&[("batch.max_inputs", "1")]).await;
     front.stub.when(|call| call.texts() == ["a"], renamed("one"));
     front.stub.when(|call| call.texts() == ["b"], renamed("other"));
@@ -79,7 +79,7 @@ fn two_components() -> Behaviour {
 }
 
 #[tokio::test]
-async fn vectors_of_another_length_are_another_model_whatever_its_name() {
+async fn vectors_of_another_dimension_are_a_model_change() {
     let front = knowing(&["a", "b"]).await;
     front.stub.always(two_components());
     let mixed = front.embed(&["a", "new"]).await;
@@ -99,7 +99,7 @@ async fn only_if_cached_never_answers_with_an_older_model() {
 }
 
 #[tokio::test]
-async fn a_drift_in_one_space_leaves_the_others() {
+async fn a_model_change_in_one_space_does_not_affect_others() {
     let front = knowing(&["a"]).await;
     let other = |text: &str| serde_json::json!({"model": "tiny", "input": text, "dimensions": 4});
     front.stub.always(renamed("tiny-v1"));
@@ -110,7 +110,7 @@ async fn a_drift_in_one_space_leaves_the_others() {
 }
 
 #[tokio::test]
-async fn a_model_that_answers_under_another_name_than_asked_is_no_drift() {
+async fn an_alias_of_the_requested_model_is_not_a_model_change() {
     let front = Front::start().await;
     let ada = |text: &str| serde_json::json!({"model": "text-embedding-ada-002", "input": text});
     for text in ["a", "b"] {
@@ -121,7 +121,7 @@ async fn a_model_that_answers_under_another_name_than_asked_is_no_drift() {
 }
 
 #[tokio::test]
-async fn names_that_are_said_to_mean_one_model_are_one_model() {
+async fn configured_aliases_are_one_model() {
     let front = Front::with(&[("cache.same_models", "azure/tiny=tiny")]).await;
     for (number, text) in ["a", "b", "c", "d"].into_iter().enumerate() {
         front.stub.next(renamed(["tiny", "azure/tiny"][number % 2]));

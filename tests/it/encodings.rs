@@ -50,14 +50,14 @@ fn is_base64(answer: &Answer) -> bool {
 }
 
 #[tokio::test]
-async fn base64_is_served_from_what_came_as_floats() {
+async fn base64_is_served_from_entries_fetched_as_floats() {
     for model in [TINY, SMALL] {
         assert_second_is_served_from_first(model, "float", "base64").await;
     }
 }
 
 #[tokio::test]
-async fn floats_are_served_from_what_came_as_base64() {
+async fn floats_are_served_from_entries_fetched_as_base64() {
     for model in [TINY, SMALL] {
         assert_second_is_served_from_first(model, "base64", "float").await;
     }
@@ -75,7 +75,7 @@ async fn floats_are_served_from_a_call_that_the_upstream_answered_in_base64() {
 }
 
 #[tokio::test]
-async fn base64_holds_the_very_bits_on_a_miss_and_on_a_hit() {
+async fn base64_is_bit_exact_on_misses_and_hits() {
     let front = Front::start().await;
     for cache in ["miss", "hit", "hit"] {
         let answer = front.ask(&asked(SMALL, "base64")).await;
@@ -85,7 +85,7 @@ async fn base64_holds_the_very_bits_on_a_miss_and_on_a_hit() {
 }
 
 #[tokio::test]
-async fn float_text_is_the_shortest_decimal_that_reads_back_to_the_f32() {
+async fn floats_are_written_as_the_shortest_decimal_that_round_trips() {
     let front = Front::start().await;
     for _ in 0..2 {
         let answer = front.ask(&asked(SMALL, "float")).await;
@@ -126,20 +126,20 @@ async fn assert_reads_back(numbers: &str, expected: &[f32]) {
 }
 
 #[tokio::test]
-async fn numbers_at_the_edges_of_f32_survive_in_both_encodings() {
+async fn extreme_f32_values_are_kept_in_both_encodings() {
     let edges = [f32::MIN_POSITIVE, f32::MAX, f32::MIN, -0.0, 0.1, 16_777_216.0, 1e-45, -1.5e-42, 0.333_333_34, 1.0];
     let text = edges.map(|number| format!("{number:e}")).join(", ");
     assert_reads_back(&format!("[{text}]"), &edges).await;
 }
 
 #[tokio::test]
-async fn numbers_with_more_digits_than_f32_holds_are_rounded_once_and_to_the_nearest() {
+async fn long_decimals_are_rounded_once_to_the_nearest_f32() {
     let text = "[ 0.012345678901234567 ,1.00000005960464477540,-3.0000001788139343262,\n2E-3,7 ]";
     assert_reads_back(text, &[0.012_345_679, 1.000_000_1, -3.000_000_2, 0.002, 7.0]).await;
 }
 
 #[tokio::test]
-async fn an_answer_too_large_to_be_built_whole_holds_every_vector() {
+async fn a_streamed_answer_contains_every_vector() {
     let texts: Vec<String> = (0..128).map(|number| format!("text {number}")).collect();
     let expected: Vec<Vec<f32>> = texts.iter().map(|text| Stub::vector(SMALL, None, text)).collect();
     for encoding in ["float", "base64"] {
@@ -154,7 +154,7 @@ async fn an_answer_too_large_to_be_built_whole_holds_every_vector() {
 }
 
 #[tokio::test]
-async fn no_encoding_and_null_mean_floats() {
+async fn a_missing_or_null_encoding_means_floats() {
     let front = Front::start().await;
     for body in [json!({"model": TINY, "input": "x"}), json!({"model": TINY, "input": "x", "encoding_format": null})] {
         let answer = front.ask(&body).await;
@@ -164,7 +164,7 @@ async fn no_encoding_and_null_mean_floats() {
 }
 
 #[tokio::test]
-async fn a_mixed_batch_is_written_in_the_encoding_asked_for_wherever_its_parts_came_from() {
+async fn a_partial_hit_is_written_in_the_requested_encoding() {
     let front = Front::start().await;
     front.ask(&json!({"model": TINY, "input": "x", "encoding_format": "float"})).await;
     front.ask(&json!({"model": TINY, "input": "z", "encoding_format": "base64"})).await;
@@ -177,7 +177,7 @@ async fn a_mixed_batch_is_written_in_the_encoding_asked_for_wherever_its_parts_c
 }
 
 #[tokio::test]
-async fn a_call_asks_for_the_encoding_that_its_caller_asks_for() {
+async fn a_call_requests_the_encoding_of_its_caller() {
     let front = Front::start().await;
     for input in ["first", "second"] {
         let answer = front.ask(&json!({"model": TINY, "input": input, "encoding_format": "base64"})).await;
@@ -189,7 +189,7 @@ async fn a_call_asks_for_the_encoding_that_its_caller_asks_for() {
 }
 
 #[tokio::test]
-async fn the_body_is_compact_json_in_the_order_that_clients_know() {
+async fn the_body_is_compact_json_in_the_documented_order() {
     let front = Front::start().await;
     for _ in 0..2 {
         let answer = front.ask(&json!({"model": TINY, "input": ["x"], "encoding_format": "base64"})).await;

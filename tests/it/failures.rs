@@ -30,7 +30,7 @@ fn assert_right(answer: &Answer, text: &str) {
 }
 
 #[tokio::test]
-async fn every_kind_of_unavailability_is_asked_again() {
+async fn every_kind_of_unavailability_is_retried() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;
     let mut kinds = vec![Behaviour::HangUp, Behaviour::CutBody];
@@ -49,7 +49,7 @@ async fn every_kind_of_unavailability_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_too_slow_for_a_configured_limit_is_not_repeated_and_gets_no_mock() {
+async fn a_call_beyond_a_configured_timeout_is_neither_retried_nor_mocked() {
     let stub = Stub::start();
     let settings = [("upstream.headers_timeout", "300ms"), ("fallback.mode", "mock"), ("breaker.failures", "1")];
     let vecho = start(&stub, &settings).await;
@@ -73,7 +73,7 @@ async fn a_call_that_is_too_slow_for_a_configured_limit_is_not_repeated_and_gets
 }
 
 #[tokio::test]
-async fn a_refused_connection_is_tried_again_until_the_upstream_is_back() {
+async fn a_refused_connection_is_retried_until_the_upstream_is_back() {
     let stub = Stub::start();
     let vecho =
         start(&stub, &[("retry.max_attempts", "10"), ("retry.base_wait", "300ms"), ("retry.max_wait", "1s")]).await;
@@ -87,7 +87,7 @@ async fn a_refused_connection_is_tried_again_until_the_upstream_is_back() {
 }
 
 #[tokio::test]
-async fn attempts_end_where_configured_and_the_last_error_is_the_upstreams_own() {
+async fn retries_end_at_the_configured_maximum_with_the_upstreams_last_error() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("retry.max_attempts", "3")]).await;
     stub.always(status(503, &[("x-odd", "1")], r#"{"error":"maintenance"}"#));
@@ -98,7 +98,7 @@ async fn attempts_end_where_configured_and_the_last_error_is_the_upstreams_own()
 }
 
 #[tokio::test]
-async fn an_outage_is_not_multiplied_beyond_the_retry_budget() {
+async fn retries_during_an_outage_stay_within_the_budget() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("retry.max_attempts", "5"), ("retry.budget_ratio", "0.1")]).await;
     stub.always(status(500, &[], "{}"));
@@ -110,7 +110,7 @@ async fn an_outage_is_not_multiplied_beyond_the_retry_budget() {
 }
 
 #[tokio::test]
-async fn no_attempt_begins_after_the_deadline_of_the_request() {
+async fn no_attempt_starts_after_the_deadline_of_the_request() {
     let stub = Stub::start();
     let limits = [("limits.request_timeout", "15s"), ("retry.max_attempts", "20"), ("retry.base_wait", "5s")];
     let vecho = start(&stub, &[&limits[..], &[("retry.max_wait", "60s")]].concat()).await;
@@ -121,7 +121,7 @@ async fn no_attempt_begins_after_the_deadline_of_the_request() {
 }
 
 #[tokio::test]
-async fn who_shall_wait_long_is_told_so_at_once() {
+async fn a_long_retry_after_is_passed_on_at_once() {
     for code in [429, 503] {
         let stub = Stub::start();
         let vecho = start(&stub, &[("retry.base_wait", "1ms"), ("retry.max_wait", "1s")]).await;
@@ -133,7 +133,7 @@ async fn who_shall_wait_long_is_told_so_at_once() {
 }
 
 #[tokio::test]
-async fn a_failure_that_took_long_is_not_waited_for_again() {
+async fn a_slow_failure_is_not_retried() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;
     stub.always(Behaviour::All(vec![Behaviour::Delay(Duration::from_millis(1_050)), status(500, &[], "{}")]));
@@ -142,7 +142,7 @@ async fn a_failure_that_took_long_is_not_waited_for_again() {
 }
 
 #[tokio::test]
-async fn a_request_that_outlives_its_time_gets_a_504_envelope() {
+async fn a_request_beyond_its_timeout_gets_a_504_envelope() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("limits.request_timeout", "100ms")]).await;
     stub.always(Behaviour::Gate);
@@ -152,7 +152,7 @@ async fn a_request_that_outlives_its_time_gets_a_504_envelope() {
 }
 
 #[tokio::test]
-async fn a_throttled_call_waits_as_long_as_it_is_told_and_succeeds() {
+async fn a_throttled_call_waits_for_retry_after_and_succeeds() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("limits.request_timeout", "10s")]).await;
     // The more precise header wins. The wait in the other one exceeds the request's deadline.
@@ -164,7 +164,7 @@ async fn a_throttled_call_waits_as_long_as_it_is_told_and_succeeds() {
 }
 
 #[tokio::test]
-async fn a_429_that_does_not_pass_arrives_verbatim_with_its_wishes() {
+async fn a_persistent_429_is_passed_on_with_its_retry_after() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("limits.request_timeout", "5s"), ("fallback.mode", "mock")]).await;
     stub.always(Behaviour::RateLimit { retry_after_ms: 60_000 });
@@ -176,7 +176,7 @@ async fn a_429_that_does_not_pass_arrives_verbatim_with_its_wishes() {
 }
 
 #[tokio::test]
-async fn who_is_throttled_and_gets_no_further_turn_in_time_is_told_so_and_gets_no_mock() {
+async fn a_throttled_request_without_a_second_attempt_gets_the_429_not_a_mock() {
     let stub = Stub::start();
     let settings = [("limits.request_timeout", "3s"), ("upstream.max_concurrent", "1"), ("fallback.mode", "mock")];
     let vecho = start(&stub, &settings).await;
@@ -198,7 +198,7 @@ async fn who_is_throttled_and_gets_no_further_turn_in_time_is_told_so_and_gets_n
 }
 
 #[tokio::test]
-async fn an_answer_that_says_not_to_retry_is_not_asked_again() {
+async fn x_should_retry_false_prevents_retries() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;
     for (number, code) in [503, 429].into_iter().enumerate() {
@@ -210,7 +210,7 @@ async fn an_answer_that_says_not_to_retry_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn a_refusal_is_passed_on_verbatim_at_once() {
+async fn a_refusal_is_passed_on_verbatim_without_retry() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("fallback.mode", "mock")]).await;
     for (number, code) in [400, 401, 403, 404, 408, 409, 422].into_iter().enumerate() {
@@ -229,7 +229,7 @@ async fn a_refusal_is_passed_on_verbatim_at_once() {
 }
 
 #[tokio::test]
-async fn a_spent_quota_is_not_asked_again() {
+async fn an_exhausted_quota_is_not_retried() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("fallback.mode", "mock")]).await;
     stub.always(Behaviour::Quota);
@@ -240,7 +240,7 @@ async fn a_spent_quota_is_not_asked_again() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_that_is_cut_before_any_byte_costs_one_free_repetition_at_once() {
+async fn a_reused_connection_that_closes_early_gives_one_free_retry() {
     let stub = Stub::start();
     let vecho =
         start(&stub, &[("retry.max_attempts", "1"), ("retry.base_wait", "60s"), ("retry.max_wait", "60s")]).await;
@@ -253,7 +253,7 @@ async fn a_kept_connection_that_is_cut_before_any_byte_costs_one_free_repetition
 }
 
 #[tokio::test]
-async fn what_is_paid_for_is_stored_even_if_the_call_outlives_the_request_that_began_it() {
+async fn a_paid_call_that_outlives_its_request_is_stored() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("limits.request_timeout", "200ms"), ("retry.max_attempts", "1")]).await;
     stub.next(Behaviour::Gate);
@@ -268,7 +268,7 @@ async fn what_is_paid_for_is_stored_even_if_the_call_outlives_the_request_that_b
 }
 
 #[tokio::test]
-async fn a_request_whose_time_ends_in_the_queue_says_nothing_about_the_upstream() {
+async fn a_request_that_times_out_in_the_queue_is_not_an_upstream_failure() {
     let stub = Stub::start();
     let settings = [("limits.request_timeout", "200ms"), ("upstream.max_concurrent", "1"), ("breaker.failures", "1")];
     let vecho = start(&stub, &settings).await;
@@ -286,7 +286,7 @@ async fn a_request_whose_time_ends_in_the_queue_says_nothing_about_the_upstream(
 }
 
 #[tokio::test]
-async fn who_joined_a_request_whose_time_ended_in_the_queue_is_still_answered() {
+async fn a_waiter_is_answered_although_its_leader_timed_out_in_the_queue() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("limits.request_timeout", "2s"), ("upstream.max_concurrent", "1")]).await;
     stub.next(Behaviour::Gate);
@@ -308,7 +308,7 @@ async fn who_joined_a_request_whose_time_ended_in_the_queue_is_still_answered() 
 }
 
 #[tokio::test]
-async fn a_wait_beyond_all_time_is_not_waited_for() {
+async fn an_enormous_retry_after_is_not_waited_for() {
     let stub = Stub::start();
     let vecho = start(&stub, &[]).await;
     stub.next(status(429, &[("retry-after", "10000000000000000000")], "{}"));
@@ -318,7 +318,7 @@ async fn a_wait_beyond_all_time_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn the_stand_ins_of_a_vecho_behind_this_one_are_not_taken_for_answers() {
+async fn mock_and_stale_answers_of_an_upstream_vecho_are_rejected() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("retry.max_attempts", "1")]).await;
     let body = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1,0]}],"model":"tiny"}"#;
@@ -333,7 +333,7 @@ async fn the_stand_ins_of_a_vecho_behind_this_one_are_not_taken_for_answers() {
 }
 
 #[tokio::test]
-async fn retries_of_many_requests_stay_within_their_budget() {
+async fn retries_of_many_requests_stay_within_the_budget() {
     let stub = Stub::start();
     let vecho = start(&stub, &[("retry.max_attempts", "3"), ("retry.budget_ratio", "0.1")]).await;
     stub.always(status(503, &[], "{}"));

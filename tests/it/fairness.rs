@@ -53,7 +53,7 @@ async fn all_answered(front: &Front, requests: Vec<JoinHandle<Answer>>) {
 }
 
 #[tokio::test]
-async fn a_caller_with_many_requests_takes_turns_with_others_at_the_upstream() {
+async fn callers_take_turns_at_the_upstream() {
     let front = Front::with(&[("upstream.max_concurrent", "1")]).await;
     front.stub.always(Behaviour::Gate);
     let mut requests = flood(&front, 30, 1);
@@ -65,7 +65,7 @@ async fn a_caller_with_many_requests_takes_turns_with_others_at_the_upstream() {
 }
 
 #[tokio::test]
-async fn a_caller_has_one_turn_however_many_providers_its_headers_name() {
+async fn one_caller_gets_one_turn_across_all_its_key_headers() {
     let front = Front::with(&[("upstream.max_concurrent", "1"), ("cache.key_headers", "x-provider")]).await;
     front.stub.always(Behaviour::Gate);
     let flood =
@@ -79,7 +79,7 @@ async fn a_caller_has_one_turn_however_many_providers_its_headers_name() {
 }
 
 #[tokio::test]
-async fn callers_take_turns_where_their_inputs_go_up_with_one_key() {
+async fn callers_take_turns_if_they_share_the_key_of_vecho() {
     let settings = [("upstream.max_concurrent", "1"), ("upstream.api_key", "sk-own"), ("batch.max_inputs", "4")];
     let front = Front::with(&settings).await;
     front.stub.always(Behaviour::Gate);
@@ -138,7 +138,7 @@ async fn small_requests_and_hits_do_not_wait_for_the_memory_of_large_ones() {
 }
 
 #[tokio::test]
-async fn a_caller_is_let_in_while_another_one_fills_the_limit_of_requests() {
+async fn a_caller_is_admitted_while_another_fills_the_request_limit() {
     let front = Front::with(&[("limits.max_requests", "8")]).await;
     front.stub.always(Behaviour::Gate);
     let mut requests = flood(&front, 8, 1);
@@ -158,7 +158,7 @@ async fn a_caller_is_let_in_while_another_one_fills_the_limit_of_requests() {
 }
 
 #[tokio::test]
-async fn a_body_is_let_in_while_those_of_another_caller_fill_the_limit_of_bytes() {
+async fn a_body_is_admitted_while_another_caller_fills_the_byte_limit() {
     let settings = [("limits.max_inflight_bytes", "3000000"), ("limits.max_body_bytes", "3000000")];
     let front = Front::with(&settings).await;
     front.stub.always(Behaviour::Gate);
@@ -207,7 +207,7 @@ impl Process {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
-async fn what_a_caller_reads_outlasts_a_burst_of_another_when_memory_is_short() {
+async fn entries_that_are_read_survive_a_burst_of_another_caller() {
     let environment =
         [("VECHO_CACHE_ANSWERS_PERCENT", "0"), ("VECHO_DISK_ENABLED", "false"), ("VECHO_CACHE_SCOPE", "credential")];
     let process = Process { vecho: Vecho::start_with("mock:", &environment), client: Client::new() };

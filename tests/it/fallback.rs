@@ -42,7 +42,7 @@ fn assert_unit(vector: &[f32], dimension: usize) {
 }
 
 #[tokio::test]
-async fn the_order_is_fresh_then_stale_then_mock() {
+async fn fallback_order_is_fresh_then_stale_then_mock() {
     let stub = Stub::start();
     let vecho = start(&stub, "mock").await;
     assert_eq!(vecho.embed(ask(&["old"])).await.status, 200);
@@ -99,7 +99,7 @@ async fn stale_vectors_of_two_models_are_never_in_one_answer() {
 }
 
 #[tokio::test]
-async fn a_stale_vector_of_an_older_model_does_not_stand_beside_a_fresh_one() {
+async fn a_stale_vector_of_an_older_model_is_never_mixed_with_a_fresh_one() {
     let stub = Stub::start();
     let vecho = two_models(&stub, "mock", false).await;
     let answer = vecho.embed(ask(&["old", "new"])).await;
@@ -127,7 +127,7 @@ async fn a_mock_is_never_stored() {
 }
 
 #[tokio::test]
-async fn a_mock_has_the_right_dimension_unit_length_and_is_the_same_in_every_process() {
+async fn mocks_have_the_models_dimension_and_are_equal_in_every_process() {
     let stub = Stub::start();
     let (one, other) = (start(&stub, "mock").await, start(&stub, "mock").await);
     stub.down().await;
@@ -145,7 +145,7 @@ async fn a_mock_has_the_right_dimension_unit_length_and_is_the_same_in_every_pro
 }
 
 #[tokio::test]
-async fn a_mock_takes_its_dimension_from_earlier_answers_and_is_close_for_texts_that_share_words() {
+async fn mocks_use_the_learned_dimension_and_are_similar_for_similar_texts() {
     let stub = Stub::start();
     let vecho = start(&stub, "mock").await;
     assert_eq!(vecho.embed(ask(&["known"])).await.vectors()[0].len(), 8);
@@ -159,7 +159,7 @@ async fn a_mock_takes_its_dimension_from_earlier_answers_and_is_close_for_texts_
 }
 
 #[tokio::test]
-async fn a_refusal_or_a_429_is_never_answered_with_a_mock_nor_with_something_stale() {
+async fn refusals_and_429_never_cause_a_fallback() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[&QUICK[..], &[("limits.request_timeout", "20s")]].concat()).await;
     vecho.embed(ask(&["old"])).await;
@@ -178,7 +178,7 @@ async fn a_refusal_or_a_429_is_never_answered_with_a_mock_nor_with_something_sta
 }
 
 #[tokio::test]
-async fn each_mode_goes_as_far_as_it_says() {
+async fn each_fallback_mode_serves_only_what_it_allows() {
     for (mode, old, new) in [("error", 503, 503), ("stale", 200, 503), ("mock", 200, 200)] {
         let stub = Stub::start();
         let vecho = start_strict(&stub, mode).await;
@@ -229,7 +229,7 @@ async fn no_cache_is_answered_from_the_cache_while_the_upstream_is_down() {
 }
 
 #[tokio::test]
-async fn what_is_past_its_stale_time_no_longer_stands_in() {
+async fn entries_past_their_stale_time_are_not_served_in_an_outage() {
     let stub = Stub::start();
     let vecho = start(&stub, "stale").await;
     vecho.embed(ask(&["old"])).await;
@@ -241,7 +241,7 @@ async fn what_is_past_its_stale_time_no_longer_stands_in() {
 }
 
 #[tokio::test]
-async fn without_a_word_of_the_upstream_the_error_is_a_502_or_504_envelope() {
+async fn an_unanswered_call_is_a_502_or_504_envelope() {
     let stub = Stub::start();
     let pairs = [&QUICK[..], &[("fallback.mode", "error"), ("limits.request_timeout", "100ms")]].concat();
     let hasty = Inside::start(&stub.base_url(), &pairs).await;
@@ -296,7 +296,7 @@ async fn dropped_midway(url: &str, stub: &Stub, ask: impl Fn(&[String]) -> Value
 }
 
 #[tokio::test]
-async fn vectors_that_are_dropped_midway_while_the_upstream_goes_down_become_mocks() {
+async fn vectors_evicted_during_an_outage_become_mocks() {
     let stub = Stub::start();
     let vecho = start_strict(&stub, "mock").await;
     let answer =
@@ -313,7 +313,7 @@ async fn vectors_that_are_dropped_midway_while_the_upstream_goes_down_become_moc
 }
 
 #[tokio::test]
-async fn vectors_that_are_dropped_midway_and_do_not_fit_in_memory_as_mocks_are_an_error_and_no_part_of_an_answer() {
+async fn evicted_vectors_without_memory_for_mocks_are_an_error() {
     let stub = Stub::start();
     // At this limit, a request can reserve memory for about 900 of these vectors.
     let settings =
@@ -330,7 +330,7 @@ async fn vectors_that_are_dropped_midway_and_do_not_fit_in_memory_as_mocks_are_a
 }
 
 #[tokio::test]
-async fn a_purge_between_look_up_and_outage_leaves_a_whole_answer() {
+async fn a_purge_between_lookup_and_outage_does_not_break_the_answer() {
     for header in [("x-none", "x"), ("cache-control", "no-cache")] {
         let stub = Stub::start();
         let vecho = start(&stub, "mock").await;

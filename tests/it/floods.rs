@@ -21,7 +21,7 @@ fn warnings<'a>(log: &'a str, part: &str) -> Vec<&'a str> {
 }
 
 #[tokio::test]
-async fn answers_that_cannot_be_read_are_one_line_and_a_count() {
+async fn repeated_unreadable_answers_are_one_log_line_and_a_count() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     stub.always(Behaviour::AllZero);
@@ -35,7 +35,7 @@ async fn answers_that_cannot_be_read_are_one_line_and_a_count() {
 }
 
 #[tokio::test]
-async fn a_model_whose_name_changes_with_each_call_is_one_line_and_a_count() {
+async fn repeated_model_changes_are_one_log_line_and_a_count() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     for number in 0..20 {
@@ -49,7 +49,7 @@ async fn a_model_whose_name_changes_with_each_call_is_one_line_and_a_count() {
 }
 
 #[tokio::test]
-async fn bearer_tokens_that_rotate_are_warned_of_once_and_never_logged() {
+async fn rotating_bearer_tokens_cause_one_warning_and_are_never_logged() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     let (client, url) = (Client::new(), format!("{}/embeddings", vecho.base_url()));
@@ -83,7 +83,7 @@ fn most_repeated(log: &str) -> usize {
 }
 
 #[tokio::test]
-async fn bad_heads_broken_handshakes_and_foreign_origins_are_counted_and_fill_no_log() {
+async fn bad_heads_failed_handshakes_and_foreign_origins_do_not_flood_the_log() {
     let (stub, folder, identity) = (Stub::start(), Folder::new("floods"), Identity::new("localhost"));
     let files = [folder.write("cert.pem", &identity.cert_pem), folder.write("key.pem", &identity.key_pem)];
     let environment = [("VECHO_TLS_CERT_FILE", files[0].as_str()), ("VECHO_TLS_KEY_FILE", files[1].as_str())];
@@ -105,7 +105,7 @@ async fn bad_heads_broken_handshakes_and_foreign_origins_are_counted_and_fill_no
 }
 
 #[tokio::test]
-async fn endless_models_whose_dimensions_are_ignored_are_two_lines() {
+async fn ignored_dimensions_of_many_models_are_two_log_lines() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     let item = json!({"index": 0, "embedding": [0.5, 0.5, 0.5]});

@@ -82,7 +82,7 @@ fn hosts() -> impl Iterator<Item = String> {
 }
 
 #[tokio::test]
-async fn with_a_token_every_route_but_probes_metrics_and_the_page_requires_it() {
+async fn the_token_is_required_by_all_routes_but_probes_metrics_and_page() {
     let vecho = start(&[("admin.token", "t0ken")]).await;
     for addr in [Some(near(&vecho)), far(&vecho)].into_iter().flatten() {
         for host in hosts() {
@@ -101,7 +101,7 @@ async fn with_a_token_every_route_but_probes_metrics_and_the_page_requires_it() 
 }
 
 #[tokio::test]
-async fn without_a_token_another_host_reads_figures_alone_under_any_host() {
+async fn without_a_token_remote_peers_can_read_only_figures() {
     let vecho = start(&[]).await;
     let Some(far) = far(&vecho) else { return };
     for host in hosts().chain([format!("host: {far}\r\n")]) {
@@ -117,7 +117,7 @@ async fn without_a_token_another_host_reads_figures_alone_under_any_host() {
 }
 
 #[tokio::test]
-async fn without_a_token_loopback_has_access_under_a_local_host_and_origin() {
+async fn without_a_token_loopback_peers_need_a_local_host_and_origin() {
     let vecho = start(&[]).await;
     let near = near(&vecho);
     for headers in ["host: localhost\r\n", "host: [::1]:7862\r\norigin: http://127.0.0.1:7862\r\n"] {
@@ -143,7 +143,7 @@ async fn without_a_token_loopback_has_access_under_a_local_host_and_origin() {
 }
 
 #[tokio::test]
-async fn another_host_sees_health_without_incidents_and_causes() {
+async fn remote_peers_see_health_without_incidents_and_causes() {
     let stub = Stub::start();
     let pairs = [("admin_listen", "0.0.0.0:0"), ("retry.max_attempts", "1"), ("fallback.mode", "error")];
     let vecho = Inside::start(&stub.base_url(), &pairs).await;
@@ -175,7 +175,7 @@ async fn events(addr: SocketAddr) -> Option<Socket> {
 }
 
 #[tokio::test]
-async fn another_host_cannot_take_all_event_streams() {
+async fn one_remote_peer_cannot_use_all_event_streams() {
     let vecho = start(&[("admin.token", "t0ken")]).await;
     let Some(far) = far(&vecho) else { return };
     let mut open = Vec::new();

@@ -19,7 +19,7 @@ async fn incidents(vecho: &Inside) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn an_incident_says_from_when_to_when_why_and_what_has_to_be_embedded_again() {
+async fn an_incident_reports_its_times_cause_and_inputs_to_embed_again() {
     let stub = Stub::start();
     let vecho = start(&stub, "mock").await;
     assert_eq!(incidents(&vecho).await, Vec::<Value>::new());
@@ -54,7 +54,7 @@ async fn an_incident_says_from_when_to_when_why_and_what_has_to_be_embedded_agai
 }
 
 #[tokio::test]
-async fn a_mock_is_dated_to_its_answer_and_not_to_the_beginning_of_its_request() {
+async fn an_incident_is_dated_by_the_answer_not_by_the_request_start() {
     let stub = Stub::start();
     let vecho = start(&stub, "mock").await;
     stub.always(Behaviour::Gate);
@@ -73,7 +73,7 @@ async fn a_mock_is_dated_to_its_answer_and_not_to_the_beginning_of_its_request()
 }
 
 #[tokio::test]
-async fn requests_that_fail_are_an_incident_with_nothing_to_embed_again() {
+async fn failed_requests_are_an_incident_without_inputs_to_embed_again() {
     let stub = Stub::start();
     let vecho = start(&stub, "error").await;
     stub.down().await;

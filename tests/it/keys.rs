@@ -36,7 +36,7 @@ async fn assert_shared(front: &Front, asks: Vec<Ask>, expected: &[Vec<f32>]) {
 }
 
 #[tokio::test]
-async fn tokens_and_texts_that_look_like_them_are_kept_apart() {
+async fn tokens_and_texts_that_look_like_them_have_different_keys() {
     let tokens = vec![Stub::vector(TINY, None, [1, 2])];
     assert_kept_apart(&[
         (body(&json!([1, 2])), tokens),
@@ -64,7 +64,7 @@ async fn one_text_is_the_same_input_alone_and_in_a_list() {
 }
 
 #[tokio::test]
-async fn a_text_that_spells_a_field_is_not_that_field() {
+async fn a_text_that_looks_like_a_field_does_not_set_it() {
     assert_kept_apart(&[
         (json!({"model": TINY, "input": "x", "dimensions": 256}), vec![Stub::vector(TINY, Some(256), "x")]),
         (body(&json!("xdimensions: 256")), tiny(&["xdimensions: 256"])),
@@ -76,7 +76,7 @@ async fn a_text_that_spells_a_field_is_not_that_field() {
 }
 
 #[tokio::test]
-async fn another_dimension_is_another_vector() {
+async fn different_dimensions_have_different_keys() {
     let asked = |dimensions: Value| json!({"model": TINY, "input": "x", "dimensions": dimensions});
     assert_kept_apart(&[
         (asked(json!(4)), vec![Stub::vector(TINY, Some(4), "x")]),
@@ -87,20 +87,20 @@ async fn another_dimension_is_another_vector() {
 }
 
 #[tokio::test]
-async fn a_dimension_with_a_fraction_of_zero_is_the_whole_number() {
+async fn dimensions_4_and_4_0_are_equal() {
     let front = Front::start().await;
     let ask = |dimensions: &str| front.post(format!(r#"{{"model":"tiny","input":"x","dimensions":{dimensions}}}"#));
     assert_shared(&front, vec![ask("4"), ask("4.0")], &[Stub::vector(TINY, Some(4), "x")]).await;
 }
 
 #[tokio::test]
-async fn another_model_is_another_vector() {
+async fn different_models_have_different_keys() {
     let asked = |model: &str| (json!({"model": model, "input": "x"}), vec![Stub::vector(model, None, "x")]);
     assert_kept_apart(&[asked("tiny"), asked("Tiny"), asked("tiny-2")]).await;
 }
 
 #[tokio::test]
-async fn a_further_field_that_shapes_the_vector_keeps_inputs_apart() {
+async fn additional_fields_are_part_of_the_key() {
     let asked = |name: &str, value: &str| {
         let expected = vec![Stub::vector_with(TINY, (name, value), "x")];
         (json!({"model": TINY, "input": "x", name: value}), expected)
@@ -123,7 +123,7 @@ async fn case_and_whitespace_are_part_of_a_text() {
 }
 
 #[tokio::test]
-async fn a_text_is_the_same_however_json_writes_it() {
+async fn json_spelling_does_not_change_the_key_of_a_text() {
     let front = Front::start().await;
     let written = [
         r#"{"model":"tiny","input":"<é> 😀/"}"#,
@@ -148,14 +148,14 @@ async fn the_order_of_a_requests_fields_does_not_matter() {
 }
 
 #[tokio::test]
-async fn texts_with_control_characters_are_kept_as_they_are() {
+async fn texts_with_control_characters_are_kept_unchanged() {
     let texts = ["nul \0 inside", "line \u{2028} separator", "tab\t", "quote\" and \\"];
     let cases: Vec<_> = texts.iter().map(|text| (body(&json!(text)), tiny(&[*text]))).collect();
     assert_kept_apart(&cases).await;
 }
 
 #[tokio::test]
-async fn what_does_not_shape_a_vector_shares_it() {
+async fn fields_that_do_not_shape_a_vector_are_not_in_its_key() {
     let front = Front::start().await;
     let ask = |more: Value| {
         let mut body = texts_of(&["x"]);
@@ -179,7 +179,7 @@ async fn what_does_not_shape_a_vector_shares_it() {
 }
 
 #[tokio::test]
-async fn a_secret_makes_keys_that_nobody_without_it_can_make() {
+async fn keys_depend_on_the_secret() {
     let mut seen = Vec::new();
     for secret in [&[][..], &[("cache.key_secret", "one")], &[("cache.key_secret", "two")]] {
         let key = key_under(secret).await;
@@ -197,7 +197,7 @@ async fn key_under(settings: &[(&str, &str)]) -> Value {
 }
 
 #[tokio::test]
-async fn another_namespace_shares_nothing() {
+async fn different_namespaces_share_no_entries() {
     let front = Front::start().await;
     for (place, namespace) in [None, Some("a"), Some("b"), Some("A")].into_iter().enumerate() {
         for cache in ["miss", "hit"] {
@@ -213,7 +213,7 @@ async fn another_namespace_shares_nothing() {
 }
 
 #[tokio::test]
-async fn another_deployment_and_another_api_version_share_nothing() {
+async fn different_deployments_and_api_versions_share_no_entries() {
     let front = Front::start().await;
     let paths = [
         ("/openai/deployments/one/embeddings?api-version=2024-10-21", "one"),
@@ -232,7 +232,7 @@ async fn another_deployment_and_another_api_version_share_nothing() {
 }
 
 #[tokio::test]
-async fn both_paths_that_clients_use_share_their_vectors() {
+async fn both_embeddings_paths_share_their_entries() {
     let front = Front::start().await;
     let asks = ["/v1/embeddings", "/embeddings"].map(|path| front.post_to(path, texts_of(&["x"]).to_string()));
     assert_shared(&front, asks.into(), &tiny(&["x"])).await;

@@ -38,17 +38,17 @@ fn every_module_is_in_a_layer_of_the_map() {
 }
 
 #[test]
-fn no_module_uses_one_of_its_own_layer_or_a_higher_one() {
+fn modules_use_only_lower_layers() {
     none(map().wrong_edges(&edges(&sources())));
 }
 
 #[test]
-fn there_is_no_way_round_between_modules() {
+fn modules_have_no_cycles() {
     assert_eq!(cycle(&edges(&sources())), None);
 }
 
 #[test]
-fn there_is_no_way_round_between_files() {
+fn files_have_no_cycles() {
     none(file_cycles(&sources()));
     none(
         ["benches/counts", "benches/disk", "benches/load"]
@@ -58,7 +58,7 @@ fn there_is_no_way_round_between_files() {
 }
 
 #[test]
-fn each_dependency_is_named_by_its_owner_alone() {
+fn each_dependency_is_used_only_by_its_owner() {
     none(sources().iter().flat_map(rules::strays));
     let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
     for (name, _) in rules::OWNERS {
@@ -68,7 +68,7 @@ fn each_dependency_is_named_by_its_owner_alone() {
 }
 
 #[test]
-fn what_must_not_be_written_is_not_written() {
+fn forbidden_constructs_are_not_used() {
     none(sources().iter().flat_map(rules::forbidden));
     none(["src", "tests", "benches"].into_iter().flat_map(read_folder).flat_map(|file| rules::allows(&file)));
 }
@@ -84,7 +84,7 @@ fn no_type_name_is_defined_twice() {
 }
 
 #[test]
-fn files_and_functions_stay_small() {
+fn files_and_functions_stay_within_their_limits() {
     none(["src", "tests", "benches"].into_iter().flat_map(read_folder).filter_map(|file| rules::overlong_file(&file)));
     none(sources().iter().flat_map(rules::overlong_functions));
 }
@@ -108,7 +108,7 @@ mod the_checks {
     }
 
     #[test]
-    fn upward_and_sideways_edges_are_found_and_downward_ones_are_not() {
+    fn only_upward_and_sideways_edges_are_reported() {
         assert_eq!(wrong("up.rs", "use crate::down::X;\nuse crate::up::Y;"), 0);
         assert_eq!(wrong("up/part.rs", "use crate::beside::X;"), 1, "sideways");
         assert_eq!(wrong("down.rs", "fn f() { crate::up::g() }"), 1, "upward, by a path in an expression");
@@ -126,7 +126,7 @@ mod the_checks {
     }
 
     #[test]
-    fn a_way_round_is_found() {
+    fn cycles_between_modules_are_found() {
         let files = [
             File::new("a.rs", "use crate::b::X;"),
             File::new("b/x.rs", "use crate::{c, a as other};"),
@@ -138,7 +138,7 @@ mod the_checks {
     }
 
     #[test]
-    fn a_way_round_between_files_is_found() {
+    fn cycles_between_files_are_found() {
         let door = File::new("a/mod.rs", "mod b;\nmod c;\npub use b::B;\npub use c::{C, D as E};\n");
         let cycles = |b: &str, c: &str| {
             file_cycles(&[door.clone(), File::new("a/b.rs", b), File::new("a/c/mod.rs", c), File::new("a/c/d.rs", c)])
@@ -151,7 +151,7 @@ mod the_checks {
     }
 
     #[test]
-    fn a_dependency_in_the_wrong_place_is_found() {
+    fn dependencies_outside_their_owner_are_found() {
         assert_eq!(strays(&File::new("cache/memory.rs", "use quick_cache::sync::Cache;")).len(), 1);
         assert_eq!(strays(&File::new("cache/bounded/map.rs", "use quick_cache::sync::Cache;")).len(), 0);
         assert_eq!(strays(&File::new("config/x.rs", "fn f() { toml::from_str(x); blake3::hash(y) }")).len(), 1);
@@ -193,7 +193,7 @@ mod the_checks {
     }
 
     #[test]
-    fn what_is_too_long_is_found() {
+    fn overlong_files_and_functions_are_found() {
         let body = "    x();\n".repeat(58);
         let short = format!("fn f(a: [u8; 2]) {{\n{body}}}\n");
         let long = format!("fn f(a: [u8; 2]) {{\n    x();\n{body}}}\n");

@@ -49,13 +49,13 @@ macro_rules! leaves_no_entry {
 }
 
 leaves_no_entry! {
-    an_index_that_stands_twice_leaves_no_entry: Behaviour::DuplicateIndex, ["float", "base64"];
+    a_duplicate_index_leaves_no_entry: Behaviour::DuplicateIndex, ["float", "base64"];
     a_missing_item_leaves_no_entry: Behaviour::MissingItem, ["float", "base64"];
-    an_item_too_many_leaves_no_entry: Behaviour::ExtraItem, ["float", "base64"];
+    a_surplus_item_leaves_no_entry: Behaviour::ExtraItem, ["float", "base64"];
     a_wrong_dimension_leaves_no_entry: Behaviour::WrongDimension, ["float", "base64"];
     a_number_that_is_not_finite_leaves_no_entry: Behaviour::Nan, ["float", "base64"];
     a_vector_of_zeros_leaves_no_entry: Behaviour::AllZero, ["float", "base64"];
-    a_page_instead_of_an_answer_leaves_no_entry: Behaviour::Garbage, ["float", "base64"];
+    an_html_page_instead_of_an_answer_leaves_no_entry: Behaviour::Garbage, ["float", "base64"];
     float64_in_base64_leaves_no_entry: Behaviour::Float64Base64, ["base64"];
 }
 
@@ -83,7 +83,7 @@ async fn floats_in_answer_to_base64_reach_the_client_as_base64() {
 }
 
 #[tokio::test]
-async fn a_false_claim_of_compression_reaches_no_client() {
+async fn a_wrong_content_encoding_reaches_no_client() {
     let front = Front::start().await;
     front.stub.always(Behaviour::GzipLie);
     for _ in 0..3 {
@@ -122,7 +122,7 @@ async fn an_exhausted_quota_is_passed_on_at_once_and_leaves_no_entry() {
 }
 
 #[tokio::test]
-async fn an_error_for_a_part_of_a_batch_leaves_the_known_part_as_it_was() {
+async fn an_error_for_a_part_of_a_batch_keeps_the_stored_part() {
     let front = Front::with(&[("retry.max_attempts", "1")]).await;
     front.embed(&["known"]).await;
     for _ in 0..2 {
@@ -135,7 +135,7 @@ async fn an_error_for_a_part_of_a_batch_leaves_the_known_part_as_it_was() {
 }
 
 #[tokio::test]
-async fn a_cut_answer_leaves_no_entry() {
+async fn a_truncated_answer_leaves_no_entry() {
     let front = Front::with(&[("retry.max_attempts", "1")]).await;
     front.stub.always(Behaviour::CutBody);
     let failed = front.embed(&["a"]).await;
@@ -158,7 +158,7 @@ async fn a_mock_is_never_stored() {
 }
 
 #[tokio::test]
-async fn a_mock_beside_known_vectors_is_never_stored() {
+async fn a_mock_beside_stored_vectors_leaves_no_entry() {
     let front = Front::with(&[("fallback.mode", "mock")]).await;
     front.embed(&["known"]).await;
     front.stub.down().await;
@@ -172,7 +172,7 @@ async fn a_mock_beside_known_vectors_is_never_stored() {
 }
 
 #[tokio::test]
-async fn after_an_unreadable_part_of_a_batch_the_callers_own_request_has_the_last_word() {
+async fn an_unreadable_partial_answer_is_retried_with_the_original_request() {
     let front = Front::start().await;
     front.embed(&["known"]).await;
     front.stub.next(Behaviour::DuplicateIndex);
@@ -186,7 +186,7 @@ async fn after_an_unreadable_part_of_a_batch_the_callers_own_request_has_the_las
 }
 
 #[tokio::test]
-async fn after_an_unreadable_answer_to_an_altered_call_the_callers_own_request_has_the_last_word() {
+async fn an_unreadable_answer_to_a_rewritten_call_is_retried_with_the_original() {
     let front = Front::with(&[("upstream.encoding", "float")]).await;
     front.stub.next(Behaviour::Garbage);
     let body = r#"{"model":"tiny", "encoding_format":"base64", "input":["a"]}"#;
@@ -198,7 +198,7 @@ async fn after_an_unreadable_answer_to_an_altered_call_the_callers_own_request_h
 }
 
 #[tokio::test]
-async fn a_repeated_input_in_an_unreadable_batch_is_not_answered_with_too_few_items() {
+async fn an_unreadable_answer_for_repeated_inputs_is_retried_with_the_original() {
     let front = Front::start().await;
     front.stub.next(Behaviour::DuplicateIndex);
     let answer = front.embed(&["a", "b", "a"]).await;
@@ -207,7 +207,7 @@ async fn a_repeated_input_in_an_unreadable_batch_is_not_answered_with_too_few_it
 }
 
 #[tokio::test]
-async fn texts_that_have_no_vector_do_not_keep_others_from_theirs() {
+async fn texts_without_a_valid_vector_do_not_affect_others() {
     let front = Front::start().await;
     for number in 0..5 {
         front.stub.next(Behaviour::AllZero);
@@ -218,7 +218,7 @@ async fn texts_that_have_no_vector_do_not_keep_others_from_theirs() {
 }
 
 #[tokio::test]
-async fn whatever_a_server_puts_into_base64_it_is_asked_for_numbers_after_one_such_answer() {
+async fn after_one_bad_base64_answer_floats_are_requested() {
     // Three half-precision floats; one byte less than an f32; invalid base64.
     for embedding in ["ADwAQABC", "AACAPwA=", "**"] {
         let front = Front::start().await;
@@ -235,7 +235,7 @@ async fn whatever_a_server_puts_into_base64_it_is_asked_for_numbers_after_one_su
 }
 
 #[tokio::test]
-async fn an_upstream_that_keeps_talking_nonsense_is_passed_through_for_a_while_and_then_tried_again() {
+async fn repeated_unreadable_answers_cause_a_temporary_bypass() {
     let front = Front::start().await;
     front.stub.always(Behaviour::DuplicateIndex);
     for _ in 0..5 {
@@ -253,7 +253,7 @@ async fn an_upstream_that_keeps_talking_nonsense_is_passed_through_for_a_while_a
 }
 
 /// Sends `lead`, and `joiner` while the fetch of `lead` is in flight. Their one call is answered with an HTML page.
-async fn joins_a_page(lead: &Value, joiner: &Value) -> (Front, Answer) {
+async fn waiter_of_an_html_page(lead: &Value, joiner: &Value) -> (Front, Answer) {
     let front = Front::start().await;
     front.stub.next(Behaviour::All(vec![Behaviour::Gate, Behaviour::Garbage]));
     let lead = front.post(lead.to_string()).send_meanwhile();
@@ -266,15 +266,15 @@ async fn joins_a_page(lead: &Value, joiner: &Value) -> (Front, Answer) {
 }
 
 #[tokio::test]
-async fn an_unreadable_answer_is_not_passed_on_to_a_joiner_that_asked_for_another_encoding() {
+async fn a_waiter_with_another_encoding_does_not_get_the_unreadable_answer() {
     let asked = |encoding: &str| json!({"model": TINY, "input": "a", "encoding_format": encoding});
-    let (front, joiner) = joins_a_page(&asked("float"), &asked("base64")).await;
+    let (front, joiner) = waiter_of_an_html_page(&asked("float"), &asked("base64")).await;
     assert_eq!(joiner.vectors(), tiny(&["a"]));
     assert_eq!(front.stub.embedding_calls()[1].json(), asked("base64"), "its own request went up");
 }
 
 #[tokio::test]
-async fn an_unreadable_answer_to_a_part_of_a_joiners_texts_is_not_passed_on_to_it() {
-    let (_front, joiner) = joins_a_page(&texts_of(&["a"]), &texts_of(&["a", "b"])).await;
+async fn a_waiter_with_more_texts_does_not_get_the_unreadable_answer() {
+    let (_front, joiner) = waiter_of_an_html_page(&texts_of(&["a"]), &texts_of(&["a", "b"])).await;
     assert_eq!(joiner.vectors(), tiny(&["a", "b"]));
 }

@@ -59,7 +59,7 @@ async fn a_body_over_the_limit_is_a_413_with_and_without_a_length() {
 }
 
 #[tokio::test]
-async fn one_request_too_many_is_a_503_that_says_when_to_come_back() {
+async fn a_request_over_the_limit_is_a_503_with_retry_after() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("limits.max_requests", "2")]).await;
     stub.always(Behaviour::Gate);
@@ -80,7 +80,7 @@ async fn one_request_too_many_is_a_503_that_says_when_to_come_back() {
 }
 
 #[tokio::test]
-async fn a_body_of_exactly_the_bytes_that_may_be_in_flight_is_taken() {
+async fn a_body_of_exactly_the_limit_in_flight_is_accepted() {
     let bytes = 1 << 20;
     let text = bytes.to_string();
     let front =
@@ -111,7 +111,7 @@ async fn bodies_over_the_bytes_in_flight_are_a_503() {
 }
 
 #[tokio::test]
-async fn bodies_that_are_only_announced_lock_nobody_out() {
+async fn bodies_that_are_only_declared_reserve_no_memory() {
     let stub = Stub::start();
     let limits = [("limits.max_inflight_bytes", "2000000"), ("limits.max_body_bytes", "2000000")];
     let vecho = Inside::start(&stub.base_url(), &limits).await;
@@ -131,7 +131,7 @@ async fn bodies_that_are_only_announced_lock_nobody_out() {
 }
 
 #[tokio::test]
-async fn a_body_without_a_length_takes_no_more_than_the_room_there_is() {
+async fn a_body_without_a_length_is_refused_when_memory_runs_out() {
     let stub = Stub::start();
     let limits = [("limits.max_inflight_bytes", "2000000"), ("limits.max_body_bytes", "2000000")];
     let vecho = Inside::start(&stub.base_url(), &limits).await;
@@ -153,7 +153,7 @@ async fn a_body_without_a_length_takes_no_more_than_the_room_there_is() {
 }
 
 #[tokio::test]
-async fn a_body_that_trickles_in_has_to_end_within_the_life_of_a_request() {
+async fn a_slow_body_must_end_within_the_request_timeout() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("limits.request_timeout", "300ms")]).await;
     let mut socket = Socket::connect(vecho.public()).await;
@@ -179,7 +179,7 @@ async fn a_body_that_stalls_is_a_408() {
 }
 
 #[tokio::test]
-async fn a_body_on_its_way_through_that_stalls_is_a_408_too() {
+async fn a_stalled_body_of_a_bypass_is_a_408() {
     let stub = Stub::start();
     for upstream in [stub.base_url(), "mock:".to_owned()] {
         let vecho = Inside::start(&upstream, &[("limits.body_timeout", "100ms")]).await;
@@ -196,7 +196,7 @@ async fn a_body_on_its_way_through_that_stalls_is_a_408_too() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_frees_its_place_and_its_fetch_still_lands() {
+async fn a_disconnected_client_frees_its_slot_and_its_fetch_completes() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("limits.max_requests", "1")]).await;
     stub.next(Behaviour::Gate);
@@ -218,7 +218,7 @@ async fn a_client_that_hangs_up_frees_its_place_and_its_fetch_still_lands() {
 }
 
 #[tokio::test]
-async fn a_client_that_hangs_up_in_the_middle_of_its_body_frees_its_place() {
+async fn a_client_that_disconnects_during_its_body_frees_its_slot() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     let mut socket = Socket::connect(vecho.public()).await;
@@ -231,7 +231,7 @@ async fn a_client_that_hangs_up_in_the_middle_of_its_body_frees_its_place() {
 }
 
 #[tokio::test]
-async fn a_stream_holds_its_place_until_its_end() {
+async fn a_stream_holds_its_slot_until_it_ends() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     stub.hold_events();
@@ -271,7 +271,7 @@ async fn a_path_too_long_for_the_upstream_is_a_414_on_every_route() {
 }
 
 #[tokio::test]
-async fn the_built_in_mock_collects_no_body_that_it_has_no_use_for() {
+async fn the_built_in_mock_does_not_buffer_unused_bodies() {
     let vecho = Inside::start("mock:", &[("limits.max_body_bytes", "1024")]).await;
     let post = |path: &str, more: &str| {
         format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-type: text/plain\r\n{more}\r\n\r\n")
@@ -297,7 +297,7 @@ fn oversized() -> Behaviour {
 }
 
 #[tokio::test]
-async fn an_answer_that_outgrows_its_share_of_memory_is_asked_for_in_smaller_calls() {
+async fn an_answer_too_large_for_memory_is_fetched_in_smaller_calls() {
     // The test process already exceeds the limit. The long check interval prevents the governor from evicting.
     let front = Front::with(&[("memory.limit_mb", "32"), ("memory.check_every", "1h")]).await;
     front.stub.when(|call| call.inputs().len() > 1, oversized());
@@ -309,7 +309,7 @@ async fn an_answer_that_outgrows_its_share_of_memory_is_asked_for_in_smaller_cal
 }
 
 #[tokio::test]
-async fn an_answer_to_one_input_that_outgrows_memory_is_streamed_through_and_the_next_is_read_as_ever() {
+async fn an_oversized_answer_to_one_input_is_streamed_to_the_client() {
     let front = Front::with(&[("memory.limit_mb", "32")]).await;
     for _ in 0..5 {
         front.stub.next(oversized());
@@ -323,7 +323,7 @@ async fn an_answer_to_one_input_that_outgrows_memory_is_streamed_through_and_the
 }
 
 #[tokio::test]
-async fn a_kept_connection_is_closed_after_the_configured_time() {
+async fn an_idle_client_connection_is_closed_after_the_configured_time() {
     let stub = Stub::start();
     let limits = [("limits.idle_timeout", "300ms"), ("limits.header_timeout", "60s")];
     let vecho = Inside::start(&stub.base_url(), &limits).await;
@@ -339,7 +339,7 @@ fn many() -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_repetition_holds_no_more_memory_than_its_answer_is_likely_to_need() {
+async fn a_retry_reserves_only_the_memory_that_its_answer_needs() {
     let front = Front::with(&[("memory.limit_mb", "32")]).await;
     let body = " ".repeat(3 << 20);
     front.stub.next(Behaviour::Status { code: 503, headers: Vec::new(), body });
@@ -355,7 +355,7 @@ async fn a_repetition_holds_no_more_memory_than_its_answer_is_likely_to_need() {
 }
 
 #[tokio::test]
-async fn a_call_that_waits_before_its_repetition_holds_no_memory() {
+async fn a_call_that_waits_for_its_retry_holds_no_memory() {
     let front = Front::with(&[("memory.limit_mb", "32"), ("retry.max_wait", "5s")]).await;
     front.stub.next(Behaviour::RateLimit { retry_after_ms: 3_000 });
     let waiting = front.post(json!({"model": "tiny", "input": many()}).to_string()).send_meanwhile();

@@ -142,7 +142,7 @@ async fn no_input_no_credential_and_no_token_is_ever_logged_as_json() {
 }
 
 #[tokio::test]
-async fn an_outage_is_warned_of_once_and_its_end_is_told() {
+async fn an_outage_with_mocks_is_logged_once_at_each_end() {
     let stub = Stub::start();
     let vecho =
         Vecho::start_with(&stub.base_url(), &[("VECHO_RETRY_MAX_ATTEMPTS", "1"), ("VECHO_BREAKER_FAILURES", "0")]);
@@ -164,7 +164,7 @@ async fn an_outage_is_warned_of_once_and_its_end_is_told() {
 const MOCKS_BY_DEFAULT: &str = "that is the default of fallback.mode";
 
 #[tokio::test]
-async fn an_outage_without_mocks_is_warned_of_once_with_its_cause_and_its_end_is_told() {
+async fn an_outage_without_mocks_is_logged_once_with_its_cause_and_its_end() {
     for (mode, status, said) in [("error", 502, "requests fail"), ("stale", 200, "stale entries are being served")] {
         let stub = Stub::start();
         let settings = [
@@ -200,7 +200,7 @@ async fn until_past(client: &Client, url: &str) {
 }
 
 #[tokio::test]
-async fn a_start_says_who_pays_and_what_a_proxy_variable_does_not_do() {
+async fn startup_logs_the_paying_key_and_ignored_proxy_variables() {
     let stub = Stub::start();
     let settings = [("OPENAI_API_KEY", "sk-s3cr3t"), ("HTTPS_PROXY", "http://me:s3cr3t@proxy:3128")];
     let arguments = ["--set", "listen=0.0.0.0:0", "--set", "fallback.mode=error"];

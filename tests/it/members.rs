@@ -22,7 +22,7 @@ async fn assert_cached(front: &Front, member: &str) {
 }
 
 #[tokio::test]
-async fn what_popular_clients_always_send_is_cached() {
+async fn members_that_popular_clients_always_send_are_cacheable() {
     let front = Front::start().await;
     for member in [
         r#""drop_params":true"#,
@@ -48,7 +48,7 @@ async fn what_popular_clients_always_send_is_cached() {
 }
 
 #[tokio::test]
-async fn the_nulls_of_a_client_are_cached_and_sent_on() {
+async fn null_members_are_cacheable_and_forwarded() {
     let front = Front::start().await;
     let body = json!({"model": "tiny", "input": ["a"], "input_type": null, "output_dtype": null,
         "output_dimension": null, "truncation": true});
@@ -71,7 +71,7 @@ async fn each_value_of_a_member_has_its_own_entry() {
 }
 
 #[tokio::test]
-async fn an_object_is_cached_where_its_name_is_listed() {
+async fn an_object_member_is_cacheable_if_its_name_is_listed() {
     let front = Front::with(&[("cache.extra_fields", "provider")]).await;
     assert_cached(&front, r#""provider":{ "order": ["x", "y"], "allow_fallbacks" :false}"#).await;
     let calls = front.calls();
@@ -84,7 +84,7 @@ async fn an_object_is_cached_where_its_name_is_listed() {
 }
 
 #[tokio::test]
-async fn what_changes_the_kind_of_an_answer_is_never_cached() {
+async fn members_that_change_the_kind_of_answer_are_never_cached() {
     let front =
         Front::with(&[("cache.extra_fields", "output_dtype,embedding_type,late_chunking,return_sparse,x")]).await;
     for (member, reason) in [

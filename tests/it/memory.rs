@@ -137,7 +137,7 @@ fn mb(bytes: u64) -> f64 {
 }
 
 #[tokio::test]
-async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
+async fn resident_memory_stays_under_the_limit_under_load() {
     const LIMIT_MB: u64 = 96;
     // An unoptimised build needs more memory before the first entry, so the governor checks more often. Evicted
     // entries must be fetched again instead of being read from disk.
@@ -187,7 +187,7 @@ async fn resident_memory_stays_under_the_limit_however_much_is_asked() {
 }
 
 #[tokio::test]
-async fn what_the_memory_tier_counts_is_what_its_entries_take() {
+async fn the_memory_tier_counts_the_real_size_of_its_entries() {
     // Enough entries to make the memory left by single requests negligible.
     const ENTRIES: usize = 20_480;
     let bench = Bench::start(1536, &[("VECHO_MEMORY_LIMIT_MB", "4000"), ("VECHO_CACHE_ANSWERS_PERCENT", "0")]);

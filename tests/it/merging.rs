@@ -78,7 +78,7 @@ fn long_text() -> String {
 }
 
 #[tokio::test]
-async fn misses_of_several_requests_travel_in_one_call() {
+async fn misses_of_several_requests_are_merged_into_one_call() {
     let front = merging(&[]).await;
     let asks = vec![ask(&front, "a"), ask(&front, "b"), ask(&front, "c")];
     let answers = send_together(&front, asks).await;
@@ -90,7 +90,7 @@ async fn misses_of_several_requests_travel_in_one_call() {
 }
 
 #[tokio::test]
-async fn only_the_request_that_caused_a_refusal_gets_it_and_gets_it_verbatim() {
+async fn only_the_request_that_caused_a_refusal_gets_it_verbatim() {
     let front = merging(&[]).await;
     front.stub.set_limits(Limits { tokens_per_input: 15, ..Limits::default() });
     let long = long_text();
@@ -106,7 +106,7 @@ async fn only_the_request_that_caused_a_refusal_gets_it_and_gets_it_verbatim() {
 }
 
 #[tokio::test]
-async fn a_text_that_something_before_the_service_forbids_is_forbidden_alone() {
+async fn a_text_that_a_gateway_forbids_is_refused_alone() {
     let front = merging(&[]).await;
     let forbidden = Behaviour::Status { code: 403, headers: Vec::new(), body: "blocked".to_owned() };
     front.stub.when(|call| call.texts().contains(&"b".to_owned()) && call.json()["model"] == TINY, forbidden);
@@ -116,7 +116,7 @@ async fn a_text_that_something_before_the_service_forbids_is_forbidden_alone() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_never_answered_holds_up_nobody_but_its_own_request() {
+async fn a_text_that_is_never_answered_delays_only_its_own_request() {
     let front = merging(&[("batch.target_time", "100ms"), ("upstream.max_concurrent", "2")]).await;
     front.stub.when(|call| call.texts().contains(&"endless".to_owned()), Behaviour::Gate);
     front.stub.next(Behaviour::Gate);
@@ -139,7 +139,7 @@ async fn a_text_that_is_never_answered_holds_up_nobody_but_its_own_request() {
 }
 
 #[tokio::test]
-async fn a_merged_call_that_asks_too_much_of_a_rate_limit_is_made_in_smaller_calls() {
+async fn a_merged_call_beyond_a_rate_limit_is_split() {
     let message = "Request too large for tiny on tokens per min (TPM): Limit 40000, Requested 80000.";
     for message in [message, "Model is overloaded"] {
         let front = merging(&[("retry.base_wait", "1ms"), ("retry.max_wait", "1ms")]).await;
@@ -157,7 +157,7 @@ async fn a_merged_call_that_asks_too_much_of_a_rate_limit_is_made_in_smaller_cal
 }
 
 #[tokio::test]
-async fn a_joiner_of_a_refused_batch_is_not_blamed() {
+async fn a_waiter_of_a_refused_batch_does_not_fail() {
     let front = Front::start().await;
     front.stub.set_limits(Limits { tokens_per_input: 15, ..Limits::default() });
     front.stub.always(Behaviour::Gate);
@@ -174,7 +174,7 @@ async fn a_joiner_of_a_refused_batch_is_not_blamed() {
 }
 
 #[tokio::test]
-async fn after_an_unreadable_merged_call_each_request_is_asked_again_by_itself() {
+async fn an_unreadable_merged_call_is_repeated_for_each_request() {
     let front = merging(&[]).await;
     front.stub.when(|call| call.inputs().len() > 1, Behaviour::MissingItem);
     let asks = vec![ask(&front, "a"), ask(&front, "b")];
@@ -186,7 +186,7 @@ async fn after_an_unreadable_merged_call_each_request_is_asked_again_by_itself()
 }
 
 #[tokio::test]
-async fn requests_that_differ_in_noise_alone_are_merged() {
+async fn requests_that_differ_only_in_irrelevant_headers_are_merged() {
     let front = merging(&[]).await;
     let asks = vec![
         ask(&front, "a").header("x-request-id", "one").header("user-agent", "OpenAI/Python 2"),
@@ -233,7 +233,7 @@ fn with(field: &str, value: &Value, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn with_a_key_of_its_own_vecho_merges_calls_whatever_placeholder_the_callers_send() {
+async fn calls_are_merged_across_callers_if_vecho_has_its_own_key() {
     let front = merging(&[("upstream.api_key", "sk-real")]).await;
     let asks = vec![ask(&front, "a").key("any"), ask(&front, "b").key("other")];
     let answers = send_together(&front, asks).await;
@@ -273,7 +273,7 @@ async fn calls_are_never_merged_across_encodings() {
 }
 
 #[tokio::test]
-async fn calls_are_never_merged_across_headers_that_may_mean_something() {
+async fn calls_are_never_merged_across_different_custom_headers() {
     let front = one_call_at_a_time(&[]).await;
     let (one, other) = (ask(&front, "a").header("x-tenant", "one"), ask(&front, "b").header("x-tenant", "two"));
     assert_not_merged(&front, one, other).await;
@@ -309,7 +309,7 @@ async fn calls_are_never_merged_across_spaces_or_kinds_of_input() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn in_a_crowd_of_overlapping_requests_only_those_with_a_refused_text_are_refused() {
+async fn only_requests_with_a_refused_text_are_refused_under_concurrency() {
     let front = Front::with(&[("upstream.max_concurrent", "2")]).await;
     front.stub.set_limits(Limits { tokens_per_input: 15, ..Limits::default() });
     let mut asks = Vec::new();
@@ -334,7 +334,7 @@ async fn in_a_crowd_of_overlapping_requests_only_those_with_a_refused_text_are_r
 }
 
 #[tokio::test]
-async fn a_merged_call_that_fails_is_made_again_for_each_request_with_the_attempts_that_are_left() {
+async fn a_failed_merged_call_is_retried_for_each_request_within_its_attempts() {
     let front = merging(&[("retry.max_attempts", "2")]).await;
     let blocker = occupy(&front).await;
     front.stub.always(Behaviour::Status { code: 500, headers: Vec::new(), body: "broken".to_owned() });
@@ -348,7 +348,7 @@ async fn a_merged_call_that_fails_is_made_again_for_each_request_with_the_attemp
 }
 
 #[tokio::test]
-async fn a_merged_call_whose_answer_is_cut_says_nothing_of_the_upstream() {
+async fn a_truncated_merged_answer_does_not_count_as_an_upstream_failure() {
     let front = merging(&[("breaker.failures", "2")]).await;
     let blocker = occupy(&front).await;
     front.stub.next(Behaviour::CutBody);

@@ -52,7 +52,7 @@ fn the_sizes_of_the_guide_follow_from_its_formulas() {
 
 /// The built-in mock's vectors cannot be packed without loss, so they take four bytes per component.
 #[tokio::test]
-async fn an_entry_costs_what_the_guide_says() {
+async fn the_size_of_an_entry_matches_the_guide() {
     const ENTRIES: u16 = 500;
     let (vecho, client) = (Vecho::start_with("mock:", &[]), Client::new());
     let texts: Vec<String> = (0..ENTRIES).map(|at| format!("text {at}")).collect();
@@ -74,7 +74,7 @@ async fn an_entry_costs_what_the_guide_says() {
 }
 
 #[test]
-fn the_defaults_that_the_guide_quotes_are_the_programs() {
+fn defaults_quoted_in_the_guide_are_the_real_ones() {
     let (text, known): (_, BTreeMap<&str, &ConfigKey>) = (guide(), KEYS.iter().map(|key| (key.name, key)).collect());
     let pieces: Vec<&str> = text.split("` (default `").collect();
     assert!(pieces.len() > 5, "the guide quotes defaults");
@@ -87,7 +87,7 @@ fn the_defaults_that_the_guide_quotes_are_the_programs() {
 }
 
 #[test]
-fn what_the_guide_says_about_rotation_is_so() {
+fn the_guide_is_right_about_secret_rotation() {
     for row in rows(&guide(), "| secret | takes effect |") {
         let name = row[0].split('`').nth(1).expect("the first cell names a key");
         let key = KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("there is no key {name}"));

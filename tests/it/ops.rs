@@ -39,7 +39,7 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn stats_health_and_cache_stats_have_the_promised_fields_and_count_traffic() {
+async fn stats_and_health_have_the_documented_fields_and_count_traffic() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     vecho.embed(ask("tiny", &["a", "b"])).await;
@@ -66,7 +66,7 @@ async fn stats_health_and_cache_stats_have_the_promised_fields_and_count_traffic
 }
 
 #[tokio::test]
-async fn freeing_memory_answers_with_the_promised_fields_and_what_was_measured() {
+async fn freeing_memory_returns_the_documented_fields_with_measured_values() {
     let vecho = Inside::start("mock:", &[]).await;
     let path = "/api/performance/optimize-memory";
     let done = call(&vecho, http::Method::POST, path, r#"{"target_memory_mb":1}"#).await.json();
@@ -82,7 +82,7 @@ async fn freeing_memory_answers_with_the_promised_fields_and_what_was_measured()
 }
 
 #[tokio::test]
-async fn a_purge_takes_all_or_one_model_or_one_tier() {
+async fn a_purge_removes_everything_or_one_model_or_one_tier() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     let fill = async || {
@@ -119,7 +119,7 @@ async fn a_purge_takes_all_or_one_model_or_one_tier() {
 }
 
 #[tokio::test]
-async fn a_purge_of_one_models_rendered_answers_leaves_those_of_others() {
+async fn a_purge_of_cached_replies_of_one_model_keeps_those_of_others() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     for model in ["tiny", "other", "tiny", "other", "tiny", "other"] {
@@ -131,7 +131,7 @@ async fn a_purge_of_one_models_rendered_answers_leaves_those_of_others() {
 }
 
 #[tokio::test]
-async fn a_purge_finds_a_model_by_the_upstreams_name_and_by_the_askers() {
+async fn a_purge_matches_the_answering_and_the_requested_model_name() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     for name in ["text-embedding-ada-002", "text-embedding-ada-002-v2"] {
@@ -144,7 +144,7 @@ async fn a_purge_finds_a_model_by_the_upstreams_name_and_by_the_askers() {
 }
 
 #[tokio::test]
-async fn a_purge_of_one_model_takes_no_other_models_fetch_under_way() {
+async fn a_purge_of_one_model_keeps_running_fetches_of_others() {
     let stub = Stub::start();
     let vecho = Arc::new(Inside::start(&stub.base_url(), &[]).await);
     for (purged, is_kept) in [("other", true), ("tiny", false)] {
@@ -161,7 +161,7 @@ async fn a_purge_of_one_model_takes_no_other_models_fetch_under_way() {
 }
 
 #[tokio::test]
-async fn explain_tells_key_tier_and_age_or_why_not_and_asks_nobody() {
+async fn explain_returns_key_tier_and_age_or_the_bypass_reason() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("cache.ttl", "1h")]).await;
     let explain = async |body: Value| {
@@ -200,7 +200,7 @@ async fn explain_tells_key_tier_and_age_or_why_not_and_asks_nobody() {
 
 /// Explain reports the same bypass reason as the reply to the request itself.
 #[tokio::test]
-async fn explain_judges_path_and_headers_as_they_are_judged_when_the_request_comes() {
+async fn explain_agrees_with_the_reply_for_path_and_headers() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     let request = |url: &str, headers: &[(&str, &str)]| {
@@ -236,7 +236,7 @@ async fn explain_judges_path_and_headers_as_they_are_judged_when_the_request_com
 }
 
 #[tokio::test]
-async fn the_configuration_is_shown_with_origins_and_without_secrets() {
+async fn the_configuration_route_shows_origins_but_no_secrets() {
     let stub = Stub::start();
     let environment = [("OPENAI_API_KEY", "sk-s3cret"), ("VECHO_ADMIN_TOKEN", "t0ken"), ("CACHE_TTL_SECONDS", "77")];
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
@@ -271,7 +271,7 @@ async fn a_log_level_is_changed_while_running() {
 }
 
 #[tokio::test]
-async fn metrics_move_with_traffic() {
+async fn metrics_count_traffic() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("retry.max_attempts", "1")]).await;
     vecho.embed(ask("tiny", &["a", "b"])).await;

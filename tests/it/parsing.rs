@@ -71,7 +71,7 @@ const PIECES: &[&str] = &[
 ];
 
 /// Returns a body with up to six mutations.
-fn bend(dice: &mut Dice, corpus: &[&str]) -> Vec<u8> {
+fn mutated(dice: &mut Dice, corpus: &[&str]) -> Vec<u8> {
     let mut body = dice.pick(corpus).as_bytes().to_vec();
     for _ in 0..dice.below(7) {
         let at = dice.below(body.len() + 1);
@@ -120,10 +120,10 @@ fn means(request: &EmbedRequest<'_>, body: &Value) -> bool {
 }
 
 #[test]
-fn a_bent_request_is_refused_or_means_what_it_says() {
+fn a_mutated_request_is_refused_or_read_correctly() {
     let (mut dice, extra_fields, mut read) = (Dice::new(1), extra_fields(), 0);
     for _ in 0..ROUNDS {
-        let body = bend(&mut dice, REQUESTS);
+        let body = mutated(&mut dice, REQUESTS);
         let Ok(request) = read_request(&body, &extra_fields, PathModel::Yes) else { continue };
         read += 1;
         let shown = String::from_utf8_lossy(&body);
@@ -159,10 +159,10 @@ fn rewritten(answer: &ReadAnswer, encoding: Encoding) -> ReadAnswer {
 }
 
 #[test]
-fn a_bent_answer_is_refused_or_keeps_every_bit() {
+fn a_mutated_answer_is_refused_or_kept_bit_for_bit() {
     let (mut dice, mut read) = (Dice::new(2), 0);
     for _ in 0..ROUNDS {
-        let body = bend(&mut dice, ANSWERS);
+        let body = mutated(&mut dice, ANSWERS);
         // Usually matches the number of items. Otherwise almost no answer would be accepted.
         let items = String::from_utf8_lossy(&body).matches("\"embedding\":").count();
         let inputs = if dice.percent(80) { items.max(1) } else { 1 + dice.below(3) };

@@ -24,7 +24,7 @@ fn headers_of(echo: &Value) -> Vec<(&str, &str)> {
 }
 
 #[tokio::test]
-async fn method_path_query_headers_and_body_arrive_as_they_were_sent() {
+async fn method_path_query_headers_and_body_are_forwarded_unchanged() {
     let stub = Stub::start();
     let vecho = start(&stub).await;
     let body: Vec<u8> = (0..=255).cycle().take(10_000).collect();
@@ -65,7 +65,7 @@ async fn method_path_query_headers_and_body_arrive_as_they_were_sent() {
 }
 
 #[tokio::test]
-async fn an_answer_comes_back_with_its_status_headers_and_bytes() {
+async fn status_headers_and_body_of_an_answer_are_returned_unchanged() {
     let stub = Stub::start();
     let vecho = start(&stub).await;
     let teapot =
@@ -80,7 +80,7 @@ async fn an_answer_comes_back_with_its_status_headers_and_bytes() {
 }
 
 #[tokio::test]
-async fn headers_of_the_connection_stay_on_their_connection() {
+async fn hop_by_hop_headers_are_not_forwarded() {
     let stub = Stub::start();
     let vecho = start(&stub).await;
     let answer = exchange(
@@ -158,7 +158,7 @@ async fn a_chunked_upload_is_streamed_without_a_length() {
 }
 
 #[tokio::test]
-async fn a_download_flows_while_the_upstream_still_sends() {
+async fn a_download_is_streamed_while_the_upstream_still_sends() {
     let stub = Stub::start();
     let vecho = start(&stub).await;
     stub.hold_events();
@@ -177,7 +177,7 @@ async fn a_download_flows_while_the_upstream_still_sends() {
 }
 
 #[tokio::test]
-async fn a_websocket_echoes_both_ways_and_ends() {
+async fn a_websocket_is_tunnelled_in_both_directions_until_it_ends() {
     let stub = Stub::start();
     let vecho = start(&stub).await;
     let mut socket = Socket::connect(vecho.public()).await;
@@ -199,7 +199,7 @@ async fn a_websocket_echoes_both_ways_and_ends() {
 }
 
 #[tokio::test]
-async fn a_wish_for_h2c_is_not_passed_on() {
+async fn an_upgrade_to_h2c_is_not_forwarded() {
     let stub = Stub::start();
     let vecho = start(&stub).await;
     let answer = exchange(
@@ -214,7 +214,7 @@ async fn a_wish_for_h2c_is_not_passed_on() {
 }
 
 #[tokio::test]
-async fn a_body_that_waits_for_100_continue_is_asked_for() {
+async fn an_expected_100_continue_is_sent() {
     let stub = Stub::start();
     let vecho = start(&stub).await;
     for path in ["/v1/echo", "/v1/embeddings"] {
@@ -268,7 +268,7 @@ async fn connect_is_refused() {
 }
 
 #[tokio::test]
-async fn both_base_urls_and_azure_paths_reach_the_same_place_of_either_kind_of_upstream() {
+async fn all_base_urls_and_azure_paths_map_to_the_same_upstream_path() {
     let azure = "/openai/deployments/tiny/embeddings?api-version=2024-10-21";
     for with_v1 in [true, false] {
         let stub = Stub::start();
@@ -292,7 +292,7 @@ async fn both_base_urls_and_azure_paths_reach_the_same_place_of_either_kind_of_u
 }
 
 #[tokio::test]
-async fn trace_is_refused_and_shows_nobody_the_key_that_vecho_sends() {
+async fn trace_is_refused_and_does_not_expose_the_key_of_vecho() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("upstream.api_key", "sk-vecho")]).await;
     for path in ["/v1/models", "/v1/embeddings"] {

@@ -25,7 +25,7 @@ async fn assert_paths(base: &str, paths: &[(&str, &str, &str)]) {
 }
 
 #[tokio::test]
-async fn a_base_url_that_holds_the_path_of_the_service_is_cached_under_one_key() {
+async fn a_base_url_that_includes_the_service_path_is_cached_under_one_key() {
     for base in
         ["/v1beta/openai", "/api/v1", "/serving-endpoints", "/engines/v1", "/openai/v1", "/models", "/api/openai"]
     {
@@ -39,7 +39,7 @@ async fn a_base_url_that_holds_the_path_of_the_service_is_cached_under_one_key()
 }
 
 #[tokio::test]
-async fn double_and_trailing_slashes_go_up_as_written_and_share_a_key() {
+async fn double_and_trailing_slashes_are_forwarded_and_share_a_key() {
     for written in ["/v1//embeddings", "/v1/embeddings/", "//v1/embeddings"] {
         assert_paths("/v1", &[(written, "miss", written), (written, "hit", ""), ("/v1/embeddings", "hit", "")]).await;
     }
@@ -48,7 +48,7 @@ async fn double_and_trailing_slashes_go_up_as_written_and_share_a_key() {
 }
 
 #[tokio::test]
-async fn a_prefix_before_the_paths_of_azure_goes_up_once() {
+async fn a_prefix_before_azure_paths_is_sent_only_once() {
     let (short, whole) =
         ("/openai/deployments/d/embeddings?api-version=1", "/my-api/openai/deployments/d/embeddings?api-version=1");
     assert_paths("/my-api", &[(short, "miss", whole), (short, "hit", ""), (whole, "hit", "")]).await;
@@ -61,7 +61,7 @@ async fn a_prefix_before_the_paths_of_azure_goes_up_once() {
 }
 
 #[tokio::test]
-async fn the_path_of_a_deployment_names_the_model_wherever_the_base_url_ends() {
+async fn a_deployment_path_sets_the_model_with_any_base_url() {
     for (base, path) in [
         ("/my-api", "/openai/deployments/tiny/embeddings"),
         ("/openai/deployments/tiny", "/embeddings"),
@@ -85,7 +85,7 @@ async fn a_base_url_that_is_the_embeddings_path_itself_is_cached() {
 }
 
 #[tokio::test]
-async fn a_path_that_resembles_embeddings_says_that_it_passes_through() {
+async fn a_path_that_resembles_embeddings_reports_a_bypass() {
     let front = Front::behind("", &[]).await;
     let paths = ["/api/embed", "/embed", "/v1/embeddings/x", "/v1/embedding"];
     for path in paths {

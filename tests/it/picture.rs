@@ -63,7 +63,7 @@ fn digests_of_the_page() -> String {
     let files = fs::read_dir(&folder).expect("the page's files can be listed");
     let mut names: Vec<_> =
         files.map(|file| file.expect("an entry").file_name().into_string().expect("a name in UTF-8")).collect();
-    names.retain(|name| !Path::new(name).extension().is_some_and(|extension| extension == "rs"));
+    names.retain(|name| Path::new(name).extension().is_none_or(|extension| extension != "rs"));
     names.sort();
     names.iter().fold(String::new(), |mut lines, name| {
         let content = fs::read(folder.join(name)).expect("a file can be read");

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::harness::{Client, Stub, Vecho};
 
 #[tokio::test]
-async fn it_names_its_ports_serves_them_and_ends_in_order_on_sigterm() {
+async fn the_process_serves_its_ports_and_stops_cleanly_on_sigterm() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     let client = Client::new();

@@ -35,7 +35,7 @@ async fn is_refused(request: &str, server: &Scripted, vecho: &Inside) {
 }
 
 #[tokio::test]
-async fn a_request_names_one_well_formed_host() {
+async fn a_request_must_have_exactly_one_valid_host() {
     let (server, vecho) = start().await;
     let hosts = [
         "",
@@ -108,7 +108,7 @@ async fn a_body_of_an_unclear_length_is_refused() {
 }
 
 #[tokio::test]
-async fn lines_of_a_head_are_not_folded_or_broken() {
+async fn folded_or_broken_header_lines_are_refused() {
     let (server, vecho) = start().await;
     for line in [
         "x-folded: a\r\n b\r\n",
@@ -145,7 +145,7 @@ async fn a_body_with_a_length_and_a_transfer_coding_is_refused() {
 
 /// RFC 9112, section 6.1. Heads that arrive together with an earlier request are not scanned for two lengths.
 #[tokio::test]
-async fn of_a_length_and_a_transfer_coding_in_a_pipelined_request_the_coding_counts_and_the_connection_ends() {
+async fn a_pipelined_transfer_coding_overrides_the_length_and_ends_the_connection() {
     let (server, vecho) = start().await;
     let codings =
         ["content-length: 11\r\ntransfer-encoding: chunked", "transfer-encoding: chunked\r\ncontent-length: 3"];
@@ -169,7 +169,7 @@ async fn of_a_length_and_a_transfer_coding_in_a_pipelined_request_the_coding_cou
 }
 
 #[tokio::test]
-async fn a_line_that_ends_in_a_line_feed_alone_does_not_carry_a_header_past_vecho() {
+async fn a_bare_line_feed_does_not_smuggle_a_header() {
     let (server, vecho) = start().await;
     let head = "GET /v1/models HTTP/1.1\r\nhost: localhost\r\nx-one: 1\nx-two: 2\r\nconnection: close\r\n\r\n";
     exchange(vecho.public(), head).await;
@@ -179,7 +179,7 @@ async fn a_line_that_ends_in_a_line_feed_alone_does_not_carry_a_header_past_vech
 }
 
 #[tokio::test]
-async fn trace_is_refused_on_both_ports_and_shows_no_header() {
+async fn trace_is_refused_on_both_ports_without_echoing_headers() {
     let server = Scripted::start(|_| Act::Say(ok("{}"))).await;
     let vecho = Inside::start(&server.base_url(), &[("upstream.api_key", "sk-held")]).await;
     for port in ports(&vecho) {
@@ -198,7 +198,7 @@ async fn trace_is_refused_on_both_ports_and_shows_no_header() {
 }
 
 #[tokio::test]
-async fn a_kept_connection_survives_until_a_bad_head_and_not_longer() {
+async fn a_bad_head_closes_a_reused_connection() {
     let (_server, vecho) = start().await;
     for port in ports(&vecho) {
         let mut socket = Socket::connect(port).await;

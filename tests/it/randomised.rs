@@ -47,7 +47,7 @@ impl Drop for Position {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_answer_is_right_whatever_the_upstream_does() {
+async fn every_answer_is_correct_under_random_upstream_faults() {
     let steps = number("VECHO_TEST_STEPS").unwrap_or(STEPS);
     for seed in seeds() {
         let mut position = Position { seed, step: 0 };

@@ -103,7 +103,7 @@ async fn hits_partial_hits_and_misses_equal_the_models_own_answers_bit_for_bit()
 }
 
 #[tokio::test]
-async fn the_model_behind_the_test_is_a_real_one() {
+async fn the_test_model_computes_meaningful_similarities() {
     let model = ModelServer::start();
     let texts = ["How do I empty the cache?", "Removing every stored entry", "A recipe for apple pie"];
     let vectors = embed(&model.base_url(), &texts.map(str::to_owned), "base64").await.vectors();

@@ -79,7 +79,7 @@ async fn live_keys_change_on_a_signal() {
 }
 
 #[tokio::test]
-async fn an_answer_that_was_under_way_during_the_change_is_not_kept_rendered() {
+async fn a_reply_in_progress_during_a_reload_is_not_cached() {
     let stub = Stub::start();
     let changing = Changing::start("reload-rendered", &stub.base_url(), "cache.extra_fields = ['task']\n");
     let body = json!({"model": "tiny", "input": "x", "task": "t"}).to_string();
@@ -98,7 +98,7 @@ async fn an_answer_that_was_under_way_during_the_change_is_not_kept_rendered() {
 }
 
 #[tokio::test]
-async fn a_reload_ends_rendered_answers() {
+async fn a_reload_invalidates_cached_replies() {
     let stub = Stub::start();
     let changing = Changing::start("reload-ends-rendered", &stub.base_url(), "cache.extra_fields = ['task']\n");
     let ask = async || {
@@ -115,7 +115,7 @@ async fn a_reload_ends_rendered_answers() {
 }
 
 #[tokio::test]
-async fn a_fetch_that_began_under_a_lossy_codec_is_not_joined_for_an_exact_vector() {
+async fn a_lossless_request_does_not_join_a_lossy_fetch() {
     let stub = Stub::start();
     let changing = Changing::start("reload-codec", &stub.base_url(), "cache.codec = 'int8'\n");
     let body = json!({"model": "text-embedding-3-small", "input": "x"});
@@ -137,7 +137,7 @@ async fn a_fetch_that_began_under_a_lossy_codec_is_not_joined_for_an_exact_vecto
 }
 
 #[tokio::test]
-async fn a_shorter_time_to_live_holds_for_what_is_stored_from_then_on() {
+async fn a_shorter_ttl_applies_only_to_later_entries() {
     let stub = Stub::start();
     let changing = Changing::start("reload-ttl", &stub.base_url(), "cache.ttl = '1h'\n");
     embed(&changing.vecho, "before").await;
@@ -149,7 +149,7 @@ async fn a_shorter_time_to_live_holds_for_what_is_stored_from_then_on() {
 }
 
 #[tokio::test]
-async fn a_longer_time_to_live_holds_although_the_process_began_with_a_shorter_one() {
+async fn a_longer_ttl_applies_although_the_process_started_with_a_shorter_one() {
     let stub = Stub::start();
     let short = "cache.ttl = '1s'\ncache.stale_for = '0s'\n";
     let changing = Changing::start("reload-longer-ttl", &stub.base_url(), short);
@@ -163,7 +163,7 @@ async fn a_longer_time_to_live_holds_although_the_process_began_with_a_shorter_o
 }
 
 #[tokio::test]
-async fn a_changed_file_is_noticed_without_a_signal() {
+async fn a_changed_file_is_reloaded_without_a_signal() {
     let stub = Stub::start();
     let changing = Changing::start_polling("reload-poll", &stub.base_url(), "fallback.mode = 'mock'\n", "100ms");
     stub.down().await;
@@ -187,7 +187,7 @@ async fn a_changed_file_is_read_once() {
 }
 
 #[tokio::test]
-async fn a_reload_leaves_a_log_level_that_was_set_by_hand() {
+async fn a_reload_keeps_a_log_level_set_through_the_api() {
     let stub = Stub::start();
     let changing = Changing::start("reload-level", &stub.base_url(), "fallback.mode = 'mock'\n");
     let put = raw(http::Method::PUT, &changing.vecho.ops_url("/api/log-level"), "debug");
@@ -202,7 +202,7 @@ async fn a_reload_leaves_a_log_level_that_was_set_by_hand() {
 }
 
 #[tokio::test]
-async fn a_change_that_comes_during_the_start_is_not_missed() {
+async fn a_change_during_startup_is_not_missed() {
     let folder = Folder::new("reload-start");
     let file = folder.write("vecho.toml", "fallback.mode = 'mock'\n");
     let pairs = [("listen", "127.0.0.1:0"), ("admin_listen", "127.0.0.1:0"), ("upstream.url", "mock:")];
@@ -219,7 +219,7 @@ async fn a_change_that_comes_during_the_start_is_not_missed() {
 }
 
 #[tokio::test]
-async fn a_bad_file_keeps_the_old_configuration_and_says_so() {
+async fn an_invalid_file_keeps_the_old_configuration_and_is_logged() {
     let stub = Stub::start();
     let changing = Changing::start("reload-bad", &stub.base_url(), "fallback.mode = 'error'\n");
     stub.down().await;
@@ -239,7 +239,7 @@ async fn a_bad_file_keeps_the_old_configuration_and_says_so() {
 }
 
 #[tokio::test]
-async fn a_file_that_was_not_taken_over_shows_until_one_is() {
+async fn a_failed_reload_shows_in_metrics_until_one_succeeds() {
     let stub = Stub::start();
     let changing = Changing::start("reload-current", &stub.base_url(), "fallback.mode = 'error'\n");
     let current = async || metric(changing.vecho.admin(), "vecho_config_last_reload_successful").await > 0.5;
@@ -251,7 +251,7 @@ async fn a_file_that_was_not_taken_over_shows_until_one_is() {
 }
 
 #[tokio::test]
-async fn a_key_that_waits_for_the_next_start_is_named() {
+async fn a_key_that_needs_a_restart_is_logged() {
     let stub = Stub::start();
     let changing = Changing::start("reload-restart", &stub.base_url(), "");
     changing.change("upstream.max_concurrent = 3\nfallback.mode = 'error'\n", "ok").await;
@@ -262,7 +262,7 @@ async fn a_key_that_waits_for_the_next_start_is_named() {
 }
 
 #[tokio::test]
-async fn a_rotated_key_file_reaches_the_next_call() {
+async fn a_rotated_key_file_is_used_by_the_next_call() {
     let (stub, folder) = (Stub::start(), Folder::new("key-file"));
     let file = folder.write("key", "sk-old\n");
     let environment = [("VECHO_UPSTREAM_API_KEY_FILE", file.as_str()), ("VECHO_RELOAD_POLL_EVERY", "100ms")];
@@ -279,7 +279,7 @@ async fn a_rotated_key_file_reaches_the_next_call() {
 }
 
 #[tokio::test]
-async fn a_new_price_counts_from_then_on_and_no_counter_falls() {
+async fn a_new_price_applies_to_later_tokens_and_lowers_no_counter() {
     let stub = Stub::start();
     let priced = |price: &str| format!("savings.prices = ['tiny={price}']\n");
     let changing = Changing::start("reload-prices", &stub.base_url(), &priced("1000000"));

@@ -103,7 +103,7 @@ impl Target {
 }
 
 #[tokio::test]
-async fn a_burst_of_cancelled_requests_ends_its_connection_and_is_one_line_and_a_count() {
+async fn a_burst_of_cancelled_requests_closes_the_connection_with_one_log_line() {
     let stub = Stub::start();
     let target = Target::start("reset-bursts", &stub, &[]).await;
     let flood = async {
@@ -124,7 +124,7 @@ async fn a_burst_of_cancelled_requests_ends_its_connection_and_is_one_line_and_a
 }
 
 #[tokio::test]
-async fn unfinished_requests_that_are_cancelled_one_by_one_leave_nothing_behind() {
+async fn cancelled_unfinished_requests_release_everything() {
     let stub = Stub::start();
     let target = Target::start("reset-unfinished", &stub, &[]).await;
     target.flooded(target.cancel_a_few_at_a_time(|_| None), |_| "known".to_owned()).await;
@@ -137,7 +137,7 @@ async fn unfinished_requests_that_are_cancelled_one_by_one_leave_nothing_behind(
 }
 
 #[tokio::test]
-async fn fetches_of_cancelled_requests_are_limited_in_number_while_the_upstream_is_silent() {
+async fn fetches_of_cancelled_requests_are_bounded() {
     /// Each reserves a KiB of the eighth of a fifth of the memory limit that is for small requests.
     const MOST_FETCHES: f64 = 1_638.0;
     let stub = Stub::start();

@@ -49,7 +49,7 @@ async fn mixed_run(vecho: &Inside) -> BTreeMap<(&'static str, &'static str), [u6
 }
 
 #[tokio::test]
-async fn savings_are_what_the_headers_of_all_answers_said() {
+async fn savings_equal_the_sum_of_the_token_headers() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), PRICES).await;
     let told = mixed_run(&vecho).await;
@@ -78,7 +78,7 @@ async fn savings_are_what_the_headers_of_all_answers_said() {
 }
 
 #[tokio::test]
-async fn money_is_tokens_times_the_price_of_the_model_and_what_has_no_price_is_told() {
+async fn costs_are_tokens_times_price_and_unpriced_tokens_are_reported() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), PRICES).await;
     let told = mixed_run(&vecho).await;
@@ -105,7 +105,7 @@ fn float(tokens: u64) -> f64 {
 }
 
 #[tokio::test]
-async fn the_path_of_an_azure_deployment_names_the_model() {
+async fn savings_of_an_azure_deployment_are_counted_under_its_name() {
     let vecho = Inside::start("mock:", &[("savings.prices", "team-model=1")]).await;
     let url = format!("http://{}/openai/deployments/team-model/embeddings?api-version=1", vecho.public());
     for _ in 0..3 {
@@ -117,7 +117,7 @@ async fn the_path_of_an_azure_deployment_names_the_model() {
 }
 
 #[tokio::test]
-async fn names_that_clients_make_up_do_not_grow_the_scrape() {
+async fn invented_model_names_do_not_grow_the_scrape() {
     let vecho = Inside::start("mock:", &[]).await;
     let lines = async || {
         let scrape = Client::new().get(&format!("http://{}/metrics", vecho.admin())).await;

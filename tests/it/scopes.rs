@@ -57,7 +57,7 @@ async fn a_hit_is_never_served_to_a_wrong_key() {
 }
 
 #[tokio::test]
-async fn every_header_of_a_credential_counts() {
+async fn every_credential_header_separates_entries() {
     let front = Front::start().await;
     let shapes: [fn(Ask) -> Ask; 6] = [
         |ask| ask,
@@ -74,7 +74,7 @@ async fn every_header_of_a_credential_counts() {
 }
 
 #[tokio::test]
-async fn the_headers_that_make_a_credential_can_be_chosen() {
+async fn credential_headers_are_configurable() {
     let front = Front::with(&[("auth.credential_headers", r#"["x-tenant"]"#)]).await;
     let as_tenant = |key: &str, tenant: &str| ask(&front, "a").key(key).header("x-tenant", tenant);
     assert_eq!(as_tenant("sk-one", "t").send().await.cache(), "miss");
@@ -83,7 +83,7 @@ async fn the_headers_that_make_a_credential_can_be_chosen() {
 }
 
 #[tokio::test]
-async fn with_a_key_of_its_own_vecho_replaces_the_callers_and_all_callers_share() {
+async fn the_key_of_vecho_replaces_that_of_callers_and_entries_are_shared() {
     let front = Front::with(&[("upstream.api_key", "sk-vecho")]).await;
     front.stub.accept_keys(["sk-vecho"]);
     assert_eq!(ask_as(&front, "sk-mine", "a").await.cache(), "miss");
@@ -95,7 +95,7 @@ async fn with_a_key_of_its_own_vecho_replaces_the_callers_and_all_callers_share(
 }
 
 #[tokio::test]
-async fn the_callers_credential_is_replaced_on_what_passes_through_too() {
+async fn the_callers_credential_is_replaced_on_a_bypass() {
     let front = Front::with(&[("upstream.api_key", "sk-vecho")]).await;
     front.stub.accept_keys(["sk-vecho"]);
     let passed = front.post(r#"{"model":"tiny","input":"a","unknown":1}"#).key("sk-mine").header("api-key", "sk-mine");
@@ -129,7 +129,7 @@ async fn in_the_shared_scope_a_wrong_key_gets_the_upstreams_401_even_for_a_cache
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_key_that_the_upstream_accepted_is_served_what_others_fetched() {
+async fn in_the_shared_scope_an_accepted_key_is_served_entries_of_others() {
     let front = shared().await;
     ask_as(&front, "sk-one", "a").await;
     assert_eq!(ask_as(&front, "sk-two", "b").await.cache(), "miss", "here the upstream accepts it");
@@ -140,7 +140,7 @@ async fn in_the_shared_scope_a_key_that_the_upstream_accepted_is_served_what_oth
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_the_upstreams_yes_ends_with_its_time() {
+async fn in_the_shared_scope_acceptance_expires() {
     let front = shared().await;
     ask_as(&front, "sk-one", "a").await;
     front.pass(Duration::from_secs(59));
@@ -152,7 +152,7 @@ async fn in_the_shared_scope_the_upstreams_yes_ends_with_its_time() {
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_revoked_key_is_refused_once_its_time_is_over() {
+async fn in_the_shared_scope_a_revoked_key_is_refused_after_acceptance_expires() {
     let front = shared().await;
     for _ in 0..3 {
         ask_as(&front, "sk-one", "a").await;
@@ -165,7 +165,7 @@ async fn in_the_shared_scope_a_revoked_key_is_refused_once_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_401_ends_the_upstreams_yes_at_once() {
+async fn in_the_shared_scope_a_401_ends_acceptance_at_once() {
     let front = shared().await;
     ask_as(&front, "sk-one", "a").await;
     front.stub.accept_keys(["sk-two"]);
@@ -174,7 +174,7 @@ async fn in_the_shared_scope_a_401_ends_the_upstreams_yes_at_once() {
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_wrong_key_joins_nobodys_fetch() {
+async fn in_the_shared_scope_a_wrong_key_joins_no_fetch() {
     let front = shared().await;
     ask_as(&front, "sk-one", "warm").await;
     front.stub.always(Behaviour::Gate);
@@ -188,7 +188,7 @@ async fn in_the_shared_scope_a_wrong_key_joins_nobodys_fetch() {
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_joiner_does_not_inherit_the_refusal_of_another_key() {
+async fn in_the_shared_scope_a_waiter_does_not_get_the_refusal_of_another_key() {
     let front = shared().await;
     for key in ["sk-one", "sk-two"] {
         ask_as(&front, key, "warm").await;
@@ -206,14 +206,14 @@ async fn in_the_shared_scope_a_joiner_does_not_inherit_the_refusal_of_another_ke
 }
 
 /// Returns an error answer that is held first. Its message names one account.
-fn held_words(code: u16, account: &str) -> Behaviour {
+fn held_error(code: u16, account: &str) -> Behaviour {
     let body = json!({"error": {"message": account, "type": "x", "param": null, "code": null}}).to_string();
     Behaviour::All(vec![Behaviour::Gate, Behaviour::Status { code, headers: Vec::new(), body }])
 }
 
 /// Sends two requests with accepted keys. The second one joins the first one's fetch and also has a text of its own.
 /// Their calls end as given.
-async fn lead_and_joiner(front: &Front, ends: [Behaviour; 2]) -> [Answer; 2] {
+async fn leader_and_waiter(front: &Front, ends: [Behaviour; 2]) -> [Answer; 2] {
     for key in ["sk-one", "sk-two"] {
         ask_as(front, key, "warm").await;
     }
@@ -229,9 +229,9 @@ async fn lead_and_joiner(front: &Front, ends: [Behaviour; 2]) -> [Answer; 2] {
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_joiner_does_not_get_the_words_of_an_error_for_another_key() {
+async fn in_the_shared_scope_a_waiter_does_not_get_the_error_body_of_another_key() {
     let front = shared_with(&[("retry.max_attempts", "1")]).await;
-    let [lead, joiner] = lead_and_joiner(&front, [held_words(503, "of one"), held_words(503, "of two")]).await;
+    let [lead, joiner] = leader_and_waiter(&front, [held_error(503, "of one"), held_error(503, "of two")]).await;
     assert_eq!((lead.status, lead.json()["error"]["message"].as_str()), (503, Some("of one")));
     assert_eq!((joiner.status, joiner.error().1), (502, json!("upstream_unavailable")));
     let body = String::from_utf8_lossy(&joiner.body).into_owned();
@@ -239,16 +239,16 @@ async fn in_the_shared_scope_a_joiner_does_not_get_the_words_of_an_error_for_ano
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_joiner_is_not_throttled_for_another_key() {
+async fn in_the_shared_scope_a_waiter_is_not_throttled_for_another_key() {
     let front = shared().await;
     let throttled = Behaviour::All(vec![Behaviour::Gate, Behaviour::RateLimit { retry_after_ms: 60_000 }]);
-    let [lead, joiner] = lead_and_joiner(&front, [throttled, Behaviour::Gate]).await;
+    let [lead, joiner] = leader_and_waiter(&front, [throttled, Behaviour::Gate]).await;
     assert_eq!(lead.status, 429);
     assert_eq!(joiner.vectors(), tiny(&["a", "own"]));
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_403_ends_the_acceptance_for_its_model_alone() {
+async fn in_the_shared_scope_a_403_ends_acceptance_for_its_model_only() {
     let front = shared().await;
     let other = || front.post(r#"{"model":"other","input":"a"}"#).key("sk-one").send();
     ask_as(&front, "sk-one", "a").await;
@@ -272,7 +272,7 @@ async fn in_the_shared_scope_a_wrong_key_is_not_served_from_the_disk() {
 }
 
 #[tokio::test]
-async fn an_answer_that_says_nothing_of_the_key_is_no_yes() {
+async fn in_the_shared_scope_inconclusive_answers_do_not_accept_a_key() {
     let front = shared().await;
     ask_as(&front, "sk-one", "a").await;
     for lie in [Behaviour::Garbage, Behaviour::RateLimit { retry_after_ms: 1 }] {
@@ -299,7 +299,7 @@ async fn a_namespace_narrows_every_scope() {
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_key_is_accepted_for_one_model_at_a_time() {
+async fn in_the_shared_scope_acceptance_is_per_model() {
     let front = shared().await;
     let other = |key: &str| front.post(r#"{"model":"other","input":"a"}"#).key(key).send();
     assert_eq!(other("sk-one").await.cache(), "miss");
@@ -309,7 +309,7 @@ async fn in_the_shared_scope_a_key_is_accepted_for_one_model_at_a_time() {
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_a_key_is_accepted_for_one_deployment_at_a_time() {
+async fn in_the_shared_scope_acceptance_is_per_deployment() {
     let front = shared().await;
     let at = |name: &str, key: &str| {
         let path = format!("/openai/deployments/{name}/embeddings?api-version=2024-10-21");
@@ -322,7 +322,7 @@ async fn in_the_shared_scope_a_key_is_accepted_for_one_deployment_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_header_that_is_part_of_the_credential_stays_here_where_vecho_sends_its_own_key() {
+async fn credential_headers_are_not_forwarded_if_vecho_has_its_own_key() {
     let settings = [("upstream.api_key", "sk-vecho"), ("auth.credential_headers", r#"["authorization","x-team"]"#)];
     let front = Front::with(&settings).await;
     let answer = ask(&front, "a").key("any").header("x-team", "secret").send().await;
@@ -331,7 +331,7 @@ async fn a_header_that_is_part_of_the_credential_stays_here_where_vecho_sends_it
 }
 
 #[tokio::test]
-async fn the_headers_that_choose_who_answers_keep_entries_apart() {
+async fn key_headers_separate_entries() {
     let settings: [&[(&str, &str)]; 2] = [&[], &[("upstream.api_key", "sk-vecho")]];
     for settings in settings {
         let front = Front::with(&[settings, &[("cache.key_headers", r#"["x-provider"]"#)]].concat()).await;
@@ -349,7 +349,7 @@ async fn the_headers_that_choose_who_answers_keep_entries_apart() {
 }
 
 #[tokio::test]
-async fn a_header_that_does_not_go_up_chooses_no_answer() {
+async fn key_headers_that_are_not_forwarded_do_not_separate_entries() {
     let front = Front::with(&[("cache.key_headers", r#"["x-provider"]"#)]).await;
     let sent_to_one = || ask(&front, "a").header("x-provider", "one");
     assert_eq!(sent_to_one().header("connection", "X-Provider, keep-alive").send().await.cache(), "miss");
@@ -361,7 +361,7 @@ async fn a_header_that_does_not_go_up_chooses_no_answer() {
 }
 
 #[tokio::test]
-async fn a_credential_that_connection_names_does_not_go_up_and_chooses_no_entry() {
+async fn a_credential_listed_in_connection_is_neither_sent_nor_used() {
     let front = Front::start().await;
     let unsent = || ask(&front, "a").key("sk-one").header("connection", "Authorization").send();
     assert_eq!(unsent().await.cache(), "miss");
@@ -372,7 +372,7 @@ async fn a_credential_that_connection_names_does_not_go_up_and_chooses_no_entry(
 }
 
 #[tokio::test]
-async fn with_a_key_of_its_own_vecho_needs_no_acceptance_of_a_credential_in_the_shared_scope() {
+async fn in_the_shared_scope_no_acceptance_is_needed_if_vecho_has_its_own_key() {
     let front = shared_with(&[("upstream.api_key", "sk-one")]).await;
     assert_eq!(ask_as(&front, "mine", "a").await.cache(), "miss");
     front.pass(Duration::from_hours(1));
@@ -380,7 +380,7 @@ async fn with_a_key_of_its_own_vecho_needs_no_acceptance_of_a_credential_in_the_
 }
 
 #[tokio::test]
-async fn in_the_shared_scope_one_providers_yes_is_not_anothers() {
+async fn in_the_shared_scope_acceptance_is_per_provider() {
     let front = Front::with(&[("cache.scope", "shared"), ("cache.key_headers", "x-provider")]).await;
     let sent_to = |provider: &str, key: &str, text: &str| ask(&front, text).key(key).header("x-provider", provider);
     for _ in 0..2 {

@@ -31,7 +31,7 @@ async fn stops_accepting(vecho: &Vecho) {
 }
 
 #[tokio::test]
-async fn an_open_request_finishes_while_readiness_and_the_port_are_gone() {
+async fn an_open_request_completes_after_readiness_and_the_port_are_gone() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     assert_eq!(Client::new().get(&vecho.ops_url("/readyz")).await.status, 200);
@@ -53,7 +53,7 @@ async fn an_open_request_finishes_while_readiness_and_the_port_are_gone() {
 }
 
 #[tokio::test]
-async fn a_paid_fetch_whose_caller_is_gone_lands_before_the_end() {
+async fn shutdown_waits_for_a_paid_fetch_without_a_caller() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     stub.always(Behaviour::Gate);
@@ -74,7 +74,7 @@ async fn a_paid_fetch_whose_caller_is_gone_lands_before_the_end() {
 }
 
 #[tokio::test]
-async fn the_end_of_the_grace_period_cuts_and_the_log_says_what() {
+async fn the_end_of_the_grace_period_cuts_and_logs_open_work() {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_SHUTDOWN_GRACE", "300ms")]);
     stub.always(Behaviour::Gate);
@@ -88,7 +88,7 @@ async fn the_end_of_the_grace_period_cuts_and_the_log_says_what() {
 }
 
 #[tokio::test]
-async fn a_second_signal_cuts_at_once() {
+async fn a_second_signal_stops_the_process_at_once() {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_SHUTDOWN_GRACE", "10m")]);
     stub.always(Behaviour::Gate);
@@ -126,7 +126,7 @@ async fn tunnel(vecho: &Vecho) -> Socket {
 }
 
 #[tokio::test]
-async fn an_upgraded_connection_goes_on_within_the_grace_period() {
+async fn an_upgraded_connection_continues_within_the_grace_period() {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_SHUTDOWN_GRACE", "10m")]);
     let mut socket = tunnel(&vecho).await;

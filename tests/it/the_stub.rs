@@ -27,7 +27,7 @@ fn tiny(text: &str) -> Vec<f32> {
 }
 
 #[tokio::test]
-async fn both_encodings_carry_the_vector_the_test_can_compute() {
+async fn both_encodings_contain_the_computed_vector() {
     let stub = Stub::start();
     for encoding in ["float", "base64"] {
         let answer = embed(&stub, json!({"model": SMALL, "input": ["a", "b"], "encoding_format": encoding})).await;
@@ -40,7 +40,7 @@ async fn both_encodings_carry_the_vector_the_test_can_compute() {
 }
 
 #[test]
-fn a_vector_depends_on_everything_that_shapes_it_and_has_unit_length() {
+fn a_vector_depends_on_all_its_fields_and_has_unit_length() {
     let all = [
         tiny("1"),
         Stub::vector("other", None, "1"),
@@ -60,7 +60,7 @@ fn a_vector_depends_on_everything_that_shapes_it_and_has_unit_length() {
 }
 
 #[tokio::test]
-async fn extra_fields_tokens_and_dimensions_shape_the_answer_as_they_shape_the_computed_vector() {
+async fn answers_follow_extra_fields_tokens_and_dimensions() {
     let stub = Stub::start();
     let task = embed(&stub, json!({"model": "tiny", "input": "x", "task": "query"})).await;
     assert_eq!(task.vectors(), [Stub::vector_with("tiny", ("task", "query"), "x")]);
@@ -74,7 +74,7 @@ async fn extra_fields_tokens_and_dimensions_shape_the_answer_as_they_shape_the_c
 }
 
 #[tokio::test]
-async fn answers_name_the_model_and_carry_the_service_headers() {
+async fn answers_have_the_model_and_the_service_headers() {
     let stub = Stub::start();
     let first = embed(&stub, json!({"model": "text-embedding-ada-002", "input": "x"})).await;
     let second = embed(&stub, json!({"model": "text-embedding-ada-002", "input": "x"})).await;
@@ -86,7 +86,7 @@ async fn answers_name_the_model_and_carry_the_service_headers() {
 }
 
 #[tokio::test]
-async fn every_prefix_is_served_and_azure_names_the_model_in_its_path() {
+async fn every_path_prefix_is_served_and_azure_paths_set_the_model() {
     let stub = Stub::start();
     let client = Client::new();
     let body = json!({"input": "x", "model": "tiny"});
@@ -100,7 +100,7 @@ async fn every_prefix_is_served_and_azure_names_the_model_in_its_path() {
 }
 
 #[tokio::test]
-async fn what_the_service_refuses_is_refused_in_its_words() {
+async fn invalid_requests_get_the_error_messages_of_the_service() {
     let stub = Stub::start();
     stub.set_limits(Limits { inputs: 3, tokens: 20, tokens_per_input: 15 });
     let long = "word ".repeat(30);
@@ -131,7 +131,7 @@ async fn what_the_service_refuses_is_refused_in_its_words() {
 }
 
 #[tokio::test]
-async fn only_json_is_read_but_lone_surrogates_are() {
+async fn only_json_is_accepted_including_lone_surrogates() {
     let stub = Stub::start();
     let client = Client::new();
     let url = format!("{}/embeddings", stub.base_url());
@@ -143,7 +143,7 @@ async fn only_json_is_read_but_lone_surrogates_are() {
 }
 
 #[tokio::test]
-async fn keys_are_checked_once_some_are_named() {
+async fn api_keys_are_checked_if_any_are_configured() {
     let stub = Stub::start();
     stub.accept_keys(["sk-a"]);
     let client = Client::new();
@@ -160,7 +160,7 @@ async fn keys_are_checked_once_some_are_named() {
 }
 
 #[tokio::test]
-async fn a_queued_behaviour_is_used_up_and_rules_and_the_standing_one_are_not() {
+async fn queued_behaviours_are_consumed_but_rules_and_the_default_are_not() {
     let stub = Stub::start();
     stub.always(Behaviour::Quota);
     stub.when(|call| call.texts() == ["rule"], Behaviour::RateLimit { retry_after_ms: 1500 });
@@ -176,7 +176,7 @@ async fn a_queued_behaviour_is_used_up_and_rules_and_the_standing_one_are_not() 
 }
 
 #[tokio::test]
-async fn spoilt_answers_are_spoilt_as_told_and_no_further() {
+async fn corrupted_answers_have_exactly_the_configured_fault() {
     let stub = Stub::start();
     let ask = async |behaviour: Behaviour, encoding: &str| {
         stub.next(behaviour);
@@ -203,7 +203,7 @@ async fn spoilt_answers_are_spoilt_as_told_and_no_further() {
 }
 
 #[tokio::test]
-async fn dialects_change_what_is_refused_and_how_answers_and_errors_are_written() {
+async fn dialects_change_refusals_answers_and_errors() {
     let stub = Stub::start();
     stub.always(Behaviour::Dialect(Dialect::Voyage));
     let refused = embed(&stub, words(&["a"], "float")).await;
@@ -222,7 +222,7 @@ async fn dialects_change_what_is_refused_and_how_answers_and_errors_are_written(
 }
 
 #[tokio::test]
-async fn answers_that_are_no_answers_travel_as_told() {
+async fn transport_faults_occur_as_configured() {
     let stub = Stub::start();
     let client = Client::new();
     let url = format!("{}/embeddings", stub.base_url());
@@ -265,7 +265,7 @@ async fn a_gate_holds_calls_until_they_are_released() {
 }
 
 #[tokio::test]
-async fn going_down_refuses_and_cuts_and_coming_up_keeps_the_port() {
+async fn a_stopped_stub_refuses_connections_and_restarts_on_its_port() {
     let stub = Stub::start();
     stub.always(Behaviour::Gate);
     let client = Client::new();
@@ -289,7 +289,7 @@ async fn going_down_refuses_and_cuts_and_coming_up_keeps_the_port() {
 }
 
 #[tokio::test]
-async fn streams_send_one_event_at_a_time_while_held() {
+async fn held_streams_send_one_event_at_a_time() {
     let stub = Stub::start();
     stub.hold_events();
     let body = json!({"model": "gpt-stub", "messages": [], "stream": true});
@@ -308,7 +308,7 @@ async fn streams_send_one_event_at_a_time_while_held() {
 }
 
 #[tokio::test]
-async fn other_routes_answer_what_a_pass_through_test_compares() {
+async fn other_routes_support_pass_through_tests() {
     let stub = Stub::start();
     let client = Client::new();
     assert_eq!(client.get(&format!("{}/models", stub.base_url())).await.json()["object"], "list");
@@ -348,7 +348,7 @@ async fn an_upgraded_connection_echoes_bytes() {
 }
 
 #[tokio::test]
-async fn other_languages_script_it_over_http() {
+async fn the_stub_can_be_scripted_over_http() {
     let stub = Stub::start();
     let client = Client::new();
     let control = stub.root_url() + "/__control";

@@ -35,7 +35,7 @@ async fn an_upstream_is_trusted_by_the_roots_in_the_configured_file() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_never_shakes_hands_fails_in_the_time_for_connecting() {
+async fn an_upstream_without_a_tls_handshake_fails_after_the_connect_timeout() {
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port must be free");
     let upstream = format!("https://{}/v1", silent.local_addr().expect("it listens"));
     let settings = [("upstream.connect_timeout", "200ms"), ("retry.max_attempts", "1")];
@@ -58,7 +58,7 @@ async fn a_certificate_for_another_host_makes_the_upstream_unavailable() {
 }
 
 #[tokio::test]
-async fn the_public_port_of_the_binary_speaks_tls_and_changes_its_certificate_while_running() {
+async fn the_public_port_serves_tls_and_reloads_its_certificate() {
     let (stub, folder) = (Stub::start(), Folder::new("public-tls"));
     let (old, new) = (Identity::new("localhost"), Identity::new("localhost"));
     let cert = folder.write("cert.pem", &old.cert_pem);
@@ -82,7 +82,7 @@ async fn the_public_port_of_the_binary_speaks_tls_and_changes_its_certificate_wh
 }
 
 #[tokio::test]
-async fn a_certificate_that_changes_is_noticed_without_a_signal() {
+async fn a_changed_certificate_is_reloaded_without_a_signal() {
     let (stub, folder) = (Stub::start(), Folder::new("polled-tls"));
     let (old, new) = (Identity::new("localhost"), Identity::new("localhost"));
     let (cert, key) = (folder.write("cert.pem", &old.cert_pem), folder.write("key.pem", &old.key_pem));
@@ -112,7 +112,7 @@ fn assert_faulty(environment: &[(&str, &str)], named: &str) {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_ends_the_start_with_64_and_names_the_file() {
+fn an_unusable_certificate_ends_the_start_with_64_and_its_file_name() {
     let (folder, identity) = (Folder::new("bad-tls"), Identity::new("localhost"));
     let (good, other) = (folder.write("good.pem", &identity.cert_pem), Identity::new("localhost"));
     let nonsense = folder.write("nonsense.pem", "not a certificate");
@@ -145,7 +145,7 @@ fn a_port_that_is_taken_fails_the_start_and_is_named() {
 }
 
 #[test]
-fn check_and_start_read_every_certificate_and_key_and_name_each_fault_by_its_key() {
+fn check_and_start_report_every_certificate_fault_by_its_key() {
     let (folder, own, other) = (Folder::new("check"), Identity::new("localhost"), Identity::new("localhost"));
     let (cert, key) = (folder.write("cert.pem", &own.cert_pem), folder.write("key.pem", &own.key_pem));
     let strange = folder.write("strange.pem", &other.key_pem);

@@ -16,7 +16,7 @@ fn names(call: &Call) -> Vec<&str> {
 }
 
 #[tokio::test]
-async fn the_key_that_vecho_holds_goes_up_in_place_of_every_credential_of_a_client() {
+async fn the_key_of_vecho_replaces_every_client_credential() {
     let theirs = [("authorization", "Bearer sk-client"), ("api-key", "client"), ("x-api-key", "client")];
     let held = [("upstream.api_key", "sk-held")];
     for (style, name, value) in
@@ -43,7 +43,7 @@ async fn the_key_that_vecho_holds_goes_up_in_place_of_every_credential_of_a_clie
 }
 
 #[tokio::test]
-async fn without_a_key_of_its_own_the_clients_credential_goes_up() {
+async fn without_its_own_key_vecho_forwards_the_clients_credential() {
     let stub = Stub::start();
     stub.accept_keys(["sk-good"]);
     let vecho = Inside::start(&stub.base_url(), &[]).await;
@@ -61,7 +61,7 @@ async fn without_a_key_of_its_own_the_clients_credential_goes_up() {
 }
 
 #[tokio::test]
-async fn nothing_but_what_belongs_to_vecho_the_body_or_the_connection_is_kept_from_the_upstream() {
+async fn all_headers_but_vecho_body_and_connection_headers_are_forwarded() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     let sent = [
@@ -102,7 +102,7 @@ async fn nothing_but_what_belongs_to_vecho_the_body_or_the_connection_is_kept_fr
 }
 
 #[tokio::test]
-async fn headers_that_connection_names_stay_on_their_connection() {
+async fn headers_listed_in_connection_are_not_forwarded() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     let sent = [("connection", "keep-alive, X-Hop"), ("x-hop", "1"), ("x-other", "2")];
@@ -112,7 +112,7 @@ async fn headers_that_connection_names_stay_on_their_connection() {
 }
 
 #[tokio::test]
-async fn two_halves_of_one_request_never_share_an_idempotency_key() {
+async fn idempotency_keys_are_not_forwarded_to_split_calls() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("batch.max_inputs", "1")]).await;
     let answer = vecho.embed_with(&[("idempotency-key", "once")], json!({"model": "tiny", "input": ["a", "b"]})).await;

@@ -47,7 +47,7 @@ async fn a_hit_reports_the_tokens_that_the_upstream_counts_for_texts() {
 }
 
 #[tokio::test]
-async fn each_input_of_an_earlier_batch_reports_its_own_tokens() {
+async fn hits_on_single_inputs_of_a_batch_report_their_own_tokens() {
     let front = Front::start().await;
     front.ask(&asked(SMALL, &json!(TEXTS))).await;
     for text in TEXTS {
@@ -80,7 +80,7 @@ async fn a_mixed_batch_reports_all_tokens_and_bills_only_the_new_ones() {
 }
 
 #[tokio::test]
-async fn a_model_with_another_tokenizer_reports_the_same_sum_on_a_hit_as_on_the_miss() {
+async fn hit_and_miss_report_the_same_tokens_for_an_unknown_tokenizer() {
     let front = Front::start().await;
     let body = asked(TINY, &json!(TEXTS));
     let total = front.ask(&body).await.usage();
@@ -90,7 +90,7 @@ async fn a_model_with_another_tokenizer_reports_the_same_sum_on_a_hit_as_on_the_
 }
 
 #[tokio::test]
-async fn the_shares_of_a_call_add_up_to_its_sum() {
+async fn token_shares_of_inputs_add_up_to_the_call() {
     let front = Front::start().await;
     let total = front.ask(&asked(TINY, &json!(TEXTS))).await.usage();
     let mut shares = 0;
@@ -101,7 +101,7 @@ async fn the_shares_of_a_call_add_up_to_its_sum() {
 }
 
 #[tokio::test]
-async fn a_repeated_input_is_reported_as_often_as_it_stands_and_billed_once() {
+async fn repeated_inputs_are_reported_each_time_and_never_billed_on_a_hit() {
     for model in [SMALL, TINY] {
         let front = Front::start().await;
         let (long, short) = (TEXTS[0], TEXTS[1]);
@@ -129,7 +129,7 @@ async fn a_repeated_new_input_is_billed_once_and_saved_for_its_repetitions() {
 }
 
 #[tokio::test]
-async fn a_repeated_new_input_is_billed_once_where_the_sum_of_the_call_is_all_that_is_known() {
+async fn repeated_new_inputs_are_billed_once_if_only_the_sum_is_known() {
     let vecho = Inside::start("mock:", &[]).await;
     let texts = [TEXTS[0], TEXTS[1], TEXTS[0]];
     let miss = vecho.embed(asked(SMALL, &json!(texts))).await;
@@ -138,7 +138,7 @@ async fn a_repeated_new_input_is_billed_once_where_the_sum_of_the_call_is_all_th
 }
 
 #[tokio::test]
-async fn repetitions_that_went_up_with_the_callers_own_request_are_billed() {
+async fn repetitions_sent_with_the_original_request_are_billed() {
     let front = Front::start().await;
     // For two equal inputs, vecho's own call contains the input once. The stub answers that call with an HTML page.
     front.stub.when(|call| call.inputs().len() == 1, Behaviour::Garbage);
@@ -176,7 +176,7 @@ async fn requests_whose_misses_were_merged_report_their_own_tokens() {
 }
 
 #[tokio::test]
-async fn usage_is_neither_zero_nor_the_number_of_floats_where_the_upstream_tells_none() {
+async fn usage_is_estimated_if_the_upstream_reports_none() {
     let front = Front::start().await;
     front.stub.always(Behaviour::NoUsage);
     for cache in ["miss", "hit", "hit"] {
@@ -186,7 +186,7 @@ async fn usage_is_neither_zero_nor_the_number_of_floats_where_the_upstream_tells
 }
 
 #[tokio::test]
-async fn a_joined_input_is_billed_to_the_request_that_led() {
+async fn a_shared_input_is_billed_to_the_leading_request() {
     let front = Front::start().await;
     front.stub.always(Behaviour::Gate);
     let ask = |texts: &[&str]| front.post(asked(SMALL, &json!(texts)).to_string()).send_meanwhile();
@@ -202,7 +202,7 @@ async fn a_joined_input_is_billed_to_the_request_that_led() {
 }
 
 #[tokio::test]
-async fn the_metrics_count_what_the_headers_say() {
+async fn token_metrics_equal_the_token_headers() {
     let front = Front::start().await;
     let mut said = (0, 0);
     for input in [json!(TEXTS), json!([TEXTS[0], "new"]), json!(TEXTS), json!(TEXTS)] {

@@ -33,14 +33,14 @@ fn data(event: &[u8]) -> Value {
 }
 
 #[tokio::test]
-async fn the_folder_of_its_files_leads_to_the_page() {
+async fn dashboard_folder_redirects_to_the_page() {
     let reply = get(&context(), "/dashboard/").await;
     let to = reply.headers.get("location").map(|value| value.to_str().expect("it is text"));
     assert_eq!((reply.status, to), (StatusCode::PERMANENT_REDIRECT, Some("../")));
 }
 
 #[tokio::test]
-async fn who_names_html_gets_the_page_and_others_the_list() {
+async fn clients_that_accept_html_get_the_page_and_others_the_route_list() {
     let context = context();
     for (accept, kind) in [
         ("text/html", "text/html; charset=utf-8"),
@@ -60,7 +60,7 @@ async fn who_names_html_gets_the_page_and_others_the_list() {
 }
 
 #[tokio::test]
-async fn the_state_has_the_promised_fields() {
+async fn dashboard_state_has_the_documented_fields() {
     let dashboard = get(&context(), "/api/dashboard").await.json();
     assert_eq!(keys(&dashboard), ["history", "now", "recent"]);
     let first =
@@ -74,7 +74,7 @@ async fn the_state_has_the_promised_fields() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_without_events_is_not_silent_for_long() {
+async fn a_stream_without_events_sends_heartbeats() {
     let context = context();
     let mut stream = open(&context).await;
     assert!(data(&next(&mut stream).await.expect("the first event"))["now"].is_object());
@@ -86,7 +86,7 @@ async fn a_stream_without_events_is_not_silent_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_that_is_not_read_is_let_go_and_one_that_is_goes_on() {
+async fn a_stream_that_is_not_read_is_closed_and_others_continue() {
     let context = context();
     let (mut slow, mut quick) = (open(&context).await, open(&context).await);
     let reading = async {
@@ -104,7 +104,7 @@ async fn a_stream_that_is_not_read_is_let_go_and_one_that_is_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn streams_end_with_the_feed_and_none_begins_after_it() {
+async fn streams_end_with_the_feed_and_later_ones_are_refused() {
     let context = context();
     let mut stream = open(&context).await;
     tokio::select! {

@@ -29,7 +29,7 @@ fn end_as(context: &AdminContext, outcome: Outcome, status: u16, elapsed: Durati
 }
 
 #[tokio::test]
-async fn stats_have_exactly_the_promised_fields() {
+async fn stats_have_exactly_the_documented_fields() {
     let context = context();
     for ms in [1, 3] {
         end(&context, Outcome::Hit, Duration::from_millis(ms));
@@ -53,7 +53,7 @@ async fn stats_have_exactly_the_promised_fields() {
 }
 
 #[tokio::test]
-async fn cache_stats_count_vectors_once_and_only_what_is_in_memory() {
+async fn cache_stats_count_each_vector_once_and_only_those_in_memory() {
     let context = context_over(vec![StubTier::new(Tier::Disk, true)]);
     (0..10).for_each(|n| remember(&context, key(n), "m", 8));
     for (source, inputs) in [
@@ -80,7 +80,7 @@ async fn cache_stats_count_vectors_once_and_only_what_is_in_memory() {
 }
 
 #[tokio::test]
-async fn health_has_exactly_the_promised_fields() {
+async fn health_has_exactly_the_documented_fields() {
     let answer = get(&context(), "/api/performance/health").await;
     assert_eq!(answer.status, StatusCode::OK);
     let metrics = json!({ "avg_response_time_ms": 0.0, "error_rate": 0.0, "memory_percent": 20.0 });
@@ -100,7 +100,7 @@ async fn errors_of_the_last_minute_show_in_health() {
 }
 
 #[tokio::test]
-async fn what_the_upstream_refuses_to_clients_is_no_error_of_the_service() {
+async fn refusals_by_the_upstream_do_not_count_as_errors() {
     let context = context();
     for _ in 0..100 {
         end(&context, Outcome::Refused, Duration::from_millis(1));
@@ -112,7 +112,7 @@ async fn what_the_upstream_refuses_to_clients_is_no_error_of_the_service() {
 }
 
 #[tokio::test]
-async fn a_rule_that_a_client_breaks_is_no_error_of_the_service_and_want_of_room_is() {
+async fn client_errors_do_not_degrade_health_but_overload_does() {
     for (status, health) in [(400, "healthy"), (413, "healthy"), (503, "error")] {
         let context = context();
         for _ in 0..30 {
@@ -123,7 +123,7 @@ async fn a_rule_that_a_client_breaks_is_no_error_of_the_service_and_want_of_room
 }
 
 #[tokio::test]
-async fn readyz_says_why_it_refuses_and_livez_never_does() {
+async fn readyz_reports_its_reason_and_livez_always_succeeds() {
     let cases = [
         (true, false, 200, json!({ "ready": true, "reason": "ready" })),
         (false, false, 503, json!({ "ready": false, "reason": "starting" })),

@@ -26,7 +26,7 @@ async fn the_index_lists_every_route() {
 }
 
 #[tokio::test]
-async fn bodies_are_bounded_each_by_its_own_limit() {
+async fn each_route_bounds_bodies_by_its_own_limit() {
     let context = context_with_bodies(4);
     let explained = post(&context, "/api/performance/cache/explain", "12345").await;
     assert_error(&explained, StatusCode::PAYLOAD_TOO_LARGE, "body_too_large");
@@ -36,7 +36,7 @@ async fn bodies_are_bounded_each_by_its_own_limit() {
 }
 
 #[tokio::test]
-async fn a_body_of_unknown_length_is_bounded_too() {
+async fn bodies_of_unknown_length_are_bounded() {
     let context = context_with_bodies(4);
     let frames = ["123", "45"].map(|part| Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(part))));
     let body = StreamBody::new(futures_util::stream::iter(frames));
@@ -45,7 +45,7 @@ async fn a_body_of_unknown_length_is_bounded_too() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_a_bad_request() {
+async fn a_body_that_ends_early_is_a_bad_request() {
     let broken = [Err::<http_body::Frame<Bytes>, _>(std::io::Error::other("reset"))];
     let body = StreamBody::new(futures_util::stream::iter(broken));
     let request = request(&Method::PUT, "/api/log-level", "").map(|_| body);
@@ -53,7 +53,7 @@ async fn a_body_that_breaks_off_is_a_bad_request() {
 }
 
 #[tokio::test]
-async fn unknown_routes_and_wrong_methods_are_told_apart() {
+async fn unknown_routes_are_404_and_wrong_methods_are_405() {
     let context = context();
     assert_error(&get(&context, "/api/nothing").await, StatusCode::NOT_FOUND, "unknown_url");
     for (method, uri, allow) in [
@@ -97,7 +97,7 @@ async fn every_private_route_is_guarded() {
 }
 
 #[test]
-fn answering_can_move_between_threads() {
+fn the_response_future_is_send() {
     fn must_be_send<T: Send>(_: &T) {}
     let context = context();
     must_be_send(&handle(&context, request(&Method::GET, "/", ""), ([127, 0, 0, 1], 1).into()));

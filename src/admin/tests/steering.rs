@@ -17,7 +17,7 @@ use crate::cache::Tier;
 use crate::cache::export::{Ending, ExportReader};
 
 #[tokio::test]
-async fn optimising_takes_a_target_or_four_fifths_of_the_limit() {
+async fn memory_optimisation_defaults_to_four_fifths_of_the_limit() {
     let uri = "/api/performance/optimize-memory";
     // 90.1259 MiB and 79.5 MiB.
     let context = || AdminContext { governor: governor(94_503_857, 79 * MIB + MIB / 2), ..context() };
@@ -44,7 +44,7 @@ async fn optimising_takes_a_target_or_four_fifths_of_the_limit() {
 }
 
 #[tokio::test]
-async fn a_purge_can_be_narrowed_and_is_counted() {
+async fn purges_accept_a_filter_and_are_counted() {
     let context = context_over(vec![StubTier::new(Tier::Disk, true)]);
     for n in 0..10 {
         remember(&context, key(n), if n < 7 { "BAAI/bge-m3" } else { "other" }, 2);
@@ -77,7 +77,7 @@ async fn a_purge_of_cached_replies_leaves_the_vectors_and_a_purge_of_memory_take
 }
 
 #[tokio::test]
-async fn a_purge_that_a_tier_has_yet_to_hear_of_does_not_pretend() {
+async fn a_purge_that_is_pending_in_a_tier_is_reported_with_a_warning() {
     let purge = async |is_disk_reachable, is_redis_reachable| {
         let (disk, redis) =
             (StubTier::new(Tier::Disk, is_disk_reachable), StubTier::new(Tier::Redis, is_redis_reachable));
@@ -96,7 +96,7 @@ async fn a_purge_that_a_tier_has_yet_to_hear_of_does_not_pretend() {
 }
 
 #[tokio::test]
-async fn a_purge_keeps_no_thread_of_the_runtime_busy() {
+async fn a_purge_does_not_block_the_runtime() {
     let disk = StubTier::new(Tier::Disk, true);
     let context = context_over(vec![Arc::<StubTier>::clone(&disk)]);
     send(&context, request(&Method::DELETE, "/api/performance/cache", "")).await;
@@ -128,7 +128,7 @@ async fn a_cache_leaves_piece_by_piece_and_a_head_request_gets_no_piece() {
 }
 
 #[tokio::test]
-async fn a_cache_comes_in_as_far_as_it_comes() {
+async fn a_truncated_import_keeps_the_records_that_arrived() {
     let counts = |imported, whole| json!({ "imported": imported, "known": 0, "expired": 0, "purged": 0, "lossy": 0, "damaged": 0, "unwritten": 0, "whole": whole });
     let source = context();
     (0..2).for_each(|n| remember(&source, key(n), "m", 2));
@@ -153,7 +153,7 @@ async fn an_import_into_a_process_that_stops_is_refused() {
 }
 
 #[tokio::test]
-async fn a_misspelt_purge_lets_nothing_go() {
+async fn a_purge_with_an_invalid_query_is_refused() {
     let context = context();
     for query in ["?modle=x", "?model=", "?tier=tape", "?tier=redis", "?tier=disk&model=m"] {
         let answer = send(&context, request(&Method::DELETE, &format!("/api/performance/cache{query}"), "")).await;
@@ -163,7 +163,7 @@ async fn a_misspelt_purge_lets_nothing_go() {
 }
 
 #[tokio::test]
-async fn explain_hands_over_path_headers_and_body() {
+async fn explain_receives_path_headers_and_body() {
     let uri = "/api/performance/cache/explain";
     let plain = post(&context(), uri, "12345").await.json();
     assert_eq!(plain, json!({ "path": "/v1/embeddings", "bytes": 5, "namespace": false }));
@@ -174,7 +174,7 @@ async fn explain_hands_over_path_headers_and_body() {
 }
 
 #[tokio::test]
-async fn the_log_level_is_set_by_object_or_bare_word() {
+async fn the_log_level_may_be_an_object_or_a_plain_word() {
     for body in ["{\"level\":\"debug\"}", "\"debug\"", "debug\n"] {
         let answer = send(&context(), request(&Method::PUT, "/api/log-level", body)).await;
         assert_eq!(answer.json(), json!({ "level": "debug", "previous": "info" }), "{body}");
@@ -186,7 +186,7 @@ async fn the_log_level_is_set_by_object_or_bare_word() {
 }
 
 #[tokio::test]
-async fn the_configuration_is_shown_as_it_is() {
+async fn the_effective_configuration_is_returned() {
     let context = context();
     let shown = get(&context, "/api/config").await.json();
     assert_eq!(shown, context.live.load().effective.to_json());

@@ -1,4 +1,4 @@
-//! Concurrent map from [`Key`] with a limit in bytes. No other folder uses the cache library.
+//! Concurrent map from [`crate::key::Key`] with a limit in bytes. No other folder uses the cache library.
 
 mod map;
 mod mark;

@@ -30,7 +30,7 @@ fn bounded(max_bytes: u64, max_entries: Option<u64>) -> Bounded<Sized> {
 }
 
 #[test]
-fn bytes_stay_under_the_bound_however_much_is_put_in() {
+fn bytes_stay_under_their_bound() {
     let map = bounded(1_000_000, None);
     for n in 0..5_000 {
         map.insert(key(n), sized(6_144));
@@ -41,7 +41,7 @@ fn bytes_stay_under_the_bound_however_much_is_put_in() {
 }
 
 #[test]
-fn entries_stay_under_their_bound_too() {
+fn entries_stay_under_their_bound() {
     let map = bounded(1_000_000, Some(10));
     for n in 0..100 {
         map.insert(key(n), sized(8));
@@ -50,7 +50,7 @@ fn entries_stay_under_their_bound_too() {
 }
 
 #[test]
-fn a_map_of_one_entry_holds_one_and_one_of_a_thousand_a_thousand() {
+fn the_bound_on_entries_is_reached_exactly() {
     for most in [1, 2, 1_000] {
         let map = Bounded::new(MapBounds { max_bytes: 10_000_000, max_entries: Some(most) }, 16);
         for n in 0..most {
@@ -64,7 +64,7 @@ fn a_map_of_one_entry_holds_one_and_one_of_a_thousand_a_thousand() {
 }
 
 #[test]
-fn a_value_in_place_of_an_older_one_is_no_eviction() {
+fn replacing_a_value_is_not_counted_as_an_eviction() {
     let map = bounded(1_000_000, None);
     for bytes in [100, 50, 200] {
         map.insert(key(1), sized(bytes));
@@ -75,7 +75,7 @@ fn a_value_in_place_of_an_older_one_is_no_eviction() {
 }
 
 #[test]
-fn shedding_frees_about_what_was_asked() {
+fn shedding_frees_about_the_requested_bytes() {
     let map = bounded(10_000_000, None);
     for n in 0..1_000 {
         map.insert(key(n), sized(1_000));
@@ -102,7 +102,7 @@ fn left(map: &Bounded<Sized>, numbers: impl Iterator<Item = u64>) -> usize {
 }
 
 #[test]
-fn shedding_takes_new_entries_that_were_never_read_before_older_ones_and_those_that_were_read() {
+fn shedding_removes_unread_new_entries_first() {
     let map = half_read();
     assert_eq!(map.shed(50_000), 50_000);
     assert_eq!(left(&map, (0..100).chain((100..200).step_by(2))), 150);
@@ -111,7 +111,7 @@ fn shedding_takes_new_entries_that_were_never_read_before_older_ones_and_those_t
 }
 
 #[test]
-fn what_was_shed_and_comes_again_outlasts_what_is_new() {
+fn a_shed_key_that_is_inserted_again_outlives_new_entries() {
     let map = half_read();
     map.shed(100_000);
     // Those that come again come last, so that by their order alone they would go first.
@@ -123,7 +123,7 @@ fn what_was_shed_and_comes_again_outlasts_what_is_new() {
 }
 
 #[test]
-fn a_value_that_is_replaced_outlasts_what_is_new() {
+fn a_replaced_value_outlives_new_entries() {
     let map = half_read();
     for n in [200, 201, 202, 1, 3, 5] {
         map.insert(key(n), sized(1_000 - ENTRY_OVERHEAD_BYTES));
@@ -133,7 +133,7 @@ fn a_value_that_is_replaced_outlasts_what_is_new() {
 }
 
 #[test]
-fn entries_that_were_read_once_do_not_stay_for_ever() {
+fn entries_that_were_read_once_are_evicted_eventually() {
     let map = half_read();
     // Some even entries are shed, and the remaining ones count as unread.
     map.shed(150_000);
@@ -147,7 +147,7 @@ fn entries_that_were_read_once_do_not_stay_for_ever() {
 }
 
 #[test]
-fn what_is_taken_out_by_a_condition_is_counted_and_no_eviction() {
+fn removal_by_condition_is_counted_but_not_as_an_eviction() {
     let map = bounded(1_000_000, None);
     for n in 0..10 {
         map.insert(key(n), sized(n));

@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_footer_reads_back_for_its_own_segment_alone() {
+    fn a_footer_is_valid_only_for_its_own_segment() {
         let frame = |n: u32| FrameEntry { tag: KeyTag(n.into()), until_ms: 7, offset: n * 100, length: 36 };
         let frames: Vec<FrameEntry> = (0..5).map(frame).collect();
         let bytes = to_bytes(&frames, 3, 500);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn any_flipped_bit_is_seen() {
+    fn every_flipped_bit_is_detected() {
         let frame = FrameEntry { tag: KeyTag(1), until_ms: 7, offset: 16, length: 36 };
         let bytes = to_bytes(&[frame], 3, 500);
         for bit in 0..bytes.len() * 8 {

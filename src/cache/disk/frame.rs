@@ -62,7 +62,7 @@ mod tests {
     use crate::key::{KeyBuilder, Tag};
 
     #[test]
-    fn a_head_reads_back_and_any_flipped_bit_is_seen() {
+    fn a_header_round_trips_and_every_flipped_bit_is_detected() {
         let key = KeyBuilder::new(None).part(Tag::Text, b"x").finish();
         let head = Head { key, until_ms: 1 << 40, length: 3200 };
         let bytes = head.to_bytes();

@@ -136,12 +136,12 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_takes_twenty_bytes() {
+    fn an_index_slot_has_twenty_bytes() {
         assert_eq!(size_of::<(IndexTag, FrameLocation)>(), 20);
     }
 
     #[test]
-    fn a_segment_takes_along_what_still_lies_in_it() {
+    fn removing_a_segment_removes_the_entries_that_are_still_in_it() {
         let index = Index::with_room(10);
         for tag in 0..10 {
             index.insert(KeyTag(tag << 37), location(1));

@@ -63,7 +63,7 @@ mod tests {
     use crate::cache::purges::UnsentPurges;
 
     #[test]
-    fn counts_and_debts_read_back_and_any_flipped_bit_is_seen() {
+    fn saved_purges_round_trip_and_every_flipped_bit_is_detected() {
         let counts = PurgeCounts::from([(String::new(), 3), ("text-embedding-3-small".to_owned(), 1 << 40)]);
         let some = UnsentPurges::from([("everything".to_owned(), 2), ("model:m".to_owned(), 1)]);
         for unsent in [UnsentPurges::new(), some] {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn without_debts_the_file_is_the_one_of_the_first_version() {
+    fn a_file_without_unsent_purges_has_the_format_of_version_1() {
         let with_unsent =
             SavedPurges { unsent: UnsentPurges::from([("everything".to_owned(), 1)]), ..SavedPurges::default() };
         assert_eq!(to_bytes(&SavedPurges::default())[..16], MAGIC);

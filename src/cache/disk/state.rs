@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn debts_that_this_process_noted_itself_are_not_taken_over_once_more() {
+    fn unsent_purges_saved_by_this_process_are_not_inherited_twice() {
         let (status, _faults) = StoreStatus::new();
         let purges = PurgeRegistry::default();
         purges.add_unsent("a");

@@ -91,7 +91,7 @@ fn flip(path: &PathBuf, byte: u64) {
 }
 
 #[test]
-fn what_is_put_is_found_and_the_later_of_two_counts() {
+fn stored_entries_are_found_and_later_ones_replace_earlier_ones() {
     let folder = Folder::new();
     let store = folder.open();
     put(&store, 0..10);
@@ -102,7 +102,7 @@ fn what_is_put_is_found_and_the_later_of_two_counts() {
 }
 
 #[test]
-fn what_is_past_its_time_is_not_there() {
+fn expired_entries_are_missing() {
     let folder = Folder::new();
     let store = folder.open();
     put(&store, 0..2);
@@ -112,7 +112,7 @@ fn what_is_past_its_time_is_not_there() {
 }
 
 #[test]
-fn a_closed_store_opens_with_all_of_it_and_goes_on() {
+fn a_closed_store_reopens_with_all_entries_and_accepts_more() {
     let folder = Folder::new();
     for round in 0..5 {
         let store = folder.open();
@@ -125,7 +125,7 @@ fn a_closed_store_opens_with_all_of_it_and_goes_on() {
 }
 
 #[test]
-fn a_store_that_was_never_closed_opens_with_all_of_it() {
+fn a_store_that_was_not_closed_reopens_with_all_entries() {
     let folder = Folder::new();
     for round in 0..5 {
         let store = folder.open();
@@ -135,7 +135,7 @@ fn a_store_that_was_never_closed_opens_with_all_of_it() {
 }
 
 #[test]
-fn a_torn_end_costs_the_entry_that_it_tears() {
+fn a_torn_segment_end_loses_only_the_torn_entry() {
     let folder = Folder::new();
     let store = folder.open();
     put(&store, 0..10);
@@ -153,7 +153,7 @@ fn a_torn_end_costs_the_entry_that_it_tears() {
 }
 
 #[test]
-fn entries_behind_a_damaged_one_do_not_come_back_when_it_is_overwritten() {
+fn entries_after_a_damaged_one_do_not_return_when_it_is_overwritten() {
     let folder = Folder::new();
     put(&folder.open(), 0..3);
     flip(&folder.segments()[0], 16 + 64 + 3_000);
@@ -163,7 +163,7 @@ fn entries_behind_a_damaged_one_do_not_come_back_when_it_is_overwritten() {
 }
 
 #[test]
-fn a_damaged_footer_costs_nothing() {
+fn a_damaged_footer_loses_no_entries() {
     let folder = Folder::new();
     let store = folder.open();
     put(&store, 0..1_000);
@@ -178,7 +178,7 @@ fn a_damaged_footer_costs_nothing() {
 }
 
 #[test]
-fn damage_is_never_taken_for_another_entry() {
+fn damaged_frames_are_never_read_as_other_entries() {
     let folder = Folder::new();
     let store = folder.open();
     put(&store, 0..1_000);
@@ -202,7 +202,7 @@ fn damage_is_never_taken_for_another_entry() {
 }
 
 #[test]
-fn an_entry_is_never_found_under_a_key_that_looks_like_its_own() {
+fn a_key_with_the_same_tag_does_not_find_another_entry() {
     let folder = Folder::new();
     let store = folder.open();
     put(&store, 0..1);
@@ -214,7 +214,7 @@ fn an_entry_is_never_found_under_a_key_that_looks_like_its_own() {
 }
 
 #[test]
-fn the_oldest_go_and_the_bound_holds_at_every_moment() {
+fn the_oldest_entries_are_evicted_and_the_bound_always_holds() {
     let folder = Folder::new();
     let store = folder.open();
     for batch in 0..150 {
@@ -231,7 +231,7 @@ fn the_oldest_go_and_the_bound_holds_at_every_moment() {
 }
 
 #[test]
-fn a_smaller_bound_lets_the_oldest_go_at_once() {
+fn a_smaller_bound_evicts_the_oldest_entries_at_once() {
     let folder = Folder::new();
     let store = DiskStore::open(&folder.0, 64 * MIB).expect("it must open");
     put(&store, 0..15_000);
@@ -252,7 +252,7 @@ fn entries_are_bounded_in_number() {
 }
 
 #[test]
-fn what_is_larger_than_a_segment_is_left_out() {
+fn entries_larger_than_a_segment_are_skipped() {
     let folder = Folder::new();
     let store = folder.open();
     let entries = [(key(0), entry(0, 2 << 20)), (key(1), entry(1, 3_000))];
@@ -272,7 +272,7 @@ fn a_folder_has_one_store_at_a_time() {
 }
 
 #[test]
-fn everything_is_handed_out_once_the_oldest_first() {
+fn iteration_visits_every_stored_entry_oldest_first() {
     let folder = Folder::new();
     let store = folder.open();
     put(&store, (0..1_000).chain([5]));
@@ -290,7 +290,7 @@ fn everything_is_handed_out_once_the_oldest_first() {
 }
 
 #[test]
-fn a_cleared_store_is_empty_and_stays_so() {
+fn a_cleared_store_stays_empty_after_reopening() {
     let folder = Folder::new();
     let store = folder.open();
     put(&store, 0..1_000);
@@ -307,7 +307,7 @@ fn a_cleared_store_is_empty_and_stays_so() {
 }
 
 #[test]
-fn purges_are_noted_for_good_and_damage_to_them_purges_everything() {
+fn saved_purges_persist_and_damage_to_them_purges_everything() {
     let folder = Folder::new();
     let (store, purges) = (folder.open(), PurgeRegistry::default());
     assert_eq!(store.purges().expect("it can be read"), SavedPurges::default());
@@ -327,7 +327,7 @@ fn purges_are_noted_for_good_and_damage_to_them_purges_everything() {
 }
 
 #[test]
-fn files_that_are_no_segments_go_and_strangers_stay() {
+fn unreadable_segments_are_deleted_and_unrelated_files_are_kept() {
     let folder = Folder::new();
     drop(folder.open());
     let old = folder.0.join("0000000007.segment");
@@ -341,7 +341,7 @@ fn files_that_are_no_segments_go_and_strangers_stay() {
 }
 
 #[test]
-fn a_segment_with_the_last_number_or_the_one_before_it_does_not_end_the_store() {
+fn segment_numbers_at_the_end_of_their_range_do_not_stop_the_store() {
     for number in [u32::MAX - 1, u32::MAX] {
         let folder = Folder::new();
         drop(folder.open());
@@ -360,7 +360,7 @@ fn a_segment_with_the_last_number_or_the_one_before_it_does_not_end_the_store() 
 }
 
 #[test]
-fn a_write_that_fails_is_told_and_what_was_there_is_still_read() {
+fn a_failed_write_is_reported_and_stored_entries_stay_readable() {
     let folder = Folder::new();
     let store = folder.open();
     put(&store, 0..10);
@@ -384,7 +384,7 @@ fn a_folder_that_vanishes_is_an_error_and_no_panic() {
 }
 
 #[test]
-fn a_file_in_place_of_the_folder_is_told() {
+fn a_file_in_place_of_the_folder_is_reported_as_unusable() {
     let folder = Folder::new();
     fs::write(&folder.0, "x").expect("it can be written");
     let fault = DiskStore::open(&folder.0, 16 * MIB).expect_err("it is a file");

@@ -308,7 +308,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn debts_that_were_paid_are_noted_as_paid_before_the_process_ends() {
+    async fn sent_purges_are_removed_from_disk_before_the_process_ends() {
         let folder = Folder::new();
         let tier = tier(&folder).await;
         let purges = Arc::clone(&tier.parts.purges);
@@ -326,7 +326,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn purges_of_others_are_on_the_medium_once_they_are_noted_ahead() {
+    async fn purges_of_other_replicas_are_written_to_disk_before_they_apply() {
         let folder = Folder::new();
         let tier = tier(&folder).await;
         let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);

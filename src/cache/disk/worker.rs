@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_fault_of_the_time_before_does_not_turn_off_a_store_that_was_opened_since() {
+    async fn a_fault_of_a_previous_store_does_not_turn_off_the_reopened_one() {
         let (folder, tasks, off_for) = (Folder::new(), Tasks::new(), Duration::from_secs(1));
         let (status, _queue) = start(&folder, &tasks, off_for);
         let StoreState::Open(_) = status.known().await else { panic!("it must open") };
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_disk_that_hangs_while_it_is_written_is_asked_no_more_and_comes_back() {
+    async fn a_disk_that_hangs_during_a_write_is_turned_off_and_recovers() {
         let (folder, tasks) = (Folder::new(), Tasks::new());
         let (status, queue) = start(&folder, &tasks, Duration::from_millis(1));
         let StoreState::Open(store) = status.known().await else { panic!("it must open") };
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_cleared_while_its_turn_came_is_not_written() {
+    async fn entries_cleared_before_their_write_are_not_written() {
         let (folder, queue) = (Folder::new(), WriteQueue::new(1 << 20, BATCH));
         let store = folder.open();
         let keys = [1, 2].map(|n| KeyBuilder::new(None).part(Tag::Text, &[n]).finish());

@@ -55,12 +55,12 @@ fn written(lengths: &[usize]) -> Vec<(Key, Vec<u8>)> {
 }
 
 #[test]
-fn a_file_without_records_is_whole() {
+fn a_file_without_records_is_complete() {
     assert_eq!(read(&file(&[]), 7), Ok((Vec::new(), 0, Ending::Whole)));
 }
 
 #[test]
-fn what_is_no_such_file_is_refused_by_its_first_line() {
+fn files_of_another_format_are_refused_by_their_first_line() {
     for other in [&b""[..], b"v", b"vecho", b"vecho cache", b"{\"custom_id\":1}", b"vecho cash 1\n"] {
         assert_eq!(read(other, 5), Err(NotPortable::Other), "{other:?}");
     }
@@ -69,7 +69,7 @@ fn what_is_no_such_file_is_refused_by_its_first_line() {
 }
 
 #[test]
-fn a_record_that_is_too_long_leaves_the_file_as_it_is() {
+fn a_record_that_is_too_long_is_not_written() {
     let mut out = Vec::new();
     let mut writer = ExportWriter::begin(&mut out);
     let before = out.len();
@@ -82,7 +82,7 @@ fn a_record_that_is_too_long_leaves_the_file_as_it_is() {
 }
 
 #[test]
-fn a_record_that_is_missing_doubled_or_moved_is_noticed_at_the_end() {
+fn missing_duplicate_or_moved_records_are_detected_at_the_end() {
     let frame = FRAME_HEAD_BYTES + 50 + CHECKSUM_BYTES;
     let whole = file(&[50; 3]);
     let (head, rest) = whole.split_at(HEAD.len());
@@ -98,7 +98,7 @@ fn a_record_that_is_missing_doubled_or_moved_is_noticed_at_the_end() {
 }
 
 #[test]
-fn bytes_that_do_not_belong_between_two_records_cost_none_and_are_noticed() {
+fn foreign_bytes_between_records_lose_none_and_are_detected() {
     let whole = file(&[50; 3]);
     let at = HEAD.len() + FRAME_HEAD_BYTES + 50 + CHECKSUM_BYTES;
     let bytes = [&whole[..at], b"something else", &whole[at..]].concat();
@@ -107,7 +107,7 @@ fn bytes_that_do_not_belong_between_two_records_cost_none_and_are_noticed() {
 }
 
 #[test]
-fn a_length_beyond_the_largest_is_not_waited_for() {
+fn a_length_above_the_maximum_is_not_buffered() {
     let whole = file(&[50; 3]);
     let too_long = u32::try_from(2 * MAX_RECORD_BYTES).expect("it is small").to_le_bytes();
     let filler = vec![0; MAX_RECORD_BYTES + MAX_RECORD_BYTES / 2];
@@ -118,7 +118,7 @@ fn a_length_beyond_the_largest_is_not_waited_for() {
 }
 
 #[test]
-fn a_length_that_grew_costs_one_record() {
+fn a_corrupted_length_loses_one_record() {
     let mut bytes = file(&[50; 5]);
     let at = HEAD.len() + (FRAME_HEAD_BYTES + 50 + CHECKSUM_BYTES) * 2 + MARK_BYTES;
     bytes[at + 2] = 1;
@@ -127,7 +127,7 @@ fn a_length_that_grew_costs_one_record() {
 }
 
 #[test]
-fn a_file_of_nothing_but_false_marks_is_given_up() {
+fn reading_stops_after_too_many_false_record_marks() {
     let mut bytes = HEAD.to_vec();
     for _ in 0..200_000 {
         bytes.extend_from_slice(&RECORD_MARK);
@@ -139,7 +139,7 @@ fn a_file_of_nothing_but_false_marks_is_given_up() {
 
 proptest! {
     #[test]
-    fn what_was_written_is_read_however_it_is_cut_into_chunks(
+    fn a_file_reads_back_in_chunks_of_any_size(
         lengths in prop::collection::vec(1_usize..300, 0..12),
         chunk_bytes in 1_usize..400,
     ) {
@@ -147,7 +147,7 @@ proptest! {
     }
 
     #[test]
-    fn a_file_that_is_cut_gives_the_records_before_the_cut(
+    fn a_truncated_file_yields_the_records_before_the_cut(
         lengths in prop::collection::vec(1_usize..300, 1..8),
         cut in 0.0..1.0_f64,
         chunk_bytes in 1_usize..400,
@@ -171,7 +171,7 @@ proptest! {
     }
 
     #[test]
-    fn a_flipped_bit_costs_one_record_and_changes_none(
+    fn a_flipped_bit_loses_at_most_one_record_and_alters_none(
         lengths in prop::collection::vec(1_usize..300, 1..8),
         place in any::<prop::sample::Index>(),
         bit in 0..8_u32,
@@ -192,7 +192,7 @@ proptest! {
     }
 
     #[test]
-    fn no_bytes_make_it_panic(
+    fn arbitrary_bytes_never_panic_the_reader(
         bytes in prop::collection::vec(prop_oneof![
             prop::collection::vec(any::<u8>(), 0..40),
             Just(RECORD_MARK.to_vec()), Just(END_MARK.to_vec()), Just(vec![9, 0, 0, 0]),

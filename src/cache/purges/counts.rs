@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_that_leave_no_room_for_purges_are_not_believed() {
+    fn counts_near_the_integer_maximum_are_ignored() {
         let (purges, forged) = (PurgeRegistry::default(), PurgeCounts::from([(EVERYTHING.to_owned(), u64::MAX)]));
         assert_eq!(purges.missed(&forged), [""; 0]);
         purges.learn(&forged);
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_expected_is_noted_and_not_in_force() {
+    fn expected_counts_are_saved_before_they_apply() {
         let (purges, elsewhere) = (PurgeRegistry::default(), PurgeCounts::from([("a".to_owned(), 3)]));
         purges.expect(&elsewhere);
         assert_eq!((purges.of(&["a"]), purges.to_save().counts), (0, elsewhere.clone()));
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_purge_raises_the_epoch_of_its_like_alone() {
+    fn a_purge_raises_the_count_of_its_own_model_only() {
         let purges = PurgeRegistry::default();
         let before = [purges.of(&["a", "a-v2"]), purges.of(&["b", "b"])];
         purges.raise(Some("a-v2"));
@@ -202,7 +202,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_a_debt_that_grew_while_it_was_told_the_rest_is_still_owed() {
+    async fn purges_added_while_others_are_sent_remain_unsent() {
         let purges = PurgeRegistry::default();
         purges.add_unsent("a");
         let sent = purges.unsent();
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn what_others_purged_is_learnt_once() {
+    fn purges_of_other_replicas_are_applied_once() {
         let (here, there) = (PurgeRegistry::default(), PurgeRegistry::default());
         there.raise(Some("a"));
         there.raise(None);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_too_many_purges_everything() {
+    fn a_purge_beyond_the_maximum_of_names_purges_everything() {
         let purges = PurgeRegistry::default();
         for n in 0..MAX_NAMES {
             purges.raise(Some(&n.to_string()));

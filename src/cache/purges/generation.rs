@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_purge_takes_what_began_before_it_and_goes_by_its_name() {
+    fn a_purge_affects_only_earlier_work_on_the_named_model() {
         let purges = Generations::default();
         let begun = purges.current();
         assert!(!purges.took(&["a"], begun));
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn an_import_begins_another_generation_and_takes_nothing() {
+    fn an_import_starts_a_new_generation_but_purges_nothing() {
         let generations = Generations::default();
         let begun = generations.current();
         generations.outdate();
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_began_before_all_known_purges_counts_as_purged() {
+    fn work_older_than_the_known_purges_counts_as_purged() {
         let purges = Generations::default();
         let begun = purges.current();
         for _ in 0..MAX_KNOWN {

@@ -70,14 +70,14 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_one_key_is_no_sign_of_anything() {
+    fn an_error_about_one_key_is_not_an_outage() {
         let wrong = said("WRONGTYPE Operation against a key holding the wrong kind of value");
         assert_eq!(LinkError::of(&wrong), None);
         assert!(matches!(LinkError::of_write(&wrong), LinkError::Refused(_)));
     }
 
     #[test]
-    fn a_server_that_lets_nobody_in_or_cannot_answer_is_lost() {
+    fn authentication_and_availability_errors_mark_the_server_as_lost() {
         for line in [
             "NOAUTH Authentication required.",
             "WRONGPASS invalid username-password pair or user is disabled.",
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_is_full_or_a_copy_takes_nothing_and_is_there() {
+    fn a_full_or_read_only_server_refuses_writes_but_is_not_lost() {
         for line in [
             "OOM command not allowed when used memory > 'maxmemory'.",
             "READONLY You can't write against a read only replica.",
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_of_a_cluster_that_was_taken_for_a_single_one_says_what_to_do() {
+    fn cluster_errors_of_a_single_server_suggest_the_cluster_setting() {
         for line in ["MOVED 3999 127.0.0.1:6381", "CROSSSLOT Keys in request don't hash to the same slot"] {
             let Some(LinkError::Lost(cause)) = LinkError::of(&said(line)) else { panic!("{line}") };
             assert!(cause.contains("redis.cluster = true"), "{cause}");

@@ -101,7 +101,7 @@ mod tests {
     use crate::key::{KeyBuilder, Tag};
 
     #[tokio::test]
-    async fn a_lease_whose_record_waits_to_be_written_is_kept_until_it_is() {
+    async fn a_lease_is_held_until_its_record_is_written() {
         let config = Config::from_pairs(&[]).expect("the defaults are legal").redis;
         let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Tasks::new()));
         let (holds, queue) = (Holds::new(Tasks::new()), WriteQueue::new(10_000, super::super::writing::BATCH));

@@ -278,7 +278,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(5_000))]
 
         #[test]
-        fn nothing_from_before_a_purge_outlives_it_once_everybody_has_heard_of_it(events in events()) {
+        fn purged_records_are_gone_once_all_replicas_know_the_purge(events in events()) {
             let mut replicas = [Replica::new(), Replica::new(), Replica::new()];
             let (mut hash, mut stored, mut last_purge) = (BTreeMap::new(), Vec::<Stored>::new(), None);
             for (at, event) in events.into_iter().enumerate() {
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn one_purge_is_one_change_and_everybody_ends_at_the_same_count() {
+    fn one_purge_is_one_change_and_all_replicas_agree_on_the_count() {
         let (mut one, mut other, mut hash) = (Replica::new(), Replica::new(), BTreeMap::new());
         one.agree(&mut hash, true, false);
         other.agree(&mut hash, true, false);
@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lost_hash_is_restored_and_nobody_forgets_anything_for_it() {
+    fn a_lost_hash_is_restored_without_purging_any_replica() {
         let (mut one, mut other, mut hash) = (Replica::new(), Replica::new(), BTreeMap::new());
         one.agree(&mut hash, true, false);
         one.purge();
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_in_the_hash_is_left_alone() {
+    fn unknown_fields_of_the_hash_are_left_unchanged() {
         let ledger = Ledger::new(Arc::default());
         let hash = BTreeMap::from([("of a later version".to_owned(), "7".to_owned())]);
         assert!(ledger.plan(&hash).changes.is_empty());
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn a_count_that_leaves_no_room_is_replaced_by_the_first_purge() {
+    fn a_count_at_the_integer_maximum_is_replaced_by_the_first_purge() {
         let (mut replica, largest) = (Replica::new(), u64::MAX.to_string());
         let mut hash = BTreeMap::from([(ALL_FIELD.to_owned(), largest.clone()), (CLEARED_FIELD.to_owned(), largest)]);
         replica.agree(&mut hash, true, false);

@@ -46,7 +46,7 @@ mod tests {
     use crate::key::KeyBuilder;
 
     #[test]
-    fn names_say_what_they_are_and_keep_a_key_and_its_lease_together() {
+    fn a_record_and_its_lease_share_a_cluster_hash_tag() {
         let (names, key) = (Names::new("app:"), KeyBuilder::new(None).finish());
         assert_eq!(names.record(&key, 3), format!("app:1:3:{{{key}}}"));
         assert_eq!(names.lease(&key), format!("app:1:lease:{{{key}}}"));

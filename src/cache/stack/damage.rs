@@ -43,7 +43,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn damage_is_told_at_once_and_then_once_a_minute_with_its_number() {
+    fn damage_is_logged_at_once_and_then_once_a_minute_with_a_count() {
         let damage = Damage::default();
         let met: Vec<_> = [7, 8, 9, QUIET_MS + 6, QUIET_MS + 7, QUIET_MS + 8].map(|at| damage.meet(at)).into();
         assert_eq!(met, [Some(1), None, None, None, Some(4), None]);

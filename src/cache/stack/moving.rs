@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_is_newer_than_what_is_there_is_kept() {
+    async fn imports_keep_only_records_newer_than_the_stored_ones() {
         let stack = stack();
         let arrivals = &mut stack.arrivals(Codec::Lossless);
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [ImportOutcome::Kept]);
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn records_that_arrive_under_the_key_of_another_are_damaged() {
+    async fn imported_records_under_another_key_are_damaged() {
         let stack = stack();
         let [(one, of_one), (two, of_two)] = [arriving(1, 950), arriving(2, 950)];
         let swapped = [(one, of_two), (two, of_one)];
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_replaces_something_ends_what_was_rendered_of_it_and_what_is_new_does_not() {
+    async fn only_imports_that_replace_records_start_a_new_generation() {
         let stack = stack();
         let arrivals = &mut stack.arrivals(Codec::Lossless);
         let begun = stack.generation();
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_has_lost_more_than_the_codec_lets_go_stays_out_and_hides_nothing() {
+    async fn imported_records_with_more_loss_than_the_codec_allows_are_skipped() {
         let stack = stack();
         let vector = Vector::from_components(&[0.1, 0.7]).expect("it is a vector");
         let arriving = |codec| {
@@ -245,7 +245,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_purge_ends_the_arrival_of_what_was_on_its_way() {
+    async fn a_purge_stops_imports_that_began_before_it() {
         let stack = stack();
         let arrivals = &mut stack.arrivals(Codec::Lossless);
         let _ = stack.purge(Some("m"));
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_are_shared_between_records_that_arrive() {
+    async fn imported_records_share_model_names() {
         let stack = stack();
         keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950), arriving(2, 950)]).await;
         let name = |n| stack.memory().peek(&key(n)).expect("it was kept").identity.model.clone();
@@ -265,14 +265,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_over_does_not_leave() {
+    async fn expired_records_in_memory_are_not_exported() {
         let stack = stack();
         keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950), arriving(2, 990)]).await;
         assert_eq!(leaving(&stack, 1_170), [key(2)]);
     }
 
     #[tokio::test]
-    async fn expired_records_of_the_tiers_below_memory_do_not_leave() {
+    async fn expired_records_of_the_tiers_below_memory_are_not_exported() {
         let disk = Shelf::new(Tier::Disk);
         let stack = over(vec![disk.clone()]);
         for (key, bytes) in [arriving(1, 950), arriving(2, 990)] {
@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_record_that_has_expired_keeps_no_older_one_with_a_longer_life_out() {
+    async fn an_expired_record_does_not_block_the_import_of_an_older_valid_one() {
         let stack = stack();
         let vector = Vector::from_components(&[1.0, 1.0]).expect("it is a vector");
         let identity = ModelIdentity { model: Arc::from("m"), dimension: 2 };

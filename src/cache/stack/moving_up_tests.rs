@@ -17,7 +17,7 @@ fn made_at(created_ms: u64) -> Record {
 }
 
 #[tokio::test]
-async fn of_two_records_past_their_time_the_one_of_the_upper_tier_stands_in() {
+async fn the_stale_record_of_the_upper_tier_is_preferred() {
     let (stack, disk, redis) = two_shelves();
     let (key, space_state) = (keys(1)[0], SpaceState::default());
     for (shelf, created_ms) in [(&disk, 2), (&redis, 1)] {
@@ -28,7 +28,7 @@ async fn of_two_records_past_their_time_the_one_of_the_upper_tier_stands_in() {
 }
 
 #[tokio::test]
-async fn what_moves_up_is_not_written_again_to_the_tier_that_had_it() {
+async fn promotion_does_not_rewrite_the_tier_that_held_the_record() {
     let (stack, disk, redis) = two_shelves();
     let (key, space_state) = (keys(1)[0], SpaceState::default());
     let until_ms = 12_345;
@@ -39,7 +39,7 @@ async fn what_moves_up_is_not_written_again_to_the_tier_that_had_it() {
 }
 
 #[tokio::test]
-async fn what_lies_higher_than_the_purges_known_here_moves_up_into_memory_alone() {
+async fn records_with_a_higher_purge_count_are_promoted_to_memory_only() {
     let (stack, disk, redis) = two_shelves();
     let (keys, space_state, found) = (keys(1), SpaceState::default(), record("a"));
     let bytes = at_rest::to_bytes(&found, 1, &ChecksumKeys::default().of(&keys[0]));
@@ -50,7 +50,7 @@ async fn what_lies_higher_than_the_purges_known_here_moves_up_into_memory_alone(
 }
 
 #[tokio::test]
-async fn what_is_found_below_moves_up() {
+async fn records_found_in_a_lower_tier_are_promoted() {
     let (stack, disk, redis) = two_shelves();
     let (keys, space_state) = (keys(1), SpaceState::default());
     keep(&stack, keys[0], &record("a"));
@@ -61,7 +61,7 @@ async fn what_is_found_below_moves_up() {
 }
 
 #[tokio::test]
-async fn the_newest_model_is_asked_for_again_while_a_tier_is_down() {
+async fn the_newest_model_is_looked_up_again_while_a_tier_is_down() {
     let (stack, disk, redis) = two_shelves();
     let (keys, space_state) = (keys(1), SpaceState::default());
     keep(&stack, keys[0], &record("a"));
@@ -78,7 +78,7 @@ async fn the_newest_model_is_asked_for_again_while_a_tier_is_down() {
 }
 
 #[test]
-fn an_empty_disk_holds_nothing_older_and_what_others_share_may() {
+fn redis_may_hold_records_of_older_models_but_an_empty_disk_cannot() {
     let (disk, redis) = (Shelf::new(Tier::Disk), Shelf::new(Tier::Redis));
     assert!(!over(Vec::new()).may_hold_older());
     assert!(!over(vec![disk as Arc<dyn LowerTier>]).may_hold_older());
@@ -86,7 +86,7 @@ fn an_empty_disk_holds_nothing_older_and_what_others_share_may() {
 }
 
 #[test]
-fn a_purge_ends_a_generation_before_its_count_changes_and_another_one_after() {
+fn a_purge_starts_a_new_generation_before_and_after_its_count_changes() {
     let stack = over(Vec::new());
     let before = stack.generation();
     let during = stack.between_generations(&[Some("a")], || stack.generation());
@@ -99,7 +99,7 @@ fn a_purge_ends_a_generation_before_its_count_changes_and_another_one_after() {
 }
 
 #[test]
-fn what_was_fetched_before_memory_was_emptied_does_not_come_back() {
+fn fetches_that_began_before_memory_was_cleared_are_not_stored() {
     let stack = over(Vec::new());
     let (key, begun) = (keys(1)[0], stack.generation());
     assert!(stack.remember(key, &record("a"), begun));
@@ -109,7 +109,7 @@ fn what_was_fetched_before_memory_was_emptied_does_not_come_back() {
 }
 
 #[tokio::test]
-async fn purges_of_others_are_noted_before_they_count_and_only_if_they_are_news() {
+async fn new_purges_of_other_replicas_are_saved_before_they_apply() {
     let (stack, disk, _redis) = two_shelves();
     let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
     stack.note_ahead(&elsewhere).await;

@@ -55,7 +55,7 @@ fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
 }
 
 #[test]
-fn an_entry_past_its_stale_time_is_gone() {
+fn an_entry_past_its_stale_time_is_dropped() {
     let (stack, space_state, key) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     stack.remember(key, &record("a"), stack.generation());
     assert!(matches!(stack.look_up(&key, &at(100, &space_state)), Found::StandIn(_)));
@@ -64,7 +64,7 @@ fn an_entry_past_its_stale_time_is_gone() {
 }
 
 #[test]
-fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
+fn fetches_that_began_before_a_purge_are_not_stored_in_memory() {
     let (stack, space_state, key) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     let begun = stack.generation();
     let _ = stack.purge(None);
@@ -73,7 +73,7 @@ fn what_was_fetched_before_a_purge_is_not_kept_after_it() {
 }
 
 #[test]
-fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
+fn a_purge_of_one_model_keeps_pending_fetches_of_others() {
     let (stack, space_state, root) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     let keys: Vec<Key> = (0..3_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
     let begun = stack.generation();
@@ -93,7 +93,7 @@ fn a_purge_of_one_model_lets_the_fetches_of_others_land() {
 }
 
 #[test]
-fn a_purge_by_model_leaves_the_others() {
+fn a_purge_by_model_keeps_the_entries_of_other_models() {
     let (stack, space_state, root) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     let keys: Vec<Key> = (0..4_u8).map(|n| root.extend(crate::key::Tag::Text, &[n])).collect();
     for (place, key) in keys.iter().enumerate() {
@@ -197,7 +197,7 @@ pub(super) fn keep(stack: &Stack, key: Key, record: &Arc<Record>) {
 }
 
 #[tokio::test]
-async fn each_tier_is_asked_once_and_only_for_what_those_above_lack() {
+async fn each_tier_is_queried_once_for_the_keys_that_upper_tiers_lack() {
     let (stack, disk, redis) = two_shelves();
     let (keys, space_state) = (keys(3), SpaceState::default());
     space_state.learn("a", 2);
@@ -211,7 +211,7 @@ async fn each_tier_is_asked_once_and_only_for_what_those_above_lack() {
 }
 
 #[tokio::test]
-async fn who_only_looks_moves_nothing() {
+async fn examining_records_does_not_promote_them() {
     let (stack, disk, _redis) = two_shelves();
     let (keys, space_state) = (keys(1), SpaceState::default());
     keep(&stack, keys[0], &record("a"));
@@ -222,7 +222,7 @@ async fn who_only_looks_moves_nothing() {
 }
 
 #[tokio::test]
-async fn a_fresh_record_further_down_is_better_than_a_stale_one() {
+async fn a_fresh_record_in_a_lower_tier_wins_over_a_stale_one() {
     let (stack, disk, _redis) = two_shelves();
     let (keys, space_state) = (keys(2), SpaceState::default());
     let later = Times { created_ms: 100, fresh_until_ms: 300, stale_until_ms: 400 };
@@ -238,7 +238,7 @@ async fn a_fresh_record_further_down_is_better_than_a_stale_one() {
 }
 
 #[tokio::test]
-async fn what_is_damaged_over_or_purged_is_missing() {
+async fn damaged_expired_or_purged_records_are_missing() {
     let (stack, disk, redis) = two_shelves();
     let (keys, space_state) = (keys(3), SpaceState::default());
     keep(&stack, keys[0], &record("a"));
@@ -256,7 +256,7 @@ async fn what_is_damaged_over_or_purged_is_missing() {
 }
 
 #[tokio::test]
-async fn what_was_fetched_before_a_purge_is_not_put_at_rest_after_it() {
+async fn fetches_that_began_before_a_purge_are_not_stored_below_memory() {
     let (stack, disk, _redis) = two_shelves();
     let (keys, begun) = (keys(2), stack.generation());
     let _ = stack.purge(Some("a"));
@@ -266,7 +266,7 @@ async fn what_was_fetched_before_a_purge_is_not_put_at_rest_after_it() {
 }
 
 #[tokio::test]
-async fn a_purge_elsewhere_happens_here_once() {
+async fn a_purge_of_another_replica_is_applied_once() {
     let (stack, disk, redis) = two_shelves();
     let (keys, space_state, elsewhere) = (keys(2), SpaceState::default(), PurgeRegistry::default());
     for (key, model) in keys.iter().zip(["a", "b"]) {
@@ -289,7 +289,7 @@ async fn a_purge_elsewhere_happens_here_once() {
 }
 
 #[tokio::test]
-async fn who_starts_anew_knows_which_model_answered_last() {
+async fn the_last_model_is_recalled_after_a_restart() {
     let (stack, disk, _redis) = two_shelves();
     let (keys, before, space) = (keys(2), SpaceState::default(), at(1, &SpaceState::default()).space);
     for (key, model) in keys.iter().zip(["old", "new"]) {
@@ -306,7 +306,7 @@ async fn who_starts_anew_knows_which_model_answered_last() {
 }
 
 #[tokio::test]
-async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
+async fn a_promoted_record_does_not_replace_one_fetched_meanwhile() {
     let (stack, upper, lower) = two_shelves();
     let (space_state, key) = (SpaceState::default(), keys(1)[0]);
     let made_at = |created_ms| {
@@ -325,7 +325,7 @@ async fn what_is_found_below_does_not_replace_what_was_fetched_meanwhile() {
 }
 
 #[tokio::test]
-async fn the_newest_note_of_all_tiers_tells_who_answered_last() {
+async fn the_newest_saved_model_of_all_tiers_is_recalled() {
     let (stack, disk, redis) = two_shelves();
     let (key, space) = (keys(1)[0], at(1, &SpaceState::default()).space);
     let at_rest = |key: &Key, model: &str, created_ms| {
@@ -346,7 +346,7 @@ async fn the_newest_note_of_all_tiers_tells_who_answered_last() {
 }
 
 #[tokio::test]
-async fn where_nothing_is_noted_it_is_asked_for_once() {
+async fn a_missing_saved_model_is_looked_up_once() {
     let (stack, disk, redis) = two_shelves();
     let (key, space_state) = (keys(1)[0], SpaceState::default());
     disk.put(key, AtRest { bytes: bytes_under(&key, &record("a")), until_ms: 200 });
@@ -367,7 +367,7 @@ async fn where_nothing_is_noted_it_is_asked_for_once() {
 }
 
 #[tokio::test]
-async fn records_that_have_lost_more_than_the_codec_lets_go_are_misses() {
+async fn records_with_more_loss_than_the_codec_allows_are_misses() {
     let (stack, disk, redis) = two_shelves();
     let (space_state, key) = (SpaceState::default(), keys(1)[0]);
     let packed = |codec| {

@@ -128,14 +128,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_file_whose_writer_broke_off_has_no_end() {
+    async fn an_export_that_was_interrupted_has_no_end_record() {
         assert_eq!(ending(ControlFlow::Continue(())).await, Ok(Ending::Whole));
         assert_eq!(ending(ControlFlow::Break(())).await, Ok(Ending::Cut));
     }
 
     /// With one thread for work that blocks, an export that does not wait comes before what waits to be written.
     #[test]
-    fn an_export_has_what_waits_to_be_written() {
+    fn an_export_includes_queued_writes() {
         let path = std::env::temp_dir().join(format!("vecho-export-{}", std::process::id()));
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = runtime.enable_all().max_blocking_threads(1).build().expect("it can be built");

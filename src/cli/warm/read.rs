@@ -59,7 +59,7 @@ pub(super) enum FileItem {
     Unreadable(io::Error),
 }
 
-/// LineFormat of the lines.
+/// Format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LineFormat {
     /// Each line is JSON.
@@ -68,7 +68,7 @@ pub(super) enum LineFormat {
     Plain,
 }
 
-/// ExportReader of batches.
+/// Reader of batches.
 pub(super) struct Batches<R> {
     lines: JsonLines<R>,
     bounds: BatchBounds,
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_and_tokens_go_apart_and_keep_their_lines() {
+    fn texts_and_tokens_are_batched_separately_with_their_line_numbers() {
         let text = "\"a\"\n{\"input\":[1,2]}\n{\"text\":\"b\",\"id\":7}\n\n{\"input\":\"c\"}\n";
         let batches = read(text, BatchBounds { inputs: 2, bytes: 1_000 });
         assert_eq!(inputs(&batches[0]), [(1, "\"a\""), (3, "\"b\"")]);
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_input_is_named_with_its_cause() {
+    fn an_invalid_line_is_reported_with_its_number_and_cause() {
         let huge = "x".repeat(MAX_LINE_BYTES + 1);
         let cases = [
             ("\"\"", "the text is empty"),
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_whose_first_line_is_no_json_is_plain_text() {
+    fn a_file_whose_first_line_is_not_json_is_plain_text() {
         let bounds = BatchBounds { inputs: 9, bytes: 1_000 };
         let batches = read("\u{feff}A \"quoted\" word\r\n\n  two\n\"three\"\n", bounds);
         assert!(matches!(batches[0], FileItem::Note(_)), "{batches:?}");

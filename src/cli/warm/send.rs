@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_came_from_a_tier_or_the_upstream_counts() {
+    fn only_answers_from_a_tier_or_the_upstream_count_as_warmed() {
         let judged =
             |cache, sources| judge(&headers(&[(CACHE, cache), (SOURCES, sources), (TOKENS, "billed=7, saved=1")]), 3);
         let sum = WarmCounts { cached: 2, fetched: 1, billed: 7 };
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn what_passes_is_asked_again_and_what_does_not_is_not() {
+    fn transient_errors_are_retried_and_permanent_ones_are_not() {
         let judged = |status: u16, pairs: &[(&'static str, &'static str)]| {
             judge_error(StatusCode::from_u16(status).expect("a status"), &headers(pairs), b"{}")
         };

@@ -62,7 +62,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_that_is_vecho_itself_is_a_fault() {
+    fn an_upstream_address_that_is_vecho_itself_is_refused() {
         for (listen, upstream) in [
             ("127.0.0.1:7861", "http://127.0.0.1:7861/v1"),
             ("127.0.0.1:7861", "http://localhost:7861/v1"),
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn an_upstream_beside_vecho_is_none() {
+    fn an_upstream_on_another_port_or_host_is_accepted() {
         for (listen, upstream) in [
             ("127.0.0.1:7861", "http://127.0.0.1:7871/v1"),
             ("127.0.0.1:7861", "http://127.0.0.2:7861/v1"),

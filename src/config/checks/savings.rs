@@ -51,7 +51,7 @@ mod tests {
     use crate::config::Config;
 
     #[test]
-    fn a_price_is_that_of_a_million_tokens() {
+    fn prices_are_per_million_tokens() {
         let pairs = [("savings.prices", "a=b=0.02, big=13"), ("savings.currency", "EUR")];
         let savings = Config::from_pairs(&pairs).expect("must be free of faults").savings;
         assert_eq!(savings.price("a=b").map(|price| price.of_pico(1_000_000)), Some(20_000_000_000));
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_price_is_named_at_once() {
+    fn all_invalid_prices_are_reported_at_once() {
         let bad = "none, =1, m=, m=x, m=-1, m=nan, m=inf, m=1e10, twice=1, twice=2";
         let faults = Config::from_pairs(&[("savings.prices", bad), ("savings.currency", "usd")]).unwrap_err();
         let text = faults.to_string();

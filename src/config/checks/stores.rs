@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_has_a_host_a_port_a_database_and_maybe_tls() {
+    fn a_redis_url_gives_host_port_database_and_tls() {
         let node = |host: &str, port, tls, database| Ok(RedisNode { host: host.to_owned(), port, tls, database });
         assert_eq!(super::node("redis://cache"), node("cache", 6379, false, 0));
         assert_eq!(super::node("rediss://cache:1/2"), node("cache", 1, true, 2));
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_go_together_is_named() {
+    fn contradictory_redis_settings_are_refused() {
         let url = ("redis.url", "redis://a,redis://b");
         assert!(faults(&[url]).contains("redis.cluster"));
         assert!(faults(&[("redis.url", "redis://a/1"), ("redis.cluster", "true")]).contains("a cluster has only 0"));

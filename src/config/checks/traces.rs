@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_base_url_is_followed_by_the_path_for_traces_and_a_whole_url_is_not() {
+    fn the_traces_path_is_appended_to_a_base_url_but_not_to_a_full_url() {
         let target = |key, url| traces(&[(key, url)]).target.map(|uri| uri.to_string());
         for (said, meant) in [
             ("http://collector:4318", "http://collector:4318/v1/traces"),
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_is_told_at_once_and_no_secret_is_repeated() {
+    fn all_faults_are_reported_at_once_without_secrets() {
         let said = faults(&[
             ("traces.endpoint", "grpc://collector:4317"),
             ("traces.url", "http://me:hunter2@collector"),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_decoded_and_do_not_print() {
+    fn trace_headers_are_decoded_and_hidden_in_debug_output() {
         let traces = traces(&[("traces.headers", "authorization=Basic%20aHVudGVy, x-tenant = a,")]);
         let headers = traces.headers.clone().expect("there are headers");
         assert_eq!(headers["authorization"], "Basic aHVudGVy");
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_name_of_the_service_is_said_by_itself_or_among_the_resource() {
+    fn the_service_name_is_its_own_key_or_a_resource_attribute() {
         let name = |pairs: &[(&str, &str)]| traces(pairs).resource[SERVICE_NAME].clone();
         assert_eq!(name(&[]), "vecho");
         assert_eq!(name(&[("traces.resource", "service.name=search,a=b")]), "search");

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_set_while_running_decides_what_is_written() {
+    fn the_log_level_can_be_changed_while_running() {
         let text = logged(LogFormat::Text, |handle| {
             tracing::debug!("before");
             handle.set("debug").unwrap();
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_of_warnings_of_another_crate_is_one_line_and_a_count() {
+    fn repeated_warnings_of_other_crates_are_one_line_and_a_count() {
         let text = logged(LogFormat::Text, |handle| {
             for _ in 0..600 {
                 tracing::warn!(target: "h2::proto::streams", "too many resets");
@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn a_crate_whose_name_only_begins_like_ours_is_another_one() {
+    fn a_crate_whose_name_only_starts_with_vecho_is_a_foreign_crate() {
         let text = logged(LogFormat::Text, |_| {
             for _ in 0..3 {
                 tracing::warn!(target: "vechoes", "a flood");
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_level_leaves_the_old_one_in_force() {
+    fn an_invalid_level_keeps_the_old_one() {
         let text = logged(LogFormat::Text, |handle| {
             assert!(handle.set("verbose").is_err());
             assert_eq!(handle.current(), "info");
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_handle_checks_and_remembers() {
+    fn a_detached_handle_validates_and_stores_the_level() {
         let handle = LevelHandle::detached();
         handle.clone().set("debug").unwrap();
         assert_eq!(handle.current(), "debug");

@@ -98,7 +98,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_flood_is_one_line_a_minute_and_a_count() {
+    async fn repeated_causes_are_one_line_a_minute_and_a_count() {
         let throttled = Throttled::default();
         let written = (0..513).filter(|_| throttled.admits("a cause")).count();
         assert_eq!((written, throttled.admits("another cause")), (1, true));
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn an_end_tells_what_was_left_out_at_once() {
+    async fn suppressed_lines_are_reported_at_once_at_shutdown() {
         let throttled = Throttled::default();
         assert!(throttled.admits("a cause") && !throttled.clone().admits("a cause"));
         assert_eq!(throttled.over(Duration::ZERO), [("a cause", 1)]);

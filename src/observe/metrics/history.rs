@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_add_up_to_what_was_counted() {
+    fn samples_add_up_to_the_totals() {
         let metrics = Metrics::new("0");
         for step in 0..90 {
             (0..step).for_each(|_| hit(&metrics));
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quiet_interval_shows_no_times() {
+    fn an_interval_without_requests_has_no_latencies() {
         let metrics = Metrics::new("0");
         hit(&metrics);
         assert_eq!(metrics.sample().latency_ms.len(), 2);
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_holds_what_came_since_the_one_before() {
+    fn a_sample_covers_the_time_since_the_previous_one() {
         let metrics = Metrics::new("0");
         let prices = [("savings.prices", "m=1")];
         metrics.accounts().reprice(&crate::config::Config::from_pairs(&prices).expect("it is legal").savings);
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn the_coarse_samples_are_those_of_the_last_day() {
+    fn coarse_samples_cover_the_last_day() {
         let history = History::default();
         let levels = |at_ms| Levels { at_ms, resident_bytes: 0, breaker: "closed" };
         let steps = COARSE_STEP_SECONDS / STEP_SECONDS * (MAX_COARSE as u64 + 3);

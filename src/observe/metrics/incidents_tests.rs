@@ -44,7 +44,7 @@ fn an_upstream_that_flaps_is_one_incident() {
 }
 
 #[test]
-fn answers_of_a_healthy_model_do_not_end_the_incident_of_a_sick_one_that_keeps_failing() {
+fn answers_of_a_healthy_model_do_not_end_the_incident_of_a_failing_one() {
     let metrics = Metrics::new("0");
     for second in 0..30 {
         note(&metrics, second * 1_000, Incident { model: "sick", ..MOCKED });
@@ -58,7 +58,7 @@ fn answers_of_a_healthy_model_do_not_end_the_incident_of_a_sick_one_that_keeps_f
 }
 
 #[test]
-fn a_report_says_what_has_to_be_embedded_again() {
+fn a_report_lists_the_inputs_to_embed_again() {
     let metrics = Metrics::new("0");
     note(&metrics, 1_000, Incident { instead: Instead::Errors, cause: "timeout", ..MOCKED });
     note(&metrics, 2_000, MOCKED);
@@ -102,7 +102,7 @@ fn incidents_models_and_texts_are_bounded() {
 }
 
 #[test]
-fn health_names_three_models_at_most() {
+fn health_lists_at_most_three_models() {
     let metrics = Metrics::new("0");
     for model in ["a", "b", "c", "d"] {
         note(&metrics, 1_000, Incident { model, ..MOCKED });

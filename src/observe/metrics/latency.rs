@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_are_kept_apart_and_summed() {
+    fn latencies_are_kept_by_outcome_and_in_total() {
         let mut both = times(Outcome::Hit, 1..=1);
         both.add(&times(Outcome::Miss, 100..=100));
         let seen: Vec<_> = both.percentiles().iter().map(|(label, times)| (*label, times.count)).collect();
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn what_did_not_happen_is_not_shown() {
+    fn outcomes_without_requests_are_not_shown() {
         let earlier = times(Outcome::Hit, 1..=1);
         assert_eq!(earlier.since(&earlier).percentiles(), []);
         assert_eq!(earlier.since(&earlier).overall(), Percentiles::default());

@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn percentiles_of_known_times_are_right_to_three_digits() {
+    fn percentiles_are_accurate_to_three_digits() {
         let performance = Performance::new();
         for n in 1..=1000 {
             performance.note(ms(10), ms(n), false);
@@ -310,13 +310,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_recorded_shows_zeros_and_no_division_by_zero() {
+    fn an_empty_snapshot_is_all_zeros() {
         let now = Performance::new().snapshot_at(Duration::ZERO);
         assert_eq!(now, PerformanceSnapshot::default());
     }
 
     #[test]
-    fn the_rate_is_that_of_the_last_minute_only() {
+    fn the_rate_covers_only_the_last_minute() {
         let performance = Performance::new();
         for second in 0..200 {
             let per_second = if second < 140 { 50 } else { 2 };
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_shard_sends_the_record_to_the_next_and_both_are_summed() {
+    fn a_locked_shard_is_skipped_and_all_shards_are_summed() {
         let performance = Performance::new();
         performance.note(ms(1), ms(1), false);
         let taken = hold(&performance.shards[0]);
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_hundred_are_shown_newest_first_whichever_shard_holds_them() {
+    fn the_last_hundred_requests_are_listed_newest_first() {
         let performance = Performance::new();
         let mut seen = Seen::default();
         for n in 0..150 {
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_second_counts_as_a_whole_one() {
+    fn the_rate_of_the_first_second_is_not_extrapolated() {
         let performance = Performance::new();
         performance.note(ms(1), ms(1), false);
         let now = performance.snapshot_at(ms(10));

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn the_soft_limit_of_descriptors_is_the_one_that_counts() {
+    fn the_soft_limit_of_file_descriptors_is_reported() {
         assert_eq!(max_fds("Max open files            1024                 4096                 files\n"), Some(1024));
     }
 }

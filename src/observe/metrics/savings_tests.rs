@@ -22,7 +22,7 @@ fn near(actual: f64, expected: f64) -> bool {
 }
 
 #[test]
-fn names_without_end_do_not_grow_the_scrape() {
+fn unbounded_names_do_not_grow_the_scrape() {
     let metrics = Metrics::new("0");
     metrics.accounts().reprice(&savings("known=1"));
     for n in 0..10_000 {
@@ -41,7 +41,7 @@ fn names_without_end_do_not_grow_the_scrape() {
 }
 
 #[test]
-fn an_account_is_found_again_and_names_are_made_printable() {
+fn accounts_are_shared_by_name_and_names_are_sanitised() {
     let metrics = Metrics::new("0");
     let long = "\u{e9}".repeat(500);
     let accounts = metrics.accounts();
@@ -54,7 +54,7 @@ fn an_account_is_found_again_and_names_are_made_printable() {
 }
 
 #[test]
-fn the_price_is_that_of_the_name_asked_for_or_else_of_the_one_that_answered() {
+fn the_requested_model_sets_the_price_before_the_answering_model() {
     let metrics = Metrics::new("0");
     metrics.accounts().reprice(&savings("asked=1,answered=10"));
     metrics.accounts().of("asked", "", "answered").count(1, 1_000_000, 0);
@@ -67,7 +67,7 @@ fn the_price_is_that_of_the_name_asked_for_or_else_of_the_one_that_answered() {
 }
 
 #[test]
-fn a_change_of_prices_holds_from_then_on_and_lowers_no_counter() {
+fn new_prices_apply_to_later_tokens_and_lower_no_counter() {
     let metrics = Metrics::new("0");
     let account = metrics.accounts().of("m", "", "m");
     let counted = |expected: (f64, f64)| {
@@ -93,7 +93,7 @@ fn a_change_of_prices_holds_from_then_on_and_lowers_no_counter() {
 }
 
 #[test]
-fn scrapes_at_once_count_no_cost_twice() {
+fn concurrent_scrapes_count_each_cost_once() {
     let metrics = Metrics::new("0");
     metrics.accounts().reprice(&savings("m=1"));
     let account = metrics.accounts().of("m", "", "m");

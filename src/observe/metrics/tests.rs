@@ -29,7 +29,7 @@ fn a_scrape_holds_the_catalogue_and_nothing_else() {
 }
 
 #[test]
-fn every_counter_stands_at_zero_for_every_label_value_from_the_start() {
+fn every_counter_starts_at_zero_for_every_label_value() {
     let text = scrape();
     let ours = |family: &&Family| family.kind == Kind::Counter && family.name.starts_with("vecho_");
     for family in CATALOGUE.iter().filter(ours) {
@@ -99,7 +99,7 @@ fn every_bypass_reason_has_a_counter_of_its_own() {
 }
 
 #[test]
-fn a_guard_gives_back_what_it_took() {
+fn a_gauge_guard_decrements_on_drop() {
     let metrics = Metrics::new("0");
     let held = metrics.upstream.in_flight.enter();
     assert_eq!(metrics.upstream.in_flight.get(), 1);
@@ -108,7 +108,7 @@ fn a_guard_gives_back_what_it_took() {
 }
 
 #[test]
-fn hooks_run_before_each_scrape_and_evictions_never_go_back() {
+fn hooks_run_before_each_scrape_and_evictions_never_decrease() {
     let metrics = Metrics::new("0");
     metrics.on_scrape(Box::new(|metrics| {
         let stats = TierStats { entries: 3, bytes: 9, capacity_bytes: 20, evictions: 7, ..TierStats::default() };
@@ -123,7 +123,7 @@ fn hooks_run_before_each_scrape_and_evictions_never_go_back() {
 }
 
 #[test]
-fn opening_the_breaker_shows_its_state_and_counts() {
+fn metrics_show_the_breaker_state_and_how_often_it_opened() {
     let metrics = Metrics::new("0");
     for state in [BreakerState::Open, BreakerState::HalfOpen, BreakerState::Open] {
         metrics.upstream.breaker.set(state);

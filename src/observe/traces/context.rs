@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn a_callers_place_is_read_and_written_again() {
+    fn trace_context_headers_round_trip() {
         let parent = format!("00-{TRACE}-{SPAN}-01");
         let sent = headers(&[("traceparent", &parent), ("tracestate", "a=1"), ("tracestate", "b=2")]);
         let span = read(&sent).expect("it is well formed");
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_read_as_far_as_it_is_known() {
+    fn a_later_traceparent_version_is_read_by_the_known_fields() {
         for (parent, sampled) in [
             (format!("00-{TRACE}-{SPAN}-00"), false),
             (format!("00-{TRACE}-{SPAN}-03"), true),
@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_malformed_is_as_good_as_absent() {
+    fn a_malformed_traceparent_is_ignored() {
         for parent in [
             String::new(),
             "nonsense".to_owned(),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_state_the_newest_part_goes_on() {
+    fn a_long_tracestate_is_truncated_to_its_newest_entries() {
         let parent = format!("00-{TRACE}-{SPAN}-01");
         let long: Vec<String> = (0..32).map(|n| format!("k{n}={}", "v".repeat(100))).collect();
         let sent = headers(&[
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_state_costs_the_state_alone() {
+    fn a_malformed_tracestate_is_dropped_but_the_parent_is_kept() {
         let parent = format!("00-{TRACE}-{SPAN}-01");
         let span =
             read(&headers(&[("traceparent", &parent), ("tracestate", "no equals sign")])).expect("the parent is fine");

@@ -127,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_kept_connection_without_a_byte_of_an_answer_died_unanswered() {
+    fn only_a_reused_connection_without_response_bytes_died_unanswered() {
         let usage = ConnectionUse::default();
         usage.record_write();
         assert!(!usage.died_unanswered(), "a new connection");

@@ -99,7 +99,7 @@ fn part(name: &'static str, mb: u64, memory: &Arc<SimulatedMemory>) -> Arc<Simul
 }
 
 #[test]
-fn below_the_mark_nothing_is_done() {
+fn nothing_is_freed_below_the_mark() {
     let bench = Bench::new(40, 0, 20, 20);
     bench.governor.check();
     bench.governor.check();
@@ -109,7 +109,7 @@ fn below_the_mark_nothing_is_done() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn near_the_limit_it_looks_four_times_as_often() {
+async fn checks_are_four_times_as_frequent_near_the_limit() {
     let looks = async |fixed| {
         let bench = Bench::new(fixed, 0, 0, 0);
         let governing = Arc::clone(&bench.governor).run(Duration::from_secs(1));
@@ -120,7 +120,7 @@ async fn near_the_limit_it_looks_four_times_as_often() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_check_on_request_and_the_close_ones_after_it_come_before_the_next_one_is_due() {
+async fn a_requested_check_and_its_follow_ups_run_before_the_next_regular_one() {
     let bench = Bench::new(40, 0, 0, 0);
     bench.governor.look_soon();
     let governing = Arc::clone(&bench.governor).run(Duration::from_hours(1));
@@ -129,7 +129,7 @@ async fn a_check_on_request_and_the_close_ones_after_it_come_before_the_next_one
 }
 
 #[tokio::test(start_paused = true)]
-async fn checks_on_request_are_no_rarer_near_the_limit_or_where_all_checks_are_frequent() {
+async fn requested_checks_never_make_checks_less_frequent() {
     for (fixed, check_every, within, looks) in [(76, 1_000, 990, 20), (40, 10, 95, 10)] {
         let bench = Bench::new(fixed, 0, 0, 0);
         bench.governor.look_soon();
@@ -140,7 +140,7 @@ async fn checks_on_request_are_no_rarer_near_the_limit_or_where_all_checks_are_f
 }
 
 #[test]
-fn above_the_mark_giving_back_comes_first_and_caches_keep_what_they_hold_if_it_is_enough() {
+fn caches_keep_their_entries_if_trimming_frees_enough() {
     let bench = Bench::new(40, 40, 10, 10);
     bench.governor.check();
     let expected = Action { at_ms: 7, kind: GovernorAction::Trim, resident_before: 100 * MB, resident_after: 60 * MB };
@@ -149,7 +149,7 @@ fn above_the_mark_giving_back_comes_first_and_caches_keep_what_they_hold_if_it_i
 }
 
 #[test]
-fn caches_shrink_in_order_and_no_further_than_the_lower_mark() {
+fn caches_shrink_in_order_down_to_the_lower_mark() {
     let bench = Bench::new(60, 0, 10, 20);
     bench.governor.check();
     assert_eq!(bench.kinds(), [GovernorAction::Trim, GovernorAction::Shrink]);
@@ -158,7 +158,7 @@ fn caches_shrink_in_order_and_no_further_than_the_lower_mark() {
 }
 
 #[test]
-fn what_is_freed_counts_only_once_it_is_given_back() {
+fn freed_memory_counts_only_once_it_is_returned_to_the_system() {
     let bench = Bench::new(60, 0, 30, 0);
     bench.governor.check();
     let last = *bench.governor.status().actions.last().expect("something was done");
@@ -167,7 +167,7 @@ fn what_is_freed_counts_only_once_it_is_given_back() {
 }
 
 #[test]
-fn between_the_marks_one_try_is_made_until_memory_grows_or_has_been_low() {
+fn trimming_between_the_marks_is_tried_once_until_memory_changes() {
     let bench = Bench::new(82, 0, 0, 0);
     for _ in 0..10 {
         bench.governor.check();
@@ -198,7 +198,7 @@ fn a_cache_that_fills_again_shrinks_again() {
 }
 
 #[test]
-fn when_nothing_is_left_to_shrink_it_is_said_once_and_not_tried_for_ever() {
+fn empty_caches_are_reported_once_and_not_shrunk_again() {
     let bench = Bench::new(95, 0, 10, 0);
     for _ in 0..10 {
         bench.governor.check();
@@ -215,7 +215,7 @@ fn when_nothing_is_left_to_shrink_it_is_said_once_and_not_tried_for_ever() {
 }
 
 #[test]
-fn what_requests_free_when_nothing_is_left_to_shrink_is_given_back_after_a_while() {
+fn memory_freed_by_requests_is_returned_although_caches_are_empty() {
     let bench = Bench::new(95, 0, 0, 0);
     bench.governor.check();
     // Requests end, and the allocator keeps the memory that they freed.
@@ -228,7 +228,7 @@ fn what_requests_free_when_nothing_is_left_to_shrink_is_given_back_after_a_while
 }
 
 #[test]
-fn caches_make_way_for_a_large_request_as_far_as_they_can() {
+fn caches_shrink_as_far_as_possible_for_a_large_request() {
     let bench = Bench::new(20, 5, 10, 40);
     bench.governor.relieve_to_limit(25 * MB);
     assert_eq!(bench.memory.resident_bytes(), 75 * MB, "there is room below the limit");
@@ -241,7 +241,7 @@ fn caches_make_way_for_a_large_request_as_far_as_they_can() {
 }
 
 #[test]
-fn being_over_the_limit_is_told() {
+fn the_status_reports_memory_over_the_limit() {
     let bench = Bench::new(101, 0, 0, 0);
     bench.governor.check();
     let status = bench.governor.status();
@@ -264,7 +264,7 @@ fn only_the_latest_actions_are_kept() {
 }
 
 #[test]
-fn a_target_already_met_changes_nothing() {
+fn optimizing_to_a_target_already_met_changes_nothing() {
     let bench = Bench::new(30, 10, 10, 0);
     let done = bench.governor.optimize_now(Some(60));
     let expected = Optimized { target_memory_mb: 60, current_memory_mb: 50.0, ..Optimized::default() };
@@ -273,7 +273,7 @@ fn a_target_already_met_changes_nothing() {
 }
 
 #[test]
-fn optimizing_gives_back_first_and_shrinks_only_what_is_still_over_the_target() {
+fn optimizing_trims_first_and_shrinks_caches_only_if_needed() {
     let bench = Bench::new(30, 10, 10, 10);
     let enough = bench.governor.optimize_now(Some(50));
     assert_eq!(enough.actions_taken, ["gave back 10.0 MB of freed memory"]);
@@ -289,7 +289,7 @@ fn optimizing_gives_back_first_and_shrinks_only_what_is_still_over_the_target() 
 }
 
 #[test]
-fn optimizing_below_what_can_be_reached_says_so_and_reports_what_was_measured() {
+fn an_unreachable_target_is_reported_with_the_measured_memory() {
     let bench = Bench::new(30, 0, 10, 0);
     let done = bench.governor.optimize_now(Some(1));
     assert_eq!(done.actions_taken.last().map(String::as_str), Some("nothing more can be let go of at once"));
@@ -297,7 +297,7 @@ fn optimizing_below_what_can_be_reached_says_so_and_reports_what_was_measured() 
 }
 
 #[test]
-fn memory_that_grew_meanwhile_is_no_negative_saving() {
+fn savings_are_never_negative_if_memory_grew() {
     struct GrowingMemory(AtomicU64);
     impl Meter for GrowingMemory {
         fn resident_bytes(&self) -> u64 {
@@ -336,14 +336,14 @@ fn a_request_to_reduce_memory_is_reported_with_the_actions_that_it_needs() {
 }
 
 #[test]
-fn the_containers_limit_counts_where_it_is_lower() {
+fn a_lower_container_limit_takes_precedence() {
     assert_eq!(effective_limit(500, None), 500);
     assert_eq!(effective_limit(500, Some(1000)), 500);
     assert_eq!(effective_limit(500, Some(300)), 270);
 }
 
 #[test]
-fn room_is_made_below_the_mark_for_shrinking_or_refused_with_nothing_lost() {
+fn memory_is_freed_for_a_request_or_refused_without_eviction() {
     let bench = Bench::new(20, 5, 10, 40);
     assert!(bench.governor.make_room(10 * MB), "there is room");
     assert_eq!((bench.memory.given_back.load(SeqCst), bench.cheap.bytes(), bench.dear.bytes()), (0, 10 * MB, 40 * MB));

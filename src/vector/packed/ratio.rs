@@ -201,7 +201,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_vector_is_gone_through_more_often_than_is_said() {
+    fn the_number_of_scans_of_a_vector_is_bounded() {
         let components = [1.0_f32.to_le_bytes(); 1536];
         let (mut search, mut halves) = (Search::over(components.len()), [[0; 2]; 1536]);
         let mut scans = 0;

@@ -38,7 +38,7 @@ fn half_value(half: u16) -> f32 {
 }
 
 #[test]
-fn every_recorded_vector_takes_two_bytes_a_component_and_keeps_its_bits() {
+fn recorded_vectors_pack_losslessly_into_two_bytes_per_component() {
     let recorded = recorded();
     assert!(recorded.len() >= 7, "the recordings must have been found");
     for (name, vector) in recorded {
@@ -50,7 +50,7 @@ fn every_recorded_vector_takes_two_bytes_a_component_and_keeps_its_bits() {
 }
 
 #[test]
-fn a_recorded_vector_with_one_component_off_the_form_stays_exact() {
+fn a_recorded_vector_with_one_irregular_component_stays_exact() {
     for (name, recorded) in recorded() {
         let mut components: Vec<f32> = recorded.components().collect();
         let last = components.len() - 1;
@@ -61,7 +61,7 @@ fn a_recorded_vector_with_one_component_off_the_form_stays_exact() {
 }
 
 #[test]
-fn the_lossy_codecs_turn_recorded_vectors_as_little_as_is_documented() {
+fn lossy_codecs_stay_within_the_documented_cosine_error() {
     for (name, vector) in recorded() {
         let int8 = Packed::pack(&vector, Codec::Int8);
         assert_eq!((int8.form(), int8.payload().len()), (Form::Int8, vector.dimension() + 4), "{name}");
@@ -73,7 +73,7 @@ fn the_lossy_codecs_turn_recorded_vectors_as_little_as_is_documented() {
 }
 
 #[test]
-fn vectors_at_the_edges_of_the_forms_stay_vectors() {
+fn vectors_with_extreme_components_stay_valid_in_every_codec() {
     let edges: [&[f32]; 9] = [
         &[1.0],
         &[-0.0, 0.0, 0.5],
@@ -104,7 +104,7 @@ fn vectors_at_the_edges_of_the_forms_stay_vectors() {
 }
 
 #[test]
-fn bf16_is_the_nearest_and_of_two_equally_near_the_even_one() {
+fn bf16_rounds_to_nearest_even() {
     let [below, even, odd, above] = [0x3f80_7fff, 0x3f80_8000, 0x3f81_8000, 0xbf81_8001].map(f32::from_bits);
     let packed = rounded::pack(&vector(&[below, even, odd, above])).expect("it can be rounded");
     let halves: Vec<u16> = packed.as_chunks().0.iter().map(|half| u16::from_le_bytes(*half)).collect();
@@ -112,7 +112,7 @@ fn bf16_is_the_nearest_and_of_two_equally_near_the_even_one() {
 }
 
 #[test]
-fn vectors_that_tell_little_about_their_norm_are_packed_too() {
+fn vectors_with_few_distinct_values_are_packed() {
     let one_of_many = |at: usize| (0..1536).map(|n| f32::from(u8::from(n == at)) * 0.3).collect::<Vec<_>>();
     let few_values: Vec<f32> = (0..1536_u16).map(|n| f32::from(n % 4) / 3.0).collect();
     for components in [one_of_many(0), one_of_many(1535), few_values, vec![0.1; 256]] {
@@ -121,7 +121,7 @@ fn vectors_that_tell_little_about_their_norm_are_packed_too() {
 }
 
 #[test]
-fn what_packing_does_not_write_is_refused() {
+fn invalid_packed_payloads_are_refused() {
     let refused = |form, dimension, payload: &[u8]| Packed::from_parts(form, dimension, payload).expect_err("no");
     assert_eq!(refused(Form::F32, 2, &[0; 4]), NotPacked::Length);
     assert_eq!(refused(Form::Int8, usize::MAX, &[]), NotPacked::Length);
@@ -169,7 +169,7 @@ fn halves() -> impl Strategy<Value = Vec<u16>> {
 
 proptest! {
     #[test]
-    fn any_numbers_are_kept_bit_for_bit_or_are_no_vector(
+    fn lossless_packing_keeps_every_bit_of_any_vector(
         components in proptest::collection::vec(any_component(), 0..900)
     ) {
         let Ok(vector) = Vector::from_components(&components) else {
@@ -183,7 +183,7 @@ proptest! {
     /// The norm's range keeps quotients normal numbers, because subnormal quotients are rounded twice and need
     /// not keep the form.
     #[test]
-    fn halves_over_any_norm_take_two_bytes_a_component(
+    fn half_precision_ratios_of_any_norm_take_two_bytes_per_component(
         halves in halves(), norm in 1_u32 << 23..0x007f_ffff | 1 << 23, exponent in 117_u32..150
     ) {
         let norm = f32::from_bits(norm & 0x007f_ffff | exponent << 23);
@@ -194,7 +194,7 @@ proptest! {
     }
 
     #[test]
-    fn a_component_one_step_off_the_form_is_exact_all_the_same(
+    fn a_vector_with_one_irregular_component_is_packed_exactly(
         halves in halves(), norm in 1.0_f32..2.0, place in any::<prop::sample::Index>()
     ) {
         let mut components: Vec<f32> = halves.iter().map(|half| half_value(*half) / norm).collect();
@@ -206,7 +206,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_taken_apart_and_put_together_is_the_same(
+    fn a_packed_vector_round_trips_through_its_parts(
         components in proptest::collection::vec(-1.0_f32..1.0, 1..900), codec in proptest::sample::select(&CODECS[..])
     ) {
         let Ok(vector) = Vector::from_components(&components) else { return Ok(()) };
@@ -221,7 +221,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_can_be_written_as_base64_one_by_one(dimension in 1_usize..2_000) {
+    fn pieces_end_on_base64_boundaries(dimension in 1_usize..2_000) {
         for codec in CODECS {
             let packed = Packed::pack(&vector(&vec![0.1; dimension]), codec);
             let mut lengths = Vec::new();
@@ -232,7 +232,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused_or_a_vector(
+    fn arbitrary_bytes_are_refused_or_unpack_to_a_vector(
         number in 0_u8..5, dimension in 0_usize..40, payload in proptest::collection::vec(any::<u8>(), 0..100)
     ) {
         let Some(form) = Form::from_number(number) else { return Ok(()) };

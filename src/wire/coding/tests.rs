@@ -75,7 +75,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
-    fn an_encoded_body_decodes_to_itself(plain in bodies(), codings in codings()) {
+    fn an_encoded_body_round_trips(plain in bodies(), codings in codings()) {
         prop_assert_eq!(decode(&codings, encode_all(&codings, &plain)), Ok(Bytes::from(plain)));
     }
 
@@ -87,13 +87,13 @@ proptest! {
     }
 
     #[test]
-    fn a_body_with_other_bytes_behind_it_is_refused(plain in bodies(), coding in prop::sample::select(ALL.to_vec()), tail in prop::collection::vec(any::<u8>(), 1..9)) {
+    fn a_body_with_trailing_bytes_is_refused(plain in bodies(), coding in prop::sample::select(ALL.to_vec()), tail in prop::collection::vec(any::<u8>(), 1..9)) {
         let encoded = [encode(coding, &plain), tail].concat();
         prop_assert_eq!(decode(&[coding], encoded), Err(Undecodable));
     }
 
     #[test]
-    fn concatenated_members_and_frames_decode_to_their_sum(parts in prop::collection::vec(bodies(), 1..4)) {
+    fn concatenated_members_and_frames_are_decoded_together(parts in prop::collection::vec(bodies(), 1..4)) {
         for coding in [Coding::Gzip, Coding::Zstd] {
             let encoded: Vec<u8> = parts.iter().flat_map(|part| encode(coding, part)).collect();
             prop_assert_eq!(decode(&[coding], encoded), Ok(Bytes::from(parts.concat())));
@@ -101,7 +101,7 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused_or_decoded_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..300), codings in codings()) {
+    fn arbitrary_bytes_are_refused_or_decoded_without_a_panic(body in prop::collection::vec(any::<u8>(), 0..300), codings in codings()) {
         let _ = decode(&codings, body);
     }
 
@@ -119,7 +119,7 @@ proptest! {
 }
 
 #[test]
-fn a_bomb_grows_by_one_step_at_a_time() {
+fn a_decompression_bomb_grows_in_bounded_steps() {
     const PART_BYTES: usize = 1 << 20;
     const BOUND_BYTES: usize = 4 << 20;
     let zeros = vec![0; PART_BYTES];

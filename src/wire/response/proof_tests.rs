@@ -76,7 +76,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn f32_is_accepted_also_where_it_was_f64_or_bf16_before(components in unit_vectors(8..=4096)) {
+    fn f32_is_accepted_if_it_was_converted_from_f64_or_bf16(components in unit_vectors(8..=4096)) {
         prop_assert!(is_accepted(&bytes(&components, |component| narrow(component).to_le_bytes())));
         prop_assert!(is_accepted(&bytes(&components, |component| of_bf16(component).to_le_bytes())));
     }
@@ -110,7 +110,7 @@ proptest! {
 
 /// Small vectors of bytes are the weakest case. No property holds for all of them, so their rate is measured.
 #[test]
-fn of_100_000_small_vectors_of_bytes_hardly_any_is_accepted() {
+fn at_most_ten_of_100_000_small_byte_vectors_are_accepted() {
     let (mut random, mut accepted) = (Random(1), 0);
     for _ in 0..100_000 {
         let components: Vec<f64> = (0..32).map(|_| random.normal()).collect();
@@ -120,7 +120,7 @@ fn of_100_000_small_vectors_of_bytes_hardly_any_is_accepted() {
 }
 
 #[test]
-fn few_components_and_other_lengths_are_no_evidence() {
+fn too_few_components_or_other_norms_prove_nothing() {
     let accepted = |components: &[f64]| is_accepted(&bytes(components, |component| narrow(component).to_le_bytes()));
     assert!(!accepted(&[1.0]) && !accepted(&[0.5; 4]));
     assert!(!accepted(&[0.5; 8]) && !accepted(&[0.2; 16]));

@@ -15,13 +15,13 @@ fn vectors(data: &str, inputs: usize) -> Result<Vec<Vec<f32>>, Unreadable> {
 }
 
 #[test]
-fn the_index_decides_not_the_position() {
+fn vectors_are_matched_by_index_not_by_position() {
     let data = r#"[{"index":1,"embedding":[2.0, 1]},{"index":0,"embedding":"AACAPwAAAEA="}]"#;
     assert_eq!(vectors(data, 2), Ok(vec![vec![1.0, 2.0], vec![2.0, 1.0]]));
 }
 
 #[test]
-fn an_answer_that_might_be_wrong_is_not_believed() {
+fn inconsistent_answers_are_rejected() {
     let cases = [
         (r#"[{"index":0,"embedding":[1]}]"#, 2, Unreadable::Count),
         (r#"[{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, Unreadable::Index),
@@ -51,20 +51,20 @@ fn an_answer_that_might_be_wrong_is_not_believed() {
 }
 
 #[test]
-fn float64_in_base64_is_noticed_once_the_dimension_is_known() {
+fn float64_in_base64_is_rejected_once_the_dimension_is_known() {
     let body = br#"{"data":[{"index":0,"embedding":"AAAAAAAA8D8AAAAAAAAAQA=="}]}"#;
     assert_eq!(read_answer(body, &expected(1, Base64::Proven(2))), Err(Unreadable::Dimension));
 }
 
 #[test]
-fn base64_proves_nothing_by_itself() {
+fn base64_is_rejected_until_its_dimension_is_proven() {
     let body = br#"{"data":[{"index":0,"embedding":"AACAPwAAAEA="}]}"#;
     assert_eq!(read_answer(body, &expected(1, Base64::Unproven)), Err(Unreadable::Dimension));
     assert!(read_answer(body, &expected(1, Base64::Proven(2))).is_ok());
 }
 
 #[test]
-fn another_vechos_mock_is_not_believed() {
+fn an_answer_marked_as_a_mock_is_rejected() {
     let answer = |marks: &str| format!(r#"{{"data":[{{"index":0,"embedding":[1]}}],"vecho":{marks}}}"#);
     let read = |marks: &str| read_answer(answer(marks).as_bytes(), &expected(1, Base64::Trusted));
     assert_eq!(read(r#"{"mock":[0]}"#), Err(Unreadable::StandIn));
@@ -85,7 +85,7 @@ fn numbers_are_rounded_once() {
 }
 
 #[test]
-fn what_is_not_the_json_of_an_answer_is_not_read() {
+fn malformed_json_answers_are_rejected() {
     let item = r#"{"index":0,"embedding":"AACAPwAAAEA="}"#;
     let good = format!(r#"{{"data":[{item}]}}"#);
     let cases = [
@@ -114,7 +114,7 @@ fn what_is_not_the_json_of_an_answer_is_not_read() {
 }
 
 #[test]
-fn spaces_escapes_and_members_that_nobody_knows_change_nothing() {
+fn spaces_escapes_and_unknown_members_are_tolerated() {
     let body = r#"
         { "object" : "li\"st", "x" : { "data" : [ 1, {} ], "y" : "\\" } ,
           "d\u0061ta" : [ { "embedding" : "AACAPwAA\/AA=" , "object" : null, "index" : 0 } ] , "usage" : null } "#;
@@ -123,7 +123,7 @@ fn spaces_escapes_and_members_that_nobody_knows_change_nothing() {
 }
 
 #[test]
-fn an_item_without_index_has_its_position_where_the_others_agree() {
+fn an_item_without_an_index_counts_by_position_if_the_others_agree() {
     for data in [
         r#"[{"embedding":[1,2]},{"index":1,"embedding":[3,4]}]"#,
         r#"[{"embedding":[1,2]},{"embedding":[3,4]}]"#,
@@ -134,7 +134,7 @@ fn an_item_without_index_has_its_position_where_the_others_agree() {
 }
 
 #[test]
-fn usage_is_read_part_by_part() {
+fn each_usage_field_is_read_independently() {
     let tokens = |usage: &str| {
         let body = format!(r#"{{"data":[{{"index":0,"embedding":[1]}}],"usage":{usage}}}"#);
         read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("usage costs no vectors").prompt_tokens
@@ -159,7 +159,7 @@ fn usage_is_read_part_by_part() {
 }
 
 #[test]
-fn a_model_of_another_type_costs_the_model_only() {
+fn a_model_name_of_another_type_is_ignored() {
     for model in ["1", "null", "{}", "\"\"", r#""\ud800""#] {
         let body = format!(r#"{{"data":[{{"index":0,"embedding":[1]}}],"model":{model}}}"#);
         let answer = read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("it is readable");
@@ -168,7 +168,7 @@ fn a_model_of_another_type_costs_the_model_only() {
 }
 
 #[test]
-fn scalar_members_are_kept_as_they_are_written() {
+fn scalar_members_are_kept_as_written() {
     let body = r#"{"id":"embd-\u0031","object":"list","created":1.50e3,"data":[{"index":0,"embedding":[1]}],"x":{"a":1},
         "y":[1],"ok":true,"none":null,"id":"second","model":"m","usage":{}}"#;
     let answer = read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("it is readable");
@@ -177,7 +177,7 @@ fn scalar_members_are_kept_as_they_are_written() {
 }
 
 #[test]
-fn further_members_are_bounded() {
+fn additional_members_are_bounded() {
     let kept = |members: String| {
         let body = format!(r#"{{{members}"data":[{{"index":0,"embedding":[1]}}]}}"#);
         read_answer(body.as_bytes(), &expected(1, Base64::Trusted)).expect("it is readable").members
@@ -188,13 +188,13 @@ fn further_members_are_bounded() {
 }
 
 #[test]
-fn a_byte_order_mark_changes_nothing() {
+fn a_byte_order_mark_is_ignored() {
     let body = b"\xef\xbb\xbf{\"data\":[{\"index\":0,\"embedding\":[1]}]}";
     assert!(read_answer(body, &expected(1, Base64::Trusted)).is_ok());
 }
 
 #[test]
-fn another_dimension_than_expected_is_told() {
+fn an_unexpected_dimension_is_reported() {
     let body = br#"{"data":[{"index":0,"embedding":[1,2,3]}]}"#;
     let read = |asked, known| {
         let expected = Expected { inputs: 1, asked, known, base64: Base64::Unproven };
@@ -213,7 +213,7 @@ fn base64_answer(bytes: &[u8]) -> String {
 }
 
 #[test]
-fn unproven_base64_has_to_show_that_it_is_f32() {
+fn unproven_base64_is_accepted_only_if_it_looks_like_f32() {
     let read = |bytes: &[u8], base64| {
         let expected = Expected { inputs: 1, asked: Some(16), known: None, base64 };
         read_answer(base64_answer(bytes).as_bytes(), &expected).map(|answer| answer.vectors[0].dimension())

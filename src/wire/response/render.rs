@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_read_back_bit_for_bit() {
+    fn both_encodings_round_trip_bit_for_bit() {
         for encoding in [Encoding::Float, Encoding::Base64] {
             let rendering = rendering(encoding, vec![]);
             let read = read_answer(
@@ -236,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn packed_vectors_are_written_like_the_numbers_they_unpack_to() {
+    fn packed_and_unpacked_vectors_render_identically() {
         let components: Vec<f32> = (1..1000_u16).map(|n| f32::from(n) / 1234.5).collect();
         let plain = Vector::from_components(&components).expect("it is a vector");
         let write = |vector: &Packed, encoding| {
@@ -253,14 +253,14 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_the_service() {
+    fn rendered_bytes_equal_those_of_the_service() {
         let one = Rendering { slots: [0].into(), ..rendering(Encoding::Float, vec![]) };
         let expected = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1.0,-2.5e-10]}],"model":"m\"x","usage":{"prompt_tokens":8,"total_tokens":8}}"#;
         assert_eq!(one.to_bytes(), expected);
     }
 
     #[test]
-    fn lengths_are_told_before_rendering() {
+    fn lengths_are_known_before_rendering() {
         let base64 = rendering(Encoding::Base64, vec![1, 4]);
         assert_eq!(base64.exact_len(), Some(base64.to_bytes().len() as u64));
         let floats = rendering(Encoding::Float, vec![1, 4]);
@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn further_members_read_back_as_they_were() {
+    fn additional_members_round_trip() {
         let members = vec![("id".to_owned(), r#""embd-1""#.into()), ("a\"b".to_owned(), "null".into())];
         let rendering = Rendering { members: members.clone(), ..rendering(Encoding::Float, vec![]) };
         let body = rendering.to_bytes();
@@ -283,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lasting_answer_holds_no_room_that_it_does_not_need() {
+    fn a_cached_body_has_no_spare_capacity() {
         for encoding in [Encoding::Float, Encoding::Base64] {
             let rendering = rendering(encoding, vec![]);
             let body = Vec::from(rendering.to_lasting_bytes());
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_add_up_to_the_whole() {
+    fn pieces_concatenate_to_the_whole_body() {
         let wide = Vector::from_components(&vec![0.123_456_79; 60_000]).expect("it is a vector");
         let rendering =
             Rendering { vectors: vec![Packed::from(wide); 2].into(), ..rendering(Encoding::Base64, vec![2]) };

@@ -48,7 +48,7 @@ fn live_keys() -> String {
 }
 
 #[test]
-fn the_documentation_lists_the_keys_as_the_table_describes_them() {
+fn the_documentation_of_keys_is_generated_from_the_table() {
     for (name, blocks) in [("CONFIGURATION.md", 3), ("TIERS.md", 2)] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
         let written = fs::read_to_string(&path).unwrap();
@@ -64,7 +64,7 @@ fn the_documentation_lists_the_keys_as_the_table_describes_them() {
 }
 
 #[test]
-fn a_block_is_replaced_and_the_text_around_it_stays() {
+fn replacing_a_block_keeps_the_surrounding_text() {
     let text = "a\n<!-- keys of x -->\nold\n<!-- end -->\nb\n<!-- keys of y -->\n<!-- end -->\nc";
     let result = replaced(text, ("<!-- keys of ", "<!-- end -->"), |subject| format!("new {subject}\n"));
     assert_eq!(result, "a\n<!-- keys of x -->\nnew x\n<!-- end -->\nb\n<!-- keys of y -->\nnew y\n<!-- end -->\nc");

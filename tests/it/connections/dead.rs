@@ -25,7 +25,7 @@ async fn send(vecho: &Inside, method: Method, path: &str, body: &'static str) ->
 }
 
 #[tokio::test]
-async fn every_request_is_answered_by_a_server_that_ends_a_kept_connection_at_its_second_request() {
+async fn passthrough_requests_survive_a_server_that_closes_reused_connections() {
     let server = Scripted::start(once_per_connection).await;
     let vecho = Inside::start(&server.base_url(), &[]).await;
     for round in 0..6 {
@@ -40,7 +40,7 @@ async fn every_request_is_answered_by_a_server_that_ends_a_kept_connection_at_it
 }
 
 #[tokio::test]
-async fn embeddings_are_answered_by_such_a_server_whether_they_are_cached_or_pass_through() {
+async fn embeddings_requests_survive_a_server_that_closes_reused_connections() {
     let server = Scripted::start(once_per_connection).await;
     let vecho = Inside::start(&server.base_url(), &[]).await;
     for round in 0..6 {
@@ -52,7 +52,7 @@ async fn embeddings_are_answered_by_such_a_server_whether_they_are_cached_or_pas
 }
 
 #[tokio::test]
-async fn many_calls_at_once_are_answered_by_such_a_server() {
+async fn concurrent_calls_survive_a_server_that_closes_reused_connections() {
     let server = Scripted::start(once_per_connection).await;
     let pairs = [("batch.max_inputs", "1"), ("fallback.mode", "error")];
     let vecho = Inside::start(&server.base_url(), &pairs).await;
@@ -65,7 +65,7 @@ async fn many_calls_at_once_are_answered_by_such_a_server() {
 }
 
 #[tokio::test]
-async fn a_post_uses_a_kept_connection_only_where_the_server_answers_on_them() {
+async fn a_post_reuses_a_connection_only_if_the_server_is_known_to_keep_it() {
     let server = Scripted::start(|_| Act::Say(ok("{}"))).await;
     let vecho = Inside::start(&server.base_url(), &[]).await;
     let connection = || server.arrivals().last().expect("a request").connection;
@@ -80,7 +80,7 @@ async fn a_post_uses_a_kept_connection_only_where_the_server_answers_on_them() {
 }
 
 #[tokio::test]
-async fn a_request_is_not_repeated_once_bytes_of_its_answer_came() {
+async fn a_request_is_not_repeated_after_response_bytes_arrived() {
     let server = Scripted::start(|arrival| match arrival.number {
         0 => Act::Say(ok("{}")),
         _ => Act::SayAndClose("HTTP/1.1 2".to_owned()),
@@ -127,7 +127,7 @@ async fn embeddings_calls_and_pass_through_requests_share_no_connection() {
 }
 
 #[tokio::test]
-async fn a_request_with_a_length_of_zero_keeps_it() {
+async fn a_content_length_of_zero_is_forwarded() {
     let server = Scripted::start(|_| Act::Say(ok("{}"))).await;
     let vecho = Inside::start(&server.base_url(), &[]).await;
     for method in [Method::POST, Method::PUT] {

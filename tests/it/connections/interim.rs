@@ -12,7 +12,7 @@ const CONTINUE: &str = "HTTP/1.1 100 Continue\r\n\r\n";
 const PLAIN: [(&str, &str); 2] = [("retry.max_attempts", "1"), ("fallback.mode", "error")];
 
 #[tokio::test]
-async fn a_few_interim_answers_are_waited_through() {
+async fn a_few_interim_responses_are_skipped() {
     let server = Scripted::start(|arrival| {
         let answer = if arrival.head.contains("/embeddings") { one_vector(0.25) } else { ok("{}") };
         Act::Say(format!("{HINTS}{CONTINUE}{}{answer}", HINTS.repeat(6)))
@@ -26,7 +26,7 @@ async fn a_few_interim_answers_are_waited_through() {
 }
 
 #[tokio::test]
-async fn a_flood_of_interim_answers_is_a_502_whether_it_ends_or_not() {
+async fn too_many_interim_responses_are_a_502() {
     for end in [one_vector(0.25), String::new()] {
         let flood = format!("{}{end}", CONTINUE.repeat(5_000));
         let server = Scripted::start(move |_| Act::Say(flood.clone())).await;
@@ -41,7 +41,7 @@ async fn a_flood_of_interim_answers_is_a_502_whether_it_ends_or_not() {
 }
 
 #[tokio::test]
-async fn a_second_answer_on_a_kept_connection_reaches_no_other_request() {
+async fn an_extra_response_on_a_connection_reaches_no_other_request() {
     let forged = || one_vector(0.75);
     let server = Scripted::start(move |arrival| {
         let is_embeddings = arrival.head.contains("/embeddings");

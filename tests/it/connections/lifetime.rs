@@ -14,7 +14,7 @@ use crate::harness::socket::Socket;
 use crate::harness::{Behaviour, Inside, Stub, eventually};
 
 #[tokio::test]
-async fn a_busy_connection_to_the_upstream_is_replaced_when_it_is_old() {
+async fn a_busy_upstream_connection_is_replaced_at_its_maximum_age() {
     let server = Scripted::start(|arrival| {
         Act::Say(if arrival.head.contains("/embeddings") { one_vector(0.25) } else { ok("{}") })
     })
@@ -37,7 +37,7 @@ async fn a_busy_connection_to_the_upstream_is_replaced_when_it_is_old() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_under_way_when_its_connection_becomes_old_is_answered() {
+async fn a_call_on_an_expired_connection_is_completed() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("upstream.max_connection_age", "1ms")]).await;
     stub.next(Behaviour::Gate);
@@ -53,7 +53,7 @@ async fn a_call_that_is_under_way_when_its_connection_becomes_old_is_answered() 
 }
 
 #[tokio::test]
-async fn a_download_goes_on_when_its_connection_becomes_old() {
+async fn a_download_on_an_expired_connection_is_completed() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[("upstream.max_connection_age", "1ms")]).await;
     stub.hold_events();

@@ -8,7 +8,7 @@ use crate::harness::scripted::{Act, Scripted, answer};
 const VECTOR: &str = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[0.25,0.5]}],"model":"tiny","usage":{"prompt_tokens":1,"total_tokens":1}}"#;
 
 #[tokio::test]
-async fn answers_with_odd_headers_are_read_and_stored() {
+async fn answers_with_unusual_headers_are_read_and_stored() {
     let many = "x-header: 1\r\n".repeat(200);
     for headers in ["x-folded: one\r\n two\r\n", ": no name\r\n", "x-control: a\u{1}b\r\n", &many] {
         let head = format!("content-type: application/json\r\n{headers}");

@@ -64,7 +64,7 @@ async fn credentials_do_not_follow_a_redirect_to_another_port() {
 }
 
 #[tokio::test]
-async fn the_second_redirect_is_the_answer() {
+async fn only_one_redirect_is_followed() {
     let server = Scripted::start(|_| moved("307 Temporary Redirect", "/v1/embeddings")).await;
     let vecho = Inside::start(&server.base_url(), &[]).await;
     let answer = vecho.embed(json!({"model": "tiny", "input": "a"})).await;
@@ -84,7 +84,7 @@ async fn the_location_of_a_redirect_that_is_not_followed_is_mapped_for_the_calle
 }
 
 #[tokio::test]
-async fn redirects_that_change_the_method_are_left_to_the_caller() {
+async fn redirects_that_change_the_method_are_passed_on() {
     for status in ["301 Moved Permanently", "302 Found", "303 See Other"] {
         let server = Scripted::start(move |_| moved(status, "/v2/embeddings")).await;
         let vecho = Inside::start(&server.base_url(), &[]).await;

@@ -27,7 +27,7 @@ async fn a_switch_of_protocols_that_was_not_requested_is_a_502() {
 }
 
 #[tokio::test]
-async fn trace_is_not_allowed_and_never_goes_up() {
+async fn trace_is_refused_and_never_forwarded() {
     let server = Scripted::start(|arrival| Act::Say(ok(&arrival.head))).await;
     let vecho = Inside::start(&server.base_url(), &[("upstream.api_key", "sk-held")]).await;
     for path in ["/v1/models", "/v1/embeddings", "/"] {
@@ -40,7 +40,7 @@ async fn trace_is_not_allowed_and_never_goes_up() {
 }
 
 #[tokio::test]
-async fn a_502_names_vecho_the_upstream_and_the_cause() {
+async fn a_502_states_vecho_the_upstream_and_the_cause() {
     let server = Scripted::start(|_| Act::Close).await;
     let (upstream, vecho) = (server.root_url(), Inside::start(&server.base_url(), &[]).await);
     let models = format!("http://{}/v1/models", vecho.public());

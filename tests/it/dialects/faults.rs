@@ -41,7 +41,7 @@ fn gateway(check: Sickness) -> Dialect {
 }
 
 #[tokio::test]
-async fn a_text_that_the_server_fails_gets_the_servers_error_and_the_others_their_vectors() {
+async fn only_the_failing_text_gets_the_servers_error() {
     for (status, message) in [CHOKES, (502, "bad gateway"), (503, "llm embedding error"), (400, "odd"), (422, "odd")] {
         let front = Front::new(poisoned_by(status, message), &[]).await;
         front.expect_miss("m", "good 0").await;
@@ -52,14 +52,14 @@ async fn a_text_that_the_server_fails_gets_the_servers_error_and_the_others_thei
 }
 
 #[tokio::test]
-async fn a_failing_text_is_found_before_any_success_as_well() {
+async fn a_failing_text_before_any_success_gets_the_servers_error() {
     let front = Front::new(choking(), &[]).await;
     front.expect_error("m", "poison 1", CHOKES).await;
     front.expect_miss("m", "good 0").await;
 }
 
 #[tokio::test]
-async fn one_failing_request_that_is_repeated_is_no_outage() {
+async fn repeated_failures_of_one_request_are_not_an_outage() {
     let front = Front::new(choking(), &[]).await;
     for _ in 0..10 {
         front.expect_error("m", "poison", CHOKES).await;
@@ -68,7 +68,7 @@ async fn one_failing_request_that_is_repeated_is_no_outage() {
 }
 
 #[tokio::test]
-async fn successes_in_between_keep_failing_texts_from_being_an_outage() {
+async fn failing_texts_between_successes_are_not_an_outage() {
     let front = Front::new(choking(), &[]).await;
     for round in 0..12 {
         front.expect_error("m", &format!("poison {round}"), CHOKES).await;
@@ -77,12 +77,12 @@ async fn successes_in_between_keep_failing_texts_from_being_an_outage() {
 }
 
 #[tokio::test]
-async fn a_good_text_gets_through_after_many_that_the_server_has_failed() {
+async fn a_good_text_succeeds_after_many_failing_texts() {
     expect_good_after_many_failures(choking()).await;
 }
 
 #[tokio::test]
-async fn a_good_text_gets_through_after_many_dropped_connections() {
+async fn a_good_text_succeeds_after_many_dropped_connections() {
     expect_good_after_many_failures(hanging_up()).await;
 }
 
@@ -95,7 +95,7 @@ async fn expect_good_after_many_failures(dialect: Dialect) {
 }
 
 #[tokio::test]
-async fn a_text_on_which_the_server_hangs_up_is_an_error_and_no_mock() {
+async fn a_text_that_makes_the_server_disconnect_is_an_error_not_a_mock() {
     let front = Front::new(hanging_up(), &[]).await;
     front.expect_miss("m", "good 0").await;
     for text in texts("poison", 2) {
@@ -119,7 +119,7 @@ async fn a_list_with_a_failing_text_gets_the_servers_error() {
 }
 
 #[tokio::test]
-async fn requests_that_were_merged_with_a_failing_one_get_their_vectors() {
+async fn requests_merged_with_a_failing_one_get_their_vectors() {
     for (proven, (status, message)) in [(true, CHOKES), (false, CHOKES), (true, (400, "odd")), (true, (422, "odd"))] {
         let front = Front::new(poisoned_by(status, message), &[ONE_AT_A_TIME]).await;
         if proven {
@@ -140,7 +140,7 @@ async fn requests_that_were_merged_with_a_failing_one_get_their_vectors() {
 }
 
 #[tokio::test]
-async fn several_failing_requests_among_thirty_merged_ones_fail_alone() {
+async fn only_the_failing_requests_among_thirty_merged_ones_fail() {
     let front = Front::new(choking(), &[ONE_AT_A_TIME]).await;
     front.expect_miss("m", "first").await;
     let lists: Vec<Vec<String>> = (0..30)
@@ -159,7 +159,7 @@ async fn several_failing_requests_among_thirty_merged_ones_fail_alone() {
 }
 
 #[tokio::test]
-async fn a_sick_model_stops_no_other_model() {
+async fn a_failing_model_does_not_block_other_models() {
     let sick: [Sickness; 3] =
         [|_| refuse(503, "model is not ready"), |_| refuse(500, "CUDA error"), |_| Err(Fault::HangUp)];
     for check in sick {
@@ -178,7 +178,7 @@ async fn a_sick_model_stops_no_other_model() {
 }
 
 #[tokio::test]
-async fn a_sick_model_is_mocked_only_after_five_different_requests_have_failed() {
+async fn mocks_require_five_failed_requests_for_a_model() {
     let front = Front::new(gateway(|_| refuse(503, "model is not ready")), &[]).await;
     front.expect_miss("well", "first").await;
     for text in texts("sick", 4) {
@@ -194,7 +194,7 @@ async fn a_sick_model_is_mocked_only_after_five_different_requests_have_failed()
 }
 
 #[tokio::test]
-async fn well_and_sick_requests_at_once_do_not_disturb_one_another() {
+async fn concurrent_healthy_and_failing_models_do_not_affect_one_another() {
     let front = Front::new(gateway(|_| refuse(503, "model is not ready")), &[]).await;
     let asks = (0..60).map(async |at| {
         let model = ["well", "sick", "fine"][at % 3];
@@ -211,7 +211,7 @@ async fn well_and_sick_requests_at_once_do_not_disturb_one_another() {
 }
 
 #[tokio::test]
-async fn a_slow_server_gets_each_text_once_and_everybody_an_answer() {
+async fn a_slow_server_gets_each_text_once_and_answers_all_requests() {
     let slow = Dialect::v1("slow")
         .pace(|received| Duration::from_millis(2) * u32::try_from(received.inputs.len()).expect("a list is short"))
         .transport(Transport::Serial);
@@ -230,7 +230,7 @@ async fn a_slow_server_gets_each_text_once_and_everybody_an_answer() {
 }
 
 #[tokio::test]
-async fn a_server_that_loads_its_model_is_waited_for() {
+async fn requests_wait_for_a_server_that_loads_its_model() {
     for count in [1, 2048] {
         let loading = Dialect::v1("loading").pace(|_| Duration::from_millis(600));
         let front = Front::new(loading, &[]).await;
@@ -244,7 +244,7 @@ async fn a_server_that_loads_its_model_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_call_that_outlasts_its_request_goes_on_and_is_stored() {
+async fn a_call_that_outlives_its_request_completes_and_is_stored() {
     let loading = Dialect::v1("loading").pace(|_| Duration::from_millis(600));
     let front = Front::new(loading, &[("limits.request_timeout", "200ms")]).await;
     let list = texts("text", 3);
@@ -266,7 +266,7 @@ fn limited(most: usize, status: u16) -> Dialect {
 }
 
 #[tokio::test]
-async fn merged_calls_are_cut_until_each_request_stands_alone() {
+async fn merged_calls_are_split_until_each_request_is_alone() {
     for status in [400, 500] {
         let front = Front::new(limited(5, status), &[ONE_AT_A_TIME]).await;
         front.expect_miss("m", "first").await;
@@ -285,7 +285,7 @@ async fn merged_calls_are_cut_until_each_request_stands_alone() {
 }
 
 #[tokio::test]
-async fn a_request_larger_than_what_passes_is_cut_and_joined() {
+async fn a_request_larger_than_the_servers_limit_is_split_and_joined() {
     let front = Front::new(limited(250, 400), &[]).await;
     let small: Vec<Vec<String>> = (0..40).map(|at| texts(&format!("small {at},"), 8)).collect();
     let answers = join_all(small.iter().map(|list| front.ask("m", list))).await;
@@ -299,7 +299,7 @@ async fn a_request_larger_than_what_passes_is_cut_and_joined() {
 }
 
 #[tokio::test]
-async fn a_refused_request_costs_one_call() {
+async fn a_refused_request_takes_one_call() {
     for status in [400, 404, 415, 422] {
         let front = Front::new(poisoned_by(status, "odd"), &[]).await;
         for (at, list) in [texts("poison", 1), texts("poison", 5)].iter().enumerate() {
@@ -311,7 +311,7 @@ async fn a_refused_request_costs_one_call() {
 }
 
 #[tokio::test]
-async fn reads_survive_a_server_that_closes_kept_connections() {
+async fn get_requests_survive_a_server_that_closes_reused_connections() {
     let front = Front::new(Dialect::v1("closing").transport(Transport::ClosesKept), &[]).await;
     let client = crate::harness::Client::new();
     for _ in 0..6 {
@@ -338,7 +338,7 @@ async fn the_first_call_is_the_request_of_the_client_byte_for_byte() {
 }
 
 #[tokio::test]
-async fn later_calls_keep_the_encoding_as_the_client_wrote_it() {
+async fn later_calls_keep_the_encoding_of_the_client() {
     let written = [None, Some(Value::Null), Some("base64".into()), Some("float".into())];
     for encoding in written {
         let front = Front::new(Dialect::v1("any"), &[]).await;

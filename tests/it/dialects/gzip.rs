@@ -48,7 +48,7 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn packed_bytes_unpack_to_themselves() {
+fn gzip_round_trips() {
     assert_eq!(crc32(b"123456789"), 0xcbf4_3926, "the check value of the polynomial");
     let long = vec![7; LARGEST_BLOCK + 5];
     for bytes in [&b"a"[..], &long] {

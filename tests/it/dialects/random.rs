@@ -149,7 +149,7 @@ fn seeds() -> Vec<u64> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[expect(clippy::print_stderr, reason = "the seed is for the reader of the run")]
-async fn no_healthy_request_gets_anything_but_its_own_vectors() {
+async fn healthy_requests_always_get_their_own_vectors() {
     for seed in seeds() {
         for settings in [&[][..], &[("upstream.max_concurrent", "2")]] {
             eprintln!("seed {seed}, {settings:?}");

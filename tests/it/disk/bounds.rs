@@ -48,7 +48,7 @@ fn value(key: &Key) -> Bytes {
 }
 
 #[tokio::test]
-async fn three_times_the_bound_goes_in_and_the_newest_of_it_stays() {
+async fn the_newest_entries_stay_when_three_times_the_bound_is_written() {
     let folder = Folder::new();
     let tier = tier(&folder).await;
     let (mut most, batches) = (0, 160);
@@ -75,7 +75,7 @@ async fn three_times_the_bound_goes_in_and_the_newest_of_it_stays() {
 }
 
 #[tokio::test]
-async fn the_configured_bound_is_what_holds() {
+async fn the_configured_bound_is_enforced() {
     let (ground, texts) = (Ground::new(), texts("bound", 3_168));
     let vecho = ground.start_with(&[("VECHO_DISK_MAX_MB", "16")]);
     for part in texts.chunks(96) {

@@ -66,7 +66,7 @@ fn texts_of(answered: Answered) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn killed_at_random_moments_it_starts_in_time_and_serves_nothing_wrong() {
+async fn a_process_killed_at_random_moments_restarts_quickly_and_correctly() {
     let (ground, mut dice) = (Ground::new(), Dice::new(20_261_123));
     let (mut settled, mut loaded) = (Vec::new(), Vec::new());
     for round in 0..ROUNDS {

@@ -60,7 +60,7 @@ async fn flipped_bits_among_many_small_entries_are_never_served() {
 }
 
 #[tokio::test]
-async fn truncated_files_give_what_is_left_of_them() {
+async fn truncated_files_serve_their_remaining_entries() {
     let (ground, texts) = (Ground::new(), texts("cut", 400));
     filled(&ground, SMALL, &texts).await;
     let segments = ground.folder.segments();
@@ -115,7 +115,7 @@ async fn values_that_are_exchanged_among_frames_are_misses() {
 }
 
 #[tokio::test]
-async fn odd_things_that_are_named_like_segments_are_skipped_and_the_tier_stays_on() {
+async fn non_files_named_like_segments_are_skipped() {
     let (ground, texts) = (Ground::new(), texts("odd", 40));
     filled(&ground, TINY, &texts).await;
     let named = |number: u32| ground.folder.path().join(format!("{number:010}.segment"));
@@ -141,7 +141,7 @@ async fn odd_things_that_are_named_like_segments_are_skipped_and_the_tier_stays_
 }
 
 #[tokio::test]
-async fn files_of_nothing_or_nonsense_hold_nobody_up() {
+async fn empty_or_garbage_segments_do_not_prevent_a_start() {
     let (ground, texts) = (Ground::new(), texts("nonsense", 40));
     filled(&ground, TINY, &texts).await;
     let [segment] = &ground.folder.segments()[..] else { panic!("there is one") };
@@ -156,7 +156,7 @@ async fn files_of_nothing_or_nonsense_hold_nobody_up() {
 }
 
 #[tokio::test]
-async fn files_that_are_damaged_while_they_are_read_are_misses() {
+async fn files_damaged_while_in_use_are_misses() {
     let (ground, texts) = (Ground::new(), texts("meanwhile", 300));
     filled(&ground, SMALL, &texts).await;
     let vecho = ground.start().await;

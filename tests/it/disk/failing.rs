@@ -46,7 +46,7 @@ fn run(program: &str, arguments: &[&str], path: &Path) {
 }
 
 #[tokio::test]
-async fn a_full_disk_fails_no_request_and_the_tier_is_back_once_there_is_room() {
+async fn a_full_disk_fails_no_request_and_the_tier_recovers_when_space_is_free() {
     let (ground, texts) = (Ground::new(), texts("full", 2_000));
     let small = Small::mount(ground.folder.path());
     let vecho = ground.start_with(&[SOON]);
@@ -72,7 +72,7 @@ async fn a_full_disk_fails_no_request_and_the_tier_is_back_once_there_is_room() 
 }
 
 #[tokio::test]
-async fn a_purge_on_a_full_disk_holds_after_a_kill() {
+async fn a_purge_on_a_full_disk_is_kept_after_a_kill() {
     let (ground, texts) = (Ground::new(), texts("full", 2_000));
     let _small = Small::mount(ground.folder.path());
     let vecho = ground.start_with(&[("VECHO_DISK_OFF_FOR", "10m")]);
@@ -92,7 +92,7 @@ async fn a_purge_on_a_full_disk_holds_after_a_kill() {
 }
 
 #[tokio::test]
-async fn a_file_in_place_of_the_folder_is_told_once_and_a_folder_is_taken_later() {
+async fn a_file_in_place_of_the_folder_is_logged_once_until_it_is_replaced() {
     let (ground, texts) = (Ground::new(), texts("file", 20));
     std::fs::write(ground.folder.path(), "in the way").expect("it can be written");
     let vecho = ground.start_with(&[SOON]);
@@ -114,7 +114,7 @@ async fn a_file_in_place_of_the_folder_is_told_once_and_a_folder_is_taken_later(
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_made_costs_nothing() {
+async fn a_folder_that_cannot_be_created_fails_no_request() {
     let (ground, texts) = (Ground::new(), texts("nowhere", 20));
     let vecho = ground.start_with(&[("VECHO_DISK_PATH", "/proc/vecho"), SOON]);
     vecho.logged(OFF).await;
@@ -123,7 +123,7 @@ async fn a_folder_that_cannot_be_made_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_folder_that_cannot_be_read_costs_nothing_and_is_taken_once_it_can_be() {
+async fn an_unreadable_folder_fails_no_request_and_is_used_once_readable() {
     let (ground, texts) = (Ground::new(), texts("unreadable", 20));
     // Root can read any file, but cannot read a folder as a file.
     let unreadable = ground.folder.path().join("purges");
@@ -139,7 +139,7 @@ async fn a_folder_that_cannot_be_read_costs_nothing_and_is_taken_once_it_can_be(
 }
 
 #[tokio::test]
-async fn a_folder_that_vanishes_is_made_anew() {
+async fn a_folder_that_disappears_is_created_again() {
     let (ground, texts) = (Ground::new(), texts("vanishes", 20));
     let vecho = ground.start_with(&[SOON, ("VECHO_DISK_MAX_MB", "16")]);
     ground.ask(&vecho, TINY, &texts).await;
@@ -154,7 +154,7 @@ async fn a_folder_that_vanishes_is_made_anew() {
 }
 
 #[tokio::test]
-async fn a_purge_that_a_read_only_disk_does_not_take_holds_once_it_takes_something() {
+async fn a_purge_on_a_read_only_disk_is_applied_once_it_is_writable() {
     let (ground, texts) = (Ground::new(), texts("kept", 20));
     let small = Small::mount(ground.folder.path());
     let vecho = ground.start().await;
@@ -175,7 +175,7 @@ async fn a_purge_that_a_read_only_disk_does_not_take_holds_once_it_takes_somethi
 }
 
 #[tokio::test]
-async fn a_read_only_disk_is_left_alone() {
+async fn a_read_only_disk_turns_the_tier_off() {
     let (ground, texts) = (Ground::new(), texts("read-only", 20));
     let small = Small::mount(ground.folder.path());
     run("mount", &["-o", "remount,ro"], small.0);
@@ -193,7 +193,7 @@ async fn a_read_only_disk_is_left_alone() {
 
 /// The runtime has one blocking thread. The test occupies it, so no read can finish.
 #[test]
-fn a_read_that_hangs_costs_two_seconds_and_turns_the_tier_off() {
+fn a_hanging_read_times_out_and_turns_the_tier_off() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().max_blocking_threads(1).build().expect("it can be built");
     let hang = async {

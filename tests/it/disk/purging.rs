@@ -16,7 +16,7 @@ async fn filled(ground: &Ground, texts: &[String]) -> Vecho {
 }
 
 #[tokio::test]
-async fn nothing_comes_back_after_a_purge_and_a_restart() {
+async fn purged_entries_do_not_return_after_a_restart() {
     let (ground, texts) = (Ground::new(), texts("purged", 50));
     let vecho = filled(&ground, &texts).await;
     ground.purge(&vecho, "").await;
@@ -30,7 +30,7 @@ async fn nothing_comes_back_after_a_purge_and_a_restart() {
 }
 
 #[tokio::test]
-async fn nothing_comes_back_after_a_purge_and_a_kill() {
+async fn purged_entries_do_not_return_after_a_kill() {
     for (round, query) in ["", "?model=tiny", "?tier=disk"].into_iter().enumerate() {
         let (ground, texts) = (Ground::new(), texts(&format!("killed {round}"), 50));
         let vecho = filled(&ground, &texts).await;
@@ -43,7 +43,7 @@ async fn nothing_comes_back_after_a_purge_and_a_kill() {
 }
 
 #[tokio::test]
-async fn what_waits_to_be_written_is_purged_like_the_rest() {
+async fn queued_entries_are_purged_like_stored_ones() {
     for query in ["", "?model=tiny", "?tier=disk"] {
         let (ground, texts) = (Ground::new(), texts("queued", 200));
         let vecho = ground.start().await;
@@ -56,7 +56,7 @@ async fn what_waits_to_be_written_is_purged_like_the_rest() {
 }
 
 #[tokio::test]
-async fn a_purge_of_one_model_leaves_the_others() {
+async fn a_purge_of_one_model_keeps_the_entries_of_others_on_disk() {
     let (ground, texts) = (Ground::new(), texts("models", 20));
     let vecho = filled(&ground, &texts).await;
     ground.ask(&vecho, "other", &texts).await;
@@ -70,7 +70,7 @@ async fn a_purge_of_one_model_leaves_the_others() {
 }
 
 #[tokio::test]
-async fn purges_add_up_over_many_restarts() {
+async fn purge_counts_add_up_over_many_restarts() {
     let (ground, texts) = (Ground::new(), texts("again", 10));
     for round in 0..3 {
         let vecho = ground.start().await;
@@ -83,7 +83,7 @@ async fn purges_add_up_over_many_restarts() {
 }
 
 #[tokio::test]
-async fn the_tier_alone_can_be_emptied() {
+async fn the_disk_tier_can_be_cleared_alone() {
     let (ground, texts) = (Ground::new(), texts("alone", 30));
     let vecho = filled(&ground, &texts).await;
     let told = ground.purge(&vecho, "?tier=disk").await;
@@ -108,7 +108,7 @@ async fn assert_gone_for_the_second(ground: &Ground, (first, second): (Vecho, Ve
 }
 
 #[tokio::test]
-async fn a_process_that_takes_a_folder_over_knows_the_purges_of_the_one_before() {
+async fn a_process_that_takes_over_a_folder_applies_the_purges_of_the_previous_one() {
     let (ground, texts) = (Ground::new(), texts("known", 20));
     let both = two(&ground, &texts).await;
     ground.purge(&both.0, "?model=tiny").await;
@@ -116,7 +116,7 @@ async fn a_process_that_takes_a_folder_over_knows_the_purges_of_the_one_before()
 }
 
 #[tokio::test]
-async fn a_purge_of_a_process_that_waits_for_the_folder_holds_once_it_has_it() {
+async fn a_purge_made_while_waiting_for_the_folder_applies_after_the_takeover() {
     let (ground, texts) = (Ground::new(), texts("waits", 20));
     let both = two(&ground, &texts).await;
     // The first process has counted as many purges as the second one will have, and its entries are newer.
@@ -129,7 +129,7 @@ async fn a_purge_of_a_process_that_waits_for_the_folder_holds_once_it_has_it() {
 }
 
 #[tokio::test]
-async fn damage_to_the_note_of_purges_purges_everything() {
+async fn damage_to_the_file_of_purges_purges_everything() {
     let (ground, texts) = (Ground::new(), texts("note", 10));
     let vecho = ground.start().await;
     ground.purge(&vecho, "").await;
@@ -144,7 +144,7 @@ async fn damage_to_the_note_of_purges_purges_everything() {
 }
 
 #[tokio::test]
-async fn without_the_note_of_purges_all_entries_are_dropped() {
+async fn a_missing_file_of_purges_drops_all_entries() {
     let (ground, texts) = (Ground::new(), texts("lost note", 200));
     let vecho = ground.start().await;
     ground.ask(&vecho, TINY, &texts).await;
@@ -162,7 +162,7 @@ async fn without_the_note_of_purges_all_entries_are_dropped() {
 }
 
 #[tokio::test]
-async fn the_note_of_purges_is_there_before_the_first_entry() {
+async fn the_file_of_purges_is_created_before_the_first_entry() {
     let (ground, texts) = (Ground::new(), texts("first", 20));
     let vecho = ground.start().await;
     assert!(ground.folder.path().join("purges").is_file() && ground.folder.segments().is_empty());
@@ -175,7 +175,7 @@ async fn the_note_of_purges_is_there_before_the_first_entry() {
 
 /// A runtime with one thread for work that blocks: what is written goes there after the store was emptied.
 #[test]
-fn entries_that_wait_to_be_written_are_not_written_after_the_tier_was_emptied() {
+fn queued_entries_are_not_written_after_the_tier_was_cleared() {
     let mut runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = runtime.enable_all().max_blocking_threads(1).build().expect("it can be built");
     runtime.block_on(async {

@@ -37,7 +37,7 @@ fn start(ground: &Ground, environment: &[(&str, &str)]) -> Vecho {
 }
 
 #[tokio::test]
-async fn entries_are_found_before_they_are_written() {
+async fn queued_entries_are_found_before_they_are_on_disk() {
     let (ground, texts) = (Ground::new(), texts("waiting", 20));
     let held = Held::new(&ground);
     let vecho = start(&ground, &[]);
@@ -55,7 +55,7 @@ async fn entries_are_found_before_they_are_written() {
 }
 
 #[tokio::test]
-async fn a_disk_that_hangs_holds_up_no_stop() {
+async fn a_hanging_disk_does_not_delay_shutdown() {
     let (ground, texts) = (Ground::new(), texts("hanging", 20));
     let _held = Held::new(&ground);
     let vecho = start(&ground, &[("VECHO_SHUTDOWN_GRACE", "300ms")]);
@@ -66,7 +66,7 @@ async fn a_disk_that_hangs_holds_up_no_stop() {
 }
 
 #[tokio::test]
-async fn a_full_queue_drops_and_counts() {
+async fn a_full_queue_drops_and_counts_entries() {
     let (ground, texts) = (Ground::new(), texts("too many", 800));
     let held = Held::new(&ground);
     let vecho = start(&ground, &[("VECHO_DISK_QUEUE_MB", "1")]);
@@ -81,7 +81,7 @@ async fn a_full_queue_drops_and_counts() {
 }
 
 #[tokio::test]
-async fn a_purge_that_comes_before_the_store_is_open_is_kept() {
+async fn a_purge_before_the_store_is_open_is_applied() {
     let (ground, texts) = (Ground::new(), texts("early", 10));
     let vecho = ground.start().await;
     ground.ask(&vecho, TINY, &texts).await;
@@ -108,7 +108,7 @@ async fn a_purge_that_comes_before_the_store_is_open_is_kept() {
 }
 
 #[tokio::test]
-async fn a_purge_that_a_hanging_disk_does_not_take_in_time_says_so_and_holds_later() {
+async fn a_purge_on_a_hanging_disk_is_reported_as_pending_and_applied_later() {
     let (ground, texts) = (Ground::new(), texts("hung", 10));
     let vecho = ground.start().await;
     ground.ask(&vecho, TINY, &texts).await;

@@ -7,7 +7,7 @@ use crate::harness::client::post;
 use crate::harness::{Behaviour, Client, Vecho};
 
 #[tokio::test]
-async fn a_restarted_process_serves_from_disk_both_encodings_bit_for_bit_and_asks_nobody() {
+async fn a_restarted_process_serves_both_encodings_from_disk_bit_for_bit() {
     let (ground, texts) = (Ground::new(), texts("kept", 40));
     let vecho = ground.start().await;
     assert_eq!(ground.ask(&vecho, SMALL, &texts).await, 0);
@@ -29,7 +29,7 @@ async fn a_restarted_process_serves_from_disk_both_encodings_bit_for_bit_and_ask
 }
 
 #[tokio::test]
-async fn after_a_restart_too_the_vectors_of_an_older_model_are_not_served() {
+async fn vectors_of_an_older_model_are_not_served_after_a_restart() {
     let (ground, texts, newer) = (Ground::new(), texts("old", 2), texts("new", 1));
     let vecho = ground.start().await;
     ground.stub.always(Behaviour::ModelName("tiny-v1".to_owned()));
@@ -43,7 +43,7 @@ async fn after_a_restart_too_the_vectors_of_an_older_model_are_not_served() {
 }
 
 #[tokio::test]
-async fn a_model_that_changed_while_nothing_ran_is_remembered_by_whoever_heard_it_answer() {
+async fn a_model_change_seen_by_an_earlier_process_is_remembered() {
     let (ground, old, newer) = (Ground::new(), texts("old", 2), texts("new", 1));
     for (model, texts) in [("tiny-v1", &old), ("tiny-v2", &newer)] {
         let vecho = ground.start().await;
@@ -57,7 +57,7 @@ async fn a_model_that_changed_while_nothing_ran_is_remembered_by_whoever_heard_i
 }
 
 #[tokio::test]
-async fn who_may_not_fetch_is_not_given_an_older_models_vectors_either_nor_leaves_them_for_others() {
+async fn only_if_cached_never_serves_vectors_of_an_older_model_from_disk() {
     let (ground, old, newer) = (Ground::new(), texts("old", 1), texts("new", 1));
     let vecho = ground.start().await;
     for (model, texts) in [("tiny-v1", &old), ("tiny-v2", &newer)] {
@@ -75,7 +75,7 @@ async fn who_may_not_fetch_is_not_given_an_older_models_vectors_either_nor_leave
 }
 
 #[tokio::test]
-async fn a_stop_writes_what_waits() {
+async fn shutdown_writes_queued_entries() {
     let (ground, texts) = (Ground::new(), texts("late", 500));
     let vecho = ground.start().await;
     ground.ask(&vecho, TINY, &texts).await;
@@ -86,7 +86,7 @@ async fn a_stop_writes_what_waits() {
 }
 
 #[tokio::test]
-async fn the_figures_and_the_explanation_name_the_tier() {
+async fn stats_and_explain_report_the_disk_tier() {
     let (ground, texts) = (Ground::new(), texts("named", 3));
     let vecho = ground.start().await;
     ground.ask(&vecho, TINY, &texts).await;
@@ -109,7 +109,7 @@ async fn the_figures_and_the_explanation_name_the_tier() {
 }
 
 #[tokio::test]
-async fn without_the_tier_or_a_folder_nothing_is_kept() {
+async fn nothing_is_stored_without_the_disk_tier_or_a_folder() {
     let (ground, texts) = (Ground::new(), texts("gone", 3));
     let vecho = ground.start_with(&[("VECHO_DISK_ENABLED", "false")]);
     ground.ask(&vecho, TINY, &texts).await;
@@ -121,7 +121,7 @@ async fn without_the_tier_or_a_folder_nothing_is_kept() {
 }
 
 #[tokio::test]
-async fn a_second_process_on_a_folder_goes_without_and_takes_over() {
+async fn a_second_process_runs_without_the_folder_until_it_takes_over() {
     let (ground, texts) = (Ground::new(), texts("shared", 8));
     let first = ground.start().await;
     let second = ground.start_with(&[("VECHO_DISK_OFF_FOR", "100ms")]);
@@ -138,7 +138,7 @@ async fn a_second_process_on_a_folder_goes_without_and_takes_over() {
 }
 
 #[tokio::test]
-async fn the_folder_and_its_files_are_for_their_owner_alone() {
+async fn the_folder_and_its_files_are_accessible_only_to_their_owner() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let (ground, texts) = (Ground::new(), texts("private", 10));

@@ -38,7 +38,7 @@ fn told(answer: &Answer) -> (u16, &str, &str) {
 }
 
 #[tokio::test]
-async fn an_entry_is_fresh_then_stands_in_then_is_gone() {
+async fn an_entry_on_disk_is_fresh_then_stale_then_gone() {
     let (stub, folder) = (Stub::start(), Folder::new());
     filled(&stub, &folder).await;
     stub.down().await;
@@ -58,7 +58,7 @@ async fn an_entry_is_fresh_then_stands_in_then_is_gone() {
 }
 
 #[tokio::test]
-async fn callers_that_want_nothing_else_get_what_is_on_disk() {
+async fn only_if_cached_and_max_age_apply_to_entries_on_disk() {
     let (stub, folder) = (Stub::start(), Folder::new());
     filled(&stub, &folder).await;
     let inside = start(&stub, &folder, 10_000).await;
@@ -72,7 +72,7 @@ async fn callers_that_want_nothing_else_get_what_is_on_disk() {
 }
 
 #[tokio::test]
-async fn the_first_answer_from_disk_says_so_to_a_caller_that_wants_nothing_else() {
+async fn the_first_only_if_cached_request_is_served_from_disk() {
     let (stub, folder) = (Stub::start(), Folder::new());
     filled(&stub, &folder).await;
     let inside = start(&stub, &folder, 0).await;

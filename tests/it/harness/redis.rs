@@ -55,7 +55,7 @@ impl Redis {
     }
 
     /// Adds arguments for `redis-cli`, such as a login.
-    pub(crate) fn looked_into_with(mut self, arguments: &[&str]) -> Self {
+    pub(crate) fn with_cli_arguments(mut self, arguments: &[&str]) -> Self {
         self.cli_arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
         self
     }

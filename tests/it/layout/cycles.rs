@@ -11,7 +11,7 @@ const DOORS: [&str; 3] = ["mod.rs", "lib.rs", "main.rs"];
 
 /// Returns a cycle for each folder that has one.
 pub(super) fn file_cycles(files: &[File]) -> Vec<String> {
-    let doors = files.iter().filter_map(|file| Some((file, folder_of_door(&file.path)?)));
+    let doors = files.iter().filter_map(|file| Some((file, folder_of_mod_file(&file.path)?)));
     doors
         .filter_map(|(door, folder)| {
             let found = cycle(&Folder::new(door, folder, files).edges())?;
@@ -21,7 +21,7 @@ pub(super) fn file_cycles(files: &[File]) -> Vec<String> {
 }
 
 /// Returns the folder that this file is the door of, with a slash at its end unless it is the root.
-fn folder_of_door(path: &str) -> Option<&str> {
+fn folder_of_mod_file(path: &str) -> Option<&str> {
     let start = path.rfind('/').map_or(0, |slash| slash + 1);
     DOORS.contains(&&path[start..]).then(|| &path[..start])
 }

@@ -5,21 +5,7 @@ use std::collections::BTreeMap;
 use super::code::{File, is_word, words};
 
 /// Names that may be defined more than once, each with the reason.
-pub(super) const SHARED_NAMES: &[(&str, &str)] = &[
-    ("Book", "records of incidents, and of savings"),
-    ("Counts", "numbers of an incident, and of a period"),
-    ("Episode", "a state of the governor, and of the listener"),
-    ("History", "of the dashboard, and of the metrics"),
-    ("Live", "the configuration in force, and a span under way"),
-    ("Machine", "a trait of the ops port, and its implementation"),
-    ("Place", "of the dashboard, and of a span"),
-    ("Queued", "a queued write, and queued spans"),
-    ("Reader", "of dashboard events, and of configuration values"),
-    ("Record", "a vector at rest, and an incident"),
-    ("Route", "of the ops port, and a label"),
-    ("Sample", "of a batch job, and of the history"),
-    ("Shard", "of the disk index, and of the counts"),
-];
+pub(super) const SHARED_NAMES: &[(&str, &str)] = &[];
 
 /// Keywords that define a type.
 const KEYWORDS: [&str; 5] = ["enum", "struct", "trait", "type", "union"];

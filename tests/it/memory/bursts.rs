@@ -19,7 +19,7 @@ use crate::randomised::dice::Dice;
 const LIMITS_MB: [u64; 3] = [64, 100, 500];
 
 #[tokio::test(flavor = "multi_thread")]
-async fn mocks_larger_than_memory_are_refused_and_smaller_ones_are_made() {
+async fn mocks_too_large_for_memory_are_refused_and_smaller_ones_served() {
     for limit_mb in LIMITS_MB {
         let limited = Limited::start(NOWHERE, limit_mb);
         let large = limited.send_all((0..3).map(|n| texts(n, 4_000, 65_536, "base64")), Reader::Whole).await;
@@ -31,7 +31,7 @@ async fn mocks_larger_than_memory_are_refused_and_smaller_ones_are_made() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_built_in_mock_says_what_is_too_large_for_it() {
+async fn the_built_in_mock_refuses_answers_too_large_for_memory() {
     for limit_mb in LIMITS_MB {
         let limited = Limited::start("mock:", limit_mb);
         let large = limited.send_all((0..3).map(|n| texts(n, 4_000, 65_536, "base64")), Reader::Whole).await;
@@ -43,7 +43,7 @@ async fn the_built_in_mock_says_what_is_too_large_for_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_whose_vectors_do_not_fit_pass_through_and_those_that_do_wait_for_their_turn() {
+async fn requests_too_large_for_memory_pass_through_and_others_wait() {
     for limit_mb in LIMITS_MB {
         let upstream = upstream(&Arc::default()).await;
         let limited = Limited::start(&upstream.base_url(), limit_mb);
@@ -70,7 +70,7 @@ async fn concurrent_requests_for_thousands_of_vectors_take_turns() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn bodies_are_charged_for_what_they_take_when_they_are_read() {
+async fn bodies_reserve_the_memory_of_parsing_them() {
     for limit_mb in LIMITS_MB {
         let upstream = upstream(&Arc::default()).await;
         let limited = Limited::start(&upstream.base_url(), limit_mb);
@@ -97,7 +97,7 @@ async fn bodies_are_charged_for_what_they_take_when_they_are_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn callers_that_hang_up_leave_nothing_uncounted() {
+async fn memory_of_disconnected_callers_is_counted() {
     for limit_mb in LIMITS_MB {
         let mood = Arc::new(Mood(AtomicU8::new(IS_SILENT)));
         let upstream = upstream(&mood).await;
@@ -115,7 +115,7 @@ async fn callers_that_hang_up_leave_nothing_uncounted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn answers_that_wait_for_slow_clients_are_counted() {
+async fn memory_of_answers_to_slow_clients_is_counted() {
     for limit_mb in LIMITS_MB {
         let upstream = upstream(&Arc::default()).await;
         let limited = Limited::start(&upstream.base_url(), limit_mb);
@@ -130,7 +130,7 @@ async fn answers_that_wait_for_slow_clients_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_process_gives_back_what_a_burst_took() {
+async fn an_idle_process_returns_the_memory_of_a_burst() {
     let upstream = upstream(&Arc::default()).await;
     let limited = Limited::start(&upstream.base_url(), 64);
     for number in 0..10 {
@@ -218,7 +218,7 @@ fn shape(dice: &mut Dice) -> (Vec<u8>, Reader) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_of_any_size_in_redis_are_read_no_further_than_a_record_goes() {
+async fn redis_values_are_read_up_to_the_maximum_record_size() {
     let redis = Redis::start();
     let upstream = upstream(&Arc::default()).await;
     let environment = [("VECHO_REDIS_URL", redis.url()), ("VECHO_REDIS_TIMEOUT", "5s".to_owned())];
@@ -238,7 +238,7 @@ async fn values_of_any_size_in_redis_are_read_no_further_than_a_record_goes() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn values_in_redis_that_together_exceed_memory_are_not_all_read_and_count_as_missing() {
+async fn redis_values_that_exceed_memory_together_count_as_missing() {
     let redis = Redis::start();
     let upstream = upstream(&Arc::default()).await;
     let environment = [("VECHO_REDIS_URL", redis.url()), ("VECHO_REDIS_TIMEOUT", "5s".to_owned())];

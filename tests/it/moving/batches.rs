@@ -79,7 +79,7 @@ async fn holds_the_job(vecho: &Vecho, stub: &Stub, key: Option<&str>) {
 }
 
 #[tokio::test]
-async fn the_vectors_of_a_job_are_hits_for_the_applications_whose_key_paid_for_it() {
+async fn an_imported_batch_job_gives_hits_to_the_paying_key() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-credential"));
     let vecho = Vecho::start(&stub);
     let (job, upstream) = (job(&folder), stub.base_url());
@@ -104,7 +104,7 @@ async fn the_vectors_of_a_job_are_hits_for_the_applications_whose_key_paid_for_i
 }
 
 #[tokio::test]
-async fn a_vecho_that_holds_the_key_shares_the_job_among_its_callers() {
+async fn an_imported_batch_job_is_shared_if_vecho_has_its_own_key() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-proxy"));
     let vecho = Vecho::start_with(&stub.base_url(), &[("OPENAI_API_KEY", "sk-own")]);
     let upstream = stub.base_url();
@@ -114,7 +114,7 @@ async fn a_vecho_that_holds_the_key_shares_the_job_among_its_callers() {
 }
 
 #[tokio::test]
-async fn a_job_whose_keys_would_not_be_found_is_not_taken_in() {
+async fn a_batch_job_is_refused_if_its_keys_could_not_be_found() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-elsewhere"));
     let vecho = Vecho::start(&stub);
     let environment = [("OPENAI_API_KEY", "sk-app"), ("VECHO_UPSTREAM_URL", "http://elsewhere.example/v1")];
@@ -127,7 +127,7 @@ async fn a_job_whose_keys_would_not_be_found_is_not_taken_in() {
 }
 
 #[tokio::test]
-async fn a_job_goes_into_the_folder_of_a_vecho_that_does_not_run() {
+async fn a_batch_job_is_imported_into_the_folder_of_a_stopped_vecho() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-folder"));
     let (job, upstream) = (job(&folder), stub.base_url());
     let path = format!("disk.path={}", folder.path("disk").display());
@@ -152,7 +152,7 @@ async fn a_job_goes_into_the_folder_of_a_vecho_that_does_not_run() {
 }
 
 #[tokio::test]
-async fn the_token_of_the_ops_port_and_the_key_of_the_callers_go_side_by_side() {
+async fn the_ops_token_and_the_callers_key_are_sent_together() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-token"));
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_ADMIN_TOKEN", "t0ken")]);
     let (job, upstream) = (job(&folder), stub.base_url());
@@ -179,7 +179,7 @@ async fn the_token_of_the_ops_port_and_the_key_of_the_callers_go_side_by_side() 
 }
 
 #[tokio::test]
-async fn the_two_files_of_a_job_are_not_taken_for_each_other() {
+async fn swapped_files_of_a_batch_job_are_detected() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-swapped"));
     let vecho = Vecho::start(&stub);
     let (requests, output) = job(&folder);
@@ -196,7 +196,7 @@ async fn the_two_files_of_a_job_are_not_taken_for_each_other() {
 }
 
 #[tokio::test]
-async fn base64_of_a_job_is_believed_only_where_its_length_is_proven() {
+async fn base64_of_a_batch_job_is_accepted_only_if_its_dimension_is_proven() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-base64"));
     let vecho = Vecho::start(&stub);
     let bytes: Vec<u8> = own(1).iter().flat_map(|component| component.to_le_bytes()).collect();

@@ -23,7 +23,7 @@ async fn pair() -> (Stub, Vecho, Vecho) {
 }
 
 #[tokio::test]
-async fn what_one_instance_exports_is_a_hit_on_another_bit_for_bit() {
+async fn an_exported_cache_gives_bit_exact_hits_on_another_instance() {
     let (stub, from, to) = pair().await;
     let folder = Folder::new("moved");
     let file = folder.path("cache");
@@ -37,7 +37,7 @@ async fn what_one_instance_exports_is_a_hit_on_another_bit_for_bit() {
 }
 
 #[tokio::test]
-async fn a_file_holds_keys_and_vectors_and_no_texts() {
+async fn an_exported_file_contains_no_texts() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     embed(&vecho, &["something very private"], "float").await;
@@ -47,7 +47,7 @@ async fn a_file_holds_keys_and_vectors_and_no_texts() {
 }
 
 #[tokio::test]
-async fn it_moves_through_a_pipe() {
+async fn a_cache_can_be_moved_through_a_pipe() {
     let (stub, from, to) = pair().await;
     let binary = env!("CARGO_BIN_EXE_vecho");
     let (from_at, to_at) = (at(&from).join(" "), at(&to).join(" "));
@@ -60,7 +60,7 @@ async fn it_moves_through_a_pipe() {
 }
 
 #[tokio::test]
-async fn an_import_that_was_cut_goes_on_when_it_is_begun_again() {
+async fn a_truncated_import_is_completed_by_a_second_import() {
     let (stub, from, to) = pair().await;
     let file = run_at(&from, &["export", "-"]).well().out;
     let cut = run_at_with(&to, &["import", "-"], &[], &file[..file.len() / 2]);
@@ -73,7 +73,7 @@ async fn an_import_that_was_cut_goes_on_when_it_is_begun_again() {
 }
 
 #[tokio::test]
-async fn what_was_purged_can_be_brought_back() {
+async fn purged_entries_can_be_imported_again() {
     let (stub, from, to) = pair().await;
     let file = run_at(&from, &["export", "-"]).well().out;
     embed(&to, &TEXTS, "float").await;
@@ -84,7 +84,7 @@ async fn what_was_purged_can_be_brought_back() {
 }
 
 #[tokio::test]
-async fn a_file_of_another_kind_is_refused_and_says_so() {
+async fn a_file_of_another_format_is_refused_with_its_cause() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     for (file, cause) in [
@@ -100,7 +100,7 @@ async fn a_file_of_another_kind_is_refused_and_says_so() {
 }
 
 #[tokio::test]
-async fn quiet_is_quiet_but_for_what_went_wrong() {
+async fn quiet_prints_only_errors() {
     let (_stub, from, to) = pair().await;
     let exported = run_at(&from, &["export", "-", "--quiet"]).well();
     assert_eq!(exported.err, "");
@@ -111,7 +111,7 @@ async fn quiet_is_quiet_but_for_what_went_wrong() {
 }
 
 #[tokio::test]
-async fn two_exports_to_one_file_do_not_touch_each_other() {
+async fn concurrent_exports_to_one_file_do_not_interfere() {
     let (_stub, vecho, empty) = pair().await;
     let folder = Folder::new("two-exports");
     let (file, draft) = (folder.path("cache.vecho"), folder.path("cache.vecho.part"));
@@ -132,7 +132,7 @@ async fn two_exports_to_one_file_do_not_touch_each_other() {
 }
 
 #[tokio::test]
-async fn an_export_that_cannot_be_written_leaves_nothing_behind() {
+async fn a_failed_export_leaves_no_file() {
     let (_stub, from, _to) = pair().await;
     let folder = Folder::new("unwritable");
     std::fs::create_dir_all(folder.path("taken/inside")).expect("the target folder is writable");
@@ -144,7 +144,7 @@ async fn an_export_that_cannot_be_written_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn an_import_that_a_tier_does_not_take_says_so() {
+async fn an_import_that_a_tier_refuses_is_reported() {
     let (stub, from, _to) = pair().await;
     let forgetful = Vecho::start_with(&stub.base_url(), &[("VECHO_DISK_PATH", "/proc/vecho")]);
     forgetful.logged("the disk tier is off").await;
@@ -156,7 +156,7 @@ async fn an_import_that_a_tier_does_not_take_says_so() {
 }
 
 #[tokio::test]
-async fn somebody_who_listens_and_never_answers_is_not_waited_for() {
+async fn a_silent_ops_port_times_out() {
     let silent = TcpListener::bind("127.0.0.1:0").expect("a loopback port must bind");
     let admin = silent.local_addr().expect("a bound socket has an address").to_string();
     let ended = run(&["--listen", NOWHERE, "--admin-listen", &admin, "export", "-"]);
@@ -183,7 +183,7 @@ fn with_exchanged_records(file: &[u8]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn records_under_the_keys_of_others_are_not_imported() {
+async fn records_under_swapped_keys_are_not_imported() {
     let (stub, from, to) = pair().await;
     let file = with_exchanged_records(&run_at(&from, &["export", "-"]).well().out);
     let refused =
@@ -194,7 +194,7 @@ async fn records_under_the_keys_of_others_are_not_imported() {
 }
 
 #[tokio::test]
-async fn an_instance_of_another_secret_takes_nothing_and_says_so() {
+async fn an_instance_with_another_secret_reports_all_records_as_damaged() {
     let stub = Stub::start();
     let with = |secret| Vecho::start_with(&stub.base_url(), &[("VECHO_CACHE_KEY_SECRET", secret)]);
     let (from, same, other) = (with("one"), with("one"), with("other"));
@@ -206,7 +206,7 @@ async fn an_instance_of_another_secret_takes_nothing_and_says_so() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_export_that_ends_before_its_end_record_fails_and_leaves_no_file() {
+async fn an_export_without_its_end_record_fails_and_leaves_no_file() {
     // The first line of a file, and nothing more, in an answer that is whole.
     let server = Scripted::start(|arrival| {
         let is_export = arrival.head.starts_with("GET /api/performance/cache/export ");

@@ -17,7 +17,7 @@ fn stopped(folder: &Folder, arguments: &[&str], input: &[u8]) -> super::command:
 }
 
 #[tokio::test]
-async fn a_cache_goes_into_a_folder_and_out_of_it_while_nothing_runs() {
+async fn a_cache_is_imported_and_exported_offline() {
     let stub = Stub::start();
     let (from, to) = (Vecho::start(&stub), Vecho::start(&stub));
     embed(&from, &TEXTS, "float").await;
@@ -31,7 +31,7 @@ async fn a_cache_goes_into_a_folder_and_out_of_it_while_nothing_runs() {
 }
 
 #[tokio::test]
-async fn a_folder_that_somebody_else_uses_is_named() {
+async fn a_folder_in_use_by_another_process_is_reported() {
     let folder = Folder::new("locked");
     let _held = DiskStore::open(&folder.path("disk"), 64 << 20).expect("the folder is free");
     for command in ["export", "import"] {
@@ -41,14 +41,14 @@ async fn a_folder_that_somebody_else_uses_is_named() {
 }
 
 #[tokio::test]
-async fn without_an_instance_and_without_a_folder_there_is_nothing_to_move() {
+async fn an_export_without_an_instance_or_folder_fails() {
     let refused = run(&["--admin-listen", NOWHERE, "--set", "disk.enabled=false", "export", "-"]);
     let refused = refused.said("no vecho runs at admin_listen").said("has no disk tier");
     assert_eq!((refused.status, refused.out.len()), (Some(1), 0));
 }
 
 #[tokio::test]
-async fn where_no_folder_is_nothing_is_exported_and_nothing_made() {
+async fn an_export_from_a_missing_folder_fails_and_creates_nothing() {
     let folder = Folder::new("no-tier");
     let (path, file) = (folder.path("disk"), folder.path("cache.vecho"));
     let refused = stopped(&folder, &["export", file.to_str().expect("the path is text")], b"");
@@ -58,7 +58,7 @@ async fn where_no_folder_is_nothing_is_exported_and_nothing_made() {
 }
 
 #[tokio::test]
-async fn an_instance_exports_what_is_in_memory_and_on_disk_each_once() {
+async fn an_export_contains_records_of_memory_and_disk_once() {
     let (stub, folder) = (Stub::start(), Folder::new("both-tiers"));
     let path = folder.path("disk");
     let environment = [("CACHE_MAX_SIZE", "10"), ("VECHO_DISK_PATH", path.to_str().expect("the path is text"))];
@@ -72,7 +72,7 @@ async fn an_instance_exports_what_is_in_memory_and_on_disk_each_once() {
 }
 
 #[tokio::test]
-async fn what_was_imported_outlives_the_process_also_after_a_purge() {
+async fn imported_records_survive_a_restart_even_after_a_purge() {
     let (stub, folder) = (Stub::start(), Folder::new("outlives"));
     let path = folder.path("disk");
     let environment = [("VECHO_DISK_PATH", path.to_str().expect("the path is text"))];
@@ -93,7 +93,7 @@ async fn what_was_imported_outlives_the_process_also_after_a_purge() {
 }
 
 #[tokio::test]
-async fn a_folder_remembers_its_purges_when_something_is_imported_while_nothing_runs() {
+async fn an_offline_import_keeps_the_purges_of_its_folder() {
     let (stub, folder) = (Stub::start(), Folder::new("purged-folder"));
     let path = folder.path("disk");
     let environment = [("VECHO_DISK_PATH", path.to_str().expect("the path is text"))];
@@ -110,7 +110,7 @@ async fn a_folder_remembers_its_purges_when_something_is_imported_while_nothing_
 }
 
 #[tokio::test]
-async fn what_a_purge_of_its_model_took_is_not_exported_though_its_bytes_are_still_on_disk() {
+async fn purged_records_still_on_disk_are_not_exported() {
     let (stub, folder) = (Stub::start(), Folder::new("purged-model"));
     let path = folder.path("disk");
     let environment = [("VECHO_DISK_PATH", path.to_str().expect("the path is text"))];

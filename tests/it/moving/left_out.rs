@@ -10,7 +10,7 @@ use crate::harness::tls::Folder;
 use crate::harness::{Stub, Vecho};
 
 #[tokio::test]
-async fn a_record_that_is_too_large_for_the_file_is_named_in_the_log() {
+async fn a_record_too_large_for_an_export_is_logged() {
     // More than 1 MiB as f32.
     let long = one_vector(0.5).replace("[0.5,", &format!("[{}", "0.5,".repeat(300_000)));
     let (_, long) = long.split_once("\r\n\r\n").expect("a body follows the head");
@@ -36,7 +36,7 @@ async fn a_record_that_is_too_large_for_the_file_is_named_in_the_log() {
 }
 
 #[tokio::test]
-async fn a_damaged_record_is_left_out_and_told_of() {
+async fn a_damaged_record_is_skipped_and_logged() {
     let (stub, folder) = (Stub::start(), Folder::new("damaged-record"));
     let path = folder.path("disk");
     let environment = [("VECHO_DISK_PATH", path.to_str().expect("the path is text"))];

@@ -39,7 +39,7 @@ fn said(answer: &Answer) -> (u64, u64, u64, u64, bool) {
 }
 
 #[tokio::test]
-async fn no_flipped_bit_makes_a_wrong_vector() {
+async fn flipped_bits_in_an_import_never_give_a_wrong_vector() {
     const TEXTS: [&str; 4] = ["one", "two", "three", "four"];
     let stub = Stub::start();
     let (from, to) = (
@@ -67,7 +67,7 @@ async fn no_flipped_bit_makes_a_wrong_vector() {
 }
 
 #[tokio::test]
-async fn records_keep_their_times_and_the_ones_that_are_over_stay_out() {
+async fn imported_records_keep_their_times_and_expired_ones_are_skipped() {
     let stub = Stub::start();
     let settings = [("cache.ttl", "1h"), ("cache.stale_for", "1h"), ("fallback.mode", "stale")];
     let from = Inside::start(&stub.base_url(), &settings).await;
@@ -91,7 +91,7 @@ async fn records_keep_their_times_and_the_ones_that_are_over_stay_out() {
 }
 
 #[tokio::test]
-async fn what_is_older_than_what_is_there_stays_out_and_what_is_newer_comes_in() {
+async fn only_records_newer_than_stored_ones_are_imported() {
     let stub = Stub::start();
     let (old, new) = (Inside::start(&stub.base_url(), &[]).await, Inside::start(&stub.base_url(), &[]).await);
     new.clock.advance_ms(60_000);
@@ -104,7 +104,7 @@ async fn what_is_older_than_what_is_there_stays_out_and_what_is_newer_comes_in()
 }
 
 #[tokio::test]
-async fn another_model_than_the_newest_stands_in_at_most() {
+async fn imported_records_of_an_older_model_are_not_fresh() {
     let stub = Stub::start();
     let (from, to) = (Inside::start(&stub.base_url(), &[]).await, Inside::start(&stub.base_url(), &[]).await);
     from.embed(texts_of(&["a"])).await;
@@ -116,7 +116,7 @@ async fn another_model_than_the_newest_stands_in_at_most() {
 }
 
 #[tokio::test]
-async fn a_file_larger_than_memory_leaves_memory_bounded() {
+async fn an_import_larger_than_memory_keeps_memory_bounded() {
     let stub = Stub::start();
     let from = Inside::start(&stub.base_url(), &[]).await;
     let texts: Vec<String> = (0..2_000).map(|n| format!("text {n}")).collect();
@@ -129,7 +129,7 @@ async fn a_file_larger_than_memory_leaves_memory_bounded() {
 }
 
 #[tokio::test]
-async fn vectors_are_handed_out_and_taken_in_under_the_guard_of_what_changes_something() {
+async fn export_and_import_require_full_access() {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_ADMIN_TOKEN", "t0ken")]);
     for (method, path) in [("GET", EXPORT), ("HEAD", EXPORT), ("POST", IMPORT)] {
@@ -159,7 +159,7 @@ async fn vectors_are_handed_out_and_taken_in_under_the_guard_of_what_changes_som
 }
 
 #[tokio::test]
-async fn an_export_that_nobody_reads_to_its_end_ends() {
+async fn an_abandoned_export_ends() {
     let stub = Stub::start();
     let vecho = Inside::start(&stub.base_url(), &[]).await;
     let texts: Vec<String> = (0..5_000).map(|n| format!("text {n}")).collect();
@@ -173,7 +173,7 @@ async fn an_export_that_nobody_reads_to_its_end_ends() {
 }
 
 #[tokio::test]
-async fn an_import_that_meets_the_end_of_the_process_is_not_said_to_have_succeeded() {
+async fn an_import_during_shutdown_does_not_report_success() {
     let stub = Stub::start();
     let from = Inside::start(&stub.base_url(), &[]).await;
     from.embed(texts_of(&["one", "two"])).await;

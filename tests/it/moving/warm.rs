@@ -20,7 +20,7 @@ fn warm(vecho: &Vecho, arguments: &[&str], file: &str) -> super::command::Ended 
 }
 
 #[tokio::test]
-async fn texts_and_tokens_of_a_file_are_hits_afterwards() {
+async fn warmed_texts_and_tokens_are_hits() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     let warmed = warm(&vecho, &[], FILE).well();
@@ -34,7 +34,7 @@ async fn texts_and_tokens_of_a_file_are_hits_afterwards() {
 }
 
 #[tokio::test]
-async fn requests_are_as_large_as_was_said_and_ask_what_was_said() {
+async fn warm_requests_follow_the_given_options() {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_UPSTREAM_MAX_CONCURRENT", "1")]);
     let file = ten_texts();
@@ -47,7 +47,7 @@ async fn requests_are_as_large_as_was_said_and_ask_what_was_said() {
 }
 
 #[tokio::test]
-async fn a_line_at_fault_is_told_with_its_number_and_stops_no_other() {
+async fn an_invalid_line_is_reported_with_its_number_and_others_continue() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     let huge = format!("\"{}\"", "x".repeat(1 << 20));
@@ -65,7 +65,7 @@ async fn a_line_at_fault_is_told_with_its_number_and_stops_no_other() {
 }
 
 #[tokio::test]
-async fn a_text_that_the_upstream_refuses_is_found_among_its_neighbours() {
+async fn a_refused_text_is_isolated_and_reported() {
     let stub = Stub::start();
     stub.set_limits(Limits { tokens_per_input: 20, ..Limits::default() });
     let vecho = Vecho::start(&stub);
@@ -77,7 +77,7 @@ async fn a_text_that_the_upstream_refuses_is_found_among_its_neighbours() {
 }
 
 #[tokio::test]
-async fn an_upstream_that_throttles_is_asked_again_when_it_says() {
+async fn throttled_warm_requests_are_retried_after_the_given_delay() {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_RETRY_MAX_ATTEMPTS", "1")]);
     for _ in 0..3 {
@@ -88,7 +88,7 @@ async fn an_upstream_that_throttles_is_asked_again_when_it_says() {
 }
 
 #[tokio::test]
-async fn mocks_are_not_taken_for_vectors() {
+async fn mocks_count_as_failed_when_warming() {
     let stub = Stub::start();
     let settings =
         [("VECHO_RETRY_MAX_ATTEMPTS", "1"), ("VECHO_FALLBACK_MODE", "mock"), ("VECHO_BREAKER_FAILURES", "1")];
@@ -102,7 +102,7 @@ async fn mocks_are_not_taken_for_vectors() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_refused_ends_it() {
+async fn a_refused_key_ends_the_warm_command() {
     let stub = Stub::start();
     stub.accept_keys(["right"]);
     let vecho = Vecho::start(&stub);
@@ -118,7 +118,7 @@ async fn a_key_that_is_refused_ends_it() {
 }
 
 #[tokio::test]
-async fn without_a_vecho_that_runs_nothing_is_fetched_that_nobody_would_keep() {
+async fn warming_fetches_nothing_without_a_running_vecho_or_disk_tier() {
     let stub = Stub::start();
     let upstream = stub.base_url();
     let arguments =
@@ -130,7 +130,7 @@ async fn without_a_vecho_that_runs_nothing_is_fetched_that_nobody_would_keep() {
 }
 
 #[tokio::test]
-async fn without_a_vecho_that_runs_the_vectors_go_into_its_folder() {
+async fn warming_fills_the_folder_of_a_stopped_vecho() {
     let stub = Stub::start();
     let (upstream, folder) = (stub.base_url(), Folder::new("warmed"));
     let path = format!("disk.path={}", folder.path("disk").display());
@@ -151,7 +151,7 @@ async fn without_a_vecho_that_runs_the_vectors_go_into_its_folder() {
 }
 
 #[tokio::test]
-async fn it_says_for_whom_it_filled_the_cache_whatever_failed() {
+async fn warming_reports_the_scope_even_after_failures() {
     let (stub, folder) = (Stub::start(), Folder::new("warmed-whose"));
     let (upstream, path) = (stub.base_url(), format!("disk.path={}", folder.path("disk").display()));
     let place = ["--listen", "127.0.0.1:2", "--admin-listen", NOWHERE, "--upstream", &upstream, "--set", &path];
@@ -178,7 +178,7 @@ async fn it_says_for_whom_it_filled_the_cache_whatever_failed() {
 }
 
 #[tokio::test]
-async fn what_listens_has_to_be_a_vecho() {
+async fn warming_refuses_a_server_that_is_not_vecho() {
     let stub = Stub::start();
     let listen = stub.addr().to_string();
     let arguments = ["--listen", &listen, "warm", "--model", TINY, "-"];
@@ -187,7 +187,7 @@ async fn what_listens_has_to_be_a_vecho() {
 }
 
 #[tokio::test]
-async fn elsewhere_than_on_a_terminal_progress_is_a_line_now_and_then() {
+async fn progress_without_a_terminal_is_printed_as_lines() {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_RETRY_MAX_ATTEMPTS", "1")]);
     stub.next(Behaviour::RateLimit { retry_after_ms: 6_500 });
@@ -198,7 +198,7 @@ async fn elsewhere_than_on_a_terminal_progress_is_a_line_now_and_then() {
 }
 
 #[tokio::test]
-async fn a_plain_text_file_is_one_text_a_line_and_says_so() {
+async fn a_plain_text_file_is_read_line_by_line_with_a_note() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     let warmed = warm(&vecho, &[], "First, a \"text\".\r\n\nthe second\n").well();
@@ -209,7 +209,7 @@ async fn a_plain_text_file_is_one_text_a_line_and_says_so() {
 }
 
 #[tokio::test]
-async fn of_many_lines_at_fault_a_hundred_are_told_and_all_are_counted() {
+async fn at_most_a_hundred_invalid_lines_are_reported() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     let file = format!("\"one\"\n{}", "nonsense\n".repeat(105));
@@ -219,7 +219,7 @@ async fn of_many_lines_at_fault_a_hundred_are_told_and_all_are_counted() {
 }
 
 #[tokio::test]
-async fn lines_that_were_not_asked_any_more_count_as_failed() {
+async fn lines_not_sent_after_an_abort_count_as_failed() {
     let stub = Stub::start();
     let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_RETRY_MAX_ATTEMPTS", "1")]);
     let status = |code| Behaviour::Status { code, headers: vec![], body: "{}".to_owned() };
@@ -231,7 +231,7 @@ async fn lines_that_were_not_asked_any_more_count_as_failed() {
 }
 
 #[tokio::test]
-async fn a_public_port_that_speaks_tls_is_told_of_before_anything_is_sent() {
+async fn warming_refuses_a_tls_public_port_before_sending() {
     let (stub, folder, own) = (Stub::start(), Folder::new("warm-tls"), Identity::new("localhost"));
     let cert = format!("tls.cert_file={}", folder.write("cert.pem", &own.cert_pem));
     let key = format!("tls.key_file={}", folder.write("key.pem", &own.key_pem));
@@ -242,7 +242,7 @@ async fn a_public_port_that_speaks_tls_is_told_of_before_anything_is_sent() {
 }
 
 #[tokio::test]
-async fn vectors_that_the_only_lasting_tier_refuses_are_a_failure() {
+async fn warming_fails_if_the_only_persistent_tier_refuses_the_vectors() {
     let stub = Stub::start();
     let mut redis = Redis::absent().with(&["--maxmemory-policy", "noeviction"]);
     redis.go_on();

@@ -58,7 +58,7 @@ fn lengthen(redis: &Redis, bytes: usize) {
 }
 
 #[tokio::test]
-async fn a_look_up_ends_once_it_has_read_its_limit_and_the_rest_is_missing() {
+async fn a_lookup_stops_at_its_read_limit_and_the_rest_are_misses() {
     let redis = Redis::start();
     let keys = stored(&redis).await;
     let tier = tier(&redis, 300_000).await;
@@ -83,7 +83,7 @@ async fn a_look_up_ends_once_it_has_read_its_limit_and_the_rest_is_missing() {
 }
 
 #[tokio::test]
-async fn values_longer_than_any_record_are_missing_and_redis_is_not_to_blame() {
+async fn values_longer_than_any_record_are_misses_and_not_an_outage() {
     let redis = Redis::start();
     let keys = stored(&redis).await;
     let tier = tier(&redis, 300_000).await;

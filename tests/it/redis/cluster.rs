@@ -22,7 +22,7 @@ fn records(cluster: &Cluster) -> Vec<usize> {
 }
 
 #[tokio::test]
-async fn its_nodes_share_the_records_and_replicas_find_all_of_them() {
+async fn cluster_nodes_share_the_records_and_replicas_find_all_of_them() {
     let (cluster, stub) = (Cluster::start(), Stub::start());
     let one = replica(&stub, &cluster.url(), &[CLUSTER]).await;
     let texts = texts("text", 60);
@@ -36,7 +36,7 @@ async fn its_nodes_share_the_records_and_replicas_find_all_of_them() {
 }
 
 #[tokio::test]
-async fn purges_and_leases_work_in_it() {
+async fn purges_and_leases_work_in_a_cluster() {
     let (cluster, stub) = (Cluster::start(), Stub::start());
     let settings = [CLUSTER, ("redis.lease", "20s")];
     let one = replica(&stub, &cluster.url(), &settings).await;
@@ -55,7 +55,7 @@ async fn purges_and_leases_work_in_it() {
 }
 
 #[tokio::test]
-async fn what_is_no_record_is_a_miss_in_it_too() {
+async fn foreign_values_in_a_cluster_are_misses() {
     let (cluster, stub) = (Cluster::start(), Stub::start());
     let one = replica(&stub, &cluster.url(), &[CLUSTER]).await;
     let texts = texts("text", 12);
@@ -71,7 +71,7 @@ async fn what_is_no_record_is_a_miss_in_it_too() {
 }
 
 #[tokio::test]
-async fn a_lost_node_takes_the_tier_down_and_no_request_waits_for_it() {
+async fn a_lost_cluster_node_takes_the_tier_down_without_delaying_requests() {
     let (mut cluster, stub) = (Cluster::start(), Stub::start());
     let settings = [CLUSTER, ("redis.timeout", "300ms"), ("redis.connect_timeout", "1s")];
     let replica = replica(&stub, &cluster.url(), &settings).await;
@@ -93,7 +93,7 @@ async fn a_lost_node_takes_the_tier_down_and_no_request_waits_for_it() {
 }
 
 #[tokio::test]
-async fn a_node_that_is_taken_for_a_single_server_says_what_is_wrong() {
+async fn a_cluster_node_used_as_a_single_server_logs_the_needed_setting() {
     let (cluster, stub) = (Cluster::start(), Stub::start());
     let environment = [("VECHO_REDIS_URL", &*cluster.0[0].url()), ("VECHO_DISK_ENABLED", "false")];
     let vecho = crate::harness::Vecho::start_with(&stub.base_url(), &environment);

@@ -70,7 +70,7 @@ impl OnPurges for Told {
 }
 
 #[tokio::test]
-async fn purges_of_others_are_noted_before_they_are_in_force() {
+async fn purges_of_other_replicas_are_saved_before_they_apply() {
     let redis = Redis::start();
     redis.cli(&["hset", COUNTS, "model:tiny", "3"]);
     let config = Config::from_pairs(&[("redis.url", &redis.url()), ("redis.connect_timeout", "5s")]);

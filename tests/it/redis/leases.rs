@@ -43,16 +43,16 @@ async fn sources_of(vecho: &Vecho, texts: &[&str]) -> String {
 }
 
 #[tokio::test]
-async fn a_herd_of_equal_misses_on_two_processes_makes_one_call() {
-    herd_on(2).await;
+async fn equal_misses_on_two_processes_make_one_call() {
+    equal_misses_make_one_call_on(2).await;
 }
 
 #[tokio::test]
-async fn a_herd_of_equal_misses_on_three_processes_makes_one_call() {
-    herd_on(3).await;
+async fn equal_misses_on_three_processes_make_one_call() {
+    equal_misses_make_one_call_on(3).await;
 }
 
-async fn herd_on(count: usize) {
+async fn equal_misses_make_one_call_on(count: usize) {
     let (redis, stub) = (Redis::start(), Stub::start());
     let mut processes = Vec::new();
     for _ in 0..count {
@@ -78,7 +78,7 @@ async fn two_processes_without_leases_share_what_is_stored() {
 }
 
 #[tokio::test]
-async fn a_lease_that_ended_is_not_taken_from_its_next_holder() {
+async fn an_expired_lease_does_not_release_that_of_the_next_holder() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let [one, other, _] = replicas(&stub, &redis, &[("redis.lease", "1s")]).await;
     stub.always(Behaviour::Gate);
@@ -108,7 +108,7 @@ async fn a_lease_that_ended_is_not_taken_from_its_next_holder() {
 }
 
 #[tokio::test]
-async fn each_of_overlapping_requests_fetches_what_no_other_does() {
+async fn overlapping_requests_on_two_replicas_fetch_each_input_once() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let [one, other, _] = replicas(&stub, &redis, &[LEASE]).await;
     stub.always(Behaviour::Gate);
@@ -127,7 +127,7 @@ async fn each_of_overlapping_requests_fetches_what_no_other_does() {
 }
 
 #[tokio::test]
-async fn without_leases_each_replica_asks_for_itself() {
+async fn without_leases_each_replica_fetches_separately() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let [one, other, _] = replicas(&stub, &redis, &[]).await;
     stub.always(Behaviour::Gate);
@@ -141,7 +141,7 @@ async fn without_leases_each_replica_asks_for_itself() {
 }
 
 #[tokio::test]
-async fn a_leader_that_dies_costs_one_lease() {
+async fn a_dead_leader_is_replaced_when_its_lease_expires() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let leader = process(&stub, &redis, "3s").await;
     let [one, other, _] = replicas(&stub, &redis, &[("redis.lease", "3s")]).await;
@@ -167,7 +167,7 @@ async fn a_leader_that_dies_costs_one_lease() {
 }
 
 #[tokio::test]
-async fn a_leader_that_fails_gives_way_at_once() {
+async fn a_failed_leader_releases_its_lease_at_once() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let [one, other, _] = replicas(&stub, &redis, &[LEASE]).await;
     stub.next(Behaviour::All(vec![
@@ -192,7 +192,7 @@ async fn a_leader_that_fails_gives_way_at_once() {
 }
 
 #[tokio::test]
-async fn who_wants_nothing_stored_or_nothing_old_neither_waits_nor_holds_up() {
+async fn no_store_and_no_cache_requests_ignore_leases() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let [one, other, _] = replicas(&stub, &redis, &[LEASE]).await;
     stub.next(Behaviour::Gate);
@@ -214,7 +214,7 @@ async fn who_wants_nothing_stored_or_nothing_old_neither_waits_nor_holds_up() {
 }
 
 #[tokio::test]
-async fn without_redis_everybody_asks() {
+async fn without_redis_a_replica_fetches_itself() {
     let (redis, stub) = (Redis::absent(), Stub::start());
     let one = started(&stub, &redis.url(), &[LEASE]).await;
     goes_down(&one).await;
@@ -222,7 +222,7 @@ async fn without_redis_everybody_asks() {
 }
 
 #[tokio::test]
-async fn who_waits_when_redis_is_lost_asks_for_itself() {
+async fn a_replica_that_waits_when_redis_is_lost_fetches_itself() {
     let (mut redis, stub) = (Redis::start(), Stub::start());
     let [one, other, _] = replicas(&stub, &redis, &[LEASE, ("redis.timeout", "300ms")]).await;
     stub.next(Behaviour::Gate);
@@ -244,7 +244,7 @@ async fn who_waits_when_redis_is_lost_asks_for_itself() {
 }
 
 #[tokio::test]
-async fn what_comes_out_of_a_wait_is_kept_like_any_other() {
+async fn records_awaited_through_a_lease_are_stored_in_memory() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let [one, other, _] = replicas(&stub, &redis, &[LEASE]).await;
     stub.next(Behaviour::Delay(Duration::from_millis(300)));
@@ -258,7 +258,7 @@ async fn what_comes_out_of_a_wait_is_kept_like_any_other() {
 }
 
 #[tokio::test]
-async fn a_lease_that_was_given_too_late_is_given_back() {
+async fn a_lease_granted_too_late_is_released() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let proxy = Proxy::start(redis.port()).await;
     let settings = [("redis.timeout", "500ms"), ("redis.lease", "5m")];

@@ -25,7 +25,7 @@ async fn go_on(replica: &Inside, name: &str, count: usize) {
 }
 
 /// Waits until the tier is down, and checks that further requests do not query it.
-async fn go_on_without_asking(replica: &Inside, name: &str) {
+async fn succeed_without_querying_redis(replica: &Inside, name: &str) {
     goes_down(replica).await;
     let asked = replica.metric(LOOKUPS).await;
     go_on(replica, name, 20).await;
@@ -44,11 +44,11 @@ async fn is_shared(one: &Inside, stub: &Stub, url: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn absent_at_the_start() {
+async fn redis_may_be_absent_at_the_start() {
     let (mut redis, stub) = (Redis::absent(), Stub::start());
     let replica = started(&stub, &redis.url(), &IMPATIENT).await;
     go_on(&replica, "early", 5).await;
-    go_on_without_asking(&replica, "absent").await;
+    succeed_without_querying_redis(&replica, "absent").await;
     let health = replica.health().await;
     assert_eq!(health["status"], "degraded");
     let warning = health["warnings"][0].as_str().expect("a warning");
@@ -59,13 +59,13 @@ async fn absent_at_the_start() {
 }
 
 #[tokio::test]
-async fn killed_in_the_middle_and_started_again() {
+async fn redis_may_be_killed_and_restarted() {
     let (mut redis, stub) = (Redis::start(), Stub::start());
     let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
     go_on(&replica, "before", 3).await;
     redis.kill();
     go_on(&replica, "at once", 5).await;
-    go_on_without_asking(&replica, "without").await;
+    succeed_without_querying_redis(&replica, "without").await;
     redis.go_on();
     comes_up(&replica).await;
     is_shared(&replica, &stub, &redis.url(), "after").await;
@@ -73,12 +73,12 @@ async fn killed_in_the_middle_and_started_again() {
 }
 
 #[tokio::test]
-async fn half_dead() {
+async fn an_unresponsive_redis_takes_the_tier_down() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
     redis.freeze();
     go_on(&replica, "frozen", 5).await;
-    go_on_without_asking(&replica, "left alone").await;
+    succeed_without_querying_redis(&replica, "left alone").await;
     assert!(replica.metric(LOOKUPS).await <= 3.0, "three late answers are enough");
     redis.thaw();
     comes_up(&replica).await;
@@ -86,7 +86,7 @@ async fn half_dead() {
 }
 
 #[tokio::test]
-async fn half_dead_while_many_ask() {
+async fn concurrent_requests_wait_together_for_an_unresponsive_redis() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
     redis.freeze();
@@ -95,29 +95,29 @@ async fn half_dead_while_many_ask() {
     let asked = texts.iter().map(|text| async { sources(&replica, &[text]).await });
     futures_util::future::join_all(asked).await;
     assert!(begun.elapsed() < TIMEOUT + 2 * MARGIN, "they wait together: {:?}", begun.elapsed());
-    go_on_without_asking(&replica, "left alone").await;
+    succeed_without_querying_redis(&replica, "left alone").await;
     redis.thaw();
     comes_up(&replica).await;
 }
 
 #[tokio::test]
-async fn half_dead_while_nobody_asks() {
+async fn an_unresponsive_redis_is_detected_without_requests() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
     redis.freeze();
-    go_on_without_asking(&replica, "left alone").await;
+    succeed_without_querying_redis(&replica, "left alone").await;
     redis.thaw();
     comes_up(&replica).await;
 }
 
 #[tokio::test]
-async fn too_slow_to_be_of_use() {
+async fn a_redis_that_is_too_slow_takes_the_tier_down() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let proxy = Proxy::start(redis.port()).await;
     let replica = replica(&stub, &format!("redis://{}", proxy.addr), &IMPATIENT).await;
     proxy.delay(TIMEOUT * 2);
     go_on(&replica, "slow", 5).await;
-    go_on_without_asking(&replica, "left alone").await;
+    succeed_without_querying_redis(&replica, "left alone").await;
     let tried = redis.calls("hgetall");
     eventually("it is tried again", async || redis.calls("hgetall") >= tried + 2).await;
     assert!((replica.metric(DOWN).await - 1.0).abs() < f64::EPSILON, "an answer that comes too late is none");
@@ -127,12 +127,12 @@ async fn too_slow_to_be_of_use() {
 }
 
 #[tokio::test]
-async fn stopped_for_a_while_by_its_operator() {
+async fn a_paused_redis_takes_the_tier_down_until_it_resumes() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let replica = replica(&stub, &redis.url(), &IMPATIENT).await;
     redis.cli(&["client", "pause", "3000", "all"]);
     go_on(&replica, "paused", 5).await;
-    go_on_without_asking(&replica, "left alone").await;
+    succeed_without_querying_redis(&replica, "left alone").await;
     comes_up(&replica).await;
 }
 
@@ -164,7 +164,7 @@ async fn late_answers_with_others_between_them_are_no_outage() {
 }
 
 #[tokio::test]
-async fn full() {
+async fn a_full_redis_still_serves_reads() {
     let mut redis = Redis::absent().with(&["--maxmemory-policy", "noeviction"]);
     redis.go_on();
     let stub = Stub::start();
@@ -197,7 +197,7 @@ async fn full() {
 }
 
 #[tokio::test]
-async fn a_copy_that_takes_no_writes() {
+async fn a_read_only_replica_serves_reads_and_drops_writes() {
     let (master, stub) = (Redis::start(), Stub::start());
     let mut copy = Redis::absent().with(&["--replicaof", "127.0.0.1", &master.port().to_string()]);
     copy.go_on();
@@ -212,7 +212,7 @@ async fn a_copy_that_takes_no_writes() {
 }
 
 #[tokio::test]
-async fn an_outage_is_told_in_two_lines() {
+async fn a_redis_outage_is_logged_in_two_lines() {
     let (mut redis, stub) = (Redis::start(), Stub::start());
     let environment =
         [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_REDIS_TIMEOUT", "300ms"), ("VECHO_DISK_ENABLED", "false")];
@@ -235,7 +235,7 @@ async fn an_outage_is_told_in_two_lines() {
 }
 
 #[tokio::test]
-async fn too_much_to_write_is_dropped_and_counted() {
+async fn writes_beyond_the_queue_are_dropped_and_counted() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let settings = [IMPATIENT[0], IMPATIENT[1], ("redis.queue_mb", "1")];
     let replica = replica(&stub, &redis.url(), &settings).await;

@@ -18,7 +18,7 @@ async fn forgets(replica: &Inside, model: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn a_purge_on_one_replica_reaches_the_others_in_memory_and_in_redis() {
+async fn a_purge_on_one_replica_applies_to_memory_and_redis_of_all() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
     sources(&one, &["a"]).await;
@@ -39,7 +39,7 @@ async fn a_purge_on_one_replica_reaches_the_others_in_memory_and_in_redis() {
 }
 
 #[tokio::test]
-async fn who_starts_after_a_purge_is_served_nothing_from_before_it() {
+async fn a_replica_started_after_a_purge_serves_no_purged_records() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let one = replica(&stub, &redis.url(), &[]).await;
     sources(&one, &["a"]).await;
@@ -51,7 +51,7 @@ async fn who_starts_after_a_purge_is_served_nothing_from_before_it() {
 }
 
 #[tokio::test]
-async fn a_purge_of_one_model_leaves_the_others() {
+async fn a_purge_of_one_model_keeps_the_entries_of_others_in_redis() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
     for model in ["tiny", "small"] {
@@ -65,7 +65,7 @@ async fn a_purge_of_one_model_leaves_the_others() {
 }
 
 #[tokio::test]
-async fn a_purge_made_in_an_outage_is_told_when_it_is_over() {
+async fn a_purge_made_during_an_outage_is_sent_after_it() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let settings = [("redis.timeout", "300ms")];
     let one = replica(&stub, &redis.url(), &settings).await;
@@ -86,7 +86,7 @@ async fn a_purge_made_in_an_outage_is_told_when_it_is_over() {
 }
 
 #[tokio::test]
-async fn purges_of_two_replicas_that_do_not_hear_of_one_another_both_count() {
+async fn purges_of_two_disconnected_replicas_both_count() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let settings = [("redis.timeout", "300ms")];
     let one = replica(&stub, &redis.url(), &settings).await;
@@ -106,7 +106,7 @@ async fn purges_of_two_replicas_that_do_not_hear_of_one_another_both_count() {
 }
 
 #[tokio::test]
-async fn a_list_of_purges_that_is_none_of_ours_is_not_followed_for_ever() {
+async fn an_oversized_foreign_list_of_purges_takes_the_tier_down() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let one = replica(&stub, &redis.url(), &[]).await;
     let fill = "for n = 1, 10001 do redis.call('HSET', KEYS[1], 'model:' .. n, 1) end";
@@ -157,7 +157,7 @@ async fn on_disk(replica: &Inside, entries: f64) {
 }
 
 #[tokio::test]
-async fn purges_of_one_outage_do_not_tie_though_both_replicas_started_anew_meanwhile() {
+async fn concurrent_purges_in_an_outage_both_count_after_restarts() {
     let (apart, one, other) = Apart::new().await;
     apart.freeze([&one, &other]).await;
     assert_eq!(purge(&one, "").await["pending"], json!(["redis"]));
@@ -174,7 +174,7 @@ async fn purges_of_one_outage_do_not_tie_though_both_replicas_started_anew_meanw
 }
 
 #[tokio::test]
-async fn a_purge_that_its_process_could_not_tell_is_told_by_the_next_one_and_once() {
+async fn an_unsent_purge_is_sent_once_by_the_next_process() {
     let (apart, one, other) = Apart::new().await;
     sources(&other, &["a"]).await;
     on_disk(&other, 2.0).await;
@@ -196,7 +196,7 @@ async fn a_purge_that_its_process_could_not_tell_is_told_by_the_next_one_and_onc
 }
 
 #[tokio::test]
-async fn a_tier_that_was_cleared_in_an_outage_is_cleared_by_the_next_process() {
+async fn a_clearing_of_redis_in_an_outage_is_done_by_the_next_process() {
     let (apart, one, other) = Apart::new().await;
     sources(&other, &["a"]).await;
     stored(&apart.redis, 1).await;
@@ -210,7 +210,7 @@ async fn a_tier_that_was_cleared_in_an_outage_is_cleared_by_the_next_process() {
 }
 
 #[tokio::test]
-async fn where_nothing_outlives_the_process_a_purge_that_cannot_be_told_says_so() {
+async fn an_unsent_purge_that_would_be_lost_is_reported() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let one = replica(&stub, &redis.url(), &[("redis.timeout", "300ms"), ("disk.enabled", "false")]).await;
     assert_eq!(purge(&one, "").await["pending"], json!([]));
@@ -230,7 +230,7 @@ async fn where_nothing_outlives_the_process_a_purge_that_cannot_be_told_says_so(
 }
 
 #[tokio::test]
-async fn a_server_that_lost_its_purges_is_told_them_again_and_nobody_forgets_anything() {
+async fn lost_purges_are_restored_in_redis_without_purging_replicas() {
     let (mut redis, stub) = (Redis::start(), Stub::start());
     let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
     purge(&one, "").await;
@@ -247,7 +247,7 @@ async fn a_server_that_lost_its_purges_is_told_them_again_and_nobody_forgets_any
 }
 
 #[tokio::test]
-async fn clearing_the_tier_makes_its_records_unreachable_for_all_and_leaves_memory() {
+async fn clearing_the_redis_tier_affects_all_replicas_but_not_memory() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
     sources(&one, &["a"]).await;
@@ -262,7 +262,7 @@ async fn clearing_the_tier_makes_its_records_unreachable_for_all_and_leaves_memo
 }
 
 #[tokio::test]
-async fn what_waits_to_be_written_while_the_tier_is_cleared_does_not_come_back() {
+async fn entries_queued_before_redis_is_cleared_do_not_return() {
     let (mut redis, stub) = (Redis::absent(), Stub::start());
     let one = started(&stub, &redis.url(), &[]).await;
     goes_down(&one).await;

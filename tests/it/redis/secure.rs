@@ -6,7 +6,7 @@ use crate::harness::tls::{Folder, Identity};
 use crate::harness::{Stub, Vecho};
 
 #[tokio::test]
-async fn tls_with_a_root_and_a_client_certificate_of_its_own() {
+async fn tls_uses_the_configured_root_and_client_certificate() {
     let (folder, stub) = (Folder::new("redis-tls"), Stub::start());
     let identity = Identity::new("localhost");
     let (cert, key) = (folder.write("cert.pem", &identity.cert_pem), folder.write("key.pem", &identity.key_pem));
@@ -28,12 +28,12 @@ async fn tls_with_a_root_and_a_client_certificate_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_user_with_the_least_rights_and_a_database_of_its_own() {
+async fn minimal_redis_permissions_and_a_separate_database_suffice() {
     let stub = Stub::start();
     let rights = ["+getrange", "+get", "+set", "+hgetall", "+hget", "+hset", "+eval", "+del", "+select"];
     let mut redis = Redis::absent().with(&["--requirepass", "admin", "--user", "app", "on", ">right", "~vecho:*"]);
     redis = redis.with(&rights);
-    redis = redis.looked_into_with(&["-a", "admin", "-n", "3"]);
+    redis = redis.with_cli_arguments(&["-a", "admin", "-n", "3"]);
     redis.go_on();
     let url = format!("{}/3", redis.url());
     let login = [("redis.username", "app"), ("redis.password", "right"), ("redis.lease", "1m")];
@@ -49,9 +49,9 @@ async fn a_user_with_the_least_rights_and_a_database_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_wrong_password_is_named_once_and_never_shown() {
+async fn a_wrong_password_is_logged_once_without_its_value() {
     let stub = Stub::start();
-    let mut redis = Redis::absent().with(&["--requirepass", "right"]).looked_into_with(&["-a", "right"]);
+    let mut redis = Redis::absent().with(&["--requirepass", "right"]).with_cli_arguments(&["-a", "right"]);
     redis.go_on();
     let environment = [
         ("VECHO_REDIS_URL", &*redis.url()),
@@ -69,9 +69,9 @@ async fn a_wrong_password_is_named_once_and_never_shown() {
 }
 
 #[tokio::test]
-async fn a_password_that_is_missing_is_named() {
+async fn a_missing_password_is_logged() {
     let stub = Stub::start();
-    let mut redis = Redis::absent().with(&["--requirepass", "right"]).looked_into_with(&["-a", "right"]);
+    let mut redis = Redis::absent().with(&["--requirepass", "right"]).with_cli_arguments(&["-a", "right"]);
     redis.go_on();
     let environment = [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_DISK_ENABLED", "false")];
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
@@ -79,7 +79,7 @@ async fn a_password_that_is_missing_is_named() {
 }
 
 #[tokio::test]
-async fn a_user_that_may_not_ask_is_told_of_once() {
+async fn missing_permissions_are_logged_once() {
     let stub = Stub::start();
     let mut redis = Redis::absent().with(&["--user", "app", "on", ">right", "~*", "+hgetall"]);
     redis.go_on();

@@ -16,7 +16,7 @@ async fn explained(replica: &Inside, texts: &[&str]) -> serde_json::Value {
 }
 
 #[tokio::test]
-async fn what_one_replica_fetched_another_finds() {
+async fn entries_fetched_by_one_replica_are_hits_on_another() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
     let texts = ["a", "b", "c"];
@@ -37,7 +37,7 @@ async fn what_one_replica_fetched_another_finds() {
 }
 
 #[tokio::test]
-async fn a_replica_that_loses_nothing_serves_no_record_of_one_that_does() {
+async fn a_lossless_replica_serves_no_lossy_records() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let lossy = replica(&stub, &redis.url(), &[("cache.codec", "int8")]).await;
     let exact = replica(&stub, &redis.url(), &[]).await;
@@ -51,7 +51,7 @@ async fn a_replica_that_loses_nothing_serves_no_record_of_one_that_does() {
 }
 
 #[tokio::test]
-async fn what_somebody_fetched_for_himself_alone_meanwhile_is_not_fetched_again() {
+async fn an_input_stored_by_an_unaccepted_credential_meanwhile_is_not_refetched() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let replica = replica(&stub, &redis.url(), &[("cache.scope", "shared"), ("redis.timeout", "1s")]).await;
     let ask = async |key: &str, text: &str| {
@@ -69,7 +69,7 @@ async fn what_somebody_fetched_for_himself_alone_meanwhile_is_not_fetched_again(
 }
 
 #[tokio::test]
-async fn a_request_asks_once_however_many_inputs_it_has() {
+async fn a_request_reads_each_of_its_inputs_once() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let replica = replica(&stub, &redis.url(), &[]).await;
     let texts: Vec<String> = (0..100).map(|n| format!("text {n}")).collect();
@@ -111,7 +111,7 @@ async fn replicas_with_different_prefixes_share_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_no_record_is_a_miss_and_takes_nothing_from_its_neighbours() {
+async fn foreign_values_are_misses_and_do_not_affect_other_records() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let one = replica(&stub, &redis.url(), &[]).await;
     sources(&one, &["a", "b", "c"]).await;
@@ -130,7 +130,7 @@ async fn what_is_no_record_is_a_miss_and_takes_nothing_from_its_neighbours() {
 }
 
 #[tokio::test]
-async fn a_record_past_its_time_stands_in_for_an_upstream_that_is_down() {
+async fn an_expired_record_is_served_stale_during_an_outage() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let settings = [("cache.ttl", "10s"), ("cache.stale_for", "1h"), ("fallback.mode", "stale")];
     let one = replica(&stub, &redis.url(), &settings).await;
@@ -144,7 +144,7 @@ async fn a_record_past_its_time_stands_in_for_an_upstream_that_is_down() {
 }
 
 #[tokio::test]
-async fn what_must_not_be_stored_is_not_sent() {
+async fn no_store_answers_are_not_sent_to_redis() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let replica = replica(&stub, &redis.url(), &[]).await;
     replica.embed_with(&[("cache-control", "no-store")], texts_of(&["secret"])).await;
@@ -153,7 +153,7 @@ async fn what_must_not_be_stored_is_not_sent() {
 }
 
 #[tokio::test]
-async fn what_waits_when_the_process_stops_is_written() {
+async fn shutdown_writes_entries_queued_for_redis() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let environment = [("VECHO_REDIS_URL", &*redis.url()), ("VECHO_DISK_ENABLED", "false")];
     let vecho = crate::harness::Vecho::start_with(&stub.base_url(), &environment);
@@ -169,7 +169,7 @@ async fn what_waits_when_the_process_stops_is_written() {
 }
 
 #[tokio::test]
-async fn a_start_waits_for_nothing() {
+async fn startup_does_not_wait_for_redis() {
     let (mut redis, stub) = (Redis::absent(), Stub::start());
     let replica = started(&stub, &redis.url(), &[]).await;
     assert_eq!(sources(&replica, &["a"]).await, "upstream=1");
@@ -181,7 +181,7 @@ async fn a_start_waits_for_nothing() {
 }
 
 #[tokio::test]
-async fn an_import_comes_no_faster_than_it_is_written() {
+async fn an_import_is_limited_to_the_write_rate_of_redis() {
     const MODEL: &str = "text-embedding-3-small";
     let (redis, stub) = (Redis::start(), Stub::start());
     let from = Inside::start(&stub.base_url(), &[]).await;
@@ -201,7 +201,7 @@ async fn an_import_comes_no_faster_than_it_is_written() {
 }
 
 #[tokio::test]
-async fn what_another_replica_fetched_anew_takes_the_place_of_rendered_answers_once_it_is_found() {
+async fn a_refresh_by_another_replica_replaces_cached_replies_once_found() {
     let (stub, redis) = (Stub::start(), Redis::start());
     let (one, other) = (replica(&stub, &redis.url(), &[]).await, replica(&stub, &redis.url(), &[]).await);
     let old = one.embed(texts_of(&["a"])).await.vectors();

@@ -47,7 +47,7 @@ async fn no_wrong_vector(settings: &[(&str, &str)], value_of: &str) {
 }
 
 #[tokio::test]
-async fn values_that_move_on_by_one_key_are_misses() {
+async fn values_shifted_by_one_key_are_misses() {
     no_wrong_vector(&[], "n % #names + 1").await;
 }
 
@@ -62,7 +62,7 @@ async fn values_in_reverse_order_are_misses_with_a_secret() {
 }
 
 #[tokio::test]
-async fn values_that_are_read_together_with_leases_are_misses_under_other_keys() {
+async fn swapped_values_are_misses_with_leases() {
     no_wrong_vector(&[("redis.lease", "5s")], "n % #names + 1").await;
 }
 

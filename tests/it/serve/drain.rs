@@ -9,7 +9,7 @@ use vecho::serve::Drained;
 use super::harness::{PATIENCE, start, until, wide, within};
 
 #[tokio::test]
-async fn a_drain_refuses_new_connections_closes_idle_ones_and_lets_a_call_finish() {
+async fn a_drain_closes_idle_connections_and_lets_calls_finish() {
     let served = start(wide()).await;
     let (mut fresh, mut kept, mut busy) = (served.connect().await, served.connect().await, served.connect().await);
     assert_eq!(kept.get("/").await.status(), "200");
@@ -33,7 +33,7 @@ async fn a_drain_refuses_new_connections_closes_idle_ones_and_lets_a_call_finish
 }
 
 #[tokio::test]
-async fn what_does_not_finish_in_time_is_cut_and_counted() {
+async fn connections_that_outlive_the_drain_are_cut_and_counted() {
     let served = start(wide()).await;
     let (mut kept, mut busy) = (served.connect().await, served.connect().await);
     assert_eq!(kept.get("/").await.status(), "200");
@@ -46,7 +46,7 @@ async fn what_does_not_finish_in_time_is_cut_and_counted() {
 }
 
 #[tokio::test]
-async fn a_server_with_nothing_to_do_drains_at_once() {
+async fn an_idle_server_drains_at_once() {
     let served = start(wide()).await;
     assert_eq!(within(served.running.drain(PATIENCE * 3)).await, Drained::default());
 }

@@ -10,7 +10,7 @@ use super::harness::{start, until, wide};
 const SHORT: Duration = Duration::from_millis(150);
 
 #[tokio::test]
-async fn a_peer_that_never_says_anything_is_closed_after_the_idle_timeout_and_is_no_fault() {
+async fn a_silent_peer_is_closed_after_the_idle_timeout_without_a_fault() {
     let served = start(ServeLimits { idle_timeout: SHORT, ..wide() }).await;
     let began = Instant::now();
     served.connect().await.assert_closes().await;
@@ -20,7 +20,7 @@ async fn a_peer_that_never_says_anything_is_closed_after_the_idle_timeout_and_is
 }
 
 #[tokio::test]
-async fn a_kept_connection_is_closed_after_the_idle_timeout_counted_from_its_last_answer() {
+async fn the_idle_timeout_starts_at_the_last_answer() {
     let served = start(ServeLimits { idle_timeout: SHORT, ..wide() }).await;
     let mut client = served.connect().await;
     for _ in 0..3 {
@@ -32,7 +32,7 @@ async fn a_kept_connection_is_closed_after_the_idle_timeout_counted_from_its_las
 }
 
 #[tokio::test]
-async fn a_head_that_trickles_is_cut_after_the_header_timeout_though_bytes_keep_coming() {
+async fn a_slow_head_is_cut_after_the_header_timeout() {
     let served = start(ServeLimits { header_timeout: SHORT, ..wide() }).await;
     let mut client = served.connect().await;
     let began = Instant::now();
@@ -83,7 +83,7 @@ async fn a_peer_that_does_not_read_its_answer_is_cut_after_the_write_timeout() {
 }
 
 #[tokio::test]
-async fn a_connection_over_the_bound_is_told_so_and_a_closed_one_makes_room() {
+async fn a_connection_over_the_limit_gets_a_503_until_one_closes() {
     let served = start(ServeLimits { max_connections: 1, ..wide() }).await;
     let mut first = served.connect().await;
     assert_eq!(first.get("/").await.status(), "200");
@@ -100,7 +100,7 @@ async fn a_connection_over_the_bound_is_told_so_and_a_closed_one_makes_room() {
 }
 
 #[tokio::test]
-async fn a_connection_over_the_bound_reads_its_503_although_it_is_still_sending() {
+async fn a_connection_over_the_limit_can_read_its_503_while_sending() {
     let served = start(ServeLimits { max_connections: 0, ..wide() }).await;
     let mut client = served.connect().await;
     let body = "x".repeat(8 * 1024 * 1024);

@@ -35,7 +35,7 @@ async fn a_head_just_under_the_limit_is_served() {
 }
 
 #[tokio::test]
-async fn requests_sent_in_one_piece_are_answered_in_order_and_garbage_behind_them_gets_its_400() {
+async fn pipelined_requests_are_answered_in_order_and_trailing_garbage_gets_a_400() {
     let served = start(wide()).await;
     let mut client = served.connect().await;
     client.send("GET /a HTTP/1.1\r\nhost: x\r\n\r\nGET /peer HTTP/1.1\r\nhost: x\r\n\r\n\x01garbage\r\n\r\n").await;
@@ -45,7 +45,7 @@ async fn requests_sent_in_one_piece_are_answered_in_order_and_garbage_behind_the
 }
 
 #[tokio::test]
-async fn an_announced_body_is_asked_for_with_100_continue() {
+async fn a_request_that_expects_100_continue_gets_it() {
     let served = start(wide()).await;
     let mut client = served.connect().await;
     client.send("POST /echo HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n").await;
@@ -56,7 +56,7 @@ async fn an_announced_body_is_asked_for_with_100_continue() {
 }
 
 #[tokio::test]
-async fn a_body_that_stalls_is_given_up() {
+async fn a_stalled_body_times_out() {
     let served = start(wide()).await;
     let mut client = served.connect().await;
     client.send("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab").await;
@@ -65,7 +65,7 @@ async fn a_body_that_stalls_is_given_up() {
 }
 
 #[tokio::test]
-async fn a_body_that_breaks_off_is_not_taken_for_a_whole_one() {
+async fn a_truncated_body_is_not_accepted() {
     let served = start(wide()).await;
     let mut client = served.connect().await;
     client.send("POST /echo HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nab").await;
@@ -76,7 +76,7 @@ async fn a_body_that_breaks_off_is_not_taken_for_a_whole_one() {
 }
 
 #[tokio::test]
-async fn a_body_in_pieces_is_collected_and_one_over_the_bound_is_refused() {
+async fn a_chunked_body_is_collected_and_an_oversized_one_is_refused() {
     let served = start(wide()).await;
     let mut client = served.connect().await;
     let head = "POST /echo HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n";

@@ -75,7 +75,7 @@ async fn shake(
 }
 
 #[tokio::test]
-async fn http1_is_spoken_with_a_peer_that_names_no_protocol() {
+async fn a_peer_without_alpn_gets_http1() {
     let identity = Identity::new("http1");
     let served = start_with(wide(), Some(load(&identity.files))).await;
     let mut client = Client(shake(&served, &identity.root, &[]).await.expect("the handshake succeeds"));
@@ -102,7 +102,7 @@ fn get(path: &str) -> Request<Empty<Bytes>> {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_with_a_peer_that_offers_it_and_a_panic_costs_one_stream() {
+async fn a_peer_that_offers_http2_gets_it_and_a_panic_ends_only_its_stream() {
     let identity = Identity::new("http2");
     let served = start_with(wide(), Some(load(&identity.files))).await;
     let (mut ask, connection) = http2(&served, &identity).await;
@@ -114,7 +114,7 @@ async fn http2_is_spoken_with_a_peer_that_offers_it_and_a_panic_costs_one_stream
 }
 
 #[tokio::test]
-async fn an_http2_request_names_one_well_formed_host_and_a_bad_one_costs_its_stream_alone() {
+async fn an_invalid_http2_host_is_refused_and_ends_only_its_stream() {
     let identity = Identity::new("http2-host");
     let served = start_with(wide(), Some(load(&identity.files))).await;
     let (mut ask, _connection) = http2(&served, &identity).await;
@@ -140,7 +140,7 @@ async fn an_http2_request_names_one_well_formed_host_and_a_bad_one_costs_its_str
 }
 
 #[tokio::test]
-async fn an_idle_http2_connection_is_closed_in_order() {
+async fn an_idle_http2_connection_is_closed_cleanly() {
     let identity = Identity::new("http2-idle");
     let limits = ServeLimits { idle_timeout: Duration::from_millis(150), ..wide() };
     let served = start_with(limits, Some(load(&identity.files))).await;
@@ -151,7 +151,7 @@ async fn an_idle_http2_connection_is_closed_in_order() {
 }
 
 #[tokio::test]
-async fn an_http2_answer_that_takes_long_is_not_cut_by_the_idle_timeout() {
+async fn a_long_http2_answer_is_not_cut_by_the_idle_timeout() {
     let identity = Identity::new("http2-long");
     let idle = Duration::from_millis(150);
     let served = start_with(ServeLimits { idle_timeout: idle, ..wide() }, Some(load(&identity.files))).await;
@@ -170,7 +170,7 @@ async fn an_http2_answer_that_takes_long_is_not_cut_by_the_idle_timeout() {
 }
 
 #[tokio::test]
-async fn an_http2_peer_without_room_for_its_answer_is_cut_after_the_write_timeout() {
+async fn an_http2_peer_with_a_full_window_is_cut_after_the_write_timeout() {
     let identity = Identity::new("http2-window");
     let limits =
         ServeLimits { write_timeout: Duration::from_millis(150), idle_timeout: Duration::from_millis(100), ..wide() };
@@ -201,7 +201,7 @@ async fn a_drain_lets_an_http2_call_finish() {
 }
 
 #[tokio::test]
-async fn a_peer_that_does_not_shake_hands_is_cut_after_the_header_timeout() {
+async fn a_peer_without_a_tls_handshake_is_cut_after_the_header_timeout() {
     let identity = Identity::new("silent");
     let limits = ServeLimits { header_timeout: Duration::from_millis(150), ..wide() };
     let served = start_with(limits, Some(load(&identity.files))).await;
@@ -226,7 +226,7 @@ async fn a_reload_serves_the_new_certificate_and_keeps_the_old_one_when_the_file
 }
 
 #[test]
-fn what_is_wrong_with_certificate_or_key_is_said_with_the_files_name() {
+fn certificate_and_key_errors_name_the_file() {
     let (good, other) = (Identity::new("good"), Identity::new("other"));
     let missing = config::TlsConfig { cert_file: good.folder.join("none.pem"), ..good.files.clone() };
     let swapped = config::TlsConfig { cert_file: good.files.key_file.clone(), ..good.files.clone() };
@@ -250,7 +250,7 @@ async fn a_drain_does_not_wait_for_handshakes() {
 }
 
 #[tokio::test]
-async fn a_connection_over_the_bound_is_closed_without_plain_text_where_tls_is_expected() {
+async fn a_tls_connection_over_the_limit_is_closed_without_plain_text() {
     let identity = Identity::new("over-the-bound");
     let served = start_with(ServeLimits { max_connections: 0, ..wide() }, Some(load(&identity.files))).await;
     served.connect().await.assert_closes().await;

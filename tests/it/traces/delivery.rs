@@ -20,7 +20,7 @@ async fn embed(vecho: &Vecho, text: &str) {
 }
 
 #[tokio::test]
-async fn the_well_known_variables_say_where_and_as_whom() {
+async fn the_opentelemetry_variables_set_endpoint_headers_and_resource() {
     let (stub, collector) = (Stub::start(), Collector::start());
     let environment = [
         ("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url()),
@@ -52,7 +52,7 @@ async fn the_well_known_variables_say_where_and_as_whom() {
 }
 
 #[tokio::test]
-async fn a_collector_behind_tls_is_trusted_by_the_roots_in_its_file() {
+async fn collector_certificates_are_verified_by_the_configured_roots() {
     let (collector, stub) = (Collector::start(), Stub::start());
     let (folder, identity) = (Folder::new("traces-ca"), Identity::new("localhost"));
     let addr = tls_front(&identity, collector.stub.addr()).await;
@@ -69,7 +69,7 @@ async fn a_collector_behind_tls_is_trusted_by_the_roots_in_its_file() {
 }
 
 #[tokio::test]
-async fn a_collector_that_is_down_costs_requests_nothing_and_is_found_again() {
+async fn a_collector_outage_affects_no_request_and_export_resumes() {
     let ground = Ground::with(&[("traces.queue_spans", "8")]).await;
     ground.collector.stub.down().await;
     let mut asked = 0;
@@ -89,7 +89,7 @@ async fn a_collector_that_is_down_costs_requests_nothing_and_is_found_again() {
 }
 
 #[tokio::test]
-async fn a_collector_that_hangs_costs_requests_nothing_and_memory_little() {
+async fn a_hanging_collector_affects_no_request_and_bounds_the_queue() {
     let ground = Ground::with(&[("traces.queue_spans", "16")]).await;
     ground.collector.stub.always(Behaviour::Gate);
     ground.embed(&["first"]).await;
@@ -106,7 +106,7 @@ async fn a_collector_that_hangs_costs_requests_nothing_and_memory_little() {
 }
 
 #[tokio::test]
-async fn what_a_busy_collector_turned_away_is_sent_again() {
+async fn batches_that_a_busy_collector_rejects_are_retried() {
     let ground = Ground::start().await;
     for status in [503, 429] {
         ground.collector.stub.next(answer(status, Vec::new()));
@@ -119,7 +119,7 @@ async fn what_a_busy_collector_turned_away_is_sent_again() {
 }
 
 #[tokio::test]
-async fn what_a_collector_refuses_is_counted_and_not_sent_again() {
+async fn batches_that_a_collector_refuses_are_counted_and_not_retried() {
     let ground = Ground::start().await;
     ground.collector.stub.always(answer(400, Vec::new()));
     ground.embed(&["a"]).await;
@@ -133,7 +133,7 @@ async fn what_a_collector_refuses_is_counted_and_not_sent_again() {
 }
 
 #[tokio::test]
-async fn trouble_with_the_collector_is_told_once_and_so_is_its_end() {
+async fn collector_errors_are_logged_once_and_recovery_once() {
     let (stub, collector) = (Stub::start(), Collector::start());
     collector.stub.always(answer(404, Vec::new()));
     let environment = [
@@ -157,7 +157,7 @@ async fn trouble_with_the_collector_is_told_once_and_so_is_its_end() {
 }
 
 #[tokio::test]
-async fn an_orderly_stop_delivers_what_is_finished() {
+async fn shutdown_exports_finished_spans() {
     let (stub, collector) = (Stub::start(), Collector::start());
     let url = collector.url();
     let slow = [("VECHO_TRACES_ENDPOINT", url.as_str()), ("VECHO_TRACES_SEND_EVERY", "1h")];
@@ -170,7 +170,7 @@ async fn an_orderly_stop_delivers_what_is_finished() {
 }
 
 #[tokio::test]
-async fn a_stop_waits_no_longer_than_it_may_for_a_collector_that_hangs_and_tells_what_is_lost() {
+async fn shutdown_does_not_wait_for_a_hanging_collector_and_counts_lost_spans() {
     let (stub, collector) = (Stub::start(), Collector::start());
     collector.stub.always(Behaviour::Gate);
     let url = collector.url();

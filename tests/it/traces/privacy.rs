@@ -12,7 +12,7 @@ const SECRETS: [&str; 6] =
     ["a very private text", "sk-very-secret", "hidden-in-query", "odd-method", "a private complaint", "someone"];
 
 #[tokio::test]
-async fn neither_texts_nor_keys_nor_queries_are_in_any_byte_that_is_sent() {
+async fn exported_spans_contain_no_texts_keys_or_queries() {
     let ground = Ground::with(&[("traces.headers", "authorization=Bearer%20collector-token")]).await;
     let front = &ground.front;
     let body = json!({"model": TINY, "input": [SECRETS[0], "other"], "user": SECRETS[5]});
@@ -48,7 +48,7 @@ async fn neither_texts_nor_keys_nor_queries_are_in_any_byte_that_is_sent() {
 }
 
 #[tokio::test]
-async fn what_a_caller_names_is_cut_to_length() {
+async fn names_given_by_callers_are_truncated() {
     let ground = Ground::start().await;
     let model = "ä".repeat(2_000);
     ground.front.ask(&json!({"model": model, "input": "a"})).await;

@@ -14,7 +14,7 @@ async fn marker(ground: &Ground) {
 }
 
 #[tokio::test]
-async fn what_the_caller_does_not_record_is_not_recorded_and_says_so_upstream() {
+async fn an_unsampled_trace_of_the_caller_stays_unsampled_upstream() {
     let ground = Ground::start().await;
     let ask = ground.front.post(texts_of(&["a"]).to_string()).header("traceparent", &traceparent("00"));
     assert_eq!(ask.send().await.status, 200);
@@ -29,7 +29,7 @@ async fn what_the_caller_does_not_record_is_not_recorded_and_says_so_upstream() 
 }
 
 #[tokio::test]
-async fn the_ratio_decides_where_no_caller_has() {
+async fn the_sample_ratio_applies_to_requests_without_a_trace() {
     let none = Ground::with(&[("traces.sample_ratio", "0")]).await;
     for text in ["a", "b", "c"] {
         none.embed(&[text]).await;
@@ -50,7 +50,7 @@ async fn the_ratio_decides_where_no_caller_has() {
 }
 
 #[tokio::test]
-async fn a_malformed_traceparent_begins_a_new_trace_and_takes_its_state_with_it() {
+async fn a_malformed_traceparent_starts_a_new_trace_without_its_tracestate() {
     let ground = Ground::start().await;
     let malformed = [
         "nonsense".to_owned(),
@@ -75,7 +75,7 @@ async fn a_malformed_traceparent_begins_a_new_trace_and_takes_its_state_with_it(
 }
 
 #[tokio::test]
-async fn without_an_endpoint_nothing_is_sent_and_headers_pass_as_they_came() {
+async fn without_an_endpoint_no_spans_are_sent_and_trace_headers_pass_unchanged() {
     let (front, collector) = (Front::start().await, Collector::start());
     for parent in [traceparent("01"), "nonsense".to_owned()] {
         let body = texts_of(&[&parent]).to_string();

@@ -23,7 +23,7 @@ fn says(span: &Span, pairs: &[(&str, &str)]) {
 }
 
 #[tokio::test]
-async fn a_miss_is_one_trace_from_the_callers_span_to_the_upstreams() {
+async fn a_miss_is_one_trace_from_the_caller_to_the_upstream() {
     let folder = Folder::new("traces-disk");
     let path = folder.path("cache");
     let ground = Ground::with(&[("disk.path", path.to_str().expect("the path is text"))]).await;
@@ -79,7 +79,7 @@ async fn a_miss_is_one_trace_from_the_callers_span_to_the_upstreams() {
 }
 
 #[tokio::test]
-async fn a_hit_is_one_span_that_tells_where_it_came_from() {
+async fn a_hit_is_one_span_with_its_source() {
     let ground = Ground::start().await;
     ground.embed(&["a"]).await;
     ground.collector.has(4).await;
@@ -102,7 +102,7 @@ async fn a_hit_is_one_span_that_tells_where_it_came_from() {
 }
 
 #[tokio::test]
-async fn a_look_up_in_redis_is_told() {
+async fn a_redis_lookup_has_a_span() {
     let redis = Redis::start();
     let url = redis.url();
     let ground = Ground::with(&[("redis.url", &url), ("redis.timeout", "5s"), ("redis.lease", "5s")]).await;
@@ -137,7 +137,7 @@ async fn every_attempt_of_a_call_is_a_span() {
 }
 
 #[tokio::test]
-async fn only_what_is_the_servers_fault_fails_a_request() {
+async fn only_server_errors_mark_a_request_span_as_failed() {
     let ground = Ground::with(&[("retry.max_attempts", "1")]).await;
     for (status, has_failed, spans) in [(401, false, 4), (500, true, 8)] {
         ground.front.stub.next(answer(status, Vec::new()));
@@ -152,7 +152,7 @@ async fn only_what_is_the_servers_fault_fails_a_request() {
 }
 
 #[tokio::test]
-async fn what_passes_through_goes_up_under_its_own_span() {
+async fn a_bypass_has_its_own_client_span() {
     let ground = Ground::start().await;
     let request = Request::builder()
         .method(Method::GET)
@@ -181,7 +181,7 @@ async fn what_passes_through_goes_up_under_its_own_span() {
 }
 
 #[tokio::test]
-async fn what_is_not_cached_tells_why() {
+async fn an_uncached_request_has_its_bypass_reason() {
     let ground = Ground::start().await;
     let body = json!({"model": TINY, "input": "a", "late_chunking": true});
     ground.front.ask(&body).await;
@@ -192,7 +192,7 @@ async fn what_is_not_cached_tells_why() {
 }
 
 #[tokio::test]
-async fn a_caller_that_hangs_up_leaves_a_cancelled_span_and_the_call_goes_on_below_it() {
+async fn a_disconnected_caller_leaves_a_cancelled_span_and_a_completed_call() {
     let ground = Ground::start().await;
     ground.front.stub.always(Behaviour::Gate);
     let body = texts_of(&["a"]).to_string();

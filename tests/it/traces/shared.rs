@@ -9,7 +9,7 @@ const CALL: &str = "embeddings tiny";
 const OTHER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 #[tokio::test]
-async fn a_packed_call_is_in_the_first_requests_trace_and_linked_with_the_others() {
+async fn a_merged_call_is_in_the_trace_of_the_first_request_and_linked_to_others() {
     let ground = Ground::with(&[("upstream.max_concurrent", "1")]).await;
     let front = &ground.front;
     // Calls are merged after the upstream has answered one.
@@ -42,7 +42,7 @@ async fn a_packed_call_is_in_the_first_requests_trace_and_linked_with_the_others
 }
 
 #[tokio::test]
-async fn who_joins_a_fetch_is_linked_to_its_call() {
+async fn a_waiter_is_linked_to_the_call_it_waits_for() {
     let ground = Ground::start().await;
     let front = &ground.front;
     front.stub.next(Behaviour::Gate);

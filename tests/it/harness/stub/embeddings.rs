@@ -63,8 +63,8 @@ impl Draft {
             Behaviour::ExtraItem => self.add_item(),
             Behaviour::DuplicateIndex => self.repeat_index(),
             Behaviour::WrongDimension => self.shorten(),
-            Behaviour::Nan => self.spoil_first(|vector| vector[0] = f32::NAN),
-            Behaviour::AllZero => self.spoil_first(|vector| vector.fill(0.0)),
+            Behaviour::Nan => self.corrupt_first(|vector| vector[0] = f32::NAN),
+            Behaviour::AllZero => self.corrupt_first(|vector| vector.fill(0.0)),
             _ => {}
         }
     }
@@ -88,7 +88,7 @@ impl Draft {
         }
     }
 
-    fn spoil_first(&mut self, spoil: impl Fn(&mut [f32])) {
+    fn corrupt_first(&mut self, spoil: impl Fn(&mut [f32])) {
         spoil(&mut self.items[0].vector);
     }
 
