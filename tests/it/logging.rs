@@ -121,7 +121,7 @@ async fn no_input_no_credential_and_no_token_is_ever_logged_as_text() {
     for said in [
         "TRACE",
         "DEBUG vecho::proxy",
-        "INFO vecho::app: serving",
+        "INFO vecho::app::instance: serving",
         "WARN vecho",
         "outcome=\"hit\"",
         "an answer was passed on and not stored",
