@@ -36,9 +36,7 @@ fn serve(source: ConfigSource, config: Config) -> u8 {
     };
     // One heap per worker thread: workers do not contend for heap locks, and the other threads share these heaps.
     heap::limit_heaps(config.workers);
-    let steal = false;
-    let mut builder = if steal { Builder::new_multi_thread() } else { Builder::new_current_thread() };
-    let runtime = match builder.worker_threads(config.workers).enable_all().build() {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(cli::FAILED, &error),
     };
@@ -47,8 +45,7 @@ fn serve(source: ConfigSource, config: Config) -> u8 {
             Ok(workers) => workers,
             Err(error) => return failed(cli::FAILED, &error),
         };
-        let workers = if steal { None } else { Some(workers) };
-        let surroundings = Surroundings { clock: Clock::System, level, source: Some(source), workers };
+        let surroundings = Surroundings { clock: Clock::System, level, source: Some(source), workers: Some(workers) };
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => return failed(cli::FAILED, &error),

@@ -82,10 +82,10 @@ impl Tasks {
         self.tracker.len()
     }
 
-    /// Waits until all tasks have finished, at most `patience`, and returns the number still running then.
-    pub async fn join(&self, patience: Duration) -> usize {
+    /// Waits until all tasks have finished, at most `timeout`, and returns the number still running then.
+    pub async fn join(&self, timeout: Duration) -> usize {
         self.tracker.close();
-        let waited = tokio::time::timeout(patience, self.tracker.wait()).await;
+        let waited = tokio::time::timeout(timeout, self.tracker.wait()).await;
         if waited.is_ok() { 0 } else { self.running() }
     }
 }

@@ -112,7 +112,8 @@ mod tests {
             threads.insert(thread_of(assignment).await);
         }
         assert_eq!(threads.len(), 3);
-        let counts = || workers.workers.iter().map(|worker| worker.assigned.load(Ordering::Relaxed)).collect::<Vec<_>>();
+        let counts =
+            || workers.workers.iter().map(|worker| worker.assigned.load(Ordering::Relaxed)).collect::<Vec<_>>();
         assert_eq!(counts(), [2, 2, 2]);
         drop(assigned);
         assert_eq!(counts(), [0, 0, 0]);

@@ -122,9 +122,9 @@ mod tests {
             "[a-z]{1,3}[\u{300}-\u{36f}ªʰǅⅫ½]{1,3}",
             ".{0,4}",
         ];
-        prop::collection::vec(words, 0..40).prop_flat_map(|words| (Just(words.concat()), 1..60_usize)).prop_map(
-            |(text, times)| text.repeat(times.min(16_384 / text.len().max(1) + 1)),
-        )
+        prop::collection::vec(words, 0..40)
+            .prop_flat_map(|words| (Just(words.concat()), 1..60_usize))
+            .prop_map(|(text, times)| text.repeat(times.min(16_384 / text.len().max(1) + 1)))
     }
 
     #[test]
