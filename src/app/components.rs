@@ -25,7 +25,7 @@ use crate::process::governor::{Governor, Meter, effective_limit};
 use crate::process::system::System;
 use crate::process::tasks::Tasks;
 use crate::proxy::Proxy;
-use crate::upstream::{Batcher, Breaker, Caller, UpstreamClient};
+use crate::upstream::{Batcher, Breaker, CallExecutor, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
 /// vectors.
@@ -61,8 +61,8 @@ impl Components {
         let share_bytes = limit_bytes / REQUESTS_SHARE;
         let client = Arc::new(client(live, clock, &tokenizer, share_bytes)?);
         let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
-        let told = (Arc::clone(metrics), throttled.clone());
-        let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), told);
+        let reports = (Arc::clone(metrics), throttled.clone());
+        let executor = CallExecutor::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), reports);
         let tasks = Tasks::new();
         let purges = Arc::default();
         let handles = TierHandles { live, clock, metrics, purges: &purges, limit_bytes };
@@ -78,7 +78,7 @@ impl Components {
             vector_budget: VectorBudget::new(share_bytes),
             single_flight: SingleFlight::new(),
             // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
-            batcher: Batcher::new(caller, live.clone(), share_bytes, Arc::clone(metrics)),
+            batcher: Batcher::new(executor, live.clone(), share_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
             accepted_credentials: AcceptedCredentials::default(),
             rotation: Rotation::default(),

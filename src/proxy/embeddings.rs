@@ -64,7 +64,7 @@ impl Proxy {
                 return self.admit_reply(self.write(*answer, account, &miss), admission);
             }
             FlowOutcome::Refused(failure) => self.refused(&failure, &miss),
-            FlowOutcome::Unreadable(reply) => {
+            FlowOutcome::InvalidAnswer(reply) => {
                 self.metrics.requests.bypass(Bypass::UnreadableAnswer);
                 self.replies.unreadable(*reply)
             }
