@@ -13,7 +13,7 @@ use super::{FetchResult, Flow, RequestContext, speaks_f32};
 use crate::cache::{Found, Lookup, Record, Times};
 use crate::key::Key;
 use crate::learned::{ModelChange, ModelIdentity};
-use crate::observe::logs::told;
+use crate::observe::logs::shorten_for_log;
 use crate::observe::metrics::InputSource;
 use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, PieceResult, Report, Waiter};
 use crate::vector::packed::Packed;
@@ -231,12 +231,12 @@ impl Fetch {
         }
         if lesson == ModelChange::First && self.flow.tiers.may_hold_older() {
             // The lower tiers may hold records of another model that this process has not seen yet.
-            self.space.space_state.expect_older();
+            self.space.space_state.expect_older_records();
         }
         if lesson == ModelChange::Drift {
             self.flow.metrics.cache.model_drifts.inc();
             if self.flow.throttled.admits(DRIFT) {
-                tracing::warn!(model = &*told(model), "{DRIFT}");
+                tracing::warn!(model = &*shorten_for_log(model), "{DRIFT}");
             }
         }
         identity
@@ -256,7 +256,7 @@ impl Fetch {
         };
         let is_news = self.space.space_state.mark_unreadable(encoding, is_proof, self.flow.clock.now_ms());
         if is_news && self.flow.throttled.admits(NOT_ASKED_FOR) {
-            tracing::warn!(encoding = encoding.name(), model = &*told(&self.asked_model), "{NOT_ASKED_FOR}");
+            tracing::warn!(encoding = encoding.name(), model = &*shorten_for_log(&self.asked_model), "{NOT_ASKED_FOR}");
         }
     }
 
@@ -269,7 +269,7 @@ impl Fetch {
     fn warn_of_dimension(&self, dimension: usize) {
         let asked = self.lane.properties.asked_dimension;
         if asked != Some(dimension) && self.flow.throttled.admits(OTHER_DIMENSION) {
-            tracing::warn!(model = &*told(&self.asked_model), asked, dimension, "{OTHER_DIMENSION}");
+            tracing::warn!(model = &*shorten_for_log(&self.asked_model), asked, dimension, "{OTHER_DIMENSION}");
         }
     }
 
@@ -281,7 +281,7 @@ impl Fetch {
         match failure.class {
             Class::InvalidAnswer(cause, encoding) => {
                 if self.flow.throttled.admits(NOT_STORED) {
-                    tracing::warn!(cause = &*told(&failure.detail), "{NOT_STORED}");
+                    tracing::warn!(cause = &*shorten_for_log(&failure.detail), "{NOT_STORED}");
                 }
                 self.learn_encoding(cause, encoding);
             }

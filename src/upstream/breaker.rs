@@ -54,7 +54,7 @@ pub struct HostFault<'a> {
 pub struct Pass<'a> {
     breaker: &'a Breaker,
     is_probe: bool,
-    told: bool,
+    has_result: bool,
 }
 
 impl Breaker {
@@ -81,7 +81,7 @@ impl Breaker {
             }
             CircuitState::Open { .. } | CircuitState::HalfOpen => return None,
         };
-        Some(Pass { breaker: self, is_probe, told: false })
+        Some(Pass { breaker: self, is_probe, has_result: false })
     }
 
     /// Returns the state.
@@ -174,7 +174,7 @@ impl BreakerInner {
 impl Pass<'_> {
     /// Notes that the upstream answered, even if with a refusal.
     pub fn answered(mut self) {
-        self.told = true;
+        self.has_result = true;
         self.breaker.close();
     }
 
@@ -194,14 +194,14 @@ impl Pass<'_> {
 
     /// Notes that no connection gave an answer.
     pub fn failed(mut self, config: &config::BreakerConfig, fault: &HostFault<'_>) {
-        self.told = true;
+        self.has_result = true;
         self.breaker.fail(config, self.is_probe, fault);
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        if self.is_probe && !self.told {
+        if self.is_probe && !self.has_result {
             self.breaker.release_probe();
         }
     }

@@ -18,7 +18,7 @@ use super::{
     marks_fallback,
 };
 use crate::config::{Config, Live};
-use crate::observe::logs::{Throttled, told};
+use crate::observe::logs::{Throttled, shorten_for_log};
 use crate::observe::metrics::{CallOutcome, Metrics, RetryReason};
 use crate::observe::traces::Span;
 use crate::wire::{AnswerFault, Expected, ReadAnswer, read_answer};
@@ -203,7 +203,11 @@ impl CallExecutor {
             call.batch.iter().for_each(Piece::report_late);
         }
         if self.throttled.admits(OVERDUE) {
-            tracing::warn!(model = &*told(properties.space.model_name()), waited_s = waited.as_secs(), "{OVERDUE}");
+            tracing::warn!(
+                model = &*shorten_for_log(properties.space.model_name()),
+                waited_s = waited.as_secs(),
+                "{OVERDUE}"
+            );
         }
         posting.await
     }

@@ -97,7 +97,7 @@ impl Stack {
         lookup: &Lookup<'_>,
         move_up_since: Option<Generation>,
     ) -> Vec<Found> {
-        let is_new = !self.lower.is_empty() && lookup.space_state.is_to_be_asked_for(lookup.now_ms);
+        let is_new = !self.lower.is_empty() && lookup.space_state.needs_identity_lookup(lookup.now_ms);
         let mut at_once = if is_new { self.query_all(keys, lookup).await } else { Vec::new() };
         for (depth, tier) in self.lower.iter().enumerate() {
             let open: Vec<usize> = (0..keys.len()).filter(|place| !found[*place].is_fresh()).collect();
@@ -186,14 +186,14 @@ impl Stack {
         }
         // If a tier went down meanwhile, its result is missing, so the space must be queried again later.
         if were_up && are_up() {
-            lookup.space_state.was_asked_for(lookup.now_ms);
+            lookup.space_state.note_identity_lookup(lookup.now_ms);
         }
         answers
     }
 
     /// Returns true if a tier below memory may hold records of another model. A shared tier always may.
     pub fn may_hold_older(&self) -> bool {
-        self.lower.iter().any(|tier| tier.tier() == Tier::Redis || tier.stats().entries > 0)
+        self.lower.iter().any(|tier| tier.is_shared() || tier.stats().entries > 0)
     }
 
     /// Stores a record below memory as the newest of its space, if another model answered before.
@@ -227,7 +227,7 @@ fn judge(record: Arc<Record>, tier: Tier, lookup: &Lookup<'_>) -> Found {
         Age::Over => Found::Missing,
         Age::Fresh if lookup.space_state.accepts(&record.identity) => Found::Fresh(record, tier),
         Age::Fresh => {
-            lookup.space_state.meet_older();
+            lookup.space_state.note_older_record();
             Found::Stale(record)
         }
         Age::Stale => Found::Stale(record),

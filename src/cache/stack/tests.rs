@@ -143,6 +143,10 @@ impl LowerTier for Shelf {
         self.tier
     }
 
+    fn is_shared(&self) -> bool {
+        self.tier == Tier::Redis
+    }
+
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         self.asked.lock().unwrap().push(keys.to_vec());
         let entries = self.entries.lock().unwrap();
