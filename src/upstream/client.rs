@@ -7,7 +7,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{ClientBody, ForwardedBody};
-use super::connections::{Connections, ForwardError, Keeping};
+use super::connections::{ConnectionLimits, Connections, ForwardError};
 use super::headers::{KEY_HEADERS, SECRETS_ELSEWHERE};
 use super::in_process::{self, InProcess};
 use super::interim::SendError;
@@ -42,12 +42,12 @@ impl UpstreamClient {
             ca_file: upstream.ca_file.as_deref(),
             ca_key: "upstream.ca_file",
         })?;
-        let keeping = Keeping {
+        let limits = ConnectionLimits {
             max_concurrent: upstream.max_concurrent,
             idle_timeout: upstream.idle_timeout,
             max_age: upstream.max_connection_age,
         };
-        Ok(Self { transport: Transport::Http(Box::new(Connections::new(&connector, keeping))), live })
+        Ok(Self { transport: Transport::Http(Box::new(Connections::new(&connector, limits))), live })
     }
 
     /// Creates a client with a function as its upstream.
