@@ -44,8 +44,8 @@ impl Request<'_> {
         self.fetch_places(&places_of(&rest), true, progress).await;
     }
 
-    /// Fetches some keys, through a private table or the one shared with other callers. Returns the places to retry, because another request
-    /// may have caused their failure.
+    /// Fetches some keys, through a private table or the one shared with other callers. Returns the places to retry,
+    /// because another request may have caused their failure.
     async fn fetch_places(
         &self,
         places: &[usize],

@@ -10,7 +10,8 @@ use crate::config::Config;
 use crate::observe::metrics::{Ended, Metrics, Outcome, RequestUsage, Route};
 use crate::observe::traces::{Span, attribute};
 
-/// Guard that records a request and ends its span on drop. A request dropped before its end was cancelled by its client.
+/// Guard that records a request and ends its span on drop. A request dropped before its end was cancelled by its
+/// client.
 pub(super) struct RequestGuard<'a> {
     metrics: &'a Metrics,
     route: Route,

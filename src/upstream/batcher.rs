@@ -101,8 +101,8 @@ impl Batcher {
         self.executor.health()
     }
 
-    /// Queues inputs, all of one kind. The results arrive piece by piece and together cover every place once. The caller
-    /// must do the returned work to its end while it waits, since it may serve inputs of other requests.
+    /// Queues inputs, all of one kind. The results arrive piece by piece and together cover every place once. The
+    /// caller must do the returned work to its end while it waits, since it may serve inputs of other requests.
     pub fn submit(
         self: &Arc<Self>,
         lane: &Lane,
@@ -270,9 +270,9 @@ fn body_of(job: &Job) -> bytes::Bytes {
     write_request(&job.properties.space, &inputs, form, job.properties.user.as_deref())
 }
 
-/// Returns the next piece whose deadline has not passed, and moves those before it to `expired`. The caller of the piece
-/// may have left; the piece is sent nevertheless, because a client that timed out usually repeats its request, and then
-/// finds the vectors stored.
+/// Returns the next piece whose deadline has not passed, and moves those before it to `expired`. Its caller may have
+/// left. The piece is sent nevertheless, because a client that gave up usually repeats its request, and then finds the
+/// vectors stored.
 fn next_in_time(queue: &mut LaneQueue, now: Instant, expired: &mut Vec<Piece>) -> Option<Piece> {
     while let Some(piece) = queue.pieces.pop_front() {
         if piece.waiter.deadline > now {

@@ -230,7 +230,7 @@ impl Call<'_> {
                 drop(pass);
             }
             (_, Class::Unavailable(UnavailableReason::Dropped | UnavailableReason::Cut)) if self.is_merged() => {
-                drop(pass)
+                drop(pass);
             }
             (
                 _,

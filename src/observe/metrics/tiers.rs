@@ -49,8 +49,8 @@ pub struct TierStats {
 impl TierMetrics {
     pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         let lookup_duration = registrar.histograms(&catalogue::CACHE_LOOKUP_DURATION);
-        // Only lookups in lower tiers are timed. Their series exist from the start, so a dashboard shows zero instead of
-        // nothing. A further lower tier belongs into this list.
+        // Only lookups in lower tiers are timed. Their series exist from the start, so a dashboard shows zero instead
+        // of nothing. A further lower tier belongs into this list.
         for tier in [Tier::Disk, Tier::Redis] {
             lookup_duration.with_label_values(&[tier.label()]);
         }

@@ -67,7 +67,7 @@ attributes! {
     SOURCES: "vecho.sources", "What `x-vecho-sources` says: inputs by where they came from.";
     TOKENS_BILLED: "vecho.tokens.billed", "Tokens that the upstream charged for this request.";
     TOKENS_SAVED: "vecho.tokens.saved", "Tokens that it would have charged.";
-    BYPASS_REASON: "vecho.bypass.reason", "UnavailableReason the request went through uncached.";
+    BYPASS_REASON: "vecho.bypass.reason", "Why the request went through uncached.";
     INPUTS: "vecho.inputs", "How many inputs the request, the queue or the call has.";
     TIER: "vecho.tier", "The tier that is asked.";
     KEYS: "vecho.keys", "How many keys are asked for.";
