@@ -7,7 +7,7 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## vecho on port 7861 with made-up vectors: no key, no network; ARGS="--listen 127.0.0.1:8080" adds flags
-	@cargo build --locked
+	@cargo build --locked --release
 	@echo
 	@echo "vecho will listen on http://127.0.0.1:7861, its ops port on http://127.0.0.1:7862. Try, twice:"
 	@echo
@@ -17,7 +17,7 @@ run: ## vecho on port 7861 with made-up vectors: no key, no network; ARGS="--lis
 	@echo "  OPENAI_BASE_URL=http://127.0.0.1:7861/v1 OPENAI_API_KEY=any python3 -c 'import openai;" \
 		"print(openai.OpenAI().embeddings.create(model=\"text-embedding-3-small\", input=\"hello\").usage)'"
 	@echo
-	@exec cargo run --locked --quiet -- --upstream mock: --set disk.enabled=false $(ARGS)
+	@exec cargo run --locked --release --quiet -- --upstream mock: --set disk.enabled=false $(ARGS)
 
 test: ## everything that must hold: formatting, lints, documentation, tests
 	@bash scripts/test

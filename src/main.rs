@@ -12,6 +12,7 @@ use vecho::config::{Config, ConfigSource};
 use vecho::observe::logs;
 use vecho::process::clock::Clock;
 use vecho::process::heap;
+use vecho::process::workers::Workers;
 
 fn main() -> ExitCode {
     let output = &mut Output { out: &mut io::stdout(), err: &mut io::stderr() };
@@ -35,12 +36,16 @@ fn serve(source: ConfigSource, config: Config) -> u8 {
     };
     // One heap per worker thread: workers do not contend for heap locks, and the other threads share these heaps.
     heap::limit_heaps(config.workers);
-    let runtime = match Builder::new_multi_thread().worker_threads(config.workers).enable_all().build() {
+    let runtime = match Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(cli::FAILED, &error),
     };
-    let surroundings = Surroundings { clock: Clock::System, level, source: Some(source) };
     let status = runtime.block_on(async {
+        let workers = match Workers::start(config.workers) {
+            Ok(workers) => workers,
+            Err(error) => return failed(cli::FAILED, &error),
+        };
+        let surroundings = Surroundings { clock: Clock::System, level, source: Some(source), workers: Some(workers) };
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => return failed(cli::FAILED, &error),

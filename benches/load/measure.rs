@@ -27,6 +27,8 @@ pub(crate) struct Sample {
     pub(crate) p50_us: f64,
     /// 99th percentile of latency.
     pub(crate) p99_us: f64,
+    /// 99.9th percentile of latency.
+    pub(crate) p999_us: f64,
     /// Requests a second.
     pub(crate) rate: f64,
 }
@@ -66,12 +68,19 @@ impl Sample {
             cpu_us: cpu_ns as f64 / 1e3 / count,
             p50_us: load.latencies_ns.value_at_quantile(0.5) as f64 / 1e3,
             p99_us: load.latencies_ns.value_at_quantile(0.99) as f64 / 1e3,
+            p999_us: load.latencies_ns.value_at_quantile(0.999) as f64 / 1e3,
             rate: count / load.wall.as_secs_f64(),
         }
     }
 
     fn json(self) -> Value {
-        json!({ "cpu_us": self.cpu_us, "p50_us": self.p50_us, "p99_us": self.p99_us, "requests_per_second": self.rate })
+        json!({
+            "cpu_us": self.cpu_us,
+            "p50_us": self.p50_us,
+            "p99_us": self.p99_us,
+            "p999_us": self.p999_us,
+            "requests_per_second": self.rate,
+        })
     }
 }
 
@@ -105,6 +114,11 @@ impl Comparison {
         median(&self.ours, |sample| sample.cpu_us) / median(&self.theirs, |sample| sample.cpu_us)
     }
 
+    /// Returns our median 99th percentile divided by the reference server's.
+    pub(crate) fn p99_ratio(&self) -> f64 {
+        median(&self.ours, |sample| sample.p99_us) / median(&self.theirs, |sample| sample.p99_us)
+    }
+
     /// Returns our median processor time divided by that of `least`.
     pub(crate) fn over_least(&self) -> f64 {
         median(&self.ours, |sample| sample.cpu_us) / median(&self.floor, |sample| sample.cpu_us)
@@ -132,6 +146,13 @@ impl Comparison {
         };
         let least = if self.floor.is_empty() { String::new() } else { format!("; least {}", part(&self.floor)) };
         format!("vecho {}; {name} {}{least}", part(&self.ours), part(&self.theirs))
+    }
+
+    /// Formats the servers' absolute numbers and the slowest thousandth of their requests.
+    pub(crate) fn reference_with_tail(&self, name: &str) -> String {
+        let tail = |side: &[Sample]| median(side, |sample| sample.p999_us);
+        let tails = format!("p99.9: vecho {:.0} µs, {name} {:.0} µs", tail(&self.ours), tail(&self.theirs));
+        format!("{}; {tails}", self.reference(name))
     }
 
     /// Returns every round.

@@ -21,7 +21,7 @@ where
     read_within(READ_TIMEOUT, body, max_bytes).await
 }
 
-async fn read_within<B>(patience: Duration, body: B, max_bytes: usize) -> Result<Bytes, Refusal>
+async fn read_within<B>(timeout: Duration, body: B, max_bytes: usize) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
@@ -30,8 +30,8 @@ where
         return Err(Refusal::BodyTooLarge { max_bytes });
     }
     let whole = Box::pin(Limited::new(body, max_bytes).collect());
-    match tokio::time::timeout(patience, whole).await {
-        Err(_) => Err(Refusal::BodyTimeout { seconds: patience.as_secs() }),
+    match tokio::time::timeout(timeout, whole).await {
+        Err(_) => Err(Refusal::BodyTimeout { seconds: timeout.as_secs() }),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::BodyTooLarge { max_bytes }),
         Ok(Err(_)) => Err(Refusal::BodyCut),
         Ok(Ok(body)) => Ok(body.to_bytes()),

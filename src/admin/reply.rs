@@ -151,3 +151,16 @@ fn in_units(bytes: u64, unit: u32) -> f64 {
 pub(super) fn share(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_rounded_in_their_units() {
+        assert_eq!((megabytes(4 << 20), megabytes(3 << 19), megabytes(12_345)), (4.0, 1.5, 0.01));
+        assert_eq!((gigabytes(15 << 29), gigabytes(1 << 20)), (7.5, 0.0));
+        assert_eq!((rounded(41.26, 1), rounded(0.123_456, 3)), (41.3, 0.123));
+        assert_eq!((share(1, 4), share(1, 0)), (0.25, 0.0));
+    }
+}

@@ -11,7 +11,7 @@ use super::tiers::{self, TierHandles};
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
 use crate::cache::reply_cache::ReplyCache;
-use crate::cache::{Caches, MemoryTier, Stack};
+use crate::cache::{Caches, MemoryTier, Stack, Tier};
 use crate::config::{Config, Live, UpstreamTarget};
 use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget};
 use crate::learned::AcceptedCredentials;
@@ -113,10 +113,10 @@ impl Components {
         Proxy::new(flow, replies, client, self.max_inflight_bytes, tunnels.clone())
     }
 
-    /// Lets the lower tiers write their queues within `patience`. Returns the number of entries left.
-    pub(super) async fn close_lower(&self, patience: Duration) -> usize {
+    /// Lets the lower tiers write their queues within `timeout`. Returns the number of entries left.
+    pub(super) async fn close_lower(&self, timeout: Duration) -> usize {
         let lower = self.flow.tiers.lower();
-        join_all(lower.iter().map(|tier| tier.close(patience))).await.into_iter().sum()
+        join_all(lower.iter().map(|tier| tier.close(timeout))).await.into_iter().sum()
     }
 }
 
@@ -155,8 +155,10 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, replies: &Arc<ReplyCache>) {
     let (flow, replies): (Weak<Flow>, Weak<ReplyCache>) = (Arc::downgrade(flow), Arc::downgrade(replies));
     metrics.on_scrape(Box::new(move |metrics| {
         if let (Some(flow), Some(replies)) = (flow.upgrade(), replies.upgrade()) {
-            metrics.cache.answers_served(replies.stats().hits);
             for (tier, stats) in Caches::new(Arc::clone(&flow.tiers), replies).stats() {
+                if tier == Tier::Answers {
+                    metrics.cache.answers_served(stats.hits);
+                }
                 metrics.tiers.set(tier, &stats);
             }
             metrics.cache.flights.set(flow.single_flight.len() as u64);

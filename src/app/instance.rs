@@ -96,7 +96,8 @@ impl App {
         background.spawn_until_stop(surroundings.level.throttled().clone().run());
         let context = admin_context(&components, &proxy, &lifecycle, &surroundings);
         let limits = ServeLimits::from(&config.limits);
-        let public = serve_public(public, limits.clone(), tls, proxy, &metrics);
+        let server = Server::new(public, limits.clone()).with_tls(tls).with_workers(surroundings.workers.clone());
+        let public = serve_public(server, proxy, &metrics);
         background.spawn_until_stop(admin::run_updates(context.clone()));
         let admin = serve_admin(admin, limits, context, &metrics);
         // Readiness comes last: both ports already serve.
@@ -165,16 +166,9 @@ impl Stopped {
     }
 }
 
-fn serve_public(
-    bound: Bound,
-    limits: ServeLimits,
-    tls: Option<Tls>,
-    proxy: Arc<Proxy>,
-    metrics: &Arc<Metrics>,
-) -> Running {
+fn serve_public(server: Server, proxy: Arc<Proxy>, metrics: &Arc<Metrics>) -> Running {
     let hooks = Arc::new(PortHooks::new(Port::Public, Arc::clone(metrics)));
-    let server = Server::new(bound, limits).with_tls(tls).with_hooks(hooks);
-    server.start(move |request: Request<Incoming>, _peer: Peer| Arc::clone(&proxy).handle(request))
+    server.with_hooks(hooks).start(move |request: Request<Incoming>, _peer: Peer| Arc::clone(&proxy).handle(request))
 }
 
 fn serve_admin(bound: Bound, limits: ServeLimits, context: AdminContext, metrics: &Arc<Metrics>) -> Running {

@@ -15,7 +15,7 @@ use crate::flow::mock;
 use crate::process::clock::Clock;
 use crate::upstream::{InProcess, InProcessRequest, RouteKind, UpstreamReply, classify_path};
 use crate::vector::COMPONENT_BYTES;
-use crate::wire::{Bypass, EmbedRequest, PathModel, Rendering, envelope, read_request};
+use crate::wire::{Bypass, EmbedRequest, Input, PathModel, Rendering, envelope, read_request};
 
 /// Upstream that answers embeddings requests with mock vectors.
 pub(super) struct MockUpstream {
@@ -61,7 +61,8 @@ impl MockUpstream {
 
     /// Counts the tokens of a request. Estimates them if the tokenizer's tables do not fit into memory.
     fn tokens(&self, request: &EmbedRequest<'_>) -> u64 {
-        let counts = self.tokenizer.count(&request.inputs, self.clock.now_ms());
+        let inputs = request.inputs.iter().map(Input::to_owned_input).collect();
+        let counts = self.tokenizer.count_blocking(inputs, self.clock.now_ms());
         let estimate = || request.inputs.iter().map(|input| input.estimated_tokens() as u64).sum();
         counts.map_or_else(estimate, |counts| counts.into_iter().map(u64::from).sum())
     }

@@ -271,7 +271,7 @@ impl PendingWrites {
 
     /// Takes entries until the batch is full.
     fn take(&mut self, limits: &BatchLimits) -> WriteBatch {
-        let most = self.order.len();
+        let most = self.order.len().min(limits.full_bytes / OVERHEAD_BYTES + 1);
         let (mut entries, mut puts, mut bytes) = (Vec::with_capacity(most), Vec::with_capacity(most), 0);
         while (bytes == 0 || bytes < limits.full_bytes)
             && let Some(key) = self.order.pop_front()

@@ -111,28 +111,17 @@ fn call_headers(parts: &[DistinctVector<'_>]) -> Option<HeaderMap> {
     own.served.call_headers().map(shown_on_misses)
 }
 
-/// Number of tokens that are counted on the runtime's own threads. Counting more would delay other requests.
-const FEW_TOKENS: usize = 1_000;
-
 impl Request<'_> {
     /// Counts the inputs with tokens that neither their record nor the sum of a call gives. Each input is counted only
-    /// once because its record stores the count. The first use loads the tokenizer's tables. That and long texts are
-    /// work for the blocking pool.
+    /// once because its record stores the count.
     async fn count_what_nobody_told(&self, parts: &mut [DistinctVector<'_>]) {
         let untold = untold(parts);
         if untold.is_empty() {
             return;
         }
         let estimates: Vec<usize> = untold.iter().map(|place| parts[*place].input.estimated_tokens()).collect();
-        let counts = if estimates.iter().sum::<usize>() <= FEW_TOKENS && self.flow.tokenizer.is_loaded() {
-            Some(untold.iter().map(|place| parts[*place].input.counted_tokens()).collect())
-        } else {
-            let inputs: Vec<Input<'static>> = untold.iter().map(|place| parts[*place].input.to_owned_input()).collect();
-            let (flow, now_ms) = (Arc::clone(self.flow), self.context().now_ms);
-            let counting = tokio::task::spawn_blocking(move || flow.tokenizer.count(&inputs, now_ms));
-            counting.await.unwrap_or_default()
-        };
-        match counts {
+        let inputs: Vec<Input<'static>> = untold.iter().map(|place| parts[*place].input.to_owned_input()).collect();
+        match self.flow.tokenizer.count(inputs, self.context().now_ms).await {
             Some(counts) => keep_counts(parts, &untold, &counts),
             // The estimate serves this answer only, because a record must hold exact counts.
             None => untold.iter().zip(estimates).for_each(|(place, estimate)| {

@@ -2,13 +2,16 @@
 //! memory is made available before they are loaded. If that fails, tokens are estimated.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, mpsc};
+use std::thread;
+
+use tokio::sync::oneshot;
 
 use crate::process::governor::Governor;
-use crate::wire::Input;
+use crate::wire::{Input, tokens};
 
-/// Memory of the tables, including what loading them takes temporarily.
-const TABLE_BYTES: u64 = 32 << 20;
+/// Memory of the tables and of the thread that counts, including what loading them takes temporarily.
+const TABLE_BYTES: u64 = 20 << 20;
 
 /// Denominator of the largest fraction of the memory limit that the tables may take. Requests under way need the rest.
 const LARGEST_SHARE: u64 = 4;
@@ -16,36 +19,87 @@ const LARGEST_SHARE: u64 = 4;
 /// After a refusal, memory is not requested again for this long.
 const ASK_AGAIN_AFTER_MS: u64 = 60_000;
 
-/// Tokenizer with tables that are loaded on demand.
+/// Tokenizer with tables that are loaded on demand. One thread counts, because each thread that counts keeps recent
+/// words, and so that long texts delay no connection.
 #[derive(Debug, Default)]
 pub struct Tokenizer {
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    tables: Arc<Tables>,
+}
+
+/// The tables, and the memory for them.
+#[derive(Debug, Default)]
+struct Tables {
     is_loaded: AtomicBool,
     no_room_until_ms: AtomicU64,
     governor: OnceLock<Weak<Governor>>,
+}
+
+/// Inputs to count.
+#[derive(Debug)]
+struct Job {
+    inputs: Vec<Input<'static>>,
+    now_ms: u64,
+    tell: oneshot::Sender<Option<Vec<u32>>>,
 }
 
 impl Tokenizer {
     /// Registers the governor, which is asked for memory from now on. Without a governor there is always enough.
     pub fn set_governor(&self, governor: &Arc<Governor>) {
         // There is one governor, so a second call changes nothing.
-        let _ = self.governor.set(Arc::downgrade(governor));
+        let _ = self.tables.governor.set(Arc::downgrade(governor));
     }
 
-    /// Returns true if the tables are loaded.
-    pub(super) fn is_loaded(&self) -> bool {
-        self.is_loaded.load(Ordering::Relaxed)
+    /// Returns the tokens of each input, or `None` if the tables do not fit in memory.
+    pub async fn count(&self, inputs: Vec<Input<'static>>, now_ms: u64) -> Option<Vec<u32>> {
+        self.submit(inputs, now_ms)?.await.ok().flatten()
     }
 
-    /// Returns the tokens of each input, or `None` if the tables do not fit in memory. Blocks for as long as
-    /// loading them takes.
-    pub fn count(&self, inputs: &[Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
-        let has_texts = inputs.iter().any(|input| matches!(input, Input::Text(_)));
-        if has_texts && !self.is_loaded() && !self.has_room(now_ms) {
-            return None;
+    /// Like [`Tokenizer::count`], for threads that may block.
+    pub fn count_blocking(&self, inputs: Vec<Input<'static>>, now_ms: u64) -> Option<Vec<u32>> {
+        self.submit(inputs, now_ms)?.blocking_recv().ok().flatten()
+    }
+
+    /// Hands inputs to the thread. Returns `None` if the machine has no thread left.
+    fn submit(&self, inputs: Vec<Input<'static>>, now_ms: u64) -> Option<oneshot::Receiver<Option<Vec<u32>>>> {
+        let (tell, told) = oneshot::channel();
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        if jobs.is_none() {
+            *jobs = self.start();
         }
-        let counts = inputs.iter().map(Input::counted_tokens).collect();
-        self.is_loaded.fetch_or(has_texts, Ordering::Relaxed);
-        Some(counts)
+        // A thread that has panicked takes nothing any more; the next call starts another one.
+        if jobs.as_ref()?.send(Job { inputs, now_ms, tell }).is_err() {
+            *jobs = None;
+        }
+        Some(told)
+    }
+
+    /// Starts the thread. It ends when the tokenizer is dropped.
+    fn start(&self) -> Option<mpsc::Sender<Job>> {
+        let ((jobs, queue), tables) = (mpsc::channel::<Job>(), Arc::clone(&self.tables));
+        let work = move || {
+            for job in queue {
+                // A request that has gone away needs no counts.
+                if !job.tell.is_closed() {
+                    let _ = job.tell.send(tables.count(&job.inputs, job.now_ms));
+                }
+            }
+        };
+        thread::Builder::new().name("vecho-tokenizer".to_owned()).spawn(work).ok().map(|_| jobs)
+    }
+}
+
+impl Tables {
+    fn count(&self, inputs: &[Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
+        let has_texts = inputs.iter().any(|input| matches!(input, Input::Text(_)));
+        if has_texts && !self.is_loaded.load(Ordering::Relaxed) {
+            if !self.has_room(now_ms) {
+                return None;
+            }
+            tokens::load();
+            self.is_loaded.store(true, Ordering::Relaxed);
+        }
+        Some(inputs.iter().map(Input::counted_tokens).collect())
     }
 
     fn has_room(&self, now_ms: u64) -> bool {
@@ -93,26 +147,38 @@ mod tests {
         (tokenizer, governor, meter)
     }
 
+    fn is_loaded(tokenizer: &Tokenizer) -> bool {
+        tokenizer.tables.is_loaded.load(Ordering::Relaxed)
+    }
+
     #[test]
     fn texts_are_counted_if_the_tables_fit_and_token_arrays_always() {
         let (text, tokens) = (Input::Text("Hello world".into()), Input::Tokens(vec![1, 2, 3]));
         let (tokenizer, _governor, _) = governed(50);
-        assert_eq!(tokenizer.count(&[text], 1), Some(vec![2]));
-        assert!(tokenizer.is_loaded());
-        let (tokenizer, _governor, _) = governed(80);
-        assert_eq!(tokenizer.count(&[tokens], 1), Some(vec![3]));
-        assert!(!tokenizer.is_loaded());
+        assert_eq!(tokenizer.count_blocking(vec![text], 1), Some(vec![2]));
+        assert!(is_loaded(&tokenizer));
+        let (tokenizer, _governor, _) = governed(110);
+        assert_eq!(tokenizer.count_blocking(vec![tokens], 1), Some(vec![3]));
+        assert!(!is_loaded(&tokenizer));
     }
 
     #[test]
     fn missing_memory_is_requested_once_a_minute() {
-        let (tokenizer, _governor, meter) = governed(80);
-        let text = [Input::Text("Hello world".into())];
-        assert_eq!((tokenizer.count(&text, 1), tokenizer.count(&text, ASK_AGAIN_AFTER_MS)), (None, None));
+        let (tokenizer, _governor, meter) = governed(110);
+        let count = |now_ms| tokenizer.count_blocking(vec![Input::Text("Hello world".into())], now_ms);
+        assert_eq!((count(1), count(ASK_AGAIN_AFTER_MS)), (None, None));
         let asked = meter.1.swap(0, Ordering::Relaxed);
         assert!(asked > 0);
-        assert_eq!(tokenizer.count(&text, ASK_AGAIN_AFTER_MS + 1), None);
+        assert_eq!(count(ASK_AGAIN_AFTER_MS + 1), None);
         assert_eq!(meter.1.load(Ordering::Relaxed), asked);
-        assert!(!tokenizer.is_loaded());
+        assert!(!is_loaded(&tokenizer));
+    }
+
+    #[tokio::test]
+    async fn counting_goes_on_after_a_request_has_gone_away() {
+        let tokenizer = Tokenizer::default();
+        let gone = tokenizer.submit(vec![Input::Text("gone".into())], 1);
+        drop(gone);
+        assert_eq!(tokenizer.count(vec![Input::Text("Hello world".into())], 1).await, Some(vec![2]));
     }
 }

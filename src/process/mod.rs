@@ -1,5 +1,5 @@
-//! The process and its machine: clock, lifecycle, tasks, expiring maps, memory limit, allocator, facts about the machine,
-//! and outbound connections.
+//! The process and its machine: clock, lifecycle, tasks, worker threads, expiring maps, memory limit, allocator,
+//! facts about the machine, and outbound connections.
 
 pub mod clock;
 pub mod connector;
@@ -11,3 +11,4 @@ pub mod lifecycle;
 pub mod lines;
 pub mod system;
 pub mod tasks;
+pub mod workers;

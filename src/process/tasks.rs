@@ -31,6 +31,14 @@ impl Tasks {
         drop(self.tracker.spawn(task));
     }
 
+    /// Like [`Tasks::spawn`], on another runtime.
+    pub fn spawn_on<F>(&self, runtime: &Handle, task: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        drop(self.tracker.spawn_on(task, runtime));
+    }
+
     /// Lends `task` to a waiter. The waiter polls it, without the cost of a spawned task. If the waiter is dropped, the
     /// task is spawned and continues. It counts as a task of the group from now on.
     pub fn lend<F>(&self, task: F) -> DetachOnDrop
@@ -74,10 +82,10 @@ impl Tasks {
         self.tracker.len()
     }
 
-    /// Waits until all tasks have finished, at most `patience`, and returns the number still running then.
-    pub async fn join(&self, patience: Duration) -> usize {
+    /// Waits until all tasks have finished, at most `timeout`, and returns the number still running then.
+    pub async fn join(&self, timeout: Duration) -> usize {
         self.tracker.close();
-        let waited = tokio::time::timeout(patience, self.tracker.wait()).await;
+        let waited = tokio::time::timeout(timeout, self.tracker.wait()).await;
         if waited.is_ok() { 0 } else { self.running() }
     }
 }

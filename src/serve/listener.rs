@@ -17,6 +17,7 @@ use super::limits::{ConnectionHooks, ServeLimits};
 use super::reply;
 use super::tls::Tls;
 use crate::process::connector::{KEEPALIVE, KEEPALIVE_PROBES};
+use crate::process::workers::{Assignment, Workers};
 
 /// Connections over the limit that get an error response at once. Any beyond this number are closed without one.
 const MAX_REJECTIONS: usize = 64;
@@ -76,12 +77,13 @@ pub struct Server {
     limits: ServeLimits,
     tls: Option<Tls>,
     hooks: Arc<dyn ConnectionHooks>,
+    workers: Option<Workers>,
 }
 
 impl Server {
     /// Creates a server of plain HTTP/1.1.
     pub fn new(bound: Bound, limits: ServeLimits) -> Self {
-        Self { bound, limits, tls: None, hooks: Arc::new(()) }
+        Self { bound, limits, tls: None, hooks: Arc::new(()), workers: None }
     }
 
     /// Adds TLS, and HTTP/2 for peers that negotiate it.
@@ -96,6 +98,12 @@ impl Server {
         Self { hooks, ..self }
     }
 
+    /// Spreads the connections over these workers. Without it, the current runtime serves all.
+    #[must_use]
+    pub fn with_workers(self, workers: Option<Workers>) -> Self {
+        Self { workers, ..self }
+    }
+
     /// Starts to serve. Connections that already wait come first.
     pub fn start<H: Handler>(self, handler: H) -> Running {
         let state = Arc::new(ServerState::default());
@@ -106,6 +114,7 @@ impl Server {
             rejections: Arc::new(Semaphore::new(MAX_REJECTIONS)),
             full: Episode::default(),
             failing: Episode::default(),
+            workers: self.workers.unwrap_or_else(Workers::current),
             shared: Arc::new(Shared {
                 handler,
                 tls: self.tls,
@@ -125,6 +134,7 @@ struct Acceptor<H> {
     rejections: Arc<Semaphore>,
     full: Episode,
     failing: Episode,
+    workers: Workers,
     shared: Arc<Shared<H>>,
 }
 
@@ -156,7 +166,25 @@ impl<H: Handler> Acceptor<H> {
         }
         let Some(peer) = self.meet(&tcp, addr) else { return };
         let slot = ConnectionPermit::new(permit, Arc::clone(&self.shared.hooks));
-        self.shared.state.connections.spawn(connection::serve(Arc::clone(&self.shared), tcp, peer, slot));
+        self.hand_over(tcp, peer, slot);
+    }
+
+    /// Gives a connection to the worker with the fewest.
+    fn hand_over(&self, tcp: TcpStream, peer: Peer, slot: ConnectionPermit) {
+        let (shared, assignment) = (Arc::clone(&self.shared), self.workers.assign());
+        let connections = &self.shared.state.connections;
+        if assignment.is_here() {
+            return connections.spawn(served_by(assignment, connection::serve(shared, tcp, peer, slot)));
+        }
+        // A socket belongs to the runtime that polls it, so the other runtime registers it anew.
+        let Ok(socket) = tcp.into_std() else { return };
+        let runtime = assignment.runtime().clone();
+        let work = async move {
+            if let Ok(tcp) = TcpStream::from_std(socket) {
+                connection::serve(shared, tcp, peer, slot).await;
+            }
+        };
+        connections.spawn_on(&runtime, served_by(assignment, work));
     }
 
     /// Returns the addresses of the peer; `None` if it is already gone.
@@ -202,6 +230,12 @@ async fn turn_away(mut tcp: TcpStream) {
     let replied = tcp.write_all(&reply::server_full()).await.is_ok() && tcp.shutdown().await.is_ok();
     let mut scrap = [0_u8; 4096];
     while replied && matches!(tcp.read(&mut scrap).await, Ok(1..)) {}
+}
+
+/// Runs a connection and releases its place on the worker afterwards.
+async fn served_by(assignment: Assignment, connection: impl Future<Output = ()>) {
+    connection.await;
+    drop(assignment);
 }
 
 fn canonical(addr: SocketAddr) -> SocketAddr {

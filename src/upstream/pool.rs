@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hyper_util::client::legacy;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
 
 use super::body::ClientBody;
@@ -31,22 +32,27 @@ pub(super) struct KeepLimits {
 /// holds such a buffer.
 const MAX_BUFFER_BYTES: usize = 256 * 1024;
 
-/// Connection pool. All connections are replaced together when the oldest may have reached the maximum age, so names
-/// are resolved again. Requests under way end on the connection that they began on.
+/// Connection pool. All connections of a runtime are replaced together when the oldest may have reached the maximum
+/// age, so names are resolved again. Requests under way end on the connection that they began on.
+///
+/// Each runtime has connections of its own. The runtime that opens a connection reads from it, so a request of another
+/// runtime would have to wake that thread and be woken by it.
 pub(super) struct ConnectionPool {
     connector: TimedConnector,
     limits: KeepLimits,
-    current: Mutex<CurrentClient>,
+    /// One for each worker that has sent a request.
+    clients: Mutex<Vec<RuntimeClient>>,
 }
 
-/// The connections in use, and the earliest time at which one of them may have been opened.
-struct CurrentClient {
+/// The connections of one runtime, and the earliest time at which one of them may have been opened.
+struct RuntimeClient {
+    runtime: runtime::Id,
     client: HttpClient,
     since: Instant,
 }
 
-impl CurrentClient {
-    fn new(connector: &TimedConnector, limits: KeepLimits) -> Self {
+impl RuntimeClient {
+    fn new(runtime: runtime::Id, connector: &TimedConnector, limits: KeepLimits) -> Self {
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.idle_timeout)
@@ -57,23 +63,30 @@ impl CurrentClient {
             .http1_allow_obsolete_multiline_headers_in_responses(true)
             .http1_ignore_invalid_headers_in_responses(true)
             .build(connector.clone());
-        Self { client, since: Instant::now() }
+        Self { runtime, client, since: Instant::now() }
     }
 }
 
 impl ConnectionPool {
     pub(super) fn new(connector: TimedConnector, limits: KeepLimits) -> Self {
-        let current = Mutex::new(CurrentClient::new(&connector, limits));
-        Self { connector, limits, current }
+        Self { connector, limits, clients: Mutex::default() }
     }
 
-    /// Returns a client for one request. Its connections are younger than the maximum age.
+    /// Returns the client of the current runtime. Its connections are younger than the maximum age.
     pub(super) fn client(&self) -> HttpClient {
-        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
-        if current.since.elapsed() >= self.limits.max_age {
-            *current = CurrentClient::new(&self.connector, self.limits);
+        let runtime = Handle::current().id();
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = clients.iter_mut().find(|client| client.runtime == runtime);
+        if let Some(current) = known {
+            if current.since.elapsed() >= self.limits.max_age {
+                *current = RuntimeClient::new(runtime, &self.connector, self.limits);
+            }
+            return current.client.clone();
         }
-        current.client.clone()
+        let first = RuntimeClient::new(runtime, &self.connector, self.limits);
+        let client = first.client.clone();
+        clients.push(first);
+        client
     }
 }
 
@@ -157,5 +170,16 @@ mod tests {
         assert_eq!(ask(&pool.client(), old.port()).await, "a");
         address.lock().expect("no panic").set_ip(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
         assert_eq!(ask(&pool.client(), old.port()).await, "a", "the name is not resolved again");
+    }
+
+    #[test]
+    fn each_runtime_has_connections_of_its_own() {
+        let runtime = || runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let (first, second) = (runtime(), runtime());
+        let pool = pool(Resolver::default(), Duration::from_hours(1));
+        for runtime in [&first, &second, &first] {
+            runtime.block_on(async { drop(pool.client()) });
+        }
+        assert_eq!(pool.clients.lock().expect("no panic").len(), 2);
     }
 }

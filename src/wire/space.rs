@@ -170,7 +170,7 @@ impl Input<'_> {
         }
     }
 
-    /// Returns its tokens as OpenAI's embedding models count them.
+    /// Returns its tokens as OpenAI's embedding models count them. See [`tokens::count`] for the memory that this takes.
     pub fn counted_tokens(&self) -> u32 {
         match self {
             Self::Text(text) => tokens::count(text),

@@ -22,14 +22,14 @@ fn the_picture_in_the_readme_shows_the_dashboard_of_this_version() {
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).expect("README can be read");
     assert!(readme.contains(PUBLISHED), "README shows {PUBLISHED}");
     let digests = digests_of_the_page();
-    if std::env::var_os("UPDATE_FIXTURES").is_some() {
+    if std::env::var_os("UPDATE_PICTURE").is_some() {
         render(&Path::new(ROOT).join(PUBLISHED), PUBLISHED_REQUESTS);
         fs::write(Path::new(ROOT).join(DIGESTS), &digests).expect("the digests can be written");
         return;
     }
     render(&Path::new(ROOT).join("target/dashboard/picture.png"), TESTED_REQUESTS);
     let published = fs::read_to_string(Path::new(ROOT).join(DIGESTS)).unwrap_or_default();
-    assert!(published == digests, "the dashboard has changed: render {PUBLISHED} again with UPDATE_FIXTURES=1");
+    assert!(published == digests, "the dashboard has changed: render {PUBLISHED} again with UPDATE_PICTURE=1");
     let picture = fs::read(Path::new(ROOT).join(PUBLISHED)).expect("the published picture can be read");
     assert_eq!(size(&picture), size_of_rendered(), "the published picture has the size that the browser renders");
 }

@@ -27,8 +27,8 @@ type Fault = Box<dyn Error + Send + Sync>;
 /// Runs the server that `words` describe: `static FILE`, `thin ADDRESS`, `least ADDRESS` or `upstream DELAY_MS`.
 pub(crate) fn run(words: &[String]) -> Outcome<()> {
     vecho::process::heap::limit_heaps(1);
-    // The runtime is of vecho's kind with one worker, so neither side has the cheaper scheduler.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    // The runtime is of the same kind as that of each vecho worker, so neither side has the cheaper scheduler.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match words {
         [role, file] if role == "static" => runtime.block_on(fixed::serve(file)),
         [role, address] if role == "thin" => runtime.block_on(thin::serve(address)),
@@ -50,7 +50,6 @@ where
     announce(listener.local_addr()?);
     let tasks = Tasks::new();
     let accepting = tasks.clone();
-    // The accept loop also runs on the worker: the thread in `block_on` must not share the load.
     tasks.spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             accepting.spawn(connection(stream, answer.clone()));

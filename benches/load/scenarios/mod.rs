@@ -1,5 +1,6 @@
 //! The scenarios and their common set-up: an upstream with vecho in front of it.
 
+mod crowds;
 mod defaults;
 mod entries;
 mod herd;
@@ -28,6 +29,7 @@ pub(crate) const NAMES: &[&str] = &[
     "hit256_same",
     "hit256_shuffled",
     "default_hit1",
+    "crowds",
     "half32",
     "default_half32",
     "miss1",
@@ -52,6 +54,7 @@ pub(crate) async fn run(name: &str, bench: &Bench) -> Outcome<Vec<Row>> {
         "hit256_same" => hits::many_same(bench).await,
         "hit256_shuffled" => hits::many_shuffled(bench).await,
         "default_hit1" => hits::one_by_default(bench).await,
+        "crowds" => crowds::by_size(bench).await,
         "half32" => misses::half_known(bench).await,
         "default_half32" => misses::half_known_by_default(bench).await,
         "miss1" => misses::one(bench).await,

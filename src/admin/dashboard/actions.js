@@ -5,11 +5,11 @@ import { count, number } from "./format.js";
 import { ask, useToken } from "./server.js";
 
 /** Timeout of an action, longer than the purge of a large disk. The dialog cannot be cancelled before it. */
-const PATIENCE_MS = 60_000;
+const TIMEOUT_MS = 60_000;
 
 async function call(method, path, body) {
   const headers = body ? { "content-type": "application/json" } : {};
-  const answer = await ask(path, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(PATIENCE_MS) });
+  const answer = await ask(path, { method, headers, body: body && JSON.stringify(body), signal: AbortSignal.timeout(TIMEOUT_MS) });
   const said = await answer.json().catch(() => ({}));
   if (answer.ok) return said;
   const refusal = new Error(said.error?.message ?? `The server answered with status ${answer.status}.`);

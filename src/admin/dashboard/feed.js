@@ -72,9 +72,9 @@ export class Feed {
     this.#on.update(update);
   }
 
-  #listen(gone, patience = SILENCE_MS) {
+  #listen(gone, timeout = SILENCE_MS) {
     clearTimeout(this.#silence);
-    this.#silence = setTimeout(() => gone.abort(), patience);
+    this.#silence = setTimeout(() => gone.abort(), timeout);
   }
 
   async #lost(refused) {

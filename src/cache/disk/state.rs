@@ -114,12 +114,12 @@ impl StoreStatus {
         *self.saved_unsent.lock().unwrap_or_else(PoisonError::into_inner) = Some(noted.unsent);
     }
 
-    /// Requests that the next [`StoreStatus::pay_purge`] clear the store, because its entries may be purged.
+    /// Requests that the next [`StoreStatus::clear_if_requested`] clear the store, because its entries may be purged.
     pub(super) fn request_clear(&self) {
         self.must_clear.store(true, Ordering::SeqCst);
     }
 
-    /// Clears the store if [`StoreStatus::owe_purge`] requested it.
+    /// Clears the store if [`StoreStatus::request_clear`] requested it.
     pub(super) fn clear_if_requested(&self, store: &DiskStore) -> std::io::Result<()> {
         if self.must_clear.swap(false, Ordering::SeqCst) {
             store.clear().inspect_err(|_| self.request_clear())?;

@@ -76,11 +76,11 @@ impl Tracer {
         span
     }
 
-    /// Delivers finished spans, within `patience`, and returns the number of lost ones.
-    pub async fn close(&self, patience: Duration) -> usize {
+    /// Delivers finished spans, within `timeout`, and returns the number of lost ones.
+    pub async fn close(&self, timeout: Duration) -> usize {
         let Some(on) = &self.0 else { return 0 };
         on.export.stop();
-        on.export.join(patience).await;
+        on.export.join(timeout).await;
         on.waiting.load(Ordering::Relaxed)
     }
 }

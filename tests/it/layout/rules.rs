@@ -15,6 +15,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("base64_simd", &["flow/rotation.rs", "wire/"]),
     // The guard compares hashes of tokens, because blake3 compares them in constant time.
     ("blake3", &["admin/guard.rs", "config/source.rs", "key/", "cache/at_rest.rs", "cache/disk/checksum.rs"]),
+    // The tests compare with it.
     ("bpe_openai", &["wire/tokens.rs"]),
     ("brotli_decompressor", &["wire/coding/"]),
     ("clap", &["cli/"]),
@@ -37,6 +38,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("socket2", &["serve/listener.rs"]),
     ("strsim", &["config/"]),
     ("sysinfo", &["process/system.rs"]),
+    ("tiktoken", &["wire/tokens.rs"]),
     ("tokio_rustls", &["serve/"]),
     ("toml", &["config/"]),
     ("tracing_subscriber", &["config/logging.rs", "observe/logs/"]),

@@ -18,7 +18,7 @@ use crate::randomised::dice::Dice;
 pub(super) const UNOPTIMISED_MB: u64 = 6;
 
 /// Timeout of one exchange.
-const PATIENCE: Duration = Duration::from_secs(100);
+const TIMEOUT: Duration = Duration::from_secs(100);
 
 /// An address without a listener.
 pub(super) const NOWHERE: &str = "http://127.0.0.1:9/v1";
@@ -51,7 +51,7 @@ impl Limited {
 
     pub(super) async fn send(&self, body: impl AsRef<[u8]>, reader: Reader) -> Seen {
         let whole = exchange(self.vecho.public(), body.as_ref(), reader);
-        timeout(PATIENCE, whole).await.unwrap_or_else(|_| panic!("no answer within {PATIENCE:?}: {reader:?}"))
+        timeout(TIMEOUT, whole).await.unwrap_or_else(|_| panic!("no answer within {TIMEOUT:?}: {reader:?}"))
     }
 
     /// Sends several requests from concurrent clients.

@@ -286,7 +286,7 @@ fn busy<'a>(text: &'a str, name: &str) -> Option<&'a str> {
 async fn ask(client: Client, wish: Wish, base_url: Arc<str>) -> Ending {
     let answer = client.send(wish.request(&base_url));
     match wish.hangs_up_after {
-        Some(patience) => timeout(patience, answer).await.ok(),
+        Some(limit) => timeout(limit, answer).await.ok(),
         None => Some(answer.await),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use vecho::serve::Drained;
 
-use super::harness::{PATIENCE, start, until, wide, within};
+use super::harness::{TIMEOUT, start, until, wide, within};
 
 #[tokio::test]
 async fn a_drain_closes_idle_connections_and_lets_calls_finish() {
@@ -17,7 +17,7 @@ async fn a_drain_closes_idle_connections_and_lets_calls_finish() {
     until(|| served.seen.waiting.load(SeqCst) == 1 && served.running.connections() == 3).await;
 
     let running = served.running.clone();
-    let drained = tokio::spawn(async move { running.drain(PATIENCE).await });
+    let drained = tokio::spawn(async move { running.drain(TIMEOUT).await });
     fresh.assert_closes().await;
     kept.assert_closes().await;
     until(|| served.running.connections() == 1).await;
@@ -48,5 +48,5 @@ async fn connections_that_outlive_the_drain_are_cut_and_counted() {
 #[tokio::test]
 async fn an_idle_server_drains_at_once() {
     let served = start(wide()).await;
-    assert_eq!(within(served.running.drain(PATIENCE * 3)).await, Drained::default());
+    assert_eq!(within(served.running.drain(TIMEOUT * 3)).await, Drained::default());
 }

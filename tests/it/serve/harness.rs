@@ -18,7 +18,7 @@ use vecho::serve::{
 };
 
 /// Timeout of every wait, longer than any expected duration.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 /// Body limit of `/echo`, in bytes.
 pub(crate) const ECHO_BYTES: usize = 1000;
 /// Size of the answer of `/huge`, in bytes.
@@ -71,9 +71,9 @@ pub(crate) fn wide() -> ServeLimits {
     ServeLimits {
         max_connections: 100,
         max_header_bytes: 16 * 1024,
-        header_timeout: PATIENCE * 3,
-        idle_timeout: PATIENCE * 3,
-        write_timeout: PATIENCE * 3,
+        header_timeout: TIMEOUT * 3,
+        idle_timeout: TIMEOUT * 3,
+        write_timeout: TIMEOUT * 3,
     }
 }
 
@@ -213,7 +213,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
 /// Returns the result of `work`, and panics after the timeout.
 pub(crate) async fn within<T>(work: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, work).await.expect("this must not take so long")
+    tokio::time::timeout(TIMEOUT, work).await.expect("this must not take so long")
 }
 
 /// Waits until `condition` holds.

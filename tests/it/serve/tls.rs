@@ -18,7 +18,7 @@ use tokio_rustls::client::TlsStream;
 use vecho::config;
 use vecho::serve::{Drained, PeerFault, ServeLimits, Tls};
 
-use super::harness::{Client, HUGE_BYTES, PATIENCE, Served, start_with, until, wide, within};
+use super::harness::{Client, HUGE_BYTES, Served, TIMEOUT, start_with, until, wide, within};
 
 /// A certificate and its key in files that are removed on drop.
 struct Identity {
@@ -192,7 +192,7 @@ async fn a_drain_lets_an_http2_call_finish() {
     let call = tokio::spawn(ask.send_request(get("/wait")));
     until(|| served.seen.waiting.load(SeqCst) == 1).await;
     let running = served.running.clone();
-    let drained = tokio::spawn(async move { running.drain(PATIENCE).await });
+    let drained = tokio::spawn(async move { running.drain(TIMEOUT).await });
     until(|| std::net::TcpStream::connect(served.running.local_addr()).is_err()).await;
     served.gate.add_permits(1);
     let answer = within(call).await.expect("the client does not panic").expect("the call finishes");
@@ -245,7 +245,7 @@ async fn a_drain_does_not_wait_for_handshakes() {
     let served = start_with(wide(), Some(load(&identity.files))).await;
     let mut silent = served.connect().await;
     until(|| served.running.connections() == 1).await;
-    assert_eq!(within(served.running.drain(PATIENCE / 2)).await, Drained { finished: 1, cut: 0 });
+    assert_eq!(within(served.running.drain(TIMEOUT / 2)).await, Drained { finished: 1, cut: 0 });
     silent.assert_closes().await;
 }
 

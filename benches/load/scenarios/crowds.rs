@@ -1,0 +1,49 @@
+//! Full hits over many connections: the slowest requests of vecho against those of a server that sends the same bytes.
+
+use std::fs;
+
+use super::{Stage, times};
+use crate::Outcome;
+use crate::bench::Bench;
+use crate::child::{Core, Server};
+use crate::drive::Workload;
+use crate::measure::{self, Side};
+use crate::report::Row;
+use crate::shape::Shape;
+
+/// Largest accepted ratio of the 99th percentiles.
+const LIMIT: f64 = 1.5;
+
+/// Numbers of connections.
+const CROWDS: [usize; 3] = [16, 128, 1_024];
+
+/// Requests of a round for each connection, and at least this many in all.
+const REQUESTS_EACH: u64 = 30;
+const MIN_REQUESTS: u64 = 15_000;
+
+/// One input, base64, over each number of connections.
+pub(super) async fn by_size(bench: &Bench) -> Outcome<Vec<Row>> {
+    let (stage, shape, ids) = (Stage::start(bench, 0, &[])?, Shape::default(), vec![0]);
+    stage.ask(&shape, &ids).await?;
+    let body = bench.out.join("static.body");
+    fs::write(&body, stage.ask(&shape, &ids).await?)?;
+    let fixed = Server::reference(bench, Core::Server, &["static", &body.to_string_lossy()])?;
+    let mut rows = Vec::new();
+    for connections in CROWDS {
+        let requests = (REQUESTS_EACH * connections as u64).max(MIN_REQUESTS);
+        let mut ours = Side::open(&stage.vecho, connections, workload(&shape, requests / 20)).await?;
+        let mut theirs = Side::open(&fixed, connections, workload(&shape, 0)).await?;
+        let sides = [&mut ours, &mut theirs];
+        let comparison = measure::compare(bench, sides, None, bench.scaled(requests)).await?;
+        let what = format!("full hit, 1 input, base64, {connections} connections: p99");
+        let row = Row::limited(&what, (LIMIT, comparison.p99_ratio()), |ratio| times(ratio) + " static");
+        let row =
+            row.saying(format!("{} static, CPU {}", times(comparison.p99_ratio()), times(comparison.cpu_ratio())));
+        rows.push(row.against(comparison.reference_with_tail("static"), comparison.json()));
+    }
+    Ok(rows)
+}
+
+fn workload(shape: &Shape, check_every: u64) -> Workload {
+    Workload::new(shape.clone(), check_every, |picked| picked.push(0)).awake()
+}
