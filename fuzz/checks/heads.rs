@@ -9,7 +9,7 @@ use vecho::admin::is_local_authority;
 use vecho::proxy::{ReadControls, read_controls};
 use vecho::serve::check_head;
 use vecho::upstream::{
-    RouteKind, classify_path, deployment, forwardable, is_hop_by_hop, marks_stand_in, named_by_connection, normal_path,
+    RouteKind, classify_path, deployment, forwardable, is_hop_by_hop, marks_fallback, named_by_connection, normal_path,
     shown_on_errors, shown_on_misses, strip_hop_by_hop, upstream_uri,
 };
 use vecho::wire::content_codings;
@@ -165,9 +165,9 @@ fn shown(headers: &HeaderMap) {
         (shown_on_misses(&on_miss), shown_on_errors(&shown_on_errors(headers))),
         (on_miss.clone(), shown_on_errors(headers))
     );
-    if marks_stand_in(headers) {
+    if marks_fallback(headers) {
         let mut more = headers.clone();
         more.append("x-vecho-cache", HeaderValue::from_static("hit"));
-        assert!(marks_stand_in(&more), "a further mark hides none");
+        assert!(marks_fallback(&more), "a further mark hides none");
     }
 }

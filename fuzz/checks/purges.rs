@@ -50,7 +50,7 @@ fn agree(ledger: &Ledger, purges: &PurgeRegistry, list: &mut List) {
     let before = purges.of(&MODELS);
     let plan = ledger.plan(list);
     changes(&plan, list);
-    let (counts, told) = ledger.settle(plan, true);
+    let (counts, told) = ledger.end(plan, true);
     purges.learn(&counts);
     ledger.mark_sent(&told);
     assert!(purges.of(&MODELS) >= before, "a purge came undone");

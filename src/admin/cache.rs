@@ -9,7 +9,7 @@ use super::guard::Detail;
 use super::reply::{self, AdminResponse, Refusal, megabytes, rounded, share};
 use super::{AdminContext, body};
 use crate::cache::{Purged, Tier, TierStats};
-use crate::observe::logs::told;
+use crate::observe::logs::shorten_for_log;
 use crate::observe::metrics::{InputSource, Metrics};
 
 /// Default route of a request to explain.
@@ -118,7 +118,7 @@ fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, ti
     let (entries, pending) = (purged.entries, purged.pending.iter().map(|tier| tier.label()).collect::<Vec<_>>());
     tracing::info!(
         entries,
-        model = model.map(told).as_deref(),
+        model = model.map(shorten_for_log).as_deref(),
         tier,
         ?pending,
         "entries were purged, as the ops port was asked to"

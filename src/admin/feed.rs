@@ -49,7 +49,7 @@ impl Feed {
     }
 
     /// Sends an event to the open streams. If there are none, it is not created.
-    pub(super) fn tell(&self, event: impl FnOnce() -> Bytes) {
+    pub(super) fn publish(&self, event: impl FnOnce() -> Bytes) {
         let events = self.events();
         if let Some(events) = events.as_ref().filter(|events| events.receiver_count() > 0) {
             // The send fails if the last reader has just disconnected.

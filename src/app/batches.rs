@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::flow::{space_key, speaks_f32};
 use crate::key::Key;
 use crate::learned::ModelIdentity;
-use crate::process::lines::{JsonLines, Line};
+use crate::process::lines::{Line, NumberedLines};
 use crate::proxy::{path_model, read_origin};
 use crate::upstream::{RouteKind, classify_path};
 use crate::wire::tokens;
@@ -66,7 +66,7 @@ struct BatchResponse<'a> {
 
 /// Settings that determine a request's keys, together with the request.
 #[derive(Clone, Debug)]
-pub struct Keying {
+pub struct KeySettings {
     /// The configuration of the target instance.
     pub config: Config,
     /// The headers of its callers.
@@ -106,15 +106,15 @@ pub struct BatchFiles {
     answered_ms: u64,
 }
 
-/// Callback for an unusable line: its number and the reason.
-pub type Tell = Box<dyn Fn(u64, &str) + Send>;
+/// Callback that reports an unusable line: its number and the reason.
+pub type ReportLine = Box<dyn Fn(u64, &str) + Send>;
 
 impl BatchFiles {
     /// Reads the offset of each request. Fails if the file holds answers instead. Blocks on the disk.
     pub fn open(requests: &Path, answers: &Path) -> io::Result<Self> {
         let mut places = HashMap::new();
         let (mut first, mut has_answers) = (None, false);
-        let mut lines = JsonLines::new(BufReader::new(File::open(requests)?), MAX_REQUEST_BYTES);
+        let mut lines = NumberedLines::new(BufReader::new(File::open(requests)?), MAX_REQUEST_BYTES);
         while let Some(Line { offset, bytes, .. }) = lines.next_line()? {
             let Some(bytes) = bytes else { continue };
             let Ok(line) = serde_json::from_slice::<RequestLine<'_>>(&bytes) else {
@@ -135,24 +135,24 @@ impl BatchFiles {
     }
 
     /// Returns the first request with its keys, if it can be cached. Blocks on the disk.
-    pub fn sample(&self, keying: &Keying) -> Option<BatchSample> {
+    pub fn sample(&self, key_settings: &KeySettings) -> Option<BatchSample> {
         let mut requests = File::open(&self.requests).ok()?;
         let bytes = line_at(&mut requests, self.first?).ok()?;
         let line: RequestLine<'_> = serde_json::from_slice(&bytes).ok()?;
-        let asked = keying.read(&line).ok()?;
-        Some(BatchSample { url: line.url.clone(), body: line.body.get().to_owned(), keys: asked.keys })
+        let keyed = key_settings.read(&line).ok()?;
+        Some(BatchSample { url: line.url.clone(), body: line.body.get().to_owned(), keys: keyed.keys })
     }
 
     /// Converts all answers to an export file whose records are as old as the answer file. The counts are complete at
     /// its end.
-    pub fn records(self, keying: Keying, tell: Tell) -> (Pieces<'static>, Arc<Mutex<BatchCounts>>) {
+    pub fn records(self, key_settings: KeySettings, report: ReportLine) -> (Pieces<'static>, Arc<Mutex<BatchCounts>>) {
         let counts = Arc::new(Mutex::new(BatchCounts::default()));
         let shared = Arc::clone(&counts);
         let pieces = file_of(move |file| {
-            let mut reading = Reading { files: self, keying, lengths: HashMap::new() };
-            let read = reading.write(file, &tell, &shared);
+            let mut reading = Reading { files: self, key_settings, lengths: HashMap::new() };
+            let read = reading.write(file, &report, &shared);
             read.unwrap_or_else(|error| {
-                tell(0, &error.to_string());
+                report(0, &error.to_string());
                 ControlFlow::Break(())
             })
         });
@@ -168,7 +168,7 @@ struct BatchLine<'a> {
     keys: Vec<Key>,
 }
 
-impl Keying {
+impl KeySettings {
     fn read<'a>(&self, line: &RequestLine<'a>) -> Result<BatchLine<'a>, String> {
         let url: Uri = line.url.parse().map_err(|_| "its url is not one")?;
         let origin = read_origin(&self.config, &url, &self.headers).map_err(|error| error.to_string())?;
@@ -187,7 +187,7 @@ impl Keying {
 /// State while the files are read.
 struct Reading {
     files: BatchFiles,
-    keying: Keying,
+    key_settings: KeySettings,
     /// Vector lengths by space, proven by answers with decimal numbers.
     lengths: HashMap<Key, usize>,
 }
@@ -196,12 +196,12 @@ impl Reading {
     fn write(
         &mut self,
         file: &mut ExportFile,
-        tell: &Tell,
+        report: &ReportLine,
         counts: &Mutex<BatchCounts>,
     ) -> io::Result<ControlFlow<()>> {
         let mut requests = File::open(&self.files.requests)?;
-        let max_bytes = self.keying.config.upstream.max_answer_bytes;
-        let mut answers = JsonLines::new(BufReader::new(File::open(&self.files.answers)?), max_bytes);
+        let max_bytes = self.key_settings.config.upstream.max_answer_bytes;
+        let mut answers = NumberedLines::new(BufReader::new(File::open(&self.files.answers)?), max_bytes);
         while let Some(line) = answers.next_line()? {
             let records = self.records_of(line.bytes.as_deref(), &mut requests)?;
             let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
@@ -217,7 +217,7 @@ impl Reading {
                 Ok(None) => counts.errors += 1,
                 Err(cause) => {
                     counts.unusable += 1;
-                    tell(line.number, &cause);
+                    report(line.number, &cause);
                 }
             }
         }
@@ -241,38 +241,38 @@ impl Reading {
         let bytes = line_at(requests, offset)?;
         Ok(serde_json::from_slice::<RequestLine<'_>>(&bytes)
             .map_err(|_| "its request changed meanwhile".to_owned())
-            .and_then(|request| self.keying.read(&request))
-            .and_then(|asked| self.believe(&asked, response.body))
+            .and_then(|request| self.key_settings.read(&request))
+            .and_then(|line| self.verify(&line, response.body))
             .map(Some))
     }
 
     /// Checks an answer and returns its records. Fails if the answer must not be stored.
-    fn believe(&mut self, asked: &BatchLine<'_>, body: &RawValue) -> Result<Records, String> {
-        let request = &asked.request;
+    fn verify(&mut self, line: &BatchLine<'_>, body: &RawValue) -> Result<Records, String> {
+        let request = &line.request;
         let dimension = request.space.dimensions.map(|dimension| dimension as usize);
-        let proven = dimension.or_else(|| self.lengths.get(&asked.space).copied());
+        let proven = dimension.or_else(|| self.lengths.get(&line.space).copied());
         let base64 = match proven {
-            _ if speaks_f32(&self.keying.config.upstream.target, &asked.uri) => Base64::Trusted,
+            _ if speaks_f32(&self.key_settings.config.upstream.target, &line.uri) => Base64::Trusted,
             Some(length) => Base64::Proven(length),
             None => Base64::Unproven,
         };
-        let known = self.lengths.get(&asked.space).copied();
+        let known = self.lengths.get(&line.space).copied();
         let expected = Expected { inputs: request.inputs.len(), asked: dimension, known, base64 };
         let answer = read_answer(body.get().as_bytes(), &expected).map_err(|unreadable| unreadable.to_string())?;
         if let Some(vector) = answer.vectors.first().filter(|_| request.encoding == Encoding::Float) {
-            self.lengths.insert(asked.space, vector.dimension());
+            self.lengths.insert(line.space, vector.dimension());
         }
-        Ok(self.records(asked, &answer))
+        Ok(self.records(line, &answer))
     }
 
-    fn records(&self, asked: &BatchLine<'_>, answer: &ReadAnswer) -> Records {
-        let asked_model = asked.request.space.model_name();
+    fn records(&self, line: &BatchLine<'_>, answer: &ReadAnswer) -> Records {
+        let asked_model = line.request.space.model_name();
         let model: Arc<str> = Arc::from(answer.model.as_deref().unwrap_or(asked_model));
         let asked_as = if asked_model.is_empty() { Arc::clone(&model) } else { Arc::from(asked_model) };
-        let is_openai = speaks_f32(&self.keying.config.upstream.target, &asked.uri);
-        let (times, counts) = (self.times(), token_counts(&asked.request, answer, is_openai));
-        let checksum_keys = ChecksumKeys::new(self.keying.config.cache.key_secret.as_ref());
-        let records = asked.keys.iter().zip(answer.vectors.iter().zip(counts)).map(|(key, (vector, tokens))| {
+        let is_openai = speaks_f32(&self.key_settings.config.upstream.target, &line.uri);
+        let (times, counts) = (self.times(), token_counts(&line.request, answer, is_openai));
+        let checksum_keys = ChecksumKeys::new(self.key_settings.config.cache.key_secret.as_ref());
+        let records = line.keys.iter().zip(answer.vectors.iter().zip(counts)).map(|(key, (vector, tokens))| {
             let identity = ModelIdentity { model: Arc::clone(&model), dimension: vector.dimension() };
             // The importing instance assigns its own purge count.
             let record = Record::new(vector.clone(), identity, times, tokens).asked_as(&asked_as);
@@ -283,7 +283,7 @@ impl Reading {
 
     fn times(&self) -> Times {
         let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let (cache, created_ms) = (&self.keying.config.cache, self.files.answered_ms);
+        let (cache, created_ms) = (&self.key_settings.config.cache, self.files.answered_ms);
         let fresh_until_ms = created_ms.saturating_add(millis(cache.ttl));
         Times { created_ms, fresh_until_ms, stale_until_ms: fresh_until_ms.saturating_add(millis(cache.stale_for)) }
     }
@@ -310,6 +310,6 @@ fn token_counts(request: &EmbedRequest<'_>, answer: &ReadAnswer, is_openai: bool
 
 fn line_at(file: &mut File, offset: u64) -> io::Result<Vec<u8>> {
     file.seek(SeekFrom::Start(offset))?;
-    let line = JsonLines::new(BufReader::new(file.by_ref()), MAX_REQUEST_BYTES).next_line()?;
+    let line = NumberedLines::new(BufReader::new(file.by_ref()), MAX_REQUEST_BYTES).next_line()?;
     Ok(line.and_then(|line| line.bytes).unwrap_or_default())
 }

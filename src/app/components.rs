@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::hooks::MemoryHooks;
 use super::mock_upstream::MockUpstream;
-use super::tiers::{self as wanted, TierHandles};
+use super::tiers::{self, TierHandles};
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
 use crate::cache::reply_cache::ReplyCache;
@@ -25,7 +25,7 @@ use crate::process::governor::{Governor, Meter, effective_limit};
 use crate::process::system::System;
 use crate::process::tasks::Tasks;
 use crate::proxy::Proxy;
-use crate::upstream::{Batcher, Breaker, Caller, UpstreamClient};
+use crate::upstream::{Batcher, Breaker, CallExecutor, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
 /// vectors.
@@ -34,7 +34,7 @@ const REQUESTS_SHARE: u64 = 5;
 /// Everything below the ports.
 pub(super) struct Components {
     pub(super) flow: Arc<Flow>,
-    pub(super) answers: Arc<ReplyCache>,
+    pub(super) reply_cache: Arc<ReplyCache>,
     pub(super) caches: Caches,
     pub(super) client: Arc<UpstreamClient>,
     pub(super) breaker: Arc<Breaker>,
@@ -61,24 +61,24 @@ impl Components {
         let share_bytes = limit_bytes / REQUESTS_SHARE;
         let client = Arc::new(client(live, clock, &tokenizer, share_bytes)?);
         let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
-        let told = (Arc::clone(metrics), throttled.clone());
-        let caller = Caller::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), told);
+        let reports = (Arc::clone(metrics), throttled.clone());
+        let executor = CallExecutor::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), reports);
         let tasks = Tasks::new();
         let purges = Arc::default();
         let handles = TierHandles { live, clock, metrics, purges: &purges, limit_bytes };
-        let redis = wanted::redis(&handles);
-        let lower = wanted::lower(&handles, redis.as_ref()).await;
+        let redis = tiers::redis(&handles);
+        let lower = tiers::lower(&handles, redis.as_ref()).await;
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
         let memory = MemoryTier::new(memory_bounds(&config, limit_bytes));
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),
             tiers: Arc::new(Stack::new(memory, lower, purges, checksum_keys)),
-            leases: wanted::leases(live, redis.as_ref()),
+            leases: tiers::leases(live, redis.as_ref()),
             vector_budget: VectorBudget::new(share_bytes),
             single_flight: SingleFlight::new(),
             // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
-            batcher: Batcher::new(caller, live.clone(), share_bytes, Arc::clone(metrics)),
+            batcher: Batcher::new(executor, live.clone(), share_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
             accepted_credentials: AcceptedCredentials::default(),
             rotation: Rotation::default(),
@@ -88,28 +88,28 @@ impl Components {
             tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,
             metrics: Arc::clone(metrics),
         });
-        let answers = Arc::new(ReplyCache::new(answers_bounds(&config, limit_bytes)));
+        let reply_cache = Arc::new(ReplyCache::new(reply_cache_bounds(&config, limit_bytes)));
         if let Some(redis) = redis {
-            redis.begin(Box::new(wanted::OthersPurges::of(&flow, &answers)));
+            redis.begin(Box::new(tiers::OthersPurges::of(&flow, &reply_cache)));
         }
-        let caches = Caches::new(Arc::clone(&flow.tiers), Arc::clone(&answers));
+        let caches = Caches::new(Arc::clone(&flow.tiers), Arc::clone(&reply_cache));
         let governor = Governor::new(Arc::clone(&system) as Arc<dyn Meter>, limit_bytes, caches.shrinkable())
             .with_clock(clock.clone())
             .with_hooks(Arc::new(MemoryHooks(Arc::clone(metrics))));
         metrics.memory.limit.set(limit_bytes);
-        show_sizes(metrics, &flow, &answers);
+        show_sizes(metrics, &flow, &reply_cache);
         let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
         flow.tokenizer.set_governor(&governor);
         flow.vector_budget.set_governor(&governor);
         let max_inflight_bytes = max_inflight_bytes(&config, limit_bytes);
-        Ok(Self { flow, answers, caches, client, breaker, governor, system, max_inflight_bytes, metrics, live })
+        Ok(Self { flow, reply_cache, caches, client, breaker, governor, system, max_inflight_bytes, metrics, live })
     }
 }
 
 impl Components {
     /// Creates the public port. `tunnels` run its upgraded connections.
     pub(super) fn proxy(&self, tunnels: &Tasks) -> Arc<Proxy> {
-        let (flow, replies, client) = (Arc::clone(&self.flow), Arc::clone(&self.answers), Arc::clone(&self.client));
+        let (flow, replies, client) = (Arc::clone(&self.flow), Arc::clone(&self.reply_cache), Arc::clone(&self.client));
         Proxy::new(flow, replies, client, self.max_inflight_bytes, tunnels.clone())
     }
 
@@ -146,7 +146,7 @@ fn memory_bounds(config: &Config, limit_bytes: u64) -> MapBounds {
     MapBounds { max_bytes: limit_bytes / 100 * config.cache.memory_percent, max_entries: config.cache.max_entries }
 }
 
-fn answers_bounds(config: &Config, limit_bytes: u64) -> MapBounds {
+fn reply_cache_bounds(config: &Config, limit_bytes: u64) -> MapBounds {
     MapBounds { max_bytes: limit_bytes / 100 * config.cache.answers_percent, max_entries: None }
 }
 

@@ -13,7 +13,7 @@ mod surroundings;
 mod tiers;
 mod trust;
 
-pub use batches::{BatchCounts, BatchFiles, BatchSample, Keying, Tell};
+pub use batches::{BatchCounts, BatchFiles, BatchSample, KeySettings, ReportLine};
 pub use instance::{App, StartError, Stopped};
 pub use introduction::{payer, warnings};
 pub use offline::{OfflineCache, OfflineError};

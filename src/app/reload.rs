@@ -53,7 +53,7 @@ pub(super) struct Reloader {
     source: ConfigSource,
     tls: Option<Tls>,
     level: LevelHandle,
-    answers: Arc<ReplyCache>,
+    reply_cache: Arc<ReplyCache>,
     metrics: Arc<Metrics>,
 }
 
@@ -65,7 +65,7 @@ impl Reloader {
             source: surroundings.source.clone()?,
             tls,
             level: surroundings.level.clone(),
-            answers: Arc::clone(&components.answers),
+            reply_cache: Arc::clone(&components.reply_cache),
             metrics: Arc::clone(&components.metrics),
         })
     }
@@ -121,7 +121,7 @@ impl Reloader {
         let level_before = self.live.load().log.level.clone();
         let config::Changes { live, needs_restart } = self.live.apply(read);
         // Rules for cacheability may have changed, and the reply cache does not check them again.
-        self.answers.clear();
+        self.reply_cache.clear();
         self.metrics.accounts().reprice(&self.live.load().savings);
         let level = self.live.load().log.level.clone();
         if level != level_before

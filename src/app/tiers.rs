@@ -74,12 +74,12 @@ pub(super) fn leases(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<Arc<
 /// Reacts to purges of other replicas. It holds weak references, so it does not keep the parts alive.
 pub(super) struct OthersPurges {
     flow: Weak<Flow>,
-    answers: Weak<ReplyCache>,
+    reply_cache: Weak<ReplyCache>,
 }
 
 impl OthersPurges {
-    pub(super) fn of(flow: &Arc<Flow>, answers: &Arc<ReplyCache>) -> Self {
-        Self { flow: Arc::downgrade(flow), answers: Arc::downgrade(answers) }
+    pub(super) fn of(flow: &Arc<Flow>, reply_cache: &Arc<ReplyCache>) -> Self {
+        Self { flow: Arc::downgrade(flow), reply_cache: Arc::downgrade(reply_cache) }
     }
 }
 
@@ -93,12 +93,12 @@ impl OnPurges for OthersPurges {
     }
 
     fn learn(&self, counts: &PurgeCounts) -> Option<BoxFuture<'static, ()>> {
-        let (flow, answers) = (self.flow.upgrade()?, self.answers.upgrade()?);
+        let (flow, reply_cache) = (self.flow.upgrade()?, self.reply_cache.upgrade()?);
         let purges = flow.tiers.learn_purges(counts, Tier::Redis);
         if purges.is_empty() {
             return None;
         }
-        answers.clear();
+        reply_cache.clear();
         tracing::info!(purges = purges.len(), "entries were purged, as another replica was asked to");
         Some(Box::pin(async move {
             for purge in &purges {

@@ -56,9 +56,9 @@ impl Caches {
             caches.replies.clear();
             let pending = Handle::current().block_on(caches.tiers.settle(&purge));
             caches.replies.clear();
-            // The disk tier also stores purges that other tiers still have to receive.
-            let has_disk = caches.tiers.lower().iter().any(|tier| tier.tier() == Tier::Disk);
-            let is_remembered = has_disk && !pending.contains(&Tier::Disk);
+            // Such a tier also stores purges that other tiers still have to receive.
+            let mut lower = caches.tiers.lower().iter();
+            let is_remembered = lower.any(|tier| tier.remembers_purges() && !pending.contains(&tier.tier()));
             Purged { entries: purge.forgotten, pending, is_remembered }
         })
         .await

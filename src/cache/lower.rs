@@ -1,4 +1,5 @@
-//! Interface of the tiers below memory. A tier may answer slowly or not at all, but never with an error.
+//! Interface of the tiers below memory, and the extension point for a further tier: implement [`LowerTier`], add a
+//! [`Tier`], and let `app` put it into the stack. A tier may answer slowly or not at all, but never with an error.
 
 use std::fmt::Debug;
 use std::ops::ControlFlow;
@@ -35,6 +36,18 @@ pub trait LowerTier: Send + Sync + Debug {
     /// Returns which tier this is.
     fn tier(&self) -> Tier;
 
+    /// Returns true if other replicas share the tier, so it may hold records that this process has never seen. By
+    /// default it belongs to this process alone.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Returns true if the tier outlives the process and also stores the purges that other tiers have yet to receive.
+    /// By default it stores none.
+    fn remembers_purges(&self) -> bool {
+        false
+    }
+
     /// Returns the value of each of `keys`, in order. A tier that is down, slow, full or damaged returns `None` within
     /// its own timeout. Entries that are queued for writing are found.
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>>;
@@ -43,8 +56,10 @@ pub trait LowerTier: Send + Sync + Debug {
     fn put(&self, key: Key, entry: AtRest);
 
     /// Adds an unsent purge, which is counted in the [`PurgeRegistry`] under `name`: other replicas do not know it yet.
-    /// Only shared tiers need this. It runs before [`LowerTier::purged`] of any tier, so the unsent purge is
-    /// saved with the purge.
+    /// It runs before [`LowerTier::purged`] of any tier, so the unsent purge is saved with the purge.
+    ///
+    /// By default nothing is added, which suffices for a tier of one process. A tier that replicas share must implement
+    /// this: otherwise a purge that it could not receive at once is lost with the process.
     fn add_unsent(&self, name: &str) {
         let _ = name;
     }

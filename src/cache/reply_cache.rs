@@ -190,11 +190,11 @@ mod tests {
     }
 
     fn setup() -> (ReplyCache, Generations, Arc<SpaceState>, Key) {
-        let (answers, purges) = (ReplyCache::new(BOUNDS), Generations::default());
+        let (reply_cache, purges) = (ReplyCache::new(BOUNDS), Generations::default());
         let (space_state, request) = (Arc::new(SpaceState::default()), KeyBuilder::new(None).finish());
-        answers.put(request, parts(&purges, &space_state, 10));
-        assert!(answers.get(&request, 99, purges.current()).is_some());
-        (answers, purges, space_state, request)
+        reply_cache.put(request, parts(&purges, &space_state, 10));
+        assert!(reply_cache.get(&request, 99, purges.current()).is_some());
+        (reply_cache, purges, space_state, request)
     }
 
     #[test]
@@ -211,71 +211,71 @@ mod tests {
 
     #[test]
     fn a_cached_reply_expires_with_its_records() {
-        let (answers, purges, _, request) = setup();
-        assert!(answers.get(&request, 100, purges.current()).is_none());
+        let (reply_cache, purges, _, request) = setup();
+        assert!(reply_cache.get(&request, 100, purges.current()).is_none());
     }
 
     #[test]
     fn a_purge_invalidates_cached_replies() {
-        let (answers, purges, _, request) = setup();
+        let (reply_cache, purges, _, request) = setup();
         purges.next(None);
-        assert!(answers.get(&request, 1, purges.current()).is_none());
+        assert!(reply_cache.get(&request, 1, purges.current()).is_none());
     }
 
     #[test]
     fn a_refresh_invalidates_the_cached_replies_of_its_space() {
-        let (answers, purges, space_state, request) = setup();
+        let (reply_cache, purges, space_state, request) = setup();
         space_state.note_replacement();
-        assert!(answers.get(&request, 1, purges.current()).is_none());
+        assert!(reply_cache.get(&request, 1, purges.current()).is_none());
     }
 
     #[test]
     fn an_import_that_replaces_records_invalidates_cached_replies() {
-        let (answers, purges, _, request) = setup();
+        let (reply_cache, purges, _, request) = setup();
         purges.outdate();
-        assert!(answers.get(&request, 1, purges.current()).is_none());
+        assert!(reply_cache.get(&request, 1, purges.current()).is_none());
     }
 
     #[test]
     fn a_model_change_invalidates_cached_replies() {
-        let (answers, purges, space_state, request) = setup();
+        let (reply_cache, purges, space_state, request) = setup();
         space_state.learn("b", 2);
-        assert!(answers.get(&request, 1, purges.current()).is_none());
+        assert!(reply_cache.get(&request, 1, purges.current()).is_none());
     }
 
     #[test]
     fn replies_larger_than_their_share_are_not_cached() {
-        let (answers, _, _, request) = setup();
+        let (reply_cache, _, _, request) = setup();
         for _ in 0..3 {
-            assert!(!answers.wants(&request, BOUNDS.max_bytes / LARGEST_SHARE + 1));
+            assert!(!reply_cache.wants(&request, BOUNDS.max_bytes / LARGEST_SHARE + 1));
         }
     }
 
     #[test]
     fn a_large_batch_of_floats_fits_the_default_reply_cache() {
-        let answers = ReplyCache::new(MapBounds { max_bytes: 50 << 20, ..BOUNDS });
+        let reply_cache = ReplyCache::new(MapBounds { max_bytes: 50 << 20, ..BOUNDS });
         let request = KeyBuilder::new(None).finish();
         // The longest text of a number and its comma is 17 bytes.
         let longest = 256 * (1_536 * 17 + 100);
-        answers.wants(&request, longest);
-        assert!(answers.wants(&request, longest));
+        reply_cache.wants(&request, longest);
+        assert!(reply_cache.wants(&request, longest));
     }
 
     #[test]
     fn a_reply_is_cached_when_its_request_is_repeated() {
-        let (answers, _, _, request) = setup();
-        assert!(!answers.wants(&request, 10));
-        assert!(answers.wants(&request, 10));
+        let (reply_cache, _, _, request) = setup();
+        assert!(!reply_cache.wants(&request, 10));
+        assert!(reply_cache.wants(&request, 10));
         let other = request.extend(crate::key::Tag::Body, b"other");
-        assert!(!answers.wants(&other, 10));
+        assert!(!reply_cache.wants(&other, 10));
     }
 
     #[test]
     fn hits_and_misses_of_the_reply_cache_are_counted_separately() {
-        let answers = ReplyCache::new(BOUNDS);
+        let reply_cache = ReplyCache::new(BOUNDS);
         for is_served in [true, true, false] {
-            answers.count(is_served);
+            reply_cache.count(is_served);
         }
-        assert_eq!((answers.stats().hits, answers.stats().misses), (2, 1));
+        assert_eq!((reply_cache.stats().hits, reply_cache.stats().misses), (2, 1));
     }
 }

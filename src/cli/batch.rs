@@ -13,7 +13,7 @@ use super::client::{Client, read_whole, whole};
 use super::credential::{self, Credential};
 use super::moving::{CommandError, VechoInstance, report};
 use super::progress::{ProgressDisplay, grouped};
-use crate::app::{BatchCounts, BatchFiles, BatchSample, Keying, OfflineCache};
+use crate::app::{BatchCounts, BatchFiles, BatchSample, KeySettings, OfflineCache};
 use crate::config::{Config, Scope};
 
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
@@ -43,8 +43,8 @@ pub(super) async fn import(
     let instance = VechoInstance::find(&config, OfflineCache::open).await?;
     let files = BatchFiles::open(&options.requests, &options.output)
         .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
-    let keying = match &instance {
-        VechoInstance::Stopped(_) => keying(credential::of_nobody(config), credential, options)?,
+    let key_settings = match &instance {
+        VechoInstance::Stopped(_) => key_settings(credential::of_nobody(config), credential, options)?,
         VechoInstance::Running(client) => agreed(client, config, credential, options, &files).await?,
     };
     let progress = Arc::new(ProgressDisplay::new(options.quiet, "vectors", None));
@@ -53,8 +53,8 @@ pub(super) async fn import(
         0 => teller.say(cause),
         number => teller.say(&format!("line {number} of the output: {cause}")),
     };
-    let whose = credential::whose(&keying.config, credential);
-    let (records, counts) = files.records(keying, Box::new(tell));
+    let whose = credential::whose(&key_settings.config, credential);
+    let (records, counts) = files.records(key_settings, Box::new(tell));
     let imported = progress.alongside(instance.import(records)).await?;
     let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);
     let reported = report(&imported, &progress);
@@ -67,7 +67,7 @@ pub(super) async fn import(
 }
 
 /// Returns the settings that determine the keys, as this environment defines them.
-fn keying(config: Config, credential: &Credential, options: &BatchOptions) -> Result<Keying, CommandError> {
+fn key_settings(config: Config, credential: &Credential, options: &BatchOptions) -> Result<KeySettings, CommandError> {
     let mut headers = credential.headers(&config);
     if config.cache.scope == Scope::Credential && !credential.has_key() {
         return Err("in scope credential, entries belong to a key: set OPENAI_API_KEY as the application has it".into());
@@ -77,7 +77,7 @@ fn keying(config: Config, credential: &Credential, options: &BatchOptions) -> Re
         let value = HeaderValue::from_str(namespace).ok().filter(|_| fits);
         headers.insert(NAMESPACE, value.ok_or("--namespace takes 1 to 256 visible ASCII characters")?);
     }
-    Ok(Keying { config, headers })
+    Ok(KeySettings { config, headers })
 }
 
 /// Returns those settings if the running vecho would look up the first request under the same keys.
@@ -90,18 +90,18 @@ async fn agreed(
     credential: &Credential,
     options: &BatchOptions,
     files: &BatchFiles,
-) -> Result<Keying, CommandError> {
+) -> Result<KeySettings, CommandError> {
     let mut candidates = Vec::new();
     if config.upstream.api_key.is_some() && credential.has_key() {
-        candidates.push(keying(credential::of_callers(&config), credential, options)?);
+        candidates.push(key_settings(credential::of_callers(&config), credential, options)?);
     }
-    candidates.insert(0, keying(config, credential, options)?);
-    for keying in &candidates {
-        let Some(sample) = files.sample(keying) else { return Ok(keying.clone()) };
-        if explained(client, &keying.headers, &sample).await?
+    candidates.insert(0, key_settings(config, credential, options)?);
+    for key_settings in &candidates {
+        let Some(sample) = files.sample(key_settings) else { return Ok(key_settings.clone()) };
+        if explained(client, &key_settings.headers, &sample).await?
             == Some(sample.keys.iter().map(ToString::to_string).collect())
         {
-            return Ok(keying.clone());
+            return Ok(key_settings.clone());
         }
     }
     Err("the vecho that runs would look for these vectors under other keys: its scope, upstream.url, cache.key_secret \

@@ -32,7 +32,7 @@ pub(super) struct ProgressDisplay {
 
 enum Look {
     Bar(ProgressBar),
-    JsonLines,
+    Lines,
     Quiet,
 }
 
@@ -40,7 +40,7 @@ struct SoFar {
     /// Progress towards the total.
     place: u64,
     things: u64,
-    told: Instant,
+    shown_at: Instant,
     trail: Trail,
 }
 
@@ -55,9 +55,9 @@ impl ProgressDisplay {
         let look = match (quiet, io::stderr().is_terminal()) {
             (true, _) => Look::Quiet,
             (false, true) => Look::Bar(bar(total)),
-            (false, false) => Look::JsonLines,
+            (false, false) => Look::Lines,
         };
-        let so_far = Mutex::new(SoFar { place: 0, things: 0, told: begun, trail: Trail::default() });
+        let so_far = Mutex::new(SoFar { place: 0, things: 0, shown_at: begun, trail: Trail::default() });
         Self { look, noun, total: total.filter(|total| *total > 0), begun, so_far }
     }
 
@@ -73,11 +73,11 @@ impl ProgressDisplay {
                 bar.set_position(so_far.place);
                 bar.set_message(self.words(&so_far));
             }
-            Look::JsonLines if so_far.told.elapsed() >= LINE_EVERY => {
-                so_far.told = Instant::now();
+            Look::Lines if so_far.shown_at.elapsed() >= LINE_EVERY => {
+                so_far.shown_at = Instant::now();
                 say(&self.words(&so_far));
             }
-            Look::JsonLines | Look::Quiet => {}
+            Look::Lines | Look::Quiet => {}
         }
     }
 
@@ -97,7 +97,7 @@ impl ProgressDisplay {
     pub(super) fn say(&self, text: &str) {
         match &self.look {
             Look::Bar(bar) => bar.suspend(|| say(text)),
-            Look::JsonLines | Look::Quiet => say(text),
+            Look::Lines | Look::Quiet => say(text),
         }
     }
 
@@ -105,7 +105,7 @@ impl ProgressDisplay {
     pub(super) fn end(&self, text: &str) {
         match &self.look {
             Look::Bar(bar) => bar.finish_and_clear(),
-            Look::JsonLines => {}
+            Look::Lines => {}
             Look::Quiet => return,
         }
         say(text);

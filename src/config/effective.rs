@@ -10,7 +10,7 @@ use super::{ConfigKey, Origin, Secret};
 
 /// A displayable value.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Shown {
+pub enum DisplayValue {
     /// The value in canonical form: `3600` seconds and `"1h"` are equal.
     Value(Value),
     /// A secret. It is kept to detect changes, and shown as `[secret]`.
@@ -19,7 +19,7 @@ pub enum Shown {
     Nothing,
 }
 
-impl Shown {
+impl DisplayValue {
     fn text(&self) -> String {
         match self {
             Self::Value(value) => value.to_string(),
@@ -43,7 +43,7 @@ pub struct Setting {
     /// Row of the key table.
     pub key: &'static ConfigKey,
     /// Value of the key.
-    pub shown: Shown,
+    pub shown: DisplayValue,
     /// Origin of the value.
     pub origin: Origin,
 }

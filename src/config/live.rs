@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 
-use super::effective::{Effective, Setting, Shown};
+use super::effective::{DisplayValue, Effective, Setting};
 use super::{AuthConfig, CacheConfig, Config, LimitsConfig, LogConfig, TracesConfig, UpstreamConfig};
 
 /// The configuration in force. Cheap to clone; all clones share it.
@@ -65,7 +65,7 @@ fn pairs<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a Sett
 /// Returns true if the change takes effect without a restart. A live secret may be replaced but not added or removed:
 /// its presence determines the credential that is sent and the callers that share entries.
 fn takes_effect(old: &Setting, new: &Setting) -> bool {
-    let comes_or_goes = (old.shown == Shown::Nothing) != (new.shown == Shown::Nothing);
+    let comes_or_goes = (old.shown == DisplayValue::Nothing) != (new.shown == DisplayValue::Nothing);
     new.key.live && !(new.key.secret && comes_or_goes)
 }
 

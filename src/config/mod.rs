@@ -29,7 +29,7 @@ pub use checked::{
     KeyHeader, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode, ReloadConfig, RetryConfig, Scope,
     ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding, UpstreamTarget,
 };
-pub use effective::{Effective, Setting, Shown};
+pub use effective::{DisplayValue, Effective, Setting};
 pub use faults::{Fault, Faults};
 pub use key::ConfigKey;
 pub use live::{Changes, Live, changes};

@@ -27,7 +27,7 @@ pub struct Flag {
 }
 
 /// A value with its origin. It has no `Debug` because its value may be a secret.
-pub(super) struct Said {
+pub(super) struct RawSetting {
     pub(super) value: Value,
     pub(super) origin: Origin,
 }
@@ -35,7 +35,7 @@ pub(super) struct Said {
 /// The raw values of all keys, and the faults found so far.
 #[derive(Default)]
 pub(super) struct Raw {
-    said: BTreeMap<&'static str, Said>,
+    settings: BTreeMap<&'static str, RawSetting>,
     pub(super) faults: Faults,
 }
 
@@ -45,18 +45,18 @@ impl Raw {
         let mut raw = Self::default();
         for key in KEYS {
             if let Some(value) = key.default_value() {
-                raw.say(key, value, Origin::Default);
+                raw.set(key, value, Origin::Default);
             }
         }
         raw
     }
 
-    pub(super) fn get(&self, name: &str) -> Option<&Said> {
-        self.said.get(name)
+    pub(super) fn get(&self, name: &str) -> Option<&RawSetting> {
+        self.settings.get(name)
     }
 
-    fn say(&mut self, key: &'static ConfigKey, value: Value, origin: Origin) {
-        self.said.insert(key.name, Said { value, origin });
+    fn set(&mut self, key: &'static ConfigKey, value: Value, origin: Origin) {
+        self.settings.insert(key.name, RawSetting { value, origin });
     }
 
     /// Reads the configuration file.
@@ -87,7 +87,7 @@ impl Raw {
     fn read_named(&mut self, name: &str, value: Value, origin: &Origin) {
         match lookup::find(name) {
             Some(_) if value.is_table() => self.faults.add(name, origin, "must be a value, not a section"),
-            Some(key) => self.say(key, value, origin.clone()),
+            Some(key) => self.set(key, value, origin.clone()),
             None => self.faults.add(name, origin, unknown_key(name, &value)),
         }
     }
@@ -97,7 +97,7 @@ impl Raw {
         self.read_cache_folder(env);
         for (variable, name) in WELL_KNOWN {
             for (_, value) in env.iter().filter(|(set, value)| set == variable && !value.is_empty()) {
-                self.say(lookup::known(name), Value::String(value.clone()), Origin::Env((*variable).to_owned()));
+                self.set(lookup::known(name), Value::String(value.clone()), Origin::Env((*variable).to_owned()));
             }
         }
         for (variable, value) in env.iter().filter(|(set, value)| set.starts_with("VECHO_") && !value.is_empty()) {
@@ -112,14 +112,14 @@ impl Raw {
             Some((Path::new(&set.1).join(below), Origin::Env((*variable).to_owned())))
         });
         if let (Some((path, origin)), None) = (folder, self.get("disk.path")) {
-            self.say(lookup::known("disk.path"), Value::String(path.display().to_string()), origin);
+            self.set(lookup::known("disk.path"), Value::String(path.display().to_string()), origin);
         }
     }
 
     fn read_variable(&mut self, variable: &str, value: &str) {
         let origin = Origin::Env(variable.to_owned());
         if let Some(key) = KEYS.iter().find(|key| key.env_name() == variable) {
-            self.say(key, Value::String(value.to_owned()), origin);
+            self.set(key, Value::String(value.to_owned()), origin);
         } else if variable != "VECHO_CONFIG" && !is_service_variable(variable, value) {
             let known = KEYS.iter().map(ConfigKey::env_name).chain(["VECHO_CONFIG".to_owned()]);
             self.faults.add(variable, &origin, lookup::unknown(variable, known));

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::effective::{Effective, Setting, Shown};
+use super::effective::{DisplayValue, Effective, Setting};
 use super::raw::Raw;
 use super::{Faults, KEYS, Origin, Secret, lookup, values};
 
 pub(super) struct Reader {
     raw: Raw,
     faults: Faults,
-    shown: BTreeMap<&'static str, (Shown, Origin)>,
+    shown: BTreeMap<&'static str, (DisplayValue, Origin)>,
 }
 
 impl Reader {
@@ -41,7 +41,7 @@ impl Reader {
     /// Records the canonical form of a value, or the result of a default such as `auto`.
     pub(super) fn show(&mut self, name: &str, value: impl Into<Value>) {
         let origin = self.origin(name);
-        self.shown.insert(lookup::known(name).name, (Shown::Value(value.into()), origin));
+        self.shown.insert(lookup::known(name).name, (DisplayValue::Value(value.into()), origin));
     }
 
     /// Reads an optional value.
@@ -88,7 +88,7 @@ impl Reader {
         if self.raw.get(name).is_some() {
             return self.optional_count(name, range).unwrap_or(default);
         }
-        let shown = Shown::Value(Value::Integer(default.try_into().unwrap_or(i64::MAX)));
+        let shown = DisplayValue::Value(Value::Integer(default.try_into().unwrap_or(i64::MAX)));
         self.shown.insert(lookup::known(name).name, (shown, Origin::Key(source)));
         default
     }
@@ -175,7 +175,7 @@ impl Reader {
         let name = lookup::known(said_as.strip_suffix("_file").unwrap_or(said_as)).name;
         match secret {
             Ok(secret) => {
-                self.shown.insert(name, (Shown::Secret(secret.clone()), origin));
+                self.shown.insert(name, (DisplayValue::Secret(secret.clone()), origin));
                 Some(secret)
             }
             Err(message) => {
@@ -191,7 +191,7 @@ impl Reader {
             return Err(self.faults);
         }
         let entries = KEYS.iter().map(|key| {
-            let (shown, origin) = self.shown.remove(key.name).unwrap_or((Shown::Nothing, Origin::Default));
+            let (shown, origin) = self.shown.remove(key.name).unwrap_or((DisplayValue::Nothing, Origin::Default));
             Setting { key, shown, origin }
         });
         Ok(Effective::new(entries.collect::<Vec<_>>()))

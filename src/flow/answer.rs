@@ -37,7 +37,7 @@ impl Flow {
             if request.drop_older_models(&mut progress) {
                 continue;
             }
-            return match request.stand_in(&mut progress).await {
+            return match request.apply_fallback(&mut progress).await {
                 Ok(()) => request.assemble(&progress).await,
                 Err(failed) => FlowOutcome::Refused(Arc::clone(&failed.failure)),
             };

@@ -13,12 +13,12 @@ use super::{FetchResult, Flow, RequestContext, speaks_f32};
 use crate::cache::{Found, Lookup, Record, Times};
 use crate::key::Key;
 use crate::learned::{ModelChange, ModelIdentity};
-use crate::observe::logs::told;
+use crate::observe::logs::shorten_for_log;
 use crate::observe::metrics::InputSource;
-use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, Portion, Report, Waiter};
+use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, PieceResult, Report, Waiter};
 use crate::vector::packed::Packed;
 use crate::vector::{COMPONENT_BYTES, NotAVector};
-use crate::wire::{Encoding, Input, Unreadable};
+use crate::wire::{AnswerFault, Encoding, Input};
 
 const DRIFT: &str = "another model answers than before: older vectors of its space are fetched again";
 const NOT_ASKED_FOR: &str = "answers in this encoding cannot be read: for a minute they are not asked for, and where \
@@ -68,17 +68,17 @@ impl Fetch {
         let (places, inputs): (Vec<usize>, Vec<_>) = open.into_iter().unzip();
         let own_places = places.iter().map(|place| self.places[*place]).collect();
         let missing = Missing { inputs, places: own_places, own: Arc::clone(&self.own) };
-        let (mut portions, work) = self.flow.batcher.submit(&self.lane, missing, self.waiter());
+        let (mut reports, work) = self.flow.batcher.submit(&self.lane, missing, self.waiter());
         let completion = pin!(async {
-            while let Some(report) = portions.recv().await {
-                let Report::Portion(portion) = report else {
+            while let Some(report) = reports.recv().await {
+                let Report::Result(result) = report else {
                     self.lead.note_late();
                     continue;
                 };
-                let landed = portion.places.clone();
-                self.complete(portion, &places).await;
+                let completed = result.places.clone();
+                self.complete(result, &places).await;
                 // Released only after storing has begun: the next holder of the lease must find the record.
-                self.release(&places[landed]);
+                self.release(&places[completed]);
             }
         });
         // `join!` moves what it is given, and the work is large.
@@ -93,9 +93,9 @@ impl Fetch {
         if !(self.may_use_stored && self.has_news) {
             return Vec::new();
         }
-        let terms = self.terms();
+        let lookup = self.lookup();
         let found =
-            self.lead.keys().iter().enumerate().filter_map(|(place, key)| match self.flow.tiers.peek(key, &terms) {
+            self.lead.keys().iter().enumerate().filter_map(|(place, key)| match self.flow.tiers.peek(key, &lookup) {
                 Found::Fresh(record, tier) => Some((place, Ok(Served::stored(record, tier)))),
                 _ => None,
             });
@@ -109,7 +109,7 @@ impl Fetch {
         Waiter { deadline: self.context.deadline, caller: self.caller.caller, trace: self.context.trace.clone() }
     }
 
-    pub(super) fn terms(&self) -> Lookup<'_> {
+    pub(super) fn lookup(&self) -> Lookup<'_> {
         let now_ms = self.flow.clock.now_ms();
         Lookup {
             now_ms,
@@ -129,25 +129,25 @@ impl Fetch {
         if beyond > 0 && !self.flow.vector_budget.take_more(&self.reservation, beyond) {
             // The next request of this space reserves enough.
             self.learn_identity(&fetched[0]);
-            return Err(Arc::new(Failure::no_room(self.lane.terms.encoding)));
+            return Err(Arc::new(Failure::no_room(self.lane.properties.encoding)));
         }
         Ok(fetched)
     }
 
     /// Fills the tiers, then releases the waiters. `places` maps the submitted inputs to those of the lead.
-    async fn complete(&self, portion: Portion, places: &[usize]) {
-        let places = &places[portion.places];
-        match portion.result.and_then(|fetched| self.with_room(fetched)) {
+    async fn complete(&self, piece: PieceResult, places: &[usize]) {
+        let places = &places[piece.places];
+        match piece.result.and_then(|fetched| self.with_room(fetched)) {
             Ok(mut fetched) => {
-                let is_openai = speaks_f32(&self.context.config.upstream.target, &self.lane.terms.uri);
-                price(&self.flow, (&self.space.space_state, is_openai), portion.inputs, &mut fetched).await;
-                let landed = self.keep(fetched, places);
-                self.lead.complete(places.iter().copied().zip(landed.iter().cloned().map(Ok)));
+                let is_openai = speaks_f32(&self.context.config.upstream.target, &self.lane.properties.uri);
+                price(&self.flow, (&self.space.space_state, is_openai), piece.inputs, &mut fetched).await;
+                let completed = self.keep(fetched, places);
+                self.lead.complete(places.iter().copied().zip(completed.iter().cloned().map(Ok)));
                 if !self.context.controls.no_store {
                     let kept = places.iter().map(|place| self.lead.keys()[*place]);
-                    let kept = kept.zip(landed.iter().map(|landed| &landed.record));
+                    let kept = kept.zip(completed.iter().map(|served| &served.record));
                     self.flow.tiers.keep_below(kept, self.space.generation);
-                    if let Some(newest) = landed.last() {
+                    if let Some(newest) = completed.last() {
                         self.flow.tiers.note_newest(
                             &self.space.key,
                             &newest.record,
@@ -172,7 +172,7 @@ impl Fetch {
         let Some(identity) = fetched.first().map(|first| self.learn_identity(first)) else {
             return Vec::new();
         };
-        self.space.space_state.mark_readable(self.lane.terms.encoding);
+        self.space.space_state.mark_readable(self.lane.properties.encoding);
         self.space.space_state.note_id(fetched[0].call.members.iter().any(|(name, _)| name == "id"));
         self.flow.metrics.incidents().end(now_ms, &self.asked_model);
         if let Some(accepted_credential) = self.caller.accepted_credential {
@@ -192,7 +192,7 @@ impl Fetch {
             }
             Served { record, source: InputSource::Upstream, call: Some(fetched.call) }
         };
-        let landed = fetched.into_iter().zip(places).map(keep_one).collect();
+        let completed = fetched.into_iter().zip(places).map(keep_one).collect();
         if !self.context.controls.no_store {
             // A request that looked the key up earlier and claims it now must look again, whichever table
             // this fetch used.
@@ -201,7 +201,7 @@ impl Fetch {
         if outdates_any {
             self.space.space_state.note_replacement();
         }
-        landed
+        completed
     }
 
     /// Returns true if a record replaces another vector that would still be served. If memory does not hold the key, a
@@ -213,7 +213,7 @@ impl Fetch {
         !has_looked && self.flow.tiers.memory().peek(key).map_or(is_wished_anew, differs)
     }
 
-    /// Returns the caller's name for the model, shared by all records of a portion. If the path names the model, this
+    /// Returns the caller's name for the model, shared by all records of one result. If the path names the model, this
     /// is the name in the identity.
     fn asked_as(&self, identity: &ModelIdentity) -> Arc<str> {
         let is_other = !self.asked_model.is_empty() && *self.asked_model != *identity.model;
@@ -225,17 +225,18 @@ impl Fetch {
         let model = self.context.config.cache.same_models.get(named).map_or(named, String::as_str);
         let (identity, lesson) = self.space.space_state.learn(model, fetched.vector.dimension());
         let dimension = fetched.vector.dimension();
-        if lesson == ModelChange::First && self.lane.terms.asked_dimension.is_some_and(|asked| asked != dimension) {
+        if lesson == ModelChange::First && self.lane.properties.asked_dimension.is_some_and(|asked| asked != dimension)
+        {
             self.warn_of_dimension(dimension);
         }
         if lesson == ModelChange::First && self.flow.tiers.may_hold_older() {
             // The lower tiers may hold records of another model that this process has not seen yet.
-            self.space.space_state.expect_older();
+            self.space.space_state.expect_older_records();
         }
         if lesson == ModelChange::Drift {
             self.flow.metrics.cache.model_drifts.inc();
             if self.flow.throttled.admits(DRIFT) {
-                tracing::warn!(model = &*told(model), "{DRIFT}");
+                tracing::warn!(model = &*shorten_for_log(model), "{DRIFT}");
             }
         }
         identity
@@ -247,7 +248,7 @@ impl Fetch {
         Times { created_ms: now_ms, fresh_until_ms, stale_until_ms }
     }
 
-    fn learn_encoding(&self, cause: Unreadable, encoding: Encoding) {
+    fn learn_encoding(&self, cause: AnswerFault, encoding: Encoding) {
         let is_proof = match EncodingFault::of(cause, encoding) {
             EncodingFault::Legible => return,
             EncodingFault::Doubtful => false,
@@ -255,7 +256,7 @@ impl Fetch {
         };
         let is_news = self.space.space_state.mark_unreadable(encoding, is_proof, self.flow.clock.now_ms());
         if is_news && self.flow.throttled.admits(NOT_ASKED_FOR) {
-            tracing::warn!(encoding = encoding.name(), model = &*told(&self.asked_model), "{NOT_ASKED_FOR}");
+            tracing::warn!(encoding = encoding.name(), model = &*shorten_for_log(&self.asked_model), "{NOT_ASKED_FOR}");
         }
     }
 
@@ -266,26 +267,28 @@ impl Fetch {
     }
 
     fn warn_of_dimension(&self, dimension: usize) {
-        let asked = self.lane.terms.asked_dimension;
+        let asked = self.lane.properties.asked_dimension;
         if asked != Some(dimension) && self.flow.throttled.admits(OTHER_DIMENSION) {
-            tracing::warn!(model = &*told(&self.asked_model), asked, dimension, "{OTHER_DIMENSION}");
+            tracing::warn!(model = &*shorten_for_log(&self.asked_model), asked, dimension, "{OTHER_DIMENSION}");
         }
     }
 
     fn learn_from(&self, failure: &Failure) {
-        if let Class::Unreadable(Unreadable::OtherDimension(dimension), _) = failure.class {
+        if let Class::InvalidAnswer(AnswerFault::OtherDimension(dimension), _) = failure.class {
             return self.learn_dimension(dimension);
         }
         self.space.space_state.note_other_failure();
         match failure.class {
-            Class::Unreadable(cause, encoding) => {
+            Class::InvalidAnswer(cause, encoding) => {
                 if self.flow.throttled.admits(NOT_STORED) {
-                    tracing::warn!(cause = &*told(&failure.detail), "{NOT_STORED}");
+                    tracing::warn!(cause = &*shorten_for_log(&failure.detail), "{NOT_STORED}");
                 }
                 self.learn_encoding(cause, encoding);
             }
             Class::Refused => {
                 let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
+                // A 401 concerns the key itself, so its acceptance is withdrawn for all models. A 403 may concern one
+                // model or one text, so it is withdrawn only for this model.
                 match (status, &self.caller.accepted_credential) {
                     (401, _) => self.flow.accepted_credentials.refuse(&self.caller.credential),
                     (403, Some(accepted_credential)) => self.flow.accepted_credentials.forbid(accepted_credential),
@@ -310,8 +313,8 @@ enum EncodingFault {
 }
 
 impl EncodingFault {
-    fn of(cause: Unreadable, encoding: Encoding) -> Self {
-        use Unreadable::{Base64, Dimension, NoRoom, Vector};
+    fn of(cause: AnswerFault, encoding: Encoding) -> Self {
+        use AnswerFault::{Base64, Dimension, NoRoom, Vector};
         match (cause, encoding) {
             (NoRoom | Vector(NotAVector::AllZero), _) | (Vector(NotAVector::NotFinite), Encoding::Float) => {
                 Self::Legible

@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use super::model_key;
 use super::request::Request;
 use crate::key::{KeyBuilder, Tag};
-use crate::upstream::{Lane, Terms, forwardable};
+use crate::upstream::{Lane, LaneProperties, forwardable};
 use crate::wire::{Base64, RequestForm};
 
 /// Request headers that differ from call to call and do not affect the answer. Misses may share a call
@@ -57,7 +57,7 @@ impl Request<'_> {
             id.part(Tag::HeaderValue, content_type.as_bytes());
         }
         headers.insert(CONTENT_TYPE, content_type);
-        let terms = Terms {
+        let properties = LaneProperties {
             uri: origin.uri.clone(),
             headers,
             space: request.space.clone(),
@@ -70,7 +70,7 @@ impl Request<'_> {
             base64: self.known_base64(),
             is_known: self.speaks_f32(),
         };
-        Lane { id: id.finish(), terms: Arc::new(terms) }
+        Lane { id: id.finish(), properties: Arc::new(properties) }
     }
 
     fn asked_dimension(&self) -> Option<usize> {

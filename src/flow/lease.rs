@@ -70,9 +70,9 @@ impl Fetch {
         let (mut to_fetch, mut theirs, mut stored) = (Vec::new(), Vec::new(), Vec::new());
         for ((place, input), sight) in open.into_iter().zip(sights) {
             let key = self.lead.keys()[place];
-            let found = sight
-                .stored
-                .map(|bytes| self.flow.tiers.take_in(leases.tier(), key, &bytes, &self.terms(), self.space.generation));
+            let found = sight.stored.map(|bytes| {
+                self.flow.tiers.take_in(leases.tier(), key, &bytes, &self.lookup(), self.space.generation)
+            });
             match (found, sight.standing) {
                 (Some(Found::Fresh(record, tier)), _) => stored.push((place, Served::stored(record, tier))),
                 (_, LeaseHolder::Theirs) => theirs.push((place, input)),
@@ -80,7 +80,7 @@ impl Fetch {
             }
         }
         let places: Vec<usize> = stored.iter().map(|(place, _)| *place).collect();
-        self.lead.complete(stored.into_iter().map(|(place, landed)| (place, Ok(landed))));
+        self.lead.complete(stored.into_iter().map(|(place, served)| (place, Ok(served))));
         self.release(&places);
         (to_fetch, theirs)
     }

@@ -16,7 +16,7 @@ pub enum FlowOutcome {
     /// An error of the upstream, or one of our own if there was none to pass on.
     Refused(Arc<Failure>),
     /// An answer that failed validation but was exactly what this caller asked for. It is passed on unchanged.
-    Unreadable(Box<UpstreamReply>),
+    InvalidAnswer(Box<UpstreamReply>),
     /// Not handled here: the original request must be forwarded unchanged.
     PassThrough(Bypass),
     /// `only-if-cached` was set, and some inputs were not cached.

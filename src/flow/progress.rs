@@ -52,7 +52,7 @@ pub(super) struct Progress {
     /// The state of each distinct key.
     pub(super) slots: Vec<Slot>,
     /// For each distinct key, a record that may serve as fallback while the upstream is unavailable.
-    pub(super) stand_ins: Vec<Option<Arc<Record>>>,
+    pub(super) fallback_records: Vec<Option<Arc<Record>>>,
     /// Memory reservation for its vectors.
     pub(super) reservation: Arc<VectorReservation>,
     /// Reason for the fallback, if one was used.

@@ -90,33 +90,33 @@ impl<'a> Request<'a> {
     async fn look_below(&self, progress: &mut Progress) {
         // With `no-cache`, a stored vector can only serve as fallback, so a key that already has one needs no
         // further look-up.
-        let is_open = |place: &usize| !self.context().controls.no_cache || progress.stand_ins[*place].is_none();
+        let is_open = |place: &usize| !self.context().controls.no_cache || progress.fallback_records[*place].is_none();
         let places: Vec<usize> = progress.empty_places().into_iter().filter(is_open).collect();
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
-        let found = self.flow.tiers.look_below(&keys, &self.terms(), self.space.generation).await;
+        let found = self.flow.tiers.look_below(&keys, &self.lookup(), self.space.generation).await;
         for (place, found) in places.into_iter().zip(found) {
-            let (slot, stand_in) = self.take_in(found);
+            let (slot, fallback_record) = self.take_in(found);
             progress.slots[place] = slot;
             // A fallback record from memory is as good as one from a lower tier.
-            progress.stand_ins[place] = progress.stand_ins[place].take().or(stand_in);
+            progress.fallback_records[place] = progress.fallback_records[place].take().or(fallback_record);
         }
     }
 
     fn look_into_memory(&self) -> Progress {
         let count = self.plan.keys.len();
-        let (slots, stand_ins) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut progress = Progress { slots, stand_ins, reservation: Arc::default(), fallback: None };
-        let terms = self.terms();
+        let (slots, fallback_records) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut progress = Progress { slots, fallback_records, reservation: Arc::default(), fallback: None };
+        let lookup = self.lookup();
         for key in &self.plan.keys {
-            let found = if self.trusted { self.flow.tiers.look_up(key, &terms) } else { Found::Missing };
-            let (slot, stand_in) = self.take_in(found);
+            let found = if self.trusted { self.flow.tiers.look_up(key, &lookup) } else { Found::Missing };
+            let (slot, fallback_record) = self.take_in(found);
             progress.slots.push(slot);
-            progress.stand_ins.push(stand_in);
+            progress.fallback_records.push(fallback_record);
         }
         progress
     }
 
-    pub(super) fn terms(&self) -> Lookup<'_> {
+    pub(super) fn lookup(&self) -> Lookup<'_> {
         Lookup {
             now_ms: self.context().now_ms,
             max_age_ms: self.context().controls.max_age_ms,
@@ -131,7 +131,7 @@ impl<'a> Request<'a> {
         match found {
             Found::Fresh(record, _) if self.context().controls.no_cache => (Slot::Empty, Some(record)),
             Found::Fresh(record, tier) => (Slot::Served(Served::stored(record, tier)), None),
-            Found::StandIn(record) => (Slot::Empty, Some(record)),
+            Found::Stale(record) => (Slot::Empty, Some(record)),
             Found::Missing => (Slot::Empty, None),
         }
     }
@@ -165,7 +165,7 @@ impl<'a> Request<'a> {
         if let Some(refused) = find(|class| class == Class::Refused) {
             return Some(FlowOutcome::Refused(Arc::clone(&refused.failure)));
         }
-        if let Some(unreadable) = find(|class| matches!(class, Class::Unreadable(..))) {
+        if let Some(unreadable) = find(|class| matches!(class, Class::InvalidAnswer(..))) {
             return Some(self.pass_on(unreadable));
         }
         find(|class| class == Class::Throttled).map(|throttled| FlowOutcome::Refused(Arc::clone(&throttled.failure)))
@@ -175,14 +175,14 @@ impl<'a> Request<'a> {
     /// must be forwarded.
     fn pass_on(&self, failed: &FailedFetch) -> FlowOutcome {
         let asked_as_we_did =
-            matches!(failed.failure.class, Class::Unreadable(_, asked) if asked == self.job.request.encoding);
+            matches!(failed.failure.class, Class::InvalidAnswer(_, asked) if asked == self.job.request.encoding);
         let answers_this = if failed.failure.is_own {
             failed.request == self.own_id()
         } else {
             *failed.keys == *self.plan.keys && self.plan.slots.len() == self.plan.keys.len()
         };
         match &failed.failure.reply {
-            Some(reply) if asked_as_we_did && answers_this => FlowOutcome::Unreadable(reply.clone()),
+            Some(reply) if asked_as_we_did && answers_this => FlowOutcome::InvalidAnswer(reply.clone()),
             _ => FlowOutcome::PassThrough(Bypass::UnreadableAnswer),
         }
     }

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::key::{Key, KeyBuilder, Tag};
 
 /// Number of different tokens of one owner from which on they count as rotating.
-const TELLING: usize = 3;
+const ROTATING_TOKENS: usize = 3;
 /// Maximum number of owners that are watched. When it is reached, all are forgotten.
 const MAX_OWNERS: usize = 256;
 /// Maximum length of a token that is parsed.
@@ -46,11 +46,11 @@ impl Rotation {
             owners.clear();
         }
         let tokens = owners.entry(owner).or_default();
-        if tokens.len() >= TELLING || tokens.contains(&token) {
+        if tokens.len() >= ROTATING_TOKENS || tokens.contains(&token) {
             return false;
         }
         tokens.push(token);
-        tokens.len() == TELLING
+        tokens.len() == ROTATING_TOKENS
     }
 }
 
@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    fn note(rotation: &Rotation, token: &str) -> bool {
+    fn note_token(rotation: &Rotation, token: &str) -> bool {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, format!("Bearer {token}").parse().expect("a header"));
         rotation.note(&headers)
@@ -103,9 +103,10 @@ mod tests {
     #[test]
     fn the_third_token_of_one_owner_is_reported_once() {
         let rotation = Rotation::default();
-        let told: Vec<bool> = [1, 1, 2, 2, 3, 3, 4, 5].map(|hour| note(&rotation, &jwt("me", hour))).into();
-        assert_eq!(told, [false, false, false, false, true, false, false, false]);
-        let google: Vec<bool> = ["a", "b", "c", "d"].map(|token| note(&rotation, &format!("ya29.{token}"))).into();
+        let reported: Vec<bool> = [1, 1, 2, 2, 3, 3, 4, 5].map(|hour| note_token(&rotation, &jwt("me", hour))).into();
+        assert_eq!(reported, [false, false, false, false, true, false, false, false]);
+        let google: Vec<bool> =
+            ["a", "b", "c", "d"].map(|token| note_token(&rotation, &format!("ya29.{token}"))).into();
         assert_eq!(google, [false, false, true, false]);
     }
 
@@ -113,9 +114,9 @@ mod tests {
     fn tokens_of_different_owners_and_plain_keys_do_not_rotate() {
         let rotation = Rotation::default();
         for number in 0..1_000 {
-            assert!(!note(&rotation, &jwt(&number.to_string(), 1)), "each has an owner of its own");
-            assert!(!note(&rotation, &format!("sk-{number}")));
-            assert!(!note(&rotation, &format!("e30.{number}.x")) && !note(&rotation, "a.b.c.d"));
+            assert!(!note_token(&rotation, &jwt(&number.to_string(), 1)), "each has an owner of its own");
+            assert!(!note_token(&rotation, &format!("sk-{number}")));
+            assert!(!note_token(&rotation, &format!("e30.{number}.x")) && !note_token(&rotation, "a.b.c.d"));
         }
         assert!(rotation.0.lock().expect("nobody panics").len() <= MAX_OWNERS);
         assert!(!rotation.note(&HeaderMap::new()));

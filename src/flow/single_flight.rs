@@ -32,7 +32,8 @@ pub enum Completion<V> {
 
 struct Flight<V> {
     completions: Mutex<Vec<Option<Completion<V>>>>,
-    landed: Notify,
+    /// Wakes the waiters of every key of the flight.
+    completed: Notify,
     is_late: AtomicBool,
 }
 
@@ -80,7 +81,7 @@ impl<V: Clone> SingleFlight<V> {
     pub fn claim(self: &Arc<Self>, keys: &[Key]) -> Claims<V> {
         let flight = Arc::new(Flight {
             completions: Mutex::new(Vec::new()),
-            landed: Notify::new(),
+            completed: Notify::new(),
             is_late: AtomicBool::new(false),
         });
         let (mut waiters, mut led, mut led_keys) = (Vec::with_capacity(keys.len()), Vec::new(), Vec::new());
@@ -129,9 +130,9 @@ impl<V: Clone> SingleFlight<V> {
 
 impl<V: Clone> FlightWaiter<V> {
     /// Returns the outcome for the key, if there is one yet.
-    pub fn landed(&self) -> Option<Completion<V>> {
-        let landed = lock(&self.flight.completions)[self.place].clone();
-        landed.or_else(|| self.has_become_late().then_some(Completion::Late))
+    pub fn try_completion(&self) -> Option<Completion<V>> {
+        let completion = lock(&self.flight.completions)[self.place].clone();
+        completion.or_else(|| self.has_become_late().then_some(Completion::Late))
     }
 
     fn has_become_late(&self) -> bool {
@@ -141,11 +142,11 @@ impl<V: Clone> FlightWaiter<V> {
     /// Waits for the outcome for the key.
     pub async fn completion(&self) -> Completion<V> {
         loop {
-            let landed = self.flight.landed.notified();
-            if let Some(completion) = self.landed() {
+            let completed = self.flight.completed.notified();
+            if let Some(completion) = self.try_completion() {
                 return completion;
             }
-            landed.await;
+            completed.await;
         }
     }
 
@@ -170,7 +171,7 @@ impl<V: Clone> Leader<V> {
             places.push(place);
         }
         drop(completions);
-        self.flight.landed.notify_waiters();
+        self.flight.completed.notify_waiters();
         self.single_flight.completions.fetch_add(1, Ordering::Release);
         for place in places {
             self.leave(place);
@@ -181,7 +182,7 @@ impl<V: Clone> Leader<V> {
     /// for waiters that join later.
     pub fn note_late(&self) {
         self.flight.is_late.store(true, Ordering::Relaxed);
-        self.flight.landed.notify_waiters();
+        self.flight.completed.notify_waiters();
     }
 
     fn leave(&self, place: usize) {
@@ -198,7 +199,7 @@ impl<V: Clone> Drop for Leader<V> {
             completions[*place] = Some(Completion::Abandoned);
         }
         drop(completions);
-        self.flight.landed.notify_waiters();
+        self.flight.completed.notify_waiters();
         for place in open {
             self.leave(place);
         }
@@ -266,7 +267,7 @@ mod tests {
         lead.complete([(1, 7)]);
         drop(lead);
         assert_eq!(joined.waiters[0].completion().await, Completion::Abandoned);
-        assert_eq!(joined.waiters[1].completion().await, Completion::Done(7), "what landed before stays landed");
+        assert_eq!(joined.waiters[1].completion().await, Completion::Done(7), "a completed key stays completed");
         assert!(single_flight.is_empty());
     }
 
@@ -276,8 +277,8 @@ mod tests {
         let first = single_flight.claim(&[key(1)]);
         let join = first.waiters[0].clone();
         let waiter = async move { join.completion().await };
-        let lander = async move { first.lead.expect("it leads").complete([(0, 5)]) };
-        let (completion, ()) = tokio::join!(waiter, lander);
+        let leader = async move { first.lead.expect("it leads").complete([(0, 5)]) };
+        let (completion, ()) = tokio::join!(waiter, leader);
         assert_eq!(completion, Completion::Done(5));
     }
 
@@ -288,14 +289,14 @@ mod tests {
         let [join, other] = [0, 1].map(|place| first.waiters[place].clone());
         let lead = first.lead.expect("it leads");
         lead.complete([(0, 5)]);
-        assert!(!other.is_whole_flight_complete(), "one key has not landed");
+        assert!(!other.is_whole_flight_complete(), "one key is not complete");
         let waiter = async { timeout(Duration::from_secs(1), other.completion()).await };
         let (completion, ()) = tokio::join!(waiter, async { lead.note_late() });
         assert_eq!(completion, Ok(Completion::Late));
         assert!(other.is_whole_flight_complete());
         assert_eq!(join.completion().await, Completion::Done(5));
         let later = single_flight.claim(&[key(2)]);
-        assert_eq!(later.waiters[0].landed(), None, "it waits for what lands later");
+        assert_eq!(later.waiters[0].try_completion(), None, "it waits for the later results");
         lead.complete([(1, 7)]);
         assert_eq!(later.waiters[0].completion().await, Completion::Done(7));
     }

@@ -23,7 +23,7 @@ use crate::observe::metrics::{InputSource, Metrics};
 use crate::observe::traces::{TraceContext, Tracer};
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
-use crate::upstream::{Batcher, Breaker, CallInfo, Caller, UpstreamClient, UpstreamReply};
+use crate::upstream::{Batcher, Breaker, CallExecutor, CallInfo, UpstreamClient, UpstreamReply};
 use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
 use futures_util::future::BoxFuture;
@@ -44,7 +44,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let tracer = Tracer::start(&live, "test", &metrics).expect("traces are off");
     let client = Arc::new(UpstreamClient::in_process(embedder(Arc::clone(&calls), gate), live.clone()));
     let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
-    let caller = Caller::new(client, breaker, live.clone(), (Arc::clone(&metrics), Throttled::default()));
+    let executor = CallExecutor::new(client, breaker, live.clone(), (Arc::clone(&metrics), Throttled::default()));
     let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
     let flow = Flow {
         live: live.clone(),
@@ -53,7 +53,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
         leases: None,
         vector_budget: VectorBudget::new(1 << 20),
         single_flight: SingleFlight::new(),
-        batcher: Batcher::new(caller, live, 1 << 30, Arc::clone(&metrics)),
+        batcher: Batcher::new(executor, live, 1 << 30, Arc::clone(&metrics)),
         spaces: Spaces::default(),
         accepted_credentials: AcceptedCredentials::default(),
         rotation: Rotation::default(),
@@ -231,14 +231,14 @@ fn completion(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> S
 }
 
 /// Answers a request for `x` that joins a fetch, which completes with this result after `meanwhile`.
-async fn joined(flow: &Arc<Flow>, controls: Controls, landed: Served, meanwhile: impl FnOnce()) -> Box<Answer> {
+async fn joined(flow: &Arc<Flow>, controls: Controls, served: Served, meanwhile: impl FnOnce()) -> Box<Answer> {
     let space = Space { model: Some("m".to_owned()), dimensions: Some(8), ..Space::default() };
     let space = space_key(&scope(), &Uri::from_static(ADDRESS), &space);
     let key = Input::Text("x".into()).key(&space);
     let lead = flow.single_flight.claim(&[key]).lead.expect("nobody else fetches it");
     let complete = async {
         meanwhile();
-        lead.complete([(0, Ok(landed))]);
+        lead.complete([(0, Ok(served))]);
     };
     let (answer, ()) = tokio::join!(biased; answer(flow, "x", credential("a"), controls), complete);
     answer
@@ -250,8 +250,8 @@ async fn a_waiter_fetches_again_if_the_result_is_older_than_its_max_age() {
         [(None, false, 0), (Some(500), false, 0), (Some(499), false, 1), (Some(499), true, 0)]
     {
         let (flow, calls) = open_flow(Vec::new());
-        let landed = completion(&flow, (500, Codec::Lossless), is_fetched);
-        let answer = joined(&flow, Controls { max_age_ms, ..Controls::default() }, landed, || {}).await;
+        let served = completion(&flow, (500, Codec::Lossless), is_fetched);
+        let answer = joined(&flow, Controls { max_age_ms, ..Controls::default() }, served, || {}).await;
         assert_eq!(answer.source_counts.upstream, expected, "{max_age_ms:?} {is_fetched}");
         assert_eq!(calls.lock().expect("nobody panics").len() as u64, expected, "{max_age_ms:?} {is_fetched}");
     }
@@ -261,8 +261,8 @@ async fn a_waiter_fetches_again_if_the_result_is_older_than_its_max_age() {
 async fn a_waiter_with_no_cache_accepts_only_fetched_results() {
     for (is_fetched, expected) in [(true, 0), (false, 1)] {
         let (flow, _) = open_flow(Vec::new());
-        let landed = completion(&flow, (0, Codec::Lossless), is_fetched);
-        let answer = joined(&flow, Controls { no_cache: true, ..Controls::default() }, landed, || {}).await;
+        let served = completion(&flow, (0, Codec::Lossless), is_fetched);
+        let answer = joined(&flow, Controls { no_cache: true, ..Controls::default() }, served, || {}).await;
         assert_eq!(answer.source_counts.upstream, expected, "{is_fetched}");
     }
 }
@@ -271,8 +271,8 @@ async fn a_waiter_with_no_cache_accepts_only_fetched_results() {
 async fn a_waiter_fetches_again_if_the_result_is_less_exact_than_configured() {
     for (codec, expected) in [(Codec::Lossless, 0), (Codec::Int8, 1)] {
         let (flow, _) = open_flow(Vec::new());
-        let landed = completion(&flow, (0, codec), true);
-        let answer = joined(&flow, Controls::default(), landed, || {}).await;
+        let served = completion(&flow, (0, codec), true);
+        let answer = joined(&flow, Controls::default(), served, || {}).await;
         assert_eq!(answer.source_counts.upstream, expected, "{codec:?}");
     }
 }
@@ -280,14 +280,14 @@ async fn a_waiter_fetches_again_if_the_result_is_less_exact_than_configured() {
 #[tokio::test]
 async fn a_hit_that_began_before_a_purge_or_refresh_has_the_earlier_validity() {
     let (flow, _) = open_flow(Vec::new());
-    let landed = || completion(&flow, (0, Codec::Lossless), false);
-    let plain = joined(&flow, Controls::default(), landed(), || {}).await.validity.expect("it is a hit");
+    let served = || completion(&flow, (0, Codec::Lossless), false);
+    let plain = joined(&flow, Controls::default(), served(), || {}).await.validity.expect("it is a hit");
     assert!(plain.generation == flow.tiers.generation() && plain.replacements == plain.space_state.replacements());
-    let purge = || assert_eq!(flow.tiers.forget(None), 0, "what landed was never stored");
-    let purged = joined(&flow, Controls::default(), landed(), purge).await.validity.expect("it is a hit");
+    let purge = || assert_eq!(flow.tiers.forget(None), 0, "the vector was never stored");
+    let purged = joined(&flow, Controls::default(), served(), purge).await.validity.expect("it is a hit");
     assert!(purged.generation != flow.tiers.generation());
     let refresh = || plain.space_state.note_replacement();
-    let refreshed = joined(&flow, Controls::default(), landed(), refresh).await.validity.expect("it is a hit");
+    let refreshed = joined(&flow, Controls::default(), served(), refresh).await.validity.expect("it is a hit");
     assert!(refreshed.replacements < refreshed.space_state.replacements());
 }
 

@@ -18,39 +18,46 @@ use crate::config::Scope;
 use crate::key::Key;
 use crate::observe::traces::{Span, TraceContext};
 use crate::process::tasks::DetachOnDrop;
-use crate::upstream::{Class, Failure, OwnRequest, Why, request_id};
+use crate::upstream::{Class, Failure, OwnRequest, UnavailableReason, request_id};
 
-/// How to retry an input after a fetch that another request led has failed.
+/// Table of fetches in which an input is retried after a fetch that another request led has failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Again {
-    /// Fetch it alone, because the other request may have caused the failure.
-    Alone,
-    /// Fetch it like any other input, because only the deadline of the other request had passed.
-    Together,
+enum RetryMode {
+    /// A table of this request alone, because the other request may have caused the failure.
+    Private,
+    /// The table of all requests, because only the deadline of the other request had passed.
+    Shared,
 }
 
 impl Request<'_> {
     /// Fetches the missing keys. A failure that another caller's request may have caused is not taken over; those
     /// inputs are fetched once more.
     pub(super) async fn fetch(&self, progress: &mut Progress) {
-        let alone = self.context().controls.no_store || self.context().controls.calls == Calls::Own || !self.trusted;
-        let again = self.fetch_places(&progress.empty_places(), alone, progress).await;
-        let (together, mut rest): (Vec<_>, Vec<_>) = again.into_iter().partition(|(_, kind)| *kind == Again::Together);
+        let is_private =
+            self.context().controls.no_store || self.context().controls.calls == Calls::Own || !self.trusted;
+        let retries = self.fetch_places(&progress.empty_places(), is_private, progress).await;
+        let (shared, mut rest): (Vec<_>, Vec<_>) =
+            retries.into_iter().partition(|(_, mode)| *mode == RetryMode::Shared);
         // A failure of another request in the second try proves as little about this request as in the first.
-        rest.extend(self.fetch_places(&places_of(&together), false, progress).await);
-        // A request that fetches alone owns every failure, so no input is left after this.
+        rest.extend(self.fetch_places(&places_of(&shared), false, progress).await);
+        // A request with a private table owns every failure, so no input is left after this.
         self.fetch_places(&places_of(&rest), true, progress).await;
     }
 
-    /// Fetches some keys, `alone` or shared with other callers. Returns the places to retry, because another request
-    /// may have caused their failure.
-    async fn fetch_places(&self, places: &[usize], alone: bool, progress: &mut Progress) -> Vec<(usize, Again)> {
+    /// Fetches some keys, through a private table or the one shared with other callers. Returns the places to retry,
+    /// because another request may have caused their failure.
+    async fn fetch_places(
+        &self,
+        places: &[usize],
+        is_private: bool,
+        progress: &mut Progress,
+    ) -> Vec<(usize, RetryMode)> {
         if places.is_empty() {
             return Vec::new();
         }
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
-        // A separate table prevents joins in both directions.
-        let single_flight = if alone { SingleFlight::new() } else { Arc::clone(&self.flow.single_flight) };
+        // A private table prevents joins in both directions.
+        let single_flight = if is_private { SingleFlight::new() } else { Arc::clone(&self.flow.single_flight) };
         let Claims { waiters, led, lead } = single_flight.claim(&keys);
         let mut is_led = vec![false; keys.len()];
         for place in &led {
@@ -61,15 +68,15 @@ impl Request<'_> {
         let fetch = lead.map(|lead| self.launch(lead, led_places, (&progress.reservation, waiting.context())));
         let own = led.first().map(|place| &waiters[*place]);
         self.wait(fetch.zip(own), &waiters).await;
-        let mut again = Vec::new();
+        let mut retries = Vec::new();
         for ((place, join), led) in places.iter().zip(&waiters).zip(is_led) {
-            match self.settle(join.landed(), led) {
+            match self.settle(join.try_completion(), led) {
                 Ok(slot) => progress.slots[*place] = slot,
-                Err(kind) => again.push((*place, kind)),
+                Err(mode) => retries.push((*place, mode)),
             }
         }
         link_calls(&waiting, places.iter().map(|place| &progress.slots[*place]));
-        again
+        retries
     }
 
     /// Waits until all keys have results, at most until the deadline, and drives its own fetch meanwhile. The rest of
@@ -97,58 +104,64 @@ impl Request<'_> {
     }
 
     /// Decides what the result of a fetch means for this request.
-    fn settle(&self, completion: Option<single_flight::Completion<FetchResult>>, led: bool) -> Result<Slot, Again> {
+    fn settle(&self, completion: Option<single_flight::Completion<FetchResult>>, led: bool) -> Result<Slot, RetryMode> {
         match completion {
             Some(single_flight::Completion::Done(Ok(served))) if self.accepts(&served) => {
                 Ok(Slot::Served(if led { served } else { served.joined() }))
             }
             // The leader accepted an older record than this request does.
-            Some(single_flight::Completion::Done(Ok(_))) => Err(Again::Alone),
+            Some(single_flight::Completion::Done(Ok(_))) => Err(RetryMode::Private),
             Some(single_flight::Completion::Done(Err(failed))) if led => Ok(Slot::Failed(failed)),
             Some(single_flight::Completion::Done(Err(failed))) => self.take_over(failed),
             Some(single_flight::Completion::Late) => {
-                Ok(self.failed(Why::Timeout, "no answer within upstream.headers_timeout"))
+                Ok(self.failed(UnavailableReason::Timeout, "no answer within upstream.headers_timeout"))
             }
-            Some(single_flight::Completion::Abandoned) => Ok(self.failed(Why::Stopping, "the fetch was given up")),
-            None => Ok(self.failed(Why::Timeout, "no answer within limits.request_timeout")),
+            Some(single_flight::Completion::Abandoned) => {
+                Ok(self.failed(UnavailableReason::Stopping, "the fetch was given up"))
+            }
+            None => Ok(self.failed(UnavailableReason::Timeout, "no answer within limits.request_timeout")),
         }
     }
 
     /// Returns true if a result is young enough for this request, and as exact as its configuration demands. A
     /// fetch that began before a reload packs with the previous codec. Vectors fresh from the upstream are
     /// always young enough.
-    fn accepts(&self, landed: &Served) -> bool {
-        let (controls, times) = (&self.context().controls, &landed.record.times);
+    fn accepts(&self, served: &Served) -> bool {
+        let (controls, times) = (&self.context().controls, &served.record.times);
         let is_young = || times.age(self.context().now_ms, controls.max_age_ms) == Age::Fresh;
-        let is_exact = self.context().config.cache.codec.accepts(landed.record.vector.form());
-        is_exact && (landed.call.is_some() || (!controls.no_cache && is_young()))
+        let is_exact = self.context().config.cache.codec.accepts(served.record.vector.form());
+        is_exact && (served.call.is_some() || (!controls.no_cache && is_young()))
     }
 
     /// Decides whether the failure of a fetch that another request led also applies to this request. An unavailable
     /// upstream applies to all requests. A refusal applies if the same caller asks here for all keys of that fetch.
-    fn take_over(&self, failed: Arc<FailedFetch>) -> Result<Slot, Again> {
+    fn take_over(&self, failed: Arc<FailedFetch>) -> Result<Slot, RetryMode> {
         let same_caller = failed.credential == self.job.origin.credential;
         let asked_here = || failed.keys.iter().all(|key| self.plan.keys.contains(key));
         match failed.failure.class {
-            Class::Unavailable(Why::Expired) => Err(Again::Together),
+            Class::Unavailable(UnavailableReason::Expired) => Err(RetryMode::Shared),
             // One of the other texts may be the cause.
-            Class::Unavailable(Why::Status | Why::Dropped | Why::Cut) if !asked_here() => Err(Again::Alone),
+            Class::Unavailable(UnavailableReason::Status | UnavailableReason::Dropped | UnavailableReason::Cut)
+                if !asked_here() =>
+            {
+                Err(RetryMode::Private)
+            }
             // The upstream's reply may describe the other caller's account.
-            Class::Unavailable(why) if !same_caller => Ok(self.failed_like(why, &failed.failure)),
+            Class::Unavailable(reason) if !same_caller => Ok(self.failed_like(reason, &failed.failure)),
             Class::Unavailable(_) => Ok(Slot::Failed(failed)),
             Class::Throttled if same_caller => Ok(Slot::Failed(failed)),
-            Class::Refused | Class::Unreadable(..) if same_caller && asked_here() => Ok(Slot::Failed(failed)),
-            Class::Throttled | Class::Refused | Class::Unreadable(..) => Err(Again::Alone),
+            Class::Refused | Class::InvalidAnswer(..) if same_caller && asked_here() => Ok(Slot::Failed(failed)),
+            Class::Throttled | Class::Refused | Class::InvalidAnswer(..) => Err(RetryMode::Private),
         }
     }
 
-    fn failed(&self, why: Why, detail: &str) -> Slot {
-        self.failed_with(Failure::unavailable(why, detail))
+    fn failed(&self, reason: UnavailableReason, detail: &str) -> Slot {
+        self.failed_with(Failure::unavailable(reason, detail))
     }
 
     /// Returns the same failure without the upstream's reply.
-    fn failed_like(&self, why: Why, other: &Failure) -> Slot {
-        self.failed_with(Failure { outage: other.outage, ..Failure::unavailable(why, other.detail.clone()) })
+    fn failed_like(&self, reason: UnavailableReason, other: &Failure) -> Slot {
+        self.failed_with(Failure { outage: other.outage, ..Failure::unavailable(reason, other.detail.clone()) })
     }
 
     fn failed_with(&self, failure: Failure) -> Slot {
@@ -226,6 +239,6 @@ fn link_calls<'a>(waiting: &Span, slots: impl Iterator<Item = &'a Slot>) {
     }
 }
 
-fn places_of(again: &[(usize, Again)]) -> Vec<usize> {
-    again.iter().map(|(place, _)| *place).collect()
+fn places_of(retries: &[(usize, RetryMode)]) -> Vec<usize> {
+    retries.iter().map(|(place, _)| *place).collect()
 }

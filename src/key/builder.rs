@@ -2,7 +2,7 @@
 
 use super::cache_key::Key;
 use super::part::{BUFFER_BYTES, PART_HEAD_BYTES, Tag, part_head};
-use super::passing::PassingSecret;
+use super::process_secret::ProcessSecret;
 use crate::config::Secret;
 
 /// Version of the derivation. It must change with it, so entries with older keys are never found.
@@ -21,7 +21,7 @@ pub struct KeyBuilder<'a> {
 enum Recipe<'a> {
     Plain,
     Keyed([u8; 32]),
-    Passing(&'a PassingSecret),
+    Process(&'a ProcessSecret),
 }
 
 impl KeyBuilder<'static> {
@@ -34,8 +34,8 @@ impl KeyBuilder<'static> {
 
 impl<'a> KeyBuilder<'a> {
     /// Starts a key that is only compared with others of the same secret.
-    pub fn passing(secret: &'a PassingSecret) -> Self {
-        Self::start(Recipe::Passing(secret))
+    pub fn of_process(secret: &'a ProcessSecret) -> Self {
+        Self::start(Recipe::Process(secret))
     }
 
     fn start(recipe: Recipe<'a>) -> Self {
@@ -65,7 +65,7 @@ impl<'a> KeyBuilder<'a> {
         let start = match &self.recipe {
             Recipe::Plain => None,
             Recipe::Keyed(secret) => Some(secret),
-            Recipe::Passing(secret) => {
+            Recipe::Process(secret) => {
                 // The bytes before the MAC determine that it follows, because they include the length of the part. The
                 // encoding stays unambiguous.
                 self.pending.extend_from_slice(&secret.mac(bytes));
@@ -83,7 +83,7 @@ impl<'a> KeyBuilder<'a> {
             (Some(begun), _) => begun.clone().update(&self.pending).finalize(),
             (None, Recipe::Plain) => blake3::hash(&self.pending),
             (None, Recipe::Keyed(secret)) => blake3::keyed_hash(secret, &self.pending),
-            (None, Recipe::Passing(secret)) => return Key::of_mac(secret.mac(&self.pending)),
+            (None, Recipe::Process(secret)) => return Key::of_mac(secret.mac(&self.pending)),
         };
         Key::from_bytes(*hash.as_bytes())
     }

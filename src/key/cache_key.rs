@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::part::{BUFFER_BYTES, PART_HEAD_BYTES, Tag, part_head};
-use super::passing::MAC_BYTES;
+use super::process_secret::MAC_BYTES;
 
 /// Identifier of one vector: the hash of scope, upstream, space and input.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -6,7 +6,7 @@
 mod builder;
 mod cache_key;
 mod part;
-mod passing;
+mod process_secret;
 mod seen;
 mod spread;
 
@@ -16,6 +16,6 @@ mod tests;
 pub use builder::KeyBuilder;
 pub use cache_key::{Key, KeyStream};
 pub use part::Tag;
-pub use passing::PassingSecret;
+pub use process_secret::ProcessSecret;
 pub use seen::SeenKeys;
 pub use spread::{KeyMap, Spread};

@@ -36,12 +36,12 @@ fn extending_keeps_context_tag_and_bytes_apart() {
 
 #[test]
 fn passing_keys_are_equal_exactly_for_equal_parts_under_one_secret() {
-    let (secret, other) = (PassingSecret::new(), PassingSecret::new());
+    let (secret, other) = (ProcessSecret::new(), ProcessSecret::new());
     let lengths = [0, 1, 15, 16, 900, 940, 941, 960, 5_000, 100_000];
-    let key = |secret: &PassingSecret, length: usize, last: u8| {
+    let key = |secret: &ProcessSecret, length: usize, last: u8| {
         let mut bytes = vec![7; length];
         bytes.push(last);
-        KeyBuilder::passing(secret).part(Tag::Model, b"m").part(Tag::Body, &bytes).finish()
+        KeyBuilder::of_process(secret).part(Tag::Model, b"m").part(Tag::Body, &bytes).finish()
     };
     let keys: Vec<Key> = lengths.iter().flat_map(|length| [1, 2].map(|last| key(&secret, *length, last))).collect();
     assert_eq!(keys.iter().collect::<std::collections::BTreeSet<_>>().len(), keys.len());
@@ -49,7 +49,7 @@ fn passing_keys_are_equal_exactly_for_equal_parts_under_one_secret() {
         assert_eq!(keys[2 * place], key(&secret, *length, 1), "{length}");
         assert_ne!(keys[2 * place], key(&other, *length, 1), "{length}");
     }
-    let halves = KeyBuilder::passing(&secret).part(Tag::Model, b"m7").part(Tag::Body, &[1]).finish();
+    let halves = KeyBuilder::of_process(&secret).part(Tag::Model, b"m7").part(Tag::Body, &[1]).finish();
     assert_ne!(halves, key(&secret, 1, 1));
 }
 

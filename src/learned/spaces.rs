@@ -22,7 +22,7 @@ const CANDIDATES: usize = 256;
 const UNREADABLE_FOR_MS: u64 = 60_000;
 
 /// If the lower tiers do not know the model of a space, they are not queried for it again for this long.
-const ASK_AGAIN_AFTER_MS: u64 = 60_000;
+const IDENTITY_LOOKUP_EVERY_MS: u64 = 60_000;
 
 /// Number of consecutive unreadable answers that prove an encoding unreadable. A single one may be an accident.
 const UNREADABLE_PROOF: u32 = 3;
@@ -59,7 +59,7 @@ struct Facts {
     /// True if an identity other than the present one has been seen.
     has_changed: bool,
     /// Time at which all lower tiers were last queried for the newest identity.
-    asked_for_at_ms: Option<u64>,
+    identity_lookup_at_ms: Option<u64>,
     /// Identity of the record that the lower tiers hold as the newest of the space.
     noted: Option<ModelIdentity>,
     is_forgotten: bool,
@@ -186,15 +186,15 @@ impl SpaceState {
 
     /// Returns true if the model is unknown and the lower tiers have not been queried within the last minute. A tier
     /// with the record may have been slow, and another process may have seen a newer model since.
-    pub fn is_to_be_asked_for(&self, now_ms: u64) -> bool {
+    pub fn needs_identity_lookup(&self, now_ms: u64) -> bool {
         let learned = self.lock();
-        let was_just_asked = |at: u64| now_ms.saturating_sub(at) < ASK_AGAIN_AFTER_MS;
-        learned.identity.is_none() && !learned.asked_for_at_ms.is_some_and(was_just_asked)
+        let was_recent = |at: u64| now_ms.saturating_sub(at) < IDENTITY_LOOKUP_EVERY_MS;
+        learned.identity.is_none() && !learned.identity_lookup_at_ms.is_some_and(was_recent)
     }
 
     /// Notes that all lower tiers were queried.
-    pub fn was_asked_for(&self, now_ms: u64) {
-        self.lock().asked_for_at_ms = Some(now_ms);
+    pub fn note_identity_lookup(&self, now_ms: u64) {
+        self.lock().identity_lookup_at_ms = Some(now_ms);
     }
 
     /// Adopts the newest identity that another process stored, unless this process already knows one.
@@ -209,13 +209,13 @@ impl SpaceState {
     }
 
     /// Notes that the lower tiers may hold records of an older identity.
-    pub fn expect_older(&self) {
+    pub fn expect_older_records(&self) {
         self.lock().has_changed = true;
     }
 
     /// Notes that a record of an older identity was found.
-    pub fn meet_older(&self) {
-        self.expect_older();
+    pub fn note_older_record(&self) {
+        self.expect_older_records();
         self.is_mixed.store(true, Ordering::Relaxed);
     }
 

@@ -36,7 +36,7 @@ fn each_model_change_is_saved_once() {
     assert!(!recalling.must_be_noted(&a));
     let meeting = SpaceState::default();
     let (a, _) = meeting.learn("a", 8);
-    meeting.meet_older();
+    meeting.note_older_record();
     assert!(meeting.must_be_noted(&a));
 }
 
@@ -63,7 +63,7 @@ fn a_space_with_a_model_change_is_not_evicted_for_others() {
         space_state.learn("b", 8);
     }
     for n in 0..2 * MAX_SPACES as u64 {
-        of(Tag::Text, n).expect_older();
+        of(Tag::Text, n).expect_older_records();
     }
     assert!((0..).zip(&changed).all(|(n, space_state)| Arc::ptr_eq(space_state, &of(Tag::Model, n))));
 }
@@ -73,7 +73,7 @@ fn spaces_stay_bounded_if_the_model_changed_in_all_of_them() {
     let spaces = Spaces::default();
     let root = KeyBuilder::new(None).finish();
     for n in 0..(MAX_SPACES as u64 + 50) {
-        spaces.of(root.extend(Tag::Model, &n.to_le_bytes())).meet_older();
+        spaces.of(root.extend(Tag::Model, &n.to_le_bytes())).note_older_record();
     }
     assert_eq!(spaces.known.read().expect("not poisoned").len(), MAX_SPACES);
 }

@@ -1,10 +1,11 @@
-//! Reads a file of JSON lines, one value a line, with a limit on the length of a line.
+//! Reads a file line by line, with numbers and offsets, and with a limit on the length of a line. The files hold JSON
+//! lines or plain text.
 
 use std::io::{self, BufRead};
 
 /// Reader of numbered lines.
 #[derive(Debug)]
-pub struct JsonLines<R> {
+pub struct NumberedLines<R> {
     from: R,
     max_bytes: usize,
     number: u64,
@@ -24,7 +25,7 @@ pub struct Line {
     pub bytes: Option<Vec<u8>>,
 }
 
-impl<R: BufRead> JsonLines<R> {
+impl<R: BufRead> NumberedLines<R> {
     /// Creates a reader with a limit of `max_bytes` a line, without line ends.
     pub const fn new(from: R, max_bytes: usize) -> Self {
         Self { from, max_bytes, number: 0, offset: 0 }
@@ -75,7 +76,7 @@ mod tests {
 
     fn lines(text: &str) -> Vec<(u64, u64, Option<String>)> {
         // The small buffer splits lines into several reads.
-        let mut lines = JsonLines::new(io::BufReader::with_capacity(2, text.as_bytes()), 5);
+        let mut lines = NumberedLines::new(io::BufReader::with_capacity(2, text.as_bytes()), 5);
         let mut read = Vec::new();
         while let Some(line) = lines.next_line().expect("memory can be read") {
             let text = line.bytes.map(|bytes| String::from_utf8(bytes).expect("it is text"));

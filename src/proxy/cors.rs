@@ -13,7 +13,7 @@ use http::{Method, request};
 
 use super::finished::Finished;
 use crate::cache::bounded::{Bounded, Entry, MapBounds};
-use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
+use crate::key::{Key, KeyBuilder, ProcessSecret, Tag};
 
 /// Bounds of the cache.
 const BOUNDS: MapBounds = MapBounds { max_bytes: 256 * 1024, max_entries: Some(256) };
@@ -23,7 +23,7 @@ const HEADER_BYTES: usize = 160;
 /// The upstream's CORS headers by origin and path.
 pub(super) struct CorsCache {
     entries: Bounded<CorsHeaders>,
-    secret: PassingSecret,
+    secret: ProcessSecret,
 }
 
 /// The CORS headers of one response; empty if no web page may read it.
@@ -48,14 +48,14 @@ impl Entry for CorsHeaders {
 
 impl CorsCache {
     pub(super) fn new() -> Self {
-        Self { entries: Bounded::new(BOUNDS, 1), secret: PassingSecret::new() }
+        Self { entries: Bounded::new(BOUNDS, 1), secret: ProcessSecret::new() }
     }
 
     /// Returns the CORS request for these headers, if a web page sent it.
     pub(super) fn request(&self, path: &str, headers: &HeaderMap) -> Option<Box<CorsRequest>> {
         let origin = headers.get(ORIGIN)?.clone();
         let key = |origins: &mut dyn Iterator<Item = &HeaderValue>| {
-            let mut key = KeyBuilder::passing(&self.secret);
+            let mut key = KeyBuilder::of_process(&self.secret);
             key.part(Tag::Upstream, path.as_bytes());
             for origin in origins {
                 key.part(Tag::HeaderValue, origin.as_bytes());

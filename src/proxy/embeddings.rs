@@ -11,7 +11,7 @@ use super::fast_path::Received;
 use super::finished::Finished;
 use super::intake::{path_model, read_origin, target_uri};
 use super::labels::RequestLabels;
-use super::passthrough::{Way, map_location, timed};
+use super::passthrough::{ForwardContext, map_location, timed};
 use super::reply::Notes;
 use super::{Proxy, ReplyBody, traced};
 use crate::cache::reply_cache::{self, Validity};
@@ -64,7 +64,7 @@ impl Proxy {
                 return self.admit_reply(self.write(*answer, account, &miss), admission);
             }
             FlowOutcome::Refused(failure) => self.refused(&failure, &miss),
-            FlowOutcome::Unreadable(reply) => {
+            FlowOutcome::InvalidAnswer(reply) => {
                 self.metrics.requests.bypass(Bypass::UnreadableAnswer);
                 self.replies.unreadable(*reply)
             }
@@ -99,18 +99,23 @@ impl Proxy {
         }
         // The original body is sent, since the forwarded headers describe it.
         let body = ClientBody::whole(encoded.unwrap_or(body));
-        let way = Way::new(&context.config, span).until(context.deadline);
-        Box::pin(self.bypass(Request::from_parts(head, body), cause, admission, way)).await
+        let forward_context = ForwardContext::new(&context.config, span).until(context.deadline);
+        Box::pin(self.bypass(Request::from_parts(head, body), cause, admission, forward_context)).await
     }
 
     /// Passes through a request to another path. If the path resembles an embeddings path, the response is marked.
-    pub(super) async fn other(&self, request: Request<Incoming>, admission: Admission, way: Way<'_>) -> Finished {
+    pub(super) async fn other(
+        &self,
+        request: Request<Incoming>,
+        admission: Admission,
+        forward_context: ForwardContext<'_>,
+    ) -> Finished {
         let path = request.uri().path();
         if request.method() != Method::POST || !resembles_embeddings(path) {
-            return self.pass_through(request, admission, way).await;
+            return self.pass_through(request, admission, forward_context).await;
         }
-        let (cause, request) = (BypassCause::other_path(path), request.map(|body| timed(way.config, body)));
-        self.bypass(request, cause, admission, way).await
+        let (cause, request) = (BypassCause::other_path(path), request.map(|body| timed(forward_context.config, body)));
+        self.bypass(request, cause, admission, forward_context).await
     }
 
     /// Writes a response, and stores the finished body of a full hit in the reply cache.
@@ -120,7 +125,7 @@ impl Proxy {
         let subject = RequestUsage { named: Arc::clone(account.named()), inputs: answer.source_counts.inputs() };
         let notes = Notes::new(&answer.source_counts, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
-        let wanted = miss.received.key.filter(|key| self.answers.wants(key, largest as u64));
+        let wanted = miss.received.key.filter(|key| self.reply_cache.wants(key, largest as u64));
         let lasting = answer.validity.zip(wanted);
         let body = if let Some((validity, key)) = lasting {
             let bytes = answer.rendering.to_lasting_bytes();
@@ -145,13 +150,13 @@ impl Proxy {
     /// Stores a finished reply if the configuration that its request was read under is still in force. That
     /// configuration determines which requests are cacheable, and a change of it clears the reply cache.
     fn keep(&self, key: Key, parts: reply_cache::ReplyParts, received_under: &Arc<Config>) {
-        self.answers.put(key, parts);
+        self.reply_cache.put(key, parts);
         // The check comes after the insertion: a later change of the configuration clears the cache including this
         // reply.
         if Arc::ptr_eq(&self.live.load(), received_under) {
             self.metrics.cache.answer_stored();
         } else {
-            self.answers.stored().remove(&key);
+            self.reply_cache.stored().remove(&key);
         }
     }
 
@@ -161,11 +166,11 @@ impl Proxy {
         request: Request<ClientBody>,
         cause: BypassCause,
         admission: Admission,
-        way: Way<'_>,
+        forward_context: ForwardContext<'_>,
     ) -> Finished {
         self.metrics.requests.bypass(cause.reason);
-        way.span.text(attribute::BYPASS_REASON, cause.reason.label());
-        let mut finished = self.forward(request, admission, way).await;
+        forward_context.span.text(attribute::BYPASS_REASON, cause.reason.label());
+        let mut finished = self.forward(request, admission, forward_context).await;
         super::reply::mark_bypass(finished.response.headers_mut(), &cause);
         if finished.outcome == crate::observe::metrics::Outcome::Forwarded {
             finished.outcome = crate::observe::metrics::Outcome::Bypass;

@@ -76,10 +76,10 @@ impl Proxy {
             .is_none_or(|accepted_credential| self.flow.accepted_credentials.holds(&accepted_credential, now_ms));
         let space_state = self.flow.spaces.find(&space).unwrap_or_default();
         let trace = TraceContext::NONE;
-        let terms =
+        let lookup =
             Lookup { now_ms, max_age_ms: None, space_state: &space_state, space, codec: config.cache.codec, trace };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
-        let found = self.flow.tiers.examine(&keys, &terms).await;
+        let found = self.flow.tiers.examine(&keys, &lookup).await;
         let encoding = upstream_encoding(config, &origin.uri, request, &space_state, now_ms);
         if space_state.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
             return passes_through(&Bypass::UnreadableAnswer.into(), &[]);
@@ -106,7 +106,7 @@ impl Proxy {
 fn explain_input(input: &Input<'_>, key: &Key, found: Found, now_ms: u64) -> Value {
     let (state, record, tier) = match found {
         Found::Fresh(record, tier) => ("fresh", Some(record), Some(tier.label())),
-        Found::StandIn(record) => ("stale", Some(record), None),
+        Found::Stale(record) => ("stale", Some(record), None),
         Found::Missing => ("missing", None, None),
     };
     let age_seconds = record.as_ref().map(|record| now_ms.saturating_sub(record.times.created_ms) / 1_000);

@@ -11,10 +11,10 @@ use super::Proxy;
 use super::admission::Admission;
 use super::controls::{BadControl, ReadControls, read_controls};
 use super::cors::CorsRequest;
-use super::count::Count;
 use super::finished::Finished;
 use super::intake::{answer_key, body_codings};
 use super::passthrough::timed;
+use super::request_guard::RequestGuard;
 use super::traced::served;
 use crate::config::Config;
 use crate::flow::{Calls, Controls, RequestContext, SourceCounts};
@@ -79,7 +79,7 @@ impl Proxy {
         (head, body): (&request::Parts, Incoming),
         controls: Controls,
         admission: &mut Admission,
-        count: &Count<'_>,
+        guard: &RequestGuard<'_>,
     ) -> FastPath {
         let codings = match body_codings(&head.headers) {
             Ok(codings) => codings,
@@ -100,10 +100,10 @@ impl Proxy {
         }
         let now_ms = self.flow.clock.now_ms();
         let key = controls.allow_rendered().then(|| answer_key(config, &self.answer_secret, head, &body));
-        if let Some(finished) = key.and_then(|key| self.at_hand(&key, now_ms, &count.span)) {
+        if let Some(finished) = key.and_then(|key| self.at_hand(&key, now_ms, &guard.span)) {
             return FastPath::Hit(finished);
         }
-        let (config, deadline, trace) = (Arc::clone(config), count.deadline(config), count.span.context());
+        let (config, deadline, trace) = (Arc::clone(config), guard.deadline(config), guard.span.context());
         let context = RequestContext { config, deadline, now_ms, controls, trace };
         FastPath::Miss(Received { context, body, encoded, key })
     }
@@ -128,9 +128,9 @@ impl Proxy {
     /// Returns the cached reply to exactly this request, if there is one and the caller's credential allows it.
     fn at_hand(&self, key: &Key, now_ms: u64, span: &Span) -> Option<Finished> {
         let may_have = |accepted_credential| self.flow.accepted_credentials.holds(&accepted_credential, now_ms);
-        let found = self.answers.get(key, now_ms, self.flow.tiers.generation());
+        let found = self.reply_cache.get(key, now_ms, self.flow.tiers.generation());
         let answer = found.filter(|answer| answer.validity.accepted_credential.is_none_or(may_have));
-        self.answers.count(answer.is_some());
+        self.reply_cache.count(answer.is_some());
         let answer = answer?;
         let source_counts = SourceCounts::of_hit(answer.inputs, answer.tokens);
         source_counts.count(&self.metrics, &answer.account);

@@ -7,7 +7,7 @@ use http::{Uri, request};
 use super::controls::{NAMESPACE, namespace};
 use crate::config::{Config, Scope, UpstreamTarget};
 use crate::flow::{RequestOrigin, join_headers, scope_key};
-use crate::key::{Key, KeyBuilder, PassingSecret, Tag};
+use crate::key::{Key, KeyBuilder, ProcessSecret, Tag};
 use crate::upstream::{RouteKind, UriTooLong, named_by_connection, upstream_uri};
 use crate::wire::{Bypass, Coding, PathModel, content_codings};
 
@@ -61,8 +61,8 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, UriTooLong> 
 /// Returns the key of a request in the reply cache: caller, path and body. The key never outlives the process, so a
 /// cheap hash suffices. Under every scope each credential has its own replies, and differences in the order of headers
 /// create separate entries. Both cost only memory and never cause wrong answers.
-pub(super) fn answer_key(config: &Config, secret: &PassingSecret, head: &request::Parts, body: &[u8]) -> Key {
-    let mut key = KeyBuilder::passing(secret);
+pub(super) fn answer_key(config: &Config, secret: &ProcessSecret, head: &request::Parts, body: &[u8]) -> Key {
+    let mut key = KeyBuilder::of_process(secret);
     for (name, value) in &head.headers {
         if chooses_answer(config, name) {
             key.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());

@@ -5,7 +5,6 @@ mod body;
 mod callers;
 mod controls;
 mod cors;
-mod count;
 mod decode;
 mod embeddings;
 mod explain;
@@ -16,6 +15,7 @@ mod labels;
 mod parts;
 mod passthrough;
 mod reply;
+mod request_guard;
 mod service;
 mod traced;
 

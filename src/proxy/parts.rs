@@ -9,7 +9,7 @@ use super::reply::Replies;
 use crate::cache::reply_cache::ReplyCache;
 use crate::config::Live;
 use crate::flow::Flow;
-use crate::key::PassingSecret;
+use crate::key::ProcessSecret;
 use crate::observe::metrics::Metrics;
 use crate::process::tasks::Tasks;
 use crate::upstream::UpstreamClient;
@@ -17,7 +17,7 @@ use crate::upstream::UpstreamClient;
 /// The public port, shared through `Arc`.
 pub struct Proxy {
     pub(super) flow: Arc<Flow>,
-    pub(super) answers: Arc<ReplyCache>,
+    pub(super) reply_cache: Arc<ReplyCache>,
     pub(super) client: Arc<UpstreamClient>,
     pub(super) live: Live,
     pub(super) admission_limit: AdmissionLimit,
@@ -25,7 +25,7 @@ pub struct Proxy {
     pub(super) cors: CorsCache,
     pub(super) replies: Replies,
     /// Secret for the keys of the reply cache.
-    pub(super) answer_secret: PassingSecret,
+    pub(super) answer_secret: ProcessSecret,
     /// Tasks of upgraded connections.
     pub(super) tunnels: Tasks,
     pub(super) metrics: Arc<Metrics>,
@@ -36,7 +36,7 @@ impl Proxy {
     /// responses together hold at most `max_bytes`.
     pub fn new(
         flow: Arc<Flow>,
-        answers: Arc<ReplyCache>,
+        reply_cache: Arc<ReplyCache>,
         client: Arc<UpstreamClient>,
         max_bytes: usize,
         tunnels: Tasks,
@@ -45,11 +45,11 @@ impl Proxy {
         let config = live.load();
         let bounds = AdmissionBounds { max_requests: config.limits.max_requests, max_bytes };
         let admission_limit = AdmissionLimit::new(bounds, &config.auth.credential_headers, &metrics);
-        let (replies, answer_secret) = (Replies::new(), PassingSecret::new());
+        let (replies, answer_secret) = (Replies::new(), ProcessSecret::new());
         let (decoder, cors) = (BodyDecoder::new(), CorsCache::new());
         Arc::new(Self {
             flow,
-            answers,
+            reply_cache,
             client,
             live,
             admission_limit,

@@ -23,9 +23,9 @@ use crate::upstream::{
     BodyStalled, ClientBody, ForwardError, ForwardedBody, UriTooLong, location_for_caller, strip_hop_by_hop,
 };
 
-/// How a request is forwarded.
+/// Context of one forwarded request.
 #[derive(Clone, Copy)]
-pub(super) struct Way<'a> {
+pub(super) struct ForwardContext<'a> {
     /// The configuration in force when the request arrived.
     pub(super) config: &'a Config,
     /// The span of the request.
@@ -34,7 +34,7 @@ pub(super) struct Way<'a> {
     deadline: Option<Instant>,
 }
 
-impl<'a> Way<'a> {
+impl<'a> ForwardContext<'a> {
     pub(super) const fn new(config: &'a Config, span: &'a Span) -> Self {
         Self { config, span, deadline: None }
     }
@@ -49,7 +49,7 @@ impl Proxy {
         &self,
         request: Request<Incoming>,
         admission: Admission,
-        way: Way<'_>,
+        forward_context: ForwardContext<'_>,
     ) -> Finished {
         if request.method() == Method::CONNECT {
             return self.replies.misdirected("CONNECT is not supported: this is a reverse proxy.");
@@ -59,8 +59,8 @@ impl Proxy {
         }
         let (head, body) = request.into_parts();
         let preflight = self.cors.preflight(&head);
-        let request = Request::from_parts(head, timed(way.config, body));
-        let finished = self.forward(request, admission, way).await;
+        let request = Request::from_parts(head, timed(forward_context.config, body));
+        let finished = self.forward(request, admission, forward_context).await;
         if let Some(preflight) = preflight {
             self.cors.learn_preflight(&preflight, &finished);
         }
@@ -73,18 +73,18 @@ impl Proxy {
         &self,
         mut request: Request<ClientBody>,
         admission: Admission,
-        way: Way<'_>,
+        forward_context: ForwardContext<'_>,
     ) -> Finished {
-        let below = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
-        let uri = match target_uri(way.config, request.uri()) {
+        let client_upgrade = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
+        let uri = match target_uri(forward_context.config, request.uri()) {
             Ok(uri) => uri,
             Err(error) => return self.refuse_path(error),
         };
         let ours = request.uri().path_and_query().cloned();
-        let mut request = upward(request, uri.clone(), below.is_some());
-        let call = forwarded(way.span, &request);
+        let mut request = to_upstream(request, uri.clone(), client_upgrade.is_some());
+        let call = forwarded(forward_context.span, &request);
         call.context().write(request.headers_mut());
-        let opened = match way.deadline {
+        let opened = match forward_context.deadline {
             Some(deadline) => {
                 timeout_at(deadline, self.client.forward(request)).await.unwrap_or(Err(ForwardError::Late))
             }
@@ -94,17 +94,17 @@ impl Proxy {
         match opened {
             Err(error) => self.not_forwarded(&error),
             Ok(mut response) => {
-                if let (Some(ours), UpstreamTarget::Http(base)) = (&ours, &way.config.upstream.target) {
+                if let (Some(ours), UpstreamTarget::Http(base)) = (&ours, &forward_context.config.upstream.target) {
                     map_location(response.headers_mut(), |location| location_for_caller(base, ours, &uri, location));
                 }
                 if response.status() == StatusCode::SWITCHING_PROTOCOLS
-                    && let Some(below) = below
+                    && let Some(client_upgrade) = client_upgrade
                 {
                     // The permit ends here: an upgraded connection can stay open for hours.
-                    self.connect(below, hyper::upgrade::on(&mut response));
-                    return Finished::new(downward(response, true), Outcome::Forwarded);
+                    self.connect(client_upgrade, hyper::upgrade::on(&mut response));
+                    return Finished::new(to_client(response, true), Outcome::Forwarded);
                 }
-                Finished::new(downward(response, false), Outcome::Forwarded).of_upstream().admitted(admission)
+                Finished::new(to_client(response, false), Outcome::Forwarded).of_upstream().admitted(admission)
             }
         }
     }
@@ -122,11 +122,11 @@ impl Proxy {
     }
 
     /// Copies bytes between the two upgraded connections until either side closes or vecho stops.
-    fn connect(&self, below: OnUpgrade, above: OnUpgrade) {
+    fn connect(&self, client_upgrade: OnUpgrade, upstream_upgrade: OnUpgrade) {
         self.tunnels.spawn_until_stop(async move {
-            match tokio::try_join!(below, above) {
-                Ok((below, above)) => {
-                    let ended = copy_bidirectional(&mut TokioIo::new(below), &mut TokioIo::new(above)).await;
+            match tokio::try_join!(client_upgrade, upstream_upgrade) {
+                Ok((client, upstream)) => {
+                    let ended = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(upstream)).await;
                     tracing::debug!(error = ended.err().map(tracing::field::display), "an upgraded connection ended");
                 }
                 Err(error) => tracing::debug!(%error, "an upgrade was not completed"),
@@ -137,11 +137,11 @@ impl Proxy {
 
 /// Creates a request body that fails if the client stops sending.
 pub(super) fn timed(config: &Config, body: Incoming) -> ClientBody {
-    ClientBody::streamed(TimedBody::new(body, config.limits.body_timeout).map_err(upward_error))
+    ClientBody::streamed(TimedBody::new(body, config.limits.body_timeout).map_err(to_body_error))
 }
 
 /// Converts an error to the upstream client's types, which distinguish a stalled body from an aborted one.
-fn upward_error(error: BodyError) -> BoxError {
+fn to_body_error(error: BodyError) -> BoxError {
     match error {
         BodyError::Stalled(_) | BodyError::Late => BodyStalled.into(),
         BodyError::Cut(_) => error.into(),
@@ -155,7 +155,7 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
     upgrade.is_some_and(|value| value.eq_ignore_ascii_case("websocket"))
 }
 
-fn upward(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Request<ClientBody> {
+fn to_upstream(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Request<ClientBody> {
     *request.uri_mut() = uri;
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
@@ -184,7 +184,7 @@ pub(super) fn map_location(headers: &mut HeaderMap, mapped: impl FnOnce(&HeaderV
     }
 }
 
-fn downward(response: Response<ForwardedBody>, upgrade: bool) -> Response<ReplyBody> {
+fn to_client(response: Response<ForwardedBody>, upgrade: bool) -> Response<ReplyBody> {
     let mut response = response.map(|body| match body {
         ForwardedBody::Streamed(incoming) => ReplyBody::streamed(incoming),
         ForwardedBody::Whole(bytes) => ReplyBody::whole(bytes),

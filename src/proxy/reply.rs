@@ -16,7 +16,9 @@ use crate::cache::reply_cache::CachedReply;
 use crate::flow::SourceCounts;
 use crate::observe::metrics::{Outcome, Rejection, RequestUsage};
 use crate::serve::{BodyError, CollectError};
-use crate::upstream::{Class, Failure, ForwardError, UpstreamReply, UriTooLong, Why, marks_stand_in, shown_on_errors};
+use crate::upstream::{
+    Class, Failure, ForwardError, UnavailableReason, UpstreamReply, UriTooLong, marks_fallback, shown_on_errors,
+};
 use crate::wire::{Bypass, BypassCause, envelope};
 
 const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
@@ -159,7 +161,7 @@ impl Replies {
         let outcome = match failure.class {
             Class::Refused => Outcome::Refused,
             Class::Throttled => Outcome::Throttled,
-            Class::Unavailable(_) | Class::Unreadable(..) => Outcome::Unavailable,
+            Class::Unavailable(_) | Class::InvalidAnswer(..) => Outcome::Unavailable,
         };
         let response = match &failure.reply {
             Some(reply) => self.as_it_came(UpstreamReply::clone(reply)),
@@ -170,8 +172,10 @@ impl Replies {
 
     fn unavailable(&self, class: Class, detail: &str) -> Response<ReplyBody> {
         let (status, code) = match class {
-            Class::Unavailable(Why::Timeout | Why::Expired) => (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout"),
-            Class::Unavailable(Why::BreakerOpen | Why::Stopping) => {
+            Class::Unavailable(UnavailableReason::Timeout | UnavailableReason::Expired) => {
+                (StatusCode::GATEWAY_TIMEOUT, "upstream_timeout")
+            }
+            Class::Unavailable(UnavailableReason::BreakerOpen | UnavailableReason::Stopping) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "upstream_unavailable")
             }
             _ => (StatusCode::BAD_GATEWAY, "upstream_unavailable"),
@@ -329,7 +333,7 @@ fn write_hex(number: u64, digits: &mut [u8]) {
 /// Marks a response that passed through unchanged.
 pub(super) fn mark_bypass(headers: &mut HeaderMap, cause: &BypassCause) {
     // If another vecho upstream has marked a fallback answer, that mark is more important and stays.
-    if !marks_stand_in(headers) {
+    if !marks_fallback(headers) {
         headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
     }
     headers.insert(REASON, header_text(&cause.header_text()));

@@ -6,10 +6,10 @@ use http::header::CONNECTION;
 use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
 
-use super::count::Count;
 use super::fast_path::FastPath;
 use super::intake::{drop_unsent, target_uri};
-use super::passthrough::Way;
+use super::passthrough::ForwardContext;
+use super::request_guard::RequestGuard;
 use super::traced::pattern;
 use super::{Proxy, ReplyBody};
 use crate::config::Config;
@@ -31,32 +31,34 @@ impl Proxy {
             let kind = if head.method == Method::POST { kind_of(&config, &head.uri) } else { RouteKind::Other };
             let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
             let span = self.flow.tracer.request(&head, || pattern(kind, head.uri.path()));
-            let mut count = Count::begin(&self.metrics, route, span);
+            let mut guard = RequestGuard::begin(&self.metrics, route, span);
             let finished = match self.admission_limit.admit(&head.headers) {
                 Err(rejection) => self.overloaded(rejection),
                 Ok(admission) if kind == RouteKind::Other => {
-                    let (request, way) = (Request::from_parts(head, body), Way::new(&config, &count.span));
-                    Box::pin(self.other(request, admission, way)).await
+                    let (request, forward_context) =
+                        (Request::from_parts(head, body), ForwardContext::new(&config, &guard.span));
+                    Box::pin(self.other(request, admission, forward_context)).await
                 }
                 Ok(mut admission) => match self.read_head(&head) {
                     Err(bad) => self.refuse_control(bad),
                     Ok((controls, cors)) => {
                         let request = (&head, body);
-                        let finished = match self.fast_path(&config, request, controls, &mut admission, &count).await {
+                        let finished = match self.fast_path(&config, request, controls, &mut admission, &guard).await {
                             FastPath::Hit(finished) => self.admit_reply(finished, admission),
                             FastPath::Refused(finished) => finished,
                             FastPath::Unread(bypass, body) => {
-                                let way = Way::new(&config, &count.span).until(count.deadline(&config));
+                                let forward_context =
+                                    ForwardContext::new(&config, &guard.span).until(guard.deadline(&config));
                                 let request = Request::from_parts(head, body);
-                                Box::pin(self.bypass(request, bypass.into(), admission, way)).await
+                                Box::pin(self.bypass(request, bypass.into(), admission, forward_context)).await
                             }
-                            FastPath::Miss(received) => self.miss(head, received, admission, &count.span).await,
+                            FastPath::Miss(received) => self.miss(head, received, admission, &guard.span).await,
                         };
                         self.with_cors(cors, finished)
                     }
                 },
             };
-            count.ended(finished)
+            guard.ended(finished)
         }
     }
 }

@@ -15,9 +15,9 @@ use super::call::Call;
 use super::job::{BodyForm, Job};
 use super::memory_budget::MemoryBudget;
 use super::permit::{CallPermit, Claim, Permits};
-use super::portion::{Missing, Piece, Report, Waiter, fail};
-use super::sizing::{Load, Sizes, StepTurn};
-use super::{Answered, Caller, Failure, SpaceHealth, Terms, Why};
+use super::piece::{Missing, Piece, Report, Waiter, fail};
+use super::sizing::{Load, PartTurn, Sizes};
+use super::{Answered, CallExecutor, Failure, LaneProperties, SpaceHealth, UnavailableReason};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
 use crate::observe::metrics::Metrics;
@@ -29,13 +29,13 @@ use crate::wire::{Input, RequestForm, write_request};
 pub struct Lane {
     /// Hash of everything that must be equal within one call.
     pub id: Key,
-    /// The values behind the hash.
-    pub terms: Arc<Terms>,
+    /// The values behind the hash, which every call of the lane is made from.
+    pub properties: Arc<LaneProperties>,
 }
 
 /// Queue of one lane. It exists only while it has content.
 struct LaneQueue {
-    terms: Arc<Terms>,
+    properties: Arc<LaneProperties>,
     pieces: VecDeque<Piece>,
 }
 
@@ -52,7 +52,7 @@ impl LaneQueue {
 
 /// The lanes and the permits. Used by `Arc`.
 pub struct Batcher {
-    pub(super) caller: Caller,
+    pub(super) executor: CallExecutor,
     pub(super) permits: Arc<Permits>,
     queues: Mutex<KeyMap<LaneQueue>>,
     sizes: Sizes,
@@ -66,10 +66,10 @@ pub struct Batcher {
 /// Work that a worker took from its lane.
 struct Taken {
     job: Job,
-    /// True if a part of a cut request is left in the lane, and another worker may take it at once.
-    has_room_beside: bool,
-    /// True if a part is left that this worker must take next.
-    goes_on: bool,
+    /// True if the rest of a cut request is left in the lane, and another worker may send it at the same time.
+    another_may_take_rest: bool,
+    /// True if such a rest is left, and this worker must send it next.
+    must_take_rest: bool,
 }
 
 /// Work for one lane that has not begun. Its future takes kilobytes, so it is created where it is polled and not moved.
@@ -89,40 +89,40 @@ impl Work {
 
 impl Batcher {
     /// Creates a batcher without work. Answers under way may take `budget_bytes`.
-    pub fn new(caller: Caller, live: Live, budget_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(executor: CallExecutor, live: Live, budget_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         let permits = Permits::new(live.load().upstream.max_concurrent);
         let budget = MemoryBudget::new(budget_bytes);
         let (queues, sizes, tasks) = (Mutex::default(), Sizes::default(), Tasks::new());
-        Arc::new(Self { caller, permits, queues, sizes, budget, live, tasks, metrics })
+        Arc::new(Self { executor, permits, queues, sizes, budget, live, tasks, metrics })
     }
 
     /// Returns the failures of each space.
     pub const fn health(&self) -> &Arc<SpaceHealth> {
-        self.caller.health()
+        self.executor.health()
     }
 
-    /// Queues inputs, all of one kind. The results arrive in portions that together cover every place once. The caller
-    /// must do the returned work to its end while it waits, since it may serve inputs of other requests.
+    /// Queues inputs, all of one kind. The results arrive piece by piece and together cover every place once. The
+    /// caller must do the returned work to its end while it waits, since it may serve inputs of other requests.
     pub fn submit(
         self: &Arc<Self>,
         lane: &Lane,
         missing: Missing,
         waiter: Waiter,
     ) -> (mpsc::UnboundedReceiver<Report>, Work) {
-        let (results, portions) = mpsc::unbounded_channel();
+        let (results, reports) = mpsc::unbounded_channel();
         let inputs = missing.inputs.len();
         self.metrics.upstream.queued_inputs.add(inputs);
         let queued = waiter.trace.queue(inputs);
-        let claim = Claim { caller: waiter.caller, model: lane.terms.model };
+        let claim = Claim { caller: waiter.caller, model: lane.properties.model };
         self.enqueue(lane, Piece { first_place: 0, missing, waiter, queued, results });
-        (portions, Work { batcher: Arc::clone(self), lane: lane.id, claim })
+        (reports, Work { batcher: Arc::clone(self), lane: lane.id, claim })
     }
 
     fn enqueue(&self, lane: &Lane, piece: Piece) {
         let mut queues = lock(&self.queues);
         let queue = queues
             .entry(lane.id)
-            .or_insert_with(|| LaneQueue { terms: Arc::clone(&lane.terms), pieces: VecDeque::new() });
+            .or_insert_with(|| LaneQueue { properties: Arc::clone(&lane.properties), pieces: VecDeque::new() });
         queue.pieces.push_back(piece);
     }
 
@@ -131,15 +131,15 @@ impl Batcher {
     async fn work(self: Arc<Self>, id: Key, claim: Claim) {
         loop {
             let permit = self.permits.take(claim).await;
-            let Some(Taken { job, has_room_beside, goes_on }) = self.take(&id, claim.caller) else {
+            let Some(Taken { job, another_may_take_rest, must_take_rest }) = self.take(&id, claim.caller) else {
                 return;
             };
-            if has_room_beside {
+            if another_may_take_rest {
                 self.spawn_worker(id, claim);
             }
-            let _step = job.is_step.then(|| Arc::clone(&job.lane).enter_step());
+            let _part = job.is_part.then(|| Arc::clone(&job.lane).enter_part());
             self.call(job, permit).await;
-            if !goes_on {
+            if !must_take_rest {
                 return;
             }
         }
@@ -158,8 +158,8 @@ impl Batcher {
         let lane = self.sizes.of(*id);
         let mut queues = lock(&self.queues);
         let queue = queues.get_mut(id)?;
-        let terms = Arc::clone(&queue.terms);
-        let bounds = lane.bounds(&config.batch, terms.is_known);
+        let properties = Arc::clone(&queue.properties);
+        let bounds = lane.bounds(&config.batch, properties.is_known);
         let (mut expired, mut is_cut) = (Vec::new(), false);
         queue.bring_forward(caller);
         let batch = match next_in_time(queue, now, &mut expired) {
@@ -187,10 +187,11 @@ impl Batcher {
         if batch.is_empty() {
             return None;
         }
-        let is_step = is_cut || batch.iter().any(|piece| piece.first_place > 0);
-        let has_room_beside = is_cut && lane.steps() + 1 < bounds.width;
-        let job = Job { id: *id, terms, lane, batch, is_step, attempts: config.retry.max_attempts };
-        Some(Taken { job: self.out_of_queue(job), has_room_beside, goes_on: is_cut && !has_room_beside })
+        let is_part = is_cut || batch.iter().any(|piece| piece.first_place > 0);
+        let another_may_take_rest = is_cut && lane.parts() + 1 < bounds.width;
+        let job = Job { id: *id, properties, lane, batch, is_part, attempts: config.retry.max_attempts };
+        let must_take_rest = is_cut && !another_may_take_rest;
+        Some(Taken { job: self.out_of_queue(job), another_may_take_rest, must_take_rest })
     }
 
     fn out_of_queue(&self, mut job: Job) -> Job {
@@ -206,32 +207,36 @@ impl Batcher {
         }
         let inputs: usize = expired.iter().map(|piece| piece.inputs().len()).sum();
         self.metrics.upstream.queued_inputs.sub(inputs);
-        fail(expired, Failure::unavailable(Why::Expired, "the request's time was over before its turn came"));
+        fail(
+            expired,
+            Failure::unavailable(UnavailableReason::Expired, "the request's time was over before its turn came"),
+        );
     }
 
     /// Makes the call of a job in one of its two forms.
     pub(super) async fn make(&self, job: &Job, form: BodyForm, permit: &mut CallPermit) -> Result<Answered, Failure> {
         let _counted = self.metrics.upstream.in_flight.enter();
-        let (lane, load, is_step) = (&*job.lane, job.load(), job.is_step);
+        let (lane, load, is_part) = (&*job.lane, job.load(), job.is_part);
         // The turn is taken before the memory below. In the other order, the holder of a turn could wait for memory
         // that is held here: a deadlock.
-        let mut turn = if is_step { Some(lane.turn(permit).await) } else { None };
+        let mut turn = if is_part { Some(lane.turn(permit).await) } else { None };
         let under_way = lane.enter();
         // Waits until an answer of the expected size fits in memory beside the others under way.
-        let reservation = self.budget.take((load.inputs * job.terms.answer_bytes()) as u64, job.claim().caller).await;
+        let reservation =
+            self.budget.take((load.inputs * job.properties.answer_bytes()) as u64, job.claim().caller).await;
         let (batch, attempts) = (&*job.batch, job.attempts);
         let (body, inputs, encoding, has_repetitions) = match (form, batch) {
             (BodyForm::Own, [piece]) => {
                 let own = piece.own();
                 (own.body.clone(), own.inputs(), own.form.encoding.meaning(), own.has_repetitions())
             }
-            _ => (body_of(job), load.inputs, job.terms.encoding, false),
+            _ => (body_of(job), load.inputs, job.properties.encoding, false),
         };
         let mut call =
-            Call { body, inputs, encoding, has_repetitions, batch, lane, reservation: &reservation, attempts, is_step };
-        let is_beside = matches!(turn, Some(StepTurn::BesideOthers { .. })) && lane.is_busy();
+            Call { body, inputs, encoding, has_repetitions, batch, lane, reservation: &reservation, attempts, is_part };
+        let is_beside = matches!(turn, Some(PartTurn::BesideOthers { .. })) && lane.is_busy();
         call.attempts = if is_beside { 1 } else { attempts };
-        let mut made = self.caller.call(&job.terms, &call, permit).await;
+        let mut made = self.executor.execute(&job.properties, &call, permit).await;
         if is_beside && made.as_ref().is_err_and(Failure::may_be_of_the_load) {
             // The server may accept only one call at a time, or be overloaded.
             lane.take_turns();
@@ -240,15 +245,15 @@ impl Batcher {
             turn = Some(lane.turn(permit).await);
             reservation.take_again().await;
             call.attempts = attempts;
-            made = self.caller.call(&job.terms, &call, permit).await;
+            made = self.executor.execute(&job.properties, &call, permit).await;
         }
         drop(turn);
         match made {
             Ok(answered) => {
                 let target = self.live.load().batch.target_time;
                 lane.answered(load, answered.took, target, &under_way);
-                if job.is_step {
-                    lane.step_answered(load.inputs, answered.took);
+                if job.is_part {
+                    lane.part_answered(load.inputs, answered.took);
                 }
                 Ok(answered)
             }
@@ -261,11 +266,13 @@ impl Batcher {
 fn body_of(job: &Job) -> bytes::Bytes {
     let inputs: Vec<&Input<'_>> = job.batch.iter().flat_map(Piece::inputs).collect();
     let is_single = job.batch.iter().all(|piece| piece.own().form.is_single);
-    let form = RequestForm { is_single, ..job.terms.form };
-    write_request(&job.terms.space, &inputs, form, job.terms.user.as_deref())
+    let form = RequestForm { is_single, ..job.properties.form };
+    write_request(&job.properties.space, &inputs, form, job.properties.user.as_deref())
 }
 
-/// Returns the next piece with a request that still waits.
+/// Returns the next piece whose deadline has not passed, and moves those before it to `expired`. Its caller may have
+/// left. The piece is sent nevertheless, because a client that gave up usually repeats its request, and then finds the
+/// vectors stored.
 fn next_in_time(queue: &mut LaneQueue, now: Instant, expired: &mut Vec<Piece>) -> Option<Piece> {
     while let Some(piece) = queue.pieces.pop_front() {
         if piece.waiter.deadline > now {

@@ -54,7 +54,7 @@ pub struct HostFault<'a> {
 pub struct Pass<'a> {
     breaker: &'a Breaker,
     is_probe: bool,
-    told: bool,
+    has_result: bool,
 }
 
 impl Breaker {
@@ -81,7 +81,7 @@ impl Breaker {
             }
             CircuitState::Open { .. } | CircuitState::HalfOpen => return None,
         };
-        Some(Pass { breaker: self, is_probe, told: false })
+        Some(Pass { breaker: self, is_probe, has_result: false })
     }
 
     /// Returns the state.
@@ -109,17 +109,17 @@ impl Breaker {
         }
     }
 
-    fn fail(&self, terms: &config::BreakerConfig, is_probe: bool, fault: &HostFault<'_>) {
+    fn fail(&self, config: &config::BreakerConfig, is_probe: bool, fault: &HostFault<'_>) {
         let mut inner = self.lock();
         let HostFault { cause, is_unreachable, .. } = *fault;
-        inner.note(fault.requests, terms.failures);
+        inner.note(fault.requests, config.failures);
         cause.clone_into(&mut inner.cause);
-        let too_many = terms.failures > 0 && inner.failed.len() >= terms.failures as usize;
+        let too_many = config.failures > 0 && inner.failed.len() >= config.failures as usize;
         let was_closed = matches!(inner.state, CircuitState::Closed);
         // Calls still pass while the upstream accepts connections; now they must stop.
         let is_worse = matches!(inner.state, CircuitState::Open { is_unreachable: false, .. }) && is_unreachable;
         if is_probe || (was_closed && too_many) || is_worse {
-            let open_for = inner.next_open.clamp(terms.open_for, terms.max_open.max(terms.open_for));
+            let open_for = inner.next_open.clamp(config.open_for, config.max_open.max(config.open_for));
             self.enter(&mut inner, CircuitState::Open { until: Instant::now() + open_for, is_unreachable });
             if is_unreachable {
                 inner.next_open = open_for.saturating_mul(2);
@@ -174,7 +174,7 @@ impl BreakerInner {
 impl Pass<'_> {
     /// Notes that the upstream answered, even if with a refusal.
     pub fn answered(mut self) {
-        self.told = true;
+        self.has_result = true;
         self.breaker.close();
     }
 
@@ -193,15 +193,15 @@ impl Pass<'_> {
     }
 
     /// Notes that no connection gave an answer.
-    pub fn failed(mut self, terms: &config::BreakerConfig, fault: &HostFault<'_>) {
-        self.told = true;
-        self.breaker.fail(terms, self.is_probe, fault);
+    pub fn failed(mut self, config: &config::BreakerConfig, fault: &HostFault<'_>) {
+        self.has_result = true;
+        self.breaker.fail(config, self.is_probe, fault);
     }
 }
 
 impl Drop for Pass<'_> {
     fn drop(&mut self) {
-        if self.is_probe && !self.told {
+        if self.is_probe && !self.has_result {
             self.breaker.release_probe();
         }
     }
@@ -211,7 +211,7 @@ impl Drop for Pass<'_> {
 mod tests {
     use super::*;
 
-    const TERMS: config::BreakerConfig =
+    const CONFIG: config::BreakerConfig =
         config::BreakerConfig { failures: 3, open_for: Duration::from_secs(1), max_open: Duration::from_secs(3) };
 
     fn opened() -> Breaker {
@@ -228,7 +228,7 @@ mod tests {
 
     fn fail_as(breaker: &Breaker, request: u64, is_unreachable: bool) {
         let fault = HostFault { cause: "", is_unreachable, requests: &[request] };
-        breaker.pass().expect("it lets a call pass").failed(&TERMS, &fault);
+        breaker.pass().expect("it lets a call pass").failed(&CONFIG, &fault);
     }
 
     #[tokio::test(start_paused = true)]
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(breaker.state(), BreakerState::Open);
         fail_as(&breaker, 10, true);
         assert!(breaker.pass().is_none());
-        tokio::time::advance(TERMS.open_for).await;
+        tokio::time::advance(CONFIG.open_for).await;
         fail_as(&breaker, 11, false);
         assert_eq!(breaker.state(), BreakerState::Open);
         breaker.pass().expect("it takes connections again").answered();
@@ -293,19 +293,19 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_recovery_resets_the_open_time() {
         let breaker = opened();
-        tokio::time::advance(TERMS.open_for).await;
+        tokio::time::advance(CONFIG.open_for).await;
         fail(&breaker, 9);
-        tokio::time::advance(2 * TERMS.open_for).await;
+        tokio::time::advance(2 * CONFIG.open_for).await;
         breaker.pass().expect("its time is over").answered();
         (0..3).for_each(|request| fail(&breaker, request));
-        tokio::time::advance(TERMS.open_for).await;
+        tokio::time::advance(CONFIG.open_for).await;
         assert!(breaker.pass().is_some(), "the doubling began anew");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_probe_does_not_block_other_calls() {
         let breaker = opened();
-        tokio::time::advance(TERMS.open_for).await;
+        tokio::time::advance(CONFIG.open_for).await;
         let probe = breaker.pass().expect("its time is over");
         assert!(breaker.pass().is_none());
         probe.let_others_pass();

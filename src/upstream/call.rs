@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::memory_budget::Reservation;
-use super::portion::Piece;
+use super::piece::Piece;
 use super::sizing::LaneSize;
 use crate::wire::Encoding;
 
@@ -27,7 +27,7 @@ pub(super) struct Call<'a> {
     /// Maximum number of attempts.
     pub attempts: u32,
     /// True if it carries a part of a request that was cut.
-    pub is_step: bool,
+    pub is_part: bool,
 }
 
 impl Call<'_> {

@@ -7,14 +7,14 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::body::{ClientBody, ForwardedBody};
-use super::connections::{Connections, ForwardError, Keeping};
+use super::connections::{ConnectionLimits, Connections, ForwardError};
 use super::headers::{KEY_HEADERS, SECRETS_ELSEWHERE};
 use super::in_process::{self, InProcess};
 use super::interim::SendError;
 use super::memory_budget::Reservation;
 use super::reading::read_reply;
 use super::redirect::{may_share_credentials, next_call};
-use super::{Class, Failure, Terms, UpstreamReply, Why};
+use super::{Class, Failure, LaneProperties, UnavailableReason, UpstreamReply};
 use crate::config::{Config, KeyHeader, Live};
 use crate::observe::traces::TraceContext;
 use crate::process::connector::{Connecting, TimedConnector, TlsError};
@@ -42,12 +42,12 @@ impl UpstreamClient {
             ca_file: upstream.ca_file.as_deref(),
             ca_key: "upstream.ca_file",
         })?;
-        let keeping = Keeping {
+        let limits = ConnectionLimits {
             max_concurrent: upstream.max_concurrent,
             idle_timeout: upstream.idle_timeout,
             max_age: upstream.max_connection_age,
         };
-        Ok(Self { transport: Transport::Http(Box::new(Connections::new(&connector, keeping))), live })
+        Ok(Self { transport: Transport::Http(Box::new(Connections::new(&connector, limits))), live })
     }
 
     /// Creates a client with a function as its upstream.
@@ -59,24 +59,26 @@ impl UpstreamClient {
     /// the answer is paid for, so it is read to its end if it fits in memory. The call carries its own trace context.
     pub(super) async fn post(
         &self,
-        terms: &Terms,
+        properties: &LaneProperties,
         body: Bytes,
         call: &TraceContext,
         reservation: &Reservation,
     ) -> Result<UpstreamReply, Failure> {
         let connections = match &self.transport {
             Transport::Http(connections) => connections,
-            Transport::InProcess(embedder) => return in_process::post(embedder, terms, body).await,
+            Transport::InProcess(embedder) => return in_process::post(embedder, properties, body).await,
         };
         let config = self.live.load();
-        let outgoing = OutgoingCall { config: &config, terms, trace: call, body };
+        let outgoing = OutgoingCall { config: &config, properties, trace: call, body };
         let until = Instant::now() + config.upstream.call_timeout;
         let response = timeout_at(until, outgoing.send(connections))
             .await
-            .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream sent no answer in time"))??;
-        timeout_at(until, read_reply(response, config.upstream.max_answer_bytes, terms.encoding, reservation))
+            .map_err(|_| Failure::unavailable(UnavailableReason::Timeout, "the upstream sent no answer in time"))??;
+        timeout_at(until, read_reply(response, config.upstream.max_answer_bytes, properties.encoding, reservation))
             .await
-            .map_err(|_| Failure::unavailable(Why::Timeout, "the upstream's answer did not end in time"))?
+            .map_err(|_| {
+                Failure::unavailable(UnavailableReason::Timeout, "the upstream's answer did not end in time")
+            })?
     }
 
     /// Forwards a request unchanged, except for a credential that vecho holds, and streams the answer.
@@ -95,7 +97,7 @@ impl UpstreamClient {
 /// One outgoing embeddings call.
 struct OutgoingCall<'a> {
     config: &'a Config,
-    terms: &'a Terms,
+    properties: &'a LaneProperties,
     trace: &'a TraceContext,
     body: Bytes,
 }
@@ -103,18 +105,18 @@ struct OutgoingCall<'a> {
 impl OutgoingCall<'_> {
     /// Sends the call and follows one redirect. The answer to the second call is final, whatever it is.
     async fn send(self, connections: &Connections) -> Result<Response<Incoming>, Failure> {
-        let uri = &self.terms.uri;
+        let uri = &self.properties.uri;
         let mut response = self.send_to(uri, connections).await?;
         if let Some(next) = next_call(uri, response.status(), response.headers()) {
             match self.send_to(&next, connections).await {
                 // The redirect target is unreachable, so the redirect itself is the upstream's answer.
-                Err(failure) if failure.class == Class::Unavailable(Why::Connect) => {}
+                Err(failure) if failure.class == Class::Unavailable(UnavailableReason::Connect) => {}
                 followed => response = followed?,
             }
         }
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let detail = "an unrequested switch of protocols (status 101)";
-            return Err(Failure::unavailable(Why::Status, detail));
+            return Err(Failure::unavailable(UnavailableReason::Status, detail));
         }
         Ok(response)
     }
@@ -124,10 +126,10 @@ impl OutgoingCall<'_> {
         let mut request = Request::new(ClientBody::whole(self.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.clone();
-        *request.headers_mut() = self.terms.headers.clone();
+        *request.headers_mut() = self.properties.headers.clone();
         let headers = request.headers_mut();
         self.trace.write(headers);
-        if may_share_credentials(&self.terms.uri, uri) {
+        if may_share_credentials(&self.properties.uri, uri) {
             authorize(self.config, headers);
         } else {
             remove_credentials(self.config, headers);
@@ -163,8 +165,10 @@ fn remove_credentials(config: &Config, headers: &mut HeaderMap) {
 
 fn failure_of(error: &SendError) -> Failure {
     match error {
-        SendError::Client(error) if error.is_connect() => Failure::unavailable(Why::Connect, cause_of(error)),
-        SendError::Client(error) => Failure::unavailable(Why::Dropped, cause_of(error)),
-        SendError::InterimFlood => Failure::unavailable(Why::Status, error.to_string()),
+        SendError::Client(error) if error.is_connect() => {
+            Failure::unavailable(UnavailableReason::Connect, cause_of(error))
+        }
+        SendError::Client(error) => Failure::unavailable(UnavailableReason::Dropped, cause_of(error)),
+        SendError::InterimFlood => Failure::unavailable(UnavailableReason::Status, error.to_string()),
     }
 }

@@ -72,7 +72,7 @@ pub enum ForwardError {
 
 /// Limits of kept connections.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Keeping {
+pub(super) struct ConnectionLimits {
     /// Maximum number of embeddings calls in flight.
     pub max_concurrent: usize,
     /// Idle timeout of connections for embeddings calls.
@@ -86,7 +86,7 @@ pub(super) struct Keeping {
 pub(super) struct Connections {
     calls: ConnectionPool,
     passing: ConnectionPool,
-    fresh: HttpClient,
+    unpooled: HttpClient,
     /// True if the last request over a kept connection was answered, false if none was or the connection was dead.
     keeps_open: AtomicBool,
     /// Time at which a kept connection was last found dead.
@@ -94,14 +94,14 @@ pub(super) struct Connections {
 }
 
 impl Connections {
-    pub(super) fn new(connector: &TimedConnector, keeping: Keeping) -> Self {
-        let Keeping { max_concurrent, idle_timeout, max_age } = keeping;
-        let limits = KeepLimits { max_idle: max_concurrent.max(32), idle_timeout, max_age };
-        let passing = KeepLimits { idle_timeout: idle_timeout.min(PASSING_IDLE), ..limits };
+    pub(super) fn new(connector: &TimedConnector, limits: ConnectionLimits) -> Self {
+        let ConnectionLimits { max_concurrent, idle_timeout, max_age } = limits;
+        let calls = KeepLimits { max_idle: max_concurrent.max(32), idle_timeout, max_age };
+        let passing = KeepLimits { idle_timeout: idle_timeout.min(PASSING_IDLE), ..calls };
         Self {
-            calls: ConnectionPool::new(connector.clone(), limits),
+            calls: ConnectionPool::new(connector.clone(), calls),
             passing: ConnectionPool::new(connector.clone(), passing),
-            fresh: unpooled(connector.clone()),
+            unpooled: unpooled(connector.clone()),
             keeps_open: AtomicBool::new(false),
             dead_at: Mutex::new(None),
         }
@@ -109,7 +109,7 @@ impl Connections {
 
     /// Sends an embeddings call. After a failure on a kept connection the next calls open new ones.
     pub(super) async fn call(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, SendError> {
-        let client = if self.is_suspicious() { self.fresh.clone() } else { self.calls.client() };
+        let client = if self.is_suspicious() { self.unpooled.clone() } else { self.calls.client() };
         let result = send(&client, request).await;
         self.note(&result);
         result
@@ -121,15 +121,15 @@ impl Connections {
     /// request uses kept connections only while the upstream is known to answer on them.
     pub(super) async fn forward(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, ForwardError> {
         let (uri, switches) = (request.uri().clone(), request.headers().contains_key(UPGRADE));
-        let spare = spare_of(&request);
-        let may_reuse = if spare.is_some() { !self.is_suspicious() } else { self.keeps_open.load(Ordering::Relaxed) };
-        let client = if may_reuse { self.passing.client() } else { self.fresh.clone() };
+        let copy = repeatable_copy(&request);
+        let may_reuse = if copy.is_some() { !self.is_suspicious() } else { self.keeps_open.load(Ordering::Relaxed) };
+        let client = if may_reuse { self.passing.client() } else { self.unpooled.clone() };
         let mut result = send(&client, request).await;
         if self.note(&result)
-            && let Some(spare) = spare
+            && let Some(copy) = copy
         {
             tracing::debug!("a kept connection to the upstream was dead; the request is repeated on a new one");
-            result = send(&self.fresh, spare).await;
+            result = send(&self.unpooled, copy).await;
             self.note(&result);
         }
         let response = result.map_err(|error| open_error(&error, &uri))?;
@@ -170,16 +170,16 @@ impl Connections {
 
 /// Returns a copy of a request that may be sent twice (RFC 9110, section 9.2.2): its method is idempotent, or it asks
 /// for embeddings, and its body is in memory.
-fn spare_of(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
+fn repeatable_copy(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
     let bytes = request.body().bytes()?;
     let asks_for_embeddings = || request.uri().path().trim_end_matches('/').ends_with("/embeddings");
     let may_repeat = request.method().is_idempotent() || (*request.method() == Method::POST && asks_for_embeddings());
     may_repeat.then(|| {
-        let mut spare = Request::new(ClientBody::whole(bytes.clone()));
-        *spare.method_mut() = request.method().clone();
-        *spare.uri_mut() = request.uri().clone();
-        *spare.headers_mut() = request.headers().clone();
-        spare
+        let mut copy = Request::new(ClientBody::whole(bytes.clone()));
+        *copy.method_mut() = request.method().clone();
+        *copy.uri_mut() = request.uri().clone();
+        *copy.headers_mut() = request.headers().clone();
+        copy
     })
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::wire::{Encoding, Unreadable, error_code, error_fields};
+use crate::wire::{AnswerFault, Encoding, error_code, error_fields};
 
 /// A complete answer of the upstream.
 #[derive(Clone, Debug)]
@@ -47,20 +47,20 @@ pub enum Outage {
     },
     /// Another vecho behind this one answers with a fallback for its own upstream.
     #[error("upstream-fallback")]
-    StandsIn,
+    UpstreamFallback,
 }
 
 /// The four classes of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The upstream could not be reached or failed by itself: retried, then answered by a fallback.
-    Unavailable(Why),
+    Unavailable(UnavailableReason),
     /// The upstream limits the rate of requests.
     Throttled,
     /// The upstream refused the request: passed on verbatim, without a retry.
     Refused,
     /// The upstream sent an answer that failed validation.
-    Unreadable(Unreadable, Encoding),
+    InvalidAnswer(AnswerFault, Encoding),
 }
 
 /// Limit that a call exceeded.
@@ -74,13 +74,13 @@ pub enum TooLarge {
 
 /// Kind of unavailability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
+pub enum UnavailableReason {
     /// Name resolution, TCP or TLS failed.
     Connect,
     /// A deadline passed.
     Timeout,
     /// A call for several requests took unusually long. One of them may delay it.
-    Held,
+    MergeTimeout,
     /// The connection ended before the first byte of an answer.
     Dropped,
     /// The connection ended before the answer was complete.
@@ -88,7 +88,7 @@ pub enum Why {
     /// It answered with a status that means "not now".
     Status,
     /// Another vecho behind this one had only a fallback to offer.
-    StandIn,
+    UpstreamFallback,
     /// The upstream failed so often that the breaker stops calls for a while.
     BreakerOpen,
     /// The request's deadline passed before its turn; the upstream was not called.
@@ -113,14 +113,16 @@ impl Failure {
         match (self.outage, self.class, &self.reply) {
             (Some(outage), ..) => outage.to_string(),
             (None, _, Some(reply)) => format!("status; code={}", reply.status.as_u16()),
-            (None, Class::Unavailable(Why::Timeout | Why::Expired), None) => "timeout".to_owned(),
+            (None, Class::Unavailable(UnavailableReason::Timeout | UnavailableReason::Expired), None) => {
+                "timeout".to_owned()
+            }
             (None, ..) => "no-answer".to_owned(),
         }
     }
 
     /// Creates a failure without a reply.
-    pub fn unavailable(why: Why, detail: impl Into<String>) -> Self {
-        Self::new(Class::Unavailable(why), None, detail)
+    pub fn unavailable(reason: UnavailableReason, detail: impl Into<String>) -> Self {
+        Self::new(Class::Unavailable(reason), None, detail)
     }
 
     /// Creates the failure for a reply other than a success.
@@ -128,7 +130,7 @@ impl Failure {
         let class = match reply.status {
             StatusCode::TOO_MANY_REQUESTS if error_code(&reply.body) == "insufficient_quota" => Class::Refused,
             StatusCode::TOO_MANY_REQUESTS => Class::Throttled,
-            status if means_unavailable(status) => Class::Unavailable(Why::Status),
+            status if means_unavailable(status) => Class::Unavailable(UnavailableReason::Status),
             _ => Class::Refused,
         };
         let detail = format!("the upstream answered {}", reply.status.as_u16());
@@ -138,24 +140,24 @@ impl Failure {
     /// Creates the failure for an answer above the size limit. A repetition would be as large.
     pub fn too_large(asked: Encoding) -> Self {
         let detail = "the upstream's answer is larger than upstream.max_answer_bytes";
-        Self::new(Class::Unreadable(Unreadable::TooLarge, asked), None, detail)
+        Self::new(Class::InvalidAnswer(AnswerFault::TooLarge, asked), None, detail)
     }
 
     /// Creates the failure for an answer that does not fit in memory. The answers to smaller calls may fit.
     pub fn no_room(asked: Encoding) -> Self {
         let detail = "the upstream's answer has no room in the fifth of memory.limit_mb that answers under way share";
-        Self::new(Class::Unreadable(Unreadable::NoRoom, asked), None, detail)
+        Self::new(Class::InvalidAnswer(AnswerFault::NoRoom, asked), None, detail)
     }
 
     /// Creates the failure for an answer that failed validation. The answer is kept, so it can be passed on.
-    pub fn unreadable(cause: Unreadable, asked: Encoding, reply: UpstreamReply) -> Self {
+    pub fn invalid_answer(cause: AnswerFault, asked: Encoding, reply: UpstreamReply) -> Self {
         let detail = format!("the upstream's answer cannot be used: {cause}");
-        Self::new(Class::Unreadable(cause, asked), Some(reply), detail)
+        Self::new(Class::InvalidAnswer(cause, asked), Some(reply), detail)
     }
 
     /// Returns the limit that the call exceeded, if a call with fewer inputs might succeed.
     pub fn too_large_by(&self) -> Option<TooLarge> {
-        if matches!(self.class, Class::Unreadable(Unreadable::NoRoom, _)) {
+        if matches!(self.class, Class::InvalidAnswer(AnswerFault::NoRoom, _)) {
             return Some(TooLarge::Size);
         }
         let reply = self.reply.as_ref().filter(|_| matches!(self.class, Class::Refused | Class::Throttled))?;
@@ -171,9 +173,15 @@ impl Failure {
     /// Returns true if another request in the same call, with the same credential and model, may have caused this.
     pub fn may_be_a_neighbours(&self) -> bool {
         match self.class {
-            Class::Unavailable(why) => matches!(why, Why::Status | Why::Held | Why::Dropped | Why::Cut),
+            Class::Unavailable(reason) => matches!(
+                reason,
+                UnavailableReason::Status
+                    | UnavailableReason::MergeTimeout
+                    | UnavailableReason::Dropped
+                    | UnavailableReason::Cut
+            ),
             Class::Throttled => false,
-            Class::Unreadable(..) => true,
+            Class::InvalidAnswer(..) => true,
             Class::Refused => !self.concerns_the_caller(),
         }
     }
@@ -181,18 +189,20 @@ impl Failure {
     /// Returns true if fewer concurrent calls, or smaller ones, may succeed.
     pub fn may_be_of_the_load(&self) -> bool {
         match self.class {
-            Class::Unavailable(why) => matches!(why, Why::Status | Why::Dropped | Why::Cut),
+            Class::Unavailable(reason) => {
+                matches!(reason, UnavailableReason::Status | UnavailableReason::Dropped | UnavailableReason::Cut)
+            }
             Class::Throttled => true,
-            Class::Refused | Class::Unreadable(..) => false,
+            Class::Refused | Class::InvalidAnswer(..) => false,
         }
     }
 
     /// Returns true if the form of a call may have caused this, so the caller's own request may succeed.
     pub fn may_be_of_the_form(&self) -> bool {
         match self.class {
-            Class::Unavailable(why) => why == Why::Status,
+            Class::Unavailable(reason) => reason == UnavailableReason::Status,
             Class::Throttled => false,
-            Class::Unreadable(..) => true,
+            Class::InvalidAnswer(..) => true,
             Class::Refused => !self.concerns_the_caller(),
         }
     }
@@ -216,9 +226,15 @@ impl Failure {
     pub fn may_be_retried(&self) -> bool {
         let vetoed = self.header("x-should-retry") == Some("false");
         let retryable = match self.class {
-            Class::Unavailable(why) => !matches!(why, Why::BreakerOpen | Why::Expired | Why::Stopping | Why::Timeout),
+            Class::Unavailable(reason) => !matches!(
+                reason,
+                UnavailableReason::BreakerOpen
+                    | UnavailableReason::Expired
+                    | UnavailableReason::Stopping
+                    | UnavailableReason::Timeout
+            ),
             Class::Throttled => true,
-            Class::Refused | Class::Unreadable(..) => false,
+            Class::Refused | Class::InvalidAnswer(..) => false,
         };
         retryable && !vetoed
     }

@@ -11,7 +11,7 @@ fn failure(status: u16, body: &str) -> Failure {
 #[test]
 fn every_status_has_its_failure_class() {
     for status in [500, 502, 503, 504, 520, 524] {
-        assert_eq!(failure(status, "").class, Class::Unavailable(Why::Status), "{status}");
+        assert_eq!(failure(status, "").class, Class::Unavailable(UnavailableReason::Status), "{status}");
     }
     for status in [301, 400, 401, 403, 404, 408, 409, 413, 422, 501] {
         assert_eq!(failure(status, "").class, Class::Refused, "{status}");

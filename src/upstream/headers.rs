@@ -134,10 +134,10 @@ pub fn shown_on_misses(reply: &HeaderMap) -> HeaderMap {
 }
 
 /// Returns true if another vecho marks its answer as a mock or as stale.
-pub fn marks_stand_in(headers: &HeaderMap) -> bool {
-    let is_stand_in = |mark: &[u8]| mark.eq_ignore_ascii_case(b"mock") || mark.eq_ignore_ascii_case(b"stale");
+pub fn marks_fallback(headers: &HeaderMap) -> bool {
+    let is_fallback = |mark: &[u8]| mark.eq_ignore_ascii_case(b"mock") || mark.eq_ignore_ascii_case(b"stale");
     let marks = headers.get_all(CACHE_MARK).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    marks.map(<[u8]>::trim_ascii).any(is_stand_in)
+    marks.map(<[u8]>::trim_ascii).any(is_fallback)
 }
 
 /// Returns the headers of an error that its caller gets. Excluded are those of the connection and of the service's
@@ -243,7 +243,7 @@ mod tests {
             for value in values {
                 headers.append(CACHE_MARK, HeaderValue::from_static(value));
             }
-            marks_stand_in(&headers)
+            marks_fallback(&headers)
         };
         for values in
             [&["mock"][..], &["stale"], &["Mock"], &["hit", "mock"], &["hit, STALE "], &["\tmock\t"], &["a,,mock"]]

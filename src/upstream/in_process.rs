@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 
 use super::body::{ClientBody, ForwardedBody};
 use super::connections::{ForwardError, body_error};
-use super::{Failure, RouteKind, Terms, UpstreamReply, Why, classify_path};
+use super::{Failure, LaneProperties, RouteKind, UnavailableReason, UpstreamReply, classify_path};
 
 /// Maximum size of a request body that is collected. Bodies that vecho can parse are in memory already.
 const MAX_COLLECTED_BYTES: usize = 1 << 20;
@@ -29,13 +29,18 @@ pub struct InProcessRequest<'a> {
 }
 
 /// Runs an embeddings call on the blocking pool, because embedding is CPU-bound.
-pub(super) async fn post(embedder: &InProcess, terms: &Terms, body: Bytes) -> Result<UpstreamReply, Failure> {
-    let (embedder, path, headers) = (Arc::clone(embedder), terms.uri.path().to_owned(), terms.headers.clone());
+pub(super) async fn post(
+    embedder: &InProcess,
+    properties: &LaneProperties,
+    body: Bytes,
+) -> Result<UpstreamReply, Failure> {
+    let (embedder, path, headers) =
+        (Arc::clone(embedder), properties.uri.path().to_owned(), properties.headers.clone());
     let embed =
         move || embedder(&InProcessRequest { method: &Method::POST, path: &path, headers: &headers, body: &body });
     tokio::task::spawn_blocking(embed)
         .await
-        .map_err(|_| Failure::unavailable(Why::Stopping, "the built-in embedder gave no answer"))
+        .map_err(|_| Failure::unavailable(UnavailableReason::Stopping, "the built-in embedder gave no answer"))
 }
 
 /// Answers a request that passes through.

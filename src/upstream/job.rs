@@ -3,20 +3,20 @@
 use std::sync::Arc;
 
 use super::permit::Claim;
-use super::portion::{Piece, load_of};
+use super::piece::{Piece, load_of};
 use super::sizing::{LaneSize, Load};
-use super::{Class, Failure, Terms};
+use super::{Class, Failure, LaneProperties};
 use crate::key::Key;
 
 /// Inputs that are sent together.
 pub(super) struct Job {
     /// The lane.
     pub(super) id: Key,
-    pub(super) terms: Arc<Terms>,
+    pub(super) properties: Arc<LaneProperties>,
     pub(super) lane: Arc<LaneSize>,
     pub(super) batch: Vec<Piece>,
     /// True if it is a part of a request that was cut.
-    pub(super) is_step: bool,
+    pub(super) is_part: bool,
     /// Maximum number of attempts of one call.
     pub(super) attempts: u32,
 }
@@ -38,12 +38,12 @@ impl Job {
     /// Returns the caller that its call is made for: the first of the batch.
     pub(super) fn claim(&self) -> Claim {
         let caller = self.batch.first().map_or(self.id, |piece| piece.waiter.caller);
-        Claim { caller, model: self.terms.model }
+        Claim { caller, model: self.properties.model }
     }
 
     pub(super) fn with(&self, batch: Vec<Piece>) -> Self {
-        let (terms, lane) = (Arc::clone(&self.terms), Arc::clone(&self.lane));
-        Self { id: self.id, terms, lane, batch, is_step: self.is_step, attempts: self.attempts }
+        let (properties, lane) = (Arc::clone(&self.properties), Arc::clone(&self.lane));
+        Self { id: self.id, properties, lane, batch, is_part: self.is_part, attempts: self.attempts }
     }
 
     /// Chooses the caller's own bytes if they ask for exactly the missing inputs, once, in the wanted encoding. With
@@ -55,14 +55,18 @@ impl Job {
     }
 
     fn asks_as(&self, piece: &Piece) -> bool {
-        piece.own().form.encoding == self.terms.form.encoding
+        piece.own().form.encoding == self.properties.form.encoding
     }
 
     /// Returns true if the caller's own request may succeed where vecho's own form failed. A service is not sent the
     /// same call twice, nor more inputs than it accepts.
-    pub(super) fn deserves_last_word(&self, piece: &Piece, (failure, accepted_inputs): (&Failure, usize)) -> bool {
-        let is_same = piece.is_whole() && (self.asks_as(piece) || self.terms.is_known);
-        let is_refused = !matches!(failure.class, Class::Unreadable(..));
+    pub(super) fn should_retry_as_original(
+        &self,
+        piece: &Piece,
+        (failure, accepted_inputs): (&Failure, usize),
+    ) -> bool {
+        let is_same = piece.is_whole() && (self.asks_as(piece) || self.properties.is_known);
+        let is_refused = !matches!(failure.class, Class::InvalidAnswer(..));
         !(is_same && is_refused) && failure.may_be_of_the_form() && piece.own().inputs() <= accepted_inputs
     }
 }

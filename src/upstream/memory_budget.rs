@@ -29,7 +29,7 @@ pub(super) struct MemoryBudget {
     /// Fair order of the callers that wait to begin.
     order: FairOrder,
     /// Held by the first waiter that has not begun, so small calls cannot starve a large one.
-    door: tokio::sync::Mutex<()>,
+    first_in_line: tokio::sync::Mutex<()>,
     /// Limits the answers that are decoded at the same time.
     decodings: Semaphore,
 }
@@ -39,15 +39,15 @@ struct BudgetState {
     free: u64,
     /// True if an answer that has begun waits for more memory. It precedes calls that have not begun. Only one may
     /// wait: two that hold what the other needs would deadlock.
-    one_waits: bool,
+    answer_waits: bool,
 }
 
 impl MemoryBudget {
     pub(super) fn new(total: u64) -> Arc<Self> {
-        let state = Mutex::new(BudgetState { free: total, one_waits: false });
+        let state = Mutex::new(BudgetState { free: total, answer_waits: false });
         let decodings = Semaphore::new(MAX_DECODINGS);
-        let (order, door) = (FairOrder::default(), tokio::sync::Mutex::default());
-        Arc::new(Self { total, state, freed: Notify::new(), order, door, decodings })
+        let (order, first_in_line) = (FairOrder::default(), tokio::sync::Mutex::default());
+        Arc::new(Self { total, state, freed: Notify::new(), order, first_in_line, decodings })
     }
 
     /// Waits for this many bytes, or for the whole budget if that is less. Waiting callers are served in turn.
@@ -58,10 +58,10 @@ impl MemoryBudget {
     }
 
     async fn take_in_order(&self, bytes: u64) {
-        let _first = self.door.lock().await;
+        let _first = self.first_in_line.lock().await;
         loop {
             let freed = self.freed.notified();
-            if self.try_take(bytes, |state| !state.one_waits) {
+            if self.try_take(bytes, |state| !state.answer_waits) {
                 return;
             }
             freed.await;
@@ -108,14 +108,14 @@ struct WaitGuard<'a>(&'a MemoryBudget);
 
 impl<'a> WaitGuard<'a> {
     fn begin(budget: &'a MemoryBudget) -> Option<Self> {
-        let was_waiting = std::mem::replace(&mut budget.lock().one_waits, true);
+        let was_waiting = std::mem::replace(&mut budget.lock().answer_waits, true);
         (!was_waiting).then_some(Self(budget))
     }
 }
 
 impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
-        self.0.lock().one_waits = false;
+        self.0.lock().answer_waits = false;
         self.0.freed.notify_waiters();
     }
 }

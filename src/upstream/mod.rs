@@ -6,7 +6,7 @@ mod batcher;
 mod body;
 mod breaker;
 mod call;
-mod caller;
+mod call_executor;
 mod client;
 mod connections;
 mod cost;
@@ -20,17 +20,17 @@ mod interim;
 mod job;
 mod judgement;
 mod known_good;
+mod lane_properties;
 mod memory_budget;
 mod own;
 mod permit;
+mod piece;
 mod pool;
-mod portion;
 mod reading;
 mod recovery;
 mod redirect;
 mod retry;
 mod sizing;
-mod terms;
 mod traced;
 mod width;
 
@@ -38,20 +38,20 @@ pub use answered::{Answered, CallInfo};
 pub use batcher::{Batcher, Lane};
 pub use body::{BodyStalled, ClientBody, ForwardedBody};
 pub use breaker::Breaker;
-pub use caller::Caller;
+pub use call_executor::CallExecutor;
 pub use client::UpstreamClient;
 pub use connections::ForwardError;
 pub use endpoint::{
     RouteKind, UriTooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
 };
-pub use error::{Class, Failure, Outage, UpstreamReply, Why};
+pub use error::{Class, Failure, Outage, UnavailableReason, UpstreamReply};
 pub use fair::FairOrder;
 pub use headers::{
-    forwardable, is_hop_by_hop, marks_stand_in, named_by_connection, shown_on_errors, shown_on_misses, strip_hop_by_hop,
+    forwardable, is_hop_by_hop, marks_fallback, named_by_connection, shown_on_errors, shown_on_misses, strip_hop_by_hop,
 };
 pub use health::SpaceHealth;
 pub use in_process::{InProcess, InProcessRequest};
+pub use lane_properties::LaneProperties;
 pub use own::{Charge, OwnRequest, request_id};
-pub use portion::{Fetched, Missing, Portion, Report, Waiter};
+pub use piece::{Fetched, Missing, PieceResult, Report, Waiter};
 pub use redirect::location_for_caller;
-pub use terms::Terms;

@@ -30,8 +30,9 @@ pub struct OwnRequest {
     /// For each position in the body, its distinct input.
     pub(super) slots: Box<[u32]>,
     pub(super) id: u64,
-    /// Result of sending it as the last resort, which happens at most once. Locked during the call.
-    pub(super) last_word: Mutex<Option<Result<Arc<Answered>, Failure>>>,
+    /// Result of sending this request after a call in another form has failed, which happens at most once. Locked
+    /// during the call.
+    pub(super) original_request_result: Mutex<Option<Result<Arc<Answered>, Failure>>>,
 }
 
 impl OwnRequest {
@@ -49,7 +50,7 @@ impl OwnRequest {
             firsts: firsts.into(),
             slots: slots.into(),
             id,
-            last_word: Mutex::default(),
+            original_request_result: Mutex::default(),
         })
     }
 

@@ -113,8 +113,9 @@ pub(super) struct CallPermit {
 }
 
 impl CallPermit {
-    /// Releases the permit to others if an extra permit is free for this call.
-    pub(super) fn give_back(&mut self) {
+    /// Exchanges the permit for an extra one, if one is free, so that other calls can use the usual permit. Otherwise
+    /// keeps it.
+    pub(super) fn swap_for_extra_permit(&mut self) {
         if let Ok(beyond) = Arc::clone(&self.permits.beyond).try_acquire_owned() {
             self.held = Some(beyond);
         }
@@ -189,7 +190,7 @@ mod tests {
             calls.push(permits.take(model("slow")).await);
         }
         for (number, free) in [1, 2, 2, 2].into_iter().enumerate() {
-            calls[number].give_back();
+            calls[number].swap_for_extra_permit();
             assert_eq!(permits.usual.available_permits(), free, "{number}");
         }
         drop(calls);

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use tokio::task::yield_now;
 
 use super::memory_budget::Reservation;
-use super::{Failure, UpstreamReply, Why};
+use super::{Failure, UnavailableReason, UpstreamReply};
 use crate::wire::{Decoding, Encoding, Step, content_codings};
 
 /// Headers that describe the encoded body.
@@ -81,7 +81,7 @@ fn body_failure(error: &(dyn Error + Send + Sync + 'static), asked: Encoding) ->
     if error.is::<LengthLimitError>() {
         Failure::too_large(asked)
     } else {
-        Failure::unavailable(Why::Cut, "the upstream's answer was cut off")
+        Failure::unavailable(UnavailableReason::Cut, "the upstream's answer was cut off")
     }
 }
 

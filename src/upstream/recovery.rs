@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use super::error::TooLarge;
 use super::job::{BodyForm, Job};
 use super::permit::CallPermit;
-use super::portion::{Piece, fail, halve, hand_out, hand_out_own};
+use super::piece::{Piece, fail, halve, hand_out, hand_out_own};
 use super::sizing::LaneSize;
 use super::{Answered, Batcher, Class, Failure};
 
@@ -64,7 +64,7 @@ impl ReplacementCalls {
 impl Batcher {
     /// Makes one call and distributes its results. Returns true if all of it was answered.
     pub(super) async fn call(self: &Arc<Self>, job: Job, mut permit: CallPermit) -> bool {
-        let bounds = job.lane.bounds(&self.live.load().batch, job.terms.is_known);
+        let bounds = job.lane.bounds(&self.live.load().batch, job.properties.is_known);
         let form = job.form(bounds.own_only);
         match self.make(&job, form, &mut permit).await {
             Ok(answered) => {
@@ -106,32 +106,32 @@ impl Batcher {
             if load.inputs > 1 && is_large && may_be_size {
                 return self.divide(job.with(vec![piece]), failure, &mut permit).await;
             }
-        } else if job.deserves_last_word(&piece, (&failure, limit)) {
-            return self.last_word(job.with(vec![piece]), failure, &mut permit).await;
+        } else if job.should_retry_as_original(&piece, (&failure, limit)) {
+            return self.retry_as_original(job.with(vec![piece]), failure, &mut permit).await;
         }
         fail(vec![piece], failure);
         false
     }
 
     /// Sends the caller's own request, once for all of its pieces, and uses its answer.
-    async fn last_word(&self, mut job: Job, failure: Failure, permit: &mut CallPermit) -> bool {
+    async fn retry_as_original(&self, mut job: Job, failure: Failure, permit: &mut CallPermit) -> bool {
         job.attempts = 1;
         let own = Arc::clone(&job.batch[0].missing.own);
         // The holder of the lock may have to wait for a permit, so this permit is given back while
         // waiting for the lock.
-        let mut word = match own.last_word.try_lock() {
-            Ok(word) => word,
-            Err(_) => permit.aside(own.last_word.lock()).await,
+        let mut result = match own.original_request_result.try_lock() {
+            Ok(result) => result,
+            Err(_) => permit.aside(own.original_request_result.lock()).await,
         };
-        let answer = match word.clone() {
+        let answer = match result.clone() {
             Some(answer) => answer,
-            None => word.insert(self.make(&job, BodyForm::Own, permit).await.map(Arc::new)).clone(),
+            None => result.insert(self.make(&job, BodyForm::Own, permit).await.map(Arc::new)).clone(),
         };
-        drop(word);
+        drop(result);
         let Some(piece) = job.batch.pop() else { return true };
         match answer {
             Ok(answered) => {
-                if matches!(failure.class, Class::Refused | Class::Unreadable(..)) {
+                if matches!(failure.class, Class::Refused | Class::InvalidAnswer(..)) {
                     job.lane.prefer_own();
                 }
                 hand_out_own(piece, &answered);
@@ -187,9 +187,9 @@ impl Batcher {
             TooLarge::Size if job.batch.len() > 1 => Replaced::Merged(job.load().inputs),
             TooLarge::Size => Replaced::TooLarge,
         };
-        let (batch, parts) = (std::mem::take(&mut job.batch), ReplacementCalls::new(&job.lane, of, 2));
+        let (batch, replacements) = (std::mem::take(&mut job.batch), ReplacementCalls::new(&job.lane, of, 2));
         for half in halve(batch) {
-            self.call_apart(job.with(half), Arc::clone(&parts));
+            self.call_apart(job.with(half), Arc::clone(&replacements));
         }
     }
 
@@ -197,20 +197,20 @@ impl Batcher {
     fn isolate(self: &Arc<Self>, mut job: Job) {
         let inputs = job.load().inputs;
         let batch = std::mem::take(&mut job.batch);
-        let parts = ReplacementCalls::new(&job.lane, Replaced::Merged(inputs), batch.len());
+        let replacements = ReplacementCalls::new(&job.lane, Replaced::Merged(inputs), batch.len());
         // The merged call counts as the first attempt of each.
         job.attempts = (job.attempts - 1).max(1);
         for piece in batch {
-            self.call_apart(job.with(vec![piece]), Arc::clone(&parts));
+            self.call_apart(job.with(vec![piece]), Arc::clone(&replacements));
         }
     }
 
-    fn call_apart(self: &Arc<Self>, job: Job, parts: Arc<ReplacementCalls>) {
+    fn call_apart(self: &Arc<Self>, job: Job, replacements: Arc<ReplacementCalls>) {
         let batcher = Arc::clone(self);
         self.tasks.spawn(async move {
             let permit = batcher.permits.take(job.claim()).await;
             // Boxed because a call may lead to further calls.
-            parts.ended(Box::pin(batcher.call(job, permit)).await);
+            replacements.ended(Box::pin(batcher.call(job, permit)).await);
         });
     }
 }

@@ -47,9 +47,9 @@ impl Budget {
 /// Returns the wait before attempt number `attempt` (the first retry is 2), with `jitter` in `0..1`. The backoff is
 /// exponential with full jitter. It is at least a tenth of the exponential value, so concurrent callers spread out and
 /// none retries too fast.
-pub(super) fn backoff(terms: &config::RetryConfig, attempt: u32, jitter: f64) -> Duration {
+pub(super) fn backoff(retry: &config::RetryConfig, attempt: u32, jitter: f64) -> Duration {
     let doublings = attempt.saturating_sub(2).min(16);
-    let ceiling = terms.base_wait.saturating_mul(1 << doublings).min(terms.max_wait);
+    let ceiling = retry.base_wait.saturating_mul(1 << doublings).min(retry.max_wait);
     ceiling.mul_f64(jitter.clamp(0.1, 1.0))
 }
 
@@ -78,7 +78,7 @@ pub(super) fn jitter() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::upstream::Why;
+    use crate::upstream::UnavailableReason;
 
     #[test]
     fn an_outage_is_not_multiplied_by_retries() {
@@ -102,15 +102,15 @@ mod tests {
 
     #[test]
     fn backoff_doubles_up_to_the_maximum() {
-        let terms = config::RetryConfig {
+        let retry = config::RetryConfig {
             max_attempts: 9,
             base_wait: Duration::from_millis(100),
             max_wait: Duration::from_millis(300),
             budget_ratio: 0.2,
         };
-        let waits: Vec<u128> = (2..6).map(|attempt| backoff(&terms, attempt, 1.0).as_millis()).collect();
+        let waits: Vec<u128> = (2..6).map(|attempt| backoff(&retry, attempt, 1.0).as_millis()).collect();
         assert_eq!(waits, [100, 200, 300, 300]);
-        assert_eq!(backoff(&terms, 2, 0.0).as_millis(), 10);
+        assert_eq!(backoff(&retry, 2, 0.0).as_millis(), 10);
     }
 
     #[test]
@@ -124,7 +124,7 @@ mod tests {
         let deadlines = [begun + 10 * second, begun + second, begun + 5 * second];
         tokio::time::advance(2 * second).await;
         let until = |class| retry_deadline(&deadlines, class, second).duration_since(begun);
-        assert_eq!(until(Class::Unavailable(Why::Status)), 10 * second);
+        assert_eq!(until(Class::Unavailable(UnavailableReason::Status)), 10 * second);
         assert_eq!(until(Class::Throttled) + TELL_AHEAD, 4 * second, "who has left counts no more");
         tokio::time::advance(8 * second).await;
         assert_eq!(retry_deadline(&deadlines, Class::Throttled, second), Instant::now(), "nobody waits");

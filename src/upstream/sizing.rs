@@ -1,5 +1,5 @@
 //! Size of the calls of a lane. A lane learns from the duration of its calls. Merged calls grow from the size of one
-//! request while they stay under `batch.target_time`. Requests that take longer are sent in parts of a size that fits.
+//! request while they stay under `batch.target_time`. Requests that take longer are cut into parts of a size that fits.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,7 +63,7 @@ impl Sizes {
 pub(super) struct LaneSize {
     in_flight: AtomicUsize,
     /// Number of parts of cut requests in flight.
-    steps: AtomicUsize,
+    parts: AtomicUsize,
     /// Held by parts in flight: exclusively if the server accepts one call at a time.
     turns: RwLock<()>,
     /// An input that was answered. It belongs to one lane, since no caller may pay for another caller's text.
@@ -80,7 +80,7 @@ struct LaneFacts {
     /// A merged call of this many inputs failed although each of its requests succeeded separately.
     merge_failed_at: Option<Belief>,
     /// Maximum number of inputs of a call under the target time, if a whole request may take longer.
-    step_inputs: Option<usize>,
+    part_inputs: Option<usize>,
     /// Calls with more inputs were refused.
     accepted_inputs: Option<Belief>,
     /// Largest numbers of inputs and of tokens that were answered in one call.
@@ -123,7 +123,7 @@ pub(super) struct CallBounds {
     /// Maximum number of inputs of one request in a call; a larger request is cut.
     pub(super) limit: usize,
     /// Number of inputs in a part of a request that would take long; smaller than `limit`, or `None`.
-    pub(super) step_inputs: Option<usize>,
+    pub(super) part_inputs: Option<usize>,
     /// Maximum number of tokens of a call, by estimate.
     pub(super) max_tokens: usize,
     /// Maximum number of inputs of a call that carries several requests.
@@ -138,7 +138,7 @@ impl CallBounds {
     /// Returns the maximum number of inputs in the next call for a request that has this many left. A rest of less than
     /// two parts is not cut.
     pub(super) fn cut(&self, left: usize) -> usize {
-        self.step_inputs.filter(|step| left >= step.saturating_mul(2)).unwrap_or(self.limit)
+        self.part_inputs.filter(|part| left >= part.saturating_mul(2)).unwrap_or(self.limit)
     }
 }
 
@@ -163,7 +163,7 @@ impl InFlight<'_> {
 }
 
 /// Permission to send a part of a cut request.
-pub(super) enum StepTurn<'a> {
+pub(super) enum PartTurn<'a> {
     BesideOthers {
         _turn: RwLockReadGuard<'a, ()>,
     },
@@ -174,41 +174,41 @@ pub(super) enum StepTurn<'a> {
 }
 
 /// Counts a part of a cut request in flight until it is dropped.
-pub(super) struct StepGuard(Arc<LaneSize>);
+pub(super) struct PartGuard(Arc<LaneSize>);
 
-impl Drop for StepGuard {
+impl Drop for PartGuard {
     fn drop(&mut self) {
-        self.0.steps.fetch_sub(1, Ordering::Relaxed);
+        self.0.parts.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl LaneSize {
     /// Counts a part of a cut request.
-    pub(super) fn enter_step(self: Arc<Self>) -> StepGuard {
-        self.steps.fetch_add(1, Ordering::Relaxed);
-        StepGuard(self)
+    pub(super) fn enter_part(self: Arc<Self>) -> PartGuard {
+        self.parts.fetch_add(1, Ordering::Relaxed);
+        PartGuard(self)
     }
 
     /// Returns the number of parts of cut requests in flight.
-    pub(super) fn steps(&self) -> usize {
-        self.steps.load(Ordering::Relaxed)
+    pub(super) fn parts(&self) -> usize {
+        self.parts.load(Ordering::Relaxed)
     }
 
     /// Waits until a part may be sent. Releases the permit meanwhile, because the holder of a turn may
     /// wait for a permit.
-    pub(super) async fn turn(&self, permit: &mut CallPermit) -> StepTurn<'_> {
+    pub(super) async fn turn(&self, permit: &mut CallPermit) -> PartTurn<'_> {
         if Belief::holds(self.learned().one_at_a_time).is_none() {
             let turn = match self.turns.try_read() {
                 Ok(turn) => turn,
                 Err(_) => permit.aside(self.turns.read()).await,
             };
-            return StepTurn::BesideOthers { _turn: turn };
+            return PartTurn::BesideOthers { _turn: turn };
         }
         let turn = match self.turns.try_write() {
             Ok(turn) => turn,
             Err(_) => permit.aside(self.turns.write()).await,
         };
-        StepTurn::Alone { _turn: turn }
+        PartTurn::Alone { _turn: turn }
     }
 
     /// Notes that a part failed while others were in flight. The server may accept only one call at a time.
@@ -244,10 +244,10 @@ impl LaneSize {
         let below_failure = Belief::holds(learned.merge_failed_at).map_or(usize::MAX, |inputs| inputs - 1);
         CallBounds {
             limit,
-            step_inputs: learned.step_inputs.filter(|step| *step < limit),
+            part_inputs: learned.part_inputs.filter(|part| *part < limit),
             max_tokens: config.max_tokens,
             merge_inputs: merge_inputs.min(limit).min(below_failure),
-            width: match learned.step_inputs {
+            width: match learned.part_inputs {
                 Some(_) if Belief::holds(learned.one_at_a_time).is_some() => 1,
                 Some(_) => learned.width.calls(),
                 None => usize::MAX,
@@ -264,11 +264,11 @@ impl LaneSize {
         learned.passed.tokens = learned.passed.tokens.max(load.tokens);
         learned.cost.answered(load.inputs, took);
         learned.size_merges(load.inputs, took, target);
-        learned.size_steps(load.inputs, took, under_way.load(), target);
+        learned.size_parts(load.inputs, took, under_way.load(), target);
     }
 
     /// Notes that a part of a cut request was answered.
-    pub(super) fn step_answered(&self, inputs: usize, took: Duration) {
+    pub(super) fn part_answered(&self, inputs: usize, took: Duration) {
         self.learned().width.answered(inputs, took);
     }
 
@@ -355,24 +355,24 @@ impl LaneFacts {
         };
     }
 
-    fn size_steps(&mut self, inputs: usize, took: Duration, load: u32, target: Duration) {
+    fn size_parts(&mut self, inputs: usize, took: Duration, load: u32, target: Duration) {
         // Concurrent calls that wait for each other at the server are as quick as they would be one after the other.
         let alone = took / load;
         if alone > target {
             // The time of a single input may be the fixed time of the call.
             if inputs > 1 {
                 let fitting = self.cost.fitting(inputs, took, target).max(proportional(inputs, alone, target));
-                self.step_inputs = (fitting < WHOLE_INPUTS).then_some(fitting);
+                self.part_inputs = (fitting < WHOLE_INPUTS).then_some(fitting);
             }
             return;
         }
         // Parts grow while they take less than half the target time.
-        if let Some(step) = self.step_inputs
+        if let Some(part) = self.part_inputs
             && alone < target / 2
-            && inputs.saturating_mul(2) >= step
+            && inputs.saturating_mul(2) >= part
         {
-            let larger = step.max(inputs).saturating_mul(2);
-            self.step_inputs = (larger < WHOLE_INPUTS).then_some(larger);
+            let larger = part.max(inputs).saturating_mul(2);
+            self.part_inputs = (larger < WHOLE_INPUTS).then_some(larger);
         }
     }
 }

@@ -3,16 +3,16 @@
 use http::StatusCode;
 
 use super::call::Call;
-use super::{Failure, Terms, UpstreamReply, port_of};
+use super::{Failure, LaneProperties, UpstreamReply, port_of};
 use crate::observe::metrics::CallOutcome;
 use crate::observe::traces::{MAX_LINKS, Span, attribute};
 use crate::wire::ReadAnswer;
 
 /// Starts the span of one attempt, in the trace of the first request and linked to the others.
-pub(super) fn begin_call(terms: &Terms, call: &Call<'_>, attempt: u32) -> Span {
+pub(super) fn begin_call(properties: &LaneProperties, call: &Call<'_>, attempt: u32) -> Span {
     let traces: Vec<_> = call.batch.iter().map(|piece| &piece.waiter.trace).filter(|trace| trace.is_known()).collect();
     let Some((first, others)) = traces.split_first() else { return Span::default() };
-    let span = first.call(terms.space.model_name());
+    let span = first.call(properties.space.model_name());
     if !span.is_recorded() {
         return span;
     }
@@ -23,11 +23,11 @@ pub(super) fn begin_call(terms: &Terms, call: &Call<'_>, attempt: u32) -> Span {
             span.link(other);
         }
     }
-    span.text(attribute::SERVER, terms.uri.host().unwrap_or_default());
-    if let Some(port) = port_of(&terms.uri) {
+    span.text(attribute::SERVER, properties.uri.host().unwrap_or_default());
+    if let Some(port) = port_of(&properties.uri) {
         span.count(attribute::PORT, port);
     }
-    if let Some(dimensions) = terms.space.dimensions {
+    if let Some(dimensions) = properties.space.dimensions {
         span.count(attribute::DIMENSIONS, dimensions);
     }
     span.count(attribute::INPUTS, call.inputs);

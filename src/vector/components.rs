@@ -65,7 +65,8 @@ impl Vector {
         Self::from_le_bytes(&bytes)
     }
 
-    /// Creates a vector from bytes that were already validated.
+    /// Creates a vector from the bytes of an earlier one, which its packed form kept unchanged. They have passed
+    /// [`Vector::from_le_bytes`] before, so nothing is checked again.
     pub(crate) const fn from_checked(bytes: Arc<[u8]>) -> Self {
         Self(bytes)
     }

@@ -9,7 +9,7 @@ use super::members::keeps_vectors;
 /// Fields with a meaning of their own.
 const KNOWN: [&str; 5] = ["input", "model", "encoding_format", "dimensions", "user"];
 /// Maximum number of names that are reported, and of characters of each, because a body may contain many.
-const MAX_TOLD: usize = 10;
+const MAX_NAMES: usize = 10;
 const MAX_CHARS: usize = 100;
 
 /// Returns the names of members in a request body that make it pass through, as far as the body can be parsed. These
@@ -22,8 +22,8 @@ pub fn unknown_fields(body: &[u8], extra_fields: &BTreeSet<String>) -> Vec<Strin
         let is_understood = is_listed && keeps_vectors(name, &value.to_string());
         !(is_understood || KNOWN.contains(&name.as_str()))
     };
-    let told = |(name, _): (&String, &Value)| name.chars().take(MAX_CHARS).collect();
-    fields.iter().filter(is_unknown).take(MAX_TOLD).map(told).collect()
+    let shortened = |(name, _): (&String, &Value)| name.chars().take(MAX_CHARS).collect();
+    fields.iter().filter(is_unknown).take(MAX_NAMES).map(shortened).collect()
 }
 
 #[cfg(test)]
@@ -41,8 +41,8 @@ mod tests {
         assert_eq!(unknown_fields(br#"{"input":"a","output_dtype":"int8"}"#, &guarded), ["output_dtype"]);
         assert_eq!(unknown_fields(b"[", &extra), [""; 0]);
         let many: Map<String, Value> = (0..50).map(|n| (format!("{n:0300}"), Value::from(n))).collect();
-        let told = unknown_fields(Value::Object(many).to_string().as_bytes(), &extra);
-        assert!(told.len() == MAX_TOLD && told.iter().all(|name| name.len() == MAX_CHARS));
+        let names = unknown_fields(Value::Object(many).to_string().as_bytes(), &extra);
+        assert!(names.len() == MAX_NAMES && names.iter().all(|name| name.len() == MAX_CHARS));
     }
 
     #[test]

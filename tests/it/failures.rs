@@ -323,8 +323,8 @@ async fn mock_and_stale_answers_of_an_upstream_vecho_are_rejected() {
     let vecho = start(&stub, &[("retry.max_attempts", "1")]).await;
     let body = r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1,0]}],"model":"tiny"}"#;
     let marked = body.replace("\"model\"", "\"vecho\":{\"mock\":[0]},\"model\"");
-    for stand_in in [status(200, &[("x-vecho-cache", "stale")], body), status(200, &[], &marked)] {
-        stub.next(stand_in);
+    for fallback in [status(200, &[("x-vecho-cache", "stale")], body), status(200, &[], &marked)] {
+        stub.next(fallback);
         assert_eq!(vecho.embed(ask("x")).await.status, 502);
     }
     let answer = vecho.embed(ask("x")).await;

@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use vecho::key::{Key, KeyBuilder, KeyMap, PassingSecret, Tag};
+use vecho::key::{Key, KeyBuilder, KeyMap, ProcessSecret, Tag};
 use vecho::vector::packed::{Codec, Packed};
 use vecho::wire::{
     Base64, EmbedRequest, Encoding, Expected, Input, PathModel, Rendering, RequestForm, WrittenEncoding, read_answer,
@@ -31,7 +31,7 @@ const KEPT_INPUTS: usize = 1;
 struct Least {
     client: Client<HttpConnector, Full<Bytes>>,
     address: String,
-    secret: PassingSecret,
+    secret: ProcessSecret,
     no_fields: BTreeSet<String>,
     answers: Mutex<KeyMap<Bytes>>,
     vectors: Mutex<KeyMap<Packed>>,
@@ -44,7 +44,7 @@ pub(super) async fn serve(address: &str) -> Outcome<()> {
     let least = Arc::new(Least {
         client: Client::builder(TokioExecutor::new()).build(connector),
         address: format!("http://{address}/v1/embeddings"),
-        secret: PassingSecret::new(),
+        secret: ProcessSecret::new(),
         no_fields: BTreeSet::new(),
         answers: Mutex::default(),
         vectors: Mutex::default(),
@@ -59,7 +59,7 @@ pub(super) async fn serve(address: &str) -> Outcome<()> {
 impl Least {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Fault> {
         let body = request.into_body().collect().await?.to_bytes();
-        let key = KeyBuilder::passing(&self.secret).part(Tag::Body, &body).finish();
+        let key = KeyBuilder::of_process(&self.secret).part(Tag::Body, &body).finish();
         let kept = lock(&self.answers).get(&key).cloned();
         let answer = match kept {
             Some(answer) => answer,

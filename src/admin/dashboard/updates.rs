@@ -22,7 +22,7 @@ pub async fn run_updates(context: AdminContext) {
         steps.tick().await;
         let sample = context.metrics.sample();
         let recent = context.metrics.performance().recent(&mut seen);
-        context.feed.tell(|| update(&context, Some(&sample), &recent));
+        context.feed.publish(|| update(&context, Some(&sample), &recent));
     }
 }
 

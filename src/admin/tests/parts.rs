@@ -79,6 +79,10 @@ impl LowerTier for StubTier {
         self.tier
     }
 
+    fn remembers_purges(&self) -> bool {
+        self.tier == Tier::Disk
+    }
+
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         Box::pin(std::future::ready(vec![None; keys.len()]))
     }

@@ -78,28 +78,28 @@ struct EvictionCounter {
 }
 
 /// State of one insertion.
-struct Putting<V> {
+struct Insertion<V> {
     key: Option<Key>,
     /// Evicted values, freed after the shard's lock is released, because freeing may take long.
-    gone: Vec<V>,
+    evicted: Vec<V>,
 }
 
-impl<V> Default for Putting<V> {
+impl<V> Default for Insertion<V> {
     fn default() -> Self {
-        Self { key: None, gone: Vec::new() }
+        Self { key: None, evicted: Vec::new() }
     }
 }
 
 impl<V: Entry> Lifecycle<Key, V> for EvictionCounter {
-    type RequestState = Putting<V>;
+    type RequestState = Insertion<V>;
 
-    fn on_evict(&self, putting: &mut Putting<V>, key: Key, value: V) {
+    fn on_evict(&self, insertion: &mut Insertion<V>, key: Key, value: V) {
         // Replacing an older value of the same key is not an eviction.
-        if putting.key != Some(key) {
+        if insertion.key != Some(key) {
             self.evicted.fetch_add(1, Ordering::Relaxed);
         }
         self.bytes.fetch_sub(entry_bytes(&value), Ordering::Relaxed);
-        putting.gone.push(value);
+        insertion.evicted.push(value);
     }
 }
 
@@ -138,18 +138,18 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
             mark.begin((!comes_again).then(|| self.latest.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)));
         }
         self.bytes.fetch_add(entry_bytes(&value), Ordering::Relaxed);
-        self.entries.insert_with_lifecycle(key, value, &mut Putting { key: Some(key), gone: Vec::new() });
+        self.entries.insert_with_lifecycle(key, value, &mut Insertion { key: Some(key), evicted: Vec::new() });
     }
 
     /// Removes one entry.
     pub fn remove(&self, key: &Key) {
-        self.note_gone(self.entries.remove(key).as_ref());
+        self.note_removed(self.entries.remove(key).as_ref());
     }
 
     /// Removes all entries one by one, so no lock is held while the values of a whole shard are freed.
     pub fn clear(&self) {
         for entry in self.entries.drain() {
-            self.note_gone(Some(&entry));
+            self.note_removed(Some(&entry));
         }
     }
 
@@ -158,10 +158,11 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
         self.entries.iter().try_for_each(|(key, value)| visit(&key, &value))
     }
 
-    /// Removes the entries for which `gone` returns true, one by one, and returns how many there were.
-    pub fn remove_where(&self, gone: impl Fn(&V) -> bool) -> u64 {
-        let is_taken =
-            |(key, value): &(Key, V)| gone(value) && self.note_gone(self.entries.remove_if(key, &gone).as_ref());
+    /// Removes the entries for which `matches` returns true, one by one, and returns how many there were.
+    pub fn remove_where(&self, matches: impl Fn(&V) -> bool) -> u64 {
+        let is_taken = |(key, value): &(Key, V)| {
+            matches(value) && self.note_removed(self.entries.remove_if(key, &matches).as_ref())
+        };
         self.entries.iter().filter(is_taken).count() as u64
     }
 
@@ -176,7 +177,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
                 break;
             }
             let taken = self.entries.remove(&key);
-            if self.note_gone(taken.as_ref()) {
+            if self.note_removed(taken.as_ref()) {
                 freed += taken.map_or(0, |(_, value)| entry_bytes(&value));
                 self.evicted.fetch_add(1, Ordering::Relaxed);
             }
@@ -198,7 +199,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
     }
 
     /// Subtracts a removed entry from the size. Returns true if there was one.
-    fn note_gone(&self, entry: Option<&(Key, V)>) -> bool {
+    fn note_removed(&self, entry: Option<&(Key, V)>) -> bool {
         let bytes = entry.map(|(_, value)| entry_bytes(value));
         self.bytes.fetch_sub(bytes.unwrap_or(0), Ordering::Relaxed);
         bytes.is_some()

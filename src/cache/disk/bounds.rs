@@ -1,7 +1,11 @@
 //! Size limits of the store.
 
+/// Minimum size of a segment, so that a small store does not consist of many tiny files.
 const MIN_SEGMENT_BYTES: u64 = 1 << 20;
+/// Maximum size of a segment: the index keeps offsets in 32 bits, and 2 GiB stay below their limit.
 const MAX_SEGMENT_BYTES: u64 = 1 << 31;
+/// Number of segments of a full store. Space is freed by deleting the oldest segment, so one sixty-fourth of the
+/// entries is lost at a time.
 const SEGMENTS: u64 = 64;
 
 /// Size limits of a store.

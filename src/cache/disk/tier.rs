@@ -220,6 +220,10 @@ impl LowerTier for DiskTier {
         Tier::Disk
     }
 
+    fn remembers_purges(&self) -> bool {
+        true
+    }
+
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         Box::pin(self.find(keys))
     }

@@ -47,14 +47,14 @@ impl Generations {
     }
 
     /// Returns true if a purge since `begun` covers any of these names.
-    pub fn took(&self, names: &[&str], begun: Generation) -> bool {
+    pub fn was_purged_since(&self, names: &[&str], begun: Generation) -> bool {
         if self.current().purges == begun.purges {
             return false;
         }
         let known = self.known();
         let since = usize::try_from(self.current().purges.saturating_sub(begun.purges)).unwrap_or(usize::MAX);
-        let took = |model: &Option<Box<str>>| model.as_deref().is_none_or(|model| names.contains(&model));
-        since > known.len() || known.iter().rev().take(since).any(took)
+        let covers = |model: &Option<Box<str>>| model.as_deref().is_none_or(|model| names.contains(&model));
+        since > known.len() || known.iter().rev().take(since).any(covers)
     }
 
     fn known(&self) -> MutexGuard<'_, VecDeque<Option<Box<str>>>> {
@@ -70,14 +70,14 @@ mod tests {
     fn a_purge_affects_only_earlier_work_on_the_named_model() {
         let purges = Generations::default();
         let begun = purges.current();
-        assert!(!purges.took(&["a"], begun));
+        assert!(!purges.was_purged_since(&["a"], begun));
         purges.next(Some("a"));
-        assert!(purges.took(&["a"], begun) && purges.took(&["b", "a"], begun));
-        assert!(!purges.took(&["b"], begun) && !purges.took(&["a"], purges.current()));
+        assert!(purges.was_purged_since(&["a"], begun) && purges.was_purged_since(&["b", "a"], begun));
+        assert!(!purges.was_purged_since(&["b"], begun) && !purges.was_purged_since(&["a"], purges.current()));
         purges.next(Some("b"));
-        assert!(purges.took(&["a"], begun), "a later purge hides no earlier one");
+        assert!(purges.was_purged_since(&["a"], begun), "a later purge hides no earlier one");
         purges.next(None);
-        assert!(purges.took(&["c"], begun) && !purges.took(&["c"], purges.current()));
+        assert!(purges.was_purged_since(&["c"], begun) && !purges.was_purged_since(&["c"], purges.current()));
     }
 
     #[test]
@@ -86,7 +86,7 @@ mod tests {
         let begun = generations.current();
         generations.outdate();
         assert_ne!(generations.current(), begun);
-        assert!(!generations.took(&["a"], begun));
+        assert!(!generations.was_purged_since(&["a"], begun));
     }
 
     #[test]
@@ -96,8 +96,8 @@ mod tests {
         for _ in 0..MAX_KNOWN {
             purges.next(Some("a"));
         }
-        assert!(!purges.took(&["b"], begun));
+        assert!(!purges.was_purged_since(&["b"], begun));
         purges.next(Some("a"));
-        assert!(purges.took(&["b"], begun));
+        assert!(purges.was_purged_since(&["b"], begun));
     }
 }

@@ -96,11 +96,11 @@ impl Ledger {
         // Counts first: if a purge happens in between, its unsent entry makes up for the missing count.
         let (here, unsent) = (self.here(&inner), self.purges.unsent());
         let fields: BTreeSet<&String> = found.keys().chain(here.keys()).chain(unsent.keys()).collect();
-        let settle_one = |field: &String| {
+        let agree = |field: &String| {
             let count = |counts: &FieldCounts| counts.get(field).copied().unwrap_or(0);
-            settle(count(&here), inner.seen.as_ref().map(count), count(&found), unsent.contains_key(field))
+            agreed_count(count(&here), inner.seen.as_ref().map(count), count(&found), unsent.contains_key(field))
         };
-        let settled: FieldCounts = fields.into_iter().map(|field| (field.clone(), settle_one(field))).collect();
+        let settled: FieldCounts = fields.into_iter().map(|field| (field.clone(), agree(field))).collect();
         drop(inner);
         let is_other = |(field, count): &(&String, &u64)| found.get(*field).copied().unwrap_or(0) != **count;
         let change = |(field, count): (&String, &u64)| {
@@ -113,7 +113,7 @@ impl Ledger {
 
     /// Ends a plan. If its changes were not made, they remain to be published. Returns the counts to apply in either
     /// case, and the purges to mark as sent after that.
-    pub fn settle(&self, plan: PurgePlan, is_sent: bool) -> (PurgeCounts, UnsentPurges) {
+    pub fn end(&self, plan: PurgePlan, is_sent: bool) -> (PurgeCounts, UnsentPurges) {
         let mut inner = self.lock();
         inner.clear_count = inner.clear_count.max(plan.settled.get(CLEARED_FIELD).copied().unwrap_or(0));
         let counts = plan.news();
@@ -138,7 +138,7 @@ impl Ledger {
 }
 
 /// Returns the count on which all replicas are to agree.
-fn settle(here: u64, seen: Option<u64>, now: u64, is_unsent: bool) -> u64 {
+fn agreed_count(here: u64, seen: Option<u64>, now: u64, is_unsent: bool) -> u64 {
     let is_news = seen.is_some_and(|seen| now > seen) && now <= here;
     if is_unsent && seen == Some(now) {
         here.max(now + 1)
@@ -251,7 +251,7 @@ mod tests {
                 hash.extend(plan.changes.iter().map(|change| (change.field.clone(), change.to.clone())));
             }
             let is_sent = may_change || plan.changes.is_empty();
-            let (counts, sent) = self.ledger.settle(plan, is_sent);
+            let (counts, sent) = self.ledger.end(plan, is_sent);
             if !self.purges.missed(&counts).is_empty() {
                 self.memory.clear();
             }

@@ -144,7 +144,7 @@ impl LinkManager {
                 Err(error) => return Err(error),
             };
             // No `await` from here on: if the caller drops this future, either all of these steps have run or none.
-            let (counts, sent) = self.ledger.settle(plan, is_sent);
+            let (counts, sent) = self.ledger.end(plan, is_sent);
             if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges.learn(&counts)) {
                 self.tasks.spawn(rest);
             }

@@ -178,6 +178,10 @@ impl LowerTier for RedisTier {
         Tier::Redis
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         Box::pin(self.find(keys))
     }

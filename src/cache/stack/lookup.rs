@@ -20,7 +20,7 @@ pub enum Found {
     /// A record that may be served as fresh.
     Fresh(Arc<Record>, Tier),
     /// A record that may be served stale while the upstream is down.
-    StandIn(Arc<Record>),
+    Stale(Arc<Record>),
     /// No usable record.
     Missing,
 }
@@ -59,46 +59,46 @@ pub struct Lookup<'a> {
 
 impl Stack {
     /// Looks up one key in memory.
-    pub fn look_up(&self, key: &Key, terms: &Lookup<'_>) -> Found {
-        self.judge_remembered(key, self.memory.get(key), terms)
+    pub fn look_up(&self, key: &Key, lookup: &Lookup<'_>) -> Found {
+        self.judge_remembered(key, self.memory.get(key), lookup)
     }
 
     /// Looks up one key in memory without counting a hit or a miss.
-    pub fn peek(&self, key: &Key, terms: &Lookup<'_>) -> Found {
-        self.judge_remembered(key, self.memory.peek(key), terms)
+    pub fn peek(&self, key: &Key, lookup: &Lookup<'_>) -> Found {
+        self.judge_remembered(key, self.memory.peek(key), lookup)
     }
 
-    fn judge_remembered(&self, key: &Key, record: Option<Arc<Record>>, terms: &Lookup<'_>) -> Found {
+    fn judge_remembered(&self, key: &Key, record: Option<Arc<Record>>, lookup: &Lookup<'_>) -> Found {
         let Some(record) = record else {
             return Found::Missing;
         };
-        if record.times.age(terms.now_ms, terms.max_age_ms) == Age::Over {
+        if record.times.age(lookup.now_ms, lookup.max_age_ms) == Age::Over {
             self.memory.records().remove(key);
         }
-        judge(record, Tier::Memory, terms)
+        judge(record, Tier::Memory, lookup)
     }
 
     /// Looks up keys in the tiers below memory, in order. Found records are promoted to the tiers above, unless a purge
     /// since `begun` covers them.
-    pub async fn look_below(&self, keys: &[Key], terms: &Lookup<'_>, begun: Generation) -> Vec<Found> {
-        self.search(vec![Found::Missing; keys.len()], keys, terms, Some(begun)).await
+    pub async fn look_below(&self, keys: &[Key], lookup: &Lookup<'_>, begun: Generation) -> Vec<Found> {
+        self.search(vec![Found::Missing; keys.len()], keys, lookup, Some(begun)).await
     }
 
     /// Looks up keys in all tiers without promoting records, for inspection.
-    pub async fn examine(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Found> {
-        let remembered = keys.iter().map(|key| self.peek(key, terms)).collect();
-        self.search(remembered, keys, terms, None).await
+    pub async fn examine(&self, keys: &[Key], lookup: &Lookup<'_>) -> Vec<Found> {
+        let remembered = keys.iter().map(|key| self.peek(key, lookup)).collect();
+        self.search(remembered, keys, lookup, None).await
     }
 
     async fn search(
         &self,
         mut found: Vec<Found>,
         keys: &[Key],
-        terms: &Lookup<'_>,
+        lookup: &Lookup<'_>,
         move_up_since: Option<Generation>,
     ) -> Vec<Found> {
-        let is_new = !self.lower.is_empty() && terms.space_state.is_to_be_asked_for(terms.now_ms);
-        let mut at_once = if is_new { self.query_all(keys, terms).await } else { Vec::new() };
+        let is_new = !self.lower.is_empty() && lookup.space_state.needs_identity_lookup(lookup.now_ms);
+        let mut at_once = if is_new { self.query_all(keys, lookup).await } else { Vec::new() };
         for (depth, tier) in self.lower.iter().enumerate() {
             let open: Vec<usize> = (0..keys.len()).filter(|place| !found[*place].is_fresh()).collect();
             if open.is_empty() {
@@ -106,19 +106,21 @@ impl Stack {
             }
             let answers = match at_once.get_mut(depth) {
                 Some(answers) => open.iter().map(|place| answers.get_mut(*place)?.take()).collect(),
-                None => query(&**tier, &open.iter().map(|place| keys[*place]).collect::<Vec<Key>>(), terms.trace).await,
+                None => {
+                    query(&**tier, &open.iter().map(|place| keys[*place]).collect::<Vec<Key>>(), lookup.trace).await
+                }
             };
             for (place, bytes) in open.into_iter().zip(answers) {
                 let Some(bytes) = bytes else { continue };
-                let Some(decoded) = self.decode(&keys[place], bytes, tier.tier(), terms) else { continue };
-                match judge(Arc::clone(&decoded.record), tier.tier(), terms) {
+                let Some(decoded) = self.decode(&keys[place], bytes, tier.tier(), lookup) else { continue };
+                match judge(Arc::clone(&decoded.record), tier.tier(), lookup) {
                     Found::Missing => continue,
                     // A stale record from a tier further up is kept, because this one is no better.
-                    Found::StandIn(_) if !matches!(found[place], Found::Missing) => continue,
+                    Found::Stale(_) if !matches!(found[place], Found::Missing) => continue,
                     better => found[place] = better,
                 }
                 if let Some(begun) = move_up_since {
-                    self.move_up(keys[place], &decoded, depth, begun, terms.space_state);
+                    self.move_up(keys[place], &decoded, depth, begun, lookup.space_state);
                 }
             }
         }
@@ -126,21 +128,21 @@ impl Stack {
     }
 
     /// Accepts a value that was read from `tier` along with a lease, and promotes it like one found by a look-up.
-    pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, terms: &Lookup<'_>, begun: Generation) -> Found {
-        let Some(decoded) = self.decode(&key, bytes.clone(), tier, terms) else { return Found::Missing };
-        let found = judge(Arc::clone(&decoded.record), tier, terms);
+    pub fn take_in(&self, tier: Tier, key: Key, bytes: &Bytes, lookup: &Lookup<'_>, begun: Generation) -> Found {
+        let Some(decoded) = self.decode(&key, bytes.clone(), tier, lookup) else { return Found::Missing };
+        let found = judge(Arc::clone(&decoded.record), tier, lookup);
         let depth = self.lower.iter().position(|lower| lower.tier() == tier);
         if let Some(depth) = depth.filter(|_| !matches!(found, Found::Missing)) {
-            self.move_up(key, &decoded, depth, begun, terms.space_state);
+            self.move_up(key, &decoded, depth, begun, lookup.space_state);
         }
         found
     }
 
     /// Decodes a record, if it is intact, belongs to `key`, and is not purged.
-    fn decode(&self, key: &Key, bytes: Bytes, tier: Tier, terms: &Lookup<'_>) -> Option<Decoded> {
-        let tell = |damage: &_| self.damage.tell(tier, *damage, terms.now_ms);
+    fn decode(&self, key: &Key, bytes: Bytes, tier: Tier, lookup: &Lookup<'_>) -> Option<Decoded> {
+        let tell = |damage: &_| self.damage.tell(tier, *damage, lookup.now_ms);
         let (record, purge_count) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
-        Some(Decoded { record: Arc::new(record.known_as(terms.space_state.identity())), purge_count, bytes })
+        Some(Decoded { record: Arc::new(record.known_as(lookup.space_state.identity())), purge_count, bytes })
     }
 
     /// Promotes a record found at `depth` to the tiers above, unchanged. Does nothing if memory holds a record that is
@@ -170,28 +172,28 @@ impl Stack {
 
     /// Queries all tiers below memory at once, also for the record that names the newest model of the space. The newest
     /// of these records counts, because another replica may have seen a newer model than the local disk.
-    async fn query_all(&self, keys: &[Key], terms: &Lookup<'_>) -> Vec<Vec<Option<Bytes>>> {
-        let newest = newest_of(&terms.space);
+    async fn query_all(&self, keys: &[Key], lookup: &Lookup<'_>) -> Vec<Vec<Option<Bytes>>> {
+        let newest = newest_of(&lookup.space);
         let keys = [keys, &[newest]].concat();
         let are_up = || self.lower.iter().all(|tier| tier.stats().up);
         let were_up = are_up();
-        let mut answers = join_all(self.lower.iter().map(|tier| query(&**tier, &keys, terms.trace))).await;
+        let mut answers = join_all(self.lower.iter().map(|tier| query(&**tier, &keys, lookup.trace))).await;
         let noted = answers.iter_mut().filter_map(|answer| answer.get_mut(keys.len() - 1)?.take());
         let checksum_key = self.checksum_keys.of(&newest);
         let noted = noted.filter_map(|bytes| at_rest::from_bytes(&bytes, &checksum_key).ok());
         if let Some((newest, _)) = noted.max_by_key(|(record, _)| record.times.created_ms) {
-            terms.space_state.recall(&newest.identity);
+            lookup.space_state.recall(&newest.identity);
         }
         // If a tier went down meanwhile, its result is missing, so the space must be queried again later.
         if were_up && are_up() {
-            terms.space_state.was_asked_for(terms.now_ms);
+            lookup.space_state.note_identity_lookup(lookup.now_ms);
         }
         answers
     }
 
     /// Returns true if a tier below memory may hold records of another model. A shared tier always may.
     pub fn may_hold_older(&self) -> bool {
-        self.lower.iter().any(|tier| tier.tier() == Tier::Redis || tier.stats().entries > 0)
+        self.lower.iter().any(|tier| tier.is_shared() || tier.stats().entries > 0)
     }
 
     /// Stores a record below memory as the newest of its space, if another model answered before.
@@ -217,17 +219,17 @@ pub(super) fn newest_of(space: &Key) -> Key {
     space.extend(Tag::Control, b"newest")
 }
 
-fn judge(record: Arc<Record>, tier: Tier, terms: &Lookup<'_>) -> Found {
-    if !terms.codec.accepts(record.vector.form()) {
+fn judge(record: Arc<Record>, tier: Tier, lookup: &Lookup<'_>) -> Found {
+    if !lookup.codec.accepts(record.vector.form()) {
         return Found::Missing;
     }
-    match record.times.age(terms.now_ms, terms.max_age_ms) {
+    match record.times.age(lookup.now_ms, lookup.max_age_ms) {
         Age::Over => Found::Missing,
-        Age::Fresh if terms.space_state.accepts(&record.identity) => Found::Fresh(record, tier),
+        Age::Fresh if lookup.space_state.accepts(&record.identity) => Found::Fresh(record, tier),
         Age::Fresh => {
-            terms.space_state.meet_older();
-            Found::StandIn(record)
+            lookup.space_state.note_older_record();
+            Found::Stale(record)
         }
-        Age::Stale => Found::StandIn(record),
+        Age::Stale => Found::Stale(record),
     }
 }

@@ -24,7 +24,7 @@ async fn the_stale_record_of_the_upper_tier_is_preferred() {
         shelf.put(key, AtRest { bytes: bytes_under(&key, &made_at(created_ms)), until_ms: 200 });
     }
     let found = stack.look_below(&[key], &at(150, &space_state), stack.generation()).await;
-    assert!(matches!(&found[..], [Found::StandIn(record)] if record.times.created_ms == 2), "{found:?}");
+    assert!(matches!(&found[..], [Found::Stale(record)] if record.times.created_ms == 2), "{found:?}");
 }
 
 #[tokio::test]

@@ -51,14 +51,14 @@ fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
     stack.remember(key, &record("a"), stack.generation());
     assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::Fresh(_, Tier::Memory)));
     space_state.learn("b", 2);
-    assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::StandIn(_)));
+    assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::Stale(_)));
 }
 
 #[test]
 fn an_entry_past_its_stale_time_is_dropped() {
     let (stack, space_state, key) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     stack.remember(key, &record("a"), stack.generation());
-    assert!(matches!(stack.look_up(&key, &at(100, &space_state)), Found::StandIn(_)));
+    assert!(matches!(stack.look_up(&key, &at(100, &space_state)), Found::Stale(_)));
     assert!(matches!(stack.look_up(&key, &at(200, &space_state)), Found::Missing));
     assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::Missing), "it was dropped for good");
 }
@@ -141,6 +141,10 @@ impl Shelf {
 impl LowerTier for Shelf {
     fn tier(&self) -> Tier {
         self.tier
+    }
+
+    fn is_shared(&self) -> bool {
+        self.tier == Tier::Redis
     }
 
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
@@ -233,7 +237,7 @@ async fn a_fresh_record_in_a_lower_tier_wins_over_a_stale_one() {
         disk.put(*key, AtRest { bytes: bytes_under(key, &record("a")), until_ms: 200 });
     }
     let found = stack.look_below(&keys, &at(150, &space_state), stack.generation()).await;
-    assert!(matches!(found[..], [Found::Fresh(_, Tier::Redis), Found::StandIn(_)]), "{found:?}");
+    assert!(matches!(found[..], [Found::Fresh(_, Tier::Redis), Found::Stale(_)]), "{found:?}");
     assert!(matches!(stack.look_up(&keys[0], &at(150, &space_state)), Found::Fresh(..)));
 }
 
@@ -299,7 +303,7 @@ async fn the_last_model_is_recalled_after_a_restart() {
     }
     let after = SpaceState::default();
     let found = stack.look_below(&keys[..1], &at(1, &after), stack.generation()).await;
-    assert!(matches!(found[..], [Found::StandIn(_)]), "{found:?}");
+    assert!(matches!(found[..], [Found::Stale(_)]), "{found:?}");
     let found = stack.look_below(&keys[1..], &at(1, &after), stack.generation()).await;
     assert!(matches!(found[..], [Found::Fresh(..)]), "{found:?}");
     assert_eq!(disk.asked.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>(), [2, 1], "asked for once");
@@ -340,7 +344,7 @@ async fn the_newest_saved_model_of_all_tiers_is_recalled() {
     redis.put(newest_of(&space), at_rest(&newest_of(&space), "new", 2));
     let space_state = SpaceState::default();
     let found = stack.look_below(&[key], &at(3, &space_state), stack.generation()).await;
-    assert!(matches!(found[..], [Found::StandIn(_)]), "{found:?}");
+    assert!(matches!(found[..], [Found::Stale(_)]), "{found:?}");
     assert_eq!(space_state.identity().map(|newest| newest.model.to_string()).as_deref(), Some("new"));
     assert_eq!(redis.asked.lock().unwrap().len(), 1, "one question for all of it");
 }
@@ -359,10 +363,10 @@ async fn a_missing_saved_model_is_looked_up_once() {
     let times = Times { created_ms: 2, fresh_until_ms: 100_000, stale_until_ms: 200_000 };
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
     let newest = Record::new(vector, ModelIdentity { model: "b".into(), dimension: 2 }, times, None);
-    let terms = at(61_000, &space_state);
-    let note = newest_of(&terms.space);
+    let lookup = at(61_000, &space_state);
+    let note = newest_of(&lookup.space);
     redis.put(note, AtRest { bytes: bytes_under(&note, &newest), until_ms: 200_000 });
-    stack.look_below(&[key], &terms, stack.generation()).await;
+    stack.look_below(&[key], &lookup, stack.generation()).await;
     assert_eq!(space_state.identity().map(|newest| newest.model.to_string()).as_deref(), Some("b"));
 }
 

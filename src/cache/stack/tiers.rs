@@ -40,7 +40,7 @@ impl Stack {
 
     /// Stores a record in memory, unless a purge since `begun` covers it. Purged records must not come back.
     pub fn remember(&self, key: Key, record: &Arc<Record>, begun: Generation) -> bool {
-        let is_purged = || self.generations.took(&record.models(), begun);
+        let is_purged = || self.generations.was_purged_since(&record.models(), begun);
         if is_purged() {
             return false;
         }
@@ -61,7 +61,7 @@ impl Stack {
         for (key, record) in records {
             // Read the purge count before the generation: then one of the two checks notices a purge in between.
             let purge_count = self.purges.of(&record.models());
-            if self.generations.took(&record.models(), begun) {
+            if self.generations.was_purged_since(&record.models(), begun) {
                 continue;
             }
             let bytes = Bytes::from(at_rest::to_bytes(record, purge_count, &self.checksum_keys.of(&key)));

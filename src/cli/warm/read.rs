@@ -10,7 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use crate::process::lines::{JsonLines, Line};
+use crate::process::lines::{Line, NumberedLines};
 use crate::wire::InputKind;
 
 /// Longest line. The longest input of a known model is a tenth of it.
@@ -70,7 +70,7 @@ pub(super) enum LineFormat {
 
 /// Reader of batches.
 pub(super) struct Batches<R> {
-    lines: JsonLines<R>,
+    lines: NumberedLines<R>,
     bounds: BatchBounds,
     /// `None` until the first line has determined it.
     format: Option<LineFormat>,
@@ -99,7 +99,7 @@ impl<R: BufRead> Batches<R> {
     /// Creates a reader. Without a format, the first line decides: a line that is not JSON starts a file of plain
     /// texts.
     pub(super) fn new(from: R, bounds: BatchBounds, format: Option<LineFormat>) -> Self {
-        let lines = JsonLines::new(from, MAX_LINE_BYTES);
+        let lines = NumberedLines::new(from, MAX_LINE_BYTES);
         let (texts, tokens, ready) = (PendingBatch::default(), PendingBatch::default(), VecDeque::new());
         Self { lines, bounds, format, texts, tokens, ready, is_over: false }
     }

@@ -197,7 +197,7 @@ fn judge(headers: &HeaderMap, inputs: usize) -> RequestOutcome {
         None => return RequestOutcome::Stopped("what listens at `listen` is no vecho".to_owned()),
         Some("hit" | "partial" | "miss") => {}
         Some("bypass") => return RequestOutcome::Refused("the answer could not be cached".to_owned()),
-        Some(other) => return RequestOutcome::Failed(format!("only a stand-in was answered ({other})")),
+        Some(other) => return RequestOutcome::Failed(format!("only a fallback was answered ({other})")),
     }
     let (mut counts, mut seen) = (WarmCounts::default(), 0);
     for (source, count) in pairs(text(SOURCES).unwrap_or_default()) {
@@ -205,7 +205,7 @@ fn judge(headers: &HeaderMap, inputs: usize) -> RequestOutcome {
         match source {
             "upstream" | "joined" => counts.fetched += count,
             "memory" | "disk" | "redis" => counts.cached += count,
-            _ => return RequestOutcome::Failed(format!("only a stand-in was answered ({source})")),
+            _ => return RequestOutcome::Failed(format!("only a fallback was answered ({source})")),
         }
     }
     counts.billed =

@@ -5,5 +5,5 @@ mod text;
 mod throttled;
 
 pub use output::{InitError, LevelHandle, init};
-pub use text::{shortened, told};
+pub use text::{shorten_for_log, shortened};
 pub use throttled::Throttled;

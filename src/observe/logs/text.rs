@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// Largest size of text from a caller or an upstream in a log line, in bytes.
-const MAX_TOLD_BYTES: usize = 256;
+const MAX_LOGGED_BYTES: usize = 256;
 
 /// Returns the start of a text: at most `most_bytes`, and an ellipsis if the text is longer.
 pub fn shortened(text: &str, most_bytes: usize) -> Cow<'_, str> {
@@ -12,6 +12,6 @@ pub fn shortened(text: &str, most_bytes: usize) -> Cow<'_, str> {
 }
 
 /// Shortens a text from a caller or an upstream to the size allowed in a log line.
-pub fn told(text: &str) -> Cow<'_, str> {
-    shortened(text, MAX_TOLD_BYTES)
+pub fn shorten_for_log(text: &str) -> Cow<'_, str> {
+    shortened(text, MAX_LOGGED_BYTES)
 }

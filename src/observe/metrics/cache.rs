@@ -17,12 +17,12 @@ pub struct CacheMetrics {
 }
 
 impl CacheMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         Self {
-            answers: shelf.counters(&catalogue::CACHE_ANSWERS),
-            purges: shelf.counter(&catalogue::CACHE_PURGES),
-            flights: shelf.gauge(&catalogue::FLIGHTS),
-            model_drifts: shelf.counter(&catalogue::MODEL_DRIFTS),
+            answers: registrar.counters(&catalogue::CACHE_ANSWERS),
+            purges: registrar.counter(&catalogue::CACHE_PURGES),
+            flights: registrar.gauge(&catalogue::FLIGHTS),
+            model_drifts: registrar.counter(&catalogue::MODEL_DRIFTS),
         }
     }
 

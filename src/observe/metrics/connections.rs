@@ -14,7 +14,10 @@ pub struct ConnectionMetrics {
 }
 
 impl ConnectionMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
-        Self { open: shelf.gauges(&catalogue::CONNECTIONS), rejected: shelf.counters(&catalogue::CONNECTIONS_REJECTED) }
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
+        Self {
+            open: registrar.gauges(&catalogue::CONNECTIONS),
+            rejected: registrar.counters(&catalogue::CONNECTIONS_REJECTED),
+        }
     }
 }

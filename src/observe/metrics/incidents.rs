@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::catalogue;
 use super::handles::{Counter, Gauge, Registrar};
 use super::incident::{Incident, IncidentRecord, IncidentReport, Instead};
-use crate::observe::logs::told;
+use crate::observe::logs::shorten_for_log;
 use crate::process::clock::Period;
 
 /// Maximum number of stored incidents.
@@ -63,12 +63,12 @@ struct IncidentBook {
 }
 
 impl Incidents {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         Self {
             is_active: AtomicBool::default(),
             book: Mutex::default(),
-            total: shelf.counter(&catalogue::INCIDENTS),
-            active: shelf.gauge(&catalogue::INCIDENT_ACTIVE),
+            total: registrar.counter(&catalogue::INCIDENTS),
+            active: registrar.gauge(&catalogue::INCIDENT_ACTIVE),
         }
     }
 
@@ -87,7 +87,7 @@ impl Incidents {
         }
         if book.is_news(now_ms, incident.instead) {
             (book.warned, book.warned_at_ms) = (Some(incident.instead), Some(now_ms));
-            let (cause, model) = (&*told(incident.cause), &*told(incident.model));
+            let (cause, model) = (&*shorten_for_log(incident.cause), &*shorten_for_log(incident.model));
             tracing::warn!(cause, model, "the upstream is unavailable: {}", incident.instead.in_words());
         }
     }

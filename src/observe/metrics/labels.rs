@@ -236,7 +236,8 @@ labels! {
     Tier {
         /// Records in the memory of this process.
         Memory = "memory",
-        /// The reply cache: finished bodies in the memory of this process.
+        /// The reply cache: finished bodies in the memory of this process. Its label keeps an older name, because
+        /// dashboards and alerts of users contain it.
         Answers = "answers",
         /// The disk of this machine.
         Disk = "disk",

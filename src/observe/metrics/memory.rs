@@ -15,11 +15,11 @@ pub struct MemoryMetrics {
 }
 
 impl MemoryMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         Self {
-            resident: shelf.gauge(&catalogue::MEMORY_RESIDENT),
-            limit: shelf.gauge(&catalogue::MEMORY_LIMIT),
-            actions: shelf.counters(&catalogue::GOVERNOR_ACTIONS),
+            resident: registrar.gauge(&catalogue::MEMORY_RESIDENT),
+            limit: registrar.gauge(&catalogue::MEMORY_LIMIT),
+            actions: registrar.counters(&catalogue::GOVERNOR_ACTIONS),
         }
     }
 

@@ -23,15 +23,15 @@ pub(super) struct ProcessMetrics {
 }
 
 impl ProcessMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
-        start_time(&shelf.float_gauge(&catalogue::PROCESS_START_TIME));
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
+        start_time(&registrar.float_gauge(&catalogue::PROCESS_START_TIME));
         Self {
-            resident_bytes: shelf.gauge(&catalogue::PROCESS_RESIDENT),
-            virtual_bytes: shelf.gauge(&catalogue::PROCESS_VIRTUAL),
-            threads: shelf.gauge(&catalogue::PROCESS_THREADS),
-            cpu_seconds: shelf.float_counter(&catalogue::PROCESS_CPU),
-            open_fds: shelf.gauge(&catalogue::PROCESS_OPEN_FDS),
-            max_fds: shelf.gauge(&catalogue::PROCESS_MAX_FDS),
+            resident_bytes: registrar.gauge(&catalogue::PROCESS_RESIDENT),
+            virtual_bytes: registrar.gauge(&catalogue::PROCESS_VIRTUAL),
+            threads: registrar.gauge(&catalogue::PROCESS_THREADS),
+            cpu_seconds: registrar.float_counter(&catalogue::PROCESS_CPU),
+            open_fds: registrar.gauge(&catalogue::PROCESS_OPEN_FDS),
+            max_fds: registrar.gauge(&catalogue::PROCESS_MAX_FDS),
         }
     }
 

@@ -62,22 +62,22 @@ impl Metrics {
     /// Creates all metrics at zero, except those whose normal value is not zero.
     pub fn new(version: &str) -> Arc<Self> {
         let registry = Registry::new();
-        let shelf = Registrar(&registry);
-        shelf.info(&catalogue::BUILD_INFO, version);
+        let registrar = Registrar(&registry);
+        registrar.info(&catalogue::BUILD_INFO, version);
         Arc::new(Self {
-            requests: RequestMetrics::new(&shelf),
-            usage: UsageMetrics::new(&shelf),
-            upstream: UpstreamMetrics::new(&shelf),
-            tiers: TierMetrics::new(&shelf),
-            cache: CacheMetrics::new(&shelf),
-            connections: ConnectionMetrics::new(&shelf),
-            memory: MemoryMetrics::new(&shelf),
-            status: StatusMetrics::new(&shelf),
-            traces: TraceMetrics::new(&shelf),
-            incidents: Incidents::new(&shelf),
+            requests: RequestMetrics::new(&registrar),
+            usage: UsageMetrics::new(&registrar),
+            upstream: UpstreamMetrics::new(&registrar),
+            tiers: TierMetrics::new(&registrar),
+            cache: CacheMetrics::new(&registrar),
+            connections: ConnectionMetrics::new(&registrar),
+            memory: MemoryMetrics::new(&registrar),
+            status: StatusMetrics::new(&registrar),
+            traces: TraceMetrics::new(&registrar),
+            incidents: Incidents::new(&registrar),
             history: History::default(),
             exposition: Exposition {
-                process: ProcessMetrics::new(&shelf),
+                process: ProcessMetrics::new(&registrar),
                 registry: registry.clone(),
                 hooks: Mutex::default(),
                 rendering: Mutex::default(),

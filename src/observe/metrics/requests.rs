@@ -37,17 +37,17 @@ pub struct RequestMetrics {
 }
 
 impl RequestMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         let metrics = Self {
-            ended: shelf.counters_by_two(&catalogue::REQUESTS),
-            durations: shelf.histograms(&catalogue::REQUEST_DURATION),
+            ended: registrar.counters_by_two(&catalogue::REQUESTS),
+            durations: registrar.histograms(&catalogue::REQUEST_DURATION),
             duration: Default::default(),
-            bypass: shelf.counters(&catalogue::BYPASS),
-            rejected: shelf.counters(&catalogue::REJECTED),
-            in_flight: shelf.gauge(&catalogue::REQUESTS_IN_FLIGHT),
-            body_bytes_in_flight: shelf.gauge(&catalogue::BODY_BYTES_IN_FLIGHT),
-            vector_bytes_in_flight: shelf.gauge(&catalogue::VECTOR_BYTES_IN_FLIGHT),
-            rotating_credentials: shelf.counter(&catalogue::ROTATING_CREDENTIALS),
+            bypass: registrar.counters(&catalogue::BYPASS),
+            rejected: registrar.counters(&catalogue::REJECTED),
+            in_flight: registrar.gauge(&catalogue::REQUESTS_IN_FLIGHT),
+            body_bytes_in_flight: registrar.gauge(&catalogue::BODY_BYTES_IN_FLIGHT),
+            vector_bytes_in_flight: registrar.gauge(&catalogue::VECTOR_BYTES_IN_FLIGHT),
+            rotating_credentials: registrar.counter(&catalogue::ROTATING_CREDENTIALS),
             performance: Performance::new(),
         };
         for (route, outcome) in USUAL {

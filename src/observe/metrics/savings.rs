@@ -197,11 +197,11 @@ struct AccountBook {
 }
 
 impl UsageAccounts {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         Self {
             book: RwLock::default(),
-            tokens: shelf.counter_vec(&catalogue::MODEL_TOKENS),
-            cost: shelf.float_counter_vec(&catalogue::MODEL_COST),
+            tokens: registrar.counter_vec(&catalogue::MODEL_TOKENS),
+            cost: registrar.float_counter_vec(&catalogue::MODEL_COST),
         }
     }
 

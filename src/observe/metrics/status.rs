@@ -13,11 +13,11 @@ pub struct StatusMetrics {
 }
 
 impl StatusMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         let metrics = Self {
-            config_reloads: shelf.counters(&catalogue::CONFIG_RELOADS),
-            config_current: shelf.gauge(&catalogue::CONFIG_CURRENT),
-            ready: shelf.gauge(&catalogue::READY),
+            config_reloads: registrar.counters(&catalogue::CONFIG_RELOADS),
+            config_current: registrar.gauge(&catalogue::CONFIG_CURRENT),
+            ready: registrar.gauge(&catalogue::READY),
         };
         metrics.config_current.set(1);
         metrics

@@ -47,18 +47,20 @@ pub struct TierStats {
 }
 
 impl TierMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
-        let lookup_duration = shelf.histograms(&catalogue::CACHE_LOOKUP_DURATION);
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
+        let lookup_duration = registrar.histograms(&catalogue::CACHE_LOOKUP_DURATION);
+        // Only lookups in lower tiers are timed. Their series exist from the start, so a dashboard shows zero instead
+        // of nothing. A further lower tier belongs into this list.
         for tier in [Tier::Disk, Tier::Redis] {
             lookup_duration.with_label_values(&[tier.label()]);
         }
         Self {
-            entries: shelf.gauges(&catalogue::CACHE_ENTRIES),
-            bytes: shelf.gauges(&catalogue::CACHE_BYTES),
-            capacity: shelf.gauges(&catalogue::CACHE_CAPACITY),
-            evictions: shelf.counters(&catalogue::CACHE_EVICTIONS),
-            dropped: shelf.counters(&catalogue::CACHE_DROPPED),
-            down: shelf.gauges(&catalogue::CACHE_TIER_DOWN),
+            entries: registrar.gauges(&catalogue::CACHE_ENTRIES),
+            bytes: registrar.gauges(&catalogue::CACHE_BYTES),
+            capacity: registrar.gauges(&catalogue::CACHE_CAPACITY),
+            evictions: registrar.counters(&catalogue::CACHE_EVICTIONS),
+            dropped: registrar.counters(&catalogue::CACHE_DROPPED),
+            down: registrar.gauges(&catalogue::CACHE_TIER_DOWN),
             lookup_duration,
         }
     }

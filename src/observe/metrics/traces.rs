@@ -11,8 +11,8 @@ pub struct TraceMetrics {
 }
 
 impl TraceMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
-        Self { spans: shelf.counters(&catalogue::TRACE_SPANS) }
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
+        Self { spans: registrar.counters(&catalogue::TRACE_SPANS) }
     }
 
     /// Records the result of `n` finished spans.

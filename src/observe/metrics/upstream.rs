@@ -67,21 +67,21 @@ pub struct Bucket {
 }
 
 impl UpstreamMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         Self {
-            calls: shelf.counters(&catalogue::UPSTREAM_CALLS),
-            call_duration: shelf.histogram(&catalogue::UPSTREAM_CALL_DURATION),
+            calls: registrar.counters(&catalogue::UPSTREAM_CALLS),
+            call_duration: registrar.histogram(&catalogue::UPSTREAM_CALL_DURATION),
             call_times: Mutex::default(),
-            call_inputs: shelf.histogram(&catalogue::UPSTREAM_CALL_INPUTS),
-            call_requests: shelf.histogram(&catalogue::UPSTREAM_CALL_REQUESTS),
-            retries: shelf.counters(&catalogue::UPSTREAM_RETRIES),
-            splits: shelf.counter(&catalogue::UPSTREAM_SPLITS),
-            isolations: shelf.counter(&catalogue::UPSTREAM_ISOLATIONS),
-            in_flight: shelf.gauge(&catalogue::UPSTREAM_IN_FLIGHT),
-            queued_inputs: shelf.gauge(&catalogue::UPSTREAM_QUEUED_INPUTS),
+            call_inputs: registrar.histogram(&catalogue::UPSTREAM_CALL_INPUTS),
+            call_requests: registrar.histogram(&catalogue::UPSTREAM_CALL_REQUESTS),
+            retries: registrar.counters(&catalogue::UPSTREAM_RETRIES),
+            splits: registrar.counter(&catalogue::UPSTREAM_SPLITS),
+            isolations: registrar.counter(&catalogue::UPSTREAM_ISOLATIONS),
+            in_flight: registrar.gauge(&catalogue::UPSTREAM_IN_FLIGHT),
+            queued_inputs: registrar.gauge(&catalogue::UPSTREAM_QUEUED_INPUTS),
             breaker: BreakerMetrics {
-                state: shelf.gauge(&catalogue::BREAKER_STATE),
-                opened: shelf.counter(&catalogue::BREAKER_OPENED),
+                state: registrar.gauge(&catalogue::BREAKER_STATE),
+                opened: registrar.counter(&catalogue::BREAKER_OPENED),
             },
         }
     }

@@ -14,11 +14,11 @@ pub struct UsageMetrics {
 }
 
 impl UsageMetrics {
-    pub(super) fn new(shelf: &Registrar<'_>) -> Self {
+    pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         Self {
-            inputs: shelf.counters(&catalogue::INPUTS),
-            tokens: shelf.counters(&catalogue::TOKENS),
-            accounts: UsageAccounts::new(shelf),
+            inputs: registrar.counters(&catalogue::INPUTS),
+            tokens: registrar.counters(&catalogue::TOKENS),
+            accounts: UsageAccounts::new(registrar),
         }
     }
 

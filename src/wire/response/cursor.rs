@@ -7,9 +7,9 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use super::Unreadable;
+use super::AnswerFault;
 
-/// Position in a JSON text. Anything that is not valid JSON gives [`Unreadable::Shape`].
+/// Position in a JSON text. Anything that is not valid JSON gives [`AnswerFault::Shape`].
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
 }
@@ -26,8 +26,8 @@ impl<'a> Cursor<'a> {
     /// Reads an object. `member` gets each name and must read its value.
     pub(super) fn object(
         &mut self,
-        mut member: impl FnMut(&mut Self, &str) -> Result<(), Unreadable>,
-    ) -> Result<(), Unreadable> {
+        mut member: impl FnMut(&mut Self, &str) -> Result<(), AnswerFault>,
+    ) -> Result<(), AnswerFault> {
         self.list([b'{', b'}'], |cursor| {
             let MemberName(name) = cursor.value()?;
             cursor.expect(b':')?;
@@ -36,25 +36,25 @@ impl<'a> Cursor<'a> {
     }
 
     /// Reads an array. `item` must read each item.
-    pub(super) fn array(&mut self, item: impl FnMut(&mut Self) -> Result<(), Unreadable>) -> Result<(), Unreadable> {
+    pub(super) fn array(&mut self, item: impl FnMut(&mut Self) -> Result<(), AnswerFault>) -> Result<(), AnswerFault> {
         self.list([b'[', b']'], item)
     }
 
     /// Reads a value of a known type.
-    pub(super) fn value<T: Deserialize<'a>>(&mut self) -> Result<T, Unreadable> {
+    pub(super) fn value<T: Deserialize<'a>>(&mut self) -> Result<T, AnswerFault> {
         let mut values = serde_json::Deserializer::from_slice(self.rest).into_iter();
-        let value = values.next().and_then(Result::ok).ok_or(Unreadable::Shape)?;
+        let value = values.next().and_then(Result::ok).ok_or(AnswerFault::Shape)?;
         self.rest = &self.rest[values.byte_offset()..];
         Ok(value)
     }
 
     /// Skips a value.
-    pub(super) fn skip(&mut self) -> Result<(), Unreadable> {
+    pub(super) fn skip(&mut self) -> Result<(), AnswerFault> {
         self.value::<IgnoredAny>().map(drop)
     }
 
     /// Reads a value and returns its text. The content of a string is not checked.
-    pub(super) fn raw(&mut self) -> Result<&'a [u8], Unreadable> {
+    pub(super) fn raw(&mut self) -> Result<&'a [u8], AnswerFault> {
         if let Some(length) = self.length_of_plain_string() {
             let (string, rest) = self.rest.split_at(length);
             self.rest = rest;
@@ -73,15 +73,15 @@ impl<'a> Cursor<'a> {
     }
 
     /// Fails unless the text ends here.
-    pub(super) fn end(&mut self) -> Result<(), Unreadable> {
-        if self.peek().is_none() { Ok(()) } else { Err(Unreadable::Shape) }
+    pub(super) fn end(&mut self) -> Result<(), AnswerFault> {
+        if self.peek().is_none() { Ok(()) } else { Err(AnswerFault::Shape) }
     }
 
     fn list(
         &mut self,
         [open, close]: [u8; 2],
-        mut item: impl FnMut(&mut Self) -> Result<(), Unreadable>,
-    ) -> Result<(), Unreadable> {
+        mut item: impl FnMut(&mut Self) -> Result<(), AnswerFault>,
+    ) -> Result<(), AnswerFault> {
         self.expect(open)?;
         if self.peek() == Some(close) {
             return self.expect(close);
@@ -95,12 +95,12 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn expect(&mut self, byte: u8) -> Result<(), Unreadable> {
+    fn expect(&mut self, byte: u8) -> Result<(), AnswerFault> {
         if self.peek() == Some(byte) {
             self.rest = &self.rest[1..];
             return Ok(());
         }
-        Err(Unreadable::Shape)
+        Err(AnswerFault::Shape)
     }
 
     /// Returns the next byte that is not white space.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
-use super::Unreadable;
+use super::AnswerFault;
 use super::cursor::Cursor;
 use super::proof::{is_evidently_f32, is_evidently_f64};
 use crate::vector::Vector;
@@ -113,21 +113,21 @@ struct Usage<'a> {
 }
 
 /// Reads an answer. Vectors may be base64 or numbers, whatever was asked for.
-pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unreadable> {
+pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, AnswerFault> {
     let answer = read_body(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body), expected.inputs)?;
     if answer.vecho.and_then(into_option).is_some_and(|marks| !marks.mock.is_empty()) {
-        return Err(Unreadable::StandIn);
+        return Err(AnswerFault::UpstreamFallback);
     }
-    let data = answer.data.ok_or(Unreadable::Shape)?;
+    let data = answer.data.ok_or(AnswerFault::Shape)?;
     if data.len() != expected.inputs {
-        return Err(Unreadable::Count);
+        return Err(AnswerFault::Count);
     }
     let are_counted = data.iter().any(|item| !item.has_index());
     let (mut slots, mut has_base64) = (vec![None; expected.inputs], false);
     for (position, item) in data.into_iter().enumerate() {
         let index = item.index(if are_counted { Some(position) } else { None })?;
-        let slot = slots.get_mut(index).filter(|slot| slot.is_none()).ok_or(Unreadable::Index)?;
-        let embedding = item.embedding.ok_or(Unreadable::Shape)?;
+        let slot = slots.get_mut(index).filter(|slot| slot.is_none()).ok_or(AnswerFault::Index)?;
+        let embedding = item.embedding.ok_or(AnswerFault::Shape)?;
         has_base64 |= is_string(embedding);
         *slot = Some(read_vector(embedding)?);
     }
@@ -137,7 +137,7 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unrea
         check_base64(&vectors, expected)?;
     }
     if !expected.allows(dimension) {
-        return Err(Unreadable::OtherDimension(dimension));
+        return Err(AnswerFault::OtherDimension(dimension));
     }
     Ok(ReadAnswer {
         vectors,
@@ -147,7 +147,7 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Unrea
     })
 }
 
-fn read_body(text: &[u8], most_items: usize) -> Result<AnswerMembers<'_>, Unreadable> {
+fn read_body(text: &[u8], most_items: usize) -> Result<AnswerMembers<'_>, AnswerFault> {
     let (mut body, mut cursor) = (AnswerMembers::default(), Cursor::new(text));
     cursor.object(|cursor, name| match name {
         "data" => put(&mut body.data, read_items(cursor, most_items)?),
@@ -182,15 +182,15 @@ impl Item<'_> {
     }
 
     /// Returns the place of its vector. If items are counted by `position`, an index must agree with it.
-    fn index(&self, position: Option<usize>) -> Result<usize, Unreadable> {
+    fn index(&self, position: Option<usize>) -> Result<usize, AnswerFault> {
         let said = match &self.index {
-            Some(Nullable(Some(number))) => Some(whole(number).ok_or(Unreadable::Index)?),
+            Some(Nullable(Some(number))) => Some(whole(number).ok_or(AnswerFault::Index)?),
             _ => None,
         };
         match (said, position) {
             (Some(said), None) => Ok(said),
             (said, Some(position)) if said.is_none_or(|said| said == position) => Ok(position),
-            _ => Err(Unreadable::Index),
+            _ => Err(AnswerFault::Index),
         }
     }
 }
@@ -222,7 +222,7 @@ fn read_tokens(json: &RawValue) -> Option<u64> {
     usage.prompt_tokens.and_then(count).or_else(|| usage.total_tokens.and_then(count)).map(|tokens| tokens as u64)
 }
 
-fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item<'a>>, Unreadable> {
+fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item<'a>>, AnswerFault> {
     let mut items = Vec::with_capacity(most_items);
     cursor.array(|cursor| {
         let mut item = Item::default();
@@ -233,7 +233,7 @@ fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item
         })?;
         // An item of three bytes takes far more memory here, so the number of items is limited.
         if items.len() == most_items {
-            return Err(Unreadable::Count);
+            return Err(AnswerFault::Count);
         }
         items.push(item);
         Ok(())
@@ -246,18 +246,18 @@ fn into_option<T>(Nullable(value): Nullable<T>) -> Option<T> {
 }
 
 /// Stores a member. Duplicate members are rejected.
-fn put<T>(place: &mut Option<T>, value: T) -> Result<(), Unreadable> {
-    if place.replace(value).is_some() { Err(Unreadable::Shape) } else { Ok(()) }
+fn put<T>(place: &mut Option<T>, value: T) -> Result<(), AnswerFault> {
+    if place.replace(value).is_some() { Err(AnswerFault::Shape) } else { Ok(()) }
 }
 
-fn common_dimension(vectors: &[Vector]) -> Result<usize, Unreadable> {
+fn common_dimension(vectors: &[Vector]) -> Result<usize, AnswerFault> {
     let dimension = vectors.first().map_or(0, Vector::dimension);
     let is_common = vectors.iter().all(|vector| vector.dimension() == dimension);
-    if is_common { Ok(dimension) } else { Err(Unreadable::Dimension) }
+    if is_common { Ok(dimension) } else { Err(AnswerFault::Dimension) }
 }
 
 /// Checks that base64 was f32, unless this is already known.
-fn check_base64(vectors: &[Vector], expected: &Expected) -> Result<(), Unreadable> {
+fn check_base64(vectors: &[Vector], expected: &Expected) -> Result<(), AnswerFault> {
     let dimension = vectors.first().map_or(0, Vector::dimension);
     let is_as_long_as_told = expected.asked == Some(dimension) || expected.base64 == Base64::Proven(dimension);
     let is_f32 = if expected.base64 == Base64::Trusted || expected.known == Some(dimension) {
@@ -268,23 +268,23 @@ fn check_base64(vectors: &[Vector], expected: &Expected) -> Result<(), Unreadabl
     } else {
         vectors.iter().all(is_evidently_f32)
     };
-    if is_f32 { Ok(()) } else { Err(Unreadable::Dimension) }
+    if is_f32 { Ok(()) } else { Err(AnswerFault::Dimension) }
 }
 
 fn is_string(json: &[u8]) -> bool {
     json.starts_with(b"\"")
 }
 
-fn read_vector(json: &[u8]) -> Result<Vector, Unreadable> {
+fn read_vector(json: &[u8]) -> Result<Vector, AnswerFault> {
     if is_string(json) { read_base64(json) } else { read_numbers(json) }
 }
 
 /// Decodes a base64 string. Its alphabet needs no escapes in JSON, but a server may escape any character; then the
 /// first attempt fails.
-fn read_base64(json: &[u8]) -> Result<Vector, Unreadable> {
+fn read_base64(json: &[u8]) -> Result<Vector, AnswerFault> {
     match decode(&json[1..json.len() - 1]) {
-        Err(Unreadable::Base64) if json.contains(&b'\\') => {
-            let text: String = serde_json::from_slice(json).map_err(|_| Unreadable::Shape)?;
+        Err(AnswerFault::Base64) if json.contains(&b'\\') => {
+            let text: String = serde_json::from_slice(json).map_err(|_| AnswerFault::Shape)?;
             decode(text.as_bytes())
         }
         decoded => decoded,
@@ -292,21 +292,21 @@ fn read_base64(json: &[u8]) -> Result<Vector, Unreadable> {
 }
 
 /// Decodes into the memory that the vector will own.
-fn decode(text: &[u8]) -> Result<Vector, Unreadable> {
-    let length = base64_simd::STANDARD.decoded_length(text).map_err(|_| Unreadable::Base64)?;
+fn decode(text: &[u8]) -> Result<Vector, AnswerFault> {
+    let length = base64_simd::STANDARD.decoded_length(text).map_err(|_| AnswerFault::Base64)?;
     let mut bytes: Arc<[u8]> = iter::repeat_n(0, length).collect();
     let free = Arc::get_mut(&mut bytes).expect("nobody else must have it yet");
-    base64_simd::STANDARD.decode(text, free.as_out()).map_err(|_| Unreadable::Base64)?;
+    base64_simd::STANDARD.decode(text, free.as_out()).map_err(|_| AnswerFault::Base64)?;
     Ok(Vector::from_shared(bytes)?)
 }
 
 /// Parses each number directly to f32, because parsing to f64 first would round twice.
-fn read_numbers(json: &[u8]) -> Result<Vector, Unreadable> {
-    let json = str::from_utf8(json).map_err(|_| Unreadable::Shape)?;
-    let list = json.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(Unreadable::Shape)?;
+fn read_numbers(json: &[u8]) -> Result<Vector, AnswerFault> {
+    let json = str::from_utf8(json).map_err(|_| AnswerFault::Shape)?;
+    let list = json.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(AnswerFault::Shape)?;
     let mut bytes = Vec::with_capacity(list.len() / 2);
     for number in list.split(',') {
-        let number: f32 = number.trim_ascii().parse().map_err(|_| Unreadable::Shape)?;
+        let number: f32 = number.trim_ascii().parse().map_err(|_| AnswerFault::Shape)?;
         bytes.extend_from_slice(&number.to_le_bytes());
     }
     Ok(Vector::from_le_bytes(&bytes)?)

@@ -7,7 +7,7 @@ fn expected(inputs: usize, base64: Base64) -> Expected {
     Expected { inputs, asked: None, known: None, base64 }
 }
 
-fn vectors(data: &str, inputs: usize) -> Result<Vec<Vec<f32>>, Unreadable> {
+fn vectors(data: &str, inputs: usize) -> Result<Vec<Vec<f32>>, AnswerFault> {
     let body = format!(r#"{{"object":"list","data":{data},"model":"m","usage":{{"prompt_tokens":3}}}}"#);
     let answer = read_answer(body.as_bytes(), &expected(inputs, Base64::Trusted))?;
     assert_eq!((answer.model.as_deref(), answer.prompt_tokens), (Some("m"), Some(3)));
@@ -23,43 +23,43 @@ fn vectors_are_matched_by_index_not_by_position() {
 #[test]
 fn inconsistent_answers_are_rejected() {
     let cases = [
-        (r#"[{"index":0,"embedding":[1]}]"#, 2, Unreadable::Count),
-        (r#"[{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, Unreadable::Index),
-        (r#"[{"index":0,"embedding":[1]},{"index":2,"embedding":[2]}]"#, 2, Unreadable::Index),
-        (r"[{},{},and so on]", 1, Unreadable::Count),
-        (r#"[{"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, Unreadable::Index),
-        (r#"[{"index":1,"embedding":[1]},{"embedding":[2]}]"#, 2, Unreadable::Index),
-        (r#"[{"index":0.5,"embedding":[1]}]"#, 1, Unreadable::Index),
-        (r#"[{"index":-1,"embedding":[1]}]"#, 1, Unreadable::Index),
-        (r#"[{"index":0,"embedding":[1,2]},{"index":1,"embedding":[1]}]"#, 2, Unreadable::Dimension),
-        (r#"[{"index":"0","embedding":[1]}]"#, 1, Unreadable::Shape),
-        (r#"[{"index":0,"embedding":[1]},{"index":1,"embedding":[2,3]}]"#, 2, Unreadable::Dimension),
-        (r#"[{"index":0,"embedding":"AACAPw"}]"#, 1, Unreadable::Base64),
-        (r#"[{"index":0,"embedding":"AACA"}]"#, 1, Unreadable::Vector(NotAVector::Ragged)),
-        (r#"[{"index":0,"embedding":[1e999]}]"#, 1, Unreadable::Vector(NotAVector::NotFinite)),
-        (r#"[{"index":0,"embedding":[0,0]}]"#, 1, Unreadable::Vector(NotAVector::AllZero)),
-        (r#"[{"index":0,"embedding":[]}]"#, 1, Unreadable::Shape),
-        (r#"[{"index":0,"embedding":[[1]]}]"#, 1, Unreadable::Shape),
-        (r#"[{"index":0,"embedding":["1"]}]"#, 1, Unreadable::Shape),
-        (r#"[{"index":0,"embedding":null}]"#, 1, Unreadable::Shape),
-        (r#"[{"index":0,"embedding":{"float":[1]}}]"#, 1, Unreadable::Shape),
+        (r#"[{"index":0,"embedding":[1]}]"#, 2, AnswerFault::Count),
+        (r#"[{"index":0,"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, AnswerFault::Index),
+        (r#"[{"index":0,"embedding":[1]},{"index":2,"embedding":[2]}]"#, 2, AnswerFault::Index),
+        (r"[{},{},and so on]", 1, AnswerFault::Count),
+        (r#"[{"embedding":[1]},{"index":0,"embedding":[2]}]"#, 2, AnswerFault::Index),
+        (r#"[{"index":1,"embedding":[1]},{"embedding":[2]}]"#, 2, AnswerFault::Index),
+        (r#"[{"index":0.5,"embedding":[1]}]"#, 1, AnswerFault::Index),
+        (r#"[{"index":-1,"embedding":[1]}]"#, 1, AnswerFault::Index),
+        (r#"[{"index":0,"embedding":[1,2]},{"index":1,"embedding":[1]}]"#, 2, AnswerFault::Dimension),
+        (r#"[{"index":"0","embedding":[1]}]"#, 1, AnswerFault::Shape),
+        (r#"[{"index":0,"embedding":[1]},{"index":1,"embedding":[2,3]}]"#, 2, AnswerFault::Dimension),
+        (r#"[{"index":0,"embedding":"AACAPw"}]"#, 1, AnswerFault::Base64),
+        (r#"[{"index":0,"embedding":"AACA"}]"#, 1, AnswerFault::Vector(NotAVector::Ragged)),
+        (r#"[{"index":0,"embedding":[1e999]}]"#, 1, AnswerFault::Vector(NotAVector::NotFinite)),
+        (r#"[{"index":0,"embedding":[0,0]}]"#, 1, AnswerFault::Vector(NotAVector::AllZero)),
+        (r#"[{"index":0,"embedding":[]}]"#, 1, AnswerFault::Shape),
+        (r#"[{"index":0,"embedding":[[1]]}]"#, 1, AnswerFault::Shape),
+        (r#"[{"index":0,"embedding":["1"]}]"#, 1, AnswerFault::Shape),
+        (r#"[{"index":0,"embedding":null}]"#, 1, AnswerFault::Shape),
+        (r#"[{"index":0,"embedding":{"float":[1]}}]"#, 1, AnswerFault::Shape),
     ];
     for (data, inputs, expected) in cases {
         assert_eq!(vectors(data, inputs), Err(expected), "{data}");
     }
-    assert_eq!(read_answer(b"<html>", &expected(1, Base64::Trusted)), Err(Unreadable::Shape));
+    assert_eq!(read_answer(b"<html>", &expected(1, Base64::Trusted)), Err(AnswerFault::Shape));
 }
 
 #[test]
 fn float64_in_base64_is_rejected_once_the_dimension_is_known() {
     let body = br#"{"data":[{"index":0,"embedding":"AAAAAAAA8D8AAAAAAAAAQA=="}]}"#;
-    assert_eq!(read_answer(body, &expected(1, Base64::Proven(2))), Err(Unreadable::Dimension));
+    assert_eq!(read_answer(body, &expected(1, Base64::Proven(2))), Err(AnswerFault::Dimension));
 }
 
 #[test]
 fn base64_is_rejected_until_its_dimension_is_proven() {
     let body = br#"{"data":[{"index":0,"embedding":"AACAPwAAAEA="}]}"#;
-    assert_eq!(read_answer(body, &expected(1, Base64::Unproven)), Err(Unreadable::Dimension));
+    assert_eq!(read_answer(body, &expected(1, Base64::Unproven)), Err(AnswerFault::Dimension));
     assert!(read_answer(body, &expected(1, Base64::Proven(2))).is_ok());
 }
 
@@ -67,7 +67,7 @@ fn base64_is_rejected_until_its_dimension_is_proven() {
 fn an_answer_marked_as_a_mock_is_rejected() {
     let answer = |marks: &str| format!(r#"{{"data":[{{"index":0,"embedding":[1]}}],"vecho":{marks}}}"#);
     let read = |marks: &str| read_answer(answer(marks).as_bytes(), &expected(1, Base64::Trusted));
-    assert_eq!(read(r#"{"mock":[0]}"#), Err(Unreadable::StandIn));
+    assert_eq!(read(r#"{"mock":[0]}"#), Err(AnswerFault::UpstreamFallback));
     assert!(read(r#"{"mock":[]}"#).is_ok());
 }
 
@@ -109,7 +109,7 @@ fn malformed_json_answers_are_rejected() {
     ];
     assert!(read_answer(good.as_bytes(), &expected(1, Base64::Trusted)).is_ok());
     for body in cases {
-        assert_eq!(read_answer(body.as_bytes(), &expected(1, Base64::Trusted)), Err(Unreadable::Shape), "{body}");
+        assert_eq!(read_answer(body.as_bytes(), &expected(1, Base64::Trusted)), Err(AnswerFault::Shape), "{body}");
     }
 }
 
@@ -203,8 +203,8 @@ fn an_unexpected_dimension_is_reported() {
     assert_eq!(read(None, None), Ok(3));
     assert_eq!(read(Some(2), Some(3)), Ok(3));
     assert_eq!(read(Some(2), None), Ok(3), "the server ignores what was asked");
-    assert_eq!(read(Some(4), None), Err(Unreadable::OtherDimension(3)));
-    assert_eq!(read(Some(3), Some(2)), Err(Unreadable::OtherDimension(3)));
+    assert_eq!(read(Some(4), None), Err(AnswerFault::OtherDimension(3)));
+    assert_eq!(read(Some(3), Some(2)), Err(AnswerFault::OtherDimension(3)));
 }
 
 /// Returns an answer with this vector as base64.
@@ -223,8 +223,8 @@ fn unproven_base64_is_accepted_only_if_it_looks_like_f32() {
     let half: Vec<u8> = [0.125_f64.sqrt(); 8].iter().flat_map(|component| component.to_le_bytes()).collect();
     for base64 in [Base64::Unproven, Base64::Proven(16), Base64::Proven(4)] {
         assert_eq!(read(&narrow, base64), Ok(16), "{base64:?}");
-        assert_eq!(read(&wide, base64), Err(Unreadable::Dimension), "{base64:?}");
+        assert_eq!(read(&wide, base64), Err(AnswerFault::Dimension), "{base64:?}");
         // As long as sixteen f32.
-        assert_eq!(read(&half, base64), Err(Unreadable::Dimension), "{base64:?}");
+        assert_eq!(read(&half, base64), Err(AnswerFault::Dimension), "{base64:?}");
     }
 }

@@ -4,7 +4,7 @@ use crate::vector::NotAVector;
 
 /// Reason why an answer with status 200 is rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub enum AnswerFault {
     /// It exceeds the size limit.
     #[error("it is too large")]
     TooLarge,
@@ -27,8 +27,8 @@ pub enum Unreadable {
     #[error("a vector has the wrong dimension")]
     Dimension,
     /// Its sender marks it as a fallback answer.
-    #[error("it is a stand-in and says so")]
-    StandIn,
+    #[error("it is marked as a fallback")]
+    UpstreamFallback,
     /// Some of its base64 is invalid.
     #[error("its base64 is broken")]
     Base64,

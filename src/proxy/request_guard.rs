@@ -1,4 +1,4 @@
-//! Counts one request of the public port and ends its span.
+//! Guard of one request of the public port: records it, ends its span, and sets its deadline.
 
 use http::Response;
 use tokio::time::Instant;
@@ -10,8 +10,9 @@ use crate::config::Config;
 use crate::observe::metrics::{Ended, Metrics, Outcome, RequestUsage, Route};
 use crate::observe::traces::{Span, attribute};
 
-/// Records a request and ends its span on drop. A request dropped before its end was cancelled by its client.
-pub(super) struct Count<'a> {
+/// Guard that records a request and ends its span on drop. A request dropped before its end was cancelled by its
+/// client.
+pub(super) struct RequestGuard<'a> {
     metrics: &'a Metrics,
     route: Route,
     begun: Instant,
@@ -21,13 +22,15 @@ pub(super) struct Count<'a> {
     subject: Option<RequestUsage>,
 }
 
-impl<'a> Count<'a> {
+impl<'a> RequestGuard<'a> {
     pub(super) fn begin(metrics: &'a Metrics, route: Route, span: Span) -> Self {
         let (begun, outcome) = (Instant::now(), Outcome::Cancelled);
         Self { metrics, route, begun, outcome, span, status: None, subject: None }
     }
 
-    /// Returns the time at which the caller stops waiting.
+    /// Returns the time at which the caller stops waiting: the arrival of the request's head plus
+    /// `limits.request_timeout`. The flow enforces it for lookups and fetches (`Request::wait` in `flow`), and
+    /// [`ForwardContext`](super::passthrough::ForwardContext) for requests that are passed through.
     pub(super) fn deadline(&self, config: &Config) -> Instant {
         self.begun + config.limits.request_timeout
     }
@@ -49,7 +52,7 @@ impl<'a> Count<'a> {
     }
 }
 
-impl Drop for Count<'_> {
+impl Drop for RequestGuard<'_> {
     fn drop(&mut self) {
         self.span.text(attribute::OUTCOME, self.outcome.label());
         self.metrics.requests.ended(Ended {

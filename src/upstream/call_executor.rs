@@ -1,4 +1,4 @@
-//! One call to the upstream, with its attempts, waits and the breaker.
+//! Execution of one upstream call to its end: its attempts, the waits between them, the breaker, and the final verdict.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,15 +10,18 @@ use super::answered::{Answered, CallInfo};
 use super::breaker::{HostFault, Pass};
 use super::call::Call;
 use super::permit::CallPermit;
-use super::portion::Piece;
+use super::piece::Piece;
 use super::retry::{Budget, backoff, jitter, retry_deadline};
 use super::traced::{begin_call, tell};
-use super::{Breaker, Class, Failure, Outage, SpaceHealth, Terms, UpstreamClient, UpstreamReply, Why, marks_stand_in};
+use super::{
+    Breaker, Class, Failure, LaneProperties, Outage, SpaceHealth, UnavailableReason, UpstreamClient, UpstreamReply,
+    marks_fallback,
+};
 use crate::config::{Config, Live};
-use crate::observe::logs::{Throttled, told};
+use crate::observe::logs::{Throttled, shorten_for_log};
 use crate::observe::metrics::{CallOutcome, Metrics, RetryReason};
 use crate::observe::traces::Span;
-use crate::wire::{Expected, ReadAnswer, Unreadable, read_answer};
+use crate::wire::{AnswerFault, Expected, ReadAnswer, read_answer};
 
 /// Makes an attempt. A probe of the breaker that takes longer than a refused connection lets other calls pass.
 async fn beside_others<T>(pass: &Pass<'_>, attempt: impl Future<Output = T>) -> T {
@@ -45,8 +48,9 @@ const PROBE_ALONE: Duration = Duration::from_millis(500);
 const LEAST_OVERDUE: Duration = Duration::from_mins(1);
 const OVERDUE: &str = "an upstream call takes unusually long: vecho goes on waiting for its answer";
 
-/// Makes calls.
-pub struct Caller {
+/// Runs upstream calls. Each one runs to its end: attempts, back-off, what the breaker allows and learns, and the final
+/// verdict on a failure.
+pub struct CallExecutor {
     pub(super) client: Arc<UpstreamClient>,
     pub(super) breaker: Arc<Breaker>,
     pub(super) health: Arc<SpaceHealth>,
@@ -69,15 +73,15 @@ struct Tries {
     reconnected: bool,
 }
 
-impl Caller {
-    /// Creates a caller over one client and its breaker, with metrics and log for its reports.
+impl CallExecutor {
+    /// Creates an executor over one client and its breaker, with metrics and log for its reports.
     pub fn new(
         client: Arc<UpstreamClient>,
         breaker: Arc<Breaker>,
         live: Live,
-        told: (Arc<Metrics>, Throttled),
+        (metrics, throttled): (Arc<Metrics>, Throttled),
     ) -> Self {
-        let ((metrics, throttled), health, budget) = (told, Arc::default(), Budget::new());
+        let (health, budget) = (Arc::default(), Budget::new());
         Self { client, breaker, health, budget, live, metrics, throttled }
     }
 
@@ -87,9 +91,9 @@ impl Caller {
     }
 
     /// Repeats a call until it returns vectors, or a failure that another attempt would not fix.
-    pub(super) async fn call(
+    pub(super) async fn execute(
         &self,
-        terms: &Terms,
+        properties: &LaneProperties,
         call: &Call<'_>,
         permit: &mut CallPermit,
     ) -> Result<Answered, Failure> {
@@ -100,15 +104,17 @@ impl Caller {
             let Some(pass) = self.breaker.pass() else {
                 let detail =
                     format!("the breaker is open after repeated failures, the last one: {}", self.breaker.cause());
-                return Err(Failure::unavailable(Why::BreakerOpen, detail).with_outage(Outage::Unreachable));
+                return Err(
+                    Failure::unavailable(UnavailableReason::BreakerOpen, detail).with_outage(Outage::Unreachable)
+                );
             };
             tries.attempts += 1;
             let begun = Instant::now();
-            let attempt = self.attempt(terms, call, (permit, tries.attempts));
+            let attempt = self.attempt(properties, call, (permit, tries.attempts));
             let failure = match beside_others(&pass, attempt).await {
                 Ok(answered) => {
                     pass.answered();
-                    self.health.answered(&terms.model);
+                    self.health.answered(&properties.model);
                     call.batch.iter().flat_map(Piece::inputs).take(1).for_each(|input| {
                         call.lane.known_good.remember(input);
                     });
@@ -118,17 +124,17 @@ impl Caller {
             };
             let deadline = retry_deadline(&deadlines, failure.class, begun.elapsed());
             let next = match call.next(&failure, &mut tries, (deadline, begun.elapsed(), &config)) {
-                NextStep::RetryAfter(_, reason) if !self.may_repeat(reason, terms, &config) => NextStep::GiveUp,
+                NextStep::RetryAfter(_, reason) if !self.may_repeat(reason, properties, &config) => NextStep::GiveUp,
                 next => next,
             };
             call.tell(pass, &failure, (&next, &config));
             let NextStep::RetryAfter(wait, reason) = next else {
-                return Err(self.judged(failure, terms, (call, &config)).await);
+                return Err(self.judged(failure, properties, (call, &config)).await);
             };
             tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
             call.reservation.give_up();
             if !permit.pause(wait, deadline).await {
-                return Err(self.judged(failure, terms, (call, &config)).await);
+                return Err(self.judged(failure, properties, (call, &config)).await);
             }
             call.reservation.take_again().await;
             self.metrics.upstream.retry(reason);
@@ -138,14 +144,14 @@ impl Caller {
     /// Makes one attempt.
     async fn attempt(
         &self,
-        terms: &Terms,
+        properties: &LaneProperties,
         call: &Call<'_>,
         (permit, number): (&mut CallPermit, u32),
     ) -> Result<Answered, Failure> {
         let begun = Instant::now();
-        let span = begin_call(terms, call, number);
-        let reply = self.post(terms, call, (&span, permit)).await;
-        let result = reply.and_then(|reply| read_reply(terms, call, reply));
+        let span = begin_call(properties, call, number);
+        let reply = self.post(properties, call, (&span, permit)).await;
+        let result = reply.and_then(|reply| read_reply(properties, call, reply));
         let (outcome, took) = (outcome_of(&result), begun.elapsed());
         self.metrics.upstream.call(outcome, took, call.inputs, call.batch.len());
         tell(&span, &result, outcome);
@@ -154,8 +160,8 @@ impl Caller {
 
     /// Returns true if a call may be repeated. A repetition on another connection is always allowed. Others are allowed
     /// while the space does not count as unavailable and the retry budget lasts.
-    fn may_repeat(&self, reason: RetryReason, terms: &Terms, config: &Config) -> bool {
-        reason == RetryReason::ReusedConnection || (!self.is_failing(terms, config) && self.budget.withdraw())
+    fn may_repeat(&self, reason: RetryReason, properties: &LaneProperties, config: &Config) -> bool {
+        reason == RetryReason::ReusedConnection || (!self.is_failing(properties, config) && self.budget.withdraw())
     }
 
     /// Sends one attempt. A call that takes much longer than earlier calls of its lane gives its permit back and
@@ -164,17 +170,20 @@ impl Caller {
     /// sent separately.
     async fn post(
         &self,
-        terms: &Terms,
+        properties: &LaneProperties,
         call: &Call<'_>,
         (span, permit): (&Span, &mut CallPermit),
     ) -> Result<UpstreamReply, Failure> {
         let trace = span.context();
-        let mut posting = std::pin::pin!(self.client.post(terms, call.body.clone(), &trace, call.reservation));
+        let mut posting = std::pin::pin!(self.client.post(properties, call.body.clone(), &trace, call.reservation));
         let config = self.live.load();
         if call.is_merged() {
             let reply = call.lane.with_merge_timeout(config.batch.target_time, posting).await;
             return reply.unwrap_or_else(|| {
-                Err(Failure::unavailable(Why::Held, "the call for several requests took unusually long"))
+                Err(Failure::unavailable(
+                    UnavailableReason::MergeTimeout,
+                    "the call for several requests took unusually long",
+                ))
             });
         }
         let least = config.upstream.headers_timeout.unwrap_or(LEAST_OVERDUE);
@@ -189,20 +198,24 @@ impl Caller {
         if waited.is_zero() {
             return posting.await;
         }
-        permit.give_back();
+        permit.swap_for_extra_permit();
         if config.upstream.headers_timeout.is_some() {
-            call.batch.iter().for_each(Piece::is_late);
+            call.batch.iter().for_each(Piece::report_late);
         }
         if self.throttled.admits(OVERDUE) {
-            tracing::warn!(model = &*told(terms.space.model_name()), waited_s = waited.as_secs(), "{OVERDUE}");
+            tracing::warn!(
+                model = &*shorten_for_log(properties.space.model_name()),
+                waited_s = waited.as_secs(),
+                "{OVERDUE}"
+            );
         }
         posting.await
     }
 
     /// Returns true if the space counts as unavailable; then no call is repeated.
-    pub(super) fn is_failing(&self, terms: &Terms, config: &Config) -> bool {
+    pub(super) fn is_failing(&self, properties: &LaneProperties, config: &Config) -> bool {
         let enough = config.breaker.failures;
-        enough > 0 && self.health.failures(&terms.model) >= enough
+        enough > 0 && self.health.failures(&properties.model) >= enough
     }
 }
 
@@ -213,13 +226,23 @@ impl Call<'_> {
             // These prove nothing about the host: a kept connection that was closed at the same moment, an answer that
             // takes long, and a failure that one of several requests may have caused.
             (NextStep::RetryAfter(_, RetryReason::ReusedConnection), _)
-            | (_, Class::Unavailable(Why::Timeout | Why::Held)) => {
+            | (_, Class::Unavailable(UnavailableReason::Timeout | UnavailableReason::MergeTimeout)) => {
                 drop(pass);
             }
-            (_, Class::Unavailable(Why::Dropped | Why::Cut)) if self.is_merged() => drop(pass),
-            (_, Class::Unavailable(why @ (Why::Connect | Why::Dropped | Why::Cut | Why::StandIn))) => {
+            (_, Class::Unavailable(UnavailableReason::Dropped | UnavailableReason::Cut)) if self.is_merged() => {
+                drop(pass);
+            }
+            (
+                _,
+                Class::Unavailable(
+                    reason @ (UnavailableReason::Connect
+                    | UnavailableReason::Dropped
+                    | UnavailableReason::Cut
+                    | UnavailableReason::UpstreamFallback),
+                ),
+            ) => {
                 let requests: Vec<u64> = self.batch.iter().map(|piece| piece.own().id).collect();
-                let (cause, is_unreachable) = (&*failure.detail, why == Why::Connect);
+                let (cause, is_unreachable) = (&*failure.detail, reason == UnavailableReason::Connect);
                 pass.failed(&config.breaker, &HostFault { cause, is_unreachable, requests: &requests });
             }
             _ => pass.answered(),
@@ -235,7 +258,7 @@ impl Call<'_> {
     ) -> NextStep {
         // This is typical of a kept connection that the upstream closed at the same moment. It says nothing about the
         // upstream's health, so one repetition is free.
-        if failure.class == Class::Unavailable(Why::Dropped) && !tries.reconnected {
+        if failure.class == Class::Unavailable(UnavailableReason::Dropped) && !tries.reconnected {
             tries.reconnected = true;
             return NextStep::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
         }
@@ -244,7 +267,7 @@ impl Call<'_> {
         let attempts_left = tries.attempts < self.attempts + u32::from(tries.reconnected);
         // Repeating a slow call would take as long again, and the caller's client repeats as well. Without vecho a
         // request has no parts, so calls for parts are repeated here.
-        let is_slow = took > SLOW_FAILURE && failure.class != Class::Throttled && !self.is_step;
+        let is_slow = took > SLOW_FAILURE && failure.class != Class::Throttled && !self.is_part;
         if is_for_each || is_slow || !failure.may_be_retried() || !attempts_left {
             return NextStep::GiveUp;
         }
@@ -280,31 +303,31 @@ fn outcome_of(result: &Result<(ReadAnswer, UpstreamReply), Failure>) -> CallOutc
             Class::Unavailable(_) => CallOutcome::Unavailable,
             Class::Throttled => CallOutcome::Throttled,
             Class::Refused => CallOutcome::Refused,
-            Class::Unreadable(..) => CallOutcome::Unreadable,
+            Class::InvalidAnswer(..) => CallOutcome::Unreadable,
         },
     }
 }
 
 pub(super) fn read_reply(
-    terms: &Terms,
+    properties: &LaneProperties,
     call: &Call<'_>,
     reply: UpstreamReply,
 ) -> Result<(ReadAnswer, UpstreamReply), Failure> {
     if reply.status != StatusCode::OK {
         return Err(Failure::of_reply(reply));
     }
-    let Terms { asked_dimension: asked, known_dimension: known, base64, .. } = *terms;
+    let LaneProperties { asked_dimension: asked, known_dimension: known, base64, .. } = *properties;
     let expected = Expected { inputs: call.inputs, asked, known, base64 };
     match read_answer(&reply.body, &expected) {
-        Ok(_) if marks_stand_in(&reply.headers) => Err(stand_in()),
-        Err(Unreadable::StandIn) => Err(stand_in()),
+        Ok(_) if marks_fallback(&reply.headers) => Err(upstream_fallback()),
+        Err(AnswerFault::UpstreamFallback) => Err(upstream_fallback()),
         Ok(answer) => Ok((answer, reply)),
-        Err(cause) => Err(Failure::unreadable(cause, call.encoding, reply)),
+        Err(cause) => Err(Failure::invalid_answer(cause, call.encoding, reply)),
     }
 }
 
 /// Returns the failure for an answer that another vecho marks as its own fallback. Such an answer must not be stored;
 /// this instance's fallback decides what its callers get.
-fn stand_in() -> Failure {
-    Failure::unavailable(Why::StandIn, "the upstream had only a stand-in to offer")
+fn upstream_fallback() -> Failure {
+    Failure::unavailable(UnavailableReason::UpstreamFallback, "the upstream answered with a fallback of its own")
 }

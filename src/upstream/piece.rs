@@ -1,4 +1,6 @@
-//! The inputs of one request inside a call: cut to size, merged, halved, and returned with their result.
+//! Pieces of requests. A piece holds inputs of one request that are sent in one call, alone or with pieces of other
+//! requests. It is cut to size, merged, halved, and returned with its result. A piece of a request that was cut is also
+//! called a part.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,9 +51,9 @@ pub struct Missing {
     pub own: Arc<OwnRequest>,
 }
 
-/// Result for some of the submitted inputs.
+/// Result of one piece: some of the submitted inputs with their vectors or their failure.
 #[derive(Debug)]
-pub struct Portion {
+pub struct PieceResult {
     /// Places of these inputs in the submitted list.
     pub places: Range<usize>,
     /// These inputs, returned to the submitter.
@@ -64,12 +66,12 @@ pub struct Portion {
 #[derive(Debug)]
 pub enum Report {
     /// The result for some of them.
-    Portion(Portion),
+    Result(PieceResult),
     /// A call exceeds `upstream.headers_timeout` and continues.
     Late,
 }
 
-/// Inputs of one request that are sent together.
+/// Inputs of one request that are sent together, and the way back to the request.
 pub(super) struct Piece {
     pub(super) first_place: usize,
     pub(super) missing: Missing,
@@ -80,14 +82,17 @@ pub(super) struct Piece {
 }
 
 impl Piece {
+    /// Ends the span of the wait in the lane, because the piece is about to be sent.
     pub(super) fn leave_queue(&mut self) {
         self.queued = Span::default();
     }
 
+    /// Returns its inputs.
     pub(super) fn inputs(&self) -> &[Input<'static>] {
         &self.missing.inputs
     }
 
+    /// Returns the whole request as its caller wrote it.
     pub(super) fn own(&self) -> &OwnRequest {
         &self.missing.own
     }
@@ -97,6 +102,7 @@ impl Piece {
         self.missing.inputs.len() == self.own().distinct()
     }
 
+    /// Returns the number of its inputs and the estimate of their tokens, which limit what a call may carry.
     pub(super) fn load(&self) -> Load {
         let tokens = self.inputs().iter().map(Input::estimated_tokens).sum();
         Load { inputs: self.inputs().len(), tokens }
@@ -134,14 +140,15 @@ impl Piece {
         self.missing.places.append(&mut rest.missing.places);
     }
 
+    /// Returns the inputs with their result to the request.
     pub(super) fn send(self, result: Result<Vec<Fetched>, Arc<Failure>>) {
         let places = self.first_place..self.first_place + self.inputs().len();
-        // The submitter stays until all portions have arrived. If it is gone, the process is stopping.
-        drop(self.results.send(Report::Portion(Portion { places, inputs: self.missing.inputs, result })));
+        // The submitter stays until all results have arrived. If it is gone, the process is stopping.
+        drop(self.results.send(Report::Result(PieceResult { places, inputs: self.missing.inputs, result })));
     }
 
-    /// Tells the request that its call exceeds the configured time.
-    pub(super) fn is_late(&self) {
+    /// Tells the request that its call exceeds `upstream.headers_timeout` and continues.
+    pub(super) fn report_late(&self) {
         drop(self.results.send(Report::Late));
     }
 }
@@ -222,6 +229,7 @@ fn token_shares(inputs: &[&Input<'_>], prompt_tokens: Option<u64>) -> Vec<Option
     }
 }
 
+/// Returns all pieces of a call to their requests with the same failure.
 pub(super) fn fail(batch: Vec<Piece>, failure: Failure) {
     let failure = Arc::new(failure);
     for piece in batch {

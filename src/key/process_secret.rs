@@ -12,10 +12,10 @@ use aws_lc_rs::rand;
 /// Size of a MAC in bytes.
 pub(super) const MAC_BYTES: usize = 16;
 
-/// Secret of this process for its passing keys.
-pub struct PassingSecret(LessSafeKey);
+/// Secret of this process for keys that only this process uses.
+pub struct ProcessSecret(LessSafeKey);
 
-impl PassingSecret {
+impl ProcessSecret {
     /// Creates a random secret.
     pub fn new() -> Self {
         let mut secret = [0; 16];
@@ -33,14 +33,14 @@ impl PassingSecret {
     }
 }
 
-impl Default for PassingSecret {
+impl Default for ProcessSecret {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl fmt::Debug for PassingSecret {
+impl fmt::Debug for ProcessSecret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PassingSecret")
+        f.write_str("ProcessSecret")
     }
 }

@@ -13,16 +13,16 @@ use crate::wire::Input;
 
 impl Request<'_> {
     /// Fills failed keys with fallback vectors, or returns the failure to report.
-    pub(super) async fn stand_in(&self, progress: &mut Progress) -> Result<(), Arc<FailedFetch>> {
+    pub(super) async fn apply_fallback(&self, progress: &mut Progress) -> Result<(), Arc<FailedFetch>> {
         let configured = self.context().config.fallback.mode;
         let mode = self.context().controls.fallback.map_or(configured, |asked| asked.min(configured));
-        let model = self.stand_in_identity(progress);
+        let model = self.fallback_identity(progress);
         let (mut to_mock, mut stale_places, mut cause) = (Vec::new(), Vec::new(), None);
         for place in 0..progress.slots.len() {
             let Slot::Failed(failed) = &progress.slots[place] else {
                 continue;
             };
-            let stale = progress.stand_ins[place]
+            let stale = progress.fallback_records[place]
                 .take()
                 .filter(|record| mode >= FallbackMode::Stale && model.as_ref() == Some(&record.identity));
             let failed = Arc::clone(failed);
@@ -79,9 +79,9 @@ impl Request<'_> {
     /// Returns the identity of the records that may serve as fallback. It is the model of the vectors at hand, else
     /// the current model of the space if it has a candidate, else the model of the first candidate. One answer never
     /// mixes two models.
-    fn stand_in_identity(&self, progress: &Progress) -> Option<ModelIdentity> {
+    fn fallback_identity(&self, progress: &Progress) -> Option<ModelIdentity> {
         let candidates: Vec<&ModelIdentity> =
-            progress.stand_ins.iter().flatten().map(|record| &record.identity).collect();
+            progress.fallback_records.iter().flatten().map(|record| &record.identity).collect();
         let at_hand = progress.served().next().map(|served| served.record.identity.clone());
         let current = || self.space.space_state.identity().filter(|identity| candidates.contains(&identity));
         at_hand.or_else(current).or_else(|| candidates.first().map(|identity| (*identity).clone()))

@@ -1,4 +1,4 @@
-//! What all inputs of one call have in common.
+//! Properties that all inputs of one lane share, and so all inputs of one call.
 
 use http::{HeaderMap, Uri};
 
@@ -8,9 +8,9 @@ use crate::wire::{Base64, Encoding, RequestForm, Space};
 /// Assumed dimension while it is unknown: that of the largest common model.
 const LIKELY_DIMENSION: usize = 3_072;
 
-/// Properties that all inputs of one call share.
+/// Properties that all inputs of one lane share: they are sent with every call of the lane.
 #[derive(Clone, Debug)]
-pub struct Terms {
+pub struct LaneProperties {
     /// The address.
     pub uri: Uri,
     /// Headers of the call, without a key that vecho holds.
@@ -35,7 +35,7 @@ pub struct Terms {
     pub is_known: bool,
 }
 
-impl Terms {
+impl LaneProperties {
     /// Returns the approximate memory of the answer to one input, as bytes on the wire and as a vector.
     pub(super) fn answer_bytes(&self) -> usize {
         let known = match self.base64 {
