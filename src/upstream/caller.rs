@@ -43,7 +43,7 @@ const PROBE_ALONE: Duration = Duration::from_millis(500);
 
 /// Shortest time after which a call counts as unusually long, however quick its lane is.
 const LEAST_OVERDUE: Duration = Duration::from_mins(1);
-const OVERDUE: &str = "an upstream call takes unusually long: vecho goes on waiting for its answer";
+const OVERDUE: &str = "an upstream call takes unusually long; still waiting for its answer";
 
 /// Makes calls.
 pub struct Caller {
@@ -306,5 +306,5 @@ pub(super) fn read_reply(
 /// Returns the failure for an answer that another vecho marks as its own fallback. Such an answer must not be stored;
 /// this instance's fallback decides what its callers get.
 fn stand_in() -> Failure {
-    Failure::unavailable(Why::StandIn, "the upstream had only a stand-in to offer")
+    Failure::unavailable(Why::StandIn, "the upstream answered only with mocks or stale entries")
 }
