@@ -114,7 +114,7 @@ impl Tables {
             if before == 0 {
                 tracing::warn!(
                     table_bytes = TABLE_BYTES,
-                    "memory.limit_mb leaves no room for the tokenizer's tables: tokens of hits are estimated"
+                    "memory.limit_mb leaves no room for the tokenizer's tables; estimating the tokens of hits"
                 );
             }
         }
