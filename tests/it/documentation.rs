@@ -39,6 +39,7 @@ const DOCUMENTS: [&str; 34] = [
     "docs/design/export.md",
     "docs/design/failures.md",
     "docs/design/http.md",
+    "docs/design/workers.md",
     "docs/design/keys.md",
     "docs/design/memory.md",
     "docs/design/observability.md",
@@ -348,7 +349,7 @@ fn placed_names(text: &str) -> Vec<(String, String)> {
     let outside_fences: String = text.split("```").step_by(2).collect();
     let text = outside_fences.split_whitespace().collect::<Vec<&str>>().join(" ");
     let parts: Vec<&str> = text.split('`').collect();
-    let is_file = |part: &str| is_path(part) && Path::new(part).extension().is_some_and(|extension| extension == "rs");
+    let is_file = |part: &str| is_path(part) && Path::new(part).extension().is_some_and(|kind| kind == "rs");
     let mut placed = Vec::new();
     for at in (3..parts.len()).step_by(2).filter(|at| is_file(parts[*at]) && parts[at - 1] == " in ") {
         let mut place = at - 2;
