@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::admission::Admission;
+use crate::serve::UNSENT_BYTES;
 use crate::wire::Rendering;
 
 /// Body of the response to one request. It holds the request's admission until it is sent.
@@ -18,9 +19,6 @@ pub struct ReplyBody {
     /// Released when the body is sent.
     _reservation: Option<Arc<dyn Send + Sync>>,
 }
-
-/// Maximum bytes that hyper buffers of a response.
-const BUFFERED_BYTES: usize = 128 * 1024;
 
 enum ReplyContent {
     Whole(Bytes),
@@ -55,7 +53,7 @@ impl ReplyBody {
         match &self.content {
             ReplyContent::Whole(bytes) => Some(bytes.len()),
             ReplyContent::Rendered { rendering, .. } => {
-                Some((BUFFERED_BYTES + 2 * rendering.largest_piece_len()).min(rendering.largest_len()))
+                Some((UNSENT_BYTES + 2 * rendering.largest_piece_len()).min(rendering.largest_len()))
             }
             ReplyContent::Streamed(_) => None,
         }

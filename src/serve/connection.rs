@@ -36,7 +36,7 @@ use crate::process::tasks::Tasks;
 
 /// Limit on response bytes that are buffered because the client does not read them. hyper's default is about 400 KiB,
 /// and many clients may be slow. At 128 KiB an answer with 256 vectors costs a sixth more CPU time.
-const UNSENT_BYTES: usize = 256 * 1024;
+pub const UNSENT_BYTES: usize = 256 * 1024;
 
 /// Limit on the concurrent streams of one HTTP/2 connection.
 const MAX_STREAMS: u32 = 256;

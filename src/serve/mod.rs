@@ -31,6 +31,7 @@ mod stream;
 mod tls;
 
 pub use body::{BodyBounds, BodyError, CollectError, TimedBody, collect_bounded};
+pub use connection::UNSENT_BYTES;
 pub use drain::{Drained, Running};
 pub use handler::{Handler, Peer};
 pub use head::{BadHead, check_head};

@@ -14,7 +14,7 @@ use vecho::wire::Bypass;
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 34] = [
+const DOCUMENTS: [&str; 35] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
