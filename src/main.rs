@@ -59,7 +59,7 @@ fn serve(source: ConfigSource, config: Config) -> u8 {
         tokio::select! {
             _ = app.stop() => cli::OK,
             () = signals.next() => {
-                tracing::warn!("told to stop a second time: everything under way is cut");
+                tracing::warn!("second signal to stop; cutting everything under way");
                 cli::FAILED
             }
         }

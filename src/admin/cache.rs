@@ -121,7 +121,7 @@ fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, ti
         model = model.map(shorten_for_log).as_deref(),
         tier,
         ?pending,
-        "entries were purged, as the ops port was asked to"
+        "entries purged on request of the ops port"
     );
     let mut answer = json!({ "purged_entries": entries, "model": model, "tier": tier, "pending": pending });
     if pending.is_empty() {
@@ -134,15 +134,15 @@ fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, ti
 /// Describes what may still happen while tiers are pending.
 fn warning(purged: &Purged) -> String {
     let is_pending = |tier| purged.pending.contains(&tier);
-    let mut sentences = vec!["Nothing that was purged is served by this process."];
+    let mut sentences = vec!["This process serves no purged entry."];
     if is_pending(Tier::Disk) {
-        sentences
-            .push("The disk tier could not note it: should this process end before it can, it may serve it again.");
+        sentences.push("The disk tier cannot record the purge yet.");
+        sentences.push("If this process ends before that, purged entries may be served again.");
     }
     if is_pending(Tier::Redis) {
-        sentences.push("Redis could not be told: until it can be, other replicas may serve it.");
+        sentences.push("Redis has not accepted the purge yet: until it does, other replicas may serve purged entries.");
         if !purged.is_remembered {
-            sentences.push("Should this process end before that, they never hear of it.");
+            sentences.push("If this process ends before that, the purge never reaches them.");
         }
     }
     sentences.join(" ")

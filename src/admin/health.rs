@@ -202,7 +202,7 @@ impl Signs {
     }
 
     fn configuration(&self) -> Option<String> {
-        let text = "the configuration was last read in vain: the old one is in force, and the log names the faults";
+        let text = "the last reload failed; the previous configuration stays active, and the log lists the faults";
         (!self.is_config_current).then(|| text.to_owned())
     }
 
@@ -260,7 +260,7 @@ mod tests {
             (incident(SINCE, None, SINCE), "are stale, since 9 s"),
             (incident(None, None, UNTIL), "were stale until 9 s ago"),
             (incident(SINCE, None, None), "requests fail, since 9 s"),
-            (Signs { is_config_current: false, ..WELL }, "the configuration"),
+            (Signs { is_config_current: false, ..WELL }, "the last reload failed"),
             (Signs { tiers_down: vec![(Tier::Redis, None)], ..WELL }, "the redis tier is down"),
             (
                 Signs { tiers_down: vec![(Tier::Disk, Some("no room".to_owned()))], ..WELL },

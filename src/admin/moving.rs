@@ -52,7 +52,7 @@ where
     let imported = transfer::import(context.caches.tiers(), &context.clock, codec, Box::pin(pieces)).await;
     // The lower tiers may have closed before the last records arrived.
     if context.lifecycle.is_draining() {
-        return Err(Refusal::BadBody("the process is stopping; begin again when it is back".to_owned()));
+        return Err(Refusal::BadBody("the process is stopping; repeat this after its restart".to_owned()));
     }
     let imported = imported.map_err(|error| Refusal::BadBody(error.to_string()))?;
     Ok(reply::ok(&imported))

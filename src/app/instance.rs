@@ -160,7 +160,7 @@ impl Stopped {
             tracing::info!("stopped: nothing was cut");
         } else {
             let Self { cut_connections, cut_fetches, cut_tunnels, unwritten, unsent_spans } = self;
-            let message = "stopped: the grace period was over and this was cut";
+            let message = "stopped: work still open at the end of the grace period was cut";
             tracing::warn!(cut_connections, cut_fetches, cut_tunnels, unwritten, unsent_spans, "{message}");
         }
     }

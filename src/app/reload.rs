@@ -25,7 +25,7 @@ pub(super) async fn watch(reloader: Option<Reloader>) {
     };
     let poll_every = reloader.live.load().reload.poll_every;
     let Ok(mut hangups) = signal(SignalKind::hangup()) else {
-        tracing::warn!("SIGHUP cannot be listened for: the configuration is read at start only");
+        tracing::warn!("cannot install a SIGHUP handler; configuration reload is disabled");
         return;
     };
     let mut ticks = interval(if poll_every.is_zero() { NEVER } else { poll_every });
@@ -109,13 +109,16 @@ impl Reloader {
         let read = match self.source.load() {
             Ok(read) => read,
             Err(faults) => {
-                tracing::error!("the configuration was NOT re-read, the old one stays in force:\n{faults}");
+                tracing::error!("configuration reload rejected; the previous configuration stays active:\n{faults}");
                 return false;
             }
         };
         let certificate = self.tls.as_ref().map_or(Ok(()), Tls::reload);
         if let Err(error) = certificate {
-            tracing::error!(%error, "the configuration was NOT re-read, the old one and its certificate stay in force");
+            tracing::error!(
+                %error,
+                "configuration reload rejected; the previous configuration and its certificate stay active"
+            );
             return false;
         }
         let level_before = self.live.load().log.level.clone();
@@ -127,9 +130,9 @@ impl Reloader {
         if level != level_before
             && let Err(error) = self.level.set(&level)
         {
-            tracing::error!(%error, "the log level stays as it is");
+            tracing::error!(%error, "cannot change the log level; keeping the previous one");
         }
-        tracing::info!(changed = live.join(", "), waiting = needs_restart.join(", "), "configuration re-read");
+        tracing::info!(changed = live.join(", "), waiting = needs_restart.join(", "), "configuration reloaded");
         true
     }
 }

@@ -99,7 +99,7 @@ impl OnPurges for OthersPurges {
             return None;
         }
         reply_cache.clear();
-        tracing::info!(purges = purges.len(), "entries were purged, as another replica was asked to");
+        tracing::info!(purges = purges.len(), "entries purged on request of another replica");
         Some(Box::pin(async move {
             for purge in &purges {
                 flow.tiers.settle(purge).await;

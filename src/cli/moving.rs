@@ -55,7 +55,7 @@ impl VechoInstance {
                 Err("the ops port refuses: set the admin.token that it requires, or ask from its own machine where it has none".to_owned())
             }
             Ok(answer) => {
-                Err(format!("what listens at admin_listen is no vecho that can do this ({})", answer.status()))
+                Err(format!("the server at admin_listen is not vecho, or cannot do this ({})", answer.status()))
             }
             Err(error) if matches!(error.cause, Cause::Refused) => open(config)
                 .map(Self::Stopped)
@@ -233,7 +233,7 @@ pub(super) fn report(imported: &Imported, progress: &ProgressDisplay) -> Result<
         progress.say(&format!("skipped were also {lossy} that have lost more than cache.codec lets go"));
     }
     match (whole, unwritten) {
-        (false, _) => Err("the file is cut or damaged; what is whole of it was imported".to_owned()),
+        (false, _) => Err("the file is truncated or damaged; only its intact records were imported".to_owned()),
         (true, 0) => Ok(()),
         (true, _) => Err(format!("a tier below memory is down or slow, and left out {} records", grouped(unwritten))),
     }

@@ -32,22 +32,22 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "upstream.encoding",
         "\"auto\"",
-        "Encoding of the vectors requested from the upstream: auto (base64 if they are known to be f32), as_asked, \
-         base64, float.",
+        "Encoding of the vectors requested from the upstream: auto (base64 if they are known to be f32), as_asked \
+         (the caller's), base64, float.",
     )
     .live(),
     key(
         "upstream.max_concurrent",
         "20",
-        "Maximum number of embeddings calls in flight; a quarter more while slow calls to one model delay calls to \
-         others.",
+        "Maximum number of embeddings calls in flight; a quarter more, at least one, for models that wait behind \
+         slow calls to others, and for calls that take unusually long.",
     ),
     key("upstream.connect_timeout", "\"5s\"", "Timeout of name resolution, TCP connect and TLS handshake together."),
     key(
         "upstream.headers_timeout",
         "none",
-        "Minimum duration after which a call that takes ten times as long as recent ones of its model is late, and \
-         its requests get a 504; by default they wait.",
+        "Minimum time after which a call that takes ten times as long as recent calls of its model is late; its \
+         requests then get a 504. By default they wait.",
     )
     .live(),
     key(
@@ -65,8 +65,8 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "upstream.max_connection_age",
         "\"60s\"",
-        "Time for which a connection to the upstream accepts new requests; a new address of the upstream is used \
-         after it.",
+        "Time for which a connection to the upstream is used for new requests; after it, the upstream's name is \
+         resolved again.",
     ),
     key("upstream.max_answer_bytes", "268435456", "Maximum size of an embeddings answer that vecho reads, in bytes."),
     key("upstream.ca_file", "none", "PEM file with roots to trust in addition to the public ones."),
@@ -86,8 +86,8 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "retry.max_attempts",
         "3",
-        "Maximum number of attempts per call, including the first; the repetition after a closed idle connection does \
-         not count.",
+        "Maximum number of attempts per call, including the first; a repetition because an idle connection was \
+         closed does not count.",
     )
     .live(),
     key(
@@ -99,8 +99,8 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "retry.max_wait",
         "\"5s\"",
-        "Maximum wait that vecho chooses; a retry-after is followed up to 5s or this value if that is longer, and is \
-         otherwise passed to the caller.",
+        "Maximum wait before a retry. A retry-after of up to 5s, or up to this value if it is longer, is followed; a \
+         longer one is passed to the caller.",
     )
     .live(),
     key(
@@ -112,7 +112,7 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "breaker.failures",
         "5",
-        "Number of different requests that fail in a row before the model or the host counts as unavailable; 0 \
+        "Number of different requests that must fail in a row before the model or the host counts as unavailable; 0 \
          disables this.",
     )
     .live(),
@@ -142,8 +142,8 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "cache.scope",
         "\"auto\"",
-        "Callers that share entries: credential, proxy, shared, or auto, which is proxy if vecho holds a key or uses \
-         mock:, else credential.",
+        "Callers that share entries: credential (those with the same credential), proxy (all), shared (all that the \
+         upstream accepted), or auto: proxy if vecho holds a key or uses mock:, else credential.",
     ),
     key("cache.key_secret", "none", "Secret that prevents readers of a shared tier from guessing cache keys.").secret(),
     key("cache.key_secret_file", "none", "File that holds cache.key_secret."),
@@ -168,8 +168,8 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "cache.same_models",
         "[]",
-        "Model names in answers that mean the same model, each as \"NAME=MODEL\"; for gateways that use several \
-         providers in turn.",
+        "Model names in answers that mean the same model, each as \"NAME=MODEL\"; for gateways that alternate \
+         between providers.",
     )
     .live(),
     key(
@@ -213,7 +213,7 @@ pub const KEYS: &[ConfigKey] = &[
     key("redis.ca_file", "none", "PEM file with the roots to trust for Redis, instead of the public ones."),
     key("redis.cert_file", "none", "PEM file with the client certificate for Redis; requires redis.key_file."),
     key("redis.key_file", "none", "PEM file with the private key of redis.cert_file."),
-    key("redis.timeout", "\"50ms\"", "Timeout of one lookup in Redis; later answers count as misses."),
+    key("redis.timeout", "\"50ms\"", "Timeout of one lookup in Redis; a lookup that takes longer is a miss."),
     key(
         "redis.connect_timeout",
         "\"1s\"",
@@ -228,8 +228,7 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "redis.lease",
         "\"0s\"",
-        "Maximum time for which the fetch of one replica makes the others wait for the same texts; \"0s\" disables \
-         leases.",
+        "Maximum time for which other replicas wait while one replica fetches the same texts; \"0s\" disables leases.",
     ),
     key(
         "auth.vouch_ttl",
@@ -262,14 +261,14 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "limits.max_requests",
         "2048",
-        "Maximum number of requests in flight on the public port; if one caller uses all of it, other callers may \
+        "Maximum number of requests in flight on the public port; if one caller has reached it, other callers may \
          exceed it by an eighth.",
     ),
     key(
         "limits.max_inflight_bytes",
         "none",
-        "Maximum memory for bodies and answers of requests in flight, in bytes, with the same allowance; by default a \
-         fifth of memory.limit_mb, at most 128 MiB.",
+        "Maximum memory for bodies and answers of requests in flight, in bytes, also with an eighth more for other \
+         callers; by default a fifth of memory.limit_mb, at most 128 MiB.",
     ),
     key(
         "memory.limit_mb",
@@ -279,8 +278,8 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "memory.check_every",
         "\"1s\"",
-        "Interval between checks of the memory limit; a quarter of it near the limit, and at most 50ms for about a \
-         second after a burst begins.",
+        "Interval between checks of the memory limit; near the limit a quarter of it, and at most 50ms for about a \
+         second after a burst of requests begins.",
     ),
     key("tls.cert_file", "none", "PEM file with the certificate chain of the public port; requires tls.key_file."),
     key("tls.key_file", "none", "PEM file with the private key of the public port."),
@@ -323,8 +322,8 @@ pub const KEYS: &[ConfigKey] = &[
     key(
         "traces.sample_ratio",
         "1.0",
-        "Share of the traces begun here that are recorded, from 0 to 1; a received traceparent decides by its sampled \
-         flag.",
+        "Share of the traces begun here that are recorded, from 0 to 1; if a request has a traceparent, its sampled \
+         flag decides.",
     ),
     key(
         "traces.service_name",
@@ -354,7 +353,11 @@ pub const KEYS: &[ConfigKey] = &[
         "Interval between checks of the configuration and secret files for changes; at \"0s\" only SIGHUP reloads \
          them.",
     ),
-    key("shutdown.grace", "\"25s\"", "Time from SIGTERM until remaining requests are cut; \"0s\" cuts them at once."),
+    key(
+        "shutdown.grace",
+        "\"25s\"",
+        "Time from SIGTERM until requests that are still open are cut; \"0s\" cuts them at once.",
+    ),
 ];
 
 /// Environment variables of other software, and the corresponding keys.

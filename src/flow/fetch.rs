@@ -20,12 +20,11 @@ use crate::vector::packed::Packed;
 use crate::vector::{COMPONENT_BYTES, NotAVector};
 use crate::wire::{AnswerFault, Encoding, Input};
 
-const DRIFT: &str = "another model answers than before: older vectors of its space are fetched again";
-const NOT_ASKED_FOR: &str = "answers in this encoding cannot be read: for a minute they are not asked for, and where \
-                             there is no other, requests pass through uncached and without fallback";
-const OTHER_DIMENSION: &str =
-    "the upstream ignores `dimensions`: vectors of the dimension that it answers with are stored";
-const NOT_STORED: &str = "an answer was passed on and not stored";
+const DRIFT: &str = "the upstream's model has changed; older vectors of its space will be fetched again";
+const NOT_ASKED_FOR: &str = "the upstream's vectors in this encoding cannot be decoded; not requesting it for one \
+                             minute; if no other encoding works, requests pass through uncached";
+const OTHER_DIMENSION: &str = "the upstream ignores `dimensions`; storing vectors of the dimension in its answers";
+const NOT_STORED: &str = "the upstream's answer is invalid; passed on and not stored";
 
 /// Fetch of all keys that one request leads. It runs to its end, even without waiters: see `Request::launch`.
 pub(super) struct Fetch {

@@ -1,7 +1,7 @@
 //! Tokens of each input of a call. The upstream reports only their sum.
 //!
 //! At OpenAI and Azure, texts of OpenAI's models stay uncounted. Most are never requested again; the others are counted
-//! on their first hit. Counting takes about 10 us for 500 bytes, and the tables take 15 MB. At other servers a model's
+//! on their first hit. Counting takes about 25 us for 500 bytes, and the tables take 15 MB. At other servers a model's
 //! name proves nothing, so a count is used only if it agrees with the sum of the call. Otherwise the sum is divided by
 //! length. Both add up to the sum, so a hit reports the same number as the miss before it. Until a sum disagrees, texts
 //! of OpenAI's models that shared a call with other requests are counted, for the miss and its hits alike.

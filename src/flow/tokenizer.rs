@@ -23,7 +23,7 @@ const ASK_AGAIN_AFTER_MS: u64 = 60_000;
 /// words, and so that long texts delay no connection.
 #[derive(Debug, Default)]
 pub struct Tokenizer {
-    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    jobs: Mutex<Option<mpsc::Sender<CountJob>>>,
     tables: Arc<Tables>,
 }
 
@@ -37,7 +37,7 @@ struct Tables {
 
 /// Inputs to count.
 #[derive(Debug)]
-struct Job {
+struct CountJob {
     inputs: Vec<Input<'static>>,
     now_ms: u64,
     tell: oneshot::Sender<Option<Vec<u32>>>,
@@ -68,15 +68,15 @@ impl Tokenizer {
             *jobs = self.start();
         }
         // A thread that has panicked takes nothing any more; the next call starts another one.
-        if jobs.as_ref()?.send(Job { inputs, now_ms, tell }).is_err() {
+        if jobs.as_ref()?.send(CountJob { inputs, now_ms, tell }).is_err() {
             *jobs = None;
         }
         Some(told)
     }
 
     /// Starts the thread. It ends when the tokenizer is dropped.
-    fn start(&self) -> Option<mpsc::Sender<Job>> {
-        let ((jobs, queue), tables) = (mpsc::channel::<Job>(), Arc::clone(&self.tables));
+    fn start(&self) -> Option<mpsc::Sender<CountJob>> {
+        let ((jobs, queue), tables) = (mpsc::channel::<CountJob>(), Arc::clone(&self.tables));
         let work = move || {
             for job in queue {
                 // A request that has gone away needs no counts.
@@ -114,7 +114,7 @@ impl Tables {
             if before == 0 {
                 tracing::warn!(
                     table_bytes = TABLE_BYTES,
-                    "memory.limit_mb leaves no room for the tokenizer's tables: tokens of hits are estimated"
+                    "memory.limit_mb leaves no room for the tokenizer's tables; estimating the tokens of hits"
                 );
             }
         }

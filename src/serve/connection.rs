@@ -225,7 +225,7 @@ fn report(hooks: &dyn ConnectionHooks, peer: Peer, end: ConnectionEnd) {
 
 fn fault(hooks: &dyn ConnectionHooks, peer: Peer, fault: PeerFault) {
     hooks.protocol_error(fault);
-    tracing::debug!(peer = %peer.addr, fault = fault.label(), "connection ended for what its peer did");
+    tracing::debug!(peer = %peer.addr, fault = fault.label(), "connection closed because of a fault of its peer");
 }
 
 /// Runs `work`. A panic in it is logged and becomes `None`.

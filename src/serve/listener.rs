@@ -156,13 +156,13 @@ impl<H: Handler> Acceptor<H> {
 
     fn admit(&mut self, tcp: TcpStream, addr: SocketAddr) {
         if self.failing.ends() {
-            tracing::info!("connections are accepted again");
+            tracing::info!("accept() succeeds again");
         }
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             return self.reject(tcp);
         };
         if self.full.ends() {
-            tracing::info!("there is room for connections again");
+            tracing::info!("below the connection limit again");
         }
         let Some(peer) = self.meet(&tcp, addr) else { return };
         let slot = ConnectionPermit::new(permit, Arc::clone(&self.shared.hooks));
@@ -199,7 +199,7 @@ impl<H: Handler> Acceptor<H> {
         self.shared.hooks.rejected();
         if self.full.begins() {
             let max_connections = self.shared.limits.max_connections;
-            tracing::warn!(max_connections, "all connections are taken; further ones are turned away");
+            tracing::warn!(max_connections, "connection limit reached; rejecting new connections");
         }
         // With TLS, the response would need the handshake that the limit is meant to save.
         if self.shared.tls.is_none()
@@ -219,7 +219,7 @@ impl<H: Handler> Acceptor<H> {
             return;
         }
         if self.failing.begins() {
-            tracing::error!(%error, "connections cannot be accepted; trying on");
+            tracing::error!(%error, "accept() failed; retrying");
         }
         tokio::time::sleep(ACCEPT_BACKOFF).await;
     }

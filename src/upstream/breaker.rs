@@ -105,7 +105,7 @@ impl Breaker {
         inner.next_open = Duration::ZERO;
         if !matches!(inner.state, CircuitState::Closed) {
             self.enter(&mut inner, CircuitState::Closed);
-            tracing::info!("the upstream answers again: breaker closed");
+            tracing::info!("breaker closed: the upstream answers again");
         }
     }
 
@@ -125,7 +125,7 @@ impl Breaker {
                 inner.next_open = open_for.saturating_mul(2);
             }
             if was_closed {
-                tracing::warn!(cause, requests = inner.failed.len(), "the upstream keeps failing: breaker opened");
+                tracing::warn!(cause, requests = inner.failed.len(), "breaker opened: the upstream keeps failing");
             }
         }
     }

@@ -46,7 +46,7 @@ const PROBE_ALONE: Duration = Duration::from_millis(500);
 
 /// Shortest time after which a call counts as unusually long, however quick its lane is.
 const LEAST_OVERDUE: Duration = Duration::from_mins(1);
-const OVERDUE: &str = "an upstream call takes unusually long: vecho goes on waiting for its answer";
+const OVERDUE: &str = "an upstream call takes unusually long; still waiting for its answer";
 
 /// Runs upstream calls. Each one runs to its end: attempts, back-off, what the breaker allows and learns, and the final
 /// verdict on a failure.
@@ -329,5 +329,5 @@ pub(super) fn read_reply(
 /// Returns the failure for an answer that another vecho marks as its own fallback. Such an answer must not be stored;
 /// this instance's fallback decides what its callers get.
 fn upstream_fallback() -> Failure {
-    Failure::unavailable(UnavailableReason::UpstreamFallback, "the upstream answered with a fallback of its own")
+    Failure::unavailable(UnavailableReason::UpstreamFallback, "the upstream answered only with mocks or stale entries")
 }

@@ -128,7 +128,7 @@ impl Connections {
         if self.note(&result)
             && let Some(copy) = copy
         {
-            tracing::debug!("a kept connection to the upstream was dead; the request is repeated on a new one");
+            tracing::debug!("a kept connection to the upstream was dead; repeating the request on a new one");
             result = send(&self.unpooled, copy).await;
             self.note(&result);
         }

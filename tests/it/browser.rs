@@ -153,7 +153,7 @@ fn each_action_asks_for_confirmation_and_shows_its_result() {
 fn a_pending_purge_shows_a_warning_and_cannot_be_cancelled_while_it_runs() {
     let report = play_with("pending", &[("VECHO_REDIS_URL", "redis://127.0.0.1:1")]);
     assert_eq!(report["under_way"], json!({"open": 1, "cancel": false}), "neither by the button nor by Escape");
-    for words in ["Purged: ", "Redis could not be told"] {
+    for words in ["Purged: ", "Redis has not accepted the purge yet"] {
         assert!(contains(&report["told"], words), "{words} in {report}");
     }
     assert_eq!(report["level"], "warn");

@@ -39,6 +39,7 @@ const DOCUMENTS: [&str; 34] = [
     "docs/design/export.md",
     "docs/design/failures.md",
     "docs/design/http.md",
+    "docs/design/workers.md",
     "docs/design/keys.md",
     "docs/design/memory.md",
     "docs/design/observability.md",
@@ -318,6 +319,57 @@ fn code_places_named_in_design_documents_exist() {
             assert!(files.iter().any(is_there), "{document}: there is no {owner}::{function}");
         }
     }
+}
+
+/// A name counts as defined by `fn`, `struct` and the like; of `Type::method` the file must also name the type.
+#[test]
+fn names_are_defined_in_the_file_that_the_document_states() {
+    let mut found = 0;
+    for document in DOCUMENTS {
+        let text = read(document);
+        for (name, path) in placed_names(&text) {
+            let file = read(&path);
+            let (owner, item) = name.rsplit_once("::").unwrap_or((&name, &name));
+            let defines = |keyword: &str| {
+                let definition = format!("{keyword} {item}");
+                file.match_indices(&definition)
+                    .any(|(at, _)| words(&file[at + keyword.len() + 1..]).next() == Some(item))
+            };
+            let is_defined = ["fn", "struct", "enum", "trait", "type", "const", "static"].into_iter().any(defines);
+            let owner_is_named = owner == item || words(&file).any(|word| word == owner);
+            assert!(is_defined && owner_is_named, "{document}: {path} does not define {name}");
+            found += 1;
+        }
+    }
+    assert!(found > 40, "the documents state the files of names: {found}");
+}
+
+/// Returns the names of each list "`A`, `B` and `C` in `src/file.rs`", with the path.
+fn placed_names(text: &str) -> Vec<(String, String)> {
+    let outside_fences: String = text.split("```").step_by(2).collect();
+    let text = outside_fences.split_whitespace().collect::<Vec<&str>>().join(" ");
+    let parts: Vec<&str> = text.split('`').collect();
+    let is_file = |part: &str| is_path(part) && Path::new(part).extension().is_some_and(|kind| kind == "rs");
+    let mut placed = Vec::new();
+    for at in (3..parts.len()).step_by(2).filter(|at| is_file(parts[*at]) && parts[at - 1] == " in ") {
+        let mut place = at - 2;
+        while !is_path(parts[place]) {
+            placed.push((parts[place].to_owned(), parts[at].to_owned()));
+            if place < 3 || ![", ", " and ", ", and "].contains(&parts[place - 1]) {
+                break;
+            }
+            place -= 2;
+        }
+    }
+    placed
+}
+
+#[test]
+fn every_name_of_a_list_is_placed_in_the_file_after_it() {
+    let text = "x `A` in `src/a.rs` and `B`,\n`C::d` in `src/b.rs`, as `e` and\n```\n`F` in `src/f.rs`\n```\n`G` of `h` in `src/h.rs`";
+    let placed = placed_names(text);
+    let placed: Vec<(&str, &str)> = placed.iter().map(|(name, path)| (&**name, &**path)).collect();
+    assert_eq!(placed, [("A", "src/a.rs"), ("C::d", "src/b.rs"), ("B", "src/b.rs"), ("h", "src/h.rs")]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ async fn repeated_unreadable_answers_are_one_log_line_and_a_count() {
         embed(&vecho, &number.to_string()).await;
     }
     let log = vecho.stop().log;
-    let lines = warnings(&log, "an answer was passed on and not stored");
+    let lines = warnings(&log, "the upstream's answer is invalid");
     assert_eq!(lines.len(), 2, "{log}");
     assert!(lines[1].contains("(and 39 more in the last minute)"), "{}", lines[1]);
 }
@@ -43,7 +43,7 @@ async fn repeated_model_changes_are_one_log_line_and_a_count() {
         embed(&vecho, &number.to_string()).await;
     }
     let log = vecho.stop().log;
-    let lines = warnings(&log, "another model answers than before");
+    let lines = warnings(&log, "the upstream's model has changed");
     assert_eq!(lines.len(), 2, "{log}");
     assert!(lines[1].contains(" more in the last minute)"), "{}", lines[1]);
 }

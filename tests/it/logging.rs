@@ -110,7 +110,7 @@ async fn log_of_varied_traffic(format: &str) -> String {
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
     varied_traffic(&stub, &vecho).await;
     vecho.signal("HUP");
-    vecho.logged("configuration re-read").await;
+    vecho.logged("configuration reloaded").await;
     vecho.stop().log
 }
 
@@ -124,7 +124,7 @@ async fn no_input_no_credential_and_no_token_is_ever_logged_as_text() {
         "INFO vecho::app::instance: serving",
         "WARN vecho",
         "outcome=\"hit\"",
-        "an answer was passed on and not stored",
+        "the upstream's answer is invalid",
     ] {
         assert!(log.contains(said), "{said:?} is missing in\n{log}");
     }

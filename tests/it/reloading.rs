@@ -196,7 +196,7 @@ async fn a_reload_keeps_a_log_level_set_through_the_api() {
     embed(&changing.vecho, "x").await;
     eventually("a line of that level after the reload", async || {
         let log = changing.vecho.log();
-        log.split_once("configuration re-read").is_some_and(|(_, after)| after.contains("DEBUG vecho"))
+        log.split_once("configuration reloaded").is_some_and(|(_, after)| after.contains("DEBUG vecho"))
     })
     .await;
 }
@@ -233,7 +233,7 @@ async fn an_invalid_file_keeps_the_old_configuration_and_is_logged() {
         assert_eq!(embed(&changing.vecho, "x").await.status, 502, "after {bad:?}");
     }
     let log = changing.vecho.log();
-    assert!(log.contains("ERROR") && log.contains("NOT re-read"), "{log}");
+    assert!(log.contains("ERROR") && log.contains("reload rejected"), "{log}");
     assert!(log.contains("\"maybe\" is none of error, stale, mock"), "the faults are told: {log}");
     assert!(changing.reloads("ok").await.abs() < f64::EPSILON);
 }
@@ -269,7 +269,7 @@ async fn a_rotated_key_file_is_used_by_the_next_call() {
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
     assert_eq!(embed(&vecho, "a").await.status, 200);
     folder.write("key", "sk-new\n");
-    vecho.logged("configuration re-read").await;
+    vecho.logged("configuration reloaded").await;
     assert_eq!(embed(&vecho, "b").await.status, 200);
     let sent: Vec<_> =
         stub.embedding_calls().iter().map(|call| call.header("authorization").map(str::to_owned)).collect();

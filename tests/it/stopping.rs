@@ -99,7 +99,7 @@ async fn a_second_signal_stops_the_process_at_once() {
     vecho.signal("INT");
     let ended = vecho.ended();
     assert_eq!(ended.status.code(), Some(1));
-    assert!(ended.log.contains("told to stop a second time"), "{}", ended.log);
+    assert!(ended.log.contains("second signal to stop"), "{}", ended.log);
 }
 
 #[tokio::test]

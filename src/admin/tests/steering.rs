@@ -88,10 +88,13 @@ async fn a_purge_that_is_pending_in_a_tier_is_reported_with_a_warning() {
     };
     let (status, pending, warning) = purge(false, false).await;
     assert_eq!((status, pending), (StatusCode::ACCEPTED, json!(["disk", "redis"])));
-    assert!(warning.contains("it may serve it again") && warning.contains("they never hear of it"), "{warning}");
+    assert!(warning.contains("may be served again") && warning.contains("never reaches them"), "{warning}");
     let (status, pending, warning) = purge(true, false).await;
     assert_eq!((status, pending), (StatusCode::ACCEPTED, json!(["redis"])));
-    assert!(warning.contains("other replicas may serve it") && !warning.contains("never hear"), "{warning}");
+    assert!(
+        warning.contains("other replicas may serve purged entries") && !warning.contains("never reaches"),
+        "{warning}"
+    );
     assert_eq!(purge(true, true).await, (StatusCode::OK, json!([]), String::new()));
 }
 

@@ -27,7 +27,7 @@ impl DiskStore {
             ControlFlow::Break(()) => Err(EarlyEnd::Enough),
         });
         if let Err(EarlyEnd::Failed(error)) = &seen {
-            tracing::warn!(%error, "the disk tier cannot be read to its end");
+            tracing::warn!(%error, "the disk tier cannot be read completely");
         }
         if seen.is_ok() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     }

@@ -25,7 +25,8 @@ pub(super) fn read(folder: &StoreFolder, bounds: DiskBounds) -> io::Result<Folde
     let Listing { segments, others } = folder.list()?;
     if let Some(first) = others.first() {
         let first = folder.segment(*first);
-        tracing::warn!(skipped = others.len(), "the disk tier skips what is no regular file: {}", first.display());
+        let (skipped, first) = (others.len(), first.display());
+        tracing::warn!(skipped, %first, "ignoring entries in the disk folder that are not regular files");
     }
     for number in segments {
         match Segment::open(&folder.segment(number), number)? {

@@ -91,7 +91,7 @@ impl DiskStore {
         let segments = folder.list()?.segments.len();
         if segments > 0 {
             let state = if noted.is_some() { "damaged" } else { "missing" };
-            tracing::warn!(segments, "the disk tier drops all entries: its file of purges is {state}");
+            tracing::warn!(segments, "the disk tier removes all entries, because its file of purges is {state}");
         }
         folder.remove_segments()?;
         let none = purges::to_bytes(&SavedPurges::default());

@@ -203,7 +203,10 @@ impl DiskTier {
             };
             let closed = timeout_at(until, spawn_blocking(close)).await;
             if let Ok(Ok(Err(fault))) = closed {
-                tracing::warn!(%fault, "the disk tier did not close well; it opens somewhat slower next time");
+                tracing::warn!(
+                    %fault,
+                    "the disk tier was not closed cleanly; the next start has to scan the last segment"
+                );
             }
         }
         left
@@ -211,7 +214,7 @@ impl DiskTier {
 }
 
 fn unnoted(fault: &str) -> Durability {
-    tracing::warn!(fault, "a purge could not be noted on disk: after a restart, what was purged may be served again");
+    tracing::warn!(fault, "cannot record a purge on disk; after a restart, purged entries may be served again");
     Durability::Pending
 }
 
@@ -232,7 +235,7 @@ impl LowerTier for DiskTier {
         if self.status.is_off() {
             self.queue.lose(1);
         } else if self.queue.push(key, entry) == Queued::Dropped {
-            tracing::debug!("the disk is slower than the upstream: an entry is not written");
+            tracing::debug!("the queue of writes to the disk is full; an entry is dropped");
         }
     }
 

@@ -71,7 +71,7 @@ impl DiskWorker {
     fn tell_off(&self, fault: &str) {
         self.status.set_cause(Some(fault.to_owned()));
         let off_for = self.settings.off_for;
-        tracing::warn!(%fault, "the disk tier is off; it is tried again every {off_for:?}, and requests go on without it");
+        tracing::warn!(%fault, "the disk tier is off; retrying every {off_for:?}, requests continue without it");
     }
 
     /// Opens the store. Requests use it only after its purges are loaded and entries purged during the outage are

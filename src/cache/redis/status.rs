@@ -78,7 +78,7 @@ impl LinkStatus {
         self.link.send_replace(None);
         if !self.is_told.swap(true, Ordering::Relaxed) {
             let cause = error.cause();
-            tracing::warn!(cause, "the Redis tier is down: requests go on without it until it is back");
+            tracing::warn!(cause, "the Redis tier is down; requests continue without it");
         }
     }
 
@@ -111,10 +111,10 @@ impl LinkStatus {
         match refused {
             Some(error) if !self.is_refusing.swap(true, Ordering::Relaxed) => {
                 let cause = error.cause();
-                tracing::warn!(cause, "Redis takes nothing: new vectors are not shared, what it holds is still used");
+                tracing::warn!(cause, "Redis rejects writes; reads continue");
             }
             None if self.is_refusing.swap(false, Ordering::Relaxed) => {
-                tracing::info!("Redis takes new vectors again");
+                tracing::info!("Redis accepts writes again");
             }
             _ => {}
         }

@@ -128,7 +128,10 @@ impl RedisTier {
         if self.manager.ledger.is_settled() {
             return Durability::ForGood;
         }
-        tracing::warn!("Redis could not be told of a purge: other replicas hear of it once it can be");
+        tracing::warn!(
+            "cannot send a purge to Redis; it will be sent when Redis is reachable; until then other replicas may serve \
+             purged entries"
+        );
         Durability::Pending
     }
 
@@ -188,7 +191,7 @@ impl LowerTier for RedisTier {
 
     fn put(&self, key: Key, entry: AtRest) {
         if self.queue.push(key, entry) == Queued::Dropped {
-            tracing::debug!("too much waits for Redis: an entry is not written");
+            tracing::debug!("the queue of writes to Redis is full; an entry is dropped");
         }
     }
 

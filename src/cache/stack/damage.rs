@@ -25,7 +25,7 @@ impl Damage {
             return;
         }
         if let Some(met) = self.meet(now_ms) {
-            tracing::warn!(tier = tier.label(), cause = %damage, met, "a record at rest is damaged: it is a miss");
+            tracing::warn!(tier = tier.label(), cause = %damage, met, "a stored record is damaged; it counts as a miss");
         }
     }
 

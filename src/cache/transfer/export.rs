@@ -71,7 +71,7 @@ impl ExportFile {
     /// Adds a record and waits for space in the channel. Breaks if the reader is gone.
     pub fn add(&mut self, key: &Key, record: &[u8]) -> ControlFlow<()> {
         if let Err(error) = self.file.record(key, record, &mut self.piece) {
-            tracing::warn!(%key, %error, "left out of an export");
+            tracing::warn!(%key, %error, "record skipped in export");
         }
         if self.piece.len() < PIECE_BYTES {
             return ControlFlow::Continue(());
@@ -86,7 +86,7 @@ impl ExportFile {
     fn end(mut self) {
         let records = self.file.end(&mut self.piece);
         if self.pieces.blocking_send(self.piece.into()).is_ok() {
-            tracing::info!(records, "a cache was exported");
+            tracing::info!(records, "cache exported");
         }
     }
 }

@@ -66,7 +66,7 @@ pub async fn import(tiers: &Stack, clock: &Clock, codec: Codec, mut file: Pieces
     let Imported { imported, known, expired, purged, damaged, .. } = import.imported;
     let whole = reader.ending() == Ending::Whole && damaged == 0;
     let unwritten = dropped(tiers).saturating_sub(dropped_before);
-    tracing::info!(imported, known, expired, purged, damaged, unwritten, whole, "a cache was imported");
+    tracing::info!(imported, known, expired, purged, damaged, unwritten, whole, "cache imported");
     Ok(Imported { unwritten, whole, ..import.imported })
 }
 

@@ -42,7 +42,7 @@ pub(in crate::cli) async fn warm(
     let kept = stop(own, &config).await;
     let Warmed { answered, ended } = warmed?;
     if answered > 0 && !options.quiet {
-        say(&format!("what is kept is {whose}"));
+        say(&format!("the fetched vectors are {whose}"));
     }
     ended.and(kept)
 }

@@ -142,7 +142,7 @@ impl WarmClient {
                 Attempt::Again { cause, .. } if attempt == MAX_ATTEMPTS => return RequestOutcome::Failed(cause),
                 Attempt::Again { cause, wait } => (cause, wait),
             };
-            tracing::debug!(cause, "asked again");
+            tracing::debug!(cause, "the request is repeated");
             sleep(requested.unwrap_or(wait).min(MAX_REQUESTED_WAIT)).await;
             wait = (wait * 2).min(MAX_WAIT);
         }
@@ -194,10 +194,10 @@ async fn drain(mut body: Incoming) -> hyper::Result<()> {
 fn judge(headers: &HeaderMap, inputs: usize) -> RequestOutcome {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
     match text(CACHE) {
-        None => return RequestOutcome::Stopped("what listens at `listen` is no vecho".to_owned()),
+        None => return RequestOutcome::Stopped("the server at `listen` is not vecho".to_owned()),
         Some("hit" | "partial" | "miss") => {}
         Some("bypass") => return RequestOutcome::Refused("the answer could not be cached".to_owned()),
-        Some(other) => return RequestOutcome::Failed(format!("only a fallback was answered ({other})")),
+        Some(other) => return RequestOutcome::Failed(format!("the answer holds a mock or a stale entry ({other})")),
     }
     let (mut counts, mut seen) = (WarmCounts::default(), 0);
     for (source, count) in pairs(text(SOURCES).unwrap_or_default()) {
@@ -205,7 +205,7 @@ fn judge(headers: &HeaderMap, inputs: usize) -> RequestOutcome {
         match source {
             "upstream" | "joined" => counts.fetched += count,
             "memory" | "disk" | "redis" => counts.cached += count,
-            _ => return RequestOutcome::Failed(format!("only a fallback was answered ({source})")),
+            _ => return RequestOutcome::Failed(format!("the answer holds a mock or a stale entry ({source})")),
         }
     }
     counts.billed =

@@ -108,7 +108,7 @@ catalogue! {
     REQUESTS_IN_FLIGHT: gauge("vecho_requests_in_flight", &[],
         "Requests under way on the public port.");
     BODY_BYTES_IN_FLIGHT: gauge("vecho_body_bytes_in_flight", &[],
-        "Bytes that embeddings requests under way hold: bodies, what is read of them, answers that wait to be sent.");
+        "Bytes that embeddings requests under way hold: bodies, memory for reading them, answers that wait to be sent.");
     VECTOR_BYTES_IN_FLIGHT: gauge("vecho_vector_bytes_in_flight", &[],
         "Bytes of memory set aside for the vectors of requests under way.");
     INPUTS: counter("vecho_inputs_total", &[label::<InputSource>("source")],
@@ -116,7 +116,7 @@ catalogue! {
     TOKENS: counter("vecho_tokens_total", &[label::<TokenKind>("kind")],
         "Tokens of answered inputs: billed by the upstream, or saved because the answer was at hand.");
     MODEL_TOKENS: counter("vecho_model_tokens_total", MODEL_KIND,
-        "The same tokens by the model that was asked for and the namespace; what is beyond 64 of these is under other.");
+        "The same tokens by requested model and namespace; beyond 64 such pairs, the rest is under other.");
     MODEL_COST: counter("vecho_model_cost_total", MODEL_KIND,
         "What these tokens cost, or would have cost, by savings.prices and in savings.currency.");
     BYPASS: counter("vecho_bypass_total", &[label::<Bypass>("reason")],
@@ -136,7 +136,7 @@ catalogue! {
     UPSTREAM_SPLITS: counter("vecho_upstream_splits_total", &[],
         "Embeddings calls that were halved because the upstream found them too large.");
     UPSTREAM_ISOLATIONS: counter("vecho_upstream_isolations_total", &[],
-        "Refused embeddings calls whose requests were asked again one by one.");
+        "Refused embeddings calls whose requests were then sent one by one.");
     UPSTREAM_IN_FLIGHT: gauge("vecho_upstream_in_flight", &[],
         "Embeddings calls to the upstream under way.");
     UPSTREAM_QUEUED_INPUTS: gauge("vecho_upstream_queued_inputs", &[],
@@ -156,17 +156,17 @@ catalogue! {
     CACHE_CAPACITY: gauge("vecho_cache_capacity_bytes", TIER,
         "Bytes that may be held, by tier.");
     CACHE_EVICTIONS: counter("vecho_cache_evictions_total", TIER,
-        "Entries let go to make room, by tier.");
+        "Entries evicted to make room, by tier.");
     CACHE_DROPPED: counter("vecho_cache_dropped_total", TIER,
         "Entries that were not written, by tier: too many waited, or the tier was down.");
     CACHE_TIER_DOWN: gauge("vecho_cache_tier_down", TIER,
         "1 while a tier that is configured does not work, by tier.");
     CACHE_LOOKUP_DURATION: histogram("vecho_cache_lookup_duration_seconds", TIER, SECONDS,
-        "Time of one question to a tier below memory, by tier.");
+        "Duration of one lookup in a tier below memory, by tier.");
     CACHE_PURGES: counter("vecho_cache_purges_total", &[],
         "Times an operator emptied the cache or a part of it.");
     CACHE_ANSWERS: counter("vecho_cache_answers_total", &[label::<AnswerEvent>("result")],
-        "Rendered answers, served again or stored.");
+        "Replies of the reply cache: served from it, or stored in it.");
     FLIGHTS: gauge("vecho_flights", &[],
         "Keys whose fetch is under way.");
     MODEL_DRIFTS: counter("vecho_model_drifts_total", &[],
@@ -176,7 +176,7 @@ catalogue! {
     CONNECTIONS: gauge("vecho_connections", PORT,
         "Open connections, by port.");
     CONNECTIONS_REJECTED: counter("vecho_connections_rejected_total", PORT,
-        "Connections turned away because too many were open, by port: with a 503, or behind TLS and in a rush just closed.");
+        "Connections rejected because too many were open, by port: with a 503; behind TLS and in a rush without one.");
     MEMORY_RESIDENT: gauge("vecho_memory_resident_bytes", &[],
         "Resident memory as the governor last saw it.");
     MEMORY_LIMIT: gauge("vecho_memory_limit_bytes", &[],
@@ -184,11 +184,11 @@ catalogue! {
     GOVERNOR_ACTIONS: counter("vecho_governor_actions_total", &[label::<GovernorAction>("action")],
         "What the governor did to stay under the memory limit, by action.");
     TRACE_SPANS: counter("vecho_trace_spans_total", &[label::<SpanResult>("result")],
-        "Finished spans of traces, by what became of them.");
+        "Finished spans of traces, by result of their delivery.");
     CONFIG_RELOADS: counter("vecho_config_reloads_total", &[label::<ReloadResult>("result")],
         "Times the configuration was read again, by result.");
     CONFIG_CURRENT: gauge("vecho_config_last_reload_successful", &[],
-        "0 while the configuration, a secret or a certificate was last read again in vain and an old one is in force.");
+        "0 if the last reload of the configuration, a secret or a certificate failed and the previous one is active.");
     READY: gauge("vecho_ready", &[],
         "1 while requests are accepted, 0 while starting and while draining.");
     BUILD_INFO: gauge("vecho_build_info", &[LabelSet { name: "version", values: &[] }],

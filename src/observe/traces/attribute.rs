@@ -40,37 +40,37 @@ macro_rules! spans {
 
 spans! {
     REQUEST: "METHOD ROUTE", "Server span: a request of the public port, until its answer begins.";
-    LOOK_UP: "look up TIER", "One question to a tier below memory.";
-    WAIT: "wait", "The wait for what no tier had; linked to the calls of other traces that brought it.";
-    LEASE: "lease", "Agreeing with other replicas on who fetches what.";
-    QUEUE: "queue", "Inputs that wait for their turn to go up.";
+    LOOK_UP: "look up TIER", "One lookup in a tier below memory.";
+    WAIT: "wait", "The wait for the inputs that no tier had; linked to the calls of other traces that fetched them.";
+    LEASE: "lease", "Agreement with other replicas on the one that fetches each input.";
+    QUEUE: "queue", "Inputs that wait for an upstream call.";
     CALL: "embeddings MODEL", "Client span: one attempt of a call to the upstream; linked to the other requests in it.";
     FORWARD: "METHOD", "Client span: a request passed through, until its answer begins.";
 }
 
 attributes! {
-    METHOD: "http.request.method", "The method; `_OTHER` where it is none of HTTP's own.";
-    ROUTE: "http.route", "The embeddings path with a placeholder for the deployment; not on what passes through.";
+    METHOD: "http.request.method", "The method; `_OTHER` if HTTP does not define it.";
+    ROUTE: "http.route", "The embeddings path with a placeholder for the deployment; not on pass-through requests.";
     PATH: "url.path", "The path, without its query.";
     SCHEME: "url.scheme", "Whether the request came over TLS: `http` or `https`.";
     SERVER: "server.address", "The upstream's host.";
     PORT: "server.port", "The upstream's port.";
     STATUS: "http.response.status_code", "The status of the answer.";
     RESEND_COUNT: "http.request.resend_count", "How often the call was made before.";
-    ERROR_TYPE: "error.type", "How a request or call failed: the status, or the outcome in a word.";
+    ERROR_TYPE: "error.type", "How a request or call failed: the status, or the outcome in one word.";
     OPERATION: "gen_ai.operation.name", "`embeddings`";
     REQUEST_MODEL: "gen_ai.request.model", "The model asked for.";
     RESPONSE_MODEL: "gen_ai.response.model", "The model that answered.";
     DIMENSIONS: "gen_ai.embeddings.dimension.count", "The dimensions asked for.";
     INPUT_TOKENS: "gen_ai.usage.input_tokens", "Tokens that the upstream says the call cost.";
-    OUTCOME: "vecho.outcome", "How a request or call ended, in the words of the metrics; for embeddings what `x-vecho-cache` says.";
-    SOURCES: "vecho.sources", "What `x-vecho-sources` says: inputs by where they came from.";
+    OUTCOME: "vecho.outcome", "How a request or call ended, as in the metrics; for embeddings the value of `x-vecho-cache`.";
+    SOURCES: "vecho.sources", "The value of `x-vecho-sources`: inputs by source.";
     TOKENS_BILLED: "vecho.tokens.billed", "Tokens that the upstream charged for this request.";
     TOKENS_SAVED: "vecho.tokens.saved", "Tokens that it would have charged.";
-    BYPASS_REASON: "vecho.bypass.reason", "Why the request went through uncached.";
+    BYPASS_REASON: "vecho.bypass.reason", "Why the request passed through uncached.";
     INPUTS: "vecho.inputs", "How many inputs the request, the queue or the call has.";
-    TIER: "vecho.tier", "The tier that is asked.";
-    KEYS: "vecho.keys", "How many keys are asked for.";
+    TIER: "vecho.tier", "The tier of the lookup.";
+    KEYS: "vecho.keys", "How many keys are looked up.";
     FOUND: "vecho.found", "How many of them are found.";
     LED: "vecho.led", "How many keys this request has fetched.";
     WAITED_FOR: "vecho.joined", "How many keys others are fetching already.";

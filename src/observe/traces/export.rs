@@ -193,10 +193,10 @@ impl Exporter {
                 tracing::warn!(
                     collector = host,
                     cause,
-                    "traces do not reach the collector; requests do not wait for it"
+                    "cannot deliver traces to the collector; requests are not delayed"
                 );
             }
-            None if !was_up => tracing::info!("traces reach the collector again"),
+            None if !was_up => tracing::info!("traces are delivered to the collector again"),
             _ => {}
         }
     }

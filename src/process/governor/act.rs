@@ -110,7 +110,8 @@ impl Governor {
             tracing::warn!(
                 resident_bytes = left_bytes,
                 limit_bytes = self.limit_bytes,
-                "memory stays near its limit or above although nothing is left to let go of; the limit is too low for this load"
+                "memory stays near its limit and the caches are already empty; raise memory.limit_mb or reduce the \
+                 load"
             );
         }
         MemoryEpisode::Helpless { left_bytes, checks: 0 }

@@ -16,7 +16,7 @@ impl Governor {
         // Trimming and shrinking take milliseconds, which must not delay requests.
         let done = tokio::task::spawn_blocking(move || governor.optimize_now(target_mb)).await;
         done.unwrap_or_else(|error| {
-            tracing::error!(%error, "memory was not optimized");
+            tracing::error!(%error, "memory cannot be optimized");
             let target_memory_mb = target_mb.unwrap_or_default();
             Optimized { target_memory_mb, actions_taken: vec![format!("failed: {error}")], ..Optimized::default() }
         })
@@ -46,9 +46,9 @@ impl Governor {
             return (done, trimmed);
         }
         let shrunk = self.shrink_to(target, trimmed);
-        done.extend(shrunk.by_part.iter().map(|(name, freed)| format!("{name} let go of {:.1} MB", in_mb(*freed))));
+        done.extend(shrunk.by_part.iter().map(|(name, freed)| format!("{name} released {:.1} MB", in_mb(*freed))));
         if shrunk.left_bytes > target {
-            done.push("nothing more can be let go of at once".to_owned());
+            done.push("nothing more can be released at once".to_owned());
         }
         (done, shrunk.left_bytes)
     }

@@ -283,7 +283,7 @@ fn optimizing_trims_first_and_shrinks_caches_only_if_needed() {
     assert!(shrunk.optimization_needed);
     assert_eq!(
         shrunk.actions_taken,
-        ["gave back 0.0 MB of freed memory", "cheap let go of 10.0 MB", "dear let go of 5.0 MB"]
+        ["gave back 0.0 MB of freed memory", "cheap released 10.0 MB", "dear released 5.0 MB"]
     );
     assert_eq!((shrunk.current_memory_mb, shrunk.memory_saved_mb), (50.0, 15.0));
 }
@@ -292,7 +292,7 @@ fn optimizing_trims_first_and_shrinks_caches_only_if_needed() {
 fn an_unreachable_target_is_reported_with_the_measured_memory() {
     let bench = Bench::new(30, 0, 10, 0);
     let done = bench.governor.optimize_now(Some(1));
-    assert_eq!(done.actions_taken.last().map(String::as_str), Some("nothing more can be let go of at once"));
+    assert_eq!(done.actions_taken.last().map(String::as_str), Some("nothing more can be released at once"));
     assert!((done.memory_saved_mb - 10.0).abs() < 1e-9, "{done:?}");
 }
 

@@ -127,7 +127,7 @@ async fn non_files_named_like_segments_are_skipped() {
     let vecho = ground.start_with(&[("VECHO_DISK_MAX_MB", "16")]);
     vecho.logged("the disk tier is open").await;
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 40);
-    assert_eq!(vecho.log().matches("skips what is no regular file").count(), 1, "{}", vecho.log());
+    assert_eq!(vecho.log().matches("that are not regular files").count(), 1, "{}", vecho.log());
     // Enough entries to start further segments.
     let many = super::ground::texts("after the odd things", 1_000);
     ground.ask(&vecho, SMALL, &many).await;

@@ -117,7 +117,7 @@ async fn a_purge_on_a_hanging_disk_is_reported_as_pending_and_applied_later() {
     let vecho = start(&ground, &[]);
     let purged = ground.purge(&vecho, "").await;
     assert_eq!(purged["pending"], json!(["disk"]));
-    assert!(purged["warning"].as_str().is_some_and(|said| said.contains("may serve it again")), "{purged}");
+    assert!(purged["warning"].as_str().is_some_and(|said| said.contains("may be served again")), "{purged}");
     held.let_go().await;
     vecho.logged("the disk tier is open").await;
     vecho.signal("KILL");

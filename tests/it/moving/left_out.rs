@@ -28,7 +28,7 @@ async fn a_record_too_large_for_an_export_is_logged() {
     }
     run_at(&vecho, &["export", "-"]).well().said("exported 1 record");
     let log = vecho.log();
-    let lines: Vec<&str> = log.lines().filter(|line| line.contains("left out of an export")).collect();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("record skipped in export")).collect();
     assert!(
         matches!(lines[..], [line] if line.contains("WARN") && line.contains("larger than 1048576 bytes")),
         "{log}"
@@ -53,5 +53,5 @@ async fn a_damaged_record_is_skipped_and_logged() {
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
     vecho.logged("the disk tier is open").await;
     run_at(&vecho, &["export", "-"]).well().said("exported 2 records");
-    assert_eq!(vecho.log().matches("a record at rest is damaged").count(), 1, "{}", vecho.log());
+    assert_eq!(vecho.log().matches("a stored record is damaged").count(), 1, "{}", vecho.log());
 }

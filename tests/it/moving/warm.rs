@@ -158,14 +158,14 @@ async fn warming_reports_the_scope_even_after_failures() {
     let warm = |environment: &[(&str, &str)], file: &str| {
         run_with(&[&place[..], &["warm", "--model", TINY, "-"]].concat(), environment, file.as_bytes())
     };
-    let keyless = "what is kept is in scope credential, for callers without a key";
+    let keyless = "the fetched vectors are in scope credential, for callers without a key";
     let warmed = warm(&[], FILE).well().said(keyless);
     assert!(!warmed.err.contains("send this OPENAI_API_KEY"), "{}", warmed.err);
     let failed = warm(&[], "\"one\"\nnonsense\n").said("1 failed").said("vecho: 1 line failed").said(keyless);
     assert_eq!(failed.status, Some(1));
     warm(&[("OPENAI_API_KEY", "sk-app")], "\"one\"\n\n\"\"\nnonsense")
         .said("vecho: 2 lines failed")
-        .said("what is kept is in scope credential, for applications that send this OPENAI_API_KEY themselves");
+        .said("the fetched vectors are in scope credential, for applications that send this OPENAI_API_KEY themselves");
     let own = [("VECHO_UPSTREAM_API_KEY", "sk-own"), ("VECHO_CACHE_SCOPE", "credential")];
     warm(&own, FILE).well().said("for applications that send the key of upstream.api_key themselves");
     let nothing = warm(&[], "{nonsense").said("1 line failed");
@@ -182,7 +182,7 @@ async fn warming_refuses_a_server_that_is_not_vecho() {
     let stub = Stub::start();
     let listen = stub.addr().to_string();
     let arguments = ["--listen", &listen, "warm", "--model", TINY, "-"];
-    let refused = run_with(&arguments, &[], FILE.as_bytes()).said("no vecho");
+    let refused = run_with(&arguments, &[], FILE.as_bytes()).said("is not vecho");
     assert_eq!(refused.status, Some(1));
 }
 

@@ -186,13 +186,13 @@ async fn a_full_redis_still_serves_reads() {
         assert_eq!(ask(&format!("new {n}")).await, "upstream=1");
     }
     eventually("what is not written is counted", async || metric(one.admin(), DROPPED).await >= 5.0).await;
-    assert_eq!(ask("old").await, "redis=1", "what it holds is still used");
+    assert_eq!(ask("old").await, "redis=1", "reads continue");
     redis.cli(&["config", "set", "maxmemory", "0"]);
     ask("newer").await;
     stored(&redis, 2).await;
-    one.logged("takes new vectors again").await;
+    one.logged("accepts writes again").await;
     let log = one.stop().log;
-    assert_eq!(log.matches("Redis takes nothing").count(), 1, "{log}");
+    assert_eq!(log.matches("Redis rejects writes").count(), 1, "{log}");
     assert!(log.contains("OOM") && !log.contains("tier is down"), "{log}");
 }
 

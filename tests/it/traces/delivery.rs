@@ -11,7 +11,7 @@ use crate::harness::tls::{Folder, Identity, front as tls_front};
 use crate::harness::{Behaviour, Client, Collector, Inside, Stub, Vecho, eventually};
 
 const REQUEST: &str = "POST /v1/embeddings";
-const TROUBLE: &str = "traces do not reach the collector";
+const TROUBLE: &str = "cannot deliver traces to the collector";
 
 async fn embed(vecho: &Vecho, text: &str) {
     let body = json!({"model": "tiny", "input": text});
@@ -150,7 +150,7 @@ async fn collector_errors_are_logged_once_and_recovery_once() {
     vecho.logged(TROUBLE).await;
     collector.stub.always(answer(200, Vec::new()));
     embed(&vecho, "a").await;
-    vecho.logged("traces reach the collector again").await;
+    vecho.logged("traces are delivered to the collector again").await;
     let log = vecho.stop().log;
     assert_eq!(log.matches(TROUBLE).count(), 1, "{log}");
     assert!(log.contains("404") && !log.contains("hunter2"), "{log}");
