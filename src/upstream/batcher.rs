@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::call::Call;
-use super::job::{BodyForm, Job};
+use super::job::{BodyForm, CallJob};
 use super::memory_budget::MemoryBudget;
 use super::permit::{CallPermit, Claim, Permits};
 use super::piece::{Missing, Piece, Report, Waiter, fail};
@@ -65,7 +65,7 @@ pub struct Batcher {
 
 /// Work that a worker took from its lane.
 struct Taken {
-    job: Job,
+    job: CallJob,
     /// True if the rest of a cut request is left in the lane, and another worker may send it at the same time.
     another_may_take_rest: bool,
     /// True if such a rest is left, and this worker must send it next.
@@ -189,12 +189,12 @@ impl Batcher {
         }
         let is_part = is_cut || batch.iter().any(|piece| piece.first_place > 0);
         let another_may_take_rest = is_cut && lane.parts() + 1 < bounds.width;
-        let job = Job { id: *id, properties, lane, batch, is_part, attempts: config.retry.max_attempts };
+        let job = CallJob { id: *id, properties, lane, batch, is_part, attempts: config.retry.max_attempts };
         let must_take_rest = is_cut && !another_may_take_rest;
         Some(Taken { job: self.out_of_queue(job), another_may_take_rest, must_take_rest })
     }
 
-    fn out_of_queue(&self, mut job: Job) -> Job {
+    fn out_of_queue(&self, mut job: CallJob) -> CallJob {
         job.batch.iter_mut().for_each(Piece::leave_queue);
         self.metrics.upstream.queued_inputs.sub(job.batch.iter().map(|piece| piece.inputs().len()).sum());
         job
@@ -214,7 +214,12 @@ impl Batcher {
     }
 
     /// Makes the call of a job in one of its two forms.
-    pub(super) async fn make(&self, job: &Job, form: BodyForm, permit: &mut CallPermit) -> Result<Answered, Failure> {
+    pub(super) async fn make(
+        &self,
+        job: &CallJob,
+        form: BodyForm,
+        permit: &mut CallPermit,
+    ) -> Result<Answered, Failure> {
         let _counted = self.metrics.upstream.in_flight.enter();
         let (lane, load, is_part) = (&*job.lane, job.load(), job.is_part);
         // The turn is taken before the memory below. In the other order, the holder of a turn could wait for memory
@@ -263,7 +268,7 @@ impl Batcher {
 }
 
 /// Writes the body of a call in vecho's own form, which keeps the form of the requests as far as possible.
-fn body_of(job: &Job) -> bytes::Bytes {
+fn body_of(job: &CallJob) -> bytes::Bytes {
     let inputs: Vec<&Input<'_>> = job.batch.iter().flat_map(Piece::inputs).collect();
     let is_single = job.batch.iter().all(|piece| piece.own().form.is_single);
     let form = RequestForm { is_single, ..job.properties.form };

@@ -8,8 +8,8 @@ use super::sizing::{LaneSize, Load};
 use super::{Class, Failure, LaneProperties};
 use crate::key::Key;
 
-/// Inputs that are sent together.
-pub(super) struct Job {
+/// Inputs that are sent together in one call.
+pub(super) struct CallJob {
     /// The lane.
     pub(super) id: Key,
     pub(super) properties: Arc<LaneProperties>,
@@ -30,7 +30,7 @@ pub(super) enum BodyForm {
     Written,
 }
 
-impl Job {
+impl CallJob {
     pub(super) fn load(&self) -> Load {
         load_of(&self.batch)
     }

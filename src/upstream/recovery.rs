@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::error::TooLarge;
-use super::job::{BodyForm, Job};
+use super::job::{BodyForm, CallJob};
 use super::permit::CallPermit;
 use super::piece::{Piece, fail, halve, hand_out, hand_out_own};
 use super::sizing::LaneSize;
@@ -63,7 +63,7 @@ impl ReplacementCalls {
 
 impl Batcher {
     /// Makes one call and distributes its results. Returns true if all of it was answered.
-    pub(super) async fn call(self: &Arc<Self>, job: Job, mut permit: CallPermit) -> bool {
+    pub(super) async fn call(self: &Arc<Self>, job: CallJob, mut permit: CallPermit) -> bool {
         let bounds = job.lane.bounds(&self.live.load().batch, job.properties.is_known);
         let form = job.form(bounds.own_only);
         match self.make(&job, form, &mut permit).await {
@@ -75,7 +75,7 @@ impl Batcher {
         }
     }
 
-    async fn after_failure(self: &Arc<Self>, job: Job, failure: Failure, permit: CallPermit) -> bool {
+    async fn after_failure(self: &Arc<Self>, job: CallJob, failure: Failure, permit: CallPermit) -> bool {
         let load = job.load();
         if let Some(of_what) = failure.too_large_by().filter(|_| load.inputs > 1) {
             self.metrics.upstream.splits.inc();
@@ -96,7 +96,7 @@ impl Batcher {
     }
 
     /// Handles the failure of a call for one request. The caller's own request is the last resort.
-    async fn after_own_failure(self: &Arc<Self>, mut job: Job, failure: Failure, mut permit: CallPermit) -> bool {
+    async fn after_own_failure(self: &Arc<Self>, mut job: CallJob, failure: Failure, mut permit: CallPermit) -> bool {
         let Some(piece) = job.batch.pop() else { return true };
         let load = piece.load();
         let limit = job.lane.accepted_inputs();
@@ -114,7 +114,7 @@ impl Batcher {
     }
 
     /// Sends the caller's own request, once for all of its pieces, and uses its answer.
-    async fn retry_as_original(&self, mut job: Job, failure: Failure, permit: &mut CallPermit) -> bool {
+    async fn retry_as_original(&self, mut job: CallJob, failure: Failure, permit: &mut CallPermit) -> bool {
         job.attempts = 1;
         let own = Arc::clone(&job.batch[0].missing.own);
         // The holder of the lock may have to wait for a permit, so this permit is given back while
@@ -146,7 +146,7 @@ impl Batcher {
 
     /// Sends a refused request in smaller parts, since it may have been refused for its size. Otherwise the caller gets
     /// the refusal of its own bytes.
-    async fn divide(&self, mut job: Job, refusal: Failure, permit: &mut CallPermit) -> bool {
+    async fn divide(&self, mut job: CallJob, refusal: Failure, permit: &mut CallPermit) -> bool {
         let Some(mut piece) = job.batch.pop() else { return true };
         let (mut limit, mut halvings, mut has_passed) = (piece.inputs().len().div_ceil(2), 1, false);
         job.attempts = 1;
@@ -180,7 +180,7 @@ impl Batcher {
         }
     }
 
-    fn call_halves(self: &Arc<Self>, mut job: Job, of_what: TooLarge) {
+    fn call_halves(self: &Arc<Self>, mut job: CallJob, of_what: TooLarge) {
         let half = job.load().inputs.div_ceil(2);
         let of = match of_what {
             TooLarge::Inputs => Replaced::TooMany(half),
@@ -194,7 +194,7 @@ impl Batcher {
     }
 
     /// Sends each request of a merged call separately.
-    fn isolate(self: &Arc<Self>, mut job: Job) {
+    fn isolate(self: &Arc<Self>, mut job: CallJob) {
         let inputs = job.load().inputs;
         let batch = std::mem::take(&mut job.batch);
         let replacements = ReplacementCalls::new(&job.lane, Replaced::Merged(inputs), batch.len());
@@ -205,7 +205,7 @@ impl Batcher {
         }
     }
 
-    fn call_apart(self: &Arc<Self>, job: Job, replacements: Arc<ReplacementCalls>) {
+    fn call_apart(self: &Arc<Self>, job: CallJob, replacements: Arc<ReplacementCalls>) {
         let batcher = Arc::clone(self);
         self.tasks.spawn(async move {
             let permit = batcher.permits.take(job.claim()).await;
