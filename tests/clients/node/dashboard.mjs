@@ -35,8 +35,8 @@ const state = async () => (await ops("/api/dashboard")).now;
 
 const shown = async (page) => {
   const ids = ["hit-ratio", "total-requests", "p50", "tokens-saved", "cost-saved"];
-  const figures = await Promise.all(ids.map(async (id) => [id, Number(await page.locator(`#${id}`).getAttribute("value"))]));
-  return Object.fromEntries(figures);
+  // One evaluation reads them all, so that no update of the page comes between two figures.
+  return page.evaluate((all) => Object.fromEntries(all.map((id) => [id, Number(document.getElementById(id).getAttribute("value"))])), ids);
 };
 
 /** Waits until the page shows all requests so far. */
