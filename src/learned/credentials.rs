@@ -38,6 +38,7 @@ impl AcceptedCredentials {
     pub fn accept(&self, accepted_credential: AcceptedCredential, until_ms: u64, now_ms: u64) {
         let mut known = self.lock();
         if known.len() >= MAX_CREDENTIALS && !known.contains_key(&accepted_credential.credential) {
+            // This scan of the whole map happens only when it is full.
             known.retain(|_, subjects| subjects.values().any(|until_ms| *until_ms > now_ms));
         }
         if known.len() >= MAX_CREDENTIALS
@@ -54,6 +55,7 @@ impl AcceptedCredentials {
 
     /// Notes that the upstream does not know the credential.
     pub fn refuse(&self, credential: &Key) {
+        // An unknown credential is unknown for every model, so all of its subjects go.
         self.lock().remove(credential);
     }
 

@@ -62,6 +62,7 @@ struct Facts {
     identity_lookup_at_ms: Option<u64>,
     /// Identity of the record that the lower tiers hold as the newest of the space.
     noted: Option<ModelIdentity>,
+    // Set when the map drops this state. Replies that still hold it must not be served.
     is_forgotten: bool,
     tokenizer: TokenCounting,
     unreadable: HashMap<Encoding, UnreadableStreak>,
@@ -136,6 +137,7 @@ impl Spaces {
                 forgotten.lock().is_forgotten = true;
             }
         }
+        // Another request may have created the state between the two locks.
         Arc::clone(known.entry(space).or_default())
     }
 
@@ -149,6 +151,7 @@ impl Spaces {
 /// would be served.
 fn one_to_forget(known: &KeyMap<Arc<SpaceState>>) -> Option<Key> {
     let is_mixed = |space_state: &SpaceState| space_state.is_mixed.load(Ordering::Relaxed);
+    // The bound limits the time under the write lock.
     let plain = known.iter().take(CANDIDATES).find(|(_, space_state)| !is_mixed(space_state));
     plain.map(|(key, _)| key).or_else(|| known.keys().next()).copied()
 }
@@ -202,6 +205,7 @@ impl SpaceState {
         let mut learned = self.lock();
         if learned.identity.is_none() {
             learned.identity = Some(identity.clone());
+            // The identity came from a lower tier, so it is not written there again.
             learned.noted = Some(identity.clone());
             // A different identity seen later must be noted in the lower tiers.
             learned.has_changed = true;
@@ -227,6 +231,7 @@ impl SpaceState {
     /// Notes whether an answer of this space has an `id`. One answer with an `id` is enough.
     pub fn note_id(&self, has_id: bool) {
         let mut has_ids = self.has_ids.lock().unwrap_or_else(PoisonError::into_inner);
+        // Ids are assumed before the first answer, so only a change from `false` is news.
         let is_news = has_id && *has_ids == Some(false);
         *has_ids = Some(has_id || *has_ids == Some(true));
         if is_news {
@@ -250,6 +255,7 @@ impl SpaceState {
     pub fn must_be_noted(&self, identity: &ModelIdentity) -> bool {
         let mut learned = self.lock();
         let is_news = learned.has_changed && learned.noted.as_ref() != Some(identity);
+        // Check and mark share one lock, so one request alone writes the record.
         if is_news {
             learned.noted = Some(identity.clone());
         }
@@ -270,6 +276,7 @@ impl SpaceState {
     pub fn mark_readable(&self, encoding: Encoding) {
         let mut learned = self.lock();
         learned.unreadable.insert(encoding, UnreadableStreak { was_read: true, ..UnreadableStreak::default() });
+        // An accepted answer interrupts a run of answers with another dimension.
         learned.dimension.candidate = None;
     }
 
@@ -308,6 +315,7 @@ impl SpaceState {
         let mut learned = self.lock();
         let lesson = learned.unreadable.entry(encoding).or_default();
         let was_given_up = lesson.is_proof(now_ms);
+        // The larger number is proof whether or not earlier answers could be read.
         lesson.in_row = if proven { UNREADABLE_PROOF_AFTER_READ } else { lesson.in_row.saturating_add(1) };
         lesson.until_ms = now_ms.saturating_add(UNREADABLE_FOR_MS);
         lesson.is_proof(now_ms) && !was_given_up

@@ -111,9 +111,11 @@ impl Batcher {
     ) -> (mpsc::UnboundedReceiver<Report>, Work) {
         let (results, reports) = mpsc::unbounded_channel();
         let inputs = missing.inputs.len();
+        // Counted from here until `out_of_queue` or `give_up`.
         self.metrics.upstream.queued_inputs.add(inputs);
         let queued = waiter.trace.queue(inputs);
         let claim = Claim { caller: waiter.caller, model: lane.properties.model };
+        // The piece is queued before its worker starts, so a worker that already has a permit can merge it.
         self.enqueue(lane, Piece { first_place: 0, missing, waiter, queued, results });
         (reports, Work { batcher: Arc::clone(self), lane: lane.id, claim })
     }
@@ -130,13 +132,16 @@ impl Batcher {
     /// rest of a request that it had to cut.
     async fn work(self: Arc<Self>, id: Key, claim: Claim) {
         loop {
+            // The permit comes before the inputs: those that arrive during the wait share the call.
             let permit = self.permits.take(claim).await;
             let Some(Taken { job, another_may_take_rest, must_take_rest }) = self.take(&id, claim.caller) else {
                 return;
             };
+            // The other worker sends the rest beside this call, and waits for a permit of its own.
             if another_may_take_rest {
                 self.spawn_worker(id, claim);
             }
+            // Counts the part until its call ends; `take` compares the count with the width of the lane.
             let _part = job.is_part.then(|| Arc::clone(&job.lane).enter_part());
             self.call(job, permit).await;
             if !must_take_rest {
@@ -165,6 +170,7 @@ impl Batcher {
         let batch = match next_in_time(queue, now, &mut expired) {
             None => Vec::new(),
             Some(mut first) => {
+                // A request that exceeds one call is cut. Any other is merged with the requests behind it.
                 let fitting = first.fitting(bounds.cut(first.inputs().len()), bounds.max_tokens);
                 if fitting < first.inputs().len() {
                     // One other request precedes the rest: so small requests do not wait for all of a large one, and
@@ -182,12 +188,15 @@ impl Batcher {
         if queue.pieces.is_empty() {
             queues.remove(id);
         }
+        // The lock protects the queues only, so expired pieces are failed after it.
         drop(queues);
         self.give_up(expired);
         if batch.is_empty() {
             return None;
         }
+        // The last part of a cut request fits whole. Its first place shows that other parts preceded it.
         let is_part = is_cut || batch.iter().any(|piece| piece.first_place > 0);
+        // The added one is this part, which `work` counts later.
         let another_may_take_rest = is_cut && lane.parts() + 1 < bounds.width;
         let job = CallJob { id: *id, properties, lane, batch, is_part, attempts: config.retry.max_attempts };
         let must_take_rest = is_cut && !another_may_take_rest;
@@ -225,6 +234,7 @@ impl Batcher {
         // The turn is taken before the memory below. In the other order, the holder of a turn could wait for memory
         // that is held here: a deadlock.
         let mut turn = if is_part { Some(lane.turn(permit).await) } else { None };
+        // A part that waits for its turn is not in flight, so it does not distort the measured load.
         let under_way = lane.enter();
         // Waits until an answer of the expected size fits in memory beside the others under way.
         let reservation =
@@ -239,12 +249,15 @@ impl Batcher {
         };
         let mut call =
             Call { body, inputs, encoding, has_repetitions, batch, lane, reservation: &reservation, attempts, is_part };
+        // A part beside other calls gets one attempt, because its next one is sent alone.
         let is_beside = matches!(turn, Some(PartTurn::BesideOthers { .. })) && lane.is_busy();
         call.attempts = if is_beside { 1 } else { attempts };
         let mut made = self.executor.execute(&job.properties, &call, permit).await;
         if is_beside && made.as_ref().is_err_and(Failure::may_be_of_the_load) {
             // The server may accept only one call at a time, or be overloaded.
             lane.take_turns();
+            // The shared turn ends before an exclusive one is requested, or this part would wait for itself.
+            // Memory is released too, because the turn comes before the memory, as above.
             drop(turn.take());
             reservation.give_up();
             turn = Some(lane.turn(permit).await);
@@ -296,6 +309,7 @@ fn merge(queue: &mut LaneQueue, first: Piece, (most, now, expired): (Load, Insta
         let more = next.load();
         let sum = Load { inputs: load.inputs + more.inputs, tokens: load.tokens + more.tokens };
         if sum.inputs > most.inputs || sum.tokens > most.tokens {
+            // The order is kept: a later piece that would fit does not overtake this one.
             queue.pieces.push_front(next);
             break;
         }

@@ -44,6 +44,7 @@ impl ClientBody {
     where
         B: Body<Data = Bytes, Error = BoxError> + Send + 'static,
     {
+        // A body in memory makes the request repeatable, see `repeatable_copy` in connections.rs.
         if body.is_end_stream() { Self::empty() } else { Self(ClientContent::Streamed(body.boxed_unsync())) }
     }
 
@@ -63,6 +64,7 @@ impl Body for ClientBody {
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         match &mut self.0 {
             ClientContent::Whole(bytes) => {
+                // The body is one frame. The empty rest then marks its end.
                 let rest = std::mem::take(bytes);
                 Poll::Ready((!rest.is_empty()).then(|| Ok(Frame::data(rest))))
             }
@@ -79,6 +81,7 @@ impl Body for ClientBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
+            // An exact size makes hyper send `content-length` in place of chunks.
             ClientContent::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             ClientContent::Streamed(body) => body.size_hint(),
         }

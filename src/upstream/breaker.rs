@@ -74,6 +74,7 @@ impl Breaker {
     pub fn pass(&self) -> Option<Pass<'_>> {
         let mut inner = self.lock();
         let is_probe = match inner.state {
+            // While connections are accepted, the open state only reports, and every call passes.
             CircuitState::Closed | CircuitState::Open { is_unreachable: false, .. } => false,
             CircuitState::Open { until, .. } if Instant::now() >= until => {
                 self.enter(&mut inner, CircuitState::HalfOpen);
@@ -102,6 +103,7 @@ impl Breaker {
     fn close(&self) {
         let mut inner = self.lock();
         inner.failed.clear();
+        // The next outage begins with `breaker.open_for` again.
         inner.next_open = Duration::ZERO;
         if !matches!(inner.state, CircuitState::Closed) {
             self.enter(&mut inner, CircuitState::Closed);
@@ -114,16 +116,20 @@ impl Breaker {
         let HostFault { cause, is_unreachable, .. } = *fault;
         inner.note(fault.requests, config.failures);
         cause.clone_into(&mut inner.cause);
+        // A limit of 0 turns the breaker off.
         let too_many = config.failures > 0 && inner.failed.len() >= config.failures as usize;
         let was_closed = matches!(inner.state, CircuitState::Closed);
         // Calls still pass while the upstream accepts connections; now they must stop.
         let is_worse = matches!(inner.state, CircuitState::Open { is_unreachable: false, .. }) && is_unreachable;
         if is_probe || (was_closed && too_many) || is_worse {
+            // `clamp` panics if its upper bound is below the lower one.
             let open_for = inner.next_open.clamp(config.open_for, config.max_open.max(config.open_for));
             self.enter(&mut inner, CircuitState::Open { until: Instant::now() + open_for, is_unreachable });
+            // Only failed connections double the time, because otherwise calls pass anyway.
             if is_unreachable {
                 inner.next_open = open_for.saturating_mul(2);
             }
+            // A failed probe repeats the known state, so it is not logged.
             if was_closed {
                 tracing::warn!(cause, requests = inner.failed.len(), "breaker opened: the upstream keeps failing");
             }
@@ -132,6 +138,7 @@ impl Breaker {
 
     fn release_probe(&self) {
         let mut inner = self.lock();
+        // `let_others_pass` or another answer may have changed the state since the probe began.
         if matches!(inner.state, CircuitState::HalfOpen) {
             // The next call becomes the probe at once.
             self.enter(&mut inner, CircuitState::Open { until: Instant::now(), is_unreachable: true });
@@ -174,6 +181,7 @@ impl BreakerInner {
 impl Pass<'_> {
     /// Notes that the upstream answered, even if with a refusal.
     pub fn answered(mut self) {
+        // `Drop` runs next and must not release a probe that has a result.
         self.has_result = true;
         self.breaker.close();
     }
@@ -188,6 +196,7 @@ impl Pass<'_> {
     pub fn let_others_pass(&self) {
         let mut inner = self.breaker.lock();
         if self.is_probe && matches!(inner.state, CircuitState::HalfOpen) {
+            // All calls pass in this state, but the metrics keep showing an open breaker.
             self.breaker.enter(&mut inner, CircuitState::Open { until: Instant::now(), is_unreachable: false });
         }
     }

@@ -25,6 +25,7 @@ use crate::wire::{AnswerFault, Expected, ReadAnswer, read_answer};
 
 /// Makes an attempt. A probe of the breaker that takes longer than a refused connection lets other calls pass.
 async fn beside_others<T>(pass: &Pass<'_>, attempt: impl Future<Output = T>) -> T {
+    // Pinned and polled by reference, so the attempt survives the end of the first wait.
     let mut attempt = std::pin::pin!(attempt);
     if pass.is_probe() {
         if let Ok(ended) = timeout_at(Instant::now() + PROBE_ALONE, attempt.as_mut()).await {
@@ -97,10 +98,12 @@ impl CallExecutor {
         call: &Call<'_>,
         permit: &mut CallPermit,
     ) -> Result<Answered, Failure> {
+        // One configuration holds for all attempts, also across a reload.
         let config = self.live.load();
         let (mut tries, deadlines) = (Tries::default(), call.deadlines());
         self.budget.deposit(config.retry.budget_ratio);
         loop {
+            // The breaker is asked before each attempt, since it may have opened during the wait.
             let Some(pass) = self.breaker.pass() else {
                 let detail =
                     format!("the breaker is open after repeated failures, the last one: {}", self.breaker.cause());
@@ -115,6 +118,7 @@ impl CallExecutor {
                 Ok(answered) => {
                     pass.answered();
                     self.health.answered(&properties.model);
+                    // One known input per lane is enough for the test in judgement.rs.
                     call.batch.iter().flat_map(Piece::inputs).take(1).for_each(|input| {
                         call.lane.known_good.remember(input);
                     });
@@ -124,18 +128,22 @@ impl CallExecutor {
             };
             let deadline = retry_deadline(&deadlines, failure.class, begun.elapsed());
             let next = match call.next(&failure, &mut tries, (deadline, begun.elapsed(), &config)) {
+                // The budget is asked last, because asking takes one of its tokens.
                 NextStep::RetryAfter(_, reason) if !self.may_repeat(reason, properties, &config) => NextStep::GiveUp,
                 next => next,
             };
+            // The pass ends before the wait, because a waiting probe would block all other calls.
             call.tell(pass, &failure, (&next, &config));
             let NextStep::RetryAfter(wait, reason) = next else {
                 return Err(self.judged(failure, properties, (call, &config)).await);
             };
             tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
+            // A waiting call holds neither memory nor a permit, since calls that are ready may need them.
             call.reservation.give_up();
             if !permit.pause(wait, deadline).await {
                 return Err(self.judged(failure, properties, (call, &config)).await);
             }
+            // The permit comes first, as in `Batcher::make`.
             call.reservation.take_again().await;
             self.metrics.upstream.retry(reason);
         }
@@ -161,6 +169,7 @@ impl CallExecutor {
     /// Returns true if a call may be repeated. A repetition on another connection is always allowed. Others are allowed
     /// while the space does not count as unavailable and the retry budget lasts.
     fn may_repeat(&self, reason: RetryReason, properties: &LaneProperties, config: &Config) -> bool {
+        // `withdraw` takes a token, so it comes last.
         reason == RetryReason::ReusedConnection || (!self.is_failing(properties, config) && self.budget.withdraw())
     }
 
@@ -178,6 +187,7 @@ impl CallExecutor {
         let mut posting = std::pin::pin!(self.client.post(properties, call.body.clone(), &trace, call.reservation));
         let config = self.live.load();
         if call.is_merged() {
+            // On a timeout the call is dropped here, and `Batcher::isolate` sends its requests separately.
             let reply = call.lane.with_merge_timeout(config.batch.target_time, posting).await;
             return reply.unwrap_or_else(|| {
                 Err(Failure::unavailable(
@@ -189,15 +199,18 @@ impl CallExecutor {
         let least = config.upstream.headers_timeout.unwrap_or(LEAST_OVERDUE);
         let (begun, mut waited) = (Instant::now(), Duration::ZERO);
         // Calls that end meanwhile may show that all calls take longer now.
+        // The loop ends when the bound no longer grows.
         while let Some(overdue_after) = call.lane.overdue_after(call.inputs, least).filter(|after| *after > waited) {
             if let Ok(reply) = timeout_at(begun + overdue_after, posting.as_mut()).await {
                 return reply;
             }
             waited = overdue_after;
         }
+        // No duration of this lane is known, so no call of it counts as overdue.
         if waited.is_zero() {
             return posting.await;
         }
+        // The call is overdue. It continues, because it is paid for, but leaves the usual permits to other calls.
         permit.swap_for_extra_permit();
         if config.upstream.headers_timeout.is_some() {
             call.batch.iter().for_each(Piece::report_late);
@@ -245,6 +258,7 @@ impl Call<'_> {
                 let (cause, is_unreachable) = (&*failure.detail, reason == UnavailableReason::Connect);
                 pass.failed(&config.breaker, &HostFault { cause, is_unreachable, requests: &requests });
             }
+            // Refusals, error statuses and unreadable bodies are answers, so the host is reachable.
             _ => pass.answered(),
         }
     }
@@ -264,6 +278,7 @@ impl Call<'_> {
         }
         // Each request of a merged call is sent separately next.
         let is_for_each = self.is_merged() && failure.may_be_a_neighbours();
+        // The free repetition does not count as an attempt.
         let attempts_left = tries.attempts < self.attempts + u32::from(tries.reconnected);
         // Repeating a slow call would take as long again, and the caller's client repeats as well. Without vecho a
         // request has no parts, so calls for parts are repeated here.

@@ -70,6 +70,7 @@ impl UpstreamClient {
         };
         let config = self.live.load();
         let outgoing = OutgoingCall { config: &config, properties, trace: call, body };
+        // One deadline covers the head and the body of the answer.
         let until = Instant::now() + config.upstream.call_timeout;
         let response = timeout_at(until, outgoing.send(connections))
             .await
@@ -130,8 +131,10 @@ impl OutgoingCall<'_> {
         let headers = request.headers_mut();
         self.trace.write(headers);
         if may_share_credentials(&self.properties.uri, uri) {
+            // The lane's headers never hold vecho's key, so each call adds it.
             authorize(self.config, headers);
         } else {
+            // Another host may belong to someone else, so it gets no credential of vecho or the caller.
             remove_credentials(self.config, headers);
             for name in &SECRETS_ELSEWHERE {
                 headers.remove(name);
@@ -146,12 +149,15 @@ fn authorize(config: &Config, headers: &mut HeaderMap) {
     let Some(key) = &config.upstream.api_key else {
         return;
     };
+    // The caller's key may be in another header than the configured one, and only one key may be sent.
     remove_credentials(config, headers);
     let (name, text) = match config.upstream.api_key_header {
         KeyHeader::Authorization => ("authorization", format!("Bearer {}", key.reveal())),
         KeyHeader::ApiKey => ("api-key", key.reveal().to_owned()),
     };
+    // The configuration has checked that the key is a valid header value.
     if let Ok(mut value) = HeaderValue::from_str(&text) {
+        // Debug output of headers hides a sensitive value.
         value.set_sensitive(true);
         headers.insert(name, value);
     }

@@ -102,6 +102,7 @@ impl Connections {
             calls: ConnectionPool::new(connector.clone(), calls),
             passing: ConnectionPool::new(connector.clone(), passing),
             unpooled: unpooled(connector.clone()),
+            // Until an answer on a kept connection, requests that cannot be repeated open new ones.
             keeps_open: AtomicBool::new(false),
             dead_at: Mutex::new(None),
         }
@@ -120,8 +121,10 @@ impl Connections {
     /// A request that is safe to repeat is repeated once, on a new connection, if a kept connection was dead. Any other
     /// request uses kept connections only while the upstream is known to answer on them.
     pub(super) async fn forward(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, ForwardError> {
+        // Read now, because `send` takes the request.
         let (uri, switches) = (request.uri().clone(), request.headers().contains_key(UPGRADE));
         let copy = repeatable_copy(&request);
+        // A dead connection costs a repeatable request one repetition, and any other request a failure.
         let may_reuse = if copy.is_some() { !self.is_suspicious() } else { self.keeps_open.load(Ordering::Relaxed) };
         let client = if may_reuse { self.passing.client() } else { self.unpooled.clone() };
         let mut result = send(&client, request).await;
@@ -133,6 +136,7 @@ impl Connections {
             self.note(&result);
         }
         let response = result.map_err(|error| open_error(&error, &uri))?;
+        // A server must not switch to a protocol that the request did not name (RFC 9110, section 7.8).
         if response.status() == StatusCode::SWITCHING_PROTOCOLS && !switches {
             return Err(ForwardError::UnaskedSwitch { upstream: origin_of(&uri) });
         }
@@ -149,11 +153,13 @@ impl Connections {
     fn note(&self, result: &Result<Response<Incoming>, SendError>) -> bool {
         match result {
             Ok(response) => {
+                // The first answer on a connection does not show that the server keeps it open.
                 if ConnectionUse::find(response.extensions()).is_some_and(ConnectionUse::record_response) {
                     self.keeps_open.store(true, Ordering::Relaxed);
                 }
                 false
             }
+            // The interim answers show that the connection was alive.
             Err(SendError::InterimFlood) => false,
             Err(SendError::Client(error)) => {
                 let usage = error.connect_info().and_then(ConnectionUse::of_connection);
@@ -172,6 +178,7 @@ impl Connections {
 /// for embeddings, and its body is in memory.
 fn repeatable_copy(request: &Request<ClientBody>) -> Option<Request<ClientBody>> {
     let bytes = request.body().bytes()?;
+    // Embedding changes no state at the service, so its POST is safe to repeat.
     let asks_for_embeddings = || request.uri().path().trim_end_matches('/').ends_with("/embeddings");
     let may_repeat = request.method().is_idempotent() || (*request.method() == Method::POST && asks_for_embeddings());
     may_repeat.then(|| {
@@ -195,6 +202,7 @@ fn open_error(error: &SendError, uri: &Uri) -> ForwardError {
         SendError::Client(error) => error,
         flood @ SendError::InterimFlood => return ForwardError::Unanswered { upstream, cause: flood.to_string() },
     };
+    // hyper reports a failed request body as an error of its user.
     let from_body =
         error.source().and_then(|source| source.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_user);
     if from_body {

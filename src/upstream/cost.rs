@@ -30,9 +30,11 @@ impl Cost {
     }
 
     fn compare(&mut self, (few, quick): (usize, Duration), (many, long): (usize, Duration)) {
+        // Two calls define a line: the slope is the time of one input, and the value at zero inputs is the fixed time.
         if quick <= long {
             self.own = quick.saturating_sub(times(long.saturating_sub(quick) / divisor(many - few), few));
         } else if quick / 3 * 2 <= long {
+            // The small call took at most half as long again: inputs hardly matter, so all time is fixed.
             self.own = long;
         }
         // Otherwise the small call waited for something that the large one found ready, such as a model that loads.
@@ -51,6 +53,7 @@ impl Cost {
 
     /// Returns the longest recent time for this many inputs, extrapolated from calls of other sizes, if there are any.
     pub(super) fn longest(&self, inputs: usize) -> Option<Duration> {
+        // The factor is at least one: a smaller call may take as long, because part of its time may be fixed.
         self.recent.iter().map(|(before, took)| times(*took, inputs.div_ceil((*before).max(1)))).max()
     }
 }

@@ -47,6 +47,7 @@ fn name_in(path: &str) -> Option<&str> {
 /// Returns a path with single slashes and no trailing slash. Servers that accept the other spellings treat them as
 /// equal, so keys are made from this one.
 pub fn normal_path(path: &str) -> Cow<'_, str> {
+    // Most paths are normal already, and a borrowed one costs no allocation.
     if !path.contains("//") && (path.len() <= 1 || !path.ends_with('/')) {
         return Cow::Borrowed(path);
     }
@@ -82,6 +83,7 @@ pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, UriTooLong> 
     } else {
         base_path
     };
+    // The base's path replaces our `/v1`, so a base that ends in `/v1` does not double it.
     let rest = if prefix == base_path && is_under(from_root, "/v1") { &from_root["/v1".len()..] } else { text };
     if prefix.is_empty() {
         return joined(base, ours.clone());
@@ -92,6 +94,7 @@ pub fn upstream_uri(base: &Uri, ours: &PathAndQuery) -> Result<Uri, UriTooLong> 
 
 /// Returns the part of a base's path that precedes Azure's paths.
 fn azure_prefix(base_path: &str) -> &str {
+    // Only a whole segment counts: `/openai-proxy` is not Azure's.
     let is_azure = |(place, _): &(usize, &str)| is_under(&base_path[*place..], "/openai");
     let place = base_path.match_indices("/openai").find(is_azure).map(|(place, _)| place);
     place.map_or_else(|| base_path.strip_suffix("/v1").unwrap_or(base_path), |place| &base_path[..place])
@@ -115,6 +118,7 @@ pub fn port_of(uri: &Uri) -> Option<u16> {
 
 /// Returns true if a path equals a prefix or lies below it.
 pub(super) fn is_under(path: &str, prefix: &str) -> bool {
+    // The next character must end the segment, or `/v1` would match `/v10`.
     path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?']))
 }
 

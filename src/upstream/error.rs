@@ -128,6 +128,7 @@ impl Failure {
     /// Creates the failure for a reply other than a success.
     pub fn of_reply(reply: UpstreamReply) -> Self {
         let class = match reply.status {
+            // OpenAI reports a spent quota as 429, but no wait helps.
             StatusCode::TOO_MANY_REQUESTS if error_code(&reply.body) == "insufficient_quota" => Class::Refused,
             StatusCode::TOO_MANY_REQUESTS => Class::Throttled,
             status if means_unavailable(status) => Class::Unavailable(UnavailableReason::Status),
@@ -224,6 +225,7 @@ impl Failure {
 
     /// Returns true if a retry may help, judged by the answer alone.
     pub fn may_be_retried(&self) -> bool {
+        // OpenAI's services send this header, and its SDKs obey it.
         let vetoed = self.header("x-should-retry") == Some("false");
         let retryable = match self.class {
             Class::Unavailable(reason) => !matches!(
@@ -241,9 +243,11 @@ impl Failure {
 
     /// Returns the wait that the upstream asks for.
     pub fn retry_after(&self) -> Option<Duration> {
+        // OpenAI's SDKs also read the header in milliseconds first, and accept fractions of a second.
         let millis = self.header("retry-after-ms").and_then(|text| text.parse::<f64>().ok()).map(|ms| ms / 1000.0);
         let seconds = || self.header("retry-after").and_then(|text| text.parse::<f64>().ok());
         match millis.or_else(seconds) {
+            // The conversion rejects negative and infinite numbers.
             Some(wait) => Duration::try_from_secs_f64(wait).ok(),
             // A date in the past, by this machine's clock, gives no wait.
             None => self.left_alone_until().and_then(|at| at.duration_since(SystemTime::now()).ok()),
@@ -268,6 +272,7 @@ fn means_unavailable(status: StatusCode) -> bool {
 /// Returns true if an error body names a member or a code, as errors do that have nothing to do with size.
 fn names_a_cause(body: &[u8]) -> bool {
     let fields = error_fields(body);
+    // Some servers repeat the status as a numeric `code`, which names no cause.
     !fields.param.is_empty() || fields.code.chars().any(char::is_alphabetic)
 }
 
@@ -283,6 +288,7 @@ fn size_complaint(body: &[u8]) -> Option<TooLarge> {
     let fields = error_fields(body);
     let text = String::from_utf8_lossy(body).to_lowercase();
     let has_one_of = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    // OpenAI names its limit of tokens by this code.
     if fields.code == "max_tokens_per_request" || fields.kind == "max_tokens_per_request" {
         return Some(TooLarge::Size);
     }

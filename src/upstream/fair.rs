@@ -26,11 +26,13 @@ impl FairOrder {
     /// wait in that queue.
     pub async fn wait<T>(&self, caller: Key, common: impl Future<Output = T>) -> T {
         let place = self.join(caller);
+        // The guard is held during the common wait, so the common queue holds one waiter of each caller.
         let _head = place.queue.lock().await;
         common.await
     }
 
     fn join(&self, caller: Key) -> QueuePlace<'_> {
+        // The reference is taken under the lock of the map, so a concurrent `Drop` counts it and keeps the queue.
         let queue = Arc::clone(self.queues().entry(caller).or_default());
         QueuePlace { order: self, caller, queue }
     }

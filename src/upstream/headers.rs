@@ -90,6 +90,7 @@ pub fn is_hop_by_hop(name: &HeaderName) -> bool {
 
 /// Removes the headers of one connection, and those that `connection` names.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    // The names are read before the loop, because it removes `connection` itself.
     for name in named_by_connection(headers).iter().map(HeaderName::as_str).chain(HOP_BY_HOP) {
         headers.remove(name);
     }
@@ -114,6 +115,7 @@ pub fn forwardable(request: &HeaderMap, key_is_ours: bool) -> HeaderMap {
     };
     let mut headers = HeaderMap::with_capacity(request.len() + 1);
     for (name, value) in request.iter().filter(|(name, _)| !stays(name)) {
+        // `append` keeps every line of a repeated header.
         headers.append(name.clone(), value.clone());
     }
     headers
@@ -136,6 +138,7 @@ pub fn shown_on_misses(reply: &HeaderMap) -> HeaderMap {
 /// Returns true if another vecho marks its answer as a mock or as stale.
 pub fn marks_fallback(headers: &HeaderMap) -> bool {
     let is_fallback = |mark: &[u8]| mark.eq_ignore_ascii_case(b"mock") || mark.eq_ignore_ascii_case(b"stale");
+    // Intermediaries may join repeated headers with commas (RFC 9110, section 5.3).
     let marks = headers.get_all(CACHE_MARK).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
     marks.map(<[u8]>::trim_ascii).any(is_fallback)
 }

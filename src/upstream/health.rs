@@ -47,6 +47,7 @@ impl SpaceHealth {
         let space = self.spaces.get_or_insert_with(space, Arc::default);
         space.has_failed.store(true, Ordering::Release);
         let mut requests = space.requests();
+        // A number beyond `enough` changes no decision, so the list stays short.
         if requests.len() < enough as usize && !requests.contains(&request) {
             requests.push(request);
         }
@@ -55,6 +56,7 @@ impl SpaceHealth {
 
     /// Notes that the service answered for this space, even if with a refusal.
     pub(super) fn answered(&self, space: &Key) {
+        // A plain lookup: an answer of a space without failures creates no entry.
         if let Some(space) = self.spaces.get(space)
             && space.has_failed.swap(false, Ordering::AcqRel)
         {

@@ -34,6 +34,7 @@ pub(super) async fn post(
     properties: &LaneProperties,
     body: Bytes,
 ) -> Result<UpstreamReply, Failure> {
+    // The blocking task may outlive this future, so it owns its arguments.
     let (embedder, path, headers) =
         (Arc::clone(embedder), properties.uri.path().to_owned(), properties.headers.clone());
     let embed =
@@ -75,7 +76,9 @@ pub(super) async fn forward(
 async fn collect_request(mut body: ClientBody, max_bytes: usize) -> Result<Bytes, ForwardError> {
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
+        // A frame without data holds trailers, which the embedder does not read.
         if let Ok(piece) = frame.map_err(|error| body_error(&*error))?.into_data() {
+            // The limit is checked before the copy, so memory never exceeds it.
             if whole.len() + piece.len() > max_bytes {
                 return Err(ForwardError::TooLarge { max_bytes });
             }

@@ -40,8 +40,10 @@ pub(super) async fn send(
 ) -> Result<Response<Incoming>, SendError> {
     let interim = Arc::<Interim>::default();
     let counted = Arc::clone(&interim);
+    // hyper skips interim answers without a limit. Its callback can only count them, so the flood ends the wait below.
     on_informational(&mut request, move |_| {
         if counted.count.fetch_add(1, Ordering::Relaxed) >= MAX_INTERIM {
+            // `notify_one` stores a permit, so the signal is kept until the select is polled.
             counted.too_many.notify_one();
         }
     });

@@ -65,6 +65,7 @@ impl CallJob {
         piece: &Piece,
         (failure, accepted_inputs): (&Failure, usize),
     ) -> bool {
+        // A known service accepts every encoding, so another encoding does not make the call a different one.
         let is_same = piece.is_whole() && (self.asks_as(piece) || self.properties.is_known);
         let is_refused = !matches!(failure.class, Class::InvalidAnswer(..));
         !(is_same && is_refused) && failure.may_be_of_the_form() && piece.own().inputs() <= accepted_inputs

@@ -26,20 +26,24 @@ impl CallExecutor {
         match failure.class {
             Class::Unavailable(UnavailableReason::Connect) => failure.with_outage(Outage::Unreachable),
             Class::Unavailable(UnavailableReason::UpstreamFallback) => failure.with_outage(Outage::UpstreamFallback),
+            // A failed merged call proves nothing about the space: each of its requests is sent separately next.
             Class::Unavailable(UnavailableReason::Status | UnavailableReason::Dropped | UnavailableReason::Cut)
                 if !call.is_merged() && enough > 0 =>
             {
                 let request = call.batch.first().map_or(0, |piece| piece.own().id());
                 let requests = self.health.failed(properties.model, request, enough);
+                // The test of a known input costs a call, so it runs only after enough requests have failed.
                 if requests < enough || self.still_answers(properties, call).await {
                     return failure;
                 }
                 failure.with_outage(Outage::Failing { requests })
             }
             Class::Refused | Class::InvalidAnswer(..) => {
+                // The service has processed this request, so the run of failures ends.
                 self.health.answered(&properties.model);
                 failure
             }
+            // Timeouts, expired waits and rate limits neither prove nor disprove an outage.
             Class::Unavailable(_) | Class::Throttled => failure,
         }
     }
@@ -50,12 +54,14 @@ impl CallExecutor {
         let answers = call.lane.known_good.is_answered(|input| self.answers_again(properties, call, input)).await;
         if answers {
             self.health.answered(&properties.model);
+            // The test was made without `Breaker::pass`, so the breaker learns of its answer here.
             self.breaker.answered();
         }
         answers
     }
 
     async fn answers_again(&self, properties: &LaneProperties, call: &Call<'_>, input: Input<'static>) -> bool {
+        // The test keeps the form of the failed call, so the text is the only difference.
         let form =
             RequestForm { is_single: call.batch.iter().all(|piece| piece.own().form.is_single), ..properties.form };
         let body = write_request(&properties.space, &[&input], form, properties.user.as_deref());

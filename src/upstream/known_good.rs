@@ -38,6 +38,7 @@ impl KnownGood {
     where
         F: Future<Output = bool>,
     {
+        // The input is copied because a blocking lock must not be held across the await below.
         let Some(input) = self.input().clone() else {
             return false;
         };

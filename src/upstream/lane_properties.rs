@@ -42,6 +42,7 @@ impl LaneProperties {
             Base64::Proven(dimension) => Some(dimension),
             Base64::Trusted | Base64::Unproven => self.known_dimension.or(self.asked_dimension),
         };
+        // Per component: 16/3 bytes of base64 or about 13 of a decimal number, and 4 bytes of the vector.
         let bytes_per_component = if self.encoding == Encoding::Base64 { 10 } else { 17 };
         known.unwrap_or(LIKELY_DIMENSION) * bytes_per_component
     }

@@ -52,6 +52,7 @@ impl MemoryBudget {
 
     /// Waits for this many bytes, or for the whole budget if that is less. Waiting callers are served in turn.
     pub(super) async fn take(self: &Arc<Self>, bytes: u64, caller: Key) -> Reservation {
+        // More than the total never becomes free, so a larger call would wait forever.
         let bytes = bytes.min(self.total);
         self.order.wait(caller, self.take_in_order(bytes)).await;
         Reservation { budget: Arc::clone(self), caller, estimate: bytes, held: AtomicU64::new(bytes) }
@@ -60,6 +61,7 @@ impl MemoryBudget {
     async fn take_in_order(&self, bytes: u64) {
         let _first = self.first_in_line.lock().await;
         loop {
+            // Created before the check, so memory that is freed between the check and the wait ends the wait.
             let freed = self.freed.notified();
             if self.try_take(bytes, |state| !state.answer_waits) {
                 return;
@@ -82,6 +84,7 @@ impl MemoryBudget {
         let Some(_waiting) = WaitGuard::begin(self) else { return false };
         loop {
             let freed = self.freed.notified();
+            // A started answer ignores `answer_waits`, which it has set itself.
             if self.try_take(bytes, |_| true) {
                 return true;
             }
@@ -116,6 +119,7 @@ impl<'a> WaitGuard<'a> {
 impl Drop for WaitGuard<'_> {
     fn drop(&mut self) {
         self.0.lock().answer_waits = false;
+        // Calls that have not begun may take memory again.
         self.0.freed.notify_waiters();
     }
 }
@@ -137,6 +141,7 @@ impl Reservation {
             return true;
         }
         let more = (bytes - held).next_multiple_of(STEP_BYTES);
+        // Free memory is taken at once. Only a wait needs `WaitGuard`, which one answer holds at a time.
         let taken = self.budget.try_take(more, |_| true)
             || timeout(TIMEOUT, self.budget.take_more(more, held)).await.unwrap_or(false);
         if taken {
@@ -153,6 +158,7 @@ impl Reservation {
     /// Releases the whole reservation while no attempt is under way. A call that waits for its permit must hold no
     /// memory, because calls with a permit may wait for that memory.
     pub(super) fn give_up(&self) {
+        // The amount becomes zero, so `Drop` does not return it a second time.
         let held = self.held.swap(0, Ordering::Relaxed);
         if held > 0 {
             self.budget.give_back(held);
@@ -162,6 +168,7 @@ impl Reservation {
     /// Reserves the estimated memory of the answer again after [`Reservation::give_up`].
     pub(super) async fn take_again(&self) {
         let taken = self.budget.take(self.estimate, self.caller).await;
+        // The amount is moved out of `taken`, so its `Drop` returns nothing.
         self.held.store(taken.held.swap(0, Ordering::Relaxed), Ordering::Relaxed);
     }
 }

@@ -77,5 +77,6 @@ impl OwnRequest {
 
 /// Returns the id of a request for these distinct keys at these positions.
 pub fn request_id(keys: &[Key], slots: &[u32]) -> u64 {
+    // The rotation makes the order of the inputs count, which a plain XOR would ignore.
     slots.iter().fold(slots.len() as u64, |id, slot| id.rotate_left(5) ^ keys[*slot as usize].mark())
 }

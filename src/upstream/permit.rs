@@ -47,15 +47,18 @@ impl Permits {
     /// After three seconds a model without a call in flight may take an extra permit, so slow calls to other
     /// models do not block it.
     pub(super) async fn take(self: &Arc<Self>, claim: Claim) -> CallPermit {
+        // Pinned outside the loop, so the place in the queue survives each timeout.
         let mut permit = std::pin::pin!(self.acquire(claim.caller));
         loop {
             tokio::select! {
+                // A usual permit is preferred if both branches are ready.
                 biased;
                 held = &mut permit => {
                     self.enter(claim.model);
                     return CallPermit { permits: Arc::clone(self), claim, held: Some(held), counts: true };
                 }
                 () = sleep(NEIGHBOURS_WAIT) => {
+                    // The extra permit is taken first, so a model counts as under way only if it has one.
                     if let Ok(held) = Arc::clone(&self.beyond).try_acquire_owned()
                         && self.enter_first(claim.model)
                     {
@@ -81,6 +84,7 @@ impl Permits {
 
     fn enter_first(&self, model: Key) -> bool {
         let mut under_way = self.under_way();
+        // Check and insert share one lock, so only one waiter of a model is the first.
         let is_first = !under_way.contains_key(&model);
         if is_first {
             under_way.insert(model, 1);
@@ -93,6 +97,7 @@ impl Permits {
         if let Some(calls) = under_way.get_mut(model) {
             *calls -= 1;
             if *calls == 0 {
+                // `enter_first` takes a missing entry as a model without calls.
                 under_way.remove(model);
             }
         }
@@ -129,6 +134,7 @@ impl CallPermit {
         let Ok(mut next) = timeout_at(deadline, self.permits.take(self.claim)).await else {
             return false;
         };
+        // `next` keeps nothing, so its `Drop` releases nothing.
         (self.held, self.counts) = (next.held.take(), std::mem::take(&mut next.counts));
         true
     }
@@ -144,6 +150,7 @@ impl CallPermit {
 
     fn leave(&mut self) {
         self.held = None;
+        // `leave` runs again in `Drop`, after a pause that got no new permit.
         if std::mem::take(&mut self.counts) {
             self.permits.leave(&self.claim.model);
         }

@@ -115,6 +115,7 @@ impl Piece {
             Some(*tokens <= max_tokens)
         };
         let inputs = self.inputs().iter().take(max_inputs).scan(0, within);
+        // An input that exceeds the limit by itself is sent alone, so the upstream decides about it.
         inputs.take_while(|fits| *fits).count().max(1)
     }
 
@@ -129,6 +130,7 @@ impl Piece {
             first_place: self.first_place + inputs,
             missing,
             waiter: self.waiter.clone(),
+            // The first part ends the span of the wait in the queue; the rest has none.
             queued: Span::default(),
             results: self.results.clone(),
         }
@@ -167,6 +169,7 @@ pub(super) fn halve(mut batch: Vec<Piece>) -> [Vec<Piece>; 2] {
         let right = batch.split_off(batch.len() / 2);
         return [batch, right];
     }
+    // Only calls of at least two inputs are halved, so neither half is empty.
     let rights = batch.iter_mut().map(|piece| piece.split_off(piece.inputs().len() / 2)).collect();
     [batch, rights]
 }
@@ -174,6 +177,7 @@ pub(super) fn halve(mut batch: Vec<Piece>) -> [Vec<Piece>; 2] {
 /// Distributes the vectors of a call in vecho's own form to its pieces.
 pub(super) fn hand_out(batch: Vec<Piece>, answered: Answered) {
     let inputs: Vec<&Input<'_>> = batch.iter().flat_map(Piece::inputs).collect();
+    // The upstream reports tokens for the whole call, so they are divided over all pieces at once.
     let mut tokens = token_shares(&inputs, answered.prompt_tokens).into_iter();
     let mut vectors = answered.vectors.into_iter();
     for piece in batch {
@@ -188,6 +192,7 @@ pub(super) fn hand_out(batch: Vec<Piece>, answered: Answered) {
 pub(super) fn hand_out_own(piece: Piece, answered: &Answered) {
     let tokens = own_token_shares(&piece, answered.prompt_tokens);
     let own = piece.own();
+    // Several pieces may share this answer, so vectors are cloned, which copies no bytes.
     let vector = |place: &u32| answered.vectors[own.firsts[*place as usize]].clone();
     let fetched = piece.missing.places.iter().map(vector).zip(tokens);
     let call = &answered.call;
@@ -206,6 +211,7 @@ fn own_token_shares(piece: &Piece, prompt_tokens: Option<u64>) -> Vec<Option<u32
     if !piece.is_whole() {
         return token_shares(&inputs, None);
     }
+    // The upstream counts each repetition, so the sum is divided over all positions of the body.
     let repeated: Vec<&Input<'_>> = own.slots.iter().map(|slot| inputs[*slot as usize]).collect();
     let shares = token_shares(&repeated, prompt_tokens);
     own.firsts.iter().map(|first| shares[*first]).collect()

@@ -54,6 +54,7 @@ struct RuntimeClient {
 impl RuntimeClient {
     fn new(runtime: runtime::Id, connector: &TimedConnector, limits: KeepLimits) -> Self {
         let client = legacy::Client::builder(TokioExecutor::new())
+            // Without a timer, hyper-util removes expired connections only when it looks for one to use.
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.idle_timeout)
             .pool_max_idle_per_host(limits.max_idle)

@@ -26,8 +26,10 @@ pub(super) async fn read_reply(
     let (parts, body) = response.into_parts();
     let (mut body, mut pieces, mut bytes) = (Limited::new(body, max_bytes), Vec::new(), 0);
     while let Some(frame) = body.frame().await {
+        // A frame without data holds trailers, which are ignored.
         if let Ok(piece) = frame.map_err(|error| body_failure(&*error, asked))?.into_data() {
             bytes += piece.len();
+            // While this waits for memory, the connection is not read, so the sender is slowed down.
             if !reservation.cover(memory_bytes(bytes, asked)).await {
                 return Err(Failure::no_room(asked));
             }
@@ -50,6 +52,7 @@ async fn decode(
     };
     let encoded_bytes = reply.body.len() as u64;
     let _permit = reservation.decoding_permit().await;
+    // The encoded body is kept, because it is returned if it does not match its codings.
     let mut decoding = Decoding::new(codings, reply.body.clone());
     loop {
         match decoding.step() {
@@ -61,6 +64,7 @@ async fn decode(
             }
             Ok(Step::More { total, .. }) if total > max_bytes => return Err(Failure::too_large(asked)),
             Ok(Step::More { total, .. }) => {
+                // The encoded and the decoded body are in memory at the same time.
                 if !reservation.cover(encoded_bytes + memory_bytes(total, asked)).await {
                     return Err(Failure::no_room(asked));
                 }
@@ -96,6 +100,7 @@ const fn memory_bytes(wire_bytes: usize, asked: Encoding) -> u64 {
 }
 
 fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
+    // A single piece needs no copy.
     if pieces.len() == 1 {
         return pieces.swap_remove(0);
     }

@@ -48,6 +48,7 @@ impl ReplacementCalls {
         if !is_well {
             self.has_failed.store(true, Ordering::Relaxed);
         }
+        // `AcqRel` makes the failures of all earlier calls visible to the last one.
         if self.open.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
@@ -77,17 +78,21 @@ impl Batcher {
 
     async fn after_failure(self: &Arc<Self>, job: CallJob, failure: Failure, permit: CallPermit) -> bool {
         let load = job.load();
+        // The size or the rate limit was exceeded, so halves may succeed. A single input cannot be halved.
         if let Some(of_what) = failure.too_large_by().filter(|_| load.inputs > 1) {
             self.metrics.upstream.splits.inc();
+            // Each half waits for a permit of its own.
             drop(permit);
             self.call_halves(job, of_what);
             false
         } else if job.batch.len() > 1 && (failure.may_be_a_neighbours() || failure.may_be_of_the_load()) {
+            // One request, or the load, may be the cause, so each request is sent separately.
             self.metrics.upstream.isolations.inc();
             drop(permit);
             self.isolate(job);
             false
         } else if job.batch.len() > 1 {
+            // The cause concerns all requests alike, such as a failed connection or an unknown credential.
             fail(job.batch, failure);
             false
         } else {
@@ -100,6 +105,7 @@ impl Batcher {
         let Some(piece) = job.batch.pop() else { return true };
         let load = piece.load();
         let limit = job.lane.accepted_inputs();
+        // A refusal of the caller's own bytes is final, unless their size may be the cause.
         if failure.is_own {
             let is_large = load.inputs >= MANY_INPUTS || load.tokens > MANY_TOKENS;
             let may_be_size = failure.outage.is_none() && failure.may_be_of_the_size() && !job.lane.has_passed(load);
@@ -123,6 +129,7 @@ impl Batcher {
             Ok(result) => result,
             Err(_) => permit.aside(own.original_request_result.lock()).await,
         };
+        // Another piece of the same request may have sent it during the wait for the lock.
         let answer = match result.clone() {
             Some(answer) => answer,
             None => result.insert(self.make(&job, BodyForm::Own, permit).await.map(Arc::new)).clone(),
@@ -131,6 +138,7 @@ impl Batcher {
         let Some(piece) = job.batch.pop() else { return true };
         match answer {
             Ok(answered) => {
+                // If the first call failed at the server, this success proves nothing about the form.
                 if matches!(failure.class, Class::Refused | Class::InvalidAnswer(..)) {
                     job.lane.prefer_own();
                 }
@@ -159,6 +167,7 @@ impl Batcher {
                     has_passed = true;
                     hand_out(part.batch, answered);
                     let Some(rest) = rest else {
+                        // All parts were answered, so the size was the cause.
                         job.lane.refused_above(limit);
                         return true;
                     };
@@ -167,9 +176,11 @@ impl Batcher {
                 Err(failure) => {
                     let Some(first) = part.batch.into_iter().next() else { return false };
                     piece = first;
+                    // The next round cuts the same inputs again, into smaller parts.
                     if let Some(rest) = rest {
                         piece.rejoin(rest);
                     }
+                    // After a part of this size was answered, smaller parts would not help either.
                     if has_passed || limit == 1 || halvings == MOST_HALVINGS || !failure.may_be_of_the_size() {
                         fail(vec![piece], refusal);
                         return false;

@@ -9,6 +9,7 @@ use super::endpoint::{is_under, upstream_uri};
 
 /// Returns the target of a 307 or 308 if the call may follow it. A redirect from HTTPS to HTTP is not followed.
 pub(super) fn next_call(called: &Uri, status: StatusCode, headers: &HeaderMap) -> Option<Uri> {
+    // Only these two keep the method and the body (RFC 9110, sections 15.4.8 and 15.4.9).
     if !matches!(status, StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT) {
         return None;
     }
@@ -17,6 +18,7 @@ pub(super) fn next_call(called: &Uri, status: StatusCode, headers: &HeaderMap) -
     if !is_web || !to.username().is_empty() || to.password().is_some() {
         return None;
     }
+    // A fragment is not part of the request target (RFC 9110, section 7.1).
     to.set_fragment(None);
     to.as_str().parse().ok()
 }
@@ -24,6 +26,7 @@ pub(super) fn next_call(called: &Uri, status: StatusCode, headers: &HeaderMap) -
 /// Returns true if credentials for one address may be sent to the other. They must have the same host and port, or the
 /// redirect must be an upgrade from HTTP to HTTPS on the same host with default ports.
 pub(super) fn may_share_credentials(from: &Uri, to: &Uri) -> bool {
+    // Calls without a redirect end here and parse no address.
     if from == to {
         return true;
     }
@@ -65,6 +68,7 @@ fn path_for_caller(base: &Uri, ours: &PathAndQuery, theirs: &str) -> Option<Stri
     let at_root = below.map(|rest| if rest.starts_with('/') { rest.to_owned() } else { format!("/{rest}") });
     let at_v1 = below.map(|rest| format!("/v1{rest}"));
     let as_it_is = Some(theirs.to_owned());
+    // The caller's own spelling comes first: the base path, `/v1`, or the root.
     let candidates = if is_under(ours.as_str(), base_path) {
         [as_it_is, at_v1, at_root]
     } else if is_under(ours.as_str(), "/v1") {
@@ -72,6 +76,7 @@ fn path_for_caller(base: &Uri, ours: &PathAndQuery, theirs: &str) -> Option<Stri
     } else {
         [at_root, as_it_is, at_v1]
     };
+    // Each candidate is mapped back, so the caller's next request reaches exactly `theirs`.
     candidates.into_iter().flatten().find(|path| stands_for(base, path, theirs))
 }
 

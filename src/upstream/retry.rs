@@ -48,6 +48,7 @@ impl Budget {
 /// exponential with full jitter. It is at least a tenth of the exponential value, so concurrent callers spread out and
 /// none retries too fast.
 pub(super) fn backoff(retry: &config::RetryConfig, attempt: u32, jitter: f64) -> Duration {
+    // The bound keeps the shift below 32 bits.
     let doublings = attempt.saturating_sub(2).min(16);
     let ceiling = retry.base_wait.saturating_mul(1 << doublings).min(retry.max_wait);
     ceiling.mul_f64(jitter.clamp(0.1, 1.0))
@@ -59,6 +60,7 @@ pub(super) fn backoff(retry: &config::RetryConfig, attempt: u32, jitter: f64) ->
 /// and must leave time for another attempt.
 pub(super) fn retry_deadline(deadlines: &[Instant], class: Class, took: Duration) -> Instant {
     let now = Instant::now();
+    // A waiter that has left must not end the retries of the others.
     let waiting = deadlines.iter().copied().filter(|deadline| *deadline > now);
     if class != Class::Throttled {
         return waiting.max().unwrap_or(now);
@@ -69,6 +71,7 @@ pub(super) fn retry_deadline(deadlines: &[Instant], class: Class, took: Duration
 /// Returns an evenly distributed number in `0..1`. Its quality hardly matters; two processes must merely differ.
 pub(super) fn jitter() -> f64 {
     use std::hash::{BuildHasher, RandomState};
+    // Each `RandomState` has keys of its own, so the hash of a constant is a random number.
     let bits = RandomState::new().hash_one(0_u8) >> 11;
     #[expect(clippy::cast_precision_loss, reason = "53 bits fit the mantissa")]
     let fraction = bits as f64 / (1_u64 << 53) as f64;

@@ -199,6 +199,7 @@ impl LaneSize {
     pub(super) async fn turn(&self, permit: &mut CallPermit) -> PartTurn<'_> {
         if Belief::holds(self.learned().one_at_a_time).is_none() {
             let turn = match self.turns.try_read() {
+                // A turn that is free at once keeps the permit.
                 Ok(turn) => turn,
                 Err(_) => permit.aside(self.turns.read()).await,
             };
@@ -215,6 +216,7 @@ impl LaneSize {
     pub(super) fn take_turns(&self) {
         let mut learned = self.learned();
         learned.one_at_a_time = Some(Belief::new(1));
+        // Concurrent parts have just failed, so the search for a width starts over.
         learned.width = Width::default();
     }
 
@@ -235,12 +237,15 @@ impl LaneSize {
         let own_only = Belief::holds(learned.own_only).is_some();
         let limit = config.max_inputs.min(accepted).max(1);
         let merge_inputs = match (learned.merge_inputs, is_known) {
+            // Merged calls are in vecho's form, which the service has refused.
             _ if own_only => 0,
             (0, true) => KNOWN_MERGE_INPUTS,
             (inputs, true) => inputs.max(1),
             (inputs, false) if learned.is_proven => inputs,
+            // An unknown service answers one call before requests are merged.
             (_, false) => 0,
         };
+        // A merged call has at least two inputs, so the subtraction cannot underflow.
         let below_failure = Belief::holds(learned.merge_failed_at).map_or(usize::MAX, |inputs| inputs - 1);
         CallBounds {
             limit,
@@ -250,6 +255,7 @@ impl LaneSize {
             width: match learned.part_inputs {
                 Some(_) if Belief::holds(learned.one_at_a_time).is_some() => 1,
                 Some(_) => learned.width.calls(),
+                // Requests that are cut for a limit, and not for their time, send all parts at once.
                 None => usize::MAX,
             },
             own_only,
@@ -275,6 +281,7 @@ impl LaneSize {
     /// Notes that a merged call failed. `all_well` is true if each of its requests then succeeded separately.
     pub(super) fn merge_failed(&self, inputs: usize, all_well: bool) {
         let mut learned = self.learned();
+        // The size is halved even if one text was the cause. Quick calls let it grow again.
         learned.merge_inputs = learned.merge_inputs.min(inputs / 2).max(1);
         if all_well {
             let lowest = Belief::holds(learned.merge_failed_at).map_or(inputs, |before| before.min(inputs));
@@ -315,6 +322,7 @@ impl LaneSize {
         let (begun, mut waited) = (Instant::now(), Duration::ZERO);
         loop {
             let timeout = self.merge_timeout(target);
+            // The timeout has not grown during the wait.
             if timeout <= waited {
                 return None;
             }
@@ -369,6 +377,7 @@ impl LaneFacts {
         // Parts grow while they take less than half the target time.
         if let Some(part) = self.part_inputs
             && alone < target / 2
+            // A much smaller call does not show the time of a whole part.
             && inputs.saturating_mul(2) >= part
         {
             let larger = part.max(inputs).saturating_mul(2);

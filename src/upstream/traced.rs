@@ -13,6 +13,7 @@ pub(super) fn begin_call(properties: &LaneProperties, call: &Call<'_>, attempt: 
     let traces: Vec<_> = call.batch.iter().map(|piece| &piece.waiter.trace).filter(|trace| trace.is_known()).collect();
     let Some((first, others)) = traces.split_first() else { return Span::default() };
     let span = first.call(properties.space.model_name());
+    // An unsampled span drops all attributes, so none are computed.
     if !span.is_recorded() {
         return span;
     }
@@ -54,6 +55,7 @@ pub(super) fn tell(span: &Span, result: &Result<(ReadAnswer, UpstreamReply), Fai
         span.count(attribute::STATUS, reply.status.as_u16());
     }
     match reply.filter(|reply| reply.status != StatusCode::OK) {
+        // The error type is the status if there is one, else the outcome.
         Some(reply) => span.fail(reply.status.as_u16()),
         None if result.is_err() => span.fail(outcome.label()),
         None => {}

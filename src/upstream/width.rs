@@ -36,11 +36,13 @@ impl Width {
 
     /// Notes that one of these calls was answered.
     pub(super) fn answered(&mut self, inputs: usize, took: Duration) {
+        // A settled width is not measured until this many answers have passed.
         if self.settled_for > 0 {
             self.settled_for -= 1;
             return;
         }
         #[expect(clippy::cast_precision_loss, reason = "counts of inputs and calls are small")]
+        // The calls run at the same time, so one call's rate counts once for each. The floor avoids a division by zero.
         let rate = (inputs * self.calls) as f64 / took.as_secs_f64().max(1e-6);
         self.sum += rate;
         self.answers += 1;
@@ -56,10 +58,12 @@ impl Width {
         if rate < self.rate_before * GAIN {
             // The last doubling brought no gain, so it is undone.
             self.calls = (self.calls / 2).max(1);
+            // Without a rate to compare with, the next judgement accepts the width and doubles it again.
             (self.rate_before, self.settled_for) = (0.0, TRY_AGAIN_AFTER);
         } else if self.calls < MOST_CALLS {
             (self.rate_before, self.calls) = (rate, self.calls * 2);
         } else {
+            // At the maximum there is no larger width to compare with, so the width is kept.
             (self.rate_before, self.settled_for) = (0.0, TRY_AGAIN_AFTER);
         }
     }
