@@ -37,11 +37,13 @@ impl AcceptedCredentials {
     /// Notes that the upstream accepted this credential for this subject, until `until_ms`.
     pub fn accept(&self, accepted_credential: AcceptedCredential, until_ms: u64, now_ms: u64) {
         let mut known = self.lock();
-        if known.len() >= MAX_CREDENTIALS && !known.contains_key(&accepted_credential.credential) {
+        let is_new = !known.contains_key(&accepted_credential.credential);
+        if is_new && known.len() >= MAX_CREDENTIALS {
             // This scan of the whole map happens only when it is full.
             known.retain(|_, subjects| subjects.values().any(|until_ms| *until_ms > now_ms));
         }
-        if known.len() >= MAX_CREDENTIALS
+        if is_new
+            && known.len() >= MAX_CREDENTIALS
             && let Some(any) = known.keys().next().copied()
         {
             known.remove(&any);
@@ -123,6 +125,18 @@ mod tests {
         assert_eq!(held(10), MAX_CREDENTIALS - 4, "the five whose time was over went, and no other one");
         for number in MAX_CREDENTIALS + 1..MAX_CREDENTIALS + 100 {
             accepted_credentials.accept(numbered(number), 100, 10);
+        }
+        assert_eq!(accepted_credentials.lock().len(), MAX_CREDENTIALS);
+    }
+
+    #[test]
+    fn renewing_a_credential_evicts_none() {
+        let accepted_credentials = AcceptedCredentials::default();
+        for number in 0..MAX_CREDENTIALS {
+            accepted_credentials.accept(numbered(number), 100, 0);
+        }
+        for number in 0..50 {
+            accepted_credentials.accept(numbered(number), 200, 10);
         }
         assert_eq!(accepted_credentials.lock().len(), MAX_CREDENTIALS);
     }

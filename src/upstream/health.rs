@@ -45,12 +45,13 @@ impl SpaceHealth {
     /// failed since the last answer, at most `enough`.
     pub(super) fn failed(&self, space: Key, request: u64, enough: u32) -> u32 {
         let space = self.spaces.get_or_insert_with(space, Arc::default);
-        space.has_failed.store(true, Ordering::Release);
         let mut requests = space.requests();
         // A number beyond `enough` changes no decision, so the list stays short.
         if requests.len() < enough as usize && !requests.contains(&request) {
             requests.push(request);
         }
+        // Set under the lock: an answer in between would clear the flag but not this failure.
+        space.has_failed.store(true, Ordering::Release);
         u32::try_from(requests.len()).unwrap_or(u32::MAX)
     }
 

@@ -53,16 +53,11 @@ struct RuntimeClient {
 
 impl RuntimeClient {
     fn new(runtime: runtime::Id, connector: &TimedConnector, limits: KeepLimits) -> Self {
-        let client = legacy::Client::builder(TokioExecutor::new())
+        let client = tolerant_builder()
             // Without a timer, hyper-util removes expired connections only when it looks for one to use.
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.idle_timeout)
             .pool_max_idle_per_host(limits.max_idle)
-            .http1_max_buf_size(MAX_BUFFER_BYTES)
-            // The same tolerance as that of other clients.
-            .http1_max_headers(MAX_ANSWER_HEADERS)
-            .http1_allow_obsolete_multiline_headers_in_responses(true)
-            .http1_ignore_invalid_headers_in_responses(true)
             .build(connector.clone());
         Self { runtime, client, since: Instant::now() }
     }
@@ -93,7 +88,18 @@ impl ConnectionPool {
 
 /// Returns a client that opens a connection for each request and keeps none.
 pub(super) fn unpooled(connector: TimedConnector) -> HttpClient {
-    legacy::Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector)
+    tolerant_builder().pool_max_idle_per_host(0).build(connector)
+}
+
+/// Returns a builder of clients that read odd answers as other clients do.
+fn tolerant_builder() -> legacy::Builder {
+    let mut builder = legacy::Client::builder(TokioExecutor::new());
+    builder
+        .http1_max_buf_size(MAX_BUFFER_BYTES)
+        .http1_max_headers(MAX_ANSWER_HEADERS)
+        .http1_allow_obsolete_multiline_headers_in_responses(true)
+        .http1_ignore_invalid_headers_in_responses(true);
+    builder
 }
 
 #[cfg(test)]
@@ -171,6 +177,23 @@ mod tests {
         assert_eq!(ask(&pool.client(), old.port()).await, "a");
         address.lock().expect("no panic").set_ip(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)));
         assert_eq!(ask(&pool.client(), old.port()).await, "a", "the name is not resolved again");
+    }
+
+    #[tokio::test]
+    async fn new_connections_accept_the_same_odd_answers_as_kept_ones() {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("a loopback address");
+        let address = listener.local_addr().expect("it is bound");
+        let odd: String = (0..200).map(|number| format!("x-{number}: 1\r\n")).chain(["a name: 1\r\n".into()]).collect();
+        let odd = format!("HTTP/1.1 200 OK\r\n{odd}content-length: 1\r\n\r\na");
+        crate::process::tasks::Tasks::new().spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                stream.read_buf(&mut Vec::new()).await.expect("a request");
+                stream.write_all(odd.as_bytes()).await.expect("the client reads");
+            }
+        });
+        let pool = pool(Resolver::Switched(Arc::new(Mutex::new(address))), Duration::from_hours(1));
+        assert_eq!(ask(&pool.client(), address.port()).await, "a");
+        assert_eq!(ask(&unpooled(pool.connector.clone()), address.port()).await, "a");
     }
 
     #[test]
