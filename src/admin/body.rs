@@ -26,9 +26,11 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    // A declared size is checked before anything is read.
     if body.size_hint().lower() > max_bytes as u64 {
         return Err(Refusal::BodyTooLarge { max_bytes });
     }
+    // A chunked body declares no size, so its bytes are counted as well.
     let whole = Box::pin(Limited::new(body, max_bytes).collect());
     match tokio::time::timeout(timeout, whole).await {
         Err(_) => Err(Refusal::BodyTimeout { seconds: timeout.as_secs() }),

@@ -43,6 +43,7 @@ impl Feed {
     /// Opens a stream for `peer` that begins with `first`. Returns `None` if too many are open or the feed has ended.
     pub(super) fn open(&self, peer: IpAddr, first: impl FnOnce() -> Bytes) -> Option<Pieces<'static>> {
         let permit = self.streams.take(peer)?;
+        // The subscription comes before the first event, so no event between the two is lost.
         let events = self.events().as_ref()?.subscribe();
         let opened = EventStream { first: Some(first()), events, _permit: permit };
         Some(Box::pin(stream::unfold(opened, EventStream::next)))
@@ -72,6 +73,7 @@ pub(super) struct CloseOnDrop<'a>(&'a Feed);
 
 impl Drop for CloseOnDrop<'_> {
     fn drop(&mut self) {
+        // Without a sender, each stream ends after its buffered events.
         self.0.events().take();
     }
 }

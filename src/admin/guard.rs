@@ -101,6 +101,7 @@ fn check_place(head: &request::Parts, peer: SocketAddr) -> Result<(), &'static s
 /// Rejects requests that a browser sends for a foreign page. A browser may omit `Origin`, as for an image, but it still
 /// sends `sec-fetch-site`.
 fn check_page(headers: &HeaderMap) -> Result<(), &'static str> {
+    // Another port of this machine is `same-site`, so only `cross-site` is foreign.
     let is_foreign = |site: &HeaderValue| site.as_bytes().eq_ignore_ascii_case(b"cross-site");
     if !headers.contains_key(ORIGIN) && headers.get_all(SEC_FETCH_SITE).iter().any(is_foreign) {
         return Err("This request comes from a page that is not on this machine.");
@@ -112,12 +113,14 @@ fn check_page(headers: &HeaderMap) -> Result<(), &'static str> {
 }
 
 fn bearer(authorization: &[u8]) -> Option<&[u8]> {
+    // 7 is the length of `bearer `. Schemes are case-insensitive (RFC 9110, section 11.1).
     let (scheme, token) = authorization.split_at_checked(7)?;
     scheme.eq_ignore_ascii_case(b"bearer ").then(|| token.trim_ascii())
 }
 
 /// Returns true if the request names a host and every host that it names is this machine.
 fn is_local_host(uri: &Uri, headers: &HeaderMap) -> bool {
+    // A target in absolute form also names a host (RFC 9112, section 3.2.2).
     let from_uri = uri.authority().map(|authority| authority.as_str().as_bytes());
     let from_headers = headers.get_all(HOST).iter().map(HeaderValue::as_bytes);
     let mut named = from_uri.into_iter().chain(from_headers).peekable();
@@ -132,6 +135,7 @@ fn is_local_origin(origin: &[u8]) -> bool {
 /// Returns true if an authority (from `Host`, or from `Origin` after its scheme) names only this machine.
 pub fn is_local_authority(authority: &[u8]) -> bool {
     let Ok(authority) = Authority::try_from(authority) else { return false };
+    // Browsers send no user information in `Host` or `Origin`.
     if authority.as_str().contains('@') {
         return false;
     }

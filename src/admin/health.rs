@@ -27,6 +27,7 @@ pub(super) fn live() -> AdminResponse {
 /// `GET /readyz`
 pub(super) fn ready(context: &AdminContext) -> AdminResponse {
     let (ready, reason) = match (context.lifecycle.is_draining(), context.lifecycle.is_ready()) {
+        // Readiness never returns once the drain has begun.
         (true, _) => (false, "draining"),
         (false, true) => (true, "ready"),
         (false, false) => (false, "starting"),
@@ -131,6 +132,7 @@ impl Signs {
 
     fn verdict(&self) -> Verdict {
         let warnings = self.warnings();
+        // A drain is intended, so it degrades the service but is no error.
         let failed = (!self.ready && !self.draining) || self.errors_exceed(FAILED_ERROR_RATE);
         let status = match (failed, warnings.is_empty()) {
             (true, _) => "error",
@@ -173,6 +175,7 @@ impl Signs {
     /// Returns a warning if requests fail without a fallback answer.
     fn failing(&self) -> Option<String> {
         let stands_in = |incident: &&IncidentState| incident.mocks.is_none() && incident.stale.is_none();
+        // With a fallback, another warning already describes the outage.
         self.incident.as_ref().filter(stands_in)?;
         self.incident("requests fail", "requests failed", |incident| incident.errors)
     }

@@ -46,6 +46,7 @@ where
     let body = Box::pin(BodyStream::new(body.map_err(Into::<BoxError>::into)));
     let pieces = stream::unfold(body, |mut body| async {
         let next = timeout(PAUSE, body.next()).await.unwrap_or_else(|late| Some(Err(late.into())))?;
+        // A frame of trailers holds no data and becomes an empty piece.
         Some((next.map(|frame| frame.into_data().unwrap_or_default()), body))
     });
     let codec = context.live.load().cache.codec;

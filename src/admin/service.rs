@@ -117,6 +117,7 @@ where
     let answered = match admitted(context, &head, peer) {
         Ok(admitted) => respond(context, &admitted, body).await,
         Err(refusal) => {
+            // The counter shows attempts to reach guarded routes.
             if matches!(refusal, Refusal::Forbidden { .. }) {
                 context.metrics.requests.rejected(Rejection::Forbidden);
             }
@@ -162,6 +163,7 @@ where
         Endpoint::Asset if head.uri.path() == dashboard::ASSETS_PATH => Ok(dashboard::to_page()),
         Endpoint::Asset => dashboard::asset(head.uri.path()).ok_or_else(|| unknown(head)),
         Endpoint::Dashboard => Ok(dashboard::dashboard(context).await),
+        // `HEAD` must not take one of the few permits for streams.
         Endpoint::Events if head.method == Method::HEAD => Ok(dashboard::no_events()),
         Endpoint::Events => dashboard::events(context, peer.ip()),
         Endpoint::Metrics => Ok(metrics(context)),
@@ -175,11 +177,13 @@ where
         Endpoint::OptimizeMemory => {
             performance::optimize_memory(context, body::read(body, MAX_BODY_BYTES).await?).await
         }
+        // The body may be as large as one on the public port.
         Endpoint::Explain => {
             cache::explain(context, head, body::read(body, context.live.load().limits.max_body_bytes).await?).await
         }
         Endpoint::Export if head.method == Method::HEAD => Ok(moving::no_export()),
         Endpoint::Export => Ok(moving::export(context).await),
+        // A file of any size is streamed, so its body has no limit here.
         Endpoint::Import => moving::import(context, body).await,
         Endpoint::LogLevel => settings::set_log_level(context, &body::read(body, MAX_BODY_BYTES).await?),
     }

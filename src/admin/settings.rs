@@ -37,6 +37,7 @@ pub(super) fn set_log_level(context: &AdminContext, body: &Bytes) -> Result<Admi
 
 fn requested_level(body: &[u8]) -> Result<String, Refusal> {
     let text = str::from_utf8(body).map(str::trim).unwrap_or_default();
+    // A level begins with neither of these characters, so they mark JSON.
     let level = if text.starts_with(['{', '"']) { level_in_json(text) } else { Some(text.to_owned()) };
     level
         .filter(|level| !level.is_empty())

@@ -27,7 +27,9 @@ pub(super) struct StreamPermit {
 impl StreamLimit {
     /// Takes a permit for a stream of `peer`. Returns `None` if a bound is reached.
     pub(super) fn take(&self, peer: IpAddr) -> Option<StreamPermit> {
+        // An IPv4-mapped address counts as its IPv4 address.
         let host = host(peer);
+        // The lock is held until the push, so two requests cannot take the last permit.
         let mut open = self.open();
         let of = |is_counted: &dyn Fn(IpAddr) -> bool| open.iter().filter(|peer| is_counted(**peer)).count();
         let is_full = of(&|_| true) >= MAX_STREAMS;

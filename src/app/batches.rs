@@ -112,6 +112,7 @@ pub type ReportLine = Box<dyn Fn(u64, &str) + Send>;
 impl BatchFiles {
     /// Reads the offset of each request. Fails if the file holds answers instead. Blocks on the disk.
     pub fn open(requests: &Path, answers: &Path) -> io::Result<Self> {
+        // Answers come in any order, so requests are found by offset. Their texts are not kept in memory.
         let mut places = HashMap::new();
         let (mut first, mut has_answers) = (None, false);
         let mut lines = NumberedLines::new(BufReader::new(File::open(requests)?), MAX_REQUEST_BYTES);
@@ -128,6 +129,7 @@ impl BatchFiles {
         if first.is_none() && has_answers {
             return Err(io::Error::other("the file of requests holds answers; are the two files swapped?"));
         }
+        // The vectors are as old as this file, so the import does not prolong their life.
         let written = File::open(answers)?.metadata()?.modified()?;
         let since_epoch = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let answered_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
@@ -226,6 +228,7 @@ impl Reading {
 
     /// Returns the records of one answer; `None` if it is an error of the service.
     fn records_of(&mut self, line: Option<&[u8]>, requests: &mut File) -> io::Result<Result<Option<Records>, String>> {
+        // The outer error ends the import, and an inner one concerns only this line.
         let Some(line) = line else { return Ok(Err("it is too long".to_owned())) };
         let Ok(answer) = serde_json::from_slice::<AnswerLine<'_>>(line) else {
             return Ok(Err("it is no answer of a batch".to_owned()));
@@ -251,6 +254,7 @@ impl Reading {
         let request = &line.request;
         let dimension = request.space.dimensions.map(|dimension| dimension as usize);
         let proven = dimension.or_else(|| self.lengths.get(&line.space).copied());
+        // Without a known length, base64 may contain float64 as well as f32.
         let base64 = match proven {
             _ if speaks_f32(&self.key_settings.config.upstream.target, &line.uri) => Base64::Trusted,
             Some(length) => Base64::Proven(length),
@@ -259,6 +263,7 @@ impl Reading {
         let known = self.lengths.get(&line.space).copied();
         let expected = Expected { inputs: request.inputs.len(), asked: dimension, known, base64 };
         let answer = read_answer(body.get().as_bytes(), &expected).map_err(|unreadable| unreadable.to_string())?;
+        // Numbers are unambiguous, so their length later proves base64 of the same space.
         if let Some(vector) = answer.vectors.first().filter(|_| request.encoding == Encoding::Float) {
             self.lengths.insert(line.space, vector.dimension());
         }

@@ -89,6 +89,7 @@ impl Components {
             metrics: Arc::clone(metrics),
         });
         let reply_cache = Arc::new(ReplyCache::new(reply_cache_bounds(&config, limit_bytes)));
+        // Redis begins last, because purges of other replicas act on the flow and on the reply cache.
         if let Some(redis) = redis {
             redis.begin(Box::new(tiers::OthersPurges::of(&flow, &reply_cache)));
         }
@@ -99,6 +100,7 @@ impl Components {
         metrics.memory.limit.set(limit_bytes);
         show_sizes(metrics, &flow, &reply_cache);
         let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
+        // The governor needs the caches, which need the flow, so the flow gets it afterwards.
         flow.tokenizer.set_governor(&governor);
         flow.vector_budget.set_governor(&governor);
         let max_inflight_bytes = max_inflight_bytes(&config, limit_bytes);

@@ -80,6 +80,7 @@ impl App {
     /// Binds both ports, assembles the parts and serves.
     pub async fn start(config: Config, surroundings: Surroundings) -> Result<Self, StartError> {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"));
+        // A port in use or an unusable certificate ends the start before any part runs.
         let public = Bound::bind(config.listen).await?;
         let admin = Bound::bind(config.admin_listen).await?;
         let tls = config.tls.clone().map(Tls::load).transpose()?;
@@ -91,6 +92,7 @@ impl App {
         let components = Components::assemble(&live, &metrics, &surroundings.clock, throttled).await?;
         let lifecycle = Arc::new(Lifecycle::default());
         let proxy = components.proxy(&tunnels);
+        // Background work ends at once by its stop signal, so it never delays a shutdown.
         background.spawn_until_stop(Arc::clone(&components.governor).run(config.memory.check_every));
         background.spawn_until_stop(reload::watch(Reloader::new(&components, &surroundings, tls.clone())));
         background.spawn_until_stop(surroundings.level.throttled().clone().run());
@@ -145,6 +147,7 @@ impl App {
         // All spans have ended. They are few and go in one batch, so they get extra time even after the grace period.
         let unsent_spans = self.components.flow.tracer.close(left().max(A_MOMENT)).await;
         let stopped = Stopped { cut_connections, cut_fetches, cut_tunnels, unwritten, unsent_spans };
+        // The number of suppressed log lines is logged before the last line.
         self.components.flow.throttled.finish();
         stopped.tell();
         self.background.stop();

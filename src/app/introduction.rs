@@ -49,6 +49,7 @@ fn key_origin(config: &Config) -> Option<String> {
 
 fn open_key(config: &Config) -> Option<String> {
     let origin = key_origin(config).filter(|_| config.upstream.target != UpstreamTarget::Mock)?;
+    // `to_canonical` recognises IPv4-mapped loopback addresses such as `::ffff:127.0.0.1`.
     (!config.listen.ip().to_canonical().is_loopback()).then(|| {
         format!(
             "vecho holds a key ({origin}) and listens on {}, which is not loopback: anyone who can reach the port \

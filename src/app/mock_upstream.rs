@@ -28,6 +28,7 @@ pub(super) struct MockUpstream {
 
 impl MockUpstream {
     pub(super) fn embedder(self) -> InProcess {
+        // The client calls this on the blocking pool, so long computations delay no connection.
         Arc::new(move |request| match classify_path(request.path) {
             _ if is_preflight(request) => preflight(request.headers),
             RouteKind::Other => {

@@ -55,7 +55,9 @@ impl OfflineCache {
         let store = DiskStore::open(path, config.disk.max_bytes)?;
         let purges = Arc::new(PurgeRegistry::default());
         let noted = store.purges()?;
+        // Without the counts from disk, records that were purged earlier would be read again.
         purges.learn(&noted.counts);
+        // Purges that Redis has not accepted yet must still be on disk after this command.
         purges.add_saved(&noted.unsent);
         let disk = Arc::new(UnqueuedDisk { store, waiting: Mutex::default() });
         let memory = MemoryTier::new(MapBounds { max_bytes: MEMORY_BYTES, max_entries: None });
@@ -145,6 +147,7 @@ impl LowerTier for UnqueuedDisk {
 
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
         // The reader of the entries checks their expiry.
+        // A failed read is a miss, as in a running process.
         let entry = |key| self.store.get(key, 0).ok().flatten().map(|entry| entry.bytes);
         Box::pin(std::future::ready(keys.iter().map(entry).collect()))
     }

@@ -39,6 +39,7 @@ pub(super) async fn watch(reloader: Option<Reloader>) {
             _ = hangups.recv() => true,
             _ = ticks.tick() => false,
         };
+        // The fingerprint is also taken after SIGHUP, so the next tick does not reload the same files.
         let now = if asked || !poll_every.is_zero() { reloader.fingerprint().await } else { seen };
         if asked || now != seen {
             seen = now;
@@ -80,6 +81,7 @@ impl Reloader {
         let mut key = KeyBuilder::new(None);
         key.part(Tag::Body, &self.source.fingerprint());
         for file in self.live.load().tls.iter().flat_map(|tls| [&tls.cert_file, &tls.key_file]) {
+            // A file that becomes unreadable counts as changed, and the reload reports why.
             key.part(Tag::Body, &std::fs::read(file).unwrap_or_default());
         }
         key.finish()
@@ -113,6 +115,7 @@ impl Reloader {
                 return false;
             }
         };
+        // This is the last step that can reject the reload: all or nothing is applied.
         let certificate = self.tls.as_ref().map_or(Ok(()), Tls::reload);
         if let Err(error) = certificate {
             tracing::error!(

@@ -36,6 +36,7 @@ impl TierHandles<'_> {
 /// Returns the lower tiers in lookup order.
 pub(super) async fn lower(handles: &TierHandles<'_>, redis: Option<&Arc<RedisTier>>) -> Vec<Arc<dyn LowerTier>> {
     let redis = redis.map(|redis| Arc::clone(redis) as Arc<dyn LowerTier>);
+    // A local read is faster than a round trip to Redis, so the disk comes first.
     disk(handles).await.into_iter().chain(redis).collect()
 }
 
@@ -94,6 +95,7 @@ impl OnPurges for OthersPurges {
 
     fn learn(&self, counts: &PurgeCounts) -> Option<BoxFuture<'static, ()>> {
         let (flow, reply_cache) = (self.flow.upgrade()?, self.reply_cache.upgrade()?);
+        // Purged entries leave memory at once. The returned future tells the other tiers below memory.
         let purges = flow.tiers.learn_purges(counts, Tier::Redis);
         if purges.is_empty() {
             return None;

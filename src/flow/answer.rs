@@ -17,6 +17,7 @@ impl Flow {
     pub async fn answer(self: &Arc<Self>, job: &EmbedJob<'_>) -> FlowOutcome {
         let request = Request::new(self, job);
         let Some(mut progress) = request.look_up().await else {
+            // Without memory for its vectors, the request still gets the upstream's own answer.
             return FlowOutcome::PassThrough(Bypass::TooLarge);
         };
         if job.context.controls.only_if_cached {
@@ -24,8 +25,10 @@ impl Flow {
             let is_whole = !request.drop_older_models(&mut progress) && progress.is_complete();
             return if is_whole { request.assemble(&progress).await } else { FlowOutcome::NotCached };
         }
+        // Another round follows only if the fetch revealed a newer model than that of the vectors at hand.
         for _ in 0..MAX_ROUNDS {
             if progress.lacks_any() {
+                // An unreadable answer would be paid for twice, because the request would pass through afterwards.
                 if let Some(bypass) = request.known_unreadable() {
                     return FlowOutcome::PassThrough(bypass);
                 }

@@ -35,6 +35,7 @@ impl Request<'_> {
     /// Assembles the answer; every key must be served.
     pub(super) async fn assemble(&self, progress: &Progress) -> FlowOutcome {
         let mut parts = self.parts(progress);
+        // A hit reports usage as its miss did, but a call reports only the sum of its inputs.
         self.count_what_nobody_told(&mut parts).await;
         let mut source_counts = SourceCounts::default();
         for part in &parts {
@@ -46,6 +47,7 @@ impl Request<'_> {
             call_headers: call_headers(&parts),
             fallback: progress.fallback.clone(),
             reservation: Arc::<VectorReservation>::clone(&progress.reservation),
+            // Only a full hit may enter the reply cache, so a body with a mock or a stale vector never does.
             validity: (source_counts.outcome() == metrics::Outcome::Hit).then(|| self.validity(&parts)).flatten(),
             source_counts,
         };
@@ -67,6 +69,7 @@ impl Request<'_> {
     fn rendering(&self, parts: &[DistinctVector<'_>], prompt_tokens: u64) -> Rendering {
         let is_mock = |slot: &u32| parts[*slot as usize].served.source == InputSource::Mock;
         let mocks = self.plan.slots.iter().enumerate().filter(|(_, slot)| is_mock(slot));
+        // A mock has the requested name, so the model is taken from a real vector if there is one.
         let real = parts.iter().find(|part| part.served.source != InputSource::Mock).or(parts.first());
         Rendering {
             vectors: parts.iter().map(|part| part.served.record.vector.clone()).collect::<Vec<Packed>>().into(),
@@ -85,6 +88,7 @@ impl Request<'_> {
         let call = parts.iter().find_map(|part| part.served.call.as_ref());
         match call {
             Some(call) => call.members.clone(),
+            // OpenAI's answers have no id. A client of another server may expect one.
             None if !self.speaks_f32() && self.space.space_state.may_have_ids() => {
                 vec![("id".to_owned(), format!("\"embd-vecho-{:016x}\"", self.own_id()).into())]
             }
@@ -93,11 +97,14 @@ impl Request<'_> {
     }
 
     fn validity(&self, parts: &[DistinctVector<'_>]) -> Option<Validity> {
+        // The reply must not outlive the first of its records to expire.
         let fresh_until_ms = parts.iter().map(|part| part.served.record.times.fresh_until_ms).min()?;
         Some(Validity {
             fresh_until_ms,
+            // All vectors have one identity here, because `drop_older_models` runs before each assembly.
             identity: parts.first()?.served.record.identity.clone(),
             space_state: Arc::clone(&self.space.space_state),
+            // Both counts are from before the look-up, so a purge or a replacement since then invalidates the reply.
             generation: self.space.generation,
             replacements: self.space.replacements,
             accepted_credential: self.caller.accepted_credential,
@@ -120,6 +127,7 @@ impl Request<'_> {
             return;
         }
         let estimates: Vec<usize> = untold.iter().map(|place| parts[*place].input.estimated_tokens()).collect();
+        // The counting thread may outlive this request, so it gets copies of the inputs.
         let inputs: Vec<Input<'static>> = untold.iter().map(|place| parts[*place].input.to_owned_input()).collect();
         match self.flow.tokenizer.count(inputs, self.context().now_ms).await {
             Some(counts) => keep_counts(parts, &untold, &counts),
@@ -155,6 +163,7 @@ fn sum_tokens(parts: &[DistinctVector<'_>], source_counts: &mut SourceCounts) ->
         note(part, tokens, source_counts);
         total += tokens * u64::from(part.times_asked);
     }
+    // These calls carried only inputs without a count, so no token is added twice.
     for sum in sums_of_own_calls(parts).values() {
         source_counts.billed += sum;
         total += sum;
@@ -168,10 +177,12 @@ fn note(part: &DistinctVector<'_>, tokens: u64, source_counts: &mut SourceCounts
     let asked = u64::from(part.times_asked);
     match part.served.source {
         InputSource::Upstream => {
+            // A call with the caller's own bytes repeats equal inputs, and the upstream bills each of them.
             let sent = if part.served.call.as_ref().is_some_and(|call| call.has_repetitions) { asked } else { 1 };
             source_counts.billed += tokens * sent;
             source_counts.saved += tokens * (asked - sent);
         }
+        // A mock replaces no paid answer, so it neither costs nor saves tokens.
         InputSource::Mock => {}
         InputSource::Memory | InputSource::Disk | InputSource::Redis | InputSource::Joined | InputSource::Stale => {
             source_counts.saved += tokens * asked;
@@ -181,13 +192,16 @@ fn note(part: &DistinctVector<'_>, tokens: u64, source_counts: &mut SourceCounts
 
 /// Returns the token sums of calls that carried only inputs of this request, each of them once, none counted yet.
 fn sums_of_own_calls(parts: &[DistinctVector<'_>]) -> HashMap<*const CallInfo, u64> {
+    // The address identifies a call. The parts keep the call alive, so the address is not reused meanwhile.
     let mut seen: HashMap<*const CallInfo, (usize, &CallInfo)> = HashMap::new();
+    // A repeated input needs a count of its own, because usage includes each repetition.
     let uncounted = parts.iter().filter(|part| {
         part.times_asked == 1 && part.served.source == InputSource::Upstream && part.known_tokens.is_none()
     });
     for call in uncounted.filter_map(|part| part.served.call.as_ref()) {
         seen.entry(Arc::as_ptr(call)).or_insert((0, call)).0 += 1;
     }
+    // If a call also carried inputs of other requests, its sum does not belong to this request.
     let whole = seen.into_iter().filter(|(_, (count, call))| *count == call.inputs);
     whole.filter_map(|(pointer, (_, call))| Some((pointer, call.prompt_tokens?))).collect()
 }

@@ -15,6 +15,7 @@ impl Request<'_> {
     /// Fills failed keys with fallback vectors, or returns the failure to report.
     pub(super) async fn apply_fallback(&self, progress: &mut Progress) -> Result<(), Arc<FailedFetch>> {
         let configured = self.context().config.fallback.mode;
+        // The caller may narrow the fallback, but only the operator can allow mocks.
         let mode = self.context().controls.fallback.map_or(configured, |asked| asked.min(configured));
         let model = self.fallback_identity(progress);
         let (mut to_mock, mut stale_places, mut cause) = (Vec::new(), Vec::new(), None);
@@ -22,10 +23,12 @@ impl Request<'_> {
             let Slot::Failed(failed) = &progress.slots[place] else {
                 continue;
             };
+            // One answer has one model, so an entry of another model is of no use here.
             let stale = progress.fallback_records[place]
                 .take()
                 .filter(|record| mode >= FallbackMode::Stale && model.as_ref() == Some(&record.identity));
             let failed = Arc::clone(failed);
+            // A failure without an outage may be the fault of one text, so it leads to no mock and no incident.
             let is_outage = failed.failure.outage.is_some();
             match stale {
                 Some(record) => {
@@ -83,6 +86,7 @@ impl Request<'_> {
         let candidates: Vec<&ModelIdentity> =
             progress.fallback_records.iter().flatten().map(|record| &record.identity).collect();
         let at_hand = progress.served().next().map(|served| served.record.identity.clone());
+        // The current model counts only if some candidate has it; otherwise no stale entry could be served.
         let current = || self.space.space_state.identity().filter(|identity| candidates.contains(&identity));
         at_hand.or_else(current).or_else(|| candidates.first().map(|identity| (*identity).clone()))
     }
@@ -96,6 +100,7 @@ impl Request<'_> {
         let identity = ModelIdentity { model: Arc::clone(&model), dimension };
         let input = |place: &usize| self.job.request.inputs[self.plan.firsts[*place]].to_owned_input();
         let inputs: Vec<Input<'static>> = places.iter().map(input).collect();
+        // The request may end before the task, so the task owns copies of the inputs.
         let embed =
             move || inputs.iter().map(|input| (mock::vector(&model, dimension, input), tokens(input))).collect();
         let mocks: Vec<_> = tokio::task::spawn_blocking(embed).await.expect("the mock embedder must not panic");

@@ -51,8 +51,10 @@ pub(super) struct Fetch {
 
 impl Fetch {
     pub(super) async fn run(self, inputs: Vec<Input<'static>>) {
+        // Keys that another fetch has stored since the look-up need no call.
         let stored = self.complete_stored();
         let open = inputs.into_iter().enumerate().filter(|(place, _)| !stored.contains(place)).collect();
+        // With leases, one replica calls the upstream for a key, and the others wait for its record.
         match self.leases() {
             Some(leases) => self.fetch_by_lease(&leases, open).await,
             None => self.fetch(open).await,
@@ -67,9 +69,11 @@ impl Fetch {
         let (places, inputs): (Vec<usize>, Vec<_>) = open.into_iter().unzip();
         let own_places = places.iter().map(|place| self.places[*place]).collect();
         let missing = Missing { inputs, places: own_places, own: Arc::clone(&self.own) };
+        // `work` must run to its end, because its worker may also serve inputs of other requests of the lane.
         let (mut reports, work) = self.flow.batcher.submit(&self.lane, missing, self.waiter());
         let completion = pin!(async {
             while let Some(report) = reports.recv().await {
+                // The call continues after this report, and its result is stored for requests that come later.
                 let Report::Result(result) = report else {
                     self.lead.note_late();
                     continue;
@@ -89,6 +93,7 @@ impl Fetch {
     /// Looks into memory once more if an earlier fetch has finished between the look-up and the claim. Without this
     /// look its result would be paid for twice.
     fn complete_stored(&self) -> Vec<usize> {
+        // Without news, no fetch of this process has stored a vector since the look-up.
         if !(self.may_use_stored && self.has_news) {
             return Vec::new();
         }
@@ -109,6 +114,7 @@ impl Fetch {
     }
 
     pub(super) fn lookup(&self) -> Lookup<'_> {
+        // A fetch may last for minutes after its request began, so ages count from the present time.
         let now_ms = self.flow.clock.now_ms();
         Lookup {
             now_ms,
@@ -123,6 +129,7 @@ impl Fetch {
     /// Returns the vectors if the reservation covers them. Vectors may be larger than expected; the reservation then
     /// grows, or the fetch fails.
     fn with_room(&self, fetched: Vec<Fetched>) -> Result<Vec<Fetched>, Arc<Failure>> {
+        // All vectors of one answer have the same dimension, which the reader of answers has checked.
         let dimension = fetched.first().map_or(0, |first| first.vector.dimension());
         let beyond = dimension.saturating_sub(self.expected_dimension) * COMPONENT_BYTES * fetched.len();
         if beyond > 0 && !self.flow.vector_budget.take_more(&self.reservation, beyond) {
@@ -139,14 +146,18 @@ impl Fetch {
         match piece.result.and_then(|fetched| self.with_room(fetched)) {
             Ok(mut fetched) => {
                 let is_openai = speaks_f32(&self.context.config.upstream.target, &self.lane.properties.uri);
+                // A record is shared as soon as it is stored, so its tokens are determined first.
                 price(&self.flow, (&self.space.space_state, is_openai), piece.inputs, &mut fetched).await;
+                // Memory comes first: a look-up at any moment must find a key in memory or in the table of fetches.
                 let completed = self.keep(fetched, places);
                 self.lead.complete(places.iter().copied().zip(completed.iter().cloned().map(Ok)));
                 if !self.context.controls.no_store {
                     let kept = places.iter().map(|place| self.lead.keys()[*place]);
                     let kept = kept.zip(completed.iter().map(|served| &served.record));
+                    // The waiters already have their results and do not wait for the serialization.
                     self.flow.tiers.keep_below(kept, self.space.generation);
                     if let Some(newest) = completed.last() {
+                        // After a restart, this note tells which records below memory are of an older model.
                         self.flow.tiers.note_newest(
                             &self.space.key,
                             &newest.record,
@@ -157,7 +168,9 @@ impl Fetch {
                 }
             }
             Err(failure) => {
+                // The state changes before the waiters are released, so their retries already see it.
                 self.learn_from(&failure);
+                // Each waiter compares these keys with its own to decide whether the failure may be its own.
                 let keys = places.iter().map(|place| self.lead.keys()[*place]).collect();
                 let failed = FailedFetch { failure, keys, credential: self.caller.credential, request: self.own.id() };
                 let failed = Arc::new(failed);
@@ -172,8 +185,11 @@ impl Fetch {
             return Vec::new();
         };
         self.space.space_state.mark_readable(self.lane.properties.encoding);
+        // Later hits get a generated id if the answers of the upstream have one.
         self.space.space_state.note_id(fetched[0].call.members.iter().any(|(name, _)| name == "id"));
+        // A fetched vector proves that the upstream serves this model again.
         self.flow.metrics.incidents().end(now_ms, &self.asked_model);
+        // A success proves the credential, so stored vectors may be served to it until the proof expires.
         if let Some(accepted_credential) = self.caller.accepted_credential {
             let until_ms = now_ms.saturating_add(millis(self.context.config.auth.vouch_ttl));
             self.flow.accepted_credentials.accept(accepted_credential, until_ms, now_ms);
@@ -186,6 +202,7 @@ impl Fetch {
             let record = Arc::new(record.asked_as(&asked_model));
             if !self.context.controls.no_store {
                 let key = self.lead.keys()[*place];
+                // The check compares with the record in memory, which the next line replaces.
                 outdates_any |= self.outdates(&key, &record);
                 self.flow.tiers.remember(key, &record, self.space.generation);
             }
@@ -197,6 +214,7 @@ impl Fetch {
             // this fetch used.
             self.flow.single_flight.note_completion();
         }
+        // Cached replies still contain the replaced vectors.
         if outdates_any {
             self.space.space_state.note_replacement();
         }
@@ -206,6 +224,7 @@ impl Fetch {
     /// Returns true if a record replaces another vector that would still be served. If memory does not hold the key, a
     /// caller that asked for a new vector may be replacing one in a lower tier.
     fn outdates(&self, key: &Key, record: &Record) -> bool {
+        // A look-up without conditions came first and found no servable record, so none can be replaced.
         let has_looked = self.may_use_stored && self.context.controls.max_age_ms.is_none();
         let is_wished_anew = self.context.controls.no_cache || self.context.controls.max_age_ms.is_some();
         let differs = |kept: Arc<Record>| kept.vector != record.vector;
@@ -221,9 +240,11 @@ impl Fetch {
 
     fn learn_identity(&self, fetched: &Fetched) -> ModelIdentity {
         let named = fetched.call.model.as_deref().unwrap_or(&self.asked_model);
+        // Names that the configuration declares equal share one identity, so a change between them is no drift.
         let model = self.context.config.cache.same_models.get(named).map_or(named, String::as_str);
         let (identity, lesson) = self.space.space_state.learn(model, fetched.vector.dimension());
         let dimension = fetched.vector.dimension();
+        // The first answer already shows whether the upstream follows `dimensions`.
         if lesson == ModelChange::First && self.lane.properties.asked_dimension.is_some_and(|asked| asked != dimension)
         {
             self.warn_of_dimension(dimension);
@@ -274,8 +295,10 @@ impl Fetch {
 
     fn learn_from(&self, failure: &Failure) {
         if let Class::InvalidAnswer(AnswerFault::OtherDimension(dimension), _) = failure.class {
+            // One such answer may be an accident, so a shorter dimension is accepted after three in a row.
             return self.learn_dimension(dimension);
         }
+        // Any other failure ends a run of answers with an unexpected dimension.
         self.space.space_state.note_other_failure();
         match failure.class {
             Class::InvalidAnswer(cause, encoding) => {
@@ -315,9 +338,11 @@ impl EncodingFault {
     fn of(cause: AnswerFault, encoding: Encoding) -> Self {
         use AnswerFault::{Base64, Dimension, NoRoom, Vector};
         match (cause, encoding) {
+            // Zeros, and NaN among numbers, are faults of the text and prove nothing about the encoding.
             (NoRoom | Vector(NotAVector::AllZero), _) | (Vector(NotAVector::NotFinite), Encoding::Float) => {
                 Self::Legible
             }
+            // float64 or int8 that is read as f32 has the wrong length or invalid numbers.
             (Dimension | Base64 | Vector(_), Encoding::Base64) => Self::Foreign,
             _ => Self::Doubtful,
         }

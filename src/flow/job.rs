@@ -50,6 +50,7 @@ impl RequestOrigin<'_> {
     pub fn accepted_credential(&self, space: &Space) -> Option<AcceptedCredential> {
         self.needs_acceptance.then(|| {
             let mut subject = KeyBuilder::new(None);
+            // An upstream may accept a key for one deployment or model and refuse it for another.
             subject.part(Tag::Upstream, address(&self.uri).as_bytes());
             subject.part(Tag::Model, space.model_name().as_bytes());
             AcceptedCredential { credential: self.credential, subject: subject.finish() }
@@ -61,6 +62,7 @@ impl RequestOrigin<'_> {
 /// narrow the scope; nothing widens it.
 pub fn scope_key(cache: &CacheConfig, credential: &Key, namespace: Option<&[u8]>, headers: &HeaderMap) -> Key {
     let mut key = KeyBuilder::new(cache.key_secret.as_ref());
+    // The name of the scope is part of the key, so entries of one scope are never found under another.
     match cache.scope {
         Scope::Credential => key.part(Tag::Scope, b"credential").part(Tag::Scope, credential.as_bytes()),
         Scope::Proxy => key.part(Tag::Scope, b"proxy"),
@@ -103,6 +105,7 @@ fn address(uri: &Uri) -> String {
         text.extend([scheme, "://"]);
     }
     text.push_str(uri.authority().map_or("", Authority::as_str));
+    // `//v1/embeddings/` is the same address as `/v1/embeddings` and must have the same key.
     text.push_str(&normal_path(uri.path()));
     if let Some(query) = uri.query() {
         text.extend(["?", query]);

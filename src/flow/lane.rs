@@ -37,16 +37,19 @@ impl Request<'_> {
     /// a call has once.
     pub(super) fn lane(&self) -> Lane {
         let (request, origin) = (&self.job.request, &self.job.origin);
+        // A call for several requests sends a list, so single inputs and lists share a lane.
         let form = RequestForm { encoding: self.upstream_encoding(), is_single: false, ..request.form };
         let mut id = KeyBuilder::new(None);
         id.part(Tag::Scope, self.space.key.as_bytes())
             .part(Tag::Scope, origin.credential.as_bytes())
             .part(Tag::Encoding, format!("{form:?}").as_bytes())
             .part(Tag::Control, request.kind().name().as_bytes());
+        // A call has only one `user`, so requests of different users never share it.
         if let Some(user) = &request.user {
             id.part(Tag::User, user.as_bytes());
         }
         let mut headers = forwardable(origin.headers, self.context().config.upstream.api_key.is_some());
+        // Any other header may change the answer, so requests that differ in it need separate calls.
         for (name, value) in headers.iter().filter(|(name, _)| !is_noise(name.as_str())) {
             id.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
         }
@@ -56,6 +59,7 @@ impl Request<'_> {
             id.part(Tag::HeaderName, CONTENT_TYPE.as_str().as_bytes());
             id.part(Tag::HeaderValue, content_type.as_bytes());
         }
+        // `forwardable` leaves out `content-type` with the other headers of the body.
         headers.insert(CONTENT_TYPE, content_type);
         let properties = LaneProperties {
             uri: origin.uri.clone(),

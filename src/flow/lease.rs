@@ -43,10 +43,13 @@ impl Fetch {
         // Releases the leases also if this future is dropped early.
         let _held = HeldLeases { fetch: self, leases };
         let _agreeing = self.context.trace.lease(open.len());
+        // A replica that crashes does not release its lease, so the wait has a limit.
         let give_up_at = self.context.deadline.min(Instant::now() + leases.length() * MAX_WAIT_LENGTHS);
         let (mut fetches, mut open, mut pause) = (FuturesUnordered::new(), open, FIRST_PAUSE);
+        // Each round takes the free leases, starts to fetch their keys, and waits for the remaining keys.
         loop {
             let keys = self.keys_of(&open);
+            // The fetches of earlier rounds must make progress meanwhile, because requests wait for them.
             let sights = beside(&mut fetches, leases.take(&keys)).await;
             let (to_fetch, theirs) = self.sort(leases, open, sights);
             fetches.push(self.fetch(to_fetch));
@@ -55,6 +58,7 @@ impl Fetch {
                 break;
             }
             if Instant::now() >= give_up_at {
+                // At worst the upstream gets a second call for these keys. Their requests do not fail.
                 fetches.push(self.fetch(open));
                 break;
             }
@@ -62,6 +66,7 @@ impl Fetch {
             beside(&mut fetches, sleep(long)).await;
             pause = (pause * 3 / 2).min(LONGEST_PAUSE);
         }
+        // `_held` releases all leases at the end, so no fetch may be left then.
         while fetches.next().await.is_some() {}
     }
 
@@ -76,11 +81,13 @@ impl Fetch {
             match (found, sight.standing) {
                 (Some(Found::Fresh(record, tier)), _) => stored.push((place, Served::stored(record, tier))),
                 (_, LeaseHolder::Theirs) => theirs.push((place, input)),
+                // Without a reply of the lease store there is no agreement, so each replica fetches.
                 (_, LeaseHolder::Ours | LeaseHolder::Unknown) => to_fetch.push((place, input)),
             }
         }
         let places: Vec<usize> = stored.iter().map(|(place, _)| *place).collect();
         self.lead.complete(stored.into_iter().map(|(place, served)| (place, Ok(served))));
+        // One round trip requests the lease and then the record, so a stored key may have a lease as well.
         self.release(&places);
         (to_fetch, theirs)
     }
@@ -105,6 +112,7 @@ struct HeldLeases<'a> {
 
 impl Drop for HeldLeases<'_> {
     fn drop(&mut self) {
+        // All keys can be given: a key without a lease of this process is ignored.
         self.leases.release(self.fetch.lead.keys());
     }
 }
@@ -113,6 +121,7 @@ impl Drop for HeldLeases<'_> {
 async fn beside<T>(fetches: &mut FuturesUnordered<impl Future<Output = ()>>, wanted: impl Future<Output = T>) -> T {
     let mut wanted = pin!(wanted);
     loop {
+        // An empty `FuturesUnordered` is ready at once, so this loop would never pause.
         let next = if fetches.is_empty() { None } else { Some(fetches.next()) };
         let Some(next) = next else { return wanted.await };
         match select(wanted.as_mut(), next).await {

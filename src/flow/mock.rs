@@ -37,11 +37,13 @@ pub fn usual_dimension(model: &str) -> Option<usize> {
 /// Returns the distinct words of an input, each with its count. The caller weighs a word by the square root of its
 /// count, so a repeated word does not dominate the others.
 fn features(context: &Key, input: &Input<'_>) -> BTreeMap<Key, f32> {
+    // The order of the map fixes the order of the additions, so rounding gives the same vector each time.
     let mut counts = BTreeMap::new();
     let mut add = |key: Key| *counts.entry(key).or_insert(0.0) += 1.0;
     match input {
         Input::Text(text) => {
             for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+                // Letter case and punctuation are ignored, so texts with the same words are similar.
                 add(context.extend(Tag::Text, word.to_lowercase().as_bytes()));
             }
         }
@@ -63,6 +65,7 @@ fn add_direction(sum: &mut [f32], feature: &Key, weight: f32) {
 }
 
 fn normalised(mut sum: Vec<f32>) -> Vector {
+    // A sum of thousands of squares loses precision in f32.
     let norm = sum.iter().map(|component| f64::from(*component).powi(2)).sum::<f64>().sqrt();
     for component in &mut sum {
         #[expect(clippy::cast_possible_truncation, reason = "a component of a unit vector fits an f32")]

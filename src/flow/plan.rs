@@ -22,6 +22,7 @@ impl Plan {
             firsts: Vec::with_capacity(count),
             slots: Vec::with_capacity(count),
         };
+        // Keys are hashes already, so this map does not hash all 32 bytes again.
         let mut places = KeyMap::with_capacity_and_hasher(count, Spread::default());
         for (input, key) in inputs.enumerate() {
             let place = *places.entry(key).or_insert_with(|| {

@@ -29,6 +29,7 @@ pub(super) async fn price(
         return;
     };
     let is_text = inputs.first().is_some_and(|input| input.kind() == InputKind::Text);
+    // A single input has the sum of its call, and a token array has its own length.
     if call.inputs == 1 || !is_text {
         return;
     }
@@ -37,6 +38,7 @@ pub(super) async fn price(
     // A call for several requests reports one sum for all of them.
     let is_shared = call.inputs != inputs.len();
     match call.prompt_tokens {
+        // These texts are counted on their first hit, and most of them never have one.
         Some(_) if is_named_so && (is_openai || (is_shared && is_undecided)) => set(fetched, std::iter::repeat(None)),
         Some(sum) if !is_shared && is_undecided && is_quickly_counted(&inputs) => {
             compare(flow, (space_state, sum), inputs, fetched).await;

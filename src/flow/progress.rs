@@ -104,6 +104,7 @@ impl Served {
 
     /// Returns the same vector for a request that joined its fetch.
     pub(super) fn joined(self) -> Self {
+        // The other request may have found the vector in a tier. Then the tier stays its source.
         let source = if self.source == InputSource::Upstream { InputSource::Joined } else { self.source };
         Self { source, ..self }
     }

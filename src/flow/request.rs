@@ -33,6 +33,7 @@ impl<'a> Request<'a> {
     pub(super) fn new(flow: &'a Arc<Flow>, job: &'a EmbedJob<'a>) -> Self {
         let key = space_key(&job.origin.scope, &job.origin.uri, &job.request.space);
         let space_state = flow.spaces.of(key);
+        // Both counts are read before the look-up, so changes during the request are noticed.
         let (replacements, generation) = (space_state.replacements(), flow.tiers.generation());
         let accepted_credential = job.origin.accepted_credential(&job.request.space);
         Self {
@@ -41,6 +42,7 @@ impl<'a> Request<'a> {
             plan: Plan::new(job.request.inputs.iter().map(|input| input.key(&key))),
             space: SpaceSnapshot { key, space_state, replacements, generation },
             caller: CallerKeys { credential: job.origin.credential, caller: job.origin.caller, accepted_credential },
+            // A fetch that completes after this point may have stored a key that the look-up misses.
             completions_before: flow.single_flight.completions(),
             trusted: accepted_credential.is_none_or(|accepted_credential| {
                 flow.accepted_credentials.holds(&accepted_credential, job.context.now_ms)
@@ -56,6 +58,7 @@ impl<'a> Request<'a> {
     /// are missing.
     pub(super) async fn look_up(&self) -> Option<Progress> {
         let mut progress = self.look_into_memory();
+        // A leader never waits for memory that a waiter of its fetch may hold: nothing is claimed before this.
         self.take_room(&mut progress).await?;
         if self.trusted && self.flow.tiers.has_lower() && progress.lacks_any() {
             // Boxed, like the fetch, because few requests need its memory.
@@ -108,6 +111,7 @@ impl<'a> Request<'a> {
         let mut progress = Progress { slots, fallback_records, reservation: Arc::default(), fallback: None };
         let lookup = self.lookup();
         for key in &self.plan.keys {
+            // Stored vectors are not for a caller whose credential the upstream has not accepted.
             let found = if self.trusted { self.flow.tiers.look_up(key, &lookup) } else { Found::Missing };
             let (slot, fallback_record) = self.take_in(found);
             progress.slots.push(slot);
@@ -129,6 +133,7 @@ impl<'a> Request<'a> {
 
     fn take_in(&self, found: Found) -> (Slot, Option<Arc<Record>>) {
         match found {
+            // With `no-cache`, a fresh record only serves as fallback.
             Found::Fresh(record, _) if self.context().controls.no_cache => (Slot::Empty, Some(record)),
             Found::Fresh(record, tier) => (Slot::Served(Served::stored(record, tier)), None),
             Found::Stale(record) => (Slot::Empty, Some(record)),
@@ -174,8 +179,10 @@ impl<'a> Request<'a> {
     /// Passes on an unreadable answer if it answers exactly this caller's request. Otherwise the caller's own request
     /// must be forwarded.
     fn pass_on(&self, failed: &FailedFetch) -> FlowOutcome {
+        // The client expects the encoding that it requested.
         let asked_as_we_did =
             matches!(failed.failure.class, Class::InvalidAnswer(_, asked) if asked == self.job.request.encoding);
+        // A call with the caller's own bytes answers one request. Any other call must carry exactly these inputs.
         let answers_this = if failed.failure.is_own {
             failed.request == self.own_id()
         } else {
@@ -210,6 +217,7 @@ impl<'a> Request<'a> {
             return None;
         }
         let latest = || progress.served().max_by_key(|served| served.record.times.created_ms);
+        // The space may know a newer model than all vectors at hand. Then all of them are fetched again.
         self.space.space_state.identity().or_else(|| latest().map(|served| served.record.identity.clone()))
     }
 }
@@ -226,6 +234,7 @@ pub fn upstream_encoding(
 ) -> WrittenEncoding {
     const BASE64: WrittenEncoding = WrittenEncoding::Value(Encoding::Base64);
     let is_readable = !space_state.is_unreadable(Encoding::Base64, now_ms);
+    // Without a known dimension, base64 may contain float64 as well as f32.
     let is_proven = request.space.dimensions.is_some() || space_state.identity().is_some();
     let written = request.form.encoding;
     let as_asked = if written == BASE64 && !is_readable { WrittenEncoding::Absent } else { written };

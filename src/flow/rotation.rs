@@ -43,9 +43,11 @@ impl Rotation {
         };
         let mut owners = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if owners.len() >= MAX_OWNERS && !owners.contains_key(&owner) {
+            // Owners that are still active return with their next tokens, so at most a warning comes later.
             owners.clear();
         }
         let tokens = owners.entry(owner).or_default();
+        // A reported owner is not reported again, so its list needs no more tokens.
         if tokens.len() >= ROTATING_TOKENS || tokens.contains(&token) {
             return false;
         }
@@ -63,15 +65,20 @@ fn identify(authorization: &str) -> Option<(Key, Key)> {
     }
     let mut hash = KeyBuilder::new(None);
     let token_key = hash.part(Tag::Control, token.as_bytes()).finish();
+    // These tokens name no owner, so all of them count as tokens of one owner.
     if token.starts_with(GOOGLE) {
         return Some((KeyBuilder::new(None).part(Tag::Control, GOOGLE.as_bytes()).finish(), token_key));
     }
     let mut parts = token.split('.');
+    // A JWT has three parts (RFC 7515, section 7.1). Other tokens name no owner.
     let (_, payload, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {
         return None;
     };
+    // RFC 7515 omits the padding; a token with padding is read as well.
     let payload = URL_SAFE_NO_PAD.decode_to_vec(payload.trim_end_matches('=')).ok()?;
+    // The signature is not verified, because a forged token can cause a warning at most.
     let claims: TokenClaims = serde_json::from_slice(&payload).ok()?;
+    // Without these claims, tokens of different owners would have the same hash.
     if claims.iss.is_none() || (claims.sub.is_none() && claims.appid.is_none()) {
         return None;
     }

@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use crate::key::{Key, KeyMap, Spread};
 
+// Requests with different keys rarely wait for the same lock.
 const SHARDS: usize = 64;
 
 /// Table of the fetches in flight. `V` is the result of a fetch.
@@ -64,6 +65,7 @@ pub struct Claims<V: Clone> {
 
 impl<V> Clone for FlightWaiter<V> {
     fn clone(&self) -> Self {
+        // A request that joins a late flight waits for its results and is not released at once.
         let was_late = self.flight.is_late.load(Ordering::Relaxed);
         Self { flight: Arc::clone(&self.flight), place: self.place, was_late }
     }
@@ -86,6 +88,7 @@ impl<V: Clone> SingleFlight<V> {
         });
         let (mut waiters, mut led, mut led_keys) = (Vec::with_capacity(keys.len()), Vec::new(), Vec::new());
         for (place, key) in keys.iter().enumerate() {
+            // Only one shard is locked at a time, so the order of keys in two claims cannot cause a deadlock.
             match lock(self.shard(key)).entry(*key) {
                 Entry::Occupied(under_way) => waiters.push(under_way.get().clone()),
                 Entry::Vacant(free) => {
@@ -142,6 +145,7 @@ impl<V: Clone> FlightWaiter<V> {
     /// Waits for the outcome for the key.
     pub async fn completion(&self) -> Completion<V> {
         loop {
+            // `notify_waiters` reaches only futures that exist, so this one is created before the check.
             let completed = self.flight.completed.notified();
             if let Some(completion) = self.try_completion() {
                 return completion;
@@ -170,8 +174,10 @@ impl<V: Clone> Leader<V> {
             completions[place] = Some(Completion::Done(value));
             places.push(place);
         }
+        // The waiters read their results under this lock, so it is released before they wake up.
         drop(completions);
         self.flight.completed.notify_waiters();
+        // The count rises before the keys leave, so a claim that misses a key also sees the new count.
         self.single_flight.completions.fetch_add(1, Ordering::Release);
         for place in places {
             self.leave(place);
@@ -195,6 +201,7 @@ impl<V: Clone> Drop for Leader<V> {
     fn drop(&mut self) {
         let mut completions = lock(&self.flight.completions);
         let open: Vec<usize> = (0..completions.len()).filter(|place| completions[*place].is_none()).collect();
+        // Results that were delivered stay, and only the open keys are abandoned.
         for place in &open {
             completions[*place] = Some(Completion::Abandoned);
         }

@@ -92,6 +92,7 @@ impl Tokenizer {
 impl Tables {
     fn count(&self, inputs: &[Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
         let has_texts = inputs.iter().any(|input| matches!(input, Input::Text(_)));
+        // A single thread counts, so the flag needs no stronger ordering.
         if has_texts && !self.is_loaded.load(Ordering::Relaxed) {
             if !self.has_room(now_ms) {
                 return None;
@@ -111,6 +112,7 @@ impl Tables {
         let has_room = governor.is_none_or(|governor| may_take(&governor) && governor.make_room(TABLE_BYTES));
         if !has_room {
             let before = self.no_room_until_ms.swap(now_ms.saturating_add(ASK_AGAIN_AFTER_MS), Ordering::Relaxed);
+            // Zero means that no earlier refusal was logged.
             if before == 0 {
                 tracing::warn!(
                     table_bytes = TABLE_BYTES,

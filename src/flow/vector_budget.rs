@@ -117,13 +117,16 @@ impl VectorBudget {
             return Some(self.note_at_hand(wanted.at_hand_bytes));
         }
         let pool = if missing_bytes <= SMALL_BYTES { &self.small } else { &self.large };
+        // The whole pool is smaller, so waiting cannot help.
         if missing_units > pool.units {
             return None;
         }
         let units = u32::try_from(missing_units).expect("a pool has fewer units than that");
         let until = claim.deadline.min(Instant::now() + MAX_WAIT);
+        // The order is per caller, so a caller with many requests does not delay the others.
         let taken = pool.order.wait(claim.caller, Arc::clone(&pool.free).acquire_many_owned(units));
         let permit = timeout_at(until, taken).await.ok()?.expect("the semaphore must stay open");
+        // Caches shrink before the vectors arrive. Afterwards the process may already exceed its limit.
         self.announce(missing_units, claim.is_known).await;
         Some(VectorReservation { permit: Some(permit), more: Mutex::default(), missing_bytes })
     }
@@ -131,6 +134,7 @@ impl VectorBudget {
     /// Counts vectors in memory that a slow client may keep there, as far as the budget allows it.
     fn note_at_hand(&self, bytes: usize) -> VectorReservation {
         let units = u32::try_from(bytes / UNIT_BYTES).unwrap_or(u32::MAX);
+        // These vectors use memory already, so a wait would save none.
         let try_take = || Arc::clone(&self.large.free).try_acquire_many_owned(units).ok();
         let permit = if bytes <= SMALL_BYTES { None } else { try_take() };
         VectorReservation { permit, more: Mutex::default(), missing_bytes: 0 }
@@ -144,6 +148,7 @@ impl VectorBudget {
         if !is_large && unseen < self.large.units / LOOK_SHARE {
             return;
         }
+        // Two requests may both reset the count, which causes one more check at most.
         self.unseen_units.store(0, Ordering::Relaxed);
         let Some(governor) = self.governor.get().and_then(Weak::upgrade) else { return };
         governor.look_soon();
@@ -160,6 +165,7 @@ impl VectorBudget {
     pub(super) fn take_more(&self, held: &VectorReservation, bytes: usize) -> bool {
         let Ok(units) = u32::try_from(bytes.div_ceil(UNIT_BYTES)) else { return false };
         let fits_small = bytes <= SMALL_BYTES;
+        // A fetch must not wait for memory here, because its own waiters may hold that memory.
         let mut pools = [&self.large, &self.small].into_iter().take(if fits_small { 2 } else { 1 });
         let Some(more) = pools.find_map(|pool| Arc::clone(&pool.free).try_acquire_many_owned(units).ok()) else {
             return false;

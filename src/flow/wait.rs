@@ -33,6 +33,7 @@ impl Request<'_> {
     /// Fetches the missing keys. A failure that another caller's request may have caused is not taken over; those
     /// inputs are fetched once more.
     pub(super) async fn fetch(&self, progress: &mut Progress) {
+        // `no-store` results must not reach others. An unaccepted credential must not use fetches of others.
         let is_private =
             self.context().controls.no_store || self.context().controls.calls == Calls::Own || !self.trusted;
         let retries = self.fetch_places(&progress.empty_places(), is_private, progress).await;
@@ -66,6 +67,7 @@ impl Request<'_> {
         let waiting = self.context().trace.wait(led.len(), keys.len() - led.len());
         let led_places = led.iter().map(|place| places[*place]).collect();
         let fetch = lead.map(|lead| self.launch(lead, led_places, (&progress.reservation, waiting.context())));
+        // All led keys belong to one flight, so one of its handles tells when all of them are complete.
         let own = led.first().map(|place| &waiters[*place]);
         self.wait(fetch.zip(own), &waiters).await;
         let mut retries = Vec::new();
@@ -95,6 +97,7 @@ impl Request<'_> {
                 })
                 .await;
             }
+            // The own fetch comes first, because no other task polls it. Fetches of others progress meanwhile.
             for join in waiters {
                 join.completion().await;
             }
@@ -111,8 +114,10 @@ impl Request<'_> {
             }
             // The leader accepted an older record than this request does.
             Some(single_flight::Completion::Done(Ok(_))) => Err(RetryMode::Private),
+            // A call for several requests that fails is repeated for each of them, so this failure is its own.
             Some(single_flight::Completion::Done(Err(failed))) if led => Ok(Slot::Failed(failed)),
             Some(single_flight::Completion::Done(Err(failed))) => self.take_over(failed),
+            // The call continues and its answer is stored, so the same request can wait for it again.
             Some(single_flight::Completion::Late) => {
                 Ok(self.failed(UnavailableReason::Timeout, "no answer within upstream.headers_timeout"))
             }
@@ -139,6 +144,7 @@ impl Request<'_> {
         let same_caller = failed.credential == self.job.origin.credential;
         let asked_here = || failed.keys.iter().all(|key| self.plan.keys.contains(key));
         match failed.failure.class {
+            // The upstream was not called, and only the time of the other request was over.
             Class::Unavailable(UnavailableReason::Expired) => Err(RetryMode::Shared),
             // One of the other texts may be the cause.
             Class::Unavailable(UnavailableReason::Status | UnavailableReason::Dropped | UnavailableReason::Cut)
@@ -151,6 +157,7 @@ impl Request<'_> {
             Class::Unavailable(_) => Ok(Slot::Failed(failed)),
             Class::Throttled if same_caller => Ok(Slot::Failed(failed)),
             Class::Refused | Class::InvalidAnswer(..) if same_caller && asked_here() => Ok(Slot::Failed(failed)),
+            // A refusal of another caller, or of other texts, proves nothing about this request.
             Class::Throttled | Class::Refused | Class::InvalidAnswer(..) => Err(RetryMode::Private),
         }
     }
@@ -185,6 +192,7 @@ impl Request<'_> {
             return;
         }
         self.flow.metrics.requests.rotating_credentials.inc();
+        // One line for each process suffices; the counter has the number of owners.
         if self.flow.metrics.requests.rotating_credentials.get() == 1 {
             tracing::warn!(
                 "bearer tokens with the same claims, or of the same kind, rotate: in scope credential each new token \
@@ -214,11 +222,13 @@ impl Request<'_> {
             own: self.own_request(),
             places: places.into_iter().map(own_place).collect(),
             may_use_stored: self.trusted && !self.context().controls.no_cache,
+            // The count is read after the claim, so a fetch that ended between look-up and claim is noticed.
             has_news: self.flow.single_flight.completions() != self.completions_before,
             asked_model: self.job.request.space.model_name().to_owned(),
             expected_dimension: self.expected_dimension(),
             reservation: Arc::clone(reservation),
         };
+        // The fetch counts as a task from now on, so a shutdown waits for it.
         self.flow.tasks.lend(fetch.run(inputs))
     }
 }

@@ -62,6 +62,7 @@ impl AdmissionLimit {
     /// Admits a request with these headers if its caller is within the limits.
     pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Admission, Rejection> {
         let budget = &self.0;
+        // The limit of a caller depends on its requests, so this request is counted before the check.
         let caller = budget.callers.enter(headers);
         if !take(&budget.requests, 1, budget.callers.most_requests(caller, budget.bounds.max_requests)) {
             budget.callers.leave(caller);
@@ -80,6 +81,7 @@ impl Admission {
     pub(super) fn has_room(&self, bytes: usize) -> bool {
         let HeldBytes { budget, caller, .. } = &self.held;
         let most = budget.callers.most_bytes(*caller, bytes, budget.bounds.max_bytes);
+        // A client may declare any size, so the sum may overflow.
         budget.bytes.load(Relaxed).checked_add(bytes).is_some_and(|held| held <= most)
     }
 
@@ -101,6 +103,7 @@ impl Admission {
     /// Replaces the reservation by that of a reply. A small reply is never refused, because its vectors are paid for;
     /// the limit is then exceeded for a moment. Returns false if a large reply does not fit.
     pub(super) fn hold_reply(&mut self, bytes: usize) -> bool {
+        // A fetch that still runs has a handle of its own to the shared bytes.
         self.shared = None;
         if bytes <= self.held.bytes {
             self.held.shrink(bytes);
@@ -114,6 +117,7 @@ impl Admission {
         if is_small {
             self.held.overdraw(more);
         } else {
+            // The error that replaces the reply is small and is not charged.
             self.held.shrink(0);
         }
         is_small
@@ -122,6 +126,7 @@ impl Admission {
     /// Shares the reservation with work that may outlast the request.
     pub(super) fn share(&mut self) -> Charge {
         let HeldBytes { budget, caller, bytes, .. } = &mut self.held;
+        // The bytes move to the shared handle, so its last owner releases them exactly once.
         let bytes = std::mem::take(bytes);
         // Its caller stays active as long as it holds bytes, so the reserve for others remains.
         budget.callers.join(*caller);

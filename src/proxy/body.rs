@@ -53,6 +53,7 @@ impl ReplyBody {
         match &self.content {
             ReplyContent::Whole(bytes) => Some(bytes.len()),
             ReplyContent::Rendered { rendering, .. } => {
+                // hyper accepts another piece while fewer than `UNSENT_BYTES` are unsent, so it may hold more.
                 Some((UNSENT_BYTES + 2 * rendering.largest_piece_len()).min(rendering.largest_len()))
             }
             ReplyContent::Streamed(_) => None,
@@ -75,6 +76,7 @@ impl Body for ReplyBody {
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let frame = match &mut self.content {
             ReplyContent::Whole(bytes) => {
+                // The second poll finds an empty body, which ends the stream.
                 Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)
             }
             ReplyContent::Rendered { rendering, next, sent_bytes, .. } => {
@@ -82,6 +84,7 @@ impl Body for ReplyBody {
                 is_next.then(|| {
                     let (piece, until) = rendering.piece(*next);
                     *next = until;
+                    // `size_hint` must describe the bytes that are still to come.
                     *sent_bytes += piece.len() as u64;
                     Ok(Frame::data(piece))
                 })

@@ -15,6 +15,7 @@ const RESERVE: usize = 8;
 /// Callers with requests in flight, by credential. It consists of counters only, since every hit updates it twice.
 pub(super) struct Callers {
     credential_headers: Vec<HeaderName>,
+    // Clients cannot compute buckets, so they cannot choose that of another caller.
     secret: RandomState,
     places: Box<[CallerHolding]>,
     active: AtomicUsize,
@@ -93,6 +94,7 @@ impl Callers {
     /// that holds more than an equal share must leave a reserve free, and the others may exceed the limit by the same
     /// amount. They are therefore admitted even while one caller uses the whole limit.
     fn most(&self, held: usize, limit: usize) -> usize {
+        // A limit below 8 still has a reserve of 1.
         let (active, reserve) = (self.active.load(Relaxed), (limit / RESERVE).max(1));
         if active <= 1 {
             limit

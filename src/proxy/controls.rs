@@ -71,6 +71,7 @@ pub fn read_controls(headers: &HeaderMap) -> Result<ReadControls, BadControl> {
 }
 
 fn read_directives(value: &HeaderValue, controls: &mut Controls) -> Result<(), BadControl> {
+    // A value with non-ASCII bytes is ignored, like an unknown directive.
     let directives = value.to_str().unwrap_or_default();
     directives.split(',').try_for_each(|directive| read_directive(directive.trim(), controls))
 }
@@ -83,7 +84,9 @@ fn read_directive(directive: &str, controls: &mut Controls) -> Result<(), BadCon
         "no-store" => controls.no_store = true,
         "only-if-cached" => controls.only_if_cached = true,
         "max-age" => {
+            // RFC 9111 (section 5.2) asks recipients to accept the quoted form as well.
             let asked_ms = read_seconds(value.trim().trim_matches('"'))?.saturating_mul(1_000);
+            // Of several values, the strictest counts.
             controls.max_age_ms = Some(controls.max_age_ms.map_or(asked_ms, |before| before.min(asked_ms)));
         }
         _ => {}

@@ -56,6 +56,7 @@ impl CorsCache {
         let origin = headers.get(ORIGIN)?.clone();
         let key = |origins: &mut dyn Iterator<Item = &HeaderValue>| {
             let mut key = KeyBuilder::of_process(&self.secret);
+            // The upstream may allow an origin at some of its paths only.
             key.part(Tag::Upstream, path.as_bytes());
             for origin in origins {
                 key.part(Tag::HeaderValue, origin.as_bytes());
@@ -105,6 +106,7 @@ impl CorsCache {
     }
 
     fn learn(&self, request: &CorsRequest, headers: &HeaderMap) {
+        // An answer without these headers is stored too, because it shows that this origin may not read.
         let mut kept = HeaderMap::new();
         for (name, value) in headers.iter().filter(|(name, _)| is_kept(name)) {
             kept.append(name.clone(), value.clone());

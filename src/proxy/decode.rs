@@ -31,6 +31,7 @@ impl BodyDecoder {
         let mut decoding = Decoding::new(codings, body);
         loop {
             match decoding.step() {
+                // The request then passes through as it came, so the upstream explains the fault.
                 Err(_) => return Ok(None),
                 Ok(Step::Done(plain)) => return Ok(Some(plain)),
                 Ok(Step::More { total, .. }) if total > max_bytes => return Err(CollectError::TooLarge { max_bytes }),

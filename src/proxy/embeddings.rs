@@ -60,6 +60,7 @@ impl Proxy {
         };
         let finished = match outcome {
             FlowOutcome::Answer(answer) => {
+                // Only an answer opens an account, because the number of accounts is bounded.
                 let account = asked.account(&self.metrics, &answer.rendering.model);
                 return self.admit_reply(self.write(*answer, account, &miss), admission);
             }
@@ -93,6 +94,7 @@ impl Proxy {
     /// Forwards a request that was read but cannot be cached.
     async fn send_up(&self, miss: Miss<'_>, cause: BypassCause, mut admission: Admission) -> Finished {
         let Miss { head, received: Received { context, body, encoded, .. }, span } = miss;
+        // Memory for parsing and answering is not needed any more, only that of the bodies.
         admission.reduce_to(body.len() + encoded.as_ref().map_or(0, Bytes::len));
         if context.controls.only_if_cached {
             return self.not_cached();
@@ -125,6 +127,7 @@ impl Proxy {
         let subject = RequestUsage { named: Arc::clone(account.named()), inputs: answer.source_counts.inputs() };
         let notes = Notes::new(&answer.source_counts, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
+        // `wants` also marks the request as seen, so it runs for every answer, not only for full hits.
         let wanted = miss.received.key.filter(|key| self.reply_cache.wants(key, largest as u64));
         let lasting = answer.validity.zip(wanted);
         let body = if let Some((validity, key)) = lasting {
@@ -172,6 +175,7 @@ impl Proxy {
         forward_context.span.text(attribute::BYPASS_REASON, cause.reason.label());
         let mut finished = self.forward(request, admission, forward_context).await;
         super::reply::mark_bypass(finished.response.headers_mut(), &cause);
+        // A request that was not forwarded keeps the outcome of its error.
         if finished.outcome == crate::observe::metrics::Outcome::Forwarded {
             finished.outcome = crate::observe::metrics::Outcome::Bypass;
         }
@@ -201,6 +205,7 @@ fn understand<'a>(
     }
     traced::asked(miss.span, &request);
     let asked = RequestLabels::new(&request, &origin);
+    // A fetch may outlast the request with its body, so it shares the reservation.
     let (context, body, charge) = (context.clone(), body.clone(), admission.share());
     Ok((Box::new(EmbedJob { context, request, body, charge, origin }), asked))
 }

@@ -61,6 +61,7 @@ impl Proxy {
         if codings.is_empty() {
             return Ok(body.clone());
         }
+        // An explanation has no admission, so nothing is reserved for the decoded body.
         match self.decoder.decode(codings, body.clone(), config.limits.max_body_bytes, |_| true).await {
             Ok(Some(plain)) => Ok(plain),
             Ok(None) => Err(unread(Bypass::ContentEncoding)),
@@ -74,6 +75,7 @@ impl Proxy {
         let accepted_credential = origin.accepted_credential(&request.space);
         let vouched = accepted_credential
             .is_none_or(|accepted_credential| self.flow.accepted_credentials.holds(&accepted_credential, now_ms));
+        // `find` and `examine` create no state and promote no record.
         let space_state = self.flow.spaces.find(&space).unwrap_or_default();
         let trace = TraceContext::NONE;
         let lookup =
@@ -81,6 +83,7 @@ impl Proxy {
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &lookup).await;
         let encoding = upstream_encoding(config, &origin.uri, request, &space_state, now_ms);
+        // A full hit needs no call, so the encoding of calls does not matter then.
         if space_state.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
             return passes_through(&Bypass::UnreadableAnswer.into(), &[]);
         }

@@ -93,11 +93,13 @@ impl Proxy {
         if !codings.is_empty() {
             let (max_bytes, admit) = (config.limits.max_body_bytes, |bytes| admission.reserve(bytes));
             match Box::pin(self.decoder.decode(codings, body.clone(), max_bytes, admit)).await {
+                // The original bytes are kept for the case that the request must pass through.
                 Ok(Some(plain)) => encoded = Some(std::mem::replace(&mut body, plain)),
                 Ok(None) => return self.leave_unread(Bypass::ContentEncoding, controls, || ClientBody::whole(body)),
                 Err(error) => return FastPath::Refused(self.refuse_body(&error)),
             }
         }
+        // The time is read after the body has arrived, which may take long.
         let now_ms = self.flow.clock.now_ms();
         let key = controls.allow_rendered().then(|| answer_key(config, &self.answer_secret, head, &body));
         if let Some(finished) = key.and_then(|key| self.at_hand(&key, now_ms, &guard.span)) {
@@ -130,6 +132,7 @@ impl Proxy {
         let may_have = |accepted_credential| self.flow.accepted_credentials.holds(&accepted_credential, now_ms);
         let found = self.reply_cache.get(key, now_ms, self.flow.tiers.generation());
         let answer = found.filter(|answer| answer.validity.accepted_credential.is_none_or(may_have));
+        // A reply that this credential may not have counts as a miss.
         self.reply_cache.count(answer.is_some());
         let answer = answer?;
         let source_counts = SourceCounts::of_hit(answer.inputs, answer.tokens);
@@ -145,6 +148,7 @@ impl Proxy {
             CollectError::Incomplete(BodyError::Stalled(_) | BodyError::Late) => {
                 self.metrics.requests.rejected(Rejection::BodyTimeout);
             }
+            // The client ended the request, so no limit of vecho has rejected it.
             CollectError::Incomplete(BodyError::Cut(_)) => {}
         }
         self.replies.bad_body(error)

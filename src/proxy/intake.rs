@@ -63,6 +63,7 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, UriTooLong> 
 /// create separate entries. Both cost only memory and never cause wrong answers.
 pub(super) fn answer_key(config: &Config, secret: &ProcessSecret, head: &request::Parts, body: &[u8]) -> Key {
     let mut key = KeyBuilder::of_process(secret);
+    // One pass over the headers is cheaper than a look-up for each configured name.
     for (name, value) in &head.headers {
         if chooses_answer(config, name) {
             key.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
@@ -113,6 +114,7 @@ pub(super) fn body_codings(headers: &HeaderMap) -> Result<Vec<Coding>, Bypass> {
 /// Returns true if a content type is JSON, regardless of its parameters.
 fn is_json(content_type: &[u8]) -> bool {
     let kind = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    // `+json` is the structured syntax suffix of RFC 6839 (section 3.1).
     let ends_in = |end: &[u8]| kind.len() >= end.len() && kind[kind.len() - end.len()..].eq_ignore_ascii_case(end);
     kind.eq_ignore_ascii_case(b"application/json") || ends_in(b"+json")
 }

@@ -51,6 +51,7 @@ impl Proxy {
         admission: Admission,
         forward_context: ForwardContext<'_>,
     ) -> Finished {
+        // CONNECT requests a tunnel to any host, which only a forward proxy provides.
         if request.method() == Method::CONNECT {
             return self.replies.misdirected("CONNECT is not supported: this is a reverse proxy.");
         }
@@ -75,6 +76,7 @@ impl Proxy {
         admission: Admission,
         forward_context: ForwardContext<'_>,
     ) -> Finished {
+        // hyper keeps the upgrade in the request's extensions, so it is taken before the request is sent on.
         let client_upgrade = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
         let uri = match target_uri(forward_context.config, request.uri()) {
             Ok(uri) => uri,
@@ -83,6 +85,7 @@ impl Proxy {
         let ours = request.uri().path_and_query().cloned();
         let mut request = to_upstream(request, uri.clone(), client_upgrade.is_some());
         let call = forwarded(forward_context.span, &request);
+        // The upstream continues the trace below this call, not beside it.
         call.context().write(request.headers_mut());
         let opened = match forward_context.deadline {
             Some(deadline) => {
@@ -94,6 +97,7 @@ impl Proxy {
         match opened {
             Err(error) => self.not_forwarded(&error),
             Ok(mut response) => {
+                // An unchanged redirect within the upstream would lead the client past vecho.
                 if let (Some(ours), UpstreamTarget::Http(base)) = (&ours, &forward_context.config.upstream.target) {
                     map_location(response.headers_mut(), |location| location_for_caller(base, ours, &uri, location));
                 }
@@ -157,6 +161,7 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
 
 fn to_upstream(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) -> Request<ClientBody> {
     *request.uri_mut() = uri;
+    // Calls to the upstream use HTTP/1.1, also for a client that came by HTTP/2.
     *request.version_mut() = Version::HTTP_11;
     let headers = request.headers_mut();
     strip_hop_by_hop(headers);
@@ -169,6 +174,7 @@ fn to_upstream(mut request: Request<ClientBody>, uri: http::Uri, upgrade: bool) 
     if headers.get(CONTENT_LENGTH).is_none_or(|length| length != "0") {
         headers.remove(CONTENT_LENGTH);
     }
+    // The handshake of a WebSocket needs two of the hop-by-hop headers that were just removed.
     if upgrade {
         switch_to_websocket(headers);
     }

@@ -134,6 +134,7 @@ impl Replies {
         let (mut response, outcome) = (Response::new(body), notes.outcome);
         let (headers, is_upstreams) = (response.headers_mut(), call.is_some());
         if let Some(call) = call {
+            // The headers of the call come first, so those of vecho replace equal names.
             *headers = call;
             notes.write(headers);
             headers.entry(REQUEST_ID).or_insert_with(|| self.next_id());

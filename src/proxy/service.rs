@@ -25,13 +25,16 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         async move {
             let config = self.live.load();
+            // This comes first: neither admission nor a key may depend on a header that is not forwarded.
             if head.headers.contains_key(CONNECTION) {
                 drop_unsent(&config, &mut head.headers);
             }
             let kind = if head.method == Method::POST { kind_of(&config, &head.uri) } else { RouteKind::Other };
             let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
             let span = self.flow.tracer.request(&head, || pattern(kind, head.uri.path()));
+            // A request that is dropped from here on is recorded as cancelled.
             let mut guard = RequestGuard::begin(&self.metrics, route, span);
+            // Admission comes before the body is read, so a refused request takes no memory.
             let finished = match self.admission_limit.admit(&head.headers) {
                 Err(rejection) => self.overloaded(rejection),
                 Ok(admission) if kind == RouteKind::Other => {

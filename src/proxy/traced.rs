@@ -39,6 +39,7 @@ pub(super) fn served(span: &Span, source_counts: &SourceCounts, model: &str) {
 /// Sets the status of the response.
 pub(super) fn answered(span: &Span, status: StatusCode) {
     span.count(attribute::STATUS, status.as_u16());
+    // OpenTelemetry's HTTP conventions: a server span fails by a 5xx only, and a client span also by a 4xx.
     if status.is_server_error() {
         span.fail(status.as_u16());
     }
@@ -73,5 +74,6 @@ pub(super) fn opened_as(call: Span, opened: &Result<Response<ForwardedBody>, For
             call.fail("request_body");
         }
     }
+    // The span ends when the response begins, so it does not cover the streamed body.
     drop(call);
 }

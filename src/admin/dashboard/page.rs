@@ -9,6 +9,7 @@ use super::assets;
 /// Path of the page's files.
 pub(in crate::admin) const ASSETS_PATH: &str = "/dashboard/";
 
+// Callers of the proxy choose the names that the page shows, so no injected script may run.
 const CSP: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                    base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 

@@ -14,6 +14,7 @@ use crate::observe::metrics::{HistorySample, Recent, STEP_SECONDS, Seen};
 pub async fn run_updates(context: AdminContext) {
     let _end = context.feed.close_on_drop();
     let mut steps = interval(Duration::from_secs(STEP_SECONDS));
+    // Ticks in a burst would give samples that cover almost no time.
     steps.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The first tick completes at once, and the first sample must cover a whole step.
     steps.tick().await;
@@ -31,5 +32,6 @@ pub(super) fn update(context: &AdminContext, sample: Option<&HistorySample>, rec
     let now = state::now(context);
     let id = now["at_ms"].as_u64().unwrap_or_default();
     let data = json!({ "now": now, "sample": sample, "recent": recent });
+    // `retry` is the pause in milliseconds before a client of server-sent events reconnects.
     format!("retry: 2000\nid: {id}\nevent: update\ndata: {data}\n\n").into()
 }
