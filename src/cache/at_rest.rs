@@ -43,6 +43,7 @@ impl ChecksumKeys {
     /// Returns the checksum key of the record that is stored under `key`.
     pub fn of(&self, key: &Key) -> ChecksumKey {
         let keyed = |secret: &[u8; 32]| *blake3::keyed_hash(secret, key.as_bytes()).as_bytes();
+        // Without a secret, the cache key itself is the key of the checksum.
         ChecksumKey(self.0.as_ref().map_or(*key.as_bytes(), keyed))
     }
 }
@@ -81,13 +82,16 @@ pub enum Damaged {
 /// Encodes a record. `purge_count` is stored with it and returned by [`from_bytes`].
 pub fn to_bytes(record: &Record, purge_count: u64, checksum_key: &ChecksumKey) -> Vec<u8> {
     let [model, asked_model] = record.models();
+    // An empty name means the same name, so most records hold the name of their model once.
     let asked_model = if asked_model == model { "" } else { asked_model };
     let (vector, times) = (&record.vector, &record.times);
     let names = model.len() + asked_model.len();
     let mut bytes = Vec::with_capacity(HEAD_BYTES + names + vector.payload().len() + CHECKSUM_BYTES);
+    // The order of these writes is the file format, which `from_bytes` reads in the same order.
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&[VERSION, vector.form() as u8, 0, 0, 0]);
     bytes.extend_from_slice(&length(vector.dimension()));
+    // Zero means that the tokens were not counted.
     bytes.extend_from_slice(&record.tokens().unwrap_or(0).to_le_bytes());
     for number in [purge_count, times.created_ms, times.fresh_until_ms, times.stale_until_ms] {
         bytes.extend_from_slice(&number.to_le_bytes());
@@ -106,12 +110,15 @@ pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, u
     let body = checked(bytes, checksum_key)?;
     let mut rest = Rest(&body[MAGIC.len() + 1..]);
     let [form, zeros @ ..] = rest.take::<4>()?;
+    // This version writes three zero bytes after the form, so any other value is an error of the writer.
     let form = Form::from_number(form).filter(|_| zeros == [0; 3]).ok_or(Damaged::Contradiction)?;
     let (dimension, tokens) = (rest.length()?, rest.u32()?);
     let purge_count = rest.u64()?;
     let times = Times { created_ms: rest.u64()?, fresh_until_ms: rest.u64()?, stale_until_ms: rest.u64()? };
     let (model_len, asked_len) = (rest.length()?, rest.length()?);
     let (model, asked_model) = (rest.name(model_len)?, rest.name(asked_len)?);
+    // A valid checksum proves only that the bytes are unchanged. The vector is validated like an answer of the
+    // upstream.
     let vector = Packed::from_parts(form, dimension, rest.0)?;
     let record = Record::new(vector, ModelIdentity { model, dimension }, times, Some(tokens));
     Ok((if asked_model.is_empty() { record } else { record.asked_as(&asked_model) }, purge_count))
@@ -119,6 +126,7 @@ pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, u
 
 /// Returns the bytes before the checksum after verifying the magic bytes, the version and the checksum.
 fn checked<'b>(bytes: &'b [u8], checksum_key: &ChecksumKey) -> Result<&'b [u8], Damaged> {
+    // The version is read before the checksum: another version may compute it differently and must not count as damage.
     match bytes.strip_prefix(&MAGIC).and_then(<[u8]>::first) {
         None => return Err(Damaged::NoRecord),
         Some(&VERSION) => {}

@@ -51,6 +51,7 @@ impl Caches {
     /// restart, or once it is certain that a tier cannot promise this yet. Continues if the caller leaves.
     pub async fn purge(&self, model: Option<&str>) -> Purged {
         self.on_blocking_thread(model, |caches, model| {
+            // Counts and memory change first, so this process serves no purged entry while the lower tiers are told.
             let purge = caches.tiers.purge(model);
             // Replies cached from purged records must not be served while slower tiers store the purge.
             caches.replies.clear();
@@ -67,6 +68,7 @@ impl Caches {
     /// Removes all entries, or those of one model, from memory. Also empties the reply cache, which depends on it.
     pub async fn purge_memory(&self, model: Option<&str>) -> Purged {
         self.on_blocking_thread(model, |caches, model| {
+            // No purge count is raised, so records in the lower tiers stay valid and may return to memory.
             let entries = caches.tiers.forget(model);
             caches.replies.clear();
             Purged { entries, ..Purged::default() }
@@ -107,6 +109,7 @@ impl Caches {
 
     /// Runs a purge on a thread for blocking work: it walks all entries, which takes milliseconds.
     async fn on_blocking_thread(&self, model: Option<&str>, purge: fn(&Self, Option<&str>) -> Purged) -> Purged {
+        // The blocking task owns its arguments, because it continues if the caller leaves.
         let (caches, model) = (self.clone(), model.map(str::to_owned));
         let purged = spawn_blocking(move || purge(&caches, model.as_deref()));
         purged.await.expect("a purge must not panic")

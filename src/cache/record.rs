@@ -50,12 +50,14 @@ pub enum Age {
 impl Times {
     /// Returns the age at `now_ms`, for a caller that accepts records of at most `max_age_ms`.
     pub fn age(&self, now_ms: u64, max_age_ms: Option<u64>) -> Age {
+        // Another replica's clock may be ahead, so the creation time may lie in the future.
         let young_enough = max_age_ms.is_none_or(|max_ms| now_ms.saturating_sub(self.created_ms) <= max_ms);
         if now_ms >= self.stale_until_ms.max(self.fresh_until_ms) {
             Age::Over
         } else if now_ms < self.fresh_until_ms && young_enough {
             Age::Fresh
         } else {
+            // A record that is too old for this caller may still serve it while the upstream is down.
             Age::Stale
         }
     }
@@ -66,6 +68,7 @@ impl Record {
     pub fn new(vector: impl Into<Packed>, identity: ModelIdentity, times: Times, tokens: Option<u32>) -> Self {
         let asked_model = Arc::clone(&identity.model);
         let (tokens, mark) = (AtomicU32::new(tokens.unwrap_or(0)), Mark::default());
+        // The requested name is the answering one until `asked_as` sets another; both share their memory.
         Self { vector: vector.into(), identity, asked_model, times, tokens, mark }
     }
 

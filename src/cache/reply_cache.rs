@@ -66,6 +66,7 @@ pub struct Validity {
 
 impl Validity {
     fn holds(&self, now_ms: u64, generation: Generation) -> bool {
+        // The last check locks the state of the space, so the cheaper ones come first.
         now_ms < self.fresh_until_ms
             && self.generation == generation
             && self.replacements == self.space_state.replacements()
@@ -125,6 +126,7 @@ impl ReplyCache {
 
     /// Returns the reply to the request with this hash, if it is still valid.
     pub fn get(&self, request: &Key, now_ms: u64, generation: Generation) -> Option<CachedReply> {
+        // An invalid reply stays in the map: the next reply to the same request replaces it.
         self.stored.get(request).filter(|answer| answer.validity.holds(now_ms, generation))
     }
 

@@ -142,9 +142,11 @@ impl WriteQueue {
     /// Waits until a batch is complete and returns it. It has at least one entry.
     pub async fn next(&self) -> WriteBatch {
         loop {
+            // `notify_one` stores a permit, so a push between this line and the wait below wakes the writer.
             let gathered = self.lock().gather(&self.batch);
             match gathered {
                 NextBatch::Nothing => self.ready.notified().await,
+                // The wait ends early if the batch is full or a drain begins; `gather` then decides again.
                 NextBatch::Until(complete) => drop(timeout_at(complete, self.ready.notified()).await),
                 NextBatch::Complete(batch) => return batch,
             }
@@ -180,6 +182,7 @@ impl WriteQueue {
     /// Removes all entries.
     pub fn clear(&self) {
         let mut pending = self.lock();
+        // A batch under way keeps its entries. Its writer skips those that `holds` does not find any more.
         pending.order.clear();
         pending.order_bytes = 0;
         pending.entries.clear();
@@ -209,6 +212,7 @@ impl WriteQueue {
         loop {
             let settled = self.settled.notified();
             tokio::pin!(settled);
+            // `notify_waiters` stores no permit, so the wait is registered before the queue is checked.
             settled.as_mut().enable();
             if self.is_empty() {
                 return;
@@ -271,14 +275,17 @@ impl PendingWrites {
 
     /// Takes entries until the batch is full.
     fn take(&mut self, limits: &BatchLimits) -> WriteBatch {
+        // Each entry counts at least its overhead, so a full batch has at most this many.
         let most = self.order.len().min(limits.full_bytes / OVERHEAD_BYTES + 1);
         let (mut entries, mut puts, mut bytes) = (Vec::with_capacity(most), Vec::with_capacity(most), 0);
+        // The first entry is always taken, even if a tiny queue makes the limit zero.
         while (bytes == 0 || bytes < limits.full_bytes)
             && let Some(key) = self.order.pop_front()
         {
             let Some(entry) = self.entries.get_mut(&key) else { continue };
             entry.is_taken = true;
             bytes += size(&entry.at_rest);
+            // The entry stays in the map until it is written, so reads find it. The clone shares its bytes.
             entries.push((key, entry.at_rest.clone()));
             puts.push(entry.put);
         }
@@ -293,6 +300,7 @@ struct Drain<'a>(&'a WriteQueue);
 impl<'a> Drain<'a> {
     fn begin(queue: &'a WriteQueue) -> Self {
         queue.lock().drains += 1;
+        // The writer may wait for the end of the linger time.
         queue.ready.notify_one();
         Self(queue)
     }
@@ -300,6 +308,7 @@ impl<'a> Drain<'a> {
 
 impl Drop for Drain<'_> {
     fn drop(&mut self) {
+        // This also runs if the caller is dropped while it waits, so later batches are gathered again.
         self.0.lock().drains -= 1;
     }
 }

@@ -47,6 +47,7 @@ impl<'a> KeyBuilder<'a> {
     /// Adds one part.
     pub fn part(&mut self, tag: Tag, bytes: &[u8]) -> &mut Self {
         let head = part_head(tag, bytes.len());
+        // A part that fits is only copied. Most keys are then hashed in one call.
         if self.pending.len() + PART_HEAD_BYTES + bytes.len() <= BUFFER_BYTES {
             self.pending.extend_from_slice(&head);
             self.pending.extend_from_slice(bytes);
@@ -80,6 +81,7 @@ impl<'a> KeyBuilder<'a> {
     /// Returns the key of all parts so far.
     pub fn finish(&self) -> Key {
         let hash = match (&self.begun, &self.recipe) {
+            // The hasher is cloned, so further parts can follow.
             (Some(begun), _) => begun.clone().update(&self.pending).finalize(),
             (None, Recipe::Plain) => blake3::hash(&self.pending),
             (None, Recipe::Keyed(secret)) => blake3::keyed_hash(secret, &self.pending),

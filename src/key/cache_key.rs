@@ -43,6 +43,7 @@ impl Key {
 
     pub(super) fn of_mac(mac: [u8; MAC_BYTES]) -> Self {
         let mut key = [0; 32];
+        // The other bytes stay zero. Maps hash only the first eight bytes of a key.
         key[..MAC_BYTES].copy_from_slice(&mac);
         Self(key)
     }
@@ -55,6 +56,7 @@ impl Key {
     /// Returns a 64-bit mark of the key, evenly distributed and never zero.
     pub fn mark(&self) -> u64 {
         let first = self.0.first_chunk::<8>().expect("a key must have 32 bytes");
+        // Zero marks an empty place in `SeenKeys`.
         u64::from_le_bytes(*first) | 1 << 63
     }
 

@@ -26,7 +26,9 @@ impl ProcessSecret {
 
     /// Returns the MAC of `bytes`.
     pub(super) fn mac(&self, bytes: &[u8]) -> [u8; MAC_BYTES] {
+        // One nonce serves for all MACs, because none of them is ever revealed.
         let nonce = Nonce::assume_unique_for_key([0; NONCE_LEN]);
+        // GCM over an empty text, with the bytes as associated data, is GMAC.
         let sealed = self.0.seal_in_place_separate_tag(nonce, Aad::from(bytes), &mut []);
         let mac = sealed.expect("an empty text must be sealable");
         mac.as_ref().try_into().expect("a MAC must have sixteen bytes")

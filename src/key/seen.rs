@@ -20,6 +20,7 @@ impl SeenKeys {
     /// Remembers a key; returns true if it was remembered already.
     pub fn note(&self, key: &Key) -> bool {
         let mark = key.mark();
+        // One operation reads and writes, so only one of two concurrent first calls returns false.
         self.place(mark).swap(mark, Relaxed) == mark
     }
 

@@ -18,6 +18,7 @@ pub struct Spread {
 
 impl Default for Spread {
     fn default() -> Self {
+        // An odd factor maps different numbers to different products modulo 2^64.
         Self { factor: RandomState::new().hash_one(0_u8) | 1, first: 0 }
     }
 }
@@ -40,11 +41,13 @@ impl Hasher for Spread {
     }
 
     fn write(&mut self, bytes: &[u8]) {
+        // Tables compare whole keys, so eight bytes suffice for the hash.
         if let Some(first) = bytes.first_chunk::<8>() {
             self.first = u64::from_le_bytes(*first);
         }
     }
 
+    // An array hashes its length first, which is the same for all keys.
     fn write_usize(&mut self, _length_prefix: usize) {}
 }
 

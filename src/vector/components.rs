@@ -44,7 +44,9 @@ impl Vector {
         let (mut is_finite, mut magnitude_bits) = (true, 0);
         for component in bytes.as_chunks::<COMPONENT_BYTES>().0 {
             let magnitude = f32::from_le_bytes(*component).abs();
+            // The comparison is also false for NaN.
             is_finite &= magnitude < f32::INFINITY;
+            // The sign is cleared, so -0.0 counts as zero.
             magnitude_bits |= magnitude.to_bits();
         }
         if !is_finite {

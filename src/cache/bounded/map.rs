@@ -98,6 +98,7 @@ impl<V: Entry> Lifecycle<Key, V> for EvictionCounter {
         if insertion.key != Some(key) {
             self.evicted.fetch_add(1, Ordering::Relaxed);
         }
+        // A replaced value passes through here too, so its bytes are subtracted once, like those of an eviction.
         self.bytes.fetch_sub(entry_bytes(&value), Ordering::Relaxed);
         insertion.evicted.push(value);
     }
@@ -134,9 +135,12 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
     /// Stores a value, and replaces an older one.
     pub fn insert(&self, key: Key, value: V) {
         if let Some(mark) = value.mark() {
+            // A key that was shed or has a value is in use, so the new value starts as read.
             let comes_again = self.shed.has(&key) || self.entries.contains_key(&key);
+            // Number 0 marks entries that were read, so a counter that wraps around skips it.
             mark.begin((!comes_again).then(|| self.latest.fetch_add(1, Ordering::Relaxed).wrapping_add(1).max(1)));
         }
+        // Added before the insert, because the insert may evict this value at once, which subtracts its bytes.
         self.bytes.fetch_add(entry_bytes(&value), Ordering::Relaxed);
         self.entries.insert_with_lifecycle(key, value, &mut Insertion { key: Some(key), evicted: Vec::new() });
     }
@@ -160,6 +164,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
 
     /// Removes the entries for which `matches` returns true, one by one, and returns how many there were.
     pub fn remove_where(&self, matches: impl Fn(&V) -> bool) -> u64 {
+        // The value may have been replaced since the iterator read it, so `remove_if` tests it again under the lock.
         let is_taken = |(key, value): &(Key, V)| {
             matches(value) && self.note_removed(self.entries.remove_if(key, &matches).as_ref())
         };
@@ -177,6 +182,7 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
                 break;
             }
             let taken = self.entries.remove(&key);
+            // Another thread may have removed the entry since the keys were collected.
             if self.note_removed(taken.as_ref()) {
                 freed += taken.map_or(0, |(_, value)| entry_bytes(&value));
                 self.evicted.fetch_add(1, Ordering::Relaxed);
@@ -192,8 +198,10 @@ impl<V: Entry + Clone + Send + Sync + 'static> Bounded<V> {
 
     /// Returns all keys, the least useful first. Temporarily takes about 1 % of the memory of the vectors.
     fn by_use(&self) -> Vec<(Option<u32>, Key)> {
+        // An entry without a mark counts as the newest unread one.
         let mut keys: Vec<_> =
             self.entries.iter().map(|(key, value)| (value.mark().map_or(Some(u32::MAX), Mark::unread), key)).collect();
+        // `None` is less than any number, so the newest unread entries come first and read ones last.
         keys.sort_unstable_by_key(|(unread, _)| Reverse(*unread));
         keys
     }

@@ -27,6 +27,7 @@ impl Mark {
 
     /// Marks an entry that was read as the oldest of the unread ones.
     pub(super) fn grow_old(&self) {
+        // A read between the two operations is lost, which only costs the entry its rank.
         if self.0.load(Relaxed) == READ {
             self.0.store(OLDEST, Relaxed);
         }

@@ -63,6 +63,7 @@ impl Appender {
     pub(super) fn new(last: u32, growing: Option<(Arc<Segment>, Contents)>) -> Self {
         let active = growing.map(|(segment, Contents { frames, data_end, sealed })| {
             segment.grown_to(data_end, frames.len());
+            // A footer stays until the next write, so a process that writes nothing leaves the segment sealed.
             Active { segment, frames, data_end, must_cut: true, sealed }
         });
         Self { active, next: last.checked_add(1), evicted: 0, run: Run::default() }
@@ -98,6 +99,7 @@ impl Appender {
             if START_BYTES + head.frame_bytes() + footer_bytes(1) > context.bounds.segment_bytes() {
                 continue;
             }
+            // The gathered frames belong to the present segment, so they are written before it is sealed.
             if !self.has_room(&head, context.bounds) {
                 self.write(context.index)?;
                 self.rotate(context)?;
@@ -110,6 +112,7 @@ impl Appender {
 
     fn has_room(&self, head: &Head, bounds: DiskBounds) -> bool {
         self.active.as_ref().is_some_and(|active| {
+            // The footer counts too, so a sealed segment is within the limit.
             let data_end = active.data_end + self.run.bytes.len() as u64 + head.frame_bytes();
             data_end + footer_bytes(active.frames.len() + self.run.frames.len() + 1) <= bounds.segment_bytes()
         })
@@ -123,6 +126,7 @@ impl Appender {
     fn write(&mut self, index: &Index) -> io::Result<()> {
         let mut run = std::mem::take(&mut self.run);
         let written = self.active.as_mut().filter(|_| !run.frames.is_empty()).map(|active| active.write(&run, index));
+        // The buffer of an unusually large batch is freed.
         if run.bytes.capacity() <= MAX_KEPT_BYTES {
             run.clear();
             self.run = run;
@@ -131,12 +135,14 @@ impl Appender {
     }
 
     fn rotate(&mut self, context: &AppendContext<'_>) -> io::Result<()> {
+        // Once it is sealed, the segment is one of the full ones, which may be evicted to make room.
         self.seal()?;
         self.active = None;
         self.make_room(context)?;
         let number = self.free_number(context)?;
         let segment = Arc::new(Segment::create(&context.folder.segment(number), number)?);
         self.next = number.checked_add(1);
+        // The segment is known before any frame in it enters the index, so readers always find it.
         write(context.segments).insert(number, Arc::clone(&segment));
         self.active =
             Some(Active { segment, frames: Vec::new(), data_end: START_BYTES, must_cut: false, sealed: false });
@@ -160,6 +166,7 @@ impl Appender {
     /// number of entries is below the limit.
     pub(super) fn make_room(&mut self, context: &AppendContext<'_>) -> io::Result<()> {
         let growing = self.active.as_ref().map(|active| &active.segment);
+        // The growing segment counts at full size, so its growth never exceeds the bound.
         let grown_bytes = growing.map_or(0, |segment| segment.bytes()).max(context.bounds.segment_bytes());
         let growing = growing.map(|segment| segment.number);
         loop {
@@ -167,6 +174,8 @@ impl Appender {
             let taken = full.iter().map(|segment| segment.bytes()).sum::<u64>() + grown_bytes + context.aside_bytes;
             let fits = taken <= context.bounds.max_bytes && context.index.len() < context.bounds.max_entries;
             let Some(oldest) = full.first().filter(|_| !fits) else { return Ok(()) };
+            // Index, then table, then file: a reader with an old location finds no segment (a miss), or still has the
+            // file open.
             self.evicted += context.index.remove_segment(oldest.number);
             write(context.segments).remove(&oldest.number);
             context.folder.remove_segment(oldest.number)?;
@@ -176,6 +185,7 @@ impl Appender {
     /// Writes the footer of the growing segment and waits until it is synced to disk.
     pub(super) fn seal(&mut self) -> io::Result<()> {
         let Some(active) = self.active.as_mut().filter(|active| !active.sealed) else { return Ok(()) };
+        // Readers expect the footer at the end of the file, where damaged bytes may follow the frames.
         active.segment.cut(active.data_end)?;
         active.segment.seal(&active.frames, active.data_end)?;
         (active.sealed, active.must_cut) = (true, true);
@@ -184,6 +194,7 @@ impl Appender {
 
     /// Removes all entries and returns how many there were.
     pub(super) fn clear(&mut self, context: &AppendContext<'_>) -> io::Result<u64> {
+        // The next append begins a new segment, even if a file cannot be removed now.
         self.active = None;
         let gone = context.index.clear();
         write(context.segments).clear();
@@ -194,6 +205,7 @@ impl Appender {
 
 impl Active {
     fn write(&mut self, run: &Run, index: &Index) -> io::Result<()> {
+        // Without the cut, frames behind a damaged one could return once new frames reach up to them.
         if std::mem::take(&mut self.must_cut) {
             self.segment.cut(self.data_end)?;
         }
@@ -202,6 +214,7 @@ impl Active {
         self.data_end += run.bytes.len() as u64;
         self.frames.extend(&run.frames);
         self.segment.grown_to(self.data_end, self.frames.len());
+        // The index changes after the write, so readers never look for bytes that are not there yet.
         for &FrameEntry { tag, offset, length, .. } in &run.frames {
             index.insert(tag, FrameLocation { segment: self.segment.number, offset, length });
         }

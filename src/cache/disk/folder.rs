@@ -47,6 +47,7 @@ impl StoreFolder {
         let unusable = |fault| OpenError::Unusable { path: path.to_owned(), fault };
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(unusable)?;
         let lock = writable().create(true).open(path.join(LOCK)).map_err(unusable)?;
+        // The operating system releases the lock however the process ends, so a crash leaves no stale one.
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(OpenError::Held(path.to_owned())),
@@ -70,6 +71,7 @@ impl StoreFolder {
             let entry = entry?;
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(SEGMENT)?.parse::<u32>().ok());
+            // Other spellings of a number, such as `1.segment`, are not names that the store gives.
             let Some(number) = number.filter(|number| self.segment(*number).file_name() == Some(&name)) else {
                 continue;
             };
@@ -107,9 +109,11 @@ impl StoreFolder {
 
     /// Replaces a small file atomically and syncs it: a reader never finds a partial file.
     pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        // The new file is synced before it gets its name: a power failure leaves either the old or the new content.
         let fresh = self.path.join(format!("{name}.new"));
         let mut file = writable().create(true).truncate(true).open(&fresh)?;
         let written = io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all());
+        // A partial file would only take space on a disk that may be full.
         written.inspect_err(|_| drop(fs::remove_file(&fresh)))?;
         fs::rename(&fresh, self.path.join(name))?;
         self.sync()
@@ -120,6 +124,7 @@ impl StoreFolder {
         let path = self.path.join("probe");
         let mut file = writable().create(true).truncate(true).open(&path)?;
         let written = io::Write::write_all(&mut file, &vec![1; bytes]).and_then(|()| file.sync_all());
+        // Removed even after a failed write, because a full disk needs the space.
         fs::remove_file(&path)?;
         written
     }

@@ -56,6 +56,7 @@ pub(super) fn to_bytes(frames: &[FrameEntry], number: u32, data_end: u64) -> Vec
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&(frames.len() as u64).to_le_bytes());
     bytes.extend_from_slice(&data_end.to_le_bytes());
+    // The number is hashed too, so the footer is invalid in a file that was renamed to another number.
     let sum = checksum(&[&bytes, &number.to_le_bytes()]);
     bytes.extend_from_slice(&sum);
     bytes
@@ -67,6 +68,7 @@ pub(super) fn data_end(mut end: &[u8], file_bytes: u64) -> Option<u64> {
     let magic: [u8; 8] = cut(&mut end)?;
     let count = u64::from_le_bytes(cut(&mut end)?);
     let data_end = u64::from_le_bytes(cut(&mut end)?);
+    // The checksum is not verified yet, so the numbers may be anything and their sum may overflow.
     let expected = count.checked_mul(ENTRY_BYTES)?.checked_add(END_BYTES)?.checked_add(data_end)?;
     (magic == MAGIC && expected == file_bytes).then_some(data_end)
 }

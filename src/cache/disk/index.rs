@@ -67,6 +67,7 @@ pub(super) struct Index {
 impl Index {
     /// Creates an index with room for this many entries.
     pub(super) fn with_room(entries: usize) -> Self {
+        // Tags are not spread exactly evenly, so each shard gets an eighth more.
         let room = entries / SHARDS + entries / (8 * SHARDS);
         let shard = |_| RwLock::new(Shard::with_capacity_and_hasher(room, BuildHasherDefault::default()));
         Self { shards: (0..SHARDS).map(shard).collect() }
@@ -83,6 +84,7 @@ impl Index {
     /// Removes a tag if it still points to this location.
     pub(super) fn remove(&self, tag: KeyTag, location: FrameLocation) {
         let mut shard = self.write(tag);
+        // A newer frame may have been written since the caller looked the tag up.
         if shard.get(&tag.into()) == Some(&location) {
             shard.remove(&tag.into());
         }
@@ -100,6 +102,7 @@ impl Index {
 
     fn remove_where(&self, goes: impl Fn(&FrameLocation) -> bool) -> u64 {
         let gone = self.shards.iter().map(|shard| {
+            // One shard is locked at a time, so look-ups hardly wait for an eviction.
             let mut shard = shard.write().unwrap_or_else(PoisonError::into_inner);
             let before = shard.len();
             shard.retain(|_, location| !goes(location));

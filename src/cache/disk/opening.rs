@@ -35,6 +35,7 @@ pub(super) fn read(folder: &StoreFolder, bounds: DiskBounds) -> io::Result<Folde
         }
     }
     let index = Index::with_room(found.iter().map(|(contents, _)| contents.frames.len()).sum());
+    // Later inserts replace earlier ones, so each tag points to its latest frame.
     for (contents, segment) in &found {
         for frame in &contents.frames {
             let location = FrameLocation { segment: segment.number, offset: frame.offset, length: frame.length };
@@ -43,6 +44,7 @@ pub(super) fn read(folder: &StoreFolder, bounds: DiskBounds) -> io::Result<Folde
     }
     let segments = found.iter().map(|(_, segment)| (segment.number, Arc::clone(segment))).collect();
     let last = found.pop();
+    // A crash may have left an incomplete frame. Only the last segment is appended to, so only it is cut.
     if let Some((Contents { data_end, sealed: false, .. }, segment)) = &last {
         segment.cut(*data_end)?;
     }

@@ -37,6 +37,7 @@ pub(super) fn from_bytes(bytes: &[u8]) -> Option<SavedPurges> {
         return None;
     }
     let counts = match cut(&mut rest)? {
+        // Version 1 has no unsent purges: all entries of the file are counts.
         MAGIC => u64::MAX,
         MAGIC_WITH_UNSENT => u64::from_le_bytes(cut(&mut rest)?),
         _ => return None,

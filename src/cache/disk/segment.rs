@@ -41,6 +41,7 @@ pub(super) struct Contents {
 
 impl Segment {
     pub(super) fn create(path: &Path, number: u32) -> io::Result<Self> {
+        // `create_new` fails on any existing entry, so a link is never followed to a file elsewhere.
         let file = writable().create_new(true).open(path)?;
         file.write_all_at(&START, 0)?;
         Ok(Self { number, file, bytes: AtomicU64::new(BLOCK_BYTES) })
@@ -78,6 +79,7 @@ impl Segment {
     fn footer(&self, file_bytes: u64) -> io::Result<Option<Contents>> {
         let Some(end_at) = file_bytes.checked_sub(END_BYTES) else { return Ok(None) };
         let end = self.read(end_at, length_of(END_BYTES))?.unwrap_or_default();
+        // The sizes must add up before the whole footer is read.
         let Some(data_end) = footer::data_end(&end, file_bytes) else { return Ok(None) };
         let bytes = self.read(data_end, length_of(file_bytes - data_end))?.unwrap_or_default();
         let frames = footer::read(&bytes, self.number);
@@ -86,9 +88,11 @@ impl Segment {
 
     fn scan(&self, file_bytes: u64) -> io::Result<Contents> {
         let (mut frames, mut at) = (Vec::new(), START_BYTES);
+        // Only heads are read: each value has its own checksum, which is verified when it is served.
         while let Some(head) = self.read(at, HEAD_BYTES)?.as_deref().and_then(Head::read) {
             let next = at + head.frame_bytes();
             let Ok(offset) = u32::try_from(at) else { break };
+            // A crash during a write leaves an incomplete last frame.
             if next > file_bytes {
                 break;
             }
@@ -114,6 +118,7 @@ impl Segment {
     /// Reads `length` bytes at `offset`; `None` if the file ends before.
     fn read(&self, offset: u64, length: usize) -> io::Result<Option<Vec<u8>>> {
         let mut bytes = vec![0; length];
+        // A positioned read moves no cursor, so concurrent readers share the file without a lock.
         match self.file.read_exact_at(&mut bytes, offset) {
             Ok(()) => Ok(Some(bytes)),
             Err(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
@@ -145,6 +150,7 @@ impl Segment {
 
     /// Returns the expiry time and the value of the frame at this place, if it is intact and belongs to `key`.
     pub(super) fn entry(&self, key: &Key, offset: u32, length: u32) -> io::Result<Option<(u64, Bytes)>> {
+        // Keys with the same tag share an entry of the index, so the full key decides.
         let frame = self.frame(offset, length)?.filter(|(head, _)| head.key == *key);
         Ok(frame.map(|(head, value)| (head.until_ms, value)))
     }

@@ -81,6 +81,7 @@ impl StoreStatus {
     pub(super) fn fail(&self, fault: &impl ToString) {
         self.set_cause(Some(fault.to_string()));
         self.state.send_if_modified(|state| {
+            // While no store is open, a late fault concerns the previous one and must not change the state.
             let was_open = matches!(state, StoreState::Open(_));
             if was_open {
                 *state = StoreState::Off;
@@ -121,6 +122,7 @@ impl StoreStatus {
 
     /// Clears the store if [`StoreStatus::request_clear`] requested it.
     pub(super) fn clear_if_requested(&self, store: &DiskStore) -> std::io::Result<()> {
+        // The request is taken before the clearing, so one that comes meanwhile is kept for the next time.
         if self.must_clear.swap(false, Ordering::SeqCst) {
             store.clear().inspect_err(|_| self.request_clear())?;
         }

@@ -64,6 +64,7 @@ impl DiskStore {
     }
 
     fn load(folder: StoreFolder, bounds: DiskBounds) -> io::Result<Self> {
+        // The purges are loaded first: without them all segments are removed, so none may be indexed before.
         let purges_bytes = Self::load_purges(&folder)?;
         let FolderContents { index, segments, appender } = opening::read(&folder, bounds)?;
         let store = Self {
@@ -77,6 +78,7 @@ impl DiskStore {
             evicted: AtomicU64::new(0),
             closed: AtomicBool::new(false),
         };
+        // The bound may be smaller than that of the previous process.
         store.change(Appender::make_room)?;
         Ok(store)
     }
@@ -93,6 +95,7 @@ impl DiskStore {
             let state = if noted.is_some() { "damaged" } else { "missing" };
             tracing::warn!(segments, "the disk tier removes all entries, because its file of purges is {state}");
         }
+        // Segments go before the new file exists: after a crash in between, the next start removes the rest.
         folder.remove_segments()?;
         let none = purges::to_bytes(&SavedPurges::default());
         folder.replace(PURGES, &none)?;
@@ -114,6 +117,7 @@ impl DiskStore {
     pub fn get(&self, key: &Key, now_ms: u64) -> io::Result<Option<AtRest>> {
         let tag = KeyTag::from(key);
         let Some(location) = self.index.get(tag) else { return Ok(None) };
+        // The segment may have been evicted since the index was read.
         let Some(segment) = self.segment(location.segment) else { return Ok(None) };
         match segment.entry(key, location.offset, location.length)? {
             Some((until_ms, bytes)) if now_ms < until_ms => Ok(Some(AtRest { bytes, until_ms })),
@@ -142,10 +146,12 @@ impl DiskStore {
         &self,
         mut each: impl FnMut(&Key, u64, Bytes) -> Result<(), E>,
     ) -> Result<(), E> {
+        // The numbers are copied, so no lock is held while the visitor runs.
         let numbers: Vec<u32> = self.lock_segments().keys().copied().collect();
         for number in numbers {
             let Some(segment) = self.segment(number) else { continue };
             for FrameEntry { tag, offset, length, .. } in self.frames_of(&segment)? {
+                // Older frames of a key stay in the log until their segment is evicted, and are skipped.
                 let is_newest = || self.index.get(tag) == Some(FrameLocation { segment: number, offset, length });
                 if is_newest()
                     && let Some((head, bytes)) = segment.frame(offset, length)?
@@ -158,6 +164,7 @@ impl DiskStore {
     }
 
     fn frames_of(&self, segment: &Segment) -> io::Result<Vec<FrameEntry>> {
+        // The growing segment has no footer yet. Its frames are in memory.
         let growing = self.lock_appender().growing(segment.number);
         growing.map_or_else(|| Ok(segment.contents()?.frames), Ok)
     }
@@ -170,6 +177,7 @@ impl DiskStore {
     /// Returns the purges recorded in a folder, which may be locked by any process.
     pub fn purges_in(path: &Path) -> io::Result<SavedPurges> {
         let bytes = folder::read(&path.join(PURGES))?;
+        // A damaged file counts as empty here. `load_purges` removes all segments in that case.
         Ok(bytes.and_then(|bytes| purges::from_bytes(&bytes)).unwrap_or_default())
     }
 
@@ -192,9 +200,11 @@ impl DiskStore {
     /// state that it returns.
     pub fn wipe(path: &Path, take_over: impl FnOnce(&SavedPurges) -> SavedPurges) -> Result<(), OpenError> {
         let folder = StoreFolder::take(path)?;
+        // Segments go first, because a full disk may lack room for a new file of purges.
         let wiped = folder.remove_segments().and_then(|()| {
             let noted = Self::purges_in(path)?;
             let taken_over = take_over(&noted);
+            // An unchanged file is not written again, which could fail on a full disk.
             if taken_over == noted { Ok(()) } else { folder.replace(PURGES, &purges::to_bytes(&taken_over)) }
         });
         wiped.map_err(|fault| OpenError::Unusable { path: path.to_owned(), fault })
@@ -204,8 +214,10 @@ impl DiskStore {
     /// store is dropped without `close`, it opens more slowly next time.
     pub fn close(&self) -> io::Result<()> {
         let sealed = self.change(|appender, _| appender.seal());
+        // Under this lock no write is under way, and later ones see that the store is closed.
         let _appender = self.lock_appender();
         self.closed.store(true, Ordering::SeqCst);
+        // The argument of `and` is always evaluated, so the folder is unlocked even if sealing failed.
         sealed.and(self.folder.release())
     }
 
@@ -230,6 +242,7 @@ impl DiskStore {
         let aside_bytes = ASIDE_BYTES + 2 * self.purges_bytes.load(Ordering::Relaxed);
         let Self { folder, bounds, index, segments, .. } = self;
         let done = act(&mut appender, &AppendContext { folder, segments, index, bounds: *bounds, aside_bytes });
+        // Copied, so `stats` never waits for the lock of a slow write.
         self.evicted.store(appender.evicted(), Ordering::Relaxed);
         done
     }

@@ -79,6 +79,7 @@ impl DiskTier {
 
     async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
         let begun = Instant::now();
+        // Queued entries are newer than those on disk, and are found even while the store is opening.
         let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
         if let Some(store) = self.status.store() {
             let held = |place: &usize| found[*place].is_none() && store.holds(&keys[*place]);
@@ -109,8 +110,10 @@ impl DiskTier {
             Ok(Ok(Ok(values))) => return values,
             Ok(Ok(Err(fault))) => self.status.fail(&fault),
             Ok(Err(panicked)) => self.status.fail(&panicked),
+            // The blocking thread cannot be interrupted. It ends once the disk answers.
             Err(_) => self.status.fail(&"reading takes too long"),
         }
+        // The caller takes missing values for misses.
         Vec::new()
     }
 
@@ -143,6 +146,7 @@ impl DiskTier {
                 store.note_purges(&purges)
             });
             status.has_noted(noted?);
+            // After a purge of everything no earlier entry can be served, so the files are removed.
             if is_all { store.clear().map(drop) } else { status.clear_if_requested(&store) }
         });
         match noted.await.map_err(io::Error::other).flatten() {
@@ -169,6 +173,7 @@ impl DiskTier {
     }
 
     async fn let_go(&self) -> (u64, Durability) {
+        // The queue goes first, so no entry from before is written after the store was cleared.
         self.queue.clear();
         let StoreState::Open(store) = self.status.known().await else {
             self.status.request_clear();
@@ -188,14 +193,17 @@ impl DiskTier {
 
     async fn finish(&self, timeout: Duration) -> usize {
         let until = Instant::now() + timeout;
+        // A store that is still opening gets the time to open, so the queue can be written.
         timeout_at(until, self.status.known()).await.ok();
         timeout_at(until, self.queue.drained()).await.ok();
+        // The worker ends before the store is closed, so it neither writes to the closed store nor reopens it.
         self.tasks.stop();
         let left = self.queue.len();
         if let Some(store) = self.status.store() {
             self.status.set(StoreState::Off);
             let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
             let close = move || {
+                // The unsent purges in the file may have been sent since, and later ones may be missing in it.
                 let has_unsent = status.has_saved_unsent() || !purges.unsent().is_empty();
                 let noted = if has_unsent { store.note_purges(&purges).map(drop) } else { Ok(()) };
                 // Seal the last segment even if the purges cannot be recorded.
@@ -232,6 +240,7 @@ impl LowerTier for DiskTier {
     }
 
     fn put(&self, key: Key, entry: AtRest) {
+        // While the tier is off, nothing takes entries from the queue.
         if self.status.is_off() {
             self.queue.lose(1);
         } else if self.queue.push(key, entry) == Queued::Dropped {

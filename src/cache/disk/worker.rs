@@ -62,6 +62,7 @@ impl DiskWorker {
             }
             is_down = true;
             self.status.set(StoreState::Off);
+            // The entries would hold memory for the whole outage, and their vectors can be fetched again.
             self.queue.give_up_all();
             tokio::time::sleep(self.settings.off_for).await;
             self.status.set(StoreState::Opening);
@@ -85,6 +86,7 @@ impl DiskWorker {
             Ok(Arc::new(store))
         });
         let store = opened.await.expect("opening must not panic")?;
+        // Faults of the previous store must not switch off the new one.
         while self.faults.try_recv().is_ok() {}
         self.status.set(StoreState::Open(Arc::clone(&store)));
         Ok(store)
@@ -95,6 +97,7 @@ impl DiskWorker {
     /// no second store opens.
     async fn write_behind(&mut self, store: Arc<DiskStore>) -> String {
         loop {
+            // `next` takes a batch only when it returns, so no entries are lost if another branch is first.
             let batch = tokio::select! {
                 fault = self.faults.recv() => return fault.unwrap_or_default(),
                 batch = self.queue.next() => batch,
@@ -105,6 +108,7 @@ impl DiskWorker {
             };
             let (store, queue) = (Arc::clone(&store), Arc::clone(&self.queue));
             let writing = spawn_blocking(move || (write(&store, &queue, &batch), batch));
+            // If another operation fails meanwhile, `run` gives up this batch together with the queue.
             let (written, batch) = tokio::select! {
                 fault = self.faults.recv() => return fault.unwrap_or_default(),
                 done = writing => done.expect("writing must not panic"),
@@ -150,6 +154,7 @@ fn restore_purges(
     let noted = store.purges()?;
     status.take_over(&noted, purges);
     status.clear_if_requested(store)?;
+    // The file is written only if this process knows more than the folder.
     if purges.to_save() == noted { Ok(()) } else { store.note_purges(purges).map(|noted| status.has_noted(noted)) }
 }
 

@@ -108,6 +108,7 @@ impl ExportReader {
     /// Takes the next bytes of the file. Before that, [`ExportReader::next_item`] must be called until it returns none.
     pub fn feed(&mut self, bytes: &[u8]) {
         match &mut self.state {
+            // Bytes after the end do not belong to the file.
             ReadState::Over(ending) if *ending == Ending::Whole && !bytes.is_empty() => *ending = Ending::Damaged,
             ReadState::Over(_) => {}
             _ => self.pending.extend_from_slice(bytes),
@@ -170,6 +171,7 @@ impl ExportReader {
             let shared = self.pending.len().min(with.len());
             self.pending[..shared] == with[..shared]
         };
+        // Only the bytes that have arrived are compared, so a foreign file is refused at once.
         if !begins(HEAD) {
             return Err(if begins(ANY_HEAD) { NotPortable::Version } else { NotPortable::Other });
         }
@@ -192,6 +194,7 @@ impl ExportReader {
         }
         let Some(length) = pending[MARK_BYTES..].first_chunk::<4>() else { return FrameKind::Short };
         let length = usize::try_from(u32::from_le_bytes(*length)).unwrap_or(usize::MAX);
+        // A damaged length must not make the reader wait for up to 4 GiB.
         if length == 0 || length > MAX_RECORD_BYTES {
             FrameKind::Wrong
         } else if pending.len() < FRAME_HEAD_BYTES + length + CHECKSUM_BYTES {
@@ -255,6 +258,7 @@ impl ExportReader {
     }
 
     fn skip_mark(&mut self) {
+        // Only one byte is skipped, because the next mark may be inside the damaged frame.
         self.pending.advance(self.pending.len().min(1));
         self.state = ReadState::Lost;
     }

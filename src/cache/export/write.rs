@@ -25,6 +25,7 @@ impl ExportWriter {
     /// Adds a record. A record that is too long leaves the file unchanged.
     pub fn record(&mut self, key: &Key, record: &[u8], out: &mut Vec<u8>) -> Result<(), RecordTooLong> {
         let length = u32::try_from(record.len()).map_err(|_| RecordTooLong)?;
+        // The reader takes a length of zero for damage.
         if record.is_empty() || record.len() > MAX_RECORD_BYTES {
             return Err(RecordTooLong);
         }

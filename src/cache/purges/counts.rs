@@ -54,6 +54,7 @@ impl PurgeRegistry {
     pub fn of(&self, names: &[&str]) -> u64 {
         let counts = self.read();
         let count = |name: &str| counts.get(name).copied().unwrap_or(0);
+        // The requested and the answering model often have the same name, which counts once.
         let is_new = |place: usize| !names[..place].contains(&names[place]);
         let named: u64 = (0..names.len()).filter(|place| is_new(*place)).map(|place| count(names[place])).sum();
         count(EVERYTHING) + named
@@ -63,6 +64,7 @@ impl PurgeRegistry {
     pub fn raise(&self, model: Option<&str>) -> String {
         let mut counts = self.write();
         let name = model.unwrap_or(EVERYTHING);
+        // A purge of everything covers the name too, so the limit never loses a purge.
         let name = if counts.contains_key(name) || counts.len() < MAX_NAMES { name } else { EVERYTHING };
         *counts.entry(name.to_owned()).or_default() += 1;
         name.to_owned()
@@ -101,11 +103,13 @@ impl PurgeRegistry {
         let mut unsent = self.lock_unsent();
         for (name, count) in sent {
             if let Some(left) = unsent.get_mut(name) {
+                // Another purge may have been added after `sent` was read, so only the sent ones are subtracted.
                 *left = left.saturating_sub(*count);
             }
         }
         unsent.retain(|_, left| *left > 0);
         drop(unsent);
+        // The link manager calls this every second. The disk tier rewrites its file only if purges were sent.
         if !sent.is_empty() {
             self.sent.notify_one();
         }
@@ -154,6 +158,7 @@ impl PurgeRegistry {
 fn raise_to(counts: &mut PurgeCounts, others: &PurgeCounts) {
     for (name, count) in believed(others) {
         let known = counts.entry(name.clone()).or_default();
+        // Counts only grow, so the larger one includes the purges of both sides.
         *known = (*known).max(*count);
     }
 }

@@ -32,6 +32,7 @@ impl Generations {
 
     /// Ends the current generation because of a purge of one model or of everything.
     pub fn next(&self, model: Option<&str>) {
+        // The lock is held until the counter has changed, because `was_purged_since` reads list and counter together.
         let mut known = self.known();
         if known.len() == MAX_KNOWN {
             known.pop_front();
@@ -48,12 +49,14 @@ impl Generations {
 
     /// Returns true if a purge since `begun` covers any of these names.
     pub fn was_purged_since(&self, names: &[&str], begun: Generation) -> bool {
+        // Mostly nothing was purged meanwhile; then no lock is taken.
         if self.current().purges == begun.purges {
             return false;
         }
         let known = self.known();
         let since = usize::try_from(self.current().purges.saturating_sub(begun.purges)).unwrap_or(usize::MAX);
         let covers = |model: &Option<Box<str>>| model.as_deref().is_none_or(|model| names.contains(&model));
+        // Older purges have left the list. Their names are unknown, so they count as covering every name.
         since > known.len() || known.iter().rev().take(since).any(covers)
     }
 

@@ -31,6 +31,7 @@ impl Connection {
         };
         match tokio::time::timeout(config.connect_timeout, connecting).await {
             Ok(Ok(connection)) => Ok(connection),
+            // No error while connecting concerns a single key, so each means that there is no connection.
             Ok(Err(error)) => Err(LinkError::of(&error).unwrap_or_else(|| LinkError::Lost(error.to_string()))),
             Err(_) => Err(LinkError::slow(config.connect_timeout)),
         }
@@ -71,6 +72,7 @@ fn address(node: &RedisNode, config: &RedisConfig) -> RedisResult<ConnectionInfo
     } else {
         ConnectionAddr::Tcp(host, node.port)
     };
+    // Operators find these connections by the library name in CLIENT LIST.
     let mut login =
         RedisConnectionInfo::default().set_db(node.database).set_lib_name("vecho", env!("CARGO_PKG_VERSION"));
     if let Some(username) = &config.username {

@@ -26,7 +26,9 @@ impl LinkError {
         match error.code() {
             // `ERR` is the code of errors without a code of their own. It is taken to concern this key only.
             Some("WRONGTYPE" | "ASK" | "TRYAGAIN" | "ERR") => None,
+            // The server is full, a replica, unable to save a snapshot, or short of replicas. Reads still work.
             Some("OOM" | "READONLY" | "MISCONF" | "NOREPLICAS") => Some(Self::Refused(cause)),
+            // A client for clusters follows MOVED itself, so the configuration takes a cluster for a single server.
             Some("MOVED" | "CROSSSLOT") => Some(Self::Lost(format!("{cause} (a cluster needs redis.cluster = true)"))),
             None if error.is_timeout() => Some(Self::Slow(cause)),
             _ => Some(Self::Lost(cause)),

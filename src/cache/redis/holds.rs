@@ -44,6 +44,7 @@ impl Holds {
         let mut now = Vec::new();
         for key in keys {
             match held.get_mut(key) {
+                // If the lease ended before the record is in Redis, another replica would fetch the same input.
                 Some(hold) if queue.holds(key) => *hold = Hold::Write,
                 Some(_) => now.extend(held.remove_entry(key).map(|(key, _)| key)),
                 None => {}
@@ -70,6 +71,7 @@ impl Holds {
 
     /// Releases all leases that wait for a write, after the queue was cleared.
     pub(super) fn nothing_waits(&self, manager: &Arc<LinkManager>) {
+        // A cleared entry may never be part of a batch; then no write would release its lease.
         let now = self.lock().extract_if(|_, hold| *hold == Hold::Write).map(|(key, _)| key).collect();
         self.give_back(now, manager);
     }
@@ -78,6 +80,7 @@ impl Holds {
     pub(super) fn give_back(&self, keys: Vec<Key>, manager: &Arc<LinkManager>) {
         let Some(link) = manager.status.link().filter(|_| !keys.is_empty()) else { return };
         let (manager, token) = (Arc::clone(manager), self.token.clone());
+        // A task sends the command, because callers of `release` never wait.
         self.tasks.spawn(async move {
             let leases = keys.iter().map(|key| manager.names.lease(key)).collect();
             let given_back = link.give_back(leases, &token, manager.config.timeout).await;

@@ -104,6 +104,7 @@ impl Ledger {
         drop(inner);
         let is_other = |(field, count): &(&String, &u64)| found.get(*field).copied().unwrap_or(0) != **count;
         let change = |(field, count): (&String, &u64)| {
+            // The raw text is compared, so an invalid number is replaced too.
             let from = hash.get(field).cloned().unwrap_or_default();
             Change { field: field.clone(), from, to: count.to_string() }
         };
@@ -117,6 +118,7 @@ impl Ledger {
         let mut inner = self.lock();
         inner.clear_count = inner.clear_count.max(plan.settled.get(CLEARED_FIELD).copied().unwrap_or(0));
         let counts = plan.news();
+        // A failed change leaves the shared counts as they were read.
         inner.seen = Some(if is_sent { plan.settled } else { plan.found });
         (counts, if is_sent { plan.unsent } else { UnsentPurges::new() })
     }
@@ -139,10 +141,13 @@ impl Ledger {
 
 /// Returns the count on which all replicas are to agree.
 fn agreed_count(here: u64, seen: Option<u64>, now: u64, is_unsent: bool) -> u64 {
+    // Another replica purged, but its count would not exceed the one here.
     let is_news = seen.is_some_and(|seen| now > seen) && now <= here;
     if is_unsent && seen == Some(now) {
+        // No other replica purged since: one above the shared count suffices.
         here.max(now + 1)
     } else if is_unsent || is_news {
+        // Another replica may have written under a count as high as the one here.
         here.max(now) + 1
     } else {
         here.max(now)

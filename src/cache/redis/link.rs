@@ -115,11 +115,14 @@ impl Link {
     ) -> Answers<(bool, Option<Bytes>)> {
         let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
         let query = |(lease, record): (String, String)| {
+            // The lease comes first. A holder stores before it releases, so a free lease without a record means no
+            // fetch yet.
             let take = cmd("SET").arg(lease).arg(token).arg("NX").arg("PX").arg(length_ms).to_owned();
             vec![take, get(&record)]
         };
         let outcomes = self.queries.all(names.into_iter().map(query).collect(), within).await;
         Answers::of(outcomes, within, |mut values| {
+            // Answers are popped from the end: the record, then the lease. SET NX answers nil for a taken lease.
             let stored = bytes(values.pop()?);
             Some((values.pop()? == Value::Okay, stored))
         })
@@ -127,6 +130,7 @@ impl Link {
 
     /// Deletes leases that still have this token.
     pub(super) async fn give_back(&self, leases: Vec<String>, token: &str, within: Duration) -> Answers<()> {
+        // Comparison and deletion are one step: the lease may expire and pass to another replica in between.
         let give = |lease| vec![cmd("EVAL").arg(GIVE_BACK).arg(1).arg(lease).arg(token).to_owned()];
         let outcomes = self.queries.all(leases.into_iter().map(give).collect(), within).await;
         Answers::of(outcomes, within, |values| values.first().map(drop))
@@ -165,6 +169,7 @@ impl Connection {
     async fn all(&self, groups: Vec<Group>, within: Duration) -> Vec<GroupResult> {
         match self.clone() {
             Connection::Single(mut server) => {
+                // One pipeline holds the commands of all groups. Its answers are divided by the lengths of the groups.
                 let lengths: Vec<usize> = groups.iter().map(Vec::len).collect();
                 let pipeline = pipeline(groups.into_iter().flatten());
                 match timeout(within, pipeline.query_async::<Vec<RedisResult<Value>>>(&mut server)).await {
@@ -179,11 +184,13 @@ impl Connection {
             Connection::Cluster(cluster) => {
                 let until = Instant::now() + within;
                 let mut outcomes: Vec<GroupResult> = groups.iter().map(|_| None).collect();
+                // The library fails a pipeline as a whole if one part fails, so each group is sent separately.
                 let query = |(place, group): (usize, Group)| {
                     let mut cluster = cluster.clone();
                     async move { (place, pipeline(group).query_async(&mut cluster).await) }
                 };
                 let mut answered: FuturesUnordered<_> = groups.into_iter().enumerate().map(query).collect();
+                // Answers that arrive in time count, even if another node is late.
                 while let Ok(Some((place, outcome))) = timeout_at(until, answered.next()).await {
                     outcomes[place] = Some(outcome);
                 }
@@ -213,6 +220,7 @@ impl<T> Answers<T> {
             None => Err(Some(LinkError::slow(within))),
             Some(Err(error)) => Err(judge(&error)),
             Some(Ok(values)) => {
+                // An error that concerns one key becomes nil, which is a miss. Any other error fails the group.
                 let values =
                     values.into_iter().map(|value| value.or_else(|error| judge(&error).map_or(Ok(Value::Nil), Err)));
                 values.collect::<Result<Vec<_>, LinkError>>().map_err(Some).map(&read)
@@ -235,6 +243,7 @@ fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
     for command in commands {
         pipeline.add_command(command);
     }
+    // Each command then has a result of its own, and an error of one key does not hide the others.
     pipeline.ignore_errors();
     pipeline
 }
@@ -246,6 +255,7 @@ fn get(name: &str) -> Cmd {
 
 fn bytes(value: Value) -> Option<Bytes> {
     match value {
+        // GETRANGE answers an empty string for a missing key, and one byte too many for a value that is too long.
         Value::BulkString(bytes) if (1..=MAX_RECORD_BYTES).contains(&bytes.len()) => Some(Bytes::from(bytes)),
         _ => None,
     }

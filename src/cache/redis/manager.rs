@@ -73,6 +73,8 @@ impl LinkManager {
                     let since = Instant::now();
                     self.status.set_up(Arc::clone(&link));
                     self.synchronize(&link).await;
+                    // Only a link that lasted resets the wait. A server that fails right after each connection is tried
+                    // ever less often.
                     if since.elapsed() > LONGEST_WAIT {
                         wait = FIRST_WAIT;
                     }
@@ -87,6 +89,7 @@ impl LinkManager {
     /// Opens a link that answers, and synchronizes purges over it.
     async fn connect(&self) -> Result<Arc<Link>, LinkError> {
         let link = Link::open(&self.config).await?;
+        // The purges of other replicas apply here before requests read over the link.
         self.agree(&link, self.config.connect_timeout).await?;
         // A link is usable only if it answers within the timeout of requests.
         link.probe(&self.names.probes(), self.config.timeout).await?;
@@ -96,12 +99,14 @@ impl LinkManager {
     /// Synchronizes purges over a link at intervals. Returns once the link is no longer in use.
     async fn synchronize(&self, link: &Arc<Link>) {
         let mut failed_reads = 0;
+        // The timeout is the interval. The loop ends early if the link is given up.
         while timeout(READ_PURGES_EVERY, self.status.left(link)).await.is_err() {
             match self.read_purges(link).await {
                 Ok(()) => failed_reads = 0,
                 Err(error) => {
                     failed_reads += 1;
                     self.status.failed(link, &error);
+                    // Answers to look-ups reset the count of late answers, so unread purges are counted separately.
                     if failed_reads >= MAX_FAILED_READS {
                         self.status.cut(link, &error);
                     }
@@ -122,6 +127,7 @@ impl LinkManager {
 
     /// Applies the purges of other replicas and publishes those of this process. Each command may take `within`.
     pub(super) async fn agree(&self, link: &Link, within: Duration) -> Result<(), LinkError> {
+        // Two concurrent updates of this process could each publish the same unsent purges.
         let _turn = self.turn.lock().await;
         let hash = self.names.purges();
         for _ in 0..ROUNDS {
@@ -133,6 +139,7 @@ impl LinkManager {
             }
             let plan = self.ledger.plan(&fields);
             if let Some(on_purges) = self.on_purges.get() {
+                // The disk saves the counts before any record can be written under them.
                 on_purges.note_ahead(&plan.news()).await;
             }
             let sent = if plan.changes.is_empty() { Ok(true) } else { link.swap(&hash, &plan.changes, within).await };
@@ -140,6 +147,7 @@ impl LinkManager {
                 // Another replica changed the counts first.
                 Ok(false) => continue,
                 Ok(true) => true,
+                // Redis accepts no writes, but the purges of other replicas still apply here.
                 Err(LinkError::Refused(_)) => false,
                 Err(error) => return Err(error),
             };

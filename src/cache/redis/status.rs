@@ -65,6 +65,7 @@ impl LinkStatus {
 
     /// Starts to use a link.
     pub(super) fn set_up(&self, link: Arc<Link>) {
+        // Late answers of the previous link do not count against this one.
         self.late_in_row.store(0, Ordering::Relaxed);
         self.is_told.store(false, Ordering::Relaxed);
         self.set_cause(None);
@@ -92,6 +93,7 @@ impl LinkStatus {
         let is_over = match error {
             LinkError::Slow(_) => self.late_in_row.fetch_add(1, Ordering::Relaxed) + 1 >= TOO_LATE,
             LinkError::Lost(_) => true,
+            // Reads still work.
             LinkError::Refused(_) => false,
         };
         if is_over {
@@ -101,6 +103,7 @@ impl LinkStatus {
 
     /// Stops using `link`, unless another link is already in use.
     pub(super) fn cut(&self, link: &Arc<Link>, error: &LinkError) {
+        // A late failure of a previous link must not end its successor.
         if self.link().is_some_and(|now| Arc::ptr_eq(&now, link)) {
             self.set_down(error);
         }

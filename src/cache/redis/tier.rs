@@ -67,6 +67,7 @@ impl RedisTier {
     }
 
     async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
+        // Queued entries are newer than those in Redis, and are found even while it is down.
         let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
         let places: Vec<usize> = (0..keys.len()).filter(|place| found[*place].is_none()).collect();
         if let Some(link) = self.manager.status.link().filter(|_| !places.is_empty()) {
@@ -90,6 +91,7 @@ impl RedisTier {
     /// the values exceed the limit, by one value at most, or if Redis fails.
     async fn read(&self, link: &Arc<Link>, names: &[String]) -> Vec<Option<Bytes>> {
         let (mut values, mut read_bytes, max_read_bytes) = (Vec::new(), 0, self.parts.max_read_bytes);
+        // The timeout covers all round trips together.
         let until = Instant::now() + self.manager.config.timeout;
         while values.len() < names.len() && read_bytes <= max_read_bytes {
             let open = &names[values.len()..];
@@ -104,6 +106,7 @@ impl RedisTier {
                 break;
             }
         }
+        // Values that were not read count as missing.
         values.resize(names.len(), None);
         values
     }
@@ -121,10 +124,12 @@ impl RedisTier {
     async fn tell(&self) -> Durability {
         if let Some(link) = self.manager.status.link() {
             let limit = self.manager.config.timeout;
+            // The manager may be updating the counts right now, so running out of time is no failure of the link.
             if let Ok(Err(error)) = timeout(limit, self.manager.agree(&link, limit)).await {
                 self.manager.status.failed(&link, &error);
             }
         }
+        // The manager may have published the purge meanwhile, so the ledger decides.
         if self.manager.ledger.is_settled() {
             return Durability::ForGood;
         }
@@ -143,6 +148,7 @@ impl RedisTier {
         let (names, clear_count) = (&self.manager.names, self.manager.ledger.clear_count());
         let mut answers = Vec::with_capacity(keys.len());
         let until = Instant::now() + self.manager.config.timeout;
+        // As in `read`, the values of one round trip stay within the limit even at their largest size.
         for keys in keys.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
             let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, clear_count))).collect();
             let within = until.saturating_duration_since(Instant::now());
@@ -171,6 +177,7 @@ impl RedisTier {
         }
         let left = self.queue.len();
         self.tasks.stop();
+        // Leases that are being released get the time of one command.
         self.tasks.join(until.saturating_duration_since(Instant::now()).min(self.manager.config.timeout)).await;
         left
     }
@@ -190,6 +197,7 @@ impl LowerTier for RedisTier {
     }
 
     fn put(&self, key: Key, entry: AtRest) {
+        // Entries are queued even while Redis is down, and are written once it is back.
         if self.queue.push(key, entry) == Queued::Dropped {
             tracing::debug!("the queue of writes to Redis is full; an entry is dropped");
         }

@@ -43,6 +43,7 @@ impl RedisWriter {
                 Err(()) => self.queue.give_up(&batch),
             }
             let keys: Vec<Key> = batch.entries.iter().map(|(key, _)| *key).collect();
+            // Leases end after their entries have left the queue; `Holds::release` relies on this order.
             self.holds.written(&keys, &self.manager);
         }
     }
@@ -50,6 +51,7 @@ impl RedisWriter {
     /// Writes a batch. Returns the number of refused entries, or an error if all attempts failed.
     async fn write(&self, batch: &WriteBatch) -> Result<u64, ()> {
         for _ in 0..TRIES {
+            // This waits for the whole outage. Meanwhile reads find the entries in the queue.
             let link = self.manager.status.up().await;
             if let Some(unwritten) = self.write_over(&link, batch).await {
                 return Ok(unwritten);
@@ -65,6 +67,7 @@ impl RedisWriter {
             // raises the count of clearings, so no entry from before it gets a name of the new count.
             let is_queued = self.queue.holds(key);
             let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
+            // Redis refuses a TTL of zero.
             (is_queued && for_ms > 0)
                 .then(|| (self.manager.names.record(key, clear_count), entry.bytes.clone(), for_ms))
         };
@@ -82,6 +85,7 @@ impl RedisWriter {
             Some(refused @ LinkError::Refused(_)) => status.takes_writes(Some(refused)),
             Some(error) => {
                 status.failed(link, error);
+                // A part of the batch may be stored. The next attempt writes the same values again.
                 return None;
             }
         }

@@ -33,6 +33,7 @@ impl Damage {
     fn meet(&self, now_ms: u64) -> Option<u64> {
         self.untold.fetch_add(1, Ordering::Relaxed);
         let due = |quiet_until_ms| (now_ms >= quiet_until_ms).then_some(now_ms.saturating_add(QUIET_MS));
+        // Of several concurrent callers, only the one that moves the time logs a line.
         let is_due = self.quiet_until_ms.fetch_update(Ordering::Relaxed, Ordering::Relaxed, due).is_ok();
         is_due.then(|| self.untold.swap(0, Ordering::Relaxed))
     }

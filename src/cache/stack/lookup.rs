@@ -73,6 +73,7 @@ impl Stack {
             return Found::Missing;
         };
         if record.times.age(lookup.now_ms, lookup.max_age_ms) == Age::Over {
+            // The map knows no expiry times, so an expired record leaves it when it is found.
             self.memory.records().remove(key);
         }
         judge(record, Tier::Memory, lookup)
@@ -97,13 +98,16 @@ impl Stack {
         lookup: &Lookup<'_>,
         move_up_since: Option<Generation>,
     ) -> Vec<Found> {
+        // While the model of a space is unknown, all tiers are queried at once: any of them may name the newest.
         let is_new = !self.lower.is_empty() && lookup.space_state.needs_identity_lookup(lookup.now_ms);
         let mut at_once = if is_new { self.query_all(keys, lookup).await } else { Vec::new() };
         for (depth, tier) in self.lower.iter().enumerate() {
+            // Stale records stay open, because a lower tier may hold a fresh one.
             let open: Vec<usize> = (0..keys.len()).filter(|place| !found[*place].is_fresh()).collect();
             if open.is_empty() {
                 break;
             }
+            // `query_all` has already queried this tier if the space is new.
             let answers = match at_once.get_mut(depth) {
                 Some(answers) => open.iter().map(|place| answers.get_mut(*place)?.take()).collect(),
                 None => {
@@ -156,14 +160,17 @@ impl Stack {
         // Another replica wrote it after a purge that this process has not learned of yet. It must not be stored on
         // tiers of this process: after its own next purge, a count as high must not be found there.
         let is_ahead = *purge_count > self.purges.of(&record.models());
+        // A purge since the look-up began covers the record, so no tier may keep it.
         if !self.remember(key, record, begun) {
             return;
         }
+        // Cached replies of this space may hold the vector that was just replaced.
         if kept.is_some_and(|kept| kept.vector != record.vector) {
             space_state.note_replacement();
         }
         if !is_ahead {
             let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
+            // The tier that held the record is left out; otherwise each read would cause a write.
             for tier in &self.lower[..depth] {
                 tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
             }
@@ -177,7 +184,9 @@ impl Stack {
         let keys = [keys, &[newest]].concat();
         let are_up = || self.lower.iter().all(|tier| tier.stats().up);
         let were_up = are_up();
+        // All tiers are queried concurrently, so this takes as long as the slowest one.
         let mut answers = join_all(self.lower.iter().map(|tier| query(&**tier, &keys, lookup.trace))).await;
+        // The last answer of each tier is its record of the newest model. It does not belong to the keys of the caller.
         let noted = answers.iter_mut().filter_map(|answer| answer.get_mut(keys.len() - 1)?.take());
         let checksum_key = self.checksum_keys.of(&newest);
         let noted = noted.filter_map(|bytes| at_rest::from_bytes(&bytes, &checksum_key).ok());
@@ -198,6 +207,7 @@ impl Stack {
 
     /// Stores a record below memory as the newest of its space, if another model answered before.
     pub fn note_newest(&self, space: &Key, record: &Arc<Record>, space_state: &SpaceState, begun: Generation) {
+        // `must_be_noted` marks the model as noted, so it is called only if a tier takes the note.
         if self.has_lower() && space_state.must_be_noted(&record.identity) {
             self.keep_below([(newest_of(space), record)].into_iter(), begun);
         }
@@ -220,6 +230,7 @@ pub(super) fn newest_of(space: &Key) -> Key {
 }
 
 fn judge(record: Arc<Record>, tier: Tier, lookup: &Lookup<'_>) -> Found {
+    // An earlier configuration or another replica may have stored the record in a form that loses more.
     if !lookup.codec.accepts(record.vector.form()) {
         return Found::Missing;
     }
@@ -227,6 +238,7 @@ fn judge(record: Arc<Record>, tier: Tier, lookup: &Lookup<'_>) -> Found {
         Age::Over => Found::Missing,
         Age::Fresh if lookup.space_state.accepts(&record.identity) => Found::Fresh(record, tier),
         Age::Fresh => {
+            // A record of another model than the newest is no hit, but may serve while the upstream is down.
             lookup.space_state.note_older_record();
             Found::Stale(record)
         }

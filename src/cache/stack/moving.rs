@@ -49,6 +49,7 @@ pub struct Arrivals {
 impl Stack {
     /// Passes every record that is not expired to `visit`, each once, as encoded bytes. Blocks.
     pub fn each_at_rest(&self, now_ms: u64, visit: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {
+        // Records in memory come first. Their copies in the lower tiers are skipped, so each key leaves once.
         let mut seen = HashSet::new();
         let is_over = |record: &Record| record.times.age(now_ms, None) == Age::Over;
         self.memory.records().each(|key, record| {
@@ -57,10 +58,12 @@ impl Stack {
             }
             seen.insert(*key);
             let checksum_key = self.checksum_keys.of(key);
+            // Memory holds no purged records, so the present purge count applies to all of them.
             visit(key, &at_rest::to_bytes(record, self.purges.of(&record.models()), &checksum_key))
         })?;
         for tier in &self.lower {
             let tell = |damage: &_| self.damage.tell(tier.tier(), *damage, now_ms);
+            // Lower tiers may still hold purged or damaged records, so each is decoded before it leaves.
             tier.each(&mut |key, bytes| match self.unpurged(key, bytes).inspect_err(tell).ok().flatten() {
                 Some((record, _)) if !is_over(&record) && seen.insert(*key) => visit(key, bytes),
                 _ => ControlFlow::Continue(()),
@@ -83,9 +86,11 @@ impl Stack {
         now_ms: u64,
     ) -> Vec<ImportOutcome> {
         let keys: Vec<Key> = arrived.iter().map(|(key, _)| *key).collect();
+        // The whole batch is looked up first, with one query per tier.
         let known_since = self.created_ms_of(&keys, arrivals.codec, now_ms).await;
         let (mut outcomes, mut kept, mut has_replaced) = (Vec::with_capacity(arrived.len()), Vec::new(), false);
         for ((key, bytes), known_ms) in arrived.iter().zip(known_since) {
+            // The purge count in the file is that of another instance. `keep_below` writes the count of this one.
             let Ok((record, _)) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key)) else {
                 outcomes.push(ImportOutcome::Damaged);
                 continue;
@@ -98,10 +103,13 @@ impl Stack {
                 kept.push((*key, record));
             }
         }
+        // Cached replies may hold a vector that was replaced.
         if has_replaced {
             self.generations.outdate();
         }
+        // The generation is that of the beginning, so a purge during the import holds.
         self.keep_below(kept.iter().map(|(key, record)| (*key, record)), arrivals.begun);
+        // The queues drop records for which they have no room, so the next batch waits for this one.
         self.written().await;
         outcomes
     }
@@ -119,6 +127,7 @@ impl Stack {
         } else if !arrivals.codec.accepts(record.vector.form()) {
             ImportOutcome::Lossy
         } else if known_ms.is_some_and(|known_ms| known_ms >= record.times.created_ms) {
+            // A record of the same age is known too, so a repeated import changes nothing.
             ImportOutcome::Known
         } else if self.remember(key, record, arrivals.begun) {
             ImportOutcome::Kept
@@ -130,6 +139,7 @@ impl Stack {
     /// Returns the creation time of the newest usable record under each of `keys`.
     async fn created_ms_of(&self, keys: &[Key], codec: Codec, now_ms: u64) -> Vec<Option<u64>> {
         let created_ms = |record: &Record| {
+            // An expired or too lossy record must not block the import of a usable older one.
             let is_over = record.times.age(now_ms, None) == Age::Over;
             let is_of_use = !is_over && codec.accepts(record.vector.form());
             is_of_use.then_some(record.times.created_ms)

@@ -24,6 +24,7 @@ impl Stack {
     /// Purges everything, or the records of one model, named as in requests or in responses. From now on no tier's
     /// records of that kind are served. [`Stack::settle`] makes the purge durable.
     pub fn purge(&self, model: Option<&str>) -> Purge {
+        // Memory is emptied after the counts have changed, so no record stored in between stays.
         let name = self.between_generations(&[model], || self.purges.raise(model));
         Purge { forgotten: self.empty_memory(model), name, learnt_from: None }
     }
@@ -33,6 +34,7 @@ impl Stack {
     pub async fn settle(&self, purge: &Purge) -> Vec<Tier> {
         let is_other = |tier: &&Arc<dyn LowerTier>| Some(tier.tier()) != purge.learnt_from;
         let others: Vec<_> = self.lower.iter().filter(is_other).collect();
+        // Unsent purges are added for all tiers first, so that the disk saves them together with the purge.
         for tier in &others {
             tier.add_unsent(&purge.name);
         }
@@ -45,6 +47,7 @@ impl Stack {
     /// [`Stack::learn_purges`]: otherwise a record might be stored under a count, and a later process might start with
     /// a lower one.
     pub async fn note_ahead(&self, elsewhere: &PurgeCounts) {
+        // The counts are read every second and are mostly unchanged. Only new ones are written to disk.
         if !self.purges.missed(elsewhere).is_empty() {
             self.purges.expect(elsewhere);
             join_all(self.lower.iter().map(|tier| tier.note_ahead())).await;
@@ -58,6 +61,7 @@ impl Stack {
         let model = |name: &String| (name != EVERYTHING).then(|| name.clone());
         let models: Vec<Option<String>> = missed.iter().map(model).collect();
         let models: Vec<Option<&str>> = models.iter().map(Option::as_deref).collect();
+        // As in `purge`, memory is emptied after the counts have changed.
         self.between_generations(&models, || self.purges.learn(elsewhere));
         let happened = missed.into_iter().zip(&models);
         happened
@@ -83,6 +87,7 @@ impl Stack {
     /// Empties memory, or removes the records of one model from it, and leaves the other tiers alone. Returns the
     /// number of removed records.
     pub fn forget(&self, model: Option<&str>) -> u64 {
+        // The generation ends first, so no fetch under way stores its record after memory was emptied.
         self.generations.next(model);
         self.empty_memory(model)
     }

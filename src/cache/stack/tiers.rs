@@ -64,6 +64,7 @@ impl Stack {
             if self.generations.was_purged_since(&record.models(), begun) {
                 continue;
             }
+            // The record is encoded once, and all tiers share the bytes.
             let bytes = Bytes::from(at_rest::to_bytes(record, purge_count, &self.checksum_keys.of(&key)));
             let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
             for tier in &self.lower {
@@ -75,6 +76,7 @@ impl Stack {
     /// Decodes a record and its purge count, if it is intact, belongs to `key`, and is not purged.
     pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
         let (record, purge_count) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
+        // A higher count comes from a replica that knows of a purge which this process has yet to learn.
         Ok((purge_count >= self.purges.of(&record.models())).then_some((record, purge_count)))
     }
 

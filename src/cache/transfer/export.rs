@@ -33,6 +33,7 @@ pub async fn export(tiers: Arc<Stack>, now_ms: u64) -> Pieces<'static> {
 /// reader stops. The file gets an end marker only if `write` completes.
 pub fn file_of(write: impl FnOnce(&mut ExportFile) -> ControlFlow<()> + Send + 'static) -> Pieces<'static> {
     let (pieces, written) = mpsc::channel(AHEAD_PIECES);
+    // The tiers are read on a blocking thread, because the disk tier reads files.
     let writing = spawn_blocking(move || {
         let mut file = ExportFile::begin(pieces);
         if write(&mut file).is_continue() {
@@ -49,6 +50,7 @@ async fn next_piece((mut written, mut writing): Written) -> Option<(Result<Bytes
     if let Some(piece) = written.recv().await {
         return Some((Ok(piece), (written, writing)));
     }
+    // The handle is taken, so the stream ends after it has returned the error.
     match writing.take()?.await {
         Ok(()) => None,
         Err(error) => Some((Err(error.into()), (written, None))),
@@ -70,6 +72,7 @@ impl ExportFile {
 
     /// Adds a record and waits for space in the channel. Breaks if the reader is gone.
     pub fn add(&mut self, key: &Key, record: &[u8]) -> ControlFlow<()> {
+        // One record that is too long does not end the export.
         if let Err(error) = self.file.record(key, record, &mut self.piece) {
             tracing::warn!(%key, %error, "record skipped in export");
         }

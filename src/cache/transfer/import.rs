@@ -60,10 +60,12 @@ pub async fn import(tiers: &Stack, clock: &Clock, codec: Codec, mut file: Pieces
         reader.feed(&piece);
         import.read(&mut reader).await?;
     }
+    // At the end of the file, the reader searches the bytes of an incomplete frame for intact records.
     reader.fed();
     import.read(&mut reader).await?;
     import.keep_batch().await;
     let Imported { imported, known, expired, purged, damaged, .. } = import.imported;
+    // A record may be damaged in an intact frame, for example if it belongs to another key.
     let whole = reader.ending() == Ending::Whole && damaged == 0;
     let unwritten = dropped(tiers).saturating_sub(dropped_before);
     tracing::info!(imported, known, expired, purged, damaged, unwritten, whole, "cache imported");
@@ -90,6 +92,7 @@ impl Import<'_> {
         while let Some(piece) = reader.next_item()? {
             match piece {
                 ExportItem::Record(key, record) => {
+                    // The size of a pair counts too, so tiny records cannot make the batch long.
                     self.batch_bytes += record.len() + size_of::<(Key, Bytes)>();
                     self.batch.push((key, record));
                 }

@@ -43,5 +43,6 @@ pub(super) fn unpack(payload: &[u8], at: usize, out: &mut [[u8; COMPONENT_BYTES]
 }
 
 fn is_usable(scale: f32) -> bool {
+    // The largest component is unpacked as `127 * scale`, which must stay finite.
     scale.is_normal() && scale > 0.0 && (scale * STEPS).is_finite()
 }

@@ -37,6 +37,7 @@ impl Packed {
         let packed = match codec {
             Codec::F32 => None,
             Codec::Lossless => Self::smaller(Form::Ratio, ratio::pack(vector)),
+            // The ratio form takes the same bytes as bfloat16, apart from its factor, and is exact.
             Codec::Bf16 => Self::smaller(Form::Ratio, ratio::pack(vector))
                 .or_else(|| Self::smaller(Form::Bf16, rounded::pack(vector))),
             Codec::Int8 => Self::smaller(Form::Int8, int8::pack(vector)),
@@ -64,6 +65,7 @@ impl Packed {
             return Err(NotPacked::Factor);
         }
         let packed = Self { form, payload: Arc::from(payload) };
+        // Validated once here, so `unpack` never meets an invalid vector.
         Vector::from_le_bytes(&packed.unpacked_bytes())?;
         Ok(packed)
     }
@@ -71,6 +73,7 @@ impl Packed {
     /// Returns the unpacked vector.
     pub fn unpack(&self) -> Vector {
         if self.form == Form::F32 {
+            // These bytes were validated when the packed vector was made.
             return Vector::from_checked(Arc::clone(&self.payload));
         }
         Vector::from_le_bytes(&self.unpacked_bytes()).expect("what was packed must unpack")
@@ -82,6 +85,7 @@ impl Packed {
         if self.form == Form::F32 {
             return take(&self.payload);
         }
+        // The block is on the stack, so no memory is allocated for the pieces.
         let (mut block, mut at) = ([0; BLOCK_COMPONENTS * COMPONENT_BYTES], 0);
         let dimension = self.dimension();
         while at < dimension {

@@ -14,6 +14,7 @@ pub(super) fn split_factor(payload: &[u8]) -> (f32, &[u8]) {
 /// Allocates a payload of a form. It has one owner, so it can be written in place.
 pub(super) fn new_payload(form: Form, dimension: usize) -> Arc<[u8]> {
     let bytes = form.payload_bytes(dimension).expect("a packed vector must be smaller than the vector");
+    // The iterator has a known length, so the bytes are written directly into the `Arc`.
     std::iter::repeat_n(0, bytes).collect()
 }
 
@@ -25,6 +26,7 @@ pub(super) fn parts_mut(payload: &mut Arc<[u8]>) -> (&mut [u8; FACTOR_BYTES], &m
 
 /// Returns the largest magnitude of a vector's components.
 pub(super) fn largest_magnitude(components: &[[u8; COMPONENT_BYTES]]) -> f32 {
+    // Eight independent maxima let the compiler vectorise the loop.
     let mut largest = [0.0_f32; 8];
     let (blocks, rest) = components.as_chunks::<8>();
     for block in blocks {

@@ -38,8 +38,10 @@ pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     let components = vector.as_le_bytes().as_chunks().0;
     let largest = largest_magnitude(components);
     let (mut payload, mut search) = (None, Search::over(components.len()));
+    // Candidates are generated lazily, so the search ends at the first one that reproduces the vector.
     let found = significands(largest, components).flat_map(|significand| norms(significand, largest));
     for norm in found.filter(|norm| is_usable(*norm)) {
+        // A vector without candidates costs no allocation.
         let payload = payload.get_or_insert_with(|| new_payload(Form::Ratio, components.len()));
         let (factor, halves) = parts_mut(payload);
         if search.reproduces(components, norm * MOVED, halves.as_chunks_mut().0) {
@@ -56,6 +58,7 @@ pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
 /// Returns true if unpacking can use `n`, and every half is finite.
 pub(super) fn is_sound(payload: &[u8]) -> bool {
     let (norm, halves) = split_factor(payload);
+    // A half with all exponent bits set is infinite or NaN.
     is_usable(norm) && halves.as_chunks().0.iter().all(|half| u16::from_le_bytes(*half) & 0x7c00 != 0x7c00)
 }
 
@@ -128,6 +131,7 @@ fn reproduces_block(components: &[[u8; COMPONENT_BYTES]], moved_norm: f32, halve
     for (component, out) in components.iter().zip(halves) {
         let component = f32::from_le_bytes(*component);
         let product = (component * moved_norm).to_bits();
+        // Half of the last kept bit is added, so the shift rounds to the nearest half.
         let rounded = ((product & 0x7fff_ffff) + (1 << (LOST_BITS - 1))) >> LOST_BITS;
         #[expect(clippy::cast_possible_truncation, reason = "no component is larger than the largest, which fits")]
         let half = (rounded | (product >> 16) & 0x8000) as u16;
@@ -173,10 +177,12 @@ const COMPARED: usize = 3;
 /// Returns the steps of the first few components with a new significand. A repeated significand adds no information.
 fn steps(largest: f32, components: &[[u8; COMPONENT_BYTES]]) -> [u32; COMPARED] {
     let of_largest = significand(largest);
+    // The significand of the largest counts as seen. Steps that stay zero fit every candidate.
     let (mut steps, mut seen, mut count) = ([0; COMPARED], [of_largest; COMPARED + 1], 0);
     for component in components.iter().map(|component| f32::from_le_bytes(*component)) {
         let own = significand(component);
         if component.is_normal() && !seen.contains(&own) {
+            // A larger significand is halved, so `r` is at most one.
             let doubled = if own <= of_largest { own << 33 } else { own << 32 };
             #[expect(clippy::cast_possible_truncation, reason = "modulo one")]
             let step = (doubled / of_largest) as u32;

@@ -14,6 +14,7 @@ pub(super) fn pack(vector: &Vector) -> Option<Arc<[u8]>> {
     let (mut is_finite, mut magnitude_bits) = (true, 0);
     for (component, out) in components.iter().zip(halves) {
         let half = round(u32::from_le_bytes(*component));
+        // Numbers near the maximum round up to infinity.
         is_finite &= half & 0x7f80 != 0x7f80;
         magnitude_bits |= half & 0x7fff;
         *out = half.to_le_bytes();
@@ -30,5 +31,6 @@ pub(super) fn unpack(payload: &[u8], at: usize, out: &mut [[u8; COMPONENT_BYTES]
 
 /// Rounds to the nearest bfloat16; ties go to the even one.
 fn round(bits: u32) -> u16 {
+    // The sum cannot overflow: a finite f32 has at most the bits 0xff7f_ffff.
     ((bits + 0x7fff + (bits >> 16 & 1)) >> 16) as u16
 }
