@@ -24,6 +24,7 @@ fn main() -> ExitCode {
 }
 
 fn environment() -> impl Iterator<Item = (String, String)> {
+    // `vars` would panic at a variable that is not UTF-8, even one of another program.
     let text = |value: OsString| value.to_string_lossy().into_owned();
     std::env::vars_os().map(move |(name, value)| (text(name), text(value)))
 }
@@ -46,6 +47,7 @@ fn serve(source: ConfigSource, config: Config) -> u8 {
             Err(error) => return failed(cli::FAILED, &error),
         };
         let surroundings = Surroundings { clock: Clock::System, level, source: Some(source), workers: Some(workers) };
+        // The signals are caught from here on, so one that arrives during the start is not lost.
         let mut signals = match Signals::listen() {
             Ok(signals) => signals,
             Err(error) => return failed(cli::FAILED, &error),
@@ -56,6 +58,7 @@ fn serve(source: ConfigSource, config: Config) -> u8 {
             Err(error) => return failed(cli::FAILED, &error),
         };
         signals.next().await;
+        // A second signal does not wait for requests in flight.
         tokio::select! {
             _ = app.stop() => cli::OK,
             () = signals.next() => {

@@ -118,6 +118,7 @@ pub fn parse(
         FAULTY
     })?;
     let environment: Vec<(String, String)> = environment.into_iter().collect();
+    // The configuration keeps only its own variables, so the credential is read before.
     let credential = Credential::from_environment(&environment);
     let source = ConfigSource::new(arguments.settings.config, environment, flags);
     Ok(Invocation { command: arguments.command.unwrap_or_default(), source, credential })
@@ -125,6 +126,7 @@ pub fn parse(
 
 fn print_usage(error: &clap::Error, output: &mut Output<'_>) -> u8 {
     let text = error.render().to_string();
+    // Help and version are no errors and go to standard output.
     if error.use_stderr() {
         print(output.err, text.trim_end());
         return FAULTY;
@@ -145,6 +147,7 @@ fn flags(settings: &Settings) -> Result<Vec<Flag>, String> {
     let named = named
         .into_iter()
         .filter_map(|(flag, key, value)| Some(Flag { flag, key: key.to_owned(), value: value.clone()? }));
+    // Later flags win, so a flag of its own overrides the same key in `--set`.
     Ok(set.into_iter().chain(named).collect())
 }
 

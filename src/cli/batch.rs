@@ -45,6 +45,7 @@ pub(super) async fn import(
         .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
     let key_settings = match &instance {
         VechoInstance::Stopped(_) => key_settings(credential::of_nobody(config), credential, options)?,
+        // A running vecho may have another configuration, so its keys are compared first.
         VechoInstance::Running(client) => agreed(client, config, credential, options, &files).await?,
     };
     let progress = Arc::new(ProgressDisplay::new(options.quiet, "vectors", None));
@@ -93,10 +94,12 @@ async fn agreed(
 ) -> Result<KeySettings, CommandError> {
     let mut candidates = Vec::new();
     if config.upstream.api_key.is_some() && credential.has_key() {
+        // The configuration is moved into the first candidate, so the other one is made before.
         candidates.push(key_settings(credential::of_callers(&config), credential, options)?);
     }
     candidates.insert(0, key_settings(config, credential, options)?);
     for key_settings in &candidates {
+        // The first request cannot be cached, so there are no keys to compare.
         let Some(sample) = files.sample(key_settings) else { return Ok(key_settings.clone()) };
         if explained(client, &key_settings.headers, &sample).await?
             == Some(sample.keys.iter().map(ToString::to_string).collect())

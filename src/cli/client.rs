@@ -95,10 +95,12 @@ impl Client {
     pub(super) fn of_url(url: &str) -> Result<(Self, String), BadUrl> {
         let uri: Uri = url.parse().map_err(|_| BadUrl)?;
         let authority = uri.authority().filter(|_| uri.scheme_str() == Some("http")).ok_or(BadUrl)?;
+        // The resolver takes IPv6 addresses without brackets.
         let host = authority.host().trim_start_matches('[').trim_end_matches(']');
         let address = (host, authority.port_u16().unwrap_or(80)).to_socket_addrs().ok();
         let address = address.and_then(|mut found| found.next()).ok_or(BadUrl)?;
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        // The connection goes to the address, but the server must see the name of the URL.
         let host = Some(HeaderValue::from_str(authority.as_str()).map_err(|_| BadUrl)?);
         Ok((Self { host, ..Self::new(address, authority.to_string()) }, path))
     }
@@ -135,6 +137,7 @@ impl Client {
     /// batch may take as long as the server allows.
     pub(super) async fn send(&self, request: Request<RequestBody>) -> Result<Response<Incoming>, NoAnswer> {
         self.pool.request(request).await.map_err(|error| {
+            // The client also reports other connect errors, such as timeouts, so the cause decides.
             let is_refused = error.is_connect() && is_refused(&error);
             self.no_answer(if is_refused { Cause::Refused } else { Cause::Failed(cause_of(&error)) })
         })
@@ -195,6 +198,7 @@ pub(super) async fn read_whole(body: Incoming) -> Result<Bytes, String> {
 
 /// Replaces an unspecified address ("every interface") with loopback.
 fn reachable(address: SocketAddr) -> SocketAddr {
+    // A wildcard address can be bound but not called on every system.
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -204,6 +208,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 }
 
 fn is_refused(error: &(dyn Error + 'static)) -> bool {
+    // The operating system's error is at the end of a chain of wrappers.
     std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
         let io = cause.downcast_ref::<io::Error>();
         io.is_some_and(|io| io.kind() == io::ErrorKind::ConnectionRefused)

@@ -14,6 +14,7 @@ const AZURE_HEADER: HeaderName = HeaderName::from_static("api-key");
 pub(super) fn of_callers(config: &Config) -> Config {
     let mut of_callers = config.clone();
     of_callers.upstream.api_key = None;
+    // Scope `proxy` requires a key, so it is invalid without one.
     if of_callers.cache.scope == Scope::Proxy {
         of_callers.cache.scope = Scope::Credential;
     }

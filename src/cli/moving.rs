@@ -57,6 +57,7 @@ impl VechoInstance {
             Ok(answer) => {
                 Err(format!("the server at admin_listen is not vecho, or cannot do this ({})", answer.status()))
             }
+            // Only a refused connection shows that no vecho runs. After other errors one may hold the folder.
             Err(error) if matches!(error.cause, Cause::Refused) => open(config)
                 .map(Self::Stopped)
                 .map_err(|error| format!("no vecho runs at admin_listen ({}), and {error}", config.admin_listen)),
@@ -70,6 +71,7 @@ impl VechoInstance {
             Self::Stopped(folder) => Some(folder.records()),
             Self::Running(client) => {
                 let stats = client.stats().await;
+                // The tiers overlap, so the larger number is the better estimate.
                 let entries = |tier: &str| stats["tiers"][tier]["entries"].as_u64();
                 entries("memory").max(entries("disk"))
             }
@@ -87,6 +89,7 @@ impl VechoInstance {
             return Err(refused(answer.status(), &read_whole(answer.into_body()).await?));
         }
         let body = answer.into_body().map_err(Into::into);
+        // Frames without data are trailers, and count as empty pieces.
         Ok(Box::pin(BodyStream::new(body).map_ok(|frame: Frame<Bytes>| frame.into_data().unwrap_or_default())))
     }
 
@@ -96,6 +99,7 @@ impl VechoInstance {
             Self::Running(client) => client,
             Self::Stopped(folder) => {
                 let imported = folder.import(file).await;
+                // The folder is closed in any case, and its own fault is reported first.
                 return folder.close().map_err(|error| format!("the folder cannot be closed: {error}")).and(imported);
             }
         };
@@ -139,6 +143,7 @@ async fn export_to(file: &Path, pieces: Pieces<'static>, progress: &ProgressDisp
         Err(failed) => Err(failed),
     };
     if written.is_err() {
+        // A draft that remains does no harm, since the next export overwrites it.
         fs::remove_file(&draft).ok();
     }
     written
@@ -158,7 +163,9 @@ fn open_draft(draft: &Path) -> io::Result<File> {
     if fs::symlink_metadata(draft)?.ino() != out.metadata()?.ino() {
         return Err(io::Error::other("another export wrote it just now"));
     }
+    // The mode above applies only to a new file, and a leftover draft may have another one.
     out.set_permissions(fs::Permissions::from_mode(0o600))?;
+    // The draft is emptied only now, when it is certain that no other export writes it.
     out.set_len(0)?;
     Ok(out)
 }
@@ -252,6 +259,7 @@ fn pieces_of(mut source: Box<dyn Read + Send>, progress: Arc<ProgressDisplay>) -
                 Err(error) => Err(error),
             };
             let is_last = chunk.is_err();
+            // The receiver is gone if the import ended early.
             if chunks.blocking_send(chunk).is_err() || is_last {
                 break;
             }

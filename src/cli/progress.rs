@@ -96,6 +96,7 @@ impl ProgressDisplay {
     /// Prints a permanent line, also in quiet mode.
     pub(super) fn say(&self, text: &str) {
         match &self.look {
+            // The bar is hidden for the line, because both are on standard error.
             Look::Bar(bar) => bar.suspend(|| say(text)),
             Look::Lines | Look::Quiet => say(text),
         }
@@ -134,14 +135,17 @@ impl Trail {
 
     /// Returns the remaining time at the rate of the last minute, once that rate is meaningful.
     fn left(&self, elapsed: Duration, place: u64, total: u64) -> Option<Duration> {
+        // A fiftieth is two percent.
         let is_telling = place.saturating_mul(50) >= total || elapsed >= ESTIMATE_ALWAYS_AFTER;
         if elapsed < ESTIMATE_AFTER || !is_telling || place > total {
             return None;
         }
+        // Until the window has moved, the rate counts from the start.
         let (since, from) = self.0.front().filter(|(since, _)| *since > TICK_EVERY).copied().unwrap_or_default();
         let (seconds, done) = (elapsed.saturating_sub(since).as_secs_f64(), place.saturating_sub(from));
         #[expect(clippy::cast_precision_loss, reason = "figures for people")]
         let left = seconds * (total - place) as f64 / done as f64;
+        // Without progress the quotient is infinite.
         Duration::try_from_secs_f64(left).ok().filter(|_| done > 0)
     }
 }

@@ -13,6 +13,7 @@ use crate::config::{Config, ConfigSource, Faults};
 /// Runs a command and returns its exit status. `serve` receives the configuration; the other commands only read it.
 pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(ConfigSource, Config) -> u8) -> u8 {
     let Invocation { command, source, credential } = invocation;
+    // A check of a URL needs no configuration, so it works with a faulty one, too.
     if let Command::Healthcheck { url: Some(url) } = &command {
         return health::check_url(url, output);
     }

@@ -73,6 +73,7 @@ impl Effective {
         let mut at = None;
         for entry in self.entries() {
             let (section, name) = entry.key.split();
+            // Keys are in table order, so those of one section are together.
             if section != at {
                 write!(text, "\n[{}]\n", section.unwrap_or_default()).expect("a String must take text");
                 at = section;

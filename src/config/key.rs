@@ -50,5 +50,6 @@ impl ConfigKey {
 /// Parses one TOML value.
 pub(super) fn toml_value(text: &str) -> Option<Value> {
     let table: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
+    // A text with a line break could define further keys, so exactly one is accepted.
     (table.len() == 1).then(|| table.get("value").cloned()).flatten()
 }

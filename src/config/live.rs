@@ -34,6 +34,7 @@ impl Live {
         if !changes.needs_restart.is_empty() {
             tracing::warn!(keys = changes.needs_restart.join(", "), "these changes take effect at the next start");
         }
+        // Requests in flight keep the configuration that they have loaded.
         self.store(carry(&running, read));
         changes
     }
@@ -59,6 +60,7 @@ pub fn changes(old: &Config, new: &Config) -> Changes {
 }
 
 fn pairs<'a>(old: &'a Config, new: &'a Config) -> impl Iterator<Item = (&'a Setting, &'a Setting)> {
+    // Both lists are in the order of the key table, so equal places have equal keys.
     old.effective.entries().iter().zip(new.effective.entries())
 }
 
@@ -73,6 +75,7 @@ fn takes_effect(old: &Setting, new: &Setting) -> bool {
 fn carry(running: &Config, read: Config) -> Config {
     let effective = pairs(running, &read).map(|(old, new)| if takes_effect(old, new) { new } else { old });
     let effective = Effective::new(effective.cloned());
+    // Fields that are not named keep their running values, because a part built at the start depends on them.
     Config {
         upstream: carry_upstream(&running.upstream, read.upstream),
         batch: read.batch,
@@ -98,6 +101,7 @@ fn carry(running: &Config, read: Config) -> Config {
 }
 
 fn carry_upstream(running: &UpstreamConfig, read: UpstreamConfig) -> UpstreamConfig {
+    // See `takes_effect`: a key may be replaced, but not added or removed.
     let replaced = running.api_key.is_some() && read.api_key.is_some();
     UpstreamConfig {
         api_key: if replaced { read.api_key } else { running.api_key.clone() },

@@ -26,6 +26,7 @@ pub(super) fn unknown(name: &str, known: impl IntoIterator<Item = String>) -> St
 
 /// Returns the key with the same last part, or else the key with the smallest edit distance if that is small enough.
 fn nearest(name: &str, known: impl IntoIterator<Item = String>) -> Option<String> {
+    // A short name allows two edits, a long one a quarter of its length up to five.
     let most_edits = (name.len() / 4).clamp(2, 5);
     known
         .into_iter()
@@ -38,6 +39,7 @@ fn nearest(name: &str, known: impl IntoIterator<Item = String>) -> Option<String
 fn edits(name: &str, candidate: &str) -> usize {
     let last = |dotted: &str| dotted.rsplit('.').next().map(str::to_owned);
     let misplaced = name.len() > 2 && last(name) == last(candidate);
+    // A key in the wrong section is a likely mistake, even if the two names differ much.
     if misplaced { 1 } else { strsim::damerau_levenshtein(name, candidate) }
 }
 

@@ -56,6 +56,7 @@ fn is_in_network(host: &str, network: &str) -> bool {
     };
     let same_front = |one: u128, other: u128, width: u32| {
         let rest = width.saturating_sub(length);
+        // A shift by the full width would overflow, so the length 0 is a case of its own.
         length <= width && (length == 0 || one >> rest == other >> rest)
     };
     match (host, address) {

@@ -96,6 +96,7 @@ impl Raw {
     pub(super) fn read_env(&mut self, env: &[(String, String)]) {
         self.read_cache_folder(env);
         for (variable, name) in WELL_KNOWN {
+            // An empty variable counts as unset, because some tools pass unset variables as empty ones.
             for (_, value) in env.iter().filter(|(set, value)| set == variable && !value.is_empty()) {
                 self.set(lookup::known(name), Value::String(value.clone()), Origin::Env((*variable).to_owned()));
             }
@@ -108,6 +109,7 @@ impl Raw {
     /// Uses the platform's cache folder if no other folder is configured.
     fn read_cache_folder(&mut self, env: &[(String, String)]) {
         let folder = CACHE_FOLDERS.iter().find_map(|(variable, below)| {
+            // The XDG specification demands absolute paths. A relative one would depend on the working folder.
             let set = env.iter().find(|(name, value)| name == variable && value.starts_with('/'))?;
             Some((Path::new(&set.1).join(below), Origin::Env((*variable).to_owned())))
         });
@@ -121,6 +123,7 @@ impl Raw {
         if let Some(key) = KEYS.iter().find(|key| key.env_name() == variable) {
             self.set(key, Value::String(value.to_owned()), origin);
         } else if variable != "VECHO_CONFIG" && !is_service_variable(variable, value) {
+            // An unknown variable is a fault, because a misspelled one would otherwise have no effect.
             let known = KEYS.iter().map(ConfigKey::env_name).chain(["VECHO_CONFIG".to_owned()]);
             self.faults.add(variable, &origin, lookup::unknown(variable, known));
         }
@@ -143,6 +146,7 @@ fn unknown_key(name: &str, value: &Value) -> String {
 
 /// Parses a value from the command line: as TOML if it begins with a quote or bracket, otherwise as plain text.
 fn loose(text: &str) -> Value {
+    // Text without quotes stays text, because numbers and durations are parsed from text as well.
     let marked = text.starts_with(['"', '\'', '[']);
     marked.then(|| toml_value(text)).flatten().unwrap_or_else(|| Value::String(text.to_owned()))
 }

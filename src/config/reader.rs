@@ -46,6 +46,7 @@ impl Reader {
 
     /// Reads an optional value.
     pub(super) fn optional<T>(&mut self, name: &str, read: impl Fn(&Value) -> Result<T, String>) -> Option<T> {
+        // The value is copied, because `show` below borrows the whole reader.
         let outcome = self.raw.get(name).map(|said| (read(&said.value), said.value.clone()))?;
         match outcome {
             (Ok(value), said) => {
@@ -137,6 +138,7 @@ impl Reader {
     pub(super) fn list<T>(&mut self, name: &str, read: impl Fn(&str) -> Result<T, String>) -> Option<Vec<T>> {
         let words = self.required(name, values::list);
         self.show(name, words.clone());
+        // Every faulty item is reported, not only the first.
         let (items, faults): (Vec<_>, Vec<_>) = words.iter().map(|word| read(word)).partition(Result::is_ok);
         for message in faults.into_iter().filter_map(Result::err) {
             self.fault(name, message);
@@ -148,6 +150,7 @@ impl Reader {
     /// Reads the path of a file and checks that it can be opened.
     pub(super) fn file(&mut self, name: &str) -> Option<PathBuf> {
         let path = PathBuf::from(self.optional(name, values::text)?);
+        // The path is returned in spite of the fault, so a check of its pair reports no second one.
         if let Err(message) = readable(&path) {
             self.fault(name, message);
         }
@@ -172,6 +175,7 @@ impl Reader {
     }
 
     fn keep(&mut self, said_as: &str, secret: Result<Secret, String>, origin: Origin) -> Option<Secret> {
+        // A fault names the key as it was set. The value always belongs to the secret's own key.
         let name = lookup::known(said_as.strip_suffix("_file").unwrap_or(said_as)).name;
         match secret {
             Ok(secret) => {
@@ -187,6 +191,7 @@ impl Reader {
 
     /// Returns the effective configuration, or every fault.
     pub(super) fn finish(mut self) -> Result<Effective, Faults> {
+        // The values are incomplete if there is a fault, so they are dropped.
         if !self.faults.0.is_empty() {
             return Err(self.faults);
         }

@@ -18,6 +18,7 @@ pub struct ConfigSource {
 
 impl fmt::Debug for ConfigSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Values may be secrets, so only names are shown.
         let env: Vec<&str> = self.env.iter().map(|(name, _)| name.as_str()).collect();
         let flags: Vec<&str> = self.flags.iter().map(|flag| flag.key.as_str()).collect();
         f.debug_struct("ConfigSource").field("file", &self.file).field("env", &env).field("flags", &flags).finish()
@@ -27,7 +28,9 @@ impl fmt::Debug for ConfigSource {
 impl ConfigSource {
     /// Creates a source from these parts. Without `file`, the variable `VECHO_CONFIG` may name one.
     pub fn new(file: Option<PathBuf>, env: impl IntoIterator<Item = (String, String)>, flags: Vec<Flag>) -> Self {
+        // Other variables may hold foreign secrets, so they are not kept for the life of the process.
         let env: Vec<_> = env.into_iter().filter(|(name, _)| concerns_us(name)).collect();
+        // The flag takes precedence over the variable.
         let from_flag = file.map(|path| (path, Origin::Flag("--config")));
         let file = from_flag.or_else(|| file_of(&env));
         Self { file, env, flags }
@@ -64,6 +67,7 @@ impl ConfigSource {
 
     fn gather(&self) -> Raw {
         let mut raw = Raw::defaults();
+        // Each layer overrides the previous one.
         if let Some((path, origin)) = &self.file {
             match std::fs::read_to_string(path) {
                 Ok(text) => raw.read_file(path, &text),

@@ -20,6 +20,7 @@ pub(super) fn text(value: &Value) -> Result<String, String> {
 pub(super) fn count(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, String> {
     let number = match value {
         Value::Integer(number) => u64::try_from(*number).ok(),
+        // Numbers from the environment and from flags are text. TOML allows underscores in numbers.
         Value::String(text) => text.trim().replace('_', "").parse().ok(),
         _ => None,
     };
@@ -29,6 +30,7 @@ pub(super) fn count(value: &Value, range: &RangeInclusive<u64>) -> Result<u64, S
 pub(super) fn ratio(value: &Value, range: &RangeInclusive<f64>) -> Result<f64, String> {
     let number = match value {
         Value::Float(number) => Some(*number),
+        // 32 bits fit an f64 exactly.
         Value::Integer(number) => i32::try_from(*number).ok().map(f64::from),
         Value::String(text) => text.trim().parse().ok(),
         _ => None,
@@ -38,6 +40,7 @@ pub(super) fn ratio(value: &Value, range: &RangeInclusive<f64>) -> Result<f64, S
 
 /// Parses text with units (`250ms`, `1h 30m`) or a whole number of seconds.
 pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
+    // A number without a unit counts as seconds, also as text from the environment.
     let seconds = count(value, &(0..=u64::MAX)).ok().map(Duration::from_secs);
     let length = seconds.or_else(|| humantime::parse_duration(value.as_str()?.trim()).ok());
     let length = length.ok_or_else(|| format!("{value} is not a duration (such as \"250ms\", \"30s\", \"30d\")"))?;
@@ -77,6 +80,7 @@ pub(super) fn choice<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, S
 /// Returns the shortest text that parses to the same duration.
 pub(super) fn shown_duration(length: Duration) -> String {
     let micros = length.as_micros();
+    // Units are in descending order, so the first that divides the length gives the shortest text.
     let exact = UNITS.iter().find(|(_, unit)| micros > 0 && micros.is_multiple_of(*unit));
     exact.map_or_else(|| "0s".to_owned(), |(name, unit)| format!("{}{name}", micros / unit))
 }

@@ -37,6 +37,7 @@ impl Clock {
 }
 
 fn system_ms() -> u64 {
+    // A clock before 1970 counts as 1970.
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX)
 }

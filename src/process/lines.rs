@@ -45,17 +45,20 @@ impl<R: BufRead> NumberedLines<R> {
         let (mut bytes, mut size, mut fits) = (Vec::new(), 0, true);
         loop {
             let piece = match self.from.fill_buf() {
+                // A signal interrupted the read, and nothing is lost.
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 piece => piece?,
             };
             let end = piece.iter().position(|byte| *byte == b'\n');
             let used = end.map_or(piece.len(), |end| end + 1);
             fits &= bytes.len() + end.unwrap_or(used) <= self.max_bytes;
+            // A line over the limit is read to its end without being stored, so the next line can be read.
             if fits {
                 bytes.extend_from_slice(&piece[..end.unwrap_or(used)]);
             }
             self.from.consume(used);
             size += used as u64;
+            // An empty buffer is the end of the file. The last line may have no line end.
             if end.is_some() || used == 0 {
                 break;
             }

@@ -93,8 +93,10 @@ impl System {
     /// Returns the limit for one line `number:controllers:path` of `/proc/self/cgroup`.
     fn group_limit(&self, line: &str) -> Option<u64> {
         let mut fields = line.splitn(3, ':');
+        // The path may contain colons, so only the first two separate fields.
         let (number, controllers, path) = (fields.next()?, fields.next()?, fields.next()?);
         let mounted = self.root.join("sys/fs/cgroup");
+        // Version 2 has the number 0 and names no controllers. In version 1 each controller has its own mount.
         if number == "0" && controllers.is_empty() {
             lowest_limit(&mounted, path, "memory.max")
         } else if controllers.split(',').any(|controller| controller == "memory") {
@@ -120,6 +122,7 @@ fn lowest_limit(mounted: &Path, path: &str, name: &str) -> Option<u64> {
 fn read_limit(file: &Path) -> Option<u64> {
     /// Version 1 reports "no limit" as the largest multiple of a page. No machine has this much memory.
     const NO_LIMIT_BYTES: u64 = 1 << 60;
+    // Version 2 reports "no limit" as `max`, which is no number and gives `None`.
     let bytes: u64 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
     (bytes < NO_LIMIT_BYTES).then_some(bytes)
 }

@@ -28,6 +28,7 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        // A dropped handle detaches the task. The tracker still counts it.
         drop(self.tracker.spawn(task));
     }
 
@@ -84,6 +85,7 @@ impl Tasks {
 
     /// Waits until all tasks have finished, at most `timeout`, and returns the number still running then.
     pub async fn join(&self, timeout: Duration) -> usize {
+        // The tracker reports an empty group only after it is closed. Tasks can still be spawned.
         self.tracker.close();
         let waited = tokio::time::timeout(timeout, self.tracker.wait()).await;
         if waited.is_ok() { 0 } else { self.running() }
@@ -97,10 +99,12 @@ impl Future for DetachOnDrop {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // A panic counts as the end of the work, so the waiter goes on, as with a spawned task.
         let polled = self.0.as_mut().map(|task| catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx))));
         if let Some(Ok(Poll::Pending)) = polled {
             return Poll::Pending;
         }
+        // The future is complete or panicked. It must neither be polled again nor be spawned on drop.
         self.0 = None;
         Poll::Ready(())
     }
@@ -110,6 +114,7 @@ impl Drop for DetachOnDrop {
     fn drop(&mut self) {
         // Without a runtime the process is shutting down, and the rest of the work is dropped.
         if let (Some(task), Ok(runtime)) = (self.0.take(), Handle::try_current()) {
+            // The tracker wraps the future itself, so the spawned task is still counted.
             drop(runtime.spawn(task));
         }
     }

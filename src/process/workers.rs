@@ -35,22 +35,27 @@ impl Workers {
     /// The error is that of the operating system, which has no thread or no file descriptor left.
     pub fn start(count: usize) -> io::Result<Self> {
         let stop = CancellationToken::new();
+        // The current runtime serves connections, too, so one thread less is started.
         let mut workers = vec![Worker::new(Handle::current())];
         for number in 1..count {
+            // The runtime is built here, so an error reaches the caller. It runs on its own thread.
             let runtime = Builder::new_current_thread().enable_all().build()?;
             workers.push(Worker::new(runtime.handle().clone()));
             let stopped = stop.clone().cancelled_owned();
             thread::Builder::new().name(format!("vecho-worker-{number}")).spawn(move || {
+                // The thread drives the tasks of its runtime for as long as it waits here.
                 runtime.block_on(stopped);
                 // A blocking thread that hangs on a disk must not keep the worker.
                 runtime.shutdown_background();
             })?;
         }
+        // The guard is shared by all clones, so the threads end with the last of them.
         Ok(Self { workers: workers.into(), _stop: Some(Arc::new(stop.drop_guard())) })
     }
 
     /// Assigns a connection to the worker that has the fewest.
     pub fn assign(&self) -> Assignment {
+        // The counts only guide the choice, so relaxed ordering suffices.
         let fewest = |(_, worker): &(usize, &Worker)| worker.assigned.load(Ordering::Relaxed);
         let (number, worker) = self.workers.iter().enumerate().min_by_key(fewest).expect("there must be a worker");
         worker.assigned.fetch_add(1, Ordering::Relaxed);

@@ -89,11 +89,13 @@ impl<B> TimedBody<B> {
 
     fn set_alarm(&mut self) {
         let now = Instant::now();
+        // The total time begins with the first wait, so a body that is already here needs no call to the clock.
         if self.deadline.is_none() {
             self.deadline = self.whole.map(|whole| now + whole);
         }
         let stalled = now + self.max_pause;
         let until = self.deadline.map_or(stalled, |deadline| deadline.min(stalled));
+        // The timer is kept for the next wait, because a new one costs an allocation.
         match &mut self.alarm {
             Some(alarm) => alarm.as_mut().reset(until),
             none => *none = Some(Box::pin(sleep_until(until))),
@@ -101,6 +103,7 @@ impl<B> TimedBody<B> {
     }
 
     fn overdue(&self) -> BodyError {
+        // One timer serves both limits, so the clock tells which of them has expired.
         let is_late = self.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         if is_late { BodyError::Late } else { BodyError::Stalled(self.max_pause) }
     }
@@ -114,6 +117,7 @@ where
     type Error = BodyError;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        // Data comes before the timer: a chunk that is already here is never late.
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.waiting = false;
             return Poll::Ready(frame.map(|frame| frame.map_err(|error| BodyError::Cut(error.into()))));
@@ -141,6 +145,7 @@ where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
 {
     let max_bytes = bounds.max_bytes;
+    // The lower bound is the declared `Content-Length`, or 0 for a chunked body.
     let stated_bytes = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     if stated_bytes > max_bytes {
         return Err(CollectError::TooLarge { max_bytes });
@@ -148,15 +153,18 @@ where
     let mut pieces = TimedBody::new(body, bounds.pause).whole_within(bounds.whole);
     let mut collected = CollectedBody::default();
     while let Some(frame) = pieces.frame().await {
+        // Trailers are not data and are ignored.
         if let Ok(piece) = frame?.into_data() {
             if collected.len() + piece.len() > max_bytes {
                 return Err(CollectError::TooLarge { max_bytes });
             }
+            // Memory is reserved as bytes arrive, because a declared length costs the peer nothing.
             if !admit(piece.len()) {
                 return Err(CollectError::NoRoom);
             }
             collected.add(piece, stated_bytes);
         }
+        // The end is known after the last byte of a declared length, which spares one more poll.
         if pieces.is_end_stream() {
             break;
         }
@@ -186,6 +194,7 @@ impl CollectedBody {
 
     fn add(&mut self, piece: Bytes, stated_bytes: usize) {
         match self {
+            // A body in one chunk shares the memory of hyper's buffer.
             Self::One(first) if first.is_empty() => *first = piece,
             Self::One(first) => {
                 let mut all = BytesMut::from(&**first);

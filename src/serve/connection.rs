@@ -78,6 +78,7 @@ impl Drop for ConnectionPermit {
 
 /// Serves one connection until it ends.
 pub(super) async fn serve<H: Handler>(shared: Arc<Shared<H>>, tcp: TcpStream, peer: Peer, slot: ConnectionPermit) {
+    // The guard counts the connection from here on, so the result of a drain includes handshakes.
     let mut served = shared.state.serve_one();
     if let Some(end) = survive(serve_secured(&shared, tcp, peer, slot)).await {
         served.ended(&end);
@@ -105,6 +106,7 @@ async fn serve_secured<H: Handler>(
 async fn handshake<H>(shared: &Shared<H>, tls: &Tls, tcp: TcpStream) -> Result<TlsStream<TcpStream>, ConnectionEnd> {
     let handshake = tokio::time::timeout(shared.limits.header_timeout, tls.accept(tcp));
     tokio::select! {
+        // No request has begun, so a drain ends the handshake at once.
         () = shared.state.draining() => Err(ConnectionEnd::Finished(Ok(()))),
         shaken = handshake => match shaken {
             Ok(Ok(stream)) => Ok(stream),
@@ -124,6 +126,8 @@ where
     let mut connection = http1_builder(&shared.limits).serve_connection(io, service).with_upgrades();
     let driver = ConnectionDriver::new(Arc::clone(&stats), &shared.limits, shared.state.shutdown_signal());
     let end = driver.run(Pin::new(&mut connection)).await;
+    // After an upgrade there are no parts, since the socket belongs to the upgrade. Faulty and cut connections close
+    // at once.
     if let (ConnectionEnd::Finished(_), Some(parts)) = (&end, connection.into_parts()) {
         linger(parts.io.into_inner(), stats.had_bare_reply()).await;
     }
@@ -135,6 +139,7 @@ fn http1_builder(limits: &ServeLimits) -> http1::Builder {
     // hyper's own timeout also runs while a kept connection is idle; the watch distinguishes the two cases. hyper's
     // limit of 100 headers stays as it is: any other number costs an allocation for each request.
     builder.timer(TokioTimer::new()).header_read_timeout(None).max_header_size(limits.max_header_bytes);
+    // hyper has one limit for a head that it reads and for the responses that it buffers.
     builder.max_buf_size(limits.max_header_bytes.max(UNSENT_BYTES));
     builder
 }
@@ -158,6 +163,7 @@ fn http2_builder(executor: StreamTasks, limits: &ServeLimits) -> http2::Builder<
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
         .max_send_buf_size(UNSENT_BYTES)
+        // The configuration allows at most 16 MiB, so the conversion does not fail.
         .max_header_list_size(u32::try_from(limits.max_header_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT);
@@ -171,6 +177,7 @@ fn answer<H: Handler>(
     peer: Peer,
     request: Request<Incoming>,
 ) -> impl Future<Output = Result<http::Response<CountedBody<AnswerBody<H>>>, Infallible>> + Send + use<H> {
+    // The call begins before the checks, so an error response is in flight, too, until it is sent.
     let call = stats.begin_call();
     // Combinators instead of an async block: a block would store the handler's future twice, and hyper copies all of
     // it.
@@ -180,6 +187,8 @@ fn answer<H: Handler>(
             let answered = shared.handler.call(request, peer);
             Either::Left(answered.map(|response| response.map(http_body_util::Either::Left)))
         }
+        // Only the response is an error. hyper closes the connection on HTTP/1.1, because of the `Connection`
+        // header.
         Err(bad) => {
             fault(&*shared.hooks, peer, PeerFault::BadHead);
             let response = reply::bad_head(bad, request.version());
@@ -217,6 +226,7 @@ fn report(hooks: &dyn ConnectionHooks, peer: Peer, end: ConnectionEnd) {
         ConnectionEnd::Faulted(fault) => fault,
         ConnectionEnd::Finished(Err(error)) if error.is_parse_too_large() => PeerFault::HeadTooLarge,
         ConnectionEnd::Finished(Err(error)) if error.is_parse() => PeerFault::UnreadableHead,
+        // Most of these are disconnects of the peer, which are usual, so they are no faults.
         ConnectionEnd::Finished(Err(error)) => return tracing::debug!(peer = %peer.addr, %error, "connection broke"),
         ConnectionEnd::Finished(Ok(())) | ConnectionEnd::Cut => return,
     };
@@ -246,6 +256,7 @@ where
     F: Future + Send + 'static,
 {
     fn execute(&self, stream: F) {
+        // A panic ends only this stream, and is logged.
         self.0.spawn(async move {
             survive(stream).await;
         });

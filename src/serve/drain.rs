@@ -58,6 +58,7 @@ impl Running {
             state.cut.cancel();
             stuck = state.connections.join(CUT_GRACE).await;
         }
+        // Connections that are still stuck hold their guards, so `cut_off` does not include them.
         Drained { finished: state.finished.load(SeqCst), cut: state.cut_off.load(SeqCst) + stuck }
     }
 }
@@ -118,6 +119,7 @@ impl ServedConnection {
 impl Drop for ServedConnection {
     fn drop(&mut self) {
         self.state.served.fetch_sub(1, SeqCst);
+        // Connections that ended before the drain are no part of its result.
         if self.state.drain.is_cancelled() {
             let count = if self.cut { &self.state.cut_off } else { &self.state.finished };
             count.fetch_add(1, SeqCst);
@@ -140,9 +142,11 @@ impl ShutdownSignal {
         if self.listens && !self.state.drains.load(SeqCst) {
             return false;
         }
+        // The first poll registers the waker of this task with the token. From then on the flag suffices.
         self.listens = true;
         let ordered = self.drain.as_mut().is_some_and(|drain| drain.as_mut().poll(cx).is_ready());
         if ordered {
+            // A completed future must not be polled again, and its absence enables `poll_cut`.
             self.drain = None;
         }
         ordered

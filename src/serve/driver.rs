@@ -27,6 +27,7 @@ pub(super) struct ConnectionDriver<'a> {
     stats: Arc<ConnectionStats>,
     limits: &'a ServeLimits,
     shutdown: ShutdownSignal,
+    // Phase and period that the timeout belongs to, and the time at which they began.
     stay: (Phase, u64),
     since: Instant,
     closing: bool,
@@ -48,6 +49,7 @@ impl<'a> ConnectionDriver<'a> {
     }
 
     fn poll<C: HttpConnection>(&mut self, mut connection: Pin<&mut C>, cx: &mut Context<'_>) -> Poll<ConnectionEnd> {
+        // The drain comes before the poll of the connection, because hyper acts on `finish` only when it is polled.
         if self.shutdown.poll_drain(cx) {
             self.close(connection.as_mut());
         }
@@ -57,6 +59,7 @@ impl<'a> ConnectionDriver<'a> {
         if let Poll::Ready(result) = connection.as_mut().poll(cx) {
             return Poll::Ready(ConnectionEnd::Finished(result));
         }
+        // The poll above may have read or written, so the phase is compared only now.
         self.note_phase();
         self.poll_alarm(connection, cx)
     }
@@ -65,6 +68,7 @@ impl<'a> ConnectionDriver<'a> {
     fn close<C: HttpConnection>(&mut self, connection: Pin<&mut C>) {
         connection.finish();
         self.closing = true;
+        // The grace replaces the longer idle timeout. A connection in another phase gets it once it is idle.
         if self.stay.0 == Phase::Idle {
             self.since = Instant::now();
             self.hasten_alarm();
@@ -89,6 +93,7 @@ impl<'a> ConnectionDriver<'a> {
         let due = self.since + self.timeout();
         if due < self.alarm.deadline() {
             self.alarm.as_mut().reset(due);
+            // The moved alarm is polled again before this task relies on its wake-up.
             self.listens = false;
         }
     }
@@ -112,18 +117,24 @@ impl<'a> ConnectionDriver<'a> {
         if self.listens && !self.alarm.is_elapsed() {
             return Poll::Pending;
         }
+        // Each round handles one expiry and sets the alarm anew. The loop ends when the alarm is pending and holds
+        // the waker.
         while self.ask_alarm(cx).is_ready() {
             let now = Instant::now();
             let mut due = self.since + self.timeout();
+            // The phase may have begun after the alarm was set. Then the alarm only moves.
             if now >= due {
                 match self.stay.0 {
+                    // A call has no limit here, since a request body has timeouts of its own.
                     Phase::Serving => self.since = now,
                     Phase::Idle if !self.closing => {
+                        // hyper closes an idle connection when it is polled, and nothing else may wake this task.
                         self.close(connection.as_mut());
                         if let Poll::Ready(result) = connection.as_mut().poll(cx) {
                             return Poll::Ready(ConnectionEnd::Finished(result));
                         }
                     }
+                    // The peer did not close within the grace. No request is in flight, so the end is no fault.
                     Phase::Idle => return Poll::Ready(ConnectionEnd::Finished(Ok(()))),
                     Phase::Head => return Poll::Ready(ConnectionEnd::Faulted(PeerFault::HeadTimeout)),
                     Phase::Writing => return Poll::Ready(ConnectionEnd::Faulted(PeerFault::WriteStalled)),

@@ -8,6 +8,7 @@ const CODING: &[u8] = b"transfer-encoding:";
 #[derive(Debug, Default)]
 pub(super) struct HeadScan {
     /// First bytes of the current line.
+    // `CODING` is the longer of the two names, so both fit.
     start: [u8; CODING.len()],
     /// Bytes of the current line so far.
     line_bytes: usize,
@@ -46,6 +47,7 @@ impl HeadScan {
     }
 
     fn extend_line(&mut self, part: &[u8]) {
+        // Only the start of a line is kept, so a long header costs no memory.
         if let Some(free) = self.start.get_mut(self.line_bytes..) {
             let copied = free.len().min(part.len());
             free[..copied].copy_from_slice(&part[..copied]);
@@ -55,12 +57,15 @@ impl HeadScan {
 
     fn end_line(&mut self) {
         let line = &self.start[..self.line_bytes.min(CODING.len())];
+        // hyper accepts a bare line feed as a line end, too.
         if matches!(line, [] | [b'\r']) {
+            // An empty line before the request line ends no head.
             if self.state == ScanState::Within {
                 self.state = ScanState::After;
             }
         } else {
             self.state = ScanState::Within;
+            // RFC 9112, section 5.1 forbids white space between name and colon, and hyper rejects it.
             self.has_length |= starts_with(line, LENGTH);
             self.has_coding |= starts_with(line, CODING);
         }

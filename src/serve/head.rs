@@ -51,6 +51,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), BadHead> {
         return Err(BadHead::SeveralHosts);
     }
     let authority = request.uri().authority().map(|authority| authority.as_str().as_bytes());
+    // RFC 9112, section 3.2 demands `Host`. In HTTP/2, `:authority` takes its place (RFC 9113, section 8.3.1).
     let is_required = version == Version::HTTP_11 || (version == Version::HTTP_2 && authority.is_none());
     match host {
         None if is_required => return Err(BadHead::NoHost),
@@ -62,6 +63,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), BadHead> {
     }
     match (host, authority) {
         (_, Some(authority)) if !is_host_and_port(authority) => Err(BadHead::MalformedHost),
+        // In HTTP/1.1 the authority of the target replaces `Host` (RFC 9112, section 3.2.2), so the two may differ.
         (Some(host), Some(authority)) if version == Version::HTTP_2 && !is_same(host, authority) => {
             Err(BadHead::SeveralHosts)
         }
@@ -72,6 +74,7 @@ fn check_host<B>(request: &Request<B>) -> Result<(), BadHead> {
 /// Returns true for a host with an optional port (RFC 3986, section 3.2), without user information.
 fn is_host_and_port(text: &[u8]) -> bool {
     let host_bytes = match text {
+        // Without a closing bracket the host is empty, which is rejected below.
         [b'[', rest @ ..] => rest.iter().position(|byte| *byte == b']').map_or(0, |end| end + 2),
         _ => text.iter().position(|byte| *byte == b':').unwrap_or(text.len()),
     };
@@ -94,6 +97,7 @@ fn is_host(host: &[u8]) -> bool {
 }
 
 fn is_port(digits: &[u8]) -> bool {
+    // RFC 3986, section 3.2.3 allows a colon without a port. The parser of numbers accepts a plus sign.
     digits.is_empty()
         || str::from_utf8(digits).is_ok_and(|digits| !digits.starts_with('+') && digits.parse::<u16>().is_ok())
 }

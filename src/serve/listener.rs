@@ -143,6 +143,7 @@ impl<H: Handler> Acceptor<H> {
     async fn run(mut self) {
         let mut draining = Box::pin(self.shared.state.draining());
         loop {
+            // The drain is checked first, so a flood of connections cannot delay it.
             tokio::select! {
                 biased;
                 () = &mut draining => return,
@@ -158,12 +159,14 @@ impl<H: Handler> Acceptor<H> {
         if self.failing.ends() {
             tracing::info!("accept() succeeds again");
         }
+        // The permit is taken before any other work, so connections over the limit cost little.
         let Ok(permit) = Arc::clone(&self.slots).try_acquire_owned() else {
             return self.reject(tcp);
         };
         if self.full.ends() {
             tracing::info!("below the connection limit again");
         }
+        // A peer that is gone already costs no task. Its permit is released here.
         let Some(peer) = self.meet(&tcp, addr) else { return };
         let slot = ConnectionPermit::new(permit, Arc::clone(&self.shared.hooks));
         self.hand_over(tcp, peer, slot);
@@ -177,6 +180,7 @@ impl<H: Handler> Acceptor<H> {
             return connections.spawn(served_by(assignment, connection::serve(shared, tcp, peer, slot)));
         }
         // A socket belongs to the runtime that polls it, so the other runtime registers it anew.
+        // A socket that cannot be moved is dropped, which closes the connection.
         let Ok(socket) = tcp.into_std() else { return };
         let runtime = assignment.runtime().clone();
         let work = async move {
@@ -203,6 +207,7 @@ impl<H: Handler> Acceptor<H> {
         }
         // With TLS, the response would need the handshake that the limit is meant to save.
         if self.shared.tls.is_none()
+            // Beyond `MAX_REJECTIONS` the socket is only dropped, so a flood holds few descriptors.
             && let Ok(permit) = Arc::clone(&self.rejections).try_acquire_owned()
         {
             self.shared.state.aside.spawn(async move {
@@ -227,6 +232,7 @@ impl<H: Handler> Acceptor<H> {
 
 /// Sends a 503 response, then reads for a moment: closing with unread bytes could destroy the response in transit.
 async fn turn_away(mut tcp: TcpStream) {
+    // The shutdown of the write half tells the peer that the response is complete.
     let replied = tcp.write_all(&reply::server_full()).await.is_ok() && tcp.shutdown().await.is_ok();
     let mut scrap = [0_u8; 4096];
     while replied && matches!(tcp.read(&mut scrap).await, Ok(1..)) {}

@@ -17,6 +17,7 @@ pub(super) fn server_full() -> Vec<u8> {
 
 /// Returns true if `written` is a complete 4xx head without a body, as hyper sends it for an unreadable request head.
 pub(super) fn is_bare_refusal(written: &[u8]) -> bool {
+    // Byte 9 is the first digit of the status, after `HTTP/1.1 `.
     written.starts_with(b"HTTP/1.") && written.get(9) == Some(&b'4') && written.ends_with(b"\r\n\r\n")
 }
 
@@ -26,6 +27,7 @@ pub(super) fn explain_refusal(bare_head: &[u8]) -> Vec<u8> {
     let mut lines = bare_head.split("\r\n");
     let status_line = lines.next().unwrap_or_default();
     let mut head = format!("{status_line}\r\n");
+    // Of hyper's headers only the date is kept: its `content-length: 0` would contradict the body.
     if let Some(date) = lines.find(|line| line.starts_with("date:")) {
         head.push_str(date);
         head.push_str("\r\n");
@@ -61,6 +63,7 @@ pub(super) fn bad_head(bad: BadHead, version: Version) -> Response<Full<Bytes>> 
 
 fn with_body(head: &str, body: &str) -> Vec<u8> {
     let length = body.len();
+    // The rest of the peer's bytes cannot be delimited, so the connection must close.
     format!("{head}content-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}")
         .into_bytes()
 }

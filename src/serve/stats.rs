@@ -14,16 +14,27 @@ const ANSWER_BYTES: usize = 1024;
 /// one task accesses all of them, so relaxed ordering is enough.
 #[derive(Debug, Default)]
 pub(super) struct ConnectionStats {
+    // HTTP/1.1 alone has a head phase and one request at a time. HTTP/2 interleaves its frames.
     http1: bool,
+    // Calls whose response is not sent completely.
     in_flight: AtomicUsize,
+    // Calls begun so far. Two idle periods differ in this number.
     requests: AtomicU64,
+    // True from the first byte of a head until its call begins.
     head_begun: AtomicBool,
+    // True while hyper's buffer may hold a part of a response.
     owes_bytes: AtomicBool,
+    // True while the socket takes no bytes.
     write_blocked: AtomicBool,
+    // Writes so far. A peer that reads slowly changes this number, and its timeout restarts.
     writes: AtomicU64,
+    // Responses on HTTP/2 whose next chunk waits for the peer's window.
     unread: AtomicUsize,
+    // Chunks and large writes that an HTTP/2 peer has accepted.
     taken: AtomicU64,
+    // True after hyper has answered an unreadable head itself.
     bare_reply: AtomicBool,
+    // True while the head that is read, or was read last, has two lengths.
     two_lengths: AtomicBool,
 }
 
@@ -58,6 +69,7 @@ impl ConnectionStats {
 
     /// Returns the phase, and a number that distinguishes two periods in the same phase.
     pub(super) fn phase(&self) -> (Phase, u64) {
+        // A blocked socket comes first: a call in flight would otherwise hide a peer that does not read.
         if self.write_blocked.load(Relaxed) {
             return (Phase::Writing, self.writes.load(Relaxed));
         }
@@ -70,6 +82,7 @@ impl ConnectionStats {
         } else {
             Phase::Idle
         };
+        // Either counter changes when the peer makes progress, which restarts the timeout of the phase.
         (phase, self.requests.load(Relaxed) + self.taken.load(Relaxed))
     }
 
@@ -93,12 +106,14 @@ impl ConnectionStats {
 
     /// Returns true once if the last head had both `Content-Length` and `Transfer-Encoding`.
     pub(super) fn take_two_lengths(&self) -> bool {
+        // The load spares nearly all requests the more costly swap.
         self.two_lengths.load(Relaxed) && self.two_lengths.swap(false, Relaxed)
     }
 
     /// Records that bytes were written.
     pub(super) fn wrote(&self, bytes: usize) {
         count_alone(&self.writes);
+        // On HTTP/2, hyper may send the end of a response after its call. Such a write restarts the idle timeout.
         if !self.http1 && bytes >= ANSWER_BYTES {
             self.taken.fetch_add(1, Relaxed);
         }
@@ -139,6 +154,7 @@ impl ConnectionStats {
     pub(super) fn begin_call(self: &Arc<Self>) -> CallGuard {
         self.in_flight.fetch_add(1, Relaxed);
         count_alone(&self.requests);
+        // The head is complete. Bytes that follow belong to the body, or to the next head after this call.
         self.head_begun.store(false, Relaxed);
         self.owes_bytes.store(true, Relaxed);
         CallGuard(Arc::clone(self))
@@ -188,6 +204,7 @@ pub(super) struct CountedBody<B> {
 
 impl<B> CountedBody<B> {
     pub(super) fn new(body: B, call: CallGuard) -> Self {
+        // hyper polls the body when the peer has room. Until the first poll, the response waits for the peer.
         call.await_peer();
         Self { body, awaits_peer: true, call }
     }
@@ -204,6 +221,7 @@ impl<B> CountedBody<B> {
 
 impl<B> Drop for CountedBody<B> {
     fn drop(&mut self) {
+        // A stream that the peer resets may end while its chunk waits.
         self.set_awaits_peer(false);
     }
 }
@@ -216,6 +234,7 @@ impl<B: Body + Unpin> Body for CountedBody<B> {
         // hyper polls for a chunk only when the peer has room for one.
         self.set_awaits_peer(false);
         let polled = Pin::new(&mut self.body).poll_frame(cx);
+        // A chunk that is handed over waits for the peer. A pending body waits for the handler.
         self.set_awaits_peer(polled.is_ready());
         polled
     }

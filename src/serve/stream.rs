@@ -36,6 +36,7 @@ impl<S, T> ObservedStream<S, T> {
     fn note_read(&mut self, bytes: &[u8]) {
         match self.stats.read_bytes() {
             RequestPart::Other => return,
+            // A new head begins, so nothing of the previous one may count.
             RequestPart::HeadStart => self.head = HeadScan::default(),
             RequestPart::HeadRest => {}
         }
@@ -48,6 +49,7 @@ impl<S, T> ObservedStream<S, T> {
     fn note(&self, polled: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         match &polled {
             Poll::Pending => self.stats.write_blocked(),
+            // A failed write carries 0 bytes, and ends the blocked state.
             Poll::Ready(written) => self.stats.wrote(*written.as_ref().unwrap_or(&0)),
         }
         polled
@@ -55,7 +57,9 @@ impl<S, T> ObservedStream<S, T> {
 
     /// Starts a substitute if `first` is all that hyper writes and is one of hyper's own error heads.
     fn substitute_bare_refusal(&mut self, first: &[u8], all_bytes: usize) {
+        // hyper writes its error head alone and in one piece. Anything longer is a response.
         let bare = self.stats.speaks_for_itself() && first.len() == all_bytes && reply::is_bare_refusal(first);
+        // hyper repeats a write that was pending. The substitute of the first attempt goes on then.
         if bare && self.substitute.is_none() {
             self.stats.note_bare_reply();
             self.substitute = Some(Substitute { bytes: reply::explain_refusal(first), written: 0 });
@@ -73,6 +77,7 @@ impl<S: AsyncWrite + Unpin, T> ObservedStream<S, T> {
                 break;
             }
             let polled = Pin::new(&mut self.inner).poll_write(cx, rest);
+            // A part may be written. The next poll continues at `written`.
             let written = ready!(self.note(polled))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
@@ -81,6 +86,7 @@ impl<S: AsyncWrite + Unpin, T> ObservedStream<S, T> {
                 substitute.written += written;
             }
         }
+        // hyper must take its own bytes for written. It never sees the substitute.
         Poll::Ready(Ok(replaced_bytes))
     }
 }
@@ -135,6 +141,7 @@ impl<S: AsyncWrite + Unpin, T: Unpin> AsyncWrite for ObservedStream<S, T> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let polled = Pin::new(&mut self.inner).poll_shutdown(cx);
+        // The shutdown of TLS writes bytes, so it can be blocked by the peer as well.
         self.note(polled.map_ok(|()| 0)).map_ok(|_| ())
     }
 }

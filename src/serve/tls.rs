@@ -68,6 +68,7 @@ impl Tls {
     /// Reads certificate and key. Blocks on the files.
     pub fn load(files: config::TlsConfig) -> Result<Self, CertificateError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
+        // The resolver stays the same for the life of the acceptor. A reload replaces only the pair in it.
         let current = Arc::new(CurrentCertificate(RwLock::new(Arc::new(read_pair(&files, &provider)?))));
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<CurrentCertificate>::clone(&current);
         let mut settings = ServerConfig::builder_with_provider(Arc::clone(&provider))
@@ -75,6 +76,7 @@ impl Tls {
             .map_err(CertificateError::Setup)?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
+        // HTTP/2 comes first: the server's order decides if the peer accepts both.
         settings.alpn_protocols = vec![HTTP2.to_vec(), HTTP1.to_vec()];
         let acceptor = TlsAcceptor::from(Arc::new(settings));
         Ok(Self { acceptor, current, files: Arc::new(files), provider })
@@ -83,6 +85,7 @@ impl Tls {
     /// Reads the files again. New handshakes use the new pair, or the old one if the files cannot be used. Blocks on
     /// the files.
     pub fn reload(&self) -> Result<(), CertificateError> {
+        // Both files are read before the lock is taken, so a faulty pair changes nothing.
         let fresh = Arc::new(read_pair(&self.files, &self.provider)?);
         *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         Ok(())
@@ -111,6 +114,7 @@ struct CurrentCertificate(RwLock<Arc<CertifiedKey>>);
 
 impl ResolvesServerCert for CurrentCertificate {
     fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        // A poisoned lock still holds a complete pair, because a write only replaces the pointer.
         Some(Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner)))
     }
 }
@@ -118,6 +122,7 @@ impl ResolvesServerCert for CurrentCertificate {
 /// Returns the faults of the certificate file and of the key file. Blocks on the files.
 pub fn pair_faults(files: &config::TlsConfig) -> [Option<CertificateError>; 2] {
     match (read_chain(&files.cert_file), read_key(&files.key_file)) {
+        // The two can be compared only if each is readable by itself.
         (Ok(chain), Ok(key)) => [None, pair(files, chain, key, &aws_lc_rs::default_provider()).err()],
         (chain, key) => [chain.err(), key.err()],
     }
@@ -148,6 +153,7 @@ fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, CertificateEr
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(path)?)
         .collect::<Result<_, _>>()
         .map_err(|fault| content(path, "PEM certificate chain", &fault))?;
+    // A PEM file without a certificate, such as the key by mistake, has no faulty item to report.
     if chain.is_empty() {
         return Err(content(path, "PEM certificate chain", &pem::Error::NoItemsFound));
     }

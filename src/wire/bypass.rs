@@ -39,6 +39,7 @@ impl BypassCause {
             for letter in subject.chars() {
                 match letter {
                     '"' | '\\' => text.extend(['\\', letter]),
+                    // RFC 9651, section 3.3.3: a string holds only printable ASCII.
                     ' '..='~' => text.push(letter),
                     _ => text.push('?'),
                 }

@@ -20,6 +20,7 @@ const TOKEN_BYTES: usize = 8;
 /// everywhere, even in texts.
 pub fn reading_bytes(body: &[u8]) -> usize {
     let [quotes, brackets, commas, escapes] = counts(body, *b"\"[,\\");
+    // Parsing stops at the first input beyond the limit.
     let inputs = (quotes / 2 + brackets).min(MAX_INPUTS + 1);
     // A text with escapes is unescaped in a buffer that grows by doubling, then copied.
     let copies = if escapes == 0 { 1 } else { 3 };
@@ -29,6 +30,7 @@ pub fn reading_bytes(body: &[u8]) -> usize {
 /// Counts each of these bytes in a body. The counters of a chunk are bytes, so the compiler compares many at a time.
 fn counts<const N: usize>(body: &[u8], wanted: [u8; N]) -> [usize; N] {
     let mut sums = [0_usize; N];
+    // A chunk has at most 255 bytes, so a counter of one byte cannot overflow.
     for chunk in body.chunks(u8::MAX.into()) {
         for (sum, wanted) in sums.iter_mut().zip(wanted) {
             let in_chunk = chunk.iter().fold(0_u8, |count, byte| count + u8::from(*byte == wanted));

@@ -46,6 +46,7 @@ pub fn error_code(body: &[u8]) -> String {
 }
 
 fn text_or_nothing<'de, D: serde::Deserializer<'de>>(value: D) -> Result<String, D::Error> {
+    // Some servers send a number or null here, which must not hide the other fields.
     let value = serde_json::Value::deserialize(value)?;
     Ok(value.as_str().unwrap_or_default().to_owned())
 }

@@ -23,6 +23,8 @@ impl<'de> Deserialize<'de> for Name<'de> {
                 f.write_str("a field name")
             }
             fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                // The JSON reader lends a string only if it has no escapes. An unescaped one is in its buffer and
+                // must be copied.
                 Ok(Name(Cow::Borrowed(text)))
             }
             fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
@@ -43,6 +45,7 @@ impl InputsVisitor<'_> {
     /// Adds one more input, up to the limit. Inputs beyond it are not collected.
     fn add<'a, E: de::Error>(&self, inputs: &mut Vec<Input<'a>>, input: Input<'a>) -> Result<(), E> {
         if inputs.len() == MAX_INPUTS {
+            // A JSON error carries only text, so the reason goes through the cell.
             self.fault.set(Some(Bypass::TooManyInputs));
             return Err(E::custom(Bypass::TooManyInputs.label()));
         }
@@ -103,6 +106,7 @@ impl<'de> Visitor<'de> for InputsVisitor<'_> {
         match list.next_element::<Element<'de>>()? {
             None => Ok((Vec::new(), false)),
             Some(Element::Text(first)) => Ok((self.read_texts(first, list)?, false)),
+            // A list of numbers is one input, as token array, and does not count as a list of inputs.
             Some(Element::Token(first)) => Ok((read_tokens(first, list)?, true)),
             Some(Element::Tokens(first)) => Ok((self.read_token_lists(first, list)?, false)),
         }
@@ -148,6 +152,7 @@ impl<'de> Visitor<'de> for ElementVisitor {
     }
 
     fn visit_u64<E: de::Error>(self, id: u64) -> Result<Element<'de>, E> {
+        // Negative numbers and fractions never get here and fail as a wrong type.
         u32::try_from(id).map(Element::Token).map_err(E::custom)
     }
 

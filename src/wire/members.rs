@@ -69,6 +69,7 @@ pub(super) fn read_member(name: &str, text: &str, is_listed: bool) -> Result<Ext
 /// are written by value, and other numbers as they are.
 fn write_canonical(text: &str, depth: usize, out: &mut String) -> Result<(), Bypass> {
     match text.as_bytes().first() {
+        // The recursion is bounded, because a caller chooses the depth.
         Some(b'{' | b'[') if depth == 0 => Err(Bypass::WrongType),
         Some(b'{') => write_object(text, depth - 1, out),
         Some(b'[') => write_list(text, depth - 1, out),
@@ -79,6 +80,7 @@ fn write_canonical(text: &str, depth: usize, out: &mut String) -> Result<(), Byp
 fn write_object(text: &str, depth: usize, out: &mut String) -> Result<(), Bypass> {
     let mut json = serde_json::Deserializer::from_str(text);
     let mut members = json.deserialize_map(MembersVisitor).map_err(|error| syntax_fault(&error))?;
+    // After the sort, equal names are neighbours. RFC 8259, section 4: readers differ in which of two they use.
     members.sort_by(|(left, _), (right, _)| left.0.cmp(&right.0));
     if members.windows(2).any(|pair| pair[0].0.0 == pair[1].0.0) {
         return Err(Bypass::DuplicateKey);
@@ -111,6 +113,7 @@ fn write_list(text: &str, depth: usize, out: &mut String) -> Result<(), Bypass> 
 
 fn write_scalar(text: &str, out: &mut String) -> Result<(), Bypass> {
     let value: Value = serde_json::from_str(text).map_err(|error| syntax_fault(&error))?;
+    // The text is kept as it is, because distinct numbers may parse to the same f64.
     match &value {
         Value::Number(number) if number.is_f64() && text.len() > MAX_BYTES => return Err(Bypass::WrongType),
         Value::Number(number) if number.is_f64() => out.push_str(text),
@@ -140,6 +143,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
 /// Returns the reason for a JSON error that no visitor has explained.
 pub(super) fn syntax_fault(error: &serde_json::Error) -> Bypass {
     let text = error.to_string();
+    // serde_json has no kind of error for surrogates and names the cause only in its message.
     let surrogate = text.contains("surrogate") || text.contains("unexpected end of hex escape");
     match error.classify() {
         serde_json::error::Category::Data => Bypass::WrongType,

@@ -72,6 +72,7 @@ pub fn read_request<'a>(
     let mut json = serde_json::Deserializer::from_slice(body);
     let fields = json
         .deserialize_map(FieldsVisitor { extra_fields, fault: &fault, member: &member })
+        // Bytes after the object could change its meaning for another reader, so they are a fault.
         .and_then(|fields| json.end().map(|()| fields))
         .map_err(|error| {
             let reason = fault.get().unwrap_or_else(|| syntax_fault(&error));
@@ -93,9 +94,11 @@ struct Fields<'a> {
 impl<'a> Fields<'a> {
     fn check(self, path_model: PathModel) -> Result<EmbedRequest<'a>, Bypass> {
         let inputs = self.inputs.ok_or(Bypass::NoInput)?;
+        // A path with a deployment names the model itself.
         if self.model.is_none() && path_model == PathModel::No {
             return Err(Bypass::NoInput);
         }
+        // The service decides how to answer an empty input, so the request passes through.
         if inputs.is_empty() || inputs.iter().any(Input::is_empty) {
             return Err(Bypass::EmptyInput);
         }
@@ -132,6 +135,7 @@ impl FieldsVisitor<'_> {
             "model" => fields.model = Some(self.bounded(map.next_value::<String>()?)?),
             "user" => {
                 fields.user = map.next_value::<Option<String>>()?.map(|user| self.bounded(user)).transpose()?;
+                // Not every compatible server takes null for an absent member, so the spelling is kept.
                 fields.form.has_null_user = fields.user.is_none();
             }
             "encoding_format" => fields.form.encoding = self.read_encoding(map)?,
@@ -195,10 +199,13 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+        // The body is an object from here on, so a further error has another reason.
         self.fault.set(None);
         let mut fields = Fields::default();
+        // The list is short because of `MAX_MEMBERS`, so a search through it is cheap.
         let mut seen = Vec::<Cow<'de, str>>::with_capacity(6);
         while let Some(Name(name)) = map.next_key::<Name<'de>>()? {
+            // Readers differ in which of two equal members they use (RFC 8259, section 4).
             let read = if seen.contains(&name) {
                 Err(self.fault(Bypass::DuplicateKey))
             } else if seen.len() == MAX_MEMBERS {
@@ -206,6 +213,7 @@ impl<'de> Visitor<'de> for FieldsVisitor<'_> {
             } else {
                 self.read_field(&name, &mut fields, &mut map)
             };
+            // The name of the member goes into the header of the bypass.
             read.inspect_err(|_| self.member.set(Some(name.to_string())))?;
             seen.push(name);
         }

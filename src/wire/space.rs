@@ -64,11 +64,13 @@ impl Space {
     /// Adds this space to a key.
     pub fn join_key(&self, key: &mut KeyBuilder) {
         if let Some(model) = &self.model {
+            // Each part enters with its own tag and length, so an absent part equals no other key.
             key.part(Tag::Model, model.as_bytes());
         }
         if let Some(dimensions) = self.dimensions {
             key.part(Tag::Dimensions, &dimensions.to_le_bytes());
         }
+        // `extras` is a sorted map, so the order of members in a request does not change the key.
         for (name, value) in &self.extras {
             key.part(Tag::ExtraName, name.as_bytes()).part(Tag::ExtraValue, value.canonical().as_bytes());
         }
@@ -140,6 +142,7 @@ impl Input<'_> {
         match self {
             Self::Text(text) => space.extend(Tag::Text, text.as_bytes()),
             Self::Tokens(ids) => {
+                // A fixed byte order keeps keys equal across machines that share a tier.
                 let bytes: Vec<u8> = ids.iter().flat_map(|id| id.to_le_bytes()).collect();
                 space.extend(Tag::Tokens, &bytes)
             }

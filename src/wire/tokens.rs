@@ -39,15 +39,18 @@ fn slices(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn slice_end(text: &str) -> usize {
+    // Most texts are short and are counted in one slice.
     if text.len() <= SLICE_BYTES {
         return text.len();
     }
+    // A space is no letter, so the first character never ends a slice.
     let mut before = ' ';
     let from = text.floor_char_boundary(SLICE_BYTES);
     for (offset, character) in text[from..].char_indices() {
         if is_letter(before) && is_no_letter(character) {
             return from + offset;
         }
+        // A very long word is cut inside, which may add a token.
         if from + offset >= MAX_SLICE_BYTES {
             return from + offset;
         }
@@ -81,13 +84,17 @@ pub const fn estimate(text: &str) -> usize {
 /// one if `total` allows it. If all weights are zero, all shares are zero.
 pub fn apportion(total: u64, weights: &[usize]) -> Vec<u32> {
     let weighing = weights.iter().filter(|weight| **weight > 0).count() as u64;
+    // Each positive weight gets one token first. The rest is shared in proportion.
     let least = u64::from(total >= weighing);
     let rest = u128::from(total - least * weighing);
+    // Products of two 64-bit numbers need 128 bits.
     let sum: u128 = weights.iter().map(|weight| *weight as u128).sum::<u128>().max(1);
+    // Weights so far, and tokens of the rest given to them.
     let mut seen: u128 = 0;
     let mut given: u128 = 0;
     let share = |weight: &usize| {
         seen += *weight as u128;
+        // A share is the difference of two rounded running totals, so rounding errors do not add up.
         let until_here = rest * seen / sum;
         let share = until_here - given + u128::from(if *weight > 0 { least } else { 0 });
         given = until_here;

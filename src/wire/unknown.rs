@@ -16,6 +16,7 @@ const MAX_CHARS: usize = 100;
 /// are members that are neither known nor null nor listed in `extra_fields`, and members with a value that changes the
 /// contents of the answer.
 pub fn unknown_fields(body: &[u8], extra_fields: &BTreeSet<String>) -> Vec<String> {
+    // A body that is not a JSON object has no names to report.
     let fields: Map<String, Value> = serde_json::from_slice(body).unwrap_or_default();
     let is_unknown = |(name, value): &(&String, &Value)| {
         let is_listed = value.is_null() || extra_fields.contains(*name);

@@ -7,9 +7,11 @@ use super::{Input, RequestForm, Space, WrittenEncoding};
 /// Writes the body of an upstream call for `inputs`, all of one kind. Members are spelled as `form` says; several
 /// inputs are always a list.
 pub fn write_request(space: &Space, inputs: &[&Input<'_>], form: RequestForm, user: Option<&str>) -> Bytes {
+    // A text gets a third more than its length, for quotes and escapes. Token ids may need more, and the buffer grows.
     let mut body = Vec::with_capacity(128 + inputs.iter().map(|input| input.estimated_tokens() * 4).sum::<usize>());
     body.extend_from_slice(b"{\"input\":");
     match inputs {
+        // Only a call with one input can keep the form of a single value. Merged requests need a list.
         [input] if form.is_single => write_input(&mut body, input),
         _ => write_inputs(&mut body, inputs),
     }
@@ -33,6 +35,7 @@ pub fn write_request(space: &Space, inputs: &[&Input<'_>], form: RequestForm, us
     }
     for (name, value) in &space.extras {
         write_name(&mut body, name);
+        // The caller's own text goes upstream. The canonical one is only for the key.
         body.extend_from_slice(value.written().as_bytes());
     }
     body.push(b'}');

@@ -39,6 +39,7 @@ pub(in crate::cli) async fn warm(
     let (own, config) = start(credential::of_nobody(config)).await?;
     let whose = credential::whose(&config, credential);
     let warmed = run(Client::of_public_port(&config), &config, credential, options, file).await;
+    // The temporary vecho must be stopped in any case, so an error of the run is returned later.
     let kept = stop(own, &config).await;
     let Warmed { answered, ended } = warmed?;
     if answered > 0 && !options.quiet {
@@ -59,6 +60,7 @@ fn open(file: &Path) -> Result<InputFile, CommandError> {
     if file == Path::new(STANDARD) {
         return Ok(InputFile { lines: Box::new(BufReader::new(io::stdin())), bytes: None, format: None });
     }
+    // A pipe has no length, so its progress has no total.
     let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let bytes = opened.metadata().ok().filter(fs::Metadata::is_file).map(|data| data.len());
     let is_json = |extension: &str| ["json", "jsonl", "ndjson"].iter().any(|json| extension.eq_ignore_ascii_case(json));
@@ -77,6 +79,7 @@ async fn run(
     let client = WarmClient::new(client, credential.headers(config), options)?;
     let progress = ProgressDisplay::new(options.quiet, "texts", file.bytes);
     let bounds = BatchBounds { inputs: options.batch as usize, bytes: client.max_batch_bytes(config) };
+    // All requests run in one task, and no borrow lasts across an await.
     let done = RefCell::new(Done { progress: &progress, counts: WarmCounts::default(), failed: 0, stopped: None });
     let concurrency = options.concurrency as usize;
     let read = batches_of(Batches::new(file.lines, bounds, file.format), concurrency * AHEAD_BATCHES);
@@ -114,6 +117,7 @@ fn batches_of(
     drop(spawn_blocking(move || {
         while let Some(next) = batches.next_batch() {
             let is_last = matches!(next, FileItem::Unreadable(_));
+            // The receiver is gone if the work was stopped early.
             if ready.blocking_send(next).is_err() || is_last {
                 break;
             }
@@ -152,6 +156,7 @@ impl Done<'_> {
             self.tell(*number, cause);
         }
         if let Some(Stop(cause)) = result.stopped {
+            // Several requests may fail at once. The first cause is reported.
             self.stopped.get_or_insert(cause);
         }
         self.progress.advance(batch.size, batch.inputs.len() as u64);

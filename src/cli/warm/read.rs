@@ -74,6 +74,7 @@ pub(super) struct Batches<R> {
     bounds: BatchBounds,
     /// `None` until the first line has determined it.
     format: Option<LineFormat>,
+    // One request carries one kind of input, so each kind has a batch of its own.
     texts: PendingBatch,
     tokens: PendingBatch,
     ready: VecDeque<FileItem>,
@@ -126,6 +127,7 @@ impl<R: BufRead> Batches<R> {
                     InputKind::Text => &mut self.texts,
                     InputKind::Tokens => &mut self.tokens,
                 };
+                // The batch is sent before it becomes too large. A single input over the limit is sent alone.
                 if pending.bytes + json.len() > self.bounds.bytes {
                     self.ready.extend(pending.take());
                 }
@@ -153,6 +155,7 @@ impl<R: BufRead> Batches<R> {
 
     fn end(&mut self, error: Option<io::Error>) {
         self.is_over = true;
+        // Both batches may be incomplete at the end of the file, also after a read error.
         self.ready.extend(self.texts.take());
         self.ready.extend(self.tokens.take());
         self.ready.extend(error.map(FileItem::Unreadable));
@@ -183,6 +186,7 @@ fn read_line(line: &Line, format: LineFormat) -> Result<(Cow<'_, str>, InputKind
         LineFormat::Json => read_json(text.trim()).map(|(json, kind)| (json.into(), kind)),
         LineFormat::Plain => {
             let text = text.trim_end_matches(['\r', '\n']);
+            // Only the first line can begin with a byte order mark.
             let text = if line.number == 1 { text.trim_start_matches('\u{feff}') } else { text };
             Ok((json!(text).to_string().into(), InputKind::Text))
         }

@@ -107,6 +107,7 @@ impl WarmClient {
 
     /// Returns the number of bytes of inputs that fit into one request.
     pub(super) fn max_batch_bytes(&self, config: &Config) -> usize {
+        // At least one byte, so each batch takes one input if the limits are very small.
         let around = self.opening.len() + ENVELOPE_BYTES;
         config.limits.max_body_bytes.min(MAX_BATCH_BYTES).saturating_sub(around).max(1)
     }
@@ -120,6 +121,7 @@ impl WarmClient {
                 RequestOutcome::Refused(_) if inputs.len() > 1 => {
                     // One invalid input fails the whole request, so the halves separate it from the valid ones.
                     let (first, second) = inputs.split_at(inputs.len() / 2);
+                    // The list is a stack, so the first half is sent first.
                     open.extend([second, first]);
                 }
                 RequestOutcome::Refused(cause) | RequestOutcome::Failed(cause) => result.fail(inputs, &cause),
@@ -139,6 +141,7 @@ impl WarmClient {
         for attempt in 1.. {
             let (cause, requested) = match self.attempt(&body, inputs.len()).await {
                 Attempt::Final(outcome) => return outcome,
+                // The last error is reported, not the number of attempts.
                 Attempt::Again { cause, .. } if attempt == MAX_ATTEMPTS => return RequestOutcome::Failed(cause),
                 Attempt::Again { cause, wait } => (cause, wait),
             };
@@ -159,9 +162,11 @@ impl WarmClient {
         request.headers_mut().extend(self.headers.clone());
         let answer = match self.client.send(request).await {
             Ok(answer) => answer,
+            // Nothing listens any more, so all further requests would fail as well.
             Err(error) if matches!(error.cause, Cause::Refused) => {
                 return Attempt::Final(RequestOutcome::Stopped(error.to_string()));
             }
+            // Other failures of the connection may pass.
             Err(error) => return Attempt::Again { cause: error.to_string(), wait: None },
         };
         let (head, body) = answer.into_parts();
@@ -169,6 +174,7 @@ impl WarmClient {
             let body = read_whole(body).await.unwrap_or_default();
             return judge_error(head.status, &head.headers, &body);
         }
+        // vecho answers from its cache if the request is repeated, so a broken body costs no tokens again.
         match drain(body).await {
             Ok(()) => Attempt::Final(judge(&head.headers, inputs)),
             Err(error) => Attempt::Again { cause: format!("the answer broke off: {error}"), wait: None },
@@ -193,6 +199,7 @@ async fn drain(mut body: Incoming) -> hyper::Result<()> {
 /// Evaluates a successful response: only vectors from a tier or from the upstream are cached.
 fn judge(headers: &HeaderMap, inputs: usize) -> RequestOutcome {
     let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+    // Each response of vecho to an embeddings request has this header.
     match text(CACHE) {
         None => return RequestOutcome::Stopped("the server at `listen` is not vecho".to_owned()),
         Some("hit" | "partial" | "miss") => {}
@@ -210,6 +217,7 @@ fn judge(headers: &HeaderMap, inputs: usize) -> RequestOutcome {
     }
     counts.billed =
         pairs(text(TOKENS).unwrap_or_default()).find(|(name, _)| *name == "billed").map_or(0, |pair| pair.1);
+    // The sources must account for all inputs.
     if seen == inputs as u64 {
         RequestOutcome::Cached(counts)
     } else {
@@ -229,12 +237,16 @@ fn judge_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Attempt 
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let message = error_fields(body).message;
     let cause = if message.is_empty() { status.to_string() } else { message };
+    // OpenAI's service and its clients use this header to override the rule of the status.
     let is_vetoed = text(SHOULD_RETRY) == Some("false");
     match status.as_u16() {
+        // The credential or the path is wrong, which is the same for all requests.
         401 | 403 | 404 => Attempt::Final(RequestOutcome::Stopped(cause)),
+        // An exhausted quota comes back neither within the retries nor for other requests.
         429 if is_vetoed || error_fields(body).code == "insufficient_quota" => {
             Attempt::Final(RequestOutcome::Stopped(cause))
         }
+        // These failures may pass, unless the server forbids a retry.
         408 | 429 | 500.. if !is_vetoed => Attempt::Again { cause, wait: requested_wait(headers) },
         408 | 429 | 500.. => Attempt::Final(RequestOutcome::Failed(cause)),
         _ => Attempt::Final(RequestOutcome::Refused(cause)),
@@ -243,6 +255,7 @@ fn judge_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Attempt 
 
 /// Returns the wait that a response requests.
 fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
+    // OpenAI's clients accept fractions here, too.
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
     let seconds = number("retry-after-ms").map(|ms| ms / 1_000.0).or_else(|| number(RETRY_AFTER.as_str()))?;
     Duration::try_from_secs_f64(seconds).ok()

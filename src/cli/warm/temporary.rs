@@ -19,6 +19,7 @@ const TIER_CHECK_EVERY: Duration = Duration::from_millis(50);
 /// Starts a vecho with this configuration on random loopback ports.
 pub(super) async fn start(config: Config) -> Result<(App, Config), CommandError> {
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    // TLS is off, because the client of this command speaks plain HTTP.
     let config = Config { listen: any, admin_listen: any, tls: None, ..config };
     let own = App::start(config.clone(), Surroundings::detached(Clock::System)).await;
     let own = own.map_err(|error| error.to_string())?;
@@ -26,6 +27,7 @@ pub(super) async fn start(config: Config) -> Result<(App, Config), CommandError>
     if has_lasting_tier(&config).await {
         return Ok((own, config));
     }
+    // A temporary vecho without a lower tier would lose every vector at its end.
     own.stop().await;
     Err("no vecho runs at `listen`, and without one there is no tier below memory that would keep anything".to_owned())
 }
@@ -49,6 +51,7 @@ async fn has_lasting_tier(config: &Config) -> bool {
 
 /// Stops it. Fails if vectors could not be stored.
 pub(super) async fn stop(own: App, config: &Config) -> Result<(), CommandError> {
+    // The statistics are read before the stop, since the port closes with it.
     let stats = Client::of_ops_port(config).stats().await;
     let dropped: u64 = ["disk", "redis"].iter().filter_map(|tier| stats["tiers"][tier]["dropped"].as_u64()).sum();
     let lost = dropped + own.stop().await.unwritten as u64;

@@ -10,6 +10,7 @@ use crate::config::values;
 /// start.
 pub(super) fn address(value: &Value) -> Result<SocketAddr, String> {
     let text = values::text(value)?;
+    // A dot at the end marks a complete name in DNS, so both spellings are `localhost`.
     let local = text.rsplit_once(':').filter(|(host, _)| host.trim_end_matches('.').eq_ignore_ascii_case("localhost"));
     let address = match local {
         Some((_, port)) => port.parse().ok().map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port))),

@@ -10,9 +10,11 @@ use crate::config::{Config, UpstreamTarget};
 pub(super) fn check(reader: &mut Reader, config: &Config) {
     let (public, ops) = (config.listen, config.admin_listen);
     let same_host = public.ip() == ops.ip() || public.ip().is_unspecified() || ops.ip().is_unspecified();
+    // With port 0 the operating system chooses two different ports.
     if public.port() != 0 && public.port() == ops.port() && same_host {
         reader.fault("admin_listen", format!("{ops} is taken by listen ({public})"));
     }
+    // A call to vecho's own port would cause a call from there, without end.
     if let UpstreamTarget::Http(uri) = &config.upstream.target
         && reaches(uri, public)
     {
@@ -40,6 +42,7 @@ fn addresses(host: &str) -> Vec<IpAddr> {
 /// this machine's addresses.
 fn takes(bound: IpAddr, called: IpAddr) -> bool {
     let (bound, called) = (bound.to_canonical(), meant(called.to_canonical()));
+    // A wildcard socket of IPv6 also accepts IPv4, but not the other way round.
     let is_family_taken = bound.is_ipv6() || called.is_ipv4();
     bound == called || (bound.is_unspecified() && called.is_loopback() && is_family_taken)
 }

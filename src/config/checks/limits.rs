@@ -12,10 +12,13 @@ const MOST_INFLIGHT_BYTES: usize = 128 << 20;
 const MOST_BODY_BYTES: usize = 64 << 20;
 
 pub(super) fn limits(reader: &mut Reader, memory: &MemoryConfig) -> LimitsConfig {
+    // Bodies in flight may take a fifth of the memory by default.
     let share = usize::try_from(memory.limit_bytes / 5).unwrap_or(usize::MAX).min(MOST_INFLIGHT_BYTES);
     let max_inflight_bytes = reader.following_count("limits.max_inflight_bytes", ANY_BYTES, share, "memory.limit_mb");
+    // A body must fit into the limit of all bodies.
     let largest_body = max_inflight_bytes.min(MOST_BODY_BYTES);
     LimitsConfig {
+        // hyper panics at a buffer of less than 8,192 bytes.
         max_header_bytes: reader.count("limits.max_header_bytes", 8192..=16 * MIB),
         header_timeout: reader.duration("limits.header_timeout", &TIMEOUT),
         idle_timeout: reader.duration("limits.idle_timeout", &TIMEOUT),

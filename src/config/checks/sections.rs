@@ -19,9 +19,11 @@ use crate::config::{
 /// Returns a complete and consistent configuration, or every fault.
 pub(in crate::config) fn check(raw: Raw) -> Result<Config, Faults> {
     let mut reader = Reader::new(raw);
+    // Faulty values are replaced by defaults, so the checks across keys run in any case.
     let mut config = read(&mut reader);
     addresses::check(&mut reader, &config);
     across::check(&mut reader, &config);
+    // All faults are collected by now, so they are reported together.
     config.effective = reader.finish()?;
     Ok(config)
 }

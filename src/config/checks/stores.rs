@@ -40,6 +40,7 @@ pub(super) fn redis(reader: &mut Reader) -> RedisConfig {
         timeout: reader.duration("redis.timeout", &TIMEOUT),
         connect_timeout: reader.duration("redis.connect_timeout", &TIMEOUT),
         queue_bytes: queue_bytes(reader, "redis.queue_mb"),
+        // A lease of zero turns leases off.
         lease: Some(lease).filter(|lease| !lease.is_zero()),
     };
     check(reader, &redis);
@@ -74,6 +75,7 @@ fn node(text: &str) -> Result<RedisNode, String> {
     let form = || "must be redis://HOST:PORT/DATABASE or rediss://HOST:PORT/DATABASE".to_owned();
     let uri: Uri = text.parse().map_err(|_| form())?;
     if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+        // The address is shown in the effective configuration, so it must hold no secret.
         return Err("must not hold a user or password; use redis.username and redis.password".to_owned());
     }
     let tls = match uri.scheme_str() {
@@ -91,6 +93,7 @@ fn node(text: &str) -> Result<RedisNode, String> {
 }
 
 fn check(reader: &mut Reader, redis: &RedisConfig) {
+    // Without a node the tier is off, and its other keys have no effect.
     let Some(first) = redis.nodes.first() else { return };
     if redis.nodes.len() > 1 && !redis.cluster {
         reader.fault("redis.url", "names several nodes, which only a cluster has; set redis.cluster");
@@ -98,6 +101,7 @@ fn check(reader: &mut Reader, redis: &RedisConfig) {
     if redis.cluster && redis.nodes.iter().any(|node| node.database != 0) {
         reader.fault("redis.url", "names a database, of which a cluster has only 0");
     }
+    // All connections share one TLS configuration.
     if redis.nodes.iter().any(|node| node.tls != first.tls) {
         reader.fault("redis.url", "mixes redis:// and rediss://");
     }

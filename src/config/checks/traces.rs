@@ -23,6 +23,7 @@ pub(super) fn traces(reader: &mut Reader) -> TracesConfig {
     let below = reader.optional("traces.endpoint", |value| below(&values::text(value)?));
     let whole = reader.optional("traces.url", |value| address(&values::text(value)?));
     TracesConfig {
+        // The complete address takes precedence, as in OpenTelemetry's own variables.
         target: whole.or(below),
         headers: headers(reader),
         sample_ratio: reader.ratio("traces.sample_ratio", &(0.0..=1.0)),
@@ -37,6 +38,7 @@ pub(super) fn traces(reader: &mut Reader) -> TracesConfig {
 /// Returns the address for traces below a collector's base URL.
 fn below(base: &str) -> Result<Uri, String> {
     let mut parts = address(base)?.into_parts();
+    // The signal path is appended to the path of the base URL, as OTLP demands.
     let path = parts.path_and_query.as_ref().map_or("", PathAndQuery::path).trim_end_matches('/');
     parts.path_and_query = Some(format!("{path}{SIGNAL_PATH}").parse().map_err(|_| "is too long".to_owned())?);
     Uri::from_parts(parts).map_err(|_| "is too long".to_owned())
@@ -67,6 +69,7 @@ fn headers(reader: &mut Reader) -> Option<HeaderMap> {
 fn header(pair: &str) -> Option<(HeaderName, HeaderValue)> {
     let (name, value) = decoded(pair)?;
     let mut value = HeaderValue::from_str(&value).ok()?;
+    // Headers often hold a token, so debug output must not contain their values.
     value.set_sensitive(true);
     Some((HeaderName::from_bytes(name.as_bytes()).ok()?, value))
 }
@@ -84,6 +87,7 @@ fn resource(reader: &mut Reader) -> BTreeMap<String, String> {
         .list("traces.resource", |pair| decoded(pair).ok_or_else(|| format!("{pair:?} is not of the form name=value")));
     let mut resource: BTreeMap<String, String> = pairs.unwrap_or_default().into_iter().collect();
     let said = reader.optional("traces.service_name", values::text);
+    // The own key takes precedence over the list.
     let name = said.or_else(|| resource.remove(SERVICE_NAME)).unwrap_or_else(|| "vecho".to_owned());
     reader.show("traces.service_name", name.clone());
     resource.insert(SERVICE_NAME.to_owned(), name);

@@ -51,6 +51,7 @@ fn target(text: &str) -> Result<UpstreamTarget, String> {
         return Err("must not have a query or fragment".to_owned());
     }
     let form = || "must be http://HOST/PATH, https://HOST/PATH or mock:".to_owned();
+    // Paths of requests are appended, so a slash at the end would be doubled.
     let uri: Uri = text.trim_end_matches('/').parse().map_err(|_| form())?;
     let host = uri.host().unwrap_or_default();
     match (uri.scheme_str(), uri.authority()) {
@@ -74,6 +75,7 @@ fn key_header(reader: &mut Reader, target: &UpstreamTarget) -> KeyHeader {
 fn usual_header(target: &UpstreamTarget) -> KeyHeader {
     let UpstreamTarget::Http(uri) = target else { return KeyHeader::Authorization };
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    // Paths of Azure begin with `/openai`, also behind a gateway with another host.
     let azure = host.ends_with(".azure.com") || uri.path().starts_with("/openai");
     if azure { KeyHeader::ApiKey } else { KeyHeader::Authorization }
 }

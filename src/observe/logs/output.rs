@@ -47,6 +47,7 @@ impl LevelHandle {
     /// Sets the level: a level name, or a filter such as `info,vecho::upstream=debug`.
     pub fn set(&self, level: &str) -> Result<(), BadLevel> {
         let filter = parse_log_level(level)?;
+        // The lock is held during the reload, so the stored text always matches the filter.
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(handle) = &self.filter {
             handle.reload(filter).map_err(|error| BadLevel::new(level, &error))?;
@@ -78,11 +79,13 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(parse_log_level(level)?);
+    // Colour codes would be noise in a file or a collector.
     let lines = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
+    // The layer and the handle share one limiter, which counts for both.
     let throttled = Throttled::default();
     let foreign = Foreign(throttled.clone());
     let handle = LevelHandle { current: Arc::new(Mutex::new(level.to_owned())), filter: Some(handle), throttled };

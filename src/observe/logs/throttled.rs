@@ -89,6 +89,7 @@ impl<S: Subscriber> Layer<S> for Foreign {
         let metadata = event.metadata();
         let target = metadata.target();
         let is_own = target.strip_prefix("vecho").is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+        // In `tracing`, a level is greater if it is less severe. Only warnings and errors are limited.
         is_own || *metadata.level() > Level::WARN || self.0.admits(target)
     }
 }

@@ -34,6 +34,7 @@ impl Counter {
 
     /// Raises the count to a total from another source; a lower total changes nothing.
     pub(super) fn raise_to(&self, total: u64) {
+        // A counter cannot be set. The callers are scrape hooks, which run one at a time.
         self.0.inc_by(total.saturating_sub(self.0.get()));
     }
 }
@@ -95,11 +96,13 @@ impl Drop for Entered {
 #[derive(Debug)]
 pub struct PerLabel<L, H> {
     handles: Box<[H]>,
+    // A function type keeps the handles `Send` and `Sync` for every `L`.
     label: PhantomData<fn(L)>,
 }
 
 impl<L: Label, H> PerLabel<L, H> {
     fn resolve(handle: impl Fn(&'static str) -> H) -> Self {
+        // The resolution creates each series, so it is exported as zero before its first event.
         Self { handles: L::LABELS.iter().map(|label| handle(label)).collect(), label: PhantomData }
     }
 

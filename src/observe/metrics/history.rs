@@ -109,6 +109,7 @@ impl Totals {
             tokens_billed: self.tokens_billed.saturating_sub(earlier.tokens_billed),
             tokens_saved: self.tokens_saved.saturating_sub(earlier.tokens_saved),
             cost_billed: (self.cost_billed - earlier.cost_billed).max(0.0),
+            // Sums of floating-point numbers may decrease by a rounding error.
             cost_saved: (self.cost_saved - earlier.cost_saved).max(0.0),
             latency_ms: latencies(&self.latencies.since(&earlier.latencies)),
             calls: std::array::from_fn(|place| self.calls[place].saturating_sub(earlier.calls[place])),
@@ -123,6 +124,7 @@ impl Totals {
 
 fn latencies(between: &Latencies) -> Box<[(&'static str, Percentiles)]> {
     let mut times = between.percentiles();
+    // An interval without requests has no response times, so it gets no `all` entry either.
     if !times.is_empty() {
         times.push(("all", between.overall()));
     }
@@ -157,10 +159,12 @@ impl History {
         keep(&mut rings.fine, Arc::clone(&sample), MAX_FINE);
         rings.steps += 1;
         if rings.steps.is_multiple_of(COARSE_STEP_SECONDS / STEP_SECONDS) {
+            // A coarse sample is computed from the totals, because percentiles cannot be added.
             let coarse = Arc::new(now.since(&rings.at_coarse, levels));
             keep(&mut rings.coarse, coarse, MAX_COARSE);
             rings.at_coarse = now.clone();
         }
+        // The next sample begins where this one ended.
         rings.at_fine = now;
         sample
     }

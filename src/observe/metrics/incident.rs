@@ -140,6 +140,7 @@ impl IncidentRecord {
     }
 
     pub(super) fn add(&mut self, now_ms: u64, incident: &Incident<'_>) {
+        // The cause of a worse answer is of more interest than that of the first one.
         if incident.instead > self.worst {
             self.worst = incident.instead;
             self.cause = shortened(incident.cause, MAX_CAUSE_BYTES).into_owned();
@@ -150,6 +151,7 @@ impl IncidentRecord {
             Instead::Errors => None,
         };
         if let Some(span) = span {
+            // The first time stays, and the last one moves.
             *span = Some((span.map_or(now_ms, |(first, _)| first), now_ms));
         }
         self.counts.add(incident);
@@ -160,6 +162,7 @@ impl IncidentRecord {
         let name = shortened(model, MAX_MODEL_BYTES).into_owned();
         let is_full = self.by_model.len() >= MAX_MODELS;
         let place = self.by_model.iter().position(|(known, _)| *known == name);
+        // Further models share one entry, which is behind those with a name.
         let place = place.or_else(|| is_full.then_some(MAX_MODELS)).unwrap_or(self.by_model.len());
         if place == self.by_model.len() {
             self.by_model.push((if is_full { OTHERS.to_owned() } else { name }, IncidentCounts::default()));

@@ -75,6 +75,7 @@ impl Incidents {
     /// Records a request that found the upstream unavailable. `now_ms` is the time of its answer.
     pub fn note(&self, now_ms: u64, incident: &Incident<'_>) {
         let mut book = self.book();
+        // The flag changes only under the lock, so it agrees with the records.
         self.is_active.store(true, Ordering::Relaxed);
         self.active.set(1);
         if book.reopen(now_ms, incident) {
@@ -99,6 +100,7 @@ impl Incidents {
         }
         let mut book = self.book();
         book.failing.retain(|failing| failing != model);
+        // The incident goes on while another model fails, unless its failures have stopped.
         if !book.failing.is_empty() && now_ms.saturating_sub(book.last_failure_ms) < FLAP_MS {
             return;
         }
@@ -145,9 +147,11 @@ impl IncidentBook {
         if let Some(record) = self.records.front_mut()
             && record.to_ms.is_none_or(|ended| now_ms.saturating_sub(ended) < FLAP_MS)
         {
+            // Failures shortly after the end belong to the same incident, so a flapping upstream fills no list.
             record.to_ms = None;
             return false;
         }
+        // The oldest record makes room for the new one.
         self.records.truncate(MAX_INCIDENTS - 1);
         self.records.push_front(IncidentRecord::new(now_ms, incident));
         (self.warned, self.warned_at_ms) = (None, None);
@@ -172,6 +176,7 @@ impl IncidentBook {
 
     fn close(&mut self, now_ms: u64) {
         self.failing.clear();
+        // The end is logged only if the begin was.
         let warned = self.warned.take();
         let Some(record) = self.records.front_mut() else {
             return;

@@ -270,6 +270,7 @@ impl Label for GovernorAction {
     const LABELS: &'static [&'static str] = &{
         let mut labels = [""; Self::ALL.len()];
         let mut at = 0;
+        // A constant cannot use iterators.
         while at < labels.len() {
             labels[at] = Self::ALL[at].label();
             at += 1;

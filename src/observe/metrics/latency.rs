@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::labels::{Label, Outcome};
 
 const LOWEST_US: u64 = 1;
+// One hour in microseconds. Longer times are recorded as one hour.
 const HIGHEST_US: u64 = 3_600_000_000;
 /// A precision of one percent is sufficient for a chart and takes a tenth of the memory of three digits.
 const SIGNIFICANT_DIGITS: u8 = 2;
@@ -40,6 +41,7 @@ impl Durations {
 
     /// Returns the durations recorded since `earlier`.
     pub(super) fn since(&self, earlier: &Self) -> Self {
+        // Histograms cannot be negative, so the earlier one is subtracted from a copy of the later one.
         let mut difference = self.clone();
         if let (Some(later), Some(earlier)) = (&mut difference.0, &earlier.0) {
             later.subtract(&**earlier).expect("a histogram must not lose what it held");
@@ -89,6 +91,7 @@ impl Latencies {
 
     /// Returns the percentiles of all outcomes together.
     pub(super) fn overall(&self) -> Percentiles {
+        // Percentiles cannot be averaged, so the histograms are merged.
         let mut all = empty();
         for times in self.0.iter().flatten() {
             all.add(&**times).expect("histograms must have equal bounds");

@@ -80,6 +80,7 @@ impl Performance {
 
     /// Returns the time for samples and recent requests, in milliseconds since the epoch.
     pub fn now_ms(&self) -> u64 {
+        // The monotonic clock keeps samples in order if the system's clock is set.
         self.started_ms + whole_ms(self.started.elapsed())
     }
 
@@ -91,6 +92,7 @@ impl Performance {
     /// Returns the latest requests, newest first, without those that `seen` already covers. Updates `seen`.
     pub fn recent(&self, seen: &mut Seen) -> Vec<Recent> {
         let mut found = Vec::new();
+        // Each shard has its own position, because shards number their requests independently.
         for (place, (shard, seen)) in self.shards.iter().zip(&mut seen.0).enumerate() {
             let new = hold(shard).as_ref().map_or_else(Vec::new, |shard| shard.recent.after(seen));
             // Each shard has its own numbers, so the shard becomes part of the id.
@@ -127,10 +129,12 @@ impl Performance {
     /// Returns the first unlocked shard. A shard is allocated only under contention, so memory stays small.
     fn free_shard(&self) -> MutexGuard<'_, Option<PerformanceShard>> {
         let free = self.shards.iter().find_map(|shard| shard.try_lock().ok());
+        // If all shards are in use, a wait for any of them is as good.
         free.unwrap_or_else(|| hold(&self.shards[0]))
     }
 
     fn snapshot_at(&self, now: Duration) -> PerformanceSnapshot {
+        // The shards are merged into an empty one, so no two of them are locked at the same time.
         let mut sum = PerformanceShard::new();
         for shard in &self.shards {
             if let Some(shard) = hold(shard).as_ref() {
@@ -210,6 +214,7 @@ impl PerformanceShard {
 
     fn count(&mut self, second: Second) {
         let slot = &mut self.seconds[usize::try_from(second.at % WINDOW_SECONDS).unwrap_or_default()];
+        // The slot holds an older second, since the ring has gone round.
         if slot.at != second.at {
             *slot = Second { at: second.at, ..Second::default() };
         }
@@ -223,6 +228,7 @@ impl PerformanceShard {
         self.errors += other.errors;
         self.sum = self.sum.saturating_add(other.sum);
         self.max = self.max.max(other.max);
+        // Slots of seconds that passed without a request still hold data from before the window.
         for second in other.seconds.iter().filter(|second| is_recent(second.at, now_second)) {
             self.count(*second);
         }

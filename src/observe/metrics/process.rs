@@ -42,6 +42,7 @@ impl ProcessMetrics {
             kibibytes(&status, "VmSize:").inspect(|size| self.virtual_bytes.set(size * 1024));
             number(&status, "Threads:").inspect(|count| self.threads.set(*count));
         }
+        // Each file is read by itself, so one that is unreadable affects no other value.
         read("stat").and_then(|text| cpu_seconds(&text)).inspect(|seconds| self.raise_cpu(*seconds));
         read("limits").and_then(|text| max_fds(&text)).inspect(|count| self.max_fds.set(*count));
         if let Ok(open) = fs::read_dir("/proc/self/fd") {
@@ -51,6 +52,7 @@ impl ProcessMetrics {
     }
 
     fn raise_cpu(&self, seconds: f64) {
+        // A Prometheus counter cannot be set, only raised.
         let more = seconds - self.cpu_seconds.get();
         if more > 0.0 {
             self.cpu_seconds.inc_by(more);

@@ -84,9 +84,11 @@ impl Ring {
 
     /// Returns the requests after the first `seen`, each with its number, and updates `seen`.
     pub(super) fn after(&self, seen: &mut u64) -> Vec<(u64, Duration, Ended)> {
+        // Number of the oldest stored request, counted from the first ever.
         let first = self.count - self.last.len() as u64;
         let numbered = (first..).zip(&self.last).skip_while(|(number, _)| number < seen);
         let new = numbered.map(|(number, (at, ended))| (number, *at, ended.clone())).collect();
+        // Requests that left the ring before they were read are skipped.
         *seen = self.count;
         new
     }

@@ -24,6 +24,7 @@ const USUAL: &[(Route, Outcome)] = &[
 pub struct RequestMetrics {
     ended: PerLabel<Route, PerLabel<Outcome, Counter>>,
     durations: HistogramVec,
+    // Handles are resolved on first use, so an unusual series without requests is not exported.
     duration: [[OnceLock<Histogram>; Outcome::ALL.len()]; Route::ALL.len()],
     bypass: PerLabel<Bypass, Counter>,
     rejected: PerLabel<Rejection, Counter>,

@@ -20,6 +20,7 @@ impl Metrics {
 
     fn totals(&self) -> Totals {
         let counts = self.performance().counts();
+        // The accounts settle their costs when they are read.
         let (_, statements) = self.accounts().statements();
         let (upstream_calls, upstream_inputs) = self.upstream.sizes();
         Totals {

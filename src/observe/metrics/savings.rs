@@ -40,6 +40,7 @@ impl UsageLabels {
 }
 
 fn shown(name: &str) -> Cow<'_, str> {
+    // A label with a control character could break the lines of a log or a terminal.
     let name = &name[..name.floor_char_boundary(MAX_NAME_BYTES)];
     if name.contains(char::is_control) { name.replace(char::is_control, "\u{fffd}").into() } else { name.into() }
 }
@@ -64,6 +65,7 @@ pub struct UsageAccount {
 struct Money {
     price: Option<Price>,
     settled: Tokens,
+    // Sums in 128 bits hold any number of tokens at the highest price.
     billed_pico: u128,
     saved_pico: u128,
     unpriced_tokens: u64,
@@ -108,6 +110,7 @@ impl UsageAccount {
     pub fn count(&self, inputs: u64, billed: u64, saved: u64) {
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.inputs.fetch_add(inputs, Ordering::Relaxed);
+        // Most requests are either hits or misses, so one of the two additions is spared.
         if billed > 0 {
             self.billed.add(billed);
         }
@@ -152,6 +155,7 @@ impl UsageAccount {
         let mut money = self.money();
         let now = self.statement_of(&mut money);
         for (counter, cost) in [(&self.cost_billed, now.cost_billed), (&self.cost_saved, now.cost_saved)] {
+            // A counter can only be raised, and a rounding error may give slightly less.
             counter.inc_by((cost - counter.get()).max(0.0));
         }
     }
@@ -171,6 +175,7 @@ impl Money {
                 self.billed_pico += price.of_pico(billed);
                 self.saved_pico += price.of_pico(saved);
             }
+            // Tokens without a price are never charged later, even if a price is added.
             None => self.unpriced_tokens += billed + saved,
         }
         self.settled = now;
@@ -214,6 +219,7 @@ impl UsageAccounts {
         }
         let named = (shown(model), shown(namespace));
         let answered = shown(answered);
+        // The read lock suffices for an existing account. The write lock is taken only for a new one.
         let found = self.book().find(&named.0, &named.1, &answered);
         found.unwrap_or_else(|| self.open(&named.0, &named.1, &answered))
     }
@@ -224,11 +230,13 @@ impl UsageAccounts {
         if let Some(account) = book.find(model, namespace, answered) {
             return account;
         }
+        // The list may exceed its limit by one account for each model with a price, and one for the others.
         let account = if book.is_full() {
             Arc::new(self.fresh(UsageLabels::new(book.overflow(model, answered), OTHER), ""))
         } else {
             Arc::new(self.fresh(UsageLabels::new(model, namespace), answered))
         };
+        // A new account has no price yet. The lock keeps prices and accounts consistent.
         account.reprice(&book.savings);
         book.accounts.push(Arc::clone(&account));
         account
@@ -254,6 +262,7 @@ impl UsageAccounts {
     pub fn reprice(&self, savings: &SavingsConfig) {
         let mut book = self.book.write().unwrap_or_else(PoisonError::into_inner);
         book.savings = savings.clone();
+        // The write lock keeps new accounts out until all have the new price.
         for account in &book.accounts {
             account.reprice(savings);
         }

@@ -91,6 +91,7 @@ impl UpstreamMetrics {
         self.calls.of(outcome).inc();
         self.call_duration.observe(elapsed.as_secs_f64());
         self.call_times.lock().unwrap_or_else(PoisonError::into_inner).record(elapsed);
+        // Sum and count of this histogram also serve the mean and the history.
         self.call_inputs.observe(float(inputs));
         self.call_requests.observe(float(requests));
     }
@@ -144,10 +145,12 @@ impl BreakerMetrics {
 /// Converts Prometheus's cumulative buckets to separate ones.
 fn buckets(inputs: &prometheus::proto::Histogram) -> Vec<Bucket> {
     let mut before = 0;
+    // A bucket of its own is the difference to the bound before.
     let mut between = |upto: u64| upto.saturating_sub(std::mem::replace(&mut before, upto));
     let mut buckets: Vec<Bucket> = inputs
         .get_bucket()
         .iter()
+        // The unbounded bucket is added below from the total count.
         .filter(|bucket| bucket.upper_bound().is_finite())
         .map(|bucket| Bucket { le: Some(bucket.upper_bound()), calls: between(bucket.cumulative_count()) })
         .collect();

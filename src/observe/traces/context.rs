@@ -60,9 +60,11 @@ impl TraceContext {
 }
 
 fn write(span: &SpanContext, headers: &mut HeaderMap) {
+    // Version 00 defines only the sampled flag. Other bits of the caller must not be passed on.
     let sampled = span.trace_flags() & TraceFlags::SAMPLED;
     let parent = format!("00-{}-{}-{sampled:02x}", span.trace_id(), span.span_id());
     headers.insert(TRACEPARENT, HeaderValue::from_str(&parent).expect("hexadecimal digits must be a header value"));
+    // A state belongs to its `traceparent`, so the previous one must not stay, even without a successor.
     headers.remove(TRACESTATE);
     let state = span.trace_state().header();
     if let Some(state) = HeaderValue::from_str(&state).ok().filter(|state| !state.is_empty()) {
@@ -75,6 +77,7 @@ pub(super) fn read(headers: &HeaderMap) -> Option<SpanContext> {
     let mut parents = headers.get_all(TRACEPARENT).iter();
     let (Some(parent), None) = (parents.next(), parents.next()) else { return None };
     let (trace_id, span_id, flags) = parse(parent.to_str().ok()?.trim())?;
+    // A malformed state is discarded. It does not invalidate the `traceparent`.
     let state = TraceState::from_str(&states(headers)).unwrap_or_default();
     let span = SpanContext::new(trace_id, span_id, flags, true, state);
     span.is_valid().then_some(span)
@@ -82,13 +85,16 @@ pub(super) fn read(headers: &HeaderMap) -> Option<SpanContext> {
 
 /// Parses version 00 strictly, and of later versions the part that they share with it.
 fn parse(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
+    // The standard allows only lowercase digits.
     let is_hex = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    // `get` also fails if the size is inside a character, so the slice below is safe.
     let known = text.get(..LENGTH)?;
     let mut parts = known.split('-');
     let (version, trace_id, span_id, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let lengths = [version.len(), trace_id.len(), span_id.len(), flags.len()];
     let is_whole = lengths == [2, 32, 16, 2] && [version, trace_id, span_id, flags].into_iter().all(is_hex);
     let rest = &text[LENGTH..];
+    // A later version may append fields. Version ff is forbidden.
     let may_go_on = version != "00" && rest.starts_with('-');
     if !is_whole || version == "ff" || !(rest.is_empty() || may_go_on) {
         return None;

@@ -77,6 +77,7 @@ impl Exporter {
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
+            // One task posts one batch at a time, so one idle connection is enough.
             .pool_max_idle_per_host(1)
             .build(connector);
         Ok(Self { client, live, target, resource: resource.into(), finished, waiting, tasks, is_up: true })
@@ -86,10 +87,12 @@ impl Exporter {
     pub(super) async fn run(mut self, metrics: Arc<Metrics>) {
         loop {
             let batch = self.gather().await;
+            // An empty batch occurs only after the stop.
             if batch.is_empty() {
                 return;
             }
             let spans = batch.len();
+            // All attempts share one encoded body.
             let body = self.encode(batch);
             let result = self.deliver(&body).await;
             self.settle(&metrics, spans, &result);
@@ -100,9 +103,11 @@ impl Exporter {
     async fn gather(&mut self) -> Vec<SpanData> {
         let mut batch = Vec::new();
         tokio::select! {
+            // A cancelled `fill` loses no spans: it has put them into the batch already.
             () = fill(&mut self.finished, &mut batch, self.live.load().traces.send_every) => {}
             () = self.tasks.stopped() => {}
         }
+        // After the stop, the queue may still hold spans for several batches.
         while batch.len() < MOST_SPANS
             && let Ok(span) = self.finished.try_recv()
         {
@@ -118,17 +123,21 @@ impl Exporter {
 
     /// Posts a batch until it succeeds or a retry is useless.
     async fn deliver(&mut self, body: &Bytes) -> Result<usize, DeliveryError> {
+        // The interval of deliveries is also the first wait before a retry.
         let send_every = self.live.load().traces.send_every;
         let mut tries = 1;
         loop {
             let error = match self.post(body).await {
+                // During a shutdown there is no time for retries.
                 Err(error) if tries < MOST_TRIES && error.again.is_some() && !self.tasks.is_stopping() => error,
                 result => return result,
             };
             self.note_state(Some(&error.cause));
+            // The wait doubles with each attempt, or is as long as the collector requests, up to the maximum.
             let pause = (send_every * 2_u32.pow(tries - 1)).max(error.again.unwrap_or_default());
             tokio::select! {
                 () = sleep(pause.min(LONGEST_PAUSE)) => {}
+                // A stop ends the wait. The last attempt follows at once.
                 () = self.tasks.stopped() => {}
             }
             tries += 1;
@@ -137,6 +146,7 @@ impl Exporter {
 
     /// Posts a batch once, and returns the number of spans that the collector rejected.
     async fn post(&self, body: &Bytes) -> Result<usize, DeliveryError> {
+        // The timeout is live, so each attempt reads it again.
         let limit = self.live.load().traces.timeout;
         match timeout(limit, self.exchange(body.clone())).await {
             Ok(result) => result,
@@ -151,6 +161,7 @@ impl Exporter {
         *request.headers_mut() = self.headers();
         let response = self.client.request(request).await.map_err(|error| DeliveryError::passing(cause_of(&error)))?;
         let (head, body) = response.into_parts();
+        // The body is read after an error, too, so the connection can be reused.
         let body = Limited::new(body, MOST_ANSWER_BYTES).collect().await;
         if head.status.is_success() {
             // If the response cannot be decoded, the spans count as accepted.
@@ -163,6 +174,7 @@ impl Exporter {
 
     fn headers(&self) -> HeaderMap {
         let mut headers = self.live.load().traces.headers.clone().unwrap_or_default();
+        // These two come last, so configured headers cannot replace them.
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
         let agent = HeaderValue::from_static(concat!("vecho/", env!("CARGO_PKG_VERSION")));
         headers.insert(USER_AGENT, agent);

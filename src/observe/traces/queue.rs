@@ -41,12 +41,14 @@ impl SpanProcessor for SpanQueue {
     fn on_end(&self, span: SpanData) {
         // Count the span before the exporter can receive it, because the exporter subtracts it.
         self.waiting.fetch_add(1, Ordering::Relaxed);
+        // A full queue drops the span, because a request must not wait for the collector.
         if self.sender.try_send(span).is_err() {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             self.metrics.traces.spans(SpanResult::QueueFull, 1);
         }
     }
 
+    // The exporter delivers the spans by itself, also at shutdown, so the SDK has nothing to do here.
     fn force_flush(&self) -> OTelSdkResult {
         Ok(())
     }

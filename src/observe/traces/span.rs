@@ -34,6 +34,7 @@ impl Span {
     /// Begins a span under `parent`, or the first one of a trace.
     pub(super) fn begin(tracer: &SdkTracer, parent: &Context, builder: SpanBuilder) -> Self {
         let span = tracer.build_with_context(builder, parent);
+        // The context exists for unrecorded spans, too, since they must be propagated with their flag.
         let parent = SpanParent { tracer: tracer.clone(), span: span.span_context().clone() };
         Self(Some(Box::new(ActiveSpan { context: TraceContext(Some(Arc::new(parent))), recorded: Mutex::new(span) })))
     }
@@ -74,6 +75,7 @@ impl Span {
     pub fn fail(&self, how: impl Display) {
         if self.is_recorded() {
             self.set(attribute::ERROR_TYPE, how.to_string());
+            // The attribute names the error, so the status needs no description.
             self.with(|span| span.set_status(Status::error("")));
         }
     }
@@ -96,6 +98,7 @@ impl Span {
 
     fn with(&self, act: impl FnOnce(&mut SdkSpan)) {
         if let Some(live) = &self.0 {
+            // A panic while an attribute is set leaves a span that can still be exported.
             act(&mut live.recorded.lock().unwrap_or_else(PoisonError::into_inner));
         }
     }
@@ -157,7 +160,9 @@ impl TraceContext {
     /// Begins a child span. The last word of a name with several words is a placeholder for `about`.
     fn below(&self, name: &'static str, about: Option<&str>, kind: SpanKind) -> Span {
         let Some(above) = &self.0 else { return Span::default() };
+        // The name of an unrecorded span is never exported, which spares its formatting.
         let builder = SpanBuilder::from_name(if self.is_recorded() { named(name, about) } else { String::new() });
+        // Only the ids of the parent are known here, so it counts as remote.
         let parent = Context::new().with_remote_span_context(above.span.clone());
         Span::begin(&above.tracer, &parent, builder.with_kind(kind))
     }

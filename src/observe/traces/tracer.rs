@@ -60,7 +60,9 @@ impl Tracer {
     /// Begins the span of a request, in the caller's trace if there is one. `route` returns the pattern of its path.
     pub fn request(&self, head: &Parts, route: impl FnOnce() -> Option<&'static str>) -> Span {
         let Some(on) = &self.0 else { return Span::default() };
+        // The pattern is computed only if tracing is on.
         let route = route();
+        // The caller's sampling decision holds for this span, too, since the sampler follows the parent.
         let caller = read(&head.headers);
         let parent = caller.map_or_else(Context::new, |caller| Context::new().with_remote_span_context(caller));
         let method = known_method(&head.method);
@@ -79,6 +81,7 @@ impl Tracer {
     /// Delivers finished spans, within `timeout`, and returns the number of lost ones.
     pub async fn close(&self, timeout: Duration) -> usize {
         let Some(on) = &self.0 else { return 0 };
+        // The exporter delivers the rest of the queue after the stop, and the join waits for that.
         on.export.stop();
         on.export.join(timeout).await;
         on.waiting.load(Ordering::Relaxed)

@@ -41,6 +41,7 @@ impl Service<Name> for Resolver {
         match self {
             Self::System(system) => {
                 let found = system.call(name);
+                // Both variants need one type of result, so the addresses are collected.
                 Box::pin(async move { Ok(found.await?.collect::<Vec<_>>().into_iter()) })
             }
             #[cfg(test)]

@@ -52,8 +52,12 @@ impl TimedConnector {
     pub fn with_resolver(connecting: Connecting<'_>, resolver: Resolver) -> Result<Self, TlsError> {
         let Connecting { limit, limit_key, ca_file, ca_key } = connecting;
         let mut tcp = HttpConnector::new_with_resolver(resolver);
+        // A request is written at once, so Nagle's algorithm would only delay its end.
         tcp.set_nodelay(true);
+        // The connector divides this time among the addresses of a name, so one dead address leaves time for the
+        // others.
         tcp.set_connect_timeout(Some(limit));
+        // The inner connector would otherwise refuse the scheme `https`, which the TLS layer around it serves.
         tcp.enforce_http(false);
         // TCP_USER_TIMEOUT is not set: it would also close the connection of a live peer that stops reading for that
         // long, as a busy server does.
@@ -81,6 +85,7 @@ impl Service<Uri> for TimedConnector {
     fn call(&mut self, uri: Uri) -> Self::Future {
         let (connecting, limit, key) = (self.inner.call(uri), self.limit, self.limit_key);
         Box::pin(async move {
+            // The outer timeout also covers name resolution and the TLS handshake.
             match tokio::time::timeout(limit, connecting).await {
                 Ok(connected) => Ok(TokioIo::new(Tracked::new(TokioIo::new(connected?)))),
                 Err(_) => Err(format!("connecting took longer than {key}").into()),

@@ -53,5 +53,6 @@ fn add_roots(roots: &mut RootCertStore, path: &Path) -> Result<(), BoxError> {
         roots.add(certificate?)?;
         found = true;
     }
+    // An empty file would silently leave only the public roots.
     if found { Ok(()) } else { Err("it holds no certificate".into()) }
 }

@@ -34,6 +34,7 @@ impl ConnectionUse {
 
     /// Returns the record of the connection on which an error happened.
     pub fn of_connection(connected: &Connected) -> Option<Self> {
+        // The error offers the record only as an extension, so it goes through a map.
         let mut extensions = Extensions::new();
         connected.get_extras(&mut extensions);
         extensions.remove()
@@ -41,6 +42,7 @@ impl ConnectionUse {
 
     /// Records a response. Returns true if it is not the first one, so the server keeps connections open.
     pub fn record_response(&self) -> bool {
+        // The next write begins a request, as one connection carries one request at a time.
         self.0.is_between.store(true, Ordering::Relaxed);
         self.0.answered.swap(true, Ordering::Relaxed)
     }
@@ -57,6 +59,7 @@ impl ConnectionUse {
 
     /// Records an attempt to write. The first one after a response begins a request.
     fn record_write(&self) {
+        // The swap lets only the first write of a request store the count.
         if self.0.is_between.swap(false, Ordering::Relaxed) {
             self.0.received_before.store(self.0.received.load(Ordering::Relaxed), Ordering::Relaxed);
         }
@@ -77,6 +80,7 @@ impl<S> Tracked<S> {
 
 impl<S: Connection> Connection for Tracked<S> {
     fn connected(&self) -> Connected {
+        // The client copies this record into each response of the connection.
         self.stream.connected().extra(self.usage.clone())
     }
 }
@@ -87,6 +91,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Tracked<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // The buffer may hold bytes of an earlier read.
         let before = buffer.filled().len();
         let result = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.usage.record_read(buffer.filled().len() - before);

@@ -22,9 +22,11 @@ impl Governor {
         if resident <= self.percent_of_limit(CALM_PERCENT) {
             return self.calm_down(&episode, resident);
         }
+        // Between 75 and 80 % an episode goes on, so it does not end and begin with each check.
         if resident <= self.percent_of_limit(TRIM_PERCENT) || !self.worth_another_try(&episode, resident) {
             return episode.after_a_check();
         }
+        // The trim comes first, because it costs no cache entries.
         let left_bytes = self.trim(resident);
         if left_bytes <= self.percent_of_limit(SHRINK_PERCENT) {
             self.tell_once(&episode, resident, left_bytes);
@@ -38,6 +40,7 @@ impl Governor {
     /// Makes room for a permanent allocation, and keeps the process below the mark at which caches shrink. Returns
     /// false if even empty caches would not suffice. Blocks for milliseconds.
     pub fn make_room(&self, bytes: u64) -> bool {
+        // The turn is held until the end, so a concurrent action does not change the measurement.
         let _turn = lock(&self.turn);
         let most = self.percent_of_limit(SHRINK_PERCENT).saturating_sub(bytes);
         let before = self.measure();
@@ -45,6 +48,7 @@ impl Governor {
         if left <= most {
             return true;
         }
+        // Caches shrink only if that makes enough room. Otherwise entries would be lost for nothing.
         left.saturating_sub(self.held_by_parts()) <= most && self.shrink_to(most, left).left_bytes <= most
     }
 
@@ -101,6 +105,7 @@ impl Governor {
 
     fn judge(&self, episode: &MemoryEpisode, shrunk: &Shrunk) -> MemoryEpisode {
         let left_bytes = shrunk.left_bytes;
+        // Parts keep a small remainder, so less than one step counts as empty.
         let exhausted = self.held_by_parts() <= self.percent_of_limit(STEP_PERCENT);
         let stuck = shrunk.freed_bytes == 0 || exhausted;
         if left_bytes <= self.percent_of_limit(SHRINK_PERCENT) || !stuck {
@@ -129,8 +134,10 @@ impl Governor {
 
     /// Shrinks the parts, in order, until the estimated memory is `goal_bytes`, and measures the result.
     pub(super) fn shrink_to(&self, goal_bytes: u64, before: u64) -> Shrunk {
+        // The sum of the parts is an estimate. The result is measured at the end.
         let mut to_free = before.saturating_sub(goal_bytes);
         let mut by_part = Vec::new();
+        // The cheapest part to lose comes first, see `Governor::new`.
         for part in &self.parts {
             let freed = if to_free == 0 { 0 } else { part.shrink(to_free) };
             if freed > 0 {
@@ -138,6 +145,7 @@ impl Governor {
             }
             to_free = to_free.saturating_sub(freed);
         }
+        // The entries are freed, but the allocator keeps their memory until now.
         self.meter.give_back();
         let freed_bytes = by_part.iter().map(|(_, freed)| freed).sum();
         Shrunk { freed_bytes, left_bytes: self.record(GovernorAction::Shrink, before), by_part }
@@ -145,12 +153,14 @@ impl Governor {
 
     /// Measures and records the result of an action, and returns the resident memory.
     fn record(&self, kind: GovernorAction, resident_before: u64) -> u64 {
+        // The measurement locks the log itself, so it comes before the lock.
         let resident_after = self.measure();
         let mut log = lock(&self.log);
         if log.actions.len() == MAX_ACTIONS {
             log.actions.pop_front();
         }
         log.actions.push_back(Action { at_ms: self.clock.now_ms(), kind, resident_before, resident_after });
+        // The hook runs without the lock, since it is foreign code.
         drop(log);
         self.hooks.acted(kind);
         resident_after

@@ -170,12 +170,15 @@ impl Governor {
     /// Checks every `check_every`, more often near the limit, and on request. Never returns.
     pub async fn run(self: Arc<Self>, check_every: Duration) {
         let mut ticks = tokio::time::interval(check_every);
+        // A check that takes long must not cause a series of checks right after it.
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut burst_checks = 0;
         loop {
             tokio::select! {
                 biased;
+                // A request during a check is kept by `Notify`, so the next round sees it.
                 () = self.asked.notified() => burst_checks = BURST_CHECKS,
+                // Ticks count a burst down, also those in its short intervals.
                 _ = ticks.tick() => burst_checks = u32::saturating_sub(burst_checks, 1),
             }
             let governor = Arc::clone(&self);
@@ -195,6 +198,7 @@ impl Governor {
     pub fn check(&self) {
         let mut episode = lock(&self.turn);
         let resident = self.measure();
+        // The default episode stays behind if the check panics.
         *episode = self.govern(std::mem::take(&mut *episode), resident);
     }
 

@@ -25,6 +25,7 @@ impl Governor {
     /// Does the work of [`Governor::optimize`] on this thread. Blocks for milliseconds.
     pub fn optimize_now(&self, target_mb: Option<u64>) -> Optimized {
         self.hooks.acted(GovernorAction::Optimize);
+        // The turn keeps the loop of the governor from acting at the same time.
         let _turn = lock(&self.turn);
         let target = target_mb.map_or(self.percent_of_limit(CALM_PERCENT), |mb| mb.saturating_mul(MB));
         let before = self.measure();

@@ -42,8 +42,10 @@ impl Decoding {
 
     /// Decodes the next part. After `Done` or an error the result of a further step is unspecified.
     pub fn step(&mut self) -> Result<Step, Undecodable> {
+        // Without a stage, the previous coding is complete or none has begun.
         let Some(stage) = &mut self.stage else {
             let Some(coding) = self.codings.pop() else {
+                // All codings are removed, so the input of the next one is the decoded body.
                 return Ok(Step::Done(std::mem::take(&mut self.input)));
             };
             self.stage = Some(Stage::new(coding, &self.input)?);
@@ -52,6 +54,7 @@ impl Decoding {
         let advance = stage.advance(&self.input[self.read..], &mut self.scratch)?;
         self.read += advance.read;
         self.output.extend_from_slice(&self.scratch[..advance.written]);
+        // A coding that is complete before the end of the input may have another member or frame.
         let is_whole = advance.is_complete && self.read == self.input.len();
         if is_whole {
             self.finish_stage();

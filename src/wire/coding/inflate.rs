@@ -19,6 +19,7 @@ pub(super) struct Advance {
 
 /// Decodes a part of a deflate stream.
 pub(super) fn inflate(decoder: &mut Decompress, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
+    // The decoder reports only totals, so the progress of one step is a difference.
     let (read_before, written_before) = (decoder.total_in(), decoder.total_out());
     let status = decoder.decompress(first_step(input), output, FlushDecompress::None).map_err(|_| Undecodable)?;
     Ok(Advance {

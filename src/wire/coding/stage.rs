@@ -47,6 +47,7 @@ impl Stage {
     pub(super) fn advance(&mut self, input: &[u8], output: &mut [u8]) -> Result<Advance, Undecodable> {
         match self {
             Self::Gzip(decoder) => decoder.advance(input, output),
+            // No progress after the end lets the caller detect bytes behind the body.
             Self::Deflate { is_complete: true, .. } | Self::Brotli { is_complete: true, .. } => {
                 Ok(Advance { read: 0, written: 0, is_complete: true })
             }
@@ -88,6 +89,7 @@ fn decode_zstd(decoder: &mut DCtx<'_>, input: &[u8], output: &mut [u8]) -> Resul
 
 /// Returns true if a deflate body has the header of RFC 1950.
 fn has_zlib_header(input: &[u8]) -> bool {
+    // RFC 1950, section 2.2: method 8, a window of at most 32 KiB, and a check value.
     let [method, flags, ..] = *input else { return true };
     method & 0x0f == 8 && method >> 4 <= 7 && u16::from_be_bytes([method, flags]).is_multiple_of(31)
 }

@@ -29,6 +29,7 @@ impl<'a> Cursor<'a> {
         mut member: impl FnMut(&mut Self, &str) -> Result<(), AnswerFault>,
     ) -> Result<(), AnswerFault> {
         self.list([b'{', b'}'], |cursor| {
+            // The name is unescaped, so an escaped spelling of `data` is recognized.
             let MemberName(name) = cursor.value()?;
             cursor.expect(b':')?;
             member(cursor, &name)
@@ -42,6 +43,7 @@ impl<'a> Cursor<'a> {
 
     /// Reads a value of a known type.
     pub(super) fn value<T: Deserialize<'a>>(&mut self) -> Result<T, AnswerFault> {
+        // The iterator tells the offset after one value. A plain deserializer demands that the text ends there.
         let mut values = serde_json::Deserializer::from_slice(self.rest).into_iter();
         let value = values.next().and_then(Result::ok).ok_or(AnswerFault::Shape)?;
         self.rest = &self.rest[values.byte_offset()..];

@@ -115,6 +115,7 @@ struct Usage<'a> {
 /// Reads an answer. Vectors may be base64 or numbers, whatever was asked for.
 pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, AnswerFault> {
     let answer = read_body(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body), expected.inputs)?;
+    // Mocks of a vecho behind this one must never be stored as vectors.
     if answer.vecho.and_then(into_option).is_some_and(|marks| !marks.mock.is_empty()) {
         return Err(AnswerFault::UpstreamFallback);
     }
@@ -122,17 +123,21 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Answe
     if data.len() != expected.inputs {
         return Err(AnswerFault::Count);
     }
+    // If one item has no index, all are counted by position, and the indices that exist must agree.
     let are_counted = data.iter().any(|item| !item.has_index());
     let (mut slots, mut has_base64) = (vec![None; expected.inputs], false);
     for (position, item) in data.into_iter().enumerate() {
         let index = item.index(if are_counted { Some(position) } else { None })?;
+        // A slot that is filled already means a duplicate index.
         let slot = slots.get_mut(index).filter(|slot| slot.is_none()).ok_or(AnswerFault::Index)?;
         let embedding = item.embedding.ok_or(AnswerFault::Shape)?;
         has_base64 |= is_string(embedding);
         *slot = Some(read_vector(embedding)?);
     }
+    // Count and indices are checked, so each slot holds a vector and `flatten` drops none.
     let vectors: Vec<Vector> = slots.into_iter().flatten().collect();
     let dimension = common_dimension(&vectors)?;
+    // The bytes of base64 tell no type. Numbers need no such check.
     if has_base64 {
         check_base64(&vectors, expected)?;
     }
@@ -154,6 +159,7 @@ fn read_body(text: &[u8], most_items: usize) -> Result<AnswerMembers<'_>, Answer
         "model" => put(&mut body.model, cursor.value()?),
         "usage" => put(&mut body.usage, cursor.value()?),
         "vecho" => put(&mut body.vecho, cursor.value()?),
+        // Our own answer always says `list`.
         "object" => cursor.skip(),
         _ => {
             body.keep(name, cursor.value()?);
@@ -184,6 +190,7 @@ impl Item<'_> {
     /// Returns the place of its vector. If items are counted by `position`, an index must agree with it.
     fn index(&self, position: Option<usize>) -> Result<usize, AnswerFault> {
         let said = match &self.index {
+            // An index may be written as `0.0`.
             Some(Nullable(Some(number))) => Some(whole(number).ok_or(AnswerFault::Index)?),
             _ => None,
         };
@@ -223,6 +230,7 @@ fn read_tokens(json: &RawValue) -> Option<u64> {
 }
 
 fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item<'a>>, AnswerFault> {
+    // The list never grows, because further items are refused below.
     let mut items = Vec::with_capacity(most_items);
     cursor.array(|cursor| {
         let mut item = Item::default();
@@ -263,6 +271,7 @@ fn check_base64(vectors: &[Vector], expected: &Expected) -> Result<(), AnswerFau
     let is_f32 = if expected.base64 == Base64::Trusted || expected.known == Some(dimension) {
         true
     } else if is_as_long_as_told {
+        // As many components as expected as f32 are strong evidence already.
         // A server that ignores the requested dimension may send float64 vectors of half that dimension.
         !vectors.iter().all(is_evidently_f64)
     } else {
@@ -293,6 +302,7 @@ fn read_base64(json: &[u8]) -> Result<Vector, AnswerFault> {
 
 /// Decodes into the memory that the vector will own.
 fn decode(text: &[u8]) -> Result<Vector, AnswerFault> {
+    // The standard alphabet with padding is the one that OpenAI's service uses.
     let length = base64_simd::STANDARD.decoded_length(text).map_err(|_| AnswerFault::Base64)?;
     let mut bytes: Arc<[u8]> = iter::repeat_n(0, length).collect();
     let free = Arc::get_mut(&mut bytes).expect("nobody else must have it yet");
@@ -302,6 +312,7 @@ fn decode(text: &[u8]) -> Result<Vector, AnswerFault> {
 
 /// Parses each number directly to f32, because parsing to f64 first would round twice.
 fn read_numbers(json: &[u8]) -> Result<Vector, AnswerFault> {
+    // The text is a JSON value by now, so a part that is no number belongs to a nested value.
     let json = str::from_utf8(json).map_err(|_| AnswerFault::Shape)?;
     let list = json.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).ok_or(AnswerFault::Shape)?;
     let mut bytes = Vec::with_capacity(list.len() / 2);

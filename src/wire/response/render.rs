@@ -79,10 +79,12 @@ impl Rendering {
     pub fn piece(&self, from: usize) -> (Bytes, usize) {
         let mut until = from;
         let mut expected_bytes = 0;
+        // One item is rendered even if it alone exceeds the piece, so that each piece makes progress.
         while until < self.slots.len() && (expected_bytes < PIECE_BYTES || until == from) {
             expected_bytes += self.largest_item_len(until) + 1;
             until += 1;
         }
+        // Room for the head or the tail, which are in the first and the last piece.
         let mut body = Vec::with_capacity(expected_bytes + 256);
         self.write_items(from..until, &mut body);
         (Bytes::from(body), until)
@@ -161,6 +163,7 @@ impl Rendering {
             body.push(b':');
             body.extend_from_slice(value.as_bytes());
         }
+        // Only answers with mocks have this member, so all others look like those of the service.
         if !self.mocks.is_empty() {
             body.extend_from_slice(b",\"vecho\":{\"mock\":");
             write_json(body, &self.mocks);
@@ -192,6 +195,7 @@ fn spare_digits(place: usize) -> usize {
 /// Writes each component as the shortest decimal that parses to the same f32.
 fn write_numbers(vector: &Packed, body: &mut Vec<u8>) {
     let mut text = zmij::Buffer::new();
+    // The opening bracket takes the place of the first comma.
     let mut before = b'[';
     vector.for_each_piece(|piece| {
         for component in piece.as_chunks::<COMPONENT_BYTES>().0 {
