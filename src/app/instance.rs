@@ -23,6 +23,7 @@ use crate::observe::metrics::{Metrics, Port};
 use crate::process::connector::TlsError;
 use crate::process::lifecycle::Lifecycle;
 use crate::process::tasks::Tasks;
+use crate::process::workers::Workers;
 use crate::proxy::Proxy;
 use crate::serve::{self, Bound, Peer, Running, ServeLimits, Server, Tls};
 
@@ -59,6 +60,8 @@ pub struct App {
     tunnels: Tasks,
     background: Tasks,
     grace: Duration,
+    /// Keeps the threads until the shutdown is over: fetches and tunnels outlive the connections.
+    _workers: Option<Workers>,
 }
 
 /// Work that the shutdown aborted at the end of the grace period.
@@ -108,7 +111,16 @@ impl App {
         let (tiers, limit_bytes) = (&components.flow.tiers, components.governor.limit_bytes());
         introduce(&config, surroundings.source.as_ref(), tiers, limit_bytes);
         tracing::info!("serving public={} admin={}", public.local_addr(), admin.local_addr());
-        Ok(Self { public, admin, lifecycle, components, tunnels, background, grace: config.shutdown.grace })
+        Ok(Self {
+            public,
+            admin,
+            lifecycle,
+            components,
+            tunnels,
+            background,
+            grace: config.shutdown.grace,
+            _workers: surroundings.workers,
+        })
     }
 
     /// Returns the address of the public port.

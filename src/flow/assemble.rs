@@ -127,9 +127,8 @@ impl Request<'_> {
             return;
         }
         let estimates: Vec<usize> = untold.iter().map(|place| parts[*place].input.estimated_tokens()).collect();
-        // The counting thread may outlive this request, so it gets copies of the inputs.
-        let inputs: Vec<Input<'static>> = untold.iter().map(|place| parts[*place].input.to_owned_input()).collect();
-        match self.flow.tokenizer.count(inputs, self.context().now_ms).await {
+        let inputs: Vec<&Input<'_>> = untold.iter().map(|place| parts[*place].input).collect();
+        match self.flow.tokenizer.count(&inputs, self.context().now_ms).await {
             Some(counts) => keep_counts(parts, &untold, &counts),
             // The estimate serves this answer only, because a record must hold exact counts.
             None => untold.iter().zip(estimates).for_each(|(place, estimate)| {

@@ -62,7 +62,7 @@ async fn compare(
     fetched: &mut [Fetched],
 ) {
     // If the tables do not fit in memory, the shares of the sum are used.
-    let Some(counts) = flow.tokenizer.count(inputs, flow.clock.now_ms()).await else {
+    let Some(counts) = flow.tokenizer.count(&inputs.iter().collect::<Vec<_>>(), flow.clock.now_ms()).await else {
         return;
     };
     if counts.iter().map(|count| u64::from(*count)).sum::<u64>() == sum {

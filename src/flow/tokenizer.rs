@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, mpsc};
 use std::thread;
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use crate::process::governor::Governor;
 use crate::wire::{Input, tokens};
@@ -21,10 +21,18 @@ const ASK_AGAIN_AFTER_MS: u64 = 60_000;
 
 /// Tokenizer with tables that are loaded on demand. One thread counts, because each thread that counts keeps recent
 /// words, and so that long texts delay no connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Tokenizer {
     jobs: Mutex<Option<mpsc::Sender<CountJob>>>,
+    /// Held by the request whose inputs are counted. The others wait without copies of their inputs.
+    turn: Arc<Semaphore>,
     tables: Arc<Tables>,
+}
+
+impl Default for Tokenizer {
+    fn default() -> Self {
+        Self { jobs: Mutex::default(), turn: Arc::new(Semaphore::new(1)), tables: Arc::default() }
+    }
 }
 
 /// The tables, and the memory for them.
@@ -41,6 +49,8 @@ struct CountJob {
     inputs: Vec<Input<'static>>,
     now_ms: u64,
     tell: oneshot::Sender<Option<Vec<u32>>>,
+    /// Returned when the inputs are dropped, even if the request has gone away before.
+    _turn: Option<OwnedSemaphorePermit>,
 }
 
 impl Tokenizer {
@@ -51,24 +61,31 @@ impl Tokenizer {
     }
 
     /// Returns the tokens of each input, or `None` if the tables do not fit in memory.
-    pub async fn count(&self, inputs: Vec<Input<'static>>, now_ms: u64) -> Option<Vec<u32>> {
-        self.submit(inputs, now_ms)?.await.ok().flatten()
+    pub async fn count(&self, inputs: &[&Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
+        let turn = Arc::clone(&self.turn).acquire_owned().await.ok()?;
+        let inputs = inputs.iter().map(|input| input.to_owned_input()).collect();
+        self.submit(inputs, now_ms, Some(turn))?.await.ok().flatten()
     }
 
     /// Like [`Tokenizer::count`], for threads that may block.
     pub fn count_blocking(&self, inputs: Vec<Input<'static>>, now_ms: u64) -> Option<Vec<u32>> {
-        self.submit(inputs, now_ms)?.blocking_recv().ok().flatten()
+        self.submit(inputs, now_ms, None)?.blocking_recv().ok().flatten()
     }
 
     /// Hands inputs to the thread. Returns `None` if the machine has no thread left.
-    fn submit(&self, inputs: Vec<Input<'static>>, now_ms: u64) -> Option<oneshot::Receiver<Option<Vec<u32>>>> {
+    fn submit(
+        &self,
+        inputs: Vec<Input<'static>>,
+        now_ms: u64,
+        turn: Option<OwnedSemaphorePermit>,
+    ) -> Option<oneshot::Receiver<Option<Vec<u32>>>> {
         let (tell, told) = oneshot::channel();
         let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
         if jobs.is_none() {
             *jobs = self.start();
         }
         // A thread that has panicked takes nothing any more; the next call starts another one.
-        if jobs.as_ref()?.send(CountJob { inputs, now_ms, tell }).is_err() {
+        if jobs.as_ref()?.send(CountJob { inputs, now_ms, tell, _turn: turn }).is_err() {
             *jobs = None;
         }
         Some(told)
@@ -179,8 +196,10 @@ mod tests {
     #[tokio::test]
     async fn counting_goes_on_after_a_request_has_gone_away() {
         let tokenizer = Tokenizer::default();
-        let gone = tokenizer.submit(vec![Input::Text("gone".into())], 1);
-        drop(gone);
-        assert_eq!(tokenizer.count(vec![Input::Text("Hello world".into())], 1).await, Some(vec![2]));
+        let (gone, text) = (Input::Text("gone".into()), Input::Text("Hello world".into()));
+        let mut count = Box::pin(async { tokenizer.count(&[&gone], 1).await });
+        drop(futures_util::poll!(&mut count));
+        drop(count);
+        assert_eq!(tokenizer.count(&[&text], 1).await, Some(vec![2]));
     }
 }

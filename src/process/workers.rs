@@ -6,17 +6,27 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 use std::thread;
 
 use tokio::runtime::{Builder, Handle};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+/// Threads for blocking work, such as reads from disk, of all workers together; tokio's default for one runtime.
+const MAX_BLOCKING_THREADS: usize = 512;
+
+/// Threads for blocking work that each worker has in any case.
+const MIN_BLOCKING_THREADS: usize = 8;
+
 /// The workers of the process. Cheap to clone; clones refer to the same workers.
 #[derive(Clone, Debug)]
-pub struct Workers {
-    workers: Arc<[Worker]>,
-    /// Ends the threads when the last clone is dropped.
-    _stop: Option<Arc<DropGuard>>,
+pub struct Workers(Arc<WorkerThreads>);
+
+#[derive(Debug)]
+struct WorkerThreads {
+    workers: Vec<Worker>,
+    /// Ends the threads when the last handle and the last assignment are dropped.
+    _stop: DropGuard,
 }
 
 #[derive(Debug)]
@@ -28,39 +38,50 @@ struct Worker {
 impl Workers {
     /// Makes the current runtime the only worker. Panics outside a runtime.
     pub fn current() -> Self {
-        Self { workers: Arc::new([Worker::new(Handle::current())]), _stop: None }
+        let workers = vec![Worker::new(Handle::current())];
+        Self(Arc::new(WorkerThreads { workers, _stop: CancellationToken::new().drop_guard() }))
     }
 
     /// Makes the current runtime the first worker and starts a thread for each further one. Panics outside a runtime.
     /// The error is that of the operating system, which has no thread or no file descriptor left.
     pub fn start(count: usize) -> io::Result<Self> {
         let stop = CancellationToken::new();
-        // The current runtime serves connections, too, so one thread less is started.
-        let mut workers = vec![Worker::new(Handle::current())];
+        let mut threads =
+            WorkerThreads { workers: vec![Worker::new(Handle::current())], _stop: stop.clone().drop_guard() };
         for number in 1..count {
-            // The runtime is built here, so an error reaches the caller. It runs on its own thread.
-            let runtime = Builder::new_current_thread().enable_all().build()?;
-            workers.push(Worker::new(runtime.handle().clone()));
-            let stopped = stop.clone().cancelled_owned();
-            thread::Builder::new().name(format!("vecho-worker-{number}")).spawn(move || {
-                // The thread drives the tasks of its runtime for as long as it waits here.
-                runtime.block_on(stopped);
-                // A blocking thread that hangs on a disk must not keep the worker.
-                runtime.shutdown_background();
-            })?;
+            threads.workers.push(Worker::new(start_thread(number, count, stop.clone())?));
         }
-        // The guard is shared by all clones, so the threads end with the last of them.
-        Ok(Self { workers: workers.into(), _stop: Some(Arc::new(stop.drop_guard())) })
+        Ok(Self(Arc::new(threads)))
     }
 
     /// Assigns a connection to the worker that has the fewest.
     pub fn assign(&self) -> Assignment {
-        // The counts only guide the choice, so relaxed ordering suffices.
         let fewest = |(_, worker): &(usize, &Worker)| worker.assigned.load(Ordering::Relaxed);
-        let (number, worker) = self.workers.iter().enumerate().min_by_key(fewest).expect("there must be a worker");
+        // Of equal workers the last one is chosen, because the first also accepts and runs the background tasks.
+        let chosen = self.0.workers.iter().enumerate().rev().min_by_key(fewest);
+        let (number, worker) = chosen.expect("there must be a worker");
         worker.assigned.fetch_add(1, Ordering::Relaxed);
-        Assignment { workers: Arc::clone(&self.workers), number }
+        Assignment { threads: Arc::clone(&self.0), number }
     }
+}
+
+/// Starts one worker and returns its runtime, which the thread itself builds: a runtime cannot be dropped inside
+/// another one, as it would be if the thread could not start.
+fn start_thread(number: usize, count: usize, stop: CancellationToken) -> io::Result<Handle> {
+    let (tell, told) = mpsc::channel();
+    let work = move || {
+        let blocking = (MAX_BLOCKING_THREADS / count).max(MIN_BLOCKING_THREADS);
+        let runtime = match Builder::new_current_thread().enable_all().max_blocking_threads(blocking).build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(tell.send(Err(error))),
+        };
+        drop(tell.send(Ok(runtime.handle().clone())));
+        runtime.block_on(stop.cancelled());
+        // A blocking thread that hangs on a disk must not keep the worker.
+        runtime.shutdown_background();
+    };
+    thread::Builder::new().name(format!("vecho-worker-{number}")).spawn(work)?;
+    told.recv().map_err(io::Error::other)?
 }
 
 impl Worker {
@@ -72,7 +93,7 @@ impl Worker {
 /// Place of a connection on a worker, until dropped.
 #[derive(Debug)]
 pub struct Assignment {
-    workers: Arc<[Worker]>,
+    threads: Arc<WorkerThreads>,
     number: usize,
 }
 
@@ -84,13 +105,13 @@ impl Assignment {
 
     /// Returns the worker's runtime.
     pub fn runtime(&self) -> &Handle {
-        &self.workers[self.number].runtime
+        &self.threads.workers[self.number].runtime
     }
 }
 
 impl Drop for Assignment {
     fn drop(&mut self) {
-        self.workers[self.number].assigned.fetch_sub(1, Ordering::Relaxed);
+        self.threads.workers[self.number].assigned.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -99,6 +120,7 @@ mod tests {
     use std::collections::HashSet;
 
     use tokio::sync::oneshot;
+    use tokio::sync::oneshot::error::TryRecvError;
 
     use super::*;
 
@@ -118,7 +140,7 @@ mod tests {
         }
         assert_eq!(threads.len(), 3);
         let counts =
-            || workers.workers.iter().map(|worker| worker.assigned.load(Ordering::Relaxed)).collect::<Vec<_>>();
+            || workers.0.workers.iter().map(|worker| worker.assigned.load(Ordering::Relaxed)).collect::<Vec<_>>();
         assert_eq!(counts(), [2, 2, 2]);
         drop(assigned);
         assert_eq!(counts(), [0, 0, 0]);
@@ -143,15 +165,18 @@ mod tests {
     #[test]
     fn threads_end_with_the_last_handle() {
         let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let (watch, ended) = oneshot::channel::<()>();
+        let (watch, mut ended) = oneshot::channel::<()>();
         runtime.block_on(async {
             let workers = Workers::start(2).expect("threads");
-            let (_first, second) = (workers.assign(), workers.assign());
-            drop(second.runtime().spawn(async move {
+            let (first, second) = (workers.assign(), workers.assign());
+            drop(first.runtime().spawn(async move {
                 std::future::pending::<()>().await;
                 drop(watch);
             }));
             drop(workers);
+            tokio::task::yield_now().await;
+            assert_eq!(ended.try_recv(), Err(TryRecvError::Empty), "an assignment keeps the worker");
+            drop((first, second));
             assert!(ended.await.is_err(), "the worker drops its tasks when it ends");
         });
     }

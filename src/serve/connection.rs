@@ -33,6 +33,7 @@ use super::stream::ObservedStream;
 use super::tls::{self, Tls};
 use crate::process::errors::BoxError;
 use crate::process::tasks::Tasks;
+use crate::process::workers::Assignment;
 
 /// Limit on response bytes that are buffered because the client does not read them. hyper's default is about 400 KiB,
 /// and many clients may be slow. At 128 KiB an answer with 256 vectors costs a sixth more CPU time.
@@ -60,13 +61,15 @@ pub(super) struct Shared<H> {
 /// Permit of an open socket, one of `max_connections`. Released when the socket is dropped.
 pub(super) struct ConnectionPermit {
     _permit: OwnedSemaphorePermit,
+    /// An upgraded connection keeps its place too.
+    _assignment: Assignment,
     hooks: Arc<dyn ConnectionHooks>,
 }
 
 impl ConnectionPermit {
-    pub(super) fn new(permit: OwnedSemaphorePermit, hooks: Arc<dyn ConnectionHooks>) -> Self {
+    pub(super) fn new(permit: OwnedSemaphorePermit, assignment: Assignment, hooks: Arc<dyn ConnectionHooks>) -> Self {
         hooks.opened();
-        Self { _permit: permit, hooks }
+        Self { _permit: permit, _assignment: assignment, hooks }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{self, ConnectionPermit, Shared};
 use super::drain::{Running, ServerState};
@@ -17,7 +17,7 @@ use super::limits::{ConnectionHooks, ServeLimits};
 use super::reply;
 use super::tls::Tls;
 use crate::process::connector::{KEEPALIVE, KEEPALIVE_PROBES};
-use crate::process::workers::{Assignment, Workers};
+use crate::process::workers::Workers;
 
 /// Connections over the limit that get an error response at once. Any beyond this number are closed without one.
 const MAX_REJECTIONS: usize = 64;
@@ -168,27 +168,27 @@ impl<H: Handler> Acceptor<H> {
         }
         // A peer that is gone already costs no task. Its permit is released here.
         let Some(peer) = self.meet(&tcp, addr) else { return };
-        let slot = ConnectionPermit::new(permit, Arc::clone(&self.shared.hooks));
-        self.hand_over(tcp, peer, slot);
+        self.hand_over(tcp, peer, permit);
     }
 
     /// Gives a connection to the worker with the fewest.
-    fn hand_over(&self, tcp: TcpStream, peer: Peer, slot: ConnectionPermit) {
+    fn hand_over(&self, tcp: TcpStream, peer: Peer, permit: OwnedSemaphorePermit) {
         let (shared, assignment) = (Arc::clone(&self.shared), self.workers.assign());
+        let (runtime, is_here) = (assignment.runtime().clone(), assignment.is_here());
+        let slot = ConnectionPermit::new(permit, assignment, Arc::clone(&self.shared.hooks));
         let connections = &self.shared.state.connections;
-        if assignment.is_here() {
-            return connections.spawn(served_by(assignment, connection::serve(shared, tcp, peer, slot)));
+        if is_here {
+            return connections.spawn(connection::serve(shared, tcp, peer, slot));
         }
         // A socket belongs to the runtime that polls it, so the other runtime registers it anew.
         // A socket that cannot be moved is dropped, which closes the connection.
         let Ok(socket) = tcp.into_std() else { return };
-        let runtime = assignment.runtime().clone();
         let work = async move {
             if let Ok(tcp) = TcpStream::from_std(socket) {
                 connection::serve(shared, tcp, peer, slot).await;
             }
         };
-        connections.spawn_on(&runtime, served_by(assignment, work));
+        connections.spawn_on(&runtime, work);
     }
 
     /// Returns the addresses of the peer; `None` if it is already gone.
@@ -236,12 +236,6 @@ async fn turn_away(mut tcp: TcpStream) {
     let replied = tcp.write_all(&reply::server_full()).await.is_ok() && tcp.shutdown().await.is_ok();
     let mut scrap = [0_u8; 4096];
     while replied && matches!(tcp.read(&mut scrap).await, Ok(1..)) {}
-}
-
-/// Runs a connection and releases its place on the worker afterwards.
-async fn served_by(assignment: Assignment, connection: impl Future<Output = ()>) {
-    connection.await;
-    drop(assignment);
 }
 
 fn canonical(addr: SocketAddr) -> SocketAddr {

@@ -47,7 +47,9 @@ fn slice_end(text: &str) -> usize {
     let mut before = ' ';
     let from = text.floor_char_boundary(SLICE_BYTES);
     for (offset, character) in text[from..].char_indices() {
-        if is_letter(before) && is_no_letter(character) {
+        // A space after a visible character begins a word in every script. CJK texts have no spaces.
+        let begins_word = character == ' ' && !before.is_whitespace();
+        if begins_word || is_letter(before) && is_no_letter(character) {
             return from + offset;
         }
         // A very long word is cut inside, which may add a token.
@@ -131,7 +133,8 @@ mod tests {
         ];
         prop::collection::vec(words, 0..40)
             .prop_flat_map(|words| (Just(words.concat()), 1..60_usize))
-            .prop_map(|(text, times)| text.repeat(times.min(16_384 / text.len().max(1) + 1)))
+            // Each repetition has a boundary, since texts without any are counted approximately.
+            .prop_map(|(text, times)| format!("{text} x.").repeat(times.min(16_384 / (text.len() + 3) + 1)))
     }
 
     #[test]
@@ -141,6 +144,25 @@ mod tests {
         assert!(slices.len() > 5 && slices.iter().all(|slice| slice.len() <= SLICE_BYTES + 10), "{}", slices.len());
         assert_eq!(slices.concat(), text);
         assert_eq!(count(&text) as usize, bpe_openai::cl100k_base().count(text.as_str()));
+    }
+
+    #[test]
+    fn long_texts_of_all_scripts_are_counted_exactly() {
+        for words in [
+            "Съешь же ещё этих мягких французских булок, да выпей чаю ",
+            "Ξεσκεπάζω την ψυχοφθόρα βδελυγμία ",
+            "صِف خَلقَ خَودِ كَمِثلِ الشَمسِ إِذ بَزَغَت ",
+            "דג סקרן שט בים מאוכזב ולפתע מצא חברה ",
+            "ऋषियों को सताने वाले दुष्ट राक्षसों के राजा रावण ",
+            "เป็นมนุษย์สุดประเสริฐเลิศคุณค่า กว่าบรรดาฝูงสัตว์เดรัจฉาน ",
+            "いろはにほへと、ちりぬるを。わかよたれそつねならむ。",
+            "don't we'll 123 4567!! \r\n\r\n  x ",
+            "👩\u{200d}👩\u{200d}👧 🦀🦀 ",
+        ] {
+            let text = words.repeat(40_000 / words.len());
+            assert!(slices(&text).all(|slice| slice.len() < MAX_SLICE_BYTES), "{words}");
+            assert_eq!(count(&text) as usize, bpe_openai::cl100k_base().count(text.as_str()), "{words}");
+        }
     }
 
     #[test]

@@ -53,6 +53,28 @@ async fn an_open_request_completes_after_readiness_and_the_port_are_gone() {
 }
 
 #[tokio::test]
+async fn open_requests_of_all_workers_complete() {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_WORKERS", "3")]);
+    stub.always(Behaviour::Gate);
+    let mut open = Vec::new();
+    for number in 0..6 {
+        open.push(begin(&vecho, &format!("x {number}")).await);
+        stub.held(number + 1).await;
+    }
+    vecho.signal("TERM");
+    stops_accepting(&vecho).await;
+    stub.release(6);
+    for mut socket in open {
+        let answer = socket.read_to_end().await;
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    let ended = vecho.ended();
+    assert_eq!(ended.status.code(), Some(0));
+    assert!(ended.log.contains("stopped: nothing was cut"), "{}", ended.log);
+}
+
+#[tokio::test]
 async fn shutdown_waits_for_a_paid_fetch_without_a_caller() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
