@@ -61,7 +61,7 @@ async fn compare(
     inputs: Vec<Input<'static>>,
     fetched: &mut [Fetched],
 ) {
-    // If the tables do not fit in memory, the shares of the sum are used.
+    // If the tables do not fit in memory or the thread is busy, the shares of the sum are used.
     let Some(counts) = flow.tokenizer.count(&inputs.iter().collect::<Vec<_>>(), flow.clock.now_ms()).await else {
         return;
     };

@@ -4,8 +4,10 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::timeout;
 
 use crate::process::governor::Governor;
 use crate::wire::{Input, tokens};
@@ -18,6 +20,10 @@ const LARGEST_SHARE: u64 = 4;
 
 /// After a refusal, memory is not requested again for this long.
 const ASK_AGAIN_AFTER_MS: u64 = 60_000;
+
+/// Longest wait of a request for the counts of others. Beyond it its own tokens are estimated, so that the long texts of
+/// one caller do not hold up the hits of another.
+const TURN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Tokenizer with tables that are loaded on demand. One thread counts, because each thread that counts keeps recent
 /// words, and so that long texts delay no connection.
@@ -60,9 +66,14 @@ impl Tokenizer {
         let _ = self.tables.governor.set(Arc::downgrade(governor));
     }
 
-    /// Returns the tokens of each input, or `None` if the tables do not fit in memory.
+    /// Returns the tokens of each input, or `None` if the tables do not fit in memory or other requests are counted for
+    /// too long.
     pub async fn count(&self, inputs: &[&Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
-        let turn = Arc::clone(&self.turn).acquire_owned().await.ok()?;
+        // Token arrays have their length, which needs neither the tables nor a turn.
+        if inputs.iter().all(|input| matches!(input, Input::Tokens(_))) {
+            return Some(inputs.iter().map(|input| input.counted_tokens()).collect());
+        }
+        let turn = timeout(TURN_WITHIN, Arc::clone(&self.turn).acquire_owned()).await.ok()?.ok()?;
         let inputs = inputs.iter().map(|input| input.to_owned_input()).collect();
         self.submit(inputs, now_ms, Some(turn))?.await.ok().flatten()
     }
@@ -191,6 +202,22 @@ mod tests {
         assert_eq!(count(ASK_AGAIN_AFTER_MS + 1), None);
         assert_eq!(meter.1.load(Ordering::Relaxed), asked);
         assert!(!is_loaded(&tokenizer));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_count_of_another_request_leads_to_an_estimate_and_not_to_a_long_wait() {
+        let tokenizer = Tokenizer::default();
+        let turn = Arc::clone(&tokenizer.turn).acquire_owned().await.expect("it is never closed");
+        let (text, tokens) = (Input::Text("Hello world".into()), Input::Tokens(vec![1, 2, 3]));
+        let begun = tokio::time::Instant::now();
+        assert_eq!(tokenizer.count(&[&tokens], 1).await, Some(vec![3]), "token arrays wait for nothing");
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        assert_eq!(tokenizer.count(&[&text], 1).await, None);
+        // The timer counts whole milliseconds.
+        let expected = TURN_WITHIN..=TURN_WITHIN + Duration::from_millis(1);
+        assert!(expected.contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        drop(turn);
+        assert_eq!(tokenizer.count(&[&text], 1).await, Some(vec![2]));
     }
 
     #[tokio::test]
