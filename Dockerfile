@@ -5,8 +5,8 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 COPY . .
-RUN cargo build --locked --release
-RUN bash scripts/image-root target/release/vecho /image
+RUN cargo build --locked --profile dist
+RUN bash scripts/image-root target/dist/vecho /image
 
 FROM scratch
 COPY --from=build /image/ /
