@@ -23,7 +23,7 @@ test: ## everything that must hold: formatting, lints, documentation, tests
 	@bash scripts/test
 
 bench: ## the load scenarios, against reference servers
-	@cargo bench --locked --bench load
+	@cargo bench --locked --profile dist --bench load
 
 lint: ## formatting, lints and documentation, without the tests
 	@bash scripts/lint
