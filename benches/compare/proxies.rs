@@ -11,17 +11,19 @@ use std::process::Command;
 use crate::Outcome;
 
 const NGINX: &str = include_str!("config/nginx.conf");
+const NGINX_BODY: &str = include_str!("config/nginx-body.js");
+/// Folder of Debian's modules of nginx.
+const NGINX_MODULES: &str = "/usr/lib/nginx/modules";
 const VARNISH: &str = include_str!("config/varnish.vcl");
 const LITELLM: &str = include_str!("config/litellm.yaml");
 
-/// What Varnish would log of every request; a list, because the parameter has no word for all.
-const VARNISH_LOG: &[&str] = &[
-    "Begin", "End", "Link", "SessOpen", "SessClose", "Timestamp", "Length", "Filters", "Hit", "HitMiss", "HitPass",
-    "VCL_call", "VCL_return", "ReqStart", "ReqMethod", "ReqURL", "ReqProtocol", "ReqHeader", "ReqUnset", "ReqAcct",
-    "RespProtocol", "RespStatus", "RespReason", "RespHeader", "RespUnset", "BereqMethod", "BereqURL", "BereqProtocol",
-    "BereqHeader", "BereqUnset", "BereqAcct", "BerespProtocol", "BerespStatus", "BerespReason", "BerespHeader",
-    "BerespUnset", "BackendOpen", "BackendClose", "Fetch_Body", "Storage", "TTL",
-];
+/// Parameter of Varnish that keeps each request out of its log; it has no word for all.
+const VARNISH_LOG: &str = "vsl_mask=\
+    -Begin,-End,-Link,-SessOpen,-SessClose,-Timestamp,-Length,-Filters,-Hit,-HitMiss,-HitPass,-VCL_call,\
+    -VCL_return,-ReqStart,-ReqMethod,-ReqURL,-ReqProtocol,-ReqHeader,-ReqUnset,-ReqAcct,-RespProtocol,\
+    -RespStatus,-RespReason,-RespHeader,-RespUnset,-BereqMethod,-BereqURL,-BereqProtocol,-BereqHeader,\
+    -BereqUnset,-BereqAcct,-BerespProtocol,-BerespStatus,-BerespReason,-BerespHeader,-BerespUnset,\
+    -BackendOpen,-BackendClose,-Fetch_Body,-Storage,-TTL";
 
 /// A proxy that is compared.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -134,7 +136,9 @@ fn vecho(place: &Place) -> Command {
 }
 
 fn nginx(place: &Place) -> Outcome<Command> {
-    let file = write_config(place, "nginx.conf", NGINX, &[("{WORKERS}", &place.workers.to_string())])?;
+    fs::write(place.folder.join("nginx-body.js"), NGINX_BODY)?;
+    let words = [("{WORKERS}", place.workers.to_string()), ("{MODULES}", NGINX_MODULES.to_owned())];
+    let file = write_config(place, "nginx.conf", NGINX, &words)?;
     let mut command = Command::new("nginx");
     // The error log of the command line is in use until the configuration is read.
     command.arg("-p").arg(&place.folder).arg("-c").arg(file).args(["-e", "stderr"]);
@@ -143,7 +147,7 @@ fn nginx(place: &Place) -> Outcome<Command> {
 
 fn varnish(place: &Place) -> Outcome<Command> {
     let (host, port) = (place.upstream.ip().to_string(), place.upstream.port().to_string());
-    let words = [("{UPSTREAM_HOST}", host.as_str()), ("{UPSTREAM_PORT}", port.as_str())];
+    let words = [("{UPSTREAM_HOST}", host), ("{UPSTREAM_PORT}", port)];
     let file = write_config(place, "varnish.vcl", VARNISH, &words)?;
     let mut command = Command::new("varnishd");
     command.arg("-F").arg("-n").arg(place.folder.join("work")).arg("-f").arg(file);
@@ -152,12 +156,12 @@ fn varnish(place: &Place) -> Outcome<Command> {
     command.args(["-p", "thread_pools=1", "-p", "thread_pool_min=200", "-p", "thread_pool_max=2000"]);
     command.args(["-p", "timeout_idle=600", "-p", "backend_idle_timeout=600", "-p", "listen_depth=4096"]);
     // Answers are not compressed, and requests are not written to the log in shared memory.
-    command.args(["-p", "http_gzip_support=off", "-p", &format!("vsl_mask=-{}", VARNISH_LOG.join(",-"))]);
+    command.args(["-p", "http_gzip_support=off", "-p", VARNISH_LOG]);
     Ok(command)
 }
 
 fn litellm(place: &Place, cache: &str) -> Outcome<Command> {
-    let file = write_config(place, "litellm.yaml", LITELLM, &[("{CACHE}", cache)])?;
+    let file = write_config(place, "litellm.yaml", LITELLM, &[("{CACHE}", cache.to_owned())])?;
     let mut command = Command::new(place.installed.join("litellm/bin/litellm"));
     command.arg("--config").arg(file).args(["--host", "127.0.0.1", "--port", &place.port.to_string()]);
     command.args(["--num_workers", &place.workers.to_string(), "--keepalive_timeout", "600"]);
@@ -185,10 +189,12 @@ fn portkey(place: &Place) -> Command {
     command
 }
 
-fn write_config(place: &Place, name: &str, template: &str, words: &[(&str, &str)]) -> Outcome<PathBuf> {
-    let (folder, port) = (place.folder.display().to_string(), place.port.to_string());
-    let upstream = place.upstream.to_string();
-    let common = [("{FOLDER}", folder.as_str()), ("{PORT}", port.as_str()), ("{UPSTREAM}", upstream.as_str())];
+fn write_config(place: &Place, name: &str, template: &str, words: &[(&str, String)]) -> Outcome<PathBuf> {
+    let common = [
+        ("{FOLDER}", place.folder.display().to_string()),
+        ("{PORT}", place.port.to_string()),
+        ("{UPSTREAM}", place.upstream.to_string()),
+    ];
     let mut text = template.to_owned();
     for (word, value) in words.iter().chain(&common) {
         text = text.replace(word, value);

@@ -9,7 +9,6 @@ use serde_json::{Map, Value, json};
 use crate::Outcome;
 use crate::bench::Bench;
 use crate::proxies::{Proxy, vecho_binary};
-use crate::scenarios::rounds;
 use crate::stage::installed;
 
 /// One line of the table.
@@ -30,12 +29,12 @@ pub(crate) struct Report {
 
 impl Report {
     /// Begins a report with the versions and sizes of the proxies.
-    pub(crate) fn new(bench: &Bench) -> Outcome<Self> {
+    pub(crate) fn new(bench: &Bench, rounds: usize) -> Outcome<Self> {
         let table = installed().join("installed.tsv");
         let text = fs::read_to_string(&table)
             .map_err(|error| format!("{}: {error}; run scripts/setup-compare", table.display()))?;
         let mut report = Self {
-            conditions: conditions(bench),
+            conditions: conditions(bench, rounds),
             rows: Vec::new(),
             raw: Map::new(),
             file: bench.out.join("compare.json"),
@@ -111,7 +110,7 @@ fn programs(table: &str) -> Outcome<(Cells, Cells)> {
 }
 
 /// Describes the machine and the set-up of the run.
-fn conditions(bench: &Bench) -> String {
+fn conditions(bench: &Bench, rounds: usize) -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
@@ -122,7 +121,7 @@ fn conditions(bench: &Bench) -> String {
     };
     let quick = if bench.quick { " Quick run: not to be quoted." } else { "" };
     let (model, kernel) = (model.trim_start_matches([' ', '\t', ':']), kernel.trim());
-    format!("{model}, Linux {kernel}, loopback; {pinning}; medians of {} rounds.{quick}", rounds(bench))
+    format!("{model}, Linux {kernel}, loopback; {pinning}; medians of {rounds} rounds.{quick}")
 }
 
 /// Formats a time that is given in microseconds.
@@ -145,7 +144,8 @@ pub(crate) fn megabytes(bytes: u64) -> String {
 /// Formats a number with separators between thousands.
 pub(crate) fn count(number: f64) -> String {
     let digits = format!("{number:.0}");
-    let groups: Vec<&str> = digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
+    let groups: Vec<&str> =
+        digits.as_bytes().rchunks(3).rev().map(|group| std::str::from_utf8(group).unwrap_or_default()).collect();
     groups.join(",")
 }
 

@@ -9,7 +9,7 @@ use crate::bench::Bench;
 use crate::report::{Report, Row, megabytes, progress};
 use crate::scenarios::closed::{self, Case, Texts};
 use crate::scenarios::starts::Starts;
-use crate::scenarios::{herd, memory};
+use crate::scenarios::{herd, memory, rounds};
 use crate::stage::{Cores, Stage};
 
 /// Scenarios with one core for each proxy.
@@ -26,32 +26,46 @@ const TWO_CORES: [Case; 2] = [
     Case { what: "2 cores, 10 connections, miss", texts: Texts::New, first_new: 3 << 32, connections: 10 },
 ];
 
-/// Measures everything and prints the table.
+/// Groups of scenarios that have a stage in common.
+const GROUPS: [&str; 3] = ["one_core", "callers", "two_cores"];
+
+/// Measures the groups that `arguments` name (all if they name none) and prints the table.
 pub(crate) fn run(arguments: &[String]) -> Outcome<()> {
-    if let Some(word) = arguments.iter().find(|word| *word != "--quick") {
-        return Err(format!("unknown argument {word}; there is --quick").into());
+    let (flags, names): (Vec<&str>, Vec<&str>) =
+        arguments.iter().map(String::as_str).partition(|word| word.starts_with("--"));
+    let is_known = |word: &&str| *word == "--quick" || GROUPS.contains(word);
+    if let Some(word) = flags.iter().chain(&names).find(|word| !is_known(word)) {
+        return Err(format!("unknown argument {word}; there are --quick, {}", GROUPS.join(", ")).into());
     }
-    let bench = Bench::new(!arguments.is_empty())?;
+    let bench = Bench::new(!flags.is_empty())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut report = Report::new(&bench)?;
-    runtime.block_on(measure(&bench, &mut report))?;
+    let mut report = Report::new(&bench, rounds(&bench))?;
+    let groups = if names.is_empty() { GROUPS.to_vec() } else { names };
+    runtime.block_on(measure(&bench, &groups, &mut report))?;
     report.finish()
 }
 
-async fn measure(bench: &Bench, report: &mut Report) -> Outcome<()> {
+async fn measure(bench: &Bench, groups: &[&str], report: &mut Report) -> Outcome<()> {
     let mut starts = Starts::default();
+    if groups.contains(&"one_core") {
+        one_core(bench, report, &mut starts).await?;
+    }
+    if groups.contains(&"callers") {
+        many_callers(bench, report, &mut starts).await?;
+    }
+    report.add(starts.row());
+    report.add_raw("starts", starts.json());
+    if groups.contains(&"two_cores") {
+        two_cores(bench, report).await?;
+    }
+    Ok(())
+}
+
+async fn one_core(bench: &Bench, report: &mut Report, starts: &mut Starts) -> Outcome<()> {
     if !bench.quick {
         progress("starts ...");
         starts.once(bench).await?;
     }
-    one_core(bench, report, &mut starts).await?;
-    many_callers(bench, report, &mut starts).await?;
-    report.add(starts.row());
-    report.add_raw("starts", starts.json());
-    two_cores(bench, report).await
-}
-
-async fn one_core(bench: &Bench, report: &mut Report, starts: &mut Starts) -> Outcome<()> {
     progress("one core ...");
     let stage = Stage::start(bench, 0, Cores::One).await?;
     starts.add(&stage);

@@ -170,9 +170,10 @@ impl Results {
     /// Returns all rounds.
     pub(crate) fn json(&self) -> Value {
         let lane = |lane: &Lane| {
-            let rounds = lane.rounds.iter().map(|round| {
-                json!({ "sample": round.sample.json(), "inputs_per_request": round.inputs_per_request })
-            });
+            let rounds = lane
+                .rounds
+                .iter()
+                .map(|round| json!({ "sample": round.sample.json(), "inputs_per_request": round.inputs_per_request }));
             json!({
                 "proxy": lane.proxy.name(),
                 "requests_per_round": lane.requests,

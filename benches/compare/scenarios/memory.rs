@@ -48,10 +48,8 @@ pub(crate) async fn measure(bench: &Bench, stage: &Stage) -> (Vec<Row>, Value) {
         raw.push(json!({ "proxy": running.proxy.name(), "memory": numbers }));
     }
     let full_of = format!("memory with {} vectors of 1,536 dimensions", count(VECTORS as f64));
-    let rows = vec![
-        Row { what: "memory after the start".to_owned(), cells: empty },
-        Row { what: full_of, cells: full },
-    ];
+    let rows =
+        vec![Row { what: "memory after the start".to_owned(), cells: empty }, Row { what: full_of, cells: full }];
     (rows, json!(raw))
 }
 
@@ -110,7 +108,7 @@ impl Memory {
         };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes are positive")]
         let total = self.empty + growth as u64;
-        format!("{}, {:.1} KB each{scaled}", megabytes(total), per_vector / 1e3)
+        format!("{}{scaled}", megabytes(total))
     }
 
     fn json(&self) -> Value {
