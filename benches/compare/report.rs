@@ -50,6 +50,11 @@ impl Report {
         self.rows.push(row);
     }
 
+    /// Adds several rows.
+    pub(crate) fn add_all(&mut self, rows: Vec<Row>) {
+        self.rows.extend(rows);
+    }
+
     /// Adds the proxies that could not be started.
     pub(crate) fn add_failures(&mut self, failures: &[(Proxy, String)]) {
         if !failures.is_empty() {

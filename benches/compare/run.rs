@@ -81,7 +81,7 @@ async fn one_core(bench: &Bench, report: &mut Report, starts: &mut Starts) -> Ou
         report.add(results.inputs());
         report.add_raw(case.what, results.json());
     }
-    memory_rows.into_iter().for_each(|row| report.add(row));
+    report.add_all(memory_rows);
     Ok(())
 }
 
@@ -90,7 +90,7 @@ async fn many_callers(bench: &Bench, report: &mut Report, starts: &mut Starts) -
     let stage = Stage::start(bench, 20, Cores::One).await?;
     starts.add(&stage);
     let (rows, raw) = herd::measure(bench, &stage).await;
-    rows.into_iter().for_each(|row| report.add(row));
+    report.add_all(rows);
     report.add_raw("herd", raw);
     Ok(())
 }

@@ -17,7 +17,7 @@ use crate::proxies::{Place, Proxy, allocated_bytes};
 use crate::shape::Shape;
 
 /// A proxy that has not answered within this time has failed.
-const READY_WITHIN: Duration = Duration::from_secs(60);
+const READY_WITHIN: Duration = Duration::from_mins(1);
 /// Time for one attempt, and pause before the next.
 const ATTEMPT_WITHIN: Duration = Duration::from_secs(5);
 const ATTEMPT_EVERY: Duration = Duration::from_millis(2);

@@ -17,7 +17,7 @@ use crate::report::{Row, count, duration};
 use crate::stage::{Running, Stage};
 
 /// A round that takes longer waits for an answer that never comes.
-const ROUND_WITHIN: Duration = Duration::from_secs(60);
+const ROUND_WITHIN: Duration = Duration::from_mins(1);
 /// Duration of one round, which determines its number of requests.
 const ROUND_SECONDS: f64 = 0.5;
 /// Bounds of that number for each connection.
@@ -122,7 +122,12 @@ impl Lane {
         })
     }
 
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of requests is positive and far below 2^52"
+    )]
     fn choose_requests(&mut self, bench: &Bench, rate: f64, connections: usize) {
         let seconds = if bench.quick { ROUND_SECONDS / 5.0 } else { ROUND_SECONDS };
         let (least, most) = REQUESTS_PER_CONNECTION;

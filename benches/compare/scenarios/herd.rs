@@ -19,7 +19,7 @@ const CALLERS: usize = 500;
 /// The first new text.
 const FIRST_NEW: u64 = 9 << 32;
 /// A round that takes longer waits for an answer that never comes.
-const ROUND_WITHIN: Duration = Duration::from_secs(60);
+const ROUND_WITHIN: Duration = Duration::from_mins(1);
 
 /// All rounds of one proxy: calls and median latency.
 struct Herd {
