@@ -1,10 +1,10 @@
 # What a contributor runs. `make run` needs a Rust toolchain and a C compiler; `make test` also Python 3.11 and Node 20.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench lint fmt docs chart
+.PHONY: help run test bench compare lint fmt docs chart
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## vecho on port 7861 with made-up vectors: no key, no network; ARGS="--listen 127.0.0.1:8080" adds flags
 	@cargo build --locked --release
@@ -23,7 +23,11 @@ test: ## everything that must hold: formatting, lints, documentation, tests
 	@bash scripts/test
 
 bench: ## the load scenarios, against reference servers
-	@cargo bench --locked --bench load
+	@cargo bench --locked --profile dist --bench load
+
+compare: ## vecho beside nginx, Varnish, LiteLLM and Portkey's gateway, which it installs first; ARGS="--quick" is a short run
+	@bash scripts/setup-compare
+	@cargo bench --locked --profile dist --bench compare -- $(ARGS)
 
 lint: ## formatting, lints and documentation, without the tests
 	@bash scripts/lint

@@ -85,7 +85,8 @@ impl Sample {
         }
     }
 
-    fn json(self) -> Value {
+    /// Returns all numbers.
+    pub(crate) fn json(self) -> Value {
         json!({
             "cpu_us": self.cpu_us,
             "p50_us": self.p50_us,

@@ -38,6 +38,8 @@ pub(crate) struct Shape {
     pub(crate) fresh_user: bool,
     /// True if vecho uses a lossy codec, so that responses may differ from the service's bits.
     pub(crate) lossy: bool,
+    /// Further header lines, each with its line end.
+    pub(crate) headers: String,
 }
 
 impl Default for Shape {
@@ -49,6 +51,7 @@ impl Default for Shape {
             encoding: Encoding::Base64,
             fresh_user: false,
             lossy: false,
+            headers: String::new(),
         }
     }
 }
@@ -70,7 +73,8 @@ impl Shape {
         let body = self.body(ids, serial);
         let head = format!(
             "POST /v1/embeddings HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer sk-load\r\naccept: \
-             application/json\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+             application/json\r\ncontent-type: application/json\r\n{}content-length: {}\r\n\r\n",
+            self.headers,
             body.len()
         );
         request.clear();

@@ -1,0 +1,123 @@
+//! Memory with nothing stored, and with many vectors.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::Outcome;
+use crate::bench::Bench;
+use crate::client::Connection;
+use crate::drive::{self, Workload};
+use crate::report::{Row, count, megabytes};
+use crate::stage::{Running, Stage};
+
+/// Number of vectors that the table states.
+const VECTORS: u64 = 100_000;
+/// Time to fill the cache of one proxy; a slower one gets fewer vectors, and the table scales its growth.
+const FILL_WITHIN: Duration = Duration::from_secs(15);
+/// Texts between two looks at the clock.
+const STEP: u64 = 5_000;
+/// Inputs of one request, if each is cached by itself.
+const BATCH: u64 = 50;
+const CONNECTIONS: usize = 16;
+/// Texts that are requested again to see whether they are still stored.
+const SAMPLE: u64 = 100;
+/// Lets periodic housekeeping run before memory is read.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// Memory of one proxy, before and after.
+struct Memory {
+    empty: u64,
+    full: u64,
+    vectors: u64,
+    kept: u64,
+}
+
+/// Fills the caches of all proxies, one after the other.
+pub(crate) async fn measure(bench: &Bench, stage: &Stage) -> (Vec<Row>, Value) {
+    let (mut empty, mut full, mut raw) = (Vec::new(), Vec::new(), Vec::new());
+    for running in &stage.proxies {
+        let memory = of_one(bench, stage, running).await;
+        let (before, after) = match &memory {
+            Ok(memory) => (megabytes(memory.empty), memory.shown()),
+            Err(error) => (String::new(), format!("disqualified: {error}")),
+        };
+        empty.push((running.proxy, before));
+        full.push((running.proxy, after));
+        let numbers = memory.map_or_else(|error| json!({ "failure": error.to_string() }), |memory| memory.json());
+        raw.push(json!({ "proxy": running.proxy.name(), "memory": numbers }));
+    }
+    let rows = vec![
+        Row { what: "memory after the start".to_owned(), cells: empty },
+        Row { what: "memory with 100,000 vectors of 1,536 dimensions".to_owned(), cells: full },
+    ];
+    (rows, json!(raw))
+}
+
+async fn of_one(bench: &Bench, stage: &Stage, running: &Running) -> Outcome<Memory> {
+    let batch = if running.proxy.caches_inputs() { BATCH } else { 1 };
+    let empty = running.memory_bytes();
+    let (wanted, begun) = (bench.scaled(VECTORS), Instant::now());
+    let mut vectors = 0;
+    while vectors < wanted && begun.elapsed() < FILL_WITHIN {
+        let step = (vectors..wanted.min(vectors + STEP)).step_by(usize::try_from(batch)?);
+        request(running, step.collect(), batch).await?;
+        vectors = wanted.min(vectors + STEP);
+        // A cache that has not kept the first step will not keep the others.
+        if vectors <= STEP && kept(stage, running, vectors, batch).await? < SAMPLE / 2 {
+            break;
+        }
+    }
+    tokio::time::sleep(SETTLE).await;
+    let kept = kept(stage, running, vectors, batch).await?;
+    Ok(Memory { empty, full: running.memory_bytes(), vectors, kept })
+}
+
+/// Requests `batch` texts from each of these numbers on.
+async fn request(running: &Running, firsts: Vec<u64>, batch: u64) -> Outcome<()> {
+    let mut connections = Connection::open_many(running.address, CONNECTIONS).await?;
+    let requests = firsts.len() as u64;
+    let mut firsts = firsts.into_iter();
+    let mut workload = Workload::new(running.shape(), 50, move |texts| {
+        texts.extend(firsts.next().into_iter().flat_map(|first| first..first + batch));
+    });
+    drive::closed(&mut connections, &mut workload, requests).await?;
+    Ok(())
+}
+
+/// Requests some of the first `vectors` texts again and returns how many of them are still stored.
+async fn kept(stage: &Stage, running: &Running, vectors: u64, batch: u64) -> Outcome<u64> {
+    let requests = SAMPLE / batch;
+    let distance = vectors / requests / batch * batch;
+    stage.reset().await?;
+    request(running, (0..requests).map(|position| position * distance).collect(), batch).await?;
+    Ok(SAMPLE.saturating_sub(stage.counts().await?.inputs))
+}
+
+impl Memory {
+    #[expect(clippy::cast_precision_loss, reason = "bytes and counts of a run are far below 2^52")]
+    fn shown(&self) -> String {
+        if self.kept < SAMPLE / 2 {
+            return format!("does not keep them: {} of {SAMPLE} found again after {} texts", self.kept, self.vectors);
+        }
+        let per_vector = self.full.saturating_sub(self.empty) as f64 / self.vectors as f64;
+        let growth = per_vector * VECTORS as f64;
+        let scaled = if self.vectors == VECTORS {
+            String::new()
+        } else {
+            format!(" (scaled from {} vectors)", count(self.vectors as f64))
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bytes are positive")]
+        let total = self.empty + growth as u64;
+        format!("{}{scaled}", megabytes(total))
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "empty_bytes": self.empty,
+            "full_bytes": self.full,
+            "vectors": self.vectors,
+            "kept_of_100": self.kept,
+        })
+    }
+}
