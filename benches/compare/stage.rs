@@ -10,10 +10,10 @@ use tokio::time::timeout;
 
 use crate::Outcome;
 use crate::bench::Bench;
-use crate::child::{Core, Server};
 use crate::client::Connection;
 use crate::process::Processes;
 use crate::proxies::{Place, Proxy, allocated_bytes};
+use crate::roles::upstream::Upstream;
 use crate::shape::Shape;
 
 /// A proxy that has not answered within this time has failed.
@@ -64,13 +64,13 @@ pub(crate) struct Stage {
     pub(crate) proxies: Vec<Running>,
     /// The others, with the reason.
     pub(crate) failures: Vec<(Proxy, String)>,
-    upstream: Server,
+    upstream: Upstream,
 }
 
 impl Stage {
     /// Starts the upstream, and then one proxy after the other.
     pub(crate) async fn start(bench: &Bench, delay_ms: u64, cores: Cores) -> Outcome<Self> {
-        let upstream = Server::reference(bench, Core::Load, &["upstream", &delay_ms.to_string()])?;
+        let upstream = Upstream::start(delay_ms).await?;
         let mut stage = Self { proxies: Vec::new(), failures: Vec::new(), upstream };
         for proxy in Proxy::ALL {
             match Running::start(bench, proxy, cores, stage.upstream.public).await {

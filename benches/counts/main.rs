@@ -1,4 +1,4 @@
-//! Instructions per operation of the pure steps of a request: `cargo bench --bench counts`.
+//! Instructions per operation of the pure steps of a request: `cargo bench --profile dist --bench counts`.
 //!
 //! Instruction counts do not depend on how busy the machine is, so a change of a few percent is a change of the code.
 //! Each operation runs N and 2N times under valgrind's cachegrind. The difference divided by N is the cost of one

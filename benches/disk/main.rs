@@ -1,4 +1,5 @@
-//! Cost of the disk tier's store at one gigabyte: `cargo bench --bench disk`; with `-- --quick`, at a tenth of that.
+//! Cost of the disk tier's store at one gigabyte: `cargo bench --profile dist --bench disk`; with `-- --quick`, at a
+//! tenth of that.
 //!
 //! The times are from one run on one machine; nothing is compared or asserted. "warm" means that the files are in the
 //! page cache, "cold" that they were dropped from it.

@@ -18,14 +18,10 @@ const TICK_NS: u64 = 10_000_000;
 /// The image's setting: glibc keeps more freed blocks per size, since requests that wait together also end together.
 const ALLOCATOR: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=32");
 
-/// The cores of a pinned run.
-#[derive(Clone, Copy)]
-pub(crate) enum Core {
-    /// Reserved for the server under test.
-    Server = 0,
-    /// Shared by the load generator and the upstream.
-    Load = 1,
-}
+/// Cores of a server with one worker in a pinned run. The load generator and the upstream share the second one.
+const ONE_CORE: &str = "0";
+/// Cores of a server with two workers. One of them shares its core with the load generator.
+const TWO_CORES: &str = "0,1";
 
 /// A running server.
 pub(crate) struct Server {
@@ -36,19 +32,26 @@ pub(crate) struct Server {
 
 impl Server {
     /// Starts the reference server that `words` describe.
-    pub(crate) fn reference(bench: &Bench, core: Core, words: &[&str]) -> Outcome<Self> {
-        let mut command = command(bench, core, &std::env::current_exe()?);
+    pub(crate) fn reference(bench: &Bench, words: &[&str]) -> Outcome<Self> {
+        let mut command = command(bench, ONE_CORE, &std::env::current_exe()?);
         command.args(words);
         start(command, &bench.out.join(format!("{}.log", words[0])))
     }
 
-    /// Starts vecho in front of `upstream`, with further arguments. It has no home directory, therefore no data folder
-    /// and no disk tier: only the memory tier is measured, and no data of an earlier run.
-    pub(crate) fn vecho(bench: &Bench, upstream: &Self, further: &[&str]) -> Outcome<Self> {
+    /// Starts a server that sends the content of `file`, with one or two workers.
+    pub(crate) fn fixed(bench: &Bench, file: &Path, workers: usize) -> Outcome<Self> {
+        let mut command = command(bench, cores(workers), &std::env::current_exe()?);
+        command.arg("static").arg(file).arg(workers.to_string());
+        start(command, &bench.out.join("static.log"))
+    }
+
+    /// Starts vecho in front of `upstream` with one or two workers and further arguments. It has no home directory,
+    /// therefore no data folder and no disk tier: only the memory tier is measured, and no data of an earlier run.
+    pub(crate) fn vecho(bench: &Bench, upstream: SocketAddr, workers: usize, further: &[&str]) -> Outcome<Self> {
         let program = std::env::var("VECHO_BENCH_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_vecho").to_owned());
-        let mut command = command(bench, Core::Server, Path::new(&program));
-        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--workers", "1"]);
-        command.args(["--log-level", "info", "--upstream", &format!("http://{}/v1", upstream.public)]);
+        let mut command = command(bench, cores(workers), Path::new(&program));
+        command.args(["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--workers", &workers.to_string()]);
+        command.args(["--log-level", "info", "--upstream", &format!("http://{upstream}/v1")]);
         command.args(further);
         start(command, &bench.out.join("vecho.log"))
     }
@@ -83,8 +86,18 @@ impl Server {
 
     /// Returns the resident memory in bytes.
     pub(crate) fn resident_bytes(&self) -> Outcome<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// Returns the largest resident memory so far, in bytes.
+    pub(crate) fn peak_bytes(&self) -> Outcome<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, name: &str) -> Outcome<u64> {
         let text = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("/proc/PID/status has no VmRSS")?;
+        let found = text.lines().find_map(|line| line.strip_prefix(name));
+        let line = found.ok_or_else(|| format!("/proc/PID/status has no {name}"))?;
         Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
     }
 }
@@ -97,10 +110,14 @@ impl Drop for Server {
     }
 }
 
-fn command(bench: &Bench, core: Core, program: &Path) -> Command {
+const fn cores(workers: usize) -> &'static str {
+    if workers == 1 { ONE_CORE } else { TWO_CORES }
+}
+
+fn command(bench: &Bench, cores: &str, program: &Path) -> Command {
     let mut command = if bench.pinned {
         let mut pinned = Command::new("taskset");
-        pinned.args(["-c", &(core as usize).to_string()]).arg(program);
+        pinned.args(["-c", cores]).arg(program);
         pinned
     } else {
         Command::new(program)

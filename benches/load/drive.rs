@@ -48,7 +48,7 @@ impl Workload {
 
     /// Makes the load generator poll for responses instead of sleeping. The server pays for waking a sleeping load
     /// generator on another core, and a slower server pays more often, so sleep would make the slower of two servers
-    /// look slower than it is. Use this only if nothing else needs the core; an upstream does.
+    /// look slower than it is. The upstream runs on the same thread, so it is awake as well.
     pub(crate) fn awake(self) -> Self {
         Self { awake: true, ..self }
     }

@@ -1,6 +1,6 @@
 //! The load harness: measures vecho against reference servers in one run and prints the ratios.
 //!
-//! `cargo bench --bench load -- [--quick] [scenario...]`. The binary starts itself again as the reference servers:
+//! `cargo bench --profile dist --bench load -- [--quick] [scenario...]`. The binary starts itself again as the reference servers:
 //! `static` answers fixed bytes, `thin` only forwards, `least` is a minimal cache, `upstream` replaces the embeddings
 //! service. vecho is the release binary of the same build, or the one that `VECHO_BENCH_BINARY` names. Reading order:
 //! `scenarios` lists the measurements, `measure` compares two servers, `drive` generates load, `child` starts servers.

@@ -1,5 +1,7 @@
 //! Compares two servers: several rounds with the same number of requests to each in turn, then medians.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use crate::Outcome;
@@ -10,8 +12,8 @@ use crate::drive::{self, Load, Workload};
 
 /// A server with its connections and its workload.
 pub(crate) struct Side<'a> {
-    /// The process whose CPU time is measured.
-    pub(crate) server: &'a Server,
+    /// The process whose CPU time is measured; `None` for the upstream, which shares its thread with the load generator.
+    server: Option<&'a Server>,
     /// Connections, kept open over all rounds.
     pub(crate) connections: Vec<Connection>,
     /// The requests to send.
@@ -48,14 +50,24 @@ impl<'a> Side<'a> {
     /// Opens `connections` to `server`.
     pub(crate) async fn open(server: &'a Server, connections: usize, workload: Workload) -> Outcome<Self> {
         let connections = Connection::open_many(server.public, connections).await?;
-        Ok(Self { server, connections, workload })
+        Ok(Self { server: Some(server), connections, workload })
+    }
+
+    /// Opens `connections` to the upstream.
+    pub(crate) async fn direct(upstream: SocketAddr, connections: usize, workload: Workload) -> Outcome<Self> {
+        Ok(Self { server: None, connections: Connection::open_many(upstream, connections).await?, workload })
+    }
+
+    /// Returns the processor time of the server so far, in nanoseconds; zero for the upstream.
+    pub(crate) fn cpu_ns(&self) -> Outcome<u64> {
+        self.server.map_or(Ok(0), Server::cpu_ns)
     }
 
     /// Runs `count` requests in a closed loop.
     pub(crate) async fn round(&mut self, count: u64) -> Outcome<Sample> {
-        let before_ns = self.server.cpu_ns()?;
+        let before_ns = self.cpu_ns()?;
         let load = drive::closed(&mut self.connections, &mut self.workload, count).await?;
-        Ok(Sample::new(self.server.cpu_ns()? - before_ns, &load))
+        Ok(Sample::new(self.cpu_ns()? - before_ns, &load))
     }
 }
 
@@ -118,6 +130,11 @@ impl Comparison {
     /// Returns our median 99th percentile divided by the reference server's.
     pub(crate) fn p99_ratio(&self) -> f64 {
         median(&self.ours, |sample| sample.p99_us) / median(&self.theirs, |sample| sample.p99_us)
+    }
+
+    /// Returns our median throughput divided by the reference server's.
+    pub(crate) fn rate_ratio(&self) -> f64 {
+        median(&self.ours, |sample| sample.rate) / median(&self.theirs, |sample| sample.rate)
     }
 
     /// Returns our median processor time divided by that of `least`.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use http::Request;
 use hyper::body::Incoming;
+use tokio::task::spawn_blocking;
 use tokio::time::Instant;
 
 use super::components::Components;
@@ -22,6 +23,7 @@ use crate::config::{Config, Live};
 use crate::observe::metrics::{Metrics, Port};
 use crate::process::connector::TlsError;
 use crate::process::lifecycle::Lifecycle;
+use crate::process::random;
 use crate::process::tasks::Tasks;
 use crate::process::workers::Workers;
 use crate::proxy::Proxy;
@@ -110,6 +112,8 @@ impl App {
         metrics.status.ready(true);
         let (tiers, limit_bytes) = (&components.flow.tiers, components.governor.limit_bytes());
         introduce(&config, surroundings.source.as_ref(), tiers, limit_bytes);
+        // The first TLS handshake should not wait for it, nor should the start.
+        drop(spawn_blocking(random::seed_tls));
         tracing::info!("serving public={} admin={}", public.local_addr(), admin.local_addr());
         Ok(Self {
             public,

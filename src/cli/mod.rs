@@ -1,4 +1,4 @@
-//! Command line: arguments, and the commands that need no running server.
+//! Command line: arguments and commands.
 
 mod arguments;
 mod batch;
@@ -9,6 +9,7 @@ mod moving;
 mod output;
 mod progress;
 mod run;
+mod serve;
 mod warm;
 
 pub use arguments::{Command, ConfigFormat, Invocation, parse};

@@ -6,12 +6,13 @@ use tokio::runtime::Builder;
 
 use super::arguments::{Command, ConfigFormat, Invocation};
 use super::output::{FAILED, FAULTY, OK, Output, print};
+use super::serve::serve;
 use super::{batch, health, moving, warm};
 use crate::app::{check_trust, payer, warnings};
 use crate::config::{Config, ConfigSource, Faults};
 
-/// Runs a command and returns its exit status. `serve` receives the configuration; the other commands only read it.
-pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(ConfigSource, Config) -> u8) -> u8 {
+/// Runs a command and returns its exit status.
+pub fn run(invocation: Invocation, output: &mut Output<'_>) -> u8 {
     let Invocation { command, source, credential } = invocation;
     // A check of a URL needs no configuration, so it works with a faulty one, too.
     if let Command::Healthcheck { url: Some(url) } = &command {
@@ -23,7 +24,7 @@ pub fn run(invocation: Invocation, output: &mut Output<'_>, serve: impl FnOnce(C
     };
     match command {
         Command::Serve => match check_trust(&config) {
-            Ok(()) => serve(source, config),
+            Ok(()) => serve(source, config, output.err),
             Err(faults) => print_faults(&faults, output),
         },
         Command::Config { format } => print(output.out, &shown(&config, format)),

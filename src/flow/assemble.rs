@@ -89,7 +89,7 @@ impl Request<'_> {
         match call {
             Some(call) => call.members.clone(),
             // OpenAI's answers have no id. A client of another server may expect one.
-            None if !self.speaks_f32() && self.space.space_state.may_have_ids() => {
+            None if !self.speaks_f32 && self.space.space_state.may_have_ids() => {
                 vec![("id".to_owned(), format!("\"embd-vecho-{:016x}\"", self.own_id()).into())]
             }
             None => Vec::new(),

@@ -42,7 +42,7 @@ impl Request<'_> {
         let mut id = KeyBuilder::new(None);
         id.part(Tag::Scope, self.space.key.as_bytes())
             .part(Tag::Scope, origin.credential.as_bytes())
-            .part(Tag::Encoding, format!("{form:?}").as_bytes())
+            .part(Tag::Encoding, &form.to_bytes())
             .part(Tag::Control, request.kind().name().as_bytes());
         // A call has only one `user`, so requests of different users never share it.
         if let Some(user) = &request.user {
@@ -72,7 +72,7 @@ impl Request<'_> {
             asked_dimension: self.asked_dimension(),
             known_dimension: self.known_dimension(),
             base64: self.known_base64(),
-            is_known: self.speaks_f32(),
+            is_known: self.speaks_f32,
         };
         Lane { id: id.finish(), properties: Arc::new(properties) }
     }
@@ -90,7 +90,7 @@ impl Request<'_> {
     /// one asked for, or the one that earlier answers had.
     fn known_base64(&self) -> Base64 {
         let shown = || self.space.space_state.identity().map(|identity| identity.dimension);
-        if self.speaks_f32() {
+        if self.speaks_f32 {
             Base64::Trusted
         } else {
             let asked = self.job.request.space.asked_dimension();

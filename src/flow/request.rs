@@ -27,6 +27,8 @@ pub(super) struct Request<'a> {
     pub(super) completions_before: u64,
     /// True if stored vectors and other callers' fetches may be used at all.
     pub(super) trusted: bool,
+    /// True if the upstream is known to put f32 into base64.
+    pub(super) speaks_f32: bool,
 }
 
 impl<'a> Request<'a> {
@@ -47,6 +49,7 @@ impl<'a> Request<'a> {
             trusted: accepted_credential.is_none_or(|accepted_credential| {
                 flow.accepted_credentials.holds(&accepted_credential, job.context.now_ms)
             }),
+            speaks_f32: speaks_f32(&job.context.config.upstream.target, &job.origin.uri),
         }
     }
 
@@ -149,11 +152,6 @@ impl<'a> Request<'a> {
             &self.space.space_state,
             self.context().now_ms,
         )
-    }
-
-    /// Returns true if the upstream is known to put f32 into base64.
-    pub(super) fn speaks_f32(&self) -> bool {
-        speaks_f32(&self.context().config.upstream.target, &self.job.origin.uri)
     }
 
     /// Returns the reason to pass the request through if its answers are known to be unreadable.

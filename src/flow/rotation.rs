@@ -63,11 +63,10 @@ fn identify(authorization: &str) -> Option<(Key, Key)> {
     if !scheme.eq_ignore_ascii_case("bearer") || token.len() > MAX_TOKEN_BYTES {
         return None;
     }
-    let mut hash = KeyBuilder::new(None);
-    let token_key = hash.part(Tag::Control, token.as_bytes()).finish();
+    let token_key = || KeyBuilder::new(None).part(Tag::Control, token.as_bytes()).finish();
     // These tokens name no owner, so all of them count as tokens of one owner.
     if token.starts_with(GOOGLE) {
-        return Some((KeyBuilder::new(None).part(Tag::Control, GOOGLE.as_bytes()).finish(), token_key));
+        return Some((KeyBuilder::new(None).part(Tag::Control, GOOGLE.as_bytes()).finish(), token_key()));
     }
     let mut parts = token.split('.');
     // A JWT has three parts (RFC 7515, section 7.1). Other tokens name no owner.
@@ -87,7 +86,7 @@ fn identify(authorization: &str) -> Option<(Key, Key)> {
     for claim in [claims.iss, claims.sub, claims.appid, claims.azp, audience] {
         owner.part(Tag::Control, claim.unwrap_or_default().as_bytes());
     }
-    Some((owner.finish(), token_key))
+    Some((owner.finish(), token_key()))
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@
 use std::fmt;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
-use aws_lc_rs::rand;
+
+use crate::process::random;
 
 /// Size of a MAC in bytes.
 pub(super) const MAC_BYTES: usize = 16;
@@ -19,7 +20,8 @@ impl ProcessSecret {
     /// Creates a random secret.
     pub fn new() -> Self {
         let mut secret = [0; 16];
-        rand::fill(&mut secret).expect("the operating system must have random bytes");
+        // The generator of the TLS library would be as good, but seeding it delays the start.
+        random::fill(&mut secret);
         let secret = UnboundKey::new(&AES_128_GCM, &secret).expect("sixteen bytes must be a key");
         Self(LessSafeKey::new(secret))
     }

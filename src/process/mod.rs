@@ -1,5 +1,5 @@
 //! The process and its machine: clock, lifecycle, tasks, worker threads, expiring maps, memory limit, allocator,
-//! facts about the machine, and outbound connections.
+//! random bytes, facts about the machine, and outbound connections.
 
 pub mod clock;
 pub mod connector;
@@ -9,6 +9,7 @@ pub mod governor;
 pub mod heap;
 pub mod lifecycle;
 pub mod lines;
+pub mod random;
 pub mod system;
 pub mod tasks;
 pub mod workers;

@@ -32,7 +32,7 @@ def lay_out(folder):
     stage, root = folder / "stage", folder / "root"
     for word, rest in steps()[0]:
         if word == "RUN" and "cargo" not in rest:
-            moved = {"target/release/vecho": BINARY, "/image": f"{stage}/image"}
+            moved = {"target/dist/vecho": BINARY, "/image": f"{stage}/image"}
             assert set(moved) <= set(rest.split()), rest
             run(*(moved.get(part, part) for part in rest.split()), cwd=ROOT)
     assert final("FROM") == "scratch"

@@ -4,6 +4,7 @@ import copy
 import json
 import re
 import tempfile
+from functools import cache
 from pathlib import Path
 
 import helm_python as helm
@@ -12,6 +13,8 @@ import yaml
 
 from common import CHART, MATRIX, ROOT, containers, everything, example, main, manifests, one, pods, render
 
+# The validator reads its schemas, of several megabytes, for each document.
+kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
 # The oldest version that the chart supports, those that introduced the admission policy, and the newest.
 VERSIONS = [30, 34, 36, 37]
 OPERATOR = "monitoring.coreos.com/v1"

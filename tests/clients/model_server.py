@@ -1,7 +1,7 @@
 """An OpenAI-compatible embeddings server with a real sentence model (all-MiniLM-L6-v2), which uses only numpy.
 
-Each input is computed separately. Its vector therefore never depends on its neighbours, and two answers can be compared
-bit for bit.
+Each text is computed separately, and once. Its vector therefore never depends on its neighbours, and two answers can be
+compared bit for bit.
 """
 
 import os
@@ -12,6 +12,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import base64
 import json
 import struct
+from functools import lru_cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.util import find_spec
 from pathlib import Path
@@ -78,6 +79,7 @@ def attention(x, name):
     return normalised(x + linear(joined, f"{name}.output.dense"), f"{name}.output.LayerNorm")
 
 
+@lru_cache
 def embed(text):
     """Returns the text's vector, mean-pooled and normalised to unit length, and its number of tokens."""
     ids = TOKENIZER.encode(text).ids

@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::median;
 use crate::Outcome;
 use crate::bench::Bench;
-use crate::child::{Core, Server};
 use crate::proxies::Proxy;
 use crate::report::{Row, duration};
+use crate::roles::upstream::Upstream;
 use crate::stage::{Cores, Running, Stage};
 
 /// Starts of all proxies.
@@ -19,7 +19,7 @@ pub(crate) struct Starts(Vec<(Proxy, Duration)>);
 impl Starts {
     /// Starts and ends each proxy once. A failure is reported by the stage that needs the proxy.
     pub(crate) async fn once(&mut self, bench: &Bench) -> Outcome<()> {
-        let upstream = Server::reference(bench, Core::Load, &["upstream", "0"])?;
+        let upstream = Upstream::start(0).await?;
         for proxy in Proxy::ALL {
             if let Ok(running) = Running::start(bench, proxy, Cores::One, upstream.public).await {
                 self.0.push((proxy, running.started_within));

@@ -1,9 +1,10 @@
-//! The reference servers. Each is its own process with one worker thread, HTTP/1.1 and loopback.
+//! The reference servers. Each is its own process with one worker thread (`static` with
+//! as many as wanted), HTTP/1.1 and loopback.
 
 mod fixed;
 mod least;
 mod thin;
-mod upstream;
+pub(crate) mod upstream;
 
 use std::error::Error;
 use std::future::Future;
@@ -17,6 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::{Builder, Runtime};
 use vecho::process::tasks::Tasks;
 
 use crate::Outcome;
@@ -24,18 +26,21 @@ use crate::Outcome;
 /// Error that ends a connection of a reference server.
 type Fault = Box<dyn Error + Send + Sync>;
 
-/// Runs the server that `words` describe: `static FILE`, `thin ADDRESS`, `least ADDRESS` or `upstream DELAY_MS`.
+/// Runs the server that `words` describe: `static FILE WORKERS`, `thin ADDRESS`, `least ADDRESS` or `upstream DELAY_MS`.
 pub(crate) fn run(words: &[String]) -> Outcome<()> {
     vecho::process::heap::limit_heaps(1);
-    // The runtime is of the same kind as that of each vecho worker, so neither side has the cheaper scheduler.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     match words {
-        [role, file] if role == "static" => runtime.block_on(fixed::serve(file)),
-        [role, address] if role == "thin" => runtime.block_on(thin::serve(address)),
-        [role, address] if role == "least" => runtime.block_on(least::serve(address)),
-        [role, delay_ms] if role == "upstream" => runtime.block_on(upstream::serve(delay_ms.parse()?)),
-        _ => Err("static FILE, thin ADDRESS, least ADDRESS or upstream DELAY_MS".into()),
+        [role, file, workers] if role == "static" => fixed::serve(file, workers.parse()?),
+        [role, address] if role == "thin" => runtime()?.block_on(thin::serve(address)),
+        [role, address] if role == "least" => runtime()?.block_on(least::serve(address)),
+        [role, delay_ms] if role == "upstream" => runtime()?.block_on(upstream::serve(delay_ms.parse()?)),
+        _ => Err("static FILE WORKERS, thin ADDRESS, least ADDRESS or upstream DELAY_MS".into()),
     }
+}
+
+/// Returns a runtime of the same kind as that of each vecho worker, so neither side has the cheaper scheduler.
+fn runtime() -> Outcome<Runtime> {
+    Ok(Builder::new_current_thread().enable_all().build()?)
 }
 
 /// Serves every connection with `answer` for the life of the process.
@@ -46,17 +51,40 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Fault>,
 {
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
-    announce(listener.local_addr()?);
     let tasks = Tasks::new();
-    let accepting = tasks.clone();
-    tasks.spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            accepting.spawn(connection(stream, answer.clone()));
-        }
-    });
+    announce(serve_until_stop(answer, &tasks).await?);
     tasks.stopped().await;
     Ok(())
+}
+
+/// Serves every connection with `answer` until `tasks` are stopped. Returns the address.
+async fn serve_until_stop<A, F, B>(answer: A, tasks: &Tasks) -> Outcome<SocketAddr>
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, Fault>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Fault>,
+{
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    let address = listener.local_addr()?;
+    accept(listener, answer, tasks);
+    Ok(address)
+}
+
+/// Serves the connections that `listener` accepts, until `tasks` are stopped.
+fn accept<A, F, B>(listener: TcpListener, answer: A, tasks: &Tasks)
+where
+    A: Fn(Request<Incoming>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, Fault>> + Send + 'static,
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Fault>,
+{
+    let accepting = tasks.clone();
+    tasks.spawn_until_stop(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            accepting.spawn_until_stop(connection(stream, answer.clone()));
+        }
+    });
 }
 
 async fn connection<A, F, B>(stream: TcpStream, answer: A)

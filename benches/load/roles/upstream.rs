@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -15,6 +16,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use serde::Deserialize;
 use tokio::sync::oneshot;
+use vecho::process::tasks::Tasks;
 
 use super::Fault;
 use crate::Outcome;
@@ -50,14 +52,41 @@ enum Input<'a> {
     Many(#[serde(borrow)] Vec<Cow<'a, str>>),
 }
 
-/// Serves embeddings. Each call is answered `delay_ms` after it was read.
+/// An upstream on the thread of the load generator. So both can poll instead of sleeping, and no server pays for waking
+/// them. Stops when dropped.
+pub(crate) struct Upstream {
+    /// Its address.
+    pub(crate) public: SocketAddr,
+    tasks: Tasks,
+}
+
+impl Upstream {
+    /// Starts one on the current runtime. Each call is answered `delay_ms` after it was read.
+    pub(crate) async fn start(delay_ms: u64) -> Outcome<Self> {
+        let (service, tasks) = (Service::new(delay_ms), Tasks::new());
+        let public = super::serve_until_stop(move |request| service.clone().answer(request), &tasks).await?;
+        Ok(Self { public, tasks })
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.tasks.stop();
+    }
+}
+
+/// Serves embeddings in a process of its own. Each call is answered `delay_ms` after it was read.
 pub(super) async fn serve(delay_ms: u64) -> Outcome<()> {
-    let delay = (delay_ms > 0).then(|| DelayLine::start(Duration::from_millis(delay_ms)));
-    let service = Service { counts: Arc::default(), delay };
+    let service = Service::new(delay_ms);
     super::serve(move |request| service.clone().answer(request)).await
 }
 
 impl Service {
+    fn new(delay_ms: u64) -> Self {
+        let delay = (delay_ms > 0).then(|| DelayLine::start(Duration::from_millis(delay_ms)));
+        Self { counts: Arc::default(), delay }
+    }
+
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Fault> {
         let (head, body) = request.into_parts();
         let body = body.collect().await?.to_bytes();

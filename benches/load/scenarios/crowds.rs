@@ -5,7 +5,7 @@ use std::fs;
 use super::{Stage, times};
 use crate::Outcome;
 use crate::bench::Bench;
-use crate::child::{Core, Server};
+use crate::child::Server;
 use crate::drive::Workload;
 use crate::measure::{self, Side};
 use crate::report::Row;
@@ -21,13 +21,13 @@ const CROWDS: [usize; 3] = [16, 128, 1_024];
 const REQUESTS_EACH: u64 = 30;
 const MIN_REQUESTS: u64 = 15_000;
 
-/// One input, base64, over each number of connections.
-pub(super) async fn by_size(bench: &Bench) -> Outcome<Vec<Row>> {
-    let (stage, shape, ids) = (Stage::start(bench, 0, &[])?, Shape::default(), vec![0]);
+/// One input, base64, over each number of connections, with `workers` threads in both servers.
+pub(super) async fn by_size(bench: &Bench, workers: usize) -> Outcome<Vec<Row>> {
+    let (stage, shape, ids) = (Stage::with_workers(bench, workers, 0, &[]).await?, Shape::default(), vec![0]);
     stage.ask(&shape, &ids).await?;
     let body = bench.out.join("static.body");
     fs::write(&body, stage.ask(&shape, &ids).await?)?;
-    let fixed = Server::reference(bench, Core::Server, &["static", &body.to_string_lossy()])?;
+    let fixed = Server::fixed(bench, &body, workers)?;
     let mut rows = Vec::new();
     for connections in CROWDS {
         let requests = (REQUESTS_EACH * connections as u64).max(MIN_REQUESTS);
@@ -35,10 +35,11 @@ pub(super) async fn by_size(bench: &Bench) -> Outcome<Vec<Row>> {
         let mut theirs = Side::open(&fixed, connections, workload(&shape, 0)).await?;
         let sides = [&mut ours, &mut theirs];
         let comparison = measure::compare(bench, sides, None, bench.scaled(requests)).await?;
-        let what = format!("full hit, 1 input, base64, {connections} connections: p99");
+        let of_two = if workers == 1 { "" } else { ", two workers" };
+        let what = format!("full hit, 1 input, base64, {connections} connections{of_two}: p99");
         let row = Row::limited(&what, (LIMIT, comparison.p99_ratio()), |ratio| times(ratio) + " static");
-        let row =
-            row.saying(format!("{} static, CPU {}", times(comparison.p99_ratio()), times(comparison.cpu_ratio())));
+        let [p99, cpu, rate] = [comparison.p99_ratio(), comparison.cpu_ratio(), comparison.rate_ratio()].map(times);
+        let row = row.saying(format!("{p99} static, CPU {cpu}, throughput {rate}"));
         rows.push(row.against(comparison.reference_with_tail("static"), comparison.json()));
     }
     Ok(rows)

@@ -36,10 +36,10 @@ pub(super) struct DefaultStage {
 }
 
 impl DefaultStage {
-    pub(super) fn start(bench: &Bench) -> Outcome<Self> {
+    pub(super) async fn start(bench: &Bench) -> Outcome<Self> {
         let folder = Folder::new(bench);
         let path = format!("disk.path={}", folder.0.display());
-        Ok(Self { stage: Stage::start(bench, 0, &["--set", &path])?, _folder: folder })
+        Ok(Self { stage: Stage::start(bench, 0, &["--set", &path]).await?, _folder: folder })
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) async fn many_against_few(bench: &Bench) -> Outcome<Vec<Row>> {
 /// Compares two processes of the same program, one with few entries and one with many, in turn.
 async fn against_few(bench: &Bench, many: u64) -> Outcome<Row> {
     let shape = Shape { text_bytes: 24, dimension: 8, ..Shape::default() };
-    let (full, small) = (Stage::start(bench, 0, &MEMORY)?, Stage::start(bench, 0, &MEMORY)?);
+    let (full, small) = (Stage::start(bench, 0, &MEMORY).await?, Stage::start(bench, 0, &MEMORY).await?);
     // The cache is filled twice because the first hit of a text counts its tokens. This happens once in the life of an
     // entry; without the second pass nearly every hit here would be a first one.
     for _ in 0..2 {

@@ -20,7 +20,7 @@ const KNOWN: u64 = 1 << 32;
 
 /// Sends a new text from all callers at once in each round. One upstream call must serve them all.
 pub(super) async fn five_hundred(bench: &Bench) -> Outcome<Vec<Row>> {
-    let stage = Stage::start(bench, 20, &[])?;
+    let stage = Stage::start(bench, 20, &[]).await?;
     stage.ask(&Shape::default(), &[KNOWN]).await?;
     let (mut ours_ms, mut direct_ms) = (Vec::new(), Vec::new());
     for round in 0..=bench.rounds() as u64 {

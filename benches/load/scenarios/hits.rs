@@ -6,7 +6,7 @@ use super::defaults::{DefaultCase, DefaultStage};
 use super::{CONNECTIONS, Stage, ask, times};
 use crate::Outcome;
 use crate::bench::Bench;
-use crate::child::{Core, Server};
+use crate::child::Server;
 use crate::drive::Workload;
 use crate::measure::{self, Side};
 use crate::report::Row;
@@ -40,7 +40,7 @@ pub(super) async fn one_base64(bench: &Bench) -> Outcome<Vec<Row>> {
     let what = "full hit, 1 input, base64, 16 connections".to_owned();
     let (shape, connections) = (Shape::default(), CONNECTIONS);
     let target = Target::Static(1.15);
-    let stage = Stage::start(bench, 0, &[])?;
+    let stage = Stage::start(bench, 0, &[]).await?;
     against_static(
         bench,
         &stage,
@@ -54,7 +54,7 @@ pub(super) async fn one_by_default(bench: &Bench) -> Outcome<Vec<Row>> {
     let mut rows = Vec::new();
     for default in DefaultCase::each() {
         let what = default.named("full hit, 1 input, base64, 16 connections");
-        let (stage, shape, connections) = (DefaultStage::start(bench)?, default.shape, CONNECTIONS);
+        let (stage, shape, connections) = (DefaultStage::start(bench).await?, default.shape, CONNECTIONS);
         let target = Target::Static(1.15);
         let case = Case { what, target, shape, inputs: 1, shuffled: false, connections, requests: 20_000 };
         rows.extend(against_static(bench, &stage, case).await?);
@@ -66,8 +66,8 @@ pub(super) async fn one_by_default(bench: &Bench) -> Outcome<Vec<Row>> {
 pub(super) async fn one_float(bench: &Bench) -> Outcome<Vec<Row>> {
     let what = "full hit, 1 input, floats, 16 connections".to_owned();
     let shape = Shape { encoding: Encoding::Float, ..Shape::default() };
-    let (target, connections) = (Target::Static(1.2), CONNECTIONS);
-    let stage = Stage::start(bench, 0, &[])?;
+    let (target, connections) = (Target::Static(1.12), CONNECTIONS);
+    let stage = Stage::start(bench, 0, &[]).await?;
     against_static(
         bench,
         &stage,
@@ -79,14 +79,14 @@ pub(super) async fn one_float(bench: &Bench) -> Outcome<Vec<Row>> {
 /// Many inputs, with the same body every time.
 pub(super) async fn many_same(bench: &Bench) -> Outcome<Vec<Row>> {
     let what = "full hit, 256 inputs, base64, same body again";
-    let stage = Stage::start(bench, 0, &[])?;
-    against_static(bench, &stage, many(what, Target::Static(1.2), false)).await
+    let stage = Stage::start(bench, 0, &[]).await?;
+    against_static(bench, &stage, many(what, Target::Static(1.1), false)).await
 }
 
 /// Many inputs, in a different order every time.
 pub(super) async fn many_shuffled(bench: &Bench) -> Outcome<Vec<Row>> {
     let what = "full hit, 256 inputs, base64, same inputs in another order";
-    let stage = Stage::start(bench, 0, &[])?;
+    let stage = Stage::start(bench, 0, &[]).await?;
     against_static(bench, &stage, many(what, Target::Least(1.15), true)).await
 }
 
@@ -100,8 +100,8 @@ async fn against_static(bench: &Bench, stage: &Stage, case: Case) -> Outcome<Vec
     stage.ask(&case.shape, &ids).await?;
     let body = bench.out.join("static.body");
     fs::write(&body, stage.ask(&case.shape, &ids).await?)?;
-    let fixed = Server::reference(bench, Core::Server, &["static", &body.to_string_lossy()])?;
-    let least = Server::reference(bench, Core::Server, &["least", &stage.upstream.public.to_string()])?;
+    let fixed = Server::fixed(bench, &body, 1)?;
+    let least = Server::reference(bench, &["least", &stage.upstream.public.to_string()])?;
     for _ in 0..2 {
         ask(&least, &case.shape, &ids).await?;
     }

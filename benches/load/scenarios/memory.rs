@@ -17,7 +17,7 @@ const BATCH: usize = 64;
 
 /// Measures an idle process with an empty cache.
 pub(super) async fn idle(bench: &Bench) -> Outcome<Vec<Row>> {
-    let stage = Stage::start(bench, 0, &[])?;
+    let stage = Stage::start(bench, 0, &[]).await?;
     tokio::time::sleep(SETTLE).await;
     let resident_mb = megabytes(stage.vecho.resident_bytes()?);
     let row = Row::limited("resident memory, idle", (15.0, resident_mb), |mb| format!("{mb:.1} MB"));
@@ -40,7 +40,7 @@ pub(super) async fn per_vector(bench: &Bench) -> Outcome<Vec<Row>> {
 async fn per_vector_of(bench: &Bench, codec: &str, limit_kb: f64) -> Outcome<Vec<Row>> {
     let codec_key = format!("cache.codec={codec}");
     let further = ["--set", "memory.limit_mb=4000", "--set", "cache.answers_percent=0", "--set", &codec_key];
-    let stage = Stage::start(bench, 0, &further)?;
+    let stage = Stage::start(bench, 0, &further).await?;
     let shape = Shape { lossy: codec == "int8", ..Shape::default() };
     // Buffers, connections and the tokenizer (used only by hits) grow with the first requests, not with the vectors.
     for _ in 0..2 {

@@ -5,6 +5,7 @@ mod defaults;
 mod entries;
 mod herd;
 mod hits;
+mod large;
 mod memory;
 mod misses;
 mod tiers;
@@ -17,9 +18,10 @@ use serde::Deserialize;
 
 use crate::Outcome;
 use crate::bench::Bench;
-use crate::child::{Core, Server};
+use crate::child::Server;
 use crate::client::Connection;
 use crate::report::Row;
+use crate::roles::upstream::Upstream;
 use crate::shape::Shape;
 
 /// All scenarios in execution order.
@@ -28,8 +30,10 @@ pub(crate) const NAMES: &[&str] = &[
     "hit1_float",
     "hit256_same",
     "hit256_shuffled",
+    "large_answer",
     "default_hit1",
     "crowds",
+    "crowds_two_workers",
     "half32",
     "default_half32",
     "miss1",
@@ -54,7 +58,9 @@ pub(crate) async fn run(name: &str, bench: &Bench) -> Outcome<Vec<Row>> {
         "hit256_same" => hits::many_same(bench).await,
         "hit256_shuffled" => hits::many_shuffled(bench).await,
         "default_hit1" => hits::one_by_default(bench).await,
-        "crowds" => crowds::by_size(bench).await,
+        "crowds" => crowds::by_size(bench, 1).await,
+        "crowds_two_workers" => crowds::by_size(bench, 2).await,
+        "large_answer" => large::streamed(bench).await,
         "half32" => misses::half_known(bench).await,
         "default_half32" => misses::half_known_by_default(bench).await,
         "miss1" => misses::one(bench).await,
@@ -79,15 +85,19 @@ struct Counts {
 
 /// An upstream, and vecho in front of it.
 struct Stage {
-    upstream: Server,
+    upstream: Upstream,
     vecho: Server,
 }
 
 impl Stage {
     /// Starts both; `further` goes to vecho.
-    fn start(bench: &Bench, delay_ms: u64, further: &[&str]) -> Outcome<Self> {
-        let upstream = Server::reference(bench, Core::Load, &["upstream", &delay_ms.to_string()])?;
-        let vecho = Server::vecho(bench, &upstream, further)?;
+    async fn start(bench: &Bench, delay_ms: u64, further: &[&str]) -> Outcome<Self> {
+        Self::with_workers(bench, 1, delay_ms, further).await
+    }
+
+    async fn with_workers(bench: &Bench, workers: usize, delay_ms: u64, further: &[&str]) -> Outcome<Self> {
+        let upstream = Upstream::start(delay_ms).await?;
+        let vecho = Server::vecho(bench, upstream.public, workers, further)?;
         Ok(Self { upstream, vecho })
     }
 

@@ -18,7 +18,7 @@ const SMALL_MEMORY: [&str; 4] = ["--set", "memory.limit_mb=100", "--set", "cache
 
 /// Compares a process that has all texts in memory with one that has them on disk and one that has them in Redis.
 pub(super) async fn by_tier(bench: &Bench) -> Outcome<Vec<Row>> {
-    let memory = Stage::start(bench, 0, &[])?;
+    let memory = Stage::start(bench, 0, &[]).await?;
     memory.fill(&Shape::default(), 0..TEXTS, BATCH).await?;
     let folder = format!("disk.path={}", bench.out.join("disk").display());
     let disk = small_memory(&["--set", "disk.enabled=true", "--set", &folder]);
@@ -37,7 +37,7 @@ fn small_memory<'a>(further: &[&'a str]) -> Vec<&'a str> {
 }
 
 async fn against_memory(bench: &Bench, memory: &Stage, (place, keys): (&str, &[&str])) -> Outcome<Row> {
-    let stage = Stage::start(bench, 0, keys)?;
+    let stage = Stage::start(bench, 0, keys).await?;
     stage.fill(&Shape::default(), 0..TEXTS, BATCH).await?;
     stage.reset().await?;
     let mut ours = Side::open(&stage.vecho, CONNECTIONS, anyone()).await?;

@@ -10,10 +10,11 @@ use serde_json::json;
 use super::{CONNECTIONS, Stage, times};
 use crate::Outcome;
 use crate::bench::Bench;
-use crate::child::{Core, Server};
+use crate::child::Server;
 use crate::drive::Workload;
 use crate::measure::{Comparison, Sample, Side};
 use crate::report::Row;
+use crate::roles::upstream::Upstream;
 use crate::shape::Shape;
 use crate::vectors::Random;
 
@@ -24,24 +25,24 @@ const STRETCHES: u64 = 10;
 
 /// Runs a first pass with an empty cache, and a second pass with the same requests.
 pub(super) async fn hundred_thousand(bench: &Bench) -> Outcome<Vec<Row>> {
-    let stage = Stage::start(bench, 0, &[])?;
+    let stage = Stage::start(bench, 0, &[]).await?;
     let shape = Shape { dimension: 64, ..Shape::default() };
     let body = bench.out.join("static.body");
     fs::write(&body, stage.ask(&shape, &[u64::MAX]).await?)?;
-    let fixed = Server::reference(bench, Core::Server, &["static", &body.to_string_lossy()])?;
+    let fixed = Server::fixed(bench, &body, 1)?;
     stage.reset().await?;
 
     let seen = Rc::new(RefCell::new(HashSet::new()));
     let requests = bench.scaled(100_000);
-    let workload = || zipf(&shape, &seen);
+    let workload = || zipf(&shape, &seen).awake();
     // This server has its own upstream, since vecho's upstream counts its calls.
-    let upstream = Server::reference(bench, Core::Load, &["upstream", "0"])?;
-    let least = Server::reference(bench, Core::Server, &["least", &upstream.public.to_string()])?;
+    let upstream = Upstream::start(0).await?;
+    let least = Server::reference(bench, &["least", &upstream.public.to_string()])?;
     let cold = pass(&stage, [&fixed, &least], requests, workload).await?;
     let distinct = seen.borrow().len() as u64;
     let fetched = stage.counts().await?.inputs;
     stage.reset().await?;
-    let warm = pass(&stage, [&fixed, &least], requests, || workload().awake()).await?;
+    let warm = pass(&stage, [&fixed, &least], requests, workload).await?;
     stage.expect_inputs(0).await?;
     Ok(vec![hit_ratio(requests, distinct, fetched), cold_row(&cold), warm_row(&warm)])
 }

@@ -171,6 +171,7 @@ async function outage({ open }) {
   for (let number = 0; number < 400; number += 1) await embed("known");
   await page.waitForSelector('#banner [data-level="error"]');
   await until("all warnings", async () => (await text(page, "#banner")).includes("breaker"));
+  await caughtUp(page);
   await page.evaluate(() => scrollTo(0, document.body.scrollHeight));
   const inView = await page.locator("#banner .warning").first().evaluate((warning) => warning.getBoundingClientRect().top >= 0);
   // Four mocks are one percent of hundreds of hits.

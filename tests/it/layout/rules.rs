@@ -11,7 +11,7 @@ const MAX_FUNCTION_LINES: usize = 60;
 pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("arc_swap", &["config/live.rs"]),
     // rustls has a module of this name.
-    ("aws_lc_rs", &["key/process_secret.rs", "serve/tls.rs"]),
+    ("aws_lc_rs", &["key/process_secret.rs", "process/random.rs", "serve/tls.rs"]),
     ("base64_simd", &["flow/rotation.rs", "wire/"]),
     // The guard compares hashes of tokens, because blake3 compares them in constant time.
     ("blake3", &["admin/guard.rs", "config/source.rs", "key/", "cache/at_rest.rs", "cache/disk/checksum.rs"]),
@@ -20,6 +20,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("brotli_decompressor", &["wire/coding/"]),
     ("clap", &["cli/"]),
     ("flate2", &["wire/coding/"]),
+    ("getrandom", &["process/random.rs"]),
     ("hdrhistogram", &["observe/metrics/"]),
     ("humantime", &["process/clock.rs", "config/"]),
     ("hyper_rustls", &["process/connector/"]),

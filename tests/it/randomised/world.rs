@@ -9,6 +9,7 @@ use tokio::time::timeout;
 use vecho::app::{App, Surroundings};
 use vecho::config::Config;
 use vecho::process::clock::Clock;
+use vecho::process::workers::Workers;
 
 use super::dice::Dice;
 use super::ledger::{Ledger, STALE_MS, TTL_MS};
@@ -92,9 +93,14 @@ impl World {
         if dice.percent(30) {
             pairs.push(("cache.key_secret", "a secret of the test".to_owned()));
         }
+        // Drawn aside, so the other choices of a seed do not depend on it.
+        let count = dice.aside(b"workers").pick(&[1, 2, 3, 4]);
+        pairs.push(("workers", count.to_string()));
+        let workers = Workers::start(count).expect("the system has a few threads left");
         let borrowed: Vec<(&str, &str)> = pairs.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let config = Config::from_pairs(&borrowed).expect("the configuration is free of faults");
-        let app = App::start(config, Surroundings::detached(clock.clone())).await.expect("it starts");
+        let surroundings = Surroundings { workers: Some(workers), ..Surroundings::detached(clock.clone()) };
+        let app = App::start(config, surroundings).await.expect("it starts");
         let (client, ledger) = (Client::new(), Ledger::new(scope == "shared"));
         let habits = (0..3).map(|_| Wish::draw(dice)).map(|wish| wish.plain(wish.inputs.clone())).collect();
         let newest = Newest::new(scope == "shared");
