@@ -1,8 +1,9 @@
 //! The comparison: vecho beside the proxies that users would run instead, measured in one run on this machine.
 //!
-//! `cargo bench --profile dist --bench compare -- [--quick]`, after `scripts/setup-compare`. Load generator, checks and upstream are
-//! those of the load harness. Reading order: `proxies` starts each proxy in its best configuration, `stage` runs all of
-//! them in front of one upstream, `scenarios` measures them in turn, `report` prints the table.
+//! `cargo bench --profile dist --bench compare -- [--quick] [group...]`, after `scripts/setup-compare`. Load generator,
+//! checks and upstream are those of the load harness. Reading order: `proxies` starts each proxy in its best
+//! configuration, `stage` runs all of them in front of one upstream, `scenarios` measures them in turn, `report` prints
+//! the table.
 
 #[path = "../load/bench.rs"]
 mod bench;
