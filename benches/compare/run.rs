@@ -10,7 +10,7 @@ use crate::report::{Report, Row, megabytes, progress};
 use crate::scenarios::closed::{self, Case, Texts};
 use crate::scenarios::starts::Starts;
 use crate::scenarios::{herd, memory, rounds};
-use crate::stage::{Cores, Stage};
+use crate::stage::{Cores, Stage, remove_leftovers};
 
 /// Scenarios with one core for each proxy.
 const ONE_CORE: [Case; 4] = [
@@ -37,6 +37,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome<()> {
     if let Some(word) = flags.iter().chain(&names).find(|word| !is_known(word)) {
         return Err(format!("unknown argument {word}; there are --quick, {}", GROUPS.join(", ")).into());
     }
+    remove_leftovers();
     let bench = Bench::new(!flags.is_empty())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let mut report = Report::new(&bench, rounds(&bench))?;

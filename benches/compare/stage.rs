@@ -24,6 +24,10 @@ const ATTEMPT_EVERY: Duration = Duration::from_millis(2);
 /// The text of the first request.
 pub(crate) const FIRST: u64 = u64::MAX;
 
+/// Folder of tmpfs, and start of the names of our folders in it, before the id of the process.
+const MEMORY: &str = "/dev/shm";
+const PREFIX: &str = "vecho-compare-";
+
 /// Cores of the proxies of one stage.
 #[derive(Clone, Copy)]
 pub(crate) enum Cores {
@@ -165,6 +169,19 @@ impl Running {
     }
 }
 
+/// Removes the folders of runs that were killed; nginx's cache in them may take a gigabyte of memory.
+pub(crate) fn remove_leftovers() {
+    let Ok(entries) = fs::read_dir(MEMORY) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let id = name.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if id.is_some_and(|id| !Path::new(&format!("/proc/{id}")).exists()) {
+            // A folder of another user stays.
+            drop(fs::remove_dir_all(entry.path()));
+        }
+    }
+}
+
 /// Returns the folder that `scripts/setup-compare` fills.
 pub(crate) fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/compare-env")
@@ -182,9 +199,9 @@ struct Folder(PathBuf);
 impl Folder {
     /// Creates a folder on tmpfs if the machine has one, otherwise in `other`.
     fn new(other: &Path, name: &str) -> Outcome<Self> {
-        let memory = Path::new("/dev/shm");
+        let memory = Path::new(MEMORY);
         let parent = if memory.is_dir() { memory } else { other };
-        let folder = parent.join(format!("vecho-compare-{}-{name}", std::process::id()));
+        let folder = parent.join(format!("{PREFIX}{}-{name}", std::process::id()));
         fs::create_dir_all(&folder)?;
         Ok(Self(folder))
     }
