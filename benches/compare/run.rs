@@ -54,8 +54,10 @@ async fn measure(bench: &Bench, groups: &[&str], report: &mut Report) -> Outcome
     if groups.contains(&"callers") {
         many_callers(bench, report, &mut starts).await?;
     }
-    report.add(starts.row());
-    report.add_raw("starts", starts.json());
+    if !starts.is_empty() {
+        report.add(starts.row());
+        report.add_raw("starts", starts.json());
+    }
     if groups.contains(&"two_cores") {
         two_cores(bench, report).await?;
     }

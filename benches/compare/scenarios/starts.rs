@@ -33,6 +33,11 @@ impl Starts {
         self.0.extend(stage.proxies.iter().map(|running| (running.proxy, running.started_within)));
     }
 
+    /// Returns true if nothing was started.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Returns the row of the table.
     pub(crate) fn row(&self) -> Row {
         let cell = |proxy: Proxy| duration(median(self.of(proxy).map(|time| time.as_secs_f64() * 1e6)));
