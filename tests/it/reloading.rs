@@ -232,6 +232,7 @@ async fn an_invalid_file_keeps_the_old_configuration_and_is_logged() {
         changing.change(bad, "failed").await;
         assert_eq!(embed(&changing.vecho, "x").await.status, 502, "after {bad:?}");
     }
+    changing.vecho.logged("reload rejected").await;
     let log = changing.vecho.log();
     assert!(log.contains("ERROR") && log.contains("reload rejected"), "{log}");
     assert!(log.contains("\"maybe\" is none of error, stale, mock"), "the faults are told: {log}");
@@ -255,6 +256,7 @@ async fn a_key_that_needs_a_restart_is_logged() {
     let stub = Stub::start();
     let changing = Changing::start("reload-restart", &stub.base_url(), "");
     changing.change("upstream.max_concurrent = 3\nfallback.mode = 'error'\n", "ok").await;
+    changing.vecho.logged("these changes take effect at the next start").await;
     let log = changing.vecho.log();
     let line = log.lines().find(|line| line.contains("these changes take effect at the next start"));
     assert!(line.is_some_and(|line| line.contains("WARN") && line.contains("upstream.max_concurrent")), "{log}");

@@ -153,7 +153,7 @@ async fn a_missing_file_of_purges_drops_all_entries() {
     let note = ground.folder.path().join("purges");
     std::fs::remove_file(&note).expect("purges are noted");
     let vecho = ground.start().await;
-    assert!(vecho.log().contains("its file of purges is missing"), "{}", vecho.log());
+    vecho.logged("its file of purges is missing").await;
     assert_eq!(ground.ask(&vecho, TINY, &texts).await, 0, "purged entries do not return");
     // Entries that are written after the purge are kept.
     assert!(vecho.stop().status.success());

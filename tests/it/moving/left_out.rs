@@ -27,6 +27,7 @@ async fn a_record_too_large_for_an_export_is_logged() {
         assert_eq!(ask(&vecho, &body, None).await.cache(), "hit", "{model} is kept");
     }
     run_at(&vecho, &["export", "-"]).well().said("exported 1 record");
+    vecho.logged("record skipped in export").await;
     let log = vecho.log();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("record skipped in export")).collect();
     assert!(
@@ -53,5 +54,6 @@ async fn a_damaged_record_is_skipped_and_logged() {
     let vecho = Vecho::start_with(&stub.base_url(), &environment);
     vecho.logged("the disk tier is open").await;
     run_at(&vecho, &["export", "-"]).well().said("exported 2 records");
+    vecho.logged("a stored record is damaged").await;
     assert_eq!(vecho.log().matches("a stored record is damaged").count(), 1, "{}", vecho.log());
 }

@@ -263,13 +263,12 @@ async fn a_lease_granted_too_late_is_released() {
     let proxy = Proxy::start(redis.port()).await;
     let settings = [("redis.timeout", "500ms"), ("redis.lease", "5m")];
     let one = replica(&stub, &format!("redis://{}", proxy.addr), &settings).await;
-    proxy.delay(Duration::from_secs(1));
-    let fetched = async {
-        let answer = sources(&one, &["a"]).await;
-        proxy.delay(Duration::ZERO);
-        answer
-    };
-    let given = leases(&redis, 1);
-    assert_eq!(tokio::join!(fetched, given).0, "upstream=1");
+    // Longer than the timeout, so the reply that grants the lease comes too late. Shorter than two timeouts, since the
+    // relay passes the request for the lease on only after the delayed reply to the look-up.
+    proxy.delay(Duration::from_millis(750));
+    // The delay stays until the lease was seen. Otherwise its reply could arrive, and release it, before anybody looks.
+    let (fetched, ()) = tokio::join!(sources(&one, &["a"]), leases(&redis, 1));
+    assert_eq!(fetched, "upstream=1");
+    proxy.delay(Duration::ZERO);
     leases(&redis, 0).await;
 }
