@@ -22,8 +22,11 @@ const BATCH: u64 = 50;
 const CONNECTIONS: usize = 16;
 /// Texts that are requested again to see whether they are still stored.
 const SAMPLE: u64 = 100;
-/// Lets periodic housekeeping run before memory is read.
-const SETTLE: Duration = Duration::from_secs(2);
+/// Periodic housekeeping is over when the memory changes by less than this share between two looks.
+const STEADY_SHARE: u64 = 200;
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Memory that still changes after this time is taken as it is.
+const STEADY_WITHIN: Duration = Duration::from_secs(5);
 
 /// Memory of one proxy, before and after.
 struct Memory {
@@ -68,9 +71,22 @@ async fn of_one(bench: &Bench, stage: &Stage, running: &Running) -> Outcome<Memo
             break;
         }
     }
-    tokio::time::sleep(SETTLE).await;
+    wait_until_steady(running).await;
     let kept = kept(stage, running, vectors, batch).await?;
     Ok(Memory { empty, full: running.memory_bytes(), vectors, kept })
+}
+
+/// Waits until the memory of a proxy hardly changes any more.
+async fn wait_until_steady(running: &Running) {
+    let (begun, mut before) = (Instant::now(), running.memory_bytes());
+    while begun.elapsed() < STEADY_WITHIN {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let now = running.memory_bytes();
+        if now.abs_diff(before) < before / STEADY_SHARE {
+            return;
+        }
+        before = now;
+    }
 }
 
 /// Requests `batch` texts from each of these numbers on.
