@@ -20,8 +20,8 @@ use vecho::flow::plan::Plan;
 use vecho::key::{Key, KeyBuilder, Tag};
 use vecho::learned::{AcceptedCredential, AcceptedCredentials, ModelIdentity, Spaces};
 use vecho::observe::metrics::{Ended, InputSource, Metrics, Outcome, RequestUsage, Route};
-use vecho::vector::Vector;
 use vecho::vector::packed::{Codec, Form, Packed};
+use vecho::vector::{CosineQuery, Vector};
 use vecho::wire::{Base64, Encoding, Expected, PathModel, Rendering, read_answer, read_request};
 
 /// High enough that differences between two runs (hash seeds, addresses) disappear in the division.
@@ -43,6 +43,8 @@ const OPERATIONS: &[Operation] = &[
     ("unpack_ratio_1536", |n| unpack(n, Codec::Lossless)),
     ("unpack_bf16_1536", |n| unpack(n, Codec::Bf16)),
     ("unpack_int8_1536", |n| unpack(n, Codec::Int8)),
+    ("cosine_ratio_1536", |n| cosine(n, Codec::Lossless)),
+    ("cosine_f32_1536", |n| cosine(n, Codec::F32)),
     ("record_to_bytes_1536", record_to_bytes),
     ("record_from_bytes_1536", record_from_bytes),
     ("count_hit", count_hit),
@@ -156,6 +158,11 @@ fn unpack(iterations: u64, codec: Codec) {
         black_box(&packed).write_le_bytes(&mut bytes);
         black_box(&bytes);
     }
+}
+
+fn cosine(iterations: u64, codec: Codec) {
+    let (query, candidate) = (CosineQuery::new(&unpackable_vector()), Packed::pack(&form_of_services(), codec));
+    repeat(iterations, || query.cosine(black_box(&candidate)));
 }
 
 fn record() -> Record {

@@ -1,5 +1,7 @@
 //! Inputs of one answer by source, and its tokens, for headers and counters.
 
+use std::ops::AddAssign;
+
 use crate::observe::metrics::{self, InputSource, Metrics, UsageAccount};
 
 /// Inputs by source, and tokens.
@@ -101,7 +103,11 @@ impl SourceCounts {
     }
 
     pub(super) fn add(&mut self, source: InputSource, inputs: u32) {
-        let count = match source {
+        *self.count_of(source) += u64::from(inputs);
+    }
+
+    const fn count_of(&mut self, source: InputSource) -> &mut u64 {
+        match source {
             InputSource::Memory => &mut self.memory,
             InputSource::Disk => &mut self.disk,
             InputSource::Redis => &mut self.redis,
@@ -109,8 +115,18 @@ impl SourceCounts {
             InputSource::Upstream => &mut self.upstream,
             InputSource::Stale => &mut self.stale,
             InputSource::Mock => &mut self.mock,
-        };
-        *count += u64::from(inputs);
+        }
+    }
+}
+
+/// Adds the counts of another answer to the same request.
+impl AddAssign for SourceCounts {
+    fn add_assign(&mut self, other: Self) {
+        for (source, inputs) in other.by_source() {
+            *self.count_of(source) += inputs;
+        }
+        self.billed += other.billed;
+        self.saved += other.saved;
     }
 }
 

@@ -125,14 +125,23 @@ impl Admission {
 
     /// Shares the reservation with work that may outlast the request.
     pub(super) fn share(&mut self) -> Charge {
-        let HeldBytes { budget, caller, bytes, .. } = &mut self.held;
         // The bytes move to the shared handle, so its last owner releases them exactly once.
-        let bytes = std::mem::take(bytes);
-        // Its caller stays active as long as it holds bytes, so the reserve for others remains.
-        budget.callers.join(*caller);
-        let shared = Arc::new(HeldBytes { budget: Arc::clone(budget), caller: *caller, bytes, is_request: false });
+        let shared = self.part_of(self.held.bytes);
         self.shared = Some(Arc::clone(&shared));
         shared as Charge
+    }
+
+    /// Moves `bytes` of the reservation to work that may outlast the request.
+    pub(super) fn lend(&mut self, bytes: usize) -> Charge {
+        self.part_of(bytes) as Charge
+    }
+
+    fn part_of(&mut self, bytes: usize) -> Arc<HeldBytes> {
+        let HeldBytes { budget, caller, bytes: held_bytes, .. } = &mut self.held;
+        *held_bytes = held_bytes.checked_sub(bytes).expect("a part must not exceed its reservation");
+        // Its caller stays active as long as it holds bytes, so the reserve for others remains.
+        budget.callers.join(*caller);
+        Arc::new(HeldBytes { budget: Arc::clone(budget), caller: *caller, bytes, is_request: false })
     }
 }
 

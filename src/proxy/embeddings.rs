@@ -28,10 +28,10 @@ use futures_util::future::BoxFuture;
 const WHOLE_BYTES: usize = 64 * 1024;
 
 /// A request that the reply cache did not answer.
-struct Miss<'a> {
-    head: request::Parts,
-    received: Received,
-    span: &'a Span,
+pub(super) struct Miss<'a> {
+    pub(super) head: request::Parts,
+    pub(super) received: Received,
+    pub(super) span: &'a Span,
 }
 
 impl Proxy {
@@ -92,7 +92,7 @@ impl Proxy {
     }
 
     /// Forwards a request that was read but cannot be cached.
-    async fn send_up(&self, miss: Miss<'_>, cause: BypassCause, mut admission: Admission) -> Finished {
+    pub(super) async fn send_up(&self, miss: Miss<'_>, cause: BypassCause, mut admission: Admission) -> Finished {
         let Miss { head, received: Received { context, body, encoded, .. }, span } = miss;
         // Memory for parsing and answering is not needed any more, only that of the bodies.
         admission.reduce_to(body.len() + encoded.as_ref().map_or(0, Bytes::len));
@@ -211,7 +211,7 @@ fn understand<'a>(
 }
 
 /// Returns the size of all names and values.
-fn head_bytes(headers: &HeaderMap) -> usize {
+pub(super) fn head_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum()
 }
 

@@ -37,6 +37,22 @@ pub(super) enum FastPath {
     Miss(Received),
 }
 
+/// A body that was read.
+pub(super) struct ReceivedBody {
+    /// The body without its content codings.
+    pub(super) body: Bytes,
+    /// The original body, if it differs.
+    pub(super) encoded: Option<Bytes>,
+}
+
+/// Result of a request whose body was not read. The contents are rare and large, so they are in boxes.
+pub(super) enum Unreceived {
+    /// The request is rejected.
+    Refused(Box<Finished>),
+    /// The body is not JSON, or has a coding that cannot be decoded.
+    Unread(Bypass, Box<ClientBody>),
+}
+
 /// The data read from a request, apart from its head.
 pub(super) struct Received {
     pub(super) context: RequestContext,
@@ -81,24 +97,12 @@ impl Proxy {
         admission: &mut Admission,
         guard: &RequestGuard<'_>,
     ) -> FastPath {
-        let codings = match body_codings(&head.headers) {
-            Ok(codings) => codings,
-            Err(bypass) => return self.leave_unread(bypass, controls, || timed(config, body)),
+        let ReceivedBody { body, encoded } = match self.receive(config, (head, body), admission).await {
+            Ok(received) => received,
+            Err(Unreceived::Refused(finished)) => return FastPath::Refused(*finished),
+            Err(Unreceived::Unread(..)) if controls.only_if_cached => return FastPath::Refused(self.not_cached()),
+            Err(Unreceived::Unread(bypass, body)) => return FastPath::Unread(bypass, *body),
         };
-        let mut body = match self.read_body(config, body, admission).await {
-            Ok(body) => body,
-            Err(finished) => return FastPath::Refused(finished),
-        };
-        let mut encoded = None;
-        if !codings.is_empty() {
-            let (max_bytes, admit) = (config.limits.max_body_bytes, |bytes| admission.reserve(bytes));
-            match Box::pin(self.decoder.decode(codings, body.clone(), max_bytes, admit)).await {
-                // The original bytes are kept for the case that the request must pass through.
-                Ok(Some(plain)) => encoded = Some(std::mem::replace(&mut body, plain)),
-                Ok(None) => return self.leave_unread(Bypass::ContentEncoding, controls, || ClientBody::whole(body)),
-                Err(error) => return FastPath::Refused(self.refuse_body(&error)),
-            }
-        }
         // The time is read after the body has arrived, which may take long.
         let now_ms = self.flow.clock.now_ms();
         let key = controls.allow_rendered().then(|| answer_key(config, &self.answer_secret, head, &body));
@@ -110,9 +114,34 @@ impl Proxy {
         FastPath::Miss(Received { context, body, encoded, key })
     }
 
-    /// Leaves a request to be forwarded unchanged, unless its caller wants only cached answers.
-    fn leave_unread(&self, bypass: Bypass, controls: Controls, body: impl FnOnce() -> ClientBody) -> FastPath {
-        if controls.only_if_cached { FastPath::Refused(self.not_cached()) } else { FastPath::Unread(bypass, body()) }
+    /// Reads the body of a request, and decodes its content codings.
+    pub(super) async fn receive(
+        &self,
+        config: &Config,
+        (head, body): (&request::Parts, Incoming),
+        admission: &mut Admission,
+    ) -> Result<ReceivedBody, Unreceived> {
+        let codings = match body_codings(&head.headers) {
+            Ok(codings) => codings,
+            Err(bypass) => return Err(Unreceived::Unread(bypass, Box::new(timed(config, body)))),
+        };
+        let mut body = match self.read_body(config, body, admission).await {
+            Ok(body) => body,
+            Err(finished) => return Err(Unreceived::Refused(Box::new(finished))),
+        };
+        let mut encoded = None;
+        if !codings.is_empty() {
+            let (max_bytes, admit) = (config.limits.max_body_bytes, |bytes| admission.reserve(bytes));
+            match Box::pin(self.decoder.decode(codings, body.clone(), max_bytes, admit)).await {
+                // The original bytes are kept for the case that the request must pass through.
+                Ok(Some(plain)) => encoded = Some(std::mem::replace(&mut body, plain)),
+                Ok(None) => {
+                    return Err(Unreceived::Unread(Bypass::ContentEncoding, Box::new(ClientBody::whole(body))));
+                }
+                Err(error) => return Err(Unreceived::Refused(Box::new(self.refuse_body(&error)))),
+            }
+        }
+        Ok(ReceivedBody { body, encoded })
     }
 
     async fn read_body(&self, config: &Config, body: Incoming, admission: &mut Admission) -> Result<Bytes, Finished> {

@@ -1,4 +1,4 @@
-//! The public port: embeddings are answered by the flow, everything else passes through.
+//! The public port: the flow answers embeddings and similarity requests, and everything else passes through.
 
 mod admission;
 mod body;
@@ -17,6 +17,7 @@ mod passthrough;
 mod reply;
 mod request_guard;
 mod service;
+mod similar;
 mod traced;
 
 pub use body::ReplyBody;

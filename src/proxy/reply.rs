@@ -19,7 +19,7 @@ use crate::serve::{BodyError, CollectError};
 use crate::upstream::{
     Class, Failure, ForwardError, UnavailableReason, UpstreamReply, UriTooLong, marks_fallback, shown_on_errors,
 };
-use crate::wire::{Bypass, BypassCause, envelope};
+use crate::wire::{Bypass, BypassCause, SimilarFault, envelope};
 
 const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
 const SOURCES: HeaderName = HeaderName::from_static("x-vecho-sources");
@@ -276,16 +276,40 @@ impl Replies {
         Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
     }
 
+    /// Rejects a similarity request that cannot be understood.
+    pub(super) fn bad_similar(&self, fault: &SimilarFault) -> Finished {
+        let body = envelope(&fault.to_string(), "invalid_request_error", fault.param, Some("invalid_value"));
+        Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
+    }
+
+    /// Rejects a similarity request with a body that is not JSON.
+    pub(super) fn unsupported_body(&self, bypass: Bypass) -> Finished {
+        let message = "The body must be JSON (content-type: application/json) in a known content-encoding.";
+        let body = envelope(message, "invalid_request_error", None, Some(bypass.label()));
+        Finished::new(self.error(StatusCode::UNSUPPORTED_MEDIA_TYPE, body), Outcome::Rejected)
+    }
+
+    /// Reports that the upstream's answer to the embeddings request of a similarity request has no usable vectors.
+    pub(super) fn no_vectors(&self, message: &str) -> Finished {
+        let body = envelope(message, "server_error", None, Some("no_vectors"));
+        Finished::new(self.error(StatusCode::BAD_GATEWAY, body), Outcome::Unavailable)
+    }
+
+    /// Rejects a method other than POST.
+    pub(super) fn only_post(&self) -> Finished {
+        self.method_not_allowed("This route answers POST only.", "POST")
+    }
+
     /// Rejects TRACE, because it would reveal vecho's key to the caller (RFC 9110, section 9.3.8).
     pub(super) fn trace_refused(&self) -> Finished {
-        let body = envelope(
-            "TRACE is not allowed: its answer would show the headers that vecho sends.",
-            "invalid_request_error",
-            None,
-            Some("method_not_allowed"),
-        );
+        let message = "TRACE is not allowed: its answer would show the headers that vecho sends.";
+        self.method_not_allowed(message, "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
+    }
+
+    fn method_not_allowed(&self, message: &str, allowed: &'static str) -> Finished {
+        let body = envelope(message, "invalid_request_error", None, Some("method_not_allowed"));
         let mut response = self.error(StatusCode::METHOD_NOT_ALLOWED, body);
-        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"));
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         Finished::new(response, Outcome::Rejected)
     }
 

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use http::header::CONNECTION;
-use http::{Method, Request, Response, Uri};
+use http::{Method, Request, Response, Uri, request};
 use hyper::body::Incoming;
 
 use super::fast_path::FastPath;
 use super::intake::{drop_unsent, target_uri};
 use super::passthrough::ForwardContext;
 use super::request_guard::RequestGuard;
+use super::similar::SimilarRoute;
 use super::traced::pattern;
 use super::{Proxy, ReplyBody};
 use crate::config::Config;
@@ -30,13 +31,23 @@ impl Proxy {
                 drop_unsent(&config, &mut head.headers);
             }
             let kind = if head.method == Method::POST { kind_of(&config, &head.uri) } else { RouteKind::Other };
-            let route = if kind == RouteKind::Other { Route::Passthrough } else { Route::Embeddings };
-            let span = self.flow.tracer.request(&head, || pattern(kind, head.uri.path()));
+            let similar = if kind == RouteKind::Other { similar_route(&head) } else { None };
+            let route = match (kind, &similar) {
+                (RouteKind::Other, Some(_)) => Route::Similar,
+                (RouteKind::Other, None) => Route::Passthrough,
+                (RouteKind::Embeddings | RouteKind::Deployment, _) => Route::Embeddings,
+            };
+            let pattern = || similar.as_ref().map(|route| route.pattern()).or_else(|| pattern(kind, head.uri.path()));
+            let span = self.flow.tracer.request(&head, pattern);
             // A request that is dropped from here on is recorded as cancelled.
             let mut guard = RequestGuard::begin(&self.metrics, route, span);
             // Admission comes before the body is read, so a refused request takes no memory.
             let finished = match self.admission_limit.admit(&head.headers) {
                 Err(rejection) => self.overloaded(rejection),
+                Ok(admission) if let Some(similar) = similar => {
+                    let request = Request::from_parts(head, body);
+                    Box::pin(self.similar(&config, request, (similar, admission), &guard)).await
+                }
                 Ok(admission) if kind == RouteKind::Other => {
                     let (request, forward_context) =
                         (Request::from_parts(head, body), ForwardContext::new(&config, &guard.span));
@@ -64,6 +75,11 @@ impl Proxy {
             guard.ended(finished)
         }
     }
+}
+
+/// Returns the route of a similarity request. At a path that the upstream may know, only POST is one.
+fn similar_route(head: &request::Parts) -> Option<Box<SimilarRoute>> {
+    SimilarRoute::of(&head.uri).filter(|route| route.is_own || head.method == Method::POST).map(Box::new)
 }
 
 /// Classifies a path by its upstream path. The end of our own path is nearly always sufficient.

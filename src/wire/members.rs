@@ -78,13 +78,7 @@ fn write_canonical(text: &str, depth: usize, out: &mut String) -> Result<(), Byp
 }
 
 fn write_object(text: &str, depth: usize, out: &mut String) -> Result<(), Bypass> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    let mut members = json.deserialize_map(MembersVisitor).map_err(|error| syntax_fault(&error))?;
-    // After the sort, equal names are neighbours. RFC 8259, section 4: readers differ in which of two they use.
-    members.sort_by(|(left, _), (right, _)| left.0.cmp(&right.0));
-    if members.windows(2).any(|pair| pair[0].0.0 == pair[1].0.0) {
-        return Err(Bypass::DuplicateKey);
-    }
+    let members = read_object(text)?;
     out.push('{');
     for (place, (Name(name), value)) in members.iter().enumerate() {
         if place > 0 {
@@ -96,6 +90,19 @@ fn write_object(text: &str, depth: usize, out: &mut String) -> Result<(), Bypass
     }
     out.push('}');
     Ok(())
+}
+
+/// Reads the members of an object, sorted by name. A name that occurs twice is a fault.
+pub(super) fn read_object(text: &str) -> Result<Vec<(Name<'_>, &RawValue)>, Bypass> {
+    let mut json = serde_json::Deserializer::from_str(text);
+    let members = json.deserialize_map(MembersVisitor).and_then(|members| json.end().map(|()| members));
+    let mut members = members.map_err(|error| syntax_fault(&error))?;
+    // After the sort, equal names are neighbours. RFC 8259, section 4: readers differ in which of two they use.
+    members.sort_by(|(left, _), (right, _)| left.0.cmp(&right.0));
+    if members.windows(2).any(|pair| pair[0].0.0 == pair[1].0.0) {
+        return Err(Bypass::DuplicateKey);
+    }
+    Ok(members)
 }
 
 fn write_list(text: &str, depth: usize, out: &mut String) -> Result<(), Bypass> {

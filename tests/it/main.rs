@@ -59,6 +59,7 @@ mod resets;
 mod savings;
 mod scopes;
 mod serve;
+mod similar;
 mod stopping;
 mod the_stub;
 mod tls;

@@ -58,6 +58,8 @@ labels! {
     Route {
         /// The embeddings route: cached input by input.
         Embeddings = "embeddings",
+        /// The similarity route.
+        Similar = "similar",
         /// Everything else under the base URL.
         Passthrough = "passthrough",
     }

@@ -1,0 +1,126 @@
+//! Handles one similarity request, from its head to its response.
+
+use std::sync::Arc;
+
+use http::{Method, Request, Uri, request};
+use hyper::body::Incoming;
+
+use super::SimilarRoute;
+use super::route::TEI_PATH;
+use super::score::{Scored, Similar, Unranked};
+use crate::config::{Config, FallbackMode};
+use crate::flow::{Controls, RequestContext};
+use crate::observe::metrics::Rejection;
+use crate::observe::traces::Span;
+use crate::proxy::admission::Admission;
+use crate::proxy::controls::read_controls;
+use crate::proxy::embeddings::{Miss, head_bytes};
+use crate::proxy::fast_path::{Received, ReceivedBody, Unreceived};
+use crate::proxy::finished::Finished;
+use crate::proxy::intake::{path_model, read_origin};
+use crate::proxy::passthrough::ForwardContext;
+use crate::proxy::reply::Notes;
+use crate::proxy::request_guard::RequestGuard;
+use crate::proxy::{Proxy, ReplyBody, traced};
+use crate::upstream::classify_path;
+use crate::wire::{BypassCause, SimilarForm, SimilarRequest, rank, reading_bytes, write_ranking, write_scores};
+
+/// Maximum number of attempts for one request. Another attempt follows if the model changes between two parts.
+const MAX_ATTEMPTS: usize = 2;
+
+impl Proxy {
+    /// Answers a similarity request. At TEI's path, a request that cannot be ranked is forwarded unchanged.
+    pub(in crate::proxy) async fn similar(
+        &self,
+        config: &Arc<Config>,
+        request: Request<Incoming>,
+        (route, mut admission): (Box<SimilarRoute>, Admission),
+        guard: &RequestGuard<'_>,
+    ) -> Finished {
+        let (head, body) = request.into_parts();
+        if head.method != Method::POST {
+            return self.replies.only_post();
+        }
+        let controls = match read_controls(&head.headers) {
+            Ok(read) => without_mocks(read.controls),
+            Err(bad) => return self.refuse_control(bad),
+        };
+        let deadline = guard.deadline(config);
+        let ReceivedBody { body, encoded } = match self.receive(config, (&head, body), &mut admission).await {
+            Ok(received) => received,
+            Err(Unreceived::Refused(finished)) => return *finished,
+            Err(Unreceived::Unread(bypass, _)) if route.is_own => {
+                return self.replies.unsupported_body(bypass);
+            }
+            Err(Unreceived::Unread(bypass, body)) => {
+                let forward_context = ForwardContext::new(config, &guard.span).until(deadline);
+                return self.bypass(Request::from_parts(head, *body), bypass.into(), admission, forward_context).await;
+            }
+        };
+        let (config, now_ms) = (Arc::clone(config), self.flow.clock.now_ms());
+        let context = RequestContext { config, deadline, now_ms, controls, trace: guard.span.context() };
+        let received = Received { context, body, encoded, key: None };
+        let ranked = self.rank(&head, &received, &route.embeddings, (&mut admission, &guard.span)).await;
+        match ranked {
+            Ok(finished) => self.admit_reply(finished, admission),
+            Err(Unranked::NoRoom) => self.overloaded(Rejection::InflightBytes),
+            Err(_) if !route.is_own => {
+                let cause = BypassCause::other_path(TEI_PATH);
+                self.send_up(Miss { head, received, span: &guard.span }, cause, admission).await
+            }
+            Err(Unranked::Fault(fault)) => self.replies.bad_similar(&fault),
+            Err(Unranked::NoVectors(finished)) => self.admit_reply(*finished, admission),
+            Err(Unranked::ModelChanged) => self
+                .replies
+                .no_vectors("The model changed during the request, and changed again at the second attempt."),
+        }
+    }
+
+    async fn rank(
+        &self,
+        head: &request::Parts,
+        received: &Received,
+        embeddings: &Uri,
+        (admission, span): (&mut Admission, &Span),
+    ) -> Result<Finished, Unranked> {
+        if !admission.reserve(reading_bytes(&received.body) + head_bytes(&head.headers)) {
+            return Err(Unranked::NoRoom);
+        }
+        let context = &received.context;
+        let origin =
+            read_origin(&context.config, embeddings, &head.headers).map_err(|error| self.refuse_path(error))?;
+        let request = SimilarRequest::read(&received.body, path_model(classify_path(embeddings.path())))?;
+        let similar = Similar { request, context, origin, span };
+        for _ in 1..MAX_ATTEMPTS {
+            match self.score(&similar, admission).await {
+                Err(Unranked::ModelChanged) => {}
+                scored => return scored.map(|scored| self.write_similar(&similar, scored)),
+            }
+        }
+        self.score(&similar, admission).await.map(|scored| self.write_similar(&similar, scored))
+    }
+
+    fn write_similar(&self, similar: &Similar<'_>, scored: Scored) -> Finished {
+        let Scored { scores, model, source_counts, prompt_tokens, call_headers, usage, .. } = scored;
+        let model = model.unwrap_or_default();
+        traced::served(similar.span, &source_counts, &model);
+        let body = match similar.request.form {
+            SimilarForm::Ranking => {
+                let ranked = rank(&scores, similar.request.top_k, similar.request.threshold);
+                write_ranking(&ranked, &model, prompt_tokens)
+            }
+            SimilarForm::Scores => write_scores(&scores),
+        };
+        let finished = self.replies.answer(Notes::new(&source_counts, &model), call_headers, ReplyBody::whole(body));
+        match usage {
+            Some(usage) => finished.about(usage),
+            None => finished,
+        }
+    }
+}
+
+/// Excludes mocks: a ranking of made-up vectors looks like a real one but means nothing.
+fn without_mocks(controls: Controls) -> Controls {
+    let fallback = controls.fallback.map_or(FallbackMode::Stale, |asked| asked.min(FallbackMode::Stale));
+    Controls { fallback: Some(fallback), ..controls }
+}
