@@ -1,4 +1,4 @@
-//! The charts, their alerts and dashboard, and the image. Each check is a function of a script in `tests/chart/`, and
+//! The charts, their alerts and dashboard, the image, the Compose example and the guides. Each check is a function of a script in `tests/chart/`, and
 //! runs with Helm's own engine and the real binary.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use std::process::Command;
 use crate::harness::Stub;
 use crate::harness::tls::{Folder, Identity, front};
 
-const SCRIPTS: [&str; 10] = [
+const SCRIPTS: [&str; 12] = [
     "manifests",
     "values",
     "options",
@@ -19,6 +19,8 @@ const SCRIPTS: [&str; 10] = [
     "prometheus",
     "image",
     "documents",
+    "compose",
+    "guides",
 ];
 
 fn scripts() -> PathBuf {
@@ -134,6 +136,23 @@ checks! {
         the_readme_of_the_chart_links_to_files_that_exist
         the_keys_of_runbook_and_readme_are_keys
         the_chart_runs_the_image_that_is_built
+    }
+    compose {
+        compose_reads_the_project
+        every_mounted_file_exists
+        vecho_runs_with_the_variables_of_the_service
+        promtool_accepts_the_configuration
+        prometheus_shows_vecho_on_the_dashboard
+        grafana_finds_its_data_source_and_the_dashboard
+    }
+    guides {
+        the_requests_of_the_guides_miss_and_then_hit
+        the_compose_guide_uses_the_example_and_its_ports
+        the_kubernetes_guide_installs_what_it_then_calls
+        the_cells_of_the_notebook_run_in_order
+        the_notebook_has_the_form_of_version_4
+        the_programs_of_the_langchain_guide_print_what_it_says
+        the_guides_need_only_packages_that_the_tests_have
     }
 }
 
