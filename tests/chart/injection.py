@@ -156,6 +156,7 @@ def injected_containers_reach_loopback_without_a_proxy():
         env = pod["spec"]["containers"][1]["env"]
         found = {item["name"]: item.get("valueFrom", item.get("value")) for item in env if item["name"].lower() == "no_proxy"}
         assert found == expected, f"{container}: {found}"
+        assert not [item for item in env if "value" in item and "valueFrom" in item], "the server refuses both together"
         assert len(env) == len({item["name"] for item in env}), "no variable twice"
         assert ("HTTPS_PROXY" in {item["name"] for item in env}) == (proxy in container.get("env", []))
     off = inject({"mode": "injection", "injection": {"noProxy": False}}, a_pod())

@@ -245,7 +245,8 @@ def the_notes_explain_how_to_configure_an_application():
         notes = render(values)["vecho/templates/NOTES.txt"]
         assert "OPENAI_BASE_URL" in notes and "http" in notes, label
         assert ("API keys" in notes) == ("api_key_file" not in json.dumps(values)), label
-    held = render({"extraEnv": [{"name": "OPENAI_API_KEY", "value": "sk-a"}]})["vecho/templates/NOTES.txt"]
+    source = {"secretKeyRef": {"name": "openai", "key": "api-key"}}
+    held = render({"extraEnv": [{"name": "OPENAI_API_KEY", "valueFrom": source}]})["vecho/templates/NOTES.txt"]
     assert "API keys" not in held, "vecho holds it"
     mock = {"config": {"fallback": {"mode": "mock"}}}
     assert "made-up vectors" in render(mock)["vecho/templates/NOTES.txt"]

@@ -2,13 +2,14 @@
 
 import copy
 import json
+import runpy
 import tempfile
 from pathlib import Path
 
 import helm_python as helm
 import yaml
 
-from common import CHART, MATRIX, example, main, refused, render
+from common import CHART, MATRIX, ROOT, example, main, refused, render
 
 
 def objects(schema, path=()):
@@ -190,6 +191,7 @@ def contradictory_values_are_refused():
         ({"image": {"registry": "a.example", "repository": "b.example/vecho"}}, "already has the registry b.example"),
         ({"global": {"imageRegistry": "a.example"}, "image": {"repository": "localhost/vecho"}}, "has the registry localhost"),
         ({"extraEnv": [{"name": "VECHO_LISTEN", "value": "[::]:1"}]}, "extraEnv sets VECHO_LISTEN, which the chart sets"),
+        ({"extraEnv": [{"name": "OPENAI_API_KEY", "value": "sk-in-the-open"}]}, "OPENAI_API_KEY in the open"),
         ({"extraEnv": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]}, "extraEnv sets A twice"),
         ({"extraVolumes": [{"name": "vecho-cache", "emptyDir": {}}]}, "the name vecho-cache is taken"),
         ({"extraVolumeMounts": [{"name": "a", "mountPath": "/a"}]}, "there is no volume a in extraVolumes"),
@@ -209,6 +211,14 @@ def contradictory_values_are_refused():
         refused(values, complaint)
     fits = copy.deepcopy(MATRIX["standalone"]) | {"config": {"disk": {"max_mb": 2764}, "memory": {"limit_mb": 512}}}
     render(fits)
+
+
+def secrets_are_refused_in_the_open():
+    script = runpy.run_path(str(ROOT / "scripts/chart"))
+    for key in script["SECRET"]:
+        variable = f"VECHO_{key.replace('.', '_').upper()}"
+        refused({"extraEnv": [{"name": variable, "value": "in-the-open"}]}, f"{variable} in the open")
+        render({"extraEnv": [{"name": variable, "valueFrom": {"secretKeyRef": {"name": "a", "key": "b"}}}]})
 
 
 def an_application_must_use_the_sidecar_mode():

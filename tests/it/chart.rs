@@ -75,6 +75,7 @@ checks! {
         wrong_and_unknown_values_are_refused
         null_values_are_refused_unless_optional
         contradictory_values_are_refused
+        secrets_are_refused_in_the_open
         an_application_must_use_the_sidecar_mode
     }
     options {
@@ -136,6 +137,7 @@ checks! {
         the_readme_of_the_chart_links_to_files_that_exist
         the_keys_of_runbook_and_readme_are_keys
         the_chart_runs_the_image_that_is_built
+        the_metadata_of_the_chart_equals_that_of_the_program
     }
     compose {
         compose_reads_the_project

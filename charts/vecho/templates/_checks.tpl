@@ -66,13 +66,17 @@
 {{- end -}}
 {{- end -}}
 
-{{/* In a sidecar a mount may name a volume of the application. */}}
+{{/* In a sidecar a mount may name a volume of the application. A pod specification is readable, so it holds no secret. */}}
 {{- define "vecho.checks.extras" -}}
+{{- $secret := list "VECHO_UPSTREAM_API_KEY" "VECHO_CACHE_KEY_SECRET" "VECHO_REDIS_PASSWORD" "VECHO_ADMIN_TOKEN" "VECHO_TRACES_HEADERS" "OPENAI_API_KEY" -}}
 {{- $set := include "vecho.settings" . | fromYaml -}}
 {{- $seen := dict -}}
 {{- range .Values.extraEnv -}}
 {{- if and (hasPrefix "VECHO_" .name) (hasKey $set (trimPrefix "VECHO_" .name)) -}}
 {{- fail (printf "extraEnv sets %s, which the chart sets itself: use config, secrets, ports or disk" .name) -}}
+{{- end -}}
+{{- if and (has .name $secret) (not .valueFrom) -}}
+{{- fail (printf "extraEnv has %s in the open: take it from a Secret by valueFrom.secretKeyRef, or use secrets" .name) -}}
 {{- end -}}
 {{- if hasKey $seen .name -}}{{- fail (printf "extraEnv sets %s twice" .name) -}}{{- end -}}
 {{- $_ := set $seen .name true -}}
