@@ -135,9 +135,11 @@ def every_value_changes_the_manifests_and_keeps_them_valid():
     assert set(SAMPLES) == known, f"without a sample, or unknown: {set(SAMPLES) ^ known}"
     for path, (value, base) in SAMPLES.items():
         values = put(base, path, value)
-        documents = manifests(values)
-        assert documents != manifests(base), f"{path} has no effect"
-        for document in [*documents, *hooks(values)]:
+        before, after = manifests(base), manifests(values)
+        changed = [document for document in after if document not in before]
+        assert changed or len(after) < len(before), f"{path} has no effect"
+        # The matrix covers documents without a change.
+        for document in changed:
             if document["apiVersion"] == OPERATOR:
                 assert_operator(document)
             else:
