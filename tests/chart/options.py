@@ -2,11 +2,13 @@
 
 import copy
 import json
+import tempfile
+from pathlib import Path
 
 import helm_python as helm
 import yaml
 
-from common import CHART, KEY, MATRIX, containers, everything, hooks, main, manifests, one, pods, render
+from common import CHART, KEY, MATRIX, containers, everything, example, hooks, main, manifests, one, pods, render
 from manifests import OPERATOR, assert_operator, assert_valid
 
 
@@ -177,6 +179,21 @@ def images_follow_the_registry_of_the_chart_or_of_all_charts():
     wanted = [{"name": "a"}, {"name": "b"}, {"name": "c"}]
     assert pods(manifests(values))[0]["spec"]["imagePullSecrets"] == wanted
     assert one(hooks(values), "Pod")["spec"]["imagePullSecrets"] == wanted
+
+
+def an_application_hands_its_registry_and_extras_to_the_sidecar():
+    extras = {"extraEnv": ENV, "extraVolumes": VOLUME, "extraVolumeMounts": MOUNT}
+    with tempfile.TemporaryDirectory() as folder:
+        chart = example(Path(folder))
+        (pod,) = pods(manifests({"global": {"imageRegistry": "m.example"}, "vecho": extras}, chart=chart, name="app"))
+        (container,) = containers(pod)
+        assert container["image"] == "m.example/vecho:0.1.0"
+        assert container["env"][-2:] == ENV and container["volumeMounts"][-1] == MOUNT[0]
+        assert pod["spec"]["volumes"][-2:] == VOLUME
+        # The application has volumes of its own.
+        mount = {"extraVolumeMounts": [{"name": "data", "mountPath": "/data"}]}
+        (pod,) = pods(manifests({"vecho": mount}, chart=chart, name="app"))
+        assert containers(pod)[0]["volumeMounts"][-1] == mount["extraVolumeMounts"][0]
 
 
 def names_follow_the_overrides():

@@ -82,6 +82,7 @@ checks! {
         every_value_changes_the_manifests_and_keeps_them_valid
         extras_reach_the_container_in_every_mode
         images_follow_the_registry_of_the_chart_or_of_all_charts
+        an_application_hands_its_registry_and_extras_to_the_sidecar
         names_follow_the_overrides
         common_labels_and_annotations_are_on_every_object
         the_service_account_has_no_token_unless_asked
