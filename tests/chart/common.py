@@ -16,6 +16,7 @@ from pathlib import Path
 
 import helm_python as helm
 import yaml
+from helm_python import _native
 
 ROOT = Path(__file__).resolve().parents[2]
 CHART = ROOT / "charts/vecho"
@@ -107,11 +108,18 @@ APPLICATIONS = {
 }
 
 
-def render(values, chart=CHART, name="cache"):
-    """Returns the manifests by template. Validates the values against the schema, as Helm does on install."""
+def render(values, chart=CHART, name="cache", cluster=None):
+    """Returns the manifests by template. Validates the values against the schema, as Helm does on install.
+
+    `cluster` holds `kube_version` and `api_versions`, which Helm otherwise asks the cluster for.
+    """
     with helm.Chart.load(chart) as loaded:
         loaded.validate_schema(values)
-        return loaded.render(values, name=name, namespace="shop")
+        if not cluster:
+            return loaded.render(values, name=name, namespace="shop")
+        # The engine takes these two options, but its Python method has no parameters for them.
+        options = {"name": name, "namespace": "shop", **cluster}
+        return json.loads(_native.call_string("helm_render", loaded._raw(), json.dumps(values), json.dumps(options)))
 
 
 def parse(templates):
@@ -120,8 +128,28 @@ def parse(templates):
     return [document for text in texts for document in yaml.load_all(text, yaml.CSafeLoader) if document]
 
 
+def refused(values, complaint, **options):
+    """Asserts that rendering fails with a message that matches."""
+    try:
+        render(values, **options)
+    except helm.HelmError as error:
+        assert re.search(complaint, str(error)), f"{values}: {error}"
+        return
+    raise AssertionError(f"{values} is taken")
+
+
+def is_hook(document):
+    return "helm.sh/hook" in document["metadata"].get("annotations", {})
+
+
 def manifests(values, **options):
-    return parse(render(values, **options))
+    """Returns the objects of the release, without the hooks of `helm test`."""
+    return [document for document in parse(render(values, **options)) if not is_hook(document)]
+
+
+def hooks(values, **options):
+    """Returns the objects that exist during `helm test`."""
+    return [document for document in parse(render(values, **options)) if is_hook(document)]
 
 
 def example(folder):

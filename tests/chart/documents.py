@@ -5,6 +5,8 @@ import runpy
 import sys
 import tomllib
 
+import yaml
+
 from common import CHART, ROOT, containers, main, manifests, pods, run
 
 
@@ -34,6 +36,15 @@ def the_chart_runs_the_image_that_is_built():
     assert container["image"] == f"vecho:{version}"
     for path in (ROOT / "docs/KUBERNETES.md", ROOT / "Dockerfile"):
         assert f"docker build -t {container['image']} ." in path.read_text(), path
+
+
+def the_metadata_of_the_chart_equals_that_of_the_program():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    package = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
+    assert (chart["name"], chart["description"]) == (package["name"], package["description"])
+    assert chart["version"] == chart["appVersion"] == package["version"]
+    assert chart["annotations"]["artifacthub.io/license"] == package["license"]
+    assert set(package["keywords"]) <= set(chart["keywords"])
 
 
 if __name__ == "__main__":

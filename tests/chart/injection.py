@@ -7,7 +7,7 @@ import re
 import cel
 import kubernetes_validate
 
-from common import KEY, MATRIX, containers, everything, main, manifests, one, pods
+from common import KEY, MATRIX, containers, everything, main, manifests, one, pods, refused
 
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z_][\w.]*|\s+|.', re.S)
 NAMED = re.compile(r"(Object|JSONPatch)\b")
@@ -19,6 +19,7 @@ def plain(expression):
     Each Object must be named after the path of the fields that contain it, as the API server requires.
     """
     out, open_braces, tokens = [], [["", ""]], TOKEN.findall(expression)
+    before = ""
     for at, (token, following) in enumerate(zip(tokens, [*tokens[1:], ""])):
         if token == "{":
             (parent, field), name = open_braces[-1], tokens[at - 1]
@@ -28,10 +29,11 @@ def plain(expression):
             open_braces.append([name, ""])
         elif token == "}":
             open_braces.pop()
-        elif following == ":":
+        elif following == ":" and before in ("{", ","):
             open_braces[-1][1] = token
             # In a map the key is already a string.
             token = json.dumps(token) if open_braces[-1][0] else token
+        before = token if token.strip() else before
         if not (following == "{" and NAMED.match(token)):
             out.append(token)
     return "".join(out)
@@ -79,7 +81,9 @@ def a_pod(asks="true", **spec):
 
 
 def variables(container):
-    return [(item["name"], item.get("value")) for item in container["env"]]
+    """Returns the variables without those of proxies, which have their own check."""
+    pairs = [(item["name"], item.get("value")) for item in container["env"]]
+    return [(name, value) for name, value in pairs if name.lower() != "no_proxy"]
 
 
 def an_annotated_pod_gets_vecho_and_its_address():
@@ -121,6 +125,75 @@ def injection_keeps_the_existing_fields_of_a_pod():
     assert variables(a) == [("A", "1"), ("A", "2"), ("OPENAI_BASE_URL", url), ("OPENAI_API_BASE", url)]
     assert variables(b) == [("OPENAI_BASE_URL", "http://elsewhere"), ("OPENAI_API_BASE", url)], "its own address stays"
     assert variables(c) == [("OPENAI_BASE_URL", url), ("OPENAI_API_BASE", url)]
+
+
+def injected_containers_reach_loopback_without_a_proxy():
+    """By the `env` of a container: both spellings, merged with a value that can be read."""
+    own, other = "127.0.0.1,localhost", {"configMapKeyRef": {"name": "proxy", "key": "hosts"}}
+    proxy = {"name": "HTTPS_PROXY", "value": "http://proxy:3128"}
+    source = [{"configMapRef": {"name": "proxy"}}]
+    cases = [
+        ({}, {"NO_PROXY": own, "no_proxy": own}),
+        ({"env": [proxy]}, {"NO_PROXY": own, "no_proxy": own}),
+        ({"env": [{"name": "NO_PROXY", "value": ".corp"}]}, {"NO_PROXY": f".corp,{own}", "no_proxy": f".corp,{own}"}),
+        ({"env": [proxy, {"name": "no_proxy", "value": ".b"}]}, {"NO_PROXY": f".b,{own}", "no_proxy": f".b,{own}"}),
+        (
+            {"env": [{"name": "NO_PROXY", "value": "a"}, {"name": "no_proxy", "value": "b"}]},
+            {"NO_PROXY": f"a,{own}", "no_proxy": f"b,{own}"},
+        ),
+        ({"env": [{"name": "NO_PROXY", "value": "*"}]}, {"NO_PROXY": "*", "no_proxy": "*"}),
+        ({"env": [{"name": "no_proxy", "value": "127.0.0.1"}]}, {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}),
+        ({"env": [{"name": "NO_PROXY"}]}, {"NO_PROXY": own, "no_proxy": own}),
+        # What these contain is not known here, so they stay as they are.
+        ({"env": [{"name": "NO_PROXY", "valueFrom": other}]}, {"NO_PROXY": other}),
+        ({"envFrom": source}, {}),
+        ({"envFrom": source, "env": [{"name": "NO_PROXY", "value": "a"}]}, {"NO_PROXY": f"a,{own}"}),
+    ]
+    for container, expected in cases:
+        before = a_pod(containers=[{"name": "first", "image": "a"}, {"name": "app", "image": "b", **container}])
+        pod = inject(MATRIX["injection"], before)
+        kubernetes_validate.validate(pod, "1.36", strict=True)
+        env = pod["spec"]["containers"][1]["env"]
+        found = {item["name"]: item.get("valueFrom", item.get("value")) for item in env if item["name"].lower() == "no_proxy"}
+        assert found == expected, f"{container}: {found}"
+        assert not [item for item in env if "value" in item and "valueFrom" in item], "the server refuses both together"
+        assert len(env) == len({item["name"] for item in env}), "no variable twice"
+        assert ("HTTPS_PROXY" in {item["name"] for item in env}) == (proxy in container.get("env", []))
+    off = inject({"mode": "injection", "injection": {"noProxy": False}}, a_pod())
+    assert [item["name"] for item in off["spec"]["containers"][0]["env"]] == ["OPENAI_BASE_URL"]
+
+
+def injection_takes_the_newest_version_that_the_cluster_serves():
+    def served(*versions):
+        kinds = [f"admissionregistration.k8s.io/{version}/MutatingAdmissionPolicy" for version in versions]
+        return ["v1/Pod", *kinds]
+
+    cases = [
+        ({"kube_version": "v1.36.2", "api_versions": served("v1alpha1", "v1beta1", "v1")}, "v1"),
+        ({"kube_version": "v1.36.2", "api_versions": served("v1beta1")}, "v1beta1"),
+        ({"kube_version": "v1.34.1", "api_versions": served("v1alpha1", "v1beta1")}, "v1beta1"),
+        ({"kube_version": "v1.32.0", "api_versions": served("v1alpha1")}, "v1alpha1"),
+        # Without a cluster, by the version alone.
+        ({"kube_version": "v1.36.0"}, "v1"),
+        ({"kube_version": "v1.37.3-vendor.100"}, "v1"),
+        ({"kube_version": "v1.35.0"}, "v1beta1"),
+        ({"kube_version": "v1.33.4"}, "v1alpha1"),
+    ]
+    for cluster, expected in cases:
+        documents = manifests({"mode": "injection"}, cluster=cluster)
+        found = {document["apiVersion"] for document in documents if "Mutating" in document["kind"]}
+        assert found == {f"admissionregistration.k8s.io/{expected}"}, f"{cluster}: {found}"
+        for document in documents:
+            minor = cluster["kube_version"].split(".")[1]
+            kubernetes_validate.validate(document, f"1.{minor}", strict=True)
+    asked = {"mode": "injection", "injection": {"apiVersion": "v1beta1"}}
+    assert manifests(asked, cluster=cases[0][0])[0]["apiVersion"].endswith("/v1beta1"), "a value takes precedence"
+    for values, cluster, complaint in [
+        ({"mode": "injection"}, {"kube_version": "v1.35.0", "api_versions": served()}, "1.35.0.*serves no Mutating.*1.36"),
+        ({"mode": "injection"}, {"kube_version": "v1.31.0"}, "1.31.0.*serves no Mutating"),
+        (asked, {"kube_version": "v1.36.0", "api_versions": served("v1")}, "apiVersion is v1beta1.*does not serve"),
+    ]:
+        refused(values, complaint, cluster=cluster)
 
 
 def pods_without_the_annotation_are_not_changed():

@@ -1,6 +1,5 @@
-"""The manifests: valid for Kubernetes, consistent with each other, restricted. The schema refuses wrong values."""
+"""The manifests: valid for Kubernetes, consistent with each other, restricted."""
 
-import copy
 import json
 import re
 import tempfile
@@ -30,6 +29,16 @@ def both_charts_pass_the_linter():
             assert not faults and not report["errors"], faults
 
 
+def assert_valid(label, document):
+    """Validates a manifest against the schemas of all versions of Kubernetes that have its kind."""
+    first = {"v1": 36, "v1beta1": 34, "v1alpha1": 32}[version(document)] if "Mutating" in document["kind"] else VERSIONS[0]
+    for minor in (minor for minor in VERSIONS if minor >= first):
+        try:
+            kubernetes_validate.validate(document, f"1.{minor}", strict=True)
+        except kubernetes_validate.ValidationError as error:
+            raise AssertionError(f"{label}, {document['kind']}, 1.{minor}: {error.message}") from None
+
+
 def every_manifest_is_valid():
     seen = set()
     # The name of a release may begin with a digit or contain dots.
@@ -44,12 +53,7 @@ def every_manifest_is_valid():
             if document["apiVersion"] == OPERATOR:
                 assert_operator(document)
                 continue
-            first = {"v1": 36, "v1beta1": 34}[version(document)] if "Mutating" in document["kind"] else 30
-            for minor in (minor for minor in VERSIONS if minor >= first):
-                try:
-                    kubernetes_validate.validate(document, f"1.{minor}", strict=True)
-                except kubernetes_validate.ValidationError as error:
-                    raise AssertionError(f"{label}, {document['kind']}, 1.{minor}: {error.message}") from None
+            assert_valid(label, document)
     expected = "Deployment Service HorizontalPodAutoscaler PodDisruptionBudget NetworkPolicy ConfigMap PodMonitor "
     expected += "ServiceMonitor PrometheusRule MutatingAdmissionPolicy MutatingAdmissionPolicyBinding"
     assert seen == set(expected.split()), seen
@@ -236,162 +240,14 @@ def monitoring_objects_are_rendered_only_on_request():
         assert not kinds & {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ConfigMap"}, label
 
 
-def refused(values, complaint, chart=CHART):
-    try:
-        render(values, chart=chart)
-    except helm.HelmError as error:
-        assert re.search(complaint, str(error)), f"{values}: {error}"
-        return
-    raise AssertionError(f"{values} is taken")
-
-
-def objects(schema, path=()):
-    """Yields every object of the schema with its path of properties."""
-    if "properties" in schema:
-        yield path, schema
-        for name, part in schema["properties"].items():
-            yield from objects(part, (*path, name))
-
-
-def wrong_and_unknown_values_are_refused():
-    schema = json.loads((CHART / "values.schema.json").read_text())
-    known = [(path, part) for path, part in objects(schema) if path != ("global",)]
-    assert len(known) > 30, len(known)
-    for path, part in known + [((name,), part) for name, part in schema["$defs"].items() if "properties" in part]:
-        assert part.get("additionalProperties") is False, path
-    for path, _ in known:
-        values = {"unknown": 1}
-        for name in reversed(path):
-            values = {name: values}
-        refused(values, "unknown")
-    for values in WRONG:
-        refused(values, "- at '")
-
-
-def null_values_are_refused_unless_optional():
-    """Null removes a value. The rendered manifest would then be refused by the server, or have another meaning."""
-    taken = set()
-    for path in values_of(yaml.safe_load((CHART / "values.yaml").read_text())):
-        values = None
-        for name in reversed(path):
-            values = {name: values}
-        try:
-            render(values)
-            taken.add(".".join(path))
-        except helm.HelmError as error:
-            assert "- at '" in str(error), f"{path}: {error}"
-    # These values may be null: vecho has a default, a container may have no limit, the platform chooses, or a
-    # selector matches less.
-    config = {name for name in taken if name.startswith("config.")}
-    assert not config & {"config.fallback", "config.fallback.mode"}
-    assert taken - config == MAY_GO, taken - config
-
-
-MAY_GO = {
-    "resources.requests",
-    "resources.requests.cpu",
-    "resources.requests.memory",
-    "resources.limits",
-    "resources.limits.memory",
-    "runAsUser",
-    "injection.namespaceSelector.matchExpressions",
-    "monitoring.dashboard.labels.grafana_dashboard",
-}
-
-
-def values_of(values, path=()):
-    for name, value in values.items():
-        yield (*path, name)
-        if isinstance(value, dict):
-            yield from values_of(value, (*path, name))
-
-
-WRONG = [
-    {"mode": "daemon"},
-    {"mode": None},
-    {"image": {"digest": "sha256:short"}},
-    {"image": {"pullPolicy": "Sometimes"}},
-    {"config": {"fallback": {"mode": "maybe"}}},
-    {"config": {"fallback": {"mode": None}}},
-    {"config": {"fallback": None}},
-    {"config": {"cache": {"ttl": "long"}}},
-    {"config": {"limits": {"max_body_bytes": "16M"}}},
-    {"config": {"limits": {"max_body_bytes": -1}}},
-    {"config": {"upstream": {"api_key": "sk-in-the-open"}}},
-    {"config": {"upstream": {"api_key_file": "/somewhere"}}},
-    {"config": {"redis": {"password": "in-the-open"}}},
-    {"config": {"listen": "0.0.0.0:7861"}},
-    {"config": {"disk": {"path": "/tmp"}}},
-    {"secrets": {"upstream": {"api_key_file": {"name": "openai"}}}},
-    {"secrets": {"upstream": {"api_key_file": "openai"}}},
-    {"secrets": {"upstream": {}}},
-    {"disk": {"volume": "hostPath"}},
-    {"disk": {"size": "3 GB"}},
-    {"disk": {"size": 3}},
-    {"image": {"repository": "Vecho image"}},
-    {"configFile": {"configMap": "live", "key": "../vecho.toml"}},
-    {"runAsUser": 2**31},
-    {"standalone": {"podLabels": {"app.kubernetes.io/name": "other"}}},
-    {"ports": {"public": 0}},
-    {"ports": {"ops": "7862"}},
-    {"listenHost": "127.0.0.1"},
-    {"resources": {"limits": {"memory": "much"}}},
-    {"runAsUser": 0},
-    {"standalone": {"replicas": 0}},
-    {"standalone": {"podDisruptionBudget": {"maxUnavailable": "0%"}}},
-    {"standalone": {"networkPolicy": {"clients": [{}]}}},
-    {"standalone": {"networkPolicy": {"clients": []}}},
-    {"standalone": {"networkPolicy": {"dnsPorts": []}}},
-    {"standalone": {"networkPolicy": {"dnsPorts": [70000]}}},
-    {"standalone": {"tolerations": [{"operator": "Like"}]}},
-    {"injection": {"apiVersion": "v1alpha1"}},
-    {"injection": {"failurePolicy": "Warn"}},
-    {"injection": {"variables": []}},
-    {"injection": {"variables": ["OPENAI BASE URL"]}},
-    {"monitoring": {"monitor": {"enabled": "yes"}}},
-    {"monitoring": {"rules": {"labels": {"a": 1}}}},
-]
-
-
-def contradictory_values_are_refused():
-    claim = {"volume": "claim", "claim": "vecho"}
-    key = {"name": "tls", "key": "tls.crt"}
-    for values, complaint in [
-        ({"config": {"disk": {"max_mb": 2765}}}, "config.disk.max_mb is 2765.* has room for 2764"),
-        ({"disk": {"size": "2G"}}, "max_mb is 2048, and a volume of disk.size 2G has room for 1716"),
-        ({"config": {"memory": {"limit_mb": 513}}}, "limit_mb is 513.*640Mi leaves 512"),
-        ({"config": {"memory": None}, "resources": {"limits": {"memory": "512Mi"}}}, "limit_mb is 500"),
-        ({"ports": {"ops": 7861}}, "are the same"),
-        ({"disk": claim}, "one replica"),
-        ({"disk": claim, "standalone": {"replicas": 1, "autoscaling": {"enabled": True}}}, "one replica"),
-        ({"disk": claim, "mode": "injection"}, "mode has to be standalone"),
-        ({"disk": {"volume": "claim"}, "standalone": {"replicas": 1}}, "disk.claim has to name one"),
-        ({"config": {"shutdown": {"grace": "31s"}}}, "terminationGracePeriodSeconds"),
-        ({"config": {"shutdown": {"grace": "1m"}}}, "terminationGracePeriodSeconds"),
-        ({"config": {"shutdown": {"grace": "1d"}}}, "terminationGracePeriodSeconds"),
-        ({"resources": {"requests": {"memory": "1Gi"}}}, "requests.memory 1Gi is more than resources.limits.memory 640Mi"),
-        ({"standalone": {"autoscaling": {"enabled": True, "minReplicas": 9}}}, "minReplicas is more than maxReplicas"),
-        ({"standalone": {"autoscaling": {"enabled": True}}, "resources": {"requests": {"cpu": None}}}, "requests.cpu"),
-        ({"monitoring": {"monitor": {"enabled": True}}}, "has to let Prometheus in"),
-        ({"mode": "injection", "secrets": {"tls": {"cert_file": key, "key_file": key}}}, "secrets.tls"),
-    ]:
-        refused(values, complaint)
-    fits = copy.deepcopy(MATRIX["standalone"]) | {"config": {"disk": {"max_mb": 2764}, "memory": {"limit_mb": 512}}}
-    render(fits)
-
-
-def an_application_must_use_the_sidecar_mode():
-    with tempfile.TemporaryDirectory() as folder:
-        chart = example(Path(folder))
-        refused({"vecho": {"mode": "standalone"}}, "vecho.mode has to be sidecar", chart)
-        refused({"vecho": {"config": {"fallback": {"mode": "maybe"}}}}, "mode", chart)
-
-
 def the_notes_explain_how_to_configure_an_application():
     for label, values in MATRIX.items():
         notes = render(values)["vecho/templates/NOTES.txt"]
         assert "OPENAI_BASE_URL" in notes and "http" in notes, label
         assert ("API keys" in notes) == ("api_key_file" not in json.dumps(values)), label
+    source = {"secretKeyRef": {"name": "openai", "key": "api-key"}}
+    held = render({"extraEnv": [{"name": "OPENAI_API_KEY", "valueFrom": source}]})["vecho/templates/NOTES.txt"]
+    assert "API keys" not in held, "vecho holds it"
     mock = {"config": {"fallback": {"mode": "mock"}}}
     assert "made-up vectors" in render(mock)["vecho/templates/NOTES.txt"]
     secure = {"secrets": {"tls": {key: {"name": "tls", "key": key} for key in ("cert_file", "key_file")}}}

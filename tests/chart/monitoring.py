@@ -128,5 +128,64 @@ def the_chart_contains_rules_and_dashboard_unchanged():
     assert carried["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
+def adapter():
+    """Returns prometheus-adapter's rules by the name of their metric."""
+    rules = yaml.safe_load((CHART / "files/prometheus-adapter.yaml").read_text())["rules"]["custom"]
+    return {rule["name"]["as"]: rule for rule in rules}
+
+
+def asked(rule):
+    """Returns the rule's query, as the adapter completes it for the pods of a namespace."""
+    series = rule["seriesQuery"].partition("{")[0]
+    query = rule["metricsQuery"].replace("<<.Series>>", series).replace("<<.GroupBy>>", "pod")
+    return query.replace("<<.LabelMatchers>>", 'namespace="shop",pod=~"a|b"')
+
+
+def autoscalers_ask_for_metrics_that_the_adapter_makes_of_exported_ones():
+    targets = {"targetRequestsPerSecond": 200, "targetRequestsInFlight": 20, "targetCPU": None}
+    peers = {"monitoring": [{"namespaceSelector": {}}]}
+    values = {"standalone": {"autoscaling": {"enabled": True, **targets}, "networkPolicy": peers}}
+    spec = one(manifests(values), "HorizontalPodAutoscaler")["spec"]
+    wanted = {item["pods"]["metric"]["name"]: item["pods"]["target"] for item in spec["metrics"]}
+    assert wanted == {
+        "vecho_requests_per_second": {"type": "AverageValue", "averageValue": "200"},
+        "vecho_requests_in_flight": {"type": "AverageValue", "averageValue": "20"},
+    }
+    assert spec["behavior"] == {"scaleDown": {"stabilizationWindowSeconds": 900}}
+    assert set(adapter()) == set(wanted)
+    for rule in adapter().values():
+        assert rule["seriesQuery"].partition("{")[0] in metrics(), rule["seriesQuery"]
+        assert rule["resources"]["overrides"] == {name: {"resource": name} for name in ("namespace", "pod")}
+    both = {"standalone": {"autoscaling": {"enabled": True, "targetRequestsInFlight": 5}, "networkPolicy": peers}}
+    kinds = [item["type"] for item in one(manifests(both), "HorizontalPodAutoscaler")["spec"]["metrics"]]
+    assert kinds == ["Resource", "Pods"], "processor use stays a target unless it is null"
+
+
+def the_queries_of_the_adapter_return_the_figures_of_each_pod():
+    """Prometheus's own evaluator runs them on series of two pods, with 60 and 6 requests a second."""
+    series = [
+        {"series": f'vecho_requests_total{{namespace="shop",pod="{pod}",outcome="{outcome}"}}', "values": f"0+{step}x20"}
+        for pod, step in (("a", 900), ("b", 90))
+        for outcome in ("hit", "miss")
+    ]
+    for pod, namespace, value in (("a", "shop", 10), ("b", "shop", 1), ("a", "other", 99)):
+        gauge = f'vecho_requests_in_flight{{namespace="{namespace}",pod="{pod}"}}'
+        series.append({"series": gauge, "values": f"{value}x10"})
+    expected = {"vecho_requests_per_second": (60, 6), "vecho_requests_in_flight": (10, 1)}
+    queries = [
+        {
+            "expr": asked(rule),
+            "eval_time": "4m30s",
+            "exp_samples": [{"labels": f'{{pod="{pod}"}}', "value": value} for pod, value in zip("ab", expected[name])],
+        }
+        for name, rule in adapter().items()
+    ]
+    test = {"evaluation_interval": "30s", "tests": [{"interval": "30s", "input_series": series, "promql_expr_test": queries}]}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "adapter.yaml"
+        path.write_text(yaml.safe_dump(test))
+        run("promtool", "test", "rules", path)
+
+
 if __name__ == "__main__":
     main(globals())

@@ -64,8 +64,7 @@ def becomes(what, told):
 
 @contextlib.contextmanager
 def prometheus(pods, rule_file=RULES):
-    """Runs a Prometheus that scrapes these ops ports, by name of pod, each second. Its data is removed at the end."""
-    assert shutil.which("prometheus"), "prometheus is missing: run `bash scripts/setup-tests`"
+    """Runs a Prometheus that scrapes these ops ports, by name of pod, each second."""
     with tempfile.TemporaryDirectory() as folder:
         jobs = [
             {"job_name": f"shop/{pod}", "static_configs": [{"targets": [address], "labels": LABELS | {"pod": pod}}]}
@@ -78,6 +77,15 @@ def prometheus(pods, rule_file=RULES):
         }
         path = Path(folder) / "prometheus.yml"
         path.write_text(yaml.safe_dump(config))
+        with configured(path) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def configured(path):
+    """Runs a Prometheus with this configuration. Its data is removed at the end."""
+    assert shutil.which("prometheus"), "prometheus is missing: run `bash scripts/setup-tests`"
+    with tempfile.TemporaryDirectory() as folder:
         line = ["prometheus", f"--config.file={path}", f"--storage.tsdb.path={folder}/data"]
         process = subprocess.Popen([*line, "--web.listen-address=127.0.0.1:0"], stderr=subprocess.PIPE, text=True)
         ended = threading.Timer(3 * DEADLINE, process.kill)

@@ -1,4 +1,4 @@
-//! The charts, their alerts and dashboard, and the image. Each check is a function of a script in `tests/chart/`, and
+//! The charts, their alerts and dashboard, the image, the Compose example and the guides. Each check is a function of a script in `tests/chart/`, and
 //! runs with Helm's own engine and the real binary.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,20 @@ use std::process::Command;
 use crate::harness::Stub;
 use crate::harness::tls::{Folder, Identity, front};
 
-const SCRIPTS: [&str; 7] = ["manifests", "running", "injection", "monitoring", "prometheus", "image", "documents"];
+const SCRIPTS: [&str; 12] = [
+    "manifests",
+    "values",
+    "options",
+    "hooks",
+    "running",
+    "injection",
+    "monitoring",
+    "prometheus",
+    "image",
+    "documents",
+    "compose",
+    "guides",
+];
 
 fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/chart")
@@ -55,12 +68,34 @@ checks! {
         every_configured_path_is_mounted
         the_deployment_follows_its_values
         monitoring_objects_are_rendered_only_on_request
+        the_notes_explain_how_to_configure_an_application
+        images_have_no_registry_by_default
+    }
+    values {
         wrong_and_unknown_values_are_refused
         null_values_are_refused_unless_optional
         contradictory_values_are_refused
+        secrets_are_refused_in_the_open
         an_application_must_use_the_sidecar_mode
-        the_notes_explain_how_to_configure_an_application
-        images_have_no_registry_by_default
+    }
+    options {
+        every_value_changes_the_manifests_and_keeps_them_valid
+        extras_reach_the_container_in_every_mode
+        images_follow_the_registry_of_the_chart_or_of_all_charts
+        an_application_hands_its_registry_and_extras_to_the_sidecar
+        names_follow_the_overrides
+        common_labels_and_annotations_are_on_every_object
+        the_service_account_has_no_token_unless_asked
+        pods_are_placed_as_asked
+        the_strategy_is_recreate_on_a_claim
+        ephemeral_storage_fits_the_volume
+    }
+    hooks {
+        the_objects_of_the_test_are_valid_and_temporary
+        the_pod_of_the_test_reaches_only_the_ops_port
+        the_pod_of_the_test_is_restricted
+        the_pod_of_the_test_gets_vecho_in_injection
+        the_commands_of_the_test_ask_a_real_vecho
     }
     running {
         the_binary_accepts_every_configuration
@@ -71,6 +106,8 @@ checks! {
         an_annotated_pod_gets_vecho_and_its_address
         injected_containers_equal_those_of_the_application_mode
         injection_keeps_the_existing_fields_of_a_pod
+        injected_containers_reach_loopback_without_a_proxy
+        injection_takes_the_newest_version_that_the_cluster_serves
         pods_without_the_annotation_are_not_changed
         resource_maps_in_the_policy_contain_only_strings
         the_binding_references_the_policy_and_excludes_system_namespaces
@@ -85,6 +122,8 @@ checks! {
         promtool_parses_every_query_of_the_dashboard
         dashboard_panels_do_not_overlap
         the_chart_contains_rules_and_dashboard_unchanged
+        autoscalers_ask_for_metrics_that_the_adapter_makes_of_exported_ones
+        the_queries_of_the_adapter_return_the_figures_of_each_pod
     }
     prometheus {
         a_scrape_under_load_has_the_right_values
@@ -96,9 +135,27 @@ checks! {
     }
     documents {
         schema_and_table_are_current
+        the_readme_of_the_chart_links_to_files_that_exist
         the_keys_of_runbook_and_readme_are_keys
         the_chart_runs_the_image_that_is_built
-        the_readme_of_the_chart_links_to_files_that_exist
+        the_metadata_of_the_chart_equals_that_of_the_program
+    }
+    compose {
+        compose_reads_the_project
+        every_mounted_file_exists
+        vecho_runs_with_the_variables_of_the_service
+        promtool_accepts_the_configuration
+        prometheus_shows_vecho_on_the_dashboard
+        grafana_finds_its_data_source_and_the_dashboard
+    }
+    guides {
+        the_requests_of_the_guides_miss_and_then_hit
+        the_compose_guide_uses_the_example_and_its_ports
+        the_kubernetes_guide_installs_what_it_then_calls
+        the_cells_of_the_notebook_run_in_order
+        the_notebook_has_the_form_of_version_4
+        the_programs_of_the_langchain_guide_print_what_it_says
+        the_guides_need_only_packages_that_the_tests_have
     }
 }
 

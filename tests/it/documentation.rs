@@ -14,7 +14,7 @@ use vecho::wire::Bypass;
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 35] = [
+const DOCUMENTS: [&str; 39] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -47,13 +47,18 @@ const DOCUMENTS: [&str; 35] = [
     "docs/design/purges.md",
     "docs/design/redis.md",
     "docs/design/upstream.md",
+    "docs/guides/compose.md",
+    "docs/guides/kubernetes.md",
+    "docs/guides/langchain.md",
+    "docs/guides/notebook.md",
     "benches/README.md",
     "fuzz/README.md",
     "charts/vecho/README.md",
 ];
 
 /// Folders whose files are named by path in documents.
-const FOLDERS: [&str; 8] = ["src/", "tests/", "benches/", "fuzz/", "config/", "docs/", "scripts/", "charts/"];
+const FOLDERS: [&str; 9] =
+    ["src/", "tests/", "benches/", "fuzz/", "config/", "docs/", "scripts/", "charts/", "examples/"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -374,7 +379,7 @@ fn every_name_of_a_list_is_placed_in_the_file_after_it() {
 
 #[test]
 fn every_document_of_the_folder_is_checked() {
-    for folder in ["docs", "docs/design"] {
+    for folder in ["docs", "docs/design", "docs/guides"] {
         for entry in fs::read_dir(root().join(folder)).expect("a folder of documents is readable") {
             let path = entry.expect("a document is readable").path();
             let name = path.strip_prefix(root()).expect("a document is below the root").to_string_lossy();
@@ -386,9 +391,8 @@ fn every_document_of_the_folder_is_checked() {
 
 /// Returns the targets of relative links, without their anchors.
 fn links(text: &str) -> impl Iterator<Item = &str> {
-    let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let targets = targets.filter(|target| !target.contains("://"));
-    targets.filter_map(|target| target.split('#').next()).filter(|target| !target.is_empty())
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    targets.filter(|target| !target.is_empty() && !target.contains("://"))
 }
 
 fn is_path(span: &str) -> bool {

@@ -1,13 +1,13 @@
 {{/*
 A YAML value as a CEL literal. Kubernetes' CEL wants maps of one type, so structures become `Object...{}` initializers,
-whose names follow the path of fields; only the free maps of resources stay maps, of texts. Takes `value`, `type`,
-`indent`.
+whose names follow the path of fields; only fields that are free maps, such as those of resources, stay maps, of texts.
+Takes `value`, `type`, `indent`.
 */}}
 {{- define "vecho.cel" -}}
 {{- $at := . -}}
 {{- $inner := add .indent 2 -}}
 {{- if kindIs "map" .value -}}
-{{- $free := or (hasSuffix ".limits" .type) (hasSuffix ".requests" .type) -}}
+{{- $free := regexMatch "\\.(limits|requests|labels|annotations|matchLabels|volumeAttributes)$" .type -}}
 {{- $fields := list -}}
 {{- range $key, $value := .value -}}
 {{- $value = $free | ternary (toString $value) $value -}}

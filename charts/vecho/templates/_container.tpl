@@ -35,6 +35,13 @@ args: ["--config", "/etc/vecho/config/{{ .Values.configFile.key }}"]
 {{- end }}
 env:
   {{- include "vecho.env" . | trim | nindent 2 }}
+  {{- with .Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- with .Values.extraEnvFrom }}
+envFrom:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 ports:
   {{- if eq .Values.mode "standalone" }}
   - name: vecho
@@ -61,25 +68,32 @@ livenessProbe:
 resources:
   {{- toYaml .Values.resources | nindent 2 }}
 securityContext:
-  {{- with .Values.runAsUser }}
-  runAsUser: {{ int64 . }}
-  runAsGroup: {{ int64 . }}
-  {{- end }}
-  runAsNonRoot: true
-  readOnlyRootFilesystem: true
-  allowPrivilegeEscalation: false
-  capabilities:
-    drop: ["ALL"]
-  seccompProfile:
-    type: RuntimeDefault
+  {{- include "vecho.securityContext" . | nindent 2 }}
 {{- with include "vecho.mounts" . }}
 volumeMounts:
   {{- . | trim | nindent 2 }}
 {{- end }}
 {{- end -}}
 
-{{/* The configuration as environment variables, which work in any namespace; `secrets` and `disk` add their keys. */}}
-{{- define "vecho.env" -}}
+{{- define "vecho.securityContext" -}}
+{{- with .Values.runAsUser -}}
+runAsUser: {{ int64 . }}
+runAsGroup: {{ int64 . }}
+{{ end -}}
+runAsNonRoot: true
+readOnlyRootFilesystem: true
+allowPrivilegeEscalation: false
+capabilities:
+  drop: ["ALL"]
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{/*
+The configuration as environment variables without their prefix, as a YAML map. Variables work in any namespace;
+`secrets` and `disk` add their keys.
+*/}}
+{{- define "vecho.settings" -}}
 {{- $public := eq .Values.mode "standalone" | ternary .Values.listenHost "127.0.0.1" -}}
 {{- $env := dict "LISTEN" (printf "%s:%d" $public (int .Values.ports.public)) -}}
 {{- $_ := set $env "ADMIN_LISTEN" (printf "%s:%d" .Values.listenHost (int .Values.ports.ops)) -}}
@@ -103,7 +117,11 @@ volumeMounts:
 {{- $_ := set $env (printf "%s_%s" $section $key | upper) (printf "/etc/vecho/secrets/%s.%s" $section $key) -}}
 {{- end -}}
 {{- end -}}
-{{- range $name, $value := $env }}
+{{- toYaml $env -}}
+{{- end -}}
+
+{{- define "vecho.env" -}}
+{{- range $name, $value := include "vecho.settings" . | fromYaml }}
 - name: VECHO_{{ $name }}
   value: {{ $value | quote }}
 {{- end -}}
@@ -123,6 +141,9 @@ volumeMounts:
 - name: vecho-secrets
   mountPath: /etc/vecho/secrets
   readOnly: true
+{{- end }}
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 
@@ -172,5 +193,8 @@ volumeMounts:
           items: [{key: {{ $file.key | quote }}, path: {{ $section }}.{{ $key }}}]
       {{- end }}
       {{- end }}
+{{- end }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}

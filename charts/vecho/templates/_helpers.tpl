@@ -1,19 +1,26 @@
 {{/* Names, labels and the reading of values. What makes a container of them stands in _container.tpl. */}}
 
+{{- define "vecho.name" -}}
+{{- .Values.nameOverride | default "vecho" -}}
+{{- end -}}
+
 {{/* A Service's name begins with a letter and holds no dot; a release's may do otherwise. */}}
 {{- define "vecho.fullname" -}}
+{{- $name := include "vecho.name" . -}}
 {{- $release := .Release.Name | replace "." "-" -}}
-{{- if regexMatch "^[0-9]" $release -}}
-{{- printf "vecho-%s" $release | trunc 52 | trimSuffix "-" -}}
-{{- else if contains "vecho" $release -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if regexMatch "^[0-9]" $release -}}
+{{- printf "%s-%s" $name $release | trunc 52 | trimSuffix "-" -}}
+{{- else if contains $name $release -}}
 {{- $release | trunc 52 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-vecho" ($release | trunc 46 | trimSuffix "-") -}}
+{{- printf "%s-%s" ($release | trunc (sub 51 (len $name) | int) | trimSuffix "-") $name -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "vecho.selectorLabels" -}}
-app.kubernetes.io/name: vecho
+app.kubernetes.io/name: {{ include "vecho.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
@@ -24,19 +31,55 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
+{{/*
+The metadata of an object. Takes `root`, the context of the chart, and `name`; `labels` and `annotations` of this object
+alone are optional. The chart's own labels take precedence, since selectors refer to them.
+*/}}
+{{- define "vecho.metadata" -}}
+name: {{ .name }}
+labels:
+  {{- $own := include "vecho.labels" .root | fromYaml }}
+  {{- mergeOverwrite (dict) .root.Values.commonLabels (.labels | default dict) $own | toYaml | nindent 2 }}
+{{- with mergeOverwrite (dict) .root.Values.commonAnnotations (.annotations | default dict) }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
 {{/* Labels that a pod with the sidecar needs, so that the monitor of this release finds it and no other does. */}}
 {{- define "vecho.sidecarLabels" -}}
 vecho/sidecar: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "vecho.image" -}}
+{{- $registry := .Values.global.imageRegistry | default .Values.image.registry -}}
 {{- with .Values.image -}}
+{{- $host := splitList "/" .repository | first -}}
+{{- if and $registry (contains "/" .repository) (or (contains "." $host) (contains ":" $host) (eq "localhost" $host)) -}}
+{{- fail (printf "image.repository %s already has the registry %s, and the values name the registry %s: remove one" .repository $host $registry) -}}
+{{- end -}}
+{{- $name := empty $registry | ternary .repository (printf "%s/%s" $registry .repository) -}}
 {{- if .digest -}}
-{{- printf "%s@%s" .repository .digest -}}
+{{- printf "%s@%s" $name .digest -}}
 {{- else -}}
-{{- printf "%s:%s" .repository (.tag | default $.Chart.AppVersion) -}}
+{{- printf "%s:%s" $name (.tag | default $.Chart.AppVersion) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* The Secrets to pull the image, each once, as items of `imagePullSecrets`. */}}
+{{- define "vecho.pullSecrets" -}}
+{{- $names := list -}}
+{{- range concat .Values.global.imagePullSecrets .Values.imagePullSecrets -}}
+{{- $names = kindIs "map" . | ternary (get (kindIs "map" . | ternary . dict) "name") . | append $names -}}
+{{- end -}}
+{{- range uniq $names }}
+- name: {{ . | quote }}
+{{- end -}}
+{{- end -}}
+
+{{- define "vecho.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "vecho.fullname" .) "") -}}
 {{- end -}}
 
 {{/* What an application sets as OPENAI_BASE_URL. */}}
@@ -104,60 +147,4 @@ as a JSON list.
 {{- end -}}
 {{- end -}}
 {{- $ports | uniq | toJson -}}
-{{- end -}}
-
-{{/* What the schema cannot say: values that have to fit each other. */}}
-{{- define "vecho.checks" -}}
-{{- if eq (int .Values.ports.public) (int .Values.ports.ops) -}}
-{{- fail "ports.public and ports.ops are the same" -}}
-{{- end -}}
-{{- $standalone := eq .Values.mode "standalone" -}}
-{{- with .Values.disk -}}
-{{- if .enabled -}}
-{{- $most := div (mul 9 (include "vecho.mebibytes" .size | int64)) 10 -}}
-{{- $asked := dig "disk" "max_mb" 2048 $.Values.config | int64 -}}
-{{- if gt $asked $most -}}
-{{- fail (printf "config.disk.max_mb is %d, and a volume of disk.size %s has room for %d: a tenth stays free" $asked .size $most) -}}
-{{- end -}}
-{{- if eq .volume "claim" -}}
-{{- if not .claim -}}{{- fail "disk.volume is claim: disk.claim has to name one" -}}{{- end -}}
-{{- if or (not $standalone) (gt (int $.Values.standalone.replicas) 1) $.Values.standalone.autoscaling.enabled -}}
-{{- fail "disk.volume is claim: one folder serves one vecho, so mode has to be standalone with one replica and no autoscaling" -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- end -}}
-{{- $limit := dig "limits" "memory" "" .Values.resources -}}
-{{- $memory := dig "memory" "limit_mb" 500 .Values.config | int64 -}}
-{{- if $limit -}}
-{{- $most := div (mul 4 (include "vecho.mebibytes" $limit | int64)) 5 -}}
-{{- if gt $memory $most -}}
-{{- fail (printf "config.memory.limit_mb is %d, and resources.limits.memory %s leaves %d: a fifth stays free" $memory $limit $most) -}}
-{{- end -}}
-{{- $request := dig "requests" "memory" "0" .Values.resources -}}
-{{- if gt (include "vecho.mebibytes" $request | int64) (include "vecho.mebibytes" $limit | int64) -}}
-{{- fail (printf "resources.requests.memory %s is more than resources.limits.memory %s" $request $limit) -}}
-{{- end -}}
-{{- end -}}
-{{- if $standalone -}}
-{{- with .Values.standalone -}}
-{{- $grace := include "vecho.seconds" (dig "shutdown" "grace" "25s" $.Values.config) | float64 -}}
-{{- if lt (float64 .terminationGracePeriodSeconds) (addf $grace .preStopSeconds) -}}
-{{- fail "standalone.terminationGracePeriodSeconds is less than standalone.preStopSeconds and config.shutdown.grace together" -}}
-{{- end -}}
-{{- if .autoscaling.enabled -}}
-{{- if gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas) -}}
-{{- fail "standalone.autoscaling.minReplicas is more than maxReplicas" -}}
-{{- end -}}
-{{- if not (or (dig "requests" "cpu" "" $.Values.resources) (dig "limits" "cpu" "" $.Values.resources)) -}}
-{{- fail "standalone.autoscaling.enabled: targetCPU is a percentage of resources.requests.cpu, which has to be there" -}}
-{{- end -}}
-{{- end -}}
-{{- if and $.Values.monitoring.monitor.enabled .networkPolicy.enabled (not .networkPolicy.monitoring) -}}
-{{- fail "monitoring.monitor is enabled: standalone.networkPolicy.monitoring has to let Prometheus in" -}}
-{{- end -}}
-{{- end -}}
-{{- else if hasKey .Values.secrets "tls" -}}
-{{- fail "secrets.tls is for mode standalone: a sidecar's public port is on loopback" -}}
-{{- end -}}
 {{- end -}}
