@@ -14,47 +14,8 @@ use vecho::wire::Bypass;
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 39] = [
-    "README.md",
-    "ARCHITECTURE.md",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "docs/CACHING.md",
-    "docs/COMPATIBILITY.md",
-    "docs/CONFIGURATION.md",
-    "docs/FAILURES.md",
-    "docs/KUBERNETES.md",
-    "docs/METRICS.md",
-    "docs/MOVING.md",
-    "docs/OPERATING.md",
-    "docs/OPS.md",
-    "docs/PERFORMANCE.md",
-    "docs/RUNBOOK.md",
-    "docs/SECURITY.md",
-    "docs/TIERS.md",
-    "docs/TRACES.md",
-    "docs/design/decisions.md",
-    "docs/design/disk.md",
-    "docs/design/drift.md",
-    "docs/design/export.md",
-    "docs/design/failures.md",
-    "docs/design/http.md",
-    "docs/design/workers.md",
-    "docs/design/keys.md",
-    "docs/design/memory.md",
-    "docs/design/observability.md",
-    "docs/design/packing.md",
-    "docs/design/purges.md",
-    "docs/design/redis.md",
-    "docs/design/upstream.md",
-    "docs/guides/compose.md",
-    "docs/guides/kubernetes.md",
-    "docs/guides/langchain.md",
-    "docs/guides/notebook.md",
-    "benches/README.md",
-    "fuzz/README.md",
-    "charts/vecho/README.md",
-];
+/// Folders of documents; the first one is the root.
+const DOCUMENT_FOLDERS: [&str; 7] = ["", "docs", "docs/design", "docs/guides", "benches", "fuzz", "charts/vecho"];
 
 /// Folders whose files are named by path in documents.
 const FOLDERS: [&str; 9] =
@@ -62,6 +23,21 @@ const FOLDERS: [&str; 9] =
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Returns the paths of all documents from the root on.
+fn documents() -> Vec<String> {
+    let mut found = Vec::new();
+    for folder in DOCUMENT_FOLDERS {
+        for entry in fs::read_dir(root().join(folder)).expect("a folder of documents is readable") {
+            let path = entry.expect("a document is readable").path();
+            if path.extension().is_some_and(|extension| extension == "md") {
+                found.push(path.strip_prefix(root()).expect("it is below the root").to_string_lossy().into_owned());
+            }
+        }
+    }
+    assert!(found.len() > 30, "the project has more documents than {found:?}");
+    found
 }
 
 fn read(path: &str) -> String {
@@ -140,7 +116,7 @@ fn headers_named_in_documents_exist() {
             }
         }
     }
-    let documents = DOCUMENTS.map(read).concat();
+    let documents: String = documents().iter().map(|document| read(document)).collect();
     let named: BTreeSet<&str> = documents
         .split(|letter: char| !(letter.is_ascii_lowercase() || letter == '-'))
         .filter(|word| word.starts_with("x-vecho-") && word.len() > "x-vecho-".len())
@@ -212,7 +188,7 @@ fn exported_nothing() -> Bytes {
 #[test]
 fn metrics_named_in_documents_exist() {
     let names: BTreeSet<&str> = CATALOGUE.iter().map(|family| family.name).collect();
-    for document in DOCUMENTS {
+    for document in &documents() {
         let text = read(document);
         for word in words(&text).filter(|word| word.starts_with("vecho_")) {
             assert!(names.contains(word), "{document}: there is no metric {word}");
@@ -224,7 +200,7 @@ fn metrics_named_in_documents_exist() {
 fn configuration_keys_named_in_documents_exist() {
     let known: BTreeSet<&str> = KEYS.iter().map(|key| key.name).collect();
     let sections: BTreeSet<&str> = KEYS.iter().filter_map(|key| key.split().0).collect();
-    for document in DOCUMENTS.iter().filter(|document| !document.starts_with("charts/")) {
+    for document in documents().iter().filter(|document| !document.starts_with("charts/")) {
         let text = read(document);
         for span in code_spans(&text) {
             let key = span.split(" =").next().unwrap_or_default();
@@ -270,7 +246,7 @@ fn the_configuration_guide_lists_live_keys_and_well_known_variables() {
 
 #[test]
 fn no_document_mentions_a_file_that_does_not_exist() {
-    for document in DOCUMENTS {
+    for document in &documents() {
         let text = read(document);
         let folder = root().join(document).parent().map(Path::to_owned).expect("a file is in a folder");
         for link in links(&text) {
@@ -284,7 +260,7 @@ fn no_document_mentions_a_file_that_does_not_exist() {
 
 #[test]
 fn links_to_sections_resolve() {
-    for document in DOCUMENTS {
+    for document in &documents() {
         let text = read(document);
         let folder = root().join(document).parent().map(Path::to_owned).expect("a file is in a folder");
         let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
@@ -308,8 +284,8 @@ fn anchors(text: &str) -> impl Iterator<Item = String> {
 #[test]
 fn code_places_named_in_design_documents_exist() {
     let files = source_files();
-    let is_design = |document: &&str| *document == "ARCHITECTURE.md" || document.starts_with("docs/design/");
-    for document in DOCUMENTS.into_iter().filter(is_design) {
+    let is_design = |document: &&String| *document == "ARCHITECTURE.md" || document.starts_with("docs/design/");
+    for document in documents().iter().filter(is_design) {
         let text = read(document);
         let places: BTreeSet<(&str, &str)> =
             code_spans(&text).into_iter().filter_map(|span| span.split_once("::")).collect();
@@ -330,7 +306,7 @@ fn code_places_named_in_design_documents_exist() {
 #[test]
 fn names_are_defined_in_the_file_that_the_document_states() {
     let mut found = 0;
-    for document in DOCUMENTS {
+    for document in &documents() {
         let text = read(document);
         for (name, path) in placed_names(&text) {
             let file = read(&path);
@@ -375,18 +351,6 @@ fn every_name_of_a_list_is_placed_in_the_file_after_it() {
     let placed = placed_names(text);
     let placed: Vec<(&str, &str)> = placed.iter().map(|(name, path)| (&**name, &**path)).collect();
     assert_eq!(placed, [("A", "src/a.rs"), ("C::d", "src/b.rs"), ("B", "src/b.rs"), ("h", "src/h.rs")]);
-}
-
-#[test]
-fn every_document_of_the_folder_is_checked() {
-    for folder in ["docs", "docs/design", "docs/guides"] {
-        for entry in fs::read_dir(root().join(folder)).expect("a folder of documents is readable") {
-            let path = entry.expect("a document is readable").path();
-            let name = path.strip_prefix(root()).expect("a document is below the root").to_string_lossy();
-            let is_document = path.extension().is_some_and(|extension| extension == "md");
-            assert!(!is_document || DOCUMENTS.contains(&&*name), "DOCUMENTS lacks {name}");
-        }
-    }
 }
 
 /// Returns the targets of relative links, without their anchors.
