@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::batch::BatchOptions;
 use super::credential::Credential;
+use super::find_mocks::FindMocksOptions;
 use super::output::{FAULTY, Output, print};
 use super::warm::WarmOptions;
 use crate::config::{ConfigSource, Flag, KEYS};
@@ -84,6 +85,8 @@ pub enum Command {
     ImportBatch(BatchOptions),
     /// Fetch the vectors of the texts in a file, so that they are cached
     Warm(WarmOptions),
+    /// Find vectors that vecho made up, by their watermark
+    FindMocks(FindMocksOptions),
 }
 
 /// Output format of a configuration.

@@ -4,6 +4,7 @@ mod arguments;
 mod batch;
 mod client;
 mod credential;
+mod find_mocks;
 mod health;
 mod moving;
 mod output;

@@ -7,16 +7,18 @@ use tokio::runtime::Builder;
 use super::arguments::{Command, ConfigFormat, Invocation};
 use super::output::{FAILED, FAULTY, OK, Output, print};
 use super::serve::serve;
-use super::{batch, health, moving, warm};
+use super::{batch, find_mocks, health, moving, warm};
 use crate::app::{check_trust, payer, warnings};
 use crate::config::{Config, ConfigSource, Faults};
 
 /// Runs a command and returns its exit status.
 pub fn run(invocation: Invocation, output: &mut Output<'_>) -> u8 {
     let Invocation { command, source, credential } = invocation;
-    // A check of a URL needs no configuration, so it works with a faulty one, too.
-    if let Command::Healthcheck { url: Some(url) } = &command {
-        return health::check_url(url, output);
+    // These need no configuration, so they work with a faulty one, too.
+    match &command {
+        Command::Healthcheck { url: Some(url) } => return health::check_url(url, output),
+        Command::FindMocks(options) => return find_mocks::find_mocks(options, output),
+        _ => {}
     }
     let config = match source.load() {
         Ok(config) => config,
@@ -33,6 +35,7 @@ pub fn run(invocation: Invocation, output: &mut Output<'_>) -> u8 {
             Err(faults) => print_faults(&faults, output),
         },
         Command::Healthcheck { .. } => health::check_ops_port(&config, output),
+        Command::FindMocks(options) => find_mocks::find_mocks(&options, output),
         Command::Export { file, quiet } => {
             let Output { out, err } = output;
             let workers = config.workers;

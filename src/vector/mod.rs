@@ -3,6 +3,8 @@
 mod components;
 mod cosine;
 pub mod packed;
+mod watermark;
 
 pub use components::{COMPONENT_BYTES, NotAVector, Vector};
 pub use cosine::CosineQuery;
+pub use watermark::{WATERMARK_COMPONENTS, WATERMARK_SIGNS, is_marked, mark};

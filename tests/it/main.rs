@@ -29,6 +29,7 @@ mod encodings;
 mod failures;
 mod fairness;
 mod fallback;
+mod find_mocks;
 mod floods;
 mod guard;
 mod harness;

@@ -1,0 +1,114 @@
+//! `vecho find-mocks`: finds vectors with the watermark of mocks in files of JSON lines.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::Value;
+
+use super::moving::STANDARD;
+use super::output::{FAILED, FAULTY, OK, Output, print};
+use crate::process::lines::NumberedLines;
+use crate::vector::{COMPONENT_BYTES, WATERMARK_COMPONENTS, is_marked};
+
+/// Longest line. A response with thousands of long vectors is shorter.
+const MAX_LINE_BYTES: usize = 1 << 28;
+
+/// Maximum nesting that is searched.
+const MAX_DEPTH: usize = 8;
+
+/// Options of the command.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct FindMocksOptions {
+    /// Files of JSON lines, such as the export of a vector store; - for standard input
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+}
+
+/// Numbers of what was read.
+#[derive(Default)]
+struct Findings {
+    vectors: u64,
+    mocks: u64,
+    /// Lines that are not JSON.
+    faulty: u64,
+    /// Lines without a vector that is long enough.
+    without: u64,
+}
+
+/// Prints each line with a mock. Returns 0 if there is none, 1 if there is one, and 64 if a file cannot be read.
+pub(super) fn find_mocks(options: &FindMocksOptions, output: &mut Output<'_>) -> u8 {
+    let mut findings = Findings::default();
+    for path in &options.files {
+        let searched = open(path).and_then(|file| search(file, path, &mut findings, output.out));
+        if let Err(error) = searched {
+            print(output.err, &format!("vecho: {} cannot be read: {error}", path.display()));
+            return FAULTY;
+        }
+    }
+    let Findings { vectors, mocks, faulty, without } = findings;
+    print(output.err, &format!("{mocks} of {vectors} vectors are mocks"));
+    if faulty > 0 {
+        print(output.err, &format!("warning: {faulty} lines are not JSON and were not searched"));
+    }
+    if without > 0 {
+        let message = format!("warning: {without} lines have no vector of at least {WATERMARK_COMPONENTS} components");
+        print(output.err, &message);
+    }
+    if mocks > 0 { FAILED } else { OK }
+}
+
+fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
+    if path == Path::new(STANDARD) {
+        return Ok(Box::new(BufReader::new(io::stdin())));
+    }
+    Ok(Box::new(BufReader::new(File::open(path)?)))
+}
+
+fn search(file: impl BufRead, path: &Path, findings: &mut Findings, out: &mut dyn Write) -> io::Result<()> {
+    let mut lines = NumberedLines::new(file, MAX_LINE_BYTES);
+    while let Some(line) = lines.next_line()? {
+        let json = line.bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let Some(json) = json else {
+            findings.faulty += 1;
+            continue;
+        };
+        let (vectors_before, mocks_before) = (findings.vectors, findings.mocks);
+        count(&json, MAX_DEPTH, findings);
+        findings.without += u64::from(findings.vectors == vectors_before);
+        if findings.mocks > mocks_before {
+            let id = json.get("id").map_or_else(String::new, |id| format!("\t{id}"));
+            writeln!(out, "{}:{}{id}", path.display(), line.number)?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts the vectors in a value: lists of numbers, and texts that are base64 of f32.
+fn count(value: &Value, depth: usize, findings: &mut Findings) {
+    let components = match value {
+        Value::Array(items) => items.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>(),
+        Value::String(text) => from_base64(text),
+        _ => None,
+    };
+    if let Some(components) = components.filter(|components| components.len() >= WATERMARK_COMPONENTS) {
+        findings.vectors += 1;
+        findings.mocks += u64::from(is_marked(&components));
+        return;
+    }
+    match value {
+        Value::Array(items) if depth > 0 => items.iter().for_each(|item| count(item, depth - 1, findings)),
+        Value::Object(members) if depth > 0 => members.values().for_each(|item| count(item, depth - 1, findings)),
+        _ => {}
+    }
+}
+
+/// Decodes a text that may be a vector in base64, as `encoding_format` of the API has it. A text that only looks so
+/// decodes to numbers without the watermark.
+fn from_base64(text: &str) -> Option<Vec<f64>> {
+    let is_long = text.len() * 3 / 4 >= WATERMARK_COMPONENTS * COMPONENT_BYTES;
+    let bytes = is_long.then(|| base64_simd::STANDARD.decode_to_vec(text).ok())??;
+    let (components, rest) = bytes.as_chunks::<COMPONENT_BYTES>();
+    rest.is_empty().then(|| components.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect())
+}

@@ -1,0 +1,98 @@
+//! Mocks are found again: by the command and by the queries of the documents.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::harness::Front;
+
+const SMALL: &str = "text-embedding-3-small";
+
+/// Returns real vectors and mocks of some texts, in both encodings.
+async fn vectors(texts: &[&str]) -> (Vec<Value>, Vec<Value>) {
+    let front = Front::with(&[("fallback.mode", "mock"), ("retry.max_attempts", "1")]).await;
+    let embeddings = async |suffix: &str, encoding: &str| -> Vec<Value> {
+        let texts: Vec<String> = texts.iter().map(|text| format!("{text}{suffix}")).collect();
+        let answer = front.ask(&json!({"model": SMALL, "input": texts, "encoding_format": encoding})).await;
+        assert_eq!(answer.status, 200);
+        answer.json()["data"].as_array().expect("items").iter().map(|item| item["embedding"].clone()).collect()
+    };
+    let real = [embeddings("", "float").await, embeddings("", "base64").await].concat();
+    front.stub.down().await;
+    let mocks = [embeddings(" unknown", "float").await, embeddings(" unknown", "base64").await].concat();
+    (real, mocks)
+}
+
+fn find(input: &str, files: &[&str]) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_vecho"))
+        .arg("find-mocks")
+        .args(files)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("vecho must start");
+    child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it must read its input");
+    child.wait_with_output().expect("it must end")
+}
+
+fn text(bytes: &[u8]) -> &str {
+    std::str::from_utf8(bytes).expect("output is text")
+}
+
+#[tokio::test]
+async fn the_command_finds_each_mock_and_no_real_vector() {
+    let (real, mocks) = vectors(&["one", "two words", "three more words"]).await;
+    let mut lines: Vec<String> = real.iter().map(|vector| json!({"id": "r", "vector": vector}).to_string()).collect();
+    lines.push(json!({"id": "m7", "metadata": {"text": "x"}, "values": mocks[0]}).to_string());
+    lines.push(mocks[4].to_string());
+    lines.push(json!({"data": [{"embedding": real[0]}, {"embedding": mocks[1]}]}).to_string());
+    let found = find(&lines.join("\n"), &["-"]);
+    assert_eq!(text(&found.stdout), "-:7\t\"m7\"\n-:8\n-:9\n");
+    assert_eq!(text(&found.stderr), "3 of 10 vectors are mocks\n");
+    assert_eq!(found.status.code(), Some(1));
+    let none = find(&lines[..6].join("\n"), &["-"]);
+    assert_eq!((text(&none.stdout), none.status.code()), ("", Some(0)));
+}
+
+#[test]
+fn lines_that_cannot_be_searched_are_counted_and_files_that_cannot_be_read_are_named() {
+    let found = find("{\"id\":1}\nno json\n[1,2]\n", &["-"]);
+    assert_eq!(
+        text(&found.stderr),
+        "0 of 0 vectors are mocks\nwarning: 1 lines are not JSON and were not searched\n\
+         warning: 2 lines have no vector of at least 64 components\n"
+    );
+    assert_eq!(found.status.code(), Some(0));
+    let missing = find("", &["/nowhere/at/all"]);
+    assert!(text(&missing.stderr).starts_with("vecho: /nowhere/at/all cannot be read: "));
+    assert_eq!(missing.status.code(), Some(64));
+    assert_eq!(find("", &[]).status.code(), Some(64), "a file must be named");
+}
+
+#[tokio::test]
+async fn the_documented_numpy_lines_find_the_same_vectors() {
+    let (real, mocks) = vectors(&["one", "two words"]).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = std::fs::read_to_string(root.join("docs/FAILURES.md")).expect("the guide is readable");
+    let lines = guide.split("```python\n").nth(1).and_then(|rest| rest.split("```").next()).expect("it has Python");
+    let floats: Vec<&Value> = real.iter().chain(&mocks).filter(|vector| vector.is_array()).collect();
+    let script = format!(
+        "import json, sys\nimport numpy as np\nvectors = np.array(json.load(sys.stdin), dtype=np.float32)\n\
+         for kind in (np.float32, np.float16):\n    v = vectors.astype(kind)[:, :96]\n{}\n    print(np.flatnonzero(mocks).tolist())\n",
+        lines.lines().map(|line| format!("    {line}\n")).collect::<String>()
+    );
+    let python = root.join("target/test-env/py/bin/python");
+    let mut child = Command::new(&python)
+        .args(["-c", &script])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{}: {error}; run scripts/setup-tests first", python.display()));
+    let input = json!(floats).to_string();
+    child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it must read its input");
+    let output = child.wait_with_output().expect("it must end");
+    assert_eq!(text(&output.stdout), "[2, 3]\n[2, 3]\n");
+}
