@@ -45,6 +45,7 @@ mod metrics;
 mod moving;
 mod operating;
 mod ops;
+mod packages;
 mod parsing;
 mod passthrough;
 mod paths;
