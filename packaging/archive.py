@@ -1,4 +1,4 @@
-"""The archive for everyone without a package manager: program, completions, manual page, papers."""
+"""The archive for systems without a package manager: program, completions, manual pages, papers."""
 
 from containers import Entry, tar_gz
 from project import ROOT, VERSION
@@ -8,7 +8,6 @@ FILES = {
     "README.md": "README.md",
     "CHANGELOG.md": "CHANGELOG.md",
     "vecho.toml": "config/vecho.toml",
-    "man/man1/vecho.1": "packaging/vecho.1",
     "completions/vecho.bash": "packaging/completions/vecho.bash",
     "completions/_vecho": "packaging/completions/_vecho",
     "completions/vecho.fish": "packaging/completions/vecho.fish",
@@ -19,5 +18,6 @@ def archive(program, target, papers):
     """Returns the archive's file name and content. It holds one folder of its own name."""
     name = f"vecho-{VERSION}-{target.triple}"
     entries = {file: Entry((ROOT / source).read_bytes()) for file, source in FILES.items()}
+    entries |= {f"man/man1/{page.name}": Entry(page.read_bytes()) for page in (ROOT / "packaging/man").iterdir()}
     entries |= {file: Entry(content) for file, content in papers.items()} | {"vecho": Entry(program, program=True)}
     return f"{name}.tar.gz", tar_gz({f"{name}/{file}": entry for file, entry in entries.items()})
