@@ -14,7 +14,7 @@ use vecho::wire::Bypass;
 use crate::harness::Vecho;
 use crate::harness::client::{Client, raw};
 
-const DOCUMENTS: [&str; 35] = [
+const DOCUMENTS: [&str; 36] = [
     "README.md",
     "ARCHITECTURE.md",
     "CHANGELOG.md",
@@ -23,6 +23,7 @@ const DOCUMENTS: [&str; 35] = [
     "docs/COMPATIBILITY.md",
     "docs/CONFIGURATION.md",
     "docs/FAILURES.md",
+    "docs/INSTALL.md",
     "docs/KUBERNETES.md",
     "docs/METRICS.md",
     "docs/MOVING.md",
@@ -53,7 +54,8 @@ const DOCUMENTS: [&str; 35] = [
 ];
 
 /// Folders whose files are named by path in documents.
-const FOLDERS: [&str; 8] = ["src/", "tests/", "benches/", "fuzz/", "config/", "docs/", "scripts/", "charts/"];
+const FOLDERS: [&str; 10] =
+    [".github/", "src/", "tests/", "benches/", "fuzz/", "config/", "docs/", "scripts/", "charts/", "packaging/"];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

@@ -28,6 +28,7 @@ const CHECKS: &[(&str, &[&str])] = &[
             "the_bill_of_materials_is_valid_and_names_the_linked_crates",
             "the_notices_have_the_licence_of_every_linked_crate",
             "the_crate_has_every_file_that_its_build_reads",
+            "a_new_version_reaches_every_file_that_names_it",
             "every_version_is_that_of_the_crate",
             "the_release_notes_are_the_section_of_the_version",
         ],

@@ -26,6 +26,7 @@ import notices
 import npm
 import project
 import sbom
+import version
 import wheel
 
 HERE = project.target()
@@ -41,13 +42,13 @@ def make_dist_writes_the_same_bytes_again():
             # Variables of an outer `make` must not reach this one.
             env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MAKEOVERRIDES")}
             run("make", "dist", f"BINARY={SMALL}", f"FOLDER={there}", cwd=ROOT, env=env)
-        version, tag = project.VERSION, wheel.platform(Path(SMALL).read_bytes(), HERE)
+        number, tag = project.VERSION, wheel.platform(Path(SMALL).read_bytes(), HERE)
         names = {
-            f"vecho-{version}-{HERE.triple}.tar.gz",
-            f"vecho-{version}-{HERE.triple}.cdx.json",
-            f"vecho-{version}-py3-none-{tag}.whl",
-            f"vecho-{HERE.npm}-{version}.tgz",
-            f"vecho-{version}.tgz",
+            f"vecho-{number}-{HERE.triple}.tar.gz",
+            f"vecho-{number}-{HERE.triple}.cdx.json",
+            f"vecho-{number}-py3-none-{tag}.whl",
+            f"vecho-{HERE.npm}-{number}.tgz",
+            f"vecho-{number}.tgz",
         }
         sums = (first / "SHA256SUMS").read_text()
         assert {line.split("  ")[1] for line in sums.splitlines()} == names
@@ -142,21 +143,38 @@ def the_crate_has_every_file_that_its_build_reads():
 
 
 def every_version_is_that_of_the_crate():
-    version = project.VERSION
+    number = project.VERSION
     chart = yaml.safe_load((ROOT / "charts/vecho/Chart.yaml").read_text())
-    assert chart["appVersion"] == version, "charts/vecho/Chart.yaml"
-    assert f'.TH vecho 1  "vecho {version}"' in (ROOT / "packaging/man/vecho.1").read_text()
+    assert chart["appVersion"] == number, "charts/vecho/Chart.yaml"
+    assert f'.TH vecho 1  "vecho {number}"' in (ROOT / "packaging/man/vecho.1").read_text()
     with folder() as path:
         name, content = wheel.wheel(Path(SMALL).read_bytes(), HERE, papers())
         files = zipfile.ZipFile(io.BytesIO(content))
-        metadata = email.message_from_bytes(files.read(f"vecho-{version}.dist-info/METADATA"))
-        assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == ("vecho", version, "Apache-2.0")
+        metadata = email.message_from_bytes(files.read(f"vecho-{number}.dist-info/METADATA"))
+        assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == ("vecho", number, "Apache-2.0")
         for _, content in (npm.launcher(papers()), npm.platform(b"", HERE, papers())):
             tarfile.open(fileobj=io.BytesIO(content)).extractall(path, filter="data")
             package = json.loads((path / "package/package.json").read_text())
-            assert {package["version"], *package.get("optionalDependencies", {}).values()} == {version}
+            assert {package["version"], *package.get("optionalDependencies", {}).values()} == {number}
             assert "scripts" not in package, "an install runs no script"
-    assert version in archive.archive(b"", HERE, papers())[0]
+    assert number in archive.archive(b"", HERE, papers())[0]
+
+
+def a_new_version_reaches_every_file_that_names_it():
+    texts = version.changed("7.8.9", "2030-01-02")
+    assert tomllib.loads(texts["Cargo.toml"])["package"]["version"] == "7.8.9"
+    for lock in ("Cargo.lock", "fuzz/Cargo.lock"):
+        versions = {package["name"]: package["version"] for package in tomllib.loads(texts[lock])["package"]}
+        before = tomllib.loads((ROOT / lock).read_text())["package"]
+        assert versions == {package["name"]: package["version"] for package in before} | {"vecho": "7.8.9"}
+    chart = yaml.safe_load(texts["charts/vecho/Chart.yaml"])
+    assert (chart["version"], chart["appVersion"]) == ("7.8.9", "7.8.9")
+    assert notes.section(texts["CHANGELOG.md"], "7.8.9") == notes.section((ROOT / "CHANGELOG.md").read_text(), "Unreleased")
+    assert notes.section(texts["CHANGELOG.md"], "Unreleased") is None
+    # A file that names the image or an archive with its version must be among them.
+    named = re.compile(rf"vecho[: -]v?{re.escape(project.VERSION)}\b")
+    for name in run("git", "ls-files", "*.md", "*.yaml", "*.toml", "*.1", "Dockerfile", "scripts/*", cwd=ROOT).split():
+        assert not named.search(texts.get(name) or (ROOT / name).read_text()), name
 
 
 def the_release_notes_are_the_section_of_the_version():
