@@ -25,7 +25,7 @@ def tar_gz(entries):
     """Returns a compressed tar archive of entries by name."""
     packed = io.BytesIO()
     # The name and the time in the head of gzip would differ from run to run.
-    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", mtime=0) as outer:
+    with gzip.GzipFile(filename="", fileobj=packed, mode="wb", compresslevel=6, mtime=0) as outer:
         with tarfile.open(fileobj=outer, mode="w", format=tarfile.PAX_FORMAT) as archive:
             for name, entry in sorted(entries.items()):
                 info = tarfile.TarInfo(name)
@@ -38,7 +38,7 @@ def zipped(entries):
     """Returns a zip archive of entries by name, in their order."""
     packed = io.BytesIO()
     day = time.gmtime(epoch())[:6]
-    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name, entry in entries.items():
             info = zipfile.ZipInfo(name, day)
             info.create_system, info.external_attr = 3, (0o100000 | entry.mode) << 16

@@ -1,7 +1,7 @@
 //! The packages of a release, and the workflows that publish them. Each check is a function of a script in
 //! `tests/packages/`, and installs the packages of the tests' own program without a network.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,27 +47,17 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// Runs all checks of a script, side by side, and panics with the error output of those that fail.
+/// Runs all checks of a script, and panics with the error output of those that fail.
 fn check(script: &str) {
     let python = root().join("target/test-env/packages/bin/python");
     assert!(python.exists(), "the environment of this test is not installed: run `bash scripts/setup-tests` first");
     let (_, names) = CHECKS.iter().find(|(name, _)| *name == script).expect("the script has checks");
-    let start = |name: &&str| {
-        let mut command = Command::new(&python);
-        command.arg(root().join(format!("tests/packages/{script}.py"))).arg(name);
-        command.env("VECHO", env!("CARGO_BIN_EXE_vecho")).env("PYTHONDONTWRITEBYTECODE", "1");
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-        ((*name).to_owned(), command.spawn().expect("the interpreter must run"))
-    };
-    let started: Vec<_> = names.iter().map(start).collect();
-    let mut failed = BTreeMap::new();
-    for (name, child) in started {
-        let output = child.wait_with_output().expect("the check must end");
-        if !output.status.success() {
-            failed.insert(name, String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-    }
-    assert!(failed.is_empty(), "{script}.py: {}", failed.into_values().collect::<String>());
+    let mut command = Command::new(python);
+    // One process for all of them: what they share is made once.
+    command.arg(root().join(format!("tests/packages/{script}.py"))).args(*names);
+    command.env("VECHO", env!("CARGO_BIN_EXE_vecho")).env("PYTHONDONTWRITEBYTECODE", "1");
+    let output = command.output().expect("the interpreter must run");
+    assert!(output.status.success(), "{script}.py:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[test]

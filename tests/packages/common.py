@@ -113,9 +113,13 @@ def serves(command, env):
 
 
 def main(checks):
-    """Runs the check that is named on the command line, and ends with the message of a failed assertion."""
-    try:
-        checks[sys.argv[1]]()
-    except AssertionError as error:
-        traceback.print_exc()
-        sys.exit(f"{sys.argv[1]}: {error}")
+    """Runs the checks that are named on the command line, one after another, and ends with the names of the failed ones."""
+    failed = []
+    for name in sys.argv[1:]:
+        try:
+            checks[name]()
+        except Exception:
+            traceback.print_exc()
+            failed.append(name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")

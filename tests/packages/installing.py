@@ -1,6 +1,6 @@
 """Each package installs into an empty place, without a network, and its program serves."""
 
-import json
+import functools
 import os
 import signal
 import stat
@@ -30,28 +30,35 @@ def the_archive_has_a_program_that_serves():
         assert run("bash", "-c", script).split() == ["healthcheck", "help"]
 
 
+@functools.cache
+def packed():
+    return wheel.wheel(program(), HERE, papers())
+
+
 def venv(path):
-    run(sys.executable, "-m", "venv", path)
+    """Returns the interpreter of a new environment. It has no pip, so the one of the tests installs into it."""
+    run(sys.executable, "-m", "venv", "--without-pip", path)
     return path / "bin/python"
 
 
 def the_wheel_installs_a_command_and_a_module_that_serve():
     with folder() as path:
-        file = written(path, wheel.wheel(program(), HERE, papers()))
+        file = written(path, packed())
         env, python = environment(path), venv(path / "venv")
-        run(python, "-m", "pip", "install", "--only-binary", ":all:", file, env=env)
+        pip = [sys.executable, "-m", "pip", "--python", python]
+        run(*pip, "install", file, env=env)
         serves([path / "venv/bin/vecho"], env)
         serves([python, "-m", "vecho"], env)
-        shown = run(python, "-m", "pip", "show", "--files", "vecho", env=env)
+        shown = run(*pip, "show", "--files", "vecho", env=env)
         for part in ["licenses/THIRD-PARTY.txt", "licenses/LICENSE", "sboms/vecho.cdx.json"]:
             assert part in shown, f"{part} is not in {shown}"
-        run(python, "-m", "pip", "uninstall", "--yes", "vecho", env=env)
+        run(*pip, "uninstall", "--yes", "vecho", env=env)
         assert not (path / "venv/bin/vecho").exists()
 
 
 def the_module_finds_the_program_of_a_target_folder():
     with folder() as path:
-        file = written(path, wheel.wheel(program(), HERE, papers()))
+        file = written(path, packed())
         env = environment(path)
         run(sys.executable, "-m", "pip", "install", "--target", path / "there", file, env=env)
         found = run(sys.executable, "-m", "vecho", "--version", env=env | {"PYTHONPATH": f"{path}/there"}, cwd=path)
@@ -74,8 +81,6 @@ def the_npm_packages_install_a_command_that_serves_and_stops_in_order():
         run(command, "--no-such-option", env=env, status=64)
         serves([command], env)
         interrupted(command, env)
-        packed = json.loads(run("npm", "pack", "--dry-run", "--json", files[0], env=env))[0]
-        assert {file["path"] for file in packed["files"]} == {"LICENSE", "README.md", "package.json", "vecho.js"}
 
 
 def interrupted(command, env):
