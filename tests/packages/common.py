@@ -74,7 +74,8 @@ def written(path, package):
 @contextlib.contextmanager
 def started(command, env):
     """Runs a vecho and yields its process and the address of its public port."""
-    process = subprocess.Popen([*map(str, command), *ARGUMENTS], env=env, stderr=subprocess.PIPE, text=True)
+    line = [*map(str, command), *ARGUMENTS]
+    process = subprocess.Popen(line, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     ended = threading.Timer(60, process.kill)
     ended.start()
     try:
@@ -87,6 +88,10 @@ def started(command, env):
             raise AssertionError(f"it ended with {process.wait()} before it listened: {log}")
         yield process, found[1]
     finally:
+        # After a failed check. A launcher that is killed would leave its program behind.
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(5)
         process.kill()
         process.wait()
         ended.cancel()

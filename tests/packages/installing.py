@@ -1,11 +1,14 @@
 """Each package installs into an empty place, without a network, and its program serves."""
 
+import base64
 import functools
+import hashlib
 import os
 import signal
 import stat
 import sys
 import tarfile
+import zipfile
 
 from common import embed, environment, folder, main, papers, program, run, serves, started, written
 
@@ -49,11 +52,24 @@ def the_wheel_installs_a_command_and_a_module_that_serve():
         run(*pip, "install", file, env=env)
         serves([path / "venv/bin/vecho"], env)
         serves([python, "-m", "vecho"], env)
+        recorded(file)
         shown = run(*pip, "show", "--files", "vecho", env=env)
         for part in ["licenses/THIRD-PARTY.txt", "licenses/LICENSE", "sboms/vecho.cdx.json"]:
             assert part in shown, f"{part} is not in {shown}"
         run(*pip, "uninstall", "--yes", "vecho", env=env)
         assert not (path / "venv/bin/vecho").exists()
+
+
+def recorded(file):
+    """Checks the wheel's own list of files. pip does not, but some installers do."""
+    with zipfile.ZipFile(file) as opened:
+        (record,) = [name for name in opened.namelist() if name.endswith(".dist-info/RECORD")]
+        lines = [line.split(",") for line in opened.read(record).decode().splitlines()]
+        assert sorted(name for name, _, _ in lines) == sorted(opened.namelist())
+        for name, digest, size in lines:
+            content = opened.read(name)
+            expected = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+            assert name == record or (digest, size) == (f"sha256={expected}", str(len(content))), name
 
 
 def the_module_finds_the_program_of_a_target_folder():
