@@ -7,9 +7,9 @@ import argparse
 import datetime
 import re
 
-from project import ROOT, VERSION, fail
+from project import ROOT, VERSION, fail, run
 
-# Every place of the version, as the text around it.
+# Places of the version, as the text around it.
 PLACES = [
     ("Cargo.toml", 'name = "vecho"\nversion = "{}"\n'),
     ("Cargo.lock", 'name = "vecho"\nversion = "{}"\n'),
@@ -18,12 +18,9 @@ PLACES = [
     ("charts/example-app/Chart.yaml", "  - name: vecho\n    version: {}\n"),
     ("packaging/man/vecho.1", '"vecho {}"'),
     ("packaging/man/vecho.1", "\nv{}\n"),
-    ("Dockerfile", "vecho:{} "),
-    ("README.md", "vecho:{} "),
-    ("docs/KUBERNETES.md", "vecho:{} "),
-    ("docs/INSTALL.md", "vecho:{} "),
-    ("docs/INSTALL.md", "vecho-{}-"),
 ]
+# Documents name the image and the archive with their version: `vecho:1.2.3`, `vecho-1.2.3-TARGET`.
+DOCUMENTS = ["*.md", "*.yaml", "*Dockerfile", ":!CHANGELOG.md", ":!tests"]
 UNRELEASED = "## [Unreleased]\n"
 
 
@@ -36,6 +33,11 @@ def changed(version, day):
         if old not in text:
             fail(f"{name} does not contain {old!r}: change it, or the places in packaging/version.py")
         texts[name] = text.replace(old, new)
+    named = re.compile(rf"\bvecho([:-]){re.escape(VERSION)}(?![\w.])")
+    for name in run("git", "ls-files", "--", *DOCUMENTS).split():
+        text = texts.get(name) or (ROOT / name).read_text()
+        if named.search(text):
+            texts[name] = named.sub(rf"vecho\g<1>{version}", text)
     changelog = (ROOT / "CHANGELOG.md").read_text()
     if changelog.count(UNRELEASED) != 1:
         fail(f"CHANGELOG.md has no heading {UNRELEASED.strip()}")
