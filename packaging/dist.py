@@ -20,16 +20,16 @@ from wheel import wheel
 def packages(program, goal):
     """Yields the file name and content of each package."""
     bill = f"vecho-{VERSION}-{goal.triple}.cdx.json"
-    papers = {
+    legal_files = {
         "LICENSE": (ROOT / "LICENSE").read_bytes(),
         "THIRD-PARTY.txt": notices(goal.triple),
         bill: sbom(goal.triple),
     }
-    yield archive(program, goal, papers)
-    yield wheel(program, goal, papers)
-    yield platform(program, goal, papers)
-    yield launcher(papers)
-    yield bill, papers[bill]
+    yield archive(program, goal, legal_files)
+    yield wheel(program, goal, legal_files)
+    yield platform(program, goal, legal_files)
+    yield launcher(legal_files)
+    yield bill, legal_files[bill]
 
 
 def write_sums(folder):

@@ -1,12 +1,13 @@
-"""The licences and notices of everything that is linked into the program, as one text."""
+"""The licences and notices of everything that is linked into the program, as one text. Run by itself, it prints them."""
 
 import functools
 import re
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 from linked import linked
-from project import ROOT, VERSION, fail, run
+from project import ROOT, VERSION, fail, run, target
 
 LICENCE = re.compile(r"(LICEN[CS]E|NOTICE|COPYRIGHT|UNLICENSE|COPYING)", re.I)
 # The choice of an "or" that vecho does not use.
@@ -99,3 +100,7 @@ def standard_library():
     parser = Page()
     parser.feed(page.read_text())
     return "\n".join(parser.lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.buffer.write(notices(target().triple))

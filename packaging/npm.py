@@ -12,7 +12,7 @@ from project import CRATE, ROOT, TARGETS, VERSION, repository
 SOURCES = Path(__file__).parent / "npm"
 
 
-def launcher(papers):
+def launcher(legal_files):
     """Returns the file name and content of the package `vecho`."""
     package = common() | {
         "name": "vecho",
@@ -23,16 +23,16 @@ def launcher(papers):
     }
     files = {"vecho.js": Entry((SOURCES / "vecho.js").read_bytes(), program=True)}
     files["README.md"] = Entry((ROOT / "packaging/README.md").read_bytes())
-    return f"vecho-{VERSION}.tgz", packed(package, files | {"LICENSE": Entry(papers["LICENSE"])})
+    return f"vecho-{VERSION}.tgz", packed(package, files | {"LICENSE": Entry(legal_files["LICENSE"])})
 
 
-def platform(program, target, papers):
+def platform(program, target, legal_files):
     """Returns the file name and content of the package with the program of one platform."""
     package = common() | {"name": scoped(target), "os": [target.os], "cpu": [target.cpu]}
     package["description"] = f"The program of the package vecho for {target.os} on {target.cpu}"
     if target.os == "linux":
         package["libc"] = ["glibc"]
-    files = {name: Entry(content) for name, content in papers.items()}
+    files = {name: Entry(content) for name, content in legal_files.items()}
     files["README.md"] = Entry(f"{package['description']}. Install `vecho`, which brings it.\n".encode())
     return f"vecho-{target.npm}-{VERSION}.tgz", packed(package, files | {"bin/vecho": Entry(program, program=True)})
 

@@ -11,18 +11,18 @@ from project import CRATE, ROOT, VERSION, repository
 SOURCES = Path(__file__).parent / "python"
 
 
-def wheel(program, target, papers):
-    """Returns the wheel's file name and content. The papers are the files that every package brings."""
+def wheel(program, target, legal_files):
+    """Returns the wheel's file name and content. Every package with the program has the legal files."""
     tag = f"py3-none-{platform(program, target)}"
     info = f"vecho-{VERSION}.dist-info"
     entries = {
         str(path.relative_to(SOURCES)): Entry(path.read_bytes()) for path in sorted(SOURCES.rglob("*.py"))
     }
     entries[f"vecho-{VERSION}.data/scripts/vecho"] = Entry(program, program=True)
-    # Of the papers, a wheel has places for licences and for the bill of materials.
-    for name, content in papers.items():
+    # Of the legal files, a wheel has places for licences and for the bill of materials.
+    for name, content in legal_files.items():
         entries[f"{info}/{'sboms' if name.endswith('.cdx.json') else 'licenses'}/{name}"] = Entry(content)
-    licences = [name for name in papers if not name.endswith(".cdx.json")]
+    licences = [name for name in legal_files if not name.endswith(".cdx.json")]
     entries[f"{info}/METADATA"] = Entry(metadata(licences).encode())
     entries[f"{info}/WHEEL"] = Entry(f"Wheel-Version: 1.0\nGenerator: vecho\nRoot-Is-Purelib: false\nTag: {tag}\n".encode())
     entries[f"{info}/RECORD"] = Entry(record(entries, f"{info}/RECORD").encode())

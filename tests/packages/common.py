@@ -60,7 +60,7 @@ def program():
 
 
 @functools.cache
-def papers():
+def legal_files():
     return {"LICENSE": b"licence", "THIRD-PARTY.txt": b"notices", "vecho.cdx.json": b"{}"}
 
 

@@ -17,7 +17,7 @@ import cyclonedx.validation.json
 import license_expression
 import yaml
 
-from common import ROOT, folder, main, papers, run
+from common import ROOT, folder, main, legal_files, run
 
 import archive
 import linked
@@ -55,19 +55,19 @@ def make_dist_writes_the_same_bytes_again():
         run("sha256sum", "--check", "--strict", "SHA256SUMS", cwd=first)
         assert (second / "SHA256SUMS").read_text() == sums
         for name in names:
-            assert_holds_papers(name, first / name)
+            assert_holds_legal_files(name, first / name)
         # What another target adds is in the sums after `--sums`.
         (first / "other").write_text("x")
         run(sys.executable, DIST, "--sums", first)
         assert "  other\n" in (first / "SHA256SUMS").read_text()
 
 
-def assert_holds_papers(name, file):
+def assert_holds_legal_files(name, file):
     if name.endswith(".cdx.json") or name == f"vecho-{project.VERSION}.tgz":
         return
     held = zipfile.ZipFile(file).namelist() if name.endswith(".whl") else tarfile.open(file).getnames()
-    for paper in ("LICENSE", "THIRD-PARTY.txt", f"vecho-{project.VERSION}-{HERE.triple}.cdx.json"):
-        assert any(path.endswith(f"/{paper}") for path in held), f"{name} lacks {paper}: {held}"
+    for legal in ("LICENSE", "THIRD-PARTY.txt", f"vecho-{project.VERSION}-{HERE.triple}.cdx.json"):
+        assert any(path.endswith(f"/{legal}") for path in held), f"{name} lacks {legal}: {held}"
 
 
 def programs_for_other_machines_are_refused():
@@ -148,16 +148,16 @@ def every_version_is_that_of_the_crate():
     assert chart["appVersion"] == number, "charts/vecho/Chart.yaml"
     assert f'.TH vecho 1  "vecho {number}"' in (ROOT / "packaging/man/vecho.1").read_text()
     with folder() as path:
-        name, content = wheel.wheel(Path(SMALL).read_bytes(), HERE, papers())
+        name, content = wheel.wheel(Path(SMALL).read_bytes(), HERE, legal_files())
         files = zipfile.ZipFile(io.BytesIO(content))
         metadata = email.message_from_bytes(files.read(f"vecho-{number}.dist-info/METADATA"))
         assert (metadata["Name"], metadata["Version"], metadata["License-Expression"]) == ("vecho", number, "Apache-2.0")
-        for _, content in (npm.launcher(papers()), npm.platform(b"", HERE, papers())):
+        for _, content in (npm.launcher(legal_files()), npm.platform(b"", HERE, legal_files())):
             tarfile.open(fileobj=io.BytesIO(content)).extractall(path, filter="data")
             package = json.loads((path / "package/package.json").read_text())
             assert {package["version"], *package.get("optionalDependencies", {}).values()} == {number}
             assert "scripts" not in package, "an install runs no script"
-    assert number in archive.archive(b"", HERE, papers())[0]
+    assert number in archive.archive(b"", HERE, legal_files())[0]
 
 
 def a_new_version_reaches_every_file_that_names_it():

@@ -10,7 +10,7 @@ import sys
 import tarfile
 import zipfile
 
-from common import embed, environment, folder, main, papers, program, run, serves, started, written
+from common import embed, environment, folder, main, legal_files, program, run, serves, started, written
 
 import archive
 import npm
@@ -22,7 +22,7 @@ HERE = project.target()
 
 def the_archive_has_a_program_that_serves():
     with folder() as path:
-        file = written(path, archive.archive(program(), HERE, papers()))
+        file = written(path, archive.archive(program(), HERE, legal_files()))
         with tarfile.open(file) as opened:
             opened.extractall(path, filter="data")
         there = path / file.name.removesuffix(".tar.gz")
@@ -35,7 +35,7 @@ def the_archive_has_a_program_that_serves():
 
 @functools.cache
 def packed():
-    return wheel.wheel(program(), HERE, papers())
+    return wheel.wheel(program(), HERE, legal_files())
 
 
 def venv(path):
@@ -86,7 +86,7 @@ def the_module_finds_the_program_of_a_target_folder():
 
 def the_npm_packages_install_a_command_that_serves_and_stops_in_order():
     with folder() as path:
-        files = [written(path, npm.launcher(papers())), written(path, npm.platform(program(), HERE, papers()))]
+        files = [written(path, npm.launcher(legal_files())), written(path, npm.platform(program(), HERE, legal_files()))]
         env, there = environment(path), path / "application"
         there.mkdir()
         (there / "package.json").write_text('{"name": "application", "private": true}')
@@ -112,7 +112,7 @@ def interrupted(command, env):
 
 def the_launcher_names_the_missing_package():
     with folder() as path:
-        file = written(path, npm.launcher(papers()))
+        file = written(path, npm.launcher(legal_files()))
         with tarfile.open(file) as opened:
             opened.extractall(path, filter="data")
         launcher = path / "package/vecho.js"
