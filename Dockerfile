@@ -1,6 +1,7 @@
 # docker build -t vecho:0.1.0 .
 #
-# The image holds the program, the C library that it is linked to, and nothing else: no shell, no package manager.
+# The image holds the program, the C library that it is linked to, their licences, and nothing else: no shell, no
+# package manager.
 
 FROM rust:1.95-bookworm AS build
 WORKDIR /build

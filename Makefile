@@ -1,7 +1,7 @@
 # What a contributor runs. `make run` needs a Rust toolchain and a C compiler; `make test` also Python 3.11 and Node 20.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test bench compare lint fmt docs chart
+.PHONY: help run test bench compare dist lint fmt docs chart
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +28,9 @@ bench: ## the load scenarios, against reference servers
 compare: ## vecho beside nginx, Varnish, LiteLLM and Portkey's gateway, which it installs first; ARGS="--quick" is a short run
 	@bash scripts/setup-compare
 	@cargo bench --locked --profile dist --bench compare -- $(ARGS)
+
+dist: ## the packages of a release, in target/dist-packages; BINARY=path packs a program that is built already
+	@bash scripts/dist
 
 lint: ## formatting, lints and documentation, without the tests
 	@bash scripts/lint

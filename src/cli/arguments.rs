@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::batch::BatchOptions;
 use super::credential::Credential;
@@ -125,6 +125,11 @@ pub fn parse(
     let credential = Credential::from_environment(&environment);
     let source = ConfigSource::new(arguments.settings.config, environment, flags);
     Ok(Invocation { command: arguments.command.unwrap_or_default(), source, credential })
+}
+
+/// Returns the definition of the command line, from which completions and the manual page are generated.
+pub fn definition() -> clap::Command {
+    Arguments::command()
 }
 
 fn print_usage(error: &clap::Error, output: &mut Output<'_>) -> u8 {

@@ -13,7 +13,7 @@ mod run;
 mod serve;
 mod warm;
 
-pub use arguments::{Command, ConfigFormat, Invocation, parse};
+pub use arguments::{Command, ConfigFormat, Invocation, definition, parse};
 pub use batch::BatchOptions;
 pub use credential::Credential;
 pub use output::{FAILED, FAULTY, OK, Output};

@@ -92,12 +92,14 @@ def the_image_runs_without_root_on_a_read_only_filesystem():
         assert after == before, "nothing was written"
 
 
-def the_image_contains_only_the_program_and_its_libraries():
+def the_image_contains_only_the_program_its_libraries_and_their_licences():
     with tempfile.TemporaryDirectory() as folder:
         root = lay_out(Path(folder))
         files = {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
         libraries = {path for path in files if re.search(r"^lib.*\.so(\.\d+)?$", path)}
-        assert files - libraries == {"vecho", "etc/nsswitch.conf"}, files
+        licences = {f"licences/{name}" for name in ("LICENSE", "THIRD-PARTY.txt", "libc6.txt", "libgcc-s1.txt")}
+        assert files - libraries == {"vecho", "etc/nsswitch.conf"} | licences, files
+        assert all((root / path).stat().st_size > 1000 for path in licences)
         assert 2 <= len(libraries) <= 6, libraries
         assert (root / "var/cache/vecho").stat().st_mode & 0o7777 == 0o1777, "any user may cache"
 
@@ -118,7 +120,8 @@ def the_build_context_has_all_files_of_the_build():
         for source in Path(folder).glob("src/**/*.rs"):
             for embedded in re.findall(r'include_(?:str|bytes)!\(\s*"([^"]+)"', source.read_text()):
                 assert (source.parent / embedded).exists(), f"{source.relative_to(folder)} embeds {embedded}"
-        assert (Path(folder) / "scripts/image-root").exists()
+        for source in ("scripts/image-root", "packaging/notices.py", "packaging/licences/MIT.txt", "LICENSE"):
+            assert (Path(folder) / source).exists(), source
         assert not (Path(folder) / "target").exists()
 
 

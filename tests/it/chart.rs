@@ -130,7 +130,7 @@ checks! {
         each_fault_fires_its_alerts_and_no_other
     }
     image {
-        the_image_contains_only_the_program_and_its_libraries
+        the_image_contains_only_the_program_its_libraries_and_their_licences
         the_build_context_has_all_files_of_the_build
     }
     documents {

@@ -18,8 +18,19 @@ use crate::harness::client::{Client, raw};
 const DOCUMENT_FOLDERS: [&str; 7] = ["", "docs", "docs/design", "docs/guides", "benches", "fuzz", "charts/vecho"];
 
 /// Folders whose files are named by path in documents.
-const FOLDERS: [&str; 9] =
-    ["src/", "tests/", "benches/", "fuzz/", "config/", "docs/", "scripts/", "charts/", "examples/"];
+const FOLDERS: [&str; 11] = [
+    ".github/",
+    "src/",
+    "tests/",
+    "benches/",
+    "fuzz/",
+    "config/",
+    "docs/",
+    "scripts/",
+    "charts/",
+    "examples/",
+    "packaging/",
+];
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

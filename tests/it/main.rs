@@ -46,6 +46,7 @@ mod metrics;
 mod moving;
 mod operating;
 mod ops;
+mod packages;
 mod parsing;
 mod passthrough;
 mod paths;

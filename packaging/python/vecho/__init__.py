@@ -1,0 +1,1 @@
+"""vecho, a caching reverse proxy for embeddings. This package holds the program, and no Python interface."""
