@@ -25,6 +25,9 @@ _vecho() {
             vecho,export)
                 cmd="vecho__subcmd__export"
                 ;;
+            vecho,find-mocks)
+                cmd="vecho__subcmd__find__subcmd__mocks"
+                ;;
             vecho,healthcheck)
                 cmd="vecho__subcmd__healthcheck"
                 ;;
@@ -52,6 +55,9 @@ _vecho() {
             vecho__subcmd__help,export)
                 cmd="vecho__subcmd__help__subcmd__export"
                 ;;
+            vecho__subcmd__help,find-mocks)
+                cmd="vecho__subcmd__help__subcmd__find__subcmd__mocks"
+                ;;
             vecho__subcmd__help,healthcheck)
                 cmd="vecho__subcmd__help__subcmd__healthcheck"
                 ;;
@@ -77,7 +83,7 @@ _vecho() {
 
     case "${cmd}" in
         vecho)
-            opts="-h -V --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help --version serve config check healthcheck export import import-batch warm help"
+            opts="-h -V --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help --version serve config check healthcheck export import import-batch warm find-mocks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -264,6 +270,52 @@ _vecho() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        vecho__subcmd__find__subcmd__mocks)
+            opts="-h --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         vecho__subcmd__healthcheck)
             opts="-h --url --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -315,7 +367,7 @@ _vecho() {
             return 0
             ;;
         vecho__subcmd__help)
-            opts="serve config check healthcheck export import import-batch warm help"
+            opts="serve config check healthcheck export import import-batch warm find-mocks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -357,6 +409,20 @@ _vecho() {
             return 0
             ;;
         vecho__subcmd__help__subcmd__export)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vecho__subcmd__help__subcmd__find__subcmd__mocks)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
