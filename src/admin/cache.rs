@@ -34,7 +34,10 @@ impl InputCounts {
     fn of(metrics: &Metrics) -> Self {
         let so_far = |source| metrics.usage.inputs_so_far(source);
         Self {
-            hits: so_far(InputSource::Memory) + so_far(InputSource::Disk) + so_far(InputSource::Redis),
+            hits: [InputSource::Memory, InputSource::Disk, InputSource::Redis, InputSource::Derived]
+                .map(so_far)
+                .iter()
+                .sum(),
             misses: so_far(InputSource::Upstream),
             joined: so_far(InputSource::Joined),
             stale: so_far(InputSource::Stale),

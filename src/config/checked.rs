@@ -207,6 +207,8 @@ pub struct CacheConfig {
     pub key_headers: Vec<HeaderName>,
     /// `cache.same_models`.
     pub same_models: BTreeMap<String, String>,
+    /// `cache.derive_dimensions`.
+    pub derive_dimensions: bool,
     /// `cache.codec`.
     pub codec: Codec,
     /// `cache.memory_percent`.

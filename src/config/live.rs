@@ -87,6 +87,7 @@ fn carry(running: &Config, read: Config) -> Config {
             stale_for: read.cache.stale_for,
             extra_fields: read.cache.extra_fields,
             same_models: read.cache.same_models,
+            derive_dimensions: read.cache.derive_dimensions,
             codec: read.cache.codec,
             ..running.cache.clone()
         },
@@ -156,6 +157,7 @@ mod tests {
         ("cache.scope", "shared"),
         ("cache.extra_fields", "[\"seven\"]"),
         ("cache.key_headers", "x-seven"),
+        ("cache.derive_dimensions", "true"),
         ("cache.codec", "int8"),
         ("cache.memory_percent", "7"),
         ("cache.answers_percent", "7"),

@@ -173,6 +173,12 @@ pub const KEYS: &[ConfigKey] = &[
     )
     .live(),
     key(
+        "cache.derive_dimensions",
+        "false",
+        "Whether a missing vector of fewer dimensions is made from a longer one in the cache, for models trained for it.",
+    )
+    .live(),
+    key(
         "cache.codec",
         "\"lossless\"",
         "Encoding of stored vectors: lossless (about half the size), bf16 and int8 (both lossy), f32 (uncompressed).",

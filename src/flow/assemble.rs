@@ -48,7 +48,10 @@ impl Request<'_> {
             fallback: progress.fallback.clone(),
             reservation: Arc::<VectorReservation>::clone(&progress.reservation),
             // Only a full hit may enter the reply cache, so a body with a mock or a stale vector never does.
-            validity: (source_counts.outcome() == metrics::Outcome::Hit).then(|| self.validity(&parts)).flatten(),
+            // A derived vector must not outlive the arrival of the service's own.
+            validity: (source_counts.outcome() == metrics::Outcome::Hit && source_counts.derived == 0)
+                .then(|| self.validity(&parts))
+                .flatten(),
             source_counts,
         };
         FlowOutcome::Answer(Box::new(answer))
@@ -183,7 +186,12 @@ fn note(part: &DistinctVector<'_>, tokens: u64, source_counts: &mut SourceCounts
         }
         // A mock replaces no paid answer, so it neither costs nor saves tokens.
         InputSource::Mock => {}
-        InputSource::Memory | InputSource::Disk | InputSource::Redis | InputSource::Joined | InputSource::Stale => {
+        InputSource::Memory
+        | InputSource::Disk
+        | InputSource::Redis
+        | InputSource::Derived
+        | InputSource::Joined
+        | InputSource::Stale => {
             source_counts.saved += tokens * asked;
         }
     }

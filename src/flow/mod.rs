@@ -8,6 +8,7 @@ mod answer;
 mod assemble;
 mod context;
 mod controls;
+mod derive;
 mod fallback;
 mod fetch;
 mod job;

@@ -67,6 +67,9 @@ impl<'a> Request<'a> {
             // Boxed, like the fetch, because few requests need its memory.
             Box::pin(self.look_below(&mut progress)).await;
         }
+        if self.context().config.cache.derive_dimensions && progress.lacks_any() {
+            Box::pin(self.derive(&mut progress)).await;
+        }
         Some(progress)
     }
 

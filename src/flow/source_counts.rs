@@ -13,6 +13,8 @@ pub struct SourceCounts {
     pub disk: u64,
     /// Inputs from the Redis tier.
     pub redis: u64,
+    /// Inputs from longer cached vectors.
+    pub derived: u64,
     /// Inputs from a fetch of another request.
     pub joined: u64,
     /// Inputs from the upstream.
@@ -45,9 +47,9 @@ impl SourceCounts {
         }
     }
 
-    /// Returns the number of inputs from any tier.
+    /// Returns the number of inputs from any tier, derived ones included.
     pub const fn stored(&self) -> u64 {
-        self.memory + self.disk + self.redis
+        self.memory + self.disk + self.redis + self.derived
     }
 
     /// Returns the total number of inputs.
@@ -90,11 +92,12 @@ impl SourceCounts {
         text
     }
 
-    const fn by_source(&self) -> [(InputSource, u64); 7] {
+    const fn by_source(&self) -> [(InputSource, u64); 8] {
         [
             (InputSource::Memory, self.memory),
             (InputSource::Disk, self.disk),
             (InputSource::Redis, self.redis),
+            (InputSource::Derived, self.derived),
             (InputSource::Joined, self.joined),
             (InputSource::Upstream, self.upstream),
             (InputSource::Stale, self.stale),
@@ -111,6 +114,7 @@ impl SourceCounts {
             InputSource::Memory => &mut self.memory,
             InputSource::Disk => &mut self.disk,
             InputSource::Redis => &mut self.redis,
+            InputSource::Derived => &mut self.derived,
             InputSource::Joined => &mut self.joined,
             InputSource::Upstream => &mut self.upstream,
             InputSource::Stale => &mut self.stale,

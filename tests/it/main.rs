@@ -21,6 +21,7 @@ mod controls;
 mod corpus;
 mod cors;
 mod dashboard;
+mod derived;
 mod dialects;
 mod disk;
 mod documentation;

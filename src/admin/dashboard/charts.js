@@ -5,7 +5,7 @@ import { byId } from "./dom.js";
 import { MB, bytes, compact, millis, percent, short } from "./format.js";
 import { unpaid } from "./headline.js";
 
-const SOURCES = ["memory", "disk", "redis", "joined", "upstream", "stale", "mock"];
+const SOURCES = ["memory", "disk", "redis", "derived", "joined", "upstream", "stale", "mock"];
 const CALLS = ["ok", "refused", "throttled", "unreadable", "unavailable"];
 /** Minimum height in pixels of a series with a non-zero value. */
 const LEAST = { stale: 3, mock: 5 };

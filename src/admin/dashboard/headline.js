@@ -46,7 +46,8 @@ function ratio(stats, now, history) {
 }
 
 /** Returns the number of inputs with a correct answer and without a charge. */
-export const unpaid = ({ memory = 0, disk = 0, redis = 0, joined = 0 }) => memory + disk + redis + joined;
+export const unpaid = ({ memory = 0, disk = 0, redis = 0, derived = 0, joined = 0 }) =>
+  memory + disk + redis + derived + joined;
 
 function saved(savings) {
   const { currency } = savings;

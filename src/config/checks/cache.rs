@@ -24,6 +24,7 @@ pub(super) fn cache(reader: &mut Reader, upstream: &UpstreamConfig) -> CacheConf
         extra_fields: extra_fields.unwrap_or_default().into_iter().collect(),
         key_headers: key_headers.unwrap_or_default(),
         same_models: same_models.unwrap_or_default().into_iter().collect(),
+        derive_dimensions: reader.switch("cache.derive_dimensions"),
         codec: reader.choice("cache.codec", &CODECS),
         memory_percent: reader.count("cache.memory_percent", 1..=90),
         answers_percent: reader.count("cache.answers_percent", 0..=90),

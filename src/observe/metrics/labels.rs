@@ -114,6 +114,8 @@ labels! {
         Disk = "disk",
         /// The Redis tier.
         Redis = "redis",
+        /// A longer vector from a tier, shortened.
+        Derived = "derived",
         /// A fetch that another request had started (single-flight).
         Joined = "joined",
         /// The upstream.

@@ -1,0 +1,110 @@
+//! Vectors of fewer dimensions, derived from longer ones in the cache.
+//!
+//! A model can be trained such that the first components of its vectors, scaled to unit length, are vectors of fewer
+//! dimensions. Its service then makes shorter vectors in the same way.
+
+use std::sync::Arc;
+
+use super::progress::{Progress, Served, Slot};
+use super::request::Request;
+use super::space_key;
+use crate::cache::{Found, Lookup, Record};
+use crate::key::Key;
+use crate::learned::ModelIdentity;
+use crate::observe::metrics::InputSource;
+use crate::vector::Vector;
+use crate::wire::Space;
+
+/// Models with shorter vectors of this kind, by the name in their answers, with their own dimension. Source: OpenAI's
+/// guide to embeddings, which states for the third generation that a shortened and normalised vector is valid.
+const MODELS: [(&str, u32); 2] = [("text-embedding-3-small", 1536), ("text-embedding-3-large", 3072)];
+
+impl Request<'_> {
+    /// Fills keys without a vector from longer cached vectors of the same texts.
+    pub(super) async fn derive(&self, progress: &mut Progress) {
+        let context = self.context();
+        let Some(dimensions) = self.job.request.space.dimensions else {
+            return;
+        };
+        // `no-cache` asks for the service's own vectors.
+        if !self.trusted || context.controls.no_cache {
+            return;
+        }
+        for longer in longer_spaces(&self.job.request.space, dimensions) {
+            let places = progress.empty_places();
+            if places.is_empty() {
+                return;
+            }
+            let found = self.find_longer(&longer, &places).await;
+            for (place, found) in places.into_iter().zip(found) {
+                if let Found::Fresh(record, _) = found
+                    && let Some(record) = shortened(&record, dimensions)
+                {
+                    let served = Served { record: Arc::new(record), source: InputSource::Derived, call: None };
+                    progress.slots[place] = Slot::Served(served);
+                }
+            }
+        }
+    }
+
+    /// Looks up the inputs of these places in another space.
+    async fn find_longer(&self, longer: &Space, places: &[usize]) -> Vec<Found> {
+        let space = space_key(&self.job.origin.scope, &self.job.origin.uri, longer);
+        let space_state = self.flow.spaces.of(space);
+        let lookup = Lookup { space_state: &space_state, space, ..self.lookup() };
+        let keys: Vec<Key> =
+            places.iter().map(|place| self.job.request.inputs[self.plan.firsts[*place]].key(&space)).collect();
+        // The records stay where they are: their own requests decide whether they move up.
+        self.flow.tiers.examine(&keys, &lookup).await
+    }
+}
+
+/// Returns the spaces of longer vectors: the one without `dimensions`, and the one that names the model's own.
+fn longer_spaces(space: &Space, dimensions: u32) -> Vec<Space> {
+    let own = MODELS.iter().find(|(model, _)| *model == space.model_name()).map(|(_, own)| *own);
+    let named = own.filter(|own| *own > dimensions).map(Some);
+    [None].into_iter().chain(named).map(|dimensions| Space { dimensions, ..space.clone() }).collect()
+}
+
+/// Returns the record of the first components of a vector, scaled to unit length. Returns `None` if the model is not
+/// trained for it.
+fn shortened(record: &Record, dimensions: u32) -> Option<Record> {
+    let model = &record.identity.model;
+    let wanted = dimensions as usize;
+    if !MODELS.iter().any(|(known, _)| **known == **model) || record.identity.dimension <= wanted {
+        return None;
+    }
+    let kept: Vec<f32> = record.vector.unpack().components().take(wanted).collect();
+    // A sum of thousands of squares loses precision in f32.
+    let length = kept.iter().map(|component| f64::from(*component).powi(2)).sum::<f64>().sqrt();
+    #[expect(clippy::cast_possible_truncation, reason = "a component of a unit vector fits an f32")]
+    let scaled: Vec<f32> = kept.iter().map(|component| (f64::from(*component) / length) as f32).collect();
+    let identity = ModelIdentity { model: Arc::clone(model), dimension: wanted };
+    Some(Record::new(Vector::from_components(&scaled).ok()?, identity, record.times, record.tokens()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cache::Times;
+
+    fn record(model: &str, components: &[f32]) -> Record {
+        let identity = ModelIdentity { model: Arc::from(model), dimension: components.len() };
+        let times = Times { created_ms: 0, fresh_until_ms: 1, stale_until_ms: 1 };
+        Record::new(Vector::from_components(components).expect("a vector"), identity, times, Some(3))
+    }
+
+    #[test]
+    fn a_shortened_vector_has_unit_length_and_its_own_identity() {
+        let short = shortened(&record("text-embedding-3-small", &[3.0, 4.0, 12.0]), 2).expect("it can be shortened");
+        assert_eq!(short.vector.unpack().components().collect::<Vec<_>>(), [0.6, 0.8]);
+        assert_eq!((short.identity.dimension, short.tokens()), (2, Some(3)));
+    }
+
+    #[test]
+    fn other_models_and_vectors_that_are_not_longer_give_nothing() {
+        assert!(shortened(&record("text-embedding-ada-002", &[3.0, 4.0]), 1).is_none());
+        assert!(shortened(&record("text-embedding-3-small", &[3.0, 4.0]), 2).is_none());
+        assert!(shortened(&record("text-embedding-3-small", &[0.0, 4.0]), 1).is_none(), "nothing is left of it");
+    }
+}
