@@ -225,7 +225,8 @@ impl DiskTier {
             // Seal the last segment even if the purges cannot be recorded.
             store.close().and(noted)
         };
-        let closed = timeout_at(until, spawn_blocking(close)).await.map_err(|_| io::Error::other("it takes too long"))?;
+        let closed =
+            timeout_at(until, spawn_blocking(close)).await.map_err(|_| io::Error::other("it takes too long"))?;
         closed.map_err(io::Error::other).flatten()
     }
 }
