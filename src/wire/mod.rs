@@ -21,7 +21,7 @@ pub use error::{envelope, error_code, error_fields};
 pub use form::{RequestForm, WrittenEncoding};
 pub use inputs::MAX_INPUTS;
 pub use request::{EmbedRequest, MAX_DIMENSIONS, PathModel, read_request};
-pub use response::{AnswerFault, Base64, Expected, Members, ReadAnswer, Rendering, read_answer};
+pub use response::{AnswerFault, Base64, Expected, Members, ReadAnswer, Rendering, read_answer, read_answer_in_slices};
 pub use space::{Encoding, Extra, Input, InputKind, Space};
 pub use unknown::unknown_fields;
 pub use write::write_request;
