@@ -364,11 +364,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_store_is_closed_and_its_worker_has_ended_even_if_no_time_is_left() {
+    async fn a_tier_is_closed_and_its_worker_has_ended_even_if_no_time_is_left() {
         let folder = Folder::new();
-        let tier = tier(&folder).await;
-        assert_eq!(tier.close(Duration::ZERO).await, 0);
-        assert_eq!(tier.tasks.running(), 0);
+        let (open, locked_out) = (tier(&folder).await, tier(&folder).await);
+        assert!(open.status.store().is_some() && locked_out.status.store().is_none());
+        for tier in [locked_out, open] {
+            assert_eq!(tier.close(Duration::ZERO).await, 0);
+            assert_eq!(tier.tasks.running(), 0);
+        }
         // The folder is locked until the store is closed.
         drop(folder.open());
     }
