@@ -16,7 +16,15 @@ pub(crate) struct Row {
     /// The measured quantity.
     pub(crate) what: String,
     /// What was measured for each proxy.
-    pub(crate) cells: Vec<(Proxy, String)>,
+    pub(crate) cells: Vec<(Proxy, Cell)>,
+}
+
+/// A figure, or the reason why there is none: the proxy did not start, or gave a wrong answer.
+pub(crate) type Cell = Result<String, String>;
+
+/// Returns the cell of a proxy that gave a wrong answer or none.
+pub(crate) fn disqualified(failure: &str) -> Cell {
+    Err(format!("disqualified: {failure}"))
 }
 
 /// Rows and rounds so far.
@@ -29,12 +37,12 @@ pub(crate) struct Report {
 
 impl Report {
     /// Begins a report with the versions and sizes of the proxies.
-    pub(crate) fn new(bench: &Bench, rounds: usize) -> Outcome<Self> {
+    pub(crate) fn new(bench: &Bench, rounds: usize, pinning: &str) -> Outcome<Self> {
         let table = installed().join("installed.tsv");
         let text = fs::read_to_string(&table)
             .map_err(|error| format!("{}: {error}; run scripts/setup-compare", table.display()))?;
         let mut report = Self {
-            conditions: conditions(bench, rounds),
+            conditions: conditions(bench, rounds, pinning),
             rows: Vec::new(),
             raw: Map::new(),
             file: bench.out.join("compare.json"),
@@ -55,10 +63,11 @@ impl Report {
         self.rows.extend(rows);
     }
 
-    /// Adds the proxies that could not be started.
-    pub(crate) fn add_failures(&mut self, failures: &[(Proxy, String)]) {
+    /// Adds the proxies that could not be started for these scenarios.
+    pub(crate) fn add_failures(&mut self, scenarios: &str, failures: &[(Proxy, String)]) {
         if !failures.is_empty() {
-            self.add(Row { what: "could not be started".to_owned(), cells: failures.to_vec() });
+            let cells = failures.iter().map(|(proxy, error)| (*proxy, Err(error.clone()))).collect();
+            self.add(Row { what: format!("could not be started: {scenarios}"), cells });
         }
     }
 
@@ -67,7 +76,7 @@ impl Report {
         self.raw.insert(name.to_owned(), rounds);
     }
 
-    /// Prints the table and writes the file.
+    /// Prints the table and writes the file. Returns an error if vecho did not start or gave a wrong answer.
     pub(crate) fn finish(&self) -> Outcome<()> {
         println!("{}\n", self.conditions);
         let titles: Vec<&str> = Proxy::ALL.iter().map(|proxy| proxy.title()).collect();
@@ -80,50 +89,59 @@ impl Report {
         let file = json!({ "conditions": self.conditions, "rows": rows, "raw": self.raw });
         fs::write(&self.file, serde_json::to_vec_pretty(&file)?)?;
         progress(&format!("raw numbers: {}", self.file.display()));
-        Ok(())
+        let failure = |row: &Row| Some(format!("{}: {}", row.what, row.find(Proxy::Vecho)?.as_ref().err()?));
+        let failures: Vec<String> = self.rows.iter().filter_map(failure).collect();
+        if failures.is_empty() { Ok(()) } else { Err(format!("vecho: {}", failures.join("; ")).into()) }
     }
 }
 
 impl Row {
+    fn find(&self, proxy: Proxy) -> Option<&Cell> {
+        self.cells.iter().find(|(its, _)| *its == proxy).map(|(_, cell)| cell)
+    }
+
     fn cell(&self, proxy: Proxy) -> &str {
-        self.cells.iter().find(|(its, _)| *its == proxy).map_or("", |(_, text)| text)
+        self.find(proxy).map_or("", text)
     }
 
     fn json(&self) -> Value {
         let cells: Map<String, Value> =
-            self.cells.iter().map(|(proxy, text)| (proxy.name().to_owned(), json!(text))).collect();
+            self.cells.iter().map(|(proxy, cell)| (proxy.name().to_owned(), json!(text(cell)))).collect();
         json!({ "what": self.what, "cells": cells })
     }
 }
 
-type Cells = Vec<(Proxy, String)>;
+fn text(cell: &Cell) -> &str {
+    cell.as_deref().unwrap_or_else(|failure| failure)
+}
+
+type Cells = Vec<(Proxy, Cell)>;
 
 /// Returns versions and sizes of all proxies from the lines `NAME VERSION KILOBYTES`.
 fn programs(table: &str) -> Outcome<(Cells, Cells)> {
-    let mut versions = vec![(Proxy::Vecho, env!("CARGO_PKG_VERSION").to_owned())];
-    let mut sizes = vec![(Proxy::Vecho, megabytes(fs::metadata(vecho_binary())?.len()))];
+    let mut versions = vec![(Proxy::Vecho, Ok(env!("CARGO_PKG_VERSION").to_owned()))];
+    let mut sizes = vec![(Proxy::Vecho, Ok(megabytes(fs::metadata(vecho_binary())?.len())))];
     for line in table.lines() {
         let [name, version, kilobytes] = line.split('\t').collect::<Vec<&str>>()[..] else {
             return Err(format!("installed.tsv: unreadable line {line}").into());
         };
         let named = |proxy: &&Proxy| proxy.name() == name;
         let proxy = *Proxy::ALL.iter().find(named).ok_or_else(|| format!("installed.tsv: no proxy {name}"))?;
-        versions.push((proxy, version.to_owned()));
-        sizes.push((proxy, megabytes(kilobytes.parse::<u64>()? * 1024)));
+        versions.push((proxy, Ok(version.to_owned())));
+        let kilobytes: u64 = kilobytes
+            .parse()
+            .map_err(|_| format!("installed.tsv: no size in the line {line}; run scripts/setup-compare again"))?;
+        sizes.push((proxy, Ok(megabytes(kilobytes * 1024))));
     }
     Ok((versions, sizes))
 }
 
 /// Describes the machine and the set-up of the run.
-fn conditions(bench: &Bench, rounds: usize) -> String {
+fn conditions(bench: &Bench, rounds: usize, pinning: &str) -> String {
     let cpus = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or(": unknown processor");
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let pinning = if bench.pinned {
-        "each proxy on one core, load generator and upstream on another (taskset)"
-    } else {
-        "nothing pinned to a core"
-    };
+    let pinning = if bench.pinned { pinning } else { "nothing pinned to a core" };
     let quick = if bench.quick { " Quick run: not to be quoted." } else { "" };
     let (model, kernel) = (model.trim_start_matches([' ', '\t', ':']), kernel.trim());
     format!("{model}, Linux {kernel}, loopback; {pinning}; medians of {rounds} rounds.{quick}")

@@ -40,10 +40,21 @@ pub(crate) fn run(arguments: &[String]) -> Outcome<()> {
     remove_leftovers();
     let bench = Bench::new(!flags.is_empty())?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let mut report = Report::new(&bench, rounds(&bench))?;
     let groups = if names.is_empty() { GROUPS.to_vec() } else { names };
+    let mut report = Report::new(&bench, rounds(&bench), &pinning(&groups))?;
     runtime.block_on(measure(&bench, &groups, &mut report))?;
     report.finish()
+}
+
+/// Describes the cores of these groups.
+fn pinning(groups: &[&str]) -> String {
+    let one = "each proxy on one core, load generator and upstream on another (taskset)";
+    let two = "each proxy, load generator and upstream on the same two cores (taskset)";
+    match (groups.contains(&"two_cores"), groups.len()) {
+        (false, _) => one.to_owned(),
+        (true, 1) => two.to_owned(),
+        (true, _) => format!("{one}; in the rows with 2 cores {two}"),
+    }
 }
 
 async fn measure(bench: &Bench, groups: &[&str], report: &mut Report) -> Outcome<()> {
@@ -72,7 +83,7 @@ async fn one_core(bench: &Bench, report: &mut Report, starts: &mut Starts) -> Ou
     progress("one core ...");
     let stage = Stage::start(bench, 0, Cores::One).await?;
     starts.add(&stage);
-    report.add_failures(&stage.failures);
+    report.add_failures("one core", &stage.failures);
     progress("memory ...");
     let (memory_rows, raw) = memory::measure(bench, &stage).await;
     report.add_raw("memory", raw);
@@ -92,6 +103,7 @@ async fn many_callers(bench: &Bench, report: &mut Report, starts: &mut Starts) -
     progress("herd ...");
     let stage = Stage::start(bench, 20, Cores::One).await?;
     starts.add(&stage);
+    report.add_failures("500 callers", &stage.failures);
     let (rows, raw) = herd::measure(bench, &stage).await;
     report.add_all(rows);
     report.add_raw("herd", raw);
@@ -103,18 +115,23 @@ async fn two_cores(bench: &Bench, report: &mut Report) -> Outcome<()> {
     progress("two cores ...");
     if bench.pinned {
         let id = std::process::id().to_string();
-        Command::new("taskset").args(["-a", "-c", "-p", "0,1", &id]).output()?;
+        let moved = Command::new("taskset").args(["-a", "-c", "-p", "0,1", &id]).output()?;
+        if !moved.status.success() {
+            let error = String::from_utf8_lossy(&moved.stderr);
+            return Err(format!("taskset cannot give the load generator two cores: {}", error.trim()).into());
+        }
     }
     let stage = Stage::start(bench, 0, Cores::Two).await?;
+    report.add_failures("2 cores", &stage.failures);
     for case in &TWO_CORES {
         progress(&format!("{} ...", case.what));
         let results = closed::measure(bench, &stage, case).await;
         report.add(results.latency());
         report.add_raw(case.what, results.json());
     }
-    let peaks = stage.proxies.iter().map(|running| (running.proxy, running.processes.peak_bytes()));
+    let peaks = stage.proxies.iter().map(|running| (running.proxy, running.peak_bytes()));
     let peaks: Vec<_> = peaks.collect();
-    let cells = peaks.iter().map(|(proxy, bytes)| (*proxy, megabytes(*bytes))).collect();
+    let cells = peaks.iter().map(|(proxy, bytes)| (*proxy, Ok(megabytes(*bytes)))).collect();
     report.add(Row { what: "2 cores, 10 connections: peak memory".to_owned(), cells });
     let raw = peaks.iter().map(|(proxy, bytes)| json!({ "proxy": proxy.name(), "peak_bytes": bytes }));
     report.add_raw("peak memory", raw.collect());

@@ -1,5 +1,6 @@
 //! One upstream, and all proxies in front of it.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -126,7 +127,7 @@ impl Running {
             folder,
         };
         for mut command in commands {
-            command.env("PATH", std::env::var_os("PATH").unwrap_or_default());
+            command.env("PATH", search_path());
             running.processes.start(bench.pinned.then_some(core_list), &command, output.try_clone()?)?;
         }
         running.wait_for_answer(begun).await.map_err(|error| format!("{error}; see {}", log.display()))?;
@@ -165,7 +166,16 @@ impl Running {
 
     /// Returns the memory of its processes and of the files of its cache, which are on tmpfs, in bytes.
     pub(crate) fn memory_bytes(&self) -> u64 {
-        self.processes.memory_bytes() + allocated_bytes(&self.folder.0.join("cache"))
+        self.processes.memory_bytes() + self.cache_bytes()
+    }
+
+    /// Returns the largest memory of its processes so far and of the files of its cache, which only grow, in bytes.
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.processes.peak_bytes() + self.cache_bytes()
+    }
+
+    fn cache_bytes(&self) -> u64 {
+        allocated_bytes(&self.folder.0.join("cache"))
     }
 }
 
@@ -185,6 +195,13 @@ pub(crate) fn remove_leftovers() {
 /// Returns the folder that `scripts/setup-compare` fills.
 pub(crate) fn installed() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("target/compare-env")
+}
+
+/// Returns the folders of programs. Debian's servers are in folders that are not in the path of every user.
+fn search_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/sbin:/sbin");
+    path
 }
 
 /// Returns two free ports of the loopback address.

@@ -51,6 +51,8 @@ struct PendingWrites {
     entries: KeyMap<QueuedWrite>,
     bytes: usize,
     puts: u64,
+    /// Number of times that all entries were removed.
+    clears: u64,
     /// Number of callers that wait for an empty queue.
     drains: usize,
 }
@@ -87,6 +89,8 @@ pub struct WriteBatch {
     /// The entries.
     pub entries: Vec<(Key, AtRest)>,
     puts: Vec<u64>,
+    /// Number of clearings before it was taken.
+    clears: u64,
 }
 
 impl WriteQueue {
@@ -139,6 +143,12 @@ impl WriteQueue {
         self.lock().entries.contains_key(key)
     }
 
+    /// Returns true if the queue was cleared after `batch` was taken. Then the batch must not be written, even if some of
+    /// its keys were put again.
+    pub fn was_cleared_since(&self, batch: &WriteBatch) -> bool {
+        self.lock().clears != batch.clears
+    }
+
     /// Waits until a batch is complete and returns it. It has at least one entry.
     pub async fn next(&self) -> WriteBatch {
         loop {
@@ -182,7 +192,8 @@ impl WriteQueue {
     /// Removes all entries.
     pub fn clear(&self) {
         let mut pending = self.lock();
-        // A batch under way keeps its entries. Its writer skips those that `holds` does not find any more.
+        // A batch under way keeps its entries. Its writer skips them, because `was_cleared_since` is true from now on.
+        pending.clears += 1;
         pending.order.clear();
         pending.order_bytes = 0;
         pending.entries.clear();
@@ -235,6 +246,7 @@ impl PendingWrites {
             entries: KeyMap::default(),
             bytes: 0,
             puts: 0,
+            clears: 0,
             drains: 0,
         }
     }
@@ -290,7 +302,7 @@ impl PendingWrites {
             puts.push(entry.put);
         }
         self.order_bytes -= bytes;
-        WriteBatch { entries, puts }
+        WriteBatch { entries, puts, clears: self.clears }
     }
 }
 

@@ -124,6 +124,21 @@ async fn a_cleared_queue_is_drained_and_accepts_entries_again() {
 }
 
 #[tokio::test]
+async fn a_batch_from_before_a_clearing_stays_cleared_if_its_key_is_put_again() {
+    let queue = WriteQueue::new(10_000, AT_ONCE);
+    queue.push(key(1), entry("old"));
+    let cleared = queue.next().await;
+    assert!(!queue.was_cleared_since(&cleared));
+    queue.clear();
+    queue.push(key(1), entry("new"));
+    assert!(queue.was_cleared_since(&cleared));
+    queue.done(&cleared);
+    let batch = queue.next().await;
+    assert_eq!(batch.entries, [(key(1), entry("new"))]);
+    assert!(!queue.was_cleared_since(&batch));
+}
+
+#[tokio::test]
 async fn abandoned_entries_leave_the_queue_and_count_as_dropped() {
     let queue = WriteQueue::new(10_000, BatchLimits { full_bytes: 1, ..GATHERED });
     for n in 0..5 {

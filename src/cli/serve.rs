@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 
-use tokio::runtime::Builder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::output::{FAILED, FAULTY, OK, print};
@@ -11,7 +10,7 @@ use crate::config::{Config, ConfigSource};
 use crate::observe::logs;
 use crate::process::clock::Clock;
 use crate::process::heap;
-use crate::process::workers::Workers;
+use crate::process::workers::{Workers, runtime};
 
 /// Runs the server until a signal stops it: logging, runtime, start, wait, stop.
 pub(super) fn serve(source: ConfigSource, config: Config, err: &mut dyn Write) -> u8 {
@@ -21,7 +20,8 @@ pub(super) fn serve(source: ConfigSource, config: Config, err: &mut dyn Write) -
     };
     // One heap per worker thread: workers do not contend for heap locks, and the other threads share these heaps.
     heap::limit_heaps(config.workers);
-    let runtime = match Builder::new_current_thread().enable_all().build() {
+    // The main thread is the first worker.
+    let runtime = match runtime(config.workers) {
         Ok(runtime) => runtime,
         Err(error) => return failed(err, FAILED, &error),
     };

@@ -15,8 +15,9 @@ use crate::key::Key;
 use crate::learned::{ModelChange, ModelIdentity};
 use crate::observe::logs::shorten_for_log;
 use crate::observe::metrics::InputSource;
+use crate::process::pace::Pace;
 use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, PieceResult, Report, Waiter};
-use crate::vector::packed::Packed;
+use crate::vector::packed::{Codec, Packed};
 use crate::vector::{COMPONENT_BYTES, NotAVector};
 use crate::wire::{AnswerFault, Encoding, Input};
 
@@ -149,13 +150,15 @@ impl Fetch {
                 // A record is shared as soon as it is stored, so its tokens are determined first.
                 price(&self.flow, (&self.space.space_state, is_openai), piece.inputs, &mut fetched).await;
                 // Memory comes first: a look-up at any moment must find a key in memory or in the table of fetches.
+                // Nothing is stored before all are packed, so the steps of `keep` stay together.
+                pack_in_slices(&mut fetched, self.context.config.cache.codec).await;
                 let completed = self.keep(fetched, places);
                 self.lead.complete(places.iter().copied().zip(completed.iter().cloned().map(Ok)));
                 if !self.context.controls.no_store {
+                    // The waiters already have their results and do not wait for the serialization.
                     let kept = places.iter().map(|place| self.lead.keys()[*place]);
                     let kept = kept.zip(completed.iter().map(|served| &served.record));
-                    // The waiters already have their results and do not wait for the serialization.
-                    self.flow.tiers.keep_below(kept, self.space.generation);
+                    self.flow.tiers.keep_all_below(kept, self.space.generation).await;
                     if let Some(newest) = completed.last() {
                         // After a restart, this note tells which records below memory are of an older model.
                         self.flow.tiers.note_newest(
@@ -179,6 +182,7 @@ impl Fetch {
         }
     }
 
+    /// Stores packed vectors in memory.
     fn keep(&self, fetched: Vec<Fetched>, places: &[usize]) -> Vec<Served> {
         let now_ms = self.flow.clock.now_ms();
         let Some(identity) = fetched.first().map(|first| self.learn_identity(first)) else {
@@ -197,8 +201,7 @@ impl Fetch {
         let (times, asked_model) = (self.times(now_ms), self.asked_as(&identity));
         let mut outdates_any = false;
         let keep_one = |(fetched, place): (Fetched, &usize)| {
-            let packed = Packed::pack(&fetched.vector, self.context.config.cache.codec);
-            let record = Record::new(packed, identity.clone(), times, fetched.tokens);
+            let record = Record::new(fetched.vector, identity.clone(), times, fetched.tokens);
             let record = Arc::new(record.asked_as(&asked_model));
             if !self.context.controls.no_store {
                 let key = self.lead.keys()[*place];
@@ -321,6 +324,15 @@ impl Fetch {
                 tracing::debug!(cause = failure.detail, "a fetch failed");
             }
         }
+    }
+}
+
+/// Packs vectors, each in its place. While many are packed, other tasks of the thread run in between.
+pub(super) async fn pack_in_slices(fetched: &mut [Fetched], codec: Codec) {
+    let mut pace = Pace::default();
+    for fetched in fetched {
+        fetched.vector = Packed::pack(&fetched.vector.unpack(), codec);
+        pace.after(fetched.vector.dimension() * COMPONENT_BYTES).await;
     }
 }
 

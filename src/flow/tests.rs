@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Uri};
 use tokio::sync::Semaphore;
 
+use super::fetch::pack_in_slices;
 use super::*;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
@@ -22,8 +23,9 @@ use crate::observe::logs::Throttled;
 use crate::observe::metrics::{InputSource, Metrics};
 use crate::observe::traces::{TraceContext, Tracer};
 use crate::process::clock::Clock;
+use crate::process::pace::tests::turns_during;
 use crate::process::tasks::Tasks;
-use crate::upstream::{Batcher, Breaker, CallExecutor, CallInfo, UpstreamClient, UpstreamReply};
+use crate::upstream::{Batcher, Breaker, CallExecutor, CallInfo, Fetched, UpstreamClient, UpstreamReply};
 use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
 use futures_util::future::BoxFuture;
@@ -289,6 +291,19 @@ async fn a_hit_that_began_before_a_purge_or_refresh_has_the_earlier_validity() {
     let refresh = || plain.space_state.note_replacement();
     let refreshed = joined(&flow, Controls::default(), served(), refresh).await.validity.expect("it is a hit");
     assert!(refreshed.replacements < refreshed.space_state.replacements());
+}
+
+#[tokio::test]
+async fn other_tasks_run_while_many_vectors_are_packed() {
+    let (flow, _) = open_flow(Vec::new());
+    let call = completion(&flow, (0, Codec::F32), true).call.expect("it is fetched");
+    let vector = mock::vector("m", 3_072, &Input::Text("x".into()));
+    let fetched = Fetched { vector: vector.clone().into(), tokens: None, call };
+    let mut fetched = vec![fetched; 2_048];
+    let ((), turns) = turns_during(pack_in_slices(&mut fetched, Codec::Lossless)).await;
+    assert!(turns >= 2, "{turns} turns");
+    let packed = Packed::pack(&vector, Codec::Lossless);
+    assert!(fetched.iter().all(|fetched| fetched.vector == packed));
 }
 
 #[tokio::test]

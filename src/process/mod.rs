@@ -1,4 +1,4 @@
-//! The process and its machine: clock, lifecycle, tasks, worker threads, expiring maps, memory limit, allocator,
+//! The process and its machine: clock, lifecycle, tasks, worker threads, slices of long work, expiring maps, memory limit, allocator,
 //! random bytes, facts about the machine, and outbound connections.
 
 pub mod clock;
@@ -9,6 +9,7 @@ pub mod governor;
 pub mod heap;
 pub mod lifecycle;
 pub mod lines;
+pub mod pace;
 pub mod random;
 pub mod system;
 pub mod tasks;

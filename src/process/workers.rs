@@ -9,10 +9,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
 
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-/// Threads for blocking work, such as reads from disk, of all workers together; tokio's default for one runtime.
+/// Threads for blocking work, such as reads from disk, of all workers together, as far as each has at least
+/// `MIN_BLOCKING_THREADS`; tokio's default for one runtime.
 const MAX_BLOCKING_THREADS: usize = 512;
 
 /// Threads for blocking work that each worker has in any case.
@@ -65,13 +66,18 @@ impl Workers {
     }
 }
 
+/// Builds the runtime of one of `workers` workers. The current thread drives it.
+pub fn runtime(workers: usize) -> io::Result<Runtime> {
+    let blocking = (MAX_BLOCKING_THREADS / workers.max(1)).max(MIN_BLOCKING_THREADS);
+    Builder::new_current_thread().enable_all().max_blocking_threads(blocking).build()
+}
+
 /// Starts one worker and returns its runtime, which the thread itself builds: a runtime cannot be dropped inside
 /// another one, as it would be if the thread could not start.
 fn start_thread(number: usize, count: usize, stop: CancellationToken) -> io::Result<Handle> {
     let (tell, told) = mpsc::channel();
     let work = move || {
-        let blocking = (MAX_BLOCKING_THREADS / count).max(MIN_BLOCKING_THREADS);
-        let runtime = match Builder::new_current_thread().enable_all().max_blocking_threads(blocking).build() {
+        let runtime = match runtime(count) {
             Ok(runtime) => runtime,
             Err(error) => return drop(tell.send(Err(error))),
         };
@@ -118,6 +124,7 @@ impl Drop for Assignment {
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
+    use std::time::Duration;
 
     use tokio::sync::oneshot;
     use tokio::sync::oneshot::error::TryRecvError;
@@ -163,8 +170,29 @@ mod tests {
     }
 
     #[test]
+    fn the_workers_share_the_limit_on_blocking_threads() {
+        let runtime = runtime(MAX_BLOCKING_THREADS).expect("a runtime");
+        let (begins, begun) = mpsc::channel();
+        let (ends, until) = tokio::sync::watch::channel(());
+        for _ in 0..=MIN_BLOCKING_THREADS {
+            let (begins, mut until) = (begins.clone(), until.clone());
+            drop(runtime.spawn_blocking(move || {
+                begins.send(()).ok();
+                Handle::current().block_on(until.changed()).ok();
+            }));
+        }
+        for _ in 0..MIN_BLOCKING_THREADS {
+            begun.recv_timeout(Duration::from_secs(10)).expect("each worker has this many threads");
+        }
+        // One more thread would begin within microseconds.
+        assert_eq!(begun.recv_timeout(Duration::from_millis(100)), Err(mpsc::RecvTimeoutError::Timeout));
+        drop(ends);
+        begun.recv_timeout(Duration::from_secs(10)).expect("the last one begins when a thread is free");
+    }
+
+    #[test]
     fn threads_end_with_the_last_handle() {
-        let runtime = Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let runtime = runtime(2).expect("a runtime");
         let (watch, mut ended) = oneshot::channel::<()>();
         runtime.block_on(async {
             let workers = Workers::start(2).expect("threads");

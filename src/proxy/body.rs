@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::admission::Admission;
+use crate::process::pace::Pace;
 use crate::serve::UNSENT_BYTES;
 use crate::wire::Rendering;
 
@@ -22,8 +23,39 @@ pub struct ReplyBody {
 
 enum ReplyContent {
     Whole(Bytes),
-    Rendered { rendering: Box<Rendering>, next: usize, sent_bytes: u64 },
+    Rendered(Box<RenderedContent>),
     Streamed(Incoming),
+}
+
+/// A body that is rendered while it is sent.
+struct RenderedContent {
+    rendering: Rendering,
+    /// The first input that is not rendered yet.
+    next: usize,
+    sent_bytes: u64,
+    pace: Pace,
+    /// True if other tasks must run before the next piece.
+    ends_slice: bool,
+}
+
+impl RenderedContent {
+    /// Renders the next piece, if there is one and its slice has begun.
+    fn poll_piece(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if self.next >= self.rendering.inputs() {
+            return Poll::Ready(None);
+        }
+        // A quick client takes pieces as fast as they are rendered, so without a pause this thread would do nothing else.
+        if std::mem::take(&mut self.ends_slice) {
+            Pace::let_others_run(context);
+            return Poll::Pending;
+        }
+        let (piece, until) = self.rendering.piece(self.next);
+        self.next = until;
+        // `size_hint` must describe the bytes that are still to come.
+        self.sent_bytes += piece.len() as u64;
+        self.ends_slice = self.pace.ends_slice(piece.len());
+        Poll::Ready(Some(piece))
+    }
 }
 
 impl ReplyBody {
@@ -39,7 +71,8 @@ impl ReplyBody {
     /// Creates a body that is rendered while it is sent, so a very large response is never built whole. Holds
     /// `reservation` until it is sent.
     pub fn rendered(rendering: Rendering, reservation: Arc<dyn Send + Sync>) -> Self {
-        let content = ReplyContent::Rendered { rendering: Box::new(rendering), next: 0, sent_bytes: 0 };
+        let content = RenderedContent { rendering, next: 0, sent_bytes: 0, pace: Pace::default(), ends_slice: false };
+        let content = ReplyContent::Rendered(Box::new(content));
         Self { _reservation: Some(reservation), ..Self::of(content) }
     }
 
@@ -52,7 +85,8 @@ impl ReplyBody {
     pub(super) fn held_bytes(&self) -> Option<usize> {
         match &self.content {
             ReplyContent::Whole(bytes) => Some(bytes.len()),
-            ReplyContent::Rendered { rendering, .. } => {
+            ReplyContent::Rendered(content) => {
+                let rendering = &content.rendering;
                 // hyper accepts another piece while fewer than `UNSENT_BYTES` are unsent, so it may hold more.
                 Some((UNSENT_BYTES + 2 * rendering.largest_piece_len()).min(rendering.largest_len()))
             }
@@ -79,16 +113,7 @@ impl Body for ReplyBody {
                 // The second poll finds an empty body, which ends the stream.
                 Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)
             }
-            ReplyContent::Rendered { rendering, next, sent_bytes, .. } => {
-                let is_next = *next < rendering.inputs();
-                is_next.then(|| {
-                    let (piece, until) = rendering.piece(*next);
-                    *next = until;
-                    // `size_hint` must describe the bytes that are still to come.
-                    *sent_bytes += piece.len() as u64;
-                    Ok(Frame::data(piece))
-                })
-            }
+            ReplyContent::Rendered(content) => ready!(content.poll_piece(context)).map(Frame::data).map(Ok),
             ReplyContent::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(context)),
         };
         Poll::Ready(frame)
@@ -97,7 +122,7 @@ impl Body for ReplyBody {
     fn is_end_stream(&self) -> bool {
         match &self.content {
             ReplyContent::Whole(bytes) => bytes.is_empty(),
-            ReplyContent::Rendered { rendering, next, .. } => *next >= rendering.inputs(),
+            ReplyContent::Rendered(content) => content.next >= content.rendering.inputs(),
             ReplyContent::Streamed(incoming) => incoming.is_end_stream(),
         }
     }
@@ -105,10 +130,34 @@ impl Body for ReplyBody {
     fn size_hint(&self) -> SizeHint {
         match &self.content {
             ReplyContent::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            ReplyContent::Rendered { rendering, sent_bytes, .. } => rendering
+            ReplyContent::Rendered(content) => content
+                .rendering
                 .exact_len()
-                .map_or_else(SizeHint::default, |bytes| SizeHint::with_exact(bytes.saturating_sub(*sent_bytes))),
+                .map_or_else(SizeHint::default, |bytes| SizeHint::with_exact(bytes.saturating_sub(content.sent_bytes))),
             ReplyContent::Streamed(incoming) => incoming.size_hint(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+
+    use super::*;
+    use crate::process::pace::tests::turns_during;
+    use crate::vector::Vector;
+    use crate::wire::Encoding;
+
+    #[tokio::test]
+    async fn other_tasks_run_while_a_large_body_is_rendered() {
+        let vector = Vector::from_components(&[0.012_345_678; 3_072]).expect("it is a vector");
+        let (vectors, slots) = ([vector.into()].into(), [0; 512].into());
+        let (encoding, model, prompt_tokens) = (Encoding::Float, "m".to_owned(), 1);
+        let rendering =
+            Rendering { vectors, slots, encoding, model, prompt_tokens, members: Vec::new(), mocks: Vec::new() };
+        let whole = rendering.to_bytes();
+        let (body, turns) = turns_during(ReplyBody::rendered(rendering, Arc::new(())).collect()).await;
+        assert!(turns >= 2, "{turns} turns");
+        assert!(body.expect("it is rendered").to_bytes() == whole);
     }
 }

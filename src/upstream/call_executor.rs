@@ -21,7 +21,7 @@ use crate::config::{Config, Live};
 use crate::observe::logs::{Throttled, shorten_for_log};
 use crate::observe::metrics::{CallOutcome, Metrics, RetryReason};
 use crate::observe::traces::Span;
-use crate::wire::{AnswerFault, Expected, ReadAnswer, read_answer};
+use crate::wire::{AnswerFault, Expected, ReadAnswer, read_answer_in_slices};
 
 /// Makes an attempt. A probe of the breaker that takes longer than a refused connection lets other calls pass.
 async fn beside_others<T>(pass: &Pass<'_>, attempt: impl Future<Output = T>) -> T {
@@ -159,7 +159,10 @@ impl CallExecutor {
         let begun = Instant::now();
         let span = begin_call(properties, call, number);
         let reply = self.post(properties, call, (&span, permit)).await;
-        let result = reply.and_then(|reply| read_reply(properties, call, reply));
+        let result = match reply {
+            Ok(reply) => read_reply(properties, call, reply).await,
+            Err(failure) => Err(failure),
+        };
         let (outcome, took) = (outcome_of(&result), begun.elapsed());
         self.metrics.upstream.call(outcome, took, call.inputs, call.batch.len());
         tell(&span, &result, outcome);
@@ -323,7 +326,7 @@ fn outcome_of(result: &Result<(ReadAnswer, UpstreamReply), Failure>) -> CallOutc
     }
 }
 
-pub(super) fn read_reply(
+pub(super) async fn read_reply(
     properties: &LaneProperties,
     call: &Call<'_>,
     reply: UpstreamReply,
@@ -333,7 +336,7 @@ pub(super) fn read_reply(
     }
     let LaneProperties { asked_dimension: asked, known_dimension: known, base64, .. } = *properties;
     let expected = Expected { inputs: call.inputs, asked, known, base64 };
-    match read_answer(&reply.body, &expected) {
+    match read_answer_in_slices(&reply.body, &expected).await {
         Ok(_) if marks_fallback(&reply.headers) => Err(upstream_fallback()),
         Err(AnswerFault::UpstreamFallback) => Err(upstream_fallback()),
         Ok(answer) => Ok((answer, reply)),

@@ -26,7 +26,8 @@ impl FairOrder {
     /// wait in that queue.
     pub async fn wait<T>(&self, caller: Key, common: impl Future<Output = T>) -> T {
         let place = self.join(caller);
-        // The guard is held during the common wait, so the common queue holds one waiter of each caller.
+        // The guard is held during the common wait, so the common queue holds at most one waiter of each caller. The
+        // next one enters when its task runs after the guard is released.
         let _head = place.queue.lock().await;
         common.await
     }

@@ -71,6 +71,9 @@ impl CallExecutor {
             return false;
         };
         let probe = Call { body, inputs: 1, encoding: properties.encoding, has_repetitions: false, ..*call };
-        reply.and_then(|reply| read_reply(properties, &probe, reply)).is_ok()
+        match reply {
+            Ok(reply) => read_reply(properties, &probe, reply).await.is_ok(),
+            Err(_) => false,
+        }
     }
 }

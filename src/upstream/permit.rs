@@ -70,7 +70,8 @@ impl Permits {
     }
 
     async fn acquire(&self, caller: Key) -> OwnedSemaphorePermit {
-        // A permit is free only if no caller waits.
+        // The semaphore hands a released permit to the callers that wait in it, so a free one may be taken at once.
+        // Each caller waits there with one call. Its next call enters once its task runs, and may be passed until then.
         if let Ok(held) = Arc::clone(&self.usual).try_acquire_owned() {
             return held;
         }

@@ -13,15 +13,15 @@ use super::sizing::Load;
 use super::{Failure, OwnRequest};
 use crate::key::Key;
 use crate::observe::traces::{Span, TraceContext};
-use crate::vector::Vector;
+use crate::vector::packed::Packed;
 use crate::wire::Input;
 use crate::wire::tokens;
 
 /// A vector that came from the upstream.
 #[derive(Clone, Debug)]
 pub struct Fetched {
-    /// The numbers.
-    pub vector: Vector,
+    /// The numbers, as they arrived.
+    pub vector: Packed,
     /// Tokens of the input, if known. They are exact if the input was alone in its call, or if it is a token array and
     /// the call's sum does not contradict its length. Otherwise they are its share of the call's sum by length.
     pub tokens: Option<u32>,
@@ -179,7 +179,7 @@ pub(super) fn hand_out(batch: Vec<Piece>, answered: Answered) {
     let inputs: Vec<&Input<'_>> = batch.iter().flat_map(Piece::inputs).collect();
     // The upstream reports tokens for the whole call, so they are divided over all pieces at once.
     let mut tokens = token_shares(&inputs, answered.prompt_tokens).into_iter();
-    let mut vectors = answered.vectors.into_iter();
+    let mut vectors = answered.vectors.into_iter().map(Packed::from);
     for piece in batch {
         let mine = vectors.by_ref().zip(tokens.by_ref()).take(piece.inputs().len());
         let call = &answered.call;
@@ -193,7 +193,7 @@ pub(super) fn hand_out_own(piece: Piece, answered: &Answered) {
     let tokens = own_token_shares(&piece, answered.prompt_tokens);
     let own = piece.own();
     // Several pieces may share this answer, so vectors are cloned, which copies no bytes.
-    let vector = |place: &u32| answered.vectors[own.firsts[*place as usize]].clone();
+    let vector = |place: &u32| Packed::from(answered.vectors[own.firsts[*place as usize]].clone());
     let fetched = piece.missing.places.iter().map(vector).zip(tokens);
     let call = &answered.call;
     let fetched = fetched.map(|(vector, tokens)| Fetched { vector, tokens, call: Arc::clone(call) }).collect();

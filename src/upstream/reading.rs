@@ -10,6 +10,7 @@ use tokio::task::yield_now;
 
 use super::memory_budget::Reservation;
 use super::{Failure, UnavailableReason, UpstreamReply};
+use crate::process::pace::Pace;
 use crate::wire::{Decoding, Encoding, Step, content_codings};
 
 /// Headers that describe the encoded body.
@@ -36,7 +37,7 @@ pub(super) async fn read_reply(
             pieces.push(piece);
         }
     }
-    let reply = UpstreamReply { status: parts.status, headers: parts.headers, body: join(pieces, bytes) };
+    let reply = UpstreamReply { status: parts.status, headers: parts.headers, body: join(pieces, bytes).await };
     decode(reply, max_bytes, asked, reservation).await
 }
 
@@ -99,15 +100,16 @@ const fn memory_bytes(wire_bytes: usize, asked: Encoding) -> u64 {
     (wire_bytes + vectors) as u64
 }
 
-fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
+async fn join(mut pieces: Vec<Bytes>, bytes: usize) -> Bytes {
     // A single piece needs no copy.
     if pieces.len() == 1 {
         return pieces.swap_remove(0);
     }
-    let mut whole = BytesMut::with_capacity(bytes);
+    let (mut whole, mut pace) = (BytesMut::with_capacity(bytes), Pace::default());
     // Each piece is freed as soon as it is copied.
     for piece in pieces {
         whole.extend_from_slice(&piece);
+        pace.after(piece.len()).await;
     }
     whole.freeze()
 }

@@ -24,7 +24,7 @@ pub use form::{RequestForm, WrittenEncoding};
 pub use inputs::MAX_INPUTS;
 pub use ranking::{RankedCandidate, rank, write_ranking, write_scores};
 pub use request::{EmbedRequest, MAX_DIMENSIONS, PathModel, read_request};
-pub use response::{AnswerFault, Base64, Expected, Members, ReadAnswer, Rendering, read_answer};
+pub use response::{AnswerFault, Base64, Expected, Members, ReadAnswer, Rendering, read_answer, read_answer_in_slices};
 pub use similar::{SimilarFault, SimilarForm, SimilarQuery, SimilarRequest};
 pub use space::{Encoding, Extra, Input, InputKind, Space};
 pub use unknown::unknown_fields;

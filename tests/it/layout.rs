@@ -48,6 +48,20 @@ fn modules_have_no_cycles() {
 }
 
 #[test]
+fn every_package_with_a_level_in_the_release_profile_has_one_in_dist() {
+    let text = std::fs::read_to_string("Cargo.toml").expect("it can be read");
+    let manifest: toml::Table = text.parse().expect("cargo reads it, too");
+    let packages = |profile: &str| -> BTreeSet<String> {
+        let levels = manifest["profile"][profile]["package"].as_table().expect("it is a table");
+        levels.keys().filter(|name| *name != "*").cloned().collect()
+    };
+    let release = packages("release");
+    assert!(release.len() > 10, "the list must have been found");
+    // Dist inherits the levels of release, which are for a quick build.
+    none(release.difference(&packages("dist")).map(|name| format!("Cargo.toml: dist has no level for {name}")));
+}
+
+#[test]
 fn files_have_no_cycles() {
     none(file_cycles(&sources()));
     none(

@@ -13,7 +13,7 @@ use crate::bench::Bench;
 use crate::client::Connection;
 use crate::drive::{self, Workload};
 use crate::measure::Sample;
-use crate::report::{Row, count, duration};
+use crate::report::{Row, count, disqualified, duration};
 use crate::stage::{Running, Stage};
 
 /// A round that takes longer waits for an answer that never comes.
@@ -165,8 +165,8 @@ impl Results {
 
     fn row(&self, figure: &str, show: impl Fn(&Lane) -> String) -> Row {
         let cell = |lane: &Lane| match &lane.failure {
-            Some(failure) => format!("disqualified: {failure}"),
-            None => show(lane),
+            Some(failure) => disqualified(failure),
+            None => Ok(show(lane)),
         };
         let cells = self.lanes.iter().map(|lane| (lane.proxy, cell(lane))).collect();
         Row { what: format!("{}: {figure}", self.what), cells }

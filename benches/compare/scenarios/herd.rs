@@ -11,7 +11,7 @@ use crate::bench::Bench;
 use crate::client::Connection;
 use crate::drive;
 use crate::proxies::Proxy;
-use crate::report::{Row, count, duration};
+use crate::report::{Row, count, disqualified, duration};
 use crate::stage::{FIRST, Running, Stage};
 
 /// Number of concurrent callers.
@@ -60,8 +60,8 @@ async fn at_once(stage: &Stage, running: &Running, id: u64) -> Outcome<(u64, f64
 fn rows(herds: &[Herd]) -> Vec<Row> {
     let row = |figure: &str, show: &dyn Fn(&Herd) -> String| {
         let cell = |herd: &Herd| match &herd.failure {
-            Some(failure) => format!("disqualified: {failure}"),
-            None => show(herd),
+            Some(failure) => disqualified(failure),
+            None => Ok(show(herd)),
         };
         let cells = herds.iter().map(|herd| (herd.proxy, cell(herd))).collect();
         Row { what: format!("{CALLERS} callers, the same new text, upstream 20 ms: {figure}"), cells }

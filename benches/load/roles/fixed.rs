@@ -1,40 +1,47 @@
 //! `static`: reads the request and always answers the same bytes. No HTTP server can do less.
 
-use std::net::{SocketAddr, TcpListener};
-use std::thread;
+use std::net::SocketAddr;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
+use tokio::net::{TcpListener, TcpStream};
 use vecho::process::tasks::Tasks;
+use vecho::process::workers::Workers;
 
 use super::{Fault, drain};
 use crate::Outcome;
 
-/// Serves the content of `file` on `workers` threads. Each has a runtime of its own and accepts from the same socket.
-pub(super) fn serve(file: &str, workers: usize) -> Outcome<()> {
+/// Serves the content of `file` with `workers` threads. Connections are distributed as in vecho, because threads that
+/// accept by themselves may get unequal numbers of them. The main thread is the first worker and accepts.
+pub(super) async fn serve(file: &str, workers: usize) -> Outcome<()> {
     let bytes = Bytes::from(std::fs::read(file)?);
-    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
-    listener.set_nonblocking(true)?;
-    let address = listener.local_addr()?;
-    let threads: Vec<_> = (0..workers)
-        .map(|_| Ok((listener.try_clone()?, bytes.clone())))
-        .map(|worker: Outcome<_>| worker.map(|(listener, bytes)| thread::spawn(move || work(listener, bytes))))
-        .collect::<Outcome<_>>()?;
-    super::announce(address);
-    threads.into_iter().try_for_each(|thread| thread.join().expect("a worker must not panic"))
-}
-
-fn work(listener: TcpListener, bytes: Bytes) -> Outcome<()> {
     let length = HeaderValue::from(bytes.len());
-    super::runtime()?.block_on(async {
-        let (listener, tasks) = (tokio::net::TcpListener::from_std(listener)?, Tasks::new());
-        super::accept(listener, move |request| answer(request, bytes.clone(), length.clone()), &tasks);
-        tasks.stopped().await;
-        Ok(())
-    })
+    let (workers, tasks) = (Workers::start(workers)?, Tasks::new());
+    let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).await?;
+    super::announce(listener.local_addr()?);
+    loop {
+        let (stream, _) = listener.accept().await?;
+        let (assignment, bytes, length) = (workers.assign(), bytes.clone(), length.clone());
+        let answer = move |request| answer(request, bytes.clone(), length.clone());
+        if assignment.is_here() {
+            tasks.spawn(async move {
+                super::connection(stream, answer).await;
+                drop(assignment);
+            });
+            continue;
+        }
+        // A socket belongs to the runtime that polls it, so the other runtime registers it anew.
+        let (runtime, socket) = (assignment.runtime().clone(), stream.into_std()?);
+        tasks.spawn_on(&runtime, async move {
+            if let Ok(stream) = TcpStream::from_std(socket) {
+                super::connection(stream, answer).await;
+            }
+            drop(assignment);
+        });
+    }
 }
 
 async fn answer(request: Request<Incoming>, bytes: Bytes, length: HeaderValue) -> Result<Response<Full<Bytes>>, Fault> {

@@ -1,5 +1,5 @@
-//! The reference servers. Each is its own process with one worker thread (`static` with
-//! as many as wanted), HTTP/1.1 and loopback.
+//! The reference servers. Each is its own process with one worker thread (`static` with as many as wanted), HTTP/1.1 and
+//! loopback.
 
 mod fixed;
 mod least;
@@ -28,9 +28,14 @@ type Fault = Box<dyn Error + Send + Sync>;
 
 /// Runs the server that `words` describe: `static FILE WORKERS`, `thin ADDRESS`, `least ADDRESS` or `upstream DELAY_MS`.
 pub(crate) fn run(words: &[String]) -> Outcome<()> {
-    vecho::process::heap::limit_heaps(1);
+    // One heap for each worker, as in vecho.
+    let workers = match words {
+        [role, _, workers] if role == "static" => workers.parse()?,
+        _ => 1,
+    };
+    vecho::process::heap::limit_heaps(workers);
     match words {
-        [role, file, workers] if role == "static" => fixed::serve(file, workers.parse()?),
+        [role, file, _] if role == "static" => runtime()?.block_on(fixed::serve(file, workers)),
         [role, address] if role == "thin" => runtime()?.block_on(thin::serve(address)),
         [role, address] if role == "least" => runtime()?.block_on(least::serve(address)),
         [role, delay_ms] if role == "upstream" => runtime()?.block_on(upstream::serve(delay_ms.parse()?)),
@@ -87,6 +92,7 @@ where
     });
 }
 
+/// Serves one connection until it ends.
 async fn connection<A, F, B>(stream: TcpStream, answer: A)
 where
     A: Fn(Request<Incoming>) -> F,

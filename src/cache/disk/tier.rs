@@ -27,6 +27,8 @@ const OPEN_WITHIN: Duration = Duration::from_millis(500);
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// Longest wait until a purge is recorded.
 const NOTE_WITHIN: Duration = Duration::from_secs(10);
+/// Time to close the store, also if the queue took the whole time. A store that is not closed opens more slowly.
+const CLOSE_WITHIN: Duration = Duration::from_millis(100);
 /// Longest wait until purges of other replicas are recorded, before they are applied here.
 const NOTE_AHEAD_WITHIN: Duration = Duration::from_secs(1);
 
@@ -196,21 +198,14 @@ impl DiskTier {
         // A store that is still opening gets the time to open, so the queue can be written.
         timeout_at(until, self.status.known()).await.ok();
         timeout_at(until, self.queue.drained()).await.ok();
+        let until = until.max(Instant::now() + CLOSE_WITHIN);
         // The worker ends before the store is closed, so it neither writes to the closed store nor reopens it.
         self.tasks.stop();
+        self.tasks.join(until.saturating_duration_since(Instant::now())).await;
         let left = self.queue.len();
         if let Some(store) = self.status.store() {
             self.status.set(StoreState::Off);
-            let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
-            let close = move || {
-                // The unsent purges in the file may have been sent since, and later ones may be missing in it.
-                let has_unsent = status.has_saved_unsent() || !purges.unsent().is_empty();
-                let noted = if has_unsent { store.note_purges(&purges).map(drop) } else { Ok(()) };
-                // Seal the last segment even if the purges cannot be recorded.
-                store.close().and(noted)
-            };
-            let closed = timeout_at(until, spawn_blocking(close)).await;
-            if let Ok(Ok(Err(fault))) = closed {
+            if let Err(fault) = self.seal(store, until).await {
                 tracing::warn!(
                     %fault,
                     "the disk tier was not closed cleanly; the next start has to scan the last segment"
@@ -218,6 +213,21 @@ impl DiskTier {
             }
         }
         left
+    }
+
+    /// Records purges and closes the store.
+    async fn seal(&self, store: Arc<DiskStore>, until: Instant) -> io::Result<()> {
+        let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
+        let close = move || {
+            // The unsent purges in the file may have been sent since, and later ones may be missing in it.
+            let has_unsent = status.has_saved_unsent() || !purges.unsent().is_empty();
+            let noted = if has_unsent { store.note_purges(&purges).map(drop) } else { Ok(()) };
+            // Seal the last segment even if the purges cannot be recorded.
+            store.close().and(noted)
+        };
+        let closed =
+            timeout_at(until, spawn_blocking(close)).await.map_err(|_| io::Error::other("it takes too long"))?;
+        closed.map_err(io::Error::other).flatten()
     }
 }
 
@@ -306,6 +316,8 @@ impl LowerTier for DiskTier {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
     use super::*;
     use crate::cache::disk::DiskBounds;
     use crate::cache::disk::tests::Folder;
@@ -349,5 +361,37 @@ mod tests {
         tier.parts.purges.expect(&elsewhere);
         tier.note_ahead().await;
         assert_eq!(noted(&folder).counts, elsewhere);
+    }
+
+    #[tokio::test]
+    async fn a_tier_is_closed_and_its_worker_has_ended_even_if_no_time_is_left() {
+        let folder = Folder::new();
+        let (open, locked_out) = (tier(&folder).await, tier(&folder).await);
+        assert!(open.status.store().is_some() && locked_out.status.store().is_none());
+        for tier in [locked_out, open] {
+            assert_eq!(tier.close(Duration::ZERO).await, 0);
+            assert_eq!(tier.tasks.running(), 0);
+        }
+        // The folder is locked until the store is closed.
+        drop(folder.open());
+    }
+
+    #[tokio::test]
+    async fn a_store_that_takes_too_long_to_close_is_reported() {
+        let folder = Folder::new();
+        let tier = tier(&folder).await;
+        let store = tier.status.store().expect("it is open");
+        let ((holds, held), (let_go, until)) = (mpsc::channel(), mpsc::channel::<()>());
+        let hung = Arc::clone(&store);
+        let hanging = spawn_blocking(move || {
+            let _appender = hung.lock_appender();
+            holds.send(()).expect("the test waits for it");
+            until.recv().ok();
+        });
+        held.recv().expect("it is held");
+        let error = tier.seal(store, Instant::now() + Duration::from_millis(10)).await.expect_err("it hangs");
+        assert_eq!(error.to_string(), "it takes too long");
+        drop(let_go);
+        hanging.await.expect("it does not panic");
     }
 }

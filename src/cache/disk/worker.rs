@@ -133,9 +133,10 @@ impl DiskWorker {
     }
 }
 
-/// Entries that are no longer in the queue were cleared meanwhile, and must not be written.
+/// Writes a batch, unless the queue was cleared meanwhile. The store takes the entries under the lock that its clearing
+/// needs, and the queue is cleared first, so no cleared entry is in the store afterwards.
 fn write(store: &DiskStore, queue: &WriteQueue, batch: &WriteBatch) -> std::io::Result<()> {
-    let still_wanted = batch.entries.iter().filter(|(key, _)| queue.holds(key));
+    let still_wanted = batch.entries.iter().filter(|_| !queue.was_cleared_since(batch));
     store.append(still_wanted.map(|(key, entry)| (key, entry)))
 }
 
@@ -283,6 +284,11 @@ mod tests {
         queue.clear();
         write(&store, &queue, &batch).expect("it can be written");
         assert!(!store.holds(&keys[0]));
+        queue.push(keys[0], entry());
+        write(&store, &queue, &batch).expect("it can be written");
+        assert!(!store.holds(&keys[0]), "the queue holds another entry of this key");
+        write(&store, &queue, &queue.next().await).expect("it can be written");
+        assert!(store.holds(&keys[0]));
         queue.push(keys[1], entry());
         write(&store, &queue, &queue.next().await).expect("it can be written");
         assert!(store.holds(&keys[1]));

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use super::error::LinkError;
 use super::holds::Holds;
 use super::link::Link;
 use super::manager::LinkManager;
-use crate::cache::{BatchLimits, WriteBatch, WriteQueue};
+use crate::cache::{AtRest, BatchLimits, WriteBatch, WriteQueue};
 use crate::key::Key;
 use crate::process::clock::Clock;
 
@@ -61,17 +63,7 @@ impl RedisWriter {
     }
 
     async fn write_over(&self, link: &Arc<Link>, batch: &WriteBatch) -> Option<u64> {
-        let (now_ms, clear_count) = (self.clock.now_ms(), self.manager.ledger.clear_count());
-        let entry = |(key, entry): &(Key, crate::cache::AtRest)| {
-            // Entries that are no longer in the queue were cleared meanwhile. A clearing empties the queue before it
-            // raises the count of clearings, so no entry from before it gets a name of the new count.
-            let is_queued = self.queue.holds(key);
-            let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
-            // Redis refuses a TTL of zero.
-            (is_queued && for_ms > 0)
-                .then(|| (self.manager.names.record(key, clear_count), entry.bytes.clone(), for_ms))
-        };
-        let entries: Vec<_> = batch.entries.iter().filter_map(entry).collect();
+        let entries = self.commands(batch);
         if entries.is_empty() {
             return Some(0);
         }
@@ -90,5 +82,48 @@ impl RedisWriter {
             }
         }
         Some(written.each.iter().filter(|written| written.is_none()).count() as u64)
+    }
+
+    /// Returns name, value and TTL in milliseconds of each entry that must be written.
+    fn commands(&self, batch: &WriteBatch) -> Vec<(String, Bytes, u64)> {
+        let (now_ms, clear_count) = (self.clock.now_ms(), self.manager.ledger.clear_count());
+        // A clearing empties the queue before it raises the count of clearings. So no entry from before a clearing gets
+        // a name of the new count.
+        if self.queue.was_cleared_since(batch) {
+            return Vec::new();
+        }
+        let command = |(key, entry): &(Key, AtRest)| {
+            let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
+            // Redis refuses a TTL of zero.
+            (for_ms > 0).then(|| (self.manager.names.record(key, clear_count), entry.bytes.clone(), for_ms))
+        };
+        batch.entries.iter().filter_map(command).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ledger::Ledger;
+    use super::*;
+    use crate::config::Config;
+    use crate::key::{KeyBuilder, Tag};
+    use crate::process::tasks::Tasks;
+
+    #[tokio::test]
+    async fn a_cleared_entry_is_not_written_even_if_its_key_is_put_again() {
+        let config = Config::from_pairs(&[]).expect("the defaults are legal").redis;
+        let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Tasks::new()));
+        let (queue, holds) = (Arc::new(WriteQueue::new(10_000, BATCH)), Arc::new(Holds::new(Tasks::new())));
+        let writer = RedisWriter { manager, queue: Arc::clone(&queue), holds, clock: Clock::manual(0) };
+        let key = KeyBuilder::new(None).part(Tag::Text, b"x").finish();
+        let entry = |value: &'static [u8]| AtRest { bytes: Bytes::from_static(value), until_ms: 10 };
+        let values = |batch: &_| writer.commands(batch).into_iter().map(|(_, value, _)| value).collect::<Vec<_>>();
+        queue.push(key, entry(b"old"));
+        let batch = queue.next().await;
+        assert_eq!(values(&batch), ["old"]);
+        queue.clear();
+        queue.push(key, entry(b"new"));
+        assert!(values(&batch).is_empty());
+        assert_eq!(values(&queue.next().await), ["new"]);
     }
 }

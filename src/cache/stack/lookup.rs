@@ -12,6 +12,7 @@ use crate::cache::{Age, AtRest, LowerTier, Record, Tier};
 use crate::key::{Key, Tag};
 use crate::learned::SpaceState;
 use crate::observe::traces::{TraceContext, attribute};
+use crate::process::pace::Pace;
 use crate::vector::packed::Codec;
 
 /// Result of the look-up of one key.
@@ -101,6 +102,7 @@ impl Stack {
         // While the model of a space is unknown, all tiers are queried at once: any of them may name the newest.
         let is_new = !self.lower.is_empty() && lookup.space_state.needs_identity_lookup(lookup.now_ms);
         let mut at_once = if is_new { self.query_all(keys, lookup).await } else { Vec::new() };
+        let mut pace = Pace::default();
         for (depth, tier) in self.lower.iter().enumerate() {
             // Stale records stay open, because a lower tier may hold a fresh one.
             let open: Vec<usize> = (0..keys.len()).filter(|place| !found[*place].is_fresh()).collect();
@@ -116,6 +118,8 @@ impl Stack {
             };
             for (place, bytes) in open.into_iter().zip(answers) {
                 let Some(bytes) = bytes else { continue };
+                // Decoding checks every number, so that of many records is long work.
+                pace.after(bytes.len()).await;
                 let Some(decoded) = self.decode(&keys[place], bytes, tier.tier(), lookup) else { continue };
                 match judge(Arc::clone(&decoded.record), tier.tier(), lookup) {
                     Found::Missing => continue,
@@ -209,7 +213,7 @@ impl Stack {
     pub fn note_newest(&self, space: &Key, record: &Arc<Record>, space_state: &SpaceState, begun: Generation) {
         // `must_be_noted` marks the model as noted, so it is called only if a tier takes the note.
         if self.has_lower() && space_state.must_be_noted(&record.identity) {
-            self.keep_below([(newest_of(space), record)].into_iter(), begun);
+            self.keep_below(newest_of(space), record, begun);
         }
     }
 }

@@ -108,7 +108,7 @@ impl Stack {
             self.generations.outdate();
         }
         // The generation is that of the beginning, so a purge during the import holds.
-        self.keep_below(kept.iter().map(|(key, record)| (*key, record)), arrivals.begun);
+        self.keep_all_below(kept.iter().map(|(key, record)| (*key, record)), arrivals.begun).await;
         // The queues drop records for which they have no room, so the next batch waits for this one.
         self.written().await;
         outcomes

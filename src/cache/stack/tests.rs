@@ -197,7 +197,7 @@ pub(super) fn two_shelves() -> (Stack, Arc<Shelf>, Arc<Shelf>) {
 }
 
 pub(super) fn keep(stack: &Stack, key: Key, record: &Arc<Record>) {
-    stack.keep_below([(key, record)].into_iter(), stack.generation());
+    stack.keep_below(key, record, stack.generation());
 }
 
 #[tokio::test]
@@ -265,7 +265,8 @@ async fn fetches_that_began_before_a_purge_are_not_stored_below_memory() {
     let (keys, begun) = (keys(2), stack.generation());
     let _ = stack.purge(Some("a"));
     let (gone, other) = (record("a"), record("b"));
-    stack.keep_below([(keys[0], &gone), (keys[1], &other)].into_iter(), begun);
+    stack.keep_below(keys[0], &gone, begun);
+    stack.keep_below(keys[1], &other, begun);
     assert!(!disk.holds(&keys[0]) && disk.holds(&keys[1]));
 }
 

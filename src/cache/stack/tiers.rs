@@ -9,6 +9,7 @@ use crate::cache::at_rest::{self, ChecksumKeys, Damaged};
 use crate::cache::purges::{Generation, Generations, PurgeRegistry};
 use crate::cache::{AtRest, LowerTier, MemoryTier, Record};
 use crate::key::Key;
+use crate::process::pace::Pace;
 
 /// All tiers.
 pub struct Stack {
@@ -53,23 +54,30 @@ impl Stack {
         !came_too_late
     }
 
-    /// Stores records in the tiers below memory, unless a purge since `begun` covers them.
-    pub fn keep_below<'r>(&self, records: impl Iterator<Item = (Key, &'r Arc<Record>)>, begun: Generation) {
+    /// Stores a record in the tiers below memory, unless a purge since `begun` covers it.
+    pub fn keep_below(&self, key: Key, record: &Record, begun: Generation) {
         if self.lower.is_empty() {
             return;
         }
-        for (key, record) in records {
-            // Read the purge count before the generation: then one of the two checks notices a purge in between.
-            let purge_count = self.purges.of(&record.models());
-            if self.generations.was_purged_since(&record.models(), begun) {
-                continue;
-            }
-            // The record is encoded once, and all tiers share the bytes.
-            let bytes = Bytes::from(at_rest::to_bytes(record, purge_count, &self.checksum_keys.of(&key)));
-            let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
-            for tier in &self.lower {
-                tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
-            }
+        // Read the purge count before the generation: then one of the two checks notices a purge in between.
+        let purge_count = self.purges.of(&record.models());
+        if self.generations.was_purged_since(&record.models(), begun) {
+            return;
+        }
+        // The record is encoded once, and all tiers share the bytes.
+        let bytes = Bytes::from(at_rest::to_bytes(record, purge_count, &self.checksum_keys.of(&key)));
+        let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
+        for tier in &self.lower {
+            tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
+        }
+    }
+
+    /// Stores records like [`Stack::keep_below`]. While there are many, other tasks of the thread run in between.
+    pub async fn keep_all_below<'r>(&self, records: impl Iterator<Item = (Key, &'r Arc<Record>)>, begun: Generation) {
+        let mut pace = Pace::default();
+        for (key, record) in records.filter(|_| self.has_lower()) {
+            self.keep_below(key, record, begun);
+            pace.after(record.vector.payload().len()).await;
         }
     }
 
@@ -93,5 +101,30 @@ impl Stack {
     /// Returns the tiers below memory.
     pub fn lower(&self) -> &[Arc<dyn LowerTier>] {
         &self.lower
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::two_shelves;
+    use crate::cache::{Record, Times};
+    use crate::key::{KeyBuilder, Tag};
+    use crate::learned::ModelIdentity;
+    use crate::process::pace::tests::turns_during;
+    use crate::vector::Vector;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn other_tasks_run_while_many_records_are_stored_below_memory() {
+        let (stack, disk, _redis) = two_shelves();
+        let vector = Vector::from_components(&[0.1; 3_072]).expect("it is a vector");
+        let times = Times { created_ms: 1, fresh_until_ms: u64::MAX, stale_until_ms: u64::MAX };
+        let record = Arc::new(Record::new(vector, ModelIdentity { model: "a".into(), dimension: 3_072 }, times, None));
+        let keys: Vec<_> =
+            (0..2_048_u32).map(|n| KeyBuilder::new(None).part(Tag::Text, &n.to_le_bytes()).finish()).collect();
+        let records = keys.iter().map(|key| (*key, &record));
+        let ((), turns) = turns_during(stack.keep_all_below(records, stack.generation())).await;
+        assert!(turns >= 2, "{turns} turns");
+        assert!(keys.iter().all(|key| disk.holds(key)));
     }
 }

@@ -154,7 +154,7 @@ mod tests {
             let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
             let identity = ModelIdentity { model: "m".into(), dimension: 1 };
             let record = Arc::new(Record::new(vector, identity, times, None));
-            stack.keep_below([(KeyBuilder::new(None).finish(), &record)].into_iter(), stack.generation());
+            stack.keep_below(KeyBuilder::new(None).finish(), &record, stack.generation());
             let (mut reader, mut file) = (ExportReader::default(), export(Arc::new(stack), 1).await);
             while let Some(piece) = file.next().await {
                 reader.feed(&piece.expect("the writer does not panic"));

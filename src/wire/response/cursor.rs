@@ -9,6 +9,11 @@ use serde_json::value::RawValue;
 
 use super::AnswerFault;
 
+/// First and last byte of an object.
+pub(super) const OBJECT: [u8; 2] = [b'{', b'}'];
+/// First and last byte of an array.
+pub(super) const ARRAY: [u8; 2] = [b'[', b']'];
+
 /// Position in a JSON text. Anything that is not valid JSON gives [`AnswerFault::Shape`].
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
@@ -28,17 +33,13 @@ impl<'a> Cursor<'a> {
         &mut self,
         mut member: impl FnMut(&mut Self, &str) -> Result<(), AnswerFault>,
     ) -> Result<(), AnswerFault> {
-        self.list([b'{', b'}'], |cursor| {
-            // The name is unescaped, so an escaped spelling of `data` is recognized.
-            let MemberName(name) = cursor.value()?;
-            cursor.expect(b':')?;
-            member(cursor, &name)
-        })
-    }
-
-    /// Reads an array. `item` must read each item.
-    pub(super) fn array(&mut self, item: impl FnMut(&mut Self) -> Result<(), AnswerFault>) -> Result<(), AnswerFault> {
-        self.list([b'[', b']'], item)
+        let mut has_member = self.begin(OBJECT)?;
+        while has_member {
+            let name = self.name()?;
+            member(self, &name)?;
+            has_member = self.go_on(OBJECT)?;
+        }
+        Ok(())
     }
 
     /// Reads a value of a known type.
@@ -79,22 +80,29 @@ impl<'a> Cursor<'a> {
         if self.peek().is_none() { Ok(()) } else { Err(AnswerFault::Shape) }
     }
 
-    fn list(
-        &mut self,
-        [open, close]: [u8; 2],
-        mut item: impl FnMut(&mut Self) -> Result<(), AnswerFault>,
-    ) -> Result<(), AnswerFault> {
+    /// Begins a list, whose first byte and last byte are given. Returns true if it has an item, which must be read next.
+    pub(super) fn begin(&mut self, [open, close]: [u8; 2]) -> Result<bool, AnswerFault> {
         self.expect(open)?;
-        if self.peek() == Some(close) {
-            return self.expect(close);
+        let has_item = self.peek() != Some(close);
+        if !has_item {
+            self.expect(close)?;
         }
-        loop {
-            item(self)?;
-            if self.peek() != Some(b',') {
-                return self.expect(close);
-            }
-            self.expect(b',')?;
-        }
+        Ok(has_item)
+    }
+
+    /// Continues a list after an item. Returns true if another item follows, which must be read next.
+    pub(super) fn go_on(&mut self, [_, close]: [u8; 2]) -> Result<bool, AnswerFault> {
+        let has_item = self.peek() == Some(b',');
+        self.expect(if has_item { b',' } else { close })?;
+        Ok(has_item)
+    }
+
+    /// Reads the name of a member and the colon behind it.
+    pub(super) fn name(&mut self) -> Result<Cow<'a, str>, AnswerFault> {
+        // The name is unescaped, so an escaped spelling of `data` is recognized.
+        let MemberName(name) = self.value()?;
+        self.expect(b':')?;
+        Ok(name)
     }
 
     fn expect(&mut self, byte: u8) -> Result<(), AnswerFault> {

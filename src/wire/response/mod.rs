@@ -7,5 +7,5 @@ mod read;
 mod render;
 
 pub use answer_fault::AnswerFault;
-pub use read::{Base64, Expected, Members, ReadAnswer, read_answer};
+pub use read::{Base64, Expected, Members, ReadAnswer, read_answer, read_answer_in_slices};
 pub use render::Rendering;

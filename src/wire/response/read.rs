@@ -4,13 +4,15 @@ use std::iter;
 use std::sync::Arc;
 
 use base64_simd::AsOut;
+use futures_util::FutureExt as _;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
 use super::AnswerFault;
-use super::cursor::Cursor;
+use super::cursor::{ARRAY, Cursor, OBJECT};
 use super::proof::{is_evidently_f32, is_evidently_f64};
+use crate::process::pace::Pace;
 use crate::vector::Vector;
 
 /// A validated answer.
@@ -112,9 +114,18 @@ struct Usage<'a> {
     total_tokens: Option<&'a RawValue>,
 }
 
-/// Reads an answer. Vectors may be base64 or numbers, whatever was asked for.
+/// Reads an answer at once. Vectors may be base64 or numbers, whatever was asked for. Must not be called by a worker.
 pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, AnswerFault> {
-    let answer = read_body(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body), expected.inputs)?;
+    read_at_pace(body, expected, &mut None).now_or_never().expect("without a pace nothing waits")
+}
+
+/// Reads an answer like [`read_answer`]. While a large one is read, other tasks of the thread run in between.
+pub async fn read_answer_in_slices(body: &[u8], expected: &Expected) -> Result<ReadAnswer, AnswerFault> {
+    read_at_pace(body, expected, &mut Some(Pace::default())).await
+}
+
+async fn read_at_pace(body: &[u8], expected: &Expected, pace: &mut Option<Pace>) -> Result<ReadAnswer, AnswerFault> {
+    let answer = read_body(body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body), expected.inputs, pace).await?;
     // Mocks of a vecho behind this one must never be stored as vectors.
     if answer.vecho.and_then(into_option).is_some_and(|marks| !marks.mock.is_empty()) {
         return Err(AnswerFault::UpstreamFallback);
@@ -133,6 +144,7 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Answe
         let embedding = item.embedding.ok_or(AnswerFault::Shape)?;
         has_base64 |= is_string(embedding);
         *slot = Some(read_vector(embedding)?);
+        after(pace, embedding).await;
     }
     // Count and indices are checked, so each slot holds a vector and `flatten` drops none.
     let vectors: Vec<Vector> = slots.into_iter().flatten().collect();
@@ -152,22 +164,35 @@ pub fn read_answer(body: &[u8], expected: &Expected) -> Result<ReadAnswer, Answe
     })
 }
 
-fn read_body(text: &[u8], most_items: usize) -> Result<AnswerMembers<'_>, AnswerFault> {
+async fn read_body<'a>(
+    text: &'a [u8],
+    most_items: usize,
+    pace: &mut Option<Pace>,
+) -> Result<AnswerMembers<'a>, AnswerFault> {
     let (mut body, mut cursor) = (AnswerMembers::default(), Cursor::new(text));
-    cursor.object(|cursor, name| match name {
-        "data" => put(&mut body.data, read_items(cursor, most_items)?),
-        "model" => put(&mut body.model, cursor.value()?),
-        "usage" => put(&mut body.usage, cursor.value()?),
-        "vecho" => put(&mut body.vecho, cursor.value()?),
-        // Our own answer always says `list`.
-        "object" => cursor.skip(),
-        _ => {
-            body.keep(name, cursor.value()?);
-            Ok(())
+    let mut has_member = cursor.begin(OBJECT)?;
+    while has_member {
+        let name = cursor.name()?;
+        match &*name {
+            "data" => put(&mut body.data, read_items(&mut cursor, most_items, pace).await?)?,
+            "model" => put(&mut body.model, cursor.value()?)?,
+            "usage" => put(&mut body.usage, cursor.value()?)?,
+            "vecho" => put(&mut body.vecho, cursor.value()?)?,
+            // Our own answer always says `list`.
+            "object" => cursor.skip()?,
+            other => body.keep(other, cursor.value()?),
         }
-    })?;
+        has_member = cursor.go_on(OBJECT)?;
+    }
     cursor.end()?;
     Ok(body)
+}
+
+/// Notes that a part of the text was read.
+async fn after(pace: &mut Option<Pace>, text: &[u8]) {
+    if let Some(pace) = pace {
+        pace.after(text.len()).await;
+    }
 }
 
 impl AnswerMembers<'_> {
@@ -229,10 +254,15 @@ fn read_tokens(json: &RawValue) -> Option<u64> {
     usage.prompt_tokens.and_then(count).or_else(|| usage.total_tokens.and_then(count)).map(|tokens| tokens as u64)
 }
 
-fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item<'a>>, AnswerFault> {
+async fn read_items<'a>(
+    cursor: &mut Cursor<'a>,
+    most_items: usize,
+    pace: &mut Option<Pace>,
+) -> Result<Vec<Item<'a>>, AnswerFault> {
     // The list never grows, because further items are refused below.
     let mut items = Vec::with_capacity(most_items);
-    cursor.array(|cursor| {
+    let mut has_item = cursor.begin(ARRAY)?;
+    while has_item {
         let mut item = Item::default();
         cursor.object(|cursor, name| match name {
             "index" => put(&mut item.index, cursor.value()?),
@@ -243,9 +273,11 @@ fn read_items<'a>(cursor: &mut Cursor<'a>, most_items: usize) -> Result<Vec<Item
         if items.len() == most_items {
             return Err(AnswerFault::Count);
         }
+        let text = item.embedding.unwrap_or_default();
         items.push(item);
-        Ok(())
-    })?;
+        after(pace, text).await;
+        has_item = cursor.go_on(ARRAY)?;
+    }
     Ok(items)
 }
 

@@ -1,6 +1,7 @@
 //! Answers that are accepted, and answers that are rejected.
 
 use super::*;
+use crate::process::pace::tests::turns_during;
 use crate::vector::NotAVector;
 
 fn expected(inputs: usize, base64: Base64) -> Expected {
@@ -18,6 +19,17 @@ fn vectors(data: &str, inputs: usize) -> Result<Vec<Vec<f32>>, AnswerFault> {
 fn vectors_are_matched_by_index_not_by_position() {
     let data = r#"[{"index":1,"embedding":[2.0, 1]},{"index":0,"embedding":"AACAPwAAAEA="}]"#;
     assert_eq!(vectors(data, 2), Ok(vec![vec![1.0, 2.0], vec![2.0, 1.0]]));
+}
+
+#[tokio::test]
+async fn other_tasks_run_while_a_large_answer_is_read() {
+    let numbers = format!("[{}]", vec!["0.012345678"; 3_072].join(","));
+    let body = format!(r#"{{"data":[{}]}}"#, vec![format!(r#"{{"embedding":{numbers}}}"#); 256].join(","));
+    let expected = expected(256, Base64::Trusted);
+    let (answer, turns) = turns_during(read_answer_in_slices(body.as_bytes(), &expected)).await;
+    assert!(turns >= 2, "{turns} turns");
+    assert_eq!(answer, read_answer(body.as_bytes(), &expected));
+    assert_eq!(answer.map(|answer| answer.vectors.len()), Ok(256));
 }
 
 #[test]
