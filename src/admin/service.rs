@@ -11,7 +11,7 @@ use http_body::Body;
 use super::guard::{Access, Detail};
 use super::reply::{self, AdminResponse, Refusal};
 use super::{
-    AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, health, moving, performance, settings,
+    AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, forget, health, moving, performance, settings,
 };
 use crate::observe::metrics::Rejection;
 
@@ -43,6 +43,7 @@ enum Endpoint {
     OptimizeMemory,
     Purge,
     Explain,
+    Forget,
     Export,
     Import,
     Config,
@@ -72,6 +73,12 @@ const ROUTES: &[RouteEntry] = &[
         "/api/performance/cache/explain",
         Endpoint::Explain,
         "what would happen to the embeddings request in the body",
+    ),
+    change(
+        "POST",
+        "/api/performance/cache/forget",
+        Endpoint::Forget,
+        "removes the entries of the embeddings request in the body",
     ),
     get(
         EXPORT_PATH,
@@ -180,6 +187,9 @@ where
         // The body may be as large as one on the public port.
         Endpoint::Explain => {
             cache::explain(context, head, body::read(body, context.live.load().limits.max_body_bytes).await?).await
+        }
+        Endpoint::Forget => {
+            forget::forget(context, head, body::read(body, context.live.load().limits.max_body_bytes).await?).await
         }
         Endpoint::Export if head.method == Method::HEAD => Ok(moving::no_export()),
         Endpoint::Export => Ok(moving::export(context).await),

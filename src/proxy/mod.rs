@@ -10,6 +10,7 @@ mod embeddings;
 mod explain;
 mod fast_path;
 mod finished;
+mod forget;
 mod intake;
 mod labels;
 mod parts;

@@ -16,7 +16,7 @@ use crate::process::clock::Clock;
 /// batch gathers while the one before it is on its way.
 pub(super) const BATCH: BatchLimits = BatchLimits { full_bytes: 256 << 10, linger: Duration::ZERO };
 /// Timeout of a batch. It may be longer than that of a read, because no request waits for it.
-const WRITE_WITHIN: Duration = Duration::from_secs(1);
+pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(1);
 /// Attempts per batch, each over a link that was up when the attempt began.
 const TRIES: usize = 2;
 /// Longest TTL: ten years. Redis stores expiry times as signed milliseconds since 1970.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::tiers::Stack;
 use crate::cache::at_rest;
-use crate::cache::purges::Generation;
+use crate::cache::purges::{Generation, PurgeStamp};
 use crate::cache::{Age, AtRest, LowerTier, Record, Tier};
 use crate::key::{Key, Tag};
 use crate::learned::SpaceState;
@@ -35,8 +35,8 @@ impl Found {
 /// Record decoded from a tier below memory.
 struct Decoded {
     record: Arc<Record>,
-    /// Purge count that it was stored under.
-    purge_count: u64,
+    /// Purge counts that it was stored under.
+    counts: PurgeStamp,
     bytes: Bytes,
 }
 
@@ -145,21 +145,21 @@ impl Stack {
     /// Decodes a record, if it is intact, belongs to `key`, and is not purged.
     fn decode(&self, key: &Key, bytes: Bytes, tier: Tier, lookup: &Lookup<'_>) -> Option<Decoded> {
         let tell = |damage: &_| self.damage.tell(tier, *damage, lookup.now_ms);
-        let (record, purge_count) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
-        Some(Decoded { record: Arc::new(record.known_as(lookup.space_state.identity())), purge_count, bytes })
+        let (record, counts) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
+        Some(Decoded { record: Arc::new(record.known_as(lookup.space_state.identity())), counts, bytes })
     }
 
     /// Promotes a record found at `depth` to the tiers above, unchanged. Does nothing if memory holds a record that is
     /// as new, which may have been fetched while that tier was queried.
     fn move_up(&self, key: Key, decoded: &Decoded, depth: usize, begun: Generation, space_state: &SpaceState) {
-        let Decoded { record, purge_count, bytes } = decoded;
+        let Decoded { record, counts, bytes } = decoded;
         let kept = self.memory.peek(&key);
         if kept.as_ref().is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
             return;
         }
         // Another replica wrote it after a purge that this process has not learned of yet. It must not be stored on
         // tiers of this process: after its own next purge, a count as high must not be found there.
-        let is_ahead = *purge_count > self.purges.of(&record.models());
+        let is_ahead = self.purges.stamp(&key, &record.models()).is_behind(*counts);
         // A purge since the look-up began covers the record, so no tier may keep it.
         if !self.remember(key, record, begun) {
             return;
