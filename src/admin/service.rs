@@ -18,12 +18,15 @@ use crate::observe::metrics::Rejection;
 /// Largest body of a request, except for requests to explain.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
+/// Description of the routes of both ports. The tests compare it with the route tables and with real answers.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
 /// One row of the route table.
-struct RouteEntry {
-    path: &'static str,
+pub(super) struct RouteEntry {
+    pub(super) path: &'static str,
     /// The `allow` header; its first word is the method that the index shows.
-    allow: &'static str,
-    access: Access,
+    pub(super) allow: &'static str,
+    pub(super) access: Access,
     endpoint: Endpoint,
     what: &'static str,
 }
@@ -31,6 +34,7 @@ struct RouteEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoint {
     Index,
+    OpenApi,
     Asset,
     Dashboard,
     Events,
@@ -58,11 +62,12 @@ const fn change(allow: &'static str, path: &'static str, endpoint: Endpoint, wha
     RouteEntry { path, allow, access: Access::Private, endpoint, what }
 }
 
-const ROUTES: &[RouteEntry] = &[
+pub(super) const ROUTES: &[RouteEntry] = &[
     get("/", Access::Figures, Endpoint::Index, "this list; to a browser, the dashboard"),
     get("/metrics", Access::Open, Endpoint::Metrics, "metrics in Prometheus's text format"),
     get("/livez", Access::Open, Endpoint::Live, "200 while the process lives"),
     get("/readyz", Access::Open, Endpoint::Ready, "200 while requests are accepted, else 503 and the reason"),
+    get("/openapi.json", Access::Open, Endpoint::OpenApi, "the routes of both ports in OpenAPI 3.1"),
     get("/api/performance/stats", Access::Figures, Endpoint::Stats, "requests, cache and machine in figures"),
     get("/api/performance/health", Access::Figures, Endpoint::Health, "healthy, degraded or error, and why"),
     get("/api/performance/cache/stats", Access::Figures, Endpoint::CacheStats, "what the caches hold and how they do"),
@@ -167,6 +172,7 @@ where
     match endpoint {
         Endpoint::Index if dashboard::wants_page(&head.headers) => Ok(dashboard::page()),
         Endpoint::Index => Ok(index()),
+        Endpoint::OpenApi => Ok(reply::bytes(StatusCode::OK, "application/json", OPENAPI)),
         Endpoint::Asset if head.uri.path() == dashboard::ASSETS_PATH => Ok(dashboard::to_page()),
         Endpoint::Asset => dashboard::asset(head.uri.path()).ok_or_else(|| unknown(head)),
         Endpoint::Dashboard => Ok(dashboard::dashboard(context).await),

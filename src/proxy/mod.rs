@@ -17,6 +17,7 @@ mod parts;
 mod passthrough;
 mod reply;
 mod request_guard;
+mod routes;
 mod service;
 mod traced;
 
@@ -24,3 +25,4 @@ pub use body::ReplyBody;
 pub use controls::{BadControl, ReadControls, read_controls};
 pub use intake::{path_model, read_origin};
 pub use parts::Proxy;
+pub use routes::OWN_ROUTES;

@@ -30,6 +30,7 @@ mod failures;
 mod fairness;
 mod fallback;
 mod floods;
+mod forgetting;
 mod guard;
 mod harness;
 mod incidents;

@@ -12,6 +12,7 @@ use crate::cache::{Age, AtRest, LowerTier, Record, Tier};
 use crate::key::{Key, Tag};
 use crate::learned::SpaceState;
 use crate::observe::traces::{TraceContext, attribute};
+use crate::vector::Vector;
 use crate::vector::packed::Codec;
 
 /// Result of the look-up of one key.
@@ -205,11 +206,11 @@ impl Stack {
         self.lower.iter().any(|tier| tier.is_shared() || tier.stats().entries > 0)
     }
 
-    /// Stores a record below memory as the newest of its space, if another model answered before.
+    /// Notes the model of a record below memory as the newest of its space, if another model answered before.
     pub fn note_newest(&self, space: &Key, record: &Arc<Record>, space_state: &SpaceState, begun: Generation) {
         // `must_be_noted` marks the model as noted, so it is called only if a tier takes the note.
         if self.has_lower() && space_state.must_be_noted(&record.identity) {
-            self.keep_below([(newest_of(space), record)].into_iter(), begun);
+            self.keep_below([(newest_of(space), &Arc::new(note_of(record)))].into_iter(), begun);
         }
     }
 }
@@ -222,9 +223,19 @@ async fn query(tier: &dyn LowerTier, keys: &[Key], trace: &TraceContext) -> Vec<
     found
 }
 
-/// Returns the key of a second copy of the newest record of a space, stored once another model has begun to answer.
-/// With it, a process that has just started knows which of the records it finds are from an older model. Older records
-/// expire and are evicted first, so this copy outlives them.
+/// Returns a record with the model and the times of `record` and with a constant vector: the vector of a text must not
+/// stay here after its input was forgotten.
+fn note_of(record: &Record) -> Record {
+    let dimension = record.vector.dimension();
+    let bytes: Vec<u8> = 1_f32.to_le_bytes().repeat(dimension);
+    let vector = Vector::from_le_bytes(&bytes).expect("ones must be a vector");
+    let [_, asked_model] = record.models();
+    Record::new(vector, record.identity.clone(), record.times, None).asked_as(&Arc::from(asked_model))
+}
+
+/// Returns the key of the note of a space's newest model, stored once another model has begun to answer. With it, a
+/// process that has just started knows which of the records it finds are from an older model. Older records expire and
+/// are evicted first, so this note outlives them.
 pub(super) fn newest_of(space: &Key) -> Key {
     space.extend(Tag::Control, b"newest")
 }
