@@ -44,6 +44,7 @@ mod memory;
 mod merging;
 mod metrics;
 mod moving;
+mod openapi;
 mod operating;
 mod ops;
 mod parsing;
