@@ -25,7 +25,8 @@ pub(super) async fn forget(
     }
     let order = context.finder.find(path, &head.headers, body).await.map_err(|refusal| not_cacheable(&refusal))?;
     let (inputs, scopes) = (order.inputs, order.scopes);
-    let forgotten = context.caches.forget(order, context.clock.now_ms()).await.map_err(|_| Refusal::TooManyForgotten)?;
+    let forgotten =
+        context.caches.forget(order, context.clock.now_ms()).await.map_err(|_| Refusal::TooManyForgotten)?;
     context.metrics.cache.purges.inc();
     context.metrics.cache.forgotten.add(inputs as u64);
     Ok(answer(inputs, scopes, &forgotten))

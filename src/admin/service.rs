@@ -11,7 +11,8 @@ use http_body::Body;
 use super::guard::{Access, Detail};
 use super::reply::{self, AdminResponse, Refusal};
 use super::{
-    AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, forget, health, moving, performance, settings,
+    AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, forget, health, moving, performance,
+    settings,
 };
 use crate::observe::metrics::Rejection;
 

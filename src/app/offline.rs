@@ -156,11 +156,7 @@ impl LowerTier for UnqueuedDisk {
         self.lock().entries.push((key, entry));
     }
 
-    fn purged<'a>(
-        &'a self,
-        purges: &'a Arc<PurgeRegistry>,
-        _: &'a PurgeSubject,
-    ) -> BoxFuture<'a, (u64, Durability)> {
+    fn purged<'a>(&'a self, purges: &'a Arc<PurgeRegistry>, _: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
         let noted = self.store.note_purges(purges).map(drop);
         let settled = if noted.is_ok() { Durability::ForGood } else { Durability::Pending };
         if let Err(error) = noted {

@@ -31,10 +31,16 @@ impl Proxy {
             let space = space_key(&origin.scope, &origin.uri, &request.space);
             keys.extend(request.inputs.iter().map(|input| input.key(&space)));
         }
-        let until_ms = [config.cache.ttl, config.cache.stale_for].into_iter().fold(self.flow.clock.now_ms(), |at, time| {
-            at.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-        });
-        Ok(ForgetOrder { inputs: request.inputs.len(), scopes: scopes.len(), keys: keys.into_iter().collect(), until_ms })
+        let until_ms =
+            [config.cache.ttl, config.cache.stale_for].into_iter().fold(self.flow.clock.now_ms(), |at, time| {
+                at.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            });
+        Ok(ForgetOrder {
+            inputs: request.inputs.len(),
+            scopes: scopes.len(),
+            keys: keys.into_iter().collect(),
+            until_ms,
+        })
     }
 }
 

@@ -1,11 +1,8 @@
 //! Routes that the public port answers itself. All other requests pass through.
 
 /// Methods and paths, as `src/admin/openapi.json` describes them. Embeddings are answered under any prefix as well.
-pub const OWN_ROUTES: &[(&str, &str)] = &[
-    ("POST", "/v1/embeddings"),
-    ("POST", "/embeddings"),
-    ("POST", "/openai/deployments/{deployment}/embeddings"),
-];
+pub const OWN_ROUTES: &[(&str, &str)] =
+    &[("POST", "/v1/embeddings"), ("POST", "/embeddings"), ("POST", "/openai/deployments/{deployment}/embeddings")];
 
 #[cfg(test)]
 mod tests {

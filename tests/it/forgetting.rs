@@ -78,7 +78,10 @@ async fn a_request_of_any_form_names_the_same_entries() {
         (ask("x"), json!({"input": ["x"], "encoding_format": "base64", "user": "u", "model": "tiny"})),
         (json!({"model": "tiny", "input": "y", "encoding_format": "base64"}), ask("y")),
         (tokens.clone(), json!({"model": "tiny", "input": [[1, 2, 3], [4]]})),
-        (json!({"model": "small", "input": "x", "dimensions": 4}), json!({"model": "small", "dimensions": 4, "input": "x"})),
+        (
+            json!({"model": "small", "input": "x", "dimensions": 4}),
+            json!({"model": "small", "dimensions": 4, "input": "x"}),
+        ),
     ] {
         vecho.embed(&cached).await;
         assert!(is_hit(&vecho, &[], &cached).await, "{cached}");
@@ -171,7 +174,10 @@ async fn a_request_that_would_not_be_cached_is_refused_with_the_reason() {
         let refused = forget(vecho.admin(), &[], &body).await;
         let (message, code) = refused.error();
         assert_eq!((refused.status, code), (400, json!("not_cacheable")), "{body}");
-        assert!(message.contains(reason) || refused.json()["error"]["message"].to_string().contains(reason), "{refused:?}");
+        assert!(
+            message.contains(reason) || refused.json()["error"]["message"].to_string().contains(reason),
+            "{refused:?}"
+        );
     }
     for (query, code) in [("?path=/v1/models", "not_cacheable"), ("?scope=all", "invalid_parameter")] {
         let request = post(&format!("http://{}{FORGET}{query}", vecho.admin()), &ask("a"));

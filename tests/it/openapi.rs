@@ -88,7 +88,8 @@ fn response<'d>(document: &'d Value, seen: &Seen) -> (&'d Value, String) {
     let Seen { method, path, answer } = seen;
     let status = answer.status.to_string();
     let operation = &document["paths"][path][method.to_lowercase()];
-    let mut place = format!("/paths/{}/{}/responses/{status}", path.replace('~', "~0").replace('/', "~1"), method.to_lowercase());
+    let mut place =
+        format!("/paths/{}/{}/responses/{status}", path.replace('~', "~0").replace('/', "~1"), method.to_lowercase());
     let mut response = &operation["responses"][&status];
     assert!(response.is_object(), "{method} {path}: the status {status} is not described: {answer:?}");
     if let Some(target) = response["$ref"].as_str() {

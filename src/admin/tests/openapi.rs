@@ -22,7 +22,7 @@ fn described() -> BTreeSet<(String, String, String, String)> {
     for (path, item) in document["paths"].as_object().expect("an object") {
         for (method, operation) in item.as_object().expect("an object").iter().filter(|(name, _)| *name != "servers") {
             if operation["tags"] == json!(["ops"]) {
-                let access = operation["x-vecho-access"].as_str().unwrap_or_default().to_owned();
+                let access = operation["x-access"].as_str().unwrap_or_default().to_owned();
                 operations.insert((path.clone(), method.to_uppercase(), access, operation["security"].to_string()));
             }
         }

@@ -16,7 +16,9 @@ use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
 use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::reply_cache::{ReplyCache, ReplyParts, Validity};
-use crate::cache::{AtRest, Caches, Durability, ForgetOrder, LowerTier, MemoryTier, Record, Stack, Tier, TierStats, Times};
+use crate::cache::{
+    AtRest, Caches, Durability, ForgetOrder, LowerTier, MemoryTier, Record, Stack, Tier, TierStats, Times,
+};
 use crate::config::{Config, Live};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::{ModelIdentity, SpaceState};

@@ -252,7 +252,9 @@ impl DiskStore {
         self.lock_segments().get(&number).cloned()
     }
 
-    pub(super) fn lock_segments(&self) -> std::sync::RwLockReadGuard<'_, std::collections::BTreeMap<u32, Arc<Segment>>> {
+    pub(super) fn lock_segments(
+        &self,
+    ) -> std::sync::RwLockReadGuard<'_, std::collections::BTreeMap<u32, Arc<Segment>>> {
         self.segments.read().unwrap_or_else(PoisonError::into_inner)
     }
 

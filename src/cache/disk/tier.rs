@@ -70,7 +70,9 @@ impl DiskTier {
         // Purge counts of this process continue those of earlier processes, so load them first. `DiskWorker` reads them
         // again.
         let (path, purges) = (settings.path.clone(), Arc::clone(&parts.purges));
-        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| purges.learn_all(&noted.counts, &noted.forgotten)));
+        let learnt = spawn_blocking(move || {
+            DiskStore::purges_in(&path).map(|noted| purges.learn_all(&noted.counts, &noted.forgotten))
+        });
         timeout_at(until, learnt).await.ok();
         tasks.spawn_until_stop(worker.run());
         timeout_at(until, status.known()).await.ok();
@@ -256,11 +258,7 @@ impl LowerTier for DiskTier {
         }
     }
 
-    fn purged<'a>(
-        &'a self,
-        _: &'a Arc<PurgeRegistry>,
-        subject: &'a PurgeSubject,
-    ) -> BoxFuture<'a, (u64, Durability)> {
+    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, subject: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
         Box::pin(async move {
             // Queued entries go first, so none is written after the others were erased.
             if let PurgeSubject::Inputs(keys) = subject {

@@ -13,15 +13,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 
 use tokio::sync::Notify;
 
-use super::forgotten::{ForgottenKeys, ForgottenRegistry, PurgeStamp};
+use super::forgotten::{ForgottenKeys, ForgottenRegistry, MAX_COUNT, PurgeStamp};
 use crate::key::Key;
 
 /// Name under which purges of everything are counted. No model has this name, because model names are never empty.
 pub const EVERYTHING: &str = "";
-
-/// Largest count accepted from other processes. Each purge adds one, so a larger count is an error or a forgery, and
-/// would leave no room for later purges.
-pub const MAX_COUNT: u64 = 1 << 48;
 
 /// Limit on names that this process counts separately. Beyond it, a purge of another name becomes a purge of
 /// everything.

@@ -8,8 +8,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use super::counts::MAX_COUNT;
 use crate::key::Key;
+
+/// Largest count accepted from other processes. Each purge adds one, so a larger count is an error or a forgery, and
+/// would leave no room for later purges.
+pub const MAX_COUNT: u64 = 1 << 48;
 
 /// Limit on keys that one process adds. Replicas read all counts each second, so there must not be many.
 pub const MAX_FORGOTTEN: usize = 5_000;
@@ -173,7 +176,8 @@ mod tests {
     #[test]
     fn one_process_adds_a_bounded_number_of_keys() {
         let forgotten = ForgottenRegistry::default();
-        let many: Vec<Key> = (0..MAX_FORGOTTEN as u64).map(|n| key(0).extend(crate::key::Tag::Text, &n.to_le_bytes())).collect();
+        let many: Vec<Key> =
+            (0..MAX_FORGOTTEN as u64).map(|n| key(0).extend(crate::key::Tag::Text, &n.to_le_bytes())).collect();
         assert!(forgotten.has_room(&many));
         forgotten.raise(&many, 10);
         assert!(forgotten.has_room(&many), "known keys need no room");

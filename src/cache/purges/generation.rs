@@ -84,11 +84,15 @@ mod tests {
         assert!(!purges.was_purged_since(&KEY, &["a"], begun));
         purges.next(&model("a"));
         assert!(purges.was_purged_since(&KEY, &["a"], begun) && purges.was_purged_since(&KEY, &["b", "a"], begun));
-        assert!(!purges.was_purged_since(&KEY, &["b"], begun) && !purges.was_purged_since(&KEY, &["a"], purges.current()));
+        assert!(
+            !purges.was_purged_since(&KEY, &["b"], begun) && !purges.was_purged_since(&KEY, &["a"], purges.current())
+        );
         purges.next(&model("b"));
         assert!(purges.was_purged_since(&KEY, &["a"], begun), "a later purge hides no earlier one");
         purges.next(&PurgeSubject::Everything);
-        assert!(purges.was_purged_since(&KEY, &["c"], begun) && !purges.was_purged_since(&KEY, &["c"], purges.current()));
+        assert!(
+            purges.was_purged_since(&KEY, &["c"], begun) && !purges.was_purged_since(&KEY, &["c"], purges.current())
+        );
     }
 
     #[test]

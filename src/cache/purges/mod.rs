@@ -5,7 +5,7 @@ mod forgotten;
 mod generation;
 mod subject;
 
-pub use counts::{EVERYTHING, MAX_COUNT, PurgeCounts, PurgeNews, PurgeRegistry, SavedPurges, UnsentPurges};
-pub use forgotten::{ForgottenKeys, ForgottenRegistry, MAX_FORGOTTEN, PurgeStamp};
+pub use counts::{EVERYTHING, PurgeCounts, PurgeNews, PurgeRegistry, SavedPurges, UnsentPurges};
+pub use forgotten::{ForgottenKeys, ForgottenRegistry, MAX_COUNT, MAX_FORGOTTEN, PurgeStamp};
 pub use generation::{Generation, Generations};
 pub use subject::PurgeSubject;

@@ -245,8 +245,7 @@ fn a_count_at_the_integer_maximum_is_replaced_by_the_first_purge() {
 
 #[test]
 fn a_model_without_a_name_does_not_hide_a_purge_of_everything() {
-    let mut hash =
-        BTreeMap::from([(ALL_FIELD.to_owned(), "5".to_owned()), (MODEL_FIELD.to_owned(), "1".to_owned())]);
+    let mut hash = BTreeMap::from([(ALL_FIELD.to_owned(), "5".to_owned()), (MODEL_FIELD.to_owned(), "1".to_owned())]);
     let mut replica = Replica::new();
     replica.agree(&mut hash, true, false);
     assert_eq!(replica.purges.of(&["m"]), 5);

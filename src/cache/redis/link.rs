@@ -32,6 +32,9 @@ const SWAP: &str = "for i = 1, #ARGV, 3 do \
 /// Deletes a lease if it still has the holder's token.
 const GIVE_BACK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
 
+/// Timeout of writes and deletions. It may be longer than that of a read, because no request waits for it.
+pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(1);
+
 /// Size of the longest record: the largest number of f32 components, plus metadata.
 pub(super) const MAX_RECORD_BYTES: usize = MAX_DIMENSIONS as usize * COMPONENT_BYTES + 4096;
 

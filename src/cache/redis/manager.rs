@@ -8,10 +8,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::error::LinkError;
 use super::ledger::Ledger;
-use super::link::Link;
+use super::link::{Link, WRITE_WITHIN};
 use super::names::Names;
 use super::status::LinkStatus;
-use super::writing::WRITE_WITHIN;
 use crate::cache::purges::PurgeNews;
 use crate::config::RedisConfig;
 use crate::key::Key;

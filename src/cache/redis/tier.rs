@@ -223,11 +223,7 @@ impl LowerTier for RedisTier {
         self.manager.ledger.add_unsent(subject);
     }
 
-    fn purged<'a>(
-        &'a self,
-        _: &'a Arc<PurgeRegistry>,
-        subject: &'a PurgeSubject,
-    ) -> BoxFuture<'a, (u64, Durability)> {
+    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, subject: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
         Box::pin(async move {
             let removed = match subject {
                 PurgeSubject::Inputs(keys) => self.remove(keys).await,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::error::LinkError;
 use super::holds::Holds;
-use super::link::Link;
+use super::link::{Link, WRITE_WITHIN};
 use super::manager::LinkManager;
 use crate::cache::{BatchLimits, WriteBatch, WriteQueue};
 use crate::key::Key;
@@ -15,8 +15,6 @@ use crate::process::clock::Clock;
 /// further ones, because other replicas wait for them, with leases even until they are written. Under load the next
 /// batch gathers while the one before it is on its way.
 pub(super) const BATCH: BatchLimits = BatchLimits { full_bytes: 256 << 10, linger: Duration::ZERO };
-/// Timeout of a batch. It may be longer than that of a read, because no request waits for it.
-pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(1);
 /// Attempts per batch, each over a link that was up when the attempt began.
 const TRIES: usize = 2;
 /// Longest TTL: ten years. Redis stores expiry times as signed milliseconds since 1970.

@@ -1,13 +1,14 @@
 //! Purges: those of this process are sent to the tiers below memory, and those of other replicas are applied here.
 
+use std::slice;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 
 use super::tiers::Stack;
 use crate::cache::purges::{PurgeNews, PurgeSubject};
-use crate::key::Key;
 use crate::cache::{Durability, LowerTier, Tier};
+use crate::key::Key;
 
 /// A purge that has taken effect in this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ impl Stack {
     /// fetches. Records from before live until `until_ms` at most. [`Stack::settle`] makes the purge durable.
     pub fn forget_inputs(&self, keys: &[Key], until_ms: u64) -> Purge {
         let subject = PurgeSubject::of_inputs(keys);
-        self.between_generations(&[subject.clone()], || self.purges.forgotten().raise(keys, until_ms));
+        self.between_generations(slice::from_ref(&subject), || self.purges.forgotten().raise(keys, until_ms));
         self.emptied(subject, None)
     }
 
@@ -118,7 +119,9 @@ impl Stack {
             PurgeSubject::Model(model) => records.remove_where(|record| record.models().contains(&&**model)),
             PurgeSubject::Inputs(keys) => {
                 let held: Vec<&Key> = keys.iter().filter(|key| self.memory.peek(key).is_some()).collect();
-                held.iter().for_each(|key| records.remove(key));
+                for key in &held {
+                    records.remove(key);
+                }
                 held.len() as u64
             }
         }

@@ -159,11 +159,7 @@ impl LowerTier for Shelf {
     }
 
     fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, subject: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
-        let name = match subject {
-            PurgeSubject::Everything => "everything".to_owned(),
-            PurgeSubject::Model(model) => model.to_string(),
-            PurgeSubject::Inputs(keys) => format!("{} inputs", keys.len()),
-        };
+        let name = if let PurgeSubject::Model(model) = subject { model.to_string() } else { format!("{subject:?}") };
         self.purged.lock().unwrap().push(name);
         Box::pin(std::future::ready((0, Durability::ForGood)))
     }

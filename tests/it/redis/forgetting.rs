@@ -78,7 +78,8 @@ async fn a_record_that_was_written_before_a_replica_knew_of_the_forget_is_never_
         is_gone(replica, "a").await;
     }
     assert_eq!(sources(&late, &["a"]).await, "upstream=1");
-    eventually("the new record is shared", async || redis.cli(&["strlen", &name]) != redis.cli(&["strlen", &copy])).await;
+    eventually("the new record is shared", async || redis.cli(&["strlen", &name]) != redis.cli(&["strlen", &copy]))
+        .await;
     is_gone_in_memory(&one).await;
     assert_eq!(sources(&one, &["a"]).await, "redis=1");
 }
