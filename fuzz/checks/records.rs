@@ -2,6 +2,7 @@
 
 use vecho::cache::Record;
 use vecho::cache::at_rest::{ChecksumKey, ChecksumKeys, Damaged, from_bytes, to_bytes};
+use vecho::cache::purges::PurgeStamp;
 use vecho::config::Secret;
 use vecho::key::Key;
 
@@ -16,8 +17,8 @@ pub(crate) fn check(bytes: &[u8]) {
     let sealed = [bytes, &sum.as_bytes()[..CHECKSUM_BYTES]].concat();
     let checksum_key = of(&key, None);
     assert!(from_bytes(bytes, &checksum_key).is_err(), "a checksum by chance");
-    let Ok((record, purge_count)) = from_bytes(&sealed, &checksum_key) else { return };
-    read_back(&record, purge_count, &checksum_key);
+    let Ok((record, counts)) = from_bytes(&sealed, &checksum_key) else { return };
+    read_back(&record, counts, &checksum_key);
     let place = usize::from_le_bytes(*sum.as_bytes().last_chunk().expect("a hash is longer"));
     let mut other_key = key;
     flip(&mut other_key, place);
@@ -35,15 +36,15 @@ fn of(key: &[u8; 32], secret: Option<&str>) -> ChecksumKey {
     ChecksumKeys::new(secret.map(Secret::new).as_ref()).of(&Key::from_bytes(*key))
 }
 
-fn read_back(record: &Record, purge_count: u64, checksum_key: &ChecksumKey) {
+fn read_back(record: &Record, counts: PurgeStamp, checksum_key: &ChecksumKey) {
     let vector = record.vector.unpack();
     assert_eq!(vector.dimension(), record.identity.dimension);
     assert!(vector.components().all(f32::is_finite));
-    let written = to_bytes(record, purge_count, checksum_key);
-    let (read, read_epoch) = from_bytes(&written, checksum_key).expect("a record of ours must be valid");
+    let written = to_bytes(record, counts, checksum_key);
+    let (read, read_counts) = from_bytes(&written, checksum_key).expect("a record of ours must be valid");
     assert_eq!((&read.vector, &read.identity, read.times), (&record.vector, &record.identity, record.times));
-    assert_eq!((read.models(), read.tokens(), read_epoch), (record.models(), record.tokens(), purge_count));
-    assert_eq!(to_bytes(&read, purge_count, checksum_key), written);
+    assert_eq!((read.models(), read.tokens(), read_counts), (record.models(), record.tokens(), counts));
+    assert_eq!(to_bytes(&read, counts, checksum_key), written);
 }
 
 /// Flips one bit.

@@ -12,8 +12,8 @@ use crate::cache::{Purged, Tier, TierStats};
 use crate::observe::logs::shorten_for_log;
 use crate::observe::metrics::{InputSource, Metrics};
 
-/// Default route of a request to explain.
-const EMBEDDINGS_PATH: &str = "/v1/embeddings";
+/// Default route of a request to explain or to forget.
+pub(super) const EMBEDDINGS_PATH: &str = "/v1/embeddings";
 
 /// Number of inputs answered since the start, each counted once.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -130,13 +130,13 @@ fn purged_reply(context: &AdminContext, purged: &Purged, model: Option<&str>, ti
     if pending.is_empty() {
         return reply::ok(&answer);
     }
-    answer["warning"] = json!(warning(purged));
+    answer["warning"] = json!(warning(&purged.pending, purged.is_remembered));
     reply::json(StatusCode::ACCEPTED, &answer)
 }
 
 /// Describes what may still happen while tiers are pending.
-fn warning(purged: &Purged) -> String {
-    let is_pending = |tier| purged.pending.contains(&tier);
+pub(super) fn warning(pending: &[Tier], is_remembered: bool) -> String {
+    let is_pending = |tier| pending.contains(&tier);
     let mut sentences = vec!["This process serves no purged entry."];
     if is_pending(Tier::Disk) {
         sentences.push("The disk tier cannot record the purge yet.");
@@ -144,7 +144,7 @@ fn warning(purged: &Purged) -> String {
     }
     if is_pending(Tier::Redis) {
         sentences.push("Redis has not accepted the purge yet: until it does, other replicas may serve purged entries.");
-        if !purged.is_remembered {
+        if !is_remembered {
             sentences.push("If this process ends before that, the purge never reaches them.");
         }
     }

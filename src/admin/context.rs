@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::feed::Feed;
 use super::guard::Guard;
-use crate::cache::Caches;
+use crate::cache::{Caches, ForgetOrder};
 use crate::config::Live;
 use crate::observe::logs::LevelHandle;
 use crate::observe::metrics::Metrics;
@@ -29,6 +29,8 @@ pub struct AdminContext {
     pub caches: Caches,
     /// Explains requests of the public port.
     pub explainer: Explainer,
+    /// Finds the entries of requests of the public port.
+    pub finder: Finder,
     /// Readiness of the process.
     pub lifecycle: Arc<Lifecycle>,
     /// Breaker in front of the upstream.
@@ -74,6 +76,33 @@ impl Explainer {
     /// Returns for each input its key, the tier that holds it and its age, or why the request cannot be cached.
     pub(super) async fn explain(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Value {
         (self.0)(path.to_owned(), headers.clone(), body).await
+    }
+}
+
+type Find = dyn Fn(String, HeaderMap, Bytes) -> BoxFuture<'static, Result<ForgetOrder, Value>> + Send + Sync;
+
+/// Finds the entries of a request of the public port. It is reached by a closure, as the [`Explainer`].
+#[derive(Clone)]
+pub struct Finder(Arc<Find>);
+
+impl Finder {
+    /// Creates a finder. `find` gets the path, the headers and the body of the request.
+    pub fn new<F>(find: impl Fn(String, HeaderMap, Bytes) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Result<ForgetOrder, Value>> + Send + 'static,
+    {
+        Self(Arc::new(move |path, headers, body| Box::pin(find(path, headers, body))))
+    }
+
+    /// Returns the entries of a request, or why the request cannot be cached.
+    pub(super) async fn find(&self, path: &str, headers: &HeaderMap, body: Bytes) -> Result<ForgetOrder, Value> {
+        (self.0)(path.to_owned(), headers.clone(), body).await
+    }
+}
+
+impl fmt::Debug for Finder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Finder").finish_non_exhaustive()
     }
 }
 

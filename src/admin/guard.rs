@@ -61,6 +61,12 @@ impl Guard {
         allowed.map_err(|why| Refusal::Forbidden { why, is_wrong_token })
     }
 
+    /// Returns true if `Authorization` holds the token.
+    pub(super) fn is_token_in_authorization(&self, headers: &HeaderMap) -> bool {
+        let given = headers.get_all(AUTHORIZATION).iter().map(HeaderValue::as_bytes).filter_map(bearer);
+        self.token.is_some_and(|token| given.into_iter().any(|given| blake3::hash(given) == token))
+    }
+
     /// Returns how much a route with figures shows to this caller.
     pub(super) fn detail(&self, head: &request::Parts, peer: SocketAddr) -> Detail {
         match self.check(Access::Private, head, peer) {

@@ -8,6 +8,7 @@ mod cache;
 mod context;
 mod dashboard;
 mod feed;
+mod forget;
 mod guard;
 mod health;
 mod moving;
@@ -20,7 +21,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
-pub use context::{AdminContext, Explainer};
+pub use context::{AdminContext, Explainer, Finder};
 pub use dashboard::run_updates;
 pub use feed::Feed;
 pub use guard::{Guard, TOKEN_HEADER, is_local_authority};

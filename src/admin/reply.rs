@@ -10,6 +10,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use serde::Serialize;
 use serde_json::json;
 
+use crate::cache::purges::MAX_FORGOTTEN;
 use crate::cache::transfer::Pieces;
 use crate::process::errors::BoxError;
 
@@ -68,6 +69,18 @@ pub(super) enum Refusal {
     BodyCut,
     #[error("Too many event streams are open.")]
     TooManyStreams,
+    #[error("This request would not be cached, so it has no entries: {message} ({reason}{}).", subject_text(subject.as_deref()))]
+    NotCacheable { reason: String, message: String, subject: Option<String> },
+    #[error(
+        "`Authorization` holds `admin.token`, but names the credential whose entries are forgotten. Send the token as \
+         `x-vecho-admin-token`."
+    )]
+    TokenAsCredential,
+    #[error(
+        "Too many inputs are forgotten already: {MAX_FORGOTTEN} are remembered until their entries would have expired. \
+         Purge the model instead: `DELETE /api/performance/cache?model=NAME`."
+    )]
+    TooManyForgotten,
     #[error("{0}")]
     BadBody(String),
     #[error("{message}")]
@@ -82,7 +95,12 @@ impl Refusal {
             Self::Forbidden { .. } => StatusCode::FORBIDDEN,
             Self::BodyTooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTimeout { .. } => StatusCode::REQUEST_TIMEOUT,
-            Self::BodyCut | Self::BadBody(_) | Self::BadParameter { .. } => StatusCode::BAD_REQUEST,
+            Self::BodyCut
+            | Self::BadBody(_)
+            | Self::BadParameter { .. }
+            | Self::NotCacheable { .. }
+            | Self::TokenAsCredential => StatusCode::BAD_REQUEST,
+            Self::TooManyForgotten => StatusCode::CONFLICT,
             Self::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -97,12 +115,16 @@ impl Refusal {
             Self::BodyCut | Self::BadBody(_) => "invalid_body",
             Self::BadParameter { .. } => "invalid_parameter",
             Self::TooManyStreams => "overloaded",
+            Self::NotCacheable { .. } => "not_cacheable",
+            Self::TokenAsCredential => "token_as_credential",
+            Self::TooManyForgotten => "too_many_forgotten",
         }
     }
 
     fn param(&self) -> Option<&str> {
         match self {
             Self::BadParameter { param, .. } => Some(param),
+            Self::NotCacheable { subject, .. } => subject.as_deref(),
             _ => None,
         }
     }
@@ -123,6 +145,10 @@ impl Refusal {
         }
         reply
     }
+}
+
+fn subject_text(subject: Option<&str>) -> String {
+    subject.map(|subject| format!(": `{subject}`")).unwrap_or_default()
 }
 
 /// Rounds `value` to `digits` decimals for display.

@@ -11,19 +11,23 @@ use http_body::Body;
 use super::guard::{Access, Detail};
 use super::reply::{self, AdminResponse, Refusal};
 use super::{
-    AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, health, moving, performance, settings,
+    AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, forget, health, moving, performance,
+    settings,
 };
 use crate::observe::metrics::Rejection;
 
 /// Largest body of a request, except for requests to explain.
 const MAX_BODY_BYTES: usize = 1 << 20;
 
+/// Description of the routes of both ports. The tests compare it with the route tables and with real answers.
+pub(super) const OPENAPI: &str = include_str!("openapi.json");
+
 /// One row of the route table.
-struct RouteEntry {
-    path: &'static str,
+pub(super) struct RouteEntry {
+    pub(super) path: &'static str,
     /// The `allow` header; its first word is the method that the index shows.
-    allow: &'static str,
-    access: Access,
+    pub(super) allow: &'static str,
+    pub(super) access: Access,
     endpoint: Endpoint,
     what: &'static str,
 }
@@ -31,6 +35,7 @@ struct RouteEntry {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Endpoint {
     Index,
+    OpenApi,
     Asset,
     Dashboard,
     Events,
@@ -43,6 +48,7 @@ enum Endpoint {
     OptimizeMemory,
     Purge,
     Explain,
+    Forget,
     Export,
     Import,
     Config,
@@ -57,11 +63,12 @@ const fn change(allow: &'static str, path: &'static str, endpoint: Endpoint, wha
     RouteEntry { path, allow, access: Access::Private, endpoint, what }
 }
 
-const ROUTES: &[RouteEntry] = &[
+pub(super) const ROUTES: &[RouteEntry] = &[
     get("/", Access::Figures, Endpoint::Index, "this list; to a browser, the dashboard"),
     get("/metrics", Access::Open, Endpoint::Metrics, "metrics in Prometheus's text format"),
     get("/livez", Access::Open, Endpoint::Live, "200 while the process lives"),
     get("/readyz", Access::Open, Endpoint::Ready, "200 while requests are accepted, else 503 and the reason"),
+    get("/openapi.json", Access::Open, Endpoint::OpenApi, "the routes of both ports in OpenAPI 3.1"),
     get("/api/performance/stats", Access::Figures, Endpoint::Stats, "requests, cache and machine in figures"),
     get("/api/performance/health", Access::Figures, Endpoint::Health, "healthy, degraded or error, and why"),
     get("/api/performance/cache/stats", Access::Figures, Endpoint::CacheStats, "what the caches hold and how they do"),
@@ -72,6 +79,12 @@ const ROUTES: &[RouteEntry] = &[
         "/api/performance/cache/explain",
         Endpoint::Explain,
         "what would happen to the embeddings request in the body",
+    ),
+    change(
+        "POST",
+        "/api/performance/cache/forget",
+        Endpoint::Forget,
+        "removes the entries of the embeddings request in the body",
     ),
     get(
         EXPORT_PATH,
@@ -160,6 +173,7 @@ where
     match endpoint {
         Endpoint::Index if dashboard::wants_page(&head.headers) => Ok(dashboard::page()),
         Endpoint::Index => Ok(index()),
+        Endpoint::OpenApi => Ok(reply::bytes(StatusCode::OK, "application/json", OPENAPI)),
         Endpoint::Asset if head.uri.path() == dashboard::ASSETS_PATH => Ok(dashboard::to_page()),
         Endpoint::Asset => dashboard::asset(head.uri.path()).ok_or_else(|| unknown(head)),
         Endpoint::Dashboard => Ok(dashboard::dashboard(context).await),
@@ -180,6 +194,9 @@ where
         // The body may be as large as one on the public port.
         Endpoint::Explain => {
             cache::explain(context, head, body::read(body, context.live.load().limits.max_body_bytes).await?).await
+        }
+        Endpoint::Forget => {
+            forget::forget(context, head, body::read(body, context.live.load().limits.max_body_bytes).await?).await
         }
         Endpoint::Export if head.method == Method::HEAD => Ok(moving::no_export()),
         Endpoint::Export => Ok(moving::export(context).await),

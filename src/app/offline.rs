@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
 use crate::cache::disk::{DiskStore, OpenError};
-use crate::cache::purges::PurgeRegistry;
+use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::transfer::{self, Imported, Pieces};
 use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Stack, Tier, TierStats};
 use crate::config::Config;
@@ -56,7 +56,7 @@ impl OfflineCache {
         let purges = Arc::new(PurgeRegistry::default());
         let noted = store.purges()?;
         // Without the counts from disk, records that were purged earlier would be read again.
-        purges.learn(&noted.counts);
+        purges.learn_all(&noted.counts, &noted.forgotten);
         // Purges that Redis has not accepted yet must still be on disk after this command.
         purges.add_saved(&noted.unsent);
         let disk = Arc::new(UnqueuedDisk { store, waiting: Mutex::default() });
@@ -156,13 +156,13 @@ impl LowerTier for UnqueuedDisk {
         self.lock().entries.push((key, entry));
     }
 
-    fn purged<'a>(&'a self, purges: &'a Arc<PurgeRegistry>, _name: &'a str) -> BoxFuture<'a, Durability> {
+    fn purged<'a>(&'a self, purges: &'a Arc<PurgeRegistry>, _: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
         let noted = self.store.note_purges(purges).map(drop);
         let settled = if noted.is_ok() { Durability::ForGood } else { Durability::Pending };
         if let Err(error) = noted {
             self.lock().failed = Some(error);
         }
-        Box::pin(std::future::ready(settled))
+        Box::pin(std::future::ready((0, settled)))
     }
 
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {

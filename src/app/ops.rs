@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::components::Components;
 use super::surroundings::Surroundings;
-use crate::admin::{AdminContext, Explainer, Feed, Guard};
+use crate::admin::{AdminContext, Explainer, Feed, Finder, Guard};
 use crate::process::lifecycle::Lifecycle;
 use crate::proxy::Proxy;
 
@@ -19,6 +19,7 @@ pub(super) fn admin_context(
         metrics: Arc::clone(&components.metrics),
         caches: components.caches.clone(),
         explainer: explainer(proxy),
+        finder: finder(proxy),
         lifecycle: Arc::clone(lifecycle),
         breaker: Arc::clone(&components.breaker),
         governor: Arc::clone(&components.governor),
@@ -36,5 +37,13 @@ fn explainer(proxy: &Arc<Proxy>) -> Explainer {
     Explainer::new(move |path, headers, body| {
         let proxy = Arc::clone(&proxy);
         async move { proxy.explain(&path, &headers, &body).await }
+    })
+}
+
+fn finder(proxy: &Arc<Proxy>) -> Finder {
+    let proxy = Arc::clone(proxy);
+    Finder::new(move |path, headers, body| {
+        let proxy = Arc::clone(&proxy);
+        async move { proxy.forget_order(&path, &headers, &body).await }
     })
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::cache::disk::{DiskBounds, DiskParts, DiskSettings, DiskTier};
-use crate::cache::purges::{PurgeCounts, PurgeRegistry};
+use crate::cache::purges::{PurgeNews, PurgeRegistry};
 use crate::cache::redis::{OnPurges, RedisParts, RedisTier};
 use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{Leases, LowerTier, Tier};
@@ -85,18 +85,18 @@ impl OthersPurges {
 }
 
 impl OnPurges for OthersPurges {
-    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> BoxFuture<'a, ()> {
+    fn note_ahead<'a>(&'a self, news: &'a PurgeNews) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             if let Some(flow) = self.flow.upgrade() {
-                flow.tiers.note_ahead(counts).await;
+                flow.tiers.note_ahead(news).await;
             }
         })
     }
 
-    fn learn(&self, counts: &PurgeCounts) -> Option<BoxFuture<'static, ()>> {
+    fn learn(&self, news: &PurgeNews) -> Option<BoxFuture<'static, ()>> {
         let (flow, reply_cache) = (self.flow.upgrade()?, self.reply_cache.upgrade()?);
         // Purged entries leave memory at once. The returned future tells the other tiers below memory.
-        let purges = flow.tiers.learn_purges(counts, Tier::Redis);
+        let purges = flow.tiers.learn_purges(news, Tier::Redis);
         if purges.is_empty() {
             return None;
         }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::purges::PurgeStamp;
 use super::{Record, Times};
 use crate::config::Secret;
 use crate::key::Key;
@@ -16,8 +17,12 @@ use crate::vector::packed::{Form, NotPacked, Packed};
 /// Magic bytes at the start of every version.
 const MAGIC: [u8; 3] = *b"vec";
 
-/// Format version that this program writes.
+/// Format version of records whose key was never forgotten.
 const VERSION: u8 = 2;
+
+/// Format version with the count of the key, which follows the times. A record has it only if its key was forgotten
+/// before, so all other records keep the form that every version of this program can read.
+const VERSION_WITH_INPUT: u8 = 3;
 
 /// Size of the fixed-length header, which ends before the model names.
 const HEAD_BYTES: usize = 56;
@@ -79,8 +84,9 @@ pub enum Damaged {
     Vector(#[from] NotPacked),
 }
 
-/// Encodes a record. `purge_count` is stored with it and returned by [`from_bytes`].
-pub fn to_bytes(record: &Record, purge_count: u64, checksum_key: &ChecksumKey) -> Vec<u8> {
+/// Encodes a record. Its purge counts are stored with it and returned by [`from_bytes`].
+pub fn to_bytes(record: &Record, counts: impl Into<PurgeStamp>, checksum_key: &ChecksumKey) -> Vec<u8> {
+    let counts = counts.into();
     let [model, asked_model] = record.models();
     // An empty name means the same name, so most records hold the name of their model once.
     let asked_model = if asked_model == model { "" } else { asked_model };
@@ -89,12 +95,16 @@ pub fn to_bytes(record: &Record, purge_count: u64, checksum_key: &ChecksumKey) -
     let mut bytes = Vec::with_capacity(HEAD_BYTES + names + vector.payload().len() + CHECKSUM_BYTES);
     // The order of these writes is the file format, which `from_bytes` reads in the same order.
     bytes.extend_from_slice(&MAGIC);
-    bytes.extend_from_slice(&[VERSION, vector.form() as u8, 0, 0, 0]);
+    let version = if counts.input == 0 { VERSION } else { VERSION_WITH_INPUT };
+    bytes.extend_from_slice(&[version, vector.form() as u8, 0, 0, 0]);
     bytes.extend_from_slice(&length(vector.dimension()));
     // Zero means that the tokens were not counted.
     bytes.extend_from_slice(&record.tokens().unwrap_or(0).to_le_bytes());
-    for number in [purge_count, times.created_ms, times.fresh_until_ms, times.stale_until_ms] {
+    for number in [counts.models, times.created_ms, times.fresh_until_ms, times.stale_until_ms] {
         bytes.extend_from_slice(&number.to_le_bytes());
+    }
+    if version == VERSION_WITH_INPUT {
+        bytes.extend_from_slice(&counts.input.to_le_bytes());
     }
     bytes.extend_from_slice(&length(model.len()));
     bytes.extend_from_slice(&length(asked_model.len()));
@@ -105,23 +115,25 @@ pub fn to_bytes(record: &Record, purge_count: u64, checksum_key: &ChecksumKey) -
     bytes
 }
 
-/// Decodes a record, and returns it with its purge count.
-pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, u64), Damaged> {
+/// Decodes a record, and returns it with its purge counts.
+pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, PurgeStamp), Damaged> {
     let body = checked(bytes, checksum_key)?;
+    let has_input = body[MAGIC.len()] == VERSION_WITH_INPUT;
     let mut rest = Rest(&body[MAGIC.len() + 1..]);
     let [form, zeros @ ..] = rest.take::<4>()?;
     // This version writes three zero bytes after the form, so any other value is an error of the writer.
     let form = Form::from_number(form).filter(|_| zeros == [0; 3]).ok_or(Damaged::Contradiction)?;
     let (dimension, tokens) = (rest.length()?, rest.u32()?);
-    let purge_count = rest.u64()?;
+    let models = rest.u64()?;
     let times = Times { created_ms: rest.u64()?, fresh_until_ms: rest.u64()?, stale_until_ms: rest.u64()? };
+    let input = if has_input { rest.u64()? } else { 0 };
     let (model_len, asked_len) = (rest.length()?, rest.length()?);
     let (model, asked_model) = (rest.name(model_len)?, rest.name(asked_len)?);
     // A valid checksum proves only that the bytes are unchanged. The vector is validated like an answer of the
     // upstream.
     let vector = Packed::from_parts(form, dimension, rest.0)?;
     let record = Record::new(vector, ModelIdentity { model, dimension }, times, Some(tokens));
-    Ok((if asked_model.is_empty() { record } else { record.asked_as(&asked_model) }, purge_count))
+    Ok((if asked_model.is_empty() { record } else { record.asked_as(&asked_model) }, PurgeStamp { models, input }))
 }
 
 /// Returns the bytes before the checksum after verifying the magic bytes, the version and the checksum.
@@ -129,7 +141,7 @@ fn checked<'b>(bytes: &'b [u8], checksum_key: &ChecksumKey) -> Result<&'b [u8], 
     // The version is read before the checksum: another version may compute it differently and must not count as damage.
     match bytes.strip_prefix(&MAGIC).and_then(<[u8]>::first) {
         None => return Err(Damaged::NoRecord),
-        Some(&VERSION) => {}
+        Some(&VERSION | &VERSION_WITH_INPUT) => {}
         Some(other) => return Err(Damaged::UnknownVersion(*other)),
     }
     let (body, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(Damaged::Length)?;
@@ -189,11 +201,11 @@ mod tests {
         ChecksumKeys::default().of(&Key::from_bytes([n; 32]))
     }
 
-    fn to_bytes(record: &Record, purge_count: u64) -> Vec<u8> {
-        super::to_bytes(record, purge_count, &of_key(1))
+    fn to_bytes(record: &Record, counts: impl Into<PurgeStamp>) -> Vec<u8> {
+        super::to_bytes(record, counts, &of_key(1))
     }
 
-    fn from_bytes(bytes: &[u8]) -> Result<(Record, u64), Damaged> {
+    fn from_bytes(bytes: &[u8]) -> Result<(Record, PurgeStamp), Damaged> {
         super::from_bytes(bytes, &of_key(1))
     }
 
@@ -220,8 +232,11 @@ mod tests {
         for codec in [Codec::Lossless, Codec::Bf16, Codec::Int8, Codec::F32] {
             for asked_model in ["model", "model-v2", "modèle"] {
                 let record = record(&[0.1, -0.25, 0.7], codec, asked_model);
-                let (read, purge_count) = from_bytes(&to_bytes(&record, 99)).expect("it is whole");
-                assert_eq!((shown(&read), purge_count), (shown(&record), 99));
+                for input in [0, 1 << 40] {
+                    let counts = PurgeStamp { models: 99, input };
+                    let (read, read_counts) = from_bytes(&to_bytes(&record, counts)).expect("it is whole");
+                    assert_eq!((shown(&read), read_counts), (shown(&record), counts));
+                }
             }
         }
     }
@@ -275,6 +290,8 @@ mod tests {
             flipped[bit / 8] ^= 1 << (bit % 8);
             let expected = match bit / 8 {
                 0..3 => Damaged::NoRecord,
+                // This bit turns one known version into the other.
+                3 if bit % 8 == 0 => Damaged::Checksum,
                 3 => Damaged::UnknownVersion(VERSION ^ 1 << (bit % 8)),
                 _ => Damaged::Checksum,
             };

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 
 use super::reply_cache::ReplyCache;
 use super::{Durability, Stack, Tier};
+use crate::key::Key;
 use crate::observe::metrics::TierStats;
 use crate::process::governor::Shrink;
 
@@ -28,6 +29,34 @@ pub struct Purged {
     /// True if the pending purges survive a restart of the process.
     pub is_remembered: bool,
 }
+
+/// Entries to forget.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForgetOrder {
+    /// Number of inputs of the request.
+    pub inputs: usize,
+    /// Number of scopes that the request names.
+    pub scopes: usize,
+    /// Keys of the inputs in all of these scopes, each once.
+    pub keys: Vec<Key>,
+    /// Time at which all of their present entries have expired.
+    pub until_ms: u64,
+}
+
+/// Result of a forget.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Number of entries that left each tier.
+    pub removed: Vec<(Tier, u64)>,
+    /// Tiers that could not store it yet.
+    pub pending: Vec<Tier>,
+    /// True if it survives a restart of the process although tiers are pending.
+    pub is_remembered: bool,
+}
+
+/// As many keys are forgotten as a process remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom;
 
 impl Caches {
     /// Creates the handle of these caches.
@@ -55,14 +84,43 @@ impl Caches {
             let purge = caches.tiers.purge(model);
             // Replies cached from purged records must not be served while slower tiers store the purge.
             caches.replies.clear();
-            let pending = Handle::current().block_on(caches.tiers.settle(&purge));
+            let pending = pending(&Handle::current().block_on(caches.tiers.settle(&purge)));
             caches.replies.clear();
-            // Such a tier also stores purges that other tiers still have to receive.
-            let mut lower = caches.tiers.lower().iter();
-            let is_remembered = lower.any(|tier| tier.remembers_purges() && !pending.contains(&tier.tier()));
+            let is_remembered = caches.remembers(&pending);
             Purged { entries: purge.forgotten, pending, is_remembered }
         })
         .await
+    }
+
+    /// Forgets the entries of some keys in all tiers, like [`Caches::purge`]. Returns an error and forgets nothing if
+    /// too many keys are forgotten already.
+    pub async fn forget(&self, order: ForgetOrder, now_ms: u64) -> Result<Forgotten, NoRoom> {
+        let (caches, ForgetOrder { keys, until_ms, .. }) = (self.clone(), order);
+        // The blocking task continues if the caller leaves.
+        let forgotten = spawn_blocking(move || {
+            let forgotten = caches.tiers.forgotten();
+            forgotten.expire(now_ms);
+            if !forgotten.has_room(&keys) {
+                return Err(NoRoom);
+            }
+            let purge = caches.tiers.forget_inputs(&keys, until_ms);
+            // Replies do not know their keys, and a generation ends all of them anyway.
+            let replies = caches.replies.stored().len();
+            caches.replies.clear();
+            let settled = Handle::current().block_on(caches.tiers.settle(&purge));
+            caches.replies.clear();
+            let mut removed = vec![(Tier::Memory, purge.forgotten), (Tier::Answers, replies)];
+            removed.extend(settled.iter().map(|(tier, entries, _)| (*tier, *entries)));
+            let pending = pending(&settled);
+            let is_remembered = caches.remembers(&pending);
+            Ok(Forgotten { removed, pending, is_remembered })
+        });
+        forgotten.await.expect("a purge must not panic")
+    }
+
+    /// Returns true if a tier stores the purges that the pending tiers still have to receive.
+    fn remembers(&self, pending: &[Tier]) -> bool {
+        self.tiers.lower().iter().any(|tier| tier.remembers_purges() && !pending.contains(&tier.tier()))
     }
 
     /// Removes all entries, or those of one model, from memory. Also empties the reply cache, which depends on it.
@@ -114,6 +172,10 @@ impl Caches {
         let purged = spawn_blocking(move || purge(&caches, model.as_deref()));
         purged.await.expect("a purge must not panic")
     }
+}
+
+fn pending(settled: &[(Tier, u64, Durability)]) -> Vec<Tier> {
+    settled.iter().filter(|(_, _, durability)| *durability == Durability::Pending).map(|(tier, ..)| *tier).collect()
 }
 
 impl Shrink for ReplyCache {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::cache::purges::PurgeRegistry;
+use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::key::Key;
 use crate::observe::metrics::{Tier, TierStats};
 use futures_util::future::BoxFuture;
@@ -55,18 +55,23 @@ pub trait LowerTier: Send + Sync + Debug {
     /// Queues an entry to be written, or drops it if the queue is full. Never waits.
     fn put(&self, key: Key, entry: AtRest);
 
-    /// Adds an unsent purge, which is counted in the [`PurgeRegistry`] under `name`: other replicas do not know it yet.
+    /// Adds an unsent purge, which is counted in the [`PurgeRegistry`]: other replicas do not know it yet.
     /// It runs before [`LowerTier::purged`] of any tier, so the unsent purge is saved with the purge.
     ///
     /// By default nothing is added, which suffices for a tier of one process. A tier that replicas share must implement
     /// this: otherwise a purge that it could not receive at once is lost with the process.
-    fn add_unsent(&self, name: &str) {
-        let _ = name;
+    fn add_unsent(&self, subject: &PurgeSubject) {
+        let _ = subject;
     }
 
-    /// Handles a purge that is counted in the [`PurgeRegistry`] under `name`. Resolves once the purge survives this
-    /// process and has reached all replicas that share the tier, or once it is certain that it cannot.
-    fn purged<'a>(&'a self, purges: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability>;
+    /// Handles a purge that is counted in the [`PurgeRegistry`]. Resolves once the purge survives this process and has
+    /// reached all replicas that share the tier, or once it is certain that it cannot. Entries of forgotten inputs leave
+    /// the medium; the answer is their number. For other purges, whose entries may stay until they are evicted, it is 0.
+    fn purged<'a>(
+        &'a self,
+        purges: &'a Arc<PurgeRegistry>,
+        subject: &'a PurgeSubject,
+    ) -> BoxFuture<'a, (u64, Durability)>;
 
     /// Records purges that are about to be learned, and that the [`PurgeRegistry`] already lists as expected. A tier
     /// that outlives the process saves them. Resolves once that is done or a short timeout has passed.

@@ -20,7 +20,7 @@ pub mod transfer;
 mod writer;
 
 pub use crate::observe::metrics::{Tier, TierStats};
-pub use caches::{Caches, Purged};
+pub use caches::{Caches, ForgetOrder, Forgotten, NoRoom, Purged};
 pub use leases::{LeaseHolder, LeaseReply, Leases};
 pub use lower::{AtRest, Durability, LowerTier};
 pub use memory::MemoryTier;

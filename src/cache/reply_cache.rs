@@ -220,7 +220,7 @@ mod tests {
     #[test]
     fn a_purge_invalidates_cached_replies() {
         let (reply_cache, purges, _, request) = setup();
-        purges.next(None);
+        purges.next(&crate::cache::purges::PurgeSubject::Everything);
         assert!(reply_cache.get(&request, 1, purges.current()).is_none());
     }
 

@@ -189,6 +189,23 @@ impl WriteQueue {
         self.clear();
     }
 
+    /// Removes the entries of these keys.
+    pub fn remove(&self, keys: &[Key]) {
+        let mut pending = self.lock();
+        for key in keys {
+            let Some(entry) = pending.entries.remove(key) else { continue };
+            let size = size(&entry.at_rest);
+            pending.bytes -= size;
+            // A batch under way keeps its entries. Its writer skips those that `holds` does not find any more.
+            if !entry.is_taken {
+                pending.order_bytes -= size;
+                pending.order.retain(|queued| queued != key);
+            }
+        }
+        drop(pending);
+        self.settled.notify_waiters();
+    }
+
     /// Removes all entries.
     pub fn clear(&self) {
         let mut pending = self.lock();

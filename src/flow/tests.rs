@@ -13,7 +13,7 @@ use super::fetch::pack_in_slices;
 use super::*;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
-use crate::cache::purges::PurgeRegistry;
+use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Record, Stack, Tier, TierStats, Times};
 use crate::config::{Config, Live};
 use crate::flow::mock;
@@ -149,8 +149,8 @@ impl LowerTier for Slow {
 
     fn put(&self, _key: Key, _entry: AtRest) {}
 
-    fn purged<'a>(&'a self, _epochs: &'a Arc<PurgeRegistry>, _name: &'a str) -> BoxFuture<'a, Durability> {
-        Box::pin(std::future::ready(Durability::ForGood))
+    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, _: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
+        Box::pin(std::future::ready((0, Durability::ForGood)))
     }
 
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {

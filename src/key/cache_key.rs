@@ -15,6 +15,20 @@ impl Key {
         Self(bytes)
     }
 
+    /// Parses the hexadecimal form in which a key is shown.
+    pub fn from_hex(text: &str) -> Option<Self> {
+        let digits = text.as_bytes();
+        let mut bytes = [0; 32];
+        if digits.len() != 2 * bytes.len() || digits.iter().any(u8::is_ascii_uppercase) {
+            return None;
+        }
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            let digit = |place: usize| char::from(pair[place]).to_digit(16);
+            *byte = u8::try_from(digit(0)? << 4 | digit(1)?).ok()?;
+        }
+        Some(Self(bytes))
+    }
+
     /// Returns the raw bytes.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -20,35 +20,29 @@ impl Proxy {
     /// cached.
     pub async fn explain(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Value {
         let config = self.live.load();
-        let Ok(uri) = path.parse::<Uri>() else {
-            return refusal("bad_path", "the path is not one");
+        let described = async {
+            let described = self.described(&config, path, (headers, body)).await?;
+            let origin = described.origin(&config, headers)?;
+            Ok(self.explain_request(&config, &described.request(&config)?, &origin).await)
         };
-        let origin = match read_origin(&config, &uri, headers) {
-            Ok(origin) => origin,
-            Err(error) => return refusal("uri_too_long", &error.to_string()),
-        };
-        let kind = classify_path(origin.uri.path());
+        described.await.unwrap_or_else(|refusal| refusal)
+    }
+
+    /// Reads a request that the ops port received for this port, up to its body. Returns the reason if it would not be
+    /// cached.
+    pub(super) async fn described(
+        &self,
+        config: &Config,
+        path: &str,
+        (headers, body): (&HeaderMap, &Bytes),
+    ) -> Result<Described, Value> {
+        let uri = path.parse::<Uri>().map_err(|_| refusal("bad_path", "the path is not one"))?;
+        let kind = classify_path(origin(config, &uri, headers)?.uri.path());
         if kind == RouteKind::Other {
             let message = "requests to this path pass through unchanged: it is not an embeddings path";
-            return refusal_of(&BypassCause::other_path(uri.path()), message);
+            return Err(refusal_of(&BypassCause::other_path(uri.path()), message));
         }
-        if let Err(bad) = read_controls(headers) {
-            return refusal("bad_control", &bad.to_string());
-        }
-        let body = match self.explained_body(&config, headers, body).await {
-            Ok(body) => body,
-            Err(refusal) => return refusal,
-        };
-        match read_request(&body, &config.cache.extra_fields, path_model(kind)) {
-            Err(cause) => {
-                let unknown = match cause.reason {
-                    Bypass::UnknownField => unknown_fields(&body, &config.cache.extra_fields),
-                    _ => Vec::new(),
-                };
-                passes_through(&cause, &unknown)
-            }
-            Ok(request) => self.explain_request(&config, &request, &origin).await,
-        }
+        Ok(Described { uri, kind, body: self.explained_body(config, headers, body).await? })
     }
 
     /// Returns the body without its content codings, or the reason why it would not be read.
@@ -57,6 +51,7 @@ impl Proxy {
             let message = "with the content type and encoding that this came with, it would pass through";
             refusal(bypass.label(), message)
         };
+        read_controls(headers).map_err(|bad| refusal("bad_control", &bad.to_string()))?;
         let codings = body_codings(headers).map_err(unread)?;
         if codings.is_empty() {
             return Ok(body.clone());
@@ -106,6 +101,37 @@ impl Proxy {
     }
 }
 
+/// A request to an embeddings path whose body could be read.
+pub(super) struct Described {
+    uri: Uri,
+    kind: RouteKind,
+    /// The body without its content codings.
+    body: Bytes,
+}
+
+impl Described {
+    /// Returns the caller, the scope and the upstream address that these headers give.
+    pub(super) fn origin<'h>(&self, config: &Config, headers: &'h HeaderMap) -> Result<RequestOrigin<'h>, Value> {
+        origin(config, &self.uri, headers)
+    }
+
+    /// Parses the body. Returns the reason if the request would pass through.
+    pub(super) fn request(&self, config: &Config) -> Result<EmbedRequest<'_>, Value> {
+        let extra_fields = &config.cache.extra_fields;
+        read_request(&self.body, extra_fields, path_model(self.kind)).map_err(|cause| {
+            let unknown = match cause.reason {
+                Bypass::UnknownField => unknown_fields(&self.body, extra_fields),
+                _ => Vec::new(),
+            };
+            passes_through(&cause, &unknown)
+        })
+    }
+}
+
+fn origin<'h>(config: &Config, uri: &Uri, headers: &'h HeaderMap) -> Result<RequestOrigin<'h>, Value> {
+    read_origin(config, uri, headers).map_err(|error| refusal("uri_too_long", &error.to_string()))
+}
+
 fn explain_input(input: &Input<'_>, key: &Key, found: Found, now_ms: u64) -> Value {
     let (state, record, tier) = match found {
         Found::Fresh(record, tier) => ("fresh", Some(record), Some(tier.label())),
@@ -147,6 +173,6 @@ fn refusal_of(cause: &BypassCause, message: &str) -> Value {
     refusal
 }
 
-fn refusal(reason: &str, message: &str) -> Value {
+pub(super) fn refusal(reason: &str, message: &str) -> Value {
     json!({ "cacheable": false, "reason": reason, "message": message })
 }

@@ -5,6 +5,7 @@ mod bounds;
 mod crashes;
 mod damage;
 mod failing;
+mod forgetting;
 pub(crate) mod ground;
 mod purging;
 mod queueing;

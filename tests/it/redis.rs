@@ -3,6 +3,7 @@
 mod bounds;
 mod cluster;
 mod counts;
+mod forgetting;
 mod leases;
 mod outages;
 mod purges;

@@ -3,6 +3,7 @@
 mod client;
 mod dashboard;
 mod figures;
+mod openapi;
 mod parts;
 mod routing;
 mod steering;

@@ -14,9 +14,11 @@ use serde_json::json;
 use crate::admin::*;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
-use crate::cache::purges::PurgeRegistry;
+use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::reply_cache::{ReplyCache, ReplyParts, Validity};
-use crate::cache::{AtRest, Caches, Durability, LowerTier, MemoryTier, Record, Stack, Tier, TierStats, Times};
+use crate::cache::{
+    AtRest, Caches, Durability, ForgetOrder, LowerTier, MemoryTier, Record, Stack, Tier, TierStats, Times,
+};
 use crate::config::{Config, Live};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::{ModelIdentity, SpaceState};
@@ -89,12 +91,12 @@ impl LowerTier for StubTier {
 
     fn put(&self, _: Key, _: AtRest) {}
 
-    fn add_unsent(&self, _: &str) {
+    fn add_unsent(&self, _: &PurgeSubject) {
         self.noted_on.lock().expect("the lock must hold").push(std::thread::current().id());
     }
 
-    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, _: &'a str) -> BoxFuture<'a, Durability> {
-        Box::pin(std::future::ready(self.durability()))
+    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, _: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
+        Box::pin(std::future::ready((0, self.durability())))
     }
 
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
@@ -166,6 +168,7 @@ pub(super) fn context_over(lower: Vec<Arc<dyn LowerTier>>) -> AdminContext {
         explainer: Explainer::new(
             async |path, headers: HeaderMap, body: Bytes| json!({ "path": path, "bytes": body.len(), "namespace": headers.contains_key("x-vecho-namespace") }),
         ),
+        finder: Finder::new(async |_, _, _| Ok(ForgetOrder::default())),
         lifecycle: Arc::new(lifecycle(true, false)),
         breaker: Arc::new(Breaker::new(Arc::clone(&metrics))),
         governor: governor(100 * MIB, 100 * MIB),

@@ -19,7 +19,7 @@ pub(super) const END_BYTES: u64 = 40;
 const MAGIC: [u8; 8] = *b"vechoend";
 
 /// Short form of a key, used where the full key is checked later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct KeyTag(pub(super) u64);
 
 impl From<&Key> for KeyTag {

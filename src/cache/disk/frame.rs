@@ -50,6 +50,16 @@ impl Head {
         is_whole.then_some(Self { key, until_ms, length })
     }
 
+    /// Returns the header of the frame once its value is erased. It is expired at any time, so it is never served.
+    pub(super) const fn erased(self) -> Self {
+        Self { until_ms: 0, ..self }
+    }
+
+    /// Returns true if the value is erased. No other frame expires in 1970.
+    pub(super) const fn is_erased(&self) -> bool {
+        self.until_ms == 0
+    }
+
     /// Returns the size of the whole frame in bytes.
     pub(super) const fn frame_bytes(&self) -> u64 {
         HEAD_BYTES as u64 + self.length as u64

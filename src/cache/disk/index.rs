@@ -81,13 +81,11 @@ impl Index {
         self.write(tag).insert(tag.into(), location);
     }
 
-    /// Removes a tag if it still points to this location.
-    pub(super) fn remove(&self, tag: KeyTag, location: FrameLocation) {
+    /// Removes a tag if it still points to this location. Returns true if it did.
+    pub(super) fn remove(&self, tag: KeyTag, location: FrameLocation) -> bool {
         let mut shard = self.write(tag);
         // A newer frame may have been written since the caller looked the tag up.
-        if shard.get(&tag.into()) == Some(&location) {
-            shard.remove(&tag.into());
-        }
+        shard.get(&tag.into()) == Some(&location) && shard.remove(&tag.into()).is_some()
     }
 
     /// Removes all entries of a segment and returns how many there were.

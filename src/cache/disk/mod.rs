@@ -7,6 +7,7 @@ mod appender;
 mod bounds;
 mod checksum;
 mod each;
+mod erase;
 mod folder;
 mod footer;
 mod frame;

@@ -1,5 +1,6 @@
 //! One file of the store: a sixteen-byte header, frames, and a footer once it is sealed.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -124,6 +125,22 @@ impl Segment {
             Err(fault) if fault.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
             Err(fault) => Err(fault),
         }
+    }
+
+    /// Overwrites the value of the frame at `offset` with zeros, if the frame belongs to one of `keys`. Returns true if
+    /// it did.
+    pub(super) fn erase(&self, offset: u32, keys: &HashSet<Key>) -> io::Result<bool> {
+        let head = self.read(offset.into(), HEAD_BYTES)?.as_deref().and_then(Head::read);
+        let Some(head) = head.filter(|head| keys.contains(&head.key) && !head.is_erased()) else { return Ok(false) };
+        let mut frame = vec![0; length_of(head.frame_bytes())];
+        frame[..HEAD_BYTES].copy_from_slice(&head.erased().to_bytes());
+        self.file.write_all_at(&frame, offset.into())?;
+        Ok(true)
+    }
+
+    /// Waits until all written bytes are on the disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
     }
 
     /// Truncates the file after its frames.

@@ -95,7 +95,7 @@ impl StoreStatus {
     /// Merges the counts and the unsent purges recorded in the folder. Unsent purges that this process recorded itself
     /// are skipped, because they may have been sent since.
     pub(super) fn take_over(&self, noted: &SavedPurges, purges: &PurgeRegistry) {
-        purges.learn(&noted.counts);
+        purges.learn_all(&noted.counts, &noted.forgotten);
         let mut own = self.saved_unsent.lock().unwrap_or_else(PoisonError::into_inner);
         if own.as_ref() != Some(&noted.unsent) {
             purges.add_saved(&noted.unsent);

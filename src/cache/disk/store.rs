@@ -41,7 +41,7 @@ pub struct StoreStats {
 pub struct DiskStore {
     folder: StoreFolder,
     bounds: DiskBounds,
-    index: Index,
+    pub(super) index: Index,
     segments: Segments,
     appender: Mutex<Appender>,
     /// Held while the file of purges is written, so an older state never replaces a newer one.
@@ -155,6 +155,7 @@ impl DiskStore {
                 let is_newest = || self.index.get(tag) == Some(FrameLocation { segment: number, offset, length });
                 if is_newest()
                     && let Some((head, bytes)) = segment.frame(offset, length)?
+                    && !head.is_erased()
                 {
                     each(&head.key, head.until_ms, bytes)?;
                 }
@@ -163,7 +164,7 @@ impl DiskStore {
         Ok(())
     }
 
-    fn frames_of(&self, segment: &Segment) -> io::Result<Vec<FrameEntry>> {
+    pub(super) fn frames_of(&self, segment: &Segment) -> io::Result<Vec<FrameEntry>> {
         // The growing segment has no footer yet. Its frames are in memory.
         let growing = self.lock_appender().growing(segment.number);
         growing.map_or_else(|| Ok(segment.contents()?.frames), Ok)
@@ -247,11 +248,13 @@ impl DiskStore {
         done
     }
 
-    fn segment(&self, number: u32) -> Option<Arc<Segment>> {
+    pub(super) fn segment(&self, number: u32) -> Option<Arc<Segment>> {
         self.lock_segments().get(&number).cloned()
     }
 
-    fn lock_segments(&self) -> std::sync::RwLockReadGuard<'_, std::collections::BTreeMap<u32, Arc<Segment>>> {
+    pub(super) fn lock_segments(
+        &self,
+    ) -> std::sync::RwLockReadGuard<'_, std::collections::BTreeMap<u32, Arc<Segment>>> {
         self.segments.read().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -318,7 +318,7 @@ fn saved_purges_persist_and_damage_to_them_purges_everything() {
     drop(store);
     let store = folder.open();
     let counts = PurgeCounts::from([(EVERYTHING.to_owned(), 1), ("a".to_owned(), 1)]);
-    let noted = SavedPurges { counts, unsent: UnsentPurges::new() };
+    let noted = SavedPurges { counts, ..SavedPurges::default() };
     assert_eq!((store.purges().expect("it can be read"), store.stats().entries), (noted, 10));
     drop(store);
     flip(&folder.0.join("purges"), 20);

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::state::{StoreState, StoreStatus};
 use super::worker::{BATCH, DiskSettings, DiskWorker};
 use super::{DiskStore, OpenError};
-use crate::cache::purges::{EVERYTHING, PurgeRegistry, SavedPurges};
+use crate::cache::purges::{PurgeRegistry, PurgeSubject, SavedPurges};
 use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
 use crate::key::Key;
 use crate::observe::metrics::Metrics;
@@ -72,7 +72,9 @@ impl DiskTier {
         // Purge counts of this process continue those of earlier processes, so load them first. `DiskWorker` reads them
         // again.
         let (path, purges) = (settings.path.clone(), Arc::clone(&parts.purges));
-        let learnt = spawn_blocking(move || DiskStore::purges_in(&path).map(|noted| purges.learn(&noted.counts)));
+        let learnt = spawn_blocking(move || {
+            DiskStore::purges_in(&path).map(|noted| purges.learn_all(&noted.counts, &noted.forgotten))
+        });
         timeout_at(until, learnt).await.ok();
         tasks.spawn_until_stop(worker.run());
         timeout_at(until, status.known()).await.ok();
@@ -119,26 +121,27 @@ impl DiskTier {
         Vec::new()
     }
 
-    async fn note_purge(&self, name: &str) -> Durability {
+    async fn note_purge(&self, subject: &PurgeSubject) -> (u64, Durability) {
         loop {
             if self.status.store().is_none() {
                 // The purges recorded in the folder may not be loaded yet, so the count of this purge may be too low.
                 self.status.request_clear();
             }
             if let StoreState::Open(store) = self.status.known().await {
-                return self.note(store, name == EVERYTHING).await;
+                return self.note(store, Some(subject.clone())).await;
             }
             match self.wipe().await {
                 // The folder is locked. If this process holds the lock by now, the next round can record the purge.
                 Err(OpenError::Held(_)) if !self.status.is_off() => {}
-                Err(error) => return unnoted(&error.to_string()),
-                Ok(()) => return Durability::ForGood,
+                Err(error) => return (0, unnoted(&error.to_string())),
+                Ok(()) => return (0, Durability::ForGood),
             }
         }
     }
 
-    /// Records all purges. If that fails, removes all older entries instead and tries again.
-    async fn note(&self, store: Arc<DiskStore>, is_all: bool) -> Durability {
+    /// Records all purges. If that fails, removes all older entries instead and tries again. Then removes the entries
+    /// that `subject` covers, as far as they would stay otherwise, and returns the number of forgotten ones.
+    async fn note(&self, store: Arc<DiskStore>, subject: Option<PurgeSubject>) -> (u64, Durability) {
         let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
         let noted = spawn_blocking(move || {
             let noted = store.note_purges(&purges).or_else(|_| {
@@ -148,15 +151,22 @@ impl DiskTier {
                 store.note_purges(&purges)
             });
             status.has_noted(noted?);
-            // After a purge of everything no earlier entry can be served, so the files are removed.
-            if is_all { store.clear().map(drop) } else { status.clear_if_requested(&store) }
+            match subject {
+                // After a purge of everything no earlier entry can be served, so the files are removed.
+                Some(PurgeSubject::Everything) => store.clear().map(|_| 0),
+                Some(PurgeSubject::Inputs(keys)) => {
+                    let erased = store.erase(&keys)?;
+                    status.clear_if_requested(&store).map(|()| erased)
+                }
+                Some(PurgeSubject::Model(_)) | None => status.clear_if_requested(&store).map(|()| 0),
+            }
         });
         match noted.await.map_err(io::Error::other).flatten() {
-            Ok(()) => Durability::ForGood,
+            Ok(erased) => (erased, Durability::ForGood),
             Err(fault) => {
                 self.status.request_clear();
                 self.status.fail(&fault);
-                unnoted(&fault.to_string())
+                (0, unnoted(&fault.to_string()))
             }
         }
     }
@@ -258,11 +268,15 @@ impl LowerTier for DiskTier {
         }
     }
 
-    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability> {
+    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, subject: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
         Box::pin(async move {
-            timeout(NOTE_WITHIN, self.note_purge(name)).await.unwrap_or_else(|_| {
+            // Queued entries go first, so none is written after the others were erased.
+            if let PurgeSubject::Inputs(keys) = subject {
+                self.queue.remove(keys);
+            }
+            timeout(NOTE_WITHIN, self.note_purge(subject)).await.unwrap_or_else(|_| {
                 self.status.request_clear();
-                unnoted("it takes too long")
+                (0, unnoted("it takes too long"))
             })
         })
     }
@@ -271,7 +285,7 @@ impl LowerTier for DiskTier {
         Box::pin(async move {
             if let Some(store) = self.status.store() {
                 // If recording takes longer, it is repeated when the purges are settled.
-                timeout(NOTE_AHEAD_WITHIN, self.note(store, false)).await.ok();
+                timeout(NOTE_AHEAD_WITHIN, self.note(store, None)).await.ok();
             }
         })
     }
@@ -342,7 +356,8 @@ mod tests {
         let purges = Arc::clone(&tier.parts.purges);
         let name = purges.raise(None);
         purges.add_unsent("elsewhere");
-        assert_eq!(tier.purged(&purges, &name).await, Durability::ForGood);
+        let subject = PurgeSubject::counted_as(&name);
+        assert_eq!(tier.purged(&purges, &subject).await, (0, Durability::ForGood));
         assert_eq!(noted(&folder).unsent, UnsentPurges::from([("elsewhere".to_owned(), 1)]));
         purges.mark_sent(&purges.unsent());
         let sent = async {

@@ -13,12 +13,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 
 use tokio::sync::Notify;
 
+use super::forgotten::{ForgottenKeys, ForgottenRegistry, MAX_COUNT, PurgeStamp};
+use crate::key::Key;
+
 /// Name under which purges of everything are counted. No model has this name, because model names are never empty.
 pub const EVERYTHING: &str = "";
-
-/// Largest count accepted from other processes. Each purge adds one, so a larger count is an error or a forgery, and
-/// would leave no room for later purges.
-pub const MAX_COUNT: u64 = 1 << 48;
 
 /// Limit on names that this process counts separately. Beyond it, a purge of another name becomes a purge of
 /// everything.
@@ -30,11 +29,28 @@ pub type PurgeCounts = BTreeMap<String, u64>;
 /// Unsent purges by name of the field in the shared tier.
 pub type UnsentPurges = BTreeMap<String, u64>;
 
+/// Purges of other processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PurgeNews {
+    /// Counts of models and of everything.
+    pub counts: PurgeCounts,
+    /// Counts of forgotten keys.
+    pub forgotten: ForgottenKeys,
+}
+
+impl From<PurgeCounts> for PurgeNews {
+    fn from(counts: PurgeCounts) -> Self {
+        Self { counts, forgotten: ForgottenKeys::new() }
+    }
+}
+
 /// State that must survive a restart.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SavedPurges {
     /// All known purges.
     pub counts: PurgeCounts,
+    /// Counts of forgotten keys.
+    pub forgotten: ForgottenKeys,
     /// Purges that other processes have not been told of yet.
     pub unsent: UnsentPurges,
 }
@@ -47,9 +63,26 @@ pub struct PurgeRegistry {
     expected: Mutex<PurgeCounts>,
     unsent: Mutex<UnsentPurges>,
     sent: Notify,
+    forgotten: ForgottenRegistry,
 }
 
 impl PurgeRegistry {
+    /// Returns the counts of forgotten keys.
+    pub const fn forgotten(&self) -> &ForgottenRegistry {
+        &self.forgotten
+    }
+
+    /// Returns the purge counts of a record under `key` with these names.
+    pub fn stamp(&self, key: &Key, names: &[&str]) -> PurgeStamp {
+        PurgeStamp { models: self.of(names), input: self.forgotten.of(key) }
+    }
+
+    /// Merges what is saved or was read elsewhere, by taking the larger values.
+    pub fn learn_all(&self, counts: &PurgeCounts, forgotten: &ForgottenKeys) {
+        self.learn(counts);
+        self.forgotten.learn(forgotten);
+    }
+
     /// Returns the purge count of a record with these names, which may contain duplicates.
     pub fn of(&self, names: &[&str]) -> u64 {
         let counts = self.read();
@@ -134,7 +167,7 @@ impl PurgeRegistry {
     pub fn to_save(&self) -> SavedPurges {
         let (unsent, mut counts) = (self.unsent(), self.counts());
         raise_to(&mut counts, &self.expected.lock().unwrap_or_else(PoisonError::into_inner));
-        SavedPurges { counts, unsent }
+        SavedPurges { counts, forgotten: self.forgotten.to_save(), unsent }
     }
 
     fn lock_unsent(&self) -> MutexGuard<'_, UnsentPurges> {

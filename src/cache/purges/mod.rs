@@ -1,7 +1,11 @@
 //! Purges: counts that outlive the process and are shared between processes, and generations for data in flight.
 
 mod counts;
+mod forgotten;
 mod generation;
+mod subject;
 
-pub use counts::{EVERYTHING, MAX_COUNT, PurgeCounts, PurgeRegistry, SavedPurges, UnsentPurges};
+pub use counts::{EVERYTHING, PurgeCounts, PurgeNews, PurgeRegistry, SavedPurges, UnsentPurges};
+pub use forgotten::{ForgottenKeys, ForgottenRegistry, MAX_COUNT, MAX_FORGOTTEN, PurgeStamp};
 pub use generation::{Generation, Generations};
+pub use subject::PurgeSubject;

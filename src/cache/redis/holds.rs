@@ -102,11 +102,12 @@ mod tests {
     use crate::cache::AtRest;
     use crate::config::Config;
     use crate::key::{KeyBuilder, Tag};
+    use crate::process::clock::Clock;
 
     #[tokio::test]
     async fn a_lease_is_held_until_its_record_is_written() {
         let config = Config::from_pairs(&[]).expect("the defaults are legal").redis;
-        let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Tasks::new()));
+        let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Clock::manual(0), Tasks::new()));
         let (holds, queue) = (Holds::new(Tasks::new()), WriteQueue::new(10_000, super::super::writing::BATCH));
         let key = |n: u8| KeyBuilder::new(None).part(Tag::Text, &[n]).finish();
         holds.add([key(1), key(2)]);

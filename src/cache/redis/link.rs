@@ -21,14 +21,19 @@ use crate::config::RedisConfig;
 use crate::vector::COMPONENT_BYTES;
 use crate::wire::MAX_DIMENSIONS;
 
-/// Compares fields with their expected values, and sets all of them or none.
+/// Compares fields with their expected values, and changes all of them or none. An empty value removes its field.
 const SWAP: &str = "for i = 1, #ARGV, 3 do \
     if (redis.call('HGET', KEYS[1], ARGV[i]) or '') ~= ARGV[i + 1] then return 0 end end \
-    for i = 1, #ARGV, 3 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end \
+    for i = 1, #ARGV, 3 do \
+    if ARGV[i + 2] == '' then redis.call('HDEL', KEYS[1], ARGV[i]) \
+    else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end end \
     return 1";
 
 /// Deletes a lease if it still has the holder's token.
 const GIVE_BACK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
+
+/// Timeout of writes and deletions. It may be longer than that of a read, because no request waits for it.
+pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(1);
 
 /// Size of the longest record: the largest number of f32 components, plus metadata.
 pub(super) const MAX_RECORD_BYTES: usize = MAX_DIMENSIONS as usize * COMPONENT_BYTES + 4096;
@@ -55,7 +60,7 @@ pub struct Change {
     pub field: String,
     /// Expected value; empty if the field must not exist.
     pub from: String,
-    /// New value.
+    /// New value; empty if the field is removed.
     pub to: String,
 }
 
@@ -102,6 +107,16 @@ impl Link {
         };
         let outcomes = self.writes.all(entries.into_iter().map(set).collect(), within).await;
         Answers::of_writes(outcomes, within, |values| values.first().map(drop))
+    }
+
+    /// Deletes entries. Returns for each 1 if it was there, else 0. Deletions follow the writes that were sent before.
+    pub(super) async fn delete(&self, names: Vec<String>, within: Duration) -> Answers<u64> {
+        let groups = names.iter().map(|name| vec![cmd("DEL").arg(name).to_owned()]).collect();
+        let outcomes = self.writes.all(groups, within).await;
+        Answers::of_writes(outcomes, within, |values| match values.first() {
+            Some(Value::Int(deleted)) => u64::try_from(*deleted).ok(),
+            _ => None,
+        })
     }
 
     /// Requests a lease, then reads the record, for each pair `(lease, record)`. Returns true for each lease that was

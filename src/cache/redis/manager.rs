@@ -8,11 +8,13 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::error::LinkError;
 use super::ledger::Ledger;
-use super::link::Link;
+use super::link::{Link, WRITE_WITHIN};
 use super::names::Names;
 use super::status::LinkStatus;
-use crate::cache::purges::PurgeCounts;
+use crate::cache::purges::PurgeNews;
 use crate::config::RedisConfig;
+use crate::key::Key;
+use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
 use futures_util::future::BoxFuture;
 
@@ -22,18 +24,18 @@ const READ_PURGES_EVERY: Duration = Duration::from_secs(1);
 const MAX_FAILED_READS: u32 = 3;
 /// Attempts to update the shared counts while other replicas change them.
 const ROUNDS: usize = 5;
-/// Limit on the fields of the shared hash. Each process counts at most a tenth as many names of models by itself, and
-/// also learns the names of the other processes.
-const MAX_FIELDS: usize = 10_000;
+/// Limit on the fields of the shared hash. Each process counts a small part as many names of models and forgotten keys
+/// by itself, and also learns those of the other processes.
+const MAX_FIELDS: usize = 20_000;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
 /// Receiver of the purge counts of all replicas.
 pub trait OnPurges: Send + Sync {
     /// Records the counts before they take effect.
-    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> BoxFuture<'a, ()>;
+    fn note_ahead<'a>(&'a self, news: &'a PurgeNews) -> BoxFuture<'a, ()>;
     /// Applies the counts at once. If some are new, returns remaining work, which may take a while.
-    fn learn(&self, counts: &PurgeCounts) -> Option<BoxFuture<'static, ()>>;
+    fn learn(&self, news: &PurgeNews) -> Option<BoxFuture<'static, ()>>;
 }
 
 /// State of the connection to Redis, and the task that maintains it.
@@ -42,6 +44,7 @@ pub(super) struct LinkManager {
     pub(super) names: Names,
     pub(super) status: LinkStatus,
     pub(super) ledger: Ledger,
+    clock: Clock,
     /// Set before the task runs.
     on_purges: OnceLock<Box<dyn OnPurges>>,
     /// Held while the shared counts are read and changed.
@@ -50,13 +53,14 @@ pub(super) struct LinkManager {
 }
 
 impl LinkManager {
-    pub(super) fn new(config: RedisConfig, ledger: Ledger, tasks: Tasks) -> Self {
+    pub(super) fn new(config: RedisConfig, ledger: Ledger, clock: Clock, tasks: Tasks) -> Self {
         let names = Names::new(&config.key_prefix);
         Self {
             config,
             names,
             status: LinkStatus::default(),
             ledger,
+            clock,
             on_purges: OnceLock::new(),
             turn: Mutex::default(),
             tasks,
@@ -137,7 +141,7 @@ impl LinkManager {
                     "{hash} has more than {MAX_FIELDS} fields: it is no list of purges"
                 )));
             }
-            let plan = self.ledger.plan(&fields);
+            let plan = self.ledger.plan(&fields, self.clock.now_ms());
             if let Some(on_purges) = self.on_purges.get() {
                 // The disk saves the counts before any record can be written under them.
                 on_purges.note_ahead(&plan.news()).await;
@@ -151,14 +155,29 @@ impl LinkManager {
                 Err(LinkError::Refused(_)) => false,
                 Err(error) => return Err(error),
             };
+            if is_sent {
+                // A forgotten record leaves Redis before its purge counts as sent, so an outage in between repeats both.
+                self.delete(link, &plan.forgotten_by_us()).await?;
+            }
             // No `await` from here on: if the caller drops this future, either all of these steps have run or none.
-            let (counts, sent) = self.ledger.end(plan, is_sent);
-            if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges.learn(&counts)) {
+            let (news, sent) = self.ledger.end(plan, is_sent);
+            if let Some(rest) = self.on_purges.get().and_then(|on_purges| on_purges.learn(&news)) {
                 self.tasks.spawn(rest);
             }
             self.ledger.mark_sent(&sent);
             return Ok(());
         }
         Ok(())
+    }
+
+    /// Deletes the records of these keys, and returns how many there were.
+    pub(super) async fn delete(&self, link: &Link, keys: &[Key]) -> Result<u64, LinkError> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let clear_count = self.ledger.clear_count();
+        let names = keys.iter().map(|key| self.names.record(key, clear_count)).collect();
+        let deleted = link.delete(names, WRITE_WITHIN.max(self.config.timeout)).await;
+        deleted.error.map_or_else(|| Ok(deleted.each.into_iter().flatten().sum()), Err)
     }
 }

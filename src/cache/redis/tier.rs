@@ -13,7 +13,7 @@ use super::ledger::Ledger;
 use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::manager::{LinkManager, OnPurges};
 use super::writing::{BATCH, RedisWriter};
-use crate::cache::purges::PurgeRegistry;
+use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::{
     AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerTier, Queued, Tier, TierStats, WriteQueue,
 };
@@ -54,7 +54,7 @@ impl RedisTier {
         let tasks = Tasks::new();
         let queue = Arc::new(WriteQueue::new(config.queue_bytes, BATCH));
         let ledger = Ledger::new(Arc::clone(&parts.purges));
-        let manager = Arc::new(LinkManager::new(config, ledger, tasks.clone()));
+        let manager = Arc::new(LinkManager::new(config, ledger, parts.clock.clone(), tasks.clone()));
         let holds = Arc::new(Holds::new(tasks.clone()));
         Self { manager, queue, holds, parts, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
     }
@@ -140,6 +140,22 @@ impl RedisTier {
         Durability::Pending
     }
 
+    /// Removes forgotten entries from the queue and from Redis, and returns how many Redis had. They are dead by their
+    /// counts already, so an entry that cannot be removed now is not served, and is deleted when the purge is sent.
+    async fn remove(&self, keys: &[Key]) -> u64 {
+        self.queue.remove(keys);
+        // The writer does not see these entries any more, so their leases end here.
+        self.holds.written(keys, &self.manager);
+        let Some(link) = self.manager.status.link() else { return 0 };
+        match self.manager.delete(&link, keys).await {
+            Ok(removed) => removed,
+            Err(error) => {
+                self.manager.status.failed(&link, &error);
+                0
+            }
+        }
+    }
+
     async fn request_leases(&self, keys: &[Key]) -> Vec<LeaseReply> {
         let unknown = || vec![LeaseReply::UNKNOWN; keys.len()];
         let (Some(link), Some(length)) = (self.manager.status.link(), self.manager.config.lease) else {
@@ -203,12 +219,18 @@ impl LowerTier for RedisTier {
         }
     }
 
-    fn add_unsent(&self, name: &str) {
-        self.manager.ledger.add_unsent(name);
+    fn add_unsent(&self, subject: &PurgeSubject) {
+        self.manager.ledger.add_unsent(subject);
     }
 
-    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, _: &'a str) -> BoxFuture<'a, Durability> {
-        Box::pin(self.tell())
+    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, subject: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
+        Box::pin(async move {
+            let removed = match subject {
+                PurgeSubject::Inputs(keys) => self.remove(keys).await,
+                PurgeSubject::Everything | PurgeSubject::Model(_) => 0,
+            };
+            (removed, self.tell().await)
+        })
     }
 
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::error::LinkError;
 use super::holds::Holds;
-use super::link::Link;
+use super::link::{Link, WRITE_WITHIN};
 use super::manager::LinkManager;
 use crate::cache::{AtRest, BatchLimits, WriteBatch, WriteQueue};
 use crate::key::Key;
@@ -17,8 +17,6 @@ use crate::process::clock::Clock;
 /// further ones, because other replicas wait for them, with leases even until they are written. Under load the next
 /// batch gathers while the one before it is on its way.
 pub(super) const BATCH: BatchLimits = BatchLimits { full_bytes: 256 << 10, linger: Duration::ZERO };
-/// Timeout of a batch. It may be longer than that of a read, because no request waits for it.
-const WRITE_WITHIN: Duration = Duration::from_secs(1);
 /// Attempts per batch, each over a link that was up when the attempt began.
 const TRIES: usize = 2;
 /// Longest TTL: ten years. Redis stores expiry times as signed milliseconds since 1970.
@@ -112,7 +110,7 @@ mod tests {
     #[tokio::test]
     async fn a_cleared_entry_is_not_written_even_if_its_key_is_put_again() {
         let config = Config::from_pairs(&[]).expect("the defaults are legal").redis;
-        let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Tasks::new()));
+        let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Clock::manual(0), Tasks::new()));
         let (queue, holds) = (Arc::new(WriteQueue::new(10_000, BATCH)), Arc::new(Holds::new(Tasks::new())));
         let writer = RedisWriter { manager, queue: Arc::clone(&queue), holds, clock: Clock::manual(0) };
         let key = KeyBuilder::new(None).part(Tag::Text, b"x").finish();

@@ -7,12 +7,13 @@ use futures_util::future::join_all;
 
 use super::tiers::Stack;
 use crate::cache::at_rest;
-use crate::cache::purges::Generation;
+use crate::cache::purges::{Generation, PurgeStamp};
 use crate::cache::{Age, AtRest, LowerTier, Record, Tier};
 use crate::key::{Key, Tag};
 use crate::learned::SpaceState;
 use crate::observe::traces::{TraceContext, attribute};
 use crate::process::pace::Pace;
+use crate::vector::Vector;
 use crate::vector::packed::Codec;
 
 /// Result of the look-up of one key.
@@ -36,8 +37,8 @@ impl Found {
 /// Record decoded from a tier below memory.
 struct Decoded {
     record: Arc<Record>,
-    /// Purge count that it was stored under.
-    purge_count: u64,
+    /// Purge counts that it was stored under.
+    counts: PurgeStamp,
     bytes: Bytes,
 }
 
@@ -149,21 +150,21 @@ impl Stack {
     /// Decodes a record, if it is intact, belongs to `key`, and is not purged.
     fn decode(&self, key: &Key, bytes: Bytes, tier: Tier, lookup: &Lookup<'_>) -> Option<Decoded> {
         let tell = |damage: &_| self.damage.tell(tier, *damage, lookup.now_ms);
-        let (record, purge_count) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
-        Some(Decoded { record: Arc::new(record.known_as(lookup.space_state.identity())), purge_count, bytes })
+        let (record, counts) = self.unpurged(key, &bytes).inspect_err(tell).ok()??;
+        Some(Decoded { record: Arc::new(record.known_as(lookup.space_state.identity())), counts, bytes })
     }
 
     /// Promotes a record found at `depth` to the tiers above, unchanged. Does nothing if memory holds a record that is
     /// as new, which may have been fetched while that tier was queried.
     fn move_up(&self, key: Key, decoded: &Decoded, depth: usize, begun: Generation, space_state: &SpaceState) {
-        let Decoded { record, purge_count, bytes } = decoded;
+        let Decoded { record, counts, bytes } = decoded;
         let kept = self.memory.peek(&key);
         if kept.as_ref().is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
             return;
         }
         // Another replica wrote it after a purge that this process has not learned of yet. It must not be stored on
         // tiers of this process: after its own next purge, a count as high must not be found there.
-        let is_ahead = *purge_count > self.purges.of(&record.models());
+        let is_ahead = self.purges.stamp(&key, &record.models()).is_behind(*counts);
         // A purge since the look-up began covers the record, so no tier may keep it.
         if !self.remember(key, record, begun) {
             return;
@@ -209,11 +210,11 @@ impl Stack {
         self.lower.iter().any(|tier| tier.is_shared() || tier.stats().entries > 0)
     }
 
-    /// Stores a record below memory as the newest of its space, if another model answered before.
+    /// Notes the model of a record below memory as the newest of its space, if another model answered before.
     pub fn note_newest(&self, space: &Key, record: &Arc<Record>, space_state: &SpaceState, begun: Generation) {
         // `must_be_noted` marks the model as noted, so it is called only if a tier takes the note.
         if self.has_lower() && space_state.must_be_noted(&record.identity) {
-            self.keep_below(newest_of(space), record, begun);
+            self.keep_below(newest_of(space), &Arc::new(note_of(record)), begun);
         }
     }
 }
@@ -226,9 +227,19 @@ async fn query(tier: &dyn LowerTier, keys: &[Key], trace: &TraceContext) -> Vec<
     found
 }
 
-/// Returns the key of a second copy of the newest record of a space, stored once another model has begun to answer.
-/// With it, a process that has just started knows which of the records it finds are from an older model. Older records
-/// expire and are evicted first, so this copy outlives them.
+/// Returns a record with the model and the times of `record` and with a constant vector: the vector of a text must not
+/// stay here after its input was forgotten.
+fn note_of(record: &Record) -> Record {
+    let dimension = record.vector.dimension();
+    let bytes: Vec<u8> = 1_f32.to_le_bytes().repeat(dimension);
+    let vector = Vector::from_le_bytes(&bytes).expect("ones must be a vector");
+    let [_, asked_model] = record.models();
+    Record::new(vector, record.identity.clone(), record.times, None).asked_as(&Arc::from(asked_model))
+}
+
+/// Returns the key of the note of a space's newest model, stored once another model has begun to answer. With it, a
+/// process that has just started knows which of the records it finds are from an older model. Older records expire and
+/// are evicted first, so this note outlives them.
 pub(super) fn newest_of(space: &Key) -> Key {
     space.extend(Tag::Control, b"newest")
 }

@@ -59,7 +59,7 @@ impl Stack {
             seen.insert(*key);
             let checksum_key = self.checksum_keys.of(key);
             // Memory holds no purged records, so the present purge count applies to all of them.
-            visit(key, &at_rest::to_bytes(record, self.purges.of(&record.models()), &checksum_key))
+            visit(key, &at_rest::to_bytes(record, self.purges.stamp(key, &record.models()), &checksum_key))
         })?;
         for tier in &self.lower {
             let tell = |damage: &_| self.damage.tell(tier.tier(), *damage, now_ms);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::tests::{Shelf, at, bytes_under, keep, keys, over, record, two_shelves};
 use super::*;
 use crate::cache::at_rest::{self, ChecksumKeys};
-use crate::cache::purges::PurgeCounts;
+use crate::cache::purges::{PurgeCounts, PurgeNews, PurgeSubject};
 use crate::cache::{AtRest, LowerTier, Record, Tier, Times};
 use crate::learned::{ModelIdentity, SpaceState};
 use crate::vector::Vector;
@@ -89,7 +89,7 @@ fn redis_may_hold_records_of_older_models_but_an_empty_disk_cannot() {
 fn a_purge_starts_a_new_generation_before_and_after_its_count_changes() {
     let stack = over(Vec::new());
     let before = stack.generation();
-    let during = stack.between_generations(&[Some("a")], || stack.generation());
+    let during = stack.between_generations(&[PurgeSubject::of_model(Some("a"))], || stack.generation());
     let after = stack.generation();
     for (begun, until) in [(before, during), (during, after)] {
         assert_ne!(begun, until);
@@ -111,9 +111,9 @@ fn fetches_that_began_before_memory_was_cleared_are_not_stored() {
 #[tokio::test]
 async fn new_purges_of_other_replicas_are_saved_before_they_apply() {
     let (stack, disk, _redis) = two_shelves();
-    let elsewhere = PurgeCounts::from([("a".to_owned(), 2)]);
+    let elsewhere = PurgeNews::from(PurgeCounts::from([("a".to_owned(), 2)]));
     stack.note_ahead(&elsewhere).await;
-    assert_eq!((stack.purges.to_save().counts, stack.purges.of(&["a"])), (elsewhere.clone(), 0));
+    assert_eq!((stack.purges.to_save().counts, stack.purges.of(&["a"])), (elsewhere.counts.clone(), 0));
     assert_eq!(*disk.purged.lock().unwrap(), ["ahead"]);
     assert_eq!(stack.learn_purges(&elsewhere, Tier::Redis).len(), 1);
     stack.note_ahead(&elsewhere).await;

@@ -1,12 +1,14 @@
 //! Purges: those of this process are sent to the tiers below memory, and those of other replicas are applied here.
 
+use std::slice;
 use std::sync::Arc;
 
 use futures_util::future::join_all;
 
 use super::tiers::Stack;
-use crate::cache::purges::{EVERYTHING, PurgeCounts};
+use crate::cache::purges::{PurgeNews, PurgeSubject};
 use crate::cache::{Durability, LowerTier, Tier};
+use crate::key::Key;
 
 /// A purge that has taken effect in this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,8 +16,7 @@ use crate::cache::{Durability, LowerTier, Tier};
 pub struct Purge {
     /// Number of records removed from memory.
     pub forgotten: u64,
-    /// Name under which the purge is counted.
-    name: String,
+    subject: PurgeSubject,
     /// Tier from which the purge was learned, if it happened in another replica.
     learnt_from: Option<Tier>,
 }
@@ -25,57 +26,67 @@ impl Stack {
     /// records of that kind are served. [`Stack::settle`] makes the purge durable.
     pub fn purge(&self, model: Option<&str>) -> Purge {
         // Memory is emptied after the counts have changed, so no record stored in between stays.
-        let name = self.between_generations(&[model], || self.purges.raise(model));
-        Purge { forgotten: self.empty_memory(model), name, learnt_from: None }
+        let asked = PurgeSubject::of_model(model);
+        let name = self.between_generations(&[asked], || self.purges.raise(model));
+        self.emptied(PurgeSubject::counted_as(&name), None)
     }
 
-    /// Sends a purge to the tiers below memory, except the one it came from, and waits until it is durable. Returns the
-    /// tiers that could not be told yet.
-    pub async fn settle(&self, purge: &Purge) -> Vec<Tier> {
-        let is_other = |tier: &&Arc<dyn LowerTier>| Some(tier.tier()) != purge.learnt_from;
-        let others: Vec<_> = self.lower.iter().filter(is_other).collect();
+    /// Forgets the records of these keys. From now on no tier's records of them are served, except those of later
+    /// fetches. Records from before live until `until_ms` at most. [`Stack::settle`] makes the purge durable.
+    pub fn forget_inputs(&self, keys: &[Key], until_ms: u64) -> Purge {
+        let subject = PurgeSubject::of_inputs(keys);
+        self.between_generations(slice::from_ref(&subject), || self.purges.forgotten().raise(keys, until_ms));
+        self.emptied(subject, None)
+    }
+
+    /// Sends a purge to the tiers below memory, and waits until it is durable. Returns for each tier the number of
+    /// entries that it removed at once, and whether the purge is durable there.
+    pub async fn settle(&self, purge: &Purge) -> Vec<(Tier, u64, Durability)> {
+        let knows = |tier: &Arc<dyn LowerTier>| Some(tier.tier()) == purge.learnt_from;
+        // Each replica may have written forgotten entries to the tier that knows the purge, and removes them there.
+        let is_forget = matches!(purge.subject, PurgeSubject::Inputs(_));
+        let told: Vec<_> = self.lower.iter().filter(|tier| is_forget || !knows(tier)).collect();
         // Unsent purges are added for all tiers first, so that the disk saves them together with the purge.
-        for tier in &others {
-            tier.add_unsent(&purge.name);
+        for tier in told.iter().filter(|tier| !knows(tier)) {
+            tier.add_unsent(&purge.subject);
         }
-        let settled = join_all(others.iter().map(|tier| tier.purged(&self.purges, &purge.name))).await;
-        let pending = others.iter().zip(settled).filter(|(_, settled)| *settled == Durability::Pending);
-        pending.map(|(tier, _)| tier.tier()).collect()
+        let settled = join_all(told.iter().map(|tier| tier.purged(&self.purges, &purge.subject))).await;
+        told.iter().zip(settled).map(|(tier, (removed, durability))| (tier.tier(), removed, durability)).collect()
     }
 
     /// Records, in the durable tiers, the purges that are about to be learned, within a short timeout. Must run before
     /// [`Stack::learn_purges`]: otherwise a record might be stored under a count, and a later process might start with
     /// a lower one.
-    pub async fn note_ahead(&self, elsewhere: &PurgeCounts) {
+    pub async fn note_ahead(&self, elsewhere: &PurgeNews) {
         // The counts are read every second and are mostly unchanged. Only new ones are written to disk.
-        if !self.purges.missed(elsewhere).is_empty() {
-            self.purges.expect(elsewhere);
+        let forgotten = self.purges.forgotten();
+        if !self.purges.missed(&elsewhere.counts).is_empty() || !forgotten.missed(&elsewhere.forgotten).is_empty() {
+            self.purges.expect(&elsewhere.counts);
+            forgotten.expect(&elsewhere.forgotten);
             join_all(self.lower.iter().map(|tier| tier.note_ahead())).await;
         }
     }
 
     /// Applies the purges that `tier` has and this process has missed. The caller must settle the returned purges.
     #[must_use = "the other tiers below memory have yet to be told"]
-    pub fn learn_purges(&self, elsewhere: &PurgeCounts, tier: Tier) -> Vec<Purge> {
-        let missed = self.purges.missed(elsewhere);
-        let model = |name: &String| (name != EVERYTHING).then(|| name.clone());
-        let models: Vec<Option<String>> = missed.iter().map(model).collect();
-        let models: Vec<Option<&str>> = models.iter().map(Option::as_deref).collect();
+    pub fn learn_purges(&self, elsewhere: &PurgeNews, tier: Tier) -> Vec<Purge> {
+        let missed = self.purges.missed(&elsewhere.counts);
+        let mut subjects: Vec<PurgeSubject> = missed.iter().map(|name| PurgeSubject::counted_as(name)).collect();
+        // All keys are one purge, because each purge is recorded on disk by itself.
+        let keys = self.purges.forgotten().missed(&elsewhere.forgotten);
+        subjects.extend((!keys.is_empty()).then(|| PurgeSubject::of_inputs(&keys)));
         // As in `purge`, memory is emptied after the counts have changed.
-        self.between_generations(&models, || self.purges.learn(elsewhere));
-        let happened = missed.into_iter().zip(&models);
-        happened
-            .map(|(name, model)| Purge { forgotten: self.empty_memory(*model), name, learnt_from: Some(tier) })
-            .collect()
+        self.between_generations(&subjects, || self.purges.learn_all(&elsewhere.counts, &elsewhere.forgotten));
+        subjects.into_iter().map(|subject| self.emptied(subject, Some(tier))).collect()
     }
 
     /// Ends the generation before and after the counts change. Before, because records stored under the new count must
     /// have been fetched after the purge. After, because records found under the old count must not be stored in
     /// memory.
-    pub(super) fn between_generations<T>(&self, models: &[Option<&str>], change_counts: impl FnOnce() -> T) -> T {
+    pub(super) fn between_generations<T>(&self, subjects: &[PurgeSubject], change_counts: impl FnOnce() -> T) -> T {
         let next = || {
-            for model in models {
-                self.generations.next(*model);
+            for subject in subjects {
+                self.generations.next(subject);
             }
         };
         next();
@@ -88,17 +99,31 @@ impl Stack {
     /// number of removed records.
     pub fn forget(&self, model: Option<&str>) -> u64 {
         // The generation ends first, so no fetch under way stores its record after memory was emptied.
-        self.generations.next(model);
-        self.empty_memory(model)
+        let subject = PurgeSubject::of_model(model);
+        self.generations.next(&subject);
+        self.empty_memory(&subject)
     }
 
-    fn empty_memory(&self, model: Option<&str>) -> u64 {
+    fn emptied(&self, subject: PurgeSubject, learnt_from: Option<Tier>) -> Purge {
+        Purge { forgotten: self.empty_memory(&subject), subject, learnt_from }
+    }
+
+    fn empty_memory(&self, subject: &PurgeSubject) -> u64 {
         let records = self.memory.records();
-        if let Some(model) = model {
-            return records.remove_where(|record| record.models().contains(&model));
+        match subject {
+            PurgeSubject::Everything => {
+                let before = records.len();
+                records.clear();
+                before
+            }
+            PurgeSubject::Model(model) => records.remove_where(|record| record.models().contains(&&**model)),
+            PurgeSubject::Inputs(keys) => {
+                let held: Vec<&Key> = keys.iter().filter(|key| self.memory.peek(key).is_some()).collect();
+                for key in &held {
+                    records.remove(key);
+                }
+                held.len() as u64
+            }
         }
-        let before = records.len();
-        records.clear();
-        before
     }
 }

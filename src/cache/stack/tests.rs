@@ -12,7 +12,7 @@ use super::lookup::newest_of;
 use super::*;
 use crate::cache::at_rest::{self, ChecksumKeys};
 use crate::cache::bounded::MapBounds;
-use crate::cache::purges::PurgeRegistry;
+use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Record, Tier, TierStats, Times};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::{ModelIdentity, SpaceState};
@@ -158,9 +158,10 @@ impl LowerTier for Shelf {
         self.entries.lock().unwrap().insert(key, entry);
     }
 
-    fn purged<'a>(&'a self, _epochs: &'a Arc<PurgeRegistry>, name: &'a str) -> BoxFuture<'a, Durability> {
-        self.purged.lock().unwrap().push(name.to_owned());
-        Box::pin(std::future::ready(Durability::ForGood))
+    fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, subject: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
+        let name = if let PurgeSubject::Model(model) = subject { model.to_string() } else { format!("{subject:?}") };
+        self.purged.lock().unwrap().push(name);
+        Box::pin(std::future::ready((0, Durability::ForGood)))
     }
 
     fn note_ahead(&self) -> BoxFuture<'_, ()> {
@@ -279,9 +280,9 @@ async fn a_purge_of_another_replica_is_applied_once() {
         keep(&stack, *key, &record(model));
     }
     elsewhere.raise(Some("a"));
-    let learnt = stack.learn_purges(&elsewhere.counts(), Tier::Redis);
+    let learnt = stack.learn_purges(&elsewhere.counts().into(), Tier::Redis);
     assert_eq!(learnt.iter().map(|purge| purge.forgotten).collect::<Vec<_>>(), [1]);
-    assert!(stack.learn_purges(&elsewhere.counts(), Tier::Redis).is_empty());
+    assert!(stack.learn_purges(&elsewhere.counts().into(), Tier::Redis).is_empty());
     for purge in &learnt {
         stack.settle(purge).await;
     }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::damage::Damage;
 use crate::cache::at_rest::{self, ChecksumKeys, Damaged};
-use crate::cache::purges::{Generation, Generations, PurgeRegistry};
+use crate::cache::purges::{ForgottenRegistry, Generation, Generations, PurgeRegistry, PurgeStamp};
 use crate::cache::{AtRest, LowerTier, MemoryTier, Record};
 use crate::key::Key;
 use crate::process::pace::Pace;
@@ -41,7 +41,7 @@ impl Stack {
 
     /// Stores a record in memory, unless a purge since `begun` covers it. Purged records must not come back.
     pub fn remember(&self, key: Key, record: &Arc<Record>, begun: Generation) -> bool {
-        let is_purged = || self.generations.was_purged_since(&record.models(), begun);
+        let is_purged = || self.generations.was_purged_since(&key, &record.models(), begun);
         if is_purged() {
             return false;
         }
@@ -59,13 +59,13 @@ impl Stack {
         if self.lower.is_empty() {
             return;
         }
-        // Read the purge count before the generation: then one of the two checks notices a purge in between.
-        let purge_count = self.purges.of(&record.models());
-        if self.generations.was_purged_since(&record.models(), begun) {
+        // Read the purge counts before the generation: then one of the two checks notices a purge in between.
+        let counts = self.purges.stamp(&key, &record.models());
+        if self.generations.was_purged_since(&key, &record.models(), begun) {
             return;
         }
         // The record is encoded once, and all tiers share the bytes.
-        let bytes = Bytes::from(at_rest::to_bytes(record, purge_count, &self.checksum_keys.of(&key)));
+        let bytes = Bytes::from(at_rest::to_bytes(record, counts, &self.checksum_keys.of(&key)));
         let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);
         for tier in &self.lower {
             tier.put(key, AtRest { bytes: bytes.clone(), until_ms });
@@ -81,16 +81,22 @@ impl Stack {
         }
     }
 
-    /// Decodes a record and its purge count, if it is intact, belongs to `key`, and is not purged.
-    pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, u64)>, Damaged> {
-        let (record, purge_count) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
+    /// Decodes a record and its purge counts, if it is intact, belongs to `key`, and is not purged.
+    pub(super) fn unpurged(&self, key: &Key, bytes: &[u8]) -> Result<Option<(Record, PurgeStamp)>, Damaged> {
+        let (record, counts) = at_rest::from_bytes(bytes, &self.checksum_keys.of(key))?;
         // A higher count comes from a replica that knows of a purge which this process has yet to learn.
-        Ok((purge_count >= self.purges.of(&record.models())).then_some((record, purge_count)))
+        let is_purged = counts.is_behind(self.purges.stamp(key, &record.models()));
+        Ok((!is_purged).then_some((record, counts)))
     }
 
     /// Returns the current generation, for a fetch or a rendering that begins now.
     pub fn generation(&self) -> Generation {
         self.generations.current()
+    }
+
+    /// Returns the counts of forgotten keys.
+    pub fn forgotten(&self) -> &ForgottenRegistry {
+        self.purges.forgotten()
     }
 
     /// Returns the memory tier.

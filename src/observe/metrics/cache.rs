@@ -10,6 +10,8 @@ pub struct CacheMetrics {
     answers: PerLabel<AnswerEvent, Counter>,
     /// Purges of the cache or a part of it by an operator.
     pub purges: Counter,
+    /// Inputs whose entries an operator removed.
+    pub forgotten: Counter,
     /// Keys with a fetch in flight.
     pub flights: Gauge,
     /// Changes of the model name in the upstream's responses.
@@ -21,6 +23,7 @@ impl CacheMetrics {
         Self {
             answers: registrar.counters(&catalogue::CACHE_ANSWERS),
             purges: registrar.counter(&catalogue::CACHE_PURGES),
+            forgotten: registrar.counter(&catalogue::CACHE_FORGOTTEN),
             flights: registrar.gauge(&catalogue::FLIGHTS),
             model_drifts: registrar.counter(&catalogue::MODEL_DRIFTS),
         }

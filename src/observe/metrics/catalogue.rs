@@ -165,6 +165,8 @@ catalogue! {
         "Duration of one lookup in a tier below memory, by tier.");
     CACHE_PURGES: counter("vecho_cache_purges_total", &[],
         "Times an operator emptied the cache or a part of it.");
+    CACHE_FORGOTTEN: counter("vecho_cache_forgotten_inputs_total", &[],
+        "Inputs whose entries an operator removed.");
     CACHE_ANSWERS: counter("vecho_cache_answers_total", &[label::<AnswerEvent>("result")],
         "Replies of the reply cache: served from it, or stored in it.");
     FLIGHTS: gauge("vecho_flights", &[],

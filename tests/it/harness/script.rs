@@ -44,6 +44,8 @@ pub(crate) const BROWSER: Script = Script { interpreter: "node", file: "node/das
 pub(crate) const PICTURE: Script = Script { interpreter: "node", file: "node/picture.mjs" };
 /// The dashboard's modules that need no page.
 pub(crate) const PAGE_MODULES: Script = Script { interpreter: "node", file: "node/pure.mjs" };
+/// Validates answers against the schemas of the description of the routes.
+pub(crate) const SCHEMAS: Script = Script { interpreter: "py/bin/python", file: "schemas.py" };
 /// A server that embeds with a real model.
 pub(crate) const MODEL_SERVER: Script = Script { interpreter: "py/bin/python", file: "model_server.py" };
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use vecho::cache::purges::PurgeCounts;
+use vecho::cache::purges::PurgeNews;
 use vecho::cache::redis::{OnPurges, RedisParts, RedisTier};
 use vecho::cache::{AtRest, LowerTier as _};
 use vecho::config::Config;
@@ -19,11 +19,11 @@ use crate::harness::redis::Redis;
 struct Deaf;
 
 impl OnPurges for Deaf {
-    fn note_ahead<'a>(&'a self, _: &'a PurgeCounts) -> BoxFuture<'a, ()> {
+    fn note_ahead<'a>(&'a self, _: &'a PurgeNews) -> BoxFuture<'a, ()> {
         Box::pin(async {})
     }
 
-    fn learn(&self, _: &PurgeCounts) -> Option<BoxFuture<'static, ()>> {
+    fn learn(&self, _: &PurgeNews) -> Option<BoxFuture<'static, ()>> {
         None
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use serde_json::json;
 use vecho::cache::LowerTier as _;
-use vecho::cache::purges::PurgeCounts;
+use vecho::cache::purges::{PurgeCounts, PurgeNews};
 use vecho::cache::redis::{OnPurges, RedisParts, RedisTier};
 use vecho::config::Config;
 use vecho::observe::metrics::Metrics;
@@ -47,23 +47,23 @@ async fn a_count_that_changed_after_it_was_read_is_not_overwritten() {
 
 /// Records the purge counts that it receives.
 #[derive(Clone, Default)]
-struct Told(Arc<Mutex<Vec<(&'static str, PurgeCounts)>>>);
+struct Told(Arc<Mutex<Vec<(&'static str, PurgeNews)>>>);
 
 impl Told {
-    fn push(&self, step: &'static str, counts: &PurgeCounts) {
+    fn push(&self, step: &'static str, counts: &PurgeNews) {
         self.0.lock().expect("no test panics with it").push((step, counts.clone()));
     }
 }
 
 impl OnPurges for Told {
-    fn note_ahead<'a>(&'a self, counts: &'a PurgeCounts) -> BoxFuture<'a, ()> {
+    fn note_ahead<'a>(&'a self, counts: &'a PurgeNews) -> BoxFuture<'a, ()> {
         Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(50)).await;
             self.push("noted", counts);
         })
     }
 
-    fn learn(&self, counts: &PurgeCounts) -> Option<BoxFuture<'static, ()>> {
+    fn learn(&self, counts: &PurgeNews) -> Option<BoxFuture<'static, ()>> {
         self.push("in force", counts);
         None
     }
@@ -80,7 +80,7 @@ async fn purges_of_other_replicas_are_saved_before_they_apply() {
     tier.begin(Box::new(told.clone()));
     eventually("the tier is up", async || tier.stats().up).await;
     redis.cli(&["hset", COUNTS, "model:tiny", "4"]);
-    let counts = |count| PurgeCounts::from([("tiny".to_owned(), count)]);
+    let counts = |count| PurgeNews::from(PurgeCounts::from([("tiny".to_owned(), count)]));
     let last = || told.0.lock().expect("no test panics with it").last().cloned();
     eventually("the second purge is learnt", async || last() == Some(("in force", counts(4)))).await;
     let steps = told.0.lock().expect("no test panics with it").clone();

@@ -1,0 +1,57 @@
+//! Forgets the entries of single inputs.
+
+use bytes::Bytes;
+use http::{StatusCode, request};
+use serde_json::{Map, Value, json};
+
+use super::cache::{EMBEDDINGS_PATH, warning};
+use super::reply::{self, AdminResponse, Refusal};
+use super::{AdminContext, body};
+use crate::cache::{Forgotten, Tier};
+use crate::config::Scope;
+
+/// `POST /api/performance/cache/forget?path=`: the body is an embeddings request, the headers are those it would have. A
+/// header that chooses the scope may occur several times.
+pub(super) async fn forget(
+    context: &AdminContext,
+    head: &request::Parts,
+    body: Bytes,
+) -> Result<AdminResponse, Refusal> {
+    let [path] = body::parameters(head.uri.query(), ["path"])?;
+    let path = path.as_deref().unwrap_or(EMBEDDINGS_PATH);
+    // Under this scope the token would count as the application's credential, and nothing would be found.
+    if context.live.load().cache.scope == Scope::Credential && context.guard.is_token_in_authorization(&head.headers) {
+        return Err(Refusal::TokenAsCredential);
+    }
+    let order = context.finder.find(path, &head.headers, body).await.map_err(|refusal| not_cacheable(&refusal))?;
+    let (inputs, scopes) = (order.inputs, order.scopes);
+    let forgotten =
+        context.caches.forget(order, context.clock.now_ms()).await.map_err(|_| Refusal::TooManyForgotten)?;
+    context.metrics.cache.purges.inc();
+    context.metrics.cache.forgotten.add(inputs as u64);
+    Ok(answer(inputs, scopes, &forgotten))
+}
+
+fn answer(inputs: usize, scopes: usize, forgotten: &Forgotten) -> AdminResponse {
+    let pending: Vec<&str> = forgotten.pending.iter().map(|tier| tier.label()).collect();
+    tracing::info!(inputs, scopes, ?pending, "inputs forgotten on request of the ops port");
+    let removed = |(tier, entries): &(Tier, u64)| (tier.label().to_owned(), json!(entries));
+    let removed: Map<String, Value> = forgotten.removed.iter().map(removed).collect();
+    let mut answer = json!({ "inputs": inputs, "scopes": scopes, "removed_entries": removed, "pending": pending });
+    if pending.is_empty() {
+        return reply::ok(&answer);
+    }
+    answer["warning"] = json!(warning(&forgotten.pending, forgotten.is_remembered));
+    reply::json(StatusCode::ACCEPTED, &answer)
+}
+
+/// Turns the reason of an explanation into an error, with the member or path that caused it.
+fn not_cacheable(refusal: &Value) -> Refusal {
+    let text = |name: &str| refusal[name].as_str().map(str::to_owned);
+    let subject = ["member", "path"].into_iter().find_map(text);
+    Refusal::NotCacheable {
+        reason: text("reason").unwrap_or_default(),
+        message: text("message").unwrap_or_default(),
+        subject,
+    }
+}

@@ -1,0 +1,81 @@
+//! Turns an embeddings request into the keys of its inputs, so that their entries can be forgotten.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName};
+use serde_json::Value;
+
+use super::Proxy;
+use super::controls::NAMESPACE;
+use super::explain::refusal;
+use crate::cache::ForgetOrder;
+use crate::config::Config;
+use crate::flow::space_key;
+
+/// Maximum scopes of one request.
+const MAX_SCOPES: usize = 256;
+
+impl Proxy {
+    /// Returns the keys of a request's inputs in each scope that its headers name, or the reason why the request would
+    /// not be cached. A header that chooses the scope may occur several times; each of its values is a scope of its own.
+    pub async fn forget_order(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Result<ForgetOrder, Value> {
+        let config = self.live.load();
+        let scopes = scopes(&config, headers)?;
+        let first = scopes.first().unwrap_or(headers);
+        let described = self.described(&config, path, (first, body)).await?;
+        let request = described.request(&config)?;
+        let mut keys = HashSet::new();
+        for headers in &scopes {
+            let origin = described.origin(&config, headers)?;
+            let space = space_key(&origin.scope, &origin.uri, &request.space);
+            keys.extend(request.inputs.iter().map(|input| input.key(&space)));
+        }
+        let until_ms =
+            [config.cache.ttl, config.cache.stale_for].into_iter().fold(self.flow.clock.now_ms(), |at, time| {
+                at.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+            });
+        Ok(ForgetOrder {
+            inputs: request.inputs.len(),
+            scopes: scopes.len(),
+            keys: keys.into_iter().collect(),
+            until_ms,
+        })
+    }
+}
+
+/// Returns the headers of one request for each combination of the values of the headers that choose the scope.
+fn scopes(config: &Config, headers: &HeaderMap) -> Result<Vec<HeaderMap>, Value> {
+    let mut scopes = vec![headers.clone()];
+    for name in scope_headers(config) {
+        let values: Vec<_> = headers.get_all(&name).iter().cloned().collect();
+        if values.len() < 2 {
+            continue;
+        }
+        if scopes.len() * values.len() > MAX_SCOPES {
+            return Err(refusal("too_many_scopes", &format!("the headers name more than {MAX_SCOPES} scopes")));
+        }
+        let with = |scope: &HeaderMap| {
+            let (scope, name) = (scope.clone(), &name);
+            values.clone().into_iter().map(move |value| {
+                let mut scope = scope.clone();
+                // Replaces all values of the header.
+                scope.insert(name, value);
+                scope
+            })
+        };
+        scopes = scopes.iter().flat_map(with).collect();
+    }
+    Ok(scopes)
+}
+
+/// Returns the headers that choose the scope, each once.
+fn scope_headers(config: &Config) -> Vec<HeaderName> {
+    let mut names = vec![NAMESPACE];
+    for name in config.auth.credential_headers.iter().chain(&config.cache.key_headers) {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+    names
+}
