@@ -14,6 +14,7 @@ mod frame;
 mod index;
 mod opening;
 mod purges;
+mod purging;
 mod segment;
 mod state;
 mod store;

@@ -1,4 +1,4 @@
-//! The store as a tier: reads on blocking threads, write-behind, and purges that survive the process.
+//! The store as a tier: reads on blocking threads, write-behind, and the close.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -10,10 +10,11 @@ use bytes::Bytes;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::DiskStore;
+use super::purging::unnoted;
 use super::state::{StoreState, StoreStatus};
 use super::worker::{BATCH, DiskSettings, DiskWorker};
-use super::{DiskStore, OpenError};
-use crate::cache::purges::{PurgeRegistry, PurgeSubject, SavedPurges};
+use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
 use crate::key::Key;
 use crate::observe::metrics::Metrics;
@@ -46,10 +47,10 @@ pub struct DiskParts {
 /// The disk tier.
 #[derive(Debug)]
 pub struct DiskTier {
-    settings: DiskSettings,
-    parts: DiskParts,
-    status: Arc<StoreStatus>,
-    queue: Arc<WriteQueue>,
+    pub(super) settings: DiskSettings,
+    pub(super) parts: DiskParts,
+    pub(super) status: Arc<StoreStatus>,
+    pub(super) queue: Arc<WriteQueue>,
     tasks: Tasks,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -121,88 +122,6 @@ impl DiskTier {
         Vec::new()
     }
 
-    async fn note_purge(&self, subject: &PurgeSubject) -> (u64, Durability) {
-        loop {
-            if self.status.store().is_none() {
-                // The purges recorded in the folder may not be loaded yet, so the count of this purge may be too low.
-                self.status.request_clear();
-            }
-            if let StoreState::Open(store) = self.status.known().await {
-                return self.note(store, Some(subject.clone())).await;
-            }
-            match self.wipe().await {
-                // The folder is locked. If this process holds the lock by now, the next round can record the purge.
-                Err(OpenError::Held(_)) if !self.status.is_off() => {}
-                Err(error) => return (0, unnoted(&error.to_string())),
-                Ok(()) => return (0, Durability::ForGood),
-            }
-        }
-    }
-
-    /// Records all purges. If that fails, removes all older entries instead and tries again. Then removes the entries
-    /// that `subject` covers, as far as they would stay otherwise, and returns the number of forgotten ones.
-    async fn note(&self, store: Arc<DiskStore>, subject: Option<PurgeSubject>) -> (u64, Durability) {
-        let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
-        let noted = spawn_blocking(move || {
-            let noted = store.note_purges(&purges).or_else(|_| {
-                status.request_clear();
-                status.clear_if_requested(&store)?;
-                // Clearing also freed disk space, so a second attempt may succeed.
-                store.note_purges(&purges)
-            });
-            status.has_noted(noted?);
-            match subject {
-                // After a purge of everything no earlier entry can be served, so the files are removed.
-                Some(PurgeSubject::Everything) => store.clear().map(|_| 0),
-                Some(PurgeSubject::Inputs(keys)) => {
-                    let erased = store.erase(&keys)?;
-                    status.clear_if_requested(&store).map(|()| erased)
-                }
-                Some(PurgeSubject::Model(_)) | None => status.clear_if_requested(&store).map(|()| 0),
-            }
-        });
-        match noted.await.map_err(io::Error::other).flatten() {
-            Ok(erased) => (erased, Durability::ForGood),
-            Err(fault) => {
-                self.status.request_clear();
-                self.status.fail(&fault);
-                (0, unnoted(&fault.to_string()))
-            }
-        }
-    }
-
-    /// Removes the files of a store that cannot be opened. This mostly succeeds even if opening fails.
-    async fn wipe(&self) -> Result<(), OpenError> {
-        let (path, status) = (self.settings.path.clone(), Arc::clone(&self.status));
-        let purges = Arc::clone(&self.parts.purges);
-        let take_over = move |noted: &SavedPurges| {
-            status.take_over(noted, &purges);
-            let all = purges.to_save();
-            status.has_noted(all.clone());
-            all
-        };
-        spawn_blocking(move || DiskStore::wipe(&path, take_over)).await.expect("removing files must not panic")
-    }
-
-    async fn let_go(&self) -> (u64, Durability) {
-        // The queue goes first, so no entry from before is written after the store was cleared.
-        self.queue.clear();
-        let StoreState::Open(store) = self.status.known().await else {
-            self.status.request_clear();
-            let wiped = self.wipe().await;
-            return (0, if wiped.is_ok() { Durability::ForGood } else { Durability::Pending });
-        };
-        let cleared = spawn_blocking(move || store.clear()).await.map_err(io::Error::other).flatten();
-        cleared.map_or_else(
-            |fault| {
-                self.status.request_clear();
-                self.status.fail(&fault);
-                (0, Durability::Pending)
-            },
-            |entries| (entries, Durability::ForGood),
-        )
-    }
-
     async fn finish(&self, timeout: Duration) -> usize {
         let until = Instant::now() + timeout;
         // A store that is still opening gets the time to open, so the queue can be written.
@@ -239,11 +158,6 @@ impl DiskTier {
             timeout_at(until, spawn_blocking(close)).await.map_err(|_| io::Error::other("it takes too long"))?;
         closed.map_err(io::Error::other).flatten()
     }
-}
-
-fn unnoted(fault: &str) -> Durability {
-    tracing::warn!(fault, "cannot record a purge on disk; after a restart, purged entries may be served again");
-    Durability::Pending
 }
 
 impl LowerTier for DiskTier {
@@ -335,7 +249,7 @@ mod tests {
     use super::*;
     use crate::cache::disk::DiskBounds;
     use crate::cache::disk::tests::Folder;
-    use crate::cache::purges::{PurgeCounts, UnsentPurges};
+    use crate::cache::purges::{PurgeCounts, SavedPurges, UnsentPurges};
 
     async fn tier(folder: &Folder) -> DiskTier {
         let bounds = DiskBounds { max_bytes: 16 << 20, max_entries: u64::MAX };
