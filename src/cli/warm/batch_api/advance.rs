@@ -7,9 +7,10 @@ use tokio::time::sleep;
 use super::super::source::PlaceNames;
 use super::answers::{BatchImport, BatchResults, all_failed};
 use super::api::{BatchApi, BatchObject};
-use super::part_files::uploaded_file;
+use super::part_files::{MAX_FILE_BYTES, PartLimits, PartWriter, uploaded_file};
 use super::remote::{Refused, RemoteError, is_token_limit};
-use super::state::{JobPart, JobState, Step};
+use super::split::{named_limit, split};
+use super::state::{JobPart, JobState, PartStep};
 use super::state_file::{PartFile, StateFile};
 use crate::cli::batch::BatchCaller;
 use crate::cli::moving::CommandError;
@@ -27,6 +28,8 @@ pub(super) struct JobRun<'a> {
     pub(super) caller: BatchCaller<'a>,
     pub(super) progress: &'a ProgressDisplay,
     pub(super) poll: Duration,
+    /// True if base64 of this service is f32.
+    pub(super) is_f32: bool,
     pub(super) keeps_files: bool,
     pub(super) is_quiet: bool,
     /// Requests that the progress display shows as ended.
@@ -58,8 +61,11 @@ impl JobRun<'_> {
         let mut in_doubt = vec![true; self.state.parts.len()];
         loop {
             let mut is_waiting = false;
-            for part in 0..self.state.parts.len() {
-                while self.state.parts[part].step != Step::Done {
+            // A part may be divided into new ones, which are at the end.
+            let mut part = 0;
+            while part < self.state.parts.len() {
+                in_doubt.resize(self.state.parts.len(), false);
+                while self.state.parts[part].step != PartStep::Done {
                     match self.advance(part, in_doubt[part]).await? {
                         Advanced::Next => in_doubt[part] = false,
                         Advanced::Wait => {
@@ -68,6 +74,7 @@ impl JobRun<'_> {
                         }
                     }
                 }
+                part += 1;
             }
             if !is_waiting {
                 return Ok(());
@@ -78,18 +85,18 @@ impl JobRun<'_> {
 
     async fn advance(&mut self, part: usize, in_doubt: bool) -> Result<Advanced, CommandError> {
         let result = match self.state.parts[part].step {
-            Step::Planned => {
-                self.set(part, |part| part.step = Step::Uploading).map(|()| Advanced::Next).map_err(StepError::Stop)
+            PartStep::Planned => {
+                self.set(part, |part| part.step = PartStep::Uploading).map(|()| Advanced::Next).map_err(StepError::Stop)
             }
-            Step::Uploading => self.upload(part, in_doubt).await,
-            Step::Uploaded => self.begin_batch(part).await,
-            Step::Creating => self.create(part, in_doubt).await,
-            Step::Created => self.watch(part).await,
-            Step::Waiting => self.wait(part),
-            Step::Ended => self.download(part).await,
-            Step::Downloaded => self.import(part).await,
-            Step::Imported => self.clean(part).await,
-            Step::Done => Ok(Advanced::Wait),
+            PartStep::Uploading => self.upload(part, in_doubt).await,
+            PartStep::Uploaded => self.begin_batch(part).await,
+            PartStep::Creating => self.create(part, in_doubt).await,
+            PartStep::Created => self.watch(part).await,
+            PartStep::Waiting => self.wait(part),
+            PartStep::Ended => self.download(part).await,
+            PartStep::Downloaded => self.import(part).await,
+            PartStep::Imported => self.clean(part).await,
+            PartStep::Done => Ok(Advanced::Wait),
         };
         match result {
             Ok(advanced) => Ok(advanced),
@@ -104,7 +111,7 @@ impl JobRun<'_> {
         let file_id = self.api.upload(&name, &path, in_doubt).await?;
         self.step(part, |part| {
             part.file_id = Some(file_id);
-            part.step = Step::Uploaded;
+            part.step = PartStep::Uploaded;
         })
     }
 
@@ -112,14 +119,14 @@ impl JobRun<'_> {
         if !self.api.is_processed(self.file_id(part)).await? {
             return Ok(Advanced::Wait);
         }
-        self.step(part, |part| part.step = Step::Creating)
+        self.step(part, |part| part.step = PartStep::Creating)
     }
 
     async fn create(&mut self, part: usize, in_doubt: bool) -> Result<Advanced, StepError> {
         let batch = self.api.create(self.file_id(part), &self.state.marks(part), in_doubt).await?;
         self.step(part, |part| {
             part.batch_id = Some(batch.id);
-            part.step = Step::Created;
+            part.step = PartStep::Created;
         })
     }
 
@@ -135,7 +142,7 @@ impl JobRun<'_> {
                     part.status = Some(batch.status);
                     part.output_id = given(batch.output_file_id);
                     part.errors_id = given(batch.error_file_id);
-                    part.step = Step::Ended;
+                    part.step = PartStep::Ended;
                 })
             }
             "failed" => {
@@ -151,7 +158,7 @@ impl JobRun<'_> {
         if Clock::System.now_ms() < self.state.parts[part].retry_at_ms {
             return Ok(Advanced::Wait);
         }
-        self.step(part, |part| part.step = Step::Creating)
+        self.step(part, |part| part.step = PartStep::Creating)
     }
 
     async fn download(&mut self, part: usize) -> Result<Advanced, StepError> {
@@ -161,7 +168,7 @@ impl JobRun<'_> {
                 self.api.download(&id, &self.state_file.of_part(number, file)).await?;
             }
         }
-        self.step(part, |part| part.step = Step::Downloaded)
+        self.step(part, |part| part.step = PartStep::Downloaded)
     }
 
     async fn import(&mut self, part: usize) -> Result<Advanced, StepError> {
@@ -182,7 +189,7 @@ impl JobRun<'_> {
         self.state.failed.extend(failed);
         self.step(part, |part| {
             (part.fetched, part.billed) = (fetched, billed);
-            part.step = Step::Imported;
+            part.step = PartStep::Imported;
         })
     }
 
@@ -196,7 +203,7 @@ impl JobRun<'_> {
             self.progress.say(&format!("the uploaded file {file_id} could not be deleted: {error}"));
         }
         self.state_file.remove_part(number);
-        self.step(part, |part| part.step = Step::Done)
+        self.step(part, |part| part.step = PartStep::Done)
     }
 
     /// Lists all inputs of a part as failed.
@@ -205,11 +212,16 @@ impl JobRun<'_> {
         self.progress.say(&format!("{}: the service refuses it: {refused}", self.name(part)));
         let requests = self.state_file.of_part(number, PartFile::Requests);
         self.state.failed.extend(all_failed(&requests, refused, &self.names())?);
-        self.set(part, |part| part.step = Step::Imported).map(|()| Advanced::Next)
+        self.set(part, |part| part.step = PartStep::Imported).map(|()| Advanced::Next)
     }
 
     /// Creates another batch later, once other batches have ended.
     fn postpone(&mut self, part: usize, refused: &Refused) -> Result<Advanced, CommandError> {
+        if let Some(limit) = named_limit(&refused.message).filter(|limit| *limit < self.state.parts[part].tokens)
+            && self.state.parts[part].requests > 1
+        {
+            return self.divide(part, limit);
+        }
         let wait = self.poll * 2_u32.saturating_pow(self.state.parts[part].tries).min(MAX_WAIT_POLLS);
         let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         self.progress.say(&format!("{}: it is tried again in {wait:?}, because: {refused}", self.name(part)));
@@ -218,9 +230,29 @@ impl JobRun<'_> {
             part.batch_id = None;
             part.status = None;
             part.retry_at_ms = Clock::System.now_ms().saturating_add(wait_ms);
-            part.step = Step::Waiting;
+            part.step = PartStep::Waiting;
         })
         .map(|()| Advanced::Wait)
+    }
+
+    /// Divides a part that can never be within the limit of enqueued tokens.
+    fn divide(&mut self, part: usize, limit: u64) -> Result<Advanced, CommandError> {
+        let failed = |error: std::io::Error| format!("cannot write beside the state file: {error}");
+        // The service may count a little more than this command.
+        let tokens = limit.saturating_mul(9) / 10;
+        let limits = PartLimits { requests: u64::MAX, bytes: MAX_FILE_BYTES, tokens };
+        let (target, endpoint) = (&self.state.target, (self.api.dialect.endpoint, self.is_f32));
+        let first = self.state.parts.len() + 1;
+        let writer = PartWriter::new(self.state_file, limits, target, endpoint).numbered_from(first);
+        let parts = split(self.state_file, &self.state.parts[part], writer, &target.model).map_err(failed)?;
+        let (limit, number) = (grouped(limit), parts.len());
+        self.progress.say(&format!(
+            "{}: it exceeds the limit of {limit} enqueued tokens by itself, and is divided into {number} batches",
+            self.name(part)
+        ));
+        self.state.parts.extend(parts);
+        // The part itself is done, except that its files are deleted.
+        self.set(part, |part| part.step = PartStep::Imported).map(|()| Advanced::Next)
     }
 
     fn step(&mut self, part: usize, change: impl FnOnce(&mut JobPart)) -> Result<Advanced, StepError> {
@@ -249,7 +281,7 @@ impl JobRun<'_> {
                 self.progress.say(&text);
             }
         }
-        let of_others = |other: &usize| *other != part && self.state.parts[*other].step > Step::Created;
+        let of_others = |other: &usize| *other != part && self.state.parts[*other].step > PartStep::Created;
         let others: u64 =
             (0..self.state.parts.len()).filter(of_others).map(|other| self.state.parts[other].requests).sum();
         let shown = self.shown.max(others + ended);

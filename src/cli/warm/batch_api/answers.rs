@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::Deserialize;
 
 use super::super::source::{Place, PlaceNames};
-use super::part_files::parsed_id;
+use super::part_files::{MAX_REQUEST_BYTES, parsed_id};
 use super::remote::Refused;
 use super::state::FailedInput;
 use crate::app::{BatchFiles, OfflineCache};
@@ -17,9 +17,6 @@ use crate::cache::transfer::Imported;
 use crate::cli::batch::{BatchCaller, open_files};
 use crate::cli::moving::{CommandError, VechoInstance};
 use crate::process::lines::NumberedLines;
-
-/// Longest line of a request.
-const MAX_REQUEST_BYTES: usize = 8 << 20;
 
 /// Files of an ended batch.
 pub(super) struct BatchResults<'a> {

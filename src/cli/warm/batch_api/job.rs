@@ -194,6 +194,7 @@ impl<'a> JobCommand<'a> {
             caller: self.caller.clone(),
             progress: &progress,
             poll,
+            is_f32: self.is_f32()?,
             keeps_files,
             is_quiet: self.options.quiet,
             shown: 0,

@@ -8,9 +8,12 @@ use serde_json::json;
 use super::state::{JobPart, JobTarget};
 use super::state_file::{PartFile, StateFile, create_private, sync_folder};
 use crate::key::Key;
+use crate::wire::tokens;
 
 /// Largest file that the service accepts.
 pub(super) const MAX_FILE_BYTES: u64 = 200_000_000;
+/// Longest line of a request.
+pub(super) const MAX_REQUEST_BYTES: usize = 8 << 20;
 /// Digits of a key in a `custom_id`, which recognise an input in a later job.
 const KEY_DIGITS: usize = 16;
 
@@ -32,7 +35,7 @@ pub(super) struct JobRequest<'a> {
 
 /// Members of a request's body before its input.
 #[derive(Clone, Debug)]
-pub(super) struct RequestForm {
+pub(super) struct JobRequestForm {
     url: String,
     opening: String,
 }
@@ -41,10 +44,12 @@ pub(super) struct RequestForm {
 pub(super) struct PartWriter<'a> {
     state_file: &'a StateFile,
     limits: PartLimits,
-    requests: RequestForm,
+    requests: JobRequestForm,
     /// `None` if the service gets the same requests as applications send.
-    upload: Option<RequestForm>,
+    upload: Option<JobRequestForm>,
     open: Option<OpenPart>,
+    /// Number of the first part.
+    first: usize,
     pub(super) parts: Vec<JobPart>,
 }
 
@@ -71,7 +76,16 @@ pub(super) fn key_digits(key: &Key) -> String {
     key.to_string()[..KEY_DIGITS].to_owned()
 }
 
-impl RequestForm {
+/// Returns the tokens of an input. Texts of models with another tokenizer are estimated.
+pub(super) fn tokens_of(json: &str, model: &str) -> u64 {
+    if json.starts_with('[') {
+        return json.split(',').count() as u64;
+    }
+    let text: String = serde_json::from_str(json).unwrap_or_default();
+    if tokens::counts_with_cl100k(model) { tokens::count(&text).into() } else { tokens::estimate(&text) as u64 }
+}
+
+impl JobRequestForm {
     /// Creates the form of requests to a path. `is_f32` is true if base64 from this service is known to be f32.
     pub(super) fn new(url: &str, model: &str, dimensions: Option<u32>, is_f32: bool) -> Self {
         let dimensions = dimensions.map_or_else(String::new, |number| format!("\"dimensions\":{number},"));
@@ -101,10 +115,15 @@ impl<'a> PartWriter<'a> {
         target: &JobTarget,
         (endpoint, is_f32): (&str, bool),
     ) -> Self {
-        let requests = RequestForm::new(&target.path, &target.model, target.dimensions, is_f32);
+        let requests = JobRequestForm::new(&target.path, &target.model, target.dimensions, is_f32);
         let is_same = endpoint == target.path && target.batch_model == target.model;
-        let upload = (!is_same).then(|| RequestForm::new(endpoint, &target.batch_model, target.dimensions, is_f32));
-        Self { state_file, limits, requests, upload, open: None, parts: Vec::new() }
+        let upload = (!is_same).then(|| JobRequestForm::new(endpoint, &target.batch_model, target.dimensions, is_f32));
+        Self { state_file, limits, requests, upload, open: None, first: 1, parts: Vec::new() }
+    }
+
+    /// Numbers the parts from `first` on.
+    pub(super) fn numbered_from(self, first: usize) -> Self {
+        Self { first, ..self }
     }
 
     /// Adds a request. A part ends before it exceeds a limit.
@@ -147,7 +166,7 @@ impl<'a> PartWriter<'a> {
     }
 
     fn begin_part(&mut self) -> io::Result<()> {
-        let number = self.parts.len() + 1;
+        let number = self.first + self.parts.len();
         // Files of an earlier plan that was never approved are replaced.
         self.state_file.remove_part(number);
         let create = |file| create_private(&self.state_file.of_part(number, file)).map(BufWriter::new);
@@ -191,7 +210,7 @@ mod tests {
 
     #[test]
     fn a_request_asks_for_base64_only_where_it_is_known_to_be_f32() {
-        let body = |is_f32| RequestForm::new("/v1/embeddings", "m", Some(8), is_f32).body("\"a\"");
+        let body = |is_f32| JobRequestForm::new("/v1/embeddings", "m", Some(8), is_f32).body("\"a\"");
         assert_eq!(body(true), r#"{"model":"m","encoding_format":"base64","dimensions":8,"input":"a"}"#);
         assert_eq!(body(false), r#"{"model":"m","encoding_format":"float","dimensions":8,"input":"a"}"#);
     }

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 use super::super::options::WarmOptions;
 use super::super::read::{BatchBounds, Batches, FileItem, LineInput, WarmBatch};
 use super::super::source::{Inputs, Place, PlaceNames};
-use super::part_files::{JobRequest, MAX_FILE_BYTES, PartLimits, PartWriter, RequestForm, custom_id, key_digits};
+use super::part_files::{
+    JobRequest, JobRequestForm, MAX_FILE_BYTES, PartLimits, PartWriter, custom_id, key_digits, tokens_of,
+};
 use super::state::{JobPart, JobTarget};
 use super::state_file::StateFile;
 use crate::app::{BatchSample, KeySettings, OfflineCache};
@@ -13,7 +15,6 @@ use crate::cli::batch::{BatchCaller, explained};
 use crate::cli::moving::{CommandError, VechoInstance};
 use crate::cli::progress::ProgressDisplay;
 use crate::key::Key;
-use crate::wire::tokens;
 
 /// Inputs of one look-up.
 const LOOKUP_INPUTS: usize = 512;
@@ -52,7 +53,7 @@ struct Planning<'a> {
     instance: VechoInstance,
     /// `None` until the first input was read.
     key_settings: Option<KeySettings>,
-    form: RequestForm,
+    form: JobRequestForm,
     writer: PartWriter<'a>,
     seen: HashSet<Key>,
     cached: u64,
@@ -75,7 +76,7 @@ impl Planner<'_> {
             names: PlaceNames::new(self.options),
             instance: VechoInstance::find(&self.caller.config, OfflineCache::open).await?,
             key_settings: None,
-            form: RequestForm::new(path, model, *dimensions, false),
+            form: JobRequestForm::new(path, model, *dimensions, false),
             writer: PartWriter::new(self.state_file, limits, self.target, self.endpoint),
             seen: HashSet::new(),
             cached: 0,
@@ -211,13 +212,4 @@ impl Planning<'_> {
 fn list_of(inputs: &[LineInput]) -> String {
     let inputs: Vec<&str> = inputs.iter().map(|input| &*input.json).collect();
     format!("[{}]", inputs.join(","))
-}
-
-/// Returns the tokens of an input. Texts of models with another tokenizer are estimated.
-fn tokens_of(json: &str, model: &str) -> u64 {
-    if json.starts_with('[') {
-        return json.split(',').count() as u64;
-    }
-    let text: String = serde_json::from_str(json).unwrap_or_default();
-    if tokens::counts_with_cl100k(model) { tokens::count(&text).into() } else { tokens::estimate(&text) as u64 }
 }

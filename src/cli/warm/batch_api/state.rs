@@ -49,7 +49,7 @@ pub(super) struct JobPart {
     pub(super) tokens: u64,
     /// Number of batches that were created for this part and refused by the limit of enqueued tokens.
     pub(super) tries: u32,
-    pub(super) step: Step,
+    pub(super) step: PartStep,
     pub(super) file_id: Option<String>,
     pub(super) batch_id: Option<String>,
     /// Last known status of the batch at the service.
@@ -67,7 +67,7 @@ pub(super) struct JobPart {
 /// Progress of a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Step {
+pub(super) enum PartStep {
     /// Its file is written.
     Planned,
     /// The upload has begun. The service may have the file.
@@ -120,7 +120,7 @@ impl JobPart {
             requests: 0,
             tokens: 0,
             tries: 0,
-            step: Step::Planned,
+            step: PartStep::Planned,
             file_id: None,
             batch_id: None,
             status: None,

@@ -51,8 +51,8 @@ pub(crate) struct Service {
     pub(crate) polls: usize,
     /// Violations of the service's rules.
     pub(crate) violations: Vec<String>,
-    /// Answers vectors of the model's own length.
-    pub(crate) ignores_dimensions: bool,
+    /// Answers vectors of zeros, which no model returns.
+    pub(crate) answers_zeros: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -205,7 +205,6 @@ impl Service {
         }
         *self.billed.entry(input.clone()).or_default() += 1;
         let dimensions = body["dimensions"].as_u64().and_then(|number| usize::try_from(number).ok());
-        let dimensions = dimensions.filter(|_| !self.ignores_dimensions);
         let model = body["model"].as_str().unwrap_or_default();
         let vector = match &body["input"] {
             Value::String(text) => Stub::vector(model, dimensions, text.as_str()),
@@ -214,6 +213,7 @@ impl Service {
                 Stub::vector(model, dimensions, &*tokens)
             }
         };
+        let vector = if self.answers_zeros { vec![0.0; vector.len()] } else { vector };
         let item = json!({"object": "embedding", "index": 0, "embedding": vector});
         let answer = json!({"object": "list", "data": [item], "model": model,
                             "usage": {"prompt_tokens": 3, "total_tokens": 3}});

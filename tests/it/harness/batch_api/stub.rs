@@ -151,8 +151,9 @@ impl Shared {
             assert!(begun.elapsed() < Duration::from_secs(10), "the test names the process");
             std::thread::yield_now();
         };
+        // The test reads this once the process has ended.
+        self.script().was_killed = true;
         let killed = Command::new("kill").args(["-9", &process.to_string()]).status().expect("kill must run");
         assert!(killed.success(), "process {process} must still run");
-        self.script().was_killed = true;
     }
 }

@@ -78,11 +78,26 @@ async fn a_batch_over_the_limit_of_enqueued_tokens_is_created_again_later() {
 }
 
 #[tokio::test]
+async fn a_batch_that_exceeds_the_limit_of_enqueued_tokens_by_itself_is_divided() {
+    let site = Site::new("batch-api-divided");
+    let file = site.file(&["a b c d e f", "g h i j k l", "m n o p q r"]);
+    let message =
+        "Enqueued token limit reached for tiny in organization o. Limit: 9 enqueued tokens. Please try again.";
+    site.stub.service().endings.push(Ending::Failed { code: "token_limit_exceeded", message });
+    let ended = site.warm(&file, &["--yes"]).well();
+    ended.said("limit of 9 enqueued tokens by itself, and is divided into 2 batches").said("3 were fetched, 0 failed");
+    site.billed_once(&["a b c d e f", "g h i j k l", "m n o p q r"]);
+    site.holds(&["a b c d e f", "g h i j k l", "m n o p q r"]).await;
+    site.is_clean();
+    assert_eq!(site.stub.service().uploads, 3);
+    site.stub.is_content();
+}
+
+#[tokio::test]
 async fn an_unusable_answer_is_listed_as_failed() {
     let site = Site::new("batch-api-unusable");
-    // The stub's vectors of this model have eight numbers, whatever was requested.
     let file = site.file(&["one"]);
-    site.stub.service().ignores_dimensions = true;
-    let ended = site.warm(&file, &["--yes", "--dimensions", "4"]).said("line 1: unusable: ");
+    site.stub.service().answers_zeros = true;
+    let ended = site.warm(&file, &["--yes"]).said("line 1: unusable: ");
     assert_eq!(ended.said("0 were fetched, 1 failed").status, Some(1));
 }

@@ -10,7 +10,7 @@ async fn a_job_is_cut_to_fifty_thousand_requests_per_batch() {
     let lines: String = (0..50_001).map(|number| format!("text {number}\n")).collect();
     let file = site.folder.write("texts.txt", lines);
     site.stub.fail("POST /v1/files", crate::harness::batch_api::Fault::Status(401, "invalid_api_key"));
-    site.warm(&file, &["--yes"]).said("sending 50,001 request in 2 batches");
+    site.warm(&file, &["--yes"]).said("sending 50,001 requests in 2 batches");
     let line_count = |part: usize| {
         let path = format!("{file}.batch-state.{part}.requests");
         std::fs::read_to_string(path).expect("the part is there").lines().count()
