@@ -124,14 +124,7 @@ impl BatchCaller<'_> {
             // The first request cannot be cached, so there are no keys to compare.
             let Some(sample) = sample(key_settings) else { return Ok(key_settings.clone()) };
             let found = explained(client, &key_settings.headers, &sample).await?;
-            if found.is_some_and(|found| {
-                found.iter().map(|(key, _)| key).eq(sample
-                    .keys
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .iter())
-            }) {
+            if found.is_some_and(|found| has_keys(&found, &sample)) {
                 return Ok(key_settings.clone());
             }
         }
@@ -161,6 +154,12 @@ pub(super) async fn explained(
     let inputs = body["inputs"].as_array();
     let entry = |input: &Value| Some((input["key"].as_str()?.to_owned(), input["state"] == "fresh"));
     Ok(inputs.and_then(|inputs| inputs.iter().map(entry).collect()))
+}
+
+/// Returns true if the running vecho named the keys of a sample.
+pub(super) fn has_keys(entries: &[(String, bool)], sample: &BatchSample) -> bool {
+    let is_same = entries.iter().zip(&sample.keys).all(|((named, _), key)| *named == key.to_string());
+    entries.len() == sample.keys.len() && is_same
 }
 
 /// Percent-encodes a path for a query parameter.

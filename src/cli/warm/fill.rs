@@ -30,7 +30,7 @@ pub(in crate::cli) async fn warm(
     options: &WarmOptions,
 ) -> Result<(), CommandError> {
     if options.batch_api.batch_api {
-        return batch_api::run(config, credential, options).await;
+        return Box::pin(batch_api::run(config, credential, options)).await;
     }
     let inputs = Inputs::new(options)?;
     let client = Client::of_public_port(&config);

@@ -45,7 +45,7 @@ pub(super) struct ReadingOptions {
     /// Read each line as plain text, also if it looks like JSON
     #[arg(long, conflicts_with = "chunk")]
     pub(super) text: bool,
-    /// Read each file as one document, divided into chunks of this number of tokens (cl100k_base)
+    /// Read each file as one document, divided into chunks of this number of tokens (`cl100k_base`)
     #[arg(long, value_name = "TOKENS", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) chunk: Option<u32>,
     /// Tokens that a chunk shares with the chunk before it

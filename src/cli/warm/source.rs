@@ -110,14 +110,15 @@ impl Inputs {
         self.next_file += 1;
         match open(&path) {
             Err(error) => self.give_up(&path, &error),
-            Ok(from) => match self.chunk_size {
-                Some(size) => self.divide(&path, from, size),
-                None => {
-                    self.format =
-                        self.given.or_else(|| LineFormat::of_extension(path.extension().and_then(OsStr::to_str)));
+            Ok(from) => {
+                if let Some(size) = self.chunk_size {
+                    self.divide(&path, from, size);
+                } else {
+                    let extension = path.extension().and_then(OsStr::to_str);
+                    self.format = self.given.or_else(|| LineFormat::of_extension(extension));
                     self.open = Some(NumberedLines::new(from, MAX_LINE_BYTES));
                 }
-            },
+            }
         }
         true
     }
@@ -264,8 +265,9 @@ mod tests {
         ];
         for (line, expected) in cases {
             let read: Vec<SourceItem> = inputs_of(&format!("\n{line}\n"), Some(LineFormat::Json)).collect();
+            let place = Place { file: 0, number: 2 };
             assert!(
-                matches!(&read[..], [SourceItem::Fault { place: Place { file: 0, number: 2 }, cause, .. }] if *cause == expected),
+                matches!(&read[..], [SourceItem::Fault { place: found, cause, .. }] if *found == place && *cause == expected),
                 "{expected}: {read:?}"
             );
         }

@@ -100,12 +100,12 @@ impl<'a> JobCommand<'a> {
                 say(&format!("continuing the job in {}", self.state_file.path().display()));
                 state
             }
-            earlier => match self.planned(earlier).await? {
+            earlier => match Box::pin(self.planned(earlier)).await? {
                 Some(state) => state,
                 None => return Ok(()),
             },
         };
-        self.carry_out(state).await
+        Box::pin(self.carry_out(state)).await
     }
 
     /// Fails if the job in the state file is another one.
@@ -136,7 +136,7 @@ impl<'a> JobCommand<'a> {
             endpoint: (self.dialect.endpoint, self.is_f32()?),
             excluded,
         };
-        let plan = progress.alongside(planner.plan(inputs, &progress)).await?;
+        let plan = progress.alongside(Box::pin(planner.plan(inputs, &progress))).await?;
         drop(progress);
         let JobPlan { parts, cached, unreadable, left_out } = plan;
         if left_out > 0 {
@@ -199,7 +199,7 @@ impl<'a> JobCommand<'a> {
             is_quiet: self.options.quiet,
             shown: 0,
         };
-        let ended = progress.alongside(run.run()).await;
+        let ended = progress.alongside(Box::pin(run.run())).await;
         let state = run.state;
         drop(progress);
         ended.map_err(|cause| {

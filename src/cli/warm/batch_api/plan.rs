@@ -11,7 +11,7 @@ use super::part_files::{
 use super::state::{JobPart, JobTarget};
 use super::state_file::StateFile;
 use crate::app::{BatchSample, KeySettings, OfflineCache};
-use crate::cli::batch::{BatchCaller, explained};
+use crate::cli::batch::{BatchCaller, explained, has_keys};
 use crate::cli::moving::{CommandError, VechoInstance};
 use crate::cli::progress::ProgressDisplay;
 use crate::key::Key;
@@ -174,9 +174,7 @@ impl Planning<'_> {
             VechoInstance::Running(client) => {
                 let entries = explained(client, &settings.headers, sample).await?;
                 let entries = entries.ok_or("the vecho that runs does not cache such requests")?;
-                let is_same =
-                    entries.iter().map(|(key, _)| key).zip(&sample.keys).all(|(one, own)| *one == own.to_string());
-                if entries.len() != sample.keys.len() || !is_same {
+                if !has_keys(&entries, sample) {
                     return Err("the configuration of the vecho that runs has changed meanwhile".to_owned());
                 }
                 entries.into_iter().map(|(_, is_fresh)| is_fresh).collect()

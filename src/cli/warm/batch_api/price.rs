@@ -75,7 +75,7 @@ mod tests {
     fn the_price_is_half_of_that_of_a_live_request() {
         let savings = Config::from_pairs(&[]).expect("it is free of faults").savings;
         let part = JobPart { requests: 1_200, tokens: 1_000_000, ..JobPart::new(1) };
-        let small = described(&[part.clone()], &target("text-embedding-3-small"), &savings);
+        let small = described(std::slice::from_ref(&part), &target("text-embedding-3-small"), &savings);
         assert_eq!(small, "1,200 requests in 1 batch, about 1,000,000 tokens, about 0.010000 USD");
         let large = described(&[part.clone(), part], &target("text-embedding-3-large"), &savings);
         assert_eq!(large, "2,400 requests in 2 batches, about 2,000,000 tokens, about 0.130000 USD");

@@ -190,7 +190,7 @@ impl Service {
         if lines.is_empty() {
             return if self.is_azure { json!("") } else { Value::Null };
         }
-        let content: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        let content: String = lines.iter().flat_map(|line| [line.to_string(), "\n".to_owned()]).collect();
         self.add_file(name, content.into_bytes())["id"].clone()
     }
 

@@ -7,8 +7,8 @@ use super::job::Site;
 #[tokio::test]
 async fn a_job_is_cut_to_fifty_thousand_requests_per_batch() {
     let site = Site::new("batch-api-large");
-    let lines: String = (0..50_001).map(|number| format!("text {number}\n")).collect();
-    let file = site.folder.write("texts.txt", lines);
+    let lines: Vec<String> = (0..50_001).map(|number| format!("text {number}")).collect();
+    let file = site.folder.write("texts.txt", lines.join("\n"));
     site.stub.fail("POST /v1/files", crate::harness::batch_api::Fault::Status(401, "invalid_api_key"));
     site.warm(&file, &["--yes"]).said("sending 50,001 requests in 2 batches");
     let line_count = |part: usize| {
@@ -42,8 +42,8 @@ async fn a_file_is_cut_below_two_hundred_megabytes() {
     let site = Site::new("batch-api-bytes");
     // 210 texts of 1 MB.
     let text = "x".repeat(1_000_000);
-    let lines: String = (0..210).map(|number| format!("{number} {text}\n")).collect();
-    let file = site.folder.write("texts.txt", lines);
+    let lines: Vec<String> = (0..210).map(|number| format!("{number} {text}")).collect();
+    let file = site.folder.write("texts.txt", lines.join("\n"));
     site.stub.fail("POST /v1/files", crate::harness::batch_api::Fault::Status(401, "invalid_api_key"));
     site.warm(&file, &["--yes"]).said("sending 210 requests in 2 batches");
     let sizes = [1, 2].map(|part| {
