@@ -42,11 +42,20 @@ pub(in crate::cli::warm) async fn run(
     tokio::select! {
         ended = command.run() => ended,
         // Every step is recorded before it begins, so it may end at any point.
-        () = signals.next() => Err(format!(
-            "stopped by a signal; batches continue at the service, and the same command continues from {}",
-            path.display()
-        )),
+        () = signals.next() => Err(stopped(&state_file)),
     }
+}
+
+/// Describes the end by a signal.
+fn stopped(state_file: &StateFile) -> CommandError {
+    if matches!(state_file.load(), Ok(Some(state)) if !state.parts.is_empty()) {
+        let path = state_file.path().display();
+        return format!(
+            "stopped by a signal; batches continue at the service, and the same command continues from {path}"
+        );
+    }
+    state_file.remove_plan();
+    "stopped by a signal; nothing was sent".to_owned()
 }
 
 fn state_path(options: &WarmOptions) -> Result<PathBuf, CommandError> {
@@ -127,6 +136,8 @@ impl<'a> JobCommand<'a> {
         let excluded: HashSet<String> =
             failed.iter().filter_map(|failed| Some(parsed_id(&failed.custom_id)?.2.to_owned())).collect();
         let inputs = Inputs::new(self.options)?;
+        // A plan may be left that was killed before it was approved.
+        self.state_file.remove_plan();
         let progress = ProgressDisplay::new(self.options.quiet, "texts", inputs.bytes());
         let planner = Planner {
             options: self.options,
@@ -159,7 +170,7 @@ impl<'a> JobCommand<'a> {
             return self.finish(state).map(|()| None);
         }
         if let Err(cause) = self.approve(&state).await {
-            state.parts.iter().for_each(|part| self.state_file.remove_part(part.number));
+            self.state_file.remove_plan();
             return Err(cause);
         }
         self.state_file.save(&state)?;

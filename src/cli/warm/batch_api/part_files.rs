@@ -160,11 +160,6 @@ impl<'a> PartWriter<'a> {
         Ok(self.parts)
     }
 
-    /// Removes all files.
-    pub(super) fn discard(self) {
-        self.parts.iter().for_each(|part| self.state_file.remove_part(part.number));
-    }
-
     fn begin_part(&mut self) -> io::Result<()> {
         let number = self.first + self.parts.len();
         // Files of an earlier plan that was never approved are replaced.
@@ -213,5 +208,37 @@ mod tests {
         let body = |is_f32| JobRequestForm::new("/v1/embeddings", "m", Some(8), is_f32).body("\"a\"");
         assert_eq!(body(true), r#"{"model":"m","encoding_format":"base64","dimensions":8,"input":"a"}"#);
         assert_eq!(body(false), r#"{"model":"m","encoding_format":"float","dimensions":8,"input":"a"}"#);
+    }
+
+    #[test]
+    fn a_part_ends_before_it_exceeds_a_limit() {
+        let folder = std::env::temp_dir().join(format!("vecho-parts-{}", std::process::id()));
+        fs::create_dir_all(&folder).expect("the folder is writable");
+        let state_file = StateFile::lock(&folder.join("state")).expect("the folder is writable");
+        let target = JobTarget {
+            upstream: String::new(),
+            path: "/v1/embeddings".to_owned(),
+            model: "m".to_owned(),
+            batch_model: "m".to_owned(),
+            dimensions: None,
+            namespace: None,
+        };
+        let limits = PartLimits { requests: 3, bytes: 500, tokens: 10 };
+        let mut writer = PartWriter::new(&state_file, limits, &target, ("/v1/embeddings", false));
+        let long = format!("\"{}\"", "x".repeat(300));
+        for (input, tokens) in [("1", 1), ("2", 1), ("3", 1), ("4", 6), ("5", 6), (&*long, 1), (&*long, 1), ("8", 99)] {
+            let custom_id = "f1-1-0".to_owned();
+            writer.add(&JobRequest { custom_id, input, tokens }).expect("the folder is writable");
+        }
+        let parts = writer.end().expect("the folder is writable");
+        let sizes: Vec<(u64, u64)> = parts.iter().map(|part| (part.requests, part.tokens)).collect();
+        assert_eq!(sizes, [(3, 3), (1, 6), (1, 6), (1, 1), (1, 1), (1, 99)]);
+        for part in &parts {
+            let file = fs::metadata(uploaded_file(&state_file, part.number)).expect("the file is there");
+            assert!(file.len() <= limits.bytes, "{part:?}: {}", file.len());
+        }
+        assert_eq!(MAX_FILE_BYTES, 200_000_000, "the limit of both services");
+        drop(state_file);
+        fs::remove_dir_all(folder).expect("it is there");
     }
 }

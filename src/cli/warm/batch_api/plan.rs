@@ -90,7 +90,7 @@ impl Planner<'_> {
             folder.close().map_err(|error| format!("the folder cannot be closed: {error}"))?;
         }
         if let Err(cause) = read {
-            writer.discard();
+            self.state_file.remove_plan();
             return Err(cause);
         }
         let parts = writer.end().map_err(|error| self.cannot_write(&error))?;

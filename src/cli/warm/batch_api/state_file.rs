@@ -92,6 +92,16 @@ impl StateFile {
         with_end(&self.path, &format!(".{number}.{name}"))
     }
 
+    /// Removes the files of a plan that was not sent.
+    pub(super) fn remove_plan(&self) {
+        for number in 1.. {
+            if !fs::exists(self.of_part(number, PartFile::Requests)).unwrap_or(false) {
+                break;
+            }
+            self.remove_part(number);
+        }
+    }
+
     /// Removes the files of a part.
     pub(super) fn remove_part(&self, number: usize) {
         for file in [PartFile::Requests, PartFile::Upload, PartFile::Output, PartFile::Errors] {

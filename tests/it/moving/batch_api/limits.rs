@@ -38,22 +38,6 @@ async fn a_job_is_cut_by_requests_and_by_tokens() {
 }
 
 #[tokio::test]
-async fn a_file_is_cut_below_two_hundred_megabytes() {
-    let site = Site::new("batch-api-bytes");
-    // 210 texts of 1 MB.
-    let text = "x".repeat(1_000_000);
-    let lines: Vec<String> = (0..210).map(|number| format!("{number} {text}")).collect();
-    let file = site.folder.write("texts.txt", lines.join("\n"));
-    site.stub.fail("POST /v1/files", crate::harness::batch_api::Fault::Status(401, "invalid_api_key"));
-    site.warm(&file, &["--yes"]).said("sending 210 requests in 2 batches");
-    let sizes = [1, 2].map(|part| {
-        let path = format!("{file}.batch-state.{part}.requests");
-        std::fs::metadata(path).expect("the part is there").len()
-    });
-    assert!((199_000_000..=200_000_000).contains(&sizes[0]) && sizes[1] > 9_000_000, "{sizes:?}");
-}
-
-#[tokio::test]
 async fn a_failed_input_is_recorded_without_its_text() {
     let site = Site::new("batch-api-state");
     let file = site.file(&["very private"]);
