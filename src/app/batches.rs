@@ -82,6 +82,8 @@ pub struct BatchSample {
     pub body: String,
     /// Keys of the inputs in their order.
     pub keys: Vec<Key>,
+    /// Key of their space.
+    pub space: Key,
 }
 
 /// Counts of the lines and vectors in the answer file.
@@ -141,8 +143,7 @@ impl BatchFiles {
         let mut requests = File::open(&self.requests).ok()?;
         let bytes = line_at(&mut requests, self.first?).ok()?;
         let line: RequestLine<'_> = serde_json::from_slice(&bytes).ok()?;
-        let keyed = key_settings.read(&line).ok()?;
-        Some(BatchSample { url: line.url.clone(), body: line.body.get().to_owned(), keys: keyed.keys })
+        key_settings.sample(&line.url, line.body.get()).ok()
     }
 
     /// Converts all answers to an export file whose records are as old as the answer file. The counts are complete at
@@ -171,6 +172,14 @@ struct BatchLine<'a> {
 }
 
 impl KeySettings {
+    /// Returns an embeddings request to this path with its keys, or the reason why it is not cached.
+    pub fn sample(&self, url: &str, body: &str) -> Result<BatchSample, String> {
+        let body = serde_json::from_str(body).map_err(|error| error.to_string())?;
+        let line = RequestLine { custom_id: String::new(), method: None, url: url.to_owned(), body };
+        let keyed = self.read(&line)?;
+        Ok(BatchSample { url: line.url.clone(), body: body.get().to_owned(), keys: keyed.keys, space: keyed.space })
+    }
+
     fn read<'a>(&self, line: &RequestLine<'a>) -> Result<BatchLine<'a>, String> {
         let url: Uri = line.url.parse().map_err(|_| "its url is not one")?;
         let origin = read_origin(&self.config, &url, &self.headers).map_err(|error| error.to_string())?;

@@ -13,9 +13,11 @@ use crate::cache::bounded::MapBounds;
 use crate::cache::disk::{DiskStore, OpenError};
 use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::transfer::{self, Imported, Pieces};
-use crate::cache::{AtRest, Durability, LowerTier, MemoryTier, Stack, Tier, TierStats};
+use crate::cache::{AtRest, Durability, Found, Lookup, LowerTier, MemoryTier, Stack, Tier, TierStats};
 use crate::config::Config;
 use crate::key::Key;
+use crate::learned::SpaceState;
+use crate::observe::traces::TraceContext;
 use crate::process::clock::Clock;
 use crate::vector::packed::Codec;
 use futures_util::future::BoxFuture;
@@ -79,6 +81,13 @@ impl OfflineCache {
     /// Returns the approximate number of records.
     pub fn records(&self) -> u64 {
         self.disk.store.stats().entries
+    }
+
+    /// Returns for each key of a space whether it has a record that is fresh.
+    pub async fn holds(&self, space: Key, keys: &[Key]) -> Vec<bool> {
+        let (now_ms, trace, space_state) = (self.clock.now_ms(), TraceContext::NONE, SpaceState::default());
+        let lookup = Lookup { now_ms, max_age_ms: None, space_state: &space_state, space, codec: self.codec, trace };
+        self.stack.examine(keys, &lookup).await.iter().map(Found::is_fresh).collect()
     }
 
     /// Exports all records that have not expired.

@@ -1,7 +1,7 @@
 //! `vecho import-batch`: imports the vectors of an OpenAI batch job, which was paid for separately.
 
 use std::fmt::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 
 use clap::Args;
@@ -41,13 +41,9 @@ pub(super) async fn import(
     options: &BatchOptions,
 ) -> Result<(), CommandError> {
     let instance = VechoInstance::find(&config, OfflineCache::open).await?;
-    let files = BatchFiles::open(&options.requests, &options.output)
-        .map_err(|error| format!("{} or {}: {error}", options.requests.display(), options.output.display()))?;
-    let key_settings = match &instance {
-        VechoInstance::Stopped(_) => key_settings(credential::of_nobody(config), credential, options)?,
-        // A running vecho may have another configuration, so its keys are compared first.
-        VechoInstance::Running(client) => agreed(client, config, credential, options, &files).await?,
-    };
+    let files = open_files(&options.requests, &options.output)?;
+    let caller = BatchCaller { config, credential, namespace: options.namespace.as_deref() };
+    let key_settings = caller.key_settings(&instance, &|settings| files.sample(settings)).await?;
     let progress = Arc::new(ProgressDisplay::new(options.quiet, "vectors", None));
     let teller = Arc::clone(&progress);
     let tell = move |number: u64, cause: &str| match number {
@@ -67,57 +63,85 @@ pub(super) async fn import(
     reported.and(if unusable == 0 { Ok(()) } else { Err("some lines cannot be used".to_owned()) })
 }
 
-/// Returns the settings that determine the keys, as this environment defines them.
-fn key_settings(config: Config, credential: &Credential, options: &BatchOptions) -> Result<KeySettings, CommandError> {
-    let mut headers = credential.headers(&config);
-    if config.cache.scope == Scope::Credential && !credential.has_key() {
-        return Err("in scope credential, entries belong to a key: set OPENAI_API_KEY as the application has it".into());
-    }
-    if let Some(namespace) = &options.namespace {
-        let fits = (1..=256).contains(&namespace.len()) && namespace.bytes().all(|byte| byte.is_ascii_graphic());
-        let value = HeaderValue::from_str(namespace).ok().filter(|_| fits);
-        headers.insert(NAMESPACE, value.ok_or("--namespace takes 1 to 256 visible ASCII characters")?);
-    }
-    Ok(KeySettings { config, headers })
+/// Opens the files of a job.
+pub(super) fn open_files(requests: &Path, output: &Path) -> Result<BatchFiles, CommandError> {
+    BatchFiles::open(requests, output)
+        .map_err(|error| format!("{} or {}: {error}", requests.display(), output.display()))
 }
 
-/// Returns those settings if the running vecho would look up the first request under the same keys.
-///
-/// With `OPENAI_API_KEY` set, this process assumes that vecho holds the key. The running vecho may have been started
-/// without it, so that its callers send their own. Their credential is then part of the keys.
-async fn agreed(
-    client: &Client,
-    config: Config,
-    credential: &Credential,
-    options: &BatchOptions,
-    files: &BatchFiles,
-) -> Result<KeySettings, CommandError> {
-    let mut candidates = Vec::new();
-    if config.upstream.api_key.is_some() && credential.has_key() {
-        // The configuration is moved into the first candidate, so the other one is made before.
-        candidates.push(key_settings(credential::of_callers(&config), credential, options)?);
-    }
-    candidates.insert(0, key_settings(config, credential, options)?);
-    for key_settings in &candidates {
-        // The first request cannot be cached, so there are no keys to compare.
-        let Some(sample) = files.sample(key_settings) else { return Ok(key_settings.clone()) };
-        if explained(client, &key_settings.headers, &sample).await?
-            == Some(sample.keys.iter().map(ToString::to_string).collect())
-        {
-            return Ok(key_settings.clone());
+/// The callers of the vecho whose cache is filled.
+#[derive(Clone)]
+pub(super) struct BatchCaller<'a> {
+    pub(super) config: Config,
+    pub(super) credential: &'a Credential,
+    pub(super) namespace: Option<&'a str>,
+}
+
+impl BatchCaller<'_> {
+    /// Returns the settings that determine the keys in this cache. `sample` returns a request with its keys under some
+    /// settings, if it can be cached.
+    pub(super) async fn key_settings(
+        self,
+        instance: &VechoInstance,
+        sample: &dyn Fn(&KeySettings) -> Option<BatchSample>,
+    ) -> Result<KeySettings, CommandError> {
+        match instance {
+            VechoInstance::Stopped(_) => self.settings_for(credential::of_nobody(self.config.clone())),
+            // A running vecho may have another configuration, so its keys are compared first.
+            VechoInstance::Running(client) => self.agreed(client, sample).await,
         }
     }
-    Err("the vecho that runs would look for these vectors under other keys: its scope, upstream.url, cache.key_secret \
-         or cache.key_headers are not those of this configuration, or OPENAI_API_KEY is not what its callers send"
-        .to_owned())
+
+    /// Returns the settings for a configuration, as this environment defines them.
+    fn settings_for(&self, config: Config) -> Result<KeySettings, CommandError> {
+        let mut headers = self.credential.headers(&config);
+        if config.cache.scope == Scope::Credential && !self.credential.has_key() {
+            let cause = "in scope credential, entries belong to a key: set OPENAI_API_KEY as the application has it";
+            return Err(cause.to_owned());
+        }
+        if let Some(namespace) = self.namespace {
+            let fits = (1..=256).contains(&namespace.len()) && namespace.bytes().all(|byte| byte.is_ascii_graphic());
+            let value = HeaderValue::from_str(namespace).ok().filter(|_| fits);
+            headers.insert(NAMESPACE, value.ok_or("--namespace takes 1 to 256 visible ASCII characters")?);
+        }
+        Ok(KeySettings { config, headers })
+    }
+
+    /// Returns those settings if the running vecho would look up the sample under the same keys.
+    ///
+    /// With `OPENAI_API_KEY` set, this process assumes that vecho holds the key. The running vecho may have been started
+    /// without it, so that its callers send their own. Their credential is then part of the keys.
+    async fn agreed(
+        self,
+        client: &Client,
+        sample: &dyn Fn(&KeySettings) -> Option<BatchSample>,
+    ) -> Result<KeySettings, CommandError> {
+        let mut candidates = vec![self.settings_for(self.config.clone())?];
+        if self.config.upstream.api_key.is_some() && self.credential.has_key() {
+            candidates.push(self.settings_for(credential::of_callers(&self.config))?);
+        }
+        for key_settings in &candidates {
+            // The first request cannot be cached, so there are no keys to compare.
+            let Some(sample) = sample(key_settings) else { return Ok(key_settings.clone()) };
+            let found = explained(client, &key_settings.headers, &sample).await?;
+            if found.is_some_and(|found| has_keys(&found, &sample)) {
+                return Ok(key_settings.clone());
+            }
+        }
+        Err("the vecho that runs would look for these vectors under other keys: its scope, upstream.url, \
+             cache.key_secret or cache.key_headers are not those of this configuration, or OPENAI_API_KEY is not what \
+             its callers send"
+            .to_owned())
+    }
 }
 
-/// Returns the keys under which the running vecho would look up a request.
-async fn explained(
+/// Returns the keys under which the running vecho looks up a request, each with true if a fresh entry exists; `None` if
+/// it does not cache the request.
+pub(super) async fn explained(
     client: &Client,
     headers: &HeaderMap,
     sample: &BatchSample,
-) -> Result<Option<Vec<String>>, CommandError> {
+) -> Result<Option<Vec<(String, bool)>>, CommandError> {
     let path = format!("{EXPLAIN_PATH}?path={}", encoded(&sample.url));
     let mut request = client.request(Method::POST, &path, whole(sample.body.clone()));
     request.headers_mut().extend(headers.clone());
@@ -128,7 +152,14 @@ async fn explained(
     }
     let body: Value = serde_json::from_slice(&read_whole(answer.into_body()).await?).unwrap_or_default();
     let inputs = body["inputs"].as_array();
-    Ok(inputs.and_then(|inputs| inputs.iter().map(|input| input["key"].as_str().map(str::to_owned)).collect()))
+    let entry = |input: &Value| Some((input["key"].as_str()?.to_owned(), input["state"] == "fresh"));
+    Ok(inputs.and_then(|inputs| inputs.iter().map(entry).collect()))
+}
+
+/// Returns true if the running vecho named the keys of a sample.
+pub(super) fn has_keys(entries: &[(String, bool)], sample: &BatchSample) -> bool {
+    let is_same = entries.iter().zip(&sample.keys).all(|((named, _), key)| *named == key.to_string());
+    entries.len() == sample.keys.len() && is_same
 }
 
 /// Percent-encodes a path for a query parameter.

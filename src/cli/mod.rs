@@ -11,6 +11,7 @@ mod output;
 mod progress;
 mod run;
 mod serve;
+mod signals;
 mod warm;
 
 pub use arguments::{Command, ConfigFormat, Invocation, definition, parse};

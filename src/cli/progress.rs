@@ -207,6 +207,12 @@ pub(super) fn grouped(number: u64) -> String {
     grouped
 }
 
+/// Formats a number with its noun.
+pub(super) fn counted(number: u64, noun: &str) -> String {
+    let end = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{end}", grouped(number))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

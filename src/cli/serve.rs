@@ -1,10 +1,9 @@
 //! The command that runs the server.
 
-use std::io::{self, Write};
-
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use std::io::Write;
 
 use super::output::{FAILED, FAULTY, OK, print};
+use super::signals::Signals;
 use crate::app::{App, Surroundings};
 use crate::config::{Config, ConfigSource};
 use crate::observe::logs;
@@ -61,23 +60,4 @@ fn failed(err: &mut dyn Write, status: u8, error: &dyn std::error::Error) -> u8 
     // If standard error cannot be written, the exit status is the only report.
     print(err, &format!("vecho: cannot start: {error}"));
     status
-}
-
-/// Signals that stop the process.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -41,3 +41,4 @@ pub use savings::{Price, SavingsConfig};
 pub use secret::Secret;
 pub use source::ConfigSource;
 pub use table::{KEYS, WELL_KNOWN};
+pub use values::parse_duration;

@@ -42,12 +42,17 @@ pub(super) fn ratio(value: &Value, range: &RangeInclusive<f64>) -> Result<f64, S
 pub(super) fn duration(value: &Value, range: &RangeInclusive<Duration>) -> Result<Duration, String> {
     // A number without a unit counts as seconds, also as text from the environment.
     let seconds = count(value, &(0..=u64::MAX)).ok().map(Duration::from_secs);
-    let length = seconds.or_else(|| humantime::parse_duration(value.as_str()?.trim()).ok());
+    let length = seconds.or_else(|| parse_duration(value.as_str()?));
     let length = length.ok_or_else(|| format!("{value} is not a duration (such as \"250ms\", \"30s\", \"30d\")"))?;
     if range.contains(&length) {
         return Ok(length);
     }
     Err(format!("{value} is not between {} and {}", shown_duration(*range.start()), shown_duration(*range.end())))
+}
+
+/// Parses text with units, such as `250ms` or `1h 30m`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    humantime::parse_duration(text.trim()).ok()
 }
 
 /// Parses an array of text, or text with commas as in environment variables.

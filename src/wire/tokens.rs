@@ -19,6 +19,19 @@ pub fn count(text: &str) -> u32 {
     u32::try_from(slices(text).map(|slice| tables.count(slice)).sum::<usize>()).unwrap_or(u32::MAX)
 }
 
+/// Returns the offset of each token's end. An end may be inside a character. Very long texts without a boundary of words
+/// are divided as in [`count`].
+pub fn ends(text: &str) -> Vec<usize> {
+    let (tables, mut end) = (tables(), 0);
+    let tokens = slices(text).flat_map(|slice| tables.encode(slice));
+    tokens
+        .map(|token| {
+            end += tables.decode(&[token]).len();
+            end
+        })
+        .collect()
+}
+
 /// Loads the tables.
 pub fn load() {
     tables();
@@ -115,6 +128,16 @@ mod tests {
     fn token_counts_equal_those_of_the_service() {
         assert_eq!(count("Hello world"), 2);
         assert_eq!(count("<|endoftext|>"), 7, "special tokens are plain text here");
+    }
+
+    #[test]
+    fn the_ends_of_tokens_divide_the_whole_text() {
+        assert_eq!(ends("Hello world"), [5, 11]);
+        for text in ["", "<|endoftext|>", "🦀 いろは", &"The quick brown fox, ".repeat(2_000)] {
+            let ends = ends(text);
+            assert_eq!(ends.len(), count(text) as usize);
+            assert_eq!(ends.last().copied().unwrap_or_default(), text.len());
+        }
     }
 
     /// Texts of up to 16 KiB of many scripts, with and without boundaries of words.

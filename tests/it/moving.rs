@@ -1,5 +1,6 @@
 //! Export and import of the cache between instances, and filling it from text files and batch results.
 
+mod batch_api;
 mod batches;
 mod command;
 mod files;

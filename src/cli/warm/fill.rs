@@ -1,22 +1,20 @@
-//! Reads the file, sends its batches and reports the result.
+//! Reads the files, sends its batches and reports the result.
 
 use std::cell::RefCell;
-use std::ffi::OsStr;
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader};
-use std::path::Path;
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
+use super::batch_api;
 use super::options::WarmOptions;
-use super::read::{BatchBounds, Batches, FileItem, LineFormat, WarmBatch};
+use super::read::{BatchBounds, Batches, FileItem, WarmBatch};
 use super::send::{self, Stop, WarmClient, WarmCounts};
+use super::source::{Inputs, Place, PlaceNames};
 use super::temporary::{start, stop};
 use crate::cli::client::Client;
 use crate::cli::credential::{self, Credential};
-use crate::cli::moving::{CommandError, STANDARD};
+use crate::cli::moving::CommandError;
 use crate::cli::progress::{ProgressDisplay, grouped, say};
 use crate::config::Config;
 
@@ -31,14 +29,17 @@ pub(in crate::cli) async fn warm(
     credential: &Credential,
     options: &WarmOptions,
 ) -> Result<(), CommandError> {
-    let file = open(&options.file)?;
+    if options.batch_api.batch_api {
+        return Box::pin(batch_api::run(config, credential, options)).await;
+    }
+    let inputs = Inputs::new(options)?;
     let client = Client::of_public_port(&config);
     if client.is_reachable().await.map_err(|error| error.to_string())? {
-        return run(client, &config, credential, options, file).await?.ended;
+        return run(client, &config, credential, options, inputs).await?.ended;
     }
     let (own, config) = start(credential::of_nobody(config)).await?;
     let whose = credential::whose(&config, credential);
-    let warmed = run(Client::of_public_port(&config), &config, credential, options, file).await;
+    let warmed = run(Client::of_public_port(&config), &config, credential, options, inputs).await;
     // The temporary vecho must be stopped in any case, so an error of the run is returned later.
     let kept = stop(own, &config).await;
     let Warmed { answered, ended } = warmed?;
@@ -48,59 +49,40 @@ pub(in crate::cli) async fn warm(
     ended.and(kept)
 }
 
-/// An input file with its length, if known.
-struct InputFile {
-    lines: Box<dyn BufRead + Send>,
-    bytes: Option<u64>,
-    /// `None` if the file name does not determine the format.
-    format: Option<LineFormat>,
-}
-
-fn open(file: &Path) -> Result<InputFile, CommandError> {
-    if file == Path::new(STANDARD) {
-        return Ok(InputFile { lines: Box::new(BufReader::new(io::stdin())), bytes: None, format: None });
-    }
-    // A pipe has no length, so its progress has no total.
-    let opened = File::open(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let bytes = opened.metadata().ok().filter(fs::Metadata::is_file).map(|data| data.len());
-    let is_json = |extension: &str| ["json", "jsonl", "ndjson"].iter().any(|json| extension.eq_ignore_ascii_case(json));
-    let format =
-        file.extension().and_then(OsStr::to_str).filter(|extension| is_json(extension)).map(|_| LineFormat::Json);
-    Ok(InputFile { lines: Box::new(BufReader::new(opened)), bytes, format })
-}
-
 async fn run(
     client: Client,
     config: &Config,
     credential: &Credential,
     options: &WarmOptions,
-    file: InputFile,
+    inputs: Inputs,
 ) -> Result<Warmed, CommandError> {
     let client = WarmClient::new(client, credential.headers(config), options)?;
-    let progress = ProgressDisplay::new(options.quiet, "texts", file.bytes);
+    let progress = ProgressDisplay::new(options.quiet, "texts", inputs.bytes());
     let bounds = BatchBounds { inputs: options.batch as usize, bytes: client.max_batch_bytes(config) };
     // All requests run in one task, and no borrow lasts across an await.
-    let done = RefCell::new(Done { progress: &progress, counts: WarmCounts::default(), failed: 0, stopped: None });
+    let names = PlaceNames::new(options);
+    let done =
+        RefCell::new(Done { progress: &progress, names, counts: WarmCounts::default(), failed: 0, stopped: None });
     let concurrency = options.concurrency as usize;
-    let read = batches_of(Batches::new(file.lines, bounds, file.format), concurrency * AHEAD_BATCHES);
+    let read = batches_of(Batches::new(inputs, bounds), concurrency * AHEAD_BATCHES);
     // After a fatal error no further batch is sent; batches in flight still finish.
     let read = read.take_while(|_| std::future::ready(done.borrow().stopped.is_none()));
     let work = read.for_each_concurrent(concurrency, |next| async {
         match next {
-            FileItem::Note(text) => progress.say(text),
-            FileItem::Fault { number, size, cause } => done.borrow_mut().fault(number, size, cause),
+            FileItem::Note(text) => progress.say(&text),
+            FileItem::Fault { place, size, cause } => done.borrow_mut().fault(place, size, cause),
             FileItem::Batch(batch) => {
                 let result = client.send(&batch).await;
                 done.borrow_mut().batch(&batch, result);
             }
-            FileItem::Unreadable(error) => done.borrow_mut().stopped = Some(format!("cannot read: {error}")),
+            FileItem::Unreadable(cause) => done.borrow_mut().stopped = Some(cause),
         }
     });
     progress.alongside(work).await;
     Ok(done.into_inner().report())
 }
 
-/// Result of a file.
+/// Result of the files.
 struct Warmed {
     /// Inputs whose vectors were already cached or were fetched.
     answered: u64,
@@ -109,10 +91,7 @@ struct Warmed {
 }
 
 /// Reads batches on a blocking thread.
-fn batches_of(
-    mut batches: Batches<Box<dyn BufRead + Send>>,
-    ahead: usize,
-) -> impl futures_util::Stream<Item = FileItem> {
+fn batches_of(mut batches: Batches<Inputs>, ahead: usize) -> impl futures_util::Stream<Item = FileItem> {
     let (ready, read) = mpsc::channel(ahead);
     drop(spawn_blocking(move || {
         while let Some(next) = batches.next_batch() {
@@ -129,6 +108,7 @@ fn batches_of(
 /// Work done so far.
 struct Done<'p> {
     progress: &'p ProgressDisplay,
+    names: PlaceNames,
     counts: WarmCounts,
     failed: u64,
     /// Reason to send no further requests.
@@ -136,15 +116,15 @@ struct Done<'p> {
 }
 
 impl Done<'_> {
-    fn fault(&mut self, number: u64, size: u64, cause: &str) {
-        self.tell(number, cause);
+    fn fault(&mut self, place: Place, size: u64, cause: &str) {
+        self.tell(place, cause);
         self.progress.advance(size, 1);
     }
 
-    fn tell(&mut self, number: u64, cause: &str) {
+    fn tell(&mut self, place: Place, cause: &str) {
         self.failed += 1;
         match self.failed {
-            ..=MAX_TOLD => self.progress.say(&format!("line {number}: {cause}")),
+            ..=MAX_TOLD => self.progress.say(&format!("{}: {cause}", self.names.of(place))),
             n if n == MAX_TOLD + 1 => self.progress.say("there are more lines at fault; they are only counted"),
             _ => {}
         }
@@ -152,8 +132,8 @@ impl Done<'_> {
 
     fn batch(&mut self, batch: &WarmBatch, result: send::BatchResult) {
         self.counts.add(&result.counts);
-        for (number, cause) in &result.failed {
-            self.tell(*number, cause);
+        for (place, cause) in &result.failed {
+            self.tell(*place, cause);
         }
         if let Some(Stop(cause)) = result.stopped {
             // Several requests may fail at once. The first cause is reported.

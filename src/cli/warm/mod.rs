@@ -1,9 +1,13 @@
-//! `vecho warm`: caches the vectors of texts in a file through the public port, like any application.
+//! `vecho warm`: caches the vectors of texts in files through the public port, like any application.
 
+mod batch_api;
+mod chunk;
 mod fill;
+mod line;
 mod options;
 mod read;
 mod send;
+mod source;
 mod temporary;
 
 pub(super) use fill::warm;

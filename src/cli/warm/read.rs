@@ -1,26 +1,16 @@
-//! Groups the lines of a file into batches, each for one request.
+//! Groups inputs into batches, each for one request.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::io::{self, BufRead};
 use std::sync::Arc;
 
-use serde::Deserialize;
-use serde::de::IgnoredAny;
-use serde_json::json;
-use serde_json::value::RawValue;
-
-use crate::process::lines::{Line, NumberedLines};
+use super::source::{Place, SourceItem};
 use crate::wire::InputKind;
-
-/// Longest line. The longest input of a known model is a tenth of it.
-const MAX_LINE_BYTES: usize = 1 << 20;
 
 /// One input as it appears in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct LineInput {
-    /// Line number.
-    pub(super) number: u64,
+    /// Place in the files.
+    pub(super) place: Place,
     /// A string or a token array, as JSON.
     pub(super) json: Box<str>,
 }
@@ -32,7 +22,7 @@ type LineInputs = Arc<[LineInput]>;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct WarmBatch {
     pub(super) inputs: LineInputs,
-    /// Total bytes of the lines.
+    /// Total bytes that the inputs take in the files.
     pub(super) size: u64,
 }
 
@@ -43,37 +33,26 @@ pub(super) struct BatchBounds {
     pub(super) bytes: usize,
 }
 
-/// The next item from the file.
+/// The next item from the files.
 #[derive(Debug)]
 pub(super) enum FileItem {
     Batch(WarmBatch),
-    /// A message about the whole file.
-    Note(&'static str),
+    /// A message about a whole file.
+    Note(String),
     /// A line that is not a valid input.
     Fault {
-        number: u64,
+        place: Place,
         size: u64,
         cause: &'static str,
     },
-    /// The rest of the file is unreadable.
-    Unreadable(io::Error),
+    /// The rest is unreadable.
+    Unreadable(String),
 }
 
-/// Format of the lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum LineFormat {
-    /// Each line is JSON.
-    Json,
-    /// Each line is plain text.
-    Plain,
-}
-
-/// Reader of batches.
-pub(super) struct Batches<R> {
-    lines: NumberedLines<R>,
+/// Groups the inputs of a source.
+pub(super) struct Batches<I> {
+    source: I,
     bounds: BatchBounds,
-    /// `None` until the first line has determined it.
-    format: Option<LineFormat>,
     // One request carries one kind of input, so each kind has a batch of its own.
     texts: PendingBatch,
     tokens: PendingBatch,
@@ -88,74 +67,49 @@ struct PendingBatch {
     size: u64,
 }
 
-#[derive(Deserialize)]
-struct LineFields<'a> {
-    #[serde(borrow, default)]
-    text: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    input: Option<&'a RawValue>,
-}
-
-impl<R: BufRead> Batches<R> {
-    /// Creates a reader. Without a format, the first line decides: a line that is not JSON starts a file of plain
-    /// texts.
-    pub(super) fn new(from: R, bounds: BatchBounds, format: Option<LineFormat>) -> Self {
-        let lines = NumberedLines::new(from, MAX_LINE_BYTES);
+impl<I: Iterator<Item = SourceItem>> Batches<I> {
+    pub(super) fn new(source: I, bounds: BatchBounds) -> Self {
         let (texts, tokens, ready) = (PendingBatch::default(), PendingBatch::default(), VecDeque::new());
-        Self { lines, bounds, format, texts, tokens, ready, is_over: false }
+        Self { source, bounds, texts, tokens, ready, is_over: false }
     }
 
     /// Returns the next item, or `None` at the end.
     pub(super) fn next_batch(&mut self) -> Option<FileItem> {
         while self.ready.is_empty() && !self.is_over {
-            match self.lines.next_line() {
-                Ok(Some(line)) => self.take_in(&line),
-                Ok(None) => self.end(None),
-                Err(error) => self.end(Some(error)),
+            match self.source.next() {
+                Some(SourceItem::Input { place, size, json, kind }) => self.add(LineInput { place, json }, size, kind),
+                Some(SourceItem::Note(note)) => self.ready.push_back(FileItem::Note(note)),
+                Some(SourceItem::Fault { place, size, cause }) => {
+                    self.ready.push_back(FileItem::Fault { place, size, cause });
+                }
+                Some(SourceItem::Unreadable(cause)) => self.end(Some(cause)),
+                None => self.end(None),
             }
         }
         self.ready.pop_front()
     }
 
-    fn take_in(&mut self, line: &Line) {
-        let (number, size) = (line.number, line.size);
-        let format = self.format(line);
-        match read_line(line, format) {
-            Err(cause) => self.ready.push_back(FileItem::Fault { number, size, cause }),
-            Ok((json, kind)) => {
-                let pending = match kind {
-                    InputKind::Text => &mut self.texts,
-                    InputKind::Tokens => &mut self.tokens,
-                };
-                // The batch is sent before it becomes too large. A single input over the limit is sent alone.
-                if pending.bytes + json.len() > self.bounds.bytes {
-                    self.ready.extend(pending.take());
-                }
-                // One byte for the comma between inputs.
-                pending.bytes += json.len() + 1;
-                pending.size += size;
-                pending.inputs.push(LineInput { number, json: json.into_owned().into() });
-                if pending.inputs.len() >= self.bounds.inputs {
-                    self.ready.extend(pending.take());
-                }
-            }
+    fn add(&mut self, input: LineInput, size: u64, kind: InputKind) {
+        let pending = match kind {
+            InputKind::Text => &mut self.texts,
+            InputKind::Tokens => &mut self.tokens,
+        };
+        // The batch is sent before it becomes too large. A single input over the limit is sent alone.
+        if pending.bytes + input.json.len() > self.bounds.bytes {
+            self.ready.extend(pending.take());
+        }
+        // One byte for the comma between inputs.
+        pending.bytes += input.json.len() + 1;
+        pending.size += size;
+        pending.inputs.push(input);
+        if pending.inputs.len() >= self.bounds.inputs {
+            self.ready.extend(pending.take());
         }
     }
 
-    fn format(&mut self, line: &Line) -> LineFormat {
-        if let Some(format) = self.format {
-            return format;
-        }
-        let format = LineFormat::of(line);
-        if format == LineFormat::Plain {
-            self.ready.push_back(FileItem::Note("the file is read as plain text: one text a line"));
-        }
-        *self.format.insert(format)
-    }
-
-    fn end(&mut self, error: Option<io::Error>) {
+    fn end(&mut self, error: Option<String>) {
         self.is_over = true;
-        // Both batches may be incomplete at the end of the file, also after a read error.
+        // Both batches may be incomplete at the end of the files, also after a read error.
         self.ready.extend(self.texts.take());
         self.ready.extend(self.tokens.take());
         self.ready.extend(error.map(FileItem::Unreadable));
@@ -169,69 +123,19 @@ impl PendingBatch {
     }
 }
 
-impl LineFormat {
-    /// Returns the format of a file that begins with this line. A damaged JSON object is not taken for plain text.
-    fn of(line: &Line) -> Self {
-        let text = line.bytes.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok()).map(str::trim);
-        let is_json = |text: &str| text.starts_with('{') || serde_json::from_str::<IgnoredAny>(text).is_ok();
-        if text.is_none_or(is_json) { Self::Json } else { Self::Plain }
-    }
-}
-
-/// Returns the JSON of a line's input, and its kind.
-fn read_line(line: &Line, format: LineFormat) -> Result<(Cow<'_, str>, InputKind), &'static str> {
-    let bytes = line.bytes.as_deref().ok_or("it is longer than 1 MiB")?;
-    let text = std::str::from_utf8(bytes).map_err(|_| "it is not UTF-8")?;
-    match format {
-        LineFormat::Json => read_json(text.trim()).map(|(json, kind)| (json.into(), kind)),
-        LineFormat::Plain => {
-            let text = text.trim_end_matches(['\r', '\n']);
-            // Only the first line can begin with a byte order mark.
-            let text = if line.number == 1 { text.trim_start_matches('\u{feff}') } else { text };
-            Ok((json!(text).to_string().into(), InputKind::Text))
-        }
-    }
-}
-
-fn read_json(text: &str) -> Result<(&str, InputKind), &'static str> {
-    let input = if text.starts_with('{') {
-        let fields: LineFields<'_> = serde_json::from_str(text).map_err(|_| "it is not JSON")?;
-        match (fields.text, fields.input) {
-            (Some(input), None) | (None, Some(input)) => input.get(),
-            (Some(_), Some(_)) => return Err("it has both text and input"),
-            (None, None) => return Err("it has neither text nor input"),
-        }
-    } else {
-        text
-    };
-    Ok((input, kind_of(input)?))
-}
-
-fn kind_of(input: &str) -> Result<InputKind, &'static str> {
-    if input.starts_with('"') {
-        // An unpaired surrogate is also invalid.
-        let text: String = serde_json::from_str(input).map_err(|_| "it is not JSON")?;
-        if text.is_empty() { Err("the text is empty") } else { Ok(InputKind::Text) }
-    } else if input.starts_with('[') {
-        let tokens: Vec<u32> = serde_json::from_str(input).map_err(|_| "it is not an array of tokens")?;
-        if tokens.is_empty() { Err("the array of tokens is empty") } else { Ok(InputKind::Tokens) }
-    } else {
-        Err("it is neither a text nor an array of tokens")
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::source::inputs_of;
     use super::*;
 
     fn read(text: &str, bounds: BatchBounds) -> Vec<FileItem> {
-        let mut batches = Batches::new(text.as_bytes(), bounds, None);
+        let mut batches = Batches::new(inputs_of(text, None), bounds);
         std::iter::from_fn(|| batches.next_batch()).collect()
     }
 
     fn inputs(next: &FileItem) -> Vec<(u64, &str)> {
         match next {
-            FileItem::Batch(batch) => batch.inputs.iter().map(|input| (input.number, &*input.json)).collect(),
+            FileItem::Batch(batch) => batch.inputs.iter().map(|input| (input.place.number, &*input.json)).collect(),
             other => panic!("no batch: {other:?}"),
         }
     }
@@ -251,46 +155,5 @@ mod tests {
     fn a_batch_is_bounded_in_bytes() {
         let batches = read("\"aaaa\"\n\"bbbb\"\n\"cccc\"\n", BatchBounds { inputs: 9, bytes: 14 });
         assert_eq!(batches.iter().map(|next| inputs(next).len()).collect::<Vec<_>>(), [2, 1]);
-    }
-
-    #[test]
-    fn an_invalid_line_is_reported_with_its_number_and_cause() {
-        let huge = "x".repeat(MAX_LINE_BYTES + 1);
-        let cases = [
-            ("\"\"", "the text is empty"),
-            ("{\"input\":[]}", "the array of tokens is empty"),
-            ("{\"input\":[1,\"a\"]}", "it is not an array of tokens"),
-            ("{\"input\":[-1]}", "it is not an array of tokens"),
-            ("{\"input\":7}", "it is neither a text nor an array of tokens"),
-            ("{\"text\":\"a\",\"input\":\"b\"}", "it has both text and input"),
-            ("{\"body\":\"a\"}", "it has neither text nor input"),
-            ("{\"text\":\"a\"", "it is not JSON"),
-            ("\"a", "it is not JSON"),
-            ("\"\\ud800\"", "it is not JSON"),
-            ("plain", "it is neither a text nor an array of tokens"),
-            ("7", "it is neither a text nor an array of tokens"),
-            (&huge, "it is longer than 1 MiB"),
-        ];
-        for (line, expected) in cases {
-            let bounds = BatchBounds { inputs: 9, bytes: 1_000 };
-            let mut batches = Batches::new(format!("\n{line}\n").leak().as_bytes(), bounds, Some(LineFormat::Json));
-            let read: Vec<FileItem> = std::iter::from_fn(|| batches.next_batch()).collect();
-            assert!(
-                matches!(&read[..], [FileItem::Fault { number: 2, cause, .. }] if *cause == expected),
-                "{expected}: {read:?}"
-            );
-        }
-    }
-
-    #[test]
-    fn a_file_whose_first_line_is_not_json_is_plain_text() {
-        let bounds = BatchBounds { inputs: 9, bytes: 1_000 };
-        let batches = read("\u{feff}A \"quoted\" word\r\n\n  two\n\"three\"\n", bounds);
-        assert!(matches!(batches[0], FileItem::Note(_)), "{batches:?}");
-        let expected = [(1, r#""A \"quoted\" word""#), (3, r#""  two""#), (4, r#""\"three\"""#)];
-        assert_eq!(inputs(&batches[1]), expected);
-        for json in ["\"a\"\nplain\n", "{\"text\":\n", "[1]\n", "7\n"] {
-            assert!(!matches!(read(json, bounds)[0], FileItem::Note(_)), "{json} is JSON");
-        }
     }
 }

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::options::WarmOptions;
 use super::read::{LineInput, WarmBatch};
+use super::source::Place;
 use crate::cli::client::{Cause, Client, read_whole, whole};
 use crate::cli::moving::CommandError;
 use crate::config::Config;
@@ -61,8 +62,8 @@ pub(super) struct Stop(pub(super) CommandError);
 #[derive(Default)]
 pub(super) struct BatchResult {
     pub(super) counts: WarmCounts,
-    /// Failed lines with the reason.
-    pub(super) failed: Vec<(u64, String)>,
+    /// Failed inputs with the reason.
+    pub(super) failed: Vec<(Place, String)>,
     pub(super) stopped: Option<Stop>,
 }
 
@@ -184,7 +185,7 @@ impl WarmClient {
 
 impl BatchResult {
     fn fail(&mut self, inputs: &[LineInput], cause: &str) {
-        self.failed.extend(inputs.iter().map(|input| (input.number, cause.to_owned())));
+        self.failed.extend(inputs.iter().map(|input| (input.place, cause.to_owned())));
     }
 }
 
@@ -254,7 +255,7 @@ fn judge_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Attempt 
 }
 
 /// Returns the wait that a response requests.
-fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
     // OpenAI's clients accept fractions here, too.
     let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
     let seconds = number("retry-after-ms").map(|ms| ms / 1_000.0).or_else(|| number(RETRY_AFTER.as_str()))?;

@@ -1,5 +1,6 @@
 //! The shared harness: an upstream that can misbehave, the real binary in front of it, and clients.
 
+pub(crate) mod batch_api;
 pub(crate) mod client;
 pub(crate) mod collector;
 pub(crate) mod encode;

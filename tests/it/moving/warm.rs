@@ -256,3 +256,43 @@ async fn warming_fails_if_the_only_persistent_tier_refuses_the_vectors() {
     redis.cli(&["config", "set", "maxmemory", "0"]);
     warm().well().said("4 were fetched, 0 failed");
 }
+
+#[tokio::test]
+async fn documents_are_warmed_in_chunks_that_overlap() {
+    let stub = Stub::start();
+    let (vecho, folder) = (Vecho::start(&stub), Folder::new("warm-chunks"));
+    let first = folder.write("first.txt", "one two three four five\nsix seven");
+    let second = folder.write("second.md", "\u{feff}eight");
+    let arguments = ["warm", "--model", TINY, "--chunk", "3", "--overlap", "1", &first, &second];
+    run_at_with(&vecho, &arguments, &[], b"").well().said("5 were fetched");
+    is_hit(&vecho, &stub, &["one two three", " three four five", " five\nsix", "six seven", "eight"]).await;
+    let refused = run_at_with(&vecho, &["warm", "--model", TINY, "--chunk", "3", "--overlap", "3", &first], &[], b"");
+    assert_eq!(refused.said("--overlap must be smaller than --chunk").status, Some(1));
+    let binary = folder.write("binary", b"\xff\xfe");
+    let refused = run_at_with(&vecho, &["warm", "--model", TINY, "--chunk", "3", &binary, &first], &[], b"");
+    assert_eq!(refused.said("binary: chunk 1: it is not UTF-8").status, Some(1));
+}
+
+#[tokio::test]
+async fn the_name_of_a_file_or_an_option_makes_its_lines_plain_text() {
+    let stub = Stub::start();
+    let (vecho, folder) = (Vecho::start(&stub), Folder::new("warm-plain"));
+    let named = folder.write("texts.txt", "\"quoted\"\n[1,2]\n");
+    run_at_with(&vecho, &["warm", "--model", TINY, &named], &[], b"").well().said("2 were fetched");
+    let other = folder.write("other.jsonl", "{\"text\":\"a\"}\n");
+    run_at_with(&vecho, &["warm", "--model", TINY, "--text", &other], &[], b"").well().said("1 were fetched");
+    is_hit(&vecho, &stub, &["\"quoted\"", "[1,2]", "{\"text\":\"a\"}"]).await;
+}
+
+#[tokio::test]
+async fn a_faulty_line_of_several_files_is_reported_with_its_file() {
+    let stub = Stub::start();
+    let (vecho, folder) = (Vecho::start(&stub), Folder::new("warm-several"));
+    let (first, second) = (folder.write("first.jsonl", "\"one\"\n7\n"), folder.write("second.jsonl", "\"two\"\n"));
+    let warmed = run_at_with(&vecho, &["warm", "--model", TINY, &first, &second], &[], b"");
+    let warmed = warmed.said("first.jsonl: line 2: it is neither a text nor").said("2 were fetched, 1 failed");
+    assert_eq!(warmed.status, Some(1));
+    is_hit(&vecho, &stub, &["one", "two"]).await;
+    let absent = run_at_with(&vecho, &["warm", "--model", TINY, &first, "/nowhere/x"], &[], b"");
+    assert_eq!(absent.said("/nowhere/x: ").status, Some(1));
+}

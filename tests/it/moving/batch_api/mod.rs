@@ -1,0 +1,9 @@
+//! `vecho warm --batch-api`: vectors at half the price, each input paid exactly once.
+
+mod azure;
+mod ends;
+mod faults;
+mod job;
+mod kills;
+mod limits;
+mod questions;
