@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::{HeaderMap, HeaderName, Uri};
 
 use super::logging::LogFormat;
-use super::{Effective, SavingsConfig, Secret};
+use super::{Effective, LongInputRules, SavingsConfig, Secret};
 use crate::vector::packed::Codec;
 
 /// The whole configuration after all checks.
@@ -313,6 +313,8 @@ pub struct LimitsConfig {
     pub max_requests: usize,
     /// `limits.max_inflight_bytes`.
     pub max_inflight_bytes: usize,
+    /// `limits.long_input`.
+    pub long_input: LongInputRules,
 }
 
 /// `[memory]`

@@ -92,7 +92,11 @@ fn carry(running: &Config, read: Config) -> Config {
             ..running.cache.clone()
         },
         auth: AuthConfig { vouch_ttl: read.auth.vouch_ttl, ..running.auth.clone() },
-        limits: LimitsConfig { request_timeout: read.limits.request_timeout, ..running.limits.clone() },
+        limits: LimitsConfig {
+            request_timeout: read.limits.request_timeout,
+            long_input: read.limits.long_input,
+            ..running.limits.clone()
+        },
         savings: read.savings,
         log: LogConfig { level: read.log.level, ..running.log },
         traces: carry_traces(&running.traces, read.traces),
@@ -158,6 +162,7 @@ mod tests {
         ("cache.extra_fields", "[\"seven\"]"),
         ("cache.key_headers", "x-seven"),
         ("cache.derive_dimensions", "true"),
+        ("limits.long_input", "reject, m=truncate"),
         ("cache.codec", "int8"),
         ("cache.memory_percent", "7"),
         ("cache.answers_percent", "7"),

@@ -263,6 +263,13 @@ pub const KEYS: &[ConfigKey] = &[
         "Maximum duration of an embeddings request, including the arrival of its body.",
     )
     .live(),
+    key(
+        "limits.long_input",
+        "[\"pass\"]",
+        "Treatment of inputs over 8192 tokens of OpenAI's models: pass, reject or truncate; MODEL=truncate is for one \
+         model, of any name.",
+    )
+    .live(),
     key("limits.max_connections", "4096", "Maximum number of connections on the public port."),
     key(
         "limits.max_requests",

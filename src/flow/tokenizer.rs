@@ -49,10 +49,22 @@ struct Tables {
     governor: OnceLock<Weak<Governor>>,
 }
 
-/// Inputs to count.
+/// Measures one input with the tables.
+type Measure = fn(&Input<'_>) -> u32;
+
+fn counted_tokens(input: &Input<'_>) -> u32 {
+    input.counted_tokens()
+}
+
+fn allowed_len(input: &Input<'_>) -> u32 {
+    input.allowed_len()
+}
+
+/// Inputs to measure.
 #[derive(Debug)]
 struct CountJob {
     inputs: Vec<Input<'static>>,
+    measure: Measure,
     now_ms: u64,
     tell: oneshot::Sender<Option<Vec<u32>>>,
     /// Returned when the inputs are dropped, even if the request has gone away before.
@@ -69,24 +81,33 @@ impl Tokenizer {
     /// Returns the tokens of each input, or `None` if the tables do not fit in memory or other requests are counted for
     /// too long.
     pub async fn count(&self, inputs: &[&Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
+        self.measure(inputs, counted_tokens, now_ms).await
+    }
+
+    /// Returns [`Input::allowed_len`] of each input, or `None` like [`Tokenizer::count`].
+    pub async fn allowed_lens(&self, inputs: &[&Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
+        self.measure(inputs, allowed_len, now_ms).await
+    }
+
+    async fn measure(&self, inputs: &[&Input<'_>], measure: Measure, now_ms: u64) -> Option<Vec<u32>> {
         // Token arrays have their length, which needs neither the tables nor a turn.
         if inputs.iter().all(|input| matches!(input, Input::Tokens(_))) {
-            return Some(inputs.iter().map(|input| input.counted_tokens()).collect());
+            return Some(inputs.iter().map(|input| measure(input)).collect());
         }
         let turn = timeout(TURN_WITHIN, Arc::clone(&self.turn).acquire_owned()).await.ok()?.ok()?;
         let inputs = inputs.iter().map(|input| input.to_owned_input()).collect();
-        self.submit(inputs, now_ms, Some(turn))?.await.ok().flatten()
+        self.submit((inputs, measure), now_ms, Some(turn))?.await.ok().flatten()
     }
 
     /// Like [`Tokenizer::count`], for threads that may block.
     pub fn count_blocking(&self, inputs: Vec<Input<'static>>, now_ms: u64) -> Option<Vec<u32>> {
-        self.submit(inputs, now_ms, None)?.blocking_recv().ok().flatten()
+        self.submit((inputs, counted_tokens), now_ms, None)?.blocking_recv().ok().flatten()
     }
 
     /// Hands inputs to the thread. Returns `None` if the machine has no thread left.
     fn submit(
         &self,
-        inputs: Vec<Input<'static>>,
+        (inputs, measure): (Vec<Input<'static>>, Measure),
         now_ms: u64,
         turn: Option<OwnedSemaphorePermit>,
     ) -> Option<oneshot::Receiver<Option<Vec<u32>>>> {
@@ -96,7 +117,7 @@ impl Tokenizer {
             *jobs = self.start();
         }
         // A thread that has panicked takes nothing any more; the next call starts another one.
-        if jobs.as_ref()?.send(CountJob { inputs, now_ms, tell, _turn: turn }).is_err() {
+        if jobs.as_ref()?.send(CountJob { inputs, measure, now_ms, tell, _turn: turn }).is_err() {
             *jobs = None;
         }
         Some(told)
@@ -109,7 +130,7 @@ impl Tokenizer {
             for job in queue {
                 // A request that has gone away needs no counts.
                 if !job.tell.is_closed() {
-                    let _ = job.tell.send(tables.count(&job.inputs, job.now_ms));
+                    let _ = job.tell.send(tables.measure(&job.inputs, job.measure, job.now_ms));
                 }
             }
         };
@@ -118,7 +139,7 @@ impl Tokenizer {
 }
 
 impl Tables {
-    fn count(&self, inputs: &[Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
+    fn measure(&self, inputs: &[Input<'_>], measure: Measure, now_ms: u64) -> Option<Vec<u32>> {
         let has_texts = inputs.iter().any(|input| matches!(input, Input::Text(_)));
         // A single thread counts, so the flag needs no stronger ordering.
         if has_texts && !self.is_loaded.load(Ordering::Relaxed) {
@@ -128,7 +149,7 @@ impl Tables {
             tokens::load();
             self.is_loaded.store(true, Ordering::Relaxed);
         }
-        Some(inputs.iter().map(Input::counted_tokens).collect())
+        Some(inputs.iter().map(measure).collect())
     }
 
     fn has_room(&self, now_ms: u64) -> bool {

@@ -11,8 +11,8 @@ use super::fast_path::Received;
 use super::finished::Finished;
 use super::intake::{path_model, read_origin, target_uri};
 use super::labels::RequestLabels;
+use super::notes::{Notes, mark_bypass, mark_cut, tell_fallback};
 use super::passthrough::{ForwardContext, map_location, timed};
-use super::reply::Notes;
 use super::{Proxy, ReplyBody, traced};
 use crate::cache::reply_cache::{self, Validity};
 use crate::config::{Config, UpstreamTarget};
@@ -54,15 +54,24 @@ impl Proxy {
             Ok(origin) => origin,
             Err(error) => return self.refuse_path(error),
         };
-        let (outcome, asked) = match understand(&miss, origin, &mut admission) {
-            Ok((ask, asked)) => (self.flow.answer(&ask).await, asked),
+        let (mut job, asked) = match understand(&miss, origin, &mut admission) {
+            Ok(understood) => understood,
             Err(cause) => return self.send_up(*miss, cause, admission).await,
         };
+        let cut = match self.flow.fit(&mut job).await {
+            Ok(cut) => cut,
+            Err(too_long) => return Finished { subject: asked.subject(), ..self.too_long_input(too_long) },
+        };
+        // The reply cache keeps no mark of cut inputs.
+        let wanted_key = miss.received.key.filter(|_| cut == 0);
+        let outcome = self.flow.answer(&job).await;
         let finished = match outcome {
             FlowOutcome::Answer(answer) => {
                 // Only an answer opens an account, because the number of accounts is bounded.
                 let account = asked.account(&self.metrics, &answer.rendering.model);
-                return self.admit_reply(self.write(*answer, account, &miss), admission);
+                let mut finished = self.write(*answer, account, (wanted_key, &miss));
+                mark_cut(finished.response.headers_mut(), cut);
+                return self.admit_reply(finished, admission);
             }
             FlowOutcome::Refused(failure) => self.refused(&failure, &miss),
             FlowOutcome::InvalidAnswer(reply) => {
@@ -121,14 +130,14 @@ impl Proxy {
     }
 
     /// Writes a response, and stores the finished body of a full hit in the reply cache.
-    fn write(&self, answer: Answer, account: Arc<UsageAccount>, miss: &Miss<'_>) -> Finished {
+    fn write(&self, answer: Answer, account: Arc<UsageAccount>, (key, miss): (Option<Key>, &Miss<'_>)) -> Finished {
         answer.source_counts.count(&self.metrics, &account);
         traced::served(miss.span, &answer.source_counts, &answer.rendering.model);
         let subject = RequestUsage { named: Arc::clone(account.named()), inputs: answer.source_counts.inputs() };
         let notes = Notes::new(&answer.source_counts, &answer.rendering.model);
         let largest = answer.rendering.largest_len();
         // `wants` also marks the request as seen, so it runs for every answer, not only for full hits.
-        let wanted = miss.received.key.filter(|key| self.reply_cache.wants(key, largest as u64));
+        let wanted = key.filter(|key| self.reply_cache.wants(key, largest as u64));
         let lasting = answer.validity.zip(wanted);
         let body = if let Some((validity, key)) = lasting {
             let bytes = answer.rendering.to_lasting_bytes();
@@ -145,7 +154,7 @@ impl Proxy {
         };
         let mut finished = self.replies.answer(notes, answer.call_headers, body);
         if let Some(measure) = &answer.fallback {
-            super::reply::tell_fallback(finished.response.headers_mut(), measure);
+            tell_fallback(finished.response.headers_mut(), measure);
         }
         finished.about(subject)
     }
@@ -174,7 +183,7 @@ impl Proxy {
         self.metrics.requests.bypass(cause.reason);
         forward_context.span.text(attribute::BYPASS_REASON, cause.reason.label());
         let mut finished = self.forward(request, admission, forward_context).await;
-        super::reply::mark_bypass(finished.response.headers_mut(), &cause);
+        mark_bypass(finished.response.headers_mut(), &cause);
         // A request that was not forwarded keeps the outcome of its error.
         if finished.outcome == crate::observe::metrics::Outcome::Forwarded {
             finished.outcome = crate::observe::metrics::Outcome::Bypass;

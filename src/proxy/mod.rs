@@ -13,6 +13,7 @@ mod finished;
 mod forget;
 mod intake;
 mod labels;
+mod notes;
 mod parts;
 mod passthrough;
 mod reply;

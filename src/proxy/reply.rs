@@ -1,36 +1,23 @@
 //! Converts the result of a request to a response. Only this file chooses the statuses of the public port.
 
 use std::hash::{BuildHasher, RandomState};
-use std::mem::swap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::ReplyBody;
 use super::controls::BadControl;
 use super::finished::Finished;
+use super::notes::{Notes, REQUEST_ID, mark_bypass};
 use crate::cache::reply_cache::CachedReply;
-use crate::flow::SourceCounts;
+use crate::flow::TooLong;
 use crate::observe::metrics::{Outcome, Rejection, RequestUsage};
 use crate::serve::{BodyError, CollectError};
-use crate::upstream::{
-    Class, Failure, ForwardError, UnavailableReason, UpstreamReply, UriTooLong, marks_fallback, shown_on_errors,
-};
-use crate::wire::{Bypass, BypassCause, SimilarFault, envelope};
-
-const CACHE: HeaderName = HeaderName::from_static("x-vecho-cache");
-const SOURCES: HeaderName = HeaderName::from_static("x-vecho-sources");
-const TOKENS: HeaderName = HeaderName::from_static("x-vecho-tokens");
-const REASON: HeaderName = HeaderName::from_static("x-vecho-bypass-reason");
-const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback-reason");
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const MODEL: HeaderName = HeaderName::from_static("openai-model");
-
-/// Longest model name in a header. Clients limit the size of headers, and the body also contains the name.
-const MAX_MODEL_BYTES: usize = 256;
+use crate::upstream::{Class, Failure, ForwardError, UnavailableReason, UpstreamReply, UriTooLong, shown_on_errors};
+use crate::wire::{Bypass, MAX_INPUT_TOKENS, SimilarFault, envelope};
 
 /// Factory of responses. Its only state are the ids for responses without an id of the upstream.
 pub(super) struct Replies {
@@ -39,85 +26,6 @@ pub(super) struct Replies {
     ids_given: AtomicU64,
     /// Headers of a response without an upstream call, with empty values for the variable ones.
     blank: HeaderMap,
-}
-
-/// Headers of a response with vectors.
-#[derive(Clone)]
-pub(super) struct Notes {
-    /// Outcome for the metrics, and `x-vecho-cache`.
-    pub outcome: Outcome,
-    /// `x-vecho-sources`
-    pub sources: HeaderValue,
-    /// `x-vecho-tokens`
-    pub tokens: HeaderValue,
-    /// `openai-model`, if the name is a valid header value.
-    pub model: Option<HeaderValue>,
-}
-
-impl Notes {
-    /// Returns the headers for a tally and a model.
-    pub(super) fn new(source_counts: &SourceCounts, model: &str) -> Self {
-        Self {
-            outcome: source_counts.outcome(),
-            sources: header_text(&source_counts.sources()),
-            tokens: header_text(&source_counts.tokens()),
-            model: model_header(model),
-        }
-    }
-
-    /// Returns the headers to store with a cached reply. A copy of the map is much cheaper than the insertion of each
-    /// header, and so is the replacement of an id compared to an insertion.
-    pub(super) fn kept(&self, as_hit: &SourceCounts) -> HeaderMap {
-        let mut headers = HeaderMap::with_capacity(8);
-        // The id is the first header, so the search for it ends at once.
-        headers.insert(REQUEST_ID, HeaderValue::from_static(""));
-        self.clone().write(&mut headers);
-        headers.insert(SOURCES, header_text(&as_hit.sources()));
-        headers
-    }
-
-    /// Returns headers with empty values.
-    fn blank() -> HeaderMap {
-        let empty = || HeaderValue::from_static("");
-        let nothing = Self { outcome: Outcome::Hit, sources: empty(), tokens: empty(), model: Some(empty()) };
-        nothing.kept(&SourceCounts::default())
-    }
-
-    /// Fills in the empty headers. It iterates over them, because a lookup per header would cost a hash of its name.
-    fn fill(mut self, headers: &mut HeaderMap, mut id: HeaderValue) {
-        for (name, value) in headers.iter_mut() {
-            match name.as_str() {
-                "x-vecho-cache" => *value = HeaderValue::from_static(self.outcome.label()),
-                "x-vecho-sources" => swap(value, &mut self.sources),
-                "x-vecho-tokens" => swap(value, &mut self.tokens),
-                "openai-model" => {
-                    if let Some(model) = &mut self.model {
-                        swap(value, model);
-                    }
-                }
-                "x-request-id" => swap(value, &mut id),
-                _ => {}
-            }
-        }
-        if self.model.is_none() {
-            headers.remove(MODEL);
-        }
-    }
-
-    /// Writes the headers into those of an upstream response. The upstream's own model name stays unless it is too
-    /// long.
-    fn write(self, headers: &mut HeaderMap) {
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        headers.insert(CACHE, HeaderValue::from_static(self.outcome.label()));
-        headers.insert(SOURCES, self.sources);
-        headers.insert(TOKENS, self.tokens);
-        if headers.get(MODEL).is_some_and(|model| model.len() > MAX_MODEL_BYTES) {
-            headers.remove(MODEL);
-        }
-        if let Some(model) = self.model {
-            headers.entry(MODEL).or_insert(model);
-        }
-    }
 }
 
 impl Replies {
@@ -276,6 +184,13 @@ impl Replies {
         Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
     }
 
+    /// Rejects a request with an input that is too long for its model.
+    pub(super) fn too_long_input(&self, TooLong(place): TooLong) -> Finished {
+        let message = format!("input[{place}] has more than {MAX_INPUT_TOKENS} tokens (limits.long_input).");
+        let body = envelope(&message, "invalid_request_error", Some("input"), Some("context_length_exceeded"));
+        Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
+    }
+
     /// Rejects a similarity request that cannot be understood.
     pub(super) fn bad_similar(&self, fault: &SimilarFault) -> Finished {
         let body = envelope(&fault.to_string(), "invalid_request_error", fault.param, Some("invalid_value"));
@@ -353,30 +268,6 @@ fn write_hex(number: u64, digits: &mut [u8]) {
         pair[0] = HEXADECIMAL[usize::from(byte >> 4)];
         pair[1] = HEXADECIMAL[usize::from(byte & 15)];
     }
-}
-
-/// Marks a response that passed through unchanged.
-pub(super) fn mark_bypass(headers: &mut HeaderMap, cause: &BypassCause) {
-    // If another vecho upstream has marked a fallback answer, that mark is more important and stays.
-    if !marks_fallback(headers) {
-        headers.insert(CACHE, HeaderValue::from_static(Outcome::Bypass.label()));
-    }
-    headers.insert(REASON, header_text(&cause.header_text()));
-}
-
-/// Adds the reason for a fallback answer.
-pub(super) fn tell_fallback(headers: &mut HeaderMap, measure: &str) {
-    headers.insert(FALLBACK, header_text(measure));
-}
-
-/// Returns a model name as a header value, or `None` if it is too long or has invalid characters.
-fn model_header(model: &str) -> Option<HeaderValue> {
-    if model.len() <= MAX_MODEL_BYTES { HeaderValue::from_str(model).ok() } else { None }
-}
-
-/// Returns text as a header value, or an empty value if it has invalid characters.
-fn header_text(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub use ranking::{RankedCandidate, rank, write_ranking, write_scores};
 pub use request::{EmbedRequest, MAX_DIMENSIONS, PathModel, read_request};
 pub use response::{AnswerFault, Base64, Expected, Members, ReadAnswer, Rendering, read_answer, read_answer_in_slices};
 pub use similar::{SimilarFault, SimilarForm, SimilarQuery, SimilarRequest};
-pub use space::{Encoding, Extra, Input, InputKind, Space};
+pub use space::{Encoding, Extra, Input, InputKind, MAX_INPUT_TOKENS, Space};
 pub use unknown::unknown_fields;
 pub use write::write_request;
 

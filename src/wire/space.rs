@@ -89,6 +89,9 @@ impl Space {
     }
 }
 
+/// Maximum number of tokens of an input at OpenAI's embedding models. Source: OpenAI's reference of the embeddings API.
+pub const MAX_INPUT_TOKENS: usize = 8192;
+
 /// Encoding of vectors in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Encoding {
@@ -178,6 +181,32 @@ impl Input<'_> {
         match self {
             Self::Text(text) => tokens::count(text),
             Self::Tokens(ids) => u32::try_from(ids.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Returns the length of its longest beginning with at most [`MAX_INPUT_TOKENS`] tokens, in bytes or in tokens, or
+    /// `u32::MAX` if it has no more.
+    pub fn allowed_len(&self) -> u32 {
+        let len = match self {
+            Self::Text(text) => tokens::beginning(text, MAX_INPUT_TOKENS),
+            Self::Tokens(ids) => (ids.len() > MAX_INPUT_TOKENS).then_some(MAX_INPUT_TOKENS),
+        };
+        len.and_then(|len| u32::try_from(len).ok()).unwrap_or(u32::MAX)
+    }
+
+    /// Returns true if it may have more than [`MAX_INPUT_TOKENS`] tokens. A token has at least one byte.
+    pub fn may_be_too_long(&self) -> bool {
+        match self {
+            Self::Text(text) => text.len() > MAX_INPUT_TOKENS,
+            Self::Tokens(ids) => ids.len() > MAX_INPUT_TOKENS,
+        }
+    }
+
+    /// Cuts it to `len` bytes or tokens.
+    pub fn truncate(&mut self, len: usize) {
+        match self {
+            Self::Text(text) => text.to_mut().truncate(len),
+            Self::Tokens(ids) => ids.truncate(len),
         }
     }
 

@@ -32,6 +32,30 @@ pub fn ends(text: &str) -> Vec<usize> {
         .collect()
 }
 
+/// Returns the length in bytes of the longest beginning of `text` that ends at a character and has at most `most`
+/// tokens, or `None` if the whole text has no more. The time depends on `most` and not on the length of the text.
+pub fn beginning(text: &str, most: usize) -> Option<usize> {
+    let (tables, mut left, mut end) = (tables(), most, 0);
+    for slice in slices(text) {
+        let tokens = tables.encode(slice);
+        if tokens.len() > left {
+            let cut = end + tables.decode(&tokens[..left]).len();
+            return Some(shortened(text, text.floor_char_boundary(cut), most));
+        }
+        (left, end) = (left - tokens.len(), end + slice.len());
+    }
+    None
+}
+
+/// Returns `end`, or less if the text up to there has more than `most` tokens: without what follows, the last words may
+/// be divided in another way.
+fn shortened(text: &str, mut end: usize, most: usize) -> usize {
+    while count(&text[..end]) as usize > most {
+        end = text.floor_char_boundary(end - 1);
+    }
+    end
+}
+
 /// Loads the tables.
 pub fn load() {
     tables();
@@ -137,6 +161,23 @@ mod tests {
             let ends = ends(text);
             assert_eq!(ends.len(), count(text) as usize);
             assert_eq!(ends.last().copied().unwrap_or_default(), text.len());
+        }
+    }
+
+    #[test]
+    fn a_beginning_has_as_many_tokens_as_are_allowed() {
+        assert_eq!(beginning("Hello world", 2), None);
+        assert_eq!(beginning("Hello world", 1), Some(5));
+        for text in ["🦀 いろは にほへと", &"The quick brown fox, ".repeat(3_000), &" ".repeat(30_000)] {
+            for most in [1, 2, 3, 7, 1_000] {
+                let Some(end) = beginning(text, most) else {
+                    assert!(count(text) as usize <= most);
+                    continue;
+                };
+                let tokens = count(&text[..end]) as usize;
+                // A character of several tokens may not fit any more.
+                assert!(tokens <= most && tokens + 4 > most, "{tokens} of {most} tokens");
+            }
         }
     }
 

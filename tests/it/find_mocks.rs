@@ -81,8 +81,8 @@ async fn the_documented_numpy_lines_find_the_same_vectors() {
     let floats: Vec<&Value> = real.iter().chain(&mocks).filter(|vector| vector.is_array()).collect();
     let script = format!(
         "import json, sys\nimport numpy as np\nvectors = np.array(json.load(sys.stdin), dtype=np.float32)\n\
-         for kind in (np.float32, np.float16):\n    v = vectors.astype(kind)[:, :96]\n{}\n    print(np.flatnonzero(mocks).tolist())\n",
-        lines.lines().map(|line| format!("    {line}\n")).collect::<String>()
+         for kind in (np.float32, np.float16):\n    v = vectors.astype(kind)[:, :96]\n    {}\n    print(np.flatnonzero(mocks).tolist())\n",
+        lines.trim_end().replace('\n', "\n    ")
     );
     let python = root.join("target/test-env/py/bin/python");
     let mut child = Command::new(&python)

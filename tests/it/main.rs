@@ -41,6 +41,7 @@ mod layout;
 mod lies;
 mod limits;
 mod logging;
+mod long_inputs;
 mod members;
 mod memory;
 mod merging;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::task::spawn_blocking;
 
-use super::state::StoreState;
+use super::state::{StoreState, unnoted};
 use super::{DiskStore, DiskTier, OpenError};
 use crate::cache::Durability;
 use crate::cache::purges::{PurgeSubject, SavedPurges};
@@ -92,10 +92,4 @@ impl DiskTier {
             |entries| (entries, Durability::ForGood),
         )
     }
-}
-
-/// Logs that a purge could not be recorded, and returns its durability.
-pub(super) fn unnoted(fault: &str) -> Durability {
-    tracing::warn!(fault, "cannot record a purge on disk; after a restart, purged entries may be served again");
-    Durability::Pending
 }

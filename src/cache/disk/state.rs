@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, watch};
 
 use super::DiskStore;
+use crate::cache::Durability;
 use crate::cache::purges::{PurgeRegistry, SavedPurges, UnsentPurges};
 
 /// State of the tier.
@@ -128,6 +129,12 @@ impl StoreStatus {
         }
         Ok(())
     }
+}
+
+/// Logs that a purge could not be recorded, and returns its durability.
+pub(super) fn unnoted(fault: &str) -> Durability {
+    tracing::warn!(fault, "cannot record a purge on disk; after a restart, purged entries may be served again");
+    Durability::Pending
 }
 
 #[cfg(test)]

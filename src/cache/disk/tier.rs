@@ -11,8 +11,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::DiskStore;
-use super::purging::unnoted;
-use super::state::{StoreState, StoreStatus};
+use super::state::{StoreState, StoreStatus, unnoted};
 use super::worker::{BATCH, DiskSettings, DiskWorker};
 use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};

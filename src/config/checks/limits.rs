@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::ranges::{ANY_BYTES, ANY_COUNT, MIB, TIMEOUT};
+use crate::config::long_input::{LongInputRules, entry};
 use crate::config::reader::Reader;
 use crate::config::{LimitsConfig, MemoryConfig};
 
@@ -33,7 +34,16 @@ pub(super) fn limits(reader: &mut Reader, memory: &MemoryConfig) -> LimitsConfig
         max_connections: reader.count("limits.max_connections", ANY_COUNT),
         max_requests: reader.count("limits.max_requests", ANY_COUNT),
         max_inflight_bytes,
+        long_input: long_input(reader),
     }
+}
+
+fn long_input(reader: &mut Reader) -> LongInputRules {
+    let entries = reader.list("limits.long_input", entry).unwrap_or_default();
+    LongInputRules::read(entries).unwrap_or_else(|fault| {
+        reader.fault("limits.long_input", fault);
+        LongInputRules::default()
+    })
 }
 
 pub(super) fn memory(reader: &mut Reader) -> MemoryConfig {

@@ -88,6 +88,8 @@ labels! {
         Unavailable = "unavailable",
         /// vecho itself rejected the request to enforce one of its limits.
         Rejected = "rejected",
+        /// An input is too long for its model (`limits.long_input`).
+        LongInput = "long_input",
         /// The request had `only-if-cached`, and not everything was cached.
         NotCached = "not_cached",
         /// The client disconnected before its response was complete.
@@ -200,6 +202,8 @@ labels! {
         BodyTimeout = "body_timeout",
         /// A request control has an unknown value.
         BadControl = "bad_control",
+        /// An input is too long for its model (`limits.long_input`).
+        LongInput = "long_input",
         /// The request had `only-if-cached`, and not everything was cached.
         OnlyIfCached = "only_if_cached",
         /// The ops port denied access.

@@ -18,8 +18,8 @@ use crate::proxy::embeddings::{Miss, head_bytes};
 use crate::proxy::fast_path::{Received, ReceivedBody, Unreceived};
 use crate::proxy::finished::Finished;
 use crate::proxy::intake::{path_model, read_origin};
+use crate::proxy::notes::{Notes, mark_cut};
 use crate::proxy::passthrough::ForwardContext;
-use crate::proxy::reply::Notes;
 use crate::proxy::request_guard::RequestGuard;
 use crate::proxy::{Proxy, ReplyBody, traced};
 use crate::upstream::classify_path;
@@ -101,7 +101,7 @@ impl Proxy {
     }
 
     fn write_similar(&self, similar: &Similar<'_>, scored: Scored) -> Finished {
-        let Scored { scores, model, source_counts, prompt_tokens, call_headers, usage, .. } = scored;
+        let Scored { scores, model, source_counts, prompt_tokens, call_headers, usage, cut, .. } = scored;
         let model = model.unwrap_or_default();
         traced::served(similar.span, &source_counts, &model);
         let body = match similar.request.form {
@@ -111,7 +111,9 @@ impl Proxy {
             }
             SimilarForm::Scores => write_scores(&scores),
         };
-        let finished = self.replies.answer(Notes::new(&source_counts, &model), call_headers, ReplyBody::whole(body));
+        let notes = Notes::new(&source_counts, &model);
+        let mut finished = self.replies.answer(notes, call_headers, ReplyBody::whole(body));
+        mark_cut(finished.response.headers_mut(), cut);
         match usage {
             Some(usage) => finished.about(usage),
             None => finished,

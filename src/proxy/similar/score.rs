@@ -57,6 +57,8 @@ pub(super) struct Similar<'a> {
 struct Embedded {
     answer: Box<Answer>,
     labels: Arc<UsageLabels>,
+    /// Number of inputs that were too long and were cut.
+    cut: usize,
 }
 
 /// Scores and counts of the parts that are finished.
@@ -67,6 +69,7 @@ pub(super) struct Scored {
     pub(super) model: Option<String>,
     pub(super) source_counts: SourceCounts,
     pub(super) prompt_tokens: u64,
+    pub(super) cut: usize,
     pub(super) call_headers: Option<HeaderMap>,
     pub(super) usage: Option<RequestUsage>,
 }
@@ -122,12 +125,16 @@ impl Proxy {
         let charge = admission.lend(needed_bytes);
         let asked = RequestLabels::new(&request, origin);
         let (context, origin) = (context.clone(), origin.clone());
-        let job = Box::new(EmbedJob { context, request, body: body.clone(), charge, origin });
+        let mut job = Box::new(EmbedJob { context, request, body: body.clone(), charge, origin });
+        let cut = match self.flow.fit(&mut job).await {
+            Ok(cut) => cut,
+            Err(too_long) => return Err(self.too_long_input(too_long).into()),
+        };
         match self.flow.answer(&job).await {
             FlowOutcome::Answer(answer) => {
                 let account = asked.account(&self.metrics, &answer.rendering.model);
                 answer.source_counts.count(&self.metrics, &account);
-                Ok(Embedded { answer, labels: Arc::clone(account.named()) })
+                Ok(Embedded { answer, labels: Arc::clone(account.named()), cut })
             }
             FlowOutcome::Refused(failure) => Err(self.replies.refused(&failure).into()),
             FlowOutcome::NotCached => Err(self.not_cached().into()),
@@ -144,7 +151,7 @@ impl Proxy {
 impl Scored {
     /// Adds the answer of a part. Its first vector is the query if there is none yet.
     fn add(&mut self, similar: &Similar<'_>, embedded: Embedded) -> Result<(), Unranked> {
-        let Embedded { answer, labels } = embedded;
+        let Embedded { answer, labels, cut } = embedded;
         let Answer { rendering, source_counts, call_headers, .. } = *answer;
         // Scores of two models cannot be compared.
         if self.model.as_ref().is_some_and(|model| *model != rendering.model) {
@@ -168,6 +175,7 @@ impl Scored {
         self.query = Some(query);
         self.prompt_tokens += rendering.prompt_tokens;
         self.source_counts += source_counts;
+        self.cut += cut;
         self.call_headers = self.call_headers.take().or(call_headers);
         self.usage = Some(RequestUsage { named: labels, inputs: self.source_counts.inputs() });
         self.model = Some(rendering.model);

@@ -1,0 +1,73 @@
+//! Inputs over the limit of their model: passed on, refused or cut, as `limits.long_input` says.
+
+use serde_json::{Value, json};
+
+use crate::harness::stub::tokens;
+use crate::harness::{Front, Stub};
+
+const SMALL: &str = "text-embedding-3-small";
+
+/// Returns a text of more than 8192 tokens.
+fn long(word: &str) -> String {
+    format!("{word} ").repeat(9_000)
+}
+
+fn body(model: &str, input: impl Into<Value>) -> Value {
+    json!({"model": model, "input": input.into()})
+}
+
+#[tokio::test]
+async fn by_default_the_service_decides() {
+    let front = Front::start().await;
+    let answer = front.ask(&body(SMALL, long("word"))).await;
+    assert_eq!(answer.status, 400, "the stub has the limits of the service");
+    assert_eq!(front.stub.embedding_calls()[0].texts(), [long("word")]);
+}
+
+#[tokio::test]
+async fn a_cut_input_is_an_input_of_its_own_and_is_marked() {
+    let front = Front::with(&[("limits.long_input", "truncate")]).await;
+    let (cut, emoji) = (long("word"), "🦀".repeat(9_000));
+    let request = body(SMALL, vec!["short".to_owned(), cut.clone(), emoji.clone()]);
+    let mut kept = Vec::new();
+    for round in 0..3 {
+        let answer = front.ask(&request).await;
+        assert_eq!((answer.status, answer.header("x-vecho-truncated")), (200, Some("2")), "round {round}");
+        assert_eq!(answer.cache(), if round == 0 { "miss" } else { "hit" });
+        kept = front.texts_sent()[0].clone();
+        let expected: Vec<_> = kept.iter().map(|text| Stub::vector(SMALL, None, text)).collect();
+        assert_eq!(answer.vectors(), expected);
+    }
+    assert_eq!(front.calls(), 1);
+    for (sent, whole) in kept[1..].iter().zip([&cut, &emoji]) {
+        assert!(whole.starts_with(sent.as_str()));
+        let count = tokens(sent);
+        assert!((8_189..=8_192).contains(&count), "{count} tokens");
+    }
+    // The shorter text has the same entry. The longer text has none of its own.
+    let shorter = front.ask(&body(SMALL, kept[1].clone())).await;
+    assert_eq!((shorter.cache(), shorter.header("x-vecho-truncated")), ("hit", None));
+    let tokens = front.ask(&body(SMALL, vec![7; 10_000])).await;
+    assert_eq!((tokens.status, tokens.header("x-vecho-truncated")), (200, Some("1")));
+    assert_eq!(tokens.vectors(), [Stub::vector(SMALL, None, &vec![7; 8_192][..])]);
+}
+
+#[tokio::test]
+async fn a_rejected_input_is_named_and_reaches_no_upstream() {
+    let front = Front::with(&[("limits.long_input", "reject, tiny=pass, own=truncate")]).await;
+    let answer = front.ask(&body(SMALL, vec!["short".to_owned(), long("word")])).await;
+    assert_eq!(answer.status, 400);
+    let error = answer.json()["error"].clone();
+    assert_eq!(error["message"], "input[1] has more than 8192 tokens (limits.long_input).");
+    assert_eq!((&error["code"], &error["param"]), (&json!("context_length_exceeded"), &json!("input")));
+    let similar = json!({"model": SMALL, "query": "q", "candidates": [long("word")]});
+    assert_eq!(front.post_to("/v1/vecho/similar", similar.to_string()).send().await.status, 400);
+    assert_eq!(front.calls(), 0);
+    assert_eq!(front.ask(&body(SMALL, "short".to_owned())).await.status, 200);
+    // A model that is named has its own treatment, whatever its name; any other model has no known limit.
+    assert_eq!(front.ask(&body("own", long("word"))).await.header("x-vecho-truncated"), Some("1"));
+    front.ask(&body("tiny", long("word"))).await;
+    front.ask(&body("unknown", long("word"))).await;
+    let sent = front.texts_sent();
+    assert_eq!(sent[sent.len() - 2..], [vec![long("word")], vec![long("word")]]);
+}
