@@ -7,6 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::batch::BatchOptions;
 use super::credential::Credential;
+use super::doctor::DoctorOptions;
 use super::find_mocks::FindMocksOptions;
 use super::output::{FAULTY, Output, print};
 use super::warm::WarmOptions;
@@ -59,6 +60,8 @@ pub enum Command {
     },
     /// Check the configuration and print all faults
     Check,
+    /// Check the configuration, ports, upstream, disk, Redis, limits and clock; exit status 1 if there is a fault
+    Doctor(DoctorOptions),
     /// Check whether a running vecho is ready; times out after 2 s
     Healthcheck {
         /// URL to request; by default /readyz at the ops port
@@ -105,8 +108,25 @@ pub struct Invocation {
     pub command: Command,
     /// Source of the configuration.
     pub source: ConfigSource,
-    /// The credential that applications of this environment send.
+    /// What applications of this environment use.
+    pub surrounding: Surrounding,
+}
+
+/// Settings of OpenAI clients in the environment.
+#[derive(Clone, Debug, Default)]
+pub struct Surrounding {
+    /// The credential that they send.
     pub credential: Credential,
+    /// The base URL that they call, `OPENAI_BASE_URL`.
+    pub base_url: Option<String>,
+}
+
+impl Surrounding {
+    fn of(environment: &[(String, String)]) -> Self {
+        let base_url = environment.iter().find(|(name, value)| name == "OPENAI_BASE_URL" && !value.is_empty());
+        let base_url = base_url.map(|(_, value)| value.clone());
+        Self { credential: Credential::from_environment(environment), base_url }
+    }
 }
 
 /// Parses a command line. Prints help, version and usage errors itself; `Err` is then the exit status.
@@ -121,10 +141,10 @@ pub fn parse(
         FAULTY
     })?;
     let environment: Vec<(String, String)> = environment.into_iter().collect();
-    // The configuration keeps only its own variables, so the credential is read before.
-    let credential = Credential::from_environment(&environment);
+    // The configuration keeps only its own variables, so those of applications are read before.
+    let surrounding = Surrounding::of(&environment);
     let source = ConfigSource::new(arguments.settings.config, environment, flags);
-    Ok(Invocation { command: arguments.command.unwrap_or_default(), source, credential })
+    Ok(Invocation { command: arguments.command.unwrap_or_default(), source, surrounding })
 }
 
 /// Returns the definition of the command line, from which completions and the manual page are generated.

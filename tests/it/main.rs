@@ -23,6 +23,7 @@ mod cors;
 mod dashboard;
 mod dialects;
 mod disk;
+mod doctor;
 mod documentation;
 mod drift;
 mod encodings;

@@ -12,6 +12,7 @@ mod footer;
 mod frame;
 mod index;
 mod opening;
+mod probe;
 mod purges;
 mod segment;
 mod state;
@@ -23,6 +24,7 @@ mod worker;
 
 pub use bounds::DiskBounds;
 pub use folder::OpenError;
+pub use probe::{FolderState, inspect};
 pub use store::{DiskStore, StoreStats};
 pub use tier::{DiskParts, DiskTier};
 pub use worker::DiskSettings;
