@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::batch::BatchOptions;
-use super::credential::Credential;
 use super::doctor::DoctorOptions;
 use super::find_mocks::FindMocksOptions;
 use super::output::{FAULTY, Output, print};
+use super::surrounding::Surrounding;
 use super::warm::WarmOptions;
 use crate::config::{ConfigSource, Flag, KEYS};
 
@@ -110,23 +110,6 @@ pub struct Invocation {
     pub source: ConfigSource,
     /// What applications of this environment use.
     pub surrounding: Surrounding,
-}
-
-/// Settings of OpenAI clients in the environment.
-#[derive(Clone, Debug, Default)]
-pub struct Surrounding {
-    /// The credential that they send.
-    pub credential: Credential,
-    /// The base URL that they call, `OPENAI_BASE_URL`.
-    pub base_url: Option<String>,
-}
-
-impl Surrounding {
-    fn of(environment: &[(String, String)]) -> Self {
-        let base_url = environment.iter().find(|(name, value)| name == "OPENAI_BASE_URL" && !value.is_empty());
-        let base_url = base_url.map(|(_, value)| value.clone());
-        Self { credential: Credential::from_environment(environment), base_url }
-    }
 }
 
 /// Parses a command line. Prints help, version and usage errors itself; `Err` is then the exit status.

@@ -12,12 +12,14 @@ mod output;
 mod progress;
 mod run;
 mod serve;
+mod surrounding;
 mod warm;
 
-pub use arguments::{Command, ConfigFormat, Invocation, Surrounding, definition, parse};
+pub use arguments::{Command, ConfigFormat, Invocation, definition, parse};
 pub use batch::BatchOptions;
 pub use credential::Credential;
 pub use doctor::DoctorOptions;
 pub use output::{FAILED, FAULTY, OK, Output};
 pub use run::run;
+pub use surrounding::Surrounding;
 pub use warm::WarmOptions;

@@ -190,6 +190,8 @@ async fn a_call_reports_a_refused_key_a_quota_and_an_answer_in_numbers() {
     let refused = healthy.run(&call, &[("OPENAI_API_KEY", "sk-s3cr3t-wrong")]);
     let parts = ["the key is refused: status 401 (invalid_api_key)", "; set upstream.api_key"];
     refused.says_only("fault", "call", &parts);
+    let none = healthy.run(&call, &[("OPENAI_API_KEY", "")]);
+    none.says_only("fault", "call", &["no key was sent: status 401", "; set OPENAI_API_KEY"]);
     // The request without a key comes before the call.
     let next = |behaviour| [Behaviour::Normal, behaviour].into_iter().for_each(|each| healthy.stub.next(each));
     next(Behaviour::Quota);
@@ -201,6 +203,14 @@ async fn a_call_reports_a_refused_key_a_quota_and_an_answer_in_numbers() {
     next(Behaviour::Garbage);
     healthy.run(&call, &[]).says_only("fault", "call", &["no vector", "; set upstream.url"]);
     assert_eq!(healthy.run(&["--model", "tiny"], &[]).status, Some(64), "a model is for a call");
+}
+
+#[tokio::test]
+async fn the_built_in_mock_needs_no_network() {
+    let mock = Healthy::new("mock").run(&["--call", "--upstream", "mock:"], &[]);
+    mock.says("ok", "upstream", &["needs no network"]);
+    mock.says("ok", "call", &["nothing to call"]);
+    assert_eq!(mock.status, Some(0), "{}", mock.text);
 }
 
 #[tokio::test]
@@ -320,7 +330,7 @@ async fn limits_and_the_clock_of_the_machine_are_compared() {
     let healthy = Healthy::new("limits");
     let files = healthy.run(&[], &[("VECHO_LIMITS_MAX_CONNECTIONS", "1000000")]);
     files.says_only("warning", "open files", &["limits.max_connections 1000000", "ulimit -n "]);
-    let date = httpdate::fmt_http_date(std::time::SystemTime::now() + std::time::Duration::from_secs(600));
+    let date = httpdate::fmt_http_date(std::time::SystemTime::now() + std::time::Duration::from_mins(10));
     healthy.stub.always(Behaviour::Status { code: 404, headers: vec![("date", date)], body: String::new() });
     healthy.run(&[], &[]).says_only("warning", "clock", &["s behind the upstream's", "; set the clock"]);
 }

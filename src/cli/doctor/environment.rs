@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use http::Uri;
 
 use super::check::CheckResult;
-use crate::cli::arguments::Surrounding;
+use crate::cli::surrounding::Surrounding;
 use crate::config::{Config, UpstreamTarget};
 use crate::upstream::port_of;
 

@@ -5,9 +5,9 @@ use tokio::runtime::Builder;
 
 use super::check::{CheckResult, CheckVerdict};
 use super::options::DoctorOptions;
-use super::{call, clock, configuration, disk, environment, limits, ports, redis, upstream};
-use crate::cli::arguments::Surrounding;
+use super::{call, clock, configuration, disk, environment, limits, ports, redis_tier, upstream};
 use crate::cli::output::{FAILED, FAULTY, Output, print};
+use crate::cli::surrounding::Surrounding;
 use crate::config::{Config, ConfigSource};
 
 /// Checks everything and prints one line for each result. Returns 0 without a fault, 1 with one, and 64 if the
@@ -45,7 +45,7 @@ pub(in crate::cli) fn doctor(
 async fn examine(config: &Config, surrounding: &Surrounding, options: &DoctorOptions) -> Vec<CheckResult> {
     let calling = async {
         let reached = upstream::check(config).await;
-        let called = if options.call { call::check(config, surrounding, options).await } else { None };
+        let called = if options.call { Some(call::check(config, surrounding, options).await) } else { None };
         (reached, called)
     };
     let local = async {
@@ -53,7 +53,7 @@ async fn examine(config: &Config, surrounding: &Surrounding, options: &DoctorOpt
         let disk = disk::check(config, ports.running.as_deref()).await;
         (ports, disk)
     };
-    let ((reached, called), (ports, disk), redis) = tokio::join!(calling, local, redis::check(config));
+    let ((reached, called), (ports, disk), redis) = tokio::join!(calling, local, redis_tier::check(config));
     let mut results = environment::check(config, surrounding, &reached.addresses);
     results.extend(ports.results);
     results.push(reached.result);

@@ -10,7 +10,7 @@ mod examine;
 mod limits;
 mod options;
 mod ports;
-mod redis;
+mod redis_tier;
 mod upstream;
 
 pub(super) use examine::doctor;

@@ -25,25 +25,21 @@ pub(super) struct PortResults {
 
 /// Checks both ports.
 pub(super) async fn check(config: &Config) -> PortResults {
-    let mut running = None;
-    let ops = match free("ops port", "admin_listen", config.admin_listen) {
-        Some(result) => result,
-        None => {
-            running = version(config).await;
-            match &running {
-                Some(version) => CheckResult::ok("ops port", runs(config.admin_listen, version)),
-                None => taken("ops port", "admin_listen", config.admin_listen),
-            }
-        }
-    };
-    let public = match free("public port", "listen", config.listen) {
+    let (public, ops) = (config.listen, config.admin_listen);
+    let free_ops = free("ops port", "admin_listen", ops);
+    let running = if free_ops.is_none() { version(config).await } else { None };
+    let of_ops = free_ops.unwrap_or_else(|| match &running {
+        Some(version) => CheckResult::ok("ops port", runs(ops, version)),
+        None => taken("ops port", "admin_listen", ops),
+    });
+    let of_public = match free("public port", "listen", public) {
         Some(result) => result,
         None if is_vecho(config, running.is_some()).await => {
-            CheckResult::ok("public port", format!("{}: a vecho listens there", config.listen))
+            CheckResult::ok("public port", format!("{public}: a vecho listens there"))
         }
-        None => taken("public port", "listen", config.listen),
+        None => taken("public port", "listen", public),
     };
-    PortResults { results: [public, ops], running }
+    PortResults { results: [of_public, of_ops], running }
 }
 
 fn runs(address: SocketAddr, version: &str) -> String {
