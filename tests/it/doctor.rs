@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -275,6 +276,23 @@ async fn a_port_of_another_server_and_one_that_cannot_be_bound_are_faults() {
 }
 
 #[tokio::test]
+async fn servers_that_accept_and_never_answer_end_no_check_late() {
+    let healthy = Healthy::new("silent");
+    let silent: [TcpListener; 3] = std::array::from_fn(|_| TcpListener::bind("127.0.0.1:0").expect("it must bind"));
+    let [upstream, public, ops] =
+        silent.each_ref().map(|server| server.local_addr().expect("a bound socket has an address").to_string());
+    let begun = Instant::now();
+    let arguments = ["--upstream", &*format!("http://{upstream}/v1"), "--listen", &public, "--admin-listen", &ops];
+    let report = healthy.run(&arguments, &[]);
+    assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+    report.says("fault", "upstream", &["HTTP fails: no answer within 5 s"]);
+    report.says("fault", "public port", &["is taken by a server that is not vecho"]);
+    report.says("fault", "ops port", &["is taken by a server that is not vecho"]);
+    report.says("ok", "disk", &["can be made"]);
+    assert_eq!(report.status, Some(1));
+}
+
+#[tokio::test]
 async fn redis_faults_and_risky_eviction_have_their_remedies() {
     let healthy = Healthy::new("redis");
     let mut redis = Redis::absent().with(&["--requirepass", "s3cr3t-redis"]);
@@ -330,7 +348,7 @@ async fn limits_and_the_clock_of_the_machine_are_compared() {
     let healthy = Healthy::new("limits");
     let files = healthy.run(&[], &[("VECHO_LIMITS_MAX_CONNECTIONS", "1000000")]);
     files.says_only("warning", "open files", &["limits.max_connections 1000000", "ulimit -n "]);
-    let date = httpdate::fmt_http_date(std::time::SystemTime::now() + std::time::Duration::from_mins(10));
+    let date = httpdate::fmt_http_date(SystemTime::now() + Duration::from_mins(10));
     healthy.stub.always(Behaviour::Status { code: 404, headers: vec![("date", date)], body: String::new() });
     healthy.run(&[], &[]).says_only("warning", "clock", &["s behind the upstream's", "; set the clock"]);
 }

@@ -16,7 +16,13 @@ pub(super) fn check(config: &Config, surrounding: &Surrounding, upstream: &[Sock
     let results = [loop_fault(config, upstream), base_url(config, surrounding)];
     let mut results: Vec<CheckResult> = results.into_iter().flatten().collect();
     if results.is_empty() {
-        results.push(CheckResult::ok(CHECK, "the upstream is another server"));
+        let is_unknown = upstream.is_empty() && config.upstream.target != UpstreamTarget::Mock;
+        let message = if is_unknown {
+            "nothing unusual; the addresses of the upstream are unknown"
+        } else {
+            "nothing unusual; the upstream is not vecho itself"
+        };
+        results.push(CheckResult::ok(CHECK, message));
     }
     results
 }
