@@ -22,6 +22,9 @@ _vecho() {
             vecho,config)
                 cmd="vecho__subcmd__config"
                 ;;
+            vecho,doctor)
+                cmd="vecho__subcmd__doctor"
+                ;;
             vecho,export)
                 cmd="vecho__subcmd__export"
                 ;;
@@ -51,6 +54,9 @@ _vecho() {
                 ;;
             vecho__subcmd__help,config)
                 cmd="vecho__subcmd__help__subcmd__config"
+                ;;
+            vecho__subcmd__help,doctor)
+                cmd="vecho__subcmd__help__subcmd__doctor"
                 ;;
             vecho__subcmd__help,export)
                 cmd="vecho__subcmd__help__subcmd__export"
@@ -83,7 +89,7 @@ _vecho() {
 
     case "${cmd}" in
         vecho)
-            opts="-h -V --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help --version serve config check healthcheck export import import-batch warm find-mocks help"
+            opts="-h -V --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help --version serve config check doctor healthcheck export import import-batch warm find-mocks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -183,6 +189,56 @@ _vecho() {
             case "${prev}" in
                 --format)
                     COMPREPLY=($(compgen -W "text json" -- "${cur}"))
+                    return 0
+                    ;;
+                --config)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --admin-listen)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --upstream)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workers)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-level)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --log-format)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --set)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vecho__subcmd__doctor)
+            opts="-h --call --model --json --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --model)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --config)
@@ -367,7 +423,7 @@ _vecho() {
             return 0
             ;;
         vecho__subcmd__help)
-            opts="serve config check healthcheck export import import-batch warm find-mocks help"
+            opts="serve config check doctor healthcheck export import import-batch warm find-mocks help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -395,6 +451,20 @@ _vecho() {
             return 0
             ;;
         vecho__subcmd__help__subcmd__config)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        vecho__subcmd__help__subcmd__doctor)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

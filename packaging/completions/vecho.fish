@@ -37,6 +37,7 @@ complete -c vecho -n "__fish_vecho_needs_command" -s V -l version -d 'Print vers
 complete -c vecho -n "__fish_vecho_needs_command" -f -a "serve" -d 'Serve requests (the default)'
 complete -c vecho -n "__fish_vecho_needs_command" -f -a "config" -d 'Print every configuration value in effect with its origin'
 complete -c vecho -n "__fish_vecho_needs_command" -f -a "check" -d 'Check the configuration and print all faults'
+complete -c vecho -n "__fish_vecho_needs_command" -f -a "doctor" -d 'Check the configuration, ports, upstream, disk, Redis, limits and clock; exit status 1 if there is a fault'
 complete -c vecho -n "__fish_vecho_needs_command" -f -a "healthcheck" -d 'Check whether a running vecho is ready; times out after 2 s'
 complete -c vecho -n "__fish_vecho_needs_command" -f -a "export" -d 'Export the cache of a running vecho, or else of its folder on disk, to a file'
 complete -c vecho -n "__fish_vecho_needs_command" -f -a "import" -d 'Import an exported file; entries that exist are skipped, so an import can be repeated'
@@ -73,6 +74,18 @@ complete -c vecho -n "__fish_vecho_using_subcommand check" -l log-level -d 'Log 
 complete -c vecho -n "__fish_vecho_using_subcommand check" -l log-format -d 'Format of log lines: text, or json with one object per line [default: text]' -r
 complete -c vecho -n "__fish_vecho_using_subcommand check" -l set -d 'Value of any configuration key; may be repeated' -r
 complete -c vecho -n "__fish_vecho_using_subcommand check" -s h -l help -d 'Print help'
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l model -d 'Model of that call' -r
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l config -d 'Configuration file (TOML)' -r -F
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l listen -d 'Address of the public port, which applications call [default: 127.0.0.1:7861]' -r
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l admin-listen -d 'Address of the ops port: metrics, health, cache control [default: 127.0.0.1:7862]' -r
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l upstream -d 'Base URL of the embeddings service, as in OPENAI_BASE_URL of an application; "mock:" is the built-in mock [default: https://api.openai.com/v1]' -r
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l workers -d 'Number of threads that serve requests; by default one per processor' -r
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l log-level -d 'Log level (error, warn, info, debug, trace, off) or filter, such as "info,vecho::upstream=debug" [default: info]' -r
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l log-format -d 'Format of log lines: text, or json with one object per line [default: text]' -r
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l set -d 'Value of any configuration key; may be repeated' -r
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l call -d 'Make one embeddings call to the upstream, which it bills; without it no check costs anything'
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -l json -d 'Print JSON'
+complete -c vecho -n "__fish_vecho_using_subcommand doctor" -s h -l help -d 'Print help'
 complete -c vecho -n "__fish_vecho_using_subcommand healthcheck" -l url -d 'URL to request; by default /readyz at the ops port' -r
 complete -c vecho -n "__fish_vecho_using_subcommand healthcheck" -l config -d 'Configuration file (TOML)' -r -F
 complete -c vecho -n "__fish_vecho_using_subcommand healthcheck" -l listen -d 'Address of the public port, which applications call [default: 127.0.0.1:7861]' -r
@@ -151,13 +164,14 @@ complete -c vecho -n "__fish_vecho_using_subcommand find-mocks" -l log-level -d 
 complete -c vecho -n "__fish_vecho_using_subcommand find-mocks" -l log-format -d 'Format of log lines: text, or json with one object per line [default: text]' -r
 complete -c vecho -n "__fish_vecho_using_subcommand find-mocks" -l set -d 'Value of any configuration key; may be repeated' -r
 complete -c vecho -n "__fish_vecho_using_subcommand find-mocks" -s h -l help -d 'Print help'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "serve" -d 'Serve requests (the default)'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "config" -d 'Print every configuration value in effect with its origin'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "check" -d 'Check the configuration and print all faults'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "healthcheck" -d 'Check whether a running vecho is ready; times out after 2 s'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "export" -d 'Export the cache of a running vecho, or else of its folder on disk, to a file'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "import" -d 'Import an exported file; entries that exist are skipped, so an import can be repeated'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "import-batch" -d 'Import the vectors of a batch job of the OpenAI API'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "warm" -d 'Fetch the vectors of the texts in a file, so that they are cached'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "find-mocks" -d 'Find vectors that vecho made up, by their watermark'
-complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check healthcheck export import import-batch warm find-mocks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "serve" -d 'Serve requests (the default)'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "config" -d 'Print every configuration value in effect with its origin'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "check" -d 'Check the configuration and print all faults'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "doctor" -d 'Check the configuration, ports, upstream, disk, Redis, limits and clock; exit status 1 if there is a fault'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "healthcheck" -d 'Check whether a running vecho is ready; times out after 2 s'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "export" -d 'Export the cache of a running vecho, or else of its folder on disk, to a file'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "import" -d 'Import an exported file; entries that exist are skipped, so an import can be repeated'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "import-batch" -d 'Import the vectors of a batch job of the OpenAI API'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "warm" -d 'Fetch the vectors of the texts in a file, so that they are cached'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "find-mocks" -d 'Find vectors that vecho made up, by their watermark'
+complete -c vecho -n "__fish_vecho_using_subcommand help; and not __fish_seen_subcommand_from serve config check doctor healthcheck export import import-batch warm find-mocks help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -14,7 +14,8 @@ use tokio::time::Instant;
 
 use super::components::Components;
 use super::hooks::PortHooks;
-use super::introduction::introduce;
+use super::introduction::{PortAddresses, advise, introduce, warnings};
+use super::machine::machine_warnings;
 use super::ops::admin_context;
 use super::reload::{self, Reloader};
 use super::surroundings::Surroundings;
@@ -110,8 +111,10 @@ impl App {
         // Readiness comes last: both ports already serve.
         lifecycle.start();
         metrics.status.ready(true);
-        let (tiers, limit_bytes) = (&components.flow.tiers, components.governor.limit_bytes());
-        introduce(&config, surroundings.source.as_ref(), tiers, limit_bytes);
+        introduce(&config, &components.flow.tiers, components.governor.limit_bytes());
+        let ports = PortAddresses { public: public.local_addr(), admin: admin.local_addr() };
+        let of_machine = machine_warnings(&config, &components.system, &surroundings.clock).await;
+        advise(&config, ports, warnings(&config, surroundings.source.as_ref()).into_iter().chain(of_machine));
         // The first TLS handshake should not wait for it, nor should the start.
         drop(spawn_blocking(random::seed_tls));
         tracing::info!("serving public={} admin={}", public.local_addr(), admin.local_addr());

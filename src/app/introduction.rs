@@ -1,10 +1,21 @@
-//! Log lines at start: the upstream, the scope, the fallback, and the key that pays.
+//! Log lines at start: the set-up, the key that pays, the addresses to use, and warnings.
 
+use std::net::SocketAddr;
+
+use super::advice::Advice;
 use crate::cache::Stack;
 use crate::config::{Config, ConfigSource, FallbackMode, Origin, UpstreamTarget};
+use crate::process::connector::reachable;
 
-/// Logs the set-up, the key that pays for upstream calls, and every warning.
-pub(super) fn introduce(config: &Config, source: Option<&ConfigSource>, tiers: &Stack, limit_bytes: u64) {
+/// Addresses of the ports as they are bound.
+#[derive(Clone, Copy)]
+pub(super) struct PortAddresses {
+    pub(super) public: SocketAddr,
+    pub(super) admin: SocketAddr,
+}
+
+/// Logs the set-up.
+pub(super) fn introduce(config: &Config, tiers: &Stack, limit_bytes: u64) {
     let upstream = &config.upstream.target;
     let below = tiers.lower().iter().map(|tier| tier.tier().label());
     let tiers: Vec<&str> = std::iter::once("memory").chain(below).collect();
@@ -17,10 +28,47 @@ pub(super) fn introduce(config: &Config, source: Option<&ConfigSource>, tiers: &
         memory_limit_mb = limit_bytes >> 20,
         "answering"
     );
+}
+
+/// Logs the key that pays for upstream calls, the addresses to use, and every warning.
+pub(super) fn advise(config: &Config, ports: PortAddresses, warnings: impl Iterator<Item = Advice>) {
     tracing::info!("{}", payer(config));
-    for warning in warnings(config, source) {
+    tracing::info!("{}", client_setting(config, ports.public));
+    tracing::info!("{}", dashboard(config, ports.admin));
+    for warning in warnings {
         tracing::warn!("{warning}");
     }
+}
+
+/// Describes the variable that points an application at the public port.
+fn client_setting(config: &Config, public: SocketAddr) -> String {
+    let scheme = if config.tls.is_some() { "https" } else { "http" };
+    let root = format!("{scheme}://{}", reachable(public));
+    let setting = match &config.upstream.target {
+        // Azure has no `/v1` at its root: its clients add `/openai` to the endpoint themselves.
+        UpstreamTarget::Http(uri) if is_azure_root(uri) => {
+            format!("applications set AZURE_OPENAI_ENDPOINT={root}, or OPENAI_BASE_URL={root}/openai/v1")
+        }
+        // The path of every other base stands for `/v1`.
+        _ => format!("applications set OPENAI_BASE_URL={root}/v1"),
+    };
+    let note = match (public.ip().is_unspecified(), config.tls.is_some()) {
+        (_, true) => ", with a name of the certificate as the host",
+        (true, false) => ", and those of other machines the name of this one as the host",
+        (false, false) => "",
+    };
+    setting + note
+}
+
+/// Returns true for a base URL of Azure OpenAI without a path.
+pub fn is_azure_root(base: &http::Uri) -> bool {
+    let host = base.host().unwrap_or_default().to_ascii_lowercase();
+    host.ends_with(".azure.com") && base.path().trim_end_matches('/').is_empty()
+}
+
+fn dashboard(config: &Config, admin: SocketAddr) -> String {
+    let token = if config.admin.token.is_some() { " (with the token of admin.token)" } else { "" };
+    format!("the dashboard is http://{}/{token}", reachable(admin))
 }
 
 /// Describes the key that pays for upstream calls and its origin.
@@ -35,7 +83,7 @@ pub fn payer(config: &Config) -> String {
 }
 
 /// Returns warnings about settings that are valid but may be unintended, in the configuration and its environment.
-pub fn warnings(config: &Config, source: Option<&ConfigSource>) -> Vec<String> {
+pub fn warnings(config: &Config, source: Option<&ConfigSource>) -> Vec<Advice> {
     [open_key(config), ignored_proxy(config, source), mocks_by_default(config)].into_iter().flatten().collect()
 }
 
@@ -47,37 +95,62 @@ fn key_origin(config: &Config) -> Option<String> {
     Some(said.map_or_else(|| "the configuration".to_owned(), Origin::to_string))
 }
 
-fn open_key(config: &Config) -> Option<String> {
+fn open_key(config: &Config) -> Option<Advice> {
     let origin = key_origin(config).filter(|_| config.upstream.target != UpstreamTarget::Mock)?;
+    let listen = config.listen;
     // `to_canonical` recognises IPv4-mapped loopback addresses such as `::ffff:127.0.0.1`.
-    (!config.listen.ip().to_canonical().is_loopback()).then(|| {
-        format!(
-            "vecho holds a key ({origin}) and listens on {}, which is not loopback: anyone who can reach the port \
-             spends that key",
-            config.listen
-        )
+    (!listen.ip().to_canonical().is_loopback()).then(|| {
+        let message = format!(
+            "vecho holds a key ({origin}) and listens on {listen}, which is not loopback: anyone who can reach the port \
+             spends that key"
+        );
+        let port = listen.port();
+        Advice::new("key", message, format!("listen on 127.0.0.1:{port}, or let only your applications reach the port"))
     })
 }
 
 /// Warns about a proxy variable that is not used. The warning omits its value, which may contain a password.
-fn ignored_proxy(config: &Config, source: Option<&ConfigSource>) -> Option<String> {
+fn ignored_proxy(config: &Config, source: Option<&ConfigSource>) -> Option<Advice> {
     let variable = source?.ignored_proxy(&config.upstream.target)?;
     let UpstreamTarget::Http(uri) = &config.upstream.target else {
         return None;
     };
-    Some(format!(
-        "{variable} is set but not used for calls to the upstream: they go directly to {}; NO_PROXY with that host \
-         silences this warning",
-        uri.host().unwrap_or_default()
-    ))
+    let host = uri.host().unwrap_or_default();
+    let message = format!("{variable} is set but not used for calls to the upstream: they go directly to {host}");
+    let remedy = format!("let vecho reach {host} directly, and add it to NO_PROXY, which silences this warning");
+    Some(Advice::new("environment", message, remedy))
 }
 
-fn mocks_by_default(config: &Config) -> Option<String> {
+fn mocks_by_default(config: &Config) -> Option<Advice> {
     let is_default = matches!(config.effective.origin("fallback.mode"), Some(Origin::Default));
     let is_real = config.upstream.target != UpstreamTarget::Mock;
     (is_default && config.fallback.mode == FallbackMode::Mock && is_real).then(|| {
-        "while the upstream is unavailable, answers will be mock vectors, marked as such: that is the default of \
-         fallback.mode, which production sets to stale or error"
-            .to_owned()
+        let message = "while the upstream is unavailable, answers will be mock vectors, marked as such: that is the \
+                       default of fallback.mode";
+        Advice::new("fallback", message, "set it to stale or error in production")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn setting(upstream: &str, listen: &str) -> String {
+        let config = Config::from_pairs(&[("upstream.url", upstream)]).expect("it is valid");
+        client_setting(&config, listen.parse().expect("an address"))
+    }
+
+    #[test]
+    fn the_setting_of_applications_fits_the_upstream_and_the_port() {
+        for base in ["https://api.openai.com/v1", "http://host:8080", "https://host/api/v1", "mock:"] {
+            assert_eq!(setting(base, "127.0.0.1:7861"), "applications set OPENAI_BASE_URL=http://127.0.0.1:7861/v1");
+        }
+        let azure = "applications set AZURE_OPENAI_ENDPOINT=http://127.0.0.1:1, or \
+                     OPENAI_BASE_URL=http://127.0.0.1:1/openai/v1";
+        assert_eq!(setting("https://name.openai.azure.com/", "127.0.0.1:1"), azure);
+        let versioned = setting("https://name.openai.azure.com/openai/v1/", "127.0.0.1:1");
+        assert_eq!(versioned, "applications set OPENAI_BASE_URL=http://127.0.0.1:1/v1");
+        let open = setting("mock:", "[::]:1");
+        assert!(open.contains("http://[::1]:1/v1, and those of other machines"), "{open}");
+    }
 }

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::batch::BatchOptions;
-use super::credential::Credential;
+use super::doctor::DoctorOptions;
 use super::find_mocks::FindMocksOptions;
 use super::output::{FAULTY, Output, print};
+use super::surrounding::Surrounding;
 use super::warm::WarmOptions;
 use crate::config::{ConfigSource, Flag, KEYS};
 
@@ -59,6 +60,8 @@ pub enum Command {
     },
     /// Check the configuration and print all faults
     Check,
+    /// Check the configuration, ports, upstream, disk, Redis, limits and clock; exit status 1 if there is a fault
+    Doctor(DoctorOptions),
     /// Check whether a running vecho is ready; times out after 2 s
     Healthcheck {
         /// URL to request; by default /readyz at the ops port
@@ -105,8 +108,8 @@ pub struct Invocation {
     pub command: Command,
     /// Source of the configuration.
     pub source: ConfigSource,
-    /// The credential that applications of this environment send.
-    pub credential: Credential,
+    /// What applications of this environment use.
+    pub surrounding: Surrounding,
 }
 
 /// Parses a command line. Prints help, version and usage errors itself; `Err` is then the exit status.
@@ -121,10 +124,10 @@ pub fn parse(
         FAULTY
     })?;
     let environment: Vec<(String, String)> = environment.into_iter().collect();
-    // The configuration keeps only its own variables, so the credential is read before.
-    let credential = Credential::from_environment(&environment);
+    // The configuration keeps only its own variables, so those of applications are read before.
+    let surrounding = Surrounding::of(&environment);
     let source = ConfigSource::new(arguments.settings.config, environment, flags);
-    Ok(Invocation { command: arguments.command.unwrap_or_default(), source, credential })
+    Ok(Invocation { command: arguments.command.unwrap_or_default(), source, surrounding })
 }
 
 /// Returns the definition of the command line, from which completions and the manual page are generated.

@@ -4,7 +4,7 @@
 
 use std::error::Error;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,7 @@ use tokio::time::timeout;
 
 use crate::admin::TOKEN_HEADER;
 use crate::config::{Config, Secret};
+use crate::process::connector::reachable;
 use crate::process::errors::{BoxError, cause_of};
 
 /// Timeout of a TCP connect.
@@ -196,17 +197,6 @@ pub(super) async fn read_whole(body: Incoming) -> Result<Bytes, String> {
     }
 }
 
-/// Replaces an unspecified address ("every interface") with loopback.
-fn reachable(address: SocketAddr) -> SocketAddr {
-    // A wildcard address can be bound but not called on every system.
-    let ip = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        ip => ip,
-    };
-    SocketAddr::new(ip, address.port())
-}
-
 fn is_refused(error: &(dyn Error + 'static)) -> bool {
     // The operating system's error is at the end of a chain of wrappers.
     std::iter::successors(Some(error), |error| (*error).source()).any(|cause| {
@@ -218,14 +208,6 @@ fn is_refused(error: &(dyn Error + 'static)) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn an_unspecified_address_is_replaced_with_loopback() {
-        let reached = |address: &str| reachable(address.parse().unwrap()).to_string();
-        assert_eq!(reached("0.0.0.0:7862"), "127.0.0.1:7862");
-        assert_eq!(reached("[::]:7862"), "[::1]:7862");
-        assert_eq!(reached("192.0.2.1:7862"), "192.0.2.1:7862");
-    }
 
     #[test]
     fn a_url_without_a_port_means_80_and_https_is_refused() {

@@ -7,19 +7,22 @@ use tokio::runtime::Builder;
 use super::arguments::{Command, ConfigFormat, Invocation};
 use super::output::{FAILED, FAULTY, OK, Output, print};
 use super::serve::serve;
-use super::{batch, find_mocks, health, moving, warm};
+use super::{batch, doctor, find_mocks, health, moving, warm};
 use crate::app::{check_trust, payer, warnings};
 use crate::config::{Config, ConfigSource, Faults};
 
 /// Runs a command and returns its exit status.
 pub fn run(invocation: Invocation, output: &mut Output<'_>) -> u8 {
-    let Invocation { command, source, credential } = invocation;
+    let Invocation { command, source, surrounding } = invocation;
     // These need no configuration, so they work with a faulty one, too.
     match &command {
         Command::Healthcheck { url: Some(url) } => return health::check_url(url, output),
         Command::FindMocks(options) => return find_mocks::find_mocks(options, output),
+        // It reports faults in its own form.
+        Command::Doctor(options) => return doctor::doctor(&source, &surrounding, options, output),
         _ => {}
     }
+    let credential = &surrounding.credential;
     let config = match source.load() {
         Ok(config) => config,
         Err(faults) => return print_faults(&faults, output),
@@ -36,14 +39,15 @@ pub fn run(invocation: Invocation, output: &mut Output<'_>) -> u8 {
         },
         Command::Healthcheck { .. } => health::check_ops_port(&config, output),
         Command::FindMocks(options) => find_mocks::find_mocks(&options, output),
+        Command::Doctor(options) => doctor::doctor(&source, &surrounding, &options, output),
         Command::Export { file, quiet } => {
             let Output { out, err } = output;
             let workers = config.workers;
             work(workers, err, async { moving::export(&config, &file, quiet, *out).await })
         }
         Command::Import { file, quiet } => work(config.workers, output.err, moving::import(&config, &file, quiet)),
-        Command::ImportBatch(options) => work(config.workers, output.err, batch::import(config, &credential, &options)),
-        Command::Warm(options) => work(config.workers, output.err, warm::warm(config, &credential, &options)),
+        Command::ImportBatch(options) => work(config.workers, output.err, batch::import(config, credential, &options)),
+        Command::Warm(options) => work(config.workers, output.err, warm::warm(config, credential, &options)),
     }
 }
 

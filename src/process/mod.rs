@@ -5,6 +5,7 @@ pub mod clock;
 pub mod connector;
 pub mod errors;
 pub mod expiring;
+pub mod file_system;
 pub mod governor;
 pub mod heap;
 pub mod lifecycle;

@@ -1,6 +1,7 @@
 //! Memory of the machine and of this process: current use, limits, and the return of free memory.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -88,6 +89,18 @@ impl System {
     pub fn container_limit_bytes(&self) -> Option<u64> {
         let groups = fs::read_to_string(self.root.join("proc/self/cgroup")).ok()?;
         groups.lines().filter_map(|line| self.group_limit(line)).min()
+    }
+
+    /// Returns the number of files and sockets that this process may have open, if it is known and limited.
+    pub fn open_files_limit(&self) -> Option<u64> {
+        let limits = fs::read_to_string(self.root.join("proc/self/limits")).ok()?;
+        // The soft limit comes first; `unlimited` is no number and gives `None`.
+        limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
+    }
+
+    /// Returns the user that this process runs as, if it is known.
+    pub fn user(&self) -> Option<u32> {
+        Some(fs::metadata(self.root.join("proc/self")).ok()?.uid())
     }
 
     /// Returns the limit for one line `number:controllers:path` of `/proc/self/cgroup`.
@@ -221,6 +234,14 @@ mod tests {
     fn limits_of_other_controllers_are_ignored() {
         let files = [("proc/self/cgroup", "5:cpu:/x\n"), ("sys/fs/cgroup/memory/memory.limit_in_bytes", "1000\n")];
         assert_eq!(Tree::limit(&files), None);
+    }
+
+    #[test]
+    fn the_soft_limit_of_open_files_is_read() {
+        let line = "Max open files            1024                 1048576              files\n";
+        let limit = |text: &str| System::under(&Tree::new(&[("proc/self/limits", text)]).0).open_files_limit();
+        assert_eq!(limit(&format!("Limit  Soft\n{line}")), Some(1024));
+        assert_eq!(limit("Max open files            unlimited            unlimited            files\n"), None);
     }
 
     #[cfg(target_os = "linux")]

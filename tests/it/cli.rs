@@ -67,6 +67,7 @@ fn an_invalid_configuration_ends_every_command_with_64() {
         &["config"],
         &["check"],
         &["healthcheck"],
+        &["doctor"],
         &["export", "-"],
         &["import", "-"],
         &["import-batch", "a", "b"],

@@ -213,6 +213,27 @@ async fn startup_logs_the_paying_key_and_ignored_proxy_variables() {
 }
 
 #[tokio::test]
+async fn startup_logs_the_base_url_for_applications_and_the_dashboard_in_both_formats() {
+    for format in ["text", "json"] {
+        let stub = Stub::start();
+        let disk = format!("/dev/shm/vecho-logging-{}-{format}", std::process::id());
+        let settings = [("VECHO_LOG_FORMAT", format), ("VECHO_DISK_PATH", disk.as_str())];
+        let vecho = Vecho::start_with(&stub.base_url(), &settings);
+        let (base_url, dashboard) = (vecho.base_url(), vecho.ops_url("/"));
+        let log = vecho.stop().log;
+        let _ = std::fs::remove_dir_all(&disk);
+        let lines: Vec<&str> = log.lines().collect();
+        let serving = lines.iter().position(|line| line.contains("serving public=")).expect("it serves");
+        let first = &lines[..=serving];
+        assert!(first.iter().any(|line| line.contains(&format!("OPENAI_BASE_URL={base_url}"))), "{log}");
+        assert!(first.iter().any(|line| line.contains(&format!("the dashboard is {dashboard}"))), "{log}");
+        assert!(first.iter().any(|line| line.contains("WARN") && line.contains("is in memory (tmpfs)")), "{log}");
+        assert!(first.iter().filter(|line| !line.contains("WARN")).count() <= 6, "{log}");
+        assert!(format == "text" || lines.iter().all(|line| serde_json::from_str::<Value>(line).is_ok()), "{log}");
+    }
+}
+
+#[tokio::test]
 async fn an_upstream_that_ignores_dimensions_is_warned_of_once() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);

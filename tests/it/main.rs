@@ -24,6 +24,7 @@ mod dashboard;
 mod derived;
 mod dialects;
 mod disk;
+mod doctor;
 mod documentation;
 mod drift;
 mod encodings;

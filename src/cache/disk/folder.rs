@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-const LOCK: &str = "lock";
+/// Name of the file that is locked.
+pub(super) const LOCK: &str = "lock";
 const SEGMENT: &str = ".segment";
 
 /// Reason why a store could not be opened.

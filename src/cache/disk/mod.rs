@@ -13,6 +13,7 @@ mod footer;
 mod frame;
 mod index;
 mod opening;
+mod probe;
 mod purges;
 mod purging;
 mod segment;
@@ -25,6 +26,7 @@ mod worker;
 
 pub use bounds::DiskBounds;
 pub use folder::OpenError;
+pub use probe::{FolderState, inspect};
 pub use store::{DiskStore, StoreStats};
 pub use tier::{DiskParts, DiskTier};
 pub use worker::DiskSettings;

@@ -38,7 +38,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("redis", &["cache/redis/"]),
     ("socket2", &["serve/listener.rs"]),
     ("strsim", &["config/"]),
-    ("sysinfo", &["process/system.rs"]),
+    ("sysinfo", &["process/file_system.rs", "process/system.rs"]),
     ("tiktoken", &["wire/tokens.rs"]),
     ("tokio_rustls", &["serve/"]),
     ("toml", &["config/"]),

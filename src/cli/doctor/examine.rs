@@ -1,0 +1,75 @@
+//! Runs all checks and prints their results.
+
+use serde_json::json;
+use tokio::runtime::Builder;
+
+use super::check::{CheckResult, CheckVerdict};
+use super::options::DoctorOptions;
+use super::{call, clock, configuration, disk, environment, limits, ports, redis_tier, upstream};
+use crate::cli::output::{FAILED, FAULTY, Output, print};
+use crate::cli::surrounding::Surrounding;
+use crate::config::{Config, ConfigSource};
+
+/// Checks everything and prints one line for each result. Returns 0 without a fault, 1 with one, and 64 if the
+/// configuration is wrong.
+pub(in crate::cli) fn doctor(
+    source: &ConfigSource,
+    surrounding: &Surrounding,
+    options: &DoctorOptions,
+    output: &mut Output<'_>,
+) -> u8 {
+    let config = match configuration::load(source) {
+        Ok(config) => config,
+        Err(faults) => {
+            show(&faults, options, output);
+            return FAULTY;
+        }
+    };
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            print(output.err, &format!("vecho: {error}"));
+            return FAILED;
+        }
+    };
+    let mut results = configuration::results(&config, source);
+    results.extend(runtime.block_on(examine(&config, surrounding, options)));
+    // A file system that does not answer may block a thread indefinitely, so the runtime must not wait for it.
+    runtime.shutdown_background();
+    let has_fault = results.iter().any(|result| result.verdict == CheckVerdict::Fault);
+    let shown = show(&results, options, output);
+    if has_fault { FAILED } else { shown }
+}
+
+/// Runs the checks of everything outside the configuration, all at once.
+async fn examine(config: &Config, surrounding: &Surrounding, options: &DoctorOptions) -> Vec<CheckResult> {
+    let calling = async {
+        let reached = upstream::check(config).await;
+        let called = if options.call { Some(call::check(config, surrounding, options).await) } else { None };
+        (reached, called)
+    };
+    let local = async {
+        let ports = ports::check(config).await;
+        let disk = disk::check(config, ports.running.as_deref()).await;
+        (ports, disk)
+    };
+    let ((reached, called), (ports, disk), redis) = tokio::join!(calling, local, redis_tier::check(config));
+    let mut results = environment::check(config, surrounding, &reached.addresses);
+    results.extend(ports.results);
+    results.push(reached.result);
+    results.extend(called);
+    results.push(clock::check(reached.clock_ahead_s));
+    results.extend([disk, redis]);
+    results.extend(limits::check(config));
+    results
+}
+
+fn show(results: &[CheckResult], options: &DoctorOptions, output: &mut Output<'_>) -> u8 {
+    let worst = results.iter().map(|result| result.verdict).max().unwrap_or(CheckVerdict::Ok);
+    let text = if options.json {
+        format!("{:#}", json!({"version": env!("CARGO_PKG_VERSION"), "verdict": worst, "checks": results}))
+    } else {
+        results.iter().map(CheckResult::to_string).collect::<Vec<_>>().join("\n")
+    };
+    print(output.out, &text)
+}
